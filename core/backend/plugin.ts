@@ -1,0 +1,59 @@
+import type { ZodType } from 'zod';
+import type { Awaitable } from './awaitable.js';
+import type { Backend } from './backend.js';
+
+/** Where a backend says what happens; pino's loggers fit. */
+export interface Logger {
+  debug(fields: object, message: string): void;
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+/** What the engine offers a mounted backend. */
+export interface BackendHost {
+  readonly log: Logger;
+}
+
+/** A backend named in configuration: `{ type: 'memfs', size: '1g' }`. */
+export interface BackendSpec {
+  /** A built-in's name, an npm package, or a path to a module. */
+  readonly type: string;
+  readonly [option: string]: unknown;
+}
+
+/** What a plugin's factory may use. */
+export interface PluginEnvironment {
+  readonly log: Logger;
+  /** Creates another backend, for those that are made of others. @throws UsageError as configuration does. */
+  createBackend(spec: BackendSpec): Awaitable<Backend>;
+}
+
+/**
+ * A kind of backend. A module that offers one has it as its default export.
+ * The option schema is the only source for the command line, the configuration check, error texts and documentation:
+ * give every field a `describe`, and a `meta({ placeholder, unit })` where the type does not show it.
+ */
+export interface BackendPlugin<Options = unknown> {
+  /** Lower-case name, `[a-z][a-z0-9-]*`. */
+  readonly name: string;
+  /** One line for `virtiofs-kit backends`. */
+  readonly description: string;
+  /** A `z.object` (strict: an unknown option is an error). */
+  readonly options: ZodType<Options>;
+  /** Makes a backend from checked options. May refuse with {@link UsageError}. */
+  create(options: Options, environment: PluginEnvironment): Awaitable<Backend>;
+}
+
+/**
+ * A mistake of the operator: a wrong option, a missing directory. Shown as one line, exit code 2, no stack.
+ * The text names the thing, the value and the way out.
+ */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}
+
+/** Types a plugin's options by its schema; returns its argument. */
+export function definePlugin<Options>(plugin: BackendPlugin<Options>): BackendPlugin<Options> {
+  return plugin;
+}
