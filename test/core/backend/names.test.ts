@@ -1,0 +1,72 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { decodeName, encodeName, nameBytes, nameLength } from '../../../core/backend/index.js';
+
+test('every byte string survives decoding and encoding', () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
+      const name = decodeName(bytes);
+      assert.equal(nameLength(name), bytes.length);
+      assert.deepEqual(nameBytes(name), bytes);
+    }),
+    { numRuns: 5000 },
+  );
+});
+
+test('byte strings made of pieces of UTF-8 survive, overlong forms and surrogates included', () => {
+  const piece = fc.constantFrom(
+    [0xc0, 0x80],
+    [0xed, 0xa0, 0x80],
+    [0xed, 0xb2, 0x80],
+    [0xf4, 0x90, 0x80, 0x80],
+    [0xf0, 0x9f, 0x98, 0x80],
+    [0xf0, 0x9f, 0x98],
+    [0xe2, 0x82, 0xac],
+    [0xe2, 0x82],
+    [0xef, 0xbb, 0xbf],
+    [0xc3, 0xa9],
+    [0xff],
+    [0x61],
+  );
+  fc.assert(
+    fc.property(fc.array(piece, { maxLength: 40 }), (pieces) => {
+      const bytes = Uint8Array.from(pieces.flat());
+      assert.deepEqual(nameBytes(decodeName(bytes)), bytes);
+    }),
+    { numRuns: 5000 },
+  );
+});
+
+test('valid UTF-8 decodes as UTF-8, a byte order mark included', () => {
+  fc.assert(
+    fc.property(fc.string({ unit: 'binary' }), (text) => {
+      const bytes = new TextEncoder().encode(text);
+      assert.equal(decodeName(bytes), text);
+      assert.deepEqual(nameBytes(text), bytes);
+    }),
+    { numRuns: 5000 },
+  );
+});
+
+test('an invalid byte decodes to its own surrogate', () => {
+  assert.equal(decodeName(Uint8Array.of(0x61, 0xff, 0x62)), 'a\udcffb');
+  assert.equal(decodeName(Uint8Array.of(0x80)), '\udc80');
+});
+
+test('only the part between start and end is decoded', () => {
+  const bytes = new TextEncoder().encode('xxnaïvexx');
+  assert.equal(decodeName(bytes, 2, bytes.length - 2), 'naïve');
+  assert.equal(decodeName(bytes, 0, 0), '');
+});
+
+test('a surrogate that no byte decodes to is written as the replacement character', () => {
+  assert.deepEqual(nameBytes('\ud800'), Uint8Array.of(0xef, 0xbf, 0xbd));
+  assert.equal(nameLength('\ud800'), 3);
+});
+
+test('a name that does not fit is refused, and nothing is written past the end', () => {
+  assert.throws(() => encodeName('abc', new Uint8Array(2)), RangeError);
+  assert.throws(() => encodeName('aé', new Uint8Array(2)), RangeError);
+  assert.equal(encodeName('aé', new Uint8Array(4), 1), 4);
+});
