@@ -5,6 +5,14 @@
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
+/**
+ * Node's one-byte decoder, which works on any `Uint8Array`; it halves the cost of a short name against joining characters
+ * and makes a flat string, which maps hash faster.
+ */
+const latin1Slice = (
+  Buffer.prototype as unknown as { latin1Slice(this: Uint8Array, start: number, end: number): string }
+).latin1Slice;
+
 /** Longest name in bytes (Linux `NAME_MAX`). */
 export const NAME_MAX = 255;
 
@@ -13,13 +21,10 @@ export const SYMLINK_MAX = 4095;
 
 /** Decodes the bytes from `start` to `end` of a name. */
 export function decodeName(bytes: Uint8Array, start = 0, end = bytes.length): string {
-  let text = '';
   for (let i = start; i < end; i++) {
-    const byte = bytes[i]!;
-    if (byte >= 0x80) return decodeSlow(bytes.subarray(start, end));
-    text += String.fromCharCode(byte);
+    if (bytes[i]! >= 0x80) return decodeSlow(bytes.subarray(start, end));
   }
-  return text;
+  return latin1Slice.call(bytes, start, end);
 }
 
 function decodeSlow(bytes: Uint8Array): string {
