@@ -184,7 +184,14 @@ export interface Backend<N extends object = object, F = unknown> {
   unlink?(parent: N, name: string, context: Context): Awaitable<void>;
   rmdir?(parent: N, name: string, context: Context): Awaitable<void>;
   /** `flags` as {@link RenameFlags}; EINVAL for what the backend does not support. */
-  rename?(parent: N, name: string, newParent: N, newName: string, flags: number, context: Context): Awaitable<void>;
+  rename?(
+    parent: N,
+    name: string,
+    newParent: N,
+    newName: string,
+    flags: number,
+    context: Context,
+  ): Awaitable<void>;
 
   /** Opens a file; `flags` as {@link OpenFlags}, without CREAT and EXCL. Absent: opening always succeeds. */
   open?(node: N, flags: number, context: Context): Awaitable<Opened<F>>;
@@ -199,7 +206,14 @@ export interface Backend<N extends object = object, F = unknown> {
    * was opened with APPEND by several guests: then the backend writes at the end.
    * @returns the bytes written; less than `buffer.length` only where the next byte gives an error.
    */
-  write?(node: N, file: F, buffer: GuestBuffer, offset: number, flags: number, context: Context): Awaitable<number>;
+  write?(
+    node: N,
+    file: F,
+    buffer: GuestBuffer,
+    offset: number,
+    flags: number,
+    context: Context,
+  ): Awaitable<number>;
   /** A descriptor was closed (there may be others): the last moment to give an error to `close(2)`. */
   flush?(node: N, file: F, context: Context): Awaitable<void>;
   /** The last descriptor was closed. Called once for every `open`, `create` and `tmpfile`. */

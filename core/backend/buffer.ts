@@ -22,3 +22,11 @@ export interface GuestBuffer {
   /** The part from `start` to `end`, with the same lifetime. */
   slice(start: number, end?: number): GuestBuffer;
 }
+
+/** Memory of the daemon's own that a backend reads into or writes from, as with a guest's. */
+export interface HostBuffer extends GuestBuffer {
+  /** The memory as one array. */
+  readonly bytes: Uint8Array;
+  /** Gives the memory back; the array is detached. */
+  close(): void;
+}

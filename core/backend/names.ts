@@ -32,7 +32,7 @@ function decodeSlow(bytes: Uint8Array): string {
     return strict.decode(bytes);
   } catch {
     let text = '';
-    for (let i = 0; i < bytes.length; ) {
+    for (let i = 0; i < bytes.length;) {
       const length = sequenceLength(bytes, i);
       if (length === 0) {
         text += String.fromCharCode(0xdc00 + bytes[i]!);

@@ -1,6 +1,7 @@
 import type { ZodType } from 'zod';
 import type { Awaitable } from './awaitable.js';
 import type { Backend } from './backend.js';
+import type { HostBuffer } from './buffer.js';
 
 /** Where a backend says what happens; pino's loggers fit. */
 export interface Logger {
@@ -13,6 +14,11 @@ export interface Logger {
 /** What the engine offers a mounted backend. */
 export interface BackendHost {
   readonly log: Logger;
+  /**
+   * Memory for I/O between backends (a copy-up), zeroed. Keep it and use it again; `close` gives it back.
+   * @param length bytes, 1 to 2^30.
+   */
+  createBuffer(length: number): HostBuffer;
 }
 
 /** A backend named in configuration: `{ type: 'memfs', size: '1g' }`. */
