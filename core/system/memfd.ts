@@ -1,0 +1,30 @@
+import { check, libc, result } from './libc.js';
+import { OwnedFd } from './owned-fd.js';
+
+const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
+const ftruncate = libc<(fd: number, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']);
+const fcntl = libc<(fd: number, command: number, argument: number) => number>('fcntl', 'int', [
+  'int',
+  'int',
+  'int',
+]);
+
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+
+/** Seals of fcntl(2), combined by `|`. */
+export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8 } as const;
+
+/** Anonymous shared memory of `size` bytes, zeroed, with seals. @throws SystemError */
+export function memfd(name: string, size: number, seals = 0): OwnedFd {
+  const fd = new OwnedFd(check(result(memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)), 'memfd_create'));
+  try {
+    check(result(ftruncate(fd.value, size)), `ftruncate of a memfd to ${size} bytes`);
+    if (seals !== 0) check(result(fcntl(fd.value, F_ADD_SEALS, seals)), 'sealing a memfd');
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+  return fd;
+}

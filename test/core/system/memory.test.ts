@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  libc,
+  Mapping,
+  memfd,
+  NativeMemory,
+  OwnedFd,
+  result,
+  Seal,
+  WINDOW_SIZE,
+} from '../../../core/system/index.js';
+
+const pwrite = libc<(fd: number, source: number, count: number, offset: number) => number>(
+  'pwrite',
+  'intptr_t',
+  ['int', 'uintptr_t', 'size_t', 'int64_t'],
+);
+
+test('native memory has an address that system calls can use, and is zeroed', () => {
+  const memory = NativeMemory.allocate(100);
+  assert.equal(memory.length, 4096);
+  assert.equal(memory.address % 4096, 0);
+  assert.ok(memory.u8.every((byte) => byte === 0));
+  using fd = memfd('test', 4096);
+  memory.u8.set([1, 2, 3]);
+  assert.equal(result(pwrite(fd.value, memory.address, 3, 10)), 3);
+  const mapping = Mapping.map(fd.value, 4096, 0);
+  assert.deepEqual([...mapping.windows[0]!.u8.subarray(9, 14)], [0, 1, 2, 3, 0]);
+  mapping.unmap();
+  memory.free();
+  memory.free();
+});
+
+test('views of freed memory stay harmless', () => {
+  const memory = NativeMemory.allocate(4096);
+  memory.u32[0] = 7;
+  memory.free();
+  memory.u32[1] = 1;
+  assert.equal(memory.u32[0], 0);
+});
+
+test('views of an unmapped mapping see neither the file nor change it', () => {
+  using fd = memfd('test', 8192);
+  const mapping = Mapping.map(fd.value, 8192, 0);
+  const other = Mapping.map(fd.value, 4096, 4096);
+  mapping.windows[0]!.u8[4096] = 9;
+  assert.equal(other.windows[0]!.u8[0], 9);
+  mapping.unmap();
+  mapping.unmap();
+  assert.equal(mapping.windows[0]!.u8[4096], 0);
+  mapping.windows[0]!.u8[4096] = 1;
+  assert.equal(other.windows[0]!.u8[0], 9);
+  assert.throws(() => mapping.view(mapping.address, 16), RangeError);
+  other.unmap();
+});
+
+test('a mapping beyond the end of its file is refused', () => {
+  using fd = memfd('test', 8192);
+  assert.throws(() => Mapping.map(fd.value, 8193, 0), /the file ends at 8192/);
+  assert.throws(() => Mapping.map(fd.value, 4096, 8192), /the file ends at 8192/);
+  assert.throws(() => Mapping.map(fd.value, 0, 0), RangeError);
+  assert.throws(() => Mapping.map(fd.value, 4096, -4096), RangeError);
+  assert.throws(() => Mapping.map(fd.value, 2 ** 60, 0), RangeError);
+});
+
+test('a mapping may begin and end anywhere in its file', () => {
+  using fd = memfd('test', 3 * 4096);
+  const whole = Mapping.map(fd.value, 3 * 4096, 0);
+  whole.windows[0]!.u8[5000] = 42;
+  const part = Mapping.map(fd.value, 5000, 4999);
+  assert.equal(part.length, 5000);
+  assert.equal(part.address % 4096, 4999 % 4096);
+  assert.equal(new Uint8Array(part.view(part.address, 5000))[1], 42);
+  assert.throws(() => part.view(part.address, 5001), RangeError);
+  part.unmap();
+  whole.unmap();
+});
+
+test('a mapping of more than 4 GiB is covered by windows of 1 GiB', () => {
+  const size = 5 * 2 ** 30 + 4096;
+  using fd = memfd('test', size, Seal.SHRINK | Seal.GROW);
+  const mapping = Mapping.map(fd.value, size, 0);
+  assert.deepEqual(
+    mapping.windows.map((window) => window.end - window.start),
+    [...Array<number>(5).fill(WINDOW_SIZE), 4096],
+  );
+  mapping.windows.reduce((end, window) => {
+    assert.equal(window.start, end);
+    return window.end;
+  }, mapping.address);
+  mapping.windows[5]!.u32[1023] = 0xdeadbeef;
+  const tail = Mapping.map(fd.value, 4096, size - 4096);
+  assert.equal(tail.windows[0]!.u32[1023], 0xdeadbeef);
+  tail.unmap();
+  mapping.unmap();
+});
+
+test('an owned descriptor is closed once, and not at all once it was taken', () => {
+  const fd = memfd('test', 1);
+  const number = fd.value;
+  fd.close();
+  assert.equal(fd.value, -1);
+  using other = memfd('test', 1);
+  assert.equal(other.value, number);
+  fd.close();
+  Mapping.map(other.value, 1, 0).unmap();
+  const taken = new OwnedFd(other.take());
+  other.close();
+  Mapping.map(taken.value, 1, 0).unmap();
+  taken.close();
+});
