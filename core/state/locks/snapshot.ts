@@ -1,0 +1,86 @@
+import type { LockTable } from './table.js';
+import {
+  type LockCompletion,
+  OFFSET_MAX,
+  PARKED,
+  type SavedLock,
+  type SavedLocks,
+  type SavedWaiter,
+} from './types.js';
+
+/** A table as plain data. @param saveNode gives a node's saved form. */
+export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): SavedLocks<K> {
+  const locks: SavedLock<K>[] = [];
+  const waiters: SavedWaiter<K>[] = [];
+  for (const file of table.files()) {
+    const node = saveNode(file.node);
+    for (const [owner, { list, pid, handle }] of file.posix) {
+      const holder = {
+        kind: 'posix',
+        session: owner.session,
+        node,
+        owner: `${owner.id}`,
+        pid,
+        handle,
+      } as const;
+      for (const { type, start, end } of list.ranges) {
+        locks.push({ ...holder, type, start: `${start}`, end: `${end}` });
+      }
+    }
+    for (const [owner, { type, pid, handle }] of file.flock) {
+      const holder = {
+        kind: 'flock',
+        session: owner.session,
+        node,
+        owner: `${owner.id}`,
+        pid,
+        handle,
+      } as const;
+      locks.push({ ...holder, type, start: '0', end: `${OFFSET_MAX}` });
+    }
+    for (const { kind, owner, type, start, end, pid, handle, unique } of file.waiters) {
+      const holder = { kind, session: owner.session, node, owner: `${owner.id}`, pid, handle };
+      waiters.push({ ...holder, type, start: `${start}`, end: `${end}`, unique: `${unique}` });
+    }
+  }
+  return { locks, waiters };
+}
+
+/**
+ * Takes up a saved table into an empty one, before any session is opened.
+ * @param findNode gives the node for its saved form, or nothing if it is gone: then its locks are gone too.
+ * @param completion gives the completion function of a parked request, or nothing if its guest will ask again.
+ * @throws RangeError for data that no table of these limits saved.
+ */
+export function restoreLocks<N, K>(
+  table: LockTable<N>,
+  saved: SavedLocks<K>,
+  findNode: (key: K) => N | undefined,
+  completion: (waiter: SavedWaiter<K>) => LockCompletion | undefined,
+): void {
+  for (const lock of saved.locks) {
+    const node = findNode(lock.node);
+    if (node === undefined) continue;
+    if (retake(table, node, lock) !== 0)
+      throw new RangeError('saved locks contradict each other or the limits');
+  }
+  for (const waiter of saved.waiters) {
+    const node = findNode(waiter.node);
+    const done = completion(waiter);
+    if (node === undefined || done === undefined) continue;
+    const result = retake(table, node, waiter, BigInt(waiter.unique), done);
+    if (result !== PARKED) done(result);
+  }
+}
+
+function retake<N, K>(
+  table: LockTable<N>,
+  node: N,
+  { kind, session, owner, type, start, end, pid, handle }: SavedLock<K>,
+  unique?: bigint,
+  done?: LockCompletion,
+): number {
+  const range = { start: BigInt(start), end: BigInt(end) };
+  const request = { node, owner: BigInt(owner), type, ...range, pid, handle };
+  return table[kind](table.sessionRecord(session), request, unique, done);
+}
