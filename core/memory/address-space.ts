@@ -1,0 +1,204 @@
+import type { Mapping, Window } from '../system/index.js';
+import type { SegmentList } from './segment-list.js';
+import type { WindowSource } from './windows.js';
+
+/** Regions at most: what QEMU's front-end can use with CONFIGURE_MEM_SLOTS. */
+export const MAX_REGIONS = 509;
+
+interface Region {
+  readonly mapping: Mapping;
+  readonly guestAddress: number;
+  readonly userAddress: number;
+}
+
+/** Regions in order of one kind of address, as plain numbers for the search. */
+interface Table {
+  /** First address of each region. */
+  readonly starts: Float64Array;
+  /** Address after each region's last. */
+  readonly ends: Float64Array;
+  /** Host address minus address. */
+  readonly offsets: Float64Array;
+  /** The region found last. */
+  last: number;
+}
+
+/**
+ * The memory that a guest shares with the daemon. A guest names it by guest physical addresses (in descriptors), its
+ * front-end by addresses in the front-end's own process (for rings); both are translated to host addresses here.
+ * Addresses and lengths are below 2^53; all that a region does not hold wholly is refused.
+ */
+export class AddressSpace implements WindowSource {
+  #regions: Region[] = [];
+  #guest: Table = makeTable([], guestAddress);
+  #user: Table = makeTable([], userAddress);
+  #windows: Window[] = [];
+  #lastWindow: Window | undefined;
+
+  /** Mappings in use, in order of guest addresses. */
+  get mappings(): readonly Mapping[] {
+    return this.#regions.map((region) => region.mapping);
+  }
+
+  /**
+   * Adds a region. The mapping stays its owner's, who unmaps it after {@link remove}.
+   * @throws RangeError if it overlaps another one, reaches beyond 2^53, or is one too many.
+   */
+  add(mapping: Mapping, guest: number, user: number): void {
+    const { length } = mapping;
+    for (const address of [guest, user]) {
+      if (!(address >= 0 && Number.isSafeInteger(address) && Number.isSafeInteger(address + length))) {
+        throw new RangeError(`a memory region cannot begin at ${address}`);
+      }
+    }
+    if (this.#regions.length === MAX_REGIONS) throw new RangeError(`more than ${MAX_REGIONS} memory regions`);
+    for (const other of this.#regions) {
+      if (
+        overlap(guest, length, other.guestAddress, other.mapping.length) ||
+        overlap(user, length, other.userAddress, other.mapping.length)
+      ) {
+        throw new RangeError(
+          `memory regions at 0x${guest.toString(16)} and 0x${other.guestAddress.toString(16)} overlap`,
+        );
+      }
+    }
+    this.#set([...this.#regions, { mapping, guestAddress: guest, userAddress: user }]);
+  }
+
+  /** Takes out the region with exactly these addresses and length; returns its mapping, if there is one. */
+  remove(guest: number, user: number, length: number): Mapping | undefined {
+    const found = this.#regions.find(
+      (region) =>
+        region.guestAddress === guest && region.userAddress === user && region.mapping.length === length,
+    );
+    if (found !== undefined) this.#set(this.#regions.filter((region) => region !== found));
+    return found?.mapping;
+  }
+
+  /** Takes all regions out; returns their mappings. */
+  clear(): Mapping[] {
+    const mappings = this.#regions.map((region) => region.mapping);
+    this.#set([]);
+    return mappings;
+  }
+
+  /** Host address of `length` bytes at a guest physical address, or -1 if no single region holds them. */
+  translateGuest(address: number, length: number): number {
+    return translate(this.#guest, address, length);
+  }
+
+  /** Host address of `length` bytes at an address of the front-end, or -1 if no single region holds them. */
+  translateUser(address: number, length: number): number {
+    return translate(this.#user, address, length);
+  }
+
+  /** Guest physical address of a host address in the space, or -1. */
+  guestAddressOf(hostAddress: number): number {
+    for (const { mapping, guestAddress: guest } of this.#regions) {
+      if (hostAddress >= mapping.address && hostAddress < mapping.address + mapping.length) {
+        return hostAddress - mapping.address + guest;
+      }
+    }
+    return -1;
+  }
+
+  /**
+   * Appends the memory at a guest physical address to a list; it may cross from region to region.
+   * @returns false if some of it is not mapped, or the list is full; the list may hold a part of it then.
+   */
+  append(list: SegmentList, address: number, length: number): boolean {
+    const host = translate(this.#guest, address, length);
+    if (host >= 0) return list.push(host, length);
+    const { starts, ends, offsets } = this.#guest;
+    while (length > 0) {
+      const index = find(this.#guest, address);
+      if (index < 0) return false;
+      const bytes = Math.min(length, ends[index]! - Math.max(address, starts[index]!));
+      if (!list.push(address + offsets[index]!, bytes)) return false;
+      address += bytes;
+      length -= bytes;
+    }
+    return true;
+  }
+
+  /** An ArrayBuffer over exactly `length` bytes at a host address that was translated. @throws RangeError */
+  view(hostAddress: number, length: number): ArrayBuffer {
+    for (const { mapping } of this.#regions) {
+      if (hostAddress >= mapping.address && hostAddress + length <= mapping.address + mapping.length) {
+        return mapping.view(hostAddress, length);
+      }
+    }
+    throw new RangeError('address outside the shared memory');
+  }
+
+  windowAt(hostAddress: number): Window {
+    const last = this.#lastWindow;
+    if (last !== undefined && hostAddress >= last.start && hostAddress < last.end) return last;
+    const windows = this.#windows;
+    let low = 0;
+    let high = windows.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (windows[middle]!.end > hostAddress) high = middle;
+      else low = middle + 1;
+    }
+    const window = windows[low];
+    if (window === undefined || hostAddress < window.start)
+      throw new RangeError('address outside the shared memory');
+    this.#lastWindow = window;
+    return window;
+  }
+
+  #set(regions: Region[]): void {
+    this.#regions = regions.sort((a, b) => a.guestAddress - b.guestAddress);
+    this.#guest = makeTable(regions, guestAddress);
+    this.#user = makeTable(regions, userAddress);
+    this.#windows = regions.flatMap((region) => region.mapping.windows).sort((a, b) => a.start - b.start);
+    this.#lastWindow = undefined;
+  }
+}
+
+function guestAddress(region: Region): number {
+  return region.guestAddress;
+}
+
+function userAddress(region: Region): number {
+  return region.userAddress;
+}
+
+function overlap(start: number, length: number, otherStart: number, otherLength: number): boolean {
+  return start < otherStart + otherLength && otherStart < start + length;
+}
+
+function makeTable(regions: readonly Region[], addressOf: (region: Region) => number): Table {
+  const sorted = [...regions].sort((a, b) => addressOf(a) - addressOf(b));
+  return {
+    starts: Float64Array.from(sorted, addressOf),
+    ends: Float64Array.from(sorted, (region) => addressOf(region) + region.mapping.length),
+    offsets: Float64Array.from(sorted, (region) => region.mapping.address - addressOf(region)),
+    last: 0,
+  };
+}
+
+function translate(table: Table, address: number, length: number): number {
+  let index = table.last;
+  if (!(address >= table.starts[index]! && address < table.ends[index]!)) {
+    index = find(table, address);
+    if (index < 0) return -1;
+    table.last = index;
+  }
+  return length >= 0 && address + length <= table.ends[index]! ? address + table.offsets[index]! : -1;
+}
+
+/** Index of the region that holds an address, or -1. */
+function find(table: Table, address: number): number {
+  const { starts, ends } = table;
+  let low = 0;
+  let high = ends.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (ends[middle]! > address) high = middle;
+    else low = middle + 1;
+  }
+  return low < ends.length && address >= starts[low]! ? low : -1;
+}

@@ -1,0 +1,342 @@
+import type { GuestBuffer } from '../backend/index.js';
+import type { Window } from '../system/index.js';
+import { allocateIov, entryAddress, IOV_MAX, type IovArray, releaseIov, setEntry } from './iov.js';
+import { SegmentWindow } from './segment-window.js';
+import type { WindowSource } from './windows.js';
+
+/** Up to this many bytes a loop is faster than `TypedArray.set`, which needs a `subarray` first. */
+const LOOP_LIMIT = 256;
+
+const NOWHERE: Window = {
+  start: -1,
+  end: -1,
+  u8: new Uint8Array(0),
+  u16: new Uint16Array(0),
+  u32: new Uint32Array(0),
+};
+
+/**
+ * Pieces of mapped memory in order, seen as one row of bytes. Reused for one request after another.
+ *
+ * Offsets count from the first byte. The memory is the guest's: what is read twice may differ.
+ */
+export class SegmentList implements GuestBuffer {
+  /** Bytes in all, below 2^32. */
+  length = 0;
+  /** Segments; none of them is empty. */
+  count = 0;
+
+  readonly #memory: WindowSource;
+  /** Host address of each segment. */
+  #addresses: Float64Array;
+  /** Offset of each segment, and after the last the length. */
+  #starts: Float64Array;
+  #iov: IovArray;
+  /** The entries of the iovec array that a window has cut, or -1. */
+  #cutFirst = -1;
+  #cutLast = -1;
+  /** The segment found last, and the window used last. */
+  #cursor = 0;
+  #window: Window = NOWHERE;
+  readonly #data: SegmentWindow = new SegmentWindow(this);
+  #slices: IovArray[] | undefined;
+  #segments: Uint8Array[] | undefined;
+
+  /** @param memory where the segments lie. */
+  constructor(memory: WindowSource, entries = 64) {
+    this.#memory = memory;
+    this.#iov = allocateIov(entries);
+    this.#addresses = new Float64Array(this.#iov.capacity);
+    this.#starts = new Float64Array(this.#iov.capacity + 1);
+  }
+
+  /** Address of an iovec array over the whole list. Ends the current {@link window}. */
+  get iov(): number {
+    this.#restore();
+    return this.#iov.address;
+  }
+
+  get iovCount(): number {
+    return this.count;
+  }
+
+  get segments(): readonly Uint8Array[] {
+    return (this.#segments ??= this.arrays(0, this.length));
+  }
+
+  /**
+   * Appends a segment that was checked to lie in mapped memory; an empty one is left out.
+   * @returns false if the list would exceed 1024 segments or 2^32 - 1 bytes; it is unchanged then.
+   */
+  push(address: number, length: number): boolean {
+    if (length === 0) return true;
+    const index = this.count;
+    const end = this.length + length;
+    if (end > 0xffffffff || (index === this.#iov.capacity && !this.#grow())) return false;
+    this.#addresses[index] = address;
+    this.#starts[index + 1] = end;
+    setEntry(this.#iov, index, address, length);
+    this.count = index + 1;
+    this.length = end;
+    return true;
+  }
+
+  /** Empties the list; its windows and slices are over. */
+  clear(): void {
+    this.count = 0;
+    this.length = 0;
+    this.#cursor = 0;
+    this.#cutFirst = -1;
+    this.#cutLast = -1;
+    this.#segments = undefined;
+    if (this.#slices !== undefined) {
+      for (const slice of this.#slices) releaseIov(slice);
+      this.#slices = undefined;
+    }
+  }
+
+  /** Empties the list and gives its native memory back. The list is not to be used again. */
+  close(): void {
+    this.clear();
+    releaseIov(this.#iov);
+  }
+
+  /** Host address of segment `index`. */
+  segmentAddress(index: number): number {
+    return this.#addresses[index]!;
+  }
+
+  /** Bytes of segment `index`. */
+  segmentLength(index: number): number {
+    return this.#starts[index + 1]! - this.#starts[index]!;
+  }
+
+  /** The 32-bit little-endian word at an offset. @throws RangeError if it reaches beyond the end. */
+  word(offset: number): number {
+    this.#check(offset, 4);
+    const index = this.#find(offset);
+    const address = this.#addresses[index]! + offset - this.#starts[index]!;
+    const window = this.#windowAt(address);
+    const at = address - window.start;
+    if ((at & 3) === 0 && offset + 4 <= this.#starts[index + 1]! && at + 4 <= window.end - window.start) {
+      return window.u32[at >>> 2]!;
+    }
+    const bytes = new Uint8Array(4);
+    this.copyOut(offset, bytes, 0, 4);
+    return (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
+  }
+
+  /** Copies `count` bytes from `offset` on into `target` from `start`. @throws RangeError if either is too short. */
+  copyOut(offset: number, target: Uint8Array, start: number, count: number): void {
+    this.#check(offset, count);
+    if (!(start >= 0 && start + count <= target.length)) throw new RangeError('target too short');
+    while (count > 0) {
+      const index = this.#find(offset);
+      const address = this.#addresses[index]! + offset - this.#starts[index]!;
+      const window = this.#windowAt(address);
+      const bytes = Math.min(count, this.#starts[index + 1]! - offset, window.end - address);
+      copy(target, start, window.u8, address - window.start, bytes);
+      offset += bytes;
+      start += bytes;
+      count -= bytes;
+    }
+  }
+
+  /** Copies `count` bytes of `source` from `start` into the list at `offset`. @throws RangeError if either is too short. */
+  copyIn(offset: number, source: Uint8Array, start: number, count: number): void {
+    this.#check(offset, count);
+    if (!(start >= 0 && start + count <= source.length)) throw new RangeError('source too short');
+    while (count > 0) {
+      const index = this.#find(offset);
+      const address = this.#addresses[index]! + offset - this.#starts[index]!;
+      const window = this.#windowAt(address);
+      const bytes = Math.min(count, this.#starts[index + 1]! - offset, window.end - address);
+      copy(window.u8, address - window.start, source, start, bytes);
+      offset += bytes;
+      start += bytes;
+      count -= bytes;
+    }
+  }
+
+  /**
+   * As {@link copyOut}, by words: `count` words from `offset` on into `target` from index `start`. Faster for the small
+   * structures that the wire is made of.
+   */
+  copyWordsOut(offset: number, target: Uint32Array, start: number, count: number): void {
+    this.#check(offset, count * 4);
+    if (!(start >= 0 && start + count <= target.length)) throw new RangeError('target too short');
+    if (count === 0) return;
+    const index = this.#find(offset);
+    const address = this.#addresses[index]! + offset - this.#starts[index]!;
+    const window = this.#windowAt(address);
+    const at = address - window.start;
+    const end = offset + count * 4;
+    if ((at & 3) === 0 && end <= this.#starts[index + 1]! && at + count * 4 <= window.end - window.start) {
+      const words = window.u32;
+      const from = at >>> 2;
+      for (let i = 0; i < count; i++) target[start + i] = words[from + i]!;
+    } else {
+      const bytes = new Uint8Array(target.buffer, target.byteOffset + start * 4, count * 4);
+      this.copyOut(offset, bytes, 0, bytes.length);
+    }
+  }
+
+  /** As {@link copyIn}, by words. */
+  copyWordsIn(offset: number, source: Uint32Array, start: number, count: number): void {
+    this.#check(offset, count * 4);
+    if (!(start >= 0 && start + count <= source.length)) throw new RangeError('source too short');
+    if (count === 0) return;
+    const index = this.#find(offset);
+    const address = this.#addresses[index]! + offset - this.#starts[index]!;
+    const window = this.#windowAt(address);
+    const at = address - window.start;
+    const end = offset + count * 4;
+    if ((at & 3) === 0 && end <= this.#starts[index + 1]! && at + count * 4 <= window.end - window.start) {
+      const words = window.u32;
+      const to = at >>> 2;
+      for (let i = 0; i < count; i++) words[to + i] = source[start + i]!;
+    } else {
+      const bytes = new Uint8Array(source.buffer, source.byteOffset + start * 4, count * 4);
+      this.copyIn(offset, bytes, 0, bytes.length);
+    }
+  }
+
+  put(at: number, source: Uint8Array, start = 0, end = source.length): void {
+    this.copyIn(at, source, start, end - start);
+  }
+
+  get(at: number, target: Uint8Array, start = 0, end = target.length): void {
+    this.copyOut(at, target, start, end - start);
+  }
+
+  zero(at: number, length: number): void {
+    this.#check(at, length);
+    while (length > 0) {
+      const index = this.#find(at);
+      const address = this.#addresses[index]! + at - this.#starts[index]!;
+      const window = this.#windowAt(address);
+      const bytes = Math.min(length, this.#starts[index + 1]! - at, window.end - address);
+      window.u8.fill(0, address - window.start, address - window.start + bytes);
+      at += bytes;
+      length -= bytes;
+    }
+  }
+
+  slice(start: number, end = this.length): GuestBuffer {
+    this.#check(start, end - start);
+    const first = start === end ? 0 : this.#find(start);
+    const count = start === end ? 0 : this.#find(end - 1) - first + 1;
+    const iov = allocateIov(count);
+    (this.#slices ??= []).push(iov);
+    for (let i = 0; i < count; i++) this.#setCut(iov, i, first + i, start, end);
+    const slice = new SegmentWindow(this);
+    slice.set(start, end - start, iov.address, count);
+    return slice;
+  }
+
+  /**
+   * The part from `start` to `end` as a buffer for a data request. There is one such buffer for each list, filled anew by
+   * each call: an earlier one is over. Unlike {@link slice} it costs nothing, since it shares the list's iovec array.
+   * @throws RangeError if it reaches beyond the end.
+   */
+  window(start: number, end: number): GuestBuffer {
+    this.#check(start, end - start);
+    this.#restore();
+    const data = this.#data;
+    if (start === end) {
+      data.set(start, 0, this.#iov.address, 0);
+      return data;
+    }
+    const first = this.#find(start);
+    const last = end === this.length ? this.count - 1 : this.#find(end - 1);
+    if (start !== this.#starts[first]) {
+      this.#setCut(this.#iov, first, first, start, end);
+      this.#cutFirst = first;
+    }
+    if (end !== this.#starts[last + 1]) {
+      this.#setCut(this.#iov, last, last, start, end);
+      this.#cutLast = last;
+    }
+    data.set(start, end - start, entryAddress(this.#iov, first), last - first + 1);
+    return data;
+  }
+
+  /** The memory from `start` to `end` as arrays, one for each segment or part of one in a memory window. */
+  arrays(start: number, end: number): Uint8Array[] {
+    this.#check(start, end - start);
+    const arrays: Uint8Array[] = [];
+    while (start < end) {
+      const index = this.#find(start);
+      const address = this.#addresses[index]! + start - this.#starts[index]!;
+      const window = this.#windowAt(address);
+      const bytes = Math.min(end - start, this.#starts[index + 1]! - start, window.end - address);
+      arrays.push(window.u8.subarray(address - window.start, address - window.start + bytes));
+      start += bytes;
+    }
+    return arrays;
+  }
+
+  #check(offset: number, count: number): void {
+    if (!(offset >= 0 && count >= 0 && offset + count <= this.length)) {
+      throw new RangeError(`${count} bytes at ${offset} of a buffer of ${this.length}`);
+    }
+  }
+
+  /** Index of the segment that holds the byte at an offset below the length. */
+  #find(offset: number): number {
+    const starts = this.#starts;
+    let index = this.#cursor;
+    if (offset < starts[index]!) index = 0;
+    while (offset >= starts[index + 1]!) index += 1;
+    this.#cursor = index;
+    return index;
+  }
+
+  #windowAt(address: number): Window {
+    const window = this.#window;
+    if (address >= window.start && address < window.end) return window;
+    return (this.#window = this.#memory.windowAt(address));
+  }
+
+  /** Writes the part of segment `index` between two offsets into an entry. */
+  #setCut(iov: IovArray, entry: number, index: number, start: number, end: number): void {
+    const from = Math.max(start, this.#starts[index]!);
+    const to = Math.min(end, this.#starts[index + 1]!);
+    setEntry(iov, entry, this.#addresses[index]! + from - this.#starts[index]!, to - from);
+  }
+
+  #restore(): void {
+    if (this.#cutFirst >= 0) {
+      this.#setCut(this.#iov, this.#cutFirst, this.#cutFirst, 0, this.length);
+      this.#cutFirst = -1;
+    }
+    if (this.#cutLast >= 0) {
+      this.#setCut(this.#iov, this.#cutLast, this.#cutLast, 0, this.length);
+      this.#cutLast = -1;
+    }
+  }
+
+  #grow(): boolean {
+    if (this.count === IOV_MAX) return false;
+    const old = this.#iov;
+    const iov = allocateIov(old.capacity + 1);
+    iov.words.set(old.words);
+    releaseIov(old);
+    const addresses = new Float64Array(iov.capacity);
+    addresses.set(this.#addresses);
+    const starts = new Float64Array(iov.capacity + 1);
+    starts.set(this.#starts);
+    this.#iov = iov;
+    this.#addresses = addresses;
+    this.#starts = starts;
+    return true;
+  }
+}
+
+function copy(target: Uint8Array, to: number, source: Uint8Array, from: number, count: number): void {
+  if (count <= LOOP_LIMIT) {
+    for (let i = 0; i < count; i++) target[to + i] = source[from + i]!;
+  } else {
+    target.set(source.subarray(from, from + count), to);
+  }
+}
