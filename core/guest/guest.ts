@@ -1,0 +1,300 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { PassThrough, Readable, type Writable } from 'node:stream';
+import { text } from 'node:stream/consumers';
+import type { ReadStream, WriteStream } from 'node:tty';
+import { chooseAccelerator, type Accelerator } from './accelerator.js';
+import { packInitramfs, quote } from './initramfs.js';
+import { findKernel, readModules } from './kernel.js';
+import { Ports, passUntil } from './ports.js';
+import { findQemu, readBusybox } from './programs.js';
+import { qemuArguments, type GuestShare } from './qemu.js';
+
+/** A guest to boot. */
+export interface GuestOptions {
+  readonly shares: readonly GuestShare[];
+  /** Tag of a share that holds a Linux system: commands run in it, and a layer in memory takes what they write there. */
+  readonly rootTag?: string | undefined;
+  /** MiB. Default 512. */
+  readonly memory?: number | undefined;
+  /** Default 1. */
+  readonly cpus?: number | undefined;
+  /** Default: KVM where it works, else TCG. */
+  readonly accelerator?: Accelerator | undefined;
+  /** Kernel image. Default: the newest with virtio-fs in `.cache/guest` of the package or in `/boot`. */
+  readonly kernel?: string | undefined;
+  /** QEMU's program. Default `qemu-system-x86_64` from PATH. */
+  readonly qemu?: string | undefined;
+  /** More for the kernel's command line. */
+  readonly append?: string | undefined;
+  /** More for QEMU's command line. */
+  readonly qemuArguments?: readonly string[] | undefined;
+  /** Seconds that booting may take. Default 180. */
+  readonly bootTimeout?: number | undefined;
+  /** Gets what kernel and init print. */
+  readonly console?: Writable | undefined;
+  /** Ends the guest when aborted. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Where a command's data comes from and goes to. */
+export interface RunOptions {
+  /** Can be given to one command of a guest. Default: empty. */
+  readonly stdin?: Readable | undefined;
+  /** Default: dropped. */
+  readonly stdout?: Writable | undefined;
+  /** Default: dropped. */
+  readonly stderr?: Writable | undefined;
+  /** Folder that the command starts in. Default: the mount point of the last share. */
+  readonly folder?: string | undefined;
+}
+
+/** What a command did. */
+export interface RunResult {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** The guest ended, or could not do what it was asked; the text has the end of its console. */
+export class GuestError extends Error {
+  override readonly name = 'GuestError';
+}
+
+/** Milliseconds that a guest has to unmount and switch itself off. */
+const SHUTDOWN_TIME = 10_000;
+
+/** Characters of the console that an error shows, at most. */
+const EPITAPH = 2000;
+
+/**
+ * A throw-away Linux guest with virtio-fs shares mounted, which runs commands one after the other. It has no disk and
+ * no network. It ends with this process, even if that is killed.
+ */
+export class Guest implements AsyncDisposable {
+  readonly #qemu: ChildProcess;
+  readonly #ports: Ports;
+  readonly #options: GuestOptions;
+  readonly #ended: Promise<unknown>;
+  #lines: AsyncIterator<string> | undefined;
+  #console = '';
+
+  private constructor(qemu: ChildProcess, ports: Ports, options: GuestOptions) {
+    this.#qemu = qemu;
+    this.#ports = ports;
+    this.#options = options;
+    this.#ended = new Promise((resolve) => {
+      qemu
+        .once('error', (error) => this.#note(error.message))
+        .once('error', resolve)
+        .once('close', resolve);
+    });
+    for (const stream of [qemu.stdout, qemu.stderr]) {
+      stream?.setEncoding('latin1').on('data', (part: string) => this.#note(part));
+    }
+    const kill = (): void => this.kill();
+    process.once('exit', kill);
+    options.signal?.addEventListener('abort', kill, { once: true });
+    void this.#ended.then(() => {
+      process.off('exit', kill);
+      options.signal?.removeEventListener('abort', kill);
+      ports.close();
+    });
+  }
+
+  /**
+   * Boots a guest and mounts its shares.
+   * @throws UsageError if QEMU, busybox or a kernel is missing.
+   * @throws GuestError if the guest cannot mount a share, or ends.
+   */
+  static async boot(options: GuestOptions): Promise<Guest> {
+    const qemu = findQemu(options.qemu);
+    const kernel = findKernel(options.kernel);
+    const initramfs = packInitramfs(readBusybox(), readModules(kernel), options.shares, options.rootTag);
+    const accelerator = options.accelerator ?? (await chooseAccelerator(qemu, kernel.image));
+    options.signal?.throwIfAborted();
+    const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-guest-'));
+    try {
+      await writeFile(join(folder, 'initramfs'), initramfs);
+      const ports = await Ports.listen(folder);
+      const args = qemuArguments({
+        accelerator,
+        memory: options.memory ?? 512,
+        cpus: options.cpus ?? 1,
+        kernel: kernel.image,
+        initramfs: join(folder, 'initramfs'),
+        append: options.append ?? '',
+        shares: options.shares,
+        qemuArguments: options.qemuArguments ?? [],
+        folder,
+      });
+      const guest = new Guest(start(qemu, args), ports, options);
+      await guest.#booted();
+      return guest;
+    } finally {
+      // QEMU has read its files and connected its sockets by now, or never will.
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  async #booted(): Promise<void> {
+    const seconds = this.#options.bootTimeout ?? 180;
+    const timer = setTimeout(() => {
+      this.#note(`\nnot up after ${seconds} seconds`);
+      this.kill();
+    }, seconds * 1000);
+    try {
+      const connected = await Promise.race([
+        this.#ports.connected.then(() => true),
+        this.#ended.then(() => false),
+      ]);
+      if (!connected) throw this.#error('QEMU did not start');
+      this.#lines = createInterface({ input: this.#ports.get('control') })[Symbol.asyncIterator]();
+      const answer = await this.#answer();
+      if (answer !== 'ready') throw this.#error(answer.replace(/^failed /, ''));
+    } catch (error) {
+      this.kill();
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  /**
+   * Runs a program with its arguments, or (a string) a shell script; what it has started ends with it.
+   * @returns its exit code; 128 and the signal's number where a signal ended it.
+   * @throws GuestError if the guest ends.
+   */
+  async run(command: string | readonly string[], options: RunOptions = {}): Promise<number> {
+    const token = randomBytes(16).toString('hex');
+    const output = [
+      passUntil(this.#ports.get('stdout'), token, options.stdout ?? drop()),
+      passUntil(this.#ports.get('stderr'), token, options.stderr ?? drop()),
+    ];
+    if (options.stdin !== undefined) options.stdin.pipe(this.#ports.get('stdin'));
+    this.#send(
+      `run ${token} ${options.stdin === undefined ? 'null' : 'port'} ${this.#script(command, options.folder)}`,
+    );
+    const [code] = await Promise.all([this.#exitCode(), ...output]);
+    return code;
+  }
+
+  /** Runs a command as {@link run} does and collects its output as UTF-8. */
+  async exec(
+    command: string | readonly string[],
+    options: { input?: string; folder?: string } = {},
+  ): Promise<RunResult> {
+    const stdout = new PassThrough();
+    const stderr = new PassThrough();
+    const stdin = options.input === undefined ? undefined : Readable.from([options.input]);
+    const collected = Promise.all([text(stdout), text(stderr)]);
+    const code = await this.run(command, { stdin, stdout, stderr, folder: options.folder }).finally(() => {
+      stdout.end();
+      stderr.end();
+    });
+    const [out, err] = await collected;
+    return { code, stdout: out, stderr: err };
+  }
+
+  /**
+   * An interactive shell, or another command, on a terminal.
+   * @returns its exit code.
+   */
+  async shell(
+    terminal: { input: ReadStream; output: WriteStream },
+    command: string | readonly string[] = 'exec sh -i',
+  ): Promise<number> {
+    const { input, output } = terminal;
+    const token = randomBytes(16).toString('hex');
+    const port = this.#ports.get('console');
+    const size = `stty rows ${output.rows} cols ${output.columns}; export TERM=${quote(process.env['TERM'] ?? 'vt100')}`;
+    const passed = passUntil(port, token, output);
+    input.setRawMode(true);
+    input.pipe(port, { end: false });
+    try {
+      this.#send(`shell ${token} ${this.#script(`${size}; ${script(command)}`, undefined)}`);
+      const [code] = await Promise.all([this.#exitCode(), passed]);
+      return code;
+    } finally {
+      input.unpipe(port);
+      input.setRawMode(false);
+      input.pause();
+    }
+  }
+
+  /** Unmounts the shares and switches the guest off. */
+  async shutdown(): Promise<void> {
+    const timer = setTimeout(() => this.kill(), SHUTDOWN_TIME);
+    if (this.#lines !== undefined && !this.#ports.get('control').destroyed) this.#send('shutdown');
+    await this.#ended;
+    clearTimeout(timer);
+  }
+
+  /** Ends the guest at once, as a power failure would. */
+  kill(): void {
+    this.#qemu.kill('SIGKILL');
+  }
+
+  /** Resolves when the guest has ended, however that came about. */
+  async ended(): Promise<void> {
+    await this.#ended;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.shutdown();
+  }
+
+  #script(command: string | readonly string[], folder: string | undefined): string {
+    const at = folder ?? this.#options.shares.at(-1)?.mountPoint ?? '/';
+    return Buffer.from(`cd ${quote(at)} || exit 126; ${script(command)}`).toString('base64');
+  }
+
+  #send(line: string): void {
+    this.#ports.get('control').write(`${line}\n`);
+  }
+
+  async #answer(): Promise<string> {
+    const step = await this.#lines?.next();
+    if (step?.done === false) return step.value;
+    await this.#ended;
+    this.#options.signal?.throwIfAborted();
+    throw this.#error('the guest ended unexpectedly');
+  }
+
+  async #exitCode(): Promise<number> {
+    const answer = await this.#answer();
+    const code = /^exit (\d+)$/.exec(answer)?.[1];
+    if (code === undefined) throw this.#error(answer);
+    return Number(code);
+  }
+
+  #note(part: string): void {
+    this.#options.console?.write(part);
+    this.#console = (this.#console + part).slice(-EPITAPH);
+  }
+
+  #error(what: string): GuestError {
+    const tail = this.#console.replaceAll('\r', '').trim();
+    return new GuestError(tail === '' ? what : `${what}. Its console said:\n${tail}`);
+  }
+}
+
+/** Starts QEMU out of reach of the terminal's signals, bound to this process's life where `setpriv` can do that. */
+function start(qemu: string, args: readonly string[]): ChildProcess {
+  const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
+  const line = setpriv === undefined ? [qemu, ...args] : [setpriv, '--pdeathsig', 'KILL', qemu, ...args];
+  return spawn(line[0]!, line.slice(1), { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+}
+
+function script(command: string | readonly string[]): string {
+  return typeof command === 'string' ? command : `exec ${command.map((word) => quote(word)).join(' ')}`;
+}
+
+function drop(): Writable {
+  return new PassThrough().resume();
+}

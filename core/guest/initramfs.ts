@@ -1,0 +1,51 @@
+import { packCpio, type ArchiveEntry } from './cpio.js';
+import { INIT } from './init.js';
+import type { KernelModule } from './kernel.js';
+import type { GuestShare } from './qemu.js';
+
+const DIRECTORY = 0o040755;
+const PROGRAM = 0o100755;
+const FILE = 0o100644;
+
+/** Where `INIT` makes the root of commands when a share is that root. */
+const ROOT = '/root-of-commands';
+
+/** The guest's first file system: busybox, the modules in load order, and what to mount. */
+export function packInitramfs(
+  busybox: Uint8Array,
+  modules: readonly KernelModule[],
+  shares: readonly GuestShare[],
+  rootTag: string | undefined,
+): Buffer {
+  const entries: ArchiveEntry[] = ['bin', 'modules', 'dev'].map((path) => ({ path, mode: DIRECTORY }));
+  entries.push({ path: 'bin/busybox', mode: PROGRAM, content: busybox });
+  entries.push({ path: 'init', mode: PROGRAM, content: Buffer.from(INIT) });
+  entries.push({ path: 'setup', mode: FILE, content: Buffer.from(setupScript(shares, rootTag)) });
+  for (const [index, { name, code }] of modules.entries()) {
+    const order = index.toString().padStart(2, '0');
+    entries.push({ path: `modules/${order}-${name}.ko`, mode: FILE, content: code });
+  }
+  return packCpio(entries);
+}
+
+/** Calls of `INIT`'s functions, the share that becomes the root first. */
+function setupScript(shares: readonly GuestShare[], rootTag: string | undefined): string {
+  const root = shares.find((share) => share.tag === rootTag);
+  const lines = root === undefined ? [] : [mountLine(root, '/base', true), 'root_on /base'];
+  for (const share of shares) {
+    if (share === root) continue;
+    lines.push(
+      mountLine(share, (root === undefined ? '' : ROOT) + share.mountPoint, share.readOnly ?? false),
+    );
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function mountLine(share: GuestShare, mountPoint: string, readOnly: boolean): string {
+  return `share ${quote(share.tag)} ${quote(mountPoint)} ${readOnly ? 'ro' : 'rw'}`;
+}
+
+/** A word for the shell. */
+export function quote(word: string): string {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,90 @@
+import type { Accelerator } from './accelerator.js';
+
+/** Names of the virtio-serial ports, each a socket `NAME.sock` in the guest's folder. */
+export const PORTS = ['control', 'alive', 'stdin', 'stdout', 'stderr'] as const;
+export type PortName = (typeof PORTS)[number] | 'console';
+
+/** A virtio-fs share of a guest, served over a vhost-user socket. */
+export interface GuestShare {
+  /** At most 36 bytes, as the virtio file system device has it. */
+  readonly tag: string;
+  readonly socketPath: string;
+  /** Where the guest mounts it: an absolute path. */
+  readonly mountPoint: string;
+  readonly readOnly?: boolean;
+  /** Request queues that the server offers. Default 1. */
+  readonly requestQueues?: number;
+}
+
+/** A machine to start. */
+export interface Machine {
+  readonly accelerator: Accelerator;
+  /** MiB. */
+  readonly memory: number;
+  readonly cpus: number;
+  readonly kernel: string;
+  readonly initramfs: string;
+  /** More for the kernel's command line. */
+  readonly append: string;
+  readonly shares: readonly GuestShare[];
+  /** More for QEMU's command line. */
+  readonly qemuArguments: readonly string[];
+  /** Folder of the ports' sockets, where the host listens. */
+  readonly folder: string;
+}
+
+/** QEMU's arguments for a machine with nothing but its shares, its ports, and a serial line for kernel messages. */
+export function qemuArguments(machine: Machine): string[] {
+  const { folder, memory } = machine;
+  const kernelLine = [
+    'console=ttyS0',
+    'quiet',
+    'loglevel=4',
+    'panic=-1',
+    '8250.nr_uarts=1',
+    'random.trust_cpu=on',
+  ];
+  const args = ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-serial', 'stdio'];
+  args.push(
+    '-M',
+    `q35,accel=${machine.accelerator}`,
+    '-cpu',
+    'max',
+    '-smp',
+    `${machine.cpus}`,
+    '-m',
+    `${memory}M`,
+  );
+  args.push('-object', `memory-backend-memfd,id=mem,size=${memory}M,share=on`, '-numa', 'node,memdev=mem');
+  args.push('-kernel', machine.kernel, '-initrd', machine.initramfs);
+  args.push('-append', [...kernelLine, machine.append].join(' ').trim());
+  args.push('-device', 'virtio-serial-pci');
+  args.push(
+    '-chardev',
+    socket('console', `${folder}/console.sock`),
+    '-device',
+    'virtconsole,chardev=console',
+  );
+  for (const port of PORTS) {
+    args.push('-chardev', socket(port, `${folder}/${port}.sock`));
+    args.push('-device', `virtserialport,chardev=${port},name=${port}`);
+  }
+  for (const [index, share] of machine.shares.entries()) {
+    const queues = share.requestQueues ?? 1;
+    args.push('-chardev', socket(`share${index}`, share.socketPath));
+    args.push(
+      '-device',
+      `vhost-user-fs-pci,chardev=share${index},tag=${comma(share.tag)},num-request-queues=${queues}`,
+    );
+  }
+  return [...args, ...machine.qemuArguments];
+}
+
+function socket(id: string, path: string): string {
+  return `socket,id=${id},path=${comma(path)}`;
+}
+
+/** QEMU's options end at a comma; a doubled one stands for itself. */
+function comma(text: string): string {
+  return text.replaceAll(',', ',,');
+}
