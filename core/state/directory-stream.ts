@@ -1,0 +1,333 @@
+import {
+  type Awaitable,
+  decodeName,
+  type DirectoryEntry,
+  encodeName,
+  FileType,
+  FsError,
+  NAME_MAX,
+  nameLength,
+  then,
+} from '../backend/index.js';
+
+/** What a backend's `readdir` gives. */
+export type Listing = Iterable<DirectoryEntry> | AsyncIterable<DirectoryEntry>;
+
+/** Memory that listings may take together. */
+export class ListingBudget {
+  readonly limit: number;
+  #used = 0;
+
+  /** @param limit bytes. */
+  constructor(limit = 1 << 30) {
+    this.limit = limit;
+  }
+
+  /** Bytes taken now. */
+  get used(): number {
+    return this.#used;
+  }
+
+  /** @throws ENOMEM when the budget is used up. */
+  take(bytes: number): void {
+    if (this.#used + bytes > this.limit) throw FsError.of('ENOMEM');
+    this.#used += bytes;
+  }
+
+  give(bytes: number): void {
+    this.#used -= bytes;
+  }
+}
+
+/** Saved form of a stream. */
+export interface SavedStream {
+  /** The entries seen so far, as the stream stores them. */
+  readonly entries: Uint8Array;
+  /** Nothing comes after them. */
+  readonly complete: boolean;
+}
+
+/** Stored entry: inode number (two little-endian halves), type, length of the name, name. */
+const HEADER = 10;
+const TYPE = 8;
+const LENGTH = 9;
+const FIRST_BYTES = 512;
+const FIRST_ENTRIES = 16;
+/** A cookie is an index, and so that every stored form of it is exact, below 2^31. */
+const MAX_BYTES = 0x7fff_ffff;
+
+/**
+ * One open directory: what its backend listed, in the order listed, pulled as far as the guest has read. `.` and `..`
+ * come first. The cookie after an entry is its index plus one, so that a READDIR at offset n begins with entry n, and
+ * a cookie stays good whatever is created and removed meanwhile (POSIX `seekdir`). Offset 0 lists anew (POSIX
+ * `rewinddir`).
+ *
+ * An entry takes 14 bytes and its name, twice that at worst, from a budget shared with other streams; beyond, listing
+ * fails with ENOMEM.
+ */
+export class DirectoryStream {
+  readonly #budget: ListingBudget;
+  /** Whose inode numbers `.` and `..` show; 0 for unknown. */
+  readonly #self: number | bigint;
+  readonly #parent: number | bigint;
+  #bytes = new Uint8Array(0);
+  #used = 0;
+  #offsets = new Uint32Array(0);
+  #count = 0;
+  #iterator: Iterator<DirectoryEntry> | AsyncIterator<DirectoryEntry> | undefined;
+  /** Names of a restored stream, which a new listing is to leave out. */
+  #known: Set<string> | undefined;
+  #complete = false;
+  #failure: { readonly error: unknown } | undefined;
+  #closed = false;
+  #turn: Promise<void> | undefined;
+  #list: () => Awaitable<Listing> = () => [];
+
+  /**
+   * @param self inode number to show for `.`, 0 if unknown.
+   * @param parent inode number to show for `..`, 0 if unknown.
+   */
+  constructor(budget: ListingBudget, self: number | bigint = 0, parent: number | bigint = 0) {
+    this.#budget = budget;
+    this.#self = self;
+    this.#parent = parent;
+  }
+
+  /**
+   * Serves one READDIR: waits for its turn behind others on this handle, lists anew if `offset` is 0, and runs `fill`,
+   * which takes entries from `offset` on by {@link at}. Synchronous where everything it needs is.
+   * @param list asks the backend; called where a listing begins.
+   * @throws EBADF on a closed stream, and what `list` and `fill` throw.
+   */
+  read<R>(offset: number, list: () => Awaitable<Listing>, fill: () => Awaitable<R>): Awaitable<R> {
+    return this.#inTurn(() => {
+      if (this.#closed) throw FsError.of('EBADF');
+      this.#list = list;
+      return offset === 0 ? then(this.#stop(), () => this.#restart(fill)) : fill();
+    });
+  }
+
+  /**
+   * Whether there is an entry `index`, pulling as far as that. Inside {@link read} only.
+   * @throws the error that ended the listing there; ENOMEM beyond the budget; an Error for an impossible name.
+   */
+  at(index: number): Awaitable<boolean> {
+    while (index >= this.#count) {
+      if (this.#failure !== undefined) throw this.#failure.error;
+      if (this.#complete) return false;
+      const pulled = this.#pull();
+      if (pulled instanceof Promise) return this.#atLater(index, pulled);
+    }
+    return true;
+  }
+
+  async #atLater(index: number, pulled: Promise<void>): Promise<boolean> {
+    await pulled;
+    while (index >= this.#count && this.#failure === undefined && !this.#complete) await this.#pull();
+    return this.at(index);
+  }
+
+  /** Entries pulled so far. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** The store: names are from {@link nameStart} to {@link nameEnd}. Valid until the next entry is pulled. */
+  get bytes(): Uint8Array {
+    return this.#bytes;
+  }
+
+  nameStart(index: number): number {
+    return this.#offsets[index]! + HEADER;
+  }
+
+  nameEnd(index: number): number {
+    const offset = this.#offsets[index]!;
+    return offset + HEADER + this.#bytes[offset + LENGTH]!;
+  }
+
+  /** Type as `struct fuse_dirent` has it: the type bits of a mode, shifted right by 12. */
+  type(index: number): number {
+    return this.#bytes[this.#offsets[index]! + TYPE]!;
+  }
+
+  /** Low half of the inode number; both halves are 0 where it is unknown. */
+  inoLow(index: number): number {
+    return this.#word(this.#offsets[index]!);
+  }
+
+  inoHigh(index: number): number {
+    return this.#word(this.#offsets[index]! + 4);
+  }
+
+  /** Ends the stream after the reads that are under way, and the backend's iterator with it. */
+  close(): Awaitable<void> {
+    return this.#inTurn(() => {
+      this.#closed = true;
+      this.#clear();
+      return this.#stop();
+    });
+  }
+
+  /** The stream as plain data. */
+  save(): SavedStream {
+    return { entries: this.#bytes.slice(0, this.#used), complete: this.#complete };
+  }
+
+  /**
+   * Brings a saved stream back. Its entries keep their cookies; where the listing was not complete, what the backend
+   * then lists and the stream doesn't have yet follows.
+   * @throws RangeError for data that no stream saved; ENOMEM beyond the budget.
+   */
+  static restore(
+    saved: SavedStream,
+    budget: ListingBudget,
+    self: number | bigint = 0,
+    parent: number | bigint = 0,
+  ): DirectoryStream {
+    const stream = new DirectoryStream(budget, self, parent);
+    const { entries } = saved;
+    const known = new Set<string>();
+    for (let at = 0; at < entries.length;) {
+      const end = at + HEADER + (entries[at + LENGTH] ?? 0);
+      if (at + HEADER >= end || end > entries.length)
+        throw new RangeError('saved directory stream: bad entry');
+      stream.#reserve(end - at);
+      stream.#bytes.set(entries.subarray(at, end), at);
+      known.add(decodeName(entries, at + HEADER, end));
+      stream.#append(end - at);
+      at = end;
+    }
+    if (stream.#count > 0) stream.#known = known;
+    stream.#complete = saved.complete;
+    return stream;
+  }
+
+  #inTurn<R>(step: () => Awaitable<R>): Awaitable<R> {
+    const result = this.#turn === undefined ? step() : this.#turn.then(step);
+    if (result instanceof Promise) {
+      const end = (): void => {
+        if (this.#turn === turn) this.#turn = undefined;
+      };
+      const turn: Promise<void> = result.then(end, end);
+      this.#turn = turn;
+    }
+    return result;
+  }
+
+  #restart<R>(fill: () => Awaitable<R>): Awaitable<R> {
+    this.#clear();
+    return fill();
+  }
+
+  #clear(): void {
+    this.#budget.give(this.#bytes.length + this.#offsets.byteLength);
+    this.#bytes = new Uint8Array(0);
+    this.#offsets = new Uint32Array(0);
+    this.#used = 0;
+    this.#count = 0;
+    this.#known = undefined;
+    this.#complete = false;
+    this.#failure = undefined;
+  }
+
+  #stop(): Awaitable<void> {
+    const iterator = this.#iterator;
+    this.#iterator = undefined;
+    const ended: unknown = iterator?.return?.();
+    return ended instanceof Promise ? ended.then(() => undefined) : undefined;
+  }
+
+  /** One step: begins the listing, or takes an entry of it. */
+  #pull(): Awaitable<void> {
+    try {
+      const step = this.#iterator === undefined ? this.#begin() : this.#next(this.#iterator);
+      return step instanceof Promise ? step.catch((error: unknown) => this.#fail(error)) : step;
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  #fail(error: unknown): void {
+    this.#failure = { error };
+  }
+
+  #begin(): Awaitable<void> {
+    if (this.#count === 0) {
+      this.#push('.', FileType.DIRECTORY, this.#self);
+      this.#push('..', FileType.DIRECTORY, this.#parent);
+    }
+    return then(this.#list(), (listing) => {
+      this.#iterator =
+        Symbol.asyncIterator in listing ? listing[Symbol.asyncIterator]() : listing[Symbol.iterator]();
+    });
+  }
+
+  #next(iterator: Iterator<DirectoryEntry> | AsyncIterator<DirectoryEntry>): Awaitable<void> {
+    return then(iterator.next(), (step) => {
+      if (step.done) {
+        this.#complete = true;
+        this.#iterator = undefined;
+        return;
+      }
+      const { name, type, ino } = step.value;
+      if (this.#known?.has(name) || name === '.' || name === '..') return;
+      const length = nameLength(name);
+      if (length === 0 || length > NAME_MAX || name.includes('/') || name.includes('\0')) {
+        throw new Error(`the backend listed an impossible file name: ${JSON.stringify(name)}`);
+      }
+      this.#push(name, type, ino ?? 0);
+    });
+  }
+
+  #push(name: string, type: number, ino: number | bigint): void {
+    const length = nameLength(name);
+    this.#reserve(HEADER + length);
+    const at = this.#used;
+    const bytes = this.#bytes;
+    const wide = BigInt(ino);
+    writeWord(bytes, at, Number(wide & 0xffff_ffffn));
+    writeWord(bytes, at + 4, Number((wide >> 32n) & 0xffff_ffffn));
+    bytes[at + TYPE] = (type & FileType.MASK) >>> 12;
+    bytes[at + LENGTH] = length;
+    encodeName(name, bytes, at + HEADER);
+    this.#append(HEADER + length);
+  }
+
+  #append(length: number): void {
+    this.#offsets[this.#count] = this.#used;
+    this.#count += 1;
+    this.#used += length;
+  }
+
+  /** Makes room for one more entry of `length` bytes. */
+  #reserve(length: number): void {
+    if (this.#used + length > this.#bytes.length) {
+      const size = Math.max(this.#bytes.length * 2, FIRST_BYTES);
+      if (size > MAX_BYTES) throw FsError.of('ENOMEM');
+      this.#budget.take(size - this.#bytes.length);
+      const bytes = new Uint8Array(size);
+      bytes.set(this.#bytes);
+      this.#bytes = bytes;
+    }
+    if (this.#count === this.#offsets.length) {
+      const size = Math.max(this.#offsets.length * 2, FIRST_ENTRIES);
+      this.#budget.take((size - this.#offsets.length) * 4);
+      const offsets = new Uint32Array(size);
+      offsets.set(this.#offsets);
+      this.#offsets = offsets;
+    }
+  }
+
+  #word(at: number): number {
+    const bytes = this.#bytes;
+    return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+  }
+}
+
+function writeWord(bytes: Uint8Array, at: number, value: number): void {
+  bytes[at] = value;
+  bytes[at + 1] = value >>> 8;
+  bytes[at + 2] = value >>> 16;
+  bytes[at + 3] = value >>> 24;
+}
