@@ -1,38 +1,29 @@
-import type { FileLocks, Owner } from './records.js';
-
-/** What is wanted and can't be had now. */
-export interface Wish<N> {
-  readonly file: FileLocks<N>;
-  readonly owner: Owner<N>;
-  readonly start: bigint;
-  readonly end: bigint;
-  readonly type: number;
-}
+import type { Claim, Owner } from './records.js';
 
 /**
- * Holders looked at before a search gives up and takes it that there is no deadlock. Linux gives up after ten owners
- * (`fs/locks.c`, MAX_DEADLK_ITERATIONS).
+ * A search that followed so many waiting owners, or saw so many locks in the way, gives up and takes it that there is no
+ * deadlock. Linux gives up after ten owners (`fs/locks.c`, MAX_DEADLK_ITERATIONS).
  */
-const SEARCH_LIMIT = 20_000;
+const OWNERS_LIMIT = 64;
+const LOCKS_LIMIT = 10_000;
 
 /**
- * Whether waiting for `wish` would close a circle: its owner waits for the holders of the locks in the way, each of
+ * Whether waiting for `claim` would close a circle: its owner waits for the holders of the locks in the way, each of
  * which waits, and so on, back to the owner (POSIX `fcntl`, EDEADLK). An owner of which any thread waits counts as
  * waiting, as in Linux. flock has no deadlock detection (`flock(2)`), so only record locks count.
  */
-export function wouldDeadlock<N>(wish: Wish<N>): boolean {
+export function wouldDeadlock<N>(claim: Claim<N>): boolean {
   const seen = new Set<Owner<N>>();
-  const wishes = [wish];
+  const claims = [claim];
   let looks = 0;
-  for (let next = wishes.pop(); next !== undefined; next = wishes.pop()) {
-    for (const [holder, holding] of next.file.posix) {
-      if (++looks > SEARCH_LIMIT) return false;
-      if (holder === next.owner || seen.has(holder)) continue;
-      if (holder !== wish.owner && holder.waits.size === 0) continue;
-      if (holding.list.conflict(next.start, next.end, next.type) === undefined) continue;
-      if (holder === wish.owner) return true;
+  for (let next = claims.pop(); next !== undefined; next = claims.pop()) {
+    const { file, owner, start, end, type } = next;
+    for (const { owner: holder } of file.ranges.conflicts(owner, start, end, type)) {
+      if (holder === claim.owner) return true;
+      if (++looks > LOCKS_LIMIT || seen.size > OWNERS_LIMIT) return false;
+      if (holder.waits.size === 0 || seen.has(holder)) continue;
       seen.add(holder);
-      for (const wait of holder.waits) if (wait.kind === 'posix') wishes.push(wait);
+      for (const wait of holder.waits) if (wait.claim.kind === 'posix') claims.push(wait.claim);
     }
   }
   return false;

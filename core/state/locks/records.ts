@@ -1,8 +1,11 @@
-import type { RangeList } from './ranges.js';
-import type { LockCompletion } from './types.js';
+import type { FileRanges } from './file-ranges.js';
+import type { OwnerRanges } from './owner-ranges.js';
+import { type LockCompletion, LockType } from './types.js';
 
 /** A lock owner of one session (a process, or for flock and OFD locks an open file of the guest). */
 export interface Owner<N> {
+  /** Different from any other owner's. */
+  readonly serial: number;
   readonly session: number;
   readonly id: bigint;
   /** Files on which it holds locks. */
@@ -12,8 +15,8 @@ export interface Owner<N> {
 }
 
 /** One owner's record locks on one file. */
-export interface Holding {
-  readonly list: RangeList;
+export interface Holding<N> {
+  readonly list: OwnerRanges<Owner<N>>;
   pid: number;
   /** The `fh` of the latest request. */
   handle: number;
@@ -29,14 +32,18 @@ export interface Flock {
 /** The locks on one file and who waits for them. */
 export interface FileLocks<N> {
   readonly node: N;
-  readonly posix: Map<Owner<N>, Holding>;
+  readonly posix: Map<Owner<N>, Holding<N>>;
+  /** The ranges of `posix` once more, of all owners together. */
+  readonly ranges: FileRanges<Owner<N>>;
   readonly flock: Map<Owner<N>, Flock>;
   /** In order of arrival. */
   readonly waiters: Set<Waiter<N>>;
+  /** The same by {@link Waiter.blocker}, each set in any order. */
+  readonly blocked: Map<Owner<N>, Set<Waiter<N>>>;
 }
 
-/** A parked request: plain data, but for `done`. */
-export interface Waiter<N> {
+/** What is asked for, or was. Plain data. */
+export interface Claim<N> {
   readonly kind: 'posix' | 'flock';
   readonly file: FileLocks<N>;
   readonly owner: Owner<N>;
@@ -45,30 +52,26 @@ export interface Waiter<N> {
   readonly end: bigint;
   readonly pid: number;
   readonly handle: number;
+}
+
+/** A claim that waits. */
+export interface Waiter<N> {
+  readonly claim: Claim<N>;
   readonly unique: bigint;
-  /** One owner whose lock is in the way. The request is tried again when that owner's locks on the file change. */
+  /** Tells the order of arrival. */
+  readonly sequence: number;
+  /** One owner whose lock is in the way. The claim is tried again when that owner's locks on the file change. */
   blocker: Owner<N>;
   readonly done: LockCompletion;
 }
 
-/** An owner other than `owner` whose record locks are in the way, with the first range that is. */
-export function posixBlocker<N>(
-  file: FileLocks<N>,
-  owner: Owner<N>,
-  start: bigint,
-  end: bigint,
-  type: number,
-): Owner<N> | undefined {
-  for (const [other, holding] of file.posix) {
-    if (other !== owner && holding.list.conflict(start, end, type) !== undefined) return other;
-  }
-  return undefined;
-}
-
-/** An owner other than `owner` whose flock is in the way. */
-export function flockBlocker<N>(file: FileLocks<N>, owner: Owner<N>, type: number): Owner<N> | undefined {
+/** An owner whose lock is in the way of a claim. */
+export function findBlocker<N>({ kind, file, owner, type, start, end }: Claim<N>): Owner<N> | undefined {
+  if (type === LockType.UNLOCK) return undefined;
+  if (kind === 'posix') return file.ranges.conflict(owner, start, end, type)?.owner;
+  // Flocks of several owners are all shared: the first tells for all.
   for (const [other, held] of file.flock) {
-    if (other !== owner && (type === 1 || held.type === 1)) return other;
+    if (other !== owner) return type === LockType.WRITE || held.type === LockType.WRITE ? other : undefined;
   }
   return undefined;
 }

@@ -38,7 +38,8 @@ export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): 
       } as const;
       locks.push({ ...holder, type, start: '0', end: `${OFFSET_MAX}` });
     }
-    for (const { kind, owner, type, start, end, pid, handle, unique } of file.waiters) {
+    for (const { claim, unique } of file.waiters) {
+      const { kind, owner, type, start, end, pid, handle } = claim;
       const holder = { kind, session: owner.session, node, owner: `${owner.id}`, pid, handle };
       waiters.push({ ...holder, type, start: `${start}`, end: `${end}`, unique: `${unique}` });
     }

@@ -1,7 +1,8 @@
 import { Errno } from '../../backend/index.js';
 import { wouldDeadlock } from './deadlock.js';
-import { RangeList } from './ranges.js';
-import { type FileLocks, flockBlocker, type Owner, posixBlocker, type Waiter } from './records.js';
+import { FileRanges } from './file-ranges.js';
+import { OwnerRanges } from './owner-ranges.js';
+import { type Claim, type FileLocks, findBlocker, type Owner, type Waiter } from './records.js';
 import { LockSession } from './session.js';
 import {
   defaultLockLimits,
@@ -52,6 +53,7 @@ export class LockTable<N> {
   readonly #sessions = new Map<number, SessionRecord<N>>();
   #locks = 0;
   #waiters = 0;
+  #serial = 0;
   /** Owners whose locks on a file became less: others may get theirs. */
   readonly #loosened: Touched<N>[] = [];
   /** Owners and files that may have nothing left. */
@@ -84,15 +86,11 @@ export class LockTable<N> {
     if (!isValid(request)) return Errno.EINVAL;
     const file = this.#files.get(request.node);
     if (file === undefined || request.type === LockType.UNLOCK) return undefined;
-    const own = session.owners.get(request.owner);
-    for (const [owner, holding] of file.posix) {
-      if (owner === own) continue;
-      const range = holding.list.conflict(request.start, request.end, request.type);
-      if (range === undefined) continue;
-      const pid = owner.session === session.id ? holding.pid : 0;
-      return { type: range.type as LockTypeValue, start: range.start, end: range.end, pid };
-    }
-    return undefined;
+    const owner = session.owners.get(request.owner);
+    const range = file.ranges.conflict(owner, request.start, request.end, request.type);
+    if (range === undefined) return undefined;
+    const pid = range.owner.session === session.id ? file.posix.get(range.owner)!.pid : 0;
+    return { type: range.type as LockTypeValue, start: range.start, end: range.end, pid };
   }
 
   /** SETLK and, with `unique` and `done`, SETLKW. @returns 0, a positive errno, or PARKED. */
@@ -101,16 +99,9 @@ export class LockTable<N> {
     if (request.type === LockType.UNLOCK && !this.#files.get(request.node)?.posix.size) return 0;
     const file = this.#file(request.node);
     const owner = this.#owner(session, request.owner);
-    const { start, end, type, pid, handle } = request;
-    const blocker = type === LockType.UNLOCK ? undefined : posixBlocker(file, owner, start, end, type);
-    let result: number;
-    if (blocker === undefined) result = this.#grantPosix(session, file, owner, start, end, type, pid, handle);
-    else if (done === undefined || unique === undefined) result = Errno.EAGAIN;
-    else if (wouldDeadlock({ file, owner, start, end, type })) result = Errno.EDEADLK;
-    else {
-      const what = { kind: 'posix', file, owner, type, start, end, pid, handle } as const;
-      result = this.#park(session, { ...what, unique, blocker, done });
-    }
+    const { type, start, end, pid, handle } = request;
+    const claim: Claim<N> = { kind: 'posix', file, owner, type, start, end, pid, handle };
+    const result = this.#claim(session, claim, unique, done);
     this.#settle(file, owner);
     return result;
   }
@@ -130,20 +121,10 @@ export class LockTable<N> {
     const held = file.flock.get(owner);
     let result = 0;
     if (held?.type !== type) {
-      if (held !== undefined) {
-        this.#dropFlock(session, file, owner);
-        this.#wakeAll();
-      }
-      if (type !== LockType.UNLOCK) {
-        const blocker = flockBlocker(file, owner, type);
-        if (blocker === undefined) result = this.#grantFlock(session, file, owner, type, pid, handle);
-        else if (done === undefined || unique === undefined) result = Errno.EAGAIN;
-        else {
-          const range = { start: 0n, end: OFFSET_MAX };
-          const what = { kind: 'flock', file, owner, type, ...range, pid, handle } as const;
-          result = this.#park(session, { ...what, unique, blocker, done });
-        }
-      }
+      this.#dropFlock(session, file, owner);
+      this.#wakeAll();
+      const claim: Claim<N> = { kind: 'flock', file, owner, type, start: 0n, end: OFFSET_MAX, pid, handle };
+      if (type !== LockType.UNLOCK) result = this.#claim(session, claim, unique, done);
     }
     this.#settle(file, owner);
     return result;
@@ -172,9 +153,10 @@ export class LockTable<N> {
     const file = this.#files.get(node);
     if (file === undefined) return;
     for (const waiter of file.waiters) {
-      if (waiter.owner.session !== session.id || waiter.handle !== handle) continue;
+      const { owner, handle: through } = waiter.claim;
+      if (owner.session !== session.id || through !== handle) continue;
       this.#end(waiter, Errno.EBADF);
-      this.#settle(file, waiter.owner);
+      this.#settle(file, owner);
     }
     for (const [owner, held] of file.flock) {
       if (owner.session !== session.id || held.handle !== handle) continue;
@@ -193,7 +175,7 @@ export class LockTable<N> {
     const waiter = session.waiters.get(unique);
     if (waiter === undefined) return false;
     this.#end(waiter, errno);
-    this.#settle(waiter.file, waiter.owner);
+    this.#settle(waiter.claim.file, waiter.claim.owner);
     return true;
   }
 
@@ -230,7 +212,8 @@ export class LockTable<N> {
   #file(node: N): FileLocks<N> {
     let file = this.#files.get(node);
     if (file === undefined) {
-      file = { node, posix: new Map(), flock: new Map(), waiters: new Set() };
+      const maps = { posix: new Map(), flock: new Map(), waiters: new Set<Waiter<N>>(), blocked: new Map() };
+      file = { node, ...maps, ranges: new FileRanges() };
       this.#files.set(node, file);
       this.#options.retain?.(node);
     }
@@ -240,23 +223,36 @@ export class LockTable<N> {
   #owner(session: SessionRecord<N>, id: bigint): Owner<N> {
     let owner = session.owners.get(id);
     if (owner === undefined) {
-      owner = { session: session.id, id, files: new Set(), waits: new Set() };
+      owner = { serial: this.#serial++, session: session.id, id, files: new Set(), waits: new Set() };
       session.owners.set(id, owner);
     }
     return owner;
   }
 
-  #grantPosix(
-    session: SessionRecord<N>,
-    file: FileLocks<N>,
-    owner: Owner<N>,
-    start: bigint,
-    end: bigint,
-    type: number,
-    pid: number,
-    handle: number,
-  ): number {
-    const holding = file.posix.get(owner) ?? { list: new RangeList(), pid, handle };
+  /** Grants a claim, or parks it if it may wait. @returns 0, a positive errno, or PARKED. */
+  #claim(session: SessionRecord<N>, claim: Claim<N>, unique?: bigint, done?: LockCompletion): number {
+    const blocker = findBlocker(claim);
+    if (blocker === undefined) return this.#grant(session, claim);
+    if (done === undefined || unique === undefined) return Errno.EAGAIN;
+    if (claim.kind === 'posix' && wouldDeadlock(claim)) return Errno.EDEADLK;
+    if (session.waiters.has(unique)) return Errno.EINVAL;
+    const full = session.waiters.size >= session.maxWaiters || this.#waiters >= this.#limits.totalWaiters;
+    if (full || session.closed) return Errno.ENOLCK;
+    const waiter: Waiter<N> = { claim, unique, sequence: this.#serial++, blocker, done };
+    session.waiters.set(unique, waiter);
+    claim.file.waiters.add(waiter);
+    claim.owner.waits.add(waiter);
+    this.#block(waiter, blocker);
+    this.#waiters += 1;
+    return PARKED;
+  }
+
+  #grant(session: SessionRecord<N>, claim: Claim<N>): number {
+    return claim.kind === 'posix' ? this.#grantPosix(session, claim) : this.#grantFlock(session, claim);
+  }
+
+  #grantPosix(session: SessionRecord<N>, { file, owner, type, start, end, pid, handle }: Claim<N>): number {
+    const holding = file.posix.get(owner) ?? { list: new OwnerRanges(owner, file.ranges), pid, handle };
     const change = holding.list.plan(start, end, type);
     const more = change.insert.length - change.remove;
     if (more > 0 && !this.#hasRoom(session, more)) return Errno.ENOLCK;
@@ -276,14 +272,7 @@ export class LockTable<N> {
     return 0;
   }
 
-  #grantFlock(
-    session: SessionRecord<N>,
-    file: FileLocks<N>,
-    owner: Owner<N>,
-    type: number,
-    pid: number,
-    handle: number,
-  ): number {
+  #grantFlock(session: SessionRecord<N>, { file, owner, type, pid, handle }: Claim<N>): number {
     const held = file.flock.get(owner);
     const more = held === undefined ? 1 : 0;
     if (more > 0 && !this.#hasRoom(session, more)) return Errno.ENOLCK;
@@ -299,6 +288,7 @@ export class LockTable<N> {
     if (holding === undefined) return;
     file.posix.delete(owner);
     this.#count(session, -holding.list.ranges.length);
+    holding.list.clear();
     this.#loosened.push({ file, owner });
   }
 
@@ -311,53 +301,51 @@ export class LockTable<N> {
   /** Tries again, in order of arrival, what the loosened locks were in the way of, and what that loosens. */
   #wakeAll(): void {
     for (let next = this.#loosened.pop(); next !== undefined; next = this.#loosened.pop()) {
-      if (next.file.waiters.size === 0) continue;
-      const { file, owner } = next;
-      for (const waiter of file.waiters) if (waiter.blocker === owner) this.#retry(waiter);
+      const blocked = next.file.blocked.get(next.owner);
+      if (blocked === undefined) continue;
+      for (const waiter of [...blocked].sort((a, b) => a.sequence - b.sequence)) this.#retry(waiter);
     }
   }
 
   #retry(waiter: Waiter<N>): void {
-    const { kind, file, owner, type, start, end, pid, handle } = waiter;
-    const blocker =
-      kind === 'posix' ? posixBlocker(file, owner, start, end, type) : flockBlocker(file, owner, type);
-    if (blocker !== undefined) {
-      waiter.blocker = blocker;
-      if (kind === 'posix' && wouldDeadlock(waiter)) this.#end(waiter, Errno.EDEADLK);
-      return;
+    const { claim } = waiter;
+    const blocker = findBlocker(claim);
+    if (blocker === undefined) {
+      this.#unpark(waiter);
+      this.#ended.push({
+        done: waiter.done,
+        errno: this.#grant(this.#sessions.get(claim.owner.session)!, claim),
+      });
+    } else if (blocker !== waiter.blocker) {
+      if (claim.kind === 'posix' && wouldDeadlock(claim)) return this.#end(waiter, Errno.EDEADLK);
+      this.#unblock(waiter);
+      this.#block(waiter, blocker);
     }
-    const session = this.#sessions.get(owner.session)!;
-    this.#unpark(waiter);
-    const errno =
-      kind === 'posix'
-        ? this.#grantPosix(session, file, owner, start, end, type, pid, handle)
-        : this.#grantFlock(session, file, owner, type, pid, handle);
-    this.#ended.push({ done: waiter.done, errno });
   }
 
-  #park(session: SessionRecord<N>, waiter: Waiter<N>): number {
-    if (
-      session.closed ||
-      session.waiters.size >= session.maxWaiters ||
-      this.#waiters >= this.#limits.totalWaiters
-    ) {
-      return Errno.ENOLCK;
-    }
-    if (session.waiters.has(waiter.unique)) return Errno.EINVAL;
-    session.waiters.set(waiter.unique, waiter);
-    waiter.file.waiters.add(waiter);
-    waiter.owner.waits.add(waiter);
-    this.#waiters += 1;
-    return PARKED;
+  #block(waiter: Waiter<N>, blocker: Owner<N>): void {
+    const { blocked } = waiter.claim.file;
+    const others = blocked.get(blocker);
+    if (others === undefined) blocked.set(blocker, new Set([waiter]));
+    else others.add(waiter);
+    waiter.blocker = blocker;
+  }
+
+  #unblock(waiter: Waiter<N>): void {
+    const { blocked } = waiter.claim.file;
+    const others = blocked.get(waiter.blocker)!;
+    others.delete(waiter);
+    if (others.size === 0) blocked.delete(waiter.blocker);
   }
 
   #unpark(waiter: Waiter<N>): void {
-    const session = this.#sessions.get(waiter.owner.session)!;
-    session.waiters.delete(waiter.unique);
-    waiter.file.waiters.delete(waiter);
-    waiter.owner.waits.delete(waiter);
+    const { file, owner } = waiter.claim;
+    this.#unblock(waiter);
+    this.#sessions.get(owner.session)!.waiters.delete(waiter.unique);
+    file.waiters.delete(waiter);
+    owner.waits.delete(waiter);
     this.#waiters -= 1;
-    this.#touched.push(waiter);
+    this.#touched.push({ file, owner });
   }
 
   #end(waiter: Waiter<N>, errno: number): void {

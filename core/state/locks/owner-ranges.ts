@@ -1,21 +1,14 @@
+import type { FileRanges, Numbered, Range } from './file-ranges.js';
 import { LockType } from './types.js';
 
-/** A locked range, both ends inclusive. Never changed once made. */
-export interface Range {
-  readonly start: bigint;
-  readonly end: bigint;
-  /** READ or WRITE. */
-  readonly type: number;
-}
-
 /** A change that is worked out and not yet made. */
-export interface RangeChange {
+export interface RangeChange<O extends Numbered> {
   /** Index of the first range that goes. */
   readonly at: number;
   /** How many go. */
   readonly remove: number;
   /** What comes instead, at most three. */
-  readonly insert: readonly Range[];
+  readonly insert: readonly Range<O>[];
   /** Some byte is afterwards locked less than before: others may get their locks. */
   readonly loosens: boolean;
 }
@@ -24,27 +17,22 @@ export interface RangeChange {
  * The record locks that one owner holds on one file: sorted, disjoint, and never two adjacent ranges of one type
  * (POSIX `fcntl`, F_SETLK: a new lock replaces the owner's old ones byte by byte).
  */
-export class RangeList {
-  readonly ranges: Range[] = [];
-  /** How many of them are write locks. */
-  #writes = 0;
+export class OwnerRanges<O extends Numbered> {
+  readonly ranges: Range<O>[] = [];
+  readonly #owner: O;
+  readonly #file: FileRanges<O>;
 
-  /** The first range that stands in the way of another owner's lock from `start` to `end`. */
-  conflict(start: bigint, end: bigint, type: number): Range | undefined {
-    if (type === LockType.READ && this.#writes === 0) return undefined;
-    for (let i = this.#firstEndingFrom(start); i < this.ranges.length; i++) {
-      const range = this.ranges[i]!;
-      if (range.start > end) return undefined;
-      if (type === LockType.WRITE || range.type === LockType.WRITE) return range;
-    }
-    return undefined;
+  constructor(owner: O, file: FileRanges<O>) {
+    this.#owner = owner;
+    this.#file = file;
   }
 
   /** Works out what locking (or with UNLOCK, unlocking) `start` to `end` changes. */
-  plan(start: bigint, end: bigint, type: number): RangeChange {
+  plan(start: bigint, end: bigint, type: number): RangeChange<O> {
     let first = this.#firstEndingFrom(start);
     let next = this.#firstStartingAfter(end, first);
-    const insert: Range[] = [];
+    const owner = this.#owner;
+    const insert: Range<O>[] = [];
     const loosens = this.#loosens(first, next, type);
     let from = start;
     let to = end;
@@ -52,7 +40,7 @@ export class RangeList {
     const left = this.ranges[first];
     if (first < next && left!.start < start) {
       if (left!.type === type) from = left!.start;
-      else insert.push({ start: left!.start, end: start - 1n, type: left!.type });
+      else insert.push({ owner, start: left!.start, end: start - 1n, type: left!.type });
     } else {
       const before = this.ranges[first - 1];
       if (before !== undefined && before.type === type && before.end === start - 1n) {
@@ -62,10 +50,10 @@ export class RangeList {
     }
 
     const right = this.ranges[next - 1];
-    let rest: Range | undefined;
+    let rest: Range<O> | undefined;
     if (next > 0 && right!.start <= end && right!.end > end) {
       if (right!.type === type) to = right!.end;
-      else rest = { start: end + 1n, end: right!.end, type: right!.type };
+      else rest = { owner, start: end + 1n, end: right!.end, type: right!.type };
     } else {
       const after = this.ranges[next];
       if (after !== undefined && after.type === type && after.start === end + 1n) {
@@ -74,17 +62,22 @@ export class RangeList {
       }
     }
 
-    if (type !== LockType.UNLOCK) insert.push({ start: from, end: to, type });
+    if (type !== LockType.UNLOCK) insert.push({ owner, start: from, end: to, type });
     if (rest !== undefined) insert.push(rest);
     return { at: first, remove: next - first, insert, loosens };
   }
 
   /** Makes a change that {@link plan} worked out on this same state. */
-  apply(change: RangeChange): void {
-    for (const range of this.ranges.splice(change.at, change.remove, ...change.insert)) {
-      if (range.type === LockType.WRITE) this.#writes -= 1;
-    }
-    for (const range of change.insert) if (range.type === LockType.WRITE) this.#writes += 1;
+  apply(change: RangeChange<O>): void {
+    for (const range of this.ranges.splice(change.at, change.remove, ...change.insert))
+      this.#file.remove(range);
+    for (const range of change.insert) this.#file.add(range);
+  }
+
+  /** Removes everything. */
+  clear(): void {
+    for (const range of this.ranges) this.#file.remove(range);
+    this.ranges.length = 0;
   }
 
   #loosens(first: number, next: number, type: number): boolean {
