@@ -1,0 +1,270 @@
+import { drain, type Mapping, signal } from '../system/index.js';
+import {
+  AVAIL_NO_INTERRUPT,
+  availableRingBytes,
+  DESCRIPTOR_SIZE,
+  DescriptorFlag,
+  descriptorTableBytes,
+  passed,
+  USED_NO_NOTIFY,
+  usedRingBytes,
+} from './layout.js';
+
+const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
+const NONE = 0xffff;
+
+/** How a driver queue works. */
+export interface DriverQueueOptions {
+  /** Entries: a power of two up to 1024. */
+  readonly size: number;
+  readonly eventIdx?: boolean;
+  /** Segments that an indirect table of each request holds; 0 for chains in the descriptor table. */
+  readonly indirect?: number;
+}
+
+/**
+ * The driver's side of a split ring, in memory of one's own that is shared with the device: what a guest's kernel does.
+ * It allocates nothing for a request:
+ *
+ * ```
+ * queue.begin();
+ * queue.readable(address, 64);
+ * queue.writable(address + 64, 4096);
+ * const token = queue.submit();
+ * if (queue.publish()) signal(kick);
+ * …
+ * for (let token = queue.poll(); token >= 0; token = queue.poll()) use(token, queue.usedLength);
+ * ```
+ */
+export class DriverQueue {
+  readonly size: number;
+  /** Guest addresses of the ring's parts. */
+  readonly descriptors: number;
+  readonly available: number;
+  readonly used: number;
+  /** Bytes written into the request that {@link poll} returned last. */
+  usedLength = 0;
+  /** Requests submitted and not yet polled. */
+  pending = 0;
+  readonly #eventIdx: boolean;
+  readonly #indirect: number;
+  readonly #tables: number;
+  readonly #table: Uint32Array;
+  readonly #indirectTables: Uint32Array;
+  readonly #available: Uint16Array;
+  readonly #used16: Uint16Array;
+  readonly #used32: Uint32Array;
+  /** Descriptors not in use, linked by `next`. */
+  #free = 0;
+  #freeCount: number;
+  /** The chain under construction: first descriptor, last one, and segments. */
+  #head = NONE;
+  #last = NONE;
+  #count = 0;
+  #availableNext = 0;
+  #published = 0;
+  #usedNext = 0;
+
+  /** Bytes of memory that a queue needs. */
+  static bytes(options: DriverQueueOptions): number {
+    const { size } = options;
+    return indirectOffset(size) + size * (options.indirect ?? 0) * DESCRIPTOR_SIZE;
+  }
+
+  /**
+   * Lays a queue out at `offset` of a mapping, 16-byte aligned, whose first byte has the given guest address.
+   * The memory must be zeroed.
+   */
+  constructor(mapping: Mapping, guestAddress: number, offset: number, options: DriverQueueOptions) {
+    const { size, eventIdx = true, indirect = 0 } = options;
+    this.size = size;
+    this.#eventIdx = eventIdx;
+    this.#indirect = indirect;
+    const host = mapping.address + offset;
+    const guest = guestAddress + offset;
+    this.descriptors = guest;
+    this.available = guest + descriptorTableBytes(size);
+    this.used = guest + usedOffset(size);
+    this.#tables = guest + indirectOffset(size);
+    this.#table = new Uint32Array(mapping.view(host, descriptorTableBytes(size)));
+    this.#available = new Uint16Array(
+      mapping.view(host + descriptorTableBytes(size), availableRingBytes(size, true)),
+    );
+    const used = mapping.view(host + usedOffset(size), usedRingBytes(size, true));
+    this.#used16 = new Uint16Array(used);
+    this.#used32 = new Uint32Array(used, 0, 1 + 2 * size);
+    const tables = size * indirect * DESCRIPTOR_SIZE;
+    this.#indirectTables =
+      tables === 0 ? new Uint32Array(0) : new Uint32Array(mapping.view(host + indirectOffset(size), tables));
+    this.#freeCount = size;
+    for (let i = 0; i < size; i++) this.#table[i * 4 + 3] = (i + 1 === size ? NONE : i + 1) << 16;
+  }
+
+  /** Descriptors that {@link submit} can still use; an indirect request takes one. */
+  get freeDescriptors(): number {
+    return this.#freeCount;
+  }
+
+  /** Begins a request. */
+  begin(): void {
+    this.#count = 0;
+    if (this.#indirect > 0) this.#head = this.#take();
+  }
+
+  /** Appends memory for the device to read. @throws RangeError if there is no descriptor left. */
+  readable(guestAddress: number, length: number): void {
+    this.#segment(guestAddress, length, 0);
+  }
+
+  /** Appends memory for the device to write. @throws RangeError if there is no descriptor left. */
+  writable(guestAddress: number, length: number): void {
+    this.#segment(guestAddress, length, WRITE);
+  }
+
+  /**
+   * Ends the request and enters it into the available ring, for the next {@link publish}.
+   * @returns its token, 0 to size - 1, which {@link poll} gives back.
+   */
+  submit(): number {
+    const head = this.#head;
+    if (this.#indirect > 0) {
+      const table = this.#tables + head * this.#indirect * DESCRIPTOR_SIZE;
+      this.#write(
+        this.#table,
+        head,
+        table,
+        this.#count * DESCRIPTOR_SIZE,
+        INDIRECT,
+        this.#table[head * 4 + 3]! >>> 16,
+      );
+    } else {
+      // The last one's `next` stays, without its flag: poll links the chain back by it.
+      const at = this.#last * 4 + 3;
+      this.#table[at] = this.#table[at]! & ~NEXT;
+    }
+    this.#available[2 + (this.#availableNext & (this.size - 1))] = head;
+    this.#availableNext = (this.#availableNext + 1) & 0xffff;
+    this.#head = NONE;
+    this.#last = NONE;
+    this.pending += 1;
+    return head;
+  }
+
+  /** Shows the device all submitted requests. @returns whether it wants to be notified (2.7.10). */
+  publish(): boolean {
+    const before = this.#published;
+    const now = this.#availableNext;
+    this.#published = now;
+    Atomics.store(this.#available, 1, now);
+    if (this.#eventIdx) return passed(Atomics.load(this.#used16, 2 + 4 * this.size), now, before);
+    return (Atomics.load(this.#used16, 0) & USED_NO_NOTIFY) === 0;
+  }
+
+  /** {@link publish}, and a signal to the eventfd if the device wants it. */
+  kick(fd: number): void {
+    if (this.publish()) signal(fd);
+  }
+
+  /** Token of the next request that the device gave back, or -1. */
+  poll(): number {
+    if (Atomics.load(this.#used16, 1) === this.#usedNext) return -1;
+    const at = 1 + ((this.#usedNext & (this.size - 1)) << 1);
+    const head = this.#used32[at]!;
+    this.usedLength = this.#used32[at + 1]!;
+    this.#usedNext = (this.#usedNext + 1) & 0xffff;
+    this.#release(head);
+    this.pending -= 1;
+    return head;
+  }
+
+  /** Whether {@link poll} has something to give. */
+  get ready(): boolean {
+    return Atomics.load(this.#used16, 1) !== this.#usedNext;
+  }
+
+  /** Asks for no interrupts; with EVENT_IDX that is what not asking for one means. */
+  suppressInterrupts(): void {
+    if (!this.#eventIdx) this.#available[0] = AVAIL_NO_INTERRUPT;
+  }
+
+  /**
+   * Asks for an interrupt at the next request given back, `after` further ones left out.
+   * @returns true if one was given back meanwhile: poll again.
+   */
+  enableInterrupts(after = 0): boolean {
+    if (this.#eventIdx) Atomics.store(this.#available, 2 + this.size, (this.#usedNext + after) & 0xffff);
+    else Atomics.store(this.#available, 0, 0);
+    return this.ready;
+  }
+
+  /** Takes the count of the call eventfd. */
+  acknowledge(fd: number): void {
+    drain(fd);
+  }
+
+  #segment(address: number, length: number, flags: number): void {
+    if (this.#indirect > 0) {
+      if (this.#count === this.#indirect) throw new RangeError(`more than ${this.#indirect} segments`);
+      const first = this.#head * this.#indirect;
+      if (this.#count > 0) {
+        const at = (first + this.#count - 1) * 4 + 3;
+        this.#indirectTables[at] = this.#indirectTables[at]! | NEXT;
+      }
+      this.#write(this.#indirectTables, first + this.#count, address, length, flags, this.#count + 1);
+    } else {
+      const index = this.#take();
+      if (this.#head === NONE) this.#head = index;
+      this.#write(this.#table, index, address, length, flags | NEXT, this.#table[index * 4 + 3]! >>> 16);
+      this.#last = index;
+    }
+    this.#count += 1;
+  }
+
+  #write(
+    table: Uint32Array,
+    index: number,
+    address: number,
+    length: number,
+    flags: number,
+    next: number,
+  ): void {
+    const at = index * 4;
+    table[at] = address;
+    table[at + 1] = Math.floor(address / 0x100000000);
+    table[at + 2] = length;
+    table[at + 3] = flags | (next << 16);
+  }
+
+  #take(): number {
+    const index = this.#free;
+    if (index === NONE) throw new RangeError('no free descriptor');
+    this.#free = this.#table[index * 4 + 3]! >>> 16;
+    this.#freeCount -= 1;
+    return index;
+  }
+
+  #release(head: number): void {
+    let last = head;
+    let count = 1;
+    while ((this.#table[last * 4 + 3]! & NEXT) !== 0) {
+      last = this.#table[last * 4 + 3]! >>> 16;
+      count += 1;
+    }
+    this.#table[last * 4 + 3] = this.#free << 16;
+    this.#free = head;
+    this.#freeCount += count;
+  }
+}
+
+/** The used ring comes after the available ring, which has room for used_event, 4-byte aligned. */
+function usedOffset(size: number): number {
+  return roundTo(descriptorTableBytes(size) + availableRingBytes(size, true), 4);
+}
+
+function indirectOffset(size: number): number {
+  return roundTo(usedOffset(size) + usedRingBytes(size, true), DESCRIPTOR_SIZE);
+}
+
+function roundTo(value: number, unit: number): number {
+  return Math.ceil(value / unit) * unit;
+}

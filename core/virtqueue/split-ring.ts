@@ -1,0 +1,280 @@
+import type { AddressSpace, DirtyLog, SegmentList } from '../memory/index.js';
+import { BROKEN, type DeviceRing, EMPTY } from './device-ring.js';
+import {
+  AVAIL_NO_INTERRUPT,
+  availableRingBytes,
+  DESCRIPTOR_SIZE,
+  DescriptorFlag,
+  descriptorTableBytes,
+  MAX_QUEUE_SIZE,
+  passed,
+  USED_NO_NOTIFY,
+  USED_RING_OFFSET,
+  usedRingBytes,
+} from './layout.js';
+
+const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
+
+/** Where a split ring lies and how it works. Addresses are host addresses of memory in the space. */
+export interface SplitRingSetup {
+  readonly size: number;
+  readonly descriptors: number;
+  readonly available: number;
+  readonly used: number;
+  /** The available index to go on from. */
+  readonly base: number;
+  readonly eventIdx: boolean;
+  readonly indirect: boolean;
+}
+
+/** The device side of a split ring, section 2.7. */
+export class SplitRing implements DeviceRing {
+  violation = '';
+  readonly #space: AddressSpace;
+  readonly #size: number;
+  readonly #mask: number;
+  readonly #eventIdx: boolean;
+  readonly #indirect: boolean;
+  /** Descriptors as words: address low, address high, length, flags and next. */
+  readonly #descriptors: Uint32Array;
+  /** flags, idx, ring[size], used_event. */
+  readonly #available: Uint16Array;
+  /** flags, idx; then ring[size] as words from index 1 of the other view; avail_event. */
+  readonly #used16: Uint16Array;
+  readonly #used32: Uint32Array;
+  /** Whether the chain of this head is with the device. */
+  readonly #taken: Uint8Array;
+  readonly #scratch = new Uint32Array(DESCRIPTOR_SIZE / 4);
+  readonly #scratchBytes = new Uint8Array(this.#scratch.buffer);
+  /** The guest's idx as last read, the next entry to take, the next used entry, and the last one that was announced. */
+  #seen: number;
+  #next: number;
+  #usedNext: number;
+  #announced: number;
+  #log: DirtyLog | undefined;
+  /** Guest address of the used ring, for the log. */
+  #logAddress = 0;
+
+  /** @throws RangeError if a part of the ring is not in the space. */
+  constructor(space: AddressSpace, setup: SplitRingSetup) {
+    const { size, eventIdx } = setup;
+    this.#space = space;
+    this.#size = size;
+    this.#mask = size - 1;
+    this.#eventIdx = eventIdx;
+    this.#indirect = setup.indirect;
+    this.#descriptors = new Uint32Array(space.view(setup.descriptors, descriptorTableBytes(size)));
+    this.#available = new Uint16Array(space.view(setup.available, availableRingBytes(size, eventIdx)));
+    const used = space.view(setup.used, usedRingBytes(size, eventIdx));
+    this.#used16 = new Uint16Array(used);
+    this.#used32 = new Uint32Array(used, 0, 1 + 2 * size);
+    this.#taken = new Uint8Array(size);
+    this.#seen = setup.base;
+    this.#next = setup.base;
+    this.#usedNext = this.#used16[1]!;
+    this.#announced = this.#usedNext;
+  }
+
+  get base(): number {
+    return this.#next;
+  }
+
+  pop(readable: SegmentList, writable: SegmentList): number {
+    if (this.#seen === this.#next && !this.#look()) return this.violation === '' ? EMPTY : BROKEN;
+    const head = this.#available[2 + (this.#next & this.#mask)]!;
+    if (head >= this.#size) return this.#break('a head beyond the descriptor table');
+    if (this.#taken[head] === 1) return this.#break('a chain made available again while the device has it');
+    if (!this.#walk(head, readable, writable)) return BROKEN;
+    this.#taken[head] = 1;
+    this.#next = (this.#next + 1) & 0xffff;
+    return head;
+  }
+
+  /** Reads the guest's idx; the entries up to it are in memory by then (2.7.13.1). */
+  #look(): boolean {
+    const seen = Atomics.load(this.#available, 1);
+    if (((seen - this.#next) & 0xffff) > this.#size) {
+      this.#break('more chains available than the queue has entries');
+      return false;
+    }
+    this.#seen = seen;
+    return seen !== this.#next;
+  }
+
+  #break(violation: string): number {
+    this.violation = violation;
+    return BROKEN;
+  }
+
+  #walk(head: number, readable: SegmentList, writable: SegmentList): boolean {
+    const descriptors = this.#descriptors;
+    let index = head;
+    for (let left = this.#size; left > 0; left--) {
+      const at = index << 2;
+      const tail = descriptors[at + 3]!;
+      if ((tail & INDIRECT) !== 0) {
+        return this.#walkIndirect(
+          descriptors[at]!,
+          descriptors[at + 1]!,
+          descriptors[at + 2]!,
+          tail,
+          readable,
+          writable,
+        );
+      }
+      if (
+        !this.#segment(descriptors[at]!, descriptors[at + 1]!, descriptors[at + 2]!, tail, readable, writable)
+      ) {
+        return false;
+      }
+      if ((tail & NEXT) === 0) return true;
+      index = tail >>> 16;
+      if (index >= this.#size) {
+        this.#break('a next beyond the descriptor table');
+        return false;
+      }
+    }
+    // 2.7.5.2: no loops; 2.7.5.3.1: no chain longer than the queue.
+    this.#break('a chain longer than the queue');
+    return false;
+  }
+
+  /**
+   * 2.7.5.3: a table of descriptors elsewhere. It ends the chain, holds no further tables, and its own WRITE flag means
+   * nothing (2.7.5.3.2).
+   */
+  #walkIndirect(
+    low: number,
+    high: number,
+    length: number,
+    tail: number,
+    readable: SegmentList,
+    writable: SegmentList,
+  ): boolean {
+    const entries = length / DESCRIPTOR_SIZE;
+    let violation = '';
+    if (!this.#indirect) violation = 'an indirect descriptor without INDIRECT_DESC';
+    else if ((tail & NEXT) !== 0) violation = 'an indirect descriptor with a next one';
+    else if (!Number.isInteger(entries) || entries === 0) violation = `an indirect table of ${length} bytes`;
+    else if (entries > MAX_QUEUE_SIZE)
+      violation = `an indirect table of more than ${MAX_QUEUE_SIZE} descriptors`;
+    const table = violation === '' ? this.#space.translateGuest(high * 0x100000000 + low, length) : 0;
+    if (table < 0) violation = 'an indirect table outside memory';
+    if (violation !== '') {
+      this.#break(violation);
+      return false;
+    }
+    let index = 0;
+    for (let left = entries; left > 0; left--) {
+      const address = table + index * DESCRIPTOR_SIZE;
+      const window = this.#space.windowAt(address);
+      let words = window.u32;
+      let at = address - window.start;
+      if ((at & 3) === 0 && at + DESCRIPTOR_SIZE <= window.end - window.start) at >>>= 2;
+      else {
+        this.#fetch(address);
+        words = this.#scratch;
+        at = 0;
+      }
+      const entry = words[at + 3]!;
+      if ((entry & INDIRECT) !== 0) {
+        this.#break('an indirect table in an indirect table');
+        return false;
+      }
+      if (!this.#segment(words[at]!, words[at + 1]!, words[at + 2]!, entry, readable, writable)) return false;
+      if ((entry & NEXT) === 0) return true;
+      index = entry >>> 16;
+      if (index >= entries) {
+        this.#break('a next beyond the indirect table');
+        return false;
+      }
+    }
+    this.#break('a loop in an indirect table');
+    return false;
+  }
+
+  /** Copies a descriptor that is not aligned, or crosses windows. */
+  #fetch(address: number): void {
+    for (let i = 0; i < DESCRIPTOR_SIZE; i++) {
+      const window = this.#space.windowAt(address + i);
+      this.#scratchBytes[i] = window.u8[address + i - window.start]!;
+    }
+  }
+
+  #segment(
+    low: number,
+    high: number,
+    length: number,
+    tail: number,
+    readable: SegmentList,
+    writable: SegmentList,
+  ): boolean {
+    let list = writable;
+    if ((tail & WRITE) === 0) {
+      // 2.7.4.2: all readable descriptors come first.
+      if (writable.count !== 0) {
+        this.#break('a readable descriptor after a writable one');
+        return false;
+      }
+      list = readable;
+    }
+    if (length === 0) return true;
+    const address = high * 0x100000000 + low;
+    const host = this.#space.translateGuest(address, length);
+    if (host >= 0 ? list.push(host, length) : this.#space.append(list, address, length)) return true;
+    this.#break('a segment outside memory, or too many of them');
+    return false;
+  }
+
+  push(id: number, written: number): void {
+    this.#taken[id] = 0;
+    const at = 1 + ((this.#usedNext & this.#mask) << 1);
+    this.#used32[at] = id;
+    this.#used32[at + 1] = written;
+    const slot = this.#usedNext & this.#mask;
+    this.#usedNext = (this.#usedNext + 1) & 0xffff;
+    // 2.7.8.2: the element before the index.
+    Atomics.store(this.#used16, 1, this.#usedNext);
+    if (this.#log !== undefined) this.#logUsed(USED_RING_OFFSET + 8 * slot, 8);
+  }
+
+  takeInterrupt(): boolean {
+    const before = this.#announced;
+    const now = this.#usedNext;
+    if (now === before) return false;
+    this.#announced = now;
+    // The stored index must be seen before the guest's wish is read (2.7.10): both are sequentially consistent.
+    if (this.#eventIdx) return passed(Atomics.load(this.#available, 2 + this.#size), now, before);
+    return (Atomics.load(this.#available, 0) & AVAIL_NO_INTERRUPT) === 0;
+  }
+
+  suppressNotifications(): void {
+    // 2.7.10: with EVENT_IDX an avail_event that lies behind is enough.
+    if (!this.#eventIdx) {
+      this.#used16[0] = USED_NO_NOTIFY;
+      if (this.#log !== undefined) this.#logUsed(0, 2);
+    }
+  }
+
+  enableNotifications(): boolean {
+    if (this.#eventIdx) {
+      Atomics.store(this.#used16, 2 + 4 * this.#size, this.#next);
+      if (this.#log !== undefined) this.#logUsed(USED_RING_OFFSET + 8 * this.#size, 2);
+    } else {
+      Atomics.store(this.#used16, 0, 0);
+      if (this.#log !== undefined) this.#logUsed(0, 2);
+    }
+    return Atomics.load(this.#available, 1) !== this.#next;
+  }
+
+  logTo(log: DirtyLog | undefined, guestAddress: number): void {
+    this.#log = log;
+    this.#logAddress = guestAddress;
+  }
+
+  /** Marks a part of the used ring, and its index. */
+  #logUsed(offset: number, length: number): void {
+    this.#log!.mark(this.#logAddress + offset, length);
+    this.#log!.mark(this.#logAddress + 2, 2);
+  }
+}

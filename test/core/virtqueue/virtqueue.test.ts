@@ -1,0 +1,343 @@
+import assert from 'node:assert/strict';
+import { constants } from 'node:os';
+import { test } from 'node:test';
+import type { Message } from '../../../core/memory/index.js';
+import { drain, eventfd, signal } from '../../../core/system/index.js';
+import { RingFeature } from '../../../core/virtqueue/index.js';
+import { DATA, echo, GUEST, Rig, type RigOptions, until } from './rig.js';
+
+const EAGAIN = -constants.errno.EAGAIN;
+
+/** Sends one request of three bytes for an echo; returns its token. */
+function submit(rig: Rig, at: number, readable = 3, writable = 8): number {
+  const { driver } = rig;
+  driver.begin();
+  driver.readable(GUEST + at, readable);
+  driver.writable(GUEST + at + 64, writable);
+  return driver.submit();
+}
+
+for (const [name, options] of Object.entries<RigOptions>({
+  'a ring with EVENT_IDX': { eventIdx: true },
+  'a ring without EVENT_IDX': { eventIdx: false },
+  'a ring of indirect chains': { indirect: 4 },
+  'a ring of 1024 entries': { size: 1024 },
+  'a ring of one entry for indirect chains': { size: 1, indirect: 2 },
+})) {
+  test(`${name} carries requests there and back, many times around`, async () => {
+    const rig = new Rig(options);
+    const { driver, queue } = rig;
+    queue.start(echo);
+    const batch = Math.min(5, options.indirect === undefined ? driver.size >> 1 : driver.size);
+    let value = 0;
+    for (let round = 0; round < 300; round++) {
+      const tokens: number[] = [];
+      for (let i = 0; i < batch; i++) {
+        rig.bytes.set([value, value + 1, value + 2], DATA + i * 256);
+        tokens.push(submit(rig, DATA + i * 256));
+      }
+      driver.enableInterrupts();
+      driver.kick(rig.kick.value);
+      await until(() => drain(rig.call.value) > 0);
+      for (const [i, expected] of tokens.entries()) {
+        assert.equal(driver.poll(), expected);
+        assert.equal(driver.usedLength, 3);
+        const reply = rig.bytes.subarray(DATA + i * 256 + 64, DATA + i * 256 + 67);
+        assert.deepEqual(
+          [...reply],
+          [value + 1, value + 2, value + 3].map((byte) => byte & 0xff),
+        );
+      }
+      assert.equal(driver.poll(), -1);
+      value = (value + 1) & 0xff;
+    }
+    assert.equal(driver.pending, 0);
+    assert.equal(queue.inFlight, 0);
+    assert.equal(queue.base, (300 * batch) & 0xffff);
+    assert.deepEqual(rig.warnings, []);
+    rig.close();
+  });
+}
+
+test('indices run over 2^16', () => {
+  const rig = new Rig();
+  rig.queue.start(echo);
+  for (let i = 0; i < 70_000; i++) {
+    const token = submit(rig, DATA);
+    rig.driver.publish();
+    rig.queue.kick();
+    assert.equal(rig.driver.poll(), token);
+  }
+  assert.equal(rig.queue.stop(), 70_000 & 0xffff);
+  rig.close();
+});
+
+test('a driver that asks for no interrupts gets none', () => {
+  for (const eventIdx of [true, false]) {
+    const rig = new Rig({ eventIdx });
+    rig.queue.start(echo);
+    rig.driver.enableInterrupts();
+    submit(rig, DATA);
+    rig.driver.publish();
+    rig.queue.kick();
+    assert.equal(drain(rig.call.value), 8);
+    rig.driver.suppressInterrupts();
+    submit(rig, DATA);
+    rig.driver.publish();
+    rig.queue.kick();
+    assert.equal(drain(rig.call.value), EAGAIN);
+    rig.close();
+  }
+});
+
+test('with EVENT_IDX the interrupt comes when the used index passes the event, once', () => {
+  const rig = new Rig();
+  rig.queue.start(echo);
+  rig.driver.enableInterrupts(3);
+  for (let i = 0; i < 7; i++) {
+    submit(rig, DATA);
+    rig.driver.publish();
+    rig.queue.kick();
+    assert.equal(drain(rig.call.value), i === 3 ? 8 : EAGAIN, `request ${i}`);
+  }
+  rig.close();
+});
+
+test('one drain interrupts the guest once', () => {
+  const rig = new Rig({ eventIdx: false });
+  rig.queue.start(echo);
+  for (let i = 0; i < 8; i++) submit(rig, DATA + i * 256);
+  rig.driver.publish();
+  let signals = 0;
+  using counter = eventfd();
+  rig.queue.setCall(counter);
+  rig.queue.kick();
+  while (drain(counter.value) > 0) signals += 1;
+  assert.equal(signals, 1);
+  rig.close();
+});
+
+test('while the device drains the ring it wants no notification, afterwards it does', () => {
+  for (const eventIdx of [true, false]) {
+    const rig = new Rig({ eventIdx });
+    const wanted: boolean[] = [];
+    let more = 3;
+    rig.queue.start((message) => {
+      if (more-- > 0) {
+        submit(rig, DATA);
+        wanted.push(rig.driver.publish());
+      }
+      message.complete(0);
+    });
+    submit(rig, DATA);
+    rig.driver.publish();
+    rig.queue.kick();
+    assert.deepEqual(wanted, [false, false, false]);
+    assert.equal(rig.queue.base, 4);
+    submit(rig, DATA);
+    assert.equal(rig.driver.publish(), true);
+    rig.close();
+  }
+});
+
+test('requests complete in any order, also long after the drain', () => {
+  const rig = new Rig();
+  const messages: Message[] = [];
+  rig.queue.start((message) => messages.push(message));
+  const tokens = [0, 1, 2, 3].map((i) => submit(rig, DATA + i * 256));
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.equal(rig.queue.inFlight, 4);
+  rig.driver.enableInterrupts();
+  for (const i of [2, 0, 3, 1]) {
+    messages[i]!.complete(i);
+    assert.equal(drain(rig.call.value), 8);
+    assert.equal(rig.driver.poll(), tokens[i]);
+    assert.equal(rig.driver.usedLength, i);
+    rig.driver.enableInterrupts();
+  }
+  assert.equal(rig.queue.inFlight, 0);
+  messages[0]!.complete(1);
+  assert.equal(rig.driver.poll(), -1);
+  rig.close();
+});
+
+test('requests that were available before the start are taken without a kick', async () => {
+  const rig = new Rig();
+  const token = submit(rig, DATA);
+  rig.driver.publish();
+  rig.queue.start(echo);
+  await until(() => rig.driver.ready);
+  assert.equal(rig.driver.poll(), token);
+  rig.close();
+});
+
+test('a paused queue takes nothing and still gives back', async () => {
+  const rig = new Rig();
+  const messages: Message[] = [];
+  rig.queue.start((message) => messages.push(message));
+  submit(rig, DATA);
+  rig.driver.kick(rig.kick.value);
+  await until(() => messages.length === 1);
+  rig.queue.pause();
+  submit(rig, DATA);
+  rig.driver.kick(rig.kick.value);
+  signal(rig.kick.value);
+  for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(messages.length, 1);
+  let idle = false;
+  const waiting = rig.queue.whenIdle().then(() => (idle = true));
+  messages[0]!.complete(0);
+  await waiting;
+  assert.ok(idle);
+  assert.ok(rig.driver.poll() >= 0);
+  rig.queue.resume();
+  await until(() => messages.length === 2);
+  await Promise.race([rig.queue.whenIdle(), new Promise((resolve) => setImmediate(resolve))]);
+  assert.equal(rig.queue.inFlight, 1);
+  rig.close();
+});
+
+test('a stopped queue gives its base, and what completes late touches nothing', () => {
+  const rig = new Rig();
+  const messages: Message[] = [];
+  rig.queue.start((message) => messages.push(message));
+  submit(rig, DATA);
+  submit(rig, DATA);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.equal(rig.queue.stop(), 2);
+  assert.equal(rig.queue.inFlight, 0);
+  messages[0]!.complete(5);
+  assert.equal(rig.driver.poll(), -1);
+  rig.queue.base = 1;
+  rig.queue.start((message) => messages.push(message));
+  rig.queue.kick();
+  assert.equal(messages.length, 3);
+  messages[1]!.complete(5);
+  assert.equal(rig.driver.poll(), -1);
+  messages[2]!.complete(7);
+  assert.ok(rig.driver.poll() >= 0);
+  assert.equal(rig.driver.usedLength, 7);
+  rig.close();
+});
+
+test('a queue can be stopped and closed from within a request', () => {
+  const rig = new Rig();
+  let taken = 0;
+  rig.queue.start((message) => {
+    taken += 1;
+    rig.queue.stop();
+    message.complete(0);
+  });
+  submit(rig, DATA);
+  submit(rig, DATA);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.equal(taken, 1);
+  assert.equal(rig.queue.base, 1);
+  assert.equal(rig.driver.poll(), -1);
+  rig.close();
+});
+
+test('a flood of requests lets the event loop turn', async () => {
+  const rig = new Rig({ size: 4 });
+  let taken = 0;
+  let turns = 0;
+  rig.queue.start((message) => {
+    message.complete(0);
+    rig.driver.poll();
+    taken += 1;
+    if (taken < 1000) submit(rig, DATA);
+    rig.driver.publish();
+  });
+  const turn = () => {
+    turns += 1;
+    if (taken < 1000) setImmediate(turn);
+  };
+  setImmediate(turn);
+  submit(rig, DATA);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.equal(taken, 16);
+  await until(() => taken === 1000);
+  assert.ok(turns > 50);
+  rig.close();
+});
+
+test('a ring outside shared memory, unaligned, or of a wrong size is refused', () => {
+  const rig = new Rig();
+  const { queue } = rig;
+  assert.throws(() => queue.setAddresses(8, 0, 0), /not aligned/);
+  assert.throws(() => queue.setAddresses(0, 1, 0), /not aligned/);
+  assert.throws(() => queue.setAddresses(0, 0, 2), /not aligned/);
+  for (const size of [0, 3, 2048, -1, 1.5, NaN])
+    assert.throws(() => (queue.size = size), /not a power of two/);
+  for (const base of [-1, 65536, 1.5, NaN]) assert.throws(() => (queue.base = base), /not a 16-bit number/);
+  queue.setAddresses(0x1000, 0x2000, 0x3000);
+  assert.throws(() => queue.start(echo), /the ring's descriptors are not in shared memory/);
+  rig.setAddresses();
+  queue.start(echo);
+  assert.throws(() => (queue.size = 8), /running/);
+  assert.throws(() => queue.setAddresses(0, 0, 0), /running/);
+  rig.close();
+});
+
+test('a kick descriptor whose other end is gone does not keep the loop busy', async () => {
+  const rig = new Rig();
+  const { UnixConnection, OwnedFd } = await import('../../../core/system/index.js');
+  const [ours, theirs] = UnixConnection.pair();
+  rig.queue.start(echo);
+  rig.queue.setKick(new OwnedFd(ours.fd));
+  theirs.close();
+  await until(() => rig.warnings.length > 0);
+  assert.deepEqual(rig.warnings, ['queue: the kick descriptor ended']);
+  rig.close();
+});
+
+test('the kick and call descriptors may be replaced while the queue runs', async () => {
+  const rig = new Rig({ eventIdx: false });
+  rig.queue.start(echo);
+  const kick = eventfd();
+  const call = eventfd();
+  rig.queue.setKick(kick);
+  rig.queue.setCall(call);
+  assert.equal(rig.kick.value, -1);
+  submit(rig, DATA);
+  rig.driver.kick(kick.value);
+  await until(() => rig.driver.ready);
+  assert.equal(drain(call.value), 8);
+  rig.close();
+  assert.equal(kick.value, -1);
+  assert.equal(call.value, -1);
+});
+
+test('a request that cannot be answered stops its queue and tells the front-end', () => {
+  const rig = new Rig();
+  rig.queue.start((message) => message.fail());
+  submit(rig, DATA);
+  submit(rig, DATA);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.ok(rig.queue.broken);
+  assert.equal(rig.queue.inFlight, 0);
+  assert.equal(drain(rig.err.value), 8);
+  assert.deepEqual(rig.warnings, [
+    'queue stopped: the guest sent a request that can be neither understood nor answered',
+  ]);
+  assert.equal(rig.driver.poll(), -1);
+  rig.queue.stop();
+  assert.ok(!rig.queue.broken);
+  rig.close();
+});
+
+test('features may name what the queue does not need', () => {
+  const rig = new Rig();
+  rig.queue.features = RingFeature.VERSION_1 | RingFeature.EVENT_IDX | (1n << 63n);
+  rig.queue.start(echo);
+  const token = submit(rig, DATA);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.equal(rig.driver.poll(), token);
+  rig.close();
+});
