@@ -1,0 +1,387 @@
+import { AddressSpace, DirtyLog, type Message } from '../memory/index.js';
+import { Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
+import { Channel, type ChannelReceiver, type RawMessage } from './channel.js';
+import type { Log } from './log.js';
+import { MemoryTable, type TableChange } from './memory-table.js';
+import {
+  decodeMessage,
+  encodeConfig,
+  encodeConfigSpace,
+  encodeLog,
+  encodeMessage,
+  encodeU64,
+  encodeVringState,
+  Feature,
+  type FrontEndMessage,
+  hasReply,
+  type Header,
+  HeaderFlags,
+  MAX_MEM_SLOTS,
+  ProtocolError,
+  ProtocolFeature,
+  Request,
+} from './messages.js';
+import { keep, Vring, type VringAddresses } from './vring.js';
+
+/** What serves the requests of one front-end: the FUSE side. */
+export interface DeviceSession {
+  /** Takes a request; never throws. It is answered by the message's `complete` or `fail`, at once or later. */
+  dispatch(message: Message): void;
+  /** Finishes or cancels what is in flight; resolves when everything dispatched has been answered. */
+  drain(): Promise<void>;
+  /** Ends the session for good. */
+  close(): Promise<void>;
+}
+
+/** What a device is, and what it serves. */
+export interface DeviceOptions {
+  /** Name by which the guest mounts, 1 to 36 bytes of UTF-8. */
+  readonly tag: string;
+  /** Request queues offered, 1 to 254 (a vring index has 8 bits, and one queue is hiprio). */
+  readonly requestQueues: number;
+  readonly log: Log;
+  /** Begins a session: for each connection, and again after RESET_DEVICE. */
+  openSession(): DeviceSession;
+  /** How long requests in flight may hold up a stop, in milliseconds. Default 15,000: more than the session needs to give up by itself. */
+  readonly drainTimeout?: number | undefined;
+}
+
+const DEFAULT_DRAIN_TIMEOUT = 15_000;
+
+/** What the device can do. The packed ring would be one more bit here, and another kind of queue in `Vring`. */
+const FEATURES =
+  Feature.VERSION_1 |
+  Feature.RING_INDIRECT_DESC |
+  Feature.RING_EVENT_IDX |
+  Feature.PROTOCOL_FEATURES |
+  Feature.LOG_ALL;
+
+/** In-flight tracking (INFLIGHT_SHMFD with its two messages) would be one more bit here. */
+const PROTOCOL_FEATURES =
+  ProtocolFeature.MQ |
+  ProtocolFeature.LOG_SHMFD |
+  ProtocolFeature.REPLY_ACK |
+  ProtocolFeature.BACKEND_REQ |
+  ProtocolFeature.CONFIG |
+  ProtocolFeature.RESET_DEVICE |
+  ProtocolFeature.CONFIGURE_MEM_SLOTS |
+  ProtocolFeature.STATUS;
+
+/** A reply's payload, or nothing for a message without reply. */
+type Answer = Uint8Array | undefined;
+
+/** One front-end's virtio-fs device: from its connection to its end. */
+export class VhostUserDevice implements ChannelReceiver {
+  /** Resolves when the connection is gone and everything that belonged to it is released. */
+  readonly ended: Promise<void>;
+
+  readonly #options: DeviceOptions;
+  readonly #log: Log;
+  readonly #config: Uint8Array;
+  readonly #channel: Channel;
+  readonly #space = new AddressSpace();
+  readonly #memory = new MemoryTable(this.#space);
+  readonly #vrings: readonly Vring[];
+  #session: DeviceSession;
+  #features = 0n;
+  #protocolFeatures = 0n;
+  #status = 0;
+  #dirtyLog: Mapping | undefined;
+  #logFd: OwnedFd | undefined;
+  #requestFd: OwnedFd | undefined;
+  #end!: () => void;
+  #handling: Promise<void> | undefined;
+
+  /** Takes the connection over. */
+  constructor(connection: UnixConnection, options: DeviceOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.#config = encodeConfigSpace(options.tag, options.requestQueues);
+    this.#session = options.openSession();
+    const dispatch = (message: Message) => this.#session.dispatch(message);
+    this.#vrings = Array.from(
+      { length: 1 + options.requestQueues },
+      (_, index) => new Vring(index, this.#space, dispatch, options.log),
+    );
+    this.ended = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+    this.#channel = new Channel(connection, this);
+  }
+
+  /** Ends the connection after the requests in flight. Idempotent. */
+  close(): Promise<void> {
+    this.#channel.end();
+    return this.ended;
+  }
+
+  onMessage({ header, payload, fds }: RawMessage): void | Promise<void> {
+    try {
+      const message = decodeMessage(header, payload, fds.length, this.#protocolFeatures);
+      const answer = this.#perform(message, fds);
+      if (answer instanceof Promise) return this.#track(this.#answerLater(header, answer));
+      this.#answer(header, answer);
+    } catch (error) {
+      this.#refuse(header, error);
+    }
+  }
+
+  onEnd(error: Error | undefined): void {
+    if (error !== undefined)
+      this.#log.warn({ reason: error.message }, 'the connection to the front-end was closed');
+    void this.#release();
+  }
+
+  #track(handling: Promise<void>): Promise<void> {
+    const over = () => {
+      this.#handling = undefined;
+    };
+    this.#handling = handling.then(over, over);
+    return handling;
+  }
+
+  async #answerLater(header: Header, pending: Promise<Answer>): Promise<void> {
+    try {
+      this.#answer(header, await pending);
+    } catch (error) {
+      this.#refuse(header, error);
+    }
+  }
+
+  #answer(header: Header, payload: Answer): void {
+    if (payload !== undefined) this.#reply(header, payload);
+    else if (this.#wantsAck(header)) this.#reply(header, encodeU64(0));
+  }
+
+  /** An error is acknowledged where the front-end asked for that; else the connection ends, since it can't know. */
+  #refuse(header: Header, error: unknown): void {
+    if (!(error instanceof ProtocolError)) throw error;
+    const reason = error.message;
+    if (header.request === Request.GET_CONFIG) {
+      // "vhost-user back-end uses zero length of payload to indicate an error to the vhost-user front-end"
+      this.#log.warn({ reason }, 'a message of the front-end was refused');
+      this.#reply(header, new Uint8Array(0));
+    } else if (!hasReply(header.request) && this.#wantsAck(header)) {
+      this.#log.warn({ reason }, 'a message of the front-end was refused');
+      this.#reply(header, encodeU64(1));
+    } else {
+      throw error;
+    }
+  }
+
+  #wantsAck(header: Header): boolean {
+    return header.needReply && (this.#protocolFeatures & ProtocolFeature.REPLY_ACK) !== 0n;
+  }
+
+  #reply(header: Header, payload: Uint8Array): void {
+    this.#channel.send(encodeMessage(header.request, HeaderFlags.REPLY, payload));
+  }
+
+  #perform(message: FrontEndMessage, fds: readonly OwnedFd[]): Answer | Promise<Answer> {
+    this.#log.debug({ message: message.type }, 'message of the front-end');
+    switch (message.type) {
+      case 'GET_FEATURES':
+        return encodeU64(FEATURES);
+      case 'SET_FEATURES':
+        return this.#setFeatures(message.value);
+      case 'GET_PROTOCOL_FEATURES':
+        return encodeU64(PROTOCOL_FEATURES);
+      case 'SET_PROTOCOL_FEATURES':
+        this.#protocolFeatures = subset(message.type, message.value, PROTOCOL_FEATURES);
+        return undefined;
+      case 'SET_OWNER':
+        return undefined;
+      case 'RESET_OWNER':
+        // "It is recommended that back-ends either ignore this message, or use it to disable all rings."
+        for (const vring of this.#vrings) vring.setEnabled(false);
+        return undefined;
+      case 'GET_QUEUE_NUM':
+        return encodeU64(this.#vrings.length);
+      case 'SET_MEM_TABLE':
+        return this.#setMemoryTable(this.#memory.prepare(message.regions, fds));
+      case 'GET_MAX_MEM_SLOTS':
+        return encodeU64(MAX_MEM_SLOTS);
+      case 'ADD_MEM_REG':
+        this.#memory.add(message.region, fds[0]!);
+        return undefined;
+      case 'REM_MEM_REG':
+        return this.#withoutRequests(this.#vrings, this.#memory.prepareRemoval(message.region));
+      case 'SET_VRING_NUM':
+        this.#vring(message).setSize(message.num);
+        return undefined;
+      case 'SET_VRING_ADDR':
+        return this.#setAddresses(this.#vring(message), message);
+      case 'SET_VRING_BASE':
+        this.#vring(message).setBase(message.num);
+        return undefined;
+      case 'GET_VRING_BASE':
+        return this.#getVringBase(this.#vring(message));
+      case 'SET_VRING_KICK':
+        this.#vring(message).setKick(fds[0]);
+        return undefined;
+      case 'SET_VRING_CALL':
+        this.#vring(message).setCall(fds[0]);
+        return undefined;
+      case 'SET_VRING_ERR':
+        this.#vring(message).setErr(fds[0]);
+        return undefined;
+      case 'SET_VRING_ENABLE':
+        this.#vring(message).setEnabled(message.num === 1);
+        return undefined;
+      case 'SET_LOG_BASE':
+        return this.#setLogBase(message.size, message.offset, fds[0]!);
+      case 'SET_LOG_FD':
+        this.#logFd?.close();
+        this.#logFd = keep(fds[0]!);
+        return undefined;
+      case 'SET_BACKEND_REQ_FD':
+        this.#requestFd?.close();
+        this.#requestFd = keep(fds[0]!);
+        return undefined;
+      case 'GET_CONFIG':
+        return encodeConfig(
+          message.offset,
+          message.flags,
+          this.#config.subarray(message.offset, message.offset + message.size),
+        );
+      case 'SET_CONFIG':
+        // virtio 1.2 section 5.11.4: "The driver MUST NOT write to device configuration fields."
+        throw new ProtocolError('SET_CONFIG: the configuration space is read-only');
+      case 'RESET_DEVICE':
+        return this.#reset();
+      case 'GET_STATUS':
+        return encodeU64(this.#status);
+      case 'SET_STATUS':
+        return this.#setStatus(Number(message.value));
+    }
+  }
+
+  #vring({ type, index }: { readonly type: string; readonly index: number }): Vring {
+    const vring = this.#vrings[index];
+    if (vring !== undefined) return vring;
+    throw new ProtocolError(`${type}: there is no queue ${index}, only ${this.#vrings.length}`);
+  }
+
+  #setFeatures(features: bigint): undefined {
+    this.#features = subset('SET_FEATURES', features, FEATURES);
+    this.#applyFeatures();
+    // "upon receiving … without VHOST_USER_F_PROTOCOL_FEATURES set, the back-end must enable all rings immediately"
+    if ((features & Feature.PROTOCOL_FEATURES) === 0n)
+      for (const vring of this.#vrings) vring.setEnabled(true);
+  }
+
+  #setAddresses(vring: Vring, addresses: VringAddresses): Answer | Promise<Answer> {
+    if (vring.running) return this.#withoutRequests([vring], () => vring.setAddresses(addresses));
+    vring.setAddresses(addresses);
+    return undefined;
+  }
+
+  #setMemoryTable(change: TableChange): Answer | Promise<Answer> {
+    if (!change.removes) {
+      change.apply();
+      return undefined;
+    }
+    return this.#withoutRequests(this.#vrings, () => change.apply());
+  }
+
+  /** Does what no request in flight may see: takes no new ones, waits for the others, and goes on afterwards. */
+  async #withoutRequests(vrings: readonly Vring[], apply: () => void): Promise<Answer> {
+    const running = vrings.filter((vring) => vring.running);
+    for (const vring of running) vring.pause();
+    await this.#drain(running);
+    for (const vring of running) vring.suspend();
+    apply();
+    for (const vring of running) vring.restart();
+    return undefined;
+  }
+
+  async #getVringBase(vring: Vring): Promise<Answer> {
+    vring.pause();
+    await this.#drain([vring]);
+    return encodeVringState(vring.index, vring.stop());
+  }
+
+  /** Waits until nothing of these queues is in flight, but no longer than the time limit. */
+  async #drain(vrings: readonly Vring[]): Promise<void> {
+    const count = () => vrings.reduce((sum, vring) => sum + vring.inFlight, 0);
+    if (count() === 0) return;
+    const limit = this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT;
+    let timer: NodeJS.Timeout | undefined;
+    const expired = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, limit);
+    });
+    await Promise.race([this.#session.drain(), expired]);
+    clearTimeout(timer);
+    if (count() > 0) this.#log.error({ requests: count(), limit }, 'requests in flight did not end in time');
+  }
+
+  #setLogBase(size: number, offset: number, fd: OwnedFd): Answer {
+    let mapping: Mapping;
+    try {
+      mapping = Mapping.map(fd.value, size, offset);
+    } catch (error) {
+      throw new ProtocolError(`SET_LOG_BASE: ${(error as Error).message}`, { cause: error });
+    }
+    const before = this.#dirtyLog;
+    this.#dirtyLog = mapping;
+    this.#applyFeatures();
+    before?.unmap();
+    // QEMU wants any reply, rust-vmm's front-end one of the same kind.
+    return encodeLog(size, offset);
+  }
+
+  /** "To start/stop logging of data/used ring writes, the front-end may send SET_FEATURES with VHOST_F_LOG_ALL." */
+  #applyFeatures(): void {
+    const log = this.#dirtyLog === undefined ? undefined : new DirtyLog(this.#dirtyLog);
+    for (const vring of this.#vrings) vring.setFeatures(this.#features, log);
+  }
+
+  /** "Ask the vhost user back-end to disable all rings and reset all internal device state to the initial state." */
+  async #reset(): Promise<Answer> {
+    await this.#stopAll();
+    const before = this.#session;
+    this.#session = this.#options.openSession();
+    await before.close();
+    this.#status = 0;
+    return undefined;
+  }
+
+  /**
+   * Status 0 resets the virtio device, not the FUSE session: QEMU sends it when a guest is merely paused, and a guest
+   * that starts anew begins with FUSE_INIT.
+   */
+  async #setStatus(status: number): Promise<Answer> {
+    if (status === 0) await this.#stopAll();
+    this.#status = status;
+    return undefined;
+  }
+
+  async #stopAll(): Promise<void> {
+    for (const vring of this.#vrings) vring.pause();
+    await this.#drain(this.#vrings);
+    for (const vring of this.#vrings) vring.reset();
+  }
+
+  async #release(): Promise<void> {
+    await this.#handling;
+    try {
+      await this.#stopAll();
+      await this.#session.close();
+    } catch (error) {
+      this.#log.error({ err: error }, 'the session did not end cleanly');
+    }
+    for (const vring of this.#vrings) vring.close();
+    this.#memory.clear();
+    this.#dirtyLog?.unmap();
+    this.#logFd?.close();
+    this.#requestFd?.close();
+    this.#end();
+  }
+}
+
+/** What the front-end acknowledges must have been offered. */
+function subset(name: string, value: bigint, offered: bigint): bigint {
+  const rest = value & ~offered;
+  if (rest !== 0n) throw new ProtocolError(`${name}: bits 0x${rest.toString(16)} were not offered`);
+  return value;
+}

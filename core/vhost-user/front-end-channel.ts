@@ -1,0 +1,136 @@
+import { advancePromises, UnixConnection, watch, type OwnedFd, type Watch } from '../system/index.js';
+import {
+  encodeMessage,
+  HEADER_SIZE,
+  HeaderFlags,
+  MAX_PAYLOAD,
+  Request,
+  requestName,
+  type RequestName,
+} from './messages.js';
+
+const EAGAIN = 11;
+const EINTR = 4;
+
+/** The daemon refused something, answered what it may not, or is gone. */
+export class FrontEndError extends Error {
+  override readonly name = 'FrontEndError';
+}
+
+interface Waiter {
+  readonly request: number;
+  resolve(payload: Uint8Array): void;
+  reject(error: Error): void;
+}
+
+/** The front-end's end of the message stream: sends messages and matches replies to them, in order. */
+export class FrontEndChannel {
+  readonly #connection: UnixConnection;
+  readonly #watch: Watch;
+  readonly #waiting: Waiter[] = [];
+  readonly #onEnd: (error: FrontEndError) => void;
+  #received = new Uint8Array(0);
+  #ended: FrontEndError | undefined;
+  /** REPLY_ACK has been negotiated: every command asks for its acknowledgement. */
+  acknowledged = false;
+
+  /** @param onEnd called once, when the daemon has closed the stream or broken the protocol. */
+  constructor(connection: UnixConnection, onEnd: (error: FrontEndError) => void) {
+    this.#connection = connection;
+    this.#onEnd = onEnd;
+    this.#watch = watch(connection.fd, () => this.#read());
+  }
+
+  /** Sends a message. @throws FrontEndError if the stream is over. */
+  send(name: RequestName, payload: Uint8Array, fds: readonly number[] = [], flags = 0): void {
+    if (this.#ended !== undefined) throw this.#ended;
+    const bytes = encodeMessage(Request[name], flags, payload);
+    const sent = this.#connection.send(bytes, fds);
+    if (sent === bytes.length) return;
+    throw this.end(`cannot send ${name} to the daemon: ${sent < 0 ? `errno ${-sent}` : 'it does not read'}`);
+  }
+
+  /** Sends a message that has a reply of its own, and waits for it. @returns the reply's payload. */
+  call(name: RequestName, payload: Uint8Array, fds: readonly number[] = []): Promise<Uint8Array> {
+    return this.#exchange(name, payload, fds, 0);
+  }
+
+  /** Sends a message without reply; waits for its acknowledgement where REPLY_ACK has been negotiated. */
+  async command(name: RequestName, payload: Uint8Array, fds: readonly number[] = []): Promise<void> {
+    if (!this.acknowledged) {
+      this.send(name, payload, fds);
+      return;
+    }
+    const reply = await this.#exchange(name, payload, fds, HeaderFlags.NEED_REPLY);
+    if (reply.length !== 8 || reply.some((byte) => byte !== 0)) {
+      throw new FrontEndError(`the daemon refused ${name}`);
+    }
+  }
+
+  /** Closes the connection; whoever waits is told why. Idempotent. */
+  end(reason: string): FrontEndError {
+    if (this.#ended !== undefined) return this.#ended;
+    const error = new FrontEndError(reason);
+    this.#ended = error;
+    this.#watch.close();
+    this.#connection.close();
+    for (const waiter of this.#waiting.splice(0)) waiter.reject(error);
+    this.#onEnd(error);
+    return error;
+  }
+
+  #exchange(
+    name: RequestName,
+    payload: Uint8Array,
+    fds: readonly number[],
+    flags: number,
+  ): Promise<Uint8Array> {
+    return new Promise((resolve, reject) => {
+      this.send(name, payload, fds, flags);
+      this.#waiting.push({ request: Request[name], resolve, reject });
+    });
+  }
+
+  #read(): void {
+    const chunk = new Uint8Array(HEADER_SIZE + MAX_PAYLOAD);
+    const fds: OwnedFd[] = [];
+    const count = this.#connection.recv(chunk, fds);
+    // No reply that this front-end asks for carries a descriptor.
+    for (const fd of fds) fd.close();
+    if (count === -EAGAIN || count === -EINTR) return;
+    if (count <= 0) {
+      this.end('the daemon closed the connection');
+    } else {
+      this.#received = Buffer.concat([this.#received, chunk.subarray(0, count)]);
+      while (this.#ended === undefined && this.#takeReply());
+    }
+    advancePromises();
+  }
+
+  /** @returns whether there was a whole reply. */
+  #takeReply(): boolean {
+    if (this.#received.length < HEADER_SIZE) return false;
+    const view = new DataView(this.#received.buffer, this.#received.byteOffset);
+    const request = view.getUint32(0, true);
+    const flags = view.getUint32(4, true);
+    const end = HEADER_SIZE + view.getUint32(8, true);
+    const waiter = this.#waiting[0];
+    const name = requestName(request);
+    if (
+      end > HEADER_SIZE + MAX_PAYLOAD ||
+      (flags & ~HeaderFlags.NEED_REPLY) !== (HeaderFlags.VERSION | HeaderFlags.REPLY)
+    ) {
+      this.end(`the daemon sent a malformed reply to ${name}`);
+      return false;
+    }
+    if (waiter?.request !== request) {
+      this.end(`the daemon sent a reply to ${name} that nobody waits for`);
+      return false;
+    }
+    if (this.#received.length < end) return false;
+    this.#waiting.shift();
+    waiter.resolve(this.#received.slice(HEADER_SIZE, end));
+    this.#received = this.#received.subarray(end);
+    return true;
+  }
+}

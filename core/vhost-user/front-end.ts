@@ -1,0 +1,223 @@
+import { UnixConnection } from '../system/index.js';
+import { FrontEndChannel, FrontEndError } from './front-end-channel.js';
+import { FrontEndQueue } from './front-end-queue.js';
+import {
+  encodeConfig,
+  encodeMemoryTable,
+  encodeSingleRegion,
+  encodeU64,
+  encodeVringAddresses,
+  encodeVringState,
+  Feature,
+  ProtocolFeature,
+} from './messages.js';
+import { SharedMemory } from './shared-memory.js';
+
+/** How a front-end sets its device up. */
+export interface FrontEndOptions {
+  /** Request queues beside the hiprio queue. Default 1. */
+  readonly requestQueues?: number | undefined;
+  /** Entries of each ring: a power of two up to 1024. Default 128. */
+  readonly queueSize?: number | undefined;
+  /** Segments of an indirect table for each request; 0 for none. Default 0. */
+  readonly indirect?: number | undefined;
+  /** EVENT_IDX where the daemon has it. Default true. */
+  readonly eventIdx?: boolean | undefined;
+  /** Announces memory by ADD_MEM_REG where the daemon can. Default false. */
+  readonly memorySlots?: boolean | undefined;
+  /** Bytes of memory for requests, up to 1 GiB. Default 16 MiB. */
+  readonly memory?: number | undefined;
+}
+
+const WANTED_PROTOCOL_FEATURES =
+  ProtocolFeature.MQ |
+  ProtocolFeature.LOG_SHMFD |
+  ProtocolFeature.REPLY_ACK |
+  ProtocolFeature.CONFIG |
+  ProtocolFeature.RESET_DEVICE |
+  ProtocolFeature.CONFIGURE_MEM_SLOTS |
+  ProtocolFeature.STATUS;
+
+const EMPTY = new Uint8Array(0);
+
+/**
+ * The driver side: connects to a vhost-user virtio-fs daemon, any, and drives its queues from this process, without a
+ * guest. Every promise rejects with a {@link FrontEndError} when the daemon goes away.
+ */
+export class FrontEnd {
+  readonly channel: FrontEndChannel;
+  readonly memory: SharedMemory;
+  /** Queue 0 is hiprio, requests go to those from 1 on. */
+  readonly queues: readonly FrontEndQueue[];
+  /** What has been negotiated. */
+  features = 0n;
+  protocolFeatures = 0n;
+  /** Resolves with the reason when the connection is over. */
+  readonly ended: Promise<FrontEndError>;
+  readonly #options: FrontEndOptions;
+
+  private constructor(connection: UnixConnection, options: FrontEndOptions) {
+    const {
+      requestQueues = 1,
+      queueSize = 128,
+      indirect = 0,
+      memory = 16 * 2 ** 20,
+      eventIdx = true,
+    } = options;
+    this.#options = options;
+    let end: (error: FrontEndError) => void;
+    this.ended = new Promise((resolve) => {
+      end = resolve;
+    });
+    this.channel = new FrontEndChannel(connection, (error) => {
+      for (const queue of this.queues) queue.fail(error);
+      end(error);
+    });
+    const rings = (1 + requestQueues) * (64 * 1024 + queueSize * indirect * 16);
+    this.memory = new SharedMemory(memory + rings);
+    this.queues = Array.from(
+      { length: 1 + requestQueues },
+      (_, index) => new FrontEndQueue(index, this.memory, { size: queueSize, eventIdx, indirect }),
+    );
+  }
+
+  /**
+   * Connects, negotiates, shares memory and starts all queues.
+   * @param target path of the daemon's socket, or a connection to it.
+   * @throws SystemError if nobody listens there, FrontEndError if the daemon refuses something.
+   */
+  static async connect(target: string | UnixConnection, options: FrontEndOptions = {}): Promise<FrontEnd> {
+    const connection = typeof target === 'string' ? UnixConnection.connect(target) : target;
+    const frontEnd = new FrontEnd(connection, options);
+    try {
+      await frontEnd.#negotiate();
+      await frontEnd.#shareMemory();
+      for (const { index } of frontEnd.queues) await frontEnd.startQueue(index);
+      return frontEnd;
+    } catch (error) {
+      frontEnd.close();
+      throw error;
+    }
+  }
+
+  /** Whether a protocol feature has been negotiated. */
+  has(feature: keyof typeof ProtocolFeature): boolean {
+    return (this.protocolFeatures & ProtocolFeature[feature]) !== 0n;
+  }
+
+  /**
+   * Sends a request: readable segments, and sizes of writable segments for its reply.
+   * @returns the reply's bytes, as many as the daemon said it wrote.
+   */
+  request(queue: number, input: readonly Uint8Array[], room: readonly number[]): Promise<Uint8Array> {
+    return this.queues[queue]!.request(input, room);
+  }
+
+  /** Reads a part of the configuration space. Needs CONFIG. */
+  async config(offset: number, size: number): Promise<Uint8Array> {
+    const reply = await this.channel.call('GET_CONFIG', encodeConfig(offset, 0, new Uint8Array(size)));
+    if (reply.length !== 12 + size)
+      throw new FrontEndError(`the daemon refused ${size} bytes of its configuration`);
+    return reply.subarray(12);
+  }
+
+  /**
+   * Starts a queue, at first or after {@link stopQueue}.
+   * @param base the index to go on from, as `stopQueue` gave it.
+   * @param log whether the device is to log its writes to the used ring.
+   */
+  async startQueue(index: number, base = 0, log = false): Promise<void> {
+    const queue = this.queues[index]!;
+    await this.channel.command('SET_VRING_NUM', encodeVringState(index, queue.driver.size));
+    await this.channel.command('SET_VRING_BASE', encodeVringState(index, base));
+    await this.setAddresses(index, log);
+    await this.channel.command('SET_VRING_ERR', encodeU64(index), [queue.err.value]);
+    await this.channel.command('SET_VRING_CALL', encodeU64(index), [queue.call.value]);
+    await this.channel.command('SET_VRING_KICK', encodeU64(index), [queue.kick.value]);
+    if ((this.features & Feature.PROTOCOL_FEATURES) !== 0n) await this.enableQueue(index, true);
+  }
+
+  /** Tells the device where a queue's ring lies. */
+  setAddresses(index: number, log = false): Promise<void> {
+    const { descriptors, used, available } = this.queues[index]!.driver;
+    const user = (address: number) => this.memory.userAddress(address);
+    const payload = encodeVringAddresses(
+      index,
+      user(descriptors),
+      user(used),
+      user(available),
+      log ? used : undefined,
+    );
+    return this.channel.command('SET_VRING_ADDR', payload);
+  }
+
+  enableQueue(index: number, enabled: boolean): Promise<void> {
+    return this.channel.command('SET_VRING_ENABLE', encodeVringState(index, enabled ? 1 : 0));
+  }
+
+  /** Stops a queue when its requests have ended. @returns the next available index. */
+  async stopQueue(index: number): Promise<number> {
+    const reply = await this.channel.call('GET_VRING_BASE', encodeVringState(index, 0));
+    const view = viewOf(reply, 8);
+    if (view.getUint32(0, true) !== index)
+      throw new FrontEndError('GET_VRING_BASE answered for another queue');
+    return view.getUint32(4, true);
+  }
+
+  /** Ends the connection and gives everything back. Idempotent. */
+  close(): void {
+    this.channel.end('the front-end was closed');
+    for (const queue of this.queues) queue.close();
+    this.memory.close();
+  }
+
+  async #negotiate(): Promise<void> {
+    const { channel } = this;
+    const { requestQueues = 1, eventIdx = true, indirect = 0 } = this.#options;
+    channel.send('SET_OWNER', EMPTY);
+    const offered = u64(await channel.call('GET_FEATURES', EMPTY));
+    if ((offered & Feature.VERSION_1) === 0n) throw new FrontEndError('the daemon does not offer VERSION_1');
+    if (indirect > 0 && (offered & Feature.RING_INDIRECT_DESC) === 0n) {
+      throw new FrontEndError('the daemon does not offer RING_INDIRECT_DESC');
+    }
+    if (eventIdx && (offered & Feature.RING_EVENT_IDX) === 0n) {
+      throw new FrontEndError('the daemon does not offer RING_EVENT_IDX');
+    }
+    this.features =
+      Feature.VERSION_1 |
+      (offered & Feature.PROTOCOL_FEATURES) |
+      (eventIdx ? Feature.RING_EVENT_IDX : 0n) |
+      (indirect > 0 ? Feature.RING_INDIRECT_DESC : 0n);
+    if ((offered & Feature.PROTOCOL_FEATURES) !== 0n) {
+      this.protocolFeatures =
+        u64(await channel.call('GET_PROTOCOL_FEATURES', EMPTY)) & WANTED_PROTOCOL_FEATURES;
+      channel.send('SET_PROTOCOL_FEATURES', encodeU64(this.protocolFeatures));
+      channel.acknowledged = this.has('REPLY_ACK');
+    }
+    if (this.has('MQ')) {
+      const queues = Number(u64(await channel.call('GET_QUEUE_NUM', EMPTY)));
+      if (queues < 1 + requestQueues) {
+        throw new FrontEndError(`the daemon has ${queues} queues, not ${1 + requestQueues}`);
+      }
+    }
+    await channel.command('SET_FEATURES', encodeU64(this.features));
+  }
+
+  #shareMemory(): Promise<void> {
+    const { region, fd } = this.memory;
+    if (this.#options.memorySlots === true && this.has('CONFIGURE_MEM_SLOTS')) {
+      return this.channel.command('ADD_MEM_REG', encodeSingleRegion(region), [fd]);
+    }
+    return this.channel.command('SET_MEM_TABLE', encodeMemoryTable([region]), [fd]);
+  }
+}
+
+function u64(reply: Uint8Array): bigint {
+  return viewOf(reply, 8).getBigUint64(0, true);
+}
+
+function viewOf(reply: Uint8Array, length: number): DataView {
+  if (reply.length !== length)
+    throw new FrontEndError(`the daemon replied ${reply.length} bytes, not ${length}`);
+  return new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
+}

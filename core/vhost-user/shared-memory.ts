@@ -1,0 +1,88 @@
+import { Mapping, memfd, PAGE_SIZE, Seal, type OwnedFd } from '../system/index.js';
+import type { Region } from './messages.js';
+
+/** Where the front-end's memory begins in the address space of a guest, and in its own as it tells the daemon. */
+const GUEST_BASE = 0x4000_0000;
+const USER_BASE = 0x7f00_0000_0000;
+
+/** A guest's memory without a guest: a memfd that the daemon maps too, given out page by page. */
+export class SharedMemory {
+  readonly mapping: Mapping;
+  readonly bytes: Uint8Array;
+  readonly #fd: OwnedFd;
+  /** Free runs: offset and length, in order of offsets. */
+  readonly #free: { offset: number; length: number }[];
+  /** Length of each run given out, by offset. */
+  readonly #used = new Map<number, number>();
+
+  /** @param size bytes, up to 1 GiB. @throws SystemError if there is not that much. */
+  constructor(size: number) {
+    const length = roundUp(size);
+    // As QEMU seals its memory: a daemon may rely on its size.
+    this.#fd = memfd('virtiofs-kit front-end', length, Seal.SHRINK | Seal.GROW | Seal.SEAL);
+    this.mapping = Mapping.map(this.#fd.value, length, 0);
+    this.bytes = this.mapping.windows[0]!.u8;
+    this.#free = [{ offset: 0, length }];
+  }
+
+  get fd(): number {
+    return this.#fd.value;
+  }
+
+  /** What to announce to the daemon. */
+  get region(): Region {
+    return { guestAddress: GUEST_BASE, size: this.mapping.length, userAddress: USER_BASE, mmapOffset: 0 };
+  }
+
+  /** Offset of `size` bytes, page-aligned, or -1 if there is no room now. Content is left over from before. */
+  allocate(size: number): number {
+    const length = roundUp(Math.max(size, 1));
+    const index = this.#free.findIndex((run) => run.length >= length);
+    const run = this.#free[index];
+    if (run === undefined) return -1;
+    const { offset } = run;
+    run.offset += length;
+    run.length -= length;
+    if (run.length === 0) this.#free.splice(index, 1);
+    this.#used.set(offset, length);
+    return offset;
+  }
+
+  /** Gives back what {@link allocate} gave. */
+  release(offset: number): void {
+    const length = this.#used.get(offset)!;
+    this.#used.delete(offset);
+    const after = this.#free.findIndex((run) => run.offset > offset);
+    const at = after < 0 ? this.#free.length : after;
+    const previous = this.#free[at - 1];
+    const next = this.#free[at];
+    const joinsPrevious = previous !== undefined && previous.offset + previous.length === offset;
+    const joinsNext = next !== undefined && offset + length === next.offset;
+    if (joinsPrevious) previous.length += length + (joinsNext ? next.length : 0);
+    if (joinsNext && !joinsPrevious) {
+      next.offset = offset;
+      next.length += length;
+    }
+    if (joinsPrevious && joinsNext) this.#free.splice(at, 1);
+    if (!joinsPrevious && !joinsNext) this.#free.splice(at, 0, { offset, length });
+  }
+
+  /** Address by which descriptors name an offset. */
+  guestAddress(offset: number): number {
+    return GUEST_BASE + offset;
+  }
+
+  /** Address by which SET_VRING_ADDR names a guest address. */
+  userAddress(guestAddress: number): number {
+    return guestAddress - GUEST_BASE + USER_BASE;
+  }
+
+  close(): void {
+    this.mapping.unmap();
+    this.#fd.close();
+  }
+}
+
+function roundUp(size: number): number {
+  return Math.ceil(size / PAGE_SIZE) * PAGE_SIZE;
+}
