@@ -298,12 +298,18 @@ export class LockTable<N> {
     this.#loosened.push({ file, owner });
   }
 
-  /** Tries again, in order of arrival, what the loosened locks were in the way of, and what that loosens. */
+  /** Tries again, in order of arrival, what the loosened locks were in the way of, and what each grant loosens. */
   #wakeAll(): void {
-    for (let next = this.#loosened.pop(); next !== undefined; next = this.#loosened.pop()) {
-      const blocked = next.file.blocked.get(next.owner);
-      if (blocked === undefined) continue;
-      for (const waiter of [...blocked].sort((a, b) => a.sequence - b.sequence)) this.#retry(waiter);
+    const due: Waiter<N>[] = [];
+    for (;;) {
+      if (this.#loosened.length > 0) {
+        for (const { file, owner } of this.#loosened) due.push(...(file.blocked.get(owner) ?? []));
+        this.#loosened.length = 0;
+        due.sort((a, b) => b.sequence - a.sequence);
+      }
+      const waiter = due.pop();
+      if (waiter === undefined) return;
+      if (waiter.claim.file.waiters.has(waiter)) this.#retry(waiter);
     }
   }
 
