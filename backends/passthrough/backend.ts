@@ -1,0 +1,49 @@
+import type { Backend, BackendHost, CachePolicy, Logger, Semantics } from '../../core/backend/index.js';
+import { creationOperations } from './creation.js';
+import { dataOperations } from './data.js';
+import { directoryOperations } from './directory.js';
+import { lookupOperations } from './lookup.js';
+import type { Node } from './nodes.js';
+import type { OpenFile } from './open-file.js';
+import type { Options } from './options.js';
+import { rangeOperations } from './ranges.js';
+import { setattrOperations } from './setattr.js';
+import { Share } from './share.js';
+import { xattrOperations } from './xattrs.js';
+
+const DAY = 86400;
+
+const policies: Record<Options['cache'], Omit<CachePolicy, 'writeback'>> = {
+  auto: { entryTimeout: 1, negativeTimeout: 0, attributeTimeout: 1, data: 'auto' },
+  always: { entryTimeout: DAY, negativeTimeout: DAY, attributeTimeout: DAY, data: 'always' },
+  metadata: { entryTimeout: DAY, negativeTimeout: DAY, attributeTimeout: DAY, data: 'never' },
+  never: { entryTimeout: 0, negativeTimeout: 0, attributeTimeout: 0, data: 'never' },
+};
+
+/** A backend for one shared directory. @throws UsageError */
+export function passthrough(options: Options, log: Logger): Backend<Node, OpenFile> {
+  const share = new Share(options, log);
+  const cache: CachePolicy = { ...policies[options.cache], writeback: options.writeback };
+  const semantics: Semantics = {
+    posixAcl: options.posixAcl && options.xattr,
+    killPriv: true,
+    submounts: options.submounts === 'announce',
+  };
+  return {
+    cache,
+    semantics,
+    mount(_host: BackendHost): Node {
+      return share.root;
+    },
+    unmount(): void {
+      share.close();
+    },
+    ...lookupOperations(share),
+    ...directoryOperations(share),
+    ...dataOperations(share),
+    ...creationOperations(share),
+    ...rangeOperations(share),
+    ...setattrOperations(share),
+    ...(options.xattr ? xattrOperations(share) : {}),
+  };
+}

@@ -1,0 +1,93 @@
+import { type Context, FsError } from '../../core/backend/index.js';
+import {
+  Capability,
+  getGroups,
+  hasCapability,
+  keepCapabilities,
+  setCapability,
+  setEffectiveGid,
+  setEffectiveUid,
+  setGroups,
+} from '../../core/system/credentials.js';
+import { umask } from '../../core/system/files.js';
+
+/**
+ * The identity under which this thread acts. Creations are made as the guest's caller, so that the new file is its from
+ * the first moment; all else as the daemon, since the guest's kernel has checked permissions. The thread keeps its
+ * capabilities meanwhile: the guest's supplementary groups, which the host doesn't know, must not make a creation fail.
+ */
+
+const own = { uid: process.geteuid!(), gid: process.getegid!(), groups: getGroups() };
+const mayChange = hasCapability(Capability.SETUID) && hasCapability(Capability.SETGID);
+const keeps = mayChange && keepCapabilities() === 0;
+const hasFsetid = hasCapability(Capability.FSETID);
+let fsetid = hasFsetid;
+let formerMask = 0;
+let changedUid = false;
+let changedGid = false;
+let changedGroups = false;
+
+/** Whether files can be given to the guest's users at all: a daemon without privilege makes all of them its own. */
+export const actsForOthers = mayChange;
+
+/**
+ * Begins a creation as a guest's caller; {@link resume} ends it, in a `finally`.
+ * @throws FsError EPERM or EINVAL, nothing changed, where the host does not allow this identity.
+ */
+export function become(uid: number, gid: number, context: Context): void {
+  formerMask = umask(context.umask);
+  if (!mayChange) return;
+  let code = 0;
+  if (context.groups.length > 0) {
+    code = setGroups(context.groups);
+    changedGroups = code === 0;
+  }
+  if (code === 0 && gid !== own.gid) {
+    code = setEffectiveGid(gid);
+    changedGid = code === 0;
+  }
+  if (code === 0 && uid !== own.uid) {
+    code = setEffectiveUid(uid);
+    changedUid = code === 0;
+  }
+  if (code === 0) {
+    // Without CAP_FSETID the kernel drops set-group-id where the caller is not in the group, as it would in the guest.
+    if (keeps || !changedUid) useFsetid(uid === 0);
+    return;
+  }
+  resume();
+  throw FsError.of(-code);
+}
+
+/** Ends what {@link become} began. */
+export function resume(): void {
+  if (changedUid) {
+    insist(setEffectiveUid(own.uid));
+    changedUid = false;
+    // Back to uid 0 without SECBIT_NO_SETUID_FIXUP, all permitted capabilities are effective again.
+    if (!keeps) fsetid = hasFsetid;
+  }
+  if (changedGid) {
+    insist(setEffectiveGid(own.gid));
+    changedGid = false;
+  }
+  if (changedGroups) {
+    insist(setGroups(own.groups));
+    changedGroups = false;
+  }
+  umask(formerMask);
+}
+
+/** A thread stuck with a guest's identity must not go on. */
+function insist(code: number): void {
+  if (code < 0) process.abort();
+}
+
+/**
+ * Whether the thread acts with CAP_FSETID: without it a write, truncate or chown clears set-id bits. Changed only when
+ * it differs, since most calls of a kind come in rows.
+ */
+export function useFsetid(wanted: boolean): void {
+  if (wanted === fsetid || !hasFsetid) return;
+  if (setCapability(Capability.FSETID, wanted) === 0) fsetid = wanted;
+}

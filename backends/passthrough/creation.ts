@@ -1,0 +1,130 @@
+import {
+  type Context,
+  deviceMajor,
+  deviceMinor,
+  type Entry,
+  FsError,
+  RenameFlags,
+} from '../../core/backend/index.js';
+import { AT, linkat, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '../../core/system/files.js';
+import { become, resume } from './caller.js';
+import type { Node } from './nodes.js';
+import { at, putDescriptorPath, putName, putOtherName, putTarget } from './scratch.js';
+import { handleMount, isMountOf } from './mounts.js';
+import { type Share, takeHandle } from './share.js';
+
+/** Making, moving and removing names. */
+export function creationOperations(share: Share) {
+  const { nodes } = share;
+
+  /** The entry of a name just made: it is gone again only if the host removed it. */
+  function made(code: number, parent: Node, fd: number, path: number): Entry<Node> {
+    if (code < 0) throw FsError.of(-code);
+    const entry = share.find(parent, fd, path);
+    if (entry === undefined) throw FsError.of('ENOENT');
+    return entry;
+  }
+
+  /**
+   * Before a name goes: if guests know the file, it must stay reachable for them until they forget it, although its
+   * handle may soon open nothing.
+   */
+  function holdNamed(parent: Node, fd: number, path: number): void {
+    const mount = share.mounts.all[nodes.mountIndex(parent)]!;
+    if (mount.fd < 0 || takeHandle(fd, path, 0) < 0 || !isMountOf(handleMount(), mount.id)) return;
+    const node = nodes.findByHandle(mount.index);
+    if (node !== undefined) nodes.hold(node);
+  }
+
+  function remove(parent: Node, name: string, flags: number): void {
+    const fd = share.descriptor(parent);
+    const path = putName(name);
+    holdNamed(parent, fd, path);
+    const code = unlinkat(fd, path, flags);
+    if (code < 0) throw FsError.of(-code);
+  }
+
+  return {
+    mknod(parent: Node, name: string, mode: number, rdev: number, context: Context): Entry<Node> {
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      let code: number;
+      become(context.uid, context.gid, context);
+      try {
+        code = mknodat(fd, path, mode, hostDevice(rdev));
+      } finally {
+        resume();
+      }
+      return made(code, parent, fd, path);
+    },
+
+    mkdir(parent: Node, name: string, mode: number, context: Context): Entry<Node> {
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      let code: number;
+      become(context.uid, context.gid, context);
+      try {
+        code = mkdirat(fd, path, mode);
+      } finally {
+        resume();
+      }
+      return made(code, parent, fd, path);
+    },
+
+    symlink(parent: Node, name: string, target: string, context: Context): Entry<Node> {
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      const text = putTarget(target);
+      let code: number;
+      become(context.uid, context.gid, context);
+      try {
+        code = symlinkat(text, fd, path);
+      } finally {
+        resume();
+      }
+      return made(code, parent, fd, path);
+    },
+
+    link(node: Node, parent: Node, name: string, _context: Context): Entry<Node> {
+      const from = share.descriptor(node);
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      let code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
+      // Without CAP_DAC_READ_SEARCH an empty path is ENOENT, linkat(2); then by way of /proc.
+      if (code === -2) code = linkat(AT.FDCWD, putDescriptorPath(from), fd, path, AT.SYMLINK_FOLLOW);
+      return made(code, parent, fd, path);
+    },
+
+    unlink(parent: Node, name: string, _context: Context): void {
+      remove(parent, name, 0);
+    },
+
+    rmdir(parent: Node, name: string, _context: Context): void {
+      remove(parent, name, AT.REMOVEDIR);
+    },
+
+    rename(
+      parent: Node,
+      name: string,
+      newParent: Node,
+      newName: string,
+      flags: number,
+      _context: Context,
+    ): void {
+      const from = share.descriptor(parent);
+      const to = share.descriptor(newParent);
+      const path = putName(name);
+      const newPath = putOtherName(newName);
+      if ((flags & (RenameFlags.NOREPLACE | RenameFlags.EXCHANGE)) === 0) holdNamed(newParent, to, newPath);
+      const code = renameat2(from, path, to, newPath, flags);
+      if (code < 0) throw FsError.of(-code);
+    },
+  };
+}
+
+/** From FUSE's encoding to that of the kernel's calls (`makedev` of glibc): the same below 2^32. */
+function hostDevice(rdev: number): number {
+  const major = deviceMajor(rdev);
+  const minor = deviceMinor(rdev);
+  return ((minor & 0xff) | (major << 8)) + (minor & 0xfff00) * 2 ** 12;
+}

@@ -1,0 +1,224 @@
+import {
+  type Context,
+  type Created,
+  type Entry,
+  FileType,
+  FsError,
+  type GuestBuffer,
+  OpenFlags,
+  type Opened,
+  WriteFlags,
+} from '../../core/backend/index.js';
+import type { Awaitable } from '../../core/backend/index.js';
+import {
+  AT,
+  close,
+  getStatusFlags,
+  lseek,
+  O,
+  openat,
+  preadv2,
+  preadv2Later,
+  pwritev2,
+  pwritev2Later,
+  RWF,
+  setStatusFlags,
+} from '../../core/system/files.js';
+import { become, resume, useFsetid } from './caller.js';
+import type { Node } from './nodes.js';
+import { OpenFile } from './open-file.js';
+import { at, putDescriptorPath, putName } from './scratch.js';
+import type { Share } from './share.js';
+
+const SEEK_END = 2;
+const EAGAIN = -11;
+const EOPNOTSUPP = -95;
+const EPERM = -1;
+const EACCES = -13;
+const ESTALE = -116;
+const EEXIST = -17;
+
+/** Opening, reading and writing files. */
+export function dataOperations(share: Share) {
+  const { nodes, options } = share;
+  const passed =
+    O.ACCMODE | O.TRUNC | O.APPEND | O.DSYNC | O.SYNC | O.NOATIME | (options.allowDirectIo ? O.DIRECT : 0);
+
+  /**
+   * Flags for the host's open from the guest's. A guest that caches writes fills pages by reading, through a handle that it
+   * opened only for writing.
+   */
+  function hostFlags(flags: number): number {
+    const kept = flags & passed;
+    return (kept & O.ACCMODE) === O.WRONLY ? (kept & ~O.ACCMODE) | O.RDWR : kept;
+  }
+
+  function enter(node: Node, fd: number, flags: number): OpenFile {
+    return OpenFile.enter(nodes, node, fd, {
+      append: (flags & O.APPEND) !== 0,
+      synchronous: (flags & (O.DSYNC | O.SYNC)) !== 0,
+      writable: (flags & O.ACCMODE) !== O.RDONLY,
+    });
+  }
+
+  function reopen(node: Node, flags: number): number {
+    if (nodes.hasHandle(node)) {
+      const fd = nodes.openByHandle(node, flags);
+      if (fd !== ESTALE) return fd;
+    }
+    return openat(AT.FDCWD, putDescriptorPath(share.descriptor(node)), flags, 0);
+  }
+
+  function openNode(node: Node, guestFlags: number, context: Context): OpenFile {
+    const type = nodes.fileType(node);
+    if (type !== FileType.REGULAR && options.specialFiles === 'refuse') {
+      throw FsError.of(type === FileType.DIRECTORY ? 'EISDIR' : 'ENXIO');
+    }
+    const flags = hostFlags(guestFlags) | (type === FileType.REGULAR ? 0 : O.NONBLOCK);
+    useFsetid((flags & O.TRUNC) === 0 || context.uid === 0);
+    let fd = reopen(node, flags);
+    // Only a file's owner may ask for O_NOATIME, open(2); the guest's kernel has seen to that, it is a wish.
+    if (fd === EPERM && (flags & O.NOATIME) !== 0) fd = reopen(node, flags & ~O.NOATIME);
+    // A daemon without privilege may be allowed to write only.
+    if (fd === EACCES) fd = reopen(node, guestFlags & passed);
+    if (fd < 0) throw FsError.of(-fd);
+    return enter(node, fd, flags);
+  }
+
+  return {
+    open(node: Node, flags: number, context: Context): Opened<OpenFile> {
+      return { file: openNode(node, flags, context) };
+    },
+
+    create(
+      parent: Node,
+      name: string,
+      mode: number,
+      guestFlags: number,
+      context: Context,
+    ): Created<Node, OpenFile> {
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      const flags = hostFlags(guestFlags);
+      let file: number;
+      become(context.uid, context.gid, context);
+      try {
+        file = openat(fd, path, flags | O.CREAT | O.EXCL | O.NOFOLLOW, mode);
+      } finally {
+        resume();
+      }
+      if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
+        const found = share.find(parent, fd, path);
+        if (found === undefined) throw FsError.of('ENOENT');
+        const opened = openNode(found.node, guestFlags, context);
+        return { node: found.node, attributes: found.attributes, file: opened };
+      }
+      if (file < 0) throw FsError.of(-file);
+      return created(parent, file, flags);
+    },
+
+    tmpfile(parent: Node, mode: number, guestFlags: number, context: Context): Created<Node, OpenFile> {
+      const fd = share.descriptor(parent);
+      const flags = hostFlags(guestFlags) | (guestFlags & O.EXCL);
+      let file: number;
+      become(context.uid, context.gid, context);
+      try {
+        file = openat(fd, at.here, flags | O.TMPFILE, mode);
+      } finally {
+        resume();
+      }
+      if (file < 0) throw FsError.of(-file);
+      return created(parent, file, flags);
+    },
+
+    read(
+      _node: Node,
+      file: OpenFile,
+      buffer: GuestBuffer,
+      offset: number,
+      _context: Context,
+    ): Awaitable<number> {
+      const count = preadv2(file.fd, buffer.iov, buffer.iovCount, offset, file.nowait);
+      if (count === buffer.length) return count;
+      if (file.nowait === 0) {
+        if (count < 0) throw FsError.of(-count);
+        return count;
+      }
+      return readOn(file, buffer, offset, count);
+    },
+
+    write(
+      _node: Node,
+      file: OpenFile,
+      buffer: GuestBuffer,
+      offset: number,
+      flags: number,
+      _context: Context,
+    ): Awaitable<number> {
+      useFsetid((flags & WriteFlags.KILL_SUIDGID) === 0);
+      if (file.append && (flags & WriteFlags.CACHE) !== 0) return writeAt(file, buffer, offset);
+      if (file.synchronous) return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
+      const count = pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, 0);
+      if (count < 0) throw FsError.of(-count);
+      return count;
+    },
+
+    release(node: Node, file: OpenFile): void {
+      file.leave(nodes, node);
+    },
+  };
+
+  function created(parent: Node, fd: number, flags: number): Created<Node, OpenFile> {
+    let entry: Entry<Node>;
+    try {
+      entry = share.adopt(parent, fd);
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
+    return { node: entry.node, attributes: entry.attributes, file: enter(entry.node, fd, flags) };
+  }
+}
+
+/** Goes on where a read that must not wait gave less than was asked for: at the end of the file, or in cold pages. */
+function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: number): Awaitable<number> {
+  if (count === EOPNOTSUPP) {
+    file.nowait = 0;
+    const again = preadv2(file.fd, buffer.iov, buffer.iovCount, offset, 0);
+    if (again < 0) throw FsError.of(-again);
+    return again;
+  }
+  if (count < 0 && count !== EAGAIN) throw FsError.of(-count);
+  if (count >= 0 && offset + count >= lseek(file.fd, 0, SEEK_END)) return count;
+  const done = Math.max(count, 0);
+  const rest = done === 0 ? buffer : buffer.slice(done);
+  return preadv2Later(file.fd, rest.iov, rest.iovCount, offset + done, 0).then((more) => {
+    if (more >= 0) return done + more;
+    if (done > 0) return done;
+    throw FsError.of(-more);
+  });
+}
+
+/**
+ * Writes at its offset to a file that was opened to append: pages of a shared mapping, which the guest's kernel sends
+ * through any handle that the file has.
+ */
+function writeAt(file: OpenFile, buffer: GuestBuffer, offset: number): number {
+  let count = pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, RWF.NOAPPEND);
+  if (count === EOPNOTSUPP) {
+    // Before Linux 6.9.
+    const flags = getStatusFlags(file.fd);
+    setStatusFlags(file.fd, flags & ~O.APPEND);
+    count = pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, 0);
+    setStatusFlags(file.fd, flags);
+  }
+  if (count < 0) throw FsError.of(-count);
+  return count;
+}
+
+/** Turns minus an errno into an exception. */
+export async function settle(pending: Promise<number>): Promise<number> {
+  const value = await pending;
+  if (value < 0) throw FsError.of(-value);
+  return value;
+}

@@ -1,0 +1,99 @@
+import { FsError, type Logger } from '../../core/backend/index.js';
+import { AT, O, close, fstatfs, openat } from '../../core/system/files.js';
+import { nameToHandleAt, openByHandleAt } from '../../core/system/file-handles.js';
+import { at, offset, putDescriptorPath, signedWords, words } from './scratch.js';
+
+/** Mounts that one share may reach into (12 bits of a node's description). */
+const MAX_MOUNTS = 4096;
+
+/** A mounted file system that the share reaches: the one that holds the shared directory, and those mounted below it. */
+export interface Mount {
+  /** Place in {@link Mounts.all}; 0 is the share's own. */
+  readonly index: number;
+  /** As `statMount` gives it. */
+  readonly id: number;
+  /**
+   * A descriptor on it by which file handles are opened, or -1 where they are not to be had: no support in the file
+   * system, no privilege, or not wanted.
+   */
+  readonly fd: number;
+  /** Identity of the file system, durable where it has a UUID (`statfs.f_fsid`). */
+  readonly fsid: number;
+  readonly fsidHigh: number;
+  /** Tells mounts of one file system apart; 0 for the share's own. */
+  readonly tag: number;
+}
+
+/** The mounts that a share reaches, in the order in which they were found. */
+export class Mounts {
+  readonly all: Mount[] = [];
+  readonly #byId = new Map<number, Mount>();
+  readonly #useHandles: boolean;
+  readonly #log: Logger;
+
+  constructor(useHandles: boolean, log: Logger) {
+    this.#useHandles = useHandles;
+    this.#log = log;
+  }
+
+  find(id: number): Mount | undefined {
+    return this.#byId.get(id);
+  }
+
+  /**
+   * Enters a mount by an O_PATH descriptor of something on it.
+   * @throws FsError ENFILE: too many mounts.
+   */
+  add(id: number, fd: number, directory: boolean, tag: number): Mount {
+    if (this.all.length >= MAX_MOUNTS) throw FsError.of('ENFILE');
+    fstatfs(fd, at.statfs);
+    const fsid = words[(offset.statfs + 56) >>> 2]!;
+    const fsidHigh = words[(offset.statfs + 60) >>> 2]!;
+    const handleFd = this.#useHandles && directory ? this.#openForHandles(fd) : -1;
+    const mount: Mount = { index: this.all.length, id, fd: handleFd, fsid, fsidHigh, tag };
+    this.all.push(mount);
+    this.#byId.set(id, mount);
+    return mount;
+  }
+
+  /** Opens a directory so that handles on its mount can be opened by it, and tries. */
+  #openForHandles(fd: number): number {
+    const opened = openat(AT.FDCWD, putDescriptorPath(fd), O.RDONLY | O.DIRECTORY, 0);
+    if (opened < 0) return this.#without(fd, -opened);
+    words[offset.handle >>> 2] = 128;
+    let code = nameToHandleAt(opened, at.empty, at.handle, at.mountId, AT.EMPTY_PATH);
+    if (code >= 0) {
+      code = openByHandleAt(opened, at.handle, O.PATH);
+      if (code >= 0) {
+        close(code);
+        return opened;
+      }
+    }
+    close(opened);
+    return this.#without(fd, -code);
+  }
+
+  #without(fd: number, errno: number): number {
+    this.#log.warn(
+      { errno: FsError.of(errno).code, mount: this.all.length === 0 ? 'share' : `submount ${fd}` },
+      'no file handles here: each file that a guest knows keeps a descriptor open (CAP_DAC_READ_SEARCH and a file system with handles avoid that)',
+    );
+    return -1;
+  }
+
+  close(): void {
+    for (const mount of this.all) if (mount.fd >= 0) close(mount.fd);
+    this.all.length = 0;
+    this.#byId.clear();
+  }
+}
+
+/** Id of the mount that a handle was taken on, as name_to_handle_at(2) gives it. */
+export function handleMount(): number {
+  return signedWords[offset.mountId >>> 2]!;
+}
+
+/** Whether mount ids can be told apart from handles' (Linux 5.8). */
+export function isMountOf(handleMountId: number, statMountId: number): boolean {
+  return (statMountId | 0) === handleMountId || statMountId >= 2 ** 32;
+}

@@ -1,0 +1,460 @@
+import { Errno, FsError, type Logger } from '../../core/backend/index.js';
+import { O, close } from '../../core/system/files.js';
+import { openByHandleAt } from '../../core/system/file-handles.js';
+import type { Mounts } from './mounts.js';
+import type { OpenFile } from './open-file.js';
+import { at, offset, words } from './scratch.js';
+
+/** A file that a guest knows. All else about it lies in the columns of {@link Nodes}, at `slot`. */
+export class Node {
+  slot: number;
+  /** Its open files, chained by their `next`. */
+  open: OpenFile | undefined = undefined;
+
+  constructor(slot: number) {
+    this.slot = slot;
+  }
+}
+
+const NONE = -1;
+const FIRST_CAPACITY = 1024;
+/** Words of a handle that fit a column; longer ones (overlayfs, some network file systems) go to a map. */
+const HANDLE_WORDS = 8;
+/** A node looked up this often gets a descriptor, so that later look-ups need one system call. */
+const HOT = 3;
+
+/** How a node's own descriptor is kept. */
+const Keep = {
+  /** As long as there is room. */
+  CACHED: 0,
+  /** Until the node is forgotten: it has no handle, or its last name may be gone. */
+  HELD: 1,
+} as const;
+
+/**
+ * The files that guests know, identified by file handle where there are handles and by descriptor elsewhere.
+ *
+ * A node is *anchored* while a descriptor of it is open here, its own or an open file's: then its inode number cannot be
+ * given to another file, and device and inode number are identity enough. Anchored nodes are found by those in one step;
+ * others by their handle. A node costs 33 bytes for its handle and description, 24 for indexes, and about 60 in
+ * JavaScript objects.
+ */
+export class Nodes {
+  readonly #mounts: Mounts;
+  readonly #log: Logger;
+  readonly #nodes: (Node | undefined)[] = [];
+  #free = NONE;
+
+  // Columns, by slot.
+  #handles = new Uint32Array(FIRST_CAPACITY * HANDLE_WORDS);
+  /** Handle type 8 bits, handle words 8, file type 4, mount 12. Of a free slot the next free one, plus 1. */
+  #info = new Uint32Array(FIRST_CAPACITY);
+  #inoLow = new Uint32Array(FIRST_CAPACITY);
+  #inoHigh = new Uint32Array(FIRST_CAPACITY);
+  #nextByHandle = new Int32Array(FIRST_CAPACITY);
+  #nextByIno = new Int32Array(FIRST_CAPACITY);
+  #descriptor = new Int32Array(FIRST_CAPACITY).fill(NONE);
+  #lookups = new Uint8Array(FIRST_CAPACITY);
+  readonly #longHandles = new Map<number, Uint32Array>();
+
+  // Heads of the chains.
+  #byHandle = new Int32Array(FIRST_CAPACITY).fill(NONE);
+  #byIno = new Int32Array(FIRST_CAPACITY).fill(NONE);
+
+  // The nodes' own descriptors, by place; CACHED ones in order of use, the latest first.
+  readonly #fd: Int32Array;
+  readonly #slotOf: Int32Array;
+  readonly #keep: Uint8Array;
+  readonly #newer: Int32Array;
+  readonly #older: Int32Array;
+  #newest = NONE;
+  #oldest = NONE;
+  #freePlace = 0;
+  #cached = 0;
+  #held = 0;
+  readonly #cacheLimit: number;
+  readonly #heldLimit: number;
+  #saidFull = false;
+
+  /**
+   * @param cacheLimit descriptors kept for speed, at least 16.
+   * @param heldLimit descriptors kept because there is no other way to the file.
+   */
+  constructor(mounts: Mounts, cacheLimit: number, heldLimit: number, log: Logger) {
+    this.#mounts = mounts;
+    this.#log = log;
+    this.#cacheLimit = cacheLimit;
+    this.#heldLimit = heldLimit;
+    const places = cacheLimit + heldLimit;
+    this.#fd = new Int32Array(places).fill(NONE);
+    this.#slotOf = new Int32Array(places);
+    this.#keep = new Uint8Array(places);
+    this.#newer = new Int32Array(places);
+    this.#older = Int32Array.from({ length: places }, (_, place) => (place + 1 < places ? place + 1 : NONE));
+  }
+
+  /** Nodes known. */
+  size = 0;
+
+  /** Descriptors kept for nodes, open files not counted. */
+  get descriptors(): number {
+    return this.#cached + this.#held;
+  }
+
+  /** S_IFMT bits of the file. They never change. */
+  fileType(node: Node): number {
+    return ((this.#info[node.slot]! >>> 12) & 15) << 12;
+  }
+
+  /** Index of the node's mount. */
+  mountIndex(node: Node): number {
+    return this.#info[node.slot]! & 0xfff;
+  }
+
+  /** An anchored node by what `stat` shows. */
+  findAnchored(mountIndex: number, inoLow: number, inoHigh: number): Node | undefined {
+    let slot = this.#byIno[inoHash(mountIndex, inoLow) & (this.#byIno.length - 1)]!;
+    for (; slot !== NONE; slot = this.#nextByIno[slot]!) {
+      if (
+        this.#inoLow[slot] === inoLow &&
+        this.#inoHigh[slot] === inoHigh &&
+        (this.#info[slot]! & 0xfff) === mountIndex
+      ) {
+        return this.#nodes[slot];
+      }
+    }
+    return undefined;
+  }
+
+  /** A node by the handle in the scratch. */
+  findByHandle(mountIndex: number): Node | undefined {
+    const type = handleType();
+    const count = handleWords();
+    let slot = this.#byHandle[scratchHash(mountIndex) & (this.#byHandle.length - 1)]!;
+    for (; slot !== NONE; slot = this.#nextByHandle[slot]!) {
+      const info = this.#info[slot]!;
+      if (info >>> 24 !== type || ((info >>> 16) & 0xff) !== count || (info & 0xfff) !== mountIndex) continue;
+      if (this.#sameHandle(slot, count)) return this.#nodes[slot];
+    }
+    return undefined;
+  }
+
+  /** Whether the inode number that `stat` showed is that of a known node. */
+  hasIno(node: Node, inoLow: number, inoHigh: number): boolean {
+    return this.#inoLow[node.slot] === inoLow && this.#inoHigh[node.slot] === inoHigh;
+  }
+
+  /** Enters a node known by the handle in the scratch. */
+  addByHandle(mountIndex: number, mode: number, inoLow: number, inoHigh: number): Node {
+    const count = handleWords();
+    const node = this.#enter(mountIndex, mode, inoLow, inoHigh, handleType(), count);
+    const from = (offset.handle >>> 2) + 2;
+    if (count <= HANDLE_WORDS) {
+      const to = node.slot * HANDLE_WORDS;
+      for (let i = 0; i < count; i++) this.#handles[to + i] = words[from + i]!;
+    } else this.#longHandles.set(node.slot, words.slice(from, from + count));
+    this.#link(node.slot);
+    return node;
+  }
+
+  /**
+   * Enters a node known by a descriptor, which now belongs to it.
+   * @throws FsError ENFILE, the descriptor closed, where no more can be held.
+   */
+  addByDescriptor(mountIndex: number, mode: number, inoLow: number, inoHigh: number, fd: number): Node {
+    if (this.#held >= this.#heldLimit) {
+      close(fd);
+      this.#sayFull();
+      throw FsError.of('ENFILE');
+    }
+    const node = this.#enter(mountIndex, mode, inoLow, inoHigh, 0, 0);
+    this.#place(node, fd, Keep.HELD);
+    return node;
+  }
+
+  /** Whether a descriptor of the node is open here. */
+  isAnchored(node: Node): boolean {
+    return node.open !== undefined || this.#descriptor[node.slot] !== NONE;
+  }
+
+  /** Counts a look-up; a node that is looked up again and again gets a descriptor. */
+  warm(node: Node): void {
+    const count = this.#lookups[node.slot]! + 1;
+    this.#lookups[node.slot] = Math.min(count, HOT);
+    if (count >= HOT && node.open === undefined && this.#descriptor[node.slot] === NONE) this.#reopen(node);
+  }
+
+  /** A descriptor of the node for the call at hand: an open file's or one of O_PATH. Negative: minus the errno. */
+  descriptor(node: Node): number {
+    if (node.open !== undefined) return node.open.fd;
+    const place = this.#descriptor[node.slot]!;
+    if (place === NONE) return this.#reopen(node);
+    if (place !== this.#newest && this.#keep[place] === Keep.CACHED) {
+      this.#unlist(place);
+      this.#list(place);
+    }
+    return this.#fd[place]!;
+  }
+
+  /** Opens the node anew with `flags` by its handle. @returns a descriptor or minus the errno, ESTALE without a handle. */
+  openByHandle(node: Node, flags: number): number {
+    const info = this.#info[node.slot]!;
+    if (((info >>> 16) & 0xff) === 0) return -Errno.ESTALE;
+    this.putHandle(node);
+    return openByHandleAt(this.#mounts.all[info & 0xfff]!.fd, at.handle, flags);
+  }
+
+  hasHandle(node: Node): boolean {
+    return ((this.#info[node.slot]! >>> 16) & 0xff) !== 0;
+  }
+
+  /** Places the node's handle in the scratch. */
+  putHandle(node: Node): void {
+    const slot = node.slot;
+    const info = this.#info[slot]!;
+    const count = (info >>> 16) & 0xff;
+    words[offset.handle >>> 2] = count * 4;
+    words[(offset.handle >>> 2) + 1] = info >>> 24;
+    const to = (offset.handle >>> 2) + 2;
+    const long = count > HANDLE_WORDS ? this.#longHandles.get(slot) : undefined;
+    if (long !== undefined) words.set(long, to);
+    else for (let i = 0; i < count; i++) words[to + i] = this.#handles[slot * HANDLE_WORDS + i]!;
+  }
+
+  /**
+   * Keeps the file reachable although its last name may go: until the node is forgotten, or as long as there is room.
+   * The oldest cached descriptors make room first.
+   */
+  hold(node: Node): void {
+    if (this.descriptor(node) < 0 || this.#descriptor[node.slot] === NONE) {
+      if (node.open === undefined) return;
+      // Only its open files anchor it: it needs a descriptor of its own, for when they are closed.
+      if (this.#reopen(node) < 0) return;
+    }
+    const place = this.#descriptor[node.slot]!;
+    if (this.#keep[place] === Keep.HELD || this.#held >= this.#heldLimit) return;
+    this.#unlist(place);
+    this.#cached -= 1;
+    this.#keep[place] = Keep.HELD;
+    this.#held += 1;
+  }
+
+  /** The node got its first open file. */
+  opened(node: Node): void {
+    if (this.#descriptor[node.slot] === NONE) this.#anchor(node.slot);
+  }
+
+  /** The node's last open file was closed. */
+  closed(node: Node): void {
+    if (this.#descriptor[node.slot] === NONE) this.#release(node.slot);
+  }
+
+  /** No guest knows the node any more. */
+  forget(node: Node): void {
+    const slot = node.slot;
+    if (this.#nodes[slot] !== node) return;
+    const place = this.#descriptor[slot]!;
+    if (place !== NONE) this.#drop(place);
+    if (this.hasHandle(node)) this.#unlink(slot);
+    this.#longHandles.delete(slot);
+    this.#nodes[slot] = undefined;
+    this.#info[slot] = this.#free + 1;
+    this.#free = slot;
+    this.size -= 1;
+  }
+
+  /** Closes every descriptor. */
+  close(): void {
+    for (let place = 0; place < this.#fd.length; place++) if (this.#fd[place]! >= 0) this.#drop(place);
+  }
+
+  /** All nodes, for a snapshot. */
+  *[Symbol.iterator](): Iterator<Node> {
+    for (const node of this.#nodes) if (node !== undefined) yield node;
+  }
+
+  #enter(
+    mountIndex: number,
+    mode: number,
+    inoLow: number,
+    inoHigh: number,
+    type: number,
+    count: number,
+  ): Node {
+    let slot = this.#free;
+    if (slot === NONE) {
+      slot = this.#nodes.length;
+      if (slot === this.#info.length) this.#grow();
+    } else this.#free = this.#info[slot]! - 1;
+    const node = new Node(slot);
+    this.#nodes[slot] = node;
+    this.#info[slot] = ((type << 24) | (count << 16) | (mode & 0xf000) | mountIndex) >>> 0;
+    this.#inoLow[slot] = inoLow;
+    this.#inoHigh[slot] = inoHigh;
+    this.#descriptor[slot] = NONE;
+    this.#lookups[slot] = 0;
+    this.size += 1;
+    return node;
+  }
+
+  #reopen(node: Node): number {
+    const fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
+    if (fd >= 0) this.#place(node, fd, Keep.CACHED);
+    return fd;
+  }
+
+  /** Gives a node its own descriptor. */
+  #place(node: Node, fd: number, keep: number): void {
+    if (keep === Keep.CACHED && this.#cached >= this.#cacheLimit) this.#drop(this.#oldest);
+    const place = this.#freePlace;
+    this.#freePlace = this.#older[place]!;
+    this.#fd[place] = fd;
+    this.#slotOf[place] = node.slot;
+    this.#keep[place] = keep;
+    if (keep === Keep.CACHED) {
+      this.#list(place);
+      this.#cached += 1;
+    } else this.#held += 1;
+    this.#descriptor[node.slot] = place;
+    if (node.open === undefined) this.#anchor(node.slot);
+  }
+
+  #drop(place: number): void {
+    const slot = this.#slotOf[place]!;
+    close(this.#fd[place]!);
+    this.#fd[place] = NONE;
+    if (this.#keep[place] === Keep.CACHED) {
+      this.#unlist(place);
+      this.#cached -= 1;
+    } else this.#held -= 1;
+    this.#older[place] = this.#freePlace;
+    this.#freePlace = place;
+    this.#descriptor[slot] = NONE;
+    if (this.#nodes[slot]?.open === undefined) this.#release(slot);
+  }
+
+  #list(place: number): void {
+    this.#older[place] = this.#newest;
+    this.#newer[place] = NONE;
+    if (this.#newest === NONE) this.#oldest = place;
+    else this.#newer[this.#newest] = place;
+    this.#newest = place;
+  }
+
+  #unlist(place: number): void {
+    const newer = this.#newer[place]!;
+    const older = this.#older[place]!;
+    if (newer === NONE) this.#newest = older;
+    else this.#older[newer] = older;
+    if (older === NONE) this.#oldest = newer;
+    else this.#newer[older] = newer;
+  }
+
+  #anchor(slot: number): void {
+    const head = inoHash(this.#info[slot]! & 0xfff, this.#inoLow[slot]!) & (this.#byIno.length - 1);
+    this.#nextByIno[slot] = this.#byIno[head]!;
+    this.#byIno[head] = slot;
+  }
+
+  #release(slot: number): void {
+    const head = inoHash(this.#info[slot]! & 0xfff, this.#inoLow[slot]!) & (this.#byIno.length - 1);
+    remove(this.#byIno, this.#nextByIno, head, slot);
+  }
+
+  #link(slot: number): void {
+    const head = this.#handleHash(slot) & (this.#byHandle.length - 1);
+    this.#nextByHandle[slot] = this.#byHandle[head]!;
+    this.#byHandle[head] = slot;
+  }
+
+  #unlink(slot: number): void {
+    remove(this.#byHandle, this.#nextByHandle, this.#handleHash(slot) & (this.#byHandle.length - 1), slot);
+  }
+
+  #handleHash(slot: number): number {
+    const info = this.#info[slot]!;
+    const count = (info >>> 16) & 0xff;
+    const long = count > HANDLE_WORDS ? this.#longHandles.get(slot) : undefined;
+    if (long !== undefined) return hash(long, 0, count, info & 0xfff);
+    return hash(this.#handles, slot * HANDLE_WORDS, count, info & 0xfff);
+  }
+
+  #sameHandle(slot: number, count: number): boolean {
+    const long = count > HANDLE_WORDS ? this.#longHandles.get(slot) : undefined;
+    const known = long ?? this.#handles;
+    const from = long === undefined ? slot * HANDLE_WORDS : 0;
+    const given = (offset.handle >>> 2) + 2;
+    for (let i = 0; i < count; i++) if (known[from + i] !== words[given + i]) return false;
+    return true;
+  }
+
+  #grow(): void {
+    const capacity = this.#info.length * 2;
+    this.#handles = widen(this.#handles, new Uint32Array(capacity * HANDLE_WORDS));
+    this.#info = widen(this.#info, new Uint32Array(capacity));
+    this.#inoLow = widen(this.#inoLow, new Uint32Array(capacity));
+    this.#inoHigh = widen(this.#inoHigh, new Uint32Array(capacity));
+    this.#nextByIno = widen(this.#nextByIno, new Int32Array(capacity));
+    this.#nextByHandle = widen(this.#nextByHandle, new Int32Array(capacity));
+    this.#descriptor = widen(this.#descriptor, new Int32Array(capacity).fill(NONE));
+    this.#lookups = widen(this.#lookups, new Uint8Array(capacity));
+    this.#byHandle = new Int32Array(capacity).fill(NONE);
+    this.#byIno = new Int32Array(capacity).fill(NONE);
+    for (const node of this) {
+      if (this.hasHandle(node)) this.#link(node.slot);
+      if (node.open !== undefined || this.#descriptor[node.slot] !== NONE) this.#anchor(node.slot);
+    }
+  }
+
+  #sayFull(): void {
+    if (this.#saidFull) return;
+    this.#saidFull = true;
+    this.#log.error(
+      { descriptors: this.#held },
+      'no more files can be kept open: guests get ENFILE for new ones until they forget others',
+    );
+  }
+}
+
+function handleType(): number {
+  return words[(offset.handle >>> 2) + 1]!;
+}
+
+function handleWords(): number {
+  return words[offset.handle >>> 2]! >>> 2;
+}
+
+function scratchHash(mountIndex: number): number {
+  return hash(words, (offset.handle >>> 2) + 2, handleWords(), mountIndex);
+}
+
+function hash(source: Uint32Array, from: number, count: number, seed: number): number {
+  let h = seed;
+  for (let i = 0; i < count; i++) {
+    h = Math.imul(h ^ source[from + i]!, 0x9e3779b1);
+    h ^= h >>> 15;
+  }
+  h = Math.imul(h, 0x85ebca6b);
+  return h ^ (h >>> 13);
+}
+
+function inoHash(mountIndex: number, inoLow: number): number {
+  const h = Math.imul(inoLow ^ (mountIndex << 20), 0x9e3779b1);
+  return h ^ (h >>> 15);
+}
+
+/** Takes a slot out of its chain. */
+function remove(heads: Int32Array, next: Int32Array, head: number, slot: number): void {
+  if (heads[head] === slot) {
+    heads[head] = next[slot]!;
+    return;
+  }
+  let before = heads[head]!;
+  while (next[before] !== slot) before = next[before]!;
+  next[before] = next[slot]!;
+}
+
+function widen<T extends Uint8Array | Uint32Array | Int32Array>(column: T, wider: T): T {
+  wider.set(column);
+  return wider;
+}

@@ -1,0 +1,64 @@
+import {
+  type AttributeChanges,
+  type Attributes,
+  type Context,
+  FsError,
+  type Time,
+} from '../../core/backend/index.js';
+import { AT, chmod, fchmod, fchownat, ftruncate, truncate, utimensat } from '../../core/system/files.js';
+import { useFsetid } from './caller.js';
+import type { Node } from './nodes.js';
+import type { OpenFile } from './open-file.js';
+import { at, offset, putDescriptorPath, putLong } from './scratch.js';
+import type { Share } from './share.js';
+import { attributes, fillAttributes, statDescriptor } from './stat.js';
+
+/** Leaves an id as it is, chown(2). */
+const SAME = 0xffffffff;
+/** Values of `tv_nsec`, utimensat(2). */
+const UTIME_NOW = 0x3fffffff;
+const UTIME_OMIT = 0x3ffffffe;
+
+/** Changing attributes. */
+export function setattrOperations(share: Share) {
+  return {
+    setattr(
+      node: Node,
+      changes: AttributeChanges,
+      file: OpenFile | undefined,
+      _context: Context,
+    ): Attributes {
+      const fd = share.descriptor(node);
+      const { uid, gid, mode, size, atime, mtime } = changes;
+      if (size !== undefined) {
+        useFsetid(changes.killSuidGid !== true);
+        succeed(file?.writable === true ? ftruncate(file.fd, size) : truncate(putDescriptorPath(fd), size));
+      }
+      useFsetid(true);
+      // The owner first: a change of it clears set-id bits, which a mode asked for at the same time may set.
+      if (uid !== undefined || gid !== undefined) {
+        succeed(fchownat(fd, at.empty, uid ?? SAME, gid ?? SAME, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
+      }
+      if (mode !== undefined) {
+        succeed(node.open === undefined ? chmod(putDescriptorPath(fd), mode) : fchmod(fd, mode));
+      }
+      if (atime !== undefined || mtime !== undefined) {
+        putTime(offset.times, atime);
+        putTime(offset.times + 16, mtime);
+        succeed(utimensat(fd, at.empty, at.times, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
+      }
+      succeed(statDescriptor(fd));
+      fillAttributes();
+      return attributes;
+    },
+  };
+}
+
+function succeed(code: number): void {
+  if (code < 0) throw FsError.of(-code);
+}
+
+function putTime(start: number, time: Time | 'now' | undefined): void {
+  putLong(start, typeof time === 'object' ? time.seconds : 0);
+  putLong(start + 8, time === undefined ? UTIME_OMIT : time === 'now' ? UTIME_NOW : time.nanoseconds);
+}

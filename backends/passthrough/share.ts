@@ -1,0 +1,218 @@
+import { type Entry, FileType, FsError, type Logger, UsageError } from '../../core/backend/index.js';
+import { AT, O, close, open, openat } from '../../core/system/files.js';
+import { MAX_HANDLE_BYTES, nameToHandleAt } from '../../core/system/file-handles.js';
+import { handleMount, isMountOf, type Mount, Mounts } from './mounts.js';
+import { type Node, Nodes } from './nodes.js';
+import type { Options } from './options.js';
+import { at, offset, putDescriptorPath, words } from './scratch.js';
+import {
+  attributes,
+  fillAttributes,
+  statDescriptor,
+  statInoHigh,
+  statInoLow,
+  statMode,
+  statMount,
+  statName,
+} from './stat.js';
+
+/** Times that a look-up is tried anew because the host renamed or replaced the file meanwhile. */
+const ATTEMPTS = 16;
+
+/** The refilled answer to lookup and creations. */
+const entry: Entry<Node> & { node: Node } = { node: undefined as never, attributes };
+
+/** A shared directory: what its operations have in common. */
+export class Share {
+  readonly options: Options;
+  readonly log: Logger;
+  readonly mounts: Mounts;
+  readonly nodes: Nodes;
+  readonly root: Node;
+
+  /** @throws UsageError where the directory can't be shared. */
+  constructor(options: Options, log: Logger) {
+    this.options = options;
+    this.log = log;
+    const fd = open(options.sharedDir, O.PATH | O.DIRECTORY);
+    if (fd < 0) throw refusal(options.sharedDir, FsError.of(-fd));
+    this.mounts = new Mounts(options.inodeFileHandles !== 'never', log);
+    const code = statDescriptor(fd);
+    if (code < 0) throw refusal(options.sharedDir, FsError.of(-code));
+    const mode = statMode();
+    const low = statInoLow();
+    const high = statInoHigh();
+    const mount = this.mounts.add(statMount(), fd, true, 0);
+    if (options.inodeFileHandles === 'mandatory' && mount.fd < 0) {
+      close(fd);
+      throw new UsageError(
+        `--inode-file-handles mandatory: ${options.sharedDir} gives no file handles; use prefer`,
+      );
+    }
+    const budget = mount.fd < 0 ? options.descriptors : Math.max(64, options.descriptors >>> 1);
+    this.nodes = new Nodes(this.mounts, options.cachedDescriptors, budget, log);
+    this.root = this.nodes.addByDescriptor(mount.index, mode, low, high, fd);
+  }
+
+  /** A descriptor of a node. @throws FsError ESTALE when the file is gone. */
+  descriptor(node: Node): number {
+    const fd = this.nodes.descriptor(node);
+    if (fd < 0) throw FsError.of(-fd);
+    return fd;
+  }
+
+  /**
+   * The node that a name stands for, and its attributes.
+   * @param parent the directory, of which `fd` is a descriptor
+   * @param name address of the name
+   */
+  find(parent: Node, fd: number, name: number): Entry<Node> | undefined {
+    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+      const code = statName(fd, name);
+      if (code < 0) {
+        if (code === -2) return undefined;
+        throw FsError.of(-code);
+      }
+      const mount = this.#mountOf(parent, fd, name);
+      if (mount === undefined) continue;
+      const node =
+        this.nodes.findAnchored(mount.index, statInoLow(), statInoHigh()) ?? this.#identify(mount, fd, name);
+      if (node === undefined) continue;
+      return this.entry(node, mount.index !== this.nodes.mountIndex(parent));
+    }
+    throw FsError.of('EAGAIN');
+  }
+
+  /** The node of a file just made and open as `fd`, and its attributes. */
+  adopt(parent: Node, fd: number): Entry<Node> {
+    const code = statDescriptor(fd);
+    if (code < 0) throw FsError.of(-code);
+    const mount = this.mounts.all[this.nodes.mountIndex(parent)]!;
+    const known = this.nodes.findAnchored(mount.index, statInoLow(), statInoHigh());
+    const node = known ?? this.#identifyDescriptor(mount, fd, -1);
+    return this.entry(node, false);
+  }
+
+  /** The answer for a node whose stat result is in the scratch. */
+  entry(node: Node, submount: boolean): Entry<Node> {
+    fillAttributes();
+    attributes.submount = submount && this.options.submounts === 'announce' && isDirectory(attributes.mode);
+    entry.node = node;
+    return entry;
+  }
+
+  close(): void {
+    this.nodes.close();
+    this.mounts.close();
+  }
+
+  /** The mount of what was just stat'ed, or nothing where the host changed it meanwhile. */
+  #mountOf(parent: Node, fd: number, name: number): Mount | undefined {
+    const own = this.mounts.all[this.nodes.mountIndex(parent)]!;
+    const id = statMount();
+    if (id === own.id) return own;
+    if (this.options.submounts === 'refuse') throw FsError.of('EXDEV');
+    const known = this.mounts.find(id);
+    if (known !== undefined) return known;
+    const directory = isDirectory(statMode());
+    const found = openat(fd, name, O.PATH | O.NOFOLLOW, 0);
+    if (found < 0) return undefined;
+    try {
+      if (statDescriptor(found) < 0 || statMount() !== id) return undefined;
+      return this.mounts.add(id, found, directory, this.mounts.all.length);
+    } finally {
+      close(found);
+    }
+  }
+
+  /** The node of what was just stat'ed, known or new; nothing where the name now stands for something else. */
+  #identify(mount: Mount, fd: number, name: number): Node | undefined {
+    if (mount.fd >= 0) {
+      const code = takeHandle(fd, name, 0);
+      if (code < 0) {
+        if (code === -2) return undefined;
+      } else if (!isMountOf(handleMount(), mount.id)) return undefined;
+      else {
+        const known = this.nodes.findByHandle(mount.index);
+        if (known !== undefined && this.nodes.hasIno(known, statInoLow(), statInoHigh())) {
+          this.nodes.warm(known);
+          return known;
+        }
+        if (known === undefined && handleNames(statInoLow(), statInoHigh())) {
+          return this.nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
+        }
+      }
+    }
+    const found = openat(fd, name, O.PATH | O.NOFOLLOW, 0);
+    if (found < 0) return undefined;
+    if (statDescriptor(found) < 0 || statMount() !== mount.id) {
+      close(found);
+      return undefined;
+    }
+    const known = this.nodes.findAnchored(mount.index, statInoLow(), statInoHigh());
+    if (known !== undefined) {
+      close(found);
+      return known;
+    }
+    return this.#identifyDescriptor(mount, found, found);
+  }
+
+  /**
+   * The node of a file of which `fd` is a descriptor and whose stat result is in the scratch.
+   * @param own a descriptor of O_PATH to keep or close, or -1.
+   */
+  #identifyDescriptor(mount: Mount, fd: number, own: number): Node {
+    if (mount.fd >= 0 && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0) {
+      if (own >= 0) close(own);
+      return (
+        this.nodes.findByHandle(mount.index) ??
+        this.nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh())
+      );
+    }
+    const kept = own >= 0 ? own : openat(AT.FDCWD, putDescriptorPath(fd), O.PATH, 0);
+    if (kept < 0) throw FsError.of(-kept);
+    return this.nodes.addByDescriptor(mount.index, statMode(), statInoLow(), statInoHigh(), kept);
+  }
+}
+
+function refusal(directory: string, error: FsError): UsageError {
+  if (error.code === 'ENOENT') return new UsageError(`--shared-dir ${directory}: no such directory`);
+  if (error.code === 'ENOTDIR') return new UsageError(`--shared-dir ${directory}: not a directory`);
+  return new UsageError(`--shared-dir ${directory}: cannot be opened (${error.code})`);
+}
+
+function isDirectory(mode: number): boolean {
+  return (mode & FileType.MASK) === FileType.DIRECTORY;
+}
+
+/** Takes a file's handle into the scratch. @returns 0 or minus the errno. */
+export function takeHandle(fd: number, name: number, flags: number): number {
+  words[offset.handle >>> 2] = MAX_HANDLE_BYTES;
+  const code = nameToHandleAt(fd, name, at.handle, at.mountId, flags);
+  // Types above 255 are nobody's (Linux `include/linux/exportfs.h`) and have no room in a node's description.
+  return code >= 0 && words[(offset.handle >>> 2) + 1]! > 255 ? -95 : code;
+}
+
+/** Handle types that contain the inode number: `FILEID_INO32_GEN` (ext4; tmpfs puts 64 bits there), xfs, btrfs. */
+const INO32_GEN = 1;
+const XFS_INO64_GEN = 0x81;
+const BTRFS = 0x4d;
+
+/**
+ * Whether the handle in the scratch shows by itself that it belongs to the inode that was stat'ed: the two are taken
+ * by two calls, between which the host may have renamed something else to the name.
+ */
+function handleNames(inoLow: number, inoHigh: number): boolean {
+  const from = (offset.handle >>> 2) + 2;
+  const count = words[offset.handle >>> 2]! >>> 2;
+  switch (words[(offset.handle >>> 2) + 1]) {
+    case INO32_GEN:
+      if (count === 2) return words[from] === inoLow && inoHigh === 0;
+      return count === 3 && words[from + 1] === inoLow && words[from + 2] === inoHigh;
+    case XFS_INO64_GEN:
+    case BTRFS:
+      return words[from] === inoLow && words[from + 1] === inoHigh;
+    default:
+      return false;
+  }
+}

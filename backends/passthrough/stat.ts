@@ -1,0 +1,116 @@
+import { type Attributes, makeDevice } from '../../core/backend/index.js';
+import { AT, STATX, statx } from '../../core/system/files.js';
+import { at, bytes, getLong, getSignedLong, offset, words } from './scratch.js';
+
+/** Offsets in `struct statx`, <linux/stat.h>. */
+const MASK = offset.statx;
+const BLKSIZE = offset.statx + 4;
+const NLINK = offset.statx + 16;
+const UID = offset.statx + 20;
+const GID = offset.statx + 24;
+const MODE = offset.statx + 28;
+const INO = offset.statx + 32;
+const SIZE = offset.statx + 40;
+const BLOCKS = offset.statx + 48;
+const ATIME = offset.statx + 64;
+const BTIME = offset.statx + 80;
+const CTIME = offset.statx + 96;
+const MTIME = offset.statx + 112;
+const RDEV_MAJOR = offset.statx + 128;
+const RDEV_MINOR = offset.statx + 132;
+const DEV_MAJOR = offset.statx + 136;
+const DEV_MINOR = offset.statx + 140;
+const MOUNT_ID = offset.statx + 144;
+
+const WANTED = STATX.BASIC | STATX.BTIME | STATX.MNT_ID;
+const NAMED = AT.SYMLINK_NOFOLLOW | AT.NO_AUTOMOUNT;
+const ITSELF = AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW;
+
+/** Stats a name in a directory, without following it. @returns 0 or minus the errno; the functions below read the result. */
+export function statName(parentFd: number, name: number): number {
+  return statx(parentFd, name, NAMED, WANTED, at.statx);
+}
+
+/** Stats what a descriptor stands for. */
+export function statDescriptor(fd: number): number {
+  return statx(fd, at.empty, ITSELF, WANTED, at.statx);
+}
+
+export function statMode(): number {
+  return bytes[MODE]! | (bytes[MODE + 1]! << 8);
+}
+
+export function statLinks(): number {
+  return words[NLINK >>> 2]!;
+}
+
+export function statInoLow(): number {
+  return words[INO >>> 2]!;
+}
+
+export function statInoHigh(): number {
+  return words[(INO >>> 2) + 1]!;
+}
+
+/** Number of the device that holds the file. */
+export function statDevice(): number {
+  return words[DEV_MAJOR >>> 2]! * 2 ** 32 + words[DEV_MINOR >>> 2]!;
+}
+
+/** What tells mounts apart: the mount id, or before Linux 5.8 the device. */
+export function statMount(): number {
+  return (words[MASK >>> 2]! & STATX.MNT_ID) !== 0 ? getLong(MOUNT_ID) : statDevice();
+}
+
+/** The refilled answer to getattr and lookup. Ids of owners are still the host's. */
+export const attributes: Attributes & { uid: number; gid: number } = {
+  mode: 0,
+  ino: 1,
+  size: 0,
+  blocks: 0,
+  nlink: 1,
+  uid: 0,
+  gid: 0,
+  rdev: 0,
+  blksize: 4096,
+  atime: 0,
+  atimeNsec: 0,
+  mtime: 0,
+  mtimeNsec: 0,
+  ctime: 0,
+  ctimeNsec: 0,
+  btime: undefined,
+  btimeNsec: undefined,
+  submount: false,
+};
+
+/** Reads the stat result into {@link attributes}. */
+export function fillAttributes(): void {
+  const a = attributes;
+  a.mode = statMode();
+  const high = statInoHigh();
+  a.ino = high < 0x200000 ? high * 2 ** 32 + statInoLow() : (BigInt(high) << 32n) | BigInt(statInoLow());
+  a.size = getLong(SIZE);
+  a.blocks = getLong(BLOCKS);
+  a.nlink = statLinks();
+  a.uid = words[UID >>> 2]!;
+  a.gid = words[GID >>> 2]!;
+  const major = words[RDEV_MAJOR >>> 2]!;
+  const minor = words[RDEV_MINOR >>> 2]!;
+  a.rdev = major === 0 && minor === 0 ? 0 : makeDevice(major, minor);
+  a.blksize = words[BLKSIZE >>> 2]!;
+  a.atime = getSignedLong(ATIME);
+  a.atimeNsec = words[(ATIME + 8) >>> 2]!;
+  a.mtime = getSignedLong(MTIME);
+  a.mtimeNsec = words[(MTIME + 8) >>> 2]!;
+  a.ctime = getSignedLong(CTIME);
+  a.ctimeNsec = words[(CTIME + 8) >>> 2]!;
+  if ((words[MASK >>> 2]! & STATX.BTIME) !== 0) {
+    a.btime = getSignedLong(BTIME);
+    a.btimeNsec = words[(BTIME + 8) >>> 2]!;
+  } else {
+    a.btime = undefined;
+    a.btimeNsec = undefined;
+  }
+  a.submount = false;
+}
