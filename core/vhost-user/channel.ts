@@ -5,6 +5,11 @@ const EAGAIN = 11;
 const EINTR = 4;
 const ECONNRESET = 104;
 
+/** The stream itself failed: the front-end is gone, or does not do its part. */
+export class ChannelError extends Error {
+  override readonly name = 'ChannelError';
+}
+
 /** One message as it came from the stream. */
 export interface RawMessage {
   readonly header: Header;
@@ -50,7 +55,7 @@ export class Channel {
     const sent = this.#connection.send(bytes);
     if (sent === bytes.length) return;
     const reason = sent < 0 && sent !== -EAGAIN ? `errno ${-sent}` : 'it does not read its replies';
-    this.end(new Error(`cannot send to the front-end: ${reason}`));
+    this.end(new ChannelError(`cannot send to the front-end: ${reason}`));
   }
 
   /** Closes the connection and what came with an unfinished message. Idempotent. */
@@ -90,7 +95,7 @@ export class Channel {
       if (gone && !within) this.end();
       else
         this.end(
-          new ProtocolError(gone ? 'the connection ended within a message' : `recvmsg: errno ${-count}`),
+          new ChannelError(gone ? 'the connection ended within a message' : `recvmsg: errno ${-count}`),
         );
       return false;
     }

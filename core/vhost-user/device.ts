@@ -1,6 +1,6 @@
 import { AddressSpace, DirtyLog, type Message } from '../memory/index.js';
 import { Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
-import { Channel, type ChannelReceiver, type RawMessage } from './channel.js';
+import { Channel, ChannelError, type ChannelReceiver, type RawMessage } from './channel.js';
 import type { Log } from './log.js';
 import { MemoryTable, type TableChange } from './memory-table.js';
 import {
@@ -21,7 +21,7 @@ import {
   ProtocolFeature,
   Request,
 } from './messages.js';
-import { keep, Vring, type VringAddresses } from './vring.js';
+import { keep, Vring } from './vring.js';
 
 /** What serves the requests of one front-end: the FUSE side. */
 export interface DeviceSession {
@@ -47,6 +47,9 @@ export interface DeviceOptions {
 }
 
 const DEFAULT_DRAIN_TIMEOUT = 15_000;
+
+/** A front-end that is told "no" more often than this has lost its way, and would fill the log. */
+const MAX_REFUSALS = 100;
 
 /** What the device can do. The packed ring would be one more bit here, and another kind of queue in `Vring`. */
 const FEATURES =
@@ -91,6 +94,7 @@ export class VhostUserDevice implements ChannelReceiver {
   #requestFd: OwnedFd | undefined;
   #end!: () => void;
   #handling: Promise<void> | undefined;
+  #refusals = 0;
 
   /** Takes the connection over. */
   constructor(connection: UnixConnection, options: DeviceOptions) {
@@ -127,8 +131,14 @@ export class VhostUserDevice implements ChannelReceiver {
   }
 
   onEnd(error: Error | undefined): void {
-    if (error !== undefined)
+    if (error instanceof ProtocolError || error instanceof ChannelError) {
       this.#log.warn({ reason: error.message }, 'the connection to the front-end was closed');
+    } else if (error !== undefined) {
+      this.#log.error(
+        { err: error },
+        'the connection to the front-end was closed after an error of this program',
+      );
+    }
     void this.#release();
   }
 
@@ -153,20 +163,15 @@ export class VhostUserDevice implements ChannelReceiver {
     else if (this.#wantsAck(header)) this.#reply(header, encodeU64(0));
   }
 
-  /** An error is acknowledged where the front-end asked for that; else the connection ends, since it can't know. */
+  /** An error is acknowledged where the front-end can be told; else the connection ends. */
   #refuse(header: Header, error: unknown): void {
-    if (!(error instanceof ProtocolError)) throw error;
-    const reason = error.message;
-    if (header.request === Request.GET_CONFIG) {
-      // "vhost-user back-end uses zero length of payload to indicate an error to the vhost-user front-end"
-      this.#log.warn({ reason }, 'a message of the front-end was refused');
-      this.#reply(header, new Uint8Array(0));
-    } else if (!hasReply(header.request) && this.#wantsAck(header)) {
-      this.#log.warn({ reason }, 'a message of the front-end was refused');
-      this.#reply(header, encodeU64(1));
-    } else {
-      throw error;
-    }
+    const config = header.request === Request.GET_CONFIG;
+    const answerable = config || (!hasReply(header.request) && this.#wantsAck(header));
+    this.#refusals += 1;
+    if (!(error instanceof ProtocolError) || !answerable || this.#refusals > MAX_REFUSALS) throw error;
+    this.#log.warn({ reason: error.message }, 'a message of the front-end was refused');
+    // "vhost-user back-end uses zero length of payload to indicate an error" (GET_CONFIG)
+    this.#reply(header, config ? new Uint8Array(0) : encodeU64(1));
   }
 
   #wantsAck(header: Header): boolean {
@@ -205,12 +210,13 @@ export class VhostUserDevice implements ChannelReceiver {
         this.#memory.add(message.region, fds[0]!);
         return undefined;
       case 'REM_MEM_REG':
-        return this.#withoutRequests(this.#vrings, this.#memory.prepareRemoval(message.region));
+        return this.#withoutRequests(this.#memory.prepareRemoval(message.region));
       case 'SET_VRING_NUM':
         this.#vring(message).setSize(message.num);
         return undefined;
       case 'SET_VRING_ADDR':
-        return this.#setAddresses(this.#vring(message), message);
+        this.#vring(message).setAddresses(message);
+        return undefined;
       case 'SET_VRING_BASE':
         this.#vring(message).setBase(message.num);
         return undefined;
@@ -270,23 +276,17 @@ export class VhostUserDevice implements ChannelReceiver {
       for (const vring of this.#vrings) vring.setEnabled(true);
   }
 
-  #setAddresses(vring: Vring, addresses: VringAddresses): Answer | Promise<Answer> {
-    if (vring.running) return this.#withoutRequests([vring], () => vring.setAddresses(addresses));
-    vring.setAddresses(addresses);
-    return undefined;
-  }
-
   #setMemoryTable(change: TableChange): Answer | Promise<Answer> {
     if (!change.removes) {
       change.apply();
       return undefined;
     }
-    return this.#withoutRequests(this.#vrings, () => change.apply());
+    return this.#withoutRequests(() => change.apply());
   }
 
   /** Does what no request in flight may see: takes no new ones, waits for the others, and goes on afterwards. */
-  async #withoutRequests(vrings: readonly Vring[], apply: () => void): Promise<Answer> {
-    const running = vrings.filter((vring) => vring.running);
+  async #withoutRequests(apply: () => void): Promise<Answer> {
+    const running = this.#vrings.filter((vring) => vring.running);
     for (const vring of running) vring.pause();
     await this.#drain(running);
     for (const vring of running) vring.suspend();

@@ -65,8 +65,7 @@ export class VhostUserServer {
     const server = new VhostUserServer(options);
     const { socket } = options;
     if ('path' in socket) server.#listen(bindSocket(socket.path, options));
-    else if (isListening(socket.fd)) server.#listen(UnixListener.adopt(socket.fd));
-    else server.#adoptConnection(socket.fd);
+    else server.#adopt(socket.fd);
     return server;
   }
 
@@ -90,6 +89,19 @@ export class VhostUserServer {
   #listen(listener: UnixListener): void {
     this.#listener = listener;
     this.#watch = watch(listener.fd, () => this.#accept(listener));
+  }
+
+  #adopt(fd: number): void {
+    let listening: boolean;
+    try {
+      listening = isListening(fd);
+    } catch (error) {
+      throw new ListenError(`--fd ${fd}: not an open socket; pass one that listens or is connected`, {
+        cause: error,
+      });
+    }
+    if (listening) this.#listen(UnixListener.adopt(fd));
+    else this.#serve(UnixConnection.adopt(fd));
   }
 
   #stopListening(): void {
@@ -117,18 +129,15 @@ export class VhostUserServer {
     }
   }
 
-  #adoptConnection(fd: number): void {
-    try {
-      this.#serve(UnixConnection.adopt(fd));
-    } catch (error) {
-      throw new ListenError(`--fd ${fd}: not an open unix socket (${(error as Error).message})`, {
-        cause: error,
-      });
-    }
-  }
-
   #serve(connection: UnixConnection): void {
-    const device = new VhostUserDevice(connection, this.#options);
+    let device: VhostUserDevice;
+    try {
+      device = new VhostUserDevice(connection, this.#options);
+    } catch (error) {
+      this.#log.error({ err: error }, 'cannot serve a front-end');
+      connection.close();
+      return;
+    }
     this.#devices.add(device);
     this.#log.info({ connections: this.#devices.size }, 'a front-end connected');
     void this.#forgetWhenEnded(device);
