@@ -1,0 +1,403 @@
+import {
+  type Attributes,
+  type AttributeChanges,
+  type Context,
+  type Created,
+  type Entry,
+  FileType,
+  FsError,
+  ModeBits,
+  RenameFlags,
+  type Steps,
+  wait,
+} from '../../core/backend/index.js';
+import { copyUp, signed } from './copy-up.js';
+import { DAEMON } from './layer.js';
+import { isEmpty } from './listing.js';
+import type { OverlayNode } from './node.js';
+import type { Seen, Union } from './union.js';
+
+const DEFAULT_ACL = 'system.posix_acl_default';
+
+/** Makes something in a directory of the upper, under the caller's credentials. */
+export type Make<E extends Entry<object>> = (directory: object, name: string) => E | Promise<E>;
+
+/** Creates a name that the union does not show; over a whiteout by way of the work area. */
+export function* create<E extends Entry<object>>(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  make: Make<E>,
+): Steps<{ made: E; node: OverlayNode; attributes: Attributes }> {
+  const { layer, marks, work } = union.writable();
+  if (union.isReserved(parent, name)) throw FsError.of('EINVAL');
+  const there = yield* union.find(parent, name);
+  if (there !== undefined) {
+    union.settle(there.node);
+    throw FsError.of('EEXIST');
+  }
+  yield* wait(copyUp(union, parent));
+  const directory = parent.upper!;
+  const found = yield* wait(marks.find(layer, directory, name));
+  if (found !== undefined && found !== 'whiteout') {
+    layer.drop(found.node);
+    throw FsError.of('EEXIST');
+  }
+  let made: E;
+  if (found === 'whiteout' && marks.inPlace) made = yield* createOverWhiteout(union, parent, name, make);
+  else {
+    made = { ...(yield* wait(make(directory, name))) };
+    layer.keep(made);
+    if (isDirectory(made) && parent.lowers.length > 0) yield* wait(marks.setOpaque(layer, made.node));
+    work.reached('create-made');
+    if (found === 'whiteout') yield* wait(marks.removeWhiteout(layer, directory, name));
+  }
+  const attributes = { ...made.attributes };
+  const node = union.created(parent, name, made.node, attributes);
+  layer.drop(made.node);
+  return { made, node, attributes };
+}
+
+function isDirectory(entry: Entry<object>): boolean {
+  return (entry.attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+}
+
+/**
+ * The new node is made in a directory of the work area that passes on the same group and ACL as the real parent,
+ * then takes the whiteout's place in one rename (a directory by exchange, as it cannot replace a device).
+ */
+function* createOverWhiteout<E extends Entry<object>>(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  make: Make<E>,
+): Steps<E> {
+  const { layer, marks, work } = union.writable();
+  const nursery = work.temporary();
+  const cradle = layer.keep({
+    ...(yield* wait(layer.backend.mkdir!(work.directory, nursery, 0o700, DAEMON))),
+  });
+  try {
+    yield* inheritLike(union, parent.upper!, cradle.node);
+    const made = { ...(yield* wait(make(cradle.node, 'new'))) };
+    layer.keep(made);
+    if (isDirectory(made)) yield* wait(marks.setOpaque(layer, made.node));
+    work.reached('create-made');
+    if (isDirectory(made)) yield* wait(work.exchange(cradle.node, 'new', parent.upper!, name));
+    else yield* wait(work.rename(cradle.node, 'new', parent.upper!, name, 0));
+    work.reached('create-renamed');
+    return made;
+  } finally {
+    layer.drop(cradle.node);
+    yield* work.remove(nursery);
+  }
+}
+
+/** Gives a temporary directory what its children inherit: the set-group-id bit with the group, and the default ACL. */
+function* inheritLike(union: Union, from: object, to: object): Steps<void> {
+  const { layer } = union.writable();
+  const { backend } = layer;
+  const { mode, gid = 0 } = yield* wait(backend.getattr(from, undefined, DAEMON));
+  if ((mode & ModeBits.SETGID) !== 0) {
+    yield* wait(backend.setattr?.(to, { gid }, undefined, DAEMON));
+    yield* wait(backend.setattr?.(to, { mode: ModeBits.SETGID | 0o700 }, undefined, DAEMON));
+  }
+  if (backend.getxattr === undefined || backend.setxattr === undefined) return;
+  let acl: Uint8Array | undefined;
+  try {
+    acl = yield* wait(backend.getxattr(from, DEFAULT_ACL, DAEMON));
+  } catch (error) {
+    if (error instanceof FsError && error.code === 'EOPNOTSUPP') return;
+    throw error;
+  }
+  if (acl !== undefined) yield* wait(backend.setxattr(to, DEFAULT_ACL, acl, 0, false, DAEMON));
+}
+
+/** The node at a name that a change takes away, or ENOENT. */
+function* existing(union: Union, parent: OverlayNode, name: string): Steps<Seen> {
+  const seen = yield* union.find(parent, name);
+  if (seen === undefined) throw FsError.of('ENOENT');
+  return seen;
+}
+
+export function* unlink(union: Union, parent: OverlayNode, name: string): Steps<void> {
+  const { layer, work } = union.writable();
+  const { node, attributes } = yield* existing(union, parent, name);
+  if (node.isDirectory) throw FsError.of('EISDIR');
+  yield* prepareLinks(union, node, attributes);
+  yield* wait(copyUp(union, parent));
+  const wasInUpper = yield* hasUpper(union, parent, name);
+  if (yield* union.existsBelow(parent, name)) yield* hide(union, parent, name, wasInUpper);
+  else yield* wait(layer.backend.unlink!(parent.upper!, name, DAEMON));
+  work.reached('unlink-done');
+  yield* afterUnlink(union, node, parent, name, wasInUpper);
+}
+
+/** A lower file with other names is copied up and indexed first, so that their link count can follow. */
+function* prepareLinks(union: Union, node: OverlayNode, attributes: Attributes): Steps<void> {
+  const { layer } = union.writable();
+  if (node.upper === undefined && (attributes.nlink ?? 1) > 1 && layer.backend.link !== undefined) {
+    yield* wait(copyUp(union, node));
+  }
+}
+
+function* hasUpper(union: Union, parent: OverlayNode, name: string): Steps<boolean> {
+  const { layer, marks } = union.writable();
+  const found = yield* wait(marks.find(layer, parent.upper!, name));
+  if (found === undefined || found === 'whiteout') return false;
+  layer.drop(found.node);
+  return true;
+}
+
+/** Puts a whiteout at a name, in one step where something is there. */
+function* hide(union: Union, parent: OverlayNode, name: string, occupied: boolean): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  const directory = parent.upper!;
+  if (!marks.inPlace) {
+    yield* wait(marks.addWhiteout(layer, directory, name));
+    work.reached('whiteout-added');
+    if (occupied) yield* wait(layer.backend.unlink!(directory, name, DAEMON));
+  } else if (occupied) {
+    const temporary = work.temporary();
+    yield* wait(marks.addWhiteout(layer, work.directory, temporary));
+    work.reached('whiteout-made');
+    yield* wait(work.rename(work.directory, temporary, directory, name, 0));
+  } else yield* wait(marks.addWhiteout(layer, directory, name));
+}
+
+/** A name of a node is gone: its other names, its link count and its index entry follow. */
+function* afterUnlink(
+  union: Union,
+  node: OverlayNode,
+  parent: OverlayNode,
+  name: string,
+  wasInUpper: boolean,
+): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  if (node.indexed && node.upper !== undefined) {
+    if (!wasInUpper) node.linkDelta -= 1;
+    const { nlink = 1 } = yield* wait(layer.backend.getattr(node.upper, undefined, DAEMON));
+    if (nlink + node.linkDelta <= 0) {
+      yield* work.removeIndexed(node.identity);
+      node.indexed = false;
+      node.linkDelta = 0;
+    } else yield* wait(marks.set(layer, node.upper, 'nlink', `U${signed(node.linkDelta)}`));
+  }
+  if (node.parent === parent && node.name === name) {
+    union.move(node, undefined, name);
+  }
+  union.settle(node);
+}
+
+export function* rmdir(union: Union, parent: OverlayNode, name: string): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  const { node } = yield* existing(union, parent, name);
+  if (!node.isDirectory) throw FsError.of('ENOTDIR');
+  const { empty } = yield* isEmpty(union, node);
+  if (!empty) throw FsError.of('ENOTEMPTY');
+  yield* wait(copyUp(union, parent));
+  const directory = parent.upper!;
+  const below = yield* union.existsBelow(parent, name);
+  if (node.upper === undefined) yield* wait(marks.addWhiteout(layer, directory, name));
+  else if (!below) yield* work.discard(directory, name);
+  else if (marks.inPlace) {
+    const temporary = work.temporary();
+    yield* wait(marks.addWhiteout(layer, work.directory, temporary));
+    work.reached('whiteout-made');
+    yield* wait(work.exchange(work.directory, temporary, directory, name));
+    work.reached('rmdir-exchanged');
+    yield* work.remove(temporary);
+  } else {
+    yield* wait(marks.addWhiteout(layer, directory, name));
+    yield* work.discard(directory, name);
+  }
+  work.reached('rmdir-done');
+  union.move(node, undefined, name);
+  union.settle(node);
+}
+
+/** Adds a name to a node, in the upper. */
+export function* link(
+  union: Union,
+  node: OverlayNode,
+  parent: OverlayNode,
+  name: string,
+  context: Context,
+): Steps<Seen> {
+  const { layer, marks } = union.writable();
+  const { link: makeLink } = layer.backend;
+  if (makeLink === undefined) throw FsError.of('EPERM');
+  yield* wait(copyUp(union, node));
+  const target = node.upper!;
+  yield* create(union, parent, name, (directory, newName) =>
+    makeLink.call(layer.backend, target, directory, newName, context),
+  );
+  if (node.indexed) yield* wait(marks.set(layer, target, 'nlink', `U${signed(node.linkDelta)}`));
+  return { node, attributes: { ...(yield* wait(layer.backend.getattr(target, undefined, DAEMON))) } };
+}
+
+/** Creates a file without a name, to be linked in later or never. */
+export function* tmpfile(
+  union: Union,
+  parent: OverlayNode,
+  mode: number,
+  flags: number,
+  context: Context,
+): Steps<{ made: Created<object, unknown>; node: OverlayNode; attributes: Attributes }> {
+  const { layer } = union.writable();
+  if (layer.backend.tmpfile === undefined) throw FsError.of('EOPNOTSUPP');
+  yield* wait(copyUp(union, parent));
+  const made = layer.keep({
+    ...(yield* wait(layer.backend.tmpfile(parent.upper!, mode, flags, context))),
+  });
+  const attributes = { ...made.attributes };
+  const node = union.created(parent, '', made.node, attributes);
+  union.move(node, undefined, '');
+  layer.drop(made.node);
+  return { made, node, attributes };
+}
+
+export function* rename(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  newParent: OverlayNode,
+  newName: string,
+  flags: number,
+): Steps<void> {
+  if (union.isReserved(newParent, newName)) throw FsError.of('EINVAL');
+  const source = yield* existing(union, parent, name);
+  const target = yield* union.find(newParent, newName);
+  const exchange = (flags & RenameFlags.EXCHANGE) !== 0;
+  if ((flags & RenameFlags.WHITEOUT) !== 0) throw FsError.of('EINVAL');
+  if (target === undefined && exchange) throw FsError.of('ENOENT');
+  if (target !== undefined) {
+    if ((flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
+    if (target.node === source.node) return;
+    if (!exchange) yield* checkReplaceable(union, source.node, target.node);
+  }
+  checkRedirect(union, source.node);
+  if (exchange) checkRedirect(union, target!.node);
+  yield* wait(copyUp(union, source.node));
+  if (exchange) yield* wait(copyUp(union, target!.node));
+  else if (target !== undefined) yield* prepareLinks(union, target.node, target.attributes);
+  yield* wait(copyUp(union, parent));
+  yield* wait(copyUp(union, newParent));
+  const belowOld = yield* union.existsBelow(parent, name);
+  const belowNew = yield* union.existsBelow(newParent, newName);
+  yield* markMoved(union, source.node, parent === newParent, belowNew || newParent.lowers.length > 0);
+  if (exchange) {
+    yield* markMoved(union, target!.node, parent === newParent, belowOld || parent.lowers.length > 0);
+    yield* wait(union.writable().work.exchange(parent.upper!, name, newParent.upper!, newName));
+    yield* becomeImpure(union, parent, target!.node);
+  } else {
+    yield* replace(union, parent, name, newParent, newName, source.node, target?.node, belowOld);
+  }
+  yield* becomeImpure(union, newParent, source.node);
+  union.writable().work.reached('rename-done');
+  if (exchange) union.move(target!.node, parent, name);
+  union.move(source.node, newParent, newName);
+}
+
+function* checkReplaceable(union: Union, source: OverlayNode, target: OverlayNode): Steps<void> {
+  if (target.isDirectory) {
+    if (!source.isDirectory) throw FsError.of('EISDIR');
+    const { empty } = yield* isEmpty(union, target);
+    if (!empty) throw FsError.of('ENOTEMPTY');
+  } else if (source.isDirectory) throw FsError.of('ENOTDIR');
+}
+
+/** A directory with lowers moves by a redirect, or not at all: the caller (`mv`) then copies it. */
+function checkRedirect(union: Union, node: OverlayNode): void {
+  if (node.isDirectory && node.lowers.length > 0 && !union.redirectDir) throw FsError.of('EXDEV');
+}
+
+/** Tells the directory, before it moves, where its lowers are, or that it has none. */
+function* markMoved(union: Union, node: OverlayNode, sameParent: boolean, wouldMerge: boolean): Steps<void> {
+  if (!node.isDirectory) return;
+  const { layer, marks, work } = union.writable();
+  if (node.lowers.length > 0) {
+    const redirect =
+      sameParent && node.redirect?.startsWith('/') !== true
+        ? (node.redirect ?? node.name)
+        : union.lowerPath(node);
+    yield* wait(marks.set(layer, node.upper!, 'redirect', redirect));
+    node.redirect = redirect;
+  } else if (wouldMerge) yield* wait(marks.setOpaque(layer, node.upper!));
+  work.reached('rename-marked');
+}
+
+function* becomeImpure(union: Union, parent: OverlayNode, moved: OverlayNode): Steps<void> {
+  if (parent.impure || moved.identity.startsWith('0:')) return;
+  const { layer, marks } = union.writable();
+  yield* wait(marks.set(layer, parent.upper!, 'impure', 'y'));
+  parent.impure = true;
+}
+
+/** The rename itself, with a whiteout left behind where a lower would show through. */
+function* replace(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  newParent: OverlayNode,
+  newName: string,
+  source: OverlayNode,
+  target: OverlayNode | undefined,
+  needsWhiteout: boolean,
+): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  const from = parent.upper!;
+  const to = newParent.upper!;
+  if (target?.isDirectory === true && target.upper !== undefined) {
+    const { bare } = yield* isEmpty(union, target);
+    if (!bare && marks.inPlace) yield* clear(union, newParent, newName, target);
+    else if (!bare) {
+      yield* wait(marks.addWhiteout(layer, to, newName));
+      yield* work.discard(to, newName);
+    }
+  }
+  const found = yield* wait(marks.find(layer, to, newName));
+  const targetInUpper = found !== undefined && found !== 'whiteout';
+  if (targetInUpper) layer.drop(found.node);
+  if (!marks.inPlace) {
+    if (needsWhiteout) yield* wait(marks.addWhiteout(layer, from, name));
+    work.reached('whiteout-added');
+    yield* wait(work.rename(from, name, to, newName, 0));
+    work.reached('rename-renamed');
+    if (found === 'whiteout') yield* wait(marks.removeWhiteout(layer, to, newName));
+  } else if (found === 'whiteout' && source.isDirectory) {
+    yield* wait(work.exchange(from, name, to, newName));
+    work.reached('rename-renamed');
+    if (!needsWhiteout) yield* wait(marks.removeWhiteout(layer, from, name));
+  } else {
+    yield* wait(work.rename(from, name, to, newName, needsWhiteout ? RenameFlags.WHITEOUT : 0));
+    work.reached('rename-renamed');
+  }
+  if (target === undefined) return;
+  if (target.isDirectory) {
+    union.move(target, undefined, newName);
+    union.settle(target);
+  } else yield* afterUnlink(union, target, newParent, newName, targetInUpper);
+}
+
+/** Swaps an empty-looking directory full of whiteouts for an opaque empty one, which shows the same. */
+function* clear(union: Union, parent: OverlayNode, name: string, target: OverlayNode): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  const temporary = work.temporary();
+  const entry = layer.keep({
+    ...(yield* wait(layer.backend.mkdir!(work.directory, temporary, 0o700, DAEMON))),
+  });
+  try {
+    yield* wait(marks.setOpaque(layer, entry.node));
+    const { mode, uid = 0, gid = 0 } = yield* wait(layer.backend.getattr(target.upper!, undefined, DAEMON));
+    const owner: AttributeChanges = { uid, gid };
+    const permissions: AttributeChanges = { mode: mode & ModeBits.PERMISSIONS };
+    yield* wait(layer.backend.setattr?.(entry.node, owner, undefined, DAEMON));
+    yield* wait(layer.backend.setattr?.(entry.node, permissions, undefined, DAEMON));
+    yield* wait(work.exchange(work.directory, temporary, parent.upper!, name));
+    work.reached('clear-exchanged');
+  } finally {
+    layer.drop(entry.node);
+  }
+  yield* work.remove(temporary);
+}

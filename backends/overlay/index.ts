@@ -1,0 +1,84 @@
+/**
+ * The overlay backend: a writable upper over read-only lowers, each any backend, with the semantics and on-disk format of Linux
+ * overlayfs. `union.ts` finds what is where, `copy-up.ts` and `changes.ts` change it, `marks.ts` knows how layers record
+ * whiteouts, `work-area.ts` where changes are prepared.
+ */
+import { z } from 'zod';
+import { type BackendSpec, definePlugin, UsageError } from '../../core/backend/index.js';
+import { Overlay } from './backend.js';
+import { LAYERS_MAX } from './layer.js';
+
+export { Overlay, type OverlaySettings } from './backend.js';
+
+/** `TYPE`, `TYPE:PATH` on the command line, a whole specification in a configuration file. */
+const layerSpec = z.union([
+  z.string().min(1),
+  z.looseObject({ type: z.string().min(1).describe('backend of the layer') }),
+]);
+
+const path = z.string().regex(/^(\/?[^/]+)*\/?$/, 'a path within the upper, such as /upper');
+
+const options = z.strictObject({
+  lowers: z
+    .array(layerSpec)
+    .min(1)
+    .max(LAYERS_MAX - 1)
+    .describe('read-only layers, top first')
+    .meta({ placeholder: 'LAYER' }),
+  upper: layerSpec
+    .optional()
+    .describe('writable layer; without one the export is read-only')
+    .meta({ placeholder: 'LAYER' }),
+  upperPath: path.default('/').describe("directory of the upper's backend that holds the changes"),
+  workPath: path
+    .optional()
+    .describe("directory of the upper's backend for temporaries; default: hidden in the upper's root"),
+  redirectDir: z
+    .boolean()
+    .default(true)
+    .describe('directories of lower layers can be renamed (else EXDEV, and mv copies)'),
+  xattrs: z
+    .enum(['trusted', 'user'])
+    .default('trusted')
+    .describe("namespace of overlayfs's extended attributes (user: as the kernel's userxattr)"),
+  marks: z
+    .enum(['auto', 'overlayfs', 'names'])
+    .default('auto')
+    .describe("whiteouts as overlayfs's devices and attributes, or as reserved names (.wh.NAME)"),
+});
+
+export default definePlugin({
+  name: 'overlay',
+  description: 'a writable layer over read-only ones, each any backend',
+  options,
+  async create(settings, environment) {
+    const create = async (spec: z.infer<typeof layerSpec>) => environment.createBackend(toSpec(spec));
+    const lowers = [];
+    for (const spec of settings.lowers) lowers.push(await create(spec));
+    return new Overlay({
+      upper: settings.upper === undefined ? undefined : await create(settings.upper),
+      lowers,
+      upperPath: parts(settings.upperPath),
+      workPath: settings.workPath === undefined ? undefined : parts(settings.workPath),
+      redirectDir: settings.redirectDir,
+      xattrs: settings.xattrs,
+      marks: settings.marks,
+    });
+  },
+});
+
+function parts(text: string): string[] {
+  return text.split('/').filter((part) => part !== '');
+}
+
+/** The short form of a layer: a directory, or a backend's name. */
+function toSpec(layer: string | { readonly type: string }): BackendSpec {
+  if (typeof layer !== 'string') return layer;
+  const [type = '', ...rest] = layer.split(':');
+  const directory = rest.join(':');
+  if (layer.startsWith('/')) return { type: 'passthrough', sharedDir: layer };
+  if (directory === '') return { type };
+  if (type === 'passthrough') return { type, sharedDir: directory };
+  if (type === 'memfs') return { type, from: directory };
+  throw new UsageError(`layer ${layer}: write it out in a configuration file (see docs/config.md)`);
+}

@@ -1,0 +1,124 @@
+import {
+  type Awaitable,
+  type Backend,
+  type Context,
+  type Entry,
+  type NodeKey,
+  run,
+  type Steps,
+  then,
+  wait,
+  FsError,
+} from '../../core/backend/index.js';
+
+/** The overlay's own acts (marks, temporaries, copies) are the daemon's, not a guest's. */
+export const DAEMON: Context = {
+  uid: 0,
+  gid: 0,
+  pid: 0,
+  umask: 0,
+  groups: [],
+  securityContext: undefined,
+  signal: new AbortController().signal,
+};
+
+/** Inode numbers keep 47 bits of the layer's own below 6 bits of layer: every number fits 2^53. */
+const INO_BITS = 2 ** 47;
+
+/** Most layers of one overlay, the upper included. */
+export const LAYERS_MAX = 63;
+
+/**
+ * One backend in the stack. The overlay looks the same layer node up again and again and must tell the backend when it
+ * has no more use for it, so that a layer counts who holds each.
+ */
+export class Layer {
+  /**
+   * 0 for the upper; lowers count from the bottom, 1 first, so that identities stay when a layer is put on top.
+   */
+  readonly number: number;
+  readonly backend: Backend;
+  readonly root: object;
+  readonly #held = new Map<object, number>();
+
+  constructor(number: number, backend: Backend, root: object) {
+    this.number = number;
+    this.backend = backend;
+    this.root = root;
+    this.hold(root);
+  }
+
+  /** Keeps a node until {@link drop}. */
+  hold(node: object): void {
+    this.#held.set(node, (this.#held.get(node) ?? 0) + 1);
+  }
+
+  /** Undoes one {@link hold}; the last one lets the backend forget the node. */
+  drop(node: object): void {
+    const count = this.#held.get(node) ?? 0;
+    if (count > 1) this.#held.set(node, count - 1);
+    else {
+      this.#held.delete(node);
+      this.backend.forget?.(node);
+    }
+  }
+
+  /** Nodes held, for tests. */
+  get heldNodes(): number {
+    return this.#held.size;
+  }
+
+  /** Looks a name up and holds what it finds, in the turn in which it is found. */
+  lookup(parent: object, name: string): Awaitable<Entry<object> | undefined> {
+    return then(this.backend.lookup(parent, name, DAEMON), (entry) => {
+      if (entry !== undefined) this.hold(entry.node);
+      return entry;
+    });
+  }
+
+  /** Holds the node of an entry that a creation returned. */
+  keep<E extends Entry<object>>(entry: E): E {
+    this.hold(entry.node);
+    return entry;
+  }
+
+  /** Walks down a path of this layer alone and holds its end. */
+  walk(path: readonly string[]): Awaitable<object> {
+    return run(this.#walk(path));
+  }
+
+  *#walk(path: readonly string[]): Steps<object> {
+    let node = this.root;
+    this.hold(node);
+    for (const name of path) {
+      const entry = yield* wait(this.lookup(node, name));
+      this.drop(node);
+      if (entry === undefined) throw FsError.of('ENOENT');
+      node = entry.node;
+    }
+    return node;
+  }
+
+  /** The overlay's inode number for one of this layer's. */
+  inode(ino: number | bigint | undefined): number | undefined {
+    if (ino === undefined) return undefined;
+    const own = typeof ino === 'bigint' || ino >= INO_BITS ? fold(BigInt(ino)) : ino;
+    return this.number * INO_BITS + own;
+  }
+
+  /** The node's identity among all layers; `path` stands in where the backend has no durable keys. */
+  identity(node: object, path: () => string): string {
+    const key = this.backend.key?.(node);
+    return `${this.number}:${key === undefined ? `p${path()}` : keyText(key)}`;
+  }
+}
+
+function fold(ino: bigint): number {
+  return Number((ino ^ (ino >> 47n)) & (BigInt(INO_BITS) - 1n));
+}
+
+function keyText(key: NodeKey): string {
+  if (typeof key === 'string') return `s${key}`;
+  if (typeof key === 'number') return `n${key}`;
+  return `b${Buffer.from(key.buffer, key.byteOffset, key.length).toString('hex')}`;
+}

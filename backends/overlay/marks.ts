@@ -1,0 +1,274 @@
+import {
+  type Awaitable,
+  type Backend,
+  type Entry,
+  FileType,
+  FsError,
+  nameBytes,
+  decodeName,
+  run,
+  type Steps,
+  then,
+  wait,
+} from '../../core/backend/index.js';
+import { DAEMON, type Layer } from './layer.js';
+
+/** What a layer says of one name: an entry (whose node is held), a whiteout, or nothing. */
+export type Found = Entry<object> | 'whiteout' | undefined;
+
+/**
+ * How a layer records what only a union knows: that a name is gone, that a directory hides what is below, where a
+ * renamed directory's lowers are.
+ */
+export interface Marks {
+  /** Whether a whiteout occupies the very name that it hides, so that it must be replaced, not just outranked. */
+  readonly inPlace: boolean;
+  /** Names that exist for the marks alone: never listed, never found, never created by a guest. */
+  reserves(name: string): boolean;
+  /** Names of extended attributes that are marks. */
+  reservesAttribute(name: string): boolean;
+  find(layer: Layer, directory: object, name: string): Awaitable<Found>;
+  /** The name that a directory entry hides, if the entry is a whiteout. */
+  whiteoutOf(layer: Layer, directory: object, name: string, type: number): Awaitable<string | undefined>;
+  isOpaque(layer: Layer, directory: object): Awaitable<boolean>;
+  /** Text of a mark on a node: `redirect`, `origin`, `nlink`, `impure`. */
+  get(layer: Layer, node: object, mark: string): Awaitable<string | undefined>;
+  set(layer: Layer, node: object, mark: string, value: string): Awaitable<void>;
+  setOpaque(layer: Layer, directory: object): Awaitable<void>;
+  /** Hides a name. Where whiteouts are in place the name must be free in this layer. */
+  addWhiteout(layer: Layer, directory: object, name: string): Awaitable<void>;
+  /** Removes a whiteout that is there. */
+  removeWhiteout(layer: Layer, directory: object, name: string): Awaitable<void>;
+}
+
+/** Linux overlayfs's own format: `Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque directories". */
+export class OverlayfsMarks implements Marks {
+  readonly inPlace = true;
+  readonly #prefix: string;
+
+  /** @param namespace of the extended attributes: `trusted`, or `user` as with the mount option `userxattr`. */
+  constructor(namespace: 'trusted' | 'user') {
+    this.#prefix = `${namespace}.overlay.`;
+  }
+
+  reserves(): boolean {
+    return false;
+  }
+
+  reservesAttribute(name: string): boolean {
+    return name.startsWith(this.#prefix);
+  }
+
+  /** A guest's own `overlay.` attribute is stored one level deeper, as overlayfs does for nested overlays. */
+  escape(name: string): string {
+    return name.startsWith(this.#prefix) ? `${this.#prefix}overlay.${name.slice(this.#prefix.length)}` : name;
+  }
+
+  /** The guest's name of a stored attribute; nothing for a mark. */
+  unescape(name: string): string | undefined {
+    if (!name.startsWith(this.#prefix)) return name;
+    const rest = name.slice(this.#prefix.length);
+    return rest.startsWith('overlay.') ? this.#prefix + rest.slice('overlay.'.length) : undefined;
+  }
+
+  find(layer: Layer, directory: object, name: string): Awaitable<Found> {
+    return then(layer.lookup(directory, name), (entry) => {
+      if (entry === undefined) return undefined;
+      const { mode, rdev = 0, size = 0 } = entry.attributes;
+      const type = mode & FileType.MASK;
+      if (type === FileType.CHARACTER && rdev === 0) {
+        layer.drop(entry.node);
+        return 'whiteout';
+      }
+      if (type !== FileType.REGULAR || size !== 0 || layer.number === 0) return entry;
+      const found = { node: entry.node, attributes: { ...entry.attributes } };
+      return then(this.get(layer, entry.node, 'whiteout'), (mark) => {
+        if (mark === undefined) return found;
+        layer.drop(found.node);
+        return 'whiteout';
+      });
+    });
+  }
+
+  whiteoutOf(layer: Layer, directory: object, name: string, type: number): Awaitable<string | undefined> {
+    if (type !== FileType.CHARACTER && type !== FileType.REGULAR && type !== 0) return undefined;
+    if (type === FileType.REGULAR && layer.number === 0) return undefined;
+    if (type === FileType.REGULAR) {
+      return then(this.#markText(layer, directory, 'opaque'), (text) =>
+        text === 'x' ? this.#isWhiteout(layer, directory, name) : undefined,
+      );
+    }
+    return this.#isWhiteout(layer, directory, name);
+  }
+
+  #isWhiteout(layer: Layer, directory: object, name: string): Awaitable<string | undefined> {
+    return then(this.find(layer, directory, name), (found) => {
+      if (found === 'whiteout') return name;
+      if (found !== undefined) layer.drop(found.node);
+      return undefined;
+    });
+  }
+
+  isOpaque(layer: Layer, directory: object): Awaitable<boolean> {
+    return then(this.#markText(layer, directory, 'opaque'), (text) => text === 'y');
+  }
+
+  get(layer: Layer, node: object, mark: string): Awaitable<string | undefined> {
+    return this.#markText(layer, node, mark);
+  }
+
+  #markText(layer: Layer, node: object, mark: string): Awaitable<string | undefined> {
+    const value = layer.backend.getxattr?.(node, this.#prefix + mark, DAEMON);
+    if (value === undefined) return undefined;
+    return then(value, (bytes) => (bytes === undefined ? undefined : decodeName(bytes)));
+  }
+
+  set(layer: Layer, node: object, mark: string, value: string): Awaitable<void> {
+    const { backend } = layer;
+    if (backend.setxattr === undefined) throw FsError.of('EOPNOTSUPP');
+    return backend.setxattr(node, this.#prefix + mark, nameBytes(value), 0, false, DAEMON);
+  }
+
+  setOpaque(layer: Layer, directory: object): Awaitable<void> {
+    return this.set(layer, directory, 'opaque', 'y');
+  }
+
+  addWhiteout(layer: Layer, directory: object, name: string): Awaitable<void> {
+    const { backend } = layer;
+    if (backend.mknod === undefined) throw FsError.of('EOPNOTSUPP');
+    return then(backend.mknod(directory, name, FileType.CHARACTER, 0, DAEMON), (entry) => {
+      layer.keep(entry);
+      layer.drop(entry.node);
+    });
+  }
+
+  removeWhiteout(layer: Layer, directory: object, name: string): Awaitable<void> {
+    const { backend } = layer;
+    if (backend.unlink === undefined) throw FsError.of('EOPNOTSUPP');
+    return backend.unlink(directory, name, DAEMON);
+  }
+}
+
+const WHITEOUT = '.wh.';
+const META = '.wh..wh.';
+const OPAQUE = '.wh..wh..opq';
+
+/**
+ * Reserved names, for layers without device nodes or extended attributes: `.wh.NAME` hides NAME and `.wh..wh..opq` makes its
+ * directory opaque (OCI image specification, "layer.md", whiteouts). A redirect is a symbolic link
+ * `.wh..wh.redirect` in the directory. Marks of files (`origin`, `nlink`) have no place here and are not kept.
+ */
+export class NameMarks implements Marks {
+  readonly inPlace = false;
+
+  reserves(name: string): boolean {
+    return name.startsWith(WHITEOUT);
+  }
+
+  reservesAttribute(): boolean {
+    return false;
+  }
+
+  find(layer: Layer, directory: object, name: string): Awaitable<Found> {
+    return then(layer.lookup(directory, name), (entry) => {
+      if (entry !== undefined) return entry;
+      return then(this.#exists(layer, directory, WHITEOUT + name), (hidden) =>
+        hidden ? 'whiteout' : undefined,
+      );
+    });
+  }
+
+  #exists(layer: Layer, directory: object, name: string): Awaitable<boolean> {
+    return then(layer.lookup(directory, name), (entry) => {
+      if (entry !== undefined) layer.drop(entry.node);
+      return entry !== undefined;
+    });
+  }
+
+  whiteoutOf(_layer: Layer, _directory: object, name: string): Awaitable<string | undefined> {
+    return name.startsWith(WHITEOUT) && !name.startsWith(META) ? name.slice(WHITEOUT.length) : undefined;
+  }
+
+  isOpaque(layer: Layer, directory: object): Awaitable<boolean> {
+    return this.#exists(layer, directory, OPAQUE);
+  }
+
+  get(layer: Layer, node: object, mark: string): Awaitable<string | undefined> {
+    return run(this.#get(layer, node, mark));
+  }
+
+  *#get(layer: Layer, node: object, mark: string): Steps<string | undefined> {
+    if (mark !== 'redirect' && mark !== 'impure') return undefined;
+    const entry = yield* wait(layer.lookup(node, META + mark));
+    if (entry === undefined) return undefined;
+    try {
+      if ((entry.attributes.mode & FileType.MASK) !== FileType.SYMLINK) return undefined;
+      return layer.backend.readlink === undefined
+        ? undefined
+        : yield* wait(layer.backend.readlink(entry.node, DAEMON));
+    } finally {
+      layer.drop(entry.node);
+    }
+  }
+
+  set(layer: Layer, node: object, mark: string, value: string): Awaitable<void> {
+    if (mark !== 'redirect' && mark !== 'impure') return undefined;
+    return run(this.#set(layer, node, mark, value));
+  }
+
+  *#set(layer: Layer, node: object, mark: string, value: string): Steps<void> {
+    const { backend } = layer;
+    if (backend.symlink === undefined || backend.unlink === undefined) throw FsError.of('EXDEV');
+    const before = yield* wait(this.get(layer, node, mark));
+    if (before === value) return;
+    if (before !== undefined) yield* wait(backend.unlink(node, META + mark, DAEMON));
+    const entry = yield* wait(backend.symlink(node, META + mark, value, DAEMON));
+    layer.keep(entry);
+    layer.drop(entry.node);
+  }
+
+  setOpaque(layer: Layer, directory: object): Awaitable<void> {
+    return makeEmpty(layer, directory, OPAQUE);
+  }
+
+  addWhiteout(layer: Layer, directory: object, name: string): Awaitable<void> {
+    return makeEmpty(layer, directory, WHITEOUT + name);
+  }
+
+  removeWhiteout(layer: Layer, directory: object, name: string): Awaitable<void> {
+    const { backend } = layer;
+    if (backend.unlink === undefined) throw FsError.of('EOPNOTSUPP');
+    return backend.unlink(directory, WHITEOUT + name, DAEMON);
+  }
+}
+
+function makeEmpty(layer: Layer, directory: object, name: string): Awaitable<void> {
+  return run(makeEmptySteps(layer, directory, name));
+}
+
+function* makeEmptySteps(layer: Layer, directory: object, name: string): Steps<void> {
+  const there = yield* wait(layer.lookup(directory, name));
+  if (there !== undefined) {
+    layer.drop(there.node);
+    return;
+  }
+  const { backend } = layer;
+  if (backend.mknod !== undefined) {
+    const entry = yield* wait(backend.mknod(directory, name, FileType.REGULAR, 0, DAEMON));
+    layer.keep(entry);
+    layer.drop(entry.node);
+  } else if (backend.create !== undefined) {
+    const created = yield* wait(backend.create(directory, name, 0, 0o301, DAEMON));
+    layer.keep(created);
+    if (backend.release !== undefined) yield* wait(backend.release(created.node, created.file));
+    layer.drop(created.node);
+  } else throw FsError.of('EROFS');
+}
+
+/** The marks that a backend can hold: overlayfs's own where it has extended attributes, else reserved names. */
+export function marksFor(backend: Backend, namespace: 'trusted' | 'user', writable: boolean): Marks {
+  const capable = writable
+    ? backend.mknod !== undefined && backend.setxattr !== undefined && backend.rename !== undefined
+    : backend.getxattr !== undefined;
+  return capable ? new OverlayfsMarks(namespace) : new NameMarks();
+}

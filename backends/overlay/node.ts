@@ -1,0 +1,74 @@
+import { FileType, type Opened } from '../../core/backend/index.js';
+import type { Layer } from './layer.js';
+
+/** A node of a lower layer, held by the overlay node that it is part of. */
+export interface LowerNode {
+  readonly layer: Layer;
+  readonly node: object;
+}
+
+/**
+ * A file or directory of the union: a node of the upper, nodes of lowers below it, or both. There is one object for
+ * each, whatever names lead to it and whether or not it was copied up.
+ */
+export class OverlayNode {
+  /** Type bits of the mode. */
+  readonly type: number;
+  /** Durable: from the lower that it came from, else from the upper. See `Layer.identity`. */
+  readonly identity: string;
+  /** Inode number, from the same layer as the identity; absent where that layer gives none. */
+  readonly ino: number | undefined;
+  upper: object | undefined;
+  /** A directory's merge stack, top first; of anything else the one node that was found, or none. */
+  readonly lowers: readonly LowerNode[];
+  /** A known place in the tree, for copying ancestors up; absent for the root and for what was unlinked. */
+  parent: OverlayNode | undefined;
+  name = '';
+  /** `overlay.redirect` of the upper directory: where its lowers are, if not at its own name. */
+  redirect: string | undefined;
+  /** The upper directory has entries whose inode number is a lower's (`overlay.impure`). */
+  impure = false;
+  /** Links of the union less links of the upper (hard-linked files that came from a lower; `overlay.nlink`). */
+  linkDelta = 0;
+  /** The upper file has a link in the index, by which other names of the lower file find it. */
+  indexed = false;
+  /** The copy-up under way, for whoever else needs it. */
+  copying: Promise<void> | undefined;
+  /** Known children, and 1 where the engine knows the node. At 0 it is let go. */
+  references = 0;
+  known = false;
+  /** Keeps the content of a file alive that was unlinked while it was in the upper. */
+  orphan: Opened<unknown> | undefined;
+
+  constructor(
+    type: number,
+    identity: string,
+    ino: number | undefined,
+    upper: object | undefined,
+    lowers: readonly LowerNode[],
+  ) {
+    this.type = type;
+    this.identity = identity;
+    this.ino = ino;
+    this.upper = upper;
+    this.lowers = lowers;
+  }
+
+  get isDirectory(): boolean {
+    return this.type === FileType.DIRECTORY;
+  }
+
+  /** The path of the union, for messages and for identities by path. */
+  get path(): string {
+    return this.parent === undefined ? this.name : `${this.parent.path}/${this.name}`;
+  }
+}
+
+/** An open file of the union: which layer's file it is just now. */
+export interface OverlayFile {
+  layer: Layer;
+  node: object;
+  file: unknown;
+  /** Flags it was opened with, to open it again on the upper after a copy-up. */
+  readonly flags: number;
+}

@@ -1,0 +1,405 @@
+import {
+  type Attributes,
+  type Awaitable,
+  type BackendHost,
+  FileType,
+  FsError,
+  run,
+  type Steps,
+  wait,
+} from '../../core/backend/index.js';
+import { DAEMON, type Layer } from './layer.js';
+import type { Found, Marks } from './marks.js';
+import { type LowerNode, OverlayNode } from './node.js';
+import type { WorkArea } from './work-area.js';
+
+/** A layer with the marks that it is read (and, the upper, written) with. */
+export interface MarkedLayer {
+  readonly layer: Layer;
+  readonly marks: Marks;
+}
+
+/** The upper of a writable union. */
+export interface Upper extends MarkedLayer {
+  readonly work: WorkArea;
+}
+
+/** A node and what its topmost layer shows of it. */
+export interface Seen {
+  readonly node: OverlayNode;
+  readonly attributes: Attributes;
+}
+
+/**
+ * The tree of the union: which layers' nodes make up each of its nodes, found by looking a name up from the top down. Rules:
+ * Linux `Documentation/filesystems/overlayfs.rst`, "Upper and Lower", "whiteouts and opaque directories", "redirect_dir".
+ */
+export class Union {
+  readonly host: BackendHost;
+  readonly upper: Upper | undefined;
+  /** Top first. */
+  readonly lowers: readonly MarkedLayer[];
+  readonly redirectDir: boolean;
+  readonly root: OverlayNode;
+  readonly #byUpper = new Map<object, OverlayNode>();
+  readonly #byLower = new Map<object, OverlayNode>();
+  readonly #byIdentity = new Map<string, OverlayNode>();
+
+  constructor(
+    host: BackendHost,
+    upper: Upper | undefined,
+    lowers: readonly MarkedLayer[],
+    redirectDir: boolean,
+    rootMode: number,
+  ) {
+    this.host = host;
+    this.upper = upper;
+    this.lowers = lowers;
+    this.redirectDir = redirectDir;
+    const stack = lowers.map(({ layer }) => ({ layer, node: layer.root }));
+    this.root = new OverlayNode(rootMode & FileType.MASK, 'root', undefined, upper?.work.root, stack);
+    for (const { layer, node } of stack) layer.hold(node);
+    if (upper !== undefined) upper.layer.hold(upper.work.root);
+    this.root.known = true;
+    this.root.references = 1;
+    this.#enter(this.root);
+  }
+
+  /** Nodes of the union that are known, for tests. */
+  get knownNodes(): number {
+    return this.#byIdentity.size;
+  }
+
+  /** Names that a guest can neither see nor use in a directory. */
+  isReserved(parent: OverlayNode, name: string): boolean {
+    if (this.upper === undefined) return this.lowers.some(({ marks }) => marks.reserves(name));
+    return this.upper.marks.reserves(name) || (parent === this.root && this.upper.work.isHidden(name));
+  }
+
+  /** What is at a name; the node is entered in the tree but not referenced: see {@link reference} and {@link settle}. */
+  lookup(parent: OverlayNode, name: string): Awaitable<Seen | undefined> {
+    return run(this.find(parent, name));
+  }
+
+  *find(parent: OverlayNode, name: string): Steps<Seen | undefined> {
+    if (this.isReserved(parent, name)) return undefined;
+    let top: Found;
+    if (this.upper !== undefined && parent.upper !== undefined) {
+      top = yield* wait(this.upper.marks.find(this.upper.layer, parent.upper, name));
+    }
+    if (top === undefined) return yield* this.#findLower(parent, name);
+    if (top === 'whiteout') return undefined;
+    const attributes = { ...top.attributes };
+    const node = this.#byUpper.get(top.node) ?? (yield* this.#enterUpper(parent, name, top.node, attributes));
+    this.upper!.layer.drop(top.node);
+    this.#place(node, parent, name);
+    return { node, attributes };
+  }
+
+  *#findLower(parent: OverlayNode, name: string): Steps<Seen | undefined> {
+    const { stack, attributes } = yield* this.#mergeLowers(parent, name);
+    const first = stack[0];
+    if (first === undefined || attributes === undefined) return undefined;
+    let node = this.#byLower.get(first.node);
+    if (node === undefined) {
+      node = yield* this.#enterLower(parent, name, stack, attributes);
+    } else dropAll(stack);
+    this.#place(node, parent, name);
+    if (node.upper !== undefined) {
+      return {
+        node,
+        attributes: { ...(yield* wait(this.upper!.layer.backend.getattr(node.upper, undefined, DAEMON))) },
+      };
+    }
+    return { node, attributes };
+  }
+
+  *#enterUpper(
+    parent: OverlayNode,
+    name: string,
+    upperNode: object,
+    attributes: Attributes,
+  ): Steps<OverlayNode> {
+    const { layer, marks } = this.upper!;
+    layer.hold(upperNode);
+    const type = attributes.mode & FileType.MASK;
+    let lowers: readonly LowerNode[] = [];
+    let redirect: string | undefined;
+    let impure = false;
+    let identity: string | undefined;
+    let ino: number | undefined;
+    if (type === FileType.DIRECTORY) {
+      impure = (yield* wait(marks.get(layer, upperNode, 'impure'))) === 'y';
+      if (!(yield* wait(marks.isOpaque(layer, upperNode)))) {
+        redirect = yield* wait(marks.get(layer, upperNode, 'redirect'));
+        const merged = yield* this.#mergeBelow(parent, name, redirect);
+        lowers = merged.stack;
+        const first = lowers[0];
+        if (first !== undefined) {
+          identity = first.layer.identity(first.node, () => `${parent.path}/${name}`);
+          ino = first.layer.inode(merged.attributes?.ino);
+        }
+      }
+    } else {
+      const origin = parseOrigin(yield* wait(marks.get(layer, upperNode, 'kit.origin')));
+      if (origin !== undefined) ({ identity, ino } = origin);
+    }
+    if (identity === undefined) {
+      identity = layer.identity(upperNode, () => `${parent.path}/${name}`);
+      ino = layer.inode(attributes.ino);
+    }
+    const known = this.#byUpper.get(upperNode) ?? this.#byIdentity.get(identity);
+    if (known !== undefined && (known.upper === undefined || known.upper === upperNode)) {
+      dropAll(lowers);
+      if (known.upper === undefined) this.adopt(known, upperNode);
+      layer.drop(upperNode);
+      return known;
+    }
+    const node = new OverlayNode(type, identity, ino, upperNode, lowers);
+    node.redirect = redirect;
+    node.impure = impure;
+    if (type === FileType.REGULAR && identity !== undefined && !identity.startsWith('0:')) {
+      yield* this.#readLinks(node, attributes);
+    }
+    this.#enter(node);
+    return node;
+  }
+
+  /** `overlay.nlink` of a file that came from a lower: `U+n` is relative to the upper's link count. */
+  *#readLinks(node: OverlayNode, _attributes: Attributes): Steps<void> {
+    const { layer, marks } = this.upper!;
+    const text = yield* wait(marks.get(layer, node.upper!, 'nlink'));
+    const match = text === undefined ? null : /^U([+-]\d{1,9})$/.exec(text);
+    if (match !== null) {
+      node.linkDelta = Number(match[1]);
+      node.indexed = true;
+    }
+  }
+
+  *#enterLower(
+    parent: OverlayNode,
+    name: string,
+    stack: readonly LowerNode[],
+    attributes: Attributes,
+  ): Steps<OverlayNode> {
+    const first = stack[0]!;
+    const type = attributes.mode & FileType.MASK;
+    const identity = first.layer.identity(first.node, () => `${parent.path}/${name}`);
+    const known = this.#byIdentity.get(identity);
+    if (known !== undefined && known.type === type) {
+      dropAll(stack);
+      return known;
+    }
+    const ino = first.layer.inode(attributes.ino);
+    let upperNode: object | undefined;
+    if (this.upper !== undefined && type !== FileType.DIRECTORY && (attributes.nlink ?? 1) > 1) {
+      upperNode = yield* wait(this.upper.work.findIndexed(identity));
+    }
+    const node = new OverlayNode(type, identity, ino, upperNode, stack);
+    if (upperNode !== undefined) yield* this.#readLinks(node, attributes);
+    this.#enter(node);
+    return node;
+  }
+
+  /** The lowers below a directory of the upper. */
+  *#mergeBelow(
+    parent: OverlayNode,
+    name: string,
+    redirect: string | undefined,
+  ): Steps<{ stack: LowerNode[]; attributes: Attributes | undefined }> {
+    const merged =
+      redirect === undefined
+        ? yield* this.#mergeLowers(parent, name)
+        : redirect.startsWith('/')
+          ? yield* this.#mergeLowers(this.root, redirect)
+          : yield* this.#mergeLowers(parent, redirect);
+    const { attributes } = merged;
+    if (attributes !== undefined && (attributes.mode & FileType.MASK) !== FileType.DIRECTORY) {
+      dropAll(merged.stack);
+      return { stack: [], attributes: undefined };
+    }
+    return merged;
+  }
+
+  /**
+   * Looks a name (or an absolute path, as redirects have them) up in the lowers of a directory, from the top down.
+   * A directory goes on to the next layer until an opaque one, a whiteout or something else ends the stack.
+   */
+  *#mergeLowers(
+    parent: OverlayNode,
+    nameOrPath: string,
+  ): Steps<{ stack: LowerNode[]; attributes: Attributes | undefined }> {
+    const stack: LowerNode[] = [];
+    let attributes: Attributes | undefined;
+    let path = splitPath(nameOrPath);
+    let absolute = nameOrPath.startsWith('/');
+    for (const { layer, marks } of this.lowers) {
+      const start = absolute ? layer.root : parent.lowers.find((lower) => lower.layer === layer)?.node;
+      if (start === undefined) continue;
+      const found = yield* this.#walk(layer, marks, start, path);
+      if (found === undefined) continue;
+      if (found === 'whiteout') break;
+      const isDirectory = (found.attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+      if (stack.length > 0 && !isDirectory) {
+        layer.drop(found.node);
+        break;
+      }
+      stack.push({ layer, node: found.node });
+      attributes ??= { ...found.attributes };
+      if (!isDirectory) break;
+      if (yield* wait(marks.isOpaque(layer, found.node))) break;
+      const redirect = yield* wait(marks.get(layer, found.node, 'redirect'));
+      if (redirect !== undefined) {
+        absolute ||= redirect.startsWith('/');
+        path = redirect.startsWith('/') ? splitPath(redirect) : [...path.slice(0, -1), redirect];
+      }
+    }
+    return { stack, attributes };
+  }
+
+  /** Walks in one layer; a whiteout, or an opaque directory's missing child, on the way hides all below. */
+  *#walk(layer: Layer, marks: Marks, start: object, path: readonly string[]): Steps<Found> {
+    let node = start;
+    layer.hold(node);
+    try {
+      for (const [at, name] of path.entries()) {
+        const found: Found = marks.reserves(name) ? undefined : yield* wait(marks.find(layer, node, name));
+        if (found === undefined || found === 'whiteout') return found;
+        if (at === path.length - 1) return found;
+        layer.drop(node);
+        node = found.node;
+      }
+      return undefined;
+    } finally {
+      layer.drop(node);
+    }
+  }
+
+  /** Whether any lower shows something at a name, so that its removal needs a whiteout. */
+  *existsBelow(parent: OverlayNode, name: string): Steps<boolean> {
+    const { stack } = yield* this.#mergeLowers(parent, name);
+    dropAll(stack);
+    return stack.length > 0;
+  }
+
+  /** The path that the lowers know a directory by: what a redirect must say. */
+  lowerPath(node: OverlayNode): string {
+    if (node.redirect?.startsWith('/') === true) return node.redirect;
+    if (node.parent === undefined) return '';
+    return `${this.lowerPath(node.parent)}/${node.redirect ?? node.name}`;
+  }
+
+  /** Enters a node that was created in the upper, held by the caller's entry. */
+  created(parent: OverlayNode, name: string, upperNode: object, attributes: Attributes): OverlayNode {
+    const { layer } = this.upper!;
+    let node = this.#byUpper.get(upperNode);
+    if (node === undefined) {
+      layer.hold(upperNode);
+      const identity = layer.identity(upperNode, () => `${parent.path}/${name}`);
+      node = new OverlayNode(
+        attributes.mode & FileType.MASK,
+        identity,
+        layer.inode(attributes.ino),
+        upperNode,
+        [],
+      );
+      this.#enter(node);
+    }
+    this.#place(node, parent, name);
+    return node;
+  }
+
+  /** Records that a node is in the upper now. */
+  adopt(node: OverlayNode, upperNode: object): void {
+    this.upper!.layer.hold(upperNode);
+    node.upper = upperNode;
+    this.#byUpper.set(upperNode, node);
+  }
+
+  #enter(node: OverlayNode): void {
+    this.#byIdentity.set(node.identity, node);
+    if (node.upper !== undefined) this.#byUpper.set(node.upper, node);
+    const first = node.lowers[0];
+    if (first !== undefined && (node.upper === undefined || !node.isDirectory))
+      this.#byLower.set(first.node, node);
+  }
+
+  #place(node: OverlayNode, parent: OverlayNode, name: string): void {
+    if (node === this.root || (node.parent === parent && node.name === name)) return;
+    this.move(node, parent, name);
+  }
+
+  /** Gives a node another known place. */
+  move(node: OverlayNode, parent: OverlayNode | undefined, name: string): void {
+    const before = node.parent;
+    if (parent !== undefined) parent.references += 1;
+    node.parent = parent;
+    node.name = name;
+    if (before !== undefined) this.#release(before);
+  }
+
+  /** The engine knows the node from now on. */
+  reference(node: OverlayNode): void {
+    if (node.known) return;
+    node.known = true;
+    node.references += 1;
+  }
+
+  /** The engine has forgotten the node. */
+  forget(node: OverlayNode): void {
+    if (!node.known || node === this.root) return;
+    node.known = false;
+    this.#release(node);
+  }
+
+  /** Lets a node go that a lookup entered and nobody referenced. */
+  settle(node: OverlayNode): void {
+    if (node.references === 0) this.#remove(node);
+  }
+
+  #release(node: OverlayNode): void {
+    node.references -= 1;
+    if (node.references === 0) this.#remove(node);
+  }
+
+  #remove(node: OverlayNode): void {
+    if (node === this.root) return;
+    if (this.#byIdentity.get(node.identity) === node) this.#byIdentity.delete(node.identity);
+    if (node.upper !== undefined) {
+      this.#byUpper.delete(node.upper);
+      if (node.orphan !== undefined) void this.upper!.layer.backend.release?.(node.upper, node.orphan.file);
+      this.upper!.layer.drop(node.upper);
+    }
+    const first = node.lowers[0];
+    if (first !== undefined && this.#byLower.get(first.node) === node) this.#byLower.delete(first.node);
+    dropAll(node.lowers);
+    this.move(node, undefined, node.name);
+  }
+
+  /** A change needs an upper. */
+  writable(): Upper {
+    if (this.upper === undefined) throw FsError.of('EROFS');
+    return this.upper;
+  }
+}
+
+function dropAll(stack: readonly LowerNode[]): void {
+  for (const { layer, node } of stack) layer.drop(node);
+}
+
+function splitPath(path: string): string[] {
+  return path.split('/').filter((part) => part !== '' && part !== '.' && part !== '..');
+}
+
+/** The text of an origin mark: the inode number in the union, or `-`, and the identity. */
+export function originText(node: OverlayNode): string {
+  return `${node.ino ?? '-'} ${node.identity}`;
+}
+
+function parseOrigin(text: string | undefined): { identity: string; ino: number | undefined } | undefined {
+  const match = text === undefined ? null : /^(-|\d{1,16}) (\d{1,2}:.+)$/s.exec(text);
+  if (match === null) return undefined;
+  const ino = match[1] === '-' ? undefined : Number(match[1]);
+  if (ino !== undefined && !Number.isSafeInteger(ino)) return undefined;
+  return { identity: match[2]!, ino };
+}

@@ -1,0 +1,213 @@
+import { createHash } from 'node:crypto';
+import {
+  type Awaitable,
+  type DirectoryEntry,
+  FileType,
+  FsError,
+  RenameFlags,
+  run,
+  type Steps,
+  wait,
+} from '../../core/backend/index.js';
+import { DAEMON, type Layer } from './layer.js';
+
+/** Where temporaries live when no `work` path is given: a directory in the upper's root that the guest cannot see. */
+export const DEFAULT_WORK = '.virtiofs-kit-work';
+
+const TEMPORARIES = 'work';
+const INDEX = 'index';
+
+/** Told of each step that a crash may fall behind; tests stop the daemon there. */
+export type FaultPoint = (step: string) => void;
+
+/**
+ * The part of the upper's backend where changes are prepared before one rename makes them visible, and the index by
+ * which the names of a hard-linked lower file find the one file that it became.
+ */
+export class WorkArea {
+  readonly layer: Layer;
+  /** The upper's root directory, which the union's root shows. */
+  readonly root: object;
+  readonly reached: FaultPoint;
+  readonly #hidden: string | undefined;
+  readonly #temporaries: object;
+  readonly #index: object;
+  #next = 0;
+
+  private constructor(
+    layer: Layer,
+    root: object,
+    hidden: string | undefined,
+    temporaries: object,
+    index: object,
+    reached: FaultPoint,
+  ) {
+    this.layer = layer;
+    this.root = root;
+    this.#hidden = hidden;
+    this.#temporaries = temporaries;
+    this.#index = index;
+    this.reached = reached;
+  }
+
+  /**
+   * Opens the work area and removes what an earlier daemon left in it.
+   * @param upperPath of the union's root in the backend; made if it is not there.
+   * @param workPath of the work area; absent: hidden in the upper's root.
+   */
+  static open(
+    layer: Layer,
+    upperPath: readonly string[],
+    workPath: readonly string[] | undefined,
+    reached: FaultPoint,
+  ): Awaitable<WorkArea> {
+    return run(WorkArea.#open(layer, upperPath, workPath, reached));
+  }
+
+  static *#open(
+    layer: Layer,
+    upperPath: readonly string[],
+    workPath: readonly string[] | undefined,
+    reached: FaultPoint,
+  ): Steps<WorkArea> {
+    const root = yield* makePath(layer, layer.root, upperPath, 0o755);
+    const base = workPath === undefined ? root : layer.root;
+    const work = yield* makePath(layer, base, workPath ?? [DEFAULT_WORK], 0o700);
+    const temporaries = yield* makePath(layer, work, [TEMPORARIES], 0o700);
+    const index = yield* makePath(layer, work, [INDEX], 0o700);
+    layer.drop(work);
+    const hidden = workPath === undefined ? DEFAULT_WORK : undefined;
+    const area = new WorkArea(layer, root, hidden, temporaries, index, reached);
+    yield* area.#empty(temporaries);
+    return area;
+  }
+
+  /** The directory of temporaries. */
+  get directory(): object {
+    return this.#temporaries;
+  }
+
+  isHidden(name: string): boolean {
+    return name === this.#hidden;
+  }
+
+  /** A name for a temporary, not used before. */
+  temporary(): string {
+    this.#next += 1;
+    return `#${this.#next.toString(16)}`;
+  }
+
+  /** The upper file that a hard-linked lower file became, held; or nothing. */
+  findIndexed(identity: string): Awaitable<object | undefined> {
+    return run(this.#findIndexed(identity));
+  }
+
+  *#findIndexed(identity: string): Steps<object | undefined> {
+    const entry = yield* wait(this.layer.lookup(this.#index, indexName(identity)));
+    return entry?.node;
+  }
+
+  /** Links an upper file into the index. */
+  *addIndexed(identity: string, upperNode: object): Steps<void> {
+    const { backend } = this.layer;
+    if (backend.link === undefined) return;
+    try {
+      const entry = yield* wait(backend.link(upperNode, this.#index, indexName(identity), DAEMON));
+      this.layer.keep(entry);
+      this.layer.drop(entry.node);
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'EEXIST') throw error;
+    }
+  }
+
+  *removeIndexed(identity: string): Steps<void> {
+    try {
+      yield* wait(this.layer.backend.unlink?.(this.#index, indexName(identity), DAEMON));
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'ENOENT') throw error;
+    }
+  }
+
+  /**
+   * Takes a directory out of the tree in one rename and removes it with what is left in it (whiteouts, marks).
+   * The tree does not show it from the rename on, whatever happens after.
+   */
+  *discard(parent: object, name: string): Steps<void> {
+    const temporary = this.temporary();
+    yield* wait(this.rename(parent, name, this.#temporaries, temporary, 0));
+    this.reached('discard-moved');
+    yield* this.remove(temporary);
+  }
+
+  /** Removes a temporary, a directory with all its content. */
+  *remove(name: string): Steps<void> {
+    yield* this.#removeTree(this.#temporaries, name);
+  }
+
+  *#empty(directory: object): Steps<void> {
+    for (const { name } of yield* listAll(this.layer, directory)) yield* this.#removeTree(directory, name);
+  }
+
+  *#removeTree(parent: object, name: string): Steps<void> {
+    const { backend } = this.layer;
+    const entry = yield* wait(this.layer.lookup(parent, name));
+    if (entry === undefined) return;
+    const isDirectory = (entry.attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+    try {
+      if (isDirectory) yield* this.#empty(entry.node);
+    } finally {
+      this.layer.drop(entry.node);
+    }
+    if (isDirectory) yield* wait(backend.rmdir?.(parent, name, DAEMON));
+    else yield* wait(backend.unlink?.(parent, name, DAEMON));
+  }
+
+  /** Renames within the upper. */
+  rename(parent: object, name: string, newParent: object, newName: string, flags: number): Awaitable<void> {
+    const { backend } = this.layer;
+    if (backend.rename === undefined) throw FsError.of('EROFS');
+    return backend.rename(parent, name, newParent, newName, flags, DAEMON);
+  }
+
+  /** Swaps two names of the upper in one step. */
+  exchange(parent: object, name: string, newParent: object, newName: string): Awaitable<void> {
+    return this.rename(parent, name, newParent, newName, RenameFlags.EXCHANGE);
+  }
+}
+
+/** All entries of one directory of one layer. */
+export function* listAll(layer: Layer, directory: object): Steps<DirectoryEntry[]> {
+  if (layer.backend.readdir === undefined) return [];
+  const source = yield* wait(layer.backend.readdir(directory, DAEMON));
+  if (Symbol.iterator in source) return [...source];
+  const entries: DirectoryEntry[] = [];
+  const iterator = source[Symbol.asyncIterator]();
+  for (;;) {
+    const step = yield* wait(iterator.next());
+    if (step.done === true) return entries;
+    entries.push(step.value);
+  }
+}
+
+/** Finds or makes a path of directories and holds its end. */
+function* makePath(layer: Layer, start: object, path: readonly string[], mode: number): Steps<object> {
+  const { backend } = layer;
+  let node = start;
+  layer.hold(node);
+  for (const name of path) {
+    let entry = yield* wait(layer.lookup(node, name));
+    if (entry === undefined) {
+      if (backend.mkdir === undefined) throw FsError.of('EROFS');
+      entry = layer.keep(yield* wait(backend.mkdir(node, name, mode, DAEMON)));
+    } else if ((entry.attributes.mode & FileType.MASK) !== FileType.DIRECTORY) {
+      throw FsError.of('ENOTDIR');
+    }
+    layer.drop(node);
+    node = entry.node;
+  }
+  return node;
+}
+
+function indexName(identity: string): string {
+  return createHash('sha256').update(identity).digest('hex');
+}
