@@ -1,4 +1,11 @@
-import type { Backend, BackendHost, CachePolicy, Logger, Semantics } from '../../core/backend/index.js';
+import {
+  type Backend,
+  type BackendHost,
+  type CachePolicy,
+  type Logger,
+  type Semantics,
+  UsageError,
+} from '../../core/backend/index.js';
 import { creationOperations } from './creation.js';
 import { dataOperations } from './data.js';
 import { directoryOperations } from './directory.js';
@@ -25,8 +32,9 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
   const share = new Share(options, log);
   const cache: CachePolicy = { ...policies[options.cache], writeback: options.writeback };
   const semantics: Semantics = {
-    posixAcl: options.posixAcl && options.xattr,
-    killPriv: true,
+    posixAcl: usesAcls(options, share),
+    killPriv: options.killprivV2,
+    securityContext: options.securityLabel && options.xattr,
     submounts: options.submounts === 'announce',
   };
   return {
@@ -46,4 +54,14 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     ...setattrOperations(share),
     ...(options.xattr ? xattrOperations(share) : {}),
   };
+}
+
+/** Access control lists contain owners as they are on the host: translated ones would be wrong. */
+function usesAcls(options: Options, share: Share): boolean {
+  const translates = share.uids.active || share.gids.active;
+  if (options.posixAcl !== true) return options.posixAcl === undefined && options.xattr && !translates;
+  if (translates)
+    throw new UsageError('--posix-acl: cannot be combined with --translate-uid or --translate-gid');
+  if (!options.xattr) throw new UsageError('--posix-acl: needs extended attributes; leave --no-xattr out');
+  return true;
 }

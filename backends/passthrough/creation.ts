@@ -7,7 +7,7 @@ import {
   RenameFlags,
 } from '../../core/backend/index.js';
 import { AT, linkat, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '../../core/system/files.js';
-import { become, resume } from './caller.js';
+import { resume } from './caller.js';
 import type { Node } from './nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from './scratch.js';
 import { handleMount, isMountOf } from './mounts.js';
@@ -18,10 +18,18 @@ export function creationOperations(share: Share) {
   const { nodes } = share;
 
   /** The entry of a name just made: it is gone again only if the host removed it. */
-  function made(code: number, parent: Node, fd: number, path: number): Entry<Node> {
+  function made(code: number, parent: Node, fd: number, path: number, context?: Context): Entry<Node> {
     if (code < 0) throw FsError.of(-code);
     const entry = share.find(parent, fd, path);
     if (entry === undefined) throw FsError.of('ENOENT');
+    if (context?.securityContext !== undefined) {
+      const failed = share.label(share.descriptor(entry.node), context.securityContext);
+      if (failed < 0) {
+        unlinkat(fd, path, 0);
+        unlinkat(fd, path, AT.REMOVEDIR);
+        throw FsError.of(-failed);
+      }
+    }
     return entry;
   }
 
@@ -49,26 +57,26 @@ export function creationOperations(share: Share) {
       const fd = share.descriptor(parent);
       const path = putName(name);
       let code: number;
-      become(context.uid, context.gid, context);
+      share.become(context);
       try {
         code = mknodat(fd, path, mode, hostDevice(rdev));
       } finally {
         resume();
       }
-      return made(code, parent, fd, path);
+      return made(code, parent, fd, path, context);
     },
 
     mkdir(parent: Node, name: string, mode: number, context: Context): Entry<Node> {
       const fd = share.descriptor(parent);
       const path = putName(name);
       let code: number;
-      become(context.uid, context.gid, context);
+      share.become(context);
       try {
         code = mkdirat(fd, path, mode);
       } finally {
         resume();
       }
-      return made(code, parent, fd, path);
+      return made(code, parent, fd, path, context);
     },
 
     symlink(parent: Node, name: string, target: string, context: Context): Entry<Node> {
@@ -76,13 +84,13 @@ export function creationOperations(share: Share) {
       const path = putName(name);
       const text = putTarget(target);
       let code: number;
-      become(context.uid, context.gid, context);
+      share.become(context);
       try {
         code = symlinkat(text, fd, path);
       } finally {
         resume();
       }
-      return made(code, parent, fd, path);
+      return made(code, parent, fd, path, context);
     },
 
     link(node: Node, parent: Node, name: string, _context: Context): Entry<Node> {

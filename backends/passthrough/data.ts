@@ -23,8 +23,9 @@ import {
   pwritev2Later,
   RWF,
   setStatusFlags,
+  unlinkat,
 } from '../../core/system/files.js';
-import { become, resume, useFsetid } from './caller.js';
+import { resume, useFsetid } from './caller.js';
 import type { Node } from './nodes.js';
 import { OpenFile } from './open-file.js';
 import { at, putDescriptorPath, putName } from './scratch.js';
@@ -101,7 +102,7 @@ export function dataOperations(share: Share) {
       const path = putName(name);
       const flags = hostFlags(guestFlags);
       let file: number;
-      become(context.uid, context.gid, context);
+      share.become(context);
       try {
         file = openat(fd, path, flags | O.CREAT | O.EXCL | O.NOFOLLOW, mode);
       } finally {
@@ -114,6 +115,12 @@ export function dataOperations(share: Share) {
         return { node: found.node, attributes: found.attributes, file: opened };
       }
       if (file < 0) throw FsError.of(-file);
+      const failed = context.securityContext === undefined ? 0 : share.label(file, context.securityContext);
+      if (failed < 0) {
+        close(file);
+        unlinkat(fd, path, 0);
+        throw FsError.of(-failed);
+      }
       return created(parent, file, flags);
     },
 
@@ -121,7 +128,7 @@ export function dataOperations(share: Share) {
       const fd = share.descriptor(parent);
       const flags = hostFlags(guestFlags) | (guestFlags & O.EXCL);
       let file: number;
-      become(context.uid, context.gid, context);
+      share.become(context);
       try {
         file = openat(fd, at.here, flags | O.TMPFILE, mode);
       } finally {
@@ -156,6 +163,7 @@ export function dataOperations(share: Share) {
       _context: Context,
     ): Awaitable<number> {
       useFsetid((flags & WriteFlags.KILL_SUIDGID) === 0);
+      share.dropCapabilities(file.fd);
       if (file.append && (flags & WriteFlags.CACHE) !== 0) return writeAt(file, buffer, offset);
       if (file.synchronous) return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
       const count = pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, 0);

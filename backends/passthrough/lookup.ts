@@ -12,7 +12,7 @@ import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
 import { at, bytes, getLong, offset, putName } from './scratch.js';
 import type { Share } from './share.js';
-import { attributes, fillAttributes, statDescriptor } from './stat.js';
+import { statDescriptor } from './stat.js';
 
 /** Finding files and looking at them. */
 export function lookupOperations(share: Share) {
@@ -30,8 +30,7 @@ export function lookupOperations(share: Share) {
       const fd = file !== undefined ? file.fd : share.descriptor(node);
       const code = statDescriptor(fd);
       if (code < 0) throw FsError.of(-code);
-      fillAttributes();
-      return attributes;
+      return share.attributes();
     },
 
     readlink(node: Node, _context: Context): string {

@@ -42,7 +42,30 @@ export const options = z.strictObject({
       "What to do when a guest opens the host's device, fifo or socket itself; Linux guests never do",
     ),
   xattr: z.boolean().default(true).describe('Extended attributes'),
-  posixAcl: z.boolean().default(true).describe('POSIX access control lists'),
+  xattrmap: z
+    .string()
+    .optional()
+    .describe('Rules that map names of extended attributes, such as :map::user.virtiofs.:')
+    .meta({ placeholder: 'RULES' }),
+  posixAcl: z
+    .boolean()
+    .optional()
+    .describe('POSIX access control lists; on unless owners are translated or xattrs are off'),
+  securityLabel: z.boolean().default(false).describe("Set the guest's security contexts on new files"),
+  killprivV2: z
+    .boolean()
+    .default(true)
+    .describe('Clear set-id bits here rather than in the guest; turn off for NFS'),
+  translateUid: z
+    .array(z.string())
+    .default([])
+    .describe('Translate users, such as map:0:100000:65536 or squash-guest:0:1000:4294967295')
+    .meta({ placeholder: 'RULE' }),
+  translateGid: z
+    .array(z.string())
+    .default([])
+    .describe('Translate groups, as --translate-uid does users')
+    .meta({ placeholder: 'RULE' }),
 });
 
 export type Options = z.infer<typeof options>;

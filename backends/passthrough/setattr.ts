@@ -11,7 +11,7 @@ import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
 import { at, offset, putDescriptorPath, putLong } from './scratch.js';
 import type { Share } from './share.js';
-import { attributes, fillAttributes, statDescriptor } from './stat.js';
+import { statDescriptor } from './stat.js';
 
 /** Leaves an id as it is, chown(2). */
 const SAME = 0xffffffff;
@@ -35,9 +35,12 @@ export function setattrOperations(share: Share) {
         succeed(file?.writable === true ? ftruncate(file.fd, size) : truncate(putDescriptorPath(fd), size));
       }
       useFsetid(true);
+      if (size !== undefined || uid !== undefined || gid !== undefined) share.dropCapabilities(fd);
       // The owner first: a change of it clears set-id bits, which a mode asked for at the same time may set.
       if (uid !== undefined || gid !== undefined) {
-        succeed(fchownat(fd, at.empty, uid ?? SAME, gid ?? SAME, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
+        const owner = uid === undefined ? SAME : share.uids.toHost(uid);
+        const group = gid === undefined ? SAME : share.gids.toHost(gid);
+        succeed(fchownat(fd, at.empty, owner, group, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
       }
       if (mode !== undefined) {
         succeed(node.open === undefined ? chmod(putDescriptorPath(fd), mode) : fchmod(fd, mode));
@@ -48,8 +51,7 @@ export function setattrOperations(share: Share) {
         succeed(utimensat(fd, at.empty, at.times, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
       }
       succeed(statDescriptor(fd));
-      fillAttributes();
-      return attributes;
+      return share.attributes();
     },
   };
 }

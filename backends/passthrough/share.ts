@@ -1,10 +1,23 @@
-import { type Entry, FileType, FsError, type Logger, UsageError } from '../../core/backend/index.js';
+import {
+  type Attributes,
+  type Context,
+  type Entry,
+  FileType,
+  FsError,
+  type Logger,
+  type SecurityContext,
+  UsageError,
+} from '../../core/backend/index.js';
 import { AT, O, close, open, openat } from '../../core/system/files.js';
+import { removexattr, setxattr } from '../../core/system/xattrs.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt } from '../../core/system/file-handles.js';
+import { become } from './caller.js';
+import { IdMap } from './id-map.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './mounts.js';
 import { type Node, Nodes } from './nodes.js';
 import type { Options } from './options.js';
-import { at, offset, putDescriptorPath, words } from './scratch.js';
+import { at, bytes, offset, putDescriptorPath, putText, words } from './scratch.js';
+import { XattrMap } from './xattr-map.js';
 import {
   attributes,
   fillAttributes,
@@ -15,6 +28,8 @@ import {
   statMount,
   statName,
 } from './stat.js';
+
+const CAPABILITY = 'security.capability';
 
 /** Times that a look-up is tried anew because the host renamed or replaced the file meanwhile. */
 const ATTEMPTS = 16;
@@ -29,11 +44,19 @@ export class Share {
   readonly mounts: Mounts;
   readonly nodes: Nodes;
   readonly root: Node;
+  readonly uids: IdMap;
+  readonly gids: IdMap;
+  readonly xattrMap: XattrMap | undefined;
+  readonly #mappedCapability: string | undefined;
 
   /** @throws UsageError where the directory can't be shared. */
   constructor(options: Options, log: Logger) {
     this.options = options;
     this.log = log;
+    this.uids = new IdMap(options.translateUid, 'translate-uid');
+    this.gids = new IdMap(options.translateGid, 'translate-gid');
+    this.xattrMap = options.xattrmap === undefined ? undefined : new XattrMap(options.xattrmap);
+    this.#mappedCapability = mappedCapability(this.xattrMap);
     const fd = open(options.sharedDir, O.PATH | O.DIRECTORY);
     if (fd < 0) throw refusal(options.sharedDir, FsError.of(-fd));
     this.mounts = new Mounts(options.inodeFileHandles !== 'never', log);
@@ -93,9 +116,41 @@ export class Share {
     return this.entry(node, false);
   }
 
+  /** Begins a creation as the guest's caller; `resume` ends it. @throws FsError EPERM for an identity that is not allowed. */
+  become(context: Context): void {
+    become(this.uids.toHost(context.uid), this.gids.toHost(context.gid), context);
+  }
+
+  /**
+   * Gives a new file its security context, before anybody but the host's own processes can have seen it.
+   * @returns 0 or minus the errno.
+   */
+  label(fd: number, context: SecurityContext): number {
+    bytes.set(context.value, offset.xattr);
+    const name = this.xattrMap === undefined ? context.name : this.xattrMap.toHost(context.name);
+    return setxattr(putDescriptorPath(fd), putText(name), at.xattr, context.value.length, 0);
+  }
+
+  /**
+   * A change of content or owner ends a file's capabilities. The host's kernel sees to that where they are stored under
+   * their own name.
+   */
+  dropCapabilities(fd: number): void {
+    if (this.#mappedCapability !== undefined)
+      removexattr(putDescriptorPath(fd), putText(this.#mappedCapability));
+  }
+
+  /** The attributes whose stat result is in the scratch, as guests see them. */
+  attributes(): Attributes {
+    fillAttributes();
+    attributes.uid = this.uids.toGuest(attributes.uid);
+    attributes.gid = this.gids.toGuest(attributes.gid);
+    return attributes;
+  }
+
   /** The answer for a node whose stat result is in the scratch. */
   entry(node: Node, submount: boolean): Entry<Node> {
-    fillAttributes();
+    this.attributes();
     attributes.submount = submount && this.options.submounts === 'announce' && isDirectory(attributes.mode);
     entry.node = node;
     return entry;
@@ -179,6 +234,16 @@ function refusal(directory: string, error: FsError): UsageError {
   if (error.code === 'ENOENT') return new UsageError(`--shared-dir ${directory}: no such directory`);
   if (error.code === 'ENOTDIR') return new UsageError(`--shared-dir ${directory}: not a directory`);
   return new UsageError(`--shared-dir ${directory}: cannot be opened (${error.code})`);
+}
+
+/** The host's name for file capabilities, where it is another than their own. */
+function mappedCapability(map: XattrMap | undefined): string | undefined {
+  try {
+    const name = map?.toHost(CAPABILITY);
+    return name === CAPABILITY ? undefined : name;
+  } catch {
+    return undefined;
+  }
 }
 
 function isDirectory(mode: number): boolean {
