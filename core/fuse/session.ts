@@ -1,0 +1,433 @@
+import { Errno, FsError, type Backend, type Entry } from '../backend/index.js';
+import type { Message } from '../memory/index.js';
+import {
+  HandleTable,
+  LookupCounts,
+  NO_HANDLE,
+  NO_SLOT,
+  type DirectoryStream,
+  type Export,
+  type HandleKind,
+  type LockSession,
+  type NodeTable,
+} from '../state/index.js';
+import { CUSE_INIT_BSWAP_RESERVED, INIT_BSWAP_RESERVED, OPCODE_END } from './abi.js';
+import { Arguments } from './arguments.js';
+import { Counters } from './counters.js';
+import { Faults } from './faults.js';
+import { InFlight } from './in-flight.js';
+import type { Negotiated } from './negotiation.js';
+import { IGNORED, PARKED, refusal, type Operation } from './operation.js';
+import { operations } from './operations.js';
+import { BODY, Reply, validity, type Validity } from './reply.js';
+import { Request } from './request.js';
+import { fuse_entry_out, fuse_in_header, fuse_out_header } from './structures.js';
+
+export interface SessionOptions {
+  /** Milliseconds that {@link Session.drain} lets requests finish, and then again after it has aborted them. */
+  readonly drainTimeout?: number;
+}
+
+const UNKNOWN_OPCODE = refusal('unknown opcode', Errno.ENOSYS);
+const SWAPPED = refusal('INIT of the other byte order', Errno.EPROTO);
+const MALFORMED = refusal('malformed request', Errno.EIO);
+const TOO_SHORT = refusal('request that is too short', Errno.EINVAL);
+const NOT_MOUNTED = refusal('request outside a mount', Errno.EIO);
+const NO_ROOM = refusal('request with too little room for its reply', Errno.EIO);
+
+/**
+ * One guest that has mounted an export: requests go in by {@link dispatch}, each is answered once through its message.
+ *
+ * A request of a synchronous backend is answered before `dispatch` returns and leaves no garbage; the pooled
+ * {@link Request} of one that must be waited for is kept until its promise settles.
+ */
+export class Session {
+  readonly export: Export;
+  readonly backend: Backend;
+  readonly nodes: NodeTable;
+  readonly counts: LookupCounts;
+  readonly handles: HandleTable;
+  /** The guest's locks. Replaced when the guest starts anew. */
+  locks: LockSession<number>;
+  /** The request being started. */
+  readonly in = new Arguments();
+  /** The reply being composed. */
+  readonly out = new Reply();
+  /** What INIT settled; nothing before. */
+  negotiated: Negotiated | undefined = undefined;
+  /** Figures for monitoring. */
+  readonly counters = new Counters();
+  readonly entryValidity: Validity;
+  readonly negativeValidity: Validity;
+  readonly attributeValidity: Validity;
+
+  readonly #faults: Faults;
+  readonly #drainTimeout: number;
+  readonly #spare: Request[] = [];
+  readonly #inFlight = new InFlight();
+  #incarnation = 0;
+  #closed = false;
+
+  constructor(shared: Export, options: SessionOptions = {}) {
+    this.export = shared;
+    this.backend = shared.backend;
+    this.nodes = shared.nodes;
+    this.counts = new LookupCounts(shared.nodes);
+    this.handles = new HandleTable(shared.limits.handles);
+    this.locks = shared.locks.openSession(shared.nextSession());
+    this.entryValidity = validity(shared.cache.entryTimeout);
+    this.negativeValidity = validity(shared.cache.negativeTimeout);
+    this.attributeValidity = validity(shared.cache.attributeTimeout);
+    this.#faults = new Faults(shared.log);
+    this.#drainTimeout = options.drainTimeout ?? 5000;
+  }
+
+  /** Counts the guest's starts. */
+  get incarnation(): number {
+    return this.#incarnation;
+  }
+
+  /** Requests that wait for a promise or a lock. */
+  get inFlight(): number {
+    return this.#inFlight.size;
+  }
+
+  /** Whether INIT settled a flag of the first word. */
+  has(flag: number): boolean {
+    return this.negotiated !== undefined && (this.negotiated.flags & flag) !== 0;
+  }
+
+  /** Whether INIT settled a flag of the second word. */
+  has2(flag: number): boolean {
+    return this.negotiated !== undefined && (this.negotiated.flags2 & flag) !== 0;
+  }
+
+  /** Serves one request. Never throws; the message is answered now or later, once. */
+  dispatch(message: Message): void {
+    const request = this.#spare.pop() ?? new Request();
+    request.message = message;
+    const loaded = this.in.load(message);
+    if (loaded < 0) {
+      this.#recycle(request);
+      this.counters.unanswerable += 1;
+      message.fail();
+      return;
+    }
+    const operation = this.#admit(request, loaded);
+    request.operation = operation;
+    let length: number;
+    try {
+      const result = operation.start(this, request);
+      if (result instanceof Promise) {
+        this.#wait(request, result);
+        return;
+      }
+      if (result === PARKED) return;
+      length = operation.finish(this, request, result);
+    } catch (error) {
+      length = -this.#errnoOf(error, request);
+    }
+    this.#reply(request, length);
+  }
+
+  /** Reads the header. @returns the opcode's operation, or one that refuses. */
+  #admit(request: Request, loaded: number): Operation {
+    const words = this.in.words;
+    const opcode = words[fuse_in_header.opcode >> 2]!;
+    request.uniqueLow = words[fuse_in_header.unique >> 2]! | 0;
+    request.uniqueHigh = words[(fuse_in_header.unique >> 2) + 1]! | 0;
+    const context = request.context;
+    context.uid = words[fuse_in_header.uid >> 2]!;
+    context.gid = words[fuse_in_header.gid >> 2]!;
+    context.pid = words[fuse_in_header.pid >> 2]!;
+    const operation = opcode < OPCODE_END ? operations[opcode] : undefined;
+    if (operation === undefined) {
+      request.opcode = 0;
+      return opcode === INIT_BSWAP_RESERVED || opcode === CUSE_INIT_BSWAP_RESERVED ? SWAPPED : UNKNOWN_OPCODE;
+    }
+    request.opcode = opcode;
+    const silent = operation.silent === true;
+    if (loaded !== 0) return silent ? IGNORED : MALFORMED;
+    if (this.in.length < operation.arguments) return silent ? IGNORED : TOO_SHORT;
+    if (this.#closed || (this.negotiated === undefined && operation.always !== true)) {
+      return silent ? IGNORED : NOT_MOUNTED;
+    }
+    return silent || request.message.writable.length >= BODY + operation.reply ? operation : NO_ROOM;
+  }
+
+  /** Keeps a request until its promise settles. */
+  #wait(request: Request, result: Promise<unknown>): void {
+    request.period = this.nodes.enter();
+    if (request.handle !== NO_HANDLE) this.handles.use(request.handle);
+    if (request.otherHandle !== NO_HANDLE) this.handles.use(request.otherHandle);
+    this.park(request);
+    result.then(
+      (value) => this.#settle(request, value),
+      (error: unknown) => this.#end(request, -this.#errnoOf(error, request)),
+    );
+  }
+
+  #settle(request: Request, value: unknown): void {
+    let length = -Errno.EIO;
+    try {
+      if (request.incarnation === this.#incarnation && !request.abandoned) {
+        length = request.operation.finish(this, request, value);
+      } else request.operation.discard?.(this, request, value);
+    } catch (error) {
+      length = -this.#errnoOf(error, request);
+    }
+    this.#end(request, length);
+  }
+
+  #end(request: Request, length: number): void {
+    const { handle, otherHandle, period } = request;
+    this.answer(request, length);
+    if (handle !== NO_HANDLE && this.handles.unuse(handle)) void this.#close(handle);
+    if (otherHandle !== NO_HANDLE && this.handles.unuse(otherHandle)) void this.#close(otherHandle);
+    this.nodes.leave(period);
+  }
+
+  /** Keeps a request that {@link answer} will end. */
+  park(request: Request): void {
+    request.incarnation = this.#incarnation;
+    if (this.#inFlight.add(request)) this.#cancel(request);
+  }
+
+  /** Ends a request that was kept. @param length as {@link Operation.finish} returns it. */
+  answer(request: Request, length: number): void {
+    if (request.abandoned) {
+      this.#recycle(request);
+      return;
+    }
+    this.#inFlight.remove(request);
+    this.#reply(request, length);
+  }
+
+  /** Answers a request and takes it back into the pool. */
+  #reply(request: Request, length: number): void {
+    const { message, operation } = request;
+    this.counters.count(request.opcode, length);
+    let written = 0;
+    if (operation.silent !== true) {
+      if (message.writable.length < BODY) written = -1;
+      else written = this.#compose(request, length);
+    }
+    this.#recycle(request);
+    if (written >= 0) message.complete(written);
+    else {
+      this.counters.unanswerable += 1;
+      message.fail();
+    }
+  }
+
+  /** Puts header and structure into the guest's buffers. @returns the reply's length. */
+  #compose(request: Request, length: number): number {
+    const failed = length < 0;
+    const total = failed ? BODY : BODY + length + request.data;
+    const words = this.out.words;
+    words[fuse_out_header.len >> 2] = total;
+    words[fuse_out_header.error >> 2] = failed ? length : 0;
+    words[fuse_out_header.unique >> 2] = request.uniqueLow;
+    words[(fuse_out_header.unique >> 2) + 1] = request.uniqueHigh;
+    request.message.writable.copyIn(0, this.out.bytes, 0, failed ? BODY : BODY + length);
+    return total;
+  }
+
+  #recycle(request: Request): void {
+    request.reset();
+    this.#spare.push(request);
+  }
+
+  /** The errno for what was thrown; mistakes are logged. */
+  #errnoOf(error: unknown, request: Request): number {
+    const faults = this.#faults.count;
+    const errno = this.#faults.errnoOf(error, request);
+    this.counters.faults += this.#faults.count - faults;
+    return errno;
+  }
+
+  /** The slot of the node that the request's header names. @throws ESTALE if the guest can't know it. */
+  node(): number {
+    const words = this.in.words;
+    const at = fuse_in_header.nodeid >> 2;
+    return this.resolve(words[at]!, words[at + 1]!);
+  }
+
+  /** The slot of a node id. @throws ESTALE if the guest can't know it. */
+  resolve(low: number, high: number): number {
+    const slot = this.counts.resolve(low, high);
+    if (slot === NO_SLOT) throw FsError.of('ESTALE');
+    return slot;
+  }
+
+  /**
+   * The handle whose `fh` is at an offset of the arguments.
+   * @param node offset, in the request, of the node id that it must belong to. A guest may use the node through a
+   * handle even where its FORGET, on another queue, came first.
+   * @throws EBADF if there is no such handle, or it is another node's.
+   */
+  handle(offset: number, kind: HandleKind, node: number = fuse_in_header.nodeid): number {
+    const words = this.in.words;
+    const at = (fuse_in_header.bytes + offset) >> 2;
+    const index = this.handles.find(words[at]!, words[at + 1]!, kind);
+    if (index === NO_HANDLE) throw FsError.of('EBADF');
+    const slot = this.handles.slot(index);
+    if (this.nodes.idLow(slot) !== words[node >> 2] || this.nodes.idHigh(slot) !== words[(node >> 2) + 1]) {
+      throw FsError.of('EBADF');
+    }
+    return index;
+  }
+
+  /**
+   * Tells the guest of a node: puts `struct fuse_entry_out` into the reply and counts the lookup.
+   * @returns the node's slot.
+   * @throws ENFILE beyond the limit of nodes, TypeError for impossible attributes; the node is let go.
+   */
+  enter(at: number, entry: Entry<object>): number {
+    const { nodes, out, entryValidity, attributeValidity } = this;
+    const { node, attributes } = entry;
+    const slot = nodes.intern(node);
+    if (slot === NO_SLOT) {
+      nodes.discard(node);
+      throw FsError.of('ENFILE');
+    }
+    const low = nodes.idLow(slot);
+    const high = nodes.idHigh(slot);
+    try {
+      out.attributes(at + fuse_entry_out.attr, attributes, low, high);
+    } catch (error) {
+      nodes.reap(slot);
+      throw error;
+    }
+    const words = out.words;
+    words[(at + fuse_entry_out.nodeid) >> 2] = low;
+    words[(at + fuse_entry_out.nodeid + 4) >> 2] = high;
+    words[(at + fuse_entry_out.generation) >> 2] = nodes.generation(slot);
+    words[(at + fuse_entry_out.generation + 4) >> 2] = 0;
+    words[(at + fuse_entry_out.entry_valid) >> 2] = entryValidity.seconds;
+    words[(at + fuse_entry_out.entry_valid + 4) >> 2] = 0;
+    words[(at + fuse_entry_out.attr_valid) >> 2] = attributeValidity.seconds;
+    words[(at + fuse_entry_out.attr_valid + 4) >> 2] = 0;
+    words[(at + fuse_entry_out.entry_valid_nsec) >> 2] = entryValidity.nanoseconds;
+    words[(at + fuse_entry_out.attr_valid_nsec) >> 2] = attributeValidity.nanoseconds;
+    this.counts.add(slot);
+    return slot;
+  }
+
+  /** Opens a handle on a node. @returns its index. @throws ENFILE beyond the limit. */
+  open(kind: HandleKind, slot: number, object: unknown, flags: number): number {
+    const index = this.handles.open(kind, slot, object, flags);
+    if (index === NO_HANDLE) throw FsError.of('ENFILE');
+    this.nodes.reference(slot);
+    return index;
+  }
+
+  /** Ends a handle. @returns a promise, which does not reject, where there is something to wait for. */
+  release(index: number): Promise<void> | undefined {
+    if (this.export.hasLocks) this.locks.releaseHandle(this.handles.slot(index), index);
+    return this.handles.invalidate(index) ? this.#close(index) : undefined;
+  }
+
+  #close(index: number): Promise<void> | undefined {
+    const { handles } = this;
+    const object = handles.object(index);
+    const slot = handles.slot(index);
+    const end = (): void => {
+      handles.free(index);
+      this.nodes.release(slot);
+    };
+    const fail = (error: unknown): void => this.#faults.report(error, 'releasing a file failed');
+    try {
+      const closed = handles.isDirectory(index)
+        ? (object as DirectoryStream).close()
+        : this.backend.release?.(this.nodes.node(slot), object);
+      if (closed instanceof Promise) return closed.catch(fail).then(end);
+    } catch (error) {
+      fail(error);
+    }
+    end();
+    return undefined;
+  }
+
+  /** Puts away an open file that no guest will get. */
+  discardFile(node: object, file: unknown): void {
+    const fail = (error: unknown): void => this.#faults.report(error, 'releasing a file failed');
+    try {
+      const released = this.backend.release?.(node, file);
+      if (released instanceof Promise) released.catch(fail);
+    } catch (error) {
+      fail(error);
+    }
+  }
+
+  /** INTERRUPT: gives up a request. @returns whether it is in flight. */
+  interrupt(low: number, high: number): boolean {
+    const request = this.#inFlight.find(low, high);
+    if (request !== undefined) this.#cancel(request);
+    return request !== undefined;
+  }
+
+  /** An INTERRUPT overtook its request. */
+  expectInterrupted(low: number, high: number): void {
+    this.#inFlight.expect(low, high);
+  }
+
+  #cancel(request: Request): void {
+    if (request.lockId === undefined) request.context.abort();
+    else this.locks.interrupt(request.lockId);
+  }
+
+  /**
+   * The guest is gone, or starts anew (a second INIT, DESTROY): gives up what is in flight, and releases its locks,
+   * handles and lookups. @returns a promise where handles take time to close.
+   */
+  reset(): Promise<void> | undefined {
+    this.negotiated = undefined;
+    this.#incarnation += 1;
+    this.locks.close(Errno.EINTR);
+    this.locks = this.export.locks.openSession(this.export.nextSession());
+    this.#inFlight.forgetExpected();
+    this.#inFlight.each((request) => {
+      if (request.incarnation !== this.#incarnation) request.context.abort();
+    });
+    const closing: Promise<void>[] = [];
+    this.handles.each((index) => {
+      const closed = this.release(index);
+      if (closed !== undefined) closing.push(closed);
+    });
+    this.counts.clear();
+    return closing.length === 0 ? undefined : Promise.all(closing).then(() => undefined);
+  }
+
+  /**
+   * Finishes what is in flight, as before the rings are taken away: waiting locks are given up (EINTR), the rest may
+   * end by itself, is then aborted, and at last answered with EIO whatever becomes of it.
+   */
+  async drain(): Promise<void> {
+    this.locks.cancelAll(Errno.EINTR);
+    if (await this.#inFlight.idle(this.#drainTimeout)) return;
+    this.#inFlight.each((request) => request.context.abort());
+    if (await this.#inFlight.idle(this.#drainTimeout)) return;
+    this.export.log.warn({ requests: this.#inFlight.size }, 'requests that do not end are answered with EIO');
+    this.#inFlight.each((request) => this.#abandon(request));
+  }
+
+  /** Answers a request whose result never comes; the promise may still settle. */
+  #abandon(request: Request): void {
+    this.#inFlight.remove(request);
+    request.abandoned = true;
+    this.counters.count(request.opcode, -Errno.EIO);
+    if (request.operation.silent === true) request.message.complete(0);
+    else if (request.message.writable.length < BODY) request.message.fail();
+    else request.message.complete(this.#compose(request, -Errno.EIO));
+  }
+
+  /** Ends the session: drains it and releases everything that the guest had. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.drain();
+    await this.reset();
+    this.locks.close(Errno.EINTR);
+  }
+}

@@ -1,0 +1,150 @@
+/** What a handle is of. */
+export const HandleKind = { FREE: 0, FILE: 1, DIRECTORY: 2 } as const;
+export type HandleKind = (typeof HandleKind)[keyof typeof HandleKind];
+
+/** No such handle, or no room for one. */
+export const NO_HANDLE = -1;
+
+const FIRST_CAPACITY = 64;
+
+/**
+ * The open files and directories of one session. An `fh` is the handle's index (low 32 bits) and the generation of its
+ * place (high 32 bits), so that a handle that was closed is not taken for the next one in its place.
+ */
+export class HandleTable {
+  readonly #limit: number;
+  #kind = new Uint8Array(FIRST_CAPACITY);
+  #generation = new Uint32Array(FIRST_CAPACITY);
+  #slot = new Uint32Array(FIRST_CAPACITY);
+  #flags = new Uint32Array(FIRST_CAPACITY);
+  /** Asynchronous requests that use the handle. */
+  #uses = new Uint32Array(FIRST_CAPACITY);
+  readonly #objects: unknown[] = [];
+  readonly #free: number[] = [];
+  #size = 0;
+
+  /** @param limit most handles open at a time. */
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  /** Handles open. */
+  get size(): number {
+    return this.#size;
+  }
+
+  get full(): boolean {
+    return this.#size >= this.#limit;
+  }
+
+  /**
+   * Opens a handle.
+   * @param slot the node's slot, on which the caller holds a reference for the handle.
+   * @param object the backend's open file, or the directory stream.
+   * @param flags the open flags that the guest gave.
+   * @returns its index, or {@link NO_HANDLE} where the table is full.
+   */
+  open(kind: HandleKind, slot: number, object: unknown, flags: number): number {
+    if (this.#size >= this.#limit) return NO_HANDLE;
+    let index = this.#free.pop();
+    if (index === undefined) {
+      index = this.#objects.length;
+      if (index === this.#kind.length) this.#grow();
+      this.#objects.push(object);
+    } else this.#objects[index] = object;
+    this.#kind[index] = kind;
+    this.#slot[index] = slot;
+    this.#flags[index] = flags;
+    this.#uses[index] = 0;
+    this.#generation[index] = this.#generation[index]! + 1;
+    this.#size += 1;
+    return index;
+  }
+
+  /** The index of an `fh` of the kind, or {@link NO_HANDLE}. */
+  find(low: number, high: number, kind: HandleKind): number {
+    return low < this.#objects.length && this.#kind[low] === kind && this.#generation[low] === high
+      ? low
+      : NO_HANDLE;
+  }
+
+  /** High half of the `fh` of an open handle; its low half is the index. */
+  generation(index: number): number {
+    return this.#generation[index]!;
+  }
+
+  /** Slot of the node. */
+  slot(index: number): number {
+    return this.#slot[index]!;
+  }
+
+  /** Open flags. */
+  flags(index: number): number {
+    return this.#flags[index]!;
+  }
+
+  isDirectory(index: number): boolean {
+    return (this.#kind[index]! & HandleKind.DIRECTORY) !== 0;
+  }
+
+  /** The backend's open file, or the directory stream. */
+  object(index: number): unknown {
+    return this.#objects[index];
+  }
+
+  /** An asynchronous request begins to use the handle. */
+  use(index: number): void {
+    this.#uses[index] = this.#uses[index]! + 1;
+  }
+
+  /** It has ended. @returns whether the handle is to be closed now, by {@link free}. */
+  unuse(index: number): boolean {
+    this.#uses[index] = this.#uses[index]! - 1;
+    return this.#uses[index] === 0 && (this.#kind[index]! & CLOSING) !== 0;
+  }
+
+  /**
+   * Makes the `fh` invalid.
+   * @returns whether the handle may be closed at once, by {@link free}; else the last {@link unuse} says so.
+   */
+  invalidate(index: number): boolean {
+    this.#kind[index] = this.#kind[index]! | CLOSING;
+    return this.#uses[index] === 0;
+  }
+
+  /** Gives an invalidated handle's place back. */
+  free(index: number): void {
+    this.#kind[index] = HandleKind.FREE;
+    this.#objects[index] = undefined;
+    this.#size -= 1;
+    this.#free.push(index);
+  }
+
+  /** Calls `visit` for each valid handle; it may close the handle. */
+  each(visit: (index: number) => void): void {
+    for (let index = 0; index < this.#objects.length; index++) {
+      const kind = this.#kind[index]!;
+      if (kind !== HandleKind.FREE && (kind & CLOSING) === 0) visit(index);
+    }
+  }
+
+  #grow(): void {
+    const length = this.#kind.length * 2;
+    const kind = new Uint8Array(length);
+    kind.set(this.#kind);
+    this.#kind = kind;
+    this.#generation = widen(this.#generation, length);
+    this.#slot = widen(this.#slot, length);
+    this.#flags = widen(this.#flags, length);
+    this.#uses = widen(this.#uses, length);
+  }
+}
+
+/** Set in a handle's kind once its `fh` is invalid. */
+const CLOSING = 0x80;
+
+function widen(column: Uint32Array<ArrayBuffer>, length: number): Uint32Array<ArrayBuffer> {
+  const wider = new Uint32Array(length);
+  wider.set(column);
+  return wider;
+}

@@ -1,0 +1,70 @@
+import { NO_SLOT, ROOT_SLOT, type NodeTable } from './node-table.js';
+
+/**
+ * How often one session has told its guest of each node, less what the guest has forgotten (`nlookup` of FUSE's
+ * FORGET). While a count is above zero the guest may name the node, and the session holds one reference on it.
+ * The root is always known and never counted. Counts are exact up to 2^53.
+ */
+export class LookupCounts {
+  readonly #nodes: NodeTable;
+  #counts = new Float64Array(1024);
+
+  constructor(nodes: NodeTable) {
+    this.#nodes = nodes;
+  }
+
+  /** The slot of a node id that the guest may use, or {@link NO_SLOT}. */
+  resolve(low: number, high: number): number {
+    const slot = this.#nodes.find(low, high);
+    return slot === ROOT_SLOT || (slot > ROOT_SLOT && this.of(slot) > 0) ? slot : NO_SLOT;
+  }
+
+  of(slot: number): number {
+    return slot < this.#counts.length ? this.#counts[slot]! : 0;
+  }
+
+  /** The guest is told of a node once (LOOKUP, creations, READDIRPLUS). */
+  add(slot: number): void {
+    if (slot === ROOT_SLOT) return;
+    if (slot >= this.#counts.length) this.#grow(slot);
+    const count = this.#counts[slot]!;
+    if (count === 0) this.#nodes.reference(slot);
+    this.#counts[slot] = count + 1;
+  }
+
+  /** The guest forgets `count` of its lookups; more than it has done count as all. */
+  forget(slot: number, count: number): void {
+    const held = this.of(slot);
+    if (slot === ROOT_SLOT || held === 0 || count <= 0) return;
+    if (count < held) this.#counts[slot] = held - count;
+    else {
+      this.#counts[slot] = 0;
+      this.#nodes.release(slot);
+    }
+  }
+
+  /** Forgets everything: the guest is gone. */
+  clear(): void {
+    const end = Math.min(this.#counts.length, this.#nodes.slotEnd);
+    for (let slot = ROOT_SLOT + 1; slot < end; slot++) {
+      if (this.#counts[slot] === 0) continue;
+      this.#counts[slot] = 0;
+      this.#nodes.release(slot);
+    }
+  }
+
+  /** Calls `visit` for each node that the guest knows. */
+  each(visit: (slot: number, count: number) => void): void {
+    const end = Math.min(this.#counts.length, this.#nodes.slotEnd);
+    for (let slot = ROOT_SLOT + 1; slot < end; slot++) {
+      const count = this.#counts[slot]!;
+      if (count > 0) visit(slot, count);
+    }
+  }
+
+  #grow(slot: number): void {
+    const wider = new Float64Array(Math.max(this.#counts.length * 2, slot + 1));
+    wider.set(this.#counts);
+    this.#counts = wider;
+  }
+}
