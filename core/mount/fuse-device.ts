@@ -1,0 +1,169 @@
+import { type Message, NativeWindow, SegmentList } from '../memory/index.js';
+import {
+  advancePromises,
+  libc,
+  NativeMemory,
+  type OwnedFd,
+  PAGE_SIZE,
+  result,
+  watch,
+  type Watch,
+} from '../system/index.js';
+import type { Log } from './log.js';
+
+const read = libc<(fd: number, target: number, count: number) => number>('read', 'intptr_t', [
+  'int',
+  'uintptr_t',
+  'size_t',
+]);
+const write = libc<(fd: number, source: number, count: number) => number>('write', 'intptr_t', [
+  'int',
+  'uintptr_t',
+  'size_t',
+]);
+
+const ENOENT = 2;
+const EINTR = 4;
+const EAGAIN = 11;
+const ENODEV = 19;
+const EINVAL = 22;
+
+/**
+ * Bytes of data in one request, and in one reply: 256 pages. The kernel refuses (EINVAL) to be read with a buffer that
+ * does not hold a header and a write of that size (Linux `fs/fuse/dev.c`, `fuse_dev_do_read`).
+ */
+const MAX_DATA = 1024 * 1024;
+/** Room for headers and arguments. */
+const BUFFER = MAX_DATA + PAGE_SIZE;
+
+/** Requests served in one turn of the event loop: other descriptors must have theirs. */
+const BATCH = 64;
+/** Idle buffers that are kept; each takes as much memory as its largest request did. */
+const MAX_SPARE = 16;
+
+/** One request that was read, and room for its reply. */
+class DeviceMessage implements Message {
+  readonly readable: SegmentList;
+  readonly writable: SegmentList;
+  readonly #device: FuseDevice;
+  readonly #memory = NativeMemory.allocate(2 * BUFFER);
+
+  constructor(device: FuseDevice) {
+    this.#device = device;
+    const window = new NativeWindow(this.#memory);
+    this.readable = new SegmentList(window, 1);
+    this.writable = new SegmentList(window, 1);
+    this.writable.push(this.#memory.address + BUFFER, BUFFER);
+  }
+
+  /** Reads the next request. @returns its length, or minus the errno. */
+  receive(fd: number): number {
+    const length = result(read(fd, this.#memory.address, BUFFER));
+    this.readable.clear();
+    if (length > 0) this.readable.push(this.#memory.address, length);
+    return length;
+  }
+
+  complete(written: number): void {
+    this.#device.answer(this, this.#memory.address + BUFFER, written);
+  }
+
+  fail(): void {
+    this.#device.refuse(this);
+  }
+
+  free(): void {
+    this.readable.close();
+    this.writable.close();
+    this.#memory.free();
+  }
+}
+
+/** Who serves what comes from the device. */
+export interface DeviceReceiver {
+  dispatch(message: Message): void;
+  /** Nothing comes any more. @param errno 0 if it was unmounted, or what went wrong. */
+  ended(errno: number): void;
+}
+
+/**
+ * The requests of one mount, from an open `/dev/fuse`. Each read takes one request and each write gives one reply,
+ * each in one piece (Linux `Documentation/filesystems/fuse.rst`).
+ */
+export class FuseDevice {
+  readonly #fd: OwnedFd;
+  readonly #receiver: DeviceReceiver;
+  readonly #log: Log;
+  readonly #watch: Watch;
+  readonly #spare: DeviceMessage[] = [];
+  #inFlight = 0;
+  #stopped = false;
+
+  /** Takes over a descriptor that is mounted and non-blocking, and begins to serve. */
+  constructor(fd: OwnedFd, receiver: DeviceReceiver, log: Log) {
+    this.#fd = fd;
+    this.#receiver = receiver;
+    this.#log = log;
+    this.#watch = watch(fd.value, () => this.#serve());
+  }
+
+  /** Reads no more requests; those in flight can still be answered. Idempotent. */
+  stop(): void {
+    this.#stopped = true;
+    this.#watch.close();
+  }
+
+  /** Ends the connection: if it is mounted still, its users get ENOTCONN. Idempotent. */
+  close(): void {
+    this.stop();
+    this.#fd.close();
+    for (const message of this.#spare.splice(0)) message.free();
+  }
+
+  /** Sends a reply, or with no bytes none, and takes the message back. */
+  answer(message: DeviceMessage, address: number, written: number): void {
+    if (written > 0 && this.#fd.value >= 0) {
+      const sent = result(write(this.#fd.value, address, written));
+      // ENOENT: whoever asked was killed meanwhile. ENODEV: it was unmounted.
+      if (sent < 0 && sent !== -ENOENT && sent !== -ENODEV) {
+        this.#log.error({ errno: -sent, bytes: written }, 'the kernel refused a reply');
+      }
+    }
+    this.#recycle(message);
+  }
+
+  /** The other side cannot be understood: nothing more is read. */
+  refuse(message: DeviceMessage): void {
+    this.#recycle(message);
+    this.#log.error({}, 'the kernel sent a request that cannot be answered');
+    this.#end(EINVAL);
+  }
+
+  #serve(): void {
+    for (let i = 0; i < BATCH && !this.#stopped; i++) {
+      const message = this.#spare.pop() ?? new DeviceMessage(this);
+      this.#inFlight += 1;
+      const length = message.receive(this.#fd.value);
+      if (length < 0) {
+        this.#recycle(message);
+        // ENOENT: the request was interrupted before it was read.
+        if (length === -ENOENT || length === -EINTR) continue;
+        if (length !== -EAGAIN) this.#end(length === -ENODEV ? 0 : -length);
+        break;
+      }
+      this.#receiver.dispatch(message);
+    }
+    if (this.#inFlight > 0) advancePromises();
+  }
+
+  #end(errno: number): void {
+    this.stop();
+    this.#receiver.ended(errno);
+  }
+
+  #recycle(message: DeviceMessage): void {
+    this.#inFlight -= 1;
+    if (this.#spare.length < MAX_SPARE && this.#fd.value >= 0) this.#spare.push(message);
+    else message.free();
+  }
+}

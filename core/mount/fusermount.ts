@@ -1,0 +1,81 @@
+import { spawn } from 'node:child_process';
+import { type OwnedFd, UnixConnection } from '../system/index.js';
+import { MountError } from './mount-error.js';
+import type { MountFlags } from './options.js';
+
+const PROGRAM = 'fusermount3';
+/** Descriptor of the child's end of the socket pair, by number in the child. */
+const CHILD_FD = 3;
+
+/**
+ * Mounts by the set-user-id program of fuse3, for users without privilege. It mounts, and sends the open
+ * `/dev/fuse` over the socket that `_FUSE_COMMFD` names (fusermount3(1)).
+ * @throws MountError
+ */
+export async function mountByFusermount(
+  directory: string,
+  source: string,
+  flags: MountFlags,
+): Promise<OwnedFd> {
+  const name = source.replaceAll(/[\\,]/g, '\\$&');
+  const options = [`fsname=${name}`, 'subtype=virtiofs-kit', 'default_permissions'];
+  options.push(
+    flags.readOnly ? 'ro' : 'rw',
+    flags.setuid ? 'suid' : 'nosuid',
+    flags.devices ? 'dev' : 'nodev',
+  );
+  if (flags.allowOther) options.push('allow_other');
+  const [ours, theirs] = UnixConnection.pair();
+  try {
+    const failure = await run(['-o', options.join(','), '--', directory], theirs);
+    const fd = receive(ours);
+    if (failure === undefined && fd !== undefined) return fd;
+    fd?.close();
+    throw new MountError(`mount ${directory}: ${failure ?? `${PROGRAM} sent no descriptor`}`);
+  } finally {
+    ours.close();
+    theirs.close();
+  }
+}
+
+/** Unmounts; where files are still in use, takes the mount out of the tree. @throws MountError */
+export async function unmountByFusermount(directory: string): Promise<void> {
+  if ((await run(['-u', '--', directory])) === undefined) return;
+  const failure = await run(['-u', '-z', '--', directory]);
+  if (failure !== undefined) throw new MountError(`unmount ${directory}: ${failure}`);
+}
+
+/** The descriptor that was sent; what the child sent waits in the socket until then. */
+function receive(connection: UnixConnection): OwnedFd | undefined {
+  const fds: OwnedFd[] = [];
+  connection.recv(new Uint8Array(16), fds);
+  const [first, ...others] = fds;
+  for (const other of others) other.close();
+  return first;
+}
+
+/** Runs the program. @returns nothing if it succeeded, else its last words. */
+function run(args: readonly string[], socket?: UnixConnection): Promise<string | undefined> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(PROGRAM, args, {
+      stdio: ['ignore', 'ignore', 'pipe', ...(socket === undefined ? [] : [socket.fd])],
+      env: { ...process.env, LC_ALL: 'C', _FUSE_COMMFD: `${CHILD_FD}` },
+    });
+    let words = '';
+    child.stderr!.on('data', (data: Buffer) => {
+      words = `${words}${data.toString()}`.slice(-1000);
+    });
+    child.once('error', (error: NodeJS.ErrnoException) => {
+      reject(
+        new MountError(
+          error.code === 'ENOENT'
+            ? `${PROGRAM} is not there: install the package fuse3, or mount as root`
+            : error.message,
+        ),
+      );
+    });
+    child.once('close', (code) =>
+      resolve(code === 0 ? undefined : words.trim() || `${PROGRAM} failed (${code})`),
+    );
+  });
+}

@@ -1,0 +1,147 @@
+import { realpath, stat } from 'node:fs/promises';
+import type { Message } from '../memory/index.js';
+import { type OwnedFd, setNonBlocking } from '../system/index.js';
+import { FuseDevice } from './fuse-device.js';
+import { mountByFusermount, unmountByFusermount } from './fusermount.js';
+import type { Log } from './log.js';
+import { mountDirectly, unmountDirectly } from './mount-call.js';
+import { MountError } from './mount-error.js';
+import type { MountFlags } from './options.js';
+
+/** What serves a mount's requests: the FUSE side. */
+export interface MountSession {
+  /** Takes a request; never throws. It is answered by the message's `complete` or `fail`, at once or later. */
+  dispatch(message: Message): void;
+  /** Finishes or cancels what is in flight; resolves when everything dispatched has been answered. */
+  drain(): Promise<void>;
+  /** Ends the session for good. */
+  close(): Promise<void>;
+}
+
+export interface MountOptions extends Partial<MountFlags> {
+  /** Where to mount: a directory that exists. */
+  readonly directory: string;
+  /** Shown as the mount's source, in `df` for instance. */
+  readonly source: string;
+  readonly log: Log;
+  /** Called once, when it is mounted. */
+  openSession(): MountSession;
+  /** Default: `direct` for root, else `fusermount`. */
+  readonly method?: 'direct' | 'fusermount';
+}
+
+/** Milliseconds that users of files in a mount taken out of the tree have to let go of them. */
+const LINGER = 2000;
+
+/**
+ * An export mounted on this host. Everything that a process of this host does in it is answered by this process's
+ * event loop: this process must never wait for its own mount.
+ */
+export class HostMount {
+  /** Where it is mounted, without symbolic links. */
+  readonly directory: string;
+  /** Resolves when it is unmounted, by whomever, and its session is closed; rejects if that fails. */
+  readonly ended: Promise<void>;
+
+  readonly #log: Log;
+  readonly #direct: boolean;
+  readonly #session: MountSession;
+  readonly #device: FuseDevice;
+  #settle!: (end: Promise<void>) => void;
+  #ending = false;
+  #unmounting: Promise<void> | undefined;
+
+  private constructor(directory: string, fd: OwnedFd, direct: boolean, options: MountOptions) {
+    this.directory = directory;
+    this.#log = options.log;
+    this.#direct = direct;
+    this.ended = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+    this.#session = options.openSession();
+    const receiver = {
+      dispatch: (message: Message) => this.#session.dispatch(message),
+      ended: (errno: number) => this.#end(errno),
+    };
+    this.#device = new FuseDevice(fd, receiver, options.log);
+  }
+
+  /** Mounts and begins to serve. @throws MountError */
+  static async open(options: MountOptions): Promise<HostMount> {
+    const {
+      allowOther = process.geteuid!() === 0,
+      readOnly = false,
+      setuid = false,
+      devices = false,
+    } = options;
+    const flags = { allowOther, readOnly, setuid, devices };
+    const directory = await mountPoint(options.directory);
+    const direct = (options.method ?? (process.geteuid!() === 0 ? 'direct' : 'fusermount')) === 'direct';
+    const fd = await (direct ? mountDirectly : mountByFusermount)(directory, options.source, flags);
+    try {
+      const code = setNonBlocking(fd.value);
+      if (code < 0) throw MountError.of('/dev/fuse', -code);
+      return new HostMount(directory, fd, direct, options);
+    } catch (error) {
+      fd.close();
+      await (direct ? unmountDirectly : unmountByFusermount)(directory);
+      throw error;
+    }
+  }
+
+  /**
+   * Unmounts and ends the session. Where files are in use the mount is taken out of the tree at once, and its users
+   * lose them after two seconds (ENOTCONN).
+   * @throws MountError if it stays mounted, and what closing the session throws.
+   */
+  unmount(): Promise<void> {
+    this.#unmounting ??= this.#unmount();
+    return this.#unmounting;
+  }
+
+  async #unmount(): Promise<void> {
+    if (!this.#ending) {
+      await (this.#direct ? unmountDirectly : unmountByFusermount)(this.directory);
+      const late = setTimeout(() => this.#end(0), LINGER);
+      void this.ended.finally(() => clearTimeout(late)).catch(() => undefined);
+    }
+    await this.ended;
+  }
+
+  #end(errno: number): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    if (errno === 0) this.#log.info({ directory: this.directory }, 'unmounted');
+    else this.#log.error({ directory: this.directory, errno }, 'the mount failed');
+    this.#settle(this.#close());
+  }
+
+  async #close(): Promise<void> {
+    this.#device.stop();
+    try {
+      await this.#session.drain();
+      await this.#session.close();
+    } finally {
+      this.#device.close();
+    }
+  }
+}
+
+/** Checks a directory to mount on. On another thread: it may lie in a mount that this process serves. */
+async function mountPoint(directory: string): Promise<string> {
+  try {
+    const path = await realpath(directory);
+    if (!(await stat(path)).isDirectory()) throw new MountError(`${directory}: not a directory`);
+    return path;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') throw new MountError(`${directory}: no such directory`);
+    if (code === 'ENOTCONN') {
+      throw new MountError(
+        `${directory}: a dead mount is there; remove it with: fusermount3 -u ${directory}`,
+      );
+    }
+    if (error instanceof MountError) throw error;
+    throw new MountError(`${directory}: ${code ?? String(error)}`);
+  }
+}
