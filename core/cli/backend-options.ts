@@ -1,0 +1,130 @@
+import type { Command } from 'commander';
+import type { ZodType } from 'zod';
+import { UsageError, type BackendSpec } from '../backend/index.js';
+import {
+  cacheSchema,
+  check,
+  describeOptions,
+  limitsSchema,
+  type BackendRegistry,
+  type ExportConfig,
+  type OptionDescription,
+} from '../plugins/index.js';
+import { addFlag, givenOptions } from './flags.js';
+
+type Group = 'cache' | 'limits';
+
+/** Flags of every command that serves a backend, beside the backend's own. */
+const SETTINGS: readonly { readonly group: Group; readonly option: OptionDescription }[] = [
+  ...describeOptions(cacheSchema).map((option) => settingOf('cache', option)),
+  ...describeOptions(limitsSchema).map((option) => settingOf('limits', option)),
+];
+
+function settingOf(group: Group, option: OptionDescription): { group: Group; option: OptionDescription } {
+  const prefix = group === 'limits' ? 'max-' : option.name === 'data' ? 'cache-' : '';
+  return { group, option: { ...option, flag: prefix + option.flag } };
+}
+
+/** What a command line says of a backend. */
+export interface BackendChoice {
+  readonly spec: BackendSpec;
+  readonly settings: Pick<ExportConfig, 'readOnly' | 'cache' | 'limits'>;
+}
+
+/**
+ * Flags of one backend on one command. A backend's options are not known before `--backend` is, so a command line is
+ * read twice: for the backend's name, and then with the flags that its schema describes.
+ */
+export class BackendOptions {
+  readonly #type: string | undefined;
+  readonly #own: readonly OptionDescription[];
+  readonly #registry: BackendRegistry;
+
+  private constructor(
+    registry: BackendRegistry,
+    type: string | undefined,
+    own: readonly OptionDescription[],
+  ) {
+    this.#registry = registry;
+    this.#type = type;
+    this.#own = own;
+  }
+
+  /** Reads the backend's name from a command line, and its options from its schema. */
+  static async find(registry: BackendRegistry, argv: readonly string[]): Promise<BackendOptions> {
+    const type = backendName(argv);
+    const own = type === undefined ? [] : describeOptions((await registry.load(type)).options);
+    return new BackendOptions(registry, type, own);
+  }
+
+  /** Adds the flags to a command. Where a backend has an option of a general flag's name, it is the backend's. */
+  addTo(command: Command): void {
+    const { names } = this.#registry;
+    command.optionsGroup('Backend:');
+    command.option(
+      '--backend <NAME>',
+      `what to serve: ${names.join(', ')}, an npm package, or ./a/module.js`,
+    );
+    const taken = new Set(command.options.map((option) => option.long));
+    for (const option of this.#own) {
+      if (taken.has(`--${option.flag}`)) {
+        throw new UsageError(
+          `backend ${this.#type}: its option ${option.flag} is an option of this command: use a config file`,
+        );
+      }
+      addFlag(command, option);
+    }
+    command.optionsGroup('Any backend:');
+    if (!this.#has('read-only')) command.option('--read-only', 'refuse every change');
+    for (const { option } of SETTINGS) if (!this.#has(option.flag)) addFlag(command, option);
+  }
+
+  #has(flag: string): boolean {
+    return this.#own.some((option) => option.flag === flag);
+  }
+
+  /** The backend and its settings from parsed flags. @throws UsageError where no backend is named. */
+  choice(values: Readonly<Record<string, unknown>>): BackendChoice {
+    if (this.#type === undefined) {
+      throw new UsageError(
+        `--backend is required: one of ${this.#registry.names.join(', ')}, a package or a module`,
+      );
+    }
+    return {
+      spec: { ...givenOptions(this.#own, values), type: this.#type },
+      settings: {
+        readOnly: !this.#has('read-only') && values['readOnly'] === true,
+        cache: this.#group('cache', cacheSchema, values),
+        limits: this.#group('limits', limitsSchema, values),
+      },
+    };
+  }
+
+  #group<T>(group: Group, schema: ZodType<T>, values: Readonly<Record<string, unknown>>): T {
+    const members = SETTINGS.filter((member) => member.group === group && !this.#has(member.option.flag));
+    const flags = new Map(members.map(({ option }) => [option.name, option.flag]));
+    const given = givenOptions(
+      members.map(({ option }) => option),
+      values,
+    );
+    return check(schema, given, '', ([name]) => `--${flags.get(String(name)) ?? String(name)}`);
+  }
+
+  /** Names an option in an error as it is written on the command line. */
+  readonly name = (path: readonly PropertyKey[]): string => {
+    const option = this.#own.find(({ name }) => name === path[0]);
+    const rest = path.slice(1).map((key) => (typeof key === 'number' ? `[${key}]` : `.${String(key)}`));
+    return `--${option?.flag ?? String(path[0])}${rest.join('')}`;
+  };
+}
+
+/** Value of `--backend`, before `--`. `--shared-dir` alone means passthrough, as it does to virtiofsd. */
+function backendName(argv: readonly string[]): string | undefined {
+  const end = argv.indexOf('--');
+  const own = end < 0 ? argv : argv.slice(0, end);
+  for (const [index, word] of own.entries()) {
+    if (word === '--backend') return own[index + 1];
+    if (word.startsWith('--backend=')) return word.slice('--backend='.length);
+  }
+  return own.some((word) => /^--shared-dir(=|$)/.test(word)) ? 'passthrough' : undefined;
+}

@@ -1,0 +1,45 @@
+import { Option, type Command } from 'commander';
+import { parseOption, type OptionDescription } from '../plugins/index.js';
+
+/** Parsed flags by commander's names. */
+export type Values = Readonly<Record<string, unknown>>;
+
+/** The options that were given, by the names that their schema has for them. */
+export function givenOptions(options: readonly OptionDescription[], values: Values): Record<string, unknown> {
+  const given = options.map((option) => [option.name, values[keyOf(option)]]);
+  return Object.fromEntries(given.filter(([, value]) => value !== undefined));
+}
+
+/** commander's name for an option's value: the flag in camel case. */
+function keyOf(option: OptionDescription): string {
+  return option.flag.replaceAll(/-[a-z0-9]/g, (part) => part.slice(1).toUpperCase());
+}
+
+/** Adds an option to a command, as its schema describes it. */
+export function addFlag(command: Command, option: OptionDescription): void {
+  const notes = [
+    option.required ? 'required' : '',
+    option.initial === undefined || option.placeholder === undefined ? '' : `default ${option.initial}`,
+    option.repeatable ? 'repeatable' : '',
+  ];
+  const text = [option.description, ...notes].filter((note) => note !== '').join('; ');
+  if (option.placeholder === undefined) {
+    // Help shows the one of the pair that changes something.
+    const isOn = option.initial === 'true';
+    const off = new Option(`--no-${option.flag}`, `not: ${text}`).hideHelp(!isOn);
+    command.addOption(new Option(`--${option.flag}`, text).hideHelp(isOn)).addOption(off);
+    command.setOptionValue(keyOf(option), undefined);
+    return;
+  }
+  const flag = new Option(`--${option.flag} <${option.placeholder}>`, text);
+  command.addOption(
+    flag.argParser((value, before: unknown) => {
+      const parsed = parseOption(option, value);
+      return option.repeatable ? [...asArray(before ?? []), ...asArray(parsed)] : parsed;
+    }),
+  );
+}
+
+function asArray(value: unknown): unknown[] {
+  return Array.isArray(value) ? value : [value];
+}

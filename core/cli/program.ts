@@ -1,0 +1,80 @@
+import { createRequire } from 'node:module';
+import { Command, CommanderError } from 'commander';
+import { UsageError } from '../backend/index.js';
+import { GuestError } from '../guest/index.js';
+import { BackendRegistry } from '../plugins/index.js';
+import { BackendOptions } from './backend-options.js';
+import { addBackends } from './backends.js';
+import { addGuest } from './guest.js';
+import { addServe } from './serve.js';
+
+/** Exit code for a mistake in what was asked for. */
+const USAGE = 2;
+
+/**
+ * Runs a command line. A mistake in it is one line on standard error and exit code 2; a fault of the program shows its
+ * stack and gives exit code 1.
+ * @param argv the words after the program's name.
+ */
+export async function runProgram(argv: readonly string[]): Promise<void> {
+  try {
+    const program = await createProgram(argv);
+    await program.parseAsync(argv, { from: 'user' });
+  } catch (error) {
+    process.exitCode = report(error);
+  }
+}
+
+async function createProgram(argv: readonly string[]): Promise<Command> {
+  const registry = new BackendRegistry();
+  const backend = await BackendOptions.find(registry, argv);
+  const program = new Command('virtiofs-kit')
+    .description(
+      'Serves file systems into virtual machines (virtio-fs), from backends written in TypeScript.',
+    )
+    .version(version(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print help')
+    .enablePositionalOptions()
+    .configureHelp({ helpWidth: process.stdout.columns ?? 110, sortSubcommands: false })
+    .configureOutput({ outputError: (text, write) => write(oneLine(text)) })
+    .addHelpText('after', HELP)
+    .exitOverride();
+  addServe(program, registry, backend);
+  addGuest(program, backend);
+  addBackends(program, registry);
+  for (const command of program.commands) command.copyInheritedSettings(program);
+  return program;
+}
+
+const HELP = `
+Start here:
+  virtiofs-kit guest --backend memfs -- sh -c 'echo hi > /mnt/x && cat /mnt/x'
+  virtiofs-kit backends
+  virtiofs-kit serve --help
+`;
+
+/** commander's `error: unknown option '--x'\n(Did you mean --y?)` in our form. */
+function oneLine(text: string): string {
+  const line = text
+    .trim()
+    .replace(/^error: /, '')
+    .replace(/\n\(Did you mean (.*)\?\)$/, '; did you mean $1?');
+  return `virtiofs-kit: ${line.replaceAll(/'(--?[^']*)'/g, '$1')}\n`;
+}
+
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE;
+  if (error instanceof UsageError) {
+    process.stderr.write(`virtiofs-kit: ${error.message}\n`);
+    return USAGE;
+  }
+  const text =
+    error instanceof GuestError ? error.message : error instanceof Error ? error.stack : String(error);
+  process.stderr.write(`virtiofs-kit: ${text}\n`);
+  return 1;
+}
+
+function version(): string {
+  const require = createRequire(import.meta.url);
+  return (require('virtiofs-kit/package.json') as { version: string }).version;
+}

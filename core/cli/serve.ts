@@ -1,0 +1,123 @@
+import type { Command } from 'commander';
+import { stringify } from 'yaml';
+import { UsageError } from '../backend/index.js';
+import {
+  check,
+  describeOptions,
+  exportSchema,
+  isBackend,
+  Parts,
+  readConfig,
+  type BackendRegistry,
+  type DaemonOptions,
+  type LogConfig,
+} from '../plugins/index.js';
+import type { BackendOptions } from './backend-options.js';
+import { addFlag, givenOptions, type Values } from './flags.js';
+import { addLogOptions, partsOf } from './environment.js';
+import { aborted, stopSignal } from './signals.js';
+
+/** What `serve` is to serve, from flags or from a file. */
+interface Served extends Omit<DaemonOptions, 'log' | 'registry'> {
+  readonly logConfig: Partial<LogConfig>;
+}
+
+const flagsSchema = exportSchema.omit({ backend: true, readOnly: true, cache: true, limits: true }).partial();
+
+/** Flags of one export, from the configuration schema. */
+const EXPORT_FLAGS = describeOptions(exportSchema)
+  .filter(({ name }) => !['backend', 'readOnly', 'cache', 'limits'].includes(name))
+  .map((option) =>
+    option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,
+  );
+
+/** `serve`: serves exports over vhost-user sockets until a signal. */
+export function addServe(program: Command, registry: BackendRegistry, backend: BackendOptions): void {
+  const command = program
+    .command('serve')
+    .description('serve file systems over vhost-user sockets, for QEMU and other virtual machine monitors')
+    .optionsGroup('Export:');
+  for (const option of EXPORT_FLAGS) addFlag(command, option);
+  backend.addTo(command);
+  addLogOptions(command);
+  command
+    .optionsGroup('Configuration:')
+    .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
+    .option('--print-config', 'check everything, print it as a configuration file, and end')
+    .addHelpText('after', EXAMPLES)
+    .action((values: Values) => serve(values, registry, backend));
+}
+
+async function serve(values: Values, registry: BackendRegistry, backend: BackendOptions): Promise<void> {
+  const served =
+    typeof values['config'] === 'string' ? fromFile(values['config'], values) : fromFlags(values, backend);
+  if (values['printConfig'] === true) {
+    await checkBackends(served, registry);
+    const { backends, exports } = served;
+    process.stdout.write(stringify({ ...(backends === undefined ? {} : { backends }), exports }));
+    return;
+  }
+  const stop = stopSignal();
+  const container = partsOf(values, served.logConfig);
+  const log = container.get(Parts.Logger);
+  const daemon = await container.get(Parts.StartDaemon)(served);
+  await Promise.race([aborted(stop), daemon.ended()]);
+  log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+  await daemon.close();
+}
+
+function fromFile(path: string, values: Values): Served {
+  const stray = [...EXPORT_FLAGS.map(({ flag }) => flag), 'backend', 'read-only'].find(
+    (flag) => values[flag.replaceAll(/-[a-z]/g, (part) => part.slice(1).toUpperCase())] !== undefined,
+  );
+  if (stray !== undefined)
+    throw new UsageError(`--${stray}: not together with --config; write it into ${path}`);
+  const { log, ...config } = readConfig(path);
+  return { ...config, logConfig: log };
+}
+
+function fromFlags(values: Values, backend: BackendOptions): Served {
+  const { spec, settings } = backend.choice(values);
+  const given = check(flagsSchema, givenOptions(EXPORT_FLAGS, values), '', ([name]) => {
+    return `--${EXPORT_FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`;
+  });
+  const { socket, fd } = given;
+  if (socket === undefined && fd === undefined) throw new UsageError('--socket-path is required');
+  if (socket !== undefined && fd !== undefined)
+    throw new UsageError('--socket-path and --fd: give one of them');
+  return { exports: [{ ...given, ...settings, backend: spec }], optionName: backend.name, logConfig: {} };
+}
+
+async function checkBackends(
+  { exports, backends, folder, optionName }: Served,
+  registry: BackendRegistry,
+): Promise<void> {
+  const named = Object.entries(backends ?? {}).map(([name, source]) => [`backends.${name}`, source] as const);
+  const own = exports.map(({ backend }, index) => [`exports[${index}].backend`, backend] as const);
+  for (const [where, source] of [...named, ...own]) {
+    if (typeof source === 'string') {
+      if (!Object.hasOwn(backends ?? {}, source))
+        throw new UsageError(`${where} ${source}: not under backends`);
+    } else if (!isBackend(source)) {
+      await registry.check(source, { folder, optionName });
+    }
+  }
+}
+
+const EXAMPLES = `
+Examples:
+  Memory, for a guest that mounts the tag scratch:
+    virtiofs-kit serve --socket-path /run/scratch.sock --tag scratch --backend memfs --size 2g
+  A host directory that guests can't change:
+    virtiofs-kit serve --socket-path /run/www.sock --backend passthrough --shared-dir /srv/www --read-only
+  Everything that a file says:
+    virtiofs-kit serve --config /etc/virtiofs-kit.yaml
+
+QEMU (the socket must be there first; the guest's memory must be shared):
+  qemu-system-x86_64 … -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -numa node,memdev=mem
+    -chardev socket,id=c,path=/run/scratch.sock -device vhost-user-fs-pci,chardev=c,tag=scratch
+In the guest:
+  mount -t virtiofs scratch /mnt
+
+The options of a backend: virtiofs-kit backends NAME, or virtiofs-kit serve --backend NAME --help
+`;

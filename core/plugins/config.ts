@@ -1,0 +1,145 @@
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { parseDocument } from 'yaml';
+import { z } from 'zod';
+import { UsageError } from '../backend/index.js';
+import { check } from './schema.js';
+
+const count = z.number().int().min(1);
+const seconds = z.number().min(0);
+
+/** A backend: a kind and its options, or in an export the name of one under `backends`. */
+const backendSpec = z
+  .looseObject(
+    { type: z.string().describe("a built-in's name, an npm package, or a path to a module") },
+    'must have a type',
+  )
+  .describe('kind and options');
+
+/** How guests may cache; see `CachePolicy`. */
+export const cacheSchema = z.strictObject({
+  entryTimeout: seconds
+    .optional()
+    .describe('seconds for which a guest resolves a name without asking; .inf for ever'),
+  negativeTimeout: seconds.optional().describe('seconds for which a guest takes a missing name as missing'),
+  attributeTimeout: seconds.optional().describe('seconds for which a guest shows attributes without asking'),
+  data: z
+    .enum(['auto', 'always', 'never'])
+    .optional()
+    .describe('file content in guests: dropped at open when changed, kept, or not cached'),
+  writeback: z.boolean().optional().describe('guests collect writes and send them later'),
+});
+
+/** Bounds on what guests can make an export hold. */
+export const limitsSchema = z.strictObject({
+  nodes: count
+    .max(2 ** 30)
+    .optional()
+    .describe('nodes known to all guests; beyond, ENFILE'),
+  handles: count
+    .max(2 ** 30)
+    .optional()
+    .describe('open files and directories of one guest; beyond, ENFILE'),
+});
+
+/** One socket that serves one tag. */
+export const exportSchema = z.strictObject({
+  tag: z
+    .string()
+    .refine((tag) => tag !== '' && Buffer.byteLength(tag) <= 36 && !tag.includes('\0'), '1 to 36 bytes')
+    .default('virtiofs')
+    .describe('name by which guests mount it, 1 to 36 bytes'),
+  socket: z.string().min(1).optional().describe('path of the vhost-user socket to make'),
+  fd: z.number().int().min(0).optional().describe('inherited descriptor of a socket, instead of a path'),
+  socketMode: z
+    .string()
+    .regex(/^[0-7]{3,4}$/, 'must be octal, such as "0660"')
+    .optional()
+    .describe("permissions of the socket file, in octal; default: the umask's"),
+  socketGroup: z.string().optional().describe('group of the socket file, by name or number'),
+  backend: z
+    .union([z.string(), backendSpec], 'must be a name under backends, or have a type')
+    .describe('a name under backends, or a backend of its own'),
+  readOnly: z.boolean().default(false).describe('refuse every change'),
+  requestQueues: count.max(254).default(2).describe('request queues offered to the guest'),
+  maxConnections: count.default(16).describe('guests at a time'),
+  exitOnDisconnect: z
+    .boolean()
+    .default(false)
+    .describe('end when the last guest has gone, instead of waiting for the next'),
+  cache: cacheSchema.default({}).describe("how guests may cache; default: the backend's own policy"),
+  limits: limitsSchema.default({}).describe('bounds on what guests can make this export hold'),
+});
+
+/** Where the daemon says what happens. */
+export const logSchema = z.strictObject({
+  level: z
+    .enum(['debug', 'info', 'warn', 'error', 'silent'])
+    .default('info')
+    .describe('least severe that is written'),
+  format: z
+    .enum(['auto', 'text', 'json'])
+    .default('auto')
+    .describe('lines for people, or JSON; auto: text on a terminal'),
+});
+
+/** A configuration file. */
+export const configSchema = z.strictObject({
+  log: logSchema.prefault({}).describe('what is logged, on standard error'),
+  backends: z
+    .record(z.string(), backendSpec)
+    .default({})
+    .describe('backends by name, for exports that share one'),
+  exports: z
+    .array(exportSchema)
+    .min(1, 'needs at least one export')
+    .describe('what is served, each on its own socket'),
+});
+
+export type ExportConfig = z.output<typeof exportSchema>;
+export type LogConfig = z.output<typeof logSchema>;
+export type Config = z.output<typeof configSchema>;
+
+/**
+ * Reads a configuration file (YAML, or JSON, which is YAML).
+ * Relative paths of sockets and modules in it are relative to its folder.
+ * @throws UsageError for every mistake in it.
+ */
+export function readConfig(path: string): Config & { readonly folder: string } {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    throw new UsageError(
+      `--config ${path}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (error as Error).message}`,
+    );
+  }
+  const document = parseDocument(text);
+  const [problem] = document.errors;
+  if (problem !== undefined) throw new UsageError(`--config ${path}: ${problem.message.split('\n')[0]!}`);
+  const folder = dirname(resolve(path));
+  const config = parseConfig(document.toJS({ maxAliasCount: 100 }), `${path}: `);
+  return {
+    ...config,
+    folder,
+    exports: config.exports.map((one) =>
+      one.socket === undefined ? one : { ...one, socket: resolve(folder, one.socket) },
+    ),
+  };
+}
+
+/** Checks a configuration. @throws UsageError for every mistake in it. */
+export function parseConfig(value: unknown, what = ''): Config {
+  const config = check(configSchema, value ?? {}, what);
+  const sockets = new Set<string | number>();
+  for (const [index, one] of config.exports.entries()) {
+    const name = `${what}exports[${index}]`;
+    const socket = one.socket ?? one.fd;
+    if (socket === undefined || (one.socket !== undefined && one.fd !== undefined)) {
+      throw new UsageError(`${name}: needs a socket, or an fd, and not both`);
+    }
+    if (sockets.has(socket)) throw new UsageError(`${name}: ${socket} is another export's socket already`);
+    sockets.add(socket);
+  }
+  return config;
+}

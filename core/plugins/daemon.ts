@@ -1,0 +1,141 @@
+import { readFileSync } from 'node:fs';
+import type { z } from 'zod';
+import { UsageError, type Logger } from '../backend/index.js';
+import { Session } from '../fuse/index.js';
+import type { Export } from '../state/index.js';
+import { ListenError, VhostUserServer } from '../vhost-user/index.js';
+import { exportSchema, type ExportConfig } from './config.js';
+import { isBackend, openExport, type BackendSource, type Workshop } from './exports.js';
+import { check } from './schema.js';
+import { suggestion } from './nearest.js';
+
+/** One socket to serve; every default as in a configuration file. */
+export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backend'> {
+  /** A name under `backends`, a kind with its options, or a backend itself. */
+  readonly backend: string | BackendSource;
+}
+
+/** What a daemon serves. */
+export interface DaemonOptions extends Workshop {
+  readonly exports: readonly ServedExport[];
+  /** Backends that exports share by name: their guests see one file system, with one set of locks. */
+  readonly backends?: Readonly<Record<string, BackendSource>> | undefined;
+}
+
+type CheckedExport = Omit<ExportConfig, 'backend'> & { readonly backend: string | BackendSource };
+
+const settingsSchema = exportSchema.omit({ backend: true });
+
+/** Serves exports over vhost-user sockets until it is closed. */
+export class Daemon {
+  readonly #log: Logger;
+  readonly #exports: Export[] = [];
+  readonly #servers: VhostUserServer[] = [];
+  #closing: Promise<void> | undefined;
+
+  private constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /**
+   * Mounts every backend, then listens on every socket.
+   * @throws UsageError for a mistake in the options; nothing is left open then.
+   */
+  static async start(options: DaemonOptions): Promise<Daemon> {
+    const daemon = new Daemon(options.log);
+    try {
+      await daemon.#start(options);
+      return daemon;
+    } catch (error) {
+      await daemon.close();
+      throw error;
+    }
+  }
+
+  /** Resolves when every server has ended: closed, or by itself with `exitOnDisconnect`. */
+  async ended(): Promise<void> {
+    await Promise.all(this.#servers.map((server) => server.ended));
+  }
+
+  /** Finishes requests in flight, ends every session, makes data durable. @throws what a backend's unmount throws. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #start(options: DaemonOptions): Promise<void> {
+    const configs = options.exports.map(({ backend, ...rest }, index) => ({
+      ...check(settingsSchema, rest, `exports[${index}]`),
+      backend,
+    }));
+    const shared = new Map<string, Export>();
+    const opened: [CheckedExport, Export][] = [];
+    for (const config of configs) {
+      const source = sourceOf(config, options.backends ?? {});
+      const name = typeof config.backend === 'string' ? config.backend : undefined;
+      const log = { ...options, log: options.log };
+      const one =
+        (name === undefined ? undefined : shared.get(name)) ?? (await openExport(source, config, log));
+      if (!this.#exports.includes(one)) this.#exports.push(one);
+      if (name !== undefined) shared.set(name, one);
+      opened.push([config, one]);
+    }
+    for (const [config, one] of opened) this.#listen(config, one);
+  }
+
+  #listen(config: CheckedExport, one: Export): void {
+    const { tag, requestQueues, maxConnections } = config;
+    try {
+      const server = VhostUserServer.start({
+        socket: config.socket === undefined ? { fd: config.fd! } : { path: config.socket },
+        mode: config.socketMode === undefined ? undefined : Number.parseInt(config.socketMode, 8),
+        group: config.socketGroup === undefined ? undefined : groupId(config.socketGroup),
+        once: config.exitOnDisconnect,
+        tag,
+        requestQueues,
+        maxConnections,
+        log: this.#log,
+        openSession: () => new Session(one),
+      });
+      this.#servers.push(server);
+    } catch (error) {
+      throw error instanceof ListenError ? new UsageError(error.message, { cause: error }) : error;
+    }
+    const backend = isNamed(config.backend)
+      ? config.backend
+      : isBackend(config.backend)
+        ? 'own'
+        : config.backend.type;
+    this.#log.info({ tag, socket: config.socket ?? config.fd, backend }, 'serving');
+  }
+
+  async #close(): Promise<void> {
+    await Promise.all(this.#servers.map((server) => server.close()));
+    const results = await Promise.allSettled(this.#exports.map((one) => one.close()));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+}
+
+function isNamed(backend: string | BackendSource): backend is string {
+  return typeof backend === 'string';
+}
+
+function sourceOf(config: CheckedExport, backends: Readonly<Record<string, BackendSource>>): BackendSource {
+  if (!isNamed(config.backend)) return config.backend;
+  const named = Object.hasOwn(backends, config.backend) ? backends[config.backend] : undefined;
+  if (named !== undefined) return named;
+  const known = Object.keys(backends);
+  throw new UsageError(
+    `export ${config.tag}: no backend ${config.backend} under backends${suggestion(config.backend, known)}`,
+  );
+}
+
+/** Number of a group of this host. @throws UsageError if there is none. */
+function groupId(group: string): number {
+  if (/^\d+$/.test(group)) return Number(group);
+  const line = readFileSync('/etc/group', 'utf8')
+    .split('\n')
+    .find((entry) => entry.startsWith(`${group}:`));
+  if (line === undefined) throw new UsageError(`socket group ${group}: no such group on this host`);
+  return Number(line.split(':')[2]);
+}

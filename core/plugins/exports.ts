@@ -1,0 +1,56 @@
+import { UsageError, type Backend, type BackendSpec } from '../backend/index.js';
+import { hostBuffer } from '../memory/index.js';
+import { Export, type ExportLimits } from '../state/index.js';
+import type { ExportConfig } from './config.js';
+import { readOnly } from './read-only.js';
+import type { BackendRegistry, Making } from './registry.js';
+
+/** What an export is made of: a kind of backend with its options, or a backend that a program has made itself. */
+export type BackendSource = BackendSpec | Backend;
+
+/** The part of an export's configuration that does not depend on how it is served. */
+export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'cache' | 'limits'>;
+
+/** What making an export needs. */
+export interface Workshop extends Making {
+  readonly registry: BackendRegistry;
+}
+
+/**
+ * Makes a backend, mounts it and opens it to sessions.
+ * @throws UsageError for a mistake in its options.
+ */
+export async function openExport(
+  source: BackendSource,
+  settings: ExportSettings,
+  shop: Workshop,
+): Promise<Export> {
+  const { registry, log } = shop;
+  const backend = isBackend(source) ? source : await registry.create(source, shop);
+  try {
+    return await Export.open(settings.readOnly ? readOnly(backend) : backend, {
+      cache: withoutAbsent(settings.cache),
+      limits: withoutAbsent<Partial<ExportLimits>>(settings.limits),
+      log,
+      createBuffer: hostBuffer,
+    });
+  } catch (error) {
+    if (error instanceof UsageError || isBackend(source)) throw error;
+    throw new UsageError(
+      `backend ${source.type}: ${error instanceof Error ? error.message : String(error)}`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+export function isBackend(source: BackendSource): source is Backend {
+  return typeof (source as Partial<Backend>).mount === 'function';
+}
+
+type Given<T> = { [K in keyof T]: Exclude<T[K], undefined> };
+
+function withoutAbsent<T extends object>(options: { [K in keyof T]: T[K] | undefined }): Given<T> {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as Given<T>;
+}

@@ -1,0 +1,23 @@
+/**
+ * Composition: finds and configures backends, opens them to sessions, and joins the transports with the FUSE side.
+ * Everything that a person writes (configuration files, options) is checked here against zod schemas, and every
+ * mistake in it is a `UsageError` of one line.
+ */
+export {
+  cacheSchema,
+  configSchema,
+  exportSchema,
+  limitsSchema,
+  logSchema,
+  parseConfig,
+  readConfig,
+} from './config.js';
+export type { Config, ExportConfig, LogConfig } from './config.js';
+export { createContainer, Parts, type StartDaemon } from './container.js';
+export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
+export { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
+export { createLogger } from './log.js';
+export { nearest, suggestion } from './nearest.js';
+export { readOnly } from './read-only.js';
+export { BackendRegistry, type Making, type OptionName } from './registry.js';
+export { check, describeOptions, parseOption, toFlag, type OptionDescription } from './schema.js';
