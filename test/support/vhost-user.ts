@@ -1,0 +1,120 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import {
+  FrontEnd,
+  FrontEndChannel,
+  VhostUserServer,
+  type FrontEndOptions,
+  type ServerOptions,
+} from '../../core/vhost-user/index.js';
+import { UnixConnection } from '../../core/system/index.js';
+import { EchoSession } from './echo-session.js';
+import type { FuseTransport } from './fuse-client.js';
+
+/** A folder that is removed when the test ends. */
+export function temporaryFolder(t: TestContext): string {
+  const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-'));
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+/** Log lines by level, as `level: message reason`. */
+export class LogLines {
+  readonly lines: string[] = [];
+  readonly debug = (): void => undefined;
+  readonly info = this.#keep('info');
+  readonly warn = this.#keep('warn');
+  readonly error = this.#keep('error');
+
+  #keep(level: string) {
+    return (fields: object, message: string): void => {
+      const { reason, err } = fields as { reason?: string; err?: Error };
+      this.lines.push([`${level}: ${message}`, reason, err?.stack].filter(Boolean).join(' | '));
+    };
+  }
+
+  /** Lines of warnings and errors. */
+  get complaints(): string[] {
+    return this.lines.filter((line) => !line.startsWith('info'));
+  }
+}
+
+/** A server in this process whose sessions echo. */
+export class EchoServer {
+  readonly path: string;
+  readonly sessions: EchoSession[] = [];
+  readonly log = new LogLines();
+  readonly server: VhostUserServer;
+
+  private constructor(path: string, options: Partial<ServerOptions>) {
+    this.path = path;
+    this.server = VhostUserServer.start({
+      socket: { path },
+      tag: 'echo',
+      requestQueues: 2,
+      log: this.log,
+      openSession: () => {
+        const session = new EchoSession();
+        this.sessions.push(session);
+        return session;
+      },
+      ...options,
+    });
+  }
+
+  static start(t: TestContext, options: Partial<ServerOptions> = {}): EchoServer {
+    const echo = new EchoServer(join(temporaryFolder(t), 'socket'), options);
+    t.after(() => echo.server.close());
+    return echo;
+  }
+
+  /** The session of the newest connection. */
+  get session(): EchoSession {
+    return this.sessions.at(-1)!;
+  }
+
+  /** A front-end with everything set up. */
+  async connect(t: TestContext, options: FrontEndOptions = {}): Promise<FrontEnd> {
+    const frontEnd = await FrontEnd.connect(this.path, { requestQueues: 2, ...options });
+    t.after(() => frontEnd.close());
+    return frontEnd;
+  }
+
+  /** A bare stream of messages: nothing is negotiated. */
+  channel(t: TestContext): FrontEndChannel {
+    const channel = new FrontEndChannel(UnixConnection.connect(this.path), () => undefined);
+    t.after(() => channel.end('the test ended'));
+    return channel;
+  }
+}
+
+/** Carries FUSE requests over a front-end, with segments where Linux has them (`fs/fuse/virtio_fs.c`). */
+export function fuseTransport(frontEnd: FrontEnd): FuseTransport {
+  return {
+    request(queue, input, outSize) {
+      const parts = [input.subarray(0, 40), input.subarray(40, 80), input.subarray(80)];
+      const room = outSize === 0 ? [] : [16, outSize - 16];
+      return frontEnd.request(
+        queue,
+        parts.filter((part) => part.length > 0),
+        room.filter((length) => length > 0),
+      );
+    },
+  };
+}
+
+/** Descriptors that this process has open. */
+export function openDescriptors(): number {
+  return readdirSync('/proc/self/fd').length;
+}
+
+/** Waits until a condition holds; gives up after some seconds. */
+export async function until(condition: () => boolean, what: string): Promise<void> {
+  for (let tries = 0; tries < 1000; tries++) {
+    if (condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  throw new Error(`waited in vain until ${what}`);
+}
