@@ -106,11 +106,11 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   }
   if (options.hostTools) {
     const socket = join(sockets, HOST_TAG);
-    const source = { type: 'passthrough', sharedDir: '/', readOnly: true, cache: 'always' };
-    exports.push({ tag: HOST_TAG, socket, backend: source });
+    const source = { type: 'passthrough', sharedDir: '/', cache: 'always', submounts: 'cross' };
+    exports.push({ tag: HOST_TAG, socket, backend: source, readOnly: true });
     shares.unshift({ tag: HOST_TAG, socketPath: socket, mountPoint: '/' });
   }
-  const container = partsOf(values, { level: 'warn' });
+  const container = partsOf(values, { level: 'error' });
   try {
     const daemon = await container.get(Parts.StartDaemon)({ ...served, exports });
     try {
@@ -130,7 +130,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   }
 }
 
-interface Served extends Pick<DaemonOptions, 'exports' | 'backends' | 'folder' | 'optionName'> {
+interface Served extends Pick<DaemonOptions, 'exports' | 'backends' | 'folder'> {
   /** Mount each export in a folder of its own. */
   readonly several?: boolean;
   /** Socket of another daemon. */
@@ -149,7 +149,7 @@ function whatToServe(values: Values, backend: BackendOptions): Served {
     return { exports: [], socketPath };
   }
   const { spec, settings } = backend.choice(values);
-  return { exports: [{ ...settings, backend: spec }], optionName: backend.name };
+  return { exports: [{ ...settings, backend: spec, optionName: backend.name }] };
 }
 
 /** Boots, runs, switches off. @returns the command's exit code, or that of what cut it short. */

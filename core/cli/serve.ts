@@ -53,8 +53,8 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     typeof values['config'] === 'string' ? fromFile(values['config'], values) : fromFlags(values, backend);
   if (values['printConfig'] === true) {
     await checkBackends(served, registry);
-    const { backends, exports } = served;
-    process.stdout.write(stringify({ ...(backends === undefined ? {} : { backends }), exports }));
+    const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
+    process.stdout.write(stringify({ backends: served.backends, exports }));
     return;
   }
   const stop = stopSignal();
@@ -85,21 +85,20 @@ function fromFlags(values: Values, backend: BackendOptions): Served {
   if (socket === undefined && fd === undefined) throw new UsageError('--socket-path is required');
   if (socket !== undefined && fd !== undefined)
     throw new UsageError('--socket-path and --fd: give one of them');
-  return { exports: [{ ...given, ...settings, backend: spec }], optionName: backend.name, logConfig: {} };
+  return { exports: [{ ...given, ...settings, backend: spec, optionName: backend.name }], logConfig: {} };
 }
 
 async function checkBackends(
-  { exports, backends, folder, optionName }: Served,
+  { exports, backends, folder }: Served,
   registry: BackendRegistry,
 ): Promise<void> {
-  const named = Object.entries(backends ?? {}).map(([name, source]) => [`backends.${name}`, source] as const);
-  const own = exports.map(({ backend }, index) => [`exports[${index}].backend`, backend] as const);
-  for (const [where, source] of [...named, ...own]) {
-    if (typeof source === 'string') {
-      if (!Object.hasOwn(backends ?? {}, source))
-        throw new UsageError(`${where} ${source}: not under backends`);
-    } else if (!isBackend(source)) {
-      await registry.check(source, { folder, optionName });
+  const named = Object.values(backends ?? {}).map((backend) => ({ backend, optionName: undefined }));
+  for (const { backend, optionName } of [...named, ...exports]) {
+    if (typeof backend === 'string') {
+      if (!Object.hasOwn(backends ?? {}, backend))
+        throw new UsageError(`backend ${backend}: not under backends`);
+    } else if (!isBackend(backend)) {
+      await registry.check(backend, { folder, optionName });
     }
   }
 }

@@ -8,21 +8,24 @@ import { exportSchema, type ExportConfig } from './config.js';
 import { isBackend, openExport, type BackendSource, type Workshop } from './exports.js';
 import { check } from './schema.js';
 import { suggestion } from './nearest.js';
+import type { OptionName } from './registry.js';
 
 /** One socket to serve; every default as in a configuration file. */
 export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backend'> {
   /** A name under `backends`, a kind with its options, or a backend itself. */
   readonly backend: string | BackendSource;
+  /** Names the backend's options in errors. Default: `backend TYPE: option`. */
+  readonly optionName?: OptionName | undefined;
 }
 
 /** What a daemon serves. */
-export interface DaemonOptions extends Workshop {
+export interface DaemonOptions extends Omit<Workshop, 'optionName'> {
   readonly exports: readonly ServedExport[];
   /** Backends that exports share by name: their guests see one file system, with one set of locks. */
   readonly backends?: Readonly<Record<string, BackendSource>> | undefined;
 }
 
-type CheckedExport = Omit<ExportConfig, 'backend'> & { readonly backend: string | BackendSource };
+type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend' | 'optionName'>;
 
 const settingsSchema = exportSchema.omit({ backend: true });
 
@@ -64,9 +67,10 @@ export class Daemon {
   }
 
   async #start(options: DaemonOptions): Promise<void> {
-    const configs = options.exports.map(({ backend, ...rest }, index) => ({
+    const configs = options.exports.map(({ backend, optionName, ...rest }, index) => ({
       ...check(settingsSchema, rest, `exports[${index}]`),
       backend,
+      optionName,
     }));
     const shared = new Map<string, Export>();
     const opened: [CheckedExport, Export][] = [];

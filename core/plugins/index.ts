@@ -20,4 +20,5 @@ export { createLogger } from './log.js';
 export { nearest, suggestion } from './nearest.js';
 export { readOnly } from './read-only.js';
 export { BackendRegistry, type Making, type OptionName } from './registry.js';
+export { serve, type ServeOptions } from './serve.js';
 export { check, describeOptions, parseOption, toFlag, type OptionDescription } from './schema.js';

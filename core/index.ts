@@ -1,0 +1,22 @@
+/**
+ * virtiofs-kit's public API.
+ *
+ * - To write a backend: `Backend`, `definePlugin`, `FsError` and the rest of the contract (`core/backend`).
+ * - To serve from one's own program: {@link serve}, or `Daemon` with `BackendRegistry`.
+ * - To try an export in a throw-away Linux guest: `Guest`.
+ */
+export * from './backend/index.js';
+export { Guest, GuestError } from './guest/index.js';
+export type { Accelerator, GuestOptions, GuestShare, RunOptions, RunResult } from './guest/index.js';
+export {
+  BackendRegistry,
+  createContainer,
+  createLogger,
+  Daemon,
+  Parts,
+  parseConfig,
+  readConfig,
+  readOnly,
+  serve,
+} from './plugins/index.js';
+export type { BackendSource, Config, DaemonOptions, LogConfig, ServedExport, ServeOptions } from './plugins/index.js';
