@@ -22,6 +22,8 @@ export class FrontEndQueue {
   readonly call: OwnedFd = eventfd();
   readonly err: OwnedFd = eventfd();
   readonly #memory: SharedMemory;
+  /** Segments that an indirect table holds, or 0. */
+  readonly #indirect: number;
   readonly #underWay = new Map<number, Request>();
   readonly #waiting: Request[] = [];
   #watch: Watch | undefined;
@@ -31,6 +33,7 @@ export class FrontEndQueue {
   constructor(index: number, memory: SharedMemory, options: DriverQueueOptions) {
     this.index = index;
     this.#memory = memory;
+    this.#indirect = options.indirect ?? 0;
     const offset = memory.allocate(DriverQueue.bytes(options));
     if (offset < 0) throw new FrontEndError('the shared memory is too small for the rings');
     this.driver = new DriverQueue(memory.mapping, memory.guestAddress(0), offset, options);
@@ -50,6 +53,12 @@ export class FrontEndQueue {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) {
         reject(this.#failure);
+        return;
+      }
+      const segments = input.length + room.length;
+      const most = this.#indirect || this.driver.size;
+      if (segments > most) {
+        reject(new FrontEndError(`a request of ${segments} segments, of ${most} at most`));
         return;
       }
       this.#watch ??= watch(this.call.value, () => this.#collect());
@@ -81,7 +90,7 @@ export class FrontEndQueue {
     let submitted = false;
     for (let request = this.#waiting[0]; request !== undefined; request = this.#waiting[0]) {
       const segments = request.input.length + request.room.length;
-      if (driver.freeDescriptors < segments) break;
+      if (driver.freeDescriptors < (this.#indirect > 0 ? 1 : segments)) break;
       const bytes = sum(request.input.map((part) => part.length)) + sum(request.room);
       request.offset = this.#memory.allocate(bytes);
       if (request.offset < 0) break;
@@ -91,7 +100,7 @@ export class FrontEndQueue {
     }
     if (submitted && driver.publish()) signal(this.kick.value);
     if (this.#underWay.size === 0 && this.#waiting.length > 0) {
-      this.#waiting.shift()!.reject(new FrontEndError('the request does not fit into ring or memory'));
+      this.#waiting.shift()!.reject(new FrontEndError('the request does not fit into the shared memory'));
     }
   }
 

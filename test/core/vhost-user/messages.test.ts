@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import {
   decodeHeader,
   decodeMessage,
@@ -41,6 +41,12 @@ function refuses(rule: RegExp, ...args: Parameters<typeof decode>): void {
 const region = { guestAddress: 0x10_0000, size: 0x4000, userAddress: 0x7f00_0000_0000, mmapOffset: 0x1000 };
 const none = new Uint8Array(0);
 
+/** Decodes a header of GET_FEATURES with these flags. */
+function header(flags: number, size = 0): () => { readonly size: number } {
+  const bytes = new Uint8Array(Uint32Array.of(Request.GET_FEATURES, flags, size).buffer);
+  return () => decodeHeader(bytes);
+}
+
 test('a header has request, flags and size, little-endian', () => {
   const bytes = encodeMessage(Request.SET_FEATURES, HeaderFlags.NEED_REPLY, encodeU64(5));
   assert.deepEqual([...bytes], [2, 0, 0, 0, 9, 0, 0, 0, 8, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
@@ -48,10 +54,6 @@ test('a header has request, flags and size, little-endian', () => {
 });
 
 test('a header of another version, with reply or unknown flags, or for a huge payload is refused', () => {
-  const header = (flags: number, size = 0) => {
-    const bytes = new Uint8Array(Uint32Array.of(1, flags, size).buffer);
-    return () => decodeHeader(bytes);
-  };
   assert.throws(header(0), /GET_FEATURES: version 0 is not 1/);
   assert.throws(header(2), /version 2 is not 1/);
   assert.throws(header(1 | HeaderFlags.REPLY), /reply flag/);

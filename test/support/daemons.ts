@@ -1,0 +1,95 @@
+import { spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { UnixConnection } from '../../core/system/index.js';
+import { temporaryFolder } from './vhost-user.js';
+
+/** A daemon that serves a host directory over vhost-user. */
+export interface Daemon {
+  readonly name: string;
+  /** Why it cannot run here; nothing where it can. */
+  readonly missing: string | undefined;
+  /** Request queues that it serves. */
+  readonly requestQueues: number;
+  /** Whether it listens again when its front-end has gone. */
+  readonly listensAgain: boolean;
+  /** Command line that serves a directory on a socket. */
+  command(directory: string, socket: string): readonly string[];
+}
+
+const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
+const peer = '/usr/lib/qemu/virtiofsd';
+
+/** This program's passthrough. */
+export const ours: Daemon = {
+  name: 'virtiofs-kit',
+  missing: undefined,
+  requestQueues: 2,
+  listensAgain: true,
+  command: (directory, socket) =>
+    [process.execPath, program, 'serve', '--socket-path', socket].concat(
+      '--tag test --request-queues 2 --log-level warn --backend passthrough --shared-dir'.split(' '),
+      directory,
+    ),
+};
+
+/** The daemon in C that comes with QEMU 7.2 (Debian's qemu-system-common): what holds for both holds for the protocol. */
+export const cVirtiofsd: Daemon = {
+  name: 'C virtiofsd',
+  missing:
+    process.getuid!() !== 0
+      ? 'it needs root'
+      : existsSync(peer)
+        ? undefined
+        : 'qemu-system-common is not installed',
+  requestQueues: 1,
+  listensAgain: false,
+  command: (directory, socket) =>
+    [peer, `--socket-path=${socket}`, '-o', `source=${directory}`].concat(
+      '-f -o xattr -o log_level=err'.split(' '),
+    ),
+};
+
+/** A daemon that was started. */
+export interface RunningDaemon {
+  readonly directory: string;
+  readonly socket: string;
+  readonly process: ChildProcess;
+  /** Ends it by a signal and waits for it. @returns its exit code, or the signal that ended it. */
+  stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals>;
+}
+
+/** Starts a daemon on an empty directory of its own; it ends with the test. */
+export function startDaemon(t: TestContext, daemon: Daemon): RunningDaemon {
+  const folder = temporaryFolder(t);
+  const directory = join(folder, 'shared');
+  const socket = join(folder, 'socket');
+  mkdirSync(directory);
+  const [command, ...args] = daemon.command(directory, socket);
+  const child = spawn(command!, args, { stdio: ['ignore', 'inherit', 'inherit'] });
+  const ended = new Promise<number | NodeJS.Signals>((resolve, reject) => {
+    child.once('exit', (code, signal) => resolve(code ?? signal!));
+    child.once('error', reject);
+  });
+  const stop = (signal: NodeJS.Signals = 'SIGTERM') => {
+    child.kill(signal);
+    return ended;
+  };
+  t.after(() => stop('SIGKILL'));
+  return { directory, socket, process: child, stop };
+}
+
+/** Connects as soon as the daemon listens: its socket file is there a moment before. */
+export async function connectTo({ socket, process: child }: RunningDaemon): Promise<UnixConnection> {
+  for (;;) {
+    try {
+      return UnixConnection.connect(socket);
+    } catch (error) {
+      if (child.exitCode !== null)
+        throw new Error(`the daemon ended with ${child.exitCode}`, { cause: error });
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
