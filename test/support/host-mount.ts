@@ -1,0 +1,103 @@
+import { spawn } from 'node:child_process';
+import { mkdtemp, rm, rmdir } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Backend, Logger } from '../../core/backend/index.js';
+import { Session } from '../../core/fuse/index.js';
+import { hostBuffer } from '../../core/memory/index.js';
+import { HostMount, type MountOptions } from '../../core/mount/index.js';
+import { Export, type ExportOptions } from '../../core/state/index.js';
+
+/*
+ * Exports mounted on this host for tests. The process that serves a mount must never wait for it: what uses the mount
+ * runs in child processes, and no child starts with its working directory there, since the parent waits for that.
+ */
+
+function drop(): void {}
+
+/** A logger that keeps warnings and errors. */
+export function keepingLog(): Logger & { readonly lines: string[] } {
+  const lines: string[] = [];
+  const keep = (fields: object, message: string): void =>
+    void lines.push(`${message} ${JSON.stringify(fields)}`);
+  return { lines, debug: drop, info: drop, warn: keep, error: keep };
+}
+
+/** One export, mounted once or several times. */
+export class MountedExport implements AsyncDisposable {
+  readonly export: Export;
+  readonly mounts: readonly HostMount[];
+  readonly log: ReturnType<typeof keepingLog>;
+
+  private constructor(shared: Export, mounts: readonly HostMount[], log: ReturnType<typeof keepingLog>) {
+    this.export = shared;
+    this.mounts = mounts;
+    this.log = log;
+  }
+
+  static async open(
+    backend: Backend,
+    {
+      times = 1,
+      mount = {},
+      settings = {},
+    }: { times?: number; mount?: Partial<MountOptions>; settings?: Partial<ExportOptions> } = {},
+  ): Promise<MountedExport> {
+    const log = keepingLog();
+    const shared = await Export.open(backend, { log, createBuffer: hostBuffer, ...settings });
+    const mounts: HostMount[] = [];
+    for (let i = 0; i < times; i++) {
+      const directory = await mkdtemp(join(tmpdir(), 'virtiofs-kit-mount-'));
+      const openSession = () => new Session(shared);
+      const flags = { source: 'test', setuid: true, devices: true };
+      mounts.push(await HostMount.open({ ...flags, directory, log, openSession, ...mount }));
+    }
+    return new MountedExport(shared, mounts, log);
+  }
+
+  /** Where it is mounted first. */
+  get directory(): string {
+    return this.mounts[0]!.directory;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const mount of this.mounts) {
+      await mount.unmount();
+      await rmdir(mount.directory);
+    }
+    await this.export.close();
+  }
+}
+
+export interface ShellResult {
+  /** Exit code; 128 and more, as in a shell, if a signal ended it. */
+  readonly code: number;
+  /** Both streams, in the order written. */
+  readonly output: string;
+}
+
+/** Runs a shell script in a directory, within a minute or two. */
+export function shell(script: string, directory: string): Promise<ShellResult> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(
+      'timeout',
+      ['-k', '5', '120', 'sh', '-c', `cd "$0" || exit 99\nexec 2>&1\n${script}`, directory],
+      {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        cwd: '/',
+      },
+    );
+    let output = '';
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      output += text;
+    });
+    child.once('error', reject);
+    child.once('close', (code) => resolve({ code: code ?? 128, output }));
+  });
+}
+
+/** A directory of the host's own file system, removed afterwards. */
+export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = await mkdtemp(join(tmpdir(), 'virtiofs-kit-'));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}
