@@ -181,9 +181,10 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     return then(this.#union.lookup(parent, name), (seen) => seen && this.#entry(seen));
   }
 
-  /** What the guest gets to know, the engine will forget. */
+  /** The guest gets to know a pinned node, which the engine will forget. */
   #entry({ node, attributes }: Seen): Entry<OverlayNode> {
     this.#union.reference(node);
+    this.#union.unpin(node);
     return { node, attributes: this.#shown(node, attributes) };
   }
 

@@ -33,7 +33,7 @@ export function* create<E extends Entry<object>>(
   if (union.isReserved(parent, name)) throw FsError.of('EINVAL');
   const there = yield* union.find(parent, name);
   if (there !== undefined) {
-    union.settle(there.node);
+    union.unpin(there.node);
     throw FsError.of('EEXIST');
   }
   yield* wait(copyUp(union, parent));
@@ -113,7 +113,7 @@ function* inheritLike(union: Union, from: object, to: object): Steps<void> {
   if (acl !== undefined) yield* wait(backend.setxattr(to, DEFAULT_ACL, acl, 0, false, DAEMON));
 }
 
-/** The node at a name that a change takes away, or ENOENT. */
+/** The node at a name that a change takes away, pinned; or ENOENT. */
 function* existing(union: Union, parent: OverlayNode, name: string): Steps<Seen> {
   const seen = yield* union.find(parent, name);
   if (seen === undefined) throw FsError.of('ENOENT');
@@ -123,14 +123,18 @@ function* existing(union: Union, parent: OverlayNode, name: string): Steps<Seen>
 export function* unlink(union: Union, parent: OverlayNode, name: string): Steps<void> {
   const { layer, work } = union.writable();
   const { node, attributes } = yield* existing(union, parent, name);
-  if (node.isDirectory) throw FsError.of('EISDIR');
-  yield* prepareLinks(union, node, attributes);
-  yield* wait(copyUp(union, parent));
-  const wasInUpper = yield* hasUpper(union, parent, name);
-  if (yield* union.existsBelow(parent, name)) yield* hide(union, parent, name, wasInUpper);
-  else yield* wait(layer.backend.unlink!(parent.upper!, name, DAEMON));
-  work.reached('unlink-done');
-  yield* afterUnlink(union, node, parent, name, wasInUpper);
+  try {
+    if (node.isDirectory) throw FsError.of('EISDIR');
+    yield* prepareLinks(union, node, attributes);
+    yield* wait(copyUp(union, parent));
+    const wasInUpper = yield* hasUpper(union, parent, name);
+    if (yield* union.existsBelow(parent, name)) yield* hide(union, parent, name, wasInUpper);
+    else yield* wait(layer.backend.unlink!(parent.upper!, name, DAEMON));
+    work.reached('unlink-done');
+    yield* afterUnlink(union, node, parent, name, wasInUpper);
+  } finally {
+    union.unpin(node);
+  }
 }
 
 /** A lower file with other names is copied up and indexed first, so that their link count can follow. */
@@ -183,19 +187,25 @@ function* afterUnlink(
       node.linkDelta = 0;
     } else yield* wait(marks.set(layer, node.upper, 'nlink', `U${signed(node.linkDelta)}`));
   }
-  if (node.parent === parent && node.name === name) {
-    union.move(node, undefined, name);
-  }
-  union.settle(node);
+  if (node.parent === parent && node.name === name) union.move(node, undefined, name);
 }
 
 export function* rmdir(union: Union, parent: OverlayNode, name: string): Steps<void> {
-  const { layer, marks, work } = union.writable();
   const { node } = yield* existing(union, parent, name);
-  if (!node.isDirectory) throw FsError.of('ENOTDIR');
-  const { empty } = yield* isEmpty(union, node);
-  if (!empty) throw FsError.of('ENOTEMPTY');
-  yield* wait(copyUp(union, parent));
+  try {
+    if (!node.isDirectory) throw FsError.of('ENOTDIR');
+    const { empty } = yield* isEmpty(union, node);
+    if (!empty) throw FsError.of('ENOTEMPTY');
+    yield* wait(copyUp(union, parent));
+    yield* removeDirectory(union, node, parent, name);
+    union.move(node, undefined, name);
+  } finally {
+    union.unpin(node);
+  }
+}
+
+function* removeDirectory(union: Union, node: OverlayNode, parent: OverlayNode, name: string): Steps<void> {
+  const { layer, marks, work } = union.writable();
   const directory = parent.upper!;
   const below = yield* union.existsBelow(parent, name);
   if (node.upper === undefined) yield* wait(marks.addWhiteout(layer, directory, name));
@@ -212,8 +222,6 @@ export function* rmdir(union: Union, parent: OverlayNode, name: string): Steps<v
     yield* work.discard(directory, name);
   }
   work.reached('rmdir-done');
-  union.move(node, undefined, name);
-  union.settle(node);
 }
 
 /** Adds a name to a node, in the upper. */
@@ -229,6 +237,7 @@ export function* link(
   if (makeLink === undefined) throw FsError.of('EPERM');
   yield* wait(copyUp(union, node));
   const target = node.upper!;
+  // Creation pins what it made: this same node.
   yield* create(union, parent, name, (directory, newName) =>
     makeLink.call(layer.backend, target, directory, newName, context),
   );
@@ -266,37 +275,70 @@ export function* rename(
   flags: number,
 ): Steps<void> {
   if (union.isReserved(newParent, newName)) throw FsError.of('EINVAL');
-  const source = yield* existing(union, parent, name);
-  const target = yield* union.find(newParent, newName);
-  const exchange = (flags & RenameFlags.EXCHANGE) !== 0;
   if ((flags & RenameFlags.WHITEOUT) !== 0) throw FsError.of('EINVAL');
-  if (target === undefined && exchange) throw FsError.of('ENOENT');
-  if (target !== undefined) {
-    if ((flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
-    if (target.node === source.node) return;
-    if (!exchange) yield* checkReplaceable(union, source.node, target.node);
+  const source = yield* existing(union, parent, name);
+  let target: Seen | undefined;
+  try {
+    target = yield* union.find(newParent, newName);
+    if (target?.node === source.node) return;
+    if ((flags & RenameFlags.EXCHANGE) !== 0) {
+      if (target === undefined) throw FsError.of('ENOENT');
+      yield* exchange(union, parent, name, source.node, newParent, newName, target.node);
+    } else {
+      if (target !== undefined && (flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
+      yield* move(union, parent, name, source.node, newParent, newName, target);
+    }
+  } finally {
+    union.unpin(source.node);
+    if (target !== undefined) union.unpin(target.node);
   }
-  checkRedirect(union, source.node);
-  if (exchange) checkRedirect(union, target!.node);
-  yield* wait(copyUp(union, source.node));
-  if (exchange) yield* wait(copyUp(union, target!.node));
-  else if (target !== undefined) yield* prepareLinks(union, target.node, target.attributes);
+}
+
+function* exchange(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  source: OverlayNode,
+  newParent: OverlayNode,
+  newName: string,
+  target: OverlayNode,
+): Steps<void> {
+  const { work } = union.writable();
+  checkRedirect(union, source);
+  checkRedirect(union, target);
+  for (const node of [source, target, parent, newParent]) yield* wait(copyUp(union, node));
+  const sameParent = parent === newParent;
+  yield* markMoved(union, source, sameParent, newParent.lowers.length > 0);
+  yield* markMoved(union, target, sameParent, parent.lowers.length > 0);
+  yield* becomeImpure(union, parent, target);
+  yield* becomeImpure(union, newParent, source);
+  yield* wait(work.exchange(parent.upper!, name, newParent.upper!, newName));
+  work.reached('rename-done');
+  union.move(target, parent, name);
+  union.move(source, newParent, newName);
+}
+
+function* move(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  source: OverlayNode,
+  newParent: OverlayNode,
+  newName: string,
+  target: Seen | undefined,
+): Steps<void> {
+  if (target !== undefined) yield* checkReplaceable(union, source, target.node);
+  checkRedirect(union, source);
+  yield* wait(copyUp(union, source));
+  if (target !== undefined) yield* prepareLinks(union, target.node, target.attributes);
   yield* wait(copyUp(union, parent));
   yield* wait(copyUp(union, newParent));
-  const belowOld = yield* union.existsBelow(parent, name);
-  const belowNew = yield* union.existsBelow(newParent, newName);
-  yield* markMoved(union, source.node, parent === newParent, belowNew || newParent.lowers.length > 0);
-  if (exchange) {
-    yield* markMoved(union, target!.node, parent === newParent, belowOld || parent.lowers.length > 0);
-    yield* wait(union.writable().work.exchange(parent.upper!, name, newParent.upper!, newName));
-    yield* becomeImpure(union, parent, target!.node);
-  } else {
-    yield* replace(union, parent, name, newParent, newName, source.node, target?.node, belowOld);
-  }
-  yield* becomeImpure(union, newParent, source.node);
+  const needsWhiteout = yield* union.existsBelow(parent, name);
+  yield* markMoved(union, source, parent === newParent, newParent.lowers.length > 0);
+  yield* becomeImpure(union, newParent, source);
+  yield* replace(union, parent, name, newParent, newName, source, target?.node, needsWhiteout);
   union.writable().work.reached('rename-done');
-  if (exchange) union.move(target!.node, parent, name);
-  union.move(source.node, newParent, newName);
+  union.move(source, newParent, newName);
 }
 
 function* checkReplaceable(union: Union, source: OverlayNode, target: OverlayNode): Steps<void> {
@@ -374,10 +416,8 @@ function* replace(
     work.reached('rename-renamed');
   }
   if (target === undefined) return;
-  if (target.isDirectory) {
-    union.move(target, undefined, newName);
-    union.settle(target);
-  } else yield* afterUnlink(union, target, newParent, newName, targetInUpper);
+  if (target.isDirectory) union.move(target, undefined, newName);
+  else yield* afterUnlink(union, target, newParent, newName, targetInUpper);
 }
 
 /** Swaps an empty-looking directory full of whiteouts for an opaque empty one, which shows the same. */

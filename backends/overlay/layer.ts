@@ -40,6 +40,7 @@ export class Layer {
   readonly backend: Backend;
   readonly root: object;
   readonly #held = new Map<object, number>();
+  #unkeyed = 0;
 
   constructor(number: number, backend: Backend, root: object) {
     this.number = number;
@@ -106,10 +107,16 @@ export class Layer {
     return this.number * INO_BITS + own;
   }
 
-  /** The node's identity among all layers; `path` stands in where the backend has no durable keys. */
-  identity(node: object, path: () => string): string {
+  /**
+   * The node's identity among all layers: by its durable key; in a lower without keys, which does not change, by inode number or
+   * else by path; in an upper without keys for as long as it is known.
+   */
+  identity(node: object, ino: number | bigint | undefined, path: () => string): string {
     const key = this.backend.key?.(node);
-    return `${this.number}:${key === undefined ? `p${path()}` : keyText(key)}`;
+    if (key !== undefined) return `${this.number}:${keyText(key)}`;
+    if (this.number !== 0) return `${this.number}:${ino === undefined ? `p${path()}` : `i${ino}`}`;
+    this.#unkeyed += 1;
+    return `0:u${this.#unkeyed}`;
   }
 }
 

@@ -43,7 +43,7 @@ function* addLayer(
       const seen = yield* union.find(directory, name);
       if (seen === undefined) continue;
       merged.set(name, { name, type: seen.node.type, ino: seen.node.ino });
-      union.settle(seen.node);
+      union.unpin(seen.node);
     } else merged.set(name, { name, type, ino: layer.inode(ino) });
   }
   for (const name of below) hidden.add(name);

@@ -34,7 +34,7 @@ export class OverlayNode {
   indexed = false;
   /** The copy-up under way, for whoever else needs it. */
   copying: Promise<void> | undefined;
-  /** Known children, and 1 where the engine knows the node. At 0 it is let go. */
+  /** Known children, pins, and 1 where the engine knows the node. At 0 it is let go. */
   references = 0;
   known = false;
   /** Keeps the content of a file alive that was unlinked while it was in the upper. */

@@ -76,7 +76,7 @@ export class Union {
     return this.upper.marks.reserves(name) || (parent === this.root && this.upper.work.isHidden(name));
   }
 
-  /** What is at a name; the node is entered in the tree but not referenced: see {@link reference} and {@link settle}. */
+  /** What is at a name. The node is pinned: whoever asked unpins it. */
   lookup(parent: OverlayNode, name: string): Awaitable<Seen | undefined> {
     return run(this.find(parent, name));
   }
@@ -93,6 +93,7 @@ export class Union {
     const node = this.#byUpper.get(top.node) ?? (yield* this.#enterUpper(parent, name, top.node, attributes));
     this.upper!.layer.drop(top.node);
     this.#place(node, parent, name);
+    this.pin(node);
     return { node, attributes };
   }
 
@@ -105,6 +106,7 @@ export class Union {
       node = yield* this.#enterLower(parent, name, stack, attributes);
     } else dropAll(stack);
     this.#place(node, parent, name);
+    this.pin(node);
     if (node.upper !== undefined) {
       return {
         node,
@@ -136,7 +138,7 @@ export class Union {
         lowers = merged.stack;
         const first = lowers[0];
         if (first !== undefined) {
-          identity = first.layer.identity(first.node, () => `${parent.path}/${name}`);
+          identity = first.layer.identity(first.node, merged.attributes?.ino, () => `${parent.path}/${name}`);
           ino = first.layer.inode(merged.attributes?.ino);
         }
       }
@@ -145,7 +147,7 @@ export class Union {
       if (origin !== undefined) ({ identity, ino } = origin);
     }
     if (identity === undefined) {
-      identity = layer.identity(upperNode, () => `${parent.path}/${name}`);
+      identity = layer.identity(upperNode, attributes.ino, () => `${parent.path}/${name}`);
       ino = layer.inode(attributes.ino);
     }
     const known = this.#byUpper.get(upperNode) ?? this.#byIdentity.get(identity);
@@ -184,7 +186,7 @@ export class Union {
   ): Steps<OverlayNode> {
     const first = stack[0]!;
     const type = attributes.mode & FileType.MASK;
-    const identity = first.layer.identity(first.node, () => `${parent.path}/${name}`);
+    const identity = first.layer.identity(first.node, attributes.ino, () => `${parent.path}/${name}`);
     const known = this.#byIdentity.get(identity);
     if (known !== undefined && known.type === type) {
       dropAll(stack);
@@ -289,13 +291,13 @@ export class Union {
     return `${this.lowerPath(node.parent)}/${node.redirect ?? node.name}`;
   }
 
-  /** Enters a node that was created in the upper, held by the caller's entry. */
+  /** Enters a node that was created in the upper, held by the caller's entry. The node is pinned. */
   created(parent: OverlayNode, name: string, upperNode: object, attributes: Attributes): OverlayNode {
     const { layer } = this.upper!;
     let node = this.#byUpper.get(upperNode);
     if (node === undefined) {
       layer.hold(upperNode);
-      const identity = layer.identity(upperNode, () => `${parent.path}/${name}`);
+      const identity = layer.identity(upperNode, attributes.ino, () => `${parent.path}/${name}`);
       node = new OverlayNode(
         attributes.mode & FileType.MASK,
         identity,
@@ -306,6 +308,7 @@ export class Union {
       this.#enter(node);
     }
     this.#place(node, parent, name);
+    this.pin(node);
     return node;
   }
 
@@ -352,9 +355,14 @@ export class Union {
     this.#release(node);
   }
 
-  /** Lets a node go that a lookup entered and nobody referenced. */
-  settle(node: OverlayNode): void {
-    if (node.references === 0) this.#remove(node);
+  /** Keeps a node while it is worked with. */
+  pin(node: OverlayNode): void {
+    node.references += 1;
+  }
+
+  /** Undoes one {@link pin}; a node that nobody refers to is let go. */
+  unpin(node: OverlayNode): void {
+    this.#release(node);
   }
 
   #release(node: OverlayNode): void {
