@@ -15,6 +15,7 @@ const CAPACITY = 160 * 1024;
 
 /** Where arguments begin. */
 const ARGUMENTS = fuse_in_header.bytes;
+const HEADER_WORDS = ARGUMENTS / 4;
 const WRITE_DATA = ARGUMENTS + fuse_write_in.bytes;
 
 const NO_GROUPS: readonly number[] = Object.freeze([]);
@@ -26,6 +27,8 @@ const NO_GROUPS: readonly number[] = Object.freeze([]);
 export class Arguments {
   readonly #buffer = new ArrayBuffer(CAPACITY);
   readonly words = new Uint32Array(this.#buffer);
+  /** The same as signed numbers, for ids: the form that V8 does not box. */
+  readonly ints = new Int32Array(this.#buffer);
   readonly bytes = new Uint8Array(this.#buffer);
   /** Bytes of header and arguments, extensions not included. */
   end = 0;
@@ -47,7 +50,10 @@ export class Arguments {
     // A WRITE's data stays where it is. The opcode is read from the copy afterwards.
     const isWrite = readable.word(fuse_in_header.opcode) === Opcode.WRITE && length > WRITE_DATA;
     const count = isWrite ? WRITE_DATA : Math.min(length, CAPACITY);
-    readable.copyOut(0, this.bytes, 0, count);
+    const words = count >> 2;
+    readable.copyWordsOut(0, this.words, 0, HEADER_WORDS);
+    readable.copyWordsOut(ARGUMENTS, this.words, HEADER_WORDS, words - HEADER_WORDS);
+    if ((count & 3) !== 0) readable.copyOut(words << 2, this.bytes, words << 2, count & 3);
     if (this.words[fuse_in_header.len >> 2] !== length) return Errno.EIO;
     this.#cursor = ARGUMENTS;
     this.#extensionEnd = count;

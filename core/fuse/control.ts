@@ -101,8 +101,8 @@ export const interrupt: Operation<undefined> = {
   silent: true,
   start(session) {
     const at = (fuse_in_header.bytes + fuse_interrupt_in.unique) >> 2;
-    const low = session.in.words[at]! | 0;
-    const high = session.in.words[at + 1]! | 0;
+    const low = session.in.ints[at]!;
+    const high = session.in.ints[at + 1]!;
     if (!session.interrupt(low, high)) session.expectInterrupted(low, high);
     return undefined;
   },

@@ -46,9 +46,9 @@ export const forget: Operation<undefined> = {
   reply: 0,
   silent: true,
   start(session) {
-    const words = session.in.words;
+    const { ints } = session.in;
     const at = fuse_in_header.nodeid >> 2;
-    const slot = session.nodes.find(words[at]!, words[at + 1]!);
+    const slot = session.nodes.find(ints[at]!, ints[at + 1]!);
     if (slot !== NO_SLOT) session.counts.forget(slot, session.in.u64(fuse_forget_in.nlookup));
     return undefined;
   },
@@ -69,7 +69,7 @@ export const batchForget: Operation<undefined> = {
     const count = Math.min(session.in.u32(fuse_batch_forget_in.count), room);
     for (let i = 0; i < count; i++) {
       readable.copyOut(first + i * one, item8, 0, one);
-      const slot = session.nodes.find(item[0]!, item[1]!);
+      const slot = session.nodes.find(item[0]! | 0, item[1]! | 0);
       if (slot !== NO_SLOT) session.counts.forget(slot, item[3]! * 0x100000000 + item[2]!);
     }
     return undefined;

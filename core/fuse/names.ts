@@ -202,9 +202,9 @@ function move(session: Session, request: Request, names: number, flags: number):
 
 /** The slot of a second node, named in the arguments. */
 function otherNode(session: Session, offset: number): number {
-  const { words } = session.in;
+  const { ints } = session.in;
   const at = (fuse_in_header.bytes + offset) >> 2;
-  return session.resolve(words[at]!, words[at + 1]!);
+  return session.resolve(ints[at]!, ints[at + 1]!);
 }
 
 /** The arguments of a removal: one name. */

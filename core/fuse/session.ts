@@ -132,10 +132,10 @@ export class Session {
 
   /** Reads the header. @returns the opcode's operation, or one that refuses. */
   #admit(request: Request, loaded: number): Operation {
-    const words = this.in.words;
+    const { words, ints } = this.in;
     const opcode = words[fuse_in_header.opcode >> 2]!;
-    request.uniqueLow = words[fuse_in_header.unique >> 2]! | 0;
-    request.uniqueHigh = words[(fuse_in_header.unique >> 2) + 1]! | 0;
+    request.uniqueLow = ints[fuse_in_header.unique >> 2]!;
+    request.uniqueHigh = ints[(fuse_in_header.unique >> 2) + 1]!;
     const context = request.context;
     context.uid = words[fuse_in_header.uid >> 2]!;
     context.gid = words[fuse_in_header.gid >> 2]!;
@@ -229,7 +229,12 @@ export class Session {
     words[fuse_out_header.error >> 2] = failed ? length : 0;
     words[fuse_out_header.unique >> 2] = request.uniqueLow;
     words[(fuse_out_header.unique >> 2) + 1] = request.uniqueHigh;
-    request.message.writable.copyIn(0, this.out.bytes, 0, failed ? BODY : BODY + length);
+    const { writable } = request.message;
+    writable.copyWordsIn(0, words, 0, BODY >> 2);
+    if (failed || length === 0) return total;
+    // Structures are whole words, and Linux has them in a segment of their own.
+    if ((length & 3) === 0) writable.copyWordsIn(BODY, words, BODY >> 2, length >> 2);
+    else writable.copyIn(BODY, this.out.bytes, BODY, length);
     return total;
   }
 
@@ -248,12 +253,12 @@ export class Session {
 
   /** The slot of the node that the request's header names. @throws ESTALE if the guest can't know it. */
   node(): number {
-    const words = this.in.words;
+    const { ints } = this.in;
     const at = fuse_in_header.nodeid >> 2;
-    return this.resolve(words[at]!, words[at + 1]!);
+    return this.resolve(ints[at]!, ints[at + 1]!);
   }
 
-  /** The slot of a node id. @throws ESTALE if the guest can't know it. */
+  /** The slot of a node id, in signed halves. @throws ESTALE if the guest can't know it. */
   resolve(low: number, high: number): number {
     const slot = this.counts.resolve(low, high);
     if (slot === NO_SLOT) throw FsError.of('ESTALE');
@@ -267,12 +272,12 @@ export class Session {
    * @throws EBADF if there is no such handle, or it is another node's.
    */
   handle(offset: number, kind: HandleKind, node: number = fuse_in_header.nodeid): number {
-    const words = this.in.words;
+    const { ints } = this.in;
     const at = (fuse_in_header.bytes + offset) >> 2;
-    const index = this.handles.find(words[at]!, words[at + 1]!, kind);
+    const index = this.handles.find(ints[at]!, ints[at + 1]!, kind);
     if (index === NO_HANDLE) throw FsError.of('EBADF');
     const slot = this.handles.slot(index);
-    if (this.nodes.idLow(slot) !== words[node >> 2] || this.nodes.idHigh(slot) !== words[(node >> 2) + 1]) {
+    if (this.nodes.idLow(slot) !== ints[node >> 2] || this.nodes.idHigh(slot) !== ints[(node >> 2) + 1]) {
       throw FsError.of('EBADF');
     }
     return index;

@@ -14,11 +14,11 @@ const FIRST_CAPACITY = 64;
 export class HandleTable {
   readonly #limit: number;
   #kind = new Uint8Array(FIRST_CAPACITY);
-  #generation = new Uint32Array(FIRST_CAPACITY);
-  #slot = new Uint32Array(FIRST_CAPACITY);
-  #flags = new Uint32Array(FIRST_CAPACITY);
+  #generation = new Int32Array(FIRST_CAPACITY);
+  #slot = new Int32Array(FIRST_CAPACITY);
+  #flags = new Int32Array(FIRST_CAPACITY);
   /** Asynchronous requests that use the handle. */
-  #uses = new Uint32Array(FIRST_CAPACITY);
+  #uses = new Int32Array(FIRST_CAPACITY);
   readonly #objects: unknown[] = [];
   readonly #free: number[] = [];
   #size = 0;
@@ -61,14 +61,17 @@ export class HandleTable {
     return index;
   }
 
-  /** The index of an `fh` of the kind, or {@link NO_HANDLE}. */
+  /** The index of an `fh` of the kind, given by its halves as signed numbers, or {@link NO_HANDLE}. */
   find(low: number, high: number, kind: HandleKind): number {
-    return low < this.#objects.length && this.#kind[low] === kind && this.#generation[low] === high
+    return low >= 0 &&
+      low < this.#objects.length &&
+      this.#kind[low] === kind &&
+      this.#generation[low] === high
       ? low
       : NO_HANDLE;
   }
 
-  /** High half of the `fh` of an open handle; its low half is the index. */
+  /** High half of the `fh` of an open handle, signed; its low half is the index. */
   generation(index: number): number {
     return this.#generation[index]!;
   }
@@ -143,8 +146,8 @@ export class HandleTable {
 /** Set in a handle's kind once its `fh` is invalid. */
 const CLOSING = 0x80;
 
-function widen(column: Uint32Array<ArrayBuffer>, length: number): Uint32Array<ArrayBuffer> {
-  const wider = new Uint32Array(length);
+function widen(column: Int32Array<ArrayBuffer>, length: number): Int32Array<ArrayBuffer> {
+  const wider = new Int32Array(length);
   wider.set(column);
   return wider;
 }

@@ -5,7 +5,7 @@ import type { NodeKey } from '../backend/index.js';
 export const ROOT_ID = 1;
 
 /**
- * An identity being computed is three words in a reused `Uint32Array`, so that no 64-bit number is boxed: the node id's
+ * An identity being computed is three words in a reused `Int32Array`, so that no number is boxed: the node id's
  * low and high half (never 0 or 1 together, Linux `invalid_nodeid()`), and the generation.
  */
 export const LOW = 0;
@@ -18,7 +18,7 @@ export const GENERATION = 2;
  * all bits of the 64 are usable; the generation is a third finish. String, number and byte keys never stand for the
  * same file in one backend, hence differ by a tag only.
  */
-export function identify(key: NodeKey, words: Uint32Array): void {
+export function identify(key: NodeKey, words: Int32Array): void {
   let a = 0x8f1bbcdc;
   let b = 0x5a827999;
   let length: number;
@@ -59,7 +59,7 @@ export function identify(key: NodeKey, words: Uint32Array): void {
 }
 
 /** Moves on to the next id where another live node has this one. The generation stays. */
-export function nextIdentity(words: Uint32Array): void {
+export function nextIdentity(words: Int32Array): void {
   words[LOW] = words[LOW]! + 1;
   if (words[LOW] === 0) words[HIGH] = words[HIGH]! + 1;
   avoidReserved(words);
@@ -67,13 +67,13 @@ export function nextIdentity(words: Uint32Array): void {
 
 /** Ids for a backend without keys: a counter, under an epoch drawn anew by every process so that ids of a former one are stale. */
 export class Counter {
-  readonly #epoch = randomBytes(4).readUInt32LE() | 1;
+  readonly #epoch = randomBytes(4).readInt32LE() | 1;
   #next = 2;
 
-  identify(words: Uint32Array): void {
+  identify(words: Int32Array): void {
     const count = this.#next++;
     words[LOW] = count;
-    words[HIGH] = (this.#epoch + Math.floor(count / 0x100000000)) >>> 0;
+    words[HIGH] = this.#epoch + Math.floor(count / 0x100000000);
     words[GENERATION] = this.#epoch;
     avoidReserved(words);
   }
@@ -83,12 +83,12 @@ function finish(hash: number): number {
   let h = hash;
   h = Math.imul(h ^ (h >>> 16), 0x85ebca6b);
   h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
-  return (h ^ (h >>> 16)) >>> 0;
+  return h ^ (h >>> 16);
 }
 
-function avoidReserved(words: Uint32Array): void {
-  if (words[HIGH] === 0 && words[LOW]! <= ROOT_ID) words[LOW] = words[LOW]! + 2;
+function avoidReserved(words: Int32Array): void {
+  if (words[HIGH] === 0 && (words[LOW] === 0 || words[LOW] === ROOT_ID)) words[LOW] = words[LOW]! + 2;
 }
 
 const float = new Float64Array(1);
-const floatWords = new Uint32Array(float.buffer);
+const floatWords = new Int32Array(float.buffer);

@@ -13,7 +13,7 @@ export class LookupCounts {
     this.#nodes = nodes;
   }
 
-  /** The slot of a node id that the guest may use, or {@link NO_SLOT}. */
+  /** The slot of a node id, in signed halves, that the guest may use, or {@link NO_SLOT}. */
   resolve(low: number, high: number): number {
     const slot = this.#nodes.find(low, high);
     return slot === ROOT_SLOT || (slot > ROOT_SLOT && this.of(slot) > 0) ? slot : NO_SLOT;

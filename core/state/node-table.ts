@@ -18,26 +18,26 @@ const FIRST_CAPACITY = 1024;
  * forgotten (`backend.forget`) once every asynchronous request that was in flight at that moment has ended, since any
  * of them may be about to return the same node; if one does, the node stays. With nothing in flight that is at once.
  *
- * A node costs 4 bytes in each of five columns, 8 to 16 in the index, 8 in `#nodes`, and about 50 in the map.
+ * Halves of ids are signed 32-bit numbers: the form that V8 does not box. A node costs 4 bytes in each of five columns, 8 to 16 in the index, 8 in `#nodes`, and about 50 in the map.
  */
 export class NodeTable {
   readonly #backend: Backend;
   readonly #limit: number;
   /** Node id and generation by slot; of a free slot `#idLow` is the next free one. */
-  #idLow = new Uint32Array(FIRST_CAPACITY);
-  #idHigh = new Uint32Array(FIRST_CAPACITY);
-  #generation = new Uint32Array(FIRST_CAPACITY);
-  #references = new Uint32Array(FIRST_CAPACITY);
+  #idLow = new Int32Array(FIRST_CAPACITY);
+  #idHigh = new Int32Array(FIRST_CAPACITY);
+  #generation = new Int32Array(FIRST_CAPACITY);
+  #references = new Int32Array(FIRST_CAPACITY);
   /** The grace period in which the slot was last retired. */
-  #retiredIn = new Uint32Array(FIRST_CAPACITY);
+  #retiredIn = new Int32Array(FIRST_CAPACITY);
   readonly #nodes: (object | undefined)[] = [];
   readonly #slots = new Map<object, number>();
   #freeSlot = NO_SLOT;
   /** Open addressing: slot + 1 at or after the id's home, 0 where empty; at most half full. */
-  #index = new Uint32Array(FIRST_CAPACITY * 2);
-  readonly #seed = randomBytes(4).readUInt32LE();
+  #index = new Int32Array(FIRST_CAPACITY * 2);
+  readonly #seed = randomBytes(4).readInt32LE();
   readonly #counter = new Counter();
-  readonly #identity = new Uint32Array(3);
+  readonly #identity = new Int32Array(3);
   /** Asynchronous requests in flight, and the slots retired, by parity of the grace period that they began in. */
   readonly #active = [0, 0];
   readonly #limbo: [number[], number[]] = [[], []];
@@ -62,7 +62,7 @@ export class NodeTable {
     return this.#nodes.length;
   }
 
-  /** The slot of a node id, or {@link NO_SLOT}. */
+  /** The slot of a node id, given by its halves as signed numbers, or {@link NO_SLOT}. */
   find(low: number, high: number): number {
     if (low === ROOT_ID && high === 0) return ROOT_SLOT;
     const index = this.#index;
@@ -101,6 +101,7 @@ export class NodeTable {
     return this.#nodes[slot]!;
   }
 
+  /** Halves of the node id, and the generation, as signed numbers. */
   idLow(slot: number): number {
     return this.#idLow[slot]!;
   }
@@ -202,7 +203,7 @@ export class NodeTable {
       if (slot === this.#idLow.length) this.#grow();
       this.#nodes.push(node);
     } else {
-      this.#freeSlot = this.#idLow[slot]! | 0;
+      this.#freeSlot = this.#idLow[slot]!;
       this.#nodes[slot] = node;
     }
     this.#idLow[slot] = this.#identity[LOW]!;
@@ -247,7 +248,7 @@ export class NodeTable {
   }
 
   #rebuildIndex(length: number): void {
-    this.#index = new Uint32Array(length);
+    this.#index = new Int32Array(length);
     for (let slot = 0; slot < this.#nodes.length; slot++)
       if (this.#nodes[slot] !== undefined) this.#link(slot);
   }
@@ -261,8 +262,8 @@ export class NodeTable {
   }
 }
 
-function widen(column: Uint32Array<ArrayBuffer>): Uint32Array<ArrayBuffer> {
-  const wider = new Uint32Array(column.length * 2);
+function widen(column: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> {
+  const wider = new Int32Array(column.length * 2);
   wider.set(column);
   return wider;
 }

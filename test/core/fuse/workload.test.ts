@@ -11,9 +11,9 @@ async function mounted(
 ): Promise<Guest & { tiny: TinyBackend; log: string[] }> {
   const tiny = new TinyBackend();
   const { guest, log } = await engine(variant(tiny));
-  const it = guest();
-  await it.client.init();
-  return { ...it, tiny, log: log.errors };
+  const connected = guest();
+  await connected.client.init();
+  return { ...connected, tiny, log: log.errors };
 }
 
 function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
