@@ -1,3 +1,7 @@
+import { FsError } from '../../core/backend/index.js';
+
+const ENOSPC = FsError.of('ENOSPC');
+
 /** Bytes of a slab, the unit that is taken from and given back to the JavaScript engine. */
 export const SLAB_BYTES = 4 << 20;
 
@@ -15,7 +19,7 @@ const CLASSES = 32 - Math.clz32(SPAN_BYTES) - SHIFT_MIN;
 const SPARE_SLABS = 4;
 
 class Slab {
-  readonly bytes: Uint8Array = new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer);
+  readonly bytes = new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer);
   readonly free: Span[] = [];
 
   constructor() {
@@ -52,11 +56,17 @@ export class Span {
  * valid.
  */
 export class Arena {
+  readonly #maxSlabs: number;
   readonly #partial: Span[][] = Array.from({ length: CLASSES }, () => []);
   readonly #slabs: Slab[] = [];
   #slabCount = 0;
   #spare = 0;
   #blockBytes = 0;
+
+  /** @param maxBytes most bytes in slabs, whatever the volumes in it may have been promised. */
+  constructor(maxBytes = Infinity) {
+    this.#maxSlabs = Math.max(1, Math.floor(maxBytes / SLAB_BYTES));
+  }
 
   /** Bytes in slabs. */
   get slabBytes(): number {
@@ -68,7 +78,10 @@ export class Arena {
     return this.#blockBytes;
   }
 
-  /** The span that {@link take} will cut the next block of `bytes` (a power of two, 256 to 128 Ki) from. */
+  /**
+   * The span that {@link take} will cut the next block of `bytes` (a power of two, 256 to 128 Ki) from.
+   * @throws ENOSPC when the arena is full or the system has no memory.
+   */
   span(bytes: number): Span {
     const kind = 31 - Math.clz32(bytes) - SHIFT_MIN;
     const partial = this.#partial[kind]!;
@@ -120,9 +133,7 @@ export class Arena {
   #openSpan(kind: number, partial: Span[]): Span {
     let slab = this.#slabs[this.#slabs.length - 1];
     if (slab === undefined) {
-      slab = new Slab();
-      this.#slabs.push(slab);
-      this.#slabCount += 1;
+      slab = this.#newSlab();
     } else if (slab.free.length === SPANS_PER_SLAB) this.#spare -= 1;
     const span = slab.free.pop()!;
     if (slab.free.length === 0) this.#slabs.pop();
@@ -130,6 +141,20 @@ export class Arena {
     span.place = partial.length;
     partial.push(span);
     return span;
+  }
+
+  #newSlab(): Slab {
+    if (this.#slabCount >= this.#maxSlabs) throw ENOSPC;
+    let slab: Slab;
+    try {
+      slab = new Slab();
+    } catch (error) {
+      if (error instanceof RangeError) throw ENOSPC;
+      throw error;
+    }
+    this.#slabs.push(slab);
+    this.#slabCount += 1;
+    return slab;
   }
 
   #closeSpan(span: Span): void {

@@ -7,7 +7,6 @@ import {
   type Created,
   type DirectoryEntry,
   type Entry,
-  FallocateMode,
   FileType,
   FsError,
   type FsStatistics,
@@ -16,32 +15,44 @@ import {
   type Opened,
   WriteFlags,
 } from '../../core/backend/index.js';
+import { copyRange, fallocate } from './allocation.js';
 import { PAGE } from './chunk.js';
 import type { Inode } from './inode.js';
-import { blocksOf, contentOf, entriesOf, sizeOf, type Tree } from './tree.js';
+import { contentOf, entriesOf, pagesOf, sizeOf, type Tree } from './tree.js';
+import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.js';
 
 const EEXIST = FsError.of('EEXIST');
 const EINVAL = FsError.of('EINVAL');
-const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
 
-/** An open file. All that a descriptor adds to its inode is whether it appends. */
+/** An open file: all that a descriptor adds to its inode. There are four, shared by all descriptors. */
 interface OpenFile {
+  /** Writes go to the end. */
   readonly append: boolean;
+  /** Reads leave the access time alone. */
+  readonly noAtime: boolean;
 }
 
-const PLAIN: Opened<OpenFile> = { file: { append: false } };
-const APPENDING: Opened<OpenFile> = { file: { append: true } };
+const OPENED: readonly Opened<OpenFile>[] = [0, 1, 2, 3].map((bits) => ({
+  file: { append: (bits & 1) !== 0, noAtime: (bits & 2) !== 0 },
+}));
+
+function opened(flags: number): Opened<OpenFile> {
+  return OPENED[((flags & OpenFlags.APPEND) !== 0 ? 1 : 0) | ((flags & OpenFlags.NOATIME) !== 0 ? 2 : 0)]!;
+}
+
+/** After this many seconds a read sets the access time even if the file has not changed since (Linux `relatime`). */
+const ATIME_AGE = 86_400;
 
 /** A tree served to guests. Synchronous throughout, and answers with objects that are refilled at the next call. */
 export class MemfsBackend implements Backend<Inode, OpenFile> {
-  readonly semantics = { killPriv: true };
+  readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
   readonly #tree: Tree;
   readonly #attributes = emptyAttributes();
   readonly #entry: { node: Inode; attributes: Attributes; file: OpenFile };
 
   constructor(tree: Tree) {
     this.#tree = tree;
-    this.#entry = { node: tree.root, attributes: this.#attributes, file: PLAIN.file };
+    this.#entry = { node: tree.root, attributes: this.#attributes, file: OPENED[0]!.file };
   }
 
   mount(_host: BackendHost): Inode {
@@ -63,13 +74,14 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     return this.#show(node);
   }
 
-  setattr(node: Inode, changes: AttributeChanges): Attributes {
-    this.#tree.change(node, changes);
+  setattr(node: Inode, changes: AttributeChanges, file: OpenFile | undefined): Attributes {
+    this.#tree.change(node, changes, file !== undefined);
     return this.#show(node);
   }
 
   readlink(node: Inode): string {
     if (node.target === undefined) throw EINVAL;
+    this.#accessed(node);
     return node.target;
   }
 
@@ -113,8 +125,8 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   }
 
   open(node: Inode, flags: number): Opened<OpenFile> {
-    if ((flags & OpenFlags.TRUNC) !== 0) this.#tree.change(node, { size: 0 });
-    return (flags & OpenFlags.APPEND) !== 0 ? APPENDING : PLAIN;
+    if ((flags & OpenFlags.TRUNC) !== 0) this.#tree.change(node, { size: 0 }, true);
+    return opened(flags);
   }
 
   create(
@@ -128,7 +140,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     if (inode === undefined) {
       inode = this.#tree.create(parent, name, FileType.REGULAR | (mode & ~FileType.MASK), 0, context);
     } else if ((flags & OpenFlags.EXCL) !== 0) throw EEXIST;
-    else if ((flags & OpenFlags.TRUNC) !== 0) this.#tree.change(inode, { size: 0 });
+    else if ((flags & OpenFlags.TRUNC) !== 0) this.#tree.change(inode, { size: 0 }, true);
     return this.#opened(inode, flags);
   }
 
@@ -137,19 +149,21 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     return this.#opened(inode, flags);
   }
 
-  read(node: Inode, _file: OpenFile, buffer: GuestBuffer, offset: number): number {
-    return contentOf(node).read(buffer, offset);
+  read(node: Inode, file: OpenFile, buffer: GuestBuffer, offset: number): number {
+    const count = contentOf(node).read(buffer, offset);
+    if (!file.noAtime) this.#accessed(node);
+    return count;
   }
 
   write(node: Inode, file: OpenFile, buffer: GuestBuffer, offset: number, flags: number): number {
     const { arena, space, clock } = this.#tree;
     const content = contentOf(node);
     const at = file.append && (flags & WriteFlags.CACHE) === 0 ? content.size : offset;
-    const written = content.write(buffer, at, arena, space);
-    if ((flags & WriteFlags.KILL_SUIDGID) !== 0) this.#tree.clearSetId(node);
+    this.#tree.touch(node);
+    if ((flags & WriteFlags.KILL_SUIDGID) !== 0) this.#tree.killPrivileges(node);
     clock.tick();
     node.modified(clock);
-    return written;
+    return content.write(buffer, at, arena, space);
   }
 
   fsync(): void {}
@@ -159,38 +173,102 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   syncfs(): void {}
 
   *readdir(node: Inode): Iterable<DirectoryEntry> {
+    this.#accessed(node);
     for (const [name, inode] of entriesOf(node)) {
       yield { name, type: inode.mode & FileType.MASK, ino: inode.ino };
     }
   }
 
   statfs(): FsStatistics {
-    const { maxPages, pages, maxInodes, inodes } = this.#tree.space;
+    const { maxPages, freePages, maxInodes, freeInodes } = this.#tree.space;
     return {
       blockSize: PAGE,
       blocks: maxPages,
-      blocksFree: maxPages - pages,
+      blocksFree: freePages,
       files: maxInodes,
-      filesFree: maxInodes - inodes,
+      filesFree: freeInodes,
     };
   }
 
-  fallocate(node: Inode, _file: OpenFile, mode: number, offset: number, length: number): void {
+  getxattr(node: Inode, name: string): Uint8Array | undefined {
+    return getXattr(node, name);
+  }
+
+  listxattr(node: Inode, context: Context): readonly string[] {
+    return listXattrs(node, context.uid === 0);
+  }
+
+  setxattr(node: Inode, name: string, value: Uint8Array, flags: number, killSgid: boolean): void {
+    this.#tree.touch(node);
+    setXattr(node, name, value, flags, killSgid, this.#tree.space);
+    this.#changed(node);
+  }
+
+  removexattr(node: Inode, name: string): void {
+    this.#tree.touch(node);
+    removeXattr(node, name, this.#tree.space);
+    this.#changed(node);
+  }
+
+  fallocate(
+    node: Inode,
+    _file: OpenFile,
+    mode: number,
+    offset: number,
+    length: number,
+    context: Context,
+  ): void {
     const { arena, space, clock } = this.#tree;
-    const { KEEP_SIZE, PUNCH_HOLE } = FallocateMode;
     const content = contentOf(node);
-    if (mode === (PUNCH_HOLE | KEEP_SIZE)) content.punch(offset, offset + length, arena, space);
-    else if (mode === 0 || mode === KEEP_SIZE) {
-      content.allocate(offset, offset + length, arena, space);
-      if (mode === 0 && offset + length > content.size) content.size = offset + length;
-    } else throw EOPNOTSUPP;
+    this.#tree.touch(node);
+    fallocate(content, mode, offset, length, arena, space);
+    if (context.uid !== 0) this.#tree.killPrivileges(node);
     clock.tick();
     node.modified(clock);
+  }
+
+  copyFileRange(
+    node: Inode,
+    _file: OpenFile,
+    offset: number,
+    toNode: Inode,
+    _toFile: OpenFile,
+    toOffset: number,
+    length: number,
+    context: Context,
+  ): number {
+    const { arena, space, clock } = this.#tree;
+    this.#tree.touch(toNode);
+    const target = contentOf(toNode);
+    const copied = copyRange(contentOf(node), offset, target, toOffset, length, arena, space);
+    if (copied > 0) {
+      if (context.uid !== 0) this.#tree.killPrivileges(toNode);
+      clock.tick();
+      toNode.modified(clock);
+    }
+    return copied;
   }
 
   lseek(node: Inode, _file: OpenFile, offset: number, whence: 'data' | 'hole'): number {
     const content = contentOf(node);
     return whence === 'data' ? content.nextData(offset) : content.nextHole(offset);
+  }
+
+  /** Linux `relatime_need_update`: the guest's kernel leaves the access time to the file system. */
+  #accessed(inode: Inode): void {
+    const { clock } = this.#tree;
+    const { atime, atimeNsec } = inode;
+    const modified = atime < inode.mtime || (atime === inode.mtime && atimeNsec <= inode.mtimeNsec);
+    const changed = atime < inode.ctime || (atime === inode.ctime && atimeNsec <= inode.ctimeNsec);
+    if (!modified && !changed && clock.seconds - atime < ATIME_AGE) return;
+    clock.tick();
+    inode.atime = clock.seconds;
+    inode.atimeNsec = clock.nanoseconds;
+  }
+
+  #changed(inode: Inode): void {
+    this.#tree.clock.tick();
+    inode.changed(this.#tree.clock);
   }
 
   #answer(inode: Inode): Entry<Inode> {
@@ -202,7 +280,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
 
   #opened(inode: Inode, flags: number): Created<Inode, OpenFile> {
     this.#answer(inode);
-    this.#entry.file = (flags & OpenFlags.APPEND) !== 0 ? APPENDING.file : PLAIN.file;
+    this.#entry.file = opened(flags).file;
     return this.#entry;
   }
 
@@ -211,7 +289,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     shown.ino = inode.ino;
     shown.mode = inode.mode;
     shown.size = sizeOf(inode);
-    shown.blocks = blocksOf(inode);
+    shown.blocks = pagesOf(inode) * (PAGE / 512);
     shown.nlink = inode.nlink;
     shown.uid = inode.uid;
     shown.gid = inode.gid;

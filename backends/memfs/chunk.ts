@@ -16,57 +16,64 @@ export function pageMask(from: number, to: number): number {
 export function pageCount(mask: number): number {
   let bits = mask - ((mask >>> 1) & 0x55555555);
   bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
-  return (((bits + (bits >>> 4)) & 0x0f0f0f0f) * 0x01010101) >>> 24;
+  return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+/** Lowest page in a mask that is not 0. */
+export function firstPage(mask: number): number {
+  return 31 - Math.clz32(mask & -mask);
 }
 
 /**
- * The content of one aligned 128 KiB of a file. `pages` has a bit for each of the 32 pages that exists; the others are
- * holes. The bytes lie in one block, the smallest aligned power of two that covers what was written; bytes of existing
- * pages outside the block are zero. A chunk that several files or snapshots share (`references` above 1) is read-only.
+ * The content of one aligned 128 KiB of a file. The bytes lie in one block, the smallest aligned power of two that
+ * covers what was written; bytes of data pages outside the block are zero. A chunk that several files or snapshots
+ * share (`references` above 1) is read-only.
  */
 export class Chunk {
-  span: Span;
-  /** Offset of the block in `span.bytes`. */
-  at: number;
-  /** Offset in the chunk of the block's first byte. */
-  start: number;
-  /** Bytes in the block. */
-  length: number;
+  /** A bit for each of the 32 pages that is allocated. The others are holes. */
   pages = 0;
+  /** A bit for each allocated page that was written. The others read as zeros and have no valid bytes. */
+  data = 0;
   references = 1;
+  /** Where the block lies; nowhere while there is no data. */
+  span: Span | undefined;
+  /** Offset of the block in `span.bytes`. */
+  at = 0;
+  /** Offset in the chunk of the block's first byte. */
+  start = 0;
+  /** Bytes in the block. */
+  length = 0;
 
-  constructor(arena: Arena, from: number, to: number) {
-    const length = covering(from, to);
-    this.start = from - (from % length);
-    this.length = length;
-    this.span = arena.span(length);
-    this.at = arena.take(this.span);
-  }
-
-  /** Makes the block cover `from` to `to` as well. */
-  grow(arena: Arena, from: number, to: number): void {
+  /** Makes the block cover `from` to `to` as well. @throws ENOSPC, with nothing changed. */
+  cover(arena: Arena, from: number, to: number): void {
     if (from >= this.start && to <= this.start + this.length) return;
-    const length = covering(Math.min(from, this.start), Math.max(to, this.start + this.length));
-    this.move(arena, from - (from % length), length);
+    if (this.length === 0) this.#move(arena, from, to);
+    else this.#move(arena, Math.min(from, this.start), Math.max(to, this.start + this.length));
   }
 
-  /** Moves the content to a block of another size that covers all existing pages' bytes. */
-  move(arena: Arena, start: number, length: number): void {
-    const span = arena.span(length);
-    const at = arena.take(span);
-    copyPages(this, span, at, start, length);
-    arena.give(this.span, this.at);
-    this.span = span;
-    this.at = at;
-    this.start = start;
-    this.length = length;
+  /** Gives up what no data page needs, where that is half of the block or more. */
+  shrink(arena: Arena): void {
+    if (this.length === 0) return;
+    if (this.data === 0) {
+      arena.give(this.span!, this.at);
+      this.span = undefined;
+      this.length = 0;
+      return;
+    }
+    const from = Math.max(this.start, firstPage(this.data) * PAGE);
+    const to = Math.min(this.start + this.length, (32 - Math.clz32(this.data)) * PAGE);
+    if (covering(from, to) < this.length) this.#move(arena, from, to);
   }
 
-  /** A private copy; this chunk loses a reference. */
+  /** A private copy; this chunk loses a reference. @throws ENOSPC, with nothing changed. */
   copy(arena: Arena): Chunk {
-    const copy = new Chunk(arena, this.start, this.start + this.length);
-    copyPages(this, copy.span, copy.at, copy.start, copy.length);
+    const copy = new Chunk();
+    if (this.length > 0) {
+      copy.#place(arena, this.start, this.length);
+      copyPages(this, copy.span!, copy.at, copy.start, copy.length);
+    }
     copy.pages = this.pages;
+    copy.data = this.data;
     this.references -= 1;
     return copy;
   }
@@ -74,14 +81,39 @@ export class Chunk {
   /** Drops a reference, and the memory with the last one. */
   drop(arena: Arena): void {
     this.references -= 1;
-    if (this.references === 0) arena.give(this.span, this.at);
+    if (this.references === 0 && this.length > 0) arena.give(this.span!, this.at);
   }
 
   /** Zeroes `from` to `to` where the block has it. */
   zero(from: number, to: number): void {
     const low = Math.max(from, this.start);
     const high = Math.min(to, this.start + this.length);
-    if (low < high) this.span.bytes.fill(0, this.at + low - this.start, this.at + high - this.start);
+    if (low < high) this.span!.bytes.fill(0, this.at + low - this.start, this.at + high - this.start);
+  }
+
+  /** Moves the data to the block that covers `from` to `to`. */
+  #move(arena: Arena, from: number, to: number): void {
+    const length = covering(from, to);
+    const { span, at } = this;
+    const had = this.length > 0;
+    const next = arena.span(length);
+    const nextAt = arena.take(next);
+    const start = from - (from % length);
+    if (had) {
+      copyPages(this, next, nextAt, start, length);
+      arena.give(span!, at);
+    }
+    this.span = next;
+    this.at = nextAt;
+    this.start = start;
+    this.length = length;
+  }
+
+  #place(arena: Arena, start: number, length: number): void {
+    this.span = arena.span(length);
+    this.at = arena.take(this.span);
+    this.start = start;
+    this.length = length;
   }
 }
 
@@ -92,28 +124,25 @@ function covering(from: number, to: number): number {
   return length;
 }
 
-/** Copies the existing pages of `chunk` into a block; bytes of those pages beyond the old block become zero. */
+/** Copies the data pages of `chunk` into a block; bytes of those pages beyond the old block become zero. */
 function copyPages(chunk: Chunk, span: Span, at: number, start: number, length: number): void {
-  const source = chunk.span.bytes;
+  const source = chunk.span!.bytes;
   const target = span.bytes;
   const end = start + length;
   for (let low = start; low < end;) {
-    const bit = 1 << (low >>> 12);
     let high = Math.min(end, low - (low % PAGE) + PAGE);
-    if ((chunk.pages & bit) === 0) {
+    if ((chunk.data & (1 << (low >>> 12))) === 0) {
       low = high;
       continue;
     }
-    while (high < end && (chunk.pages & (1 << (high >>> 12))) !== 0) high = Math.min(end, high + PAGE);
+    while (high < end && (chunk.data & (1 << (high >>> 12))) !== 0) high = Math.min(end, high + PAGE);
     const copyLow = Math.max(low, chunk.start);
     const copyHigh = Math.min(high, chunk.start + chunk.length);
     if (copyLow >= copyHigh) target.fill(0, at + low - start, at + high - start);
     else {
       if (low < copyLow) target.fill(0, at + low - start, at + copyLow - start);
-      target.set(
-        source.subarray(chunk.at + copyLow - chunk.start, chunk.at + copyHigh - chunk.start),
-        at + copyLow - start,
-      );
+      const from = chunk.at + copyLow - chunk.start;
+      target.set(source.subarray(from, from + copyHigh - copyLow), at + copyLow - start);
       if (copyHigh < high) target.fill(0, at + copyHigh - start, at + high - start);
     }
     low = high;

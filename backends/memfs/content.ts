@@ -1,64 +1,83 @@
 import { FsError, type GuestBuffer } from '../../core/backend/index.js';
 import type { Arena } from './arena.js';
-import { CHUNK, Chunk, PAGE, pageCount, pageMask } from './chunk.js';
+import { CHUNK, Chunk, firstPage, PAGE, pageCount, pageMask } from './chunk.js';
 import type { Space } from './space.js';
 
 const ENOSPC = FsError.of('ENOSPC');
 const ENXIO = FsError.of('ENXIO');
 
+/** Where read bytes go. */
+export type Sink = Pick<GuestBuffer, 'length' | 'put' | 'zero'>;
+/** Where written bytes come from. */
+export type Source = Pick<GuestBuffer, 'length' | 'get'>;
+
 /** Chunks of a group: 8 MiB of a file. */
 const GROUP = 64;
+type Group = (Chunk | undefined)[];
 
-/** A file's bytes: chunks of 128 KiB, those that are all hole absent. */
+/**
+ * A file's bytes: chunks of 128 KiB, those that are all hole absent. The first lies in a field, since most files have
+ * no other; the rest in groups by number, so that a sparse file costs what its data does.
+ */
 export class Content {
   /** Length of the file in bytes. */
   size = 0;
-  /** Pages of 4 KiB that exist. */
+  /** Pages of 4 KiB that are allocated. */
   pages = 0;
   #first: Chunk | undefined;
-  #groups: Map<number, (Chunk | undefined)[]> | undefined;
-  #group: (Chunk | undefined)[] | undefined;
+  #groups: Map<number, Group> | undefined;
+  /** The group that was used last. */
+  #group: Group | undefined;
   #groupNumber = -1;
 
-  /** Reads into the buffer. @returns the bytes read: fewer than the buffer has only at the end of the file. */
-  read(buffer: GuestBuffer, offset: number): number {
-    const length = Math.min(buffer.length, this.size - offset);
+  /** Reads into the sink. @returns the bytes read: fewer than it has room for only at the end of the file. */
+  read(sink: Sink, offset: number): number {
+    const length = Math.min(sink.length, this.size - offset);
     if (length <= 0) return 0;
     for (let done = 0; done < length;) {
       const index = Math.floor((offset + done) / CHUNK);
       const from = offset + done - index * CHUNK;
       const to = Math.min(CHUNK, from + length - done);
-      const chunk = this.#chunk(index);
-      if (chunk === undefined) buffer.zero(done, to - from);
-      else readChunk(chunk, buffer, done, from, to);
+      const chunk = this.chunk(index);
+      if (chunk === undefined || chunk.data === 0) sink.zero(done, to - from);
+      else readChunk(chunk, sink, done, from, to);
       done += to - from;
     }
     return length;
   }
 
   /**
-   * Writes the buffer.
-   * @returns the bytes written: fewer than the buffer has where space ends.
+   * Writes the source.
+   * @returns the bytes written: fewer than it has where space ends.
    * @throws ENOSPC when there is no space for the first byte.
    */
-  write(buffer: GuestBuffer, offset: number, arena: Arena, space: Space): number {
-    const length = buffer.length;
+  write(source: Source, offset: number, arena: Arena, space: Space): number {
+    const length = source.length;
     let done = 0;
     while (done < length) {
       const index = Math.floor((offset + done) / CHUNK);
       const from = offset + done - index * CHUNK;
       let to = Math.min(CHUNK, from + length - done);
-      let chunk = this.#chunk(index);
+      let chunk = this.chunk(index);
       const mask = pageMask(from, to);
-      if (chunk === undefined || (chunk.pages & mask) !== mask) {
+      if (
+        chunk === undefined ||
+        (chunk.data & mask) !== mask ||
+        chunk.references > 1 ||
+        from < chunk.start ||
+        to > chunk.start + chunk.length
+      ) {
         to = affordable(chunk, from, to, space);
         if (to === from) break;
-        chunk = this.#allocate(index, chunk, from, to, arena, space, true);
-      } else if (chunk.references > 1 || from < chunk.start || to > chunk.start + chunk.length) {
-        chunk = this.#own(index, chunk, from, to, arena);
+        try {
+          chunk = this.#prepare(index, chunk, from, to, arena, space);
+        } catch (error) {
+          if (done === 0) throw error;
+          break;
+        }
       }
       const at = chunk.at - chunk.start;
-      buffer.get(done, chunk.span.bytes, at + from, at + to);
+      source.get(done, chunk.span!.bytes, at + from, at + to);
       done += to - from;
     }
     if (done === 0 && length > 0) throw ENOSPC;
@@ -66,7 +85,7 @@ export class Content {
     return done;
   }
 
-  /** Sets the length; what is cut off is freed. */
+  /** Sets the length; what is cut off is freed, and so is what was allocated beyond the end. */
   truncate(size: number, arena: Arena, space: Space): void {
     if (size <= this.size) this.punch(size, Infinity, arena, space);
     this.size = size;
@@ -74,16 +93,14 @@ export class Content {
 
   /** Turns `from` to `to` into a hole: whole pages are freed, parts of pages zeroed. */
   punch(from: number, to: number, arena: Arena, space: Space): void {
-    const firstIndex = Math.floor(from / CHUNK);
-    const lastIndex = Math.ceil(to / CHUNK) - 1;
-    if (firstIndex === 0) this.#punchChunk(0, from, Math.min(to, CHUNK), arena, space);
+    if (from < CHUNK) this.#punchChunk(0, from, Math.min(to, CHUNK), arena, space);
     if (this.#groups === undefined) return;
+    const first = Math.floor(from / CHUNK);
+    const end = Math.ceil(to / CHUNK);
     for (const [number, group] of this.#groups) {
       const base = number * GROUP;
-      if (base > lastIndex || base + GROUP <= firstIndex) continue;
-      const end = Math.min(GROUP, lastIndex - base + 1);
-      for (let i = Math.max(0, firstIndex - base); i < end; i++) {
-        if (group[i] === undefined) continue;
+      if (base >= end || base + GROUP <= first) continue;
+      for (let i = Math.max(0, first - base); i < Math.min(GROUP, end - base); i++) {
         const start = (base + i) * CHUNK;
         this.#punchChunk(base + i, Math.max(0, from - start), Math.min(CHUNK, to - start), arena, space);
       }
@@ -91,44 +108,38 @@ export class Content {
     }
   }
 
-  /**
-   * Makes every page of a range exist, all or none (`fallocate`).
-   * @throws ENOSPC
-   */
+  /** Allocates every page of a range, all or none, without giving it data (`fallocate`). @throws ENOSPC */
   allocate(from: number, to: number, arena: Arena, space: Space): void {
+    const end = Math.ceil(to / CHUNK);
+    if (Math.ceil(to / PAGE) - Math.floor(from / PAGE) > space.freePages + this.pages) throw ENOSPC;
     let missing = 0;
-    if (
-      Math.floor((to - 1) / PAGE) - Math.floor(from / PAGE) + 1 - this.pages >
-      space.maxPages - space.pages
-    ) {
-      throw ENOSPC;
+    for (let index = Math.floor(from / CHUNK); index < end; index++) {
+      const mask = maskOf(index, from, to);
+      missing += pageCount(mask & ~(this.chunk(index)?.pages ?? 0));
     }
-    this.#eachChunk(from, to, (chunk, _index, low, high) => {
-      const mask = pageMask(low, high);
-      missing += pageCount(chunk === undefined ? mask : mask & ~chunk.pages);
-    });
-    if (missing > space.maxPages - space.pages) throw ENOSPC;
-    this.#eachChunk(from, to, (chunk, index, low, high) => {
-      const mask = pageMask(low, high);
-      if (chunk === undefined || (chunk.pages & mask) !== mask) {
-        this.#allocate(index, chunk, low, high, arena, space, false);
-      }
-    });
+    if (missing > space.freePages) throw ENOSPC;
+    for (let index = Math.floor(from / CHUNK); index < end; index++) {
+      const mask = maskOf(index, from, to);
+      let chunk = this.chunk(index);
+      if (chunk !== undefined && (chunk.pages & mask) === mask) continue;
+      chunk = this.#own(index, chunk, arena);
+      chunk.pages |= mask;
+    }
+    this.pages += missing;
+    space.takePages(missing);
   }
 
   /** First byte of data at or after `offset`. @throws ENXIO when there is none before the end. */
   nextData(offset: number): number {
     if (offset >= this.size) throw ENXIO;
     let index = Math.floor(offset / CHUNK);
-    let page = Math.floor((offset - index * CHUNK) / PAGE);
-    const end = Math.ceil(this.size / CHUNK);
-    while (index < end) {
-      const pages = this.#chunk(index)?.pages ?? 0;
-      const rest = pages & (-1 << page);
-      if (page < 32 && rest !== 0) {
-        const at = index * CHUNK + (31 - Math.clz32(rest & -rest)) * PAGE;
-        if (at >= this.size) throw ENXIO;
-        return Math.max(at, offset);
+    let page = (offset - index * CHUNK) >>> 12;
+    while (index * CHUNK < this.size) {
+      const data = (this.chunk(index)?.data ?? 0) & (-1 << page);
+      if (data !== 0) {
+        const at = Math.max(offset, index * CHUNK + firstPage(data) * PAGE);
+        if (at >= this.size) break;
+        return at;
       }
       index = this.#nextIndex(index + 1);
       page = 0;
@@ -140,26 +151,37 @@ export class Content {
   nextHole(offset: number): number {
     if (offset >= this.size) throw ENXIO;
     let index = Math.floor(offset / CHUNK);
-    let page = Math.floor((offset - index * CHUNK) / PAGE);
-    for (;;) {
-      const holes = ~(this.#chunk(index)?.pages ?? 0) & (-1 << page);
-      if (holes !== 0) {
-        const at = index * CHUNK + (31 - Math.clz32(holes & -holes)) * PAGE;
-        return Math.min(Math.max(at, offset), this.size);
-      }
-      index += 1;
-      page = 0;
-      if (index * CHUNK >= this.size) return this.size;
+    let page = (offset - index * CHUNK) >>> 12;
+    for (; index * CHUNK < this.size; index++, page = 0) {
+      const holes = ~(this.chunk(index)?.data ?? 0) & (-1 << page);
+      if (holes === 0) continue;
+      return Math.min(this.size, Math.max(offset, index * CHUNK + firstPage(holes) * PAGE));
     }
+    return this.size;
   }
 
-  /** Frees everything. */
-  clear(arena: Arena, space: Space): void {
+  /** A copy that shares all chunks. */
+  clone(): Content {
+    const copy = new Content();
+    copy.size = this.size;
+    copy.pages = this.pages;
+    copy.#first = this.#first;
+    if (this.#first !== undefined) this.#first.references += 1;
+    if (this.#groups === undefined) return copy;
+    copy.#groups = new Map();
+    for (const [number, group] of this.#groups) {
+      copy.#groups.set(number, group.slice());
+      for (const chunk of group) if (chunk !== undefined) chunk.references += 1;
+    }
+    return copy;
+  }
+
+  /** Drops everything. What the pages meant to a space is the caller's to settle. */
+  clear(arena: Arena): void {
     this.#first?.drop(arena);
     if (this.#groups !== undefined) {
       for (const group of this.#groups.values()) for (const chunk of group) chunk?.drop(arena);
     }
-    space.pages -= this.pages;
     this.pages = 0;
     this.size = 0;
     this.#first = undefined;
@@ -168,7 +190,8 @@ export class Content {
     this.#groupNumber = -1;
   }
 
-  #chunk(index: number): Chunk | undefined {
+  /** The chunk from byte `index` × 128 KiB on. */
+  chunk(index: number): Chunk | undefined {
     if (index === 0) return this.#first;
     if (this.#groups === undefined) return undefined;
     const number = Math.floor(index / GROUP);
@@ -177,6 +200,18 @@ export class Content {
       this.#groupNumber = number;
     }
     return this.#group === undefined ? undefined : this.#group[index % GROUP];
+  }
+
+  /** Takes `chunk`, a reference to which passes over, as the whole chunk at `index`. */
+  share(index: number, chunk: Chunk, arena: Arena, space: Space): void {
+    const old = this.chunk(index);
+    const count = pageCount(chunk.pages) - (old === undefined ? 0 : pageCount(old.pages));
+    if (count > 0) space.takePages(count);
+    else space.givePages(-count);
+    this.pages += count;
+    old?.drop(arena);
+    chunk.references += 1;
+    this.#put(index, chunk);
   }
 
   #put(index: number, chunk: Chunk | undefined): void {
@@ -203,7 +238,7 @@ export class Content {
     this.#groupNumber = -1;
   }
 
-  /** The next index from `index` on whose group exists; Infinity when there is none. */
+  /** The first index from `index` on whose group exists; Infinity when there is none. */
   #nextIndex(index: number): number {
     if (this.#groups === undefined) return Infinity;
     const number = Math.floor(index / GROUP);
@@ -213,105 +248,96 @@ export class Content {
     return next * GROUP;
   }
 
-  #eachChunk(
-    from: number,
-    to: number,
-    visit: (chunk: Chunk | undefined, index: number, low: number, high: number) => void,
-  ): void {
-    for (let at = from; at < to;) {
-      const index = Math.floor(at / CHUNK);
-      const low = at - index * CHUNK;
-      const high = Math.min(CHUNK, to - index * CHUNK);
-      visit(this.#chunk(index), index, low, high);
-      at = index * CHUNK + high;
-    }
+  /** The chunk at `index` for this file alone; a new one where there is none. */
+  #own(index: number, old: Chunk | undefined, arena: Arena): Chunk {
+    if (old !== undefined && old.references === 1) return old;
+    const chunk = old === undefined ? new Chunk() : old.copy(arena);
+    this.#put(index, chunk);
+    return chunk;
   }
 
-  /** Makes the pages of a range exist and the chunk writable; new pages' bytes outside the range are zeroed. */
-  #allocate(
+  /** Makes a range ready to be written: allocated, alone this file's, with new pages' bytes outside it zeroed. */
+  #prepare(
     index: number,
     old: Chunk | undefined,
     from: number,
     to: number,
     arena: Arena,
     space: Space,
-    willWrite: boolean,
   ): Chunk {
-    let chunk: Chunk;
-    if (old === undefined) {
-      const sequential = index > 0 && ((this.#chunk(index - 1)?.pages ?? 0) & (1 << 31)) !== 0;
-      chunk = sequential ? new Chunk(arena, 0, CHUNK) : new Chunk(arena, from, to);
-      this.#put(index, chunk);
-    } else chunk = this.#own(index, old, from, to, arena);
+    const chunk = this.#own(index, old, arena);
     const mask = pageMask(from, to);
-    const fresh = mask & ~chunk.pages;
-    if (willWrite) {
-      if ((fresh & (1 << (from >>> 12))) !== 0) chunk.zero(from - (from % PAGE), from);
-      const tail = to % PAGE;
-      if (tail !== 0 && (fresh & (1 << ((to - 1) >>> 12))) !== 0) chunk.zero(to, to - tail + PAGE);
-    } else {
-      for (let page = from >>> 12; page * PAGE < to; page++) {
-        if ((fresh & (1 << page)) !== 0) chunk.zero(page * PAGE, (page + 1) * PAGE);
-      }
-    }
+    // A file that grows, or was allocated in advance, will fill the chunk: its block is made for that at once.
+    const filling = chunk.length === 0 && (chunk.pages === -1 || this.#endsInData(index));
+    if (filling) chunk.cover(arena, 0, CHUNK);
+    else chunk.cover(arena, from, to);
+    const fresh = mask & ~chunk.data;
+    if ((fresh & (1 << (from >>> 12))) !== 0) chunk.zero(from - (from % PAGE), from);
+    const tail = to % PAGE;
+    if (tail !== 0 && (fresh & (1 << (to >>> 12))) !== 0) chunk.zero(to, to - tail + PAGE);
+    const count = pageCount(mask & ~chunk.pages);
     chunk.pages |= mask;
-    const count = pageCount(fresh);
+    chunk.data |= mask;
     this.pages += count;
-    space.pages += count;
+    space.takePages(count);
     return chunk;
   }
 
-  /** A chunk of this file alone whose block covers a range. */
-  #own(index: number, old: Chunk, from: number, to: number, arena: Arena): Chunk {
-    let chunk = old;
-    if (old.references > 1) {
-      chunk = old.copy(arena);
-      this.#put(index, chunk);
-    }
-    chunk.grow(arena, from, to);
-    return chunk;
+  /** Whether the chunk before `index` has data up to its end. */
+  #endsInData(index: number): boolean {
+    return index > 0 && ((this.chunk(index - 1)?.data ?? 0) & (1 << 31)) !== 0;
   }
 
   #punchChunk(index: number, from: number, to: number, arena: Arena, space: Space): void {
-    const chunk = this.#chunk(index);
+    const chunk = this.chunk(index);
     if (chunk === undefined || from >= to) return;
-    const firstWhole = Math.ceil(from / PAGE);
-    const endWhole = Math.floor(to / PAGE);
-    const whole = firstWhole < endWhole ? pageMask(firstWhole * PAGE, endWhole * PAGE) : 0;
+    const wholeFrom = Math.ceil(from / PAGE) * PAGE;
+    const wholeTo = to - (to % PAGE);
+    const whole = wholeFrom < wholeTo ? pageMask(wholeFrom, wholeTo) : 0;
     const freed = pageCount(chunk.pages & whole);
-    this.pages -= freed;
-    space.pages -= freed;
     if ((chunk.pages & ~whole) === 0) {
       chunk.drop(arena);
       this.#put(index, undefined);
-      return;
+    } else {
+      const owned = this.#own(index, chunk, arena);
+      owned.pages &= ~whole;
+      owned.data &= ~whole;
+      if (wholeFrom > wholeTo) owned.zero(from, to);
+      else {
+        owned.zero(from, wholeFrom);
+        owned.zero(wholeTo, to);
+      }
+      owned.shrink(arena);
     }
-    const owned = this.#own(index, chunk, chunk.start, chunk.start + chunk.length, arena);
-    owned.pages &= ~whole;
-    owned.zero(from, Math.min(to, firstWhole * PAGE));
-    owned.zero(Math.max(from, endWhole * PAGE), to);
+    this.pages -= freed;
+    space.givePages(freed);
   }
 }
 
-function readChunk(chunk: Chunk, buffer: GuestBuffer, at: number, from: number, to: number): void {
+/** Bits of the pages of chunk `index` that lie in the range. */
+function maskOf(index: number, from: number, to: number): number {
+  return pageMask(Math.max(0, from - index * CHUNK), Math.min(CHUNK, to - index * CHUNK));
+}
+
+function readChunk(chunk: Chunk, sink: Sink, at: number, from: number, to: number): void {
   const mask = pageMask(from, to);
+  const base = chunk.at - chunk.start;
   const end = chunk.start + chunk.length;
-  if ((chunk.pages & mask) === mask && from >= chunk.start && to <= end) {
-    const base = chunk.at - chunk.start;
-    buffer.put(at, chunk.span.bytes, base + from, base + to);
+  const bytes = chunk.span!.bytes;
+  if ((chunk.data & mask) === mask && from >= chunk.start && to <= end) {
+    sink.put(at, bytes, base + from, base + to);
     return;
   }
   for (let low = from; low < to;) {
     const high = Math.min(to, low - (low % PAGE) + PAGE);
     const copyLow = Math.max(low, chunk.start);
     const copyHigh = Math.min(high, end);
-    if ((chunk.pages & (1 << (low >>> 12))) === 0 || copyLow >= copyHigh) {
-      buffer.zero(at + low - from, high - low);
-    } else {
-      const base = chunk.at - chunk.start;
-      if (low < copyLow) buffer.zero(at + low - from, copyLow - low);
-      buffer.put(at + copyLow - from, chunk.span.bytes, base + copyLow, base + copyHigh);
-      if (copyHigh < high) buffer.zero(at + copyHigh - from, high - copyHigh);
+    if ((chunk.data & (1 << (low >>> 12))) === 0 || copyLow >= copyHigh)
+      sink.zero(at + low - from, high - low);
+    else {
+      if (low < copyLow) sink.zero(at + low - from, copyLow - low);
+      sink.put(at + copyLow - from, bytes, base + copyLow, base + copyHigh);
+      if (copyHigh < high) sink.zero(at + copyHigh - from, high - copyHigh);
     }
     low = high;
   }
@@ -319,7 +345,7 @@ function readChunk(chunk: Chunk, buffer: GuestBuffer, at: number, from: number, 
 
 /** How far a write from `from` to `to` gets with the space that is left. */
 function affordable(chunk: Chunk | undefined, from: number, to: number, space: Space): number {
-  let left = space.maxPages - space.pages;
+  let left = space.freePages;
   const pages = chunk === undefined ? 0 : chunk.pages;
   if (pageCount(pageMask(from, to) & ~pages) <= left) return to;
   let at = from;

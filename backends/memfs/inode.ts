@@ -4,11 +4,15 @@ import { Content } from './content.js';
 
 /** A file of any type. The engine holds these objects as nodes; a name is an entry of a directory's map. */
 export class Inode {
+  /** The tree that it belongs to. A fork's directories hold inodes of the tree that it was forked from until they are used. */
+  readonly owner: object;
+  /** The tree's epoch when the inode was made, or last kept for a snapshot. */
+  epoch: number;
   readonly ino: number;
   /** Type and permission bits. */
   mode: number;
-  uid: number;
-  gid: number;
+  uid = 0;
+  gid = 0;
   nlink = 1;
   /** Encoded as `makeDevice` does. */
   rdev = 0;
@@ -19,8 +23,8 @@ export class Inode {
   mtimeNsec: number;
   ctime: number;
   ctimeNsec: number;
-  readonly btime: number;
-  readonly btimeNsec: number;
+  btime: number;
+  btimeNsec: number;
 
   /** Whether the engine refers to it: then it outlives its last name, until `forget`. */
   held = false;
@@ -28,28 +32,25 @@ export class Inode {
   descriptors = 0;
 
   /** Names in a directory. */
-  readonly entries: Map<string, Inode> | undefined;
+  entries: Map<string, Inode> | undefined;
   /** Directory that holds this directory; itself for the root. */
-  parent: Inode | undefined;
+  parent: Inode | undefined = undefined;
   /** Bytes of a regular file. */
-  readonly content: Content | undefined;
+  content: Content | undefined;
   /** Target of a symbolic link. */
-  target: string | undefined;
-  xattrs: Map<string, Uint8Array> | undefined;
+  target: string | undefined = undefined;
+  xattrs: Map<string, Uint8Array> | undefined = undefined;
 
-  constructor(ino: number, mode: number, uid: number, gid: number, clock: Clock) {
+  constructor(owner: object, epoch: number, ino: number, mode: number, clock: Clock) {
     const type = mode & FileType.MASK;
+    this.owner = owner;
+    this.epoch = epoch;
     this.ino = ino;
     this.mode = mode;
-    this.uid = uid;
-    this.gid = gid;
     this.atime = this.mtime = this.ctime = this.btime = clock.seconds;
     this.atimeNsec = this.mtimeNsec = this.ctimeNsec = this.btimeNsec = clock.nanoseconds;
     this.entries = type === FileType.DIRECTORY ? new Map() : undefined;
-    this.parent = undefined;
     this.content = type === FileType.REGULAR ? new Content() : undefined;
-    this.target = undefined;
-    this.xattrs = undefined;
   }
 
   get type(): number {
@@ -66,5 +67,26 @@ export class Inode {
   modified(clock: Clock): void {
     this.mtime = this.ctime = clock.seconds;
     this.mtimeNsec = this.ctimeNsec = clock.nanoseconds;
+  }
+
+  /** Takes over attributes, entries, extended attributes, and the chunks of the content by reference. */
+  assume(other: Inode): void {
+    this.mode = other.mode;
+    this.uid = other.uid;
+    this.gid = other.gid;
+    this.nlink = other.nlink;
+    this.rdev = other.rdev;
+    this.atime = other.atime;
+    this.atimeNsec = other.atimeNsec;
+    this.mtime = other.mtime;
+    this.mtimeNsec = other.mtimeNsec;
+    this.ctime = other.ctime;
+    this.ctimeNsec = other.ctimeNsec;
+    this.btime = other.btime;
+    this.btimeNsec = other.btimeNsec;
+    this.entries = other.entries === undefined ? undefined : new Map(other.entries);
+    this.content = other.content?.clone();
+    this.target = other.target;
+    this.xattrs = other.xattrs === undefined ? undefined : new Map(other.xattrs);
   }
 }

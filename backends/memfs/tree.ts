@@ -8,48 +8,75 @@ import {
   RenameFlags,
   type Time,
 } from '../../core/backend/index.js';
+import { ACCESS_ACL, DEFAULT_ACL, inherit, type Inherited, withoutSetId } from './acl.js';
 import type { Arena } from './arena.js';
 import { Clock } from './clock.js';
+import type { Content } from './content.js';
 import { Inode } from './inode.js';
+import { Snapshot } from './snapshot.js';
 import type { Space } from './space.js';
+import { aclChmod, clearXattrs, dropCapabilities, store } from './xattrs.js';
 
 const EEXIST = FsError.of('EEXIST');
 const ENOENT = FsError.of('ENOENT');
 const EINVAL = FsError.of('EINVAL');
 const ENOTDIR = FsError.of('ENOTDIR');
 const EISDIR = FsError.of('EISDIR');
+const ENOSPC = FsError.of('ENOSPC');
 const ENOTEMPTY = FsError.of('ENOTEMPTY');
 const EPERM = FsError.of('EPERM');
 
-/** What a name adds to its directory's size, as on tmpfs (`BOGO_DIRENT_SIZE`). */
+/** What each name, `.` and `..` too, adds to its directory's size, as on tmpfs (`BOGO_DIRENT_SIZE`). */
 export const ENTRY_SIZE = 20;
 /** Longest target that takes no page, as on tmpfs (`SHORT_SYMLINK_LEN` with the terminator). */
 const SHORT_TARGET = 127;
+/** Most names in a directory: what a JavaScript map holds, with a margin. */
+const MAX_ENTRIES = 16_000_000;
 
 /** Who creates: the part of a {@link Context} that a new node takes over. */
-export type Creator = Pick<Context, 'uid' | 'gid' | 'umask'>;
+export type Creator = Pick<Context, 'uid' | 'gid' | 'umask' | 'securityContext'>;
 
 /**
- * The tree of inodes and every change to it, with Linux's rules (and tmpfs's figures). It knows no paths, opens nothing
- * and checks no permissions.
+ * The tree of inodes and every change to it, with Linux's rules and tmpfs's figures. It knows no paths, opens nothing
+ * and checks no permissions. Whatever changes an inode touches it first, so that snapshots keep its former state.
  */
 export class Tree {
   readonly arena: Arena;
   readonly space: Space;
   readonly clock = new Clock();
   readonly root: Inode;
-  #lastIno = 0;
+  /** Inodes without a name that are still used. */
+  readonly orphans = new Set<Inode>();
+  #lastIno: number;
+  /** Counts snapshots: an inode of an older epoch has not changed since the last one. */
+  #epoch = 0;
+  #newest: Snapshot | undefined;
+  /** The snapshot that this tree was forked from. */
+  readonly #origin: Snapshot | undefined;
+  /** Inodes taken over from the origin that have several names, by number. */
+  readonly #adopted = new Map<number, Inode>();
+  #discarded = false;
 
-  constructor(arena: Arena, space: Space) {
+  constructor(arena: Arena, space: Space, origin?: Snapshot) {
     this.arena = arena;
     this.space = space;
-    this.root = this.#make(FileType.DIRECTORY | 0o755, 0, 0);
-    this.root.nlink = 2;
+    this.#origin = origin;
+    if (origin === undefined) {
+      this.#lastIno = 0;
+      this.root = this.#make(FileType.DIRECTORY | 0o755, 0, 0);
+      this.root.nlink = 2;
+    } else {
+      this.#lastIno = origin.lastIno;
+      space.inherit(origin.usage);
+      origin.forks += 1;
+      this.root = this.#takeOver(origin.tree.root);
+    }
     this.root.parent = this.root;
   }
 
   lookup(parent: Inode, name: string): Inode | undefined {
-    return entriesOf(parent).get(name);
+    const inode = entriesOf(parent).get(name);
+    return inode === undefined || inode.owner === this ? inode : this.#adopt(parent, name, inode);
   }
 
   /** Creates a file, directory, device, FIFO or socket. */
@@ -68,8 +95,10 @@ export class Tree {
 
   symlink(parent: Inode, name: string, target: string, creator: Creator): Inode {
     this.#checkFree(parent, name);
-    if (nameLength(target) > SHORT_TARGET) this.space.takePages(1);
+    const pages = nameLength(target) > SHORT_TARGET ? 1 : 0;
+    if (this.space.freePages < pages) throw ENOSPC;
     const inode = this.#child(parent, FileType.SYMLINK | 0o777, creator);
+    this.space.takePages(pages);
     inode.target = target;
     this.#enter(parent, name, inode);
     return inode;
@@ -80,22 +109,25 @@ export class Tree {
     entriesOf(parent);
     const inode = this.#child(parent, mode, creator);
     inode.nlink = 0;
+    this.orphans.add(inode);
     return inode;
   }
 
   link(inode: Inode, parent: Inode, name: string): void {
     if (inode.entries !== undefined) throw EPERM;
     this.#checkFree(parent, name);
-    // A link to a file without a name takes over that file's own inode.
+    // The first name of a file that had none takes over that file's own inode.
     if (inode.nlink > 0) this.space.takeInode();
+    else this.orphans.delete(inode);
     this.clock.tick();
+    this.touch(inode);
     inode.nlink += 1;
     inode.changed(this.clock);
     this.#enter(parent, name, inode);
   }
 
   unlink(parent: Inode, name: string): Inode {
-    const inode = entriesOf(parent).get(name);
+    const inode = this.lookup(parent, name);
     if (inode === undefined) throw ENOENT;
     if (inode.entries !== undefined) throw EISDIR;
     this.clock.tick();
@@ -105,7 +137,7 @@ export class Tree {
   }
 
   rmdir(parent: Inode, name: string): Inode {
-    const inode = entriesOf(parent).get(name);
+    const inode = this.lookup(parent, name);
     if (inode === undefined) throw ENOENT;
     if (inode.entries === undefined) throw ENOTDIR;
     if (inode.entries.size > 0) throw ENOTEMPTY;
@@ -115,6 +147,7 @@ export class Tree {
     return inode;
   }
 
+  /** Linux `vfs_rename` with `shmem_rename2`; `creator` is who makes a whiteout. */
   rename(
     parent: Inode,
     name: string,
@@ -125,106 +158,229 @@ export class Tree {
   ): void {
     const { NOREPLACE, EXCHANGE, WHITEOUT } = RenameFlags;
     if ((flags & ~(NOREPLACE | EXCHANGE | WHITEOUT)) !== 0) throw EINVAL;
-    if ((flags & EXCHANGE) !== 0 && (flags & (NOREPLACE | WHITEOUT)) !== 0) throw EINVAL;
-    const from = entriesOf(parent);
-    const to = entriesOf(newParent);
-    const inode = from.get(name);
-    if (inode === undefined) throw ENOENT;
-    const target = to.get(newName);
-    if ((flags & EXCHANGE) !== 0 && target === undefined) throw ENOENT;
+    const exchange = (flags & EXCHANGE) !== 0;
+    if (exchange && (flags & (NOREPLACE | WHITEOUT)) !== 0) throw EINVAL;
+    const inode = this.lookup(parent, name);
+    const target = this.lookup(newParent, newName);
+    if (inode === undefined || (exchange && target === undefined)) throw ENOENT;
     if ((flags & NOREPLACE) !== 0 && target !== undefined) throw EEXIST;
     if (inode.entries !== undefined && isWithin(newParent, inode)) throw EINVAL;
-    if (target?.entries !== undefined && isWithin(parent, target)) {
-      throw (flags & EXCHANGE) !== 0 ? EINVAL : ENOTEMPTY;
-    }
+    if (target?.entries !== undefined && isWithin(parent, target)) throw exchange ? EINVAL : ENOTEMPTY;
     if (target === inode) return;
-    if ((flags & EXCHANGE) !== 0) this.#exchange(parent, name, inode, newParent, newName, target!);
-    else {
-      if (target !== undefined) {
-        if (inode.entries === undefined && target.entries !== undefined) throw EISDIR;
-        if (inode.entries !== undefined && target.entries === undefined) throw ENOTDIR;
-        if (target.entries !== undefined && target.entries.size > 0) throw ENOTEMPTY;
-      }
-      const whiteout =
-        (flags & WHITEOUT) !== 0 ? this.#child(parent, FileType.CHARACTER, creator) : undefined;
-      this.#move(parent, name, inode, newParent, newName, target, whiteout);
+    if (newParent.nlink === 0) throw ENOENT;
+    if (exchange) {
+      this.#exchange(parent, name, inode, newParent, newName, target!);
+      return;
     }
+    if (target !== undefined) {
+      if (inode.entries === undefined && target.entries !== undefined) throw EISDIR;
+      if (inode.entries !== undefined && target.entries === undefined) throw ENOTDIR;
+      if (target.entries !== undefined && target.entries.size > 0) throw ENOTEMPTY;
+    }
+    const whiteout = (flags & WHITEOUT) !== 0 ? this.#child(parent, FileType.CHARACTER, creator) : undefined;
+    this.#move(parent, name, inode, newParent, newName, target, whiteout);
   }
 
-  /** Applies changes, all or none. */
-  change(inode: Inode, changes: AttributeChanges): void {
+  /**
+   * Applies changes, all or none.
+   * @param opened the size is set through a descriptor, which counts as a change even where it stays the same.
+   */
+  change(inode: Inode, changes: AttributeChanges, opened: boolean): void {
     const { mode, uid, gid, size, atime, mtime, ctime } = changes;
     const clock = this.clock;
+    const content = size === undefined ? undefined : contentOf(inode);
     clock.tick();
-    if (size !== undefined) {
-      const content = contentOf(inode);
+    this.touch(inode);
+    if (content !== undefined) {
       const before = content.size;
-      content.truncate(size, this.arena, this.space);
-      if (before !== size || mtime === undefined) inode.modified(clock);
+      content.truncate(size!, this.arena, this.space);
+      if (opened || before !== size) inode.modified(clock);
     }
-    if (uid !== undefined || gid !== undefined) {
-      if (uid !== undefined) inode.uid = uid;
-      if (gid !== undefined) inode.gid = gid;
-      if (inode.entries === undefined) this.clearSetId(inode);
+    if (uid !== undefined) inode.uid = uid;
+    if (gid !== undefined) inode.gid = gid;
+    if ((uid !== undefined || gid !== undefined) && inode.entries === undefined) this.killPrivileges(inode);
+    if (mode !== undefined) {
+      inode.mode = (inode.mode & FileType.MASK) | (mode & ModeBits.PERMISSIONS);
+      aclChmod(inode);
     }
-    if (mode !== undefined) inode.mode = (inode.mode & FileType.MASK) | (mode & ModeBits.PERMISSIONS);
-    if (changes.killSuidGid === true) this.clearSetId(inode);
-    inode.changed(clock);
+    if (changes.killSuidGid === true) this.killPrivileges(inode);
     if (atime !== undefined) [inode.atime, inode.atimeNsec] = this.#time(atime);
     if (mtime !== undefined) [inode.mtime, inode.mtimeNsec] = this.#time(mtime);
     if (ctime !== undefined) [inode.ctime, inode.ctimeNsec] = this.#time(ctime);
+    else if (content === undefined || mode !== undefined || uid !== undefined || gid !== undefined) {
+      inode.changed(clock);
+    }
   }
 
-  /** Clears set-user-id, and set-group-id of a group-executable file. */
-  clearSetId(inode: Inode): void {
-    const { SETUID, SETGID } = ModeBits;
-    inode.mode &= (inode.mode & 0o010) !== 0 ? ~(SETUID | SETGID) : ~SETUID;
+  /** Clears set-user-id, set-group-id of a group-executable file, and file capabilities. */
+  killPrivileges(inode: Inode): void {
+    inode.mode = withoutSetId(inode.mode);
+    dropCapabilities(inode, this.space);
+  }
+
+  /** Before any change to an inode: the newest snapshot keeps its state if it has not got it yet. */
+  touch(inode: Inode): void {
+    if (inode.epoch !== this.#epoch) this.#keep(inode);
   }
 
   /** Frees an inode that has no name and no user any more. */
   reap(inode: Inode): void {
-    if (inode.nlink > 0 || inode.held || inode.descriptors > 0) return;
-    inode.content?.clear(this.arena, this.space);
-    if (inode.target !== undefined && nameLength(inode.target) > SHORT_TARGET) this.space.pages -= 1;
+    if (inode.nlink > 0) return;
+    if (inode.held || inode.descriptors > 0) {
+      this.orphans.add(inode);
+      return;
+    }
+    this.orphans.delete(inode);
+    this.space.givePages(pagesOf(inode));
+    inode.content?.clear(this.arena);
+    clearXattrs(inode, this.space);
     this.space.giveInode();
+  }
+
+  /** The tree as it is now. Takes no time that depends on its size. */
+  snapshot(): Snapshot {
+    const usage = this.space.copy();
+    for (const orphan of this.orphans) {
+      usage.givePages(pagesOf(orphan));
+      usage.giveInode();
+    }
+    this.#newest = new Snapshot(this, usage, this.#lastIno, this.#newest);
+    this.#epoch += 1;
+    return this.#newest;
+  }
+
+  /** Ends a snapshot; with forks left it goes when the last of them does. */
+  discardSnapshot(snapshot: Snapshot): void {
+    snapshot.discarded = true;
+    if (snapshot.forks > 0) return;
+    if (this.#newest === snapshot) this.#newest = snapshot.older;
+    snapshot.unlink();
+    if (this.#discarded && this.#newest === undefined) this.#clear();
+  }
+
+  /** Ends the tree and frees its memory, once no snapshot of it is left. */
+  discard(): void {
+    if (this.#discarded) return;
+    this.#discarded = true;
+    if (this.#newest === undefined) this.#clear();
+  }
+
+  #clear(): void {
+    for (const orphan of this.orphans) orphan.content?.clear(this.arena);
+    this.#clearBelow(this.root);
+    const origin = this.#origin;
+    if (origin === undefined) return;
+    origin.forks -= 1;
+    if (origin.discarded) origin.tree.discardSnapshot(origin);
+  }
+
+  #clearBelow(top: Inode): void {
+    const directories = [top];
+    for (let directory = directories.pop(); directory !== undefined; directory = directories.pop()) {
+      for (const inode of directory.entries!.values()) {
+        if (inode.owner !== this) continue;
+        inode.content?.clear(this.arena);
+        if (inode.entries !== undefined) directories.push(inode);
+      }
+      directory.entries!.clear();
+    }
+  }
+
+  #keep(inode: Inode): void {
+    inode.epoch = this.#epoch;
+    if (this.#newest === undefined || this.#newest.has(inode)) return;
+    const state = new Inode(this, this.#epoch, inode.ino, inode.mode, this.clock);
+    state.assume(inode);
+    this.#newest.keep(inode, state);
+  }
+
+  /** Puts this tree's own inode in the place of the origin's. */
+  #adopt(parent: Inode, name: string, foreign: Inode): Inode {
+    const inode = this.#adopted.get(foreign.ino) ?? this.#takeOver(foreign);
+    if (inode.entries !== undefined) inode.parent = parent;
+    else if (inode.nlink > 1) this.#adopted.set(inode.ino, inode);
+    parent.entries!.set(name, inode);
+    return inode;
+  }
+
+  /** This tree's own inode with the state that the origin's had. It counts as older than any snapshot of this tree. */
+  #takeOver(foreign: Inode): Inode {
+    let origin = this.#origin!;
+    while (origin.tree !== foreign.owner) origin = origin.tree.#origin!;
+    const inode = new Inode(this, 0, foreign.ino, foreign.mode, this.clock);
+    inode.assume(origin.stateOf(foreign));
+    return inode;
   }
 
   #make(mode: number, uid: number, gid: number): Inode {
     this.space.takeInode();
     this.clock.tick();
     this.#lastIno += 1;
-    return new Inode(this.#lastIno, mode, uid, gid, this.clock);
+    const inode = new Inode(this, this.#epoch, this.#lastIno, mode, this.clock);
+    inode.uid = uid;
+    inode.gid = gid;
+    return inode;
   }
 
-  /** A new inode with the owner, group and set-group-id that a child of `parent` gets. */
+  /** A new inode with the owner, group, mode and attributes that a child of `parent` gets. */
   #child(parent: Inode, mode: number, creator: Creator): Inode {
-    let effective = mode & ~creator.umask;
+    const type = mode & FileType.MASK;
     let gid = creator.gid;
+    let effective = mode;
     if ((parent.mode & ModeBits.SETGID) !== 0) {
       gid = parent.gid;
-      if ((mode & FileType.MASK) === FileType.DIRECTORY) effective |= ModeBits.SETGID;
+      if (type === FileType.DIRECTORY) effective |= ModeBits.SETGID;
     }
-    return this.#make(effective, creator.uid, gid);
+    const defaultAcl = type === FileType.SYMLINK ? undefined : parent.xattrs?.get(DEFAULT_ACL);
+    if (defaultAcl === undefined && creator.securityContext === undefined) {
+      if (type !== FileType.SYMLINK) effective &= ~creator.umask;
+      return this.#make(effective, creator.uid, gid);
+    }
+    const inherited = defaultAcl === undefined ? undefined : inherit(defaultAcl, effective);
+    if (inherited !== undefined) effective = inherited.mode;
+    else if (type !== FileType.SYMLINK) effective &= ~creator.umask;
+    const inode = this.#make(effective, creator.uid, gid);
+    this.#initialXattrs(inode, inherited, creator);
+    return inode;
+  }
+
+  /** Sets the attributes that a new inode starts with, or takes the inode back. @throws ENOSPC */
+  #initialXattrs(inode: Inode, inherited: Inherited | undefined, creator: Creator): void {
+    const { space } = this;
+    try {
+      if (inherited?.access !== undefined) store(inode, ACCESS_ACL, inherited.access, space);
+      if (inherited?.default !== undefined) store(inode, DEFAULT_ACL, inherited.default, space);
+      const security = creator.securityContext;
+      if (security !== undefined) store(inode, security.name, security.value.slice(), space);
+    } catch (error) {
+      clearXattrs(inode, space);
+      space.giveInode();
+      throw error;
+    }
   }
 
   #checkFree(parent: Inode, name: string): void {
     const entries = entriesOf(parent);
-    if (parent.nlink === 0) throw ENOENT;
     if (entries.has(name)) throw EEXIST;
+    if (parent.nlink === 0) throw ENOENT;
+    if (entries.size >= MAX_ENTRIES) throw ENOSPC;
   }
 
   #enter(parent: Inode, name: string, inode: Inode): void {
+    this.touch(parent);
     parent.entries!.set(name, inode);
     parent.modified(this.clock);
   }
 
   #leave(parent: Inode, name: string): void {
+    this.touch(parent);
     parent.entries!.delete(name);
     parent.modified(this.clock);
   }
 
   /** A name of a file that is no directory is gone. */
   #unlinked(inode: Inode): void {
+    this.touch(inode);
     inode.nlink -= 1;
     inode.changed(this.clock);
     if (inode.nlink > 0) this.space.giveInode();
@@ -233,20 +389,26 @@ export class Tree {
 
   /** A directory's name is gone. */
   #removed(parent: Inode, inode: Inode): void {
+    this.touch(inode);
     parent.nlink -= 1;
     inode.nlink = 0;
     inode.changed(this.clock);
     this.reap(inode);
   }
 
-  #exchange(a: Inode, aName: string, aInode: Inode, b: Inode, bName: string, bInode: Inode): void {
-    this.clock.tick();
-    a.entries!.set(aName, bInode);
-    b.entries!.set(bName, aInode);
-    this.#reparent(aInode, a, b);
-    this.#reparent(bInode, b, a);
-    this.#moved(aInode, a, b);
-    bInode.changed(this.clock);
+  #exchange(
+    parent: Inode,
+    name: string,
+    inode: Inode,
+    newParent: Inode,
+    newName: string,
+    target: Inode,
+  ): void {
+    this.#touchAll(parent, inode, newParent, target);
+    parent.entries!.set(name, target);
+    newParent.entries!.set(newName, inode);
+    this.#moved(inode, parent, newParent);
+    this.#moved(target, newParent, parent);
   }
 
   #move(
@@ -258,24 +420,26 @@ export class Tree {
     target: Inode | undefined,
     whiteout: Inode | undefined,
   ): void {
-    this.clock.tick();
+    this.#touchAll(parent, inode, newParent);
     if (whiteout === undefined) parent.entries!.delete(name);
     else parent.entries!.set(name, whiteout);
     newParent.entries!.set(newName, inode);
-    this.#reparent(inode, parent, newParent);
     this.#moved(inode, parent, newParent);
     if (target?.entries !== undefined) this.#removed(newParent, target);
     else if (target !== undefined) this.#unlinked(target);
   }
 
-  #reparent(inode: Inode, from: Inode, to: Inode): void {
-    if (inode.entries === undefined || from === to) return;
-    inode.parent = to;
-    from.nlink -= 1;
-    to.nlink += 1;
+  #touchAll(...inodes: Inode[]): void {
+    this.clock.tick();
+    for (const inode of inodes) this.touch(inode);
   }
 
   #moved(inode: Inode, from: Inode, to: Inode): void {
+    if (inode.entries !== undefined && from !== to) {
+      inode.parent = to;
+      from.nlink -= 1;
+      to.nlink += 1;
+    }
     from.modified(this.clock);
     to.modified(this.clock);
     inode.changed(this.clock);
@@ -293,28 +457,28 @@ export function entriesOf(inode: Inode): Map<string, Inode> {
 }
 
 /** @throws EISDIR for a directory, EINVAL for what has no content. */
-export function contentOf(inode: Inode): NonNullable<Inode['content']> {
+export function contentOf(inode: Inode): Content {
   if (inode.content === undefined) throw inode.entries === undefined ? EINVAL : EISDIR;
   return inode.content;
-}
-
-/** Whether `inode` is `ancestor` or below it. */
-function isWithin(inode: Inode, ancestor: Inode): boolean {
-  for (let at = inode; ; at = at.parent!) {
-    if (at === ancestor) return true;
-    if (at.parent === at || at.parent === undefined) return false;
-  }
 }
 
 /** Bytes that `stat` shows. */
 export function sizeOf(inode: Inode): number {
   if (inode.content !== undefined) return inode.content.size;
-  if (inode.entries !== undefined) return inode.entries.size * ENTRY_SIZE;
+  if (inode.entries !== undefined) return (inode.entries.size + 2) * ENTRY_SIZE;
   return inode.target === undefined ? 0 : nameLength(inode.target);
 }
 
-/** Units of 512 bytes that `stat` shows. */
-export function blocksOf(inode: Inode): number {
-  if (inode.content !== undefined) return inode.content.pages * 8;
-  return inode.target !== undefined && nameLength(inode.target) > SHORT_TARGET ? 8 : 0;
+/** Pages of 4 KiB that an inode takes. */
+export function pagesOf(inode: Inode): number {
+  if (inode.content !== undefined) return inode.content.pages;
+  return inode.target !== undefined && nameLength(inode.target) > SHORT_TARGET ? 1 : 0;
+}
+
+/** Whether `inode` is `ancestor` or below it. */
+function isWithin(inode: Inode, ancestor: Inode): boolean {
+  for (let at = inode; at !== ancestor; at = at.parent!) {
+    if (at.parent === at || at.parent === undefined) return false;
+  }
+  return true;
 }
