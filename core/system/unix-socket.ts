@@ -217,10 +217,12 @@ function collect(fds: OwnedFd[]): void {
 export class UnixListener {
   readonly #fd: OwnedFd;
   readonly #path: string | undefined;
+  readonly #inode: number | undefined;
 
   private constructor(fd: OwnedFd, path: string | undefined) {
     this.#fd = fd;
     this.#path = path;
+    this.#inode = path === undefined ? undefined : inodeOf(path);
   }
 
   /** For {@link watch}; -1 once closed. */
@@ -261,18 +263,19 @@ export class UnixListener {
     return fd < 0 ? fd : UnixConnection.adopt(fd);
   }
 
-  /** Stops listening and removes the socket file. Idempotent. A {@link watch} on it must be closed before. */
+  /**
+   * Stops listening and removes the socket file, unless another one has taken its place. Idempotent. A {@link watch} on it
+   * must be closed before.
+   */
   close(): void {
     if (this.#fd.value < 0) return;
-    if (this.#path !== undefined) {
-      try {
-        unlinkSync(this.#path);
-      } catch {
-        // Removed by somebody else: as it should be.
-      }
-    }
+    if (this.#path !== undefined && inodeOf(this.#path) === this.#inode) unlinkSync(this.#path);
     this.#fd.close();
   }
+}
+
+function inodeOf(path: string): number | undefined {
+  return lstatSync(path, { throwIfNoEntry: false })?.ino;
 }
 
 function isStale(path: string): boolean {

@@ -30,8 +30,9 @@ const EAGAIN = 11;
 const NOTIFY_REQUESTS = 64;
 const NOTIFY_TIME = 0.2;
 
-/** One turn of the event loop drains at most this long (ms); then others have theirs. */
+/** One turn of the event loop drains at most this long (ms), or so many requests; then others have theirs. */
 const TURN_TIME = 10;
+const TURN_MINIMUM = 16;
 
 /** The clock is read after so many requests at most; more often where requests are slow. */
 const CLOCK_INTERVAL = 16;
@@ -213,7 +214,8 @@ export class Virtqueue {
   }
 
   /**
-   * Begins to take requests, those first that are available already. `onMessage` must not throw.
+   * Begins to take requests, those first that are available already. If `onMessage` throws, the queue stops as if the
+   * guest had broken it.
    * @throws RangeError if the addresses are missing or not in shared memory.
    * @throws SystemError if the kick descriptor cannot be polled.
    */
@@ -281,7 +283,14 @@ export class Virtqueue {
 
   /** Looks at the ring as after a kick. */
   kick(): void {
-    if (this.#state === 'running' && !this.#draining) this.#drain();
+    if (this.#state !== 'running' || this.#draining) return;
+    try {
+      this.#drain();
+    } catch (error) {
+      this.#draining = false;
+      this.#log.warn({ err: error }, 'queue stopped: a request was not handled');
+      this.#stopBroken();
+    }
   }
 
   /** For {@link Message.complete}. */
@@ -325,7 +334,9 @@ export class Virtqueue {
     let told = 0;
     let interval = 1;
     let untilClock = 2;
-    let left = 4 * this.#size;
+    let late = false;
+    const limit = 4 * this.#size;
+    let taken = 0;
     this.#draining = true;
     ring.suppressNotifications();
     for (;;) {
@@ -336,7 +347,15 @@ export class Virtqueue {
         message.writable.clear();
         pool.push(message);
         if (id === BROKEN) this.#break(ring.violation);
-        else if (ring.enableNotifications()) continue;
+        else if (ring.enableNotifications()) {
+          // Counted, for a guest may move its index to and fro.
+          taken += 1;
+          if (taken < limit) {
+            ring.suppressNotifications();
+            continue;
+          }
+          this.#schedule();
+        }
         break;
       }
       message.id = id;
@@ -344,7 +363,7 @@ export class Virtqueue {
       this.#inFlight += 1;
       onMessage(message);
       if (this.#state !== 'running' || this.#run !== run) break;
-      left -= 1;
+      taken += 1;
       untilClock -= 1;
       if (untilClock === 0) {
         const now = performance.now();
@@ -358,9 +377,9 @@ export class Virtqueue {
           interval = Math.max(interval >>> 1, 1);
         } else interval = Math.min(interval << 1, CLOCK_INTERVAL);
         untilClock = interval;
-        if (now - started > TURN_TIME) left = 0;
+        late = taken >= TURN_MINIMUM && now - started > TURN_TIME;
       }
-      if (left <= 0) {
+      if (late || taken >= limit) {
         this.#schedule();
         break;
       }
@@ -410,10 +429,14 @@ export class Virtqueue {
 
   #break(violation: string): void {
     if (this.#state === 'broken') return;
+    this.#log.warn({ violation }, `queue stopped: the guest sent ${violation}`);
+    this.#stopBroken();
+  }
+
+  #stopBroken(): void {
     this.#state = 'broken';
     this.#watch?.close();
     this.#watch = undefined;
-    this.#log.warn({ violation }, `queue stopped: the guest sent ${violation}`);
     if (this.#err !== undefined) signal(this.#err.value);
   }
 

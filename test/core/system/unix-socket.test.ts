@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
@@ -96,6 +96,17 @@ test('a stale socket file is replaced, a busy one is not', (t) => {
   assert.ok(existsSync(path));
   const second = UnixListener.listen(path);
   UnixConnection.connect(path).close();
+  second.close();
+});
+
+test("closing leaves another's socket file alone", (t) => {
+  const path = join(folder(t), 'socket');
+  const first = UnixListener.listen(path);
+  renameSync(path, `${path}.old`);
+  const second = UnixListener.listen(path);
+  first.close();
+  UnixConnection.connect(path).close();
+  unlinkSync(path);
   second.close();
 });
 
