@@ -23,7 +23,11 @@ export function temporaryFolder(t: TestContext): string {
 /** Log lines by level, as `level: message reason`. */
 export class LogLines {
   readonly lines: string[] = [];
-  readonly debug = (): void => undefined;
+  /** Messages of front-ends that were understood. */
+  messages = 0;
+  readonly debug = (): void => {
+    this.messages += 1;
+  };
   readonly info = this.#keep('info');
   readonly warn = this.#keep('warn');
   readonly error = this.#keep('error');
