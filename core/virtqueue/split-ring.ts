@@ -164,18 +164,16 @@ export class SplitRing implements DeviceRing {
       this.#break(violation);
       return false;
     }
+    // One window and aligned, as nearly always: read in place.
+    const window = this.#space.windowAt(table);
+    const offset = table - window.start;
+    const inPlace = (offset & 3) === 0 && table + length <= window.end;
+    const words = inPlace ? window.u32 : this.#scratch;
     let index = 0;
     for (let left = entries; left > 0; left--) {
-      const address = table + index * DESCRIPTOR_SIZE;
-      const window = this.#space.windowAt(address);
-      let words = window.u32;
-      let at = address - window.start;
-      if ((at & 3) === 0 && at + DESCRIPTOR_SIZE <= window.end - window.start) at >>>= 2;
-      else {
-        this.#fetch(address);
-        words = this.#scratch;
-        at = 0;
-      }
+      let at = 0;
+      if (inPlace) at = (offset + index * DESCRIPTOR_SIZE) >>> 2;
+      else this.#fetch(table + index * DESCRIPTOR_SIZE);
       const entry = words[at + 3]!;
       if ((entry & INDIRECT) !== 0) {
         this.#break('an indirect table in an indirect table');
