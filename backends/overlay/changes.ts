@@ -145,6 +145,22 @@ function* prepareLinks(union: Union, node: OverlayNode, attributes: Attributes):
   }
 }
 
+/**
+ * Brings a node into the upper under a name of its own: one that another name brought up before is linked there.
+ * @param node whose name this is.
+ */
+function* bringUp(union: Union, node: OverlayNode, parent: OverlayNode, name: string): Steps<void> {
+  const { layer, marks } = union.writable();
+  yield* wait(copyUp(union, node));
+  if (!node.indexed) return;
+  yield* wait(copyUp(union, parent));
+  if (yield* hasUpper(union, parent, name)) return;
+  const linked = layer.keep(yield* wait(layer.backend.link!(node.upper!, parent.upper!, name, DAEMON)));
+  layer.drop(linked.node);
+  node.linkDelta -= 1;
+  yield* wait(marks.set(layer, node.upper!, 'nlink', `U${signed(node.linkDelta)}`));
+}
+
 function* hasUpper(union: Union, parent: OverlayNode, name: string): Steps<boolean> {
   const { layer, marks } = union.writable();
   const found = yield* wait(marks.find(layer, parent.upper!, name));
@@ -306,7 +322,10 @@ function* exchange(
   const { work } = union.writable();
   checkRedirect(union, source);
   checkRedirect(union, target);
-  for (const node of [source, target, parent, newParent]) yield* wait(copyUp(union, node));
+  yield* bringUp(union, source, parent, name);
+  yield* bringUp(union, target, newParent, newName);
+  yield* wait(copyUp(union, parent));
+  yield* wait(copyUp(union, newParent));
   const sameParent = parent === newParent;
   yield* markMoved(union, source, sameParent, newParent.lowers.length > 0);
   yield* markMoved(union, target, sameParent, parent.lowers.length > 0);
@@ -329,7 +348,7 @@ function* move(
 ): Steps<void> {
   if (target !== undefined) yield* checkReplaceable(union, source, target.node);
   checkRedirect(union, source);
-  yield* wait(copyUp(union, source));
+  yield* bringUp(union, source, parent, name);
   if (target !== undefined) yield* prepareLinks(union, target.node, target.attributes);
   yield* wait(copyUp(union, parent));
   yield* wait(copyUp(union, newParent));
