@@ -1,5 +1,9 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
+import { setImmediate as turn } from 'node:timers/promises';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import {
   libc,
   Mapping,
@@ -16,6 +20,15 @@ const pwrite = libc<(fd: number, source: number, count: number, offset: number) 
   'intptr_t',
   ['int', 'uintptr_t', 'size_t', 'int64_t'],
 );
+
+function isMapped(address: number): boolean {
+  return readFileSync('/proc/self/maps', 'latin1')
+    .split('\n')
+    .some((line) => {
+      const [start, end] = line.split(/[ -]/).map((word) => parseInt(word, 16));
+      return address >= start! && address < end!;
+    });
+}
 
 test('native memory has an address that system calls can use, and is zeroed', () => {
   const memory = NativeMemory.allocate(100);
@@ -53,6 +66,28 @@ test('views of an unmapped mapping see neither the file nor change it', () => {
   assert.equal(other.windows[0]!.u8[0], 9);
   assert.throws(() => mapping.view(mapping.address, 16), RangeError);
   other.unmap();
+});
+
+test('the addresses of released memory are given back when nobody holds a view any more', async () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  using fd = memfd('test', 2 ** 20);
+  const first = (): number => {
+    const mapping = Mapping.map(fd.value, 2 ** 20, 0);
+    mapping.unmap();
+    return mapping.address;
+  };
+  const held = Mapping.map(fd.value, 2 ** 20, 0);
+  held.unmap();
+  const addresses = Array.from({ length: 20 }, first);
+  for (let i = 0; i < 100 && addresses.some(isMapped); i++) {
+    collect();
+    await turn();
+  }
+  // Something else may have been mapped into the gap by now.
+  assert.ok(addresses.filter(isMapped).length < 5);
+  assert.ok(isMapped(held.address));
+  assert.equal(held.windows[0]!.u8[0], 0);
 });
 
 test('a mapping beyond the end of its file is refused', () => {

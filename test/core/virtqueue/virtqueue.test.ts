@@ -104,6 +104,51 @@ test('with EVENT_IDX the interrupt comes when the used index passes the event, o
   rig.close();
 });
 
+test('a guest is interrupted while a long drain goes on: after 64 requests, and after slow ones', async () => {
+  const rig = new Rig({ size: 256, eventIdx: false });
+  let taken = 0;
+  let slow = 0;
+  let earlySignals = 0;
+  rig.queue.start((message) => {
+    for (const end = performance.now() + slow; performance.now() < end;);
+    message.complete(0);
+    taken += 1;
+    if (drain(rig.call.value) > 0) earlySignals += 1;
+  });
+  for (const [requests, milliseconds, signals] of [
+    [100, 0, 1],
+    [8, 1, 4],
+  ] as const) {
+    slow = milliseconds;
+    taken = 0;
+    earlySignals = 0;
+    for (let i = 0; i < requests; i++) submit(rig, DATA);
+    rig.driver.publish();
+    rig.queue.kick();
+    await until(() => taken === requests);
+    assert.ok(earlySignals >= signals, `${earlySignals} interrupts before the end`);
+    while (rig.driver.poll() >= 0);
+    drain(rig.call.value);
+  }
+  rig.close();
+});
+
+test('a guest that moves its index to and fro does not hold the event loop', () => {
+  const rig = new Rig({ size: 4 });
+  const index = (rig.driver.available - GUEST) / 2 + 1;
+  const ring = rig.driver.size;
+  let taken = 0;
+  rig.queue.start((message) => {
+    taken += 1;
+    message.complete(0);
+    rig.halves[index] = rig.halves[index]! + 1;
+  });
+  rig.descriptor(0, GUEST + DATA, 8, 0);
+  rig.offer(0);
+  assert.ok(taken <= 4 * ring);
+  rig.close();
+});
+
 test('while the device drains the ring it wants no notification, afterwards it does', () => {
   for (const eventIdx of [true, false]) {
     const rig = new Rig({ eventIdx });
