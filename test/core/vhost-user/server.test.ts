@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { FrontEnd, FrontEndChannel, ListenError } from '../../../core/vhost-user/index.js';
 import { encodeMessage, Request } from '../../../core/vhost-user/messages.js';
-import { check, libc, result, UnixConnection, UnixListener } from '../../../core/system/index.js';
+import { check, eventfd, libc, result, UnixConnection, UnixListener } from '../../../core/system/index.js';
+import { withFewDescriptors } from '../../support/descriptor-limit.js';
 import { EchoServer, openDescriptors, temporaryFolder, until } from '../../support/vhost-user.js';
 
 const duplicate = libc<(fd: number) => number>('dup', 'int', ['int']);
@@ -241,4 +242,40 @@ test('a front-end channel refuses replies that nobody asked for', async (t) => {
   await until(() => reason !== '', 'the channel ended');
   assert.match(reason, /a reply to GET_FEATURES that nobody waits for/);
   assert.throws(() => channel.send('SET_OWNER', none), /nobody waits for/);
+});
+
+test('descriptors that this process has no room for end their connection, and no other', async (t) => {
+  const echo = EchoServer.start(t);
+  const honest = await echo.connect(t);
+  const channel = echo.channel(t);
+  await channel.call('GET_FEATURES', none);
+  using fd = eventfd();
+  const before = openDescriptors();
+  await withFewDescriptors(3, async () => {
+    channel.send(
+      'SET_MEM_TABLE',
+      new Uint8Array(264),
+      Array.from({ length: 8 }, () => fd.value),
+    );
+    await until(() => echo.log.complaints.length > 0, 'the device noticed');
+    assert.deepEqual(await honest.request(1, [Uint8Array.of(1)], [1]), Uint8Array.of(1));
+  });
+  assert.deepEqual(echo.log.complaints, [
+    'warn: the connection to the front-end was closed | recvmsg: errno 24',
+  ]);
+  // The device's end and the front-end's.
+  assert.equal(openDescriptors(), before - 2);
+});
+
+test('a front-end that comes when no descriptor is left is served later', async (t) => {
+  const echo = EchoServer.start(t);
+  const connection = await withFewDescriptors(1, async () => {
+    const early = UnixConnection.connect(echo.path);
+    await until(() => echo.log.complaints.length > 0, 'the server noticed');
+    return early;
+  });
+  assert.match(echo.log.complaints[0]!, /cannot accept a front-end/);
+  const frontEnd = await FrontEnd.connect(connection);
+  t.after(() => frontEnd.close());
+  assert.deepEqual(await frontEnd.request(1, [Uint8Array.of(1)], [1]), Uint8Array.of(1));
 });
