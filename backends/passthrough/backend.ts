@@ -9,6 +9,7 @@ import {
 import { creationOperations } from './creation.js';
 import { dataOperations } from './data.js';
 import { directoryOperations } from './directory.js';
+import { identityOperations } from './identity.js';
 import { lookupOperations } from './lookup.js';
 import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
@@ -46,6 +47,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     unmount(): void {
       share.close();
     },
+    ...identityOperations(share),
     ...lookupOperations(share),
     ...directoryOperations(share),
     ...dataOperations(share),

@@ -20,7 +20,7 @@ export interface Mount {
   /** Identity of the file system, durable where it has a UUID (`statfs.f_fsid`). */
   readonly fsid: number;
   readonly fsidHigh: number;
-  /** Tells mounts of one file system apart; 0 for the share's own. */
+  /** Tells mounts of one file system apart: a hash of the path below the share, 0 for the share's own. */
   readonly tag: number;
 }
 
@@ -42,15 +42,16 @@ export class Mounts {
 
   /**
    * Enters a mount by an O_PATH descriptor of something on it.
+   * @param path where it is, relative to the share; empty for the share itself
    * @throws FsError ENFILE: too many mounts.
    */
-  add(id: number, fd: number, directory: boolean, tag: number): Mount {
+  add(id: number, fd: number, directory: boolean, path: string): Mount {
     if (this.all.length >= MAX_MOUNTS) throw FsError.of('ENFILE');
     fstatfs(fd, at.statfs);
     const fsid = words[(offset.statfs + 56) >>> 2]!;
     const fsidHigh = words[(offset.statfs + 60) >>> 2]!;
     const handleFd = this.#useHandles && directory ? this.#openForHandles(fd) : -1;
-    const mount: Mount = { index: this.all.length, id, fd: handleFd, fsid, fsidHigh, tag };
+    const mount: Mount = { index: this.all.length, id, fd: handleFd, fsid, fsidHigh, tag: tagOf(path) };
     this.all.push(mount);
     this.#byId.set(id, mount);
     return mount;
@@ -86,6 +87,12 @@ export class Mounts {
     this.all.length = 0;
     this.#byId.clear();
   }
+}
+
+function tagOf(path: string): number {
+  let tag = 0;
+  for (let i = 0; i < path.length; i++) tag = (Math.imul(tag, 31) + path.charCodeAt(i)) | 0;
+  return tag >>> 0;
 }
 
 /** Id of the mount that a handle was taken on, as name_to_handle_at(2) gives it. */

@@ -1,3 +1,4 @@
+import { readFileSync, readlinkSync } from 'node:fs';
 import {
   type Attributes,
   type Context,
@@ -10,7 +11,7 @@ import {
 } from '../../core/backend/index.js';
 import { AT, O, close, open, openat } from '../../core/system/files.js';
 import { removexattr, setxattr } from '../../core/system/xattrs.js';
-import { MAX_HANDLE_BYTES, nameToHandleAt } from '../../core/system/file-handles.js';
+import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/file-handles.js';
 import { become } from './caller.js';
 import { IdMap } from './id-map.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './mounts.js';
@@ -65,7 +66,7 @@ export class Share {
     const mode = statMode();
     const low = statInoLow();
     const high = statInoHigh();
-    const mount = this.mounts.add(statMount(), fd, true, 0);
+    const mount = this.mounts.add(statMount(), fd, true, '');
     if (options.inodeFileHandles === 'mandatory' && mount.fd < 0) {
       close(fd);
       throw new UsageError(
@@ -156,6 +157,25 @@ export class Share {
     return entry;
   }
 
+  /** Opens the handle in the scratch. @returns a descriptor of O_PATH or minus the errno. */
+  openHandle(mount: Mount): number {
+    return openByHandleAt(mount.fd, at.handle, O.PATH | O.NOFOLLOW);
+  }
+
+  /** Enters the file systems that are mounted below the share now: a guest has not yet walked to them. */
+  discoverMounts(): void {
+    if (this.options.submounts === 'refuse') return;
+    const root = readlinkSync(`/proc/self/fd/${this.descriptor(this.root)}`);
+    for (const path of mountPoints(root)) {
+      const fd = open(path, O.PATH | O.NOFOLLOW);
+      if (fd < 0) continue;
+      if (statDescriptor(fd) === 0 && this.mounts.find(statMount()) === undefined) {
+        this.mounts.add(statMount(), fd, isDirectory(statMode()), path.slice(root.length));
+      }
+      close(fd);
+    }
+  }
+
   close(): void {
     this.nodes.close();
     this.mounts.close();
@@ -174,7 +194,9 @@ export class Share {
     if (found < 0) return undefined;
     try {
       if (statDescriptor(found) < 0 || statMount() !== id) return undefined;
-      return this.mounts.add(id, found, directory, this.mounts.all.length);
+      const path = readlinkSync(`/proc/self/fd/${found}`);
+      const root = readlinkSync(`/proc/self/fd/${this.descriptor(this.root)}`);
+      return this.mounts.add(id, found, directory, path.slice(root.length));
     } finally {
       close(found);
     }
@@ -244,6 +266,18 @@ function mappedCapability(map: XattrMap | undefined): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Paths below `root` at which something is mounted, /proc/self/mountinfo. */
+function mountPoints(root: string): string[] {
+  const prefix = root === '/' ? root : `${root}/`;
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[4] ?? '')
+    .map((path) =>
+      path.replaceAll(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8))),
+    )
+    .filter((path) => path.startsWith(prefix) && path !== root);
 }
 
 function isDirectory(mode: number): boolean {

@@ -114,3 +114,9 @@ export function fillAttributes(): void {
   }
   a.submount = false;
 }
+
+/** Time of birth as four words, zeros where it is not known. */
+export function statBirth(): readonly number[] {
+  if ((words[MASK >>> 2]! & STATX.BTIME) === 0) return [0, 0, 0, 0];
+  return [0, 4, 8, 12].map((part) => words[(BTIME + part) >>> 2]!);
+}

@@ -1,0 +1,187 @@
+import { decodeName, FsError, type NodeKey } from '../../core/backend/index.js';
+import { AT, close, O, openat2, readlinkat } from '../../core/system/files.js';
+import type { Mount } from './mounts.js';
+import type { Node } from './nodes.js';
+import { at, bytes, offset, putDescriptorPath, putLong, putTarget, words } from './scratch.js';
+import { type Share, takeHandle } from './share.js';
+import { statBirth, statDescriptor, statInoHigh, statInoLow, statMode, statMount } from './stat.js';
+
+/**
+ * A node's durable key, all words of 32 bits: file system id (2), mount tag, kind, and then the handle, or inode number
+ * (2) and time of birth (4) where there are no handles. The root's is only its kind: it is what the operator named.
+ */
+const ROOT = 0xffffffff;
+const BY_INODE = 0xfffffffe;
+const HEADER_WORDS = 4;
+
+/** RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS, openat2(2). */
+const STRICTLY = 0x08 | 0x04 | 0x02;
+
+/** Durable identity, and finding files by it. */
+export function identityOperations(share: Share) {
+  const { nodes, mounts } = share;
+  /** Paths by key that a former daemon saw, for files whose handle alone does not show that they are in the share. */
+  const remembered = new Map<string, string>();
+
+  function keyWords(node: Node): Uint32Array {
+    if (node === share.root) return Uint32Array.of(0, 0, 0, ROOT);
+    const mount = mounts.all[nodes.mountIndex(node)]!;
+    if (!nodes.hasHandle(node)) {
+      if (statDescriptor(share.descriptor(node)) < 0) throw FsError.of('ESTALE');
+      const { fsid, fsidHigh, tag } = mount;
+      return Uint32Array.of(fsid, fsidHigh, tag, BY_INODE, statInoLow(), statInoHigh(), ...statBirth());
+    }
+    nodes.putHandle(node);
+    const count = words[offset.handle >>> 2]! >>> 2;
+    const parts = new Uint32Array(HEADER_WORDS + count);
+    parts.set([mount.fsid, mount.fsidHigh, mount.tag, words[(offset.handle >>> 2) + 1]!]);
+    for (let i = 0; i < count; i++) parts[HEADER_WORDS + i] = words[(offset.handle >>> 2) + 2 + i]!;
+    return parts;
+  }
+
+  function key(node: Node): Uint8Array {
+    return new Uint8Array(keyWords(node).buffer);
+  }
+
+  /** Places a key's handle in the scratch. @returns its mount. */
+  function take(given: NodeKey): Mount | undefined {
+    if (!(given instanceof Uint8Array) || given.length % 4 !== 0 || given.length > 4 * (HEADER_WORDS + 32)) {
+      throw FsError.of('ESTALE');
+    }
+    const read = new Uint32Array(given.slice().buffer);
+    if (read.length <= HEADER_WORDS || read[3]! > 255) throw FsError.of('ESTALE');
+    words[offset.handle >>> 2] = (read.length - HEADER_WORDS) * 4;
+    words[(offset.handle >>> 2) + 1] = read[3]!;
+    words.set(read.subarray(HEADER_WORDS), (offset.handle >>> 2) + 2);
+    return mounts.all.find(
+      ({ fd, fsid, fsidHigh, tag }) => fd >= 0 && fsid === read[0] && fsidHigh === read[1] && tag === read[2],
+    );
+  }
+
+  /** The node of an open descriptor that was found to lie in the share, if its handle is `given`. */
+  function enter(fd: number, given: Uint8Array): Node | undefined {
+    if (statDescriptor(fd) < 0) return undefined;
+    const mount = mounts.find(statMount());
+    if (mount === undefined || takeHandle(fd, at.empty, AT.EMPTY_PATH) < 0) return undefined;
+    const known = nodes.findByHandle(mount.index);
+    const node = known ?? nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
+    if (Buffer.compare(key(node), given) === 0) return node;
+    if (known === undefined) nodes.forget(node);
+    return undefined;
+  }
+
+  function resolve(given: NodeKey): Node {
+    if (
+      given instanceof Uint8Array &&
+      given.length === 16 &&
+      new Uint32Array(given.slice().buffer)[3] === ROOT
+    ) {
+      return share.root;
+    }
+    const bytesGiven = given as Uint8Array;
+    const path =
+      given instanceof Uint8Array ? remembered.get(Buffer.from(given).toString('latin1')) : undefined;
+    if (path !== undefined) {
+      const fd = openBeneath(share.descriptor(share.root), path);
+      const node = fd < 0 ? undefined : enter(fd, bytesGiven);
+      if (fd >= 0) close(fd);
+      if (node !== undefined) return node;
+    }
+    share.discoverMounts();
+    const mount = take(given);
+    if (mount === undefined) throw FsError.of('ESTALE');
+    const known = nodes.findByHandle(mount.index);
+    if (known !== undefined) return known;
+    const fd = share.openHandle(mount);
+    if (fd < 0) throw FsError.of('ESTALE');
+    try {
+      // A handle opens any file of its file system: it must be one below the shared directory.
+      const node = isBeneath(share, fd) ? enter(fd, bytesGiven) : undefined;
+      if (node === undefined) throw FsError.of('ESTALE');
+      return node;
+    } finally {
+      close(fd);
+    }
+  }
+
+  return {
+    key,
+    resolve,
+
+    /** The paths of known files, each with its key: lengths of 16 bits, key, path. */
+    save(): Uint8Array {
+      const parts: Buffer[] = [];
+      for (const node of nodes) {
+        if (node === share.root || !nodes.hasHandle(node)) continue;
+        const path = pathOf(share, nodes.descriptor(node));
+        if (path === undefined) continue;
+        const name = Buffer.from(key(node));
+        const lengths = Buffer.alloc(4);
+        lengths.writeUInt16LE(name.length, 0);
+        lengths.writeUInt16LE(path.length, 2);
+        parts.push(lengths, name, Buffer.from(path));
+      }
+      return Buffer.concat(parts);
+    },
+
+    restore(state: Uint8Array): void {
+      const view = Buffer.from(state);
+      for (let from = 0; from + 4 <= view.length;) {
+        const middle = from + 4 + view.readUInt16LE(from);
+        const end = middle + view.readUInt16LE(from + 2);
+        if (end > view.length) throw FsError.of('EINVAL');
+        remembered.set(view.toString('latin1', from + 4, middle), decodeName(view, middle, end));
+        from = end;
+      }
+    },
+  };
+}
+
+/** Opens a path below a directory, no symbolic link, no way out. @returns a descriptor of O_PATH or minus the errno. */
+function openBeneath(fd: number, path: string): number {
+  putLong(offset.how, O.PATH | O.NOFOLLOW | O.CLOEXEC);
+  putLong(offset.how + 8, 0);
+  putLong(offset.how + 16, STRICTLY);
+  return openat2(fd, putTarget(path), at.how);
+}
+
+/** Reads where a descriptor's file is now. */
+function locate(fd: number): Uint8Array | undefined {
+  const size = readlinkat(AT.FDCWD, putDescriptorPath(fd), at.target, 4095);
+  return size <= 0 || size === 4095 ? undefined : bytes.slice(offset.target, offset.target + size);
+}
+
+/** Path of a descriptor's file relative to the share, or nothing where it is not below it, or cannot be told. */
+export function pathOf(share: Share, fd: number): Uint8Array | undefined {
+  if (fd < 0) return undefined;
+  const root = locate(share.descriptor(share.root));
+  const path = locate(fd);
+  if (root === undefined || path === undefined) return undefined;
+  const start = root.length === 1 ? 1 : root.length + 1;
+  if (path.length <= start || path[start - 1] !== 0x2f) return undefined;
+  return root.length === 1 || Buffer.compare(path.subarray(0, root.length), root) === 0
+    ? path.subarray(start)
+    : undefined;
+}
+
+/**
+ * Whether a descriptor's file lies below the shared directory. A path that /proc shows is trusted only if it leads to
+ * the same file: that of a removed file, or of one whose directory the kernel doesn't know yet, looks like another's.
+ */
+function isBeneath(share: Share, fd: number): boolean {
+  const path = pathOf(share, fd);
+  if (path === undefined) return false;
+  const again = openBeneath(share.descriptor(share.root), decodeName(path));
+  if (again < 0) return false;
+  try {
+    if (statDescriptor(fd) < 0) return false;
+    const low = statInoLow();
+    const high = statInoHigh();
+    const mount = statMount();
+    return (
+      statDescriptor(again) === 0 && statInoLow() === low && statInoHigh() === high && statMount() === mount
+    );
+  } finally {
+    close(again);
+  }
+}
