@@ -50,7 +50,15 @@ export interface RunOptions {
   readonly stdout?: Writable | undefined;
   /** Default: dropped. */
   readonly stderr?: Writable | undefined;
-  /** Folder that the command starts in. Default: the mount point of the last share. */
+  /** Folder that the command starts in. Default: the mount point of the first share that is not the root. */
+  readonly folder?: string | undefined;
+}
+
+/** A command whose output is collected. */
+export interface ExecOptions {
+  /** What the command reads. Can be given to one command of a guest. Default: nothing. */
+  readonly input?: string | undefined;
+  /** As in {@link RunOptions}. */
   readonly folder?: string | undefined;
 }
 
@@ -185,10 +193,7 @@ export class Guest implements AsyncDisposable {
   }
 
   /** Runs a command as {@link run} does and collects its output as UTF-8. */
-  async exec(
-    command: string | readonly string[],
-    options: { input?: string; folder?: string } = {},
-  ): Promise<RunResult> {
+  async exec(command: string | readonly string[], options: ExecOptions = {}): Promise<RunResult> {
     const stdout = new PassThrough();
     const stderr = new PassThrough();
     const stdin = options.input === undefined ? undefined : Readable.from([options.input]);
@@ -250,7 +255,8 @@ export class Guest implements AsyncDisposable {
   }
 
   #script(command: string | readonly string[], folder: string | undefined): string {
-    const at = folder ?? this.#options.shares.at(-1)?.mountPoint ?? '/';
+    const { shares, rootTag } = this.#options;
+    const at = folder ?? shares.find(({ tag }) => tag !== rootTag)?.mountPoint ?? '/';
     return Buffer.from(`cd ${quote(at)} || exit 126; ${script(command)}`).toString('base64');
   }
 

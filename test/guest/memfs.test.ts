@@ -1,0 +1,3 @@
+import { runWorkloads } from './workloads.js';
+
+runWorkloads('memfs', async () => ({ type: 'memfs', size: '1g' }));

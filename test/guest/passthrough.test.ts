@@ -1,0 +1,10 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after } from 'node:test';
+import { runWorkloads } from './workloads.js';
+
+const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-shared-'));
+after(() => rm(folder, { recursive: true, force: true }));
+
+runWorkloads('passthrough', async () => ({ type: 'passthrough', sharedDir: folder }));

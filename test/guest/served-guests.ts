@@ -1,0 +1,76 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Guest, type GuestOptions, type GuestShare } from '../../core/guest/index.js';
+import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../../core/plugins/index.js';
+
+/** Seconds after which guests of a test are ended: what waits for them then fails, with the end of their console. */
+const LIFE = 540;
+
+/** Real guests on exports of a daemon in this process. */
+export class ServedGuests implements AsyncDisposable {
+  readonly guests: readonly Guest[];
+  readonly #daemon: Daemon;
+  readonly #folder: string;
+
+  private constructor(guests: readonly Guest[], daemon: Daemon, folder: string) {
+    this.guests = guests;
+    this.#daemon = daemon;
+    this.#folder = folder;
+  }
+
+  /**
+   * Boots `times` guests, each with all the exports: the first at /mnt, another at /mnt/TAG.
+   * @param hostTools runs commands among this machine's programs.
+   */
+  static async boot(
+    exports: readonly Omit<ServedExport, 'socket'>[],
+    {
+      times = 1,
+      hostTools = false,
+      ...options
+    }: { times?: number; hostTools?: boolean } & Partial<GuestOptions> = {},
+  ): Promise<ServedGuests> {
+    const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-test-'));
+    const served: ServedExport[] = exports.map((one, index) => ({
+      ...one,
+      socket: join(folder, `${index}.sock`),
+    }));
+    const shares: GuestShare[] = served.map(({ tag = 'virtiofs', socket }, index) => {
+      return { tag, socketPath: socket!, mountPoint: index === 0 ? '/mnt' : `/mnt/${tag}` };
+    });
+    if (hostTools) {
+      const socket = join(folder, 'host.sock');
+      const backend = { type: 'passthrough', sharedDir: '/', cache: 'always', submounts: 'cross' };
+      served.push({ tag: 'host', socket, backend, readOnly: true });
+      shares.push({ tag: 'host', socketPath: socket, mountPoint: '/' });
+    }
+    const log = createLogger({ level: 'error', format: 'text' });
+    const daemon = await Daemon.start({ exports: served, log, registry: new BackendRegistry() });
+    const signal = AbortSignal.timeout(LIFE * 1000);
+    const boots = Array.from({ length: times }, () =>
+      Guest.boot({ shares, rootTag: hostTools ? 'host' : undefined, signal, ...options }),
+    );
+    const results = await Promise.allSettled(boots);
+    const guests = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    const all = new ServedGuests(guests, daemon, folder);
+    for (const result of results) {
+      if (result.status === 'rejected') {
+        await all[Symbol.asyncDispose]();
+        throw result.reason;
+      }
+    }
+    return all;
+  }
+
+  /** The only guest, or the first. */
+  get guest(): Guest {
+    return this.guests[0]!;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.guests.map((guest) => guest.shutdown()));
+    await this.#daemon.close();
+    await rm(this.#folder, { recursive: true, force: true });
+  }
+}
