@@ -90,9 +90,9 @@ export const destroy: Operation<void> = {
 };
 
 /**
- * Gives a request up. One that is not in flight was answered, or is still to come: over `/dev/fuse` EAGAIN has the
- * kernel ask again while it waits (Documentation/filesystems/fuse, "Interrupting filesystem operations"); where there
- * is no room for an answer the id is remembered.
+ * Gives a request up. One that is not in flight was answered, or is still to come on another queue: its id is kept for
+ * a while (Linux Documentation/filesystems/fuse, "Interrupting filesystem operations"). There is no reply: the one the
+ * kernel takes over `/dev/fuse` could only ask it to send the interrupt again.
  */
 export const interrupt: Operation<undefined> = {
   name: 'INTERRUPT',

@@ -169,7 +169,8 @@ export class TinyBackend implements Backend<TinyNode, TinyFile> {
 
   read(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): number {
     this.#check(file);
-    const count = Math.max(0, Math.min(buffer.length, node.data.length - offset));
+    if (offset >= node.data.length) return 0;
+    const count = Math.min(buffer.length, node.data.length - offset);
     buffer.put(0, node.data, offset, offset + count);
     return count;
   }
