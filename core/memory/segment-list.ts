@@ -89,10 +89,7 @@ export class SegmentList implements GuestBuffer {
     this.#cutFirst = -1;
     this.#cutLast = -1;
     this.#segments = undefined;
-    if (this.#slices !== undefined) {
-      for (const slice of this.#slices) releaseIov(slice);
-      this.#slices = undefined;
-    }
+    if (this.#slices !== undefined) this.#endSlices(this.#slices);
   }
 
   /** Empties the list and gives its native memory back. The list is not to be used again. */
@@ -236,12 +233,13 @@ export class SegmentList implements GuestBuffer {
 
   /**
    * The part from `start` to `end` as a buffer for a data request. There is one such buffer for each list, filled anew by
-   * each call: an earlier one is over. Unlike {@link slice} it costs nothing, since it shares the list's iovec array.
+   * each call: an earlier one, and all slices, are over. Unlike {@link slice} it costs nothing, since it shares the list's iovec array.
    * @throws RangeError if it reaches beyond the end.
    */
   window(start: number, end: number): GuestBuffer {
     this.#check(start, end - start);
     this.#restore();
+    if (this.#slices !== undefined) this.#endSlices(this.#slices);
     const data = this.#data;
     if (start === end) {
       data.set(start, 0, this.#iov.address, 0);
@@ -274,6 +272,11 @@ export class SegmentList implements GuestBuffer {
       start += bytes;
     }
     return arrays;
+  }
+
+  #endSlices(slices: readonly IovArray[]): void {
+    for (const slice of slices) releaseIov(slice);
+    this.#slices = undefined;
   }
 
   #check(offset: number, count: number): void {

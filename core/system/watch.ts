@@ -1,7 +1,6 @@
 import koffi from 'koffi';
 import { check, libc, result } from './libc.js';
 import { NativeMemory } from './native-memory.js';
-import { OwnedFd } from './owned-fd.js';
 
 const epollCreate = libc<(flags: number) => number>('epoll_create1', 'int', ['int']);
 const epollCtl = libc<(epoll: number, operation: number, fd: number, event: number) => number>(
@@ -12,6 +11,7 @@ const epollCtl = libc<(epoll: number, operation: number, fd: number, event: numb
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
+const EPOLL_CTL_DEL = 2;
 const EEXIST = 17;
 
 /** A poll of the event loop on one descriptor. */
@@ -28,14 +28,16 @@ export interface Watch {
 /** Live watches by descriptor. koffi's handles stop polling once they are collected, so that they are held here. */
 const live = new Map<number, Watch>();
 
-const noEvents = NativeMemory.allocate(16);
+const noEvents = NativeMemory.allocate(16).address;
+let trial = -1;
 
 /** koffi ends the process where libuv refuses a descriptor, so that it is tried on an epoll instance of its own first. */
 function checkPollable(fd: number): void {
   const what = `polling descriptor ${fd}`;
   if (live.has(fd)) check(-EEXIST, what);
-  using epoll = new OwnedFd(check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1'));
-  check(result(epollCtl(epoll.value, EPOLL_CTL_ADD, fd, noEvents.address)), what);
+  if (trial < 0) trial = check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1');
+  check(result(epollCtl(trial, EPOLL_CTL_ADD, fd, noEvents)), what);
+  epollCtl(trial, EPOLL_CTL_DEL, fd, noEvents);
 }
 
 /**
