@@ -57,20 +57,25 @@ function* copySteps(union: Union, node: OverlayNode, withData: boolean): Steps<v
     throw error;
   }
   try {
-    yield* wait(marks.set(layer, entry.node, 'kit.origin', originText(node)));
+    const links = node.isDirectory ? 1 : (attributes.nlink ?? 1);
+    const indexed = links > 1 && layer.backend.link !== undefined;
+    yield* wait(marks.set(layer, entry.node, 'kit.origin', originText(node, links)));
     work.reached('copy-up-built');
-    const links = attributes.nlink ?? 1;
-    if (!node.isDirectory && links > 1 && layer.backend.link !== undefined) {
-      yield* wait(marks.set(layer, entry.node, 'nlink', `U${signed(links - 2)}`));
+    if (indexed) {
+      yield* wait(marks.set(layer, entry.node, 'nlink', 'L+0'));
       yield* work.addIndexed(node.identity, entry.node);
-      node.indexed = true;
-      node.linkDelta = links - 2;
       work.reached('copy-up-indexed');
     }
     if (parent === undefined) yield* keepOrphan(union, node, temporary, entry.node);
     else yield* moveIntoPlace(union, parent, name, temporary);
-    union.adopt(node, entry.node);
     work.reached('copy-up-renamed');
+    if (indexed) {
+      // Two names in the upper: its place and the index.
+      yield* wait(marks.set(layer, entry.node, 'nlink', `U${signed(links - 2)}`));
+      node.indexed = true;
+      node.linkDelta = links - 2;
+    }
+    union.adopt(node, entry.node);
   } catch (error) {
     yield* work.remove(temporary);
     throw error;

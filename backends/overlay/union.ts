@@ -161,21 +161,27 @@ export class Union {
     node.redirect = redirect;
     node.impure = impure;
     if (type === FileType.REGULAR && identity !== undefined && !identity.startsWith('0:')) {
-      yield* this.#readLinks(node, attributes);
+      yield* this.#readLinks(node, upperNode);
     }
     this.#enter(node);
     return node;
   }
 
-  /** `overlay.nlink` of a file that came from a lower: `U+n` is relative to the upper's link count. */
-  *#readLinks(node: OverlayNode, _attributes: Attributes): Steps<void> {
+  /**
+   * `overlay.nlink` of a file that came from a lower: `U+n` is relative to the upper's link count, `L+n`, which stands while it is
+   * copied up, to the lower's.
+   */
+  *#readLinks(node: OverlayNode, upperNode: object): Steps<void> {
     const { layer, marks } = this.upper!;
-    const text = yield* wait(marks.get(layer, node.upper!, 'nlink'));
-    const match = text === undefined ? null : /^U([+-]\d{1,9})$/.exec(text);
-    if (match !== null) {
-      node.linkDelta = Number(match[1]);
-      node.indexed = true;
-    }
+    const text = yield* wait(marks.get(layer, upperNode, 'nlink'));
+    const match = text === undefined ? null : /^([LU])([+-]\d{1,9})$/.exec(text);
+    if (match === null) return;
+    node.indexed = true;
+    node.linkDelta = Number(match[2]);
+    if (match[1] === 'U') return;
+    const origin = parseOrigin(yield* wait(marks.get(layer, upperNode, 'kit.origin')));
+    const { nlink = 1 } = yield* wait(layer.backend.getattr(upperNode, undefined, DAEMON));
+    node.linkDelta += (origin?.links ?? nlink) - nlink;
   }
 
   *#enterLower(
@@ -198,7 +204,7 @@ export class Union {
       upperNode = yield* wait(this.upper.work.findIndexed(identity));
     }
     const node = new OverlayNode(type, identity, ino, upperNode, stack);
-    if (upperNode !== undefined) yield* this.#readLinks(node, attributes);
+    if (upperNode !== undefined) yield* this.#readLinks(node, upperNode);
     this.#enter(node);
     return node;
   }
@@ -399,15 +405,21 @@ function splitPath(path: string): string[] {
   return path.split('/').filter((part) => part !== '' && part !== '.' && part !== '..');
 }
 
-/** The text of an origin mark: the inode number in the union, or `-`, and the identity. */
-export function originText(node: OverlayNode): string {
-  return `${node.ino ?? '-'} ${node.identity}`;
+/** The text of an origin mark: the inode number in the union, or `-`, the lower's link count, and the identity. */
+export function originText(node: OverlayNode, links: number): string {
+  return `${node.ino ?? '-'} ${links} ${node.identity}`;
 }
 
-function parseOrigin(text: string | undefined): { identity: string; ino: number | undefined } | undefined {
-  const match = text === undefined ? null : /^(-|\d{1,16}) (\d{1,2}:.+)$/s.exec(text);
+interface Origin {
+  readonly ino: number | undefined;
+  readonly links: number;
+  readonly identity: string;
+}
+
+function parseOrigin(text: string | undefined): Origin | undefined {
+  const match = text === undefined ? null : /^(-|\d{1,16}) (\d{1,10}) (\d{1,2}:.+)$/s.exec(text);
   if (match === null) return undefined;
   const ino = match[1] === '-' ? undefined : Number(match[1]);
   if (ino !== undefined && !Number.isSafeInteger(ino)) return undefined;
-  return { identity: match[2]!, ino };
+  return { ino, links: Number(match[2]), identity: match[3]! };
 }

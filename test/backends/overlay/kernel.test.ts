@@ -19,7 +19,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { type Backend, FileType } from '../../../core/backend/index.js';
 import { Overlay } from '../../../backends/overlay/index.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';

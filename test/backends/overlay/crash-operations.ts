@@ -1,0 +1,84 @@
+import { mkdirSync, writeFileSync, linkSync, symlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Backend, FileType, RenameFlags } from '../../../core/backend/index.js';
+import { Overlay } from '../../../backends/overlay/index.js';
+import { passthrough } from '../../../backends/passthrough/backend.js';
+import { options } from '../../../backends/passthrough/options.js';
+import { host, Paths, root } from './support.js';
+
+/** Changes that a crash may interrupt, each one call of the contract. */
+export const operations: Record<string, (paths: Paths) => Promise<unknown>> = {
+  'copy-up of a file': (paths) =>
+    paths.at('/dir/file', (node) => paths.backend.setattr!(node, { mode: 0o600 }, undefined, root)),
+  'copy-up of a hard-linked file': (paths) =>
+    paths.at('/dir/one', (node) => paths.backend.setattr!(node, { mode: 0o600 }, undefined, root)),
+  'copy-up of a directory': (paths) =>
+    paths.at('/dir/sub', (node) => paths.backend.setattr!(node, { mode: 0o700 }, undefined, root)),
+  'unlink of a lower file': (paths) => paths.unlink('/dir/file'),
+  'unlink of a copied-up file': (paths) => paths.unlink('/changed'),
+  'rmdir of a copied-up directory': (paths) => paths.rmdir('/emptied'),
+  'rename of a lower file': (paths) => paths.rename('/dir/file', '/moved'),
+  'rename of a lower directory': (paths) => paths.rename('/dir', '/moved'),
+  'rename over a lower file': (paths) => paths.rename('/changed', '/dir/file'),
+  'rename over an emptied directory': (paths) => paths.rename('/own', '/emptied'),
+  'exchange of a file and a directory': (paths) => paths.rename('/changed', '/dir', RenameFlags.EXCHANGE),
+  'mkdir over a whiteout': (paths) => paths.mkdir('/gone'),
+};
+
+/** Layers with something for each operation. */
+export function fill(directory: string): void {
+  const lower = join(directory, 'lower');
+  mkdirSync(join(lower, 'dir/sub'), { recursive: true });
+  mkdirSync(join(lower, 'emptied'));
+  writeFileSync(join(lower, 'emptied/x'), 'x');
+  writeFileSync(join(lower, 'dir/file'), 'content '.repeat(1000));
+  writeFileSync(join(lower, 'dir/one'), 'linked');
+  linkSync(join(lower, 'dir/one'), join(lower, 'dir/two'));
+  writeFileSync(join(lower, 'dir/sub/deep'), 'deep');
+  symlinkSync('file', join(lower, 'dir/link'));
+  writeFileSync(join(lower, 'changed'), 'old');
+  writeFileSync(join(lower, 'gone'), 'gone');
+  mkdirSync(join(directory, 'upper'));
+}
+
+/** What was changed in the union before the operation. */
+export async function prepare(paths: Paths): Promise<void> {
+  await paths.write('/changed', 'new');
+  await paths.unlink('/emptied/x');
+  await paths.unlink('/gone');
+  await paths.mkdir('/own');
+  await paths.write('/own/inside', 'inside');
+}
+
+export function mountOurs(directory: string, reached: (step: string) => void): Promise<Paths> {
+  const share = (name: string): Backend =>
+    passthrough(options.parse({ sharedDir: join(directory, name) }), host.log) as Backend;
+  const overlay = new Overlay({
+    upper: share('upper'),
+    lowers: [share('lower')],
+    upperPath: ['root'],
+    workPath: ['work'],
+    redirectDir: true,
+    xattrs: 'trusted',
+    marks: 'auto',
+    reached,
+  });
+  return Paths.mount(overlay as Backend);
+}
+
+/** Every path with type, permissions, links and content. */
+export async function view(paths: Paths, path = ''): Promise<Record<string, string>> {
+  const shown: Record<string, string> = {};
+  for (const name of await paths.names(path)) {
+    const child = `${path}/${name}`;
+    const { mode, nlink = 1 } = await paths.stat(child);
+    const type = mode & FileType.MASK;
+    if (type === FileType.DIRECTORY) {
+      shown[child] = mode.toString(8);
+      Object.assign(shown, await view(paths, child));
+    } else if (type === FileType.REGULAR) {
+      shown[child] = `${mode.toString(8)} ${nlink} ${await paths.read(child)}`;
+    } else shown[child] = `-> ${await paths.at(child, (node) => paths.backend.readlink!(node, root))}`;
+  }
+  return shown;
+}
