@@ -22,18 +22,18 @@ async function main(): Promise<void> {
   const data = await mkdtemp(join(tmpdir(), 'radosgw-'));
   const port = values.port === undefined ? await freePort() : Number(values.port);
   const server = await Radosgw.start(root, data, port);
-  let stopping = false;
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => (stopping = true));
+  const stop = new AbortController();
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop.abort());
   if (values.state === undefined) {
     process.stdout.write(
       `S3 at ${server.endpoint}; stop with Ctrl-C\n\n` +
         `  export AWS_ACCESS_KEY_ID=${ACCESS_KEY} AWS_SECRET_ACCESS_KEY=${SECRET_KEY} AWS_REGION=us-east-1\n` +
         `  virtiofs-kit mount DIR --backend s3 --bucket demo --create-bucket --endpoint ${server.endpoint} --path-style\n`,
     );
-    while (!stopping) await sleep(200);
+    while (!stop.signal.aborted) await sleep(200);
   } else {
     await announce(values.state, server.endpoint);
-    for (let idle = 0; idle < IDLE_SECONDS && !stopping; idle++) {
+    for (let idle = 0; idle < IDLE_SECONDS && !stop.signal.aborted; idle++) {
       await sleep(1000);
       if (await inUse(values.state)) idle = -1;
     }

@@ -162,7 +162,7 @@ export class Radosgw {
 
   /** Ends the processes and removes their files. */
   async stop(removeFiles = true): Promise<void> {
-    for (const child of this.#processes.reverse()) {
+    for (const child of this.#processes.toReversed()) {
       if (child.exitCode !== null || child.signalCode !== null) continue;
       const ended = new Promise((resolve) => child.once('exit', resolve));
       child.kill('SIGKILL');

@@ -1,0 +1,16 @@
+/**
+ * S3: a bucket as a file system with real file semantics. Objects are files one to one, so that every other S3 tool reads
+ * the data; what is written is journalled on the local disk until the bucket has it. README.md has the design;
+ * `backend.ts` serves the contract, `names.ts` finds, `reader.ts` reads, `files.ts`, `staged.ts` and `upload.ts` write.
+ */
+import { definePlugin } from '../../core/backend/index.js';
+import { ReadingBackend } from './backend.js';
+import { optionsSchema } from './options.js';
+import { WritableBackend } from './writable.js';
+
+export default definePlugin({
+  name: 's3',
+  description: 'a bucket (S3 and compatible), journalled locally, readable by every other S3 tool',
+  options: optionsSchema,
+  create: (options) => (options.readOnly ? new ReadingBackend(options) : new WritableBackend(options)),
+});

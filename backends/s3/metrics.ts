@@ -1,0 +1,42 @@
+/** Counters of one mounted bucket, for `health`, `virtiofs-kit s3 status` and monitoring. */
+export class Metrics {
+  readonly requests = new Map<string, number>();
+  readonly failures = new Map<string, number>();
+  /** Milliseconds spent in requests, summed by operation. */
+  readonly milliseconds = new Map<string, number>();
+  bytesDown = 0;
+  bytesUp = 0;
+  blockHits = 0;
+  blockMisses = 0;
+  diskHits = 0;
+  diskCorrupt = 0;
+  metadataHits = 0;
+  metadataMisses = 0;
+  uploads = 0;
+  conflicts = 0;
+  skippedKeys = 0;
+
+  request(operation: string, milliseconds: number): void {
+    this.requests.set(operation, (this.requests.get(operation) ?? 0) + 1);
+    this.milliseconds.set(operation, (this.milliseconds.get(operation) ?? 0) + milliseconds);
+  }
+
+  failed(operation: string, kind: string): void {
+    const label = `${operation}:${kind}`;
+    this.failures.set(label, (this.failures.get(label) ?? 0) + 1);
+  }
+
+  /** All counters by name: `requests{operation}` and plain ones. */
+  snapshot(): Record<string, number> {
+    const counters: Record<string, number> = {};
+    for (const [operation, count] of this.requests) counters[`requests{${operation}}`] = count;
+    for (const [operation, time] of this.milliseconds) {
+      counters[`request_milliseconds{${operation}}`] = Math.round(time);
+    }
+    for (const [label, count] of this.failures) counters[`failures{${label}}`] = count;
+    for (const [name, value] of Object.entries(this)) {
+      if (typeof value === 'number') counters[name] = value;
+    }
+    return counters;
+  }
+}

@@ -1,0 +1,295 @@
+import { FileType } from '../../core/backend/index.js';
+import type { Posix, RemoteObject } from './attributes.js';
+import { fresh, parse } from './attributes.js';
+import type { Head } from './bucket.js';
+import { Deadline, parallel } from './deadline.js';
+import { decodePart, keyFits, RESERVED } from './keys.js';
+import { childPath, learn, learnAbsent, nextOrder, pathOf, sameVersion } from './nodes.js';
+import type { Directory, Known } from './nodes.js';
+import type { Services } from './services.js';
+
+/** An object longer than this is no symbolic link: a target has at most 4,095 bytes. */
+const LINK_MAX = 4096;
+/** Lookups of single names in a directory after which we list it instead. */
+const MISSES = 2;
+/** Attributes asked for ahead of a reader who asks for one after the other, and requests for them at once. */
+const PREFETCH = 1000;
+const PREFETCH_WIDTH = 16;
+/** Names kept in memory over all directories. */
+const NAMES_MAX = 1_000_000;
+
+/**
+ * What the bucket says of names: by listings where that saves requests, else by asking for one name; believed for the
+ * time that the options give. An error is never taken for absence.
+ */
+export class Names {
+  readonly #services: Services;
+  /** Directories with names in memory, least recently listed first. */
+  readonly #filled = new Map<Directory, number>();
+  #count = 0;
+
+  constructor(services: Services) {
+    this.#services = services;
+  }
+
+  /**
+   * Finds a name.
+   * @param maxAge milliseconds for which news are believed; 0 asks the bucket.
+   * @param full attributes are needed too, not the type alone.
+   * @returns nothing where there is none.
+   */
+  async find(
+    directory: Directory,
+    name: string,
+    maxAge: number,
+    full: boolean,
+    deadline: Deadline,
+  ): Promise<Exclude<Known, { kind: 'absent' }> | undefined> {
+    if (directory.parent === undefined && name === RESERVED) return undefined;
+    let known = this.#believed(directory, name, maxAge);
+    if (known === undefined) {
+      this.#services.metrics.metadataMisses += 1;
+      directory.misses += 1;
+      const since = performance.now();
+      if (maxAge > 0 && (directory.small || (directory.misses > MISSES && directory.listed === undefined))) {
+        await this.list(directory, deadline, !directory.small);
+        known = this.#believed(directory, name, maxAge);
+      }
+      if (known === undefined) {
+        await this.#ask(directory, name, deadline);
+        known = this.#believed(directory, name, performance.now() - since + 1);
+      }
+    } else this.#services.metrics.metadataHits += 1;
+    if (known === undefined || known.kind === 'absent') return undefined;
+    if (!full || known.posix !== undefined || this.#services.options.attributes === 'listing') return known;
+    if (known.kind === 'directory' && known.marker === false) return known;
+    this.#prefetch(directory, name);
+    await deadline.wait(this.#askOnce(directory, name, deadline));
+    known = directory.names.get(name);
+    return known === undefined || known.kind === 'absent' ? undefined : known;
+  }
+
+  #believed(directory: Directory, name: string, maxAge: number): Known | undefined {
+    const now = performance.now();
+    const known = directory.names.get(name);
+    if (known === undefined) {
+      if (directory.listed === undefined || now - directory.listed > this.#negativeAge(maxAge))
+        return undefined;
+      return { kind: 'absent', at: directory.listed, order: 0 };
+    }
+    const limit = known.kind === 'absent' ? this.#negativeAge(maxAge) : maxAge;
+    return now - known.at <= limit ? known : undefined;
+  }
+
+  #negativeAge(maxAge: number): number {
+    return Math.min(maxAge, this.#services.options.negativeTtl * 1000);
+  }
+
+  #askOnce(directory: Directory, name: string, deadline: Deadline): Promise<void> {
+    let asking = directory.asking.get(name);
+    if (asking === undefined) {
+      asking = this.#ask(directory, name, deadline).finally(() => directory.asking.delete(name));
+      directory.asking.set(name, asking);
+    }
+    return asking;
+  }
+
+  /** Asks for one name: for the object, and for anything below it. A directory shadows a file. */
+  async #ask(directory: Directory, name: string, deadline: Deadline): Promise<void> {
+    const { bucket, keys } = this.#services;
+    const path = childPath(directory, name);
+    const key = keys.file(path);
+    if (!keyFits(key)) return learnAbsent(directory, name);
+    const before = directory.names.get(name)?.kind;
+    const news = { at: performance.now(), order: nextOrder() };
+    if (before === 'file') {
+      const head = await bucket.head(key, deadline);
+      if (head !== undefined) return this.#apply(directory, name, this.#file(head, news));
+    } else if (before === 'directory') {
+      const head = await bucket.head(`${key}/`, deadline);
+      if (head !== undefined) return this.#apply(directory, name, this.#directory(head, news));
+    }
+    const [head, below] = await Promise.all([
+      bucket.head(key, deadline),
+      bucket.list(`${key}/`, '', undefined, 1, deadline),
+    ]);
+    const first = below.objects[0];
+    if (first !== undefined) {
+      const marker = first.key === `${key}/` ? await bucket.head(first.key, deadline) : undefined;
+      if (head !== undefined) this.#shadowed(path);
+      this.#apply(directory, name, this.#directory(marker, news));
+    } else if (head !== undefined) this.#apply(directory, name, this.#file(head, news));
+    else this.#apply(directory, name, { kind: 'absent', ...news });
+  }
+
+  #file(head: Head, news: { at: number; order: number }): Known {
+    return { kind: 'file', object: head, posix: this.posixOf(head, false), ...news };
+  }
+
+  #directory(marker: Head | undefined, news: { at: number; order: number }): Known {
+    const posix = marker === undefined ? undefined : this.posixOf(marker, true);
+    return { kind: 'directory', marker: marker !== undefined, posix, ...news };
+  }
+
+  #shadowed(path: string): void {
+    this.#services.log.warn({ path }, 'a directory and an object have one name: the directory is shown');
+  }
+
+  /** News count unless newer ones came while the request was on its way. */
+  #apply(directory: Directory, name: string, known: Known): void {
+    const present = directory.names.get(name);
+    if (present === undefined || present.order < known.order) learn(directory, name, known);
+  }
+
+  /** Attributes of an object from its metadata. */
+  posixOf(head: Head, directory: boolean): Posix {
+    return parse(head.metadata, head.headers, directory, head.modified, this.#services.defaults);
+  }
+
+  /** Attributes of an object that only a listing told of. */
+  posixFromListing(object: RemoteObject): Posix {
+    const { defaults } = this.#services;
+    const seconds = Number.isNaN(object.modified) ? Math.floor(Date.now() / 1000) : object.modified;
+    const mode = FileType.REGULAR | defaults.fileMode;
+    return fresh(mode, defaults.uid, defaults.gid, { seconds, nanoseconds: 0 });
+  }
+
+  /** Asks for the attributes of the names that follow, when somebody goes through a listing. */
+  #prefetch(directory: Directory, name: string): void {
+    if (directory.listed === undefined || directory.asking.size > 0) return;
+    const names: string[] = [];
+    let passed = false;
+    for (const [next, known] of directory.names) {
+      if (next === name) passed = true;
+      else if (passed && known.kind === 'file' && known.posix === undefined) names.push(next);
+      if (names.length === PREFETCH) break;
+    }
+    // A single file behind does not make a pattern.
+    if (names.length < 2) return;
+    const { options } = this.#services;
+    const deadline = Deadline.after(options.operationTimeout);
+    void parallel(names, PREFETCH_WIDTH, async (next) => {
+      const known = directory.names.get(next);
+      if (known?.kind === 'file' && known.posix === undefined) await this.#askOnce(directory, next, deadline);
+    }).catch(() => undefined);
+  }
+
+  /**
+   * Lists a directory, all pages, into `names`. One listing at a time; who comes while it runs waits for it.
+   * @param onePage gives up behind the first page: for lookups, which a large directory must not make wait.
+   */
+  async list(directory: Directory, deadline: Deadline, onePage = false): Promise<void> {
+    directory.listing ??= this.#list(directory, onePage).finally(() => (directory.listing = undefined));
+    await deadline.wait(directory.listing);
+  }
+
+  async #list(directory: Directory, onePage: boolean): Promise<void> {
+    const { bucket, keys, options } = this.#services;
+    const prefix = keys.directory(pathOf(directory));
+    const at = performance.now();
+    const order = nextOrder();
+    const found = new Map<string, Known>();
+    const shadowed: string[] = [];
+    let token: string | undefined;
+    let pages = 0;
+    let skipped: string | undefined;
+    do {
+      const page = await bucket.list(prefix, '/', token, 1000, Deadline.after(options.operationTimeout));
+      pages += 1;
+      for (const object of page.objects) {
+        if (object.key === prefix) continue;
+        const name = this.#name(directory, object.key.slice(prefix.length));
+        if (name === undefined) skipped = this.#skip(object.key);
+        else if (found.get(name)?.kind === 'directory') shadowed.push(name);
+        else found.set(name, { kind: 'file', object, posix: undefined, at, order });
+      }
+      for (const group of page.prefixes) {
+        const name = this.#name(directory, group.slice(prefix.length, -1));
+        if (name === undefined) {
+          if (group !== keys.reserved('')) skipped = this.#skip(group);
+          continue;
+        }
+        if (found.has(name)) shadowed.push(name);
+        found.set(name, { kind: 'directory', marker: undefined, posix: undefined, at, order });
+      }
+      token = page.next;
+      if (onePage && token !== undefined) {
+        directory.misses = -1000;
+        return;
+      }
+    } while (token !== undefined);
+    for (const name of shadowed) this.#shadowed(childPath(directory, name));
+    if (skipped !== undefined) {
+      const path = pathOf(directory);
+      this.#services.log.warn(
+        { directory: path, key: skipped },
+        'keys that are no valid names are not shown',
+      );
+    }
+    this.#merge(directory, found, order);
+    directory.listed = at;
+    directory.small = pages === 1;
+    directory.misses = 0;
+    this.#account(directory);
+  }
+
+  #name(directory: Directory, part: string): string | undefined {
+    const name = decodePart(part);
+    return directory.parent === undefined && name === RESERVED ? undefined : name;
+  }
+
+  #skip(key: string): string {
+    this.#services.metrics.skippedKeys += 1;
+    return key;
+  }
+
+  /** Takes a listing over, but for names of which newer news came meanwhile; keeps attributes of versions seen before. */
+  #merge(directory: Directory, found: Map<string, Known>, order: number): void {
+    const { names } = directory;
+    for (const [name, known] of names) if (known.order > order) found.set(name, known);
+    for (const [name, known] of found) {
+      const before = names.get(name);
+      if (before === undefined || before.order > order) continue;
+      if (known.kind === 'file' && before.kind === 'file' && sameVersion(known.object, before.object)) {
+        found.set(name, { ...known, posix: before.posix });
+      } else if (known.kind === 'directory' && before.kind === 'directory') {
+        // A listing can't tell whether a marker changed: what was known counts as long as it is fresh by itself.
+        const stale = known.at - before.at > this.#services.options.metadataTtl * 1000;
+        found.set(name, stale ? { ...known, marker: before.marker } : { ...before, at: before.at, order });
+      }
+    }
+    names.clear();
+    for (const [name, known] of found) names.set(name, known);
+  }
+
+  /** Bounds what is remembered: the directories listed longest ago forget their names first. */
+  #account(directory: Directory): void {
+    this.#count += directory.names.size - (this.#filled.get(directory) ?? 0);
+    this.#filled.delete(directory);
+    this.#filled.set(directory, directory.names.size);
+    for (const [old, size] of this.#filled) {
+      if (this.#count <= NAMES_MAX || old === directory) return;
+      this.#filled.delete(old);
+      this.#count -= size;
+      old.names.clear();
+      old.listed = undefined;
+    }
+  }
+
+  /** Forgets what was learnt of a directory that goes out of use. */
+  drop(directory: Directory): void {
+    this.#count -= this.#filled.get(directory) ?? 0;
+    this.#filled.delete(directory);
+    directory.names.clear();
+    directory.listed = undefined;
+  }
+
+  /** The type bits of a name for a listing, 0 where only a HEAD would tell. */
+  typeOf(known: Known): number {
+    if (known.kind === 'directory') return FileType.DIRECTORY;
+    if (known.kind === 'absent') return 0;
+    if (known.posix !== undefined) return known.posix.mode & FileType.MASK;
+    const certain = this.#services.options.attributes === 'listing' || known.object.size > LINK_MAX;
+    return certain ? FileType.REGULAR : 0;
+  }
+}

@@ -1,0 +1,141 @@
+import { z } from 'zod';
+
+const units: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
+
+/** Bytes: a number, or one with a unit: `64m`. */
+function bytes(least: number, most: number): z.ZodType<number> {
+  return z
+    .union([z.number(), z.string()])
+    .transform((value, context) => {
+      const match = /^(\d+)([kmgt]?)(i?b)?$/i.exec(String(value));
+      const result = match === null ? Number.NaN : Number(match[1]) * units[match[2]!.toLowerCase()]!;
+      if (result >= least && result <= most) return result;
+      context.addIssue({ code: 'custom', message: `must be ${least} to ${most} bytes, such as 64m` });
+      return z.NEVER;
+    })
+    .meta({ placeholder: 'SIZE', unit: 'bytes' });
+}
+
+function seconds(initial: number, most = 86_400): z.ZodDefault<z.ZodCoercedNumber> {
+  return z.coerce.number().min(0).max(most).default(initial);
+}
+
+/** Permission bits: a number, or a string in octal. */
+function permissions(initial: number): z.ZodType<number> {
+  return z
+    .union([
+      z.number().int().min(0).max(0o7777),
+      z.string().regex(/^[0-7]{1,4}$/, 'must be octal, such as 0644'),
+    ])
+    .transform((value) => (typeof value === 'number' ? value : Number.parseInt(value, 8)))
+    .default(initial)
+    .meta({ placeholder: 'MODE' });
+}
+
+const id = z.coerce.number().int().min(0).max(0xffff_fffe).default(0);
+
+const MiB = 2 ** 20;
+
+export const optionsSchema = z.strictObject({
+  bucket: z.string().min(1).describe('bucket to serve'),
+  prefix: z.string().default('').describe('serve what lies below this prefix as the root'),
+  endpoint: z.url().optional().describe("URL of an S3 server that is not Amazon's"),
+  region: z.string().optional().describe("region; default: the SDK's configuration, else us-east-1"),
+  profile: z.string().optional().describe('profile of the AWS configuration files, credentials included'),
+  pathStyle: z
+    .boolean()
+    .default(false)
+    .describe('address the bucket in the path, as most other servers need'),
+  createBucket: z.boolean().default(false).describe('create the bucket where it is missing'),
+  readOnly: z.boolean().default(false).describe('refuse every change'),
+  cacheDir: z
+    .string()
+    .optional()
+    .describe('folder of the journal and of cached data, for this mount alone; keep it on a disk that lasts')
+    .meta({ placeholder: 'DIR' }),
+
+  uid: id.describe('owner of objects without one'),
+  gid: id.describe('group of objects without one'),
+  fileMode: permissions(0o644).describe('permissions of files without any'),
+  directoryMode: permissions(0o755).describe('permissions of directories without any'),
+  attributes: z
+    .enum(['posix', 'listing'])
+    .default('posix')
+    .describe(
+      'posix: owner, mode, times and type from metadata, one request per file not seen before; ' +
+        'listing: size and time from listings alone, and symbolic links show as files',
+    ),
+
+  metadataTtl: seconds(5).describe('seconds for which names and attributes are believed'),
+  negativeTtl: seconds(2).describe('seconds for which a missing name is believed to be missing'),
+  openTtl: seconds(1).describe(
+    'seconds for which attributes are believed when a file is opened; 0 asks every time',
+  ),
+
+  durability: z
+    .enum(['bucket', 'local'])
+    .default('bucket')
+    .describe('fsync returns when the bucket has the data, or when the local journal has it'),
+  close: z
+    .enum(['background', 'wait'])
+    .default('background')
+    .describe('close returns at once, or when the bucket has the data'),
+  writebackDelay: seconds(1, 3600).describe('seconds from the last close to the upload'),
+  maxDirtyAge: seconds(30).describe('seconds after which a file that stays open is uploaded too'),
+  maxDirty: bytes(16 * MiB, 2 ** 50)
+    .default(4096 * MiB)
+    .describe('bytes in the journal at which writers wait for uploads'),
+
+  partSize: bytes(5 * MiB, 2 ** 30)
+    .default(8 * MiB)
+    .describe('size of the first thousand parts of a large upload; it doubles with each further thousand'),
+  copyLimit: bytes(5 * MiB, 5 * 2 ** 30)
+    .default(1024 * MiB)
+    .describe('size from which the server copies in parts'),
+  storageClass: z.string().optional().describe('storage class of what is written'),
+  encryption: z
+    .enum(['none', 'sse-s3', 'sse-kms', 'sse-c'])
+    .default('none')
+    .describe('server-side encryption'),
+  kmsKey: z.string().optional().describe('key id for sse-kms'),
+  customerKeyFile: z
+    .string()
+    .optional()
+    .describe('file with the 32 bytes of the key for sse-c')
+    .meta({ placeholder: 'FILE' }),
+  requesterPays: z.boolean().default(false).describe('pay for the requests to a bucket of somebody else'),
+  checksums: z
+    .enum(['required', 'supported'])
+    .default('required')
+    .describe(
+      "the SDK's checksums: where the service requires them, or wherever it supports them; " +
+        'the signature covers every uploaded byte by SHA-256 either way',
+    ),
+
+  memory: bytes(4 * MiB, 2 ** 40)
+    .default(64 * MiB)
+    .describe('bytes of file data held in memory'),
+  cacheSize: bytes(0, 2 ** 50)
+    .default(1024 * MiB)
+    .describe('bytes of file data cached on disk; 0 for none'),
+  readAhead: bytes(0, 1024 * MiB)
+    .default(16 * MiB)
+    .describe('bytes read ahead of a sequential reader, at most'),
+  requests: z.coerce.number().int().min(1).max(1024).default(32).describe('requests in flight'),
+  uploads: z.coerce
+    .number()
+    .int()
+    .min(1)
+    .max(256)
+    .default(8)
+    .describe('files that are uploaded at the same time'),
+  requestTimeout: seconds(20).describe(
+    'seconds without progress after which a request is given up and repeated',
+  ),
+  operationTimeout: seconds(60).describe(
+    'seconds after which an operation of the guest fails with ETIMEDOUT',
+  ),
+});
+
+/** Checked options. */
+export type S3Options = z.infer<typeof optionsSchema>;

@@ -1,0 +1,137 @@
+import { readdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { WRITE_MARK } from './attributes.js';
+import { Deadline } from './deadline.js';
+import type { Intent } from './intents.js';
+import type { Mounted } from './mounted.js';
+import type { Recovered } from './staged.js';
+import { Staged } from './staged.js';
+import { pathOf } from './nodes.js';
+
+/** Clocks of server and client may differ by so much, milliseconds. */
+const CLOCK_SKEW = 60_000;
+
+/**
+ * Finishes what a crash interrupted: renames first, then the journals: their files are in the tree again, with what was
+ * staged, and go up. A journal that does not verify is kept aside, never uploaded in part.
+ */
+export async function recover(mounted: Mounted, folder: string): Promise<void> {
+  const { log } = mounted.services;
+  const moved = new Map<string, string>();
+  for (const { id, intent } of await mounted.intents.list()) {
+    await finish(mounted, intent, moved);
+    await mounted.intents.end(id);
+    log.info({ intent }, 'interrupted change finished');
+  }
+  const staging = join(folder, 'staging');
+  for (const name of await readdir(staging)) {
+    if (!name.endsWith('.log')) continue;
+    const id = name.slice(0, -4);
+    const path = join(staging, name);
+    const found = await Staged.recover(path, id);
+    if (found === undefined) continue;
+    if (found.damaged) {
+      await found.staged.close();
+      const aside = join(folder, 'conflicts', name);
+      await rename(path, aside);
+      log.error({ path: found.path, aside }, 'journal is damaged: kept aside; see "virtiofs-kit s3 status"');
+      continue;
+    }
+    await takeUp(mounted, found, moved);
+  }
+}
+
+function deadline(mounted: Mounted): Deadline {
+  return Deadline.after(mounted.services.options.operationTimeout);
+}
+
+async function finish(mounted: Mounted, intent: Intent, moved: Map<string, string>): Promise<void> {
+  const { bucket, keys } = mounted.services;
+  switch (intent.type) {
+    case 'hidden':
+      await bucket.remove(intent.key, deadline(mounted));
+      break;
+    case 'rename-file': {
+      const copy = await bucket.head(keys.file(intent.to), deadline(mounted));
+      // Without the copy nothing has happened. With it the original may go, unless another writer made a new one.
+      if (copy?.metadata[WRITE_MARK] !== intent.mark) break;
+      const original = await bucket.head(keys.file(intent.from), deadline(mounted));
+      if (original?.etag === intent.etag) await bucket.remove(original.key, deadline(mounted));
+      moved.set(intent.from, intent.to);
+      break;
+    }
+    case 'rename-directory': {
+      const { renames } = mounted;
+      if (intent.phase === 'copy') {
+        await renames.deleteKeys([...(await renames.copyBelow(intent.from, intent.to)).keys()]);
+      } else await deleteCopied(mounted, intent.from, intent.to);
+      break;
+    }
+  }
+}
+
+/** Deletes the originals that have a copy; one without was made later by another writer, and stays. */
+async function deleteCopied(mounted: Mounted, from: string, to: string): Promise<void> {
+  const { bucket, keys } = mounted.services;
+  const fromKey = keys.directory(from);
+  const copied: string[] = [];
+  let token: string | undefined;
+  do {
+    const page = await bucket.list(fromKey, '', token, 1000, deadline(mounted));
+    for (const object of page.objects) {
+      const copy = await bucket.head(
+        keys.directory(to) + object.key.slice(fromKey.length),
+        deadline(mounted),
+      );
+      if (copy?.size === object.size) copied.push(object.key);
+    }
+    token = page.next;
+  } while (token !== undefined);
+  await mounted.renames.deleteKeys(copied);
+}
+
+async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<string, string>): Promise<void> {
+  const { bucket, keys, log } = mounted.services;
+  const { staged } = found;
+  for (const upload of found.uploads) await abandon(mounted, upload);
+  for (const key of found.obsolete) {
+    const object = await bucket.head(key, deadline(mounted));
+    const ours =
+      staged.base?.etag === object?.etag || object?.metadata[WRITE_MARK]?.startsWith(staged.id) === true;
+    if (object !== undefined && ours) await bucket.remove(key, deadline(mounted));
+  }
+  if (found.path === undefined) {
+    await staged.retire();
+    return;
+  }
+  const path = moved.get(found.path) ?? found.path;
+  const head = await bucket.head(keys.file(path), deadline(mounted));
+  const ours = head?.metadata[WRITE_MARK]?.startsWith(staged.id) === true;
+  if (head !== undefined && (ours || (path !== found.path && staged.base !== undefined))) {
+    // An upload of this journal, or the rename, got through; only its answer did not.
+    const base = staged.base === undefined && !ours ? undefined : head;
+    await staged.place(path, base, { etag: head.etag }, undefined);
+  }
+  const slash = path.lastIndexOf('/');
+  const parent = mounted.tree.assume(slash < 0 ? '' : path.slice(0, slash));
+  const node = mounted.tree.create(parent, path.slice(slash + 1), staged.posix);
+  node.forgotten = true;
+  node.staged = staged;
+  node.version.object = staged.base;
+  mounted.files.writeback.schedule(node, 0);
+  log.info({ path: pathOf(node), bytes: staged.log.size }, 'journal found: its file goes up');
+}
+
+/** A multipart upload that the crash left behind. One whose answer never came is known by its key and time. */
+async function abandon(
+  mounted: Mounted,
+  upload: { readonly key: string; readonly id: string | undefined; readonly at: number },
+): Promise<void> {
+  const { bucket } = mounted.services;
+  if (upload.id !== undefined) return bucket.abortUpload(upload.key, upload.id, deadline(mounted));
+  for (const found of await bucket.uploadsOf(upload.key, deadline(mounted))) {
+    if (found.initiated >= upload.at - CLOCK_SKEW) {
+      await bucket.abortUpload(upload.key, found.id, deadline(mounted));
+    }
+  }
+}

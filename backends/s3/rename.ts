@@ -1,0 +1,226 @@
+import { randomUUID } from 'node:crypto';
+import { FsError } from '../../core/backend/index.js';
+import { now } from './attributes.js';
+import type { RemoteObject } from './attributes.js';
+import { Deadline, Mutex, parallel } from './deadline.js';
+import type { Files } from './files.js';
+import type { Intents } from './intents.js';
+import type { Names } from './names.js';
+import { childPath, learnAbsent, learnDirectory, learnFile, pathOf } from './nodes.js';
+import type { Directory, FileNode, Node } from './nodes.js';
+import type { Services } from './services.js';
+import type { Tree } from './tree.js';
+import { contentOf, copyObject } from './upload.js';
+
+/** Copies of one rename at once, and keys that one request deletes. */
+const WIDTH = 16;
+const DELETE_MOST = 1000;
+/** Uploads of a file that is being written all the time, before it is renamed with what is left in the journal. */
+const SETTLE = 5;
+
+/** Renames: a copy on the server and a deletion, recorded before so that a crash between the two is mended. */
+export class Renames {
+  readonly #services: Services;
+  readonly #names: Names;
+  readonly #tree: Tree;
+  readonly #files: Files;
+  readonly #intents: Intents;
+  /** One rename at a time, as in Linux: two that cross would wait for each other. */
+  readonly #one = new Mutex();
+
+  constructor(services: Services, names: Names, tree: Tree, files: Files, intents: Intents) {
+    this.#services = services;
+    this.#names = names;
+    this.#tree = tree;
+    this.#files = files;
+    this.#intents = intents;
+  }
+
+  #deadline(): Deadline {
+    return Deadline.after(this.#services.options.operationTimeout);
+  }
+
+  /** Renames a file over `replaced`, if there is one. */
+  async file(node: FileNode, parent: Directory, name: string, replaced: FileNode | undefined): Promise<void> {
+    await this.#one.run(() => this.#file(node, parent, name, replaced));
+  }
+
+  async #file(
+    node: FileNode,
+    parent: Directory,
+    name: string,
+    replaced: FileNode | undefined,
+  ): Promise<void> {
+    const { keys } = this.#services;
+    await node.changes.run(async () => {
+      const from = node.parent;
+      if (from === undefined || node.removed) throw FsError.of('ENOENT');
+      const oldName = node.name;
+      const oldKey = keys.file(pathOf(node));
+      const path = childPath(parent, name);
+      const target = replaced?.version.object;
+      if (replaced === undefined) await this.#move(node, oldKey, path, target);
+      else {
+        await replaced.changes.run(async () => {
+          await this.#files.preserve(replaced);
+          await this.#files.removed(replaced, undefined);
+          await this.#move(node, oldKey, path, target);
+          this.#tree.detach(replaced);
+          if (replaced.opens === 0) await this.#files.discard(replaced);
+        });
+      }
+      this.#tree.move(node, parent, name);
+      learnAbsent(from, oldName);
+      const { object } = node.version;
+      if (node.staged === undefined && object !== undefined) learnFile(parent, name, object, node.posix);
+      else parent.names.delete(name);
+    });
+  }
+
+  async #move(node: FileNode, oldKey: string, path: string, target: RemoteObject | undefined): Promise<void> {
+    const { bucket, keys } = this.#services;
+    for (let i = 0; i < SETTLE && node.staged !== undefined && !this.#files.isLocal(node); i++) {
+      await this.#files.uploadNow(node);
+    }
+    const { staged } = node;
+    const { object } = node.version;
+    const condition = target === undefined ? 'absent' : { etag: target.etag };
+    if (staged !== undefined && this.#files.isLocal(node)) {
+      await staged.place(path, undefined, condition, object === undefined ? undefined : oldKey);
+      node.version.object = undefined;
+      if (object !== undefined) await bucket.remove(oldKey, this.#deadline());
+      return;
+    }
+    if (object === undefined) throw FsError.of('ESTALE');
+    const key = keys.file(path);
+    const posix = { ...node.posix, ctime: now() };
+    const mark = randomUUID();
+    const intent = await this.#intents.begin({
+      type: 'rename-file',
+      from: pathOf(node),
+      to: path,
+      etag: object.etag,
+      mark,
+    });
+    const copy = await copyObject(this.#services, object, key, posix, mark);
+    if (staged !== undefined) await staged.place(path, copy, { etag: copy.etag }, undefined);
+    await bucket.remove(oldKey, this.#deadline());
+    node.version.object = copy;
+    node.posix = staged?.posix ?? posix;
+    await this.#intents.end(intent);
+  }
+
+  /**
+   * Renames a directory: copies all that is below it, then deletes the originals. The target is not there, or empty.
+   */
+  async directory(node: Directory, parent: Directory, name: string): Promise<void> {
+    await this.#one.run(() => this.#directory(node, parent, name));
+  }
+
+  async #directory(node: Directory, parent: Directory, name: string): Promise<void> {
+    const { keys } = this.#services;
+    const fromParent = node.parent;
+    if (fromParent === undefined) throw FsError.of('EBUSY');
+    const fromName = node.name;
+    const from = pathOf(node);
+    const to = childPath(parent, name);
+    const release = this.#files.hold();
+    try {
+      const dirty = filesBelow(node).filter(
+        (file) => file.staged !== undefined || file.uploading !== undefined,
+      );
+      await parallel(dirty, this.#services.options.uploads, (file) =>
+        file.changes.run(async () => {
+          for (let i = 0; i < SETTLE && file.staged !== undefined; i++) await this.#files.uploadNow(file);
+        }),
+      );
+      const intent = await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'copy' });
+      const copies = await this.copyBelow(from, to);
+      if (!copies.has(keys.directory(from))) {
+        const marker = contentOf(node.posix, undefined);
+        await this.#services.bucket.put(
+          keys.directory(to),
+          new Uint8Array(0),
+          marker,
+          undefined,
+          this.#deadline(),
+        );
+      }
+      await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'delete' }, intent);
+      this.#tree.move(node, parent, name);
+      node.marker = true;
+      learnAbsent(fromParent, fromName);
+      learnDirectory(parent, name, true, node.posix);
+      await this.#repoint(node, from, copies);
+      await this.deleteKeys([...copies.keys()]);
+      await this.#intents.end(intent);
+    } finally {
+      release();
+    }
+  }
+
+  /** Copies every object below one directory to below another. @returns the copies by old key. */
+  async copyBelow(from: string, to: string): Promise<Map<string, RemoteObject>> {
+    const { bucket, keys, options } = this.#services;
+    const fromKey = keys.directory(from);
+    const toKey = keys.directory(to);
+    const copies = new Map<string, RemoteObject>();
+    let token: string | undefined;
+    do {
+      const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
+      await parallel(page.objects, WIDTH, async (object) => {
+        const key = toKey + object.key.slice(fromKey.length);
+        if (object.size <= options.copyLimit) {
+          copies.set(object.key, await bucket.copy(object, key, undefined, this.#deadline()));
+          return;
+        }
+        // Parts make a new object, whose metadata must be said.
+        const head = await bucket.head(object.key, this.#deadline());
+        if (head === undefined) return;
+        const posix = this.#names.posixOf(head, false);
+        copies.set(object.key, await copyObject(this.#services, object, key, posix, 'rename'));
+      });
+      token = page.next;
+    } while (token !== undefined);
+    return copies;
+  }
+
+  async deleteKeys(all: readonly string[]): Promise<void> {
+    for (let at = 0; at < all.length; at += DELETE_MOST) {
+      await this.#services.bucket.removeMany(all.slice(at, at + DELETE_MOST), this.#deadline());
+    }
+  }
+
+  /** What is known of a moved directory's files gets their new keys; journals learn of their new place. */
+  async #repoint(
+    directory: Directory,
+    from: string,
+    copies: ReadonlyMap<string, RemoteObject>,
+  ): Promise<void> {
+    const { keys } = this.#services;
+    for (const below of directoriesBelow(directory)) this.#names.drop(below);
+    for (const file of filesBelow(directory)) {
+      const path = pathOf(file);
+      const oldPath = from + path.slice(pathOf(directory).length);
+      const copy = copies.get(keys.file(oldPath));
+      if (copy !== undefined && file.version.object !== undefined) file.version.object = copy;
+      const { staged } = file;
+      if (staged === undefined) continue;
+      const base = staged.base === undefined ? undefined : copy;
+      await staged.place(path, base, base === undefined ? 'absent' : { etag: base.etag }, undefined);
+    }
+  }
+}
+
+function filesBelow(directory: Directory): FileNode[] {
+  return [...directory.children.values()].flatMap((node: Node) =>
+    node.kind === 'directory' ? filesBelow(node) : [node],
+  );
+}
+
+function directoriesBelow(directory: Directory): Directory[] {
+  const below = [...directory.children.values()].flatMap((node: Node) =>
+    node.kind === 'directory' ? directoriesBelow(node) : [],
+  );
+  return [directory, ...below];
+}

@@ -1,0 +1,139 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { S3Client } from '@aws-sdk/client-s3';
+import type { Logger } from '../../core/backend/index.js';
+import { Deadline, Semaphore } from './deadline.js';
+import { classify, S3Failure } from './failure.js';
+import type { Metrics } from './metrics.js';
+import type { S3Options } from './options.js';
+
+/** First and longest pause between attempts, milliseconds. The pause is a random part of it ("full jitter"). */
+const PAUSE_FIRST = 100;
+const PAUSE_MOST = 5_000;
+/** Slowest transfer that counts as progress, bytes per millisecond: a request that carries data gets more time. */
+const SLOWEST = 256;
+
+/** One attempt of a request. */
+export interface Attempt {
+  readonly client: S3Client;
+  readonly signal: AbortSignal;
+  /** 1 for the first. */
+  readonly number: number;
+  /** Whether an earlier attempt may have been carried out though its answer was lost. */
+  readonly ambiguous: boolean;
+  /** Data came: the time allowed starts anew. */
+  progress(): void;
+}
+
+/**
+ * Sends requests: a limit on those in flight, a time-out for each attempt (the SDK sets none), repetition with jittered
+ * back-off until the operation's deadline, new credentials when the old ones have expired.
+ */
+export class Requests {
+  readonly #options: S3Options;
+  readonly #log: Logger;
+  readonly #metrics: Metrics;
+  readonly #slots: Semaphore;
+  #client: S3Client;
+
+  constructor(options: S3Options, log: Logger, metrics: Metrics) {
+    this.#options = options;
+    this.#log = log;
+    this.#metrics = metrics;
+    this.#slots = new Semaphore(options.requests);
+    this.#client = this.#connect();
+  }
+
+  #connect(): S3Client {
+    const { endpoint, region, profile, requests } = this.#options;
+    const agents = { keepAlive: true, maxSockets: requests * 2 };
+    const checksums = this.#options.checksums === 'required' ? 'WHEN_REQUIRED' : 'WHEN_SUPPORTED';
+    return new S3Client({
+      ...(endpoint === undefined ? {} : { endpoint }),
+      ...(profile === undefined ? {} : { profile }),
+      region: region ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
+      forcePathStyle: this.#options.pathStyle,
+      followRegionRedirects: true,
+      requestChecksumCalculation: checksums,
+      responseChecksumValidation: checksums,
+      maxAttempts: 1,
+      cacheMiddleware: true,
+      requestHandler: {
+        httpAgent: new HttpAgent(agents),
+        httpsAgent: new HttpsAgent(agents),
+        connectionTimeout: 5_000,
+      },
+    });
+  }
+
+  /**
+   * @param operation name for metrics and logs.
+   * @param bytes that the request carries.
+   * @throws S3Failure; with code `Deadline` when the time was up, FsError EINTR when the guest gave up.
+   */
+  async send<T>(
+    operation: string,
+    deadline: Deadline,
+    bytes: number,
+    attempt: (attempt: Attempt) => Promise<T>,
+  ): Promise<T> {
+    let ambiguous = false;
+    for (let number = 1; ; number++) {
+      deadline.check();
+      const failure = await this.#slots.run(async () => {
+        try {
+          return { value: await this.#attempt(operation, deadline, bytes, number, ambiguous, attempt) };
+        } catch (error) {
+          return classify(error);
+        }
+      });
+      if (!(failure instanceof S3Failure)) return failure.value;
+      this.#metrics.failed(operation, failure.kind);
+      deadline.check();
+      if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
+      if (failure.kind === 'transient') ambiguous = true;
+      if (failure.kind === 'expired') this.#client = this.#connect();
+      const pause = Math.random() * Math.min(PAUSE_MOST, PAUSE_FIRST * 2 ** Math.min(number - 1, 10));
+      if (deadline.remaining <= pause) throw new S3Failure('transient', failure.status, 'Deadline', failure);
+      this.#log.debug({ operation, attempt: number, error: failure.message }, 'S3 request failed, repeated');
+      await deadline.sleep(pause);
+    }
+  }
+
+  async #attempt<T>(
+    operation: string,
+    deadline: Deadline,
+    bytes: number,
+    number: number,
+    ambiguous: boolean,
+    attempt: (attempt: Attempt) => Promise<T>,
+  ): Promise<T> {
+    const controller = new AbortController();
+    const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST;
+    const expire = (): void => controller.abort(new S3Failure('transient', 0, 'RequestTimeout'));
+    const timer = setTimeout(expire, Math.min(allowed, deadline.remaining));
+    const giveUp = (): void => controller.abort();
+    deadline.signal?.addEventListener('abort', giveUp);
+    const started = performance.now();
+    try {
+      return await attempt({
+        client: this.#client,
+        signal: controller.signal,
+        number,
+        ambiguous,
+        progress: () => timer.refresh(),
+      });
+    } catch (error) {
+      if (controller.signal.reason instanceof S3Failure) throw controller.signal.reason;
+      throw error;
+    } finally {
+      clearTimeout(timer);
+      deadline.signal?.removeEventListener('abort', giveUp);
+      this.#metrics.request(operation, performance.now() - started);
+    }
+  }
+
+  close(): void {
+    this.#client.destroy();
+  }
+}

@@ -1,0 +1,18 @@
+import type { Logger } from '../../core/backend/index.js';
+import type { Defaults } from './attributes.js';
+import type { Bucket } from './bucket.js';
+import type { KeyMap } from './keys.js';
+import type { Metrics } from './metrics.js';
+import type { S3Options } from './options.js';
+import type { Reader } from './reader.js';
+
+/** What the parts of a mounted bucket share. */
+export interface Services {
+  readonly options: S3Options;
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly bucket: Bucket;
+  readonly keys: KeyMap;
+  readonly reader: Reader;
+  readonly defaults: Defaults;
+}

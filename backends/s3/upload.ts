@@ -1,0 +1,254 @@
+import type { Posix, RemoteObject } from './attributes.js';
+import { format } from './attributes.js';
+import type { Content, Part } from './bucket.js';
+import { Deadline, parallel, Semaphore } from './deadline.js';
+import { S3Failure } from './failure.js';
+import type { Services } from './services.js';
+import type { Snapshot, Staged } from './staged.js';
+
+/** Most parts of an upload (Amazon S3 User Guide, "Multipart upload limits"). */
+const PARTS_MAX = 10_000;
+/** Parts of each size before the size doubles. With parts of 8 MiB at first, 10,000 hold 8 TiB. */
+const PARTS_PER_SIZE = 1000;
+/** Largest part and smallest part but the last, bytes (as above). */
+const PART_LARGEST = 5 * 2 ** 30;
+/** Parts of one file on their way at once. */
+const WIDTH = 4;
+
+/** Where part `index` (from 0) begins, when the first have `first` bytes. */
+export function partStart(index: number, first: number): number {
+  let start = 0;
+  let size = first;
+  for (let left = index; left > 0; left -= PARTS_PER_SIZE) {
+    start += Math.min(left, PARTS_PER_SIZE) * Math.min(size, PART_LARGEST);
+    size *= 2;
+  }
+  return start;
+}
+
+/** What is written beside the bytes. */
+export function contentOf(posix: Posix, mark: string | undefined): Content {
+  return { metadata: format(posix, mark), headers: posix.headers };
+}
+
+/** Bytes `start` to `end` (exclusive) of a snapshot: from the log, from the base, zeros elsewhere. */
+export async function assemble(
+  services: Services,
+  staged: Staged,
+  snapshot: Snapshot,
+  start: number,
+  end: number,
+): Promise<Buffer> {
+  const target = Buffer.allocUnsafeSlow(end - start);
+  const deadline = Deadline.after(services.options.operationTimeout);
+  for (const piece of snapshot.extents.cover(start, end)) {
+    const part = target.subarray(piece.start - start, piece.end - start);
+    if (piece.source === 'log') {
+      await staged.using(() => staged.log.read(piece.position, part));
+      continue;
+    }
+    part.fill(0);
+    const stop = Math.min(piece.end, snapshot.baseLimit);
+    if (piece.source === 'gap' && snapshot.base !== undefined && stop > piece.start) {
+      await services.reader.read(snapshot.base, piece.start, stop, undefined, deadline, (at, bytes) =>
+        target.set(bytes, at - start),
+      );
+    }
+  }
+  return target;
+}
+
+/** A part that went up while the file was being written: what it held, and what the bucket calls it. */
+interface EarlyPart {
+  readonly start: number;
+  readonly end: number;
+  part: Part | undefined;
+}
+
+/**
+ * A large file's multipart upload. Parts go up while the file is being written, as soon as they are whole; one that is
+ * written again goes up again; at the end come the missing ones, those without a change by a copy on the server.
+ */
+export class PartUpload {
+  readonly #services: Services;
+  readonly #staged: Staged;
+  readonly #key: string;
+  readonly #early = new Map<number, EarlyPart>();
+  readonly #slots = new Semaphore(WIDTH);
+  /** Attributes when the upload began, which the object gets at first. */
+  readonly #posix: Posix;
+  #id: Promise<string> | undefined;
+  #underWay: Promise<void>[] = [];
+  /** Index of the next part that goes up early. */
+  #next = 0;
+  #completing = false;
+
+  constructor(services: Services, staged: Staged, key: string) {
+    this.#services = services;
+    this.#staged = staged;
+    this.#key = key;
+    this.#posix = staged.posix;
+    staged.onChange = (start, end) => this.#invalidate(start, end);
+  }
+
+  #bounds(index: number, size: number): { start: number; end: number } {
+    const first = this.#services.options.partSize;
+    return { start: partStart(index, first), end: Math.min(size, partStart(index + 1, first)) };
+  }
+
+  #invalidate(start: number, end: number): void {
+    for (const [index, part] of this.#early) {
+      if (part.start < end && part.end > start) this.#early.delete(index);
+    }
+  }
+
+  #begin(): Promise<string> {
+    this.#id ??= this.#create();
+    return this.#id;
+  }
+
+  async #create(): Promise<string> {
+    const { bucket, options } = this.#services;
+    await this.#staged.noteUpload(this.#key, undefined, false);
+    const content = contentOf(this.#posix, `${this.#staged.id}.parts`);
+    const id = await bucket.createUpload(this.#key, content, Deadline.after(options.operationTimeout));
+    await this.#staged.noteUpload(this.#key, id, false);
+    return id;
+  }
+
+  /** Uploads the parts below `end`, which a sequential writer has passed. What fails goes up again at {@link complete}. */
+  advance(end: number): void {
+    while (this.#underWay.length < 2 * WIDTH && !this.#completing) {
+      const { start, end: stop } = this.#bounds(this.#next, Number.POSITIVE_INFINITY);
+      if (stop > end) return;
+      const index = this.#next++;
+      const work = this.#slots.run(() => this.#sendEarly(index, start, stop)).catch(() => undefined);
+      this.#underWay.push(work);
+      void work.then(() => (this.#underWay = this.#underWay.filter((other) => other !== work)));
+    }
+  }
+
+  async #sendEarly(index: number, start: number, end: number): Promise<void> {
+    // Once a snapshot is being completed, a later state must not get into its parts.
+    if (this.#completing) return;
+    const entry: EarlyPart = { start, end, part: undefined };
+    this.#early.set(index, entry);
+    entry.part = await this.#send(index, start, end, this.#staged.view());
+  }
+
+  async #send(index: number, start: number, end: number, snapshot: Snapshot): Promise<Part> {
+    const { bucket, options } = this.#services;
+    const id = await this.#begin();
+    const deadline = Deadline.after(options.operationTimeout);
+    const { base, baseLimit } = snapshot;
+    const [piece] = snapshot.extents.cover(start, end);
+    if (base !== undefined && piece?.source === 'gap' && piece.end === end && end <= baseLimit) {
+      return bucket.copyPart(base, start, end, this.#key, id, index + 1, deadline);
+    }
+    const body = await assemble(this.#services, this.#staged, snapshot, start, end);
+    return bucket.uploadPart(this.#key, id, index + 1, body, deadline);
+  }
+
+  /** Uploads what is missing of the snapshot, taken in this turn, and makes the object. */
+  async complete(snapshot: Snapshot, mark: string): Promise<RemoteObject> {
+    const { bucket, options } = this.#services;
+    this.#completing = true;
+    await Promise.all(this.#underWay);
+    const parts: Part[] = [];
+    const missing: { index: number; start: number; end: number }[] = [];
+    for (let index = 0; ; index++) {
+      const { start, end } = this.#bounds(index, snapshot.size);
+      if (start >= snapshot.size) break;
+      if (index === PARTS_MAX) throw new S3Failure('refused', 0, 'EntityTooLarge');
+      const early = this.#early.get(index);
+      if (early?.part !== undefined && early.end === end) parts[index] = early.part;
+      else missing.push({ index, start, end });
+    }
+    await parallel(missing, WIDTH, async ({ index, start, end }) => {
+      parts[index] = await this.#send(index, start, end, snapshot);
+    });
+    const id = await this.#begin();
+    const content = contentOf(this.#posix, `${this.#staged.id}.parts`);
+    const deadline = Deadline.after(options.operationTimeout);
+    const { size, condition, posix } = snapshot;
+    const object = await bucket.completeUpload(this.#key, id, parts, size, content, condition, deadline);
+    await this.#staged.noteUpload(this.#key, id, true);
+    this.#staged.onChange = () => undefined;
+    // Metadata is fixed when an upload begins; times, and what else changed since, need a copy on the server.
+    return this.#posix === posix ? object : copyObject(this.#services, object, this.#key, posix, mark);
+  }
+
+  /** Gives the upload up. */
+  async abort(): Promise<void> {
+    this.#completing = true;
+    this.#staged.onChange = () => undefined;
+    await Promise.all(this.#underWay);
+    const id = await this.#id?.catch(() => undefined);
+    if (id === undefined) return;
+    const { bucket, options } = this.#services;
+    await bucket.abortUpload(this.#key, id, Deadline.after(options.operationTimeout));
+    await this.#staged.noteUpload(this.#key, id, true);
+  }
+}
+
+/**
+ * Copies an object on the server, with attributes of its own; in parts where it is large.
+ * @throws S3Failure of kind precondition when the source has changed.
+ */
+export async function copyObject(
+  services: Services,
+  source: RemoteObject,
+  key: string,
+  posix: Posix,
+  mark: string,
+): Promise<RemoteObject> {
+  const { bucket, options } = services;
+  const content = contentOf(posix, mark);
+  const deadline = (): Deadline => Deadline.after(options.operationTimeout);
+  if (source.size <= options.copyLimit) return bucket.copy(source, key, content, deadline());
+  const id = await bucket.createUpload(key, content, deadline());
+  try {
+    const size = Math.max(options.copyLimit, Math.ceil(source.size / PARTS_MAX));
+    const ranges: { index: number; start: number; end: number }[] = [];
+    for (let start = 0; start < source.size; start += size) {
+      ranges.push({ index: ranges.length, start, end: Math.min(source.size, start + size) });
+    }
+    const parts: Part[] = [];
+    await parallel(ranges, WIDTH, async ({ index, start, end }) => {
+      parts[index] = await bucket.copyPart(source, start, end, key, id, index + 1, deadline());
+    });
+    return await bucket.completeUpload(key, id, parts, source.size, content, undefined, deadline());
+  } catch (error) {
+    await bucket.abortUpload(key, id, deadline()).catch(() => undefined);
+    throw error;
+  }
+}
+
+/** Brings a snapshot into the bucket: by a copy where only attributes changed, in one request, or in parts. */
+export async function uploadSnapshot(
+  services: Services,
+  staged: Staged,
+  snapshot: Snapshot,
+  key: string,
+  parts: PartUpload | undefined,
+): Promise<RemoteObject> {
+  const { bucket, options, reader } = services;
+  const mark = `${staged.id}.${snapshot.sequence}`;
+  const { base, size, posix, condition } = snapshot;
+  if (base !== undefined && !snapshot.contentChanged) return copyObject(services, base, key, posix, mark);
+  if (size > 2 * options.partSize) {
+    const upload = parts ?? new PartUpload(services, staged, key);
+    try {
+      return await upload.complete(snapshot, mark);
+    } catch (error) {
+      await upload.abort().catch(() => undefined);
+      throw error;
+    }
+  }
+  await parts?.abort();
+  const body = await assemble(services, staged, snapshot, 0, size);
+  const deadline = Deadline.after(options.operationTimeout);
+  const object = await bucket.put(key, body, contentOf(posix, mark), condition, deadline);
+  reader.keep(object, body);
+  return object;
+}
