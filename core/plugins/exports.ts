@@ -26,8 +26,8 @@ export async function openExport(
   shop: Workshop,
 ): Promise<Export> {
   const { registry, log } = shop;
-  const backend = isBackend(source) ? source : await registry.create(source, shop);
   try {
+    const backend = isBackend(source) ? source : await registry.create(source, shop);
     return await Export.open(settings.readOnly ? readOnly(backend) : backend, {
       cache: withoutAbsent(settings.cache),
       limits: withoutAbsent<Partial<ExportLimits>>(settings.limits),
@@ -36,12 +36,8 @@ export async function openExport(
     });
   } catch (error) {
     if (error instanceof UsageError || isBackend(source)) throw error;
-    throw new UsageError(
-      `backend ${source.type}: ${error instanceof Error ? error.message : String(error)}`,
-      {
-        cause: error,
-      },
-    );
+    const what = error instanceof Error ? error.message : String(error);
+    throw new UsageError(`backend ${source.type}: ${what}`, { cause: error });
   }
 }
 
