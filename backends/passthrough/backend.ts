@@ -6,6 +6,7 @@ import {
   type Semantics,
   UsageError,
 } from '../../core/backend/index.js';
+import { actsForOthers } from './caller.js';
 import { creationOperations } from './creation.js';
 import { dataOperations } from './data.js';
 import { directoryOperations } from './directory.js';
@@ -20,6 +21,8 @@ import { Share } from './share.js';
 import { xattrOperations } from './xattrs.js';
 
 const DAY = 86400;
+const NOT_ROOT =
+  'without CAP_SETUID and CAP_SETGID, new files belong to the user that runs this; translate-uid and translate-gid can show them as guests expect';
 
 const policies: Record<Options['cache'], Omit<CachePolicy, 'writeback'>> = {
   auto: { entryTimeout: 1, negativeTimeout: 0, attributeTimeout: 1, data: 'auto' },
@@ -42,6 +45,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     cache,
     semantics,
     mount(_host: BackendHost): Node {
+      if (!actsForOthers()) log.warn({ uid: process.geteuid!() }, NOT_ROOT);
       return share.root;
     },
     unmount(): void {

@@ -17,18 +17,35 @@ import { umask } from '../../core/system/files.js';
  * capabilities meanwhile: the guest's supplementary groups, which the host doesn't know, must not make a creation fail.
  */
 
-const own = { uid: process.geteuid!(), gid: process.getegid!(), groups: getGroups() };
-const mayChange = hasCapability(Capability.SETUID) && hasCapability(Capability.SETGID);
-const keeps = mayChange && keepCapabilities() === 0;
-const hasFsetid = hasCapability(Capability.FSETID);
-let fsetid = hasFsetid;
+const own: { uid: number; gid: number; groups: readonly number[] } = { uid: 0, gid: 0, groups: [] };
+let prepared = false;
+let mayChange = false;
+/** Capabilities stay in effect while the thread has another user's id. */
+let keeps = false;
+let hasFsetid = false;
+let fsetid = false;
 let formerMask = 0;
 let changedUid = false;
 let changedGid = false;
 let changedGroups = false;
 
+/** Finds out what this thread may do. To be called before the functions below. */
+export function prepare(): void {
+  if (prepared) return;
+  prepared = true;
+  own.uid = process.geteuid!();
+  own.gid = process.getegid!();
+  own.groups = getGroups();
+  mayChange = hasCapability(Capability.SETUID) && hasCapability(Capability.SETGID);
+  keeps = mayChange && keepCapabilities() === 0;
+  hasFsetid = hasCapability(Capability.FSETID);
+  fsetid = hasFsetid;
+}
+
 /** Whether files can be given to the guest's users at all: a daemon without privilege makes all of them its own. */
-export const actsForOthers = mayChange;
+export function actsForOthers(): boolean {
+  return mayChange;
+}
 
 /**
  * Begins a creation as a guest's caller; {@link resume} ends it, in a `finally`.

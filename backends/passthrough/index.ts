@@ -12,4 +12,18 @@ export default definePlugin({
   description: 'A directory of the host',
   options,
   create: (given, environment) => passthrough(given, environment.log),
+  needs: ({ sharedDir }) => ({
+    paths: [{ path: sharedDir, write: true, shared: true }],
+    capabilities: [
+      'chown',
+      'dac_override',
+      'dac_read_search',
+      'fowner',
+      'fsetid',
+      'mknod',
+      'setfcap',
+      'setgid',
+      'setuid',
+    ],
+  }),
 });

@@ -12,7 +12,7 @@ import {
 import { AT, O, close, open, openat } from '../../core/system/files.js';
 import { removexattr, setxattr } from '../../core/system/xattrs.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/file-handles.js';
-import { become } from './caller.js';
+import { become, prepare } from './caller.js';
 import { IdMap } from './id-map.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './mounts.js';
 import { type Node, Nodes } from './nodes.js';
@@ -54,6 +54,7 @@ export class Share {
   constructor(options: Options, log: Logger) {
     this.options = options;
     this.log = log;
+    prepare();
     this.uids = new IdMap(options.translateUid, 'translate-uid');
     this.gids = new IdMap(options.translateGid, 'translate-gid');
     this.xattrMap = options.xattrmap === undefined ? undefined : new XattrMap(options.xattrmap);

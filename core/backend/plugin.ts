@@ -35,6 +35,16 @@ export interface PluginEnvironment {
   createBackend(spec: BackendSpec): Awaitable<Backend>;
 }
 
+/** What a backend uses of the machine, so that a daemon which locks itself in leaves it that, and nothing else. */
+export interface BackendNeeds {
+  /** Files and directories, with all below them. `shared`: what guests put there is never used by the daemon itself. */
+  readonly paths: readonly { readonly path: string; readonly write: boolean; readonly shared?: boolean }[];
+  /** Capabilities of a daemon that is root, as capabilities(7) names them in lower case: `dac_override`. */
+  readonly capabilities?: readonly string[];
+  /** Other backends that it is made of. */
+  readonly backends?: readonly BackendSpec[];
+}
+
 /**
  * A kind of backend. A module that offers one has it as its default export.
  * The option schema is the only source for the command line, the configuration check, error texts and documentation:
@@ -49,6 +59,8 @@ export interface BackendPlugin<Options = unknown> {
   readonly options: ZodType<Options>;
   /** Makes a backend from checked options. May refuse with {@link UsageError}. */
   create(options: Options, environment: PluginEnvironment): Awaitable<Backend>;
+  /** What a backend of these options uses. Absent: not known, and the daemon limits neither paths nor capabilities. */
+  needs?(options: Options): BackendNeeds;
 }
 
 /**

@@ -1,14 +1,19 @@
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { stringify } from 'yaml';
 import { UsageError } from '../backend/index.js';
 import {
   check,
+  confine,
   describeOptions,
   exportSchema,
   isBackend,
+  LAYERS,
+  parseCapabilities,
+  parseLayers,
   Parts,
   readConfig,
   type BackendRegistry,
+  type Confinement,
   type DaemonOptions,
   type LogConfig,
 } from '../plugins/index.js';
@@ -41,6 +46,17 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
   backend.addTo(command);
   addLogOptions(command);
   command
+    .optionsGroup('Confinement:')
+    .option(
+      '--confine <LAYERS>',
+      `what the daemon locks itself in by: ${LAYERS.join(',')} (default), or none`,
+    )
+    .addOption(
+      new Option('--seccomp-action <ACTION>', 'what becomes of a refused system call')
+        .choices(['errno', 'log', 'trap', 'kill'])
+        .default('errno'),
+    )
+    .option('--modcaps <LIST>', 'capabilities to keep or to give up beside the usual: +sys_admin:-mknod')
     .optionsGroup('Configuration:')
     .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
     .option('--print-config', 'check everything, print it as a configuration file, and end')
@@ -60,10 +76,21 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const stop = stopSignal();
   const container = partsOf(values, served.logConfig);
   const log = container.get(Parts.Logger);
+  await confine(served, registry, confinementOf(values), log);
   const daemon = await container.get(Parts.StartDaemon)(served);
   await Promise.race([aborted(stop), daemon.ended()]);
   log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
   await daemon.close();
+}
+
+function confinementOf(values: Values): Confinement {
+  const { confine: layers, modcaps, config } = values;
+  return {
+    layers: typeof layers === 'string' ? parseLayers(layers) : LAYERS,
+    seccompAction: values['seccompAction'] as Confinement['seccompAction'],
+    capabilities: typeof modcaps === 'string' ? parseCapabilities(modcaps) : [],
+    reads: typeof config === 'string' ? [config] : [],
+  };
 }
 
 function fromFile(path: string, values: Values): Served {

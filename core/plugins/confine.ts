@@ -35,7 +35,8 @@ export function parseLayers(text: string): Layer[] {
   if (text === 'none') return [];
   return text.split(',').map((name) => {
     const layer = LAYERS.find((known) => known === name.trim());
-    if (layer === undefined) throw new UsageError(`--confine ${name}: is not none or some of ${LAYERS.join(',')}`);
+    if (layer === undefined)
+      throw new UsageError(`--confine ${name}: is not none or some of ${LAYERS.join(',')}`);
     return layer;
   });
 }
@@ -43,7 +44,8 @@ export function parseLayers(text: string): Layer[] {
 /** Reads changes to capabilities as virtiofsd's `--modcaps` has them: `+sys_admin:-chown`. @throws UsageError */
 export function parseCapabilities(text: string): string[] {
   return text.split(':').map((change) => {
-    if (!/^[+-][a-z_]+$/i.test(change)) throw new UsageError(`--modcaps ${text}: must be like +sys_admin:-chown`);
+    if (!/^[+-][a-z_]+$/i.test(change))
+      throw new UsageError(`--modcaps ${text}: must be like +sys_admin:-chown`);
     try {
       capabilityNumber(change.slice(1));
     } catch {
@@ -88,7 +90,10 @@ export async function confine(
 ): Promise<void> {
   const done = process.env[DONE];
   if (done === undefined && wanted.layers.some((layer) => layer !== 'seccomp')) {
-    const needs = await needsOf(options, registry);
+    const needs = await needsOf(options, registry).catch(() => undefined);
+    // A mistake in the options, or a missing directory: what starts the daemon says so, better.
+    if (needs === undefined) return;
+    if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return;
     const report = JSON.stringify(prepare(options, wanted, needs));
     const keep = options.exports.flatMap(({ fd }) => (fd === undefined ? [] : [fd]));
     const code = execute(

@@ -13,10 +13,12 @@ export {
   readConfig,
 } from './config.js';
 export type { Config, ExportConfig, LogConfig } from './config.js';
+export { confine, LAYERS, parseCapabilities, parseLayers, type Confinement, type Layer } from './confine.js';
 export { createContainer, Parts, type StartDaemon } from './container.js';
 export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
 export { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
 export { createLogger } from './log.js';
+export { MountedExport, type HostMountOptions } from './mount.js';
 export { nearest, suggestion } from './nearest.js';
 export { readOnly } from './read-only.js';
 export { BackendRegistry, type Making, type OptionName } from './registry.js';

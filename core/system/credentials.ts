@@ -36,31 +36,54 @@ const SECBIT_NO_SETUID_FIXUP = 1 << 2;
  */
 export function keepCapabilities(): number {
   const bits = syscall(SYS_PRCTL, PR_GET_SECUREBITS);
-  return bits < 0 ? bits : syscall(SYS_PRCTL, PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP);
+  if (bits < 0 || (bits & SECBIT_NO_SETUID_FIXUP) !== 0) return Math.min(bits, 0);
+  return syscall(SYS_PRCTL, PR_SET_SECUREBITS, bits | SECBIT_NO_SETUID_FIXUP);
 }
 
-/** Numbers of capabilities(7). */
-export const Capability = {
-  CHOWN: 0,
-  DAC_OVERRIDE: 1,
-  DAC_READ_SEARCH: 2,
-  FOWNER: 3,
-  FSETID: 4,
-  KILL: 5,
-  SETGID: 6,
-  SETUID: 7,
-  SETPCAP: 8,
-  LINUX_IMMUTABLE: 9,
-  NET_BIND_SERVICE: 10,
-  IPC_LOCK: 14,
-  SYS_CHROOT: 18,
-  SYS_PTRACE: 19,
-  SYS_ADMIN: 21,
-  SYS_RESOURCE: 24,
-  MKNOD: 27,
-  AUDIT_WRITE: 29,
-  SETFCAP: 31,
-} as const;
+const PR_SET_NO_NEW_PRIVS = 38;
+const PR_CAPBSET_READ = 23;
+const PR_CAPBSET_DROP = 24;
+const PR_CAP_AMBIENT = 47;
+const PR_CAP_AMBIENT_CLEAR_ALL = 4;
+
+/** No program that this thread executes from here on gains privileges. @returns 0 or minus the errno. */
+export function setNoNewPrivileges(): number {
+  return syscall(SYS_PRCTL, PR_SET_NO_NEW_PRIVS, 1);
+}
+
+/**
+ * Limits the capabilities of the programs that this thread executes from here on to `kept`.
+ * @returns 0 or minus the errno (EPERM: no CAP_SETPCAP).
+ */
+export function boundCapabilities(kept: ReadonlySet<number>): number {
+  for (let capability = 0; capability < 64; capability++) {
+    if (kept.has(capability)) continue;
+    const present = syscall(SYS_PRCTL, PR_CAPBSET_READ, capability);
+    if (present < 0) break;
+    const code = present === 0 ? 0 : syscall(SYS_PRCTL, PR_CAPBSET_DROP, capability);
+    if (code < 0) return code;
+  }
+  syscall(SYS_PRCTL, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL);
+  return 0;
+}
+
+/** Numbers of capabilities(7) that are switched while serving. */
+export const Capability = { FSETID: 4, SETGID: 6, SETUID: 7 } as const;
+
+/** Number of a capability by its name in lower case, without `cap_`. @throws RangeError if there is none. */
+export function capabilityNumber(name: string): number {
+  const number = CAPABILITY_NAMES.indexOf(name.toLowerCase().replace(/^cap_/, ''));
+  if (number < 0) throw new RangeError(`${name}: no such capability`);
+  return number;
+}
+
+/** In the order of their numbers, <linux/capability.h>. */
+const CAPABILITY_NAMES = (
+  'chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable net_bind_service ' +
+  'net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin ' +
+  'sys_boot sys_nice sys_resource sys_time sys_tty_config mknod lease audit_write audit_control setfcap mac_override ' +
+  'mac_admin syslog wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore'
+).split(' ');
 
 /** `struct __user_cap_header_struct` (version 3, this thread), then two of `__user_cap_data_struct`, capget(2). */
 const VERSION_3 = 0x20080522;
