@@ -91,7 +91,7 @@ export class HostMount {
 
   /**
    * Unmounts and ends the session. Where files are in use the mount is taken out of the tree at once, and its users
-   * lose them after two seconds (ENOTCONN).
+   * lose them after two seconds (EIO, ENOTCONN).
    * @throws MountError if it stays mounted, and what closing the session throws.
    */
   unmount(): Promise<void> {

@@ -15,10 +15,7 @@ const environment = {
 
 const kinds: readonly [string, (directory: string) => Backend | Promise<Backend>][] = [
   ['memfs', () => memfs.create(memfs.options.parse({}), environment)],
-  [
-    'passthrough',
-    (path) => passthrough.create(passthrough.options.parse({ sharedDir: path }), environment),
-  ],
+  ['passthrough', (path) => passthrough.create(passthrough.options.parse({ sharedDir: path }), environment)],
 ];
 
 for (const [kind, create] of kinds) {
