@@ -1,14 +1,6 @@
-import { type AddressSpace, type DirtyLog, type Message, SegmentList } from '../memory/index.js';
-import {
-  advancePromises,
-  drain,
-  type OwnedFd,
-  setNonBlocking,
-  signal,
-  type Watch,
-  watch,
-} from '../system/index.js';
-import { BROKEN, type DeviceRing } from './device-ring.js';
+import type { AddressSpace, DirtyLog, Message } from '../memory/index.js';
+import { drain, type OwnedFd, setNonBlocking, signal, type Watch, watch } from '../system/index.js';
+import type { DeviceRing } from './device-ring.js';
 import {
   Alignment,
   availableRingBytes,
@@ -17,6 +9,7 @@ import {
   RingFeature,
   usedRingBytes,
 } from './layout.js';
+import { QueueRun } from './queue-run.js';
 import { SplitRing } from './split-ring.js';
 
 /** Where a queue says what went wrong; pino's loggers fit. */
@@ -26,41 +19,8 @@ export interface QueueLog {
 
 const EAGAIN = 11;
 
-/** While a long drain goes on the guest is interrupted after so many requests or ms, so that both work at the same time. */
-const NOTIFY_REQUESTS = 64;
-const NOTIFY_TIME = 0.2;
-
-/** One turn of the event loop drains at most this long (ms), or so many requests; then others have theirs. */
-const TURN_TIME = 10;
-const TURN_MINIMUM = 16;
-
-/** The clock is read after so many requests at most; more often where requests are slow. */
-const CLOCK_INTERVAL = 16;
-
-/** A chain with the device. */
-class ChainMessage implements Message {
-  readonly readable: SegmentList;
-  readonly writable: SegmentList;
-  /** The chain's id, or -1 while it is with the guest. */
-  id = -1;
-  /** The run of the queue that the chain belongs to. */
-  run = 0;
-  readonly #queue: Virtqueue;
-
-  constructor(queue: Virtqueue, space: AddressSpace) {
-    this.#queue = queue;
-    this.readable = new SegmentList(space);
-    this.writable = new SegmentList(space);
-  }
-
-  complete(written: number): void {
-    this.#queue.giveBack(this, written);
-  }
-
-  fail(): void {
-    this.#queue.failed(this);
-  }
-}
+/** How many times the ring one turn of the event loop takes at most. */
+const ROUNDS = 4;
 
 /**
  * The device side of one queue: takes requests when the guest kicks, hands each to a function, and gives it back with an
@@ -81,20 +41,9 @@ export class Virtqueue {
   #call: OwnedFd | undefined;
   #err: OwnedFd | undefined;
 
-  #ring: DeviceRing | undefined;
-  #onMessage: ((message: Message) => void) | undefined;
+  #run: QueueRun | undefined;
   #watch: Watch | undefined;
-  #state: 'stopped' | 'running' | 'paused' | 'broken' = 'stopped';
-  #logging: DirtyLog | undefined;
-  /** Counts starts, so that what completes late is told from what belongs to this run. */
-  #run = 0;
-  #inFlight = 0;
-  #idle: (() => void)[] = [];
-  #draining = false;
   #scheduled = false;
-  /** Requests given back since the guest was last told. */
-  #untold = 0;
-  readonly #pool: ChainMessage[] = [];
 
   /**
    * @param space where the ring and the requests lie.
@@ -121,7 +70,7 @@ export class Virtqueue {
 
   /** The next available index: where a start goes on. */
   get base(): number {
-    return this.#ring?.base ?? this.#base;
+    return this.#run?.ring.base ?? this.#base;
   }
 
   /** @throws RangeError if it is not a 16-bit number, or the queue runs. */
@@ -182,7 +131,7 @@ export class Virtqueue {
     this.#kick?.close();
     this.#kick = fd;
     if (fd !== undefined) setNonBlocking(fd.value);
-    if (this.#state === 'running') this.#listen();
+    if (this.#run?.taking === true) this.#listen();
   }
 
   /** The eventfd that interrupts the guest; the queue owns it from here on. */
@@ -190,6 +139,7 @@ export class Virtqueue {
     this.#call?.close();
     this.#call = fd;
     if (fd !== undefined) setNonBlocking(fd.value);
+    if (this.#run !== undefined) this.#run.call = fd?.value ?? -1;
   }
 
   /** The eventfd that tells the front-end of a broken queue; the queue owns it from here on. */
@@ -201,16 +151,17 @@ export class Virtqueue {
 
   /** Requests that were taken and not yet given back. */
   get inFlight(): number {
-    return this.#inFlight;
+    return this.#run?.inFlight ?? 0;
   }
 
+  /** Whether the queue was started, and works; it may be paused. */
   get running(): boolean {
-    return this.#state === 'running' || this.#state === 'paused';
+    return this.#run?.broken === false;
   }
 
-  /** Whether the guest broke the ring's rules in this run. */
+  /** Whether the guest broke the ring's rules since the start. */
   get broken(): boolean {
-    return this.#state === 'broken';
+    return this.#run?.broken === true;
   }
 
   /**
@@ -221,27 +172,31 @@ export class Virtqueue {
    */
   start(onMessage: (message: Message) => void): void {
     this.#whileStopped();
-    const ring = this.#makeRing();
+    const run = new QueueRun({
+      ring: this.#makeRing(),
+      space: this.#space,
+      limit: ROUNDS * this.#size,
+      onMessage,
+      onBroken: (fields, reason) => this.#break(fields, reason),
+    });
+    run.call = this.#call?.value ?? -1;
     this.#listen();
-    this.#ring = ring;
-    this.#onMessage = onMessage;
+    this.#run = run;
     this.#applyLog();
-    this.#state = 'running';
-    this.#run += 1;
     this.#schedule();
   }
 
   /** Takes no further requests; those in flight are given back as usual. */
   pause(): void {
-    if (this.#state !== 'running') return;
-    this.#state = 'paused';
+    if (this.#run?.taking !== true) return;
+    this.#run.taking = false;
     this.#watch?.pause();
   }
 
   /** Goes on after {@link pause}. */
   resume(): void {
-    if (this.#state !== 'paused') return;
-    this.#state = 'running';
+    if (this.#run === undefined || this.#run.broken || this.#run.taking) return;
+    this.#run.taking = true;
     // The kick descriptor may have been replaced meanwhile.
     if (this.#watch === undefined) this.#listen();
     else this.#watch.resume();
@@ -250,8 +205,7 @@ export class Virtqueue {
 
   /** When nothing is in flight. */
   whenIdle(): Promise<void> {
-    if (this.#inFlight === 0) return Promise.resolve();
-    return new Promise((resolve) => this.#idle.push(resolve));
+    return this.#run?.whenIdle() ?? Promise.resolve();
   }
 
   /**
@@ -259,16 +213,13 @@ export class Virtqueue {
    * @returns the next available index, for GET_VRING_BASE and for the next start.
    */
   stop(): number {
-    if (this.#ring === undefined) return this.#base;
-    this.#base = this.#ring.base;
+    const run = this.#run;
+    if (run === undefined) return this.#base;
+    this.#base = run.ring.base;
+    this.#run = undefined;
     this.#watch?.close();
     this.#watch = undefined;
-    this.#ring = undefined;
-    this.#onMessage = undefined;
-    this.#logging = undefined;
-    this.#state = 'stopped';
-    this.#untold = 0;
-    this.#settle(this.#inFlight);
+    run.end();
     return this.#base;
   }
 
@@ -278,128 +229,11 @@ export class Virtqueue {
     this.setKick(undefined);
     this.setCall(undefined);
     this.setErr(undefined);
-    for (const message of this.#pool.splice(0)) release(message);
   }
 
   /** Looks at the ring as after a kick. */
   kick(): void {
-    if (this.#state !== 'running' || this.#draining) return;
-    try {
-      this.#drain();
-    } catch (error) {
-      this.#draining = false;
-      this.#log.warn({ err: error }, 'queue stopped: a request was not handled');
-      this.#stopBroken();
-    }
-  }
-
-  /** For {@link Message.complete}. */
-  giveBack(message: ChainMessage, written: number): void {
-    const { id } = message;
-    if (id < 0) return;
-    message.id = -1;
-    const ring = this.#ring;
-    if (message.run !== this.#run || ring === undefined) {
-      release(message);
-      return;
-    }
-    if (this.#logging !== undefined) this.#logWrites(this.#logging, message.writable, written);
-    ring.push(id, written);
-    this.#untold += 1;
-    message.readable.clear();
-    message.writable.clear();
-    this.#pool.push(message);
-    if (!this.#draining || this.#untold >= NOTIFY_REQUESTS) this.#interrupt();
-    this.#settle(1);
-  }
-
-  /** For {@link Message.fail}. */
-  failed(message: ChainMessage): void {
-    if (message.id < 0) return;
-    message.id = -1;
-    const current = message.run === this.#run && this.#ring !== undefined;
-    release(message);
-    if (!current) return;
-    this.#break('a request that can be neither understood nor answered');
-    this.#settle(1);
-  }
-
-  #drain(): void {
-    const ring = this.#ring!;
-    const onMessage = this.#onMessage!;
-    const pool = this.#pool;
-    const run = this.#run;
-    // The clock costs as much as a ring entry: one or two requests do without.
-    let started = 0;
-    let told = 0;
-    let interval = 1;
-    let untilClock = 2;
-    let late = false;
-    const limit = 4 * this.#size;
-    let taken = 0;
-    this.#draining = true;
-    ring.suppressNotifications();
-    for (;;) {
-      const message = pool.pop() ?? new ChainMessage(this, this.#space);
-      const id = ring.pop(message.readable, message.writable);
-      if (id < 0) {
-        message.readable.clear();
-        message.writable.clear();
-        pool.push(message);
-        if (id === BROKEN) this.#break(ring.violation);
-        else if (ring.enableNotifications()) {
-          // Counted, for a guest may move its index to and fro.
-          taken += 1;
-          if (taken < limit) {
-            ring.suppressNotifications();
-            continue;
-          }
-          this.#schedule();
-        }
-        break;
-      }
-      message.id = id;
-      message.run = run;
-      this.#inFlight += 1;
-      onMessage(message);
-      if (this.#state !== 'running' || this.#run !== run) break;
-      taken += 1;
-      untilClock -= 1;
-      if (untilClock === 0) {
-        const now = performance.now();
-        if (started === 0) {
-          started = now;
-          told = now;
-        }
-        if (now - told > NOTIFY_TIME) {
-          this.#interrupt();
-          told = now;
-          interval = Math.max(interval >>> 1, 1);
-        } else interval = Math.min(interval << 1, CLOCK_INTERVAL);
-        untilClock = interval;
-        late = taken >= TURN_MINIMUM && now - started > TURN_TIME;
-      }
-      if (late || taken >= limit) {
-        this.#schedule();
-        break;
-      }
-    }
-    this.#draining = false;
-    if (this.#ring === ring) this.#interrupt();
-    if (this.#inFlight > 0) advancePromises();
-  }
-
-  #interrupt(): void {
-    this.#untold = 0;
-    if (this.#ring!.takeInterrupt() && this.#call !== undefined) signal(this.#call.value);
-  }
-
-  #settle(count: number): void {
-    this.#inFlight -= count;
-    if (this.#inFlight === 0 && this.#idle.length > 0) {
-      for (const resolve of this.#idle.splice(0)) resolve();
-      advancePromises();
-    }
+    if (this.#run?.drain() === true) this.#schedule();
   }
 
   /** Drains in a later turn of the event loop. */
@@ -427,16 +261,10 @@ export class Virtqueue {
     });
   }
 
-  #break(violation: string): void {
-    if (this.#state === 'broken') return;
-    this.#log.warn({ violation }, `queue stopped: the guest sent ${violation}`);
-    this.#stopBroken();
-  }
-
-  #stopBroken(): void {
-    this.#state = 'broken';
+  #break(fields: object, reason: string): void {
     this.#watch?.close();
     this.#watch = undefined;
+    this.#log.warn(fields, `queue stopped: ${reason}`);
     if (this.#err !== undefined) signal(this.#err.value);
   }
 
@@ -463,26 +291,14 @@ export class Virtqueue {
 
   /** A front-end switches logging on and off while queues run. */
   #applyLog(): void {
-    if (this.#ring === undefined) return;
+    const run = this.#run;
+    if (run === undefined) return;
     const usedAddress = this.#addresses?.log;
-    this.#logging = (this.#features & RingFeature.LOG_ALL) !== 0n ? this.#dirtyLog : undefined;
-    this.#ring.logTo(usedAddress === undefined ? undefined : this.#dirtyLog, usedAddress ?? 0);
-  }
-
-  #logWrites(log: DirtyLog, writable: SegmentList, written: number): void {
-    for (let i = 0; i < writable.count && written > 0; i++) {
-      const length = Math.min(written, writable.segmentLength(i));
-      log.mark(this.#space.guestAddressOf(writable.segmentAddress(i)), length);
-      written -= length;
-    }
+    run.log = (this.#features & RingFeature.LOG_ALL) !== 0n ? this.#dirtyLog : undefined;
+    run.ring.logTo(usedAddress === undefined ? undefined : this.#dirtyLog, usedAddress ?? 0);
   }
 
   #whileStopped(): void {
-    if (this.#state !== 'stopped') throw new RangeError('the queue is running');
+    if (this.#run !== undefined) throw new RangeError('the queue is running');
   }
-}
-
-function release(message: ChainMessage): void {
-  message.readable.close();
-  message.writable.close();
 }

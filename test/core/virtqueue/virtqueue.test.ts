@@ -374,6 +374,7 @@ test('an exception of the handler stops its queue, not the process', () => {
   assert.ok(rig.queue.broken);
   assert.equal(drain(rig.err.value), 8);
   assert.deepEqual(rig.warnings, ['queue stopped: a request was not handled']);
+  assert.equal(rig.queue.inFlight, 0);
   rig.queue.stop();
   rig.queue.start(echo);
   const token = submit(rig, DATA);

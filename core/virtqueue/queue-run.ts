@@ -1,0 +1,227 @@
+import { type AddressSpace, type DirtyLog, type Message, SegmentList } from '../memory/index.js';
+import { advancePromises, signal } from '../system/index.js';
+import { BROKEN, type DeviceRing } from './device-ring.js';
+
+/** While a long drain goes on the guest is interrupted after so many requests or ms, so that both work at the same time. */
+const NOTIFY_REQUESTS = 64;
+const NOTIFY_TIME = 0.2;
+
+/** One turn of the event loop drains at most this long (ms), or so many requests; then others have theirs. */
+const TURN_TIME = 10;
+const TURN_MINIMUM = 16;
+
+/** The clock is read after so many requests at most; more often where requests are slow. */
+const CLOCK_INTERVAL = 16;
+
+/** A chain with the device. */
+class ChainMessage implements Message {
+  readonly readable: SegmentList;
+  readonly writable: SegmentList;
+  /** The chain's id, or -1 while it is with the guest. */
+  id = -1;
+  readonly #run: QueueRun;
+
+  constructor(run: QueueRun, space: AddressSpace) {
+    this.#run = run;
+    this.readable = new SegmentList(space);
+    this.writable = new SegmentList(space);
+  }
+
+  complete(written: number): void {
+    if (this.id >= 0) this.#run.giveBack(this, written);
+  }
+
+  fail(): void {
+    if (this.id >= 0) this.#run.giveUp(this);
+  }
+
+  clear(): void {
+    this.id = -1;
+    this.readable.clear();
+    this.writable.clear();
+  }
+
+  close(): void {
+    this.id = -1;
+    this.readable.close();
+    this.writable.close();
+  }
+}
+
+/** What a run needs of its queue. */
+export interface RunSetup {
+  readonly ring: DeviceRing;
+  readonly space: AddressSpace;
+  /** Requests that one turn of the event loop takes at most. */
+  readonly limit: number;
+  readonly onMessage: (message: Message) => void;
+  /** The run takes nothing more, and why. */
+  readonly onBroken: (fields: object, reason: string) => void;
+}
+
+/** A queue between its start and its stop: takes requests from the ring, and gives them back. */
+export class QueueRun {
+  readonly ring: DeviceRing;
+  /** Whether requests are taken: not while paused, and no more once the ring is broken. */
+  taking = true;
+  broken = false;
+  /** Requests that were taken and not yet given back. */
+  inFlight = 0;
+  /** Descriptor that interrupts the guest, or -1. */
+  call = -1;
+  /** Where writes to the guest's memory are logged. */
+  log: DirtyLog | undefined;
+  readonly #space: AddressSpace;
+  readonly #limit: number;
+  readonly #onMessage: (message: Message) => void;
+  readonly #onBroken: (fields: object, reason: string) => void;
+  readonly #pool: ChainMessage[] = [];
+  #over = false;
+  #draining = false;
+  /** The request taken last. */
+  #latest: ChainMessage | undefined;
+  /** Requests given back since the guest was last told. */
+  #untold = 0;
+  #idle: (() => void)[] = [];
+
+  constructor(setup: RunSetup) {
+    this.ring = setup.ring;
+    this.#space = setup.space;
+    this.#limit = setup.limit;
+    this.#onMessage = setup.onMessage;
+    this.#onBroken = setup.onBroken;
+  }
+
+  /** Takes requests until the ring is empty. @returns true if the turn of the event loop is over before that. */
+  drain(): boolean {
+    if (!this.taking || this.#draining) return false;
+    this.#draining = true;
+    try {
+      return this.#takeAll();
+    } catch (error) {
+      this.#break({ err: error }, 'a request was not handled');
+      if (this.#latest !== undefined && this.#latest.id >= 0) this.giveUp(this.#latest);
+      return false;
+    } finally {
+      this.#draining = false;
+      if (!this.#over) this.#interrupt();
+      if (this.inFlight > 0) advancePromises();
+    }
+  }
+
+  #takeAll(): boolean {
+    const { ring } = this;
+    const onMessage = this.#onMessage;
+    // The clock costs as much as a ring entry: one or two requests do without.
+    let started = 0;
+    let told = 0;
+    let interval = 1;
+    let untilClock = 2;
+    ring.suppressNotifications();
+    for (let taken = 1; ; taken++) {
+      const message = this.#pool.pop() ?? new ChainMessage(this, this.#space);
+      const id = ring.pop(message.readable, message.writable);
+      if (id < 0) {
+        message.clear();
+        this.#pool.push(message);
+        if (id === BROKEN) {
+          this.#violated(ring.violation);
+          return false;
+        }
+        if (!ring.enableNotifications()) return false;
+        // Counted as a request, for a guest may move its index to and fro.
+        if (taken >= this.#limit) return true;
+        ring.suppressNotifications();
+        continue;
+      }
+      message.id = id;
+      this.inFlight += 1;
+      this.#latest = message;
+      onMessage(message);
+      if (!this.taking) return false;
+      if (taken >= this.#limit) return true;
+      untilClock -= 1;
+      if (untilClock > 0) continue;
+      const now = performance.now();
+      if (started === 0) {
+        started = now;
+        told = now;
+      }
+      if (now - told > NOTIFY_TIME) {
+        this.#interrupt();
+        told = now;
+        interval = Math.max(interval >>> 1, 1);
+      } else interval = Math.min(interval << 1, CLOCK_INTERVAL);
+      untilClock = interval;
+      if (taken >= TURN_MINIMUM && now - started > TURN_TIME) return true;
+    }
+  }
+
+  /** For {@link Message.complete}. */
+  giveBack(message: ChainMessage, written: number): void {
+    if (this.#over) {
+      message.close();
+      return;
+    }
+    if (this.log !== undefined) this.#logWrites(this.log, message.writable, written);
+    this.ring.push(message.id, written);
+    message.clear();
+    this.#pool.push(message);
+    this.#untold += 1;
+    if (!this.#draining || this.#untold >= NOTIFY_REQUESTS) this.#interrupt();
+    this.#settle(1);
+  }
+
+  /** For {@link Message.fail}. */
+  giveUp(message: ChainMessage): void {
+    message.close();
+    if (this.#over) return;
+    this.#violated('a request that can be neither understood nor answered');
+    this.#settle(1);
+  }
+
+  /** When nothing is in flight. */
+  whenIdle(): Promise<void> {
+    if (this.inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#idle.push(resolve));
+  }
+
+  /** Lets go of the ring: what is still in flight completes without effect. */
+  end(): void {
+    this.#over = true;
+    this.taking = false;
+    for (const message of this.#pool.splice(0)) message.close();
+    this.#settle(this.inFlight);
+  }
+
+  #violated(violation: string): void {
+    this.#break({ violation }, `the guest sent ${violation}`);
+  }
+
+  #break(fields: object, reason: string): void {
+    if (this.broken) return;
+    this.broken = true;
+    this.taking = false;
+    this.#onBroken(fields, reason);
+  }
+
+  #interrupt(): void {
+    this.#untold = 0;
+    if (this.ring.takeInterrupt() && this.call >= 0) signal(this.call);
+  }
+
+  #settle(count: number): void {
+    this.inFlight -= count;
+    if (this.inFlight > 0 || this.#idle.length === 0) return;
+    for (const resolve of this.#idle.splice(0)) resolve();
+    advancePromises();
+  }
+
+  #logWrites(log: DirtyLog, writable: SegmentList, written: number): void {
+    for (let i = 0; i < writable.count && written > 0; i++) {
+      const length = Math.min(written, writable.segmentLength(i));
+      log.mark(this.#space.guestAddressOf(writable.segmentAddress(i)), length);
+      written -= length;
+    }
+  }
+}
