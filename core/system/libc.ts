@@ -88,13 +88,18 @@ export function deferred<A extends (number | string)[]>(
     new Promise((resolve, reject) => {
       const start = () => {
         inFlight += 1;
-        // koffi carries the thread's errno into the callback.
-        native.async(...args, (error: unknown, value: number) => {
-          const settled = result(value);
+        try {
+          // koffi carries the thread's errno into the callback.
+          native.async(...args, (error: unknown, value: number) => {
+            const settled = result(value);
+            next();
+            if (error) reject(error as Error);
+            else resolve(settled);
+          });
+        } catch (error) {
           next();
-          if (error) reject(error as Error);
-          else resolve(settled);
-        });
+          reject(error as Error);
+        }
       };
       if (inFlight < MAX_IN_FLIGHT) start();
       else waiting.push(start);

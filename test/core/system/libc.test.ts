@@ -46,3 +46,9 @@ test('deferred calls beyond the limit wait for their turn', async () => {
   const results = await Promise.all(Array.from({ length: 1000 }, () => sleep(10)));
   assert.ok(results.every((value) => value === 0));
 });
+
+test('a deferred call that cannot be made is a rejection, and holds up no other', async () => {
+  const sleep = deferred(usleep);
+  for (let i = 0; i < 200; i++) await assert.rejects(sleep('soon' as unknown as number), TypeError);
+  assert.equal(await sleep(1), 0);
+});
