@@ -1,7 +1,8 @@
 import { FallocateMode, FsError } from '../../core/backend/index.js';
 import type { Arena } from './arena.js';
+import { Bytes } from './bytes.js';
 import { CHUNK, PAGE } from './chunk.js';
-import type { Content, Sink, Source } from './content.js';
+import type { Content, Source } from './content.js';
 import type { Space } from './space.js';
 
 const EINVAL = FsError.of('EINVAL');
@@ -9,31 +10,6 @@ const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
 
 /** Bytes copied for one `copy_file_range`, beside what is shared: callers go on after a short count. */
 const COPY_MAX = 8 << 20;
-
-/** A span of bytes as where reads go and writes come from. */
-export class Bytes implements Sink, Source {
-  readonly #bytes: Uint8Array;
-
-  constructor(bytes: Uint8Array) {
-    this.#bytes = bytes;
-  }
-
-  get length(): number {
-    return this.#bytes.length;
-  }
-
-  put(at: number, source: Uint8Array, start = 0, end = source.length): void {
-    this.#bytes.set(source.subarray(start, end), at);
-  }
-
-  get(at: number, target: Uint8Array, start = 0, end = target.length): void {
-    target.set(this.#bytes.subarray(at, at + end - start), start);
-  }
-
-  zero(at: number, length: number): void {
-    this.#bytes.fill(0, at, at + length);
-  }
-}
 
 /**
  * Changes what of a file is allocated. Modes beyond those of tmpfs work as on ext4.
@@ -100,16 +76,12 @@ function shift(content: Content, from: number, by: number, arena: Arena, space: 
 
 /** The data at or after `from`, in pieces of at most a chunk. */
 function* dataPieces(content: Content, from: number): Generator<readonly [number, number]> {
-  for (let at = from; at < content.size;) {
-    let start: number;
-    try {
-      start = content.nextData(at);
-    } catch {
-      return;
+  for (const [start, end] of content.extents(from)) {
+    for (let at = start; at < end;) {
+      const to = Math.min(end, at - (at % CHUNK) + CHUNK);
+      yield [at, to];
+      at = to;
     }
-    const end = Math.min(content.nextHole(start), start - (start % CHUNK) + CHUNK);
-    yield [start, end];
-    at = end;
   }
 }
 

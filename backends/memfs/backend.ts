@@ -1,6 +1,8 @@
+import { randomInt } from 'node:crypto';
 import {
   type AttributeChanges,
   type Attributes,
+  type Awaitable,
   type Backend,
   type BackendHost,
   type Context,
@@ -11,6 +13,7 @@ import {
   FsError,
   type FsStatistics,
   type GuestBuffer,
+  type NodeKey,
   OpenFlags,
   type Opened,
   WriteFlags,
@@ -18,11 +21,17 @@ import {
 import { copyRange, fallocate } from './allocation.js';
 import { PAGE } from './chunk.js';
 import type { Inode } from './inode.js';
+import { allInodes, decodeTree, encodeTree } from './state.js';
 import { contentOf, entriesOf, pagesOf, sizeOf, type Tree } from './tree.js';
 import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.js';
 
 const EEXIST = FsError.of('EEXIST');
 const EINVAL = FsError.of('EINVAL');
+const ESTALE = FsError.of('ESTALE');
+
+/** A key is an inode number below 2^32 (beyond, numbers still differ) plus a generation of 20 bits above it. */
+const GENERATION_UNIT = 2 ** 32;
+const MAX_GENERATION = 2 ** 20;
 
 /** An open file: all that a descriptor adds to its inode. There are four, shared by all descriptors. */
 interface OpenFile {
@@ -48,6 +57,8 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
   readonly #tree: Tree;
   readonly #attributes = emptyAttributes();
+  #generation = randomInt(1, MAX_GENERATION);
+  #byNumber: Map<number, Inode> | undefined;
   readonly #entry: { node: Inode; attributes: Attributes; file: OpenFile };
 
   constructor(tree: Tree) {
@@ -55,9 +66,49 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     this.#entry = { node: tree.root, attributes: this.#attributes, file: OPENED[0]!.file };
   }
 
+  /** What is to happen at the end of service. */
+  onUnmount: (() => Awaitable<void>) | undefined;
+
   mount(_host: BackendHost): Inode {
     this.#tree.root.held = true;
     return this.#tree.root;
+  }
+
+  unmount(): Awaitable<void> {
+    return this.onUnmount?.();
+  }
+
+  /** The whole tree with its inode numbers, files that are open but have no name included. */
+  save(): Uint8Array {
+    return encodeTree(this.#tree, { generation: this.#generation, lastIno: this.#tree.lastIno });
+  }
+
+  /** @throws EINVAL for what `save` did not give, ENOSPC for more than the limits allow. */
+  restore(state: Uint8Array): void {
+    const { generation, lastIno } = decodeTree(state, this.#tree);
+    this.#generation = generation;
+    this.#tree.lastIno = lastIno;
+    this.#byNumber = undefined;
+  }
+
+  /** The inode number, which a volume never gives twice, with the volume's generation above it. */
+  key(node: Inode): number {
+    return this.#generation * GENERATION_UNIT + node.ino;
+  }
+
+  resolve(key: NodeKey): Inode {
+    if (this.#byNumber === undefined) {
+      const all = Array.from(allInodes(this.#tree), (inode) => [inode.ino, inode] as const);
+      this.#byNumber = new Map(all);
+      // Keys are looked up together, after a restart; a map of them is not worth keeping.
+      setImmediate(() => {
+        this.#byNumber = undefined;
+      });
+    }
+    const inode = this.#byNumber.get(Number(key) - this.#generation * GENERATION_UNIT);
+    if (inode === undefined) throw ESTALE;
+    inode.held = true;
+    return inode;
   }
 
   forget(node: Inode): void {
@@ -174,9 +225,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
 
   *readdir(node: Inode): Iterable<DirectoryEntry> {
     this.#accessed(node);
-    for (const [name, inode] of entriesOf(node)) {
-      yield { name, type: inode.mode & FileType.MASK, ino: inode.ino };
-    }
+    for (const [name, inode] of entriesOf(node)) yield { name, type: inode.type, ino: inode.ino };
   }
 
   statfs(): FsStatistics {

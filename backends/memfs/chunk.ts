@@ -95,14 +95,11 @@ export class Chunk {
   #move(arena: Arena, from: number, to: number): void {
     const length = covering(from, to);
     const { span, at } = this;
-    const had = this.length > 0;
     const next = arena.span(length);
     const nextAt = arena.take(next);
     const start = from - (from % length);
-    if (had) {
-      copyPages(this, next, nextAt, start, length);
-      arena.give(span!, at);
-    }
+    copyPages(this, next, nextAt, start, length);
+    if (span !== undefined) arena.give(span, at);
     this.span = next;
     this.at = nextAt;
     this.start = start;
@@ -126,7 +123,7 @@ function covering(from: number, to: number): number {
 
 /** Copies the data pages of `chunk` into a block; bytes of those pages beyond the old block become zero. */
 function copyPages(chunk: Chunk, span: Span, at: number, start: number, length: number): void {
-  const source = chunk.span!.bytes;
+  if (chunk.data === 0) return;
   const target = span.bytes;
   const end = start + length;
   for (let low = start; low < end;) {
@@ -142,7 +139,7 @@ function copyPages(chunk: Chunk, span: Span, at: number, start: number, length: 
     else {
       if (low < copyLow) target.fill(0, at + low - start, at + copyLow - start);
       const from = chunk.at + copyLow - chunk.start;
-      target.set(source.subarray(from, from + copyHigh - copyLow), at + copyLow - start);
+      target.set(chunk.span!.bytes.subarray(from, from + copyHigh - copyLow), at + copyLow - start);
       if (copyHigh < high) target.fill(0, at + copyHigh - start, at + high - start);
     }
     low = high;

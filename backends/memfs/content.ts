@@ -108,7 +108,11 @@ export class Content {
     }
   }
 
-  /** Allocates every page of a range, all or none, without giving it data (`fallocate`). @throws ENOSPC */
+  /**
+   * Allocates every page of a range, all or none (`fallocate`). New pages have no data; those that were allocated already
+   * do from now on, as on tmpfs.
+   * @throws ENOSPC
+   */
   allocate(from: number, to: number, arena: Arena, space: Space): void {
     const end = Math.ceil(to / CHUNK);
     if (Math.ceil(to / PAGE) - Math.floor(from / PAGE) > space.freePages + this.pages) throw ENOSPC;
@@ -120,9 +124,14 @@ export class Content {
     if (missing > space.freePages) throw ENOSPC;
     for (let index = Math.floor(from / CHUNK); index < end; index++) {
       const mask = maskOf(index, from, to);
-      let chunk = this.chunk(index);
-      if (chunk !== undefined && (chunk.pages & mask) === mask) continue;
-      chunk = this.#own(index, chunk, arena);
+      const old = this.chunk(index);
+      if (old !== undefined && (old.data & mask) === mask) continue;
+      const chunk = this.#own(index, old, arena);
+      const blank = chunk.pages & ~chunk.data & mask;
+      for (let page = 0; page < 32; page++) {
+        if ((blank & (1 << page)) !== 0) chunk.zero(page * PAGE, (page + 1) * PAGE);
+      }
+      chunk.data |= blank;
       chunk.pages |= mask;
     }
     this.pages += missing;
@@ -131,20 +140,9 @@ export class Content {
 
   /** First byte of data at or after `offset`. @throws ENXIO when there is none before the end. */
   nextData(offset: number): number {
-    if (offset >= this.size) throw ENXIO;
-    let index = Math.floor(offset / CHUNK);
-    let page = (offset - index * CHUNK) >>> 12;
-    while (index * CHUNK < this.size) {
-      const data = (this.chunk(index)?.data ?? 0) & (-1 << page);
-      if (data !== 0) {
-        const at = Math.max(offset, index * CHUNK + firstPage(data) * PAGE);
-        if (at >= this.size) break;
-        return at;
-      }
-      index = this.#nextIndex(index + 1);
-      page = 0;
-    }
-    throw ENXIO;
+    const at = this.#firstData(offset);
+    if (at >= this.size) throw ENXIO;
+    return at;
   }
 
   /** First hole at or after `offset`; the end of the file counts as one. @throws ENXIO beyond the end. */
@@ -158,6 +156,29 @@ export class Content {
       return Math.min(this.size, Math.max(offset, index * CHUNK + firstPage(holes) * PAGE));
     }
     return this.size;
+  }
+
+  /** The runs of data, each from its first byte to the one after its last. */
+  *extents(from = 0): Generator<readonly [number, number]> {
+    for (let at = from; at < this.size;) {
+      const start = this.#firstData(at);
+      if (start >= this.size) return;
+      at = this.nextHole(start);
+      yield [start, at];
+    }
+  }
+
+  /** The pages that are allocated but have no data. */
+  *allocations(): Generator<readonly [number, number]> {
+    for (const index of this.#indexes()) {
+      const { pages, data } = this.chunk(index)!;
+      for (let blank = pages & ~data; blank !== 0;) {
+        const page = firstPage(blank);
+        const at = index * CHUNK + page * PAGE;
+        yield [at, at + PAGE];
+        blank &= ~(1 << page);
+      }
+    }
   }
 
   /** A copy that shares all chunks. */
@@ -214,6 +235,19 @@ export class Content {
     this.#put(index, chunk);
   }
 
+  /** First byte of data at or after `offset`; Infinity, or some byte beyond the end, when there is none. */
+  #firstData(offset: number): number {
+    let index = Math.floor(offset / CHUNK);
+    let page = (offset - index * CHUNK) >>> 12;
+    while (index * CHUNK < this.size) {
+      const data = (this.chunk(index)?.data ?? 0) & (-1 << page);
+      if (data !== 0) return Math.max(offset, index * CHUNK + firstPage(data) * PAGE);
+      index = this.#nextIndex(index + 1);
+      page = 0;
+    }
+    return Infinity;
+  }
+
   #put(index: number, chunk: Chunk | undefined): void {
     if (index === 0) {
       this.#first = chunk;
@@ -229,6 +263,14 @@ export class Content {
     this.#group = group;
     this.#groupNumber = number;
     group[index % GROUP] = chunk;
+  }
+
+  /** Indexes of all chunks. */
+  *#indexes(): Generator<number> {
+    if (this.#first !== undefined) yield 0;
+    for (const [number, group] of this.#groups ?? []) {
+      for (let i = 0; i < GROUP; i++) if (group[i] !== undefined) yield number * GROUP + i;
+    }
   }
 
   #removeGroup(number: number): void {
@@ -323,9 +365,8 @@ function readChunk(chunk: Chunk, sink: Sink, at: number, from: number, to: numbe
   const mask = pageMask(from, to);
   const base = chunk.at - chunk.start;
   const end = chunk.start + chunk.length;
-  const bytes = chunk.span!.bytes;
   if ((chunk.data & mask) === mask && from >= chunk.start && to <= end) {
-    sink.put(at, bytes, base + from, base + to);
+    sink.put(at, chunk.span!.bytes, base + from, base + to);
     return;
   }
   for (let low = from; low < to;) {
@@ -336,7 +377,7 @@ function readChunk(chunk: Chunk, sink: Sink, at: number, from: number, to: numbe
       sink.zero(at + low - from, high - low);
     else {
       if (low < copyLow) sink.zero(at + low - from, copyLow - low);
-      sink.put(at + copyLow - from, bytes, base + copyLow, base + copyHigh);
+      sink.put(at + copyLow - from, chunk.span!.bytes, base + copyLow, base + copyHigh);
       if (copyHigh < high) sink.zero(at + copyHigh - from, high - copyHigh);
     }
     low = high;

@@ -74,6 +74,16 @@ export class Tree {
     this.root.parent = this.root;
   }
 
+  /** The last inode number given. Numbers are never given again. */
+  get lastIno(): number {
+    return this.#lastIno;
+  }
+
+  /** Goes on from a number, for a tree that was saved. */
+  set lastIno(ino: number) {
+    this.#lastIno = ino;
+  }
+
   lookup(parent: Inode, name: string): Inode | undefined {
     const inode = entriesOf(parent).get(name);
     return inode === undefined || inode.owner === this ? inode : this.#adopt(parent, name, inode);
