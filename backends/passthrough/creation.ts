@@ -13,14 +13,24 @@ import { at, putDescriptorPath, putName, putOtherName, putTarget } from './scrat
 import { handleMount, isMountOf } from './mounts.js';
 import { type Share, takeHandle } from './share.js';
 
+const EACCES = -13;
+const EXDEV = -18;
+
 /** Making, moving and removing names. */
 export function creationOperations(share: Share) {
   const { nodes } = share;
 
   /** The entry of a name just made: it is gone again only if the host removed it. */
-  function made(code: number, parent: Node, fd: number, path: number, context?: Context): Entry<Node> {
+  function made(
+    code: number,
+    parent: Node,
+    fd: number,
+    path: number,
+    name: string,
+    context?: Context,
+  ): Entry<Node> {
     if (code < 0) throw FsError.of(-code);
-    const entry = share.find(parent, fd, path);
+    const entry = share.find(parent, fd, path, name);
     if (entry === undefined) throw FsError.of('ENOENT');
     if (context?.securityContext !== undefined) {
       const failed = share.label(share.descriptor(entry.node), context.securityContext);
@@ -63,7 +73,7 @@ export function creationOperations(share: Share) {
       } finally {
         resume();
       }
-      return made(code, parent, fd, path, context);
+      return made(code, parent, fd, path, name, context);
     },
 
     mkdir(parent: Node, name: string, mode: number, context: Context): Entry<Node> {
@@ -76,7 +86,7 @@ export function creationOperations(share: Share) {
       } finally {
         resume();
       }
-      return made(code, parent, fd, path, context);
+      return made(code, parent, fd, path, name, context);
     },
 
     symlink(parent: Node, name: string, target: string, context: Context): Entry<Node> {
@@ -90,17 +100,22 @@ export function creationOperations(share: Share) {
       } finally {
         resume();
       }
-      return made(code, parent, fd, path, context);
+      return made(code, parent, fd, path, name, context);
     },
 
     link(node: Node, parent: Node, name: string, _context: Context): Entry<Node> {
-      const from = share.descriptor(node);
+      let from = share.descriptor(node);
       const fd = share.descriptor(parent);
-      const path = putName(name);
+      let path = putName(name);
       let code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
+      if ((code === EACCES || code === EXDEV) && share.reconnect(node)) {
+        from = share.descriptor(node);
+        path = putName(name);
+        code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
+      }
       // Without CAP_DAC_READ_SEARCH an empty path is ENOENT, linkat(2); then by way of /proc.
       if (code === -2) code = linkat(AT.FDCWD, putDescriptorPath(from), fd, path, AT.SYMLINK_FOLLOW);
-      return made(code, parent, fd, path);
+      return made(code, parent, fd, path, name);
     },
 
     unlink(parent: Node, name: string, _context: Context): void {
@@ -126,6 +141,8 @@ export function creationOperations(share: Share) {
       if ((flags & (RenameFlags.NOREPLACE | RenameFlags.EXCHANGE)) === 0) holdNamed(newParent, to, newPath);
       const code = renameat2(from, path, to, newPath, flags);
       if (code < 0) throw FsError.of(-code);
+      share.moved(newParent, to, newPath, newName);
+      if ((flags & RenameFlags.EXCHANGE) !== 0) share.moved(parent, from, path, name);
     },
   };
 }

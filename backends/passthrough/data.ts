@@ -64,7 +64,7 @@ export function dataOperations(share: Share) {
 
   function reopen(node: Node, flags: number): number {
     if (nodes.hasHandle(node)) {
-      const fd = nodes.openByHandle(node, flags);
+      const fd = share.reopen(node, flags);
       if (fd !== ESTALE) return fd;
     }
     return openat(AT.FDCWD, putDescriptorPath(share.descriptor(node)), flags, 0);
@@ -109,7 +109,7 @@ export function dataOperations(share: Share) {
         resume();
       }
       if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
-        const found = share.find(parent, fd, path);
+        const found = share.find(parent, fd, path, name);
         if (found === undefined) throw FsError.of('ENOENT');
         const opened = openNode(found.node, guestFlags, context);
         return { node: found.node, attributes: found.attributes, file: opened };
@@ -121,7 +121,7 @@ export function dataOperations(share: Share) {
         unlinkat(fd, path, 0);
         throw FsError.of(-failed);
       }
-      return created(parent, file, flags);
+      return created(parent, name, file, flags);
     },
 
     tmpfile(parent: Node, mode: number, guestFlags: number, context: Context): Created<Node, OpenFile> {
@@ -135,7 +135,7 @@ export function dataOperations(share: Share) {
         resume();
       }
       if (file < 0) throw FsError.of(-file);
-      return created(parent, file, flags);
+      return created(parent, '', file, flags);
     },
 
     read(
@@ -176,10 +176,10 @@ export function dataOperations(share: Share) {
     },
   };
 
-  function created(parent: Node, fd: number, flags: number): Created<Node, OpenFile> {
+  function created(parent: Node, name: string, fd: number, flags: number): Created<Node, OpenFile> {
     let entry: Entry<Node>;
     try {
-      entry = share.adopt(parent, fd);
+      entry = share.adopt(parent, fd, name);
     } catch (error) {
       close(fd);
       throw error;

@@ -10,6 +10,9 @@ export class Node {
   slot: number;
   /** Its open files, chained by their `next`. */
   open: OpenFile | undefined = undefined;
+  /** Where it was seen last, kept only under Landlock: see `Share.reopen`. */
+  parent: Node | undefined = undefined;
+  name = '';
 
   constructor(slot: number) {
     this.slot = slot;
@@ -194,6 +197,26 @@ export class Nodes {
       this.#list(place);
     }
     return this.#fd[place]!;
+  }
+
+  /** Whether the node has not been forgotten. */
+  knows(node: Node): boolean {
+    return this.#nodes[node.slot] === node;
+  }
+
+  /** Closes the node's cached descriptor, to open it anew at the next use. */
+  cool(node: Node): void {
+    const place = this.#descriptor[node.slot]!;
+    if (place !== NONE && this.#keep[place] === Keep.CACHED) this.#drop(place);
+  }
+
+  /** Whether the node's handle is the one in the scratch. */
+  hasScratchHandle(node: Node): boolean {
+    const info = this.#info[node.slot]!;
+    const count = handleWords();
+    return (
+      info >>> 24 === handleType() && ((info >>> 16) & 0xff) === count && this.#sameHandle(node.slot, count)
+    );
   }
 
   /** Opens the node anew with `flags` by its handle. @returns a descriptor or minus the errno, ESTALE without a handle. */

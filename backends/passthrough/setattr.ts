@@ -15,12 +15,19 @@ import { statDescriptor } from './stat.js';
 
 /** Leaves an id as it is, chown(2). */
 const SAME = 0xffffffff;
+const EACCES = -13;
 /** Values of `tv_nsec`, utimensat(2). */
 const UTIME_NOW = 0x3fffffff;
 const UTIME_OMIT = 0x3ffffffe;
 
 /** Changing attributes. */
 export function setattrOperations(share: Share) {
+  function resize(node: Node, fd: number, size: number): number {
+    const code = truncate(putDescriptorPath(fd), size);
+    if (code !== EACCES || !share.reconnect(node)) return code;
+    return truncate(putDescriptorPath(share.descriptor(node)), size);
+  }
+
   return {
     setattr(
       node: Node,
@@ -28,11 +35,12 @@ export function setattrOperations(share: Share) {
       file: OpenFile | undefined,
       _context: Context,
     ): Attributes {
-      const fd = share.descriptor(node);
+      let fd = share.descriptor(node);
       const { uid, gid, mode, size, atime, mtime } = changes;
       if (size !== undefined) {
         useFsetid(changes.killSuidGid !== true);
-        succeed(file?.writable === true ? ftruncate(file.fd, size) : truncate(putDescriptorPath(fd), size));
+        succeed(file?.writable === true ? ftruncate(file.fd, size) : resize(node, fd, size));
+        fd = share.descriptor(node);
       }
       useFsetid(true);
       if (size !== undefined || uid !== undefined || gid !== undefined) share.dropCapabilities(fd);

@@ -11,13 +11,14 @@ import {
 } from '../../core/backend/index.js';
 import { AT, O, close, open, openat } from '../../core/system/files.js';
 import { removexattr, setxattr } from '../../core/system/xattrs.js';
+import { isRestricted } from '../../core/system/landlock.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/file-handles.js';
 import { become, prepare } from './caller.js';
 import { IdMap } from './id-map.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './mounts.js';
 import { type Node, Nodes } from './nodes.js';
 import type { Options } from './options.js';
-import { at, bytes, offset, putDescriptorPath, putText, words } from './scratch.js';
+import { at, bytes, offset, putDescriptorPath, putName, putText, words } from './scratch.js';
 import { XattrMap } from './xattr-map.js';
 import {
   attributes,
@@ -30,6 +31,8 @@ import {
   statName,
 } from './stat.js';
 
+const EACCES = -13;
+const ESTALE = -116;
 const CAPABILITY = 'security.capability';
 
 /** Times that a look-up is tried anew because the host renamed or replaced the file meanwhile. */
@@ -49,6 +52,7 @@ export class Share {
   readonly gids: IdMap;
   readonly xattrMap: XattrMap | undefined;
   readonly #mappedCapability: string | undefined;
+  readonly #remembers = isRestricted();
 
   /** @throws UsageError where the directory can't be shared. */
   constructor(options: Options, log: Logger) {
@@ -89,9 +93,9 @@ export class Share {
   /**
    * The node that a name stands for, and its attributes.
    * @param parent the directory, of which `fd` is a descriptor
-   * @param name address of the name
+   * @param name address of the name, which `text` is
    */
-  find(parent: Node, fd: number, name: number): Entry<Node> | undefined {
+  find(parent: Node, fd: number, name: number, text: string): Entry<Node> | undefined {
     for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
       const code = statName(fd, name);
       if (code < 0) {
@@ -103,18 +107,26 @@ export class Share {
       const node =
         this.nodes.findAnchored(mount.index, statInoLow(), statInoHigh()) ?? this.#identify(mount, fd, name);
       if (node === undefined) continue;
+      if (this.#remembers) {
+        node.parent = parent;
+        node.name = text;
+      }
       return this.entry(node, mount.index !== this.nodes.mountIndex(parent));
     }
     throw FsError.of('EAGAIN');
   }
 
   /** The node of a file just made and open as `fd`, and its attributes. */
-  adopt(parent: Node, fd: number): Entry<Node> {
+  adopt(parent: Node, fd: number, text: string): Entry<Node> {
     const code = statDescriptor(fd);
     if (code < 0) throw FsError.of(-code);
     const mount = this.mounts.all[this.nodes.mountIndex(parent)]!;
     const known = this.nodes.findAnchored(mount.index, statInoLow(), statInoHigh());
     const node = known ?? this.#identifyDescriptor(mount, fd, -1);
+    if (this.#remembers && text !== '') {
+      node.parent = parent;
+      node.name = text;
+    }
     return this.entry(node, false);
   }
 
@@ -148,6 +160,36 @@ export class Share {
     attributes.uid = this.uids.toGuest(attributes.uid);
     attributes.gid = this.gids.toGuest(attributes.gid);
     return attributes;
+  }
+
+  /**
+   * Opens a node by its handle. Under Landlock a file that the kernel reached by handle alone, its directory not in
+   * memory, is not known to lie in the share (EACCES): it is then looked up once where it was last seen.
+   * @returns a descriptor or minus the errno.
+   */
+  reopen(node: Node, flags: number): number {
+    const fd = this.nodes.openByHandle(node, flags);
+    if (fd !== EACCES || !this.#remembers) return fd;
+    return this.reconnect(node) ? this.nodes.openByHandle(node, flags) : ESTALE;
+  }
+
+  /** Lets the kernel see where a file is. @returns whether it is where it was last seen. */
+  reconnect(node: Node): boolean {
+    const { parent, name } = node;
+    if (!this.#remembers || parent === undefined || !this.nodes.knows(parent)) return false;
+    const fd = this.nodes.descriptor(parent);
+    if (fd < 0 || takeHandle(fd, putName(name), 0) < 0 || !this.nodes.hasScratchHandle(node)) return false;
+    this.nodes.cool(node);
+    return true;
+  }
+
+  /** A node was given another name. */
+  moved(parent: Node, fd: number, name: number, text: string): void {
+    if (!this.#remembers || takeHandle(fd, name, 0) < 0) return;
+    const node = this.nodes.findByHandle(this.nodes.mountIndex(parent));
+    if (node === undefined) return;
+    node.parent = parent;
+    node.name = text;
   }
 
   /** The answer for a node whose stat result is in the scratch. */

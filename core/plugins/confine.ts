@@ -9,7 +9,7 @@ import {
   setNoNewPrivileges,
 } from '../system/credentials.js';
 import { execute } from '../system/execute.js';
-import { type AllowedPath, landlockVersion, restrictPaths } from '../system/landlock.js';
+import { type AllowedPath, landlockVersion, noteRestriction, restrictPaths } from '../system/landlock.js';
 import { ownMounts, remountInert } from '../system/namespaces.js';
 import { refuseSystemCalls, type SeccompAction } from '../system/seccomp.js';
 import type { DaemonOptions } from './daemon.js';
@@ -107,6 +107,7 @@ export async function confine(
   }
   const report = JSON.parse(process.env[DONE] ?? '{}') as Record<string, unknown>;
   delete process.env[DONE];
+  if (String(report['landlock']).startsWith('version')) noteRestriction();
   if (wanted.layers.includes('seccomp')) {
     const code = refuseSystemCalls(wanted.seccompAction);
     report['seccomp'] = code === 0 ? wanted.seccompAction : `no (errno ${-code})`;

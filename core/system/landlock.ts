@@ -71,6 +71,18 @@ export function restrictPaths(paths: readonly AllowedPath[]): number {
   }
 }
 
+let restricted = false;
+
+/** Notes that this process was restricted before its program was executed. */
+export function noteRestriction(): void {
+  restricted = true;
+}
+
+/** Whether this process is known to be restricted. */
+export function isRestricted(): boolean {
+  return restricted;
+}
+
 const ENOENT = -2;
 const EINVAL = -22;
 
