@@ -106,7 +106,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
       });
     }
     const inode = this.#byNumber.get(Number(key) - this.#generation * GENERATION_UNIT);
-    if (inode === undefined) throw ESTALE;
+    if (inode === undefined || (inode.nlink === 0 && !this.#tree.orphans.has(inode))) throw ESTALE;
     inode.held = true;
     return inode;
   }

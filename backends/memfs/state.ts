@@ -12,7 +12,7 @@ import { store } from './xattrs.js';
  *
  *   file    magic "MEMFS" u8 version, f64 generation, f64 last inode number, u32 inodes, inode…
  *   inode   f64 ino, u32 mode uid gid nlink rdev, f64 seconds and u32 nanoseconds of atime mtime ctime btime,
- *           u16 xattrs, xattr…, then by type: directory f64 parent, u32 entries, entry…; symlink u16 length, bytes;
+ *           u16 xattrs, xattr…, then by type: directory u32 entries, entry…; symlink u16 length, bytes;
  *           regular f64 size, u32 extents of data, extent…, u32 allocations without data, (f64 from, f64 to)…
  *   xattr   u16 length, name, u32 length, value          entry   u16 length, name, f64 ino
  *   extent  f64 from, f64 length, bytes
@@ -64,7 +64,6 @@ function encodeInode(inode: Inode, out: Writer): void {
     out.bytes(value);
   }
   if (inode.entries !== undefined) {
-    out.f64(inode.parent?.ino ?? inode.ino);
     out.u32(inode.entries.size);
     for (const [name, child] of inode.entries) {
       out.name(name);
@@ -107,7 +106,7 @@ export function decodeTree(state: Uint8Array, tree: Tree): Saved {
   const lastIno = input.f64();
   const count = input.u32();
   const inodes = new Map<number, Inode>();
-  const directories: (readonly [Inode, number, (readonly [string, number])[]])[] = [];
+  const directories: (readonly [Inode, readonly (readonly [string, number])[]])[] = [];
   for (let i = 0; i < count; i++) {
     const ino = input.f64();
     const mode = input.u32();
@@ -125,18 +124,33 @@ export function decodeTree(state: Uint8Array, tree: Tree): Saved {
     if (found === undefined) throw FsError.of('EINVAL');
     return found;
   };
-  for (const [inode, parent, entries] of directories) {
-    inode.parent = find(parent);
-    for (const [name, ino] of entries) inode.entries!.set(name, find(ino));
+  for (const [inode, entries] of directories) {
+    for (const [name, ino] of entries) {
+      const child = find(ino);
+      inode.entries!.set(name, child);
+      if (child.entries === undefined) continue;
+      if (child.parent !== undefined) throw FsError.of('EINVAL');
+      child.parent = inode;
+    }
   }
+  for (const [inode] of directories) checkWay(inode, tree.root, directories.length);
   return { generation, lastIno };
+}
+
+/** @throws EINVAL unless a directory without a name, or the root, is above this one. */
+function checkWay(inode: Inode, root: Inode, limit: number): void {
+  let at = inode;
+  for (let steps = 0; at.parent !== undefined && at !== root; steps++) {
+    if (steps > limit) throw FsError.of('EINVAL');
+    at = at.parent;
+  }
 }
 
 function decodeInode(
   inode: Inode,
   input: Reader,
   tree: Tree,
-  directories: (readonly [Inode, number, (readonly [string, number])[]])[],
+  directories: (readonly [Inode, readonly (readonly [string, number])[]])[],
 ): void {
   inode.uid = input.u32();
   inode.gid = input.u32();
@@ -151,9 +165,8 @@ function decodeInode(
     store(inode, name, input.bytes(input.u32()).slice(), tree.space);
   }
   if (inode.entries !== undefined) {
-    const parent = input.f64();
     const entries = Array.from({ length: input.u32() }, () => [input.name(), input.f64()] as const);
-    directories.push([inode, parent, entries]);
+    directories.push([inode, entries]);
   } else if (inode.type === FileType.SYMLINK) {
     inode.target = input.name();
     tree.space.takePages(pagesOf(inode));
