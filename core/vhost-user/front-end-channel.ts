@@ -67,6 +67,12 @@ export class FrontEndChannel {
     }
   }
 
+  /** Looks at the connection now, for a caller that keeps the event loop busy. @returns whether it still stands. */
+  poll(): boolean {
+    if (this.#ended === undefined) this.#read();
+    return this.#ended === undefined;
+  }
+
   /** Closes the connection; whoever waits is told why. Idempotent. */
   end(reason: string): FrontEndError {
     if (this.#ended !== undefined) return this.#ended;

@@ -1,4 +1,5 @@
 import { UnixConnection } from '../system/index.js';
+import { DriverQueue, type DriverQueueOptions } from '../virtqueue/index.js';
 import { FrontEndChannel, FrontEndError } from './front-end-channel.js';
 import { FrontEndQueue } from './front-end-queue.js';
 import {
@@ -12,10 +13,11 @@ import {
   ProtocolFeature,
 } from './messages.js';
 import { SharedMemory } from './shared-memory.js';
+import { peerProcess } from './socket-options.js';
 
 /** How a front-end sets its device up. */
 export interface FrontEndOptions {
-  /** Request queues beside the hiprio queue. Default 1. */
+  /** Request queues beside the hiprio queue, as many as the daemon has up to this. Default 1. */
   readonly requestQueues?: number | undefined;
   /** Entries of each ring: a power of two up to 1024. Default 128. */
   readonly queueSize?: number | undefined;
@@ -48,23 +50,21 @@ export class FrontEnd {
   readonly channel: FrontEndChannel;
   readonly memory: SharedMemory;
   /** Queue 0 is hiprio, requests go to those from 1 on. */
-  readonly queues: readonly FrontEndQueue[];
+  queues: readonly FrontEndQueue[] = [];
+  /** Process of the daemon: the one that listened on the socket; 0 where it is in another PID namespace. */
+  readonly daemon: number;
   /** What has been negotiated. */
   features = 0n;
   protocolFeatures = 0n;
   /** Resolves with the reason when the connection is over. */
   readonly ended: Promise<FrontEndError>;
   readonly #options: FrontEndOptions;
+  /** Queues of the daemon, hiprio included; without MQ it has the two that every virtio-fs device has. */
+  #offeredQueues = 2;
 
   private constructor(connection: UnixConnection, options: FrontEndOptions) {
-    const {
-      requestQueues = 1,
-      queueSize = 128,
-      indirect = 0,
-      memory = 16 * 2 ** 20,
-      eventIdx = true,
-    } = options;
     this.#options = options;
+    this.daemon = peerProcess(connection.fd);
     let end: (error: FrontEndError) => void;
     this.ended = new Promise((resolve) => {
       end = resolve;
@@ -73,12 +73,8 @@ export class FrontEnd {
       for (const queue of this.queues) queue.fail(error);
       end(error);
     });
-    const rings = (1 + requestQueues) * (64 * 1024 + queueSize * indirect * 16);
-    this.memory = new SharedMemory(memory + rings);
-    this.queues = Array.from(
-      { length: 1 + requestQueues },
-      (_, index) => new FrontEndQueue(index, this.memory, { size: queueSize, eventIdx, indirect }),
-    );
+    const { requestQueues = 1, memory = 16 * 2 ** 20 } = options;
+    this.memory = new SharedMemory(memory + (1 + requestQueues) * (4096 + DriverQueue.bytes(this.#ring())));
   }
 
   /**
@@ -91,6 +87,7 @@ export class FrontEnd {
     const frontEnd = new FrontEnd(connection, options);
     try {
       await frontEnd.#negotiate();
+      frontEnd.queues = frontEnd.#makeQueues();
       await frontEnd.#shareMemory();
       for (const { index } of frontEnd.queues) await frontEnd.startQueue(index);
       return frontEnd;
@@ -173,7 +170,7 @@ export class FrontEnd {
 
   async #negotiate(): Promise<void> {
     const { channel } = this;
-    const { requestQueues = 1, eventIdx = true, indirect = 0 } = this.#options;
+    const { eventIdx, indirect } = this.#ring();
     channel.send('SET_OWNER', EMPTY);
     const offered = u64(await channel.call('GET_FEATURES', EMPTY));
     if ((offered & Feature.VERSION_1) === 0n) throw new FrontEndError('the daemon does not offer VERSION_1');
@@ -194,13 +191,19 @@ export class FrontEnd {
       channel.send('SET_PROTOCOL_FEATURES', encodeU64(this.protocolFeatures));
       channel.acknowledged = this.has('REPLY_ACK');
     }
-    if (this.has('MQ')) {
-      const queues = Number(u64(await channel.call('GET_QUEUE_NUM', EMPTY)));
-      if (queues < 1 + requestQueues) {
-        throw new FrontEndError(`the daemon has ${queues} queues, not ${1 + requestQueues}`);
-      }
-    }
+    if (this.has('MQ')) this.#offeredQueues = Number(u64(await channel.call('GET_QUEUE_NUM', EMPTY)));
     await channel.command('SET_FEATURES', encodeU64(this.features));
+  }
+
+  #ring(): Required<DriverQueueOptions> {
+    const { queueSize = 128, indirect = 0, eventIdx = true } = this.#options;
+    return { size: queueSize, indirect, eventIdx };
+  }
+
+  #makeQueues(): FrontEndQueue[] {
+    const length = Math.min(this.#offeredQueues, 1 + (this.#options.requestQueues ?? 1));
+    if (length < 2) throw new FrontEndError('the daemon has no request queue');
+    return Array.from({ length }, (_, index) => new FrontEndQueue(index, this.memory, this.#ring()));
   }
 
   #shareMemory(): Promise<void> {

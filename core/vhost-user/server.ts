@@ -2,7 +2,7 @@ import { chmodSync, chownSync, lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SystemError, UnixConnection, UnixListener, watch, type Watch } from '../system/index.js';
 import { VhostUserDevice, type DeviceOptions } from './device.js';
-import { isListening } from './inherited.js';
+import { isListening } from './socket-options.js';
 import type { Log } from './log.js';
 
 /** A socket that can't be served: what is wrong and the way out, in one line. */

@@ -1,0 +1,171 @@
+import { FrontEnd } from '../vhost-user/index.js';
+import { ProcessTree } from './cpu.js';
+import { BenchError, Driver, type DriverOptions } from './driver.js';
+import { figuresOf, type Figures } from './figures.js';
+import type { Lane } from './lane.js';
+import type { Prepared, Scenario } from './scenarios.js';
+import { WorkArea } from './work-area.js';
+
+/** A daemon to measure. */
+export interface Target {
+  /** Name in tables. */
+  readonly name: string;
+  /** Path of its socket. */
+  readonly socket: string;
+  /** Its process, whose CPU time is counted, with its descendants. Default: the one that listens on the socket. */
+  readonly pid?: number | undefined;
+}
+
+/** How it is measured. */
+export interface BenchOptions extends Partial<DriverOptions> {
+  /** Seconds that each scenario runs in each round. Default 0.5. */
+  readonly seconds?: number | undefined;
+  /** How often each is measured; figures are medians. Default 1. */
+  readonly rounds?: number | undefined;
+  /** Hears what is going on. */
+  onProgress?(text: string): void;
+}
+
+/** What a daemon showed in one scenario: figures of every round. */
+export interface Measurement {
+  readonly target: Target;
+  readonly rounds: readonly Figures[];
+}
+
+/** One scenario, measured. */
+export interface Row {
+  readonly scenario: Scenario;
+  /** In the order of the targets. */
+  readonly measurements: readonly Measurement[];
+}
+
+/** What was found out about a daemon beside its figures. */
+export interface TargetSummary {
+  readonly target: Target;
+  /** Request queues that were used. */
+  readonly requestQueues: number;
+  /** Resident bytes in the end; null where the process is not known. */
+  readonly resident: number | null;
+}
+
+export interface BenchResult {
+  readonly rows: readonly Row[];
+  readonly targets: readonly TargetSummary[];
+}
+
+/** Seconds that a daemon works on a scenario before it is measured first, so that its compiler and caches are warm. */
+const FIRST_WARM_UP = 1;
+
+/** The same before later rounds, as a share of a round's time: others had the caches meanwhile. */
+const WARM_UP = 0.2;
+
+/** Rings as QEMU makes them on request, whose tables hold header and arguments both ways and the pages of 1 MiB. */
+const SET_UP = { requestQueues: 2, queueSize: 512, indirect: 4 + 256, memory: 48 * 2 ** 20 };
+
+/** A daemon that is connected. */
+class Subject {
+  readonly target: Target;
+  readonly driver: Driver;
+  readonly area: WorkArea;
+  readonly #tree: ProcessTree | undefined;
+  readonly #prepared = new Map<Scenario, Prepared>();
+
+  private constructor(target: Target, driver: Driver) {
+    this.target = target;
+    this.driver = driver;
+    this.#tree = processOf(target, driver.frontEnd.daemon);
+    this.area = new WorkArea(driver, `virtiofs-kit-bench-${process.pid}-${Math.floor(Math.random() * 1e9)}`);
+  }
+
+  static async connect(target: Target, options: DriverOptions): Promise<Subject> {
+    let frontEnd: FrontEnd | undefined;
+    try {
+      frontEnd = await FrontEnd.connect(target.socket, SET_UP);
+      return new Subject(target, new Driver(frontEnd, options));
+    } catch (error) {
+      frontEnd?.close();
+      throw new BenchError(`${target.socket}: ${(error as Error).message}`, { cause: error });
+    }
+  }
+
+  measure(scenario: Scenario, seconds: number): Figures {
+    const isFirst = !this.#prepared.has(scenario);
+    const prepared = this.#prepared.get(scenario) ?? scenario.prepare(this.area);
+    this.#prepared.set(scenario, prepared);
+    const lanes = this.driver.openLanes(scenario.depth, scenario.dataBytes);
+    try {
+      const warm = isFirst ? FIRST_WARM_UP : seconds * WARM_UP;
+      for (let spent = 0; spent < warm;)
+        spent += Math.max(this.#run(prepared, lanes, warm - spent).seconds, 0.01);
+      const { cpu, ...sample } = this.#run(prepared, lanes, seconds);
+      const units = scenario.units?.count ?? 1;
+      return figuresOf({ ...sample, cpu, operations: sample.operations * units });
+    } finally {
+      this.driver.closeLanes(lanes);
+    }
+  }
+
+  #run(prepared: Prepared, lanes: readonly Lane[], seconds: number) {
+    prepared.before?.();
+    const before = this.#tree?.cpu() ?? Number.NaN;
+    const sample = this.driver.run(prepared.load, lanes, seconds, prepared.limit ?? Number.POSITIVE_INFINITY);
+    const cpu = (this.#tree?.cpu() ?? Number.NaN) - before;
+    prepared.after?.();
+    return { ...sample, cpu };
+  }
+
+  summary(): TargetSummary {
+    const { target, driver } = this;
+    return { target, requestQueues: driver.requestQueues, resident: this.#tree?.resident() ?? null };
+  }
+
+  /** Removes the files, as far as the daemon still serves. */
+  close(): void {
+    try {
+      if (this.driver.frontEnd.channel.poll()) this.area.close();
+    } finally {
+      this.driver.frontEnd.close();
+    }
+  }
+}
+
+/**
+ * Measures scenarios on one daemon, or on several in turns, each over one connection.
+ * @throws BenchError if a daemon can't be measured, RangeError if a process is not there.
+ */
+export async function runBench(
+  targets: readonly Target[],
+  chosen: readonly Scenario[],
+  options: BenchOptions = {},
+): Promise<BenchResult> {
+  const { seconds = 0.5, rounds = 1, wait = 'spin', segment = 4096 } = options;
+  const subjects: Subject[] = [];
+  try {
+    for (const target of targets) subjects.push(await Subject.connect(target, { wait, segment }));
+    const figures = new Map(chosen.map((scenario) => [scenario, subjects.map((): Figures[] => [])]));
+    for (let round = 0; round < rounds; round++) {
+      for (const scenario of chosen) {
+        options.onProgress?.(`round ${round + 1} of ${rounds}: ${scenario.title}`);
+        // Each daemon is the first one in half of the rounds.
+        const order = round % 2 === 0 ? subjects : subjects.toReversed();
+        for (const subject of order) {
+          figures.get(scenario)![subjects.indexOf(subject)]!.push(subject.measure(scenario, seconds));
+          await new Promise(setImmediate);
+        }
+      }
+    }
+    const rows = chosen.map((scenario) => ({
+      scenario,
+      measurements: subjects.map(({ target }, i) => ({ target, rounds: figures.get(scenario)![i]! })),
+    }));
+    return { rows, targets: subjects.map((subject) => subject.summary()) };
+  } finally {
+    for (const subject of subjects) subject.close();
+  }
+}
+
+function processOf({ pid }: Target, listener: number): ProcessTree | undefined {
+  if (pid !== undefined) return new ProcessTree(pid);
+  // An init system that made the socket is not the daemon.
+  return listener > 1 ? new ProcessTree(listener) : undefined;
+}

@@ -1,0 +1,109 @@
+import type { BenchResult, Measurement, Row } from './bench.js';
+import { medianFigures, ratioOf, type Figures, type Ratio } from './figures.js';
+
+const HEAD = ['ops/s', 'p50 µs', 'p99 µs', 'CPU µs/op', 'MB/s'];
+
+/** Ratios of the first daemon to the second. */
+export interface Comparison {
+  readonly operationsPerSecond: Ratio;
+  /** Absent where the processes are not known. */
+  readonly cpuPerOperation: Ratio | undefined;
+}
+
+/** Compares the two daemons of a row, round by round. @returns nothing where there is only one. */
+export function compare({ measurements }: Row): Comparison | undefined {
+  const [ours, other] = measurements;
+  if (ours === undefined || other === undefined) return undefined;
+  const cpu = [ours, other].map(({ rounds }) =>
+    rounds.map((figures) => figures.cpuPerOperation ?? Number.NaN),
+  );
+  return {
+    operationsPerSecond: ratioOf(speeds(ours), speeds(other)),
+    cpuPerOperation: cpu.flat().some(Number.isNaN) ? undefined : ratioOf(cpu[0]!, cpu[1]!),
+  };
+}
+
+function speeds({ rounds }: Measurement): number[] {
+  return rounds.map((figures) => figures.operationsPerSecond);
+}
+
+/** The result as text: a line for each scenario, daemons side by side, medians of the rounds. */
+export function toTable({ rows, targets }: BenchResult): string {
+  const several = targets.length > 1;
+  const lines: string[][] = [
+    ['', ...targets.flatMap(({ target }) => [target.name, ...HEAD.slice(1).map(() => '')])],
+    ['', ...targets.flatMap(() => HEAD), ...(several ? ['speed ratio', 'CPU ratio'] : [])],
+  ];
+  for (const row of rows) {
+    const cells = row.measurements.flatMap(({ rounds }) => figureCells(medianFigures(rounds), row));
+    const ratios = compare(row);
+    lines.push([
+      row.scenario.title,
+      ...cells,
+      ...(ratios === undefined
+        ? []
+        : [ratioText(ratios.operationsPerSecond), ratioText(ratios.cpuPerOperation)]),
+    ]);
+  }
+  const widths = lines[1]!.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)));
+  // A daemon's name stands over its columns and is not one of them.
+  for (const [i] of targets.entries())
+    widths[1 + HEAD.length * i] = Math.max(8, ...widthsOf(lines.slice(1), 1 + HEAD.length * i));
+  const [names, ...rest] = lines;
+  const text = rest.map((line) =>
+    line.map((cell, i) => (i === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[i]!))).join('  '),
+  );
+  const over = targets.map(({ target }, i) => {
+    const columns = widths.slice(1 + HEAD.length * i, 1 + HEAD.length * (i + 1));
+    return target.name.padEnd(columns.reduce((sum, width) => sum + width + 2, -2));
+  });
+  const title = `${names![0]!.padEnd(widths[0]!)}  ${over.join('  ')}`.trimEnd();
+  const notes = targets.map(({ target, requestQueues, resident }) => {
+    const memory = resident === null ? '' : `, ${(resident / 2 ** 20).toFixed(0)} MiB resident`;
+    return `${target.name}: ${requestQueues} request queue${requestQueues === 1 ? '' : 's'}${memory}`;
+  });
+  if (several) notes.push('Ratios are of the first to the second, median of the rounds (least to most).');
+  return [title, ...text, '', ...notes, ''].join('\n');
+}
+
+function widthsOf(lines: readonly string[][], column: number): number[] {
+  return lines.map((line) => line[column]?.length ?? 0);
+}
+
+function figureCells(figures: Figures, { scenario }: Row): string[] {
+  const { operationsPerSecond, medianLatency, p99Latency, cpuPerOperation } = figures;
+  const bytes = scenario.bytes;
+  return [
+    operationsPerSecond.toFixed(0),
+    medianLatency.toFixed(1),
+    p99Latency.toFixed(1),
+    cpuPerOperation === null ? '–' : cpuPerOperation.toFixed(2),
+    bytes === undefined ? '' : ((operationsPerSecond * bytes) / 1e6).toFixed(0),
+  ];
+}
+
+function ratioText(ratio: Ratio | undefined): string {
+  if (ratio === undefined) return '–';
+  const { median, least, most } = ratio;
+  return `${median.toFixed(2)} (${least.toFixed(2)}–${most.toFixed(2)})`;
+}
+
+/** The result for programs: figures of every round, medians and ratios. */
+export function toJson({ rows, targets }: BenchResult): object {
+  return {
+    targets: targets.map(({ target, requestQueues, resident }) => ({ ...target, requestQueues, resident })),
+    rows: rows.map((row) => ({
+      key: row.scenario.key,
+      title: row.scenario.title,
+      depth: row.scenario.depth,
+      unit: row.scenario.units?.name ?? 'operation',
+      bytes: row.scenario.bytes ?? null,
+      measurements: row.measurements.map(({ target, rounds }) => ({
+        target: target.name,
+        median: medianFigures(rounds),
+        rounds,
+      })),
+      ratios: compare(row) ?? null,
+    })),
+  };
+}

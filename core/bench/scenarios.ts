@@ -1,0 +1,369 @@
+import { BenchError, type Load } from './driver.js';
+import * as fuse from './fuse.js';
+import { BODY, type Lane } from './lane.js';
+import { scanEntries, type Cookie, type Node, type OpenNode, type WorkArea } from './work-area.js';
+
+const { Opcode } = fuse;
+const KIB = 1024;
+const MIB = 1024 * KIB;
+const ENOENT = 2;
+
+/** Bytes of the file that is read and written, and of small files. */
+const FILE_SIZE = 64 * MIB;
+const SMALL = 4 * KIB;
+/** Files that small-file scenarios go through. */
+const FILES = 1000;
+/** Files that are created, or removed, in one run. */
+const CREATED = 4000;
+/** Entries of the listed directory, and bytes of each READDIRPLUS: Linux asks for a page. */
+const ENTRIES = 8000;
+const LISTING = 4096;
+
+/** What a run of a scenario needs and does. */
+export interface Prepared {
+  readonly load: Load;
+  /** Operations that one run can do at most. */
+  readonly limit?: number;
+  /** Before each run, and after it; not measured. */
+  before?(): void;
+  after?(): void;
+}
+
+/** One row of the table. */
+export interface Scenario {
+  /** For `--only` and JSON. */
+  readonly key: string;
+  readonly title: string;
+  /** Operations at a time. */
+  readonly depth: number;
+  /** Bytes of data with each request. */
+  readonly dataBytes: number;
+  /** Bytes moved by each operation, where that is the point. */
+  readonly bytes?: number;
+  /** Units that an operation stands for; a unit is an operation where absent. */
+  readonly units?: { readonly name: string; readonly count: number };
+  /** Makes the files. Called once for each daemon; the work area removes them in the end. */
+  prepare(area: WorkArea): Prepared;
+}
+
+/** Every row, in the table's order. */
+export const scenarios: readonly Scenario[] = [
+  transfer('read-seq-128k', 'sequential read 128 KiB, depth 8', 8, 128 * KIB, 'read', 'sequential'),
+  transfer('write-seq-128k', 'sequential write 128 KiB, depth 8', 8, 128 * KIB, 'write', 'sequential'),
+  transfer('read-seq-1m', 'sequential read 1 MiB, depth 4', 4, MIB, 'read', 'sequential'),
+  transfer('write-seq-1m', 'sequential write 1 MiB, depth 4', 4, MIB, 'write', 'sequential'),
+  transfer('read-rand-4k-d1', 'random read 4 KiB, depth 1', 1, 4 * KIB, 'read', 'random'),
+  transfer('read-rand-4k-d32', 'random read 4 KiB, depth 32', 32, 4 * KIB, 'read', 'random'),
+  transfer('write-rand-4k-d1', 'random write 4 KiB, depth 1', 1, 4 * KIB, 'write', 'random'),
+  transfer('write-rand-4k-d32', 'random write 4 KiB, depth 32', 32, 4 * KIB, 'write', 'random'),
+  getattr('getattr-d1', 'GETATTR, depth 1', 1),
+  getattr('getattr-d32', 'GETATTR, depth 32', 32),
+  lookup('lookup-hit-d1', 'LOOKUP hit, depth 1', 1, true),
+  lookup('lookup-hit-d32', 'LOOKUP hit, depth 32', 32, true),
+  lookup('lookup-miss-d32', 'LOOKUP miss, depth 32', 32, false),
+  createChain('create-d1', 'CREATE + WRITE 4 KiB + RELEASE + FORGET, depth 1', 1),
+  createChain('create-d8', 'CREATE + WRITE 4 KiB + RELEASE + FORGET, depth 8', 8),
+  smallRead('small-read-d8', 'LOOKUP + OPEN + READ 4 KiB + RELEASE, depth 8', 8),
+  listing('readdirplus', `READDIRPLUS, per entry (${ENTRIES} entries)`),
+  unlink('unlink-d8', 'UNLINK, depth 8', 8),
+  rename('rename-d8', 'RENAME, depth 8', 8),
+  mixed('mixed-2q', 'mixed 4 KiB reads, writes, GETATTR, LOOKUP on two queues, depth 32', 32),
+];
+
+/** READ or WRITE of one size, all over one file. */
+function transfer(
+  key: string,
+  title: string,
+  depth: number,
+  bytes: number,
+  direction: 'read' | 'write',
+  order: 'sequential' | 'random',
+): Scenario {
+  const blocks = FILE_SIZE / bytes;
+  const prepare = (area: WorkArea): Prepared => {
+    const file = openFile(area, key);
+    let position = 0;
+    const begin = (lane: Lane) => {
+      position = order === 'sequential' ? (position + 1) % blocks : Math.floor(Math.random() * blocks);
+      aim(lane, file);
+      if (direction === 'read') fuse.read(lane, position * bytes, bytes);
+      else fuse.write(lane, position * bytes, bytes);
+    };
+    return { load: { begin, next: isOver } };
+  };
+  return { key, title, depth, dataBytes: bytes, bytes, prepare };
+}
+
+function getattr(key: string, title: string, depth: number): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const { node, nodeHigh } = openFile(area, key, SMALL);
+    return { load: { begin: (lane) => fuse.getattr(lane, node, nodeHigh), next: isOver } };
+  };
+  return { key, title, depth, dataBytes: 0, prepare };
+}
+
+/** LOOKUP of names in a directory of {@link FILES}. What is found is forgotten after the run. */
+function lookup(key: string, title: string, depth: number, hit: boolean): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const directory = filledDirectory(area, key);
+    const found = new Map<number, { readonly nodeHigh: number; count: number }>();
+    const begin = (lane: Lane) => {
+      fuse.lookup(
+        lane,
+        directory.node,
+        directory.nodeHigh,
+        hit ? 'f' : 'none',
+        Math.floor(Math.random() * FILES),
+      );
+    };
+    const next = (lane: Lane) => {
+      const node = lane.errno === 0 ? lane.reply[BODY]! : 0;
+      if (node === 0) return false;
+      const known = found.get(node);
+      if (known === undefined) found.set(node, { nodeHigh: lane.reply[BODY + 1]!, count: 1 });
+      else known.count += 1;
+      return false;
+    };
+    const after = () => {
+      for (const [node, { nodeHigh, count }] of found) area.forget({ node, nodeHigh }, count);
+      found.clear();
+    };
+    return { load: { begin, next, ...(hit ? {} : { tolerates: ENOENT }) }, after };
+  };
+  return { key, title, depth, dataBytes: 0, prepare };
+}
+
+/** What follows CREATE when a small file is written. */
+function writeOn(lane: Lane): boolean {
+  lane.step += 1;
+  if (lane.step === 1) {
+    fuse.keepNode(lane);
+    fuse.keepFile(lane, fuse.ENTRY_OUT);
+    fuse.write(lane, 0, SMALL);
+  } else if (lane.step === 2) fuse.release(lane, Opcode.RELEASE);
+  else if (lane.step === 3) fuse.forget(lane, lane.node, lane.nodeHigh);
+  else return false;
+  return true;
+}
+
+/** A new file, written once and let go, as `tar -x` and compilers do. The files are removed after the run. */
+function createChain(key: string, title: string, depth: number): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const directory = ownDirectory(area, key);
+    let created = 0;
+    const begin = (lane: Lane) => {
+      lane.step = 0;
+      fuse.create(lane, directory.node, directory.nodeHigh, 'f', created++);
+    };
+    const after = () => {
+      removeFiles(area, directory, created);
+      created = 0;
+    };
+    return { load: { begin, next: writeOn }, limit: CREATED, after };
+  };
+  return { key, title, depth, dataBytes: SMALL, prepare };
+}
+
+/** What follows LOOKUP when a small file is read. */
+function readOn(lane: Lane): boolean {
+  lane.step += 1;
+  if (lane.step === 1) {
+    fuse.keepNode(lane);
+    fuse.open(lane, lane.node, lane.nodeHigh);
+  } else if (lane.step === 2) {
+    fuse.keepFile(lane);
+    fuse.read(lane, 0, SMALL);
+  } else if (lane.step === 3) fuse.release(lane, Opcode.RELEASE);
+  else if (lane.step === 4) fuse.forget(lane, lane.node, lane.nodeHigh);
+  else return false;
+  return true;
+}
+
+function smallRead(key: string, title: string, depth: number): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const directory = filledDirectory(area, key);
+    const begin = (lane: Lane) => {
+      lane.step = 0;
+      fuse.lookup(lane, directory.node, directory.nodeHigh, 'f', Math.floor(Math.random() * FILES));
+    };
+    return { load: { begin, next: readOn } };
+  };
+  return { key, title, depth, dataBytes: SMALL, prepare };
+}
+
+/** A whole directory, from OPENDIR to RELEASEDIR. */
+function listing(key: string, title: string): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const directory = filledDirectory(area, key, ENTRIES, 0);
+    const nodes = area.list(directory);
+    if (nodes.length !== ENTRIES) throw new BenchError(`${nodes.length} entries are listed, not ${ENTRIES}`);
+    const cookie: Cookie = { low: 0, high: 0 };
+    let passes = 0;
+    const begin = (lane: Lane) => {
+      lane.step = 0;
+      fuse.opendir(lane, directory.node, directory.nodeHigh);
+    };
+    const next = (lane: Lane) => {
+      if (lane.step === 2) {
+        passes += 1;
+        return false;
+      }
+      if (lane.step === 0) {
+        aim(lane, directory);
+        fuse.keepFile(lane);
+        cookie.low = 0;
+        cookie.high = 0;
+        lane.step = 1;
+      } else if (!scanEntries(lane, cookie)) {
+        lane.step = 2;
+        fuse.release(lane, Opcode.RELEASEDIR);
+        return true;
+      }
+      fuse.readdirplus(lane, cookie.low, cookie.high, LISTING);
+      return true;
+    };
+    area.onClose(() => {
+      for (const node of nodes) area.forget(node, passes + 1);
+    });
+    return { load: { begin, next } };
+  };
+  return { key, title, depth: 1, dataBytes: LISTING, units: { name: 'entry', count: ENTRIES }, prepare };
+}
+
+/** Files that the guest has looked up, as Linux does before it removes one. */
+function unlink(key: string, title: string, depth: number): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const directory = ownDirectory(area, key);
+    let nodes: Node[] = [];
+    let removed = 0;
+    const before = () => {
+      nodes = Array.from({ length: CREATED }, (_, i) => {
+        const file = area.create(directory, 'f', i, 0);
+        area.release(file);
+        return file;
+      });
+      removed = 0;
+    };
+    const begin = (lane: Lane) => {
+      fuse.remove(lane, Opcode.UNLINK, directory.node, directory.nodeHigh, 'f', removed++);
+    };
+    const after = () => {
+      for (const node of nodes) area.forget(node);
+      for (let i = removed; i < CREATED; i++) {
+        const node = area.lookup(directory, 'f', i);
+        area.unlink(directory, 'f', i);
+        area.forget(node);
+      }
+    };
+    return { load: { begin, next: isOver }, limit: CREATED, before, after };
+  };
+  return { key, title, depth, dataBytes: 0, prepare };
+}
+
+/** Each lane renames a file of its own to and fro. */
+function rename(key: string, title: string, depth: number): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const directory = ownDirectory(area, key);
+    const files = Array.from({ length: depth }, (_, i) => {
+      const file = area.create(directory, 'f', i, 0);
+      area.release(file);
+      return file;
+    });
+    /** The number in each file's name now. */
+    const numbers = files.map((_, i) => i);
+    const begin = (lane: Lane) => {
+      const from = numbers[lane.index]!;
+      const to = from < depth ? from + depth : from - depth;
+      numbers[lane.index] = to;
+      fuse.rename(lane, directory.node, directory.nodeHigh, 'f', from, to);
+    };
+    area.onClose(() => {
+      for (const [i, file] of files.entries()) {
+        area.unlink(directory, 'f', numbers[i]!);
+        area.forget(file);
+      }
+    });
+    return { load: { begin, next: isOver } };
+  };
+  return { key, title, depth, dataBytes: 0, prepare };
+}
+
+/** Half reads, the rest writes, GETATTR and LOOKUP; lanes spread over two queues where the daemon has them. */
+function mixed(key: string, title: string, depth: number): Scenario {
+  const prepare = (area: WorkArea): Prepared => {
+    const file = openFile(area, key);
+    const queues = Math.min(2, area.driver.requestQueues);
+    const name = `${key}-file`;
+    let lookups = 0;
+    const begin = (lane: Lane) => {
+      const kind = Math.floor(Math.random() * 8);
+      const offset = Math.floor((Math.random() * FILE_SIZE) / SMALL) * SMALL;
+      aim(lane, file);
+      if (kind < 4) fuse.read(lane, offset, SMALL);
+      else if (kind < 6) fuse.write(lane, offset, SMALL);
+      else if (kind < 7) fuse.getattr(lane, file.node, file.nodeHigh);
+      else {
+        lookups += 1;
+        fuse.lookup(lane, area.directory.node, area.directory.nodeHigh, name, 0);
+      }
+      lane.queue = 1 + (lane.index % queues);
+    };
+    const after = () => {
+      area.forget(file, lookups);
+      lookups = 0;
+    };
+    return { load: { begin, next: isOver }, after };
+  };
+  return { key, title, depth, dataBytes: SMALL, prepare };
+}
+
+/** For operations of one request. */
+function isOver(): boolean {
+  return false;
+}
+
+/** Points a lane at an open file. */
+function aim(lane: Lane, { node, nodeHigh, file, fileHigh }: Node & Partial<OpenNode>): void {
+  lane.node = node;
+  lane.nodeHigh = nodeHigh;
+  if (file !== undefined) lane.file = file;
+  if (fileHigh !== undefined) lane.fileHigh = fileHigh;
+}
+
+/** An open file of the scenario's own. */
+function openFile(area: WorkArea, key: string, size = FILE_SIZE): OpenNode {
+  const file = area.create(area.directory, `${key}-file`, 0, size);
+  area.onClose(() => {
+    area.release(file);
+    area.unlink(area.directory, `${key}-file`, 0);
+    area.forget(file);
+  });
+  return file;
+}
+
+/** A directory of the scenario's own. */
+function ownDirectory(area: WorkArea, key: string): Node {
+  const directory = area.makeDirectory(area.directory, key);
+  area.onClose(() => area.removeDirectory(area.directory, key, directory));
+  return directory;
+}
+
+/** A directory with files `f0`, `f1` and so on, none of them known to the daemon's tables afterwards. */
+function filledDirectory(area: WorkArea, key: string, count = FILES, size = SMALL): Node {
+  const directory = ownDirectory(area, key);
+  for (let i = 0; i < count; i++) {
+    const file = area.create(directory, 'f', i, size);
+    area.release(file);
+    area.forget(file);
+  }
+  area.onClose(() => removeFiles(area, directory, count));
+  return directory;
+}
+
+function removeFiles(area: WorkArea, directory: Node, count: number): void {
+  for (let i = 0; i < count; i++) {
+    const node = area.lookup(directory, 'f', i);
+    area.unlink(directory, 'f', i);
+    area.forget(node);
+  }
+}

@@ -1,0 +1,35 @@
+import { check, libc, NativeMemory, result } from '../system/index.js';
+
+const getsockopt = libc<(fd: number, level: number, name: number, value: number, length: number) => number>(
+  'getsockopt',
+  'int',
+  ['int', 'int', 'int', 'uintptr_t', 'uintptr_t'],
+);
+
+const SOL_SOCKET = 1;
+const SO_PEERCRED = 17;
+const SO_ACCEPTCONN = 30;
+
+/** The value, and after 16 bytes its length. */
+const scratch = NativeMemory.allocate(32);
+
+function option(fd: number, name: number, bytes: number): Uint32Array {
+  scratch.u32.fill(0, 0, 4);
+  scratch.u32[4] = bytes;
+  check(result(getsockopt(fd, SOL_SOCKET, name, scratch.address, scratch.address + 16)), `descriptor ${fd}`);
+  return scratch.u32;
+}
+
+/** Whether an inherited socket listens, or is connected already. @throws SystemError if it is no socket. */
+export function isListening(fd: number): boolean {
+  return option(fd, SO_ACCEPTCONN, 4)[0] !== 0;
+}
+
+/**
+ * Process at the other end of a connection: the one that listened. 0 where it is in another PID namespace.
+ * @throws SystemError if it is no unix socket.
+ */
+export function peerProcess(fd: number): number {
+  // struct ucred: pid, uid, gid.
+  return option(fd, SO_PEERCRED, 12)[0]!;
+}
