@@ -125,7 +125,9 @@ function finishAttributes(session: Session, request: Request, attributes: Attrib
   words[(BODY + fuse_attr_out.attr_valid + 4) >> 2] = 0;
   words[(BODY + fuse_attr_out.attr_valid_nsec) >> 2] = attributeValidity.nanoseconds;
   words[(BODY + fuse_attr_out.dummy) >> 2] = 0;
-  out.attributes(BODY + fuse_attr_out.attr, attributes, nodes.idLow(slot), nodes.idHigh(slot));
+  const low = nodes.idLow(slot);
+  out.attributes(BODY + fuse_attr_out.attr, attributes, low, nodes.idHigh(slot));
+  session.freshness?.tell(slot, attributes, low);
   return fuse_attr_out.bytes;
 }
 

@@ -168,8 +168,12 @@ export const release: Operation<void> = {
   finish: finishEmpty,
 };
 
-/** What a backend is told of the guest's open flags: those with the same value on every guest. */
+/** O_DIRECT of the guest's architecture, which is the host's. */
+const O_DIRECT = process.arch === 'arm64' ? 0o200000 : 0o40000;
+
+/** What a backend is told of the guest's open flags. */
 const PASSED_FLAGS =
+  O_DIRECT |
   OpenFlags.ACCESS_MODE |
   OpenFlags.TRUNC |
   OpenFlags.APPEND |
@@ -217,7 +221,8 @@ function finishOpen(
   const { data } = session.export.cache;
   let openFlags = 0;
   if (directIo ?? data === 'never') openFlags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
-  if (keepCache ?? data === 'always') openFlags |= FOPEN_KEEP_CACHE;
+  if (keepCache ?? (data === 'always' || session.freshness?.open(slot) === true))
+    openFlags |= FOPEN_KEEP_CACHE;
   if (nonSeekable === true) openFlags |= FOPEN_NONSEEKABLE;
   let handle: number;
   try {

@@ -1,6 +1,7 @@
 import { Errno, FsError, type Backend, type Entry } from '../backend/index.js';
 import type { Message } from '../memory/index.js';
 import {
+  Freshness,
   HandleTable,
   LookupCounts,
   NO_HANDLE,
@@ -47,6 +48,8 @@ export class Session {
   readonly nodes: NodeTable;
   readonly counts: LookupCounts;
   readonly handles: HandleTable;
+  /** What data the guest may keep, where the cache policy's `data` is `auto`. */
+  readonly freshness: Freshness | undefined;
   /** The guest's locks. Replaced when the guest starts anew. */
   locks: LockSession<number>;
   /** The request being started. */
@@ -74,6 +77,7 @@ export class Session {
     this.nodes = shared.nodes;
     this.counts = new LookupCounts(shared.nodes);
     this.handles = new HandleTable(shared.limits.handles);
+    this.freshness = shared.cache.data === 'auto' ? new Freshness() : undefined;
     this.locks = shared.locks.openSession(shared.nextSession());
     this.entryValidity = validity(shared.cache.entryTimeout);
     this.negativeValidity = validity(shared.cache.negativeTimeout);
@@ -316,6 +320,7 @@ export class Session {
     words[(at + fuse_entry_out.entry_valid_nsec) >> 2] = entryValidity.nanoseconds;
     words[(at + fuse_entry_out.attr_valid_nsec) >> 2] = attributeValidity.nanoseconds;
     this.counts.add(slot);
+    this.freshness?.tell(slot, attributes, low);
     return slot;
   }
 

@@ -6,6 +6,7 @@
  */
 export * from './directory-stream.js';
 export * from './export.js';
+export * from './freshness.js';
 export * from './handle-table.js';
 export * from './identity.js';
 export * from './locks/index.js';

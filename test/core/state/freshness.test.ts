@@ -1,0 +1,53 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { Attributes } from '../../../core/backend/index.js';
+import { Freshness } from '../../../core/state/index.js';
+
+const file: Attributes = { mode: 0o100644, size: 5000, mtime: 1000, mtimeNsec: 7, ctime: 1000, ctimeNsec: 7 };
+
+/** Whether a guest that opened the file long after its last change may keep its data, having been told `later`. */
+function keeps(later: Attributes, identity = 1): boolean {
+  const freshness = new Freshness();
+  freshness.tell(3, file, 1);
+  freshness.open(3, 2000);
+  freshness.tell(3, later, identity);
+  return freshness.open(3, 3000);
+}
+
+describe('cached data', () => {
+  it('is kept where nothing has changed since the last open', () => {
+    assert.equal(keeps({ ...file, atime: 2500, nlink: 1 }), true);
+  });
+
+  it('is dropped at the first open, and where size, mtime or ctime have changed by the least', () => {
+    assert.equal(new Freshness().open(3), false);
+    assert.equal(keeps({ ...file, size: 5001 }), false);
+    assert.equal(keeps({ ...file, size: 5000 + 2 ** 32 }), false);
+    assert.equal(keeps({ ...file, mtimeNsec: 8 }), false);
+    assert.equal(keeps({ ...file, mtime: 999 }), false);
+    assert.equal(keeps({ ...file, ctimeNsec: 8 }), false);
+    assert.equal(keeps({ ...file, ctime: 1001 }), false);
+  });
+
+  it('is dropped where the slot has become another node’s', () => {
+    assert.equal(keeps(file, 2), false);
+  });
+
+  it('is dropped where the last change was so recent at the last open that another could hide in it', () => {
+    const freshness = new Freshness();
+    freshness.tell(3, file, 1);
+    assert.equal(freshness.open(3, 1001), false);
+    freshness.tell(3, file, 1);
+    assert.equal(freshness.open(3, 1010), false);
+    assert.equal(freshness.open(3, 1020), true);
+  });
+
+  it('is told apart by fractions of a second where a backend gives no nanoseconds', () => {
+    const freshness = new Freshness();
+    freshness.tell(0, { mode: 0o100644, mtime: 1000.25 }, 1);
+    freshness.open(0, 2000);
+    freshness.tell(0, { mode: 0o100644, mtime: 1000.5 }, 1);
+    assert.equal(freshness.open(0, 2000), false);
+    assert.equal(freshness.open(0, 2000), true);
+  });
+});
