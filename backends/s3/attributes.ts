@@ -215,11 +215,11 @@ export function metadataSize(posix: Posix): number {
 }
 
 /** What `stat` shows. */
-export function attributesOf(posix: Posix, size: number): Attributes {
+export function attributesOf(posix: Posix, size: number, removed: boolean): Attributes {
   return {
     mode: posix.mode,
     size,
-    nlink: (posix.mode & FileType.MASK) === FileType.DIRECTORY ? 2 : 1,
+    nlink: removed ? 0 : (posix.mode & FileType.MASK) === FileType.DIRECTORY ? 2 : 1,
     uid: posix.uid,
     gid: posix.gid,
     rdev: posix.rdev,

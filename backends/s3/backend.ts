@@ -170,7 +170,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   protected attributes(node: Node): Attributes {
-    return attributesOf(node.posix, node.kind === 'file' ? node.size : 0);
+    return attributesOf(node.posix, node.kind === 'file' ? node.size : 0, node.removed);
   }
 
   async lookup(parent: Node, name: string, context: Context): Promise<Entry<Node> | undefined> {

@@ -10,8 +10,9 @@ import type { Services } from './services.js';
 
 /** An object longer than this is no symbolic link: a target has at most 4,095 bytes. */
 const LINK_MAX = 4096;
-/** Lookups of single names in a directory after which we list it instead. */
-const MISSES = 2;
+/** Requests that it takes to ask for a single name: a directory is listed when that would have cost no more. */
+const REQUESTS_FOR_NAME = 2;
+const ABSENT: Known = { kind: 'absent', at: 0, order: 0 };
 /** Attributes asked for ahead of a reader who asks for one after the other, and requests for them at once. */
 const PREFETCH = 1000;
 const PREFETCH_WIDTH = 16;
@@ -47,19 +48,20 @@ export class Names {
   ): Promise<Exclude<Known, { kind: 'absent' }> | undefined> {
     if (directory.parent === undefined && name === RESERVED) return undefined;
     let known = this.#believed(directory, name, maxAge);
-    if (known === undefined) {
+    if (known !== undefined) this.#services.metrics.metadataHits += 1;
+    else {
       this.#services.metrics.metadataMisses += 1;
       directory.misses += 1;
-      const since = performance.now();
-      if (maxAge > 0 && (directory.small || (directory.misses > MISSES && directory.listed === undefined))) {
-        await this.list(directory, deadline, !directory.small);
-        known = this.#believed(directory, name, maxAge);
+      if (maxAge > 0 && directory.misses * REQUESTS_FOR_NAME > directory.pages) {
+        const listed = directory.listed;
+        await this.list(directory, deadline, listed === undefined);
+        if (directory.listed !== listed) known = directory.names.get(name) ?? ABSENT;
       }
       if (known === undefined) {
         await this.#ask(directory, name, deadline);
-        known = this.#believed(directory, name, performance.now() - since + 1);
+        known = directory.names.get(name);
       }
-    } else this.#services.metrics.metadataHits += 1;
+    }
     if (known === undefined || known.kind === 'absent') return undefined;
     if (!full || known.posix !== undefined || this.#services.options.attributes === 'listing') return known;
     if (known.kind === 'directory' && known.marker === false) return known;
@@ -214,7 +216,7 @@ export class Names {
       }
       token = page.next;
       if (onePage && token !== undefined) {
-        directory.misses = -1000;
+        directory.pages = Number.POSITIVE_INFINITY;
         return;
       }
     } while (token !== undefined);
@@ -228,7 +230,7 @@ export class Names {
     }
     this.#merge(directory, found, order);
     directory.listed = at;
-    directory.small = pages === 1;
+    directory.pages = pages;
     directory.misses = 0;
     this.#account(directory);
   }

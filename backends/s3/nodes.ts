@@ -93,9 +93,9 @@ export class Directory {
   readonly names = new Map<string, Known>();
   /** Time of the listing that `names` is all of. */
   listed: number | undefined;
-  /** The last listing was a single page: asking again costs one request. */
-  small = false;
-  /** Lookups that went to the bucket one by one. */
+  /** Requests that a listing takes: as the last one took; a guess before the first. */
+  pages = 4;
+  /** Lookups since the last listing that had to ask the bucket. */
   misses = 0;
   listing: Promise<void> | undefined;
   /** Serialises changes of names. */

@@ -21,7 +21,7 @@ import {
 import type { Posix, RemoteObject } from './attributes.js';
 import { fresh, metadataSize, METADATA_MAX, now } from './attributes.js';
 import { ReadingBackend } from './backend.js';
-import type { Deadline } from './deadline.js';
+import { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
 import type { OpenFile } from './files.js';
 import { keyFits, RESERVED } from './keys.js';
@@ -142,7 +142,7 @@ export class WritableBackend extends ReadingBackend {
       const node = tree.node(directory, name, known) as Directory;
       // It is new, so nothing is in it.
       node.listed = at;
-      node.small = true;
+      node.pages = 1;
       return this.entry(node);
     });
   }
@@ -345,13 +345,12 @@ export class WritableBackend extends ReadingBackend {
 
   async #commitAll(files: readonly FileNode[], context: Context): Promise<void> {
     await this.guard(async () => {
-      const deadline = this.patient(context);
       const work = files.map((node) =>
         this.options.durability === 'local'
           ? this.mounted.files.sync(node)
-          : this.mounted.files.commit(node, deadline),
+          : this.mounted.files.commit(node, Deadline.never),
       );
-      for (const result of await Promise.allSettled(work)) {
+      for (const result of await this.patient(context).wait(Promise.allSettled(work))) {
         if (result.status === 'rejected') throw result.reason;
       }
     });

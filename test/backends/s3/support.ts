@@ -11,7 +11,7 @@ import {
   S3Client,
 } from '@aws-sdk/client-s3';
 import type { PutObjectCommandInput } from '@aws-sdk/client-s3';
-import type { Context, GuestBuffer, Logger } from '../../../core/backend/index.js';
+import type { Context, GuestBuffer, HostBuffer, Logger } from '../../../core/backend/index.js';
 import { ReadingBackend } from '../../../backends/s3/backend.js';
 import type { OpenFile } from '../../../backends/s3/files.js';
 import type { Directory, Node } from '../../../backends/s3/nodes.js';
@@ -58,6 +58,10 @@ export class HeapBuffer implements GuestBuffer {
     Object.assign(part, { bytes: this.bytes.subarray(start, end) });
     return part;
   }
+}
+
+function heapBuffer(length: number): HostBuffer {
+  return Object.assign(new HeapBuffer(Buffer.alloc(length)), { close: () => undefined });
 }
 
 export const context: Context = {
@@ -168,7 +172,7 @@ export class Mount {
     });
     const backend = parsed.readOnly ? new ReadingBackend(parsed) : new WritableBackend(parsed);
     const log = keptLog();
-    const root = await backend.mount({ log, createBuffer: (length) => new HeapBuffer(length) });
+    const root = await backend.mount({ log, createBuffer: heapBuffer });
     return new Mount(backend as WritableBackend, log, cacheDir, root as Directory);
   }
 
