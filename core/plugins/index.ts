@@ -24,3 +24,9 @@ export { readOnly } from './read-only.js';
 export { BackendRegistry, type Making, type OptionName } from './registry.js';
 export { serve, type ServeOptions } from './serve.js';
 export { check, describeOptions, parseOption, toFlag, type OptionDescription } from './schema.js';
+export {
+  CAPABILITIES,
+  parseVirtiofsd,
+  VIRTIOFSD_HELP,
+  type VirtiofsdRequest,
+} from '../../backends/passthrough/virtiofsd-options.js';
