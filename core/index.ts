@@ -2,7 +2,7 @@
  * virtiofs-kit's public API.
  *
  * - To write a backend: `Backend`, `definePlugin`, `FsError` and the rest of the contract (`core/backend`).
- * - To serve from one's own program: {@link serve}, or `Daemon` with `BackendRegistry`.
+ * - To serve from one's own program: {@link serve}, `Daemon` with `BackendRegistry`, or `MountedExport` on this host.
  * - To try an export in a throw-away Linux guest: `Guest`.
  */
 export * from './backend/index.js';
@@ -13,10 +13,19 @@ export {
   createContainer,
   createLogger,
   Daemon,
+  MountedExport,
   Parts,
   parseConfig,
   readConfig,
   readOnly,
   serve,
 } from './plugins/index.js';
-export type { BackendSource, Config, DaemonOptions, LogConfig, ServedExport, ServeOptions } from './plugins/index.js';
+export type {
+  BackendSource,
+  Config,
+  DaemonOptions,
+  HostMountOptions,
+  LogConfig,
+  ServedExport,
+  ServeOptions,
+} from './plugins/index.js';

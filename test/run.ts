@@ -44,7 +44,7 @@ process.exitCode = failed.length > 0 || passed === 0 ? 1 : 0;
 async function runFiles(names: readonly string[], concurrency: number): Promise<void> {
   if (names.length === 0) return;
   const paths = names.map((name) => join(root, name));
-  const stream = run({ files: paths, concurrency, timeout: 10 * MINUTES });
+  const stream = run({ files: paths, concurrency, timeout: 20 * MINUTES });
   stream.on('test:pass', (event) => {
     if (event.details.type === 'suite') return;
     if (event.skip !== undefined || event.todo !== undefined) skipped += 1;

@@ -1,12 +1,14 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
-import { UsageError } from '../backend/index.js';
 import { GuestError } from '../guest/index.js';
 import { BackendRegistry } from '../plugins/index.js';
 import { BackendOptions } from './backend-options.js';
 import { addBackends } from './backends.js';
+import { addBench } from './bench.js';
 import { addGuest } from './guest.js';
+import { addMount } from './mount.js';
 import { addServe } from './serve.js';
+import { addVirtiofsd } from './virtiofsd.js';
 
 /** Exit code for a mistake in what was asked for. */
 const USAGE = 2;
@@ -21,7 +23,7 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
     const program = await createProgram(argv);
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
-    process.exitCode = report(error);
+    process.exitCode = report(error, argv);
   }
 }
 
@@ -41,7 +43,10 @@ async function createProgram(argv: readonly string[]): Promise<Command> {
     .exitOverride();
   addServe(program, registry, backend);
   addGuest(program, backend);
+  addMount(program, backend);
+  addVirtiofsd(program, registry);
   addBackends(program, registry);
+  addBench(program);
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;
 }
@@ -62,16 +67,17 @@ function oneLine(text: string): string {
   return `virtiofs-kit: ${line.replaceAll(/'(--?[^']*)'/g, '$1')}\n`;
 }
 
-function report(error: unknown): number {
+function report(error: unknown, argv: readonly string[]): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE;
-  if (error instanceof UsageError) {
-    process.stderr.write(`virtiofs-kit: ${error.message}\n`);
-    return USAGE;
-  }
-  const text =
-    error instanceof GuestError ? error.message : error instanceof Error ? error.stack : String(error);
-  process.stderr.write(`virtiofs-kit: ${text}\n`);
-  return 1;
+  if (!(error instanceof Error)) return report(new Error(String(error)), argv);
+  // A plugin may come with its own copy of this package, and then throws its own class.
+  const isUsage = error.name === 'UsageError';
+  const isPlain = isUsage || error instanceof GuestError;
+  process.stderr.write(`virtiofs-kit: ${isPlain ? error.message : error.stack}\n`);
+  const { cause } = error;
+  const isDebug = /--log-level[= ]debug/.test(argv.join(' '));
+  if (isDebug && cause instanceof Error) process.stderr.write(`${cause.stack}\n`);
+  return isUsage ? USAGE : 1;
 }
 
 function version(): string {

@@ -35,8 +35,10 @@ export async function openExport(
       createBuffer: hostBuffer,
     });
   } catch (error) {
-    if (error instanceof UsageError || isBackend(source)) throw error;
+    if (isBackend(source)) throw error;
     const what = error instanceof Error ? error.message : String(error);
+    // A plugin may come with its own copy of this package, and then throws its own class.
+    if (error instanceof Error && error.name === 'UsageError') throw error;
     throw new UsageError(`backend ${source.type}: ${what}`, { cause: error });
   }
 }

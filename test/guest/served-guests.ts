@@ -5,7 +5,7 @@ import { Guest, type GuestOptions, type GuestShare } from '../../core/guest/inde
 import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../../core/plugins/index.js';
 
 /** Seconds after which guests of a test are ended: what waits for them then fails, with the end of their console. */
-const LIFE = 540;
+const LIFE = 900;
 
 /** Real guests on exports of a daemon in this process. */
 export class ServedGuests implements AsyncDisposable {

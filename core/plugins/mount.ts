@@ -1,0 +1,70 @@
+import { UsageError } from '../backend/index.js';
+import { Session } from '../fuse/index.js';
+import { HostMount, MountError } from '../mount/index.js';
+import type { Export } from '../state/index.js';
+import { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
+
+/** What to mount on this host, and where. */
+export interface HostMountOptions extends Workshop, Partial<ExportSettings> {
+  /** A directory that exists. */
+  readonly directory: string;
+  readonly backend: BackendSource;
+  /** Users other than this process's may use it. Default: for root. */
+  readonly allowOther?: boolean | undefined;
+}
+
+/** An export that this host has mounted through `/dev/fuse`, without a virtual machine. */
+export class MountedExport {
+  readonly #mount: HostMount;
+  readonly #export: Export;
+  #closing: Promise<void> | undefined;
+
+  private constructor(mount: HostMount, one: Export) {
+    this.#mount = mount;
+    this.#export = one;
+  }
+
+  /** @throws UsageError for a mistake in the options; nothing is left mounted then. */
+  static async open(options: HostMountOptions): Promise<MountedExport> {
+    const { directory, backend, readOnly = false, cache = {}, limits = {}, allowOther, log } = options;
+    const one = await openExport(backend, { readOnly, cache, limits }, options);
+    try {
+      const mount = await HostMount.open({
+        directory,
+        source: `virtiofs-kit:${isBackend(backend) ? 'own' : backend.type}`,
+        log,
+        readOnly,
+        ...(allowOther === undefined ? {} : { allowOther }),
+        openSession: () => new Session(one),
+      });
+      return new MountedExport(mount, one);
+    } catch (error) {
+      await one.close();
+      throw error instanceof MountError ? new UsageError(error.message, { cause: error }) : error;
+    }
+  }
+
+  /** Where it is mounted, without symbolic links. */
+  get directory(): string {
+    return this.#mount.directory;
+  }
+
+  /** Resolves when it is unmounted, by whomever. */
+  get ended(): Promise<void> {
+    return this.#mount.ended;
+  }
+
+  /** Unmounts, makes data durable. @throws what a backend's unmount throws. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    try {
+      await this.#mount.unmount();
+    } finally {
+      await this.#export.close();
+    }
+  }
+}
