@@ -8,3 +8,4 @@ export { Opcode } from './abi.js';
 export type { Counters } from './counters.js';
 export type { Negotiated } from './negotiation.js';
 export { Session, type SessionOptions } from './session.js';
+export { restoreSession, saveSession } from './snapshot.js';

@@ -71,14 +71,15 @@ export class Session {
   #incarnation = 0;
   #closed = false;
 
-  constructor(shared: Export, options: SessionOptions = {}) {
+  /** @param id number of a session that is brought back; else a new one. */
+  constructor(shared: Export, options: SessionOptions = {}, id: number = shared.nextSession()) {
     this.export = shared;
     this.backend = shared.backend;
     this.nodes = shared.nodes;
     this.counts = new LookupCounts(shared.nodes);
     this.handles = new HandleTable(shared.limits.handles);
     this.freshness = shared.cache.data === 'auto' ? new Freshness() : undefined;
-    this.locks = shared.locks.openSession(shared.nextSession());
+    this.locks = shared.locks.openSession(id);
     this.entryValidity = validity(shared.cache.entryTimeout);
     this.negativeValidity = validity(shared.cache.negativeTimeout);
     this.attributeValidity = validity(shared.cache.attributeTimeout);

@@ -72,10 +72,15 @@ export class Export {
     });
   }
 
-  /** Mounts a backend. @throws what `mount` throws. */
-  static async open(backend: Backend, options: ExportOptions): Promise<Export> {
+  /**
+   * Mounts a backend.
+   * @param state what its `save` gave, to be taken up again.
+   * @throws what `mount` and `restore` throw.
+   */
+  static async open(backend: Backend, options: ExportOptions, state?: Uint8Array): Promise<Export> {
     const { log, createBuffer } = options;
     const root = await backend.mount({ log, createBuffer });
+    if (state !== undefined && state.length > 0) await backend.restore?.(state);
     return new Export(backend, root, options);
   }
 
@@ -87,6 +92,11 @@ export class Export {
   /** A number for a new session, for ever different. */
   nextSession(): number {
     return ++this.#sessions;
+  }
+
+  /** A session of this number was restored. */
+  reserveSession(id: number): void {
+    this.#sessions = Math.max(this.#sessions, id);
   }
 
   /** Unmounts the backend, once, after all sessions are closed. @throws what `unmount` throws. */

@@ -22,6 +22,8 @@ export class HandleTable {
   readonly #objects: unknown[] = [];
   readonly #free: number[] = [];
   #size = 0;
+  /** Generation of places that were never used. */
+  #firstGeneration = 0;
 
   /** @param limit most handles open at a time. */
   constructor(limit: number) {
@@ -59,6 +61,51 @@ export class HandleTable {
     this.#generation[index] = this.#generation[index]! + 1;
     this.#size += 1;
     return index;
+  }
+
+  /**
+   * Brings a handle back under its old `fh`; its place must be free. After the last, {@link seal}.
+   * @throws RangeError for an `fh` beyond the limit, or one that is open.
+   */
+  restore(
+    index: number,
+    generation: number,
+    kind: HandleKind,
+    slot: number,
+    object: unknown,
+    flags: number,
+  ): void {
+    if (index >= this.#limit || this.#size >= this.#limit)
+      throw new RangeError(`handle ${index}: beyond the limit`);
+    while (index >= this.#kind.length) this.#grow();
+    while (index >= this.#objects.length) this.#objects.push(undefined);
+    if (this.#kind[index] !== HandleKind.FREE) throw new RangeError(`handle ${index}: open already`);
+    this.#kind[index] = kind;
+    this.#slot[index] = slot;
+    this.#flags[index] = flags;
+    this.#uses[index] = 0;
+    this.#generation[index] = generation;
+    this.#objects[index] = object;
+    this.#size += 1;
+  }
+
+  /** Ends restoring: new handles get places between the old ones, under generations above `generation`. */
+  seal(generation: number): void {
+    this.#generation.fill(generation, this.#objects.length);
+    for (let index = this.#objects.length - 1; index >= 0; index--) {
+      if (this.#kind[index] !== HandleKind.FREE) continue;
+      this.#generation[index] = generation;
+      this.#free.push(index);
+    }
+    this.#firstGeneration = generation;
+  }
+
+  /** The highest generation given to any handle. */
+  get lastGeneration(): number {
+    let last = this.#firstGeneration;
+    for (let index = 0; index < this.#objects.length; index++)
+      last = Math.max(last, this.#generation[index]!);
+    return last;
   }
 
   /** The index of an `fh` of the kind, given by its halves as signed numbers, or {@link NO_HANDLE}. */
@@ -137,6 +184,7 @@ export class HandleTable {
     kind.set(this.#kind);
     this.#kind = kind;
     this.#generation = widen(this.#generation, length);
+    this.#generation.fill(this.#firstGeneration, length / 2);
     this.#slot = widen(this.#slot, length);
     this.#flags = widen(this.#flags, length);
     this.#uses = widen(this.#uses, length);

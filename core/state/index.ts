@@ -12,3 +12,5 @@ export * from './identity.js';
 export * from './locks/index.js';
 export * from './lookup-counts.js';
 export * from './node-table.js';
+export type { SavedHandle, SavedSession } from './saved.js';
+export * from './snapshot.js';

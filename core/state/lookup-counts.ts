@@ -23,13 +23,13 @@ export class LookupCounts {
     return slot < this.#counts.length ? this.#counts[slot]! : 0;
   }
 
-  /** The guest is told of a node once (LOOKUP, creations, READDIRPLUS). */
-  add(slot: number): void {
+  /** The guest is told of a node (LOOKUP, creations, READDIRPLUS): once, or as often as a saved count says. */
+  add(slot: number, times = 1): void {
     if (slot === ROOT_SLOT) return;
     if (slot >= this.#counts.length) this.#grow(slot);
     const count = this.#counts[slot]!;
     if (count === 0) this.#nodes.reference(slot);
-    this.#counts[slot] = count + 1;
+    this.#counts[slot] = count + times;
   }
 
   /** The guest forgets `count` of its lookups; more than it has done count as all. */

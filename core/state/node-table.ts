@@ -91,6 +91,21 @@ export class NodeTable {
     return this.#insert(node);
   }
 
+  /**
+   * Enters a node under the identity that it had in a former process; a new slot has no reference yet.
+   * @returns {@link NO_SLOT} where the table is full. A node or id that is known already keeps what it has.
+   */
+  restore(node: object, low: number, high: number, generation: number): number {
+    const known = this.#slots.get(node);
+    if (known !== undefined) return known;
+    if (this.#slots.size >= this.#limit) return NO_SLOT;
+    const identity = this.#identity;
+    identity[LOW] = low;
+    identity[HIGH] = high;
+    identity[GENERATION] = generation;
+    return this.find(low, high) === NO_SLOT ? this.#insert(node) : this.intern(node);
+  }
+
   /** The slot of a known backend node, or {@link NO_SLOT}. */
   slotOf(node: object): number {
     return this.#slots.get(node) ?? NO_SLOT;

@@ -11,6 +11,7 @@ import {
   type Entry,
   type FsStatistics,
   type GuestBuffer,
+  type NodeKey,
   type Opened,
 } from '../../core/backend/index.js';
 
@@ -66,6 +67,16 @@ export class TinyBackend implements Backend<TinyNode, TinyFile> {
 
   key(node: TinyNode): string {
     return `tiny:${node.id}`;
+  }
+
+  /** Every file that ever was, by key. */
+  readonly all = new Map<string, TinyNode>();
+
+  resolve(key: NodeKey): TinyNode {
+    const node = this.all.get(String(key));
+    if (node === undefined || (node.nlink === 0 && !this.known.has(node))) throw FsError.of('ESTALE');
+    this.known.add(node);
+    return node;
   }
 
   forget(node: TinyNode): void {
@@ -241,6 +252,7 @@ export class TinyBackend implements Backend<TinyNode, TinyFile> {
   }
 
   #entry(node: TinyNode): Entry<TinyNode> {
+    this.all.set(this.key(node), node);
     this.known.add(node);
     return { node, attributes: this.getattr(node) };
   }

@@ -1,0 +1,125 @@
+import { z } from 'zod';
+
+/**
+ * The saved form of an export and its sessions: the structures of the envelope, and nothing else. 64-bit numbers are
+ * decimal strings and bytes base64, so that JSON carries them. Nodes are referred to by their index in `nodes`.
+ */
+
+/** Grows with every change of these structures; older versions are read for as long as that makes sense. */
+export const SAVED_VERSION = 1;
+
+const index = z.int().nonnegative();
+const word = z.int().min(0).max(0xffffffff);
+const wide = z.string().regex(/^\d{1,20}$/);
+const base64 = z.base64();
+
+const savedNode = z.object({
+  /** The backend's durable key: a string, a number, or bytes. */
+  key: z.union([z.object({ s: z.string() }), z.object({ n: z.number() }), z.object({ b: base64 })]),
+  /** Halves of the node id, and the generation, as the guests know them. */
+  low: word,
+  high: word,
+  generation: word,
+});
+
+const savedLock = z.object({
+  kind: z.enum(['posix', 'flock']),
+  /** Number of the session that holds it. */
+  session: z.int().positive(),
+  node: index,
+  owner: wide,
+  type: z.int(),
+  start: wide,
+  end: wide,
+  pid: word,
+  handle: index,
+});
+
+const savedHandle = z.object({
+  /** Both halves of the `fh`. */
+  index,
+  generation: word,
+  node: index,
+  /** Open flags that the backend was given, for it to open the file again. */
+  flags: word,
+  /** Of a directory: what its stream has seen. */
+  stream: z.object({ entries: base64, complete: z.boolean() }).optional(),
+});
+
+const savedSession = z.object({
+  /** The session's number, which its locks bear. */
+  id: z.int().positive(),
+  /** What INIT settled. Absent: the guest has not mounted. */
+  negotiated: z
+    .object({
+      minor: index,
+      flags: z.int(),
+      flags2: z.int(),
+      maxReadahead: word,
+      maxWrite: word,
+      maxPages: word,
+    })
+    .optional(),
+  /** Nodes that the guest knows and how often it has looked each up. */
+  lookups: z.array(z.tuple([index, z.int().positive()])),
+  handles: z.array(savedHandle),
+  /** The highest generation given to any handle, past ones too: later ones must be above it. */
+  handleGeneration: word,
+});
+
+const savedExport = z.object({
+  /** Nodes that a guest, a handle or a lock refers to; the root is first. */
+  nodes: z.array(savedNode),
+  sessions: z.array(savedSession),
+  locks: z.object({
+    locks: z.array(savedLock),
+    /** Lock requests that waited. */
+    waiters: z.array(savedLock.extend({ unique: wide })),
+  }),
+});
+
+export type SavedNode = z.infer<typeof savedNode>;
+export type SavedHandle = z.infer<typeof savedHandle>;
+export type SavedSession = z.infer<typeof savedSession>;
+export type SavedExport = z.infer<typeof savedExport>;
+
+const MAGIC = Buffer.from('VFSKSAVE');
+const HEAD = MAGIC.length + 8;
+
+/**
+ * The envelope: eight bytes of magic, version and length of the JSON as 32-bit little-endian numbers, the JSON, and
+ * behind it the backend's own state, as it gave it.
+ */
+export function encodeSaved(saved: SavedExport, backendState: Uint8Array): Uint8Array {
+  const json = Buffer.from(JSON.stringify(saved));
+  const head = Buffer.alloc(HEAD);
+  MAGIC.copy(head);
+  head.writeUInt32LE(SAVED_VERSION, MAGIC.length);
+  head.writeUInt32LE(json.length, MAGIC.length + 4);
+  return Buffer.concat([head, json, backendState]);
+}
+
+/** @throws RangeError for bytes that are no saved export, or one of a version that is not known. */
+export function decodeSaved(bytes: Uint8Array): { saved: SavedExport; backendState: Uint8Array } {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (buffer.length < HEAD || !buffer.subarray(0, MAGIC.length).equals(MAGIC)) {
+    throw new RangeError('not a saved export: the first bytes are wrong');
+  }
+  const version = buffer.readUInt32LE(MAGIC.length);
+  if (version !== SAVED_VERSION) {
+    throw new RangeError(`saved export of version ${version}: this program knows version ${SAVED_VERSION}`);
+  }
+  const end = HEAD + buffer.readUInt32LE(MAGIC.length + 4);
+  if (end > buffer.length) throw new RangeError('saved export: it is cut short');
+  let json: unknown;
+  try {
+    json = JSON.parse(buffer.toString('utf8', HEAD, end));
+  } catch (error) {
+    throw new RangeError('saved export: its JSON is broken', { cause: error });
+  }
+  const result = savedExport.safeParse(json);
+  if (!result.success) {
+    throw new RangeError(`saved export: ${z.prettifyError(result.error)}`, { cause: result.error });
+  }
+  return { saved: result.data, backendState: buffer.subarray(end) };
+}
