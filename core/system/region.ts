@@ -6,12 +6,23 @@ const mmap = libc<
 >('mmap', 'intptr_t', ['uintptr_t', 'size_t', 'int', 'int', 'int', 'int64_t']);
 const munmap = libc<(address: number, length: number) => number>('munmap', 'int', ['uintptr_t', 'size_t']);
 
+const madvise = libc<(address: number, length: number, advice: number) => number>('madvise', 'int', [
+  'uintptr_t',
+  'size_t',
+  'int',
+]);
+
 const PROT_READ_WRITE = 3;
 const MAP_SHARED = 0x01;
 const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+
+const MADV_HUGEPAGE = 14;
+
+/** From this size on private memory may be backed by huge pages: a fault costs more than clearing the rest of one does. */
+const HUGE_PAGE = 2 ** 21;
 
 /** The smallest page; addresses and lengths of regions are multiples of it. */
 export const PAGE_SIZE = 4096;
@@ -62,6 +73,8 @@ export class Region {
       result(mmap(0, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
       `mmap of ${length} bytes`,
     );
+    // Advice: a kernel without huge pages refuses it, and nothing is lost.
+    if (length >= HUGE_PAGE) madvise(address, length, MADV_HUGEPAGE);
     return new Region(address, length);
   }
 
