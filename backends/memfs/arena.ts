@@ -15,14 +15,26 @@ const SPANS_PER_SLAB = SLAB_BYTES / SPAN_BYTES;
 const SHIFT_MIN = 31 - Math.clz32(BLOCK_MIN);
 const CLASSES = 32 - Math.clz32(SPAN_BYTES) - SHIFT_MIN;
 
-/** Free slabs that are kept for the next allocation instead of being given back. */
-const SPARE_SLABS = 4;
+/** Free slabs that are kept for the next allocation, 32 MiB, instead of being given back. */
+const SPARE_SLABS = 8;
+
+/** Memory from elsewhere; `close` gives it back at once. */
+export interface SlabMemory {
+  readonly bytes: Uint8Array;
+  close(): void;
+}
+
+/** Memory of the JavaScript engine's, which the garbage collector gives back. */
+function engineMemory(length: number): SlabMemory {
+  return { bytes: new Uint8Array(Buffer.allocUnsafeSlow(length).buffer), close: () => undefined };
+}
 
 class Slab {
-  readonly bytes = new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer);
+  readonly memory: SlabMemory;
   readonly free: Span[] = [];
 
-  constructor() {
+  constructor(memory: SlabMemory) {
+    this.memory = memory;
     for (let at = SLAB_BYTES - SPAN_BYTES; at >= 0; at -= SPAN_BYTES) this.free.push(new Span(this, at));
   }
 }
@@ -44,7 +56,7 @@ export class Span {
 
   constructor(slab: Slab, start: number) {
     this.slab = slab;
-    this.bytes = slab.bytes;
+    this.bytes = slab.memory.bytes;
     this.start = start;
   }
 }
@@ -56,6 +68,11 @@ export class Span {
  * valid.
  */
 export class Arena {
+  /**
+   * Where slabs come from. Memory outside the JavaScript engine's is better: the engine would collect garbage as it
+   * grows, and only then give it back.
+   */
+  source: (length: number) => SlabMemory = engineMemory;
   readonly #maxSlabs: number;
   readonly #partial: Span[][] = Array.from({ length: CLASSES }, () => []);
   readonly #slabs: Slab[] = [];
@@ -147,10 +164,9 @@ export class Arena {
     if (this.#slabCount >= this.#maxSlabs) throw ENOSPC;
     let slab: Slab;
     try {
-      slab = new Slab();
-    } catch (error) {
-      if (error instanceof RangeError) throw ENOSPC;
-      throw error;
+      slab = new Slab(this.source(SLAB_BYTES));
+    } catch {
+      throw ENOSPC;
     }
     this.#slabs.push(slab);
     this.#slabCount += 1;
@@ -170,5 +186,6 @@ export class Arena {
     }
     this.#slabs.splice(this.#slabs.indexOf(slab), 1);
     this.#slabCount -= 1;
+    slab.memory.close();
   }
 }

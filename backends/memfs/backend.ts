@@ -69,7 +69,8 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   /** What is to happen at the end of service. */
   onUnmount: (() => Awaitable<void>) | undefined;
 
-  mount(_host: BackendHost): Inode {
+  mount(host: BackendHost): Inode {
+    this.#tree.arena.source = (length) => host.createBuffer(length);
     this.#tree.root.held = true;
     return this.#tree.root;
   }
