@@ -13,6 +13,7 @@ import { isChanged, Stream } from './reader.js';
 import type { Services } from './services.js';
 import { Staged } from './staged.js';
 import { contentOf, copyObject, PartUpload, uploadSnapshot } from './upload.js';
+import type { Uploaded } from './upload.js';
 import { Writeback } from './writeback.js';
 
 /** An open file. */
@@ -240,26 +241,27 @@ export class Files {
     const parts = this.#parts.get(staged);
     this.#parts.delete(staged);
     const snapshot = staged.snapshot();
-    let object: RemoteObject;
+    let uploaded: Uploaded;
     try {
       const key = this.#services.keys.file(pathOf(node));
-      object = await uploadSnapshot(this.#services, staged, snapshot, key, parts);
+      uploaded = await uploadSnapshot(this.#services, staged, snapshot, key, parts);
     } catch (error) {
       if (!isChanged(error)) throw error;
       await this.#setAside(node, staged);
       throw FsError.of('ESTALE');
     }
+    const { object, attributed } = uploaded;
     this.#services.metrics.uploads += 1;
     node.version.object = object;
     node.checked = performance.now();
     learnFile(parent, node.name, object, snapshot.posix);
-    if (staged.isStill(snapshot)) {
+    if (attributed && staged.isStill(snapshot)) {
       node.staged = undefined;
       this.writeback.clean(node);
       await staged.retire();
       this.#onClean(node);
     } else {
-      await staged.committed(snapshot, object);
+      await staged.committed(snapshot, object, attributed);
       this.writeback.clean(node);
       this.writeback.touched(node);
     }

@@ -291,11 +291,14 @@ export class Staged {
     return this.sequence === snapshot.sequence && this.pending === 0;
   }
 
-  /** The bucket has the snapshot, as `object`; more has changed since. */
-  async committed(snapshot: Snapshot, object: RemoteObject): Promise<void> {
+  /**
+   * The bucket has the snapshot, as `object`; more has changed since.
+   * @param attributed the object has the snapshot's attributes too, not its content alone.
+   */
+  async committed(snapshot: Snapshot, object: RemoteObject, attributed: boolean): Promise<void> {
     const commit: CommitJson = { object, tail: snapshot.tail, size: snapshot.size };
     this.#rebase(commit, Math.min(snapshot.size, this.#lowWater));
-    this.committedSequence = snapshot.sequence;
+    if (attributed) this.committedSequence = snapshot.sequence;
     if (this.contentSequence <= snapshot.sequence) this.contentSequence = 0;
     await this.log.append({ type: RecordType.COMMIT, offset: 0, payload: json(commit) });
   }

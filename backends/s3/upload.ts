@@ -26,6 +26,16 @@ export function partStart(index: number, first: number): number {
   return start;
 }
 
+/** A snapshot in the bucket. */
+export interface Uploaded {
+  readonly object: RemoteObject;
+  /**
+   * The attributes are the snapshot's too. Those of a multipart upload are fixed when it begins: times, and what else has
+   * changed since, need a copy on the server.
+   */
+  readonly attributed: boolean;
+}
+
 /** What is written beside the bytes. */
 export function contentOf(posix: Posix, mark: string | undefined): Content {
   return { metadata: format(posix, mark), headers: posix.headers };
@@ -150,7 +160,7 @@ export class PartUpload {
   }
 
   /** Uploads what is missing of the snapshot, taken in this turn, and makes the object. */
-  async complete(snapshot: Snapshot, mark: string): Promise<RemoteObject> {
+  async complete(snapshot: Snapshot): Promise<Uploaded> {
     const { bucket, options } = this.#services;
     this.#completing = true;
     await Promise.all(this.#underWay);
@@ -174,8 +184,7 @@ export class PartUpload {
     const object = await bucket.completeUpload(this.#key, id, parts, size, content, condition, deadline);
     await this.#staged.noteUpload(this.#key, id, true);
     this.#staged.onChange = () => undefined;
-    // Metadata is fixed when an upload begins; times, and what else changed since, need a copy on the server.
-    return this.#posix === posix ? object : copyObject(this.#services, object, this.#key, posix, mark);
+    return { object, attributed: this.#posix === posix };
   }
 
   /** Gives the upload up. */
@@ -231,15 +240,17 @@ export async function uploadSnapshot(
   snapshot: Snapshot,
   key: string,
   parts: PartUpload | undefined,
-): Promise<RemoteObject> {
+): Promise<Uploaded> {
   const { bucket, options, reader } = services;
   const mark = `${staged.id}.${snapshot.sequence}`;
   const { base, size, posix, condition } = snapshot;
-  if (base !== undefined && !snapshot.contentChanged) return copyObject(services, base, key, posix, mark);
+  if (base !== undefined && !snapshot.contentChanged) {
+    return { object: await copyObject(services, base, key, posix, mark), attributed: true };
+  }
   if (size > 2 * options.partSize) {
     const upload = parts ?? new PartUpload(services, staged, key);
     try {
-      return await upload.complete(snapshot, mark);
+      return await upload.complete(snapshot);
     } catch (error) {
       await upload.abort().catch(() => undefined);
       throw error;
@@ -250,5 +261,5 @@ export async function uploadSnapshot(
   const deadline = Deadline.after(options.operationTimeout);
   const object = await bucket.put(key, body, contentOf(posix, mark), condition, deadline);
   reader.keep(object, body);
-  return object;
+  return { object, attributed: true };
 }

@@ -113,7 +113,11 @@ export class TestBucket {
     return new TestBucket(name, endpoint, client);
   }
 
-  async put(key: string, body: string | Uint8Array, fields: Partial<PutObjectCommandInput> = {}): Promise<void> {
+  async put(
+    key: string,
+    body: string | Uint8Array,
+    fields: Partial<PutObjectCommandInput> = {},
+  ): Promise<void> {
     await this.client.send(new PutObjectCommand({ Bucket: this.name, Key: key, Body: body, ...fields }));
   }
 
@@ -243,7 +247,7 @@ export class Mount {
     const file = await this.openFile(path, 0);
     try {
       const chunks: Buffer[] = [];
-      for (let at = 0; ; ) {
+      for (let at = 0; ;) {
         const chunk = await this.read(file, at, 128 * 1024);
         if (chunk.length === 0) return Buffer.concat(chunks);
         chunks.push(chunk);

@@ -1,0 +1,231 @@
+import { Agent, createServer, request as httpRequest } from 'node:http';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { createHash } from 'node:crypto';
+import { signed } from './signature.js';
+
+/** What the proxy does to one request instead of, or beside, passing it on. */
+export type Fault =
+  /** Answers 503 SlowDown without asking the server. */
+  | 'slow-down'
+  /** Answers 500 after the server has done what was asked. */
+  | 'internal-error'
+  /** Closes the connection without asking the server. */
+  | 'reset-before'
+  /** Closes the connection after the server has done what was asked. */
+  | 'reset-after'
+  /** Cuts the body of the answer short. */
+  | 'short-body'
+  /** Waits a little first. */
+  | 'delay'
+  /** Never answers. */
+  | 'hang'
+  /** 400 ExpiredToken. */
+  | 'expired'
+  /** 403 QuotaExceeded, AccessDenied, InvalidObjectState. */
+  | 'quota'
+  | 'denied'
+  | 'archived'
+  /** 404 NoSuchBucket. */
+  | 'no-bucket'
+  /** 409 ConditionalRequestConflict. */
+  | 'conflict';
+
+/** A request as the proxy sees it. */
+export interface Seen {
+  readonly method: string;
+  readonly path: string;
+  /** Operation, told by method and query: `PutObject`, `UploadPart`, …. */
+  readonly operation: string;
+}
+
+const codes: Readonly<Partial<Record<Fault, readonly [number, string]>>> = {
+  'slow-down': [503, 'SlowDown'],
+  'internal-error': [500, 'InternalError'],
+  expired: [400, 'ExpiredToken'],
+  quota: [403, 'QuotaExceeded'],
+  denied: [403, 'AccessDenied'],
+  archived: [403, 'InvalidObjectState'],
+  'no-bucket': [404, 'NoSuchBucket'],
+  conflict: [409, 'ConditionalRequestConflict'],
+};
+
+/**
+ * A proxy of our own in front of the real server. It injects faults, and gives what this server lacks: If-Match with
+ * quotes, and conditions on CompleteMultipartUpload and on the source of a copy, as Amazon has them.
+ */
+export class Proxy {
+  readonly endpoint: string;
+  /** Asked for each request; nothing lets it pass. */
+  fault: (seen: Seen) => Fault | undefined = () => undefined;
+  readonly seen: Seen[] = [];
+  readonly #server: Server;
+  readonly #target: URL;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 });
+  readonly #writes = new Map<string, Promise<unknown>>();
+
+  private constructor(server: Server, endpoint: string, target: URL) {
+    this.#server = server;
+    this.endpoint = endpoint;
+    this.#target = target;
+    server.on('request', (request, response) => {
+      this.#serve(request, response).catch(() => response.destroy());
+    });
+  }
+
+  static async start(target: string): Promise<Proxy> {
+    const server = createServer({ keepAliveTimeout: 60_000 });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const address = server.address();
+    if (address === null || typeof address === 'string') throw new Error('no TCP address');
+    return new Proxy(server, `http://127.0.0.1:${address.port}`, new URL(target));
+  }
+
+  async close(): Promise<void> {
+    this.#agent.destroy();
+    this.#server.closeAllConnections();
+    await new Promise((resolve) => this.#server.close(resolve));
+  }
+
+  async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const body = await collect(request);
+    const seen = describe(request);
+    this.seen.push(seen);
+    const fault = this.fault(seen);
+    if (fault === 'hang') return;
+    if (fault === 'reset-before') {
+      response.destroy();
+      return;
+    }
+    const code = fault === undefined ? undefined : codes[fault];
+    if (code !== undefined && fault !== 'internal-error') return answerError(request, response, ...code);
+    if (fault === 'delay') await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 100));
+    const answer = await this.#carryOut(request, body, seen);
+    if (fault === 'reset-after') {
+      response.destroy();
+      return;
+    }
+    if (fault === 'internal-error') return answerError(request, response, 500, 'InternalError');
+    if (answer === undefined) return answerError(request, response, 412, 'PreconditionFailed');
+    response.writeHead(answer.status, answer.headers);
+    if (fault === 'short-body' && answer.body.length > 1 && request.method === 'GET') {
+      response.write(answer.body.subarray(0, answer.body.length >> 1), () => response.destroy());
+    } else response.end(answer.body);
+  }
+
+  /** Writes of one key come one after the other, so that a condition holds until its write is done. */
+  #carryOut(request: IncomingMessage, body: Buffer, seen: Seen): Promise<Answer | undefined> {
+    if (seen.method !== 'PUT' && seen.method !== 'POST') return this.#forward(request, body);
+    const before = this.#writes.get(seen.path) ?? Promise.resolve();
+    const work = before.then(async () =>
+      (await this.#conditionHolds(request, seen)) ? this.#forward(request, body) : undefined,
+    );
+    const done = work.catch(() => undefined);
+    this.#writes.set(seen.path, done);
+    void done.finally(() => {
+      if (this.#writes.get(seen.path) === done) this.#writes.delete(seen.path);
+    });
+    return work;
+  }
+
+  async #conditionHolds(request: IncomingMessage, seen: Seen): Promise<boolean> {
+    const { headers } = request;
+    const source = headers['x-amz-copy-source'];
+    const sourceMatch = headers['x-amz-copy-source-if-match'];
+    if (typeof source === 'string' && typeof sourceMatch === 'string') {
+      return (await this.#etag(`/${source.replace(/^\//, '')}`)) === sourceMatch;
+    }
+    if (seen.operation !== 'CompleteMultipartUpload' && seen.operation !== 'PutObject') return true;
+    if (headers['if-match'] !== undefined) return (await this.#etag(seen.path)) === headers['if-match'];
+    return headers['if-none-match'] !== '*' || (await this.#etag(seen.path)) === undefined;
+  }
+
+  async #etag(path: string): Promise<string | undefined> {
+    const { status, headers } = await this.#send('HEAD', new URL(path, this.#target), {}, Buffer.alloc(0));
+    return status === 200 ? headers.etag : undefined;
+  }
+
+  /** Passes a request on, without the conditions, which the proxy has checked, and so with a signature of its own. */
+  #forward(request: IncomingMessage, body: Buffer): Promise<Answer> {
+    const headers: Record<string, string> = {};
+    for (const [name, value] of Object.entries(request.headers)) {
+      if (typeof value === 'string' && !dropped.has(name)) headers[name] = value;
+    }
+    if (request.method === 'GET' && typeof request.headers['if-match'] === 'string') {
+      headers['if-match'] = request.headers['if-match'];
+    }
+    return this.#send(request.method ?? 'GET', new URL(request.url ?? '/', this.#target), headers, body);
+  }
+
+  #send(method: string, url: URL, headers: Record<string, string>, body: Buffer): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const onward = httpRequest(url, {
+        method,
+        agent: this.#agent,
+        headers: signed(method, url, headers, body),
+      });
+      onward.on('response', (answer) => {
+        const { statusCode: status = 502, headers: answered } = answer;
+        collect(answer).then((bytes) => resolve({ status, headers: answered, body: bytes }), reject);
+      });
+      onward.on('error', reject);
+      onward.end(body);
+    });
+  }
+}
+
+interface Answer {
+  readonly status: number;
+  readonly headers: IncomingMessage['headers'];
+  readonly body: Buffer;
+}
+
+/** Headers that the proxy answers for itself. */
+const dropped = new Set([
+  'host',
+  'connection',
+  'authorization',
+  'if-match',
+  'if-none-match',
+  'x-amz-copy-source-if-match',
+  'transfer-encoding',
+  'expect',
+]);
+
+function describe(request: IncomingMessage): Seen {
+  const url = new URL(request.url ?? '/', 'http://proxy');
+  const method = request.method ?? 'GET';
+  return { method, path: url.pathname, operation: operationOf(method, url, request.headers) };
+}
+
+function operationOf(
+  method: string,
+  { pathname, searchParams }: URL,
+  headers: IncomingMessage['headers'],
+): string {
+  const object = pathname.split('/').length > 2 && pathname.split('/')[2] !== '';
+  const copy = headers['x-amz-copy-source'] !== undefined;
+  if (!object) {
+    if (searchParams.has('uploads')) return 'ListMultipartUploads';
+    if (searchParams.has('delete')) return 'DeleteObjects';
+    return method === 'GET' ? 'ListObjectsV2' : method === 'HEAD' ? 'HeadBucket' : 'CreateBucket';
+  }
+  if (searchParams.has('uploads')) return 'CreateMultipartUpload';
+  if (searchParams.has('partNumber')) return copy ? 'UploadPartCopy' : 'UploadPart';
+  if (searchParams.has('uploadId'))
+    return method === 'POST' ? 'CompleteMultipartUpload' : 'AbortMultipartUpload';
+  if (method === 'PUT') return copy ? 'CopyObject' : 'PutObject';
+  return method === 'DELETE' ? 'DeleteObject' : method === 'HEAD' ? 'HeadObject' : 'GetObject';
+}
+
+async function collect(stream: AsyncIterable<Buffer>): Promise<Buffer> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of stream) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+function answerError(request: IncomingMessage, response: ServerResponse, status: number, code: string): void {
+  const id = createHash('sha1').update(String(request.url)).digest('hex').slice(0, 8);
+  const xml = `<?xml version="1.0" encoding="UTF-8"?><Error><Code>${code}</Code><Message>injected</Message><RequestId>${id}</RequestId></Error>`;
+  response.writeHead(status, { 'content-type': 'application/xml', 'content-length': Buffer.byteLength(xml) });
+  response.end(request.method === 'HEAD' ? '' : xml);
+}
