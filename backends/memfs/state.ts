@@ -188,6 +188,7 @@ class Writer {
   #buffer = Buffer.allocUnsafe(1 << 16);
   #at = 0;
 
+  /** May replace the buffer: call it before naming that. */
   #room(count: number): number {
     const at = this.#at;
     this.#at += count;
@@ -200,19 +201,23 @@ class Writer {
   }
 
   u8(value: number): void {
-    this.#buffer.writeUInt8(value, this.#room(1));
+    const at = this.#room(1);
+    this.#buffer.writeUInt8(value, at);
   }
 
   u16(value: number): void {
-    this.#buffer.writeUInt16LE(value, this.#room(2));
+    const at = this.#room(2);
+    this.#buffer.writeUInt16LE(value, at);
   }
 
   u32(value: number): void {
-    this.#buffer.writeUInt32LE(value, this.#room(4));
+    const at = this.#room(4);
+    this.#buffer.writeUInt32LE(value, at);
   }
 
   f64(value: number): void {
-    this.#buffer.writeDoubleLE(value, this.#room(8));
+    const at = this.#room(8);
+    this.#buffer.writeDoubleLE(value, at);
   }
 
   time(seconds: number, nanoseconds: number): void {
@@ -227,7 +232,8 @@ class Writer {
   }
 
   bytes(bytes: Uint8Array): void {
-    this.#buffer.set(bytes, this.#room(bytes.length));
+    const at = this.#room(bytes.length);
+    this.#buffer.set(bytes, at);
   }
 
   finish(): Uint8Array {

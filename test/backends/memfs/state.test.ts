@@ -52,6 +52,19 @@ test('saved state brings back every file under its key, open files without a nam
   );
 });
 
+test('saved state grows with what it holds', () => {
+  const content = 'x'.repeat(300_000);
+  const names = Array.from({ length: 2000 }, (_, i) => `/${'long-name-'.repeat(20)}${i}`);
+  const volume = MemfsVolume.fromJSON(
+    Object.fromEntries([['/big', content], ...names.map((name) => [name, 'y'])]),
+  );
+  const other = new MemfsVolume();
+  other.backend.mount(host);
+  other.backend.restore(volume.backend.save());
+  assert.equal(other.readFileSync('/big', 'utf8'), content);
+  for (const name of names) assert.equal(other.readFileSync(name, 'utf8'), 'y');
+});
+
 test('keys of one volume mean nothing to another', () => {
   const { backend } = MemfsVolume.fromJSON({ '/f': '' });
   const top = backend.mount(host);
