@@ -70,13 +70,13 @@ export function dataOperations(share: Share) {
     return openat(AT.FDCWD, putDescriptorPath(share.descriptor(node)), flags, 0);
   }
 
-  function openNode(node: Node, guestFlags: number, context: Context): OpenFile {
+  function openNode(node: Node, guestFlags: number): OpenFile {
     const type = nodes.fileType(node);
     if (type !== FileType.REGULAR && options.specialFiles === 'refuse') {
       throw FsError.of(type === FileType.DIRECTORY ? 'EISDIR' : 'ENXIO');
     }
     const flags = hostFlags(guestFlags) | (type === FileType.REGULAR ? 0 : O.NONBLOCK);
-    useFsetid((flags & O.TRUNC) === 0 || context.uid === 0);
+    useFsetid(true);
     let fd = reopen(node, flags);
     // Only a file's owner may ask for O_NOATIME, open(2); the guest's kernel has seen to that, it is a wish.
     if (fd === EPERM && (flags & O.NOATIME) !== 0) fd = reopen(node, flags & ~O.NOATIME);
@@ -87,8 +87,8 @@ export function dataOperations(share: Share) {
   }
 
   return {
-    open(node: Node, flags: number, context: Context): Opened<OpenFile> {
-      return { file: openNode(node, flags, context) };
+    open(node: Node, flags: number, _context: Context): Opened<OpenFile> {
+      return { file: openNode(node, flags) };
     },
 
     create(
@@ -111,7 +111,7 @@ export function dataOperations(share: Share) {
       if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
         const found = share.find(parent, fd, path, name);
         if (found === undefined) throw FsError.of('ENOENT');
-        const opened = openNode(found.node, guestFlags, context);
+        const opened = openNode(found.node, guestFlags);
         return { node: found.node, attributes: found.attributes, file: opened };
       }
       if (file < 0) throw FsError.of(-file);

@@ -2,6 +2,7 @@ import {
   type AttributeChanges,
   type Attributes,
   type Context,
+  FileType,
   FsError,
   type Time,
 } from '../../core/backend/index.js';
@@ -23,6 +24,7 @@ const UTIME_OMIT = 0x3ffffffe;
 /** Changing attributes. */
 export function setattrOperations(share: Share) {
   function resize(node: Node, fd: number, size: number): number {
+    if (share.nodes.fileType(node) !== FileType.REGULAR) throw FsError.of('EINVAL');
     const code = truncate(putDescriptorPath(fd), size);
     if (code !== EACCES || !share.reconnect(node)) return code;
     return truncate(putDescriptorPath(share.descriptor(node)), size);

@@ -39,10 +39,17 @@ const calls = {
     'int',
     ['str', 'str', 'str', 'uint64_t', 'str'],
   ),
+  fdatasync: libc<(fd: number) => number>('fdatasync', 'int', ['int']),
+  fadvise: libc<(fd: number, offset: number, length: number, advice: number) => number>(
+    'posix_fadvise',
+    'int',
+    ['int', 'int64_t', 'int64_t', 'int'],
+  ),
   umount2: libc<(target: string, flags: number) => number>('umount2', 'int', ['str', 'int']),
 };
 
 const AT_FDCWD = -100;
+const POSIX_FADV_DONTNEED = 4;
 const MNT_DETACH = 2;
 const MS_BIND = 4096;
 
@@ -60,5 +67,10 @@ export const host = {
   seek: (fd: number, offset: number, whence: number) => result(calls.lseek(fd, offset, whence)),
   mountTmpfs: (target: string) => result(calls.mount('tmpfs', target, 'tmpfs', 0, 'size=1m')),
   bind: (source: string, target: string) => result(calls.mount(source, target, '', MS_BIND, '')),
+  /** Takes a file's pages out of memory. */
+  dropPages: (fd: number): void => {
+    calls.fdatasync(fd);
+    calls.fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  },
   unmount: (target: string) => result(calls.umount2(target, MNT_DETACH)),
 };

@@ -1,0 +1,344 @@
+import assert from 'node:assert/strict';
+import * as fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test, type TestContext } from 'node:test';
+import {
+  type Context,
+  type DirectoryEntry,
+  FileType,
+  OpenFlags,
+  RenameFlags,
+  WriteFlags,
+} from '../../../core/backend/index.js';
+import { hostBuffer } from '../../../core/memory/host-buffer.js';
+import { bufferOf, outcome, root, type Served, serve, serveDirectory } from './harness.js';
+import { host } from './host-calls.js';
+
+const asRoot = process.geteuid!() === 0 ? {} : { skip: 'needs root' };
+const user: Context = { ...root, uid: 1234, gid: 2345, umask: 0 };
+
+function share(t: TestContext, given: Record<string, unknown> = {}): Served {
+  const served = serve(tmpdir(), given);
+  t.after(() => served.close());
+  return served;
+}
+
+test('new files, directories, links and nodes belong to the caller from the start', asRoot, async (t) => {
+  const { backend, node, directory } = share(t);
+  const created = await backend.create(node, 'file', 0o640, OpenFlags.READ_WRITE, user);
+  await backend.release(created.node, created.file);
+  await backend.mkdir(node, 'directory', 0o750, user);
+  await backend.symlink(node, 'link', 'file', user);
+  await backend.mknod(node, 'fifo', FileType.FIFO | 0o600, 0, user);
+  for (const name of ['file', 'directory', 'link', 'fifo']) {
+    const { uid, gid } = fs.lstatSync(join(directory, name));
+    assert.deepEqual([name, uid, gid], [name, 1234, 2345]);
+  }
+  await backend.mkdir(node, 'later', 0o700, root);
+  assert.equal(fs.statSync(join(directory, 'later')).uid, 0, 'the thread is root again');
+});
+
+test('a caller without access on the host may create where the guest let it', asRoot, async (t) => {
+  const { backend, node, directory } = share(t);
+  fs.mkdirSync(join(directory, 'closed'), { mode: 0o700 });
+  const closed = (await backend.lookup(node, 'closed', root))!.node;
+  await backend.mkdir(closed, 'inside', 0o755, user);
+  assert.equal(fs.statSync(join(directory, 'closed', 'inside')).uid, 1234);
+});
+
+test('a failed creation leaves the thread with its own identity', asRoot, async (t) => {
+  const { backend, node, directory } = share(t);
+  fs.writeFileSync(join(directory, 'there'), '');
+  assert.equal(await outcome(() => backend.mkdir(node, 'there', 0o755, user)), 'EEXIST');
+  await backend.mkdir(node, 'mine', 0o755, root);
+  assert.equal(fs.statSync(join(directory, 'mine')).uid, 0);
+  assert.match(fs.readFileSync('/proc/thread-self/status', 'utf8'), /^Uid:\t0\t0\t0\t0$/m);
+});
+
+test('in a set-group-id directory the group is inherited, and kept for members only', asRoot, async (t) => {
+  const { backend, node, directory } = share(t);
+  fs.mkdirSync(join(directory, 'team'));
+  fs.chownSync(join(directory, 'team'), 0, 7777);
+  fs.chmodSync(join(directory, 'team'), 0o2777);
+  const team = (await backend.lookup(node, 'team', root))!.node;
+  const make = async (name: string, context: Context): Promise<number> => {
+    const { node: made, file } = await backend.create(team, name, 0o2775, OpenFlags.READ_WRITE, context);
+    await backend.release(made, file);
+    const { gid, mode } = fs.statSync(join(directory, 'team', name));
+    assert.equal(gid, 7777);
+    return mode & 0o7777;
+  };
+  assert.equal(await make('stranger', user), 0o775);
+  assert.equal(await make('member', { ...user, groups: [7777] }), 0o2775);
+  assert.equal(await make('root', root), 0o2755);
+});
+
+test('a write that must clear set-id bits does so, and one that need not leaves them', asRoot, async (t) => {
+  const { backend, node, directory } = share(t);
+  const path = join(directory, 'tool');
+  const { node: tool, file } = await backend.create(node, 'tool', 0o755, OpenFlags.READ_WRITE, root);
+  const mode = (): number => fs.statSync(path).mode & 0o7777;
+  fs.chmodSync(path, 0o6755);
+  await backend.write(tool, file, bufferOf('x'), 0, 0, root);
+  assert.equal(mode(), 0o6755);
+  await backend.write(tool, file, bufferOf('x'), 0, WriteFlags.KILL_SUIDGID, user);
+  assert.equal(mode(), 0o755);
+  fs.chmodSync(path, 0o6755);
+  await backend.setattr(tool, { size: 0 }, file, root);
+  assert.equal(mode(), 0o6755);
+  await backend.setattr(tool, { size: 1, killSuidGid: true }, undefined, user);
+  assert.equal(mode(), 0o755);
+  fs.chmodSync(path, 0o6755);
+  await backend.setattr(tool, { uid: 5, killSuidGid: true }, undefined, root);
+  assert.equal(mode(), 0o755);
+  await backend.release(tool, file);
+});
+
+test(
+  "a directory's default ACL decides instead of the umask; without one the umask does",
+  asRoot,
+  async (t) => {
+    const { backend, node, directory } = share(t);
+    fs.mkdirSync(join(directory, 'acl'));
+    const acl = (await backend.lookup(node, 'acl', root))!.node;
+    // Version 2, then tag, permissions and id of each entry: user::rwx group::rwx other::rwx.
+    const entries = [1, 4, 0x20].flatMap((tag) => [tag, 0, 7, 0, 255, 255, 255, 255]);
+    const value = Uint8Array.of(2, 0, 0, 0, ...entries);
+    const name = 'system.posix_acl_default';
+    await backend.setxattr(acl, name, value, 0, false, root);
+    assert.deepEqual(Uint8Array.from((await backend.getxattr(acl, name, root))!), value);
+    await backend.mkdir(acl, 'd', 0o777, { ...root, umask: 0o077 });
+    assert.equal(fs.statSync(join(directory, 'acl', 'd')).mode & 0o777, 0o777);
+    await backend.mkdir(node, 'e', 0o777, { ...root, umask: 0o077 });
+    assert.equal(fs.statSync(join(directory, 'e')).mode & 0o777, 0o700);
+    await backend.removexattr(acl, name, root);
+    assert.equal(await backend.getxattr(acl, name, root), undefined);
+  },
+);
+
+test('owners are translated in both directions, and forbidden ones refused', asRoot, async (t) => {
+  const { backend, node, directory } = share(t, {
+    translateUid: ['map:1000:50000:1000', 'forbid-guest:3000:1'],
+    translateGid: ['squash-guest:0:60000:4294967295', 'squash-host:60000:0:1'],
+  });
+  assert.equal(backend.semantics.posixAcl, false);
+  const { attributes } = await backend.mkdir(node, 'd', 0o755, { ...root, uid: 1234, gid: 99 });
+  assert.deepEqual([attributes.uid, attributes.gid], [1234, 0]);
+  const { uid, gid } = fs.statSync(join(directory, 'd'));
+  assert.deepEqual([uid, gid], [50234, 60000]);
+  const d = (await backend.lookup(node, 'd', root))!.node;
+  assert.equal((await backend.setattr(d, { uid: 1001 }, undefined, root)).uid, 1001);
+  assert.equal(fs.statSync(join(directory, 'd')).uid, 50001);
+  assert.equal(await outcome(() => backend.setattr(d, { uid: 3000 }, undefined, root)), 'EPERM');
+  assert.equal(await outcome(() => backend.mkdir(node, 'e', 0o755, { ...root, uid: 3000 })), 'EPERM');
+  assert.equal(await outcome(() => backend.getxattr(d, 'system.posix_acl_access', root)), 'EOPNOTSUPP');
+});
+
+test('names of extended attributes are mapped, and file capabilities under a mapped name end with a write', async (t) => {
+  const { backend, node, directory } = share(t, { xattrmap: ':map::user.virtiofs.:' });
+  const { node: tool, file } = await backend.create(node, 'tool', 0o755, OpenFlags.READ_WRITE, root);
+  const set = async (name: string): Promise<void> =>
+    backend.setxattr(tool, name, Buffer.from('v'), 0, false, root);
+  await set('security.selinux');
+  await set('security.capability');
+  assert.deepEqual([...(await backend.listxattr(tool, root))].sort(), [
+    'security.capability',
+    'security.selinux',
+  ]);
+  assert.equal(host.xattrSize(join(directory, 'tool'), 'user.virtiofs.security.selinux'), 1);
+  await backend.write(tool, file, bufferOf('x'), 0, 0, root);
+  assert.deepEqual(await backend.listxattr(tool, root), ['security.selinux']);
+  await backend.release(tool, file);
+});
+
+test('a security context is on a new node from the start', asRoot, async (t) => {
+  const { backend, node, directory } = share(t, { securityLabel: true });
+  const securityContext = { name: 'security.test', value: Buffer.from('label') };
+  await backend.mkdir(node, 'd', 0o755, { ...root, securityContext });
+  const { node: made, file } = await backend.create(node, 'f', 0o644, OpenFlags.READ_WRITE, {
+    ...root,
+    securityContext,
+  });
+  await backend.release(made, file);
+  assert.equal(host.xattrSize(join(directory, 'd'), 'security.test'), 5);
+  assert.equal(host.xattrSize(join(directory, 'f'), 'security.test'), 5);
+});
+
+test('a file without a name is made, written, and given one', async (t) => {
+  const { backend, node, directory } = share(t);
+  const { node: made, file, attributes } = await backend.tmpfile(node, 0o600, OpenFlags.READ_WRITE, root);
+  assert.equal(attributes.nlink, 0);
+  await backend.write(made, file, bufferOf('content'), 0, 0, root);
+  const linked = await backend.link(made, node, 'named', root);
+  assert.equal(linked.node, made);
+  assert.equal(fs.readFileSync(join(directory, 'named'), 'utf8'), 'content');
+  await backend.release(made, file);
+  const exclusive = await backend.tmpfile(node, 0o600, OpenFlags.READ_WRITE | OpenFlags.EXCL, root);
+  assert.equal(await outcome(() => backend.link(exclusive.node, node, 'no', root)), 'ENOENT');
+  await backend.release(exclusive.node, exclusive.file);
+});
+
+test('appending writers write at the end, and pages of a mapping where they belong', async (t) => {
+  const { backend, node, directory } = share(t);
+  const flags = OpenFlags.WRITE_ONLY | OpenFlags.APPEND;
+  const { node: log, file } = await backend.create(node, 'log', 0o600, flags, root);
+  await backend.write(log, file, bufferOf('one'), 0, 0, root);
+  fs.appendFileSync(join(directory, 'log'), '-');
+  await backend.write(log, file, bufferOf('two'), 3, 0, root);
+  assert.equal(fs.readFileSync(join(directory, 'log'), 'utf8'), 'one-two');
+  await backend.write(log, file, bufferOf('ONE'), 0, WriteFlags.CACHE, root);
+  assert.equal(fs.readFileSync(join(directory, 'log'), 'utf8'), 'ONE-two');
+  await backend.release(log, file);
+});
+
+test('a whiteout is left where the rename asks for one', asRoot, async (t) => {
+  const { backend, node, directory } = share(t);
+  fs.writeFileSync(join(directory, 'a'), '');
+  await backend.rename(node, 'a', node, 'b', RenameFlags.WHITEOUT, root);
+  const stat = fs.lstatSync(join(directory, 'a'));
+  assert.ok(stat.isCharacterDevice());
+  assert.equal(stat.rdev, 0);
+});
+
+test('a removed file and a removed directory live on while a guest knows them', async (t) => {
+  for (const inodeFileHandles of ['prefer', 'never']) {
+    const { backend, node, directory } = share(t, { inodeFileHandles, cachedDescriptors: 16 });
+    fs.writeFileSync(join(directory, 'f'), 'kept');
+    fs.mkdirSync(join(directory, 'd'));
+    fs.writeFileSync(join(directory, 'g'), 'over');
+    const f = (await backend.lookup(node, 'f', root))!.node;
+    const d = (await backend.lookup(node, 'd', root))!.node;
+    await backend.rename(node, 'g', node, 'f', 0, root);
+    await backend.rmdir(node, 'd', root);
+    // Other files push it out of any cache.
+    for (let i = 0; i < 50; i++) {
+      fs.writeFileSync(join(directory, `other${i}`), '');
+      await backend.getattr((await backend.lookup(node, `other${i}`, root))!.node, undefined, root);
+    }
+    assert.equal((await backend.getattr(f, undefined, root)).nlink, 0);
+    assert.equal((await backend.getattr(d, undefined, root)).nlink, 0);
+    const { file } = await backend.open(f, OpenFlags.READ_ONLY, root);
+    const buffer = hostBuffer(16);
+    assert.equal(await backend.read(f, file, buffer, 0, root), 4);
+    await backend.release(f, file);
+    backend.forget(f);
+    backend.forget(d);
+  }
+});
+
+test('an inode number used anew is another node', async (t) => {
+  const { backend, node, directory } = share(t);
+  const path = join(directory, 'x');
+  const seen = new Map<number, object>();
+  for (let i = 0; i < 50; i++) {
+    fs.writeFileSync(path, '');
+    const { node: found, attributes } = (await backend.lookup(node, 'x', root))!;
+    const former = seen.get(Number(attributes.ino));
+    assert.notEqual(former, found);
+    seen.set(Number(attributes.ino), found);
+    fs.unlinkSync(path);
+  }
+});
+
+test('hard links are one node, whichever name leads to it', async (t) => {
+  const { backend, node, directory } = share(t);
+  fs.mkdirSync(join(directory, 'd'));
+  fs.writeFileSync(join(directory, 'a'), '');
+  fs.linkSync(join(directory, 'a'), join(directory, 'd', 'b'));
+  const a = (await backend.lookup(node, 'a', root))!.node;
+  const d = (await backend.lookup(node, 'd', root))!.node;
+  assert.equal((await backend.lookup(d, 'b', root))!.node, a);
+  assert.equal((await backend.getattr(a, undefined, root)).nlink, 2);
+});
+
+test('a directory of 3,000 names lists each once, and an early end closes its descriptor', async (t) => {
+  const { backend, node, directory } = share(t);
+  for (let i = 0; i < 3000; i++) fs.writeFileSync(join(directory, `entry-${i}`), '');
+  const listing = (await backend.readdir(node, root)) as Iterable<DirectoryEntry>;
+  assert.equal(new Set([...listing].map(({ name }) => name)).size, 3000);
+  const before = fs.readdirSync('/proc/self/fd').length;
+  for (const _ of (await backend.readdir(node, root)) as Iterable<DirectoryEntry>) break;
+  assert.equal(fs.readdirSync('/proc/self/fd').length, before);
+});
+
+test('files are found again by their keys after a restart, and gone ones are stale', async (t) => {
+  const first = serve(tmpdir());
+  t.after(() => first.close());
+  const { directory, backend } = first;
+  fs.mkdirSync(join(directory, 'd'));
+  fs.writeFileSync(join(directory, 'd', 'f'), 'content');
+  fs.writeFileSync(join(directory, 'gone'), '');
+  const d = (await backend.lookup(first.node, 'd', root))!.node;
+  const f = (await backend.lookup(d, 'f', root))!.node;
+  const gone = (await backend.lookup(first.node, 'gone', root))!.node;
+  const keys = [first.node, d, f, gone].map((node) => backend.key(node));
+  const state = await backend.save();
+  fs.unlinkSync(join(directory, 'gone'));
+  const second = serveDirectory(directory);
+  t.after(() => second.close());
+  await second.backend.restore(state);
+  const [rootKey, dKey, fKey, goneKey] = keys;
+  assert.equal(await second.backend.resolve(rootKey!), second.node);
+  const found = await second.backend.resolve(fKey!);
+  assert.equal((await second.backend.getattr(found, undefined, root)).size, 7);
+  assert.deepEqual(second.backend.key(found), fKey);
+  const again = (await second.backend.lookup(await second.backend.resolve(dKey!), 'f', root))!.node;
+  assert.equal(again, found);
+  assert.equal(await outcome(() => second.backend.resolve(goneKey!)), 'ESTALE');
+});
+
+test(
+  'a mount below the share is announced, crossed or refused, and never confused with the share',
+  asRoot,
+  async (t) => {
+    const directory = fs.mkdtempSync(join(tmpdir(), 'vfk-mounts-'));
+    const below = join(directory, 'below');
+    fs.mkdirSync(below);
+    if (host.mountTmpfs(below) < 0) {
+      t.skip('nothing can be mounted here');
+      return;
+    }
+    t.after(() => {
+      host.unmount(below);
+      fs.rmSync(directory, { recursive: true });
+    });
+    fs.writeFileSync(join(below, 'f'), 'in the submount');
+    for (const submounts of ['announce', 'cross', 'refuse']) {
+      const { backend, node, close } = serveDirectory(directory, { submounts });
+      try {
+        if (submounts === 'refuse') {
+          assert.equal(await outcome(() => backend.lookup(node, 'below', root)), 'EXDEV');
+          continue;
+        }
+        const found = (await backend.lookup(node, 'below', root))!;
+        assert.equal(found.attributes.submount, submounts === 'announce');
+        assert.notEqual(found.node, node);
+        const f = (await backend.lookup(found.node, 'f', root))!;
+        assert.equal(f.attributes.submount, false);
+        const { file } = await backend.open(f.node, OpenFlags.READ_ONLY, root);
+        assert.equal(await backend.read(f.node, file, hostBuffer(64), 0, root), 15);
+        await backend.release(f.node, file);
+        const other = serveDirectory(directory, { submounts });
+        const again = await other.backend.resolve(backend.key(f.node));
+        assert.equal((await other.backend.getattr(again, undefined, root)).size, 15);
+        other.close();
+      } finally {
+        close();
+      }
+    }
+  },
+);
+
+test('reads of pages that are not in memory give the same bytes, later', async (t) => {
+  const { backend, node, directory } = share(t);
+  const content = Buffer.alloc(300_000, 'abcdefgh');
+  fs.writeFileSync(join(directory, 'cold'), content);
+  const { node: cold } = (await backend.lookup(node, 'cold', root))!;
+  const { file } = await backend.open(cold, OpenFlags.READ_ONLY, root);
+  host.dropPages(file.fd);
+  const buffer = hostBuffer(200_000);
+  assert.equal(await backend.read(cold, file, buffer, 150_000, root), 150_000);
+  assert.deepEqual(Buffer.from(buffer.bytes.subarray(0, 150_000)), content.subarray(150_000));
+  await backend.release(cold, file);
+});
