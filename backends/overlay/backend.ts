@@ -21,7 +21,7 @@ import {
   run,
   type Semantics,
   type Steps,
-  then,
+  andThen,
   wait,
 } from '../../core/backend/index.js';
 import * as changes from './changes.js';
@@ -178,7 +178,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
   }
 
   lookup(parent: OverlayNode, name: string): Awaitable<Entry<OverlayNode> | undefined> {
-    return then(this.#union.lookup(parent, name), (seen) => seen && this.#entry(seen));
+    return andThen(this.#union.lookup(parent, name), (seen) => seen && this.#entry(seen));
   }
 
   /** The guest gets to know a pinned node, which the engine will forget. */
@@ -263,7 +263,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     if ((mode & FileType.MASK) === FileType.CHARACTER && rdev === 0 && marks.inPlace) {
       throw FsError.of('EPERM');
     }
-    return then(
+    return andThen(
       this.#create(parent, name, (directory, newName) =>
         layer.backend.mknod!(directory, newName, mode, rdev, context),
       ),
@@ -273,7 +273,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
 
   mkdir(parent: OverlayNode, name: string, mode: number, context: Context): Awaitable<Entry<OverlayNode>> {
     const { backend } = this.#union.writable().layer;
-    return then(
+    return andThen(
       this.#create(parent, name, (directory, newName) => backend.mkdir!(directory, newName, mode, context)),
       (seen) => this.#entry(seen),
     );
@@ -286,7 +286,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     context: Context,
   ): Awaitable<Entry<OverlayNode>> {
     const { backend } = this.#union.writable().layer;
-    return then(
+    return andThen(
       this.#create(parent, name, (directory, newName) =>
         backend.symlink!(directory, newName, target, context),
       ),
@@ -300,7 +300,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     name: string,
     context: Context,
   ): Awaitable<Entry<OverlayNode>> {
-    return then(
+    return andThen(
       this.#turnstile.pass(() => run(changes.link(this.#union, node, parent, name, context))),
       (seen) => this.#entry(seen),
     );
@@ -328,7 +328,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
 
   open(node: OverlayNode, flags: number, context: Context): Awaitable<Opened<OverlayFile>> {
     if ((flags & WRITING) !== 0 && node.upper === undefined) {
-      return then(run(this.#copyUp(node, (flags & OpenFlags.TRUNC) === 0)), () =>
+      return andThen(run(this.#copyUp(node, (flags & OpenFlags.TRUNC) === 0)), () =>
         this.#open(node, flags, context),
       );
     }
@@ -343,7 +343,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
       file: { layer: top.layer, node: top.node, file: opened.file, flags },
     });
     if (backend.open === undefined) return wrap({ file: undefined });
-    return then(backend.open(top.node, flags, context), wrap);
+    return andThen(backend.open(top.node, flags, context), wrap);
   }
 
   create(
@@ -399,7 +399,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     flags: number,
     context: Context,
   ): Awaitable<Created<OverlayNode, OverlayFile>> {
-    return then(
+    return andThen(
       this.#turnstile.pass(() => run(changes.tmpfile(this.#union, parent, mode, flags, context))),
       (seen) => this.#created(seen, flags),
     );
@@ -467,7 +467,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
   }
 
   fsync(node: OverlayNode, file: OverlayFile, dataOnly: boolean, context: Context): Awaitable<void> {
-    return then(this.#current(node, file), (open) =>
+    return andThen(this.#current(node, file), (open) =>
       open.layer.number === 0
         ? open.layer.backend.fsync?.(open.node, open.file, dataOnly, context)
         : undefined,
@@ -515,7 +515,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     const { layer, node: inLayer } = this.#top(node);
     if (layer.backend.listxattr === undefined) return [];
     const marks = this.#marksOf(layer);
-    return then(layer.backend.listxattr(inLayer, context), (names) =>
+    return andThen(layer.backend.listxattr(inLayer, context), (names) =>
       marks instanceof OverlayfsMarks ? names.flatMap((name) => marks.unescape(name) ?? []) : names,
     );
   }
@@ -528,14 +528,14 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     killSgid: boolean,
     context: Context,
   ): Awaitable<void> {
-    return then(run(this.#copyUp(node)), (upper) => {
+    return andThen(run(this.#copyUp(node)), (upper) => {
       const { layer } = this.#union.writable();
       return layer.backend.setxattr!(upper, this.#stored(layer, name), value, flags, killSgid, context);
     });
   }
 
   removexattr(node: OverlayNode, name: string, context: Context): Awaitable<void> {
-    return then(run(this.#copyUp(node)), (upper) => {
+    return andThen(run(this.#copyUp(node)), (upper) => {
       const { layer } = this.#union.writable();
       return layer.backend.removexattr!(upper, this.#stored(layer, name), context);
     });
@@ -561,10 +561,10 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     whence: 'data' | 'hole',
     context: Context,
   ): Awaitable<number> {
-    return then(this.#current(node, file), (open) => {
+    return andThen(this.#current(node, file), (open) => {
       const { backend } = open.layer;
       if (backend.lseek !== undefined) return backend.lseek(open.node, open.file, offset, whence, context);
-      return then(backend.getattr(open.node, open.file, context), ({ size = 0 }) => {
+      return andThen(backend.getattr(open.node, open.file, context), ({ size = 0 }) => {
         if (offset >= size) throw FsError.of('ENXIO');
         return whence === 'data' ? offset : size;
       });
@@ -581,7 +581,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     length: number,
     context: Context,
   ): Awaitable<number> {
-    return then(this.#current(node, file), (open) => {
+    return andThen(this.#current(node, file), (open) => {
       if (open.layer !== toFile.layer) throw FsError.of('EXDEV');
       const { backend } = open.layer;
       if (backend.copyFileRange === undefined) throw FsError.of('EOPNOTSUPP');
@@ -606,7 +606,7 @@ export class Overlay implements Backend<OverlayNode, OverlayFile> {
     outputSize: number,
     context: Context,
   ): Awaitable<IoctlResult> {
-    return then(this.#current(node, file), (open) => {
+    return andThen(this.#current(node, file), (open) => {
       const { backend } = open.layer;
       if (backend.ioctl === undefined) throw FsError.of('ENOTTY');
       return backend.ioctl(open.node, open.file, command, input, outputSize, context);

@@ -6,7 +6,7 @@ import {
   type NodeKey,
   run,
   type Steps,
-  then,
+  andThen,
   wait,
   FsError,
 } from '../../core/backend/index.js';
@@ -71,7 +71,7 @@ export class Layer {
 
   /** Looks a name up and holds what it finds, in the turn in which it is found. */
   lookup(parent: object, name: string): Awaitable<Entry<object> | undefined> {
-    return then(this.backend.lookup(parent, name, DAEMON), (entry) => {
+    return andThen(this.backend.lookup(parent, name, DAEMON), (entry) => {
       if (entry !== undefined) this.hold(entry.node);
       return entry;
     });

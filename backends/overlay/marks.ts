@@ -8,7 +8,7 @@ import {
   decodeName,
   run,
   type Steps,
-  then,
+  andThen,
   wait,
 } from '../../core/backend/index.js';
 import { DAEMON, type Layer } from './layer.js';
@@ -72,7 +72,7 @@ export class OverlayfsMarks implements Marks {
   }
 
   find(layer: Layer, directory: object, name: string): Awaitable<Found> {
-    return then(layer.lookup(directory, name), (entry) => {
+    return andThen(layer.lookup(directory, name), (entry) => {
       if (entry === undefined) return undefined;
       const { mode, rdev = 0, size = 0 } = entry.attributes;
       const type = mode & FileType.MASK;
@@ -82,7 +82,7 @@ export class OverlayfsMarks implements Marks {
       }
       if (type !== FileType.REGULAR || size !== 0 || layer.number === 0) return entry;
       const found = { node: entry.node, attributes: { ...entry.attributes } };
-      return then(this.get(layer, entry.node, 'whiteout'), (mark) => {
+      return andThen(this.get(layer, entry.node, 'whiteout'), (mark) => {
         if (mark === undefined) return found;
         layer.drop(found.node);
         return 'whiteout';
@@ -94,7 +94,7 @@ export class OverlayfsMarks implements Marks {
     if (type !== FileType.CHARACTER && type !== FileType.REGULAR && type !== 0) return undefined;
     if (type === FileType.REGULAR && layer.number === 0) return undefined;
     if (type === FileType.REGULAR) {
-      return then(this.#markText(layer, directory, 'opaque'), (text) =>
+      return andThen(this.#markText(layer, directory, 'opaque'), (text) =>
         text === 'x' ? this.#isWhiteout(layer, directory, name) : undefined,
       );
     }
@@ -102,7 +102,7 @@ export class OverlayfsMarks implements Marks {
   }
 
   #isWhiteout(layer: Layer, directory: object, name: string): Awaitable<string | undefined> {
-    return then(this.find(layer, directory, name), (found) => {
+    return andThen(this.find(layer, directory, name), (found) => {
       if (found === 'whiteout') return name;
       if (found !== undefined) layer.drop(found.node);
       return undefined;
@@ -110,7 +110,7 @@ export class OverlayfsMarks implements Marks {
   }
 
   isOpaque(layer: Layer, directory: object): Awaitable<boolean> {
-    return then(this.#markText(layer, directory, 'opaque'), (text) => text === 'y');
+    return andThen(this.#markText(layer, directory, 'opaque'), (text) => text === 'y');
   }
 
   get(layer: Layer, node: object, mark: string): Awaitable<string | undefined> {
@@ -120,7 +120,7 @@ export class OverlayfsMarks implements Marks {
   #markText(layer: Layer, node: object, mark: string): Awaitable<string | undefined> {
     const value = layer.backend.getxattr?.(node, this.#prefix + mark, DAEMON);
     if (value === undefined) return undefined;
-    return then(value, (bytes) => (bytes === undefined ? undefined : decodeName(bytes)));
+    return andThen(value, (bytes) => (bytes === undefined ? undefined : decodeName(bytes)));
   }
 
   set(layer: Layer, node: object, mark: string, value: string): Awaitable<void> {
@@ -136,7 +136,7 @@ export class OverlayfsMarks implements Marks {
   addWhiteout(layer: Layer, directory: object, name: string): Awaitable<void> {
     const { backend } = layer;
     if (backend.mknod === undefined) throw FsError.of('EOPNOTSUPP');
-    return then(backend.mknod(directory, name, FileType.CHARACTER, 0, DAEMON), (entry) => {
+    return andThen(backend.mknod(directory, name, FileType.CHARACTER, 0, DAEMON), (entry) => {
       layer.keep(entry);
       layer.drop(entry.node);
     });
@@ -170,16 +170,16 @@ export class NameMarks implements Marks {
   }
 
   find(layer: Layer, directory: object, name: string): Awaitable<Found> {
-    return then(layer.lookup(directory, name), (entry) => {
+    return andThen(layer.lookup(directory, name), (entry) => {
       if (entry !== undefined) return entry;
-      return then(this.#exists(layer, directory, WHITEOUT + name), (hidden) =>
+      return andThen(this.#exists(layer, directory, WHITEOUT + name), (hidden) =>
         hidden ? 'whiteout' : undefined,
       );
     });
   }
 
   #exists(layer: Layer, directory: object, name: string): Awaitable<boolean> {
-    return then(layer.lookup(directory, name), (entry) => {
+    return andThen(layer.lookup(directory, name), (entry) => {
       if (entry !== undefined) layer.drop(entry.node);
       return entry !== undefined;
     });

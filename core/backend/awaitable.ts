@@ -7,7 +7,7 @@ export function isPromise<T>(value: Awaitable<T>): value is Promise<T> {
 }
 
 /** Continues with `next`: in the same turn if `value` is there already, else when it is. */
-export function then<T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R>): Awaitable<R> {
+export function andThen<T, R>(value: Awaitable<T>, next: (value: T) => Awaitable<R>): Awaitable<R> {
   return value instanceof Promise ? value.then(next) : next(value);
 }
 

@@ -1,4 +1,4 @@
-import { Errno, FsError, then, type Awaitable, type IoctlResult } from '../backend/index.js';
+import { Errno, FsError, andThen, type Awaitable, type IoctlResult } from '../backend/index.js';
 import { HandleKind } from '../state/index.js';
 import {
   IOCTL_DIR,
@@ -53,7 +53,7 @@ export const init: Operation<Offer | undefined> = {
       flags2: extended ? input.u32(fuse_init_in.flags2) : 0,
       maxReadahead: input.u32(fuse_init_in.max_readahead),
     };
-    return then(session.reset(), () => offer);
+    return andThen(session.reset(), () => offer);
   },
   finish(session, _request, offer) {
     const { out } = session;

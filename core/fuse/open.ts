@@ -2,7 +2,7 @@ import {
   FsError,
   ModeBits,
   OpenFlags,
-  then,
+  andThen,
   type Awaitable,
   type Created,
   type Opened,
@@ -18,6 +18,7 @@ import {
   RELEASE_FLOCK_UNLOCK,
 } from './abi.js';
 import { isReadOnly, refuseChange } from './changes.js';
+import { closeHandle, discardFile, enter, openHandle } from './handles.js';
 import { creationContext } from './names.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from './reply.js';
@@ -62,7 +63,7 @@ export const open: Operation<Opened<unknown>> = {
     return fuse_open_out.bytes;
   },
   discard(session, request, { file }) {
-    session.discardFile(session.nodes.node(request.slot), file);
+    discardFile(session, session.nodes.node(request.slot), file);
   },
 };
 
@@ -74,7 +75,7 @@ function openAndTruncate(
   flags: number,
 ): Awaitable<Opened<unknown>> {
   const { backend } = session;
-  return then(backend.open!(node, flags, request.context), (opened) => {
+  return andThen(backend.open!(node, flags, request.context), (opened) => {
     const { file } = opened;
     try {
       const done = backend.setattr!(node, { size: 0, killSuidGid: true }, file, request.context);
@@ -82,12 +83,12 @@ function openAndTruncate(
       return done.then(
         () => opened,
         (error: unknown) => {
-          session.discardFile(node, file);
+          discardFile(session, node, file);
           throw error;
         },
       );
     } catch (error) {
-      session.discardFile(node, file);
+      discardFile(session, node, file);
       throw error;
     }
   });
@@ -163,7 +164,7 @@ export const release: Operation<void> = {
       if ((flags & RELEASE_FLOCK_UNLOCK) !== 0)
         session.locks.releaseFlock(session.handles.slot(handle), owner);
     }
-    return session.release(handle);
+    return closeHandle(session, handle);
   },
   finish: finishEmpty,
 };
@@ -226,9 +227,9 @@ function finishOpen(
   if (nonSeekable === true) openFlags |= FOPEN_NONSEEKABLE;
   let handle: number;
   try {
-    handle = session.open(HandleKind.FILE, slot, file, flags);
+    handle = openHandle(session, HandleKind.FILE, slot, file, flags);
   } catch (error) {
-    session.discardFile(session.nodes.node(slot), file);
+    discardFile(session, session.nodes.node(slot), file);
     throw error;
   }
   putHandle(session, at, handle, openFlags);
@@ -247,9 +248,9 @@ function finishCreate(session: Session, request: Request, created: Created<objec
   const { node, file } = created;
   let slot: number;
   try {
-    slot = session.enter(BODY, created);
+    slot = enter(session, BODY, created);
   } catch (error) {
-    session.discardFile(node, file);
+    discardFile(session, node, file);
     throw error;
   }
   try {
@@ -262,6 +263,6 @@ function finishCreate(session: Session, request: Request, created: Created<objec
 }
 
 function discardCreated(session: Session, _request: Request, { node, file }: Created<object, unknown>): void {
-  session.discardFile(node, file);
+  discardFile(session, node, file);
   session.nodes.discard(node);
 }

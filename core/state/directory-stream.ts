@@ -7,7 +7,7 @@ import {
   FsError,
   NAME_MAX,
   nameLength,
-  then,
+  andThen,
 } from '../backend/index.js';
 
 /** What a backend's `readdir` gives. */
@@ -103,7 +103,7 @@ export class DirectoryStream {
     return this.#inTurn(() => {
       if (this.#closed) throw FsError.of('EBADF');
       this.#list = list;
-      return offset === 0 ? then(this.#stop(), () => this.#restart(fill)) : fill();
+      return offset === 0 ? andThen(this.#stop(), () => this.#restart(fill)) : fill();
     });
   }
 
@@ -257,14 +257,14 @@ export class DirectoryStream {
       this.#push('.', FileType.DIRECTORY, this.#self);
       this.#push('..', FileType.DIRECTORY, this.#parent);
     }
-    return then(this.#list(), (listing) => {
+    return andThen(this.#list(), (listing) => {
       this.#iterator =
         Symbol.asyncIterator in listing ? listing[Symbol.asyncIterator]() : listing[Symbol.iterator]();
     });
   }
 
   #next(iterator: Iterator<DirectoryEntry> | AsyncIterator<DirectoryEntry>): Awaitable<void> {
-    return then(iterator.next(), (step) => {
+    return andThen(iterator.next(), (step) => {
       if (step.done) {
         this.#complete = true;
         this.#iterator = undefined;

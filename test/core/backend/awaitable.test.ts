@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Awaitable, isPromise, run, type Steps, then, wait } from '../../../core/backend/index.js';
+import { type Awaitable, isPromise, run, type Steps, andThen, wait } from '../../../core/backend/index.js';
 
 function* sum(a: Awaitable<number>, b: Awaitable<number>): Steps<number> {
   return (yield* wait(a)) + (yield* wait(b));
@@ -43,10 +43,10 @@ test('an error that the routine does not catch comes out as it would without it'
   await assert.rejects(async () => run(sum(1, Promise.reject(new Error('late')))), /late/);
 });
 
-test('then continues at once with a value and later with a promise', async () => {
+test('andThen continues at once with a value and later with a promise', async () => {
   assert.equal(
-    then(1, (n) => n + 1),
+    andThen(1, (n) => n + 1),
     2,
   );
-  assert.equal(await then(Promise.resolve(1), (n) => n + 1), 2);
+  assert.equal(await andThen(Promise.resolve(1), (n) => n + 1), 2);
 });
