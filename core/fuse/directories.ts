@@ -9,6 +9,8 @@ import {
 } from '../backend/index.js';
 import { DirectoryStream, HandleKind } from '../state/index.js';
 import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FSYNC_FDATASYNC, UNKNOWN_INO } from './abi.js';
+import { enter } from './entry.js';
+import { closeHandle, openHandle } from './handles.js';
 import { putHandle } from './open.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from './reply.js';
@@ -38,7 +40,7 @@ export const opendir: Operation<undefined> = {
   },
   finish(session, request) {
     const stream = new DirectoryStream(session.export.listings);
-    const handle = session.open(HandleKind.DIRECTORY, request.slot, stream, 0);
+    const handle = openHandle(session, HandleKind.DIRECTORY, request.slot, stream, 0);
     const cached = session.export.cache.data === 'always';
     putHandle(session, BODY, handle, cached ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : 0);
     return fuse_open_out.bytes;
@@ -50,7 +52,7 @@ export const releasedir: Operation<void> = {
   arguments: fuse_release_in.bytes,
   reply: 0,
   start(session) {
-    return session.release(session.handle(fuse_release_in.fh, HandleKind.DIRECTORY));
+    return closeHandle(session, session.handle(fuse_release_in.fh, HandleKind.DIRECTORY));
   },
   finish: finishEmpty,
 };
@@ -223,7 +225,7 @@ function putEntry(
   let inoHigh = stream.inoHigh(index);
   if (found !== undefined) {
     type = (found.attributes.mode & FileType.MASK) >>> 12;
-    session.enter(at + fuse_direntplus.entry_out, found);
+    enter(session, at + fuse_direntplus.entry_out, found);
     const inoAt = (at + fuse_direntplus.entry_out + fuse_entry_out.attr + fuse_attr.ino) >> 2;
     inoLow = words[inoAt]!;
     inoHigh = words[inoAt + 1]!;

@@ -1,5 +1,6 @@
 import { Errno, type Entry } from '../backend/index.js';
 import { NO_SLOT } from '../state/index.js';
+import { enter } from './entry.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from './reply.js';
 import {
@@ -24,7 +25,7 @@ export const lookup: Operation<Entry<object> | undefined> = {
   },
   finish(session, _request, entry) {
     if (entry !== undefined) {
-      session.enter(BODY, entry);
+      enter(session, BODY, entry);
       return fuse_entry_out.bytes;
     }
     const { seconds, nanoseconds } = session.negativeValidity;

@@ -11,6 +11,7 @@ import {
 } from '../backend/index.js';
 import { InitFlag, InitFlag2 } from './abi.js';
 import { refuseChange } from './changes.js';
+import { enter } from './entry.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from './reply.js';
 import type { Request } from './request.js';
@@ -45,7 +46,7 @@ export const readlink: Operation<string> = {
 
 /** Tells the guest of what was created. */
 function finishEntry(session: Session, _request: Request, entry: Entry<object>): number {
-  session.enter(BODY, entry);
+  enter(session, BODY, entry);
   return fuse_entry_out.bytes;
 }
 

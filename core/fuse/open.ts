@@ -18,7 +18,8 @@ import {
   RELEASE_FLOCK_UNLOCK,
 } from './abi.js';
 import { isReadOnly, refuseChange } from './changes.js';
-import { closeHandle, discardFile, enter, openHandle } from './handles.js';
+import { enter } from './entry.js';
+import { closeHandle, discardFile, openHandle } from './handles.js';
 import { creationContext } from './names.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from './reply.js';

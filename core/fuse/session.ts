@@ -1,4 +1,4 @@
-import { Errno, FsError, type Backend, type Entry } from '../backend/index.js';
+import { Errno, FsError, type Backend } from '../backend/index.js';
 import type { Message } from '../memory/index.js';
 import {
   Freshness,
@@ -6,7 +6,6 @@ import {
   LookupCounts,
   NO_HANDLE,
   NO_SLOT,
-  type DirectoryStream,
   type Export,
   type HandleKind,
   type LockSession,
@@ -16,13 +15,14 @@ import { CUSE_INIT_BSWAP_RESERVED, INIT_BSWAP_RESERVED, OPCODE_END } from './abi
 import { Arguments } from './arguments.js';
 import { Counters } from './counters.js';
 import { Faults } from './faults.js';
+import { closeHandle, endHandle } from './handles.js';
 import { InFlight } from './in-flight.js';
 import type { Negotiated } from './negotiation.js';
 import { IGNORED, PARKED, refusal, type Operation } from './operation.js';
 import { operations } from './operations.js';
 import { BODY, Reply, validity, type Validity } from './reply.js';
 import { Request } from './request.js';
-import { fuse_entry_out, fuse_in_header, fuse_out_header } from './structures.js';
+import { fuse_in_header, fuse_out_header } from './structures.js';
 
 export interface SessionOptions {
   /** Milliseconds that {@link Session.drain} lets requests finish, and then again after it has aborted them. */
@@ -187,8 +187,8 @@ export class Session {
   #end(request: Request, length: number): void {
     const { handle, otherHandle, period } = request;
     this.answer(request, length);
-    if (handle !== NO_HANDLE && this.handles.unuse(handle)) void this.#close(handle);
-    if (otherHandle !== NO_HANDLE && this.handles.unuse(otherHandle)) void this.#close(otherHandle);
+    if (handle !== NO_HANDLE && this.handles.unuse(handle)) void endHandle(this, handle);
+    if (otherHandle !== NO_HANDLE && this.handles.unuse(otherHandle)) void endHandle(this, otherHandle);
     this.nodes.leave(period);
   }
 
@@ -288,87 +288,9 @@ export class Session {
     return index;
   }
 
-  /**
-   * Tells the guest of a node: puts `struct fuse_entry_out` into the reply and counts the lookup.
-   * @returns the node's slot.
-   * @throws ENFILE beyond the limit of nodes, TypeError for impossible attributes; the node is let go.
-   */
-  enter(at: number, entry: Entry<object>): number {
-    const { nodes, out, entryValidity, attributeValidity } = this;
-    const { node, attributes } = entry;
-    const slot = nodes.intern(node);
-    if (slot === NO_SLOT) {
-      nodes.discard(node);
-      throw FsError.of('ENFILE');
-    }
-    const low = nodes.idLow(slot);
-    const high = nodes.idHigh(slot);
-    try {
-      out.attributes(at + fuse_entry_out.attr, attributes, low, high);
-    } catch (error) {
-      nodes.reap(slot);
-      throw error;
-    }
-    const words = out.words;
-    words[(at + fuse_entry_out.nodeid) >> 2] = low;
-    words[(at + fuse_entry_out.nodeid + 4) >> 2] = high;
-    words[(at + fuse_entry_out.generation) >> 2] = nodes.generation(slot);
-    words[(at + fuse_entry_out.generation + 4) >> 2] = 0;
-    words[(at + fuse_entry_out.entry_valid) >> 2] = entryValidity.seconds;
-    words[(at + fuse_entry_out.entry_valid + 4) >> 2] = 0;
-    words[(at + fuse_entry_out.attr_valid) >> 2] = attributeValidity.seconds;
-    words[(at + fuse_entry_out.attr_valid + 4) >> 2] = 0;
-    words[(at + fuse_entry_out.entry_valid_nsec) >> 2] = entryValidity.nanoseconds;
-    words[(at + fuse_entry_out.attr_valid_nsec) >> 2] = attributeValidity.nanoseconds;
-    this.counts.add(slot);
-    this.freshness?.tell(slot, attributes, low);
-    return slot;
-  }
-
-  /** Opens a handle on a node. @returns its index. @throws ENFILE beyond the limit. */
-  open(kind: HandleKind, slot: number, object: unknown, flags: number): number {
-    const index = this.handles.open(kind, slot, object, flags);
-    if (index === NO_HANDLE) throw FsError.of('ENFILE');
-    this.nodes.reference(slot);
-    return index;
-  }
-
-  /** Ends a handle. @returns a promise, which does not reject, where there is something to wait for. */
-  release(index: number): Promise<void> | undefined {
-    if (this.export.hasLocks) this.locks.releaseHandle(this.handles.slot(index), index);
-    return this.handles.invalidate(index) ? this.#close(index) : undefined;
-  }
-
-  #close(index: number): Promise<void> | undefined {
-    const { handles } = this;
-    const object = handles.object(index);
-    const slot = handles.slot(index);
-    const end = (): void => {
-      handles.free(index);
-      this.nodes.release(slot);
-    };
-    const fail = (error: unknown): void => this.#faults.report(error, 'releasing a file failed');
-    try {
-      const closed = handles.isDirectory(index)
-        ? (object as DirectoryStream).close()
-        : this.backend.release?.(this.nodes.node(slot), object);
-      if (closed instanceof Promise) return closed.catch(fail).then(end);
-    } catch (error) {
-      fail(error);
-    }
-    end();
-    return undefined;
-  }
-
-  /** Puts away an open file that no guest will get. */
-  discardFile(node: object, file: unknown): void {
-    const fail = (error: unknown): void => this.#faults.report(error, 'releasing a file failed');
-    try {
-      const released = this.backend.release?.(node, file);
-      if (released instanceof Promise) released.catch(fail);
-    } catch (error) {
-      fail(error);
-    }
+  /** Logs a mistake of the backend that no request is answered with. */
+  report(error: unknown, message: string): void {
+    this.#faults.report(error, message);
   }
 
   /** INTERRUPT: gives up a request. @returns whether it is in flight. */
@@ -403,7 +325,7 @@ export class Session {
     });
     const closing: Promise<void>[] = [];
     this.handles.each((index) => {
-      const closed = this.release(index);
+      const closed = closeHandle(this, index);
       if (closed !== undefined) closing.push(closed);
     });
     this.counts.clear();

@@ -7,6 +7,7 @@ import {
   type SavedHandle,
   type SavedSession,
 } from '../state/index.js';
+import { discardFile } from './handles.js';
 import { RequestContext } from './request.js';
 import { Session, type SessionOptions } from './session.js';
 
@@ -91,7 +92,7 @@ async function restoreHandle(session: Session, saved: SavedHandle, slot: number)
     try {
       handles.restore(index, generation, HandleKind.FILE, slot, opened?.file, flags);
     } catch (error) {
-      session.discardFile(nodes.node(slot), opened?.file);
+      discardFile(session, nodes.node(slot), opened?.file);
       throw error;
     }
   }
