@@ -20,6 +20,11 @@ export interface Target {
 export interface BenchOptions extends Partial<DriverOptions> {
   /** Seconds that each scenario runs in each round. Default 0.5. */
   readonly seconds?: number | undefined;
+  /**
+   * Seconds that a daemon works on a scenario before it is first measured, so that its caches and compiler are warm.
+   * Default 1.
+   */
+  readonly warmUp?: number | undefined;
   /** How often each is measured; figures are medians. Default 1. */
   readonly rounds?: number | undefined;
   /** Hears what is going on. */
@@ -53,10 +58,7 @@ export interface BenchResult {
   readonly targets: readonly TargetSummary[];
 }
 
-/** Seconds that a daemon works on a scenario before it is measured first, so that its compiler and caches are warm. */
-const FIRST_WARM_UP = 1;
-
-/** The same before later rounds, as a share of a round's time: others had the caches meanwhile. */
+/** Warming up before later rounds, as a share of a round's time: others had the caches meanwhile. */
 const WARM_UP = 0.2;
 
 /** Rings as QEMU makes them on request, whose tables hold header and arguments both ways and the pages of 1 MiB. */
@@ -88,13 +90,13 @@ class Subject {
     }
   }
 
-  measure(scenario: Scenario, seconds: number): Figures {
+  measure(scenario: Scenario, seconds: number, firstWarmUp: number): Figures {
     const isFirst = !this.#prepared.has(scenario);
     const prepared = this.#prepared.get(scenario) ?? scenario.prepare(this.area);
     this.#prepared.set(scenario, prepared);
     const lanes = this.driver.openLanes(scenario.depth, scenario.dataBytes);
     try {
-      const warm = isFirst ? FIRST_WARM_UP : seconds * WARM_UP;
+      const warm = isFirst ? firstWarmUp : seconds * WARM_UP;
       for (let spent = 0; spent < warm;)
         spent += Math.max(this.#run(prepared, lanes, warm - spent).seconds, 0.01);
       const { cpu, ...sample } = this.#run(prepared, lanes, seconds);
@@ -138,7 +140,7 @@ export async function runBench(
   chosen: readonly Scenario[],
   options: BenchOptions = {},
 ): Promise<BenchResult> {
-  const { seconds = 0.5, rounds = 1, wait = 'spin', segment = 4096 } = options;
+  const { seconds = 0.5, warmUp = 1, rounds = 1, wait = 'spin', segment = 4096 } = options;
   const subjects: Subject[] = [];
   try {
     for (const target of targets) subjects.push(await Subject.connect(target, { wait, segment }));
@@ -149,7 +151,7 @@ export async function runBench(
         // Each daemon is the first one in half of the rounds.
         const order = round % 2 === 0 ? subjects : subjects.toReversed();
         for (const subject of order) {
-          figures.get(scenario)![subjects.indexOf(subject)]!.push(subject.measure(scenario, seconds));
+          figures.get(scenario)![subjects.indexOf(subject)]!.push(subject.measure(scenario, seconds, warmUp));
           await new Promise(setImmediate);
         }
       }

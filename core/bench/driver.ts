@@ -3,6 +3,7 @@ import type { FrontEnd, FrontEndQueue } from '../vhost-user/index.js';
 import type { Sample } from './figures.js';
 import { IN_HEADER, Lane, OUT_HEADER } from './lane.js';
 
+const yieldProcessor = libc<() => number>('sched_yield', 'int', []);
 const poll = libc<(fds: number, count: number, timeout: number) => number>('poll', 'int', [
   'uintptr_t',
   'uint',
@@ -17,6 +18,9 @@ const scratch = NativeMemory.allocate(8 * 256);
 const PATIENCE = 20_000;
 const WAIT = 50;
 const SPINS = 4096;
+
+/** Looks in vain after which another process may have this processor: the daemon, where there are too few. */
+const YIELD = 256;
 
 /** Latencies kept at most; beyond that each takes the place of an older one. */
 const MAX_LATENCIES = 2 ** 20;
@@ -205,6 +209,7 @@ export class Driver {
       if (poll(scratch.address, this.#queues.length, WAIT) === 0) silent = idle * WAIT;
       for (const { call } of this.#queues) drain(call.value);
     } else {
+      if (idle % YIELD === YIELD - 1) yieldProcessor();
       if (idle === 0 || idle % SPINS !== 0) return;
       if (idle === SPINS) this.#silentSince = performance.now();
       silent = performance.now() - this.#silentSince;

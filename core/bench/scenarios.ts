@@ -1,15 +1,22 @@
 import { BenchError, type Load } from './driver.js';
 import * as fuse from './fuse.js';
 import { BODY, type Lane } from './lane.js';
-import { scanEntries, type Cookie, type Node, type OpenNode, type WorkArea } from './work-area.js';
+import {
+  FILE_SIZE,
+  PREFIX,
+  scanEntries,
+  type Cookie,
+  type Node,
+  type OpenNode,
+  type WorkArea,
+} from './work-area.js';
 
 const { Opcode } = fuse;
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const ENOENT = 2;
 
-/** Bytes of the file that is read and written, and of small files. */
-const FILE_SIZE = 64 * MIB;
+/** Bytes of small files. */
 const SMALL = 4 * KIB;
 /** Files that small-file scenarios go through. */
 const FILES = 1000;
@@ -81,7 +88,7 @@ function transfer(
 ): Scenario {
   const blocks = FILE_SIZE / bytes;
   const prepare = (area: WorkArea): Prepared => {
-    const file = openFile(area, key);
+    const file = area.file();
     let position = 0;
     const begin = (lane: Lane) => {
       position = order === 'sequential' ? (position + 1) % blocks : Math.floor(Math.random() * blocks);
@@ -95,11 +102,12 @@ function transfer(
 }
 
 function getattr(key: string, title: string, depth: number): Scenario {
-  const prepare = (area: WorkArea): Prepared => {
-    const { node, nodeHigh } = openFile(area, key, SMALL);
-    return { load: { begin: (lane) => fuse.getattr(lane, node, nodeHigh), next: isOver } };
-  };
-  return { key, title, depth, dataBytes: 0, prepare };
+  return { key, title, depth, dataBytes: 0, prepare: prepareGetattr };
+}
+
+function prepareGetattr(area: WorkArea): Prepared {
+  const { node, nodeHigh } = area.file();
+  return { load: { begin: (lane) => fuse.getattr(lane, node, nodeHigh), next: isOver } };
 }
 
 /** LOOKUP of names in a directory of {@link FILES}. What is found is forgotten after the run. */
@@ -112,7 +120,7 @@ function lookup(key: string, title: string, depth: number, hit: boolean): Scenar
         lane,
         directory.node,
         directory.nodeHigh,
-        hit ? 'f' : 'none',
+        hit ? PREFIX : 'none',
         Math.floor(Math.random() * FILES),
       );
     };
@@ -125,7 +133,7 @@ function lookup(key: string, title: string, depth: number, hit: boolean): Scenar
       return false;
     };
     const after = () => {
-      for (const [node, { nodeHigh, count }] of found) area.forget({ node, nodeHigh }, count);
+      area.forget(Array.from(found, ([node, { nodeHigh, count }]) => ({ node, nodeHigh, count })));
       found.clear();
     };
     return { load: { begin, next, ...(hit ? {} : { tolerates: ENOENT }) }, after };
@@ -149,14 +157,14 @@ function writeOn(lane: Lane): boolean {
 /** A new file, written once and let go, as `tar -x` and compilers do. The files are removed after the run. */
 function createChain(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
-    const directory = ownDirectory(area, key);
+    const directory = area.subdirectory(key);
     let created = 0;
     const begin = (lane: Lane) => {
       lane.step = 0;
-      fuse.create(lane, directory.node, directory.nodeHigh, 'f', created++);
+      fuse.create(lane, directory.node, directory.nodeHigh, PREFIX, created++);
     };
     const after = () => {
-      removeFiles(area, directory, created);
+      area.remove(directory, range(0, created));
       created = 0;
     };
     return { load: { begin, next: writeOn }, limit: CREATED, after };
@@ -184,7 +192,7 @@ function smallRead(key: string, title: string, depth: number): Scenario {
     const directory = filledDirectory(area, key);
     const begin = (lane: Lane) => {
       lane.step = 0;
-      fuse.lookup(lane, directory.node, directory.nodeHigh, 'f', Math.floor(Math.random() * FILES));
+      fuse.lookup(lane, directory.node, directory.nodeHigh, PREFIX, Math.floor(Math.random() * FILES));
     };
     return { load: { begin, next: readOn } };
   };
@@ -223,7 +231,7 @@ function listing(key: string, title: string): Scenario {
       return true;
     };
     area.onClose(() => {
-      for (const node of nodes) area.forget(node, passes + 1);
+      area.forget(nodes, passes + 1);
     });
     return { load: { begin, next } };
   };
@@ -233,27 +241,19 @@ function listing(key: string, title: string): Scenario {
 /** Files that the guest has looked up, as Linux does before it removes one. */
 function unlink(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
-    const directory = ownDirectory(area, key);
+    const directory = area.subdirectory(key);
     let nodes: Node[] = [];
     let removed = 0;
     const before = () => {
-      nodes = Array.from({ length: CREATED }, (_, i) => {
-        const file = area.create(directory, 'f', i, 0);
-        area.release(file);
-        return file;
-      });
+      nodes = area.fill(directory, CREATED, 0);
       removed = 0;
     };
     const begin = (lane: Lane) => {
-      fuse.remove(lane, Opcode.UNLINK, directory.node, directory.nodeHigh, 'f', removed++);
+      fuse.remove(lane, Opcode.UNLINK, directory.node, directory.nodeHigh, PREFIX, removed++);
     };
     const after = () => {
-      for (const node of nodes) area.forget(node);
-      for (let i = removed; i < CREATED; i++) {
-        const node = area.lookup(directory, 'f', i);
-        area.unlink(directory, 'f', i);
-        area.forget(node);
-      }
+      area.forget(nodes);
+      area.remove(directory, range(removed, CREATED));
     };
     return { load: { begin, next: isOver }, limit: CREATED, before, after };
   };
@@ -263,25 +263,19 @@ function unlink(key: string, title: string, depth: number): Scenario {
 /** Each lane renames a file of its own to and fro. */
 function rename(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
-    const directory = ownDirectory(area, key);
-    const files = Array.from({ length: depth }, (_, i) => {
-      const file = area.create(directory, 'f', i, 0);
-      area.release(file);
-      return file;
-    });
+    const directory = area.subdirectory(key);
+    const files = area.fill(directory, depth, 0);
     /** The number in each file's name now. */
     const numbers = files.map((_, i) => i);
     const begin = (lane: Lane) => {
       const from = numbers[lane.index]!;
       const to = from < depth ? from + depth : from - depth;
       numbers[lane.index] = to;
-      fuse.rename(lane, directory.node, directory.nodeHigh, 'f', from, to);
+      fuse.rename(lane, directory.node, directory.nodeHigh, PREFIX, from, to);
     };
     area.onClose(() => {
-      for (const [i, file] of files.entries()) {
-        area.unlink(directory, 'f', numbers[i]!);
-        area.forget(file);
-      }
+      area.remove(directory, numbers);
+      area.forget(files);
     });
     return { load: { begin, next: isOver } };
   };
@@ -291,9 +285,8 @@ function rename(key: string, title: string, depth: number): Scenario {
 /** Half reads, the rest writes, GETATTR and LOOKUP; lanes spread over two queues where the daemon has them. */
 function mixed(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
-    const file = openFile(area, key);
+    const file = area.file();
     const queues = Math.min(2, area.driver.requestQueues);
-    const name = `${key}-file`;
     let lookups = 0;
     const begin = (lane: Lane) => {
       const kind = Math.floor(Math.random() * 8);
@@ -304,12 +297,12 @@ function mixed(key: string, title: string, depth: number): Scenario {
       else if (kind < 7) fuse.getattr(lane, file.node, file.nodeHigh);
       else {
         lookups += 1;
-        fuse.lookup(lane, area.directory.node, area.directory.nodeHigh, name, 0);
+        fuse.lookup(lane, area.directory.node, area.directory.nodeHigh, PREFIX, 0);
       }
       lane.queue = 1 + (lane.index % queues);
     };
     const after = () => {
-      area.forget(file, lookups);
+      area.forget([file], lookups);
       lookups = 0;
     };
     return { load: { begin, next: isOver }, after };
@@ -330,40 +323,15 @@ function aim(lane: Lane, { node, nodeHigh, file, fileHigh }: Node & Partial<Open
   if (fileHigh !== undefined) lane.fileHigh = fileHigh;
 }
 
-/** An open file of the scenario's own. */
-function openFile(area: WorkArea, key: string, size = FILE_SIZE): OpenNode {
-  const file = area.create(area.directory, `${key}-file`, 0, size);
-  area.onClose(() => {
-    area.release(file);
-    area.unlink(area.directory, `${key}-file`, 0);
-    area.forget(file);
-  });
-  return file;
-}
-
-/** A directory of the scenario's own. */
-function ownDirectory(area: WorkArea, key: string): Node {
-  const directory = area.makeDirectory(area.directory, key);
-  area.onClose(() => area.removeDirectory(area.directory, key, directory));
-  return directory;
-}
-
 /** A directory with files `f0`, `f1` and so on, none of them known to the daemon's tables afterwards. */
 function filledDirectory(area: WorkArea, key: string, count = FILES, size = SMALL): Node {
-  const directory = ownDirectory(area, key);
-  for (let i = 0; i < count; i++) {
-    const file = area.create(directory, 'f', i, size);
-    area.release(file);
-    area.forget(file);
-  }
-  area.onClose(() => removeFiles(area, directory, count));
+  const directory = area.subdirectory(key);
+  area.forget(area.fill(directory, count, size));
+  area.onClose(() => area.remove(directory, range(0, count)));
   return directory;
 }
 
-function removeFiles(area: WorkArea, directory: Node, count: number): void {
-  for (let i = 0; i < count; i++) {
-    const node = area.lookup(directory, 'f', i);
-    area.unlink(directory, 'f', i);
-    area.forget(node);
-  }
+/** The numbers from `start` up to `end`. */
+function range(start: number, end: number): number[] {
+  return Array.from({ length: end - start }, (_, i) => start + i);
 }

@@ -1,12 +1,20 @@
-import { BenchError, type Driver } from './driver.js';
+import { BenchError, type Driver, type Load } from './driver.js';
 import * as fuse from './fuse.js';
 import { BODY, type Lane, OUT_HEADER } from './lane.js';
 
 const { Opcode } = fuse;
 
-const ROOT = 1;
-/** Data of one WRITE while files are made. */
+const ROOT: Node = { node: 1, nodeHigh: 0 };
+/** Bytes of the file that is read and written, and of each WRITE that makes it. */
+export const FILE_SIZE = 64 * 2 ** 20;
 const CHUNK = 2 ** 17;
+
+/** Requests at a time while files are made and removed, and data of each small file at most. */
+const DEPTH = 16;
+const SMALL = 4096;
+
+/** Prefix of the names of files in a scenario's directory; a number follows. */
+export const PREFIX = 'f';
 
 /** A file or directory that the daemon knows, by its node id. */
 export interface Node {
@@ -26,25 +34,24 @@ export interface OpenNode extends Node {
  */
 export class WorkArea {
   readonly driver: Driver;
+  readonly directory: Node;
   readonly #lane: Lane;
+  readonly #lanes: readonly Lane[];
   readonly #name: string;
   readonly #undo: (() => void)[] = [];
-  #directory: Node = { node: ROOT, nodeHigh: 0 };
+  #file: OpenNode | undefined;
 
   /** Starts the FUSE session and makes the directory. */
   constructor(driver: Driver, name: string) {
     this.driver = driver;
     this.#lane = driver.openLanes(1, CHUNK)[0]!;
+    this.#lanes = driver.openLanes(DEPTH, SMALL);
     this.#name = name;
     fuse.init(this.#lane);
     driver.call(this.#lane);
     const major = this.#lane.reply[BODY];
     if (major !== 7) throw new BenchError(`the daemon speaks FUSE ${major}, not 7`);
-    this.#directory = this.makeDirectory({ node: ROOT, nodeHigh: 0 }, name);
-  }
-
-  get directory(): Node {
-    return this.#directory;
+    this.directory = this.#makeDirectory(ROOT, name);
   }
 
   /** Registers what removes a scenario's files; called in reverse order. */
@@ -54,73 +61,107 @@ export class WorkArea {
 
   close(): void {
     for (const undo of this.#undo.splice(0).toReversed()) undo();
-    this.removeDirectory({ node: ROOT, nodeHigh: 0 }, this.#name, this.#directory);
-    this.driver.closeLanes([this.#lane]);
+    this.#removeDirectory(ROOT, this.#name, this.directory);
+    this.driver.closeLanes([this.#lane, ...this.#lanes]);
   }
 
-  makeDirectory(parent: Node, name: string): Node {
-    fuse.mkdir(this.#lane, parent.node, parent.nodeHigh, name);
-    return this.#entry();
+  /** A directory in this one, for a scenario. */
+  subdirectory(name: string): Node {
+    const directory = this.#makeDirectory(this.directory, name);
+    this.onClose(() => this.#removeDirectory(this.directory, name, directory));
+    return directory;
   }
 
-  removeDirectory(parent: Node, name: string, directory: Node): void {
-    fuse.remove(this.#lane, Opcode.RMDIR, parent.node, parent.nodeHigh, name);
-    this.driver.call(this.#lane);
-    this.forget(directory);
+  /** A file of {@link FILE_SIZE} bytes, open, the same for all scenarios: `f0` of {@link directory}. */
+  file(): OpenNode {
+    this.#file ??= this.#makeFile();
+    return this.#file;
   }
 
-  /** A file of `size` random bytes, still open. */
-  create(parent: Node, prefix: string, number: number, size: number): OpenNode {
+  #makeFile(): OpenNode {
     const lane = this.#lane;
-    fuse.create(lane, parent.node, parent.nodeHigh, prefix, number);
+    fuse.create(lane, this.directory.node, this.directory.nodeHigh, PREFIX, 0);
     this.driver.call(lane);
     fuse.keepNode(lane);
     fuse.keepFile(lane, fuse.ENTRY_OUT);
-    for (let at = 0; at < size; at += CHUNK) {
+    const { node, nodeHigh, file, fileHigh } = lane;
+    for (let at = 0; at < FILE_SIZE; at += CHUNK) {
       for (let i = 0; i < CHUNK / 4; i += 128) lane.dataWords[i] = Math.random() * 2 ** 32;
-      fuse.write(lane, at, Math.min(CHUNK, size - at));
+      fuse.write(lane, at, CHUNK);
       this.driver.call(lane);
     }
-    return { node: lane.node, nodeHigh: lane.nodeHigh, file: lane.file, fileHigh: lane.fileHigh };
+    this.onClose(() => {
+      Object.assign(lane, { node, nodeHigh, file, fileHigh });
+      fuse.release(lane, Opcode.RELEASE);
+      this.driver.call(lane);
+      fuse.remove(lane, Opcode.UNLINK, this.directory.node, this.directory.nodeHigh, PREFIX, 0);
+      this.driver.call(lane);
+      this.forget([{ node, nodeHigh }]);
+    });
+    return { node, nodeHigh, file, fileHigh };
   }
 
-  lookup(parent: Node, prefix: string, number: number): Node {
-    fuse.lookup(this.#lane, parent.node, parent.nodeHigh, prefix, number);
-    return this.#entry();
-  }
-
-  open(node: Node): OpenNode {
-    fuse.open(this.#lane, node.node, node.nodeHigh);
-    return this.#opened(node);
-  }
-
-  openDirectory(node: Node): OpenNode {
-    fuse.opendir(this.#lane, node.node, node.nodeHigh);
-    return this.#opened(node);
-  }
-
-  release(open: OpenNode, opcode: 18 | 29 = Opcode.RELEASE): void {
-    Object.assign(this.#lane, open);
-    fuse.release(this.#lane, opcode);
-    this.driver.call(this.#lane);
-  }
-
-  unlink(parent: Node, prefix: string, number: number): void {
-    fuse.remove(this.#lane, Opcode.UNLINK, parent.node, parent.nodeHigh, prefix, number);
-    this.driver.call(this.#lane);
-  }
-
-  forget(node: Node, count = 1): void {
-    fuse.forget(this.#lane, node.node, node.nodeHigh, count);
-    this.driver.call(this.#lane);
-  }
-
-  /** Node ids of the names of a directory, each with one lookup more. */
-  list(directory: Node): Node[] {
-    const open = this.openDirectory(directory);
+  /** Makes files `f0`, `f1` and so on of `size` bytes, at most 4096. @returns their nodes, each looked up once. */
+  fill(directory: Node, count: number, size: number): Node[] {
     const nodes: Node[] = [];
+    let number = 0;
+    const begin = (lane: Lane) => {
+      lane.step = 0;
+      fuse.create(lane, directory.node, directory.nodeHigh, PREFIX, number++);
+    };
+    const next = (lane: Lane) => {
+      lane.step += 1;
+      if (lane.step === 1) {
+        fuse.keepNode(lane);
+        fuse.keepFile(lane, fuse.ENTRY_OUT);
+        nodes.push({ node: lane.node, nodeHigh: lane.nodeHigh });
+        if (size === 0) lane.step = 2;
+        else fuse.write(lane, 0, size);
+      }
+      if (lane.step === 2) fuse.release(lane, Opcode.RELEASE);
+      return lane.step < 3;
+    };
+    this.#run({ begin, next }, count);
+    return nodes;
+  }
+
+  /** Removes files of these numbers. */
+  remove(directory: Node, numbers: readonly number[]): void {
+    let position = 0;
+    const begin = (lane: Lane) => {
+      lane.step = 0;
+      lane.number = numbers[position++]!;
+      fuse.lookup(lane, directory.node, directory.nodeHigh, PREFIX, lane.number);
+    };
+    const next = (lane: Lane) => {
+      lane.step += 1;
+      if (lane.step === 1) {
+        fuse.keepNode(lane);
+        fuse.remove(lane, Opcode.UNLINK, directory.node, directory.nodeHigh, PREFIX, lane.number);
+      } else if (lane.step === 2) fuse.forget(lane, lane.node, lane.nodeHigh);
+      return lane.step < 3;
+    };
+    this.#run({ begin, next }, numbers.length);
+  }
+
+  /** Takes `count` lookups back from each node. */
+  forget(nodes: readonly (Node & { readonly count?: number })[], count = 1): void {
+    let position = 0;
+    const begin = (lane: Lane) => {
+      const one = nodes[position++]!;
+      fuse.forget(lane, one.node, one.nodeHigh, one.count ?? count);
+    };
+    this.#run({ begin, next: () => false }, nodes.length);
+  }
+
+  /** Nodes of the names of a directory, each looked up once more. */
+  list(directory: Node): Node[] {
     const lane = this.#lane;
-    Object.assign(lane, open);
+    const nodes: Node[] = [];
+    fuse.opendir(lane, directory.node, directory.nodeHigh);
+    this.driver.call(lane);
+    Object.assign(lane, directory);
+    fuse.keepFile(lane);
     const cookie: Cookie = { low: 0, high: 0 };
     do {
       fuse.readdirplus(lane, cookie.low, cookie.high, 4096);
@@ -130,20 +171,27 @@ export class WorkArea {
         if (node !== 0 || nodeHigh !== 0) nodes.push({ node, nodeHigh });
       })
     );
-    this.release(open, Opcode.RELEASEDIR);
+    fuse.release(lane, Opcode.RELEASEDIR);
+    this.driver.call(lane);
     return nodes;
   }
 
-  #entry(): Node {
-    this.driver.call(this.#lane);
-    fuse.keepNode(this.#lane);
-    return { node: this.#lane.node, nodeHigh: this.#lane.nodeHigh };
+  #run(load: Load, count: number): void {
+    this.driver.run(load, this.#lanes, Number.POSITIVE_INFINITY, count);
   }
 
-  #opened({ node, nodeHigh }: Node): OpenNode {
+  #makeDirectory(parent: Node, name: string): Node {
+    const lane = this.#lane;
+    fuse.mkdir(lane, parent.node, parent.nodeHigh, name);
+    this.driver.call(lane);
+    fuse.keepNode(lane);
+    return { node: lane.node, nodeHigh: lane.nodeHigh };
+  }
+
+  #removeDirectory(parent: Node, name: string, directory: Node): void {
+    fuse.remove(this.#lane, Opcode.RMDIR, parent.node, parent.nodeHigh, name);
     this.driver.call(this.#lane);
-    fuse.keepFile(this.#lane);
-    return { node, nodeHigh, file: this.#lane.file, fileHigh: this.#lane.fileHigh };
+    this.forget([directory]);
   }
 }
 

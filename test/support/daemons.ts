@@ -1,5 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -65,8 +65,14 @@ export interface RunningDaemon {
 export function startDaemon(t: TestContext, daemon: Daemon): RunningDaemon {
   const folder = temporaryFolder(t);
   const directory = join(folder, 'shared');
-  const socket = join(folder, 'socket');
   mkdirSync(directory);
+  const running = launch(daemon, directory, join(folder, 'socket'));
+  t.after(() => running.stop('SIGKILL'));
+  return running;
+}
+
+/** Starts a daemon on a directory. */
+export function launch(daemon: Pick<Daemon, 'command'>, directory: string, socket: string): RunningDaemon {
   const [command, ...args] = daemon.command(directory, socket);
   const child = spawn(command!, args, { stdio: ['ignore', 'inherit', 'inherit'] });
   const ended = new Promise<number | NodeJS.Signals>((resolve, reject) => {
@@ -77,8 +83,15 @@ export function startDaemon(t: TestContext, daemon: Daemon): RunningDaemon {
     child.kill(signal);
     return ended;
   };
-  t.after(() => stop('SIGKILL'));
   return { directory, socket, process: child, stop };
+}
+
+/** Whether a daemon's socket listens, seen from outside: a connection would use up the only one that some daemons take. */
+export function isListening({ socket, process: child }: RunningDaemon): boolean {
+  if (child.exitCode !== null) throw new Error(`the daemon ended with ${child.exitCode}`);
+  // Flags of a listening socket have SO_ACCEPTCON, 0x10000 (`include/linux/net.h`).
+  const lines = readFileSync('/proc/net/unix', 'utf8').split('\n');
+  return lines.some((line) => line.endsWith(` ${socket}`) && line.split(' ')[3] === '00010000');
 }
 
 /** Connects as soon as the daemon listens: its socket file is there a moment before. */

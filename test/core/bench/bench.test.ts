@@ -1,0 +1,134 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { ProcessTree } from '../../../core/bench/cpu.js';
+import {
+  figuresOf,
+  median,
+  medianFigures,
+  percentile,
+  ratioOf,
+  type Figures,
+} from '../../../core/bench/figures.js';
+import { BenchError, plot, runBench, scenarios, toJson, toTable } from '../../../core/bench/index.js';
+import { cVirtiofsd, isListening, ours, startDaemon } from '../../support/daemons.js';
+import { temporaryFolder, until } from '../../support/vhost-user.js';
+
+function makeFigures(speed: number, cpu: number | null): Figures {
+  return { operationsPerSecond: speed, medianLatency: 1, p99Latency: 2, cpuPerOperation: cpu };
+}
+
+function isOneLine(error: unknown): boolean {
+  return error instanceof BenchError && !error.message.includes('\n');
+}
+
+test('figures are rates, percentiles and CPU time for an operation', () => {
+  const latencies = Float64Array.from({ length: 100 }, (_, i) => i);
+  assert.deepEqual(figuresOf({ operations: 200, seconds: 2, cpu: 0.001, latencies }), {
+    operationsPerSecond: 100,
+    medianLatency: 50,
+    p99Latency: 99,
+    cpuPerOperation: 5,
+  });
+  assert.equal(figuresOf({ operations: 1, seconds: 1, cpu: Number.NaN, latencies }).cpuPerOperation, null);
+  assert.equal(percentile(Float64Array.of(7), 0.99), 7);
+});
+
+test('medians are taken over rounds, and ratios round by round', () => {
+  assert.equal(median([3, 1, 2]), 2);
+  assert.equal(median([4, 1, 2, 3]), 2.5);
+  const three = medianFigures([makeFigures(1, 10), makeFigures(9, null), makeFigures(2, 30)]);
+  assert.deepEqual(three, makeFigures(2, 20));
+  assert.equal(medianFigures([makeFigures(1, null)]).cpuPerOperation, null);
+  // Both were slow in the second round: their ratio was not.
+  assert.deepEqual(ratioOf([20, 2, 30], [10, 1, 10]), { median: 2, least: 2, most: 3 });
+});
+
+test('CPU time of a process counts its descendants', async (t) => {
+  const busy =
+    'const end = process.cpuUsage().user + 2e5; while (process.cpuUsage().user < end); setInterval(() => {}, 1e6)';
+  const parent = `require('child_process').spawn(process.execPath, ['-e', ${JSON.stringify(busy)}], { stdio: 'inherit' })`;
+  const child = spawn(process.execPath, ['-e', `${parent}; setInterval(() => {}, 1e6)`], { detached: true });
+  await once(child, 'spawn');
+  t.after(() => process.kill(-child.pid!, 'SIGKILL'));
+  const tree = new ProcessTree(child.pid!);
+  await until(() => tree.cpu() > 0.25, 'both have used the processor');
+  assert.ok(tree.resident() > 2 ** 20);
+  assert.throws(() => new ProcessTree(2 ** 22 + 1), /there is none/);
+});
+
+const missing = cVirtiofsd.missing ?? false;
+
+/** One of each kind. */
+const KEYS =
+  'write-seq-128k read-seq-1m read-rand-4k-d32 getattr-d1 lookup-hit-d32 lookup-miss-d32 create-d8 small-read-d8 readdirplus unlink-d8 rename-d8 mixed-2q';
+const chosen = scenarios.filter(({ key }) => KEYS.split(' ').includes(key));
+
+test(
+  'every scenario runs on both daemons in turns, and leaves nothing behind',
+  { skip: missing },
+  async (t) => {
+    const running = [startDaemon(t, ours), startDaemon(t, cVirtiofsd)];
+    for (const daemon of running) await until(() => isListening(daemon), 'the daemon listens');
+    const targets = running.map(({ socket }, i) => ({ name: ['ours', 'C'][i]!, socket }));
+    const result = await runBench(targets, scenarios, { seconds: 0.01, rounds: 2, warmUp: 0.01 });
+    assert.equal(result.rows.length, scenarios.length);
+    for (const { scenario, measurements } of result.rows) {
+      for (const { target, rounds } of measurements) {
+        assert.equal(rounds.length, 2, `${scenario.key} of ${target.name}`);
+        for (const figures of rounds) {
+          for (const value of Object.values(figures))
+            assert.ok(value > 0, `${scenario.key} of ${target.name}`);
+        }
+      }
+    }
+    for (const { directory } of running) assert.deepEqual(readdirSync(directory), []);
+
+    const lines = toTable(result).split('\n');
+    for (const { scenario } of result.rows)
+      assert.ok(
+        lines.some((line) => line.startsWith(scenario.title)),
+        scenario.title,
+      );
+    assert.ok(
+      lines.includes('C: 1 request queue, ' + lines.find((line) => line.startsWith('C: '))!.split(', ')[1]),
+    );
+    const json = JSON.parse(JSON.stringify(toJson(result))) as { rows: { key: string; ratios: object }[] };
+    assert.deepEqual(
+      json.rows.map(({ key }) => key),
+      chosen.map(({ key }) => key),
+    );
+    assert.ok(json.rows.every(({ ratios }) => ratios !== null));
+    const svg = plot(result);
+    assert.match(svg, /^<svg xmlns="http:\/\/www.w3.org\/2000\/svg"[^]*<\/svg>\n$/);
+    assert.equal(svg.match(/<rect/g)!.length, 1 + 2 + 4 * chosen.length);
+  },
+);
+
+test('answers can be slept for, and one daemon measured alone', async (t) => {
+  const daemon = startDaemon(t, ours);
+  await until(() => isListening(daemon), 'the daemon listens');
+  const two = scenarios.filter(({ key }) => ['getattr-d1', 'mixed-2q'].includes(key));
+  const options = { seconds: 0.02, warmUp: 0.01, wait: 'sleep', segment: 65536 } as const;
+  const { rows, targets } = await runBench([{ name: 'ours', socket: daemon.socket }], two, options);
+  assert.deepEqual(
+    rows.map(({ measurements }) => measurements.length),
+    [1, 1],
+  );
+  assert.equal(targets[0]!.requestQueues, 2);
+});
+
+test('a daemon that is not there, or goes away, is an error of one line', async (t) => {
+  const nowhere = join(temporaryFolder(t), 'nowhere');
+  await assert.rejects(runBench([{ name: 'x', socket: nowhere }], scenarios), isOneLine);
+  const daemon = startDaemon(t, ours);
+  await until(() => isListening(daemon), 'the daemon listens');
+  const onProgress = () => process.kill(daemon.process.pid!, 'SIGKILL');
+  await assert.rejects(
+    runBench([{ name: 'x', socket: daemon.socket }], scenarios, { onProgress }),
+    isOneLine,
+  );
+});
