@@ -25,6 +25,11 @@ import { Request } from './request.js';
 import { fuse_in_header, fuse_out_header } from './structures.js';
 
 export interface SessionOptions {
+  /**
+   * Most lock requests that may wait at a time; beyond, ENOLCK. Each keeps a place in its transport's queue: they must
+   * be fewer than a queue has, or no unlock gets through. The default suits QEMU's queues of 128.
+   */
+  readonly maxWaiters?: number;
   /** Milliseconds that {@link Session.drain} lets requests finish, and then again after it has aborted them. */
   readonly drainTimeout?: number;
 }
@@ -65,6 +70,7 @@ export class Session {
   readonly attributeValidity: Validity;
 
   readonly #faults: Faults;
+  readonly #maxWaiters: number;
   readonly #drainTimeout: number;
   readonly #spare: Request[] = [];
   readonly #inFlight = new InFlight();
@@ -79,7 +85,8 @@ export class Session {
     this.counts = new LookupCounts(shared.nodes);
     this.handles = new HandleTable(shared.limits.handles);
     this.freshness = shared.cache.data === 'auto' ? new Freshness() : undefined;
-    this.locks = shared.locks.openSession(id);
+    this.#maxWaiters = options.maxWaiters ?? 96;
+    this.locks = shared.locks.openSession(id, this.#maxWaiters);
     this.entryValidity = validity(shared.cache.entryTimeout);
     this.negativeValidity = validity(shared.cache.negativeTimeout);
     this.attributeValidity = validity(shared.cache.attributeTimeout);
@@ -318,7 +325,7 @@ export class Session {
     this.negotiated = undefined;
     this.#incarnation += 1;
     this.locks.close(Errno.EINTR);
-    this.locks = this.export.locks.openSession(this.export.nextSession());
+    this.locks = this.export.locks.openSession(this.export.nextSession(), this.#maxWaiters);
     this.#inFlight.forgetExpected();
     this.#inFlight.each((request) => {
       if (request.incarnation !== this.#incarnation) request.context.abort();

@@ -79,6 +79,20 @@ describe('a lock that has to be waited for', () => {
     assert.equal(session.inFlight, 0);
   });
 
+  it('is refused beyond the number that may wait', async () => {
+    const { guest } = await engine(new TinyBackend());
+    const { client } = guest({ maxWaiters: 2 });
+    await client.init();
+    const { entry, open } = await client.create(ROOT, 'file');
+    await client.setlk(entry.nodeid, open.fh, 1n, WRITE_LOCK);
+    const waiting = [2n, 3n].map((owner) => client.setlk(entry.nodeid, open.fh, owner, WRITE_LOCK, true));
+    await rejectsWith(client.setlk(entry.nodeid, open.fh, 4n, WRITE_LOCK, true), 37);
+    await client.flush(entry.nodeid, open.fh, 1n);
+    await waiting[0];
+    await client.flush(entry.nodeid, open.fh, 2n);
+    await waiting[1];
+  });
+
   it('is released, flock and all, when its handle is', async () => {
     const { guest, export: shared } = await engine(new TinyBackend());
     const { client } = guest();
