@@ -61,6 +61,18 @@ describe('lookup counts', () => {
     await client.getattr(ROOT);
   });
 
+  it('are lowered by a BATCH_FORGET of any length, and by no more entries than it has', async () => {
+    const tiny = new TinyBackend();
+    const { client } = await mounted(tiny);
+    const { nodeid } = await client.mkdir(ROOT, 'dir');
+    const others = Array.from({ length: 20_000 }, (_, i): [bigint, bigint] => [BigInt(i + 2), 1n]);
+    await client.batchForget([...others, [nodeid, 1n]]);
+    assert.equal(tiny.known.size, 0);
+    await client.lookup(ROOT, 'dir');
+    await client.send(Op.BATCH_FORGET, 0n, new Fields().u32(1000).u32(0).u64(nodeid).u64(1).bytes());
+    assert.equal(tiny.known.size, 0);
+  });
+
   it('are each guest’s own', async () => {
     const tiny = new TinyBackend();
     const { guest } = await engine(tiny);
