@@ -7,7 +7,7 @@ import type { Posix, RemoteObject } from './attributes.js';
 import { Deadline, deferred, Semaphore } from './deadline.js';
 import { S3Failure } from './failure.js';
 import type { Intents } from './intents.js';
-import { learnFile, pathOf } from './nodes.js';
+import { learnFile, pathOf, unlearn } from './nodes.js';
 import type { FileNode, Version } from './nodes.js';
 import { isChanged, Stream } from './reader.js';
 import type { Services } from './services.js';
@@ -274,7 +274,7 @@ export class Files {
     node.staged = undefined;
     node.version = { object: undefined };
     node.checked = Number.NEGATIVE_INFINITY;
-    node.parent?.names.delete(node.name);
+    if (node.parent !== undefined) unlearn(node.parent, node.name);
     this.writeback.clean(node);
     await staged.close();
     const aside = join(this.#folder, 'conflicts', `${staged.id}.log`);

@@ -16,8 +16,13 @@ export class Metrics {
   conflicts = 0;
   skippedKeys = 0;
 
-  request(operation: string, milliseconds: number): void {
+  /** An attempt of a request begins. */
+  request(operation: string): void {
     this.requests.set(operation, (this.requests.get(operation) ?? 0) + 1);
+  }
+
+  /** It has ended. */
+  took(operation: string, milliseconds: number): void {
     this.milliseconds.set(operation, (this.milliseconds.get(operation) ?? 0) + milliseconds);
   }
 

@@ -139,6 +139,12 @@ export function learn(directory: Directory, name: string, known: Known): void {
   directory.names.set(name, known);
 }
 
+/** Forgets what was said of a name: the next who asks for it asks the bucket. */
+export function unlearn(directory: Directory, name: string): void {
+  directory.names.delete(name);
+  directory.listed = undefined;
+}
+
 /** A name that is gone by our own doing. */
 export function learnAbsent(directory: Directory, name: string): void {
   learn(directory, name, { kind: 'absent', at: performance.now(), order: nextOrder() });

@@ -72,8 +72,9 @@ export class Renames {
       this.#tree.move(node, parent, name);
       learnAbsent(from, oldName);
       const { object } = node.version;
-      if (node.staged === undefined && object !== undefined) learnFile(parent, name, object, node.posix);
-      else parent.names.delete(name);
+      if (node.staged === undefined && object !== undefined) {
+        learnFile(parent, name, object, node.posix);
+      }
     });
   }
 

@@ -115,6 +115,7 @@ export class Requests {
     const giveUp = (): void => controller.abort();
     deadline.signal?.addEventListener('abort', giveUp);
     const started = performance.now();
+    this.#metrics.request(operation);
     try {
       return await attempt({
         client: this.#client,
@@ -129,7 +130,7 @@ export class Requests {
     } finally {
       clearTimeout(timer);
       deadline.signal?.removeEventListener('abort', giveUp);
-      this.#metrics.request(operation, performance.now() - started);
+      this.#metrics.took(operation, performance.now() - started);
     }
   }
 

@@ -169,7 +169,7 @@ export class StagingLog {
       const offset = header.readDoubleLE(16);
       const checksum = header.readUInt32LE(12);
       header.writeUInt32LE(0, 12);
-      if (crc32(payload, crc32(header)) !== checksum) return false;
+      if (checksumOf(header, payload) !== checksum) return false;
       visit({ type, offset, payload, position: at + HEADER });
       at += HEADER + length;
     }
@@ -185,8 +185,14 @@ function headerOf(record: LogRecord): Buffer {
   header.writeUInt32LE(record.type, 4);
   header.writeUInt32LE(record.payload.length, 8);
   header.writeDoubleLE(record.offset, 16);
-  header.writeUInt32LE(crc32(record.payload, crc32(header)), 12);
+  header.writeUInt32LE(checksumOf(header, record.payload), 12);
   return header;
+}
+
+/** zlib takes an empty array without memory for the start of a new sum, so it is not shown one. */
+function checksumOf(header: Uint8Array, payload: Uint8Array): number {
+  const sum = crc32(header);
+  return payload.length === 0 ? sum : crc32(payload, sum);
 }
 
 async function writeAll(

@@ -25,7 +25,7 @@ import { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
 import type { OpenFile } from './files.js';
 import { keyFits, RESERVED } from './keys.js';
-import { childPath, learnAbsent, learnDirectory, learnFile, pathOf } from './nodes.js';
+import { childPath, learnAbsent, learnDirectory, learnFile, pathOf, unlearn } from './nodes.js';
 import type { Directory, FileNode, Node } from './nodes.js';
 import { contentOf } from './upload.js';
 
@@ -96,7 +96,7 @@ export class WritableBackend extends ReadingBackend {
     try {
       object = await files.putNew(services.keys.file(childPath(parent, name)), body, posix, deadline);
     } catch (error) {
-      parent.names.delete(name);
+      unlearn(parent, name);
       throw error;
     }
     learnFile(parent, name, object, posix);
