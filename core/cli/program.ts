@@ -5,6 +5,8 @@ import { BackendRegistry } from '../plugins/index.js';
 import { BackendOptions } from './backend-options.js';
 import { addBackends } from './backends.js';
 import { addBench } from './bench.js';
+import { addBackendCommands } from './control.js';
+import { addCheckBackend } from './check-backend.js';
 import { addGuest } from './guest.js';
 import { addMount } from './mount.js';
 import { addServe } from './serve.js';
@@ -46,7 +48,9 @@ async function createProgram(argv: readonly string[]): Promise<Command> {
   addMount(program, backend);
   addVirtiofsd(program, registry);
   addBackends(program, registry);
+  addCheckBackend(program, registry, backend);
   addBench(program);
+  await addBackendCommands(program, registry, argv);
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;
 }

@@ -1,0 +1,117 @@
+import { type Backend, FileType, OpenFlags } from '../backend/index.js';
+import type { Client, Found, OpenFile } from './client.js';
+
+/** Methods that a case needs. */
+export type Method = Exclude<keyof Backend, 'cache' | 'semantics'>;
+
+/** What a case works with. */
+export interface Trial {
+  readonly client: Client;
+  /** The backend under test: cases read its properties, and call nothing but `key` and `resolve`. */
+  readonly backend: Backend;
+  /** An empty directory of the case's own, where directories can be made; else the root. */
+  readonly directory: bigint;
+  /** Ends the session and the backend, and makes both anew. What was looked up and opened is gone. */
+  restart(): Promise<Trial>;
+}
+
+/** One rule of the contract. */
+export interface ContractCase {
+  /** What holds of a backend that keeps the contract, as a sentence. */
+  readonly name: string;
+  /** Runs only on backends with these methods; of an array, one is enough. */
+  readonly needs: readonly (Method | readonly Method[])[];
+  run(trial: Trial): Promise<void>;
+}
+
+/** What makes a regular file: CREATE, or as Linux falls back, MKNOD and OPEN. */
+export const CREATES: readonly Method[] = ['create', 'mknod'];
+
+/** Makes and opens a regular file. */
+export async function createFile(
+  { client, backend, directory }: Trial,
+  name: string,
+  { mode = 0o644, flags = OpenFlags.READ_WRITE, parent = directory } = {},
+): Promise<Found & { readonly file: OpenFile }> {
+  if (backend.create !== undefined) {
+    return client.create(parent, name, FileType.REGULAR | mode, flags | OpenFlags.CREAT | OpenFlags.EXCL);
+  }
+  const found = await client.mknod(parent, name, FileType.REGULAR | mode);
+  return { ...found, file: await client.open(found.id, flags) };
+}
+
+/** Makes a file with content, and closes it. */
+export async function writeFile(trial: Trial, name: string, content: Uint8Array | string): Promise<Found> {
+  const { file, ...found } = await createFile(trial, name);
+  await writeAll(trial.client, file, 0, typeof content === 'string' ? Buffer.from(content) : content);
+  await trial.client.closeFile(file);
+  return found;
+}
+
+/** Writes any number of bytes; a short write is gone on with, as Linux does. */
+export async function writeAll(
+  client: Client,
+  file: OpenFile,
+  offset: number,
+  data: Uint8Array,
+): Promise<void> {
+  for (let at = 0; at < data.length;) {
+    const written = await client.write(file, offset + at, data.subarray(at, at + CHUNK));
+    if (written === 0) throw new Error('a write of nothing');
+    at += written;
+  }
+}
+
+/** Reads from an offset to the end. */
+export async function readAll(
+  client: Client,
+  file: OpenFile,
+  offset = 0,
+  chunk = CHUNK,
+): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for (let at = offset; ;) {
+    const part = await client.read(file, at, chunk);
+    if (part.length === 0) return Buffer.concat(parts);
+    parts.push(part);
+    at += part.length;
+  }
+}
+
+/** Content of a node, through a file opened for it. */
+export async function contentOf(client: Client, id: bigint): Promise<Uint8Array> {
+  const file = await client.open(id);
+  const content = await readAll(client, file);
+  await client.closeFile(file);
+  return content;
+}
+
+/** All names of a directory but the dots, in order. */
+export async function namesIn(client: Client, id: bigint, size?: number): Promise<string[]> {
+  const directory = await client.opendir(id);
+  const names: string[] = [];
+  let cookie = 0n;
+  for (;;) {
+    const entries = await client.readdir(directory, cookie, size);
+    if (entries.length === 0) break;
+    for (const { name } of entries) if (name !== '.' && name !== '..') names.push(name);
+    cookie = entries.at(-1)!.cookie;
+  }
+  await client.closedir(directory);
+  return names;
+}
+
+/** Bytes that look like nothing else, the same for the same seed. */
+export function noise(length: number, seed = 1): Uint8Array {
+  const bytes = new Uint8Array(length);
+  let state = (seed * 2_654_435_761) >>> 0 || 1;
+  for (let i = 0; i < length; i++) {
+    state ^= state << 13;
+    state ^= state >>> 17;
+    state ^= state << 5;
+    bytes[i] = state;
+  }
+  return bytes;
+}
+
+const CHUNK = 128 * 1024;

@@ -1,0 +1,196 @@
+import { randomBytes } from 'node:crypto';
+import { type Awaitable, type Backend, type CachePolicy, FileType, type Logger } from '../backend/index.js';
+import { Session } from '../fuse/index.js';
+import { hostBuffer } from '../memory/index.js';
+import { Export, type ExportLimits } from '../state/index.js';
+import { type ContractCase, type Method, namesIn, type Trial } from './case.js';
+import { cases } from './cases/index.js';
+import { Client, ROOT } from './client.js';
+import { ContractFailure, NotSupported } from './expect.js';
+
+/** Settings of which any may be left out. */
+type Settings<T> = { readonly [K in keyof T]?: T[K] | undefined };
+
+export interface CheckOptions {
+  /**
+   * Makes the backend. Called again for rules about restarts: then it must serve the same data. What `save` gave goes
+   * to the new one's `restore`.
+   */
+  create(): Awaitable<Backend>;
+  readonly log: Logger;
+  /** Settings of the export, as for any that is served. */
+  readonly cache?: Settings<CachePolicy>;
+  readonly limits?: Settings<ExportLimits>;
+  /** Only cases of which this holds. */
+  readonly only?: (name: string) => boolean;
+  /** Milliseconds for each case. Default 60,000. */
+  readonly timeout?: number;
+  /** Called after each case. */
+  readonly onResult?: (result: CaseResult) => void;
+}
+
+/** What became of one case. */
+export interface CaseResult {
+  readonly name: string;
+  readonly outcome: 'passed' | 'failed' | 'skipped';
+  /** Of a failure: what was expected and what came. Of a skip: what the backend lacks. */
+  readonly reason?: string;
+  /** Of a failure, where it is not a matter of values. */
+  readonly error?: unknown;
+}
+
+/** What became of all. */
+export interface CheckReport {
+  readonly results: readonly CaseResult[];
+  readonly passed: number;
+  readonly failed: number;
+  readonly skipped: number;
+}
+
+/**
+ * Checks a backend against the contract: each rule that its methods make possible, through a session, as a guest would
+ * see it. A backend that can make directories gets one of random name in its root, in which everything happens, and
+ * which is removed afterwards where it can be; else files are made in the root.
+ * @throws what making and mounting the backend throws.
+ */
+export async function checkBackend(options: CheckOptions): Promise<CheckReport> {
+  const bench = await Bench.open(options);
+  const results: CaseResult[] = [];
+  try {
+    for (const one of cases) {
+      if (options.only !== undefined && !options.only(one.name)) continue;
+      const result = await bench.run(one);
+      results.push(result);
+      options.onResult?.(result);
+    }
+    await bench.clean();
+  } finally {
+    await bench.close();
+  }
+  const count = (outcome: CaseResult['outcome']): number =>
+    results.filter((result) => result.outcome === outcome).length;
+  return { results, passed: count('passed'), failed: count('failed'), skipped: count('skipped') };
+}
+
+/** A backend in service, and a session on it. */
+class Bench {
+  readonly #options: CheckOptions;
+  readonly #folder = `virtiofs-kit-check-${randomBytes(6).toString('hex')}`;
+  #export: Export;
+  #session!: Session;
+  #client!: Client;
+  #cases = 0;
+
+  private constructor(options: CheckOptions, shared: Export) {
+    this.#options = options;
+    this.#export = shared;
+  }
+
+  static async open(options: CheckOptions): Promise<Bench> {
+    const bench = new Bench(options, await openExport(options));
+    await bench.#begin();
+    return bench;
+  }
+
+  async run({ name, needs, run }: ContractCase): Promise<CaseResult> {
+    const missing = needs
+      .map((need) => [need].flat())
+      .filter((methods) => !methods.some((method) => this.#has(method)));
+    if (missing.length > 0) {
+      const lacks = missing.map((methods) => methods.join(' or ')).join(', ');
+      return { name, outcome: 'skipped', reason: `the backend has no ${lacks}` };
+    }
+    try {
+      const trial = await this.#trial(`case-${++this.#cases}`);
+      await within(this.#options.timeout ?? 60_000, run(trial));
+      return { name, outcome: 'passed' };
+    } catch (error) {
+      if (error instanceof NotSupported)
+        return { name, outcome: 'skipped', reason: `refused: ${error.message}` };
+      if (error instanceof ContractFailure) return { name, outcome: 'failed', reason: error.message };
+      return { name, outcome: 'failed', reason: String(error), error };
+    } finally {
+      await this.#end();
+      await this.#begin();
+    }
+  }
+
+  /** Removes what the cases made. */
+  async clean(): Promise<void> {
+    const { unlink, rmdir, readdir } = this.#export.backend;
+    if (unlink === undefined || rmdir === undefined || readdir === undefined) return;
+    if ((await this.#client.find(ROOT, this.#folder)) !== undefined)
+      await removeTree(this.#client, ROOT, this.#folder);
+  }
+
+  async close(): Promise<void> {
+    await this.#end();
+    await this.#export.close();
+  }
+
+  #has(method: Method): boolean {
+    return this.#export.backend[method] !== undefined;
+  }
+
+  async #trial(folder: string): Promise<Trial> {
+    const client = this.#client;
+    let directory = ROOT;
+    if (this.#has('mkdir')) {
+      const shared = (await client.find(ROOT, this.#folder)) ?? (await client.mkdir(ROOT, this.#folder));
+      directory = ((await client.find(shared.id, folder)) ?? (await client.mkdir(shared.id, folder))).id;
+    }
+    const restart = async (): Promise<Trial> => {
+      await this.#end();
+      const state = await this.#export.backend.save?.();
+      await this.#export.close();
+      this.#export = await openExport(this.#options, state);
+      await this.#begin();
+      return this.#trial(folder);
+    };
+    return { client, backend: this.#export.backend, directory, restart };
+  }
+
+  async #begin(): Promise<void> {
+    this.#session = new Session(this.#export, { drainTimeout: 1000 });
+    this.#client = new Client(this.#session);
+    await this.#client.init();
+  }
+
+  async #end(): Promise<void> {
+    await this.#client.forgetAll();
+    await this.#session.drain();
+    await this.#session.close();
+    this.#client.close();
+  }
+}
+
+async function openExport({ create, ...options }: CheckOptions, state?: Uint8Array): Promise<Export> {
+  const settings = { cache: given(options.cache ?? {}), limits: given(options.limits ?? {}) };
+  return Export.open(await create(), { log: options.log, createBuffer: hostBuffer, ...settings }, state);
+}
+
+function given<T>(settings: Settings<T>): Partial<T> {
+  return Object.fromEntries(
+    Object.entries(settings).filter(([, value]) => value !== undefined),
+  ) as Partial<T>;
+}
+
+async function within(milliseconds: number, work: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    const error = new ContractFailure('the case', 'an end', `none within ${milliseconds / 1000} s`);
+    timer = setTimeout(() => reject(error), milliseconds);
+  });
+  try {
+    await Promise.race([work, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function removeTree(client: Client, parent: bigint, name: string): Promise<void> {
+  const { id, stat } = await client.lookup(parent, name);
+  if ((stat.mode & FileType.MASK) !== FileType.DIRECTORY) return client.unlink(parent, name);
+  for (const inner of await namesIn(client, id)) await removeTree(client, id, inner);
+  return client.rmdir(parent, name);
+}

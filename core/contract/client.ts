@@ -1,0 +1,510 @@
+import { type DirectoryEntry, decodeName, Errno, encodeName, FsError, nameLength } from '../backend/index.js';
+import * as abi from '../fuse/abi.js';
+import * as wire from '../fuse/structures.js';
+import { type Dispatcher, Exchange } from './exchange.js';
+
+const { Opcode } = abi;
+
+/** Node id of the root (FUSE_ROOT_ID). */
+export const ROOT = 1n;
+
+/** What `stat` shows, as the wire has it. Times in nanoseconds. */
+export interface Stat {
+  readonly ino: bigint;
+  readonly size: number;
+  readonly blocks: number;
+  readonly atime: bigint;
+  readonly mtime: bigint;
+  readonly ctime: bigint;
+  readonly mode: number;
+  readonly nlink: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly rdev: number;
+}
+
+/** A node that a lookup or creation found. */
+export interface Found {
+  readonly id: bigint;
+  readonly stat: Stat;
+}
+
+/** An open file. */
+export interface OpenFile {
+  readonly id: bigint;
+  readonly fh: bigint;
+  /** The guest bypasses its page cache, and `size` in attributes may be anything. */
+  readonly directIo: boolean;
+}
+
+/** One entry of a listing, with the cookie after it. */
+export interface Listed extends DirectoryEntry {
+  readonly cookie: bigint;
+  readonly ino: bigint;
+}
+
+/** What to change in a file's attributes. Times in nanoseconds. */
+export interface Changes {
+  readonly mode?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly size?: number;
+  readonly atime?: bigint | 'now';
+  readonly mtime?: bigint | 'now';
+  /** Through this open file. */
+  readonly file?: OpenFile;
+}
+
+/** Who asks. */
+export interface Caller {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+const SECOND = 1_000_000_000n;
+const HEAD = wire.fuse_in_header.bytes;
+
+/** A request's structure, filled field by field. */
+class Fields {
+  readonly bytes: Uint8Array;
+  readonly #view: DataView;
+
+  constructor(size: number) {
+    this.bytes = new Uint8Array(size);
+    this.#view = new DataView(this.bytes.buffer);
+  }
+
+  u16(at: number, value: number): this {
+    this.#view.setUint16(at, value, true);
+    return this;
+  }
+
+  u32(at: number, value: number): this {
+    this.#view.setUint32(at, value, true);
+    return this;
+  }
+
+  u64(at: number, value: bigint | number): this {
+    this.#view.setBigUint64(at, BigInt.asUintN(64, BigInt(value)), true);
+    return this;
+  }
+}
+
+const NOTHING = new Uint8Array(0);
+
+function view(bytes: Uint8Array): DataView {
+  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+}
+
+/** A guest's kernel in small: it sends FUSE requests to a session and reads the replies, as Linux would. */
+export class Client {
+  readonly #exchange: Exchange;
+  readonly #known = new Map<bigint, bigint>();
+  #unique = 0n;
+  caller: Caller = { uid: 0, gid: 0 };
+
+  constructor(session: Dispatcher) {
+    this.#exchange = new Exchange(session);
+  }
+
+  /** Starts the session. */
+  async init(): Promise<void> {
+    const { fuse_init_in: at } = wire;
+    const { InitFlag: flag } = abi;
+    const flags =
+      flag.ASYNC_READ |
+      flag.POSIX_LOCKS |
+      flag.ATOMIC_O_TRUNC |
+      flag.BIG_WRITES |
+      flag.FLOCK_LOCKS |
+      flag.DO_READDIRPLUS |
+      flag.READDIRPLUS_AUTO |
+      flag.PARALLEL_DIROPS |
+      flag.MAX_PAGES |
+      flag.INIT_EXT;
+    const fields = new Fields(at.bytes)
+      .u32(at.major, abi.KERNEL_VERSION)
+      .u32(at.minor, abi.KERNEL_MINOR_VERSION);
+    fields.u32(at.max_readahead, 131_072).u32(at.flags, flags);
+    await this.#call(Opcode.INIT, 0n, wire.fuse_init_out.bytes, fields.bytes);
+  }
+
+  /** Lets go of every node that was looked up. */
+  async forgetAll(): Promise<void> {
+    const nodes = [...this.#known];
+    this.#known.clear();
+    const at = wire.fuse_forget_in;
+    for (const [id, count] of nodes) {
+      await this.#call(Opcode.FORGET, id, -1, new Fields(at.bytes).u64(at.nlookup, count).bytes);
+    }
+  }
+
+  close(): void {
+    this.#exchange.close();
+  }
+
+  lookup(parent: bigint, name: string): Promise<Found> {
+    return this.#entry(Opcode.LOOKUP, parent, text(name));
+  }
+
+  /** Looks a name up where it may be missing. */
+  async find(parent: bigint, name: string): Promise<Found | undefined> {
+    try {
+      return await this.lookup(parent, name);
+    } catch (error) {
+      if (error instanceof FsError && error.errno === Errno.ENOENT) return undefined;
+      throw error;
+    }
+  }
+
+  async stat(id: bigint, file?: OpenFile): Promise<Stat> {
+    const at = wire.fuse_getattr_in;
+    const fields = new Fields(at.bytes);
+    if (file !== undefined) fields.u32(at.getattr_flags, abi.GETATTR_FH).u64(at.fh, file.fh);
+    const reply = await this.#call(Opcode.GETATTR, id, wire.fuse_attr_out.bytes, fields.bytes);
+    return stat(reply, wire.fuse_attr_out.attr);
+  }
+
+  async change(id: bigint, changes: Changes): Promise<Stat> {
+    const at = wire.fuse_setattr_in;
+    const { mode, uid, gid, size, atime, mtime, file } = changes;
+    const fields = new Fields(at.bytes);
+    let valid = 0;
+    if (mode !== undefined) valid |= abi.FATTR_MODE;
+    if (uid !== undefined) valid |= abi.FATTR_UID;
+    if (gid !== undefined) valid |= abi.FATTR_GID;
+    if (size !== undefined) valid |= abi.FATTR_SIZE;
+    if (file !== undefined) valid |= abi.FATTR_FH;
+    if (atime !== undefined) valid |= abi.FATTR_ATIME | (atime === 'now' ? abi.FATTR_ATIME_NOW : 0);
+    if (mtime !== undefined) valid |= abi.FATTR_MTIME | (mtime === 'now' ? abi.FATTR_MTIME_NOW : 0);
+    fields
+      .u32(at.valid, valid)
+      .u64(at.fh, file?.fh ?? 0n)
+      .u64(at.size, size ?? 0);
+    fields
+      .u32(at.mode, mode ?? 0)
+      .u32(at.uid, uid ?? 0)
+      .u32(at.gid, gid ?? 0);
+    for (const [time, seconds, nanoseconds] of [
+      [atime, at.atime, at.atimensec],
+      [mtime, at.mtime, at.mtimensec],
+    ] as const) {
+      if (time === undefined || time === 'now') continue;
+      const rest = BigInt.asUintN(64, ((time % SECOND) + SECOND) % SECOND);
+      fields.u64(seconds, (time - rest) / SECOND).u32(nanoseconds, Number(rest));
+    }
+    const reply = await this.#call(Opcode.SETATTR, id, wire.fuse_attr_out.bytes, fields.bytes);
+    return stat(reply, wire.fuse_attr_out.attr);
+  }
+
+  async readlink(id: bigint): Promise<string> {
+    return decodeName(await this.#call(Opcode.READLINK, id, 4096));
+  }
+
+  mknod(parent: bigint, name: string, mode: number, rdev = 0): Promise<Found> {
+    const at = wire.fuse_mknod_in;
+    const fields = new Fields(at.bytes).u32(at.mode, mode).u32(at.rdev, rdev);
+    return this.#entry(Opcode.MKNOD, parent, fields.bytes, text(name));
+  }
+
+  mkdir(parent: bigint, name: string, mode = 0o755): Promise<Found> {
+    const at = wire.fuse_mkdir_in;
+    return this.#entry(Opcode.MKDIR, parent, new Fields(at.bytes).u32(at.mode, mode).bytes, text(name));
+  }
+
+  symlink(parent: bigint, name: string, target: string): Promise<Found> {
+    return this.#entry(Opcode.SYMLINK, parent, text(name), text(target));
+  }
+
+  link(id: bigint, parent: bigint, name: string): Promise<Found> {
+    const at = wire.fuse_link_in;
+    return this.#entry(Opcode.LINK, parent, new Fields(at.bytes).u64(at.oldnodeid, id).bytes, text(name));
+  }
+
+  async unlink(parent: bigint, name: string): Promise<void> {
+    await this.#call(Opcode.UNLINK, parent, 0, text(name));
+  }
+
+  async rmdir(parent: bigint, name: string): Promise<void> {
+    await this.#call(Opcode.RMDIR, parent, 0, text(name));
+  }
+
+  async rename(parent: bigint, name: string, newParent: bigint, newName: string, flags = 0): Promise<void> {
+    const at = wire.fuse_rename2_in;
+    const fields = new Fields(at.bytes).u64(at.newdir, newParent).u32(at.flags, flags);
+    await this.#call(Opcode.RENAME2, parent, 0, fields.bytes, text(name), text(newName));
+  }
+
+  async open(id: bigint, flags = 0): Promise<OpenFile> {
+    const at = wire.fuse_open_in;
+    const fields = new Fields(at.bytes).u32(at.flags, flags);
+    return opened(id, await this.#call(Opcode.OPEN, id, wire.fuse_open_out.bytes, fields.bytes), 0);
+  }
+
+  async create(
+    parent: bigint,
+    name: string,
+    mode: number,
+    flags: number,
+  ): Promise<Found & { file: OpenFile }> {
+    const at = wire.fuse_create_in;
+    const fields = new Fields(at.bytes).u32(at.flags, flags).u32(at.mode, mode);
+    const room = wire.fuse_entry_out.bytes + wire.fuse_open_out.bytes;
+    const reply = await this.#call(Opcode.CREATE, parent, room, fields.bytes, text(name));
+    const found = this.#found(reply, 0);
+    return { ...found, file: opened(found.id, reply, wire.fuse_entry_out.bytes) };
+  }
+
+  async tmpfile(parent: bigint, mode: number, flags: number): Promise<Found & { file: OpenFile }> {
+    const at = wire.fuse_create_in;
+    const fields = new Fields(at.bytes).u32(at.flags, flags).u32(at.mode, mode);
+    const room = wire.fuse_entry_out.bytes + wire.fuse_open_out.bytes;
+    const reply = await this.#call(Opcode.TMPFILE, parent, room, fields.bytes, text('/'));
+    const found = this.#found(reply, 0);
+    return { ...found, file: opened(found.id, reply, wire.fuse_entry_out.bytes) };
+  }
+
+  /** Reads up to 1 MiB. */
+  read({ id, fh }: OpenFile, offset: number, size: number): Promise<Uint8Array> {
+    const at = wire.fuse_read_in;
+    const fields = new Fields(at.bytes).u64(at.fh, fh).u64(at.offset, offset).u32(at.size, size);
+    return this.#call(Opcode.READ, id, size, fields.bytes);
+  }
+
+  /** Writes up to 1 MiB. @returns the bytes written. */
+  async write({ id, fh }: OpenFile, offset: number, data: Uint8Array): Promise<number> {
+    const at = wire.fuse_write_in;
+    const fields = new Fields(at.bytes).u64(at.fh, fh).u64(at.offset, offset).u32(at.size, data.length);
+    const reply = await this.#send(Opcode.WRITE, id, wire.fuse_write_out.bytes, [fields.bytes], data);
+    return view(reply).getUint32(wire.fuse_write_out.size, true);
+  }
+
+  /** What closing a descriptor sends: FLUSH, and for the last one RELEASE. */
+  async closeFile({ id, fh }: OpenFile): Promise<void> {
+    const flush = wire.fuse_flush_in;
+    await this.#call(Opcode.FLUSH, id, 0, new Fields(flush.bytes).u64(flush.fh, fh).bytes);
+    const release = wire.fuse_release_in;
+    await this.#call(Opcode.RELEASE, id, 0, new Fields(release.bytes).u64(release.fh, fh).bytes);
+  }
+
+  async fsync({ id, fh }: OpenFile, dataOnly: boolean): Promise<void> {
+    const at = wire.fuse_fsync_in;
+    const fields = new Fields(at.bytes)
+      .u64(at.fh, fh)
+      .u32(at.fsync_flags, dataOnly ? abi.FSYNC_FDATASYNC : 0);
+    await this.#call(Opcode.FSYNC, id, 0, fields.bytes);
+  }
+
+  async opendir(id: bigint): Promise<OpenFile> {
+    const at = wire.fuse_open_in;
+    const fields = new Fields(at.bytes);
+    return opened(id, await this.#call(Opcode.OPENDIR, id, wire.fuse_open_out.bytes, fields.bytes), 0);
+  }
+
+  async closedir({ id, fh }: OpenFile): Promise<void> {
+    const at = wire.fuse_release_in;
+    await this.#call(Opcode.RELEASEDIR, id, 0, new Fields(at.bytes).u64(at.fh, fh).bytes);
+  }
+
+  async fsyncdir({ id, fh }: OpenFile): Promise<void> {
+    const at = wire.fuse_fsync_in;
+    await this.#call(Opcode.FSYNCDIR, id, 0, new Fields(at.bytes).u64(at.fh, fh).bytes);
+  }
+
+  /** Entries from a cookie on, as many as fit into `size` bytes; none at the end. */
+  async readdir({ id, fh }: OpenFile, cookie: bigint, size = 4096): Promise<Listed[]> {
+    const at = wire.fuse_read_in;
+    const fields = new Fields(at.bytes).u64(at.fh, fh).u64(at.offset, cookie).u32(at.size, size);
+    const reply = await this.#call(Opcode.READDIR, id, size, fields.bytes);
+    const data = view(reply);
+    const listed: Listed[] = [];
+    for (let from = 0; from < reply.length;) {
+      const { fuse_dirent: dirent } = wire;
+      const length = data.getUint32(from + dirent.namelen, true);
+      const start = from + dirent.bytes;
+      listed.push({
+        name: decodeName(reply, start, start + length),
+        type: (data.getUint32(from + dirent.type, true) << 12) >>> 0,
+        ino: data.getBigUint64(from + dirent.ino, true),
+        cookie: data.getBigUint64(from + dirent.off, true),
+      });
+      from = start + Math.ceil(length / 8) * 8;
+    }
+    return listed;
+  }
+
+  /** Figures of the file system. */
+  async statfs(
+    id: bigint,
+  ): Promise<Record<'blocks' | 'bfree' | 'bavail' | 'files' | 'ffree' | 'bsize' | 'namelen', number>> {
+    const at = wire.fuse_kstatfs;
+    const data = view(await this.#call(Opcode.STATFS, id, wire.fuse_statfs_out.bytes));
+    const wide = (offset: number): number => Number(data.getBigUint64(offset, true));
+    return {
+      blocks: wide(at.blocks),
+      bfree: wide(at.bfree),
+      bavail: wide(at.bavail),
+      files: wide(at.files),
+      ffree: wide(at.ffree),
+      bsize: data.getUint32(at.bsize, true),
+      namelen: data.getUint32(at.namelen, true),
+    };
+  }
+
+  async syncfs(): Promise<void> {
+    await this.#call(Opcode.SYNCFS, ROOT, 0, new Uint8Array(wire.fuse_syncfs_in.bytes));
+  }
+
+  getxattr(id: bigint, name: string, size = 65_536): Promise<Uint8Array> {
+    const at = wire.fuse_getxattr_in;
+    return this.#call(Opcode.GETXATTR, id, size, new Fields(at.bytes).u32(at.size, size).bytes, text(name));
+  }
+
+  async listxattr(id: bigint): Promise<string[]> {
+    const at = wire.fuse_getxattr_in;
+    const reply = await this.#call(
+      Opcode.LISTXATTR,
+      id,
+      65_536,
+      new Fields(at.bytes).u32(at.size, 65_536).bytes,
+    );
+    const names = decodeName(reply).split('\0');
+    names.pop();
+    return names;
+  }
+
+  async setxattr(id: bigint, name: string, value: Uint8Array, flags = 0): Promise<void> {
+    const at = wire.fuse_setxattr_in;
+    const head = new Fields(wire.SETXATTR_IN_COMPAT).u32(at.size, value.length).u32(at.flags, flags);
+    await this.#call(Opcode.SETXATTR, id, 0, head.bytes, text(name), value);
+  }
+
+  async removexattr(id: bigint, name: string): Promise<void> {
+    await this.#call(Opcode.REMOVEXATTR, id, 0, text(name));
+  }
+
+  async fallocate({ id, fh }: OpenFile, mode: number, offset: number, length: number): Promise<void> {
+    const at = wire.fuse_fallocate_in;
+    const fields = new Fields(at.bytes)
+      .u64(at.fh, fh)
+      .u64(at.offset, offset)
+      .u64(at.length, length)
+      .u32(at.mode, mode);
+    await this.#call(Opcode.FALLOCATE, id, 0, fields.bytes);
+  }
+
+  async lseek({ id, fh }: OpenFile, offset: number, whence: 'data' | 'hole'): Promise<number> {
+    const at = wire.fuse_lseek_in;
+    const fields = new Fields(at.bytes).u64(at.fh, fh).u64(at.offset, offset);
+    fields.u32(at.whence, whence === 'data' ? abi.SEEK_DATA : abi.SEEK_HOLE);
+    const reply = await this.#call(Opcode.LSEEK, id, wire.fuse_lseek_out.bytes, fields.bytes);
+    return Number(view(reply).getBigUint64(0, true));
+  }
+
+  async copyRange(
+    from: OpenFile,
+    offset: number,
+    to: OpenFile,
+    toOffset: number,
+    length: number,
+  ): Promise<number> {
+    const at = wire.fuse_copy_file_range_in;
+    const fields = new Fields(at.bytes)
+      .u64(at.fh_in, from.fh)
+      .u64(at.off_in, offset)
+      .u64(at.nodeid_out, to.id);
+    fields.u64(at.fh_out, to.fh).u64(at.off_out, toOffset).u64(at.len, length);
+    const reply = await this.#call(Opcode.COPY_FILE_RANGE, from.id, wire.fuse_write_out.bytes, fields.bytes);
+    return view(reply).getUint32(0, true);
+  }
+
+  async #entry(opcode: number, id: bigint, ...parts: Uint8Array[]): Promise<Found> {
+    return this.#found(await this.#call(opcode, id, wire.fuse_entry_out.bytes, ...parts), 0);
+  }
+
+  #found(reply: Uint8Array, from: number): Found {
+    const id = view(reply).getBigUint64(from + wire.fuse_entry_out.nodeid, true);
+    if (id === 0n) throw FsError.of('ENOENT');
+    this.#known.set(id, (this.#known.get(id) ?? 0n) + 1n);
+    return { id, stat: stat(reply, from + wire.fuse_entry_out.attr) };
+  }
+
+  #call(opcode: number, id: bigint, room: number, ...parts: Uint8Array[]): Promise<Uint8Array> {
+    return this.#send(opcode, id, room, parts, NOTHING);
+  }
+
+  /**
+   * @param room bytes that the reply may have beyond its header; -1 for a request without a reply.
+   * @returns the reply's body. @throws FsError for an error reply.
+   */
+  async #send(
+    opcode: number,
+    id: bigint,
+    room: number,
+    parts: readonly Uint8Array[],
+    data: Uint8Array,
+  ): Promise<Uint8Array> {
+    const at = wire.fuse_in_header;
+    const head = parts.reduce((sum, part) => sum + part.length, HEAD);
+    const unique = (this.#unique += 2n);
+    const fields = new Fields(head + data.length);
+    fields
+      .u32(at.len, head + data.length)
+      .u32(at.opcode, opcode)
+      .u64(at.unique, unique)
+      .u64(at.nodeid, id);
+    fields.u32(at.uid, this.caller.uid).u32(at.gid, this.caller.gid).u32(at.pid, 1);
+    let next = HEAD;
+    for (const part of parts) {
+      fields.bytes.set(part, next);
+      next += part.length;
+    }
+    fields.bytes.set(data, next);
+    const out = wire.fuse_out_header;
+    const reply = await this.#exchange.send(fields.bytes, head, room < 0 ? 0 : out.bytes + room);
+    if (room < 0) return reply;
+    if (reply.length < out.bytes) throw new Error(`the engine did not answer opcode ${opcode}`);
+    const error = view(reply).getInt32(out.error, true);
+    if (error !== 0) throw FsError.of(-error);
+    return reply.subarray(out.bytes);
+  }
+}
+
+function opened(id: bigint, reply: Uint8Array, from: number): OpenFile {
+  const at = wire.fuse_open_out;
+  const flags = view(reply).getUint32(from + at.open_flags, true);
+  return {
+    id,
+    fh: view(reply).getBigUint64(from + at.fh, true),
+    directIo: (flags & abi.FOPEN_DIRECT_IO) !== 0,
+  };
+}
+
+function stat(reply: Uint8Array, from: number): Stat {
+  const at = wire.fuse_attr;
+  const data = view(reply);
+  const word = (offset: number): number => data.getUint32(from + offset, true);
+  const wide = (offset: number): bigint => data.getBigUint64(from + offset, true);
+  const time = (seconds: number, nanoseconds: number): bigint =>
+    data.getBigInt64(from + seconds, true) * SECOND + BigInt(word(nanoseconds));
+  return {
+    ino: wide(at.ino),
+    size: Number(wide(at.size)),
+    blocks: Number(wide(at.blocks)),
+    atime: time(at.atime, at.atimensec),
+    mtime: time(at.mtime, at.mtimensec),
+    ctime: time(at.ctime, at.ctimensec),
+    mode: word(at.mode),
+    nlink: word(at.nlink),
+    uid: word(at.uid),
+    gid: word(at.gid),
+    rdev: word(at.rdev),
+  };
+}
+
+/** A name as the wire has it, NUL-terminated. */
+function text(name: string): Uint8Array {
+  const bytes = new Uint8Array(nameLength(name) + 1);
+  encodeName(name, bytes);
+  return bytes;
+}

@@ -1,0 +1,99 @@
+import { inspect, isDeepStrictEqual } from 'node:util';
+import { type Errno, type ErrnoName, FsError } from '../backend/index.js';
+
+/** A backend did not do what the contract says. */
+export class ContractFailure extends Error {
+  override readonly name = 'ContractFailure';
+  readonly expected: string;
+  readonly actual: string;
+
+  constructor(what: string, expected: string, actual: string) {
+    super(`${what}: expected ${expected}, got ${actual}`);
+    this.expected = expected;
+    this.actual = actual;
+  }
+}
+
+/** The backend can't do what the case is about, and says so as it may. */
+export class NotSupported extends Error {
+  override readonly name = 'NotSupported';
+}
+
+/** @throws ContractFailure unless both are the same by value. Of long lists the first difference is told. */
+export function equal(actual: unknown, expected: unknown, what: string): void {
+  if (isDeepStrictEqual(actual, expected)) return;
+  if (isList(actual) && isList(expected) && Math.max(actual.length, expected.length) > 8) {
+    const at = expected.findIndex((value, i) => !isDeepStrictEqual(value, actual[i]));
+    const index = at < 0 ? expected.length : at;
+    const part = (list: readonly unknown[]): string => (index < list.length ? show(list[index]) : 'nothing');
+    throw new ContractFailure(`${what}, number ${index}`, part(expected), part(actual));
+  }
+  throw new ContractFailure(what, show(expected), show(actual));
+}
+
+function isList(value: unknown): value is readonly unknown[] {
+  return Array.isArray(value);
+}
+
+/** @throws ContractFailure unless the condition holds; `actual` is shown. */
+export function holds(
+  condition: boolean,
+  what: string,
+  expected: string,
+  actual: unknown,
+): asserts condition {
+  if (!condition) throw new ContractFailure(what, expected, show(actual));
+}
+
+/** Bytes, compared; a difference is told by its place. */
+export function sameBytes(actual: Uint8Array, expected: Uint8Array, what: string): void {
+  if (Buffer.compare(actual, expected) === 0) return;
+  const length = Math.min(actual.length, expected.length);
+  let at = 0;
+  while (at < length && actual[at] === expected[at]) at += 1;
+  const part = (bytes: Uint8Array): string =>
+    `${bytes.length} bytes${at < bytes.length ? `, at ${at}: ${Buffer.from(bytes.subarray(at, at + 8)).toString('hex')}` : ''}`;
+  throw new ContractFailure(what, part(expected), part(actual));
+}
+
+/** Waits for an operation that must fail. @throws ContractFailure unless it fails with one of these errnos. */
+export async function fails(
+  operation: Promise<unknown>,
+  errnos: ErrnoName | readonly ErrnoName[],
+  what: string,
+): Promise<void> {
+  const names: readonly string[] = typeof errnos === 'string' ? [errnos] : errnos;
+  let result: unknown;
+  try {
+    result = await operation;
+  } catch (error) {
+    if (error instanceof FsError && names.includes(error.code)) return;
+    throw new ContractFailure(what, names.join(' or '), codeOf(error));
+  }
+  throw new ContractFailure(what, names.join(' or '), result === undefined ? 'success' : show(result));
+}
+
+/** Waits for an operation; where it fails with one of these errnos, the case ends as not supported. */
+export async function supported<T>(operation: Promise<T>, ...refusals: (keyof typeof Errno)[]): Promise<T> {
+  try {
+    return await operation;
+  } catch (error) {
+    if (error instanceof FsError && (refusals as string[]).includes(error.code))
+      throw new NotSupported(error.code);
+    throw error;
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof FsError ? error.code : String(error);
+}
+
+function show(value: unknown): string {
+  return inspect(value, {
+    depth: 4,
+    maxArrayLength: 30,
+    maxStringLength: 300,
+    breakLength: Infinity,
+    sorted: true,
+  });
+}
