@@ -91,7 +91,7 @@ export class BackendOptions {
       );
     }
     return {
-      spec: { ...givenOptions(this.#own, values), type: this.#type },
+      spec: { type: this.#type, ...givenOptions(this.#own, values) },
       settings: {
         readOnly: !this.#has('read-only') && values['readOnly'] === true,
         cache: this.#group('cache', cacheSchema, values),

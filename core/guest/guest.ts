@@ -265,7 +265,8 @@ export class Guest implements AsyncDisposable {
   }
 
   async #answer(): Promise<string> {
-    const step = await this.#lines?.next();
+    // A port that fails is one that has ended.
+    const step = await this.#lines?.next().catch(() => undefined);
     if (step?.done === false) return step.value;
     await this.#ended;
     this.#options.signal?.throwIfAborted();

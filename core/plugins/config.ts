@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { parseDocument } from 'yaml';
 import { z } from 'zod';
 import { UsageError } from '../backend/index.js';
 import { check } from './schema.js';
+import { parseYaml } from './yaml.js';
 
 const count = z.number().int().min(1);
 const seconds = z.number().min(0);
@@ -114,11 +114,8 @@ export function readConfig(path: string): Config & { readonly folder: string } {
       `--config ${path}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (error as Error).message}`,
     );
   }
-  const document = parseDocument(text);
-  const [problem] = document.errors;
-  if (problem !== undefined) throw new UsageError(`--config ${path}: ${problem.message.split('\n')[0]!}`);
   const folder = dirname(resolve(path));
-  const config = parseConfig(document.toJS({ maxAliasCount: 100 }), `${path}: `);
+  const config = parseConfig(parseYaml(text, `--config ${path}`), `${path}: `);
   return {
     ...config,
     folder,

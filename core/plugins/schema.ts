@@ -1,7 +1,7 @@
-import { parseDocument } from 'yaml';
 import { z, type ZodType } from 'zod';
 import { UsageError } from '../backend/index.js';
 import { suggestion } from './nearest.js';
+import { parseYaml } from './yaml.js';
 
 /** One option, as its schema describes it: the source of help texts, flags and documentation. */
 export interface OptionDescription {
@@ -83,10 +83,7 @@ export function parseOption(option: OptionDescription, text: string): unknown {
   const isNumber = (types.has('number') || types.has('integer')) && !types.has('string');
   if (isNumber && text.trim() !== '' && !Number.isNaN(Number(text))) return Number(text);
   if (!types.has('object') && !types.has('array')) return text;
-  const document = parseDocument(text);
-  if (document.errors.length > 0)
-    throw new UsageError(`--${option.flag} ${text}: ${document.errors[0]!.message.split('\n')[0]!}`);
-  return document.toJS({ maxAliasCount: 100 });
+  return parseYaml(text, `--${option.flag} ${text}`);
 }
 
 function placeholder(name: string, schema: JsonSchema, types: ReadonlySet<string>): string {

@@ -1,0 +1,210 @@
+import { strict as assert } from 'node:assert';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { parse } from 'yaml';
+
+const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-cli-'));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+
+interface Result {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function start(...args: string[]): ChildProcess & { readonly result: Promise<Result> } {
+  const child = spawn(process.execPath, [cli, ...args], { stdio: ['ignore', 'pipe', 'pipe'], cwd: folder });
+  const result = Promise.all([text(child.stdout), text(child.stderr), once(child, 'exit')]).then(
+    ([stdout, stderr, [code]]) => ({ code: code as number | null, stdout, stderr }),
+  );
+  return Object.assign(child, { result });
+}
+
+const run = (...args: string[]): Promise<Result> => start(...args).result;
+
+/** A mistake: one line, exit code 2, nothing else. */
+async function mistake(...args: string[]): Promise<string> {
+  const { code, stdout, stderr } = await run(...args);
+  assert.equal(code, 2, stderr);
+  assert.equal(stdout, '');
+  assert.match(stderr, /^virtiofs-kit: [^\n]+\n$/);
+  return stderr.slice('virtiofs-kit: '.length).trim();
+}
+
+/** Waits until a daemon listens. */
+async function listening(
+  daemon: ChildProcess & { readonly result: Promise<Result> },
+  socket: string,
+): Promise<void> {
+  const ended = daemon.result.then(({ stderr }) => `ended: ${stderr}`);
+  while (!existsSync(socket)) {
+    const end = await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 20))]);
+    assert.equal(end, undefined);
+  }
+}
+
+test("help names the commands, and a backend's options where the backend is named", async () => {
+  const { code, stdout } = await run('--help');
+  assert.equal(code, 0);
+  for (const command of ['serve', 'mount', 'guest', 'backends'])
+    assert.match(stdout, new RegExp(`^  ${command}`, 'm'));
+  assert.doesNotMatch((await run('serve', '--help')).stdout, /--inodes/);
+  assert.match((await run('serve', '--help', '--backend', 'memfs')).stdout, /--inodes <COUNT>/);
+});
+
+test('the version is that of the package', async () => {
+  assert.match((await run('--version')).stdout, /^\d+\.\d+\.\d+\n$/);
+});
+
+test('backends are listed, and described with their options', async () => {
+  const { stdout } = await run('backends');
+  for (const name of ['memfs', 'passthrough', 'overlay', 's3'])
+    assert.match(stdout, new RegExp(`^  ${name} `, 'm'));
+  assert.match((await run('backends', 'passthrough')).stdout, /--shared-dir <DIR> .*required/);
+});
+
+test('a mistake gets one line that says what to do, and exit code 2', async () => {
+  const socket = join(folder, 'x.sock');
+  assert.equal(await mistake('serf'), "unknown command 'serf'; did you mean serve?");
+  assert.match(await mistake('serve', '--socket-path', socket), /^--backend is required: /);
+  assert.match(await mistake('serve', '--backend', 'memfs'), /^--socket-path is required/);
+  assert.match(await mistake('serve', '--backend', 'menfs'), /did you mean memfs\?$/);
+  assert.match(
+    await mistake('serve', '--backend', 'memfs', '--sise', '1g'),
+    /^unknown option --sise; did you mean --size\?$/,
+  );
+  assert.match(
+    await mistake('serve', '--backend', 'memfs', '--socket-path', socket, '--size', '1y'),
+    /^--size 1y: /,
+  );
+  assert.match(
+    await mistake('serve', '--backend', 'memfs', '--socket-path', socket, '--request-queues', '0'),
+    /^--request-queues 0: must be at least 1$/,
+  );
+  assert.match(
+    await mistake('serve', '--shared-dir', join(folder, 'none'), '--socket-path', socket),
+    /no such directory/,
+  );
+  assert.match(
+    await mistake('serve', '--backend', 'passthrough', '--socket-path', socket),
+    /^--shared-dir is required$/,
+  );
+  assert.match(await mistake('serve', '--config', 'none.yaml'), /^--config none\.yaml: no such file$/);
+  assert.match(await mistake('mount', join(folder, 'none'), '--backend', 'memfs'), /none: no such directory/);
+  assert.match(
+    await mistake('guest', '--backend', 'memfs', '--memory', 'much', '--', 'true'),
+    /^--memory much: must be/,
+  );
+  assert.match(
+    await mistake('guest', '--backend', 'memfs', '--qemu', '/none', '--', 'true'),
+    /apt-get install/,
+  );
+  assert.match(
+    await mistake('guest', '--socket-path', '/none', '--', 'true'),
+    /^--socket-path \/none: no such socket/,
+  );
+});
+
+test("a socket path that can't be used is refused with the reason", async () => {
+  const serve = (path: string): Promise<string> =>
+    mistake('serve', '--log-level', 'error', '--backend', 'memfs', '--socket-path', path);
+  assert.match(await serve(join(folder, 'none', 'x.sock')), /no such directory: .*none; create it first$/);
+  assert.match(await serve(join(folder, 'x'.repeat(120))), /too long for a socket/);
+  writeFileSync(join(folder, 'file'), '');
+  assert.match(await serve(join(folder, 'file')), /not a socket; remove it or choose another path$/);
+  const busy = join(folder, 'busy.sock');
+  const server = createServer().listen(busy);
+  await once(server, 'listening');
+  assert.match(await serve(busy), /another process listens on it; stop that one or choose another path$/);
+  server.close();
+});
+
+test('a daemon serves until a signal, removes its socket and ends with 0', async () => {
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    const socket = join(folder, `${signal}.sock`);
+    const daemon = start('serve', '--backend', 'memfs', '--socket-path', socket, '--log-format', 'json');
+    await listening(daemon, socket);
+    daemon.kill(signal);
+    const { code, stderr } = await daemon.result;
+    assert.equal(code, 0, stderr);
+    assert.ok(!existsSync(socket));
+    const messages = stderr
+      .trim()
+      .split('\n')
+      .map((line) => (JSON.parse(line) as { msg: string }).msg);
+    assert.ok(messages.includes('serving') && messages.includes('stopping'), stderr);
+  }
+});
+
+test('a socket file that a killed daemon left behind is taken over', async () => {
+  const socket = join(folder, 'stale.sock');
+  const killed = start('serve', '--backend', 'memfs', '--socket-path', socket);
+  await listening(killed, socket);
+  killed.kill('SIGKILL');
+  await killed.result;
+  assert.ok(existsSync(socket));
+  const next = start('serve', '--backend', 'memfs', '--socket-path', socket, '--log-format', 'text');
+  await once(next.stderr!, 'data');
+  next.kill('SIGTERM');
+  assert.equal((await next.result).code, 0);
+});
+
+test('flags printed as a configuration file serve the same', async () => {
+  const flags = [
+    '--backend',
+    'memfs',
+    '--size',
+    '64m',
+    '--tag',
+    'kit',
+    '--socket-path',
+    'c.sock',
+    '--entry-timeout',
+    '5',
+  ];
+  const { code, stdout } = await run('serve', ...flags, '--read-only', '--print-config');
+  assert.equal(code, 0);
+  const [one] = (parse(stdout) as { exports: Record<string, unknown>[] }).exports;
+  assert.deepEqual(one?.['backend'], { type: 'memfs', size: '64m' });
+  assert.deepEqual([one['tag'], one['readOnly'], one['cache']], ['kit', true, { entryTimeout: 5 }]);
+  writeFileSync(join(folder, 'printed.yaml'), stdout);
+  const again = await run('serve', '--config', 'printed.yaml', '--print-config');
+  const socket = join(folder, 'c.sock');
+  assert.deepEqual(parse(again.stdout), { backends: {}, exports: [{ ...one, socket }] });
+});
+
+test("a file's exports are all served, and those that name one backend share it", async () => {
+  const sockets = ['1.sock', '2.sock', '3.sock'].map((name) => join(folder, name));
+  const config = {
+    backends: { a: { type: 'memfs' } },
+    exports: [
+      { tag: 'one', socket: '1.sock', backend: 'a' },
+      { tag: 'two', socket: '2.sock', backend: 'a' },
+      { tag: 'three', socket: '3.sock', backend: { type: 'memfs' } },
+    ],
+  };
+  writeFileSync(join(folder, 'several.yaml'), JSON.stringify(config));
+  const daemon = start('serve', '--config', 'several.yaml');
+  for (const socket of sockets) await listening(daemon, socket);
+  daemon.kill('SIGTERM');
+  assert.equal((await daemon.result).code, 0);
+  const wrong = { ...config, exports: [{ tag: 'one', socket: '1.sock', backend: 'b' }] };
+  writeFileSync(join(folder, 'several.yaml'), JSON.stringify(wrong));
+  assert.match(
+    await mistake('serve', '--config', 'several.yaml'),
+    /^backend b: no such name under backends; did you mean a\?$/,
+  );
+  assert.match(
+    await mistake('serve', '--config', 'several.yaml', '--tag', 'x'),
+    /^--tag: not together with --config/,
+  );
+});
