@@ -3,9 +3,11 @@
  * tmpfs. `tree.ts` has the rules, `content.ts` the bytes, `backend.ts` serves both to guests and `superblock.ts` to the
  * host program, through the API of the npm package memfs; `volume.ts` is what a host program begins with.
  */
-import { definePlugin, UsageError } from '../../core/backend/index.js';
-import { named, register, unregister } from './names.js';
-import { options } from './options.js';
+import { dirname, resolve } from 'node:path';
+import { type BackendNeeds, definePlugin, UsageError } from '../../core/backend/index.js';
+import { commands } from './commands.js';
+import { type MemfsOptions, options } from './options.js';
+import { baseNamed, register, unregister } from './registry.js';
 import { MemfsVolume } from './volume.js';
 
 export { memoryInUse, MemfsVolume, VolumeSnapshot } from './volume.js';
@@ -15,12 +17,26 @@ export default definePlugin({
   name: 'memfs',
   description: 'ephemeral file system in memory',
   options,
+  commands,
+  needs: ({ from, save }: MemfsOptions): BackendNeeds => ({
+    paths: [
+      ...(from === undefined ? [] : [{ path: resolve(from), write: false }]),
+      ...(save === undefined ? [] : [{ path: dirname(resolve(save)), write: true }]),
+    ],
+  }),
   async create({ from, save, base, name, ...limits }, { log }) {
-    if (from !== undefined && base !== undefined)
-      throw new UsageError('backend memfs: from and base: give one');
-    const volume = base === undefined ? new MemfsVolume(limits) : named(base).fork(limits);
-    if (name !== undefined) register(name, volume);
+    if (from !== undefined && base !== undefined) {
+      throw new UsageError('backend memfs: from and base: give one of them');
+    }
+    const volume = base === undefined ? new MemfsVolume(limits) : baseNamed(base).fork(limits);
     const { backend } = volume;
+    try {
+      if (from !== undefined) await volume.load(from, log);
+      if (name !== undefined) register(name, volume);
+    } catch (error) {
+      volume.discard();
+      throw error;
+    }
     backend.onUnmount = async () => {
       if (name !== undefined) unregister(name);
       if (save !== undefined) {
@@ -29,13 +45,6 @@ export default definePlugin({
       }
       volume.discard();
     };
-    try {
-      if (from !== undefined) await volume.load(from, log);
-    } catch (error) {
-      if (name !== undefined) unregister(name);
-      volume.discard();
-      throw error;
-    }
     return backend;
   },
 });

@@ -4,7 +4,8 @@ import { defaultInodes, defaultSize, memoryBytes } from './volume.js';
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
 
-const size = z
+/** A size as people write it, in bytes. */
+export const sizeOption = z
   .union([z.string(), z.number()])
   .transform((given, context) => {
     const match = /^(\d+(?:\.\d+)?)\s*([kmgt%]?)(?:i?b)?$/i.exec(String(given).trim());
@@ -22,7 +23,7 @@ const size = z
 
 /** Options of a memfs export. */
 export const options = z.strictObject({
-  size: size
+  size: sizeOption
     .default(defaultSize)
     .describe('most bytes of file content; default half of the memory')
     .meta({ placeholder: 'SIZE', unit: 'bytes' }),
@@ -43,9 +44,13 @@ export const options = z.strictObject({
   base: z
     .string()
     .optional()
-    .describe('name of the memfs volume to begin as a copy of, whose memory is shared until written')
+    .describe('name of a memfs volume or snapshot to begin as; its memory is shared until written')
     .meta({ placeholder: 'NAME' }),
-  name: z.string().optional().describe('name for other exports to begin from, see base'),
+  name: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('name of this volume, for the base of others and for the memfs commands'),
   save: z
     .string()
     .optional()

@@ -45,6 +45,31 @@ export interface BackendNeeds {
   readonly backends?: readonly BackendSpec[];
 }
 
+/** What a backend's command may use of the daemon that it runs in. */
+export interface CommandEnvironment {
+  readonly log: Logger;
+  /** Serves one more backend, on a socket of its own. @throws UsageError if the socket is taken. */
+  serve(tag: string, socket: string, backend: Backend): Promise<void>;
+  /** Ends what `serve` began. @returns whether there was such a socket. */
+  stop(socket: string): Promise<boolean>;
+}
+
+/** A command of a kind of backend. */
+export interface BackendCommand<Options = unknown> {
+  /** Lower-case word. */
+  readonly name: string;
+  readonly description: string;
+  /** A `z.object`, as {@link BackendPlugin.options}. */
+  readonly options: ZodType<Options>;
+  /** @returns lines to show. @throws UsageError for a mistake of the operator. */
+  run(options: Options, environment: CommandEnvironment): Awaitable<readonly string[]>;
+}
+
+/** Types a command's options by its schema; returns its argument. */
+export function defineCommand<Options>(command: BackendCommand<Options>): BackendCommand<Options> {
+  return command;
+}
+
 /**
  * A kind of backend. A module that offers one has it as its default export.
  * The option schema is the only source for the command line, the configuration check, error texts and documentation:
@@ -59,6 +84,8 @@ export interface BackendPlugin<Options = unknown> {
   readonly options: ZodType<Options>;
   /** Makes a backend from checked options. May refuse with {@link UsageError}. */
   create(options: Options, environment: PluginEnvironment): Awaitable<Backend>;
+  /** What can be asked of a running daemon, at its control socket: `virtiofs-kit NAME COMMAND --control PATH …`. */
+  readonly commands?: readonly BackendCommand[];
   /** What a backend of these options uses. Absent: not known, and the daemon limits neither paths nor capabilities. */
   needs?(options: Options): BackendNeeds;
 }

@@ -1,9 +1,11 @@
+import { dirname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { stringify } from 'yaml';
 import { UsageError } from '../backend/index.js';
 import {
   check,
   confine,
+  ControlSocket,
   describeOptions,
   exportSchema,
   isBackend,
@@ -12,6 +14,7 @@ import {
   parseLayers,
   Parts,
   readConfig,
+  suggestion,
   type BackendRegistry,
   type Confinement,
   type DaemonOptions,
@@ -59,6 +62,7 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
     .option('--modcaps <LIST>', 'capabilities to keep or to give up beside the usual: +sys_admin:-mknod')
     .optionsGroup('Configuration:')
     .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
+    .option('--control <PATH>', 'listen there for commands of backends, such as memfs fork')
     .option('--print-config', 'check everything, print it as a configuration file, and end')
     .addHelpText('after', EXAMPLES)
     .action((values: Values) => serve(values, registry, backend));
@@ -67,8 +71,8 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
 async function serve(values: Values, registry: BackendRegistry, backend: BackendOptions): Promise<void> {
   const served =
     typeof values['config'] === 'string' ? fromFile(values['config'], values) : fromFlags(values, backend);
+  await checkBackends(served, registry);
   if (values['printConfig'] === true) {
-    await checkBackends(served, registry);
     const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
     process.stdout.write(stringify({ backends: served.backends, exports }));
     return;
@@ -78,18 +82,26 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const log = container.get(Parts.Logger);
   await confine(served, registry, confinementOf(values), log);
   const daemon = await container.get(Parts.StartDaemon)(served);
-  await Promise.race([aborted(stop), daemon.ended()]);
-  log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
-  await daemon.close();
+  const { control } = values;
+  try {
+    const listening =
+      typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
+    await Promise.race([aborted(stop), daemon.ended()]);
+    log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+    await listening?.close();
+  } finally {
+    await daemon.close();
+  }
 }
 
 function confinementOf(values: Values): Confinement {
-  const { confine: layers, modcaps, config } = values;
+  const { confine: layers, modcaps, config, control } = values;
   return {
     layers: typeof layers === 'string' ? parseLayers(layers) : LAYERS,
     seccompAction: values['seccompAction'] as Confinement['seccompAction'],
     capabilities: typeof modcaps === 'string' ? parseCapabilities(modcaps) : [],
     reads: typeof config === 'string' ? [config] : [],
+    writes: typeof control === 'string' ? [dirname(resolve(control))] : [],
   };
 }
 
@@ -123,7 +135,9 @@ async function checkBackends(
   for (const { backend, optionName } of [...named, ...exports]) {
     if (typeof backend === 'string') {
       if (!Object.hasOwn(backends ?? {}, backend))
-        throw new UsageError(`backend ${backend}: not under backends`);
+        throw new UsageError(
+          `backend ${backend}: no such name under backends${suggestion(backend, Object.keys(backends ?? {}))}`,
+        );
     } else if (!isBackend(backend)) {
       await registry.check(backend, { folder, optionName });
     }

@@ -28,6 +28,8 @@ export interface Confinement {
   readonly capabilities: readonly string[];
   /** Files that the daemon reads beside its program, such as its configuration. */
   readonly reads: readonly string[];
+  /** Folders that it makes files in beside those of its sockets. */
+  readonly writes?: readonly string[];
 }
 
 /** Reads a list of layers as a command line has it. @throws UsageError */
@@ -171,7 +173,7 @@ function pathsOf(
   );
   return [
     ...read.map((path) => ({ path, write: false })),
-    ...['/dev', ...sockets].map((path) => ({ path, write: true })),
+    ...['/dev', ...sockets, ...(wanted.writes ?? [])].map((path) => ({ path, write: true })),
     ...needs.paths,
   ];
 }

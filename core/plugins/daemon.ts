@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { z } from 'zod';
-import { UsageError, type Logger } from '../backend/index.js';
+import { UsageError, type Backend, type Logger } from '../backend/index.js';
 import { Session } from '../fuse/index.js';
 import type { Export } from '../state/index.js';
 import { ListenError, VhostUserServer } from '../vhost-user/index.js';
@@ -8,7 +8,7 @@ import { exportSchema, type ExportConfig } from './config.js';
 import { isBackend, openExport, type BackendSource, type Workshop } from './exports.js';
 import { check } from './schema.js';
 import { suggestion } from './nearest.js';
-import type { OptionName } from './registry.js';
+import { BackendRegistry, type OptionName } from './registry.js';
 
 /** One socket to serve; every default as in a configuration file. */
 export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backend'> {
@@ -34,6 +34,7 @@ export class Daemon {
   readonly #log: Logger;
   readonly #exports: Export[] = [];
   readonly #servers: VhostUserServer[] = [];
+  readonly #added = new Map<string, { readonly export: Export; readonly server: VhostUserServer }>();
   #closing: Promise<void> | undefined;
 
   private constructor(log: Logger) {
@@ -58,6 +59,33 @@ export class Daemon {
   /** Resolves when every server has ended: closed, or by itself with `exitOnDisconnect`. */
   async ended(): Promise<void> {
     await Promise.all(this.#servers.map((server) => server.ended));
+  }
+
+  /** Serves one more backend, until it is removed or the daemon closes. @throws UsageError if the socket is taken. */
+  async add(tag: string, socket: string, backend: Backend): Promise<void> {
+    const config = { ...check(settingsSchema, { tag, socket }, ''), backend, optionName: undefined };
+    const one = await openExport(backend, config, { registry: new BackendRegistry(), log: this.#log });
+    try {
+      const server = this.#listen(config, one);
+      this.#exports.push(one);
+      this.#added.set(socket, { export: one, server });
+    } catch (error) {
+      await one.close();
+      throw error;
+    }
+  }
+
+  /** Ends what {@link add} began. @returns whether there was such a socket. */
+  async remove(socket: string): Promise<boolean> {
+    const added = this.#added.get(socket);
+    if (added === undefined) return false;
+    this.#added.delete(socket);
+    this.#servers.splice(this.#servers.indexOf(added.server), 1);
+    this.#exports.splice(this.#exports.indexOf(added.export), 1);
+    await added.server.close();
+    await added.export.close();
+    this.#log.info({ socket }, 'no longer serving');
+    return true;
   }
 
   /** Finishes requests in flight, ends every session, makes data durable. @throws what a backend's unmount throws. */
@@ -87,10 +115,11 @@ export class Daemon {
     for (const [config, one] of opened) this.#listen(config, one);
   }
 
-  #listen(config: CheckedExport, one: Export): void {
+  #listen(config: CheckedExport, one: Export): VhostUserServer {
     const { tag, requestQueues, maxConnections } = config;
+    let server: VhostUserServer;
     try {
-      const server = VhostUserServer.start({
+      server = VhostUserServer.start({
         socket: config.socket === undefined ? { fd: config.fd! } : { path: config.socket },
         mode: config.socketMode === undefined ? undefined : Number.parseInt(config.socketMode, 8),
         group: config.socketGroup === undefined ? undefined : groupId(config.socketGroup),
@@ -111,6 +140,7 @@ export class Daemon {
         ? 'own'
         : config.backend.type;
     this.#log.info({ tag, socket: config.socket ?? config.fd, backend }, 'serving');
+    return server;
   }
 
   async #close(): Promise<void> {

@@ -14,6 +14,7 @@ export {
 } from './config.js';
 export type { Config, ExportConfig, LogConfig } from './config.js';
 export { confine, LAYERS, parseCapabilities, parseLayers, type Confinement, type Layer } from './confine.js';
+export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control.js';
 export { createContainer, Parts, type StartDaemon } from './container.js';
 export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
 export { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
