@@ -127,7 +127,7 @@ export class Bucket {
     }
   }
 
-  async #head(key: string, { client, signal, number }: Attempt): Promise<Head> {
+  async #head(key: string, { client, signal }: Attempt): Promise<Head> {
     try {
       const command = new HeadObjectCommand({ ...this.#common, ...this.#customer, Key: key });
       const answer = await client.send(command, { abortSignal: signal });
@@ -149,7 +149,7 @@ export class Bucket {
     } catch (error) {
       const failure = classify(error);
       // An expired token gives 400 here, and no body that says so.
-      if (failure.status === 400 && number === 1) throw new S3Failure('expired', 400, failure.code, error);
+      if (failure.status === 400) throw new S3Failure('expired', 400, failure.code, error);
       throw failure;
     }
   }

@@ -91,7 +91,8 @@ export class Requests {
       this.#metrics.failed(operation, failure.kind);
       deadline.check();
       if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
-      if (failure.kind === 'transient') ambiguous = true;
+      // An attempt may be several requests: the first may have been carried out even when a refusal followed.
+      ambiguous = true;
       if (failure.kind === 'expired') this.#client = this.#connect();
       const pause = Math.random() * Math.min(PAUSE_MOST, PAUSE_FIRST * 2 ** Math.min(number - 1, 10));
       if (deadline.remaining <= pause) throw new S3Failure('transient', failure.status, 'Deadline', failure);

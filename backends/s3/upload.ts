@@ -15,6 +15,9 @@ const PART_LARGEST = 5 * 2 ** 30;
 /** Parts of one file on their way at once. */
 const WIDTH = 4;
 
+/** Uploads that are begun anew when the one before became void: a write came between, or somebody aborted it. */
+const ATTEMPTS = 3;
+
 /** Where part `index` (from 0) begins, when the first have `first` bytes. */
 export function partStart(index: number, first: number): number {
   let start = 0;
@@ -248,12 +251,16 @@ export async function uploadSnapshot(
     return { object: await copyObject(services, base, key, posix, mark), attributed: true };
   }
   if (size > 2 * options.partSize) {
-    const upload = parts ?? new PartUpload(services, staged, key);
-    try {
-      return await upload.complete(snapshot);
-    } catch (error) {
-      await upload.abort().catch(() => undefined);
-      throw error;
+    let upload = parts ?? new PartUpload(services, staged, key);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await upload.complete(snapshot);
+      } catch (error) {
+        await upload.abort().catch(() => undefined);
+        const isVoid = error instanceof S3Failure && error.kind === 'no-upload';
+        if (!isVoid || attempt === ATTEMPTS) throw error;
+      }
+      upload = new PartUpload(services, staged, key);
     }
   }
   await parts?.abort();

@@ -99,17 +99,23 @@ export class TestBucket {
     this.client = client;
   }
 
+  /** A new bucket on the shared server. */
   static async create(): Promise<TestBucket> {
-    const endpoint = await sharedServer();
+    const bucket = TestBucket.open(`t-${randomUUID()}`, await sharedServer());
+    await bucket.client.send(new CreateBucketCommand({ Bucket: bucket.name }));
+    return bucket;
+  }
+
+  /** A bucket that is there. */
+  static open(name: string, endpoint: string): TestBucket {
+    const checksums = 'WHEN_REQUIRED';
     const client = new S3Client({
       endpoint,
       region: 'us-east-1',
       forcePathStyle: true,
-      requestChecksumCalculation: 'WHEN_REQUIRED',
-      responseChecksumValidation: 'WHEN_REQUIRED',
+      requestChecksumCalculation: checksums,
+      responseChecksumValidation: checksums,
     });
-    const name = `t-${randomUUID()}`;
-    await client.send(new CreateBucketCommand({ Bucket: name }));
     return new TestBucket(name, endpoint, client);
   }
 

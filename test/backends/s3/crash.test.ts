@@ -1,0 +1,121 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, describe, it } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { ListMultipartUploadsCommand } from '@aws-sdk/client-s3';
+import { Proxy } from './proxy.js';
+import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
+
+/** Runs `victim.ts`, which writes and says what was acknowledged, and kills it after so many lines. */
+async function killed(
+  bucket: TestBucket,
+  cacheDir: string,
+  scenario: string,
+  lines: number,
+): Promise<string[]> {
+  const script = fileURLToPath(new URL('victim.js', import.meta.url));
+  const child = spawn(process.execPath, [script, bucket.name, bucket.endpoint, cacheDir, scenario], {
+    stdio: ['ignore', 'pipe', 'ignore'],
+  });
+  const ended = new Promise((resolve) => child.once('exit', resolve));
+  const said: string[] = [];
+  for await (const line of createInterface({ input: child.stdout })) {
+    said.push(line);
+    if (said.length === lines) child.kill('SIGKILL');
+  }
+  await ended;
+  return said.slice(0, lines);
+}
+
+async function journals(cacheDir: string): Promise<string[]> {
+  return readdir(join(cacheDir, 'staging'));
+}
+
+describe('a process that is killed', () => {
+  after(removeFolders);
+
+  it('loses nothing that was written: the next start uploads what the journal has', async () => {
+    const bucket = await TestBucket.create();
+    const cacheDir = await temporaryFolder();
+    const said = await killed(bucket, cacheDir, 'write', 40);
+    assert.equal(said.length, 40);
+    assert.deepEqual(await bucket.keys('file'), []);
+    const mount = await Mount.open(bucket, { cacheDir });
+    // What is in the journal is there at once, before the bucket has it.
+    assert.ok((await mount.names('')).includes('file0'));
+    await mount.backend.syncfs(context);
+    for (const line of said) {
+      const [name, seed, length] = line.split(' ');
+      assert.ok(
+        (await bucket.get(name!)).subarray(0, Number(length)).equals(pattern(Number(length), Number(seed))),
+        line,
+      );
+    }
+    await mount.close();
+    assert.deepEqual(await journals(cacheDir), []);
+  });
+
+  it('leaves no parts behind, and the large file that it wrote is whole', async () => {
+    const bucket = await TestBucket.create();
+    const cacheDir = await temporaryFolder();
+    const said = await killed(bucket, cacheDir, 'large', 18);
+    assert.equal(said.length, 18);
+    const uploads = async (): Promise<number> => {
+      const answer = await bucket.client.send(new ListMultipartUploadsCommand({ Bucket: bucket.name }));
+      return (answer.Uploads ?? []).length;
+    };
+    assert.equal(await uploads(), 1);
+    const mount = await Mount.open(bucket, { cacheDir });
+    await mount.backend.syncfs(context);
+    const content = await bucket.get('large');
+    for (let i = 0; i < 18; i++) {
+      assert.ok(content.subarray(i * 2 ** 20, (i + 1) * 2 ** 20).equals(pattern(2 ** 20, i)), `MiB ${i}`);
+    }
+    assert.equal(await uploads(), 0);
+    await mount.close();
+  });
+
+  it('has its cache folder to itself while it lives, and gives it up by dying', async () => {
+    const bucket = await TestBucket.create();
+    const mount = await Mount.open(bucket);
+    await assert.rejects(Mount.open(bucket, { cacheDir: mount.cacheDir }), /another process has it mounted/);
+    await mount.close();
+    const again = await Mount.open(bucket, { cacheDir: mount.cacheDir });
+    await again.close();
+  });
+});
+
+describe('a rename that a crash cuts in two', () => {
+  after(removeFolders);
+
+  it('of a directory is finished at the next start, wherever it was cut', async () => {
+    for (const cut of [1, 4, 9, 11]) {
+      const bucket = await TestBucket.create();
+      const proxy = await Proxy.start(bucket.endpoint);
+      const mount = await Mount.open(bucket, {
+        endpoint: proxy.endpoint,
+        operationTimeout: 0.5,
+        requestTimeout: 0.3,
+      });
+      await mount.backend.mkdir(mount.root, 'from', 0o755, context);
+      for (let i = 0; i < 10; i++) await mount.put(`from/f${i}`, `content ${i}`);
+      let left = cut;
+      proxy.fault = (seen) => {
+        if (seen.operation !== 'CopyObject' && seen.operation !== 'DeleteObjects') return undefined;
+        return left-- > 0 ? undefined : 'reset-before';
+      };
+      await assert.rejects(mount.backend.rename(mount.root, 'from', mount.root, 'to', 0, context));
+      await proxy.close();
+      // The process is as good as dead: it reaches no server. Its folder is taken over as a crash leaves it.
+      await mount.backend.unmount();
+      const next = await Mount.open(bucket, { cacheDir: mount.cacheDir });
+      assert.deepEqual(await bucket.keys('from'), [], `cut ${cut}`);
+      assert.equal((await bucket.keys('to/')).length, 11, `cut ${cut}`);
+      for (let i = 0; i < 10; i++) assert.equal((await next.content(`to/f${i}`)).toString(), `content ${i}`);
+      await next.close();
+    }
+  });
+});
