@@ -48,15 +48,26 @@ export const exportSchema = z.strictObject({
     .string()
     .refine((tag) => tag !== '' && Buffer.byteLength(tag) <= 36 && !tag.includes('\0'), '1 to 36 bytes')
     .default('virtiofs')
-    .describe('name by which guests mount it, 1 to 36 bytes'),
-  socket: z.string().min(1).optional().describe('path of the vhost-user socket to make'),
+    .describe('name by which guests mount it, 1 to 36 bytes')
+    .meta({ placeholder: 'NAME' }),
+  socket: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('path of the vhost-user socket to make')
+    .meta({ placeholder: 'PATH' }),
   fd: z.number().int().min(0).optional().describe('inherited descriptor of a socket, instead of a path'),
   socketMode: z
     .string()
     .regex(/^[0-7]{3,4}$/, 'must be octal, such as "0660"')
     .optional()
-    .describe("permissions of the socket file, in octal; default: the umask's"),
-  socketGroup: z.string().optional().describe('group of the socket file, by name or number'),
+    .describe("permissions of the socket file, in octal; default: the umask's")
+    .meta({ placeholder: 'MODE' }),
+  socketGroup: z
+    .string()
+    .optional()
+    .describe('group of the socket file, by name or number')
+    .meta({ placeholder: 'GROUP' }),
   backend: z
     .union([z.string(), backendSpec], 'must be a name under backends, or have a type')
     .describe('a name under backends, or a backend of its own'),

@@ -97,7 +97,8 @@ function placeholder(name: string, schema: JsonSchema, types: ReadonlySet<string
 function showDefault(value: unknown): string | undefined {
   if (value === undefined || value === false || value === '') return undefined;
   if (Array.isArray(value) && value.length === 0) return undefined;
-  return typeof value === 'object' ? JSON.stringify(value) : String(value);
+  const text = typeof value === 'object' ? JSON.stringify(value) : String(value);
+  return text === '{}' ? undefined : text;
 }
 
 /** `sharedDir` → `shared-dir`. */
