@@ -1,5 +1,6 @@
 import { type Backend, FileType, OpenFlags } from '../backend/index.js';
 import type { Client, Found, OpenFile } from './client.js';
+import { ContractFailure } from './expect.js';
 
 /** Methods that a case needs. */
 export type Method = Exclude<keyof Backend, 'cache' | 'semantics'>;
@@ -62,7 +63,10 @@ export async function writeAll(
   }
 }
 
-/** Reads from an offset to the end. */
+/**
+ * Reads from an offset to the end.
+ * @throws ContractFailure for a short read before the end: Linux takes it for the end (`fs/fuse/file.c`, fuse_short_read).
+ */
 export async function readAll(
   client: Client,
   file: OpenFile,
@@ -70,9 +74,17 @@ export async function readAll(
   chunk = CHUNK,
 ): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
-  for (let at = offset; ;) {
+  for (let at = offset, asked = 0; ; asked = chunk) {
     const part = await client.read(file, at, chunk);
     if (part.length === 0) return Buffer.concat(parts);
+    const before = parts.at(-1)?.length ?? 0;
+    if (before < asked) {
+      throw new ContractFailure(
+        `a read of ${chunk} bytes before the end`,
+        `${chunk} bytes`,
+        `${before} bytes`,
+      );
+    }
     parts.push(part);
     at += part.length;
   }

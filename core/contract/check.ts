@@ -115,10 +115,18 @@ class Bench {
     }
   }
 
-  /** Removes what the cases made. */
+  /** Removes what the cases made, as far as the backend does it. */
   async clean(): Promise<void> {
     const { unlink, rmdir, readdir } = this.#export.backend;
     if (unlink === undefined || rmdir === undefined || readdir === undefined) return;
+    try {
+      await this.#remove();
+    } catch (error) {
+      this.#options.log.warn({ folder: this.#folder, error: String(error) }, 'the files of the check stay');
+    }
+  }
+
+  async #remove(): Promise<void> {
     if ((await this.#client.find(ROOT, this.#folder)) !== undefined)
       await removeTree(this.#client, ROOT, this.#folder);
   }

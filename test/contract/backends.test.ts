@@ -1,0 +1,112 @@
+import assert from 'node:assert/strict';
+import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, it } from 'node:test';
+import memfs from '../../backends/memfs/index.js';
+import overlay from '../../backends/overlay/index.js';
+import passthrough from '../../backends/passthrough/index.js';
+import { type Awaitable, type Backend, type BackendSpec } from '../../core/backend/index.js';
+import { type CaseResult, cases, checkBackend } from '../../core/contract/index.js';
+import { BackendRegistry } from '../../core/plugins/index.js';
+import json from '../../examples/json-document.js';
+import { keepingLog, temporaryDirectory } from '../support/host-mount.js';
+
+const registry = new BackendRegistry();
+
+function make(spec: BackendSpec): Promise<Backend> {
+  return registry.create(spec, { log: keepingLog() });
+}
+
+/** Checks a backend, and that what it skips is what it is known to lack. */
+async function check(
+  create: () => Awaitable<Backend>,
+  lacks: readonly RegExp[],
+): Promise<readonly CaseResult[]> {
+  const log = keepingLog();
+  const { results } = await checkBackend({ create, log });
+  const wrong = results.filter(({ outcome }) => outcome === 'failed');
+  assert.deepEqual(
+    wrong.map(({ name, reason }) => `${name}: ${reason}`),
+    [],
+  );
+  for (const { name, outcome, reason } of results) {
+    if (outcome === 'skipped')
+      assert.ok(
+        lacks.some((lack) => lack.test(name)),
+        `${name}: ${reason}`,
+      );
+  }
+  assert.equal(results.length, cases.length);
+  assert.deepEqual(log.lines, []);
+  return results;
+}
+
+/** A tree with something of everything, for backends that change nothing. */
+async function fill(path: string): Promise<void> {
+  await mkdir(join(path, 'a/b/c'), { recursive: true });
+  await writeFile(join(path, 'a/b/file'), Buffer.alloc(300_001, 'content '));
+  await writeFile(join(path, 'empty'), '');
+  await symlink('a/b', join(path, 'link'));
+  for (let i = 0; i < 150; i++) await writeFile(join(path, 'a', `file-${i}`), `number ${i}`);
+}
+
+describe('the contract is kept by', () => {
+  it('memfs', async () => {
+    await check(() => memfs.create(memfs.options.parse({}), { log: keepingLog(), createBackend: make }), []);
+  });
+
+  it('passthrough, which leaves nothing behind', async () => {
+    await using host = await temporaryDirectory();
+    const options = passthrough.options.parse({ sharedDir: host.path });
+    const create = () => passthrough.create(options, { log: keepingLog(), createBackend: make });
+    // ext4 keeps attributes of one file in one block.
+    await check(create, [/64 KiB/, /space is set aside/, /temporary file/]);
+    assert.deepEqual(await readdir(host.path), []);
+  });
+
+  it('passthrough of a tree that is there', async () => {
+    await using host = await temporaryDirectory();
+    await fill(host.path);
+    const options = passthrough.options.parse({ sharedDir: host.path });
+    const create = () => passthrough.create(options, { log: keepingLog(), createBackend: make });
+    await check(create, [/64 KiB/, /space is set aside/, /temporary file/]);
+    assert.deepEqual((await readdir(host.path)).sort(), ['a', 'empty', 'link']);
+  });
+
+  for (const [name, upper] of [
+    ['memory', () => ({ type: 'memfs' })],
+    ['a directory', (path: string) => ({ type: 'passthrough', sharedDir: path })],
+  ] as const) {
+    it(`an overlay of ${name} over a directory, which stays as it is`, async () => {
+      await using lower = await temporaryDirectory();
+      await using upperDirectory = await temporaryDirectory();
+      await fill(lower.path);
+      const before = await readdir(lower.path, { recursive: true });
+      const lowers = [{ type: 'passthrough', sharedDir: lower.path }];
+      const options = overlay.options.parse({ upper: upper(upperDirectory.path), lowers });
+      const create = () => overlay.create(options, { log: keepingLog(), createBackend: make });
+      await check(create, [/64 KiB/, /space is set aside/, /temporary file/, /after a restart/]);
+      assert.deepEqual(await readdir(lower.path, { recursive: true }), before);
+    });
+  }
+
+  it('an overlay without an upper layer', async () => {
+    await using lower = await temporaryDirectory();
+    await fill(lower.path);
+    const options = overlay.options.parse({ lowers: [{ type: 'passthrough', sharedDir: lower.path }] });
+    const results = await check(
+      () => overlay.create(options, { log: keepingLog(), createBackend: make }),
+      [/./],
+    );
+    assert.ok(results.filter(({ outcome }) => outcome === 'passed').length >= 15);
+  });
+
+  it('the JSON example', async () => {
+    const file = fileURLToPath(import.meta.resolve('virtiofs-kit/package.json'));
+    const options = json.options.parse({ file });
+    const create = () => json.create(options, { log: keepingLog(), createBackend: make });
+    const results = await check(create, [/./]);
+    assert.ok(results.filter(({ outcome }) => outcome === 'passed').length >= 10);
+  });
+});

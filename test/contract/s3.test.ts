@@ -1,0 +1,38 @@
+import assert from 'node:assert/strict';
+import { after, it } from 'node:test';
+import s3 from '../../backends/s3/index.js';
+import { checkBackend } from '../../core/contract/index.js';
+import { removeFolders, temporaryFolder, TestBucket } from '../backends/s3/support.js';
+import { keepingLog } from '../support/host-mount.js';
+
+after(removeFolders);
+
+function createBackend(): never {
+  throw new Error('a bucket is not made of others');
+}
+
+it('the contract is kept by a bucket, but for hard links and files without a name', async () => {
+  const bucket = await TestBucket.create();
+  const { name, endpoint } = bucket;
+  const options = s3.options.parse({
+    bucket: name,
+    endpoint,
+    pathStyle: true,
+    cacheDir: await temporaryFolder(),
+  });
+  const create = () => s3.create(options, { log: keepingLog(), createBackend });
+  const { results } = await checkBackend({ create, log: keepingLog() });
+  const wrong = results.filter(({ outcome }) => outcome === 'failed');
+  assert.deepEqual(
+    wrong.map((result) => `${result.name}: ${result.reason}`),
+    [],
+  );
+  const lacks = [/hard links/, /temporary file/, /64 KiB/, /exchange/, /data and holes/, /a range is copied/];
+  for (const { name: rule, outcome } of results) {
+    if (outcome === 'skipped')
+      assert.ok(
+        lacks.some((lack) => lack.test(rule)),
+        rule,
+      );
+  }
+});
