@@ -211,8 +211,11 @@ interface Observed {
   readonly times: Map<string, { mtime: string; ctime: string }>;
 }
 
-/** Everything that can be seen: the tree, and the open files. */
-function observe({ driver, handles }: State): Observed {
+/**
+ * Everything that can be seen: the tree, and the open files.
+ * @param holes where data is too. A fallocate that fails on tmpfs leaves pages that it did not allocate as data.
+ */
+function observe({ driver, handles }: State, holes = true): Observed {
   const stats = new Map<string, unknown>();
   const times = new Map<string, { mtime: string; ctime: string }>();
   const identities = new Map<number, number>();
@@ -224,7 +227,7 @@ function observe({ driver, handles }: State): Observed {
     const data =
       opened === undefined
         ? ''
-        : `${extents(driver, opened)} ${shown.size < 1 << 21 ? digest(driver, opened, shown.size) : ''}`;
+        : `${holes ? extents(driver, opened) : ''} ${shown.size < 1 << 21 ? digest(driver, opened, shown.size) : ''}`;
     if (id === undefined && opened !== undefined) driver.close(opened);
     stats.set(key, {
       ...shown,
@@ -279,7 +282,8 @@ function compare(steps: readonly Operation[], ours: State, theirs: State, thorou
     ourBefore = ourAfter;
     theirBefore = theirAfter;
   }
-  assert.deepEqual(observe(ours).stats, observe(theirs).stats, done.join('\n'));
+  const holes = thoroughness !== 'answers';
+  assert.deepEqual(observe(ours, holes).stats, observe(theirs, holes).stats, done.join('\n'));
   assert.deepEqual(ours.driver.statfs(), theirs.driver.statfs(), done.join('\n'));
 }
 
