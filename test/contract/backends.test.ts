@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'node:test';
 import memfs from '../../backends/memfs/index.js';
@@ -9,6 +9,7 @@ import passthrough from '../../backends/passthrough/index.js';
 import { type Awaitable, type Backend, type BackendSpec } from '../../core/backend/index.js';
 import { type CaseResult, cases, checkBackend } from '../../core/contract/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
+import environment from '../../examples/environment.js';
 import json from '../../examples/json-document.js';
 import { keepingLog, temporaryDirectory } from '../support/host-mount.js';
 
@@ -108,5 +109,23 @@ describe('the contract is kept by', () => {
     const create = () => json.create(options, { log: keepingLog(), createBackend: make });
     const results = await check(create, [/./]);
     assert.ok(results.filter(({ outcome }) => outcome === 'passed').length >= 10);
+  });
+
+  it('the example of the guide, which shows it as it is', async () => {
+    const options = environment.options.parse({ prefix: 'CONTRACT_' });
+    process.env['CONTRACT_ONE'] = 'one';
+    process.env['CONTRACT_LONG'] = 'x'.repeat(100_000);
+    const create = () => environment.create(options, { log: keepingLog(), createBackend: make });
+    const results = await check(create, [/./]);
+    assert.ok(results.filter(({ outcome }) => outcome === 'passed').length >= 10);
+
+    const folder = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json')));
+    const source = await readFile(join(folder, 'examples/environment.ts'), 'utf8');
+    assert.ok(source.trimEnd().split('\n').length < 60);
+    const guide = await readFile(join(folder, 'docs/writing-a-backend.md'), 'utf8');
+    assert.ok(
+      guide.includes(`\`\`\`ts\n${source.trimEnd()}\n\`\`\``),
+      'docs/writing-a-backend.md shows another text',
+    );
   });
 });
