@@ -86,6 +86,16 @@ const discard = defineCommand({
   },
 });
 
+const MARKS = { added: 'A', removed: 'D', changed: 'M' } as const;
+
+const changes = defineCommand({
+  name: 'changes',
+  description: 'show what differs in a fork from what it began as: A added, M changed, D removed',
+  options: z.strictObject({ volume: named('the fork') }),
+  run: ({ volume }) =>
+    Array.from(volumeNamed(volume).changes(), ({ kind, path }) => `${MARKS[kind]} ${path}`),
+});
+
 const save = defineCommand({
   name: 'save',
   description: 'write a volume as it is now into an archive, while guests go on',
@@ -121,4 +131,4 @@ const list = defineCommand({
 });
 
 /** Commands for a running daemon: `virtiofs-kit memfs …`. */
-export const commands = [snapshot, fork, discard, save, list];
+export const commands = [snapshot, fork, changes, discard, save, list];

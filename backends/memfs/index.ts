@@ -11,6 +11,7 @@ import { baseNamed, register, unregister } from './registry.js';
 import { MemfsVolume } from './volume.js';
 
 export { memoryInUse, MemfsVolume, VolumeSnapshot } from './volume.js';
+export type { Change } from './changes.js';
 export type { VolumeLimits } from './volume.js';
 
 export default definePlugin({

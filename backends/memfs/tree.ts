@@ -69,7 +69,8 @@ export class Tree {
       this.#lastIno = origin.lastIno;
       space.inherit(origin.usage);
       origin.forks += 1;
-      this.root = this.#takeOver(origin.tree.root);
+      this.root = new Inode(this, 0, origin.tree.root.ino, origin.tree.root.mode, this.clock);
+      this.root.assume(origin.stateOf(origin.tree.root));
     }
     this.root.parent = this.root;
   }
@@ -259,6 +260,17 @@ export class Tree {
     return this.#newest;
   }
 
+  /**
+   * The state in which this tree began with an inode of one that it was forked from, or with its own root. Nothing where
+   * it was not forked.
+   */
+  originState(inode: Inode): Inode | undefined {
+    let origin = this.#origin;
+    if (inode === this.root) return origin?.stateOf(origin.tree.root);
+    while (origin !== undefined && origin.tree !== inode.owner) origin = origin.tree.#origin;
+    return origin?.stateOf(inode);
+  }
+
   /** Ends a snapshot; with forks left it goes when the last of them does. */
   discardSnapshot(snapshot: Snapshot): void {
     snapshot.discarded = true;
@@ -315,10 +327,8 @@ export class Tree {
 
   /** This tree's own inode with the state that the origin's had. It counts as older than any snapshot of this tree. */
   #takeOver(foreign: Inode): Inode {
-    let origin = this.#origin!;
-    while (origin.tree !== foreign.owner) origin = origin.tree.#origin!;
     const inode = new Inode(this, 0, foreign.ino, foreign.mode, this.clock);
-    inode.assume(origin.stateOf(foreign));
+    inode.assume(this.originState(foreign)!);
     return inode;
   }
 

@@ -6,6 +6,7 @@ import type { Logger } from '../../core/backend/index.js';
 import { saveArchive } from './archive.js';
 import { Arena } from './arena.js';
 import { MemfsBackend } from './backend.js';
+import { type Change, changes } from './changes.js';
 import { PAGE } from './chunk.js';
 import { load } from './load.js';
 import type { Snapshot } from './snapshot.js';
@@ -109,6 +110,14 @@ export class MemfsVolume extends Volume {
     } finally {
       fork.discard();
     }
+  }
+
+  /**
+   * What differs from what a fork began as, by path; everything of a volume that is no fork. What was never used since is
+   * not looked at. A renamed file shows as removed and added.
+   */
+  changes(): Iterable<Change> {
+    return changes(this.tree);
   }
 
   /** Gives the volume's memory back, but what its snapshots and their forks still need. It must not be used any more. */

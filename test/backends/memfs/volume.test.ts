@@ -186,6 +186,39 @@ test('memory that snapshots held is given back when they are discarded, in any o
   volume.discard();
 });
 
+test('a fork tells what was changed in it, and looks at nothing else', () => {
+  const base = MemfsVolume.fromJSON({
+    '/a': '1',
+    '/b': '2',
+    '/d/e/f': '3',
+    '/d/g': '4',
+    '/untouched/h': '5',
+  });
+  const fork = base.fork();
+  const shown = () => Array.from(fork.changes(), ({ kind, path }) => `${kind} ${path}`).sort();
+  assert.deepEqual(fork.readdirSync('/d'), ['e', 'g']);
+  assert.deepEqual(shown(), []);
+  base.writeFileSync('/a', 'changed in the base');
+  fork.writeFileSync('/b', 'changed');
+  fork.chmodSync('/d', 0o700);
+  fork.renameSync('/d/e', '/moved');
+  fork.unlinkSync('/d/g');
+  fork.symlinkSync('x', '/d/g');
+  fork.mkdirSync('/new/deep', { recursive: true });
+  assert.deepEqual(shown(), [
+    'added /d/g',
+    'added /moved',
+    'added /moved/f',
+    'added /new',
+    'added /new/deep',
+    'changed /b',
+    'changed /d',
+    'removed /d/e',
+    'removed /d/e/f',
+    'removed /d/g',
+  ]);
+});
+
 test('nodes of every type pass from host program to guest by name', () => {
   const volume = new MemfsVolume();
   const { backend } = volume;
