@@ -20,6 +20,20 @@ export interface Capabilities {
 
 const plain: Content = { metadata: {}, headers: {} };
 
+/** Probes older than this were left behind by somebody who died, milliseconds. */
+const STALE = 600_000;
+
+/** Removes what earlier probes left behind. */
+export async function sweep(bucket: Bucket, key: string, deadline: Deadline): Promise<void> {
+  const page = await bucket.list(`${key}-`, '', undefined, 1000, deadline);
+  const stale = page.objects.filter(({ modified }) => modified * 1000 < Date.now() - STALE);
+  if (stale.length > 0)
+    await bucket.removeMany(
+      stale.map((object) => object.key),
+      deadline,
+    );
+}
+
 /** Before the probe: conditions are sent, so that the probe sees what becomes of them. */
 const assumed: Capabilities = {
   create: true,

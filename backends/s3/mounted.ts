@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { UsageError } from '../../core/backend/index.js';
 import type { Logger } from '../../core/backend/index.js';
 import { Bucket } from './bucket.js';
-import { probe } from './capabilities.js';
+import { probe, sweep } from './capabilities.js';
 import { Control } from './control.js';
 import { Deadline } from './deadline.js';
 import { DiskCache } from './disk-cache.js';
@@ -89,7 +89,10 @@ export class Mounted {
     });
     const deadline = Deadline.after(options.operationTimeout);
     await this.#exists(deadline);
-    if (!options.readOnly) await probe(bucket, keys.reserved('probe'), log, deadline);
+    if (!options.readOnly) {
+      await sweep(bucket, keys.reserved('probe'), deadline);
+      await probe(bucket, keys.reserved('probe'), log, deadline);
+    }
     await this.#disk?.start();
     if (!options.readOnly) await recover(this, this.folder);
   }

@@ -62,6 +62,8 @@ export class Proxy {
   readonly #target: URL;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 });
   readonly #writes = new Map<string, Promise<unknown>>();
+  readonly #onward = new Set<Promise<unknown>>();
+  #closed = false;
 
   private constructor(server: Server, endpoint: string, target: URL) {
     this.#server = server;
@@ -80,10 +82,17 @@ export class Proxy {
     return new Proxy(server, `http://127.0.0.1:${address.port}`, new URL(target));
   }
 
+  /** Returns when the server has dealt with all that was passed on to it. */
+  async settled(): Promise<void> {
+    while (this.#onward.size > 0) await Promise.allSettled(this.#onward);
+  }
+
   async close(): Promise<void> {
-    this.#agent.destroy();
+    this.#closed = true;
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
+    await this.settled();
+    this.#agent.destroy();
   }
 
   async #serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -99,7 +108,10 @@ export class Proxy {
     const code = fault === undefined ? undefined : codes[fault];
     if (code !== undefined && fault !== 'internal-error') return answerError(request, response, ...code);
     if (fault === 'delay') await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 100));
-    const answer = await this.#carryOut(request, body, seen);
+    if (this.#closed) return;
+    const work = this.#carryOut(request, body, seen);
+    this.#onward.add(work);
+    const answer = await work.finally(() => this.#onward.delete(work));
     if (fault === 'reset-after') {
       response.destroy();
       return;
