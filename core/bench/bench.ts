@@ -126,6 +126,7 @@ class Subject {
     try {
       if (this.driver.frontEnd.channel.poll()) this.area.close();
     } finally {
+      this.driver.close();
       this.driver.frontEnd.close();
     }
   }

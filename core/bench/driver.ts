@@ -11,9 +11,6 @@ const poll = libc<(fds: number, count: number, timeout: number) => number>('poll
 ]);
 
 const POLLIN = 1;
-/** `struct pollfd` for each queue. */
-const scratch = NativeMemory.allocate(8 * 256);
-
 /** How long a daemon may be silent before it counts as dead, and how often that is looked at. Milliseconds. */
 const PATIENCE = 20_000;
 const WAIT = 50;
@@ -57,6 +54,8 @@ export class Driver {
   readonly #owners: (Lane | undefined)[][];
   /** Whether a queue has requests that the daemon was not shown yet. */
   readonly #fresh: boolean[];
+  /** `struct pollfd` of each queue's call descriptor. */
+  readonly #polled: NativeMemory;
   #unique = 0;
   #silentSince = 0;
 
@@ -66,7 +65,13 @@ export class Driver {
     this.#queues = frontEnd.queues;
     this.#owners = frontEnd.queues.map(() => []);
     this.#fresh = frontEnd.queues.map(() => false);
-    for (const [i, { call }] of this.#queues.entries()) scratch.i32.set([call.value, POLLIN], 2 * i);
+    this.#polled = NativeMemory.allocate(8 * this.#queues.length);
+    for (const [i, { call }] of this.#queues.entries()) this.#polled.i32.set([call.value, POLLIN], 2 * i);
+  }
+
+  /** Gives its memory back; the front-end stays its owner's. */
+  close(): void {
+    this.#polled.free();
   }
 
   /** Request queues, not counting hiprio. */
@@ -206,7 +211,7 @@ export class Driver {
   #rest(idle: number): void {
     let silent = 0;
     if (this.#options.wait === 'sleep') {
-      if (poll(scratch.address, this.#queues.length, WAIT) === 0) silent = idle * WAIT;
+      if (poll(this.#polled.address, this.#queues.length, WAIT) === 0) silent = idle * WAIT;
       for (const { call } of this.#queues) drain(call.value);
     } else {
       if (idle % YIELD === YIELD - 1) yieldProcessor();

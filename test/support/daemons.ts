@@ -61,9 +61,9 @@ export interface RunningDaemon {
   stop(signal?: NodeJS.Signals): Promise<number | NodeJS.Signals>;
 }
 
-/** Starts a daemon on an empty directory of its own; it ends with the test. */
-export function startDaemon(t: TestContext, daemon: Daemon): RunningDaemon {
-  const folder = temporaryFolder(t);
+/** Starts a daemon on an empty directory of its own, below `parent`; it ends with the test. */
+export function startDaemon(t: TestContext, daemon: Daemon, parent?: string): RunningDaemon {
+  const folder = temporaryFolder(t, parent);
   const directory = join(folder, 'shared');
   mkdirSync(directory);
   const running = launch(daemon, directory, join(folder, 'socket'));

@@ -13,9 +13,9 @@ import { UnixConnection } from '../../core/system/index.js';
 import { EchoSession } from './echo-session.js';
 import type { FuseTransport } from './fuse-client.js';
 
-/** A folder that is removed when the test ends. */
-export function temporaryFolder(t: TestContext): string {
-  const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-'));
+/** A folder that is removed when the test ends, in memory where speed matters. */
+export function temporaryFolder(t: TestContext, parent: string = tmpdir()): string {
+  const folder = mkdtempSync(join(parent, 'virtiofs-kit-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
   return folder;
 }
