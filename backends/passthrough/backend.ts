@@ -31,6 +31,9 @@ const policies: Record<Options['cache'], Omit<CachePolicy, 'writeback'>> = {
   never: { entryTimeout: 0, negativeTimeout: 0, attributeTimeout: 0, data: 'never' },
 };
 
+/** An open file is a descriptor, whichever share it belongs to. */
+const DESCRIPTORS = Symbol('descriptors of the host');
+
 /** A backend for one shared directory. @throws UsageError */
 export function passthrough(options: Options, log: Logger): Backend<Node, OpenFile> {
   const share = new Share(options, log);
@@ -44,6 +47,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
   return {
     cache,
     semantics,
+    copyDomain: DESCRIPTORS,
     mount(_host: BackendHost): Node {
       if (!actsForOthers()) log.warn({ uid: process.geteuid!() }, NOT_ROOT);
       return share.root;

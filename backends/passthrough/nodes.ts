@@ -23,8 +23,13 @@ const NONE = -1;
 const FIRST_CAPACITY = 1024;
 /** Words of a handle that fit a column; longer ones (overlayfs, some network file systems) go to a map. */
 const HANDLE_WORDS = 8;
-/** A node looked up this often gets a descriptor, so that later look-ups need one system call. */
-const HOT = 3;
+/**
+ * A node looked up again within about this many look-ups gets a descriptor, so that the next ones need one system call;
+ * a guest that goes through more files than that in turn would only push them out again. A power of 2.
+ */
+const RECENT = 256;
+/** Look-ups that count as one moment: 16 bits of moments then reach far enough. */
+const MOMENT = 8;
 
 /** How a node's own descriptor is kept. */
 const Keep = {
@@ -39,8 +44,7 @@ const Keep = {
  *
  * A node is *anchored* while a descriptor of it is open here, its own or an open file's: then its inode number cannot be
  * given to another file, and device and inode number are identity enough. Anchored nodes are found by those in one step;
- * others by their handle. A node costs 33 bytes for its handle and description, 24 for indexes, and about 60 in
- * JavaScript objects.
+ * others by their handle. A node costs 32 bytes for its handle, 30 in other columns, and about 80 in JavaScript objects.
  */
 export class Nodes {
   readonly #mounts: Mounts;
@@ -57,7 +61,8 @@ export class Nodes {
   #nextByHandle = new Int32Array(FIRST_CAPACITY);
   #nextByIno = new Int32Array(FIRST_CAPACITY);
   #descriptor = new Int32Array(FIRST_CAPACITY).fill(NONE);
-  #lookups = new Uint8Array(FIRST_CAPACITY);
+  /** Moment of the last look-up that needed the handle, modulo 2^16. */
+  #seen = new Uint16Array(FIRST_CAPACITY);
   readonly #longHandles = new Map<number, Uint32Array>();
 
   // Heads of the chains.
@@ -73,6 +78,7 @@ export class Nodes {
   #newest = NONE;
   #oldest = NONE;
   #freePlace = 0;
+  #lookups = 0;
   #cached = 0;
   #held = 0;
   readonly #cacheLimit: number;
@@ -180,11 +186,13 @@ export class Nodes {
     return node.open !== undefined || this.#descriptor[node.slot] !== NONE;
   }
 
-  /** Counts a look-up; a node that is looked up again and again gets a descriptor. */
+  /** Notes a look-up of a node that has no descriptor; one that is looked up again and again gets one. */
   warm(node: Node): void {
-    const count = this.#lookups[node.slot]! + 1;
-    this.#lookups[node.slot] = Math.min(count, HOT);
-    if (count >= HOT && node.open === undefined && this.#descriptor[node.slot] === NONE) this.#reopen(node);
+    this.#lookups += 1;
+    const now = (this.#lookups / MOMENT) & 0xffff;
+    const age = (now - this.#seen[node.slot]!) & 0xffff;
+    this.#seen[node.slot] = now;
+    if (age <= RECENT / MOMENT) this.#reopen(node);
   }
 
   /** A descriptor of the node for the call at hand: an open file's or one of O_PATH. Negative: minus the errno. */
@@ -315,7 +323,7 @@ export class Nodes {
     this.#inoLow[slot] = inoLow;
     this.#inoHigh[slot] = inoHigh;
     this.#descriptor[slot] = NONE;
-    this.#lookups[slot] = 0;
+    this.#seen[slot] = (this.#lookups / MOMENT + 0x8000) & 0xffff;
     this.size += 1;
     return node;
   }
@@ -420,7 +428,7 @@ export class Nodes {
     this.#nextByIno = widen(this.#nextByIno, new Int32Array(capacity));
     this.#nextByHandle = widen(this.#nextByHandle, new Int32Array(capacity));
     this.#descriptor = widen(this.#descriptor, new Int32Array(capacity).fill(NONE));
-    this.#lookups = widen(this.#lookups, new Uint8Array(capacity));
+    this.#seen = widen(this.#seen, new Uint16Array(capacity));
     this.#byHandle = new Int32Array(capacity).fill(NONE);
     this.#byIno = new Int32Array(capacity).fill(NONE);
     for (const node of this) {
@@ -477,7 +485,7 @@ function remove(heads: Int32Array, next: Int32Array, head: number, slot: number)
   next[before] = next[slot]!;
 }
 
-function widen<T extends Uint8Array | Uint32Array | Int32Array>(column: T, wider: T): T {
+function widen<T extends Uint16Array | Uint32Array | Int32Array>(column: T, wider: T): T {
   wider.set(column);
   return wider;
 }
