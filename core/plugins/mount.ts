@@ -4,6 +4,9 @@ import { HostMount, MountError } from '../mount/index.js';
 import type { Export } from '../state/index.js';
 import { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
 
+/** Lock requests that may wait at a time. */
+const MAX_WAITERS = 1024;
+
 /** What to mount on this host, and where. */
 export interface HostMountOptions extends Workshop, Partial<ExportSettings> {
   /** A directory that exists. */
@@ -35,7 +38,8 @@ export class MountedExport {
         log,
         readOnly,
         ...(allowOther === undefined ? {} : { allowOther }),
-        openSession: () => new Session(one),
+        // There is no ring here that waiting requests could fill.
+        openSession: () => new Session(one, { maxWaiters: MAX_WAITERS }),
       });
       return new MountedExport(mount, one);
     } catch (error) {
