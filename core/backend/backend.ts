@@ -146,6 +146,11 @@ export interface Backend<N extends object = object, F = unknown> {
   /** Default cache policy; the export's options override it, part by part. */
   readonly cache?: Partial<CachePolicy>;
   readonly semantics?: Semantics;
+  /**
+   * Backends with the same value take each other's open files in `copyFileRange`, because those are descriptors of the
+   * host, or the like. Absent: only their own.
+   */
+  readonly copyDomain?: symbol;
 
   /** Begins service. Called once, before anything else. @returns the root directory. */
   mount(host: BackendHost): Awaitable<N>;
