@@ -7,7 +7,7 @@ import { parseYaml } from './yaml.js';
 export interface OptionDescription {
   /** As in a configuration file: `sharedDir`. */
   readonly name: string;
-  /** As on the command line: `shared-dir`. */
+  /** As on the command line: `shared-dir`, or what its `meta({ flag })` says (`lower`, of `lowers`). */
   readonly flag: string;
   readonly description: string;
   /** What stands for the value: `DIR`. Nothing for a switch. */
@@ -25,6 +25,7 @@ interface JsonSchema {
   readonly type?: string | readonly string[];
   readonly description?: string;
   readonly placeholder?: string;
+  readonly flag?: string;
   readonly default?: unknown;
   readonly enum?: readonly unknown[];
   readonly anyOf?: readonly JsonSchema[];
@@ -59,7 +60,7 @@ function describe(name: string, schema: JsonSchema, required: boolean): OptionDe
   const description = schema.description ?? '';
   return {
     name,
-    flag: toFlag(name),
+    flag: schema.flag ?? toFlag(name),
     description,
     placeholder: types.has('boolean') && types.size === 1 ? undefined : placeholder(name, schema, values),
     required: required && schema.default === undefined,
