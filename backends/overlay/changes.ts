@@ -11,7 +11,7 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
-import { copyUp, signed } from './copy-up.js';
+import { bringUp, setLinks } from './copy-up.js';
 import { DAEMON } from './layer.js';
 import { isEmpty } from './listing.js';
 import type { OverlayNode } from './node.js';
@@ -36,7 +36,7 @@ export function* create<E extends Entry<object>>(
     union.unpin(there.node);
     throw FsError.of('EEXIST');
   }
-  yield* wait(copyUp(union, parent));
+  yield* bringUp(union, parent);
   const directory = parent.upper!;
   const found = yield* wait(marks.find(layer, directory, name));
   if (found !== undefined && found !== 'whiteout') {
@@ -74,21 +74,19 @@ function* createOverWhiteout<E extends Entry<object>>(
 ): Steps<E> {
   const { layer, marks, work } = union.writable();
   const nursery = work.temporary();
-  const cradle = layer.keep({
-    ...(yield* wait(layer.backend.mkdir!(work.directory, nursery, 0o700, DAEMON))),
-  });
   try {
-    yield* inheritLike(union, parent.upper!, cradle.node);
-    const made = { ...(yield* wait(make(cradle.node, 'new'))) };
-    layer.keep(made);
-    if (isDirectory(made)) yield* wait(marks.setOpaque(layer, made.node));
-    work.reached('create-made');
-    if (isDirectory(made)) yield* wait(work.exchange(cradle.node, 'new', parent.upper!, name));
-    else yield* wait(work.rename(cradle.node, 'new', parent.upper!, name, 0));
-    work.reached('create-renamed');
-    return made;
+    return yield* work.make(nursery, 0o777, function* (cradle) {
+      yield* inheritLike(union, parent.upper!, cradle);
+      const made = { ...(yield* wait(make(cradle, 'new'))) };
+      layer.keep(made);
+      if (isDirectory(made)) yield* wait(marks.setOpaque(layer, made.node));
+      work.reached('create-made');
+      if (isDirectory(made)) yield* wait(work.exchange(cradle, 'new', parent.upper!, name));
+      else yield* wait(work.rename(cradle, 'new', parent.upper!, name, 0));
+      work.reached('create-renamed');
+      return made;
+    });
   } finally {
-    layer.drop(cradle.node);
     yield* work.remove(nursery);
   }
 }
@@ -100,7 +98,7 @@ function* inheritLike(union: Union, from: object, to: object): Steps<void> {
   const { mode, gid = 0 } = yield* wait(backend.getattr(from, undefined, DAEMON));
   if ((mode & ModeBits.SETGID) !== 0) {
     yield* wait(backend.setattr?.(to, { gid }, undefined, DAEMON));
-    yield* wait(backend.setattr?.(to, { mode: ModeBits.SETGID | 0o700 }, undefined, DAEMON));
+    yield* wait(backend.setattr?.(to, { mode: ModeBits.SETGID | 0o777 }, undefined, DAEMON));
   }
   if (backend.getxattr === undefined || backend.setxattr === undefined) return;
   let acl: Uint8Array | undefined;
@@ -126,7 +124,7 @@ export function* unlink(union: Union, parent: OverlayNode, name: string): Steps<
   try {
     if (node.isDirectory) throw FsError.of('EISDIR');
     yield* prepareLinks(union, node, attributes);
-    yield* wait(copyUp(union, parent));
+    yield* bringUp(union, parent);
     const wasInUpper = yield* hasUpper(union, parent, name);
     if (yield* union.existsBelow(parent, name)) yield* hide(union, parent, name, wasInUpper);
     else yield* wait(layer.backend.unlink!(parent.upper!, name, DAEMON));
@@ -141,7 +139,7 @@ export function* unlink(union: Union, parent: OverlayNode, name: string): Steps<
 function* prepareLinks(union: Union, node: OverlayNode, attributes: Attributes): Steps<void> {
   const { layer } = union.writable();
   if (node.upper === undefined && (attributes.nlink ?? 1) > 1 && layer.backend.link !== undefined) {
-    yield* wait(copyUp(union, node));
+    yield* bringUp(union, node);
   }
 }
 
@@ -149,16 +147,16 @@ function* prepareLinks(union: Union, node: OverlayNode, attributes: Attributes):
  * Brings a node into the upper under a name of its own: one that another name brought up before is linked there.
  * @param node whose name this is.
  */
-function* bringUp(union: Union, node: OverlayNode, parent: OverlayNode, name: string): Steps<void> {
-  const { layer, marks } = union.writable();
-  yield* wait(copyUp(union, node));
+function* bringNameUp(union: Union, node: OverlayNode, parent: OverlayNode, name: string): Steps<void> {
+  const { layer } = union.writable();
+  yield* bringUp(union, node);
   if (!node.indexed) return;
-  yield* wait(copyUp(union, parent));
+  yield* bringUp(union, parent);
   if (yield* hasUpper(union, parent, name)) return;
   const linked = layer.keep(yield* wait(layer.backend.link!(node.upper!, parent.upper!, name, DAEMON)));
   layer.drop(linked.node);
   node.linkDelta -= 1;
-  yield* wait(marks.set(layer, node.upper!, 'nlink', `U${signed(node.linkDelta)}`));
+  yield* setLinks(union, node.upper!, 'U', node.linkDelta);
 }
 
 function* hasUpper(union: Union, parent: OverlayNode, name: string): Steps<boolean> {
@@ -193,7 +191,7 @@ function* afterUnlink(
   name: string,
   wasInUpper: boolean,
 ): Steps<void> {
-  const { layer, marks, work } = union.writable();
+  const { layer, work } = union.writable();
   if (node.indexed && node.upper !== undefined) {
     if (!wasInUpper) node.linkDelta -= 1;
     const { nlink = 1 } = yield* wait(layer.backend.getattr(node.upper, undefined, DAEMON));
@@ -201,7 +199,7 @@ function* afterUnlink(
       yield* work.removeIndexed(node.identity);
       node.indexed = false;
       node.linkDelta = 0;
-    } else yield* wait(marks.set(layer, node.upper, 'nlink', `U${signed(node.linkDelta)}`));
+    } else yield* setLinks(union, node.upper, 'U', node.linkDelta);
   }
   if (node.parent === parent && node.name === name) union.move(node, undefined, name);
 }
@@ -212,7 +210,7 @@ export function* rmdir(union: Union, parent: OverlayNode, name: string): Steps<v
     if (!node.isDirectory) throw FsError.of('ENOTDIR');
     const { empty } = yield* isEmpty(union, node);
     if (!empty) throw FsError.of('ENOTEMPTY');
-    yield* wait(copyUp(union, parent));
+    yield* bringUp(union, parent);
     yield* removeDirectory(union, node, parent, name);
     union.move(node, undefined, name);
   } finally {
@@ -248,16 +246,16 @@ export function* link(
   name: string,
   context: Context,
 ): Steps<Seen> {
-  const { layer, marks } = union.writable();
+  const { layer } = union.writable();
   const { link: makeLink } = layer.backend;
   if (makeLink === undefined) throw FsError.of('EPERM');
-  yield* wait(copyUp(union, node));
+  yield* bringUp(union, node);
   const target = node.upper!;
   // Creation pins what it made: this same node.
   yield* create(union, parent, name, (directory, newName) =>
     makeLink.call(layer.backend, target, directory, newName, context),
   );
-  if (node.indexed) yield* wait(marks.set(layer, target, 'nlink', `U${signed(node.linkDelta)}`));
+  if (node.indexed) yield* setLinks(union, target, 'U', node.linkDelta);
   return { node, attributes: { ...(yield* wait(layer.backend.getattr(target, undefined, DAEMON))) } };
 }
 
@@ -271,7 +269,7 @@ export function* tmpfile(
 ): Steps<{ made: Created<object, unknown>; node: OverlayNode; attributes: Attributes }> {
   const { layer } = union.writable();
   if (layer.backend.tmpfile === undefined) throw FsError.of('EOPNOTSUPP');
-  yield* wait(copyUp(union, parent));
+  yield* bringUp(union, parent);
   const made = layer.keep({
     ...(yield* wait(layer.backend.tmpfile(parent.upper!, mode, flags, context))),
   });
@@ -322,10 +320,10 @@ function* exchange(
   const { work } = union.writable();
   checkRedirect(union, source);
   checkRedirect(union, target);
-  yield* bringUp(union, source, parent, name);
-  yield* bringUp(union, target, newParent, newName);
-  yield* wait(copyUp(union, parent));
-  yield* wait(copyUp(union, newParent));
+  yield* bringNameUp(union, source, parent, name);
+  yield* bringNameUp(union, target, newParent, newName);
+  yield* bringUp(union, parent);
+  yield* bringUp(union, newParent);
   const sameParent = parent === newParent;
   yield* markMoved(union, source, sameParent, newParent.lowers.length > 0);
   yield* markMoved(union, target, sameParent, parent.lowers.length > 0);
@@ -348,10 +346,10 @@ function* move(
 ): Steps<void> {
   if (target !== undefined) yield* checkReplaceable(union, source, target.node);
   checkRedirect(union, source);
-  yield* bringUp(union, source, parent, name);
+  yield* bringNameUp(union, source, parent, name);
   if (target !== undefined) yield* prepareLinks(union, target.node, target.attributes);
-  yield* wait(copyUp(union, parent));
-  yield* wait(copyUp(union, newParent));
+  yield* bringUp(union, parent);
+  yield* bringUp(union, newParent);
   const needsWhiteout = yield* union.existsBelow(parent, name);
   yield* markMoved(union, source, parent === newParent, newParent.lowers.length > 0);
   yield* becomeImpure(union, newParent, source);
@@ -443,20 +441,15 @@ function* replace(
 function* clear(union: Union, parent: OverlayNode, name: string, target: OverlayNode): Steps<void> {
   const { layer, marks, work } = union.writable();
   const temporary = work.temporary();
-  const entry = layer.keep({
-    ...(yield* wait(layer.backend.mkdir!(work.directory, temporary, 0o700, DAEMON))),
-  });
-  try {
-    yield* wait(marks.setOpaque(layer, entry.node));
+  yield* work.make(temporary, 0o700, function* (node) {
+    yield* wait(marks.setOpaque(layer, node));
     const { mode, uid = 0, gid = 0 } = yield* wait(layer.backend.getattr(target.upper!, undefined, DAEMON));
     const owner: AttributeChanges = { uid, gid };
     const permissions: AttributeChanges = { mode: mode & ModeBits.PERMISSIONS };
-    yield* wait(layer.backend.setattr?.(entry.node, owner, undefined, DAEMON));
-    yield* wait(layer.backend.setattr?.(entry.node, permissions, undefined, DAEMON));
+    yield* wait(layer.backend.setattr?.(node, owner, undefined, DAEMON));
+    yield* wait(layer.backend.setattr?.(node, permissions, undefined, DAEMON));
     yield* wait(work.exchange(work.directory, temporary, parent.upper!, name));
     work.reached('clear-exchanged');
-  } finally {
-    layer.drop(entry.node);
-  }
+  });
   yield* work.remove(temporary);
 }

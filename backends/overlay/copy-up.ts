@@ -2,8 +2,6 @@ import {
   type AttributeChanges,
   type Attributes,
   type Awaitable,
-  type Created,
-  type Entry,
   FileType,
   FsError,
   type HostBuffer,
@@ -15,73 +13,103 @@ import {
   wait,
 } from '../../core/backend/index.js';
 import { DAEMON, type Layer } from './layer.js';
-import type { OverlayNode } from './node.js';
+import type { Draft, OverlayNode } from './node.js';
 import { originText, type Union } from './union.js';
 
 const PIECE = 1024 * 1024;
+/** Bytes asked for at a time where the host copies by itself, mostly by sharing blocks. */
+const DIRECT_PIECE = 1024 * PIECE;
 /** Bytes copied before other requests get a turn, where both layers are synchronous. */
 const TURN = 8 * PIECE;
 
 /**
  * Brings a node into the upper, its ancestors first: built as a temporary in the work area, made durable, then renamed
  * into place, so that a crash leaves the lower visible and at most a temporary. Linux `fs/overlayfs/copy_up.c`
- * has the same order. Several callers share one copy.
- * @param withData false where the caller truncates to nothing at once.
+ * has the same order. Several callers share one copy; other changes go on while its content is copied.
+ * @param length most bytes of content to copy: 0 where the caller truncates to nothing at once.
  */
-export function copyUp(union: Union, node: OverlayNode, withData = true): Awaitable<void> {
-  if (node.upper !== undefined) return undefined;
-  if (node.copying !== undefined) return node.copying;
-  const copying = run(copySteps(union, node, withData));
-  if (isPromise(copying)) {
-    node.copying = copying.finally(() => {
-      node.copying = undefined;
-    });
-    return node.copying;
-  }
-  return undefined;
+export function copyUp(union: Union, node: OverlayNode, length = Infinity): Awaitable<void> {
+  return node.upper === undefined ? run(copyUpSteps(union, node, length)) : undefined;
 }
 
-function* copySteps(union: Union, node: OverlayNode, withData: boolean): Steps<void> {
-  const { work, layer, marks } = union.writable();
-  const { parent, name } = node;
-  const lower = node.lowers[0]!;
-  if (parent !== undefined) yield* wait(copyUp(union, parent));
-  if (node.upper !== undefined) return;
-  const attributes = { ...(yield* wait(lower.layer.backend.getattr(lower.node, undefined, DAEMON))) };
-  const temporary = work.temporary();
-  let entry: Entry<object>;
+function* copyUpSteps(union: Union, node: OverlayNode, length: number): Steps<void> {
+  union.pin(node);
   try {
-    entry = yield* build(union, node, lower.layer, lower.node, temporary, attributes, withData);
-  } catch (error) {
-    yield* work.remove(temporary);
-    throw error;
+    yield* wait(draft(union, node, length));
+    yield* wait(union.turnstile.pass(() => run(bringUp(union, node))));
+  } finally {
+    union.unpin(node);
   }
+}
+
+/** {@link copyUp} within a change. */
+export function* bringUp(union: Union, node: OverlayNode): Steps<void> {
+  if (node.upper !== undefined) return;
+  const copy = yield* wait(draft(union, node, Infinity));
   try {
-    const links = node.isDirectory ? 1 : (attributes.nlink ?? 1);
-    const indexed = links > 1 && layer.backend.link !== undefined;
-    yield* wait(marks.set(layer, entry.node, 'kit.origin', originText(node, links)));
-    work.reached('copy-up-built');
-    if (indexed) {
-      yield* wait(marks.set(layer, entry.node, 'nlink', 'L+0'));
-      yield* work.addIndexed(node.identity, entry.node);
-      work.reached('copy-up-indexed');
-    }
-    if (parent === undefined) yield* keepOrphan(union, node, temporary, entry.node);
-    else yield* moveIntoPlace(union, parent, name, temporary);
-    work.reached('copy-up-renamed');
-    if (indexed) {
-      // Two names in the upper: its place and the index.
-      yield* wait(marks.set(layer, entry.node, 'nlink', `U${signed(links - 2)}`));
-      node.indexed = true;
-      node.linkDelta = links - 2;
-    }
-    union.adopt(node, entry.node);
+    yield* place(union, node, copy);
   } catch (error) {
-    yield* work.remove(temporary);
+    yield* union.writable().work.remove(copy.temporary);
     throw error;
   } finally {
-    layer.drop(entry.node);
+    node.draft = undefined;
+    union.writable().layer.drop(copy.node);
   }
+}
+
+/** The copy of a node, made once for all who want it. */
+function draft(union: Union, node: OverlayNode, length: number): Awaitable<Draft> {
+  if (node.draft !== undefined) return node.draft;
+  const made = run(build(union, node, length));
+  if (node.upper === undefined) node.draft = isPromise(made) ? made.catch(forgetDraft) : made;
+  return node.draft ?? made;
+
+  function forgetDraft(error: unknown): never {
+    node.draft = undefined;
+    throw error;
+  }
+}
+
+function* place(union: Union, node: OverlayNode, copy: Draft): Steps<void> {
+  const { work, layer } = union.writable();
+  const links = node.isDirectory ? 1 : (copy.attributes.nlink ?? 1);
+  const indexed = links > 1 && layer.backend.link !== undefined;
+  const { parent, name } = node;
+  if (parent !== undefined) yield* bringUp(union, parent);
+  if (indexed) {
+    yield* setLinks(union, copy.node, 'L', 0);
+    yield* work.addIndexed(node.identity, copy.node);
+    work.reached('copy-up-indexed');
+  }
+  if (parent !== undefined && (yield* isStillThere(union, parent, name))) {
+    yield* moveIntoPlace(union, parent, name, copy.temporary);
+  } else yield* keepOrphan(union, node, copy);
+  work.reached('copy-up-renamed');
+  if (indexed) {
+    // Two names in the upper: its place and the index.
+    yield* setLinks(union, copy.node, 'U', links - 2);
+    node.indexed = true;
+    node.linkDelta = links - 2;
+  }
+  union.adopt(node, copy.node);
+}
+
+/** Records how the link count of a file from a lower is told from the upper's (`U`) or the lower's (`L`). */
+export function* setLinks(union: Union, upperNode: object, from: 'U' | 'L', delta: number): Steps<void> {
+  const { layer, marks } = union.writable();
+  if (!marks.holds(FileType.REGULAR)) return;
+  yield* wait(marks.set(layer, upperNode, 'nlink', `${from}${delta < 0 ? delta : `+${delta}`}`));
+}
+
+/** Nobody has removed the name since the copy was begun. */
+function* isStillThere(union: Union, parent: OverlayNode, name: string): Steps<boolean> {
+  const { layer, marks } = union.writable();
+  const found = yield* wait(marks.find(layer, parent.upper!, name));
+  if (found === undefined) return true;
+  if (found === 'whiteout') return false;
+  layer.drop(found.node);
+  // The upper was changed behind our back.
+  throw FsError.of('ESTALE');
 }
 
 /** Renames the copy over the place of the original; the parent's times stay, as nothing in the union changed. */
@@ -99,128 +127,176 @@ function* moveIntoPlace(union: Union, parent: OverlayNode, name: string, tempora
 }
 
 /** A file without a name gets a copy without a name: it lives by being open. */
-function* keepOrphan(union: Union, node: OverlayNode, temporary: string, copy: object): Steps<void> {
+function* keepOrphan(union: Union, node: OverlayNode, copy: Draft): Steps<void> {
   const { work, layer } = union.writable();
   const { backend } = layer;
   if (backend.open !== undefined && node.type === FileType.REGULAR) {
-    node.orphan = yield* wait(backend.open(copy, OpenFlags.READ_WRITE, DAEMON));
+    node.orphan = { ...(yield* wait(backend.open(copy.node, OpenFlags.READ_WRITE, DAEMON))) };
   }
-  yield* work.remove(temporary);
+  yield* work.remove(copy.temporary);
 }
 
-function* build(
+function* build(union: Union, node: OverlayNode, length: number): Steps<Draft> {
+  const { work, layer } = union.writable();
+  const { layer: from, node: original } = node.lowers[0]!;
+  const attributes = { ...(yield* wait(from.backend.getattr(original, undefined, DAEMON))) };
+  const temporary = work.temporary();
+  let copy: object | undefined;
+  try {
+    const made = yield* make(union, node.type, from, original, temporary, attributes);
+    copy = made.node;
+    work.reached('copy-up-created');
+    try {
+      if (made.opened !== undefined && length > 0) {
+        const size = Math.min(attributes.size ?? 0, length);
+        yield* copyData({ union, from, original, copy, copyFile: made.opened.file }, size);
+        yield* checkUnchanged(from, original, attributes);
+        work.reached('copy-up-data');
+      }
+      yield* finish(union, node, from, original, copy, attributes);
+      if (made.opened !== undefined && layer.backend.fsync !== undefined) {
+        yield* wait(layer.backend.fsync(copy, made.opened.file, false, DAEMON));
+      }
+    } finally {
+      if (made.opened !== undefined) yield* wait(layer.backend.release?.(copy, made.opened.file));
+    }
+    work.reached('copy-up-built');
+    return { temporary, node: copy, attributes };
+  } catch (error) {
+    if (copy !== undefined) layer.drop(copy);
+    yield* work.remove(temporary);
+    throw error;
+  }
+}
+
+/** Makes a temporary of the original's kind, and holds it. */
+function* make(
   union: Union,
-  node: OverlayNode,
+  type: number,
   from: Layer,
   original: object,
   temporary: string,
   attributes: Attributes,
-  withData: boolean,
-): Steps<Entry<object>> {
+): Steps<{ node: object; opened?: { file: unknown } }> {
   const { work, layer } = union.writable();
   const { backend } = layer;
   const { directory } = work;
-  const permissions = attributes.mode & ModeBits.PERMISSIONS;
-  let entry: Entry<object>;
-  let opened: Created<object, unknown> | undefined;
-  if (node.type === FileType.DIRECTORY) {
+  if (type === FileType.DIRECTORY) {
     if (backend.mkdir === undefined) throw FsError.of('EROFS');
-    entry = layer.keep(yield* wait(backend.mkdir(directory, temporary, 0o700, DAEMON)));
-  } else if (node.type === FileType.SYMLINK) {
+    return { node: layer.keep(yield* wait(backend.mkdir(directory, temporary, 0o700, DAEMON))).node };
+  }
+  if (type === FileType.SYMLINK) {
     if (backend.symlink === undefined || from.backend.readlink === undefined) throw FsError.of('EOPNOTSUPP');
     const target = yield* wait(from.backend.readlink(original, DAEMON));
-    entry = layer.keep(yield* wait(backend.symlink(directory, temporary, target, DAEMON)));
-  } else if (node.type === FileType.REGULAR) {
+    return { node: layer.keep(yield* wait(backend.symlink(directory, temporary, target, DAEMON))).node };
+  }
+  if (type === FileType.REGULAR) {
     if (backend.create === undefined) throw FsError.of('EROFS');
     const flags = OpenFlags.READ_WRITE | OpenFlags.CREAT | OpenFlags.EXCL;
-    opened = layer.keep({ ...(yield* wait(backend.create(directory, temporary, 0o600, flags, DAEMON))) });
-    entry = opened;
-  } else {
-    if (backend.mknod === undefined) throw FsError.of('EOPNOTSUPP');
-    entry = layer.keep(
-      yield* wait(backend.mknod(directory, temporary, attributes.mode, attributes.rdev ?? 0, DAEMON)),
-    );
+    const made = yield* wait(backend.create(directory, temporary, 0o600, flags, DAEMON));
+    const { node, file } = layer.keep(made);
+    return { node, opened: { file } };
   }
-  const made: Entry<object> = { node: entry.node, attributes: entry.attributes };
-  work.reached('copy-up-created');
-  try {
-    if (opened !== undefined && withData) {
-      yield* copyData(union, from, original, layer, opened.node, opened.file, attributes.size ?? 0);
-      work.reached('copy-up-data');
-    }
-    yield* copyAttributes(union, from, original, layer, made.node);
-    const owner: AttributeChanges = { uid: attributes.uid ?? 0, gid: attributes.gid ?? 0 };
-    yield* wait(backend.setattr?.(made.node, owner, undefined, DAEMON));
-    const rest: AttributeChanges =
-      node.type === FileType.SYMLINK ? timesOf(attributes) : { mode: permissions, ...timesOf(attributes) };
-    yield* wait(backend.setattr?.(made.node, rest, undefined, DAEMON));
-    if (opened !== undefined && backend.fsync !== undefined) {
-      yield* wait(backend.fsync(opened.node, opened.file, false, DAEMON));
-    }
-  } catch (error) {
-    layer.drop(made.node);
-    throw error;
-  } finally {
-    if (opened !== undefined && backend.release !== undefined) {
-      yield* wait(backend.release(opened.node, opened.file));
-    }
-  }
-  return made;
+  if (backend.mknod === undefined) throw FsError.of('EOPNOTSUPP');
+  const { mode, rdev = 0 } = attributes;
+  return { node: layer.keep(yield* wait(backend.mknod(directory, temporary, mode, rdev, DAEMON))).node };
 }
 
-function* copyAttributes(union: Union, from: Layer, original: object, to: Layer, copy: object): Steps<void> {
+/** Gives the copy all but the content: the owner first, since a change of owner takes privileges away. */
+function* finish(
+  union: Union,
+  node: OverlayNode,
+  from: Layer,
+  original: object,
+  copy: object,
+  attributes: Attributes,
+): Steps<void> {
+  const { layer, marks } = union.writable();
+  const { uid = 0, gid = 0, mode, nlink = 1 } = attributes;
+  yield* wait(layer.backend.setattr?.(copy, { uid, gid }, undefined, DAEMON));
+  yield* copyAttributes(from, original, layer, copy);
+  if (!node.isDirectory && marks.holds(node.type)) {
+    yield* wait(marks.set(layer, copy, 'kit.origin', originText(node, nlink)));
+  }
+  const times = timesOf(attributes);
+  const rest = node.type === FileType.SYMLINK ? times : { mode: mode & ModeBits.PERMISSIONS, ...times };
+  yield* wait(layer.backend.setattr?.(copy, rest, undefined, DAEMON));
+}
+
+/** A lower that changes while it is copied would leave a mixture. */
+function* checkUnchanged(from: Layer, original: object, before: Attributes): Steps<void> {
+  const now = yield* wait(from.backend.getattr(original, undefined, DAEMON));
+  const same = (['size', 'mtime', 'mtimeNsec'] as const).every((field) => now[field] === before[field]);
+  if (!same) throw FsError.of('ESTALE');
+}
+
+function* copyAttributes(from: Layer, original: object, to: Layer, copy: object): Steps<void> {
   if (from.backend.listxattr === undefined || from.backend.getxattr === undefined) return;
   if (to.backend.setxattr === undefined) return;
-  const marks = union.lowers.find(({ layer }) => layer === from)!.marks;
-  for (const name of yield* wait(from.backend.listxattr(original, DAEMON))) {
-    if (marks.reservesAttribute(name) && !/^\w+\.overlay\.overlay\./.test(name)) continue;
-    const value = yield* wait(from.backend.getxattr(original, name, DAEMON));
-    if (value !== undefined) yield* wait(to.backend.setxattr(copy, name, value, 0, false, DAEMON));
+  for (const stored of yield* wait(from.backend.listxattr(original, DAEMON))) {
+    const name = from.marks.unescape(stored);
+    if (name === undefined) continue;
+    const value = yield* wait(from.backend.getxattr(original, stored, DAEMON));
+    if (value === undefined) continue;
+    try {
+      yield* wait(to.backend.setxattr(copy, to.marks.escape(name), value, 0, false, DAEMON));
+    } catch (error) {
+      if (!isDispensable(name, error)) throw error;
+    }
   }
+}
+
+/** What the upper cannot hold may be lost, as in overlayfs, unless permissions hang on it. */
+function isDispensable(name: string, error: unknown): boolean {
+  const refused = error instanceof FsError && (error.code === 'EOPNOTSUPP' || error.code === 'EPERM');
+  return refused && !name.startsWith('system.posix_acl_') && !name.startsWith('security.');
+}
+
+/** The two ends of a copy. */
+interface Ends {
+  readonly union: Union;
+  readonly from: Layer;
+  readonly original: object;
+  readonly copy: object;
+  readonly copyFile: unknown;
 }
 
 /** Copies what is data; holes stay holes where the lower can tell them. */
-function* copyData(
-  union: Union,
-  from: Layer,
-  original: object,
-  to: Layer,
-  copy: object,
-  copyFile: unknown,
-  size: number,
-): Steps<void> {
+function* copyData(ends: Ends, size: number): Steps<void> {
   if (size === 0) return;
+  const { union, from, original, copy, copyFile } = ends;
   const source = from.backend;
-  if (source.read === undefined || to.backend.write === undefined) throw FsError.of('EIO');
+  const target = union.writable().layer.backend;
+  if (source.read === undefined || target.write === undefined) throw FsError.of('EIO');
   const opened = source.open === undefined ? undefined : yield* wait(source.open(original, 0, DAEMON));
   const file = opened?.file;
-  const buffer = union.host.createBuffer(Math.min(PIECE, Math.max(size, 1)));
+  const buffer = union.host.createBuffer(Math.min(PIECE, size));
   try {
+    let direct = source.copyDomain !== undefined && source.copyDomain === target.copyDomain;
     let turn = 0;
-    let at = 0;
-    while (at < size) {
+    for (let at = 0; at < size;) {
       const [start, end] = yield* nextData(from, original, file, at, size);
       for (at = start; at < end;) {
-        const count = yield* copyPiece(from, original, file, to, copy, copyFile, buffer, at, end);
-        if (count === 0) {
-          at = size;
-          break;
-        }
+        let count = direct ? yield* copyDirectly(ends, file, at, end) : undefined;
+        direct = count !== undefined;
+        count ??= yield* copyPiece(ends, file, buffer, at, end);
+        // Shorter than it was: whoever compares the attributes will tell.
+        if (count === 0) return;
         at += count;
         turn += count;
-        if (turn >= TURN) {
-          turn = 0;
-          yield* wait(new Promise<void>((resolve) => setImmediate(resolve)));
-        }
+        if (turn < TURN) continue;
+        turn = 0;
+        yield* wait(new Promise<void>((resolve) => setImmediate(resolve)));
       }
     }
-    yield* wait(to.backend.setattr?.(copy, { size }, copyFile, DAEMON));
+    yield* wait(target.setattr?.(copy, { size }, copyFile, DAEMON));
   } finally {
     buffer.close();
     if (opened !== undefined && source.release !== undefined) yield* wait(source.release(original, file));
   }
 }
 
+/** Where data begins and ends at or after an offset. */
 function* nextData(
   from: Layer,
   original: object,
@@ -240,23 +316,36 @@ function* nextData(
   }
 }
 
-function* copyPiece(
-  from: Layer,
-  original: object,
-  file: unknown,
-  to: Layer,
-  copy: object,
-  copyFile: unknown,
-  buffer: HostBuffer,
-  at: number,
-  end: number,
-): Steps<number> {
+/** A copy within the host, or nothing where it refuses: other file systems, no support. */
+function* copyDirectly(ends: Ends, file: unknown, at: number, end: number): Steps<number | undefined> {
+  const { backend } = ends.union.writable().layer;
+  const length = Math.min(DIRECT_PIECE, end - at);
+  try {
+    const copied = backend.copyFileRange?.(
+      ends.original,
+      file,
+      at,
+      ends.copy,
+      ends.copyFile,
+      at,
+      length,
+      DAEMON,
+    );
+    return yield* wait(copied);
+  } catch (error) {
+    if (!(error instanceof FsError) || error.code === 'ENOSPC' || error.code === 'EDQUOT') throw error;
+    return undefined;
+  }
+}
+
+function* copyPiece(ends: Ends, file: unknown, buffer: HostBuffer, at: number, end: number): Steps<number> {
+  const { union, from, original, copy, copyFile } = ends;
+  const { backend } = union.writable().layer;
   const window = buffer.slice(0, Math.min(buffer.length, end - at));
   const count = yield* wait(from.backend.read!(original, file, window, at, DAEMON));
   for (let done = 0; done < count;) {
-    const written = yield* wait(
-      to.backend.write!(copy, copyFile, buffer.slice(done, count), at + done, 0, DAEMON),
-    );
+    const piece = buffer.slice(done, count);
+    const written = yield* wait(backend.write!(copy, copyFile, piece, at + done, 0, DAEMON));
     if (written === 0) throw FsError.of('EIO');
     done += written;
   }
@@ -273,9 +362,4 @@ function timesOf(attributes: Attributes): AttributeChanges {
 
 function fraction(seconds: number): number {
   return Math.min(Math.floor((seconds - Math.floor(seconds)) * 1e9), 999_999_999);
-}
-
-/** A link count difference as `overlay.nlink` has it. */
-export function signed(delta: number): string {
-  return delta < 0 ? `${delta}` : `+${delta}`;
 }

@@ -5,10 +5,10 @@
  */
 import { z } from 'zod';
 import { type BackendSpec, definePlugin, UsageError } from '../../core/backend/index.js';
-import { Overlay } from './backend.js';
+import { overlay } from './backend.js';
 import { LAYERS_MAX } from './layer.js';
 
-export { Overlay, type OverlaySettings } from './backend.js';
+export { overlay, type OverlayBackend, type OverlaySettings } from './backend.js';
 
 /** `TYPE`, `TYPE:PATH` on the command line, a whole specification in a configuration file. */
 const layerSpec = z.union([
@@ -16,7 +16,9 @@ const layerSpec = z.union([
   z.looseObject({ type: z.string().min(1).describe('backend of the layer') }),
 ]);
 
-const path = z.string().regex(/^(\/?[^/]+)*\/?$/, 'a path within the upper, such as /upper');
+const path = z
+  .string()
+  .refine((text) => !parts(text).some((part) => part === '.' || part === '..'), 'a path without dots');
 
 const options = z.strictObject({
   lowers: z
@@ -24,7 +26,7 @@ const options = z.strictObject({
     .min(1)
     .max(LAYERS_MAX - 1)
     .describe('read-only layers, top first')
-    .meta({ placeholder: 'LAYER' }),
+    .meta({ placeholder: 'LAYER', flag: 'lower' }),
   upper: layerSpec
     .optional()
     .describe('writable layer; without one the export is read-only')
@@ -55,7 +57,7 @@ export default definePlugin({
     const create = async (spec: z.infer<typeof layerSpec>) => environment.createBackend(toSpec(spec));
     const lowers = [];
     for (const spec of settings.lowers) lowers.push(await create(spec));
-    return new Overlay({
+    return overlay({
       upper: settings.upper === undefined ? undefined : await create(settings.upper),
       lowers,
       upperPath: parts(settings.upperPath),
@@ -65,6 +67,11 @@ export default definePlugin({
       marks: settings.marks,
     });
   },
+  needs: ({ lowers, upper, xattrs }) => ({
+    paths: [],
+    capabilities: xattrs === 'trusted' ? ['sys_admin', 'mknod'] : ['mknod'],
+    backends: [...lowers, ...(upper === undefined ? [] : [upper])].map(toSpec),
+  }),
 });
 
 function parts(text: string): string[] {

@@ -10,6 +10,7 @@ import {
   wait,
   FsError,
 } from '../../core/backend/index.js';
+import type { Marks } from './marks.js';
 
 /** The overlay's own acts (marks, temporaries, copies) are the daemon's, not a guest's. */
 export const DAEMON: Context = {
@@ -39,13 +40,16 @@ export class Layer {
   readonly number: number;
   readonly backend: Backend;
   readonly root: object;
+  /** How it records whiteouts and the like; settled once the layer is mounted. */
+  marks: Marks;
   readonly #held = new Map<object, number>();
   #unkeyed = 0;
 
-  constructor(number: number, backend: Backend, root: object) {
+  constructor(number: number, backend: Backend, root: object, marks: Marks) {
     this.number = number;
     this.backend = backend;
     this.root = root;
+    this.marks = marks;
     this.hold(root);
   }
 
@@ -110,18 +114,27 @@ export class Layer {
   /**
    * The node's identity among all layers: by its durable key; in a lower without keys, which does not change, by inode number or
    * else by path; in an upper without keys for as long as it is known.
+   * @param path in a lower; nothing for the upper.
    */
-  identity(node: object, ino: number | bigint | undefined, path: () => string): string {
+  identity(node: object, ino: number | bigint | undefined, path?: () => string): string {
     const key = this.backend.key?.(node);
     if (key !== undefined) return `${this.number}:${keyText(key)}`;
-    if (this.number !== 0) return `${this.number}:${ino === undefined ? `p${path()}` : `i${ino}`}`;
+    if (path !== undefined) return `${this.number}:${ino === undefined ? `p${path()}` : `i${ino}`}`;
     this.#unkeyed += 1;
     return `0:u${this.#unkeyed}`;
   }
 }
 
+/**
+ * 47 bits of a larger number (of an overlay as a layer, of a file system that uses all 64), mixed so that numbers which
+ * differ in few bits stay apart (the finalizer of MurmurHash3).
+ */
 function fold(ino: bigint): number {
-  return Number((ino ^ (ino >> 47n)) & (BigInt(INO_BITS) - 1n));
+  let mixed = ino ^ (ino >> 33n);
+  mixed = BigInt.asUintN(64, mixed * 0xff51afd7ed558ccdn);
+  mixed ^= mixed >> 33n;
+  mixed = BigInt.asUintN(64, mixed * 0xc4ceb9fe1a85ec53n);
+  return Number(mixed >> 17n);
 }
 
 function keyText(key: NodeKey): string {

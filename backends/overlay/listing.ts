@@ -1,6 +1,7 @@
-import { type DirectoryEntry, FileType, type Steps, wait } from '../../core/backend/index.js';
+import { type DirectoryEntry, FileType, isPromise, type Steps, wait } from '../../core/backend/index.js';
+import type { Layer } from './layer.js';
 import type { OverlayNode } from './node.js';
-import type { MarkedLayer, Union } from './union.js';
+import type { Union } from './union.js';
 import { listAll } from './work-area.js';
 
 /**
@@ -12,11 +13,10 @@ export function* list(union: Union, directory: OverlayNode): Steps<DirectoryEntr
   const merged = new Map<string, DirectoryEntry>();
   const hidden = new Set<string>();
   if (union.upper !== undefined && directory.upper !== undefined) {
-    yield* addLayer(union, directory, union.upper, directory.upper, merged, hidden);
+    yield* addLayer(union, directory, union.upper.layer, directory.upper, merged, hidden);
   }
   for (const { layer, node } of directory.lowers) {
-    const lower = union.lowers.find((candidate) => candidate.layer === layer)!;
-    yield* addLayer(union, directory, lower, node, merged, hidden);
+    yield* addLayer(union, directory, layer, node, merged, hidden);
   }
   return [...merged.values()];
 }
@@ -24,15 +24,18 @@ export function* list(union: Union, directory: OverlayNode): Steps<DirectoryEntr
 function* addLayer(
   union: Union,
   directory: OverlayNode,
-  { layer, marks }: MarkedLayer,
+  layer: Layer,
   node: object,
   merged: Map<string, DirectoryEntry>,
   hidden: Set<string>,
 ): Steps<void> {
+  const { marks } = layer;
   const isUpper = layer.number === 0;
   const below = new Set<string>();
+  const whiteoutOf = yield* wait(marks.whiteouts(layer, node));
   for (const { name, type, ino } of yield* listAll(layer, node)) {
-    const whiteout = yield* wait(marks.whiteoutOf(layer, node, name, type));
+    let whiteout = whiteoutOf(name, type);
+    if (isPromise(whiteout)) whiteout = yield* wait(whiteout);
     if (whiteout !== undefined) {
       below.add(whiteout);
       continue;

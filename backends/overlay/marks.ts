@@ -16,6 +16,9 @@ import { DAEMON, type Layer } from './layer.js';
 /** What a layer says of one name: an entry (whose node is held), a whiteout, or nothing. */
 export type Found = Entry<object> | 'whiteout' | undefined;
 
+/** The name that a directory entry hides, if the entry is a whiteout. */
+export type WhiteoutOf = (name: string, type: number) => Awaitable<string | undefined>;
+
 /**
  * How a layer records what only a union knows: that a name is gone, that a directory hides what is below, where a
  * renamed directory's lowers are.
@@ -25,12 +28,16 @@ export interface Marks {
   readonly inPlace: boolean;
   /** Names that exist for the marks alone: never listed, never found, never created by a guest. */
   reserves(name: string): boolean;
-  /** Names of extended attributes that are marks. */
-  reservesAttribute(name: string): boolean;
+  /** The name under which a guest's extended attribute is stored. */
+  escape(name: string): string;
+  /** The guest's name of a stored attribute; nothing for a mark. */
+  unescape(name: string): string | undefined;
   find(layer: Layer, directory: object, name: string): Awaitable<Found>;
-  /** The name that a directory entry hides, if the entry is a whiteout. */
-  whiteoutOf(layer: Layer, directory: object, name: string, type: number): Awaitable<string | undefined>;
+  /** For a listing: tells of each entry the name that it hides, if it is a whiteout. */
+  whiteouts(layer: Layer, directory: object): Awaitable<WhiteoutOf>;
   isOpaque(layer: Layer, directory: object): Awaitable<boolean>;
+  /** Whether nodes of a type (bits of the mode) can have marks at all. */
+  holds(type: number): boolean;
   /** Text of a mark on a node: `redirect`, `origin`, `nlink`, `impure`. */
   get(layer: Layer, node: object, mark: string): Awaitable<string | undefined>;
   set(layer: Layer, node: object, mark: string, value: string): Awaitable<void>;
@@ -46,17 +53,20 @@ export class OverlayfsMarks implements Marks {
   readonly inPlace = true;
   readonly #prefix: string;
 
+  readonly #namespace: 'trusted' | 'user';
+
   /** @param namespace of the extended attributes: `trusted`, or `user` as with the mount option `userxattr`. */
   constructor(namespace: 'trusted' | 'user') {
+    this.#namespace = namespace;
     this.#prefix = `${namespace}.overlay.`;
+  }
+
+  holds(type: number): boolean {
+    return this.#namespace === 'trusted' || type === FileType.DIRECTORY || type === FileType.REGULAR;
   }
 
   reserves(): boolean {
     return false;
-  }
-
-  reservesAttribute(name: string): boolean {
-    return name.startsWith(this.#prefix);
   }
 
   /** A guest's own `overlay.` attribute is stored one level deeper, as overlayfs does for nested overlays. */
@@ -82,23 +92,27 @@ export class OverlayfsMarks implements Marks {
       }
       if (type !== FileType.REGULAR || size !== 0 || layer.number === 0) return entry;
       const found = { node: entry.node, attributes: { ...entry.attributes } };
-      return andThen(this.get(layer, entry.node, 'whiteout'), (mark) => {
-        if (mark === undefined) return found;
+      return andThen(run(this.#isEmptyWhiteout(layer, directory, found.node)), (hides) => {
+        if (!hides) return found;
         layer.drop(found.node);
         return 'whiteout';
       });
     });
   }
 
-  whiteoutOf(layer: Layer, directory: object, name: string, type: number): Awaitable<string | undefined> {
-    if (type !== FileType.CHARACTER && type !== FileType.REGULAR && type !== 0) return undefined;
-    if (type === FileType.REGULAR && layer.number === 0) return undefined;
-    if (type === FileType.REGULAR) {
-      return andThen(this.#markText(layer, directory, 'opaque'), (text) =>
-        text === 'x' ? this.#isWhiteout(layer, directory, name) : undefined,
-      );
-    }
-    return this.#isWhiteout(layer, directory, name);
+  /** An empty file with the mark, in a directory that says that it has such (Linux 6.8). */
+  *#isEmptyWhiteout(layer: Layer, directory: object, node: object): Steps<boolean> {
+    if ((yield* wait(this.get(layer, node, 'whiteout'))) === undefined) return false;
+    return (yield* wait(this.get(layer, directory, 'opaque'))) === 'x';
+  }
+
+  whiteouts(layer: Layer, directory: object): Awaitable<WhiteoutOf> {
+    return andThen(layer.number === 0 ? undefined : this.get(layer, directory, 'opaque'), (opaque) => {
+      return (name, type) =>
+        type === FileType.CHARACTER || type === 0 || (type === FileType.REGULAR && opaque === 'x')
+          ? this.#isWhiteout(layer, directory, name)
+          : undefined;
+    });
   }
 
   #isWhiteout(layer: Layer, directory: object, name: string): Awaitable<string | undefined> {
@@ -110,17 +124,17 @@ export class OverlayfsMarks implements Marks {
   }
 
   isOpaque(layer: Layer, directory: object): Awaitable<boolean> {
-    return andThen(this.#markText(layer, directory, 'opaque'), (text) => text === 'y');
+    return andThen(this.get(layer, directory, 'opaque'), (text) => text === 'y');
   }
 
   get(layer: Layer, node: object, mark: string): Awaitable<string | undefined> {
-    return this.#markText(layer, node, mark);
-  }
-
-  #markText(layer: Layer, node: object, mark: string): Awaitable<string | undefined> {
-    const value = layer.backend.getxattr?.(node, this.#prefix + mark, DAEMON);
-    if (value === undefined) return undefined;
-    return andThen(value, (bytes) => (bytes === undefined ? undefined : decodeName(bytes)));
+    if (layer.backend.getxattr === undefined) return undefined;
+    try {
+      const value = layer.backend.getxattr(node, this.#prefix + mark, DAEMON);
+      return value instanceof Promise ? value.then(markText, noAttributes) : markText(value);
+    } catch (error) {
+      return noAttributes(error);
+    }
   }
 
   set(layer: Layer, node: object, mark: string, value: string): Awaitable<void> {
@@ -149,6 +163,15 @@ export class OverlayfsMarks implements Marks {
   }
 }
 
+function markText(value: Uint8Array | undefined): string | undefined {
+  return value && decodeName(value);
+}
+
+/** Part of a layer may be on a file system without extended attributes: nothing there is marked. */
+function noAttributes(error: unknown): undefined {
+  if (!(error instanceof FsError) || error.code !== 'EOPNOTSUPP') throw error;
+}
+
 const WHITEOUT = '.wh.';
 const META = '.wh..wh.';
 const OPAQUE = '.wh..wh..opq';
@@ -165,8 +188,16 @@ export class NameMarks implements Marks {
     return name.startsWith(WHITEOUT);
   }
 
-  reservesAttribute(): boolean {
-    return false;
+  holds(type: number): boolean {
+    return type === FileType.DIRECTORY;
+  }
+
+  escape(name: string): string {
+    return name;
+  }
+
+  unescape(name: string): string {
+    return name;
   }
 
   find(layer: Layer, directory: object, name: string): Awaitable<Found> {
@@ -185,8 +216,9 @@ export class NameMarks implements Marks {
     });
   }
 
-  whiteoutOf(_layer: Layer, _directory: object, name: string): Awaitable<string | undefined> {
-    return name.startsWith(WHITEOUT) && !name.startsWith(META) ? name.slice(WHITEOUT.length) : undefined;
+  whiteouts(): WhiteoutOf {
+    return (name) =>
+      name.startsWith(WHITEOUT) && !name.startsWith(META) ? name.slice(WHITEOUT.length) : undefined;
   }
 
   isOpaque(layer: Layer, directory: object): Awaitable<boolean> {
@@ -198,7 +230,6 @@ export class NameMarks implements Marks {
   }
 
   *#get(layer: Layer, node: object, mark: string): Steps<string | undefined> {
-    if (mark !== 'redirect' && mark !== 'impure') return undefined;
     const entry = yield* wait(layer.lookup(node, META + mark));
     if (entry === undefined) return undefined;
     try {
@@ -212,7 +243,6 @@ export class NameMarks implements Marks {
   }
 
   set(layer: Layer, node: object, mark: string, value: string): Awaitable<void> {
-    if (mark !== 'redirect' && mark !== 'impure') return undefined;
     return run(this.#set(layer, node, mark, value));
   }
 
@@ -265,8 +295,12 @@ function* makeEmptySteps(layer: Layer, directory: object, name: string): Steps<v
   } else throw FsError.of('EROFS');
 }
 
-/** The marks that a backend can hold: overlayfs's own where it has extended attributes, else reserved names. */
-export function marksFor(backend: Backend, namespace: 'trusted' | 'user', writable: boolean): Marks {
+/**
+ * The marks that a backend can hold, by its methods: overlayfs's own where it has devices and extended attributes, else
+ * reserved names. A lower that nothing can write may have been written elsewhere: it needs the attributes alone.
+ */
+export function marksFor(backend: Backend, namespace: 'trusted' | 'user', isUpper: boolean): Marks {
+  const writable = isUpper || backend.setxattr !== undefined;
   const capable = writable
     ? backend.mknod !== undefined && backend.setxattr !== undefined && backend.rename !== undefined
     : backend.getxattr !== undefined;

@@ -1,10 +1,20 @@
-import { FileType, type Opened } from '../../core/backend/index.js';
+import { type Attributes, type Awaitable, FileType, type Opened } from '../../core/backend/index.js';
 import type { Layer } from './layer.js';
 
 /** A node of a lower layer, held by the overlay node that it is part of. */
 export interface LowerNode {
   readonly layer: Layer;
   readonly node: object;
+}
+
+/** A copy of a lower node, complete and durable in the work area. */
+export interface Draft {
+  /** Its name there. */
+  readonly temporary: string;
+  /** The copy, held. */
+  readonly node: object;
+  /** The original's. */
+  readonly attributes: Attributes;
 }
 
 /**
@@ -32,8 +42,8 @@ export class OverlayNode {
   linkDelta = 0;
   /** The upper file has a link in the index, by which other names of the lower file find it. */
   indexed = false;
-  /** The copy-up under way, for whoever else needs it. */
-  copying: Promise<void> | undefined;
+  /** The copy that is being made or waits for its place, for whoever else needs it. */
+  draft: Awaitable<Draft> | undefined;
   /** Known children, pins, and 1 where the engine knows the node. At 0 it is let go. */
   references = 0;
   known = false;
@@ -57,11 +67,6 @@ export class OverlayNode {
   get isDirectory(): boolean {
     return this.type === FileType.DIRECTORY;
   }
-
-  /** The path of the union, for messages and for identities by path. */
-  get path(): string {
-    return this.parent === undefined ? this.name : `${this.parent.path}/${this.name}`;
-  }
 }
 
 /** An open file of the union: which layer's file it is just now. */
@@ -69,6 +74,8 @@ export interface OverlayFile {
   layer: Layer;
   node: object;
   file: unknown;
+  /** It is being opened again on the upper. */
+  moving: Promise<OverlayFile> | undefined;
   /** Flags it was opened with, to open it again on the upper after a copy-up. */
   readonly flags: number;
 }

@@ -2,8 +2,11 @@ import {
   type Attributes,
   type Awaitable,
   type BackendHost,
+  type Entry,
   FileType,
   FsError,
+  isPromise,
+  type Opened,
   run,
   type Steps,
   wait,
@@ -11,20 +14,17 @@ import {
 import { DAEMON, type Layer } from './layer.js';
 import type { Found, Marks } from './marks.js';
 import { type LowerNode, OverlayNode } from './node.js';
+import { Turnstile } from './turnstile.js';
 import type { WorkArea } from './work-area.js';
 
-/** A layer with the marks that it is read (and, the upper, written) with. */
-export interface MarkedLayer {
+/** The upper of a writable union. */
+export interface Upper {
   readonly layer: Layer;
   readonly marks: Marks;
-}
-
-/** The upper of a writable union. */
-export interface Upper extends MarkedLayer {
   readonly work: WorkArea;
 }
 
-/** A node and what its topmost layer shows of it. */
+/** A node, pinned, and what its topmost layer shows of it. */
 export interface Seen {
   readonly node: OverlayNode;
   readonly attributes: Attributes;
@@ -38,26 +38,22 @@ export class Union {
   readonly host: BackendHost;
   readonly upper: Upper | undefined;
   /** Top first. */
-  readonly lowers: readonly MarkedLayer[];
+  readonly lowers: readonly Layer[];
   readonly redirectDir: boolean;
   readonly root: OverlayNode;
+  /** Changes of the tree go through one at a time. */
+  readonly turnstile = new Turnstile();
   readonly #byUpper = new Map<object, OverlayNode>();
   readonly #byLower = new Map<object, OverlayNode>();
   readonly #byIdentity = new Map<string, OverlayNode>();
 
-  constructor(
-    host: BackendHost,
-    upper: Upper | undefined,
-    lowers: readonly MarkedLayer[],
-    redirectDir: boolean,
-    rootMode: number,
-  ) {
+  constructor(host: BackendHost, upper: Upper | undefined, lowers: readonly Layer[], redirectDir: boolean) {
     this.host = host;
     this.upper = upper;
     this.lowers = lowers;
     this.redirectDir = redirectDir;
-    const stack = lowers.map(({ layer }) => ({ layer, node: layer.root }));
-    this.root = new OverlayNode(rootMode & FileType.MASK, 'root', undefined, upper?.work.root, stack);
+    const stack = lowers.map((layer) => ({ layer, node: layer.root }));
+    this.root = new OverlayNode(FileType.DIRECTORY, 'root', undefined, upper?.work.root, stack);
     for (const { layer, node } of stack) layer.hold(node);
     if (upper !== undefined) upper.layer.hold(upper.work.root);
     this.root.known = true;
@@ -70,52 +66,121 @@ export class Union {
     return this.#byIdentity.size;
   }
 
+  /** A node that is known. */
+  known(identity: string): OverlayNode | undefined {
+    return this.#byIdentity.get(identity);
+  }
+
+  /** Every node that the engine knows, the root left out. */
+  *knownToEngine(): Iterable<OverlayNode> {
+    for (const node of this.#byIdentity.values()) if (node.known && node !== this.root) yield node;
+  }
+
   /** Names that a guest can neither see nor use in a directory. */
   isReserved(parent: OverlayNode, name: string): boolean {
     if (this.upper === undefined) return this.lowers.some(({ marks }) => marks.reserves(name));
     return this.upper.marks.reserves(name) || (parent === this.root && this.upper.work.isHidden(name));
   }
 
-  /** What is at a name. The node is pinned: whoever asked unpins it. */
+  /**
+   * What is at a name. The attributes are the layer's own object where no promise comes: to be read before anything
+   * else is asked. Nodes that are known are found without waiting steps: this is the guest's every look-up.
+   */
   lookup(parent: OverlayNode, name: string): Awaitable<Seen | undefined> {
-    return run(this.find(parent, name));
+    if (this.isReserved(parent, name)) return undefined;
+    const { upper } = this;
+    if (upper !== undefined && parent.upper !== undefined) {
+      const top = upper.marks.find(upper.layer, parent.upper, name);
+      if (isPromise(top)) return run(this.#afterUpper(parent, name, top));
+      if (top === 'whiteout') return undefined;
+      if (top !== undefined) {
+        const node = this.#byUpper.get(top.node);
+        if (node === undefined) return run(this.#foundInUpper(parent, name, top));
+        upper.layer.drop(top.node);
+        return this.#seen(node, parent, name, top.attributes);
+      }
+    }
+    const first = parent.lowers[0];
+    if (first === undefined) return undefined;
+    const { layer } = first;
+    const found = layer.marks.reserves(name) ? undefined : layer.marks.find(layer, first.node, name);
+    if (isPromise(found)) return run(this.#afterFirst(parent, name, found));
+    return this.#foundFirst(parent, name, found);
   }
 
+  /** {@link lookup} within steps: the attributes stay. */
   *find(parent: OverlayNode, name: string): Steps<Seen | undefined> {
-    if (this.isReserved(parent, name)) return undefined;
-    let top: Found;
-    if (this.upper !== undefined && parent.upper !== undefined) {
-      top = yield* wait(this.upper.marks.find(this.upper.layer, parent.upper, name));
-    }
-    if (top === undefined) return yield* this.#findLower(parent, name);
-    if (top === 'whiteout') return undefined;
-    const attributes = { ...top.attributes };
-    const node = this.#byUpper.get(top.node) ?? (yield* this.#enterUpper(parent, name, top.node, attributes));
-    this.upper!.layer.drop(top.node);
-    this.#place(node, parent, name);
+    const seen = yield* wait(this.lookup(parent, name));
+    return seen && { node: seen.node, attributes: { ...seen.attributes } };
+  }
+
+  /** A node that was found at a place. */
+  #seen(node: OverlayNode, parent: OverlayNode, name: string, attributes: Attributes): Seen {
     this.pin(node);
+    this.#place(node, parent, name);
     return { node, attributes };
   }
 
-  *#findLower(parent: OverlayNode, name: string): Steps<Seen | undefined> {
+  *#afterUpper(parent: OverlayNode, name: string, pending: Promise<Found>): Steps<Seen | undefined> {
+    const top = yield* wait(pending);
+    if (top === 'whiteout') return undefined;
+    if (top !== undefined) return yield* this.#foundInUpper(parent, name, top);
+    return yield* this.#findBelow(parent, name);
+  }
+
+  *#foundInUpper(parent: OverlayNode, name: string, top: Entry<object>): Steps<Seen> {
+    const attributes = { ...top.attributes };
+    try {
+      const node =
+        this.#byUpper.get(top.node) ?? (yield* this.#enterUpper(parent, name, top.node, attributes));
+      return this.#seen(node, parent, name, attributes);
+    } finally {
+      this.upper!.layer.drop(top.node);
+    }
+  }
+
+  *#afterFirst(parent: OverlayNode, name: string, pending: Promise<Found>): Steps<Seen | undefined> {
+    return yield* wait(this.#foundFirst(parent, name, yield* wait(pending)));
+  }
+
+  /** What the topmost lower says decides, if it knows the name: a known node needs no look at what is below. */
+  #foundFirst(parent: OverlayNode, name: string, found: Found): Awaitable<Seen | undefined> {
+    if (found === 'whiteout') return undefined;
+    if (found === undefined) {
+      return parent.lowers.length === 1 ? undefined : run(this.#findBelow(parent, name));
+    }
+    const { layer } = parent.lowers[0]!;
+    const node = this.#byLower.get(found.node);
+    layer.drop(found.node);
+    if (node === undefined) return run(this.#findBelow(parent, name));
+    if (node.upper === undefined) return this.#seen(node, parent, name, found.attributes);
+    return run(this.#seenInUpper(node, parent, name));
+  }
+
+  *#findBelow(parent: OverlayNode, name: string): Steps<Seen | undefined> {
     const { stack, attributes } = yield* this.#mergeLowers(parent, name);
     const first = stack[0];
     if (first === undefined || attributes === undefined) return undefined;
     let node = this.#byLower.get(first.node);
-    if (node === undefined) {
-      node = yield* this.#enterLower(parent, name, stack, attributes);
-    } else dropAll(stack);
-    this.#place(node, parent, name);
-    this.pin(node);
-    if (node.upper !== undefined) {
-      return {
-        node,
-        attributes: { ...(yield* wait(this.upper!.layer.backend.getattr(node.upper, undefined, DAEMON))) },
-      };
-    }
-    return { node, attributes };
+    if (node === undefined) node = yield* this.#enterLower(parent, name, stack, attributes);
+    else dropAll(stack);
+    if (node.upper === undefined) return this.#seen(node, parent, name, attributes);
+    return yield* this.#seenInUpper(node, parent, name);
   }
 
+  /** A lower file that another of its names brought into the upper. */
+  *#seenInUpper(node: OverlayNode, parent: OverlayNode, name: string): Steps<Seen> {
+    const seen = this.#seen(node, parent, name, NONE);
+    try {
+      const attributes = yield* wait(this.upper!.layer.backend.getattr(node.upper!, undefined, DAEMON));
+      return { node, attributes: { ...attributes } };
+    } catch (error) {
+      this.unpin(seen.node);
+      throw error;
+    }
+  }
+
+  /** Enters what was found in the upper, unless it is known from another name. */
   *#enterUpper(
     parent: OverlayNode,
     name: string,
@@ -123,13 +188,13 @@ export class Union {
     attributes: Attributes,
   ): Steps<OverlayNode> {
     const { layer, marks } = this.upper!;
-    layer.hold(upperNode);
     const type = attributes.mode & FileType.MASK;
     let lowers: readonly LowerNode[] = [];
     let redirect: string | undefined;
     let impure = false;
     let identity: string | undefined;
     let ino: number | undefined;
+    let links: Links | undefined;
     if (type === FileType.DIRECTORY) {
       impure = (yield* wait(marks.get(layer, upperNode, 'impure'))) === 'y';
       if (!(yield* wait(marks.isOpaque(layer, upperNode)))) {
@@ -138,31 +203,33 @@ export class Union {
         lowers = merged.stack;
         const first = lowers[0];
         if (first !== undefined) {
-          identity = first.layer.identity(first.node, merged.attributes?.ino, () => `${parent.path}/${name}`);
+          identity = first.layer.identity(first.node, merged.attributes?.ino, () =>
+            this.#lowerPathOf(parent, redirect ?? name),
+          );
           ino = first.layer.inode(merged.attributes?.ino);
         }
       }
-    } else {
+    } else if (marks.holds(type)) {
       const origin = parseOrigin(yield* wait(marks.get(layer, upperNode, 'kit.origin')));
       if (origin !== undefined) ({ identity, ino } = origin);
+      if (origin !== undefined && type === FileType.REGULAR) links = yield* this.#readLinks(upperNode);
     }
+    // Others may have entered it meanwhile: nothing is waited for from here on.
     if (identity === undefined) {
-      identity = layer.identity(upperNode, attributes.ino, () => `${parent.path}/${name}`);
+      identity = layer.identity(upperNode, attributes.ino);
       ino = layer.inode(attributes.ino);
     }
     const known = this.#byUpper.get(upperNode) ?? this.#byIdentity.get(identity);
     if (known !== undefined && (known.upper === undefined || known.upper === upperNode)) {
       dropAll(lowers);
       if (known.upper === undefined) this.adopt(known, upperNode);
-      layer.drop(upperNode);
       return known;
     }
+    layer.hold(upperNode);
     const node = new OverlayNode(type, identity, ino, upperNode, lowers);
     node.redirect = redirect;
     node.impure = impure;
-    if (type === FileType.REGULAR && identity !== undefined && !identity.startsWith('0:')) {
-      yield* this.#readLinks(node, upperNode);
-    }
+    Object.assign(node, links);
     this.#enter(node);
     return node;
   }
@@ -171,17 +238,16 @@ export class Union {
    * `overlay.nlink` of a file that came from a lower: `U+n` is relative to the upper's link count, `L+n`, which stands while it is
    * copied up, to the lower's.
    */
-  *#readLinks(node: OverlayNode, upperNode: object): Steps<void> {
+  *#readLinks(upperNode: object): Steps<Links | undefined> {
     const { layer, marks } = this.upper!;
     const text = yield* wait(marks.get(layer, upperNode, 'nlink'));
     const match = text === undefined ? null : /^([LU])([+-]\d{1,9})$/.exec(text);
-    if (match === null) return;
-    node.indexed = true;
-    node.linkDelta = Number(match[2]);
-    if (match[1] === 'U') return;
+    if (match === null) return undefined;
+    const delta = Number(match[2]);
+    if (match[1] === 'U') return { indexed: true, linkDelta: delta };
     const origin = parseOrigin(yield* wait(marks.get(layer, upperNode, 'kit.origin')));
     const { nlink = 1 } = yield* wait(layer.backend.getattr(upperNode, undefined, DAEMON));
-    node.linkDelta += (origin?.links ?? nlink) - nlink;
+    return { indexed: true, linkDelta: delta + (origin?.links ?? nlink) - nlink };
   }
 
   *#enterLower(
@@ -192,19 +258,24 @@ export class Union {
   ): Steps<OverlayNode> {
     const first = stack[0]!;
     const type = attributes.mode & FileType.MASK;
-    const identity = first.layer.identity(first.node, attributes.ino, () => `${parent.path}/${name}`);
-    const known = this.#byIdentity.get(identity);
-    if (known !== undefined && known.type === type) {
-      dropAll(stack);
-      return known;
-    }
+    const identity = first.layer.identity(first.node, attributes.ino, () => this.#lowerPathOf(parent, name));
     const ino = first.layer.inode(attributes.ino);
     let upperNode: object | undefined;
+    let links: Links | undefined;
     if (this.upper !== undefined && type !== FileType.DIRECTORY && (attributes.nlink ?? 1) > 1) {
       upperNode = yield* wait(this.upper.work.findIndexed(identity));
+      if (upperNode !== undefined) links = { indexed: true, linkDelta: 0 };
+      if (upperNode !== undefined && this.upper.marks.holds(type)) links = yield* this.#readLinks(upperNode);
+    }
+    const known =
+      (upperNode === undefined ? undefined : this.#byUpper.get(upperNode)) ?? this.#byIdentity.get(identity);
+    if (known !== undefined && known.type === type) {
+      dropAll(stack);
+      if (upperNode !== undefined) this.upper!.layer.drop(upperNode);
+      return known;
     }
     const node = new OverlayNode(type, identity, ino, upperNode, stack);
-    if (upperNode !== undefined) yield* this.#readLinks(node, upperNode);
+    Object.assign(node, links);
     this.#enter(node);
     return node;
   }
@@ -241,12 +312,13 @@ export class Union {
     let attributes: Attributes | undefined;
     let path = splitPath(nameOrPath);
     let absolute = nameOrPath.startsWith('/');
-    for (const { layer, marks } of this.lowers) {
+    for (const layer of this.lowers) {
+      const { marks } = layer;
       const start = absolute ? layer.root : parent.lowers.find((lower) => lower.layer === layer)?.node;
       if (start === undefined) continue;
-      const found = yield* this.#walk(layer, marks, start, path);
-      if (found === undefined) continue;
-      if (found === 'whiteout') break;
+      const { found, hides } = yield* this.#walk(layer, start, path);
+      if (found === undefined && !hides) continue;
+      if (found === undefined || found === 'whiteout') break;
       const isDirectory = (found.attributes.mode & FileType.MASK) === FileType.DIRECTORY;
       if (stack.length > 0 && !isDirectory) {
         layer.drop(found.node);
@@ -254,7 +326,7 @@ export class Union {
       }
       stack.push({ layer, node: found.node });
       attributes ??= { ...found.attributes };
-      if (!isDirectory) break;
+      if (!isDirectory || hides || layer === this.lowers.at(-1)) break;
       if (yield* wait(marks.isOpaque(layer, found.node))) break;
       const redirect = yield* wait(marks.get(layer, found.node, 'redirect'));
       if (redirect !== undefined) {
@@ -265,19 +337,23 @@ export class Union {
     return { stack, attributes };
   }
 
-  /** Walks in one layer; a whiteout, or an opaque directory's missing child, on the way hides all below. */
-  *#walk(layer: Layer, marks: Marks, start: object, path: readonly string[]): Steps<Found> {
+  /** Walks in one layer. A whiteout, an opaque directory or anything but a directory on the way hides the layers below. */
+  *#walk(layer: Layer, start: object, path: readonly string[]): Steps<{ found: Found; hides: boolean }> {
+    const { marks } = layer;
+    let hides = false;
     let node = start;
     layer.hold(node);
     try {
       for (const [at, name] of path.entries()) {
         const found: Found = marks.reserves(name) ? undefined : yield* wait(marks.find(layer, node, name));
-        if (found === undefined || found === 'whiteout') return found;
-        if (at === path.length - 1) return found;
+        if (at === path.length - 1) return { found, hides };
+        if (found === undefined || found === 'whiteout') return { found, hides };
         layer.drop(node);
         node = found.node;
+        if ((found.attributes.mode & FileType.MASK) !== FileType.DIRECTORY) break;
+        hides ||= yield* wait(marks.isOpaque(layer, node));
       }
-      return undefined;
+      return { found: undefined, hides: true };
     } finally {
       layer.drop(node);
     }
@@ -292,9 +368,26 @@ export class Union {
 
   /** The path that the lowers know a directory by: what a redirect must say. */
   lowerPath(node: OverlayNode): string {
-    if (node.redirect?.startsWith('/') === true) return node.redirect;
     if (node.parent === undefined) return '';
-    return `${this.lowerPath(node.parent)}/${node.redirect ?? node.name}`;
+    return this.#lowerPathOf(node.parent, node.redirect ?? node.name);
+  }
+
+  #lowerPathOf(parent: OverlayNode, nameOrPath: string): string {
+    return nameOrPath.startsWith('/') ? nameOrPath : `${this.lowerPath(parent)}/${nameOrPath}`;
+  }
+
+  /**
+   * Enters a node that has no name any more, by its object in one layer; taken over by the node.
+   * @param attributes as that layer shows them.
+   */
+  enterNameless(layer: Layer, inLayer: object, identity: string, attributes: Attributes): OverlayNode {
+    const ino = layer.inode(attributes.ino);
+    const type = attributes.mode & FileType.MASK;
+    const isUpper = layer.number === 0;
+    const lowers = isUpper ? [] : [{ layer, node: inLayer }];
+    const node = new OverlayNode(type, identity, ino, isUpper ? inLayer : undefined, lowers);
+    this.#enter(node);
+    return node;
   }
 
   /** Enters a node that was created in the upper, held by the caller's entry. The node is pinned. */
@@ -303,7 +396,7 @@ export class Union {
     let node = this.#byUpper.get(upperNode);
     if (node === undefined) {
       layer.hold(upperNode);
-      const identity = layer.identity(upperNode, attributes.ino, () => `${parent.path}/${name}`);
+      const identity = layer.identity(upperNode, attributes.ino);
       node = new OverlayNode(
         attributes.mode & FileType.MASK,
         identity,
@@ -381,7 +474,7 @@ export class Union {
     if (this.#byIdentity.get(node.identity) === node) this.#byIdentity.delete(node.identity);
     if (node.upper !== undefined) {
       this.#byUpper.delete(node.upper);
-      if (node.orphan !== undefined) void this.upper!.layer.backend.release?.(node.upper, node.orphan.file);
+      if (node.orphan !== undefined) void this.#letGo(node.upper, node.orphan);
       this.upper!.layer.drop(node.upper);
     }
     const first = node.lowers[0];
@@ -390,11 +483,28 @@ export class Union {
     this.move(node, undefined, node.name);
   }
 
+  async #letGo(upperNode: object, { file }: Opened<unknown>): Promise<void> {
+    try {
+      await this.upper!.layer.backend.release?.(upperNode, file);
+    } catch (error) {
+      this.host.log.warn({ error: String(error) }, 'an unlinked file could not be closed');
+    }
+  }
+
   /** A change needs an upper. */
   writable(): Upper {
     if (this.upper === undefined) throw FsError.of('EROFS');
     return this.upper;
   }
+}
+
+/** Stands in until the attributes are known. */
+const NONE: Attributes = { mode: 0 };
+
+/** How a file's links are counted; see `OverlayNode`. */
+interface Links {
+  readonly indexed: boolean;
+  readonly linkDelta: number;
 }
 
 function dropAll(stack: readonly LowerNode[]): void {

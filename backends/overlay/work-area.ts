@@ -29,6 +29,8 @@ export class WorkArea {
   /** The upper's root directory, which the union's root shows. */
   readonly root: object;
   readonly reached: FaultPoint;
+  /** It was made just now: the upper has not been used before. */
+  readonly isNew: boolean;
   readonly #hidden: string | undefined;
   readonly #temporaries: object;
   readonly #index: object;
@@ -40,6 +42,7 @@ export class WorkArea {
     hidden: string | undefined,
     temporaries: object,
     index: object,
+    isNew: boolean,
     reached: FaultPoint,
   ) {
     this.layer = layer;
@@ -47,6 +50,7 @@ export class WorkArea {
     this.#hidden = hidden;
     this.#temporaries = temporaries;
     this.#index = index;
+    this.isNew = isNew;
     this.reached = reached;
   }
 
@@ -70,14 +74,14 @@ export class WorkArea {
     workPath: readonly string[] | undefined,
     reached: FaultPoint,
   ): Steps<WorkArea> {
-    const root = yield* makePath(layer, layer.root, upperPath, 0o755);
+    const { node: root } = yield* makePath(layer, layer.root, upperPath, 0o755);
     const base = workPath === undefined ? root : layer.root;
-    const work = yield* makePath(layer, base, workPath ?? [DEFAULT_WORK], 0o700);
-    const temporaries = yield* makePath(layer, work, [TEMPORARIES], 0o700);
-    const index = yield* makePath(layer, work, [INDEX], 0o700);
+    const { node: work, isNew } = yield* makePath(layer, base, workPath ?? [DEFAULT_WORK], 0o700);
+    const { node: temporaries } = yield* makePath(layer, work, [TEMPORARIES], 0o700);
+    const { node: index } = yield* makePath(layer, work, [INDEX], 0o700);
     layer.drop(work);
     const hidden = workPath === undefined ? DEFAULT_WORK : undefined;
-    const area = new WorkArea(layer, root, hidden, temporaries, index, reached);
+    const area = new WorkArea(layer, root, hidden, temporaries, index, isNew, reached);
     yield* area.#empty(temporaries);
     return area;
   }
@@ -125,6 +129,18 @@ export class WorkArea {
       yield* wait(this.layer.backend.unlink?.(this.#index, indexName(identity), DAEMON));
     } catch (error) {
       if (!(error instanceof FsError) || error.code !== 'ENOENT') throw error;
+    }
+  }
+
+  /** Makes a temporary directory, held while `use` works on it. */
+  *make<R>(name: string, mode: number, use: (node: object) => Steps<R>): Steps<R> {
+    const { backend } = this.layer;
+    if (backend.mkdir === undefined) throw FsError.of('EROFS');
+    const { node } = this.layer.keep(yield* wait(backend.mkdir(this.#temporaries, name, mode, DAEMON)));
+    try {
+      return yield* use(node);
+    } finally {
+      this.layer.drop(node);
     }
   }
 
@@ -190,12 +206,19 @@ export function* listAll(layer: Layer, directory: object): Steps<DirectoryEntry[
 }
 
 /** Finds or makes a path of directories and holds its end. */
-function* makePath(layer: Layer, start: object, path: readonly string[], mode: number): Steps<object> {
+function* makePath(
+  layer: Layer,
+  start: object,
+  path: readonly string[],
+  mode: number,
+): Steps<{ node: object; isNew: boolean }> {
   const { backend } = layer;
   let node = start;
+  let isNew = false;
   layer.hold(node);
   for (const name of path) {
     let entry = yield* wait(layer.lookup(node, name));
+    isNew = entry === undefined;
     if (entry === undefined) {
       if (backend.mkdir === undefined) throw FsError.of('EROFS');
       entry = layer.keep(yield* wait(backend.mkdir(node, name, mode, DAEMON)));
@@ -203,9 +226,9 @@ function* makePath(layer: Layer, start: object, path: readonly string[], mode: n
       throw FsError.of('ENOTDIR');
     }
     layer.drop(node);
-    node = entry.node;
+    ({ node } = entry);
   }
-  return node;
+  return { node, isNew };
 }
 
 function indexName(identity: string): string {

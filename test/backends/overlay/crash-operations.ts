@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync, linkSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Backend, FileType, RenameFlags } from '../../../core/backend/index.js';
-import { Overlay } from '../../../backends/overlay/index.js';
+import { overlay as createOverlay } from '../../../backends/overlay/index.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';
 import { options } from '../../../backends/passthrough/options.js';
 import { host, Paths, root } from './support.js';
@@ -53,7 +53,7 @@ export async function prepare(paths: Paths): Promise<void> {
 export function mountOurs(directory: string, reached: (step: string) => void): Promise<Paths> {
   const share = (name: string): Backend =>
     passthrough(options.parse({ sharedDir: join(directory, name) }), host.log) as Backend;
-  const overlay = new Overlay({
+  const overlay = createOverlay({
     upper: share('upper'),
     lowers: [share('lower')],
     upperPath: ['root'],

@@ -21,7 +21,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as fc from 'fast-check';
 import { type Backend, FileType } from '../../../core/backend/index.js';
-import { Overlay } from '../../../backends/overlay/index.js';
+import { overlay as createOverlay } from '../../../backends/overlay/index.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';
 import { options } from '../../../backends/passthrough/options.js';
 import { host, Paths, root } from './support.js';
@@ -289,7 +289,7 @@ function share(directory: string): Backend {
 }
 
 async function mountOurs(directory: string, side: string): Promise<Paths> {
-  const overlay = new Overlay({
+  const overlay = createOverlay({
     upper: share(join(directory, side)),
     lowers: [share(join(directory, 'top')), share(join(directory, 'bottom'))],
     upperPath: ['upper'],

@@ -181,9 +181,9 @@ test('a guest neither sees nor sets the marks of the overlay', async () => {
 });
 
 test('a union without an upper is read-only', async () => {
-  const { Overlay } = await import('../../../backends/overlay/index.js');
+  const { overlay: createOverlay } = await import('../../../backends/overlay/index.js');
   const { lowers } = await overlayOf([base]);
-  const overlay = new Overlay({
+  const overlay = createOverlay({
     upper: undefined,
     lowers: [lowers[0]!.backend],
     upperPath: [],

@@ -8,7 +8,13 @@ import {
   OpenFlags,
 } from '../../../core/backend/index.js';
 import memfs from '../../../backends/memfs/index.js';
-import { Overlay, type OverlaySettings } from '../../../backends/overlay/index.js';
+import { passthrough } from '../../../backends/passthrough/backend.js';
+import { options as passthroughOptions } from '../../../backends/passthrough/options.js';
+import {
+  overlay as createOverlay,
+  type OverlayBackend,
+  type OverlaySettings,
+} from '../../../backends/overlay/index.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -28,6 +34,56 @@ export const root: Context = {
 export async function memoryLayer(): Promise<Backend> {
   const environment = { log: quiet, createBackend: () => Promise.reject(new Error('not used')) };
   return memfs.create(await memfs.options.parseAsync({}), environment);
+}
+
+/** A directory of the host as a layer. */
+export function share(directory: string): Backend {
+  return passthrough(passthroughOptions.parse({ sharedDir: directory }), quiet) as Backend;
+}
+
+/** The same backend with other methods in place of some of its own. */
+function variant(
+  backend: Backend,
+  change: (name: string, method: (...given: unknown[]) => unknown) => unknown,
+): Backend {
+  return new Proxy(backend, {
+    get(target, property) {
+      const value: unknown = Reflect.get(target, property, target);
+      if (typeof value !== 'function') return value;
+      return change(String(property), value.bind(target) as (...given: unknown[]) => unknown);
+    },
+  });
+}
+
+/** The same backend, every answer of which takes its time and comes by promise. */
+export function asynchronous(backend: Backend, delay = (): Promise<unknown> => nextTurn()): Backend {
+  return variant(backend, (name, method) => {
+    if (name === 'key' || name === 'forget') return method;
+    return async (...given: unknown[]) => {
+      await delay();
+      const answer = await method(...given);
+      return copyOf(answer);
+    };
+  });
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** A promise's answer must not change: a synchronous backend's object is refilled at its next call. */
+function copyOf(answer: unknown): unknown {
+  if (answer === null || typeof answer !== 'object' || Object.getPrototypeOf(answer) !== Object.prototype)
+    return answer;
+  const copy: Record<string, unknown> = { ...answer };
+  if ('attributes' in copy) copy['attributes'] = { ...(copy['attributes'] as Attributes) };
+  return copy;
+}
+
+/** The same backend without what overlayfs's own marks need. */
+export function plain(backend: Backend): Backend {
+  const lacks = new Set(['mknod', 'setxattr', 'getxattr', 'listxattr', 'removexattr']);
+  return variant(backend, (name, method) => (lacks.has(name) ? undefined : method));
 }
 
 /** Paths over the contract, as a guest would use it: every look-up is forgotten again. */
@@ -233,7 +289,7 @@ export class Paths {
 export async function overlayOf(
   fills: readonly ((lower: Paths) => Promise<void>)[],
   settings: Partial<OverlaySettings> = {},
-): Promise<{ union: Paths; overlay: Overlay; upper: Backend; lowers: Paths[] }> {
+): Promise<{ union: Paths; overlay: OverlayBackend; upper: Backend; lowers: Paths[] }> {
   const lowers: Paths[] = [];
   for (const fill of fills) {
     const lower = await Paths.mount(await memoryLayer());
@@ -241,7 +297,7 @@ export async function overlayOf(
     lowers.push(lower);
   }
   const upper = settings.upper ?? (await memoryLayer());
-  const overlay = new Overlay({
+  const overlay = createOverlay({
     upper,
     lowers: lowers.map(mounted),
     upperPath: [],

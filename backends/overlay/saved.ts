@@ -1,0 +1,149 @@
+import { type Backend, FsError, type NodeKey, type Steps, wait } from '../../core/backend/index.js';
+import { DAEMON } from './layer.js';
+import type { OverlayNode } from './node.js';
+import type { Union } from './union.js';
+
+/*
+ * What keys don't carry, for a snapshot: the state of each layer, and where in the tree each node is that a guest knows
+ * (or, without a name, in which layer). A header in JSON, its length as u32 before it, then the layers' states.
+ */
+
+interface Header {
+  readonly version: 1;
+  /** Bytes of each layer's state, the upper first; null for a layer that has none. */
+  readonly layers: readonly (number | null)[];
+  readonly nodes: readonly SavedNode[];
+}
+
+/** Where a node is: names from the root on, or layer number and key there. */
+type Place = readonly string[] | { readonly layer: number; readonly key: NodeKey };
+type SavedNode = readonly [identity: string, place: readonly string[] | Nameless];
+
+/** Bytes of keys as base64. */
+interface Nameless {
+  readonly layer: number;
+  readonly key: string | number | { readonly base64: string };
+}
+
+export type Places = ReadonlyMap<string, Place>;
+
+export function* encodeState(union: Union, layers: readonly Backend[]): Steps<Uint8Array> {
+  const states: (Uint8Array | undefined)[] = [];
+  for (const layer of layers) states.push(yield* wait(layer.save?.()));
+  const nodes = [...union.knownToEngine()].flatMap((node) => savedNode(union, node));
+  const sizes = states.map((state) => state?.length ?? null);
+  const header: Header = { version: 1, layers: sizes, nodes };
+  const text = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(text.length);
+  return Buffer.concat([length, text, ...states.flatMap((state) => state ?? [])]);
+}
+
+function savedNode(union: Union, node: OverlayNode): SavedNode[] {
+  const names = pathOf(union, node);
+  if (names !== undefined) return [[node.identity, names]];
+  const layer = node.upper === undefined ? node.lowers[0]!.layer : union.writable().layer;
+  const key = layer.backend.key?.(node.upper ?? node.lowers[0]!.node);
+  if (key === undefined) return [];
+  const saved = key instanceof Uint8Array ? { base64: Buffer.from(key).toString('base64') } : key;
+  return [[node.identity, { layer: layer.number, key: saved }]];
+}
+
+/** Names from the root to a node; nothing where it, or a directory above it, was removed. */
+function pathOf(union: Union, node: OverlayNode): string[] | undefined {
+  const names: string[] = [];
+  let at = node;
+  while (at !== union.root) {
+    if (at.parent === undefined) return undefined;
+    names.unshift(at.name);
+    at = at.parent;
+  }
+  return names;
+}
+
+/** Gives each layer its state back. @throws EINVAL for what `encodeState` did not make of such layers. */
+export function* decodeState(state: Uint8Array, layers: readonly Backend[]): Steps<readonly SavedNode[]> {
+  const header = parseHeader(state, layers.length);
+  let at = 4 + Buffer.from(state.buffer, state.byteOffset, state.length).readUInt32LE(0);
+  for (const [index, size] of header.layers.entries()) {
+    if (size === null) continue;
+    yield* wait(layers[index]!.restore?.(state.subarray(at, at + size)));
+    at += size;
+  }
+  return header.nodes;
+}
+
+function parseHeader(state: Uint8Array, layers: number): Header {
+  const bytes = Buffer.from(state.buffer, state.byteOffset, state.length);
+  try {
+    const header = JSON.parse(bytes.toString('utf8', 4, 4 + bytes.readUInt32LE(0))) as Header;
+    if (header.version === 1 && header.layers.length === layers) return header;
+  } catch {
+    // Neither of our making nor whole.
+  }
+  throw FsError.of('EINVAL');
+}
+
+export function placesOf(nodes: readonly SavedNode[]): Places {
+  const places = new Map<string, Place>();
+  for (const [identity, place] of nodes) {
+    if (!('key' in place)) places.set(identity, place);
+    else {
+      const { layer, key } = place;
+      places.set(identity, { layer, key: typeof key === 'object' ? Buffer.from(key.base64, 'base64') : key });
+    }
+  }
+  return places;
+}
+
+/** Finds a node again that the engine knows by its identity. @throws ESTALE */
+export function* resolveNode(union: Union, places: Places, identity: string): Steps<OverlayNode> {
+  const known = identity === union.root.identity ? union.root : union.known(identity);
+  if (known !== undefined) {
+    union.reference(known);
+    return known;
+  }
+  const place = places.get(identity);
+  if (place === undefined) throw FsError.of('ESTALE');
+  const node = 'key' in place ? yield* nameless(union, identity, place) : yield* walk(union, place);
+  try {
+    if (node.identity !== identity) throw FsError.of('ESTALE');
+    union.reference(node);
+    return node;
+  } finally {
+    union.unpin(node);
+  }
+}
+
+/** Walks down from the root. @returns the end, pinned. */
+function* walk(union: Union, names: readonly string[]): Steps<OverlayNode> {
+  let node = union.root;
+  union.pin(node);
+  for (const name of names) {
+    const seen = yield* union.find(node, name);
+    union.unpin(node);
+    if (seen === undefined) throw FsError.of('ESTALE');
+    ({ node } = seen);
+  }
+  return node;
+}
+
+function* nameless(
+  union: Union,
+  identity: string,
+  { layer: number, key }: { readonly layer: number; readonly key: NodeKey },
+): Steps<OverlayNode> {
+  const layer = [union.upper?.layer, ...union.lowers].find((candidate) => candidate?.number === number);
+  if (layer?.backend.resolve === undefined) throw FsError.of('ESTALE');
+  const inLayer = yield* wait(layer.backend.resolve(key));
+  layer.hold(inLayer);
+  try {
+    const attributes = yield* wait(layer.backend.getattr(inLayer, undefined, DAEMON));
+    const node = union.enterNameless(layer, inLayer, identity, attributes);
+    union.pin(node);
+    return node;
+  } catch (error) {
+    layer.drop(inLayer);
+    throw error;
+  }
+}
