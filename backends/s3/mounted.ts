@@ -26,6 +26,8 @@ import { Tree } from './tree.js';
 
 /** Seconds that the end of service waits for uploads; what is left then stays in the journal. */
 const FLUSH_TIMEOUT = 120;
+/** Seconds in which the bucket must have been found and probed. */
+const START_TIMEOUT = 60;
 
 /** A mounted bucket: its parts, put together, and their life. */
 export class Mounted {
@@ -87,7 +89,7 @@ export class Mounted {
         return this.status();
       },
     });
-    const deadline = Deadline.after(options.operationTimeout);
+    const deadline = Deadline.after(START_TIMEOUT);
     await this.#exists(deadline);
     if (!options.readOnly) {
       await sweep(bucket, keys.reserved('probe'), deadline);
@@ -135,6 +137,11 @@ export class Mounted {
         'not everything could be uploaded: the next start goes on',
       );
     }
+    await this.abandon();
+  }
+
+  /** Ends service without uploading: what is staged stays in the journal for the next start. */
+  async abandon(): Promise<void> {
     await this.files.close();
     await this.#disk?.close();
     await this.#control?.close();
@@ -143,7 +150,11 @@ export class Mounted {
 }
 
 /** One folder for each bucket and prefix. */
-function defaultFolder({ bucket, prefix, endpoint }: S3Options): string {
+export function defaultFolder({
+  bucket,
+  prefix,
+  endpoint,
+}: Pick<S3Options, 'bucket' | 'prefix' | 'endpoint'>): string {
   const cache = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
   const hash = createHash('sha1')
     .update(`${endpoint ?? ''}\0${bucket}\0${prefix}`)

@@ -387,8 +387,17 @@ export class Staged {
    * @returns nothing where not even the first record was written: then nothing was acknowledged.
    */
   static async recover(logPath: string, id: string): Promise<Recovered | undefined> {
+    return Staged.#read(logPath, id, true);
+  }
+
+  /** Reads a journal without changing it; {@link close} it. */
+  static async inspect(logPath: string, id: string): Promise<Recovered | undefined> {
+    return Staged.#read(logPath, id, false);
+  }
+
+  static async #read(logPath: string, id: string, repair: boolean): Promise<Recovered | undefined> {
     const touched = (await stat(logPath)).mtimeMs;
-    const log = await StagingLog.open(logPath);
+    const log = await StagingLog.open(logPath, !repair);
     const found = new Found();
     let staged: Staged | undefined;
     const whole = await log.scan((record) => {
@@ -402,9 +411,9 @@ export class Staged {
         found.note(record);
         staged.#replay(record, found.sizes);
       }
-    });
+    }, repair);
     if (staged === undefined) {
-      if (whole) await log.remove();
+      if (whole && repair) await log.remove();
       else await log.close();
       return undefined;
     }

@@ -142,16 +142,16 @@ export class StagingLog {
   }
 
   /** Opens a log that is there; {@link scan} must come first. */
-  static async open(path: string): Promise<StagingLog> {
-    return new StagingLog(path, await open(path, 'r+'), 0);
+  static async open(path: string, readOnly = false): Promise<StagingLog> {
+    return new StagingLog(path, await open(path, readOnly ? 'r' : 'r+'), 0);
   }
 
   /**
-   * Reads a log from its start and hands each record over. What was cut off at the end is removed: it was never
-   * acknowledged.
+   * Reads a log from its start and hands each record over. What was cut off at the end was never acknowledged.
+   * @param repair removes what was cut off.
    * @returns false where a record that is not merely cut off fails its checksum: then nothing is removed.
    */
-  async scan(visit: (record: FoundRecord) => void): Promise<boolean> {
+  async scan(visit: (record: FoundRecord) => void, repair: boolean): Promise<boolean> {
     const { size } = await this.#file.stat();
     const header = Buffer.alloc(HEADER);
     let at = 0;
@@ -173,7 +173,7 @@ export class StagingLog {
       visit({ type, offset, payload, position: at + HEADER });
       at += HEADER + length;
     }
-    await this.#file.truncate(at);
+    if (repair) await this.#file.truncate(at);
     this.#size = at;
     return true;
   }

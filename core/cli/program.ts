@@ -9,6 +9,7 @@ import { addBackendCommands } from './control.js';
 import { addCheckBackend } from './check-backend.js';
 import { addGuest } from './guest.js';
 import { addMount } from './mount.js';
+import { addS3 } from './s3.js';
 import { addServe } from './serve.js';
 import { addVirtiofsd } from './virtiofsd.js';
 
@@ -50,6 +51,7 @@ async function createProgram(argv: readonly string[]): Promise<Command> {
   addBackends(program, registry);
   addCheckBackend(program, registry, backend);
   addBench(program);
+  await addS3(program, registry, argv);
   await addBackendCommands(program, registry, argv);
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;

@@ -22,6 +22,7 @@ export { createLogger } from './log.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
 export { nearest, suggestion } from './nearest.js';
 export { readOnly } from './read-only.js';
+export { s3Administration } from './s3.js';
 export { BackendRegistry, type Making, type OptionName } from './registry.js';
 export { serve, type ServeOptions } from './serve.js';
 export { check, describeOptions, parseOption, toFlag, type OptionDescription } from './schema.js';

@@ -179,7 +179,7 @@ describe('the staging log', () => {
   async function scanned(path: string): Promise<{ found: FoundRecord[]; whole: boolean }> {
     const log = await StagingLog.open(path);
     const found: FoundRecord[] = [];
-    const whole = await log.scan((record) => found.push(record));
+    const whole = await log.scan((record) => found.push(record), true);
     await log.close();
     return { found, whole };
   }
