@@ -1,0 +1,119 @@
+import { spawnSync } from 'node:child_process';
+import * as fs from 'node:fs';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import passthroughPlugin from '../../../backends/passthrough/index.js';
+import { OpenFlags } from '../../../core/backend/index.js';
+import { hostBuffer } from '../../../core/memory/host-buffer.js';
+import { BackendRegistry, confine, LAYERS, parseLayers } from '../../../core/plugins/index.js';
+import { root, serveDirectory } from './harness.js';
+
+/** A process that confines itself as a daemon does, and then tries what it may and may not do. */
+const [base, layers, mode] = process.argv.slice(2) as [string, string?, string?];
+const share = join(base, 'share');
+const log: Record<string, unknown> = {};
+const outcomes: Record<string, string> = {};
+
+const registry = new BackendRegistry();
+registry.register(passthroughPlugin);
+await confine(
+  {
+    exports: [
+      { tag: 't', socket: join(base, 'sockets', 's'), backend: { type: 'passthrough', sharedDir: share } },
+    ],
+  },
+  registry,
+  {
+    layers: layers === undefined ? LAYERS : parseLayers(layers),
+    seccompAction: 'errno',
+    capabilities: [],
+    reads: [],
+  },
+  {
+    debug() {},
+    warn() {},
+    error() {},
+    info: (fields, msg) => Object.assign(log, fields, { msg }),
+  },
+);
+
+async function attempt(name: string, action: () => unknown): Promise<void> {
+  try {
+    const result = await action();
+    outcomes[name] = typeof result === 'string' ? result : 'ok';
+  } catch (error) {
+    outcomes[name] = (error as { code?: string }).code ?? String(error);
+  }
+}
+
+const { backend, node } = serveDirectory(share);
+
+async function content(parent: typeof node, name: string): Promise<string> {
+  const { node: found } = (await backend.lookup(parent, name, root))!;
+  return read(found);
+}
+
+async function read(found: typeof node): Promise<string> {
+  const { file } = await backend.open(found, OpenFlags.READ_WRITE, root);
+  const buffer = hostBuffer(64);
+  const count = await backend.read(found, file, buffer, 0, root);
+  await backend.release(found, file);
+  return Buffer.from(buffer.bytes.subarray(0, count)).toString();
+}
+
+if (mode === 'cold') {
+  const d = (await backend.lookup(node, 'd', root))!.node;
+  const cold = (await backend.lookup(d, 'cold', root))!.node;
+  /** The parent, which may, makes the kernel drop the names that nobody uses. */
+  const drop = async (): Promise<void> => {
+    process.stdout.write('drop\n');
+    await new Promise((dropped) => process.stdin.once('data', dropped));
+  };
+  await drop();
+  await attempt('open', () => read(cold));
+  await drop();
+  await attempt('resize', async () => void (await backend.setattr(cold, { size: 3 }, undefined, root)));
+  await drop();
+  await attempt('link', async () => void (await backend.link(cold, node, 'linked', root)));
+  await backend.rename(node, 'linked', d, 'renamed', 0, root);
+  await drop();
+  await attempt('renamed', async () => void (await read(cold)));
+} else {
+  await attempt('read through the share', () => content(node, 'file'));
+  await attempt('create in the share', async () => {
+    const created = await backend.create(node, 'new', 0o600, OpenFlags.READ_WRITE, { ...root, uid: 1234 });
+    await backend.release(created.node, created.file);
+  });
+  await attempt('read the secret', () => void fs.readFileSync(join(base, 'secret')));
+  await attempt('write beside the share', () => fs.writeFileSync(join(base, 'new'), ''));
+  await attempt(
+    'read the secret on the pool',
+    async () => void (await fs.promises.readFile(join(base, 'secret'))),
+  );
+  await attempt('list the root directory', () => void fs.readdirSync('/'));
+  await attempt('open a device in the share', () => fs.closeSync(fs.openSync(join(share, 'null'), 'r')));
+  await attempt('start a program', () => {
+    const { error } = spawnSync('/bin/true');
+    if (error !== undefined) throw error;
+  });
+  await attempt(
+    'make a socket',
+    () =>
+      new Promise<void>((made, failed) => {
+        const server = createServer().on('error', failed);
+        server.listen(join(base, 'sockets', 's'), () => server.close(() => made()));
+      }),
+  );
+}
+
+const threads = fs.readdirSync('/proc/self/task').map((thread) => {
+  const status = fs.readFileSync(`/proc/self/task/${thread}/status`, 'utf8');
+  const field = (name: string): string => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1] ?? '';
+  return {
+    capabilities: field('CapPrm'),
+    noNewPrivs: field('NoNewPrivs'),
+    seccomp: field('Seccomp'),
+    mounts: fs.readlinkSync(`/proc/self/task/${thread}/ns/mnt`),
+  };
+});
+process.stdout.write(`${JSON.stringify({ threads, log, outcomes })}\n`, () => process.exit(0));
