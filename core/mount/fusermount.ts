@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { type OwnedFd, UnixConnection } from '../system/index.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
@@ -43,6 +43,11 @@ export async function unmountByFusermount(directory: string): Promise<void> {
   if ((await run(['-u', '--', directory])) === undefined) return;
   const failure = await run(['-u', '-z', '--', directory]);
   if (failure !== undefined) throw new MountError(`unmount ${directory}: ${failure}`);
+}
+
+/** Takes a mount whose connection is closed out of the tree, at once. */
+export function detachByFusermount(directory: string): void {
+  spawnSync(PROGRAM, ['-u', '-z', '--', directory], { stdio: 'ignore', timeout: 5000 });
 }
 
 /** The descriptor that was sent; what the child sent waits in the socket until then. */

@@ -2,9 +2,9 @@ import { realpath, stat } from 'node:fs/promises';
 import type { Message } from '../memory/index.js';
 import { type OwnedFd, setNonBlocking } from '../system/index.js';
 import { FuseDevice } from './fuse-device.js';
-import { mountByFusermount, unmountByFusermount } from './fusermount.js';
+import { detachByFusermount, mountByFusermount, unmountByFusermount } from './fusermount.js';
 import type { Log } from './log.js';
-import { mountDirectly, unmountDirectly } from './mount-call.js';
+import { detachDirectly, mountDirectly, unmountDirectly } from './mount-call.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
 
@@ -64,7 +64,14 @@ export class HostMount {
       ended: (errno: number) => this.#end(errno),
     };
     this.#device = new FuseDevice(fd, receiver, options.log);
+    process.once('exit', this.#onExit);
   }
+
+  /** The process ends without having unmounted: at least no dead mount stays behind. */
+  readonly #onExit = (): void => {
+    this.#device.close();
+    (this.#direct ? detachDirectly : detachByFusermount)(this.directory);
+  };
 
   /** Mounts and begins to serve. @throws MountError */
   static async open(options: MountOptions): Promise<HostMount> {
@@ -111,6 +118,7 @@ export class HostMount {
   #end(errno: number): void {
     if (this.#ending) return;
     this.#ending = true;
+    process.off('exit', this.#onExit);
     if (errno === 0) this.#log.info({ directory: this.directory }, 'unmounted');
     else this.#log.error({ directory: this.directory, errno }, 'the mount failed');
     this.#settle(this.#close());

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
 import { readdirSync } from 'node:fs';
-import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rmdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, it } from 'node:test';
 import memfs from '../../../backends/memfs/index.js';
@@ -149,6 +151,20 @@ describe('a host mount', () => {
     assert.match(output, /^wrote after it left the tree\n/);
     assert.match(output, /(not connected|aborted|I\/O error)/);
   });
+
+  for (const method of ['direct', 'fusermount']) {
+    it(`by ${method} leaves no dead mount where its process ends without unmounting`, async () => {
+      const program = fileURLToPath(new URL('../../support/mount-and-exit.js', import.meta.url));
+      const child = await new Promise<{ code: unknown; directory: string }>((resolve) => {
+        execFile(process.execPath, [program, method], (error, stdout) => {
+          resolve({ code: error?.code, directory: stdout });
+        });
+      });
+      assert.equal(child.code, 3);
+      assert.equal(await mountLine(child.directory), undefined);
+      await rmdir(child.directory);
+    });
+  }
 
   it('answers a reader that is killed, and one that is still there at the end', async () => {
     const backend = new Stuck();
