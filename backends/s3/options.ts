@@ -3,14 +3,15 @@ import { z } from 'zod';
 const units: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
 
 /** Bytes: a number, or one with a unit: `64m`. */
-function bytes(least: number, most: number): z.ZodType<number> {
+function bytes(least: number, most: number, initial: string): z.ZodType<number> {
   return z
     .union([z.number(), z.string()])
+    .default(initial)
     .transform((value, context) => {
       const match = /^(\d+)([kmgt]?)(i?b)?$/i.exec(String(value));
       const result = match === null ? Number.NaN : Number(match[1]) * units[match[2]!.toLowerCase()]!;
       if (result >= least && result <= most) return result;
-      context.addIssue({ code: 'custom', message: `must be ${least} to ${most} bytes, such as 64m` });
+      context.addIssue({ code: 'custom', message: `must be ${least} to ${most} bytes, such as ${initial}` });
       return z.NEVER;
     })
     .meta({ placeholder: 'SIZE', unit: 'bytes' });
@@ -21,14 +22,14 @@ function seconds(initial: number, most = 86_400): z.ZodDefault<z.ZodCoercedNumbe
 }
 
 /** Permission bits: a number, or a string in octal. */
-function permissions(initial: number): z.ZodType<number> {
+function permissions(initial: string): z.ZodType<number> {
   return z
     .union([
       z.number().int().min(0).max(0o7777),
       z.string().regex(/^[0-7]{1,4}$/, 'must be octal, such as 0644'),
     ])
-    .transform((value) => (typeof value === 'number' ? value : Number.parseInt(value, 8)))
     .default(initial)
+    .transform((value) => (typeof value === 'number' ? value : Number.parseInt(value, 8)))
     .meta({ placeholder: 'MODE' });
 }
 
@@ -56,8 +57,8 @@ export const optionsSchema = z.strictObject({
 
   uid: id.describe('owner of objects without one'),
   gid: id.describe('group of objects without one'),
-  fileMode: permissions(0o644).describe('permissions of files without any'),
-  directoryMode: permissions(0o755).describe('permissions of directories without any'),
+  fileMode: permissions('0644').describe('permissions of files without any'),
+  directoryMode: permissions('0755').describe('permissions of directories without any'),
   attributes: z
     .enum(['posix', 'listing'])
     .default('posix')
@@ -82,16 +83,12 @@ export const optionsSchema = z.strictObject({
     .describe('close returns at once, or when the bucket has the data'),
   writebackDelay: seconds(1, 3600).describe('seconds from the last close to the upload'),
   maxDirtyAge: seconds(30).describe('seconds after which a file that stays open is uploaded too'),
-  maxDirty: bytes(16 * MiB, 2 ** 50)
-    .default(4096 * MiB)
-    .describe('bytes in the journal at which writers wait for uploads'),
+  maxDirty: bytes(16 * MiB, 2 ** 50, '4g').describe('bytes in the journal at which writers wait for uploads'),
 
-  partSize: bytes(5 * MiB, 2 ** 30)
-    .default(8 * MiB)
-    .describe('size of the first thousand parts of a large upload; it doubles with each further thousand'),
-  copyLimit: bytes(5 * MiB, 5 * 2 ** 30)
-    .default(1024 * MiB)
-    .describe('size from which the server copies in parts'),
+  partSize: bytes(5 * MiB, 2 ** 30, '8m').describe(
+    'size of the first thousand parts of a large upload; it doubles with each further thousand',
+  ),
+  copyLimit: bytes(5 * MiB, 5 * 2 ** 30, '1g').describe('size from which the server copies in parts'),
   storageClass: z.string().optional().describe('storage class of what is written'),
   encryption: z
     .enum(['none', 'sse-s3', 'sse-kms', 'sse-c'])
@@ -112,15 +109,9 @@ export const optionsSchema = z.strictObject({
         'the signature covers every uploaded byte by SHA-256 either way',
     ),
 
-  memory: bytes(4 * MiB, 2 ** 40)
-    .default(64 * MiB)
-    .describe('bytes of file data held in memory'),
-  cacheSize: bytes(0, 2 ** 50)
-    .default(1024 * MiB)
-    .describe('bytes of file data cached on disk; 0 for none'),
-  readAhead: bytes(0, 1024 * MiB)
-    .default(16 * MiB)
-    .describe('bytes read ahead of a sequential reader, at most'),
+  memory: bytes(4 * MiB, 2 ** 40, '64m').describe('bytes of file data held in memory'),
+  cacheSize: bytes(0, 2 ** 50, '1g').describe('bytes of file data cached on disk; 0 for none'),
+  readAhead: bytes(0, 1024 * MiB, '16m').describe('bytes read ahead of a sequential reader, at most'),
   requests: z.coerce.number().int().min(1).max(1024).default(32).describe('requests in flight'),
   uploads: z.coerce
     .number()

@@ -45,6 +45,8 @@ export class Requests {
   }
 
   #connect(): S3Client {
+    // The SDK's version is pinned: that later ones will need a later Node is nothing an operator can mend.
+    process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
     const { endpoint, region, profile, requests } = this.#options;
     const agents = { keepAlive: true, maxSockets: requests * 2 };
     const checksums = this.#options.checksums === 'required' ? 'WHEN_REQUIRED' : 'WHEN_SUPPORTED';

@@ -71,7 +71,10 @@ export const context: Context = {
   umask: 0,
   groups: [],
   securityContext: undefined,
-  signal: new AbortController().signal,
+  // One for each request, as the engine gives them.
+  get signal() {
+    return new AbortController().signal;
+  },
 };
 
 /** Lines that a backend logged, warnings and errors only. */
