@@ -1,47 +1,26 @@
-import { type DirectoryEntry, decodeName, Errno, encodeName, FsError, nameLength } from '../backend/index.js';
+import { decodeName, Errno, FsError } from '../backend/index.js';
 import * as abi from '../fuse/abi.js';
 import * as wire from '../fuse/structures.js';
 import { type Dispatcher, Exchange } from './exchange.js';
+import {
+  Fields,
+  type Found,
+  listed,
+  type Listed,
+  opened,
+  type OpenFile,
+  stat,
+  type Stat,
+  text,
+  view,
+} from './wire.js';
+
+export type { Found, Listed, OpenFile, Stat } from './wire.js';
 
 const { Opcode } = abi;
 
 /** Node id of the root (FUSE_ROOT_ID). */
 export const ROOT = 1n;
-
-/** What `stat` shows, as the wire has it. Times in nanoseconds. */
-export interface Stat {
-  readonly ino: bigint;
-  readonly size: number;
-  readonly blocks: number;
-  readonly atime: bigint;
-  readonly mtime: bigint;
-  readonly ctime: bigint;
-  readonly mode: number;
-  readonly nlink: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly rdev: number;
-}
-
-/** A node that a lookup or creation found. */
-export interface Found {
-  readonly id: bigint;
-  readonly stat: Stat;
-}
-
-/** An open file. */
-export interface OpenFile {
-  readonly id: bigint;
-  readonly fh: bigint;
-  /** The guest bypasses its page cache, and `size` in attributes may be anything. */
-  readonly directIo: boolean;
-}
-
-/** One entry of a listing, with the cookie after it. */
-export interface Listed extends DirectoryEntry {
-  readonly cookie: bigint;
-  readonly ino: bigint;
-}
 
 /** What to change in a file's attributes. Times in nanoseconds. */
 export interface Changes {
@@ -63,38 +42,7 @@ export interface Caller {
 
 const SECOND = 1_000_000_000n;
 const HEAD = wire.fuse_in_header.bytes;
-
-/** A request's structure, filled field by field. */
-class Fields {
-  readonly bytes: Uint8Array;
-  readonly #view: DataView;
-
-  constructor(size: number) {
-    this.bytes = new Uint8Array(size);
-    this.#view = new DataView(this.bytes.buffer);
-  }
-
-  u16(at: number, value: number): this {
-    this.#view.setUint16(at, value, true);
-    return this;
-  }
-
-  u32(at: number, value: number): this {
-    this.#view.setUint32(at, value, true);
-    return this;
-  }
-
-  u64(at: number, value: bigint | number): this {
-    this.#view.setBigUint64(at, BigInt.asUintN(64, BigInt(value)), true);
-    return this;
-  }
-}
-
 const NOTHING = new Uint8Array(0);
-
-function view(bytes: Uint8Array): DataView {
-  return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-}
 
 /** A guest's kernel in small: it sends FUSE requests to a session and reads the replies, as Linux would. */
 export class Client {
@@ -316,21 +264,7 @@ export class Client {
     const at = wire.fuse_read_in;
     const fields = new Fields(at.bytes).u64(at.fh, fh).u64(at.offset, cookie).u32(at.size, size);
     const reply = await this.#call(Opcode.READDIR, id, size, fields.bytes);
-    const data = view(reply);
-    const listed: Listed[] = [];
-    for (let from = 0; from < reply.length;) {
-      const { fuse_dirent: dirent } = wire;
-      const length = data.getUint32(from + dirent.namelen, true);
-      const start = from + dirent.bytes;
-      listed.push({
-        name: decodeName(reply, start, start + length),
-        type: (data.getUint32(from + dirent.type, true) << 12) >>> 0,
-        ino: data.getBigUint64(from + dirent.ino, true),
-        cookie: data.getBigUint64(from + dirent.off, true),
-      });
-      from = start + Math.ceil(length / 8) * 8;
-    }
-    return listed;
+    return listed(reply);
   }
 
   /** Figures of the file system. */
@@ -468,43 +402,4 @@ export class Client {
     if (error !== 0) throw FsError.of(-error);
     return reply.subarray(out.bytes);
   }
-}
-
-function opened(id: bigint, reply: Uint8Array, from: number): OpenFile {
-  const at = wire.fuse_open_out;
-  const flags = view(reply).getUint32(from + at.open_flags, true);
-  return {
-    id,
-    fh: view(reply).getBigUint64(from + at.fh, true),
-    directIo: (flags & abi.FOPEN_DIRECT_IO) !== 0,
-  };
-}
-
-function stat(reply: Uint8Array, from: number): Stat {
-  const at = wire.fuse_attr;
-  const data = view(reply);
-  const word = (offset: number): number => data.getUint32(from + offset, true);
-  const wide = (offset: number): bigint => data.getBigUint64(from + offset, true);
-  const time = (seconds: number, nanoseconds: number): bigint =>
-    data.getBigInt64(from + seconds, true) * SECOND + BigInt(word(nanoseconds));
-  return {
-    ino: wide(at.ino),
-    size: Number(wide(at.size)),
-    blocks: Number(wide(at.blocks)),
-    atime: time(at.atime, at.atimensec),
-    mtime: time(at.mtime, at.mtimensec),
-    ctime: time(at.ctime, at.ctimensec),
-    mode: word(at.mode),
-    nlink: word(at.nlink),
-    uid: word(at.uid),
-    gid: word(at.gid),
-    rdev: word(at.rdev),
-  };
-}
-
-/** A name as the wire has it, NUL-terminated. */
-function text(name: string): Uint8Array {
-  const bytes = new Uint8Array(nameLength(name) + 1);
-  encodeName(name, bytes);
-  return bytes;
 }
