@@ -126,14 +126,12 @@ export class Vring {
     this.#startable = false;
     this.#setPoll();
     this.#queue.setKick(undefined);
-    this.#queue.setCall(undefined);
     return base;
   }
 
-  /** Back to the state of a new connection. */
+  /** Back to the state of a new connection, but for the call and error descriptors: QEMU sends the latter only once. */
   reset(): void {
     this.stop();
-    this.#queue.setErr(undefined);
     this.#queue.base = 0;
     this.#sized = false;
     this.#addressed = false;

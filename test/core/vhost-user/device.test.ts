@@ -279,25 +279,49 @@ test('status 0 stops the rings and keeps the session, as a paused guest needs', 
   assert.equal(echo.sessions.length, 1);
 });
 
+test('call and error descriptors outlive a stop and a reset: QEMU does not send them again', async (t) => {
+  const echo = EchoServer.start(t);
+  const frontEnd = await echo.connect(t);
+  const { channel } = frontEnd;
+  const queue = frontEnd.queues[1]!;
+  const again = async () => {
+    await channel.command('SET_VRING_NUM', encodeVringState(1, queue.driver.size));
+    await channel.command('SET_VRING_BASE', encodeVringState(1, 0));
+    await frontEnd.setAddresses(1);
+    await channel.command('SET_VRING_KICK', encodeU64(1), [queue.kick.value]);
+    await frontEnd.enableQueue(1, true);
+  };
+  assert.equal(await frontEnd.stopQueue(1), 0);
+  await again();
+  await channel.command('SET_STATUS', encodeU64(0));
+  await again();
+  assert.deepEqual(await frontEnd.request(1, [Uint8Array.of(1)], [1]), Uint8Array.of(1));
+  queue.driver.begin();
+  queue.driver.readable(0x10, 16);
+  queue.driver.submit();
+  queue.driver.kick(queue.kick.value);
+  await until(() => drain(queue.err.value) === 8, 'the error descriptor is signalled');
+});
+
 test('what is written into guest memory is marked in the dirty log, and only while it is switched on', async (t) => {
   const echo = EchoServer.start(t);
   const frontEnd = await echo.connect(t);
   const { memory, channel } = frontEnd;
   const { region } = memory;
-  const pages = (region.guestAddress + region.size) / 4096;
-  using fd = memfd('log', pages / 8 + 4096);
-  const log = Mapping.map(fd.value, pages / 8, 4096);
+  const logSize = Math.ceil((region.guestAddress + region.size) / 4096 / 8);
+  using fd = memfd('log', logSize + 4096);
+  const log = Mapping.map(fd.value, logSize, 4096);
   t.after(() => log.unmap());
   const bytes = log.windows[0]!.u8.subarray(log.address - log.windows[0]!.start);
   const marked = () => {
     const set: number[] = [];
-    for (const [i, byte] of bytes.subarray(0, pages / 8).entries()) {
+    for (const [i, byte] of bytes.subarray(0, logSize).entries()) {
       for (let bit = 0; bit < 8; bit++) if ((byte >> bit) & 1) set.push(8 * i + bit);
     }
     bytes.fill(0);
     return set;
   };
-  assert.equal((await channel.call('SET_LOG_BASE', encodeLog(pages / 8, 4096), [fd.value])).length, 16);
+  assert.equal((await channel.call('SET_LOG_BASE', encodeLog(logSize, 4096), [fd.value])).length, 16);
   await frontEnd.request(1, [new Uint8Array(9000)], [9000]);
   assert.deepEqual(marked(), []);
 
