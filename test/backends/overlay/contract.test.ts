@@ -6,7 +6,7 @@ import { describe, it } from 'node:test';
 import { checkBackend } from '../../../core/contract/index.js';
 import type { Backend } from '../../../core/backend/index.js';
 import { overlay, type OverlaySettings } from '../../../backends/overlay/index.js';
-import { asynchronous, host, memoryLayer, plain, share } from './support.js';
+import { asynchronous, defaults, host, memoryLayer, plain, share } from './support.js';
 
 /** Overlays of each kind of layer, over one directory of the host with something in it. */
 const kinds: Record<string, (directory: string) => Promise<Partial<OverlaySettings>>> = {
@@ -32,22 +32,15 @@ const kinds: Record<string, (directory: string) => Promise<Partial<OverlaySettin
   }),
   'memfs over an overlay': async (directory) => ({
     upper: await memoryLayer(),
-    lowers: [overlay(settings({ upper: await memoryLayer(), lowers: [share(join(directory, 'lower'))] }))],
+    lowers: [
+      overlay({
+        ...defaults,
+        upper: await memoryLayer(),
+        lowers: [share(join(directory, 'lower'))],
+      }) as Backend,
+    ],
   }),
 };
-
-function settings(parts: Partial<OverlaySettings>): OverlaySettings {
-  return {
-    upper: undefined,
-    lowers: [],
-    upperPath: [],
-    workPath: undefined,
-    redirectDir: true,
-    xattrs: 'trusted',
-    marks: 'auto',
-    ...parts,
-  };
-}
 
 function fill(directory: string): void {
   const lower = join(directory, 'lower');
@@ -63,7 +56,8 @@ for (const [kind, make] of Object.entries(kinds)) {
       const directory = mkdtempSync(join(tmpdir(), 'virtiofs-kit-overlay-'));
       try {
         fill(directory);
-        const create = async (): Promise<Backend> => overlay(settings(await make(directory))) as Backend;
+        const create = async (): Promise<Backend> =>
+          overlay({ ...defaults, ...(await make(directory)) }) as Backend;
         const { results, passed } = await checkBackend({ create, log: host.log });
         const failures = results.filter(({ outcome }) => outcome === 'failed');
         assert.deepEqual(

@@ -55,10 +55,13 @@ function variant(
   });
 }
 
+/** Methods without a promise. */
+const IMMEDIATE = new Set(['key', 'forget']);
+
 /** The same backend, every answer of which takes its time and comes by promise. */
 export function asynchronous(backend: Backend, delay = (): Promise<unknown> => nextTurn()): Backend {
   return variant(backend, (name, method) => {
-    if (name === 'key' || name === 'forget') return method;
+    if (IMMEDIATE.has(name)) return method;
     return async (...given: unknown[]) => {
       await delay();
       const answer = await method(...given);
@@ -78,6 +81,15 @@ function copyOf(answer: unknown): unknown {
   const copy: Record<string, unknown> = { ...answer };
   if ('attributes' in copy) copy['attributes'] = { ...(copy['attributes'] as Attributes) };
   return copy;
+}
+
+/** The same backend, each call told of before it is made; what `before` throws is thrown, what it awaits awaited. */
+export function watched(backend: Backend, before: (name: string, given: unknown[]) => unknown): Backend {
+  return variant(backend, (name, method) => (...given: unknown[]) => {
+    if (IMMEDIATE.has(name)) return method(...given);
+    const waiting = before(name, given);
+    return waiting instanceof Promise ? waiting.then(() => method(...given)) : method(...given);
+  });
 }
 
 /** The same backend without what overlayfs's own marks need. */
@@ -210,6 +222,11 @@ export class Paths {
     });
   }
 
+  /** Writes text at the beginning of an open file. */
+  put(node: object, file: unknown, text: string): Promise<void> {
+    return this.#put(node, file, new TextEncoder().encode(text), 0);
+  }
+
   async #put(node: object, file: unknown, bytes: Uint8Array, at: number): Promise<void> {
     if (bytes.length === 0) return;
     const buffer = hostBuffer(bytes.length);
@@ -285,11 +302,31 @@ export class Paths {
   }
 }
 
+/** An overlay under test. */
+export interface Union {
+  readonly union: Paths;
+  readonly overlay: OverlayBackend;
+  readonly upper: Backend;
+  readonly lowers: Paths[];
+  /** A new overlay of the same layers, as after a restart. */
+  again(settings?: Partial<OverlaySettings>): Promise<Paths>;
+}
+
+export const defaults: OverlaySettings = {
+  upper: undefined,
+  lowers: [],
+  upperPath: [],
+  workPath: undefined,
+  redirectDir: true,
+  xattrs: 'trusted',
+  marks: 'auto',
+};
+
 /** An overlay of in-memory layers; `fill` prepares each lower before it is put below. */
 export async function overlayOf(
   fills: readonly ((lower: Paths) => Promise<void>)[],
   settings: Partial<OverlaySettings> = {},
-): Promise<{ union: Paths; overlay: OverlayBackend; upper: Backend; lowers: Paths[] }> {
+): Promise<Union> {
   const lowers: Paths[] = [];
   for (const fill of fills) {
     const lower = await Paths.mount(await memoryLayer());
@@ -297,21 +334,15 @@ export async function overlayOf(
     lowers.push(lower);
   }
   const upper = settings.upper ?? (await memoryLayer());
-  const overlay = createOverlay({
-    upper,
-    lowers: lowers.map(mounted),
-    upperPath: [],
-    workPath: undefined,
-    redirectDir: true,
-    xattrs: 'trusted',
-    marks: 'auto',
-    ...settings,
-  });
-  return { union: await Paths.mount(overlay as Backend), overlay, upper, lowers };
+  const all = { ...defaults, upper, lowers: lowers.map(mounted), ...settings };
+  const overlay = createOverlay(all);
+  const again = (others: Partial<OverlaySettings> = {}): Promise<Paths> =>
+    Paths.mount(createOverlay({ ...all, ...others }) as Backend);
+  return { union: await Paths.mount(overlay as Backend), overlay, upper, lowers, again };
 }
 
 /** A backend that is mounted already, to be mounted by the overlay. */
-function mounted(lower: Paths): Backend {
+export function mounted(lower: Paths): Backend {
   return new Proxy(lower.backend, {
     get(target, property) {
       if (property === 'mount') return () => lower.top;
