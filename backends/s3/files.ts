@@ -238,6 +238,10 @@ export class Files {
   async uploadNow(node: FileNode): Promise<void> {
     const { staged, parent } = node;
     if (staged === undefined || parent === undefined || node.removed) return;
+    const { ghosts, keys, options } = this.#services;
+    for (const key of new Set([node.ghost, keys.file(pathOf(node))])) {
+      if (key !== undefined) await ghosts.settled(key, Deadline.after(options.operationTimeout));
+    }
     const parts = this.#parts.get(staged);
     this.#parts.delete(staged);
     const snapshot = staged.snapshot();
@@ -288,27 +292,45 @@ export class Files {
   /**
    * Keeps the content of an open file whose object is about to go: what the bucket alone has is copied to a key of our own.
    * The caller holds `node.changes`.
+   * @returns what undoes it, for when the object does not go after all.
    */
-  async preserve(node: FileNode): Promise<void> {
+  async preserve(node: FileNode): Promise<() => Promise<void>> {
     const { staged } = node;
     await this.#abandonParts(staged);
     const { object } = node.version;
     const needed = staged === undefined || (staged.base !== undefined && staged.baseLimit > 0);
-    if (node.opens === 0 || !needed || object === undefined || object.size === 0) return;
+    if (node.opens === 0 || !needed || object === undefined || object.size === 0)
+      return async () => undefined;
     const key = this.#services.keys.reserved(`open-${randomUUID()}`);
     node.hiddenIntent = await this.#intents.begin({ type: 'hidden', key });
     const copy = await copyObject(this.#services, object, key, node.posix, 'open');
+    const use = (source: RemoteObject): void => {
+      node.version.object = source;
+      if (staged !== undefined) staged.base = source;
+    };
     node.hidden = key;
-    node.version.object = copy;
-    if (staged !== undefined) staged.base = copy;
+    node.original = object;
+    use(copy);
+    return async () => {
+      use(object);
+      await this.#dropHidden(node);
+    };
   }
 
-  /** A file has lost its name; its object is gone or about to be. The caller holds `node.changes`. */
-  async removed(node: FileNode, obsolete: string | undefined): Promise<void> {
-    node.removed = true;
+  async #dropHidden(node: FileNode): Promise<void> {
+    const { hidden, hiddenIntent } = node;
+    node.hidden = undefined;
+    node.original = undefined;
+    if (hidden === undefined || hiddenIntent === undefined) return;
+    await this.#services.bucket.remove(hidden, Deadline.after(this.#services.options.operationTimeout));
+    await this.#intents.end(hiddenIntent);
+  }
+
+  /** A file has lost its name to another that is there now. The caller holds `node.changes`. */
+  async replaced(node: FileNode): Promise<void> {
     this.writeback.clean(node);
     const { staged } = node;
-    if (staged !== undefined) await staged.place(undefined, staged.base, staged.condition, obsolete);
+    if (staged !== undefined) await staged.place(undefined, staged.base, staged.condition);
   }
 
   async #abandonParts(staged: Staged | undefined): Promise<void> {
@@ -320,14 +342,10 @@ export class Files {
 
   /** Nobody has the removed file open any more. */
   async discard(node: FileNode): Promise<void> {
-    const { staged, hidden } = node;
+    const { staged } = node;
     node.staged = undefined;
-    node.hidden = undefined;
     await staged?.retire();
-    if (hidden !== undefined) {
-      await this.#services.bucket.remove(hidden, Deadline.after(this.#services.options.operationTimeout));
-    }
-    if (node.hiddenIntent !== undefined) await this.#intents.end(node.hiddenIntent);
+    await this.#dropHidden(node);
   }
 
   /** Makes what is staged durable on this machine. */
@@ -346,6 +364,7 @@ export class Files {
   /** Writes a whole new object, as for a symbolic link. @throws EEXIST where the name is taken. */
   async putNew(key: string, body: Uint8Array, posix: Posix, deadline: Deadline): Promise<RemoteObject> {
     try {
+      await this.#services.ghosts.settled(key, deadline);
       const content = contentOf(posix, randomUUID());
       return await this.#services.bucket.put(key, body, content, 'absent', deadline);
     } catch (error) {

@@ -10,6 +10,8 @@ const intentSchema = z.discriminatedUnion('type', [
     to: z.string(),
     etag: z.string(),
     mark: z.string(),
+    /** Journal of the file at `to` that this one replaces. */
+    replaces: z.string().optional(),
   }),
   z.object({
     type: z.literal('rename-directory'),

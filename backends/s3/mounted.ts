@@ -11,6 +11,7 @@ import { Deadline } from './deadline.js';
 import { DiskCache } from './disk-cache.js';
 import { S3Failure } from './failure.js';
 import { Files } from './files.js';
+import { Ghosts } from './ghosts.js';
 import { Intents } from './intents.js';
 import { KeyMap } from './keys.js';
 import { Metrics } from './metrics.js';
@@ -53,7 +54,9 @@ export class Mounted {
     const reader = new Reader(bucket, this.#disk, metrics, { memory, readAhead, timeout });
     const { uid, gid, fileMode, directoryMode } = options;
     const defaults = { uid, gid, fileMode, directoryMode };
-    this.services = { options, log, metrics, bucket, keys: new KeyMap(options.prefix), reader, defaults };
+    const keys = new KeyMap(options.prefix);
+    const ghosts = new Ghosts(bucket, log, timeout);
+    this.services = { options, log, metrics, bucket, keys, reader, ghosts, defaults };
     this.names = new Names(this.services);
     this.tree = new Tree(this.services, this.names);
     this.intents = new Intents(join(this.folder, 'intents'));
@@ -142,6 +145,7 @@ export class Mounted {
 
   /** Ends service without uploading: what is staged stays in the journal for the next start. */
   async abandon(): Promise<void> {
+    this.services.ghosts.close();
     await this.files.close();
     await this.#disk?.close();
     await this.#control?.close();

@@ -98,10 +98,10 @@ export class Names {
 
   /** Asks for one name: for the object, and for anything below it. A directory shadows a file. */
   async #ask(directory: Directory, name: string, deadline: Deadline): Promise<void> {
-    const { bucket, keys } = this.#services;
+    const { bucket, ghosts, keys } = this.#services;
     const path = childPath(directory, name);
     const key = keys.file(path);
-    if (!keyFits(key)) return learnAbsent(directory, name);
+    if (!keyFits(key) || ghosts.has(key)) return learnAbsent(directory, name);
     const before = directory.names.get(name)?.kind;
     const news = { at: performance.now(), order: nextOrder() };
     if (before === 'file') {
@@ -186,7 +186,7 @@ export class Names {
   }
 
   async #list(directory: Directory, onePage: boolean): Promise<void> {
-    const { bucket, keys, options } = this.#services;
+    const { bucket, ghosts, keys, options } = this.#services;
     const prefix = keys.directory(pathOf(directory));
     const at = performance.now();
     const order = nextOrder();
@@ -199,7 +199,7 @@ export class Names {
       const page = await bucket.list(prefix, '/', token, 1000, Deadline.after(options.operationTimeout));
       pages += 1;
       for (const object of page.objects) {
-        if (object.key === prefix) continue;
+        if (object.key === prefix || ghosts.has(object.key)) continue;
         const name = this.#name(directory, object.key.slice(prefix.length));
         if (name === undefined) skipped = this.#skip(object.key);
         else if (found.get(name)?.kind === 'directory') shadowed.push(name);

@@ -47,8 +47,12 @@ export class FileNode {
   staging: Promise<void> | undefined;
   /** Key of our own that holds the content while the unlinked file is open. */
   hidden: string | undefined;
+  /** What is at the file's own key, while `hidden` has the content. */
+  original: RemoteObject | undefined;
   /** Record of that key, for a crash. */
   hiddenIntent: string | undefined;
+  /** Old key that a rename left to be deleted, before the journal may end. */
+  ghost: string | undefined;
   removed = false;
   forgotten = false;
 

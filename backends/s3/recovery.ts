@@ -18,12 +18,14 @@ const CLOCK_SKEW = 60_000;
 export async function recover(mounted: Mounted, folder: string): Promise<void> {
   const { log } = mounted.services;
   const moved = new Map<string, string>();
+  const replaced = new Set<string>();
   for (const { id, intent } of await mounted.intents.list()) {
-    await finish(mounted, intent, moved);
+    await finish(mounted, intent, moved, replaced);
     await mounted.intents.end(id);
     log.info({ intent }, 'interrupted change finished');
   }
   const staging = join(folder, 'staging');
+  const journals: Recovered[] = [];
   for (const name of await readdir(staging)) {
     if (!name.endsWith('.log')) continue;
     const id = name.slice(0, -4);
@@ -37,7 +39,12 @@ export async function recover(mounted: Mounted, folder: string): Promise<void> {
       log.error({ path: found.path, aside }, 'journal is damaged: kept aside; see "virtiofs-kit s3 status"');
       continue;
     }
-    await takeUp(mounted, found, moved);
+    journals.push(found);
+    for (const other of found.replaces) replaced.add(other);
+  }
+  for (const found of journals) {
+    if (replaced.has(found.staged.id)) await found.staged.retire();
+    else await takeUp(mounted, found, moved);
   }
 }
 
@@ -45,7 +52,12 @@ function deadline(mounted: Mounted): Deadline {
   return Deadline.after(mounted.services.options.operationTimeout);
 }
 
-async function finish(mounted: Mounted, intent: Intent, moved: Map<string, string>): Promise<void> {
+async function finish(
+  mounted: Mounted,
+  intent: Intent,
+  moved: Map<string, string>,
+  replaced: Set<string>,
+): Promise<void> {
   const { bucket, keys } = mounted.services;
   switch (intent.type) {
     case 'hidden':
@@ -58,6 +70,7 @@ async function finish(mounted: Mounted, intent: Intent, moved: Map<string, strin
       const original = await bucket.head(keys.file(intent.from), deadline(mounted));
       if (original?.etag === intent.etag) await bucket.remove(original.key, deadline(mounted));
       moved.set(intent.from, intent.to);
+      if (intent.replaces !== undefined) replaced.add(intent.replaces);
       break;
     }
     case 'rename-directory': {

@@ -51,64 +51,91 @@ export class Renames {
     name: string,
     replaced: FileNode | undefined,
   ): Promise<void> {
-    const { keys } = this.#services;
     await node.changes.run(async () => {
       const from = node.parent;
       if (from === undefined || node.removed) throw FsError.of('ENOENT');
       const oldName = node.name;
-      const oldKey = keys.file(pathOf(node));
-      const path = childPath(parent, name);
-      const target = replaced?.version.object;
-      if (replaced === undefined) await this.#move(node, oldKey, path, target);
+      await this.#settle(node);
+      if (replaced === undefined) await this.#move(node, parent, name, undefined);
       else {
         await replaced.changes.run(async () => {
-          await this.#files.preserve(replaced);
-          await this.#files.removed(replaced, undefined);
-          await this.#move(node, oldKey, path, target);
-          this.#tree.detach(replaced);
+          const undo = await this.#files.preserve(replaced);
+          try {
+            await this.#move(node, parent, name, replaced);
+          } catch (error) {
+            if (!replaced.removed) await undo();
+            throw error;
+          }
           if (replaced.opens === 0) await this.#files.discard(replaced);
         });
       }
-      this.#tree.move(node, parent, name);
-      learnAbsent(from, oldName);
-      const { object } = node.version;
-      if (node.staged === undefined && object !== undefined) {
-        learnFile(parent, name, object, node.posix);
-      }
+      if (from.children.get(oldName) === undefined) learnAbsent(from, oldName);
     });
   }
 
-  async #move(node: FileNode, oldKey: string, path: string, target: RemoteObject | undefined): Promise<void> {
-    const { bucket, keys } = this.#services;
+  /** Brings a file's data into the bucket, unless it can move with its journal alone. */
+  async #settle(node: FileNode): Promise<void> {
     for (let i = 0; i < SETTLE && node.staged !== undefined && !this.#files.isLocal(node); i++) {
       await this.#files.uploadNow(node);
     }
+  }
+
+  /**
+   * Moves a file. Until the moment when it has its new place nothing has happened, and a failure leaves all as it was; from
+   * then on nothing fails: what is at the old key is deleted sooner or later.
+   */
+  async #move(
+    node: FileNode,
+    parent: Directory,
+    name: string,
+    replaced: FileNode | undefined,
+  ): Promise<void> {
+    const { keys, ghosts, options } = this.#services;
+    const from = pathOf(node);
+    const path = childPath(parent, name);
     const { staged } = node;
     const { object } = node.version;
-    const condition = target === undefined ? 'absent' : { etag: target.etag };
+    const replaces = replaced?.staged?.id;
+    await ghosts.settled(keys.file(path), Deadline.after(options.operationTimeout));
     if (staged !== undefined && this.#files.isLocal(node)) {
-      await staged.place(path, undefined, condition, object === undefined ? undefined : oldKey);
+      const target = replaced?.original ?? replaced?.version.object;
+      const condition = target === undefined ? 'absent' : { etag: target.etag };
+      const obsolete = object === undefined ? undefined : keys.file(from);
+      await staged.place(path, undefined, condition, obsolete, replaces);
       node.version.object = undefined;
-      if (object !== undefined) await bucket.remove(oldKey, this.#deadline());
+      await this.#moved(node, parent, name, replaced);
+      if (obsolete === undefined) return;
+      node.ghost = obsolete;
+      await ghosts.remove(obsolete, async () => {
+        node.ghost = undefined;
+      });
       return;
     }
     if (object === undefined) throw FsError.of('ESTALE');
-    const key = keys.file(path);
     const posix = { ...node.posix, ctime: now() };
     const mark = randomUUID();
-    const intent = await this.#intents.begin({
-      type: 'rename-file',
-      from: pathOf(node),
-      to: path,
-      etag: object.etag,
-      mark,
-    });
-    const copy = await copyObject(this.#services, object, key, posix, mark);
-    if (staged !== undefined) await staged.place(path, copy, { etag: copy.etag }, undefined);
-    await bucket.remove(oldKey, this.#deadline());
+    const { etag } = object;
+    const intent = await this.#intents.begin({ type: 'rename-file', from, to: path, etag, mark, replaces });
+    const copy = await copyObject(this.#services, object, keys.file(path), posix, mark);
+    if (staged !== undefined) await staged.place(path, copy, { etag: copy.etag });
     node.version.object = copy;
     node.posix = staged?.posix ?? posix;
-    await this.#intents.end(intent);
+    await this.#moved(node, parent, name, replaced);
+    if (node.staged === undefined) learnFile(parent, name, copy, node.posix);
+    await ghosts.remove(keys.file(from), () => this.#intents.end(intent));
+  }
+
+  async #moved(
+    node: FileNode,
+    parent: Directory,
+    name: string,
+    replaced: FileNode | undefined,
+  ): Promise<void> {
+    if (replaced !== undefined) {
+      await this.#files.replaced(replaced);
+      this.#tree.detach(replaced);
+    }
+    this.#tree.move(node, parent, name);
   }
 
   /**

@@ -1,6 +1,7 @@
 import type { Logger } from '../../core/backend/index.js';
 import type { Defaults } from './attributes.js';
 import type { Bucket } from './bucket.js';
+import type { Ghosts } from './ghosts.js';
 import type { KeyMap } from './keys.js';
 import type { Metrics } from './metrics.js';
 import type { S3Options } from './options.js';
@@ -14,5 +15,6 @@ export interface Services {
   readonly bucket: Bucket;
   readonly keys: KeyMap;
   readonly reader: Reader;
+  readonly ghosts: Ghosts;
   readonly defaults: Defaults;
 }

@@ -23,12 +23,16 @@ interface BeginJson {
   readonly size: number;
 }
 
-/** Payload of PLACE: null is no place: the name was removed. `obsolete` is a key to delete. */
+/**
+ * Payload of PLACE: null is no place: the name was removed. `obsolete` is a key to delete, `replaces` the journal of the
+ * file that had the place before.
+ */
 interface PlaceJson {
   readonly path: string | null;
   readonly base: RemoteObject | null;
   readonly condition: Condition;
   readonly obsolete: string | null;
+  readonly replaces: string | null;
 }
 
 /** Payload of COMMIT: the object holds what the log said up to `tail`, when the file's size was `size`. */
@@ -213,18 +217,21 @@ export class Staged {
    * Gives the file a new place, or none.
    * @param base the object at the new place that holds what the base held; nothing where no byte comes from a base.
    * @param obsolete key that the caller is about to delete.
+   * @param replaces id of the journal that does not count any more, as its file is replaced by this one.
    */
   async place(
     path: string | undefined,
     base: RemoteObject | undefined,
     condition: Condition,
-    obsolete: string | undefined,
+    obsolete?: string,
+    replaces?: string,
   ): Promise<void> {
     const place: PlaceJson = {
       path: path ?? null,
       base: base ?? null,
       condition,
       obsolete: obsolete ?? null,
+      replaces: replaces ?? null,
     };
     await this.#change(async () => {
       this.#apply(await this.log.append({ type: RecordType.PLACE, offset: 0, payload: json(place) }));
@@ -421,8 +428,8 @@ export class Staged {
       const time = { seconds: Math.floor(touched / 1000), nanoseconds: Math.floor((touched % 1000) * 1e6) };
       staged.posix = { ...staged.posix, mtime: time, ctime: time };
     }
-    const { path, obsolete } = found;
-    return { staged, path, obsolete, uploads: [...found.uploads.values()], damaged: !whole };
+    const { path, obsolete, replaces } = found;
+    return { staged, path, obsolete, replaces, uploads: [...found.uploads.values()], damaged: !whole };
   }
 
   /** Applies one record that is in the log already. `sizes`: the SIZE records so far. */
@@ -473,6 +480,8 @@ export interface Recovered {
   readonly path: string | undefined;
   /** Keys that were to be deleted. */
   readonly obsolete: readonly string[];
+  /** Ids of journals that do not count any more. */
+  readonly replaces: readonly string[];
   /** Multipart uploads that may still be there: `id` nothing where the answer never came. */
   readonly uploads: readonly { readonly key: string; readonly id: string | undefined; readonly at: number }[];
   /** A record in the middle fails its checksum: bytes that were acknowledged are lost. */
@@ -483,6 +492,7 @@ export interface Recovered {
 class Found {
   path: string | undefined;
   readonly obsolete: string[] = [];
+  readonly replaces: string[] = [];
   readonly uploads = new Map<string, { key: string; id: string | undefined; at: number }>();
   readonly sizes: { position: number; size: number }[] = [];
   /** Bytes came after the last attributes. */
@@ -504,6 +514,7 @@ class Found {
         const place = fields<PlaceJson>(payload);
         this.path = place.path ?? undefined;
         if (place.obsolete !== null) this.obsolete.push(place.obsolete);
+        if (place.replaces !== null) this.replaces.push(place.replaces);
         break;
       }
       case RecordType.UPLOAD: {

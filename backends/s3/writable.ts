@@ -168,13 +168,14 @@ export class WritableBackend extends ReadingBackend {
     const { files, services, tree } = this.mounted;
     const key = services.keys.file(pathOf(node));
     const stored = node.version.object !== undefined;
-    await files.preserve(node);
+    const undo = await files.preserve(node);
     const { staged } = node;
     await staged?.place(undefined, staged.base, staged.condition, stored ? key : undefined);
     try {
       if (stored) await services.bucket.remove(key, deadline);
     } catch (error) {
-      await staged?.place(pathOf(node), staged.base, staged.condition, undefined);
+      await staged?.place(pathOf(node), staged.base, staged.condition);
+      await undo().catch(() => undefined);
       throw error;
     }
     learnAbsent(directory, node.name);
