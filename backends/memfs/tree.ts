@@ -267,8 +267,12 @@ export class Tree {
   originState(inode: Inode): Inode | undefined {
     let origin = this.#origin;
     if (inode === this.root) return origin?.stateOf(origin.tree.root);
-    while (origin !== undefined && origin.tree !== inode.owner) origin = origin.tree.#origin;
-    return origin?.stateOf(inode);
+    for (; origin !== undefined; origin = origin.tree.#origin) {
+      // A file of several names that a tree between has taken over is that tree's, by whichever name it is found.
+      const taken = origin.tree === inode.owner ? inode : origin.tree.#adopted.get(inode.ino);
+      if (taken !== undefined) return origin.stateOf(taken);
+    }
+    return undefined;
   }
 
   /** Ends a snapshot; with forks left it goes when the last of them does. */
