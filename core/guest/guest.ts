@@ -217,12 +217,14 @@ export class Guest implements AsyncDisposable {
     const { input, output } = terminal;
     const token = randomBytes(16).toString('hex');
     const port = this.#ports.get('console');
-    const size = `stty rows ${output.rows} cols ${output.columns}; export TERM=${quote(process.env['TERM'] ?? 'vt100')}`;
+    const term = `export TERM=${quote(process.env['TERM'] ?? 'vt100')}`;
+    // A terminal that does not know its size has 0 rows.
+    const size = output.rows > 0 ? `stty rows ${output.rows} cols ${output.columns}; ` : '';
     const passed = passUntil(port, token, output);
     input.setRawMode(true);
     input.pipe(port, { end: false });
     try {
-      this.#send(`shell ${token} ${this.#script(`${size}; ${script(command)}`, undefined)}`);
+      this.#send(`shell ${token} ${this.#script(`${size}${term}; ${script(command)}`, undefined)}`);
       const [code] = await Promise.all([this.#exitCode(), passed]);
       return code;
     } finally {
