@@ -44,8 +44,8 @@ export function creationOperations(share: Share) {
   }
 
   /**
-   * Before a name goes: if guests know the file, it must stay reachable for them until they forget it, although its
-   * handle may soon open nothing.
+   * Before a directory's name goes: if guests know it, it must stay reachable for them until they forget it (a process
+   * may be in it), although its handle will open nothing then. Open files are reached by their descriptors.
    */
   function holdNamed(parent: Node, fd: number, path: number): void {
     const mount = share.mounts.all[nodes.mountIndex(parent)]!;
@@ -57,7 +57,7 @@ export function creationOperations(share: Share) {
   function remove(parent: Node, name: string, flags: number): void {
     const fd = share.descriptor(parent);
     const path = putName(name);
-    holdNamed(parent, fd, path);
+    if (flags === AT.REMOVEDIR) holdNamed(parent, fd, path);
     const code = unlinkat(fd, path, flags);
     if (code < 0) throw FsError.of(-code);
   }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -167,16 +168,21 @@ test('while the host exchanges a directory and a link to the outside, a guest ne
   fs.writeFileSync(join(directory, 'd', 'f'), 'harmless');
   fs.symlinkSync(outside, join(directory, 'link'));
   const racer = spawn(process.execPath, [join(import.meta.dirname, 'exchange.js'), directory, 'd', 'link']);
-  t.after(() => racer.kill());
-  await new Promise((ready) => racer.stdout.once('data', ready));
+  const ended = once(racer, 'exit');
+  await once(racer.stdout, 'data');
   const seen = { directory: 0, link: 0 };
-  for (let i = 0; i < 20_000; i++) {
-    const content = await readThrough(backend, node);
-    assert.notEqual(content, SECRET);
-    if (content === 'harmless') seen.directory += 1;
-    else seen.link += 1;
-    // The racer needs a processor now and then.
-    if (i % 100 === 0) await new Promise((turn) => setTimeout(turn, 1));
+  try {
+    for (let i = 0; i < 20_000; i++) {
+      const content = await readThrough(backend, node);
+      assert.notEqual(content, SECRET);
+      if (content === 'harmless') seen.directory += 1;
+      else seen.link += 1;
+      // The racer needs a processor now and then.
+      if (i % 100 === 0) await new Promise((turn) => setTimeout(turn, 1));
+    }
+  } finally {
+    racer.kill();
+    await ended;
   }
   assert.ok(seen.directory > 0 && seen.link > 0, JSON.stringify(seen));
   assert.equal(fs.readFileSync(join(outside, 'f'), 'utf8'), SECRET);

@@ -201,7 +201,7 @@ test('a whiteout is left where the rename asks for one', asRoot, async (t) => {
   assert.equal(stat.rdev, 0);
 });
 
-test('a removed file and a removed directory live on while a guest knows them', async (t) => {
+test('a removed directory, and a file removed while it is open, live on while a guest knows them', async (t) => {
   for (const inodeFileHandles of ['prefer', 'never']) {
     const { backend, node, directory } = share(t, { inodeFileHandles, cachedDescriptors: 16 });
     fs.writeFileSync(join(directory, 'f'), 'kept');
@@ -209,7 +209,9 @@ test('a removed file and a removed directory live on while a guest knows them', 
     fs.writeFileSync(join(directory, 'g'), 'over');
     const f = (await backend.lookup(node, 'f', root))!.node;
     const d = (await backend.lookup(node, 'd', root))!.node;
+    const { file } = await backend.open(f, OpenFlags.READ_WRITE, root);
     await backend.rename(node, 'g', node, 'f', 0, root);
+    await backend.unlink(node, 'f', root);
     await backend.rmdir(node, 'd', root);
     // Other files push it out of any cache.
     for (let i = 0; i < 50; i++) {
@@ -218,10 +220,13 @@ test('a removed file and a removed directory live on while a guest knows them', 
     }
     assert.equal((await backend.getattr(f, undefined, root)).nlink, 0);
     assert.equal((await backend.getattr(d, undefined, root)).nlink, 0);
-    const { file } = await backend.open(f, OpenFlags.READ_ONLY, root);
-    const buffer = hostBuffer(16);
-    assert.equal(await backend.read(f, file, buffer, 0, root), 4);
+    const again = await backend.open(f, OpenFlags.READ_ONLY, root);
     await backend.release(f, file);
+    const buffer = hostBuffer(16);
+    assert.equal(await backend.read(f, again.file, buffer, 0, root), 4);
+    await backend.setattr(f, { size: 2 }, undefined, root);
+    assert.equal((await backend.getattr(f, undefined, root)).size, 2);
+    await backend.release(f, again.file);
     backend.forget(f);
     backend.forget(d);
   }
