@@ -46,16 +46,19 @@ export function* create<E extends Entry<object>>(
   let made: E;
   if (found === 'whiteout' && marks.inPlace) made = yield* createOverWhiteout(union, parent, name, make);
   else {
-    made = { ...(yield* wait(make(directory, name))) };
-    layer.keep(made);
+    made = layer.keep(lasting(yield* wait(make(directory, name))));
     if (isDirectory(made) && parent.lowers.length > 0) yield* wait(marks.setOpaque(layer, made.node));
     work.reached('create-made');
     if (found === 'whiteout') yield* wait(marks.removeWhiteout(layer, directory, name));
   }
-  const attributes = { ...made.attributes };
-  const node = union.created(parent, name, made.node, attributes);
+  const node = union.created(parent, name, made.node, made.attributes);
   layer.drop(made.node);
-  return { made, node, attributes };
+  return { made, node, attributes: made.attributes };
+}
+
+/** What a creation returned, to be kept while the layer, which may refill its answer, does more. */
+function lasting<E extends Entry<object>>(entry: E): E {
+  return { ...entry, attributes: { ...entry.attributes } };
 }
 
 function isDirectory(entry: Entry<object>): boolean {
@@ -77,8 +80,7 @@ function* createOverWhiteout<E extends Entry<object>>(
   try {
     return yield* work.make(nursery, 0o777, function* (cradle) {
       yield* inheritLike(union, parent.upper!, cradle);
-      const made = { ...(yield* wait(make(cradle, 'new'))) };
-      layer.keep(made);
+      const made = layer.keep(lasting(yield* wait(make(cradle, 'new'))));
       if (isDirectory(made)) yield* wait(marks.setOpaque(layer, made.node));
       work.reached('create-made');
       if (isDirectory(made)) yield* wait(work.exchange(cradle, 'new', parent.upper!, name));
@@ -270,14 +272,11 @@ export function* tmpfile(
   const { layer } = union.writable();
   if (layer.backend.tmpfile === undefined) throw FsError.of('EOPNOTSUPP');
   yield* bringUp(union, parent);
-  const made = layer.keep({
-    ...(yield* wait(layer.backend.tmpfile(parent.upper!, mode, flags, context))),
-  });
-  const attributes = { ...made.attributes };
-  const node = union.created(parent, '', made.node, attributes);
+  const made = layer.keep(lasting(yield* wait(layer.backend.tmpfile(parent.upper!, mode, flags, context))));
+  const node = union.created(parent, '', made.node, made.attributes);
   union.move(node, undefined, '');
   layer.drop(made.node);
-  return { made, node, attributes };
+  return { made, node, attributes: made.attributes };
 }
 
 export function* rename(

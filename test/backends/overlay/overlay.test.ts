@@ -63,6 +63,21 @@ test('a directory made over a whiteout is opaque', async () => {
   assert.deepEqual(await union.names('/dir/sub'), []);
 });
 
+test('a creation over a whiteout says what it made', async () => {
+  const { union } = await overlayOf([base]);
+  await union.unlink('/dir/a');
+  await union.unlink('/dir/b');
+  await union.at('/dir', async (directory) => {
+    const { backend } = union;
+    const made = await backend.mkdir!(directory, 'a', 0o2750, root);
+    assert.equal(made.attributes.mode, 0o042750);
+    const created = await backend.create!(directory, 'b', 0o640, OpenFlags.READ_WRITE, root);
+    assert.equal(created.attributes.mode, 0o100640);
+    assert.equal(created.attributes.ino, (await union.stat('/dir/b')).ino);
+    await backend.release?.(created.node, created.file);
+  });
+});
+
 test('a directory with entries is not removed, one with whiteouts only is', async () => {
   const { union } = await overlayOf([base]);
   await rejects(union.rmdir('/dir/sub'), 'ENOTEMPTY');
