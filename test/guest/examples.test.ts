@@ -1,9 +1,9 @@
 import { strict as assert } from 'node:assert';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { text } from 'node:stream/consumers';
@@ -56,6 +56,27 @@ test('a JSON document mounts in a guest as a tree that can be read and not chang
       stderr: '',
     },
   );
+});
+
+test("the README's backend greets a guest, and keeps to the contract", async () => {
+  const root = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json')));
+  const source = /^\/\/ hello\.js\n[^]*?(?=^```)/m.exec(readFileSync(join(root, 'README.md'), 'utf8'))?.[0];
+  assert.ok(source !== undefined);
+  // Below the package's folder, so that it finds the package by name.
+  const cache = join(root, '.cache');
+  mkdirSync(cache, { recursive: true });
+  const home = mkdtempSync(join(cache, 'readme-'));
+  try {
+    writeFileSync(join(home, 'hello.js'), source);
+    const backend = ['--backend', join(home, 'hello.js'), '--who', 'you'];
+    const { stdout, stderr, code } = await run('guest', ...backend, '--', 'cat', '/mnt/greeting');
+    assert.deepEqual([stdout, stderr, code], ['hello, you\n', '', 0]);
+    const checked = await run('check-backend', ...backend);
+    assert.match(checked.stdout, /^\d+ passed, 0 failed/m);
+    assert.equal(checked.code, 0);
+  } finally {
+    rmSync(home, { recursive: true });
+  }
 });
 
 test('a program serves its own state to a guest, and hears what the guest writes', async () => {
