@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../core/backend/index.js';
+import { WRITE_MARK } from './attributes.js';
 import type { Bucket, Condition, Content } from './bucket.js';
 import type { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
@@ -18,7 +19,8 @@ export interface Capabilities {
   readonly copySource: boolean;
 }
 
-const plain: Content = { metadata: {}, headers: {} };
+/** The mark tells our own object where a server does not say what an upload made. */
+const plain: Content = { metadata: { [WRITE_MARK]: 'probe' }, headers: {} };
 
 /** Probes older than this were left behind by somebody who died, milliseconds. */
 const STALE = 600_000;

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { FsError } from '../../core/backend/index.js';
 import type { GuestBuffer } from '../../core/backend/index.js';
 import type { Posix, RemoteObject } from './attributes.js';
+import { WRITE_MARK } from './attributes.js';
 import { Deadline, deferred, Semaphore } from './deadline.js';
 import { S3Failure } from './failure.js';
 import type { Intents } from './intents.js';
@@ -13,7 +14,6 @@ import { isChanged, Stream } from './reader.js';
 import type { Services } from './services.js';
 import { Staged } from './staged.js';
 import { contentOf, copyObject, PartUpload, uploadSnapshot } from './upload.js';
-import type { Uploaded } from './upload.js';
 import { Writeback } from './writeback.js';
 
 /** An open file. */
@@ -234,8 +234,37 @@ export class Files {
     }
   }
 
-  /** Uploads what is staged. The caller holds `node.changes`. */
+  /** Uploads what is staged. The caller holds `node.changes`. @throws ESTALE when another writer came first. */
   async uploadNow(node: FileNode): Promise<void> {
+    const { staged } = node;
+    if (staged === undefined) return;
+    try {
+      await this.#upload(node);
+    } catch (error) {
+      if (!isChanged(error)) throw error;
+      if (await this.recognise(staged, this.#services.keys.file(pathOf(node)))) {
+        node.version.object = staged.base;
+        return this.uploadNow(node);
+      }
+      await this.#setAside(node, staged);
+      throw FsError.of('ESTALE');
+    }
+  }
+
+  /**
+   * Looks whether what is at the key is an earlier upload of this very journal, of which the answer was lost. If it is, the
+   * next upload is based on it.
+   */
+  async recognise(staged: Staged, key: string): Promise<boolean> {
+    const { bucket, options } = this.#services;
+    const head = await bucket.head(key, Deadline.after(options.operationTimeout));
+    const isOurs = head?.metadata[WRITE_MARK]?.startsWith(`${staged.id}.`) === true;
+    if (head === undefined || !isOurs || staged.base?.etag === head.etag) return false;
+    await staged.rebase(head);
+    return true;
+  }
+
+  async #upload(node: FileNode): Promise<void> {
     const { staged, parent } = node;
     if (staged === undefined || parent === undefined || node.removed) return;
     const { ghosts, keys, options } = this.#services;
@@ -245,16 +274,8 @@ export class Files {
     const parts = this.#parts.get(staged);
     this.#parts.delete(staged);
     const snapshot = staged.snapshot();
-    let uploaded: Uploaded;
-    try {
-      const key = this.#services.keys.file(pathOf(node));
-      uploaded = await uploadSnapshot(this.#services, staged, snapshot, key, parts);
-    } catch (error) {
-      if (!isChanged(error)) throw error;
-      await this.#setAside(node, staged);
-      throw FsError.of('ESTALE');
-    }
-    const { object, attributed } = uploaded;
+    const key = keys.file(pathOf(node));
+    const { object, attributed } = await uploadSnapshot(this.#services, staged, snapshot, key, parts);
     this.#services.metrics.uploads += 1;
     node.version.object = object;
     node.checked = performance.now();

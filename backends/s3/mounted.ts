@@ -49,8 +49,8 @@ export class Mounted {
     this.#requests = new Requests(options, log, metrics);
     const bucket = new Bucket(options, this.#requests, metrics);
     const blocks = join(this.folder, 'blocks');
-    this.#disk = options.cacheSize === 0 ? undefined : new DiskCache(blocks, options.cacheSize, log, metrics);
-    const { memory, readAhead, operationTimeout: timeout } = options;
+    this.#disk = options.diskCache === 0 ? undefined : new DiskCache(blocks, options.diskCache, log, metrics);
+    const { memoryCache: memory, readAhead, operationTimeout: timeout } = options;
     const reader = new Reader(bucket, this.#disk, metrics, { memory, readAhead, timeout });
     const { uid, gid, fileMode, directoryMode } = options;
     const defaults = { uid, gid, fileMode, directoryMode };

@@ -109,8 +109,8 @@ export const optionsSchema = z.strictObject({
         'the signature covers every uploaded byte by SHA-256 either way',
     ),
 
-  memory: bytes(4 * MiB, 2 ** 40, '64m').describe('bytes of file data held in memory'),
-  cacheSize: bytes(0, 2 ** 50, '1g').describe('bytes of file data cached on disk; 0 for none'),
+  memoryCache: bytes(4 * MiB, 2 ** 40, '64m').describe('bytes of file data held in memory'),
+  diskCache: bytes(0, 2 ** 50, '1g').describe('bytes of file data cached on disk; 0 for none'),
   readAhead: bytes(0, 1024 * MiB, '16m').describe('bytes read ahead of a sequential reader, at most'),
   requests: z.coerce.number().int().min(1).max(1024).default(32).describe('requests in flight'),
   uploads: z.coerce

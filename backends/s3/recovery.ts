@@ -118,12 +118,12 @@ async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<str
     return;
   }
   const path = moved.get(found.path) ?? found.path;
-  const head = await bucket.head(keys.file(path), deadline(mounted));
-  const ours = head?.metadata[WRITE_MARK]?.startsWith(staged.id) === true;
-  if (head !== undefined && (ours || (path !== found.path && staged.base !== undefined))) {
-    // An upload of this journal, or the rename, got through; only its answer did not.
-    const base = staged.base === undefined && !ours ? undefined : head;
-    await staged.place(path, base, { etag: head.etag }, undefined);
+  const key = keys.file(path);
+  // An upload of this journal, or the rename, may have got through though its answer did not.
+  const isOurs = await mounted.files.recognise(staged, key);
+  if (!isOurs && path !== found.path && staged.base !== undefined) {
+    const copy = await bucket.head(key, deadline(mounted));
+    if (copy !== undefined) await staged.place(path, copy, { etag: copy.etag });
   }
   const slash = path.lastIndexOf('/');
   const parent = mounted.tree.assume(slash < 0 ? '' : path.slice(0, slash));

@@ -35,6 +35,11 @@ interface PlaceJson {
   readonly replaces: string | null;
 }
 
+/** Payload of REBASE: an upload of which the answer was lost made the object. */
+interface RebaseJson {
+  readonly object: RemoteObject;
+}
+
 /** Payload of COMMIT: the object holds what the log said up to `tail`, when the file's size was `size`. */
 interface CommitJson {
   readonly object: RemoteObject;
@@ -237,6 +242,21 @@ export class Staged {
       this.#apply(await this.log.append({ type: RecordType.PLACE, offset: 0, payload: json(place) }));
       this.#placed(base, condition);
     });
+  }
+
+  /** An object that an earlier upload of this journal made: what was in the base before is in it at the same place. */
+  async rebase(object: RemoteObject): Promise<void> {
+    const rebase: RebaseJson = { object };
+    await this.#change(async () => {
+      this.#apply(await this.log.append({ type: RecordType.REBASE, offset: 0, payload: json(rebase) }));
+      this.#rebased(object);
+    });
+  }
+
+  #rebased(object: RemoteObject): void {
+    this.base = object;
+    this.condition = { etag: object.etag };
+    this.sequence += 1;
   }
 
   #placed(base: RemoteObject | undefined, condition: Condition): void {
@@ -461,6 +481,9 @@ export class Staged {
         this.#placed(reviveObject(place.base), place.condition);
         break;
       }
+      case RecordType.REBASE:
+        this.#rebased(reviveObject(fields<RebaseJson>(payload).object)!);
+        break;
       case RecordType.COMMIT: {
         const commit = fields<CommitJson>(payload);
         const object = reviveObject(commit.object)!;

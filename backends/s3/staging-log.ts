@@ -20,6 +20,8 @@ export const RecordType = {
   COMMIT: 7,
   /** JSON: a multipart upload that we are about to begin, have begun, or have ended. */
   UPLOAD: 8,
+  /** JSON: another object to take the unchanged bytes from. */
+  REBASE: 9,
 } as const;
 
 /** Header: magic, type, payload length, CRC-32 of the header (with 0 here) and the payload, offset (float64), zeros. */

@@ -131,7 +131,7 @@ describe('a bucket behind a bad network', () => {
   for (const [fault, errno] of refusals) {
     it(`${fault} gives ${errno}, and nothing is taken for absent because of it`, async () => {
       await bucket.put('there', 'content');
-      const mount = await open({ cacheSize: 0 });
+      const mount = await open({ diskCache: 0 });
       const file = await mount.openFile('there', 0);
       proxy.fault = () => fault;
       await assert.rejects(mount.read(file, 0, 10), denied(errno));

@@ -104,7 +104,7 @@ class Schedule {
   /** Mounts behind a bad network, does a few operations, and crashes in the last. */
   async #round(operations: number): Promise<void> {
     const proxy = await Proxy.start(this.#bucket.endpoint);
-    const options = { operationTimeout: 1.5, requestTimeout: 0.8, partSize: '5m', cacheSize: 0 };
+    const options = { operationTimeout: 1.5, requestTimeout: 0.8, partSize: '5m', diskCache: 0 };
     const mount = await Mount.open(this.#bucket, {
       ...options,
       endpoint: proxy.endpoint,
@@ -239,7 +239,7 @@ class Schedule {
       prefix: this.#prefix,
       cacheDir: this.#folder,
       partSize: '5m',
-      cacheSize: 0,
+      diskCache: 0,
     });
     await mount.backend.syncfs(context);
     const found = new Map<string, Buffer>();

@@ -244,13 +244,18 @@ describe('parts', () => {
 
 describe('options', () => {
   it('take sizes with units and permissions in octal', () => {
-    const options = optionsSchema.parse({ bucket: 'b', memory: '16m', fileMode: '0600', partSize: 2 ** 23 });
-    assert.deepEqual([options.memory, options.fileMode, options.partSize], [2 ** 24, 0o600, 2 ** 23]);
+    const options = optionsSchema.parse({
+      bucket: 'b',
+      memoryCache: '16m',
+      fileMode: '0600',
+      partSize: 2 ** 23,
+    });
+    assert.deepEqual([options.memoryCache, options.fileMode, options.partSize], [2 ** 24, 0o600, 2 ** 23]);
   });
 
   it('refuse what makes no sense', () => {
     for (const wrong of [
-      { memory: '1' },
+      { memoryCache: '1' },
       { fileMode: '9' },
       { partSize: '1m' },
       { nosuch: 1 },

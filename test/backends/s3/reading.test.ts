@@ -132,7 +132,7 @@ describe('reading a bucket', () => {
     const own = await TestBucket.create();
     const bytes = pattern(5_000_001);
     await own.put('big', bytes);
-    const mount = await Mount.open(own, { readOnly: true, memory: 4 * 2 ** 20, cacheSize: 0 });
+    const mount = await Mount.open(own, { readOnly: true, memoryCache: 4 * 2 ** 20, diskCache: 0 });
     assert.ok((await mount.content('big')).equals(bytes));
     const file = await mount.openFile('big', 0);
     let state = 7;
@@ -152,10 +152,10 @@ describe('reading a bucket', () => {
   it('a sequential reader asks for more and more, a random one only for what it reads', async () => {
     const own = await TestBucket.create();
     await own.put('big', pattern(8 * 2 ** 20));
-    const mount = await Mount.open(own, { readOnly: true, cacheSize: 0 });
+    const mount = await Mount.open(own, { readOnly: true, diskCache: 0 });
     await mount.content('big');
     assert.ok(mount.requests('GetObject') <= 16, `${mount.requests('GetObject')}`);
-    const other = await Mount.open(own, { readOnly: true, cacheSize: 0 });
+    const other = await Mount.open(own, { readOnly: true, diskCache: 0 });
     const file = await other.openFile('big', 0);
     for (const block of [40, 3, 60, 21, 11]) await other.read(file, block * 131_072, 65_536);
     assert.equal(other.requests('GetObject'), 5);
@@ -166,7 +166,7 @@ describe('reading a bucket', () => {
   it('an object that changes under an open file gives ESTALE, and the new content at the next open', async () => {
     const own = await TestBucket.create();
     await own.put('f', pattern(1_000_000, 1));
-    const mount = await Mount.open(own, { readOnly: true, cacheSize: 0, openTtl: 0, metadataTtl: 0 });
+    const mount = await Mount.open(own, { readOnly: true, diskCache: 0, openTtl: 0, metadataTtl: 0 });
     const file = await mount.openFile('f', 0);
     await mount.read(file, 0, 10);
     await own.put('f', pattern(900_000, 2));
@@ -217,7 +217,7 @@ describe('reading a bucket', () => {
     assert.equal(third.requests('GetObject'), 1);
     await third.close();
 
-    const small = await Mount.open(own, { readOnly: true, cacheDir, cacheSize: 600_000 });
+    const small = await Mount.open(own, { readOnly: true, cacheDir, diskCache: 600_000 });
     await own.put('g', pattern(2 * 2 ** 20, 3));
     await small.content('g');
     await small.close();
