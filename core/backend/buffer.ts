@@ -27,6 +27,11 @@ export interface GuestBuffer {
 export interface HostBuffer extends GuestBuffer {
   /** The memory as one array. */
   readonly bytes: Uint8Array;
+  /**
+   * Gives the whole pages of 4 KiB within a range back to the system until they are written again; the range then reads
+   * as zeros where it covered them. Absent: memory goes back by `close` alone.
+   */
+  discard?(start: number, end: number): void;
   /** Gives the memory back; the array is detached. */
   close(): void;
 }

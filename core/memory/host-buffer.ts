@@ -19,6 +19,10 @@ class NativeBuffer extends SegmentList implements HostBuffer {
     return this.#bytes;
   }
 
+  discard(start: number, end: number): void {
+    this.#memory.discard(start, end);
+  }
+
   override close(): void {
     if (this.#bytes.length === 0) return;
     this.#bytes = new Uint8Array(0);

@@ -33,6 +33,11 @@ export class NativeMemory {
     return new NativeMemory(Region.anonymous(bytes));
   }
 
+  /** Gives the whole pages within a range back until they are written again; they read as zeros. */
+  discard(start: number, end: number): void {
+    this.#region.discard(start, end);
+  }
+
   /** Gives the memory back. Idempotent; the views then show memory that nothing else uses. */
   free(): void {
     this.#region.release();

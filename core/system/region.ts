@@ -19,6 +19,7 @@ const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
 
+const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
 
 /** From this size on private memory may be backed by huge pages: a fault costs more than clearing the rest of one does. */
@@ -96,6 +97,15 @@ export class Region {
     this.#lifetime.views += 1;
     collected.register(buffer, this.#lifetime);
     return buffer;
+  }
+
+  /** Lets go of what backs the whole pages within a range of a private region; they read as zeros then. */
+  discard(start: number, end: number): void {
+    const from = roundUp(start, PAGE_SIZE);
+    const length = end - (end % PAGE_SIZE) - from;
+    if (this.#lifetime.released || start < 0 || end > this.length)
+      throw new RangeError('range outside its region');
+    if (length > 0) check(result(madvise(this.address + from, length, MADV_DONTNEED)), 'madvise');
   }
 
   /** Lets go of the memory. Idempotent. */
