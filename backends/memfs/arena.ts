@@ -2,7 +2,7 @@ import { FsError } from '../../core/backend/index.js';
 
 const ENOSPC = FsError.of('ENOSPC');
 
-/** Bytes of a slab, the unit that is taken from and given back to the JavaScript engine. */
+/** Bytes of a slab, the unit that is given back to the system. */
 export const SLAB_BYTES = 4 << 20;
 
 /** Bytes of a span, the part of a slab that is cut into blocks of one size; also the largest block. */
@@ -11,6 +11,13 @@ export const SPAN_BYTES = 128 << 10;
 /** Smallest block. */
 export const BLOCK_MIN = 256;
 
+/**
+ * Bytes of a region, the unit of address space that is reserved: the first, and the largest. Each that is made costs a
+ * garbage collection, since the JavaScript engine counts its whole length at once; so they double.
+ */
+const REGION_FIRST = 64 << 20;
+const REGION_MAX = 1 << 30;
+
 const SPANS_PER_SLAB = SLAB_BYTES / SPAN_BYTES;
 const SHIFT_MIN = 31 - Math.clz32(BLOCK_MIN);
 const CLASSES = 32 - Math.clz32(SPAN_BYTES) - SHIFT_MIN;
@@ -18,24 +25,50 @@ const CLASSES = 32 - Math.clz32(SPAN_BYTES) - SHIFT_MIN;
 /** Free slabs that are kept for the next allocation, 32 MiB, instead of being given back. */
 const SPARE_SLABS = 8;
 
-/** Memory from elsewhere; `close` gives it back at once. */
-export interface SlabMemory {
+/** Slabs given back in one turn of the event loop: more would hold up requests for more than a millisecond or two. */
+const TRIM_SLABS = 16;
+
+/** Memory of a region. */
+export interface RegionMemory {
   readonly bytes: Uint8Array;
+  /** Gives the memory of a range back until it is written again. */
+  discard?(start: number, end: number): void;
   close(): void;
 }
 
 /** Memory of the JavaScript engine's, which the garbage collector gives back. */
-function engineMemory(length: number): SlabMemory {
-  return { bytes: new Uint8Array(Buffer.allocUnsafeSlow(length).buffer), close: () => undefined };
+function engineMemory(): RegionMemory {
+  return { bytes: new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer), close: () => undefined };
+}
+
+/** A reservation of address space, in slabs. */
+class Region {
+  readonly memory: RegionMemory;
+  /** Slabs that hold nothing, and take no memory. */
+  readonly empty: Slab[] = [];
+  readonly slabs: number;
+
+  constructor(memory: RegionMemory) {
+    this.memory = memory;
+    this.slabs = memory.bytes.length / SLAB_BYTES;
+    for (let i = this.slabs - 1; i >= 0; i--) this.empty.push(new Slab(this, i * SLAB_BYTES));
+  }
 }
 
 class Slab {
-  readonly memory: SlabMemory;
+  readonly region: Region;
+  readonly start: number;
   readonly free: Span[] = [];
 
-  constructor(memory: SlabMemory) {
-    this.memory = memory;
-    for (let at = SLAB_BYTES - SPAN_BYTES; at >= 0; at -= SPAN_BYTES) this.free.push(new Span(this, at));
+  constructor(region: Region, start: number) {
+    this.region = region;
+    this.start = start;
+  }
+
+  /** Cuts the slab into spans. */
+  open(): void {
+    for (let at = SLAB_BYTES - SPAN_BYTES; at >= 0; at -= SPAN_BYTES)
+      this.free.push(new Span(this, this.start + at));
   }
 }
 
@@ -56,28 +89,35 @@ export class Span {
 
   constructor(slab: Slab, start: number) {
     this.slab = slab;
-    this.bytes = slab.memory.bytes;
+    this.bytes = slab.region.memory.bytes;
     this.start = start;
   }
 }
 
 /**
- * Memory for file content: blocks of 256 bytes to 128 KiB, in powers of two, cut from slabs of 4 MiB. An ArrayBuffer
+ * Memory for file content: blocks of 256 bytes to 128 KiB, in powers of two, cut from slabs of 4 MiB in regions. An ArrayBuffer
  * for each block would cost 3 µs for 4 KiB and a garbage collection every few hundred; this costs some 50 ns, and a
  * slab whose blocks are all free goes back. Content is not cleared: the user of a block knows which of its bytes are
  * valid.
  */
 export class Arena {
   /**
-   * Where slabs come from. Memory outside the JavaScript engine's is better: the engine would collect garbage as it
-   * grows, and only then give it back.
+   * Where regions come from. Memory outside the JavaScript engine's is better: it goes back at once, and costs no garbage
+   * collections as it grows.
    */
-  source: (length: number) => SlabMemory = engineMemory;
+  source: ((length: number) => RegionMemory) | undefined;
   readonly #maxSlabs: number;
   readonly #partial: Span[][] = Array.from({ length: CLASSES }, () => []);
+  /** Slabs in use that have free spans. */
   readonly #slabs: Slab[] = [];
+  /** Slabs all of whose spans are free. */
+  readonly #spare: Slab[] = [];
+  #trimming = false;
+  /** Regions with empty slabs. */
+  readonly #regions: Region[] = [];
+  #regionCount = 0;
+  #nextRegion = REGION_FIRST;
   #slabCount = 0;
-  #spare = 0;
   #blockBytes = 0;
 
   /** @param maxBytes most bytes in slabs, whatever the volumes in it may have been promised. */
@@ -150,8 +190,9 @@ export class Arena {
   #openSpan(kind: number, partial: Span[]): Span {
     let slab = this.#slabs[this.#slabs.length - 1];
     if (slab === undefined) {
-      slab = this.#newSlab();
-    } else if (slab.free.length === SPANS_PER_SLAB) this.#spare -= 1;
+      slab = this.#spare.pop() ?? this.#newSlab();
+      this.#slabs.push(slab);
+    }
     const span = slab.free.pop()!;
     if (slab.free.length === 0) this.#slabs.pop();
     span.kind = kind;
@@ -162,15 +203,26 @@ export class Arena {
 
   #newSlab(): Slab {
     if (this.#slabCount >= this.#maxSlabs) throw ENOSPC;
-    let slab: Slab;
+    const region = this.#regions[this.#regions.length - 1] ?? this.#newRegion();
+    const slab = region.empty.pop()!;
+    if (region.empty.length === 0) this.#regions.pop();
+    slab.open();
+    this.#slabCount += 1;
+    return slab;
+  }
+
+  #newRegion(): Region {
+    let memory: RegionMemory;
     try {
-      slab = new Slab(this.source(SLAB_BYTES));
+      memory = this.source === undefined ? engineMemory() : this.source(this.#nextRegion);
     } catch {
       throw ENOSPC;
     }
-    this.#slabs.push(slab);
-    this.#slabCount += 1;
-    return slab;
+    if (this.source !== undefined) this.#nextRegion = Math.min(REGION_MAX, this.#nextRegion * 2);
+    const region = new Region(memory);
+    this.#regions.push(region);
+    this.#regionCount += 1;
+    return region;
   }
 
   #closeSpan(span: Span): void {
@@ -180,12 +232,34 @@ export class Arena {
     slab.free.push(span);
     if (slab.free.length === 1) this.#slabs.push(slab);
     if (slab.free.length < SPANS_PER_SLAB) return;
-    if (this.#spare < SPARE_SLABS) {
-      this.#spare += 1;
-      return;
-    }
     this.#slabs.splice(this.#slabs.indexOf(slab), 1);
+    this.#spare.push(slab);
+    if (this.#spare.length > SPARE_SLABS && !this.#trimming) {
+      this.#trimming = true;
+      setImmediate(() => this.#trim());
+    }
+  }
+
+  /** Gives back slabs beyond the reserve, some at a time. */
+  #trim(): void {
+    const count = Math.min(TRIM_SLABS, this.#spare.length - SPARE_SLABS);
+    for (let i = 0; i < count; i++) this.#giveSlab(this.#spare.pop()!);
+    this.#trimming = this.#spare.length > SPARE_SLABS;
+    if (this.#trimming) setImmediate(() => this.#trim());
+  }
+
+  /** Gives a slab's memory back, and its region when that holds nothing more. */
+  #giveSlab(slab: Slab): void {
+    const { region } = slab;
     this.#slabCount -= 1;
-    slab.memory.close();
+    slab.free.length = 0;
+    region.empty.push(slab);
+    if (region.empty.length === 1) this.#regions.push(region);
+    if (region.empty.length === region.slabs) {
+      this.#regions.splice(this.#regions.indexOf(region), 1);
+      region.memory.close();
+      this.#regionCount -= 1;
+      if (this.#regionCount === 0) this.#nextRegion = REGION_FIRST;
+    } else region.memory.discard?.(slab.start, slab.start + SLAB_BYTES);
   }
 }
