@@ -45,6 +45,19 @@ test('native memory has an address that system calls can use, and is zeroed', ()
   memory.free();
 });
 
+test('parts of native memory are given back by whole pages, and read as zeros then', () => {
+  const memory = NativeMemory.allocate(3 * 4096);
+  memory.u8.fill(7);
+  memory.discard(1, 3 * 4096 - 1);
+  assert.deepEqual([...new Set(memory.u8.subarray(4096, 8192))], [0]);
+  assert.deepEqual([memory.u8[0], memory.u8[4095], memory.u8[8192], memory.u8[12_287]], [7, 7, 7, 7]);
+  memory.discard(10, 20);
+  assert.equal(memory.u8[10], 7);
+  assert.throws(() => memory.discard(0, 3 * 4096 + 1), RangeError);
+  memory.free();
+  assert.throws(() => memory.discard(0, 4096), RangeError);
+});
+
 test('views of freed memory stay harmless', () => {
   const memory = NativeMemory.allocate(4096);
   memory.u32[0] = 7;
