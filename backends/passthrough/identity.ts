@@ -23,24 +23,24 @@ export function identityOperations(share: Share) {
   /** Paths by key that a former daemon saw, for files whose handle alone does not show that they are in the share. */
   const remembered = new Map<string, string>();
 
-  function keyWords(node: Node): Uint32Array {
-    if (node === share.root) return Uint32Array.of(0, 0, 0, ROOT);
-    const mount = mounts.all[nodes.mountIndex(node)]!;
+  /** Small arrays that are written by bytes stay on JavaScript's own heap, which is cheap: a new node's key is asked for. */
+  function key(node: Node): Uint8Array {
+    if (node === share.root) return bytesOf([0, 0, 0, ROOT]);
+    const { fsid, fsidHigh, tag } = mounts.all[nodes.mountIndex(node)]!;
     if (!nodes.hasHandle(node)) {
       if (statDescriptor(share.descriptor(node)) < 0) throw FsError.of('ESTALE');
-      const { fsid, fsidHigh, tag } = mount;
-      return Uint32Array.of(fsid, fsidHigh, tag, BY_INODE, statInoLow(), statInoHigh(), ...statBirth());
+      return bytesOf([fsid, fsidHigh, tag, BY_INODE, statInoLow(), statInoHigh(), ...statBirth()]);
     }
     nodes.putHandle(node);
-    const count = words[offset.handle >>> 2]! >>> 2;
-    const parts = new Uint32Array(HEADER_WORDS + count);
-    parts.set([mount.fsid, mount.fsidHigh, mount.tag, words[(offset.handle >>> 2) + 1]!]);
-    for (let i = 0; i < count; i++) parts[HEADER_WORDS + i] = words[(offset.handle >>> 2) + 2 + i]!;
-    return parts;
-  }
-
-  function key(node: Node): Uint8Array {
-    return new Uint8Array(keyWords(node).buffer);
+    const handle = offset.handle >>> 2;
+    const count = words[handle]! >>> 2;
+    const result = new Uint8Array((HEADER_WORDS + count) * 4);
+    putWord(result, 0, fsid);
+    putWord(result, 1, fsidHigh);
+    putWord(result, 2, tag);
+    putWord(result, 3, words[handle + 1]!);
+    for (let i = 0; i < count; i++) putWord(result, HEADER_WORDS + i, words[handle + 2 + i]!);
+    return result;
   }
 
   /** Places a key's handle in the scratch. @returns its mount. */
@@ -135,6 +135,19 @@ export function identityOperations(share: Share) {
       }
     },
   };
+}
+
+function putWord(target: Uint8Array, index: number, value: number): void {
+  target[index * 4] = value;
+  target[index * 4 + 1] = value >>> 8;
+  target[index * 4 + 2] = value >>> 16;
+  target[index * 4 + 3] = value >>> 24;
+}
+
+function bytesOf(parts: readonly number[]): Uint8Array {
+  const result = new Uint8Array(parts.length * 4);
+  parts.forEach((part, index) => putWord(result, index, part));
+  return result;
 }
 
 /** Opens a path below a directory, no symbolic link, no way out. @returns a descriptor of O_PATH or minus the errno. */
