@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, it } from 'node:test';
 import memfs from '../../backends/memfs/index.js';
-import overlay from '../../backends/overlay/index.js';
+import overlayPlugin from '../../backends/overlay/index.js';
 import passthrough from '../../backends/passthrough/index.js';
 import { type Awaitable, type Backend, type BackendSpec } from '../../core/backend/index.js';
 import { type CaseResult, cases, checkBackend } from '../../core/contract/index.js';
@@ -85,8 +85,8 @@ describe('the contract is kept by', () => {
       await fill(lower.path);
       const before = await readdir(lower.path, { recursive: true });
       const lowers = [{ type: 'passthrough', sharedDir: lower.path }];
-      const options = overlay.options.parse({ upper: upper(upperDirectory.path), lowers });
-      const create = () => overlay.create(options, { log: keepingLog(), createBackend: make });
+      const options = overlayPlugin.options.parse({ upper: upper(upperDirectory.path), lowers });
+      const create = () => overlayPlugin.create(options, { log: keepingLog(), createBackend: make });
       await check(create, [/64 KiB/, /space is set aside/, /temporary file/, /after a restart/]);
       assert.deepEqual(await readdir(lower.path, { recursive: true }), before);
     });
@@ -95,9 +95,9 @@ describe('the contract is kept by', () => {
   it('an overlay without an upper layer', async () => {
     await using lower = await temporaryDirectory();
     await fill(lower.path);
-    const options = overlay.options.parse({ lowers: [{ type: 'passthrough', sharedDir: lower.path }] });
+    const options = overlayPlugin.options.parse({ lowers: [{ type: 'passthrough', sharedDir: lower.path }] });
     const results = await check(
-      () => overlay.create(options, { log: keepingLog(), createBackend: make }),
+      () => overlayPlugin.create(options, { log: keepingLog(), createBackend: make }),
       [/./],
     );
     assert.ok(results.filter(({ outcome }) => outcome === 'passed').length >= 15);
