@@ -78,6 +78,14 @@ export const exportSchema = z.strictObject({
     .boolean()
     .default(false)
     .describe('end when the last guest has gone, instead of waiting for the next'),
+  pollTime: z
+    .number()
+    .int()
+    .min(0)
+    .max(1000)
+    .default(20)
+    .describe('microseconds that queues are watched for a next request before the daemon sleeps; 0: never')
+    .meta({ placeholder: 'US' }),
   cache: cacheSchema.default({}).describe("how guests may cache; default: the backend's own policy"),
   limits: limitsSchema.default({}).describe('bounds on what guests can make this export hold'),
 });

@@ -116,7 +116,7 @@ export class Daemon {
   }
 
   #listen(config: CheckedExport, one: Export): VhostUserServer {
-    const { tag, requestQueues, maxConnections } = config;
+    const { tag, requestQueues, maxConnections, pollTime } = config;
     let server: VhostUserServer;
     try {
       server = VhostUserServer.start({
@@ -127,6 +127,7 @@ export class Daemon {
         tag,
         requestQueues,
         maxConnections,
+        pollTime,
         log: this.#log,
         openSession: () => new Session(one),
       });

@@ -1,5 +1,6 @@
 import { AddressSpace, DirtyLog, type Message } from '../memory/index.js';
 import { Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
+import { Poller } from '../virtqueue/index.js';
 import { Channel, ChannelError, type ChannelReceiver, type RawMessage } from './channel.js';
 import type { Log } from './log.js';
 import { MemoryTable, type TableChange } from './memory-table.js';
@@ -44,6 +45,8 @@ export interface DeviceOptions {
   openSession(): DeviceSession;
   /** How long requests in flight may hold up a stop, in milliseconds. Default 15,000: more than the session needs to give up by itself. */
   readonly drainTimeout?: number | undefined;
+  /** Microseconds that rings may be looked at before sleeping, 0 to 1000: see {@link Poller}. Default 0. */
+  readonly pollTime?: number | undefined;
 }
 
 const DEFAULT_DRAIN_TIMEOUT = 15_000;
@@ -96,8 +99,11 @@ export class VhostUserDevice implements ChannelReceiver {
   #handling: Promise<void> | undefined;
   #refusals = 0;
 
-  /** Takes the connection over. */
-  constructor(connection: UnixConnection, options: DeviceOptions) {
+  /**
+   * Takes the connection over.
+   * @param poller serves its queues, with those of other devices.
+   */
+  constructor(connection: UnixConnection, options: DeviceOptions, poller = new Poller(options.pollTime)) {
     this.#options = options;
     this.#log = options.log;
     this.#config = encodeConfigSpace(options.tag, options.requestQueues);
@@ -105,7 +111,7 @@ export class VhostUserDevice implements ChannelReceiver {
     const dispatch = (message: Message) => this.#session.dispatch(message);
     this.#vrings = Array.from(
       { length: 1 + options.requestQueues },
-      (_, index) => new Vring(index, this.#space, dispatch, options.log),
+      (_, index) => new Vring(index, this.#space, dispatch, options.log, poller),
     );
     this.ended = new Promise((resolve) => {
       this.#end = resolve;

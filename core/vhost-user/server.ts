@@ -1,6 +1,7 @@
 import { chmodSync, chownSync, lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { SystemError, UnixConnection, UnixListener, watch, type Watch } from '../system/index.js';
+import { Poller } from '../virtqueue/index.js';
 import { VhostUserDevice, type DeviceOptions } from './device.js';
 import { isListening } from './socket-options.js';
 import type { Log } from './log.js';
@@ -44,6 +45,7 @@ export class VhostUserServer {
   readonly #options: ServerOptions;
   readonly #log: Log;
   readonly #devices = new Set<VhostUserDevice>();
+  readonly #poller: Poller;
   /** Resolves when the server has ended: by {@link close}, or by itself with `once` or a connected descriptor. */
   readonly ended: Promise<void>;
   #end!: () => void;
@@ -54,6 +56,7 @@ export class VhostUserServer {
 
   private constructor(options: ServerOptions) {
     this.#options = options;
+    this.#poller = new Poller(options.pollTime);
     this.#log = options.log;
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
@@ -132,7 +135,7 @@ export class VhostUserServer {
   #serve(connection: UnixConnection): void {
     let device: VhostUserDevice;
     try {
-      device = new VhostUserDevice(connection, this.#options);
+      device = new VhostUserDevice(connection, this.#options, this.#poller);
     } catch (error) {
       this.#log.error({ err: error }, 'cannot serve a front-end');
       connection.close();

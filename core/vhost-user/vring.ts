@@ -1,6 +1,6 @@
 import type { AddressSpace, DirtyLog, Message } from '../memory/index.js';
 import { OwnedFd, SystemError } from '../system/index.js';
-import { Virtqueue } from '../virtqueue/index.js';
+import { type Poller, Virtqueue } from '../virtqueue/index.js';
 import type { Log } from './log.js';
 import { ProtocolError } from './messages.js';
 
@@ -35,10 +35,16 @@ export class Vring {
   #enabled = false;
   #poll: NodeJS.Timeout | undefined;
 
-  constructor(index: number, space: AddressSpace, dispatch: (message: Message) => void, log: Log) {
+  constructor(
+    index: number,
+    space: AddressSpace,
+    dispatch: (message: Message) => void,
+    log: Log,
+    poller: Poller,
+  ) {
     this.index = index;
     this.#dispatch = dispatch;
-    this.#queue = new Virtqueue(space, INITIAL_SIZE, log);
+    this.#queue = new Virtqueue(space, INITIAL_SIZE, log, poller);
   }
 
   /** Whether requests are taken, or would be but for {@link pause}. */

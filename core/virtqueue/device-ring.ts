@@ -12,6 +12,8 @@ export const BROKEN = -2;
 export interface DeviceRing {
   /** Where the device stands: what GET_VRING_BASE returns and SET_VRING_BASE sets. */
   readonly base: number;
+  /** Whether {@link pop} would find something. */
+  readonly ready: boolean;
   /** After {@link BROKEN}: the rule that was broken. */
   readonly violation: string;
   /**

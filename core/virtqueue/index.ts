@@ -9,5 +9,6 @@
 export * from './device-ring.js';
 export * from './driver-queue.js';
 export * from './layout.js';
+export * from './poller.js';
 export * from './split-ring.js';
 export * from './virtqueue.js';

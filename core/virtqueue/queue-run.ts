@@ -78,6 +78,8 @@ export class QueueRun {
   readonly #pool: ChainMessage[] = [];
   #over = false;
   #draining = false;
+  /** The guest was not asked for notifications since the last drain. */
+  #awake = true;
   /** The request taken last. */
   #latest: ChainMessage | undefined;
   /** Requests given back since the guest was last told. */
@@ -92,7 +94,15 @@ export class QueueRun {
     this.#onBroken = setup.onBroken;
   }
 
-  /** Takes requests until the ring is empty. @returns true if the turn of the event loop is over before that. */
+  /** Whether there is something to {@link drain}. */
+  get ready(): boolean {
+    return this.taking && !this.#draining && this.ring.ready;
+  }
+
+  /**
+   * Takes requests until the ring is empty; the guest is not to notify of further ones until {@link rest}.
+   * @returns true if the turn of the event loop is over before that.
+   */
   drain(): boolean {
     if (!this.taking || this.#draining) return false;
     this.#draining = true;
@@ -117,6 +127,7 @@ export class QueueRun {
     let told = 0;
     let interval = 1;
     let untilClock = 2;
+    this.#awake = true;
     ring.suppressNotifications();
     for (let taken = 1; ; taken++) {
       const message = this.#pool.pop() ?? new ChainMessage(this, this.#space);
@@ -128,11 +139,7 @@ export class QueueRun {
           this.#violated(ring.violation);
           return false;
         }
-        if (!ring.enableNotifications()) return false;
-        // Counted as a request, for a guest may move its index to and fro.
-        if (taken >= this.#limit) return true;
-        ring.suppressNotifications();
-        continue;
+        return false;
       }
       message.id = id;
       this.inFlight += 1;
@@ -155,6 +162,13 @@ export class QueueRun {
       untilClock = interval;
       if (taken >= TURN_MINIMUM && now - started > TURN_TIME) return true;
     }
+  }
+
+  /** Asks the guest for notifications. @returns true if requests came meanwhile: no notification will come for them. */
+  rest(): boolean {
+    if (!this.taking || !this.#awake) return false;
+    this.#awake = false;
+    return this.ring.enableNotifications();
   }
 
   /** For {@link Message.complete}. */

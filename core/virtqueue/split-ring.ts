@@ -79,6 +79,10 @@ export class SplitRing implements DeviceRing {
     return this.#next;
   }
 
+  get ready(): boolean {
+    return Atomics.load(this.#available, 1) !== this.#next;
+  }
+
   pop(readable: SegmentList, writable: SegmentList): number {
     if (this.#seen === this.#next && !this.#look()) return this.violation === '' ? EMPTY : BROKEN;
     const head = this.#available[2 + (this.#next & this.#mask)]!;
@@ -262,7 +266,7 @@ export class SplitRing implements DeviceRing {
       Atomics.store(this.#used16, 0, 0);
       if (this.#log !== undefined) this.#logUsed(0, 2);
     }
-    return Atomics.load(this.#available, 1) !== this.#next;
+    return this.ready;
   }
 
   logTo(log: DirtyLog | undefined, guestAddress: number): void {

@@ -9,6 +9,7 @@ import {
   RingFeature,
   usedRingBytes,
 } from './layout.js';
+import { Poller } from './poller.js';
 import { QueueRun } from './queue-run.js';
 import { SplitRing } from './split-ring.js';
 
@@ -32,6 +33,7 @@ const ROUNDS = 4;
 export class Virtqueue {
   readonly #space: AddressSpace;
   readonly #log: QueueLog;
+  readonly #poller: Poller;
   #size = 0;
   #features = 0n;
   #base = 0;
@@ -43,15 +45,16 @@ export class Virtqueue {
 
   #run: QueueRun | undefined;
   #watch: Watch | undefined;
-  #scheduled = false;
 
   /**
    * @param space where the ring and the requests lie.
    * @param size entries: a power of two up to {@link MAX_QUEUE_SIZE}. @throws RangeError
+   * @param poller serves the queue, with others that it serves.
    */
-  constructor(space: AddressSpace, size: number, log: QueueLog) {
+  constructor(space: AddressSpace, size: number, log: QueueLog, poller: Poller = new Poller()) {
     this.#space = space;
     this.#log = log;
+    this.#poller = poller;
     this.size = size;
   }
 
@@ -182,8 +185,9 @@ export class Virtqueue {
     run.call = this.#call?.value ?? -1;
     this.#listen();
     this.#run = run;
+    this.#poller.add(run);
     this.#applyLog();
-    this.#schedule();
+    this.#poller.serveLater();
   }
 
   /** Takes no further requests; those in flight are given back as usual. */
@@ -200,7 +204,7 @@ export class Virtqueue {
     // The kick descriptor may have been replaced meanwhile.
     if (this.#watch === undefined) this.#listen();
     else this.#watch.resume();
-    this.#schedule();
+    this.#poller.serveLater();
   }
 
   /** When nothing is in flight. */
@@ -217,6 +221,7 @@ export class Virtqueue {
     if (run === undefined) return this.#base;
     this.#base = run.ring.base;
     this.#run = undefined;
+    this.#poller.remove(run);
     this.#watch?.close();
     this.#watch = undefined;
     run.end();
@@ -233,17 +238,7 @@ export class Virtqueue {
 
   /** Looks at the ring as after a kick. */
   kick(): void {
-    if (this.#run?.drain() === true) this.#schedule();
-  }
-
-  /** Drains in a later turn of the event loop. */
-  #schedule(): void {
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    setImmediate(() => {
-      this.#scheduled = false;
-      this.kick();
-    });
+    if (this.#run !== undefined) this.#poller.serve();
   }
 
   #listen(): void {

@@ -3,6 +3,7 @@ import { eventfd, Mapping, memfd, type OwnedFd } from '../../../core/system/inde
 import {
   DriverQueue,
   type DriverQueueOptions,
+  type Poller,
   RingFeature,
   Virtqueue,
 } from '../../../core/virtqueue/index.js';
@@ -16,6 +17,7 @@ export const DATA = 0x10_0000;
 
 export interface RigOptions extends Partial<DriverQueueOptions> {
   readonly memory?: number;
+  readonly poller?: Poller;
 }
 
 /** Both sides of one queue over one piece of shared memory, in one process. */
@@ -39,7 +41,7 @@ export class Rig {
     this.space.add(this.#deviceMemory, GUEST, USER);
     this.driver = new DriverQueue(this.driverMemory, GUEST, 0, { size, eventIdx, indirect });
     const log = { warn: (_fields: object, message: string) => this.warnings.push(message) };
-    this.queue = new Virtqueue(this.space, size, log);
+    this.queue = new Virtqueue(this.space, size, log, options.poller);
     this.queue.features =
       RingFeature.VERSION_1 | RingFeature.INDIRECT_DESC | (eventIdx ? RingFeature.EVENT_IDX : 0n);
     this.setAddresses();

@@ -1,0 +1,123 @@
+import type { QueueRun } from './queue-run.js';
+
+/** One turn of the event loop serves rings at most this long (ms), plus one drain; then others have theirs. */
+const TURN_TIME = 1;
+
+/** After so many fruitless waits in a row their number is not doubled any more. */
+const MOST_SKIPPED = 63;
+
+/**
+ * Serves the queues that belong together: after a kick it drains them all, and before it lets the event loop sleep it may look
+ * on for a moment. A request that comes meanwhile spares the guest a notification (an exit of its virtual machine) and this
+ * process a sleep, which together cost several times a small request.
+ *
+ * Looking on pays only if the next request is near. Each time that nothing came, twice as many pauses as before pass without
+ * it, up to 63; a request that came in time ends that. So an idle daemon sleeps, and a busy machine, where the guest
+ * cannot run while this process looks, costs little. A wait that costs what a sleep does is at worst twice as dear as the best choice.
+ */
+export class Poller {
+  /** Milliseconds that rings are looked at before sleeping; 0 for never. */
+  readonly #time: number;
+  readonly #runs: QueueRun[] = [];
+  #skipped = 0;
+  #skip = 0;
+  #serving = false;
+  #scheduled = false;
+
+  /** @param microseconds 0 to 1000. @throws RangeError */
+  constructor(microseconds = 0) {
+    if (!(microseconds >= 0 && microseconds <= 1000)) {
+      throw new RangeError(`${microseconds} µs: rings are polled for 0 to 1000`);
+    }
+    this.#time = microseconds / 1000;
+  }
+
+  /** Takes a queue's run among those served. */
+  add(run: QueueRun): void {
+    this.#runs.push(run);
+  }
+
+  remove(run: QueueRun): void {
+    const index = this.#runs.indexOf(run);
+    if (index >= 0) this.#runs.splice(index, 1);
+  }
+
+  /** Serves in a later turn of the event loop. */
+  serveLater(): void {
+    if (this.#scheduled) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      this.serve();
+    });
+  }
+
+  /** Serves all queues until they are empty, or the turn is over; then goes on in a later one. */
+  serve(): void {
+    if (this.#serving) return;
+    this.#serving = true;
+    try {
+      if (this.#serve()) this.serveLater();
+    } finally {
+      this.#serving = false;
+    }
+  }
+
+  /** @returns true if the turn is over before the rings are empty. */
+  #serve(): boolean {
+    const begun = performance.now();
+    for (;;) {
+      if (this.#drain()) return true;
+      const found = this.#mayLook() && this.#look();
+      if (!found && !this.#rest()) return false;
+      if (performance.now() - begun > TURN_TIME) return true;
+    }
+  }
+
+  /** @returns true if the turn is over. */
+  #drain(): boolean {
+    let over = false;
+    const runs = this.#runs;
+    for (let i = 0; i < runs.length; i++) {
+      const run = runs[i]!;
+      if (run.ready && run.drain()) over = true;
+    }
+    return over;
+  }
+
+  /** What is in flight ends in a later turn of the event loop: it must not wait. */
+  #mayLook(): boolean {
+    if (this.#time === 0) return false;
+    if (this.#skipped < this.#skip) {
+      this.#skipped += 1;
+      return false;
+    }
+    const runs = this.#runs;
+    for (let i = 0; i < runs.length; i++) if (runs[i]!.inFlight > 0) return false;
+    return true;
+  }
+
+  /** @returns whether a request came in time. */
+  #look(): boolean {
+    const runs = this.#runs;
+    const end = performance.now() + this.#time;
+    this.#skipped = 0;
+    do {
+      for (let i = 0; i < runs.length; i++) {
+        if (!runs[i]!.ready) continue;
+        this.#skip = 0;
+        return true;
+      }
+    } while (performance.now() < end);
+    this.#skip = Math.min(this.#skip * 2 + 1, MOST_SKIPPED);
+    return false;
+  }
+
+  /** Asks for notifications. @returns true if requests came meanwhile, of which none may tell. */
+  #rest(): boolean {
+    let more = false;
+    const runs = this.#runs;
+    for (let i = 0; i < runs.length; i++) if (runs[i]!.rest()) more = true;
+    return more;
+  }
+}

@@ -1,0 +1,96 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { drain } from '../../../core/system/index.js';
+import { Poller } from '../../../core/virtqueue/index.js';
+import { DATA, GUEST, Rig } from './rig.js';
+
+function place({ driver }: Rig): void {
+  driver.begin();
+  driver.readable(GUEST + DATA, 16);
+  driver.writable(GUEST + DATA + 64, 16);
+  driver.submit();
+}
+
+test('a poller looks on for 0 to 1000 microseconds', () => {
+  assert.throws(() => new Poller(-1), /-1 µs/);
+  assert.throws(() => new Poller(1001), /1001 µs/);
+  assert.throws(() => new Poller(Number.NaN), /NaN µs/);
+});
+
+test('one kick serves all queues of a poller, and each is asked for notifications afterwards', () => {
+  const poller = new Poller(0);
+  const rigs = [new Rig({ poller }), new Rig({ poller })];
+  let served = 0;
+  for (const rig of rigs) {
+    rig.queue.start((message) => {
+      served += 1;
+      message.complete(16);
+    });
+    place(rig);
+    rig.driver.publish();
+  }
+  rigs[0]!.queue.kick();
+  assert.equal(served, 2);
+  for (const rig of rigs) {
+    assert.ok(rig.driver.poll() >= 0);
+    place(rig);
+    assert.equal(rig.driver.publish(), true);
+  }
+  for (const rig of rigs) rig.close();
+});
+
+test('requests that come while a queue is served need no notification, those after it do', () => {
+  const rig = new Rig({ poller: new Poller(1000) });
+  const notifications: boolean[] = [];
+  rig.queue.start((message) => {
+    message.complete(16);
+    assert.ok(rig.driver.poll() >= 0);
+    if (notifications.length === 8) return;
+    place(rig);
+    notifications.push(rig.driver.publish());
+  });
+  place(rig);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.deepEqual(
+    notifications,
+    Array.from({ length: 8 }, () => false),
+  );
+  place(rig);
+  assert.equal(rig.driver.publish(), true);
+  rig.close();
+});
+
+test('a queue that was stopped is served no more, and the others are', () => {
+  const poller = new Poller(100);
+  const stopped = new Rig({ poller });
+  const other = new Rig({ poller });
+  const refuse = () => assert.fail('served after its stop');
+  stopped.queue.start(refuse);
+  other.queue.start((message) => message.complete(16));
+  stopped.queue.stop();
+  for (const rig of [stopped, other]) {
+    place(rig);
+    rig.driver.publish();
+  }
+  other.queue.kick();
+  assert.ok(other.driver.poll() >= 0);
+  assert.equal(stopped.driver.poll(), -1);
+  stopped.close();
+  other.close();
+});
+
+test('a queue with a request in flight is asked for notifications', () => {
+  const rig = new Rig({ poller: new Poller(1000) });
+  const held: (() => void)[] = [];
+  rig.queue.start((message) => held.push(() => message.complete(16)));
+  place(rig);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.equal(rig.queue.inFlight, 1);
+  place(rig);
+  assert.equal(rig.driver.publish(), true);
+  for (const complete of held) complete();
+  assert.equal(drain(rig.call.value), 8);
+  rig.close();
+});
