@@ -13,6 +13,8 @@ import { statBirth, statDescriptor, statInoHigh, statInoLow, statMode, statMount
 const ROOT = 0xffffffff;
 const BY_INODE = 0xfffffffe;
 const HEADER_WORDS = 4;
+/** Bytes of the longest key. */
+const MAX_KEY = (HEADER_WORDS + 32) * 4;
 
 /** RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS, openat2(2). */
 const STRICTLY = 0x08 | 0x04 | 0x02;
@@ -44,12 +46,9 @@ export function identityOperations(share: Share) {
   }
 
   /** Places a key's handle in the scratch. @returns its mount. */
-  function take(given: NodeKey): Mount | undefined {
-    if (!(given instanceof Uint8Array) || given.length % 4 !== 0 || given.length > 4 * (HEADER_WORDS + 32)) {
-      throw FsError.of('ESTALE');
-    }
+  function take(given: Uint8Array): Mount | undefined {
     const read = new Uint32Array(given.slice().buffer);
-    if (read.length <= HEADER_WORDS || read[3]! > 255) throw FsError.of('ESTALE');
+    if (read.length <= HEADER_WORDS || read[3]! > 255) return undefined;
     words[offset.handle >>> 2] = (read.length - HEADER_WORDS) * 4;
     words[(offset.handle >>> 2) + 1] = read[3]!;
     words.set(read.subarray(HEADER_WORDS), (offset.handle >>> 2) + 2);
@@ -58,50 +57,65 @@ export function identityOperations(share: Share) {
     );
   }
 
-  /** The node of an open descriptor that was found to lie in the share, if its handle is `given`. */
+  /** The node of a file that was found to lie in the share, if its key is `given`. Keeps or closes the descriptor. */
   function enter(fd: number, given: Uint8Array): Node | undefined {
-    if (statDescriptor(fd) < 0) return undefined;
-    const mount = mounts.find(statMount());
-    if (mount === undefined || takeHandle(fd, at.empty, AT.EMPTY_PATH) < 0) return undefined;
-    const known = nodes.findByHandle(mount.index);
-    const node = known ?? nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
+    const mount = statDescriptor(fd) < 0 ? undefined : mounts.find(statMount());
+    if (mount === undefined) {
+      close(fd);
+      return undefined;
+    }
+    const byHandle = mount.fd >= 0 && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0;
+    const known = byHandle
+      ? nodes.findByHandle(mount.index)
+      : nodes.findAnchored(mount.index, statInoLow(), statInoHigh());
+    const description = [mount.index, statMode(), statInoLow(), statInoHigh()] as const;
+    if (byHandle || known !== undefined) close(fd);
+    const node =
+      known ?? (byHandle ? nodes.addByHandle(...description) : nodes.addByDescriptor(...description, fd));
     if (Buffer.compare(key(node), given) === 0) return node;
     if (known === undefined) nodes.forget(node);
     return undefined;
   }
 
-  function resolve(given: NodeKey): Node {
-    if (
-      given instanceof Uint8Array &&
-      given.length === 16 &&
-      new Uint32Array(given.slice().buffer)[3] === ROOT
-    ) {
-      return share.root;
-    }
-    const bytesGiven = given as Uint8Array;
-    const path =
-      given instanceof Uint8Array ? remembered.get(Buffer.from(given).toString('latin1')) : undefined;
-    if (path !== undefined) {
-      const fd = openBeneath(share.descriptor(share.root), path);
-      const node = fd < 0 ? undefined : enter(fd, bytesGiven);
-      if (fd >= 0) close(fd);
-      if (node !== undefined) return node;
-    }
+  /** Finds a file where a former daemon saw it. */
+  function resolvePath(given: Uint8Array): Node | undefined {
+    const path = remembered.get(Buffer.from(given).toString('latin1'));
+    if (path === undefined) return undefined;
+    const fd = openBeneath(share.descriptor(share.root), path);
+    return fd < 0 ? undefined : enter(fd, given);
+  }
+
+  /** Finds a file by its handle, which opens any file of its file system: it must be one below the shared directory. */
+  function resolveHandle(given: Uint8Array): Node | undefined {
     share.discoverMounts();
     const mount = take(given);
-    if (mount === undefined) throw FsError.of('ESTALE');
+    if (mount === undefined) return undefined;
     const known = nodes.findByHandle(mount.index);
     if (known !== undefined) return known;
     const fd = share.openHandle(mount);
-    if (fd < 0) throw FsError.of('ESTALE');
-    try {
-      // A handle opens any file of its file system: it must be one below the shared directory.
-      const node = isBeneath(share, fd) ? enter(fd, bytesGiven) : undefined;
-      if (node === undefined) throw FsError.of('ESTALE');
-      return node;
-    } finally {
-      close(fd);
+    if (fd < 0) return undefined;
+    if (isBeneath(share, fd)) return enter(fd, given);
+    close(fd);
+    return undefined;
+  }
+
+  /** A node that is known already, among those without handles. */
+  function findKnown(given: Uint8Array): Node | undefined {
+    for (const node of nodes) {
+      if (!nodes.hasHandle(node) && Buffer.compare(key(node), given) === 0) return node;
     }
+    return undefined;
+  }
+
+  function resolve(given: NodeKey): Node {
+    if (!(given instanceof Uint8Array) || given.length % 4 !== 0 || given.length > MAX_KEY) {
+      throw FsError.of('ESTALE');
+    }
+    const kind = given.length < HEADER_WORDS * 4 ? 0 : new Uint32Array(given.slice().buffer)[3];
+    if (kind === ROOT && given.length === HEADER_WORDS * 4) return share.root;
+    const node = resolvePath(given) ?? (kind === BY_INODE ? findKnown(given) : resolveHandle(given));
+    if (node === undefined) throw FsError.of('ESTALE');
+    return node;
   }
 
   return {
@@ -112,7 +126,7 @@ export function identityOperations(share: Share) {
     save(): Uint8Array {
       const parts: Buffer[] = [];
       for (const node of nodes) {
-        if (node === share.root || !nodes.hasHandle(node)) continue;
+        if (node === share.root) continue;
         const path = pathOf(share, nodes.descriptor(node));
         if (path === undefined) continue;
         const name = Buffer.from(key(node));
