@@ -150,7 +150,7 @@ function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {
     const { upperPath, workPath, reached = () => {} } = settings;
     const work = yield* wait(WorkArea.open(layer, upperPath, workPath, reached));
     layer.marks = yield* probeMarks(layer, work, settings, host.log);
-    if (work.isNew) yield* looksLike(layer, work.root, lowerLayers[0]!);
+    if (work.isNew && (yield* work.isEmpty())) yield* looksLike(layer, work.root, lowerLayers[0]!);
     top = { layer, marks: layer.marks, work };
   }
   const union = new Union(host, top, lowerLayers, redirectDir);
@@ -166,7 +166,7 @@ function marksOf({ marks, xattrs }: OverlaySettings, backend: Backend, isUpper: 
   return marksFor(backend, xattrs, isUpper);
 }
 
-/** At its first use the upper's root takes owner and permissions from the lower's that it covers. */
+/** At its first use an empty upper's root takes owner and permissions from the lower's that it covers. */
 function* looksLike({ backend }: Layer, root: object, lower: Layer): Steps<void> {
   const {
     mode,

@@ -149,7 +149,12 @@ function* prepareLinks(union: Union, node: OverlayNode, attributes: Attributes):
  * Brings a node into the upper under a name of its own: one that another name brought up before is linked there.
  * @param node whose name this is.
  */
-function* bringNameUp(union: Union, node: OverlayNode, parent: OverlayNode, name: string): Steps<void> {
+export function* bringNameUp(
+  union: Union,
+  node: OverlayNode,
+  parent: OverlayNode,
+  name: string,
+): Steps<void> {
   const { layer } = union.writable();
   yield* bringUp(union, node);
   if (!node.indexed) return;

@@ -8,6 +8,8 @@ import { type BackendSpec, definePlugin, UsageError } from '../../core/backend/i
 import { overlay } from './backend.js';
 import { LAYERS_MAX } from './layer.js';
 
+export { commit, flatten } from './commit.js';
+export { differences, type Difference } from './diff.js';
 export { overlay, type OverlayBackend, type OverlaySettings } from './backend.js';
 
 /** `TYPE`, `TYPE:PATH` on the command line, a whole specification in a configuration file. */
@@ -78,8 +80,8 @@ function parts(text: string): string[] {
   return text.split('/').filter((part) => part !== '');
 }
 
-/** The short form of a layer: a directory, or a backend's name. */
-function toSpec(layer: string | { readonly type: string }): BackendSpec {
+/** A layer as a backend: the short form is a directory, or a backend's name. @throws UsageError */
+export function toSpec(layer: string | { readonly type: string }): BackendSpec {
   if (typeof layer !== 'string') return layer;
   const [type = '', ...rest] = layer.split(':');
   const directory = rest.join(':');

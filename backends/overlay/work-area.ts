@@ -178,6 +178,24 @@ export class WorkArea {
     else yield* wait(backend.unlink?.(parent, name, DAEMON));
   }
 
+  /** Whether the upper's root holds nothing. */
+  *isEmpty(): Steps<boolean> {
+    return (yield* listAll(this.layer, this.root)).every(({ name }) => this.isHidden(name));
+  }
+
+  /** Empties the upper's root and the index: all that it had is elsewhere now. */
+  *emptyUpper(): Steps<void> {
+    for (const { name } of yield* listAll(this.layer, this.root)) {
+      if (!this.isHidden(name)) yield* this.#removeTree(this.root, name);
+    }
+    yield* this.#empty(this.#index);
+  }
+
+  /** Removes the work area where it is hidden in the upper's root. Nothing of it can be used afterwards. */
+  *destroy(): Steps<void> {
+    if (this.#hidden !== undefined) yield* this.#removeTree(this.root, this.#hidden);
+  }
+
   /** Renames within the upper. */
   rename(parent: object, name: string, newParent: object, newName: string, flags: number): Awaitable<void> {
     const { backend } = this.layer;

@@ -32,7 +32,8 @@ const memory = z
   .regex(/^\d+[mg]?$/i, 'must be MiB, or such as 512M or 2G')
   .transform((text) => Number.parseInt(text, 10) * (/g$/i.test(text) ? 1024 : 1));
 
-const guestSchema = z.strictObject({
+/** What a guest's machine can be given. */
+export const guestSchema = z.strictObject({
   mountPoint: z
     .string()
     .startsWith('/', 'must be absolute')
@@ -152,8 +153,16 @@ function whatToServe(values: Values, backend: BackendOptions): Served {
   return { exports: [{ ...settings, backend: spec, optionName: backend.name }] };
 }
 
-/** Boots, runs, switches off. @returns the command's exit code, or that of what cut it short. */
-async function runIn(words: readonly string[], options: GuestOptions): Promise<number> {
+/**
+ * Boots, runs, switches off.
+ * @param folder that the command starts in; default: where the first share is mounted.
+ * @returns the command's exit code, or that of what cut it short.
+ */
+export async function runIn(
+  words: readonly string[],
+  options: GuestOptions,
+  folder?: string,
+): Promise<number> {
   const { stdin, stdout, stderr } = process;
   const gone = new AbortController();
   // Nobody reads on, as with `… | head`.
@@ -165,7 +174,7 @@ async function runIn(words: readonly string[], options: GuestOptions): Promise<n
     const command = words.length === 0 ? ['sh'] : words;
     const code = await (isShell
       ? guest.shell({ input: stdin, output: stdout })
-      : guest.run(command, { stdin, stdout, stderr }));
+      : guest.run(command, { stdin, stdout, stderr, folder }));
     await guest.shutdown();
     return code;
   } catch (error) {

@@ -9,6 +9,8 @@ import { addBackendCommands } from './control.js';
 import { addCheckBackend } from './check-backend.js';
 import { addGuest } from './guest.js';
 import { addMount } from './mount.js';
+import { addOverlay } from './overlay.js';
+import { addSandbox } from './sandbox.js';
 import { addS3 } from './s3.js';
 import { addServe } from './serve.js';
 import { addVirtiofsd } from './virtiofsd.js';
@@ -47,6 +49,8 @@ async function createProgram(argv: readonly string[]): Promise<Command> {
   addServe(program, registry, backend);
   addGuest(program, backend);
   addMount(program, backend);
+  addSandbox(program, registry);
+  await addOverlay(program, registry);
   addVirtiofsd(program, registry);
   addBackends(program, registry);
   addCheckBackend(program, registry, backend);

@@ -20,6 +20,8 @@ export interface GuestOptions {
   readonly shares: readonly GuestShare[];
   /** Tag of a share that holds a Linux system: commands run in it, and a layer in memory takes what they write there. */
   readonly rootTag?: string | undefined;
+  /** What commands write in the root goes to its share, not into a layer in memory of the guest's. Default false. */
+  readonly rootIsWritten?: boolean | undefined;
   /** MiB. Default 512. */
   readonly memory?: number | undefined;
   /** Default 1. */
@@ -123,7 +125,13 @@ export class Guest implements AsyncDisposable {
   static async boot(options: GuestOptions): Promise<Guest> {
     const qemu = findQemu(options.qemu);
     const kernel = findKernel(options.kernel);
-    const initramfs = packInitramfs(readBusybox(), readModules(kernel), options.shares, options.rootTag);
+    const initramfs = packInitramfs(
+      readBusybox(),
+      readModules(kernel),
+      options.shares,
+      options.rootTag,
+      options.rootIsWritten ?? false,
+    );
     const accelerator = options.accelerator ?? (await chooseAccelerator(qemu, kernel.image));
     options.signal?.throwIfAborted();
     const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-guest-'));

@@ -86,6 +86,14 @@ root_on() {
   for folder in run tmp; do mount -t tmpfs "$folder" "$root/$folder"; done
 }
 
+# The share mounted at $1 is the root of commands itself; what they write there goes to it.
+root_is() {
+  root=$1
+  for folder in dev proc sys run; do mkdir -p "$root/$folder"; done
+  for folder in dev proc sys; do mount -o rbind "/$folder" "$root/$folder"; done
+  mount -t tmpfs run "$root/run"
+}
+
 root=
 . /setup
 

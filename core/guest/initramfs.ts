@@ -16,11 +16,16 @@ export function packInitramfs(
   modules: readonly KernelModule[],
   shares: readonly GuestShare[],
   rootTag: string | undefined,
+  rootIsWritten: boolean,
 ): Buffer {
   const entries: ArchiveEntry[] = ['bin', 'modules', 'dev'].map((path) => ({ path, mode: DIRECTORY }));
   entries.push({ path: 'bin/busybox', mode: PROGRAM, content: busybox });
   entries.push({ path: 'init', mode: PROGRAM, content: Buffer.from(INIT) });
-  entries.push({ path: 'setup', mode: FILE, content: Buffer.from(setupScript(shares, rootTag)) });
+  entries.push({
+    path: 'setup',
+    mode: FILE,
+    content: Buffer.from(setupScript(shares, rootTag, rootIsWritten)),
+  });
   for (const [index, { name, code }] of modules.entries()) {
     const order = index.toString().padStart(2, '0');
     entries.push({ path: `modules/${order}-${name}.ko`, mode: FILE, content: code });
@@ -29,9 +34,15 @@ export function packInitramfs(
 }
 
 /** Calls of `INIT`'s functions, the share that becomes the root first. */
-function setupScript(shares: readonly GuestShare[], rootTag: string | undefined): string {
+function setupScript(
+  shares: readonly GuestShare[],
+  rootTag: string | undefined,
+  rootIsWritten: boolean,
+): string {
   const root = shares.find((share) => share.tag === rootTag);
-  const lines = root === undefined ? [] : [mountLine(root, '/base', true), 'root_on /base'];
+  const lines: string[] = [];
+  if (root !== undefined && rootIsWritten) lines.push(mountLine(root, ROOT, false), `root_is ${ROOT}`);
+  else if (root !== undefined) lines.push(mountLine(root, '/base', true), 'root_on /base');
   for (const share of shares) {
     if (share === root) continue;
     lines.push(

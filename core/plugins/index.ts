@@ -21,6 +21,15 @@ export { isBackend, openExport, type BackendSource, type ExportSettings, type Wo
 export { createLogger } from './log.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
 export { nearest, suggestion } from './nearest.js';
+export {
+  commitLayers,
+  listDifferences,
+  saveLayer,
+  withOverlay,
+  writeLayer,
+  type OfflineLayers,
+  type OverlayBackend,
+} from './overlay.js';
 export { readOnly } from './read-only.js';
 export { s3Administration } from './s3.js';
 export { BackendRegistry, type Making, type OptionName } from './registry.js';

@@ -1,0 +1,237 @@
+import { createWriteStream } from 'node:fs';
+import type { Writable } from 'node:stream';
+import { once } from 'node:events';
+import { finished } from 'node:stream/promises';
+import { createGzip } from 'node:zlib';
+import type { Difference, OverlayBackend } from '../../backends/overlay/index.js';
+import { encodeEntry, END, padding, type TarEntry, TarType } from '../../backends/memfs/tar.js';
+import {
+  type Attributes,
+  type BackendHost,
+  type BackendSpec,
+  type Context,
+  deviceMajor,
+  deviceMinor,
+  FileType,
+  FsError,
+  type Logger,
+  OpenFlags,
+  run,
+  UsageError,
+} from '../backend/index.js';
+import { hostBuffer } from '../memory/index.js';
+import type { BackendRegistry } from './registry.js';
+
+/*
+ * What an overlay changed, as a layer of a container image: a tar archive in which `.wh.NAME` removes NAME, and
+ * `.wh..wh..opq` in a directory all that lower layers have in it (OCI image specification, "layer.md").
+ */
+
+const CONTEXT: Context = {
+  uid: 0,
+  gid: 0,
+  pid: 0,
+  umask: 0,
+  groups: [],
+  securityContext: undefined,
+  signal: new AbortController().signal,
+};
+
+const PIECE = 1 << 20;
+
+/** Loaded on first use, as are all backends. */
+export async function overlayAdministration(): Promise<typeof import('../../backends/overlay/index.js')> {
+  return import('../../backends/overlay/index.js');
+}
+
+/** Layers that nobody serves at the moment. */
+export interface OfflineLayers {
+  /** Options of the overlay, as for a mount. */
+  readonly options: Readonly<Record<string, unknown>>;
+  readonly registry: BackendRegistry;
+  readonly log: Logger;
+}
+
+/** Mounts an overlay of layers at rest, for as long as `use` takes; a work area that was not there is removed again. */
+export async function withOverlay<T>(
+  { options, registry, log }: OfflineLayers,
+  use: (overlay: OverlayBackend, host: BackendHost) => Promise<T>,
+): Promise<T> {
+  if (options['upper'] === undefined) throw new UsageError('--upper is required');
+  const overlay = (await registry.create({ ...options, type: 'overlay' }, { log })) as OverlayBackend;
+  const host = { log, createBuffer: hostBuffer };
+  await overlay.mount(host);
+  try {
+    return await use(overlay, host);
+  } finally {
+    const { work } = overlay.union.writable();
+    if (work.isNew) await run(work.destroy());
+    await overlay.unmount?.();
+  }
+}
+
+/** Lines `A PATH`, `C PATH` and `D PATH`: what was added, changed and removed, as `docker diff` has them. */
+export async function* listDifferences(overlay: OverlayBackend): AsyncGenerator<string> {
+  const { differences } = await overlayAdministration();
+  const letters = { added: 'A', changed: 'C', removed: 'D' } as const;
+  for await (const { kind, path } of differences(overlay.union)) yield `${letters[kind]} /${path}`;
+}
+
+/** Merges the upper down into the topmost lower, and empties it. */
+export async function commitLayers(layers: OfflineLayers): Promise<void> {
+  const { commit, flatten, toSpec } = await overlayAdministration();
+  const { options, registry, log } = layers;
+  await withOverlay(layers, (overlay) => flatten(overlay));
+  await withOverlay(layers, async (overlay, host) => {
+    const [top] = options['lowers'] as [string | BackendSpec];
+    await commit(overlay, await registry.create(toSpec(top), { log }), host);
+  });
+}
+
+/** Writes a layer into a file, gzipped if its name ends in `gz`. */
+export async function saveLayer(overlay: OverlayBackend, file: string): Promise<void> {
+  const target = createWriteStream(file);
+  await once(target, 'open');
+  const sink = file.endsWith('gz') ? createGzip() : undefined;
+  sink?.pipe(target);
+  await writeLayer(overlay, sink ?? target);
+  (sink ?? target).end();
+  await finished(target);
+}
+
+/** Writes a layer into a stream, which is left open. */
+export async function writeLayer(overlay: OverlayBackend, sink: Writable): Promise<void> {
+  const { differences } = await overlayAdministration();
+  const writer = new LayerWriter(overlay, sink);
+  for await (const difference of differences(overlay.union)) await writer.add(difference);
+  await writer.end();
+}
+
+class LayerWriter {
+  readonly #overlay: OverlayBackend;
+  readonly #sink: Writable;
+  /** First path of each file with several names. */
+  readonly #links = new Map<string, string>();
+
+  constructor(overlay: OverlayBackend, sink: Writable) {
+    this.#overlay = overlay;
+    this.#sink = sink;
+  }
+
+  async add({ kind, path, seen, replaces }: Difference): Promise<void> {
+    const at = path.lastIndexOf('/') + 1;
+    if (kind === 'removed' || seen === undefined) {
+      await this.#write(encodeEntry(marker(`${path.slice(0, at)}.wh.${path.slice(at)}`)));
+      return;
+    }
+    const { node, attributes } = seen;
+    const key = this.#overlay.key!(node) as string;
+    const first = this.#links.get(key);
+    if (!node.isDirectory && first !== undefined) {
+      const link = { ...marker(path), type: TarType.LINK, linkPath: first };
+      await this.#write(encodeEntry(link));
+      return;
+    }
+    if (!node.isDirectory && (attributes.nlink ?? 1) > 1) this.#links.set(key, path);
+    await this.#member(node, path, attributes);
+    if (replaces) await this.#write(encodeEntry(marker(`${path}/.wh..wh..opq`)));
+  }
+
+  async end(): Promise<void> {
+    await this.#write(END);
+  }
+
+  async #member(node: Node, path: string, attributes: Attributes): Promise<void> {
+    const { mode, uid = 0, gid = 0, rdev = 0, size = 0 } = attributes;
+    const type = mode & FileType.MASK;
+    const flag = FLAGS.get(type);
+    // A socket is no part of an archive, as tar has it.
+    if (flag === undefined) return;
+    const isSymlink = type === FileType.SYMLINK;
+    const isFile = type === FileType.REGULAR;
+    const entry: TarEntry = {
+      ...marker(type === FileType.DIRECTORY ? `${path}/` : path),
+      type: flag,
+      linkPath: isSymlink ? await this.#overlay.readlink!(node, CONTEXT) : '',
+      mode: mode & 0o7777,
+      uid,
+      gid,
+      size: isFile ? size : 0,
+      mtime: { seconds: Math.floor(attributes.mtime ?? 0), nanoseconds: attributes.mtimeNsec ?? 0 },
+      major: deviceMajor(rdev),
+      minor: deviceMinor(rdev),
+      xattrs: await this.#xattrs(node),
+    };
+    await this.#write(encodeEntry(entry));
+    if (isFile) await this.#content(node, size);
+  }
+
+  async #xattrs(node: Node): Promise<Map<string, Uint8Array>> {
+    const { listxattr, getxattr } = this.#overlay;
+    const found = new Map<string, Uint8Array>();
+    if (listxattr === undefined || getxattr === undefined) return found;
+    try {
+      for (const name of await listxattr(node, CONTEXT)) {
+        const value = await getxattr(node, name, CONTEXT);
+        if (value !== undefined) found.set(name, Uint8Array.from(value));
+      }
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'EOPNOTSUPP') throw error;
+    }
+    return found;
+  }
+
+  /** Exactly as many bytes as the header says: a file that shrinks meanwhile is filled with zeros. */
+  async #content(node: Node, size: number): Promise<void> {
+    if (size === 0) return;
+    const { file } = await this.#overlay.open!(node, OpenFlags.READ_ONLY, CONTEXT);
+    const buffer = hostBuffer(Math.min(PIECE, size));
+    try {
+      for (let at = 0; at < size;) {
+        const length = Math.min(buffer.length, size - at);
+        const count = await this.#overlay.read!(node, file, buffer.slice(0, length), at, CONTEXT);
+        if (count < length) buffer.zero(count, length - count);
+        await this.#write(Uint8Array.from(buffer.bytes.subarray(0, length)));
+        at += length;
+      }
+    } finally {
+      buffer.close();
+      await this.#overlay.release?.(node, file);
+    }
+    await this.#write(padding(size));
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    if (bytes.length > 0 && !this.#sink.write(bytes)) await once(this.#sink, 'drain');
+  }
+}
+
+type Node = NonNullable<Difference['seen']>['node'];
+
+const FLAGS = new Map<number, string>([
+  [FileType.REGULAR, TarType.FILE],
+  [FileType.DIRECTORY, TarType.DIRECTORY],
+  [FileType.SYMLINK, TarType.SYMLINK],
+  [FileType.CHARACTER, TarType.CHARACTER],
+  [FileType.BLOCK, TarType.BLOCK],
+  [FileType.FIFO, TarType.FIFO],
+]);
+
+/** An empty file. */
+function marker(path: string): TarEntry {
+  return {
+    type: TarType.FILE,
+    path,
+    linkPath: '',
+    mode: 0,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    mtime: { seconds: 0, nanoseconds: 0 },
+    major: 0,
+    minor: 0,
+    xattrs: new Map(),
+  };
+}
+
+export type { OverlayBackend };
