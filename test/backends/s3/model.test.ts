@@ -94,9 +94,14 @@ class Schedule {
 
   async run(): Promise<void> {
     this.#folder = await temporaryFolder();
-    for (let round = 0; round < 2; round++) {
-      await this.#round(2 + this.#random.below(6));
-      await this.#verify();
+    try {
+      for (let round = 0; round < 2; round++) {
+        await this.#round(2 + this.#random.below(6));
+        await this.#verify();
+      }
+    } catch (error) {
+      if (error instanceof assert.AssertionError) throw error;
+      throw new Error(`${this.#prefix}: ${this.#trace.join('\n')}`, { cause: error });
     }
     await Promise.all(this.#dying);
   }
@@ -241,7 +246,10 @@ class Schedule {
       partSize: '5m',
       diskCache: 0,
     });
-    await mount.backend.syncfs(context);
+    const flushed = await mount.backend.syncfs(context).then(
+      () => 'flushed',
+      (error: unknown) => `${String(error)} ${mount.log.lines.join(' ')}`,
+    );
     const found = new Map<string, Buffer>();
     for (const key of await this.#bucket.keys(`${this.#prefix}/`)) {
       // A probe whose deletion met a fault is removed by a later start.
@@ -253,8 +261,8 @@ class Schedule {
     const shown = describeWorld(found);
     const possible = this.#worlds.map(describeWorld);
     assert.ok(
-      possible.includes(shown) && conflicts === 0,
-      `${this.#prefix}: ${conflicts} conflicts, found ${shown}, not one of\n${possible.join('\n')}\nafter\n${this.#trace.join('\n')}`,
+      possible.includes(shown) && conflicts === 0 && flushed === 'flushed',
+      `${this.#prefix}: ${flushed}, ${conflicts} conflicts, found ${shown}, not one of\n${possible.join('\n')}\nafter\n${this.#trace.join('\n')}`,
     );
     this.#worlds = [found];
     this.#trace.push('verified');
