@@ -1,5 +1,5 @@
 import { FsError, type Logger } from '../../core/backend/index.js';
-import { AT, O, close, fstatfs, openat } from '../../core/system/files.js';
+import { AT, O, RWF, close, fstatfs, openat } from '../../core/system/files.js';
 import { nameToHandleAt, openByHandleAt } from '../../core/system/file-handles.js';
 import { at, offset, putDescriptorPath, signedWords, words } from './scratch.js';
 
@@ -20,6 +20,8 @@ export interface Mount {
   /** Identity of the file system, durable where it has a UUID (`statfs.f_fsid`). */
   readonly fsid: number;
   readonly fsidHigh: number;
+  /** Flags for preadv2 that make a read of a regular file fail rather than wait for the disk; 0 where it can't tell. */
+  nowait: number;
   /** Tells mounts of one file system apart: a hash of the path below the share, 0 for the share's own. */
   readonly tag: number;
 }
@@ -51,7 +53,16 @@ export class Mounts {
     const fsid = words[(offset.statfs + 56) >>> 2]!;
     const fsidHigh = words[(offset.statfs + 60) >>> 2]!;
     const handleFd = this.#useHandles && directory ? this.#openForHandles(fd) : -1;
-    const mount: Mount = { index: this.all.length, id, fd: handleFd, fsid, fsidHigh, tag: tagOf(path) };
+    const nowait = RWF.NOWAIT;
+    const mount: Mount = {
+      index: this.all.length,
+      id,
+      fd: handleFd,
+      fsid,
+      fsidHigh,
+      nowait,
+      tag: tagOf(path),
+    };
     this.all.push(mount);
     this.#byId.set(id, mount);
     return mount;

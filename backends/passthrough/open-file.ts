@@ -1,5 +1,4 @@
 import { close } from '../../core/system/files.js';
-import { RWF } from '../../core/system/files.js';
 import type { Node, Nodes } from './nodes.js';
 
 /** A file that a guest has open. */
@@ -8,7 +7,7 @@ export class OpenFile {
   /** The next open file of the same node. */
   next: OpenFile | undefined;
   /** Flags for preadv2 that make a read fail rather than wait for the disk; 0 where the file system can't tell. */
-  nowait: number = RWF.NOWAIT;
+  nowait: number;
   /** Writes go to the end whatever their offset. */
   readonly append: boolean;
   /** Every write waits for the disk. */
@@ -19,6 +18,7 @@ export class OpenFile {
   private constructor(fd: number, next: OpenFile | undefined, flags: OpenFileFlags) {
     this.fd = fd;
     this.next = next;
+    this.nowait = flags.nowait;
     this.append = flags.append;
     this.synchronous = flags.synchronous;
     this.writable = flags.writable;
@@ -46,6 +46,7 @@ export class OpenFile {
 }
 
 export interface OpenFileFlags {
+  readonly nowait: number;
   readonly append: boolean;
   readonly synchronous: boolean;
   readonly writable: boolean;
