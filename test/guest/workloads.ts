@@ -4,8 +4,15 @@ import type { BackendSpec } from '../../core/backend/index.js';
 import { workloads } from '../support/workloads.js';
 import { ServedGuests } from './served-guests.js';
 
-/** Runs every workload in one real guest that has mounted the backend; the programs are this machine's. */
-export function runWorkloads(name: string, prepare: () => Promise<BackendSpec>): void {
+/**
+ * Runs every workload in one real guest that has mounted the backend; the programs are this machine's.
+ * @param lacks tells the workloads that the backend can't do.
+ */
+export function runWorkloads(
+  name: string,
+  prepare: () => Promise<BackendSpec>,
+  lacks: RegExp | undefined = undefined,
+): void {
   describe(`in a real guest on ${name}`, () => {
     let served: ServedGuests | undefined;
     it('boots and mounts', async () => {
@@ -14,7 +21,7 @@ export function runWorkloads(name: string, prepare: () => Promise<BackendSpec>):
     for (const [index, { name: sentence, script }] of workloads
       .filter(({ interrupts }) => interrupts !== true)
       .entries()) {
-      it(sentence, async () => {
+      it(sentence, { skip: lacks?.test(sentence) ?? false }, async () => {
         assert.ok(served !== undefined, 'no guest');
         await served.guest.exec(['mkdir', `/mnt/${index}`]);
         const { code, stdout, stderr } = await served.guest.exec(script, { folder: `/mnt/${index}` });
