@@ -54,13 +54,32 @@ class NoMarks extends NameMarks {
 }
 
 /**
- * Makes the upper say all by itself what it shows of directories that were moved: they and what is in them are copied up,
- * and no longer refer to lowers. Nothing that guests see changes. Necessary before the lowers change.
+ * Makes the upper say all by itself what it shows of directories that were moved (they and what is in them are copied
+ * up, and no longer refer to lowers) and of files that a lower has by several names (each gets its link). Nothing that
+ * guests see changes. Necessary before the lowers change.
  */
 export async function flatten(overlay: OverlayBackend): Promise<void> {
   const { union } = overlay;
+  if (await run(union.writable().work.hasIndexed())) await linkAll(union, union.root);
   for await (const { seen } of differences(union)) {
     if (seen?.node.isDirectory === true && seen.node.redirect !== undefined) await settle(union, seen.node);
+  }
+}
+
+/** Brings up every name of the files that any of their names brought up. */
+async function linkAll(union: Union, directory: OverlayNode): Promise<void> {
+  for (const { name } of await run(list(union, directory))) {
+    const seen = await run(union.find(directory, name));
+    if (seen === undefined) continue;
+    const { node } = seen;
+    try {
+      if (node.isDirectory) await linkAll(union, node);
+      else if (node.indexed) {
+        await union.turnstile.pass(() => run(bringNameUp(union, node, directory, name)));
+      }
+    } finally {
+      union.unpin(node);
+    }
   }
 }
 

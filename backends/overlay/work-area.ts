@@ -111,6 +111,11 @@ export class WorkArea {
     return entry?.node;
   }
 
+  /** Whether any file that a lower has by several names was copied up. */
+  *hasIndexed(): Steps<boolean> {
+    return (yield* listAll(this.layer, this.#index)).length > 0;
+  }
+
   /** Links an upper file into the index. */
   *addIndexed(identity: string, upperNode: object): Steps<void> {
     const { backend } = this.layer;
