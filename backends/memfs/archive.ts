@@ -6,10 +6,10 @@ import { deviceMajor, deviceMinor, FileType, makeDevice } from '../../core/backe
 import { Bytes } from './bytes.js';
 import { CHUNK } from './chunk.js';
 import type { Content } from './content.js';
-import type { Inode } from './inode.js';
+import { entriesOf, type Inode } from './inode.js';
 import type { Planted, Planting } from './planting.js';
 import { encodeEntry, END, padding, type TarEntry, TarError, TarReader, TarType } from './tar.js';
-import { entriesOf, type Tree } from './tree.js';
+import type { Tree } from './tree.js';
 
 const TYPES: Readonly<Record<string, number>> = {
   [TarType.FILE]: FileType.REGULAR,

@@ -20,9 +20,9 @@ import {
 } from '../../core/backend/index.js';
 import { copyRange, fallocate } from './allocation.js';
 import { PAGE } from './chunk.js';
-import type { Inode } from './inode.js';
+import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './inode.js';
 import { allInodes, decodeTree, encodeTree } from './state.js';
-import { contentOf, entriesOf, pagesOf, sizeOf, type Tree } from './tree.js';
+import type { Tree } from './tree.js';
 import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.js';
 
 const EEXIST = FsError.of('EEXIST');

@@ -16,7 +16,7 @@ export interface Change {
  * renamed file shows as removed and added.
  */
 export function* changes(tree: Tree): Generator<Change> {
-  const origin = tree.originState(tree.root);
+  const origin = tree.history.originState(tree.root);
   if (origin === undefined) yield* added('', tree.root);
   else yield* below('', tree.root, origin, tree);
 }
@@ -26,7 +26,7 @@ function* below(path: string, now: Inode, then: Inode, tree: Tree): Generator<Ch
   if (now.entries === undefined) return;
   for (const [name, inode] of now.entries) {
     const before = then.entries?.get(name);
-    const state = before === undefined ? undefined : tree.originState(before);
+    const state = before === undefined ? undefined : tree.history.originState(before);
     if (state === undefined) yield* added(`${path}/${name}`, inode);
     else if (state.ino === inode.ino) {
       // What belongs to another tree still was never used here.
@@ -37,7 +37,8 @@ function* below(path: string, now: Inode, then: Inode, tree: Tree): Generator<Ch
     }
   }
   for (const [name, inode] of then.entries ?? []) {
-    if (!now.entries.has(name)) yield* removed(`${path}/${name}`, tree.originState(inode) ?? inode, tree);
+    if (!now.entries.has(name))
+      yield* removed(`${path}/${name}`, tree.history.originState(inode) ?? inode, tree);
   }
 }
 
@@ -57,6 +58,6 @@ function* added(path: string, inode: Inode): Generator<Change> {
 function* removed(path: string, inode: Inode, tree: Tree): Generator<Change> {
   yield { kind: 'removed', path, mode: inode.mode };
   for (const [name, child] of inode.entries ?? []) {
-    yield* removed(`${path}/${name}`, tree.originState(child) ?? child, tree);
+    yield* removed(`${path}/${name}`, tree.history.originState(child) ?? child, tree);
   }
 }

@@ -1,6 +1,15 @@
-import { FileType } from '../../core/backend/index.js';
+import { FileType, FsError, nameLength } from '../../core/backend/index.js';
 import type { Clock } from './clock.js';
 import { Content } from './content.js';
+
+const EINVAL = FsError.of('EINVAL');
+const EISDIR = FsError.of('EISDIR');
+const ENOTDIR = FsError.of('ENOTDIR');
+
+/** What each name, `.` and `..` too, adds to its directory's size, as on tmpfs (`BOGO_DIRENT_SIZE`). */
+const ENTRY_SIZE = 20;
+/** Longest target that takes no page, as on tmpfs (`SHORT_SYMLINK_LEN` with the terminator). */
+export const SHORT_TARGET = 127;
 
 /** A file of any type. The engine holds these objects as nodes; a name is an entry of a directory's map. */
 export class Inode {
@@ -89,4 +98,29 @@ export class Inode {
     this.target = other.target;
     this.xattrs = other.xattrs === undefined ? undefined : new Map(other.xattrs);
   }
+}
+
+/** @throws ENOTDIR */
+export function entriesOf(inode: Inode): Map<string, Inode> {
+  if (inode.entries === undefined) throw ENOTDIR;
+  return inode.entries;
+}
+
+/** @throws EISDIR for a directory, EINVAL for what has no content. */
+export function contentOf(inode: Inode): Content {
+  if (inode.content === undefined) throw inode.entries === undefined ? EINVAL : EISDIR;
+  return inode.content;
+}
+
+/** Bytes that `stat` shows. */
+export function sizeOf(inode: Inode): number {
+  if (inode.content !== undefined) return inode.content.size;
+  if (inode.entries !== undefined) return (inode.entries.size + 2) * ENTRY_SIZE;
+  return inode.target === undefined ? 0 : nameLength(inode.target);
+}
+
+/** Pages of 4 KiB that an inode takes. */
+export function pagesOf(inode: Inode): number {
+  if (inode.content !== undefined) return inode.content.pages;
+  return inode.target !== undefined && nameLength(inode.target) > SHORT_TARGET ? 1 : 0;
 }

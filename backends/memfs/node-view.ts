@@ -1,8 +1,8 @@
 import { Node } from '@jsonjoy.com/fs-core';
 import { FileType, FsError, type Time } from '../../core/backend/index.js';
 import { Bytes } from './bytes.js';
-import type { Inode } from './inode.js';
-import { contentOf, sizeOf, type Tree } from './tree.js';
+import { contentOf, type Inode, sizeOf } from './inode.js';
+import type { Tree } from './tree.js';
 
 /** A date with its fraction of a millisecond cut, as memfs's times are. */
 function dateOf(seconds: number, nanoseconds: number): Date {

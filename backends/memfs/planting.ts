@@ -1,7 +1,7 @@
 import { FileType, FsError, ModeBits, nameLength, NAME_MAX, type Time } from '../../core/backend/index.js';
 import { Bytes } from './bytes.js';
-import type { Inode } from './inode.js';
-import { contentOf, type Creator, type Tree } from './tree.js';
+import { contentOf, type Inode } from './inode.js';
+import type { Creator, Tree } from './tree.js';
 import { setXattr } from './xattrs.js';
 
 /** What a planted file is to have. Absent times are now. */

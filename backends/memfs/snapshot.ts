@@ -20,11 +20,11 @@ export class Snapshot {
   discarded = false;
   readonly #kept = new Map<Inode, Inode>();
 
-  /** For {@link Tree.snapshot}. */
-  constructor(tree: Tree, usage: Space, lastIno: number, older: Snapshot | undefined) {
+  /** For `History.snapshot`. */
+  constructor(tree: Tree, usage: Space, older: Snapshot | undefined) {
     this.tree = tree;
     this.usage = usage;
-    this.lastIno = lastIno;
+    this.lastIno = tree.lastIno;
     this.older = older;
     if (older !== undefined) older.newer = this;
   }

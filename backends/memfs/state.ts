@@ -1,8 +1,8 @@
 import { FileType, FsError, nameBytes, decodeName } from '../../core/backend/index.js';
 import { Bytes } from './bytes.js';
 import { CHUNK } from './chunk.js';
-import { Inode } from './inode.js';
-import { pagesOf, type Tree } from './tree.js';
+import { Inode, pagesOf } from './inode.js';
+import type { Tree } from './tree.js';
 import { store } from './xattrs.js';
 
 /*

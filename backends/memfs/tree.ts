@@ -11,9 +11,9 @@ import {
 import { ACCESS_ACL, DEFAULT_ACL, inherit, type Inherited, withoutSetId } from './acl.js';
 import type { Arena } from './arena.js';
 import { Clock } from './clock.js';
-import type { Content } from './content.js';
-import { Inode } from './inode.js';
-import { Snapshot } from './snapshot.js';
+import { History } from './history.js';
+import { contentOf, entriesOf, Inode, pagesOf, SHORT_TARGET } from './inode.js';
+import type { Snapshot } from './snapshot.js';
 import type { Space } from './space.js';
 import { aclChmod, clearXattrs, dropCapabilities, store } from './xattrs.js';
 
@@ -26,10 +26,6 @@ const ENOSPC = FsError.of('ENOSPC');
 const ENOTEMPTY = FsError.of('ENOTEMPTY');
 const EPERM = FsError.of('EPERM');
 
-/** What each name, `.` and `..` too, adds to its directory's size, as on tmpfs (`BOGO_DIRENT_SIZE`). */
-export const ENTRY_SIZE = 20;
-/** Longest target that takes no page, as on tmpfs (`SHORT_SYMLINK_LEN` with the terminator). */
-const SHORT_TARGET = 127;
 /** Most names in a directory: what a JavaScript map holds, with a margin. */
 const MAX_ENTRIES = 16_000_000;
 
@@ -47,47 +43,30 @@ export class Tree {
   readonly root: Inode;
   /** Inodes without a name that are still used. */
   readonly orphans = new Set<Inode>();
-  #lastIno: number;
-  /** Counts snapshots: an inode of an older epoch has not changed since the last one. */
-  #epoch = 0;
-  #newest: Snapshot | undefined;
-  /** The snapshot that this tree was forked from. */
-  readonly #origin: Snapshot | undefined;
-  /** Inodes taken over from the origin that have several names, by number. */
-  readonly #adopted = new Map<number, Inode>();
-  #discarded = false;
+  /** Its snapshots, and what it was forked from. */
+  readonly history: History;
+  /** The last inode number given. Numbers are never given again. */
+  lastIno: number;
 
   constructor(arena: Arena, space: Space, origin?: Snapshot) {
     this.arena = arena;
     this.space = space;
-    this.#origin = origin;
+    this.history = new History(this, origin);
     if (origin === undefined) {
-      this.#lastIno = 0;
+      this.lastIno = 0;
       this.root = this.#make(FileType.DIRECTORY | 0o755, 0, 0);
       this.root.nlink = 2;
     } else {
-      this.#lastIno = origin.lastIno;
+      this.lastIno = origin.lastIno;
       space.inherit(origin.usage);
-      origin.forks += 1;
-      this.root = new Inode(this, 0, origin.tree.root.ino, origin.tree.root.mode, this.clock);
-      this.root.assume(origin.stateOf(origin.tree.root));
+      this.root = this.history.adoptRoot(origin);
     }
     this.root.parent = this.root;
   }
 
-  /** The last inode number given. Numbers are never given again. */
-  get lastIno(): number {
-    return this.#lastIno;
-  }
-
-  /** Goes on from a number, for a tree that was saved. */
-  set lastIno(ino: number) {
-    this.#lastIno = ino;
-  }
-
   lookup(parent: Inode, name: string): Inode | undefined {
     const inode = entriesOf(parent).get(name);
-    return inode === undefined || inode.owner === this ? inode : this.#adopt(parent, name, inode);
+    return inode === undefined || inode.owner === this ? inode : this.history.adopt(parent, name, inode);
   }
 
   /** Creates a file, directory, device, FIFO or socket. */
@@ -231,7 +210,7 @@ export class Tree {
 
   /** Before any change to an inode: the newest snapshot keeps its state if it has not got it yet. */
   touch(inode: Inode): void {
-    if (inode.epoch !== this.#epoch) this.#keep(inode);
+    this.history.touch(inode);
   }
 
   /** Frees an inode that has no name and no user any more. */
@@ -248,99 +227,11 @@ export class Tree {
     this.space.giveInode();
   }
 
-  /** The tree as it is now. Takes no time that depends on its size. */
-  snapshot(): Snapshot {
-    const usage = this.space.copy();
-    for (const orphan of this.orphans) {
-      usage.givePages(pagesOf(orphan));
-      usage.giveInode();
-    }
-    this.#newest = new Snapshot(this, usage, this.#lastIno, this.#newest);
-    this.#epoch += 1;
-    return this.#newest;
-  }
-
-  /**
-   * The state in which this tree began with an inode of one that it was forked from, or with its own root. Nothing where
-   * it was not forked.
-   */
-  originState(inode: Inode): Inode | undefined {
-    let origin = this.#origin;
-    if (inode === this.root) return origin?.stateOf(origin.tree.root);
-    for (; origin !== undefined; origin = origin.tree.#origin) {
-      // A file of several names that a tree between has taken over is that tree's, by whichever name it is found.
-      const taken = origin.tree === inode.owner ? inode : origin.tree.#adopted.get(inode.ino);
-      if (taken !== undefined) return origin.stateOf(taken);
-    }
-    return undefined;
-  }
-
-  /** Ends a snapshot; with forks left it goes when the last of them does. */
-  discardSnapshot(snapshot: Snapshot): void {
-    snapshot.discarded = true;
-    if (snapshot.forks > 0) return;
-    if (this.#newest === snapshot) this.#newest = snapshot.older;
-    snapshot.unlink();
-    if (this.#discarded && this.#newest === undefined) this.#clear();
-  }
-
-  /** Ends the tree and frees its memory, once no snapshot of it is left. */
-  discard(): void {
-    if (this.#discarded) return;
-    this.#discarded = true;
-    if (this.#newest === undefined) this.#clear();
-  }
-
-  #clear(): void {
-    for (const orphan of this.orphans) orphan.content?.clear(this.arena);
-    this.#clearBelow(this.root);
-    const origin = this.#origin;
-    if (origin === undefined) return;
-    origin.forks -= 1;
-    if (origin.discarded) origin.tree.discardSnapshot(origin);
-  }
-
-  #clearBelow(top: Inode): void {
-    const directories = [top];
-    for (let directory = directories.pop(); directory !== undefined; directory = directories.pop()) {
-      for (const inode of directory.entries!.values()) {
-        if (inode.owner !== this) continue;
-        inode.content?.clear(this.arena);
-        if (inode.entries !== undefined) directories.push(inode);
-      }
-      directory.entries!.clear();
-    }
-  }
-
-  #keep(inode: Inode): void {
-    inode.epoch = this.#epoch;
-    if (this.#newest === undefined || this.#newest.has(inode)) return;
-    const state = new Inode(this, this.#epoch, inode.ino, inode.mode, this.clock);
-    state.assume(inode);
-    this.#newest.keep(inode, state);
-  }
-
-  /** Puts this tree's own inode in the place of the origin's. */
-  #adopt(parent: Inode, name: string, foreign: Inode): Inode {
-    const inode = this.#adopted.get(foreign.ino) ?? this.#takeOver(foreign);
-    if (inode.entries !== undefined) inode.parent = parent;
-    else if (inode.nlink > 1) this.#adopted.set(inode.ino, inode);
-    parent.entries!.set(name, inode);
-    return inode;
-  }
-
-  /** This tree's own inode with the state that the origin's had. It counts as older than any snapshot of this tree. */
-  #takeOver(foreign: Inode): Inode {
-    const inode = new Inode(this, 0, foreign.ino, foreign.mode, this.clock);
-    inode.assume(this.originState(foreign)!);
-    return inode;
-  }
-
   #make(mode: number, uid: number, gid: number): Inode {
     this.space.takeInode();
     this.clock.tick();
-    this.#lastIno += 1;
-    const inode = new Inode(this, this.#epoch, this.#lastIno, mode, this.clock);
+    this.lastIno += 1;
+    const inode = new Inode(this, this.history.epoch, this.lastIno, mode, this.clock);
     inode.uid = uid;
     inode.gid = gid;
     return inode;
@@ -472,31 +363,6 @@ export class Tree {
   #time(time: Time | 'now'): [number, number] {
     return time === 'now' ? [this.clock.seconds, this.clock.nanoseconds] : [time.seconds, time.nanoseconds];
   }
-}
-
-/** @throws ENOTDIR */
-export function entriesOf(inode: Inode): Map<string, Inode> {
-  if (inode.entries === undefined) throw ENOTDIR;
-  return inode.entries;
-}
-
-/** @throws EISDIR for a directory, EINVAL for what has no content. */
-export function contentOf(inode: Inode): Content {
-  if (inode.content === undefined) throw inode.entries === undefined ? EINVAL : EISDIR;
-  return inode.content;
-}
-
-/** Bytes that `stat` shows. */
-export function sizeOf(inode: Inode): number {
-  if (inode.content !== undefined) return inode.content.size;
-  if (inode.entries !== undefined) return (inode.entries.size + 2) * ENTRY_SIZE;
-  return inode.target === undefined ? 0 : nameLength(inode.target);
-}
-
-/** Pages of 4 KiB that an inode takes. */
-export function pagesOf(inode: Inode): number {
-  if (inode.content !== undefined) return inode.content.pages;
-  return inode.target !== undefined && nameLength(inode.target) > SHORT_TARGET ? 1 : 0;
 }
 
 /** Whether `inode` is `ancestor` or below it. */

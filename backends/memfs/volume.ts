@@ -78,7 +78,7 @@ export class MemfsVolume extends Volume {
 
   /** The volume as it is now. Takes no time or memory that depends on its size; guests may go on using it. */
   snapshot(): VolumeSnapshot {
-    return new VolumeSnapshot(this.tree, this.tree.snapshot());
+    return new VolumeSnapshot(this.tree, this.tree.history.snapshot());
   }
 
   /** Another volume that begins as this one is now, and shares its memory until one of them changes it. */
@@ -122,7 +122,7 @@ export class MemfsVolume extends Volume {
 
   /** Gives the volume's memory back, but what its snapshots and their forks still need. It must not be used any more. */
   discard(): void {
-    this.tree.discard();
+    this.tree.history.discard();
   }
 }
 
@@ -145,6 +145,6 @@ export class VolumeSnapshot {
 
   /** Gives up the snapshot. Its forks live on. */
   discard(): void {
-    this.#tree.discardSnapshot(this.#snapshot);
+    this.#tree.history.discardSnapshot(this.#snapshot);
   }
 }

@@ -324,7 +324,7 @@ function check(pages: number, inodes: number, thoroughness: Thoroughness, runs: 
           for (const id of theirs.handles) theirs.driver.close(id);
         }
         for (const id of ours.handles) ours.driver.close(id);
-        tree.discard();
+        tree.history.discard();
         assert.equal(arena.blockBytes, 0);
       });
     }),
