@@ -1,6 +1,5 @@
 import type { Command } from 'commander';
-import { stringify } from 'yaml';
-import { describeOptions, type BackendRegistry, type OptionDescription } from '../plugins/index.js';
+import { describeOptions, toYaml, type BackendRegistry, type OptionDescription } from '../plugins/index.js';
 
 /** `backends`: lists the kinds of backends, or the options of one. */
 export function addBackends(program: Command, registry: BackendRegistry): void {
@@ -26,7 +25,7 @@ async function options(registry: BackendRegistry, name: string): Promise<string>
   const example = Object.fromEntries(
     described.filter(({ required }) => required).map((option) => [option.name, option.placeholder ?? true]),
   );
-  const file = stringify({ backend: { type: name, ...example } })
+  const file = toYaml({ backend: { type: name, ...example } })
     .replaceAll(/^/gm, '  ')
     .trimEnd();
   return `${plugin.name}: ${plugin.description}\n\n${table(rows)}\nIn a configuration file, options are written so (sharedDir for --shared-dir):\n${file}\n`;

@@ -1,6 +1,5 @@
 import { dirname, resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { stringify } from 'yaml';
 import { UsageError } from '../backend/index.js';
 import {
   check,
@@ -15,6 +14,7 @@ import {
   Parts,
   readConfig,
   suggestion,
+  toYaml,
   type BackendRegistry,
   type Confinement,
   type DaemonOptions,
@@ -74,7 +74,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   await checkBackends(served, registry);
   if (values['printConfig'] === true) {
     const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
-    process.stdout.write(stringify({ backends: served.backends, exports }));
+    process.stdout.write(toYaml({ backends: served.backends, exports }));
     return;
   }
   const stop = stopSignal();

@@ -41,3 +41,4 @@ export {
   VIRTIOFSD_HELP,
   type VirtiofsdRequest,
 } from '../../backends/passthrough/virtiofsd-options.js';
+export { toYaml } from './yaml.js';

@@ -1,5 +1,10 @@
-import { parseDocument } from 'yaml';
+import { createRequire } from 'node:module';
 import { UsageError } from '../backend/index.js';
+
+/** Loaded with the first text: most daemons read none, and it takes several MB of memory. */
+function library(): typeof import('yaml') {
+  return createRequire(import.meta.url)('yaml') as typeof import('yaml');
+}
 
 /** Aliases that a document may resolve to: enough for people, too few to fill memory. */
 const MAX_ALIASES = 100;
@@ -10,7 +15,7 @@ const MAX_ALIASES = 100;
  * @throws UsageError with the first line of what is wrong.
  */
 export function parseYaml(text: string, what: string): unknown {
-  const document = parseDocument(text);
+  const document = library().parseDocument(text);
   try {
     const [problem] = document.errors;
     if (problem !== undefined) throw problem;
@@ -20,4 +25,9 @@ export function parseYaml(text: string, what: string): unknown {
       cause: error,
     });
   }
+}
+
+/** Writes YAML. */
+export function toYaml(value: unknown): string {
+  return library().stringify(value);
 }
