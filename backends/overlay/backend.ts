@@ -1,17 +1,20 @@
 import {
-  type Attributes,
   type Backend,
   type BackendHost,
   type CachePolicy,
+  FsError,
   type Health,
+  ModeBits,
   type NodeKey,
   run,
   type Semantics,
   type Steps,
+  UsageError,
   wait,
   type Awaitable,
 } from '../../core/backend/index.js';
 import { attributeOperations } from './attributes.js';
+import { giveOwner } from './copy-up.js';
 import { fileOperations } from './files.js';
 import { DAEMON, Layer } from './layer.js';
 import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './marks.js';
@@ -147,8 +150,7 @@ function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {
   if (upper !== undefined) {
     const root = yield* wait(upper.mount(host));
     const layer = new Layer(0, upper, root, marksOf(settings, upper, true));
-    const { upperPath, workPath, reached = () => {} } = settings;
-    const work = yield* wait(WorkArea.open(layer, upperPath, workPath, reached));
+    const work = yield* openWork(settings, layer);
     layer.marks = yield* probeMarks(layer, work, settings, host.log);
     if (work.isNew && (yield* work.isEmpty())) yield* looksLike(layer, work.root, lowerLayers[0]!);
     top = { layer, marks: layer.marks, work };
@@ -167,16 +169,23 @@ function marksOf({ marks, xattrs }: OverlaySettings, backend: Backend, isUpper: 
 }
 
 /** At its first use an empty upper's root takes owner and permissions from the lower's that it covers. */
-function* looksLike({ backend }: Layer, root: object, lower: Layer): Steps<void> {
-  const {
-    mode,
-    uid = 0,
-    gid = 0,
-  }: Attributes = {
-    ...(yield* wait(lower.backend.getattr(lower.root, undefined, DAEMON))),
-  };
-  yield* wait(backend.setattr?.(root, { uid, gid }, undefined, DAEMON));
-  yield* wait(backend.setattr?.(root, { mode: mode & 0o7777 }, undefined, DAEMON));
+function* looksLike(upper: Layer, root: object, lower: Layer): Steps<void> {
+  const attributes = { ...(yield* wait(lower.backend.getattr(lower.root, undefined, DAEMON))) };
+  if (!(yield* giveOwner(upper, root, attributes))) return;
+  const mode = attributes.mode & ModeBits.PERMISSIONS;
+  yield* wait(upper.backend.setattr?.(root, { mode }, undefined, DAEMON));
+}
+
+/** @throws UsageError where the upper has no place for it. */
+function* openWork({ upperPath, workPath, reached }: OverlaySettings, layer: Layer): Steps<WorkArea> {
+  try {
+    return yield* wait(WorkArea.open(layer, upperPath, workPath, reached ?? (() => {})));
+  } catch (error) {
+    if (!(error instanceof FsError)) throw error;
+    throw new UsageError(`overlay: the upper's work area cannot be made or emptied (${error.code})`, {
+      cause: error,
+    });
+  }
 }
 
 function* unmount(layers: readonly Backend[]): Steps<void> {

@@ -212,15 +212,32 @@ function* finish(
   attributes: Attributes,
 ): Steps<void> {
   const { layer, marks } = union.writable();
-  const { uid = 0, gid = 0, mode, nlink = 1 } = attributes;
-  yield* wait(layer.backend.setattr?.(copy, { uid, gid }, undefined, DAEMON));
+  const { mode, nlink = 1 } = attributes;
+  const isOwned = yield* giveOwner(layer, copy, attributes);
   yield* copyAttributes(from, original, layer, copy);
   if (!node.isDirectory && marks.holds(node.type)) {
     yield* wait(marks.set(layer, copy, 'kit.origin', originText(node, nlink)));
   }
   const times = timesOf(attributes);
-  const rest = node.type === FileType.SYMLINK ? times : { mode: mode & ModeBits.PERMISSIONS, ...times };
+  // Set-id bits are for the owner that the file had.
+  const bits = isOwned ? ModeBits.PERMISSIONS : 0o1777;
+  const rest = node.type === FileType.SYMLINK ? times : { mode: mode & bits, ...times };
   yield* wait(layer.backend.setattr?.(copy, rest, undefined, DAEMON));
+}
+
+/** A daemon without privilege cannot give files away: they are its own then. @returns whether the owner is the same. */
+export function* giveOwner(
+  { backend }: Layer,
+  node: object,
+  { uid = 0, gid = 0 }: Attributes,
+): Steps<boolean> {
+  try {
+    yield* wait(backend.setattr?.(node, { uid, gid }, undefined, DAEMON));
+    return true;
+  } catch (error) {
+    if (error instanceof FsError && error.code === 'EPERM') return false;
+    throw error;
+  }
 }
 
 /** A lower that changes while it is copied would leave a mixture. */

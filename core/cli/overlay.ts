@@ -30,6 +30,7 @@ export async function addOverlay(program: Command, registry: BackendRegistry): P
   const layers = (values: Values): OfflineLayers => ({
     options: givenOptions(described, values),
     registry,
+    optionName: ([name]) => `--${described.find((option) => option.name === name)?.flag ?? String(name)}`,
     log: partsOf(values, { level: 'warn' }).get(Parts.Logger),
   });
 

@@ -20,7 +20,7 @@ import {
   UsageError,
 } from '../backend/index.js';
 import { hostBuffer } from '../memory/index.js';
-import type { BackendRegistry } from './registry.js';
+import type { BackendRegistry, OptionName } from './registry.js';
 
 /*
  * What an overlay changed, as a layer of a container image: a tar archive in which `.wh.NAME` removes NAME, and
@@ -50,15 +50,20 @@ export interface OfflineLayers {
   readonly options: Readonly<Record<string, unknown>>;
   readonly registry: BackendRegistry;
   readonly log: Logger;
+  /** Names options in errors. */
+  readonly optionName?: OptionName;
 }
 
 /** Mounts an overlay of layers at rest, for as long as `use` takes; a work area that was not there is removed again. */
 export async function withOverlay<T>(
-  { options, registry, log }: OfflineLayers,
+  { options, registry, log, optionName }: OfflineLayers,
   use: (overlay: OverlayBackend, host: BackendHost) => Promise<T>,
 ): Promise<T> {
   if (options['upper'] === undefined) throw new UsageError('--upper is required');
-  const overlay = (await registry.create({ ...options, type: 'overlay' }, { log })) as OverlayBackend;
+  const overlay = (await registry.create(
+    { ...options, type: 'overlay' },
+    { log, optionName },
+  )) as OverlayBackend;
   const host = { log, createBuffer: hostBuffer };
   await overlay.mount(host);
   try {

@@ -137,6 +137,27 @@ test('owner, permissions, times and attributes are copied up, file capabilities 
     await union.backend.unmount!();
   }));
 
+test('a daemon that cannot give files away copies them as its own, without set-id bits', async () => {
+  const upper = watched(await memoryLayer(), (name, given) => {
+    if (name === 'setattr' && (given[1] as { uid?: number }).uid !== undefined) throw FsError.of('EPERM');
+  });
+  const { union } = await overlayOf(
+    [
+      async (lower) => {
+        await lower.write('/program', 'program');
+        const set = (changes: object): Promise<unknown> =>
+          lower.at('/program', (node) => lower.backend.setattr!(node, changes, undefined, root));
+        await set({ uid: 7, gid: 7 });
+        await set({ mode: 0o6755 });
+      },
+    ],
+    { upper },
+  );
+  await union.link('/program', '/linked');
+  assert.equal((await union.stat('/program')).mode, 0o100755);
+  assert.equal((await union.stat('/program')).uid, 0);
+});
+
 test('holes stay holes, and what is copied within the host is the same', () =>
   onHost(async (directory) => {
     const path = join(directory, 'lower/sparse');

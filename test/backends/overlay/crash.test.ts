@@ -1,7 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
@@ -24,7 +23,7 @@ async function restarted(directory: string): Promise<Record<string, string>> {
 
 for (const name of Object.keys(operations)) {
   test(`${name}: a daemon killed at any step leaves the state before or the state after`, async () => {
-    const base = mkdtempSync(join(tmpdir(), 'virtiofs-kit-crash-'));
+    const base = mkdtempSync('/dev/shm/virtiofs-kit-crash-');
     try {
       const prepared = join(base, 'prepared');
       mkdirSync(prepared);
