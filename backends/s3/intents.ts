@@ -17,8 +17,8 @@ const intentSchema = z.discriminatedUnion('type', [
     type: z.literal('rename-directory'),
     from: z.string(),
     to: z.string(),
-    /** Copies are being made; or all are made and the originals are being deleted. */
-    phase: z.enum(['copy', 'delete']),
+    /** Copies are being made; all are made and the originals are being deleted; or the copies are being removed again. */
+    phase: z.enum(['copy', 'delete', 'undo']),
   }),
   z.object({ type: z.literal('hidden'), key: z.string() }),
 ]);

@@ -75,32 +75,24 @@ async function finish(
     }
     case 'rename-directory': {
       const { renames } = mounted;
-      if (intent.phase === 'copy') {
-        await renames.deleteKeys([...(await renames.copyBelow(intent.from, intent.to)).keys()]);
-      } else await deleteCopied(mounted, intent.from, intent.to);
+      if (intent.phase === 'undo') {
+        await renames.deleteCopied(intent.to, intent.from);
+        break;
+      }
+      if (intent.phase === 'delete') await renames.deleteCopied(intent.from, intent.to);
+      else await renames.deleteKeys([...(await renames.copyBelow(intent.from, intent.to)).keys()]);
+      moved.set(intent.from, intent.to);
       break;
     }
   }
 }
 
-/** Deletes the originals that have a copy; one without was made later by another writer, and stays. */
-async function deleteCopied(mounted: Mounted, from: string, to: string): Promise<void> {
-  const { bucket, keys } = mounted.services;
-  const fromKey = keys.directory(from);
-  const copied: string[] = [];
-  let token: string | undefined;
-  do {
-    const page = await bucket.list(fromKey, '', token, 1000, deadline(mounted));
-    for (const object of page.objects) {
-      const copy = await bucket.head(
-        keys.directory(to) + object.key.slice(fromKey.length),
-        deadline(mounted),
-      );
-      if (copy?.size === object.size) copied.push(object.key);
-    }
-    token = page.next;
-  } while (token !== undefined);
-  await mounted.renames.deleteKeys(copied);
+/** Where a path is after the renames: it, or a directory above it, may have moved. */
+function movedPath(path: string, moved: ReadonlyMap<string, string>): string {
+  for (const [from, to] of moved) {
+    if (path === from || path.startsWith(`${from}/`)) return to + path.slice(from.length);
+  }
+  return path;
 }
 
 async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<string, string>): Promise<void> {
@@ -117,7 +109,7 @@ async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<str
     await staged.retire();
     return;
   }
-  const path = moved.get(found.path) ?? found.path;
+  const path = movedPath(found.path, moved);
   const key = keys.file(path);
   // An upload of this journal, or the rename, may have got through though its answer did not.
   const isOurs = await mounted.files.recognise(staged, key);

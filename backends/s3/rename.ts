@@ -15,6 +15,8 @@ import { contentOf, copyObject } from './upload.js';
 /** Copies of one rename at once, and keys that one request deletes. */
 const WIDTH = 16;
 const DELETE_MOST = 1000;
+/** Pause before deletions that failed are tried again, milliseconds. */
+const DELETE_AGAIN = 5_000;
 /** Uploads of a file that is being written all the time, before it is renamed with what is left in the journal. */
 const SETTLE = 5;
 
@@ -116,7 +118,14 @@ export class Renames {
     const mark = randomUUID();
     const { etag } = object;
     const intent = await this.#intents.begin({ type: 'rename-file', from, to: path, etag, mark, replaces });
-    const copy = await copyObject(this.#services, object, keys.file(path), posix, mark);
+    let copy: RemoteObject;
+    try {
+      copy = await copyObject(this.#services, object, keys.file(path), posix, mark);
+    } catch (error) {
+      // The caller is told that nothing was renamed, so no later start may finish it.
+      await this.#intents.end(intent);
+      throw error;
+    }
     if (staged !== undefined) await staged.place(path, copy, { etag: copy.etag });
     node.version.object = copy;
     node.posix = staged?.posix ?? posix;
@@ -146,7 +155,6 @@ export class Renames {
   }
 
   async #directory(node: Directory, parent: Directory, name: string): Promise<void> {
-    const { keys } = this.#services;
     const fromParent = node.parent;
     if (fromParent === undefined) throw FsError.of('EBUSY');
     const fromName = node.name;
@@ -163,28 +171,74 @@ export class Renames {
         }),
       );
       const intent = await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'copy' });
-      const copies = await this.copyBelow(from, to);
-      if (!copies.has(keys.directory(from))) {
-        const marker = contentOf(node.posix, undefined);
-        await this.#services.bucket.put(
-          keys.directory(to),
-          new Uint8Array(0),
-          marker,
-          undefined,
-          this.#deadline(),
-        );
-      }
+      const copies = await this.#copyAll(node, from, to, intent);
       await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'delete' }, intent);
       this.#tree.move(node, parent, name);
       node.marker = true;
       learnAbsent(fromParent, fromName);
       learnDirectory(parent, name, true, node.posix);
       await this.#repoint(node, from, copies);
-      await this.deleteKeys([...copies.keys()]);
-      await this.#intents.end(intent);
+      await this.#deleteAll([...copies.keys()], intent);
     } finally {
       release();
     }
+  }
+
+  /** The copies of a rename; where one fails, those made are removed again and the rename has not happened. */
+  async #copyAll(
+    node: Directory,
+    from: string,
+    to: string,
+    intent: string,
+  ): Promise<Map<string, RemoteObject>> {
+    const { bucket, keys } = this.#services;
+    try {
+      const copies = await this.copyBelow(from, to);
+      if (!copies.has(keys.directory(from))) {
+        const marker = contentOf(node.posix, undefined);
+        await bucket.put(keys.directory(to), new Uint8Array(0), marker, undefined, this.#deadline());
+      }
+      return copies;
+    } catch (error) {
+      await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'undo' }, intent);
+      // What can't be removed now is removed at the next start.
+      await this.deleteCopied(to, from).then(
+        () => this.#intents.end(intent),
+        () => undefined,
+      );
+      throw error;
+    }
+  }
+
+  /** Deletes the originals: the rename has happened, so this is repeated until it succeeds. */
+  async #deleteAll(all: readonly string[], intent: string): Promise<void> {
+    try {
+      await this.deleteKeys(all);
+      await this.#intents.end(intent);
+    } catch (error) {
+      this.#services.log.warn({ error: String(error) }, 'originals of a renamed directory are deleted later');
+      setTimeout(() => void this.#deleteAll(all, intent), DELETE_AGAIN).unref();
+    }
+  }
+
+  /** Deletes what lies below one directory and has a counterpart of the same size below another. */
+  async deleteCopied(from: string, to: string): Promise<void> {
+    const { bucket, keys } = this.#services;
+    const fromKey = keys.directory(from);
+    const copied: string[] = [];
+    let token: string | undefined;
+    do {
+      const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
+      await parallel(page.objects, WIDTH, async (object) => {
+        const other = await bucket.head(
+          keys.directory(to) + object.key.slice(fromKey.length),
+          this.#deadline(),
+        );
+        if (other?.size === object.size) copied.push(object.key);
+      });
+      token = page.next;
+    } while (token !== undefined);
+    await this.deleteKeys(copied);
   }
 
   /** Copies every object below one directory to below another. @returns the copies by old key. */

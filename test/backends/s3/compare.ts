@@ -113,7 +113,8 @@ class Running {
   static async start(command: readonly string[], directory: string): Promise<Running> {
     const child = spawn(command[0]!, command.slice(1), {
       stdio: ['ignore', 'ignore', 'inherit'],
-      env: { ...process.env, LD_LIBRARY_PATH: libraries },
+      // rclone's SDK can't take the certificate bundle that this variable may name.
+      env: { ...process.env, LD_LIBRARY_PATH: libraries, AWS_CA_BUNDLE: '' },
     });
     for (let i = 0; i < 200; i++) {
       const mounted = await run('mountpoint', ['-q', directory]).then(
@@ -203,6 +204,7 @@ const best = systems.map(() => tasks.map(() => Number.POSITIVE_INFINITY));
 for (let round = 0; round < Number(values.rounds ?? 1); round++) {
   for (const [index, system] of systems.entries()) {
     const times = await measure(system, tar);
+    process.stderr.write(`${system.name}: ${times.map((time) => time.toFixed(2)).join(' ')}\n`);
     for (const [task, time] of times.entries()) best[index]![task] = Math.min(best[index]![task]!, time);
   }
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { cpSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -91,31 +92,63 @@ describe('a process that is killed', () => {
 describe('a rename that a crash cuts in two', () => {
   after(removeFolders);
 
-  it('of a directory is finished at the next start, wherever it was cut', async () => {
-    for (const cut of [1, 4, 9, 11]) {
-      const bucket = await TestBucket.create();
-      const proxy = await Proxy.start(bucket.endpoint);
-      const mount = await Mount.open(bucket, {
-        endpoint: proxy.endpoint,
-        operationTimeout: 0.5,
-        requestTimeout: 0.3,
-      });
-      await mount.backend.mkdir(mount.root, 'from', 0o755, context);
-      for (let i = 0; i < 10; i++) await mount.put(`from/f${i}`, `content ${i}`);
-      let left = cut;
+  async function tree(bucket: TestBucket, endpoint: string): Promise<Mount> {
+    const mount = await Mount.open(bucket, { endpoint, operationTimeout: 0.5, requestTimeout: 0.3 });
+    await mount.backend.mkdir(mount.root, 'from', 0o755, context);
+    for (let i = 0; i < 10; i++) await mount.put(`from/f${i}`, `content ${i}`);
+    return mount;
+  }
+
+  /** The first so many copies and deletions pass; the rest are not answered, or refused. */
+  function cutAfter(proxy: Proxy, count: number, fault: 'hang' | 'reset-before'): Promise<void> {
+    let left = count;
+    return new Promise((resolve) => {
       proxy.fault = (seen) => {
         if (seen.operation !== 'CopyObject' && seen.operation !== 'DeleteObjects') return undefined;
-        return left-- > 0 ? undefined : 'reset-before';
+        if (left-- > 0) return undefined;
+        resolve();
+        return fault;
       };
-      await assert.rejects(mount.backend.rename(mount.root, 'from', mount.root, 'to', 0, context));
+    });
+  }
+
+  it('of a directory is finished at the next start, wherever it was cut', async () => {
+    for (const count of [0, 4, 9, 11]) {
+      const bucket = await TestBucket.create();
+      const proxy = await Proxy.start(bucket.endpoint);
+      const mount = await tree(bucket, proxy.endpoint);
+      const cut = cutAfter(proxy, count, 'hang');
+      const renaming = mount.backend
+        .rename(mount.root, 'from', mount.root, 'to', 0, context)
+        .catch(() => undefined);
+      await cut;
+      // At this instant it dies: its folder is as it is now, and it reaches no server any more.
+      const cacheDir = await temporaryFolder();
+      cpSync(mount.cacheDir, cacheDir, { recursive: true, filter: (path) => !path.endsWith('.sock') });
       await proxy.close();
-      // The process is as good as dead: it reaches no server. Its folder is taken over as a crash leaves it.
-      await mount.backend.unmount();
-      const next = await Mount.open(bucket, { cacheDir: mount.cacheDir });
-      assert.deepEqual(await bucket.keys('from'), [], `cut ${cut}`);
-      assert.equal((await bucket.keys('to/')).length, 11, `cut ${cut}`);
+      const next = await Mount.open(bucket, { cacheDir });
+      assert.deepEqual(await bucket.keys('from'), [], `cut after ${count}`);
+      assert.equal((await bucket.keys('to/')).length, 11, `cut after ${count}`);
       for (let i = 0; i < 10; i++) assert.equal((await next.content(`to/f${i}`)).toString(), `content ${i}`);
       await next.close();
+      await renaming;
+      await mount.backend.mounted.abandon();
     }
+  });
+
+  it('of a directory is undone where it failed and the caller was told', async () => {
+    const bucket = await TestBucket.create();
+    const proxy = await Proxy.start(bucket.endpoint);
+    const mount = await tree(bucket, proxy.endpoint);
+    void cutAfter(proxy, 5, 'reset-before');
+    await assert.rejects(mount.backend.rename(mount.root, 'from', mount.root, 'to', 0, context));
+    await mount.backend.mounted.abandon();
+    proxy.fault = () => undefined;
+    const next = await Mount.open(bucket, { cacheDir: mount.cacheDir });
+    assert.equal((await bucket.keys('from/')).length, 11);
+    assert.deepEqual(await bucket.keys('to'), []);
+    for (let i = 0; i < 10; i++) assert.equal((await next.content(`from/f${i}`)).toString(), `content ${i}`);
+    await next.close();
+    await proxy.close();
   });
 });
