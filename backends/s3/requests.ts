@@ -35,6 +35,7 @@ export class Requests {
   readonly #metrics: Metrics;
   readonly #slots: Semaphore;
   #client: S3Client;
+  #closed = false;
 
   constructor(options: S3Options, log: Logger, metrics: Metrics) {
     this.#options = options;
@@ -96,6 +97,7 @@ export class Requests {
       // An attempt may be several requests: the first may have been carried out even when a refusal followed.
       ambiguous = true;
       if (failure.kind === 'expired') this.#client = this.#connect();
+      if (this.#closed) throw new S3Failure('transient', 0, 'Closed', failure);
       const pause = Math.random() * Math.min(PAUSE_MOST, PAUSE_FIRST * 2 ** Math.min(number - 1, 10));
       if (deadline.remaining <= pause) throw new S3Failure('transient', failure.status, 'Deadline', failure);
       this.#log.debug({ operation, attempt: number, error: failure.message }, 'S3 request failed, repeated');
@@ -138,6 +140,7 @@ export class Requests {
   }
 
   close(): void {
+    this.#closed = true;
     this.#client.destroy();
   }
 }

@@ -109,7 +109,7 @@ class Schedule {
   /** Mounts behind a bad network, does a few operations, and crashes in the last. */
   async #round(operations: number): Promise<void> {
     const proxy = await Proxy.start(this.#bucket.endpoint);
-    const options = { operationTimeout: 1.5, requestTimeout: 0.8, partSize: '5m', diskCache: 0 };
+    const options = { operationTimeout: 4, requestTimeout: 3, partSize: '5m', diskCache: 0 };
     const mount = await Mount.open(this.#bucket, {
       ...options,
       endpoint: proxy.endpoint,
@@ -125,9 +125,8 @@ class Schedule {
     const next = await temporaryFolder();
     cpSync(this.#folder, next, { recursive: true, filter: (path) => !path.endsWith('.sock') });
     this.#trace.push('crash');
-    this.#dying.push(proxy.close());
+    this.#dying.push(proxy.close(), mount.backend.mounted.abandon());
     await last;
-    this.#dying.push(mount.backend.unmount());
     await proxy.settled();
     this.#folder = next;
   }
