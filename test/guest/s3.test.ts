@@ -1,5 +1,6 @@
 import { after } from 'node:test';
 import { removeFolders, temporaryFolder, TestBucket } from '../backends/s3/support.js';
+import { WITHOUT_HARD_LINKS } from '../support/workloads.js';
 import { runWorkloads } from './workloads.js';
 
 after(removeFolders);
@@ -12,4 +13,5 @@ runWorkloads(
     return { type: 's3', bucket: name, endpoint, pathStyle: true, cacheDir: await temporaryFolder() };
   },
   /hard links share|10,000 files|names are removed and added/,
+  WITHOUT_HARD_LINKS,
 );
