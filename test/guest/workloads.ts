@@ -7,13 +7,11 @@ import { ServedGuests } from './served-guests.js';
 /**
  * Runs every workload in one real guest that has mounted the backend; the programs are this machine's.
  * @param lacks tells the workloads that the backend can't do.
- * @param prelude comes before every script.
  */
 export function runWorkloads(
   name: string,
   prepare: () => Promise<BackendSpec>,
   lacks: RegExp | undefined = undefined,
-  prelude = '',
 ): void {
   describe(`in a real guest on ${name}`, () => {
     let served: ServedGuests | undefined;
@@ -26,7 +24,7 @@ export function runWorkloads(
       it(sentence, { skip: lacks?.test(sentence) ?? false }, async () => {
         assert.ok(served !== undefined, 'no guest');
         await served.guest.exec(['mkdir', `/mnt/${index}`]);
-        const { code, stdout, stderr } = await served.guest.exec(prelude + script, {
+        const { code, stdout, stderr } = await served.guest.exec(script, {
           folder: `/mnt/${index}`,
         });
         assert.equal(`${stdout}${stderr}exit ${code}`.replace(/[^]*(?=ok\nexit 0$)/, ''), 'ok\nexit 0');
