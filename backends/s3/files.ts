@@ -16,6 +16,9 @@ import { Staged } from './staged.js';
 import { contentOf, copyObject, PartUpload, uploadSnapshot } from './upload.js';
 import { Writeback } from './writeback.js';
 
+/** Journals begun between two sweeps of those that have ended. */
+const SWEEP = 256;
+
 /** An open file. */
 export interface OpenFile {
   readonly node: FileNode;
@@ -36,6 +39,9 @@ export class Files {
   readonly #intents: Intents;
   readonly #onClean: (node: FileNode) => void;
   #held: Promise<void> | undefined;
+  /** Journals that are open; ended ones are swept out now and then. */
+  readonly #journals = new Set<Staged>();
+  #closed = false;
 
   /**
    * @param folder of the cache: journals are in `staging`, lost races in `conflicts`.
@@ -199,8 +205,19 @@ export class Files {
       const { object } = node.version;
       const condition = object === undefined ? 'absent' : { etag: object.etag };
       const path = node.removed ? undefined : pathOf(node);
-      node.staged = await Staged.begin(this.#logPath(id), id, path, node.posix, object, condition);
+      if (this.#closed) throw FsError.of('EIO');
+      this.take(node, await Staged.begin(this.#logPath(id), id, path, node.posix, object, condition));
     });
+  }
+
+  /** Gives a file its journal. */
+  take(node: FileNode, staged: Staged): void {
+    node.staged = staged;
+    this.#journals.add(staged);
+    if (this.#closed) void staged.close();
+    if (this.#journals.size % SWEEP === 0) {
+      for (const journal of this.#journals) if (journal.isEnded) this.#journals.delete(journal);
+    }
   }
 
   /** Begins the journal of a file that the bucket does not have. */
@@ -275,7 +292,9 @@ export class Files {
     this.#parts.delete(staged);
     const snapshot = staged.snapshot();
     const key = keys.file(pathOf(node));
+    staged.attempted = true;
     const { object, attributed } = await uploadSnapshot(this.#services, staged, snapshot, key, parts);
+    staged.attempted = false;
     this.#services.metrics.uploads += 1;
     node.version.object = object;
     node.checked = performance.now();
@@ -369,6 +388,18 @@ export class Files {
     await this.#dropHidden(node);
   }
 
+  /**
+   * Finds out whether an upload got through whose answer was lost: before the file's key is given up. The caller holds
+   * `node.changes`.
+   */
+  async reconcile(node: FileNode): Promise<void> {
+    const { staged } = node;
+    if (staged?.attempted !== true) return;
+    if (await this.recognise(staged, this.#services.keys.file(pathOf(node))))
+      node.version.object = staged.base;
+    staged.attempted = false;
+  }
+
   /** Makes what is staged durable on this machine. */
   async sync(node: FileNode): Promise<void> {
     const { staged } = node;
@@ -396,7 +427,8 @@ export class Files {
 
   /** Ends service; journals stay for the next start. */
   async close(): Promise<void> {
+    this.#closed = true;
     this.writeback.close();
-    for (const node of this.writeback.files) await node.staged?.close();
+    for (const journal of this.#journals) await journal.close();
   }
 }

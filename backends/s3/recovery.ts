@@ -99,11 +99,9 @@ async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<str
   const { bucket, keys, log } = mounted.services;
   const { staged } = found;
   for (const upload of found.uploads) await abandon(mounted, upload);
-  for (const key of found.obsolete) {
+  for (const { key, etag } of found.obsolete) {
     const object = await bucket.head(key, deadline(mounted));
-    const ours =
-      staged.base?.etag === object?.etag || object?.metadata[WRITE_MARK]?.startsWith(staged.id) === true;
-    if (object !== undefined && ours) await bucket.remove(key, deadline(mounted));
+    if (object?.etag === etag) await bucket.remove(key, deadline(mounted));
   }
   if (found.path === undefined) {
     await staged.retire();
@@ -121,7 +119,7 @@ async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<str
   const parent = mounted.tree.assume(slash < 0 ? '' : path.slice(0, slash));
   const node = mounted.tree.create(parent, path.slice(slash + 1), staged.posix);
   node.forgotten = true;
-  node.staged = staged;
+  mounted.files.take(node, staged);
   node.version.object = staged.base;
   mounted.files.writeback.schedule(node, 0);
   log.info({ path: pathOf(node), bytes: staged.log.size }, 'journal found: its file goes up');

@@ -77,6 +77,7 @@ export class Renames {
 
   /** Brings a file's data into the bucket, unless it can move with its journal alone. */
   async #settle(node: FileNode): Promise<void> {
+    await this.#files.reconcile(node);
     for (let i = 0; i < SETTLE && node.staged !== undefined && !this.#files.isLocal(node); i++) {
       await this.#files.uploadNow(node);
     }
@@ -102,13 +103,13 @@ export class Renames {
     if (staged !== undefined && this.#files.isLocal(node)) {
       const target = replaced?.original ?? replaced?.version.object;
       const condition = target === undefined ? 'absent' : { etag: target.etag };
-      const obsolete = object === undefined ? undefined : keys.file(from);
+      const obsolete = object === undefined ? undefined : { key: keys.file(from), etag: object.etag };
       await staged.place(path, undefined, condition, obsolete, replaces);
       node.version.object = undefined;
       await this.#moved(node, parent, name, replaced);
       if (obsolete === undefined) return;
-      node.ghost = obsolete;
-      await ghosts.remove(obsolete, async () => {
+      node.ghost = obsolete.key;
+      await ghosts.remove(obsolete.key, async () => {
         node.ghost = undefined;
       });
       return;

@@ -23,15 +23,21 @@ interface BeginJson {
   readonly size: number;
 }
 
+/** An object that has lost its place: deleted only if it is still this version. */
+export interface Obsolete {
+  readonly key: string;
+  readonly etag: string;
+}
+
 /**
- * Payload of PLACE: null is no place: the name was removed. `obsolete` is a key to delete, `replaces` the journal of the
+ * Payload of PLACE: null is no place: the name was removed. `obsolete` is an object to delete, `replaces` the journal of the
  * file that had the place before.
  */
 interface PlaceJson {
   readonly path: string | null;
   readonly base: RemoteObject | null;
   readonly condition: Condition;
-  readonly obsolete: string | null;
+  readonly obsolete: Obsolete | null;
   readonly replaces: string | null;
 }
 
@@ -95,6 +101,8 @@ export class Staged {
   contentSequence = 0;
   /** Sequence up to which the bucket has the changes. */
   committedSequence = 0;
+  /** An upload was begun of which we don't know how it ended. */
+  attempted = false;
   /** A writer who began at 0 and never jumped is here. */
   sequentialEnd = 0;
   /** Changes that are on their way into the log. */
@@ -107,7 +115,7 @@ export class Staged {
   /** Least size since the last snapshot. */
   #lowWater = Number.POSITIVE_INFINITY;
   #users = 0;
-  #retired: Promise<void> | undefined;
+  #ended: Promise<void> | undefined;
   #idle: (() => void) | undefined;
 
   private constructor(
@@ -221,14 +229,14 @@ export class Staged {
   /**
    * Gives the file a new place, or none.
    * @param base the object at the new place that holds what the base held; nothing where no byte comes from a base.
-   * @param obsolete key that the caller is about to delete.
+   * @param obsolete object that the caller is about to delete.
    * @param replaces id of the journal that does not count any more, as its file is replaced by this one.
    */
   async place(
     path: string | undefined,
     base: RemoteObject | undefined,
     condition: Condition,
-    obsolete?: string,
+    obsolete?: Obsolete,
     replaces?: string,
   ): Promise<void> {
     const place: PlaceJson = {
@@ -359,14 +367,19 @@ export class Staged {
 
   /** Ends the journal: the bucket has everything, or nobody wants it. */
   retire(): Promise<void> {
-    this.#retired ??= this.#unused().then(() => this.log.remove());
-    return this.#retired;
+    this.#ended ??= this.#unused().then(() => this.log.remove());
+    return this.#ended;
   }
 
   /** Ends the service but keeps the journal for the next start. */
-  async close(): Promise<void> {
-    await this.#unused();
-    await this.log.close();
+  close(): Promise<void> {
+    this.#ended ??= this.#unused().then(() => this.log.close());
+    return this.#ended;
+  }
+
+  /** It is retired or closed, or about to be. */
+  get isEnded(): boolean {
+    return this.#ended !== undefined;
   }
 
   /** Whether most of the log is overwritten, and rewriting it is worth while. */
@@ -501,8 +514,8 @@ export interface Recovered {
   readonly staged: Staged;
   /** Where the file belongs; nothing where it was removed. */
   readonly path: string | undefined;
-  /** Keys that were to be deleted. */
-  readonly obsolete: readonly string[];
+  /** Objects that were to be deleted. */
+  readonly obsolete: readonly Obsolete[];
   /** Ids of journals that do not count any more. */
   readonly replaces: readonly string[];
   /** Multipart uploads that may still be there: `id` nothing where the answer never came. */
@@ -514,7 +527,7 @@ export interface Recovered {
 /** What a log says beside the content. */
 class Found {
   path: string | undefined;
-  readonly obsolete: string[] = [];
+  readonly obsolete: Obsolete[] = [];
   readonly replaces: string[] = [];
   readonly uploads = new Map<string, { key: string; id: string | undefined; at: number }>();
   readonly sizes: { position: number; size: number }[] = [];

@@ -167,12 +167,14 @@ export class WritableBackend extends ReadingBackend {
   async #unlink(node: FileNode, directory: Directory, deadline: Deadline): Promise<void> {
     const { files, services, tree } = this.mounted;
     const key = services.keys.file(pathOf(node));
-    const stored = node.version.object !== undefined;
+    await files.reconcile(node);
     const undo = await files.preserve(node);
     const { staged } = node;
-    await staged?.place(undefined, staged.base, staged.condition, stored ? key : undefined);
+    const object = node.original ?? node.version.object;
+    const obsolete = object === undefined ? undefined : { key, etag: object.etag };
+    await staged?.place(undefined, staged.base, staged.condition, obsolete);
     try {
-      if (stored) await services.bucket.remove(key, deadline);
+      if (object !== undefined) await services.bucket.remove(key, deadline);
     } catch (error) {
       await staged?.place(pathOf(node), staged.base, staged.condition);
       await undo().catch(() => undefined);

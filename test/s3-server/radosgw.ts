@@ -228,7 +228,7 @@ mon data avail crit = 0
 [osd.0]
 osd data = ${data}/osd
 osd objectstore = memstore
-memstore device bytes = 4294967296
+memstore device bytes = 17179869184
 osd memory target = 939524096
 [client.rgw]
 rgw data = ${data}/rgw
