@@ -1,9 +1,10 @@
 import { dirname, resolve } from 'node:path';
-import { type Command, Option } from 'commander';
+import type { Command } from 'commander';
 import { UsageError } from '../backend/index.js';
 import {
   check,
   confine,
+  confineSchema,
   ControlSocket,
   describeOptions,
   exportSchema,
@@ -14,8 +15,10 @@ import {
   Parts,
   readConfig,
   suggestion,
+  toFlag,
   toYaml,
   type BackendRegistry,
+  type ConfineConfig,
   type Confinement,
   type DaemonOptions,
   type LogConfig,
@@ -28,6 +31,7 @@ import { aborted, stopSignal } from './signals.js';
 /** What `serve` is to serve, from flags or from a file. */
 interface Served extends Omit<DaemonOptions, 'log' | 'registry'> {
   readonly logConfig: Partial<LogConfig>;
+  readonly confineConfig: Partial<ConfineConfig>;
 }
 
 const flagsSchema = exportSchema.omit({ backend: true, readOnly: true, cache: true, limits: true }).partial();
@@ -38,6 +42,9 @@ const EXPORT_FLAGS = describeOptions(exportSchema)
   .map((option) =>
     option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,
   );
+
+/** Flags of the confinement but `--confine`, the layers, which are a list. */
+const CONFINE_FLAGS = describeOptions(confineSchema).filter(({ name }) => name !== 'layers');
 
 /** `serve`: serves exports over vhost-user sockets until a signal. */
 export function addServe(program: Command, registry: BackendRegistry, backend: BackendOptions): void {
@@ -53,13 +60,9 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
     .option(
       '--confine <LAYERS>',
       `what the daemon locks itself in by: ${LAYERS.join(',')} (default), or none`,
-    )
-    .addOption(
-      new Option('--seccomp-action <ACTION>', 'what becomes of a refused system call')
-        .choices(['errno', 'log', 'trap', 'kill'])
-        .default('errno'),
-    )
-    .option('--modcaps <LIST>', 'capabilities to keep or to give up beside the usual: +sys_admin:-mknod')
+    );
+  for (const option of CONFINE_FLAGS) addFlag(command, option);
+  command
     .optionsGroup('Configuration:')
     .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
     .option('--control <PATH>', 'listen there for commands of backends, such as memfs fork')
@@ -72,15 +75,16 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const served =
     typeof values['config'] === 'string' ? fromFile(values['config'], values) : fromFlags(values, backend);
   await checkBackends(served, registry);
+  const confinement = confinementFrom(values, served.confineConfig);
   if (values['printConfig'] === true) {
     const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
-    process.stdout.write(toYaml({ backends: served.backends, exports }));
+    process.stdout.write(toYaml({ confine: confinement, backends: served.backends, exports }));
     return;
   }
   const stop = stopSignal();
   const container = partsOf(values, served.logConfig);
   const log = container.get(Parts.Logger);
-  await confine(served, registry, confinementOf(values), log);
+  await confine(served, registry, confinementOf(confinement, values), log);
   const daemon = await container.get(Parts.StartDaemon)(served);
   const { control } = values;
   try {
@@ -94,12 +98,19 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   }
 }
 
-function confinementOf(values: Values): Confinement {
-  const { confine: layers, modcaps, config, control } = values;
+/** As flags say, and where those say nothing, as the file does. @throws UsageError for a flag's value. */
+function confinementFrom(values: Values, settings: Partial<ConfineConfig>): ConfineConfig {
+  const layers = typeof values['confine'] === 'string' ? { layers: parseLayers(values['confine']) } : {};
+  const given = { ...settings, ...layers, ...givenOptions(CONFINE_FLAGS, values) };
+  return check(confineSchema, given, '', ([name]) => `--${toFlag(String(name))}`);
+}
+
+function confinementOf({ layers, seccompAction, modcaps }: ConfineConfig, values: Values): Confinement {
+  const { config, control } = values;
   return {
-    layers: typeof layers === 'string' ? parseLayers(layers) : LAYERS,
-    seccompAction: values['seccompAction'] as Confinement['seccompAction'],
-    capabilities: typeof modcaps === 'string' ? parseCapabilities(modcaps) : [],
+    layers,
+    seccompAction,
+    capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
     reads: typeof config === 'string' ? [config] : [],
     writes: typeof control === 'string' ? [dirname(resolve(control))] : [],
   };
@@ -111,8 +122,8 @@ function fromFile(path: string, values: Values): Served {
   );
   if (stray !== undefined)
     throw new UsageError(`--${stray}: not together with --config; write it into ${path}`);
-  const { log, ...config } = readConfig(path);
-  return { ...config, logConfig: log };
+  const { log, confine: locks, ...config } = readConfig(path);
+  return { ...config, logConfig: log, confineConfig: locks };
 }
 
 function fromFlags(values: Values, backend: BackendOptions): Served {
@@ -124,7 +135,11 @@ function fromFlags(values: Values, backend: BackendOptions): Served {
   if (socket === undefined && fd === undefined) throw new UsageError('--socket-path is required');
   if (socket !== undefined && fd !== undefined)
     throw new UsageError('--socket-path and --fd: give one of them');
-  return { exports: [{ ...given, ...settings, backend: spec, optionName: backend.name }], logConfig: {} };
+  return {
+    exports: [{ ...given, ...settings, backend: spec, optionName: backend.name }],
+    logConfig: {},
+    confineConfig: {},
+  };
 }
 
 async function checkBackends(

@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { UsageError } from '../backend/index.js';
+import { LAYERS, parseCapabilities } from './confine.js';
 import { check } from './schema.js';
 import { parseYaml } from './yaml.js';
 
@@ -102,9 +103,36 @@ export const logSchema = z.strictObject({
     .describe('lines for people, or JSON; auto: text on a terminal'),
 });
 
+/** By what the daemon locks itself in before it serves; see `confine`. */
+export const confineSchema = z.strictObject({
+  layers: z
+    .array(z.enum(LAYERS))
+    .default([...LAYERS])
+    .describe('layers to lock itself in by, where they work; default: all'),
+  seccompAction: z
+    .enum(['errno', 'log', 'trap', 'kill'])
+    .default('errno')
+    .describe('what becomes of a refused system call'),
+  modcaps: z
+    .string()
+    .refine(areCapabilities, 'must be like +sys_admin:-chown')
+    .optional()
+    .describe('capabilities to keep or to give up beside the usual: +sys_admin:-mknod'),
+});
+
+function areCapabilities(text: string): boolean {
+  try {
+    parseCapabilities(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** A configuration file. */
 export const configSchema = z.strictObject({
   log: logSchema.prefault({}).describe('what is logged, on standard error'),
+  confine: confineSchema.prefault({}).describe('what the daemon locks itself in by'),
   backends: z
     .record(z.string(), backendSpec)
     .default({})
@@ -117,6 +145,7 @@ export const configSchema = z.strictObject({
 
 export type ExportConfig = z.output<typeof exportSchema>;
 export type LogConfig = z.output<typeof logSchema>;
+export type ConfineConfig = z.output<typeof confineSchema>;
 export type Config = z.output<typeof configSchema>;
 
 /**

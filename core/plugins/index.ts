@@ -6,13 +6,14 @@
 export {
   cacheSchema,
   configSchema,
+  confineSchema,
   exportSchema,
   limitsSchema,
   logSchema,
   parseConfig,
   readConfig,
 } from './config.js';
-export type { Config, ExportConfig, LogConfig } from './config.js';
+export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config.js';
 export { confine, LAYERS, parseCapabilities, parseLayers, type Confinement, type Layer } from './confine.js';
 export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control.js';
 export { createContainer, Parts, type StartDaemon } from './container.js';

@@ -170,16 +170,29 @@ test('flags printed as a configuration file serve the same', async () => {
     'c.sock',
     '--entry-timeout',
     '5',
+    '--confine',
+    'landlock,seccomp',
+    '--modcaps',
+    '+sys_admin',
   ];
   const { code, stdout } = await run('serve', ...flags, '--read-only', '--print-config');
   assert.equal(code, 0);
-  const [one] = (parse(stdout) as { exports: Record<string, unknown>[] }).exports;
+  const printed = parse(stdout) as { confine: unknown; exports: Record<string, unknown>[] };
+  const { confine, exports } = printed;
+  const [one] = exports;
+  assert.deepEqual(confine, {
+    layers: ['landlock', 'seccomp'],
+    seccompAction: 'errno',
+    modcaps: '+sys_admin',
+  });
   assert.deepEqual(one?.['backend'], { type: 'memfs', size: '64m' });
   assert.deepEqual([one['tag'], one['readOnly'], one['cache']], ['kit', true, { entryTimeout: 5 }]);
   writeFileSync(join(folder, 'printed.yaml'), stdout);
   const again = await run('serve', '--config', 'printed.yaml', '--print-config');
   const socket = join(folder, 'c.sock');
-  assert.deepEqual(parse(again.stdout), { backends: {}, exports: [{ ...one, socket }] });
+  assert.deepEqual(parse(again.stdout), { confine, backends: {}, exports: [{ ...one, socket }] });
+  const other = await run('serve', '--config', 'printed.yaml', '--print-config', '--confine', 'none');
+  assert.deepEqual((parse(other.stdout) as typeof printed).confine, { ...Object(confine), layers: [] });
 });
 
 test("a file's exports are all served, and those that name one backend share it", async () => {

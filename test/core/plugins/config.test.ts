@@ -7,6 +7,7 @@ import { UsageError } from '../../../core/backend/index.js';
 import {
   cacheSchema,
   configSchema,
+  confineSchema,
   describeOptions,
   exportSchema,
   limitsSchema,
@@ -69,6 +70,25 @@ test('a mistake in a configuration file is named by its place', () => {
   assert.throws(() => readConfig(join(folder, 'none.yaml')), /--config .*none\.yaml: no such file/);
 });
 
+test('the confinement of a file is checked', () => {
+  const exports = 'exports: [{ socket: a, backend: x }]';
+  const all = readConfig(file(exports)).confine;
+  assert.deepEqual(all, {
+    layers: ['mounts', 'landlock', 'capabilities', 'seccomp'],
+    seccompAction: 'errno',
+  });
+  const some = readConfig(file(`confine: { layers: [], modcaps: +sys_admin }\n${exports}`)).confine;
+  assert.deepEqual(some, { layers: [], seccompAction: 'errno', modcaps: '+sys_admin' });
+  assert.match(
+    mistake(`confine: { layers: [landlok] }\n${exports}`),
+    /confine\.layers\[0\] landlok: .*landlock\?$/,
+  );
+  assert.match(
+    mistake(`confine: { modcaps: sys_admin }\n${exports}`),
+    /confine\.modcaps sys_admin: must be like/,
+  );
+});
+
 test('aliases that would grow without bound are refused', () => {
   const lines = ['a: &a [x, x, x, x, x, x, x, x, x]'];
   for (let i = 0; i < 9; i++) {
@@ -88,7 +108,7 @@ test('every option is described, and documented', () => {
     new URL('docs/config.md', import.meta.resolve('virtiofs-kit/package.json')),
     'utf8',
   );
-  for (const schema of [configSchema, exportSchema, cacheSchema, limitsSchema, logSchema]) {
+  for (const schema of [configSchema, exportSchema, cacheSchema, limitsSchema, logSchema, confineSchema]) {
     for (const { name, description } of describeOptions(schema)) {
       assert.notEqual(description, '', `${name} has no description`);
       assert.ok(manual.includes(`\`${name}\``), `docs/config.md does not have ${name}`);
