@@ -165,7 +165,7 @@ function pathsOf(
   const read = [
     ...SYSTEM_PATHS,
     dirname(process.execPath),
-    packageFolder(fileURLToPath(import.meta.url)),
+    ...programFolders(fileURLToPath(import.meta.url)),
     ...wanted.reads,
   ];
   const sockets = options.exports.flatMap(({ socket }) =>
@@ -178,11 +178,15 @@ function pathsOf(
   ];
 }
 
-/** The folder of the package that a file belongs to. */
-function packageFolder(file: string): string {
-  let folder = dirname(file);
-  while (folder !== '/' && !existsSync(join(folder, 'package.json'))) folder = dirname(folder);
-  return folder;
+/**
+ * Folders that a module is loaded from with all that it imports: its package's, without which its own, and those above
+ * in which packages are looked up (an installed package has its dependencies beside it).
+ */
+export function programFolders(file: string): string[] {
+  const above = [dirname(file)];
+  for (let folder = above[0]!; folder !== '/';) above.push((folder = dirname(folder)));
+  const own = above.find((folder) => existsSync(join(folder, 'package.json'))) ?? dirname(file);
+  return [own, ...above.map((folder) => join(folder, 'node_modules')).filter((folder) => existsSync(folder))];
 }
 
 /** What all backends need together, or why that is not known. */
@@ -202,6 +206,10 @@ async function needsOf(
     const { type, ...given } = source;
     const needs = plugin.needs(check(plugin.options, given, `backend ${type}`));
     paths.push(...needs.paths);
+    const file = registry.fileOf(type, folder);
+    if (file !== undefined) {
+      for (const path of programFolders(realpathSync(file))) paths.push({ path, write: false });
+    }
     for (const name of needs.capabilities ?? []) capabilities.add(name);
     pending.push(...((needs.backends ?? []) as BackendSpec[]));
   }

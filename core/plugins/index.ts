@@ -14,7 +14,15 @@ export {
   readConfig,
 } from './config.js';
 export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config.js';
-export { confine, LAYERS, parseCapabilities, parseLayers, type Confinement, type Layer } from './confine.js';
+export {
+  confine,
+  LAYERS,
+  parseCapabilities,
+  parseLayers,
+  programFolders,
+  type Confinement,
+  type Layer,
+} from './confine.js';
 export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control.js';
 export { createContainer, Parts, type StartDaemon } from './container.js';
 export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';

@@ -66,16 +66,22 @@ export class BackendRegistry {
     throw new UsageError(`backend ${type}: its default export is no backend plugin; use definePlugin`);
   }
 
+  /** The module that a kind is loaded from; nothing for one that is built in or registered, or not found so. */
+  fileOf(type: string, folder = process.cwd()): string | undefined {
+    if (this.#plugins.has(type) || Object.hasOwn(BUILT_IN, type)) return undefined;
+    return isPath(type) ? resolve(folder, type) : resolvePackage(type, folder);
+  }
+
   async #import(type: string, folder: string): Promise<unknown> {
-    const isPath = type.startsWith('.') || isAbsolute(type);
-    const file = isPath ? resolve(folder, type) : resolvePackage(type, folder);
-    if (isPath && !existsSync(file ?? '')) throw new UsageError(`backend ${type}: no such file: ${file}`);
+    const file = this.fileOf(type, folder);
+    if (isPath(type) && !existsSync(file ?? ''))
+      throw new UsageError(`backend ${type}: no such file: ${file}`);
     const specifier = file === undefined ? type : pathToFileURL(file).href;
     try {
       return await import(specifier);
     } catch (error) {
       const { code, message } = error as NodeJS.ErrnoException;
-      if (!isPath && code === 'ERR_MODULE_NOT_FOUND' && message.includes(`'${type}'`)) {
+      if (!isPath(type) && code === 'ERR_MODULE_NOT_FOUND' && message.includes(`'${type}'`)) {
         const hint = suggestion(type, this.names) || `; known are ${this.names.join(', ')}`;
         throw new UsageError(`backend ${type}: no such backend, and no npm package of that name${hint}`);
       }
@@ -110,6 +116,10 @@ export class BackendRegistry {
       createBackend: (inner) => this.#create(inner, { log, folder }, depth + 1),
     });
   }
+}
+
+function isPath(type: string): boolean {
+  return type.startsWith('.') || isAbsolute(type);
 }
 
 /** Main file of a package as CommonJS finds it from a folder; nothing where `import` has to look by itself. */
