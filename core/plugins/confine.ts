@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { UsageError, type BackendNeeds, type BackendSpec, type Logger } from '../backend/index.js';
+import { Errno, UsageError, type BackendNeeds, type BackendSpec, type Logger } from '../backend/index.js';
 import {
   boundCapabilities,
   capabilityNumber,
@@ -126,10 +126,7 @@ function prepare(
   const report: Record<string, unknown> = {};
   const shared = typeof needs === 'string' ? [] : needs.paths.filter((path) => path.shared === true);
   if (wanted.layers.includes('mounts')) {
-    const code = ownMounts();
-    const codes = code < 0 ? [code] : shared.map(({ path }) => remountInert(realpathSync(path)));
-    const failed = codes.find((result) => result < 0);
-    report['mounts'] = failed === undefined ? 'own' : `no (errno ${-failed})`;
+    report['mounts'] = mountShared(shared.map(({ path }) => realpathSync(path)));
   }
   setNoNewPrivileges();
   if (wanted.layers.includes('landlock')) {
@@ -141,6 +138,15 @@ function prepare(
     report['capabilities'] = typeof needs === 'string' ? `all (${needs})` : dropCapabilities(wanted, needs);
   }
   return report;
+}
+
+/** Mounts the shared directories anew. @returns what was done, for the log. */
+function mountShared(directories: readonly string[]): string {
+  const code = ownMounts();
+  if (code === -Errno.EINVAL) return 'no (the root directory is no mount point)';
+  if (code < 0) return `no (errno ${-code})`;
+  const failed = directories.map(remountInert).find((result) => result < 0);
+  return failed === undefined ? 'own' : `no (errno ${-failed})`;
 }
 
 function dropCapabilities(wanted: Confinement, needs: BackendNeeds): string {

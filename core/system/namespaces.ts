@@ -25,7 +25,8 @@ const ATTR_NOEXEC = 8;
 
 /**
  * Gives the thread mounts of its own: later mounts and unmounts of the host show in them, its own don't show there.
- * Needs CAP_SYS_ADMIN. @returns 0 or minus the errno.
+ * Needs CAP_SYS_ADMIN. @returns 0 or minus the errno: EINVAL where the root directory is no mount point, as in
+ * some chroots, and what is mounted here could show there.
  */
 export function ownMounts(): number {
   const code = result(calls.unshare(CLONE_NEWNS));

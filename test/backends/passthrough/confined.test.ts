@@ -13,6 +13,9 @@ const hasLandlock = landlockVersion() > 0;
 const skip = process.geteuid!() === 0 && hasLandlock ? {} : { skip: 'needs root and Landlock' };
 const child = join(import.meta.dirname, 'confined-child.js');
 
+/** In some chroots the root directory is no mount point, and a process can't have mounts that the host doesn't see. */
+const rootIsMountPoint = /^(\S+ ){4}\/ /m.test(fs.readFileSync('/proc/self/mountinfo', 'utf8'));
+
 /** What the process in `confined-child.ts` reports. */
 interface Report {
   readonly threads: readonly { capabilities: string; noNewPrivs: string; seccomp: string; mounts: string }[];
@@ -44,7 +47,7 @@ test('a confined daemon serves its share and reaches nothing else, on any of its
   assert.equal(log['msg'], 'confined');
   assert.match(String(log['landlock']), /^version \d+$/);
   assert.equal(log['seccomp'], 'errno');
-  assert.equal(log['mounts'], 'own');
+  assert.equal(log['mounts'], rootIsMountPoint ? 'own' : 'no (the root directory is no mount point)');
   const own = fs.readlinkSync('/proc/self/ns/mnt');
   // chown dac_override dac_read_search fowner fsetid setgid setuid mknod setfcap.
   const kept = 0x880000dfn;
@@ -61,7 +64,8 @@ test('a confined daemon serves its share and reaches nothing else, on any of its
     'write beside the share': 'EACCES',
     'read the secret on the pool': 'EACCES',
     'list the root directory': 'EACCES',
-    'open a device in the share': 'EACCES',
+    // Its own mounts have no devices; that the backend opens none is another test's.
+    'open a device in the share': rootIsMountPoint ? 'EACCES' : 'ok',
     'start a program': 'EPERM',
     'make a socket': 'ok',
   });
