@@ -17,6 +17,7 @@ import { Deadline } from './deadline.js';
 import { errnoOf, S3Failure } from './failure.js';
 import type { OpenFile } from './files.js';
 import { Mounted } from './mounted.js';
+import { isDirty } from './nodes.js';
 import type { Directory, FileNode, Node } from './nodes.js';
 import type { S3Options } from './options.js';
 
@@ -72,18 +73,24 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return this.mounted.services.metrics.snapshot();
   }
 
+  /** The engine asks for the key of each node that it takes into use. */
   key(node: Node): string {
+    this.mounted.tree.hold(node);
     return node.id;
   }
 
   async resolve(key: string | number | Uint8Array): Promise<Node> {
     return this.guard(async () => {
       if (typeof key !== 'string') throw FsError.of('ESTALE');
-      const known = this.mounted.tree.byId(key);
-      if (known !== undefined) return known;
+      const { tree } = this.mounted;
+      const known = tree.byId(key);
+      if (known !== undefined) {
+        tree.hold(known);
+        return known;
+      }
       const path = this.#restored.get(key) ?? key;
       if (path.includes('\0')) throw FsError.of('ESTALE');
-      let node: Node = this.mounted.tree.root;
+      let node: Node = tree.root;
       for (const name of path.split('/')) {
         if (node.kind !== 'directory') throw FsError.of('ESTALE');
         const next: Node | undefined = await this.find(node, name, this.ttl, this.deadline());
@@ -149,8 +156,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     if (known !== undefined) return tree.node(parent, name, known);
     const present = parent.children.get(name);
     if (present === undefined) return undefined;
-    if (present.kind === 'file' && (present.staged !== undefined || present.uploading !== undefined))
-      return present;
+    if (isDirty(present)) return present;
     tree.detach(present);
     return undefined;
   }
@@ -252,17 +258,15 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
       const directory = this.directory(node);
       const age = directory.listed === undefined ? Infinity : performance.now() - directory.listed;
       if (age > this.ttl) await names.list(directory, this.deadline(context));
-      const entries: DirectoryEntry[] = [];
-      for (const [name, child] of directory.children) {
-        if (child.kind === 'file' && child.staged !== undefined) {
-          entries.push({ name, type: child.posix.mode & FileType.MASK });
-        }
-      }
-      const staged = new Set(entries.map(({ name }) => name));
+      const types = new Map<string, number>();
       for (const [name, known] of directory.names) {
-        if (known.kind !== 'absent' && !staged.has(name)) entries.push({ name, type: names.typeOf(known) });
+        if (known.kind !== 'absent') types.set(name, names.typeOf(known));
       }
-      return entries;
+      for (const [name, child] of directory.children) {
+        const decided = child.kind === 'directory' && types.has(name);
+        if (!decided && isDirty(child)) types.set(name, child.posix.mode & FileType.MASK);
+      }
+      return [...types].map(([name, type]): DirectoryEntry => ({ name, type }));
     });
   }
 

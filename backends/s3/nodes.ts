@@ -68,6 +68,16 @@ export class FileNode {
   get size(): number {
     return this.staged?.size ?? this.version.object?.size ?? 0;
   }
+
+  /**
+   * ETag of what is at the file's own key. While there is a journal its condition tells: a file that was renamed over
+   * another and is not uploaded yet has the other's object there.
+   */
+  get etag(): string | undefined {
+    const condition = this.staged?.condition;
+    if (condition !== undefined) return condition === 'absent' ? undefined : condition.etag;
+    return (this.original ?? this.version.object)?.etag;
+  }
 }
 
 /** A lineage of an object: its current version. Nothing where the bucket has none. */
@@ -117,6 +127,13 @@ export class Directory {
     this.posix = posix;
     this.checked = performance.now();
   }
+}
+
+/** Whether a node has data that the bucket does not have, or a directory has some below it. */
+export function isDirty(node: Node): boolean {
+  if (node.kind === 'file') return node.staged !== undefined || node.uploading !== undefined;
+  for (const child of node.children.values()) if (isDirty(child)) return true;
+  return false;
 }
 
 /** Path below the root: names joined by slashes, '' for the root. */

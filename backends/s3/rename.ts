@@ -61,6 +61,7 @@ export class Renames {
       if (replaced === undefined) await this.#move(node, parent, name, undefined);
       else {
         await replaced.changes.run(async () => {
+          await this.#files.reconcile(replaced);
           const undo = await this.#files.preserve(replaced);
           try {
             await this.#move(node, parent, name, replaced);
@@ -101,9 +102,8 @@ export class Renames {
     const replaces = replaced?.staged?.id;
     await ghosts.settled(keys.file(path), Deadline.after(options.operationTimeout));
     if (staged !== undefined && this.#files.isLocal(node)) {
-      const target = replaced?.original ?? replaced?.version.object;
-      const condition = target === undefined ? 'absent' : { etag: target.etag };
-      const obsolete = object === undefined ? undefined : { key: keys.file(from), etag: object.etag };
+      const condition = replaced?.etag === undefined ? 'absent' : { etag: replaced.etag };
+      const obsolete = node.etag === undefined ? undefined : { key: keys.file(from), etag: node.etag };
       await staged.place(path, undefined, condition, obsolete, replaces);
       node.version.object = undefined;
       await this.#moved(node, parent, name, replaced);

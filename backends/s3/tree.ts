@@ -146,6 +146,15 @@ export class Tree {
     if (node.forgotten) this.#byId.delete(node.id);
   }
 
+  /** The engine takes a node into use: one that it had let go, perhaps, while it was on its way there. */
+  hold(node: Node): void {
+    node.forgotten = false;
+    const { parent } = node;
+    if (node.removed || parent === undefined) return;
+    if (!parent.children.has(node.name)) parent.children.set(node.name, node);
+    if (!this.#byId.has(node.id)) this.#byId.set(node.id, node);
+  }
+
   /** The engine has no reference any more. What has data to upload, or nodes below it, stays until then. */
   forget(node: Node): void {
     node.forgotten = true;

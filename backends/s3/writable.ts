@@ -170,11 +170,10 @@ export class WritableBackend extends ReadingBackend {
     await files.reconcile(node);
     const undo = await files.preserve(node);
     const { staged } = node;
-    const object = node.original ?? node.version.object;
-    const obsolete = object === undefined ? undefined : { key, etag: object.etag };
+    const obsolete = node.etag === undefined ? undefined : { key, etag: node.etag };
     await staged?.place(undefined, staged.base, staged.condition, obsolete);
     try {
-      if (object !== undefined) await services.bucket.remove(key, deadline);
+      if (obsolete !== undefined) await services.bucket.remove(key, deadline);
     } catch (error) {
       await staged?.place(pathOf(node), staged.base, staged.condition);
       await undo().catch(() => undefined);

@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
   CreateBucketCommand,
+  DeleteObjectCommand,
   GetObjectCommand,
   HeadObjectCommand,
   ListObjectsV2Command,
@@ -133,6 +134,10 @@ export class TestBucket {
   async get(key: string): Promise<Buffer> {
     const answer = await this.client.send(new GetObjectCommand({ Bucket: this.name, Key: key }));
     return Buffer.from((await answer.Body?.transformToByteArray()) ?? []);
+  }
+
+  async remove(key: string): Promise<void> {
+    await this.client.send(new DeleteObjectCommand({ Bucket: this.name, Key: key }));
   }
 
   async metadata(key: string): Promise<Record<string, string>> {
