@@ -1,4 +1,5 @@
 import { fstatSync } from 'node:fs';
+import { sealAgainstShrinking } from './memfd.js';
 import { PAGE_SIZE, Region, roundUp, WINDOW_SIZE } from './region.js';
 
 /** A part of a mapping that typed arrays can cover: at most 1 GiB, at host addresses from `start` up to `end`. */
@@ -44,13 +45,15 @@ export class Mapping {
 
   /**
    * Maps `length` bytes from `offset` of a descriptor, shared and writable. The descriptor may be closed afterwards.
-   * @throws RangeError if they reach beyond the end of the file: touching such memory kills a process (SIGBUS).
+   * Touching memory beyond the end of a file kills a process (SIGBUS): the file is sealed against shrinking if it can be.
+   * @throws RangeError if they reach beyond the end of the file.
    * @throws SystemError if the descriptor cannot be mapped.
    */
   static map(fd: number, length: number, offset: number): Mapping {
     if (!Number.isSafeInteger(length) || !Number.isSafeInteger(offset) || length < 1 || offset < 0) {
       throw new RangeError(`cannot map ${length} bytes at offset ${offset}`);
     }
+    sealAgainstShrinking(fd);
     const { size, blksize } = fstatSync(fd);
     if (offset + length > size) {
       throw new RangeError(`cannot map ${length} bytes at offset ${offset}: the file ends at ${size}`);

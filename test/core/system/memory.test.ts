@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { ftruncateSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
@@ -101,6 +101,16 @@ test('the addresses of released memory are given back when nobody holds a view a
   assert.ok(addresses.filter(isMapped).length < 5);
   assert.ok(isMapped(held.address));
   assert.equal(held.windows[0]!.u8[0], 0);
+});
+
+test('memory that was mapped cannot be truncated away by its other owner, if it can be sealed', () => {
+  using fd = memfd('test', 8192);
+  Mapping.map(fd.value, 4096, 0).unmap();
+  assert.throws(() => ftruncateSync(fd.value, 4096), { code: 'EPERM' });
+  ftruncateSync(fd.value, 16384);
+  using sealed = memfd('test', 4096, Seal.SEAL);
+  Mapping.map(sealed.value, 4096, 0).unmap();
+  ftruncateSync(sealed.value, 0);
 });
 
 test('a mapping beyond the end of its file is refused', () => {
