@@ -21,7 +21,7 @@ export function topOf(union: Union, node: OverlayNode): { layer: Layer; node: ob
   return node.upper === undefined ? node.lowers[0]! : { layer: union.upper!.layer, node: node.upper };
 }
 
-/** A node's object in the upper, copied up if need be. */
+/** A node's object in the upper, copied up if need be; `length` as for {@link copyUp}. */
 export function* inUpper(union: Union, node: OverlayNode, length?: number): Steps<object> {
   union.writable();
   yield* wait(copyUp(union, node, length));
@@ -49,7 +49,8 @@ export function attributeOperations(union: () => Union, shown: Shown) {
       const { size, mode, uid, gid } = changes;
       const onlySize = mode === undefined && uid === undefined && gid === undefined;
       const set = function* (): Steps<Attributes> {
-        const upper = yield* inUpper(union(), node, onlySize ? size : undefined);
+        const length = size === undefined || onlySize ? size : Infinity;
+        const upper = yield* inUpper(union(), node, length);
         const open = file !== undefined && file.node === upper ? file.file : undefined;
         const { backend } = union().writable().layer;
         return yield* wait(backend.setattr!(upper, changes, open, context));

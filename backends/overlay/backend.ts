@@ -37,6 +37,11 @@ export interface OverlaySettings {
   readonly workPath: readonly string[] | undefined;
   /** Directories of lowers can be renamed; else EXDEV. */
   readonly redirectDir: boolean;
+  /**
+   * A change of mode, owner, times or attributes leaves a file's content in the lower (`overlay.metacopy`), and files of
+   * layers made so are followed. As in Linux, only with `redirectDir` and the namespace `trusted`.
+   */
+  readonly metacopy: boolean;
   /** Namespace of overlayfs's extended attributes. */
   readonly xattrs: 'trusted' | 'user';
   readonly marks: 'auto' | 'overlayfs' | 'names';
@@ -140,7 +145,7 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
 }
 
 function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {
-  const { upper, lowers, redirectDir } = settings;
+  const { upper, lowers, redirectDir, xattrs } = settings;
   const lowerLayers: Layer[] = [];
   for (const [at, backend] of lowers.entries()) {
     const root = yield* wait(backend.mount(host));
@@ -155,7 +160,8 @@ function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {
     if (work.isNew && (yield* work.isEmpty())) yield* looksLike(layer, work.root, lowerLayers[0]!);
     top = { layer, marks: layer.marks, work };
   }
-  const union = new Union(host, top, lowerLayers, redirectDir);
+  const metacopy = settings.metacopy && redirectDir && xattrs === 'trusted';
+  const union = new Union(host, top, lowerLayers, { redirectDir, metacopy });
   if (top !== undefined) {
     union.root.impure = (yield* wait(top.marks.get(top.layer, top.work.root, 'impure'))) === 'y';
   }

@@ -12,6 +12,7 @@ import {
   wait,
 } from '../../core/backend/index.js';
 import { bringUp, setLinks } from './copy-up.js';
+import { fill } from './fill.js';
 import { DAEMON } from './layer.js';
 import { isEmpty } from './listing.js';
 import type { OverlayNode } from './node.js';
@@ -257,6 +258,11 @@ export function* link(
   const { link: makeLink } = layer.backend;
   if (makeLink === undefined) throw FsError.of('EPERM');
   yield* bringUp(union, node);
+  if (node.isMetacopy && node.redirect?.startsWith('/') !== true) {
+    // A name that it never had in a lower.
+    if (node.parent === undefined) yield* wait(fill(union, node, Infinity));
+    else yield* redirect(union, node, union.lowerPath(node));
+  }
   const target = node.upper!;
   // Creation pins what it made: this same node.
   yield* create(union, parent, name, (directory, newName) =>
@@ -328,9 +334,8 @@ function* exchange(
   yield* bringNameUp(union, target, newParent, newName);
   yield* bringUp(union, parent);
   yield* bringUp(union, newParent);
-  const sameParent = parent === newParent;
-  yield* markMoved(union, source, sameParent, newParent.lowers.length > 0);
-  yield* markMoved(union, target, sameParent, parent.lowers.length > 0);
+  yield* markMoved(union, source, parent, name, newParent);
+  yield* markMoved(union, target, newParent, newName, parent);
   yield* becomeImpure(union, parent, target);
   yield* becomeImpure(union, newParent, source);
   yield* wait(work.exchange(parent.upper!, name, newParent.upper!, newName));
@@ -355,7 +360,7 @@ function* move(
   yield* bringUp(union, parent);
   yield* bringUp(union, newParent);
   const needsWhiteout = yield* union.existsBelow(parent, name);
-  yield* markMoved(union, source, parent === newParent, newParent.lowers.length > 0);
+  yield* markMoved(union, source, parent, name, newParent);
   yield* becomeImpure(union, newParent, source);
   yield* replace(union, parent, name, newParent, newName, source, target?.node, needsWhiteout);
   union.writable().work.reached('rename-done');
@@ -375,19 +380,38 @@ function checkRedirect(union: Union, node: OverlayNode): void {
   if (node.isDirectory && node.lowers.length > 0 && !union.redirectDir) throw FsError.of('EXDEV');
 }
 
-/** Tells the directory, before it moves, where its lowers are, or that it has none. */
-function* markMoved(union: Union, node: OverlayNode, sameParent: boolean, wouldMerge: boolean): Steps<void> {
-  if (!node.isDirectory) return;
+/** Tells what moves, before it does, where its lowers are, or that it has none. */
+function* markMoved(
+  union: Union,
+  node: OverlayNode,
+  parent: OverlayNode,
+  name: string,
+  newParent: OverlayNode,
+): Steps<void> {
   const { layer, marks, work } = union.writable();
-  if (node.lowers.length > 0) {
-    const redirect =
-      sameParent && node.redirect?.startsWith('/') !== true
-        ? (node.redirect ?? node.name)
-        : union.lowerPath(node);
-    yield* wait(marks.set(layer, node.upper!, 'redirect', redirect));
-    node.redirect = redirect;
-  } else if (wouldMerge) yield* wait(marks.setOpaque(layer, node.upper!));
+  if (node.isDirectory ? node.lowers.length > 0 : node.isMetacopy) {
+    const staysRelative = parent === newParent && (node.isDirectory || !(yield* hasOtherNames(union, node)));
+    const before = node.redirect ?? name;
+    yield* redirect(union, node, staysRelative ? before : union.lowerPathOf(parent, before));
+  } else if (node.isDirectory && newParent.lowers.length > 0) {
+    yield* wait(marks.setOpaque(layer, node.upper!));
+  } else return;
   work.reached('rename-marked');
+}
+
+/** A redirect that is a name alone holds in one directory. */
+function* hasOtherNames(union: Union, node: OverlayNode): Steps<boolean> {
+  const { backend } = union.writable().layer;
+  const { nlink = 1 } = yield* wait(backend.getattr(node.upper!, undefined, DAEMON));
+  return node.indexed || nlink > 1;
+}
+
+/** Records where the lowers know a node. */
+function* redirect(union: Union, node: OverlayNode, nameOrPath: string): Steps<void> {
+  if (nameOrPath === node.redirect) return;
+  const { layer, marks } = union.writable();
+  yield* wait(marks.set(layer, node.upper!, 'redirect', nameOrPath));
+  node.redirect = nameOrPath;
 }
 
 function* becomeImpure(union: Union, parent: OverlayNode, moved: OverlayNode): Steps<void> {

@@ -50,19 +50,24 @@ class NoMarks extends NameMarks {
 
   override set(): void {}
 
+  override unset(): void {}
+
   override setOpaque(): void {}
 }
 
 /**
  * Makes the upper say all by itself what it shows of directories that were moved (they and what is in them are copied
- * up, and no longer refer to lowers) and of files that a lower has by several names (each gets its link). Nothing that
- * guests see changes. Necessary before the lowers change.
+ * up, and no longer refer to lowers), of files that a lower has by several names (each gets its link) and of files whose
+ * content is in a lower. Nothing that guests see changes. Necessary before the lowers change.
  */
 export async function flatten(overlay: OverlayBackend): Promise<void> {
   const { union } = overlay;
   if (await run(union.writable().work.hasIndexed())) await linkAll(union, union.root);
   for await (const { seen } of differences(union)) {
-    if (seen?.node.isDirectory === true && seen.node.redirect !== undefined) await settle(union, seen.node);
+    if (seen === undefined) continue;
+    const { node } = seen;
+    if (node.isDirectory && node.redirect !== undefined) await settle(union, node);
+    if (node.isMetacopy) await copyUp(union, node, Infinity);
   }
 }
 
@@ -92,6 +97,7 @@ async function settle(union: Union, directory: OverlayNode): Promise<void> {
       const { node } = seen;
       await union.turnstile.pass(() => run(bringNameUp(union, node, directory, name)));
       if (node.isDirectory) await settle(union, node);
+      if (node.isMetacopy) await copyUp(union, node, Infinity);
     } finally {
       union.unpin(seen.node);
     }
@@ -111,7 +117,10 @@ export async function commit(overlay: OverlayBackend, target: Backend, host: Bac
   const layer = new Layer(0, target, await target.mount(host), new NoMarks(upper.marks));
   const work = await WorkArea.open(layer, [], undefined, () => {});
   const top = new Layer(1, overlay as Backend, source.root, new NoMarks());
-  const union = new Union(host, { layer, marks: layer.marks, work }, [top], true);
+  const union = new Union(host, { layer, marks: layer.marks, work }, [top], {
+    redirectDir: true,
+    metacopy: false,
+  });
   for await (const difference of differences(source)) await apply(union, difference);
   await run(work.destroy());
   await target.unmount?.();

@@ -1,10 +1,8 @@
 import {
-  type AttributeChanges,
   type Attributes,
   type Awaitable,
   FileType,
   FsError,
-  type HostBuffer,
   isPromise,
   ModeBits,
   OpenFlags,
@@ -12,31 +10,36 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
+import { blocksOf, contentOf } from './content.js';
+import { copyContent } from './copy-data.js';
+import { fill } from './fill.js';
 import { DAEMON, type Layer } from './layer.js';
-import type { Draft, OverlayNode } from './node.js';
-import { originText, type Union } from './union.js';
-
-const PIECE = 1024 * 1024;
-/** Bytes asked for at a time where the host copies by itself, mostly by sharing blocks. */
-const DIRECT_PIECE = 1024 * PIECE;
-/** Bytes copied before other requests get a turn, where both layers are synchronous. */
-const TURN = 8 * PIECE;
+import type { Content, Draft, OverlayNode } from './node.js';
+import { originText } from './origin.js';
+import { timesOf } from './times.js';
+import type { Union } from './union.js';
 
 /**
  * Brings a node into the upper, its ancestors first: built as a temporary in the work area, made durable, then renamed
  * into place, so that a crash leaves the lower visible and at most a temporary. Linux `fs/overlayfs/copy_up.c`
  * has the same order. Several callers share one copy; other changes go on while its content is copied.
- * @param length most bytes of content to copy: 0 where the caller truncates to nothing at once.
+ * @param length bytes of content that the caller needs: 0 where it truncates to nothing at once, all of it with `Infinity`.
+ * Without it the metadata is enough, and the content may stay below.
  */
-export function copyUp(union: Union, node: OverlayNode, length = Infinity): Awaitable<void> {
-  return node.upper === undefined ? run(copyUpSteps(union, node, length)) : undefined;
+export function copyUp(union: Union, node: OverlayNode, length?: number): Awaitable<void> {
+  if (node.upper === undefined) return run(copyUpSteps(union, node, length));
+  if (length !== undefined && node.isMetacopy) return fill(union, node, length);
+  // What filling restores when it is done must not be older than what the caller changes.
+  return node.filling?.catch(() => {});
 }
 
-function* copyUpSteps(union: Union, node: OverlayNode, length: number): Steps<void> {
+function* copyUpSteps(union: Union, node: OverlayNode, length: number | undefined): Steps<void> {
   union.pin(node);
   try {
     yield* wait(draft(union, node, length));
     yield* wait(union.turnstile.pass(() => run(bringUp(union, node))));
+    // The copy may have been begun for somebody who did not need the content.
+    if (length !== undefined && node.isMetacopy) yield* wait(fill(union, node, length));
   } finally {
     union.unpin(node);
   }
@@ -45,7 +48,7 @@ function* copyUpSteps(union: Union, node: OverlayNode, length: number): Steps<vo
 /** {@link copyUp} within a change. */
 export function* bringUp(union: Union, node: OverlayNode): Steps<void> {
   if (node.upper !== undefined) return;
-  const copy = yield* wait(draft(union, node, Infinity));
+  const copy = yield* wait(draft(union, node, undefined));
   try {
     yield* place(union, node, copy);
   } catch (error) {
@@ -58,7 +61,7 @@ export function* bringUp(union: Union, node: OverlayNode): Steps<void> {
 }
 
 /** The copy of a node, made once for all who want it. */
-function draft(union: Union, node: OverlayNode, length: number): Awaitable<Draft> {
+function draft(union: Union, node: OverlayNode, length: number | undefined): Awaitable<Draft> {
   if (node.draft !== undefined) return node.draft;
   const made = run(build(union, node, length));
   if (node.upper === undefined) node.draft = isPromise(made) ? made.catch(forgetDraft) : made;
@@ -91,7 +94,7 @@ function* place(union: Union, node: OverlayNode, copy: Draft): Steps<void> {
     node.indexed = true;
     node.linkDelta = links - 2;
   }
-  union.adopt(node, copy.node);
+  union.adopt(node, copy.node, copy.content);
 }
 
 /** Records how the link count of a file from a lower is told from the upper's (`U`) or the lower's (`L`). */
@@ -136,22 +139,24 @@ function* keepOrphan(union: Union, node: OverlayNode, copy: Draft): Steps<void> 
   yield* work.remove(copy.temporary);
 }
 
-function* build(union: Union, node: OverlayNode, length: number): Steps<Draft> {
+function* build(union: Union, node: OverlayNode, length: number | undefined): Steps<Draft> {
   const { work, layer } = union.writable();
   const { layer: from, node: original } = node.lowers[0]!;
   const attributes = { ...(yield* wait(from.backend.getattr(original, undefined, DAEMON))) };
+  const size = attributes.size ?? 0;
+  const isMetacopy =
+    length === undefined && union.writesMetacopy && size > 0 && node.type === FileType.REGULAR;
   const temporary = work.temporary();
   let copy: object | undefined;
   try {
     const made = yield* make(union, node.type, from, original, temporary, attributes);
     copy = made.node;
     work.reached('copy-up-created');
+    let content: Content | undefined;
     try {
-      if (made.opened !== undefined && length > 0) {
-        const size = Math.min(attributes.size ?? 0, length);
-        yield* copyData({ union, from, original, copy, copyFile: made.opened.file }, size);
-        yield* checkUnchanged(from, original, attributes);
-        work.reached('copy-up-data');
+      if (made.opened !== undefined) {
+        if (isMetacopy) content = yield* borrow(union, node, copy, attributes);
+        else yield* copyAll(union, node, copy, made.opened.file, Math.min(size, length ?? Infinity));
       }
       yield* finish(union, node, from, original, copy, attributes);
       if (made.opened !== undefined && layer.backend.fsync !== undefined) {
@@ -161,12 +166,43 @@ function* build(union: Union, node: OverlayNode, length: number): Steps<Draft> {
       if (made.opened !== undefined) yield* wait(layer.backend.release?.(copy, made.opened.file));
     }
     work.reached('copy-up-built');
-    return { temporary, node: copy, attributes };
+    return {
+      temporary,
+      node: copy,
+      attributes,
+      content: content ?? { layer, node: copy, blocks: undefined },
+    };
   } catch (error) {
     if (copy !== undefined) layer.drop(copy);
     yield* work.remove(temporary);
     throw error;
   }
+}
+
+/** Gives the copy the size of the original, and says that the content is there. */
+function* borrow(union: Union, node: OverlayNode, copy: object, attributes: Attributes): Steps<Content> {
+  const { size = 0 } = attributes;
+  const { layer, marks, work } = union.writable();
+  const content = yield* wait(contentOf(union, node));
+  yield* wait(marks.set(layer, copy, 'metacopy', ''));
+  yield* wait(layer.backend.setattr!(copy, { size }, undefined, DAEMON));
+  work.reached('copy-up-metadata');
+  return { ...content, blocks: content.blocks ?? blocksOf(attributes) };
+}
+
+/** Gives the copy the content, or the beginning of it. */
+function* copyAll(
+  union: Union,
+  node: OverlayNode,
+  copy: object,
+  copyFile: unknown,
+  size: number,
+): Steps<void> {
+  if (size === 0) return;
+  const { layer, work } = union.writable();
+  yield* copyContent(union, yield* wait(contentOf(union, node)), copy, copyFile, size);
+  yield* wait(layer.backend.setattr?.(copy, { size }, copyFile, DAEMON));
+  work.reached('copy-up-data');
 }
 
 /** Makes a temporary of the original's kind, and holds it. */
@@ -240,13 +276,6 @@ export function* giveOwner(
   }
 }
 
-/** A lower that changes while it is copied would leave a mixture. */
-function* checkUnchanged(from: Layer, original: object, before: Attributes): Steps<void> {
-  const now = yield* wait(from.backend.getattr(original, undefined, DAEMON));
-  const same = (['size', 'mtime', 'mtimeNsec'] as const).every((field) => now[field] === before[field]);
-  if (!same) throw FsError.of('ESTALE');
-}
-
 function* copyAttributes(from: Layer, original: object, to: Layer, copy: object): Steps<void> {
   if (from.backend.listxattr === undefined || from.backend.getxattr === undefined) return;
   if (to.backend.setxattr === undefined) return;
@@ -267,116 +296,4 @@ function* copyAttributes(from: Layer, original: object, to: Layer, copy: object)
 function isDispensable(name: string, error: unknown): boolean {
   const refused = error instanceof FsError && (error.code === 'EOPNOTSUPP' || error.code === 'EPERM');
   return refused && !name.startsWith('system.posix_acl_') && !name.startsWith('security.');
-}
-
-/** The two ends of a copy. */
-interface Ends {
-  readonly union: Union;
-  readonly from: Layer;
-  readonly original: object;
-  readonly copy: object;
-  readonly copyFile: unknown;
-}
-
-/** Copies what is data; holes stay holes where the lower can tell them. */
-function* copyData(ends: Ends, size: number): Steps<void> {
-  if (size === 0) return;
-  const { union, from, original, copy, copyFile } = ends;
-  const source = from.backend;
-  const target = union.writable().layer.backend;
-  if (source.read === undefined || target.write === undefined) throw FsError.of('EIO');
-  const opened = source.open === undefined ? undefined : yield* wait(source.open(original, 0, DAEMON));
-  const file = opened?.file;
-  const buffer = union.host.createBuffer(Math.min(PIECE, size));
-  try {
-    let direct = source.copyDomain !== undefined && source.copyDomain === target.copyDomain;
-    let turn = 0;
-    for (let at = 0; at < size;) {
-      const [start, end] = yield* nextData(from, original, file, at, size);
-      for (at = start; at < end;) {
-        let count = direct ? yield* copyDirectly(ends, file, at, end) : undefined;
-        direct = count !== undefined;
-        count ??= yield* copyPiece(ends, file, buffer, at, end);
-        // Shorter than it was: whoever compares the attributes will tell.
-        if (count === 0) return;
-        at += count;
-        turn += count;
-        if (turn < TURN) continue;
-        turn = 0;
-        yield* wait(new Promise<void>((resolve) => setImmediate(resolve)));
-      }
-    }
-    yield* wait(target.setattr?.(copy, { size }, copyFile, DAEMON));
-  } finally {
-    buffer.close();
-    if (opened !== undefined && source.release !== undefined) yield* wait(source.release(original, file));
-  }
-}
-
-/** Where data begins and ends at or after an offset. */
-function* nextData(
-  from: Layer,
-  original: object,
-  file: unknown,
-  at: number,
-  size: number,
-): Steps<readonly [number, number]> {
-  const { backend } = from;
-  if (backend.lseek === undefined) return [at, size];
-  try {
-    const start = yield* wait(backend.lseek(original, file, at, 'data', DAEMON));
-    const end = yield* wait(backend.lseek(original, file, start, 'hole', DAEMON));
-    return [Math.min(start, size), Math.min(end, size)];
-  } catch (error) {
-    if (!(error instanceof FsError)) throw error;
-    return error.code === 'ENXIO' ? [size, size] : [at, size];
-  }
-}
-
-/** A copy within the host, or nothing where it refuses: other file systems, no support. */
-function* copyDirectly(ends: Ends, file: unknown, at: number, end: number): Steps<number | undefined> {
-  const { backend } = ends.union.writable().layer;
-  const length = Math.min(DIRECT_PIECE, end - at);
-  try {
-    const copied = backend.copyFileRange?.(
-      ends.original,
-      file,
-      at,
-      ends.copy,
-      ends.copyFile,
-      at,
-      length,
-      DAEMON,
-    );
-    return yield* wait(copied);
-  } catch (error) {
-    if (!(error instanceof FsError) || error.code === 'ENOSPC' || error.code === 'EDQUOT') throw error;
-    return undefined;
-  }
-}
-
-function* copyPiece(ends: Ends, file: unknown, buffer: HostBuffer, at: number, end: number): Steps<number> {
-  const { union, from, original, copy, copyFile } = ends;
-  const { backend } = union.writable().layer;
-  const window = buffer.slice(0, Math.min(buffer.length, end - at));
-  const count = yield* wait(from.backend.read!(original, file, window, at, DAEMON));
-  for (let done = 0; done < count;) {
-    const piece = buffer.slice(done, count);
-    const written = yield* wait(backend.write!(copy, copyFile, piece, at + done, 0, DAEMON));
-    if (written === 0) throw FsError.of('EIO');
-    done += written;
-  }
-  return count;
-}
-
-function timesOf(attributes: Attributes): AttributeChanges {
-  const { atime = 0, mtime = 0 } = attributes;
-  return {
-    atime: { seconds: Math.floor(atime), nanoseconds: attributes.atimeNsec ?? fraction(atime) },
-    mtime: { seconds: Math.floor(mtime), nanoseconds: attributes.mtimeNsec ?? fraction(mtime) },
-  };
-}
-
-function fraction(seconds: number): number {
-  return Math.min(Math.floor((seconds - Math.floor(seconds)) * 1e9), 999_999_999);
 }

@@ -2,6 +2,7 @@ import {
   type Awaitable,
   andThen,
   type Context,
+  FileType,
   FsError,
   type GuestBuffer,
   type IoctlResult,
@@ -9,10 +10,13 @@ import {
   type Opened,
   OpenFlags,
   run,
+  type Steps,
+  wait,
 } from '../../core/backend/index.js';
 import { inUpper, topOf } from './attributes.js';
+import { contentOf } from './content.js';
 import { DAEMON } from './layer.js';
-import type { OverlayFile, OverlayNode } from './node.js';
+import type { LowerNode, OverlayFile, OverlayNode } from './node.js';
 import type { Union } from './union.js';
 
 /** Opens a file where it is, after its copy-up if it is to be written. */
@@ -24,12 +28,27 @@ export function openFile(
 ): Awaitable<Opened<OverlayFile>> {
   const truncates = (flags & OpenFlags.TRUNC) !== 0;
   const writes = (flags & OpenFlags.ACCESS_MODE) !== OpenFlags.READ_ONLY || truncates;
-  if (writes && node.upper === undefined) {
-    return andThen(run(inUpper(union, node, truncates ? 0 : undefined)), () =>
+  if (writes && (node.upper === undefined || node.isMetacopy)) {
+    return andThen(run(inUpper(union, node, truncates ? 0 : Infinity)), () =>
       openTop(union, node, flags, context),
     );
   }
+  if (node.isMetacopy) return run(openBorrowed(union, node, flags, context));
   return openTop(union, node, flags, context);
+}
+
+/** A crash may have come between a cut and the end of its copy-up: what is below the content is no longer the same length. */
+function* openBorrowed(
+  union: Union,
+  node: OverlayNode,
+  flags: number,
+  context: Context,
+): Steps<Opened<OverlayFile>> {
+  const { layer, node: inLayer } = yield* wait(contentOf(union, node));
+  const { size } = yield* wait(layer.backend.getattr(inLayer, undefined, DAEMON));
+  const { size: shown } = yield* wait(union.upper!.layer.backend.getattr(node.upper!, undefined, DAEMON));
+  if (shown !== size) yield* inUpper(union, node, Infinity);
+  return yield* wait(openTop(union, node, flags, context));
 }
 
 function openTop(
@@ -38,22 +57,28 @@ function openTop(
   flags: number,
   context: Context,
 ): Awaitable<Opened<OverlayFile>> {
-  const { layer, node: inLayer } = topOf(union, node);
+  const where = node.type === FileType.REGULAR ? contentOf(union, node) : topOf(union, node);
+  if (isPromise(where)) return where.then((content) => openIn(content, flags, context));
+  return openIn(where, flags, context);
+}
+
+function openIn({ layer, node }: LowerNode, flags: number, context: Context): Awaitable<Opened<OverlayFile>> {
   const wrap = (opened: Opened<unknown>): Opened<OverlayFile> => ({
     ...opened,
-    file: { layer, node: inLayer, file: opened.file, flags, moving: undefined },
+    file: { layer, node, file: opened.file, flags, moving: undefined },
   });
   if (layer.backend.open === undefined) return wrap({ file: undefined });
-  return andThen(layer.backend.open(inLayer, flags, context), wrap);
+  return andThen(layer.backend.open(node, flags, context), wrap);
 }
 
 /** Open files. One that was opened before its copy-up goes on in the upper at its next use. */
 export function fileOperations(union: () => Union) {
-  /** The file where the node is now. */
+  /** The file where the node's content is now. */
   function current(node: OverlayNode, file: OverlayFile): Awaitable<OverlayFile> {
-    if (node.upper === undefined || file.node === node.upper) return file;
+    const { content } = node;
+    if (content === undefined || file.node === content.node) return file;
     if (file.moving !== undefined) return file.moving;
-    const moved = move(node.upper, file);
+    const moved = move(content, file);
     if (!isPromise(moved)) return moved;
     file.moving = moved.finally(() => {
       file.moving = undefined;
@@ -61,17 +86,17 @@ export function fileOperations(union: () => Union) {
     return file.moving;
   }
 
-  function move(upper: object, file: OverlayFile): Awaitable<OverlayFile> {
-    const { layer } = union().writable();
-    const flags = file.flags & ~(OpenFlags.TRUNC | OpenFlags.CREAT | OpenFlags.EXCL);
-    const opened = layer.backend.open?.(upper, flags, DAEMON) ?? { file: undefined };
-    return andThen(opened, ({ file: now }) => {
-      const before = { ...file };
-      file.layer = layer;
-      file.node = upper;
-      file.file = now;
-      return andThen(before.layer.backend.release?.(before.node, before.file), () => file);
-    });
+  /** What was changed of a file of which only the content is in a lower. */
+  function* syncMetadata(upper: object): Steps<void> {
+    const { backend } = union().writable().layer;
+    if (backend.fsync === undefined) return;
+    const opened = yield* wait(backend.open?.(upper, OpenFlags.READ_ONLY, DAEMON));
+    const file = opened?.file;
+    try {
+      yield* wait(backend.fsync(upper, file, false, DAEMON));
+    } finally {
+      if (opened !== undefined) yield* wait(backend.release?.(upper, file));
+    }
   }
 
   return {
@@ -86,7 +111,7 @@ export function fileOperations(union: () => Union) {
       offset: number,
       context: Context,
     ): Awaitable<number> {
-      if (node.upper !== undefined && file.node !== node.upper) {
+      if (node.content !== undefined && file.node !== node.content.node) {
         return andThen(current(node, file), (open) => read(open, buffer, offset, context));
       }
       return read(file, buffer, offset, context);
@@ -113,9 +138,10 @@ export function fileOperations(union: () => Union) {
     },
 
     fsync(node: OverlayNode, file: OverlayFile, dataOnly: boolean, context: Context): Awaitable<void> {
-      return andThen(current(node, file), ({ layer, node: inLayer, file: open }) =>
-        layer.number === 0 ? layer.backend.fsync?.(inLayer, open, dataOnly, context) : undefined,
-      );
+      return andThen(current(node, file), ({ layer, node: inLayer, file: open }) => {
+        if (layer.number === 0) return layer.backend.fsync?.(inLayer, open, dataOnly, context);
+        return node.isMetacopy && !dataOnly ? run(syncMetadata(node.upper!)) : undefined;
+      });
     },
 
     fallocate(
@@ -191,6 +217,19 @@ export function fileOperations(union: () => Union) {
       });
     },
   };
+}
+
+/** Opens a file again where its content is now. */
+function move({ layer, node }: LowerNode, file: OverlayFile): Awaitable<OverlayFile> {
+  const flags = file.flags & ~(OpenFlags.TRUNC | OpenFlags.CREAT | OpenFlags.EXCL);
+  const opened = layer.backend.open?.(node, flags, DAEMON) ?? { file: undefined };
+  return andThen(opened, ({ file: now }) => {
+    const before = { ...file };
+    file.layer = layer;
+    file.node = node;
+    file.file = now;
+    return andThen(before.layer.backend.release?.(before.node, before.file), () => file);
+  });
 }
 
 function read(

@@ -41,6 +41,12 @@ const options = z.strictObject({
     .boolean()
     .default(true)
     .describe('directories of lower layers can be renamed (else EXDEV, and mv copies)'),
+  metacopy: z
+    .boolean()
+    .default(true)
+    .describe(
+      "a change of a file's mode, owner or attributes leaves its content in the lower (with redirectDir and xattrs trusted)",
+    ),
   xattrs: z
     .enum(['trusted', 'user'])
     .default('trusted')
@@ -65,6 +71,7 @@ export default definePlugin({
       upperPath: parts(settings.upperPath),
       workPath: settings.workPath === undefined ? undefined : parts(settings.workPath),
       redirectDir: settings.redirectDir,
+      metacopy: settings.metacopy,
       xattrs: settings.xattrs,
       marks: settings.marks,
     });

@@ -41,6 +41,10 @@ export interface Marks {
   /** Text of a mark on a node: `redirect`, `origin`, `nlink`, `impure`. */
   get(layer: Layer, node: object, mark: string): Awaitable<string | undefined>;
   set(layer: Layer, node: object, mark: string, value: string): Awaitable<void>;
+  /** Removes a mark that is there. */
+  unset(layer: Layer, node: object, mark: string): Awaitable<void>;
+  /** Whether a file has only the metadata, and its content is in a layer below. @throws EIO for a mark not understood. */
+  isMetacopy(layer: Layer, file: object): Awaitable<boolean>;
   setOpaque(layer: Layer, directory: object): Awaitable<void>;
   /** Hides a name. Where whiteouts are in place the name must be free in this layer. */
   addWhiteout(layer: Layer, directory: object, name: string): Awaitable<void>;
@@ -128,10 +132,15 @@ export class OverlayfsMarks implements Marks {
   }
 
   get(layer: Layer, node: object, mark: string): Awaitable<string | undefined> {
+    const value = this.#value(layer, node, mark);
+    return value instanceof Promise ? value.then(markText) : markText(value);
+  }
+
+  #value(layer: Layer, node: object, mark: string): Awaitable<Uint8Array | undefined> {
     if (layer.backend.getxattr === undefined) return undefined;
     try {
       const value = layer.backend.getxattr(node, this.#prefix + mark, DAEMON);
-      return value instanceof Promise ? value.then(markText, noAttributes) : markText(value);
+      return value instanceof Promise ? value.catch(noAttributes) : value;
     } catch (error) {
       return noAttributes(error);
     }
@@ -141,6 +150,19 @@ export class OverlayfsMarks implements Marks {
     const { backend } = layer;
     if (backend.setxattr === undefined) throw FsError.of('EOPNOTSUPP');
     return backend.setxattr(node, this.#prefix + mark, nameBytes(value), 0, false, DAEMON);
+  }
+
+  unset(layer: Layer, node: object, mark: string): Awaitable<void> {
+    const { backend } = layer;
+    if (backend.removexattr === undefined) throw FsError.of('EOPNOTSUPP');
+    return backend.removexattr(node, this.#prefix + mark, DAEMON);
+  }
+
+  isMetacopy(layer: Layer, file: object): Awaitable<boolean> {
+    return andThen(this.#value(layer, file, 'metacopy'), (value) => {
+      if (value !== undefined && !isMetacopyValue(value)) throw FsError.of('EIO');
+      return value !== undefined;
+    });
   }
 
   setOpaque(layer: Layer, directory: object): Awaitable<void> {
@@ -167,6 +189,15 @@ function markText(value: Uint8Array | undefined): string | undefined {
   return value && decodeName(value);
 }
 
+/**
+ * Nothing, as written without a digest, or `struct ovl_metacopy`: version 0, its own length, flags, the digest's algorithm
+ * (0: none), the digest (Linux `fs/overlayfs/overlayfs.h`). The digest is for fs-verity, and not checked, as with the mount
+ * option `verity=off`.
+ */
+function isMetacopyValue(value: Uint8Array): boolean {
+  return value.length === 0 || (value.length >= 4 && value[0] === 0 && value[1] === value.length);
+}
+
 /** Part of a layer may be on a file system without extended attributes: nothing there is marked. */
 function noAttributes(error: unknown): undefined {
   if (!(error instanceof FsError) || error.code !== 'EOPNOTSUPP') throw error;
@@ -179,7 +210,7 @@ const OPAQUE = '.wh..wh..opq';
 /**
  * Reserved names, for layers without device nodes or extended attributes: `.wh.NAME` hides NAME and `.wh..wh..opq` makes its
  * directory opaque (OCI image specification, "layer.md", whiteouts). A redirect is a symbolic link
- * `.wh..wh.redirect` in the directory. Marks of files (`origin`, `nlink`) have no place here and are not kept.
+ * `.wh..wh.redirect` in the directory. Marks of files (`origin`, `nlink`, `metacopy`) have no place here and are not kept.
  */
 export class NameMarks implements Marks {
   readonly inPlace = false;
@@ -255,6 +286,16 @@ export class NameMarks implements Marks {
     const entry = yield* wait(backend.symlink(node, META + mark, value, DAEMON));
     layer.keep(entry);
     layer.drop(entry.node);
+  }
+
+  unset(layer: Layer, node: object, mark: string): Awaitable<void> {
+    const { backend } = layer;
+    if (backend.unlink === undefined) throw FsError.of('EOPNOTSUPP');
+    return backend.unlink(node, META + mark, DAEMON);
+  }
+
+  isMetacopy(): boolean {
+    return false;
   }
 
   setOpaque(layer: Layer, directory: object): Awaitable<void> {

@@ -7,7 +7,13 @@ export interface LowerNode {
   readonly node: object;
 }
 
-/** A copy of a lower node, complete and durable in the work area. */
+/** Where the content of a file is. */
+export interface Content extends LowerNode {
+  /** Blocks that it takes, where it is not in the layer that shows the attributes (`Attributes.blocks`). */
+  readonly blocks: number | undefined;
+}
+
+/** A copy of a lower node, durable in the work area. */
 export interface Draft {
   /** Its name there. */
   readonly temporary: string;
@@ -15,6 +21,8 @@ export interface Draft {
   readonly node: object;
   /** The original's. */
   readonly attributes: Attributes;
+  /** Where the content is: in the copy, or below. */
+  readonly content: Content;
 }
 
 /**
@@ -34,8 +42,17 @@ export class OverlayNode {
   /** A known place in the tree, for copying ancestors up; absent for the root and for what was unlinked. */
   parent: OverlayNode | undefined;
   name = '';
-  /** `overlay.redirect` of the upper directory: where its lowers are, if not at its own name. */
+  /** `overlay.redirect` of the upper directory, or file without content: where its lowers are, if not at its own name. */
   redirect: string | undefined;
+  /**
+   * Where the content of a regular file is: mostly in the topmost layer that has the file, but below where that has only the metadata
+   * (`overlay.metacopy`). Nothing where that is not known yet; see `contentOf`.
+   */
+  content: Content | undefined;
+  /** What `content` was found by following, held. */
+  followed: LowerNode | undefined;
+  /** The content is being copied up after the metadata. */
+  filling: Promise<void> | undefined;
   /** The upper directory has entries whose inode number is a lower's (`overlay.impure`). */
   impure = false;
   /** Links of the union less links of the upper (hard-linked files that came from a lower; `overlay.nlink`). */
@@ -66,6 +83,11 @@ export class OverlayNode {
 
   get isDirectory(): boolean {
     return this.type === FileType.DIRECTORY;
+  }
+
+  /** It was copied up without its content. */
+  get isMetacopy(): boolean {
+    return this.upper !== undefined && this.type === FileType.REGULAR && this.content?.node !== this.upper;
   }
 }
 

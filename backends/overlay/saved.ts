@@ -1,4 +1,5 @@
 import { type Backend, FsError, type NodeKey, type Steps, wait } from '../../core/backend/index.js';
+import { setContent, tryLocate } from './content.js';
 import { DAEMON } from './layer.js';
 import type { OverlayNode } from './node.js';
 import type { Union } from './union.js';
@@ -139,7 +140,9 @@ function* nameless(
   layer.hold(inLayer);
   try {
     const attributes = yield* wait(layer.backend.getattr(inLayer, undefined, DAEMON));
+    const located = yield* tryLocate(union, undefined, '', { layer, node: inLayer });
     const node = union.enterNameless(layer, inLayer, identity, attributes);
+    if (located !== undefined) setContent(node, located);
     union.pin(node);
     return node;
   } catch (error) {

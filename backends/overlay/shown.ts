@@ -91,6 +91,8 @@ export class Shown {
     shown.btime = found.btime;
     shown.btimeNsec = found.btimeNsec;
     shown.submount = found.submount;
+    const blocks = node.content?.blocks;
+    if (blocks !== undefined) shown.blocks = blocks;
     // A merged directory's links cannot be counted without listing it; 1 tells programs so, as on overlayfs.
     if (node.isDirectory && node.lowers.length > 0) shown.nlink = 1;
     else if (node.linkDelta !== 0) shown.nlink = (found.nlink ?? 1) + node.linkDelta;

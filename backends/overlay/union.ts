@@ -12,8 +12,11 @@ import {
   wait,
 } from '../../core/backend/index.js';
 import { DAEMON, type Layer } from './layer.js';
+import { type Located, looksSparse, setContent, tryLocate } from './content.js';
 import type { Found, Marks } from './marks.js';
-import { type LowerNode, OverlayNode } from './node.js';
+import { type Content, type LowerNode, OverlayNode } from './node.js';
+import { type Links, readLinks, readOrigin } from './origin.js';
+import { dropAll, mergeLowers, redirectOf, type Stack } from './stack.js';
 import { Turnstile } from './turnstile.js';
 import type { WorkArea } from './work-area.js';
 
@@ -40,6 +43,8 @@ export class Union {
   /** Top first. */
   readonly lowers: readonly Layer[];
   readonly redirectDir: boolean;
+  /** Files whose content is in a lower are followed there, and made. */
+  readonly metacopy: boolean;
   readonly root: OverlayNode;
   /** Changes of the tree go through one at a time. */
   readonly turnstile = new Turnstile();
@@ -47,11 +52,17 @@ export class Union {
   readonly #byLower = new Map<object, OverlayNode>();
   readonly #byIdentity = new Map<string, OverlayNode>();
 
-  constructor(host: BackendHost, upper: Upper | undefined, lowers: readonly Layer[], redirectDir: boolean) {
+  constructor(
+    host: BackendHost,
+    upper: Upper | undefined,
+    lowers: readonly Layer[],
+    { redirectDir, metacopy }: { readonly redirectDir: boolean; readonly metacopy: boolean },
+  ) {
     this.host = host;
     this.upper = upper;
     this.lowers = lowers;
     this.redirectDir = redirectDir;
+    this.metacopy = metacopy;
     const stack = lowers.map((layer) => ({ layer, node: layer.root }));
     this.root = new OverlayNode(FileType.DIRECTORY, 'root', undefined, upper?.work.root, stack);
     for (const { layer, node } of stack) layer.hold(node);
@@ -59,6 +70,14 @@ export class Union {
     this.root.known = true;
     this.root.references = 1;
     this.#enter(this.root);
+  }
+
+  /** A change of a file's metadata leaves its content in the lower. */
+  get writesMetacopy(): boolean {
+    if (!this.metacopy || this.upper === undefined) return false;
+    const { marks, layer } = this.upper;
+    const { setattr, removexattr } = layer.backend;
+    return marks.holds(FileType.REGULAR) && setattr !== undefined && removexattr !== undefined;
   }
 
   /** Nodes of the union that are known, for tests. */
@@ -158,7 +177,7 @@ export class Union {
   }
 
   *#findBelow(parent: OverlayNode, name: string): Steps<Seen | undefined> {
-    const { stack, attributes } = yield* this.#mergeLowers(parent, name);
+    const { stack, attributes } = yield* mergeLowers(this.lowers, parent, name);
     const first = stack[0];
     if (first === undefined || attributes === undefined) return undefined;
     let node = this.#byLower.get(first.node);
@@ -195,24 +214,29 @@ export class Union {
     let identity: string | undefined;
     let ino: number | undefined;
     let links: Links | undefined;
+    let located: Located | undefined;
     if (type === FileType.DIRECTORY) {
       impure = (yield* wait(marks.get(layer, upperNode, 'impure'))) === 'y';
       if (!(yield* wait(marks.isOpaque(layer, upperNode)))) {
-        redirect = yield* wait(marks.get(layer, upperNode, 'redirect'));
-        const merged = yield* this.#mergeBelow(parent, name, redirect);
+        redirect = yield* redirectOf(layer, upperNode);
+        const merged = yield* this.#mergeBelow(parent, redirect ?? name);
         lowers = merged.stack;
         const first = lowers[0];
         if (first !== undefined) {
           identity = first.layer.identity(first.node, merged.attributes?.ino, () =>
-            this.#lowerPathOf(parent, redirect ?? name),
+            this.lowerPathOf(parent, redirect ?? name),
           );
           ino = first.layer.inode(merged.attributes?.ino);
         }
       }
     } else if (marks.holds(type)) {
-      const origin = parseOrigin(yield* wait(marks.get(layer, upperNode, 'kit.origin')));
+      const origin = yield* readOrigin(layer, upperNode);
       if (origin !== undefined) ({ identity, ino } = origin);
-      if (origin !== undefined && type === FileType.REGULAR) links = yield* this.#readLinks(upperNode);
+      if (origin !== undefined && type === FileType.REGULAR) links = yield* readLinks(layer, upperNode, type);
+    }
+    if (type === FileType.REGULAR) {
+      located = yield* tryLocate(this, parent, name, { layer, node: upperNode });
+      if (located?.content.node !== upperNode) redirect = yield* redirectOf(layer, upperNode);
     }
     // Others may have entered it meanwhile: nothing is waited for from here on.
     if (identity === undefined) {
@@ -222,32 +246,19 @@ export class Union {
     const known = this.#byUpper.get(upperNode) ?? this.#byIdentity.get(identity);
     if (known !== undefined && (known.upper === undefined || known.upper === upperNode)) {
       dropAll(lowers);
-      if (known.upper === undefined) this.adopt(known, upperNode);
+      if (known.upper === undefined) this.adopt(known, upperNode, located?.content);
+      if (known.followed === undefined) known.followed = located?.followed;
+      else if (located?.followed !== undefined) dropAll([located.followed]);
       return known;
     }
     layer.hold(upperNode);
     const node = new OverlayNode(type, identity, ino, upperNode, lowers);
     node.redirect = redirect;
     node.impure = impure;
+    if (located !== undefined) setContent(node, located);
     Object.assign(node, links);
     this.#enter(node);
     return node;
-  }
-
-  /**
-   * `overlay.nlink` of a file that came from a lower: `U+n` is relative to the upper's link count, `L+n`, which stands while it is
-   * copied up, to the lower's.
-   */
-  *#readLinks(upperNode: object): Steps<Links | undefined> {
-    const { layer, marks } = this.upper!;
-    const text = yield* wait(marks.get(layer, upperNode, 'nlink'));
-    const match = text === undefined ? null : /^([LU])([+-]\d{1,9})$/.exec(text);
-    if (match === null) return undefined;
-    const delta = Number(match[2]);
-    if (match[1] === 'U') return { indexed: true, linkDelta: delta };
-    const origin = parseOrigin(yield* wait(marks.get(layer, upperNode, 'kit.origin')));
-    const { nlink = 1 } = yield* wait(layer.backend.getattr(upperNode, undefined, DAEMON));
-    return { indexed: true, linkDelta: delta + (origin?.links ?? nlink) - nlink };
   }
 
   *#enterLower(
@@ -258,40 +269,37 @@ export class Union {
   ): Steps<OverlayNode> {
     const first = stack[0]!;
     const type = attributes.mode & FileType.MASK;
-    const identity = first.layer.identity(first.node, attributes.ino, () => this.#lowerPathOf(parent, name));
+    const identity = first.layer.identity(first.node, attributes.ino, () => this.lowerPathOf(parent, name));
     const ino = first.layer.inode(attributes.ino);
     let upperNode: object | undefined;
     let links: Links | undefined;
     if (this.upper !== undefined && type !== FileType.DIRECTORY && (attributes.nlink ?? 1) > 1) {
       upperNode = yield* wait(this.upper.work.findIndexed(identity));
       if (upperNode !== undefined) links = { indexed: true, linkDelta: 0 };
-      if (upperNode !== undefined && this.upper.marks.holds(type)) links = yield* this.#readLinks(upperNode);
+      if (upperNode !== undefined) links = (yield* readLinks(this.upper.layer, upperNode, type)) ?? links;
     }
+    let located: Located | undefined;
+    if (upperNode !== undefined) {
+      located = yield* tryLocate(this, parent, name, { layer: this.upper!.layer, node: upperNode });
+    } else if (looksSparse(attributes)) located = yield* tryLocate(this, parent, name, first);
     const known =
       (upperNode === undefined ? undefined : this.#byUpper.get(upperNode)) ?? this.#byIdentity.get(identity);
     if (known !== undefined && known.type === type) {
       dropAll(stack);
       if (upperNode !== undefined) this.upper!.layer.drop(upperNode);
+      if (located?.followed !== undefined) dropAll([located.followed]);
       return known;
     }
     const node = new OverlayNode(type, identity, ino, upperNode, stack);
+    if (located !== undefined) setContent(node, located);
     Object.assign(node, links);
     this.#enter(node);
     return node;
   }
 
   /** The lowers below a directory of the upper. */
-  *#mergeBelow(
-    parent: OverlayNode,
-    name: string,
-    redirect: string | undefined,
-  ): Steps<{ stack: LowerNode[]; attributes: Attributes | undefined }> {
-    const merged =
-      redirect === undefined
-        ? yield* this.#mergeLowers(parent, name)
-        : redirect.startsWith('/')
-          ? yield* this.#mergeLowers(this.root, redirect)
-          : yield* this.#mergeLowers(parent, redirect);
+  *#mergeBelow(parent: OverlayNode, nameOrPath: string): Steps<Stack> {
+    const merged = yield* mergeLowers(this.lowers, parent, nameOrPath);
     const { attributes } = merged;
     if (attributes !== undefined && (attributes.mode & FileType.MASK) !== FileType.DIRECTORY) {
       dropAll(merged.stack);
@@ -300,68 +308,9 @@ export class Union {
     return merged;
   }
 
-  /**
-   * Looks a name (or an absolute path, as redirects have them) up in the lowers of a directory, from the top down.
-   * A directory goes on to the next layer until an opaque one, a whiteout or something else ends the stack.
-   */
-  *#mergeLowers(
-    parent: OverlayNode,
-    nameOrPath: string,
-  ): Steps<{ stack: LowerNode[]; attributes: Attributes | undefined }> {
-    const stack: LowerNode[] = [];
-    let attributes: Attributes | undefined;
-    let path = splitPath(nameOrPath);
-    let absolute = nameOrPath.startsWith('/');
-    for (const layer of this.lowers) {
-      const { marks } = layer;
-      const start = absolute ? layer.root : parent.lowers.find((lower) => lower.layer === layer)?.node;
-      if (start === undefined) continue;
-      const { found, hides } = yield* this.#walk(layer, start, path);
-      if (found === undefined && !hides) continue;
-      if (found === undefined || found === 'whiteout') break;
-      const isDirectory = (found.attributes.mode & FileType.MASK) === FileType.DIRECTORY;
-      if (stack.length > 0 && !isDirectory) {
-        layer.drop(found.node);
-        break;
-      }
-      stack.push({ layer, node: found.node });
-      attributes ??= { ...found.attributes };
-      if (!isDirectory || hides || layer === this.lowers.at(-1)) break;
-      if (yield* wait(marks.isOpaque(layer, found.node))) break;
-      const redirect = yield* wait(marks.get(layer, found.node, 'redirect'));
-      if (redirect !== undefined) {
-        absolute ||= redirect.startsWith('/');
-        path = redirect.startsWith('/') ? splitPath(redirect) : [...path.slice(0, -1), redirect];
-      }
-    }
-    return { stack, attributes };
-  }
-
-  /** Walks in one layer. A whiteout, an opaque directory or anything but a directory on the way hides the layers below. */
-  *#walk(layer: Layer, start: object, path: readonly string[]): Steps<{ found: Found; hides: boolean }> {
-    const { marks } = layer;
-    let hides = false;
-    let node = start;
-    layer.hold(node);
-    try {
-      for (const [at, name] of path.entries()) {
-        const found: Found = marks.reserves(name) ? undefined : yield* wait(marks.find(layer, node, name));
-        if (at === path.length - 1) return { found, hides };
-        if (found === undefined || found === 'whiteout') return { found, hides };
-        layer.drop(node);
-        node = found.node;
-        if ((found.attributes.mode & FileType.MASK) !== FileType.DIRECTORY) break;
-        hides ||= yield* wait(marks.isOpaque(layer, node));
-      }
-      return { found: undefined, hides: true };
-    } finally {
-      layer.drop(node);
-    }
-  }
-
   /** Whether any lower shows something at a name, so that its removal needs a whiteout. */
   *existsBelow(parent: OverlayNode, name: string): Steps<boolean> {
-    const { stack } = yield* this.#mergeLowers(parent, name);
+    const { stack } = yield* mergeLowers(this.lowers, parent, name);
     dropAll(stack);
     return stack.length > 0;
   }
@@ -369,10 +318,11 @@ export class Union {
   /** The path that the lowers know a directory by: what a redirect must say. */
   lowerPath(node: OverlayNode): string {
     if (node.parent === undefined) return '';
-    return this.#lowerPathOf(node.parent, node.redirect ?? node.name);
+    return this.lowerPathOf(node.parent, node.redirect ?? node.name);
   }
 
-  #lowerPathOf(parent: OverlayNode, nameOrPath: string): string {
+  /** The path that the lowers know a name, or what a redirect says of it, by. */
+  lowerPathOf(parent: OverlayNode, nameOrPath: string): string {
     return nameOrPath.startsWith('/') ? nameOrPath : `${this.lowerPath(parent)}/${nameOrPath}`;
   }
 
@@ -404,6 +354,7 @@ export class Union {
         upperNode,
         [],
       );
+      node.content = { layer, node: upperNode, blocks: undefined };
       this.#enter(node);
     }
     this.#place(node, parent, name);
@@ -411,10 +362,15 @@ export class Union {
     return node;
   }
 
-  /** Records that a node is in the upper now. */
-  adopt(node: OverlayNode, upperNode: object): void {
-    this.upper!.layer.hold(upperNode);
+  /**
+   * Records that a node is in the upper now.
+   * @param content of a file: there, or below.
+   */
+  adopt(node: OverlayNode, upperNode: object, content: Content | undefined): void {
+    // Others may have found it in its place before.
+    if (node.upper !== upperNode) this.upper!.layer.hold(upperNode);
     node.upper = upperNode;
+    node.content = content;
     this.#byUpper.set(upperNode, node);
   }
 
@@ -480,6 +436,7 @@ export class Union {
     const first = node.lowers[0];
     if (first !== undefined && this.#byLower.get(first.node) === node) this.#byLower.delete(first.node);
     dropAll(node.lowers);
+    if (node.followed !== undefined) dropAll([node.followed]);
     this.move(node, undefined, node.name);
   }
 
@@ -500,36 +457,3 @@ export class Union {
 
 /** Stands in until the attributes are known. */
 const NONE: Attributes = { mode: 0 };
-
-/** How a file's links are counted; see `OverlayNode`. */
-interface Links {
-  readonly indexed: boolean;
-  readonly linkDelta: number;
-}
-
-function dropAll(stack: readonly LowerNode[]): void {
-  for (const { layer, node } of stack) layer.drop(node);
-}
-
-function splitPath(path: string): string[] {
-  return path.split('/').filter((part) => part !== '' && part !== '.' && part !== '..');
-}
-
-/** The text of an origin mark: the inode number in the union, or `-`, the lower's link count, and the identity. */
-export function originText(node: OverlayNode, links: number): string {
-  return `${node.ino ?? '-'} ${links} ${node.identity}`;
-}
-
-interface Origin {
-  readonly ino: number | undefined;
-  readonly links: number;
-  readonly identity: string;
-}
-
-function parseOrigin(text: string | undefined): Origin | undefined {
-  const match = text === undefined ? null : /^(-|\d{1,16}) (\d{1,10}) (\d{1,2}:.+)$/s.exec(text);
-  if (match === null) return undefined;
-  const ino = match[1] === '-' ? undefined : Number(match[1]);
-  if (ino !== undefined && !Number.isSafeInteger(ino)) return undefined;
-  return { ino, links: Number(match[2]), identity: match[3]! };
-}

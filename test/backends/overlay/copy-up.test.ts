@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Backend, FallocateMode, FsError, OpenFlags } from '../../../core/backend/index.js';
-import { overlay as createOverlay } from '../../../backends/overlay/index.js';
+import { overlay as createOverlay, type OverlaySettings } from '../../../backends/overlay/index.js';
 import { asynchronous, defaults, memoryLayer, overlayOf, Paths, root, share, watched } from './support.js';
 
 async function base(lower: Paths): Promise<void> {
@@ -29,9 +29,9 @@ async function onHost(use: (directory: string) => Promise<void>): Promise<void> 
   }
 }
 
-async function mountShares(directory: string): Promise<Paths> {
+async function mountShares(directory: string, settings: Partial<OverlaySettings> = {}): Promise<Paths> {
   const [upper, lower] = ['upper', 'lower'].map((name) => share(join(directory, name)));
-  return Paths.mount(createOverlay({ ...defaults, upper, lowers: [lower!] }) as Backend);
+  return Paths.mount(createOverlay({ ...defaults, upper, lowers: [lower!], ...settings }) as Backend);
 }
 
 test('a file that is opened to be truncated is copied up without its data', async () => {
@@ -74,7 +74,7 @@ test('where the upper is full half-way the lower stays visible, and nothing is l
         await lower.write('/dir/big', 'x'.repeat(5 << 20));
       },
     ],
-    { upper },
+    { upper, metacopy: false },
   );
   const chmod = (): Promise<unknown> =>
     union.at('/dir/big', (node) => union.backend.setattr!(node, { mode: 0o600 }, undefined, root));
@@ -164,7 +164,7 @@ test('holes stay holes, and what is copied within the host is the same', () =>
     writeFileSync(path, 'begin');
     truncateSync(path, 64 << 20);
     writeFileSync(path, 'tail', { flag: 'a' });
-    const union = await mountShares(directory);
+    const union = await mountShares(directory, { metacopy: false });
     await union.at('/sparse', (node) => union.backend.setattr!(node, { mode: 0o600 }, undefined, root));
     const copy = statSync(join(directory, 'upper/sparse'));
     assert.equal(copy.size, (64 << 20) + 4);
@@ -184,7 +184,7 @@ test('a lower file that changes while it is copied up gives ESTALE, and no mixtu
     get: (target, property) =>
       property === 'mount' ? () => lower.top : Reflect.get(target, property, target),
   });
-  const { union } = await overlayOf([], { lowers: [layer] });
+  const { union } = await overlayOf([], { lowers: [layer], metacopy: false });
   const chmod = (): Promise<unknown> =>
     union.at('/file', (node) => union.backend.setattr!(node, { mode: 0o600 }, undefined, root));
   await assert.rejects(chmod(), isError('ESTALE'));
@@ -204,7 +204,7 @@ test('what a layer says of a file that was replaced below (ESTALE) reaches the g
     get: (target, property) =>
       property === 'mount' ? () => filled.top : Reflect.get(target, property, target),
   });
-  const { union } = await overlayOf([], { lowers: [layer] });
+  const { union } = await overlayOf([], { lowers: [layer], metacopy: false });
   await assert.rejects(union.read('/file'), isError('ESTALE'));
   await assert.rejects(
     union.at('/file', (node) => union.backend.setattr!(node, { mode: 0o600 }, undefined, root)),

@@ -1,6 +1,6 @@
 import { mkdirSync, writeFileSync, linkSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Backend, FileType, RenameFlags } from '../../../core/backend/index.js';
+import { type Backend, FileType, OpenFlags, RenameFlags } from '../../../core/backend/index.js';
 import { overlay as createOverlay } from '../../../backends/overlay/index.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';
 import { options } from '../../../backends/passthrough/options.js';
@@ -8,8 +8,16 @@ import { host, Paths, root } from './support.js';
 
 /** Changes that a crash may interrupt, each one call of the contract. */
 export const operations: Record<string, (paths: Paths) => Promise<unknown>> = {
-  'copy-up of a file': (paths) =>
+  'copy-up of a file': (paths) => openToWrite(paths, '/dir/file'),
+  "copy-up of a file's metadata": (paths) =>
     paths.at('/dir/file', (node) => paths.backend.setattr!(node, { mode: 0o600 }, undefined, root)),
+  "copy-up of a file's content": (paths) => openToWrite(paths, '/private'),
+  'cut of a file without content': (paths) =>
+    paths.at('/private', (node) => paths.backend.setattr!(node, { size: 7 }, undefined, root)),
+  'truncation of a file without content': (paths) =>
+    paths.at('/private', (node) => paths.backend.setattr!(node, { size: 0 }, undefined, root)),
+  'rename of a file without content': (paths) => paths.rename('/private', '/dir/moved'),
+  'link of a file without content': (paths) => paths.link('/private', '/dir/linked'),
   'copy-up of a hard-linked file': (paths) =>
     paths.at('/dir/one', (node) => paths.backend.setattr!(node, { mode: 0o600 }, undefined, root)),
   'copy-up of a directory': (paths) =>
@@ -25,6 +33,17 @@ export const operations: Record<string, (paths: Paths) => Promise<unknown>> = {
   'mkdir over a whiteout': (paths) => paths.mkdir('/gone'),
 };
 
+/** Only brings the content up. */
+function openToWrite(paths: Paths, path: string): Promise<void> {
+  return paths.at(path, async (node) => {
+    const { file } = await paths.backend.open!(node, OpenFlags.READ_WRITE, root);
+    await paths.backend.release!(node, file);
+  });
+}
+
+/** Operations after which the union shows what it did before. */
+export const INVISIBLE: ReadonlySet<string> = new Set(['copy-up of a file', "copy-up of a file's content"]);
+
 /** Layers with something for each operation. */
 export function fill(directory: string): void {
   const lower = join(directory, 'lower');
@@ -38,6 +57,7 @@ export function fill(directory: string): void {
   symlinkSync('file', join(lower, 'dir/link'));
   writeFileSync(join(lower, 'changed'), 'old');
   writeFileSync(join(lower, 'gone'), 'gone');
+  writeFileSync(join(lower, 'private'), 'private content');
   mkdirSync(join(directory, 'upper'));
 }
 
@@ -48,6 +68,7 @@ export async function prepare(paths: Paths): Promise<void> {
   await paths.unlink('/gone');
   await paths.mkdir('/own');
   await paths.write('/own/inside', 'inside');
+  await paths.at('/private', (node) => paths.backend.setattr!(node, { mode: 0o600 }, undefined, root));
 }
 
 export function mountOurs(directory: string, reached: (step: string) => void): Promise<Paths> {
@@ -59,6 +80,7 @@ export function mountOurs(directory: string, reached: (step: string) => void): P
     upperPath: ['root'],
     workPath: ['work'],
     redirectDir: true,
+    metacopy: true,
     xattrs: 'trusted',
     marks: 'auto',
     reached,

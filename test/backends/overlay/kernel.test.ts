@@ -275,7 +275,7 @@ function mountKernel(directory: string, side: string): void {
     'overlay',
     '-o',
     `lowerdir=${at('top')}:${at('bottom')},upperdir=${at(`${side}/upper`)},workdir=${at(`${side}/work`)},` +
-      'redirect_dir=on,index=on,xino=on',
+      'redirect_dir=on,index=on,xino=on,metacopy=on',
     at('mount'),
   ]);
 }
@@ -295,6 +295,7 @@ async function mountOurs(directory: string, side: string): Promise<Paths> {
     upperPath: ['upper'],
     workPath: ['kit-work'],
     redirectDir: true,
+    metacopy: true,
     xattrs: 'trusted',
     marks: 'auto',
   });

@@ -204,6 +204,7 @@ test('a union without an upper is read-only', async () => {
     upperPath: [],
     workPath: undefined,
     redirectDir: true,
+    metacopy: true,
     xattrs: 'trusted',
     marks: 'auto',
   });

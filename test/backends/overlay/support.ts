@@ -318,6 +318,7 @@ export const defaults: OverlaySettings = {
   upperPath: [],
   workPath: undefined,
   redirectDir: true,
+  metacopy: true,
   xattrs: 'trusted',
   marks: 'auto',
 };

@@ -1,0 +1,91 @@
+import {
+  type Attributes,
+  type Awaitable,
+  FileType,
+  FsError,
+  run,
+  type Steps,
+  wait,
+} from '../../core/backend/index.js';
+import type { Content, LowerNode, OverlayNode } from './node.js';
+import { followMetacopy } from './stack.js';
+import type { Union } from './union.js';
+
+/*
+ * Where the content of a file is: a layer may have only the metadata of a file, after a change of mode, owner or attributes (Linux
+ * `Documentation/filesystems/overlayfs.rst`, "Metadata only copy up"). Its content is then at the same place in a lower, or
+ * where `overlay.redirect` says.
+ */
+
+/** What {@link locate} finds. */
+export interface Located {
+  readonly content: Content;
+  /** Held, where the content is not in the layer that was begun with. */
+  readonly followed: LowerNode | undefined;
+}
+
+/**
+ * Finds the content of a file.
+ * @param parent and name: where the file is in the union; nothing for one without a name.
+ * @param top the file in the topmost layer that has it.
+ * @throws EPERM if it is elsewhere and the union was told not to follow, EIO if it isn't there.
+ */
+export function* locate(
+  union: Union,
+  parent: OverlayNode | undefined,
+  name: string,
+  top: LowerNode,
+): Steps<Located> {
+  if (!(yield* wait(top.layer.marks.isMetacopy(top.layer, top.node)))) {
+    return { content: { layer: top.layer, node: top.node, blocks: undefined }, followed: undefined };
+  }
+  if (!union.metacopy) throw FsError.of('EPERM');
+  const found = yield* followMetacopy(union.lowers, parent, name, top);
+  if (found === undefined) throw FsError.of('EIO');
+  const { layer, node, attributes } = found;
+  return { content: { layer, node, blocks: blocksOf(attributes) }, followed: found };
+}
+
+/** {@link locate}, where it does not matter yet if it cannot be found. */
+export function* tryLocate(
+  union: Union,
+  parent: OverlayNode | undefined,
+  name: string,
+  top: LowerNode,
+): Steps<Located | undefined> {
+  try {
+    return yield* locate(union, parent, name, top);
+  } catch (error) {
+    if (error instanceof FsError) return undefined;
+    throw error;
+  }
+}
+
+/** Where a file's content is. @throws as {@link locate}. */
+export function contentOf(union: Union, node: OverlayNode): Awaitable<Content> {
+  return node.content ?? run(findContent(union, node));
+}
+
+function* findContent(union: Union, node: OverlayNode): Steps<Content> {
+  const top = node.upper === undefined ? node.lowers[0]! : { layer: union.upper!.layer, node: node.upper };
+  const located = yield* locate(union, node.parent, node.name, top);
+  if (node.content === undefined) setContent(node, located);
+  // Others found it meanwhile.
+  else if (located.followed !== undefined) located.followed.layer.drop(located.followed.node);
+  return node.content!;
+}
+
+export function setContent(node: OverlayNode, { content, followed }: Located): void {
+  node.content = content;
+  node.followed = followed;
+}
+
+/** A file in a lower that has less blocks than its size takes may have its content elsewhere. */
+export function looksSparse({ mode, size = 0, blocks = Infinity }: Attributes): boolean {
+  return (mode & FileType.MASK) === FileType.REGULAR && blocks * 512 < size;
+}
+
+/** Blocks of 512 bytes that a file takes, as `Attributes.blocks` without its default. */
+export function blocksOf({ size = 0, blocks = Math.ceil(size / 512) }: Attributes): number {
+  return blocks;
+}
