@@ -11,7 +11,7 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
-import { bringUp, setLinks } from './copy-up.js';
+import { bringUp, copyUp, setLinks } from './copy-up.js';
 import { fill } from './fill.js';
 import { DAEMON } from './layer.js';
 import { isEmpty } from './listing.js';
@@ -19,6 +19,9 @@ import type { OverlayNode } from './node.js';
 import type { Seen, Union } from './union.js';
 
 const DEFAULT_ACL = 'system.posix_acl_default';
+
+/** Bytes of a file that are copied in no time. */
+const LARGE = 1 << 20;
 
 /** Makes something in a directory of the upper, under the caller's credentials. */
 export type Make<E extends Entry<object>> = (directory: object, name: string) => E | Promise<E>;
@@ -112,6 +115,25 @@ function* inheritLike(union: Union, from: object, to: object): Steps<void> {
     throw error;
   }
   if (acl !== undefined) yield* wait(backend.setxattr(to, DEFAULT_ACL, acl, 0, false, DAEMON));
+}
+
+/**
+ * Brings a file up that a change of names will bring up, if it is large enough to matter.
+ * @param isKept its name goes on, as another.
+ */
+export function* prepare(union: Union, parent: OverlayNode, name: string, isKept: boolean): Steps<void> {
+  const seen = yield* union.find(parent, name);
+  if (seen === undefined) return;
+  const { node, attributes } = seen;
+  const { size = 0, nlink = 1 } = attributes;
+  try {
+    if (node.type !== FileType.REGULAR || size < LARGE) return;
+    if (isKept || (nlink > 1 && union.writable().layer.backend.link !== undefined)) {
+      yield* wait(copyUp(union, node));
+    }
+  } finally {
+    union.unpin(node);
+  }
 }
 
 /** The node at a name that a change takes away, pinned; or ENOENT. */

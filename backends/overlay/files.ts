@@ -73,19 +73,6 @@ function openIn({ layer, node }: LowerNode, flags: number, context: Context): Aw
 
 /** Open files. One that was opened before its copy-up goes on in the upper at its next use. */
 export function fileOperations(union: () => Union) {
-  /** The file where the node's content is now. */
-  function current(node: OverlayNode, file: OverlayFile): Awaitable<OverlayFile> {
-    const { content } = node;
-    if (content === undefined || file.node === content.node) return file;
-    if (file.moving !== undefined) return file.moving;
-    const moved = move(content, file);
-    if (!isPromise(moved)) return moved;
-    file.moving = moved.finally(() => {
-      file.moving = undefined;
-    });
-    return file.moving;
-  }
-
   /** What was changed of a file of which only the content is in a lower. */
   function* syncMetadata(upper: object): Steps<void> {
     const { backend } = union().writable().layer;
@@ -217,6 +204,19 @@ export function fileOperations(union: () => Union) {
       });
     },
   };
+}
+
+/** The file where the node's content is now. */
+function current(node: OverlayNode, file: OverlayFile): Awaitable<OverlayFile> {
+  const { content } = node;
+  if (content === undefined || file.node === content.node) return file;
+  if (file.moving !== undefined) return file.moving;
+  const moved = move(content, file);
+  if (!isPromise(moved)) return moved;
+  file.moving = moved.finally(() => {
+    file.moving = undefined;
+  });
+  return file.moving;
 }
 
 /** Opens a file again where its content is now. */

@@ -8,10 +8,12 @@ import {
   FileType,
   FsError,
   OpenFlags,
+  RenameFlags,
   run,
   type Steps,
   wait,
 } from '../../core/backend/index.js';
+import { inUpper } from './attributes.js';
 import * as changes from './changes.js';
 import { openFile } from './files.js';
 import { list } from './listing.js';
@@ -24,6 +26,15 @@ type NewFile = Created<OverlayNode, OverlayFile>;
 /** Names: found, listed, made, removed, moved. Changes of the tree go one at a time. */
 export function nameOperations(union: () => Union, shown: Shown) {
   const changing = <T>(steps: () => Steps<T>): Awaitable<T> => union().turnstile.pass(() => run(steps()));
+
+  /**
+   * Copies what is large before a change rather than within it, where other changes would wait: what moves, and what lives
+   * on by other names.
+   */
+  const prepared = (parent: OverlayNode, name: string, isKept: boolean): Awaitable<void> =>
+    union().upper === undefined || union().writesMetacopy
+      ? undefined
+      : run(changes.prepare(union(), parent, name, isKept));
 
   const creating = <E extends Entry<object>>(
     parent: OverlayNode,
@@ -157,13 +168,17 @@ export function nameOperations(union: () => Union, shown: Shown) {
       context: Context,
     ): Awaitable<Entry<OverlayNode>> {
       return andThen(
-        changing(() => changes.link(union(), node, parent, name, context)),
+        andThen(node.type === FileType.REGULAR ? run(inUpper(union(), node)) : undefined, () =>
+          changing(() => changes.link(union(), node, parent, name, context)),
+        ),
         (seen) => shown.freshEntry(seen),
       );
     },
 
     unlink(parent: OverlayNode, name: string): Awaitable<void> {
-      return changing(() => changes.unlink(union(), parent, name));
+      return andThen(prepared(parent, name, false), () =>
+        changing(() => changes.unlink(union(), parent, name)),
+      );
     },
 
     rmdir(parent: OverlayNode, name: string): Awaitable<void> {
@@ -177,7 +192,12 @@ export function nameOperations(union: () => Union, shown: Shown) {
       newName: string,
       flags: number,
     ): Awaitable<void> {
-      return changing(() => changes.rename(union(), parent, name, newParent, newName, flags));
+      const isExchange = (flags & RenameFlags.EXCHANGE) !== 0;
+      return andThen(prepared(parent, name, true), () =>
+        andThen(prepared(newParent, newName, isExchange), () =>
+          changing(() => changes.rename(union(), parent, name, newParent, newName, flags)),
+        ),
+      );
     },
   };
 }

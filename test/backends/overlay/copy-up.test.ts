@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { type Backend, FallocateMode, FsError, OpenFlags } from '../../../core/backend/index.js';
+import { type Backend, FallocateMode, FsError, OpenFlags, RenameFlags } from '../../../core/backend/index.js';
 import { overlay as createOverlay, type OverlaySettings } from '../../../backends/overlay/index.js';
 import { asynchronous, defaults, memoryLayer, overlayOf, Paths, root, share, watched } from './support.js';
 
@@ -300,3 +300,33 @@ test('a file that is moved while it is copied up arrives with its changes', asyn
     '/second': 'other',
   });
 });
+
+const links: Record<string, (union: Paths) => Promise<unknown>> = {
+  moved: (union) => union.rename('/big', '/moved'),
+  linked: (union) => union.link('/big', '/linked'),
+  exchanged: (union) => union.rename('/small', '/big', RenameFlags.EXCHANGE),
+  'unlinked by one of its names': (union) => union.unlink('/big'),
+  'replaced at one of its names': (union) => union.rename('/small', '/big'),
+};
+
+for (const [what, change] of Object.entries(links)) {
+  test(`while a large file is ${what}, other changes do not wait for its copy`, async () => {
+    const { union } = await overlayOf(
+      [
+        async (lower) => {
+          await lower.write('/big', 'x'.repeat(40 << 20));
+          await lower.link('/big', '/second');
+          await lower.write('/small', 'small');
+        },
+      ],
+      { metacopy: false },
+    );
+    const order: string[] = [];
+    const changing = change(union).then(() => order.push(what));
+    await new Promise((resolve) => setImmediate(resolve));
+    await union.mkdir('/quick');
+    order.push('quick');
+    await changing;
+    assert.deepEqual(order, ['quick', what]);
+  });
+}
