@@ -3,6 +3,7 @@ import {
   deviceMajor,
   deviceMinor,
   type Entry,
+  FileType,
   FsError,
   RenameFlags,
 } from '../../core/backend/index.js';
@@ -10,8 +11,7 @@ import { AT, linkat, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '..
 import { resume } from './caller.js';
 import type { Node } from './nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from './scratch.js';
-import { handleMount, isMountOf } from './mounts.js';
-import { type Share, takeHandle } from './share.js';
+import type { Share } from './share.js';
 
 const EACCES = -13;
 const EXDEV = -18;
@@ -48,9 +48,7 @@ export function creationOperations(share: Share) {
    * may be in it), although its handle will open nothing then. Open files are reached by their descriptors.
    */
   function holdNamed(parent: Node, fd: number, path: number): void {
-    const mount = share.mounts.all[nodes.mountIndex(parent)]!;
-    if (mount.fd < 0 || takeHandle(fd, path, 0) < 0 || !isMountOf(handleMount(), mount.id)) return;
-    const node = nodes.findByHandle(mount.index);
+    const node = share.known(parent, fd, path);
     if (node !== undefined) nodes.hold(node);
   }
 
@@ -138,11 +136,16 @@ export function creationOperations(share: Share) {
       const to = share.descriptor(newParent);
       const path = putName(name);
       const newPath = putOtherName(newName);
-      if ((flags & (RenameFlags.NOREPLACE | RenameFlags.EXCHANGE)) === 0) holdNamed(newParent, to, newPath);
+      const node = share.known(parent, from, path);
+      let other: Node | undefined;
+      if ((flags & RenameFlags.EXCHANGE) !== 0) other = share.known(newParent, to, newPath);
+      // Only a directory can replace one.
+      else if (node === undefined || nodes.fileType(node) === FileType.DIRECTORY)
+        holdNamed(newParent, to, newPath);
       const code = renameat2(from, path, to, newPath, flags);
       if (code < 0) throw FsError.of(-code);
-      share.moved(newParent, to, newPath, newName);
-      if ((flags & RenameFlags.EXCHANGE) !== 0) share.moved(parent, from, path, name);
+      share.moved(node, newParent, newName);
+      share.moved(other, parent, name);
     },
   };
 }

@@ -67,7 +67,7 @@ export function identityOperations(share: Share) {
     const byHandle = mount.fd >= 0 && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0;
     const known = byHandle
       ? nodes.findByHandle(mount.index)
-      : nodes.findAnchored(mount.index, statInoLow(), statInoHigh());
+      : nodes.findByStat(mount.index, statInoLow(), statInoHigh());
     const description = [mount.index, statMode(), statInoLow(), statInoHigh()] as const;
     if (byHandle || known !== undefined) close(fd);
     const node =

@@ -4,6 +4,7 @@ import { openByHandleAt } from '../../core/system/file-handles.js';
 import type { Mounts } from './mounts.js';
 import type { OpenFile } from './open-file.js';
 import { at, offset, words } from './scratch.js';
+import { NO_BIRTH, statBirthMark, statBirthSeconds } from './stat.js';
 
 /** A file that a guest knows. All else about it lies in the columns of {@link Nodes}, at `slot`. */
 export class Node {
@@ -31,6 +32,9 @@ const RECENT = 256;
 /** Look-ups that count as one moment: 16 bits of moments then reach far enough. */
 const MOMENT = 8;
 
+/** Milliseconds by which a birth time may lag behind the clock: file systems take it from the last tick, 10 ms at most. */
+const TICK = 20;
+
 /** How a node's own descriptor is kept. */
 const Keep = {
   /** As long as there is room. */
@@ -43,8 +47,9 @@ const Keep = {
  * The files that guests know, identified by file handle where there are handles and by descriptor elsewhere.
  *
  * A node is *anchored* while a descriptor of it is open here, its own or an open file's: then its inode number cannot be
- * given to another file, and device and inode number are identity enough. Anchored nodes are found by those in one step;
- * others by their handle. A node costs 32 bytes for its handle, 30 in other columns, and about 80 in JavaScript objects.
+ * given to another file, and device and inode number are identity enough. So they are together with the time of birth, once
+ * the file was seen after that: one that gets the number later is born later. Such nodes are found in one step, others
+ * by their handle. A node costs 32 bytes for its handle, 38 in other columns, and about 80 in JavaScript objects.
  */
 export class Nodes {
   readonly #mounts: Mounts;
@@ -58,6 +63,9 @@ export class Nodes {
   #info = new Uint32Array(FIRST_CAPACITY);
   #inoLow = new Uint32Array(FIRST_CAPACITY);
   #inoHigh = new Uint32Array(FIRST_CAPACITY);
+  /** Time of birth, or {@link NO_BIRTH} where it is no part of the identity. */
+  #birthSeconds = new Uint32Array(FIRST_CAPACITY);
+  #birthMark = new Uint32Array(FIRST_CAPACITY);
   #nextByHandle = new Int32Array(FIRST_CAPACITY);
   #nextByIno = new Int32Array(FIRST_CAPACITY);
   #descriptor = new Int32Array(FIRST_CAPACITY).fill(NONE);
@@ -120,8 +128,8 @@ export class Nodes {
     return this.#info[node.slot]! & 0xfff;
   }
 
-  /** An anchored node by what `stat` shows. */
-  findAnchored(mountIndex: number, inoLow: number, inoHigh: number): Node | undefined {
+  /** A node by what the stat result in the scratch shows, where that is enough. */
+  findByStat(mountIndex: number, inoLow: number, inoHigh: number): Node | undefined {
     let slot = this.#byIno[inoHash(mountIndex, inoLow) & (this.#byIno.length - 1)]!;
     for (; slot !== NONE; slot = this.#nextByIno[slot]!) {
       if (
@@ -129,10 +137,32 @@ export class Nodes {
         this.#inoHigh[slot] === inoHigh &&
         (this.#info[slot]! & 0xfff) === mountIndex
       ) {
-        return this.#nodes[slot];
+        const node = this.#nodes[slot]!;
+        if (this.isAnchored(node) || this.#isBorn(slot)) return node;
       }
     }
     return undefined;
+  }
+
+  /**
+   * The time of birth in the scratch becomes part of a node's identity.
+   * @param time milliseconds since 1970, read before the node was last identified by its handle. A file that is not
+   * older than that could be deleted, and its number be given to another, within one tick of the file system's clock.
+   */
+  identifyByBirth(node: Node, time: number): void {
+    const { slot } = node;
+    const mark = statBirthMark();
+    const seconds = statBirthSeconds();
+    if (mark === NO_BIRTH || this.#birthMark[slot] !== NO_BIRTH) return;
+    if (seconds * 1000 + (mark & 0x3fffffff) / 1e6 + TICK >= time) return;
+    if (!this.isAnchored(node)) this.#enterIno(slot);
+    this.#birthSeconds[slot] = seconds;
+    this.#birthMark[slot] = mark;
+  }
+
+  #isBorn(slot: number): boolean {
+    const mark = this.#birthMark[slot]!;
+    return mark !== NO_BIRTH && mark === statBirthMark() && this.#birthSeconds[slot] === statBirthSeconds();
   }
 
   /** A node by the handle in the scratch. */
@@ -286,6 +316,7 @@ export class Nodes {
     if (this.#nodes[slot] !== node) return;
     const place = this.#descriptor[slot]!;
     if (place !== NONE) this.#drop(place);
+    if (this.#birthMark[slot] !== NO_BIRTH) this.#leaveIno(slot);
     if (this.hasHandle(node)) this.#unlink(slot);
     this.#longHandles.delete(slot);
     this.#nodes[slot] = undefined;
@@ -322,6 +353,7 @@ export class Nodes {
     this.#info[slot] = ((type << 24) | (count << 16) | (mode & 0xf000) | mountIndex) >>> 0;
     this.#inoLow[slot] = inoLow;
     this.#inoHigh[slot] = inoHigh;
+    this.#birthMark[slot] = NO_BIRTH;
     this.#descriptor[slot] = NONE;
     this.#seen[slot] = (this.#lookups / MOMENT + 0x8000) & 0xffff;
     this.size += 1;
@@ -382,12 +414,20 @@ export class Nodes {
   }
 
   #anchor(slot: number): void {
+    if (this.#birthMark[slot] === NO_BIRTH) this.#enterIno(slot);
+  }
+
+  #release(slot: number): void {
+    if (this.#birthMark[slot] === NO_BIRTH) this.#leaveIno(slot);
+  }
+
+  #enterIno(slot: number): void {
     const head = inoHash(this.#info[slot]! & 0xfff, this.#inoLow[slot]!) & (this.#byIno.length - 1);
     this.#nextByIno[slot] = this.#byIno[head]!;
     this.#byIno[head] = slot;
   }
 
-  #release(slot: number): void {
+  #leaveIno(slot: number): void {
     const head = inoHash(this.#info[slot]! & 0xfff, this.#inoLow[slot]!) & (this.#byIno.length - 1);
     remove(this.#byIno, this.#nextByIno, head, slot);
   }
@@ -425,6 +465,8 @@ export class Nodes {
     this.#info = widen(this.#info, new Uint32Array(capacity));
     this.#inoLow = widen(this.#inoLow, new Uint32Array(capacity));
     this.#inoHigh = widen(this.#inoHigh, new Uint32Array(capacity));
+    this.#birthSeconds = widen(this.#birthSeconds, new Uint32Array(capacity));
+    this.#birthMark = widen(this.#birthMark, new Uint32Array(capacity));
     this.#nextByIno = widen(this.#nextByIno, new Int32Array(capacity));
     this.#nextByHandle = widen(this.#nextByHandle, new Int32Array(capacity));
     this.#descriptor = widen(this.#descriptor, new Int32Array(capacity).fill(NONE));
@@ -433,7 +475,7 @@ export class Nodes {
     this.#byIno = new Int32Array(capacity).fill(NONE);
     for (const node of this) {
       if (this.hasHandle(node)) this.#link(node.slot);
-      if (node.open !== undefined || this.#descriptor[node.slot] !== NONE) this.#anchor(node.slot);
+      if (this.isAnchored(node) || this.#birthMark[node.slot] !== NO_BIRTH) this.#enterIno(node.slot);
     }
   }
 

@@ -105,7 +105,7 @@ export class Share {
       const mount = this.#mountOf(parent, fd, name);
       if (mount === undefined) continue;
       const node =
-        this.nodes.findAnchored(mount.index, statInoLow(), statInoHigh()) ?? this.#identify(mount, fd, name);
+        this.nodes.findByStat(mount.index, statInoLow(), statInoHigh()) ?? this.#identify(mount, fd, name);
       if (node === undefined) continue;
       if (this.#remembers) {
         node.parent = parent;
@@ -121,7 +121,7 @@ export class Share {
     const code = statDescriptor(fd);
     if (code < 0) throw FsError.of(-code);
     const mount = this.mounts.all[this.nodes.mountIndex(parent)]!;
-    const known = this.nodes.findAnchored(mount.index, statInoLow(), statInoHigh());
+    const known = this.nodes.findByStat(mount.index, statInoLow(), statInoHigh());
     const node = known ?? this.#identifyDescriptor(mount, fd, -1);
     if (this.#remembers && text !== '') {
       node.parent = parent;
@@ -183,13 +183,18 @@ export class Share {
     return true;
   }
 
+  /** The node that guests know by a name, if it has a handle. */
+  known(parent: Node, fd: number, name: number): Node | undefined {
+    const mount = this.mounts.all[this.nodes.mountIndex(parent)]!;
+    if (mount.fd < 0 || takeHandle(fd, name, 0) < 0 || !isMountOf(handleMount(), mount.id)) return undefined;
+    return this.nodes.findByHandle(mount.index);
+  }
+
   /** A node was given another name. */
-  moved(parent: Node, fd: number, name: number, text: string): void {
-    if (!this.#remembers || takeHandle(fd, name, 0) < 0) return;
-    const node = this.nodes.findByHandle(this.nodes.mountIndex(parent));
-    if (node === undefined) return;
+  moved(node: Node | undefined, parent: Node, name: string): void {
+    if (!this.#remembers || node === undefined) return;
     node.parent = parent;
-    node.name = text;
+    node.name = name;
   }
 
   /** The answer for a node whose stat result is in the scratch. */
@@ -248,18 +253,23 @@ export class Share {
   /** The node of what was just stat'ed, known or new; nothing where the name now stands for something else. */
   #identify(mount: Mount, fd: number, name: number): Node | undefined {
     if (mount.fd >= 0) {
+      const time = Date.now();
       const code = takeHandle(fd, name, 0);
       if (code < 0) {
         if (code === -2) return undefined;
       } else if (!isMountOf(handleMount(), mount.id)) return undefined;
       else {
         const known = this.nodes.findByHandle(mount.index);
+        const named = handleNames(statInoLow(), statInoHigh());
         if (known !== undefined && this.nodes.hasIno(known, statInoLow(), statInoHigh())) {
+          if (named) this.nodes.identifyByBirth(known, time);
           this.nodes.warm(known);
           return known;
         }
-        if (known === undefined && handleNames(statInoLow(), statInoHigh())) {
-          return this.nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
+        if (known === undefined && named) {
+          const node = this.nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
+          this.nodes.identifyByBirth(node, time);
+          return node;
         }
       }
     }
@@ -269,7 +279,7 @@ export class Share {
       close(found);
       return undefined;
     }
-    const known = this.nodes.findAnchored(mount.index, statInoLow(), statInoHigh());
+    const known = this.nodes.findByStat(mount.index, statInoLow(), statInoHigh());
     if (known !== undefined) {
       close(found);
       return known;

@@ -115,6 +115,19 @@ export function fillAttributes(): void {
   a.submount = false;
 }
 
+/** What {@link statBirthMark} gives where the file system tells no time of birth. */
+export const NO_BIRTH = 0;
+
+/** Seconds of the time of birth, modulo 2^32. */
+export function statBirthSeconds(): number {
+  return words[BTIME >>> 2]!;
+}
+
+/** Nanoseconds of the time of birth, with a bit that tells them from {@link NO_BIRTH}. */
+export function statBirthMark(): number {
+  return (words[MASK >>> 2]! & STATX.BTIME) === 0 ? NO_BIRTH : (words[(BTIME + 8) >>> 2]! | 0x80000000) >>> 0;
+}
+
 /** Time of birth as four words, zeros where it is not known. */
 export function statBirth(): readonly number[] {
   if ((words[MASK >>> 2]! & STATX.BTIME) === 0) return [0, 0, 0, 0];

@@ -3,6 +3,7 @@ import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   type Context,
   type DirectoryEntry,
@@ -232,19 +233,27 @@ test('a removed directory, and a file removed while it is open, live on while a 
   }
 });
 
-test('an inode number used anew is another node', async (t) => {
-  const { backend, node, directory } = share(t);
-  const path = join(directory, 'x');
-  const seen = new Map<number, object>();
-  for (let i = 0; i < 50; i++) {
-    fs.writeFileSync(path, '');
-    const { node: found, attributes } = (await backend.lookup(node, 'x', root))!;
-    const former = seen.get(Number(attributes.ino));
-    assert.notEqual(former, found);
-    seen.set(Number(attributes.ino), found);
-    fs.unlinkSync(path);
-  }
-});
+for (const { age, title } of [
+  { age: 0, title: 'an inode number used anew is another node' },
+  { age: 30, title: 'an inode number used anew is another node where files are known by their time of birth' },
+]) {
+  test(title, async (t) => {
+    const { backend, node, directory } = share(t);
+    const path = join(directory, 'x');
+    const seen = new Map<number, object>();
+    for (let i = 0; i < 50; i++) {
+      fs.writeFileSync(path, '');
+      // A file that is older than a tick of the file system's clock when it is first seen.
+      await sleep(age);
+      const { node: found, attributes } = (await backend.lookup(node, 'x', root))!;
+      assert.equal((await backend.lookup(node, 'x', root))!.node, found);
+      const former = seen.get(Number(attributes.ino));
+      assert.notEqual(former, found);
+      seen.set(Number(attributes.ino), found);
+      fs.unlinkSync(path);
+    }
+  });
+}
 
 test('hard links are one node, whichever name leads to it', async (t) => {
   const { backend, node, directory } = share(t);
