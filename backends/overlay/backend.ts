@@ -182,12 +182,18 @@ function* looksLike(upper: Layer, root: object, lower: Layer): Steps<void> {
   yield* wait(upper.backend.setattr?.(root, { mode }, undefined, DAEMON));
 }
 
-/** @throws UsageError where the upper has no place for it. */
+/** @throws UsageError where the upper has no place for it, or another mount has it. */
 function* openWork({ upperPath, workPath, reached }: OverlaySettings, layer: Layer): Steps<WorkArea> {
   try {
     return yield* wait(WorkArea.open(layer, upperPath, workPath, reached ?? (() => {})));
   } catch (error) {
     if (!(error instanceof FsError)) throw error;
+    if (error.code === 'EBUSY') {
+      throw new UsageError(
+        'overlay: the upper or its work area is in use by another mount: end that, or give this one an --upper-path and a --work-path of its own',
+        { cause: error },
+      );
+    }
     throw new UsageError(`overlay: the upper's work area cannot be made or emptied (${error.code})`, {
       cause: error,
     });

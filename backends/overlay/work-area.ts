@@ -55,9 +55,10 @@ export class WorkArea {
   }
 
   /**
-   * Opens the work area and removes what an earlier daemon left in it.
+   * Opens the work area, for this mount alone where the layer can tell, and removes what an earlier daemon left in it.
    * @param upperPath of the union's root in the backend; made if it is not there.
    * @param workPath of the work area; absent: hidden in the upper's root.
+   * @throws FsError EBUSY while another mount has either of them.
    */
   static open(
     layer: Layer,
@@ -75,8 +76,10 @@ export class WorkArea {
     reached: FaultPoint,
   ): Steps<WorkArea> {
     const { node: root } = yield* makePath(layer, layer.root, upperPath, 0o755);
+    yield* wait(layer.backend.claim?.(root));
     const base = workPath === undefined ? root : layer.root;
     const { node: work, isNew } = yield* makePath(layer, base, workPath ?? [DEFAULT_WORK], 0o700);
+    if (work !== root) yield* wait(layer.backend.claim?.(work));
     const { node: temporaries } = yield* makePath(layer, work, [TEMPORARIES], 0o700);
     const { node: index } = yield* makePath(layer, work, [INDEX], 0o700);
     layer.drop(work);

@@ -1,8 +1,10 @@
 import { type Context, decodeName, type DirectoryEntry, FsError } from '../../core/backend/index.js';
-import { AT, O, close, getdents64, openat } from '../../core/system/files.js';
+import { AT, O, close, getdents64, lockExclusively, openat } from '../../core/system/files.js';
 import type { Node } from './nodes.js';
 import { at, bytes, DIRENT_AREA, getLong, offset, putDescriptorPath, words } from './scratch.js';
 import type { Share } from './share.js';
+
+const EAGAIN = -11;
 
 /** Opens a known directory for reading. @throws FsError */
 export function openDirectory(share: Share, node: Node): number {
@@ -13,9 +15,22 @@ export function openDirectory(share: Share, node: Node): number {
   return fd;
 }
 
-/** Reading directories. */
+/** Reading directories, and keeping one. */
 export function directoryOperations(share: Share) {
   return {
+    /** By a lock on the directory (`flock(2)`), which ends with its descriptor. */
+    claim(directory: Node): void {
+      const fd = openDirectory(share, directory);
+      const code = lockExclusively(fd);
+      if (code >= 0) {
+        share.claims.push(fd);
+        return;
+      }
+      close(fd);
+      if (code === EAGAIN) throw FsError.of('EBUSY');
+      share.log.debug({ errno: -code }, 'a directory cannot be locked on this file system');
+    },
+
     readdir(node: Node, _context: Context): Iterable<DirectoryEntry> {
       return new Listing(openDirectory(share, node));
     },

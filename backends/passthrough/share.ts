@@ -51,6 +51,8 @@ export class Share {
   readonly uids: IdMap;
   readonly gids: IdMap;
   readonly xattrMap: XattrMap | undefined;
+  /** Descriptors of directories that are claimed. */
+  readonly claims: number[] = [];
   readonly #mappedCapability: string | undefined;
   readonly #remembers = isRestricted();
 
@@ -225,6 +227,7 @@ export class Share {
   }
 
   close(): void {
+    for (const fd of this.claims.splice(0)) close(fd);
     this.nodes.close();
     this.mounts.close();
   }

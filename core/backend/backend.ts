@@ -160,6 +160,12 @@ export interface Backend<N extends object = object, F = unknown> {
   save?(): Awaitable<Uint8Array>;
   /** Takes up what `save` gave. Called after `mount`, before any other method. */
   restore?(state: Uint8Array): Awaitable<void>;
+  /**
+   * Keeps a directory for this mount alone, until `unmount` or the end of the process, however that comes. For a backend
+   * made of others, such as an overlay, which changes what nobody else may change meanwhile.
+   * @throws EBUSY while another mount, of this process or another on the same machine, has claimed it.
+   */
+  claim?(directory: N): Awaitable<void>;
   /** Whether the backend can serve, asked by monitoring. */
   health?(): Awaitable<Health>;
 

@@ -147,6 +147,7 @@ const calls = {
   copyFileRange: libc<
     (fd: number, offset: number, toFd: number, toOffset: number, length: number, flags: number) => number
   >('copy_file_range', 'intptr_t', ['int', 'uintptr_t', 'int', 'uintptr_t', 'size_t', 'uint']),
+  flock: libc<(fd: number, operation: number) => number>('flock', 'int', ['int', 'int']),
   fcntl: libc<(fd: number, command: number, argument: number) => number>('fcntl', 'int', [
     'int',
     'int',
@@ -290,6 +291,14 @@ export function copyFileRange(
   length: number,
 ): number {
   return result(calls.copyFileRange(fd, offset, toFd, toOffset, length, 0));
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/** Locks an open file or directory for this descriptor alone, without waiting: EAGAIN where another has it. */
+export function lockExclusively(fd: number): number {
+  return result(calls.flock(fd, LOCK_EX | LOCK_NB));
 }
 
 /** Sets the process's umask and returns the former one. */
