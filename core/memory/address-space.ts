@@ -92,14 +92,18 @@ export class AddressSpace implements WindowSource {
     return translate(this.#user, address, length);
   }
 
-  /** Guest physical address of a host address in the space, or -1. */
-  guestAddressOf(hostAddress: number): number {
+  /** Visits the guest physical addresses of `length` bytes at a host address, region by region. */
+  eachGuestRange(
+    hostAddress: number,
+    length: number,
+    visit: (guestAddress: number, length: number) => void,
+  ): void {
+    const end = hostAddress + length;
     for (const { mapping, guestAddress: guest } of this.#regions) {
-      if (hostAddress >= mapping.address && hostAddress < mapping.address + mapping.length) {
-        return hostAddress - mapping.address + guest;
-      }
+      const first = Math.max(hostAddress, mapping.address);
+      const last = Math.min(end, mapping.address + mapping.length);
+      if (first < last) visit(first - mapping.address + guest, last - first);
     }
-    return -1;
   }
 
   /**

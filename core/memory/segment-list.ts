@@ -1,6 +1,6 @@
 import type { GuestBuffer } from '../backend/index.js';
 import type { Window } from '../system/index.js';
-import { allocateIov, entryAddress, IOV_MAX, type IovArray, releaseIov, setEntry } from './iov.js';
+import { allocateIov, entryAddress, IOV_MAX, type IovArray, releaseIov, setEntry, setLength } from './iov.js';
 import { SegmentWindow } from './segment-window.js';
 import type { WindowSource } from './windows.js';
 
@@ -23,7 +23,7 @@ const NOWHERE: Window = {
 export class SegmentList implements GuestBuffer {
   /** Bytes in all, below 2^32. */
   length = 0;
-  /** Segments; none of them is empty. */
+  /** Segments; none of them is empty, and none begins where the one before it ends. */
   count = 0;
 
   readonly #memory: WindowSource;
@@ -32,6 +32,8 @@ export class SegmentList implements GuestBuffer {
   /** Offset of each segment, and after the last the length. */
   #starts: Float64Array;
   #iov: IovArray;
+  /** Host address after the last segment, or -1. */
+  #end = -1;
   /** The entries of the iovec array that a window has cut, or -1. */
   #cutFirst = -1;
   #cutLast = -1;
@@ -65,14 +67,24 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * Appends a segment that was checked to lie in mapped memory; an empty one is left out.
+   * Appends a segment that was checked to lie in mapped memory; an empty one is left out. One that goes on where the last one
+   * ends, as the pages of a large buffer often do, becomes one with it: the fewer, the less a system call has to do.
    * @returns false if the list would exceed 1024 segments or 2^32 - 1 bytes; it is unchanged then.
    */
   push(address: number, length: number): boolean {
     if (length === 0) return true;
     const index = this.count;
     const end = this.length + length;
-    if (end > 0xffffffff || (index === this.#iov.capacity && !this.#grow())) return false;
+    if (end > 0xffffffff) return false;
+    if (address === this.#end) {
+      this.#end = address + length;
+      this.#starts[index] = end;
+      setLength(this.#iov, index - 1, end - this.#starts[index - 1]!);
+      this.length = end;
+      return true;
+    }
+    if (index === this.#iov.capacity && !this.#grow()) return false;
+    this.#end = address + length;
     this.#addresses[index] = address;
     this.#starts[index + 1] = end;
     setEntry(this.#iov, index, address, length);
@@ -85,6 +97,7 @@ export class SegmentList implements GuestBuffer {
   clear(): void {
     this.count = 0;
     this.length = 0;
+    this.#end = -1;
     this.#cursor = 0;
     this.#cutFirst = -1;
     this.#cutLast = -1;

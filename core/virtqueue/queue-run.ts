@@ -234,7 +234,7 @@ export class QueueRun {
   #logWrites(log: DirtyLog, writable: SegmentList, written: number): void {
     for (let i = 0; i < writable.count && written > 0; i++) {
       const length = Math.min(written, writable.segmentLength(i));
-      log.mark(this.#space.guestAddressOf(writable.segmentAddress(i)), length);
+      this.#space.eachGuestRange(writable.segmentAddress(i), length, (at, bytes) => log.mark(at, bytes));
       written -= length;
     }
   }

@@ -235,7 +235,10 @@ test('a removed directory, and a file removed while it is open, live on while a 
 
 for (const { age, title } of [
   { age: 0, title: 'an inode number used anew is another node' },
-  { age: 30, title: 'an inode number used anew is another node where files are known by their time of birth' },
+  {
+    age: 30,
+    title: 'an inode number used anew is another node where files are known by their time of birth',
+  },
 ]) {
   test(title, async (t) => {
     const { backend, node, directory } = share(t);

@@ -88,7 +88,7 @@ test('a chain as long as the queue is taken, also with 1024 segments', () => {
     const outcome = take(
       (rig) => {
         for (let i = 0; i < size; i++)
-          rig.descriptor(i, GUEST + DATA + i, 1, i + 1 === size ? 0 : NEXT, i + 1);
+          rig.descriptor(i, GUEST + DATA + 2 * i, 1, i + 1 === size ? 0 : NEXT, i + 1);
         rig.offer(0);
       },
       { size },
@@ -97,7 +97,7 @@ test('a chain as long as the queue is taken, also with 1024 segments', () => {
   }
   const indirect = take((rig) => {
     for (let i = 0; i < 1024; i++)
-      rig.entry(TABLE / 16 + i, GUEST + DATA + i, 1, WRITE | (i === 1023 ? 0 : NEXT), i + 1);
+      rig.entry(TABLE / 16 + i, GUEST + DATA + 2 * i, 1, WRITE | (i === 1023 ? 0 : NEXT), i + 1);
     rig.descriptor(0, GUEST + TABLE, 16 * 1024, INDIRECT);
     rig.offer(0);
   });
