@@ -72,7 +72,7 @@ export const scenarios: readonly Scenario[] = [
   createChain('create-d8', 'CREATE + WRITE 4 KiB + RELEASE + FORGET, depth 8', 8),
   smallRead('small-read-d8', 'LOOKUP + OPEN + READ 4 KiB + RELEASE, depth 8', 8),
   listing('readdirplus', `READDIRPLUS, per entry (${ENTRIES} entries)`),
-  unlink('unlink-d8', 'UNLINK, depth 8', 8),
+  unlink('unlink-d8', 'UNLINK + FORGET, depth 8', 8),
   rename('rename-d8', 'RENAME, depth 8', 8),
   mixed('mixed-2q', 'mixed 4 KiB reads, writes, GETATTR, LOOKUP on two queues, depth 32', 32),
 ];
@@ -238,7 +238,10 @@ function listing(key: string, title: string): Scenario {
   return { key, title, depth: 1, dataBytes: LISTING, units: { name: 'entry', count: ENTRIES }, prepare };
 }
 
-/** Files that the guest has looked up, as Linux does before it removes one. */
+/**
+ * Files that the guest has looked up, as Linux does before it removes one, and forgets once it is removed. A daemon that
+ * keeps looked-up files open frees them only then.
+ */
 function unlink(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = area.subdirectory(key);
@@ -249,13 +252,21 @@ function unlink(key: string, title: string, depth: number): Scenario {
       removed = 0;
     };
     const begin = (lane: Lane) => {
-      fuse.remove(lane, Opcode.UNLINK, directory.node, directory.nodeHigh, PREFIX, removed++);
+      lane.step = 0;
+      lane.number = removed++;
+      fuse.remove(lane, Opcode.UNLINK, directory.node, directory.nodeHigh, PREFIX, lane.number);
+    };
+    const next = (lane: Lane) => {
+      lane.step += 1;
+      const { node, nodeHigh } = nodes[lane.number]!;
+      if (lane.step === 1) fuse.forget(lane, node, nodeHigh);
+      return lane.step === 1;
     };
     const after = () => {
-      area.forget(nodes);
+      area.forget(nodes.slice(removed));
       area.remove(directory, range(removed, CREATED));
     };
-    return { load: { begin, next: isOver }, limit: CREATED, before, after };
+    return { load: { begin, next }, limit: CREATED, before, after };
   };
   return { key, title, depth, dataBytes: 0, prepare };
 }
