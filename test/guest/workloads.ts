@@ -1,20 +1,32 @@
 import { strict as assert } from 'node:assert';
 import { describe, it } from 'node:test';
 import type { BackendSpec } from '../../core/backend/index.js';
+import type { Guest } from '../../core/guest/index.js';
 import { workloads } from '../support/workloads.js';
 import { ServedGuests } from './served-guests.js';
 
-/**
- * Runs every workload in one real guest that has mounted the backend; the programs are this machine's.
- * @param lacks tells the workloads that the backend can't do.
- */
+/** What is special about a backend. */
+export interface WorkloadOptions {
+  /** Tells the workloads that the backend can't do. */
+  readonly lacks?: RegExp;
+  /** Comes before every script. */
+  readonly prelude?: string;
+  /** Declares more tests of the same guest, which run after the workloads. */
+  readonly more?: (guest: () => Guest) => void;
+}
+
+/** Runs every workload in one real guest that has mounted the backend; the programs are this machine's. */
 export function runWorkloads(
   name: string,
   prepare: () => Promise<BackendSpec>,
-  lacks: RegExp | undefined = undefined,
+  { lacks, prelude = '', more }: WorkloadOptions = {},
 ): void {
   describe(`in a real guest on ${name}`, () => {
     let served: ServedGuests | undefined;
+    const guest = (): Guest => {
+      assert.ok(served !== undefined, 'no guest');
+      return served.guest;
+    };
     it('boots and mounts', async () => {
       served = await ServedGuests.boot([{ backend: await prepare() }], { hostTools: true });
     });
@@ -22,14 +34,12 @@ export function runWorkloads(
       .filter(({ interrupts }) => interrupts !== true)
       .entries()) {
       it(sentence, { skip: lacks?.test(sentence) ?? false }, async () => {
-        assert.ok(served !== undefined, 'no guest');
-        await served.guest.exec(['mkdir', `/mnt/${index}`]);
-        const { code, stdout, stderr } = await served.guest.exec(script, {
-          folder: `/mnt/${index}`,
-        });
+        await guest().exec(['mkdir', `/mnt/${index}`]);
+        const { code, stdout, stderr } = await guest().exec(prelude + script, { folder: `/mnt/${index}` });
         assert.equal(`${stdout}${stderr}exit ${code}`.replace(/[^]*(?=ok\nexit 0$)/, ''), 'ok\nexit 0');
       });
     }
+    more?.(guest);
     it('unmounts and switches itself off', async () => {
       await served?.[Symbol.asyncDispose]();
     });

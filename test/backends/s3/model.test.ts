@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { cpSync } from 'node:fs';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -24,6 +24,9 @@ const faults: Fault[] = ['slow-down', 'internal-error', 'reset-before', 'reset-a
 
 /** Files and their content: one possible state of the bucket. */
 type World = ReadonlyMap<string, Buffer>;
+
+/** A buffer that no content equals. */
+const absent = Buffer.from(randomUUID());
 
 class Random {
   #state: number;
@@ -115,6 +118,9 @@ class Schedule {
       endpoint: proxy.endpoint,
       prefix: this.#prefix,
       cacheDir: this.#folder,
+      // Files go up at once, or wait while more happens to them and to their names.
+      writebackDelay: this.#random.pick([0, 0.05, 600]),
+      metadataTtl: this.#random.pick([0, 5]),
     });
     proxy.fault = () => (this.#random.chance(0.2) ? this.#random.pick(faults) : undefined);
     this.#crashed = false;
@@ -160,9 +166,10 @@ class Schedule {
   async #operation(mount: Mount): Promise<void> {
     const random = this.#random;
     const name = random.pick(NAMES);
-    const kind = random.below(10);
+    const kind = random.below(12);
     if (kind < 6) return this.#write(mount, name);
-    if (kind < 8) {
+    if (kind === 6) return this.#read(mount, name);
+    if (kind < 10) {
       const target = random.pick(NAMES);
       const move = (world: World): World[] => {
         const content = world.get(name);
@@ -176,7 +183,7 @@ class Schedule {
       await this.#step(`rename ${name} ${target}`, move, () =>
         mount.backend.rename(mount.root, name, mount.root, target, 0, context).catch(ignoreMissing),
       );
-    } else if (kind === 8) {
+    } else if (kind === 10) {
       await this.#step(
         `unlink ${name}`,
         (world) => [withFile(world, name, undefined)],
@@ -198,7 +205,9 @@ class Schedule {
     ];
     const file = await this.#step(`create ${name} ${flags.toString(8)}`, created, async () => {
       try {
-        return await mount.create(name, flags);
+        const file = await mount.create(name, flags);
+        mount.backend.key(file.node);
+        return file;
       } catch (error) {
         if (error instanceof Error && error.message === 'EEXIST' && flags === 0o302)
           return mount.openFile(name);
@@ -214,7 +223,33 @@ class Schedule {
         (world) => [world],
         () => mount.fsync(file),
       );
-    if (!this.#crashed) await mount.release(file).catch(() => undefined);
+    if (this.#crashed) return;
+    await mount.release(file).catch(() => undefined);
+    if (random.chance(0.5)) mount.backend.forget(file.node);
+  }
+
+  /** What is read must be what one of the possible worlds has; a failure tells nothing. */
+  async #read(mount: Mount, name: string): Promise<void> {
+    if (this.#crashed) return;
+    let content: Buffer | undefined;
+    try {
+      const node = await mount.node(name);
+      if (node !== undefined) {
+        // As the engine does with each node that it takes into use.
+        mount.backend.key(node);
+        content = await mount.content(name);
+        if (this.#random.chance(0.5)) mount.backend.forget(node);
+      }
+    } catch (error) {
+      this.#trace.push(`read ${name}: ${String(error)}`);
+      return;
+    }
+    if (this.#crashed) return;
+    this.#trace.push(`read ${name}: ${content?.length ?? 'nothing'}`);
+    assert.ok(
+      this.#worlds.some((world) => content?.equals(world.get(name) ?? absent) ?? !world.has(name)),
+      `${this.#prefix}: read of ${name} not in any of\n${this.#worlds.map(describeWorld).join('\n')}\nafter\n${this.#trace.join('\n')}`,
+    );
   }
 
   async #change(mount: Mount, name: string, file: OpenFile): Promise<void> {

@@ -25,6 +25,7 @@ export class HeapBuffer implements GuestBuffer {
   readonly bytes: Buffer;
   readonly iov = 0;
   readonly iovCount = 0;
+  readonly address = 0;
 
   constructor(bytes: Uint8Array | number) {
     this.bytes = typeof bytes === 'number' ? Buffer.alloc(bytes, 0xee) : Buffer.from(bytes);
