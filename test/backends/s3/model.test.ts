@@ -167,23 +167,15 @@ class Schedule {
     const random = this.#random;
     const name = random.pick(NAMES);
     const kind = random.below(12);
-    if (kind < 6) return this.#write(mount, name);
-    if (kind === 6) return this.#read(mount, name);
-    if (kind < 10) {
-      const target = random.pick(NAMES);
-      const move = (world: World): World[] => {
-        const content = world.get(name);
-        if (content === undefined || target === name) return [world];
-        // The second is what a rename that failed may leave: it was told.
-        return [
-          withFile(withFile(world, name, undefined), target, content),
-          withFile(world, target, content),
-        ];
-      };
-      await this.#step(`rename ${name} ${target}`, move, () =>
-        mount.backend.rename(mount.root, name, mount.root, target, 0, context).catch(ignoreMissing),
-      );
-    } else if (kind === 10) {
+    if (kind < 4) return this.#write(mount, name);
+    if (kind === 4) return this.#read(mount, name);
+    if (kind < 8) {
+      // As an editor saves: a new file, renamed over the old one.
+      await this.#write(mount, 'tmp');
+      return this.#rename(mount, 'tmp', name);
+    }
+    if (kind < 10) return this.#rename(mount, name, random.pick(NAMES));
+    if (kind === 10) {
       await this.#step(
         `unlink ${name}`,
         (world) => [withFile(world, name, undefined)],
@@ -195,6 +187,18 @@ class Schedule {
         (world) => [world],
         () => mount.backend.syncfs(context),
       );
+  }
+
+  async #rename(mount: Mount, name: string, target: string): Promise<void> {
+    const move = (world: World): World[] => {
+      const content = world.get(name);
+      if (content === undefined || target === name) return [world];
+      // The second is what a rename that failed may leave: it was told.
+      return [withFile(withFile(world, name, undefined), target, content), withFile(world, target, content)];
+    };
+    await this.#step(`rename ${name} ${target}`, move, () =>
+      mount.backend.rename(mount.root, name, mount.root, target, 0, context).catch(ignoreMissing),
+    );
   }
 
   async #write(mount: Mount, name: string): Promise<void> {
