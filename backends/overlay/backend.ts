@@ -163,7 +163,7 @@ function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {
   const metacopy = settings.metacopy && redirectDir && xattrs === 'trusted';
   const union = new Union(host, top, lowerLayers, { redirectDir, metacopy });
   if (top !== undefined) {
-    union.root.impure = (yield* wait(top.marks.get(top.layer, top.work.root, 'impure'))) === 'y';
+    union.root.impure = yield* wait(top.marks.isImpure(top.layer, top.work.root));
   }
   return union;
 }

@@ -44,6 +44,10 @@ class NoMarks extends NameMarks {
     return false;
   }
 
+  override isImpure(): boolean {
+    return false;
+  }
+
   override get(): undefined {
     return undefined;
   }

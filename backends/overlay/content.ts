@@ -37,13 +37,18 @@ export function* locate(
   top: LowerNode,
 ): Steps<Located> {
   if (!(yield* wait(top.layer.marks.isMetacopy(top.layer, top.node)))) {
-    return { content: { layer: top.layer, node: top.node, blocks: undefined }, followed: undefined };
+    return own(top);
   }
   if (!union.metacopy) throw FsError.of('EPERM');
   const found = yield* followMetacopy(union.lowers, parent, name, top);
   if (found === undefined) throw FsError.of('EIO');
   const { layer, node, attributes } = found;
   return { content: { layer, node, blocks: blocksOf(attributes) }, followed: found };
+}
+
+/** A file that has its content itself. */
+export function own(file: LowerNode): Located {
+  return { content: file, followed: undefined };
 }
 
 /** {@link locate}, where it does not matter yet if it cannot be found. */
@@ -80,9 +85,22 @@ export function setContent(node: OverlayNode, { content, followed }: Located): v
   node.followed = followed;
 }
 
-/** A file in a lower that has less blocks than its size takes may have its content elsewhere. */
-export function looksSparse({ mode, size = 0, blocks = Infinity }: Attributes): boolean {
-  return (mode & FileType.MASK) === FileType.REGULAR && blocks * 512 < size;
+/**
+ * Whether a file in a lower may have its content elsewhere: it takes less blocks than its size, or its directory has files
+ * that came from below, one of which a crash may have left half filled. Nothing where the directory was not asked yet.
+ */
+export function mayBorrow(
+  { mode, size = 0, blocks = 0 }: Attributes,
+  parent: LowerNode,
+): boolean | undefined {
+  if ((mode & FileType.MASK) !== FileType.REGULAR) return false;
+  return blocks * 512 < size || parent.impure;
+}
+
+/** {@link mayBorrow}, asking the directory. */
+export function* askWhetherBorrowed(attributes: Attributes, parent: LowerNode): Steps<boolean> {
+  parent.impure ??= yield* wait(parent.layer.marks.isImpure(parent.layer, parent.node));
+  return mayBorrow(attributes, parent) === true;
 }
 
 /** Blocks of 512 bytes that a file takes, as `Attributes.blocks` without its default. */

@@ -170,7 +170,7 @@ function* build(union: Union, node: OverlayNode, length: number | undefined): St
       temporary,
       node: copy,
       attributes,
-      content: content ?? { layer, node: copy, blocks: undefined },
+      content: content ?? { layer, node: copy },
     };
   } catch (error) {
     if (copy !== undefined) layer.drop(copy);

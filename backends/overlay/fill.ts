@@ -78,7 +78,7 @@ function* fillSteps(union: Union, node: OverlayNode, length: number): Steps<void
   } finally {
     if (opened !== undefined) yield* wait(backend.release?.(upper, file));
   }
-  node.content = { layer, node: upper, blocks: undefined };
+  node.content = { layer, node: upper };
 }
 
 /** Writing takes file capabilities away. */

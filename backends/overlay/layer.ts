@@ -137,8 +137,13 @@ function fold(ino: bigint): number {
   return Number(mixed >> 17n);
 }
 
+/** Node's encoder, which works on any `Uint8Array`: without a `Buffer` for every new node. */
+const { hexSlice } = Buffer.prototype as unknown as {
+  hexSlice(this: Uint8Array, start: number, end: number): string;
+};
+
 function keyText(key: NodeKey): string {
   if (typeof key === 'string') return `s${key}`;
   if (typeof key === 'number') return `n${key}`;
-  return `b${Buffer.from(key.buffer, key.byteOffset, key.length).toString('hex')}`;
+  return `b${hexSlice.call(key, 0, key.length)}`;
 }

@@ -43,6 +43,8 @@ export interface Marks {
   set(layer: Layer, node: object, mark: string, value: string): Awaitable<void>;
   /** Removes a mark that is there. */
   unset(layer: Layer, node: object, mark: string): Awaitable<void>;
+  /** Whether a directory may have files that came from below, whose content may still be there. */
+  isImpure(layer: Layer, directory: object): Awaitable<boolean>;
   /** Whether a file has only the metadata, and its content is in a layer below. @throws EIO for a mark not understood. */
   isMetacopy(layer: Layer, file: object): Awaitable<boolean>;
   setOpaque(layer: Layer, directory: object): Awaitable<void>;
@@ -156,6 +158,10 @@ export class OverlayfsMarks implements Marks {
     const { backend } = layer;
     if (backend.removexattr === undefined) throw FsError.of('EOPNOTSUPP');
     return backend.removexattr(node, this.#prefix + mark, DAEMON);
+  }
+
+  isImpure(layer: Layer, directory: object): Awaitable<boolean> {
+    return andThen(this.get(layer, directory, 'impure'), (text) => text === 'y');
   }
 
   isMetacopy(layer: Layer, file: object): Awaitable<boolean> {
@@ -292,6 +298,10 @@ export class NameMarks implements Marks {
     const { backend } = layer;
     if (backend.unlink === undefined) throw FsError.of('EOPNOTSUPP');
     return backend.unlink(node, META + mark, DAEMON);
+  }
+
+  isImpure(layer: Layer, directory: object): Awaitable<boolean> {
+    return layer.number === 0 && andThen(this.get(layer, directory, 'impure'), (text) => text === 'y');
   }
 
   isMetacopy(): boolean {

@@ -5,12 +5,14 @@ import type { Layer } from './layer.js';
 export interface LowerNode {
   readonly layer: Layer;
   readonly node: object;
+  /** Of a directory, once asked: see `Marks.isImpure`. */
+  impure?: boolean;
 }
 
 /** Where the content of a file is. */
 export interface Content extends LowerNode {
   /** Blocks that it takes, where it is not in the layer that shows the attributes (`Attributes.blocks`). */
-  readonly blocks: number | undefined;
+  readonly blocks?: number | undefined;
 }
 
 /** A copy of a lower node, durable in the work area. */

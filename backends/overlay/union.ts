@@ -12,7 +12,7 @@ import {
   wait,
 } from '../../core/backend/index.js';
 import { DAEMON, type Layer } from './layer.js';
-import { type Located, looksSparse, setContent, tryLocate } from './content.js';
+import { askWhetherBorrowed, type Located, mayBorrow, own, setContent, tryLocate } from './content.js';
 import type { Found, Marks } from './marks.js';
 import { type Content, type LowerNode, OverlayNode } from './node.js';
 import { type Links, readLinks, readOrigin } from './origin.js';
@@ -162,27 +162,56 @@ export class Union {
     return yield* wait(this.#foundFirst(parent, name, yield* wait(pending)));
   }
 
-  /** What the topmost lower says decides, if it knows the name: a known node needs no look at what is below. */
+  /**
+   * What the topmost lower says decides, if it knows the name: a known node needs no look at what is below, nor does a new one that
+   * nothing below can be a part of.
+   */
   #foundFirst(parent: OverlayNode, name: string, found: Found): Awaitable<Seen | undefined> {
     if (found === 'whiteout') return undefined;
     if (found === undefined) {
       return parent.lowers.length === 1 ? undefined : run(this.#findBelow(parent, name));
     }
-    const { layer } = parent.lowers[0]!;
-    const node = this.#byLower.get(found.node);
-    layer.drop(found.node);
-    if (node === undefined) return run(this.#findBelow(parent, name));
-    if (node.upper === undefined) return this.#seen(node, parent, name, found.attributes);
-    return run(this.#seenInUpper(node, parent, name));
+    const directory = parent.lowers[0]!;
+    const { layer } = directory;
+    const { node: inLayer, attributes } = found;
+    const known = this.#byLower.get(inLayer);
+    if (known !== undefined) {
+      layer.drop(inLayer);
+      if (known.upper === undefined) return this.#seen(known, parent, name, attributes);
+      return run(this.#seenInUpper(known, parent, name));
+    }
+    const isDirectory = (attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+    if (isDirectory && layer !== this.lowers.at(-1)) {
+      layer.drop(inLayer);
+      return run(this.#findBelow(parent, name));
+    }
+    const stack = [{ layer, node: inLayer }];
+    if (this.#mayHaveUpper(attributes) || mayBorrow(attributes, directory) !== false) {
+      return run(this.#enterFirst(parent, name, stack, { ...attributes }));
+    }
+    // The layer may refill its answer when it is asked for the key.
+    const kept = { ...attributes };
+    return this.#seen(this.#enterStack(parent, name, stack, kept, own(stack[0]!)), parent, name, kept);
+  }
+
+  *#enterFirst(
+    parent: OverlayNode,
+    name: string,
+    stack: readonly LowerNode[],
+    attributes: Attributes,
+  ): Steps<Seen> {
+    const node = yield* this.#enterLower(parent, name, stack, attributes);
+    if (node.upper === undefined) return this.#seen(node, parent, name, attributes);
+    return yield* this.#seenInUpper(node, parent, name);
   }
 
   *#findBelow(parent: OverlayNode, name: string): Steps<Seen | undefined> {
     const { stack, attributes } = yield* mergeLowers(this.lowers, parent, name);
     const first = stack[0];
     if (first === undefined || attributes === undefined) return undefined;
-    let node = this.#byLower.get(first.node);
-    if (node === undefined) node = yield* this.#enterLower(parent, name, stack, attributes);
-    else dropAll(stack);
+    const node = this.#byLower.get(first.node);
+    if (node === undefined) return yield* this.#enterFirst(parent, name, stack, attributes);
+    dropAll(stack);
     if (node.upper === undefined) return this.#seen(node, parent, name, attributes);
     return yield* this.#seenInUpper(node, parent, name);
   }
@@ -216,7 +245,7 @@ export class Union {
     let links: Links | undefined;
     let located: Located | undefined;
     if (type === FileType.DIRECTORY) {
-      impure = (yield* wait(marks.get(layer, upperNode, 'impure'))) === 'y';
+      impure = yield* wait(marks.isImpure(layer, upperNode));
       if (!(yield* wait(marks.isOpaque(layer, upperNode)))) {
         redirect = yield* redirectOf(layer, upperNode);
         const merged = yield* this.#mergeBelow(parent, redirect ?? name);
@@ -261,6 +290,11 @@ export class Union {
     return node;
   }
 
+  /** Another of a lower file's names may have brought it up. */
+  #mayHaveUpper({ mode, nlink = 1 }: Attributes): boolean {
+    return nlink > 1 && this.upper !== undefined && (mode & FileType.MASK) !== FileType.DIRECTORY;
+  }
+
   *#enterLower(
     parent: OverlayNode,
     name: string,
@@ -268,20 +302,48 @@ export class Union {
     attributes: Attributes,
   ): Steps<OverlayNode> {
     const first = stack[0]!;
-    const type = attributes.mode & FileType.MASK;
-    const identity = first.layer.identity(first.node, attributes.ino, () => this.lowerPathOf(parent, name));
-    const ino = first.layer.inode(attributes.ino);
-    let upperNode: object | undefined;
-    let links: Links | undefined;
-    if (this.upper !== undefined && type !== FileType.DIRECTORY && (attributes.nlink ?? 1) > 1) {
-      upperNode = yield* wait(this.upper.work.findIndexed(identity));
-      if (upperNode !== undefined) links = { indexed: true, linkDelta: 0 };
-      if (upperNode !== undefined) links = (yield* readLinks(this.upper.layer, upperNode, type)) ?? links;
+    let found: InUpper | undefined;
+    if (this.#mayHaveUpper(attributes)) {
+      const { layer, work } = this.upper!;
+      const upperNode = yield* wait(work.findIndexed(this.#identityOf(parent, name, first, attributes)));
+      if (upperNode !== undefined) {
+        const type = attributes.mode & FileType.MASK;
+        found = { upperNode, links: (yield* readLinks(layer, upperNode, type)) ?? UNCOUNTED };
+      }
     }
     let located: Located | undefined;
-    if (upperNode !== undefined) {
-      located = yield* tryLocate(this, parent, name, { layer: this.upper!.layer, node: upperNode });
-    } else if (looksSparse(attributes)) located = yield* tryLocate(this, parent, name, first);
+    if (found !== undefined) {
+      const top = { layer: this.upper!.layer, node: found.upperNode };
+      located = yield* tryLocate(this, parent, name, top);
+    } else {
+      const directory = parent.lowers.find((lower) => lower.layer === first.layer);
+      if (directory === undefined || (yield* askWhetherBorrowed(attributes, directory))) {
+        located = yield* tryLocate(this, parent, name, first);
+      } else located = own(first);
+    }
+    return this.#enterStack(parent, name, stack, attributes, located, found);
+  }
+
+  #identityOf(parent: OverlayNode, name: string, { layer, node }: LowerNode, { ino }: Attributes): string {
+    return layer.identity(node, ino, () => this.lowerPathOf(parent, name));
+  }
+
+  /**
+   * Enters what was found in lowers, unless it is known by another name.
+   * @param stack held; taken over by the node.
+   */
+  #enterStack(
+    parent: OverlayNode,
+    name: string,
+    stack: readonly LowerNode[],
+    attributes: Attributes,
+    located: Located | undefined,
+    found?: InUpper,
+  ): OverlayNode {
+    const first = stack[0]!;
+    const type = attributes.mode & FileType.MASK;
+    const identity = this.#identityOf(parent, name, first, attributes);
+    const upperNode = found?.upperNode;
     const known =
       (upperNode === undefined ? undefined : this.#byUpper.get(upperNode)) ?? this.#byIdentity.get(identity);
     if (known !== undefined && known.type === type) {
@@ -290,9 +352,9 @@ export class Union {
       if (located?.followed !== undefined) dropAll([located.followed]);
       return known;
     }
-    const node = new OverlayNode(type, identity, ino, upperNode, stack);
+    const node = new OverlayNode(type, identity, first.layer.inode(attributes.ino), upperNode, stack);
     if (located !== undefined) setContent(node, located);
-    Object.assign(node, links);
+    if (found !== undefined) Object.assign(node, found.links);
     this.#enter(node);
     return node;
   }
@@ -354,7 +416,7 @@ export class Union {
         upperNode,
         [],
       );
-      node.content = { layer, node: upperNode, blocks: undefined };
+      node.content = { layer, node: upperNode };
       this.#enter(node);
     }
     this.#place(node, parent, name);
@@ -457,3 +519,13 @@ export class Union {
 
 /** Stands in until the attributes are known. */
 const NONE: Attributes = { mode: 0 };
+
+/** What another name of a lower file brought up. */
+interface InUpper {
+  /** Held. */
+  readonly upperNode: object;
+  readonly links: Links;
+}
+
+/** An index entry whose mark cannot be read. */
+const UNCOUNTED: Links = { indexed: true, linkDelta: 0 };

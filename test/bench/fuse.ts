@@ -4,11 +4,11 @@
  */
 import type { Attributes, Backend, Entry, GuestBuffer, Opened } from '../../core/backend/index.js';
 import { Session } from '../../core/fuse/index.js';
-import { NativeWindow, SegmentList, hostBuffer, type Message } from '../../core/memory/index.js';
+import { hostBuffer } from '../../core/memory/index.js';
 import { Export } from '../../core/state/index.js';
-import { NativeMemory } from '../../core/system/index.js';
 import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 import { Loopback } from '../support/loopback.js';
+import { Again } from './again.js';
 
 const requests = Number(process.argv[2] ?? 2_000_000);
 const PAGE = 4096;
@@ -51,40 +51,6 @@ const client = new FuseClient(new Loopback(session));
 await client.init();
 const { nodeid } = await client.lookup(ROOT, 'file');
 const { fh } = await client.open(nodeid);
-
-/** A request that can be sent again and again; its segments are Linux's. */
-class Again implements Message {
-  readonly readable: SegmentList;
-  readonly writable: SegmentList;
-  answered = 0;
-
-  constructor(input: Uint8Array, inputCut: readonly number[], outputCut: readonly number[]) {
-    const memory = NativeMemory.allocate(4 * PAGE);
-    memory.u8.set(input);
-    const window = new NativeWindow(memory);
-    this.readable = new SegmentList(window, 4);
-    this.writable = new SegmentList(window, 4);
-    let at = memory.address;
-    for (const length of inputCut) {
-      this.readable.push(at, length);
-      at += length;
-    }
-    at = memory.address + 2 * PAGE - 16;
-    for (const length of outputCut) {
-      this.writable.push(at, length);
-      at += length;
-    }
-  }
-
-  complete(written: number): void {
-    if (written < 16) throw new Error(`answered with ${written} bytes`);
-    this.answered += 1;
-  }
-
-  fail(): void {
-    throw new Error('the session failed the queue');
-  }
-}
 
 const readArgs = new Fields().u64(fh).u64(0).u32(PAGE).u32(0).u64(0).u32(0).u32(0);
 const writeArgs = new Fields().u64(fh).u64(0).u32(PAGE).u32(0).u64(0).u32(0).u32(0).raw(new Uint8Array(PAGE));

@@ -327,7 +327,7 @@ test('a chain of files without content through several layers is followed', asyn
   const { union } = await overlayOf([
     async (top) => {
       await top.mkdir('/dir');
-      await top.write('/dir/file', '.............');
+      await sparse(top, '/dir/file', 13);
       await mark(top, '/dir/file', MARK, '');
       await mark(top, '/dir/file', REDIRECT, 'middle');
     },
@@ -350,11 +350,29 @@ test('a chain of files without content through several layers is followed', asyn
   assert.equal(await union.read('/top'), 'LOWER content');
 });
 
+async function sparse(paths: Paths, path: string, size: number): Promise<void> {
+  await paths.write(path, '');
+  await cut(paths, path, size);
+}
+
 async function borrowed(top: Paths): Promise<void> {
   await top.mkdir('/dir');
-  await top.write('/dir/single', '..............');
+  await sparse(top, '/dir/single', 14);
   await mark(top, '/dir/single', MARK, '');
 }
+
+test('a file that a crash left half filled is known by the mark of its directory', async () => {
+  const { union } = await overlayOf([
+    async (top) => {
+      await top.mkdir('/dir');
+      await mark(top, '/dir', 'trusted.overlay.impure', 'y');
+      await top.write('/dir/single', 'single ???????');
+      await mark(top, '/dir/single', MARK, '');
+    },
+    base,
+  ]);
+  assert.equal(await union.read('/dir/single'), 'single content');
+});
 
 test('without the option a file without content is refused, not shown as zeros, and can be replaced', async () => {
   const { union } = await overlayOf([borrowed, base], { metacopy: false });
