@@ -17,6 +17,10 @@ export const DEFAULT_WORK = '.virtiofs-kit-work';
 const TEMPORARIES = 'work';
 const INDEX = 'index';
 
+/** How often, and how many milliseconds apart, a directory is claimed that somebody else has. */
+const ATTEMPTS = 10;
+const BETWEEN = 100;
+
 /** Told of each step that a crash may fall behind; tests stop the daemon there. */
 export type FaultPoint = (step: string) => void;
 
@@ -76,10 +80,10 @@ export class WorkArea {
     reached: FaultPoint,
   ): Steps<WorkArea> {
     const { node: root } = yield* makePath(layer, layer.root, upperPath, 0o755);
-    yield* wait(layer.backend.claim?.(root));
+    yield* claim(layer, root);
     const base = workPath === undefined ? root : layer.root;
     const { node: work, isNew } = yield* makePath(layer, base, workPath ?? [DEFAULT_WORK], 0o700);
-    if (work !== root) yield* wait(layer.backend.claim?.(work));
+    if (work !== root) yield* claim(layer, work);
     const { node: temporaries } = yield* makePath(layer, work, [TEMPORARIES], 0o700);
     const { node: index } = yield* makePath(layer, work, [INDEX], 0o700);
     layer.drop(work);
@@ -214,6 +218,18 @@ export class WorkArea {
   /** Swaps two names of the upper in one step. */
   exchange(parent: object, name: string, newParent: object, newName: string): Awaitable<void> {
     return this.rename(parent, name, newParent, newName, RenameFlags.EXCHANGE);
+  }
+}
+
+/** Keeps a directory for this mount. Who mounts anew at once may find the former daemon still ending. */
+function* claim({ backend }: Layer, directory: object): Steps<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return yield* wait(backend.claim?.(directory));
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'EBUSY' || attempt === ATTEMPTS) throw error;
+    }
+    yield* wait(new Promise<void>((resolve) => setTimeout(resolve, BETWEEN)));
   }
 }
 

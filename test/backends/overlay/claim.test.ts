@@ -35,9 +35,12 @@ test('an upper is used by one mount at a time, whatever its work area', () =>
   onHost(async (directory) => {
     const first = await mount(directory, { upperPath: ['data'], workPath: ['work'] });
     await first.write('/file', 'first');
-    await assert.rejects(mount(directory, { upperPath: ['data'], workPath: ['work'] }), isInUse);
-    await assert.rejects(mount(directory, { upperPath: ['data'], workPath: ['other'] }), isInUse);
-    await assert.rejects(mount(directory, { upperPath: ['other'], workPath: ['work'] }), isInUse);
+    const refused = [
+      { upperPath: ['data'], workPath: ['work'] },
+      { upperPath: ['data'], workPath: ['other'] },
+      { upperPath: ['other'], workPath: ['work'] },
+    ].map((paths) => assert.rejects(mount(directory, paths), isInUse));
+    await Promise.all(refused);
     const beside = await mount(directory, { upperPath: ['beside'], workPath: ['beside-work'] });
     await first.write('/file', 'second');
     await beside.backend.unmount!();
@@ -45,6 +48,18 @@ test('an upper is used by one mount at a time, whatever its work area', () =>
     const again = await mount(directory, { upperPath: ['data'], workPath: ['work'] });
     assert.equal(await again.read('/file'), 'second');
     await again.backend.unmount!();
+  }));
+
+test('a mount waits a moment for the former one to end', () =>
+  onHost(async (directory) => {
+    const first = await mount(directory);
+    await first.write('/file', 'first');
+    const second = mount(directory);
+    await new Promise((resolve) => setTimeout(resolve, 10));
+    await first.backend.unmount!();
+    const paths = await second;
+    assert.equal(await paths.read('/file'), 'first');
+    await paths.backend.unmount!();
   }));
 
 test('another process is kept out, leaves temporaries alone, and gets in after a crash', () =>
