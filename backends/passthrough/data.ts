@@ -17,8 +17,10 @@ import {
   lseek,
   O,
   openat,
+  pread,
   preadv2,
   preadv2Later,
+  pwrite,
   pwritev2,
   pwritev2Later,
   RWF,
@@ -151,8 +153,12 @@ export function dataOperations(share: Share) {
       offset: number,
       _context: Context,
     ): Awaitable<number> {
-      const count = preadv2(file.fd, buffer.iov, buffer.iovCount, offset, file.nowait);
-      if (count === buffer.length) return count;
+      const { length } = buffer;
+      const count =
+        buffer.iovCount === 1 && file.nowait === 0
+          ? pread(file.fd, buffer.address, length, offset)
+          : preadv2(file.fd, buffer.iov, buffer.iovCount, offset, file.nowait);
+      if (count === length) return count;
       if (file.nowait === 0) {
         if (count < 0) throw FsError.of(-count);
         return count;
@@ -174,7 +180,10 @@ export function dataOperations(share: Share) {
       share.dropCapabilities(file.fd);
       if (file.append && (flags & WriteFlags.CACHE) !== 0) return writeAt(file, buffer, offset);
       if (file.synchronous) return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
-      const count = pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, 0);
+      const count =
+        buffer.iovCount === 1
+          ? pwrite(file.fd, buffer.address, buffer.length, offset)
+          : pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, 0);
       if (count < 0) throw FsError.of(-count);
       return count;
     },

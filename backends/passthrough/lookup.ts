@@ -12,7 +12,7 @@ import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
 import { at, bytes, getLong, offset, putName } from './scratch.js';
 import type { Share } from './share.js';
-import { statDescriptor } from './stat.js';
+import { fillFromDescriptor, statDescriptor } from './stat.js';
 
 /** Finding files and looking at them. */
 export function lookupOperations(share: Share) {
@@ -26,11 +26,11 @@ export function lookupOperations(share: Share) {
       return share.find(parent, share.descriptor(parent), putName(name), name);
     },
 
-    getattr(node: Node, file: OpenFile | undefined, _context: Context): Attributes {
+    getattr(node: Node, file: OpenFile | undefined, context: Context): Attributes {
       const fd = file !== undefined ? file.fd : share.descriptor(node);
-      const code = statDescriptor(fd);
+      const code = context.birth === true ? statDescriptor(fd) : fillFromDescriptor(fd);
       if (code < 0) throw FsError.of(-code);
-      return share.attributes();
+      return context.birth === true ? share.attributes() : share.translated();
     },
 
     readlink(node: Node, _context: Context): string {

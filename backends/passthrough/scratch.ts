@@ -20,6 +20,7 @@ const layout = {
   offsets: 832,
   how: 864,
   link: 896,
+  stat: 960,
   name: 4096,
   otherName: 4096 + NAME_AREA,
   target: 4096 + 2 * NAME_AREA,
@@ -41,6 +42,7 @@ export const at = {
   here: memory.address + layout.here,
   statx: memory.address + layout.statx,
   statfs: memory.address + layout.statfs,
+  stat: memory.address + layout.stat,
   /** `struct file_handle` with 128 bytes of room. */
   handle: memory.address + layout.handle,
   mountId: memory.address + layout.mountId,

@@ -159,6 +159,11 @@ export class Share {
   /** The attributes whose stat result is in the scratch, as guests see them. */
   attributes(): Attributes {
     fillAttributes();
+    return this.translated();
+  }
+
+  /** {@link attributes} as just filled, with owners as guests see them. */
+  translated(): Attributes {
     attributes.uid = this.uids.toGuest(attributes.uid);
     attributes.gid = this.gids.toGuest(attributes.gid);
     return attributes;

@@ -1,5 +1,5 @@
 import { type Attributes, makeDevice } from '../../core/backend/index.js';
-import { AT, STATX, statx } from '../../core/system/files.js';
+import { AT, fstat, STAT, STATX, statx } from '../../core/system/files.js';
 import { at, bytes, getLong, getSignedLong, offset, words } from './scratch.js';
 
 /** Offsets in `struct statx`, <linux/stat.h>. */
@@ -88,8 +88,7 @@ export const attributes: Attributes & { uid: number; gid: number } = {
 export function fillAttributes(): void {
   const a = attributes;
   a.mode = statMode();
-  const high = statInoHigh();
-  a.ino = high < 0x200000 ? high * 2 ** 32 + statInoLow() : (BigInt(high) << 32n) | BigInt(statInoLow());
+  a.ino = inode(statInoLow(), statInoHigh());
   a.size = getLong(SIZE);
   a.blocks = getLong(BLOCKS);
   a.nlink = statLinks();
@@ -126,6 +125,42 @@ export function statBirthSeconds(): number {
 /** Nanoseconds of the time of birth, with a bit that tells them from {@link NO_BIRTH}. */
 export function statBirthMark(): number {
   return (words[MASK >>> 2]! & STATX.BTIME) === 0 ? NO_BIRTH : (words[(BTIME + 8) >>> 2]! | 0x80000000) >>> 0;
+}
+
+/**
+ * Stats what a descriptor stands for straight into {@link attributes}, without the time of birth. Faster than
+ * {@link statDescriptor}; the other functions here do not see the result.
+ * @returns 0 or minus the errno.
+ */
+export function fillFromDescriptor(fd: number): number {
+  const code = fstat(fd, at.stat);
+  if (code < 0) return code;
+  const s = offset.stat;
+  const a = attributes;
+  a.mode = words[(s + STAT.MODE) >>> 2]!;
+  a.ino = inode(words[(s + STAT.INO) >>> 2]!, words[(s + STAT.INO + 4) >>> 2]!);
+  a.size = getLong(s + STAT.SIZE);
+  a.blocks = getLong(s + STAT.BLOCKS);
+  a.nlink = words[(s + STAT.NLINK) >>> 2]!;
+  a.uid = words[(s + STAT.UID) >>> 2]!;
+  a.gid = words[(s + STAT.GID) >>> 2]!;
+  // The kernel's own encoding, which FUSE has too: the low word is all of it.
+  a.rdev = words[(s + STAT.RDEV) >>> 2]!;
+  a.blksize = words[(s + STAT.BLKSIZE) >>> 2]!;
+  a.atime = getSignedLong(s + STAT.ATIME);
+  a.atimeNsec = words[(s + STAT.ATIME + 8) >>> 2]!;
+  a.mtime = getSignedLong(s + STAT.MTIME);
+  a.mtimeNsec = words[(s + STAT.MTIME + 8) >>> 2]!;
+  a.ctime = getSignedLong(s + STAT.CTIME);
+  a.ctimeNsec = words[(s + STAT.CTIME + 8) >>> 2]!;
+  a.btime = undefined;
+  a.btimeNsec = undefined;
+  a.submount = false;
+  return 0;
+}
+
+function inode(low: number, high: number): number | bigint {
+  return high < 0x200000 ? high * 2 ** 32 + low : (BigInt(high) << 32n) | BigInt(low);
 }
 
 /** Time of birth as four words, zeros where it is not known. */

@@ -11,6 +11,8 @@ export interface GuestBuffer {
   readonly iov: number;
   /** Entries in that array, 0 to 1024. */
   readonly iovCount: number;
+  /** Address of the first byte; where `iovCount` is 1, that of all of them in a row. */
+  readonly address: number;
   /** The same memory as arrays, in order, empty ones left out. Made on first use. */
   readonly segments: readonly Uint8Array[];
   /** Copies `source` from `start` to `end` into the buffer at `at`. @throws RangeError if it does not fit. */

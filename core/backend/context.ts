@@ -16,6 +16,11 @@ export interface Context {
   /** Security context to set on a created node, as the guest's security module asks (FUSE_SECURITY_CTX). */
   readonly securityContext: SecurityContext | undefined;
   /**
+   * The answer to getattr is to have the time of birth, if there is one (FUSE_STATX): a backend that has it at hand gives it
+   * always.
+   */
+  readonly birth?: boolean;
+  /**
    * Aborted when the guest gives the request up (FUSE_INTERRUPT) or the session ends. A method that answers to it
    * rejects with EINTR.
    */

@@ -47,11 +47,11 @@ export class Arguments {
     const readable = message.readable;
     const length = readable.length;
     if (length < ARGUMENTS) return -1;
-    // A WRITE's data stays where it is. The opcode is read from the copy afterwards.
-    const isWrite = readable.word(fuse_in_header.opcode) === Opcode.WRITE && length > WRITE_DATA;
+    readable.copyWordsOut(0, this.words, 0, HEADER_WORDS);
+    // A WRITE's data stays where it is.
+    const isWrite = this.words[fuse_in_header.opcode >> 2] === Opcode.WRITE && length > WRITE_DATA;
     const count = isWrite ? WRITE_DATA : Math.min(length, CAPACITY);
     const words = count >> 2;
-    readable.copyWordsOut(0, this.words, 0, HEADER_WORDS);
     readable.copyWordsOut(ARGUMENTS, this.words, HEADER_WORDS, words - HEADER_WORDS);
     if ((count & 3) !== 0) readable.copyOut(words << 2, this.bytes, words << 2, count & 3);
     if (this.words[fuse_in_header.len >> 2] !== length) return Errno.EIO;
@@ -59,8 +59,7 @@ export class Arguments {
     this.#extensionEnd = count;
     this.end = count;
     if (count < length) {
-      const opcode = this.words[fuse_in_header.opcode >> 2];
-      return (opcode === Opcode.WRITE && isWrite) || opcode === Opcode.BATCH_FORGET ? 0 : Errno.EIO;
+      return isWrite || this.words[fuse_in_header.opcode >> 2] === Opcode.BATCH_FORGET ? 0 : Errno.EIO;
     }
     const extensions = (this.words[fuse_in_header.total_extlen >> 2]! & 0xffff) * 8;
     if (extensions === 0) return 0;

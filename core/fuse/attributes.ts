@@ -54,6 +54,7 @@ export const statx: Operation<Attributes> = {
   reply: fuse_statx_out.bytes,
   start(session, request) {
     const throughHandle = (session.in.u32(fuse_statx_in.getattr_flags) & GETATTR_FH) !== 0;
+    request.context.birth = true;
     return ask(session, request, throughHandle, fuse_statx_in.fh);
   },
   finish(session, request, attributes) {

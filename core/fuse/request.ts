@@ -13,6 +13,7 @@ export class RequestContext implements Context {
   umask = 0;
   groups: readonly number[] = NO_GROUPS;
   securityContext: SecurityContext | undefined = undefined;
+  birth = false;
   #controller: AbortController | undefined = undefined;
   #aborted = false;
 
@@ -39,6 +40,7 @@ export class RequestContext implements Context {
     this.umask = 0;
     this.groups = NO_GROUPS;
     this.securityContext = undefined;
+    this.birth = false;
     this.#controller = undefined;
     this.#aborted = false;
   }

@@ -242,9 +242,15 @@ export class Session {
     words[fuse_out_header.unique >> 2] = request.uniqueLow;
     words[(fuse_out_header.unique >> 2) + 1] = request.uniqueHigh;
     const { writable } = request.message;
+    const bytes = failed ? BODY : BODY + length;
+    // Structures are whole words.
+    if ((bytes & 3) === 0 && bytes <= writable.firstLength) {
+      writable.copyWordsIn(0, words, 0, bytes >> 2);
+      return total;
+    }
     writable.copyWordsIn(0, words, 0, BODY >> 2);
-    if (failed || length === 0) return total;
-    // Structures are whole words, and Linux has them in a segment of their own.
+    if (bytes === BODY) return total;
+    // Linux has them in a segment of their own.
     if ((length & 3) === 0) writable.copyWordsIn(BODY, words, BODY >> 2, length >> 2);
     else writable.copyIn(BODY, this.out.bytes, BODY, length);
     return total;

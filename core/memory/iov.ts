@@ -51,12 +51,3 @@ export function setEntry(array: IovArray, index: number, address: number, length
   words[at + 2] = length;
   words[at + 3] = 0;
 }
-
-export function setLength(array: IovArray, index: number, length: number): void {
-  array.words[(index << 2) + 2] = length;
-}
-
-/** Address of an entry. */
-export function entryAddress(array: IovArray, index: number): number {
-  return array.address + index * ENTRY;
-}

@@ -1,6 +1,6 @@
 import type { GuestBuffer } from '../backend/index.js';
 import type { Window } from '../system/index.js';
-import { allocateIov, entryAddress, IOV_MAX, type IovArray, releaseIov, setEntry, setLength } from './iov.js';
+import { allocateIov, IOV_MAX, type IovArray, releaseIov, setEntry } from './iov.js';
 import { SegmentWindow } from './segment-window.js';
 import type { WindowSource } from './windows.js';
 
@@ -31,12 +31,10 @@ export class SegmentList implements GuestBuffer {
   #addresses: Float64Array;
   /** Offset of each segment, and after the last the length. */
   #starts: Float64Array;
-  #iov: IovArray;
+  /** What {@link iov} was asked for last. */
+  #iov: IovArray | undefined;
   /** Host address after the last segment, or -1. */
   #end = -1;
-  /** The entries of the iovec array that a window has cut, or -1. */
-  #cutFirst = -1;
-  #cutLast = -1;
   /** The segment found last, and the window used last. */
   #cursor = 0;
   #window: Window = NOWHERE;
@@ -47,15 +45,22 @@ export class SegmentList implements GuestBuffer {
   /** @param memory where the segments lie. */
   constructor(memory: WindowSource, entries = 64) {
     this.#memory = memory;
-    this.#iov = allocateIov(entries);
-    this.#addresses = new Float64Array(this.#iov.capacity);
-    this.#starts = new Float64Array(this.#iov.capacity + 1);
+    this.#addresses = new Float64Array(entries);
+    this.#starts = new Float64Array(entries + 1);
   }
 
-  /** Address of an iovec array over the whole list. Ends the current {@link window}. */
+  /** Address of an iovec array over the whole list. The one of the current {@link window} is over. */
   get iov(): number {
-    this.#restore();
-    return this.#iov.address;
+    return this.iovOf(0, this.length, 0, this.count);
+  }
+
+  get address(): number {
+    return this.#addresses[0]!;
+  }
+
+  /** Bytes of the first segment. */
+  get firstLength(): number {
+    return this.count === 0 ? 0 : this.#starts[1]!;
   }
 
   get iovCount(): number {
@@ -79,15 +84,13 @@ export class SegmentList implements GuestBuffer {
     if (address === this.#end) {
       this.#end = address + length;
       this.#starts[index] = end;
-      setLength(this.#iov, index - 1, end - this.#starts[index - 1]!);
       this.length = end;
       return true;
     }
-    if (index === this.#iov.capacity && !this.#grow()) return false;
+    if (index === this.#addresses.length && !this.#grow()) return false;
     this.#end = address + length;
     this.#addresses[index] = address;
     this.#starts[index + 1] = end;
-    setEntry(this.#iov, index, address, length);
     this.count = index + 1;
     this.length = end;
     return true;
@@ -99,8 +102,6 @@ export class SegmentList implements GuestBuffer {
     this.length = 0;
     this.#end = -1;
     this.#cursor = 0;
-    this.#cutFirst = -1;
-    this.#cutLast = -1;
     this.#segments = undefined;
     if (this.#slices !== undefined) this.#endSlices(this.#slices);
   }
@@ -108,7 +109,8 @@ export class SegmentList implements GuestBuffer {
   /** Empties the list and gives its native memory back. The list is not to be used again. */
   close(): void {
     this.clear();
-    releaseIov(this.#iov);
+    if (this.#iov !== undefined) releaseIov(this.#iov);
+    this.#iov = undefined;
   }
 
   /** Host address of segment `index`. */
@@ -119,21 +121,6 @@ export class SegmentList implements GuestBuffer {
   /** Bytes of segment `index`. */
   segmentLength(index: number): number {
     return this.#starts[index + 1]! - this.#starts[index]!;
-  }
-
-  /** The 32-bit little-endian word at an offset. @throws RangeError if it reaches beyond the end. */
-  word(offset: number): number {
-    this.#check(offset, 4);
-    const index = this.#find(offset);
-    const address = this.#addresses[index]! + offset - this.#starts[index]!;
-    const window = this.#windowAt(address);
-    const at = address - window.start;
-    if ((at & 3) === 0 && offset + 4 <= this.#starts[index + 1]! && at + 4 <= window.end - window.start) {
-      return window.u32[at >>> 2]!;
-    }
-    const bytes = new Uint8Array(4);
-    this.copyOut(offset, bytes, 0, 4);
-    return (bytes[0]! | (bytes[1]! << 8) | (bytes[2]! << 16) | (bytes[3]! << 24)) >>> 0;
   }
 
   /** Copies `count` bytes from `offset` on into `target` from `start`. @throws RangeError if either is too short. */
@@ -238,9 +225,9 @@ export class SegmentList implements GuestBuffer {
     const count = start === end ? 0 : this.#find(end - 1) - first + 1;
     const iov = allocateIov(count);
     (this.#slices ??= []).push(iov);
-    for (let i = 0; i < count; i++) this.#setCut(iov, i, first + i, start, end);
+    this.#describe(iov, start, end, first, count);
     const slice = new SegmentWindow(this);
-    slice.set(start, end - start, iov.address, count);
+    slice.set(start, end - start, this.#addressOf(start, first), first, count, iov.address);
     return slice;
   }
 
@@ -251,25 +238,28 @@ export class SegmentList implements GuestBuffer {
    */
   window(start: number, end: number): GuestBuffer {
     this.#check(start, end - start);
-    this.#restore();
     if (this.#slices !== undefined) this.#endSlices(this.#slices);
     const data = this.#data;
     if (start === end) {
-      data.set(start, 0, this.#iov.address, 0);
+      data.set(start, 0, 0, 0, 0);
       return data;
     }
     const first = this.#find(start);
     const last = end === this.length ? this.count - 1 : this.#find(end - 1);
-    if (start !== this.#starts[first]) {
-      this.#setCut(this.#iov, first, first, start, end);
-      this.#cutFirst = first;
-    }
-    if (end !== this.#starts[last + 1]) {
-      this.#setCut(this.#iov, last, last, start, end);
-      this.#cutLast = last;
-    }
-    data.set(start, end - start, entryAddress(this.#iov, first), last - first + 1);
+    data.set(start, end - start, this.#addressOf(start, first), first, last - first + 1);
     return data;
+  }
+
+  /** Address of the list's iovec array, filled with the part of `length` bytes from `start` that `count` segments hold. */
+  iovOf(start: number, length: number, first: number, count: number): number {
+    let iov = this.#iov;
+    if (iov === undefined || iov.capacity < count) {
+      if (iov !== undefined) releaseIov(iov);
+      iov = allocateIov(count);
+      this.#iov = iov;
+    }
+    this.#describe(iov, start, start + length, first, count);
+    return iov.address;
   }
 
   /** The memory from `start` to `end` as arrays, one for each segment or part of one in a memory window. */
@@ -314,35 +304,28 @@ export class SegmentList implements GuestBuffer {
     return (this.#window = this.#memory.windowAt(address));
   }
 
-  /** Writes the part of segment `index` between two offsets into an entry. */
-  #setCut(iov: IovArray, entry: number, index: number, start: number, end: number): void {
-    const from = Math.max(start, this.#starts[index]!);
-    const to = Math.min(end, this.#starts[index + 1]!);
-    setEntry(iov, entry, this.#addresses[index]! + from - this.#starts[index]!, to - from);
+  #addressOf(offset: number, index: number): number {
+    return this.#addresses[index]! + offset - this.#starts[index]!;
   }
 
-  #restore(): void {
-    if (this.#cutFirst >= 0) {
-      this.#setCut(this.#iov, this.#cutFirst, this.#cutFirst, 0, this.length);
-      this.#cutFirst = -1;
-    }
-    if (this.#cutLast >= 0) {
-      this.#setCut(this.#iov, this.#cutLast, this.#cutLast, 0, this.length);
-      this.#cutLast = -1;
+  /** Fills an iovec array with the part of the list between two offsets, which `count` segments from `first` on hold. */
+  #describe(iov: IovArray, start: number, end: number, first: number, count: number): void {
+    for (let i = 0; i < count; i++) {
+      const index = first + i;
+      const from = Math.max(start, this.#starts[index]!);
+      const to = Math.min(end, this.#starts[index + 1]!);
+      setEntry(iov, i, this.#addressOf(from, index), to - from);
     }
   }
 
   #grow(): boolean {
-    if (this.count === IOV_MAX) return false;
-    const old = this.#iov;
-    const iov = allocateIov(old.capacity + 1);
-    iov.words.set(old.words);
-    releaseIov(old);
-    const addresses = new Float64Array(iov.capacity);
+    const old = this.#addresses.length;
+    if (old === IOV_MAX) return false;
+    const capacity = Math.min(4 * old, IOV_MAX);
+    const addresses = new Float64Array(capacity);
     addresses.set(this.#addresses);
-    const starts = new Float64Array(iov.capacity + 1);
+    const starts = new Float64Array(capacity + 1);
     starts.set(this.#starts);
-    this.#iov = iov;
     this.#addresses = addresses;
     this.#starts = starts;
     return true;

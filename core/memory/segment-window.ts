@@ -4,23 +4,37 @@ import type { SegmentList } from './segment-list.js';
 /** A part of a segment list. */
 export class SegmentWindow implements GuestBuffer {
   length = 0;
-  iov = 0;
+  address = 0;
   iovCount = 0;
   readonly #list: SegmentList;
   #start = 0;
+  #first = 0;
+  /** Address of an iovec array of its own, or 0 where it shares the list's. */
+  #iov = 0;
   #segments: readonly Uint8Array[] | undefined;
 
   constructor(list: SegmentList) {
     this.#list = list;
   }
 
-  /** Points the window at `length` bytes from `start` of its list, which `iovCount` entries at `iov` cover. */
-  set(start: number, length: number, iov: number, iovCount: number): void {
+  /**
+   * Points the window at `length` bytes from `start` of its list, which begin at `address` and which `count` segments from
+   * `first` on hold.
+   */
+  set(start: number, length: number, address: number, first: number, count: number, iov = 0): void {
     this.#start = start;
     this.length = length;
-    this.iov = iov;
-    this.iovCount = iovCount;
+    this.address = address;
+    this.#first = first;
+    this.iovCount = count;
+    this.#iov = iov;
     this.#segments = undefined;
+  }
+
+  get iov(): number {
+    return this.#iov !== 0
+      ? this.#iov
+      : this.#list.iovOf(this.#start, this.length, this.#first, this.iovCount);
   }
 
   get segments(): readonly Uint8Array[] {

@@ -8,6 +8,7 @@ import {
   type Context,
   type DirectoryEntry,
   FileType,
+  makeDevice,
   OpenFlags,
   RenameFlags,
   WriteFlags,
@@ -165,6 +166,35 @@ test('a security context is on a new node from the start', asRoot, async (t) => 
   assert.equal(host.xattrSize(join(directory, 'd'), 'security.test'), 5);
   assert.equal(host.xattrSize(join(directory, 'f'), 'security.test'), 5);
 });
+
+test(
+  'attributes are those of the host, and the time of birth is among them where it is asked for',
+  asRoot,
+  async (t) => {
+    const { backend, node, directory } = share(t);
+    fs.writeFileSync(join(directory, 'file'), Buffer.alloc(10_000), { mode: 0o640 });
+    fs.chownSync(join(directory, 'file'), 1234, 2345);
+    fs.utimesSync(join(directory, 'file'), -1.5, 4_294_967_297.25);
+    await backend.mknod(node, 'null', FileType.CHARACTER | 0o600, makeDevice(1, 3), root);
+    for (const name of ['file', 'null']) {
+      const known = (await backend.lookup(node, name, root))!.node;
+      const fromHost = fs.lstatSync(join(directory, name), { bigint: true });
+      for (const birth of [true, false]) {
+        const shown = await backend.getattr(known, undefined, { ...root, birth });
+        const told = [shown.mode, shown.ino, shown.size, shown.blocks, shown.nlink, shown.uid, shown.gid];
+        const there = [fromHost.mode, fromHost.ino, fromHost.size, fromHost.blocks, fromHost.nlink];
+        assert.deepEqual(told.map(Number), [...there, fromHost.uid, fromHost.gid].map(Number));
+        assert.equal(shown.rdev, name === 'null' ? makeDevice(1, 3) : 0);
+        const nanoseconds = (seconds = 0, part = 0) => BigInt(seconds) * 1_000_000_000n + BigInt(part);
+        assert.equal(nanoseconds(shown.atime, shown.atimeNsec), fromHost.atimeNs);
+        assert.equal(nanoseconds(shown.mtime, shown.mtimeNsec), fromHost.mtimeNs);
+        assert.equal(nanoseconds(shown.ctime, shown.ctimeNsec), fromHost.ctimeNs);
+        if (birth) assert.equal(nanoseconds(shown.btime, shown.btimeNsec), fromHost.birthtimeNs);
+        else assert.equal(shown.btime, undefined);
+      }
+    }
+  },
+);
 
 test('a file without a name is made, written, and given one', async (t) => {
   const { backend, node, directory } = share(t);

@@ -87,7 +87,6 @@ for (const [name, source] of [
         const words = new Uint32Array(Math.floor(count / 4) + 1);
         list.copyWordsOut(start, words, 1, Math.floor(count / 4));
         assert.deepEqual([...new Uint8Array(words.buffer, 4)], expected.slice(0, count & ~3));
-        if (count >= 4) assert.equal(list.word(start), words[1]);
         list.close();
       }),
       { seed: 1, numRuns: 300 },
@@ -173,13 +172,11 @@ test('accesses beyond the end are refused', () => {
   }
   assert.throws(() => list.window(0, 21), RangeError);
   assert.throws(() => list.window(-1, 5), RangeError);
-  assert.throws(() => list.word(17), RangeError);
   assert.throws(() => list.copyWordsOut(16, words, 0, 2), RangeError);
   assert.throws(() => list.copyWordsOut(0, words, 1, 2), RangeError);
   assert.throws(() => list.copyWordsIn(16, words, 0, 2), RangeError);
   assert.throws(() => list.copyWordsIn(0, words, -1, 1), RangeError);
   list.clear();
-  assert.throws(() => list.word(0), RangeError);
   assert.throws(() => list.copyOut(0, bytes, 0, 1), RangeError);
   assert.deepEqual(list.segments, []);
   assert.equal(list.iovCount, 0);
@@ -253,7 +250,6 @@ test('a segment may cross the 1 GiB windows of a mapping', () => {
   const back = new Uint8Array(2000);
   list.get(0, back);
   assert.deepEqual(back, data);
-  assert.equal(list.word(999), Buffer.from(data).readUInt32LE(999));
   assert.equal(list.segments.length, 2);
   assert.equal(list.iovCount, 1);
   list.close();
