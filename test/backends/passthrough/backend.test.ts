@@ -29,6 +29,9 @@ for (const handles of ['prefer', 'never']) {
       await backend.unlink(d, 'b', root);
       assert.equal((await backend.getattr(a, undefined, root)).nlink, 0);
       await backend.release(a, file);
+      // As README.md has it.
+      const gone = handles === 'prefer' ? 'ESTALE' : 'ok';
+      assert.equal(await outcome(() => backend.getattr(a, undefined, root)), gone);
       backend.forget(a);
       await backend.rmdir(node, 'd', root);
       assert.equal(await outcome(() => backend.readdir(d, root)), 'ok');
