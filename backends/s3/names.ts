@@ -10,8 +10,12 @@ import type { Services } from './services.js';
 
 /** An object longer than this is no symbolic link: a target has at most 4,095 bytes. */
 const LINK_MAX = 4096;
-/** Requests that it takes to ask for a single name: a directory is listed when that would have cost no more. */
+/**
+ * Requests that it takes to ask for a single name: one of which nothing is known, one that was a file. A directory is listed
+ * when that costs no more than the names asked for since the last time.
+ */
 const REQUESTS_FOR_NAME = 2;
+const REQUESTS_FOR_FILE = 1;
 const ABSENT: Known = { kind: 'absent', at: 0, order: 0 };
 /** Attributes asked for ahead of a reader who asks for one after the other, and requests for them at once. */
 const PREFETCH = 1000;
@@ -51,11 +55,9 @@ export class Names {
     if (known !== undefined) this.#services.metrics.metadataHits += 1;
     else {
       this.#services.metrics.metadataMisses += 1;
-      directory.misses += 1;
-      if (maxAge > 0 && directory.misses * REQUESTS_FOR_NAME > directory.pages) {
-        const listed = directory.listed;
-        await this.list(directory, deadline, listed === undefined);
-        if (directory.listed !== listed) known = directory.names.get(name) ?? ABSENT;
+      if (maxAge > 0 && listingIsCheaper(directory, directory.names.get(name))) {
+        const whole = await this.list(directory, deadline, directory.listed === undefined);
+        if (whole) known = directory.names.get(name) ?? ABSENT;
       }
       if (known === undefined) {
         await this.#ask(directory, name, deadline);
@@ -179,13 +181,18 @@ export class Names {
   /**
    * Lists a directory, all pages, into `names`. One listing at a time; who comes while it runs waits for it.
    * @param onePage gives up behind the first page: for lookups, which a large directory must not make wait.
+   * @returns whether `names` has all names.
    */
-  async list(directory: Directory, deadline: Deadline, onePage = false): Promise<void> {
-    directory.listing ??= this.#list(directory, onePage).finally(() => (directory.listing = undefined));
-    await deadline.wait(directory.listing);
+  async list(directory: Directory, deadline: Deadline, onePage = false): Promise<boolean> {
+    for (;;) {
+      directory.listing ??= this.#list(directory, onePage).finally(() => (directory.listing = undefined));
+      const whole = await deadline.wait(directory.listing);
+      // The one that was under way may have been for a lookup.
+      if (whole || onePage) return whole;
+    }
   }
 
-  async #list(directory: Directory, onePage: boolean): Promise<void> {
+  async #list(directory: Directory, onePage: boolean): Promise<boolean> {
     const { bucket, ghosts, keys, options } = this.#services;
     const prefix = keys.directory(pathOf(directory));
     const at = performance.now();
@@ -217,7 +224,7 @@ export class Names {
       token = page.next;
       if (onePage && token !== undefined) {
         directory.pages = Number.POSITIVE_INFINITY;
-        return;
+        return false;
       }
     } while (token !== undefined);
     for (const name of shadowed) this.#shadowed(childPath(directory, name));
@@ -233,6 +240,7 @@ export class Names {
     directory.pages = pages;
     directory.misses = 0;
     this.#account(directory);
+    return true;
   }
 
   #name(directory: Directory, part: string): string | undefined {
@@ -294,4 +302,14 @@ export class Names {
     const certain = this.#services.options.attributes === 'listing' || known.object.size > LINK_MAX;
     return certain ? FileType.REGULAR : 0;
   }
+}
+
+/**
+ * Whether a directory is to be listed rather than one of its names asked for. A name that had a marker is asked for in any
+ * case: a listing does not tell the marker's attributes.
+ */
+function listingIsCheaper(directory: Directory, known: Known | undefined): boolean {
+  if (known?.kind === 'directory' && known.marker === true) return false;
+  directory.misses += known?.kind === 'file' ? REQUESTS_FOR_FILE : REQUESTS_FOR_NAME;
+  return directory.misses > directory.pages;
 }

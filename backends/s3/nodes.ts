@@ -109,9 +109,9 @@ export class Directory {
   listed: number | undefined;
   /** Requests that a listing takes: as the last one took; a guess before the first. */
   pages = 4;
-  /** Lookups since the last listing that had to ask the bucket. */
+  /** Requests for single names since the last listing. */
   misses = 0;
-  listing: Promise<void> | undefined;
+  listing: Promise<boolean> | undefined;
   /** Serialises changes of names. */
   readonly changes = new Mutex();
   /** Requests for attributes that are under way, by name. */
