@@ -5,6 +5,7 @@
  */
 import { definePlugin } from '../../core/backend/index.js';
 import { ReadingBackend } from './backend.js';
+import { needsOf } from './needs.js';
 import { optionsSchema } from './options.js';
 import { WritableBackend } from './writable.js';
 
@@ -13,4 +14,5 @@ export default definePlugin({
   description: 'a bucket (S3 and compatible), journalled locally, readable by every other S3 tool',
   options: optionsSchema,
   create: (options) => (options.readOnly ? new ReadingBackend(options) : new WritableBackend(options)),
+  needs: (options) => needsOf(options),
 });

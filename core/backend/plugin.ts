@@ -41,6 +41,8 @@ export interface BackendNeeds {
   readonly paths: readonly { readonly path: string; readonly write: boolean; readonly shared?: boolean }[];
   /** Capabilities of a daemon that is root, as capabilities(7) names them in lower case: `dac_override`. */
   readonly capabilities?: readonly string[];
+  /** It runs other programs. Those may be anything, so the daemon then limits neither paths nor what is executed. */
+  readonly programs?: boolean;
   /** Other backends that it is made of. */
   readonly backends?: readonly BackendSpec[];
 }

@@ -83,6 +83,8 @@ const SYSTEM_PATHS = [
  * - `landlock`: only shared directories, sockets' folders and the program's own files can be reached.
  * - `capabilities`: those that no backend needs are given up for good.
  * - `seccomp`: system calls that a server of files never makes are refused, and no privilege can be gained.
+ *
+ * A backend that runs programs of the operator's leaves out `landlock`, and of `seccomp` what starts programs.
  */
 export async function confine(
   options: Omit<DaemonOptions, 'log' | 'registry'>,
@@ -91,30 +93,39 @@ export async function confine(
   log: Logger,
 ): Promise<void> {
   const done = process.env[DONE];
-  if (done === undefined && wanted.layers.some((layer) => layer !== 'seccomp')) {
+  if (done === undefined && wanted.layers.length > 0) {
     const needs = await needsOf(options, registry).catch(() => undefined);
     // A mistake in the options, or a missing directory: what starts the daemon says so, better.
     if (needs === undefined) return;
     if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return;
     const report = JSON.stringify(prepare(options, wanted, needs));
-    const keep = options.exports.flatMap(({ fd }) => (fd === undefined ? [] : [fd]));
-    const code = execute(
-      process.execPath,
-      [process.execPath, ...process.execArgv, ...process.argv.slice(1)],
-      { ...process.env, [DONE]: report },
-      keep,
-    );
-    log.warn({ errno: -code }, 'the program cannot be executed anew: only its main thread is confined');
+    if (wanted.layers.some((layer) => layer !== 'seccomp')) executeAnew(options, report, log);
     process.env[DONE] = report;
   }
   const report = JSON.parse(process.env[DONE] ?? '{}') as Record<string, unknown>;
   delete process.env[DONE];
   if (String(report['landlock']).startsWith('version')) noteRestriction();
   if (wanted.layers.includes('seccomp')) {
-    const code = refuseSystemCalls(wanted.seccompAction);
+    const code = refuseSystemCalls(wanted.seccompAction, report['programs'] === 'allowed');
     report['seccomp'] = code === 0 ? wanted.seccompAction : `no (errno ${-code})`;
   }
   log.info(wanted.layers.length === 0 ? { by: 'nothing' } : report, 'confined');
+}
+
+/** Executes the program anew, so that all its threads are confined as this one. Returns only where that fails. */
+function executeAnew(
+  { exports }: Omit<DaemonOptions, 'log' | 'registry'>,
+  report: string,
+  log: Logger,
+): void {
+  const keep = exports.flatMap(({ fd }) => (fd === undefined ? [] : [fd]));
+  const code = execute(
+    process.execPath,
+    [process.execPath, ...process.execArgv, ...process.argv.slice(1)],
+    { ...process.env, [DONE]: report },
+    keep,
+  );
+  log.warn({ errno: -code }, 'the program cannot be executed anew: only its main thread is confined');
 }
 
 /** Confines this thread. @returns what was done, for the log. */
@@ -129,8 +140,9 @@ function prepare(
     report['mounts'] = mountShared(shared.map(({ path }) => realpathSync(path)));
   }
   setNoNewPrivileges();
+  if (typeof needs !== 'string' && needs.programs === true) report['programs'] = 'allowed';
   if (wanted.layers.includes('landlock')) {
-    const code = typeof needs === 'string' ? needs : restrictPaths(pathsOf(options, wanted, needs));
+    const code = restrict(options, wanted, needs);
     if (code === 0) report['landlock'] = `version ${landlockVersion()}`;
     else report['landlock'] = typeof code === 'string' ? `no (${code})` : `no (errno ${-code})`;
   }
@@ -138,6 +150,17 @@ function prepare(
     report['capabilities'] = typeof needs === 'string' ? `all (${needs})` : dropCapabilities(wanted, needs);
   }
   return report;
+}
+
+/** Restricts the paths. @returns 0, minus the errno, or why it is not done. */
+function restrict(
+  options: Omit<DaemonOptions, 'log' | 'registry'>,
+  wanted: Confinement,
+  needs: BackendNeeds | string,
+): number | string {
+  if (typeof needs === 'string') return needs;
+  if (needs.programs === true) return 'a backend runs programs';
+  return restrictPaths(pathsOf(options, wanted, needs));
 }
 
 /** Mounts the shared directories anew. @returns what was done, for the log. */
@@ -202,6 +225,7 @@ async function needsOf(
 ): Promise<BackendNeeds | string> {
   const paths: AllowedPath[] = [];
   const capabilities = new Set<string>();
+  let programs = false;
   const pending = [...exports.map(({ backend }) => backend), ...Object.values(backends ?? {})].filter(
     (source) => typeof source !== 'string',
   );
@@ -217,7 +241,8 @@ async function needsOf(
       for (const path of programFolders(realpathSync(file))) paths.push({ path, write: false });
     }
     for (const name of needs.capabilities ?? []) capabilities.add(name);
+    programs ||= needs.programs === true;
     pending.push(...((needs.backends ?? []) as BackendSpec[]));
   }
-  return { paths, capabilities: [...capabilities] };
+  return { paths, capabilities: [...capabilities], programs };
 }

@@ -8,12 +8,18 @@ import { setNoNewPrivileges } from './credentials.js';
  */
 
 /** Numbers on x86-64 and arm64, <asm/unistd_64.h> and <asm-generic/unistd.h>; -1 where there is no such call. */
-const REFUSED: readonly (readonly [name: string, x64: number, arm64: number])[] = [
-  // Other programs, other processes.
+type SystemCall = readonly [name: string, x64: number, arm64: number];
+
+/** What starts other programs. */
+const PROGRAMS: readonly SystemCall[] = [
   ['execve', 59, 221],
   ['execveat', 322, 281],
   ['fork', 57, -1],
   ['vfork', 58, -1],
+];
+
+const REFUSED: readonly SystemCall[] = [
+  // Other processes.
   ['ptrace', 101, 117],
   ['process_vm_readv', 310, 270],
   ['process_vm_writev', 311, 271],
@@ -110,8 +116,11 @@ const CLONE_THREAD = 0x10000;
 
 type Instruction = readonly [code: number, yes: number, no: number, k: number];
 
-/** The program for an action. A jump's distances count instructions that are left out. */
-export function seccompProgram(action: SeccompAction): readonly Instruction[] {
+/**
+ * The filter for an action. A jump's distances count instructions that are left out.
+ * @param programs lets the process start other programs, under the same filter.
+ */
+export function seccompProgram(action: SeccompAction, programs = false): readonly Instruction[] {
   const refuse = RETURNS[action];
   const program: Instruction[] = [
     [LOAD, 0, 0, ARCH],
@@ -120,20 +129,22 @@ export function seccompProgram(action: SeccompAction): readonly Instruction[] {
     [LOAD, 0, 0, NUMBER],
   ];
   if (!arm64) program.push([AT_LEAST, 0, 1, X32], [RETURN, 0, 0, refuse]);
-  for (const [, x64, arm] of REFUSED) {
+  for (const [, x64, arm] of programs ? REFUSED : [...PROGRAMS, ...REFUSED]) {
     const number = arm64 ? arm : x64;
     if (number >= 0) program.push([EQUAL, 0, 1, number], [RETURN, 0, 0, refuse]);
   }
-  program.push(
-    // The flags of clone3 lie in memory, where a filter can't look: the C library then uses clone.
-    [EQUAL, 0, 1, SYS_CLONE3],
-    [RETURN, 0, 0, ERRNO | ENOSYS],
-    [EQUAL, 0, 3, SYS_CLONE],
-    [LOAD, 0, 0, FIRST_ARGUMENT],
-    [ANY_BIT, 1, 0, CLONE_THREAD],
-    [RETURN, 0, 0, refuse],
-    [RETURN, 0, 0, ALLOW],
-  );
+  if (!programs) {
+    program.push(
+      // The flags of clone3 lie in memory, where a filter can't look: the C library then uses clone.
+      [EQUAL, 0, 1, SYS_CLONE3],
+      [RETURN, 0, 0, ERRNO | ENOSYS],
+      [EQUAL, 0, 3, SYS_CLONE],
+      [LOAD, 0, 0, FIRST_ARGUMENT],
+      [ANY_BIT, 1, 0, CLONE_THREAD],
+      [RETURN, 0, 0, refuse],
+    );
+  }
+  program.push([RETURN, 0, 0, ALLOW]);
   return program;
 }
 
@@ -142,10 +153,11 @@ const SECCOMP_FILTER_FLAG_TSYNC = 1;
 
 /**
  * Puts the filter in force for every thread of the process, for good. Sets no-new-privs as well.
+ * @param programs as of {@link seccompProgram}.
  * @returns 0, or minus the errno (ENOSYS, EINVAL: the kernel has no filters).
  */
-export function refuseSystemCalls(action: SeccompAction): number {
-  const program = seccompProgram(action);
+export function refuseSystemCalls(action: SeccompAction, programs = false): number {
+  const program = seccompProgram(action, programs);
   const memory = NativeMemory.allocate(16 + program.length * 8);
   try {
     program.forEach(([code, yes, no, k], index) => {

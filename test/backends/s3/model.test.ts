@@ -322,6 +322,6 @@ describe('random schedules with faults at every request and crashes', () => {
     const bucket = await TestBucket.create();
     const seeds = Array.from({ length: SCHEDULES }, (_, i) => SEED + i);
     // They wait most of the time, so many go on at once.
-    await parallel(seeds, 8, (seed) => new Schedule(bucket, seed).run());
+    await parallel(seeds, 16, (seed) => new Schedule(bucket, seed).run());
   });
 });
