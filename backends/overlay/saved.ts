@@ -1,7 +1,8 @@
-import { type Backend, FsError, type NodeKey, type Steps, wait } from '../../core/backend/index.js';
-import { setContent, tryLocate } from './content.js';
+import { type Backend, FileType, FsError, type NodeKey, type Steps, wait } from '../../core/backend/index.js';
+import { setContent } from './content.js';
 import { DAEMON } from './layer.js';
-import type { OverlayNode } from './node.js';
+import type { LowerNode, OverlayNode } from './node.js';
+import { dropAll } from './stack.js';
 import type { Union } from './union.js';
 
 /*
@@ -16,14 +17,24 @@ interface Header {
   readonly nodes: readonly SavedNode[];
 }
 
-/** Where a node is: names from the root on, or layer number and key there. */
-type Place = readonly string[] | { readonly layer: number; readonly key: NodeKey };
+/** Layer number and key there. */
+interface InLayer {
+  readonly layer: number;
+  readonly key: NodeKey;
+}
+
+/** Where a node is: names from the root on, or where it has none, in its topmost layer, and where its content is if not there. */
+type Place = readonly string[] | (InLayer & { readonly content: InLayer | undefined });
 type SavedNode = readonly [identity: string, place: readonly string[] | Nameless];
 
 /** Bytes of keys as base64. */
-interface Nameless {
+interface SavedKey {
   readonly layer: number;
   readonly key: string | number | { readonly base64: string };
+}
+
+interface Nameless extends SavedKey {
+  readonly content?: SavedKey;
 }
 
 export type Places = ReadonlyMap<string, Place>;
@@ -43,11 +54,20 @@ export function* encodeState(union: Union, layers: readonly Backend[]): Steps<Ui
 function savedNode(union: Union, node: OverlayNode): SavedNode[] {
   const names = pathOf(union, node);
   if (names !== undefined) return [[node.identity, names]];
-  const layer = node.upper === undefined ? node.lowers[0]!.layer : union.writable().layer;
-  const key = layer.backend.key?.(node.upper ?? node.lowers[0]!.node);
-  if (key === undefined) return [];
+  const top =
+    node.upper === undefined ? node.lowers[0]! : { layer: union.writable().layer, node: node.upper };
+  const saved = savedKey(top);
+  if (saved === undefined) return [];
+  if (node.type !== FileType.REGULAR || node.content?.node === top.node) return [[node.identity, saved]];
+  const content = node.content && savedKey(node.content);
+  return content === undefined ? [] : [[node.identity, { ...saved, content }]];
+}
+
+function savedKey({ layer, node }: LowerNode): SavedKey | undefined {
+  const key = layer.backend.key?.(node);
+  if (key === undefined) return undefined;
   const saved = key instanceof Uint8Array ? { base64: Buffer.from(key).toString('base64') } : key;
-  return [[node.identity, { layer: layer.number, key: saved }]];
+  return { layer: layer.number, key: saved };
 }
 
 /** Names from the root to a node; nothing where it, or a directory above it, was removed. */
@@ -90,11 +110,15 @@ export function placesOf(nodes: readonly SavedNode[]): Places {
   for (const [identity, place] of nodes) {
     if (!('key' in place)) places.set(identity, place);
     else {
-      const { layer, key } = place;
-      places.set(identity, { layer, key: typeof key === 'object' ? Buffer.from(key.base64, 'base64') : key });
+      const content = place.content && inLayer(place.content);
+      places.set(identity, { ...inLayer(place), content });
     }
   }
   return places;
+}
+
+function inLayer({ layer, key }: SavedKey): InLayer {
+  return { layer, key: typeof key === 'object' ? Buffer.from(key.base64, 'base64') : key };
 }
 
 /** Finds a node again that the engine knows by its identity. @throws ESTALE */
@@ -132,21 +156,28 @@ function* walk(union: Union, names: readonly string[]): Steps<OverlayNode> {
 function* nameless(
   union: Union,
   identity: string,
-  { layer: number, key }: { readonly layer: number; readonly key: NodeKey },
+  { content, ...place }: InLayer & { readonly content: InLayer | undefined },
 ): Steps<OverlayNode> {
-  const layer = [union.upper?.layer, ...union.lowers].find((candidate) => candidate?.number === number);
-  if (layer?.backend.resolve === undefined) throw FsError.of('ESTALE');
-  const inLayer = yield* wait(layer.backend.resolve(key));
-  layer.hold(inLayer);
+  const held: LowerNode[] = [];
   try {
-    const attributes = yield* wait(layer.backend.getattr(inLayer, undefined, DAEMON));
-    const located = yield* tryLocate(union, undefined, '', { layer, node: inLayer });
-    const node = union.enterNameless(layer, inLayer, identity, attributes);
-    if (located !== undefined) setContent(node, located);
+    for (const at of [place, content]) if (at !== undefined) held.push(yield* resolveIn(union, at));
+    const [top, followed] = held as [LowerNode, LowerNode | undefined];
+    const attributes = yield* wait(top.layer.backend.getattr(top.node, undefined, DAEMON));
+    const node = union.enterNameless(top.layer, top.node, identity, attributes);
+    setContent(node, { content: followed ?? top, followed });
     union.pin(node);
     return node;
   } catch (error) {
-    layer.drop(inLayer);
+    dropAll(held);
     throw error;
   }
+}
+
+/** A node of a layer by its key there, held. */
+function* resolveIn(union: Union, { layer: number, key }: InLayer): Steps<LowerNode> {
+  const layer = [union.upper?.layer, ...union.lowers].find((candidate) => candidate?.number === number);
+  if (layer?.backend.resolve === undefined) throw FsError.of('ESTALE');
+  const node = yield* wait(layer.backend.resolve(key));
+  layer.hold(node);
+  return { layer, node };
 }

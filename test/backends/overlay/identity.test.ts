@@ -105,6 +105,7 @@ test('what guests know is found again by a restarted daemon, files without a nam
   await filled.write('/dir/file', 'file');
   await filled.write('/dir/gone', 'gone');
   await filled.write('/unlinked', 'unlinked');
+  await filled.write('/borrowed', 'borrowed');
   const settings = { ...defaults, lowers: [lower] };
   const first = await Paths.mount(createOverlay({ ...settings, upper: await memoryLayer() }) as Backend);
   await first.write('/dir/file', 'changed');
@@ -112,7 +113,7 @@ test('what guests know is found again by a restarted daemon, files without a nam
   const { backend } = first;
   const keys = new Map<string, unknown>();
   const known: object[] = [];
-  for (const path of ['/moved', '/moved/file', '/moved/gone', '/unlinked']) {
+  for (const path of ['/moved', '/moved/file', '/moved/gone', '/unlinked', '/borrowed']) {
     await first.at(path, (node) => {
       keys.set(path, backend.key!(node));
     });
@@ -128,6 +129,11 @@ test('what guests know is found again by a restarted daemon, files without a nam
   const unlinked = await walk(first.top, 'unlinked');
   const { file } = { ...(await backend.open!(unlinked, OpenFlags.READ_WRITE, root)) };
   await first.unlink('/unlinked');
+  // Of this one the upper has the metadata alone.
+  const borrowed = await walk(first.top, 'borrowed');
+  await backend.setattr!(borrowed, { mode: 0o600 }, undefined, root);
+  const { file: reader } = { ...(await backend.open!(borrowed, OpenFlags.READ_ONLY, root)) };
+  await first.unlink('/borrowed');
   const state = await backend.save!();
 
   const second = createOverlay({ ...settings, upper: await memoryLayer() }) as Backend;
@@ -137,7 +143,12 @@ test('what guests know is found again by a restarted daemon, files without a nam
     const node = await second.resolve!(key as string);
     assert.equal(second.key!(node), key, path);
     const found = { ...(await second.getattr(node, undefined, root)) };
-    if (path === '/unlinked') assert.equal(found.nlink, 0);
+    if (path === '/borrowed') {
+      const opened = { ...(await second.open!(node, OpenFlags.READ_ONLY, root)) };
+      assert.equal(await paths.readFile(node, opened.file), 'borrowed');
+      await second.release!(node, opened.file);
+    }
+    if (path === '/unlinked' || path === '/borrowed') assert.equal(found.nlink, 0);
     else assert.equal((await paths.stat(path)).ino, found.ino, path);
   }
   assert.equal(await paths.read('/moved/file'), 'changed');
@@ -147,6 +158,7 @@ test('what guests know is found again by a restarted daemon, files without a nam
     (error) => error instanceof FsError && error.code === 'ESTALE',
   );
   await backend.release!(unlinked, file);
+  await backend.release!(borrowed, reader);
 });
 
 test('state that was not saved by such an overlay is refused', async () => {
