@@ -73,6 +73,8 @@ function copySource(bucket: string, key: string): string {
 export class Bucket {
   readonly name: string;
   capabilities: Capabilities | undefined;
+  /** The server copies; not any more when it has refused to (Ceph 16 does for customers' keys). */
+  copies = true;
   readonly #requests: Requests;
   readonly #metrics: Metrics;
   /** Fields of requests that read, of those that write, and of those that make an object. */
@@ -306,7 +308,8 @@ export class Bucket {
 
   /**
    * Copies an object in one request, with new metadata or (`content` absent) as it is.
-   * @throws S3Failure of kind precondition or missing when the source is another one now.
+   * @throws S3Failure of kind precondition or missing when the source is another one now, unsupported when the server does
+   * not copy.
    */
   async copy(
     source: RemoteObject,
@@ -322,18 +325,33 @@ export class Bucket {
         ...this.#sourceFields(),
         ...content?.headers,
         Key: key,
-        CopySource: copySource(this.name, source.key),
-        CopySourceIfMatch: this.#quoted(source.etag),
+        ...this.#source(source),
         MetadataDirective: content === undefined ? 'COPY' : 'REPLACE',
         Metadata: content?.metadata,
       });
-      const answer = await client.send(command, { abortSignal: signal });
+      const answer = await this.#copying(() => client.send(command, { abortSignal: signal }));
       return this.#written(key, unquoted(answer.CopyObjectResult?.ETag), source.size);
     });
     if (this.capabilities?.copySource === false && object.etag !== source.etag) {
       throw new S3Failure('precondition', 412, 'SourceChanged');
     }
     return object;
+  }
+
+  #source(source: RemoteObject): { CopySource: string; CopySourceIfMatch?: string } {
+    const CopySource = copySource(this.name, source.key);
+    if (this.capabilities?.copySource === false) return { CopySource };
+    return { CopySource, CopySourceIfMatch: this.#quoted(source.etag) };
+  }
+
+  async #copying<T>(request: () => Promise<T>): Promise<T> {
+    try {
+      return await request();
+    } catch (error) {
+      const failure = classify(error);
+      if (failure.kind === 'unsupported') this.copies = false;
+      throw failure;
+    }
   }
 
   #sourceFields(): object {
@@ -438,7 +456,10 @@ export class Bucket {
     });
   }
 
-  /** Makes a part of bytes `start` to `end` (exclusive) of an object, on the server. */
+  /**
+   * Makes a part of bytes `start` to `end` (exclusive) of an object, on the server.
+   * @throws S3Failure as {@link copy} does.
+   */
   async copyPart(
     source: RemoteObject,
     start: number,
@@ -456,11 +477,10 @@ export class Bucket {
         Key: key,
         UploadId: upload,
         PartNumber: number,
-        CopySource: copySource(this.name, source.key),
-        CopySourceIfMatch: this.#quoted(source.etag),
+        ...this.#source(source),
         CopySourceRange: `bytes=${start}-${end - 1}`,
       });
-      const answer = await client.send(command, { abortSignal: signal });
+      const answer = await this.#copying(() => client.send(command, { abortSignal: signal }));
       return { number, etag: unquoted(answer.CopyPartResult?.ETag) };
     });
   }

@@ -77,6 +77,8 @@ export async function probe(bucket: Bucket, key: string, log: Logger, deadline: 
     ));
     const complete = create && !(await completes(bucket, scratch, deadline));
     bucket.capabilities = { create, replace, unquoted, complete, copySource };
+    // A copy with a condition was refused: one without may be made.
+    bucket.copies = true;
   } finally {
     await bucket.remove(scratch, deadline).catch(() => undefined);
   }

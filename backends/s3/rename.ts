@@ -253,14 +253,20 @@ export class Renames {
       const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
       await parallel(page.objects, WIDTH, async (object) => {
         const key = toKey + object.key.slice(fromKey.length);
-        if (object.size <= options.copyLimit) {
-          copies.set(object.key, await bucket.copy(object, key, undefined, this.#deadline()));
-          return;
+        if (object.size <= options.copyLimit && bucket.copies) {
+          const copy = bucket.copy(object, key, undefined, this.#deadline());
+          const made = await copy.catch((error: unknown) => {
+            if (bucket.copies) throw error;
+          });
+          if (made !== undefined) {
+            copies.set(object.key, made);
+            return;
+          }
         }
-        // Parts make a new object, whose metadata must be said.
+        // What is not copied whole is a new object, whose metadata must be said.
         const head = await bucket.head(object.key, this.#deadline());
         if (head === undefined) return;
-        const posix = this.#names.posixOf(head, false);
+        const posix = this.#names.posixOf(head, object.key.endsWith('/'));
         copies.set(object.key, await copyObject(this.#services, object, key, posix, 'rename'));
       });
       token = page.next;

@@ -1,6 +1,6 @@
 import type { Posix, RemoteObject } from './attributes.js';
 import { format } from './attributes.js';
-import type { Content, Part } from './bucket.js';
+import type { Bucket, Content, Part } from './bucket.js';
 import { Deadline, parallel, Semaphore } from './deadline.js';
 import { S3Failure } from './failure.js';
 import type { Services } from './services.js';
@@ -156,7 +156,7 @@ export class PartUpload {
     const { base, baseLimit } = snapshot;
     const [piece] = snapshot.extents.cover(start, end);
     if (base !== undefined && piece?.source === 'gap' && piece.end === end && end <= baseLimit) {
-      return bucket.copyPart(base, start, end, this.#key, id, index + 1, deadline);
+      return copyPart(this.#services, base, start, end, this.#key, id, index + 1);
     }
     const body = await assemble(this.#services, this.#staged, snapshot, start, end);
     return bucket.uploadPart(this.#key, id, index + 1, body, deadline);
@@ -203,8 +203,57 @@ export class PartUpload {
   }
 }
 
+/** Runs a copy on the server, or where it does not copy, what stands in for it. */
+async function copied<T>(bucket: Bucket, copy: () => Promise<T>, instead: () => Promise<T>): Promise<T> {
+  if (!bucket.copies) return instead();
+  try {
+    return await copy();
+  } catch (error) {
+    if (bucket.copies) throw error;
+    return instead();
+  }
+}
+
+/** Bytes `start` to `end` (exclusive) of an object. */
+async function fetched(
+  { bucket, options }: Services,
+  { key, etag }: RemoteObject,
+  start: number,
+  end: number,
+): Promise<Buffer> {
+  const target = Buffer.allocUnsafeSlow(end - start);
+  let at = 0;
+  if (end > start) {
+    await bucket.read(key, etag, start, end, Deadline.after(options.operationTimeout), (chunk) => {
+      target.set(chunk, at);
+      at += chunk.length;
+    });
+  }
+  return target;
+}
+
+/** A part of an upload that holds bytes `start` to `end` (exclusive) of an object. */
+async function copyPart(
+  services: Services,
+  source: RemoteObject,
+  start: number,
+  end: number,
+  key: string,
+  upload: string,
+  number: number,
+): Promise<Part> {
+  const { bucket, options } = services;
+  const deadline = (): Deadline => Deadline.after(options.operationTimeout);
+  return copied(
+    bucket,
+    () => bucket.copyPart(source, start, end, key, upload, number, deadline()),
+    async () =>
+      bucket.uploadPart(key, upload, number, await fetched(services, source, start, end), deadline()),
+  );
+}
+
 /**
- * Copies an object on the server, with attributes of its own; in parts where it is large.
+ * Copies an object, with attributes of its own; in parts where it is large. On the server, where that copies.
  * @throws S3Failure of kind precondition when the source has changed.
  */
 export async function copyObject(
@@ -217,18 +266,43 @@ export async function copyObject(
   const { bucket, options } = services;
   const content = contentOf(posix, mark);
   const deadline = (): Deadline => Deadline.after(options.operationTimeout);
-  if (source.size <= options.copyLimit) return bucket.copy(source, key, content, deadline());
+  const inParts = (size: number): Promise<RemoteObject> =>
+    copyInParts(services, source, key, content, Math.max(size, Math.ceil(source.size / PARTS_MAX)));
+  if (source.size > options.copyLimit) return inParts(bucket.copies ? options.copyLimit : options.partSize);
+  return copied(
+    bucket,
+    () => bucket.copy(source, key, content, deadline()),
+    async () => {
+      if (source.size > 2 * options.partSize) return inParts(options.partSize);
+      const body = await fetched(services, source, 0, source.size);
+      return bucket.put(key, body, content, undefined, deadline());
+    },
+  );
+}
+
+async function copyInParts(
+  services: Services,
+  source: RemoteObject,
+  key: string,
+  content: Content,
+  size: number,
+): Promise<RemoteObject> {
+  const { bucket, options } = services;
+  const deadline = (): Deadline => Deadline.after(options.operationTimeout);
   const id = await bucket.createUpload(key, content, deadline());
   try {
-    const size = Math.max(options.copyLimit, Math.ceil(source.size / PARTS_MAX));
     const ranges: { index: number; start: number; end: number }[] = [];
     for (let start = 0; start < source.size; start += size) {
       ranges.push({ index: ranges.length, start, end: Math.min(source.size, start + size) });
     }
     const parts: Part[] = [];
     await parallel(ranges, WIDTH, async ({ index, start, end }) => {
-      parts[index] = await bucket.copyPart(source, start, end, key, id, index + 1, deadline());
+      parts[index] = await copyPart(services, source, start, end, key, id, index + 1);
     });
+    if (bucket.capabilities?.copySource === false) {
+      const now = await bucket.head(source.key, deadline());
+      if (now?.etag !== source.etag) throw new S3Failure('precondition', 412, 'SourceChanged');
+    }
     return await bucket.completeUpload(key, id, parts, source.size, content, undefined, deadline());
   } catch (error) {
     await bucket.abortUpload(key, id, deadline()).catch(() => undefined);

@@ -14,6 +14,7 @@ const passing: Fault[] = [
   'short-body',
   'delay',
   'expired',
+  'bad-digest',
 ];
 
 /** The first so many requests of an operation meet a fault. */

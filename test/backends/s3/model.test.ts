@@ -11,7 +11,8 @@ import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } f
 
 /*
  * Random schedules of operations, with faults at every request, and crashes in the middle of operations. What was
- * acknowledged must be there after the next start. SCHEDULES sets how many (default 25), SEED where to begin.
+ * acknowledged must be there after the next start. SCHEDULES sets how many (default 25), SEED where to begin, JOBS how many go on
+ * at once (they wait most of the time).
  *
  * A crash is simulated as exactly as one process allows: at one instant the cache folder is copied, as kill -9 would
  * leave it, and the network is cut; the next mount works on the copy.
@@ -19,6 +20,7 @@ import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } f
 
 const SCHEDULES = Number(process.env['SCHEDULES'] ?? 25);
 const SEED = Number(process.env['SEED'] ?? 1);
+const JOBS = Number(process.env['JOBS'] ?? 16);
 const NAMES = ['a', 'b', 'c', 'd'];
 const faults: Fault[] = ['slow-down', 'internal-error', 'reset-before', 'reset-after', 'short-body', 'delay'];
 
@@ -321,7 +323,6 @@ describe('random schedules with faults at every request and crashes', () => {
   it(`what was acknowledged is in the bucket or in the journal: ${SCHEDULES} schedules`, async () => {
     const bucket = await TestBucket.create();
     const seeds = Array.from({ length: SCHEDULES }, (_, i) => SEED + i);
-    // They wait most of the time, so many go on at once.
-    await parallel(seeds, 16, (seed) => new Schedule(bucket, seed).run());
+    await parallel(seeds, JOBS, (seed) => new Schedule(bucket, seed).run());
   });
 });

@@ -28,7 +28,13 @@ export type Fault =
   /** 404 NoSuchBucket. */
   | 'no-bucket'
   /** 409 ConditionalRequestConflict. */
-  | 'conflict';
+  | 'conflict'
+  /** 501 NotImplemented. */
+  | 'not-implemented'
+  /** 400 BadDigest. */
+  | 'bad-digest'
+  /** Carries the request out without looking at its conditions. */
+  | 'ignore-conditions';
 
 /** A request as the proxy sees it. */
 export interface Seen {
@@ -36,6 +42,9 @@ export interface Seen {
   readonly path: string;
   /** Operation, told by method and query: `PutObject`, `UploadPart`, …. */
   readonly operation: string;
+  readonly headers: IncomingMessage['headers'];
+  /** It has a condition on what is there, or on the source of a copy. */
+  readonly conditional: boolean;
 }
 
 const codes: Readonly<Partial<Record<Fault, readonly [number, string]>>> = {
@@ -47,6 +56,8 @@ const codes: Readonly<Partial<Record<Fault, readonly [number, string]>>> = {
   archived: [403, 'InvalidObjectState'],
   'no-bucket': [404, 'NoSuchBucket'],
   conflict: [409, 'ConditionalRequestConflict'],
+  'not-implemented': [501, 'NotImplemented'],
+  'bad-digest': [400, 'BadDigest'],
 };
 
 /**
@@ -109,7 +120,7 @@ export class Proxy {
     if (code !== undefined && fault !== 'internal-error') return answerError(request, response, ...code);
     if (fault === 'delay') await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 100));
     if (this.#closed) return;
-    const work = this.#carryOut(request, body, seen);
+    const work = this.#carryOut(request, body, seen, fault === 'ignore-conditions');
     this.#onward.add(work);
     const answer = await work.finally(() => this.#onward.delete(work));
     if (fault === 'reset-after') {
@@ -125,11 +136,16 @@ export class Proxy {
   }
 
   /** Writes of one key come one after the other, so that a condition holds until its write is done. */
-  #carryOut(request: IncomingMessage, body: Buffer, seen: Seen): Promise<Answer | undefined> {
+  #carryOut(
+    request: IncomingMessage,
+    body: Buffer,
+    seen: Seen,
+    always: boolean,
+  ): Promise<Answer | undefined> {
     if (seen.method !== 'PUT' && seen.method !== 'POST') return this.#forward(request, body);
     const before = this.#writes.get(seen.path) ?? Promise.resolve();
     const work = before.then(async () =>
-      (await this.#conditionHolds(request, seen)) ? this.#forward(request, body) : undefined,
+      always || (await this.#conditionHolds(request, seen)) ? this.#forward(request, body) : undefined,
     );
     const done = work.catch(() => undefined);
     this.#writes.set(seen.path, done);
@@ -201,12 +217,19 @@ const dropped = new Set([
   'x-amz-copy-source-if-match',
   'transfer-encoding',
   'expect',
+  // The real server has no keys of its own to encrypt with, and no accounts that pay.
+  'x-amz-server-side-encryption',
+  'x-amz-server-side-encryption-aws-kms-key-id',
+  'x-amz-request-payer',
 ]);
 
 function describe(request: IncomingMessage): Seen {
   const url = new URL(request.url ?? '/', 'http://proxy');
   const method = request.method ?? 'GET';
-  return { method, path: url.pathname, operation: operationOf(method, url, request.headers) };
+  const { headers } = request;
+  const conditional = method !== 'GET' && Object.keys(headers).some((name) => /if-(none-)?match$/.test(name));
+  const operation = operationOf(method, url, headers);
+  return { method, path: url.pathname, operation, headers, conditional };
 }
 
 function operationOf(

@@ -1,0 +1,118 @@
+import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before, describe, it } from 'node:test';
+import { FsError, OpenFlags } from '../../../core/backend/index.js';
+import { Proxy } from './proxy.js';
+import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
+
+const denied = (code: string) => (error: unknown) => error instanceof FsError && error.code === code;
+const EXCLUSIVE = OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.READ_WRITE;
+
+describe('servers that differ', () => {
+  let bucket: TestBucket;
+  let proxy: Proxy;
+  before(async () => {
+    bucket = await TestBucket.create();
+    proxy = await Proxy.start(bucket.endpoint);
+  });
+  after(async () => {
+    await proxy.close();
+    await removeFolders();
+  });
+
+  for (const [fault, does] of [
+    ['not-implemented', 'refuses'],
+    ['ignore-conditions', 'ignores'],
+  ] as const) {
+    it(`one that ${does} conditions is found out, and what is there is looked at before each write`, async () => {
+      proxy.fault = ({ conditional }) => (conditional ? fault : undefined);
+      const mount = await Mount.open(bucket, {
+        endpoint: proxy.endpoint,
+        prefix: fault,
+        partSize: '5m',
+        writebackDelay: 600,
+      });
+      assert.match(
+        mount.log.lines.join(),
+        /ignores some conditions.*\["create","replace","complete","copySource"\]/,
+      );
+      await mount.put('file', 'first');
+      await mount.put('file', 'second');
+      assert.equal((await bucket.get(`${fault}/file`)).toString(), 'second');
+      await assert.rejects(mount.create('file', EXCLUSIVE), denied('EEXIST'));
+      for (const [name, bytes] of [
+        ['file', pattern(100)],
+        ['large', pattern(12 * 2 ** 20)],
+      ] as const) {
+        const file = await mount.create(name);
+        await mount.write(file, 0, bytes);
+        await bucket.put(`${fault}/${name}`, "another writer's");
+        await assert.rejects(mount.fsync(file), denied('ESTALE'));
+        await mount.release(file);
+        assert.equal((await bucket.get(`${fault}/${name}`)).toString(), "another writer's");
+      }
+      await mount.backend.rename(mount.root, 'file', mount.root, 'renamed', 0, context);
+      assert.equal((await bucket.get(`${fault}/renamed`)).toString(), "another writer's");
+      await mount.close();
+    });
+  }
+
+  it('encryption, storage class and payment are asked for where an object is made', async () => {
+    proxy.fault = () => undefined;
+    const options = { endpoint: proxy.endpoint, prefix: 'options', partSize: '5m', storageClass: 'STANDARD' };
+    const mount = await Mount.open(bucket, {
+      ...options,
+      encryption: 'sse-kms',
+      kmsKey: 'key-1',
+      requesterPays: true,
+    });
+    proxy.seen.length = 0;
+    await mount.put('small', 'small');
+    await mount.put('large', pattern(12 * 2 ** 20));
+    await mount.backend.rename(mount.root, 'small', mount.root, 'renamed', 0, context);
+    const making = ['PutObject', 'CreateMultipartUpload', 'CopyObject'];
+    const made = proxy.seen.filter(({ operation }) => making.includes(operation));
+    assert.deepEqual([...new Set(made.map(({ operation }) => operation))].sort(), [...making].sort());
+    for (const { headers } of made) {
+      assert.equal(headers['x-amz-server-side-encryption'], 'aws:kms');
+      assert.equal(headers['x-amz-server-side-encryption-aws-kms-key-id'], 'key-1');
+      assert.equal(headers['x-amz-storage-class'], 'STANDARD');
+    }
+    for (const { headers } of proxy.seen) assert.equal(headers['x-amz-request-payer'], 'requester');
+    await mount.close();
+    const own = await Mount.open(bucket, { ...options, encryption: 'sse-s3' });
+    proxy.seen.length = 0;
+    await own.put('own', 'own');
+    assert.equal(proxy.seen.at(-1)?.headers['x-amz-server-side-encryption'], 'AES256');
+    await own.close();
+  });
+
+  it("objects that are encrypted with the customer's key are read, changed, copied and moved with it", async () => {
+    const customerKeyFile = join(await temporaryFolder(), 'key');
+    await writeFile(customerKeyFile, pattern(32));
+    const options = { prefix: 'secret', partSize: '5m', diskCache: 0, encryption: 'sse-c', customerKeyFile };
+    const bytes = pattern(12 * 2 ** 20);
+    const mount = await Mount.open(bucket, options);
+    await mount.put('small', 'small');
+    await mount.put('large', bytes);
+    const large = await mount.openFile('large');
+    await mount.write(large, 6_000_000, 'changed');
+    bytes.write('changed', 6_000_000);
+    await mount.fsync(large);
+    await mount.release(large);
+    await mount.backend.rename(mount.root, 'small', mount.root, 'renamed', 0, context);
+    await mount.backend.mkdir(mount.root, 'directory', 0o700, context);
+    await mount.put('directory/file', 'below');
+    await mount.backend.rename(mount.root, 'directory', mount.root, 'moved', 0, context);
+    await mount.close();
+    const again = await Mount.open(bucket, options);
+    assert.equal((await again.content('renamed')).toString(), 'small');
+    assert.equal((await again.content('moved/file')).toString(), 'below');
+    assert.equal((await again.at('moved')).posix.mode, 0o40700);
+    assert.deepEqual(await again.names(''), ['large', 'moved', 'renamed']);
+    assert.ok((await again.content('large')).equals(bytes));
+    await again.close();
+    await assert.rejects(bucket.get('secret/renamed'));
+  });
+});
