@@ -3,7 +3,7 @@ import { after, before, describe, it } from 'node:test';
 import { optionsSchema } from '../../../backends/s3/options.js';
 import { WritableBackend } from '../../../backends/s3/writable.js';
 import { MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
-import { removeFolders, temporaryFolder, TestBucket } from './support.js';
+import { context, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 /** Sequences of each kind, and where to begin; RUNS=100 for a long run. */
 const RUNS = Number(process.env['RUNS'] ?? 4);
@@ -18,7 +18,7 @@ sub result { my ($what, $ok) = @_; printf "%s: %s\n", $what, $ok ? "ok" : "errno
 sub bytes { my $n = int rand shift; join "", map { chr(97 + int rand 26) } 1..$n }
 sub digest { my $f = shift; seek $f, 0, 0; local $/; binmode $f; my $all = <$f>; defined $all ? length($all) . " " . md5_hex($all) : "unreadable" }
 for my $step (1..120) {
-  my ($n, $m, $k) = (name(), name(), int rand 16);
+  my ($n, $m, $k) = (name(), name(), int rand 17);
   if ($k < 3) { my $flags = (O_CREAT|O_RDWR, O_CREAT|O_EXCL|O_RDWR, O_CREAT|O_TRUNC|O_RDWR, O_RDWR)[rand 4];
     my $ok = sysopen(my $f, $n, $flags, 0640); result("open $n $flags", $ok); $open{int rand 3} = $f if $ok }
   elsif ($k < 6) { my $i = int rand 3; my $f = $open{$i} or next; my $at = int rand 200000; my $b = bytes(5000);
@@ -31,6 +31,7 @@ for my $step (1..120) {
   elsif ($k == 11) { result("rmdir $n", rmdir $n) }
   elsif ($k == 12) { result("symlink $n", symlink "to-$step", $n); print "readlink: ", readlink($n) // "errno " . ($! + 0), "\n" }
   elsif ($k == 13) { next if -l $n; result("chmod $n", chmod 0600 + int rand 64, $n); result("utime $n", utime 5, 1000000 + $step, $n) }
+  elsif ($k == 16) { my @files = grep { -f && !-l } @names; system "sync", @files if @files }
   elsif ($k == 14) { my $f = delete $open{int rand 3}; close $f if $f }
   else { my @s = lstat $n; my $is_dir = @s && S_ISDIR($s[2]);
     print "stat $n: ", @s ? join(" ", sprintf("%o", $s[2]), $is_dir ? "-" : ($s[7], $s[3])) : "errno " . ($! + 0), "\n";
@@ -50,9 +51,11 @@ const mounts = {
 
 for (const [how, settings] of Object.entries(mounts)) {
   describe(`a bucket ${how}, and a directory of this host`, () => {
+    let bucket: TestBucket;
+    let backend: WritableBackend;
     let mounted: MountedExport;
     before(async () => {
-      const bucket = await TestBucket.create();
+      bucket = await TestBucket.create();
       const options = optionsSchema.parse({
         bucket: bucket.name,
         endpoint: bucket.endpoint,
@@ -60,7 +63,8 @@ for (const [how, settings] of Object.entries(mounts)) {
         cacheDir: await temporaryFolder(),
         ...settings,
       });
-      mounted = await MountedExport.open(new WritableBackend(options));
+      backend = new WritableBackend(options);
+      mounted = await MountedExport.open(backend);
     });
     after(async () => {
       await mounted[Symbol.asyncDispose]();
@@ -75,6 +79,10 @@ for (const [how, settings] of Object.entries(mounts)) {
         const found = await shell(script, mounted.directory);
         assert.match(expected.output, /done\n$/);
         assert.equal(found.output, expected.output, `seed ${seed}`);
+        await backend.syncfs(context);
+        const { output } = await shell(`find s${seed} -mindepth 1 | sort`, host.path);
+        const keys = (await bucket.keys(`s${seed}/`)).slice(1).map((key) => key.replace(/\/$/, ''));
+        assert.equal(`${keys.sort().join('\n')}\n`, output, `seed ${seed}: what is in the bucket`);
       }
     });
   });
