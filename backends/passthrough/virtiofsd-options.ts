@@ -91,7 +91,9 @@ const securityLabel = flag((draft) => {
   draft.backend['securityLabel'] = true;
   draft.backend['xattr'] = true;
 });
-const LOCKS = 'locks are always offered, and hold across guests';
+/** Both kinds at once: virtiofsd has one option for each. */
+const sharedLocks = flag((draft) => (draft.settings['locks'] = 'shared'));
+const LOCKS = 'a guest keeps its locks to itself unless asked otherwise';
 const READDIRPLUS = 'guests choose for themselves';
 
 /** A user namespace shows `host` ids as `namespace` ids; so does a translation, without one. */
@@ -190,9 +192,9 @@ const COMPATIBLE: Readonly<Record<string, Rule>> = {
   announce_submounts: backend('submounts', 'announce'),
   readdirplus: without('none', READDIRPLUS),
   no_readdirplus: without('none', READDIRPLUS),
-  flock: without('none', LOCKS),
+  flock: sharedLocks,
   no_flock: without('none', LOCKS),
-  posix_lock: without('none', LOCKS),
+  posix_lock: sharedLocks,
   no_posix_lock: without('none', LOCKS),
   allow_root: without('none', 'the guest decides who may use its mount'),
   max_idle_threads: without('needed', 'requests need no threads of their own'),
@@ -279,6 +281,7 @@ function complete(draft: Draft): void {
     throw new UsageError('--socket-path and --fd: give one of them');
   }
   settings['tag'] ??= 'virtiofs';
+  settings['locks'] ??= 'local';
   settings['exitOnDisconnect'] = true;
   if (settings['socket'] !== undefined)
     settings['socketMode'] = settings['socketGroup'] === undefined ? '0700' : '0770';

@@ -5,6 +5,7 @@ import {
   cacheSchema,
   check,
   describeOptions,
+  exportSchema,
   limitsSchema,
   type BackendRegistry,
   type ExportConfig,
@@ -20,6 +21,8 @@ const SETTINGS: readonly { readonly group: Group; readonly option: OptionDescrip
   ...describeOptions(limitsSchema).map((option) => settingOf('limits', option)),
 ];
 
+const locksSchema = exportSchema.pick({ locks: true });
+
 function settingOf(group: Group, option: OptionDescription): { group: Group; option: OptionDescription } {
   const prefix = group === 'limits' ? 'max-' : option.name === 'data' ? 'cache-' : '';
   return { group, option: { ...option, flag: prefix + option.flag } };
@@ -28,7 +31,7 @@ function settingOf(group: Group, option: OptionDescription): { group: Group; opt
 /** What a command line says of a backend. */
 export interface BackendChoice {
   readonly spec: BackendSpec;
-  readonly settings: Pick<ExportConfig, 'readOnly' | 'cache' | 'limits'>;
+  readonly settings: Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'>;
 }
 
 /**
@@ -76,6 +79,7 @@ export class BackendOptions {
     }
     command.optionsGroup('Any backend:');
     if (!this.#has('read-only')) command.option('--read-only', 'refuse every change');
+    for (const option of describeOptions(locksSchema)) if (!this.#has(option.flag)) addFlag(command, option);
     for (const { option } of SETTINGS) if (!this.#has(option.flag)) addFlag(command, option);
   }
 
@@ -94,6 +98,12 @@ export class BackendOptions {
       spec: { type: this.#type, ...givenOptions(this.#own, values) },
       settings: {
         readOnly: !this.#has('read-only') && values['readOnly'] === true,
+        ...check(
+          locksSchema,
+          this.#has('locks') ? {} : givenOptions(describeOptions(locksSchema), values),
+          '',
+          () => '--locks',
+        ),
         cache: this.#group('cache', cacheSchema, values),
         limits: this.#group('limits', limitsSchema, values),
       },

@@ -34,11 +34,13 @@ interface Served extends Omit<DaemonOptions, 'log' | 'registry'> {
   readonly confineConfig: Partial<ConfineConfig>;
 }
 
-const flagsSchema = exportSchema.omit({ backend: true, readOnly: true, cache: true, limits: true }).partial();
+const flagsSchema = exportSchema
+  .omit({ backend: true, readOnly: true, locks: true, cache: true, limits: true })
+  .partial();
 
 /** Flags of one export, from the configuration schema. */
 const EXPORT_FLAGS = describeOptions(exportSchema)
-  .filter(({ name }) => !['backend', 'readOnly', 'cache', 'limits'].includes(name))
+  .filter(({ name }) => !['backend', 'readOnly', 'locks', 'cache', 'limits'].includes(name))
   .map((option) =>
     option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,
   );
@@ -117,7 +119,7 @@ function confinementOf({ layers, seccompAction, modcaps }: ConfineConfig, values
 }
 
 function fromFile(path: string, values: Values): Served {
-  const stray = [...EXPORT_FLAGS.map(({ flag }) => flag), 'backend', 'read-only'].find(
+  const stray = [...EXPORT_FLAGS.map(({ flag }) => flag), 'backend', 'read-only', 'locks'].find(
     (flag) => values[flag.replaceAll(/-[a-z]/g, (part) => part.slice(1).toUpperCase())] !== undefined,
   );
   if (stray !== undefined)

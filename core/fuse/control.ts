@@ -62,7 +62,8 @@ export const init: Operation<Offer | undefined> = {
     out.u32(BODY + fuse_init_out.minor, KERNEL_MINOR_VERSION);
     // A newer major version: the guest sends another INIT.
     if (offer === undefined) return fuse_init_out.bytes;
-    const settled = negotiate(offer, session.backend, session.export.cache);
+    const { backend, export: one } = session;
+    const settled = negotiate(offer, backend, one.cache, one.localLocks);
     session.negotiated = settled;
     out.u32(BODY + fuse_init_out.minor, settled.minor);
     out.u32(BODY + fuse_init_out.max_readahead, settled.maxReadahead);

@@ -27,17 +27,24 @@ const MAX_WRITE = 1024 * 1024;
 /** What Linux uses without FUSE_MAX_PAGES: FUSE_DEFAULT_MAX_PAGES_PER_REQ. */
 const DEFAULT_PAGES = 32;
 const PAGE = 4096;
+const LOCKS = InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS;
 
 /**
  * Settles the session's protocol: of what the guest offers, what this backend can do. Nothing is agreed to that no
  * method of the backend carries out.
+ * @param localLocks the guest keeps its locks to itself.
  */
-export function negotiate(offer: Offer, backend: Backend, cache: CachePolicy): Negotiated {
+export function negotiate(
+  offer: Offer,
+  backend: Backend,
+  cache: CachePolicy,
+  localLocks = false,
+): Negotiated {
   const { flags2 } = offer;
   const maxPages = (offer.flags & InitFlag.MAX_PAGES) === 0 ? DEFAULT_PAGES : MAX_PAGES;
   return {
     minor: Math.min(offer.minor, KERNEL_MINOR_VERSION),
-    flags: offer.flags & supportedFlags(backend, cache),
+    flags: offer.flags & supportedFlags(backend, cache) & (localLocks ? ~LOCKS : -1),
     flags2: (offer.flags & InitFlag.INIT_EXT) === 0 ? 0 : flags2 & supportedFlags2(backend),
     maxReadahead: offer.maxReadahead,
     maxWrite: Math.min(MAX_WRITE, maxPages * PAGE),

@@ -73,6 +73,10 @@ export const exportSchema = z.strictObject({
     .union([z.string(), backendSpec], 'must be a name under backends, or have a type')
     .describe('a name under backends, or a backend of its own'),
   readOnly: z.boolean().default(false).describe('refuse every change'),
+  locks: z
+    .enum(['shared', 'local'])
+    .default('shared')
+    .describe('flock and record locks hold between guests, or within each guest alone'),
   requestQueues: count.max(254).default(2).describe('request queues offered to the guest'),
   maxConnections: count.default(16).describe('guests at a time'),
   exitOnDisconnect: z

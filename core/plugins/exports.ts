@@ -9,7 +9,7 @@ import type { BackendRegistry, Making } from './registry.js';
 export type BackendSource = BackendSpec | Backend;
 
 /** The part of an export's configuration that does not depend on how it is served. */
-export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'cache' | 'limits'>;
+export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'>;
 
 /** What making an export needs. */
 export interface Workshop extends Making {
@@ -31,6 +31,7 @@ export async function openExport(
     return await Export.open(settings.readOnly ? readOnly(backend) : backend, {
       cache: withoutAbsent(settings.cache),
       limits: withoutAbsent<Partial<ExportLimits>>(settings.limits),
+      localLocks: settings.locks === 'local',
       log,
       createBuffer: hostBuffer,
     });

@@ -29,8 +29,9 @@ export class MountedExport {
 
   /** @throws UsageError for a mistake in the options; nothing is left mounted then. */
   static async open(options: HostMountOptions): Promise<MountedExport> {
-    const { directory, backend, readOnly = false, cache = {}, limits = {}, allowOther, log } = options;
-    const one = await openExport(backend, { readOnly, cache, limits }, options);
+    const { directory, backend, readOnly = false, locks = 'shared', allowOther, log } = options;
+    const { cache = {}, limits = {} } = options;
+    const one = await openExport(backend, { readOnly, locks, cache, limits }, options);
     try {
       const mount = await HostMount.open({
         directory,

@@ -35,6 +35,8 @@ export interface ExportOptions extends BackendHost {
   /** Overrides the backend's cache policy, part by part. */
   readonly cache?: Partial<CachePolicy>;
   readonly limits?: Partial<ExportLimits>;
+  /** Guests keep their locks to themselves. */
+  readonly localLocks?: boolean;
 }
 
 /** What the sessions of one export share: the mounted backend, its nodes, its locks, and the rules. */
@@ -43,6 +45,7 @@ export class Export {
   readonly log: Logger;
   readonly cache: CachePolicy;
   readonly limits: ExportLimits;
+  readonly localLocks: boolean;
   readonly nodes: NodeTable;
   /** Locks, by node slot. */
   readonly locks: LockTable<number>;
@@ -56,6 +59,7 @@ export class Export {
     this.log = options.log;
     this.cache = { ...defaultCachePolicy, ...backend.cache, ...options.cache };
     this.limits = { ...defaultExportLimits, ...options.limits };
+    this.localLocks = options.localLocks === true;
     const nodes = new NodeTable(backend, root, this.limits.nodes);
     this.nodes = nodes;
     this.listings = new ListingBudget(this.limits.listings);

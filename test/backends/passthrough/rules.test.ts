@@ -150,6 +150,7 @@ test("virtiofsd's long options become this program's", () => {
     socket: '/run/s',
     readOnly: true,
     tag: 'virtiofs',
+    locks: 'local',
     exitOnDisconnect: true,
     socketMode: '0700',
   });
@@ -171,6 +172,7 @@ test('the -o list as libvirt writes it is taken, commas in a path doubled', () =
   assert.equal(backend['posixAcl'], true);
   assert.equal(backend['writeback'], true);
   assert.equal(settings['fd'], 33);
+  assert.equal(settings['locks'], 'shared');
   assert.deepEqual(cache, { entryTimeout: 2.5, attributeTimeout: 2.5 });
 });
 

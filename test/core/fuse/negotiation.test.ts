@@ -49,7 +49,13 @@ describe('INIT', () => {
     }
   });
 
-  it('always agrees to locks, for the shared layer has them', () => {
+  it('agrees to no locks where guests keep theirs to themselves', () => {
+    const { flags } = negotiate(everything, bare, defaultCachePolicy, true);
+    assert.equal(flags & (InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS), 0);
+    assert.notEqual(flags & InitFlag.BIG_WRITES, 0);
+  });
+
+  it('agrees to locks else, for the shared layer has them', () => {
     const { flags } = settle(bare);
     assert.notEqual(flags & InitFlag.POSIX_LOCKS, 0);
     assert.notEqual(flags & InitFlag.FLOCK_LOCKS, 0);
