@@ -229,6 +229,8 @@ export class Files {
   async #compact(node: FileNode, staged: Staged): Promise<void> {
     await node.changes.run(async () => {
       if (node.staged !== staged || !staged.wasteful || staged.pending > 0 || this.#parts.has(staged)) return;
+      // Its log alone knows of the object that is to be deleted.
+      if (node.ghost !== undefined) return;
       const path = node.removed ? undefined : pathOf(node);
       await staged.compact(path, this.#logPath(`${staged.id}.new`));
     });

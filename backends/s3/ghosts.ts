@@ -5,6 +5,8 @@ import { Deadline } from './deadline.js';
 /** First and longest pause before a deletion is tried again, milliseconds. */
 const RETRY_FIRST = 500;
 const RETRY_MOST = 60_000;
+/** Keys that one request deletes. */
+const DELETE_MOST = 1000;
 
 /**
  * Keys that are to be deleted, after a change that has happened already (a rename) and that must not fail any more. Until
@@ -29,39 +31,56 @@ export class Ghosts {
   }
 
   /**
-   * Deletes a key; where that fails, again and again in the background.
+   * Deletes keys; where that fails, again and again in the background.
+   * @param deleted called when all are gone, before any is written again.
    * @returns after the first attempt.
    */
-  async remove(key: string, deleted: () => Promise<void>): Promise<void> {
-    const first = this.#attempt(key);
-    const whole = this.#finish(key, first, deleted);
-    this.#keys.set(key, whole);
+  async remove(keys: readonly string[], deleted: () => Promise<void>): Promise<void> {
+    const first = this.#attempt(keys);
+    const whole = this.#finish(keys, first, deleted);
+    for (const key of keys) this.#keys.set(key, whole);
     if (await first) await whole;
   }
 
-  async #finish(key: string, first: Promise<boolean>, deleted: () => Promise<void>): Promise<void> {
-    if (!(await first)) await this.#insist(key);
-    this.#keys.delete(key);
-    if (!this.#closed) await deleted();
+  async #finish(
+    keys: readonly string[],
+    first: Promise<boolean>,
+    deleted: () => Promise<void>,
+  ): Promise<void> {
+    if (!(await first)) await this.#insist(keys);
+    try {
+      if (!this.#closed) await deleted();
+    } catch (error) {
+      this.#log.error({ key: keys[0], error: String(error) }, 'a deletion could not be noted');
+    } finally {
+      for (const key of keys) this.#keys.delete(key);
+    }
   }
 
-  async #attempt(key: string): Promise<boolean> {
+  async #attempt(keys: readonly string[]): Promise<boolean> {
     try {
-      await this.#bucket.remove(key, Deadline.after(this.#timeout));
+      const [only] = keys;
+      if (only !== undefined && keys.length === 1) {
+        await this.#bucket.remove(only, Deadline.after(this.#timeout));
+        return true;
+      }
+      for (let at = 0; at < keys.length; at += DELETE_MOST) {
+        await this.#bucket.removeMany(keys.slice(at, at + DELETE_MOST), Deadline.after(this.#timeout));
+      }
       return true;
     } catch (error) {
       this.#log.warn(
-        { key, error: String(error) },
-        'a renamed object could not be deleted at its old key yet',
+        { key: keys[0], keys: keys.length, error: String(error) },
+        'what was renamed could not be deleted at its old place yet',
       );
       return false;
     }
   }
 
-  async #insist(key: string): Promise<void> {
+  async #insist(keys: readonly string[]): Promise<void> {
     for (let pause = RETRY_FIRST; !this.#closed; pause = Math.min(RETRY_MOST, pause * 2)) {
       await new Promise((resolve) => setTimeout(resolve, pause).unref());
-      if (!this.#closed && (await this.#attempt(key))) return;
+      if (!this.#closed && (await this.#attempt(keys))) return;
     }
   }
 

@@ -4,7 +4,7 @@ import { fresh, parse } from './attributes.js';
 import type { Head } from './bucket.js';
 import { Deadline, parallel } from './deadline.js';
 import { decodePart, keyFits, RESERVED } from './keys.js';
-import { childPath, learn, learnAbsent, nextOrder, pathOf, sameVersion } from './nodes.js';
+import { childPath, learn, learnAbsent, nextOrder, pathOf, stillHolds } from './nodes.js';
 import type { Directory, Known } from './nodes.js';
 import type { Services } from './services.js';
 
@@ -31,6 +31,11 @@ export class Names {
   readonly #services: Services;
   /** Directories with names in memory, least recently listed first. */
   readonly #filled = new Map<Directory, number>();
+  /**
+   * Names of directories that went out of use, by path, oldest first. None is believed again without asking, but attributes
+   * of a version that was seen before need no request of their own.
+   */
+  readonly #attic = new Map<string, Map<string, Known>>();
   #count = 0;
 
   constructor(services: Services) {
@@ -103,7 +108,7 @@ export class Names {
     const { bucket, ghosts, keys } = this.#services;
     const path = childPath(directory, name);
     const key = keys.file(path);
-    if (!keyFits(key) || ghosts.has(key)) return learnAbsent(directory, name);
+    if (!keyFits(key) || ghosts.has(key) || ghosts.has(`${key}/`)) return learnAbsent(directory, name);
     const before = directory.names.get(name)?.kind;
     const news = { at: performance.now(), order: nextOrder() };
     if (before === 'file') {
@@ -127,7 +132,8 @@ export class Names {
   }
 
   #file(head: Head, news: { at: number; order: number }): Known {
-    return { kind: 'file', object: head, posix: this.posixOf(head, false), ...news };
+    const told = Date.now() / 1000;
+    return { kind: 'file', object: head, posix: this.posixOf(head, false), told, ...news };
   }
 
   #directory(marker: Head | undefined, news: { at: number; order: number }): Known {
@@ -213,6 +219,7 @@ export class Names {
         else found.set(name, { kind: 'file', object, posix: undefined, at, order });
       }
       for (const group of page.prefixes) {
+        if (ghosts.has(group)) continue;
         const name = this.#name(directory, group.slice(prefix.length, -1));
         if (name === undefined) {
           if (group !== keys.reserved('')) skipped = this.#skip(group);
@@ -260,8 +267,8 @@ export class Names {
     for (const [name, known] of found) {
       const before = names.get(name);
       if (before === undefined || before.order > order) continue;
-      if (known.kind === 'file' && before.kind === 'file' && sameVersion(known.object, before.object)) {
-        found.set(name, { ...known, posix: before.posix });
+      if (known.kind === 'file' && before.kind === 'file' && stillHolds(before, known.object)) {
+        found.set(name, { ...known, posix: before.posix, told: before.told });
       } else if (known.kind === 'directory' && before.kind === 'directory') {
         // A listing can't tell whether a marker changed: what was known counts as long as it is fresh by itself.
         const stale = known.at - before.at > this.#services.options.metadataTtl * 1000;
@@ -272,11 +279,16 @@ export class Names {
     for (const [name, known] of found) names.set(name, known);
   }
 
-  /** Bounds what is remembered: the directories listed longest ago forget their names first. */
+  /** Bounds what is remembered: directories out of use and those listed longest ago forget their names first. */
   #account(directory: Directory): void {
     this.#count += directory.names.size - (this.#filled.get(directory) ?? 0);
     this.#filled.delete(directory);
     this.#filled.set(directory, directory.names.size);
+    for (const [path, { size }] of this.#attic) {
+      if (this.#count <= NAMES_MAX) return;
+      this.#attic.delete(path);
+      this.#count -= size;
+    }
     for (const [old, size] of this.#filled) {
       if (this.#count <= NAMES_MAX || old === directory) return;
       this.#filled.delete(old);
@@ -286,12 +298,36 @@ export class Names {
     }
   }
 
-  /** Forgets what was learnt of a directory that goes out of use. */
+  /** Forgets what was learnt of a directory. */
   drop(directory: Directory): void {
     this.#count -= this.#filled.get(directory) ?? 0;
     this.#filled.delete(directory);
     directory.names.clear();
     directory.listed = undefined;
+  }
+
+  /** A directory goes out of use: the next node at its path gets what was learnt of it. */
+  retire(directory: Directory): void {
+    const names = new Map(directory.names);
+    this.drop(directory);
+    if (names.size === 0) return;
+    const path = pathOf(directory);
+    this.#count += names.size - (this.#attic.get(path)?.size ?? 0);
+    this.#attic.delete(path);
+    this.#attic.set(path, names);
+  }
+
+  /** A node for a directory comes into use. */
+  adopt(directory: Directory): void {
+    const path = pathOf(directory);
+    const names = this.#attic.get(path);
+    if (names === undefined) return;
+    this.#attic.delete(path);
+    this.#count -= names.size;
+    for (const [name, known] of names) {
+      if (known.kind !== 'absent')
+        directory.names.set(name, { ...known, at: Number.NEGATIVE_INFINITY, order: 0 });
+    }
   }
 
   /** The type bits of a name for a listing, 0 where only a HEAD would tell. */

@@ -19,6 +19,8 @@ export type Known =
       readonly object: RemoteObject;
       /** Absent where only a listing told of the file. */
       readonly posix: Posix | undefined;
+      /** When `posix` was asked for or written, seconds of our clock. */
+      readonly told?: number | undefined;
       readonly at: number;
       readonly order: number;
     };
@@ -178,7 +180,8 @@ export function learnFile(
   object: RemoteObject,
   posix: Posix | undefined,
 ): void {
-  learn(directory, name, { kind: 'file', object, posix, at: performance.now(), order: nextOrder() });
+  const told = Date.now() / 1000;
+  learn(directory, name, { kind: 'file', object, posix, told, at: performance.now(), order: nextOrder() });
 }
 
 /** A directory that we have just made or seen. */
@@ -198,4 +201,18 @@ export function learnDirectory(
 export function sameVersion(a: RemoteObject, b: RemoteObject): boolean {
   if (a.etag !== b.etag || a.size !== b.size) return false;
   return a.modified === b.modified || Number.isNaN(a.modified) || Number.isNaN(b.modified);
+}
+
+/** Seconds by which a change may seem to come before or after what it follows: times in listings are whole seconds. */
+const BLUR = 2;
+
+/**
+ * Whether attributes still hold for an object that a listing shows. A change of attributes alone keeps content and ETag, and
+ * within one second the time too: those that were asked for so soon after the last change are not believed. Those that we wrote are, if
+ * nothing changed later.
+ */
+export function stillHolds(known: Known & { kind: 'file' }, listed: RemoteObject): boolean {
+  const { object, told = Number.NEGATIVE_INFINITY } = known;
+  if (!sameVersion(object, listed)) return false;
+  return Number.isNaN(object.modified) ? listed.modified < told + BLUR : listed.modified < told - BLUR;
 }

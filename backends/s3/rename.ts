@@ -15,8 +15,6 @@ import { contentOf, copyObject } from './upload.js';
 /** Copies of one rename at once, and keys that one request deletes. */
 const WIDTH = 16;
 const DELETE_MOST = 1000;
-/** Pause before deletions that failed are tried again, milliseconds. */
-const DELETE_AGAIN = 5_000;
 /** Uploads of a file that is being written all the time, before it is renamed with what is left in the journal. */
 const SETTLE = 5;
 
@@ -109,8 +107,9 @@ export class Renames {
       await this.#moved(node, parent, name, replaced);
       if (obsolete === undefined) return;
       node.ghost = obsolete.key;
-      await ghosts.remove(obsolete.key, async () => {
+      await ghosts.remove([obsolete.key], async () => {
         node.ghost = undefined;
+        await staged.noteGone(obsolete.key);
       });
       return;
     }
@@ -132,7 +131,7 @@ export class Renames {
     node.posix = staged?.posix ?? posix;
     await this.#moved(node, parent, name, replaced);
     if (node.staged === undefined) learnFile(parent, name, copy, node.posix);
-    await ghosts.remove(keys.file(from), () => this.#intents.end(intent));
+    await ghosts.remove([keys.file(from)], () => this.#intents.end(intent));
   }
 
   async #moved(
@@ -179,7 +178,7 @@ export class Renames {
       learnAbsent(fromParent, fromName);
       learnDirectory(parent, name, true, node.posix);
       await this.#repoint(node, from, copies);
-      await this.#deleteAll([...copies.keys()], intent);
+      await this.#services.ghosts.remove([...copies.keys()], () => this.#intents.end(intent));
     } finally {
       release();
     }
@@ -208,17 +207,6 @@ export class Renames {
         () => undefined,
       );
       throw error;
-    }
-  }
-
-  /** Deletes the originals: the rename has happened, so this is repeated until it succeeds. */
-  async #deleteAll(all: readonly string[], intent: string): Promise<void> {
-    try {
-      await this.deleteKeys(all);
-      await this.#intents.end(intent);
-    } catch (error) {
-      this.#services.log.warn({ error: String(error) }, 'originals of a renamed directory are deleted later');
-      setTimeout(() => void this.#deleteAll(all, intent), DELETE_AGAIN).unref();
     }
   }
 

@@ -41,6 +41,11 @@ interface PlaceJson {
   readonly replaces: string | null;
 }
 
+/** Payload of GONE: an obsolete object was deleted; what is at the key later is another one, however alike. */
+interface GoneJson {
+  readonly key: string;
+}
+
 /** Payload of REBASE: an upload of which the answer was lost made the object. */
 interface RebaseJson {
   readonly object: RemoteObject;
@@ -279,6 +284,13 @@ export class Staged {
   async noteUpload(key: string, id: string | undefined, ended: boolean): Promise<void> {
     const upload: UploadJson = { key, id: id ?? null, at: Date.now(), ended };
     await this.log.append({ type: RecordType.UPLOAD, offset: 0, payload: json(upload) });
+  }
+
+  /** Records that an obsolete object was deleted. */
+  async noteGone(key: string): Promise<void> {
+    if (this.isEnded) return;
+    const gone: GoneJson = { key };
+    await this.using(() => this.log.append({ type: RecordType.GONE, offset: 0, payload: json(gone) }));
   }
 
   async #change(work: () => Promise<void>): Promise<void> {
@@ -527,7 +539,7 @@ export interface Recovered {
 /** What a log says beside the content. */
 class Found {
   path: string | undefined;
-  readonly obsolete: Obsolete[] = [];
+  obsolete: Obsolete[] = [];
   readonly replaces: string[] = [];
   readonly uploads = new Map<string, { key: string; id: string | undefined; at: number }>();
   readonly sizes: { position: number; size: number }[] = [];
@@ -551,6 +563,11 @@ class Found {
         this.path = place.path ?? undefined;
         if (place.obsolete !== null) this.obsolete.push(place.obsolete);
         if (place.replaces !== null) this.replaces.push(place.replaces);
+        break;
+      }
+      case RecordType.GONE: {
+        const { key } = fields<GoneJson>(payload);
+        this.obsolete = this.obsolete.filter((object) => object.key !== key);
         break;
       }
       case RecordType.UPLOAD: {

@@ -22,6 +22,8 @@ export const RecordType = {
   UPLOAD: 8,
   /** JSON: another object to take the unchanged bytes from. */
   REBASE: 9,
+  /** JSON: an object that had lost its place is deleted. */
+  GONE: 10,
 } as const;
 
 /** Header: magic, type, payload length, CRC-32 of the header (with 0 here) and the payload, offset (float64), zeros. */

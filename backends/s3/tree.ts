@@ -78,6 +78,7 @@ export class Tree {
         this.#directoryDefaults(),
       );
       this.#add(directory);
+      this.#names.adopt(directory);
     }
     directory.forgotten = false;
     const { touched } = directory;
@@ -166,7 +167,7 @@ export class Tree {
     if (!node.forgotten || node.parent === undefined) return;
     if (node.kind === 'directory' ? node.children.size > 0 : node.staged !== undefined || node.opens > 0)
       return;
-    if (node.kind === 'directory') this.#names.drop(node);
+    if (node.kind === 'directory') this.#names.retire(node);
     const { parent } = node;
     if (parent.children.get(node.name) === node) parent.children.delete(node.name);
     this.#byId.delete(node.id);

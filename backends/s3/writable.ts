@@ -183,6 +183,7 @@ export class WritableBackend extends ReadingBackend {
     files.writeback.clean(node);
     tree.detach(node);
     if (node.opens === 0) await files.discard(node);
+    else if (obsolete !== undefined) await staged?.noteGone(key);
   }
 
   async rmdir(parent: Node, name: string, context: Context): Promise<void> {

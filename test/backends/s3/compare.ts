@@ -1,6 +1,6 @@
 /**
  * Side by side: this backend, Debian's s3fs and rclone, each mounted on this host over one S3 server, doing the same work
- * in turns. Prints a table in Markdown. `node dist/test/backends/s3/compare.js [--rounds N]`; s3fs and rclone are
+ * in turns. Prints a table in Markdown. `node dist/test/backends/s3/compare.js [--rounds N] [--only NAME]`; s3fs and rclone are
  * downloaded with apt and unpacked below `.cache/`, not installed.
  */
 import { execFile, spawn } from 'node:child_process';
@@ -196,13 +196,15 @@ async function makeTar(): Promise<string> {
   return join(folder, 'tree.tar');
 }
 
-const { values } = parseArgs({ options: { rounds: { type: 'string' } } });
+const { values } = parseArgs({ options: { rounds: { type: 'string' }, only: { type: 'string' } } });
+const { only = '' } = values;
 await unpackPeers();
 await writeFile(join(peers, 'password'), `${ACCESS_KEY}:${SECRET_KEY}\n`, { mode: 0o600 });
 const tar = await makeTar();
 const best = systems.map(() => tasks.map(() => Number.POSITIVE_INFINITY));
 for (let round = 0; round < Number(values.rounds ?? 1); round++) {
   for (const [index, system] of systems.entries()) {
+    if (!system.name.includes(only)) continue;
     const times = await measure(system, tar);
     process.stderr.write(`${system.name}: ${times.map((time) => time.toFixed(2)).join(' ')}\n`);
     for (const [task, time] of times.entries()) best[index]![task] = Math.min(best[index]![task]!, time);

@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { ListMultipartUploadsCommand } from '@aws-sdk/client-s3';
+import type { OpenFile } from '../../../backends/s3/files.js';
 import { Proxy } from './proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
@@ -79,6 +80,34 @@ describe('a process that is killed', () => {
     await mount.close();
   });
 
+  it('leaves no order to delete what was made anew under the name of what it deleted', async () => {
+    const bucket = await TestBucket.create();
+    const mount = await Mount.open(bucket, { writebackDelay: 600 });
+    const make = async (name: string, content: string): Promise<OpenFile> => {
+      const file = await mount.create(name, 0o302);
+      await mount.write(file, 0, content);
+      return file;
+    };
+    // Both begin as empty objects, which are as alike as can be.
+    await mount.release(await make('tmp', 'first'));
+    await mount.backend.rename(mount.root, 'tmp', mount.root, 'saved', 0, context);
+    await mount.release(await make('tmp', 'second'));
+    const open = await make('open', 'third');
+    await mount.backend.unlink(mount.root, 'open', context);
+    await mount.release(await make('open', 'fourth'));
+    const cacheDir = await temporaryFolder();
+    cpSync(mount.cacheDir, cacheDir, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+    await mount.backend.mounted.abandon();
+    const next = await Mount.open(bucket, { cacheDir });
+    await next.backend.syncfs(context);
+    assert.equal((await bucket.get('saved')).toString(), 'first');
+    assert.equal((await bucket.get('tmp')).toString(), 'second');
+    assert.equal((await bucket.get('open')).toString(), 'fourth');
+    assert.equal(next.backend.metrics()['conflicts'], 0);
+    await next.close();
+    await mount.release(open).catch(() => undefined);
+  });
+
   it('has its cache folder to itself while it lives, and gives it up by dying', async () => {
     const bucket = await TestBucket.create();
     const mount = await Mount.open(bucket);
@@ -134,6 +163,26 @@ describe('a rename that a crash cuts in two', () => {
       await renaming;
       await mount.backend.mounted.abandon();
     }
+  });
+
+  it('of a directory deletes nothing that is made at the old place before the originals are gone', async () => {
+    const bucket = await TestBucket.create();
+    const proxy = await Proxy.start(bucket.endpoint);
+    const mount = await tree(bucket, proxy.endpoint);
+    proxy.fault = (seen) => (seen.operation === 'DeleteObjects' ? 'quota' : undefined);
+    await mount.backend.rename(mount.root, 'from', mount.root, 'to', 0, context);
+    assert.equal((await bucket.keys('from/')).length, 11);
+    assert.deepEqual(await mount.names(''), ['to']);
+    await assert.rejects(mount.backend.mkdir(mount.root, 'from', 0o755, context), /ETIMEDOUT/);
+    proxy.fault = () => undefined;
+    while ((await bucket.keys('from/')).length > 0) await new Promise((resolve) => setTimeout(resolve, 50));
+    await mount.backend.mkdir(mount.root, 'from', 0o755, context);
+    await mount.put('from/f1', 'anew');
+    assert.equal((await mount.content('from/f1')).toString(), 'anew');
+    assert.deepEqual(await mount.names('from'), ['f1']);
+    assert.equal((await mount.names('to')).length, 10);
+    await mount.close();
+    await proxy.close();
   });
 
   it('of a directory is undone where it failed and the caller was told', async () => {

@@ -121,6 +121,8 @@ describe('reading a bucket', () => {
     const own = await TestBucket.create();
     for (let i = 0; i < 20; i++) await own.put(`f${i}`, '', { Metadata: { mode: '33152' } });
     const mount = await Mount.open(own, { readOnly: true, metadataTtl: 0.2 });
+    // Of what changed this very second nobody can say whether it changes again.
+    await sleep(3000);
     const look = async (): Promise<void> => {
       for (const name of await mount.names('')) {
         const entry = await mount.backend.lookup(mount.root, name, context);
@@ -132,6 +134,39 @@ describe('reading a bucket', () => {
     await sleep(300);
     await look();
     assert.equal(mount.requests('HeadObject'), heads);
+    for (const uid of ['1', '2']) {
+      await own.put('f0', '', { Metadata: { mode: '33152', uid } });
+      await sleep(300);
+      await look();
+      assert.equal((await mount.at('f0')).posix.uid, Number(uid));
+    }
+    assert.ok(mount.requests('HeadObject') <= heads + 4);
+    await mount.close();
+  });
+
+  it('so are those of files in a directory that was out of use meanwhile, and its names are asked for again', async () => {
+    const own = await TestBucket.create();
+    for (let i = 0; i < 20; i++) await own.put(`d/f${i}`, '', { Metadata: { mode: '33152' } });
+    const mount = await Mount.open(own, { readOnly: true });
+    await sleep(3000);
+    const look = async (): Promise<number> => {
+      const names = await mount.names('d');
+      const directory = await mount.at('d');
+      for (const name of names) {
+        const { node, attributes } = (await mount.backend.lookup(directory, name, context))!;
+        assert.equal(attributes.mode, 0o100600);
+        mount.backend.forget(node);
+      }
+      mount.backend.forget(directory);
+      return names.length;
+    };
+    assert.equal(await look(), 20);
+    const heads = mount.requests('HeadObject');
+    await own.remove('d/f7');
+    assert.equal(await look(), 19);
+    assert.equal(await mount.node('d/f7'), undefined);
+    // That of the directory itself.
+    assert.ok(mount.requests('HeadObject') <= heads + 1);
     await mount.close();
   });
 
