@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
 import { UsageError, type Backend, type Logger } from '../backend/index.js';
 import { Session } from '../fuse/index.js';
@@ -28,6 +29,9 @@ export interface DaemonOptions extends Omit<Workshop, 'optionName'> {
 type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend' | 'optionName'>;
 
 const settingsSchema = exportSchema.omit({ backend: true });
+
+/** In what exports of one backend must agree: it is the backend's, not the socket's. */
+const COMMON = ['readOnly', 'locks', 'cache', 'limits'] as const;
 
 /** Serves exports over vhost-user sockets until it is closed. */
 export class Daemon {
@@ -100,16 +104,19 @@ export class Daemon {
       backend,
       optionName,
     }));
-    const shared = new Map<string, Export>();
+    const shared = new Map<string, { readonly config: CheckedExport; readonly one: Export }>();
     const opened: [CheckedExport, Export][] = [];
-    for (const config of configs) {
+    for (const [index, config] of configs.entries()) {
       const source = sourceOf(config, options.backends ?? {});
       const name = typeof config.backend === 'string' ? config.backend : undefined;
       const log = { ...options, log: options.log };
-      const one =
-        (name === undefined ? undefined : shared.get(name)) ?? (await openExport(source, config, log));
-      if (!this.#exports.includes(one)) this.#exports.push(one);
-      if (name !== undefined) shared.set(name, one);
+      const known = name === undefined ? undefined : shared.get(name);
+      const odd = known && COMMON.find((key) => !isDeepStrictEqual(config[key], known.config[key]));
+      if (odd !== undefined)
+        throw new UsageError(`exports[${index}].${odd}: must be that of the other export of backend ${name}`);
+      const one = known?.one ?? (await openExport(source, config, log));
+      if (known === undefined) this.#exports.push(one);
+      if (name !== undefined) shared.set(name, { config, one });
       opened.push([config, one]);
     }
     for (const [config, one] of opened) this.#listen(config, one);

@@ -216,6 +216,13 @@ test("a file's exports are all served, and those that name one backend share it"
     await mistake('serve', '--config', 'several.yaml'),
     /^backend b: no such name under backends; did you mean a\?$/,
   );
+  const { backends, exports } = config;
+  const odd = { backends, exports: exports.map((one, i) => ({ ...one, readOnly: i === 1 })) };
+  writeFileSync(join(folder, 'several.yaml'), JSON.stringify(odd));
+  assert.match(
+    await mistake('serve', '--config', 'several.yaml', '--log-level', 'error'),
+    /^exports\[1\]\.readOnly: must be that of the other export of backend a$/,
+  );
   assert.match(
     await mistake('serve', '--config', 'several.yaml', '--tag', 'x'),
     /^--tag: not together with --config/,
