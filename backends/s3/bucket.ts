@@ -129,8 +129,10 @@ export class Bucket {
     }
   }
 
-  async #head(key: string, { client, signal }: Attempt): Promise<Head> {
+  async #head(key: string, { client, quick, signal }: Attempt): Promise<Head> {
     try {
+      const found = await quick.head(key, signal);
+      if (found !== undefined) return found;
       const command = new HeadObjectCommand({ ...this.#common, ...this.#customer, Key: key });
       const answer = await client.send(command, { abortSignal: signal });
       return {

@@ -222,7 +222,8 @@ export class Files {
 
   /** Begins the journal of a file that the bucket does not have. */
   async create(node: FileNode): Promise<void> {
-    await this.#begin(node);
+    node.staging = this.#begin(node).finally(() => (node.staging = undefined));
+    await node.staging;
     this.writeback.touched(node);
   }
 

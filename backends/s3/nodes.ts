@@ -133,7 +133,9 @@ export class Directory {
 
 /** Whether a node has data that the bucket does not have, or a directory has some below it. */
 export function isDirty(node: Node): boolean {
-  if (node.kind === 'file') return node.staged !== undefined || node.uploading !== undefined;
+  if (node.kind === 'file') {
+    return node.staged !== undefined || node.staging !== undefined || node.uploading !== undefined;
+  }
   for (const child of node.children.values()) if (isDirty(child)) return true;
   return false;
 }

@@ -40,21 +40,15 @@ export class Renames {
     return Deadline.after(this.#services.options.operationTimeout);
   }
 
-  /** Renames a file over `replaced`, if there is one. */
-  async file(node: FileNode, parent: Directory, name: string, replaced: FileNode | undefined): Promise<void> {
-    await this.#one.run(() => this.#file(node, parent, name, replaced));
+  /** Runs one rename, alone, while neither directory's names change. */
+  async run(from: Directory, to: Directory, rename: () => Promise<void>): Promise<void> {
+    await this.#one.run(() => from.changes.run(() => (from === to ? rename() : to.changes.run(rename))));
   }
 
-  async #file(
-    node: FileNode,
-    parent: Directory,
-    name: string,
-    replaced: FileNode | undefined,
-  ): Promise<void> {
+  /** Renames a file over `replaced`, if there is one. */
+  async file(node: FileNode, parent: Directory, name: string, replaced: FileNode | undefined): Promise<void> {
     await node.changes.run(async () => {
-      const from = node.parent;
-      if (from === undefined || node.removed) throw FsError.of('ENOENT');
-      const oldName = node.name;
+      if (node.parent === undefined || node.removed) throw FsError.of('ENOENT');
       await this.#settle(node);
       if (replaced === undefined) await this.#move(node, parent, name, undefined);
       else {
@@ -70,7 +64,6 @@ export class Renames {
           if (replaced.opens === 0) await this.#files.discard(replaced);
         });
       }
-      if (from.children.get(oldName) === undefined) learnAbsent(from, oldName);
     });
   }
 
@@ -129,32 +122,31 @@ export class Renames {
     if (staged !== undefined) await staged.place(path, copy, { etag: copy.etag });
     node.version.object = copy;
     node.posix = staged?.posix ?? posix;
-    await this.#moved(node, parent, name, replaced);
-    if (node.staged === undefined) learnFile(parent, name, copy, node.posix);
+    await this.#moved(node, parent, name, replaced, copy);
     await ghosts.remove([keys.file(from)], () => this.#intents.end(intent));
   }
 
+  /** Names follow in one turn: whoever looks sees all of it or nothing. */
   async #moved(
     node: FileNode,
     parent: Directory,
     name: string,
     replaced: FileNode | undefined,
+    copy?: RemoteObject,
   ): Promise<void> {
     if (replaced !== undefined) {
       await this.#files.replaced(replaced);
       this.#tree.detach(replaced);
     }
+    if (node.parent !== undefined) learnAbsent(node.parent, node.name);
     this.#tree.move(node, parent, name);
+    if (copy !== undefined && node.staged === undefined) learnFile(parent, name, copy, node.posix);
   }
 
   /**
    * Renames a directory: copies all that is below it, then deletes the originals. The target is not there, or empty.
    */
   async directory(node: Directory, parent: Directory, name: string): Promise<void> {
-    await this.#one.run(() => this.#directory(node, parent, name));
-  }
-
-  async #directory(node: Directory, parent: Directory, name: string): Promise<void> {
     const fromParent = node.parent;
     if (fromParent === undefined) throw FsError.of('EBUSY');
     const fromName = node.name;

@@ -5,6 +5,7 @@ import type { Logger } from '../../core/backend/index.js';
 import { Deadline, Semaphore } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
 import type { Metrics } from './metrics.js';
+import { QuickHead } from './quick-head.js';
 import type { S3Options } from './options.js';
 
 /** First and longest pause between attempts, milliseconds. The pause is a random part of it ("full jitter"). */
@@ -16,6 +17,7 @@ const SLOWEST = 256;
 /** One attempt of a request. */
 export interface Attempt {
   readonly client: S3Client;
+  readonly quick: QuickHead;
   readonly signal: AbortSignal;
   /** 1 for the first. */
   readonly number: number;
@@ -35,6 +37,7 @@ export class Requests {
   readonly #metrics: Metrics;
   readonly #slots: Semaphore;
   #client: S3Client;
+  #quick: QuickHead;
   #closed = false;
 
   constructor(options: S3Options, log: Logger, metrics: Metrics) {
@@ -42,16 +45,17 @@ export class Requests {
     this.#log = log;
     this.#metrics = metrics;
     this.#slots = new Semaphore(options.requests);
-    this.#client = this.#connect();
+    [this.#client, this.#quick] = this.#connect();
   }
 
-  #connect(): S3Client {
+  #connect(): [S3Client, QuickHead] {
     // The SDK's version is pinned: that later ones will need a later Node is nothing an operator can mend.
     process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
     const { endpoint, region, profile, requests } = this.#options;
     const agents = { keepAlive: true, maxSockets: requests * 2 };
     const checksums = this.#options.checksums === 'required' ? 'WHEN_REQUIRED' : 'WHEN_SUPPORTED';
-    return new S3Client({
+    const shared = { http: new HttpAgent(agents), https: new HttpsAgent(agents) };
+    const client = new S3Client({
       ...(endpoint === undefined ? {} : { endpoint }),
       ...(profile === undefined ? {} : { profile }),
       region: region ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
@@ -62,11 +66,12 @@ export class Requests {
       maxAttempts: 1,
       cacheMiddleware: true,
       requestHandler: {
-        httpAgent: new HttpAgent(agents),
-        httpsAgent: new HttpsAgent(agents),
+        httpAgent: shared.http,
+        httpsAgent: shared.https,
         connectionTimeout: 5_000,
       },
     });
+    return [client, new QuickHead(client, shared)];
   }
 
   /**
@@ -96,7 +101,7 @@ export class Requests {
       if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
       // An attempt may be several requests: the first may have been carried out even when a refusal followed.
       ambiguous = true;
-      if (failure.kind === 'expired') this.#client = this.#connect();
+      if (failure.kind === 'expired') [this.#client, this.#quick] = this.#connect();
       if (this.#closed) throw new S3Failure('transient', 0, 'Closed', failure);
       const pause = Math.random() * Math.min(PAUSE_MOST, PAUSE_FIRST * 2 ** Math.min(number - 1, 10));
       if (deadline.remaining <= pause) throw new S3Failure('transient', failure.status, 'Deadline', failure);
@@ -124,6 +129,7 @@ export class Requests {
     try {
       return await attempt({
         client: this.#client,
+        quick: this.#quick,
         signal: controller.signal,
         number,
         ambiguous,

@@ -227,25 +227,36 @@ export class WritableBackend extends ReadingBackend {
     await this.guard(async () => {
       this.#allowed(to, newName);
       if ((flags & ~RenameFlags.NOREPLACE) !== 0) throw FsError.of('EINVAL');
-      const deadline = this.deadline(context);
-      const maxAge = (flags & RenameFlags.NOREPLACE) === 0 ? this.ttl : 0;
-      const node = await this.find(from, name, this.ttl, deadline);
-      if (node === undefined) throw FsError.of('ENOENT');
-      const replaced = await this.find(to, newName, maxAge, deadline);
-      if (replaced === node) return;
-      if (replaced !== undefined && (flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
-      await this.#anchor(from, deadline);
-      if (node.kind === 'directory') await this.#renameDirectory(node, to, newName, replaced, deadline);
-      else {
-        if (replaced?.kind === 'directory') throw FsError.of('EISDIR');
-        await this.mounted.renames.file(node, to, newName, replaced);
-        if (node.opens === 0 && node.staged !== undefined) {
-          this.mounted.files.writeback.schedule(node, this.options.writebackDelay);
-        }
-      }
-      this.#touch(from);
-      this.#touch(to);
+      await this.mounted.renames.run(from, to, () => this.#rename(from, name, to, newName, flags, context));
     });
+  }
+
+  async #rename(
+    from: Directory,
+    name: string,
+    to: Directory,
+    newName: string,
+    flags: number,
+    context: Context,
+  ): Promise<void> {
+    const deadline = this.deadline(context);
+    const maxAge = (flags & RenameFlags.NOREPLACE) === 0 ? this.ttl : 0;
+    const node = await this.find(from, name, this.ttl, deadline);
+    if (node === undefined) throw FsError.of('ENOENT');
+    const replaced = await this.find(to, newName, maxAge, deadline);
+    if (replaced === node) return;
+    if (replaced !== undefined && (flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
+    await this.#anchor(from, deadline);
+    if (node.kind === 'directory') await this.#renameDirectory(node, to, newName, replaced, deadline);
+    else {
+      if (replaced?.kind === 'directory') throw FsError.of('EISDIR');
+      await this.mounted.renames.file(node, to, newName, replaced);
+      if (node.opens === 0 && node.staged !== undefined) {
+        this.mounted.files.writeback.schedule(node, this.options.writebackDelay);
+      }
+    }
+    this.#touch(from);
+    this.#touch(to);
   }
 
   async #renameDirectory(

@@ -122,7 +122,7 @@ describe('a rename that a crash cuts in two', () => {
   after(removeFolders);
 
   async function tree(bucket: TestBucket, endpoint: string): Promise<Mount> {
-    const mount = await Mount.open(bucket, { endpoint, operationTimeout: 0.5, requestTimeout: 0.3 });
+    const mount = await Mount.open(bucket, { endpoint, operationTimeout: 2, requestTimeout: 1 });
     await mount.backend.mkdir(mount.root, 'from', 0o755, context);
     for (let i = 0; i < 10; i++) await mount.put(`from/f${i}`, `content ${i}`);
     return mount;

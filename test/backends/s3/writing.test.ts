@@ -254,6 +254,30 @@ describe('writing to a bucket', () => {
     await slow.close();
   });
 
+  it('of a rename and a creation of one name at one moment, one comes first', async () => {
+    const slow = await Mount.open(bucket, { writebackDelay: 600 });
+    for (let round = 0; round < 10; round++) {
+      const name = `contended${round}`;
+      const file = await slow.create('contender', EXCLUSIVE);
+      await slow.write(file, 0, 'renamed');
+      await slow.release(file);
+      const [created] = await Promise.all([
+        slow.create(name),
+        slow.backend.rename(slow.root, 'contender', slow.root, name, 0, context),
+        slow.node(name),
+        slow.node('contender'),
+      ]);
+      assert.equal(await slow.node('contender'), undefined);
+      await slow.release(created);
+      await slow.backend.syncfs(context);
+      const content = await slow.content(name);
+      assert.ok(content.equals(await bucket.get(name)));
+      assert.equal(content.toString(), 'renamed');
+    }
+    assert.equal(slow.backend.metrics()['conflicts'], 0);
+    await slow.close();
+  });
+
   it('a node that was let go while its data waited stays the same file when it is taken into use again', async () => {
     const slow = await Mount.open(bucket, { writebackDelay: 600 });
     const file = await slow.create('let-go');
