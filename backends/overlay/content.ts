@@ -86,7 +86,7 @@ export function setContent(node: OverlayNode, { content, followed }: Located): v
 }
 
 /**
- * Whether a file in a lower may have its content elsewhere: it takes less blocks than its size, or its directory has files
+ * Whether a file in a lower may have its content elsewhere: it takes fewer blocks than its size (or does not say), or its directory has files
  * that came from below, one of which a crash may have left half filled. Nothing where the directory was not asked yet.
  */
 export function mayBorrow(
