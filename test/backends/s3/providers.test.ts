@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { Deadline } from '../../../backends/s3/deadline.js';
 import { FsError, OpenFlags } from '../../../core/backend/index.js';
 import { Proxy } from './proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
@@ -57,6 +58,31 @@ describe('servers that differ', () => {
       await mount.close();
     });
   }
+
+  it('HEADs that are made without the SDK say what its own say', async () => {
+    proxy.fault = () => undefined;
+    const Metadata = { mode: '33188', mtime: '1600000000.5', theirs: 'a  b "c" %41' };
+    const headers = {
+      ContentType: 'text/plain; charset=utf-8',
+      CacheControl: 'no-cache',
+      ContentEncoding: 'x',
+    };
+    for (const key of ['plain', 'a b+c%20', '日本/\u201bC3', "x'(1)*!&=?#", 'dir/']) {
+      await bucket.put(key, key, { Metadata, ...headers });
+      const mount = await Mount.open(bucket, { endpoint: proxy.endpoint, readOnly: true });
+      const { bucket: own } = mount.backend.mounted.services;
+      proxy.seen.length = 0;
+      const first = await own.head(key, Deadline.after(10));
+      assert.deepEqual(await own.head(key, Deadline.after(10)), first);
+      assert.deepEqual([first?.size, first?.metadata], [Buffer.byteLength(key), Metadata]);
+      assert.equal(await own.head(`${key}-not`, Deadline.after(10)), undefined);
+      assert.deepEqual(
+        proxy.seen.map((seen) => seen.headers['user-agent'] !== undefined),
+        [true, false, false],
+      );
+      await mount.close();
+    }
+  });
 
   it('encryption, storage class and payment are asked for where an object is made', async () => {
     proxy.fault = () => undefined;
