@@ -27,6 +27,10 @@ export function lookupOperations(share: Share) {
     },
 
     getattr(node: Node, file: OpenFile | undefined, context: Context): Attributes {
+      if (file === undefined && !nodes.isAnchored(node)) {
+        share.statCold(node);
+        return share.attributes();
+      }
       const fd = file !== undefined ? file.fd : share.descriptor(node);
       const code = context.birth === true ? statDescriptor(fd) : fillFromDescriptor(fd);
       if (code < 0) throw FsError.of(-code);

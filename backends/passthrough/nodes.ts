@@ -4,7 +4,7 @@ import { openByHandleAt } from '../../core/system/file-handles.js';
 import type { Mounts } from './mounts.js';
 import type { OpenFile } from './open-file.js';
 import { at, offset, words } from './scratch.js';
-import { NO_BIRTH, statBirthMark, statBirthSeconds } from './stat.js';
+import { NO_BIRTH, statBirthMark, statBirthSeconds, statInoHigh, statInoLow, statMount } from './stat.js';
 
 /** A file that a guest knows. All else about it lies in the columns of {@link Nodes}, at `slot`. */
 export class Node {
@@ -34,6 +34,10 @@ const MOMENT = 8;
 
 /** Milliseconds by which a birth time may lag behind the clock: file systems take it from the last tick, 10 ms at most. */
 const TICK = 20;
+
+/** Handle types that contain the inode number and its generation: `FILEID_INO32_GEN` (ext4; tmpfs puts 64 bits there), xfs, btrfs. */
+export const HandleType = { INO32_GEN: 1, XFS_INO64_GEN: 0x81, BTRFS: 0x4d } as const;
+const GENERATIONS: ReadonlySet<number> = new Set(Object.values(HandleType));
 
 /** How a node's own descriptor is kept. */
 const Keep = {
@@ -153,11 +157,28 @@ export class Nodes {
     const { slot } = node;
     const mark = statBirthMark();
     const seconds = statBirthSeconds();
+    if (!GENERATIONS.has(this.#info[slot]! >>> 24)) return;
     if (mark === NO_BIRTH || this.#birthMark[slot] !== NO_BIRTH) return;
     if (seconds * 1000 + (mark & 0x3fffffff) / 1e6 + TICK >= time) return;
     if (!this.isAnchored(node)) this.#enterIno(slot);
     this.#birthSeconds[slot] = seconds;
     this.#birthMark[slot] = mark;
+  }
+
+  /** Whether {@link isStatOf} can tell. */
+  hasBirth(node: Node): boolean {
+    return this.#birthMark[node.slot] !== NO_BIRTH;
+  }
+
+  /** Whether the stat result in the scratch is surely of this node. */
+  isStatOf(node: Node): boolean {
+    const { slot } = node;
+    return (
+      this.#inoLow[slot] === statInoLow() &&
+      this.#inoHigh[slot] === statInoHigh() &&
+      this.#isBorn(slot) &&
+      this.#mounts.all[this.#info[slot]! & 0xfff]!.id === statMount()
+    );
   }
 
   #isBorn(slot: number): boolean {

@@ -16,7 +16,7 @@ import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/sys
 import { become, prepare } from './caller.js';
 import { IdMap } from './id-map.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './mounts.js';
-import { type Node, Nodes } from './nodes.js';
+import { HandleType, type Node, Nodes } from './nodes.js';
 import type { Options } from './options.js';
 import { at, bytes, offset, putDescriptorPath, putName, putText, words } from './scratch.js';
 import { XattrMap } from './xattr-map.js';
@@ -178,6 +178,24 @@ export class Share {
     const fd = this.nodes.openByHandle(node, flags);
     if (fd !== EACCES || !this.#remembers) return fd;
     return this.reconnect(node) ? this.nodes.openByHandle(node, flags) : ESTALE;
+  }
+
+  /**
+   * Stats a node into the scratch that has no descriptor: by the name where it was last seen if that is still its own, which
+   * takes one call, or else by a descriptor for its handle. @throws FsError
+   */
+  statCold(node: Node): void {
+    const { parent, name } = node;
+    if (this.#remembers && parent !== undefined && this.nodes.hasBirth(node) && this.nodes.knows(parent)) {
+      const fd = this.nodes.descriptor(parent);
+      if (fd >= 0 && statName(fd, putName(name)) >= 0 && this.nodes.isStatOf(node)) {
+        this.nodes.warm(node);
+        return;
+      }
+    }
+    const code = statDescriptor(this.descriptor(node));
+    if (code < 0) throw FsError.of(-code);
+    this.nodes.identifyByBirth(node, Date.now());
   }
 
   /** Lets the kernel see where a file is. @returns whether it is where it was last seen. */
@@ -353,11 +371,6 @@ export function takeHandle(fd: number, name: number, flags: number): number {
   return code >= 0 && words[(offset.handle >>> 2) + 1]! > 255 ? -95 : code;
 }
 
-/** Handle types that contain the inode number: `FILEID_INO32_GEN` (ext4; tmpfs puts 64 bits there), xfs, btrfs. */
-const INO32_GEN = 1;
-const XFS_INO64_GEN = 0x81;
-const BTRFS = 0x4d;
-
 /**
  * Whether the handle in the scratch shows by itself that it belongs to the inode that was stat'ed: the two are taken
  * by two calls, between which the host may have renamed something else to the name.
@@ -366,11 +379,11 @@ function handleNames(inoLow: number, inoHigh: number): boolean {
   const from = (offset.handle >>> 2) + 2;
   const count = words[offset.handle >>> 2]! >>> 2;
   switch (words[(offset.handle >>> 2) + 1]) {
-    case INO32_GEN:
+    case HandleType.INO32_GEN:
       if (count === 2) return words[from] === inoLow && inoHigh === 0;
       return count === 3 && words[from + 1] === inoLow && words[from + 2] === inoHigh;
-    case XFS_INO64_GEN:
-    case BTRFS:
+    case HandleType.XFS_INO64_GEN:
+    case HandleType.BTRFS:
       return words[from] === inoLow && words[from + 1] === inoHigh;
     default:
       return false;

@@ -3,10 +3,11 @@
  * them out, over the front-end's rings, in one synchronous loop that never sleeps (or sleeps on the call eventfd, by
  * option). What is told of a daemon is its operations per second, its latencies, and its CPU time for an operation, by the
  * kernel's own clock of the process. `Lane` holds one request, a `Load` says what lanes do, `Driver` keeps them busy,
- * `scenarios.ts` lists the rows, and `runBench` takes daemons in turns.
+ * `scenarios.ts` lists the rows, `growth.ts` has those that ask what grows, and `runBench` takes daemons in turns.
  */
 export { runBench, type BenchOptions, type BenchResult, type Row, type Target } from './bench.js';
 export { BenchError } from './driver.js';
 export { plot } from './plot.js';
 export { toJson, toTable } from './report.js';
-export { scenarios, type Scenario } from './scenarios.js';
+export { getattr, lookup, scenarios, transfer, type Scenario } from './scenarios.js';
+export { guestsBeside, openFiles, knownNodes } from './growth.js';

@@ -77,16 +77,17 @@ export const scenarios: readonly Scenario[] = [
   mixed('mixed-2q', 'mixed 4 KiB reads, writes, GETATTR, LOOKUP on two queues, depth 32', 32),
 ];
 
-/** READ or WRITE of one size, all over one file. */
-function transfer(
+/** READ or WRITE of one size, all over one file, or over its first `extent` bytes. */
+export function transfer(
   key: string,
   title: string,
   depth: number,
   bytes: number,
   direction: 'read' | 'write',
   order: 'sequential' | 'random',
+  extent = FILE_SIZE,
 ): Scenario {
-  const blocks = FILE_SIZE / bytes;
+  const blocks = extent / bytes;
   const prepare = (area: WorkArea): Prepared => {
     const file = area.file();
     let position = 0;
@@ -101,7 +102,7 @@ function transfer(
   return { key, title, depth, dataBytes: bytes, bytes, prepare };
 }
 
-function getattr(key: string, title: string, depth: number): Scenario {
+export function getattr(key: string, title: string, depth: number): Scenario {
   return { key, title, depth, dataBytes: 0, prepare: prepareGetattr };
 }
 
@@ -110,10 +111,10 @@ function prepareGetattr(area: WorkArea): Prepared {
   return { load: { begin: (lane) => fuse.getattr(lane, node, nodeHigh), next: isOver } };
 }
 
-/** LOOKUP of names in a directory of {@link FILES}. What is found is forgotten after the run. */
-function lookup(key: string, title: string, depth: number, hit: boolean): Scenario {
+/** LOOKUP of names in a directory of `files`. What is found is forgotten after the run. */
+export function lookup(key: string, title: string, depth: number, hit: boolean, files = FILES): Scenario {
   const prepare = (area: WorkArea): Prepared => {
-    const directory = filledDirectory(area, key);
+    const directory = filledDirectory(area, key, files);
     const found = new Map<number, { readonly nodeHigh: number; count: number }>();
     const begin = (lane: Lane) => {
       fuse.lookup(
@@ -121,7 +122,7 @@ function lookup(key: string, title: string, depth: number, hit: boolean): Scenar
         directory.node,
         directory.nodeHigh,
         hit ? PREFIX : 'none',
-        Math.floor(Math.random() * FILES),
+        Math.floor(Math.random() * files),
       );
     };
     const next = (lane: Lane) => {
