@@ -9,7 +9,10 @@ import { ServedGuests } from './served-guests.js';
 describe('two guests on one export', () => {
   let served: ServedGuests;
   before(async () => {
-    served = await ServedGuests.boot([{ backend: { type: 'memfs' } }], { times: 2, hostTools: true });
+    served = await ServedGuests.boot(
+      [{ backend: { type: 'memfs' } }, { tag: 'own', locks: 'local', backend: { type: 'memfs' } }],
+      { times: 2, hostTools: true },
+    );
   });
   after(() => served[Symbol.asyncDispose]());
 
@@ -31,6 +34,18 @@ describe('two guests on one export', () => {
       }
     });
   }
+
+  it('keep locks to themselves where those are local, and a process that waits for one can be killed', async () => {
+    const [one, other] = served.guests;
+    const seen = new PassThrough();
+    const script =
+      'cd /mnt/own; exec 9> f; flock -x 9; echo held; timeout -s KILL 3 flock -x f true; echo $?';
+    const holder = one!.run(script, { stdout: seen });
+    assert.equal(String((await once(seen, 'data'))[0]), 'held\n');
+    assert.equal((await other!.exec('flock -n -x /mnt/own/f echo free')).stdout, 'free\n');
+    assert.equal(String((await once(seen, 'data'))[0]), '137\n');
+    assert.equal(await holder, 0);
+  });
 
   it('are rid of the locks of one of them when it dies', async () => {
     const [one, other] = served.guests;
