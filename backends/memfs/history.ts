@@ -107,6 +107,9 @@ export class History {
   #clear(): void {
     const { orphans, arena, root } = this.#tree;
     for (const orphan of orphans) orphan.content?.clear(arena);
+    // One of several names may have been taken over and removed, the others never looked at.
+    for (const inode of this.#adopted.values()) inode.content?.clear(arena);
+    this.#adopted.clear();
     this.#clearBelow(root);
     const origin = this.#origin;
     if (origin === undefined) return;

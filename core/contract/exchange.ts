@@ -1,8 +1,10 @@
 import { type Message, NativeWindow, SegmentList } from '../memory/index.js';
 import { NativeMemory } from '../system/index.js';
 
-/** Largest request and reply: 1 MiB of data, and headers. */
-const BUFFER = 1024 * 1024 + 4096;
+/** Largest request and reply: 1 MiB of data, headers, and the gaps between segments. */
+const BUFFER = 1024 * 1024 + 8192;
+/** Bytes between segments: those that touch would be one. */
+const GAP = 8;
 
 /** Whatever serves messages: a session. */
 export interface Dispatcher {
@@ -27,10 +29,10 @@ class LocalMessage implements Message {
 
   /** Puts a request in. @param head bytes of header, structure and names, which stay in one piece. */
   prepare(request: Uint8Array, head: number, room: number): Promise<number> {
-    this.#memory.u8.set(request);
     this.readable.clear();
     this.writable.clear();
     fill(this.readable, this.#memory.address, head, request.length);
+    this.readable.copyIn(0, request, 0, request.length);
     fill(this.writable, this.#memory.address + BUFFER, 16, room);
     return new Promise((resolve) => {
       this.#settle = resolve;
@@ -39,7 +41,9 @@ class LocalMessage implements Message {
 
   /** The first bytes of the reply, copied. */
   reply(length: number): Uint8Array {
-    return this.#memory.u8.slice(BUFFER, BUFFER + length);
+    const bytes = new Uint8Array(length);
+    this.writable.copyOut(0, bytes, 0, length);
+    return bytes;
   }
 
   complete(written: number): void {
@@ -65,7 +69,7 @@ function fill(list: SegmentList, address: number, head: number, length: number):
   list.push(address, at);
   for (let i = 0; at < length; i++) {
     const bytes = Math.min(CUTS[i % CUTS.length]!, length - at);
-    list.push(address + at, bytes);
+    list.push(address + at + (i + 1) * GAP, bytes);
     at += bytes;
   }
 }

@@ -17,31 +17,37 @@ const linuxCut: Cut = (length, writable) => {
   return [head, length - head];
 };
 
+/** Bytes between segments: those that touch would be one. */
+const GAP = 8;
+
 /** A request in native memory, as a transport would hand it over. */
 class LoopbackMessage implements Message {
   readonly readable: SegmentList;
   readonly writable: SegmentList;
   readonly #memory: NativeMemory;
   readonly #room: number;
-  readonly #replyAt: number;
   #done: ((reply: Uint8Array | QueueFailed) => void) | undefined;
 
   constructor(input: Uint8Array, room: number, cut: Cut, done: (reply: Uint8Array | QueueFailed) => void) {
-    this.#replyAt = (input.length + 7) & ~7;
-    this.#memory = NativeMemory.allocate(Math.max(1, this.#replyAt + room));
+    const inCuts = cut(input.length, false);
+    const outCuts = cut(room, true);
+    const replyAt = (input.length + GAP * inCuts.length + 7) & ~7;
+    this.#memory = NativeMemory.allocate(replyAt + room + GAP * outCuts.length + 1);
     this.#room = room;
     this.#done = done;
-    this.#memory.u8.set(input);
     const window = new NativeWindow(this.#memory);
     this.readable = new SegmentList(window, 1);
     this.writable = new SegmentList(window, 1);
-    push(this.readable, this.#memory.address, cut(input.length, false));
-    push(this.writable, this.#memory.address + this.#replyAt, cut(room, true));
+    push(this.readable, this.#memory.address, inCuts);
+    push(this.writable, this.#memory.address + replyAt, outCuts);
+    this.readable.copyIn(0, input, 0, input.length);
   }
 
   complete(written: number): void {
     if (written > this.#room) throw new Error(`${written} bytes written into ${this.#room}`);
-    this.#finish(this.#memory.u8.slice(this.#replyAt, this.#replyAt + written));
+    const reply = new Uint8Array(written);
+    this.writable.copyOut(0, reply, 0, written);
+    this.#finish(reply);
   }
 
   fail(): void {
@@ -63,7 +69,7 @@ function push(list: SegmentList, address: number, lengths: readonly number[]): v
   let at = address;
   for (const length of lengths) {
     list.push(at, length);
-    at += length;
+    at += length + GAP;
   }
 }
 

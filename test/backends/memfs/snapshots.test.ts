@@ -106,6 +106,19 @@ const steps = fc.array(
   { maxLength: 60, size: 'max' },
 );
 
+test('a fork that removes one name of a file, and never looks at the other, gives everything back', () => {
+  const before = memoryInUse().used;
+  const volume = new MemfsVolume();
+  volume.writeFileSync('/a', 'content');
+  volume.linkSync('/a', '/b');
+  const fork = volume.fork();
+  fork.rmSync('/a');
+  fork.discard();
+  assert.equal(volume.readFileSync('/b').toString(), 'content');
+  volume.discard();
+  assert.equal(memoryInUse().used, before);
+});
+
 test('whatever happens to volumes, forks and forks of forks, each snapshot stays as it was, and nothing leaks', () => {
   fc.assert(
     fc.property(steps, (sequence) => {
