@@ -137,10 +137,11 @@ export function creationOperations(share: Share) {
       const path = putName(name);
       const newPath = putOtherName(newName);
       const node = share.known(parent, from, path);
-      let other: Node | undefined;
-      if ((flags & RenameFlags.EXCHANGE) !== 0) other = share.known(newParent, to, newPath);
+      const exchanges = (flags & RenameFlags.EXCHANGE) !== 0;
+      const other = exchanges ? share.known(newParent, to, newPath) : undefined;
+      const replaces = !exchanges && (flags & RenameFlags.NOREPLACE) === 0;
       // Only a directory can replace one.
-      else if (node === undefined || nodes.fileType(node) === FileType.DIRECTORY)
+      if (replaces && (node === undefined || nodes.fileType(node) === FileType.DIRECTORY))
         holdNamed(newParent, to, newPath);
       const code = renameat2(from, path, to, newPath, flags);
       if (code < 0) throw FsError.of(-code);

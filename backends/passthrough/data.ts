@@ -28,7 +28,6 @@ import {
   unlinkat,
 } from '../../core/system/files.js';
 import { resume, useFsetid } from './caller.js';
-import type { Mount } from './mounts.js';
 import type { Node } from './nodes.js';
 import { OpenFile } from './open-file.js';
 import { at, putDescriptorPath, putName } from './scratch.js';
@@ -59,15 +58,11 @@ export function dataOperations(share: Share) {
 
   function enter(node: Node, fd: number, flags: number): OpenFile {
     return OpenFile.enter(nodes, node, fd, {
-      nowait: mountOf(node).nowait,
+      nowait: share.mountOf(node).nowait,
       append: (flags & O.APPEND) !== 0,
       synchronous: (flags & (O.DSYNC | O.SYNC)) !== 0,
       writable: (flags & O.ACCMODE) !== O.RDONLY,
     });
-  }
-
-  function mountOf(node: Node): Mount {
-    return share.mounts.all[nodes.mountIndex(node)]!;
   }
 
   function reopen(node: Node, flags: number): number {
@@ -164,7 +159,7 @@ export function dataOperations(share: Share) {
         return count;
       }
       // Those of tmpfs, say: the next files need not find out again.
-      if (count === EOPNOTSUPP && nodes.fileType(node) === FileType.REGULAR) mountOf(node).nowait = 0;
+      if (count === EOPNOTSUPP && nodes.fileType(node) === FileType.REGULAR) share.mountOf(node).nowait = 0;
       return readOn(file, buffer, offset, count);
     },
 

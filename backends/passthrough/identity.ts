@@ -28,7 +28,7 @@ export function identityOperations(share: Share) {
   /** Small arrays that are written by bytes stay on JavaScript's own heap, which is cheap: a new node's key is asked for. */
   function key(node: Node): Uint8Array {
     if (node === share.root) return bytesOf([0, 0, 0, ROOT]);
-    const { fsid, fsidHigh, tag } = mounts.all[nodes.mountIndex(node)]!;
+    const { fsid, fsidHigh, tag } = share.mountOf(node);
     if (!nodes.hasHandle(node)) {
       if (statDescriptor(share.descriptor(node)) < 0) throw FsError.of('ESTALE');
       return bytesOf([fsid, fsidHigh, tag, BY_INODE, statInoLow(), statInoHigh(), ...statBirth()]);

@@ -53,14 +53,13 @@ export class Mounts {
     const fsid = words[(offset.statfs + 56) >>> 2]!;
     const fsidHigh = words[(offset.statfs + 60) >>> 2]!;
     const handleFd = this.#useHandles && directory ? this.#openForHandles(fd) : -1;
-    const nowait = RWF.NOWAIT;
     const mount: Mount = {
       index: this.all.length,
       id,
       fd: handleFd,
       fsid,
       fsidHigh,
-      nowait,
+      nowait: RWF.NOWAIT,
       tag: tagOf(path),
     };
     this.all.push(mount);

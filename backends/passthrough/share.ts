@@ -85,6 +85,11 @@ export class Share {
     this.root = this.nodes.addByDescriptor(mount.index, mode, low, high, fd);
   }
 
+  /** The mount that holds a node. */
+  mountOf(node: Node): Mount {
+    return this.mounts.all[this.nodes.mountIndex(node)]!;
+  }
+
   /** A descriptor of a node. @throws FsError ESTALE when the file is gone. */
   descriptor(node: Node): number {
     const fd = this.nodes.descriptor(node);
@@ -104,7 +109,7 @@ export class Share {
         if (code === -2) return undefined;
         throw FsError.of(-code);
       }
-      const mount = this.#mountOf(parent, fd, name);
+      const mount = this.#statMountOf(parent, fd, name);
       if (mount === undefined) continue;
       const node =
         this.nodes.findByStat(mount.index, statInoLow(), statInoHigh()) ?? this.#identify(mount, fd, name);
@@ -122,7 +127,7 @@ export class Share {
   adopt(parent: Node, fd: number, text: string): Entry<Node> {
     const code = statDescriptor(fd);
     if (code < 0) throw FsError.of(-code);
-    const mount = this.mounts.all[this.nodes.mountIndex(parent)]!;
+    const mount = this.mountOf(parent);
     const known = this.nodes.findByStat(mount.index, statInoLow(), statInoHigh());
     const node = known ?? this.#identifyDescriptor(mount, fd, -1);
     if (this.#remembers && text !== '') {
@@ -210,7 +215,7 @@ export class Share {
 
   /** The node that guests know by a name, if it has a handle. */
   known(parent: Node, fd: number, name: number): Node | undefined {
-    const mount = this.mounts.all[this.nodes.mountIndex(parent)]!;
+    const mount = this.mountOf(parent);
     if (mount.fd < 0 || takeHandle(fd, name, 0) < 0 || !isMountOf(handleMount(), mount.id)) return undefined;
     return this.nodes.findByHandle(mount.index);
   }
@@ -256,8 +261,8 @@ export class Share {
   }
 
   /** The mount of what was just stat'ed, or nothing where the host changed it meanwhile. */
-  #mountOf(parent: Node, fd: number, name: number): Mount | undefined {
-    const own = this.mounts.all[this.nodes.mountIndex(parent)]!;
+  #statMountOf(parent: Node, fd: number, name: number): Mount | undefined {
+    const own = this.mountOf(parent);
     const id = statMount();
     if (id === own.id) return own;
     if (this.options.submounts === 'refuse') throw FsError.of('EXDEV');

@@ -124,8 +124,8 @@ function fromFile(path: string, values: Values): Served {
   );
   if (stray !== undefined)
     throw new UsageError(`--${stray}: not together with --config; write it into ${path}`);
-  const { log, confine: locks, ...config } = readConfig(path);
-  return { ...config, logConfig: log, confineConfig: locks };
+  const { log, confine: confineConfig, ...config } = readConfig(path);
+  return { ...config, logConfig: log, confineConfig };
 }
 
 function fromFlags(values: Values, backend: BackendOptions): Served {
