@@ -1,4 +1,5 @@
 import {
+  DAEMON,
   type Backend,
   type BackendHost,
   type CachePolicy,
@@ -16,7 +17,7 @@ import {
 import { attributeOperations } from './attributes.js';
 import { giveOwner } from './copy-up.js';
 import { fileOperations } from './files.js';
-import { DAEMON, Layer } from './layer.js';
+import { Layer } from './layer.js';
 import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './marks.js';
 import { nameOperations } from './names.js';
 import type { OverlayFile, OverlayNode } from './node.js';

@@ -1,4 +1,5 @@
 import {
+  DAEMON,
   type Attributes,
   type AttributeChanges,
   type Context,
@@ -13,7 +14,6 @@ import {
 } from '../../core/backend/index.js';
 import { bringUp, copyUp, setLinks } from './copy-up.js';
 import { fill } from './fill.js';
-import { DAEMON } from './layer.js';
 import { isEmpty } from './listing.js';
 import type { OverlayNode } from './node.js';
 import type { Seen, Union } from './union.js';

@@ -1,9 +1,9 @@
-import { type Backend, type BackendHost, run, type Steps, wait } from '../../core/backend/index.js';
+import { DAEMON, type Backend, type BackendHost, run, type Steps, wait } from '../../core/backend/index.js';
 import type { OverlayBackend } from './backend.js';
 import { bringNameUp } from './changes.js';
 import { bringUp, copyUp } from './copy-up.js';
 import { type Difference, differences } from './diff.js';
-import { DAEMON, Layer } from './layer.js';
+import { Layer } from './layer.js';
 import { list } from './listing.js';
 import { type Marks, NameMarks } from './marks.js';
 import type { OverlayNode } from './node.js';

@@ -1,5 +1,5 @@
-import { FsError, type HostBuffer, type Steps, wait } from '../../core/backend/index.js';
-import { DAEMON, type Layer } from './layer.js';
+import { DAEMON, FsError, type HostBuffer, type Steps, wait } from '../../core/backend/index.js';
+import type { Layer } from './layer.js';
 import type { LowerNode } from './node.js';
 import type { Union } from './union.js';
 

@@ -1,4 +1,5 @@
 import {
+  DAEMON,
   type Attributes,
   type Awaitable,
   FileType,
@@ -13,7 +14,7 @@ import {
 import { blocksOf, contentOf } from './content.js';
 import { copyContent } from './copy-data.js';
 import { fill } from './fill.js';
-import { DAEMON, type Layer } from './layer.js';
+import type { Layer } from './layer.js';
 import type { Content, Draft, OverlayNode } from './node.js';
 import { originText } from './origin.js';
 import { timesOf } from './times.js';

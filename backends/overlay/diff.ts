@@ -1,5 +1,4 @@
-import { type Attributes, run } from '../../core/backend/index.js';
-import { DAEMON } from './layer.js';
+import { DAEMON, type Attributes, run } from '../../core/backend/index.js';
 import { list } from './listing.js';
 import type { OverlayNode } from './node.js';
 import type { Seen, Union } from './union.js';

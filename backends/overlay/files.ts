@@ -1,4 +1,5 @@
 import {
+  DAEMON,
   type Awaitable,
   andThen,
   type Context,
@@ -15,7 +16,6 @@ import {
 } from '../../core/backend/index.js';
 import { inUpper, topOf } from './attributes.js';
 import { contentOf } from './content.js';
-import { DAEMON } from './layer.js';
 import type { LowerNode, OverlayFile, OverlayNode } from './node.js';
 import type { Union } from './union.js';
 

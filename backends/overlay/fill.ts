@@ -1,4 +1,5 @@
 import {
+  DAEMON,
   type Attributes,
   type Awaitable,
   FallocateMode,
@@ -12,7 +13,6 @@ import {
 } from '../../core/backend/index.js';
 import { contentOf } from './content.js';
 import { copyContent } from './copy-data.js';
-import { DAEMON } from './layer.js';
 import type { OverlayNode } from './node.js';
 import { timesOf } from './times.js';
 import type { Union } from './union.js';

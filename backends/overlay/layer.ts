@@ -1,7 +1,7 @@
 import {
+  DAEMON,
   type Awaitable,
   type Backend,
-  type Context,
   type Entry,
   type NodeKey,
   run,
@@ -11,17 +11,6 @@ import {
   FsError,
 } from '../../core/backend/index.js';
 import type { Marks } from './marks.js';
-
-/** The overlay's own acts (marks, temporaries, copies) are the daemon's, not a guest's. */
-export const DAEMON: Context = {
-  uid: 0,
-  gid: 0,
-  pid: 0,
-  umask: 0,
-  groups: [],
-  securityContext: undefined,
-  signal: new AbortController().signal,
-};
 
 /** Inode numbers keep 47 bits of the layer's own below 6 bits of layer: every number fits 2^53. */
 const INO_BITS = 2 ** 47;

@@ -1,4 +1,5 @@
 import {
+  DAEMON,
   type Awaitable,
   type Backend,
   type Entry,
@@ -11,7 +12,7 @@ import {
   andThen,
   wait,
 } from '../../core/backend/index.js';
-import { DAEMON, type Layer } from './layer.js';
+import type { Layer } from './layer.js';
 
 /** What a layer says of one name: an entry (whose node is held), a whiteout, or nothing. */
 export type Found = Entry<object> | 'whiteout' | undefined;

@@ -1,5 +1,5 @@
-import { type Steps, wait } from '../../core/backend/index.js';
-import { DAEMON, type Layer } from './layer.js';
+import { DAEMON, type Steps, wait } from '../../core/backend/index.js';
+import type { Layer } from './layer.js';
 import type { OverlayNode } from './node.js';
 
 /*

@@ -1,6 +1,13 @@
-import { type Backend, FileType, FsError, type NodeKey, type Steps, wait } from '../../core/backend/index.js';
+import {
+  DAEMON,
+  type Backend,
+  FileType,
+  FsError,
+  type NodeKey,
+  type Steps,
+  wait,
+} from '../../core/backend/index.js';
 import { setContent } from './content.js';
-import { DAEMON } from './layer.js';
 import type { LowerNode, OverlayNode } from './node.js';
 import { dropAll } from './stack.js';
 import type { Union } from './union.js';

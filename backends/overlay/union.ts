@@ -1,4 +1,5 @@
 import {
+  DAEMON,
   type Attributes,
   type Awaitable,
   type BackendHost,
@@ -11,7 +12,7 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
-import { DAEMON, type Layer } from './layer.js';
+import type { Layer } from './layer.js';
 import { askWhetherBorrowed, type Located, mayBorrow, own, setContent, tryLocate } from './content.js';
 import type { Found, Marks } from './marks.js';
 import { type Content, type LowerNode, OverlayNode } from './node.js';

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import {
+  DAEMON,
   type Awaitable,
   type DirectoryEntry,
   FileType,
@@ -9,7 +10,7 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
-import { DAEMON, type Layer } from './layer.js';
+import type { Layer } from './layer.js';
 
 /** Where temporaries live when no `work` path is given: a directory in the upper's root that the guest cannot see. */
 export const DEFAULT_WORK = '.virtiofs-kit-work';

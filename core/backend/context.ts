@@ -27,6 +27,17 @@ export interface Context {
   readonly signal: AbortSignal;
 }
 
+/** For what the daemon does of its own accord, for no guest. */
+export const DAEMON: Context = {
+  uid: 0,
+  gid: 0,
+  pid: 0,
+  umask: 0,
+  groups: [],
+  securityContext: undefined,
+  signal: new AbortController().signal,
+};
+
 /** Extended attribute that must be there from the moment a node is created. */
 export interface SecurityContext {
   /** Attribute name, such as `security.selinux`. */

@@ -6,10 +6,10 @@ import { createGzip } from 'node:zlib';
 import type { Difference, OverlayBackend } from '../../backends/overlay/index.js';
 import { encodeEntry, END, padding, type TarEntry, TarType } from '../../backends/memfs/tar.js';
 import {
+  DAEMON,
   type Attributes,
   type BackendHost,
   type BackendSpec,
-  type Context,
   deviceMajor,
   deviceMinor,
   FileType,
@@ -26,16 +26,6 @@ import type { BackendRegistry, OptionName } from './registry.js';
  * What an overlay changed, as a layer of a container image: a tar archive in which `.wh.NAME` removes NAME, and
  * `.wh..wh..opq` in a directory all that lower layers have in it (OCI image specification, "layer.md").
  */
-
-const CONTEXT: Context = {
-  uid: 0,
-  gid: 0,
-  pid: 0,
-  umask: 0,
-  groups: [],
-  securityContext: undefined,
-  signal: new AbortController().signal,
-};
 
 const PIECE = 1 << 20;
 
@@ -157,7 +147,7 @@ class LayerWriter {
     const entry: TarEntry = {
       ...marker(type === FileType.DIRECTORY ? `${path}/` : path),
       type: flag,
-      linkPath: isSymlink ? await this.#overlay.readlink!(node, CONTEXT) : '',
+      linkPath: isSymlink ? await this.#overlay.readlink!(node, DAEMON) : '',
       mode: mode & 0o7777,
       uid,
       gid,
@@ -176,8 +166,8 @@ class LayerWriter {
     const found = new Map<string, Uint8Array>();
     if (listxattr === undefined || getxattr === undefined) return found;
     try {
-      for (const name of await listxattr(node, CONTEXT)) {
-        const value = await getxattr(node, name, CONTEXT);
+      for (const name of await listxattr(node, DAEMON)) {
+        const value = await getxattr(node, name, DAEMON);
         if (value !== undefined) found.set(name, Uint8Array.from(value));
       }
     } catch (error) {
@@ -189,12 +179,12 @@ class LayerWriter {
   /** Exactly as many bytes as the header says: a file that shrinks meanwhile is filled with zeros. */
   async #content(node: Node, size: number): Promise<void> {
     if (size === 0) return;
-    const { file } = await this.#overlay.open!(node, OpenFlags.READ_ONLY, CONTEXT);
+    const { file } = await this.#overlay.open!(node, OpenFlags.READ_ONLY, DAEMON);
     const buffer = hostBuffer(Math.min(PIECE, size));
     try {
       for (let at = 0; at < size;) {
         const length = Math.min(buffer.length, size - at);
-        const count = await this.#overlay.read!(node, file, buffer.slice(0, length), at, CONTEXT);
+        const count = await this.#overlay.read!(node, file, buffer.slice(0, length), at, DAEMON);
         if (count < length) buffer.zero(count, length - count);
         await this.#write(Uint8Array.from(buffer.bytes.subarray(0, length)));
         at += length;
