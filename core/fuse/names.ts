@@ -66,6 +66,24 @@ export function creationContext(session: Session, request: Request, umask: numbe
   context.umask = session.has(InitFlag.DONT_MASK) ? umask & 0o777 : 0;
 }
 
+/**
+ * The mode for a backend's `mknod`, as mknod(2) takes it: no type stands for a regular file.
+ * @throws EPERM for a directory, EINVAL for what is no type that mknod(2) creates.
+ */
+function modeOfNode(mode: number): number {
+  const type = mode & FileType.MASK || FileType.REGULAR;
+  switch (type) {
+    case FileType.REGULAR:
+    case FileType.FIFO:
+    case FileType.SOCKET:
+    case FileType.CHARACTER:
+    case FileType.BLOCK:
+      return type | (mode & ModeBits.PERMISSIONS);
+    default:
+      throw FsError.of(type === FileType.DIRECTORY ? 'EPERM' : 'EINVAL');
+  }
+}
+
 export const mknod: Operation<Entry<object>> = {
   name: 'MKNOD',
   arguments: fuse_mknod_in.bytes,
@@ -73,7 +91,7 @@ export const mknod: Operation<Entry<object>> = {
   start(session, request) {
     const { backend, in: input } = session;
     const parent = session.node();
-    const mode = input.u32(fuse_mknod_in.mode) & (FileType.MASK | ModeBits.PERMISSIONS);
+    const mode = modeOfNode(input.u32(fuse_mknod_in.mode));
     const rdev = input.u32(fuse_mknod_in.rdev);
     input.seek(fuse_mknod_in.bytes);
     const name = input.name();

@@ -1,12 +1,15 @@
+import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { mkdtemp, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { it } from 'node:test';
 import type { Backend, Logger } from '../../core/backend/index.js';
 import { Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { HostMount, type MountOptions } from '../../core/mount/index.js';
 import { Export, type ExportOptions } from '../../core/state/index.js';
+import { contentions } from './workloads.js';
 
 /*
  * Exports mounted on this host for tests. The process that serves a mount must never wait for it: what uses the mount
@@ -100,4 +103,22 @@ export function shell(script: string, directory: string): Promise<ShellResult> {
 export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly path: string }> {
   const path = await mkdtemp(join(tmpdir(), 'virtiofs-kit-'));
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
+}
+
+/** Tests that locks hold between the first two mounts of an export, which is mounted by the time they run. */
+export function contend(mounted: () => MountedExport): void {
+  contentions.forEach(({ name, holder, contender }, index) => {
+    it(`${name} of one mount keep the other mount out`, async () => {
+      const [first, second] = mounted().mounts;
+      await shell(`mkdir c${index}`, first!.directory);
+      const results = await Promise.all([
+        shell(`cd c${index}\n${holder}`, first!.directory),
+        shell(`cd c${index}\n${contender}`, second!.directory),
+      ]);
+      assert.deepEqual(results, [
+        { code: 0, output: 'ok\n' },
+        { code: 0, output: 'ok\n' },
+      ]);
+    });
+  });
 }

@@ -1,26 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { type Backend, UsageError } from '../../../core/backend/index.js';
 import { overlay as createOverlay, type OverlaySettings } from '../../../backends/overlay/index.js';
-import { defaults, Paths, share } from './support.js';
+import { defaults, Paths, share, onHost } from './support.js';
 
 const child = fileURLToPath(new URL('claim-child.js', import.meta.url));
-
-async function onHost(use: (directory: string) => Promise<void>): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'virtiofs-kit-overlay-'));
-  try {
-    for (const name of ['upper', 'lower']) mkdirSync(join(directory, name));
-    await use(directory);
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
-}
 
 function mount(directory: string, settings: Partial<OverlaySettings> = {}): Promise<Paths> {
   const [upper, lower] = ['upper', 'lower'].map((name) => share(join(directory, name)));

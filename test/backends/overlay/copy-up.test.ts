@@ -1,12 +1,21 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type Backend, FallocateMode, FsError, OpenFlags, RenameFlags } from '../../../core/backend/index.js';
 import { overlay as createOverlay, type OverlaySettings } from '../../../backends/overlay/index.js';
-import { asynchronous, defaults, memoryLayer, overlayOf, Paths, root, share, watched } from './support.js';
+import {
+  asynchronous,
+  defaults,
+  memoryLayer,
+  overlayOf,
+  Paths,
+  root,
+  share,
+  watched,
+  onHost,
+} from './support.js';
 
 async function base(lower: Paths): Promise<void> {
   await lower.mkdir('/dir');
@@ -16,17 +25,6 @@ async function base(lower: Paths): Promise<void> {
 
 function isError(code: string): (error: unknown) => boolean {
   return (error) => error instanceof FsError && error.code === code;
-}
-
-/** Directories of the host for layers, removed afterwards. */
-async function onHost(use: (directory: string) => Promise<void>): Promise<void> {
-  const directory = mkdtempSync(join(tmpdir(), 'virtiofs-kit-overlay-'));
-  try {
-    for (const name of ['upper', 'lower']) mkdirSync(join(directory, name));
-    await use(directory);
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
 }
 
 async function mountShares(directory: string, settings: Partial<OverlaySettings> = {}): Promise<Paths> {

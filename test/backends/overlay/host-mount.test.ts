@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import type { Backend } from '../../../core/backend/index.js';
 import { overlay as createOverlay } from '../../../backends/overlay/index.js';
-import { MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
-import { contentions, workloads } from '../../support/workloads.js';
+import { contend, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
+import { workloads } from '../../support/workloads.js';
 import { defaults, memoryLayer, share } from './support.js';
 
 /** A lower in which each workload and each test of this file finds something of its own. */
@@ -48,20 +48,7 @@ for (const [kind, makeUpper] of kinds) {
       });
     });
 
-    contentions.forEach(({ name, holder, contender }, index) => {
-      it(`${name} of one mount keep the other mount out`, async () => {
-        const [first, second] = mounted.mounts;
-        await shell(`mkdir c${index}`, first!.directory);
-        const results = await Promise.all([
-          shell(`cd c${index}\n${holder}`, first!.directory),
-          shell(`cd c${index}\n${contender}`, second!.directory),
-        ]);
-        assert.deepEqual(results, [
-          { code: 0, output: 'ok\n' },
-          { code: 0, output: 'ok\n' },
-        ]);
-      });
-    });
+    contend(() => mounted);
 
     it('a lock taken before a copy-up keeps others out after it', async () => {
       const { code, output } = await shell(

@@ -1,3 +1,6 @@
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { hostBuffer } from '../../../core/memory/index.js';
 import {
   type Attributes,
@@ -29,6 +32,17 @@ export const root: Context = {
   securityContext: undefined,
   signal: new AbortController().signal,
 };
+
+/** Directories of the host for layers, removed afterwards. */
+export async function onHost(use: (directory: string) => Promise<void>): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), 'virtiofs-kit-overlay-'));
+  try {
+    for (const name of ['upper', 'lower']) mkdirSync(join(directory, name));
+    await use(directory);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
 
 /** A fresh in-memory layer. */
 export async function memoryLayer(): Promise<Backend> {

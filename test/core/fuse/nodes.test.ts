@@ -285,3 +285,18 @@ describe('names', () => {
     assert.deepEqual(listing.subarray(24, 29), bytes);
   });
 });
+
+describe('the mode of a MKNOD', () => {
+  it('stands for a regular file where it names no type, and no type but those of mknod(2) is made', async () => {
+    const { client, engine: running } = await mounted(new TinyBackend());
+    assert.equal((await client.mknod(ROOT, 'plain', 0o640)).attr.mode, FileType.REGULAR | 0o640);
+    const types = [FileType.REGULAR, FileType.FIFO, FileType.SOCKET, FileType.CHARACTER, FileType.BLOCK];
+    for (const type of types)
+      assert.equal((await client.mknod(ROOT, `of ${type}`, type | 0o7600)).attr.mode, type | 0o7600);
+    await rejectsWith(client.mknod(ROOT, 'refused', FileType.DIRECTORY | 0o755), 1);
+    for (const type of [FileType.SYMLINK, 0o030000, 0o150000, FileType.MASK])
+      await rejectsWith(client.mknod(ROOT, 'refused', type | 0o644), 22);
+    await rejectsWith(client.lookup(ROOT, 'refused'), 2);
+    assert.deepEqual(running.log.errors, []);
+  });
+});

@@ -3,8 +3,8 @@ import { after, before, describe, it } from 'node:test';
 import memfs from '../../../backends/memfs/index.js';
 import passthrough from '../../../backends/passthrough/index.js';
 import { type Backend, UsageError } from '../../../core/backend/index.js';
-import { keepingLog, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
-import { contentions, workloads } from '../../support/workloads.js';
+import { contend, keepingLog, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
+import { workloads } from '../../support/workloads.js';
 
 const environment = {
   log: keepingLog(),
@@ -39,20 +39,7 @@ for (const [kind, create] of kinds) {
       });
     });
 
-    contentions.forEach(({ name, holder, contender }, index) => {
-      it(`${name} of one mount keep the other mount out`, async () => {
-        const [first, second] = mounted.mounts;
-        await shell(`mkdir c${index}`, first!.directory);
-        const results = await Promise.all([
-          shell(`cd c${index}\n${holder}`, first!.directory),
-          shell(`cd c${index}\n${contender}`, second!.directory),
-        ]);
-        assert.deepEqual(results, [
-          { code: 0, output: 'ok\n' },
-          { code: 0, output: 'ok\n' },
-        ]);
-      });
-    });
+    contend(() => mounted);
 
     it('nothing was logged as wrong, and no lock, waiter or request is left', async () => {
       assert.deepEqual(mounted.log.lines, []);
