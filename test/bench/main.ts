@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
+import { Command, InvalidArgumentError, Option } from 'commander';
 import { stringify } from 'yaml';
 import { plot, runBench, scenarios, toJson, toTable } from '../../core/bench/index.js';
 import {
@@ -14,41 +14,76 @@ import {
 } from '../support/daemons.js';
 
 /*
- * Compares this program with the C virtiofsd of Debian's qemu-system-common, in turns, on one directory in memory.
- *
- *   npm run bench -- [--backend NAME] [--rounds N] [--seconds S] [--only ROW,ROW] [--wait sleep] [--json FILE] [--plot FILE.svg]
+ * Compares this program with the C virtiofsd of Debian's qemu-system-common, in turns, on one directory in memory:
+ * `npm run bench -- --help`.
  */
 
-const { values } = parseArgs({
-  options: {
-    backend: { type: 'string', default: 'passthrough' },
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '0.5' },
-    only: { type: 'string' },
-    wait: { type: 'string', default: 'spin' },
-    json: { type: 'string' },
-    plot: { type: 'string' },
-  },
-});
-
 /** What each backend serves. Those that need a server of their own are measured by `virtiofs-kit bench --socket`. */
-const backends: Readonly<Record<string, (directory: string) => object>> = {
-  passthrough: (sharedDir) => ({ type: 'passthrough', sharedDir }),
-  memfs: () => ({ type: 'memfs', size: '2g' }),
-  overlay: (sharedDir) => ({
+const backends = {
+  passthrough: (sharedDir: string): object => ({ type: 'passthrough', sharedDir }),
+  memfs: (): object => ({ type: 'memfs', size: '2g' }),
+  overlay: (sharedDir: string): object => ({
     type: 'overlay',
     lowers: [{ type: 'passthrough', sharedDir }],
     upper: { type: 'memfs', size: '2g' },
   }),
 };
 
+const rows = scenarios.map(({ key }) => key);
+
+const command = new Command('npm run bench --')
+  .description('Measures this program and the C virtiofsd, in turns, on one directory in memory.')
+  .addOption(
+    new Option('--backend <NAME>', 'what this program serves')
+      .choices(Object.keys(backends))
+      .default('passthrough'),
+  )
+  .option('--rounds <N>', 'measurements of each row; shown is the median', count, 5)
+  .option('--seconds <S>', 'length of each measurement', positive, 0.5)
+  .option('--only <ROWS>', `rows to measure, by comma: ${rows.join(' ')}`, chooseRows)
+  .addOption(
+    new Option('--wait <HOW>', 'for answers: spin on the ring, or sleep on its eventfd')
+      .choices(['spin', 'sleep'])
+      .default('spin'),
+  )
+  .option('--json <FILE>', 'write the figures of every round')
+  .option('--plot <FILE.svg>', 'draw the result')
+  .allowExcessArguments(false)
+  .configureHelp({ helpWidth: process.stdout.columns ?? 110 })
+  .parse();
+
+interface Values {
+  readonly backend: keyof typeof backends;
+  readonly rounds: number;
+  readonly seconds: number;
+  readonly only?: readonly string[];
+  readonly wait: 'spin' | 'sleep';
+  readonly json?: string;
+  readonly plot?: string;
+}
+
+const values = command.opts<Values>();
 const backend = backends[values.backend];
-if (backend === undefined)
-  throw new Error(`--backend ${values.backend}: one of ${Object.keys(backends).join(', ')}`);
-const chosen =
-  values.only === undefined
-    ? scenarios
-    : scenarios.filter(({ key }) => values.only!.split(',').includes(key));
+const chosen = scenarios.filter(({ key }) => values.only?.includes(key) ?? true);
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (!(value > 0 && value <= 3600)) throw new InvalidArgumentError('It must be above 0, and at most 3600.');
+  return value;
+}
+
+function count(text: string): number {
+  const value = positive(text);
+  if (!Number.isInteger(value)) throw new InvalidArgumentError('It must be a whole number.');
+  return value;
+}
+
+function chooseRows(text: string): string[] {
+  const keys = text.split(',').map((key) => key.trim());
+  const stray = keys.find((key) => !rows.includes(key));
+  if (stray !== undefined) throw new InvalidArgumentError(`There is no row ${stray}.`);
+  return keys;
+}
 
 const scratch = mkdtempSync('/dev/shm/virtiofs-kit-bench-');
 const directory = join(scratch, 'shared');
@@ -76,9 +111,9 @@ try {
   const names = [`virtiofs-kit ${values.backend}`, cVirtiofsd.name];
   const targets = daemons.map(({ socket, process: { pid } }, i) => ({ name: names[i]!, socket, pid }));
   const result = await runBench(targets, chosen, {
-    rounds: Number(values.rounds),
-    seconds: Number(values.seconds),
-    wait: values.wait === 'sleep' ? 'sleep' : 'spin',
+    rounds: values.rounds,
+    seconds: values.seconds,
+    wait: values.wait,
     onProgress: (text) => process.stderr.write(process.stderr.isTTY ? `\r\u001b[K${text}` : `${text}\n`),
   });
   process.stdout.write(`\n${toTable(result)}`);
