@@ -73,7 +73,7 @@ export class Extents {
     }
   }
 
-  /** Forgets what was in the log before `position`, holes too: the bucket has it. */
+  /** Forgets what was in the log before `position`, the start of a record, holes too: the bucket has it. */
   dropBefore(position: number): void {
     this.#list = this.#list.filter((extent) => extent.position >= position);
     this.live = 0;

@@ -135,7 +135,8 @@ describe('extents', () => {
             extents.truncate(start);
             model.fill(undefined, start);
           } else if (kind === 'drop') {
-            const limit = position - start * 10;
+            // Always the start of a record: one of the log is dropped whole or not at all.
+            const limit = position - Math.floor(start / 10) * 100;
             extents.dropBefore(limit);
             model = model.map((owner) => (Number(owner?.split(':')[1] ?? 0) >= limit ? owner : undefined));
           } else {
