@@ -341,6 +341,7 @@ export class Nodes {
     if (this.hasHandle(node)) this.#unlink(slot);
     this.#longHandles.delete(slot);
     this.#nodes[slot] = undefined;
+    this.#mounts.unuse(this.#info[slot]! & 0xfff);
     this.#info[slot] = this.#free + 1;
     this.#free = slot;
     this.size -= 1;
@@ -370,6 +371,7 @@ export class Nodes {
       if (slot === this.#info.length) this.#grow();
     } else this.#free = this.#info[slot]! - 1;
     const node = new Node(slot);
+    this.#mounts.use(mountIndex);
     this.#nodes[slot] = node;
     this.#info[slot] = ((type << 24) | (count << 16) | (mode & 0xf000) | mountIndex) >>> 0;
     this.#inoLow[slot] = inoLow;

@@ -28,6 +28,18 @@ const RESERVING: number = FallocateMode.KEEP_SIZE;
 
 /** Ranges of files, and making them durable: what may take long goes to the thread pool. */
 export function rangeOperations(share: Share) {
+  /** Makes a mount below the share durable, if it is still there and has a descriptor. */
+  async function syncMount(index: number): Promise<void> {
+    const mount = share.mounts.all[index];
+    if (mount === undefined || mount.fd < 0) return;
+    share.mounts.use(index);
+    try {
+      await settle(syncfsLater(mount.fd));
+    } finally {
+      share.mounts.unuse(index);
+    }
+  }
+
   return {
     async fsync(_node: Node, file: OpenFile, dataOnly: boolean, _context: Context): Promise<void> {
       await settle(dataOnly ? fdatasyncLater(file.fd) : fsyncLater(file.fd));
@@ -46,9 +58,7 @@ export function rangeOperations(share: Share) {
       const fd = openDirectory(share, share.root);
       try {
         await settle(syncfsLater(fd));
-        for (const mount of share.mounts.all) {
-          if (mount.index > 0 && mount.fd >= 0) await settle(syncfsLater(mount.fd));
-        }
+        for (const { index } of share.mounts.all.slice(1)) await syncMount(index);
       } finally {
         close(fd);
       }

@@ -73,4 +73,6 @@ export const host = {
     calls.fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
   },
   unmount: (target: string) => result(calls.umount2(target, MNT_DETACH)),
+  /** EBUSY while anything on it is open. */
+  unmountIdle: (target: string) => result(calls.umount2(target, 0)),
 };

@@ -3,7 +3,7 @@ import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import {
   type Context,
   type DirectoryEntry,
@@ -374,6 +374,52 @@ test(
         close();
       }
     }
+  },
+);
+
+test(
+  'a mount below the share is busy only while guests know files on it, and is found anew then',
+  asRoot,
+  async (t) => {
+    const directory = fs.mkdtempSync(join(tmpdir(), 'vfk-mounts-'));
+    const [one, other] = ['one', 'other'].map((name) => join(directory, name)) as [string, string];
+    const mount = (): boolean => [one, other].every((path) => host.mountTmpfs(path) >= 0);
+    for (const path of [one, other]) fs.mkdirSync(path);
+    t.after(() => {
+      for (const path of [one, other]) host.unmount(path);
+      fs.rmSync(directory, { recursive: true });
+    });
+    if (!mount()) {
+      t.skip('nothing can be mounted here');
+      return;
+    }
+    const { backend, node, log, close } = serveDirectory(directory);
+    t.after(close);
+    for (const content of ['first', 'second']) {
+      fs.writeFileSync(join(one, 'f'), content);
+      const found = (await backend.lookup(node, 'one', root))!.node;
+      const f = (await backend.lookup(found, 'f', root))!.node;
+      await backend.syncfs(root);
+      await turn();
+      assert.equal(host.unmountIdle(one), -16, 'EBUSY');
+      assert.equal((await backend.getattr(f, undefined, root)).size, content.length);
+      const key = backend.key(f)!;
+      backend.forget(f);
+      backend.forget(found);
+      // The mounts that this opens to find a file are left again, too.
+      const again = await backend.resolve(key);
+      assert.equal((await backend.getattr(again, undefined, root)).size, content.length);
+      backend.forget(again);
+      await turn();
+      assert.equal(host.unmountIdle(one), 0);
+      assert.equal(host.unmountIdle(other), 0);
+      const below = (await backend.lookup(node, 'one', root))!;
+      assert.equal(below.attributes.submount, false);
+      assert.deepEqual(fs.readdirSync(one), []);
+      backend.forget(below.node);
+      assert.ok(mount());
+    }
+    assert.deepEqual(log.lines, []);
   },
 );
 
