@@ -7,14 +7,26 @@ import {
   FsError,
   RenameFlags,
 } from '../../core/backend/index.js';
-import { AT, linkat, mkdirat, mknodat, renameat2, symlinkat, unlinkat } from '../../core/system/files.js';
+import {
+  AT,
+  close,
+  linkat,
+  mkdirat,
+  mknodat,
+  O,
+  renameat2,
+  symlinkat,
+  unlinkat,
+} from '../../core/system/files.js';
 import { resume } from './caller.js';
+import { createLabelled } from './labelled.js';
 import type { Node } from './nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from './scratch.js';
 import type { Share } from './share.js';
 
 const EACCES = -13;
 const EXDEV = -18;
+const EOPNOTSUPP = -95;
 
 /** Making, moving and removing names. */
 export function creationOperations(share: Share) {
@@ -64,6 +76,12 @@ export function creationOperations(share: Share) {
     mknod(parent: Node, name: string, mode: number, rdev: number, context: Context): Entry<Node> {
       const fd = share.descriptor(parent);
       const path = putName(name);
+      const label = context.securityContext;
+      if (label !== undefined && (mode & FileType.MASK) === FileType.REGULAR) {
+        const file = createLabelled(share, fd, path, O.RDWR, mode & ~FileType.MASK, context, label);
+        if (file >= 0) close(file);
+        if (file !== EOPNOTSUPP) return made(file, parent, fd, path, name);
+      }
       let code: number;
       share.become(context);
       try {

@@ -28,6 +28,7 @@ import {
   unlinkat,
 } from '../../core/system/files.js';
 import { resume, useFsetid } from './caller.js';
+import { createLabelled } from './labelled.js';
 import type { Node } from './nodes.js';
 import { OpenFile } from './open-file.js';
 import { at, putDescriptorPath, putName } from './scratch.js';
@@ -104,12 +105,17 @@ export function dataOperations(share: Share) {
       const fd = share.descriptor(parent);
       const path = putName(name);
       const flags = hostFlags(guestFlags);
-      let file: number;
-      share.become(context);
-      try {
-        file = openat(fd, path, flags | O.CREAT | O.EXCL | O.NOFOLLOW, mode);
-      } finally {
-        resume();
+      const label = context.securityContext;
+      let file = EOPNOTSUPP;
+      if (label !== undefined) file = createLabelled(share, fd, path, flags, mode, context, label);
+      const isPlain = file === EOPNOTSUPP;
+      if (isPlain) {
+        share.become(context);
+        try {
+          file = openat(fd, path, flags | O.CREAT | O.EXCL | O.NOFOLLOW, mode);
+        } finally {
+          resume();
+        }
       }
       if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
         const found = share.find(parent, fd, path, name);
@@ -118,7 +124,7 @@ export function dataOperations(share: Share) {
         return { node: found.node, attributes: found.attributes, file: opened };
       }
       if (file < 0) throw FsError.of(-file);
-      const failed = context.securityContext === undefined ? 0 : share.label(file, context.securityContext);
+      const failed = label === undefined || !isPlain ? 0 : share.label(file, label);
       if (failed < 0) {
         close(file);
         unlinkat(fd, path, 0);
@@ -138,6 +144,11 @@ export function dataOperations(share: Share) {
         resume();
       }
       if (file < 0) throw FsError.of(-file);
+      const failed = context.securityContext === undefined ? 0 : share.label(file, context.securityContext);
+      if (failed < 0) {
+        close(file);
+        throw FsError.of(-failed);
+      }
       return created(parent, '', file, flags);
     },
 

@@ -143,12 +143,18 @@ export class Share {
   }
 
   /**
-   * Gives a new file its security context, before anybody but the host's own processes can have seen it.
+   * Gives a new file its security context, before a guest can have seen it.
    * @returns 0 or minus the errno.
    */
   label(fd: number, context: SecurityContext): number {
+    let { name } = context;
+    try {
+      if (this.xattrMap !== undefined) name = this.xattrMap.toHost(name);
+    } catch (error) {
+      if (error instanceof FsError) return -error.errno;
+      throw error;
+    }
     bytes.set(context.value, offset.xattr);
-    const name = this.xattrMap === undefined ? context.name : this.xattrMap.toHost(context.name);
     return setxattr(putDescriptorPath(fd), putText(name), at.xattr, context.value.length, 0);
   }
 

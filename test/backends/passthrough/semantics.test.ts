@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import {
@@ -154,17 +156,84 @@ test('names of extended attributes are mapped, and file capabilities under a map
   await backend.release(tool, file);
 });
 
-test('a security context is on a new node from the start', asRoot, async (t) => {
+const securityContext = { name: 'security.test', value: Buffer.from('label') };
+
+test('a security context is on whatever is made', asRoot, async (t) => {
   const { backend, node, directory } = share(t, { securityLabel: true });
-  const securityContext = { name: 'security.test', value: Buffer.from('label') };
-  await backend.mkdir(node, 'd', 0o755, { ...root, securityContext });
-  const { node: made, file } = await backend.create(node, 'f', 0o644, OpenFlags.READ_WRITE, {
-    ...root,
-    securityContext,
-  });
+  const context = { ...root, securityContext };
+  const labelSize = (name: string): number => host.xattrSize(join(directory, name), securityContext.name);
+  await backend.mkdir(node, 'd', 0o755, context);
+  await backend.symlink(node, 'l', 'f', context);
+  await backend.mknod(node, 'fifo', FileType.FIFO | 0o600, 0, context);
+  await backend.mknod(node, 'node', FileType.REGULAR | 0o640, 0, context);
+  const { node: made, file } = await backend.create(node, 'f', 0o444, OpenFlags.READ_WRITE, context);
+  await backend.write(made, file, bufferOf('content'), 0, 0, root);
   await backend.release(made, file);
-  assert.equal(host.xattrSize(join(directory, 'd'), 'security.test'), 5);
-  assert.equal(host.xattrSize(join(directory, 'f'), 'security.test'), 5);
+  for (const name of ['d', 'fifo', 'node', 'f']) assert.equal(labelSize(name), 5, name);
+  // Of a symbolic link, not of what it leads to.
+  const link = (await backend.lookup(node, 'l', root))!.node;
+  assert.equal(Buffer.from((await backend.getxattr(link, securityContext.name, root))!).toString(), 'label');
+  assert.equal(fs.readFileSync(join(directory, 'f'), 'utf8'), 'content');
+  assert.equal(fs.statSync(join(directory, 'f')).mode & 0o777, 0o444);
+  assert.equal(fs.statSync(join(directory, 'node')).mode & 0o777, 0o640);
+
+  const nameless = await backend.tmpfile(node, 0o600, OpenFlags.READ_WRITE, { ...user, securityContext });
+  await backend.link(nameless.node, node, 'named', root);
+  await backend.release(nameless.node, nameless.file);
+  assert.equal(labelSize('named'), 5);
+  assert.equal(fs.statSync(join(directory, 'named')).uid, 1234);
+  assert.doesNotMatch(Buffer.from((await backend.save()) as Uint8Array).toString('latin1'), /deleted/);
+});
+
+test(
+  'a file that is there is opened as it is, and a refused label leaves nothing behind',
+  asRoot,
+  async (t) => {
+    const { backend, node, directory } = share(t, {
+      securityLabel: true,
+      xattrmap: '/bad/client/security.no// /ok/all///',
+    });
+    const context = { ...user, securityContext };
+    fs.writeFileSync(join(directory, 'there'), 'as it is');
+    const there = await backend.create(node, 'there', 0o600, OpenFlags.READ_WRITE, context);
+    assert.equal(await backend.read(there.node, there.file, hostBuffer(16), 0, root), 8);
+    await backend.release(there.node, there.file);
+    assert.equal(host.xattrSize(join(directory, 'there'), securityContext.name), -61, 'ENODATA');
+    const exclusive = OpenFlags.READ_WRITE | OpenFlags.EXCL;
+    assert.equal(await outcome(() => backend.create(node, 'there', 0o600, exclusive, context)), 'EEXIST');
+    const refused = { ...user, securityContext: { ...securityContext, name: 'security.no' } };
+    const attempts = [
+      () => backend.create(node, 'x', 0o600, OpenFlags.READ_WRITE, refused),
+      () => backend.tmpfile(node, 0o600, OpenFlags.READ_WRITE, refused),
+      () => backend.mknod(node, 'x', FileType.REGULAR | 0o600, 0, refused),
+      () => backend.mkdir(node, 'x', 0o700, refused),
+      () => backend.symlink(node, 'x', 'there', refused),
+    ];
+    for (const attempt of attempts) assert.equal(await outcome(attempt), 'EPERM');
+    assert.deepEqual(fs.readdirSync(directory), ['there']);
+  },
+);
+
+test("the host's own processes see no new file without its security context", asRoot, async (t) => {
+  const { backend, node, directory } = share(t, { securityLabel: true });
+  const count = 300;
+  const looker = spawn(process.execPath, [
+    join(import.meta.dirname, 'first-label.js'),
+    directory,
+    securityContext.name,
+    `${count}`,
+  ]);
+  t.after(() => looker.kill());
+  const lines = createInterface(looker.stdout)[Symbol.asyncIterator]();
+  assert.equal((await lines.next()).value, 'looking');
+  for (let i = 0; i < count; i++) {
+    const context = { ...root, securityContext };
+    const { node: made, file } = await backend.create(node, `${i}`, 0o644, OpenFlags.READ_ONLY, context);
+    await backend.release(made, file);
+    // The looker needs a processor now and then.
+    if (i % 10 === 0) await sleep(1);
+  }
+  assert.equal((await lines.next()).value, '0');
 });
 
 test(

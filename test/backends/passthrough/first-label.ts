@@ -1,0 +1,17 @@
+import { join } from 'node:path';
+import { host } from './host-calls.js';
+
+/**
+ * A process that looks for names of a directory, `0`, `1`, …, in turn until they are there, and prints for how many the
+ * first look that found the file found no attribute.
+ */
+const [directory, attribute, count] = process.argv.slice(2) as [string, string, string];
+const ENOENT = -2;
+let without = 0;
+process.stdout.write('looking\n');
+for (let i = 0; i < Number(count); i++) {
+  let size = ENOENT;
+  while (size === ENOENT) size = host.xattrSize(join(directory, `${i}`), attribute);
+  if (size < 0) without += 1;
+}
+process.stdout.write(`${without}\n`);
