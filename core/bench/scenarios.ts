@@ -107,8 +107,8 @@ export function getattr(key: string, title: string, depth: number): Scenario {
 }
 
 function prepareGetattr(area: WorkArea): Prepared {
-  const { node, nodeHigh } = area.file();
-  return { load: { begin: (lane) => fuse.getattr(lane, node, nodeHigh), next: isOver } };
+  const file = area.file();
+  return { load: { begin: (lane) => fuse.getattr(lane, file.node, file.nodeHigh), next: isOver } };
 }
 
 /** LOOKUP of names in a directory of `files`. What is found is forgotten after the run. */

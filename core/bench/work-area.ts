@@ -74,8 +74,29 @@ export class WorkArea {
 
   /** A file of {@link FILE_SIZE} bytes, open, the same for all scenarios: `f0` of {@link directory}. */
   file(): OpenNode {
-    this.#file ??= this.#makeFile();
+    if (this.#file === undefined) {
+      this.#file = this.#makeFile();
+      this.onClose(() => this.dropFile());
+    }
     return this.#file;
+  }
+
+  /** Removes the file, if there is one, until {@link renewFile}. */
+  dropFile(): void {
+    const file = this.#file;
+    if (file === undefined) return;
+    const lane = this.#lane;
+    Object.assign(lane, file);
+    fuse.release(lane, Opcode.RELEASE);
+    this.driver.call(lane);
+    fuse.remove(lane, Opcode.UNLINK, this.directory.node, this.directory.nodeHigh, PREFIX, 0);
+    this.driver.call(lane);
+    this.forget([file]);
+  }
+
+  /** Makes the file anew that was dropped; what {@link file} returned before is it. */
+  renewFile(): void {
+    if (this.#file !== undefined) Object.assign(this.#file, this.#makeFile());
   }
 
   #makeFile(): OpenNode {
@@ -84,20 +105,12 @@ export class WorkArea {
     this.driver.call(lane);
     fuse.keepNode(lane);
     fuse.keepFile(lane, fuse.ENTRY_OUT);
-    const { node, nodeHigh, file, fileHigh } = lane;
     for (let at = 0; at < FILE_SIZE; at += CHUNK) {
       for (let i = 0; i < CHUNK / 4; i += 128) lane.dataWords[i] = Math.random() * 2 ** 32;
       fuse.write(lane, at, CHUNK);
       this.driver.call(lane);
     }
-    this.onClose(() => {
-      Object.assign(lane, { node, nodeHigh, file, fileHigh });
-      fuse.release(lane, Opcode.RELEASE);
-      this.driver.call(lane);
-      fuse.remove(lane, Opcode.UNLINK, this.directory.node, this.directory.nodeHigh, PREFIX, 0);
-      this.driver.call(lane);
-      this.forget([{ node, nodeHigh }]);
-    });
+    const { node, nodeHigh, file, fileHigh } = lane;
     return { node, nodeHigh, file, fileHigh };
   }
 
