@@ -97,6 +97,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   const exports: ServedExport[] = served.exports.map((one, index) => ({
     ...one,
     socket: join(sockets, `${index}`),
+    maxConnections: 1,
   }));
   const shares: GuestShare[] = exports.map(({ tag = TAG, socket }) => {
     const mountPoint = served.several === true ? join(options.mountPoint, tag) : options.mountPoint;
@@ -108,7 +109,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   if (options.hostTools) {
     const socket = join(sockets, HOST_TAG);
     const source = { type: 'passthrough', sharedDir: '/', cache: 'always', submounts: 'cross' };
-    exports.push({ tag: HOST_TAG, socket, backend: source, readOnly: true });
+    exports.push({ tag: HOST_TAG, socket, backend: source, readOnly: true, maxConnections: 1 });
     shares.unshift({ tag: HOST_TAG, socketPath: socket, mountPoint: '/' });
   }
   const container = partsOf(values, { level: 'error' });

@@ -76,12 +76,13 @@ async function runSandbox(
   const root = (await registry.create(ROOT, { log })) as OverlayBackend;
   const sockets = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sockets-'));
   const exports: ServedExport[] = [
-    { tag: ROOT_TAG, socket: join(sockets, ROOT_TAG), backend: root },
+    { tag: ROOT_TAG, socket: join(sockets, ROOT_TAG), backend: root, maxConnections: 1 },
     ...shared.map(({ directory, readOnly }, index) => ({
       tag: `share${index}`,
       socket: join(sockets, `${index}`),
       backend: { type: 'passthrough', sharedDir: directory },
       readOnly,
+      maxConnections: 1,
     })),
   ];
   const shares: GuestShare[] = exports.map(({ tag, socket, readOnly = false }, index) => ({

@@ -75,8 +75,10 @@ export const exportSchema = z.strictObject({
   readOnly: z.boolean().default(false).describe('refuse every change'),
   locks: z
     .enum(['shared', 'local'])
-    .default('shared')
-    .describe('flock and record locks hold between guests, or within each guest alone'),
+    .optional()
+    .describe(
+      'flock and record locks hold between guests, or within each guest alone; default: shared, and local where maxConnections is 1',
+    ),
   requestQueues: count.max(254).default(2).describe('request queues offered to the guest'),
   maxConnections: count.default(16).describe('guests at a time'),
   exitOnDisconnect: z

@@ -67,7 +67,8 @@ export class Daemon {
 
   /** Serves one more backend, until it is removed or the daemon closes. @throws UsageError if the socket is taken. */
   async add(tag: string, socket: string, backend: Backend): Promise<void> {
-    const config = { ...check(settingsSchema, { tag, socket }, ''), backend, optionName: undefined };
+    const settings = withLocks(check(settingsSchema, { tag, socket }, ''), false);
+    const config = { ...settings, backend, optionName: undefined };
     const one = await openExport(backend, config, { registry: new BackendRegistry(), log: this.#log });
     try {
       const server = this.#listen(config, one);
@@ -100,7 +101,7 @@ export class Daemon {
 
   async #start(options: DaemonOptions): Promise<void> {
     const configs = options.exports.map(({ backend, optionName, ...rest }, index) => ({
-      ...check(settingsSchema, rest, `exports[${index}]`),
+      ...withLocks(check(settingsSchema, rest, `exports[${index}]`), isCommon(backend, options.exports)),
       backend,
       optionName,
     }));
@@ -156,6 +157,20 @@ export class Daemon {
     const results = await Promise.allSettled(this.#exports.map((one) => one.close()));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
+}
+
+/**
+ * Settings with their locks decided. A process in a Linux guest takes no signal while it waits for a shared lock, so that
+ * where nobody is there to share them, locks stay in the guest.
+ */
+function withLocks<T extends Pick<ExportConfig, 'locks' | 'maxConnections'>>(settings: T, common: boolean): T {
+  const { locks = common || settings.maxConnections > 1 ? 'shared' : 'local' } = settings;
+  return { ...settings, locks };
+}
+
+/** Whether several exports name one backend. */
+function isCommon(backend: string | BackendSource, exports: readonly ServedExport[]): boolean {
+  return isNamed(backend) && exports.filter((one) => one.backend === backend).length > 1;
 }
 
 function isNamed(backend: string | BackendSource): backend is string {

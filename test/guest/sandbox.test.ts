@@ -33,7 +33,12 @@ it("a command in a sandbox sees this host's programs, and changes nothing here",
   try {
     const script = `pwd; apt-get --version | head -n 1; git --version
       rm -rf /usr/share/doc; ls -A /usr/share | wc -l; mkdir /usr/share/doc; ls -A /usr/share/doc
-      echo shared > ${folder}/share/file; ! touch ${folder}/fixed/file 2>/dev/null; echo kept > /etc/kept; exit 7`;
+      echo shared > ${folder}/share/file; ! touch ${folder}/fixed/file 2>/dev/null; echo kept > /etc/kept
+      # A process that waits for a lock can be killed: locks stay in the guest, which has all this to itself.
+      for file in /held ${folder}/share/held; do
+        exec 9> $file; flock -x 9; timeout -s KILL 1 flock -x $file true; echo $?
+      done
+      exit 7`;
     for (const name of ['share', 'fixed']) mkdirSync(join(folder, name));
     const shares = ['--share', `${folder}/share`, '--share', `${folder}/fixed:ro`];
     const { code, stdout, stderr } = await sandbox([
@@ -46,7 +51,7 @@ it("a command in a sandbox sees this host's programs, and changes nothing here",
       script,
     ]);
     assert.match(stdout, /^\/usr\napt .*\ngit version .*\n/, stderr);
-    assert.equal(stdout.split('\n').slice(3).join('\n'), `${before.length - 1}\n`);
+    assert.equal(stdout.split('\n').slice(3).join('\n'), `${before.length - 1}\n137\n137\n`);
     assert.equal(code, 7);
     assert.deepEqual(readdirSync('/usr/share'), before);
     assert.notEqual(readdirSync('/usr/share/doc').length, 0);
