@@ -9,7 +9,7 @@ import {
   type SecurityContext,
   UsageError,
 } from '../../core/backend/index.js';
-import { AT, O, close, open, openat } from '../../core/system/files.js';
+import { AT, O, chmod, close, open, openat } from '../../core/system/files.js';
 import { removexattr, setxattr } from '../../core/system/xattrs.js';
 import { isRestricted } from '../../core/system/landlock.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/file-handles.js';
@@ -155,7 +155,15 @@ export class Share {
       throw error;
     }
     bytes.set(context.value, offset.xattr);
-    return setxattr(putDescriptorPath(fd), putText(name), at.xattr, context.value.length, 0);
+    const { length } = context.value;
+    const code = setxattr(putDescriptorPath(fd), putText(name), at.xattr, length, 0);
+    if (code !== EACCES || statDescriptor(fd) < 0) return code;
+    // Mapped to `user.`, it needs leave to write the file, xattr(7): one who has no privilege gives it to himself.
+    const mode = statMode() & 0o7777;
+    if (chmod(putDescriptorPath(fd), mode | 0o200) < 0) return code;
+    const again = setxattr(putDescriptorPath(fd), putText(name), at.xattr, length, 0);
+    chmod(putDescriptorPath(fd), mode);
+    return again;
   }
 
   /**

@@ -16,6 +16,7 @@ import {
   WriteFlags,
 } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
+import { capabilityNumber, setCapability } from '../../../core/system/credentials.js';
 import { bufferOf, outcome, root, type Served, serve, serveDirectory } from './harness.js';
 import { host } from './host-calls.js';
 
@@ -211,6 +212,27 @@ test(
     ];
     for (const attempt of attempts) assert.equal(await outcome(attempt), 'EPERM');
     assert.deepEqual(fs.readdirSync(directory), ['there']);
+  },
+);
+
+test(
+  'without privilege a read-only file gets its security context, under a mapped name',
+  asRoot,
+  async (t) => {
+    const { backend, node, directory } = share(t, { securityLabel: true, xattrmap: ':map::user.guest.:' });
+    const context = { ...root, securityContext };
+    assert.equal(setCapability(capabilityNumber('dac_override'), false), 0);
+    try {
+      const { node: made, file } = await backend.create(node, 'f', 0o444, OpenFlags.READ_ONLY, context);
+      await backend.release(made, file);
+      await backend.mkdir(node, 'd', 0o555, context);
+    } finally {
+      setCapability(capabilityNumber('dac_override'), true);
+    }
+    for (const [name, mode] of Object.entries({ f: 0o444, d: 0o555 })) {
+      assert.equal(host.xattrSize(join(directory, name), `user.guest.${securityContext.name}`), 5);
+      assert.equal(fs.statSync(join(directory, name)).mode & 0o777, mode);
+    }
   },
 );
 
