@@ -23,6 +23,7 @@ import { createLabelled } from './labelled.js';
 import type { Node } from './nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from './scratch.js';
 import type { Share } from './share.js';
+import { statLinks, statName } from './stat.js';
 
 const EACCES = -13;
 const EXDEV = -18;
@@ -64,10 +65,19 @@ export function creationOperations(share: Share) {
     if (node !== undefined) nodes.hold(node);
   }
 
+  /**
+   * Before a file loses its last name, where guests cache writes: one that is left with an O_PATH descriptor of it still sends
+   * the times of the removal, and would show their failure at the next sync of whatever file.
+   */
+  function holdLast(parent: Node, fd: number, path: number): void {
+    if (share.options.writeback && statName(fd, path) >= 0 && statLinks() === 1) holdNamed(parent, fd, path);
+  }
+
   function remove(parent: Node, name: string, flags: number): void {
     const fd = share.descriptor(parent);
     const path = putName(name);
     if (flags === AT.REMOVEDIR) holdNamed(parent, fd, path);
+    else holdLast(parent, fd, path);
     const code = unlinkat(fd, path, flags);
     if (code < 0) throw FsError.of(-code);
   }
@@ -161,6 +171,7 @@ export function creationOperations(share: Share) {
       // Only a directory can replace one.
       if (replaces && (node === undefined || nodes.fileType(node) === FileType.DIRECTORY))
         holdNamed(newParent, to, newPath);
+      else if (replaces) holdLast(newParent, to, newPath);
       const code = renameat2(from, path, to, newPath, flags);
       if (code < 0) throw FsError.of(-code);
       share.moved(node, newParent, newName);

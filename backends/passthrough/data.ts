@@ -13,6 +13,7 @@ import type { Awaitable } from '../../core/backend/index.js';
 import {
   AT,
   close,
+  fchownat,
   getStatusFlags,
   lseek,
   O,
@@ -33,7 +34,11 @@ import type { Node } from './nodes.js';
 import { OpenFile } from './open-file.js';
 import { at, putDescriptorPath, putName } from './scratch.js';
 import type { Share } from './share.js';
+import { statDescriptor, statMode } from './stat.js';
 
+const SET_IDS = 0o6000;
+/** Leaves an id as it is, chown(2). */
+const SAME = 0xffffffff;
 const SEEK_END = 2;
 const EAGAIN = -11;
 const EOPNOTSUPP = -95;
@@ -45,6 +50,8 @@ const EEXIST = -17;
 /** Opening, reading and writing files. */
 export function dataOperations(share: Share) {
   const { nodes, options } = share;
+  /** Bytes from which reads and writes go to threads. */
+  const threaded = options.parallelIo === 0 ? Number.POSITIVE_INFINITY : options.parallelIo;
   const passed =
     O.ACCMODE | O.TRUNC | O.APPEND | O.DSYNC | O.SYNC | O.NOATIME | (options.allowDirectIo ? O.DIRECT : 0);
 
@@ -160,6 +167,7 @@ export function dataOperations(share: Share) {
       _context: Context,
     ): Awaitable<number> {
       const { length } = buffer;
+      if (length >= threaded) return settle(preadv2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
       const count =
         buffer.iovCount === 1 && file.nowait === 0
           ? pread(file.fd, buffer.address, length, offset)
@@ -182,10 +190,14 @@ export function dataOperations(share: Share) {
       flags: number,
       _context: Context,
     ): Awaitable<number> {
-      useFsetid((flags & WriteFlags.KILL_SUIDGID) === 0);
+      const clears = (flags & WriteFlags.KILL_SUIDGID) !== 0;
+      useFsetid(!clears);
       share.dropCapabilities(file.fd);
       if (file.append && (flags & WriteFlags.CACHE) !== 0) return writeAt(file, buffer, offset);
-      if (file.synchronous) return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
+      if (file.synchronous || buffer.length >= threaded) {
+        if (clears) clearSetIds(file.fd);
+        return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
+      }
       const count =
         buffer.iovCount === 1
           ? pwrite(file.fd, buffer.address, buffer.length, offset)
@@ -228,6 +240,15 @@ function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: numb
     if (done > 0) return done;
     throw FsError.of(-more);
   });
+}
+
+/** Clears set-id bits before a write on another thread, which acts with CAP_FSETID and would leave them. */
+function clearSetIds(fd: number): void {
+  let code = statDescriptor(fd);
+  if (code === 0 && (statMode() & SET_IDS) !== 0) {
+    code = fchownat(fd, at.empty, SAME, SAME, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW);
+  }
+  if (code < 0) throw FsError.of(-code);
 }
 
 /**

@@ -106,6 +106,9 @@ const idMap = (list: 'translateUid' | 'translateGid'): Rule =>
     draft[list].push(`map:${inside}:${outside}:${count}`);
   });
 
+/** Bytes from which a request is worth a thread, where `--thread-pool-size` asks for more than one. */
+const THREADED = 2 ** 19;
+
 /** Options after two dashes. */
 const LONG: Readonly<Record<string, Rule>> = {
   help: flag((draft) => (draft.action = 'help')),
@@ -152,7 +155,9 @@ const LONG: Readonly<Record<string, Rule>> = {
   'gid-map': idMap('translateGid'),
   'log-level': logLevel,
   syslog: without('none', 'lines go to standard error, which systemd and libvirt collect'),
-  'thread-pool-size': without('needed', 'requests need no threads of their own'),
+  'thread-pool-size': number((draft, value) => {
+    if (value > 1) draft.backend['parallelIo'] = THREADED;
+  }),
   'rlimit-nofile': without('needed', 'files are remembered by handle; the limit is raised as far as it goes'),
   'migration-mode': without('needed', "state is saved in this program's own form"),
   'migration-on-error': without('needed', "state is saved in this program's own form"),

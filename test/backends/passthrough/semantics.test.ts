@@ -10,6 +10,7 @@ import {
   type Context,
   type DirectoryEntry,
   FileType,
+  FsError,
   makeDevice,
   OpenFlags,
   RenameFlags,
@@ -79,26 +80,38 @@ test('in a set-group-id directory the group is inherited, and kept for members o
   assert.equal(await make('root', root), 0o2755);
 });
 
-test('a write that must clear set-id bits does so, and one that need not leaves them', asRoot, async (t) => {
-  const { backend, node, directory } = share(t);
-  const path = join(directory, 'tool');
-  const { node: tool, file } = await backend.create(node, 'tool', 0o755, OpenFlags.READ_WRITE, root);
-  const mode = (): number => fs.statSync(path).mode & 0o7777;
-  fs.chmodSync(path, 0o6755);
-  await backend.write(tool, file, bufferOf('x'), 0, 0, root);
-  assert.equal(mode(), 0o6755);
-  await backend.write(tool, file, bufferOf('x'), 0, WriteFlags.KILL_SUIDGID, user);
-  assert.equal(mode(), 0o755);
-  fs.chmodSync(path, 0o6755);
-  await backend.setattr(tool, { size: 0 }, file, root);
-  assert.equal(mode(), 0o6755);
-  await backend.setattr(tool, { size: 1, killSuidGid: true }, undefined, user);
-  assert.equal(mode(), 0o755);
-  fs.chmodSync(path, 0o6755);
-  await backend.setattr(tool, { uid: 5, killSuidGid: true }, undefined, root);
-  assert.equal(mode(), 0o755);
-  await backend.release(tool, file);
-});
+for (const parallelIo of [0, 1])
+  test(
+    `a write that must clear set-id bits does so, and one that need not leaves them (parallelIo ${parallelIo})`,
+    asRoot,
+    async (t) => {
+      const { backend, node, directory } = share(t, { parallelIo });
+      const path = join(directory, 'tool');
+      const { node: tool, file } = await backend.create(node, 'tool', 0o755, OpenFlags.READ_WRITE, root);
+      const mode = (): number => fs.statSync(path).mode & 0o7777;
+      for (const flags of [0, OpenFlags.DSYNC, OpenFlags.APPEND]) {
+        const { file: other } = await backend.open(tool, OpenFlags.READ_WRITE | flags, root);
+        fs.chmodSync(path, 0o6755);
+        await backend.write(tool, other, bufferOf('x'), 0, 0, root);
+        assert.equal(mode(), 0o6755);
+        await backend.write(tool, other, bufferOf('x'), 0, WriteFlags.KILL_SUIDGID, user);
+        assert.equal(mode(), 0o755);
+        fs.chmodSync(path, 0o6755);
+        await backend.write(tool, other, bufferOf('x'), 0, 0, root);
+        assert.equal(mode(), 0o6755);
+        await backend.release(tool, other);
+      }
+      fs.chmodSync(path, 0o6755);
+      await backend.setattr(tool, { size: 0 }, file, root);
+      assert.equal(mode(), 0o6755);
+      await backend.setattr(tool, { size: 1, killSuidGid: true }, undefined, user);
+      assert.equal(mode(), 0o755);
+      fs.chmodSync(path, 0o6755);
+      await backend.setattr(tool, { uid: 5, killSuidGid: true }, undefined, root);
+      assert.equal(mode(), 0o755);
+      await backend.release(tool, file);
+    },
+  );
 
 test(
   "a directory's default ACL decides instead of the umask; without one the umask does",
@@ -354,6 +367,29 @@ test('a removed directory, and a file removed while it is open, live on while a 
   }
 });
 
+test('where guests cache writes, they can still send the times of a file whose last name went, and take it as one piece', async (t) => {
+  const { backend, node, directory } = share(t, { writeback: true, cachedDescriptors: 16 });
+  const known = async (name: string) => (await backend.lookup(node, name, root))!.node;
+  for (const name of ['removed', 'replaced', 'linked', 'other']) fs.writeFileSync(join(directory, name), '');
+  fs.linkSync(join(directory, 'linked'), join(directory, 'link'));
+  const nodes = await Promise.all(['removed', 'replaced', 'linked'].map(known));
+  await backend.unlink(node, 'removed', root);
+  await backend.rename(node, 'other', node, 'replaced', 0, root);
+  await backend.unlink(node, 'linked', root);
+  // Other files push them out of any cache.
+  for (let i = 0; i < 50; i++) {
+    fs.writeFileSync(join(directory, `${i}`), '');
+    await backend.getattr(await known(`${i}`), undefined, root);
+  }
+  for (const [index, one] of nodes.entries()) {
+    const { nlink, mtime } = await backend.setattr(one, { mtime: 1000, mtimeNsec: 0 }, undefined, root);
+    assert.deepEqual([nlink, mtime], [index === 2 ? 1 : 0, 1000]);
+    backend.forget(one);
+  }
+  assert.equal('lseek' in backend, false, 'Linux asks before it has sent what it caches');
+  assert.equal('lseek' in share(t).backend, true);
+});
+
 for (const { age, title } of [
   { age: 0, title: 'an inode number used anew is another node' },
   {
@@ -525,4 +561,35 @@ test('reads of pages that are not in memory give the same bytes, later', async (
   assert.equal(await backend.read(cold, file, buffer, 150_000, root), 150_000);
   assert.deepEqual(Buffer.from(buffer.bytes.subarray(0, 150_000)), content.subarray(150_000));
   await backend.release(cold, file);
+});
+
+test('reads and writes that go to threads keep their places, and end where the file ends', async (t) => {
+  const { backend, node, directory } = share(t, { parallelIo: 1000 });
+  const { node: made, file } = await backend.create(node, 'file', 0o644, OpenFlags.READ_WRITE, root);
+  const pieces = Array.from({ length: 300 }, (_, i) => String.fromCharCode(97 + (i % 26)).repeat(900 + i));
+  const starts = pieces.map((_, i) => pieces.slice(0, i).join('').length);
+  const written = await Promise.all(
+    pieces.map(async (piece, i) => backend.write(made, file, bufferOf(piece), starts[i]!, 0, root)),
+  );
+  assert.deepEqual(
+    written,
+    pieces.map((piece) => piece.length),
+  );
+  const whole = pieces.join('');
+  assert.equal(fs.readFileSync(join(directory, 'file'), 'latin1'), whole);
+  const buffers = starts.map(() => hostBuffer(2000));
+  const counts = await Promise.all(
+    starts.map(async (start, i) => backend.read(made, file, buffers[i]!, start, root)),
+  );
+  for (const [i, start] of starts.entries()) {
+    const text = Buffer.from(buffers[i]!.bytes.subarray(0, counts[i])).toString('latin1');
+    assert.equal(text, whole.slice(start, start + 2000));
+  }
+  const { file: reader } = await backend.open(made, OpenFlags.READ_ONLY, root);
+  await assert.rejects(
+    async () => backend.write(made, reader, bufferOf('x'.repeat(1000)), 0, 0, root),
+    (error) => error instanceof FsError && error.errno === 9,
+  );
+  await backend.release(made, reader);
+  await backend.release(made, file);
 });
