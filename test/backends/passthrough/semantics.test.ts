@@ -372,7 +372,7 @@ test('where guests cache writes, they can still send the times of a file whose l
   const known = async (name: string) => (await backend.lookup(node, name, root))!.node;
   for (const name of ['removed', 'replaced', 'linked', 'other']) fs.writeFileSync(join(directory, name), '');
   fs.linkSync(join(directory, 'linked'), join(directory, 'link'));
-  const nodes = await Promise.all(['removed', 'replaced', 'linked'].map(known));
+  const nodes = [await known('removed'), await known('replaced'), await known('linked')];
   await backend.unlink(node, 'removed', root);
   await backend.rename(node, 'other', node, 'replaced', 0, root);
   await backend.unlink(node, 'linked', root);
@@ -382,7 +382,12 @@ test('where guests cache writes, they can still send the times of a file whose l
     await backend.getattr(await known(`${i}`), undefined, root);
   }
   for (const [index, one] of nodes.entries()) {
-    const { nlink, mtime } = await backend.setattr(one, { mtime: 1000, mtimeNsec: 0 }, undefined, root);
+    const { nlink, mtime } = await backend.setattr(
+      one,
+      { mtime: { seconds: 1000, nanoseconds: 0 } },
+      undefined,
+      root,
+    );
     assert.deepEqual([nlink, mtime], [index === 2 ? 1 : 0, 1000]);
     backend.forget(one);
   }
