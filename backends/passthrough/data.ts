@@ -50,8 +50,8 @@ const EEXIST = -17;
 /** Opening, reading and writing files. */
 export function dataOperations(share: Share) {
   const { nodes, options } = share;
-  /** Bytes from which reads and writes go to threads. */
-  const threaded = options.parallelIo === 0 ? Number.POSITIVE_INFINITY : options.parallelIo;
+  /** Bytes from which reads go to threads. Writes would wait for each other there: a file has one writer at a time. */
+  const threaded = options.parallelReads === 0 ? Number.POSITIVE_INFINITY : options.parallelReads;
   const passed =
     O.ACCMODE | O.TRUNC | O.APPEND | O.DSYNC | O.SYNC | O.NOATIME | (options.allowDirectIo ? O.DIRECT : 0);
 
@@ -194,7 +194,7 @@ export function dataOperations(share: Share) {
       useFsetid(!clears);
       share.dropCapabilities(file.fd);
       if (file.append && (flags & WriteFlags.CACHE) !== 0) return writeAt(file, buffer, offset);
-      if (file.synchronous || buffer.length >= threaded) {
+      if (file.synchronous) {
         if (clears) clearSetIds(file.fd);
         return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
       }

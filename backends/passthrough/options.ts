@@ -11,12 +11,12 @@ export const options = z.strictObject({
     ),
   writeback: z.boolean().default(false).describe('Guests collect writes and send them later'),
   allowDirectIo: z.boolean().default(false).describe('Pass the O_DIRECT of guests on to the host'),
-  parallelIo: z
+  parallelReads: z
     .number()
     .int()
     .min(0)
     .default(0)
-    .describe('Bytes from which reads and writes are done on threads, several at a time; 0: never')
+    .describe('Bytes from which reads are done on threads, several at a time; 0: never')
     .meta({ placeholder: 'BYTES' }),
   inodeFileHandles: z
     .enum(['prefer', 'mandatory', 'never'])

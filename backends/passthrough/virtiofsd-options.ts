@@ -156,7 +156,7 @@ const LONG: Readonly<Record<string, Rule>> = {
   'log-level': logLevel,
   syslog: without('none', 'lines go to standard error, which systemd and libvirt collect'),
   'thread-pool-size': number((draft, value) => {
-    if (value > 1) draft.backend['parallelIo'] = THREADED;
+    if (value > 1) draft.backend['parallelReads'] = THREADED;
   }),
   'rlimit-nofile': without('needed', 'files are remembered by handle; the limit is raised as far as it goes'),
   'migration-mode': without('needed', "state is saved in this program's own form"),

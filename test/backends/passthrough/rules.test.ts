@@ -143,7 +143,7 @@ test("virtiofsd's long options become this program's", () => {
     cache: 'never',
     inodeFileHandles: 'mandatory',
     submounts: 'cross',
-    parallelIo: 524288,
+    parallelReads: 524288,
     translateUid: ['map:0:1000:1'],
     translateGid: ['map:0:100:1'],
   });

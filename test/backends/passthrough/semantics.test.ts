@@ -10,7 +10,6 @@ import {
   type Context,
   type DirectoryEntry,
   FileType,
-  FsError,
   makeDevice,
   OpenFlags,
   RenameFlags,
@@ -80,38 +79,33 @@ test('in a set-group-id directory the group is inherited, and kept for members o
   assert.equal(await make('root', root), 0o2755);
 });
 
-for (const parallelIo of [0, 1])
-  test(
-    `a write that must clear set-id bits does so, and one that need not leaves them (parallelIo ${parallelIo})`,
-    asRoot,
-    async (t) => {
-      const { backend, node, directory } = share(t, { parallelIo });
-      const path = join(directory, 'tool');
-      const { node: tool, file } = await backend.create(node, 'tool', 0o755, OpenFlags.READ_WRITE, root);
-      const mode = (): number => fs.statSync(path).mode & 0o7777;
-      for (const flags of [0, OpenFlags.DSYNC, OpenFlags.APPEND]) {
-        const { file: other } = await backend.open(tool, OpenFlags.READ_WRITE | flags, root);
-        fs.chmodSync(path, 0o6755);
-        await backend.write(tool, other, bufferOf('x'), 0, 0, root);
-        assert.equal(mode(), 0o6755);
-        await backend.write(tool, other, bufferOf('x'), 0, WriteFlags.KILL_SUIDGID, user);
-        assert.equal(mode(), 0o755);
-        fs.chmodSync(path, 0o6755);
-        await backend.write(tool, other, bufferOf('x'), 0, 0, root);
-        assert.equal(mode(), 0o6755);
-        await backend.release(tool, other);
-      }
-      fs.chmodSync(path, 0o6755);
-      await backend.setattr(tool, { size: 0 }, file, root);
-      assert.equal(mode(), 0o6755);
-      await backend.setattr(tool, { size: 1, killSuidGid: true }, undefined, user);
-      assert.equal(mode(), 0o755);
-      fs.chmodSync(path, 0o6755);
-      await backend.setattr(tool, { uid: 5, killSuidGid: true }, undefined, root);
-      assert.equal(mode(), 0o755);
-      await backend.release(tool, file);
-    },
-  );
+test('a write that must clear set-id bits does so, and one that need not leaves them', asRoot, async (t) => {
+  const { backend, node, directory } = share(t);
+  const path = join(directory, 'tool');
+  const { node: tool, file } = await backend.create(node, 'tool', 0o755, OpenFlags.READ_WRITE, root);
+  const mode = (): number => fs.statSync(path).mode & 0o7777;
+  for (const flags of [0, OpenFlags.DSYNC, OpenFlags.APPEND]) {
+    const { file: other } = await backend.open(tool, OpenFlags.READ_WRITE | flags, root);
+    fs.chmodSync(path, 0o6755);
+    await backend.write(tool, other, bufferOf('x'), 0, 0, root);
+    assert.equal(mode(), 0o6755);
+    await backend.write(tool, other, bufferOf('x'), 0, WriteFlags.KILL_SUIDGID, user);
+    assert.equal(mode(), 0o755);
+    fs.chmodSync(path, 0o6755);
+    await backend.write(tool, other, bufferOf('x'), 0, 0, root);
+    assert.equal(mode(), 0o6755);
+    await backend.release(tool, other);
+  }
+  fs.chmodSync(path, 0o6755);
+  await backend.setattr(tool, { size: 0 }, file, root);
+  assert.equal(mode(), 0o6755);
+  await backend.setattr(tool, { size: 1, killSuidGid: true }, undefined, user);
+  assert.equal(mode(), 0o755);
+  fs.chmodSync(path, 0o6755);
+  await backend.setattr(tool, { uid: 5, killSuidGid: true }, undefined, root);
+  assert.equal(mode(), 0o755);
+  await backend.release(tool, file);
+});
 
 test(
   "a directory's default ACL decides instead of the umask; without one the umask does",
@@ -568,8 +562,8 @@ test('reads of pages that are not in memory give the same bytes, later', async (
   await backend.release(cold, file);
 });
 
-test('reads and writes that go to threads keep their places, and end where the file ends', async (t) => {
-  const { backend, node, directory } = share(t, { parallelIo: 1000 });
+test('reads that go to threads are of their places, and end where the file ends', async (t) => {
+  const { backend, node, directory } = share(t, { parallelReads: 1000 });
   const { node: made, file } = await backend.create(node, 'file', 0o644, OpenFlags.READ_WRITE, root);
   const pieces = Array.from({ length: 300 }, (_, i) => String.fromCharCode(97 + (i % 26)).repeat(900 + i));
   const starts = pieces.map((_, i) => pieces.slice(0, i).join('').length);
@@ -590,11 +584,9 @@ test('reads and writes that go to threads keep their places, and end where the f
     const text = Buffer.from(buffers[i]!.bytes.subarray(0, counts[i])).toString('latin1');
     assert.equal(text, whole.slice(start, start + 2000));
   }
-  const { file: reader } = await backend.open(made, OpenFlags.READ_ONLY, root);
-  await assert.rejects(
-    async () => backend.write(made, reader, bufferOf('x'.repeat(1000)), 0, 0, root),
-    (error) => error instanceof FsError && error.errno === 9,
-  );
-  await backend.release(made, reader);
+  const { file: writer } = await backend.open(made, OpenFlags.WRITE_ONLY, root);
+  const buffer = hostBuffer(1000);
+  assert.equal(await backend.read(made, writer, buffer, whole.length, root), 0);
+  await backend.release(made, writer);
   await backend.release(made, file);
 });
