@@ -1,5 +1,6 @@
 import type {
   Attributes,
+  Awaitable,
   Backend,
   BackendHost,
   CachePolicy,
@@ -11,14 +12,14 @@ import type {
   Health,
   Opened,
 } from '../../core/backend/index.js';
-import { decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
+import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
 import { attributesOf } from './attributes.js';
 import { Deadline } from './deadline.js';
 import { errnoOf, S3Failure } from './failure.js';
 import type { OpenFile } from './files.js';
 import { Mounted } from './mounted.js';
 import { isDirty } from './nodes.js';
-import type { Directory, FileNode, Node } from './nodes.js';
+import type { Directory, FileNode, Known, Node } from './nodes.js';
 import type { S3Options } from './options.js';
 
 /** What `statfs` says of a bucket, which has no size: 2^40 blocks and files. */
@@ -93,7 +94,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
       let node: Node = tree.root;
       for (const name of path.split('/')) {
         if (node.kind !== 'directory') throw FsError.of('ESTALE');
-        const next: Node | undefined = await this.find(node, name, this.ttl, this.deadline());
+        const next: Node | undefined = await this.find(node, name, this.ttl, () => this.deadline());
         if (next === undefined) throw FsError.of('ESTALE');
         node = next;
       }
@@ -142,18 +143,27 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     }
   }
 
-  /** The node under a name, or nothing. What is staged here counts before what the bucket says. */
-  protected async find(
+  /**
+   * The node under a name, or nothing. What is staged here counts before what the bucket says. A promise only where the
+   * bucket must be asked.
+   */
+  protected find(
     parent: Directory,
     name: string,
     maxAge: number,
-    deadline: Deadline,
-  ): Promise<Node | undefined> {
-    const { tree, names } = this.mounted;
+    deadline: () => Deadline,
+  ): Awaitable<Node | undefined> {
+    const { names } = this.mounted;
     const child = parent.children.get(name);
     if (child?.kind === 'file' && child.staged !== undefined) return child;
-    const known = await names.find(parent, name, maxAge, true, deadline);
-    if (known !== undefined) return tree.node(parent, name, known);
+    const known = names.fresh(parent, name, maxAge);
+    if (known !== undefined) return this.#placed(parent, name, known);
+    return names.find(parent, name, maxAge, deadline()).then((found) => this.#placed(parent, name, found));
+  }
+
+  #placed(parent: Directory, name: string, known: Known): Node | undefined {
+    const { tree } = this.mounted;
+    if (known.kind !== 'absent') return tree.node(parent, name, known);
     const present = parent.children.get(name);
     if (present === undefined) return undefined;
     if (isDirty(present)) return present;
@@ -179,31 +189,35 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return attributesOf(node.posix, node.kind === 'file' ? node.size : 0, node.removed);
   }
 
-  async lookup(parent: Node, name: string, context: Context): Promise<Entry<Node> | undefined> {
-    return this.guard(async () => {
-      const node = await this.find(this.directory(parent), name, this.ttl, this.deadline(context));
-      return node === undefined ? undefined : this.entry(node);
-    });
+  lookup(parent: Node, name: string, context: Context): Awaitable<Entry<Node> | undefined> {
+    const found = this.find(this.directory(parent), name, this.ttl, () => this.deadline(context));
+    const entry = (node: Node | undefined): Entry<Node> | undefined =>
+      node === undefined ? undefined : this.entry(node);
+    return found instanceof Promise ? this.guard(async () => entry(await found)) : entry(found);
   }
 
   /** Asks again if what we know is too old. Nodes without a name, or with data of ours, are known to us alone. */
-  protected async refresh(node: Node, maxAge: number, deadline: Deadline): Promise<void> {
-    if (node.parent === undefined || node.removed) return;
+  protected refresh(node: Node, maxAge: number, context: Context): Awaitable<void> {
+    const { parent, name } = node;
+    if (parent === undefined || node.removed) return;
     if (node.kind === 'file' && node.staged !== undefined) return;
     if (performance.now() - node.checked <= maxAge) return;
-    const found = await this.find(node.parent, node.name, maxAge, deadline);
+    return this.guard(async () => {
+      const found = await this.find(parent, name, maxAge, () => this.deadline(context));
+      this.#confirmed(node, found);
+    });
+  }
+
+  #confirmed(node: Node, found: Node | undefined): void {
     if (found === node || node.removed === false) return;
     if (node.kind === 'file' && node.opens > 0) return;
     throw FsError.of('ESTALE');
   }
 
-  async getattr(node: Node, file: OpenFile | undefined, context: Context): Promise<Attributes> {
-    return this.guard(async () => {
-      if (node.kind === 'directory' || file === undefined || file.version === node.version) {
-        await this.refresh(node, this.ttl, this.deadline(context));
-      }
-      return this.attributes(node);
-    });
+  getattr(node: Node, file: OpenFile | undefined, context: Context): Awaitable<Attributes> {
+    const pinned = node.kind === 'file' && file !== undefined && file.version !== node.version;
+    const fresh = pinned ? undefined : this.refresh(node, this.ttl, context);
+    return andThen(fresh, () => this.attributes(node));
   }
 
   async readlink(node: Node, context: Context): Promise<string> {
@@ -224,12 +238,12 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     });
   }
 
-  async open(node: Node, flags: number, context: Context): Promise<Opened<OpenFile>> {
-    return this.guard(async () => {
-      const file = this.file(node);
-      await this.refresh(file, Math.min(this.options.openTtl * 1000, this.ttl), this.deadline(context));
-      return { file: this.mounted.files.open(file, (flags & OpenFlags.APPEND) !== 0) };
-    });
+  open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
+    const file = this.file(node);
+    const fresh = this.refresh(file, Math.min(this.options.openTtl * 1000, this.ttl), context);
+    return andThen(fresh, () => ({
+      file: this.mounted.files.open(file, (flags & OpenFlags.APPEND) !== 0),
+    }));
   }
 
   async read(
@@ -242,13 +256,13 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return this.guard(() => this.mounted.files.read(file, buffer, offset, this.deadline(context)));
   }
 
-  async release(_node: Node, file: OpenFile): Promise<void> {
+  release(_node: Node, file: OpenFile): Awaitable<void> {
     const { files, tree } = this.mounted;
     const { node } = file;
     node.opens -= 1;
     if (node.opens > 0) return;
-    if (node.removed) await this.guard(() => files.discard(node));
-    else if (node.staged !== undefined) files.writeback.schedule(node, this.options.writebackDelay);
+    if (node.removed) return this.guard(() => files.discard(node)).then(() => tree.release(node));
+    if (node.staged !== undefined) files.writeback.schedule(node, this.options.writebackDelay);
     tree.release(node);
   }
 
@@ -281,12 +295,12 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     };
   }
 
-  async getxattr(node: Node, name: string): Promise<Uint8Array | undefined> {
+  getxattr(node: Node, name: string): Uint8Array | undefined {
     if (name.startsWith('system.')) throw FsError.of('EOPNOTSUPP');
     return node.posix.xattrs.get(name);
   }
 
-  async listxattr(node: Node): Promise<readonly string[]> {
+  listxattr(node: Node): readonly string[] {
     return [...node.posix.xattrs.keys()];
   }
 }

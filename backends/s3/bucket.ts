@@ -27,6 +27,8 @@ import { classify, S3Failure } from './failure.js';
 import type { Metrics } from './metrics.js';
 import type { S3Options } from './options.js';
 import type { Attempt, Requests } from './requests.js';
+import { pour } from './wire.js';
+import type { Sink } from './wire.js';
 
 /** On what state of the key a write depends: none, or the object of which we know the ETag. Absent: on nothing. */
 export type Condition = 'absent' | { readonly etag: string };
@@ -160,7 +162,7 @@ export class Bucket {
 
   /**
    * Reads bytes `start` to `end` (exclusive) of exactly the version with this ETag. A transfer that breaks off goes on where
-   * it was. `onData` gets each chunk in order.
+   * it was.
    * @throws S3Failure of kind precondition or missing when the object is another one now.
    */
   async read(
@@ -169,18 +171,29 @@ export class Bucket {
     start: number,
     end: number,
     deadline: Deadline,
-    onData: (chunk: Buffer) => void,
+    sink: Sink,
   ): Promise<void> {
     let at = start;
-    await this.#requests.send('GetObject', deadline, 0, async ({ client, signal, progress }) => {
+    await this.#requests.send('GetObject', deadline, 0, async (attempt) => {
+      const counted: Sink = {
+        room: () => sink.room(),
+        took: (count) => {
+          attempt.progress();
+          at += count;
+          this.#metrics.bytesDown += count;
+          sink.took(count);
+        },
+      };
+      const match = this.#quoted(etag);
+      if (await attempt.quick.get(key, etag, match, at, end, counted, attempt.signal)) return;
       const command = new GetObjectCommand({
         ...this.#common,
         ...this.#customer,
         Key: key,
-        IfMatch: this.#quoted(etag),
+        IfMatch: match,
         Range: `bytes=${at}-${end - 1}`,
       });
-      const answer = await client.send(command, { abortSignal: signal });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
       const body = answer.Body as AsyncIterable<Buffer> & { destroy(): void };
       try {
         if (unquoted(answer.ETag) !== etag) throw new S3Failure('precondition', 412, 'ETagChanged');
@@ -188,12 +201,9 @@ export class Bucket {
           throw new S3Failure('transient', 0, 'WrongRange');
         }
         for await (const chunk of body) {
-          if (signal.aborted) throw new S3Failure('transient', 0, 'RequestTimeout');
-          progress();
+          if (attempt.signal.aborted) throw new S3Failure('transient', 0, 'RequestTimeout');
           if (at + chunk.length > end) throw new S3Failure('transient', 0, 'LongBody');
-          at += chunk.length;
-          this.#metrics.bytesDown += chunk.length;
-          onData(chunk);
+          pour(chunk, counted);
         }
         if (at < end) throw new S3Failure('transient', 0, 'ShortBody');
       } finally {
@@ -221,13 +231,19 @@ export class Bucket {
       content,
       deadline,
       body.length,
-      async ({ client, signal }) => {
+      async ({ client, quick, signal }) => {
+        const conditions = this.#conditionFields('put', condition);
+        const etag = await quick.put(key, body, content, conditions, signal);
+        if (etag !== undefined) {
+          this.#metrics.bytesUp += body.length;
+          return this.#written(key, etag, body.length);
+        }
         const command = new PutObjectCommand({
           ...this.#common,
           ...this.#customer,
           ...this.#creation,
           ...content.headers,
-          ...this.#conditionFields('put', condition),
+          ...conditions,
           Key: key,
           Body: body,
           ContentLength: body.length,
@@ -442,7 +458,12 @@ export class Bucket {
     body: Uint8Array,
     deadline: Deadline,
   ): Promise<Part> {
-    return this.#requests.send('UploadPart', deadline, body.length, async ({ client, signal }) => {
+    return this.#requests.send('UploadPart', deadline, body.length, async ({ client, quick, signal }) => {
+      const etag = await quick.part(key, upload, number, body, signal);
+      if (etag !== undefined) {
+        this.#metrics.bytesUp += body.length;
+        return { number, etag };
+      }
       const command = new UploadPartCommand({
         ...this.#common,
         ...this.#customer,

@@ -25,6 +25,8 @@ export class DiskCache {
   readonly #metrics: Metrics;
   /** Sizes by id, least recently used first. */
   readonly #blocks = new Map<BlockId, number>();
+  /** Folders that are there: the first digits of ids. */
+  readonly #groups = new Set<string>();
   readonly #written = new Set<Promise<void>>();
   #bytes = 0;
   #broken = false;
@@ -115,7 +117,9 @@ export class DiskCache {
     header.writeUInt32LE(block.length, 8);
     const path = this.#path(id);
     const partial = `${path}.${randomUUID()}`;
-    await mkdir(join(this.#folder, id.slice(0, 2)), { recursive: true });
+    const group = id.slice(0, 2);
+    if (!this.#groups.has(group)) await mkdir(join(this.#folder, group), { recursive: true });
+    this.#groups.add(group);
     const file = await open(partial, 'wx', 0o600);
     try {
       await file.writev([header, block]);

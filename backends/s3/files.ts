@@ -5,6 +5,7 @@ import { FsError } from '../../core/backend/index.js';
 import type { GuestBuffer } from '../../core/backend/index.js';
 import type { Posix, RemoteObject } from './attributes.js';
 import { WRITE_MARK } from './attributes.js';
+import { borrow, giveBack } from './buffers.js';
 import { Deadline, deferred, Semaphore } from './deadline.js';
 import { S3Failure } from './failure.js';
 import type { Intents } from './intents.js';
@@ -141,15 +142,16 @@ export class Files {
     deadline: Deadline,
   ): Promise<number> {
     this.#current(file);
-    await this.writeback.room(deadline);
-    const payload = Buffer.allocUnsafeSlow(buffer.length);
+    await this.writeback.room(buffer.length, deadline);
+    const payload = borrow(buffer.length);
     buffer.get(0, payload);
     const { node } = file;
     await this.#change(node, (staged) =>
       staged.write(file.append && !fixed ? staged.appendAt : offset, payload),
     );
+    giveBack(payload);
     this.#sendParts(node);
-    return payload.length;
+    return buffer.length;
   }
 
   /** @throws ESTALE where the file is not the one that was opened any more. */
@@ -171,7 +173,7 @@ export class Files {
   }
 
   async resize(node: FileNode, size: number, deadline: Deadline): Promise<void> {
-    await this.writeback.room(deadline);
+    await this.writeback.room(0, deadline);
     await this.#change(node, (staged) => staged.resize(size));
   }
 

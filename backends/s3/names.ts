@@ -42,20 +42,27 @@ export class Names {
     this.#services = services;
   }
 
+  /** What a name stands for, attributes and all, where the bucket need not be asked; else nothing. */
+  fresh(directory: Directory, name: string, maxAge: number): Known | undefined {
+    if (directory.parent === undefined && name === RESERVED) return ABSENT;
+    const known = this.#believed(directory, name, maxAge);
+    if (known === undefined || !this.#complete(known)) return undefined;
+    this.#services.metrics.metadataHits += 1;
+    return known;
+  }
+
+  /** Whether attributes are known as far as anything tells them. */
+  #complete(known: Known): boolean {
+    if (known.kind === 'absent' || known.posix !== undefined) return true;
+    if (known.kind === 'directory' && known.marker === false) return true;
+    return this.#services.options.attributes === 'listing';
+  }
+
   /**
-   * Finds a name.
+   * Finds a name that is not {@link fresh}, with its attributes.
    * @param maxAge milliseconds for which news are believed; 0 asks the bucket.
-   * @param full attributes are needed too, not the type alone.
-   * @returns nothing where there is none.
    */
-  async find(
-    directory: Directory,
-    name: string,
-    maxAge: number,
-    full: boolean,
-    deadline: Deadline,
-  ): Promise<Exclude<Known, { kind: 'absent' }> | undefined> {
-    if (directory.parent === undefined && name === RESERVED) return undefined;
+  async find(directory: Directory, name: string, maxAge: number, deadline: Deadline): Promise<Known> {
     let known = this.#believed(directory, name, maxAge);
     if (known !== undefined) this.#services.metrics.metadataHits += 1;
     else {
@@ -66,16 +73,13 @@ export class Names {
       }
       if (known === undefined) {
         await this.#ask(directory, name, deadline);
-        known = directory.names.get(name);
+        known = directory.names.get(name) ?? ABSENT;
       }
     }
-    if (known === undefined || known.kind === 'absent') return undefined;
-    if (!full || known.posix !== undefined || this.#services.options.attributes === 'listing') return known;
-    if (known.kind === 'directory' && known.marker === false) return known;
+    if (this.#complete(known)) return known;
     this.#prefetch(directory, name);
     await deadline.wait(this.#askOnce(directory, name, deadline));
-    known = directory.names.get(name);
-    return known === undefined || known.kind === 'absent' ? undefined : known;
+    return directory.names.get(name) ?? ABSENT;
   }
 
   #believed(directory: Directory, name: string, maxAge: number): Known | undefined {

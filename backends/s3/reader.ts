@@ -6,6 +6,8 @@ import type { Deferred } from './deadline.js';
 import type { BlockId, DiskCache } from './disk-cache.js';
 import { S3Failure } from './failure.js';
 import type { Metrics } from './metrics.js';
+import { into } from './wire.js';
+import type { Sink } from './wire.js';
 
 /** Data is fetched and cached in blocks of this size. */
 export const BLOCK = 128 * 1024;
@@ -167,7 +169,7 @@ export class Reader {
       disk.read(id).then(async (block) => {
         if (block?.length === length) return block;
         const fetched = Buffer.allocUnsafeSlow(length);
-        await this.#get(object, index * BLOCK, fetched, () => undefined);
+        await this.#get(object, index * BLOCK, fetched);
         disk.write(id, fetched);
         return fetched;
       }),
@@ -175,26 +177,9 @@ export class Reader {
     return true;
   }
 
-  async #get(
-    object: RemoteObject,
-    start: number,
-    target: Buffer,
-    arrived: (bytes: number) => void,
-  ): Promise<void> {
-    let at = 0;
-    const { key, etag } = object;
-    await this.#bucket.read(
-      key,
-      etag,
-      start,
-      start + target.length,
-      Deadline.after(this.#timeout),
-      (chunk) => {
-        target.set(chunk, at);
-        at += chunk.length;
-        arrived(at);
-      },
-    );
+  async #get({ key, etag }: RemoteObject, start: number, target: Buffer): Promise<void> {
+    const deadline = Deadline.after(this.#timeout);
+    await this.#bucket.read(key, etag, start, start + target.length, deadline, into(target));
   }
 
   #fetch(object: RemoteObject, first: number, stop: number): void {
@@ -210,23 +195,20 @@ export class Reader {
     }
     let current = 0;
     let filled = 0;
-    const receive = (chunk: Buffer): void => {
-      for (let used = 0; used < chunk.length;) {
+    const sink: Sink = {
+      room: () => blocks[current]!.data.subarray(filled),
+      took: (count) => {
         const block = blocks[current]!;
-        const count = Math.min(chunk.length - used, block.length - filled);
-        block.data.set(chunk.subarray(used, used + count), filled);
-        used += count;
         filled += count;
-        if (filled === block.length) {
-          this.#disk?.write(block.id, block.data);
-          block.coming.resolve(block.data);
-          current += 1;
-          filled = 0;
-        }
-      }
+        if (filled < block.length) return;
+        this.#disk?.write(block.id, block.data);
+        block.coming.resolve(block.data);
+        current += 1;
+        filled = 0;
+      },
     };
     this.#bucket
-      .read(object.key, object.etag, start, end, Deadline.after(this.#timeout), receive)
+      .read(object.key, object.etag, start, end, Deadline.after(this.#timeout), sink)
       .catch((error: unknown) => {
         for (const block of blocks.slice(current)) block.coming.reject(error);
       });

@@ -5,8 +5,8 @@ import type { Logger } from '../../core/backend/index.js';
 import { Deadline, Semaphore } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
 import type { Metrics } from './metrics.js';
-import { QuickHead } from './quick-head.js';
 import type { S3Options } from './options.js';
+import { Quick } from './quick.js';
 
 /** First and longest pause between attempts, milliseconds. The pause is a random part of it ("full jitter"). */
 const PAUSE_FIRST = 100;
@@ -17,7 +17,7 @@ const SLOWEST = 256;
 /** One attempt of a request. */
 export interface Attempt {
   readonly client: S3Client;
-  readonly quick: QuickHead;
+  readonly quick: Quick;
   readonly signal: AbortSignal;
   /** 1 for the first. */
   readonly number: number;
@@ -37,7 +37,7 @@ export class Requests {
   readonly #metrics: Metrics;
   readonly #slots: Semaphore;
   #client: S3Client;
-  #quick: QuickHead;
+  #quick: Quick;
   #closed = false;
 
   constructor(options: S3Options, log: Logger, metrics: Metrics) {
@@ -48,13 +48,12 @@ export class Requests {
     [this.#client, this.#quick] = this.#connect();
   }
 
-  #connect(): [S3Client, QuickHead] {
+  #connect(): [S3Client, Quick] {
     // The SDK's version is pinned: that later ones will need a later Node is nothing an operator can mend.
     process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
     const { endpoint, region, profile, requests } = this.#options;
     const agents = { keepAlive: true, maxSockets: requests * 2 };
     const checksums = this.#options.checksums === 'required' ? 'WHEN_REQUIRED' : 'WHEN_SUPPORTED';
-    const shared = { http: new HttpAgent(agents), https: new HttpsAgent(agents) };
     const client = new S3Client({
       ...(endpoint === undefined ? {} : { endpoint }),
       ...(profile === undefined ? {} : { profile }),
@@ -66,12 +65,12 @@ export class Requests {
       maxAttempts: 1,
       cacheMiddleware: true,
       requestHandler: {
-        httpAgent: shared.http,
-        httpsAgent: shared.https,
+        httpAgent: new HttpAgent(agents),
+        httpsAgent: new HttpsAgent(agents),
         connectionTimeout: 5_000,
       },
     });
-    return [client, new QuickHead(client, shared)];
+    return [client, new Quick(client, this.#options.checksums === 'required')];
   }
 
   /**
@@ -101,7 +100,10 @@ export class Requests {
       if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
       // An attempt may be several requests: the first may have been carried out even when a refusal followed.
       ambiguous = true;
-      if (failure.kind === 'expired') [this.#client, this.#quick] = this.#connect();
+      if (failure.kind === 'expired') {
+        this.#quick.close();
+        [this.#client, this.#quick] = this.#connect();
+      }
       if (this.#closed) throw new S3Failure('transient', 0, 'Closed', failure);
       const pause = Math.random() * Math.min(PAUSE_MOST, PAUSE_FIRST * 2 ** Math.min(number - 1, 10));
       if (deadline.remaining <= pause) throw new S3Failure('transient', failure.status, 'Deadline', failure);
@@ -147,6 +149,7 @@ export class Requests {
 
   close(): void {
     this.#closed = true;
+    this.#quick.close();
     this.#client.destroy();
   }
 }

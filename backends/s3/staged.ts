@@ -165,7 +165,7 @@ export class Staged {
     return staged;
   }
 
-  /** Writes bytes; the log keeps `payload`, which must not change any more. */
+  /** Writes bytes. `payload` must not change until that is done. */
   async write(offset: number, payload: Uint8Array): Promise<void> {
     const end = offset + payload.length;
     this.appendAt = Math.max(this.appendAt, end);

@@ -1,10 +1,12 @@
 import type { Posix, RemoteObject } from './attributes.js';
 import { format } from './attributes.js';
+import { borrow, giveBack } from './buffers.js';
 import type { Bucket, Content, Part } from './bucket.js';
 import { Deadline, parallel, Semaphore } from './deadline.js';
 import { S3Failure } from './failure.js';
 import type { Services } from './services.js';
 import type { Snapshot, Staged } from './staged.js';
+import { into } from './wire.js';
 
 /** Most parts of an upload (Amazon S3 User Guide, "Multipart upload limits"). */
 const PARTS_MAX = 10_000;
@@ -52,7 +54,7 @@ export async function assemble(
   start: number,
   end: number,
 ): Promise<Buffer> {
-  const target = Buffer.allocUnsafeSlow(end - start);
+  const target = borrow(end - start);
   const deadline = Deadline.after(services.options.operationTimeout);
   for (const piece of snapshot.extents.cover(start, end)) {
     const part = target.subarray(piece.start - start, piece.end - start);
@@ -159,7 +161,9 @@ export class PartUpload {
       return copyPart(this.#services, base, start, end, this.#key, id, index + 1);
     }
     const body = await assemble(this.#services, this.#staged, snapshot, start, end);
-    return bucket.uploadPart(this.#key, id, index + 1, body, deadline);
+    const part = await bucket.uploadPart(this.#key, id, index + 1, body, deadline);
+    giveBack(body);
+    return part;
   }
 
   /** Uploads what is missing of the snapshot, taken in this turn, and makes the object. */
@@ -222,12 +226,9 @@ async function fetched(
   end: number,
 ): Promise<Buffer> {
   const target = Buffer.allocUnsafeSlow(end - start);
-  let at = 0;
   if (end > start) {
-    await bucket.read(key, etag, start, end, Deadline.after(options.operationTimeout), (chunk) => {
-      target.set(chunk, at);
-      at += chunk.length;
-    });
+    const deadline = Deadline.after(options.operationTimeout);
+    await bucket.read(key, etag, start, end, deadline, into(target));
   }
   return target;
 }
@@ -342,5 +343,6 @@ export async function uploadSnapshot(
   const deadline = Deadline.after(options.operationTimeout);
   const object = await bucket.put(key, body, contentOf(posix, mark), condition, deadline);
   reader.keep(object, body);
+  giveBack(body);
   return { object, attributed: true };
 }

@@ -1,6 +1,7 @@
 import type {
   AttributeChanges,
   Attributes,
+  Awaitable,
   Context,
   Created,
   Entry,
@@ -9,6 +10,7 @@ import type {
   Time,
 } from '../../core/backend/index.js';
 import {
+  andThen,
   FallocateMode,
   FileType,
   FsError,
@@ -79,7 +81,7 @@ export class WritableBackend extends ReadingBackend {
   }
 
   async #mustBeFree(parent: Directory, name: string, deadline: Deadline): Promise<void> {
-    if ((await this.find(parent, name, this.ttl, deadline)) !== undefined) throw FsError.of('EEXIST');
+    if ((await this.find(parent, name, this.ttl, () => deadline)) !== undefined) throw FsError.of('EEXIST');
   }
 
   /** Makes an object at once, so that of two who create it one is told. */
@@ -155,7 +157,7 @@ export class WritableBackend extends ReadingBackend {
     const directory = this.directory(parent);
     await this.#changing(directory, name, async () => {
       const deadline = this.deadline(context);
-      const found = await this.find(directory, name, this.ttl, deadline);
+      const found = await this.find(directory, name, this.ttl, () => deadline);
       if (found === undefined) throw FsError.of('ENOENT');
       const node = this.file(found);
       await this.#anchor(directory, deadline);
@@ -191,7 +193,7 @@ export class WritableBackend extends ReadingBackend {
     await this.#changing(directory, name, async () => {
       const { services, tree } = this.mounted;
       const deadline = this.deadline(context);
-      const found = await this.find(directory, name, this.ttl, deadline);
+      const found = await this.find(directory, name, this.ttl, () => deadline);
       if (found === undefined) throw FsError.of('ENOENT');
       const node = this.directory(found);
       await this.#mustBeEmpty(node, deadline);
@@ -241,9 +243,9 @@ export class WritableBackend extends ReadingBackend {
   ): Promise<void> {
     const deadline = this.deadline(context);
     const maxAge = (flags & RenameFlags.NOREPLACE) === 0 ? this.ttl : 0;
-    const node = await this.find(from, name, this.ttl, deadline);
+    const node = await this.find(from, name, this.ttl, () => deadline);
     if (node === undefined) throw FsError.of('ENOENT');
-    const replaced = await this.find(to, newName, maxAge, deadline);
+    const replaced = await this.find(to, newName, maxAge, () => deadline);
     if (replaced === node) return;
     if (replaced !== undefined && (flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
     await this.#anchor(from, deadline);
@@ -277,10 +279,10 @@ export class WritableBackend extends ReadingBackend {
     await this.mounted.renames.directory(node, to, newName);
   }
 
-  override async open(node: Node, flags: number, context: Context): Promise<Opened<OpenFile>> {
-    const opened = await super.open(node, flags, context);
-    if ((flags & OpenFlags.TRUNC) !== 0) await this.#resize(this.file(node), 0, context);
-    return opened;
+  override open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
+    const opened = super.open(node, flags, context);
+    if ((flags & OpenFlags.TRUNC) === 0) return opened;
+    return andThen(opened, (done) => this.#resize(this.file(node), 0, context).then(() => done));
   }
 
   async create(
@@ -300,7 +302,7 @@ export class WritableBackend extends ReadingBackend {
         const node = await this.#make(directory, name, nothing, posix, deadline);
         return { ...this.entry(node), file: files.open(node, append) };
       }
-      const found = await this.find(directory, name, this.ttl, deadline);
+      const found = await this.find(directory, name, this.ttl, () => deadline);
       if (found !== undefined) {
         const node = this.file(found);
         const file = files.open(node, append);
@@ -328,8 +330,8 @@ export class WritableBackend extends ReadingBackend {
     return this.guard(() => this.mounted.files.write(file, buffer, offset, fixed, this.deadline(context)));
   }
 
-  async flush(node: Node, file: OpenFile, context: Context): Promise<void> {
-    if (this.options.close === 'wait') await this.#commit(this.file(node), file, context);
+  flush(node: Node, file: OpenFile, context: Context): Awaitable<void> {
+    if (this.options.close === 'wait') return this.#commit(this.file(node), file, context);
   }
 
   async fsync(node: Node, file: OpenFile, _dataOnly: boolean, context: Context): Promise<void> {

@@ -9,6 +9,12 @@ import type { S3Options } from './options.js';
 /** First and longest pause before a failed upload is tried again, milliseconds. */
 const RETRY_FIRST = 1_000;
 const RETRY_MOST = 60_000;
+/** Milliseconds without a change, behind which the guest counts as at rest. */
+const QUIET = 100;
+/** How often the delay uploads wait at most, beside it, for a guest that is at work. */
+const PATIENCE = 4;
+/** Bytes of a journal that one change takes at most, beside the data: attributes in JSON. */
+const RECORD_MOST = 4096;
 
 interface Due {
   timer: NodeJS.Timeout;
@@ -23,6 +29,11 @@ export class Writeback {
   readonly #commit: (node: FileNode) => Promise<void>;
   readonly #dirty = new Map<FileNode, Due>();
   #wake: (() => void)[] = [];
+  #changed = Number.NEGATIVE_INFINITY;
+  /** Bytes in journals when they were last counted, and what has come since, at most. */
+  #counted = 0;
+  #grown = 0;
+  #calming: Promise<void> | undefined;
   #closed = false;
 
   /** @param commit uploads all that a file has staged at the time of the call. */
@@ -46,6 +57,8 @@ export class Writeback {
 
   /** A file has changed: it goes up after the longest age at the latest. */
   touched(node: FileNode): void {
+    this.#changed = performance.now();
+    this.#grown += RECORD_MOST;
     if (!this.#dirty.has(node)) this.schedule(node, this.#options.maxDirtyAge);
   }
 
@@ -65,6 +78,8 @@ export class Writeback {
     const due = this.#dirty.get(node);
     if (due !== undefined) due.at = Number.POSITIVE_INFINITY;
     const failures = due?.failures ?? 0;
+    if (!this.#exceed(this.#options.maxDirty / 2)) await (this.#calming ??= this.#calm());
+    if (this.#closed || !this.#dirty.has(node)) return;
     try {
       await this.#commit(node);
     } catch (error) {
@@ -78,6 +93,18 @@ export class Writeback {
     }
   }
 
+  /** Uploads that nobody waits for step back while the guest itself changes files, for a limited time. */
+  async #calm(): Promise<void> {
+    const until = performance.now() + PATIENCE * this.#options.writebackDelay * 1000;
+    for (;;) {
+      const now = performance.now();
+      const pause = Math.min(this.#changed + QUIET, until) - now;
+      if (pause <= 0 || this.#closed) break;
+      await new Promise((resolve) => setTimeout(resolve, pause).unref());
+    }
+    this.#calming = undefined;
+  }
+
   /** A file has nothing staged any more. */
   clean(node: FileNode): void {
     clearTimeout(this.#dirty.get(node)?.timer);
@@ -85,12 +112,22 @@ export class Writeback {
     for (const wake of this.#wake.splice(0)) wake();
   }
 
+  /** Whether there are more bytes in journals. To count them takes as long as there are files, so it is done when they may be. */
+  #exceed(limit: number): boolean {
+    if (this.#counted + this.#grown <= limit) return false;
+    this.#counted = this.bytes;
+    this.#grown = 0;
+    return this.#counted > limit;
+  }
+
   /**
-   * Returns when the journals have room: uploads are hurried while they have not.
+   * Returns when the journals have room for more: uploads are hurried while they have not.
+   * @param length bytes that are to be written.
    * @throws ENOSPC when none came free in time.
    */
-  async room(deadline: Deadline): Promise<void> {
-    while (this.bytes > this.#options.maxDirty) {
+  async room(length: number, deadline: Deadline): Promise<void> {
+    this.#grown += length;
+    while (this.#exceed(this.#options.maxDirty)) {
       if (deadline.remaining === 0) throw FsError.of('ENOSPC');
       for (const node of this.files) this.schedule(node, 0);
       const freed = new Promise<void>((resolve) => this.#wake.push(resolve));

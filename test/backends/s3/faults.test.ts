@@ -99,7 +99,7 @@ describe('a bucket behind a bad network', () => {
     await bucket.put('works', 'y');
     const mount = await open({ operationTimeout: 1.5, requestTimeout: 0.5, metadataTtl: 0 });
     proxy.fault = (seen) => (seen.path.endsWith('/hangs') ? 'hang' : undefined);
-    const hanging = mount.backend.lookup(mount.root, 'hangs', context);
+    const hanging = Promise.resolve(mount.backend.lookup(mount.root, 'hangs', context));
     const settled = hanging.then(
       () => 'answered',
       () => 'failed',
@@ -116,7 +116,9 @@ describe('a bucket behind a bad network', () => {
     const mount = await open({ metadataTtl: 0 });
     proxy.fault = () => 'hang';
     const abort = new AbortController();
-    const waiting = mount.backend.lookup(mount.root, 'hangs', { ...context, signal: abort.signal });
+    const waiting = Promise.resolve(
+      mount.backend.lookup(mount.root, 'hangs', { ...context, signal: abort.signal }),
+    );
     setImmediate(() => abort.abort());
     await assert.rejects(waiting, denied('EINTR'));
     proxy.fault = () => undefined;
@@ -136,7 +138,7 @@ describe('a bucket behind a bad network', () => {
       const file = await mount.openFile('there', 0);
       proxy.fault = () => fault;
       await assert.rejects(mount.read(file, 0, 10), denied(errno));
-      await assert.rejects(mount.backend.lookup(mount.root, 'other', context), FsError);
+      await assert.rejects(async () => mount.backend.lookup(mount.root, 'other', context), FsError);
       proxy.fault = () => undefined;
       await bucket.put('other', 'is there');
       assert.equal((await mount.content('other')).toString(), 'is there');
