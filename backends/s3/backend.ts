@@ -270,6 +270,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return this.guard(async () => {
       const { names } = this.mounted;
       const directory = this.directory(node);
+      names.walk(directory, this.ttl);
       const age = directory.listed === undefined ? Infinity : performance.now() - directory.listed;
       if (age > this.ttl) await names.list(directory, this.deadline(context));
       const types = new Map<string, number>();

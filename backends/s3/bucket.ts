@@ -24,6 +24,7 @@ import { WRITE_MARK } from './attributes.js';
 import type { Capabilities } from './capabilities.js';
 import type { Deadline } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
+import { readListing } from './listing.js';
 import type { Metrics } from './metrics.js';
 import type { S3Options } from './options.js';
 import type { Attempt, Requests } from './requests.js';
@@ -410,7 +411,16 @@ export class Bucket {
     max: number,
     deadline: Deadline,
   ): Promise<Page> {
-    return this.#requests.send('ListObjectsV2', deadline, 0, async ({ client, signal }) => {
+    const query = {
+      prefix,
+      'max-keys': String(max),
+      ...(delimiter === '' ? {} : { delimiter }),
+      ...(token === undefined ? {} : { 'continuation-token': token }),
+    };
+    return this.#requests.send('ListObjectsV2', deadline, 0, async ({ client, quick, signal }) => {
+      const xml = await quick.list(query, signal);
+      const page = xml === undefined ? undefined : readListing(xml, urlDecoded);
+      if (page !== undefined) return page;
       const command = new ListObjectsV2Command({
         ...this.#common,
         Prefix: prefix,

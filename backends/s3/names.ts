@@ -20,6 +20,8 @@ const ABSENT: Known = { kind: 'absent', at: 0, order: 0 };
 /** Attributes asked for ahead of a reader who asks for one after the other, and requests for them at once. */
 const PREFETCH = 1000;
 const PREFETCH_WIDTH = 16;
+/** Directories that are listed ahead of a reader who reads one after the other. */
+const WALK = 3;
 /** Names kept in memory over all directories. */
 const NAMES_MAX = 1_000_000;
 
@@ -202,6 +204,28 @@ export class Names {
     }
   }
 
+  /**
+   * A directory is being read. Where it follows the one that was read before it, those behind it are listed too, as far as one
+   * page goes.
+   * @param ttl milliseconds for which listings are believed.
+   */
+  walk({ parent, name }: Directory, ttl: number): void {
+    if (parent?.listed === undefined || ttl === 0) return;
+    const before = parent.walked;
+    parent.walked = name;
+    if (before === undefined || before === name) return;
+    const order = orderOf(parent, parent.listed);
+    if (order.get(before) !== name) return;
+    let next = order.get(name);
+    for (let i = 0; i < WALK && next !== undefined; i++, next = order.get(next)) {
+      const child = parent.children.get(next);
+      if (child?.kind !== 'directory' || child.listing !== undefined) continue;
+      if (child.listed !== undefined && performance.now() - child.listed < ttl / 2) continue;
+      const deadline = Deadline.after(this.#services.options.operationTimeout);
+      this.list(child, deadline, true).catch(() => undefined);
+    }
+  }
+
   async #list(directory: Directory, onePage: boolean): Promise<boolean> {
     const { bucket, ghosts, keys, options } = this.#services;
     const prefix = keys.directory(pathOf(directory));
@@ -342,6 +366,20 @@ export class Names {
     const certain = this.#services.options.attributes === 'listing' || known.object.size > LINK_MAX;
     return certain ? FileType.REGULAR : 0;
   }
+}
+
+/** Which directory follows which. */
+function orderOf(directory: Directory, listed: number): ReadonlyMap<string, string> {
+  if (directory.order?.listed === listed) return directory.order.next;
+  const next = new Map<string, string>();
+  let last: string | undefined;
+  for (const [name, { kind }] of directory.names) {
+    if (kind !== 'directory') continue;
+    if (last !== undefined) next.set(last, name);
+    last = name;
+  }
+  directory.order = { listed, next };
+  return next;
 }
 
 /**

@@ -114,6 +114,9 @@ export class Directory {
   /** Requests for single names since the last listing. */
   misses = 0;
   listing: Promise<boolean> | undefined;
+  /** Directory in it that was read last, and the order of its directories as the listing of that time had it. */
+  walked: string | undefined;
+  order: { readonly listed: number; readonly next: ReadonlyMap<string, string> } | undefined;
   /** Serialises changes of names. */
   readonly changes = new Mutex();
   /** Requests for attributes that are under way, by name. */

@@ -2,7 +2,7 @@ import { createHash, createHmac, webcrypto } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
 import type { Content, Head } from './bucket.js';
 import { S3Failure } from './failure.js';
-import { Wire } from './wire.js';
+import { Collected, Wire } from './wire.js';
 import type { Sink, WireAnswer, WireRequest } from './wire.js';
 
 /** SHA-256 of nothing. */
@@ -26,7 +26,7 @@ const PLAIN = /^[!-~]+(?: [!-~]+)*$/;
 /** How the SDK made its last request of a kind: where it went, and what it said beside the key. */
 interface Template {
   readonly wire: Wire;
-  /** All of the path before the key. */
+  /** All of the path before the key and its slash. */
   readonly prefix: string;
   readonly region: string;
   readonly headers: Readonly<Record<string, string>>;
@@ -42,11 +42,12 @@ interface SignedRequest {
 }
 
 /** Requests that are made here, and after which of the SDK's they are made. */
-type Kind = 'HeadObjectCommand' | 'PutObjectCommand' | 'UploadPartCommand';
+type Kind = 'HeadObjectCommand' | 'PutObjectCommand' | 'UploadPartCommand' | 'ListObjectsV2Command';
 const kinds: ReadonlySet<string> = new Set<Kind>([
   'HeadObjectCommand',
   'PutObjectCommand',
   'UploadPartCommand',
+  'ListObjectsV2Command',
 ]);
 
 /** The request of one template. */
@@ -58,7 +59,7 @@ interface Parts {
 }
 
 /**
- * The requests that are made by thousands, at a fraction of what they cost by the SDK. Its own first HEAD, PUT and part show where requests go
+ * The requests that are made by thousands, at a fraction of what they cost by the SDK. Its own first HEAD, PUT, part and listing show where requests go
  * and how they are signed (region, redirects, addressing, encryption); those that follow are made alike, signed by Signature Version 4.
  * Any answer that is not plain is left to the SDK, which then asks again.
  */
@@ -76,7 +77,7 @@ export class Quick {
     client.middlewareStack.add(
       (next, { commandName }) =>
         async (sent) => {
-          const { Key = '' } = sent.input as { Key?: string };
+          const { Key } = sent.input as { Key?: string };
           if (commandName !== undefined && kinds.has(commandName)) {
             const template = this.#templateOf(sent.request as SignedRequest, Key);
             if (template !== undefined) this.#templates.set(commandName, template);
@@ -162,6 +163,18 @@ export class Quick {
     return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers: {}, body }, signal);
   }
 
+  /** @param query fields of ListObjectsV2, as the query has them. @returns the answer's body, or nothing where the SDK must ask. */
+  async list(query: Readonly<Record<string, string>>, signal: AbortSignal): Promise<string | undefined> {
+    const fields = Object.entries({ ...query, 'list-type': '2', 'encoding-type': 'url' });
+    const parts = fields.map(([name, value]) => `${name}=${encoded(value)}`).sort();
+    const request = { method: 'GET', query: parts.join('&'), headers: {} } as const;
+    const body = new Collected();
+    const answer = await this.#send('ListObjectsV2Command', undefined, request, signal, ({ status }) =>
+      status === 200 ? body : undefined,
+    );
+    return answer?.status === 200 ? body.toString() : undefined;
+  }
+
   async #write(kind: Kind, key: string, parts: Parts, signal: AbortSignal): Promise<string | undefined> {
     const answer = await this.#send(kind, key, parts, signal, () => undefined);
     const etag = unquoted(answer?.headers.get('etag'));
@@ -171,7 +184,7 @@ export class Quick {
   /** @returns the answer, or nothing where it is the SDK's turn. */
   async #send(
     kind: Kind,
-    key: string,
+    key: string | undefined,
     parts: Parts,
     signal: AbortSignal,
     accept: (answer: WireAnswer) => Sink | undefined,
@@ -180,7 +193,7 @@ export class Quick {
     if (template === undefined || Object.values(parts.headers).some((value) => !PLAIN.test(value))) {
       return undefined;
     }
-    const path = template.prefix + encodedKey(key);
+    const path = template.prefix + (key === undefined ? '' : `/${encodedKey(key)}`);
     const headers = await this.#signed(template, path, parts);
     const { method, query, body } = parts;
     const request = {
@@ -235,16 +248,16 @@ export class Quick {
   }
 
   /** @returns nothing where the request is not one that can be made alike: signed otherwise, or the key not at its end. */
-  #templateOf(request: SignedRequest, key: string): Template | undefined {
+  #templateOf(request: SignedRequest, key: string | undefined): Template | undefined {
     const { path } = request;
-    const end = encodedKey(key);
+    const end = key === undefined ? '' : `/${encodedKey(key)}`;
     const authorization = Object.entries(request.headers).find(([name]) =>
       /^authorization$/i.test(name),
     )?.[1];
     const region = /^AWS4-HMAC-SHA256 Credential=[^/]+\/\d+\/([^/]+)\/s3\/aws4_request/.exec(
       authorization ?? '',
     )?.[1];
-    if (region === undefined || !path.endsWith(`/${end}`)) return undefined;
+    if (region === undefined || !path.endsWith(end)) return undefined;
     const headers: Record<string, string> = {};
     for (const [name, value] of Object.entries(request.headers)) {
       const lower = name.toLowerCase();

@@ -47,6 +47,30 @@ export function into(target: Uint8Array): Sink {
   return { room: () => target.subarray(at), took: (count) => void (at += count) };
 }
 
+/** A sink that takes as much as comes. */
+export class Collected implements Sink {
+  readonly #pieces: Uint8Array[] = [];
+  #piece = new Uint8Array(0);
+  #filled = 0;
+
+  room(): Uint8Array {
+    if (this.#filled === this.#piece.length) {
+      this.#pieces.push(this.#piece);
+      this.#piece = new Uint8Array(64 * 1024);
+      this.#filled = 0;
+    }
+    return this.#piece.subarray(this.#filled);
+  }
+
+  took(count: number): void {
+    this.#filled += count;
+  }
+
+  toString(): string {
+    return Buffer.concat([...this.#pieces, this.#piece.subarray(0, this.#filled)]).toString();
+  }
+}
+
 /** Gives a sink what has come elsewhere. */
 export function pour(bytes: Uint8Array, sink: Sink): void {
   for (let at = 0; at < bytes.length;) {
@@ -127,8 +151,13 @@ class Connection {
   #filled = 0;
   #answer: WireAnswer | undefined;
   #sink: Sink | undefined;
-  /** Bytes of the body to come. */
+  /** Bytes of the body, or of the chunk, to come. */
   #left = 0;
+  /** The body comes in chunks; what there is of the line between two. */
+  #chunked = false;
+  #line = '';
+  /** What the line is: a chunk's length, the end of one, or a trailer. */
+  #expects: 'length' | 'end' | 'trailer' = 'length';
   /** Where the next bytes go: what was given to the socket last. */
   #room: Uint8Array = this.#scratch;
   #keep = true;
@@ -202,7 +231,7 @@ class Connection {
 
   #next(): Uint8Array {
     if (this.#answer === undefined) this.#room = this.#scratch.subarray(this.#filled);
-    else if (this.#sink === undefined) this.#room = this.#scratch;
+    else if (this.#sink === undefined || this.#chunked) this.#room = this.#scratch;
     else {
       const room = this.#sink.room();
       this.#room = room.length > this.#left ? room.subarray(0, this.#left) : room;
@@ -215,6 +244,7 @@ class Connection {
     try {
       if (this.#exchange === undefined) throw new Error('an answer that nobody asked for');
       if (this.#answer === undefined) this.#headBytes(count);
+      else if (this.#chunked) this.#chunks(this.#scratch.subarray(0, count));
       else this.#bodyBytes(count);
     } catch (error) {
       this.fail(error as Error);
@@ -253,6 +283,7 @@ class Connection {
     if (headers.get('connection')?.toLowerCase() === 'close') this.#keep = false;
     const length = headers.get('content-length');
     if (exchange.method === 'HEAD' || status === 204 || status === 304) this.#left = 0;
+    else if (headers.get('transfer-encoding') === 'chunked') return this.#beginChunks(answer, rest);
     else if (length === undefined || !/^\d{1,15}$/.test(length) || headers.has('transfer-encoding')) {
       return this.#unread(status >= 400 ? answer : undefined);
     } else this.#left = Number(length);
@@ -269,6 +300,56 @@ class Connection {
       this.#sink?.took(count);
     }
     if (this.#left === 0) this.#finish();
+  }
+
+  #beginChunks(answer: WireAnswer, rest: Uint8Array): void {
+    this.#sink = this.#exchange!.accept(answer);
+    if (this.#sink === undefined) return this.#unread(answer);
+    this.#answer = answer;
+    this.#chunked = true;
+    this.#expects = 'length';
+    this.#left = 0;
+    this.#chunks(rest);
+  }
+
+  /** RFC 9112, section 7.1. */
+  #chunks(bytes: Uint8Array): void {
+    for (let at = 0; at < bytes.length;) {
+      if (this.#left > 0) {
+        const count = Math.min(this.#left, bytes.length - at);
+        pour(bytes.subarray(at, at + count), this.#sink!);
+        at += count;
+        this.#left -= count;
+        continue;
+      }
+      const byte = bytes[at++]!;
+      if (byte !== 10) {
+        this.#line += String.fromCharCode(byte);
+        if (this.#line.length > HEAD_MAX) throw new Error('a line without end');
+      } else if (this.#lineEnded() && at < bytes.length) throw new Error('longer than announced');
+    }
+  }
+
+  /** @returns whether the body is whole. */
+  #lineEnded(): boolean {
+    const line = this.#line.replace(/\r$/, '');
+    this.#line = '';
+    if (this.#expects === 'trailer') {
+      if (line !== '') return false;
+      this.#chunked = false;
+      this.#finish();
+      return true;
+    }
+    if (this.#expects === 'end') {
+      if (line !== '') throw new Error('a chunk is longer than announced');
+      this.#expects = 'length';
+      return false;
+    }
+    const length = /^([\da-f]{1,8})(?:;|\s*$)/i.exec(line)?.[1];
+    if (length === undefined) throw new Error('a chunk without its length');
+    this.#left = Number.parseInt(length, 16);
+    this.#expects = this.#left === 0 ? 'trailer' : 'end';
+    return false;
   }
 
   /** The body is not read: the connection can't go on. */

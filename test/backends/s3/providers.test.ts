@@ -2,7 +2,10 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
+import { ListObjectsV2Command } from '@aws-sdk/client-s3';
+import { WRITE_MARK } from '../../../backends/s3/attributes.js';
 import { Deadline } from '../../../backends/s3/deadline.js';
+import { into } from '../../../backends/s3/wire.js';
 import { FsError, OpenFlags } from '../../../core/backend/index.js';
 import { Proxy } from './proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
@@ -82,6 +85,89 @@ describe('servers that differ', () => {
       );
       await mount.close();
     }
+  });
+
+  it('listings, reads, writes and parts that are made without the SDK are as its own', async () => {
+    proxy.fault = () => undefined;
+    const ours = (operation: string): boolean[] =>
+      proxy.seen
+        .filter((seen) => seen.operation === operation)
+        .map((seen) => seen.headers['user-agent'] === undefined);
+    const mount = await Mount.open(bucket, { endpoint: proxy.endpoint, prefix: 'quick' });
+    const { bucket: own } = mount.backend.mounted.services;
+    const deadline = Deadline.after(30);
+    const content = {
+      metadata: { mode: '33188', theirs: 'a b "c" %41', [WRITE_MARK]: 'mark' },
+      headers: { ContentType: 'text/plain; charset=utf-8', CacheControl: 'no-cache', ContentLanguage: 'de' },
+    };
+    const keys = [
+      'quick/a b+c%20',
+      'quick/<&>"',
+      "quick/x'(1)*!&=?#",
+      'quick/日本',
+      'quick/dir/below',
+      'quick/dir/',
+    ];
+    proxy.seen.length = 0;
+    for (const key of keys) {
+      const bytes = pattern(300_000, key.length);
+      const { etag } = await own.put(key, bytes, content, 'absent', deadline);
+      await assert.rejects(own.put(key, bytes, content, 'absent', deadline), /412/);
+      await own.put(key, bytes, content, { etag }, deadline);
+      assert.ok((await bucket.get(key)).equals(bytes));
+      const head = await own.head(key, deadline);
+      const { ContentType, CacheControl, ContentLanguage } = head!.headers;
+      assert.deepEqual({ ContentType, CacheControl, ContentLanguage }, content.headers);
+      assert.deepEqual(head?.metadata, content.metadata);
+      const target = Buffer.alloc(200_000);
+      await own.read(key, etag, 50_000, 250_000, deadline, into(target));
+      assert.ok(target.equals(bytes.subarray(50_000, 250_000)));
+      await assert.rejects(own.read(key, '0'.repeat(32), 0, 5, deadline, into(target)), /412/);
+    }
+    assert.ok(ours('PutObject').every(Boolean));
+    const parts = [pattern(5 * 2 ** 20, 1), pattern(1000, 2)];
+    const id = await own.createUpload('quick/parts', content, deadline);
+    const sent = [];
+    for (const [i, bytes] of parts.entries()) {
+      sent.push(await own.uploadPart('quick/parts', id, i + 1, bytes, deadline));
+    }
+    await own.completeUpload('quick/parts', id, sent, 0, content, undefined, deadline);
+    assert.ok((await bucket.get('quick/parts')).equals(Buffer.concat(parts)));
+    assert.ok(ours('UploadPart').every(Boolean) && ours('GetObject').some(Boolean));
+
+    for (const delimiter of ['', '/'] as const) {
+      let token: string | undefined;
+      const pages = [];
+      do {
+        const page = await own.list('quick/', delimiter, token, 3, deadline);
+        pages.push(page);
+        token = page.next;
+      } while (token !== undefined);
+      const whole = await bucket.client.send(
+        new ListObjectsV2Command({
+          Bucket: bucket.name,
+          Prefix: 'quick/',
+          ...(delimiter === '' ? {} : { Delimiter: delimiter }),
+        }),
+      );
+      assert.deepEqual(
+        pages.flatMap(({ objects }) =>
+          objects.map(({ key, etag, size, modified }) => [key, etag, size, modified]),
+        ),
+        whole.Contents?.map(({ Key, ETag, Size, LastModified }) => [
+          Key,
+          ETag?.replaceAll('"', ''),
+          Size,
+          Math.floor(LastModified!.getTime() / 1000),
+        ]),
+      );
+      assert.deepEqual(
+        pages.flatMap(({ prefixes }) => prefixes),
+        whole.CommonPrefixes?.map(({ Prefix }) => Prefix) ?? [],
+      );
+    }
+    assert.ok(ours('ListObjectsV2').every(Boolean) && ours('ListObjectsV2').length >= 4);
+    await mount.close();
   });
 
   it('encryption, storage class and payment are asked for where an object is made', async () => {
