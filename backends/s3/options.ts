@@ -81,7 +81,9 @@ export const optionsSchema = z.strictObject({
     .enum(['background', 'wait'])
     .default('background')
     .describe('close returns at once, or when the bucket has the data'),
-  writebackDelay: seconds(1, 3600).describe('seconds from the last close to the upload'),
+  writebackDelay: seconds(1, 3600).describe(
+    'seconds from the last close to the upload; up to five times as many while files go on changing',
+  ),
   maxDirtyAge: seconds(30).describe('seconds after which a file that stays open is uploaded too'),
   maxDirty: bytes(16 * MiB, 2 ** 50, '4g').describe('bytes in the journal at which writers wait for uploads'),
 
