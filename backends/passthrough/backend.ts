@@ -15,7 +15,7 @@ import { lookupOperations } from './lookup.js';
 import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
 import type { Options } from './options.js';
-import { holeOperations, rangeOperations } from './ranges.js';
+import { rangeOperations } from './ranges.js';
 import { setattrOperations } from './setattr.js';
 import { Share } from './share.js';
 import { xattrOperations } from './xattrs.js';
@@ -61,8 +61,6 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     ...dataOperations(share),
     ...creationOperations(share),
     ...rangeOperations(share),
-    // Linux asks here for holes before it has sent what it caches; without this it takes a file as one piece of data.
-    ...(options.writeback ? {} : holeOperations()),
     ...setattrOperations(share),
     ...(options.xattr ? xattrOperations(share) : {}),
   };

@@ -26,17 +26,6 @@ const AT_ONCE = 262144;
 /** Allocations that only reserve blocks are quick however long they are. */
 const RESERVING: number = FallocateMode.KEEP_SIZE;
 
-/** Finding data and holes. */
-export function holeOperations() {
-  return {
-    lseek(_node: Node, file: OpenFile, offset: number, whence: 'data' | 'hole', _context: Context): number {
-      const found = lseek(file.fd, offset, whence === 'data' ? SEEK_DATA : SEEK_HOLE);
-      if (found < 0) throw FsError.of(-found);
-      return found;
-    },
-  };
-}
-
 /** Ranges of files, and making them durable: what may take long goes to the thread pool. */
 export function rangeOperations(share: Share) {
   /** Makes a mount below the share durable, if it is still there and has a descriptor. */
@@ -89,6 +78,12 @@ export function rangeOperations(share: Share) {
       }
       const code = fallocate(file.fd, mode, offset, length);
       if (code < 0) throw FsError.of(-code);
+    },
+
+    lseek(_node: Node, file: OpenFile, offset: number, whence: 'data' | 'hole', _context: Context): number {
+      const found = lseek(file.fd, offset, whence === 'data' ? SEEK_DATA : SEEK_HOLE);
+      if (found < 0) throw FsError.of(-found);
+      return found;
     },
 
     copyFileRange(

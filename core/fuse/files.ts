@@ -1,6 +1,6 @@
 import { FsError, WriteFlags, type Awaitable } from '../backend/index.js';
 import { HandleKind } from '../state/index.js';
-import { FSYNC_FDATASYNC, SEEK_DATA, SEEK_HOLE } from './abi.js';
+import { FSYNC_FDATASYNC, InitFlag, SEEK_DATA, SEEK_HOLE } from './abi.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from './reply.js';
 import type { Request } from './request.js';
@@ -132,7 +132,8 @@ export const lseek: Operation<number> = {
     const offset = input.u64(fuse_lseek_in.offset);
     const whence = input.u32(fuse_lseek_in.whence);
     request.handle = handle;
-    if (backend.lseek === undefined) throw FsError.of('ENOSYS');
+    // A guest that caches writes asks before it has sent them (Linux `fs/fuse/file.c`): it then answers for itself.
+    if (backend.lseek === undefined || session.has(InitFlag.WRITEBACK_CACHE)) throw FsError.of('ENOSYS');
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw FsError.of('EINVAL');
     if (offset > Number.MAX_SAFE_INTEGER) throw FsError.of('ENXIO');
     const node = session.nodes.node(handles.slot(handle));

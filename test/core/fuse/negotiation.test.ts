@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Backend, CachePolicy } from '../../../core/backend/index.js';
-import { InitFlag, InitFlag2 } from '../../../core/fuse/abi.js';
+import { InitFlag, InitFlag2, SEEK_HOLE } from '../../../core/fuse/abi.js';
 import { negotiate } from '../../../core/fuse/negotiation.js';
 import { defaultCachePolicy } from '../../../core/state/index.js';
 import { engine } from '../../support/engine.js';
@@ -178,5 +178,21 @@ describe('INIT', () => {
       (error) => error instanceof FuseError && error.errno === 116,
     );
     assert.equal((await client.lookup(ROOT, 'file')).nodeid, entry.nodeid);
+  });
+});
+
+describe('LSEEK', () => {
+  it('is left to a guest that caches writes, for it asks before it has sent them', async () => {
+    for (const writeback of [false, true]) {
+      const { guest } = await engine(new TinyBackend(), { cache: { writeback } });
+      const { client } = guest();
+      await client.init(usualInitFlags | BigInt(InitFlag.WRITEBACK_CACHE));
+      const { entry, open } = await client.create(ROOT, 'file', 0o644);
+      await client.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+      const answer = client.lseek(entry.nodeid, open.fh, 0, SEEK_HOLE);
+      if (writeback)
+        await assert.rejects(answer, (error) => error instanceof FuseError && error.errno === 38);
+      else assert.equal(await answer, 4);
+    }
   });
 });
