@@ -99,6 +99,11 @@ export class DiskCache {
     return undefined;
   }
 
+  /** Returns when a block that is written next is not left out. */
+  async room(): Promise<void> {
+    while (this.#written.size >= QUEUE) await Promise.race(this.#written);
+  }
+
   /** Stores a block, in the background. */
   write(id: BlockId, block: Uint8Array): void {
     if (this.#broken || this.#limit === 0 || this.#written.size >= QUEUE || this.#blocks.has(id)) return;

@@ -147,6 +147,7 @@ export class Mounted {
   async abandon(): Promise<void> {
     this.services.ghosts.close();
     await this.files.close();
+    await this.services.reader.close();
     await this.#disk?.close();
     await this.#control?.close();
     this.#requests.close();

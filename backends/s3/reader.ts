@@ -41,7 +41,7 @@ export class Stream {
 /**
  * Reads versions of objects: memory, then disk, then the bucket. A version never changes, so what is cached of it is true
  * for ever. Memory is bounded: blocks that nobody waits for are dropped, the least recently used first, and read-ahead
- * stops while too much is on its way.
+ * stops while too much is on its way. Blocks go to disk when they leave memory: nobody who reads waits for that.
  */
 export class Reader {
   readonly #bucket: Bucket;
@@ -170,7 +170,6 @@ export class Reader {
         if (block?.length === length) return block;
         const fetched = Buffer.allocUnsafeSlow(length);
         await this.#get(object, index * BLOCK, fetched);
-        disk.write(id, fetched);
         return fetched;
       }),
     );
@@ -201,7 +200,6 @@ export class Reader {
         const block = blocks[current]!;
         filled += count;
         if (filled < block.length) return;
-        this.#disk?.write(block.id, block.data);
         block.coming.resolve(block.data);
         current += 1;
         filled = 0;
@@ -234,11 +232,22 @@ export class Reader {
   #remember(id: BlockId, block: Buffer): void {
     this.#memory.set(id, block);
     this.#bytes += block.length;
-    for (const [old, { length }] of this.#memory) {
+    for (const [old, evicted] of this.#memory) {
       if (this.#bytes <= this.#limit) return;
       this.#memory.delete(old);
-      this.#bytes -= length;
+      this.#bytes -= evicted.length;
+      this.#disk?.write(old, evicted);
     }
+  }
+
+  /** Leaves what is in memory to the next process, on disk. */
+  async close(): Promise<void> {
+    for (const [id, block] of this.#memory) {
+      await this.#disk?.room();
+      this.#disk?.write(id, block);
+    }
+    this.#memory.clear();
+    this.#bytes = 0;
   }
 
   /** Takes up what has just been uploaded whole. */

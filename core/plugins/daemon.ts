@@ -163,7 +163,10 @@ export class Daemon {
  * Settings with their locks decided. A process in a Linux guest takes no signal while it waits for a shared lock, so that
  * where nobody is there to share them, locks stay in the guest.
  */
-function withLocks<T extends Pick<ExportConfig, 'locks' | 'maxConnections'>>(settings: T, common: boolean): T {
+function withLocks<T extends Pick<ExportConfig, 'locks' | 'maxConnections'>>(
+  settings: T,
+  common: boolean,
+): T {
   const { locks = common || settings.maxConnections > 1 ? 'shared' : 'local' } = settings;
   return { ...settings, locks };
 }
