@@ -1,8 +1,9 @@
 import { createHash, createHmac, webcrypto } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
+import type { Dispatcher } from 'undici';
 import type { Content, Head } from './bucket.js';
 import { S3Failure } from './failure.js';
-import { Collected, Wire } from './wire.js';
+import { Collected, connectionsTo, exchange } from './wire.js';
 import type { Sink, WireAnswer, WireRequest } from './wire.js';
 
 /** SHA-256 of nothing. */
@@ -25,7 +26,7 @@ const PLAIN = /^[!-~]+(?: [!-~]+)*$/;
 
 /** How the SDK made its last request of a kind: where it went, and what it said beside the key. */
 interface Template {
-  readonly wire: Wire;
+  readonly connections: Dispatcher;
   /** All of the path before the key and its slash. */
   readonly prefix: string;
   readonly region: string;
@@ -65,9 +66,9 @@ interface Parts {
  */
 export class Quick {
   readonly #client: S3Client;
+  readonly #connections = new Map<string, Dispatcher>();
   readonly #reads: boolean;
   readonly #templates = new Map<string, Template>();
-  readonly #wires = new Map<string, Wire>();
   #signingKey: { readonly scope: string; readonly secret: string; readonly key: Buffer } | undefined;
 
   /** @param reads GETs too: not where the SDK is to check what comes. */
@@ -202,7 +203,7 @@ export class Quick {
       headers,
       ...(body && { body }),
     };
-    const answer = await template.wire.send(request, signal, accept);
+    const answer = await exchange(template.connections, request, signal, accept);
     const { status } = answer;
     if (status >= 500 && status !== 501) throw new S3Failure('transient', status, 'ServerError');
     if (status === 412) throw new S3Failure('precondition', 412, 'PreconditionFailed');
@@ -267,21 +268,19 @@ export class Quick {
     }
     if (headers['host'] === undefined) return undefined;
     const prefix = path.slice(0, path.length - end.length);
-    return { wire: this.#wire(request), prefix, region, headers };
+    return { connections: this.#connectionsFor(request), prefix, region, headers };
   }
 
-  #wire({ protocol, hostname, port }: SignedRequest): Wire {
-    const secure = protocol === 'https:';
-    const origin = { secure, hostname, port: port ?? (secure ? 443 : 80) };
-    const name = `${protocol}//${hostname}:${origin.port}`;
-    const wire = this.#wires.get(name) ?? new Wire(origin);
-    this.#wires.set(name, wire);
-    return wire;
+  #connectionsFor({ protocol, hostname, port }: SignedRequest): Dispatcher {
+    const origin = `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`;
+    const connections = this.#connections.get(origin) ?? connectionsTo(origin);
+    this.#connections.set(origin, connections);
+    return connections;
   }
 
   close(): void {
     this.#templates.clear();
-    for (const wire of this.#wires.values()) wire.close();
+    for (const connections of this.#connections.values()) void connections.destroy();
   }
 }
 
