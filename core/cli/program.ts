@@ -24,6 +24,11 @@ const USAGE = 2;
  * @param argv the words after the program's name.
  */
 export async function runProgram(argv: readonly string[]): Promise<void> {
+  // Who reads the output may have had enough, as `head` has: no fault of the program, though not all was written.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+    process.exitCode = 1;
+  });
   try {
     const program = await createProgram(argv);
     await program.parseAsync(argv, { from: 'user' });

@@ -52,6 +52,12 @@ async function listening(
   }
 }
 
+test('output that nobody reads to its end is no fault', async () => {
+  const child = spawn(process.execPath, [cli, 'mount', '--help'], { stdio: ['ignore', 'pipe', 'pipe'] });
+  child.stdout.destroy();
+  assert.equal(await text(child.stderr), '');
+});
+
 test("help names the commands, and a backend's options where the backend is named", async () => {
   const { code, stdout } = await run('--help');
   assert.equal(code, 0);
