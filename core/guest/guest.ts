@@ -170,7 +170,10 @@ export class Guest implements AsyncDisposable {
         this.#ended.then(() => false),
       ]);
       if (!connected) throw this.#error('QEMU did not start');
-      this.#lines = createInterface({ input: this.#ports.get('control') })[Symbol.asyncIterator]();
+      const lines = createInterface({ input: this.#ports.get('control') });
+      // An interface does not notice that its socket was destroyed, as it is where QEMU has ended by now.
+      void this.#ended.then(() => lines.close());
+      this.#lines = lines[Symbol.asyncIterator]();
       const answer = await this.#answer();
       if (answer !== 'ready') throw this.#error(answer.replace(/^failed /, ''));
     } catch (error) {

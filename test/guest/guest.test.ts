@@ -3,7 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
-import { GuestError } from '../../core/guest/index.js';
+import { Guest, GuestError } from '../../core/guest/index.js';
 import { ServedGuests } from './served-guests.js';
 
 describe('a guest', () => {
@@ -76,6 +76,19 @@ describe('a guest', () => {
       }),
       (error) => error instanceof GuestError && /\/none/.test(error.message),
     );
+  });
+
+  it('is refused where QEMU has ended before this process comes to look', { timeout: 60_000 }, async () => {
+    const asleep = new Int32Array(new SharedArrayBuffer(4));
+    const busy = setInterval(() => Atomics.wait(asleep, 0, 0, 300), 5);
+    try {
+      await assert.rejects(
+        Guest.boot({ shares: [{ tag: 'x', socketPath: '/none', mountPoint: '/mnt' }] }),
+        (error) => error instanceof GuestError && /\/none/.test(error.message),
+      );
+    } finally {
+      clearInterval(busy);
+    }
   });
 
   it('ends when it is told to, whatever it does', async () => {
