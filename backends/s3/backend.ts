@@ -25,6 +25,9 @@ import type { S3Options } from './options.js';
 /** What `statfs` says of a bucket, which has no size: 2^40 blocks and files. */
 const BOUNDLESS = 2 ** 40;
 
+/** The attribute of SELinux's label. */
+const SELINUX = 'security.selinux';
+
 /** Serves a bucket to readers; `WritableBackend` adds what changes it. */
 export class ReadingBackend implements Backend<Node, OpenFile> {
   readonly cache: Partial<CachePolicy>;
@@ -296,12 +299,21 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     };
   }
 
+  /**
+   * Refuses names of attributes that are not kept here: ACLs, and SELinux's labels unless they are asked for. Of a file system that
+   * answers so, `ls` asks once; of one that has none on this file, it would ask again for the next.
+   */
+  protected checkXattr(name: string): void {
+    if (name.startsWith('system.') || (name === SELINUX && !this.options.selinux))
+      throw FsError.of('EOPNOTSUPP');
+  }
+
   getxattr(node: Node, name: string): Uint8Array | undefined {
-    if (name.startsWith('system.')) throw FsError.of('EOPNOTSUPP');
+    this.checkXattr(name);
     return node.posix.xattrs.get(name);
   }
 
   listxattr(node: Node): readonly string[] {
-    return [...node.posix.xattrs.keys()];
+    return [...node.posix.xattrs.keys()].filter((name) => this.options.selinux || name !== SELINUX);
   }
 }

@@ -67,6 +67,13 @@ export const optionsSchema = z.strictObject({
         'listing: size and time from listings alone, and symbolic links show as files',
     ),
 
+  selinux: z
+    .boolean()
+    .default(false)
+    .describe(
+      'keep SELinux labels; without it guests hear that there are none, and need not ask for that of each file',
+    ),
+
   metadataTtl: seconds(5).describe('seconds for which names and attributes are believed'),
   negativeTtl: seconds(2).describe('seconds for which a missing name is believed to be missing'),
   openTtl: seconds(1).describe(

@@ -1,6 +1,6 @@
-import { open, rename, unlink } from 'node:fs/promises';
-import type { FileHandle } from 'node:fs/promises';
+import { rename } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
+import { JournalFile } from './journal-file.js';
 
 /** Kinds of record in a staging log. JSON payloads are described in `journal.ts`. */
 export const RecordType = {
@@ -57,20 +57,20 @@ interface Pending {
  */
 export class StagingLog {
   readonly path: string;
-  readonly #file: FileHandle;
+  readonly #file: JournalFile;
   #size: number;
   #queue: Pending[] = [];
   #writing: Promise<void> | undefined;
   #synced = 0;
 
-  private constructor(path: string, file: FileHandle, size: number) {
+  private constructor(path: string, file: JournalFile, size: number) {
     this.path = path;
     this.#file = file;
     this.#size = size;
   }
 
   static async create(path: string): Promise<StagingLog> {
-    return new StagingLog(path, await open(path, 'wx+', 0o600), 0);
+    return new StagingLog(path, JournalFile.create(path), 0);
   }
 
   /** Bytes in the log. */
@@ -80,9 +80,30 @@ export class StagingLog {
 
   /** @returns the payload's position, once the record is in the file. */
   append(record: LogRecord): Promise<number> {
+    const length = HEADER + record.payload.length;
+    if (this.#writing === undefined && JournalFile.isSmall(length)) return this.#appendAtOnce(record, length);
     const done = new Promise<number>((resolve, reject) => this.#queue.push({ record, resolve, reject }));
     this.#writing ??= this.#drain();
     return done;
+  }
+
+  /** The record is in the file when this returns; only a failure takes longer. */
+  #appendAtOnce(record: LogRecord, length: number): Promise<number> {
+    const position = this.#size;
+    try {
+      this.#file.writeAtOnce([headerOf(record), record.payload], position, length);
+    } catch (error) {
+      // What follows waits until the torn record is gone.
+      this.#writing = this.#cut().then(() => this.#drain());
+      return this.#writing.then(() => Promise.reject(error as Error));
+    }
+    this.#size = position + length;
+    return Promise.resolve(position + HEADER);
+  }
+
+  /** Removes what was written in part: what follows must not stand behind a torn record. */
+  async #cut(): Promise<void> {
+    await this.#file.truncate(this.#size).catch(() => undefined);
   }
 
   async #drain(): Promise<void> {
@@ -97,12 +118,12 @@ export class StagingLog {
         at += HEADER + record.payload.length;
       }
       try {
-        await writeAll(this.#file, buffers, this.#size, at - this.#size);
+        await this.#file.write(buffers, this.#size, at - this.#size);
         this.#size = at;
         for (const [index, pending] of batch.entries()) pending.resolve(positions[index]!);
       } catch (error) {
-        // Nothing of the batch counts, and the next one goes to the same place: what follows must not stand behind a torn record.
-        await this.#file.truncate(this.#size).catch(() => undefined);
+        // Nothing of the batch counts, and the next one goes to the same place.
+        await this.#cut();
         for (const pending of batch) pending.reject(error);
       }
     }
@@ -111,11 +132,7 @@ export class StagingLog {
 
   /** Reads payload bytes into `target`. */
   async read(position: number, target: Uint8Array): Promise<void> {
-    for (let done = 0; done < target.length;) {
-      const { bytesRead } = await this.#file.read(target, done, target.length - done, position + done);
-      if (bytesRead === 0) throw new Error(`${this.path}: ends before ${position + target.length}`);
-      done += bytesRead;
-    }
+    await this.#file.read(position, target);
   }
 
   /** Returns when all that was appended before is on the disk. */
@@ -123,7 +140,7 @@ export class StagingLog {
     await this.#writing;
     const size = this.#size;
     if (size === this.#synced) return;
-    await this.#file.datasync();
+    await this.#file.sync();
     this.#synced = size;
   }
 
@@ -132,6 +149,7 @@ export class StagingLog {
     await this.sync();
     await rename(this.path, other.path);
     await other.close();
+    this.#file.path = other.path;
     return new StagingLog(other.path, this.#file, this.#size);
   }
 
@@ -141,13 +159,13 @@ export class StagingLog {
   }
 
   async remove(): Promise<void> {
-    await this.close();
-    await unlink(this.path);
+    await this.#writing;
+    await this.#file.remove(this.#size);
   }
 
   /** Opens a log that is there; {@link scan} must come first. */
   static async open(path: string, readOnly = false): Promise<StagingLog> {
-    return new StagingLog(path, await open(path, readOnly ? 'r' : 'r+'), 0);
+    return new StagingLog(path, JournalFile.open(path, readOnly), 0);
   }
 
   /**
@@ -156,7 +174,7 @@ export class StagingLog {
    * @returns false where a record that is not merely cut off fails its checksum: then nothing is removed.
    */
   async scan(visit: (record: FoundRecord) => void, repair: boolean): Promise<boolean> {
-    const { size } = await this.#file.stat();
+    const size = await this.#file.size();
     const header = Buffer.alloc(HEADER);
     let at = 0;
     while (at + HEADER <= size) {
@@ -199,28 +217,12 @@ function checksumOf(header: Uint8Array, payload: Uint8Array): number {
   return payload.length === 0 ? sum : crc32(payload, sum);
 }
 
-async function writeAll(
-  file: FileHandle,
-  buffers: readonly Uint8Array[],
-  position: number,
-  length: number,
-): Promise<void> {
-  const { bytesWritten } = await file.writev([...buffers], position);
-  if (bytesWritten === length) return;
-  const rest = Buffer.concat(buffers).subarray(bytesWritten);
-  for (let done = 0; done < rest.length;) {
-    const written = await file.write(rest, done, rest.length - done, position + bytesWritten + done);
-    done += written.bytesWritten;
-  }
-}
-
-async function isZero(file: FileHandle, from: number, to: number): Promise<boolean> {
+async function isZero(file: JournalFile, from: number, to: number): Promise<boolean> {
   const chunk = Buffer.alloc(65_536);
-  for (let at = from; at < to;) {
-    const { bytesRead } = await file.read(chunk, 0, Math.min(chunk.length, to - at), at);
-    if (bytesRead === 0) break;
-    if (chunk.subarray(0, bytesRead).some((byte) => byte !== 0)) return false;
-    at += bytesRead;
+  for (let at = from; at < to; at += chunk.length) {
+    const piece = chunk.subarray(0, Math.min(chunk.length, to - at));
+    await file.read(at, piece);
+    if (piece.some((byte) => byte !== 0)) return false;
   }
   return true;
 }

@@ -428,7 +428,7 @@ export class WritableBackend extends ReadingBackend {
     _killSgid: boolean,
     context: Context,
   ): Promise<void> {
-    if (name.startsWith('system.')) throw FsError.of('EOPNOTSUPP');
+    this.checkXattr(name);
     const copy = Uint8Array.from(value);
     await this.#setXattrs(node, context, (xattrs) => {
       if ((flags & XattrFlags.CREATE) !== 0 && xattrs.has(name)) throw FsError.of('EEXIST');
@@ -438,6 +438,7 @@ export class WritableBackend extends ReadingBackend {
   }
 
   async removexattr(node: Node, name: string, context: Context): Promise<void> {
+    this.checkXattr(name);
     await this.#setXattrs(node, context, (xattrs) => {
       if (!xattrs.delete(name)) throw FsError.of('ENODATA');
     });

@@ -155,6 +155,31 @@ describe('writing to a bucket', () => {
     await mount.close();
   });
 
+  it('labels of SELinux are kept where they are asked for; elsewhere they are hidden, and not lost', async () => {
+    const name = 'security.selinux';
+    const label = Buffer.from('system_u:object_r:etc_t:s0\0');
+    const labelling = await Mount.open(bucket, { selinux: true });
+    const file = await labelling.create('labelled');
+    await labelling.backend.setxattr(file.node, name, label, 0, false, context);
+    assert.deepEqual(await labelling.backend.listxattr(file.node), [name]);
+    await labelling.fsync(file);
+    await labelling.release(file);
+    await labelling.close();
+    const mount = await Mount.open(bucket);
+    const node = await mount.at('labelled');
+    assert.throws(() => mount.backend.getxattr(node, name), denied('EOPNOTSUPP'));
+    assert.deepEqual(mount.backend.listxattr(node), []);
+    await assert.rejects(mount.backend.setxattr(node, name, label, 0, false, context), denied('EOPNOTSUPP'));
+    await assert.rejects(mount.backend.removexattr(node, name, context), denied('EOPNOTSUPP'));
+    await mount.backend.setattr(node, { mode: 0o600 }, undefined, context);
+    await mount.backend.syncfs(context);
+    await mount.close();
+    const again = await Mount.open(bucket, { selinux: true });
+    const kept = await again.backend.getxattr(await again.at('labelled'), name);
+    assert.deepEqual(Buffer.from(kept ?? []), label);
+    await again.close();
+  });
+
   it('directories, symbolic links and special files are objects that come back', async () => {
     await mount.backend.mkdir(mount.root, 'dir', 0o751, context);
     const directory = await mount.at('dir');
