@@ -29,6 +29,9 @@ const layout = {
   end: 24576 + DIRENT_AREA + XATTR_SIZE_MAX + 4096,
 } as const;
 
+const SLASH = 0x2f;
+const DOT = 0x2e;
+
 const memory = NativeMemory.allocate(layout.end);
 export const bytes = memory.u8;
 export const words = memory.u32;
@@ -65,16 +68,22 @@ export const offset = layout;
  * @throws FsError EINVAL for what is no single component.
  */
 export function putName(name: string): number {
-  if (name.includes('/') || name === '..' || name === '.' || name === '') throw FsError.of('EINVAL');
-  bytes[encodeName(name, bytes, layout.name)] = 0;
-  return memory.address + layout.name;
+  return putComponent(name, layout.name);
 }
 
 /** Places the second name. */
 export function putOtherName(name: string): number {
-  if (name.includes('/') || name === '..' || name === '.' || name === '') throw FsError.of('EINVAL');
-  bytes[encodeName(name, bytes, layout.otherName)] = 0;
-  return memory.address + layout.otherName;
+  return putComponent(name, layout.otherName);
+}
+
+function putComponent(name: string, start: number): number {
+  const end = encodeName(name, bytes, start);
+  bytes[end] = 0;
+  for (let i = start; i < end; i++) if (bytes[i] === SLASH) throw FsError.of('EINVAL');
+  const isDots =
+    bytes[start] === DOT && (end === start + 1 || (end === start + 2 && bytes[start + 1] === DOT));
+  if (isDots || end === start) throw FsError.of('EINVAL');
+  return memory.address + start;
 }
 
 /** Places the name of an extended attribute. */
@@ -89,7 +98,7 @@ export function putTarget(target: string): number {
   return memory.address + layout.target;
 }
 
-bytes[layout.here] = 0x2e;
+bytes[layout.here] = DOT;
 
 const PREFIX = '/proc/self/fd/';
 encodeName(PREFIX, bytes, layout.link);

@@ -1,7 +1,7 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { GuestError } from '../guest/index.js';
-import { BackendRegistry } from '../plugins/index.js';
+import { BackendRegistry, inlineMore } from '../plugins/index.js';
 import { BackendOptions } from './backend-options.js';
 import { addBackends } from './backends.js';
 import { addBench } from './bench.js';
@@ -24,6 +24,7 @@ const USAGE = 2;
  * @param argv the words after the program's name.
  */
 export async function runProgram(argv: readonly string[]): Promise<void> {
+  inlineMore();
   // Who reads the output may have had enough, as `head` has: no fault of the program, though not all was written.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;

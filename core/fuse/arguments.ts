@@ -1,6 +1,7 @@
 import { Errno, FsError, NAME_MAX, SYMLINK_MAX, decodeName, type SecurityContext } from '../backend/index.js';
 import type { Message } from '../memory/index.js';
 import { EXT_GROUPS, MAX_NR_SECCTX, Opcode, XATTR_NAME_MAX } from './abi.js';
+import { NameCache } from './name-cache.js';
 import {
   fuse_ext_header,
   fuse_in_header,
@@ -32,6 +33,7 @@ export class Arguments {
   readonly bytes = new Uint8Array(this.#buffer);
   /** Bytes of header and arguments, extensions not included. */
   end = 0;
+  readonly #names = new NameCache();
   /** Bytes with extensions. */
   #extensionEnd = 0;
   /** Where the next name begins. */
@@ -113,7 +115,7 @@ export class Arguments {
     if (bytes[start] === DOT && (end === start + 1 || (end === start + 2 && bytes[start + 1] === DOT))) {
       throw FsError.of('EINVAL');
     }
-    return decodeName(bytes, start, end);
+    return this.#names.decode(bytes, start, end);
   }
 
   /** A symbolic link's target. @throws EINVAL, ENOENT, ENAMETOOLONG as {@link name}, but slashes are welcome. */

@@ -186,7 +186,9 @@ function makeTable(regions: readonly Region[], addressOf: (region: Region) => nu
 
 function translate(table: Table, address: number, length: number): number {
   const { last } = table;
-  if (address >= last[0]! && address + length <= last[1]! && length >= 0) return address + last[2]!;
+  const end = last[1]!;
+  if (address >= last[0]! && address < end && length >= 0 && address + length <= end)
+    return address + last[2]!;
   return translateAnew(table, address, length);
 }
 

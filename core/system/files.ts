@@ -131,23 +131,24 @@ const calls = {
   ]),
   ftruncate: libc<(fd: number, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']),
   truncate: libc<(path: number, length: number) => number>('truncate', 'int', ['uintptr_t', 'int64_t']),
+  // Linux moves 0x7ffff000 bytes at most in one call, read(2): the count is an `int`, which costs less than 64 bits.
   preadv2: libc<(fd: number, iov: number, count: number, offset: number, flags: number) => number>(
     'preadv2',
-    'intptr_t',
+    'int',
     ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
   ),
   pwritev2: libc<(fd: number, iov: number, count: number, offset: number, flags: number) => number>(
     'pwritev2',
-    'intptr_t',
+    'int',
     ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
   ),
-  pread: libc<(fd: number, target: number, size: number, offset: number) => number>('pread', 'intptr_t', [
+  pread: libc<(fd: number, target: number, size: number, offset: number) => number>('pread', 'int', [
     'int',
     'uintptr_t',
     'size_t',
     'int64_t',
   ]),
-  pwrite: libc<(fd: number, source: number, size: number, offset: number) => number>('pwrite', 'intptr_t', [
+  pwrite: libc<(fd: number, source: number, size: number, offset: number) => number>('pwrite', 'int', [
     'int',
     'uintptr_t',
     'size_t',

@@ -33,9 +33,14 @@ export function libc<F extends NativeFunction>(
   return library.func(name, returns, [...parameters]) as unknown as F;
 }
 
+/** This thread's errno, read in place: a call for it would cost as much as the one that failed. */
+const errnoInPlace = new Int32Array(
+  koffi.view(libc<() => number>('__errno_location', 'uintptr_t', [])(), Int32Array.BYTES_PER_ELEMENT),
+);
+
 /** What a call returned, with -1 turned into minus the errno. Use at once: the next call changes errno. */
 export function result(value: number): number {
-  return value === -1 ? -koffi.errno() : value;
+  return value === -1 ? -errnoInPlace[0]! : value;
 }
 
 /**
