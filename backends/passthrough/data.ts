@@ -89,6 +89,7 @@ export function dataOperations(share: Share) {
     const flags = hostFlags(guestFlags) | (type === FileType.REGULAR ? 0 : O.NONBLOCK);
     useFsetid(true);
     let fd = reopen(node, flags);
+    if (nodes.shed(fd)) fd = reopen(node, flags);
     // Only a file's owner may ask for O_NOATIME, open(2); the guest's kernel has seen to that, it is a wish.
     if (fd === EPERM && (flags & O.NOATIME) !== 0) fd = reopen(node, flags & ~O.NOATIME);
     // A daemon without privilege may be allowed to write only.
@@ -119,7 +120,9 @@ export function dataOperations(share: Share) {
       if (isPlain) {
         share.become(context);
         try {
-          file = openat(fd, path, flags | O.CREAT | O.EXCL | O.NOFOLLOW, mode);
+          const made = flags | O.CREAT | O.EXCL | O.NOFOLLOW;
+          file = openat(fd, path, made, mode);
+          if (nodes.shed(file)) file = openat(fd, path, made, mode);
         } finally {
           resume();
         }
@@ -147,6 +150,7 @@ export function dataOperations(share: Share) {
       share.become(context);
       try {
         file = openat(fd, at.here, flags | O.TMPFILE, mode);
+        if (nodes.shed(file)) file = openat(fd, at.here, flags | O.TMPFILE, mode);
       } finally {
         resume();
       }

@@ -33,7 +33,9 @@ export function createLabelled(
   let file: number;
   share.become(context);
   try {
-    file = openat(fd, at.here, (flags & ~O.ACCMODE) | O.RDWR | O.TMPFILE, mode);
+    const nameless = (flags & ~O.ACCMODE) | O.RDWR | O.TMPFILE;
+    file = openat(fd, at.here, nameless, mode);
+    if (share.nodes.shed(file)) file = openat(fd, at.here, nameless, mode);
   } finally {
     resume();
   }

@@ -24,11 +24,8 @@ const NONE = -1;
 const FIRST_CAPACITY = 1024;
 /** Words of a handle that fit a column; longer ones (overlayfs, some network file systems) go to a map. */
 const HANDLE_WORDS = 8;
-/**
- * A node looked up again within about this many look-ups gets a descriptor, so that the next ones need one system call;
- * a guest that goes through more files than that in turn would only push them out again. A power of 2.
- */
-const RECENT = 256;
+/** Descriptors kept although nothing says that they will be used again: enough for one path after another. */
+const COLD_LIMIT = 512;
 /** Look-ups that count as one moment: 16 bits of moments then reach far enough. */
 const MOMENT = 8;
 
@@ -94,6 +91,13 @@ export class Nodes {
   #cached = 0;
   #held = 0;
   readonly #cacheLimit: number;
+  /** Of these, how many there are at most when one is kept for a node that was not looked up of late. */
+  readonly #coldLimit: number;
+  /**
+   * A node looked up again within so many moments gets a descriptor, so that the next look-ups need one system call; a guest that
+   * goes through more files than can have one in turn would only push them out again.
+   */
+  readonly #recent: number;
   readonly #heldLimit: number;
   #saidFull = false;
 
@@ -105,6 +109,8 @@ export class Nodes {
     this.#mounts = mounts;
     this.#log = log;
     this.#cacheLimit = cacheLimit;
+    this.#coldLimit = Math.min(cacheLimit, COLD_LIMIT);
+    this.#recent = Math.max(cacheLimit, 256) / MOMENT;
     this.#heldLimit = heldLimit;
     const places = cacheLimit + heldLimit;
     this.#fd = new Int32Array(places).fill(NONE);
@@ -239,18 +245,22 @@ export class Nodes {
 
   /** Notes a look-up of a node that has no descriptor; one that is looked up again and again gets one. */
   warm(node: Node): void {
+    if (this.#isWarm(node)) this.#reopen(node, this.#cacheLimit);
+  }
+
+  #isWarm(node: Node): boolean {
     this.#lookups += 1;
     const now = (this.#lookups / MOMENT) & 0xffff;
     const age = (now - this.#seen[node.slot]!) & 0xffff;
     this.#seen[node.slot] = now;
-    if (age <= RECENT / MOMENT) this.#reopen(node);
+    return age <= this.#recent;
   }
 
   /** A descriptor of the node for the call at hand: an open file's or one of O_PATH. Negative: minus the errno. */
   descriptor(node: Node): number {
     if (node.open !== undefined) return node.open.fd;
     const place = this.#descriptor[node.slot]!;
-    if (place === NONE) return this.#reopen(node);
+    if (place === NONE) return this.#reopen(node, this.#isWarm(node) ? this.#cacheLimit : this.#coldLimit);
     if (place !== this.#newest && this.#keep[place] === Keep.CACHED) {
       this.#unlist(place);
       this.#list(place);
@@ -286,6 +296,17 @@ export class Nodes {
     return openByHandleAt(this.#mounts.all[info & 0xfff]!.fd, at.handle, flags);
   }
 
+  /**
+   * Closes half of the descriptors that are kept for speed, those used longest ago; the one used last stays.
+   * @param code what an open gave: nothing is closed but for EMFILE, when the process can have no more descriptors.
+   * @returns whether the open is worth trying again.
+   */
+  shed(code: number): boolean {
+    const count = code === -Errno.EMFILE ? this.#cached >>> 1 : 0;
+    for (let i = 0; i < count; i++) this.#drop(this.#oldest);
+    return count > 0;
+  }
+
   hasHandle(node: Node): boolean {
     return ((this.#info[node.slot]! >>> 16) & 0xff) !== 0;
   }
@@ -311,7 +332,7 @@ export class Nodes {
     if (this.descriptor(node) < 0 || this.#descriptor[node.slot] === NONE) {
       if (node.open === undefined) return;
       // Only its open files anchor it: it needs a descriptor of its own, for when they are closed.
-      if (this.#reopen(node) < 0) return;
+      if (this.#reopen(node, this.#cacheLimit) < 0) return;
     }
     const place = this.#descriptor[node.slot]!;
     if (this.#keep[place] === Keep.HELD || this.#held >= this.#heldLimit) return;
@@ -383,15 +404,18 @@ export class Nodes {
     return node;
   }
 
-  #reopen(node: Node): number {
-    const fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
-    if (fd >= 0) this.#place(node, fd, Keep.CACHED);
+  /** @param limit cached descriptors there may be with this one. */
+  #reopen(node: Node, limit: number): number {
+    let fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
+    if (this.shed(fd)) fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
+    if (fd < 0) return fd;
+    if (this.#cached >= limit) this.#drop(this.#oldest);
+    this.#place(node, fd, Keep.CACHED);
     return fd;
   }
 
   /** Gives a node its own descriptor. */
   #place(node: Node, fd: number, keep: number): void {
-    if (keep === Keep.CACHED && this.#cached >= this.#cacheLimit) this.#drop(this.#oldest);
     const place = this.#freePlace;
     this.#freePlace = this.#older[place]!;
     this.#fd[place] = fd;

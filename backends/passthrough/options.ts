@@ -27,8 +27,10 @@ export const options = z.strictObject({
     .int()
     .min(16)
     .max(65536)
-    .default(512)
-    .describe('Descriptors kept open for speed where files are remembered by handle'),
+    .optional()
+    .describe(
+      'Descriptors kept open for speed where files are remembered by handle (default: half of those that the process may open, 16,384 at most)',
+    ),
   descriptors: z
     .number()
     .int()

@@ -9,6 +9,7 @@
  */
 export * from './eventfd.js';
 export * from './libc.js';
+export * from './limits.js';
 export * from './mapping.js';
 export * from './memfd.js';
 export * from './native-memory.js';

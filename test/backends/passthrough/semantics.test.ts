@@ -17,6 +17,7 @@ import {
 } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { capabilityNumber, setCapability } from '../../../core/system/credentials.js';
+import { withFewDescriptors } from '../../support/descriptor-limit.js';
 import { bufferOf, outcome, root, type Served, serve, serveDirectory } from './harness.js';
 import { host } from './host-calls.js';
 
@@ -359,6 +360,45 @@ test('a removed directory, and a file removed while it is open, live on while a 
     backend.forget(f);
     backend.forget(d);
   }
+});
+
+test('descriptors that are kept for speed make room for files that a guest opens', async (t) => {
+  const { backend, node, directory } = share(t, { cachedDescriptors: 200 });
+  const known: (typeof node)[] = [];
+  for (let i = 0; i < 120; i++) {
+    fs.writeFileSync(join(directory, `f${i}`), `content of ${i}`);
+    known.push((await backend.lookup(node, `f${i}`, root))!.node);
+  }
+  for (let turns = 0; turns < 3; turns++)
+    for (const one of known) await backend.getattr(one, undefined, root);
+  const before = fs.readdirSync('/proc/self/fd').length;
+  await withFewDescriptors(10, async () => {
+    const open = [];
+    for (const [i, one] of known.entries()) {
+      if (i % 2 === 0) open.push([one, (await backend.open(one, OpenFlags.READ_ONLY, root)).file] as const);
+      else {
+        const made = await backend.create(
+          node,
+          `new${i}`,
+          0o600,
+          OpenFlags.READ_WRITE | OpenFlags.EXCL,
+          root,
+        );
+        open.push([made.node, made.file] as const);
+      }
+      if (open.length > 40) {
+        const [oldest, file] = open.shift()!;
+        await backend.release(oldest, file);
+      }
+    }
+    const [last, file] = open.at(-2)!;
+    const buffer = hostBuffer(32);
+    const count = await backend.read(last, file, buffer, 0, root);
+    assert.equal(Buffer.from(buffer.segments[0]!).toString('latin1', 0, count), 'content of 118');
+    for (const [one, handle] of open) await backend.release(one, handle);
+  });
+  assert.ok(before > 120, 'there was something to close');
+  assert.equal((await backend.getattr(known[0]!, undefined, root)).size, 12);
 });
 
 test('where guests cache writes, they can still send the times of a file whose last name went, and take it as one piece', async (t) => {
