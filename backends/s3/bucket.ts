@@ -132,12 +132,12 @@ export class Bucket {
     }
   }
 
-  async #head(key: string, { client, quick, signal }: Attempt): Promise<Head> {
+  async #head(key: string, attempt: Attempt): Promise<Head> {
     try {
-      const found = await quick.head(key, signal);
+      const found = await attempt.quick.head(key, attempt.signal);
       if (found !== undefined) return found;
       const command = new HeadObjectCommand({ ...this.#common, ...this.#customer, Key: key });
-      const answer = await client.send(command, { abortSignal: signal });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
       return {
         key,
         etag: unquoted(answer.ETag),
@@ -226,35 +226,28 @@ export class Bucket {
   ): Promise<RemoteObject> {
     if (condition !== undefined && !this.#conditional('put', condition))
       await this.#check(key, condition, deadline);
-    return this.#conditionalWrite(
-      'PutObject',
-      key,
-      content,
-      deadline,
-      body.length,
-      async ({ client, quick, signal }) => {
-        const conditions = this.#conditionFields('put', condition);
-        const etag = await quick.put(key, body, content, conditions, signal);
-        if (etag !== undefined) {
-          this.#metrics.bytesUp += body.length;
-          return this.#written(key, etag, body.length);
-        }
-        const command = new PutObjectCommand({
-          ...this.#common,
-          ...this.#customer,
-          ...this.#creation,
-          ...content.headers,
-          ...conditions,
-          Key: key,
-          Body: body,
-          ContentLength: body.length,
-          Metadata: content.metadata,
-        });
-        const answer = await client.send(command, { abortSignal: signal });
+    return this.#conditionalWrite('PutObject', key, content, deadline, body.length, async (attempt) => {
+      const conditions = this.#conditionFields('put', condition);
+      const etag = await attempt.quick.put(key, body, content, conditions, attempt.signal);
+      if (etag !== undefined) {
         this.#metrics.bytesUp += body.length;
-        return this.#written(key, unquoted(answer.ETag), body.length);
-      },
-    );
+        return this.#written(key, etag, body.length);
+      }
+      const command = new PutObjectCommand({
+        ...this.#common,
+        ...this.#customer,
+        ...this.#creation,
+        ...content.headers,
+        ...conditions,
+        Key: key,
+        Body: body,
+        ContentLength: body.length,
+        Metadata: content.metadata,
+      });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      this.#metrics.bytesUp += body.length;
+      return this.#written(key, unquoted(answer.ETag), body.length);
+    });
   }
 
   #written(key: string, etag: string, size: number): RemoteObject {
@@ -417,8 +410,8 @@ export class Bucket {
       ...(delimiter === '' ? {} : { delimiter }),
       ...(token === undefined ? {} : { 'continuation-token': token }),
     };
-    return this.#requests.send('ListObjectsV2', deadline, 0, async ({ client, quick, signal }) => {
-      const xml = await quick.list(query, signal);
+    return this.#requests.send('ListObjectsV2', deadline, 0, async (attempt) => {
+      const xml = await attempt.quick.list(query, attempt.signal);
       const page = xml === undefined ? undefined : readListing(xml, urlDecoded);
       if (page !== undefined) return page;
       const command = new ListObjectsV2Command({
@@ -429,7 +422,7 @@ export class Bucket {
         MaxKeys: max,
         EncodingType: 'url',
       });
-      const answer = await client.send(command, { abortSignal: signal });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
       return {
         objects: (answer.Contents ?? []).map((object) => ({
           key: urlDecoded(object.Key ?? ''),
@@ -468,8 +461,8 @@ export class Bucket {
     body: Uint8Array,
     deadline: Deadline,
   ): Promise<Part> {
-    return this.#requests.send('UploadPart', deadline, body.length, async ({ client, quick, signal }) => {
-      const etag = await quick.part(key, upload, number, body, signal);
+    return this.#requests.send('UploadPart', deadline, body.length, async (attempt) => {
+      const etag = await attempt.quick.part(key, upload, number, body, attempt.signal);
       if (etag !== undefined) {
         this.#metrics.bytesUp += body.length;
         return { number, etag };
@@ -483,7 +476,7 @@ export class Bucket {
         Body: body,
         ContentLength: body.length,
       });
-      const answer = await client.send(command, { abortSignal: signal });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
       this.#metrics.bytesUp += body.length;
       return { number, etag: unquoted(answer.ETag) };
     });

@@ -17,9 +17,9 @@ const LINK_MAX = 4096;
 const REQUESTS_FOR_NAME = 2;
 const REQUESTS_FOR_FILE = 1;
 const ABSENT: Known = { kind: 'absent', at: 0, order: 0 };
-/** Attributes asked for ahead of a reader who asks for one after the other, and requests for them at once. */
+/** Attributes asked for ahead of a reader who asks for one after the other, in one directory, and requests for them at once. */
 const PREFETCH = 1000;
-const PREFETCH_WIDTH = 16;
+const PREFETCH_WIDTH = 24;
 /** Directories that are listed ahead of a reader who reads one after the other. */
 const WALK = 3;
 /** Names kept in memory over all directories. */
@@ -173,21 +173,38 @@ export class Names {
   /** Asks for the attributes of the names that follow, when somebody goes through a listing. */
   #prefetch(directory: Directory, name: string): void {
     if (directory.listed === undefined || directory.asking.size > 0) return;
+    this.#askAhead(directory, name);
+  }
+
+  /** @param behind the name behind which to begin; nothing: with the first. */
+  #askAhead(directory: Directory, behind: string | undefined): void {
     const names: string[] = [];
-    let passed = false;
+    let passed = behind === undefined;
     for (const [next, known] of directory.names) {
-      if (next === name) passed = true;
+      if (next === behind) passed = true;
       else if (passed && known.kind === 'file' && known.posix === undefined) names.push(next);
       if (names.length === PREFETCH) break;
     }
     // A single file behind does not make a pattern.
     if (names.length < 2) return;
+    directory.attributed = true;
     const { options } = this.#services;
     const deadline = Deadline.after(options.operationTimeout);
-    void parallel(names, PREFETCH_WIDTH, async (next) => {
+    parallel(names, PREFETCH_WIDTH, async (next) => {
       const known = directory.names.get(next);
       if (known?.kind === 'file' && known.posix === undefined) await this.#askOnce(directory, next, deadline);
-    }).catch(() => undefined);
+    }).then(
+      () => this.#proceed(directory),
+      () => undefined,
+    );
+  }
+
+  /** Goes on with the attributes of the next directory, where somebody reads this one who goes from each to the next. */
+  #proceed({ parent, name }: Directory): void {
+    if (parent?.listed === undefined || parent.walked !== name || !parent.inOrder) return;
+    const child = parent.children.get(orderOf(parent, parent.listed).get(name) ?? '');
+    if (child?.kind !== 'directory' || child.asking.size > 0) return;
+    if (child.listed !== undefined) this.#askAhead(child, undefined);
   }
 
   /**
@@ -209,13 +226,16 @@ export class Names {
    * page goes.
    * @param ttl milliseconds for which listings are believed.
    */
-  walk({ parent, name }: Directory, ttl: number): void {
+  walk(directory: Directory, ttl: number): void {
+    const { parent, name } = directory;
     if (parent?.listed === undefined || ttl === 0) return;
     const before = parent.walked;
     parent.walked = name;
     if (before === undefined || before === name) return;
     const order = orderOf(parent, parent.listed);
-    if (order.get(before) !== name) return;
+    parent.inOrder = order.get(before) === name;
+    if (!parent.inOrder) return;
+    if (directory.attributed && directory.asking.size === 0) this.#proceed(directory);
     let next = order.get(name);
     for (let i = 0; i < WALK && next !== undefined; i++, next = order.get(next)) {
       const child = parent.children.get(next);

@@ -116,6 +116,10 @@ export class Directory {
   listing: Promise<boolean> | undefined;
   /** Directory in it that was read last, and the order of its directories as the listing of that time had it. */
   walked: string | undefined;
+  /** The one that was read before it stands before it. */
+  inOrder = false;
+  /** Attributes of files in it were asked for ahead. */
+  attributed = false;
   order: { readonly listed: number; readonly next: ReadonlyMap<string, string> } | undefined;
   /** Serialises changes of names. */
   readonly changes = new Mutex();

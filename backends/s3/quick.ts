@@ -1,4 +1,4 @@
-import { createHash, createHmac, webcrypto } from 'node:crypto';
+import { createHmac, hash, webcrypto } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
 import type { Dispatcher } from 'undici';
 import type { Content, Head } from './bucket.js';
@@ -7,7 +7,7 @@ import { Collected, connectionsTo, exchange } from './wire.js';
 import type { Sink, WireAnswer, WireRequest } from './wire.js';
 
 /** SHA-256 of nothing. */
-const EMPTY = createHash('sha256').digest('hex');
+const EMPTY = hash('sha256', '', 'hex');
 /** A body from this size on is hashed on another thread. */
 const HASH_ELSEWHERE = 256 * 1024;
 
@@ -59,6 +59,37 @@ interface Parts {
   readonly body?: Uint8Array;
 }
 
+/** No headers beside those of the template. */
+const NONE: Readonly<Record<string, string>> = {};
+const HEAD: Parts = { method: 'HEAD', query: '', headers: NONE };
+const unwanted = (): undefined => undefined;
+
+/** Milliseconds for which one time and one set of credentials are good enough to sign with. */
+const MOMENT = 1000;
+
+/** What requests are signed with. */
+interface Moment {
+  /** Milliseconds of `performance.now()`. */
+  readonly until: number;
+  /** As signatures have it: `20260131T235959Z`. */
+  readonly date: string;
+  readonly credentials: {
+    readonly accessKeyId: string;
+    readonly secretAccessKey: string;
+    readonly sessionToken?: string | undefined;
+  };
+  readonly plain: Map<Template, Fields>;
+}
+
+/** The headers of a request, and as the signature has them. */
+interface Fields {
+  readonly headers: Readonly<Record<string, string>>;
+  /** The canonical request from its headers on. */
+  readonly canonical: string;
+  /** Their names. */
+  readonly names: string;
+}
+
 /**
  * The requests that are made by thousands, at a fraction of what they cost by the SDK. Its own first HEAD, PUT, part and listing show where requests go
  * and how they are signed (region, redirects, addressing, encryption); those that follow are made alike, signed by Signature Version 4.
@@ -69,6 +100,7 @@ export class Quick {
   readonly #connections = new Map<string, Dispatcher>();
   readonly #reads: boolean;
   readonly #templates = new Map<string, Template>();
+  #moment: Moment | undefined;
   #signingKey: { readonly scope: string; readonly secret: string; readonly key: Buffer } | undefined;
 
   /** @param reads GETs too: not where the SDK is to check what comes. */
@@ -94,8 +126,7 @@ export class Quick {
    * @throws S3Failure of kind missing or transient; what the connection throws.
    */
   async head(key: string, signal: AbortSignal): Promise<Head | undefined> {
-    const request = { method: 'HEAD', query: '', headers: {} } as const;
-    const answer = await this.#send('HeadObjectCommand', key, request, signal, () => undefined);
+    const answer = await this.#send('HeadObjectCommand', key, HEAD, signal, unwanted);
     if (answer?.status === 404) throw new S3Failure('missing', 404, 'NotFound');
     return answer?.status === 200 ? headOf(key, answer) : undefined;
   }
@@ -161,14 +192,14 @@ export class Quick {
     signal: AbortSignal,
   ): Promise<string | undefined> {
     const query = `partNumber=${number}&uploadId=${encoded(upload)}`;
-    return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers: {}, body }, signal);
+    return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers: NONE, body }, signal);
   }
 
   /** @param query fields of ListObjectsV2, as the query has them. @returns the answer's body, or nothing where the SDK must ask. */
   async list(query: Readonly<Record<string, string>>, signal: AbortSignal): Promise<string | undefined> {
     const fields = Object.entries({ ...query, 'list-type': '2', 'encoding-type': 'url' });
     const parts = fields.map(([name, value]) => `${name}=${encoded(value)}`).sort();
-    const request = { method: 'GET', query: parts.join('&'), headers: {} } as const;
+    const request = { method: 'GET', query: parts.join('&'), headers: NONE } as const;
     const body = new Collected();
     const answer = await this.#send('ListObjectsV2Command', undefined, request, signal, ({ status }) =>
       status === 200 ? body : undefined,
@@ -177,7 +208,7 @@ export class Quick {
   }
 
   async #write(kind: Kind, key: string, parts: Parts, signal: AbortSignal): Promise<string | undefined> {
-    const answer = await this.#send(kind, key, parts, signal, () => undefined);
+    const answer = await this.#send(kind, key, parts, signal, unwanted);
     const etag = unquoted(answer?.headers.get('etag'));
     return answer?.status === 200 && etag !== '' ? etag : undefined;
   }
@@ -191,18 +222,16 @@ export class Quick {
     accept: (answer: WireAnswer) => Sink | undefined,
   ): Promise<WireAnswer | undefined> {
     const template = this.#templates.get(kind);
-    if (template === undefined || Object.values(parts.headers).some((value) => !PLAIN.test(value))) {
+    if (template === undefined) return undefined;
+    if (parts.headers !== NONE && Object.values(parts.headers).some((value) => !PLAIN.test(value)))
       return undefined;
-    }
     const path = template.prefix + (key === undefined ? '' : `/${encodedKey(key)}`);
-    const headers = await this.#signed(template, path, parts);
     const { method, query, body } = parts;
-    const request = {
-      method,
-      path: query === '' ? path : `${path}?${query}`,
-      headers,
-      ...(body && { body }),
-    };
+    const digest = body === undefined || body.length === 0 ? EMPTY : await hashOf(body);
+    let moment = this.#moment;
+    if (moment === undefined || performance.now() > moment.until) moment = await this.#renewed();
+    const headers = this.#signed(template, path, parts, digest, moment);
+    const request = { method, path: query === '' ? path : `${path}?${query}`, headers, body };
     const answer = await exchange(template.connections, request, signal, accept);
     const { status } = answer;
     if (status >= 500 && status !== 501) throw new S3Failure('transient', status, 'ServerError');
@@ -213,30 +242,42 @@ export class Quick {
     return undefined;
   }
 
-  /** AWS Signature Version 4, "Create a signed request". */
-  async #signed(template: Template, path: string, parts: Parts): Promise<Record<string, string>> {
-    const { config } = this.#client;
-    const { accessKeyId, secretAccessKey, sessionToken } = await config.credentials();
-    const now = new Date(Date.now() + config.systemClockOffset);
-    const date = now.toISOString().replace(/[-:]|\.\d+/g, '');
-    const hash = await hashOf(parts.body);
-    const headers: Record<string, string> = {
-      ...template.headers,
-      ...parts.headers,
-      'x-amz-date': date,
-      'x-amz-content-sha256': hash,
-      ...(sessionToken === undefined ? {} : { 'x-amz-security-token': sessionToken }),
-    };
-    const names = Object.keys(headers).sort();
-    const lines = names.map((name) => `${name}:${headers[name]!.trim()}\n`).join('');
-    const canonical = `${parts.method}\n${path}\n${parts.query}\n${lines}\n${names.join(';')}\n${hash}`;
-    const scope = `${date.slice(0, 8)}/${template.region}/s3/aws4_request`;
-    const digest = createHash('sha256').update(canonical).digest('hex');
-    const text = `AWS4-HMAC-SHA256\n${date}\n${scope}\n${digest}`;
+  /** AWS Signature Version 4, "Create a signed request". @param digest SHA-256 of the body, in hexadecimal. */
+  #signed(
+    template: Template,
+    path: string,
+    { method, query, headers }: Parts,
+    digest: string,
+    moment: Moment,
+  ): Record<string, string> {
+    const plain = digest === EMPTY && headers === NONE;
+    const fields = plain ? this.#plainFields(template, moment) : fieldsOf(template, headers, digest, moment);
+    const canonical = `${method}\n${path}\n${query}\n${fields.canonical}`;
+    const scope = `${moment.date.slice(0, 8)}/${template.region}/s3/aws4_request`;
+    const text = `AWS4-HMAC-SHA256\n${moment.date}\n${scope}\n${hash('sha256', canonical, 'hex')}`;
+    const { accessKeyId, secretAccessKey } = moment.credentials;
     const signature = createHmac('sha256', this.#keyFor(scope, secretAccessKey)).update(text).digest('hex');
-    headers['authorization'] =
-      `AWS4-HMAC-SHA256 Credential=${accessKeyId}/${scope}, SignedHeaders=${names.join(';')}, Signature=${signature}`;
-    return headers;
+    const authorization = `AWS4-HMAC-SHA256 Credential=${accessKeyId}/${scope}, SignedHeaders=${fields.names}, Signature=${signature}`;
+    return { ...fields.headers, authorization };
+  }
+
+  /** All but the path of most requests is the same for as long as the moment is. */
+  #plainFields(template: Template, moment: Moment): Fields {
+    let fields = moment.plain.get(template);
+    if (fields === undefined) {
+      fields = fieldsOf(template, NONE, EMPTY, moment);
+      moment.plain.set(template, fields);
+    }
+    return fields;
+  }
+
+  /** Time and credentials to sign with: asked for once in a second. */
+  async #renewed(): Promise<Moment> {
+    const { config } = this.#client;
+    const credentials = await config.credentials();
+    const date = new Date(Date.now() + config.systemClockOffset).toISOString().replace(/[-:]|\.\d+/g, '');
+    this.#moment = { until: performance.now() + MOMENT, date, credentials, plain: new Map() };
+    return this.#moment;
   }
 
   #keyFor(scope: string, secret: string): Buffer {
@@ -284,9 +325,27 @@ export class Quick {
   }
 }
 
-async function hashOf(body: Uint8Array | undefined): Promise<string> {
-  if (body === undefined || body.length === 0) return EMPTY;
-  if (body.length < HASH_ELSEWHERE) return createHash('sha256').update(body).digest('hex');
+function fieldsOf(
+  template: Template,
+  own: Readonly<Record<string, string>>,
+  digest: string,
+  { date, credentials: { sessionToken } }: Moment,
+): Fields {
+  const headers: Record<string, string> = {
+    ...template.headers,
+    ...own,
+    'x-amz-date': date,
+    'x-amz-content-sha256': digest,
+    ...(sessionToken === undefined ? {} : { 'x-amz-security-token': sessionToken }),
+  };
+  const sorted = Object.keys(headers).sort();
+  const names = sorted.join(';');
+  const lines = sorted.map((name) => `${name}:${headers[name]!.trim()}\n`).join('');
+  return { headers, canonical: `${lines}\n${names}\n${digest}`, names };
+}
+
+async function hashOf(body: Uint8Array): Promise<string> {
+  if (body.length < HASH_ELSEWHERE) return hash('sha256', body, 'hex');
   return Buffer.from(await webcrypto.subtle.digest('SHA-256', body)).toString('hex');
 }
 

@@ -36,6 +36,7 @@ export class Requests {
   readonly #log: Logger;
   readonly #metrics: Metrics;
   readonly #slots: Semaphore;
+  readonly #controllers: AbortController[] = [];
   #client: S3Client;
   #quick: Quick;
   #closed = false;
@@ -87,14 +88,16 @@ export class Requests {
     let ambiguous = false;
     for (let number = 1; ; number++) {
       deadline.check();
-      const failure = await this.#slots.run(async () => {
-        try {
-          return { value: await this.#attempt(operation, deadline, bytes, number, ambiguous, attempt) };
-        } catch (error) {
-          return classify(error);
-        }
-      });
-      if (!(failure instanceof S3Failure)) return failure.value;
+      const turn = this.#slots.enter();
+      if (turn !== undefined) await turn;
+      let failure: S3Failure;
+      try {
+        return await this.#attempt(operation, deadline, bytes, number, ambiguous, attempt);
+      } catch (error) {
+        failure = classify(error);
+      } finally {
+        this.#slots.leave();
+      }
       this.#metrics.failed(operation, failure.kind);
       deadline.check();
       if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
@@ -120,29 +123,17 @@ export class Requests {
     ambiguous: boolean,
     attempt: (attempt: Attempt) => Promise<T>,
   ): Promise<T> {
-    const controller = new AbortController();
     const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST;
-    const expire = (): void => controller.abort(new S3Failure('transient', 0, 'RequestTimeout'));
-    const timer = setTimeout(expire, Math.min(allowed, deadline.remaining));
-    const giveUp = (): void => controller.abort();
-    deadline.signal?.addEventListener('abort', giveUp);
+    const trial = new Trial(this.#client, this.#quick, number, ambiguous, this.#controllers);
+    trial.begin(Math.min(allowed, deadline.remaining), deadline.signal);
     const started = performance.now();
     this.#metrics.request(operation);
     try {
-      return await attempt({
-        client: this.#client,
-        quick: this.#quick,
-        signal: controller.signal,
-        number,
-        ambiguous,
-        progress: () => timer.refresh(),
-      });
+      return await attempt(trial);
     } catch (error) {
-      if (controller.signal.reason instanceof S3Failure) throw controller.signal.reason;
-      throw error;
+      throw trial.expired ?? error;
     } finally {
-      clearTimeout(timer);
-      deadline.signal?.removeEventListener('abort', giveUp);
+      trial.end(deadline.signal);
       this.#metrics.took(operation, performance.now() - started);
     }
   }
@@ -152,4 +143,66 @@ export class Requests {
     this.#quick.close();
     this.#client.destroy();
   }
+}
+
+/** An attempt under way. */
+class Trial implements Attempt {
+  readonly quick: Quick;
+  readonly number: number;
+  readonly ambiguous: boolean;
+  readonly #client: S3Client;
+  readonly #controllers: AbortController[];
+  readonly #controller: AbortController;
+  #reusable = true;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** @param controllers that are free: making one costs as much as signing a request. */
+  constructor(
+    client: S3Client,
+    quick: Quick,
+    number: number,
+    ambiguous: boolean,
+    controllers: AbortController[],
+  ) {
+    this.#client = client;
+    this.quick = quick;
+    this.number = number;
+    this.ambiguous = ambiguous;
+    this.#controllers = controllers;
+    this.#controller = controllers.pop() ?? new AbortController();
+  }
+
+  /** The SDK may listen to the signal for longer than its request takes. */
+  get client(): S3Client {
+    this.#reusable = false;
+    return this.#client;
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** Why it was given up, if the time was up. */
+  get expired(): S3Failure | undefined {
+    const reason: unknown = this.#controller.signal.reason;
+    return reason instanceof S3Failure ? reason : undefined;
+  }
+
+  begin(allowed: number, signal: AbortSignal | undefined): void {
+    this.#timer = setTimeout(this.#expire, allowed);
+    signal?.addEventListener('abort', this.#giveUp);
+  }
+
+  progress(): void {
+    this.#timer?.refresh();
+  }
+
+  end(signal: AbortSignal | undefined): void {
+    clearTimeout(this.#timer);
+    signal?.removeEventListener('abort', this.#giveUp);
+    if (this.#reusable && !this.#controller.signal.aborted) this.#controllers.push(this.#controller);
+  }
+
+  readonly #expire = (): void => this.#controller.abort(new S3Failure('transient', 0, 'RequestTimeout'));
+  readonly #giveUp = (): void => this.#controller.abort();
 }

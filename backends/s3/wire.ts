@@ -29,7 +29,7 @@ export interface WireRequest {
   readonly path: string;
   /** `host` among them; names in lower case. */
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: Uint8Array;
+  readonly body?: Uint8Array | undefined;
 }
 
 /** The head of an answer. */
