@@ -141,6 +141,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
       const fields = { code: error.code, status: error.status };
       if (error.kind === 'archived') log.warn(fields, 'object is archived: restore it before it can be read');
       else if (error.kind === 'no-bucket') log.error(fields, 'the bucket is gone');
+      else if (error.kind === 'untrusted') log.error(fields, "the server's certificate is not trusted");
       else if (error.kind === 'denied') log.warn(fields, 'access denied by the bucket');
       throw errnoOf(error);
     }

@@ -14,6 +14,7 @@ export type FailureKind =
   | 'unsupported'
   | 'no-bucket'
   | 'no-upload'
+  | 'untrusted'
   | 'transient'
   | 'refused';
 
@@ -25,7 +26,8 @@ export class S3Failure extends Error {
   readonly code: string;
 
   constructor(kind: FailureKind, status: number, code: string, cause?: unknown) {
-    super(`${code}${status === 0 ? '' : ` (${status})`}`, { cause });
+    const reason = cause instanceof S3Failure && code !== cause.code ? `: ${cause.message}` : '';
+    super(`${code}${status === 0 ? '' : ` (${status})`}${reason}`, { cause });
     this.kind = kind;
     this.status = status;
     this.code = code;
@@ -67,6 +69,10 @@ const kindsByCode: Readonly<Record<string, FailureKind>> = {
   NotModified: 'precondition',
 };
 
+/** Why a certificate was not accepted: OpenSSL's reasons as Node names them (Node.js, TLS, "X509 certificate error codes"). */
+const UNTRUSTED =
+  /^(?:(?:UNABLE_TO_(?:GET|DECRYPT|DECODE|VERIFY)|CERT|CRL|ERROR_IN_C|DEPTH_ZERO|SELF_SIGNED|INVALID_(?:CA|PURPOSE)|PATH_LENGTH|HOSTNAME_MISMATCH).*|ERR_TLS_CERT_ALTNAME_INVALID)$/;
+
 const kindsByStatus: Readonly<Record<number, FailureKind>> = {
   404: 'missing',
   405: 'missing',
@@ -92,6 +98,7 @@ const errnos: Readonly<Record<FailureKind, ErrnoName>> = {
   unsupported: 'EOPNOTSUPP',
   'no-bucket': 'EIO',
   'no-upload': 'EIO',
+  untrusted: 'EIO',
   transient: 'EIO',
   refused: 'EIO',
 };
@@ -123,6 +130,7 @@ export function classify(error: unknown): S3Failure {
   const label = Code ?? (name === undefined || name === 'Error' ? code : name) ?? 'Unknown';
   const byCode = kindsByCode[label];
   if (byCode !== undefined) return new S3Failure(byCode, status, label, error);
+  if (status === 0 && UNTRUSTED.test(label)) return new S3Failure('untrusted', 0, label, error);
   const byStatus = kindsByStatus[status];
   if (byStatus !== undefined) return new S3Failure(byStatus, status, label, error);
   return new S3Failure(status >= 400 && status < 500 ? 'refused' : 'transient', status, label, error);

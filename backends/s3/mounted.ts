@@ -179,5 +179,11 @@ function explain(error: unknown, { bucket, endpoint }: S3Options): unknown {
       `bucket ${bucket}${where}: ${error.message}: check the credentials and their rights`,
     );
   }
+  if (error.kind === 'untrusted') {
+    return new UsageError(
+      `bucket ${bucket}${where}: the server's certificate is not trusted (${error.code}); ` +
+        'NODE_EXTRA_CA_CERTS names a file with the certificate of its authority',
+    );
+  }
   return new UsageError(`bucket ${bucket}${where}: ${error.message}`);
 }
