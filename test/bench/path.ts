@@ -7,11 +7,13 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import passthrough from '../../backends/passthrough/index.js';
 import { Session } from '../../core/fuse/index.js';
+import { inlineMore } from '../../core/plugins/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { Export } from '../../core/state/index.js';
 import { DATA, GUEST, Rig } from '../core/virtqueue/rig.js';
 import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 
+inlineMore();
 const requests = Number(process.argv[2] ?? 1_000_000);
 const word = process.argv[3] ?? '';
 const PAGE = 4096;
