@@ -1,6 +1,7 @@
 import { Errno, FsError, type Logger } from '../../core/backend/index.js';
 import { O, close } from '../../core/system/files.js';
 import { openByHandleAt } from '../../core/system/file-handles.js';
+import { descriptorLimit } from '../../core/system/limits.js';
 import type { Mounts } from './mounts.js';
 import type { OpenFile } from './open-file.js';
 import { at, offset, words } from './scratch.js';
@@ -35,6 +36,9 @@ const TICK = 20;
 /** Handle types that contain the inode number and its generation: `FILEID_INO32_GEN` (ext4; tmpfs puts 64 bits there), xfs, btrfs. */
 export const HandleType = { INO32_GEN: 1, XFS_INO64_GEN: 0x81, BTRFS: 0x4d } as const;
 const GENERATIONS: ReadonlySet<number> = new Set(Object.values(HandleType));
+
+/** Cached descriptors of all shares of this process. */
+let cachedInAll = 0;
 
 /** How a node's own descriptor is kept. */
 const Keep = {
@@ -93,6 +97,8 @@ export class Nodes {
   readonly #cacheLimit: number;
   /** Of these, how many there are at most when one is kept for a node that was not looked up of late. */
   readonly #coldLimit: number;
+  /** Beyond that, as many as leave all shares together this number. */
+  readonly #limitOfAll = descriptorLimit() >>> 1;
   /**
    * A node looked up again within so many moments gets a descriptor, so that the next look-ups need one system call; a guest that
    * goes through more files than can have one in turn would only push them out again.
@@ -338,6 +344,7 @@ export class Nodes {
     if (this.#keep[place] === Keep.HELD || this.#held >= this.#heldLimit) return;
     this.#unlist(place);
     this.#cached -= 1;
+    cachedInAll -= 1;
     this.#keep[place] = Keep.HELD;
     this.#held += 1;
   }
@@ -409,7 +416,8 @@ export class Nodes {
     let fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
     if (this.shed(fd)) fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
     if (fd < 0) return fd;
-    if (this.#cached >= limit) this.#drop(this.#oldest);
+    const isShort = cachedInAll >= this.#limitOfAll && this.#cached >= this.#coldLimit;
+    if (isShort || this.#cached >= limit) this.#drop(this.#oldest);
     this.#place(node, fd, Keep.CACHED);
     return fd;
   }
@@ -424,6 +432,7 @@ export class Nodes {
     if (keep === Keep.CACHED) {
       this.#list(place);
       this.#cached += 1;
+      cachedInAll += 1;
     } else this.#held += 1;
     this.#descriptor[node.slot] = place;
     if (node.open === undefined) this.#anchor(node.slot);
@@ -436,6 +445,7 @@ export class Nodes {
     if (this.#keep[place] === Keep.CACHED) {
       this.#unlist(place);
       this.#cached -= 1;
+      cachedInAll -= 1;
     } else this.#held -= 1;
     this.#older[place] = this.#freePlace;
     this.#freePlace = place;

@@ -401,6 +401,27 @@ test('descriptors that are kept for speed make room for files that a guest opens
   assert.equal((await backend.getattr(known[0]!, undefined, root)).size, 12);
 });
 
+test('shares of one process leave it half of its descriptors', async (t) => {
+  await withFewDescriptors(3000, async () => {
+    const open = (): number => fs.readdirSync('/proc/self/fd').length;
+    const before = open();
+    for (let shares = 0; shares < 2; shares++) {
+      const { backend, node, directory } = share(t);
+      const known: (typeof node)[] = [];
+      for (let i = 0; i < 1200; i++) {
+        fs.writeFileSync(join(directory, `f${i}`), '');
+        known.push((await backend.lookup(node, `f${i}`, root))!.node);
+      }
+      for (let turns = 0; turns < 3; turns++)
+        for (const one of known) await backend.getattr(one, undefined, root);
+      const now = open() - before;
+      // The first has one for each file; the second what is left of the half, and 512 in any case.
+      if (shares === 0) assert.ok(now >= 1200 && now < 1300, `${now} descriptors of one share`);
+      else assert.ok(now > 1500 && now < 1800, `${now} descriptors of both`);
+    }
+  });
+});
+
 test('where guests cache writes, they can still send the times of a file whose last name went, and take it as one piece', async (t) => {
   const { backend, node, directory } = share(t, { writeback: true, cachedDescriptors: 16 });
   const known = async (name: string) => (await backend.lookup(node, name, root))!.node;
