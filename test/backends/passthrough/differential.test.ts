@@ -358,6 +358,10 @@ async function step(pair: Pair, op: Operation): Promise<void> {
     case 'data':
     case 'hole': {
       if (handle === undefined) return;
+      // Of what was allocated and not written, Linux calls data what is in memory (`iomap_seek_data`), and reading without waiting
+      // takes in more or fewer pages than reading does.
+      host.dropPages(handle.fd);
+      host.dropPages(handle.file.fd);
       let found = -1;
       const ours = await outcome(async () => {
         found = await backend.lseek(handle.node, handle.file, op.offset, op.kind as 'data' | 'hole', root);
