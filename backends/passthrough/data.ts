@@ -78,7 +78,9 @@ export function dataOperations(share: Share) {
       const fd = share.reopen(node, flags);
       if (fd !== ESTALE) return fd;
     }
-    return openat(AT.FDCWD, putDescriptorPath(share.descriptor(node)), flags, 0);
+    const path = putDescriptorPath(share.descriptor(node));
+    const fd = openat(AT.FDCWD, path, flags, 0);
+    return nodes.shed(fd) ? openat(AT.FDCWD, path, flags, 0) : fd;
   }
 
   function openNode(node: Node, guestFlags: number): OpenFile {
@@ -89,7 +91,6 @@ export function dataOperations(share: Share) {
     const flags = hostFlags(guestFlags) | (type === FileType.REGULAR ? 0 : O.NONBLOCK);
     useFsetid(true);
     let fd = reopen(node, flags);
-    if (nodes.shed(fd)) fd = reopen(node, flags);
     // Only a file's owner may ask for O_NOATIME, open(2); the guest's kernel has seen to that, it is a wish.
     if (fd === EPERM && (flags & O.NOATIME) !== 0) fd = reopen(node, flags & ~O.NOATIME);
     // A daemon without privilege may be allowed to write only.

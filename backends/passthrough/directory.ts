@@ -10,7 +10,6 @@ const EAGAIN = -11;
 export function openDirectory(share: Share, node: Node): number {
   const flags = O.RDONLY | O.DIRECTORY | O.NOFOLLOW;
   let fd = share.nodes.openByHandle(node, flags);
-  if (share.nodes.shed(fd)) fd = share.nodes.openByHandle(node, flags);
   if (fd < 0) fd = openat(AT.FDCWD, putDescriptorPath(share.descriptor(node)), O.RDONLY | O.DIRECTORY, 0);
   if (fd < 0) throw FsError.of(-fd);
   return fd;

@@ -25,6 +25,8 @@ const NONE = -1;
 const FIRST_CAPACITY = 1024;
 /** Words of a handle that fit a column; longer ones (overlayfs, some network file systems) go to a map. */
 const HANDLE_WORDS = 8;
+/** Most descriptors that are kept for speed where it is not said: each pins about 1.5 kB of the kernel's memory. */
+const MOST_CACHED = 16_384;
 /** Descriptors kept although nothing says that they will be used again: enough for one path after another. */
 const COLD_LIMIT = 512;
 /** Look-ups that count as one moment: 16 bits of moments then reach far enough. */
@@ -98,7 +100,7 @@ export class Nodes {
   /** Of these, how many there are at most when one is kept for a node that was not looked up of late. */
   readonly #coldLimit: number;
   /** Beyond that, as many as leave all shares together this number. */
-  readonly #limitOfAll = descriptorLimit() >>> 1;
+  readonly #limitOfAll: number;
   /**
    * A node looked up again within so many moments gets a descriptor, so that the next look-ups need one system call; a guest that
    * goes through more files than can have one in turn would only push them out again.
@@ -108,12 +110,14 @@ export class Nodes {
   #saidFull = false;
 
   /**
-   * @param cacheLimit descriptors kept for speed, at least 16.
+   * @param cached descriptors kept for speed, at least 16; by default half of those that the process may open, up to a limit.
    * @param heldLimit descriptors kept because there is no other way to the file.
    */
-  constructor(mounts: Mounts, cacheLimit: number, heldLimit: number, log: Logger) {
+  constructor(mounts: Mounts, cached: number | undefined, heldLimit: number, log: Logger) {
     this.#mounts = mounts;
     this.#log = log;
+    this.#limitOfAll = descriptorLimit() >>> 1;
+    const cacheLimit = cached ?? Math.min(Math.max(this.#limitOfAll, 16), MOST_CACHED);
     this.#cacheLimit = cacheLimit;
     this.#coldLimit = Math.min(cacheLimit, COLD_LIMIT);
     this.#recent = Math.max(cacheLimit, 256) / MOMENT;
@@ -299,7 +303,9 @@ export class Nodes {
     const info = this.#info[node.slot]!;
     if (((info >>> 16) & 0xff) === 0) return -Errno.ESTALE;
     this.putHandle(node);
-    return openByHandleAt(this.#mounts.all[info & 0xfff]!.fd, at.handle, flags);
+    const mount = this.#mounts.all[info & 0xfff]!.fd;
+    const fd = openByHandleAt(mount, at.handle, flags);
+    return this.shed(fd) ? openByHandleAt(mount, at.handle, flags) : fd;
   }
 
   /**
@@ -343,8 +349,7 @@ export class Nodes {
     const place = this.#descriptor[node.slot]!;
     if (this.#keep[place] === Keep.HELD || this.#held >= this.#heldLimit) return;
     this.#unlist(place);
-    this.#cached -= 1;
-    cachedInAll -= 1;
+    this.#countCached(-1);
     this.#keep[place] = Keep.HELD;
     this.#held += 1;
   }
@@ -413,8 +418,7 @@ export class Nodes {
 
   /** @param limit cached descriptors there may be with this one. */
   #reopen(node: Node, limit: number): number {
-    let fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
-    if (this.shed(fd)) fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
+    const fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
     if (fd < 0) return fd;
     const isShort = cachedInAll >= this.#limitOfAll && this.#cached >= this.#coldLimit;
     if (isShort || this.#cached >= limit) this.#drop(this.#oldest);
@@ -431,8 +435,7 @@ export class Nodes {
     this.#keep[place] = keep;
     if (keep === Keep.CACHED) {
       this.#list(place);
-      this.#cached += 1;
-      cachedInAll += 1;
+      this.#countCached(1);
     } else this.#held += 1;
     this.#descriptor[node.slot] = place;
     if (node.open === undefined) this.#anchor(node.slot);
@@ -444,13 +447,17 @@ export class Nodes {
     this.#fd[place] = NONE;
     if (this.#keep[place] === Keep.CACHED) {
       this.#unlist(place);
-      this.#cached -= 1;
-      cachedInAll -= 1;
+      this.#countCached(-1);
     } else this.#held -= 1;
     this.#older[place] = this.#freePlace;
     this.#freePlace = place;
     this.#descriptor[slot] = NONE;
     if (this.#nodes[slot]?.open === undefined) this.#release(slot);
+  }
+
+  #countCached(change: number): void {
+    this.#cached += change;
+    cachedInAll += change;
   }
 
   #list(place: number): void {

@@ -10,7 +10,6 @@ import {
   UsageError,
 } from '../../core/backend/index.js';
 import { AT, O, chmod, close, open, openat } from '../../core/system/files.js';
-import { descriptorLimit } from '../../core/system/limits.js';
 import { removexattr, setxattr } from '../../core/system/xattrs.js';
 import { isRestricted } from '../../core/system/landlock.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/file-handles.js';
@@ -82,7 +81,7 @@ export class Share {
       );
     }
     const budget = mount.fd < 0 ? options.descriptors : Math.max(64, options.descriptors >>> 1);
-    this.nodes = new Nodes(this.mounts, options.cachedDescriptors ?? cachedDescriptors(), budget, log);
+    this.nodes = new Nodes(this.mounts, options.cachedDescriptors, budget, log);
     this.root = this.nodes.addByDescriptor(mount.index, mode, low, high, fd);
   }
 
@@ -349,13 +348,6 @@ export class Share {
     if (kept < 0) throw FsError.of(-kept);
     return this.nodes.addByDescriptor(mount.index, statMode(), statInoLow(), statInoHigh(), kept);
   }
-}
-
-/** Most descriptors that are kept for speed where it is not said: each pins about 1.5 kB of the kernel's memory. */
-const MOST_CACHED = 16_384;
-
-function cachedDescriptors(): number {
-  return Math.min(Math.max(Math.floor(descriptorLimit() / 2), 16), MOST_CACHED);
 }
 
 function refusal(directory: string, error: FsError): UsageError {
