@@ -114,6 +114,27 @@ export class Semaphore {
   }
 }
 
+/** Counts who uses something, for whoever ends it to wait for them. */
+export class Users {
+  #count = 0;
+  readonly #waiting: (() => void)[] = [];
+
+  async run<T>(work: () => Promise<T>): Promise<T> {
+    this.#count += 1;
+    try {
+      return await work();
+    } finally {
+      this.#count -= 1;
+      if (this.#count === 0) for (const resolve of this.#waiting.splice(0)) resolve();
+    }
+  }
+
+  /** When nobody uses it. */
+  async gone(): Promise<void> {
+    while (this.#count > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+}
+
 /** Runs jobs one after the other. */
 export class Mutex {
   #tail: Promise<unknown> = Promise.resolve();

@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { Users } from './deadline.js';
 
 /**
  * Writes up to this size, and removals of files up to that, are done at once: they end in the page cache within microseconds, and a
@@ -32,8 +33,7 @@ export class JournalFile {
   /** Where it is: who renames it says so here. */
   path: string;
   readonly #fd: number;
-  #underWay = 0;
-  #idle: (() => void) | undefined;
+  readonly #users = new Users();
   #closed: Promise<void> | undefined;
 
   private constructor(path: string, fd: number) {
@@ -52,13 +52,7 @@ export class JournalFile {
 
   async #use<T>(work: () => Promise<T>): Promise<T> {
     if (this.#closed !== undefined) throw new Error(`${this.path}: closed`);
-    this.#underWay += 1;
-    try {
-      return await work();
-    } finally {
-      this.#underWay -= 1;
-      if (this.#underWay === 0) this.#idle?.();
-    }
+    return this.#users.run(work);
   }
 
   /** Whether so many bytes can be written by {@link writeAtOnce}. */
@@ -128,7 +122,7 @@ export class JournalFile {
   }
 
   async #close(removed: number | undefined): Promise<void> {
-    while (this.#underWay > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+    await this.#users.gone();
     if (removed !== undefined && removed <= AT_ONCE) {
       closeSync(this.#fd);
       unlinkSync(this.path);

@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises';
 import type { Posix, RemoteObject } from './attributes.js';
 import { format, now, parse } from './attributes.js';
 import type { Condition } from './bucket.js';
+import { Users } from './deadline.js';
 import { Extents } from './extents.js';
 import type { Piece } from './extents.js';
 import { RecordType, StagingLog } from './staging-log.js';
@@ -119,9 +120,8 @@ export class Staged {
   #applied = 0;
   /** Least size since the last snapshot. */
   #lowWater = Number.POSITIVE_INFINITY;
-  #users = 0;
+  readonly #users = new Users();
   #ended: Promise<void> | undefined;
-  #idle: (() => void) | undefined;
 
   private constructor(
     id: string,
@@ -363,29 +363,19 @@ export class Staged {
   }
 
   /** Keeps the log from being removed while `work` reads it. */
-  async using<T>(work: () => Promise<T>): Promise<T> {
-    this.#users += 1;
-    try {
-      return await work();
-    } finally {
-      this.#users -= 1;
-      if (this.#users === 0) this.#idle?.();
-    }
-  }
-
-  async #unused(): Promise<void> {
-    while (this.#users > 0) await new Promise<void>((resolve) => (this.#idle = resolve));
+  using<T>(work: () => Promise<T>): Promise<T> {
+    return this.#users.run(work);
   }
 
   /** Ends the journal: the bucket has everything, or nobody wants it. */
   retire(): Promise<void> {
-    this.#ended ??= this.#unused().then(() => this.log.remove());
+    this.#ended ??= this.#users.gone().then(() => this.log.remove());
     return this.#ended;
   }
 
   /** Ends the service but keeps the journal for the next start. */
   close(): Promise<void> {
-    this.#ended ??= this.#unused().then(() => this.log.close());
+    this.#ended ??= this.#users.gone().then(() => this.log.close());
     return this.#ended;
   }
 
@@ -428,7 +418,7 @@ export class Staged {
         at = end;
       }
     }
-    await this.#unused();
+    await this.#users.gone();
     this.log = await fresh.replace(this.log);
     this.extents = extents;
     this.#applied = applied;
