@@ -26,7 +26,7 @@ export {
 export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control.js';
 export { createContainer, Parts, type StartDaemon } from './container.js';
 export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
-export { inlineMore } from './compiler.js';
+export { inlineMore } from './inlining.js';
 export { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
 export { createLogger } from './log.js';
 export { MountedExport, type HostMountOptions } from './mount.js';

@@ -2,7 +2,7 @@
  * The whole path of a request in one process and one thread: a driver's ring, the engine, and passthrough on a directory in
  * memory. What the device takes for a request, 32 at a time, in nanoseconds: the middle and the best tenth of all batches,
  * so that builds can be told apart by less than what two runs against a daemon differ. No guest's memory is in another
- * processor's cache here. By hand: `node dist/test/bench/path.js [requests] [WORD of a name]`.
+ * processor's cache here. By hand: `node dist/test/bench/request-path.js [requests] [WORD of a name]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import passthrough from '../../backends/passthrough/index.js';
