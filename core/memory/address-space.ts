@@ -19,8 +19,8 @@ interface Table {
   readonly ends: Float64Array;
   /** Host address minus address. */
   readonly offsets: Float64Array;
-  /** Start, end and offset of the region found last. */
-  readonly last: Float64Array;
+  /** The region found last. */
+  last: number;
 }
 
 /**
@@ -180,25 +180,18 @@ function makeTable(regions: readonly Region[], addressOf: (region: Region) => nu
     starts: Float64Array.from(sorted, addressOf),
     ends: Float64Array.from(sorted, (region) => addressOf(region) + region.mapping.length),
     offsets: Float64Array.from(sorted, (region) => region.mapping.address - addressOf(region)),
-    last: Float64Array.of(Number.POSITIVE_INFINITY, 0, 0),
+    last: 0,
   };
 }
 
 function translate(table: Table, address: number, length: number): number {
-  const { last } = table;
-  const end = last[1]!;
-  if (address >= last[0]! && address < end && length >= 0 && address + length <= end)
-    return address + last[2]!;
-  return translateAnew(table, address, length);
-}
-
-function translateAnew(table: Table, address: number, length: number): number {
-  const index = find(table, address);
-  if (index < 0 || !(length >= 0 && address + length <= table.ends[index]!)) return -1;
-  table.last[0] = table.starts[index]!;
-  table.last[1] = table.ends[index]!;
-  table.last[2] = table.offsets[index]!;
-  return address + table.offsets[index]!;
+  let index = table.last;
+  if (!(address >= table.starts[index]! && address < table.ends[index]!)) {
+    index = find(table, address);
+    if (index < 0) return -1;
+    table.last = index;
+  }
+  return length >= 0 && address + length <= table.ends[index]! ? address + table.offsets[index]! : -1;
 }
 
 /** Index of the region that holds an address, or -1. */

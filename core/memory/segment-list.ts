@@ -169,7 +169,9 @@ export class SegmentList implements GuestBuffer {
     const at = address - window.start;
     const end = offset + count * 4;
     if ((at & 3) === 0 && end <= this.#starts[index + 1]! && at + count * 4 <= window.end - window.start) {
-      copyWords(target, start, window.u32, at >>> 2, count);
+      const words = window.u32;
+      const from = at >>> 2;
+      for (let i = 0; i < count; i++) target[start + i] = words[from + i]!;
     } else {
       const bytes = new Uint8Array(target.buffer, target.byteOffset + start * 4, count * 4);
       this.copyOut(offset, bytes, 0, bytes.length);
@@ -187,7 +189,9 @@ export class SegmentList implements GuestBuffer {
     const at = address - window.start;
     const end = offset + count * 4;
     if ((at & 3) === 0 && end <= this.#starts[index + 1]! && at + count * 4 <= window.end - window.start) {
-      copyWords(window.u32, at >>> 2, source, start, count);
+      const words = window.u32;
+      const to = at >>> 2;
+      for (let i = 0; i < count; i++) words[to + i] = source[start + i]!;
     } else {
       const bytes = new Uint8Array(source.buffer, source.byteOffset + start * 4, count * 4);
       this.copyIn(offset, bytes, 0, bytes.length);
@@ -326,18 +330,6 @@ export class SegmentList implements GuestBuffer {
     this.#starts = starts;
     return true;
   }
-}
-
-/** Four at a time: a turn of a loop costs more than the words. */
-function copyWords(target: Uint32Array, to: number, source: Uint32Array, from: number, count: number): void {
-  let i = 0;
-  for (; i + 4 <= count; i += 4) {
-    target[to + i] = source[from + i]!;
-    target[to + i + 1] = source[from + i + 1]!;
-    target[to + i + 2] = source[from + i + 2]!;
-    target[to + i + 3] = source[from + i + 3]!;
-  }
-  for (; i < count; i++) target[to + i] = source[from + i]!;
 }
 
 function copy(target: Uint8Array, to: number, source: Uint8Array, from: number, count: number): void {
