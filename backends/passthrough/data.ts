@@ -29,6 +29,7 @@ import {
   unlinkat,
 } from '../../core/system/files.js';
 import { resume, useFsetid } from './caller.js';
+import { gatherOperations } from './gather.js';
 import { createLabelled } from './labelled.js';
 import type { Node } from './nodes.js';
 import { OpenFile } from './open-file.js';
@@ -70,6 +71,7 @@ export function dataOperations(share: Share) {
       append: (flags & O.APPEND) !== 0,
       synchronous: (flags & (O.DSYNC | O.SYNC)) !== 0,
       writable: (flags & O.ACCMODE) !== O.RDONLY,
+      cached: nodes.fileType(node) === FileType.REGULAR && (flags & O.DIRECT) === 0,
     });
   }
 
@@ -172,19 +174,13 @@ export function dataOperations(share: Share) {
       _context: Context,
     ): Awaitable<number> {
       const { length } = buffer;
+      const { nowait } = file;
       if (length >= threaded) return settle(preadv2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
       const count =
-        buffer.iovCount === 1 && file.nowait === 0
+        buffer.iovCount === 1 && nowait === 0
           ? pread(file.fd, buffer.address, length, offset)
-          : preadv2(file.fd, buffer.iov, buffer.iovCount, offset, file.nowait);
-      if (count === length) return count;
-      if (file.nowait === 0) {
-        if (count < 0) throw FsError.of(-count);
-        return count;
-      }
-      // Those of tmpfs, say: the next files need not find out again.
-      if (count === EOPNOTSUPP && nodes.fileType(node) === FileType.REGULAR) share.mountOf(node).nowait = 0;
-      return readOn(file, buffer, offset, count);
+          : preadv2(file.fd, buffer.iov, buffer.iovCount, offset, nowait);
+      return count === length ? count : endRead(node, file, buffer, offset, count, nowait);
     },
 
     write(
@@ -211,10 +207,33 @@ export function dataOperations(share: Share) {
       return count;
     },
 
+    ...gatherOperations(share, endRead),
+
     release(node: Node, file: OpenFile): void {
       file.leave(nodes, node);
     },
   };
+
+  /**
+   * What a read returns that gave less than was asked for, or minus an errno.
+   * @param nowait the flags that it was made with. @throws FsError
+   */
+  function endRead(
+    node: Node,
+    file: OpenFile,
+    buffer: GuestBuffer,
+    offset: number,
+    count: number,
+    nowait: number,
+  ): Awaitable<number> {
+    if (nowait === 0) {
+      if (count < 0) throw FsError.of(-count);
+      return count;
+    }
+    // Those of tmpfs, say: the next files need not find out again.
+    if (count === EOPNOTSUPP && nodes.fileType(node) === FileType.REGULAR) share.mountOf(node).nowait = 0;
+    return readOn(file, buffer, offset, count);
+  }
 
   function created(parent: Node, name: string, fd: number, flags: number): Created<Node, OpenFile> {
     let entry: Entry<Node>;

@@ -14,6 +14,8 @@ export class OpenFile {
   readonly synchronous: boolean;
   /** Opened for writing. */
   readonly writable: boolean;
+  /** A regular file whose data goes through the page cache. */
+  readonly cached: boolean;
 
   private constructor(fd: number, next: OpenFile | undefined, flags: OpenFileFlags) {
     this.fd = fd;
@@ -22,6 +24,7 @@ export class OpenFile {
     this.append = flags.append;
     this.synchronous = flags.synchronous;
     this.writable = flags.writable;
+    this.cached = flags.cached;
   }
 
   /** Takes the descriptor over and enters the file with its node. */
@@ -50,4 +53,5 @@ export interface OpenFileFlags {
   readonly append: boolean;
   readonly synchronous: boolean;
   readonly writable: boolean;
+  readonly cached: boolean;
 }

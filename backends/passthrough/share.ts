@@ -52,6 +52,7 @@ export class Share {
   readonly gids: IdMap;
   readonly xattrMap: XattrMap | undefined;
   /** Descriptors of directories that are claimed. */
+  readonly #onClose: (() => void)[] = [];
   readonly claims: number[] = [];
   readonly #mappedCapability: string | undefined;
   readonly #remembers = isRestricted();
@@ -268,7 +269,13 @@ export class Share {
     }
   }
 
+  /** Registers what is to be let go of in the end. */
+  onClose(action: () => void): void {
+    this.#onClose.push(action);
+  }
+
   close(): void {
+    for (const action of this.#onClose.splice(0)) action();
     for (const fd of this.claims.splice(0)) close(fd);
     this.nodes.close();
     this.mounts.close();

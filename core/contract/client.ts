@@ -91,6 +91,11 @@ export class Client {
     this.#exchange.close();
   }
 
+  /** Sends requests together, so that the session sees each with what follows it. Each call sends one. */
+  together<T>(calls: readonly (() => Promise<T>)[]): Promise<T[]> {
+    return this.#exchange.together(calls);
+  }
+
   lookup(parent: bigint, name: string): Promise<Found> {
     return this.#entry(Opcode.LOOKUP, parent, text(name));
   }

@@ -8,7 +8,8 @@ const GAP = 8;
 
 /** Whatever serves messages: a session. */
 export interface Dispatcher {
-  dispatch(message: Message): void;
+  dispatch(message: Message, following: number): void;
+  submit(): void;
 }
 
 /** Cuts a buffer into segments as no guest would, so that a backend which takes only the first one is found out. */
@@ -78,6 +79,7 @@ function fill(list: SegmentList, address: number, head: number, length: number):
 export class Exchange {
   readonly #session: Dispatcher;
   readonly #spare: LocalMessage[] = [];
+  #following = 0;
 
   constructor(session: Dispatcher) {
     this.#session = session;
@@ -92,10 +94,20 @@ export class Exchange {
   async send(request: Uint8Array, head: number, room: number): Promise<Uint8Array> {
     const message = this.#spare.pop() ?? new LocalMessage();
     const written = message.prepare(request, head, room);
-    this.#session.dispatch(message);
+    if (this.#following > 0) this.#following -= 1;
+    this.#session.dispatch(message, this.#following);
     const reply = message.reply(Math.max(0, await written));
     this.#spare.push(message);
     return reply;
+  }
+
+  /** Sends requests one behind the other, as they lie in a guest's ring: each call sends one, before it returns. */
+  together<T>(calls: readonly (() => Promise<T>)[]): Promise<T[]> {
+    this.#following = calls.length;
+    const sent = calls.map((call) => call());
+    this.#following = 0;
+    this.#session.submit();
+    return Promise.all(sent);
   }
 
   close(): void {

@@ -40,6 +40,7 @@ export const getattr: Operation<Attributes> = {
   name: 'GETATTR',
   arguments: fuse_getattr_in.bytes,
   reply: fuse_attr_out.bytes,
+  apart: true,
   start(session, request) {
     const throughHandle = (session.in.u32(fuse_getattr_in.getattr_flags) & GETATTR_FH) !== 0;
     return ask(session, request, throughHandle, fuse_getattr_in.fh);

@@ -1,7 +1,7 @@
 import { FsError, WriteFlags, type Awaitable } from '../backend/index.js';
 import { HandleKind } from '../state/index.js';
 import { FSYNC_FDATASYNC, InitFlag, SEEK_DATA, SEEK_HOLE } from './abi.js';
-import { finishEmpty, type Operation } from './operation.js';
+import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from './reply.js';
 import type { Request } from './request.js';
 import type { Session } from './session.js';
@@ -27,6 +27,7 @@ export const read: Operation<number> = {
   name: 'READ',
   arguments: fuse_read_in.bytes,
   reply: 0,
+  apart: true,
   start(session, request) {
     const { backend, handles, in: input } = session;
     const handle = session.handle(fuse_read_in.fh, HandleKind.FILE);
@@ -38,13 +39,12 @@ export const read: Operation<number> = {
     if (backend.read === undefined) throw FsError.of('EINVAL');
     if (offset + size > Number.MAX_SAFE_INTEGER) return 0;
     const buffer = writable.window(BODY, BODY + size);
-    return backend.read(
-      session.nodes.node(handles.slot(handle)),
-      handles.object(handle),
-      buffer,
-      offset,
-      request.context,
-    );
+    const node = session.nodes.node(handles.slot(handle));
+    const file = handles.object(handle);
+    if (session.gathering.begin() && backend.gatherRead?.(node, file, buffer, offset, request.context)) {
+      return GATHERED;
+    }
+    return backend.read(node, file, buffer, offset, request.context);
   },
   finish(session, request, count) {
     checkCount(count, request.size);
@@ -58,6 +58,7 @@ export const write: Operation<number> = {
   name: 'WRITE',
   arguments: fuse_write_in.bytes,
   reply: fuse_write_out.bytes,
+  apart: true,
   start(session, request) {
     const { backend, handles, in: input } = session;
     const handle = session.handle(fuse_write_in.fh, HandleKind.FILE);
@@ -72,7 +73,14 @@ export const write: Operation<number> = {
     request.size = size;
     const buffer = readable.window(WRITE_DATA, WRITE_DATA + size);
     const node = session.nodes.node(handles.slot(handle));
-    return backend.write(node, handles.object(handle), buffer, offset, flags, request.context);
+    const file = handles.object(handle);
+    if (
+      session.gathering.begin() &&
+      backend.gatherWrite?.(node, file, buffer, offset, flags, request.context)
+    ) {
+      return GATHERED;
+    }
+    return backend.write(node, file, buffer, offset, flags, request.context);
   },
   finish(session, request, count) {
     checkCount(count, request.size);

@@ -16,6 +16,7 @@ export const lookup: Operation<Entry<object> | undefined> = {
   name: 'LOOKUP',
   arguments: 0,
   reply: fuse_entry_out.bytes,
+  apart: true,
   start(session, request) {
     const slot = session.node();
     session.in.seek(0);

@@ -5,6 +5,9 @@ import type { Session } from './session.js';
 /** Result of an operation that has given its request to {@link Session.park} and will be answered later. */
 export const PARKED = Symbol('parked');
 
+/** Result of an operation that the backend has put aside, to be carried out by {@link Session.submit}. */
+export const GATHERED = Symbol('gathered');
+
 /** How one opcode is served. A request is started, its result waited for if it is a promise, and then finished. */
 export interface Operation<R = unknown> {
   /** The opcode's name, for logs and figures. */
@@ -17,11 +20,13 @@ export interface Operation<R = unknown> {
   readonly silent?: boolean;
   /** Served before INIT too. */
   readonly always?: boolean;
+  /** Started even while reads and writes are gathered: it neither closes nor forgets anything that they use. */
+  readonly apart?: boolean;
   /**
    * Reads the arguments, which are gone afterwards, and asks the backend.
    * @throws FsError to refuse.
    */
-  start(session: Session, request: Request): Awaitable<R> | typeof PARKED;
+  start(session: Session, request: Request): Awaitable<R> | typeof PARKED | typeof GATHERED;
   /**
    * Puts the reply's structure into `session.out`.
    * @returns its size in bytes (`request.data` more may be in place already), or minus an errno.

@@ -18,7 +18,8 @@ import { Faults } from './faults.js';
 import { closeHandle, endHandle } from './handles.js';
 import { InFlight } from './in-flight.js';
 import type { Negotiated } from './negotiation.js';
-import { IGNORED, PARKED, refusal, type Operation } from './operation.js';
+import { Gathering } from './gathering.js';
+import { GATHERED, IGNORED, PARKED, refusal, type Operation } from './operation.js';
 import { operations } from './operations.js';
 import { BODY, Reply, validity, type Validity } from './reply.js';
 import { Request } from './request.js';
@@ -63,6 +64,8 @@ export class Session {
   readonly out = new Reply();
   /** What INIT settled; nothing before. */
   negotiated: Negotiated | undefined = undefined;
+  /** Reads and writes that the backend is to carry out together. */
+  readonly gathering = new Gathering();
   /** Figures for monitoring. */
   readonly counters = new Counters();
   readonly entryValidity: Validity;
@@ -114,8 +117,12 @@ export class Session {
     return this.negotiated !== undefined && (this.negotiated.flags2 & flag) !== 0;
   }
 
-  /** Serves one request. Never throws; the message is answered now or later, once. */
-  dispatch(message: Message): void {
+  /**
+   * Serves one request. Never throws; the message is answered now or later, once.
+   * @param following requests that are to be handed over in the same turn, before {@link submit}: where there are many, reads
+   * and writes may be gathered.
+   */
+  dispatch(message: Message, following = 0): void {
     const request = this.#spare.pop() ?? new Request();
     request.message = message;
     const loaded = this.in.load(message);
@@ -127,6 +134,9 @@ export class Session {
     }
     const operation = this.#admit(request, loaded);
     request.operation = operation;
+    const { gathering } = this;
+    if (gathering.count > 0 && operation.apart !== true) this.submit();
+    gathering.following = following;
     let length: number;
     try {
       const result = operation.start(this, request);
@@ -135,11 +145,44 @@ export class Session {
         return;
       }
       if (result === PARKED) return;
+      if (result === GATHERED) {
+        if (gathering.add(request)) this.submit();
+        return;
+      }
       length = operation.finish(this, request, result);
     } catch (error) {
       length = -this.#errnoOf(error, request);
     }
     this.#reply(request, length);
+  }
+
+  /** Carries out the reads and writes that were gathered. Never throws. */
+  submit(): void {
+    const { gathering } = this;
+    if (gathering.count === 0) return;
+    const { requests, results } = gathering;
+    const count = gathering.end();
+    try {
+      this.backend.submit!(results);
+    } catch (error) {
+      for (let i = 0; i < count; i++) this.#reply(requests[i]!, -this.#errnoOf(error, requests[i]!));
+      return;
+    }
+    for (let i = 0; i < count; i++) {
+      const request = requests[i]!;
+      const result = results[i]!;
+      if (result instanceof Promise) this.#wait(request, result);
+      else this.#reply(request, result < 0 ? result : this.#finish(request, result));
+    }
+  }
+
+  /** @returns the reply's length, as {@link Operation.finish}. */
+  #finish(request: Request, result: unknown): number {
+    try {
+      return request.operation.finish(this, request, result);
+    } catch (error) {
+      return -this.#errnoOf(error, request);
+    }
   }
 
   /** Reads the header. @returns the opcode's operation, or one that refuses. */
@@ -183,7 +226,7 @@ export class Session {
     let length = -Errno.EIO;
     try {
       if (request.incarnation === this.#incarnation && !request.abandoned) {
-        length = request.operation.finish(this, request, value);
+        length = this.#finish(request, value);
       } else request.operation.discard?.(this, request, value);
     } catch (error) {
       length = -this.#errnoOf(error, request);

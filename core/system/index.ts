@@ -8,6 +8,7 @@
  * never taken, because V8 moves those.
  */
 export * from './eventfd.js';
+export * from './io-batch.js';
 export * from './libc.js';
 export * from './limits.js';
 export * from './mapping.js';

@@ -1,6 +1,6 @@
-import { AddressSpace, DirtyLog, type Message } from '../memory/index.js';
+import { AddressSpace, DirtyLog } from '../memory/index.js';
 import { Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
-import { Poller } from '../virtqueue/index.js';
+import { Poller, type QueueService } from '../virtqueue/index.js';
 import { Channel, ChannelError, type ChannelReceiver, type RawMessage } from './channel.js';
 import type { Log } from './log.js';
 import { MemoryTable, type TableChange } from './memory-table.js';
@@ -25,9 +25,7 @@ import {
 import { keep, Vring } from './vring.js';
 
 /** What serves the requests of one front-end: the FUSE side. */
-export interface DeviceSession {
-  /** Takes a request; never throws. It is answered by the message's `complete` or `fail`, at once or later. */
-  dispatch(message: Message): void;
+export interface DeviceSession extends QueueService {
   /** Finishes or cancels what is in flight; resolves when everything dispatched has been answered. */
   drain(): Promise<void>;
   /** Ends the session for good. */
@@ -108,10 +106,14 @@ export class VhostUserDevice implements ChannelReceiver {
     this.#log = options.log;
     this.#config = encodeConfigSpace(options.tag, options.requestQueues);
     this.#session = options.openSession();
-    const dispatch = (message: Message) => this.#session.dispatch(message);
+    // RESET_DEVICE puts another session in the place of this one.
+    const service: QueueService = {
+      dispatch: (message, following) => this.#session.dispatch(message, following),
+      submit: () => this.#session.submit(),
+    };
     this.#vrings = Array.from(
       { length: 1 + options.requestQueues },
-      (_, index) => new Vring(index, this.#space, dispatch, options.log, poller),
+      (_, index) => new Vring(index, this.#space, service, options.log, poller),
     );
     this.ended = new Promise((resolve) => {
       this.#end = resolve;

@@ -1,6 +1,6 @@
-import type { AddressSpace, DirtyLog, Message } from '../memory/index.js';
+import type { AddressSpace, DirtyLog } from '../memory/index.js';
 import { OwnedFd, SystemError } from '../system/index.js';
-import { type Poller, Virtqueue } from '../virtqueue/index.js';
+import { type Poller, type QueueService, Virtqueue } from '../virtqueue/index.js';
 import type { Log } from './log.js';
 import { ProtocolError } from './messages.js';
 
@@ -26,7 +26,7 @@ const INITIAL_SIZE = 1;
 export class Vring {
   readonly index: number;
   readonly #queue: Virtqueue;
-  readonly #dispatch: (message: Message) => void;
+  readonly #service: QueueService;
   #sized = false;
   #addressed = false;
   /** A kick descriptor, or the wish to be polled, came since the ring was stopped. */
@@ -35,15 +35,9 @@ export class Vring {
   #enabled = false;
   #poll: NodeJS.Timeout | undefined;
 
-  constructor(
-    index: number,
-    space: AddressSpace,
-    dispatch: (message: Message) => void,
-    log: Log,
-    poller: Poller,
-  ) {
+  constructor(index: number, space: AddressSpace, service: QueueService, log: Log, poller: Poller) {
     this.index = index;
-    this.#dispatch = dispatch;
+    this.#service = service;
     this.#queue = new Virtqueue(space, INITIAL_SIZE, log, poller);
   }
 
@@ -155,7 +149,7 @@ export class Vring {
     const ready = this.#sized && this.#addressed && this.#startable && this.#enabled;
     // A queue whose driver broke the rules stays as it is until the front-end stops it.
     if (ready && !this.#queue.running && !this.#queue.broken) {
-      this.#attempt(name, () => this.#queue.start(this.#dispatch));
+      this.#attempt(name, () => this.#queue.start(this.#service));
     }
   }
 

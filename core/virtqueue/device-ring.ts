@@ -14,6 +14,8 @@ export interface DeviceRing {
   readonly base: number;
   /** Whether {@link pop} would find something. */
   readonly ready: boolean;
+  /** Chains that {@link pop} has seen, but not yet taken. */
+  readonly following: number;
   /** After {@link BROKEN}: the rule that was broken. */
   readonly violation: string;
   /**

@@ -10,5 +10,6 @@ export * from './device-ring.js';
 export * from './driver-queue.js';
 export * from './layout.js';
 export * from './poller.js';
+export type { QueueService } from './queue-run.js';
 export * from './split-ring.js';
 export * from './virtqueue.js';

@@ -48,13 +48,25 @@ class ChainMessage implements Message {
   }
 }
 
+/** Who serves the requests of a queue. */
+export interface QueueService {
+  /**
+   * Takes a request, answered by its `complete` or `fail` at once or later. If it throws, the queue stops as if the guest had
+   * broken it.
+   * @param following requests that are to be handed over next, before {@link submit}.
+   */
+  dispatch(message: Message, following: number): void;
+  /** There are no further requests for now: what was put aside for them is to be carried out. Never throws. */
+  submit(): void;
+}
+
 /** What a run needs of its queue. */
 export interface RunSetup {
   readonly ring: DeviceRing;
   readonly space: AddressSpace;
   /** Requests that one turn of the event loop takes at most. */
   readonly limit: number;
-  readonly onMessage: (message: Message) => void;
+  readonly service: QueueService;
   /** The run takes nothing more, and why. */
   readonly onBroken: (fields: object, reason: string) => void;
 }
@@ -73,7 +85,7 @@ export class QueueRun {
   log: DirtyLog | undefined;
   readonly #space: AddressSpace;
   readonly #limit: number;
-  readonly #onMessage: (message: Message) => void;
+  readonly #service: QueueService;
   readonly #onBroken: (fields: object, reason: string) => void;
   readonly #pool: ChainMessage[] = [];
   #over = false;
@@ -90,7 +102,7 @@ export class QueueRun {
     this.ring = setup.ring;
     this.#space = setup.space;
     this.#limit = setup.limit;
-    this.#onMessage = setup.onMessage;
+    this.#service = setup.service;
     this.#onBroken = setup.onBroken;
   }
 
@@ -113,6 +125,7 @@ export class QueueRun {
       if (this.#latest !== undefined && this.#latest.id >= 0) this.giveUp(this.#latest);
       return false;
     } finally {
+      this.#service.submit();
       this.#draining = false;
       if (!this.#over) this.#interrupt();
       if (this.inFlight > 0) advancePromises();
@@ -121,7 +134,7 @@ export class QueueRun {
 
   #takeAll(): boolean {
     const { ring } = this;
-    const onMessage = this.#onMessage;
+    const service = this.#service;
     // The clock costs as much as a ring entry: one or two requests do without.
     let started = 0;
     let told = 0;
@@ -144,7 +157,7 @@ export class QueueRun {
       message.id = id;
       this.inFlight += 1;
       this.#latest = message;
-      onMessage(message);
+      service.dispatch(message, ring.following);
       if (!this.taking) return false;
       if (taken >= this.#limit) return true;
       untilClock -= 1;

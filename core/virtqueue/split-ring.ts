@@ -86,6 +86,10 @@ export class SplitRing implements DeviceRing {
     return Atomics.load(this.#available, 1) !== this.#next;
   }
 
+  get following(): number {
+    return (this.#seen - this.#next) & 0xffff;
+  }
+
   pop(readable: SegmentList, writable: SegmentList): number {
     if (this.#seen === this.#next && !this.#look()) return this.violation === '' ? EMPTY : BROKEN;
     const head = this.#available[2 + (this.#next & this.#mask)]!;

@@ -1,4 +1,4 @@
-import type { AddressSpace, DirtyLog, Message } from '../memory/index.js';
+import type { AddressSpace, DirtyLog } from '../memory/index.js';
 import { drain, type OwnedFd, setNonBlocking, signal, type Watch, watch } from '../system/index.js';
 import type { DeviceRing } from './device-ring.js';
 import {
@@ -10,7 +10,7 @@ import {
   usedRingBytes,
 } from './layout.js';
 import { Poller } from './poller.js';
-import { QueueRun } from './queue-run.js';
+import { QueueRun, type QueueService } from './queue-run.js';
 import { SplitRing } from './split-ring.js';
 
 /** Where a queue says what went wrong; pino's loggers fit. */
@@ -24,7 +24,7 @@ const EAGAIN = 11;
 const ROUNDS = 4;
 
 /**
- * The device side of one queue: takes requests when the guest kicks, hands each to a function, and gives it back with an
+ * The device side of one queue: takes requests when the guest kicks, hands each to a service, and gives it back with an
  * interrupt where the guest wants one.
  *
  * While it drains the ring, notifications are suppressed, and interrupts are gathered into one. A guest that breaks the
@@ -168,18 +168,17 @@ export class Virtqueue {
   }
 
   /**
-   * Begins to take requests, those first that are available already. If `onMessage` throws, the queue stops as if the
-   * guest had broken it.
+   * Begins to take requests, those first that are available already.
    * @throws RangeError if the addresses are missing or not in shared memory.
    * @throws SystemError if the kick descriptor cannot be polled.
    */
-  start(onMessage: (message: Message) => void): void {
+  start(service: QueueService): void {
     this.#whileStopped();
     const run = new QueueRun({
       ring: this.#makeRing(),
       space: this.#space,
       limit: ROUNDS * this.#size,
-      onMessage,
+      service,
       onBroken: (fields, reason) => this.#break(fields, reason),
     });
     run.call = this.#call?.value ?? -1;

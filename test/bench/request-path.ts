@@ -32,7 +32,7 @@ const session = new Session(shared);
 
 const rig = new Rig({ size: 256, eventIdx: true, indirect: 8, memory: 16 * 2 ** 20 });
 const { driver, queue } = rig;
-queue.start((message) => session.dispatch(message));
+queue.start(session);
 driver.enableInterrupts();
 
 // The set-up goes through the ring too: other kinds of memory would make the code under test more general than a daemon's.

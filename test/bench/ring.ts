@@ -29,7 +29,7 @@ function measure(
     writable.copyWordsIn(0, header, 0, 4);
     message.complete(writable.length);
   };
-  queue.start(answer);
+  rig.start(answer);
   const device: number[] = [];
   const driving: number[] = [];
   driver.enableInterrupts();

@@ -139,7 +139,7 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
     const held: Message[] = [];
     const handle = serve(random, held);
     const start = () =>
-      rig.queue.start((message) => {
+      rig.start((message) => {
         served += 1;
         handle(message);
       });
@@ -184,7 +184,7 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
 function checkHonest(rig: Rig): void {
   rig.bytes.fill(0, 0, TABLES);
   rig.queue.base = 0;
-  rig.queue.start(echo);
+  rig.start(echo);
   rig.descriptor(0, GUEST + DATA, 3, 1, 1);
   rig.descriptor(1, GUEST + DATA + 64, 8, 2);
   rig.bytes.set([1, 2, 3], DATA);

@@ -23,6 +23,9 @@ export class EchoSession implements DeviceSession {
     else answer(message);
   }
 
+  /** Nothing is put aside. */
+  submit(): void {}
+
   /** Answers everything that is held. */
   release(): void {
     for (const message of this.held.splice(0)) answer(message);

@@ -73,15 +73,22 @@ function push(list: SegmentList, address: number, lengths: readonly number[]): v
   }
 }
 
+/** Where the requests go: a session. */
+export interface LoopbackTarget {
+  dispatch(message: Message, following: number): void;
+  submit(): void;
+}
+
 /** Carries requests to a session in the same process, each in memory of its own. */
 export class Loopback implements FuseTransport {
-  readonly #target: { dispatch(message: Message): void };
+  readonly #target: LoopbackTarget;
+  #following = 0;
   /** Taken for each request; tests may change it. */
   cut: Cut = linuxCut;
   /** Requests sent and not yet answered. */
   pending = 0;
 
-  constructor(target: { dispatch(message: Message): void }) {
+  constructor(target: LoopbackTarget) {
     this.#target = target;
   }
 
@@ -93,7 +100,20 @@ export class Loopback implements FuseTransport {
         if (reply instanceof QueueFailed) reject(reply);
         else resolve(reply);
       });
-      this.#target.dispatch(message);
+      if (this.#following > 0) this.#following -= 1;
+      this.#target.dispatch(message, this.#following);
     });
+  }
+
+  /**
+   * Sends requests one behind the other, as they lie in a ring. Each call sends one, before it returns.
+   * @returns how each ended.
+   */
+  together<T>(calls: readonly (() => Promise<T>)[]): Promise<PromiseSettledResult<T>[]> {
+    this.#following = calls.length;
+    const sent = calls.map((call) => call());
+    this.#following = 0;
+    this.#target.submit();
+    return Promise.allSettled(sent);
   }
 }

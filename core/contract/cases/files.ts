@@ -12,6 +12,9 @@ import {
 } from '../case.js';
 import { equal, fails, holds, sameBytes, supported } from '../expect.js';
 
+/** Blocks of a file that are written together, then read together. */
+const BLOCKS = 24;
+
 /** Rules of files that are made, written, cut and removed. */
 export const fileCases: readonly ContractCase[] = [
   {
@@ -255,6 +258,53 @@ export const fileCases: readonly ContractCase[] = [
       await Promise.all(parts.map((at) => writeAll(client, file, at, whole.subarray(at, at + 5000))));
       await client.closeFile(file);
       sameBytes(await contentOf(client, id), whole, 'one file, its parts written at the same time');
+    },
+  },
+  {
+    name: 'requests in sight together do what they do one by one',
+    needs: [CREATES, 'write', 'read'],
+    async run(trial) {
+      const { client } = trial;
+      const { id, file } = await createFile(trial, 'together');
+      const block = 4096;
+      const content = noise(BLOCKS * block, 5);
+      const part = (i: number): Uint8Array => content.subarray(i * block, (i + 1) * block);
+      const numbers = Array.from({ length: BLOCKS }, (_, i) => i);
+      const written = await client.together(numbers.map((i) => () => client.write(file, i * block, part(i))));
+      equal(
+        written,
+        numbers.map(() => block),
+        'bytes written by each',
+      );
+      sameBytes(await readAll(client, file), content, 'what was written together');
+
+      // Lengths and places of all kinds; the last ones reach beyond the end, or lie there.
+      const reads = [...numbers, BLOCKS - 0.5, BLOCKS, BLOCKS + 1].map((place, i) => ({
+        at: place * block,
+        size: [1, block, 100, 3 * block, 40_000][i % 5]!,
+      }));
+      const others = [() => client.stat(id), () => client.stat(id, file)];
+      const answers = await client.together<unknown>([
+        ...reads.map(
+          ({ at, size }) =>
+            () =>
+              client.read(file, at, size),
+        ),
+        ...others,
+        ...reads.map(
+          ({ at, size }) =>
+            () =>
+              client.read(file, at, size),
+        ),
+      ]);
+      const bytes = answers.filter((answer) => answer instanceof Uint8Array);
+      equal(bytes.length, 2 * reads.length, 'reads answered with data');
+      for (const [i, answer] of bytes.entries()) {
+        const { at, size } = reads[i % reads.length]!;
+        sameBytes(answer, content.subarray(at, at + size), `read ${i} of those sent together`);
+      }
+
+      await client.closeFile(file);
     },
   },
   {

@@ -68,7 +68,12 @@ test('a front-end is served no further when its session cannot be opened', async
   const echo: EchoServer = EchoServer.start(t, {
     openSession: () => {
       if (refuse) throw new Error('no room for a session');
-      return { dispatch: (message) => message.complete(0), drain: async () => {}, close: async () => {} };
+      return {
+        dispatch: (message) => message.complete(0),
+        submit: () => {},
+        drain: async () => {},
+        close: async () => {},
+      };
     },
   });
   await assert.rejects(echo.connect(t), /closed the connection/);

@@ -15,7 +15,7 @@ function take(write: (rig: Rig) => void, options: { size?: number; features?: bi
   const rig = new Rig({ size: options.size ?? 16 });
   if (options.features !== undefined) rig.queue.features = options.features;
   const taken: { readable: number[]; writable: number[] }[] = [];
-  rig.queue.start((message) => {
+  rig.start((message) => {
     const lengths = (list: typeof message.readable) =>
       Array.from({ length: list.count }, (_, i) => list.segmentLength(i));
     taken.push({ readable: lengths(message.readable), writable: lengths(message.writable) });
@@ -253,7 +253,7 @@ test('an indirect table stops a queue that did not negotiate them', () => {
 
 test('a chain that is made available again while the device has it stops the queue', () => {
   const rig = new Rig();
-  rig.queue.start(() => undefined);
+  rig.start(() => undefined);
   rig.descriptor(3, GUEST + DATA, 1, 0);
   rig.offer(3, 3);
   assert.ok(rig.queue.broken);
@@ -265,7 +265,7 @@ test('a chain that is made available again while the device has it stops the que
 test('after a broken ring was set up anew, requests are served again', () => {
   const rig = new Rig();
   let taken = 0;
-  rig.queue.start((message) => {
+  rig.start((message) => {
     taken += 1;
     message.complete(0);
   });
@@ -277,7 +277,7 @@ test('after a broken ring was set up anew, requests are served again', () => {
   assert.equal(taken, 0);
   rig.queue.stop();
   rig.queue.base = 1;
-  rig.queue.start((message) => {
+  rig.start((message) => {
     taken += 1;
     message.complete(0);
   });

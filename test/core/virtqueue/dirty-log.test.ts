@@ -21,7 +21,7 @@ test('while the front-end logs, written pages and the used ring are marked, swit
     return pages;
   };
   let written = 0;
-  rig.queue.start((message) => message.complete(written));
+  rig.start((message) => message.complete(written));
   const request = (bytes: number) => {
     written = bytes;
     rig.driver.begin();

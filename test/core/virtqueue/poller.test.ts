@@ -22,7 +22,7 @@ test('one kick serves all queues of a poller, and each is asked for notification
   const rigs = [new Rig({ poller }), new Rig({ poller })];
   let served = 0;
   for (const rig of rigs) {
-    rig.queue.start((message) => {
+    rig.start((message) => {
       served += 1;
       message.complete(16);
     });
@@ -42,7 +42,7 @@ test('one kick serves all queues of a poller, and each is asked for notification
 test('requests that come while a queue is served need no notification, those after it do', () => {
   const rig = new Rig({ poller: new Poller(1000) });
   const notifications: boolean[] = [];
-  rig.queue.start((message) => {
+  rig.start((message) => {
     message.complete(16);
     assert.ok(rig.driver.poll() >= 0);
     if (notifications.length === 8) return;
@@ -66,8 +66,8 @@ test('a queue that was stopped is served no more, and the others are', () => {
   const stopped = new Rig({ poller });
   const other = new Rig({ poller });
   const refuse = () => assert.fail('served after its stop');
-  stopped.queue.start(refuse);
-  other.queue.start((message) => message.complete(16));
+  stopped.start(refuse);
+  other.start((message) => message.complete(16));
   stopped.queue.stop();
   for (const rig of [stopped, other]) {
     place(rig);
@@ -83,7 +83,7 @@ test('a queue that was stopped is served no more, and the others are', () => {
 test('a queue with a request in flight is asked for notifications', () => {
   const rig = new Rig({ poller: new Poller(1000) });
   const held: (() => void)[] = [];
-  rig.queue.start((message) => held.push(() => message.complete(16)));
+  rig.start((message) => held.push(() => message.complete(16)));
   place(rig);
   rig.driver.publish();
   rig.queue.kick();

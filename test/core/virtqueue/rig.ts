@@ -4,6 +4,7 @@ import {
   DriverQueue,
   type DriverQueueOptions,
   type Poller,
+  type QueueService,
   RingFeature,
   Virtqueue,
 } from '../../../core/virtqueue/index.js';
@@ -80,6 +81,11 @@ export class Rig {
     words[index * 4 + 1] = Math.floor(address / 2 ** 32);
     words[index * 4 + 2] = length;
     words[index * 4 + 3] = flags | (next << 16);
+  }
+
+  /** Starts the queue with a function that takes the requests. */
+  start(dispatch: QueueService['dispatch']): void {
+    this.queue.start({ dispatch, submit: () => {} });
   }
 
   /** Makes heads available, behind the driver queue's back, and lets the device look. */

@@ -27,7 +27,7 @@ for (const [name, options] of Object.entries<RigOptions>({
   test(`${name} carries requests there and back, many times around`, async () => {
     const rig = new Rig(options);
     const { driver, queue } = rig;
-    queue.start(echo);
+    rig.start(echo);
     const batch = Math.min(5, options.indirect === undefined ? driver.size >> 1 : driver.size);
     let value = 0;
     for (let round = 0; round < 300; round++) {
@@ -62,7 +62,7 @@ for (const [name, options] of Object.entries<RigOptions>({
 
 test('indices run over 2^16', () => {
   const rig = new Rig();
-  rig.queue.start(echo);
+  rig.start(echo);
   for (let i = 0; i < 70_000; i++) {
     const token = submit(rig, DATA);
     rig.driver.publish();
@@ -76,7 +76,7 @@ test('indices run over 2^16', () => {
 test('a driver that asks for no interrupts gets none', () => {
   for (const eventIdx of [true, false]) {
     const rig = new Rig({ eventIdx });
-    rig.queue.start(echo);
+    rig.start(echo);
     rig.driver.enableInterrupts();
     submit(rig, DATA);
     rig.driver.publish();
@@ -93,7 +93,7 @@ test('a driver that asks for no interrupts gets none', () => {
 
 test('with EVENT_IDX the interrupt comes when the used index passes the event, once', () => {
   const rig = new Rig();
-  rig.queue.start(echo);
+  rig.start(echo);
   rig.driver.enableInterrupts(3);
   for (let i = 0; i < 7; i++) {
     submit(rig, DATA);
@@ -109,7 +109,7 @@ test('a guest is interrupted while a long drain goes on: after 64 requests, and 
   let taken = 0;
   let slow = 0;
   let earlySignals = 0;
-  rig.queue.start((message) => {
+  rig.start((message) => {
     for (const end = performance.now() + slow; performance.now() < end;);
     message.complete(0);
     taken += 1;
@@ -138,7 +138,7 @@ test('a guest that moves its index to and fro does not hold the event loop', () 
   const index = (rig.driver.available - GUEST) / 2 + 1;
   const ring = rig.driver.size;
   let taken = 0;
-  rig.queue.start((message) => {
+  rig.start((message) => {
     taken += 1;
     message.complete(0);
     rig.halves[index] = rig.halves[index]! + 1;
@@ -154,7 +154,7 @@ test('while the device drains the ring it wants no notification, afterwards it d
     const rig = new Rig({ eventIdx });
     const wanted: boolean[] = [];
     let more = 3;
-    rig.queue.start((message) => {
+    rig.start((message) => {
       if (more-- > 0) {
         submit(rig, DATA);
         wanted.push(rig.driver.publish());
@@ -175,7 +175,7 @@ test('while the device drains the ring it wants no notification, afterwards it d
 test('requests complete in any order, also long after the drain', () => {
   const rig = new Rig();
   const messages: Message[] = [];
-  rig.queue.start((message) => messages.push(message));
+  rig.start((message) => messages.push(message));
   const tokens = [0, 1, 2, 3].map((i) => submit(rig, DATA + i * 256));
   rig.driver.publish();
   rig.queue.kick();
@@ -198,7 +198,7 @@ test('requests that were available before the start are taken without a kick', a
   const rig = new Rig();
   const token = submit(rig, DATA);
   rig.driver.publish();
-  rig.queue.start(echo);
+  rig.start(echo);
   await until(() => rig.driver.ready);
   assert.equal(rig.driver.poll(), token);
   rig.close();
@@ -207,7 +207,7 @@ test('requests that were available before the start are taken without a kick', a
 test('a paused queue takes nothing and still gives back', async () => {
   const rig = new Rig();
   const messages: Message[] = [];
-  rig.queue.start((message) => messages.push(message));
+  rig.start((message) => messages.push(message));
   submit(rig, DATA);
   rig.driver.kick(rig.kick.value);
   await until(() => messages.length === 1);
@@ -233,7 +233,7 @@ test('a paused queue takes nothing and still gives back', async () => {
 test('a stopped queue gives its base, and what completes late touches nothing', () => {
   const rig = new Rig();
   const messages: Message[] = [];
-  rig.queue.start((message) => messages.push(message));
+  rig.start((message) => messages.push(message));
   submit(rig, DATA);
   submit(rig, DATA);
   rig.driver.publish();
@@ -243,7 +243,7 @@ test('a stopped queue gives its base, and what completes late touches nothing', 
   messages[0]!.complete(5);
   assert.equal(rig.driver.poll(), -1);
   rig.queue.base = 1;
-  rig.queue.start((message) => messages.push(message));
+  rig.start((message) => messages.push(message));
   rig.queue.kick();
   assert.equal(messages.length, 3);
   messages[1]!.complete(5);
@@ -257,7 +257,7 @@ test('a stopped queue gives its base, and what completes late touches nothing', 
 test('a queue can be stopped and closed from within a request', () => {
   const rig = new Rig();
   let taken = 0;
-  rig.queue.start((message) => {
+  rig.start((message) => {
     taken += 1;
     rig.queue.stop();
     message.complete(0);
@@ -276,7 +276,7 @@ test('a flood of requests lets the event loop turn', async () => {
   const rig = new Rig({ size: 4 });
   let taken = 0;
   let turns = 0;
-  rig.queue.start((message) => {
+  rig.start((message) => {
     message.complete(0);
     rig.driver.poll();
     taken += 1;
@@ -307,9 +307,9 @@ test('a ring outside shared memory, unaligned, or of a wrong size is refused', (
     assert.throws(() => (queue.size = size), /not a power of two/);
   for (const base of [-1, 65536, 1.5, NaN]) assert.throws(() => (queue.base = base), /not a 16-bit number/);
   queue.setAddresses(0x1000, 0x2000, 0x3000);
-  assert.throws(() => queue.start(echo), /the ring's descriptors are not in shared memory/);
+  assert.throws(() => rig.start(echo), /the ring's descriptors are not in shared memory/);
   rig.setAddresses();
-  queue.start(echo);
+  rig.start(echo);
   assert.throws(() => (queue.size = 8), /running/);
   assert.throws(() => queue.setAddresses(0, 0, 0), /running/);
   rig.close();
@@ -319,7 +319,7 @@ test('a kick descriptor whose other end is gone does not keep the loop busy', as
   const rig = new Rig();
   const { UnixConnection, OwnedFd } = await import('../../../core/system/index.js');
   const [ours, theirs] = UnixConnection.pair();
-  rig.queue.start(echo);
+  rig.start(echo);
   rig.queue.setKick(new OwnedFd(ours.fd));
   theirs.close();
   await until(() => rig.warnings.length > 0);
@@ -329,7 +329,7 @@ test('a kick descriptor whose other end is gone does not keep the loop busy', as
 
 test('the kick and call descriptors may be replaced while the queue runs', async () => {
   const rig = new Rig({ eventIdx: false });
-  rig.queue.start(echo);
+  rig.start(echo);
   const kick = eventfd();
   const call = eventfd();
   rig.queue.setKick(kick);
@@ -346,7 +346,7 @@ test('the kick and call descriptors may be replaced while the queue runs', async
 
 test('a request that cannot be answered stops its queue and tells the front-end', () => {
   const rig = new Rig();
-  rig.queue.start((message) => message.fail());
+  rig.start((message) => message.fail());
   submit(rig, DATA);
   submit(rig, DATA);
   rig.driver.publish();
@@ -365,7 +365,7 @@ test('a request that cannot be answered stops its queue and tells the front-end'
 
 test('an exception of the handler stops its queue, not the process', () => {
   const rig = new Rig();
-  rig.queue.start(() => {
+  rig.start(() => {
     throw new Error('a bug');
   });
   submit(rig, DATA);
@@ -376,7 +376,7 @@ test('an exception of the handler stops its queue, not the process', () => {
   assert.deepEqual(rig.warnings, ['queue stopped: a request was not handled']);
   assert.equal(rig.queue.inFlight, 0);
   rig.queue.stop();
-  rig.queue.start(echo);
+  rig.start(echo);
   const token = submit(rig, DATA);
   rig.driver.publish();
   rig.queue.kick();
@@ -387,7 +387,7 @@ test('an exception of the handler stops its queue, not the process', () => {
 test('features may name what the queue does not need', () => {
   const rig = new Rig();
   rig.queue.features = RingFeature.VERSION_1 | RingFeature.EVENT_IDX | (1n << 63n);
-  rig.queue.start(echo);
+  rig.start(echo);
   const token = submit(rig, DATA);
   rig.driver.publish();
   rig.queue.kick();

@@ -1,0 +1,223 @@
+import koffi from 'koffi';
+import { preadv2, pwritev2 } from './files.js';
+import { libc, result } from './libc.js';
+import { NativeMemory } from './native-memory.js';
+
+/** Kinds of transfer, `IOCB_CMD_*` of <linux/aio_abi.h>: of memory in one piece, or by an array of `struct iovec`. */
+export const Transfer = { PREAD: 0, PWRITE: 1, PREADV: 7, PWRITEV: 8 } as const;
+
+const arm64 = process.arch === 'arm64';
+const SYS_IO_SETUP = arm64 ? 0 : 206;
+const SYS_IO_DESTROY = arm64 ? 1 : 207;
+const SYS_IO_GETEVENTS = arm64 ? 4 : 208;
+const SYS_IO_SUBMIT = arm64 ? 2 : 209;
+
+const setup = libc<(number: number, events: number, context: number) => number>('syscall', 'int', [
+  'int',
+  'uint',
+  'uintptr_t',
+]);
+const submit = libc<(number: number, context: number, count: number, blocks: number) => number>(
+  'syscall',
+  'int',
+  ['int', 'uintptr_t', 'int64_t', 'uintptr_t'],
+);
+const getEvents = libc<
+  (number: number, context: number, least: number, most: number, events: number, timeout: number) => number
+>('syscall', 'int', ['int', 'uintptr_t', 'int64_t', 'int64_t', 'uintptr_t', 'uintptr_t']);
+const destroy = libc<(number: number, context: number) => number>('syscall', 'int', ['int', 'uintptr_t']);
+
+/** Transfers in one batch at most. */
+const CAPACITY = 64;
+
+/** Fewer transfers cost less one by one. */
+const FEW = 4;
+
+/** Where the pieces lie in the batch's memory: pointers to the blocks, the blocks, events, the context's number. */
+const BLOCK_SIZE = 64;
+const EVENT_SIZE = 32;
+const BLOCKS = 8 * CAPACITY;
+const EVENTS = BLOCKS + BLOCK_SIZE * CAPACITY;
+const CONTEXT = EVENTS + EVENT_SIZE * CAPACITY;
+
+/** Words of `struct iocb`, <linux/aio_abi.h>. `aio_data` is the transfer's number. */
+const DATA = 0;
+const RW_FLAGS = 3;
+const COMMAND = 4;
+const FD = 5;
+const BUFFER = 6;
+const COUNT = 8;
+const OFFSET = 10;
+
+/** Words of `struct aio_ring`, Linux `fs/aio.c`, which processes read in place; events follow it. */
+const RING_SLOTS = 1;
+const RING_HEAD = 2;
+const RING_TAIL = 3;
+const RING_MAGIC = 4;
+const RING_INCOMPATIBLE = 6;
+const RING_HEADER = 7;
+const MAGIC = 0xa10a10a1;
+const HEADER = 32;
+
+/** Words of `struct io_event`. */
+const EVENT_WORDS = EVENT_SIZE / 4;
+const EVENT_RESULT = 4;
+
+const EINTR = -4;
+const HIGH = 0x100000000;
+
+/**
+ * Reads and writes of files that are carried out by one system call, in the order in which they were added: io_submit(2).
+ * Files are not opened with O_DIRECT here, so that the kernel carries each out before the call returns, as read and write
+ * would; what it saves is the way into the kernel and back for each.
+ */
+export class IoBatch {
+  /** By transfer: bytes, or minus the errno. Of the last {@link submit}. */
+  readonly results = new Int32Array(CAPACITY);
+  readonly #memory: NativeMemory;
+  readonly #words: Uint32Array;
+  readonly #context: number;
+  /** The context's completed transfers, shared with the kernel. */
+  readonly #ring: Int32Array;
+  #count = 0;
+
+  private constructor(memory: NativeMemory, context: number, ring: Int32Array) {
+    this.#memory = memory;
+    this.#words = memory.u32;
+    this.#context = context;
+    this.#ring = ring;
+    for (let i = 0; i < CAPACITY; i++) put(memory.u32, i * 2, memory.address + BLOCKS + i * BLOCK_SIZE);
+  }
+
+  /** A batch, or nothing where the kernel has none to give (it is built without, a filter refuses it, `fs.aio-max-nr`). */
+  static open(): IoBatch | undefined {
+    const memory = NativeMemory.allocate(CONTEXT + 8);
+    if (result(setup(SYS_IO_SETUP, CAPACITY, memory.address + CONTEXT)) === 0) {
+      const context = memory.u32[CONTEXT >> 2]! + memory.u32[(CONTEXT >> 2) + 1]! * HIGH;
+      const header = new Uint32Array(koffi.view(context, HEADER));
+      if (
+        header[RING_MAGIC] === MAGIC &&
+        header[RING_INCOMPATIBLE] === 0 &&
+        header[RING_HEADER] === HEADER &&
+        header[RING_SLOTS]! >= CAPACITY
+      ) {
+        const bytes = HEADER + header[RING_SLOTS]! * EVENT_SIZE;
+        return new IoBatch(memory, context, new Int32Array(koffi.view(context, bytes)));
+      }
+      destroy(SYS_IO_DESTROY, context);
+    }
+    memory.free();
+    return undefined;
+  }
+
+  /** Transfers that were added since the last {@link submit}. */
+  get count(): number {
+    return this.#count;
+  }
+
+  get isFull(): boolean {
+    return this.#count === CAPACITY;
+  }
+
+  /**
+   * Adds a transfer. There must be room, and descriptor and memory must stay until {@link submit}.
+   * @param kind one of {@link Transfer}.
+   * @param address of the memory, or of an array of `struct iovec`; `count` are its bytes, or entries.
+   * @param flags as of preadv2(2).
+   */
+  add(kind: number, fd: number, address: number, count: number, offset: number, flags: number): void {
+    const words = this.#words;
+    const at = (BLOCKS + this.#count * BLOCK_SIZE) >> 2;
+    words[at + DATA] = this.#count;
+    words[at + RW_FLAGS] = flags;
+    words[at + COMMAND] = kind;
+    words[at + FD] = fd;
+    put(words, at + BUFFER, address);
+    words[at + COUNT] = count;
+    put(words, at + OFFSET, offset);
+    this.#count += 1;
+  }
+
+  /** Carries out what was added; {@link results} has what came of it. @returns how many there were. */
+  submit(): number {
+    const count = this.#count;
+    this.#count = 0;
+    for (let done = 0; done < count;) {
+      const left = count - done;
+      const blocks = this.#memory.address + done * 8;
+      const taken = left < FEW ? 0 : result(submit(SYS_IO_SUBMIT, this.#context, left, blocks));
+      if (taken > 0) {
+        this.#reap(taken);
+        done += taken;
+      } else {
+        // Also where the kernel refuses the first one, or has no memory for it: the plain call has the answer.
+        this.results[done] = this.#alone(done);
+        done += 1;
+      }
+    }
+    return count;
+  }
+
+  /** Gives its memory back. It must be empty, and is not to be used again. */
+  close(): void {
+    destroy(SYS_IO_DESTROY, this.#context);
+    this.#memory.free();
+  }
+
+  /** Takes the results of so many transfers. */
+  #reap(count: number): void {
+    const ring = this.#ring;
+    const slots = ring[RING_SLOTS]!;
+    const tail = Atomics.load(ring, RING_TAIL);
+    let head = ring[RING_HEAD]!;
+    for (; count > 0 && head !== tail; count--) {
+      const at = (HEADER >> 2) + head * EVENT_WORDS;
+      this.results[ring[at]! & (CAPACITY - 1)] = ring[at + EVENT_RESULT]!;
+      head = head + 1 === slots ? 0 : head + 1;
+    }
+    Atomics.store(ring, RING_HEAD, head);
+    if (count > 0) this.#await(count);
+  }
+
+  /** Some file systems (of a network, say) carry a transfer out later: waits, as the plain call would. */
+  #await(count: number): void {
+    const { i32, address } = this.#memory;
+    while (count > 0) {
+      const got = result(getEvents(SYS_IO_GETEVENTS, this.#context, 1, count, address + EVENTS, 0));
+      if (got === EINTR) continue;
+      if (got < 0) throw new Error(`io_getevents: errno ${-got}`);
+      for (let i = 0; i < got; i++) {
+        const at = (EVENTS >> 2) + i * EVENT_WORDS;
+        this.results[i32[at]! & (CAPACITY - 1)] = i32[at + EVENT_RESULT]!;
+      }
+      count -= got;
+    }
+  }
+
+  #alone(index: number): number {
+    const words = this.#words;
+    const at = (BLOCKS + index * BLOCK_SIZE) >> 2;
+    const kind = words[at + COMMAND]!;
+    let address = get(words, at + BUFFER);
+    let count = words[at + COUNT]!;
+    if (kind === Transfer.PREAD || kind === Transfer.PWRITE) {
+      // struct iovec { void *iov_base; size_t iov_len; }, where nothing else is at the moment.
+      put(words, EVENTS >> 2, address);
+      put(words, (EVENTS >> 2) + 2, count);
+      address = this.#memory.address + EVENTS;
+      count = 1;
+    }
+    const transfer = kind === Transfer.PREAD || kind === Transfer.PREADV ? preadv2 : pwritev2;
+    return transfer(words[at + FD]!, address, count, get(words, at + OFFSET), words[at + RW_FLAGS]!);
+  }
+}
+
+/** Places a number from 0 to 2^53-1 in two words. */
+function put(words: Uint32Array, at: number, value: number): void {
+  words[at] = value;
+  words[at + 1] = value / HIGH;
+}
+
+function get(words: Uint32Array, at: number): number {
+  return words[at]! + words[at + 1]! * HIGH;
+}

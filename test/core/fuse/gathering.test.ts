@@ -1,0 +1,268 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { FsError, type Awaitable, type GuestBuffer } from '../../../core/backend/index.js';
+import { engine, type Guest, type MemoryLog } from '../../support/engine.js';
+import { FuseError, ROOT, type FuseClient } from '../../support/fuse-client.js';
+import { TinyBackend, type TinyFile, type TinyNode } from '../../support/tiny-backend.js';
+
+const EBADF = 9;
+const EIO = 5;
+const BLOCK = 512;
+
+/** A file system that puts every read and write aside that it is offered, and carries them out when it is told to. */
+class GatheringBackend extends TinyBackend {
+  /** How many were carried out by each `submit`, and how many were not put aside. */
+  readonly submitted: number[] = [];
+  single = 0;
+  readonly #waiting: (() => number)[] = [];
+  /** Makes every other result a promise. */
+  late = false;
+  /** Fails instead. */
+  failure: Error | undefined;
+
+  gatherRead(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): boolean {
+    return this.#waiting.push(() => super.read(node, file, buffer, offset)) > 0;
+  }
+
+  gatherWrite(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): boolean {
+    return this.#waiting.push(() => super.write(node, file, buffer, offset)) > 0;
+  }
+
+  submit(results: Awaitable<number>[]): void {
+    const all = this.#waiting.splice(0);
+    this.submitted.push(all.length);
+    if (this.failure !== undefined) throw this.failure;
+    for (const [i, one] of all.entries()) {
+      try {
+        const count = one();
+        results[i] = this.late && i % 2 === 0 ? later(count) : count;
+      } catch (error) {
+        if (!(error instanceof FsError)) throw error;
+        results[i] = this.late && i % 2 === 0 ? Promise.reject(error) : -error.errno;
+      }
+    }
+  }
+
+  override read(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): number {
+    this.single += 1;
+    return super.read(node, file, buffer, offset);
+  }
+
+  override write(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): number {
+    this.single += 1;
+    return super.write(node, file, buffer, offset);
+  }
+
+  override release(node: TinyNode, file: TinyFile): void {
+    assert.equal(this.#waiting.length, 0, 'nothing is put aside when a file is closed');
+    super.release(node, file);
+  }
+
+  override forget(node: TinyNode): void {
+    assert.equal(this.#waiting.length, 0, 'nothing is put aside when a node is forgotten');
+    super.forget(node);
+  }
+}
+
+async function later(count: number): Promise<number> {
+  await new Promise((resolve) => setImmediate(resolve));
+  return count;
+}
+
+interface Mounted extends Guest {
+  readonly tiny: GatheringBackend;
+  readonly log: MemoryLog;
+  readonly nodeid: bigint;
+  readonly fh: bigint;
+}
+
+/** A guest with an open file of 32 blocks, each filled with its number. */
+async function mounted(): Promise<Mounted> {
+  const tiny = new GatheringBackend();
+  const { guest, log } = await engine(tiny);
+  const connected = guest();
+  await connected.client.init();
+  const { entry, open } = await connected.client.create(ROOT, 'file');
+  for (let i = 0; i < 32; i++) {
+    await connected.client.write(entry.nodeid, open.fh, i * BLOCK, Buffer.alloc(BLOCK, i));
+  }
+  tiny.single = 0;
+  return { ...connected, tiny, log, nodeid: entry.nodeid, fh: open.fh };
+}
+
+/** Reads of the first so many blocks. */
+function reads(client: FuseClient, { nodeid, fh }: Mounted, count: number): (() => Promise<Uint8Array>)[] {
+  return Array.from({ length: count }, (_, i) => () => client.read(nodeid, fh, i * BLOCK, BLOCK));
+}
+
+function assertBlocks(answers: readonly PromiseSettledResult<unknown>[], count: number): void {
+  for (let i = 0; i < count; i++) {
+    const answer = answers[i]!;
+    assert.equal(answer.status, 'fulfilled');
+    assert.deepEqual(Buffer.from(answer.value as Uint8Array), Buffer.alloc(BLOCK, i));
+  }
+}
+
+function errnoOf(answer: PromiseSettledResult<unknown> | undefined): number {
+  assert.equal(answer?.status, 'rejected');
+  assert.ok(answer.reason instanceof FuseError);
+  return answer.reason.errno;
+}
+
+for (const { count, submitted, single } of [
+  { count: 1, submitted: [], single: 1 },
+  { count: 7, submitted: [], single: 7 },
+  { count: 8, submitted: [8], single: 0 },
+  { count: 15, submitted: [15], single: 0 },
+  { count: 16, submitted: [8, 8], single: 0 },
+  { count: 31, submitted: [16, 15], single: 0 },
+  { count: 32, submitted: [16, 16], single: 0 },
+]) {
+  test(`of ${count} reads in sight ${submitted.join(' and ') || 'none'} are carried out together`, async () => {
+    const guest = await mounted();
+    assertBlocks(await guest.loopback.together(reads(guest.client, guest, count)), count);
+    assert.deepEqual(guest.tiny.submitted, submitted);
+    assert.equal(guest.tiny.single, single);
+  });
+}
+
+test('of 100 reads in sight 32 at most are carried out together', async () => {
+  const guest = await mounted();
+  const { client, nodeid, fh } = guest;
+  const calls = Array.from({ length: 100 }, (_, i) => () => client.read(nodeid, fh, (i % 32) * BLOCK, 1));
+  await guest.loopback.together(calls);
+  assert.equal(Math.max(...guest.tiny.submitted), 32);
+  assert.equal(guest.tiny.submitted.reduce((sum, count) => sum + count) + guest.tiny.single, 100);
+});
+
+test('what may close or forget something, or anything else that changes, comes after what was gathered before it', async () => {
+  const guest = await mounted();
+  const { client, loopback, nodeid, fh } = guest;
+  const second = await client.open(nodeid, 2);
+  const answers = await loopback.together<unknown>([
+    ...reads(client, guest, 10),
+    () => client.release(nodeid, fh),
+    () => client.read(nodeid, fh, 0, BLOCK),
+    ...reads(client, { ...guest, fh: second.fh }, 10),
+    () => client.setattr(nodeid, { size: 0 }),
+    ...reads(client, { ...guest, fh: second.fh }, 10),
+    () => client.unlink(ROOT, 'file'),
+    () => client.release(nodeid, second.fh),
+    () => client.forget(nodeid),
+  ]);
+  assertBlocks(answers, 10);
+  assert.equal(errnoOf(answers[11]), EBADF);
+  assertBlocks(answers.slice(12), 10);
+  for (const answer of answers.slice(23, 33)) {
+    assert.deepEqual(answer, { status: 'fulfilled', value: new Uint8Array(0) });
+  }
+  assert.equal(guest.tiny.openFiles.size, 0);
+  assert.equal(guest.tiny.known.size, 0);
+  assert.deepEqual(guest.log.errors, []);
+});
+
+test('attributes and names are asked for without carrying out what is gathered', async () => {
+  const guest = await mounted();
+  const { client, loopback, nodeid } = guest;
+  const answers = await loopback.together<unknown>([
+    ...reads(client, guest, 6),
+    () => client.getattr(nodeid),
+    () => client.lookup(ROOT, 'file'),
+    ...reads(client, guest, 4),
+  ]);
+  assertBlocks(answers, 6);
+  assertBlocks(answers.slice(8), 4);
+  assert.deepEqual(guest.tiny.submitted, [10]);
+});
+
+test('where there was little to gather, chances are passed over, and taken again later', async () => {
+  const guest = await mounted();
+  const { client, loopback, nodeid, tiny } = guest;
+  const mostlyOthers = [
+    ...reads(client, guest, 1),
+    ...Array.from({ length: 9 }, () => () => client.open(nodeid)),
+  ];
+  for (let round = 0; round < 40; round++) await loopback.together<unknown>(mostlyOthers);
+  // After the 1st, 3rd, 7th, 15th and 31st chance: each time that many more were passed over.
+  assert.deepEqual(tiny.submitted, [1, 1, 1, 1, 1]);
+  assert.equal(tiny.single, 35);
+  tiny.submitted.length = 0;
+  for (let round = 0; round < 10; round++) await loopback.together(reads(client, guest, 10));
+  assert.ok(tiny.submitted.includes(10), 'it goes on once it pays');
+});
+
+test('results may be promises, of success or failure', async () => {
+  const guest = await mounted();
+  guest.tiny.late = true;
+  const { client, loopback, nodeid, fh } = guest;
+  const answers = await loopback.together<unknown>([
+    ...reads(client, guest, 10),
+    () => client.write(nodeid, fh, 1 << 24, Buffer.from('x')),
+    () => client.write(nodeid, fh, 1 << 24, Buffer.from('x')),
+  ]);
+  assertBlocks(answers, 10);
+  for (const answer of answers.slice(10)) assert.equal(errnoOf(answer), 27);
+});
+
+test('a backend that fails to carry out what it gathered answers all of it with EIO, and goes on', async () => {
+  const guest = await mounted();
+  guest.tiny.failure = new Error('lost its way');
+  const answers = await guest.loopback.together(reads(guest.client, guest, 10));
+  for (const answer of answers) assert.equal(errnoOf(answer), EIO);
+  assert.ok(guest.log.errors.length > 0);
+  guest.tiny.failure = undefined;
+  assertBlocks(await guest.loopback.together(reads(guest.client, guest, 10)), 10);
+});
+
+const steps = fc.array(
+  fc.oneof(
+    fc.record({
+      kind: fc.constant('read' as const),
+      block: fc.nat(40),
+      size: fc.integer({ min: 1, max: 2000 }),
+    }),
+    fc.record({
+      kind: fc.constant('write' as const),
+      block: fc.nat(40),
+      size: fc.integer({ min: 1, max: 2000 }),
+    }),
+    fc.record({
+      kind: fc.constantFrom('getattr', 'lookup', 'fsync', 'reopen'),
+      block: fc.constant(0),
+      size: fc.constant(0),
+    }),
+  ),
+  { minLength: 1, maxLength: 60 },
+);
+
+test('reads and writes sent together do what they do one by one', async () => {
+  await fc.assert(
+    fc.asyncProperty(fc.array(steps, { minLength: 1, maxLength: 4 }), fc.boolean(), async (batches, late) => {
+      const outcomes: unknown[][] = [];
+      for (const isTogether of [false, true]) {
+        const guest = await mounted();
+        const { client, loopback, nodeid, fh, tiny } = guest;
+        tiny.late = late;
+        const answers: unknown[] = [];
+        for (const [number, batch] of batches.entries()) {
+          const calls = batch.map(({ kind, block, size }, i) => (): Promise<unknown> => {
+            const data = Buffer.alloc(size, number * 64 + i);
+            if (kind === 'read') return client.read(nodeid, fh, block * BLOCK, size);
+            if (kind === 'write') return client.write(nodeid, fh, block * BLOCK, data);
+            if (kind === 'getattr') return client.getattr(nodeid).then(() => 'attributes');
+            if (kind === 'lookup') return client.lookup(ROOT, 'file').then(() => 'entry');
+            if (kind === 'fsync') return client.fsync(nodeid, fh).catch((error: FuseError) => error.errno);
+            return client.open(nodeid).then(() => 'open');
+          });
+          if (isTogether) answers.push(...(await loopback.together(calls)));
+          else for (const call of calls) answers.push(...(await Promise.allSettled([call()])));
+        }
+        answers.push(Buffer.from(await client.read(nodeid, fh, 0, 64 * 1024)));
+        outcomes.push(answers);
+      }
+      assert.deepEqual(outcomes[1], outcomes[0]);
+    }),
+    { numRuns: 100 },
+  );
+});
