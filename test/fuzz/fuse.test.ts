@@ -4,6 +4,7 @@ import type { Backend } from '../../core/backend/index.js';
 import { OPCODE_END } from '../../core/fuse/abi.js';
 import { engine } from '../support/engine.js';
 import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
+import { GatheringBackend } from '../support/gathering-backend.js';
 import { QueueFailed } from '../support/loopback.js';
 import { TinyBackend, asynchronous } from '../support/tiny-backend.js';
 
@@ -279,9 +280,15 @@ function check(reply: Uint8Array, opcode: number, node: bigint, guesses: Guesses
   guesses.learn(opcode, node, reply);
 }
 
-async function fuzz(backend: (tiny: TinyBackend) => Backend, requests: number): Promise<void> {
+/** Requests that are in the guest's queue at a time. */
+const TOGETHER = 64;
+
+async function fuzz(
+  backend: (tiny: TinyBackend) => Backend,
+  requests: number,
+  tiny = new TinyBackend(),
+): Promise<void> {
   const random = new Random(SEED);
-  const tiny = new TinyBackend();
   const running = await engine(backend(tiny), {
     limits: { nodes: 200, handles: 50, locks: { sessionWaiters: 20 } },
   });
@@ -300,6 +307,7 @@ async function fuzz(backend: (tiny: TinyBackend) => Backend, requests: number): 
     return cuts;
   };
   for (let i = 0; i < requests; i++) {
+    if (i % TOGETHER === 0) loopback.announce(TOGETHER);
     const { opcode, node, bytes } = makeRequest(random, guesses, client);
     const room = random.chance(85) ? 10_000 : random.below(200);
     const answered = loopback.request(1, bytes, room).then(
@@ -308,10 +316,14 @@ async function fuzz(backend: (tiny: TinyBackend) => Backend, requests: number): 
     );
     pending.add(answered);
     void answered.finally(() => pending.delete(answered));
-    if (i % 64 === 63) await new Promise((resolve) => setImmediate(resolve));
+    if (i % TOGETHER === TOGETHER - 1) {
+      loopback.submit();
+      await new Promise((resolve) => setImmediate(resolve));
+    }
     // A guest whose session ended, by a DESTROY or a broken INIT, starts again.
     if (session.negotiated === undefined && random.chance(5)) await client.init();
   }
+  loopback.submit();
   await session.drain();
   await Promise.all(pending);
   assert.equal(loopback.pending, 0);
@@ -343,4 +355,10 @@ describe(`hostile FUSE requests (seed ${SEED})`, () => {
     fuzz((tiny) => tiny, REQUESTS));
   it(`do no harm to an asynchronous backend's session: ${REQUESTS / 4} of them`, () =>
     fuzz((tiny) => asynchronous(tiny), REQUESTS / 4));
+  it(`do no harm to the session of a backend that gathers: ${REQUESTS / 2} of them`, async () => {
+    const tiny = new GatheringBackend();
+    tiny.late = true;
+    await fuzz(() => tiny, REQUESTS / 2, tiny);
+    assert.ok(tiny.submitted.length > 0, 'there was something to gather');
+  });
 });

@@ -105,15 +105,25 @@ export class Loopback implements FuseTransport {
     });
   }
 
+  /** The next so many requests are seen together, as they lie in a ring; {@link submit} follows them. */
+  announce(count: number): void {
+    this.#following = count;
+  }
+
+  /** There are no more requests for now. */
+  submit(): void {
+    this.#following = 0;
+    this.#target.submit();
+  }
+
   /**
-   * Sends requests one behind the other, as they lie in a ring. Each call sends one, before it returns.
+   * Sends requests that are seen together. Each call sends one, before it returns.
    * @returns how each ended.
    */
   together<T>(calls: readonly (() => Promise<T>)[]): Promise<PromiseSettledResult<T>[]> {
-    this.#following = calls.length;
+    this.announce(calls.length);
     const sent = calls.map((call) => call());
-    this.#following = 0;
-    this.#target.submit();
+    this.submit();
     return Promise.allSettled(sent);
   }
 }

@@ -1,74 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
-import { FsError, type Awaitable, type GuestBuffer } from '../../../core/backend/index.js';
 import { engine, type Guest, type MemoryLog } from '../../support/engine.js';
 import { FuseError, ROOT, type FuseClient } from '../../support/fuse-client.js';
-import { TinyBackend, type TinyFile, type TinyNode } from '../../support/tiny-backend.js';
+import { GatheringBackend } from '../../support/gathering-backend.js';
 
 const EBADF = 9;
 const EIO = 5;
 const BLOCK = 512;
-
-/** A file system that puts every read and write aside that it is offered, and carries them out when it is told to. */
-class GatheringBackend extends TinyBackend {
-  /** How many were carried out by each `submit`, and how many were not put aside. */
-  readonly submitted: number[] = [];
-  single = 0;
-  readonly #waiting: (() => number)[] = [];
-  /** Makes every other result a promise. */
-  late = false;
-  /** Fails instead. */
-  failure: Error | undefined;
-
-  gatherRead(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): boolean {
-    return this.#waiting.push(() => super.read(node, file, buffer, offset)) > 0;
-  }
-
-  gatherWrite(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): boolean {
-    return this.#waiting.push(() => super.write(node, file, buffer, offset)) > 0;
-  }
-
-  submit(results: Awaitable<number>[]): void {
-    const all = this.#waiting.splice(0);
-    this.submitted.push(all.length);
-    if (this.failure !== undefined) throw this.failure;
-    for (const [i, one] of all.entries()) {
-      try {
-        const count = one();
-        results[i] = this.late && i % 2 === 0 ? later(count) : count;
-      } catch (error) {
-        if (!(error instanceof FsError)) throw error;
-        results[i] = this.late && i % 2 === 0 ? Promise.reject(error) : -error.errno;
-      }
-    }
-  }
-
-  override read(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): number {
-    this.single += 1;
-    return super.read(node, file, buffer, offset);
-  }
-
-  override write(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): number {
-    this.single += 1;
-    return super.write(node, file, buffer, offset);
-  }
-
-  override release(node: TinyNode, file: TinyFile): void {
-    assert.equal(this.#waiting.length, 0, 'nothing is put aside when a file is closed');
-    super.release(node, file);
-  }
-
-  override forget(node: TinyNode): void {
-    assert.equal(this.#waiting.length, 0, 'nothing is put aside when a node is forgotten');
-    super.forget(node);
-  }
-}
-
-async function later(count: number): Promise<number> {
-  await new Promise((resolve) => setImmediate(resolve));
-  return count;
-}
 
 interface Mounted extends Guest {
   readonly tiny: GatheringBackend;
