@@ -2,6 +2,8 @@ import { FsError } from '../backend/index.js';
 import { NO_HANDLE, type DirectoryStream, type HandleKind } from '../state/index.js';
 import type { Session } from './session.js';
 
+const FAILED = 'releasing a file failed';
+
 /** Opens a handle on a node. @returns its index. @throws ENFILE beyond the limit. */
 export function openHandle(
   session: Session,
@@ -30,26 +32,34 @@ export function endHandle(session: Session, index: number): Promise<void> | unde
   const { handles, nodes, backend } = session;
   const object = handles.object(index);
   const slot = handles.slot(index);
-  const end = (): void => {
-    handles.free(index);
-    nodes.release(slot);
-  };
-  const fail = (error: unknown): void => session.report(error, 'releasing a file failed');
   try {
     const closed = handles.isDirectory(index)
       ? (object as DirectoryStream).close()
       : backend.release?.(nodes.node(slot), object);
-    if (closed instanceof Promise) return closed.catch(fail).then(end);
+    if (closed instanceof Promise) return endLater(session, index, closed);
   } catch (error) {
-    fail(error);
+    session.report(error, FAILED);
   }
-  end();
+  handles.free(index);
+  nodes.release(slot);
   return undefined;
+}
+
+async function endLater(session: Session, index: number, closed: Promise<void>): Promise<void> {
+  const { handles, nodes } = session;
+  const slot = handles.slot(index);
+  try {
+    await closed;
+  } catch (error) {
+    session.report(error, FAILED);
+  }
+  handles.free(index);
+  nodes.release(slot);
 }
 
 /** Puts away an open file that no guest will get. */
 export function discardFile(session: Session, node: object, file: unknown): void {
-  const fail = (error: unknown): void => session.report(error, 'releasing a file failed');
+  const fail = (error: unknown): void => session.report(error, FAILED);
   try {
     const released = session.backend.release?.(node, file);
     if (released instanceof Promise) released.catch(fail);
