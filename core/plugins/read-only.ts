@@ -18,6 +18,8 @@ const READING = [
   'getattr',
   'readlink',
   'read',
+  'gatherRead',
+  'submit',
   'flush',
   'release',
   'readdir',

@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 import { type Awaitable, OpenFlags, WriteFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/index.js';
 import { O } from '../../../core/system/files.js';
+import { readOnly } from '../../../core/plugins/index.js';
 import { bufferOf, root, type Served, serve } from './harness.js';
 import { host } from './host-calls.js';
 
@@ -123,4 +124,26 @@ test('what would take long, or not go through the page cache, is not gathered', 
   const pipe = await backend.open(fifo, OpenFlags.READ_WRITE, root);
   assert.equal(backend.gatherRead(fifo, pipe.file, small, 0, root), false);
   assert.equal(backend.gatherWrite(fifo, pipe.file, small, 0, 0, root), false);
+});
+
+test('a share that is read-only gathers reads, and takes no writes', async (t) => {
+  const served = share(t, '/dev/shm');
+  const { node, file } = await numbered(served, 8, OpenFlags.READ_ONLY);
+  const view = readOnly(served.backend);
+  assert.equal(view.gatherWrite, undefined);
+  assert.equal(view.write, undefined);
+  const buffers = Array.from({ length: 8 }, () => hostBuffer(BLOCK));
+  for (const [i, buffer] of buffers.entries()) {
+    assert.equal(view.gatherRead?.(node, file, buffer, i * BLOCK, root), true);
+  }
+  const results: Awaitable<number>[] = [];
+  view.submit?.(results);
+  assert.deepEqual(
+    await Promise.all(results),
+    buffers.map(() => BLOCK),
+  );
+  for (const [i, buffer] of buffers.entries()) {
+    assert.deepEqual(Buffer.from(buffer.bytes), Buffer.alloc(BLOCK, i));
+    buffer.close();
+  }
 });
