@@ -229,7 +229,8 @@ export interface Backend<N extends object = object, F = unknown> {
   /**
    * Offers a read that may be carried out together with others, where more requests are in sight: for backends to which one
    * call for many is cheaper than many calls. What it takes is carried out by {@link submit}, in the same turn of the event
-   * loop; until then nothing is called but `gatherRead`, `gatherWrite`, `read`, `write`, `getattr` and `lookup`.
+   * loop; until then nothing is called but `gatherRead`, `gatherWrite`, `read`, `write`, `getattr` and `lookup`, and buffer and context
+   * stay as they are.
    * @returns whether the backend has put it aside; if not, `read` follows.
    */
   gatherRead?(node: N, file: F, buffer: GuestBuffer, offset: number, context: Context): boolean;
@@ -244,7 +245,7 @@ export interface Backend<N extends object = object, F = unknown> {
   ): boolean;
   /**
    * Carries out what was gathered. `results[i]` is to be what `read` or `write` would have returned for the i-th, or where it
-   * would have thrown, minus the errno. Never called with nothing gathered.
+   * would have thrown, minus the errno. Never called with nothing gathered. Where it throws, all of them fail.
    */
   submit?(results: Awaitable<number>[]): void;
   /** A descriptor was closed (there may be others): the last moment to give an error to `close(2)`. */

@@ -31,7 +31,7 @@ export class Gathering {
   #skip = 0;
   #skipped = 0;
 
-  /** Whether the read or write at hand may be put aside. To be asked once for each. */
+  /** Whether the read or write at hand may be put aside. To be asked once for each: it counts the chances. */
   begin(): boolean {
     if (this.count > 0) return true;
     if (this.following + 1 < FROM) return false;
