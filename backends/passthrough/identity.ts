@@ -25,10 +25,7 @@ export function identityOperations(share: Share) {
   /** Paths by key that a former daemon saw, for files whose handle alone does not show that they are in the share. */
   const remembered = new Map<string, string>();
 
-  /** The handle's key that was asked for last, and views by its words: every new node's key is asked for, and read at once. */
-  const keyWords = new Uint32Array(MAX_KEY / 4);
-  const keyBytes: Uint8Array[] = [];
-
+  /** Small arrays that are written by bytes stay on JavaScript's own heap, which is cheap: a new node's key is asked for. */
   function key(node: Node): Uint8Array {
     if (node === share.root) return bytesOf([0, 0, 0, ROOT]);
     const { fsid, fsidHigh, tag } = share.mountOf(node);
@@ -39,12 +36,13 @@ export function identityOperations(share: Share) {
     nodes.putHandle(node);
     const handle = offset.handle >>> 2;
     const count = words[handle]! >>> 2;
-    keyWords[0] = fsid;
-    keyWords[1] = fsidHigh;
-    keyWords[2] = tag;
-    keyWords[3] = words[handle + 1]!;
-    for (let i = 0; i < count; i++) keyWords[HEADER_WORDS + i] = words[handle + 2 + i]!;
-    return (keyBytes[count] ??= new Uint8Array(keyWords.buffer, 0, (HEADER_WORDS + count) * 4));
+    const result = new Uint8Array((HEADER_WORDS + count) * 4);
+    putWord(result, 0, fsid);
+    putWord(result, 1, fsidHigh);
+    putWord(result, 2, tag);
+    putWord(result, 3, words[handle + 1]!);
+    for (let i = 0; i < count; i++) putWord(result, HEADER_WORDS + i, words[handle + 2 + i]!);
+    return result;
   }
 
   /** Places a key's handle in the scratch. @returns its mount. */
@@ -153,8 +151,17 @@ export function identityOperations(share: Share) {
   };
 }
 
+function putWord(target: Uint8Array, index: number, value: number): void {
+  target[index * 4] = value;
+  target[index * 4 + 1] = value >>> 8;
+  target[index * 4 + 2] = value >>> 16;
+  target[index * 4 + 3] = value >>> 24;
+}
+
 function bytesOf(parts: readonly number[]): Uint8Array {
-  return new Uint8Array(Uint32Array.from(parts).buffer);
+  const result = new Uint8Array(parts.length * 4);
+  parts.forEach((part, index) => putWord(result, index, part));
+  return result;
 }
 
 /** Opens a path below a directory, no symbolic link, no way out. @returns a descriptor of O_PATH or minus the errno. */

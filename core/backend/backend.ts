@@ -6,8 +6,7 @@ import type { BackendHost } from './plugin.js';
 
 /**
  * A node's durable identity: equal for the same file, for ever different for different ones (an inode number must
- * come with its generation). Node ids, generations and default inode numbers are derived from it. An array may be the
- * backend's own, refilled each time: the engine reads it before it calls the backend again.
+ * come with its generation). Node ids, generations and default inode numbers are derived from it.
  */
 export type NodeKey = string | number | Uint8Array;
 

@@ -448,14 +448,15 @@ describe('two mounts of one bucket', () => {
     const mounts = await Promise.all([Mount.open(bucket), Mount.open(bucket)]);
     for (let round = 0; round < 10; round++) {
       const name = `f${round % 5}`;
-      const results = await Promise.allSettled(
+      // Both have opened and written before either is told to save: else one may come after the other, and both win.
+      const files = await Promise.all(
         mounts.map(async (mount, who) => {
           const file = await mount.create(name, OpenFlags.CREAT | OpenFlags.READ_WRITE);
           await mount.write(file, 0, `round ${round} of ${who}`);
-          await mount.fsync(file);
           return file;
         }),
       );
+      const results = await Promise.allSettled(mounts.map((mount, who) => mount.fsync(files[who]!)));
       const content = (await bucket.get(name)).toString();
       for (const [who, result] of results.entries()) {
         if (result.status === 'fulfilled') assert.equal(content, `round ${round} of ${who}`);
