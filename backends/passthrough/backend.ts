@@ -1,4 +1,5 @@
 import {
+  type Awaitable,
   type Backend,
   type BackendHost,
   type CachePolicy,
@@ -44,21 +45,24 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     securityContext: options.securityLabel && options.xattr,
     submounts: options.submounts === 'announce',
   };
+  const { startThreads, stopThreads, ...data } = dataOperations(share);
   return {
     cache,
     semantics,
     copyDomain: DESCRIPTORS,
     mount(_host: BackendHost): Node {
       if (!actsForOthers()) log.warn({ uid: process.geteuid!() }, NOT_ROOT);
+      startThreads();
       return share.root;
     },
-    unmount(): void {
-      share.close();
+    unmount(): Awaitable<void> {
+      if (options.ioThreads === 0) share.close();
+      else return stopThreads().then(() => share.close());
     },
     ...identityOperations(share),
     ...lookupOperations(share),
     ...directoryOperations(share),
-    ...dataOperations(share),
+    ...data,
     ...creationOperations(share),
     ...rangeOperations(share),
     ...setattrOperations(share),

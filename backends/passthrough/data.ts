@@ -51,8 +51,6 @@ const EEXIST = -17;
 /** Opening, reading and writing files. */
 export function dataOperations(share: Share) {
   const { nodes, options } = share;
-  /** Bytes from which reads go to threads. Writes would wait for each other there: a file has one writer at a time. */
-  const threaded = options.parallelReads === 0 ? Number.POSITIVE_INFINITY : options.parallelReads;
   const passed =
     O.ACCMODE | O.TRUNC | O.APPEND | O.DSYNC | O.SYNC | O.NOATIME | (options.allowDirectIo ? O.DIRECT : 0);
 
@@ -175,7 +173,6 @@ export function dataOperations(share: Share) {
     ): Awaitable<number> {
       const { length } = buffer;
       const { nowait } = file;
-      if (length >= threaded) return settle(preadv2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
       const count =
         buffer.iovCount === 1 && nowait === 0
           ? pread(file.fd, buffer.address, length, offset)

@@ -1,17 +1,18 @@
 import {
   type Awaitable,
+  type Completions,
   type Context,
   FsError,
   type GuestBuffer,
   WriteFlags,
 } from '../../core/backend/index.js';
-import { IoBatch, Transfer } from '../../core/system/index.js';
+import { IoBatch, IoThreads, type IoWork, Transfer } from '../../core/system/index.js';
 import { useFsetid } from './caller.js';
 import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
 import type { Share } from './share.js';
 
-/** Bytes up to which a transfer is gathered: beyond, the way into the kernel is a small part of it. */
+/** Bytes up to which a transfer is gathered with others: beyond, the way into the kernel is a small part of it. */
 const MOST_BYTES = 16384;
 
 /** What a read returns that gave less than was asked for, or minus an errno, by the flags it was made with. @throws FsError */
@@ -35,32 +36,33 @@ interface Gathered {
   flags: number;
 }
 
-/** Small reads and writes of the page cache, many in one system call. */
-export function gatherOperations(share: Share, endRead: EndRead) {
-  let batch: IoBatch | undefined;
-  let isRefused = false;
-  /** Whether the gathered writes clear set-id bits, which all of one batch do or don't; nothing where there are none. */
-  let clears: boolean | undefined;
-  const gathered: Gathered[] = [];
+/** Reads and writes for one system call, by this thread or another. */
+class Group implements IoWork {
+  readonly batch: IoBatch;
+  /** Whether its writes clear set-id bits, which all of one group do or don't; nothing where there are none. */
+  clears: boolean | undefined;
+  /** A read among them is work for a thread. */
+  isLarge = false;
+  readonly #endRead: EndRead;
+  readonly #gathered: Gathered[] = [];
+  readonly #onEnd: (group: Group) => void;
+  #count = 0;
+  #results: Awaitable<number>[] = [];
+  #later: () => void = () => {};
 
-  /** The batch, if it has room for one more. */
-  function open(): IoBatch | undefined {
-    if (batch === undefined && !isRefused) {
-      batch = IoBatch.open();
-      isRefused = batch === undefined;
-      share.onClose(() => batch?.close());
-    }
-    return batch === undefined || batch.isFull ? undefined : batch;
+  /** @param onEnd told when another thread has carried it out. */
+  constructor(batch: IoBatch, endRead: EndRead, onEnd: (group: Group) => void) {
+    this.batch = batch;
+    this.#endRead = endRead;
+    this.#onEnd = onEnd;
   }
 
-  function gather(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): boolean {
+  add(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): void {
+    const { batch } = this;
     const { length } = buffer;
-    if (length > MOST_BYTES || !file.cached) return false;
-    const into = open();
-    if (into === undefined) return false;
     const flags = isRead ? file.nowait : 0;
-    const one = gathered[into.count];
-    if (one === undefined) gathered.push({ isRead, node, file, buffer, length, offset, flags });
+    const one = this.#gathered[batch.count];
+    if (one === undefined) this.#gathered.push({ isRead, node, file, buffer, length, offset, flags });
     else {
       one.isRead = isRead;
       one.node = node;
@@ -70,28 +72,107 @@ export function gatherOperations(share: Share, endRead: EndRead) {
       one.offset = offset;
       one.flags = flags;
     }
+    if (length > MOST_BYTES) this.isLarge = true;
     if (buffer.iovCount === 1) {
       const kind = isRead ? Transfer.PREAD : Transfer.PWRITE;
-      into.add(kind, file.fd, buffer.address, length, offset, flags);
+      batch.add(kind, file.fd, buffer.address, length, offset, flags);
     } else {
       const kind = isRead ? Transfer.PREADV : Transfer.PWRITEV;
-      into.add(kind, file.fd, buffer.iov, buffer.iovCount, offset, flags);
+      batch.add(kind, file.fd, buffer.iov, buffer.iovCount, offset, flags);
     }
-    return true;
+  }
+
+  /** Carries them out on this thread. */
+  carryOut(results: Awaitable<number>[]): void {
+    if (this.clears !== undefined) useFsetid(!this.clears);
+    this.clears = undefined;
+    this.isLarge = false;
+    this.#fill(results, this.batch.submit());
+  }
+
+  /** Has another thread carry them out. @returns false where none has room. */
+  give(threads: IoThreads, results: Awaitable<number>[], later: () => void): boolean {
+    this.#count = this.batch.count;
+    this.#results = results;
+    this.#later = later;
+    return threads.give(this);
+  }
+
+  end(): void {
+    this.isLarge = false;
+    this.#fill(this.#results, this.#count);
+    this.#onEnd(this);
+    this.#later();
+  }
+
+  #fill(results: Awaitable<number>[], count: number): void {
+    const counts = this.batch.results;
+    for (let i = 0; i < count; i++) {
+      const one = this.#gathered[i]!;
+      const done = counts[i]!;
+      results[i] = done === one.length ? done : this.#complete(one, done);
+    }
   }
 
   /** What comes of a transfer that is not complete. */
-  function end({ isRead, node, file, buffer, offset, flags }: Gathered, count: number): Awaitable<number> {
+  #complete({ isRead, node, file, buffer, offset, flags }: Gathered, count: number): Awaitable<number> {
     if (!isRead || flags === 0) return count;
     try {
-      return endRead(node, file, buffer, offset, count, flags);
+      return this.#endRead(node, file, buffer, offset, count, flags);
     } catch (error) {
-      if (error instanceof FsError) return -error.errno;
-      throw error;
+      return error instanceof FsError ? -error.errno : Promise.reject(error);
     }
   }
+}
+
+/**
+ * Small reads and writes of the page cache, many in one system call; and large reads on threads of their own, while further requests
+ * wait. Small ones are not worth it: what passes between processors costs as much as they do. Writes stay here: the kernel lets
+ * one thread at a time write to a file.
+ */
+export function gatherOperations(share: Share, endRead: EndRead) {
+  const { ioThreads } = share.options;
+  const idle: Group[] = [];
+  let group: Group | undefined;
+  let isRefused = false;
+  let threads: IoThreads | undefined;
+
+  /** The group at hand, if it has room for one more. */
+  function open(): Group | undefined {
+    if (group === undefined) group = idle.pop() ?? create();
+    return group === undefined || group.batch.isFull ? undefined : group;
+  }
+
+  function create(): Group | undefined {
+    const batch = isRefused ? undefined : IoBatch.open();
+    isRefused = batch === undefined;
+    if (batch === undefined) return undefined;
+    share.onClose(() => batch.close());
+    return new Group(batch, endRead, (ended) => idle.push(ended));
+  }
+
+  function gather(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): boolean {
+    if (!file.cached || (buffer.length > MOST_BYTES && !(isRead && threads?.hasRoom === true))) return false;
+    const into = open();
+    into?.add(isRead, node, file, buffer, offset);
+    return into !== undefined;
+  }
+
+  const completions: Completions = {
+    get pending() {
+      return threads?.pending ?? 0;
+    },
+    get ready() {
+      return threads?.ready === true;
+    },
+    collect: () => threads?.collect(),
+    attend: () => threads?.attend(),
+    rest: () => threads?.rest() === true,
+  };
 
   return {
+    ...(ioThreads === 0 ? {} : { completions }),
+
     gatherRead(node: Node, file: OpenFile, buffer: GuestBuffer, offset: number, _context: Context): boolean {
       return gather(true, node, file, buffer, offset);
     },
@@ -106,23 +187,34 @@ export function gatherOperations(share: Share, endRead: EndRead) {
     ): boolean {
       const isClearing = (flags & WriteFlags.KILL_SUIDGID) !== 0;
       const isPlaced = file.append && (flags & WriteFlags.CACHE) !== 0;
+      const clears = group?.clears;
       if (isPlaced || file.synchronous || (clears !== undefined && clears !== isClearing)) return false;
       share.dropCapabilities(file.fd);
       if (!gather(false, node, file, buffer, offset)) return false;
-      clears = isClearing;
+      group!.clears = isClearing;
       return true;
     },
 
-    submit(results: Awaitable<number>[]): void {
-      if (clears !== undefined) useFsetid(!clears);
-      clears = undefined;
-      const { results: counts } = batch!;
-      const all = batch!.submit();
-      for (let i = 0; i < all; i++) {
-        const one = gathered[i]!;
-        const count = counts[i]!;
-        results[i] = count === one.length ? count : end(one, count);
-      }
+    submit(results: Awaitable<number>[], later?: () => void): boolean {
+      const current = group!;
+      group = undefined;
+      const mayGive = later !== undefined && current.isLarge && current.clears === undefined;
+      if (mayGive && threads !== undefined && current.give(threads, results, later)) return true;
+      current.carryOut(results);
+      idle.push(current);
+      return false;
+    },
+
+    startThreads(): void {
+      if (ioThreads === 0) return;
+      threads = new IoThreads(ioThreads, (error) => {
+        share.log.error({ err: error }, 'a thread for reads ended; the others, or none, go on');
+      });
+    },
+
+    async stopThreads(): Promise<void> {
+      await threads?.close();
+      threads = undefined;
     },
   };
 }

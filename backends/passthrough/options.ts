@@ -11,13 +11,14 @@ export const options = z.strictObject({
     ),
   writeback: z.boolean().default(false).describe('Guests collect writes and send them later'),
   allowDirectIo: z.boolean().default(false).describe('Pass the O_DIRECT of guests on to the host'),
-  parallelReads: z
+  ioThreads: z
     .number()
     .int()
     .min(0)
+    .max(64)
     .default(0)
-    .describe('Bytes from which reads are done on threads, several at a time; 0: never')
-    .meta({ placeholder: 'BYTES' }),
+    .describe('Threads that carry out reads while others wait, for hosts with processors to spare')
+    .meta({ placeholder: 'COUNT' }),
   inodeFileHandles: z
     .enum(['prefer', 'mandatory', 'never'])
     .default('prefer')

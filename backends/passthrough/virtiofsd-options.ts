@@ -106,8 +106,8 @@ const idMap = (list: 'translateUid' | 'translateGid'): Rule =>
     draft[list].push(`map:${inside}:${outside}:${count}`);
   });
 
-/** Bytes from which a request is worth a thread, where `--thread-pool-size` asks for more than one. */
-const THREADED = 2 ** 19;
+/** As many threads as the backend takes. */
+const MOST_THREADS = 64;
 
 /** Options after two dashes. */
 const LONG: Readonly<Record<string, Rule>> = {
@@ -156,7 +156,7 @@ const LONG: Readonly<Record<string, Rule>> = {
   'log-level': logLevel,
   syslog: without('none', 'lines go to standard error, which systemd and libvirt collect'),
   'thread-pool-size': number((draft, value) => {
-    if (value > 1) draft.backend['parallelReads'] = THREADED;
+    draft.backend['ioThreads'] = Math.min(value, MOST_THREADS);
   }),
   'rlimit-nofile': without('needed', 'files are remembered by handle; the limit is raised as far as it goes'),
   'migration-mode': without('needed', "state is saved in this program's own form"),

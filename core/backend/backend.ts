@@ -129,6 +129,23 @@ export interface Health {
 }
 
 /**
+ * How the engine learns of what a backend carries out beside its thread, without a turn of the event loop for each. The backend calls
+ * what {@link Backend.submit} was given in `collect`, and in a turn of the event loop of its own where nobody attends.
+ */
+export interface Completions {
+  /** Reads and writes that are not ended yet. */
+  readonly pending: number;
+  /** Whether `collect` would end some. */
+  readonly ready: boolean;
+  /** Ends what is complete. Never throws. */
+  collect(): void;
+  /** From now until `rest` the engine collects by itself: nothing needs to wake the event loop. */
+  attend(): void;
+  /** The engine may sleep from now on. @returns whether something is ready already, of which nothing may tell. */
+  rest(): boolean;
+}
+
+/**
  * A file system. Its capabilities are the methods that it has: the engine advertises and serves exactly those, and
  * answers for the rest as Linux expects of a file system without them (ENOSYS, EROFS or EOPNOTSUPP, as the opcode
  * table in `docs/opcodes.md` says).
@@ -245,8 +262,13 @@ export interface Backend<N extends object = object, F = unknown> {
   /**
    * Carries out what was gathered. `results[i]` is to be what `read` or `write` would have returned for the i-th, or where it
    * would have thrown, minus the errno. Never called with nothing gathered. Where it throws, all of them fail.
+   * @param later given where other requests wait, to be served meanwhile. A backend with {@link completions} may keep it, return
+   * true, and call it once when `results` are filled, not before it has returned. Files, nodes, buffers and contexts stay until then.
+   * @returns true if `later` will be called.
    */
-  submit?(results: Awaitable<number>[]): void;
+  submit?(results: Awaitable<number>[], later?: () => void): boolean;
+  /** For backends that carry out what they {@link submit} beside the engine's thread. */
+  readonly completions?: Completions | undefined;
   /** A descriptor was closed (there may be others): the last moment to give an error to `close(2)`. */
   flush?(node: N, file: F, context: Context): Awaitable<void>;
   /** The last descriptor was closed. Called once for every `open`, `create` and `tmpfile`. */

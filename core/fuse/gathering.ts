@@ -15,25 +15,55 @@ const MOST = 32;
 const FEW = 4;
 const MOST_SKIPPED = 63;
 
+/** Bytes from which a read or write is work enough by itself, to be done beside others that wait. */
+const LARGE = 32 * 1024;
+
+/** Reads and writes that a backend has put aside, and what became of them. */
+export class Batch {
+  count = 0;
+  readonly requests: Request[] = [];
+  /** What the backend's `submit` gives for each. */
+  readonly results: Awaitable<number>[] = [];
+  /** Ends the batch where the backend carries it out beside the engine's thread. */
+  readonly later: () => void;
+
+  constructor(end: (batch: Batch) => void) {
+    this.later = () => end(this);
+  }
+}
+
 /**
  * Reads and writes of one session that a backend has put aside, to carry them out by one call. Whether there is anything to
  * gather among the requests in sight is not known before: after each time that there was not, twice as many chances as before
  * are passed over.
  */
 export class Gathering {
-  count = 0;
   /** Requests that are to come after the one at hand. */
   following = 0;
-  readonly requests: Request[] = [];
-  /** What the backend's `submit` gives for each. */
-  readonly results: Awaitable<number>[] = Array.from({ length: MOST }, () => 0);
+  /** Batches that were carried out beside the engine's thread and have not ended. */
+  outstanding = 0;
+  readonly #end: (batch: Batch) => void;
+  readonly #spare: Batch[] = [];
+  #batch: Batch;
   #limit = 0;
   #skip = 0;
   #skipped = 0;
 
-  /** Whether the read or write at hand may be put aside. To be asked once for each: it counts the chances. */
-  begin(): boolean {
-    if (this.count > 0) return true;
+  /** @param end what ends a batch that was carried out beside the engine's thread. */
+  constructor(end: (batch: Batch) => void) {
+    this.#end = end;
+    this.#batch = new Batch(end);
+  }
+
+  /** Requests put aside. */
+  get count(): number {
+    return this.#batch.count;
+  }
+
+  /** Whether the read or write at hand, of so many bytes, may be put aside. To be asked once for each: it counts the chances. */
+  begin(size: number): boolean {
+    if (this.#batch.count > 0) return true;
+    if (size >= LARGE) return this.following > 0;
     if (this.following + 1 < FROM) return false;
     if (this.#skipped === this.#skip) return true;
     this.#skipped += 1;
@@ -42,22 +72,30 @@ export class Gathering {
 
   /** Adds a request that was put aside. @returns whether it is time to carry them out. */
   add(request: Request): boolean {
-    if (this.count === 0) {
+    const batch = this.#batch;
+    if (batch.count === 0) {
       const seen = this.following + 1;
       const isRest = seen < HALVED || seen <= this.#limit;
       this.#limit = isRest ? seen : Math.min((seen + 1) >> 1, MOST);
     }
-    this.requests[this.count] = request;
-    this.count += 1;
-    return this.count === this.#limit;
+    batch.requests[batch.count] = request;
+    batch.count += 1;
+    return batch.count === this.#limit || request.size >= LARGE;
   }
 
-  /** Begins anew. @returns how many requests there were. */
-  end(): number {
-    const { count } = this;
-    this.count = 0;
-    this.#skipped = 0;
-    this.#skip = count < FEW ? Math.min(this.#skip * 2 + 1, MOST_SKIPPED) : 0;
-    return count;
+  /** Begins anew. @returns the batch, which {@link recycle} takes back. */
+  end(): Batch {
+    const batch = this.#batch;
+    this.#batch = this.#spare.pop() ?? new Batch(this.#end);
+    if (batch.requests[batch.count - 1]!.size < LARGE) {
+      this.#skipped = 0;
+      this.#skip = batch.count < FEW ? Math.min(this.#skip * 2 + 1, MOST_SKIPPED) : 0;
+    }
+    return batch;
+  }
+
+  recycle(batch: Batch): void {
+    batch.count = 0;
+    this.#spare.push(batch);
   }
 }

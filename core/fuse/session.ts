@@ -1,4 +1,4 @@
-import { Errno, FsError, type Backend } from '../backend/index.js';
+import { Errno, FsError, type Backend, type Completions } from '../backend/index.js';
 import type { Message } from '../memory/index.js';
 import {
   Freshness,
@@ -18,7 +18,7 @@ import { Faults } from './faults.js';
 import { closeHandle, endHandle } from './handles.js';
 import { InFlight } from './in-flight.js';
 import type { Negotiated } from './negotiation.js';
-import { Gathering } from './gathering.js';
+import { type Batch, Gathering } from './gathering.js';
 import { GATHERED, IGNORED, PARKED, refusal, type Operation } from './operation.js';
 import { operations } from './operations.js';
 import { BODY, Reply, validity, type Validity } from './reply.js';
@@ -65,7 +65,7 @@ export class Session {
   /** What INIT settled; nothing before. */
   negotiated: Negotiated | undefined = undefined;
   /** Reads and writes that the backend is to carry out together. */
-  readonly gathering = new Gathering();
+  readonly gathering = new Gathering((batch) => this.#endBatch(batch));
   /** Figures for monitoring. */
   readonly counters = new Counters();
   readonly entryValidity: Validity;
@@ -97,6 +97,11 @@ export class Session {
     this.#drainTimeout = options.drainTimeout ?? 5000;
   }
 
+  /** How this thread learns of what the backend carries out beside it. */
+  get completions(): Completions | undefined {
+    return this.backend.completions;
+  }
+
   /** Counts the guest's starts. */
   get incarnation(): number {
     return this.#incarnation;
@@ -123,6 +128,8 @@ export class Session {
    * and writes may be gathered.
    */
   dispatch(message: Message, following = 0): void {
+    const { gathering } = this;
+    if (gathering.outstanding > 0) this.backend.completions!.collect();
     const request = this.#spare.pop() ?? new Request();
     request.message = message;
     const loaded = this.in.load(message);
@@ -134,7 +141,6 @@ export class Session {
     }
     const operation = this.#admit(request, loaded);
     request.operation = operation;
-    const { gathering } = this;
     if (gathering.count > 0 && operation.apart !== true) this.submit();
     gathering.following = following;
     let length: number;
@@ -160,20 +166,42 @@ export class Session {
   submit(): void {
     const { gathering } = this;
     if (gathering.count === 0) return;
-    const { requests, results } = gathering;
-    const count = gathering.end();
-    try {
-      this.backend.submit!(results);
-    } catch (error) {
-      for (let i = 0; i < count; i++) this.#reply(requests[i]!, -this.#errnoOf(error, requests[i]!));
-      return;
-    }
+    const batch = gathering.end();
+    const { requests, results, count } = batch;
+    const isLater = this.#submit(batch);
     for (let i = 0; i < count; i++) {
       const request = requests[i]!;
       const result = results[i]!;
-      if (result instanceof Promise) this.#wait(request, result);
+      if (isLater) this.#keep(request);
+      else if (result instanceof Promise) this.#wait(request, result);
       else this.#reply(request, result < 0 ? result : this.#finish(request, result));
     }
+    if (isLater) gathering.outstanding += 1;
+    else gathering.recycle(batch);
+  }
+
+  /** Has the backend carry out a batch. @returns whether it ends later. */
+  #submit({ requests, results, count, later }: Batch): boolean {
+    try {
+      return this.backend.submit!(results, this.gathering.following > 0 ? later : undefined);
+    } catch (error) {
+      for (let i = 0; i < count; i++) results[i] = -this.#errnoOf(error, requests[i]!);
+      return false;
+    }
+  }
+
+  /** A batch that was carried out beside this thread has its results. */
+  #endBatch(batch: Batch): void {
+    const { requests, results, count } = batch;
+    this.gathering.outstanding -= 1;
+    for (let i = 0; i < count; i++) {
+      const request = requests[i]!;
+      const result = results[i]!;
+      if (result instanceof Promise) this.#settleLater(request, result);
+      else if (result < 0) this.#end(request, result);
+      else this.#settle(request, result);
+    }
+    this.gathering.recycle(batch);
   }
 
   /** @returns the reply's length, as {@link Operation.finish}. */
@@ -212,10 +240,19 @@ export class Session {
 
   /** Keeps a request until its promise settles. */
   #wait(request: Request, result: Promise<unknown>): void {
+    this.#keep(request);
+    this.#settleLater(request, result);
+  }
+
+  /** Keeps a request, and what it uses, until {@link #end}. */
+  #keep(request: Request): void {
     request.period = this.nodes.enter();
     if (request.handle !== NO_HANDLE) this.handles.use(request.handle);
     if (request.otherHandle !== NO_HANDLE) this.handles.use(request.otherHandle);
     this.park(request);
+  }
+
+  #settleLater(request: Request, result: Promise<unknown>): void {
     result.then(
       (value) => this.#settle(request, value),
       (error: unknown) => this.#end(request, -this.#errnoOf(error, request)),
@@ -405,6 +442,8 @@ export class Session {
   #abandon(request: Request): void {
     this.#inFlight.remove(request);
     request.abandoned = true;
+    request.message.readable.leaveArrays();
+    request.message.writable.leaveArrays();
     this.counters.count(request.opcode, -Errno.EIO);
     if (request.operation.silent === true) request.message.complete(0);
     else if (request.message.writable.length < BODY) request.message.fail();

@@ -113,6 +113,12 @@ export class SegmentList implements GuestBuffer {
     this.#iov = undefined;
   }
 
+  /** A system call may still read the iovec arrays handed out: nothing else will be put there. */
+  leaveArrays(): void {
+    this.#iov = undefined;
+    this.#slices = undefined;
+  }
+
   /** Host address of segment `index`. */
   segmentAddress(index: number): number {
     return this.#addresses[index]!;

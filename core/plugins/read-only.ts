@@ -52,5 +52,6 @@ export function readOnly<N extends object, F>(backend: Backend<N, F>): Backend<N
     ...(backend.open === undefined ? {} : { open }),
     ...(backend.cache === undefined ? {} : { cache: { ...backend.cache, writeback: false } }),
     ...(backend.semantics === undefined ? {} : { semantics: backend.semantics }),
+    ...(backend.completions === undefined ? {} : { completions: backend.completions }),
   };
 }

@@ -9,6 +9,7 @@
  */
 export * from './eventfd.js';
 export * from './io-batch.js';
+export { IoThreads, type IoWork } from './io-threads.js';
 export * from './libc.js';
 export * from './limits.js';
 export * from './mapping.js';

@@ -33,12 +33,14 @@ const CAPACITY = 64;
 /** Fewer transfers cost less one by one. */
 const FEW = 4;
 
-/** Where the pieces lie in the batch's memory: pointers to the blocks, the blocks, events, the context's number. */
+/** Where the pieces lie in the batch's memory: pointers to the blocks, the blocks, events, results, the context's number. */
 const BLOCK_SIZE = 64;
 const EVENT_SIZE = 32;
 const BLOCKS = 8 * CAPACITY;
 const EVENTS = BLOCKS + BLOCK_SIZE * CAPACITY;
-const CONTEXT = EVENTS + EVENT_SIZE * CAPACITY;
+const RESULTS = EVENTS + EVENT_SIZE * CAPACITY;
+const CONTEXT = RESULTS + 4 * CAPACITY;
+const BYTES = CONTEXT + 8;
 
 /** Words of `struct iocb`, <linux/aio_abi.h>. `aio_data` is the transfer's number. */
 const DATA = 0;
@@ -72,28 +74,35 @@ const HIGH = 0x100000000;
  * would; what it saves is the way into the kernel and back for each.
  */
 export class IoBatch {
+  /** Where it lies: another thread finds it by that, see {@link at}. */
+  readonly address: number;
   /** By transfer: bytes, or minus the errno. Of the last {@link submit}. */
-  readonly results = new Int32Array(CAPACITY);
-  readonly #memory: NativeMemory;
+  readonly results: Int32Array;
+  readonly #memory: NativeMemory | undefined;
   readonly #words: Uint32Array;
+  readonly #ints: Int32Array;
   readonly #context: number;
   /** The context's completed transfers, shared with the kernel. */
   readonly #ring: Int32Array;
   #count = 0;
 
-  private constructor(memory: NativeMemory, context: number, ring: Int32Array) {
+  private constructor(address: number, words: Uint32Array, memory?: NativeMemory) {
+    this.address = address;
     this.#memory = memory;
-    this.#words = memory.u32;
-    this.#context = context;
-    this.#ring = ring;
-    for (let i = 0; i < CAPACITY; i++) put(memory.u32, i * 2, memory.address + BLOCKS + i * BLOCK_SIZE);
+    this.#words = words;
+    this.#ints = new Int32Array(words.buffer, words.byteOffset, words.length);
+    this.results = this.#ints.subarray(RESULTS >> 2, CONTEXT >> 2);
+    this.#context = get(words, CONTEXT >> 2);
+    const slots = new Uint32Array(koffi.view(this.#context, HEADER))[RING_SLOTS]!;
+    this.#ring = new Int32Array(koffi.view(this.#context, HEADER + slots * EVENT_SIZE));
   }
 
   /** A batch, or nothing where the kernel has none to give (it is built without, a filter refuses it, `fs.aio-max-nr`). */
   static open(): IoBatch | undefined {
-    const memory = NativeMemory.allocate(CONTEXT + 8);
-    if (result(setup(SYS_IO_SETUP, CAPACITY, memory.address + CONTEXT)) === 0) {
-      const context = memory.u32[CONTEXT >> 2]! + memory.u32[(CONTEXT >> 2) + 1]! * HIGH;
+    const memory = NativeMemory.allocate(BYTES);
+    const { address, u32: words } = memory;
+    if (result(setup(SYS_IO_SETUP, CAPACITY, address + CONTEXT)) === 0) {
+      const context = get(words, CONTEXT >> 2);
       const header = new Uint32Array(koffi.view(context, HEADER));
       if (
         header[RING_MAGIC] === MAGIC &&
@@ -101,13 +110,18 @@ export class IoBatch {
         header[RING_HEADER] === HEADER &&
         header[RING_SLOTS]! >= CAPACITY
       ) {
-        const bytes = HEADER + header[RING_SLOTS]! * EVENT_SIZE;
-        return new IoBatch(memory, context, new Int32Array(koffi.view(context, bytes)));
+        for (let i = 0; i < CAPACITY; i++) put(words, i * 2, address + BLOCKS + i * BLOCK_SIZE);
+        return new IoBatch(address, words, memory);
       }
       destroy(SYS_IO_DESTROY, context);
     }
     memory.free();
     return undefined;
+  }
+
+  /** The batch that another thread of this process has open at an address, for {@link carryOut} while that thread leaves it alone. */
+  static at(address: number): IoBatch {
+    return new IoBatch(address, new Uint32Array(koffi.view(address, BYTES)));
   }
 
   /** Transfers that were added since the last {@link submit}. */
@@ -140,11 +154,23 @@ export class IoBatch {
 
   /** Carries out what was added; {@link results} has what came of it. @returns how many there were. */
   submit(): number {
+    const count = this.take();
+    this.carryOut(count);
+    return count;
+  }
+
+  /** Ends adding, for a thread that is to {@link carryOut} them. @returns how many there were. */
+  take(): number {
     const count = this.#count;
     this.#count = 0;
+    return count;
+  }
+
+  /** Carries out the first so many transfers. */
+  carryOut(count: number): void {
     for (let done = 0; done < count;) {
       const left = count - done;
-      const blocks = this.#memory.address + done * 8;
+      const blocks = this.address + done * 8;
       const taken = left < FEW ? 0 : result(submit(SYS_IO_SUBMIT, this.#context, left, blocks));
       if (taken > 0) {
         this.#reap(taken);
@@ -155,13 +181,12 @@ export class IoBatch {
         done += 1;
       }
     }
-    return count;
   }
 
   /** Gives its memory back. It must be empty, and is not to be used again. */
   close(): void {
     destroy(SYS_IO_DESTROY, this.#context);
-    this.#memory.free();
+    this.#memory?.free();
   }
 
   /** Takes the results of so many transfers. */
@@ -181,14 +206,13 @@ export class IoBatch {
 
   /** Some file systems (of a network, say) carry a transfer out later: waits, as the plain call would. */
   #await(count: number): void {
-    const { i32, address } = this.#memory;
     while (count > 0) {
-      const got = result(getEvents(SYS_IO_GETEVENTS, this.#context, 1, count, address + EVENTS, 0));
+      const got = result(getEvents(SYS_IO_GETEVENTS, this.#context, 1, count, this.address + EVENTS, 0));
       if (got === EINTR) continue;
       if (got < 0) throw new Error(`io_getevents: errno ${-got}`);
       for (let i = 0; i < got; i++) {
         const at = (EVENTS >> 2) + i * EVENT_WORDS;
-        this.results[i32[at]! & (CAPACITY - 1)] = i32[at + EVENT_RESULT]!;
+        this.results[this.#ints[at]! & (CAPACITY - 1)] = this.#ints[at + EVENT_RESULT]!;
       }
       count -= got;
     }
@@ -204,7 +228,7 @@ export class IoBatch {
       // struct iovec { void *iov_base; size_t iov_len; }, where nothing else is at the moment.
       put(words, EVENTS >> 2, address);
       put(words, (EVENTS >> 2) + 2, count);
-      address = this.#memory.address + EVENTS;
+      address = this.address + EVENTS;
       count = 1;
     }
     const transfer = kind === Transfer.PREAD || kind === Transfer.PREADV ? preadv2 : pwritev2;

@@ -110,6 +110,7 @@ export class VhostUserDevice implements ChannelReceiver {
     const service: QueueService = {
       dispatch: (message, following) => this.#session.dispatch(message, following),
       submit: () => this.#session.submit(),
+      completions: this.#session.completions,
     };
     this.#vrings = Array.from(
       { length: 1 + options.requestQueues },

@@ -1,4 +1,4 @@
-import type { QueueRun } from './queue-run.js';
+import type { Completions, QueueRun } from './queue-run.js';
 
 /** One turn of the event loop serves rings at most this long (ms), plus one drain; then others have theirs. */
 const TURN_TIME = 1;
@@ -19,6 +19,8 @@ export class Poller {
   /** Milliseconds that rings are looked at before sleeping; 0 for never. */
   readonly #time: number;
   readonly #runs: QueueRun[] = [];
+  /** Those of the runs, each once. */
+  #completions: readonly Completions[] = [];
   #skipped = 0;
   #skip = 0;
   #serving = false;
@@ -35,11 +37,13 @@ export class Poller {
   /** Takes a queue's run among those served. */
   add(run: QueueRun): void {
     this.#runs.push(run);
+    this.#findCompletions();
   }
 
   remove(run: QueueRun): void {
     const index = this.#runs.indexOf(run);
     if (index >= 0) this.#runs.splice(index, 1);
+    this.#findCompletions();
   }
 
   /** Serves in a later turn of the event loop. */
@@ -57,9 +61,11 @@ export class Poller {
     if (this.#serving) return;
     this.#serving = true;
     try {
+      this.#attend();
       if (this.#serve()) this.serveLater();
     } finally {
       this.#serving = false;
+      if (this.#leave()) this.serveLater();
     }
   }
 
@@ -69,7 +75,8 @@ export class Poller {
     for (;;) {
       if (this.#drain()) return true;
       const found = this.#mayLook() && this.#look();
-      if (!found && !this.#rest()) return false;
+      if (!found && !this.#rest() && !this.#leave()) return false;
+      if (!found) this.#attend();
       if (performance.now() - begun > TURN_TIME) return true;
     }
   }
@@ -77,6 +84,8 @@ export class Poller {
   /** @returns true if the turn is over. */
   #drain(): boolean {
     let over = false;
+    const completions = this.#completions;
+    for (let i = 0; i < completions.length; i++) completions[i]!.collect();
     const runs = this.#runs;
     for (let i = 0; i < runs.length; i++) {
       const run = runs[i]!;
@@ -85,24 +94,33 @@ export class Poller {
     return over;
   }
 
-  /** What is in flight ends in a later turn of the event loop: it must not wait. */
+  /** What is in flight ends in a later turn of the event loop, and must not wait; unless it is carried out beside this thread. */
   #mayLook(): boolean {
     if (this.#time === 0) return false;
     if (this.#skipped < this.#skip) {
       this.#skipped += 1;
       return false;
     }
+    let waiting = 0;
     const runs = this.#runs;
-    for (let i = 0; i < runs.length; i++) if (runs[i]!.inFlight > 0) return false;
-    return true;
+    for (let i = 0; i < runs.length; i++) waiting += runs[i]!.inFlight;
+    const completions = this.#completions;
+    for (let i = 0; i < completions.length; i++) waiting -= completions[i]!.pending;
+    return waiting <= 0;
   }
 
   /** @returns whether a request came in time. */
   #look(): boolean {
     const runs = this.#runs;
+    const completions = this.#completions;
     const end = performance.now() + this.#time;
     this.#skipped = 0;
     do {
+      for (let i = 0; i < completions.length; i++) {
+        if (!completions[i]!.ready) continue;
+        this.#skip = 0;
+        return true;
+      }
       for (let i = 0; i < runs.length; i++) {
         if (!runs[i]!.ready) continue;
         this.#skip = 0;
@@ -119,5 +137,24 @@ export class Poller {
     const runs = this.#runs;
     for (let i = 0; i < runs.length; i++) if (runs[i]!.rest()) more = true;
     return more;
+  }
+
+  /** Whoever carries requests out beside this thread need not wake it. */
+  #attend(): void {
+    const completions = this.#completions;
+    for (let i = 0; i < completions.length; i++) completions[i]!.attend();
+  }
+
+  /** Ends what {@link #attend} began. @returns whether something is to be collected. */
+  #leave(): boolean {
+    let more = false;
+    const completions = this.#completions;
+    for (let i = 0; i < completions.length; i++) if (completions[i]!.rest()) more = true;
+    return more;
+  }
+
+  #findCompletions(): void {
+    const all = this.#runs.flatMap(({ completions }) => (completions === undefined ? [] : [completions]));
+    this.#completions = [...new Set(all)];
   }
 }

@@ -58,6 +58,21 @@ export interface QueueService {
   dispatch(message: Message, following: number): void;
   /** There are no further requests for now: what was put aside for them is to be carried out. Never throws. */
   submit(): void;
+  /** For a service that has requests carried out beside this thread. */
+  readonly completions?: Completions | undefined;
+}
+
+/** How a service learns of the requests that are carried out beside this thread. */
+export interface Completions {
+  /** Requests that are not ended yet. */
+  readonly pending: number;
+  /** Whether `collect` would end some. */
+  readonly ready: boolean;
+  collect(): void;
+  /** From now until `rest` the caller collects: nothing needs to wake the event loop. */
+  attend(): void;
+  /** The event loop may sleep from now on. @returns whether something is ready already, of which nothing may tell. */
+  rest(): boolean;
 }
 
 /** What a run needs of its queue. */
@@ -104,6 +119,11 @@ export class QueueRun {
     this.#limit = setup.limit;
     this.#service = setup.service;
     this.#onBroken = setup.onBroken;
+  }
+
+  /** How what the service has carried out beside this thread ends. */
+  get completions(): Completions | undefined {
+    return this.#service.completions;
   }
 
   /** Whether there is something to {@link drain}. */

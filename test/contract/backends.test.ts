@@ -66,6 +66,14 @@ describe('the contract is kept by', () => {
     assert.deepEqual(await readdir(host.path), []);
   });
 
+  it('passthrough with threads for reads', async () => {
+    await using host = await temporaryDirectory();
+    const options = passthrough.options.parse({ sharedDir: host.path, ioThreads: 2 });
+    const create = () => passthrough.create(options, { log: keepingLog(), createBackend: make });
+    await check(create, [/64 KiB/, /space is set aside/, /temporary file/]);
+    assert.deepEqual(await readdir(host.path), []);
+  });
+
   it('passthrough of a tree that is there', async () => {
     await using host = await temporaryDirectory();
     await fill(host.path);

@@ -1,39 +1,94 @@
 import assert from 'node:assert/strict';
-import { FsError, type Awaitable, type GuestBuffer } from '../../core/backend/index.js';
+import { FsError, type Awaitable, type Completions, type GuestBuffer } from '../../core/backend/index.js';
 import { TinyBackend, type TinyFile, type TinyNode } from './tiny-backend.js';
+
+/** A read or write that was put aside. */
+interface Waiting {
+  readonly node: TinyNode;
+  readonly file: TinyFile;
+  readonly run: () => number;
+}
+
+/** Some of them, to be carried out later. */
+interface Group {
+  readonly all: readonly Waiting[];
+  readonly end: () => void;
+}
 
 /** A file system that puts every read and write aside that it is offered, and carries them out when it is told to. */
 export class GatheringBackend extends TinyBackend {
   /** How many were carried out by each {@link submit}, and how many were not put aside. */
   readonly submitted: number[] = [];
   single = 0;
-  readonly #waiting: (() => number)[] = [];
+  /** Those of {@link submitted} that were carried out later. */
+  later = 0;
+  #waiting: Waiting[] = [];
+  #groups: Group[] = [];
+  #attended = false;
   /** Makes every other result a promise. */
   late = false;
+  /** Carries them out later where that is allowed, as one with threads would. */
+  aside = false;
+  /** Nothing that was put off becomes ready. */
+  stuck = false;
   /** Fails instead. */
   failure: Error | undefined;
 
+  /** As long as there is something, the event loop is kept awake where nobody attends. */
+  readonly completions: Completions;
+
+  constructor() {
+    super();
+    const groups = (): readonly Group[] => this.#groups;
+    const isReady = (): boolean => this.#groups.length > 0 && !this.stuck;
+    this.completions = {
+      get pending() {
+        return groups().reduce((sum, { all }) => sum + all.length, 0);
+      },
+      get ready() {
+        return isReady();
+      },
+      collect: () => {
+        if (isReady()) for (const { end } of this.#groups.splice(0)) end();
+      },
+      attend: () => {
+        this.#attended = true;
+      },
+      rest: () => {
+        this.#attended = false;
+        this.#wake();
+        return isReady();
+      },
+    };
+  }
+
   gatherRead(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): boolean {
-    return this.#waiting.push(() => super.read(node, file, buffer, offset)) > 0;
+    const run = () => super.read(node, file, buffer, offset);
+    return this.#waiting.push({ node, file, run }) > 0;
   }
 
   gatherWrite(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): boolean {
-    return this.#waiting.push(() => super.write(node, file, buffer, offset)) > 0;
+    const run = () => super.write(node, file, buffer, offset);
+    return this.#waiting.push({ node, file, run }) > 0;
   }
 
-  submit(results: Awaitable<number>[]): void {
-    const all = this.#waiting.splice(0);
+  submit(results: Awaitable<number>[], later?: () => void): boolean {
+    const all = this.#waiting;
+    this.#waiting = [];
     this.submitted.push(all.length);
     if (this.failure !== undefined) throw this.failure;
-    for (const [i, one] of all.entries()) {
-      try {
-        const count = one();
-        results[i] = this.late && i % 2 === 0 ? later(count) : count;
-      } catch (error) {
-        if (!(error instanceof FsError)) throw error;
-        results[i] = this.late && i % 2 === 0 ? Promise.reject(error) : -error.errno;
-      }
+    if (!this.aside || later === undefined) {
+      this.#carryOut(all, results);
+      return false;
     }
+    this.later += 1;
+    const end = (): void => {
+      this.#carryOut(all, results);
+      later();
+    };
+    this.#groups.push({ all, end });
+    this.#wake();
+    return true;
   }
 
   override read(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): number {
@@ -48,16 +103,37 @@ export class GatheringBackend extends TinyBackend {
 
   override release(node: TinyNode, file: TinyFile): void {
     assert.equal(this.#waiting.length, 0, 'nothing is put aside when a file is closed');
+    for (const { all } of this.#groups) assert.ok(all.every((one) => one.file !== file));
     super.release(node, file);
   }
 
   override forget(node: TinyNode): void {
     assert.equal(this.#waiting.length, 0, 'nothing is put aside when a node is forgotten');
+    for (const { all } of this.#groups) assert.ok(all.every((one) => one.node !== node));
     super.forget(node);
+  }
+
+  #carryOut(all: readonly Waiting[], results: Awaitable<number>[]): void {
+    for (const [i, { run }] of all.entries()) {
+      try {
+        const count = run();
+        results[i] = this.late && i % 2 === 0 ? soon(count) : count;
+      } catch (error) {
+        if (!(error instanceof FsError)) throw error;
+        results[i] = this.late && i % 2 === 0 ? Promise.reject(error) : -error.errno;
+      }
+    }
+  }
+
+  #wake(): void {
+    if (this.#groups.length === 0 || this.#attended) return;
+    setImmediate(() => {
+      if (!this.#attended) this.completions.collect();
+    });
   }
 }
 
-async function later(count: number): Promise<number> {
+async function soon(count: number): Promise<number> {
   await new Promise((resolve) => setImmediate(resolve));
   return count;
 }

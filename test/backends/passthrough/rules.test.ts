@@ -143,7 +143,7 @@ test("virtiofsd's long options become this program's", () => {
     cache: 'never',
     inodeFileHandles: 'mandatory',
     submounts: 'cross',
-    parallelReads: 524288,
+    ioThreads: 8,
     translateUid: ['map:0:1000:1'],
     translateGid: ['map:0:100:1'],
   });

@@ -620,32 +620,3 @@ test('reads of pages that are not in memory give the same bytes, later', async (
   assert.deepEqual(Buffer.from(buffer.bytes.subarray(0, 150_000)), content.subarray(150_000));
   await backend.release(cold, file);
 });
-
-test('reads that go to threads are of their places, and end where the file ends', async (t) => {
-  const { backend, node, directory } = share(t, { parallelReads: 1000 });
-  const { node: made, file } = await backend.create(node, 'file', 0o644, OpenFlags.READ_WRITE, root);
-  const pieces = Array.from({ length: 300 }, (_, i) => String.fromCharCode(97 + (i % 26)).repeat(900 + i));
-  const starts = pieces.map((_, i) => pieces.slice(0, i).join('').length);
-  const written = await Promise.all(
-    pieces.map(async (piece, i) => backend.write(made, file, bufferOf(piece), starts[i]!, 0, root)),
-  );
-  assert.deepEqual(
-    written,
-    pieces.map((piece) => piece.length),
-  );
-  const whole = pieces.join('');
-  assert.equal(fs.readFileSync(join(directory, 'file'), 'latin1'), whole);
-  const buffers = starts.map(() => hostBuffer(2000));
-  const counts = await Promise.all(
-    starts.map(async (start, i) => backend.read(made, file, buffers[i]!, start, root)),
-  );
-  for (const [i, start] of starts.entries()) {
-    const text = Buffer.from(buffers[i]!.bytes.subarray(0, counts[i])).toString('latin1');
-    assert.equal(text, whole.slice(start, start + 2000));
-  }
-  const { file: writer } = await backend.open(made, OpenFlags.WRITE_ONLY, root);
-  const buffer = hostBuffer(1000);
-  assert.equal(await backend.read(made, writer, buffer, whole.length, root), 0);
-  await backend.release(made, writer);
-  await backend.release(made, file);
-});

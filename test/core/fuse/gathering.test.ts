@@ -49,6 +49,13 @@ function errnoOf(answer: PromiseSettledResult<unknown> | undefined): number {
   return answer.reason.errno;
 }
 
+/** A mounted guest whose backend carries out later what it may. */
+async function aside(): Promise<Mounted> {
+  const guest = await mounted();
+  guest.tiny.aside = true;
+  return guest;
+}
+
 for (const { count, submitted, single } of [
   { count: 1, submitted: [], single: 1 },
   { count: 7, submitted: [], single: 7 },
@@ -177,31 +184,137 @@ const steps = fc.array(
 
 test('reads and writes sent together do what they do one by one', async () => {
   await fc.assert(
-    fc.asyncProperty(fc.array(steps, { minLength: 1, maxLength: 4 }), fc.boolean(), async (batches, late) => {
-      const outcomes: unknown[][] = [];
-      for (const isTogether of [false, true]) {
-        const guest = await mounted();
-        const { client, loopback, nodeid, fh, tiny } = guest;
-        tiny.late = late;
-        const answers: unknown[] = [];
-        for (const [number, batch] of batches.entries()) {
-          const calls = batch.map(({ kind, block, size }, i) => (): Promise<unknown> => {
-            const data = Buffer.alloc(size, number * 64 + i);
-            if (kind === 'read') return client.read(nodeid, fh, block * BLOCK, size);
-            if (kind === 'write') return client.write(nodeid, fh, block * BLOCK, data);
-            if (kind === 'getattr') return client.getattr(nodeid).then(() => 'attributes');
-            if (kind === 'lookup') return client.lookup(ROOT, 'file').then(() => 'entry');
-            if (kind === 'fsync') return client.fsync(nodeid, fh).catch((error: FuseError) => error.errno);
-            return client.open(nodeid).then(() => 'open');
-          });
-          if (isTogether) answers.push(...(await loopback.together(calls)));
-          else for (const call of calls) answers.push(...(await Promise.allSettled([call()])));
+    fc.asyncProperty(
+      fc.array(steps, { minLength: 1, maxLength: 4 }),
+      fc.boolean(),
+      fc.boolean(),
+      async (batches, late, isAside) => {
+        const outcomes: unknown[][] = [];
+        for (const isTogether of [false, true]) {
+          const guest = await mounted();
+          const { client, loopback, nodeid, fh, tiny } = guest;
+          tiny.late = late;
+          tiny.aside = isAside;
+          const answers: unknown[] = [];
+          for (const [number, batch] of batches.entries()) {
+            const calls = batch.map(({ kind, block, size }, i) => (): Promise<unknown> => {
+              const data = Buffer.alloc(size, number * 64 + i);
+              if (kind === 'read') return client.read(nodeid, fh, block * BLOCK, size);
+              if (kind === 'write') return client.write(nodeid, fh, block * BLOCK, data);
+              if (kind === 'getattr') return client.getattr(nodeid).then(() => 'attributes');
+              if (kind === 'lookup') return client.lookup(ROOT, 'file').then(() => 'entry');
+              if (kind === 'fsync') return client.fsync(nodeid, fh).catch((error: FuseError) => error.errno);
+              return client.open(nodeid).then(() => 'open');
+            });
+            if (isTogether) answers.push(...(await loopback.together(calls)));
+            else for (const call of calls) answers.push(...(await Promise.allSettled([call()])));
+          }
+          answers.push(Buffer.from(await client.read(nodeid, fh, 0, 64 * 1024)));
+          outcomes.push(answers);
         }
-        answers.push(Buffer.from(await client.read(nodeid, fh, 0, 64 * 1024)));
-        outcomes.push(answers);
-      }
-      assert.deepEqual(outcomes[1], outcomes[0]);
-    }),
+        assert.deepEqual(outcomes[1], outcomes[0]);
+      },
+    ),
     { numRuns: 100 },
   );
+});
+
+test('what is carried out beside the others is answered later, and they meanwhile', async () => {
+  const guest = await aside();
+  const { client, loopback, session, tiny, nodeid } = guest;
+  tiny.stuck = true;
+  loopback.announce(17);
+  const reading = Promise.allSettled(reads(client, guest, 16).map((read) => read()));
+  const asking = client.getattr(nodeid);
+  loopback.submit();
+  await asking;
+  // The first half waits; the other one had nobody behind it.
+  assert.deepEqual([tiny.submitted, tiny.later], [[9, 7], 1]);
+  assert.equal(session.inFlight, 9);
+  assert.equal(loopback.pending, 9);
+  tiny.stuck = false;
+  tiny.completions.collect();
+  assertBlocks(await reading, 16);
+  assert.equal(session.inFlight, 0);
+});
+
+test('what nobody waits behind is carried out at once', async () => {
+  const guest = await aside();
+  assertBlocks(await guest.loopback.together(reads(guest.client, guest, 10)), 10);
+  assert.deepEqual([guest.tiny.submitted, guest.tiny.later], [[10], 0]);
+});
+
+test('of large requests each is carried out by itself, where another one follows', async () => {
+  const guest = await aside();
+  const { client, loopback, nodeid, fh, tiny } = guest;
+  const size = 64 * 1024;
+  await client.write(nodeid, fh, 0, Buffer.alloc(size, 'x'));
+  tiny.single = 0;
+  const answers = await loopback.together(
+    Array.from({ length: 4 }, () => () => client.read(nodeid, fh, 0, size)),
+  );
+  for (const answer of answers) {
+    assert.equal(answer.status, 'fulfilled');
+    assert.deepEqual(Buffer.from(answer.value), Buffer.alloc(size, 'x'));
+  }
+  assert.deepEqual([tiny.submitted, tiny.later, tiny.single], [[1, 1, 1], 3, 1]);
+});
+
+test('a file that is read beside stays open until that ends, and its node known', async () => {
+  const guest = await aside();
+  const { client, loopback, tiny, nodeid, fh } = guest;
+  tiny.stuck = true;
+  loopback.announce(20);
+  const reading = Promise.allSettled(reads(client, guest, 16).map((read) => read()));
+  await Promise.all([client.unlink(ROOT, 'file'), client.release(nodeid, fh)]);
+  void client.forget(nodeid);
+  loopback.submit();
+  assert.equal(tiny.openFiles.size, 1);
+  assert.ok(tiny.known.size > 0);
+  tiny.stuck = false;
+  tiny.completions.collect();
+  assertBlocks(await reading, 16);
+  assert.equal(tiny.openFiles.size, 0);
+  assert.equal(tiny.known.size, 0);
+  assert.deepEqual(guest.log.errors, []);
+});
+
+test('a guest that starts anew gets no answer to what it had asked for, and its files are closed afterwards', async () => {
+  const guest = await aside();
+  const { client, loopback, session, tiny } = guest;
+  tiny.stuck = true;
+  loopback.announce(20);
+  const reading = Promise.allSettled(reads(client, guest, 16).map((read) => read()));
+  await client.init();
+  loopback.submit();
+  assert.equal(tiny.openFiles.size, 1);
+  tiny.stuck = false;
+  tiny.completions.collect();
+  const answers = await reading;
+  for (const answer of answers) assert.equal(errnoOf(answer), EIO);
+  assert.equal(session.inFlight, 0);
+  assert.equal(tiny.openFiles.size, 0);
+});
+
+test('what does not end is answered with EIO by a drain, and harmless when it does end', async () => {
+  const tiny = new GatheringBackend();
+  const { guest, log } = await engine(tiny);
+  const { client, loopback, session } = guest({ drainTimeout: 10 });
+  await client.init();
+  const { entry, open } = await client.create(ROOT, 'file');
+  tiny.aside = true;
+  tiny.stuck = true;
+  loopback.announce(20);
+  const reading = Promise.allSettled(
+    Array.from({ length: 8 }, () => client.read(entry.nodeid, open.fh, 0, BLOCK)),
+  );
+  loopback.submit();
+  assert.equal(session.inFlight, 8);
+  await session.drain();
+  for (const answer of await reading) assert.equal(errnoOf(answer), EIO);
+  tiny.stuck = false;
+  tiny.completions.collect();
+  await client.release(entry.nodeid, open.fh);
+  assert.equal(tiny.openFiles.size, 0);
+  assert.deepEqual(log.errors, []);
 });

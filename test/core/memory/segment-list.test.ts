@@ -267,3 +267,21 @@ test('a host buffer is one segment of memory, until it is closed', () => {
   buffer.close();
   assert.equal(buffer.bytes.length, 0);
 });
+
+test('an iovec array that a system call may still read is not used again', () => {
+  const list = new SegmentList(native);
+  for (const at of [0, 5000]) assert.ok(list.push(memory.address + at, 100));
+  const whole = list.window(0, 200).iov;
+  const slice = list.slice(50, 150).iov;
+  list.leaveArrays();
+  list.close();
+  const others = Array.from({ length: 5000 }, () => {
+    const other = new SegmentList(native);
+    for (const at of [8192, 9000]) assert.ok(other.push(memory.address + at, 10));
+    return { other, iov: other.window(0, 20).iov };
+  });
+  for (const { other, iov } of others) {
+    assert.ok(iov !== whole && iov !== slice);
+    other.close();
+  }
+});

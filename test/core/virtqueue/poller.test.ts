@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { drain } from '../../../core/system/index.js';
 import { Poller } from '../../../core/virtqueue/index.js';
-import { DATA, GUEST, Rig } from './rig.js';
+import type { Message } from '../../../core/memory/index.js';
+import { DATA, GUEST, Rig, until } from './rig.js';
 
 function place({ driver }: Rig): void {
   driver.begin();
@@ -93,4 +94,94 @@ test('a queue with a request in flight is asked for notifications', () => {
   for (const complete of held) complete();
   assert.equal(drain(rig.call.value), 8);
   rig.close();
+});
+
+/** A service whose requests are carried out beside the event loop's thread, and what it saw. */
+class Beside {
+  readonly messages: Message[] = [];
+  readonly calls: string[] = [];
+  /** Looks until something is ready. */
+  looks = 0;
+
+  get pending(): number {
+    return this.messages.length;
+  }
+
+  get ready(): boolean {
+    if (this.pending === 0) return false;
+    if (this.looks > 0) this.looks -= 1;
+    return this.looks === 0;
+  }
+
+  collect(): void {
+    if (!this.ready) return;
+    this.calls.push('collect');
+    for (const message of this.messages.splice(0)) message.complete(16);
+  }
+
+  attend(): void {
+    this.calls.push('attend');
+  }
+
+  rest(): boolean {
+    this.calls.push('rest');
+    return this.ready;
+  }
+}
+
+function startBeside(rig: Rig): Beside {
+  const beside = new Beside();
+  rig.queue.start({
+    dispatch: (message) => beside.messages.push(message),
+    submit: () => {},
+    completions: beside,
+  });
+  return beside;
+}
+
+test('what is carried out beside this thread is looked for before sleeping', () => {
+  const rig = new Rig({ poller: new Poller(1000) });
+  const beside = startBeside(rig);
+  beside.looks = 20;
+  place(rig);
+  rig.driver.publish();
+  rig.queue.kick();
+  assert.ok(rig.driver.poll() >= 0, 'it was answered in the same turn');
+  assert.equal(beside.calls[0], 'attend');
+  assert.ok(beside.calls.includes('collect'));
+  assert.equal(beside.calls.at(-1), 'rest');
+  rig.close();
+});
+
+test('what is ready when the queues are left is collected', async () => {
+  const rig = new Rig({ poller: new Poller(0) });
+  const beside = startBeside(rig);
+  // Not when the ring is empty, but when nobody would look any more.
+  beside.looks = 2;
+  place(rig);
+  rig.driver.publish();
+  rig.queue.kick();
+  await until(() => beside.pending === 0);
+  assert.ok(rig.driver.poll() >= 0);
+  assert.equal(beside.calls.at(-1), 'rest');
+  rig.close();
+});
+
+test('a service of several queues is attended once', () => {
+  const poller = new Poller(0);
+  const rigs = [new Rig({ poller }), new Rig({ poller })];
+  const beside = new Beside();
+  for (const rig of rigs) {
+    rig.queue.start({
+      dispatch: (message) => message.complete(16),
+      submit: () => {},
+      completions: beside,
+    });
+  }
+  rigs[0]!.queue.kick();
+  assert.deepEqual(beside.calls.filter((call) => call === 'attend').length, 1);
+  for (const rig of rigs) rig.close();
+  beside.calls.length = 0;
+  poller.serve();
+  assert.deepEqual(beside.calls, [], 'queues that were stopped leave nothing to attend');
 });

@@ -1,0 +1,40 @@
+/** Batches that wait at one thread, the one at work included: one to go on with while the other's end is noticed. */
+export const ROOM = 2;
+
+/** What a thread is started with. */
+export interface ThreadData {
+  /** {@link Own}, and from {@link BATCHES} on a place for each batch. */
+  readonly own: SharedArrayBuffer;
+  /** {@link Common}. */
+  readonly common: SharedArrayBuffer;
+  /** Eventfd that wakes the event loop. */
+  readonly wake: number;
+}
+
+/** 32-bit words that a thread shares with the one that it works for. */
+export const Own = {
+  /** Batches given so far, modulo {@link WRAP}; that much more once there will be no others. */
+  GIVEN: 0,
+  /** Batches carried out so far, modulo {@link WRAP}. */
+  DONE: 1,
+  /** 1 while the thread sleeps: it has to be woken. */
+  ASLEEP: 2,
+  /** 1 from its start on. */
+  READY: 3,
+} as const;
+
+/** 32-bit words that all threads share. */
+export const Common = {
+  /** Batches carried out so far by all of them. */
+  DONE: 0,
+  /** 1 while somebody looks at {@link Common.DONE}, and no wake-up is needed. */
+  ATTENDED: 1,
+} as const;
+
+/** A power of two. */
+export const WRAP = 2 ** 30;
+
+/** 64-bit place of the first batch: its address, then how many transfers it has. */
+export const BATCHES = 2;
+export const OWN_BYTES = (BATCHES + 2 * ROOM) * 8;
+export const COMMON_BYTES = 8;
