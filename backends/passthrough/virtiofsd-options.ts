@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { UsageError } from '../../core/backend/index.js';
 
 /**
@@ -106,8 +107,8 @@ const idMap = (list: 'translateUid' | 'translateGid'): Rule =>
     draft[list].push(`map:${inside}:${outside}:${count}`);
   });
 
-/** As many threads as the backend takes. */
-const MOST_THREADS = 64;
+/** More threads than processors beside the main one would only wait for each other. */
+const mostThreads = (): number => Math.min(availableParallelism() - 1, 64);
 
 /** Options after two dashes. */
 const LONG: Readonly<Record<string, Rule>> = {
@@ -156,7 +157,7 @@ const LONG: Readonly<Record<string, Rule>> = {
   'log-level': logLevel,
   syslog: without('none', 'lines go to standard error, which systemd and libvirt collect'),
   'thread-pool-size': number((draft, value) => {
-    draft.backend['ioThreads'] = Math.min(value, MOST_THREADS);
+    if (value > 1) draft.backend['ioThreads'] = Math.min(value, mostThreads());
   }),
   'rlimit-nofile': without('needed', 'files are remembered by handle; the limit is raised as far as it goes'),
   'migration-mode': without('needed', "state is saved in this program's own form"),
