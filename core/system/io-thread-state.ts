@@ -5,7 +5,7 @@ export const ROOM = 2;
 export interface ThreadData {
   /** {@link Own}, and from {@link BATCHES} on a place for each batch. */
   readonly own: SharedArrayBuffer;
-  /** {@link Common}. */
+  /** {@link ATTENDED}. */
   readonly common: SharedArrayBuffer;
   /** Eventfd that wakes the event loop. */
   readonly wake: number;
@@ -23,13 +23,8 @@ export const Own = {
   READY: 3,
 } as const;
 
-/** 32-bit words that all threads share. */
-export const Common = {
-  /** Batches carried out so far by all of them. */
-  DONE: 0,
-  /** 1 while somebody looks at {@link Common.DONE}, and no wake-up is needed. */
-  ATTENDED: 1,
-} as const;
+/** A 32-bit word that all threads share: 1 while somebody looks at {@link Own.DONE}, and no wake-up is needed. */
+export const ATTENDED = 0;
 
 /** A power of two. */
 export const WRAP = 2 ** 30;
@@ -37,4 +32,4 @@ export const WRAP = 2 ** 30;
 /** 64-bit place of the first batch: its address, then how many transfers it has. */
 export const BATCHES = 2;
 export const OWN_BYTES = (BATCHES + 2 * ROOM) * 8;
-export const COMMON_BYTES = 8;
+export const COMMON_BYTES = 4;

@@ -1,7 +1,7 @@
 import { workerData } from 'node:worker_threads';
 import { signal } from './eventfd.js';
 import { IoBatch } from './io-batch.js';
-import { BATCHES, Common, Own, ROOM, type ThreadData, WRAP } from './io-thread-state.js';
+import { ATTENDED, BATCHES, Own, ROOM, type ThreadData, WRAP } from './io-thread-state.js';
 
 /** How long a thread looks for the next batch before it sleeps, in milliseconds: about what being woken costs. */
 const LOOK_TIME = 0.02;
@@ -36,6 +36,5 @@ for (let done = 0; next(done);) {
   batch.carryOut(places[place + 1]!);
   done = (done + 1) % WRAP;
   Atomics.store(state, Own.DONE, done);
-  Atomics.add(all, Common.DONE, 1);
-  if (Atomics.load(all, Common.ATTENDED) === 0) signal(wake);
+  if (Atomics.load(all, ATTENDED) === 0) signal(wake);
 }

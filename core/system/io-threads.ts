@@ -2,9 +2,9 @@ import { Worker } from 'node:worker_threads';
 import { drain, eventfd } from './eventfd.js';
 import type { IoBatch } from './io-batch.js';
 import {
+  ATTENDED,
   BATCHES,
   COMMON_BYTES,
-  Common,
   Own,
   OWN_BYTES,
   ROOM,
@@ -69,16 +69,18 @@ class Thread {
     this.#announce((this.#given + 1) % WRAP);
   }
 
-  /** Ends what was carried out. @returns how many batches. */
-  collect(): number {
-    const done = Atomics.load(this.state, Own.DONE);
-    let count = 0;
-    for (; this.#collected !== done; count++) {
+  /** Whether {@link collect} would end something. */
+  get ready(): boolean {
+    return this.work.length > 0 && Atomics.load(this.state, Own.DONE) !== this.#collected;
+  }
+
+  /** Ends what was carried out. */
+  collect(): void {
+    while (this.ready) {
       this.pending -= this.#places[BATCHES + (this.#collected % ROOM) * 2 + 1]!;
       this.#collected = (this.#collected + 1) % WRAP;
       this.work.shift()!.end();
     }
-    return count;
   }
 
   /** No more work comes. */
@@ -106,7 +108,6 @@ export class IoThreads {
   readonly #wake: OwnedFd = eventfd();
   readonly #watch: Watch;
   readonly #onFailure: (error: unknown) => void;
-  #collected = 0;
 
   /**
    * @param count of threads, 1 or more.
@@ -133,7 +134,9 @@ export class IoThreads {
 
   /** Whether {@link collect} would find something. */
   get ready(): boolean {
-    return Atomics.load(this.#common, Common.DONE) !== this.#collected;
+    const threads = this.#threads;
+    for (let i = 0; i < threads.length; i++) if (threads[i]!.ready) return true;
+    return false;
   }
 
   /** Whether a thread has room for a batch. */
@@ -160,18 +163,18 @@ export class IoThreads {
 
   /** Tells the end of what was carried out. */
   collect(): void {
-    if (!this.ready) return;
-    for (const thread of this.#threads) this.#collected = (this.#collected + thread.collect()) | 0;
+    const threads = this.#threads;
+    for (let i = 0; i < threads.length; i++) threads[i]!.collect();
   }
 
   /** From now until {@link rest} the caller collects: the event loop is not woken. */
   attend(): void {
-    Atomics.store(this.#common, Common.ATTENDED, 1);
+    Atomics.store(this.#common, ATTENDED, 1);
   }
 
   /** The event loop is woken again. @returns whether something is ready already, of which nothing may tell. */
   rest(): boolean {
-    Atomics.store(this.#common, Common.ATTENDED, 0);
+    Atomics.store(this.#common, ATTENDED, 0);
     return this.ready;
   }
 
@@ -185,7 +188,7 @@ export class IoThreads {
   }
 
   #bury(thread: Thread, error: unknown): void {
-    this.collect();
+    thread.collect();
     thread.state[Own.READY] = 0;
     thread.pending = 0;
     const lost = thread.work.splice(0);
