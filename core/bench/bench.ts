@@ -108,12 +108,28 @@ class Subject {
   }
 
   #run(prepared: Prepared, lanes: readonly Lane[], seconds: number) {
-    prepared.before?.();
-    const before = this.#tree?.cpu() ?? Number.NaN;
-    const sample = this.driver.run(prepared.load, lanes, seconds, prepared.limit ?? Number.POSITIVE_INFINITY);
-    const cpu = (this.#tree?.cpu() ?? Number.NaN) - before;
-    prepared.after?.();
-    return { ...sample, cpu };
+    try {
+      prepared.before?.();
+      const before = this.#tree?.cpu() ?? Number.NaN;
+      const limit = prepared.limit ?? Number.POSITIVE_INFINITY;
+      const sample = this.driver.run(prepared.load, lanes, seconds, limit);
+      const cpu = (this.#tree?.cpu() ?? Number.NaN) - before;
+      prepared.after?.();
+      return { ...sample, cpu };
+    } catch (error) {
+      this.#clean(() => prepared.after?.());
+      throw error;
+    }
+  }
+
+  /** Removes files as far as the daemon still serves. @returns what went wrong with it. */
+  #clean(remove: () => void): unknown {
+    try {
+      if (this.driver.frontEnd.channel.poll()) remove();
+      return undefined;
+    } catch (error) {
+      return error;
+    }
   }
 
   summary(): TargetSummary {
@@ -121,14 +137,12 @@ class Subject {
     return { target, requestQueues: driver.requestQueues, resident: this.#tree?.resident() ?? null };
   }
 
-  /** Removes the files, as far as the daemon still serves. */
-  close(): void {
-    try {
-      if (this.driver.frontEnd.channel.poll()) this.area.close();
-    } finally {
-      this.driver.close();
-      this.driver.frontEnd.close();
-    }
+  /** Ends the connection and removes the files. @returns what went wrong with it. */
+  close(): unknown {
+    const failure = this.#clean(() => this.area.close());
+    this.driver.close();
+    this.driver.frontEnd.close();
+    return failure;
   }
 }
 
@@ -166,10 +180,23 @@ export async function runBench(
       scenario,
       measurements: subjects.map(({ target }, i) => ({ target, rounds: figures.get(scenario)![i]! })),
     }));
-    return { rows, targets: subjects.map((subject) => subject.summary()) };
-  } finally {
-    for (const subject of subjects) subject.close();
+    const summaries = subjects.map((subject) => subject.summary());
+    const failure = close(subjects);
+    if (failure !== undefined) throw failure;
+    return { rows, targets: summaries };
+  } catch (error) {
+    // What went wrong first says more than what its files' removal met.
+    close(subjects);
+    throw error;
   }
+}
+
+/** Ends all subjects. @returns what went wrong with one. */
+function close(subjects: Subject[]): unknown {
+  return subjects
+    .splice(0)
+    .map((subject) => subject.close())
+    .find((failure) => failure !== undefined);
 }
 
 function processOf({ pid }: Target, listener: number): ProcessTree | undefined {

@@ -105,8 +105,29 @@ export class Driver {
    * Keeps all lanes busy with operations of a load.
    * @param seconds how long new operations begin.
    * @param limit how many operations begin at most.
+   * @throws BenchError if one fails; the others have their answers then, as far as the daemon gives them.
    */
   run(load: Load, lanes: readonly Lane[], seconds: number, limit: number): Omit<Sample, 'cpu'> {
+    try {
+      return this.#run(load, lanes, seconds, limit);
+    } catch (error) {
+      this.#settle();
+      throw error;
+    }
+  }
+
+  /** Takes the answers to all that was asked, whatever they are. */
+  #settle(): void {
+    this.#show();
+    for (let idle = 0; this.#queues.some(({ driver }) => driver.pending > 0); idle++) {
+      for (let queue = 0; queue < this.#queues.length; queue++) {
+        while (this.#take(queue) !== undefined) idle = 0;
+      }
+      this.#rest(idle);
+    }
+  }
+
+  #run(load: Load, lanes: readonly Lane[], seconds: number, limit: number): Omit<Sample, 'cpu'> {
     const tolerated = load.tolerates ?? 0;
     const latencies = new Float64Array(MAX_LATENCIES);
     const started = performance.now();

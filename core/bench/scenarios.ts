@@ -249,8 +249,9 @@ function unlink(key: string, title: string, depth: number): Scenario {
     let nodes: Node[] = [];
     let removed = 0;
     const before = () => {
-      nodes = area.fill(directory, CREATED, 0);
+      nodes = [];
       removed = 0;
+      nodes = area.fill(directory, CREATED, 0);
     };
     const begin = (lane: Lane) => {
       lane.step = 0;
@@ -276,19 +277,17 @@ function unlink(key: string, title: string, depth: number): Scenario {
 function rename(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = area.subdirectory(key);
-    const files = area.fill(directory, depth, 0);
     /** The number in each file's name now. */
-    const numbers = files.map((_, i) => i);
+    const numbers = range(0, depth);
+    area.onClose(() => area.remove(directory, range(0, 2 * depth)));
+    const files = area.fill(directory, depth, 0);
+    area.onClose(() => area.forget(files));
     const begin = (lane: Lane) => {
       const from = numbers[lane.index]!;
       const to = from < depth ? from + depth : from - depth;
       numbers[lane.index] = to;
       fuse.rename(lane, directory.node, directory.nodeHigh, PREFIX, from, to);
     };
-    area.onClose(() => {
-      area.remove(directory, numbers);
-      area.forget(files);
-    });
     return { load: { begin, next: isOver } };
   };
   return { key, title, depth, dataBytes: 0, prepare };
@@ -338,8 +337,8 @@ function aim(lane: Lane, { node, nodeHigh, file, fileHigh }: Node & Partial<Open
 /** A directory with files `f0`, `f1` and so on, none of them known to the daemon's tables afterwards. */
 function filledDirectory(area: WorkArea, key: string, count = FILES, size = SMALL): Node {
   const directory = area.subdirectory(key);
-  area.forget(area.fill(directory, count, size));
   area.onClose(() => area.remove(directory, range(0, count)));
+  area.forget(area.fill(directory, count, size));
   return directory;
 }
 

@@ -5,6 +5,8 @@ import { BODY, type Lane, OUT_HEADER } from './lane.js';
 const { Opcode } = fuse;
 
 const ROOT: Node = { node: 1, nodeHigh: 0 };
+const ENOENT = 2;
+
 /** Bytes of the file that is read and written, and of each WRITE that makes it. */
 export const FILE_SIZE = 64 * 2 ** 20;
 const CHUNK = 2 ** 17;
@@ -75,6 +77,7 @@ export class WorkArea {
   /** A file of {@link FILE_SIZE} bytes, open, the same for all scenarios: `f0` of {@link directory}. */
   file(): OpenNode {
     if (this.#file === undefined) {
+      this.onClose(() => this.remove(this.directory, [0]));
       this.#file = this.#makeFile();
       this.onClose(() => this.dropFile());
     }
@@ -138,7 +141,7 @@ export class WorkArea {
     return nodes;
   }
 
-  /** Removes files of these numbers. */
+  /** Removes files of these numbers, those of them that there are. */
   remove(directory: Node, numbers: readonly number[]): void {
     let position = 0;
     const begin = (lane: Lane) => {
@@ -147,6 +150,7 @@ export class WorkArea {
       fuse.lookup(lane, directory.node, directory.nodeHigh, PREFIX, lane.number);
     };
     const next = (lane: Lane) => {
+      if (lane.errno === ENOENT) return false;
       lane.step += 1;
       if (lane.step === 1) {
         fuse.keepNode(lane);
@@ -154,7 +158,7 @@ export class WorkArea {
       } else if (lane.step === 2) fuse.forget(lane, lane.node, lane.nodeHigh);
       return lane.step < 3;
     };
-    this.#run({ begin, next }, numbers.length);
+    this.#run({ begin, next, tolerates: ENOENT }, numbers.length);
   }
 
   /** Takes `count` lookups back from each node. */

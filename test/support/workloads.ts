@@ -58,7 +58,7 @@ const list: readonly Workload[] = [
       [ "$(cat file)" = "one
 two" ]
       [ "$(stat -c %s file)" = 8 ]
-      head -c 3000000 /dev/urandom > big; cp big copy; cmp big copy
+      { head -c 1234567 /dev/urandom; printf Y; head -c 1765432 /dev/urandom; } > big; cp big copy; cmp big copy
       printf X | dd of=copy bs=1 seek=1234567 conv=notrunc status=none
       cmp big copy > difference || true; grep -q ' 1234568,' difference
       truncate -s 1000001 big; [ "$(stat -c %s big)" = 1000001 ]; cmp -n 1000001 big copy

@@ -14,8 +14,10 @@ import {
   type Figures,
 } from '../../../core/bench/figures.js';
 import { BenchError, plot, runBench, scenarios, toJson, toTable } from '../../../core/bench/index.js';
-import { cVirtiofsd, isListening, ours, startDaemon } from '../../support/daemons.js';
-import { temporaryFolder, until } from '../../support/vhost-user.js';
+import { FrontEnd } from '../../../core/vhost-user/index.js';
+import { cVirtiofsd, isListening, launch, ours, startDaemon } from '../../support/daemons.js';
+import { FuseClient, ROOT } from '../../support/fuse-client.js';
+import { fuseTransport, temporaryFolder, until } from '../../support/vhost-user.js';
 
 function makeFigures(speed: number, cpu: number | null): Figures {
   return { operationsPerSecond: speed, medianLatency: 1, p99Latency: 2, cpuPerOperation: cpu };
@@ -123,6 +125,37 @@ test('one daemon is measured alone, by spinning', async (t) => {
   );
   assert.equal(targets[0]!.requestQueues, 2);
 });
+
+/** A file system in memory with little room. */
+const small = (size: string) => ({
+  command: (directory: string, socket: string) => {
+    const words = ours.command(directory, socket);
+    return words.slice(0, words.indexOf('--backend')).concat('--backend', 'memfs', '--size', size);
+  },
+});
+
+for (const [key, size, what] of [
+  ['read-rand-4k-d32', '10m', 'the file that is read'],
+  ['small-read-d8', '2m', 'a directory of files'],
+  ['create-d8', '4m', 'what is measured'],
+] as const) {
+  test(`a daemon without room for ${what} is an error of one line, and its files are removed`, async (t) => {
+    const folder = temporaryFolder(t);
+    const socket = join(folder, 'socket');
+    const daemon = launch(small(size), folder, socket);
+    t.after(() => daemon.stop('SIGKILL'));
+    await until(() => isListening(daemon), 'the daemon listens');
+    const chosenOne = scenarios.filter((scenario) => scenario.key === key);
+    const options = { seconds: 30, rounds: 2, warmUp: 30, wait: 'sleep' } as const;
+    const running = runBench([{ name: 'x', socket }], chosenOne, options);
+    await assert.rejects(running, (error) => isOneLine(error) && /errno 28$/.test(String(error)));
+    const frontEnd = await FrontEnd.connect(socket);
+    t.after(() => frontEnd.close());
+    const client = new FuseClient(fuseTransport(frontEnd));
+    await client.init();
+    assert.deepEqual(await client.list(ROOT), []);
+  });
+}
 
 test('a daemon that is not there, or goes away, is an error of one line', async (t) => {
   const nowhere = join(temporaryFolder(t), 'nowhere');
