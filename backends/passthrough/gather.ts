@@ -3,11 +3,13 @@ import {
   type Completions,
   type Context,
   FsError,
+  type Gathered,
   type GuestBuffer,
   WriteFlags,
 } from '../../core/backend/index.js';
 import { IoBatch, IoThreads, type IoWork, Transfer } from '../../core/system/index.js';
 import { useFsetid } from './caller.js';
+import { Looks } from './looks.js';
 import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
 import type { Share } from './share.js';
@@ -25,8 +27,11 @@ type EndRead = (
   nowait: number,
 ) => Awaitable<number>;
 
+/** What {@link gatherOperations}' `submit` fills. */
+type Results = Awaitable<Gathered<Node>>[];
+
 /** What was gathered and may have to be gone on with. */
-interface Gathered {
+interface Transferred {
   isRead: boolean;
   node: Node;
   file: OpenFile;
@@ -44,10 +49,10 @@ class Group implements IoWork {
   /** A read among them is work for a thread. */
   isLarge = false;
   readonly #endRead: EndRead;
-  readonly #gathered: Gathered[] = [];
+  readonly #gathered: Transferred[] = [];
   readonly #onEnd: (group: Group) => void;
   #count = 0;
-  #results: Awaitable<number>[] = [];
+  #results: Results = [];
   #later: () => void = () => {};
 
   /** @param onEnd told when another thread has carried it out. */
@@ -83,7 +88,7 @@ class Group implements IoWork {
   }
 
   /** Carries them out on this thread. */
-  carryOut(results: Awaitable<number>[]): void {
+  carryOut(results: Results): void {
     if (this.clears !== undefined) useFsetid(!this.clears);
     this.clears = undefined;
     this.isLarge = false;
@@ -91,7 +96,7 @@ class Group implements IoWork {
   }
 
   /** Has another thread carry them out. @returns false where none has room. */
-  give(threads: IoThreads, results: Awaitable<number>[], later: () => void): boolean {
+  give(threads: IoThreads, results: Results, later: () => void): boolean {
     this.#count = this.batch.count;
     this.#results = results;
     this.#later = later;
@@ -105,7 +110,7 @@ class Group implements IoWork {
     this.#later();
   }
 
-  #fill(results: Awaitable<number>[], count: number): void {
+  #fill(results: Results, count: number): void {
     const counts = this.batch.results;
     for (let i = 0; i < count; i++) {
       const one = this.#gathered[i]!;
@@ -115,7 +120,7 @@ class Group implements IoWork {
   }
 
   /** What comes of a transfer that is not complete. */
-  #complete({ isRead, node, file, buffer, offset, flags }: Gathered, count: number): Awaitable<number> {
+  #complete({ isRead, node, file, buffer, offset, flags }: Transferred, count: number): Awaitable<number> {
     if (!isRead || flags === 0) return count;
     try {
       return this.#endRead(node, file, buffer, offset, count, flags);
@@ -126,9 +131,9 @@ class Group implements IoWork {
 }
 
 /**
- * Small reads and writes of the page cache, many in one system call; and large reads on threads of their own, while further requests
- * wait. Small ones are not worth it: what passes between processors costs as much as they do. Writes stay here: the kernel lets
- * one thread at a time write to a file.
+ * Small reads and writes of the page cache, many in one system call; looks at files, many in one foreign call; and large reads on
+ * threads of their own, while further requests wait. Small ones are not worth a thread: what passes between processors costs as much
+ * as they do. Writes stay here: the kernel lets one thread at a time write to a file.
  */
 export function gatherOperations(share: Share, endRead: EndRead) {
   const { ioThreads } = share.options;
@@ -136,6 +141,12 @@ export function gatherOperations(share: Share, endRead: EndRead) {
   let group: Group | undefined;
   let isRefused = false;
   let threads: IoThreads | undefined;
+  const looking = Looks.open(share);
+  if (looking !== undefined) share.onClose(() => looking.close());
+  /** Whether the i-th that was gathered is a look, where there are some; what came of the others. */
+  const isLook: boolean[] = [];
+  const transferred: Results = [];
+  let count = 0;
 
   /** The group at hand, if it has room for one more. */
   function open(): Group | undefined {
@@ -154,8 +165,41 @@ export function gatherOperations(share: Share, endRead: EndRead) {
   function gather(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): boolean {
     if (!file.cached || (buffer.length > MOST_BYTES && !(isRead && threads?.hasRoom === true))) return false;
     const into = open();
-    into?.add(isRead, node, file, buffer, offset);
-    return into !== undefined;
+    if (into === undefined) return false;
+    into.add(isRead, node, file, buffer, offset);
+    isLook[count++] = false;
+    return true;
+  }
+
+  function gatherLookup(parent: Node, name: string, _context: Context): boolean {
+    const fd = share.nodes.descriptor(parent);
+    if (fd < 0 || !looking!.addName(parent, fd, name)) return false;
+    isLook[count++] = true;
+    return true;
+  }
+
+  function gatherGetattr(node: Node, file: OpenFile | undefined, _context: Context): boolean {
+    if (file === undefined && !share.nodes.isAnchored(node)) return false;
+    const fd = file === undefined ? share.nodes.descriptor(node) : file.fd;
+    if (fd < 0 || !looking!.addDescriptor(fd)) return false;
+    isLook[count++] = true;
+    return true;
+  }
+
+  /** Ends a batch with looks in it. */
+  function submitLooks(looks: Looks, results: Results): void {
+    // After the writes, so that attributes show them.
+    const current = group;
+    group = undefined;
+    if (current !== undefined) {
+      current.carryOut(transferred);
+      idle.push(current);
+    }
+    looks.run();
+    for (let i = 0, look = 0; i < count; i++) {
+      results[i] = isLook[i]! ? take(looks, look++) : transferred[i - look];
+    }
+    looks.clear();
   }
 
   const completions: Completions = {
@@ -195,7 +239,15 @@ export function gatherOperations(share: Share, endRead: EndRead) {
       return true;
     },
 
-    submit(results: Awaitable<number>[], later?: () => void): boolean {
+    ...(looking === undefined ? {} : { gatherLookup, gatherGetattr }),
+
+    submit(results: Results, later?: () => void): boolean {
+      if (looking !== undefined && looking.count > 0) {
+        submitLooks(looking, results);
+        count = 0;
+        return false;
+      }
+      count = 0;
       const current = group!;
       group = undefined;
       const mayGive = later !== undefined && current.isLarge && current.clears === undefined;
@@ -217,4 +269,13 @@ export function gatherOperations(share: Share, endRead: EndRead) {
       threads = undefined;
     },
   };
+}
+
+/** What came of the i-th look. */
+function take(looks: Looks, index: number): Awaitable<Gathered<Node>> {
+  try {
+    return looks.take(index);
+  } catch (error) {
+    return error instanceof FsError ? -error.errno : Promise.reject(error);
+  }
 }

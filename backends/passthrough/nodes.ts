@@ -133,6 +133,9 @@ export class Nodes {
   /** Nodes known. */
   size = 0;
 
+  /** Told before a descriptor of a node is closed. */
+  beforeClose: () => void = () => {};
+
   /** Descriptors kept for nodes, open files not counted. */
   get descriptors(): number {
     return this.#cached + this.#held;
@@ -442,6 +445,7 @@ export class Nodes {
   }
 
   #drop(place: number): void {
+    this.beforeClose();
     const slot = this.#slotOf[place]!;
     close(this.#fd[place]!);
     this.#fd[place] = NONE;

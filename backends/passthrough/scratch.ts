@@ -68,22 +68,24 @@ export const offset = layout;
  * @throws FsError EINVAL for what is no single component.
  */
 export function putName(name: string): number {
-  return putComponent(name, layout.name);
+  putComponent(name, bytes, layout.name);
+  return memory.address + layout.name;
 }
 
 /** Places the second name. */
 export function putOtherName(name: string): number {
-  return putComponent(name, layout.otherName);
+  putComponent(name, bytes, layout.otherName);
+  return memory.address + layout.otherName;
 }
 
-function putComponent(name: string, start: number): number {
-  const end = encodeName(name, bytes, start);
-  bytes[end] = 0;
-  for (let i = start; i < end; i++) if (bytes[i] === SLASH) throw FsError.of('EINVAL');
+/** Places a name elsewhere, as {@link putName} does. */
+export function putComponent(name: string, into: Uint8Array, start: number): void {
+  const end = encodeName(name, into, start);
+  into[end] = 0;
+  for (let i = start; i < end; i++) if (into[i] === SLASH) throw FsError.of('EINVAL');
   const isDots =
-    bytes[start] === DOT && (end === start + 1 || (end === start + 2 && bytes[start + 1] === DOT));
+    into[start] === DOT && (end === start + 1 || (end === start + 2 && into[start + 1] === DOT));
   if (isDots || end === start) throw FsError.of('EINVAL');
-  return memory.address + start;
 }
 
 /** Places the name of an extended attribute. */

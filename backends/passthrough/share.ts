@@ -21,8 +21,9 @@ import type { Options } from './options.js';
 import { at, bytes, offset, putDescriptorPath, putName, putText, words } from './scratch.js';
 import { XattrMap } from './xattr-map.js';
 import {
-  attributes,
   fillAttributes,
+  newAttributes,
+  type OwnAttributes,
   statDescriptor,
   statInoHigh,
   statInoLow,
@@ -38,8 +39,18 @@ const CAPABILITY = 'security.capability';
 /** Times that a look-up is tried anew because the host renamed or replaced the file meanwhile. */
 const ATTEMPTS = 16;
 
-/** The refilled answer to lookup and creations. */
-const entry: Entry<Node> & { node: Node } = { node: undefined as never, attributes };
+/** The answer to lookup and creations, filled again and again. */
+export interface OwnEntry extends Entry<Node> {
+  node: Node;
+  readonly attributes: OwnAttributes;
+}
+
+export function newEntry(attributes: OwnAttributes = newAttributes()): OwnEntry {
+  return { node: undefined as never, attributes };
+}
+
+const attributes = newAttributes();
+const entry = newEntry(attributes);
 
 /** A shared directory: what its operations have in common. */
 export class Share {
@@ -104,24 +115,37 @@ export class Share {
    * @param name address of the name, which `text` is
    */
   find(parent: Node, fd: number, name: number, text: string): Entry<Node> | undefined {
-    for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-      const code = statName(fd, name);
-      if (code < 0) {
-        if (code === -2) return undefined;
-        throw FsError.of(-code);
-      }
+    return this.found(statName(fd, name), parent, fd, name, text, entry);
+  }
+
+  /** {@link find}, where the name was stat'ed with this result. @param into what is filled and returned. */
+  found(
+    code: number,
+    parent: Node,
+    fd: number,
+    name: number,
+    text: string,
+    into: OwnEntry,
+  ): Entry<Node> | undefined {
+    for (let attempt = 1; ; attempt++) {
+      if (code === -2) return undefined;
+      if (code < 0) throw FsError.of(-code);
       const mount = this.#statMountOf(parent, fd, name);
-      if (mount === undefined) continue;
       const node =
-        this.nodes.findByStat(mount.index, statInoLow(), statInoHigh()) ?? this.#identify(mount, fd, name);
-      if (node === undefined) continue;
-      if (this.#remembers) {
-        node.parent = parent;
-        node.name = text;
+        mount === undefined
+          ? undefined
+          : (this.nodes.findByStat(mount.index, statInoLow(), statInoHigh()) ??
+            this.#identify(mount, fd, name));
+      if (mount !== undefined && node !== undefined) {
+        if (this.#remembers) {
+          node.parent = parent;
+          node.name = text;
+        }
+        return this.entry(node, mount.index !== this.nodes.mountIndex(parent), into);
       }
-      return this.entry(node, mount.index !== this.nodes.mountIndex(parent));
+      if (attempt === ATTEMPTS) throw FsError.of('EAGAIN');
+      code = statName(fd, name);
     }
-    throw FsError.of('EAGAIN');
   }
 
   /** The node of a file just made and open as `fd`, and its attributes. */
@@ -177,16 +201,16 @@ export class Share {
   }
 
   /** The attributes whose stat result is in the scratch, as guests see them. */
-  attributes(): Attributes {
-    fillAttributes();
-    return this.translated();
+  attributes(into: OwnAttributes = attributes): Attributes {
+    fillAttributes(into);
+    return this.translated(into);
   }
 
-  /** {@link attributes} as just filled, with owners as guests see them. */
-  translated(): Attributes {
-    attributes.uid = this.uids.toGuest(attributes.uid);
-    attributes.gid = this.gids.toGuest(attributes.gid);
-    return attributes;
+  /** Attributes as just filled, with owners as guests see them. */
+  translated(filled: OwnAttributes): Attributes {
+    filled.uid = this.uids.toGuest(filled.uid);
+    filled.gid = this.gids.toGuest(filled.gid);
+    return filled;
   }
 
   /**
@@ -243,11 +267,12 @@ export class Share {
   }
 
   /** The answer for a node whose stat result is in the scratch. */
-  entry(node: Node, submount: boolean): Entry<Node> {
-    this.attributes();
-    attributes.submount = submount && this.options.submounts === 'announce' && isDirectory(attributes.mode);
-    entry.node = node;
-    return entry;
+  entry(node: Node, submount: boolean, into = entry): Entry<Node> {
+    const filled = into.attributes;
+    this.attributes(filled);
+    filled.submount = submount && this.options.submounts === 'announce' && isDirectory(filled.mode);
+    into.node = node;
+    return into;
   }
 
   /** Opens the handle in the scratch. @returns a descriptor of O_PATH or minus the errno. */

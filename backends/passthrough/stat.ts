@@ -1,6 +1,7 @@
 import { type Attributes, makeDevice } from '../../core/backend/index.js';
+import type { CallList } from '../../core/system/index.js';
 import { AT, fstat, STAT, STATX, statx } from '../../core/system/files.js';
-import { at, bytes, getLong, getSignedLong, offset, words } from './scratch.js';
+import { at, bytes, getLong, getSignedLong, offset, signedWords, words } from './scratch.js';
 
 /** Offsets in `struct statx`, <linux/stat.h>. */
 const MASK = offset.statx;
@@ -21,10 +22,24 @@ const RDEV_MINOR = offset.statx + 132;
 const DEV_MAJOR = offset.statx + 136;
 const DEV_MINOR = offset.statx + 140;
 const MOUNT_ID = offset.statx + 144;
+/** Up to the mount's id. */
+const STATX_WORDS = 152 / 4;
+
+const HIGH = 2 ** 32;
 
 const WANTED = STATX.BASIC | STATX.BTIME | STATX.MNT_ID;
 const NAMED = AT.SYMLINK_NOFOLLOW | AT.NO_AUTOMOUNT;
 const ITSELF = AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW;
+
+/** Adds to a list of calls what {@link statName} does. @param target address for the result, see {@link takeStat}. */
+export function addStatName(list: CallList, parentFd: number, name: number, target: number): void {
+  list.statx(parentFd, name, NAMED, WANTED, target);
+}
+
+/** Takes the result of a call that was in a list. @param start index of its first word. */
+export function takeStat(from: Uint32Array, start: number): void {
+  for (let i = 0; i < STATX_WORDS; i++) words[(offset.statx >>> 2) + i] = from[start + i]!;
+}
 
 /** Stats a name in a directory, without following it. @returns 0 or minus the errno; the functions below read the result. */
 export function statName(parentFd: number, name: number): number {
@@ -62,31 +77,37 @@ export function statMount(): number {
   return (words[MASK >>> 2]! & STATX.MNT_ID) !== 0 ? getLong(MOUNT_ID) : statDevice();
 }
 
-/** The refilled answer to getattr and lookup. Ids of owners are still the host's. */
-export const attributes: Attributes & { uid: number; gid: number } = {
-  mode: 0,
-  ino: 1,
-  size: 0,
-  blocks: 0,
-  nlink: 1,
-  uid: 0,
-  gid: 0,
-  rdev: 0,
-  blksize: 4096,
-  atime: 0,
-  atimeNsec: 0,
-  mtime: 0,
-  mtimeNsec: 0,
-  ctime: 0,
-  ctimeNsec: 0,
-  btime: undefined,
-  btimeNsec: undefined,
-  submount: false,
+/** Attributes that are filled again and again. */
+export type OwnAttributes = { -readonly [K in keyof Required<Attributes>]: Attributes[K] } & {
+  uid: number;
+  gid: number;
 };
 
-/** Reads the stat result into {@link attributes}. */
-export function fillAttributes(): void {
-  const a = attributes;
+export function newAttributes(): OwnAttributes {
+  return {
+    mode: 0,
+    ino: 1,
+    size: 0,
+    blocks: 0,
+    nlink: 1,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 4096,
+    atime: 0,
+    atimeNsec: 0,
+    mtime: 0,
+    mtimeNsec: 0,
+    ctime: 0,
+    ctimeNsec: 0,
+    btime: undefined,
+    btimeNsec: undefined,
+    submount: false,
+  };
+}
+
+/** Reads the stat result into attributes. Ids of owners are the host's. */
+export function fillAttributes(a: OwnAttributes): void {
   a.mode = statMode();
   a.ino = inode(statInoLow(), statInoHigh());
   a.size = getLong(SIZE);
@@ -128,39 +149,41 @@ export function statBirthMark(): number {
 }
 
 /**
- * Stats what a descriptor stands for straight into {@link attributes}, without the time of birth. Faster than
+ * Stats what a descriptor stands for straight into attributes, without the time of birth. Faster than
  * {@link statDescriptor}; the other functions here do not see the result.
  * @returns 0 or minus the errno.
  */
-export function fillFromDescriptor(fd: number): number {
+export function fillFromDescriptor(fd: number, a: OwnAttributes): number {
   const code = fstat(fd, at.stat);
-  if (code < 0) return code;
-  const s = offset.stat;
-  const a = attributes;
-  a.mode = words[(s + STAT.MODE) >>> 2]!;
-  a.ino = inode(words[(s + STAT.INO) >>> 2]!, words[(s + STAT.INO + 4) >>> 2]!);
-  a.size = getLong(s + STAT.SIZE);
-  a.blocks = getLong(s + STAT.BLOCKS);
-  a.nlink = words[(s + STAT.NLINK) >>> 2]!;
-  a.uid = words[(s + STAT.UID) >>> 2]!;
-  a.gid = words[(s + STAT.GID) >>> 2]!;
+  if (code === 0) fillFromStat(words, signedWords, offset.stat >>> 2, a);
+  return code;
+}
+
+/** Reads a `struct stat` into attributes. @param s index of its first word. */
+export function fillFromStat(from: Uint32Array, signed: Int32Array, s: number, a: OwnAttributes): void {
+  a.mode = from[s + (STAT.MODE >>> 2)]!;
+  a.ino = inode(from[s + (STAT.INO >>> 2)]!, from[s + (STAT.INO >>> 2) + 1]!);
+  a.size = from[s + (STAT.SIZE >>> 2)]! + from[s + (STAT.SIZE >>> 2) + 1]! * HIGH;
+  a.blocks = from[s + (STAT.BLOCKS >>> 2)]! + from[s + (STAT.BLOCKS >>> 2) + 1]! * HIGH;
+  a.nlink = from[s + (STAT.NLINK >>> 2)]!;
+  a.uid = from[s + (STAT.UID >>> 2)]!;
+  a.gid = from[s + (STAT.GID >>> 2)]!;
   // The kernel's own encoding, which FUSE has too: the low word is all of it.
-  a.rdev = words[(s + STAT.RDEV) >>> 2]!;
-  a.blksize = words[(s + STAT.BLKSIZE) >>> 2]!;
-  a.atime = getSignedLong(s + STAT.ATIME);
-  a.atimeNsec = words[(s + STAT.ATIME + 8) >>> 2]!;
-  a.mtime = getSignedLong(s + STAT.MTIME);
-  a.mtimeNsec = words[(s + STAT.MTIME + 8) >>> 2]!;
-  a.ctime = getSignedLong(s + STAT.CTIME);
-  a.ctimeNsec = words[(s + STAT.CTIME + 8) >>> 2]!;
+  a.rdev = from[s + (STAT.RDEV >>> 2)]!;
+  a.blksize = from[s + (STAT.BLKSIZE >>> 2)]!;
+  a.atime = from[s + (STAT.ATIME >>> 2)]! + signed[s + (STAT.ATIME >>> 2) + 1]! * HIGH;
+  a.atimeNsec = from[s + (STAT.ATIME >>> 2) + 2]!;
+  a.mtime = from[s + (STAT.MTIME >>> 2)]! + signed[s + (STAT.MTIME >>> 2) + 1]! * HIGH;
+  a.mtimeNsec = from[s + (STAT.MTIME >>> 2) + 2]!;
+  a.ctime = from[s + (STAT.CTIME >>> 2)]! + signed[s + (STAT.CTIME >>> 2) + 1]! * HIGH;
+  a.ctimeNsec = from[s + (STAT.CTIME >>> 2) + 2]!;
   a.btime = undefined;
   a.btimeNsec = undefined;
   a.submount = false;
-  return 0;
 }
 
 function inode(low: number, high: number): number | bigint {
-  return high < 0x200000 ? high * 2 ** 32 + low : (BigInt(high) << 32n) | BigInt(low);
+  return high < 0x200000 ? high * HIGH + low : (BigInt(high) << 32n) | BigInt(low);
 }
 
 /** Time of birth as four words, zeros where it is not known. */

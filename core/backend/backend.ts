@@ -121,6 +121,9 @@ export interface Semantics {
   readonly submounts?: boolean;
 }
 
+/** What came of a request that was gathered: bytes, attributes, an entry or nothing, or minus an errno. */
+export type Gathered<N> = number | Attributes | Entry<N> | undefined;
+
 /** What `health` reports. */
 export interface Health {
   readonly ok: boolean;
@@ -245,7 +248,7 @@ export interface Backend<N extends object = object, F = unknown> {
   /**
    * Offers a read that may be carried out together with others, where more requests are in sight: for backends to which one
    * call for many is cheaper than many calls. What it takes is carried out by {@link submit}, in the same turn of the event
-   * loop; until then nothing is called but `gatherRead`, `gatherWrite`, `read`, `write`, `getattr` and `lookup`, and buffer and context
+   * loop; until then nothing is called but the methods that gather, `read`, `write`, `getattr` and `lookup`, and buffer and context
    * stay as they are.
    * @returns whether the backend has put it aside; if not, `read` follows.
    */
@@ -259,14 +262,18 @@ export interface Backend<N extends object = object, F = unknown> {
     flags: number,
     context: Context,
   ): boolean;
+  /** As {@link gatherRead}, for `lookup`. */
+  gatherLookup?(parent: N, name: string, context: Context): boolean;
+  /** As {@link gatherRead}, for `getattr`. */
+  gatherGetattr?(node: N, file: F | undefined, context: Context): boolean;
   /**
-   * Carries out what was gathered. `results[i]` is to be what `read` or `write` would have returned for the i-th, or where it
-   * would have thrown, minus the errno. Never called with nothing gathered. Where it throws, all of them fail.
+   * Carries out what was gathered. `results[i]` is to be what the i-th method would have returned, an object for each; or where
+   * it would have thrown, minus the errno. Never called with nothing gathered. Where it throws, all of them fail.
    * @param later given where other requests wait, to be served meanwhile. A backend with {@link completions} may keep it, return
    * true, and call it once when `results` are filled, not before it has returned. Files, nodes, buffers and contexts stay until then.
    * @returns true if `later` will be called.
    */
-  submit?(results: Awaitable<number>[], later?: () => void): boolean;
+  submit?(results: Awaitable<Gathered<N>>[], later?: () => void): boolean;
   /** For backends that carry out what they {@link submit} beside the engine's thread. */
   readonly completions?: Completions | undefined;
   /** A descriptor was closed (there may be others): the last moment to give an error to `close(2)`. */

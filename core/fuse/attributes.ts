@@ -23,7 +23,7 @@ import {
   InitFlag,
 } from './abi.js';
 import { refuseChange } from './changes.js';
-import type { Operation } from './operation.js';
+import { GATHERED, type Operation } from './operation.js';
 import { BODY } from './reply.js';
 import type { Request } from './request.js';
 import type { Session } from './session.js';
@@ -43,7 +43,11 @@ export const getattr: Operation<Attributes> = {
   apart: true,
   start(session, request) {
     const throughHandle = (session.in.u32(fuse_getattr_in.getattr_flags) & GETATTR_FH) !== 0;
-    return ask(session, request, throughHandle, fuse_getattr_in.fh);
+    const file = target(session, request, throughHandle, fuse_getattr_in.fh);
+    const { backend } = session;
+    const node = session.nodes.node(request.slot);
+    if (session.mayGather(0) && backend.gatherGetattr?.(node, file, request.context)) return GATHERED;
+    return backend.getattr(node, file, request.context);
   },
   finish: finishAttributes,
 };
@@ -56,7 +60,8 @@ export const statx: Operation<Attributes> = {
   start(session, request) {
     const throughHandle = (session.in.u32(fuse_statx_in.getattr_flags) & GETATTR_FH) !== 0;
     request.context.birth = true;
-    return ask(session, request, throughHandle, fuse_statx_in.fh);
+    const file = target(session, request, throughHandle, fuse_statx_in.fh);
+    return session.backend.getattr(session.nodes.node(request.slot), file, request.context);
   },
   finish(session, request, attributes) {
     const { nodes, out, attributeValidity } = session;
@@ -96,16 +101,6 @@ export const statfs: Operation<FsStatistics | undefined> = {
     return fuse_statfs_out.bytes;
   },
 };
-
-function ask(
-  session: Session,
-  request: Request,
-  throughHandle: boolean,
-  fhOffset: number,
-): ReturnType<typeof getattr.start> {
-  const file = target(session, request, throughHandle, fhOffset);
-  return session.backend.getattr(session.nodes.node(request.slot), file, request.context);
-}
 
 /** Resolves the node into `request.slot`. @returns the open file, where the request is made through one. */
 function target(session: Session, request: Request, throughHandle: boolean, fhOffset: number): unknown {

@@ -41,7 +41,7 @@ export const read: Operation<number> = {
     const buffer = writable.window(BODY, BODY + size);
     const node = session.nodes.node(handles.slot(handle));
     const file = handles.object(handle);
-    if (session.gathering.begin(size) && backend.gatherRead?.(node, file, buffer, offset, request.context)) {
+    if (session.mayGather(size) && backend.gatherRead?.(node, file, buffer, offset, request.context)) {
       return GATHERED;
     }
     return backend.read(node, file, buffer, offset, request.context);
@@ -75,7 +75,7 @@ export const write: Operation<number> = {
     const node = session.nodes.node(handles.slot(handle));
     const file = handles.object(handle);
     if (
-      session.gathering.begin(size) &&
+      session.mayGather(size) &&
       backend.gatherWrite?.(node, file, buffer, offset, flags, request.context)
     ) {
       return GATHERED;

@@ -1,4 +1,4 @@
-import type { Awaitable } from '../backend/index.js';
+import type { Awaitable, Gathered } from '../backend/index.js';
 import type { Request } from './request.js';
 
 /** Requests in sight, the one at hand included, from which on they are gathered: fewer gain nothing. */
@@ -16,14 +16,14 @@ const FEW = 4;
 const MOST_SKIPPED = 63;
 
 /** Bytes from which a read or write is work enough by itself, to be done beside others that wait. */
-const LARGE = 32 * 1024;
+export const LARGE = 32 * 1024;
 
-/** Reads and writes that a backend has put aside, and what became of them. */
+/** Requests that a backend has put aside, and what became of them. */
 export class Batch {
   count = 0;
   readonly requests: Request[] = [];
   /** What the backend's `submit` gives for each. */
-  readonly results: Awaitable<number>[] = [];
+  readonly results: Awaitable<Gathered<object>>[] = [];
   /** Ends the batch where the backend carries it out beside the engine's thread. */
   readonly later: () => void;
 
@@ -33,7 +33,7 @@ export class Batch {
 }
 
 /**
- * Reads and writes of one session that a backend has put aside, to carry them out by one call. Whether there is anything to
+ * Requests of one session that a backend has put aside, to carry them out by one call. Whether there is anything to
  * gather among the requests in sight is not known before: after each time that there was not, twice as many chances as before
  * are passed over.
  */
@@ -60,7 +60,7 @@ export class Gathering {
     return this.#batch.count;
   }
 
-  /** Whether the read or write at hand, of so many bytes, may be put aside. To be asked once for each: it counts the chances. */
+  /** Whether the request at hand, of so many bytes of data, may be put aside. To be asked once for each: it counts the chances. */
   begin(size: number): boolean {
     if (this.#batch.count > 0) return true;
     if (size >= LARGE) return this.following > 0;

@@ -1,7 +1,7 @@
 import { Errno, type Entry } from '../backend/index.js';
 import { NO_SLOT } from '../state/index.js';
 import { enter } from './entry.js';
-import { finishEmpty, type Operation } from './operation.js';
+import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from './reply.js';
 import {
   fuse_batch_forget_in,
@@ -22,7 +22,10 @@ export const lookup: Operation<Entry<object> | undefined> = {
     session.in.seek(0);
     const name = session.in.name();
     session.in.finish();
-    return session.backend.lookup(session.nodes.node(slot), name, request.context);
+    const { backend } = session;
+    const parent = session.nodes.node(slot);
+    if (session.mayGather(0) && backend.gatherLookup?.(parent, name, request.context)) return GATHERED;
+    return backend.lookup(parent, name, request.context);
   },
   finish(session, _request, entry) {
     if (entry !== undefined) {

@@ -20,7 +20,7 @@ export interface Operation<R = unknown> {
   readonly silent?: boolean;
   /** Served before INIT too. */
   readonly always?: boolean;
-  /** Started even while reads and writes are gathered: it neither closes nor forgets anything that they use. */
+  /** Started even while others are gathered: it neither closes nor forgets anything that they use. */
   readonly apart?: boolean;
   /**
    * Reads the arguments, which are gone afterwards, and asks the backend.

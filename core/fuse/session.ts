@@ -18,7 +18,7 @@ import { Faults } from './faults.js';
 import { closeHandle, endHandle } from './handles.js';
 import { InFlight } from './in-flight.js';
 import type { Negotiated } from './negotiation.js';
-import { type Batch, Gathering } from './gathering.js';
+import { type Batch, Gathering, LARGE } from './gathering.js';
 import { GATHERED, IGNORED, PARKED, refusal, type Operation } from './operation.js';
 import { operations } from './operations.js';
 import { BODY, Reply, validity, type Validity } from './reply.js';
@@ -64,7 +64,7 @@ export class Session {
   readonly out = new Reply();
   /** What INIT settled; nothing before. */
   negotiated: Negotiated | undefined = undefined;
-  /** Reads and writes that the backend is to carry out together. */
+  /** Requests that the backend is to carry out together. */
   readonly gathering = new Gathering((batch) => this.#endBatch(batch));
   /** Figures for monitoring. */
   readonly counters = new Counters();
@@ -124,8 +124,8 @@ export class Session {
 
   /**
    * Serves one request. Never throws; the message is answered now or later, once.
-   * @param following requests that are to be handed over in the same turn, before {@link submit}: where there are many, reads
-   * and writes may be gathered.
+   * @param following requests that are to be handed over in the same turn, before {@link submit}: where there are many, they
+   * may be gathered.
    */
   dispatch(message: Message, following = 0): void {
     const { gathering } = this;
@@ -162,7 +162,18 @@ export class Session {
     this.#reply(request, length);
   }
 
-  /** Carries out the reads and writes that were gathered. Never throws. */
+  /**
+   * Whether the request at hand may be offered to a method of the backend that gathers.
+   * @param size bytes of data.
+   */
+  mayGather(size: number): boolean {
+    const { gathering, backend } = this;
+    // It may be carried out on another thread, for which those before it need not wait.
+    if (size >= LARGE && gathering.count > 0 && backend.completions !== undefined) this.submit();
+    return gathering.begin(size);
+  }
+
+  /** Carries out the requests that were gathered. Never throws. */
   submit(): void {
     const { gathering } = this;
     if (gathering.count === 0) return;
@@ -174,7 +185,7 @@ export class Session {
       const result = results[i]!;
       if (isLater) this.#keep(request);
       else if (result instanceof Promise) this.#wait(request, result);
-      else this.#reply(request, result < 0 ? result : this.#finish(request, result));
+      else this.#reply(request, isErrno(result) ? result : this.#finish(request, result));
     }
     if (isLater) gathering.outstanding += 1;
     else gathering.recycle(batch);
@@ -198,7 +209,7 @@ export class Session {
       const request = requests[i]!;
       const result = results[i]!;
       if (result instanceof Promise) this.#settleLater(request, result);
-      else if (result < 0) this.#end(request, result);
+      else if (isErrno(result)) this.#end(request, result);
       else this.#settle(request, result);
     }
     this.gathering.recycle(batch);
@@ -458,4 +469,9 @@ export class Session {
     await this.reset();
     this.locks.close(Errno.EINTR);
   }
+}
+
+/** Whether what came of a gathered request is minus an errno. */
+function isErrno(result: unknown): result is number {
+  return typeof result === 'number' && result < 0;
 }

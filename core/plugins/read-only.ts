@@ -19,6 +19,8 @@ const READING = [
   'readlink',
   'read',
   'gatherRead',
+  'gatherLookup',
+  'gatherGetattr',
   'submit',
   'flush',
   'release',

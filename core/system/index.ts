@@ -7,6 +7,7 @@
  * lie below 2^47, and come only from {@link NativeMemory} and {@link Mapping}: the address of a small typed array is
  * never taken, because V8 moves those.
  */
+export * from './call-list.js';
 export * from './eventfd.js';
 export * from './io-batch.js';
 export { IoThreads, type IoWork } from './io-threads.js';

@@ -12,7 +12,14 @@ const madvise = libc<(address: number, length: number, advice: number) => number
   'int',
 ]);
 
+const mprotect = libc<(address: number, length: number, protection: number) => number>('mprotect', 'int', [
+  'uintptr_t',
+  'size_t',
+  'int',
+]);
+
 const PROT_READ_WRITE = 3;
+const PROT_READ_EXEC = 5;
 const MAP_SHARED = 0x01;
 const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
@@ -106,6 +113,11 @@ export class Region {
     if (this.#lifetime.released || start < 0 || end > this.length)
       throw new RangeError('range outside its region');
     if (length > 0) check(result(madvise(this.address + from, length, MADV_DONTNEED)), 'madvise');
+  }
+
+  /** Ends writing to a private region, whose content is machine code. @returns false where the system does not allow that. */
+  makeExecutable(): boolean {
+    return result(mprotect(this.address, this.length, PROT_READ_EXEC)) === 0;
   }
 
   /** Lets go of the memory. Idempotent. */

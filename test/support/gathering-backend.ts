@@ -1,12 +1,20 @@
 import assert from 'node:assert/strict';
-import { FsError, type Awaitable, type Completions, type GuestBuffer } from '../../core/backend/index.js';
+import {
+  FsError,
+  type Awaitable,
+  type Completions,
+  type Gathered,
+  type GuestBuffer,
+} from '../../core/backend/index.js';
 import { TinyBackend, type TinyFile, type TinyNode } from './tiny-backend.js';
 
-/** A read or write that was put aside. */
+type Result = Gathered<TinyNode>;
+
+/** A request that was put aside. */
 interface Waiting {
   readonly node: TinyNode;
-  readonly file: TinyFile;
-  readonly run: () => number;
+  readonly file?: TinyFile | undefined;
+  readonly run: () => Result;
 }
 
 /** Some of them, to be carried out later. */
@@ -15,7 +23,7 @@ interface Group {
   readonly end: () => void;
 }
 
-/** A file system that puts every read and write aside that it is offered, and carries them out when it is told to. */
+/** A file system that puts every request aside that it is offered, and carries them out when it is told to. */
 export class GatheringBackend extends TinyBackend {
   /** How many were carried out by each {@link submit}, and how many were not put aside. */
   readonly submitted: number[] = [];
@@ -25,6 +33,8 @@ export class GatheringBackend extends TinyBackend {
   #waiting: Waiting[] = [];
   #groups: Group[] = [];
   #attended = false;
+  /** Look-ups and requests for attributes are put aside, too. */
+  looks = false;
   /** Makes every other result a promise. */
   late = false;
   /** Carries them out later where that is allowed, as one with threads would. */
@@ -72,7 +82,17 @@ export class GatheringBackend extends TinyBackend {
     return this.#waiting.push({ node, file, run }) > 0;
   }
 
-  submit(results: Awaitable<number>[], later?: () => void): boolean {
+  gatherLookup(parent: TinyNode, name: string): boolean {
+    const run = () => super.lookup(parent, name);
+    return this.looks && this.#waiting.push({ node: parent, run }) > 0;
+  }
+
+  gatherGetattr(node: TinyNode, file: TinyFile | undefined): boolean {
+    const run = () => super.getattr(node);
+    return this.looks && this.#waiting.push({ node, file, run }) > 0;
+  }
+
+  submit(results: Awaitable<Result>[], later?: () => void): boolean {
     const all = this.#waiting;
     this.#waiting = [];
     this.submitted.push(all.length);
@@ -113,11 +133,11 @@ export class GatheringBackend extends TinyBackend {
     super.forget(node);
   }
 
-  #carryOut(all: readonly Waiting[], results: Awaitable<number>[]): void {
+  #carryOut(all: readonly Waiting[], results: Awaitable<Result>[]): void {
     for (const [i, { run }] of all.entries()) {
       try {
-        const count = run();
-        results[i] = this.late && i % 2 === 0 ? soon(count) : count;
+        const result = run();
+        results[i] = this.late && i % 2 === 0 ? soon(result) : result;
       } catch (error) {
         if (!(error instanceof FsError)) throw error;
         results[i] = this.late && i % 2 === 0 ? Promise.reject(error) : -error.errno;
@@ -133,7 +153,7 @@ export class GatheringBackend extends TinyBackend {
   }
 }
 
-async function soon(count: number): Promise<number> {
+async function soon(result: Result): Promise<Result> {
   await new Promise((resolve) => setImmediate(resolve));
-  return count;
+  return result;
 }

@@ -5,8 +5,10 @@ import { engine, type Guest, type MemoryLog } from '../../support/engine.js';
 import { FuseError, ROOT, type FuseClient } from '../../support/fuse-client.js';
 import { GatheringBackend } from '../../support/gathering-backend.js';
 
+const ENOENT = 2;
 const EBADF = 9;
 const EIO = 5;
+const ENOTDIR = 20;
 const BLOCK = 512;
 
 interface Mounted extends Guest {
@@ -122,6 +124,44 @@ test('attributes and names are asked for without carrying out what is gathered',
   assert.deepEqual(guest.tiny.submitted, [10]);
 });
 
+test('attributes and names are gathered with reads, each answered by what it asked for', async () => {
+  const guest = await mounted();
+  const { client, loopback, nodeid, tiny } = guest;
+  tiny.looks = true;
+  const attr = await client.getattr(nodeid);
+  const answers = await loopback.together<unknown>([
+    ...reads(client, guest, 6),
+    () => client.getattr(nodeid),
+    () => client.lookup(ROOT, 'file').then((entry) => [entry.nodeid, entry.attr]),
+    () => client.lookup(ROOT, 'missing'),
+    () => client.getattr(ROOT).then(({ mode }) => mode),
+    () => client.lookup(nodeid, 'below a file'),
+  ]);
+  assert.deepEqual(tiny.submitted, [11]);
+  assertBlocks(answers, 6);
+  assert.deepEqual(answers[6], { status: 'fulfilled', value: attr });
+  assert.deepEqual(answers[7], { status: 'fulfilled', value: [nodeid, attr] });
+  assert.equal(errnoOf(answers[8]), ENOENT);
+  assert.deepEqual(answers[9], { status: 'fulfilled', value: tiny.root.mode });
+  assert.equal(errnoOf(answers[10]), ENOTDIR);
+});
+
+test('a name that was gathered is known to nobody where its guest started anew meanwhile', async () => {
+  const guest = await aside();
+  const { client, loopback, tiny } = guest;
+  tiny.looks = true;
+  tiny.stuck = true;
+  loopback.announce(20);
+  const asking = Promise.allSettled(Array.from({ length: 16 }, () => client.lookup(ROOT, 'file')));
+  await client.init();
+  loopback.submit();
+  tiny.stuck = false;
+  tiny.completions.collect();
+  for (const answer of await asking) assert.equal(errnoOf(answer), EIO);
+  assert.equal(tiny.known.size, 0);
+  assert.deepEqual(guest.log.errors, []);
+});
+
 test('where there was little to gather, chances are passed over, and taken again later', async () => {
   const guest = await mounted();
   const { client, loopback, nodeid, tiny } = guest;
@@ -182,27 +222,29 @@ const steps = fc.array(
   { minLength: 1, maxLength: 60 },
 );
 
-test('reads and writes sent together do what they do one by one', async () => {
+test('requests sent together do what they do one by one', async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(steps, { minLength: 1, maxLength: 4 }),
       fc.boolean(),
       fc.boolean(),
-      async (batches, late, isAside) => {
+      fc.boolean(),
+      async (batches, late, isAside, looks) => {
         const outcomes: unknown[][] = [];
         for (const isTogether of [false, true]) {
           const guest = await mounted();
           const { client, loopback, nodeid, fh, tiny } = guest;
           tiny.late = late;
           tiny.aside = isAside;
+          tiny.looks = looks;
           const answers: unknown[] = [];
           for (const [number, batch] of batches.entries()) {
             const calls = batch.map(({ kind, block, size }, i) => (): Promise<unknown> => {
               const data = Buffer.alloc(size, number * 64 + i);
               if (kind === 'read') return client.read(nodeid, fh, block * BLOCK, size);
               if (kind === 'write') return client.write(nodeid, fh, block * BLOCK, data);
-              if (kind === 'getattr') return client.getattr(nodeid).then(() => 'attributes');
-              if (kind === 'lookup') return client.lookup(ROOT, 'file').then(() => 'entry');
+              if (kind === 'getattr') return client.getattr(nodeid).then(({ mode }) => mode);
+              if (kind === 'lookup') return client.lookup(ROOT, 'file').then(({ attr }) => attr.mode);
               if (kind === 'fsync') return client.fsync(nodeid, fh).catch((error: FuseError) => error.errno);
               return client.open(nodeid).then(() => 'open');
             });

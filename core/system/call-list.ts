@@ -1,0 +1,163 @@
+import koffi from 'koffi';
+import { NativeMemory } from './native-memory.js';
+import { Region } from './region.js';
+
+/**
+ * What no function of the C library does: one system call after another. It is machine code, since a foreign call for each costs
+ * as much as the kernel's part of a short one; by architecture, its assembly beside it. First argument: the calls, 64 bytes each:
+ * its number, six arguments, its result. Second: how many, at least one.
+ */
+const LOOPS: Readonly<Record<string, readonly string[]>> = {
+  x64: [
+    '53', //           push rbx
+    '55', //           push rbp
+    '48 89 fb', //     mov  rbx, rdi
+    '48 89 f5', //     mov  rbp, rsi
+    '48 8b 03', //     next: mov rax, [rbx]
+    '48 8b 7b 08', //  mov  rdi, [rbx + 8]
+    '48 8b 73 10', //  mov  rsi, [rbx + 16]
+    '48 8b 53 18', //  mov  rdx, [rbx + 24]
+    '4c 8b 53 20', //  mov  r10, [rbx + 32]
+    '4c 8b 43 28', //  mov  r8, [rbx + 40]
+    '4c 8b 4b 30', //  mov  r9, [rbx + 48]
+    '0f 05', //        syscall
+    '48 89 43 38', //  mov  [rbx + 56], rax
+    '48 83 c3 40', //  add  rbx, 64
+    '48 ff cd', //     dec  rbp
+    '75 d6', //        jnz  next
+    '5d', //           pop  rbp
+    '5b', //           pop  rbx
+    'c3', //           ret
+  ],
+  arm64: [
+    'e9 03 00 aa', //  mov  x9, x0
+    'ea 03 01 aa', //  mov  x10, x1
+    '28 01 40 a9', //  next: ldp x8, x0, [x9]
+    '21 09 41 a9', //  ldp  x1, x2, [x9, #16]
+    '23 11 42 a9', //  ldp  x3, x4, [x9, #32]
+    '25 19 40 f9', //  ldr  x5, [x9, #48]
+    '01 00 00 d4', //  svc  #0
+    '20 1d 00 f9', //  str  x0, [x9, #56]
+    '29 01 01 91', //  add  x9, x9, #64
+    '4a 05 00 f1', //  subs x10, x10, #1
+    '01 ff ff 54', //  b.ne next
+    'c0 03 5f d6', //  ret
+  ],
+};
+
+const arm64 = process.arch === 'arm64';
+const SYS_FSTAT = arm64 ? 80 : 5;
+const SYS_STATX = arm64 ? 291 : 332;
+
+const CALL_SIZE = 64;
+const CALL_WORDS = CALL_SIZE / 4;
+const RESULT = 14;
+const HIGH = 2 ** 32;
+
+type Loop = (calls: number, count: number) => void;
+
+/** The loop as it lies in this process's memory; `null` where there is none to be had. */
+let loop: Loop | null | undefined;
+
+function load(): Loop | null {
+  const lines = LOOPS[process.arch];
+  if (lines === undefined) return null;
+  const code = Buffer.from(lines.join('').replaceAll(' ', ''), 'hex');
+  const region = Region.anonymous(code.length);
+  new Uint8Array(region.view(region.address, code.length)).set(code);
+  // A security policy may allow no machine code but that of files.
+  if (!region.makeExecutable()) {
+    region.release();
+    return null;
+  }
+  return koffi.decode(BigInt(region.address), koffi.proto('void CallListLoop(uintptr_t, uintptr_t)')) as Loop;
+}
+
+/** System calls that are made together, one after another: without the way between JavaScript and the kernel for each. */
+export class CallList {
+  readonly #memory: NativeMemory;
+  readonly #words: Uint32Array;
+  readonly #ints: Int32Array;
+  readonly #capacity: number;
+  readonly #loop: Loop;
+  #count = 0;
+  #made = 0;
+
+  private constructor(capacity: number, made: Loop) {
+    this.#memory = NativeMemory.allocate(capacity * CALL_SIZE);
+    this.#words = this.#memory.u32;
+    this.#ints = this.#memory.i32;
+    this.#capacity = capacity;
+    this.#loop = made;
+  }
+
+  /**
+   * @param capacity calls in the list at most, 1 or more.
+   * @returns nothing where the architecture is not known or the system allows no machine code of ours.
+   */
+  static open(capacity: number): CallList | undefined {
+    if (loop === undefined) loop = load();
+    return loop === null ? undefined : new CallList(capacity, loop);
+  }
+
+  /** Calls in the list, made or not. */
+  get count(): number {
+    return this.#count;
+  }
+
+  get isFull(): boolean {
+    return this.#count === this.#capacity;
+  }
+
+  /** Adds fstat(2). There must be room; descriptor and memory must stay until {@link run}. @param target address for `struct stat`. */
+  fstat(fd: number, target: number): void {
+    const at = this.#count++ * CALL_WORDS;
+    const words = this.#words;
+    words[at] = SYS_FSTAT;
+    words[at + 2] = fd;
+    this.#long(at + 4, target);
+  }
+
+  /** Adds statx(2), as {@link fstat}. @param path address of a path. @param target address for `struct statx`. */
+  statx(fd: number, path: number, flags: number, mask: number, target: number): void {
+    const at = this.#count++ * CALL_WORDS;
+    const words = this.#words;
+    words[at] = SYS_STATX;
+    words[at + 2] = fd;
+    this.#long(at + 4, path);
+    words[at + 6] = flags;
+    words[at + 7] = 0;
+    words[at + 8] = mask;
+    words[at + 9] = 0;
+    this.#long(at + 10, target);
+  }
+
+  /** Makes the calls that were added since the last time. */
+  run(): void {
+    const left = this.#count - this.#made;
+    if (left === 0) return;
+    this.#loop(this.#memory.address + this.#made * CALL_SIZE, left);
+    this.#made = this.#count;
+  }
+
+  /** What the i-th call gave after {@link run}: 0 or more, or minus the errno. */
+  result(index: number): number {
+    return this.#ints[index * CALL_WORDS + RESULT]!;
+  }
+
+  /** Begins an empty list. */
+  clear(): void {
+    this.#count = 0;
+    this.#made = 0;
+  }
+
+  /** Gives its memory back. It is not to be used again. */
+  close(): void {
+    this.#memory.free();
+  }
+
+  #long(at: number, value: number): void {
+    this.#words[at] = value;
+    this.#words[at + 1] = value / HIGH;
+  }
+}
