@@ -1,4 +1,4 @@
-import { FileType, FsError, nameLength } from '../../core/backend/index.js';
+import { engineSlot, FileType, FsError, nameLength } from '../../core/backend/index.js';
 import type { Clock } from './clock.js';
 import { Content } from './content.js';
 
@@ -13,6 +13,7 @@ export const SHORT_TARGET = 127;
 
 /** A file of any type. The engine holds these objects as nodes; a name is an entry of a directory's map. */
 export class Inode {
+  [engineSlot] = -1;
   /** The tree that it belongs to. A fork's directories hold inodes of the tree that it was forked from until they are used. */
   readonly owner: object;
   /** The tree's epoch when the inode was made, or last kept for a snapshot. */

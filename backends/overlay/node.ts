@@ -1,4 +1,10 @@
-import { type Attributes, type Awaitable, FileType, type Opened } from '../../core/backend/index.js';
+import {
+  type Attributes,
+  type Awaitable,
+  engineSlot,
+  FileType,
+  type Opened,
+} from '../../core/backend/index.js';
 import type { Layer } from './layer.js';
 
 /** A node of a lower layer, held by the overlay node that it is part of. */
@@ -32,6 +38,7 @@ export interface Draft {
  * each, whatever names lead to it and whether or not it was copied up.
  */
 export class OverlayNode {
+  [engineSlot] = -1;
   /** Type bits of the mode. */
   readonly type: number;
   /** Durable: from the lower that it came from, else from the upper. See `Layer.identity`. */

@@ -1,4 +1,4 @@
-import { Errno, FsError, type Logger } from '../../core/backend/index.js';
+import { engineSlot, Errno, FsError, type Logger } from '../../core/backend/index.js';
 import { O, close } from '../../core/system/files.js';
 import { openByHandleAt } from '../../core/system/file-handles.js';
 import { descriptorLimit } from '../../core/system/limits.js';
@@ -9,6 +9,7 @@ import { NO_BIRTH, statBirthMark, statBirthSeconds, statInoHigh, statInoLow, sta
 
 /** A file that a guest knows. All else about it lies in the columns of {@link Nodes}, at `slot`. */
 export class Node {
+  [engineSlot] = -1;
   slot: number;
   /** Its open files, chained by their `next`. */
   open: OpenFile | undefined = undefined;

@@ -83,8 +83,7 @@ export function putComponent(name: string, into: Uint8Array, start: number): voi
   const end = encodeName(name, into, start);
   into[end] = 0;
   for (let i = start; i < end; i++) if (into[i] === SLASH) throw FsError.of('EINVAL');
-  const isDots =
-    into[start] === DOT && (end === start + 1 || (end === start + 2 && into[start + 1] === DOT));
+  const isDots = into[start] === DOT && (end === start + 1 || (end === start + 2 && into[start + 1] === DOT));
   if (isDots || end === start) throw FsError.of('EINVAL');
 }
 

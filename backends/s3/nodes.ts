@@ -1,4 +1,4 @@
-import type { Time } from '../../core/backend/index.js';
+import { engineSlot, type Time } from '../../core/backend/index.js';
 import type { Posix, RemoteObject } from './attributes.js';
 import { Mutex } from './deadline.js';
 import type { Staged } from './staged.js';
@@ -27,6 +27,7 @@ export type Known =
 
 /** A file, a symbolic link or a special file: what is one object. */
 export class FileNode {
+  [engineSlot] = -1;
   readonly kind = 'file';
   /** Durable key. */
   readonly id: string;
@@ -91,6 +92,7 @@ export type Node = Directory | FileNode;
 
 /** A directory, and what is known of its names. */
 export class Directory {
+  [engineSlot] = -1;
   readonly kind = 'directory';
   /** Durable key. */
   readonly id: string;

@@ -45,6 +45,9 @@ export class Gathering {
   readonly #end: (batch: Batch) => void;
   readonly #spare: Batch[] = [];
   #batch: Batch;
+  /** Bytes of data of the request at hand; whether the one added last was large. */
+  #size = 0;
+  #isLarge = false;
   #limit = 0;
   #skip = 0;
   #skipped = 0;
@@ -62,6 +65,7 @@ export class Gathering {
 
   /** Whether the request at hand, of so many bytes of data, may be put aside. To be asked once for each: it counts the chances. */
   begin(size: number): boolean {
+    this.#size = size;
     if (this.#batch.count > 0) return true;
     if (size >= LARGE) return this.following > 0;
     if (this.following + 1 < FROM) return false;
@@ -70,7 +74,7 @@ export class Gathering {
     return false;
   }
 
-  /** Adds a request that was put aside. @returns whether it is time to carry them out. */
+  /** Adds the request at hand, which was put aside. @returns whether it is time to carry them out. */
   add(request: Request): boolean {
     const batch = this.#batch;
     if (batch.count === 0) {
@@ -80,14 +84,15 @@ export class Gathering {
     }
     batch.requests[batch.count] = request;
     batch.count += 1;
-    return batch.count === this.#limit || request.size >= LARGE;
+    this.#isLarge = this.#size >= LARGE;
+    return batch.count === this.#limit || this.#isLarge;
   }
 
   /** Begins anew. @returns the batch, which {@link recycle} takes back. */
   end(): Batch {
     const batch = this.#batch;
     this.#batch = this.#spare.pop() ?? new Batch(this.#end);
-    if (batch.requests[batch.count - 1]!.size < LARGE) {
+    if (!this.#isLarge) {
       this.#skipped = 0;
       this.#skip = batch.count < FEW ? Math.min(this.#skip * 2 + 1, MOST_SKIPPED) : 0;
     }

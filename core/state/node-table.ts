@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Backend } from '../backend/index.js';
+import { engineSlot, type Backend } from '../backend/index.js';
 import { Counter, GENERATION, HIGH, LOW, ROOT_ID, identify, nextIdentity } from './identity.js';
 
 /** The slot of the root directory. */
@@ -10,6 +10,10 @@ export const NO_SLOT = -1;
 
 const FIRST_CAPACITY = 1024;
 
+interface Slotted {
+  [engineSlot]: number;
+}
+
 /**
  * The nodes that the guests of one export know: node id ↔ slot ↔ backend node.
  *
@@ -18,7 +22,8 @@ const FIRST_CAPACITY = 1024;
  * forgotten (`backend.forget`) once every asynchronous request that was in flight at that moment has ended, since any
  * of them may be about to return the same node; if one does, the node stays. With nothing in flight that is at once.
  *
- * Halves of ids are signed 32-bit numbers: the form that V8 does not box. A node costs 4 bytes in each of five columns, 8 to 16 in the index, 8 in `#nodes`, and about 50 in the map.
+ * Halves of ids are signed 32-bit numbers: the form that V8 does not box. A node costs 4 bytes in each of five columns, 8 to 16 in the
+ * index, 8 in `#nodes`, and 8 in itself, or else about 50 in a map.
  */
 export class NodeTable {
   readonly #backend: Backend;
@@ -31,7 +36,9 @@ export class NodeTable {
   /** The grace period in which the slot was last retired. */
   #retiredIn = new Int32Array(FIRST_CAPACITY);
   readonly #nodes: (object | undefined)[] = [];
-  readonly #slots = new Map<object, number>();
+  /** By node, where nodes have no place for it. */
+  readonly #slots: Map<object, number> | undefined;
+  #size = 0;
   #freeSlot = NO_SLOT;
   /** Open addressing: slot + 1 at or after the id's home, 0 where empty; at most half full. */
   #index = new Int32Array(FIRST_CAPACITY * 2);
@@ -48,13 +55,14 @@ export class NodeTable {
     this.#backend = backend;
     this.#limit = limit;
     this.#identity[LOW] = ROOT_ID;
+    this.#slots = engineSlot in root ? undefined : new Map();
     this.#insert(root);
     this.#references[ROOT_SLOT] = 1;
   }
 
   /** Nodes known. */
   get size(): number {
-    return this.#slots.size;
+    return this.#size;
   }
 
   /** Slots in use lie below this number. */
@@ -80,9 +88,9 @@ export class NodeTable {
    * @returns {@link NO_SLOT} where the table is full.
    */
   intern(node: object): number {
-    const known = this.#slots.get(node);
-    if (known !== undefined) return known;
-    if (this.#slots.size >= this.#limit) return NO_SLOT;
+    const known = this.slotOf(node);
+    if (known !== NO_SLOT) return known;
+    if (this.#size >= this.#limit) return NO_SLOT;
     const identity = this.#identity;
     const backend = this.#backend;
     if (backend.key === undefined) this.#counter.identify(identity);
@@ -96,9 +104,9 @@ export class NodeTable {
    * @returns {@link NO_SLOT} where the table is full. A node or id that is known already keeps what it has.
    */
   restore(node: object, low: number, high: number, generation: number): number {
-    const known = this.#slots.get(node);
-    if (known !== undefined) return known;
-    if (this.#slots.size >= this.#limit) return NO_SLOT;
+    const known = this.slotOf(node);
+    if (known !== NO_SLOT) return known;
+    if (this.#size >= this.#limit) return NO_SLOT;
     const identity = this.#identity;
     identity[LOW] = low;
     identity[HIGH] = high;
@@ -108,7 +116,9 @@ export class NodeTable {
 
   /** The slot of a known backend node, or {@link NO_SLOT}. */
   slotOf(node: object): number {
-    return this.#slots.get(node) ?? NO_SLOT;
+    if (this.#slots !== undefined) return this.#slots.get(node) ?? NO_SLOT;
+    const slot = (node as Slotted)[engineSlot];
+    return slot >= 0 && this.#nodes[slot] === node ? slot : NO_SLOT;
   }
 
   /** The backend node of a slot in use. */
@@ -152,8 +162,8 @@ export class NodeTable {
 
   /** The backend returned a node that the guest will not hear of: it is forgotten unless it is known. */
   discard(node: object): void {
-    const slot = this.#slots.get(node);
-    if (slot === undefined) this.#backend.forget?.(node);
+    const slot = this.slotOf(node);
+    if (slot === NO_SLOT) this.#backend.forget?.(node);
     else this.reap(slot);
   }
 
@@ -203,7 +213,9 @@ export class NodeTable {
   #forget(slot: number): void {
     const node = this.#nodes[slot]!;
     this.#unlink(slot);
-    this.#slots.delete(node);
+    if (this.#slots === undefined) (node as Slotted)[engineSlot] = NO_SLOT;
+    else this.#slots.delete(node);
+    this.#size -= 1;
     this.#nodes[slot] = undefined;
     this.#idLow[slot] = this.#freeSlot;
     this.#freeSlot = slot;
@@ -226,8 +238,10 @@ export class NodeTable {
     this.#generation[slot] = this.#identity[GENERATION]!;
     this.#references[slot] = 0;
     this.#retiredIn[slot] = 0;
-    this.#slots.set(node, slot);
-    if (this.#slots.size * 2 > this.#index.length) this.#rebuildIndex(this.#index.length * 2);
+    if (this.#slots === undefined) (node as Slotted)[engineSlot] = slot;
+    else this.#slots.set(node, slot);
+    this.#size += 1;
+    if (this.#size * 2 > this.#index.length) this.#rebuildIndex(this.#index.length * 2);
     else this.#link(slot);
     return slot;
   }

@@ -146,6 +146,15 @@ test('attributes and names are gathered with reads, each answered by what it ask
   assert.equal(errnoOf(answers[10]), ENOTDIR);
 });
 
+test('requests without data are gathered whatever came before them', async () => {
+  const guest = await mounted();
+  const { client, loopback, nodeid, fh, tiny } = guest;
+  tiny.looks = true;
+  for (let i = 0; i < 40; i++) await client.write(nodeid, fh, 0, Buffer.alloc(64 * 1024));
+  await loopback.together<unknown>(Array.from({ length: 12 }, () => () => client.getattr(nodeid)));
+  assert.deepEqual(tiny.submitted, [12]);
+});
+
 test('a name that was gathered is known to nobody where its guest started anew meanwhile', async () => {
   const guest = await aside();
   const { client, loopback, tiny } = guest;
