@@ -53,6 +53,8 @@ export class Lane {
     const { buffer, byteOffset } = memory.bytes;
     const start = byteOffset + this.offset;
     this.words = new Uint32Array(buffer, start, AREA / 4);
+    // What lay there before would be the caller's ids: files would belong to them, which takes a daemon more calls.
+    this.words.fill(0);
     this.bytes = new Uint8Array(buffer, start, AREA);
     this.reply = new Uint32Array(buffer, start + AREA, AREA / 4);
     this.data = new Uint8Array(buffer, start + 2 * AREA, dataBytes);
