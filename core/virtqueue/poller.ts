@@ -74,24 +74,32 @@ export class Poller {
     const begun = performance.now();
     for (;;) {
       if (this.#drain()) return true;
-      const found = this.#mayLook() && this.#look();
+      const found = this.#countReady() > 0 || (this.#mayLook() && this.#look());
       if (!found && !this.#rest() && !this.#leave()) return false;
       if (!found) this.#attend();
       if (performance.now() - begun > TURN_TIME) return true;
     }
   }
 
-  /** @returns true if the turn is over. */
+  /** Has each queue that is ready served: until it is empty, or where others are, what it has now. @returns true if the turn is over. */
   #drain(): boolean {
     let over = false;
     const completions = this.#completions;
     for (let i = 0; i < completions.length; i++) completions[i]!.collect();
+    const isAlone = this.#countReady() === 1;
     const runs = this.#runs;
     for (let i = 0; i < runs.length; i++) {
       const run = runs[i]!;
-      if (run.ready && run.drain()) over = true;
+      if (run.ready && run.drain(isAlone)) over = true;
     }
     return over;
+  }
+
+  #countReady(): number {
+    let count = 0;
+    const runs = this.#runs;
+    for (let i = 0; i < runs.length; i++) if (runs[i]!.ready) count += 1;
+    return count;
   }
 
   /** What is in flight ends in a later turn of the event loop, and must not wait; unless it is carried out beside this thread. */

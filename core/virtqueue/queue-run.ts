@@ -133,13 +133,14 @@ export class QueueRun {
 
   /**
    * Takes requests until the ring is empty; the guest is not to notify of further ones until {@link rest}.
+   * @param isAlone no other queue waits; else only what is in the ring now is taken.
    * @returns true if the turn of the event loop is over before that.
    */
-  drain(): boolean {
+  drain(isAlone: boolean): boolean {
     if (!this.taking || this.#draining) return false;
     this.#draining = true;
     try {
-      return this.#takeAll();
+      return this.#takeAll(isAlone);
     } catch (error) {
       this.#break({ err: error }, 'a request was not handled');
       if (this.#latest !== undefined && this.#latest.id >= 0) this.giveUp(this.#latest);
@@ -152,7 +153,7 @@ export class QueueRun {
     }
   }
 
-  #takeAll(): boolean {
+  #takeAll(isAlone: boolean): boolean {
     const { ring } = this;
     const service = this.#service;
     // The clock costs as much as a ring entry: one or two requests do without.
@@ -160,6 +161,7 @@ export class QueueRun {
     let told = 0;
     let interval = 1;
     let untilClock = 2;
+    let most = Infinity;
     this.#awake = true;
     ring.suppressNotifications();
     for (let taken = 1; ; taken++) {
@@ -177,9 +179,12 @@ export class QueueRun {
       message.id = id;
       this.inFlight += 1;
       this.#latest = message;
-      service.dispatch(message, ring.following);
+      const { following } = ring;
+      if (taken === 1 && !isAlone) most = following + 1;
+      service.dispatch(message, following);
       if (!this.taking) return false;
       if (taken >= this.#limit) return true;
+      if (taken === most) return false;
       untilClock -= 1;
       if (untilClock > 0) continue;
       const now = performance.now();

@@ -40,6 +40,31 @@ test('one kick serves all queues of a poller, and each is asked for notification
   for (const rig of rigs) rig.close();
 });
 
+test('a queue that never empties leaves others their turn', () => {
+  const poller = new Poller(0);
+  const [busy, other] = [new Rig({ poller }), new Rig({ poller })];
+  const order: string[] = [];
+  const again = (rig: Rig, name: string) => (message: Message) => {
+    order.push(name);
+    message.complete(16);
+    assert.ok(rig.driver.poll() >= 0);
+    if (order.length >= 40) return;
+    place(rig);
+    rig.driver.publish();
+  };
+  busy.start(again(busy, 'busy'));
+  other.start(again(other, 'other'));
+  for (const rig of [busy, busy, busy, other]) place(rig);
+  for (const rig of [busy, other]) rig.driver.publish();
+  busy.queue.kick();
+  assert.deepEqual(order.slice(0, 12), [
+    ...['busy', 'busy', 'busy', 'other'],
+    ...['busy', 'busy', 'busy', 'other'],
+    ...['busy', 'busy', 'busy', 'other'],
+  ]);
+  for (const rig of [busy, other]) rig.close();
+});
+
 test('requests that come while a queue is served need no notification, those after it do', () => {
   const rig = new Rig({ poller: new Poller(1000) });
   const notifications: boolean[] = [];
