@@ -57,11 +57,7 @@ test('a queue that never empties leaves others their turn', () => {
   for (const rig of [busy, busy, busy, other]) place(rig);
   for (const rig of [busy, other]) rig.driver.publish();
   busy.queue.kick();
-  assert.deepEqual(order.slice(0, 12), [
-    ...['busy', 'busy', 'busy', 'other'],
-    ...['busy', 'busy', 'busy', 'other'],
-    ...['busy', 'busy', 'busy', 'other'],
-  ]);
+  assert.equal(order.slice(0, 12).join(' '), 'busy busy busy other '.repeat(3).trim());
   for (const rig of [busy, other]) rig.close();
 });
 
