@@ -358,12 +358,14 @@ describe(`hostile FUSE requests (seed ${SEED})`, () => {
   it(`do no harm to the session of a backend that gathers: ${REQUESTS / 2} of them`, async () => {
     const tiny = new GatheringBackend();
     tiny.late = true;
+    tiny.looks = true;
     await fuzz(() => tiny, REQUESTS / 2, tiny);
     assert.ok(tiny.submitted.length > 0, 'there was something to gather');
   });
   it(`do no harm to the session of a backend that carries out beside others: ${REQUESTS / 2} of them`, async () => {
     const tiny = new GatheringBackend();
     tiny.late = true;
+    tiny.looks = true;
     tiny.aside = true;
     await fuzz(() => tiny, REQUESTS / 2, tiny);
     assert.ok(tiny.later > 0, 'something was carried out later');

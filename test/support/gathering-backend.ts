@@ -83,7 +83,7 @@ export class GatheringBackend extends TinyBackend {
   }
 
   gatherLookup(parent: TinyNode, name: string): boolean {
-    const run = () => super.lookup(parent, name);
+    const run = () => this.lookup(parent, name);
     return this.looks && this.#waiting.push({ node: parent, run }) > 0;
   }
 
