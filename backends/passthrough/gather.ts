@@ -172,18 +172,19 @@ export function gatherOperations(share: Share, endRead: EndRead) {
   }
 
   function gatherLookup(parent: Node, name: string, _context: Context): boolean {
-    const fd = share.nodes.descriptor(parent);
-    if (fd < 0 || !looking!.addName(parent, fd, name)) return false;
-    isLook[count++] = true;
-    return true;
+    return tookLook(looking!.addName(parent, name));
   }
 
   function gatherGetattr(node: Node, file: OpenFile | undefined, _context: Context): boolean {
-    if (file === undefined && !share.nodes.isAnchored(node)) return false;
-    const fd = file === undefined ? share.nodes.descriptor(node) : file.fd;
-    if (fd < 0 || !looking!.addDescriptor(fd)) return false;
-    isLook[count++] = true;
-    return true;
+    if (file !== undefined) return tookLook(looking!.addDescriptor(file.fd));
+    if (share.nodes.isAnchored(node)) return tookLook(looking!.addDescriptor(share.descriptor(node)));
+    const parent = share.whereSeen(node);
+    return parent !== undefined && tookLook(looking!.addNode(parent, node));
+  }
+
+  function tookLook(isTaken: boolean): boolean {
+    if (isTaken) isLook[count++] = true;
+    return isTaken;
   }
 
   /** Ends a batch with looks in it. */

@@ -16,9 +16,10 @@ const PLACE = 512;
 /** Longest name that surely fits: a UTF-16 unit takes three bytes at most. */
 const LONGEST = 85;
 
-/** A look that was put aside: at a name in a directory, or at what a descriptor stands for. */
+/** A look that was put aside: at a name in a directory, at a node where it was last seen, or at what a descriptor stands for. */
 interface Look {
   parent: Node | undefined;
+  node: Node | undefined;
   name: string;
   readonly entry: OwnEntry;
 }
@@ -30,6 +31,7 @@ export class Looks {
   readonly #memory = NativeMemory.allocate(CAPACITY * PLACE);
   readonly #looks: readonly Look[] = Array.from({ length: CAPACITY }, () => ({
     parent: undefined,
+    node: undefined,
     name: '',
     entry: newEntry(),
   }));
@@ -51,18 +53,14 @@ export class Looks {
     return this.#list.count;
   }
 
-  /** Adds a look at a name. @returns whether there was room. @throws FsError EINVAL for what is no name. */
-  addName(parent: Node, fd: number, name: string): boolean {
-    if (this.#list.isFull || name.length > LONGEST) return false;
-    const index = this.#list.count;
-    const place = index * PLACE;
-    putComponent(name, this.#memory.u8, place + NAME);
-    const look = this.#looks[index]!;
-    look.parent = parent;
-    look.name = name;
-    const address = this.#memory.address + place;
-    addStatName(this.#list, fd, address + NAME, address);
-    return true;
+  /** Adds a look at a name in a directory. @returns whether there was room. @throws FsError EINVAL for what is no name. */
+  addName(parent: Node, name: string): boolean {
+    return this.#add(parent, undefined, name);
+  }
+
+  /** Adds a look at a node, where `whereSeen` says that it was seen last. @returns whether there was room. */
+  addNode(parent: Node, node: Node): boolean {
+    return this.#add(parent, node, node.name);
   }
 
   /** Adds a look at what a descriptor stands for, without the time of birth. @returns whether there was room. */
@@ -74,6 +72,22 @@ export class Looks {
     return true;
   }
 
+  #add(parent: Node, node: Node | undefined, name: string): boolean {
+    if (this.#list.isFull || name.length > LONGEST) return false;
+    const fd = this.#share.nodes.descriptor(parent);
+    if (fd < 0) return false;
+    const index = this.#list.count;
+    const place = index * PLACE;
+    putComponent(name, this.#memory.u8, place + NAME);
+    const look = this.#looks[index]!;
+    look.parent = parent;
+    look.node = node;
+    look.name = name;
+    const address = this.#memory.address + place;
+    addStatName(this.#list, fd, address + NAME, address);
+    return true;
+  }
+
   /** Makes the looks. */
   run(): void {
     this.#list.run();
@@ -81,19 +95,23 @@ export class Looks {
 
   /** What `lookup` or `getattr` would have returned for the i-th look, in an object of its own. @throws what it would have thrown. */
   take(index: number): Attributes | Entry<Node> | undefined {
-    const { parent, name, entry } = this.#looks[index]!;
+    const { parent, node, name, entry } = this.#looks[index]!;
+    const share = this.#share;
     const code = this.#list.result(index);
     const start = (index * PLACE) >>> 2;
     const { u32, i32, address } = this.#memory;
     if (parent === undefined) {
       if (code < 0) throw FsError.of(-code);
       fillFromStat(u32, i32, start, entry.attributes);
-      return this.#share.translated(entry.attributes);
+      return share.translated(entry.attributes);
+    }
+    if (code === 0) takeStat(u32, start);
+    if (node !== undefined) {
+      if (code < 0 || !share.isStatOf(node)) share.statCold(node);
+      return share.attributes(entry.attributes);
     }
     if (code === ENOENT) return undefined;
-    if (code === 0) takeStat(u32, start);
-    const fd = this.#share.descriptor(parent);
-    return this.#share.found(code, parent, fd, address + index * PLACE + NAME, name, entry);
+    return share.found(code, parent, share.descriptor(parent), address + index * PLACE + NAME, name, entry);
   }
 
   /** Begins anew. */

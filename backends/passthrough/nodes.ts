@@ -257,9 +257,9 @@ export class Nodes {
     return node.open !== undefined || this.#descriptor[node.slot] !== NONE;
   }
 
-  /** Notes a look-up of a node that has no descriptor; one that is looked up again and again gets one. */
+  /** Notes a look-up of a node; one that is looked up again and again gets a descriptor, if it has none. */
   warm(node: Node): void {
-    if (this.#isWarm(node)) this.#reopen(node, this.#cacheLimit);
+    if (!this.isAnchored(node) && this.#isWarm(node)) this.#reopen(node, this.#cacheLimit);
   }
 
   #isWarm(node: Node): boolean {
@@ -592,7 +592,8 @@ function remove(heads: Int32Array, next: Int32Array, head: number, slot: number)
     return;
   }
   let before = heads[head]!;
-  while (next[before] !== slot) before = next[before]!;
+  while (before !== NONE && next[before] !== slot) before = next[before]!;
+  if (before === NONE) throw new Error('a node is not in its chain');
   next[before] = next[slot]!;
 }
 

@@ -229,17 +229,28 @@ export class Share {
    * takes one call, or else by a descriptor for its handle. @throws FsError
    */
   statCold(node: Node): void {
-    const { parent, name } = node;
-    if (this.#remembers && parent !== undefined && this.nodes.hasBirth(node) && this.nodes.knows(parent)) {
+    const parent = this.whereSeen(node);
+    if (parent !== undefined) {
       const fd = this.nodes.descriptor(parent);
-      if (fd >= 0 && statName(fd, putName(name)) >= 0 && this.nodes.isStatOf(node)) {
-        this.nodes.warm(node);
-        return;
-      }
+      if (fd >= 0 && statName(fd, putName(node.name)) >= 0 && this.isStatOf(node)) return;
     }
     const code = statDescriptor(this.descriptor(node));
     if (code < 0) throw FsError.of(-code);
     this.nodes.identifyByBirth(node, Date.now());
+  }
+
+  /** The directory where a node was last seen, if a stat of its name there can be told to be its own: see {@link isStatOf}. */
+  whereSeen(node: Node): Node | undefined {
+    const { parent } = node;
+    if (!this.#remembers || parent === undefined) return undefined;
+    return this.nodes.hasBirth(node) && this.nodes.knows(parent) ? parent : undefined;
+  }
+
+  /** Whether the stat result in the scratch, of the name where a node was last seen, is the node's own. */
+  isStatOf(node: Node): boolean {
+    if (!this.nodes.isStatOf(node)) return false;
+    this.nodes.warm(node);
+    return true;
   }
 
   /** Lets the kernel see where a file is. @returns whether it is where it was last seen. */

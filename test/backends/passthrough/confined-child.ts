@@ -1,9 +1,11 @@
+import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import passthroughPlugin from '../../../backends/passthrough/index.js';
-import { OpenFlags } from '../../../core/backend/index.js';
+import { type Attributes, type Awaitable, type Gathered, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { BackendRegistry, confine, LAYERS, parseLayers } from '../../../core/plugins/index.js';
 import { root, serveDirectory } from './harness.js';
@@ -42,7 +44,8 @@ async function attempt(name: string, action: () => unknown): Promise<void> {
     const result = await action();
     outcomes[name] = typeof result === 'string' ? result : 'ok';
   } catch (error) {
-    outcomes[name] = (error as { code?: string }).code ?? String(error);
+    const { code, message } = error as NodeJS.ErrnoException;
+    outcomes[name] = code === undefined || error instanceof assert.AssertionError ? message : code;
   }
 }
 
@@ -59,6 +62,44 @@ async function read(found: typeof node): Promise<string> {
   const count = await backend.read(found, file, buffer, 0, root);
   await backend.release(found, file);
   return Buffer.from(buffer.bytes.subarray(0, count)).toString();
+}
+
+/** Asks for the attributes of many files that have no descriptor, together and again, while the host moves some away. */
+async function looks({ backend: few, node: top }: ReturnType<typeof serveDirectory>): Promise<void> {
+  const FILES = 100;
+  const path = (name: string): string => join(share, name);
+  for (let i = 0; i < FILES; i++) fs.writeFileSync(path(`f${i}`), Buffer.alloc(i));
+  // Older than a tick of the file system's clock: then the time of birth tells them apart.
+  await sleep(50);
+  const nodes: (typeof node)[] = [];
+  for (let i = 0; i < FILES; i++) nodes.push((await few.lookup(top, `f${i}`, root))!.node);
+  for (let round = 0; round < 60; round++) {
+    if (round === 20) for (let i = 0; i < FILES; i += 3) fs.renameSync(path(`f${i}`), path(`moved ${i}`));
+    if (round === 40) for (let i = 0; i < FILES; i += 3) fs.writeFileSync(path(`f${i}`), 'another');
+    const asked: number[] = [];
+    for (let i = 0; i < 40; i++) {
+      const which = (i * 7 + round * (1 + (i % 3))) % FILES;
+      for (const again of [which, which]) {
+        if (asked.length < 60 && few.gatherGetattr(nodes[again]!, undefined, root)) asked.push(again);
+      }
+    }
+    assert.ok(asked.length > 30, `${asked.length} were gathered`);
+    const results: Awaitable<Gathered<typeof node>>[] = [];
+    few.submit(results);
+    assert.deepEqual(
+      results.map((result) => (result as Attributes).size),
+      asked,
+    );
+  }
+  // Nothing of the forgotten ones is left that younger files could be taken for.
+  for (const known of nodes.splice(0)) few.forget(known);
+  for (let i = 0; i < FILES; i++) fs.writeFileSync(path(`young ${i}`), Buffer.alloc(i));
+  for (let i = 0; i < FILES; i++) nodes.push((await few.lookup(top, `young ${i}`, root))!.node);
+  for (let round = 0; round < 3; round++) {
+    for (const [i, known] of nodes.entries()) {
+      assert.equal((await few.getattr(known, undefined, root)).size, i);
+    }
+  }
 }
 
 if (mode === 'cold') {
@@ -78,6 +119,8 @@ if (mode === 'cold') {
   await backend.rename(node, 'linked', d, 'renamed', 0, root);
   await drop();
   await attempt('renamed', async () => void (await read(cold)));
+} else if (mode === 'looks') {
+  await attempt('looks', () => looks(serveDirectory(share, { cachedDescriptors: 16 })));
 } else {
   await attempt('read through the share', () => content(node, 'file'));
   await attempt('create in the share', async () => {

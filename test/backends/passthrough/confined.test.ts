@@ -125,6 +125,16 @@ test(
   },
 );
 
+test(
+  'under Landlock, many files without descriptors are looked at together, where they were seen or by handle',
+  skip,
+  (t) => {
+    const base = arena(t);
+    const { outcomes } = confined(base, 'landlock', 'looks');
+    assert.deepEqual(outcomes, { looks: 'ok' });
+  },
+);
+
 test('the filter lets ordinary calls and threads through, and refuses what it lists', () => {
   const program = seccompProgram('errno');
   const x64 = process.arch !== 'arm64';
