@@ -253,11 +253,15 @@ class LookAhead {
     this.#first = index;
     this.#next = index;
     this.#end = index;
-    while (this.#end < end && backend.gatherLookup(node, this.#name(this.#end), request.context)) {
-      this.#end += 1;
+    try {
+      while (this.#end < end && backend.gatherLookup(node, this.#name(this.#end), request.context)) {
+        this.#end += 1;
+      }
+    } catch {
+      // Its look-up by itself will tell; those before it are gathered and must be carried out.
     }
     if (this.#end === index) return false;
-    backend.submit!(this.#results);
+    session.submitFor(request, this.#results, this.#end - index);
     if (this.#results.some((result) => result instanceof Promise)) this.#keep();
     return true;
   }

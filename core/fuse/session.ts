@@ -1,4 +1,11 @@
-import { Errno, FsError, type Backend, type Completions } from '../backend/index.js';
+import {
+  Errno,
+  FsError,
+  type Awaitable,
+  type Backend,
+  type Completions,
+  type Gathered,
+} from '../backend/index.js';
 import type { Message } from '../memory/index.js';
 import {
   Freshness,
@@ -198,6 +205,16 @@ export class Session {
     } catch (error) {
       for (let i = 0; i < count; i++) results[i] = -this.#errnoOf(error, requests[i]!);
       return false;
+    }
+  }
+
+  /** Has the backend carry out at once what it gathered for one request. Never throws: what fails has minus an errno for a result. */
+  submitFor(request: Request, results: Awaitable<Gathered<object>>[], count: number): void {
+    try {
+      this.backend.submit!(results);
+    } catch (error) {
+      const code = -this.#errnoOf(error, request);
+      for (let i = 0; i < count; i++) results[i] = code;
     }
   }
 

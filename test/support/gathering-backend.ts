@@ -41,8 +41,11 @@ export class GatheringBackend extends TinyBackend {
   aside = false;
   /** Nothing that was put off becomes ready. */
   stuck = false;
-  /** Fails instead. */
+  /** Fails instead, when so many results are there. */
   failure: Error | undefined;
+  failsAfter = 0;
+  /** A name for which the offer of a look-up fails. */
+  refusedName: string | undefined;
 
   /** As long as there is something, the event loop is kept awake where nobody attends. */
   readonly completions: Completions;
@@ -83,6 +86,7 @@ export class GatheringBackend extends TinyBackend {
   }
 
   gatherLookup(parent: TinyNode, name: string): boolean {
+    if (name === this.refusedName) throw FsError.of('EIO');
     const run = () => this.lookup(parent, name);
     return this.looks && this.#waiting.push({ node: parent, run }) > 0;
   }
@@ -96,7 +100,10 @@ export class GatheringBackend extends TinyBackend {
     const all = this.#waiting;
     this.#waiting = [];
     this.submitted.push(all.length);
-    if (this.failure !== undefined) throw this.failure;
+    if (this.failure !== undefined) {
+      this.#carryOut(all.slice(0, this.failsAfter), results);
+      throw this.failure;
+    }
     if (!this.aside || later === undefined) {
       this.#carryOut(all, results);
       return false;

@@ -101,6 +101,31 @@ test('up to 32 names are looked up together, fewer than 4 by themselves', async 
   assert.deepEqual(guest.tiny.submitted, []);
 });
 
+test('a name that is not gathered for an error, or a batch that fails, harms no other name', async () => {
+  const names = Array.from({ length: 12 }, (_, i) => `directory ${i}`);
+  const told = (seen: readonly (Dirent | number)[]) =>
+    seen.slice(2).map((one) => typeof one === 'object' && [one.name, one.entry!.nodeid]);
+
+  const guest = await mounted(names);
+  const expected = await list(guest, [100_000]);
+  const { tiny } = guest;
+  tiny.refusedName = 'directory 5';
+  assert.deepEqual(told(await list(guest, [100_000])), told(expected));
+
+  tiny.refusedName = undefined;
+  tiny.failure = new Error('lost its way');
+  const without = await list(guest, [100_000]);
+  assert.deepEqual(
+    told(without),
+    names.map((one) => [one, 0n]),
+  );
+  assert.equal(guest.log.errors.length, 1);
+
+  // Some results are there when it fails.
+  tiny.failsAfter = 3;
+  assert.deepEqual(told(await list(guest, [100_000])), told(without));
+});
+
 test('what was looked up for a guest that started anew meanwhile is known to nobody', async () => {
   const guest = await mounted(Array.from({ length: 20 }, (_, i) => `directory ${i}`));
   const { client, tiny } = guest;
