@@ -1,5 +1,6 @@
 import koffi from 'koffi';
-import { NativeMemory } from './native-memory.js';
+import { SYS_FSTAT } from './files.js';
+import { NativeMemory, putLong } from './native-memory.js';
 import { Region } from './region.js';
 
 /**
@@ -45,14 +46,11 @@ const LOOPS: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-const arm64 = process.arch === 'arm64';
-const SYS_FSTAT = arm64 ? 80 : 5;
-const SYS_STATX = arm64 ? 291 : 332;
+const SYS_STATX = process.arch === 'arm64' ? 291 : 332;
 
 const CALL_SIZE = 64;
 const CALL_WORDS = CALL_SIZE / 4;
 const RESULT = 14;
-const HIGH = 2 ** 32;
 
 type Loop = (calls: number, count: number) => void;
 
@@ -115,7 +113,7 @@ export class CallList {
     const words = this.#words;
     words[at] = SYS_FSTAT;
     words[at + 2] = fd;
-    this.#long(at + 4, target);
+    putLong(words, at + 4, target);
   }
 
   /** Adds statx(2), as {@link fstat}. @param path address of a path. @param target address for `struct statx`. */
@@ -124,12 +122,12 @@ export class CallList {
     const words = this.#words;
     words[at] = SYS_STATX;
     words[at + 2] = fd;
-    this.#long(at + 4, path);
+    putLong(words, at + 4, path);
     words[at + 6] = flags;
     words[at + 7] = 0;
     words[at + 8] = mask;
     words[at + 9] = 0;
-    this.#long(at + 10, target);
+    putLong(words, at + 10, target);
   }
 
   /** Makes the calls that were added since the last time. */
@@ -154,10 +152,5 @@ export class CallList {
   /** Gives its memory back. It is not to be used again. */
   close(): void {
     this.#memory.free();
-  }
-
-  #long(at: number, value: number): void {
-    this.#words[at] = value;
-    this.#words[at + 1] = value / HIGH;
   }
 }

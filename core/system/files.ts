@@ -213,7 +213,7 @@ export function statx(fd: number, path: number, flags: number, mask: number, tar
   return result(calls.statx(fd, path, flags, mask, target));
 }
 
-const SYS_FSTAT = arm64 ? 80 : 5;
+export const SYS_FSTAT = arm64 ? 80 : 5;
 
 /** Offsets in the `struct stat` of the system call, <asm/stat.h> of x86-64 and <asm-generic/stat.h>. */
 export const STAT = {

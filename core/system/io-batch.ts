@@ -1,7 +1,7 @@
 import koffi from 'koffi';
 import { preadv2, pwritev2 } from './files.js';
 import { libc, result } from './libc.js';
-import { NativeMemory } from './native-memory.js';
+import { getLong, NativeMemory, putLong } from './native-memory.js';
 
 /** Kinds of transfer, `IOCB_CMD_*` of <linux/aio_abi.h>: of memory in one piece, or by an array of `struct iovec`. */
 export const Transfer = { PREAD: 0, PWRITE: 1, PREADV: 7, PWRITEV: 8 } as const;
@@ -66,7 +66,6 @@ const EVENT_WORDS = EVENT_SIZE / 4;
 const EVENT_RESULT = 4;
 
 const EINTR = -4;
-const HIGH = 0x100000000;
 
 /**
  * Reads and writes of files that are carried out by one system call, in the order in which they were added: io_submit(2).
@@ -92,7 +91,7 @@ export class IoBatch {
     this.#words = words;
     this.#ints = new Int32Array(words.buffer, words.byteOffset, words.length);
     this.results = this.#ints.subarray(RESULTS >> 2, CONTEXT >> 2);
-    this.#context = get(words, CONTEXT >> 2);
+    this.#context = getLong(words, CONTEXT >> 2);
     const slots = new Uint32Array(koffi.view(this.#context, HEADER))[RING_SLOTS]!;
     this.#ring = new Int32Array(koffi.view(this.#context, HEADER + slots * EVENT_SIZE));
   }
@@ -102,7 +101,7 @@ export class IoBatch {
     const memory = NativeMemory.allocate(BYTES);
     const { address, u32: words } = memory;
     if (result(setup(SYS_IO_SETUP, CAPACITY, address + CONTEXT)) === 0) {
-      const context = get(words, CONTEXT >> 2);
+      const context = getLong(words, CONTEXT >> 2);
       const header = new Uint32Array(koffi.view(context, HEADER));
       if (
         header[RING_MAGIC] === MAGIC &&
@@ -110,7 +109,7 @@ export class IoBatch {
         header[RING_HEADER] === HEADER &&
         header[RING_SLOTS]! >= CAPACITY
       ) {
-        for (let i = 0; i < CAPACITY; i++) put(words, i * 2, address + BLOCKS + i * BLOCK_SIZE);
+        for (let i = 0; i < CAPACITY; i++) putLong(words, i * 2, address + BLOCKS + i * BLOCK_SIZE);
         return new IoBatch(address, words, memory);
       }
       destroy(SYS_IO_DESTROY, context);
@@ -146,9 +145,9 @@ export class IoBatch {
     words[at + RW_FLAGS] = flags;
     words[at + COMMAND] = kind;
     words[at + FD] = fd;
-    put(words, at + BUFFER, address);
+    putLong(words, at + BUFFER, address);
     words[at + COUNT] = count;
-    put(words, at + OFFSET, offset);
+    putLong(words, at + OFFSET, offset);
     this.#count += 1;
   }
 
@@ -222,26 +221,16 @@ export class IoBatch {
     const words = this.#words;
     const at = (BLOCKS + index * BLOCK_SIZE) >> 2;
     const kind = words[at + COMMAND]!;
-    let address = get(words, at + BUFFER);
+    let address = getLong(words, at + BUFFER);
     let count = words[at + COUNT]!;
     if (kind === Transfer.PREAD || kind === Transfer.PWRITE) {
       // struct iovec { void *iov_base; size_t iov_len; }, where nothing else is at the moment.
-      put(words, EVENTS >> 2, address);
-      put(words, (EVENTS >> 2) + 2, count);
+      putLong(words, EVENTS >> 2, address);
+      putLong(words, (EVENTS >> 2) + 2, count);
       address = this.address + EVENTS;
       count = 1;
     }
     const transfer = kind === Transfer.PREAD || kind === Transfer.PREADV ? preadv2 : pwritev2;
-    return transfer(words[at + FD]!, address, count, get(words, at + OFFSET), words[at + RW_FLAGS]!);
+    return transfer(words[at + FD]!, address, count, getLong(words, at + OFFSET), words[at + RW_FLAGS]!);
   }
-}
-
-/** Places a number from 0 to 2^53-1 in two words. */
-function put(words: Uint32Array, at: number, value: number): void {
-  words[at] = value;
-  words[at + 1] = value / HIGH;
-}
-
-function get(words: Uint32Array, at: number): number {
-  return words[at]! + words[at + 1]! * HIGH;
 }

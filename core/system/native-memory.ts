@@ -1,5 +1,7 @@
 import { Region } from './region.js';
 
+const HIGH = 2 ** 32;
+
 /**
  * Memory of the process outside the JavaScript heap: it does not move, so that its address may be given to system calls.
  * Zeroed, page-aligned, private. It lives until {@link free}.
@@ -42,4 +44,15 @@ export class NativeMemory {
   free(): void {
     this.#region.release();
   }
+}
+
+/** Places a number from 0 to 2^53-1, such as an address, in two words. */
+export function putLong(words: Uint32Array, at: number, value: number): void {
+  words[at] = value;
+  words[at + 1] = value / HIGH;
+}
+
+/** What {@link putLong} placed. */
+export function getLong(words: Uint32Array, at: number): number {
+  return words[at]! + words[at + 1]! * HIGH;
 }
