@@ -17,6 +17,7 @@ import {
   OpenFlags,
   type Opened,
   WriteFlags,
+  newAttributes,
 } from '../../core/backend/index.js';
 import { copyRange, fallocate } from './allocation.js';
 import { PAGE } from './chunk.js';
@@ -56,7 +57,7 @@ const ATIME_AGE = 86_400;
 export class MemfsBackend implements Backend<Inode, OpenFile> {
   readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
   readonly #tree: Tree;
-  readonly #attributes = emptyAttributes();
+  readonly #attributes = { ...newAttributes(), blksize: PAGE };
   #generation = randomInt(1, MAX_GENERATION);
   #byNumber: Map<number, Inode> | undefined;
   readonly #entry: { node: Inode; attributes: Attributes; file: OpenFile };
@@ -354,26 +355,4 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     shown.btimeNsec = inode.btimeNsec;
     return shown;
   }
-}
-
-function emptyAttributes(): Attributes {
-  return {
-    mode: 0,
-    ino: 0,
-    size: 0,
-    blocks: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    blksize: PAGE,
-    atime: 0,
-    atimeNsec: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    ctime: 0,
-    ctimeNsec: 0,
-    btime: 0,
-    btimeNsec: 0,
-  };
 }

@@ -1,4 +1,10 @@
-import { type Attributes, type Awaitable, type Entry, isPromise } from '../../core/backend/index.js';
+import {
+  type Attributes,
+  type Awaitable,
+  type Entry,
+  isPromise,
+  newAttributes,
+} from '../../core/backend/index.js';
 import type { OverlayNode } from './node.js';
 import type { Seen, Union } from './union.js';
 
@@ -8,26 +14,7 @@ import type { Seen, Union } from './union.js';
  */
 export class Shown {
   readonly #union: () => Union;
-  readonly #attributes: Attributes = {
-    mode: 0,
-    ino: 0,
-    size: 0,
-    blocks: 0,
-    nlink: 0,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    blksize: 0,
-    atime: 0,
-    atimeNsec: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    ctime: 0,
-    ctimeNsec: 0,
-    btime: 0,
-    btimeNsec: 0,
-    submount: false,
-  };
+  readonly #attributes: Attributes = newAttributes();
   readonly #entry: { node: OverlayNode | undefined; readonly attributes: Attributes } = {
     node: undefined,
     attributes: this.#attributes,

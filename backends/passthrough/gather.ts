@@ -187,22 +187,6 @@ export function gatherOperations(share: Share, endRead: EndRead) {
     return isTaken;
   }
 
-  /** Ends a batch with looks in it. */
-  function submitLooks(looks: Looks, results: Results): void {
-    // After the writes, so that attributes show them.
-    const current = group;
-    group = undefined;
-    if (current !== undefined) {
-      current.carryOut(transferred);
-      idle.push(current);
-    }
-    looks.run();
-    for (let i = 0, look = 0; i < count; i++) {
-      results[i] = isLook[i]! ? take(looks, look++) : transferred[i - look];
-    }
-    looks.clear();
-  }
-
   const completions: Completions = {
     get pending() {
       return threads?.pending ?? 0;
@@ -243,18 +227,26 @@ export function gatherOperations(share: Share, endRead: EndRead) {
     ...(looking === undefined ? {} : { gatherLookup, gatherGetattr }),
 
     submit(results: Results, later?: () => void): boolean {
-      if (looking !== undefined && looking.count > 0) {
-        submitLooks(looking, results);
-        count = 0;
-        return false;
-      }
+      const all = count;
       count = 0;
-      const current = group!;
+      const current = group;
       group = undefined;
-      const mayGive = later !== undefined && current.isLarge && current.clears === undefined;
-      if (mayGive && threads !== undefined && current.give(threads, results, later)) return true;
-      current.carryOut(results);
-      idle.push(current);
+      const looks = looking !== undefined && looking.count > 0 ? looking : undefined;
+      if (current !== undefined) {
+        const mayGive = later !== undefined && looks === undefined && current.isLarge;
+        if (mayGive && threads !== undefined && current.clears === undefined) {
+          if (current.give(threads, results, later)) return true;
+        }
+        current.carryOut(looks === undefined ? results : transferred);
+        idle.push(current);
+      }
+      if (looks === undefined) return false;
+      // After the writes, so that attributes show them.
+      looks.run();
+      for (let i = 0, look = 0; i < all; i++) {
+        results[i] = isLook[i]! ? take(looks, look++) : transferred[i - look];
+      }
+      looks.clear();
       return false;
     },
 

@@ -12,10 +12,7 @@ import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
 import { at, bytes, getLong, offset, putName } from './scratch.js';
 import type { Share } from './share.js';
-import { fillFromDescriptor, newAttributes, statDescriptor } from './stat.js';
-
-/** The answer to getattr, filled again and again. */
-const attributes = newAttributes();
+import { statDescriptor } from './stat.js';
 
 /** Finding files and looking at them. */
 export function lookupOperations(share: Share) {
@@ -35,9 +32,10 @@ export function lookupOperations(share: Share) {
         return share.attributes();
       }
       const fd = file !== undefined ? file.fd : share.descriptor(node);
-      const code = context.birth === true ? statDescriptor(fd) : fillFromDescriptor(fd, attributes);
+      if (context.birth !== true) return share.attributesOf(fd);
+      const code = statDescriptor(fd);
       if (code < 0) throw FsError.of(-code);
-      return context.birth === true ? share.attributes() : share.translated(attributes);
+      return share.attributes();
     },
 
     readlink(node: Node, _context: Context): string {

@@ -6,6 +6,7 @@ import {
   FileType,
   FsError,
   type Logger,
+  newAttributes,
   type SecurityContext,
   UsageError,
 } from '../../core/backend/index.js';
@@ -22,7 +23,7 @@ import { at, bytes, offset, putDescriptorPath, putName, putText, words } from '.
 import { XattrMap } from './xattr-map.js';
 import {
   fillAttributes,
-  newAttributes,
+  fillFromDescriptor,
   type OwnAttributes,
   statDescriptor,
   statInoHigh,
@@ -45,12 +46,13 @@ export interface OwnEntry extends Entry<Node> {
   readonly attributes: OwnAttributes;
 }
 
-export function newEntry(attributes: OwnAttributes = newAttributes()): OwnEntry {
-  return { node: undefined as never, attributes };
+export function newEntry(): OwnEntry {
+  return { node: undefined as never, attributes: newAttributes() };
 }
 
-const attributes = newAttributes();
-const entry = newEntry(attributes);
+const entry = newEntry();
+/** The answer to getattr, likewise. */
+const { attributes } = entry;
 
 /** A shared directory: what its operations have in common. */
 export class Share {
@@ -131,11 +133,7 @@ export class Share {
       if (code === -2) return undefined;
       if (code < 0) throw FsError.of(-code);
       const mount = this.#statMountOf(parent, fd, name);
-      const node =
-        mount === undefined
-          ? undefined
-          : (this.nodes.findByStat(mount.index, statInoLow(), statInoHigh()) ??
-            this.#identify(mount, fd, name));
+      const node = mount && (this.#known(mount) ?? this.#identify(mount, fd, name));
       if (mount !== undefined && node !== undefined) {
         if (this.#remembers) {
           node.parent = parent;
@@ -153,8 +151,7 @@ export class Share {
     const code = statDescriptor(fd);
     if (code < 0) throw FsError.of(-code);
     const mount = this.mountOf(parent);
-    const known = this.nodes.findByStat(mount.index, statInoLow(), statInoHigh());
-    const node = known ?? this.#identifyDescriptor(mount, fd, -1);
+    const node = this.#known(mount) ?? this.#identifyDescriptor(mount, fd, -1);
     if (this.#remembers && text !== '') {
       node.parent = parent;
       node.name = text;
@@ -204,6 +201,13 @@ export class Share {
   attributes(into: OwnAttributes = attributes): Attributes {
     fillAttributes(into);
     return this.translated(into);
+  }
+
+  /** Attributes of what a descriptor stands for, as guests see them, without the time of birth. @throws FsError */
+  attributesOf(fd: number): Attributes {
+    const code = fillFromDescriptor(fd, attributes);
+    if (code < 0) throw FsError.of(-code);
+    return this.translated(attributes);
   }
 
   /** Attributes as just filled, with owners as guests see them. */
@@ -338,6 +342,11 @@ export class Share {
     }
   }
 
+  /** The node of what was just stat'ed, where that is enough to know it. */
+  #known(mount: Mount): Node | undefined {
+    return this.nodes.findByStat(mount.index, statInoLow(), statInoHigh());
+  }
+
   /** The node of what was just stat'ed, known or new; nothing where the name now stands for something else. */
   #identify(mount: Mount, fd: number, name: number): Node | undefined {
     if (mount.fd >= 0) {
@@ -367,7 +376,7 @@ export class Share {
       close(found);
       return undefined;
     }
-    const known = this.nodes.findByStat(mount.index, statInoLow(), statInoHigh());
+    const known = this.#known(mount);
     if (known !== undefined) {
       close(found);
       return known;

@@ -1,4 +1,4 @@
-import { type Attributes, makeDevice } from '../../core/backend/index.js';
+import { makeDevice, type newAttributes } from '../../core/backend/index.js';
 import type { CallList } from '../../core/system/index.js';
 import { AT, fstat, STAT, STATX, statx } from '../../core/system/files.js';
 import { at, bytes, getLong, getSignedLong, offset, signedWords, words } from './scratch.js';
@@ -78,33 +78,7 @@ export function statMount(): number {
 }
 
 /** Attributes that are filled again and again. */
-export type OwnAttributes = { -readonly [K in keyof Required<Attributes>]: Attributes[K] } & {
-  uid: number;
-  gid: number;
-};
-
-export function newAttributes(): OwnAttributes {
-  return {
-    mode: 0,
-    ino: 1,
-    size: 0,
-    blocks: 0,
-    nlink: 1,
-    uid: 0,
-    gid: 0,
-    rdev: 0,
-    blksize: 4096,
-    atime: 0,
-    atimeNsec: 0,
-    mtime: 0,
-    mtimeNsec: 0,
-    ctime: 0,
-    ctimeNsec: 0,
-    btime: undefined,
-    btimeNsec: undefined,
-    submount: false,
-  };
-}
+export type OwnAttributes = ReturnType<typeof newAttributes>;
 
 /** Reads the stat result into attributes. Ids of owners are the host's. */
 export function fillAttributes(a: OwnAttributes): void {

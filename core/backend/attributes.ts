@@ -56,6 +56,30 @@ export interface Attributes {
   submount?: boolean | undefined;
 }
 
+/** Attributes for a backend that fills one object again and again: with every field, so that it keeps its shape. */
+export function newAttributes(): Attributes & { uid: number; gid: number } {
+  return {
+    mode: 0,
+    ino: 1,
+    size: 0,
+    blocks: 0,
+    nlink: 1,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: 4096,
+    atime: 0,
+    atimeNsec: 0,
+    mtime: 0,
+    mtimeNsec: 0,
+    ctime: 0,
+    ctimeNsec: 0,
+    btime: undefined,
+    btimeNsec: undefined,
+    submount: false,
+  };
+}
+
 /** Encodes a device number as FUSE carries it (Linux `new_encode_dev`): 12 bits of major, 20 of minor. */
 export function makeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xfff00) << 12)) >>> 0;

@@ -77,8 +77,8 @@ export class DirectoryStream {
   #iterator: Iterator<DirectoryEntry> | AsyncIterator<DirectoryEntry> | undefined;
   /** Names of a restored stream, which a new listing is to leave out. */
   #known: Set<string> | undefined;
-  /** Entries can be pulled without waiting: the listing has begun, is not complete, and its iterator answers at once. */
-  #isSynchronous = false;
+  /** Of the iterator: it answers by promises. */
+  #isAsync = false;
   #complete = false;
   #failure: { readonly error: unknown } | undefined;
   #closed = false;
@@ -126,7 +126,7 @@ export class DirectoryStream {
   /** Whether there is an entry `index` that can be had without waiting, or failing. Inside {@link read}, behind one that {@link at} found. */
   has(index: number): boolean {
     while (index >= this.#count) {
-      if (this.#failure !== undefined || !this.#isSynchronous) return false;
+      if (this.#failure !== undefined || this.#iterator === undefined || this.#isAsync) return false;
       void this.#pull();
     }
     return true;
@@ -245,7 +245,6 @@ export class DirectoryStream {
   #stop(): Awaitable<void> {
     const iterator = this.#iterator;
     this.#iterator = undefined;
-    this.#isSynchronous = false;
     const ended: unknown = iterator?.return?.();
     return ended instanceof Promise ? ended.then(() => undefined) : undefined;
   }
@@ -270,7 +269,7 @@ export class DirectoryStream {
       this.#push('..', FileType.DIRECTORY, this.#parent);
     }
     return andThen(this.#list(), (listing) => {
-      this.#isSynchronous = !(Symbol.asyncIterator in listing);
+      this.#isAsync = Symbol.asyncIterator in listing;
       this.#iterator =
         Symbol.asyncIterator in listing ? listing[Symbol.asyncIterator]() : listing[Symbol.iterator]();
     });
@@ -280,7 +279,6 @@ export class DirectoryStream {
     return andThen(iterator.next(), (step) => {
       if (step.done) {
         this.#complete = true;
-        this.#isSynchronous = false;
         this.#iterator = undefined;
         return;
       }
