@@ -1,17 +1,24 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
-import type { Backend } from '../../../core/backend/index.js';
+import { engineSlot, type Backend } from '../../../core/backend/index.js';
 import { LookupCounts, NO_SLOT, NodeTable, ROOT_SLOT } from '../../../core/state/index.js';
 
 interface Node {
   readonly key: string;
 }
 
+type Make = (key: string) => Node;
+
+const plain: Make = (key) => ({ key });
+/** With a place for the table. */
+const slotted: Make = (key) => Object.assign(plain(key), { [engineSlot]: -1 });
+
 /** A table over a backend that records what it is told to forget. */
 function table(
   limit = 1000,
   key?: (node: Node) => string,
+  make = plain,
 ): { nodes: NodeTable; forgotten: Node[]; root: Node } {
   const forgotten: Node[] = [];
   const backend: Backend<Node> = {
@@ -21,135 +28,156 @@ function table(
     forget: (node) => void forgotten.push(node),
     ...(key === undefined ? {} : { key }),
   };
-  const root: Node = { key: 'root' };
+  const root = make('root');
   return { nodes: new NodeTable(backend, root, limit), forgotten, root };
 }
 
-describe('a node table', () => {
-  it('has the root under node id 1, for ever', () => {
-    const { nodes, forgotten, root } = table();
-    assert.equal(nodes.find(1, 0), ROOT_SLOT);
-    assert.equal(nodes.node(ROOT_SLOT), root);
-    assert.equal(nodes.intern(root), ROOT_SLOT);
-    nodes.reap(ROOT_SLOT);
-    assert.deepEqual(forgotten, []);
-  });
-
-  it('gives each node one slot, found by its id', () => {
-    const { nodes } = table(1e6, (node) => node.key);
-    const all = Array.from({ length: 20_000 }, (_, i) => ({ key: `k${i}` }));
-    for (const node of all) {
-      const slot = nodes.intern(node);
-      assert.equal(nodes.intern(node), slot);
-      nodes.reference(slot);
-    }
-    assert.equal(nodes.size, 20_001);
-    for (const node of all) {
-      const slot = nodes.slotOf(node);
-      assert.equal(nodes.find(nodes.idLow(slot), nodes.idHigh(slot)), slot);
-    }
-    for (const node of all) nodes.release(nodes.slotOf(node));
-    assert.equal(nodes.size, 1);
-    assert.equal(nodes.slotEnd, 20_001);
-    nodes.reference(nodes.intern({ key: 'again' }));
-    assert.equal(nodes.slotEnd, 20_001);
-  });
-
-  it('gives live nodes of one key different ids', () => {
-    const { nodes } = table(100, () => 'the same');
-    const slots = [nodes.intern({ key: '' }), nodes.intern({ key: '' }), nodes.intern({ key: '' })];
-    assert.equal(new Set(slots.map((slot) => `${nodes.idLow(slot)} ${nodes.idHigh(slot)}`)).size, 3);
-    for (const slot of slots) assert.equal(nodes.find(nodes.idLow(slot), nodes.idHigh(slot)), slot);
-  });
-
-  it('is full at its limit', () => {
-    const { nodes, forgotten } = table(2);
-    const slot = nodes.intern({ key: 'a' });
-    const refused = { key: 'b' };
-    assert.equal(nodes.intern(refused), NO_SLOT);
-    nodes.discard(refused);
-    assert.deepEqual(forgotten, [refused]);
-    nodes.reap(slot);
-    assert.notEqual(nodes.intern(refused), NO_SLOT);
-  });
-
-  it('forgets a node after the requests that were in flight, and not if one of them brought it back', () => {
-    const { nodes, forgotten } = table();
-    const a = { key: 'a' };
-    const b = { key: 'b' };
-    const slotA = nodes.intern(a);
-    const slotB = nodes.intern(b);
-    nodes.reference(slotA);
-    nodes.reference(slotB);
-    const first = nodes.enter();
-    nodes.release(slotA);
-    nodes.release(slotB);
-    const second = nodes.enter();
-    assert.equal(nodes.intern(b), slotB);
-    nodes.reference(slotB);
-    nodes.leave(first);
-    assert.deepEqual(forgotten, []);
-    nodes.leave(second);
-    assert.deepEqual(forgotten, [a]);
-    const third = nodes.enter();
-    nodes.release(slotB);
-    nodes.leave(third);
-    assert.deepEqual(forgotten, [a, b]);
-  });
-
-  it('forgets under a load that never pauses', () => {
-    const { nodes, forgotten } = table();
-    let running = nodes.enter();
-    for (let i = 0; i < 100; i++) {
-      const slot = nodes.intern({ key: `${i}` });
-      nodes.reference(slot);
-      nodes.release(slot);
-      const next = nodes.enter();
-      nodes.leave(running);
-      running = next;
-    }
-    assert.ok(forgotten.length > 90, `${forgotten.length} of 100 were forgotten`);
-    nodes.leave(running);
-    assert.equal(forgotten.length, 100);
-    assert.equal(nodes.size, 1);
-  });
-
-  it('agrees with a plain map under any order of lookups, references, releases and requests', () => {
-    const step = fc.record({
-      action: fc.constantFrom('reference', 'release', 'enter', 'leave'),
-      key: fc.integer({ min: 0, max: 9 }),
+for (const [kind, make] of [
+  ['plain nodes', plain],
+  ['nodes with a place for it', slotted],
+] as const) {
+  describe(`a node table of ${kind}`, () => {
+    it('has the root under node id 1, for ever', () => {
+      const { nodes, forgotten, root } = table(1000, undefined, make);
+      assert.equal(nodes.find(1, 0), ROOT_SLOT);
+      assert.equal(nodes.node(ROOT_SLOT), root);
+      assert.equal(nodes.intern(root), ROOT_SLOT);
+      nodes.reap(ROOT_SLOT);
+      assert.deepEqual(forgotten, []);
     });
-    fc.assert(
-      fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
-        const { nodes, forgotten } = table(1000, (node) => node.key);
-        const live = new Map<number, { node: Node; references: number }>();
-        const running: number[] = [];
-        for (const { action, key } of steps) {
-          const known = live.get(key);
-          if (action === 'reference') {
-            const node = known?.node ?? { key: `${key}` };
-            const slot = nodes.intern(node);
-            nodes.reference(slot);
-            live.set(key, { node, references: (known?.references ?? 0) + 1 });
-          } else if (action === 'release' && known !== undefined && known.references > 0) {
-            nodes.release(nodes.slotOf(known.node));
-            known.references -= 1;
-            if (running.length === 0) assert.equal(forgotten.at(-1) === known.node, known.references === 0);
-          } else if (action === 'enter') running.push(nodes.enter());
-          else if (action === 'leave' && running.length > 0)
-            nodes.leave(running.splice(key % running.length, 1)[0]!);
-          for (const [other, { node, references }] of live) {
-            if (references > 0) assert.equal(nodes.references(nodes.slotOf(node)), references);
-            else if (nodes.slotOf(node) === NO_SLOT) live.delete(other);
+
+    it('gives each node one slot, found by its id', () => {
+      const { nodes } = table(1e6, (node) => node.key, make);
+      const all = Array.from({ length: 20_000 }, (_, i) => make(`k${i}`));
+      for (const node of all) {
+        const slot = nodes.intern(node);
+        assert.equal(nodes.intern(node), slot);
+        nodes.reference(slot);
+      }
+      assert.equal(nodes.size, 20_001);
+      for (const node of all) {
+        const slot = nodes.slotOf(node);
+        assert.equal(nodes.find(nodes.idLow(slot), nodes.idHigh(slot)), slot);
+      }
+      for (const node of all) nodes.release(nodes.slotOf(node));
+      assert.equal(nodes.size, 1);
+      assert.equal(nodes.slotEnd, 20_001);
+      nodes.reference(nodes.intern(make('again')));
+      assert.equal(nodes.slotEnd, 20_001);
+    });
+
+    it('gives live nodes of one key different ids', () => {
+      const { nodes } = table(100, () => 'the same', make);
+      const slots = [nodes.intern(make('')), nodes.intern(make('')), nodes.intern(make(''))];
+      assert.equal(new Set(slots.map((slot) => `${nodes.idLow(slot)} ${nodes.idHigh(slot)}`)).size, 3);
+      for (const slot of slots) assert.equal(nodes.find(nodes.idLow(slot), nodes.idHigh(slot)), slot);
+    });
+
+    it('is full at its limit', () => {
+      const { nodes, forgotten } = table(2, undefined, make);
+      const slot = nodes.intern(make('a'));
+      const refused = make('b');
+      assert.equal(nodes.intern(refused), NO_SLOT);
+      nodes.discard(refused);
+      assert.deepEqual(forgotten, [refused]);
+      nodes.reap(slot);
+      assert.notEqual(nodes.intern(refused), NO_SLOT);
+    });
+
+    it('forgets a node after the requests that were in flight, and not if one of them brought it back', () => {
+      const { nodes, forgotten } = table(1000, undefined, make);
+      const a = make('a');
+      const b = make('b');
+      const slotA = nodes.intern(a);
+      const slotB = nodes.intern(b);
+      nodes.reference(slotA);
+      nodes.reference(slotB);
+      const first = nodes.enter();
+      nodes.release(slotA);
+      nodes.release(slotB);
+      const second = nodes.enter();
+      assert.equal(nodes.intern(b), slotB);
+      nodes.reference(slotB);
+      nodes.leave(first);
+      assert.deepEqual(forgotten, []);
+      nodes.leave(second);
+      assert.deepEqual(forgotten, [a]);
+      const third = nodes.enter();
+      nodes.release(slotB);
+      nodes.leave(third);
+      assert.deepEqual(forgotten, [a, b]);
+    });
+
+    it('forgets under a load that never pauses', () => {
+      const { nodes, forgotten } = table(1000, undefined, make);
+      let running = nodes.enter();
+      for (let i = 0; i < 100; i++) {
+        const slot = nodes.intern(make(`${i}`));
+        nodes.reference(slot);
+        nodes.release(slot);
+        const next = nodes.enter();
+        nodes.leave(running);
+        running = next;
+      }
+      assert.ok(forgotten.length > 90, `${forgotten.length} of 100 were forgotten`);
+      nodes.leave(running);
+      assert.equal(forgotten.length, 100);
+      assert.equal(nodes.size, 1);
+    });
+
+    it('agrees with a plain map under any order of lookups, references, releases and requests', () => {
+      const step = fc.record({
+        action: fc.constantFrom('reference', 'release', 'enter', 'leave'),
+        key: fc.integer({ min: 0, max: 9 }),
+      });
+      fc.assert(
+        fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
+          const { nodes, forgotten } = table(1000, (node) => node.key, make);
+          const live = new Map<number, { node: Node; references: number }>();
+          const running: number[] = [];
+          for (const { action, key } of steps) {
+            const known = live.get(key);
+            if (action === 'reference') {
+              const node = known?.node ?? make(`${key}`);
+              const slot = nodes.intern(node);
+              nodes.reference(slot);
+              live.set(key, { node, references: (known?.references ?? 0) + 1 });
+            } else if (action === 'release' && known !== undefined && known.references > 0) {
+              nodes.release(nodes.slotOf(known.node));
+              known.references -= 1;
+              if (running.length === 0) assert.equal(forgotten.at(-1) === known.node, known.references === 0);
+            } else if (action === 'enter') running.push(nodes.enter());
+            else if (action === 'leave' && running.length > 0)
+              nodes.leave(running.splice(key % running.length, 1)[0]!);
+            for (const [other, { node, references }] of live) {
+              if (references > 0) assert.equal(nodes.references(nodes.slotOf(node)), references);
+              else if (nodes.slotOf(node) === NO_SLOT) live.delete(other);
+            }
           }
-        }
-        for (const parity of running) nodes.leave(parity);
-        const held = [...live.values()].filter(({ references }) => references > 0);
-        assert.equal(nodes.size, 1 + held.length);
-      }),
-      { numRuns: 300 },
-    );
+          for (const parity of running) nodes.leave(parity);
+          const held = [...live.values()].filter(({ references }) => references > 0);
+          assert.equal(nodes.size, 1 + held.length);
+        }),
+        { numRuns: 300 },
+      );
+    });
   });
+}
+
+it('a node that another table knows, or knew, is a new one', () => {
+  const former = table(1000, undefined, slotted).nodes;
+  const { nodes, forgotten } = table(1000, undefined, slotted);
+  const all = Array.from({ length: 10 }, (_, i) => slotted(`k${i}`));
+  for (const node of all) former.reference(former.intern(node));
+  assert.deepEqual(
+    all.map((node) => nodes.slotOf(node)),
+    all.map(() => NO_SLOT),
+  );
+  nodes.discard(all[3]!);
+  assert.deepEqual(forgotten, [all[3]]);
+  const slots = all.toReversed().map((node) => nodes.intern(node));
+  assert.equal(new Set(slots).size, 10);
+  assert.equal(nodes.size, 11);
 });
 
 describe('lookup counts', () => {
