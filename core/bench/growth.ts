@@ -9,23 +9,25 @@ const { Opcode } = fuse;
 const DEPTH = 32;
 const SMALL = 4096;
 
-/** Random 4 KiB reads through so many open files. */
-export function openFiles(count: number): Scenario {
+/** Random 4 KiB reads through so many of the files that are open, at random. */
+export function openFiles(count: number, used = count): Scenario {
+  const key = used === count ? `open-${count}` : `among-open-${count}`;
   const prepare = (area: WorkArea): Prepared => {
-    const files = openAll(area, `open-${count}`, count);
+    const files = openAll(area, key, count);
     const begin = (lane: Lane) => {
-      Object.assign(lane, files[Math.floor(Math.random() * count)]!);
+      Object.assign(lane, files[pick(count, used)]!);
       fuse.read(lane, 0, SMALL);
     };
     return { load: { begin, next: () => false } };
   };
-  const title = `read 4 KiB, depth ${DEPTH}, through ${count} open files`;
-  return { key: `open-${count}`, title, depth: DEPTH, dataBytes: SMALL, prepare };
+  const which = used === count ? `${count} open files` : `${used} of ${count} open files`;
+  const title = `read 4 KiB, depth ${DEPTH}, through ${which}`;
+  return { key, title, depth: DEPTH, dataBytes: SMALL, prepare };
 }
 
-/** GETATTR of so many files that are known, at random. */
-export function knownNodes(count: number): Scenario {
-  const key = `known-${count}`;
+/** GETATTR of so many of the files that are known, at random. */
+export function knownNodes(count: number, used = count): Scenario {
+  const key = used === count ? `known-${count}` : `among-known-${count}`;
   const prepare = (area: WorkArea): Prepared => {
     const directory = area.subdirectory(key);
     const nodes = area.fill(directory, count, 0);
@@ -34,18 +36,23 @@ export function knownNodes(count: number): Scenario {
       removeAll(area, directory, count);
     });
     const begin = (lane: Lane) => {
-      const { node, nodeHigh } = nodes[Math.floor(Math.random() * count)]!;
+      const { node, nodeHigh } = nodes[pick(count, used)]!;
       fuse.getattr(lane, node, nodeHigh);
     };
     return { load: { begin, next: () => false } };
   };
   return {
     key,
-    title: `GETATTR, depth ${DEPTH}, of ${count} known files`,
+    title: `GETATTR, depth ${DEPTH}, of ${used === count ? count : `${used} among ${count}`} known files`,
     depth: DEPTH,
     dataBytes: 0,
     prepare,
   };
+}
+
+/** One of `used` places that are spread over `count`. */
+function pick(count: number, used: number): number {
+  return Math.floor((Math.floor(Math.random() * used) * count) / used);
 }
 
 /**
