@@ -7,6 +7,7 @@ import {
   type Semantics,
   UsageError,
 } from '../../core/backend/index.js';
+import { backingOperations } from './backing.js';
 import { actsForOthers } from './caller.js';
 import { creationOperations } from './creation.js';
 import { dataOperations } from './data.js';
@@ -63,6 +64,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     ...lookupOperations(share),
     ...directoryOperations(share),
     ...data,
+    ...backingOperations(share),
     ...creationOperations(share),
     ...rangeOperations(share),
     ...setattrOperations(share),

@@ -14,9 +14,6 @@ import type { Node } from './nodes.js';
 import type { OpenFile } from './open-file.js';
 import type { Share } from './share.js';
 
-/** Bytes up to which a transfer is gathered with others: beyond, the way into the kernel is a small part of it. */
-const MOST_BYTES = 16384;
-
 /** What a read returns that gave less than was asked for, or minus an errno, by the flags it was made with. @throws FsError */
 type EndRead = (
   node: Node,
@@ -77,7 +74,7 @@ class Group implements IoWork {
       one.offset = offset;
       one.flags = flags;
     }
-    if (length > MOST_BYTES) this.isLarge = true;
+    if (length > IoBatch.SMALL) this.isLarge = true;
     if (buffer.iovCount === 1) {
       const kind = isRead ? Transfer.PREAD : Transfer.PWRITE;
       batch.add(kind, file.fd, buffer.address, length, offset, flags);
@@ -163,7 +160,8 @@ export function gatherOperations(share: Share, endRead: EndRead) {
   }
 
   function gather(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): boolean {
-    if (!file.cached || (buffer.length > MOST_BYTES && !(isRead && threads?.hasRoom === true))) return false;
+    if (!file.cached || (buffer.length > IoBatch.SMALL && !(isRead && threads?.hasRoom === true)))
+      return false;
     const into = open();
     if (into === undefined) return false;
     into.add(isRead, node, file, buffer, offset);

@@ -1,7 +1,7 @@
-import { engineSlot, Errno, FsError, type Logger } from '../../core/backend/index.js';
+import { engineSlot, Errno, FsError, type Logger, type StatIdentity } from '../../core/backend/index.js';
 import { O, close } from '../../core/system/files.js';
 import { openByHandleAt } from '../../core/system/file-handles.js';
-import { descriptorLimit } from '../../core/system/limits.js';
+import { closeBacking, descriptorLimit, settleBackings } from '../../core/system/index.js';
 import type { Mounts } from './mounts.js';
 import type { OpenFile } from './open-file.js';
 import { at, offset, words } from './scratch.js';
@@ -201,6 +201,22 @@ export class Nodes {
     );
   }
 
+  /** What a stat shows of a node and no other file, now if it {@link isAnchored} or ever. @param mount the mount's id. */
+  statIdentity(node: Node, mount: number): StatIdentity | undefined {
+    const { slot } = node;
+    const mark = this.#birthMark[slot]!;
+    if (mark === NO_BIRTH && !this.isAnchored(node)) return undefined;
+    return {
+      mount,
+      inoLow: this.#inoLow[slot]!,
+      inoHigh: this.#inoHigh[slot]!,
+      birth:
+        mark === NO_BIRTH
+          ? undefined
+          : { seconds: this.#birthSeconds[slot]!, nanoseconds: mark & 0x7fffffff },
+    };
+  }
+
   #isBorn(slot: number): boolean {
     const mark = this.#birthMark[slot]!;
     return mark !== NO_BIRTH && mark === statBirthMark() && this.#birthSeconds[slot] === statBirthSeconds();
@@ -318,9 +334,10 @@ export class Nodes {
    * @returns whether the open is worth trying again.
    */
   shed(code: number): boolean {
-    const count = code === -Errno.EMFILE ? this.#cached >>> 1 : 0;
+    if (code !== -Errno.EMFILE) return false;
+    const count = this.#cached >>> 1;
     for (let i = 0; i < count; i++) this.#drop(this.#oldest);
-    return count > 0;
+    return settleBackings() || count > 0;
   }
 
   hasHandle(node: Node): boolean {
@@ -448,7 +465,7 @@ export class Nodes {
   #drop(place: number): void {
     this.beforeClose();
     const slot = this.#slotOf[place]!;
-    close(this.#fd[place]!);
+    closeBacking(this.#fd[place]!);
     this.#fd[place] = NONE;
     if (this.#keep[place] === Keep.CACHED) {
       this.#unlist(place);

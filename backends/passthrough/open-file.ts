@@ -1,4 +1,4 @@
-import { close } from '../../core/system/files.js';
+import { closeBacking } from '../../core/system/index.js';
 import type { Node, Nodes } from './nodes.js';
 
 /** A file that a guest has open. */
@@ -44,7 +44,7 @@ export class OpenFile {
       if (before !== undefined) before.next = this.next;
     }
     if (node.open === undefined) nodes.closed(node);
-    close(this.fd);
+    closeBacking(this.fd);
   }
 }
 

@@ -197,6 +197,11 @@ export class Share {
       removexattr(putDescriptorPath(fd), putText(this.#mappedCapability));
   }
 
+  /** Whether {@link dropCapabilities} has something to do. */
+  get mapsCapability(): boolean {
+    return this.#mappedCapability !== undefined;
+  }
+
   /** The attributes whose stat result is in the scratch, as guests see them. */
   attributes(into: OwnAttributes = attributes): Attributes {
     fillAttributes(into);

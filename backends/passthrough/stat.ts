@@ -1,34 +1,33 @@
 import { makeDevice, type newAttributes } from '../../core/backend/index.js';
 import type { CallList } from '../../core/system/index.js';
-import { AT, fstat, STAT, STATX, statx } from '../../core/system/files.js';
+import { AT, fstat, STAT, STATX, STATX_FIELD, STATX_NAME, statx } from '../../core/system/files.js';
 import { at, bytes, getLong, getSignedLong, offset, signedWords, words } from './scratch.js';
 
-/** Offsets in `struct statx`, <linux/stat.h>. */
-const MASK = offset.statx;
-const BLKSIZE = offset.statx + 4;
-const NLINK = offset.statx + 16;
-const UID = offset.statx + 20;
-const GID = offset.statx + 24;
-const MODE = offset.statx + 28;
-const INO = offset.statx + 32;
-const SIZE = offset.statx + 40;
-const BLOCKS = offset.statx + 48;
-const ATIME = offset.statx + 64;
-const BTIME = offset.statx + 80;
-const CTIME = offset.statx + 96;
-const MTIME = offset.statx + 112;
-const RDEV_MAJOR = offset.statx + 128;
-const RDEV_MINOR = offset.statx + 132;
-const DEV_MAJOR = offset.statx + 136;
-const DEV_MINOR = offset.statx + 140;
-const MOUNT_ID = offset.statx + 144;
+/** Where the fields of `struct statx` lie in the scratch. */
+const MASK = offset.statx + STATX_FIELD.MASK;
+const BLKSIZE = offset.statx + STATX_FIELD.BLKSIZE;
+const NLINK = offset.statx + STATX_FIELD.NLINK;
+const UID = offset.statx + STATX_FIELD.UID;
+const GID = offset.statx + STATX_FIELD.GID;
+const MODE = offset.statx + STATX_FIELD.MODE;
+const INO = offset.statx + STATX_FIELD.INO;
+const SIZE = offset.statx + STATX_FIELD.SIZE;
+const BLOCKS = offset.statx + STATX_FIELD.BLOCKS;
+const ATIME = offset.statx + STATX_FIELD.ATIME;
+const BTIME = offset.statx + STATX_FIELD.BTIME;
+const CTIME = offset.statx + STATX_FIELD.CTIME;
+const MTIME = offset.statx + STATX_FIELD.MTIME;
+const RDEV_MAJOR = offset.statx + STATX_FIELD.RDEV_MAJOR;
+const RDEV_MINOR = offset.statx + STATX_FIELD.RDEV_MINOR;
+const DEV_MAJOR = offset.statx + STATX_FIELD.DEV_MAJOR;
+const DEV_MINOR = offset.statx + STATX_FIELD.DEV_MINOR;
+const MOUNT_ID = offset.statx + STATX_FIELD.MOUNT_ID;
 /** Up to the mount's id. */
-const STATX_WORDS = 152 / 4;
+const STATX_WORDS = (STATX_FIELD.MOUNT_ID + 8) / 4;
 
 const HIGH = 2 ** 32;
 
-const WANTED = STATX.BASIC | STATX.BTIME | STATX.MNT_ID;
-const NAMED = AT.SYMLINK_NOFOLLOW | AT.NO_AUTOMOUNT;
+const { FLAGS: NAMED, MASK: WANTED } = STATX_NAME;
 const ITSELF = AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW;
 
 /** Adds to a list of calls what {@link statName} does. @param target address for the result, see {@link takeStat}. */

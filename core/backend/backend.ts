@@ -130,6 +130,34 @@ export interface Semantics {
 /** What came of a request that was gathered: bytes, attributes, an entry or nothing, or minus an errno. */
 export type Gathered<N> = number | Attributes | Entry<N> | undefined;
 
+/** What statx(2) tells of a file, without following it, that no other file of the host has: 32 bits each. */
+export interface StatIdentity {
+  readonly mount: number;
+  readonly inoLow: number;
+  readonly inoHigh: number;
+  /** Time of birth. Without it the rest is the file's own as long as the descriptor that comes with it is open. */
+  readonly birth?: { readonly seconds: number; readonly nanoseconds: number } | undefined;
+}
+
+/** A file of the host that is behind a node or an open file. */
+export interface Backing {
+  /** A descriptor of it, or -1. It must be closed by `closeBacking`, since other threads may be using it. */
+  readonly fd: number;
+  /** Whether what fstat(2) tells of it is what `getattr` returns, but for the time of birth. */
+  readonly attributes: boolean;
+  /** Flags of preadv2(2), such as RWF_NOWAIT, with which a read must be made that may wait otherwise. */
+  readonly readFlags: number;
+  /** Whether `write` comes to pwrite(2), made without CAP_FSETID where it is to clear set-id bits. */
+  readonly writes: boolean;
+  /**
+   * Of a directory: whether `lookup` of a name in it comes to statx(2). ENOENT is then a missing name, and a file whose identity is that of
+   * a node is that node, its attributes what statx tells.
+   */
+  readonly names: boolean;
+  /** Of a node, where there is one. */
+  readonly identity?: StatIdentity | undefined;
+}
+
 /** What `health` reports. */
 export interface Health {
   readonly ok: boolean;
@@ -280,6 +308,14 @@ export interface Backend<N extends object = object, F = unknown> {
    * @returns true if `later` will be called.
    */
   submit?(results: Awaitable<Gathered<N>>[], later?: () => void): boolean;
+  /**
+   * The file of the host by which `getattr`, or `read` and `write` of an open file, are plain system calls: threads that serve queues then
+   * make these without asking the backend. Asked where such a thread had a request that it could not serve; the answer holds until the descriptor is
+   * closed, and must not change meanwhile.
+   * @param file an open file, for `read` and `write`; without one, for `getattr`.
+   * @returns nothing where there is more to it.
+   */
+  backing?(node: N, file: F | undefined): Backing | undefined;
   /** For backends that carry out what they {@link submit} beside the engine's thread. */
   readonly completions?: Completions | undefined;
   /** A descriptor was closed (there may be others): the last moment to give an error to `close(2)`. */

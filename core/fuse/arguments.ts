@@ -110,12 +110,8 @@ export class Arguments {
     const start = this.#cursor;
     const end = this.#terminator(NAME_MAX, Errno.ENAMETOOLONG);
     if (end === start) throw FsError.of('ENOENT');
-    const bytes = this.bytes;
-    for (let i = start; i < end; i++) if (bytes[i] === SLASH) throw FsError.of('EINVAL');
-    if (bytes[start] === DOT && (end === start + 1 || (end === start + 2 && bytes[start + 1] === DOT))) {
-      throw FsError.of('EINVAL');
-    }
-    return this.#names.decode(bytes, start, end);
+    if (!isName(this.bytes, start, end)) throw FsError.of('EINVAL');
+    return this.#names.decode(this.bytes, start, end);
   }
 
   /** A symbolic link's target. @throws EINVAL, ENOENT, ENAMETOOLONG as {@link name}, but slashes are welcome. */
@@ -214,3 +210,9 @@ export class Arguments {
 
 const SLASH = 0x2f;
 const DOT = 0x2e;
+
+/** Whether bytes that are not empty can be a name in a directory: no slash in it, and neither `.` nor `..`. */
+export function isName(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) if (bytes[i] === SLASH) return false;
+  return !(bytes[start] === DOT && (end === start + 1 || (end === start + 2 && bytes[start + 1] === DOT)));
+}

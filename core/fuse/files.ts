@@ -50,6 +50,7 @@ export const read: Operation<number> = {
     checkCount(count, request.size);
     request.data = count;
     session.counters.bytesRead += count;
+    if (request.message.passedOn === true) session.showFile(request.handle);
     return 0;
   },
 };
@@ -85,6 +86,7 @@ export const write: Operation<number> = {
   finish(session, request, count) {
     checkCount(count, request.size);
     session.counters.bytesWritten += count;
+    if (request.message.passedOn === true) session.showFile(request.handle);
     session.out.u64(BODY + fuse_write_out.size, count);
     return fuse_write_out.bytes;
   },

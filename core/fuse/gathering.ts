@@ -2,14 +2,19 @@ import type { Awaitable, Gathered } from '../backend/index.js';
 import type { Request } from './request.js';
 
 /** Requests in sight, the one at hand included, from which on they are gathered: fewer gain nothing. */
-const FROM = 8;
+export const FROM = 8;
 
 /**
  * Of so many in sight only half are carried out together, so that the guest has answers to work on while the other half is;
  * and never more than the most.
  */
 const HALVED = 16;
-const MOST = 32;
+export const MOST = 32;
+
+/** How many of the requests in sight are carried out together. */
+export function batchSize(seen: number): number {
+  return seen < HALVED ? seen : Math.min((seen + 1) >> 1, MOST);
+}
 
 /** Fewer requests than that were not worth the trouble; and how many chances are passed over at most after it. */
 const FEW = 4;
@@ -79,8 +84,7 @@ export class Gathering {
     const batch = this.#batch;
     if (batch.count === 0) {
       const seen = this.following + 1;
-      const isRest = seen < HALVED || seen <= this.#limit;
-      this.#limit = isRest ? seen : Math.min((seen + 1) >> 1, MOST);
+      this.#limit = seen <= this.#limit ? seen : batchSize(seen);
     }
     batch.requests[batch.count] = request;
     batch.count += 1;

@@ -4,8 +4,24 @@
  * grouped by subject. Where the bytes come from (a virtqueue, `/dev/fuse`) is not known here: a {@link Session} takes
  * messages and answers each once.
  */
-export { Opcode } from './abi.js';
+export { GETATTR_FH, Opcode } from './abi.js';
+export { Arguments, isName } from './arguments.js';
 export type { Counters } from './counters.js';
+export { batchSize, FROM as GATHERED_FROM, MOST as GATHERED_MOST } from './gathering.js';
 export type { Negotiated } from './negotiation.js';
+export { BODY, type Validity } from './reply.js';
 export { Session, type SessionOptions } from './session.js';
+export { hashOfName } from './shown-files.js';
+export type { ShownFiles, ShownName, ShownNode, ShownOwner, Validities } from './shown-files.js';
 export { restoreSession, saveSession } from './snapshot.js';
+export {
+  fuse_attr,
+  fuse_attr_out,
+  fuse_entry_out,
+  fuse_getattr_in,
+  fuse_in_header,
+  fuse_out_header,
+  fuse_read_in,
+  fuse_write_in,
+  fuse_write_out,
+} from './structures.js';

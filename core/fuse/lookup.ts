@@ -3,6 +3,8 @@ import { NO_SLOT } from '../state/index.js';
 import { enter } from './entry.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from './reply.js';
+import type { Session } from './session.js';
+import { hashOfName } from './shown-files.js';
 import {
   fuse_batch_forget_in,
   fuse_entry_out,
@@ -10,6 +12,8 @@ import {
   fuse_forget_one,
   fuse_in_header,
 } from './structures.js';
+
+const HEADER = fuse_in_header.bytes;
 
 /** A name is resolved; a missing one may be remembered as missing. */
 export const lookup: Operation<Entry<object> | undefined> = {
@@ -24,12 +28,18 @@ export const lookup: Operation<Entry<object> | undefined> = {
     session.in.finish();
     const { backend } = session;
     const parent = session.nodes.node(slot);
+    request.slot = slot;
+    if (request.message.passedOn === true)
+      request.name = hashOfName(session.in.bytes, HEADER, session.in.end - 1);
     if (session.mayGather(0) && backend.gatherLookup?.(parent, name, request.context)) return GATHERED;
     return backend.lookup(parent, name, request.context);
   },
-  finish(session, _request, entry) {
+  finish(session, request, entry) {
+    const isPassedOn = request.message.passedOn === true;
+    if (isPassedOn) session.showNode(request.slot, undefined);
     if (entry !== undefined) {
-      enter(session, BODY, entry);
+      const slot = enter(session, BODY, entry);
+      if (isPassedOn) session.showEntry(request.slot, request.name, slot, entry.attributes);
       return fuse_entry_out.bytes;
     }
     const { seconds, nanoseconds } = session.negativeValidity;
@@ -53,8 +63,7 @@ export const forget: Operation<undefined> = {
   start(session) {
     const { ints } = session.in;
     const at = fuse_in_header.nodeid >> 2;
-    const slot = session.nodes.find(ints[at]!, ints[at + 1]!);
-    if (slot !== NO_SLOT) session.counts.forget(slot, session.in.u64(fuse_forget_in.nlookup));
+    drop(session, ints[at]!, ints[at + 1]!, session.in.u64(fuse_forget_in.nlookup));
     return undefined;
   },
   finish: finishEmpty,
@@ -74,13 +83,22 @@ export const batchForget: Operation<undefined> = {
     const count = Math.min(session.in.u32(fuse_batch_forget_in.count), room);
     for (let i = 0; i < count; i++) {
       readable.copyOut(first + i * one, item8, 0, one);
-      const slot = session.nodes.find(item[0]! | 0, item[1]! | 0);
-      if (slot !== NO_SLOT) session.counts.forget(slot, item[3]! * 0x100000000 + item[2]!);
+      drop(session, item[0]! | 0, item[1]! | 0, item[3]! * 0x100000000 + item[2]!);
     }
     return undefined;
   },
   finish: finishEmpty,
 };
+
+/** The guest forgets `count` lookups of a node, given by the halves of its id. */
+function drop(session: Session, low: number, high: number, count: number): void {
+  const { counts, nodes, shown } = session;
+  const slot = nodes.find(low, high);
+  if (slot === NO_SLOT) return;
+  shown?.hideEntry(slot);
+  counts.forget(slot, count);
+  if (counts.of(slot) === 0) shown?.hideNode(low, high);
+}
 
 /** One `struct fuse_forget_one`. */
 const item = new Uint32Array(fuse_forget_one.bytes / 4);

@@ -60,7 +60,8 @@ export const open: Operation<Opened<unknown>> = {
     return backend.open(node, flags, request.context);
   },
   finish(session, request, opened) {
-    finishOpen(session, BODY, request.slot, opened, request.flags);
+    const handle = finishOpen(session, BODY, request.slot, opened, request.flags);
+    if (request.message.passedOn === true) session.showFile(handle);
     return fuse_open_out.bytes;
   },
   discard(session, request, { file }) {
@@ -211,16 +212,18 @@ function admitHandle(session: Session): void {
   if (session.handles.full) throw FsError.of('ENFILE');
 }
 
-/** Opens the handle and puts `struct fuse_open_out` into the reply. */
+/** Opens the handle and puts `struct fuse_open_out` into the reply. @returns its index. */
 function finishOpen(
   session: Session,
   at: number,
   slot: number,
   opened: Opened<unknown>,
   flags: number,
-): void {
+): number {
   const { file, directIo, keepCache, nonSeekable } = opened;
   const { data } = session.export.cache;
+  const { nodes, shown } = session;
+  if (session.freshness !== undefined) shown?.settle(slot, nodes.idLow(slot), nodes.idHigh(slot));
   let openFlags = 0;
   if (directIo ?? data === 'never') openFlags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
   if (keepCache ?? (data === 'always' || session.freshness?.open(slot) === true))
@@ -234,6 +237,7 @@ function finishOpen(
     throw error;
   }
   putHandle(session, at, handle, openFlags);
+  return handle;
 }
 
 /** Puts `struct fuse_open_out` into the reply. */

@@ -57,6 +57,8 @@ export class Request {
   opcode = 0;
   uniqueLow = 0;
   uniqueHigh = 0;
+  /** Hash of the name that is looked up, where a thread has passed that on. */
+  name = 0;
   /** Node that the request is about. */
   slot = NO_SLOT;
   /** Handles that it uses. */

@@ -1,6 +1,7 @@
 import {
   Errno,
   FsError,
+  type Attributes,
   type Awaitable,
   type Backend,
   type Completions,
@@ -9,12 +10,12 @@ import {
 import type { Message } from '../memory/index.js';
 import {
   Freshness,
+  HandleKind,
   HandleTable,
   LookupCounts,
   NO_HANDLE,
   NO_SLOT,
   type Export,
-  type HandleKind,
   type LockSession,
   type NodeTable,
 } from '../state/index.js';
@@ -30,6 +31,7 @@ import { GATHERED, IGNORED, PARKED, refusal, type Operation } from './operation.
 import { operations } from './operations.js';
 import { BODY, Reply, validity, type Validity } from './reply.js';
 import { Request } from './request.js';
+import type { ShownFiles } from './shown-files.js';
 import { fuse_in_header, fuse_out_header } from './structures.js';
 
 export interface SessionOptions {
@@ -40,6 +42,8 @@ export interface SessionOptions {
   readonly maxWaiters?: number;
   /** Milliseconds that {@link Session.drain} lets requests finish, and then again after it has aborted them. */
   readonly drainTimeout?: number;
+  /** What threads see that serve queues of the session, where there may be some. */
+  readonly shown?: ShownFiles | undefined;
 }
 
 const UNKNOWN_OPCODE = refusal('unknown opcode', Errno.ENOSYS);
@@ -73,7 +77,9 @@ export class Session {
   negotiated: Negotiated | undefined = undefined;
   /** Requests that the backend is to carry out together. */
   readonly gathering = new Gathering((batch) => this.#endBatch(batch));
-  /** Figures for monitoring. */
+  /** What threads see that serve queues of the session. */
+  readonly shown: ShownFiles | undefined;
+  /** Figures for monitoring, of what this thread serves. */
   readonly counters = new Counters();
   readonly entryValidity: Validity;
   readonly negativeValidity: Validity;
@@ -100,6 +106,14 @@ export class Session {
     this.entryValidity = validity(shared.cache.entryTimeout);
     this.negativeValidity = validity(shared.cache.negativeTimeout);
     this.attributeValidity = validity(shared.cache.attributeTimeout);
+    this.shown = options.shown;
+    this.shown?.begin(
+      { entry: this.entryValidity, negative: this.negativeValidity, attributes: this.attributeValidity },
+      {
+        giveBack: (slot, lookups) => this.counts.forget(slot, lookups),
+        toldOtherwise: (slot) => this.freshness?.lose(slot),
+      },
+    );
     this.#faults = new Faults(shared.log);
     this.#drainTimeout = options.drainTimeout ?? 5000;
   }
@@ -409,6 +423,47 @@ export class Session {
     return index;
   }
 
+  /** Shows a node that a thread had to ask for. @param told attributes of which the guest is being told, if it is. */
+  showNode(slot: number, told: Attributes | undefined): void {
+    const { shown, nodes, counts, backend } = this;
+    const low = nodes.idLow(slot);
+    const high = nodes.idHigh(slot);
+    // The answer may come after the guest's last FORGET, which has hidden the node.
+    if (shown === undefined || counts.resolve(low, high) === NO_SLOT) return;
+    const backing = backend.backing?.(nodes.node(slot), undefined);
+    if (backing === undefined || backing.fd < 0 || !backing.attributes) return;
+    shown.showNode(slot, low, high, backing, told);
+  }
+
+  /** Shows a name's node that a thread had to ask for. @param slot of the directory. @param hash of the name. */
+  showEntry(slot: number, hash: number, child: number, attributes: Attributes): void {
+    const { shown, nodes, backend } = this;
+    if (shown === undefined || attributes.submount === true) return;
+    const parent = backend.backing?.(nodes.node(slot), undefined);
+    const backing = backend.backing?.(nodes.node(child), undefined);
+    const mount = parent?.names === true ? parent.identity?.mount : undefined;
+    if (backing?.identity === undefined || backing.identity.mount !== mount) return;
+    const name = { low: nodes.idLow(slot), high: nodes.idHigh(slot), hash };
+    const low = nodes.idLow(child);
+    const high = nodes.idHigh(child);
+    const node = { low, high, generation: nodes.generation(child) };
+    const lookups = shown.showEntry(name, child, node, backing, attributes);
+    if (lookups > 0) this.counts.add(child, lookups);
+  }
+
+  /** Shows an open file that a thread had to ask for. */
+  showFile(handle: number): void {
+    const { shown, nodes, handles, backend } = this;
+    if (shown === undefined) return;
+    const generation = handles.generation(handle);
+    // The answer may come after the RELEASE, which has hidden the file.
+    if (handles.find(handle, generation, HandleKind.FILE) === NO_HANDLE) return;
+    const slot = handles.slot(handle);
+    const backing = backend.backing?.(nodes.node(slot), handles.object(handle));
+    if (backing === undefined) return;
+    shown.showFile(handle, generation, nodes.idLow(slot), nodes.idHigh(slot), backing);
+  }
+
   /** Logs a mistake of the backend that no request is answered with. */
   report(error: unknown, message: string): void {
     this.#faults.report(error, message);
@@ -449,6 +504,7 @@ export class Session {
       const closed = closeHandle(this, index);
       if (closed !== undefined) closing.push(closed);
     });
+    this.shown?.clear();
     this.counts.clear();
     return closing.length === 0 ? undefined : Promise.all(closing).then(() => undefined);
   }

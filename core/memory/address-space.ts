@@ -5,7 +5,8 @@ import type { WindowSource } from './windows.js';
 /** Regions at most: what QEMU's front-end can use with CONFIGURE_MEM_SLOTS. */
 export const MAX_REGIONS = 509;
 
-interface Region {
+/** A mapping and where it lies. */
+export interface Region {
   readonly mapping: Mapping;
   readonly guestAddress: number;
   readonly userAddress: number;
@@ -34,6 +35,11 @@ export class AddressSpace implements WindowSource {
   #user: Table = makeTable([], userAddress);
   #windows: Window[] = [];
   #lastWindow: Window | undefined;
+
+  /** Regions in order of guest addresses. */
+  get regions(): readonly Region[] {
+    return this.#regions;
+  }
 
   /** Mappings in use, in order of guest addresses. */
   get mappings(): readonly Mapping[] {

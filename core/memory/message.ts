@@ -9,6 +9,8 @@ export interface Message {
   readonly readable: SegmentList;
   /** Room for the reply; empty where none is awaited. */
   readonly writable: SegmentList;
+  /** Whether it comes from a thread that serves a queue and could not serve it. */
+  readonly passedOn?: boolean;
   /**
    * Gives the request back to the guest, once, in any order with others.
    * @param written bytes of `writable` that were filled, from its start; 0 for a request without a reply.

@@ -93,6 +93,16 @@ export const exportSchema = z.strictObject({
     .default(20)
     .describe('microseconds that queues are watched for a next request before the daemon sleeps; 0: never')
     .meta({ placeholder: 'US' }),
+  queueThreads: z
+    .number()
+    .int()
+    .min(0)
+    .max(16)
+    .default(0)
+    .describe(
+      'threads that serve request queues beside the main one, for guests with several of them, or several guests',
+    )
+    .meta({ placeholder: 'N' }),
   cache: cacheSchema.default({}).describe("how guests may cache; default: the backend's own policy"),
   limits: limitsSchema.default({}).describe('bounds on what guests can make this export hold'),
 });

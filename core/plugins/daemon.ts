@@ -4,6 +4,7 @@ import type { z } from 'zod';
 import { UsageError, type Backend, type Logger } from '../backend/index.js';
 import { Session } from '../fuse/index.js';
 import type { Export } from '../state/index.js';
+import { QueueThreads } from '../threads/index.js';
 import { ListenError, VhostUserServer } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config.js';
 import { isBackend, openExport, type BackendSource, type Workshop } from './exports.js';
@@ -38,6 +39,8 @@ export class Daemon {
   readonly #log: Logger;
   readonly #exports: Export[] = [];
   readonly #servers: VhostUserServer[] = [];
+  /** Threads of servers that have ended, or will. */
+  readonly #ending: Promise<void>[] = [];
   readonly #added = new Map<string, { readonly export: Export; readonly server: VhostUserServer }>();
   #closing: Promise<void> | undefined;
 
@@ -124,7 +127,8 @@ export class Daemon {
   }
 
   #listen(config: CheckedExport, one: Export): VhostUserServer {
-    const { tag, requestQueues, maxConnections, pollTime } = config;
+    const { tag, requestQueues, maxConnections, pollTime, queueThreads } = config;
+    const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
     let server: VhostUserServer;
     try {
       server = VhostUserServer.start({
@@ -137,10 +141,13 @@ export class Daemon {
         maxConnections,
         pollTime,
         log: this.#log,
-        openSession: () => new Session(one),
+        openSession: () => new Session(one, { shown: threads?.show() }),
+        ...(threads === undefined ? {} : { takeSeat: () => threads.seat() }),
       });
       this.#servers.push(server);
+      if (threads !== undefined) this.#ending.push(server.ended.then(() => threads.close()));
     } catch (error) {
+      if (threads !== undefined) this.#ending.push(threads.close());
       throw error instanceof ListenError ? new UsageError(error.message, { cause: error }) : error;
     }
     const backend = isNamed(config.backend)
@@ -152,8 +159,28 @@ export class Daemon {
     return server;
   }
 
+  /** Threads for an export's queues, where there is something that they can do. */
+  #openThreads({ tag, queueThreads, pollTime }: CheckedExport, one: Export): QueueThreads | undefined {
+    if (one.backend.backing !== undefined) {
+      try {
+        return new QueueThreads(queueThreads, pollTime, this.#log);
+      } catch (error) {
+        if (!(error instanceof RangeError)) throw error;
+        throw new UsageError(`export ${tag}: queueThreads: ${error.message} in all exports`, {
+          cause: error,
+        });
+      }
+    }
+    this.#log.warn(
+      { tag },
+      'no queue threads: they serve files of this host, which the backend does not have',
+    );
+    return undefined;
+  }
+
   async #close(): Promise<void> {
     await Promise.all(this.#servers.map((server) => server.close()));
+    await Promise.all(this.#ending);
     const results = await Promise.allSettled(this.#exports.map((one) => one.close()));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }

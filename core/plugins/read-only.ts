@@ -21,6 +21,7 @@ const READING = [
   'gatherRead',
   'gatherLookup',
   'gatherGetattr',
+  'backing',
   'submit',
   'flush',
   'release',

@@ -32,6 +32,11 @@ export class Freshness {
     this.#changed[slot] = Math.max(mtime, ctime);
   }
 
+  /** The guest was told something else, which is not known here. */
+  lose(slot: number): void {
+    if (slot < this.#told.length) this.#told[slot] = 0;
+  }
+
   /** The guest opens the file. @returns whether it may keep the data that it has cached. */
   open(slot: number, now: number = Date.now() / 1000): boolean {
     const told = this.#told[slot] ?? 0;

@@ -43,6 +43,12 @@ export const AT = {
 /** Bits of the mask of statx(2). */
 export const STATX = { BASIC: 0x7ff, BTIME: 0x800, MNT_ID: 0x1000 } as const;
 
+/** What a look-up asks of statx(2), of a name that is not followed. */
+export const STATX_NAME = {
+  FLAGS: AT.SYMLINK_NOFOLLOW | AT.NO_AUTOMOUNT,
+  MASK: STATX.BASIC | STATX.BTIME | STATX.MNT_ID,
+} as const;
+
 /** Flags of preadv2(2) and pwritev2(2). */
 export const RWF = { NOWAIT: 0x8, NOAPPEND: 0x20 } as const;
 
@@ -229,6 +235,28 @@ export const STAT = {
   ATIME: 72,
   MTIME: 88,
   CTIME: 104,
+} as const;
+
+/** Offsets in `struct statx`, <linux/stat.h>. */
+export const STATX_FIELD = {
+  MASK: 0,
+  BLKSIZE: 4,
+  NLINK: 16,
+  UID: 20,
+  GID: 24,
+  MODE: 28,
+  INO: 32,
+  SIZE: 40,
+  BLOCKS: 48,
+  ATIME: 64,
+  BTIME: 80,
+  CTIME: 96,
+  MTIME: 112,
+  RDEV_MAJOR: 128,
+  RDEV_MINOR: 132,
+  DEV_MAJOR: 136,
+  DEV_MINOR: 140,
+  MOUNT_ID: 144,
 } as const;
 
 /** fstat(2), the system call itself, into `target`, 144 bytes. Tells less than {@link statx}, for less. */

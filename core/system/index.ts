@@ -18,5 +18,6 @@ export * from './memfd.js';
 export * from './native-memory.js';
 export * from './owned-fd.js';
 export { PAGE_SIZE, WINDOW_SIZE } from './region.js';
+export * from './shared-descriptors.js';
 export * from './unix-socket.js';
 export * from './watch.js';

@@ -73,6 +73,8 @@ const EINTR = -4;
  * would; what it saves is the way into the kernel and back for each.
  */
 export class IoBatch {
+  /** Bytes up to which a transfer is better carried out with others: beyond, the way into the kernel is a small part of it. */
+  static readonly SMALL = 16_384;
   /** Where it lies: another thread finds it by that, see {@link at}. */
   readonly address: number;
   /** By transfer: bytes, or minus the errno. Of the last {@link submit}. */

@@ -65,6 +65,12 @@ export class Mapping {
     return new Mapping(region, region.address + lead, length);
   }
 
+  /** Memory that another thread of this process has mapped, and keeps mapped as long as it is used here. */
+  static at(address: number, length: number): Mapping {
+    const first = address - (address % PAGE_SIZE);
+    return new Mapping(Region.borrowed(first, address + length - first), address, length);
+  }
+
   /** An ArrayBuffer over exactly a part of the mapping, at most 1 GiB, wherever windows begin. */
   view(address: number, length: number): ArrayBuffer {
     if (address < this.address || address + length > this.address + this.length) {

@@ -67,6 +67,7 @@ export class Region {
   readonly address: number;
   readonly length: number;
   readonly #lifetime: Lifetime;
+  #isBorrowed = false;
 
   private constructor(address: number, length: number) {
     this.address = address;
@@ -95,12 +96,20 @@ export class Region {
     return new Region(address, length);
   }
 
+  /** A range that another thread of this process has mapped, and keeps mapped as long as this one looks there. */
+  static borrowed(address: number, length: number): Region {
+    const region = new Region(address, length);
+    region.#isBorrowed = true;
+    return region;
+  }
+
   /** An ArrayBuffer over a part of the region. */
   view(address: number, length: number): ArrayBuffer {
     if (this.#lifetime.released || address < this.address || address + length > this.address + this.length) {
       throw new RangeError('view outside its region');
     }
     const buffer = koffi.view(address, length);
+    if (this.#isBorrowed) return buffer;
     this.#lifetime.views += 1;
     collected.register(buffer, this.#lifetime);
     return buffer;
@@ -122,7 +131,7 @@ export class Region {
 
   /** Lets go of the memory. Idempotent. */
   release(): void {
-    if (this.#lifetime.released) return;
+    if (this.#lifetime.released || this.#isBorrowed) return;
     this.#lifetime.released = true;
     const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     check(

@@ -8,6 +8,7 @@ const epollCtl = libc<(epoll: number, operation: number, fd: number, event: numb
   'int',
   ['int', 'int', 'int', 'uintptr_t'],
 );
+const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
@@ -31,13 +32,21 @@ const live = new Map<number, Watch>();
 const noEvents = NativeMemory.allocate(16).address;
 let trial = -1;
 
-/** koffi ends the process where libuv refuses a descriptor, so that it is tried on an epoll instance of its own first. */
-function checkPollable(fd: number): void {
+/**
+ * Whether {@link watch} would take a descriptor: koffi ends the process where libuv refuses one, so that it is tried on an epoll instance of
+ * its own first. @throws SystemError as `watch`.
+ */
+export function checkPollable(fd: number): void {
   const what = `polling descriptor ${fd}`;
   if (live.has(fd)) check(-EEXIST, what);
   if (trial < 0) trial = check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1');
   check(result(epollCtl(trial, EPOLL_CTL_ADD, fd, noEvents)), what);
   epollCtl(trial, EPOLL_CTL_DEL, fd, noEvents);
+}
+
+function endTrials(): void {
+  if (trial >= 0) closeFd(trial);
+  trial = -1;
 }
 
 /**
@@ -62,6 +71,7 @@ export function watch(fd: number, onReadable: () => void): Watch {
       state = 'closed';
       handle.close();
       live.delete(fd);
+      if (live.size === 0) endTrials();
     },
     pause() {
       if (state !== 'active') return;

@@ -1,6 +1,6 @@
 import { AddressSpace, DirtyLog } from '../memory/index.js';
 import { Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
-import { Poller, type QueueService } from '../virtqueue/index.js';
+import { Poller, type QueueService, type Seat } from '../virtqueue/index.js';
 import { Channel, ChannelError, type ChannelReceiver, type RawMessage } from './channel.js';
 import type { Log } from './log.js';
 import { MemoryTable, type TableChange } from './memory-table.js';
@@ -20,6 +20,7 @@ import {
   MAX_MEM_SLOTS,
   ProtocolError,
   ProtocolFeature,
+  type Region,
   Request,
 } from './messages.js';
 import { keep, Vring } from './vring.js';
@@ -45,6 +46,8 @@ export interface DeviceOptions {
   readonly drainTimeout?: number | undefined;
   /** Microseconds that rings may be looked at before sleeping, 0 to 1000: see {@link Poller}. Default 0. */
   readonly pollTime?: number | undefined;
+  /** Where queues may run beside this thread: a place for each connection. */
+  takeSeat?(): Seat;
 }
 
 const DEFAULT_DRAIN_TIMEOUT = 15_000;
@@ -86,6 +89,7 @@ export class VhostUserDevice implements ChannelReceiver {
   readonly #space = new AddressSpace();
   readonly #memory = new MemoryTable(this.#space);
   readonly #vrings: readonly Vring[];
+  readonly #seat: Seat | undefined;
   #session: DeviceSession;
   #features = 0n;
   #protocolFeatures = 0n;
@@ -111,10 +115,12 @@ export class VhostUserDevice implements ChannelReceiver {
       dispatch: (message, following) => this.#session.dispatch(message, following),
       submit: () => this.#session.submit(),
       completions: this.#session.completions,
+      currentSession: () => this.#session,
     };
+    this.#seat = options.takeSeat?.();
     this.#vrings = Array.from(
       { length: 1 + options.requestQueues },
-      (_, index) => new Vring(index, this.#space, service, options.log, poller),
+      (_, index) => new Vring(index, this.#space, service, options.log, poller, this.#seat?.place(index)),
     );
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
@@ -216,8 +222,7 @@ export class VhostUserDevice implements ChannelReceiver {
       case 'GET_MAX_MEM_SLOTS':
         return encodeU64(MAX_MEM_SLOTS);
       case 'ADD_MEM_REG':
-        this.#memory.add(message.region, fds[0]!);
-        return undefined;
+        return this.#addMemory(message.region, fds[0]!);
       case 'REM_MEM_REG':
         return this.#withoutRequests(this.#memory.prepareRemoval(message.region));
       case 'SET_VRING_NUM':
@@ -232,8 +237,7 @@ export class VhostUserDevice implements ChannelReceiver {
       case 'GET_VRING_BASE':
         return this.#getVringBase(this.#vring(message));
       case 'SET_VRING_KICK':
-        this.#vring(message).setKick(fds[0]);
-        return undefined;
+        return this.#setKick(this.#vring(message), fds[0]);
       case 'SET_VRING_CALL':
         this.#vring(message).setCall(fds[0]);
         return undefined;
@@ -241,8 +245,7 @@ export class VhostUserDevice implements ChannelReceiver {
         this.#vring(message).setErr(fds[0]);
         return undefined;
       case 'SET_VRING_ENABLE':
-        this.#vring(message).setEnabled(message.num === 1);
-        return undefined;
+        return this.#setEnabled(this.#vring(message), message.num === 1);
       case 'SET_LOG_BASE':
         return this.#setLogBase(message.size, message.offset, fds[0]!);
       case 'SET_LOG_FD':
@@ -277,20 +280,50 @@ export class VhostUserDevice implements ChannelReceiver {
     throw new ProtocolError(`${type}: there is no queue ${index}, only ${this.#vrings.length}`);
   }
 
-  #setFeatures(features: bigint): undefined {
+  #setFeatures(features: bigint): Answer | Promise<Answer> {
     this.#features = subset('SET_FEATURES', features, FEATURES);
-    this.#applyFeatures();
-    // "upon receiving … without VHOST_USER_F_PROTOCOL_FEATURES set, the back-end must enable all rings immediately"
-    if ((features & Feature.PROTOCOL_FEATURES) === 0n)
-      for (const vring of this.#vrings) vring.setEnabled(true);
+    return this.#applyFeatures(() => {
+      // "upon receiving … without VHOST_USER_F_PROTOCOL_FEATURES set, the back-end must enable all rings immediately"
+      if ((features & Feature.PROTOCOL_FEATURES) === 0n)
+        for (const vring of this.#vrings) vring.setEnabled(true);
+      return undefined;
+    });
+  }
+
+  #setKick(vring: Vring, given: OwnedFd | undefined): Answer | Promise<Answer> {
+    if (!vring.isElsewhere) {
+      vring.setKick(given);
+      return undefined;
+    }
+    const fd = keep(given);
+    return this.#withoutRequests(() => vring.setKick(fd)).finally(() => fd?.close());
+  }
+
+  #setEnabled(vring: Vring, enabled: boolean): Answer | Promise<Answer> {
+    vring.setEnabled(enabled);
+    return vring.isElsewhere ? this.#inTime(vring.whenPaused()).then(() => undefined) : undefined;
   }
 
   #setMemoryTable(change: TableChange): Answer | Promise<Answer> {
-    if (!change.removes) {
-      change.apply();
-      return undefined;
-    }
-    return this.#withoutRequests(() => change.apply());
+    return change.removes
+      ? this.#withoutRequests(() => change.apply())
+      : this.#withMoreMemory(() => change.apply());
+  }
+
+  #addMemory(region: Region, given: OwnedFd): Answer | Promise<Answer> {
+    const fd = keep(given);
+    return this.#withMoreMemory(() => {
+      try {
+        this.#memory.add(region, fd);
+      } finally {
+        fd.close();
+      }
+    });
+  }
+
+  /** Whether a queue runs on another thread, which learns of changes when the queue starts anew. */
+  get #isElsewhere(): boolean {
+    return this.#vrings.some((vring) => vring.isElsewhere);
   }
 
   /** Does what no request in flight may see: takes no new ones, waits for the others, and goes on afterwards. */
@@ -299,8 +332,30 @@ export class VhostUserDevice implements ChannelReceiver {
     for (const vring of running) vring.pause();
     await this.#drain(running);
     for (const vring of running) vring.suspend();
+    try {
+      apply();
+    } finally {
+      for (const vring of running) vring.restart();
+    }
+    return undefined;
+  }
+
+  /** Adds memory, before queues of other threads take requests that lie there. */
+  #withMoreMemory(apply: () => void): Answer | Promise<Answer> {
+    const elsewhere = this.#vrings.filter((vring) => vring.isElsewhere);
+    if (elsewhere.length > 0) return this.#withoutTaking(elsewhere, apply);
     apply();
-    for (const vring of running) vring.restart();
+    return undefined;
+  }
+
+  async #withoutTaking(vrings: readonly Vring[], apply: () => void): Promise<Answer> {
+    for (const vring of vrings) vring.pause();
+    await this.#inTime(Promise.all(vrings.map((vring) => vring.whenPaused())));
+    try {
+      apply();
+    } finally {
+      for (const vring of vrings) vring.resumeWithMemory();
+    }
     return undefined;
   }
 
@@ -312,19 +367,36 @@ export class VhostUserDevice implements ChannelReceiver {
 
   /** Waits until nothing of these queues is in flight, but no longer than the time limit. */
   async #drain(vrings: readonly Vring[]): Promise<void> {
-    const count = () => vrings.reduce((sum, vring) => sum + vring.inFlight, 0);
-    if (count() === 0) return;
-    const limit = this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT;
-    let timer: NodeJS.Timeout | undefined;
-    const expired = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, limit);
-    });
-    await Promise.race([this.#session.drain(), expired]);
-    clearTimeout(timer);
-    if (count() > 0) this.#log.error({ requests: count(), limit }, 'requests in flight did not end in time');
+    const isIdle = () => vrings.every((vring) => vring.isIdle);
+    if (isIdle()) return;
+    await this.#inTime(this.#settle(vrings));
+    const requests = vrings.reduce((sum, vring) => sum + vring.inFlight, 0);
+    if (!isIdle()) {
+      this.#log.error({ requests, limit: this.#drainTimeout }, 'requests in flight did not end in time');
+    }
   }
 
-  #setLogBase(size: number, offset: number, fd: OwnedFd): Answer {
+  get #drainTimeout(): number {
+    return this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT;
+  }
+
+  /** Waits for what a guest or a thread may hold up, but no longer than the time limit. */
+  async #inTime(ended: Promise<unknown>): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const expired = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, this.#drainTimeout);
+    });
+    await Promise.race([ended, expired]);
+    clearTimeout(timer);
+  }
+
+  async #settle(vrings: readonly Vring[]): Promise<void> {
+    await Promise.all(vrings.map((vring) => vring.whenPaused()));
+    await this.#session.drain();
+    await Promise.all(vrings.map((vring) => vring.whenIdle()));
+  }
+
+  #setLogBase(size: number, offset: number, fd: OwnedFd): Answer | Promise<Answer> {
     let mapping: Mapping;
     try {
       mapping = Mapping.map(fd.value, size, offset);
@@ -333,16 +405,26 @@ export class VhostUserDevice implements ChannelReceiver {
     }
     const before = this.#dirtyLog;
     this.#dirtyLog = mapping;
-    this.#applyFeatures();
-    before?.unmap();
-    // QEMU wants any reply, rust-vmm's front-end one of the same kind.
-    return encodeLog(size, offset);
+    return this.#applyFeatures(() => {
+      before?.unmap();
+      // QEMU wants any reply, rust-vmm's front-end one of the same kind.
+      return encodeLog(size, offset);
+    });
   }
 
-  /** "To start/stop logging of data/used ring writes, the front-end may send SET_FEATURES with VHOST_F_LOG_ALL." */
-  #applyFeatures(): void {
+  /**
+   * "To start/stop logging of data/used ring writes, the front-end may send SET_FEATURES with VHOST_F_LOG_ALL." Queues of other threads, which
+   * do not log, come back to this one.
+   */
+  #applyFeatures(answer: () => Answer): Answer | Promise<Answer> {
     const log = this.#dirtyLog === undefined ? undefined : new DirtyLog(this.#dirtyLog);
-    for (const vring of this.#vrings) vring.setFeatures(this.#features, log);
+    const apply = (): void => {
+      for (const vring of this.#vrings) vring.setFeatures(this.#features, log);
+    };
+    const isLogging = log !== undefined && (this.#features & Feature.LOG_ALL) !== 0n;
+    if (isLogging && this.#isElsewhere) return this.#withoutRequests(apply).then(answer);
+    apply();
+    return answer();
   }
 
   /** "Ask the vhost user back-end to disable all rings and reset all internal device state to the initial state." */
@@ -380,6 +462,7 @@ export class VhostUserDevice implements ChannelReceiver {
       this.#log.error({ err: error }, 'the session did not end cleanly');
     }
     for (const vring of this.#vrings) vring.close();
+    this.#seat?.leave();
     this.#memory.clear();
     this.#dirtyLog?.unmap();
     this.#logFd?.close();

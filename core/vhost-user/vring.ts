@@ -1,6 +1,6 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
 import { OwnedFd, SystemError } from '../system/index.js';
-import { type Poller, type QueueService, Virtqueue } from '../virtqueue/index.js';
+import { type Placing, type Poller, type QueueService, Virtqueue } from '../virtqueue/index.js';
 import type { Log } from './log.js';
 import { ProtocolError } from './messages.js';
 
@@ -35,10 +35,18 @@ export class Vring {
   #enabled = false;
   #poll: NodeJS.Timeout | undefined;
 
-  constructor(index: number, space: AddressSpace, service: QueueService, log: Log, poller: Poller) {
+  /** @param place where the queue may run instead. */
+  constructor(
+    index: number,
+    space: AddressSpace,
+    service: QueueService,
+    log: Log,
+    poller: Poller,
+    place?: Placing,
+  ) {
     this.index = index;
     this.#service = service;
-    this.#queue = new Virtqueue(space, INITIAL_SIZE, log, poller);
+    this.#queue = new Virtqueue(space, INITIAL_SIZE, log, poller, place);
   }
 
   /** Whether requests are taken, or would be but for {@link pause}. */
@@ -48,6 +56,31 @@ export class Vring {
 
   get inFlight(): number {
     return this.#queue.inFlight;
+  }
+
+  /** Whether the ring is another thread's at the moment. */
+  get isElsewhere(): boolean {
+    return this.#queue.isElsewhere;
+  }
+
+  get isIdle(): boolean {
+    return this.#queue.isIdle;
+  }
+
+  /** Goes on after {@link pause}, with memory that was added meanwhile. */
+  resumeWithMemory(): void {
+    this.#queue.memoryAdded();
+    if (this.#enabled) this.#queue.resume();
+  }
+
+  /** After {@link pause}: when no further request is taken. */
+  whenPaused(): Promise<void> {
+    return this.#queue.whenPaused();
+  }
+
+  /** After {@link pause}: when nothing is in flight. */
+  whenIdle(): Promise<void> {
+    return this.#queue.whenIdle();
   }
 
   /** @param log the dirty log, where one is in use. */

@@ -12,6 +12,8 @@ export const BROKEN = -2;
 export interface DeviceRing {
   /** Where the device stands: what GET_VRING_BASE returns and SET_VRING_BASE sets. */
   readonly base: number;
+  /** Where a device that took and gave back one chain after another stands by the ring itself, whichever ring object it used. */
+  readonly given: number;
   /** Whether {@link pop} would find something. */
   readonly ready: boolean;
   /** Chains that {@link pop} has seen, but not yet taken. */
@@ -23,6 +25,8 @@ export interface DeviceRing {
    * @returns the chain's id for {@link push}, {@link EMPTY} or {@link BROKEN}.
    */
   pop(readable: SegmentList, writable: SegmentList): number;
+  /** Appends the segments of a chain that another ring object on the same ring has taken. @returns whether it keeps the rules. */
+  walk(id: number, readable: SegmentList, writable: SegmentList): boolean;
   /** Gives a chain back with the number of bytes written into it. */
   push(id: number, written: number): void;
   /** Whether the guest wants to be interrupted for the chains given back since the last call. */

@@ -10,6 +10,7 @@ export * from './device-ring.js';
 export * from './driver-queue.js';
 export * from './layout.js';
 export * from './poller.js';
-export type { QueueService } from './queue-run.js';
+export { ChainMessage, type ChainOwner } from './queue-run.js';
+export type { Completions, QueueMessage, QueueService, Run } from './queue-run.js';
 export * from './split-ring.js';
 export * from './virtqueue.js';

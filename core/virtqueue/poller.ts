@@ -1,4 +1,4 @@
-import type { Completions, QueueRun } from './queue-run.js';
+import type { Completions, Served } from './queue-run.js';
 
 /** One turn of the event loop serves rings at most this long (ms), plus one drain; then others have theirs. */
 const TURN_TIME = 1;
@@ -18,7 +18,7 @@ const MOST_SKIPPED = 63;
 export class Poller {
   /** Milliseconds that rings are looked at before sleeping; 0 for never. */
   readonly #time: number;
-  readonly #runs: QueueRun[] = [];
+  readonly #runs: Served[] = [];
   /** Those of the runs, each once. */
   #completions: readonly Completions[] = [];
   #skipped = 0;
@@ -35,12 +35,12 @@ export class Poller {
   }
 
   /** Takes a queue's run among those served. */
-  add(run: QueueRun): void {
+  add(run: Served): void {
     this.#runs.push(run);
     this.#findCompletions();
   }
 
-  remove(run: QueueRun): void {
+  remove(run: Served): void {
     const index = this.#runs.indexOf(run);
     if (index >= 0) this.#runs.splice(index, 1);
     this.#findCompletions();

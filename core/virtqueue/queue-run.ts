@@ -13,26 +13,43 @@ const TURN_MINIMUM = 16;
 /** The clock is read after so many requests at most; more often where requests are slow. */
 const CLOCK_INTERVAL = 16;
 
+/** A request that came through a queue. */
+export interface QueueMessage extends Message {
+  /** Its chain's id, or -1 once it is answered. */
+  readonly id: number;
+}
+
+/** Who takes answered chains back. */
+export interface ChainOwner {
+  /** For {@link Message.complete}. */
+  giveBack(message: ChainMessage, written: number): void;
+  /** For {@link Message.fail}. */
+  giveUp(message: ChainMessage): void;
+}
+
 /** A chain with the device. */
-class ChainMessage implements Message {
+export class ChainMessage implements QueueMessage {
   readonly readable: SegmentList;
   readonly writable: SegmentList;
+  readonly passedOn: boolean;
   /** The chain's id, or -1 while it is with the guest. */
   id = -1;
-  readonly #run: QueueRun;
+  readonly #owner: ChainOwner;
 
-  constructor(run: QueueRun, space: AddressSpace) {
-    this.#run = run;
+  /** @param passedOn see {@link Message.passedOn}. */
+  constructor(owner: ChainOwner, space: AddressSpace, passedOn = false) {
+    this.#owner = owner;
+    this.passedOn = passedOn;
     this.readable = new SegmentList(space);
     this.writable = new SegmentList(space);
   }
 
   complete(written: number): void {
-    if (this.id >= 0) this.#run.giveBack(this, written);
+    if (this.id >= 0) this.#owner.giveBack(this, written);
   }
 
   fail(): void {
-    if (this.id >= 0) this.#run.giveUp(this);
+    if (this.id >= 0) this.#owner.giveUp(this);
   }
 
   clear(): void {
@@ -55,11 +72,13 @@ export interface QueueService {
    * broken it.
    * @param following requests that are to be handed over next, before {@link submit}.
    */
-  dispatch(message: Message, following: number): void;
+  dispatch(message: QueueMessage, following: number): void;
   /** There are no further requests for now: what was put aside for them is to be carried out. Never throws. */
   submit(): void;
   /** For a service that has requests carried out beside this thread. */
   readonly completions?: Completions | undefined;
+  /** For a `Placing`: whose requests these are at the moment. */
+  currentSession?(): object;
 }
 
 /** How a service learns of the requests that are carried out beside this thread. */
@@ -75,6 +94,49 @@ export interface Completions {
   rest(): boolean;
 }
 
+/** A queue as a {@link Poller} serves it. */
+export interface Served {
+  /** Requests that were taken and not yet given back. */
+  readonly inFlight: number;
+  readonly completions: Completions | undefined;
+  /** Whether there is something to {@link drain}. */
+  readonly ready: boolean;
+  /**
+   * Serves requests until there are none.
+   * @param isAlone no other queue waits; else only those that are there now are served.
+   * @returns true if the turn of the event loop is over before that.
+   */
+  drain(isAlone: boolean): boolean;
+  /** Whoever sends requests is to wake the event loop. @returns true if some came meanwhile. */
+  rest(): boolean;
+}
+
+/** A queue between its start and its stop. */
+export interface Run extends Served {
+  /** Whether requests are taken: not while paused, and no more once the ring is broken. */
+  readonly taking: boolean;
+  readonly broken: boolean;
+  /** Where the device stands in the ring: of a run on another thread as of its last pause. */
+  readonly base: number;
+  pause(): void;
+  /** When no further request is taken. */
+  whenPaused(): Promise<void>;
+  resume(): void;
+  /** Whether nothing is in flight, and nothing can come to be. Of a queue on this thread: whether nothing is in flight. */
+  readonly isIdle: boolean;
+  whenIdle(): Promise<void>;
+  /** Lets go of the ring: what is still in flight completes without effect. */
+  end(): void;
+  /** @param fd descriptor that interrupts the guest, or -1. */
+  setCall(fd: number): void;
+  /** It is another thread's, which listens to the guest's notifications by itself. */
+  readonly isElsewhere: boolean;
+  /** For a run elsewhere, paused: the guest's memory has become more. */
+  memoryAdded?(): void;
+  /** Logs writes to the guest's memory, those to the ring as if it began at a guest address. */
+  logTo(log: DirtyLog | undefined, usedAddress: number | undefined): void;
+}
+
 /** What a run needs of its queue. */
 export interface RunSetup {
   readonly ring: DeviceRing;
@@ -86,18 +148,15 @@ export interface RunSetup {
   readonly onBroken: (fields: object, reason: string) => void;
 }
 
-/** A queue between its start and its stop: takes requests from the ring, and gives them back. */
-export class QueueRun {
-  readonly ring: DeviceRing;
-  /** Whether requests are taken: not while paused, and no more once the ring is broken. */
+/** A run on this thread: takes requests from the ring, and gives them back. */
+export class QueueRun implements Run, ChainOwner {
   taking = true;
   broken = false;
-  /** Requests that were taken and not yet given back. */
   inFlight = 0;
-  /** Descriptor that interrupts the guest, or -1. */
-  call = -1;
-  /** Where writes to the guest's memory are logged. */
-  log: DirtyLog | undefined;
+  readonly isElsewhere = false;
+  readonly #ring: DeviceRing;
+  #call = -1;
+  #log: DirtyLog | undefined;
   readonly #space: AddressSpace;
   readonly #limit: number;
   readonly #service: QueueService;
@@ -114,7 +173,7 @@ export class QueueRun {
   #idle: (() => void)[] = [];
 
   constructor(setup: RunSetup) {
-    this.ring = setup.ring;
+    this.#ring = setup.ring;
     this.#space = setup.space;
     this.#limit = setup.limit;
     this.#service = setup.service;
@@ -126,16 +185,36 @@ export class QueueRun {
     return this.#service.completions;
   }
 
-  /** Whether there is something to {@link drain}. */
-  get ready(): boolean {
-    return this.taking && !this.#draining && this.ring.ready;
+  get base(): number {
+    return this.#ring.base;
   }
 
-  /**
-   * Takes requests until the ring is empty; the guest is not to notify of further ones until {@link rest}.
-   * @param isAlone no other queue waits; else only what is in the ring now is taken.
-   * @returns true if the turn of the event loop is over before that.
-   */
+  pause(): void {
+    this.taking = false;
+  }
+
+  whenPaused(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  resume(): void {
+    this.taking = !this.broken;
+  }
+
+  setCall(fd: number): void {
+    this.#call = fd;
+  }
+
+  logTo(log: DirtyLog | undefined, usedAddress: number | undefined): void {
+    this.#log = log;
+    this.#ring.logTo(usedAddress === undefined ? undefined : log, usedAddress ?? 0);
+  }
+
+  get ready(): boolean {
+    return this.taking && !this.#draining && this.#ring.ready;
+  }
+
+  /** The guest is not to notify of further requests until {@link rest}. */
   drain(isAlone: boolean): boolean {
     if (!this.taking || this.#draining) return false;
     this.#draining = true;
@@ -154,7 +233,7 @@ export class QueueRun {
   }
 
   #takeAll(isAlone: boolean): boolean {
-    const { ring } = this;
+    const ring = this.#ring;
     const service = this.#service;
     // The clock costs as much as a ring entry: one or two requests do without.
     let started = 0;
@@ -202,21 +281,19 @@ export class QueueRun {
     }
   }
 
-  /** Asks the guest for notifications. @returns true if requests came meanwhile: no notification will come for them. */
   rest(): boolean {
     if (!this.taking || !this.#awake) return false;
     this.#awake = false;
-    return this.ring.enableNotifications();
+    return this.#ring.enableNotifications();
   }
 
-  /** For {@link Message.complete}. */
   giveBack(message: ChainMessage, written: number): void {
     if (this.#over) {
       message.close();
       return;
     }
-    if (this.log !== undefined) this.#logWrites(this.log, message.writable, written);
-    this.ring.push(message.id, written);
+    if (this.#log !== undefined) this.#logWrites(this.#log, message.writable, written);
+    this.#ring.push(message.id, written);
     message.clear();
     this.#pool.push(message);
     this.#untold += 1;
@@ -224,7 +301,6 @@ export class QueueRun {
     this.#settle(1);
   }
 
-  /** For {@link Message.fail}. */
   giveUp(message: ChainMessage): void {
     message.close();
     if (this.#over) return;
@@ -232,13 +308,15 @@ export class QueueRun {
     this.#settle(1);
   }
 
-  /** When nothing is in flight. */
+  get isIdle(): boolean {
+    return this.inFlight === 0;
+  }
+
   whenIdle(): Promise<void> {
     if (this.inFlight === 0) return Promise.resolve();
     return new Promise((resolve) => this.#idle.push(resolve));
   }
 
-  /** Lets go of the ring: what is still in flight completes without effect. */
   end(): void {
     this.#over = true;
     this.taking = false;
@@ -259,7 +337,7 @@ export class QueueRun {
 
   #interrupt(): void {
     this.#untold = 0;
-    if (this.ring.takeInterrupt() && this.call >= 0) signal(this.call);
+    if (this.#ring.takeInterrupt() && this.#call >= 0) signal(this.#call);
   }
 
   #settle(count: number): void {

@@ -82,6 +82,10 @@ export class SplitRing implements DeviceRing {
     return this.#next;
   }
 
+  get given(): number {
+    return Atomics.load(this.#used16, 1);
+  }
+
   get ready(): boolean {
     return Atomics.load(this.#available, 1) !== this.#next;
   }
@@ -95,7 +99,7 @@ export class SplitRing implements DeviceRing {
     const head = this.#available[2 + (this.#next & this.#mask)]!;
     if (head >= this.#size) return this.#break('a head beyond the descriptor table');
     if (this.#taken[head] === 1) return this.#break('a chain made available again while the device has it');
-    if (!this.#walk(head, readable, writable)) return BROKEN;
+    if (!this.walk(head, readable, writable)) return BROKEN;
     this.#taken[head] = 1;
     this.#next = (this.#next + 1) & 0xffff;
     return head;
@@ -117,7 +121,7 @@ export class SplitRing implements DeviceRing {
     return BROKEN;
   }
 
-  #walk(head: number, readable: SegmentList, writable: SegmentList): boolean {
+  walk(head: number, readable: SegmentList, writable: SegmentList): boolean {
     const descriptors = this.#descriptors;
     let index = head;
     for (let left = this.#size; left > 0; left--) {

@@ -10,12 +10,46 @@ import {
   usedRingBytes,
 } from './layout.js';
 import { Poller } from './poller.js';
-import { QueueRun, type QueueService } from './queue-run.js';
+import { QueueRun, type QueueService, type Run } from './queue-run.js';
 import { SplitRing } from './split-ring.js';
 
 /** Where a queue says what went wrong; pino's loggers fit. */
 export interface QueueLog {
   warn(fields: object, message: string): void;
+  /** Takes instead of `warn` that the queue stopped, and why. */
+  stopped?(fields: object, reason: string): void;
+}
+
+/** A queue that is about to start, for a run elsewhere. */
+export interface StartingQueue {
+  readonly space: AddressSpace;
+  readonly size: number;
+  readonly features: bigint;
+  readonly base: number;
+  /** The parts of the ring, by the front-end's addresses. */
+  readonly descriptors: number;
+  readonly available: number;
+  readonly used: number;
+  /** Descriptors of the guest's notifications and interrupts, the latter -1 where there are none. */
+  readonly kick: number;
+  readonly call: number;
+  /** The ring, for walking its chains only. */
+  readonly ring: DeviceRing;
+  readonly service: QueueService;
+  readonly poller: Poller;
+  /** The run takes nothing more, and why. */
+  readonly onBroken: (fields: object, reason: string) => void;
+}
+
+/** Starts a queue's run elsewhere than on this thread, or declines. */
+export type Placing = (queue: StartingQueue) => Run | undefined;
+
+/** Where the queues of one device may run. */
+export interface Seat {
+  /** @param index of the queue. */
+  place(index: number): Placing | undefined;
+  /** The device is gone. */
+  leave(): void;
 }
 
 const EAGAIN = 11;
@@ -34,6 +68,7 @@ export class Virtqueue {
   readonly #space: AddressSpace;
   readonly #log: QueueLog;
   readonly #poller: Poller;
+  readonly #place: Placing | undefined;
   #size = 0;
   #features = 0n;
   #base = 0;
@@ -43,18 +78,26 @@ export class Virtqueue {
   #call: OwnedFd | undefined;
   #err: OwnedFd | undefined;
 
-  #run: QueueRun | undefined;
+  #run: Run | undefined;
   #watch: Watch | undefined;
 
   /**
    * @param space where the ring and the requests lie.
    * @param size entries: a power of two up to {@link MAX_QUEUE_SIZE}. @throws RangeError
    * @param poller serves the queue, with others that it serves.
+   * @param place where it may run instead.
    */
-  constructor(space: AddressSpace, size: number, log: QueueLog, poller: Poller = new Poller()) {
+  constructor(
+    space: AddressSpace,
+    size: number,
+    log: QueueLog,
+    poller: Poller = new Poller(),
+    place?: Placing,
+  ) {
     this.#space = space;
     this.#log = log;
     this.#poller = poller;
+    this.#place = place;
     this.size = size;
   }
 
@@ -73,7 +116,7 @@ export class Virtqueue {
 
   /** The next available index: where a start goes on. */
   get base(): number {
-    return this.#run?.ring.base ?? this.#base;
+    return this.#run?.base ?? this.#base;
   }
 
   /** @throws RangeError if it is not a 16-bit number, or the queue runs. */
@@ -142,7 +185,7 @@ export class Virtqueue {
     this.#call?.close();
     this.#call = fd;
     if (fd !== undefined) setNonBlocking(fd.value);
-    if (this.#run !== undefined) this.#run.call = fd?.value ?? -1;
+    this.#run?.setCall(fd?.value ?? -1);
   }
 
   /** The eventfd that tells the front-end of a broken queue; the queue owns it from here on. */
@@ -174,39 +217,82 @@ export class Virtqueue {
    */
   start(service: QueueService): void {
     this.#whileStopped();
-    const run = new QueueRun({
-      ring: this.#makeRing(),
-      space: this.#space,
-      limit: ROUNDS * this.#size,
-      service,
-      onBroken: (fields, reason) => this.#break(fields, reason),
-    });
-    run.call = this.#call?.value ?? -1;
-    this.#listen();
+    const ring = this.#makeRing();
+    const onBroken = (fields: object, reason: string): void => this.#break(fields, reason);
+    const elsewhere = this.#startElsewhere(ring, service, onBroken);
+    const run =
+      elsewhere ?? new QueueRun({ ring, space: this.#space, limit: ROUNDS * this.#size, service, onBroken });
+    if (elsewhere === undefined) {
+      run.setCall(this.#call?.value ?? -1);
+      this.#listen();
+    }
     this.#run = run;
     this.#poller.add(run);
     this.#applyLog();
     this.#poller.serveLater();
   }
 
+  /** Only on this thread is there a dirty log, and somebody who looks where there are no notifications. */
+  #startElsewhere(
+    ring: DeviceRing,
+    service: QueueService,
+    onBroken: (fields: object, reason: string) => void,
+  ): Run | undefined {
+    if (this.#place === undefined || this.#kick === undefined || this.#writeLog !== undefined)
+      return undefined;
+    return this.#place({
+      space: this.#space,
+      size: this.#size,
+      features: this.#features,
+      base: this.#base,
+      ...this.#addresses!,
+      kick: this.#kick.value,
+      call: this.#call?.value ?? -1,
+      ring,
+      service,
+      poller: this.#poller,
+      onBroken,
+    });
+  }
+
+  /** Whether the queue runs on another thread: its kick descriptor is not to be changed meanwhile. */
+  get isElsewhere(): boolean {
+    return this.#run?.isElsewhere === true;
+  }
+
   /** Takes no further requests; those in flight are given back as usual. */
   pause(): void {
     if (this.#run?.taking !== true) return;
-    this.#run.taking = false;
+    this.#run.pause();
     this.#watch?.pause();
   }
 
   /** Goes on after {@link pause}. */
   resume(): void {
     if (this.#run === undefined || this.#run.broken || this.#run.taking) return;
-    this.#run.taking = true;
+    this.#run.resume();
     // The kick descriptor may have been replaced meanwhile.
     if (this.#watch === undefined) this.#listen();
     else this.#watch.resume();
     this.#poller.serveLater();
   }
 
-  /** When nothing is in flight. */
+  /** The space has become more; of a queue that runs elsewhere, while it is paused. */
+  memoryAdded(): void {
+    this.#run?.memoryAdded?.();
+  }
+
+  /** After {@link pause}: when no further request is taken. */
+  whenPaused(): Promise<void> {
+    return this.#run?.whenPaused() ?? Promise.resolve();
+  }
+
+  /** Whether nothing is in flight; of a queue that runs elsewhere: since {@link pause}. */
+  get isIdle(): boolean {
+    return this.#run?.isIdle ?? true;
+  }
+
+  /** When it {@link isIdle}. */
   whenIdle(): Promise<void> {
     return this.#run?.whenIdle() ?? Promise.resolve();
   }
@@ -218,7 +304,7 @@ export class Virtqueue {
   stop(): number {
     const run = this.#run;
     if (run === undefined) return this.#base;
-    this.#base = run.ring.base;
+    this.#base = run.base;
     this.#run = undefined;
     this.#poller.remove(run);
     this.#watch?.close();
@@ -242,7 +328,7 @@ export class Virtqueue {
 
   #listen(): void {
     const kick = this.#kick;
-    if (kick === undefined) return;
+    if (kick === undefined || this.isElsewhere) return;
     this.#watch = watch(kick.value, () => {
       const code = drain(kick.value);
       if (code > 0 || code === -EAGAIN) this.kick();
@@ -258,7 +344,8 @@ export class Virtqueue {
   #break(fields: object, reason: string): void {
     this.#watch?.close();
     this.#watch = undefined;
-    this.#log.warn(fields, `queue stopped: ${reason}`);
+    if (this.#log.stopped === undefined) this.#log.warn(fields, `queue stopped: ${reason}`);
+    else this.#log.stopped(fields, reason);
     if (this.#err !== undefined) signal(this.#err.value);
   }
 
@@ -283,13 +370,14 @@ export class Virtqueue {
     });
   }
 
+  /** The log of writes, where there is to be one. */
+  get #writeLog(): DirtyLog | undefined {
+    return (this.#features & RingFeature.LOG_ALL) !== 0n ? this.#dirtyLog : undefined;
+  }
+
   /** A front-end switches logging on and off while queues run. */
   #applyLog(): void {
-    const run = this.#run;
-    if (run === undefined) return;
-    const usedAddress = this.#addresses?.log;
-    run.log = (this.#features & RingFeature.LOG_ALL) !== 0n ? this.#dirtyLog : undefined;
-    run.ring.logTo(usedAddress === undefined ? undefined : this.#dirtyLog, usedAddress ?? 0);
+    this.#run?.logTo(this.#writeLog, this.#addresses?.log);
   }
 
   #whileStopped(): void {

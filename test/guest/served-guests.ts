@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Guest, type GuestOptions, type GuestShare } from '../../core/guest/index.js';
 import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../../core/plugins/index.js';
+import { FrontEnd } from '../../core/vhost-user/index.js';
 
 /** Seconds after which guests of a test are ended: what waits for them then fails, with the end of their console. */
 const LIFE = 900;
@@ -12,24 +13,29 @@ export class ServedGuests implements AsyncDisposable {
   readonly guests: readonly Guest[];
   readonly #daemon: Daemon;
   readonly #folder: string;
+  readonly #first: FrontEnd | undefined;
 
-  private constructor(guests: readonly Guest[], daemon: Daemon, folder: string) {
+  private constructor(guests: readonly Guest[], daemon: Daemon, folder: string, first: FrontEnd | undefined) {
     this.guests = guests;
     this.#daemon = daemon;
     this.#folder = folder;
+    this.#first = first;
   }
 
   /**
    * Boots `times` guests, each with all the exports: the first at /mnt, another at /mnt/TAG.
    * @param hostTools runs commands among this machine's programs.
+   * @param onThread has another front-end be the first of the first export: the only guest's queue is then that of a queue thread, if
+   * there is one.
    */
   static async boot(
     exports: readonly Omit<ServedExport, 'socket'>[],
     {
       times = 1,
       hostTools = false,
+      onThread = false,
       ...options
-    }: { times?: number; hostTools?: boolean } & Partial<GuestOptions> = {},
+    }: { times?: number; hostTools?: boolean; onThread?: boolean } & Partial<GuestOptions> = {},
   ): Promise<ServedGuests> {
     const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-test-'));
     const served: ServedExport[] = exports.map((one, index) => ({
@@ -47,13 +53,14 @@ export class ServedGuests implements AsyncDisposable {
     }
     const log = createLogger({ level: 'error', format: 'text' });
     const daemon = await Daemon.start({ exports: served, log, registry: new BackendRegistry() });
+    const first = onThread ? await FrontEnd.connect(served[0]!.socket!) : undefined;
     const signal = AbortSignal.timeout(LIFE * 1000);
     const boots = Array.from({ length: times }, () =>
       Guest.boot({ shares, rootTag: hostTools ? 'host' : undefined, signal, ...options }),
     );
     const results = await Promise.allSettled(boots);
     const guests = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    const all = new ServedGuests(guests, daemon, folder);
+    const all = new ServedGuests(guests, daemon, folder, first);
     for (const result of results) {
       if (result.status === 'rejected') {
         await all[Symbol.asyncDispose]();
@@ -70,6 +77,7 @@ export class ServedGuests implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.guests.map((guest) => guest.shutdown()));
+    this.#first?.close();
     await this.#daemon.close();
     await rm(this.#folder, { recursive: true, force: true });
   }

@@ -2,11 +2,16 @@ import { strict as assert } from 'node:assert';
 import { describe, it } from 'node:test';
 import type { BackendSpec } from '../../core/backend/index.js';
 import type { Guest } from '../../core/guest/index.js';
+import type { ServedExport } from '../../core/plugins/index.js';
 import { workloads } from '../support/workloads.js';
 import { ServedGuests } from './served-guests.js';
 
 /** What is special about a backend. */
 export interface WorkloadOptions {
+  /** How it is served. */
+  readonly served?: Partial<ServedExport>;
+  /** The guest's queue is a thread's. */
+  readonly onThread?: boolean;
   /** Tells the workloads that the backend can't do. */
   readonly lacks?: RegExp;
   /** Comes before every script. */
@@ -19,7 +24,7 @@ export interface WorkloadOptions {
 export function runWorkloads(
   name: string,
   prepare: () => Promise<BackendSpec>,
-  { lacks, prelude = '', more }: WorkloadOptions = {},
+  { lacks, prelude = '', more, served: settings = {}, onThread = false }: WorkloadOptions = {},
 ): void {
   describe(`in a real guest on ${name}`, () => {
     let served: ServedGuests | undefined;
@@ -28,7 +33,8 @@ export function runWorkloads(
       return served.guest;
     };
     it('boots and mounts', async () => {
-      served = await ServedGuests.boot([{ backend: await prepare() }], { hostTools: true });
+      const one = { ...settings, backend: await prepare() };
+      served = await ServedGuests.boot([one], { hostTools: true, onThread });
     });
     for (const [index, { name: sentence, script }] of workloads
       .filter(({ interrupts }) => interrupts !== true)

@@ -15,6 +15,8 @@ export interface Daemon {
   readonly requestQueues: number;
   /** Whether it listens again when its front-end has gone. */
   readonly listensAgain: boolean;
+  /** Whether it serves the first request queue of its second front-end by a queue thread. */
+  readonly threadForSecond?: boolean;
   /** Command line that serves a directory on a socket. */
   command(directory: string, socket: string): readonly string[];
 }
@@ -33,6 +35,14 @@ export const ours: Daemon = {
       '--tag test --request-queues 2 --log-level warn --backend passthrough --shared-dir'.split(' '),
       directory,
     ),
+};
+
+/** The same with a queue thread. */
+export const oursThreaded: Daemon = {
+  ...ours,
+  name: 'virtiofs-kit with a queue thread',
+  threadForSecond: true,
+  command: (directory, socket) => [...ours.command(directory, socket), '--queue-threads', '1'],
 };
 
 /** The daemon in C that comes with QEMU 7.2 (Debian's qemu-system-common): what holds for both holds for the protocol. */

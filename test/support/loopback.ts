@@ -24,11 +24,19 @@ const GAP = 8;
 class LoopbackMessage implements Message {
   readonly readable: SegmentList;
   readonly writable: SegmentList;
+  readonly passedOn: boolean;
   readonly #memory: NativeMemory;
   readonly #room: number;
   #done: ((reply: Uint8Array | QueueFailed) => void) | undefined;
 
-  constructor(input: Uint8Array, room: number, cut: Cut, done: (reply: Uint8Array | QueueFailed) => void) {
+  constructor(
+    input: Uint8Array,
+    room: number,
+    cut: Cut,
+    passedOn: boolean,
+    done: (reply: Uint8Array | QueueFailed) => void,
+  ) {
+    this.passedOn = passedOn;
     const inCuts = cut(input.length, false);
     const outCuts = cut(room, true);
     const replyAt = (input.length + GAP * inCuts.length + 7) & ~7;
@@ -85,6 +93,8 @@ export class Loopback implements FuseTransport {
   #following = 0;
   /** Taken for each request; tests may change it. */
   cut: Cut = linuxCut;
+  /** Whether the requests come from a thread that could not serve them; tests may change it. */
+  passedOn = false;
   /** Requests sent and not yet answered. */
   pending = 0;
 
@@ -95,7 +105,7 @@ export class Loopback implements FuseTransport {
   request(_queue: number, input: Uint8Array, outSize: number): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       this.pending += 1;
-      const message = new LoopbackMessage(input, outSize, this.cut, (reply) => {
+      const message = new LoopbackMessage(input, outSize, this.cut, this.passedOn, (reply) => {
         this.pending -= 1;
         if (reply instanceof QueueFailed) reject(reply);
         else resolve(reply);

@@ -8,6 +8,7 @@ import {
   connectTo,
   cVirtiofsd,
   ours,
+  oursThreaded,
   startDaemon,
   type Daemon,
   type RunningDaemon,
@@ -29,6 +30,7 @@ interface Mounted extends RunningDaemon {
 /** A daemon whose directory is mounted. */
 async function mount(t: TestContext, daemon: Daemon, options: FrontEndOptions = {}): Promise<Mounted> {
   const running = startDaemon(t, daemon);
+  if (daemon.threadForSecond === true) await connect(t, running, {});
   return { ...running, ...(await connect(t, running, { requestQueues: daemon.requestQueues, ...options })) };
 }
 
@@ -41,8 +43,8 @@ async function connect(t: TestContext, daemon: RunningDaemon, options: FrontEndO
   return { frontEnd, fuse };
 }
 
-// What both daemons do is what the protocol says: the same tests show that the tests are right.
-for (const daemon of [ours, cVirtiofsd]) {
+// What our daemon and the one in C do is what the protocol says: the same tests show that the tests are right.
+for (const daemon of [ours, oursThreaded, cVirtiofsd]) {
   describe(`${daemon.name} over vhost-user`, { skip: daemon.missing ?? false }, () => {
     test('serves a file from its creation to its end', async (t) => {
       const { fuse, directory } = await mount(t, daemon);

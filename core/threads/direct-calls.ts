@@ -1,0 +1,136 @@
+import type { GuestBuffer } from '../backend/index.js';
+import { GATHERED_MOST } from '../fuse/index.js';
+import { Capability, hasCapability, setCapability } from '../system/credentials.js';
+import { fstat, lseek, pread, preadv2, pwrite, pwritev2, STATX_NAME, statx } from '../system/files.js';
+import { CallList, IoBatch, NativeMemory, Transfer } from '../system/index.js';
+
+const SEEK_END = 2;
+
+/** Each call has room for `struct stat` or `struct statx`, and for a name. One place more is for those made alone. */
+const ALONE = GATHERED_MOST;
+const NAME = 256;
+const PLACE = 512;
+
+/** The system calls of one thread: one by one, or many together. */
+export class DirectCalls {
+  /** What stats told, as words. */
+  readonly stats: Int32Array;
+  readonly #memory = NativeMemory.allocate((GATHERED_MOST + 1) * PLACE);
+  readonly #batch = IoBatch.open();
+  readonly #list = CallList.open(GATHERED_MOST);
+  readonly #hasFsetid: boolean;
+  #fsetid = true;
+
+  constructor() {
+    this.stats = this.#memory.i32;
+    // A thread begins with what the one that made it had in effect at that moment.
+    this.#hasFsetid = setCapability(Capability.FSETID, true) === 0 && hasCapability(Capability.FSETID);
+  }
+
+  get gathersTransfers(): boolean {
+    return this.#batch !== undefined;
+  }
+
+  get gathersStats(): boolean {
+    return this.#list !== undefined;
+  }
+
+  /** @param flags of preadv2(2). @returns bytes or minus the errno, as all of these. */
+  read(fd: number, buffer: GuestBuffer, offset: number, flags: number): number {
+    return buffer.iovCount === 1 && flags === 0
+      ? pread(fd, buffer.address, buffer.length, offset)
+      : preadv2(fd, buffer.iov, buffer.iovCount, offset, flags);
+  }
+
+  write(fd: number, buffer: GuestBuffer, offset: number): number {
+    return buffer.iovCount === 1
+      ? pwrite(fd, buffer.address, buffer.length, offset)
+      : pwritev2(fd, buffer.iov, buffer.iovCount, offset, 0);
+  }
+
+  /** Bytes of a file. */
+  size(fd: number): number {
+    return lseek(fd, 0, SEEK_END);
+  }
+
+  /** fstat(2). @returns index of the first word of `struct stat` in {@link stats}, or minus the errno. */
+  stat(fd: number): number {
+    return found(fstat(fd, this.#memory.address + ALONE * PLACE), ALONE);
+  }
+
+  /** statx(2) of a name, the bytes of `source` from `start` to `end`. @returns as {@link stat}, of `struct statx`. */
+  statName(fd: number, source: Uint8Array, start: number, end: number): number {
+    const place = this.#memory.address + ALONE * PLACE;
+    return found(
+      statx(fd, this.#putName(ALONE, source, start, end), STATX_NAME.FLAGS, STATX_NAME.MASK, place),
+      ALONE,
+    );
+  }
+
+  /** Whether writes from here on clear set-id bits: they do without CAP_FSETID, capabilities(7). */
+  clearSetIds(clears: boolean): void {
+    if (this.#fsetid !== clears || !this.#hasFsetid) return;
+    if (setCapability(Capability.FSETID, !clears) === 0) this.#fsetid = !clears;
+  }
+
+  addRead(fd: number, buffer: GuestBuffer, offset: number, flags: number): void {
+    if (buffer.iovCount === 1) {
+      this.#batch!.add(Transfer.PREAD, fd, buffer.address, buffer.length, offset, flags);
+    } else this.#batch!.add(Transfer.PREADV, fd, buffer.iov, buffer.iovCount, offset, flags);
+  }
+
+  addWrite(fd: number, buffer: GuestBuffer, offset: number): void {
+    if (buffer.iovCount === 1) {
+      this.#batch!.add(Transfer.PWRITE, fd, buffer.address, buffer.length, offset, 0);
+    } else this.#batch!.add(Transfer.PWRITEV, fd, buffer.iov, buffer.iovCount, offset, 0);
+  }
+
+  addStat(fd: number): void {
+    this.#list!.fstat(fd, this.#memory.address + this.#list!.count * PLACE);
+  }
+
+  addStatName(fd: number, source: Uint8Array, start: number, end: number): void {
+    const index = this.#list!.count;
+    const name = this.#putName(index, source, start, end);
+    this.#list!.statx(fd, name, STATX_NAME.FLAGS, STATX_NAME.MASK, this.#memory.address + index * PLACE);
+  }
+
+  /** Makes what was added. */
+  run(): void {
+    if (this.#batch !== undefined && this.#batch.count > 0) this.#batch.submit();
+    this.#list?.run();
+  }
+
+  /** What came of the i-th transfer. */
+  transferred(index: number): number {
+    return this.#batch!.results[index]!;
+  }
+
+  /** What came of the i-th stat, as {@link stat}. */
+  statted(index: number): number {
+    return found(this.#list!.result(index), index);
+  }
+
+  clear(): void {
+    this.#list?.clear();
+  }
+
+  close(): void {
+    this.#batch?.close();
+    this.#list?.close();
+    this.#memory.free();
+  }
+
+  /** @returns the name's address. */
+  #putName(place: number, source: Uint8Array, start: number, end: number): number {
+    const bytes = this.#memory.u8;
+    const at = place * PLACE + NAME;
+    for (let i = start; i < end; i++) bytes[at + i - start] = source[i]!;
+    bytes[at + end - start] = 0;
+    return this.#memory.address + at;
+  }
+}
+
+function found(code: number, place: number): number {
+  return code < 0 ? code : (place * PLACE) >> 2;
+}

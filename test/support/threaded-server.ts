@@ -1,0 +1,233 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import type { Worker } from 'node:worker_threads';
+import { Session } from '../../core/fuse/index.js';
+import { hostBuffer } from '../../core/memory/index.js';
+import { BackendRegistry } from '../../core/plugins/index.js';
+import { Export, type ExportOptions } from '../../core/state/index.js';
+import { QueueThreads, type ServedCounts } from '../../core/threads/index.js';
+import { Shown } from '../../core/threads/shown.js';
+import { advancePromises, drain, type Watch, watch } from '../../core/system/index.js';
+import { FrontEnd, VhostUserServer, type FrontEndOptions } from '../../core/vhost-user/index.js';
+import { MemoryLog } from './engine.js';
+import { FuseClient, type FuseTransport } from './fuse-client.js';
+import { fuseTransport, LogLines, temporaryFolder } from './vhost-user.js';
+
+/** How a {@link ThreadedServer} serves. */
+export interface ThreadedOptions {
+  /** Default 1. */
+  readonly threads?: number;
+  /** Default 2. */
+  readonly requestQueues?: number;
+  /** Microseconds. Default 20, as a daemon's. */
+  readonly pollTime?: number;
+  readonly cache?: ExportOptions['cache'];
+}
+
+/**
+ * Passthrough on a directory of its own, served in this process as `Daemon` does with `queueThreads`, but with everything at hand. Of the
+ * front-end that connects first, queue 1 is this thread's and queue 2 the first queue thread's.
+ */
+export class ThreadedServer {
+  readonly directory: string;
+  readonly socket: string;
+  /** Of each connection, and one more for each reset. */
+  readonly sessions: Session[] = [];
+  readonly log = new LogLines();
+  readonly export: Export;
+  readonly server: VhostUserServer;
+  /** The threads themselves, for a test that ends one. */
+  readonly workers: Worker[] = [];
+  readonly #threads: QueueThreads;
+  #closing: Promise<void> | undefined;
+
+  private constructor(folder: string, shared: Export, options: ThreadedOptions) {
+    const { threads = 1, requestQueues = 2, pollTime = 20 } = options;
+    this.directory = join(folder, 'shared');
+    this.socket = join(folder, 'socket');
+    this.export = shared;
+    const keep = (worker: Worker): void => void this.workers.push(worker);
+    process.on('worker', keep);
+    this.#threads = new QueueThreads(threads, pollTime, this.log);
+    setImmediate(() => process.off('worker', keep));
+    this.server = VhostUserServer.start({
+      socket: { path: this.socket },
+      tag: 'test',
+      requestQueues,
+      pollTime,
+      log: this.log,
+      openSession: () => {
+        const session = new Session(shared, { shown: this.#threads.show() });
+        this.sessions.push(session);
+        return session;
+      },
+      takeSeat: () => this.#threads.seat(),
+    });
+  }
+
+  static async start(t: TestContext, options: ThreadedOptions = {}): Promise<ThreadedServer> {
+    const folder = temporaryFolder(t);
+    const sharedDir = join(folder, 'shared');
+    mkdirSync(sharedDir);
+    const log = new MemoryLog();
+    const backend = await new BackendRegistry().create({ type: 'passthrough', sharedDir }, { log });
+    const shared = await Export.open(backend, { log, createBuffer: hostBuffer, cache: options.cache ?? {} });
+    const server = new ThreadedServer(folder, shared, options);
+    t.after(() => server.close());
+    return server;
+  }
+
+  /** Of the newest connection, or since the newest reset. */
+  get session(): Session {
+    return this.sessions.at(-1)!;
+  }
+
+  /** What threads have served for a session. */
+  counts(session = this.session): ServedCounts {
+    const { shown } = session;
+    if (!(shown instanceof Shown)) throw new Error('the session shows nothing');
+    return shown.counts;
+  }
+
+  path(name: string): string {
+    return join(this.directory, name);
+  }
+
+  /** A front-end whose guest has begun. */
+  async connect(
+    t: TestContext,
+    options: FrontEndOptions = {},
+  ): Promise<{ frontEnd: FrontEnd; fuse: FuseClient }> {
+    const frontEnd = await FrontEnd.connect(this.socket, { requestQueues: 2, ...options });
+    t.after(() => frontEnd.close());
+    const fuse = new FuseClient(fuseTransport(frontEnd));
+    await fuse.init();
+    return { frontEnd, fuse };
+  }
+
+  /** Idempotent. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await this.server.close();
+    await this.#threads.close();
+    await this.export.close();
+  }
+}
+
+/** Sends one request by a queue. The call must send it before it returns its promise. */
+export function by<T>(fuse: FuseClient, queue: number, call: (fuse: FuseClient) => Promise<T>): Promise<T> {
+  fuse.caller = { ...fuse.caller, queue };
+  return call(fuse);
+}
+
+/** Memory from which an {@link OwnRing} takes its segments. */
+export interface GuestMemory {
+  readonly bytes: Uint8Array;
+  readonly guestAddress: number;
+}
+
+/**
+ * A queue of a front-end driven by hand: one request at a time, in memory of the test's choice, cut into segments that do not touch each
+ * other. The queue must not be used through `FrontEnd.request` as well.
+ */
+export class OwnRing implements FuseTransport {
+  readonly #frontEnd: FrontEnd;
+  readonly #queue: number;
+  /** Where requests are placed from here on. */
+  memory: GuestMemory;
+  readonly #segment: number;
+  readonly #watch: Watch;
+  #collect: () => void = () => undefined;
+
+  /** @param segment bytes of each at most. */
+  constructor(t: TestContext, frontEnd: FrontEnd, queue: number, memory: GuestMemory, segment: number) {
+    this.#frontEnd = frontEnd;
+    this.#queue = queue;
+    this.memory = memory;
+    this.#segment = segment;
+    const { call } = frontEnd.queues[queue]!;
+    this.#watch = watch(call.value, () => {
+      drain(call.value);
+      this.#collect();
+      advancePromises();
+    });
+    t.after(() => this.#watch.close());
+  }
+
+  /** Places a request and publishes it. @returns where the room for its reply is. */
+  place(input: Uint8Array, outSize: number): { at: number; length: number }[] {
+    const { driver, kick } = this.#frontEnd.queues[this.#queue]!;
+    const { bytes, guestAddress } = this.memory;
+    driver.begin();
+    let at = 0;
+    for (let from = 0; from < input.length; from += this.#segment) {
+      const part = input.subarray(from, from + this.#segment);
+      bytes.set(part, at);
+      driver.readable(guestAddress + at, part.length);
+      at += part.length + 8;
+    }
+    const room: { at: number; length: number }[] = [];
+    for (let left = outSize; left > 0; left -= this.#segment) {
+      const length = Math.min(left, this.#segment);
+      driver.writable(guestAddress + at, length);
+      room.push({ at, length });
+      at += length + 8;
+    }
+    if (at > bytes.length) throw new Error(`a request of ${at} bytes with its gaps, in ${bytes.length}`);
+    driver.submit();
+    driver.kick(kick.value);
+    return room;
+  }
+
+  request(_queue: number, input: Uint8Array, outSize: number): Promise<Uint8Array> {
+    const { driver } = this.#frontEnd.queues[this.#queue]!;
+    return new Promise((resolve) => {
+      this.#collect = () => {
+        if (driver.poll() < 0 && (!driver.enableInterrupts() || driver.poll() < 0)) return;
+        driver.enableInterrupts();
+        this.#collect = () => undefined;
+        const all = room.map(({ at, length }) => this.memory.bytes.subarray(at, at + length));
+        resolve(new Uint8Array(Buffer.concat(all).subarray(0, driver.usedLength)));
+      };
+      const room = this.place(input, outSize);
+    });
+  }
+}
+
+/** Memory of a front-end for an {@link OwnRing}. */
+export function memoryOf(frontEnd: FrontEnd, size: number): GuestMemory {
+  const at = frontEnd.memory.allocate(size);
+  if (at < 0) throw new Error(`no ${size} bytes of memory`);
+  return {
+    bytes: frontEnd.memory.bytes.subarray(at, at + size),
+    guestAddress: frontEnd.memory.guestAddress(at),
+  };
+}
+
+/** Numbers that look random and are the same for the same seed (mulberry32). */
+export class Dice {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed;
+  }
+
+  /** 0 to `end` - 1. */
+  below(end: number): number {
+    this.#state = (this.#state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) % end;
+  }
+
+  bytes(length: number): Buffer {
+    const made = Buffer.alloc(length);
+    for (let i = 0; i < length; i++) made[i] = this.below(256);
+    return made;
+  }
+}
