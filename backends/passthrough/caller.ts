@@ -1,10 +1,10 @@
 import { type Context, FsError } from '../../core/backend/index.js';
 import {
   Capability,
+  FsetidSwitch,
   getGroups,
   hasCapability,
   keepCapabilities,
-  setCapability,
   setEffectiveGid,
   setEffectiveUid,
   setGroups,
@@ -22,8 +22,7 @@ let prepared = false;
 let mayChange = false;
 /** Capabilities stay in effect while the thread has another user's id. */
 let keeps = false;
-let hasFsetid = false;
-let fsetid = false;
+let fsetid: FsetidSwitch | undefined;
 let formerMask = 0;
 let changedUid = false;
 let changedGid = false;
@@ -38,8 +37,7 @@ export function prepare(): void {
   own.groups = getGroups();
   mayChange = hasCapability(Capability.SETUID) && hasCapability(Capability.SETGID);
   keeps = mayChange && keepCapabilities() === 0;
-  hasFsetid = hasCapability(Capability.FSETID);
-  fsetid = hasFsetid;
+  fsetid = new FsetidSwitch();
 }
 
 /** Whether files can be given to the guest's users at all: a daemon without privilege makes all of them its own. */
@@ -82,7 +80,7 @@ export function resume(): void {
     insist(setEffectiveUid(own.uid));
     changedUid = false;
     // Back to uid 0 without SECBIT_NO_SETUID_FIXUP, all permitted capabilities are effective again.
-    if (!keeps) fsetid = hasFsetid;
+    if (!keeps) fsetid?.wasRestored();
   }
   if (changedGid) {
     insist(setEffectiveGid(own.gid));
@@ -100,11 +98,7 @@ function insist(code: number): void {
   if (code < 0) process.abort();
 }
 
-/**
- * Whether the thread acts with CAP_FSETID: without it a write, truncate or chown clears set-id bits. Changed only when
- * it differs, since most calls of a kind come in rows.
- */
+/** Whether the thread acts with CAP_FSETID, see {@link FsetidSwitch}. */
 export function useFsetid(wanted: boolean): void {
-  if (wanted === fsetid || !hasFsetid) return;
-  if (setCapability(Capability.FSETID, wanted) === 0) fsetid = wanted;
+  fsetid?.use(wanted);
 }

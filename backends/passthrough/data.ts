@@ -18,16 +18,14 @@ import {
   lseek,
   O,
   openat,
-  pread,
-  preadv2,
   preadv2Later,
-  pwrite,
   pwritev2,
   pwritev2Later,
   RWF,
   setStatusFlags,
   unlinkat,
 } from '../../core/system/files.js';
+import { readInto, writeFrom } from '../../core/system/index.js';
 import { resume, useFsetid } from './caller.js';
 import { gatherOperations } from './gather.js';
 import { createLabelled } from './labelled.js';
@@ -171,13 +169,9 @@ export function dataOperations(share: Share) {
       offset: number,
       _context: Context,
     ): Awaitable<number> {
-      const { length } = buffer;
       const { nowait } = file;
-      const count =
-        buffer.iovCount === 1 && nowait === 0
-          ? pread(file.fd, buffer.address, length, offset)
-          : preadv2(file.fd, buffer.iov, buffer.iovCount, offset, nowait);
-      return count === length ? count : endRead(node, file, buffer, offset, count, nowait);
+      const count = readInto(file.fd, buffer, offset, nowait);
+      return count === buffer.length ? count : endRead(node, file, buffer, offset, count, nowait);
     },
 
     write(
@@ -196,10 +190,7 @@ export function dataOperations(share: Share) {
         if (clears) clearSetIds(file.fd);
         return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
       }
-      const count =
-        buffer.iovCount === 1
-          ? pwrite(file.fd, buffer.address, buffer.length, offset)
-          : pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, 0);
+      const count = writeFrom(file.fd, buffer, offset);
       if (count < 0) throw FsError.of(-count);
       return count;
     },
@@ -248,7 +239,7 @@ export function dataOperations(share: Share) {
 function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: number): Awaitable<number> {
   if (count === EOPNOTSUPP) {
     file.nowait = 0;
-    const again = preadv2(file.fd, buffer.iov, buffer.iovCount, offset, 0);
+    const again = readInto(file.fd, buffer, offset, 0);
     if (again < 0) throw FsError.of(-again);
     return again;
   }
@@ -282,7 +273,7 @@ function writeAt(file: OpenFile, buffer: GuestBuffer, offset: number): number {
     // Before Linux 6.9.
     const flags = getStatusFlags(file.fd);
     setStatusFlags(file.fd, flags & ~O.APPEND);
-    count = pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, 0);
+    count = writeFrom(file.fd, buffer, offset);
     setStatusFlags(file.fd, flags);
   }
   if (count < 0) throw FsError.of(-count);

@@ -7,7 +7,7 @@ import {
   type GuestBuffer,
   WriteFlags,
 } from '../../core/backend/index.js';
-import { IoBatch, IoThreads, type IoWork, Transfer } from '../../core/system/index.js';
+import { IoBatch, IoThreads, type IoWork } from '../../core/system/index.js';
 import { useFsetid } from './caller.js';
 import { Looks } from './looks.js';
 import type { Node } from './nodes.js';
@@ -75,13 +75,8 @@ class Group implements IoWork {
       one.flags = flags;
     }
     if (length > IoBatch.SMALL) this.isLarge = true;
-    if (buffer.iovCount === 1) {
-      const kind = isRead ? Transfer.PREAD : Transfer.PWRITE;
-      batch.add(kind, file.fd, buffer.address, length, offset, flags);
-    } else {
-      const kind = isRead ? Transfer.PREADV : Transfer.PWRITEV;
-      batch.add(kind, file.fd, buffer.iov, buffer.iovCount, offset, flags);
-    }
+    if (isRead) batch.addRead(file.fd, buffer, offset, flags);
+    else batch.addWrite(file.fd, buffer, offset);
   }
 
   /** Carries them out on this thread. */

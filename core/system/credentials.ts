@@ -112,6 +112,30 @@ export function setCapability(capability: number, effective: boolean): number {
   return syscall(SYS_CAPSET, HEADER, DATA);
 }
 
+/**
+ * CAP_FSETID of the thread that makes this: without it a write, truncate or chown clears set-id bits, capabilities(7).
+ * Changed only when it differs, since most calls of a kind come in rows.
+ */
+export class FsetidSwitch {
+  readonly #permitted: boolean;
+  #effective = true;
+
+  /** Puts it into effect: a thread begins with what the one that made it had at that moment. */
+  constructor() {
+    this.#permitted = setCapability(Capability.FSETID, true) === 0 && hasCapability(Capability.FSETID);
+  }
+
+  use(wanted: boolean): void {
+    if (wanted === this.#effective || !this.#permitted) return;
+    if (setCapability(Capability.FSETID, wanted) === 0) this.#effective = wanted;
+  }
+
+  /** To be told where a change of user ids has put all permitted capabilities into effect. */
+  wasRestored(): void {
+    this.#effective = true;
+  }
+}
+
 /** Sets the thread's supplementary groups, at most 512. @returns 0 or minus the errno. */
 export function setGroups(groups: readonly number[]): number {
   if (groups.length > MAX_GROUPS) return -22;

@@ -17,6 +17,7 @@ export * from './mapping.js';
 export * from './memfd.js';
 export * from './native-memory.js';
 export * from './owned-fd.js';
+export * from './pieces.js';
 export { PAGE_SIZE, WINDOW_SIZE } from './region.js';
 export * from './shared-descriptors.js';
 export * from './unix-socket.js';

@@ -2,9 +2,10 @@ import koffi from 'koffi';
 import { preadv2, pwritev2 } from './files.js';
 import { libc, result } from './libc.js';
 import { getLong, NativeMemory, putLong } from './native-memory.js';
+import type { Pieces } from './pieces.js';
 
 /** Kinds of transfer, `IOCB_CMD_*` of <linux/aio_abi.h>: of memory in one piece, or by an array of `struct iovec`. */
-export const Transfer = { PREAD: 0, PWRITE: 1, PREADV: 7, PWRITEV: 8 } as const;
+const Transfer = { PREAD: 0, PWRITE: 1, PREADV: 7, PWRITEV: 8 } as const;
 
 const arm64 = process.arch === 'arm64';
 const SYS_IO_SETUP = arm64 ? 0 : 206;
@@ -135,12 +136,22 @@ export class IoBatch {
   }
 
   /**
-   * Adds a transfer. There must be room, and descriptor and memory must stay until {@link submit}.
-   * @param kind one of {@link Transfer}.
-   * @param address of the memory, or of an array of `struct iovec`; `count` are its bytes, or entries.
+   * Adds a read. There must be room, and descriptor and memory must stay until {@link submit}.
    * @param flags as of preadv2(2).
    */
-  add(kind: number, fd: number, address: number, count: number, offset: number, flags: number): void {
+  addRead(fd: number, pieces: Pieces, offset: number, flags: number): void {
+    if (pieces.iovCount === 1) this.#add(Transfer.PREAD, fd, pieces.address, pieces.length, offset, flags);
+    else this.#add(Transfer.PREADV, fd, pieces.iov, pieces.iovCount, offset, flags);
+  }
+
+  /** Adds a write, as {@link addRead}. */
+  addWrite(fd: number, pieces: Pieces, offset: number): void {
+    if (pieces.iovCount === 1) this.#add(Transfer.PWRITE, fd, pieces.address, pieces.length, offset, 0);
+    else this.#add(Transfer.PWRITEV, fd, pieces.iov, pieces.iovCount, offset, 0);
+  }
+
+  /** @param address of the memory, or of an array of `struct iovec`; `count` are its bytes, or entries. */
+  #add(kind: number, fd: number, address: number, count: number, offset: number, flags: number): void {
     const words = this.#words;
     const at = (BLOCKS + this.#count * BLOCK_SIZE) >> 2;
     words[at + DATA] = this.#count;

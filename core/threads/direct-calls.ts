@@ -1,8 +1,8 @@
 import type { GuestBuffer } from '../backend/index.js';
 import { GATHERED_MOST } from '../fuse/index.js';
-import { Capability, hasCapability, setCapability } from '../system/credentials.js';
-import { fstat, lseek, pread, preadv2, pwrite, pwritev2, STATX_NAME, statx } from '../system/files.js';
-import { CallList, IoBatch, NativeMemory, Transfer } from '../system/index.js';
+import { FsetidSwitch } from '../system/credentials.js';
+import { fstat, lseek, STATX_NAME, statx } from '../system/files.js';
+import { CallList, IoBatch, NativeMemory, readInto, writeFrom } from '../system/index.js';
 
 const SEEK_END = 2;
 
@@ -18,13 +18,10 @@ export class DirectCalls {
   readonly #memory = NativeMemory.allocate((GATHERED_MOST + 1) * PLACE);
   readonly #batch = IoBatch.open();
   readonly #list = CallList.open(GATHERED_MOST);
-  readonly #hasFsetid: boolean;
-  #fsetid = true;
+  readonly #fsetid = new FsetidSwitch();
 
   constructor() {
     this.stats = this.#memory.i32;
-    // A thread begins with what the one that made it had in effect at that moment.
-    this.#hasFsetid = setCapability(Capability.FSETID, true) === 0 && hasCapability(Capability.FSETID);
   }
 
   get gathersTransfers(): boolean {
@@ -37,15 +34,11 @@ export class DirectCalls {
 
   /** @param flags of preadv2(2). @returns bytes or minus the errno, as all of these. */
   read(fd: number, buffer: GuestBuffer, offset: number, flags: number): number {
-    return buffer.iovCount === 1 && flags === 0
-      ? pread(fd, buffer.address, buffer.length, offset)
-      : preadv2(fd, buffer.iov, buffer.iovCount, offset, flags);
+    return readInto(fd, buffer, offset, flags);
   }
 
   write(fd: number, buffer: GuestBuffer, offset: number): number {
-    return buffer.iovCount === 1
-      ? pwrite(fd, buffer.address, buffer.length, offset)
-      : pwritev2(fd, buffer.iov, buffer.iovCount, offset, 0);
+    return writeFrom(fd, buffer, offset);
   }
 
   /** Bytes of a file. */
@@ -67,22 +60,17 @@ export class DirectCalls {
     );
   }
 
-  /** Whether writes from here on clear set-id bits: they do without CAP_FSETID, capabilities(7). */
+  /** Whether writes from here on clear set-id bits. */
   clearSetIds(clears: boolean): void {
-    if (this.#fsetid !== clears || !this.#hasFsetid) return;
-    if (setCapability(Capability.FSETID, !clears) === 0) this.#fsetid = !clears;
+    this.#fsetid.use(!clears);
   }
 
   addRead(fd: number, buffer: GuestBuffer, offset: number, flags: number): void {
-    if (buffer.iovCount === 1) {
-      this.#batch!.add(Transfer.PREAD, fd, buffer.address, buffer.length, offset, flags);
-    } else this.#batch!.add(Transfer.PREADV, fd, buffer.iov, buffer.iovCount, offset, flags);
+    this.#batch!.addRead(fd, buffer, offset, flags);
   }
 
   addWrite(fd: number, buffer: GuestBuffer, offset: number): void {
-    if (buffer.iovCount === 1) {
-      this.#batch!.add(Transfer.PWRITE, fd, buffer.address, buffer.length, offset, 0);
-    } else this.#batch!.add(Transfer.PWRITEV, fd, buffer.iov, buffer.iovCount, offset, 0);
+    this.#batch!.addWrite(fd, buffer, offset);
   }
 
   addStat(fd: number): void {

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
-import { IoBatch, NativeMemory, Transfer } from '../../../core/system/index.js';
+import { IoBatch, NativeMemory, type Pieces } from '../../../core/system/index.js';
 import { O, RWF } from '../../../core/system/files.js';
 
 const EBADF = -9;
@@ -48,6 +48,11 @@ const transfers = fc.array(
   { minLength: 1, maxLength: 64 },
 );
 
+/** Memory in one piece. */
+function piece(address: number, length: number): Pieces {
+  return { address, length, iov: 0, iovCount: 1 };
+}
+
 test('a batch does what the same calls do one after the other', (t) => {
   const { batch, memory, path } = bench(t);
   const fd = opened(t, path, O.RDWR | O.CREAT);
@@ -63,9 +68,8 @@ test('a batch does what the same calls do one after the other', (t) => {
         const bytes = Math.min(length, 8128);
         memory.u8.fill(isRead ? 0xee : fill, at, at + bytes);
         const cut = Math.max(1, Math.floor(bytes / pieces));
-        if (pieces === 1) {
-          batch.add(isRead ? Transfer.PREAD : Transfer.PWRITE, fd, memory.address + at, bytes, offset, 0);
-        } else {
+        let from = piece(memory.address + at, bytes);
+        if (pieces > 1) {
           const to = (iovs + i * 64) >> 2;
           let count = 0;
           for (let done = 0; done < bytes; count++) {
@@ -74,9 +78,10 @@ test('a batch does what the same calls do one after the other', (t) => {
             memory.u32.set([address >>> 0, Math.floor(address / 2 ** 32), part, 0], to + count * 4);
             done += part;
           }
-          const array = memory.address + iovs + i * 64;
-          batch.add(isRead ? Transfer.PREADV : Transfer.PWRITEV, fd, array, count, offset, 0);
+          from = { ...from, iov: memory.address + iovs + i * 64, iovCount: count };
         }
+        if (isRead) batch.addRead(fd, from, offset, 0);
+        else batch.addWrite(fd, from, offset);
         if (!isRead) {
           model.bytes.fill(fill, offset, offset + bytes);
           model.size = Math.max(model.size, offset + bytes);
@@ -108,16 +113,16 @@ for (const count of [1, 12]) {
     for (const refused of [0, count >> 1, count]) {
       for (let i = 0; i <= count; i++) {
         const fd = i === refused ? writable : readable;
-        batch.add(Transfer.PREAD, fd, memory.address + i * 8, 7, 0, 0);
+        batch.addRead(fd, piece(memory.address + i * 8, 7), 0, 0);
       }
       batch.submit();
       for (let i = 0; i <= count; i++) assert.equal(batch.results[i], i === refused ? EBADF : 7);
-      batch.add(Transfer.PWRITE, readable, memory.address, 7, 0, 0);
-      for (let i = 1; i <= count; i++) batch.add(Transfer.PWRITE, writable, memory.address, 7, 0, 0);
+      batch.addWrite(readable, piece(memory.address, 7), 0);
+      for (let i = 1; i <= count; i++) batch.addWrite(writable, piece(memory.address, 7), 0);
       batch.submit();
       for (let i = 0; i <= count; i++) assert.equal(batch.results[i], i === 0 ? EBADF : 7);
     }
-    for (let i = 0; i <= count; i++) batch.add(Transfer.PREAD, -1, memory.address, 7, 0, 0);
+    for (let i = 0; i <= count; i++) batch.addRead(-1, piece(memory.address, 7), 0, 0);
     batch.submit();
     for (let i = 0; i <= count; i++) assert.equal(batch.results[i], EBADF);
   });
@@ -126,7 +131,7 @@ for (const count of [1, 12]) {
     const { batch, memory } = bench(t);
     const fd = opened(t, '/proc/self/status', O.RDONLY);
     for (let i = 0; i < count; i++) {
-      batch.add(Transfer.PREAD, fd, memory.address + i * 64, 64, 0, RWF.NOWAIT);
+      batch.addRead(fd, piece(memory.address + i * 64, 64), 0, RWF.NOWAIT);
     }
     batch.submit();
     for (let i = 0; i < count; i++) assert.equal(batch.results[i], EOPNOTSUPP);
@@ -146,11 +151,11 @@ test('transfers that the kernel completes later are waited for', (t) => {
     t.skip('the file system of /var/tmp has no O_DIRECT');
     return;
   }
-  for (let i = 0; i < 32; i++) batch.add(Transfer.PREAD, fd, memory.address + i * 4096, 4096, i * 4096, 0);
+  for (let i = 0; i < 32; i++) batch.addRead(fd, piece(memory.address + i * 4096, 4096), i * 4096, 0);
   assert.equal(batch.submit(), 32);
   for (let i = 0; i < 32; i++) assert.equal(batch.results[i], 4096);
   assert.deepEqual(Buffer.from(memory.u8.subarray(0, content.length)), content);
-  for (let i = 0; i < 8; i++) batch.add(Transfer.PREAD, fd, memory.address + 1, 4096, i * 4096, 0);
+  for (let i = 0; i < 8; i++) batch.addRead(fd, piece(memory.address + 1, 4096), i * 4096, 0);
   batch.submit();
   for (let i = 0; i < 8; i++) assert.equal(batch.results[i], EINVAL, 'memory that is not aligned');
 });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
-import { IoBatch, IoThreads, type IoWork, NativeMemory, Transfer } from '../../../core/system/index.js';
+import { IoBatch, IoThreads, type IoWork, NativeMemory } from '../../../core/system/index.js';
 
 const BLOCK = 4096;
 const EIO = -5;
@@ -34,7 +34,8 @@ class Work implements IoWork {
   /** Adds reads of blocks. */
   read(fd: number, blocks: readonly number[]): this {
     for (const [i, block] of blocks.entries()) {
-      this.batch.add(Transfer.PREAD, fd, this.memory.address + i * BLOCK, BLOCK, block * BLOCK, 0);
+      const address = this.memory.address + i * BLOCK;
+      this.batch.addRead(fd, { address, length: BLOCK, iov: 0, iovCount: 1 }, block * BLOCK, 0);
     }
     return this;
   }
