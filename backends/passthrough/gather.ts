@@ -7,7 +7,7 @@ import {
   type GuestBuffer,
   WriteFlags,
 } from '../../core/backend/index.js';
-import { IoBatch, IoThreads, type IoWork } from '../../core/system/index.js';
+import { CallList, IoThreads, type IoWork } from '../../core/system/index.js';
 import { useFsetid } from './caller.js';
 import { Looks } from './looks.js';
 import type { Node } from './nodes.js';
@@ -27,7 +27,10 @@ type EndRead = (
 /** What {@link gatherOperations}' `submit` fills. */
 type Results = Awaitable<Gathered<Node>>[];
 
-/** What was gathered and may have to be gone on with. */
+/** Calls in one list at most. */
+const CAPACITY = 64;
+
+/** A read or write that was gathered, and may have to be gone on with. */
 interface Transferred {
   isRead: boolean;
   node: Node;
@@ -38,34 +41,39 @@ interface Transferred {
   flags: number;
 }
 
-/** Reads and writes for one system call, by this thread or another. */
+/** Reads, writes and looks that are made together, by this thread or another. */
 class Group implements IoWork {
-  readonly batch: IoBatch;
+  readonly list: CallList;
   /** Whether its writes clear set-id bits, which all of one group do or don't; nothing where there are none. */
   clears: boolean | undefined;
-  /** A read among them is work for a thread. */
-  isLarge = false;
   readonly #endRead: EndRead;
-  readonly #gathered: Transferred[] = [];
+  readonly #looks: Looks;
   readonly #onEnd: (group: Group) => void;
-  #count = 0;
+  /** By call; nothing for a look. */
+  readonly #transfers: (Transferred | undefined)[] = [];
+  readonly #spare: Transferred[] = [];
+  /** A read among them is work for a thread. */
+  #isLarge = false;
+  #hasLooks = false;
   #results: Results = [];
   #later: () => void = () => {};
 
-  /** @param onEnd told when another thread has carried it out. */
-  constructor(batch: IoBatch, endRead: EndRead, onEnd: (group: Group) => void) {
-    this.batch = batch;
+  /** @param onEnd told when another thread has made it. */
+  constructor(list: CallList, looks: Looks, endRead: EndRead, onEnd: (group: Group) => void) {
+    this.list = list;
+    this.#looks = looks;
     this.#endRead = endRead;
     this.#onEnd = onEnd;
   }
 
-  add(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): void {
-    const { batch } = this;
+  addTransfer(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): void {
+    const { list } = this;
     const { length } = buffer;
     const flags = isRead ? file.nowait : 0;
-    const one = this.#gathered[batch.count];
-    if (one === undefined) this.#gathered.push({ isRead, node, file, buffer, length, offset, flags });
-    else {
+    const one = this.#spare.pop();
+    if (one === undefined) {
+      this.#transfers[list.count] = { isRead, node, file, buffer, length, offset, flags };
+    } else {
       one.isRead = isRead;
       one.node = node;
       one.file = file;
@@ -73,41 +81,83 @@ class Group implements IoWork {
       one.length = length;
       one.offset = offset;
       one.flags = flags;
+      this.#transfers[list.count] = one;
     }
-    if (length > IoBatch.SMALL) this.isLarge = true;
-    if (isRead) batch.addRead(file.fd, buffer, offset, flags);
-    else batch.addWrite(file.fd, buffer, offset);
+    if (length > CallList.SMALL) this.#isLarge = true;
+    if (isRead) list.read(file.fd, buffer, offset, flags);
+    else list.write(file.fd, buffer, offset);
   }
 
-  /** Carries them out on this thread. */
-  carryOut(results: Results): void {
+  addName(parent: Node, name: string): boolean {
+    return this.#tookLook(this.#looks.addName(this.list, parent, name));
+  }
+
+  addNode(parent: Node, node: Node): boolean {
+    return this.#tookLook(this.#looks.addNode(this.list, parent, node));
+  }
+
+  addDescriptor(fd: number): boolean {
+    this.#looks.addDescriptor(this.list, fd);
+    return this.#tookLook(true);
+  }
+
+  #tookLook(isTaken: boolean): boolean {
+    if (!isTaken) return false;
+    this.#hasLooks = true;
+    this.#transfers[this.list.count - 1] = undefined;
+    return true;
+  }
+
+  /** Makes what was added so far, on this thread. */
+  run(): void {
     if (this.clears !== undefined) useFsetid(!this.clears);
-    this.clears = undefined;
-    this.isLarge = false;
-    this.#fill(results, this.batch.submit());
+    this.list.run();
   }
 
-  /** Has another thread carry them out. @returns false where none has room. */
+  carryOut(results: Results): void {
+    this.run();
+    this.#fill(results);
+  }
+
+  /** Has another thread make it, where that is worth it. @returns false where it is not, or none has room. */
   give(threads: IoThreads, results: Results, later: () => void): boolean {
-    this.#count = this.batch.count;
+    // Looks share their memory, and another thread acts with its own capabilities.
+    if (!this.#isLarge || this.#hasLooks || this.clears !== undefined) return false;
     this.#results = results;
     this.#later = later;
     return threads.give(this);
   }
 
   end(): void {
-    this.isLarge = false;
-    this.#fill(this.#results, this.#count);
+    this.#fill(this.#results);
     this.#onEnd(this);
     this.#later();
   }
 
-  #fill(results: Results, count: number): void {
-    const counts = this.batch.results;
+  /** Takes all results, and begins anew. */
+  #fill(results: Results): void {
+    const { list } = this;
+    const { count } = list;
     for (let i = 0; i < count; i++) {
-      const one = this.#gathered[i]!;
-      const done = counts[i]!;
-      results[i] = done === one.length ? done : this.#complete(one, done);
+      const one = this.#transfers[i];
+      if (one === undefined) results[i] = this.#takeLook(i);
+      else {
+        const done = list.result(i);
+        results[i] = done === one.length ? done : this.#complete(one, done);
+        this.#spare.push(one);
+      }
+    }
+    list.clear();
+    this.clears = undefined;
+    this.#isLarge = false;
+    this.#hasLooks = false;
+  }
+
+  #takeLook(index: number): Awaitable<Gathered<Node>> {
+    try {
+      return this.#looks.take(this.list, index);
+    } catch (error) {
+      return error instanceof FsError ? -error.errno : Promise.reject(error);
     }
   }
 
@@ -123,61 +173,38 @@ class Group implements IoWork {
 }
 
 /**
- * Small reads and writes of the page cache, many in one system call; looks at files, many in one foreign call; and large reads on
+ * Small reads and writes of the page cache, and looks at files, many in one foreign call; and large reads on
  * threads of their own, while further requests wait. Small ones are not worth a thread: what passes between processors costs as much
  * as they do. Writes stay here: the kernel lets one thread at a time write to a file.
  */
 export function gatherOperations(share: Share, endRead: EndRead) {
   const { ioThreads } = share.options;
-  const idle: Group[] = [];
+  const list = CallList.open(CAPACITY);
+  if (list === undefined) {
+    if (ioThreads > 0) share.log.warn({}, 'calls cannot be made together here: ioThreads has no effect');
+    return { startThreads: () => {}, stopThreads: () => Promise.resolve() };
+  }
+  const looks = new Looks(share, CAPACITY);
+  const idle = [create(list)];
   let group: Group | undefined;
-  let isRefused = false;
   let threads: IoThreads | undefined;
-  const looking = Looks.open(share);
-  if (looking !== undefined) share.onClose(() => looking.close());
-  /** Whether the i-th that was gathered is a look, where there are some; what came of the others. */
-  const isLook: boolean[] = [];
-  const transferred: Results = [];
-  let count = 0;
+  // What was added is made early then: a descriptor's number may stand for another file afterwards.
+  share.nodes.beforeClose = () => group?.run();
+  share.onClose(() => looks.close());
 
   /** The group at hand, if it has room for one more. */
   function open(): Group | undefined {
-    if (group === undefined) group = idle.pop() ?? create();
-    return group === undefined || group.batch.isFull ? undefined : group;
+    group ??= idle.pop() ?? create(CallList.open(CAPACITY)!);
+    return group.list.isFull ? undefined : group;
   }
 
-  function create(): Group | undefined {
-    const batch = isRefused ? undefined : IoBatch.open();
-    isRefused = batch === undefined;
-    if (batch === undefined) return undefined;
-    share.onClose(() => batch.close());
-    return new Group(batch, endRead, (ended) => idle.push(ended));
+  function create(calls: CallList): Group {
+    share.onClose(() => calls.close());
+    return new Group(calls, looks, endRead, (ended) => idle.push(ended));
   }
 
-  function gather(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): boolean {
-    if (!file.cached || (buffer.length > IoBatch.SMALL && !(isRead && threads?.hasRoom === true)))
-      return false;
-    const into = open();
-    if (into === undefined) return false;
-    into.add(isRead, node, file, buffer, offset);
-    isLook[count++] = false;
-    return true;
-  }
-
-  function gatherLookup(parent: Node, name: string, _context: Context): boolean {
-    return tookLook(looking!.addName(parent, name));
-  }
-
-  function gatherGetattr(node: Node, file: OpenFile | undefined, _context: Context): boolean {
-    if (file !== undefined) return tookLook(looking!.addDescriptor(file.fd));
-    if (share.nodes.isAnchored(node)) return tookLook(looking!.addDescriptor(share.descriptor(node)));
-    const parent = share.whereSeen(node);
-    return parent !== undefined && tookLook(looking!.addNode(parent, node));
-  }
-
-  function tookLook(isTaken: boolean): boolean {
-    if (isTaken) isLook[count++] = true;
-    return isTaken;
+  function isTaken({ length }: GuestBuffer, { cached }: OpenFile, isRead: boolean): boolean {
+    return cached && (length <= CallList.SMALL || (isRead && threads?.hasRoom === true));
   }
 
   const completions: Completions = {
@@ -196,7 +223,9 @@ export function gatherOperations(share: Share, endRead: EndRead) {
     ...(ioThreads === 0 ? {} : { completions }),
 
     gatherRead(node: Node, file: OpenFile, buffer: GuestBuffer, offset: number, _context: Context): boolean {
-      return gather(true, node, file, buffer, offset);
+      const into = isTaken(buffer, file, true) ? open() : undefined;
+      into?.addTransfer(true, node, file, buffer, offset);
+      return into !== undefined;
     },
 
     gatherWrite(
@@ -207,39 +236,37 @@ export function gatherOperations(share: Share, endRead: EndRead) {
       flags: number,
       _context: Context,
     ): boolean {
-      const isClearing = (flags & WriteFlags.KILL_SUIDGID) !== 0;
       const isPlaced = file.append && (flags & WriteFlags.CACHE) !== 0;
-      const clears = group?.clears;
-      if (isPlaced || file.synchronous || (clears !== undefined && clears !== isClearing)) return false;
+      if (isPlaced || file.synchronous || !isTaken(buffer, file, false)) return false;
+      const into = open();
+      const clears = (flags & WriteFlags.KILL_SUIDGID) !== 0;
+      if (into === undefined || (into.clears ?? clears) !== clears) return false;
       share.dropCapabilities(file.fd);
-      if (!gather(false, node, file, buffer, offset)) return false;
-      group!.clears = isClearing;
+      into.clears = clears;
+      into.addTransfer(false, node, file, buffer, offset);
       return true;
     },
 
-    ...(looking === undefined ? {} : { gatherLookup, gatherGetattr }),
+    gatherLookup(parent: Node, name: string, _context: Context): boolean {
+      return open()?.addName(parent, name) === true;
+    },
+
+    gatherGetattr(node: Node, file: OpenFile | undefined, _context: Context): boolean {
+      const into = open();
+      if (into === undefined) return false;
+      if (file !== undefined) return into.addDescriptor(file.fd);
+      if (share.nodes.isAnchored(node)) return into.addDescriptor(share.descriptor(node));
+      const parent = share.whereSeen(node);
+      return parent !== undefined && into.addNode(parent, node);
+    },
 
     submit(results: Results, later?: () => void): boolean {
-      const all = count;
-      count = 0;
       const current = group;
       group = undefined;
-      const looks = looking !== undefined && looking.count > 0 ? looking : undefined;
-      if (current !== undefined) {
-        const mayGive = later !== undefined && looks === undefined && current.isLarge;
-        if (mayGive && threads !== undefined && current.clears === undefined) {
-          if (current.give(threads, results, later)) return true;
-        }
-        current.carryOut(looks === undefined ? results : transferred);
-        idle.push(current);
-      }
-      if (looks === undefined) return false;
-      // After the writes, so that attributes show them.
-      looks.run();
-      for (let i = 0, look = 0; i < all; i++) {
-        results[i] = isLook[i]! ? take(looks, look++) : transferred[i - look];
-      }
-      looks.clear();
+      if (current === undefined) return false;
+      if (later !== undefined && threads !== undefined && current.give(threads, results, later)) return true;
+      current.carryOut(results);
+      idle.push(current);
       return false;
     },
 
@@ -255,13 +282,4 @@ export function gatherOperations(share: Share, endRead: EndRead) {
       threads = undefined;
     },
   };
-}
-
-/** What came of the i-th look. */
-function take(looks: Looks, index: number): Awaitable<Gathered<Node>> {
-  try {
-    return looks.take(index);
-  } catch (error) {
-    return error instanceof FsError ? -error.errno : Promise.reject(error);
-  }
 }

@@ -1,6 +1,7 @@
 import koffi from 'koffi';
 import { SYS_FSTAT } from './files.js';
 import { NativeMemory, putLong } from './native-memory.js';
+import type { Pieces } from './pieces.js';
 import { Region } from './region.js';
 
 /**
@@ -46,7 +47,12 @@ const LOOPS: Readonly<Record<string, readonly string[]>> = {
   ],
 };
 
-const SYS_STATX = process.arch === 'arm64' ? 291 : 332;
+const arm64 = process.arch === 'arm64';
+const SYS_STATX = arm64 ? 291 : 332;
+const SYS_PREAD64 = arm64 ? 67 : 17;
+const SYS_PWRITE64 = arm64 ? 68 : 18;
+const SYS_PREADV2 = arm64 ? 286 : 327;
+const SYS_PWRITEV2 = arm64 ? 287 : 328;
 
 const CALL_SIZE = 64;
 const CALL_WORDS = CALL_SIZE / 4;
@@ -73,6 +79,10 @@ function load(): Loop | null {
 
 /** System calls that are made together, one after another: without the way between JavaScript and the kernel for each. */
 export class CallList {
+  /** Bytes up to which a transfer is better made with others: beyond, the way into the kernel is a small part of it. */
+  static readonly SMALL = 16_384;
+  /** Where the calls lie: another thread makes them by that, see {@link make}. */
+  readonly address: number;
   readonly #memory: NativeMemory;
   readonly #words: Uint32Array;
   readonly #ints: Int32Array;
@@ -83,6 +93,7 @@ export class CallList {
 
   private constructor(capacity: number, made: Loop) {
     this.#memory = NativeMemory.allocate(capacity * CALL_SIZE);
+    this.address = this.#memory.address;
     this.#words = this.#memory.u32;
     this.#ints = this.#memory.i32;
     this.#capacity = capacity;
@@ -96,6 +107,16 @@ export class CallList {
   static open(capacity: number): CallList | undefined {
     if (loop === undefined) loop = load();
     return loop === null ? undefined : new CallList(capacity, loop);
+  }
+
+  /**
+   * Makes calls that another thread of this process has taken from a list.
+   * @param address of the list. @param count of calls, 1 or more. @throws Error where {@link open} would give nothing.
+   */
+  static make(address: number, count: number): void {
+    if (loop === undefined) loop = load();
+    if (loop === null) throw new Error('the system allows no machine code of ours');
+    loop(address, count);
   }
 
   /** Calls in the list, made or not. */
@@ -130,15 +151,55 @@ export class CallList {
     putLong(words, at + 10, target);
   }
 
+  /** Adds a read, as {@link fstat}: pread(2) or preadv2(2). @param flags of the latter. */
+  read(fd: number, pieces: Pieces, offset: number, flags: number): void {
+    if (pieces.iovCount === 1 && flags === 0) {
+      this.#transfer(SYS_PREAD64, fd, pieces.address, pieces.length, offset, 0);
+    } else this.#transfer(SYS_PREADV2, fd, pieces.iov, pieces.iovCount, offset, flags);
+  }
+
+  /** Adds a write, as {@link fstat}: pwrite(2) or pwritev2(2). */
+  write(fd: number, pieces: Pieces, offset: number): void {
+    if (pieces.iovCount === 1) {
+      this.#transfer(SYS_PWRITE64, fd, pieces.address, pieces.length, offset, 0);
+    } else this.#transfer(SYS_PWRITEV2, fd, pieces.iov, pieces.iovCount, offset, 0);
+  }
+
+  /** The calls of vectors take the offset's high half in a further argument, which means nothing where words have 64 bits. */
+  #transfer(number: number, fd: number, address: number, count: number, offset: number, flags: number): void {
+    const at = this.#count++ * CALL_WORDS;
+    const words = this.#words;
+    words[at] = number;
+    words[at + 2] = fd;
+    putLong(words, at + 4, address);
+    words[at + 6] = count;
+    words[at + 7] = 0;
+    putLong(words, at + 8, offset);
+    words[at + 10] = 0;
+    words[at + 11] = 0;
+    words[at + 12] = flags;
+  }
+
   /** Makes the calls that were added since the last time. */
   run(): void {
     const left = this.#count - this.#made;
     if (left === 0) return;
-    this.#loop(this.#memory.address + this.#made * CALL_SIZE, left);
+    this.#loop(this.address + this.#made * CALL_SIZE, left);
     this.#made = this.#count;
   }
 
-  /** What the i-th call gave after {@link run}: 0 or more, or minus the errno. */
+  /** Ends adding, for a thread that is to {@link make} all calls; none was made yet. @returns how many there are. */
+  take(): number {
+    this.#made = this.#count;
+    return this.#count;
+  }
+
+  /** Each call has this result, minus an errno: whoever took them has not made them. */
+  fail(result: number): void {
+    for (let i = 0; i < this.#count; i++) this.#ints[i * CALL_WORDS + RESULT] = result;
+  }
+
+  /** What the i-th call gave once it was made: 0 or more, or minus the errno. */
   result(index: number): number {
     return this.#ints[index * CALL_WORDS + RESULT]!;
   }

@@ -9,7 +9,6 @@
  */
 export * from './call-list.js';
 export * from './eventfd.js';
-export * from './io-batch.js';
 export { IoThreads, type IoWork } from './io-threads.js';
 export * from './libc.js';
 export * from './limits.js';

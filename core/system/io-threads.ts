@@ -1,9 +1,9 @@
 import { Worker } from 'node:worker_threads';
+import type { CallList } from './call-list.js';
 import { drain, eventfd } from './eventfd.js';
-import type { IoBatch } from './io-batch.js';
 import {
   ATTENDED,
-  BATCHES,
+  LISTS,
   COMMON_BYTES,
   Own,
   OWN_BYTES,
@@ -16,10 +16,10 @@ import { type Watch, watch } from './watch.js';
 
 const EIO = -5;
 
-/** A batch for a thread. */
+/** Calls for a thread. */
 export interface IoWork {
-  readonly batch: IoBatch;
-  /** The batch's results are there. Must not throw. */
+  readonly list: CallList;
+  /** The list's results are there. Must not throw. */
   end(): void;
 }
 
@@ -29,7 +29,7 @@ class Thread {
   readonly state: Int32Array;
   /** Given and not ended, in order. */
   readonly work: IoWork[] = [];
-  /** Transfers that these have. */
+  /** Calls that these have. */
   pending = 0;
   readonly ended: Promise<void>;
   readonly #places: Float64Array;
@@ -61,8 +61,8 @@ class Thread {
   }
 
   give(work: IoWork, count: number): void {
-    const place = BATCHES + (this.#given % ROOM) * 2;
-    this.#places[place] = work.batch.address;
+    const place = LISTS + (this.#given % ROOM) * 2;
+    this.#places[place] = work.list.address;
     this.#places[place + 1] = count;
     this.work.push(work);
     this.pending += count;
@@ -77,7 +77,7 @@ class Thread {
   /** Ends what was carried out. */
   collect(): void {
     while (this.ready) {
-      this.pending -= this.#places[BATCHES + (this.#collected % ROOM) * 2 + 1]!;
+      this.pending -= this.#places[LISTS + (this.#collected % ROOM) * 2 + 1]!;
       this.#collected = (this.#collected + 1) % WRAP;
       this.work.shift()!.end();
     }
@@ -96,8 +96,8 @@ class Thread {
 }
 
 /**
- * Threads that carry out batches of reads and writes, so that the event loop's thread goes on with other requests meanwhile,
- * on another processor. Batches and their results lie in memory that all threads see; nothing is copied, and no message is sent.
+ * Threads that make the calls of lists, reads and writes, so that the event loop's thread goes on with other requests meanwhile,
+ * on another processor. Calls and their results lie in memory that all threads see; nothing is copied, and no message is sent.
  *
  * Whoever gave work {@link collect}s it, or waits for the event loop to do so, which an eventfd wakes. While somebody {@link attend}s, it
  * is not woken.
@@ -111,7 +111,7 @@ export class IoThreads {
 
   /**
    * @param count of threads, 1 or more.
-   * @param onFailure told of a thread that ended by itself; the transfers that it had fail with EIO.
+   * @param onFailure told of a thread that ended by itself; the calls that it had fail with EIO.
    */
   constructor(count: number, onFailure: (error: unknown) => void) {
     this.#onFailure = onFailure;
@@ -124,7 +124,7 @@ export class IoThreads {
     });
   }
 
-  /** Transfers given whose end was not told yet. */
+  /** Calls given whose end was not told yet. */
   get pending(): number {
     let sum = 0;
     const threads = this.#threads;
@@ -139,7 +139,7 @@ export class IoThreads {
     return false;
   }
 
-  /** Whether a thread has room for a batch. */
+  /** Whether a thread has room for a list. */
   get hasRoom(): boolean {
     const threads = this.#threads;
     for (let i = 0; i < threads.length; i++) if (threads[i]!.hasRoom) return true;
@@ -147,7 +147,7 @@ export class IoThreads {
   }
 
   /**
-   * Gives what was added to a batch to the thread that has least to do. Descriptors and memory must stay until its end.
+   * Gives a list to the thread that has least to do. Descriptors and memory must stay until its end.
    * @returns false, nothing done, where no thread has room.
    */
   give(work: IoWork): boolean {
@@ -157,7 +157,7 @@ export class IoThreads {
         idlest = thread;
     }
     if (idlest === undefined) return false;
-    idlest.give(work, work.batch.take());
+    idlest.give(work, work.list.take());
     return true;
   }
 
@@ -192,7 +192,7 @@ export class IoThreads {
     thread.state[Own.READY] = 0;
     thread.pending = 0;
     const lost = thread.work.splice(0);
-    for (const { batch } of lost) batch.results.fill(EIO);
+    for (const { list } of lost) list.fail(EIO);
     for (const work of lost) work.end();
     this.#onFailure(error);
   }

@@ -2,7 +2,7 @@ import type { GuestBuffer } from '../backend/index.js';
 import { GATHERED_MOST } from '../fuse/index.js';
 import { FsetidSwitch } from '../system/credentials.js';
 import { fstat, lseek, STATX_NAME, statx } from '../system/files.js';
-import { CallList, IoBatch, NativeMemory, readInto, writeFrom } from '../system/index.js';
+import { CallList, NativeMemory, readInto, writeFrom } from '../system/index.js';
 
 const SEEK_END = 2;
 
@@ -16,7 +16,6 @@ export class DirectCalls {
   /** What stats told, as words. */
   readonly stats: Int32Array;
   readonly #memory = NativeMemory.allocate((GATHERED_MOST + 1) * PLACE);
-  readonly #batch = IoBatch.open();
   readonly #list = CallList.open(GATHERED_MOST);
   readonly #fsetid = new FsetidSwitch();
 
@@ -24,11 +23,8 @@ export class DirectCalls {
     this.stats = this.#memory.i32;
   }
 
-  get gathersTransfers(): boolean {
-    return this.#batch !== undefined;
-  }
-
-  get gathersStats(): boolean {
+  /** Whether calls can be added, to be made together. */
+  get gathers(): boolean {
     return this.#list !== undefined;
   }
 
@@ -66,11 +62,11 @@ export class DirectCalls {
   }
 
   addRead(fd: number, buffer: GuestBuffer, offset: number, flags: number): void {
-    this.#batch!.addRead(fd, buffer, offset, flags);
+    this.#list!.read(fd, buffer, offset, flags);
   }
 
   addWrite(fd: number, buffer: GuestBuffer, offset: number): void {
-    this.#batch!.addWrite(fd, buffer, offset);
+    this.#list!.write(fd, buffer, offset);
   }
 
   addStat(fd: number): void {
@@ -85,16 +81,15 @@ export class DirectCalls {
 
   /** Makes what was added. */
   run(): void {
-    if (this.#batch !== undefined && this.#batch.count > 0) this.#batch.submit();
     this.#list?.run();
   }
 
-  /** What came of the i-th transfer. */
+  /** What came of the i-th call, a transfer. */
   transferred(index: number): number {
-    return this.#batch!.results[index]!;
+    return this.#list!.result(index);
   }
 
-  /** What came of the i-th stat, as {@link stat}. */
+  /** What came of the i-th call, a stat, as {@link stat}. */
   statted(index: number): number {
     return found(this.#list!.result(index), index);
   }
@@ -104,7 +99,6 @@ export class DirectCalls {
   }
 
   close(): void {
-    this.#batch?.close();
     this.#list?.close();
     this.#memory.free();
   }

@@ -20,7 +20,7 @@ import {
   Opcode,
 } from '../fuse/index.js';
 import { STAT, STATX_FIELD, STATX_NAME } from '../system/files.js';
-import { type DescriptorUse, IoBatch } from '../system/index.js';
+import { CallList, type DescriptorUse } from '../system/index.js';
 import type { Completions, QueueMessage, QueueService } from '../virtqueue/index.js';
 import type { DirectCalls } from './direct-calls.js';
 import type { ThreadEnd } from './line.js';
@@ -141,7 +141,7 @@ export class DirectService implements QueueService {
     if (!this.#findFile(fuse_read_in.fh)) return false;
     const { fd, readFlags } = this.#shown;
     const buffer = writable.window(BODY, BODY + length);
-    if (this.#calls.gathersTransfers && length <= IoBatch.SMALL && this.#mayGather(seen)) {
+    if (this.#calls.gathers && length <= CallList.SMALL && this.#mayGather(seen)) {
       const one = this.#put(message, Opcode.READ, seen);
       one.fd = fd;
       one.flags = readFlags;
@@ -193,7 +193,7 @@ export class DirectService implements QueueService {
     const clears = (input.u32(fuse_write_in.write_flags) & WriteFlags.KILL_SUIDGID) !== 0;
     const buffer = readable.window(WRITE_DATA, WRITE_DATA + length);
     const isAlike = this.#clears === undefined || this.#clears === clears;
-    if (this.#calls.gathersTransfers && length <= IoBatch.SMALL && isAlike && this.#mayGather(seen)) {
+    if (this.#calls.gathers && length <= CallList.SMALL && isAlike && this.#mayGather(seen)) {
       this.#clears = clears;
       this.#put(message, Opcode.WRITE, seen);
       this.#calls.addWrite(fd, buffer, offset);
@@ -229,7 +229,7 @@ export class DirectService implements QueueService {
     if (throughHandle && !this.#findFile(fuse_getattr_in.fh)) return false;
     if (!this.#shown.findNode(nodeLow, nodeHigh)) return false;
     const { fd } = this.#shown;
-    if (this.#calls.gathersStats && this.#mayGather(seen)) {
+    if (this.#calls.gathers && this.#mayGather(seen)) {
       const one = this.#put(message, Opcode.GETATTR, seen);
       one.nodeLow = nodeLow;
       one.nodeHigh = nodeHigh;
@@ -272,7 +272,7 @@ export class DirectService implements QueueService {
     const shown = this.#shown;
     if (!shown.findNode(nodeLow, nodeHigh) || !shown.names) return false;
     const { fd } = shown;
-    if (this.#calls.gathersStats && this.#mayGather(seen)) {
+    if (this.#calls.gathers && this.#mayGather(seen)) {
       const one = this.#put(message, Opcode.LOOKUP, seen);
       one.nodeLow = nodeLow;
       one.nodeHigh = nodeHigh;
@@ -367,8 +367,6 @@ export class DirectService implements QueueService {
     if (this.#clears !== undefined) this.#calls.clearSetIds(this.#clears);
     this.#clears = undefined;
     this.#calls.run();
-    let transfers = 0;
-    let stats = 0;
     for (let i = 0; i < count; i++) {
       const one = this.#aside[i]!;
       const { opcode } = one;
@@ -376,17 +374,11 @@ export class DirectService implements QueueService {
       this.#setUnique(one.uniqueLow, one.uniqueHigh);
       let isServed = true;
       if (opcode === Opcode.GETATTR) {
-        isServed = this.#endGetattr(message, this.#calls.statted(stats++), one.nodeLow, one.nodeHigh);
+        isServed = this.#endGetattr(message, this.#calls.statted(i), one.nodeLow, one.nodeHigh);
       } else if (opcode === Opcode.LOOKUP) {
-        isServed = this.#endLookup(
-          message,
-          this.#calls.statted(stats++),
-          one.nodeLow,
-          one.nodeHigh,
-          one.name,
-        );
+        isServed = this.#endLookup(message, this.#calls.statted(i), one.nodeLow, one.nodeHigh, one.name);
       } else {
-        const done = this.#calls.transferred(transfers++);
+        const done = this.#calls.transferred(i);
         if (opcode === Opcode.WRITE) this.#endWrite(message, done);
         else isServed = this.#endRead(message, done, one.length, one.fd, one.offset, one.flags);
       }

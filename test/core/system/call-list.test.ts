@@ -4,10 +4,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
-import { CallList, NativeMemory } from '../../../core/system/index.js';
-import { AT, fstat, STATX, statx } from '../../../core/system/files.js';
+import { CallList, NativeMemory, type Pieces } from '../../../core/system/index.js';
+import { AT, fstat, O, RWF, STATX, statx } from '../../../core/system/files.js';
 
+const EIO = -5;
 const EBADF = -9;
+const EOPNOTSUPP = -95;
 const PLACE = 512;
 const NAME = 256;
 const CAPACITY = 32;
@@ -106,4 +108,147 @@ test('calls are made once, when the list is run', (t) => {
   list.fstat(file, prepare(all, 0, ''));
   list.run();
   assert.equal(list.result(0), EBADF);
+});
+
+interface TransferBench {
+  readonly list: CallList;
+  readonly memory: NativeMemory;
+  readonly path: string;
+}
+
+/** A list, memory of 1 MiB, and a path for a file in a folder. */
+function transferBench(t: TestContext): TransferBench {
+  const list = CallList.open(64);
+  assert.ok(list !== undefined, 'machine code is allowed here');
+  const memory = NativeMemory.allocate(2 ** 20);
+  const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-call-list-'));
+  t.after(() => {
+    list.close();
+    memory.free();
+    fs.rmSync(folder, { recursive: true, force: true });
+  });
+  return { list, memory, path: join(folder, 'file') };
+}
+
+function opened(t: TestContext, path: string, flags: number): number {
+  const fd = fs.openSync(path, flags, 0o600);
+  t.after(() => fs.closeSync(fd));
+  return fd;
+}
+
+const transfers = fc.array(
+  fc.record({
+    isRead: fc.boolean(),
+    offset: fc.nat(20_000),
+    length: fc.integer({ min: 1, max: 9000 }),
+    pieces: fc.integer({ min: 1, max: 4 }),
+    fill: fc.nat(255),
+  }),
+  { minLength: 1, maxLength: 64 },
+);
+
+/** Memory in one piece. */
+function piece(address: number, length: number): Pieces {
+  return { address, length, iov: 0, iovCount: 1 };
+}
+
+test('transfers in a list do what the same calls do one after the other', (t) => {
+  const { list, memory, path } = transferBench(t);
+  const fd = opened(t, path, O.RDWR | O.CREAT);
+  const iovs = memory.length / 2;
+  fc.assert(
+    fc.property(transfers, (all) => {
+      fs.ftruncateSync(fd, 10_000);
+      const model = { bytes: Buffer.alloc(40_000), size: 10_000 };
+      fs.writeSync(fd, model.bytes, 0, model.size, 0);
+      const expected = all.map(({ isRead, offset, length, pieces, fill }, i) => {
+        // Each has 8,128 bytes of its own; iovec arrays have the upper half.
+        const at = i * 8128;
+        const bytes = Math.min(length, 8128);
+        memory.u8.fill(isRead ? 0xee : fill, at, at + bytes);
+        const cut = Math.max(1, Math.floor(bytes / pieces));
+        let from = piece(memory.address + at, bytes);
+        if (pieces > 1) {
+          const to = (iovs + i * 64) >> 2;
+          let count = 0;
+          for (let done = 0; done < bytes; count++) {
+            const part = count === pieces - 1 ? bytes - done : Math.min(cut, bytes - done);
+            const address = memory.address + at + done;
+            memory.u32.set([address >>> 0, Math.floor(address / 2 ** 32), part, 0], to + count * 4);
+            done += part;
+          }
+          from = { ...from, iov: memory.address + iovs + i * 64, iovCount: count };
+        }
+        if (isRead) list.read(fd, from, offset, 0);
+        else list.write(fd, from, offset);
+        if (!isRead) {
+          model.bytes.fill(fill, offset, offset + bytes);
+          model.size = Math.max(model.size, offset + bytes);
+          return { at, count: bytes, bytes: Buffer.alloc(bytes, fill) };
+        }
+        const count = Math.max(0, Math.min(bytes, model.size - offset));
+        return { at, count, bytes: Buffer.from(model.bytes.subarray(offset, offset + count)) };
+      });
+      assert.equal(list.count, all.length);
+      assert.equal(list.isFull, all.length === 64);
+      list.run();
+      for (const [i, { at, count, bytes }] of expected.entries()) {
+        assert.equal(list.result(i), count);
+        assert.deepEqual(Buffer.from(memory.u8.subarray(at, at + count)), bytes);
+      }
+      list.clear();
+      assert.deepEqual(fs.readFileSync(path), model.bytes.subarray(0, model.size));
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test('of transfers of which one is refused, each has its own result', (t) => {
+  const { list, memory, path } = transferBench(t);
+  fs.writeFileSync(path, 'content');
+  const readable = opened(t, path, O.RDONLY);
+  const writable = opened(t, path, O.WRONLY);
+  const results = (): number[] => {
+    list.run();
+    const all = Array.from({ length: list.count }, (_, i) => list.result(i));
+    list.clear();
+    return all;
+  };
+  const seven = piece(memory.address, 7);
+  for (const refused of [0, 3, 6]) {
+    const fds = Array.from({ length: 7 }, (_, i) => i === refused);
+    const expected = fds.map((isRefused) => (isRefused ? EBADF : 7));
+    for (const isRefused of fds) list.read(isRefused ? writable : readable, seven, 0, 0);
+    assert.deepEqual(results(), expected);
+    for (const isRefused of fds) list.write(isRefused ? readable : writable, seven, 0);
+    assert.deepEqual(results(), expected);
+  }
+});
+
+test('a read has its flags', (t) => {
+  const { list, memory, path } = transferBench(t);
+  fs.writeFileSync(path, 'content');
+  const status = opened(t, '/proc/self/status', O.RDONLY);
+  const file = opened(t, path, O.RDONLY);
+  const at = memory.length / 2;
+  memory.u32.set([memory.address >>> 0, Math.floor(memory.address / 2 ** 32), 7, 0], at >> 2);
+  const one = { address: memory.address, length: 7, iov: memory.address + at, iovCount: 1 };
+  list.read(status, one, 0, RWF.NOWAIT);
+  list.read(file, one, 3, 0);
+  list.read(file, one, 3, 1 << 20);
+  list.run();
+  assert.deepEqual([list.result(0), list.result(1), list.result(2)], [EOPNOTSUPP, 4, EOPNOTSUPP]);
+});
+
+test('what was taken is made elsewhere, or has failed', (t) => {
+  const { list, memory, path } = transferBench(t);
+  fs.writeFileSync(path, 'content');
+  const fd = opened(t, path, O.RDONLY);
+  for (let i = 0; i < 3; i++) list.read(fd, piece(memory.address + 8 * i, 8), i, 0);
+  assert.equal(list.take(), 3);
+  list.fail(EIO);
+  list.run();
+  assert.deepEqual([list.result(0), list.result(1), list.result(2)], [EIO, EIO, EIO]);
+  CallList.make(list.address, 3);
+  assert.deepEqual([list.result(0), list.result(1), list.result(2)], [7, 6, 5]);
 });

@@ -4,29 +4,29 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
-import { IoBatch, IoThreads, type IoWork, NativeMemory } from '../../../core/system/index.js';
+import { CallList, IoThreads, type IoWork, NativeMemory } from '../../../core/system/index.js';
 
 const BLOCK = 4096;
 const EIO = -5;
 const EBADF = -9;
 
-/** A batch with memory for its reads, which notes its end. */
+/** A list with memory for its reads, which notes its end. */
 class Work implements IoWork {
-  readonly batch: IoBatch;
+  readonly list: CallList;
   readonly memory = NativeMemory.allocate(64 * BLOCK);
   readonly ended: Promise<void>;
   ends = 0;
   #resolve!: () => void;
 
   constructor(t: TestContext) {
-    const batch = IoBatch.open();
-    assert.ok(batch !== undefined, 'the kernel gives a batch');
-    this.batch = batch;
+    const list = CallList.open(64);
+    assert.ok(list !== undefined, 'machine code is allowed here');
+    this.list = list;
     this.ended = new Promise((resolve) => {
       this.#resolve = resolve;
     });
     t.after(() => {
-      batch.close();
+      list.close();
       this.memory.free();
     });
   }
@@ -35,7 +35,7 @@ class Work implements IoWork {
   read(fd: number, blocks: readonly number[]): this {
     for (const [i, block] of blocks.entries()) {
       const address = this.memory.address + i * BLOCK;
-      this.batch.addRead(fd, { address, length: BLOCK, iov: 0, iovCount: 1 }, block * BLOCK, 0);
+      this.list.read(fd, { address, length: BLOCK, iov: 0, iovCount: 1 }, block * BLOCK, 0);
     }
     return this;
   }
@@ -48,7 +48,7 @@ class Work implements IoWork {
   assertRead(blocks: readonly number[]): void {
     assert.equal(this.ends, 1);
     for (const [i, block] of blocks.entries()) {
-      assert.equal(this.batch.results[i], BLOCK);
+      assert.equal(this.list.result(i), BLOCK);
       const bytes = this.memory.u8.subarray(i * BLOCK, (i + 1) * BLOCK);
       assert.deepEqual(Buffer.from(bytes), Buffer.alloc(BLOCK, block));
     }
@@ -102,7 +102,7 @@ test('threads carry out what they are given, and the event loop is told', async 
   await threads.close();
 });
 
-test('a batch is used again and again, by any thread', async (t) => {
+test('a list is used again and again, by any thread', async (t) => {
   const fd = numbered(t);
   const threads = await started(3);
   const works = Array.from({ length: 6 }, () => new Work(t));
@@ -112,10 +112,11 @@ test('a batch is used again and again, by any thread', async (t) => {
     );
     for (const [i, work] of works.entries()) {
       work.ends = 0;
+      work.list.clear();
       work.memory.u8.fill(0xff);
       work.read(fd, blocks[i]!);
       if (threads.give(work)) continue;
-      work.batch.submit();
+      work.list.run();
       work.end();
     }
     while (threads.pending > 0) threads.collect();
@@ -124,7 +125,7 @@ test('a batch is used again and again, by any thread', async (t) => {
   await threads.close();
 });
 
-test('a thread takes two batches at a time, and the rest stays where it is', async (t) => {
+test('a thread takes two lists at a time, and the rest stays where it is', async (t) => {
   const fd = numbered(t);
   const threads = await started(1);
   threads.attend();
@@ -134,7 +135,7 @@ test('a thread takes two batches at a time, and the rest stays where it is', asy
     [true, true, false],
   );
   assert.equal(threads.hasRoom, false);
-  assert.equal(works[2]!.batch.count, 1);
+  assert.equal(works[2]!.list.count, 1);
   while (threads.pending > 0) threads.collect();
   assert.ok(threads.give(works[2]!));
   while (threads.pending > 0) threads.collect();
@@ -163,7 +164,7 @@ test('what goes wrong with a transfer is its result', async (t) => {
   const work = new Work(t).read(-1, [1, 2]);
   assert.ok(threads.give(work));
   await work.ended;
-  assert.deepEqual([...work.batch.results.subarray(0, 2)], [EBADF, EBADF]);
+  assert.deepEqual([work.list.result(0), work.list.result(1)], [EBADF, EBADF]);
   await threads.close();
 });
 
@@ -209,7 +210,7 @@ test('where a thread ends by itself, what it had fails, and the others go on', a
   assert.ok(threads.give(works[2]!));
   await stopping;
   await works[2]!.ended;
-  assert.ok([EIO, BLOCK].includes(works[2]!.batch.results[0]!));
+  assert.ok([EIO, BLOCK].includes(works[2]!.list.result(0)));
   assert.equal(threads.pending, 0);
   assert.equal(threads.hasRoom, false);
   await threads.close();
