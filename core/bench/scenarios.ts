@@ -77,7 +77,7 @@ export const scenarios: readonly Scenario[] = [
   mixed('mixed-2q', 'mixed 4 KiB reads, writes, GETATTR, LOOKUP on two queues, depth 32', 32),
 ];
 
-/** READ or WRITE of one size, all over one file, or over its first `extent` bytes. */
+/** READ or WRITE of one size, all over one file, or over its first `extent` bytes: at most {@link FILE_SIZE}, or a multiple of it. */
 export function transfer(
   key: string,
   title: string,
@@ -89,7 +89,7 @@ export function transfer(
 ): Scenario {
   const blocks = extent / bytes;
   const prepare = (area: WorkArea): Prepared => {
-    const file = area.file();
+    const file = area.file(Math.max(extent, FILE_SIZE));
     let position = 0;
     const begin = (lane: Lane) => {
       position = order === 'sequential' ? (position + 1) % blocks : Math.floor(Math.random() * blocks);

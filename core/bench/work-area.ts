@@ -42,6 +42,7 @@ export class WorkArea {
   readonly #name: string;
   readonly #undo: (() => void)[] = [];
   #file: OpenNode | undefined;
+  #fileSize = 0;
 
   /** Starts the FUSE session and makes the directory. */
   constructor(driver: Driver, name: string) {
@@ -74,12 +75,20 @@ export class WorkArea {
     return directory;
   }
 
-  /** A file of {@link FILE_SIZE} bytes, open, the same for all scenarios: `f0` of {@link directory}. */
-  file(): OpenNode {
+  /**
+   * An open file, the same for all scenarios: `f0` of {@link directory}.
+   * @param size bytes that it has at least, a multiple of {@link FILE_SIZE}.
+   */
+  file(size = FILE_SIZE): OpenNode {
     if (this.#file === undefined) {
       this.onClose(() => this.remove(this.directory, [0]));
       this.#file = this.#makeFile();
       this.onClose(() => this.dropFile());
+    }
+    if (size > this.#fileSize) {
+      Object.assign(this.#lane, this.#file);
+      this.#write(this.#fileSize, size);
+      this.#fileSize = size;
     }
     return this.#file;
   }
@@ -108,13 +117,19 @@ export class WorkArea {
     this.driver.call(lane);
     fuse.keepNode(lane);
     fuse.keepFile(lane, fuse.ENTRY_OUT);
-    for (let at = 0; at < FILE_SIZE; at += CHUNK) {
+    this.#write(0, this.#fileSize);
+    const { node, nodeHigh, file, fileHigh } = lane;
+    return { node, nodeHigh, file, fileHigh };
+  }
+
+  /** Fills a part of the file that the lane has aimed at. */
+  #write(from: number, to: number): void {
+    const lane = this.#lane;
+    for (let at = from; at < to; at += CHUNK) {
       for (let i = 0; i < CHUNK / 4; i += 128) lane.dataWords[i] = Math.random() * 2 ** 32;
       fuse.write(lane, at, CHUNK);
       this.driver.call(lane);
     }
-    const { node, nodeHigh, file, fileHigh } = lane;
-    return { node, nodeHigh, file, fileHigh };
   }
 
   /** Makes files `f0`, `f1` and so on of `size` bytes, at most 4096. @returns their nodes, each looked up once. */

@@ -37,7 +37,7 @@ const scenarios: readonly Scenario[] = [
   ...[1, 4, 16, 64, 256].map((depth) =>
     transfer(`read-d${depth}`, `random read 4 KiB, depth ${depth}`, depth, 4 * KIB, 'read', 'random'),
   ),
-  ...[1, 8, 64].map((extent) =>
+  ...[1, 8, 64, 1024].map((extent) =>
     transfer(
       `extent-${extent}`,
       `random read 4 KiB, depth 32, within ${extent} MiB`,
