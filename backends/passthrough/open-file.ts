@@ -44,6 +44,7 @@ export class OpenFile {
       if (before !== undefined) before.next = this.next;
     }
     if (node.open === undefined) nodes.closed(node);
+    nodes.beforeClose();
     closeBacking(this.fd);
   }
 }

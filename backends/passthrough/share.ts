@@ -25,6 +25,7 @@ import {
   fillAttributes,
   fillFromDescriptor,
   type OwnAttributes,
+  isStillNamed,
   statDescriptor,
   statInoHigh,
   statInoLow,
@@ -369,6 +370,9 @@ export class Share {
           return known;
         }
         if (known === undefined && named) {
+          // The file may have been replaced between stat and handle, and another have its inode number: what a handle opens must be of
+          // the type that was seen.
+          if (!isStillNamed(fd, name)) return undefined;
           const node = this.nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
           this.nodes.identifyByBirth(node, time);
           return node;

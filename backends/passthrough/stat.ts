@@ -45,6 +45,26 @@ export function statName(parentFd: number, name: number): number {
   return statx(parentFd, name, NAMED, WANTED, at.statx);
 }
 
+/**
+ * Stats a name again. @returns whether it still stands for the file that was stat'ed last: type and permissions, inode number and time of
+ * birth are the same.
+ */
+export function isStillNamed(parentFd: number, name: number): boolean {
+  const mode = statMode();
+  const inoLow = statInoLow();
+  const inoHigh = statInoHigh();
+  const seconds = statBirthSeconds();
+  const mark = statBirthMark();
+  return (
+    statName(parentFd, name) === 0 &&
+    statMode() === mode &&
+    statInoLow() === inoLow &&
+    statInoHigh() === inoHigh &&
+    statBirthSeconds() === seconds &&
+    statBirthMark() === mark
+  );
+}
+
 /** Stats what a descriptor stands for. */
 export function statDescriptor(fd: number): number {
   return statx(fd, at.empty, ITSELF, WANTED, at.statx);

@@ -38,7 +38,7 @@ export class SegmentList implements GuestBuffer {
   /** The segment found last, and the window used last. */
   #cursor = 0;
   #window: Window = NOWHERE;
-  readonly #data: SegmentWindow = new SegmentWindow(this);
+  #data: SegmentWindow = new SegmentWindow(this);
   #slices: IovArray[] | undefined;
   #segments: Uint8Array[] | undefined;
 
@@ -113,9 +113,11 @@ export class SegmentList implements GuestBuffer {
     this.#iov = undefined;
   }
 
-  /** A system call may still read the iovec arrays handed out: nothing else will be put there. */
+  /** What was handed out may still be in use: a system call reads its iovec arrays, and its {@link window} is gone on with. It is not used again. */
   leaveArrays(): void {
     this.#iov = undefined;
+    this.#data.set(0, 0, 0, 0, 0);
+    this.#data = new SegmentWindow(this);
     this.#slices = undefined;
   }
 

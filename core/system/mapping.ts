@@ -22,6 +22,8 @@ export class Mapping {
   /** In order of addresses, without gaps. */
   readonly windows: readonly Window[];
   readonly #region: Region;
+  #holds = 0;
+  #isOver = false;
 
   private constructor(region: Region, address: number, length: number) {
     this.#region = region;
@@ -79,8 +81,19 @@ export class Mapping {
     return this.#region.view(address, length);
   }
 
-  /** Lets go of the memory. Idempotent; the windows then show zeros that nobody else sees. */
+  /** Has {@link unmap} wait for one more {@link letGo}: a thread may be in a system call on the memory. */
+  hold(): void {
+    this.#holds += 1;
+  }
+
+  letGo(): void {
+    this.#holds -= 1;
+    if (this.#holds === 0 && this.#isOver) this.#region.release();
+  }
+
+  /** Lets go of the memory, as soon as nobody holds it. Idempotent; the windows then show zeros that nobody else sees. */
   unmap(): void {
-    this.#region.release();
+    this.#isOver = true;
+    if (this.#holds === 0) this.#region.release();
   }
 }

@@ -119,14 +119,8 @@ export class DirectService implements QueueService {
   }
 
   submit(): void {
-    try {
-      if (this.#count > 0) this.#carryOut();
-    } catch {
-      // What was not answered can't be: the queue stops.
-      for (const { message } of this.#aside) if (message !== undefined && message.id >= 0) message.fail();
-    } finally {
-      this.#use.leave();
-    }
+    if (this.#count > 0) this.#carryOut();
+    this.#use.leave();
   }
 
   /** @returns whether it is answered or put aside, as the following ones. */
@@ -361,12 +355,29 @@ export class DirectService implements QueueService {
     if (this.#count === this.#limit) this.#carryOut();
   }
 
+  /** Never throws: the list is empty afterwards, for it is other queues' too. */
   #carryOut(): void {
     const count = this.#count;
     this.#count = 0;
-    if (this.#clears !== undefined) this.#calls.clearSetIds(this.#clears);
-    this.#clears = undefined;
-    this.#calls.run();
+    try {
+      if (this.#clears !== undefined) this.#calls.clearSetIds(this.#clears);
+      this.#clears = undefined;
+      this.#calls.run();
+      this.#answerAll(count);
+    } catch {
+      // What was not answered can't be: the queue stops.
+      for (let i = 0; i < count; i++) {
+        const message = this.#aside[i]!.message!;
+        if (message.id >= 0 && this.#passed[message.id] !== message) message.fail();
+      }
+    } finally {
+      this.#calls.clear();
+      this.#use.leave();
+    }
+  }
+
+  /** Answers what was put aside, or passes it on. */
+  #answerAll(count: number): void {
     for (let i = 0; i < count; i++) {
       const one = this.#aside[i]!;
       const { opcode } = one;
@@ -384,8 +395,6 @@ export class DirectService implements QueueService {
       }
       if (!isServed) this.#pass(message);
     }
-    this.#calls.clear();
-    this.#use.leave();
   }
 
   #takeUnique(): void {

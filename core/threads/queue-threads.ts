@@ -33,6 +33,19 @@ interface Entry {
   readonly keeps: Set<Mapping>;
 }
 
+function hold(mappings: readonly Mapping[], keeps: Set<Mapping>): void {
+  for (const mapping of mappings) {
+    if (keeps.has(mapping)) continue;
+    keeps.add(mapping);
+    mapping.hold();
+  }
+}
+
+function letGo(keeps: Set<Mapping>): void {
+  for (const mapping of keeps) mapping.letGo();
+  keeps.clear();
+}
+
 /** A thread, as the engine's thread sees it. */
 class Thread {
   readonly ended: Promise<void>;
@@ -81,11 +94,11 @@ class Thread {
       return undefined;
     }
     const number = this.#queues++;
-    // Memory that is let go of while a thread still sees it would become another's.
-    const keeps = new Set(queue.space.mappings);
+    // Memory that is let go of while a thread still sees it would become another's, or zeros in the midst of a write.
+    const keeps = new Set<Mapping>();
     const line = lineMemory(queue.size, queue.base);
     const send = (order: OrderFor): void => {
-      if (order.order === 'memory') for (const mapping of queue.space.mappings) keeps.add(mapping);
+      if (order.order === 'serve' || order.order === 'memory') hold(queue.space.mappings, keeps);
       this.#send({ ...order, queue: number } as Order);
     };
     const run = new RemoteRun(queue, new EngineEnd(line, queue.size), {
@@ -134,8 +147,10 @@ class Thread {
 
   #take(notice: Notice): void {
     const entry = this.#runs.get(notice.queue);
-    if (notice.notice === 'stopped') this.#runs.delete(notice.queue);
-    else if (notice.notice === 'warning') this.#log.warn(notice.fields, notice.reason);
+    if (notice.notice === 'stopped') {
+      this.#runs.delete(notice.queue);
+      if (entry !== undefined) letGo(entry.keeps);
+    } else if (notice.notice === 'warning') this.#log.warn(notice.fields, notice.reason);
     else entry?.run.notice(notice);
   }
 
@@ -144,7 +159,10 @@ class Thread {
     if (!this.#isClosing) this.#log.error({ err: failure }, 'a thread for queues ended; so do its queues');
     sharedDescriptors.leave(this.#user);
     this.#own.close();
-    for (const { run } of this.#runs.values()) run.lose();
+    for (const { run, keeps } of this.#runs.values()) {
+      run.lose();
+      letGo(keeps);
+    }
     this.#runs.clear();
   }
 }
@@ -206,7 +224,8 @@ export class QueueThreads {
   async close(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.close()));
     this.#watch.close();
-    this.#engine.close();
+    // A thread that is left to itself may still tell by it.
+    void Promise.all(this.#threads.map((thread) => thread.ended)).then(() => this.#engine.close());
   }
 
   #place(turn: number, queue: StartingQueue): RemoteRun | undefined {

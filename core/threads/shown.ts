@@ -433,6 +433,8 @@ export class ShownView {
   #isBorn(at: number, statx: Int32Array, from: number): boolean {
     const seconds = this.#get(at);
     const nanoseconds = this.#get(at + 1);
+    // Words of two entries, where the engine shows another one here meanwhile, mean nothing.
+    if (((this.#get(this.#entry) ^ this.#state) & ~LOOKUPS) !== 0) return false;
     return nanoseconds < 0
       ? this.#use.isCurrent(seconds, -nanoseconds)
       : seconds === statx[from + (STATX_FIELD.BTIME >> 2)]! &&

@@ -328,7 +328,8 @@ export class VhostUserDevice implements ChannelReceiver {
 
   /** Does what no request in flight may see: takes no new ones, waits for the others, and goes on afterwards. */
   async #withoutRequests(apply: () => void): Promise<Answer> {
-    const running = this.#vrings.filter((vring) => vring.running);
+    // A broken queue of another thread may have requests there too.
+    const running = this.#vrings.filter((vring) => vring.running || vring.isElsewhere);
     for (const vring of running) vring.pause();
     await this.#drain(running);
     for (const vring of running) vring.suspend();
@@ -342,7 +343,7 @@ export class VhostUserDevice implements ChannelReceiver {
 
   /** Adds memory, before queues of other threads take requests that lie there. */
   #withMoreMemory(apply: () => void): Answer | Promise<Answer> {
-    const elsewhere = this.#vrings.filter((vring) => vring.isElsewhere);
+    const elsewhere = this.#vrings.filter((vring) => vring.isElsewhere && vring.running);
     if (elsewhere.length > 0) return this.#withoutTaking(elsewhere, apply);
     apply();
     return undefined;

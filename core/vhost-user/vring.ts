@@ -33,6 +33,8 @@ export class Vring {
   #startable = false;
   #polling = false;
   #enabled = false;
+  /** {@link suspend} ended a run that the driver had broken. */
+  #wasBroken = false;
   #poll: NodeJS.Timeout | undefined;
 
   /** @param place where the queue may run instead. */
@@ -144,6 +146,7 @@ export class Vring {
 
   /** Lets go of the ring until {@link restart}. What is still in flight is lost to the guest. */
   suspend(): void {
+    this.#wasBroken ||= this.#queue.broken;
     this.#queue.stop();
   }
 
@@ -156,6 +159,7 @@ export class Vring {
   /** GET_VRING_BASE: stops until the next SET_VRING_KICK. @returns the next available index. */
   stop(): number {
     const base = this.#queue.stop();
+    this.#wasBroken = false;
     this.#startable = false;
     this.#setPoll();
     this.#queue.setKick(undefined);
@@ -181,7 +185,7 @@ export class Vring {
   #startIfReady(name: string): void {
     const ready = this.#sized && this.#addressed && this.#startable && this.#enabled;
     // A queue whose driver broke the rules stays as it is until the front-end stops it.
-    if (ready && !this.#queue.running && !this.#queue.broken) {
+    if (ready && !this.#queue.running && !this.#queue.broken && !this.#wasBroken) {
       this.#attempt(name, () => this.#queue.start(this.#service));
     }
   }
