@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +9,7 @@ import {
   type Attributes,
   type Awaitable,
   Errno,
+  FileType,
   FsError,
   type Gathered,
   OpenFlags,
@@ -66,6 +68,30 @@ const NAMES = [
   'x'.repeat(85),
   'y'.repeat(255),
 ];
+
+for (const where of [tmpdir(), '/dev/shm']) {
+  test(`a file that is replaced after it was looked at is not opened as what it was (${where})`, (t) => {
+    const served = share(t, where);
+    const { backend, directory, node: top } = served;
+    const path = join(directory, 'name');
+    fs.writeFileSync(join(directory, 'other'), '');
+    const other = lookup(served, top, 'other');
+    fs.writeFileSync(path, '');
+    const opened = backend.open(other, OpenFlags.READ_ONLY, root);
+    assert.ok(!(opened instanceof Promise));
+    assert.ok(backend.gatherLookup(top, 'name', root));
+    // Makes the calls so far, for the descriptor could be another file's afterwards.
+    backend.release(other, opened.file);
+    fs.unlinkSync(path);
+    execFileSync('mkfifo', [path]);
+    const results: Awaitable<Outcome>[] = [];
+    backend.submit(results);
+    const found = results[0];
+    assert.ok(typeof found === 'object' && 'node' in found);
+    assert.equal(found.attributes.mode & FileType.MASK, FileType.FIFO);
+    assert.throws(() => backend.open(found.node, OpenFlags.READ_ONLY, root), FsError);
+  });
+}
 
 const looks = fc.array(
   fc.oneof(

@@ -122,3 +122,30 @@ test('what a thread reads may be written meanwhile', async (t) => {
   }
   await client.release(nodeid, fh);
 });
+
+test('a descriptor is not closed while a look at it waits to be made', async (t) => {
+  const guest = await share(t, tmpdir());
+  const { client, loopback, completions, path } = guest;
+  const { nodeid } = await client.lookup(ROOT, 'file');
+  let seen = 0;
+  for (let round = 0; round < 20; round++) {
+    const directory = `directory${round}`;
+    fs.mkdirSync(join(path, '..', directory));
+    fs.writeFileSync(join(path, '..', directory, 'x'), '');
+    const found = await client.lookup(ROOT, directory);
+    const { fh } = await client.open(nodeid, READ_ONLY);
+    loopback.announce(12);
+    const reading = client.read(nodeid, fh, 0, 2 ** 20);
+    if (completions.pending > 0) seen += 1;
+    const others: Promise<unknown>[] = [reading, client.release(nodeid, fh)];
+    const looking = client.getattr(nodeid);
+    for (const end = Date.now() + 200; completions.pending > 0 && !completions.ready && Date.now() < end;);
+    for (let i = 0; i < 4; i++) others.push(client.getattr(nodeid));
+    // Takes the descriptor's number, if it is free.
+    others.push(client.lookup(found.nodeid, 'x'));
+    loopback.submit();
+    assert.equal(Number((await looking).size), LENGTH);
+    await Promise.all(others);
+  }
+  assert.ok(seen > 0);
+});

@@ -81,6 +81,20 @@ test('views of an unmapped mapping see neither the file nor change it', () => {
   other.unmap();
 });
 
+test('a mapping that is held is let go of when nobody holds it any more', () => {
+  using fd = memfd('test', 4096);
+  const mapping = Mapping.map(fd.value, 4096, 0);
+  const bytes = mapping.windows[0]!.u8;
+  bytes[0] = 9;
+  mapping.hold();
+  mapping.hold();
+  mapping.unmap();
+  mapping.letGo();
+  assert.equal(bytes[0], 9);
+  mapping.letGo();
+  assert.equal(bytes[0], 0);
+});
+
 test('the addresses of released memory are given back when nobody holds a view any more', async () => {
   setFlagsFromString('--expose-gc');
   const collect = runInNewContext('gc') as () => void;

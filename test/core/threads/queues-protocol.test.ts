@@ -283,6 +283,30 @@ for (const slots of [false, true]) {
   });
 }
 
+test('a broken queue of a thread has no part in changes of memory, and none in another queue of the thread', async (t) => {
+  const { server, frontEnd, traffic } = await busy(t, { requestQueues: 4 });
+  const { channel, queues } = frontEnd;
+  const more = moreMemory(t);
+  using bigger = memfd('bigger', 2 * more.region.size);
+  await channel.command('ADD_MEM_REG', encodeSingleRegion(more.region), [more.fd.value]);
+  const { driver, err, kick } = queues[ALSO]!;
+  driver.begin();
+  driver.readable(16, 16);
+  driver.submit();
+  driver.kick(kick.value);
+  await until(() => drain(err.value) === 8, 'the error descriptor is signalled');
+  await channel.command('REM_MEM_REG', encodeSingleRegion(more.region));
+  const region = { ...more.region, size: 2 * more.region.size };
+  await channel.command('ADD_MEM_REG', encodeSingleRegion(region), [bigger.value]);
+  await traffic.goesOn();
+  // What is broken stays so until the front-end stops it.
+  driver.kick(kick.value);
+  await traffic.goesOn();
+  assert.equal(used(frontEnd, ALSO), 0);
+  assert.deepEqual(await traffic.end(), []);
+  assert.equal(server.log.complaints.length, 1);
+});
+
 test('memory that is refused changes nothing, and its descriptor is closed', async (t) => {
   const { server, frontEnd, traffic, fuse } = await busy(t);
   const { channel } = frontEnd;
