@@ -130,19 +130,14 @@ export class CallList {
 
   /** Adds fstat(2). There must be room; descriptor and memory must stay until {@link run}. @param target address for `struct stat`. */
   fstat(fd: number, target: number): void {
-    const at = this.#count++ * CALL_WORDS;
-    const words = this.#words;
-    words[at] = SYS_FSTAT;
-    words[at + 2] = fd;
-    putLong(words, at + 4, target);
+    const at = this.#add(SYS_FSTAT, fd);
+    putLong(this.#words, at + 4, target);
   }
 
   /** Adds statx(2), as {@link fstat}. @param path address of a path. @param target address for `struct statx`. */
   statx(fd: number, path: number, flags: number, mask: number, target: number): void {
-    const at = this.#count++ * CALL_WORDS;
+    const at = this.#add(SYS_STATX, fd);
     const words = this.#words;
-    words[at] = SYS_STATX;
-    words[at + 2] = fd;
     putLong(words, at + 4, path);
     words[at + 6] = flags;
     words[at + 7] = 0;
@@ -167,10 +162,8 @@ export class CallList {
 
   /** The calls of vectors take the offset's high half in a further argument, which means nothing where words have 64 bits. */
   #transfer(number: number, fd: number, address: number, count: number, offset: number, flags: number): void {
-    const at = this.#count++ * CALL_WORDS;
+    const at = this.#add(number, fd);
     const words = this.#words;
-    words[at] = number;
-    words[at + 2] = fd;
     putLong(words, at + 4, address);
     words[at + 6] = count;
     words[at + 7] = 0;
@@ -178,6 +171,14 @@ export class CallList {
     words[at + 10] = 0;
     words[at + 11] = 0;
     words[at + 12] = flags;
+  }
+
+  /** Begins a call. @returns its first word; arguments after the first begin with word 4 of it. */
+  #add(number: number, fd: number): number {
+    const at = this.#count++ * CALL_WORDS;
+    this.#words[at] = number;
+    this.#words[at + 2] = fd;
+    return at;
   }
 
   /** Makes the calls that were added since the last time. */
