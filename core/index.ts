@@ -1,9 +1,11 @@
 /**
  * virtiofs-kit's public API.
  *
- * - To write a backend: `Backend`, `definePlugin`, `FsError` and the rest of the contract (`core/backend`).
+ * - To write a backend: `Backend`, `definePlugin`, `FsError` and the rest of the contract
+ *   (`core/backend`).
  * - To test it against the contract: {@link checkBackend}.
- * - To serve from one's own program: {@link serve}, `Daemon` with `BackendRegistry`, or `MountedExport` on this host.
+ * - To serve from one's own program: {@link serve}, `Daemon` with `BackendRegistry`, or
+ *   `MountedExport` on this host.
  * - To try an export in a throw-away Linux guest: `Guest`.
  */
 export * from './backend/index.js';

@@ -2,10 +2,12 @@ import { FileType, FsError, OpenFlags, serve } from 'virtiofs-kit';
 import type { Attributes, Backend, GuestBuffer, Opened } from 'virtiofs-kit';
 
 /*
- * A program that serves its own state: a guest reads `uptime`, and what it writes to `say` the program prints.
+ * A program that serves its own state: a guest reads `uptime`, and what it writes to `say` the
+ * program prints.
  *
  *     node embedded.js /tmp/embedded.sock &
- *     virtiofs-kit guest --socket-path /tmp/embedded.sock -- sh -c 'cat /mnt/uptime; echo hello > /mnt/say'
+ *     virtiofs-kit guest --socket-path /tmp/embedded.sock -- \
+ *       sh -c 'cat /mnt/uptime; echo hello > /mnt/say'
  */
 
 interface Node {
@@ -32,7 +34,8 @@ const backend: Backend<Node, Uint8Array> = {
   // A shell truncates what it writes to; there is nothing to truncate.
   setattr: (node): Attributes => ({ mode: node.mode }),
   readdir: () => [...files].map(([name, { mode }]) => ({ name, type: mode & FileType.MASK })),
-  // Sizes are not known before, as in /proc: direct I/O makes the guest read until there is no more.
+  // Sizes are not known before, as in /proc: direct I/O makes the guest read until there is no
+  // more.
   open: (node, flags): Opened<Uint8Array> => {
     const writes = (flags & OpenFlags.ACCESS_MODE) !== OpenFlags.READ_ONLY;
     if (writes ? node.take === undefined : node.text === undefined) throw FsError.of('EACCES');

@@ -4,7 +4,8 @@ import type { Attributes, Backend, DirectoryEntry, Entry, GuestBuffer } from 'vi
 import { z } from 'zod';
 
 /*
- * A JSON document as a read-only tree: objects and arrays are directories, every other value is a file.
+ * A JSON document as a read-only tree: objects and arrays are directories, every other value is a
+ * file.
  *
  *     virtiofs-kit guest --backend ./json-document.js --file package.json -- cat /mnt/scripts/test
  */

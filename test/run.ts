@@ -7,8 +7,9 @@ import { spec } from 'node:test/reporters';
 import { parseArgs } from 'node:util';
 
 /*
- * Runs the built tests, each file in its own process: first those that share the machine well, then the guests.
- * Ends with one line, `N passed, N failed`, and exit code 1 if a test failed or none ran.
+ * Runs the built tests, each file in its own process: first those that share the machine well, then
+ * the guests. Ends with one line, `N passed, N failed`, and exit code 1 if a test failed or none
+ * ran.
  *
  *   node dist/test/run.js [--jobs N] [WORD…]     only files whose path has one of the words
  */

@@ -19,22 +19,27 @@ import {
   WriteFlags,
   newAttributes,
 } from '../../core/backend/index.js';
-import { copyRange, fallocate } from './allocation.js';
-import { PAGE } from './chunk.js';
-import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './inode.js';
+import { copyRange, fallocate } from './content/allocation.js';
+import { PAGE } from './content/chunk.js';
+import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './tree/inode.js';
 import { allInodes, decodeTree, encodeTree } from './state.js';
-import type { Tree } from './tree.js';
-import { getXattr, listXattrs, removeXattr, setXattr } from './xattrs.js';
+import type { Tree } from './tree/tree.js';
+import { getXattr, listXattrs, removeXattr, setXattr } from './tree/xattrs.js';
 
 const EEXIST = FsError.of('EEXIST');
 const EINVAL = FsError.of('EINVAL');
 const ESTALE = FsError.of('ESTALE');
 
-/** A key is an inode number below 2^32 (beyond, numbers still differ) plus a generation of 20 bits above it. */
+/**
+ * A key is an inode number below 2^32 (beyond, numbers still differ) plus a generation of 20 bits
+ * above it.
+ */
 const GENERATION_UNIT = 2 ** 32;
 const MAX_GENERATION = 2 ** 20;
 
-/** An open file: all that a descriptor adds to its inode. There are four, shared by all descriptors. */
+/**
+ * An open file: all that a descriptor adds to its inode. There are four, shared by all descriptors.
+ */
 interface OpenFile {
   /** Writes go to the end. */
   readonly append: boolean;
@@ -50,10 +55,16 @@ function opened(flags: number): Opened<OpenFile> {
   return OPENED[((flags & OpenFlags.APPEND) !== 0 ? 1 : 0) | ((flags & OpenFlags.NOATIME) !== 0 ? 2 : 0)]!;
 }
 
-/** After this many seconds a read sets the access time even if the file has not changed since (Linux `relatime`). */
+/**
+ * After this many seconds a read sets the access time even if the file has not changed since (Linux
+ * `relatime`).
+ */
 const ATIME_AGE = 86_400;
 
-/** A tree served to guests. Synchronous throughout, and answers with objects that are refilled at the next call. */
+/**
+ * A tree served to guests. Synchronous throughout, and answers with objects that are refilled at
+ * the next call.
+ */
 export class MemfsBackend implements Backend<Inode, OpenFile> {
   readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
   readonly #tree: Tree;

@@ -11,8 +11,8 @@ import {
   registerSnapshot,
   unregister,
   volumeNamed,
-} from './registry.js';
-import { memoryInUse, MemfsVolume } from './volume.js';
+} from './host-api/registry.js';
+import { memoryInUse, MemfsVolume } from './host-api/volume.js';
 
 const MIB = 1 << 20;
 

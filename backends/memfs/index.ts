@@ -1,18 +1,19 @@
 /**
- * memfs: an ephemeral file system in the daemon's memory, for sandboxes, scratch space and tests. To a guest it is a
- * tmpfs. `tree.ts` has the rules, `content.ts` the bytes, `backend.ts` serves both to guests and `superblock.ts` to the
- * host program, through the API of the npm package memfs; `volume.ts` is what a host program begins with.
+ * memfs: an ephemeral file system in the daemon's memory, for sandboxes, scratch space and tests.
+ * To a guest it is a tmpfs. `tree.ts` has the rules, `content.ts` the bytes, `backend.ts` serves
+ * both to guests and `superblock.ts` to the host program, through the API of the npm package memfs;
+ * `volume.ts` is what a host program begins with.
  */
 import { dirname, resolve } from 'node:path';
 import { type BackendNeeds, definePlugin, UsageError } from '../../core/backend/index.js';
 import { commands } from './commands.js';
 import { type MemfsOptions, options } from './options.js';
-import { baseNamed, register, unregister } from './registry.js';
-import { MemfsVolume } from './volume.js';
+import { baseNamed, register, unregister } from './host-api/registry.js';
+import { MemfsVolume } from './host-api/volume.js';
 
-export { memoryInUse, MemfsVolume, VolumeSnapshot } from './volume.js';
-export type { Change } from './changes.js';
-export type { VolumeLimits } from './volume.js';
+export { memoryInUse, MemfsVolume, VolumeSnapshot } from './host-api/volume.js';
+export type { Change } from './tree/changes.js';
+export type { VolumeLimits } from './host-api/volume.js';
 
 export default definePlugin({
   name: 'memfs',

@@ -1,6 +1,6 @@
 import { z } from 'zod';
-import { PAGE } from './chunk.js';
-import { defaultInodes, defaultSize, memoryBytes } from './volume.js';
+import { PAGE } from './content/chunk.js';
+import { defaultInodes, defaultSize, memoryBytes } from './host-api/volume.js';
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
 

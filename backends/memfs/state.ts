@@ -1,20 +1,25 @@
 import { FileType, FsError, nameBytes, decodeName } from '../../core/backend/index.js';
-import { Bytes } from './bytes.js';
-import { CHUNK } from './chunk.js';
-import { Inode, pagesOf } from './inode.js';
-import type { Tree } from './tree.js';
-import { store } from './xattrs.js';
+import { Bytes } from './content/bytes.js';
+import { CHUNK } from './content/chunk.js';
+import { Inode, pagesOf } from './tree/inode.js';
+import type { Tree } from './tree/tree.js';
+import { store } from './tree/xattrs.js';
 
 /*
- * A tree as bytes, for a session's snapshot: every inode with its number, those that have no name but are still open
- * included, so that what a guest knew is found again. All numbers are little-endian; sizes and times are float64, which
- * holds every value exactly.
+ * A tree as bytes, for a session's snapshot: every inode with its number, those that have no name
+ * but are still open included, so that what a guest knew is found again. All numbers are
+ * little-endian; sizes and times are float64, which holds every value exactly.
  *
  *   file    magic "MEMFS" u8 version, f64 generation, f64 last inode number, u32 inodes, inode…
- *   inode   f64 ino, u32 mode uid gid nlink rdev, f64 seconds and u32 nanoseconds of atime mtime ctime btime,
- *           u16 xattrs, xattr…, then by type: directory u32 entries, entry…; symlink u16 length, bytes;
- *           regular f64 size, u32 extents of data, extent…, u32 allocations without data, (f64 from, f64 to)…
- *   xattr   u16 length, name, u32 length, value          entry   u16 length, name, f64 ino
+ *   inode   f64 ino, u32 mode uid gid nlink rdev,
+ *           f64 seconds and u32 nanoseconds of atime mtime ctime btime,
+ *           u16 xattrs, xattr…, then by type:
+ *           directory u32 entries, entry…
+ *           symlink   u16 length, bytes
+ *           regular   f64 size, u32 extents of data, extent…,
+ *                     u32 allocations without data, (f64 from, f64 to)…
+ *   xattr   u16 length, name, u32 length, value
+ *   entry   u16 length, name, f64 ino
  *   extent  f64 from, f64 length, bytes
  */
 

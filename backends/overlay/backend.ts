@@ -14,18 +14,18 @@ import {
   wait,
   type Awaitable,
 } from '../../core/backend/index.js';
-import { attributeOperations } from './attributes.js';
-import { giveOwner } from './copy-up.js';
-import { fileOperations } from './files.js';
-import { Layer } from './layer.js';
-import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './marks.js';
-import { nameOperations } from './names.js';
-import type { OverlayFile, OverlayNode } from './node.js';
-import { probeMarks } from './probe.js';
+import { attributeOperations } from './operations/attributes.js';
+import { giveOwner } from './changes/copy-up.js';
+import { fileOperations } from './operations/files.js';
+import { Layer } from './layers/layer.js';
+import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './layers/marks.js';
+import { nameOperations } from './operations/names.js';
+import type { OverlayFile, OverlayNode } from './tree/node.js';
+import { probeMarks } from './layers/probe.js';
 import { decodeState, encodeState, type Places, placesOf, resolveNode } from './saved.js';
-import { Shown } from './shown.js';
-import { Union, type Upper } from './union.js';
-import { type FaultPoint, WorkArea } from './work-area.js';
+import { Shown } from './tree/shown-attributes.js';
+import { Union, type Upper } from './tree/union.js';
+import { type FaultPoint, WorkArea } from './layers/work-area.js';
 
 /** How an overlay is put together. */
 export interface OverlaySettings {
@@ -39,8 +39,9 @@ export interface OverlaySettings {
   /** Directories of lowers can be renamed; else EXDEV. */
   readonly redirectDir: boolean;
   /**
-   * A change of mode, owner, times or attributes leaves a file's content in the lower (`overlay.metacopy`), and files of
-   * layers made so are followed. As in Linux, only with `redirectDir` and the namespace `trusted`.
+   * A change of mode, owner, times or attributes leaves a file's content in the lower
+   * (`overlay.metacopy`), and files of layers made so are followed. As in Linux, only with
+   * `redirectDir` and the namespace `trusted`.
    */
   readonly metacopy: boolean;
   /** Namespace of overlayfs's extended attributes. */
@@ -92,8 +93,8 @@ const FROM_ANY = [
 const FROM_KEYS = ['key', 'resolve', 'save', 'restore'] as const satisfies readonly (keyof Backend)[];
 
 /**
- * A writable upper over one or more lowers, with the semantics of Linux overlayfs. Reads go to the topmost layer that has
- * the file; the first change brings it into the upper.
+ * A writable upper over one or more lowers, with the semantics of Linux overlayfs. Reads go to the
+ * topmost layer that has the file; the first change brings it into the upper.
  */
 export function overlay(settings: OverlaySettings): OverlayBackend {
   const { upper, lowers } = settings;
@@ -175,7 +176,10 @@ function marksOf({ marks, xattrs }: OverlaySettings, backend: Backend, isUpper: 
   return marksFor(backend, xattrs, isUpper);
 }
 
-/** At its first use an empty upper's root takes owner and permissions from the lower's that it covers. */
+/**
+ * At its first use an empty upper's root takes owner and permissions from the lower's that it
+ * covers.
+ */
 function* looksLike(upper: Layer, root: object, lower: Layer): Steps<void> {
   const attributes = { ...(yield* wait(lower.backend.getattr(lower.root, undefined, DAEMON))) };
   if (!(yield* giveOwner(upper, root, attributes))) return;

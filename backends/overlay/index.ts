@@ -1,15 +1,16 @@
 /**
- * The overlay backend: a writable upper over read-only lowers, each any backend, with the semantics and on-disk format of Linux
- * overlayfs. `union.ts` finds what is where, `copy-up.ts` and `changes.ts` change it, `marks.ts` knows how layers record
- * whiteouts, `work-area.ts` where changes are prepared.
+ * The overlay backend: a writable upper over read-only lowers, each any backend, with the semantics
+ * and on-disk format of Linux overlayfs. `union.ts` finds what is where, `copy-up.ts` and
+ * `changes.ts` change it, `marks.ts` knows how layers record whiteouts, `work-area.ts` where
+ * changes are prepared.
  */
 import { z } from 'zod';
 import { type BackendSpec, definePlugin, UsageError } from '../../core/backend/index.js';
 import { overlay } from './backend.js';
-import { LAYERS_MAX } from './layer.js';
+import { LAYERS_MAX } from './layers/layer.js';
 
-export { commit, flatten } from './commit.js';
-export { differences, type Difference } from './diff.js';
+export { commit, flatten } from './offline/commit.js';
+export { differences, type Difference } from './offline/diff.js';
 export { overlay, type OverlayBackend, type OverlaySettings } from './backend.js';
 
 /** `TYPE`, `TYPE:PATH` on the command line, a whole specification in a configuration file. */

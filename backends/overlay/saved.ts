@@ -7,14 +7,15 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
-import { setContent } from './content.js';
-import type { LowerNode, OverlayNode } from './node.js';
-import { dropAll } from './stack.js';
-import type { Union } from './union.js';
+import { setContent } from './layers/content.js';
+import type { LowerNode, OverlayNode } from './tree/node.js';
+import { dropAll } from './layers/stack.js';
+import type { Union } from './tree/union.js';
 
 /*
- * What keys don't carry, for a snapshot: the state of each layer, and where in the tree each node is that a guest knows
- * (or, without a name, in which layer). A header in JSON, its length as u32 before it, then the layers' states.
+ * What keys don't carry, for a snapshot: the state of each layer, and where in the tree each node
+ * is that a guest knows (or, without a name, in which layer). A header in JSON, its length as u32
+ * before it, then the layers' states.
  */
 
 interface Header {
@@ -30,7 +31,10 @@ interface InLayer {
   readonly key: NodeKey;
 }
 
-/** Where a node is: names from the root on, or where it has none, in its topmost layer, and where its content is if not there. */
+/**
+ * Where a node is: names from the root on, or where it has none, in its topmost layer, and where
+ * its content is if not there.
+ */
 type Place = readonly string[] | (InLayer & { readonly content: InLayer | undefined });
 type SavedNode = readonly [identity: string, place: readonly string[] | Nameless];
 
@@ -89,7 +93,10 @@ function pathOf(union: Union, node: OverlayNode): string[] | undefined {
   return names;
 }
 
-/** Gives each layer its state back. @throws EINVAL for what `encodeState` did not make of such layers. */
+/**
+ * Gives each layer its state back.
+ * @throws EINVAL for what `encodeState` did not make of such layers.
+ */
 export function* decodeState(state: Uint8Array, layers: readonly Backend[]): Steps<readonly SavedNode[]> {
   const header = parseHeader(state, layers.length);
   let at = 4 + Buffer.from(state.buffer, state.byteOffset, state.length).readUInt32LE(0);

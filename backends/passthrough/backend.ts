@@ -8,19 +8,19 @@ import {
   UsageError,
 } from '../../core/backend/index.js';
 import { backingOperations } from './backing.js';
-import { actsForOthers } from './caller.js';
-import { creationOperations } from './creation.js';
-import { dataOperations } from './data.js';
-import { directoryOperations } from './directory.js';
-import { identityOperations } from './identity.js';
-import { lookupOperations } from './lookup.js';
-import type { Node } from './nodes.js';
-import type { OpenFile } from './open-file.js';
+import { actsForOthers } from './calls/caller.js';
+import { creationOperations } from './operations/creation.js';
+import { dataOperations } from './operations/data.js';
+import { directoryOperations } from './operations/directory.js';
+import { identityOperations } from './nodes/identity.js';
+import { lookupOperations } from './operations/lookup.js';
+import type { Node } from './nodes/nodes.js';
+import type { OpenFile } from './nodes/open-file.js';
 import type { Options } from './options.js';
-import { rangeOperations } from './ranges.js';
-import { setattrOperations } from './setattr.js';
+import { rangeOperations } from './operations/ranges.js';
+import { setattrOperations } from './operations/setattr.js';
 import { Share } from './share.js';
-import { xattrOperations } from './xattrs.js';
+import { xattrOperations } from './operations/xattrs.js';
 
 const DAY = 86400;
 const NOT_ROOT =

@@ -1,6 +1,6 @@
 import { type Backing, FileType, type StatIdentity } from '../../core/backend/index.js';
-import type { Node } from './nodes.js';
-import type { OpenFile } from './open-file.js';
+import type { Node } from './nodes/nodes.js';
+import type { OpenFile } from './nodes/open-file.js';
 import type { Share } from './share.js';
 
 /** Descriptors by which threads that serve queues make system calls for themselves. */
@@ -15,7 +15,8 @@ export function backingOperations(share: Share) {
         return { fd: file.fd, attributes, readFlags: file.nowait, writes, names: false };
       }
       return {
-        // A node that has none would have another one lose its own, again and again where there are many.
+        // A node that has none would have another one lose its own, again and again where there are
+        // many.
         fd: nodes.isAnchored(node) ? nodes.descriptor(node) : -1,
         attributes,
         readFlags: 0,

@@ -3,9 +3,10 @@ import { passthrough } from './backend.js';
 import { options } from './options.js';
 
 /**
- * Passthrough: a directory of the host, with exactly the semantics that the host gives it. Operations are system calls
- * relative to descriptors, never paths of more than one component; files are remembered by file handle; data moves
- * between page cache and guest memory without a stop. Nothing outside the directory is reachable.
+ * Passthrough: a directory of the host, with exactly the semantics that the host gives it.
+ * Operations are system calls relative to descriptors, never paths of more than one component;
+ * files are remembered by file handle; data moves between page cache and guest memory without a
+ * stop. Nothing outside the directory is reachable.
  */
 export default definePlugin({
   name: 'passthrough',

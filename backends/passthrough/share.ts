@@ -10,17 +10,17 @@ import {
   type SecurityContext,
   UsageError,
 } from '../../core/backend/index.js';
-import { AT, O, chmod, close, open, openat } from '../../core/system/files.js';
-import { removexattr, setxattr } from '../../core/system/xattrs.js';
-import { isRestricted } from '../../core/system/landlock.js';
-import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/file-handles.js';
-import { become, prepare } from './caller.js';
-import { IdMap } from './id-map.js';
-import { handleMount, isMountOf, type Mount, Mounts } from './mounts.js';
-import { HandleType, type Node, Nodes } from './nodes.js';
+import { AT, O, chmod, close, open, openat } from '../../core/system/calls/files.js';
+import { removexattr, setxattr } from '../../core/system/calls/xattrs.js';
+import { isRestricted } from '../../core/system/confinement/landlock.js';
+import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/calls/file-handles.js';
+import { become, prepare } from './calls/caller.js';
+import { IdMap } from './maps/id-map.js';
+import { handleMount, isMountOf, type Mount, Mounts } from './nodes/mounts.js';
+import { HandleType, type Node, Nodes } from './nodes/nodes.js';
 import type { Options } from './options.js';
-import { at, bytes, offset, putDescriptorPath, putName, putText, words } from './scratch.js';
-import { XattrMap } from './xattr-map.js';
+import { at, bytes, offset, putDescriptorPath, putName, putText, words } from './calls/call-memory.js';
+import { XattrMap } from './maps/xattr-map.js';
 import {
   fillAttributes,
   fillFromDescriptor,
@@ -32,7 +32,7 @@ import {
   statMode,
   statMount,
   statName,
-} from './stat.js';
+} from './calls/stat.js';
 
 const EACCES = -13;
 const ESTALE = -116;
@@ -121,7 +121,10 @@ export class Share {
     return this.found(statName(fd, name), parent, fd, name, text, entry);
   }
 
-  /** {@link find}, where the name was stat'ed with this result. @param into what is filled and returned. */
+  /**
+   * {@link find}, where the name was stat'ed with this result.
+   * @param into what is filled and returned.
+   */
   found(
     code: number,
     parent: Node,
@@ -160,7 +163,10 @@ export class Share {
     return this.entry(node, false);
   }
 
-  /** Begins a creation as the guest's caller; `resume` ends it. @throws FsError EPERM for an identity that is not allowed. */
+  /**
+   * Begins a creation as the guest's caller; `resume` ends it.
+   * @throws FsError EPERM for an identity that is not allowed.
+   */
   become(context: Context): void {
     become(this.uids.toHost(context.uid), this.gids.toHost(context.gid), context);
   }
@@ -181,7 +187,8 @@ export class Share {
     const { length } = context.value;
     const code = setxattr(putDescriptorPath(fd), putText(name), at.xattr, length, 0);
     if (code !== EACCES || statDescriptor(fd) < 0) return code;
-    // Mapped to `user.`, it needs leave to write the file, xattr(7): one who has no privilege gives it to himself.
+    // Mapped to `user.`, it needs leave to write the file, xattr(7): one who has no privilege gives
+    // it to himself.
     const mode = statMode() & 0o7777;
     if (chmod(putDescriptorPath(fd), mode | 0o200) < 0) return code;
     const again = setxattr(putDescriptorPath(fd), putText(name), at.xattr, length, 0);
@@ -190,8 +197,8 @@ export class Share {
   }
 
   /**
-   * A change of content or owner ends a file's capabilities. The host's kernel sees to that where they are stored under
-   * their own name.
+   * A change of content or owner ends a file's capabilities. The host's kernel sees to that where
+   * they are stored under their own name.
    */
   dropCapabilities(fd: number): void {
     if (this.#mappedCapability !== undefined)
@@ -209,7 +216,10 @@ export class Share {
     return this.translated(into);
   }
 
-  /** Attributes of what a descriptor stands for, as guests see them, without the time of birth. @throws FsError */
+  /**
+   * Attributes of what a descriptor stands for, as guests see them, without the time of birth.
+   * @throws FsError
+   */
   attributesOf(fd: number): Attributes {
     const code = fillFromDescriptor(fd, attributes);
     if (code < 0) throw FsError.of(-code);
@@ -224,8 +234,9 @@ export class Share {
   }
 
   /**
-   * Opens a node by its handle. Under Landlock a file that the kernel reached by handle alone, its directory not in
-   * memory, is not known to lie in the share (EACCES): it is then looked up once where it was last seen.
+   * Opens a node by its handle. Under Landlock a file that the kernel reached by handle alone, its
+   * directory not in memory, is not known to lie in the share (EACCES): it is then looked up once
+   * where it was last seen.
    * @returns a descriptor or minus the errno.
    */
   reopen(node: Node, flags: number): number {
@@ -235,8 +246,9 @@ export class Share {
   }
 
   /**
-   * Stats a node into the scratch that has no descriptor: by the name where it was last seen if that is still its own, which
-   * takes one call, or else by a descriptor for its handle. @throws FsError
+   * Stats a node into the scratch that has no descriptor: by the name where it was last seen if
+   * that is still its own, which takes one call, or else by a descriptor for its handle. @throws
+   * FsError
    */
   statCold(node: Node): void {
     const parent = this.whereSeen(node);
@@ -249,14 +261,20 @@ export class Share {
     this.nodes.identifyByBirth(node, Date.now());
   }
 
-  /** The directory where a node was last seen, if a stat of its name there can be told to be its own: see {@link isStatOf}. */
+  /**
+   * The directory where a node was last seen, if a stat of its name there can be told to be its
+   * own: see {@link isStatOf}.
+   */
   whereSeen(node: Node): Node | undefined {
     const { parent } = node;
     if (!this.#remembers || parent === undefined) return undefined;
     return this.nodes.hasBirth(node) && this.nodes.knows(parent) ? parent : undefined;
   }
 
-  /** Whether the stat result in the scratch, of the name where a node was last seen, is the node's own. */
+  /**
+   * Whether the stat result in the scratch, of the name where a node was last seen, is the node's
+   * own.
+   */
   isStatOf(node: Node): boolean {
     if (!this.nodes.isStatOf(node)) return false;
     this.nodes.warm(node);
@@ -301,7 +319,10 @@ export class Share {
     return openByHandleAt(mount.fd, at.handle, O.PATH | O.NOFOLLOW);
   }
 
-  /** Enters the file systems that are mounted below the share now: a guest has not yet walked to them. */
+  /**
+   * Enters the file systems that are mounted below the share now: a guest has not yet walked to
+   * them.
+   */
   discoverMounts(): void {
     if (this.options.submounts === 'refuse') return;
     const root = readlinkSync(`/proc/self/fd/${this.descriptor(this.root)}`);
@@ -353,7 +374,10 @@ export class Share {
     return this.nodes.findByStat(mount.index, statInoLow(), statInoHigh());
   }
 
-  /** The node of what was just stat'ed, known or new; nothing where the name now stands for something else. */
+  /**
+   * The node of what was just stat'ed, known or new; nothing where the name now stands for
+   * something else.
+   */
   #identify(mount: Mount, fd: number, name: number): Node | undefined {
     if (mount.fd >= 0) {
       const time = Date.now();
@@ -370,8 +394,8 @@ export class Share {
           return known;
         }
         if (known === undefined && named) {
-          // The file may have been replaced between stat and handle, and another have its inode number: what a handle opens must be of
-          // the type that was seen.
+          // The file may have been replaced between stat and handle, and another have its inode
+          // number: what a handle opens must be of the type that was seen.
           if (!isStillNamed(fd, name)) return undefined;
           const node = this.nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
           this.nodes.identifyByBirth(node, time);
@@ -447,13 +471,15 @@ function isDirectory(mode: number): boolean {
 export function takeHandle(fd: number, name: number, flags: number): number {
   words[offset.handle >>> 2] = MAX_HANDLE_BYTES;
   const code = nameToHandleAt(fd, name, at.handle, at.mountId, flags);
-  // Types above 255 are nobody's (Linux `include/linux/exportfs.h`) and have no room in a node's description.
+  // Types above 255 are nobody's (Linux `include/linux/exportfs.h`) and have no room in a node's
+  // description.
   return code >= 0 && words[(offset.handle >>> 2) + 1]! > 255 ? -95 : code;
 }
 
 /**
- * Whether the handle in the scratch shows by itself that it belongs to the inode that was stat'ed: the two are taken
- * by two calls, between which the host may have renamed something else to the name.
+ * Whether the handle in the scratch shows by itself that it belongs to the inode that was stat'ed:
+ * the two are taken by two calls, between which the host may have renamed something else to the
+ * name.
  */
 function handleNames(inoLow: number, inoHigh: number): boolean {
   const from = (offset.handle >>> 2) + 2;

@@ -1,13 +1,14 @@
 /**
- * S3: a bucket as a file system with real file semantics. Objects are files one to one, so that every other S3 tool reads
- * the data; what is written is journalled on the local disk until the bucket has it. README.md has the design;
- * `backend.ts` serves the contract, `names.ts` finds, `reader.ts` reads, `files.ts`, `staged.ts` and `upload.ts` write.
+ * S3: a bucket as a file system with real file semantics. Objects are files one to one, so that
+ * every other S3 tool reads the data; what is written is journalled on the local disk until the
+ * bucket has it. README.md has the design; `backend.ts` serves the contract, `names.ts` finds,
+ * `reader.ts` reads, `files.ts`, `staged.ts` and `upload.ts` write.
  */
 import { definePlugin } from '../../core/backend/index.js';
-import { ReadingBackend } from './backend.js';
-import { needsOf } from './needs.js';
+import { ReadingBackend } from './reading-backend.js';
+import { needsOf } from './service/machine-needs.js';
 import { optionsSchema } from './options.js';
-import { WritableBackend } from './writable.js';
+import { WritableBackend } from './writable-backend.js';
 
 export default definePlugin({
   name: 's3',

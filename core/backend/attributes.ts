@@ -16,9 +16,9 @@ export const ModeBits = { SETUID: 0o4000, SETGID: 0o2000, STICKY: 0o1000, PERMIS
 /**
  * What `stat` shows of a node. Only `mode`, type bits included, is required.
  *
- * The engine reads the object before it calls the backend again and keeps no reference, so that a synchronous
- * backend may return one object of its own, refilled each time. A promise must resolve to an object that stays
- * unchanged.
+ * The engine reads the object before it calls the backend again and keeps no reference, so that a
+ * synchronous backend may return one object of its own, refilled each time. A promise must resolve
+ * to an object that stays unchanged.
  */
 export interface Attributes {
   /** Type and permission bits. */
@@ -35,11 +35,16 @@ export interface Attributes {
   uid?: number | undefined;
   /** Group. Default 0. */
   gid?: number | undefined;
-  /** Device number of a character or block device, encoded as {@link makeDevice} does. Default 0. */
+  /**
+   * Device number of a character or block device, encoded as {@link makeDevice} does. Default 0.
+   */
   rdev?: number | undefined;
   /** Preferred I/O size in bytes. Default 4096. */
   blksize?: number | undefined;
-  /** Last access: seconds since 1970-01-01T00:00Z. A fraction counts where `atimeNsec` is not given. Default 0. */
+  /**
+   * Last access: seconds since 1970-01-01T00:00Z. A fraction counts where `atimeNsec` is not given.
+   * Default 0.
+   */
   atime?: number | undefined;
   /** Nanoseconds of `atime`, 0 to 999,999,999. */
   atimeNsec?: number | undefined;
@@ -52,11 +57,17 @@ export interface Attributes {
   /** Creation; as `atime`. Default: not known, and STATX says so. */
   btime?: number | undefined;
   btimeNsec?: number | undefined;
-  /** The directory is the root of another file system below the share (FUSE_ATTR_SUBMOUNT). Default false. */
+  /**
+   * The directory is the root of another file system below the share (FUSE_ATTR_SUBMOUNT). Default
+   * false.
+   */
   submount?: boolean | undefined;
 }
 
-/** Attributes for a backend that fills one object again and again: with every field, so that it keeps its shape. */
+/**
+ * Attributes for a backend that fills one object again and again: with every field, so that it
+ * keeps its shape.
+ */
 export function newAttributes(): Attributes & { uid: number; gid: number } {
   return {
     mode: 0,
@@ -80,7 +91,10 @@ export function newAttributes(): Attributes & { uid: number; gid: number } {
   };
 }
 
-/** Encodes a device number as FUSE carries it (Linux `new_encode_dev`): 12 bits of major, 20 of minor. */
+/**
+ * Encodes a device number as FUSE carries it (Linux `new_encode_dev`): 12 bits of major, 20 of
+ * minor.
+ */
 export function makeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | ((major & 0xfff) << 8) | ((minor & 0xfff00) << 12)) >>> 0;
 }
@@ -114,8 +128,9 @@ export interface AttributeChanges {
   /** Sent by a guest with write-back caching, which keeps the times itself. */
   readonly ctime?: Time;
   /**
-   * The change must clear set-user-id, and set-group-id of a group-executable file, since the caller has no
-   * privilege to keep them (FATTR_KILL_SUIDGID, only where `semantics.killPriv` is declared).
+   * The change must clear set-user-id, and set-group-id of a group-executable file, since the
+   * caller has no privilege to keep them (FATTR_KILL_SUIDGID, only where `semantics.killPriv` is
+   * declared).
    */
   readonly killSuidGid?: boolean;
 }

@@ -23,8 +23,9 @@ export function* wait<T>(value: Awaitable<T>): Generator<Awaitable<unknown>, T, 
 }
 
 /**
- * Runs a routine written once for both kinds of layer: synchronously as long as everything it waits for is
- * there already, asynchronously from the first promise on. Errors are thrown into the routine where it waits.
+ * Runs a routine written once for both kinds of layer: synchronously as long as everything it waits
+ * for is there already, asynchronously from the first promise on. Errors are thrown into the
+ * routine where it waits.
  */
 export function run<R>(steps: Steps<R>): Awaitable<R> {
   let step = steps.next();

@@ -5,32 +5,43 @@ import type { Context } from './context.js';
 import type { BackendHost } from './plugin.js';
 
 /**
- * A node's durable identity: equal for the same file, for ever different for different ones (an inode number must
- * come with its generation). Node ids, generations and default inode numbers are derived from it.
+ * A node's durable identity: equal for the same file, for ever different for different ones (an
+ * inode number must come with its generation). Node ids, generations and default inode numbers are
+ * derived from it.
  */
 export type NodeKey = string | number | Uint8Array;
 
 /**
- * A place for the engine in a node: where all nodes of a backend are made with this property, as -1, the engine needs no map to find
- * what it keeps of one. That is faster and leaves less garbage; nobody else may change it, and no two exports may share the nodes.
+ * A place for the engine in a node: where all nodes of a backend are made with this property, as
+ * -1, the engine needs no map to find what it keeps of one. That is faster and leaves less garbage;
+ * nobody else may change it, and no two exports may share the nodes.
  */
 export const engineSlot: unique symbol = Symbol('engine slot');
 
 /**
- * What a lookup or creation found. The engine reads it as {@link Attributes} are read: a synchronous backend may
- * return one refilled object.
+ * What a lookup or creation found. The engine reads it as {@link Attributes} are read: a
+ * synchronous backend may return one refilled object.
  */
 export interface Entry<N> {
   readonly node: N;
   readonly attributes: Attributes;
 }
 
-/** An open file and how the guest's kernel is to treat it. `file` is the backend's own object, or nothing. */
+/**
+ * An open file and how the guest's kernel is to treat it. `file` is the backend's own object, or
+ * nothing.
+ */
 export interface Opened<F> {
   readonly file: F;
-  /** The guest bypasses its page cache (FOPEN_DIRECT_IO). Default: the export's cache policy decides. */
+  /**
+   * The guest bypasses its page cache (FOPEN_DIRECT_IO). Default: the export's cache policy
+   * decides.
+   */
   readonly directIo?: boolean;
-  /** The guest may keep cached data from before this open (FOPEN_KEEP_CACHE). Default: the cache policy decides. */
+  /**
+   * The guest may keep cached data from before this open (FOPEN_KEEP_CACHE). Default: the cache
+   * policy decides.
+   */
   readonly keepCache?: boolean;
   /** No seeking (FOPEN_NONSEEKABLE). Default false. */
   readonly nonSeekable?: boolean;
@@ -44,13 +55,18 @@ export interface DirectoryEntry {
   readonly name: string;
   /** Type bits as in `Attributes.mode`; 0 where not known. */
   readonly type: number;
-  /** Inode number as `getattr` shows it. Default: unknown, the guest sees a placeholder in `d_ino`. */
+  /**
+   * Inode number as `getattr` shows it. Default: unknown, the guest sees a placeholder in `d_ino`.
+   */
   readonly ino?: number | bigint | undefined;
 }
 
 /** Bits of the `flags` of {@link Backend.write}. */
 export const WriteFlags = {
-  /** From the guest's page cache: `context` and the handle may be another writer's (FUSE_WRITE_CACHE). */
+  /**
+   * From the guest's page cache: `context` and the handle may be another writer's
+   * (FUSE_WRITE_CACHE).
+   */
   CACHE: 1,
   /** Clear set-user-id and set-group-id (FUSE_WRITE_KILL_SUIDGID). */
   KILL_SUIDGID: 4,
@@ -72,7 +88,10 @@ export const FallocateMode = {
   UNSHARE_RANGE: 0x40,
 } as const;
 
-/** Bits of the `flags` of {@link Backend.open} and {@link Backend.create}, Linux `open(2)` on x86-64 and arm64. */
+/**
+ * Bits of the `flags` of {@link Backend.open} and {@link Backend.create}, Linux `open(2)` on x86-64
+ * and arm64.
+ */
 export const OpenFlags = {
   ACCESS_MODE: 0o3,
   READ_ONLY: 0,
@@ -98,7 +117,9 @@ export interface IoctlResult {
   readonly output?: Uint8Array;
 }
 
-/** How a guest may cache what this backend serves. Times in seconds, 0 or more; `Infinity` for ever. */
+/**
+ * How a guest may cache what this backend serves. Times in seconds, 0 or more; `Infinity` for ever.
+ */
 export interface CachePolicy {
   /** How long a name may be resolved without asking. */
   readonly entryTimeout: number;
@@ -107,8 +128,8 @@ export interface CachePolicy {
   /** How long attributes may be shown without asking. */
   readonly attributeTimeout: number;
   /**
-   * File content: `auto` caches and drops the cache at open when size or mtime changed, `always` keeps it,
-   * `never` bypasses the page cache (FOPEN_DIRECT_IO).
+   * File content: `auto` caches and drops the cache at open when size or mtime changed, `always`
+   * keeps it, `never` bypasses the page cache (FOPEN_DIRECT_IO).
    */
   readonly data: 'auto' | 'always' | 'never';
   /** The guest collects writes and sends them later (FUSE_WRITEBACK_CACHE). */
@@ -117,9 +138,15 @@ export interface CachePolicy {
 
 /** Behaviour that no method's presence can show. All default to false. */
 export interface Semantics {
-  /** Enforces POSIX ACLs stored as `system.posix_acl_*` and applies the umask itself (FUSE_POSIX_ACL, FUSE_DONT_MASK). */
+  /**
+   * Enforces POSIX ACLs stored as `system.posix_acl_*` and applies the umask itself
+   * (FUSE_POSIX_ACL, FUSE_DONT_MASK).
+   */
   readonly posixAcl?: boolean;
-  /** Clears set-id bits and file capabilities on write, truncate and chown as asked (FUSE_HANDLE_KILLPRIV_V2). */
+  /**
+   * Clears set-id bits and file capabilities on write, truncate and chown as asked
+   * (FUSE_HANDLE_KILLPRIV_V2).
+   */
   readonly killPriv?: boolean;
   /** Sets `context.securityContext` atomically with a creation (FUSE_SECURITY_CTX). */
   readonly securityContext?: boolean;
@@ -127,31 +154,49 @@ export interface Semantics {
   readonly submounts?: boolean;
 }
 
-/** What came of a request that was gathered: bytes, attributes, an entry or nothing, or minus an errno. */
+/**
+ * What came of a request that was gathered: bytes, attributes, an entry or nothing, or minus an
+ * errno.
+ */
 export type Gathered<N> = number | Attributes | Entry<N> | undefined;
 
-/** What statx(2) tells of a file, without following it, that no other file of the host has: 32 bits each. */
+/**
+ * What statx(2) tells of a file, without following it, that no other file of the host has: 32 bits
+ * each.
+ */
 export interface StatIdentity {
   readonly mount: number;
   readonly inoLow: number;
   readonly inoHigh: number;
-  /** Time of birth. Without it the rest is the file's own as long as the descriptor that comes with it is open. */
+  /**
+   * Time of birth. Without it the rest is the file's own as long as the descriptor that comes with
+   * it is open.
+   */
   readonly birth?: { readonly seconds: number; readonly nanoseconds: number } | undefined;
 }
 
 /** A file of the host that is behind a node or an open file. */
 export interface Backing {
-  /** A descriptor of it, or -1. It must be closed by `closeBacking`, since other threads may be using it. */
+  /**
+   * A descriptor of it, or -1. It must be closed by `closeBacking`, since other threads may be
+   * using it.
+   */
   readonly fd: number;
   /** Whether what fstat(2) tells of it is what `getattr` returns, but for the time of birth. */
   readonly attributes: boolean;
-  /** Flags of preadv2(2), such as RWF_NOWAIT, with which a read must be made that may wait otherwise. */
+  /**
+   * Flags of preadv2(2), such as RWF_NOWAIT, with which a read must be made that may wait
+   * otherwise.
+   */
   readonly readFlags: number;
-  /** Whether `write` comes to pwrite(2), made without CAP_FSETID where it is to clear set-id bits. */
+  /**
+   * Whether `write` comes to pwrite(2), made without CAP_FSETID where it is to clear set-id bits.
+   */
   readonly writes: boolean;
   /**
-   * Of a directory: whether `lookup` of a name in it comes to statx(2). ENOENT is then a missing name, and a file whose identity is that of
-   * a node is that node, its attributes what statx tells.
+   * Of a directory: whether `lookup` of a name in it comes to statx(2). ENOENT is then a missing
+   * name, and a file whose identity is that of a node is that node, its attributes what statx
+   * tells.
    */
   readonly names: boolean;
   /** Of a node, where there is one. */
@@ -166,8 +211,9 @@ export interface Health {
 }
 
 /**
- * How the engine learns of what a backend carries out beside its thread, without a turn of the event loop for each. The backend calls
- * what {@link Backend.submit} was given in `collect`, and in a turn of the event loop of its own where nobody attends.
+ * How the engine learns of what a backend carries out beside its thread, without a turn of the
+ * event loop for each. The backend calls what {@link Backend.submit} was given in `collect`, and in
+ * a turn of the event loop of its own where nobody attends.
  */
 export interface Completions {
   /** Reads and writes that are not ended yet. */
@@ -178,46 +224,55 @@ export interface Completions {
   collect(): void;
   /** From now until `rest` the engine collects by itself: nothing needs to wake the event loop. */
   attend(): void;
-  /** The engine may sleep from now on. @returns whether something is ready already, of which nothing may tell. */
+  /**
+   * The engine may sleep from now on.
+   * @returns whether something is ready already, of which nothing may tell.
+   */
   rest(): boolean;
 }
 
 /**
- * A file system. Its capabilities are the methods that it has: the engine advertises and serves exactly those, and
- * answers for the rest as Linux expects of a file system without them (ENOSYS, EROFS or EOPNOTSUPP, as the opcode
- * table in `docs/opcodes.md` says).
+ * A file system. Its capabilities are the methods that it has: the engine advertises and serves
+ * exactly those, and answers for the rest as Linux expects of a file system without them (ENOSYS,
+ * EROFS or EOPNOTSUPP, as the opcode table in `docs/opcodes.md` says).
  *
- * - `N` is the backend's own node object, one per file for as long as the node is not forgotten: the same file gives
- *   the same object, from any name. `F` is its own object for an open file.
- * - Any method may return a value or a promise. With values the request is answered in the same turn of the event loop.
+ * - `N` is the backend's own node object, one per file for as long as the node is not forgotten:
+ *   the same file gives the same object, from any name. `F` is its own object for an open file.
+ * - Any method may return a value or a promise. With values the request is answered in the same
+ *   turn of the event loop.
  * - Errors are thrown as {@link FsError}.
- * - Names have no slash and no NUL, are not `.` or `..`, and are at most 255 bytes: the engine has checked. Offsets and
- *   sizes are integers from 0 to 2^53-1.
- * - Permission checks are the guest kernel's (it mounts with `default_permissions`); a backend checks only what the
- *   kernel can't.
+ * - Names have no slash and no NUL, are not `.` or `..`, and are at most 255 bytes: the engine has
+ *   checked. Offsets and sizes are integers from 0 to 2^53-1.
+ * - Permission checks are the guest kernel's (it mounts with `default_permissions`); a backend
+ *   checks only what the kernel can't.
  */
 export interface Backend<N extends object = object, F = unknown> {
   /** Default cache policy; the export's options override it, part by part. */
   readonly cache?: Partial<CachePolicy>;
   readonly semantics?: Semantics;
   /**
-   * Backends with the same value take each other's open files in `copyFileRange`, because those are descriptors of the
-   * host, or the like. Absent: only their own.
+   * Backends with the same value take each other's open files in `copyFileRange`, because those are
+   * descriptors of the host, or the like. Absent: only their own.
    */
   readonly copyDomain?: symbol;
 
   /** Begins service. Called once, before anything else. @returns the root directory. */
   mount(host: BackendHost): Awaitable<N>;
-  /** Ends service: everything acknowledged is made durable, everything is closed. Called once, after all else. */
+  /**
+   * Ends service: everything acknowledged is made durable, everything is closed. Called once, after
+   * all else.
+   */
   unmount?(): Awaitable<void>;
   /** State that node keys don't carry (the content of an in-memory tree), for a snapshot. */
   save?(): Awaitable<Uint8Array>;
   /** Takes up what `save` gave. Called after `mount`, before any other method. */
   restore?(state: Uint8Array): Awaitable<void>;
   /**
-   * Keeps a directory for this mount alone, until `unmount` or the end of the process, however that comes. For a backend
-   * made of others, such as an overlay, which changes what nobody else may change meanwhile.
-   * @throws EBUSY while another mount, of this process or another on the same machine, has claimed it.
+   * Keeps a directory for this mount alone, until `unmount` or the end of the process, however that
+   * comes. For a backend made of others, such as an overlay, which changes what nobody else may
+   * change meanwhile.
+   * @throws EBUSY while another mount, of this process or another on the same machine, has claimed
+   * it.
    */
   claim?(directory: N): Awaitable<void>;
   /** Whether the backend can serve, asked by monitoring. */
@@ -239,7 +294,10 @@ export interface Backend<N extends object = object, F = unknown> {
   /** Target of a symbolic link, at most 4,095 bytes, encoded like a name. */
   readlink?(node: N, context: Context): Awaitable<string>;
 
-  /** Creates a node that is not opened. `mode` has type and permission bits, `rdev` as {@link makeDevice} encodes. */
+  /**
+   * Creates a node that is not opened. `mode` has type and permission bits, `rdev` as {@link
+   * makeDevice} encodes.
+   */
   mknod?(parent: N, name: string, mode: number, rdev: number, context: Context): Awaitable<Entry<N>>;
   mkdir?(parent: N, name: string, mode: number, context: Context): Awaitable<Entry<N>>;
   symlink?(parent: N, name: string, target: string, context: Context): Awaitable<Entry<N>>;
@@ -258,17 +316,30 @@ export interface Backend<N extends object = object, F = unknown> {
     context: Context,
   ): Awaitable<void>;
 
-  /** Opens a file; `flags` as {@link OpenFlags}, without CREAT and EXCL. Absent: opening always succeeds. */
+  /**
+   * Opens a file; `flags` as {@link OpenFlags}, without CREAT and EXCL. Absent: opening always
+   * succeeds.
+   */
   open?(node: N, flags: number, context: Context): Awaitable<Opened<F>>;
-  /** Creates (or with no EXCL opens) and opens, in one step. Absent: the guest uses `mknod` and `open`. */
+  /**
+   * Creates (or with no EXCL opens) and opens, in one step. Absent: the guest uses `mknod` and
+   * `open`.
+   */
   create?(parent: N, name: string, mode: number, flags: number, context: Context): Awaitable<Created<N, F>>;
-  /** Creates an open file that has no name (O_TMPFILE); `link` may give it one unless `flags` has EXCL. */
+  /**
+   * Creates an open file that has no name (O_TMPFILE); `link` may give it one unless `flags` has
+   * EXCL.
+   */
   tmpfile?(parent: N, mode: number, flags: number, context: Context): Awaitable<Created<N, F>>;
-  /** Reads into the buffer. @returns the bytes read; less than `buffer.length` only at the end of the file. */
+  /**
+   * Reads into the buffer.
+   * @returns the bytes read; less than `buffer.length` only at the end of the file.
+   */
   read?(node: N, file: F, buffer: GuestBuffer, offset: number, context: Context): Awaitable<number>;
   /**
-   * Writes the buffer. `flags` as {@link WriteFlags}. An append is at `offset` as the guest knows it, unless the file
-   * was opened with APPEND by several guests: then the backend writes at the end.
+   * Writes the buffer. `flags` as {@link WriteFlags}. An append is at `offset` as the guest knows
+   * it, unless the file was opened with APPEND by several guests: then the backend writes at the
+   * end.
    * @returns the bytes written; less than `buffer.length` only where the next byte gives an error.
    */
   write?(
@@ -280,10 +351,11 @@ export interface Backend<N extends object = object, F = unknown> {
     context: Context,
   ): Awaitable<number>;
   /**
-   * Offers a read that may be carried out together with others, where more requests are in sight: for backends to which one
-   * call for many is cheaper than many calls. What it takes is carried out by {@link submit}, in the same turn of the event
-   * loop; until then nothing is called but the methods that gather, `read`, `write`, `getattr` and `lookup`, and buffer and context
-   * stay as they are.
+   * Offers a read that may be carried out together with others, where more requests are in sight:
+   * for backends to which one call for many is cheaper than many calls. What it takes is carried
+   * out by {@link submit}, in the same turn of the event loop; until then nothing is called but the
+   * methods that gather, `read`, `write`, `getattr` and `lookup`, and buffer and context stay as
+   * they are.
    * @returns whether the backend has put it aside; if not, `read` follows.
    */
   gatherRead?(node: N, file: F, buffer: GuestBuffer, offset: number, context: Context): boolean;
@@ -301,16 +373,19 @@ export interface Backend<N extends object = object, F = unknown> {
   /** As {@link gatherRead}, for `getattr`. */
   gatherGetattr?(node: N, file: F | undefined, context: Context): boolean;
   /**
-   * Carries out what was gathered. `results[i]` is to be what the i-th method would have returned, an object for each; or where
-   * it would have thrown, minus the errno. Never called with nothing gathered. Where it throws, all of them fail.
-   * @param later given where other requests wait, to be served meanwhile. A backend with {@link completions} may keep it, return
-   * true, and call it once when `results` are filled, not before it has returned. Files, nodes, buffers and contexts stay until then.
+   * Carries out what was gathered. `results[i]` is to be what the i-th method would have returned,
+   * an object for each; or where it would have thrown, minus the errno. Never called with nothing
+   * gathered. Where it throws, all of them fail.
+   * @param later given where other requests wait, to be served meanwhile. A backend with {@link
+   * completions} may keep it, return true, and call it once when `results` are filled, not before
+   * it has returned. Files, nodes, buffers and contexts stay until then.
    * @returns true if `later` will be called.
    */
   submit?(results: Awaitable<Gathered<N>>[], later?: () => void): boolean;
   /**
-   * The file of the host by which `getattr`, or `read` and `write` of an open file, are plain system calls: threads that serve queues then
-   * make these without asking the backend. Asked where such a thread had a request that it could not serve; the answer holds until the descriptor is
+   * The file of the host by which `getattr`, or `read` and `write` of an open file, are plain
+   * system calls: threads that serve queues then make these without asking the backend. Asked where
+   * such a thread had a request that it could not serve; the answer holds until the descriptor is
    * closed, and must not change meanwhile.
    * @param file an open file, for `read` and `write`; without one, for `getattr`.
    * @returns nothing where there is more to it.
@@ -318,7 +393,9 @@ export interface Backend<N extends object = object, F = unknown> {
   backing?(node: N, file: F | undefined): Backing | undefined;
   /** For backends that carry out what they {@link submit} beside the engine's thread. */
   readonly completions?: Completions | undefined;
-  /** A descriptor was closed (there may be others): the last moment to give an error to `close(2)`. */
+  /**
+   * A descriptor was closed (there may be others): the last moment to give an error to `close(2)`.
+   */
   flush?(node: N, file: F, context: Context): Awaitable<void>;
   /** The last descriptor was closed. Called once for every `open`, `create` and `tmpfile`. */
   release?(node: N, file: F): Awaitable<void>;
@@ -326,8 +403,9 @@ export interface Backend<N extends object = object, F = unknown> {
   fsync?(node: N, file: F, dataOnly: boolean, context: Context): Awaitable<void>;
 
   /**
-   * Lists a directory, without `.` and `..`, once per open and rewind. The engine pulls entries as the guest reads, keeps
-   * their order for seeks, and calls the iterator's `return` when the directory is closed early.
+   * Lists a directory, without `.` and `..`, once per open and rewind. The engine pulls entries as
+   * the guest reads, keeps their order for seeks, and calls the iterator's `return` when the
+   * directory is closed early.
    */
   readdir?(node: N, context: Context): Awaitable<Iterable<DirectoryEntry> | AsyncIterable<DirectoryEntry>>;
   /** Makes a directory's names durable. */
@@ -341,7 +419,10 @@ export interface Backend<N extends object = object, F = unknown> {
   getxattr?(node: N, name: string, context: Context): Awaitable<Uint8Array | undefined>;
   /** Names of the extended attributes. */
   listxattr?(node: N, context: Context): Awaitable<readonly string[]>;
-  /** `flags` as {@link XattrFlags}. `killSgid`: clear set-group-id too (FUSE_SETXATTR_ACL_KILL_SGID). */
+  /**
+   * `flags` as {@link XattrFlags}. `killSgid`: clear set-group-id too
+   * (FUSE_SETXATTR_ACL_KILL_SGID).
+   */
   setxattr?(
     node: N,
     name: string,
@@ -361,9 +442,15 @@ export interface Backend<N extends object = object, F = unknown> {
     length: number,
     context: Context,
   ): Awaitable<void>;
-  /** Next data (SEEK_DATA) or hole (SEEK_HOLE) at or after `offset`. @throws ENXIO beyond the end. */
+  /**
+   * Next data (SEEK_DATA) or hole (SEEK_HOLE) at or after `offset`.
+   * @throws ENXIO beyond the end.
+   */
   lseek?(node: N, file: F, offset: number, whence: 'data' | 'hole', context: Context): Awaitable<number>;
-  /** Copies between open files of this backend. @returns the bytes copied; 0 at the end of the source. */
+  /**
+   * Copies between open files of this backend.
+   * @returns the bytes copied; 0 at the end of the source.
+   */
   copyFileRange?(
     node: N,
     file: F,
@@ -374,7 +461,10 @@ export interface Backend<N extends object = object, F = unknown> {
     length: number,
     context: Context,
   ): Awaitable<number>;
-  /** A well-formed `ioctl(2)`: Linux has sized input and output from the command. ENOTTY for an unknown one. */
+  /**
+   * A well-formed `ioctl(2)`: Linux has sized input and output from the command. ENOTTY for an
+   * unknown one.
+   */
   ioctl?(
     node: N,
     file: F,

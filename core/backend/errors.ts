@@ -1,7 +1,7 @@
 /**
- * Linux error numbers as FUSE carries them (negated, in `fuse_out_header.error`).
- * Values: Linux `include/uapi/asm-generic/errno-base.h` and `errno.h`; they are the wire's numbers, whatever
- * the host's architecture.
+ * Linux error numbers as FUSE carries them (negated, in `fuse_out_header.error`). Values: Linux
+ * `include/uapi/asm-generic/errno-base.h` and `errno.h`; they are the wire's numbers, whatever the
+ * host's architecture.
  */
 export const Errno = {
   EPERM: 1,
@@ -57,9 +57,9 @@ export type ErrnoName = keyof typeof Errno;
 const namesByNumber = new Map<number, string>(Object.entries(Errno).map(([name, value]) => [value, name]));
 
 /**
- * The error a backend throws (or rejects with) to give the guest an errno. Anything else that is thrown becomes
- * EIO for the guest and a stack in the log. Instances are immutable and shared: take them from {@link FsError.of},
- * which costs no stack capture.
+ * The error a backend throws (or rejects with) to give the guest an errno. Anything else that is
+ * thrown becomes EIO for the guest and a stack in the log. Instances are immutable and shared: take
+ * them from {@link FsError.of}, which costs no stack capture.
  */
 export class FsError extends Error {
   override readonly name = 'FsError';

@@ -1,7 +1,7 @@
 /**
- * The contract between the engine and a file system: the interface that a backend implements, the values that pass
- * between them, and the plugin shape by which a backend is found and configured. This room uses nothing else in the
- * project; a backend uses nothing but this room.
+ * The contract between the engine and a file system: the interface that a backend implements, the
+ * values that pass between them, and the plugin shape by which a backend is found and configured.
+ * This room uses nothing else in the project; a backend uses nothing but this room.
  */
 export * from './attributes.js';
 export * from './awaitable.js';

@@ -1,13 +1,14 @@
 /**
- * Linux names are bytes; a backend sees strings. The mapping is lossless: UTF-8 as usual, and each byte that is not
- * part of valid UTF-8 as one lone surrogate, U+DC80 for 0x80 to U+DCFF for 0xFF (Python PEP 383, "surrogateescape").
+ * Linux names are bytes; a backend sees strings. The mapping is lossless: UTF-8 as usual, and each
+ * byte that is not part of valid UTF-8 as one lone surrogate, U+DC80 for 0x80 to U+DCFF for 0xFF
+ * (Python PEP 383, "surrogateescape").
  */
 
 const strict = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /**
- * Node's one-byte decoder, which works on any `Uint8Array`; it halves the cost of a short name against joining characters
- * and makes a flat string, which maps hash faster.
+ * Node's one-byte decoder, which works on any `Uint8Array`; it halves the cost of a short name
+ * against joining characters and makes a flat string, which maps hash faster.
  */
 const latin1Slice = (
   Buffer.prototype as unknown as { latin1Slice(this: Uint8Array, start: number, end: number): string }

@@ -15,7 +15,8 @@ export interface Logger {
 export interface BackendHost {
   readonly log: Logger;
   /**
-   * Memory for I/O between backends (a copy-up), zeroed. Keep it and use it again; `close` gives it back.
+   * Memory for I/O between backends (a copy-up), zeroed. Keep it and use it again; `close` gives it
+   * back.
    * @param length bytes, 1 to 2^30.
    */
   createBuffer(length: number): HostBuffer;
@@ -31,17 +32,32 @@ export interface BackendSpec {
 /** What a plugin's factory may use. */
 export interface PluginEnvironment {
   readonly log: Logger;
-  /** Creates another backend, for those that are made of others. @throws UsageError as configuration does. */
+  /**
+   * Creates another backend, for those that are made of others.
+   * @throws UsageError as configuration does.
+   */
   createBackend(spec: BackendSpec): Awaitable<Backend>;
 }
 
-/** What a backend uses of the machine, so that a daemon which locks itself in leaves it that, and nothing else. */
+/**
+ * What a backend uses of the machine, so that a daemon which locks itself in leaves it that, and
+ * nothing else.
+ */
 export interface BackendNeeds {
-  /** Files and directories, with all below them. `shared`: what guests put there is never used by the daemon itself. */
+  /**
+   * Files and directories, with all below them. `shared`: what guests put there is never used by
+   * the daemon itself.
+   */
   readonly paths: readonly { readonly path: string; readonly write: boolean; readonly shared?: boolean }[];
-  /** Capabilities of a daemon that is root, as capabilities(7) names them in lower case: `dac_override`. */
+  /**
+   * Capabilities of a daemon that is root, as capabilities(7) names them in lower case:
+   * `dac_override`.
+   */
   readonly capabilities?: readonly string[];
-  /** It runs other programs. Those may be anything, so the daemon then limits neither paths nor what is executed. */
+  /**
+   * It runs other programs. Those may be anything, so the daemon then limits neither paths nor what
+   * is executed.
+   */
   readonly programs?: boolean;
   /** Other backends that it is made of. */
   readonly backends?: readonly BackendSpec[];
@@ -73,9 +89,10 @@ export function defineCommand<Options>(command: BackendCommand<Options>): Backen
 }
 
 /**
- * A kind of backend. A module that offers one has it as its default export.
- * The option schema is the only source for the command line, the configuration check, error texts and documentation:
- * give every field a `describe`, and a `meta({ placeholder, unit })` where the type does not show it.
+ * A kind of backend. A module that offers one has it as its default export. The option schema is
+ * the only source for the command line, the configuration check, error texts and documentation:
+ * give every field a `describe`, and a `meta({ placeholder, unit })` where the type does not show
+ * it.
  */
 export interface BackendPlugin<Options = unknown> {
   /** Lower-case name, `[a-z][a-z0-9-]*`. */
@@ -86,15 +103,21 @@ export interface BackendPlugin<Options = unknown> {
   readonly options: ZodType<Options>;
   /** Makes a backend from checked options. May refuse with {@link UsageError}. */
   create(options: Options, environment: PluginEnvironment): Awaitable<Backend>;
-  /** What can be asked of a running daemon, at its control socket: `virtiofs-kit NAME COMMAND --control PATH …`. */
+  /**
+   * What can be asked of a running daemon, at its control socket: `virtiofs-kit NAME COMMAND
+   * --control PATH …`.
+   */
   readonly commands?: readonly BackendCommand[];
-  /** What a backend of these options uses. Absent: not known, and the daemon limits neither paths nor capabilities. */
+  /**
+   * What a backend of these options uses. Absent: not known, and the daemon limits neither paths
+   * nor capabilities.
+   */
   needs?(options: Options): BackendNeeds;
 }
 
 /**
- * A mistake of the operator: a wrong option, a missing directory. Shown as one line, exit code 2, no stack.
- * The text names the thing, the value and the way out.
+ * A mistake of the operator: a wrong option, a missing directory. Shown as one line, exit code 2,
+ * no stack. The text names the thing, the value and the way out.
  */
 export class UsageError extends Error {
   override readonly name = 'UsageError';

@@ -12,7 +12,10 @@ export interface Target {
   readonly name: string;
   /** Path of its socket. */
   readonly socket: string;
-  /** Its process, whose CPU time is counted, with its descendants. Default: the one that listens on the socket. */
+  /**
+   * Its process, whose CPU time is counted, with its descendants. Default: the one that listens on
+   * the socket.
+   */
   readonly pid?: number | undefined;
 }
 
@@ -21,8 +24,8 @@ export interface BenchOptions extends Partial<DriverOptions> {
   /** Seconds that each scenario runs in each round. Default 0.5. */
   readonly seconds?: number | undefined;
   /**
-   * Seconds that a daemon works on a scenario before it is first measured, so that its caches and compiler are warm.
-   * Default 1.
+   * Seconds that a daemon works on a scenario before it is first measured, so that its caches and
+   * compiler are warm. Default 1.
    */
   readonly warmUp?: number | undefined;
   /** How often each is measured; figures are medians. Default 1. */
@@ -58,10 +61,15 @@ export interface BenchResult {
   readonly targets: readonly TargetSummary[];
 }
 
-/** Warming up before later rounds, as a share of a round's time: others had the caches meanwhile. */
+/**
+ * Warming up before later rounds, as a share of a round's time: others had the caches meanwhile.
+ */
 const WARM_UP = 0.2;
 
-/** Rings as QEMU makes them on request, whose tables hold header and arguments both ways and the pages of 1 MiB. */
+/**
+ * Rings as QEMU makes them on request, whose tables hold header and arguments both ways and the
+ * pages of 1 MiB.
+ */
 const SET_UP = { requestQueues: 2, queueSize: 512, indirect: 4 + 256, memory: 48 * 2 ** 20 };
 
 /** A daemon that is connected. */
@@ -163,7 +171,8 @@ export async function runBench(
     for (let round = 0; round < rounds; round++) {
       // Each daemon is the first one in half of the rounds.
       const order = round % 2 === 0 ? subjects : subjects.toReversed();
-      // Where a file's pages lie decides a tenth of the time of large reads; the file made last has the better ones.
+      // Where a file's pages lie decides a tenth of the time of large reads; the file made last has
+      // the better ones.
       if (round > 0) {
         for (const { area } of order) area.dropFile();
         for (const { area } of order) area.renewFile();

@@ -9,8 +9,9 @@ const clockGettime = libc<(clock: number, time: number) => number>('clock_gettim
 const scratch = NativeMemory.allocate(16);
 
 /**
- * CPU seconds of a daemon: of a process and all its descendants, with threads that have ended. Exact to the nanosecond
- * at the moment of the call, since it is the kernel's own clock of a process (`clock_getcpuclockid(3)`).
+ * CPU seconds of a daemon: of a process and all its descendants, with threads that have ended.
+ * Exact to the nanosecond at the moment of the call, since it is the kernel's own clock of a
+ * process (`clock_getcpuclockid(3)`).
  */
 export class ProcessTree {
   readonly #root: number;
@@ -38,7 +39,10 @@ export class ProcessTree {
     return bytes;
   }
 
-  /** The process, and its descendants at this moment. A daemon that sandboxes itself serves from a child. */
+  /**
+   * The process, and its descendants at this moment. A daemon that sandboxes itself serves from a
+   * child.
+   */
   #pids(): number[] {
     const pids = [this.#root];
     for (const pid of pids) {

@@ -11,12 +11,18 @@ const poll = libc<(fds: number, count: number, timeout: number) => number>('poll
 ]);
 
 const POLLIN = 1;
-/** How long a daemon may be silent before it counts as dead, and how often that is looked at. Milliseconds. */
+/**
+ * How long a daemon may be silent before it counts as dead, and how often that is looked at.
+ * Milliseconds.
+ */
 const PATIENCE = 20_000;
 const WAIT = 50;
 const SPINS = 4096;
 
-/** Looks in vain after which another process may have this processor: the daemon, where there are too few. */
+/**
+ * Looks in vain after which another process may have this processor: the daemon, where there are
+ * too few.
+ */
 const YIELD = 256;
 
 /** Latencies kept at most; beyond that each takes the place of an older one. */
@@ -39,7 +45,9 @@ export interface Load {
 
 /** How requests are laid out and answers awaited: for all daemons alike. */
 export interface DriverOptions {
-  /** Waits for answers by looking at the used ring all the time, or by sleeping on the call eventfd. */
+  /**
+   * Waits for answers by looking at the used ring all the time, or by sleeping on the call eventfd.
+   */
   readonly wait: 'spin' | 'sleep';
   /** Bytes of data in one segment: 4096, as Linux's page cache gives them, or more. */
   readonly segment: number;
@@ -105,7 +113,8 @@ export class Driver {
    * Keeps all lanes busy with operations of a load.
    * @param seconds how long new operations begin.
    * @param limit how many operations begin at most.
-   * @throws BenchError if one fails; the others have their answers then, as far as the daemon gives them.
+   * @throws BenchError if one fails; the others have their answers then, as far as the daemon gives
+   * them.
    */
   run(load: Load, lanes: readonly Lane[], seconds: number, limit: number): Omit<Sample, 'cpu'> {
     try {
@@ -173,7 +182,10 @@ export class Driver {
     return { operations: finished, seconds: (now - started) / 1000, latencies: kept };
   }
 
-  /** Enters a lane's request into its queue, with segments as Linux makes them (`fs/fuse/virtio_fs.c`). */
+  /**
+   * Enters a lane's request into its queue, with segments as Linux makes them
+   * (`fs/fuse/virtio_fs.c`).
+   */
   #place(lane: Lane): void {
     const { driver } = this.#queues[lane.queue]!;
     const { inBytes, dataIn, outBytes, dataOut } = lane;
@@ -212,7 +224,10 @@ export class Driver {
     }
   }
 
-  /** The lane that a queue has an answer for. Like a guest, asks for an interrupt when there is none. */
+  /**
+   * The lane that a queue has an answer for. Like a guest, asks for an interrupt when there is
+   * none.
+   */
   #take(queue: number): Lane | undefined {
     const { driver } = this.#queues[queue]!;
     let token = driver.poll();

@@ -28,7 +28,10 @@ const INIT_OUT = 64;
 
 const O_RDWR = 2;
 
-/** FUSE_ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, DO_READDIRPLUS, PARALLEL_DIROPS, MAX_PAGES, as Linux offers them. */
+/**
+ * FUSE_ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, DO_READDIRPLUS, PARALLEL_DIROPS, MAX_PAGES, as Linux
+ * offers them.
+ */
 const INIT_FLAGS = (1 << 0) | (1 << 3) | (1 << 5) | (1 << 13) | (1 << 18) | (1 << 22);
 
 /** INIT, protocol 7.38. */

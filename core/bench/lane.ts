@@ -12,8 +12,8 @@ export const ARGUMENTS = IN_HEADER / 4;
 export const BODY = OUT_HEADER / 4;
 
 /**
- * One request at a time, in shared memory of its own: as many lanes as requests are to be under way. Words are written in
- * place; nothing is allocated for a request.
+ * One request at a time, in shared memory of its own: as many lanes as requests are to be under
+ * way. Words are written in place; nothing is allocated for a request.
  */
 export class Lane {
   readonly index: number;
@@ -30,7 +30,10 @@ export class Lane {
 
   /** Queue of the request under construction. */
   queue = 1;
-  /** Bytes of header and arguments, of data to write, of the reply's structures, and of room for data. */
+  /**
+   * Bytes of header and arguments, of data to write, of the reply's structures, and of room for
+   * data.
+   */
   inBytes = 0;
   dataIn = 0;
   outBytes = 0;
@@ -53,7 +56,8 @@ export class Lane {
     const { buffer, byteOffset } = memory.bytes;
     const start = byteOffset + this.offset;
     this.words = new Uint32Array(buffer, start, AREA / 4);
-    // What lay there before would be the caller's ids: files would belong to them, which takes a daemon more calls.
+    // What lay there before would be the caller's ids: files would belong to them, which takes a
+    // daemon more calls.
     this.words.fill(0);
     this.bytes = new Uint8Array(buffer, start, AREA);
     this.reply = new Uint32Array(buffer, start + AREA, AREA / 4);
@@ -98,7 +102,10 @@ export class Lane {
     this.queue = 1;
   }
 
-  /** Writes a name and its terminator at a byte of the arguments. @returns the bytes of the arguments up to its end. */
+  /**
+   * Writes a name and its terminator at a byte of the arguments.
+   * @returns the bytes of the arguments up to its end.
+   */
   name(at: number, prefix: string, number = -1): number {
     const bytes = this.bytes;
     let to = IN_HEADER + at;

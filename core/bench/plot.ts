@@ -9,8 +9,9 @@ const GAP = 14;
 const TOP = 64;
 
 /**
- * The result as a picture: for each scenario a bar for each daemon, its CPU time for an operation on the left and its
- * operations per second on the right, both relative to the last daemon (or to the row's largest, if there is only one).
+ * The result as a picture: for each scenario a bar for each daemon, its CPU time for an operation
+ * on the left and its operations per second on the right, both relative to the last daemon (or to
+ * the row's largest, if there is only one).
  * @returns SVG text.
  */
 export function plot({ rows, targets }: BenchResult): string {

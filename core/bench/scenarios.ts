@@ -77,7 +77,10 @@ export const scenarios: readonly Scenario[] = [
   mixed('mixed-2q', 'mixed 4 KiB reads, writes, GETATTR, LOOKUP on two queues, depth 32', 32),
 ];
 
-/** READ or WRITE of one size, all over one file, or over its first `extent` bytes: at most {@link FILE_SIZE}, or a multiple of it. */
+/**
+ * READ or WRITE of one size, all over one file, or over its first `extent` bytes: at most {@link
+ * FILE_SIZE}, or a multiple of it.
+ */
 export function transfer(
   key: string,
   title: string,
@@ -155,7 +158,10 @@ function writeOn(lane: Lane): boolean {
   return true;
 }
 
-/** A new file, written once and let go, as `tar -x` and compilers do. The files are removed after the run. */
+/**
+ * A new file, written once and let go, as `tar -x` and compilers do. The files are removed after
+ * the run.
+ */
 function createChain(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = area.subdirectory(key);
@@ -240,8 +246,8 @@ function listing(key: string, title: string): Scenario {
 }
 
 /**
- * Files that the guest has looked up, as Linux does before it removes one, and forgets once it is removed. A daemon that
- * keeps looked-up files open frees them only then.
+ * Files that the guest has looked up, as Linux does before it removes one, and forgets once it is
+ * removed. A daemon that keeps looked-up files open frees them only then.
  */
 function unlink(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
@@ -293,7 +299,10 @@ function rename(key: string, title: string, depth: number): Scenario {
   return { key, title, depth, dataBytes: 0, prepare };
 }
 
-/** Half reads, the rest writes, GETATTR and LOOKUP; lanes spread over two queues where the daemon has them. */
+/**
+ * Half reads, the rest writes, GETATTR and LOOKUP; lanes spread over two queues where the daemon
+ * has them.
+ */
 function mixed(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const file = area.file();
@@ -334,7 +343,10 @@ function aim(lane: Lane, { node, nodeHigh, file, fileHigh }: Node & Partial<Open
   if (fileHigh !== undefined) lane.fileHigh = fileHigh;
 }
 
-/** A directory with files `f0`, `f1` and so on, none of them known to the daemon's tables afterwards. */
+/**
+ * A directory with files `f0`, `f1` and so on, none of them known to the daemon's tables
+ * afterwards.
+ */
 function filledDirectory(area: WorkArea, key: string, count = FILES, size = SMALL): Node {
   const directory = area.subdirectory(key);
   area.onClose(() => area.remove(directory, range(0, count)));

@@ -31,8 +31,8 @@ export interface OpenNode extends Node {
 }
 
 /**
- * A directory of its own on the mounted file system, where scenarios find their files. What is made here is not measured.
- * Everything is removed by {@link close}.
+ * A directory of its own on the mounted file system, where scenarios find their files. What is made
+ * here is not measured. Everything is removed by {@link close}.
  */
 export class WorkArea {
   readonly driver: Driver;
@@ -132,7 +132,10 @@ export class WorkArea {
     }
   }
 
-  /** Makes files `f0`, `f1` and so on of `size` bytes, at most 4096. @returns their nodes, each looked up once. */
+  /**
+   * Makes files `f0`, `f1` and so on of `size` bytes, at most 4096.
+   * @returns their nodes, each looked up once.
+   */
   fill(directory: Node, count: number, size: number): Node[] {
     const nodes: Node[] = [];
     let number = 0;
@@ -234,8 +237,8 @@ export interface Cookie {
 }
 
 /**
- * Goes through a READDIRPLUS reply: `struct fuse_direntplus`, each an entry of 128 bytes, 24 of `fuse_dirent` and a name,
- * padded to 8 bytes.
+ * Goes through a READDIRPLUS reply: `struct fuse_direntplus`, each an entry of 128 bytes, 24 of
+ * `fuse_dirent` and a name, padded to 8 bytes.
  * @returns whether there were entries; `cookie` is that of the last one then.
  */
 export function scanEntries(

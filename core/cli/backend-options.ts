@@ -35,8 +35,9 @@ export interface BackendChoice {
 }
 
 /**
- * Flags of one backend on one command. A backend's options are not known before `--backend` is, so a command line is
- * read twice: for the backend's name, and then with the flags that its schema describes.
+ * Flags of one backend on one command. A backend's options are not known before `--backend` is, so
+ * a command line is read twice: for the backend's name, and then with the flags that its schema
+ * describes.
  */
 export class BackendOptions {
   readonly #type: string | undefined;
@@ -60,7 +61,10 @@ export class BackendOptions {
     return new BackendOptions(registry, type, own);
   }
 
-  /** Adds the flags to a command. Where a backend has an option of a general flag's name, it is the backend's. */
+  /**
+   * Adds the flags to a command. Where a backend has an option of a general flag's name, it is the
+   * backend's.
+   */
   addTo(command: Command): void {
     const { names } = this.#registry;
     command.optionsGroup('Backend:');
@@ -87,7 +91,10 @@ export class BackendOptions {
     return this.#own.some((option) => option.flag === flag);
   }
 
-  /** The backend and its settings from parsed flags. @throws UsageError where no backend is named. */
+  /**
+   * The backend and its settings from parsed flags.
+   * @throws UsageError where no backend is named.
+   */
   choice(values: Readonly<Record<string, unknown>>): BackendChoice {
     if (this.#type === undefined) {
       throw new UsageError(
@@ -128,7 +135,10 @@ export class BackendOptions {
   };
 }
 
-/** Value of `--backend`, before `--`. `--shared-dir` alone means passthrough, as it does to virtiofsd. */
+/**
+ * Value of `--backend`, before `--`. `--shared-dir` alone means passthrough, as it does to
+ * virtiofsd.
+ */
 function backendName(argv: readonly string[]): string | undefined {
   const end = argv.indexOf('--');
   const own = end < 0 ? argv : argv.slice(0, end);

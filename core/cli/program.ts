@@ -3,29 +3,30 @@ import { Command, CommanderError } from 'commander';
 import { GuestError } from '../guest/index.js';
 import { BackendRegistry, inlineMore } from '../plugins/index.js';
 import { BackendOptions } from './backend-options.js';
-import { addBackends } from './backends.js';
-import { addBench } from './bench.js';
-import { addBackendCommands } from './control.js';
-import { addCheckBackend } from './check-backend.js';
-import { addGuest } from './guest.js';
-import { addMount } from './mount.js';
-import { addOverlay } from './overlay.js';
-import { addSandbox } from './sandbox.js';
-import { addS3 } from './s3.js';
-import { addServe } from './serve.js';
-import { addVirtiofsd } from './virtiofsd.js';
+import { addBackends } from './commands/backends.js';
+import { addBench } from './commands/bench.js';
+import { addBackendCommands } from './commands/control.js';
+import { addCheckBackend } from './commands/check-backend.js';
+import { addGuest } from './commands/guest.js';
+import { addMount } from './commands/mount.js';
+import { addOverlay } from './commands/overlay.js';
+import { addSandbox } from './commands/sandbox.js';
+import { addS3 } from './commands/s3.js';
+import { addServe } from './commands/serve.js';
+import { addVirtiofsd } from './virtiofsd/program.js';
 
 /** Exit code for a mistake in what was asked for. */
 const USAGE = 2;
 
 /**
- * Runs a command line. A mistake in it is one line on standard error and exit code 2; a fault of the program shows its
- * stack and gives exit code 1.
+ * Runs a command line. A mistake in it is one line on standard error and exit code 2; a fault of
+ * the program shows its stack and gives exit code 1.
  * @param argv the words after the program's name.
  */
 export async function runProgram(argv: readonly string[]): Promise<void> {
   inlineMore();
-  // Who reads the output may have had enough, as `head` has: no fault of the program, though not all was written.
+  // Who reads the output may have had enough, as `head` has: no fault of the program, though not
+  // all was written.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
     process.exitCode = 1;

@@ -8,11 +8,15 @@ export type Method = Exclude<keyof Backend, 'cache' | 'semantics' | 'copyDomain'
 /** What a case works with. */
 export interface Trial {
   readonly client: Client;
-  /** The backend under test: cases read its properties, and call nothing but `key` and `resolve`. */
+  /**
+   * The backend under test: cases read its properties, and call nothing but `key` and `resolve`.
+   */
   readonly backend: Backend;
   /** An empty directory of the case's own, where directories can be made; else the root. */
   readonly directory: bigint;
-  /** Ends the session and the backend, and makes both anew. What was looked up and opened is gone. */
+  /**
+   * Ends the session and the backend, and makes both anew. What was looked up and opened is gone.
+   */
   restart(): Promise<Trial>;
 }
 
@@ -65,7 +69,8 @@ export async function writeAll(
 
 /**
  * Reads from an offset to the end.
- * @throws ContractFailure for a short read before the end: Linux takes it for the end (`fs/fuse/file.c`, fuse_short_read).
+ * @throws ContractFailure for a short read before the end: Linux takes it for the end
+ * (`fs/fuse/file.c`, fuse_short_read).
  */
 export async function readAll(
   client: Client,

@@ -13,8 +13,8 @@ type Settings<T> = { readonly [K in keyof T]?: T[K] | undefined };
 
 export interface CheckOptions {
   /**
-   * Makes the backend. Called again for rules about restarts: then it must serve the same data. What `save` gave goes
-   * to the new one's `restore`.
+   * Makes the backend. Called again for rules about restarts: then it must serve the same data.
+   * What `save` gave goes to the new one's `restore`.
    */
   create(): Awaitable<Backend>;
   readonly log: Logger;
@@ -48,9 +48,10 @@ export interface CheckReport {
 }
 
 /**
- * Checks a backend against the contract: each rule that its methods make possible, through a session, as a guest would
- * see it. A backend that can make directories gets one of random name in its root, in which everything happens, and
- * which is removed afterwards where it can be; else files are made in the root.
+ * Checks a backend against the contract: each rule that its methods make possible, through a
+ * session, as a guest would see it. A backend that can make directories gets one of random name in
+ * its root, in which everything happens, and which is removed afterwards where it can be; else
+ * files are made in the root.
  * @throws what making and mounting the backend throws.
  */
 export async function checkBackend(options: CheckOptions): Promise<CheckReport> {

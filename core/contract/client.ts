@@ -1,7 +1,7 @@
 import { decodeName, Errno, FsError } from '../backend/index.js';
-import * as abi from '../fuse/abi.js';
-import * as wire from '../fuse/structures.js';
-import { type Dispatcher, Exchange } from './exchange.js';
+import * as abi from '../fuse/wire/abi.js';
+import * as wire from '../fuse/wire/structures.js';
+import { type Dispatcher, Exchange } from './local-transport.js';
 import {
   Fields,
   type Found,
@@ -44,7 +44,10 @@ const SECOND = 1_000_000_000n;
 const HEAD = wire.fuse_in_header.bytes;
 const NOTHING = new Uint8Array(0);
 
-/** A guest's kernel in small: it sends FUSE requests to a session and reads the replies, as Linux would. */
+/**
+ * A guest's kernel in small: it sends FUSE requests to a session and reads the replies, as Linux
+ * would.
+ */
 export class Client {
   readonly #exchange: Exchange;
   readonly #known = new Map<bigint, bigint>();
@@ -91,7 +94,10 @@ export class Client {
     this.#exchange.close();
   }
 
-  /** Sends requests together, so that the session sees each with what follows it. Each call sends one. */
+  /**
+   * Sends requests together, so that the session sees each with what follows it. Each call sends
+   * one.
+   */
   together<T>(calls: readonly (() => Promise<T>)[]): Promise<T[]> {
     return this.#exchange.together(calls);
   }

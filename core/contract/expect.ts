@@ -19,7 +19,10 @@ export class NotSupported extends Error {
   override readonly name = 'NotSupported';
 }
 
-/** @throws ContractFailure unless both are the same by value. Of long lists the first difference is told. */
+/**
+ * @throws ContractFailure unless both are the same by value. Of long lists the first difference is
+ * told.
+ */
 export function equal(actual: unknown, expected: unknown, what: string): void {
   if (isDeepStrictEqual(actual, expected)) return;
   if (isList(actual) && isList(expected) && Math.max(actual.length, expected.length) > 8) {
@@ -56,7 +59,10 @@ export function sameBytes(actual: Uint8Array, expected: Uint8Array, what: string
   throw new ContractFailure(what, part(expected), part(actual));
 }
 
-/** Waits for an operation that must fail. @throws ContractFailure unless it fails with one of these errnos. */
+/**
+ * Waits for an operation that must fail.
+ * @throws ContractFailure unless it fails with one of these errnos.
+ */
 export async function fails(
   operation: Promise<unknown>,
   errnos: ErrnoName | readonly ErrnoName[],
@@ -73,7 +79,9 @@ export async function fails(
   throw new ContractFailure(what, names.join(' or '), result === undefined ? 'success' : show(result));
 }
 
-/** Waits for an operation; where it fails with one of these errnos, the case ends as not supported. */
+/**
+ * Waits for an operation; where it fails with one of these errnos, the case ends as not supported.
+ */
 export async function supported<T>(operation: Promise<T>, ...refusals: (keyof typeof Errno)[]): Promise<T> {
   try {
     return await operation;

@@ -1,6 +1,6 @@
 import { type DirectoryEntry, decodeName, encodeName, nameLength } from '../backend/index.js';
-import * as abi from '../fuse/abi.js';
-import * as wire from '../fuse/structures.js';
+import * as abi from '../fuse/wire/abi.js';
+import * as wire from '../fuse/wire/structures.js';
 
 /** What `stat` shows, as the wire has it. Times in nanoseconds. */
 export interface Stat {

@@ -1,19 +1,20 @@
 /**
- * The FUSE wire: requests as bytes become calls of a backend's methods, and what these return becomes replies. It knows
- * the protocol's numbers and structures (`abi.ts`, `structures.ts`), what INIT settles, and one operation per opcode,
- * grouped by subject. Where the bytes come from (a virtqueue, `/dev/fuse`) is not known here: a {@link Session} takes
- * messages and answers each once.
+ * The FUSE wire: requests as bytes become calls of a backend's methods, and what these return
+ * becomes replies. It knows the protocol's numbers and structures (`abi.ts`, `structures.ts`), what
+ * INIT settles, and one operation per opcode, grouped by subject. Where the bytes come from (a
+ * virtqueue, `/dev/fuse`) is not known here: a {@link Session} takes messages and answers each
+ * once.
  */
-export { GETATTR_FH, Opcode } from './abi.js';
-export { Arguments, isName } from './arguments.js';
-export type { Counters } from './counters.js';
-export { batchSize, FROM as GATHERED_FROM, MOST as GATHERED_MOST } from './gathering.js';
-export type { Negotiated } from './negotiation.js';
-export { BODY, type Validity } from './reply.js';
-export { Session, type SessionOptions } from './session.js';
-export { hashOfName } from './shown-files.js';
-export type { ShownFiles, ShownName, ShownNode, ShownOwner, Validities } from './shown-files.js';
-export { restoreSession, saveSession } from './snapshot.js';
+export { GETATTR_FH, Opcode } from './wire/abi.js';
+export { Arguments, isName } from './wire/arguments.js';
+export type { Counters } from './session/counters.js';
+export { batchSize, FROM as GATHERED_FROM, MOST as GATHERED_MOST } from './session/gathering.js';
+export type { Negotiated } from './session/negotiation.js';
+export { BODY, type Validity } from './wire/reply.js';
+export { Session, type SessionOptions } from './session/session.js';
+export { hashOfName } from './session/file-table.js';
+export type { ShownFiles, ShownName, ShownNode, ShownOwner, Validities } from './session/file-table.js';
+export { restoreSession, saveSession } from './session/snapshot.js';
 export {
   fuse_attr,
   fuse_attr_out,
@@ -24,4 +25,4 @@ export {
   fuse_read_in,
   fuse_write_in,
   fuse_write_out,
-} from './structures.js';
+} from './wire/structures.js';

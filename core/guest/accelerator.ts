@@ -12,8 +12,9 @@ const PROBE_TIME = 8000;
 let verdict: Promise<Accelerator> | undefined;
 
 /**
- * KVM where it works, else TCG. KVM counts as working if `kernel` has booted with it: a device that is there,
- * opens, and even runs a few instructions, may still hang. The verdict is kept until the host reboots.
+ * KVM where it works, else TCG. KVM counts as working if `kernel` has booted with it: a device that
+ * is there, opens, and even runs a few instructions, may still hang. The verdict is kept until the
+ * host reboots.
  */
 export function chooseAccelerator(qemu: string, kernel: string): Promise<Accelerator> {
   verdict ??= decide(qemu, kernel);

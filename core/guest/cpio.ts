@@ -13,7 +13,8 @@ const HEADER = 110;
 
 /**
  * Packs a cpio archive in the "newc" format, which Linux unpacks into its initial root file system
- * (Linux `Documentation/driver-api/early-userspace/buffer-format.rst`). Parent directories must come first.
+ * (Linux `Documentation/driver-api/early-userspace/buffer-format.rst`). Parent directories must
+ * come first.
  */
 export function packCpio(entries: readonly ArchiveEntry[]): Buffer {
   const parts: Buffer[] = [];

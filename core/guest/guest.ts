@@ -18,9 +18,15 @@ import { qemuArguments, type GuestShare } from './qemu.js';
 /** A guest to boot. */
 export interface GuestOptions {
   readonly shares: readonly GuestShare[];
-  /** Tag of a share that holds a Linux system: commands run in it, and a layer in memory takes what they write there. */
+  /**
+   * Tag of a share that holds a Linux system: commands run in it, and a layer in memory takes what
+   * they write there.
+   */
   readonly rootTag?: string | undefined;
-  /** What commands write in the root goes to its share, not into a layer in memory of the guest's. Default false. */
+  /**
+   * What commands write in the root goes to its share, not into a layer in memory of the guest's.
+   * Default false.
+   */
   readonly rootIsWritten?: boolean | undefined;
   /** MiB. Default 512. */
   readonly memory?: number | undefined;
@@ -28,7 +34,10 @@ export interface GuestOptions {
   readonly cpus?: number | undefined;
   /** Default: KVM where it works, else TCG. */
   readonly accelerator?: Accelerator | undefined;
-  /** Kernel image. Default: the newest with virtio-fs in `.cache/guest` of the package or in `/boot`. */
+  /**
+   * Kernel image. Default: the newest with virtio-fs in `.cache/guest` of the package or in
+   * `/boot`.
+   */
   readonly kernel?: string | undefined;
   /** QEMU's program. Default `qemu-system-x86_64` from PATH. */
   readonly qemu?: string | undefined;
@@ -52,7 +61,10 @@ export interface RunOptions {
   readonly stdout?: Writable | undefined;
   /** Default: dropped. */
   readonly stderr?: Writable | undefined;
-  /** Folder that the command starts in. Default: the mount point of the first share that is not the root. */
+  /**
+   * Folder that the command starts in. Default: the mount point of the first share that is not the
+   * root.
+   */
   readonly folder?: string | undefined;
 }
 
@@ -83,8 +95,8 @@ const SHUTDOWN_TIME = 10_000;
 const EPITAPH = 2000;
 
 /**
- * A throw-away Linux guest with virtio-fs shares mounted, which runs commands one after the other. It has no disk and
- * no network. It ends with this process, even if that is killed.
+ * A throw-away Linux guest with virtio-fs shares mounted, which runs commands one after the other.
+ * It has no disk and no network. It ends with this process, even if that is killed.
  */
 export class Guest implements AsyncDisposable {
   readonly #qemu: ChildProcess;
@@ -171,7 +183,8 @@ export class Guest implements AsyncDisposable {
       ]);
       if (!connected) throw this.#error('QEMU did not start');
       const lines = createInterface({ input: this.#ports.get('control') });
-      // An interface does not notice that its socket was destroyed, as it is where QEMU has ended by now.
+      // An interface does not notice that its socket was destroyed, as it is where QEMU has ended
+      // by now.
       void this.#ended.then(() => lines.close());
       this.#lines = lines[Symbol.asyncIterator]();
       const answer = await this.#answer();
@@ -185,7 +198,8 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * Runs a program with its arguments, or (a string) a shell script; what it has started ends with it.
+   * Runs a program with its arguments, or (a string) a shell script; what it has started ends with
+   * it.
    * @returns its exit code; 128 and the signal's number where a signal ended it.
    * @throws GuestError if the guest ends.
    */
@@ -304,7 +318,10 @@ export class Guest implements AsyncDisposable {
   }
 }
 
-/** Starts QEMU out of reach of the terminal's signals, bound to this process's life where `setpriv` can do that. */
+/**
+ * Starts QEMU out of reach of the terminal's signals, bound to this process's life where `setpriv`
+ * can do that.
+ */
 function start(qemu: string, args: readonly string[]): ChildProcess {
   const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
   const line = setpriv === undefined ? [qemu, ...args] : [setpriv, '--pdeathsig', 'KILL', qemu, ...args];

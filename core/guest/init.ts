@@ -1,17 +1,18 @@
 /**
- * The guest's first process, for busybox's shell. It loads drivers, mounts what `/setup` says, and then runs commands
- * as the host asks over a virtio-serial port:
+ * The guest's first process, for busybox's shell. It loads drivers, mounts what `/setup` says, and
+ * then runs commands as the host asks over a virtio-serial port:
  *
- *     host → guest   run TOKEN null|port BASE64     a shell script, its input /dev/null or the port "stdin"
- *                    shell TOKEN BASE64             an interactive shell on the console hvc0, after the script
+ *     host → guest   run TOKEN null|port BASE64     a shell script, its input /dev/null or "stdin"
+ *                    shell TOKEN BASE64             after the script, a shell on the console hvc0
  *                    shutdown
  *     guest → host   ready
  *                    failed TEXT                    could not be set up
  *                    exit CODE
  *
- * A command's output goes through the ports "stdout" and "stderr", each ended by TOKEN; through pipes, so that a
- * command may open /dev/stdout again, which a port would refuse. A command's processes end with it.
- * The guest switches itself off when the host goes away: the port "alive" then reads as ended.
+ * A command's output goes through the ports "stdout" and "stderr", each ended by TOKEN; through
+ * pipes, so that a command may open /dev/stdout again, which a port would refuse. A command's
+ * processes end with it. The guest switches itself off when the host goes away: the port "alive"
+ * then reads as ended.
  */
 export const INIT = `#!/bin/busybox sh
 /bin/busybox mkdir -p /dev /proc /sys /run /tmp /root

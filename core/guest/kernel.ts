@@ -22,8 +22,8 @@ export interface KernelModule {
 }
 
 /**
- * What a guest needs, each after what it depends on. A module that the kernel does not have as a file is taken to be
- * built in; the guest says so at boot if it is not.
+ * What a guest needs, each after what it depends on. A module that the kernel does not have as a
+ * file is taken to be built in; the guest says so at boot if it is not.
  */
 const MODULES = [
   'drivers/virtio/virtio_ring',
@@ -97,7 +97,9 @@ function modulesOf(release: string, beside: string): string | undefined {
     .find((path) => existsSync(path));
 }
 
-/** Release from a bzImage's header (Linux `Documentation/arch/x86/boot.rst`, field kernel_version). */
+/**
+ * Release from a bzImage's header (Linux `Documentation/arch/x86/boot.rst`, field kernel_version).
+ */
 function kernelRelease(image: string): string {
   let bytes: Buffer;
   try {

@@ -48,8 +48,8 @@ export class Ports {
 }
 
 /**
- * Passes on what a port brings until a token comes, which a guest prints after a command's output; at the speed of
- * `sink`. Resolves when the token has come or the port is closed.
+ * Passes on what a port brings until a token comes, which a guest prints after a command's output;
+ * at the speed of `sink`. Resolves when the token has come or the port is closed.
  */
 export function passUntil(socket: Socket, token: string, sink: Writable): Promise<void> {
   const mark = Buffer.from(token);

@@ -33,7 +33,10 @@ export interface Machine {
   readonly folder: string;
 }
 
-/** QEMU's arguments for a machine with nothing but its shares, its ports, and a serial line for kernel messages. */
+/**
+ * QEMU's arguments for a machine with nothing but its shares, its ports, and a serial line for
+ * kernel messages.
+ */
 export function qemuArguments(machine: Machine): string[] {
   const { folder, memory } = machine;
   const kernelLine = [

@@ -25,9 +25,10 @@ interface Table {
 }
 
 /**
- * The memory that a guest shares with the daemon. A guest names it by guest physical addresses (in descriptors), its
- * front-end by addresses in the front-end's own process (for rings); both are translated to host addresses here.
- * Addresses and lengths are below 2^53; all that a region does not hold wholly is refused.
+ * The memory that a guest shares with the daemon. A guest names it by guest physical addresses (in
+ * descriptors), its front-end by addresses in the front-end's own process (for rings); both are
+ * translated to host addresses here. Addresses and lengths are below 2^53; all that a region does
+ * not hold wholly is refused.
  */
 export class AddressSpace implements WindowSource {
   #regions: Region[] = [];
@@ -71,7 +72,10 @@ export class AddressSpace implements WindowSource {
     this.#set([...this.#regions, { mapping, guestAddress: guest, userAddress: user }]);
   }
 
-  /** Takes out the region with exactly these addresses and length; returns its mapping, if there is one. */
+  /**
+   * Takes out the region with exactly these addresses and length; returns its mapping, if there is
+   * one.
+   */
   remove(guest: number, user: number, length: number): Mapping | undefined {
     const found = this.#regions.find(
       (region) =>
@@ -88,12 +92,18 @@ export class AddressSpace implements WindowSource {
     return mappings;
   }
 
-  /** Host address of `length` bytes at a guest physical address, or -1 if no single region holds them. */
+  /**
+   * Host address of `length` bytes at a guest physical address, or -1 if no single region holds
+   * them.
+   */
   translateGuest(address: number, length: number): number {
     return translate(this.#guest, address, length);
   }
 
-  /** Host address of `length` bytes at an address of the front-end, or -1 if no single region holds them. */
+  /**
+   * Host address of `length` bytes at an address of the front-end, or -1 if no single region holds
+   * them.
+   */
   translateUser(address: number, length: number): number {
     return translate(this.#user, address, length);
   }
@@ -114,7 +124,8 @@ export class AddressSpace implements WindowSource {
 
   /**
    * Appends the memory at a guest physical address to a list; it may cross from region to region.
-   * @returns false if some of it is not mapped, or the list is full; the list may hold a part of it then.
+   * @returns false if some of it is not mapped, or the list is full; the list may hold a part of it
+   * then.
    */
   append(list: SegmentList, address: number, length: number): boolean {
     const host = translate(this.#guest, address, length);
@@ -131,7 +142,10 @@ export class AddressSpace implements WindowSource {
     return true;
   }
 
-  /** An ArrayBuffer over exactly `length` bytes at a host address that was translated. @throws RangeError */
+  /**
+   * An ArrayBuffer over exactly `length` bytes at a host address that was translated.
+   * @throws RangeError
+   */
   view(hostAddress: number, length: number): ArrayBuffer {
     for (const { mapping } of this.#regions) {
       if (hostAddress >= mapping.address && hostAddress + length <= mapping.address + mapping.length) {

@@ -1,11 +1,15 @@
 import type { Mapping } from '../system/index.js';
 
-/** Bytes of guest memory that one bit of the log stands for (vhost-user, "Migration": `VHOST_LOG_PAGE`). */
+/**
+ * Bytes of guest memory that one bit of the log stands for (vhost-user, "Migration":
+ * `VHOST_LOG_PAGE`).
+ */
 const LOG_PAGE = 4096;
 
 /**
- * The bitmap in which a back-end tells its front-end what it wrote, so that live migration sends those pages again
- * (QEMU docs/interop/vhost-user.rst, "Migration"): bit n of byte b is page 8b + n of guest physical memory.
+ * The bitmap in which a back-end tells its front-end what it wrote, so that live migration sends
+ * those pages again (QEMU docs/interop/vhost-user.rst, "Migration"): bit n of byte b is page 8b + n
+ * of guest physical memory.
  */
 export class DirtyLog {
   readonly #mapping: Mapping;
@@ -15,7 +19,10 @@ export class DirtyLog {
     this.#mapping = mapping;
   }
 
-  /** Marks the pages that `length` bytes at a guest physical address touch. Pages beyond the log are left out. */
+  /**
+   * Marks the pages that `length` bytes at a guest physical address touch. Pages beyond the log are
+   * left out.
+   */
   mark(guestAddress: number, length: number): void {
     if (length === 0) return;
     const last = Math.floor((guestAddress + length - 1) / LOG_PAGE);

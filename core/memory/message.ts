@@ -1,8 +1,8 @@
 import type { SegmentList } from './segment-list.js';
 
 /**
- * One request in a transport: what the guest wrote, and where the answer goes. Pooled: not to be touched after it was
- * answered.
+ * One request in a transport: what the guest wrote, and where the answer goes. Pooled: not to be
+ * touched after it was answered.
  */
 export interface Message {
   /** The request: header, arguments, data to write. */
@@ -13,9 +13,12 @@ export interface Message {
   readonly passedOn?: boolean;
   /**
    * Gives the request back to the guest, once, in any order with others.
-   * @param written bytes of `writable` that were filled, from its start; 0 for a request without a reply.
+   * @param written bytes of `writable` that were filled, from its start; 0 for a request without a
+   * reply.
    */
   complete(written: number): void;
-  /** Instead of `complete`: the request can be neither understood nor answered, and its queue stops. */
+  /**
+   * Instead of `complete`: the request can be neither understood nor answered, and its queue stops.
+   */
   fail(): void;
 }

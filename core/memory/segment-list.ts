@@ -49,7 +49,9 @@ export class SegmentList implements GuestBuffer {
     this.#starts = new Float64Array(entries + 1);
   }
 
-  /** Address of an iovec array over the whole list. The one of the current {@link window} is over. */
+  /**
+   * Address of an iovec array over the whole list. The one of the current {@link window} is over.
+   */
   get iov(): number {
     return this.iovOf(0, this.length, 0, this.count);
   }
@@ -72,8 +74,9 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * Appends a segment that was checked to lie in mapped memory; an empty one is left out. One that goes on where the last one
-   * ends, as the pages of a large buffer often do, becomes one with it: the fewer, the less a system call has to do.
+   * Appends a segment that was checked to lie in mapped memory; an empty one is left out. One that
+   * goes on where the last one ends, as the pages of a large buffer often do, becomes one with it:
+   * the fewer, the less a system call has to do.
    * @returns false if the list would exceed 1024 segments or 2^32 - 1 bytes; it is unchanged then.
    */
   push(address: number, length: number): boolean {
@@ -113,7 +116,10 @@ export class SegmentList implements GuestBuffer {
     this.#iov = undefined;
   }
 
-  /** What was handed out may still be in use: a system call reads its iovec arrays, and its {@link window} is gone on with. It is not used again. */
+  /**
+   * What was handed out may still be in use: a system call reads its iovec arrays, and its {@link
+   * window} is gone on with. It is not used again.
+   */
   leaveArrays(): void {
     this.#iov = undefined;
     this.#data.set(0, 0, 0, 0, 0);
@@ -131,7 +137,10 @@ export class SegmentList implements GuestBuffer {
     return this.#starts[index + 1]! - this.#starts[index]!;
   }
 
-  /** Copies `count` bytes from `offset` on into `target` from `start`. @throws RangeError if either is too short. */
+  /**
+   * Copies `count` bytes from `offset` on into `target` from `start`.
+   * @throws RangeError if either is too short.
+   */
   copyOut(offset: number, target: Uint8Array, start: number, count: number): void {
     this.#check(offset, count);
     if (!(start >= 0 && start + count <= target.length)) throw new RangeError('target too short');
@@ -147,7 +156,10 @@ export class SegmentList implements GuestBuffer {
     }
   }
 
-  /** Copies `count` bytes of `source` from `start` into the list at `offset`. @throws RangeError if either is too short. */
+  /**
+   * Copies `count` bytes of `source` from `start` into the list at `offset`.
+   * @throws RangeError if either is too short.
+   */
   copyIn(offset: number, source: Uint8Array, start: number, count: number): void {
     this.#check(offset, count);
     if (!(start >= 0 && start + count <= source.length)) throw new RangeError('source too short');
@@ -164,8 +176,8 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * As {@link copyOut}, by words: `count` words from `offset` on into `target` from index `start`. Faster for the small
-   * structures that the wire is made of.
+   * As {@link copyOut}, by words: `count` words from `offset` on into `target` from index `start`.
+   * Faster for the small structures that the wire is made of.
    */
   copyWordsOut(offset: number, target: Uint32Array, start: number, count: number): void {
     this.#check(offset, count * 4);
@@ -240,8 +252,9 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * The part from `start` to `end` as a buffer for a data request. There is one such buffer for each list, filled anew by
-   * each call: an earlier one, and all slices, are over. Unlike {@link slice} it costs nothing, since it shares the list's iovec array.
+   * The part from `start` to `end` as a buffer for a data request. There is one such buffer for
+   * each list, filled anew by each call: an earlier one, and all slices, are over. Unlike {@link
+   * slice} it costs nothing, since it shares the list's iovec array.
    * @throws RangeError if it reaches beyond the end.
    */
   window(start: number, end: number): GuestBuffer {
@@ -258,7 +271,10 @@ export class SegmentList implements GuestBuffer {
     return data;
   }
 
-  /** Address of the list's iovec array, filled with the part of `length` bytes from `start` that `count` segments hold. */
+  /**
+   * Address of the list's iovec array, filled with the part of `length` bytes from `start` that
+   * `count` segments hold.
+   */
   iovOf(start: number, length: number, first: number, count: number): number {
     let iov = this.#iov;
     if (iov === undefined || iov.capacity < count) {
@@ -270,7 +286,10 @@ export class SegmentList implements GuestBuffer {
     return iov.address;
   }
 
-  /** The memory from `start` to `end` as arrays, one for each segment or part of one in a memory window. */
+  /**
+   * The memory from `start` to `end` as arrays, one for each segment or part of one in a memory
+   * window.
+   */
   arrays(start: number, end: number): Uint8Array[] {
     this.#check(start, end - start);
     const arrays: Uint8Array[] = [];
@@ -316,7 +335,10 @@ export class SegmentList implements GuestBuffer {
     return this.#addresses[index]! + offset - this.#starts[index]!;
   }
 
-  /** Fills an iovec array with the part of the list between two offsets, which `count` segments from `first` on hold. */
+  /**
+   * Fills an iovec array with the part of the list between two offsets, which `count` segments from
+   * `first` on hold.
+   */
   #describe(iov: IovArray, start: number, end: number, first: number, count: number): void {
     for (let i = 0; i < count; i++) {
       const index = first + i;

@@ -18,8 +18,8 @@ export class SegmentWindow implements GuestBuffer {
   }
 
   /**
-   * Points the window at `length` bytes from `start` of its list, which begin at `address` and which `count` segments from
-   * `first` on hold.
+   * Points the window at `length` bytes from `start` of its list, which begin at `address` and
+   * which `count` segments from `first` on hold.
    */
   set(start: number, length: number, address: number, first: number, count: number, iov = 0): void {
     this.#start = start;

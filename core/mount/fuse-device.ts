@@ -29,8 +29,9 @@ const ENODEV = 19;
 const EINVAL = 22;
 
 /**
- * Bytes of data in one request, and in one reply: 256 pages. The kernel refuses (EINVAL) to be read with a buffer that
- * does not hold a header and a write of that size (Linux `fs/fuse/dev.c`, `fuse_dev_do_read`).
+ * Bytes of data in one request, and in one reply: 256 pages. The kernel refuses (EINVAL) to be read
+ * with a buffer that does not hold a header and a write of that size (Linux `fs/fuse/dev.c`,
+ * `fuse_dev_do_read`).
  */
 const MAX_DATA = 1024 * 1024;
 /** Room for headers and arguments. */
@@ -87,8 +88,8 @@ export interface DeviceReceiver {
 }
 
 /**
- * The requests of one mount, from an open `/dev/fuse`. Each read takes one request and each write gives one reply,
- * each in one piece (Linux `Documentation/filesystems/fuse.rst`).
+ * The requests of one mount, from an open `/dev/fuse`. Each read takes one request and each write
+ * gives one reply, each in one piece (Linux `Documentation/filesystems/fuse.rst`).
  */
 export class FuseDevice {
   readonly #fd: OwnedFd;

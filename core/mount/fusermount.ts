@@ -8,8 +8,8 @@ const PROGRAM = 'fusermount3';
 const CHILD_FD = 3;
 
 /**
- * Mounts by the set-user-id program of fuse3, for users without privilege. It mounts, and sends the open
- * `/dev/fuse` over the socket that `_FUSE_COMMFD` names (fusermount3(1)).
+ * Mounts by the set-user-id program of fuse3, for users without privilege. It mounts, and sends the
+ * open `/dev/fuse` over the socket that `_FUSE_COMMFD` names (fusermount3(1)).
  * @throws MountError
  */
 export async function mountByFusermount(

@@ -10,9 +10,14 @@ import type { MountFlags } from './options.js';
 
 /** What serves a mount's requests: the FUSE side. */
 export interface MountSession {
-  /** Takes a request; never throws. It is answered by the message's `complete` or `fail`, at once or later. */
+  /**
+   * Takes a request; never throws. It is answered by the message's `complete` or `fail`, at once or
+   * later.
+   */
   dispatch(message: Message): void;
-  /** Finishes or cancels what is in flight; resolves when everything dispatched has been answered. */
+  /**
+   * Finishes or cancels what is in flight; resolves when everything dispatched has been answered.
+   */
   drain(): Promise<void>;
   /** Ends the session for good. */
   close(): Promise<void>;
@@ -34,13 +39,15 @@ export interface MountOptions extends Partial<MountFlags> {
 const LINGER = 2000;
 
 /**
- * An export mounted on this host. Everything that a process of this host does in it is answered by this process's
- * event loop: this process must never wait for its own mount.
+ * An export mounted on this host. Everything that a process of this host does in it is answered by
+ * this process's event loop: this process must never wait for its own mount.
  */
 export class HostMount {
   /** Where it is mounted, without symbolic links. */
   readonly directory: string;
-  /** Resolves when it is unmounted, by whomever, and its session is closed; rejects if that fails. */
+  /**
+   * Resolves when it is unmounted, by whomever, and its session is closed; rejects if that fails.
+   */
   readonly ended: Promise<void>;
 
   readonly #log: Log;
@@ -97,8 +104,8 @@ export class HostMount {
   }
 
   /**
-   * Unmounts and ends the session. Where files are in use the mount is taken out of the tree at once, and its users
-   * lose them after two seconds (EIO, ENOTCONN).
+   * Unmounts and ends the session. Where files are in use the mount is taken out of the tree at
+   * once, and its users lose them after two seconds (EIO, ENOTCONN).
    * @throws MountError if it stays mounted, and what closing the session throws.
    */
   unmount(): Promise<void> {
@@ -135,7 +142,10 @@ export class HostMount {
   }
 }
 
-/** Checks a directory to mount on. On another thread: it may lie in a mount that this process serves. */
+/**
+ * Checks a directory to mount on. On another thread: it may lie in a mount that this process
+ * serves.
+ */
 async function mountPoint(directory: string): Promise<string> {
   try {
     const path = await realpath(directory);

@@ -4,8 +4,9 @@ import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
 
 /*
- * These calls run on another thread: the kernel may ask the file system that is being mounted or unmounted (or one
- * that this process serves, and in which the directory lies), and this thread must be there to answer.
+ * These calls run on another thread: the kernel may ask the file system that is being mounted or
+ * unmounted (or one that this process serves, and in which the directory lies), and this thread
+ * must be there to answer.
  */
 const mount = deferred(
   libc<(source: string, target: string, type: string, flags: number, data: string) => number>(
@@ -26,7 +27,10 @@ const UMOUNT_NOFOLLOW = 8;
 const EBUSY = 16;
 const EINVAL = 22;
 
-/** The kernel's name of the file system type: what comes after the dot is shown and has no meaning to it. */
+/**
+ * The kernel's name of the file system type: what comes after the dot is shown and has no meaning
+ * to it.
+ */
 const TYPE = 'fuse.virtiofs-kit';
 
 /** Opens `/dev/fuse`, non-blocking. @throws MountError */
@@ -45,7 +49,8 @@ export function openDevice(): OwnedFd {
 /** Mounts by the system call. Needs CAP_SYS_ADMIN. @throws MountError */
 export async function mountDirectly(directory: string, source: string, flags: MountFlags): Promise<OwnedFd> {
   const fd = openDevice();
-  // A mount's options, Linux Documentation/filesystems/fuse.rst; rootmode is the octal mode of the root.
+  // A mount's options, Linux Documentation/filesystems/fuse.rst; rootmode is the octal mode of the
+  // root.
   const options = [`fd=${fd.value}`, 'rootmode=40000', 'user_id=0', 'group_id=0', 'default_permissions'];
   if (flags.allowOther) options.push('allow_other');
   let bits = 0;
@@ -69,7 +74,10 @@ export async function unmountDirectly(directory: string): Promise<void> {
   if (code < 0 && code !== -EINVAL) throw MountError.of(`unmount ${directory}`, -code);
 }
 
-/** Takes a mount whose connection is closed out of the tree, at once: with nobody to answer, nothing waits. */
+/**
+ * Takes a mount whose connection is closed out of the tree, at once: with nobody to answer, nothing
+ * waits.
+ */
 export function detachDirectly(directory: string): void {
   umountNow(directory, UMOUNT_NOFOLLOW | MNT_DETACH);
 }

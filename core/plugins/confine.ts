@@ -7,11 +7,16 @@ import {
   capabilityNumber,
   keepCapabilities,
   setNoNewPrivileges,
-} from '../system/credentials.js';
-import { execute } from '../system/execute.js';
-import { type AllowedPath, landlockVersion, noteRestriction, restrictPaths } from '../system/landlock.js';
-import { ownMounts, remountInert } from '../system/namespaces.js';
-import { refuseSystemCalls, type SeccompAction } from '../system/seccomp.js';
+} from '../system/calls/credentials.js';
+import { execute } from '../system/confinement/execute.js';
+import {
+  type AllowedPath,
+  landlockVersion,
+  noteRestriction,
+  restrictPaths,
+} from '../system/confinement/landlock.js';
+import { ownMounts, remountInert } from '../system/confinement/namespaces.js';
+import { refuseSystemCalls, type SeccompAction } from '../system/confinement/seccomp.js';
 import type { DaemonOptions } from './daemon.js';
 import { isBackend } from './exports.js';
 import type { BackendRegistry } from './registry.js';
@@ -43,7 +48,10 @@ export function parseLayers(text: string): Layer[] {
   });
 }
 
-/** Reads changes to capabilities as virtiofsd's `--modcaps` has them: `+sys_admin:-chown`. @throws UsageError */
+/**
+ * Reads changes to capabilities as virtiofsd's `--modcaps` has them: `+sys_admin:-chown`.
+ * @throws UsageError
+ */
 export function parseCapabilities(text: string): string[] {
   return text.split(':').map((change) => {
     if (!/^[+-][a-z_]+$/i.test(change))
@@ -60,7 +68,10 @@ export function parseCapabilities(text: string): string[] {
 /** Carries what was done through execve. */
 const DONE = 'VIRTIOFS_KIT_CONFINED';
 
-/** What the program itself reads: the engine, its libraries, settings of the system. Those that there are. */
+/**
+ * What the program itself reads: the engine, its libraries, settings of the system. Those that
+ * there are.
+ */
 const SYSTEM_PATHS = [
   '/usr',
   '/lib',
@@ -74,17 +85,22 @@ const SYSTEM_PATHS = [
 ];
 
 /**
- * Locks the daemon in before it serves, by all that the kernel and its privileges allow, and says so in one line. Mounts of its own,
- * Landlock and capabilities belong to threads, of which a JavaScript engine has several from the start: they are set up
- * on this one, which then executes the program anew, in the same process. The filter of system calls is for all threads
- * and comes last.
+ * Locks the daemon in before it serves, by all that the kernel and its privileges allow, and says
+ * so in one line. Mounts of its own, Landlock and capabilities belong to threads, of which a
+ * JavaScript engine has several from the start: they are set up on this one, which then executes
+ * the program anew, in the same process. The filter of system calls is for all threads and comes
+ * last.
  *
- * - `mounts`: shared directories are mounted anew for this process alone, without devices, programs and set-id bits.
- * - `landlock`: only shared directories, sockets' folders and the program's own files can be reached.
+ * - `mounts`: shared directories are mounted anew for this process alone, without devices, programs
+ *   and set-id bits.
+ * - `landlock`: only shared directories, sockets' folders and the program's own files can be
+ *   reached.
  * - `capabilities`: those that no backend needs are given up for good.
- * - `seccomp`: system calls that a server of files never makes are refused, and no privilege can be gained.
+ * - `seccomp`: system calls that a server of files never makes are refused, and no privilege can be
+ *   gained.
  *
- * A backend that runs programs of the operator's leaves out `landlock`, and of `seccomp` what starts programs.
+ * A backend that runs programs of the operator's leaves out `landlock`, and of `seccomp` what
+ * starts programs.
  */
 export async function confine(
   options: Omit<DaemonOptions, 'log' | 'registry'>,
@@ -112,7 +128,10 @@ export async function confine(
   log.info(wanted.layers.length === 0 ? { by: 'nothing' } : report, 'confined');
 }
 
-/** Executes the program anew, so that all its threads are confined as this one. Returns only where that fails. */
+/**
+ * Executes the program anew, so that all its threads are confined as this one. Returns only where
+ * that fails.
+ */
 function executeAnew(
   { exports }: Omit<DaemonOptions, 'log' | 'registry'>,
   report: string,
@@ -179,7 +198,8 @@ function dropCapabilities(wanted: Confinement, needs: BackendNeeds): string {
     if (change.startsWith('-')) names.delete(change.slice(1));
     else names.add(change.slice(1));
   }
-  // A thread's switches between users must not touch them; the right to say so is given up with the others.
+  // A thread's switches between users must not touch them; the right to say so is given up with the
+  // others.
   keepCapabilities();
   const code = boundCapabilities(new Set([...names].map(capabilityNumber)));
   return code === 0 ? [...names].sort().join(' ') || 'none' : `all (errno ${-code})`;
@@ -208,8 +228,9 @@ function pathsOf(
 }
 
 /**
- * Folders that a module is loaded from with all that it imports: its package's, without which its own, and those above
- * in which packages are looked up (an installed package has its dependencies beside it).
+ * Folders that a module is loaded from with all that it imports: its package's, without which its
+ * own, and those above in which packages are looked up (an installed package has its dependencies
+ * beside it).
  */
 export function programFolders(file: string): string[] {
   const above = [dirname(file)];

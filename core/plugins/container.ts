@@ -16,7 +16,10 @@ export const Parts = {
   StartDaemon: Symbol('StartDaemon') as ServiceIdentifier<StartDaemon>,
 };
 
-/** Wires the parts of one program. Used while it starts; nothing on the way of a request asks a container. */
+/**
+ * Wires the parts of one program. Used while it starts; nothing on the way of a request asks a
+ * container.
+ */
 export function createContainer(log: LogConfig): Container {
   const container = new Container({ defaultScope: 'Singleton' });
   container.bind(Parts.LogConfig).toConstantValue(log);

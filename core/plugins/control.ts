@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 import { z } from 'zod';
 import { UsageError, type BackendCommand, type Logger } from '../backend/index.js';
 import type { Daemon } from './daemon.js';
-import { suggestion } from './nearest.js';
+import { suggestion } from './suggestion.js';
 import type { BackendRegistry } from './registry.js';
 import { check } from './schema.js';
 
@@ -26,8 +26,8 @@ const replySchema = z.union([
 ]);
 
 /**
- * A daemon's control socket: commands of backends, from whoever may open the socket (its owner alone, mode 0600), one at
- * a time.
+ * A daemon's control socket: commands of backends, from whoever may open the socket (its owner
+ * alone, mode 0600), one at a time.
  */
 export class ControlSocket {
   readonly #server: Server;
@@ -122,7 +122,11 @@ export async function findCommand(
   throw new UsageError(`${backend} ${name}: no such command${suggestion(name, known)}`);
 }
 
-/** Asks a daemon. @returns lines to show. @throws UsageError if none listens, or it finds a mistake in the request. */
+/**
+ * Asks a daemon.
+ * @returns lines to show.
+ * @throws UsageError if none listens, or it finds a mistake in the request.
+ */
 export async function askDaemon(path: string, request: ControlRequest): Promise<readonly string[]> {
   const socket = connect(path);
   try {

@@ -4,12 +4,12 @@ import type { z } from 'zod';
 import { UsageError, type Backend, type Logger } from '../backend/index.js';
 import { Session } from '../fuse/index.js';
 import type { Export } from '../state/index.js';
-import { QueueThreads } from '../threads/index.js';
+import { QueueThreads } from '../queue-threads/index.js';
 import { ListenError, VhostUserServer } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config.js';
 import { isBackend, openExport, type BackendSource, type Workshop } from './exports.js';
 import { check } from './schema.js';
-import { suggestion } from './nearest.js';
+import { suggestion } from './suggestion.js';
 import { BackendRegistry, type OptionName } from './registry.js';
 
 /** One socket to serve; every default as in a configuration file. */
@@ -23,7 +23,9 @@ export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backen
 /** What a daemon serves. */
 export interface DaemonOptions extends Omit<Workshop, 'optionName'> {
   readonly exports: readonly ServedExport[];
-  /** Backends that exports share by name: their guests see one file system, with one set of locks. */
+  /**
+   * Backends that exports share by name: their guests see one file system, with one set of locks.
+   */
   readonly backends?: Readonly<Record<string, BackendSource>> | undefined;
 }
 
@@ -68,7 +70,10 @@ export class Daemon {
     await Promise.all(this.#servers.map((server) => server.ended));
   }
 
-  /** Serves one more backend, until it is removed or the daemon closes. @throws UsageError if the socket is taken. */
+  /**
+   * Serves one more backend, until it is removed or the daemon closes.
+   * @throws UsageError if the socket is taken.
+   */
   async add(tag: string, socket: string, backend: Backend): Promise<void> {
     const settings = withLocks(check(settingsSchema, { tag, socket }, ''), false);
     const config = { ...settings, backend, optionName: undefined };
@@ -96,7 +101,10 @@ export class Daemon {
     return true;
   }
 
-  /** Finishes requests in flight, ends every session, makes data durable. @throws what a backend's unmount throws. */
+  /**
+   * Finishes requests in flight, ends every session, makes data durable.
+   * @throws what a backend's unmount throws.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
@@ -187,8 +195,8 @@ export class Daemon {
 }
 
 /**
- * Settings with their locks decided. A process in a Linux guest takes no signal while it waits for a shared lock, so that
- * where nobody is there to share them, locks stay in the guest.
+ * Settings with their locks decided. A process in a Linux guest takes no signal while it waits for
+ * a shared lock, so that where nobody is there to share them, locks stay in the guest.
  */
 function withLocks<T extends Pick<ExportConfig, 'locks' | 'maxConnections'>>(
   settings: T,

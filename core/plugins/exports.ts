@@ -5,7 +5,10 @@ import type { ExportConfig } from './config.js';
 import { readOnly } from './read-only.js';
 import type { BackendRegistry, Making } from './registry.js';
 
-/** What an export is made of: a kind of backend with its options, or a backend that a program has made itself. */
+/**
+ * What an export is made of: a kind of backend with its options, or a backend that a program has
+ * made itself.
+ */
 export type BackendSource = BackendSpec | Backend;
 
 /** The part of an export's configuration that does not depend on how it is served. */

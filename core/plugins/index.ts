@@ -1,7 +1,7 @@
 /**
- * Composition: finds and configures backends, opens them to sessions, and joins the transports with the FUSE side.
- * Everything that a person writes (configuration files, options) is checked here against zod schemas, and every
- * mistake in it is a `UsageError` of one line.
+ * Composition: finds and configures backends, opens them to sessions, and joins the transports with
+ * the FUSE side. Everything that a person writes (configuration files, options) is checked here
+ * against zod schemas, and every mistake in it is a `UsageError` of one line.
  */
 export {
   cacheSchema,
@@ -30,7 +30,7 @@ export { inlineMore } from './inlining.js';
 export { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
 export { createLogger } from './log.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
-export { nearest, suggestion } from './nearest.js';
+export { nearest, suggestion } from './suggestion.js';
 export {
   commitLayers,
   listDifferences,
@@ -45,10 +45,4 @@ export { s3Administration } from './s3.js';
 export { BackendRegistry, type Making, type OptionName } from './registry.js';
 export { serve, type ServeOptions } from './serve.js';
 export { check, describeOptions, parseOption, toFlag, type OptionDescription } from './schema.js';
-export {
-  CAPABILITIES,
-  parseVirtiofsd,
-  VIRTIOFSD_HELP,
-  type VirtiofsdRequest,
-} from '../../backends/passthrough/virtiofsd-options.js';
 export { toYaml } from './yaml.js';

@@ -2,7 +2,10 @@ import { pino } from 'pino';
 import type { Logger } from '../backend/index.js';
 import type { LogConfig } from './config.js';
 
-/** A logger to standard error; lines are written at once, so that none is lost when the process ends. */
+/**
+ * A logger to standard error; lines are written at once, so that none is lost when the process
+ * ends.
+ */
 export function createLogger({ level, format }: LogConfig): Logger {
   const target = pino.destination({ fd: 2, sync: true });
   const isText = format === 'text' || (format === 'auto' && process.stderr.isTTY);

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { finished } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import type { Difference, OverlayBackend } from '../../backends/overlay/index.js';
-import { encodeEntry, END, padding, type TarEntry, TarType } from '../../backends/memfs/tar.js';
+import { encodeEntry, END, padding, type TarEntry, TarType } from '../archive/tar.js';
 import {
   DAEMON,
   type Attributes,
@@ -23,8 +23,9 @@ import { hostBuffer } from '../memory/index.js';
 import type { BackendRegistry, OptionName } from './registry.js';
 
 /*
- * What an overlay changed, as a layer of a container image: a tar archive in which `.wh.NAME` removes NAME, and
- * `.wh..wh..opq` in a directory all that lower layers have in it (OCI image specification, "layer.md").
+ * What an overlay changed, as a layer of a container image: a tar archive in which `.wh.NAME`
+ * removes NAME, and `.wh..wh..opq` in a directory all that lower layers have in it (OCI image
+ * specification, "layer.md").
  */
 
 const PIECE = 1 << 20;
@@ -44,7 +45,10 @@ export interface OfflineLayers {
   readonly optionName?: OptionName;
 }
 
-/** Mounts an overlay of layers at rest, for as long as `use` takes; a work area that was not there is removed again. */
+/**
+ * Mounts an overlay of layers at rest, for as long as `use` takes; a work area that was not there
+ * is removed again.
+ */
 export async function withOverlay<T>(
   { options, registry, log, optionName }: OfflineLayers,
   use: (overlay: OverlayBackend, host: BackendHost) => Promise<T>,
@@ -65,7 +69,10 @@ export async function withOverlay<T>(
   }
 }
 
-/** Lines `A PATH`, `C PATH` and `D PATH`: what was added, changed and removed, as `docker diff` has them. */
+/**
+ * Lines `A PATH`, `C PATH` and `D PATH`: what was added, changed and removed, as `docker diff` has
+ * them.
+ */
 export async function* listDifferences(overlay: OverlayBackend): AsyncGenerator<string> {
   const { differences } = await overlayAdministration();
   const letters = { added: 'A', changed: 'C', removed: 'D' } as const;
@@ -176,7 +183,9 @@ class LayerWriter {
     return found;
   }
 
-  /** Exactly as many bytes as the header says: a file that shrinks meanwhile is filled with zeros. */
+  /**
+   * Exactly as many bytes as the header says: a file that shrinks meanwhile is filled with zeros.
+   */
   async #content(node: Node, size: number): Promise<void> {
     if (size === 0) return;
     const { file } = await this.#overlay.open!(node, OpenFlags.READ_ONLY, DAEMON);

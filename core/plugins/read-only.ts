@@ -36,8 +36,8 @@ const READING = [
 ] as const satisfies readonly (keyof Backend)[];
 
 /**
- * The same file system with nothing that changes it: capabilities are the methods present, so the rest is left out and
- * the engine answers EROFS by itself.
+ * The same file system with nothing that changes it: capabilities are the methods present, so the
+ * rest is left out and the engine answers EROFS by itself.
  */
 export function readOnly<N extends object, F>(backend: Backend<N, F>): Backend<N, F> {
   const methods = READING.flatMap((name) => {

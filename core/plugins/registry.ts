@@ -9,7 +9,7 @@ import {
   type BackendSpec,
   type Logger,
 } from '../backend/index.js';
-import { suggestion } from './nearest.js';
+import { suggestion } from './suggestion.js';
 import { check } from './schema.js';
 
 /** Loads the module of a built-in, on first use: who serves memory does not load the S3 client. */
@@ -29,7 +29,10 @@ export type OptionName = (path: readonly PropertyKey[]) => string;
 /** What making a backend needs. */
 export interface Making {
   readonly log: Logger;
-  /** Folder that relative paths of modules, and packages, are looked up from. Default: the working directory. */
+  /**
+   * Folder that relative paths of modules, and packages, are looked up from. Default: the working
+   * directory.
+   */
   readonly folder?: string | undefined;
   /** Names the backend's options in errors. Default: `backend TYPE: option`. */
   readonly optionName?: OptionName | undefined;
@@ -51,8 +54,10 @@ export class BackendRegistry {
 
   /**
    * Finds a kind of backend.
-   * @param type a built-in's or registered name, a path to a module (with a slash), or an npm package.
-   * @param folder what relative paths and packages are looked up from. Default: the working directory.
+   * @param type a built-in's or registered name, a path to a module (with a slash), or an npm
+   * package.
+   * @param folder what relative paths and packages are looked up from. Default: the working
+   * directory.
    * @throws UsageError if there is none.
    */
   async load(type: string, folder = process.cwd()): Promise<BackendPlugin> {
@@ -66,7 +71,10 @@ export class BackendRegistry {
     throw new UsageError(`backend ${type}: its default export is no backend plugin; use definePlugin`);
   }
 
-  /** The module that a kind is loaded from; nothing for one that is built in or registered, or not found so. */
+  /**
+   * The module that a kind is loaded from; nothing for one that is built in or registered, or not
+   * found so.
+   */
   fileOf(type: string, folder = process.cwd()): string | undefined {
     if (this.#plugins.has(type) || Object.hasOwn(BUILT_IN, type)) return undefined;
     return isPath(type) ? resolve(folder, type) : resolvePackage(type, folder);
@@ -122,7 +130,10 @@ function isPath(type: string): boolean {
   return type.startsWith('.') || isAbsolute(type);
 }
 
-/** Main file of a package as CommonJS finds it from a folder; nothing where `import` has to look by itself. */
+/**
+ * Main file of a package as CommonJS finds it from a folder; nothing where `import` has to look by
+ * itself.
+ */
 function resolvePackage(name: string, folder: string): string | undefined {
   try {
     return createRequire(join(folder, 'package.json')).resolve(name);

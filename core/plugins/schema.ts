@@ -1,13 +1,15 @@
 import { z, type ZodType } from 'zod';
 import { UsageError } from '../backend/index.js';
-import { suggestion } from './nearest.js';
+import { suggestion } from './suggestion.js';
 import { parseYaml } from './yaml.js';
 
 /** One option, as its schema describes it: the source of help texts, flags and documentation. */
 export interface OptionDescription {
   /** As in a configuration file: `sharedDir`. */
   readonly name: string;
-  /** As on the command line: `shared-dir`, or what its `meta({ flag })` says (`lower`, of `lowers`). */
+  /**
+   * As on the command line: `shared-dir`, or what its `meta({ flag })` says (`lower`, of `lowers`).
+   */
   readonly flag: string;
   readonly description: string;
   /** What stands for the value: `DIR`. Nothing for a switch. */
@@ -64,7 +66,8 @@ function describe(name: string, schema: JsonSchema, required: boolean): OptionDe
     description,
     placeholder: types.has('boolean') && types.size === 1 ? undefined : placeholder(name, schema, values),
     required: required && schema.default === undefined,
-    // A default that the text explains is mostly computed, and would differ from machine to machine.
+    // A default that the text explains is mostly computed, and would differ from machine to
+    // machine.
     initial: /\bdefault\b/i.test(description) ? undefined : showDefault(schema.default),
     repeatable,
     types: values,
@@ -77,7 +80,10 @@ function typesOf(schema: JsonSchema, types = new Set<string>()): Set<string> {
   return types;
 }
 
-/** A value as a person writes it on a command line, for the schema to check: text, unless it is none. */
+/**
+ * A value as a person writes it on a command line, for the schema to check: text, unless it is
+ * none.
+ */
 export function parseOption(option: OptionDescription, text: string): unknown {
   const { types } = option;
   if (types.has('boolean') && (text === 'true' || text === 'false')) return text === 'true';
@@ -109,7 +115,8 @@ export function toFlag(name: string): string {
 
 /**
  * Checks a value from outside.
- * @param what names the value in errors, such as `exports[1]` or `--backend s3`; empty for a file's top level.
+ * @param what names the value in errors, such as `exports[1]` or `--backend s3`; empty for a file's
+ * top level.
  * @param name writes an option's path in errors. Default: dots and brackets after `what`.
  * @throws UsageError that names every mistake.
  */

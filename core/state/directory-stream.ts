@@ -57,13 +57,13 @@ const FIRST_ENTRIES = 16;
 const MAX_BYTES = 0x7fff_ffff;
 
 /**
- * One open directory: what its backend listed, in the order listed, pulled as far as the guest has read. `.` and `..`
- * come first. The cookie after an entry is its index plus one, so that a READDIR at offset n begins with entry n, and
- * a cookie stays good whatever is created and removed meanwhile (POSIX `seekdir`). Offset 0 lists anew (POSIX
- * `rewinddir`).
+ * One open directory: what its backend listed, in the order listed, pulled as far as the guest has
+ * read. `.` and `..` come first. The cookie after an entry is its index plus one, so that a READDIR
+ * at offset n begins with entry n, and a cookie stays good whatever is created and removed
+ * meanwhile (POSIX `seekdir`). Offset 0 lists anew (POSIX `rewinddir`).
  *
- * An entry takes 14 bytes and its name, twice that at worst, from a budget shared with other streams; beyond, listing
- * fails with ENOMEM.
+ * An entry takes 14 bytes and its name, twice that at worst, from a budget shared with other
+ * streams; beyond, listing fails with ENOMEM.
  */
 export class DirectoryStream {
   readonly #budget: ListingBudget;
@@ -96,8 +96,9 @@ export class DirectoryStream {
   }
 
   /**
-   * Serves one READDIR: waits for its turn behind others on this handle, lists anew if `offset` is 0, and runs `fill`,
-   * which takes entries from `offset` on by {@link at}. Synchronous where everything it needs is.
+   * Serves one READDIR: waits for its turn behind others on this handle, lists anew if `offset` is
+   * 0, and runs `fill`, which takes entries from `offset` on by {@link at}. Synchronous where
+   * everything it needs is.
    * @param list asks the backend; called where a listing begins.
    * @throws EBADF on a closed stream, and what `list` and `fill` throw.
    */
@@ -111,7 +112,8 @@ export class DirectoryStream {
 
   /**
    * Whether there is an entry `index`, pulling as far as that. Inside {@link read} only.
-   * @throws the error that ended the listing there; ENOMEM beyond the budget; an Error for an impossible name.
+   * @throws the error that ended the listing there; ENOMEM beyond the budget; an Error for an
+   * impossible name.
    */
   at(index: number): Awaitable<boolean> {
     while (index >= this.#count) {
@@ -123,7 +125,10 @@ export class DirectoryStream {
     return true;
   }
 
-  /** Whether there is an entry `index` that can be had without waiting, or failing. Inside {@link read}, behind one that {@link at} found. */
+  /**
+   * Whether there is an entry `index` that can be had without waiting, or failing. Inside {@link
+   * read}, behind one that {@link at} found.
+   */
   has(index: number): boolean {
     while (index >= this.#count) {
       if (this.#failure !== undefined || this.#iterator === undefined || this.#isAsync) return false;
@@ -143,7 +148,10 @@ export class DirectoryStream {
     return this.#count;
   }
 
-  /** The store: names are from {@link nameStart} to {@link nameEnd}. Valid until the next entry is pulled. */
+  /**
+   * The store: names are from {@link nameStart} to {@link nameEnd}. Valid until the next entry is
+   * pulled.
+   */
   get bytes(): Uint8Array {
     return this.#bytes;
   }
@@ -186,8 +194,8 @@ export class DirectoryStream {
   }
 
   /**
-   * Brings a saved stream back. Its entries keep their cookies; where the listing was not complete, what the backend
-   * then lists and the stream doesn't have yet follows.
+   * Brings a saved stream back. Its entries keep their cookies; where the listing was not complete,
+   * what the backend then lists and the stream doesn't have yet follows.
    * @throws RangeError for data that no stream saved; ENOMEM beyond the budget.
    */
   static restore(

@@ -39,7 +39,9 @@ export interface ExportOptions extends BackendHost {
   readonly localLocks?: boolean;
 }
 
-/** What the sessions of one export share: the mounted backend, its nodes, its locks, and the rules. */
+/**
+ * What the sessions of one export share: the mounted backend, its nodes, its locks, and the rules.
+ */
 export class Export {
   readonly backend: Backend;
   readonly log: Logger;

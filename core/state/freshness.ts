@@ -1,16 +1,22 @@
 import type { Attributes } from '../backend/index.js';
 
-/** Seconds after a change in which another one may bear the same time: S3 and some file systems count whole ones. */
+/**
+ * Seconds after a change in which another one may bear the same time: S3 and some file systems
+ * count whole ones.
+ */
 const SETTLING = 2;
 
 /**
- * Whether the data of a file that a guest has cached is still good when it opens the file again: where size, mtime and
- * ctime are as they were when it opened it last, and the last change lay far enough back then for any later change to
- * show in them (the rule of git's index, "racy git"). Known from the attributes that the guest was told: an open
- * follows a LOOKUP or GETATTR as recent as the cache policy's times ask for.
+ * Whether the data of a file that a guest has cached is still good when it opens the file again:
+ * where size, mtime and ctime are as they were when it opened it last, and the last change lay far
+ * enough back then for any later change to show in them (the rule of git's index, "racy git").
+ * Known from the attributes that the guest was told: an open follows a LOOKUP or GETATTR as recent
+ * as the cache policy's times ask for.
  */
 export class Freshness {
-  /** By slot: a hash of the attributes told last, never 0; the second of the change that they show. */
+  /**
+   * By slot: a hash of the attributes told last, never 0; the second of the change that they show.
+   */
   #told = new Int32Array(0);
   #changed = new Int32Array(0);
   /** The hash at the last open, or 0 where it can't be relied on. */

@@ -8,8 +8,9 @@ export const NO_HANDLE = -1;
 const FIRST_CAPACITY = 64;
 
 /**
- * The open files and directories of one session. An `fh` is the handle's index (low 32 bits) and the generation of its
- * place (high 32 bits), so that a handle that was closed is not taken for the next one in its place.
+ * The open files and directories of one session. An `fh` is the handle's index (low 32 bits) and
+ * the generation of its place (high 32 bits), so that a handle that was closed is not taken for the
+ * next one in its place.
  */
 export class HandleTable {
   readonly #limit: number;
@@ -89,7 +90,10 @@ export class HandleTable {
     this.#size += 1;
   }
 
-  /** Ends restoring: new handles get places between the old ones, under generations above `generation`. */
+  /**
+   * Ends restoring: new handles get places between the old ones, under generations above
+   * `generation`.
+   */
   seal(generation: number): void {
     this.#generation.fill(generation, this.#objects.length);
     for (let index = this.#objects.length - 1; index >= 0; index--) {
@@ -108,7 +112,9 @@ export class HandleTable {
     return last;
   }
 
-  /** The index of an `fh` of the kind, given by its halves as signed numbers, or {@link NO_HANDLE}. */
+  /**
+   * The index of an `fh` of the kind, given by its halves as signed numbers, or {@link NO_HANDLE}.
+   */
   find(low: number, high: number, kind: HandleKind): number {
     return low >= 0 &&
       low < this.#objects.length &&
@@ -155,7 +161,8 @@ export class HandleTable {
 
   /**
    * Makes the `fh` invalid.
-   * @returns whether the handle may be closed at once, by {@link free}; else the last {@link unuse} says so.
+   * @returns whether the handle may be closed at once, by {@link free}; else the last {@link unuse}
+   * says so.
    */
   invalidate(index: number): boolean {
     this.#kind[index] = this.#kind[index]! | CLOSING;

@@ -5,18 +5,20 @@ import type { NodeKey } from '../backend/index.js';
 export const ROOT_ID = 1;
 
 /**
- * An identity being computed is three words in a reused `Int32Array`, so that no number is boxed: the node id's
- * low and high half (never 0 or 1 together, Linux `invalid_nodeid()`), and the generation.
+ * An identity being computed is three words in a reused `Int32Array`, so that no number is boxed:
+ * the node id's low and high half (never 0 or 1 together, Linux `invalid_nodeid()`), and the
+ * generation.
  */
 export const LOW = 0;
 export const HIGH = 1;
 export const GENERATION = 2;
 
 /**
- * Computes the node id and the generation that a durable key stands for, into `words`: the same key gives the same id
- * in every process and on every host. Two lanes of the mixing step of MurmurHash3, finished across the lanes, so that
- * all bits of the 64 are usable; the generation is a third finish. String, number and byte keys never stand for the
- * same file in one backend, hence differ by a tag only.
+ * Computes the node id and the generation that a durable key stands for, into `words`: the same key
+ * gives the same id in every process and on every host. Two lanes of the mixing step of
+ * MurmurHash3, finished across the lanes, so that all bits of the 64 are usable; the generation is
+ * a third finish. String, number and byte keys never stand for the same file in one backend, hence
+ * differ by a tag only.
  */
 export function identify(key: NodeKey, words: Int32Array): void {
   let a = 0x8f1bbcdc;
@@ -65,7 +67,10 @@ export function nextIdentity(words: Int32Array): void {
   avoidReserved(words);
 }
 
-/** Ids for a backend without keys: a counter, under an epoch drawn anew by every process so that ids of a former one are stale. */
+/**
+ * Ids for a backend without keys: a counter, under an epoch drawn anew by every process so that ids
+ * of a former one are stale.
+ */
 export class Counter {
   readonly #epoch = randomBytes(4).readInt32LE() | 1;
   #next = 2;

@@ -1,9 +1,10 @@
 import { NO_SLOT, ROOT_SLOT, type NodeTable } from './node-table.js';
 
 /**
- * How often one session has told its guest of each node, less what the guest has forgotten (`nlookup` of FUSE's
- * FORGET). While a count is above zero the guest may name the node, and the session holds one reference on it.
- * The root is always known and never counted. Counts are exact up to 2^53.
+ * How often one session has told its guest of each node, less what the guest has forgotten
+ * (`nlookup` of FUSE's FORGET). While a count is above zero the guest may name the node, and the
+ * session holds one reference on it. The root is always known and never counted. Counts are exact
+ * up to 2^53.
  */
 export class LookupCounts {
   readonly #nodes: NodeTable;
@@ -23,7 +24,10 @@ export class LookupCounts {
     return slot < this.#counts.length ? this.#counts[slot]! : 0;
   }
 
-  /** The guest is told of a node (LOOKUP, creations, READDIRPLUS): once, or as often as a saved count says. */
+  /**
+   * The guest is told of a node (LOOKUP, creations, READDIRPLUS): once, or as often as a saved
+   * count says.
+   */
   add(slot: number, times = 1): void {
     if (slot === ROOT_SLOT) return;
     if (slot >= this.#counts.length) this.#grow(slot);

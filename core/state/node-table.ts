@@ -17,13 +17,15 @@ interface Slotted {
 /**
  * The nodes that the guests of one export know: node id ↔ slot ↔ backend node.
  *
- * A slot is referenced by each session whose lookup count for it is above zero, by each open handle, and by each lock
- * or parked request; all else finds it only while it runs. When the last reference goes the node is *retired*: it is
- * forgotten (`backend.forget`) once every asynchronous request that was in flight at that moment has ended, since any
- * of them may be about to return the same node; if one does, the node stays. With nothing in flight that is at once.
+ * A slot is referenced by each session whose lookup count for it is above zero, by each open
+ * handle, and by each lock or parked request; all else finds it only while it runs. When the last
+ * reference goes the node is *retired*: it is forgotten (`backend.forget`) once every asynchronous
+ * request that was in flight at that moment has ended, since any of them may be about to return the
+ * same node; if one does, the node stays. With nothing in flight that is at once.
  *
- * Halves of ids are signed 32-bit numbers: the form that V8 does not box. A node costs 4 bytes in each of five columns, 8 to 16 in the
- * index, 8 in `#nodes`, and 8 in itself, or else about 50 in a map.
+ * Halves of ids are signed 32-bit numbers: the form that V8 does not box. A node costs 4 bytes in
+ * each of five columns, 8 to 16 in the index, 8 in `#nodes`, and 8 in itself, or else about 50 in a
+ * map.
  */
 export class NodeTable {
   readonly #backend: Backend;
@@ -45,7 +47,10 @@ export class NodeTable {
   readonly #seed = randomBytes(4).readInt32LE();
   readonly #counter = new Counter();
   readonly #identity = new Int32Array(3);
-  /** Asynchronous requests in flight, and the slots retired, by parity of the grace period that they began in. */
+  /**
+   * Asynchronous requests in flight, and the slots retired, by parity of the grace period that they
+   * began in.
+   */
   readonly #active = [0, 0];
   readonly #limbo: [number[], number[]] = [[], []];
   #period = 1;
@@ -83,8 +88,8 @@ export class NodeTable {
   }
 
   /**
-   * The slot of a backend node, a new one if it was not known. A new slot has no reference yet: the caller adds one, or
-   * calls {@link reap}.
+   * The slot of a backend node, a new one if it was not known. A new slot has no reference yet: the
+   * caller adds one, or calls {@link reap}.
    * @returns {@link NO_SLOT} where the table is full.
    */
   intern(node: object): number {
@@ -100,8 +105,10 @@ export class NodeTable {
   }
 
   /**
-   * Enters a node under the identity that it had in a former process; a new slot has no reference yet.
-   * @returns {@link NO_SLOT} where the table is full. A node or id that is known already keeps what it has.
+   * Enters a node under the identity that it had in a former process; a new slot has no reference
+   * yet.
+   * @returns {@link NO_SLOT} where the table is full. A node or id that is known already keeps what
+   * it has.
    */
   restore(node: object, low: number, high: number, generation: number): number {
     const known = this.slotOf(node);
@@ -160,7 +167,10 @@ export class NodeTable {
     if (this.#references[slot] === 0) this.#retire(slot);
   }
 
-  /** The backend returned a node that the guest will not hear of: it is forgotten unless it is known. */
+  /**
+   * The backend returned a node that the guest will not hear of: it is forgotten unless it is
+   * known.
+   */
   discard(node: object): void {
     const slot = this.slotOf(node);
     if (slot === NO_SLOT) this.#backend.forget?.(node);

@@ -1,11 +1,15 @@
 import { z } from 'zod';
 
 /**
- * The saved form of an export and its sessions: the structures of the envelope, and nothing else. 64-bit numbers are
- * decimal strings and bytes base64, so that JSON carries them. Nodes are referred to by their index in `nodes`.
+ * The saved form of an export and its sessions: the structures of the envelope, and nothing else.
+ * 64-bit numbers are decimal strings and bytes base64, so that JSON carries them. Nodes are
+ * referred to by their index in `nodes`.
  */
 
-/** Grows with every change of these structures; older versions are read for as long as that makes sense. */
+/**
+ * Grows with every change of these structures; older versions are read for as long as that makes
+ * sense.
+ */
 export const SAVED_VERSION = 1;
 
 const index = z.int().nonnegative();
@@ -87,8 +91,8 @@ const MAGIC = Buffer.from('VFSKSAVE');
 const HEAD = MAGIC.length + 8;
 
 /**
- * The envelope: eight bytes of magic, version and length of the JSON as 32-bit little-endian numbers, the JSON, and
- * behind it the backend's own state, as it gave it.
+ * The envelope: eight bytes of magic, version and length of the JSON as 32-bit little-endian
+ * numbers, the JSON, and behind it the backend's own state, as it gave it.
  */
 export function encodeSaved(saved: SavedExport, backendState: Uint8Array): Uint8Array {
   const json = Buffer.from(JSON.stringify(saved));

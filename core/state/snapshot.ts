@@ -8,8 +8,8 @@ import { decodeSaved, encodeSaved, type SavedNode, type SavedSession } from './s
 export type SaveSession = (node: (slot: number) => number) => SavedSession;
 
 /**
- * Saves an export: its nodes, its sessions with their lookups, handles and directory streams, all locks, and what the
- * backend itself has to keep. Nothing is changed.
+ * Saves an export: its nodes, its sessions with their lookups, handles and directory streams, all
+ * locks, and what the backend itself has to keep. Nothing is changed.
  * @throws Error if the backend has no durable identities (`key` and `resolve`).
  */
 export async function saveExport(shared: Export, sessions: readonly SaveSession[]): Promise<Uint8Array> {
@@ -44,15 +44,17 @@ export async function saveExport(shared: Export, sessions: readonly SaveSession[
 export interface Restored {
   readonly export: Export;
   readonly sessions: readonly SavedSession[];
-  /** The slot of a saved node, or {@link NO_SLOT} if the file is gone: the guest then gets ESTALE. */
+  /**
+   * The slot of a saved node, or {@link NO_SLOT} if the file is gone: the guest then gets ESTALE.
+   */
   slot(index: number): number;
   /** All sessions are made: nodes that none of them took up are let go. */
   finish(): void;
 }
 
 /**
- * Mounts a backend and brings back what {@link saveExport} saved: nodes under their old ids, and locks. A guest whose
- * lock request waited asks again, or its transport does.
+ * Mounts a backend and brings back what {@link saveExport} saved: nodes under their old ids, and
+ * locks. A guest whose lock request waited asks again, or its transport does.
  * @throws RangeError for bytes that are no saved export; what the backend throws.
  */
 export async function restoreExport(

@@ -15,21 +15,31 @@ export interface RawMessage {
   readonly header: Header;
   /** A copy: the front-end can't change it. */
   readonly payload: Uint8Array;
-  /** Descriptors that came along. Those that the receiver does not `take()` are closed when it is done. */
+  /**
+   * Descriptors that came along. Those that the receiver does not `take()` are closed when it is
+   * done.
+   */
   readonly fds: readonly OwnedFd[];
 }
 
 /** Who receives the messages of a channel. */
 export interface ChannelReceiver {
-  /** Nothing further is read until a promise that it returns settles. What it throws ends the channel. */
+  /**
+   * Nothing further is read until a promise that it returns settles. What it throws ends the
+   * channel.
+   */
   onMessage(message: RawMessage): void | Promise<void>;
-  /** The stream is over. `error` is absent where the front-end closed it between two messages. Called once. */
+  /**
+   * The stream is over. `error` is absent where the front-end closed it between two messages.
+   * Called once.
+   */
   onEnd(error: Error | undefined): void;
 }
 
 /**
- * The stream of messages on a connection: frames them, keeps each one's descriptors with it, and gives one at a time.
- * It reads exactly one message's bytes at once, so that the descriptors read meanwhile are that message's.
+ * The stream of messages on a connection: frames them, keeps each one's descriptors with it, and
+ * gives one at a time. It reads exactly one message's bytes at once, so that the descriptors read
+ * meanwhile are that message's.
  */
 export class Channel {
   readonly #connection: UnixConnection;
@@ -49,7 +59,9 @@ export class Channel {
     this.#watch = watch(connection.fd, () => this.#read());
   }
 
-  /** Sends a whole reply, or ends the channel: a front-end that lets replies pile up is not served. */
+  /**
+   * Sends a whole reply, or ends the channel: a front-end that lets replies pile up is not served.
+   */
   send(bytes: Uint8Array): void {
     if (this.#ended) return;
     const sent = this.#connection.send(bytes);

@@ -27,7 +27,9 @@ import { keep, Vring } from './vring.js';
 
 /** What serves the requests of one front-end: the FUSE side. */
 export interface DeviceSession extends QueueService {
-  /** Finishes or cancels what is in flight; resolves when everything dispatched has been answered. */
+  /**
+   * Finishes or cancels what is in flight; resolves when everything dispatched has been answered.
+   */
   drain(): Promise<void>;
   /** Ends the session for good. */
   close(): Promise<void>;
@@ -42,9 +44,15 @@ export interface DeviceOptions {
   readonly log: Log;
   /** Begins a session: for each connection, and again after RESET_DEVICE. */
   openSession(): DeviceSession;
-  /** How long requests in flight may hold up a stop, in milliseconds. Default 15,000: more than the session needs to give up by itself. */
+  /**
+   * How long requests in flight may hold up a stop, in milliseconds. Default 15,000: more than the
+   * session needs to give up by itself.
+   */
   readonly drainTimeout?: number | undefined;
-  /** Microseconds that rings may be looked at before sleeping, 0 to 1000: see {@link Poller}. Default 0. */
+  /**
+   * Microseconds that rings may be looked at before sleeping, 0 to 1000: see {@link Poller}.
+   * Default 0.
+   */
   readonly pollTime?: number | undefined;
   /** Where queues may run beside this thread: a place for each connection. */
   takeSeat?(): Seat;
@@ -55,7 +63,10 @@ const DEFAULT_DRAIN_TIMEOUT = 15_000;
 /** A front-end that is told "no" more often than this has lost its way, and would fill the log. */
 const MAX_REFUSALS = 100;
 
-/** What the device can do. The packed ring would be one more bit here, and another kind of queue in `Vring`. */
+/**
+ * What the device can do. The packed ring would be one more bit here, and another kind of queue in
+ * `Vring`.
+ */
 const FEATURES =
   Feature.VERSION_1 |
   Feature.RING_INDIRECT_DESC |
@@ -212,7 +223,8 @@ export class VhostUserDevice implements ChannelReceiver {
       case 'SET_OWNER':
         return undefined;
       case 'RESET_OWNER':
-        // "It is recommended that back-ends either ignore this message, or use it to disable all rings."
+        // "It is recommended that back-ends either ignore this message, or use it to disable all
+        // rings."
         for (const vring of this.#vrings) vring.setEnabled(false);
         return undefined;
       case 'GET_QUEUE_NUM':
@@ -283,7 +295,8 @@ export class VhostUserDevice implements ChannelReceiver {
   #setFeatures(features: bigint): Answer | Promise<Answer> {
     this.#features = subset('SET_FEATURES', features, FEATURES);
     return this.#applyFeatures(() => {
-      // "upon receiving … without VHOST_USER_F_PROTOCOL_FEATURES set, the back-end must enable all rings immediately"
+      // "upon receiving … without VHOST_USER_F_PROTOCOL_FEATURES set, the back-end must enable all
+      // rings immediately"
       if ((features & Feature.PROTOCOL_FEATURES) === 0n)
         for (const vring of this.#vrings) vring.setEnabled(true);
       return undefined;
@@ -326,7 +339,10 @@ export class VhostUserDevice implements ChannelReceiver {
     return this.#vrings.some((vring) => vring.isElsewhere);
   }
 
-  /** Does what no request in flight may see: takes no new ones, waits for the others, and goes on afterwards. */
+  /**
+   * Does what no request in flight may see: takes no new ones, waits for the others, and goes on
+   * afterwards.
+   */
   async #withoutRequests(apply: () => void): Promise<Answer> {
     // A broken queue of another thread may have requests there too.
     const running = this.#vrings.filter((vring) => vring.running || vring.isElsewhere);
@@ -414,8 +430,8 @@ export class VhostUserDevice implements ChannelReceiver {
   }
 
   /**
-   * "To start/stop logging of data/used ring writes, the front-end may send SET_FEATURES with VHOST_F_LOG_ALL." Queues of other threads, which
-   * do not log, come back to this one.
+   * "To start/stop logging of data/used ring writes, the front-end may send SET_FEATURES with
+   * VHOST_F_LOG_ALL." Queues of other threads, which do not log, come back to this one.
    */
   #applyFeatures(answer: () => Answer): Answer | Promise<Answer> {
     const log = this.#dirtyLog === undefined ? undefined : new DirtyLog(this.#dirtyLog);
@@ -428,7 +444,10 @@ export class VhostUserDevice implements ChannelReceiver {
     return answer();
   }
 
-  /** "Ask the vhost user back-end to disable all rings and reset all internal device state to the initial state." */
+  /**
+   * "Ask the vhost user back-end to disable all rings and reset all internal device state to the
+   * initial state."
+   */
   async #reset(): Promise<Answer> {
     await this.#stopAll();
     const before = this.#session;
@@ -439,8 +458,8 @@ export class VhostUserDevice implements ChannelReceiver {
   }
 
   /**
-   * Status 0 resets the virtio device, not the FUSE session: QEMU sends it when a guest is merely paused, and a guest
-   * that starts anew begins with FUSE_INIT.
+   * Status 0 resets the virtio device, not the FUSE session: QEMU sends it when a guest is merely
+   * paused, and a guest that starts anew begins with FUSE_INIT.
    */
   async #setStatus(status: number): Promise<Answer> {
     if (status === 0) await this.#stopAll();

@@ -23,7 +23,9 @@ interface Waiter {
   reject(error: Error): void;
 }
 
-/** The front-end's end of the message stream: sends messages and matches replies to them, in order. */
+/**
+ * The front-end's end of the message stream: sends messages and matches replies to them, in order.
+ */
 export class FrontEndChannel {
   readonly #connection: UnixConnection;
   readonly #watch: Watch;
@@ -50,12 +52,18 @@ export class FrontEndChannel {
     throw this.end(`cannot send ${name} to the daemon: ${sent < 0 ? `errno ${-sent}` : 'it does not read'}`);
   }
 
-  /** Sends a message that has a reply of its own, and waits for it. @returns the reply's payload. */
+  /**
+   * Sends a message that has a reply of its own, and waits for it.
+   * @returns the reply's payload.
+   */
   call(name: RequestName, payload: Uint8Array, fds: readonly number[] = []): Promise<Uint8Array> {
     return this.#exchange(name, payload, fds, 0);
   }
 
-  /** Sends a message without reply; waits for its acknowledgement where REPLY_ACK has been negotiated. */
+  /**
+   * Sends a message without reply; waits for its acknowledgement where REPLY_ACK has been
+   * negotiated.
+   */
   async command(name: RequestName, payload: Uint8Array, fds: readonly number[] = []): Promise<void> {
     if (!this.acknowledged) {
       this.send(name, payload, fds);
@@ -67,7 +75,10 @@ export class FrontEndChannel {
     }
   }
 
-  /** Looks at the connection now, for a caller that keeps the event loop busy. @returns whether it still stands. */
+  /**
+   * Looks at the connection now, for a caller that keeps the event loop busy.
+   * @returns whether it still stands.
+   */
   poll(): boolean {
     if (this.#ended === undefined) this.#read();
     return this.#ended === undefined;

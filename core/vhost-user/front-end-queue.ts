@@ -16,7 +16,10 @@ interface Request {
 /** One queue of a front-end: the ring, its eventfds, and requests as promises on top. */
 export class FrontEndQueue {
   readonly index: number;
-  /** The ring itself, for callers that manage memory and completions on their own. Not to be mixed with {@link request}. */
+  /**
+   * The ring itself, for callers that manage memory and completions on their own. Not to be mixed
+   * with {@link request}.
+   */
   readonly driver: DriverQueue;
   readonly kick: OwnedFd = eventfd();
   readonly call: OwnedFd = eventfd();

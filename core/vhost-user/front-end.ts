@@ -43,15 +43,19 @@ const WANTED_PROTOCOL_FEATURES =
 const EMPTY = new Uint8Array(0);
 
 /**
- * The driver side: connects to a vhost-user virtio-fs daemon, any, and drives its queues from this process, without a
- * guest. Every promise rejects with a {@link FrontEndError} when the daemon goes away.
+ * The driver side: connects to a vhost-user virtio-fs daemon, any, and drives its queues from this
+ * process, without a guest. Every promise rejects with a {@link FrontEndError} when the daemon goes
+ * away.
  */
 export class FrontEnd {
   readonly channel: FrontEndChannel;
   readonly memory: SharedMemory;
   /** Queue 0 is hiprio, requests go to those from 1 on. */
   queues: readonly FrontEndQueue[] = [];
-  /** Process of the daemon: the one that listened on the socket; 0 where it is in another PID namespace. */
+  /**
+   * Process of the daemon: the one that listened on the socket; 0 where it is in another PID
+   * namespace.
+   */
   readonly daemon: number;
   /** What has been negotiated. */
   features = 0n;
@@ -59,7 +63,10 @@ export class FrontEnd {
   /** Resolves with the reason when the connection is over. */
   readonly ended: Promise<FrontEndError>;
   readonly #options: FrontEndOptions;
-  /** Queues of the daemon, hiprio included; without MQ it has the two that every virtio-fs device has. */
+  /**
+   * Queues of the daemon, hiprio included; without MQ it has the two that every virtio-fs device
+   * has.
+   */
   #offeredQueues = 2;
 
   private constructor(connection: UnixConnection, options: FrontEndOptions) {

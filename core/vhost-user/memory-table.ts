@@ -30,8 +30,8 @@ export class MemoryTable {
   }
 
   /**
-   * Prepares SET_MEM_TABLE. A region that is the same as before keeps its mapping, so that adding memory to a running guest
-   * disturbs no request.
+   * Prepares SET_MEM_TABLE. A region that is the same as before keeps its mapping, so that adding
+   * memory to a running guest disturbs no request.
    * @throws ProtocolError if a region can't be mapped; nothing has changed then.
    */
   prepare(regions: readonly Region[], fds: readonly OwnedFd[]): TableChange {
@@ -59,7 +59,10 @@ export class MemoryTable {
     return { removes: gone.length > 0, apply, discard };
   }
 
-  /** ADD_MEM_REG. @throws ProtocolError if the region overlaps another, can't be mapped, or is one too many. */
+  /**
+   * ADD_MEM_REG.
+   * @throws ProtocolError if the region overlaps another, can't be mapped, or is one too many.
+   */
   add(region: Region, fd: OwnedFd): void {
     const name = 'ADD_MEM_REG';
     if (this.#slots.length >= MAX_MEM_SLOTS)
@@ -71,7 +74,8 @@ export class MemoryTable {
   }
 
   /**
-   * Prepares REM_MEM_REG: "identified by its guest address, user address and size. The mmap offset is ignored."
+   * Prepares REM_MEM_REG: "identified by its guest address, user address and size. The mmap offset
+   * is ignored."
    * @throws ProtocolError if there is no such region.
    */
   prepareRemoval(region: Region): () => void {

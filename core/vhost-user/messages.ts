@@ -1,7 +1,7 @@
 /**
  * Wire layouts of the vhost-user protocol and the rules for each message. "Spec" below is QEMU's
- * `docs/interop/vhost-user.rst`; section names follow it. All numbers are in machine byte order, which is little-endian
- * on every machine that Node supports with koffi.
+ * `docs/interop/vhost-user.rst`; section names follow it. All numbers are in machine byte order,
+ * which is little-endian on every machine that Node supports with koffi.
  */
 
 /** Message types that the front-end sends (spec "Front-end message types"). */
@@ -67,7 +67,10 @@ export function requestName(request: number): string {
 /** Bits of the header's flags (spec "Header"). */
 export const HeaderFlags = { VERSION_MASK: 0x3, VERSION: 0x1, REPLY: 0x4, NEED_REPLY: 0x8 } as const;
 
-/** Virtio and vhost feature bits that matter here (virtio 1.2 section 6, spec "Communication", `linux/vhost.h`). */
+/**
+ * Virtio and vhost feature bits that matter here (virtio 1.2 section 6, spec "Communication",
+ * `linux/vhost.h`).
+ */
 export const Feature = {
   LOG_ALL: 1n << 26n,
   RING_INDIRECT_DESC: 1n << 28n,
@@ -95,7 +98,10 @@ export const HEADER_SIZE = 12;
 /** Most payload bytes of any message: the device configuration space ends at 4 KiB. */
 export const MAX_PAYLOAD = 4096;
 
-/** Most regions of a memory table, thus most descriptors with one message (spec "Memory regions description"). */
+/**
+ * Most regions of a memory table, thus most descriptors with one message (spec "Memory regions
+ * description").
+ */
 export const MAX_REGIONS = 8;
 
 /** Most regions a front-end may add one by one: what GET_MAX_MEM_SLOTS answers. */
@@ -104,10 +110,15 @@ export const MAX_MEM_SLOTS = 509;
 /** Entries of the largest ring (virtio 1.2 section 2.7: "maximum Queue Size value is 32768"). */
 export const MAX_RING_SIZE = 32768;
 
-/** Bytes of `struct virtio_fs_config` without `notify_buf_size`, which VIRTIO_FS_F_NOTIFICATION adds. */
+/**
+ * Bytes of `struct virtio_fs_config` without `notify_buf_size`, which VIRTIO_FS_F_NOTIFICATION
+ * adds.
+ */
 export const CONFIG_SIZE = 40;
 
-/** A message that breaks a rule of the protocol. The text names the message, the value and the rule. */
+/**
+ * A message that breaks a rule of the protocol. The text names the message, the value and the rule.
+ */
 export class ProtocolError extends Error {
   override readonly name = 'ProtocolError';
 }
@@ -127,7 +138,10 @@ export interface Region {
   readonly mmapOffset: number;
 }
 
-/** A message of the front-end, checked against every rule that needs no knowledge of the device's state. */
+/**
+ * A message of the front-end, checked against every rule that needs no knowledge of the device's
+ * state.
+ */
 export type FrontEndMessage =
   | { readonly type: EmptyRequest }
   | { readonly type: ValueRequest; readonly value: bigint }
@@ -173,13 +187,19 @@ type VringFdRequest = 'SET_VRING_KICK' | 'SET_VRING_CALL' | 'SET_VRING_ERR';
 /** Message types that are served. */
 export type ServedRequest = FrontEndMessage['type'];
 
-/** Rule of one message: payload bytes (least and most), descriptors (least and most), and what gates it. */
+/**
+ * Rule of one message: payload bytes (least and most), descriptors (least and most), and what gates
+ * it.
+ */
 interface Rule {
   readonly payload: readonly [number, number];
   readonly fds: readonly [number, number];
   /** Protocol feature that must have been negotiated. */
   readonly feature?: keyof typeof ProtocolFeature;
-  /** The message has a reply body, so that NEED_REPLY changes nothing (spec "VHOST_USER_PROTOCOL_F_REPLY_ACK"). */
+  /**
+   * The message has a reply body, so that NEED_REPLY changes nothing (spec
+   * "VHOST_USER_PROTOCOL_F_REPLY_ACK").
+   */
   readonly reply?: true;
 }
 
@@ -190,12 +210,14 @@ const ADDRESSES = [40, 40] as const;
 const SINGLE_REGION = [40, 40] as const;
 const LOG = [16, 16] as const;
 const CONFIG = [12 + 1, MAX_PAYLOAD] as const;
-// Header of 8 and 32 bytes each region. User-Mode Linux 6.x sends the 72 bytes of a two-region table with one region.
+// Header of 8 and 32 bytes each region. User-Mode Linux 6.x sends the 72 bytes of a two-region
+// table with one region.
 const MEMORY_TABLE = [8, 8 + 32 * MAX_REGIONS] as const;
 const ONE = [1, 1] as const;
 const OPTIONAL = [0, 1] as const;
 
-// GET_QUEUE_NUM and RESET_DEVICE need no negotiation: the spec allows them once the back-end has offered the feature.
+// GET_QUEUE_NUM and RESET_DEVICE need no negotiation: the spec allows them once the back-end has
+// offered the feature.
 const rules: { readonly [name in ServedRequest]: Rule } = {
   GET_FEATURES: { payload: NONE, fds: NONE, reply: true },
   SET_FEATURES: { payload: U64, fds: NONE },
@@ -221,7 +243,8 @@ const rules: { readonly [name in ServedRequest]: Rule } = {
   RESET_DEVICE: { payload: NONE, fds: NONE },
   GET_MAX_MEM_SLOTS: { payload: NONE, fds: NONE, feature: 'CONFIGURE_MEM_SLOTS', reply: true },
   ADD_MEM_REG: { payload: SINGLE_REGION, fds: ONE, feature: 'CONFIGURE_MEM_SLOTS' },
-  // "For compatibility with existing incorrect implementations, the back-end MAY accept … one file descriptor."
+  // "For compatibility with existing incorrect implementations, the back-end MAY accept … one file
+  // descriptor."
   REM_MEM_REG: { payload: SINGLE_REGION, fds: OPTIONAL, feature: 'CONFIGURE_MEM_SLOTS' },
   SET_STATUS: { payload: U64, fds: NONE, feature: 'STATUS' },
   GET_STATUS: { payload: NONE, fds: NONE, feature: 'STATUS', reply: true },
@@ -232,7 +255,10 @@ export function hasReply(request: number): boolean {
   return rules[requestName(request) as ServedRequest]?.reply === true;
 }
 
-/** Reads and checks a header. @throws ProtocolError for one after which the stream can't be followed. */
+/**
+ * Reads and checks a header.
+ * @throws ProtocolError for one after which the stream can't be followed.
+ */
 export function decodeHeader(bytes: Uint8Array): Header {
   const view = viewOf(bytes);
   const request = view.getUint32(0, true);
@@ -388,7 +414,10 @@ function decodeRegion(name: string, view: DataView, at: number): Region {
   return { guestAddress, size, userAddress, mmapOffset };
 }
 
-/** Refuses regions that share a guest or user address: translation would be ambiguous. @throws ProtocolError */
+/**
+ * Refuses regions that share a guest or user address: translation would be ambiguous.
+ * @throws ProtocolError
+ */
 export function checkDisjoint(name: string, a: Region, b: Region): void {
   const apart = (x: number, y: number) => x + a.size <= y || y + b.size <= x;
   check(
@@ -426,7 +455,10 @@ function decodeConfig(type: 'GET_CONFIG' | 'SET_CONFIG', payload: Uint8Array): F
     : { type, offset, bytes: payload.slice(12), flags };
 }
 
-/** `struct virtio_fs_config` (virtio 1.2 section 5.11.4). @throws RangeError for a tag that does not fit. */
+/**
+ * `struct virtio_fs_config` (virtio 1.2 section 5.11.4).
+ * @throws RangeError for a tag that does not fit.
+ */
 export function encodeConfigSpace(tag: string, requestQueues: number): Uint8Array {
   const bytes = new Uint8Array(CONFIG_SIZE);
   const name = new TextEncoder().encode(tag);

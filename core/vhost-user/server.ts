@@ -13,7 +13,10 @@ export class ListenError extends Error {
 
 /** How a server listens, and what it serves. */
 export interface ServerOptions extends DeviceOptions {
-  /** Path of the socket to make, or a descriptor that was inherited: a listening socket, or a connected one. */
+  /**
+   * Path of the socket to make, or a descriptor that was inherited: a listening socket, or a
+   * connected one.
+   */
   readonly socket: { readonly path: string } | { readonly fd: number };
   /** Permission bits of the socket file, such as 0o660. Default: what the umask leaves. */
   readonly mode?: number | undefined;
@@ -21,7 +24,10 @@ export interface ServerOptions extends DeviceOptions {
   readonly group?: number | undefined;
   /** Front-ends served at a time; more are turned away. Default 16. */
   readonly maxConnections?: number | undefined;
-  /** Ends the server when its last front-end has gone, instead of waiting for the next one. Default false. */
+  /**
+   * Ends the server when its last front-end has gone, instead of waiting for the next one. Default
+   * false.
+   */
   readonly once?: boolean | undefined;
 }
 
@@ -46,7 +52,10 @@ export class VhostUserServer {
   readonly #log: Log;
   readonly #devices = new Set<VhostUserDevice>();
   readonly #poller: Poller;
-  /** Resolves when the server has ended: by {@link close}, or by itself with `once` or a connected descriptor. */
+  /**
+   * Resolves when the server has ended: by {@link close}, or by itself with `once` or a connected
+   * descriptor.
+   */
   readonly ended: Promise<void>;
   #end!: () => void;
   #listener: UnixListener | undefined;
@@ -77,7 +86,10 @@ export class VhostUserServer {
     return this.#devices.size;
   }
 
-  /** Stops listening, removes the socket file, and ends every device after its requests in flight. Idempotent. */
+  /**
+   * Stops listening, removes the socket file, and ends every device after its requests in flight.
+   * Idempotent.
+   */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;

@@ -1,7 +1,10 @@
 import { Mapping, memfd, PAGE_SIZE, Seal, type OwnedFd } from '../system/index.js';
 import type { Region } from './messages.js';
 
-/** Where the front-end's memory begins in the address space of a guest, and in its own as it tells the daemon. */
+/**
+ * Where the front-end's memory begins in the address space of a guest, and in its own as it tells
+ * the daemon.
+ */
 const GUEST_BASE = 0x4000_0000;
 const USER_BASE = 0x7f00_0000_0000;
 
@@ -34,7 +37,10 @@ export class SharedMemory {
     return { guestAddress: GUEST_BASE, size: this.mapping.length, userAddress: USER_BASE, mmapOffset: 0 };
   }
 
-  /** Offset of `size` bytes, page-aligned, or -1 if there is no room now. Content is left over from before. */
+  /**
+   * Offset of `size` bytes, page-aligned, or -1 if there is no room now. Content is left over from
+   * before.
+   */
   allocate(size: number): number {
     const length = roundUp(Math.max(size, 1));
     const index = this.#free.findIndex((run) => run.length >= length);

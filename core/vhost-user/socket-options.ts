@@ -20,13 +20,17 @@ function option(fd: number, name: number, bytes: number): Uint32Array {
   return scratch.u32;
 }
 
-/** Whether an inherited socket listens, or is connected already. @throws SystemError if it is no socket. */
+/**
+ * Whether an inherited socket listens, or is connected already.
+ * @throws SystemError if it is no socket.
+ */
 export function isListening(fd: number): boolean {
   return option(fd, SO_ACCEPTCONN, 4)[0] !== 0;
 }
 
 /**
- * Process at the other end of a connection: the one that listened. 0 where it is in another PID namespace.
+ * Process at the other end of a connection: the one that listened. 0 where it is in another PID
+ * namespace.
  * @throws SystemError if it is no unix socket.
  */
 export function peerProcess(fd: number): number {

@@ -20,8 +20,8 @@ const POLL_INTERVAL = 1;
 const INITIAL_SIZE = 1;
 
 /**
- * One queue's state as the protocol sees it (spec "Ring states"): it runs while it is started (its place and its kick are
- * known, and no GET_VRING_BASE came since) and enabled.
+ * One queue's state as the protocol sees it (spec "Ring states"): it runs while it is started (its
+ * place and its kick are known, and no GET_VRING_BASE came since) and enabled.
  */
 export class Vring {
   readonly index: number;
@@ -166,7 +166,10 @@ export class Vring {
     return base;
   }
 
-  /** Back to the state of a new connection, but for the call and error descriptors: QEMU sends the latter only once. */
+  /**
+   * Back to the state of a new connection, but for the call and error descriptors: QEMU sends the
+   * latter only once.
+   */
   reset(): void {
     this.stop();
     this.#queue.base = 0;

@@ -6,13 +6,17 @@ export const EMPTY = -1;
 export const BROKEN = -2;
 
 /**
- * The device's side of a ring's format in guest memory. It holds positions and nothing else: no descriptors, no timing.
- * What the guest wrote is read once and checked before use; nothing here throws.
+ * The device's side of a ring's format in guest memory. It holds positions and nothing else: no
+ * descriptors, no timing. What the guest wrote is read once and checked before use; nothing here
+ * throws.
  */
 export interface DeviceRing {
   /** Where the device stands: what GET_VRING_BASE returns and SET_VRING_BASE sets. */
   readonly base: number;
-  /** Where a device that took and gave back one chain after another stands by the ring itself, whichever ring object it used. */
+  /**
+   * Where a device that took and gave back one chain after another stands by the ring itself,
+   * whichever ring object it used.
+   */
   readonly given: number;
   /** Whether {@link pop} would find something. */
   readonly ready: boolean;
@@ -25,7 +29,10 @@ export interface DeviceRing {
    * @returns the chain's id for {@link push}, {@link EMPTY} or {@link BROKEN}.
    */
   pop(readable: SegmentList, writable: SegmentList): number;
-  /** Appends the segments of a chain that another ring object on the same ring has taken. @returns whether it keeps the rules. */
+  /**
+   * Appends the segments of a chain that another ring object on the same ring has taken.
+   * @returns whether it keeps the rules.
+   */
   walk(id: number, readable: SegmentList, writable: SegmentList): boolean;
   /** Gives a chain back with the number of bytes written into it. */
   push(id: number, written: number): void;
@@ -33,8 +40,13 @@ export interface DeviceRing {
   takeInterrupt(): boolean;
   /** Asks the guest for no notifications while the device looks at the ring anyway. */
   suppressNotifications(): void;
-  /** Asks for notifications again. @returns true if chains came meanwhile: look at them, no notification will come. */
+  /**
+   * Asks for notifications again.
+   * @returns true if chains came meanwhile: look at them, no notification will come.
+   */
   enableNotifications(): boolean;
-  /** Logs writes to the ring itself from here on, as if it began at a guest address; or no longer. */
+  /**
+   * Logs writes to the ring itself from here on, as if it began at a guest address; or no longer.
+   */
   logTo(log: DirtyLog | undefined, guestAddress: number): void;
 }

@@ -18,13 +18,15 @@ export interface DriverQueueOptions {
   /** Entries: a power of two up to 1024. */
   readonly size: number;
   readonly eventIdx?: boolean;
-  /** Segments that an indirect table of each request holds; 0 for chains in the descriptor table. */
+  /**
+   * Segments that an indirect table of each request holds; 0 for chains in the descriptor table.
+   */
   readonly indirect?: number;
 }
 
 /**
- * The driver's side of a split ring, in memory of one's own that is shared with the device: what a guest's kernel does.
- * It allocates nothing for a request:
+ * The driver's side of a split ring, in memory of one's own that is shared with the device: what a
+ * guest's kernel does. It allocates nothing for a request:
  *
  * ```
  * queue.begin();
@@ -72,8 +74,8 @@ export class DriverQueue {
   }
 
   /**
-   * Lays a queue out at `offset` of a mapping, 16-byte aligned, whose first byte has the given guest address.
-   * The memory must be zeroed.
+   * Lays a queue out at `offset` of a mapping, 16-byte aligned, whose first byte has the given
+   * guest address. The memory must be zeroed.
    */
   constructor(mapping: Mapping, guestAddress: number, offset: number, options: DriverQueueOptions) {
     const { size, eventIdx = true, indirect = 0 } = options;

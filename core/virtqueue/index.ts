@@ -1,10 +1,12 @@
 /**
- * Virtqueues: from a ring in guest memory to requests with readable and writable segments, and back. {@link Virtqueue} is
- * the device side, {@link DriverQueue} the driver side that tests and benchmarks use.
+ * Virtqueues: from a ring in guest memory to requests with readable and writable segments, and
+ * back. {@link Virtqueue} is the device side, {@link DriverQueue} the driver side that tests and
+ * benchmarks use.
  *
- * A queue is two things: the ring's format ({@link DeviceRing}: what lies where, which rules a chain must keep) and its
- * life (`Virtqueue`: starting and stopping; `QueueRun`: when to take requests and when to interrupt the guest). The split ring is one
- * format; another one needs to implement `DeviceRing` only. Section numbers are those of the virtio specification, version 1.2.
+ * A queue is two things: the ring's format ({@link DeviceRing}: what lies where, which rules a
+ * chain must keep) and its life (`Virtqueue`: starting and stopping; `QueueRun`: when to take
+ * requests and when to interrupt the guest). The split ring is one format; another one needs to
+ * implement `DeviceRing` only. Section numbers are those of the virtio specification, version 1.2.
  */
 export * from './device-ring.js';
 export * from './driver-queue.js';

@@ -1,4 +1,7 @@
-/** Bits of feature words that concern rings. Virtio 1.2 section 6; vhost-user "Feature bits" for LOG_ALL. */
+/**
+ * Bits of feature words that concern rings. Virtio 1.2 section 6; vhost-user "Feature bits" for
+ * LOG_ALL.
+ */
 export const RingFeature = {
   /** The back-end logs its writes to guest memory (VHOST_F_LOG_ALL). */
   LOG_ALL: 1n << 26n,
@@ -20,7 +23,9 @@ export const USED_NO_NOTIFY = 1;
 /** Bytes of a descriptor: address 8, length 4, flags 2, next 2. 2.7.5 */
 export const DESCRIPTOR_SIZE = 16;
 
-/** Largest queue served; the specification allows 32768 (2.7), one iovec array covers 1024 segments. */
+/**
+ * Largest queue served; the specification allows 32768 (2.7), one iovec array covers 1024 segments.
+ */
 export const MAX_QUEUE_SIZE = 1024;
 
 /** Alignment of the three parts of a split ring. 2.7 */
@@ -36,7 +41,10 @@ export function availableRingBytes(size: number, eventIdx: boolean): number {
   return 4 + 2 * size + (eventIdx ? 2 : 0);
 }
 
-/** Bytes of the used ring: flags, idx, ring[size] of id and length and, with EVENT_IDX, avail_event. 2.7.8 */
+/**
+ * Bytes of the used ring: flags, idx, ring[size] of id and length and, with EVENT_IDX, avail_event.
+ * 2.7.8
+ */
 export function usedRingBytes(size: number, eventIdx: boolean): number {
   return 4 + 8 * size + (eventIdx ? 2 : 0);
 }
@@ -45,8 +53,8 @@ export function usedRingBytes(size: number, eventIdx: boolean): number {
 export const USED_RING_OFFSET = 4;
 
 /**
- * Whether an index that moved from `before` to `now` passed `event`, where the other side asked to be told. 2.7.7.1,
- * 2.7.10: all are counted modulo 2^16.
+ * Whether an index that moved from `before` to `now` passed `event`, where the other side asked to
+ * be told. 2.7.7.1, 2.7.10: all are counted modulo 2^16.
  */
 export function passed(event: number, now: number, before: number): boolean {
   return ((now - event - 1) & 0xffff) < ((now - before) & 0xffff);

@@ -1,19 +1,24 @@
 import type { Completions, Served } from './queue-run.js';
 
-/** One turn of the event loop serves rings at most this long (ms), plus one drain; then others have theirs. */
+/**
+ * One turn of the event loop serves rings at most this long (ms), plus one drain; then others have
+ * theirs.
+ */
 const TURN_TIME = 1;
 
 /** After so many fruitless waits in a row their number is not doubled any more. */
 const MOST_SKIPPED = 63;
 
 /**
- * Serves the queues that belong together: after a kick it drains them all, and before it lets the event loop sleep it may look
- * on for a moment. A request that comes meanwhile spares the guest a notification (an exit of its virtual machine) and this
- * process a sleep, which together cost several times a small request.
+ * Serves the queues that belong together: after a kick it drains them all, and before it lets the
+ * event loop sleep it may look on for a moment. A request that comes meanwhile spares the guest a
+ * notification (an exit of its virtual machine) and this process a sleep, which together cost
+ * several times a small request.
  *
- * Looking on pays only if the next request is near. Each time that nothing came, twice as many pauses as before pass without
- * it, up to 63; a request that came in time ends that. So an idle daemon sleeps, and a busy machine, where the guest
- * cannot run while this process looks, costs little. A wait that costs what a sleep does is at worst twice as dear as the best choice.
+ * Looking on pays only if the next request is near. Each time that nothing came, twice as many
+ * pauses as before pass without it, up to 63; a request that came in time ends that. So an idle
+ * daemon sleeps, and a busy machine, where the guest cannot run while this process looks, costs
+ * little. A wait that costs what a sleep does is at worst twice as dear as the best choice.
  */
 export class Poller {
   /** Milliseconds that rings are looked at before sleeping; 0 for never. */
@@ -81,7 +86,10 @@ export class Poller {
     }
   }
 
-  /** Has each queue that is ready served: until it is empty, or where others are, what it has now. @returns true if the turn is over. */
+  /**
+   * Has each queue that is ready served: until it is empty, or where others are, what it has now.
+   * @returns true if the turn is over.
+   */
   #drain(): boolean {
     let over = false;
     const completions = this.#completions;
@@ -102,7 +110,10 @@ export class Poller {
     return count;
   }
 
-  /** What is in flight ends in a later turn of the event loop, and must not wait; unless it is carried out beside this thread. */
+  /**
+   * What is in flight ends in a later turn of the event loop, and must not wait; unless it is
+   * carried out beside this thread.
+   */
   #mayLook(): boolean {
     if (this.#time === 0) return false;
     if (this.#skipped < this.#skip) {

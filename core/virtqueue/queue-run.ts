@@ -2,11 +2,17 @@ import { type AddressSpace, type DirtyLog, type Message, SegmentList } from '../
 import { advancePromises, signal } from '../system/index.js';
 import { BROKEN, type DeviceRing } from './device-ring.js';
 
-/** While a long drain goes on the guest is interrupted after so many requests or ms, so that both work at the same time. */
+/**
+ * While a long drain goes on the guest is interrupted after so many requests or ms, so that both
+ * work at the same time.
+ */
 const NOTIFY_REQUESTS = 64;
 const NOTIFY_TIME = 0.2;
 
-/** One turn of the event loop drains at most this long (ms), or so many requests; then others have theirs. */
+/**
+ * One turn of the event loop drains at most this long (ms), or so many requests; then others have
+ * theirs.
+ */
 const TURN_TIME = 10;
 const TURN_MINIMUM = 16;
 
@@ -68,12 +74,15 @@ export class ChainMessage implements QueueMessage {
 /** Who serves the requests of a queue. */
 export interface QueueService {
   /**
-   * Takes a request, answered by its `complete` or `fail` at once or later. If it throws, the queue stops as if the guest had
-   * broken it.
+   * Takes a request, answered by its `complete` or `fail` at once or later. If it throws, the queue
+   * stops as if the guest had broken it.
    * @param following requests that are to be handed over next, before {@link submit}.
    */
   dispatch(message: QueueMessage, following: number): void;
-  /** There are no further requests for now: what was put aside for them is to be carried out. Never throws. */
+  /**
+   * There are no further requests for now: what was put aside for them is to be carried out. Never
+   * throws.
+   */
   submit(): void;
   /** For a service that has requests carried out beside this thread. */
   readonly completions?: Completions | undefined;
@@ -90,7 +99,10 @@ export interface Completions {
   collect(): void;
   /** From now until `rest` the caller collects: nothing needs to wake the event loop. */
   attend(): void;
-  /** The event loop may sleep from now on. @returns whether something is ready already, of which nothing may tell. */
+  /**
+   * The event loop may sleep from now on.
+   * @returns whether something is ready already, of which nothing may tell.
+   */
   rest(): boolean;
 }
 
@@ -122,7 +134,10 @@ export interface Run extends Served {
   /** When no further request is taken. */
   whenPaused(): Promise<void>;
   resume(): void;
-  /** Whether nothing is in flight, and nothing can come to be. Of a queue on this thread: whether nothing is in flight. */
+  /**
+   * Whether nothing is in flight, and nothing can come to be. Of a queue on this thread: whether
+   * nothing is in flight.
+   */
   readonly isIdle: boolean;
   whenIdle(): Promise<void>;
   /** Lets go of the ring: what is still in flight completes without effect. */

@@ -15,10 +15,15 @@ import {
 
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
 
-/** x86-64 shows stores to other processors in their order (Intel SDM 3A 9.2.2), and V8 leaves those to arrays in it. */
+/**
+ * x86-64 shows stores to other processors in their order (Intel SDM 3A 9.2.2), and V8 leaves those
+ * to arrays in it.
+ */
 const ORDERED = process.arch === 'x64';
 
-/** Where a split ring lies and how it works. Addresses are host addresses of memory in the space. */
+/**
+ * Where a split ring lies and how it works. Addresses are host addresses of memory in the space.
+ */
 export interface SplitRingSetup {
   readonly size: number;
   readonly descriptors: number;
@@ -49,7 +54,10 @@ export class SplitRing implements DeviceRing {
   readonly #taken: Uint8Array;
   readonly #scratch = new Uint32Array(DESCRIPTOR_SIZE / 4);
   readonly #scratchBytes = new Uint8Array(this.#scratch.buffer);
-  /** The guest's idx as last read, the next entry to take, the next used entry, and the last one that was announced. */
+  /**
+   * The guest's idx as last read, the next entry to take, the next used entry, and the last one
+   * that was announced.
+   */
   #seen: number;
   #next: number;
   #usedNext: number;
@@ -155,8 +163,8 @@ export class SplitRing implements DeviceRing {
   }
 
   /**
-   * 2.7.5.3: a table of descriptors elsewhere. It ends the chain, holds no further tables, and its own WRITE flag means
-   * nothing (2.7.5.3.2).
+   * 2.7.5.3: a table of descriptors elsewhere. It ends the chain, holds no further tables, and its
+   * own WRITE flag means nothing (2.7.5.3.2).
    */
   #walkIndirect(
     low: number,
@@ -257,7 +265,8 @@ export class SplitRing implements DeviceRing {
     const now = this.#usedNext;
     if (now === before) return false;
     this.#announced = now;
-    // The stored index must be seen before the guest's wish is read (2.7.10): both are sequentially consistent here.
+    // The stored index must be seen before the guest's wish is read (2.7.10): both are sequentially
+    // consistent here.
     Atomics.store(this.#used16, 1, now);
     if (this.#eventIdx) return passed(Atomics.load(this.#available, 2 + this.#size), now, before);
     return (Atomics.load(this.#available, 0) & AVAIL_NO_INTERRUPT) === 0;

@@ -30,7 +30,9 @@ export interface StartingQueue {
   readonly descriptors: number;
   readonly available: number;
   readonly used: number;
-  /** Descriptors of the guest's notifications and interrupts, the latter -1 where there are none. */
+  /**
+   * Descriptors of the guest's notifications and interrupts, the latter -1 where there are none.
+   */
   readonly kick: number;
   readonly call: number;
   /** The ring, for walking its chains only. */
@@ -58,11 +60,12 @@ const EAGAIN = 11;
 const ROUNDS = 4;
 
 /**
- * The device side of one queue: takes requests when the guest kicks, hands each to a service, and gives it back with an
- * interrupt where the guest wants one.
+ * The device side of one queue: takes requests when the guest kicks, hands each to a service, and
+ * gives it back with an interrupt where the guest wants one.
  *
- * While it drains the ring, notifications are suppressed, and interrupts are gathered into one. A guest that breaks the
- * ring's rules stops its queue: one line in the log, the error eventfd, and nothing more until the queue is started again.
+ * While it drains the ring, notifications are suppressed, and interrupts are gathered into one. A
+ * guest that breaks the ring's rules stops its queue: one line in the log, the error eventfd, and
+ * nothing more until the queue is started again.
  */
 export class Virtqueue {
   readonly #space: AddressSpace;
@@ -105,7 +108,10 @@ export class Virtqueue {
     return this.#size;
   }
 
-  /** @throws RangeError if it is not a power of two up to {@link MAX_QUEUE_SIZE} (2.7), or the queue runs. */
+  /**
+   * @throws RangeError if it is not a power of two up to {@link MAX_QUEUE_SIZE} (2.7), or the queue
+   * runs.
+   */
   set size(size: number) {
     if (!(Number.isInteger(size) && size >= 1 && size <= MAX_QUEUE_SIZE && (size & (size - 1)) === 0)) {
       throw new RangeError(`queue size ${size}: not a power of two up to ${MAX_QUEUE_SIZE}`);
@@ -148,9 +154,11 @@ export class Virtqueue {
   }
 
   /**
-   * Where the three parts of the ring lie, by the front-end's addresses. They are looked up in the memory at start.
+   * Where the three parts of the ring lie, by the front-end's addresses. They are looked up in the
+   * memory at start.
    * @param log guest address of the used ring, if writes to it are to be logged.
-   * @throws RangeError if a part is not aligned (2.7), or the queue runs and more than `log` would change.
+   * @throws RangeError if a part is not aligned (2.7), or the queue runs and more than `log` would
+   * change.
    */
   setAddresses(descriptors: number, available: number, used: number, log?: number): void {
     if (
@@ -232,7 +240,10 @@ export class Virtqueue {
     this.#poller.serveLater();
   }
 
-  /** Only on this thread is there a dirty log, and somebody who looks where there are no notifications. */
+  /**
+   * Only on this thread is there a dirty log, and somebody who looks where there are no
+   * notifications.
+   */
   #startElsewhere(
     ring: DeviceRing,
     service: QueueService,
@@ -255,7 +266,9 @@ export class Virtqueue {
     });
   }
 
-  /** Whether the queue runs on another thread: its kick descriptor is not to be changed meanwhile. */
+  /**
+   * Whether the queue runs on another thread: its kick descriptor is not to be changed meanwhile.
+   */
   get isElsewhere(): boolean {
     return this.#run?.isElsewhere === true;
   }

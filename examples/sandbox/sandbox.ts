@@ -6,7 +6,8 @@ import { Guest, serve } from 'virtiofs-kit';
 import { MemfsVolume } from 'virtiofs-kit/memfs';
 
 /*
- * Runs a script that nobody trusts in a virtual machine of its own, on a copy of a directory, and shows what it did:
+ * Runs a script that nobody trusts in a virtual machine of its own, on a copy of a directory, and
+ * shows what it did:
  *
  *     node sandbox.js DIRECTORY script.sh
  */
@@ -32,8 +33,8 @@ interface Outcome {
 const MAX_OUTPUT = 1 << 20;
 
 /**
- * Runs a script in a guest without disk and network. The only thing that it can change is a fork of `base`, in this
- * process's memory, which is thrown away.
+ * Runs a script in a guest without disk and network. The only thing that it can change is a fork of
+ * `base`, in this process's memory, which is thrown away.
  */
 async function runInSandbox(base: MemfsVolume, script: string, limits: Limits): Promise<Outcome> {
   const folder = mkdtempSync(join(tmpdir(), 'sandbox-'));

@@ -14,7 +14,8 @@ export class Again implements Message {
 
   /**
    * @param inputCut lengths of the segments that the request is in.
-   * @param outputCut those of the reply, its header of 16 bytes first; none for a request without reply.
+   * @param outputCut those of the reply, its header of 16 bytes first; none for a request without
+   * reply.
    */
   constructor(input: Uint8Array, inputCut: readonly number[], outputCut: readonly number[]) {
     const room = outputCut.reduce((sum, length) => sum + length, 0);

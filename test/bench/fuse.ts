@@ -1,6 +1,7 @@
 /**
- * Nanoseconds of CPU that a request takes in the FUSE and state rooms: requests laid out once in native memory, answered by a
- * backend that does nothing. Run by hand: `node dist/test/bench/fuse.js [requests]`.
+ * Nanoseconds of CPU that a request takes in the FUSE and state rooms: requests laid out once in
+ * native memory, answered by a backend that does nothing. Run by hand: `node
+ * dist/test/bench/fuse.js [requests]`.
  */
 import type { Attributes, Backend, Entry, GuestBuffer, Opened } from '../../core/backend/index.js';
 import { Session } from '../../core/fuse/index.js';

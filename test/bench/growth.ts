@@ -1,7 +1,8 @@
 /**
- * How the cost of a request grows: with queue depth, the part of a file that is in use, names in a directory, known files, open
- * files, and guests. CPU in µs for an operation, passthrough on a directory in memory, beside the C virtiofsd where it can: that keeps
- * a descriptor for each file. By hand: `node dist/test/bench/growth.js [--rounds N] [--seconds S] [--only WORD]`.
+ * How the cost of a request grows: with queue depth, the part of a file that is in use, names in a
+ * directory, known files, open files, and guests. CPU in µs for an operation, passthrough on a
+ * directory in memory, beside the C virtiofsd where it can: that keeps a descriptor for each file.
+ * By hand: `node dist/test/bench/growth.js [--rounds N] [--seconds S] [--only WORD]`.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -58,7 +59,10 @@ const scenarios: readonly Scenario[] = [
   ...[1000, 10_000, 100_000, 1_000_000].map((count) => knownNodes(count, 10)),
 ].filter(({ key }) => key.includes(values.only));
 
-/** What the C daemon has too few descriptors for, at the usual 20,000 at most: files open, or known, twice over. */
+/**
+ * What the C daemon has too few descriptors for, at the usual 20,000 at most: files open, or known,
+ * twice over.
+ */
 const TOO_MUCH_FOR_C = new Set([
   'names-100000',
   'open-10000',

@@ -14,11 +14,14 @@ import {
 } from '../support/daemons.js';
 
 /*
- * Compares this program with the C virtiofsd of Debian's qemu-system-common, in turns, on one directory in memory:
- * `npm run bench -- --help`.
+ * Compares this program with the C virtiofsd of Debian's qemu-system-common, in turns, on one
+ * directory in memory: `npm run bench -- --help`.
  */
 
-/** What each backend serves. Those that need a server of their own are measured by `virtiofs-kit bench --socket`. */
+/**
+ * What each backend serves. Those that need a server of their own are measured by `virtiofs-kit
+ * bench --socket`.
+ */
 const backends = {
   passthrough: (sharedDir: string): object => ({ type: 'passthrough', sharedDir }),
   memfs: (): object => ({ type: 'memfs', size: '2g' }),

@@ -1,6 +1,7 @@
 /**
- * CPU of an overlay (memfs over passthrough) beside that of passthrough alone, on one directory, through whole sessions: what a
- * guest's look-ups and reads of a lower's files cost. Run by hand: `node dist/test/bench/overlay.js [requests]`.
+ * CPU of an overlay (memfs over passthrough) beside that of passthrough alone, on one directory,
+ * through whole sessions: what a guest's look-ups and reads of a lower's files cost. Run by hand:
+ * `node dist/test/bench/overlay.js [requests]`.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,8 +1,9 @@
 /**
- * The whole path of a request in one process and one thread: a driver's ring, the engine, and passthrough on a directory in
- * memory. What the device takes for a request, 32 at a time, in nanoseconds: the middle and the best tenth of all batches,
- * so that builds can be told apart by less than what two runs against a daemon differ. No guest's memory is in another
- * processor's cache here. By hand: `node dist/test/bench/request-path.js [requests] [WORD of a name]`.
+ * The whole path of a request in one process and one thread: a driver's ring, the engine, and
+ * passthrough on a directory in memory. What the device takes for a request, 32 at a time, in
+ * nanoseconds: the middle and the best tenth of all batches, so that builds can be told apart by
+ * less than what two runs against a daemon differ. No guest's memory is in another processor's
+ * cache here. By hand: `node dist/test/bench/request-path.js [requests] [WORD of a name]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import passthrough from '../../backends/passthrough/index.js';
@@ -35,7 +36,8 @@ const { driver, queue } = rig;
 queue.start(session);
 driver.enableInterrupts();
 
-// The set-up goes through the ring too: other kinds of memory would make the code under test more general than a daemon's.
+// The set-up goes through the ring too: other kinds of memory would make the code under test more
+// general than a daemon's.
 const client = new FuseClient({
   request(_queue, input, outSize) {
     rig.bytes.set(input, DATA);

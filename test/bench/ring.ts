@@ -1,6 +1,7 @@
 /**
- * What a ring costs: a driver and a device in one process, with requests whose headers are read and answered and whose
- * data stays as it is. The device's share has one interrupt (a system call) in each batch. By hand: `node dist/test/bench/ring.js [requests]`.
+ * What a ring costs: a driver and a device in one process, with requests whose headers are read and
+ * answered and whose data stays as it is. The device's share has one interrupt (a system call) in
+ * each batch. By hand: `node dist/test/bench/ring.js [requests]`.
  */
 import type { Message } from '../../core/memory/index.js';
 import { DATA, GUEST, Rig } from '../core/virtqueue/rig.js';

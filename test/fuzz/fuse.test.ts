@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Backend } from '../../core/backend/index.js';
-import { OPCODE_END } from '../../core/fuse/abi.js';
+import { OPCODE_END } from '../../core/fuse/wire/abi.js';
 import { engine } from '../support/engine.js';
 import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 import { GatheringBackend } from '../support/gathering-backend.js';
@@ -66,7 +66,10 @@ interface Handle {
   readonly node: bigint;
 }
 
-/** What a guest may know: ids and handles that replies gave, kept for reuse whether still good or not. */
+/**
+ * What a guest may know: ids and handles that replies gave, kept for reuse whether still good or
+ * not.
+ */
 class Guesses {
   readonly nodes: bigint[] = [ROOT, ROOT, ROOT, 0n, 2n, (1n << 64n) - 1n];
   readonly files: Handle[] = [{ fh: 0n, node: ROOT }];
@@ -93,7 +96,9 @@ function keep<T>(list: T[], value: T): void {
 
 const ENTRIES = new Set<number>([Op.LOOKUP, Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.CREATE, Op.TMPFILE]);
 const OF_DIRECTORIES = new Set<number>([Op.READDIR, Op.READDIRPLUS, Op.RELEASEDIR, Op.FSYNCDIR]);
-/** READ, WRITE, RELEASE, FSYNC, FLUSH, the locks, IOCTL, FALLOCATE, LSEEK and both COPY_FILE_RANGE. */
+/**
+ * READ, WRITE, RELEASE, FSYNC, FLUSH, the locks, IOCTL, FALLOCATE, LSEEK and both COPY_FILE_RANGE.
+ */
 const OF_FILES = new Set<number>([15, 16, 18, 20, 25, 31, 32, 33, 39, 43, 46, 47, 53]);
 /** Opcodes after which little is left to go wrong: thrown seldom. */
 const ENDINGS = new Set<number>([Op.INIT, Op.DESTROY]);
@@ -252,7 +257,8 @@ function makeRequest(
   let bytes = client.encode(opcode, node, argumentsOf(random, guesses, opcode, own));
   const view = new DataView(bytes.buffer);
   if (random.chance(10)) {
-    // Lengths that lie, or a request that ends early or late; the header says so in half of the cases.
+    // Lengths that lie, or a request that ends early or late; the header says so in half of the
+    // cases.
     const length = Math.max(0, bytes.length + random.below(40) - 24);
     const changed = new Uint8Array(length);
     changed.set(bytes.subarray(0, length));

@@ -206,8 +206,8 @@ class Attacker {
   }
 
   /**
-   * Waits until the device has seen everything that was sent: it answers GET_QUEUE_NUM then. One that was left within a
-   * message waits for more, which the next burst brings.
+   * Waits until the device has seen everything that was sent: it answers GET_QUEUE_NUM then. One
+   * that was left within a message waits for more, which the next burst brings.
    * @returns whether the device still listens.
    */
   async settle(): Promise<boolean> {
@@ -230,7 +230,8 @@ class Attacker {
 }
 
 /**
- * Sends messages until the device has taken or refused `count` of them, over a new connection whenever it closed the last.
+ * Sends messages until the device has taken or refused `count` of them, over a new connection
+ * whenever it closed the last.
  * @returns how many connections it took.
  */
 async function attack(

@@ -14,7 +14,10 @@ const TABLES = 0x8_0000;
 
 type Numbers = { next(bound: number): number };
 
-/** A generator of its own for the mass of values: fast-check gives the seed, and shrinks it to a small run. */
+/**
+ * A generator of its own for the mass of values: fast-check gives the seed, and shrinks it to a
+ * small run.
+ */
 function numbers(seed: number): Numbers {
   let state = seed | 1;
   return {
@@ -64,7 +67,10 @@ function length(random: Numbers): number {
   }
 }
 
-/** Mostly a readable and then a writable descriptor of a chain that goes on, so that the walk gets deep. */
+/**
+ * Mostly a readable and then a writable descriptor of a chain that goes on, so that the walk gets
+ * deep.
+ */
 function flags(random: Numbers, writable: boolean, last: boolean): number {
   if (random.next(40) === 0) return random.next(65536);
   return (last ? 0 : 1) | (writable ? 2 : 0);
@@ -105,7 +111,8 @@ function serve(random: Numbers, held: Message[]): (message: Message) => void {
     if (readable.length >= 64) readable.copyWordsOut(random.next(readable.length - 63), words, 0, 16);
     readable.get(0, bytes, 0, Math.min(bytes.length, readable.length));
     assert.equal(readable.count === 0, readable.length === 0);
-    // Not into memory where the ring lies: that is checked elsewhere, and would make each run end early.
+    // Not into memory where the ring lies: that is checked elsewhere, and would make each run end
+    // early.
     const data = writable.window(Math.min(16, writable.length), writable.length);
     assert.equal(
       data.segments.reduce((sum, part) => sum + part.length, 0),

@@ -9,8 +9,9 @@ import { runWorkloads } from './workloads.js';
 after(removeFolders);
 
 /**
- * Left out: hard links, as there is one name for one object; and what makes thousands of files, as each takes some requests and
- * the guest asks for one after the other: minutes under emulation. `reading.test.ts` lists large directories.
+ * Left out: hard links, as there is one name for one object; and what makes thousands of files, as
+ * each takes some requests and the guest asks for one after the other: minutes under emulation.
+ * `reading.test.ts` lists large directories.
  */
 const LACKS = /hard links share|10,000 files|names are removed and added/;
 

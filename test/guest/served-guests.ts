@@ -5,7 +5,10 @@ import { Guest, type GuestOptions, type GuestShare } from '../../core/guest/inde
 import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../../core/plugins/index.js';
 import { FrontEnd } from '../../core/vhost-user/index.js';
 
-/** Seconds after which guests of a test are ended: what waits for them then fails, with the end of their console. */
+/**
+ * Seconds after which guests of a test are ended: what waits for them then fails, with the end of
+ * their console.
+ */
 const LIFE = 900;
 
 /** Real guests on exports of a daemon in this process. */
@@ -25,8 +28,8 @@ export class ServedGuests implements AsyncDisposable {
   /**
    * Boots `times` guests, each with all the exports: the first at /mnt, another at /mnt/TAG.
    * @param hostTools runs commands among this machine's programs.
-   * @param onThread has another front-end be the first of the first export: the only guest's queue is then that of a queue thread, if
-   * there is one.
+   * @param onThread has another front-end be the first of the first export: the only guest's queue
+   * is then that of a queue thread, if there is one.
    */
   static async boot(
     exports: readonly Omit<ServedExport, 'socket'>[],

@@ -20,7 +20,10 @@ export interface WorkloadOptions {
   readonly more?: (guest: () => Guest) => void;
 }
 
-/** Runs every workload in one real guest that has mounted the backend; the programs are this machine's. */
+/**
+ * Runs every workload in one real guest that has mounted the backend; the programs are this
+ * machine's.
+ */
 export function runWorkloads(
   name: string,
   prepare: () => Promise<BackendSpec>,

@@ -1,7 +1,8 @@
 /**
- * The S3 server for a newcomer and for the tests: `npm run s3` keeps it in the foreground until interrupted.
- * With `--state DIR` it serves test processes: it writes where it listens to `DIR/server.json`, and ends by itself
- * when none of the processes named in `DIR/users` has lived for 15 seconds.
+ * The S3 server for a newcomer and for the tests: `npm run s3` keeps it in the foreground until
+ * interrupted. With `--state DIR` it serves test processes: it writes where it listens to
+ * `DIR/server.json`, and ends by itself when none of the processes named in `DIR/users` has lived
+ * for 15 seconds.
  */
 import { mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';

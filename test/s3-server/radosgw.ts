@@ -19,7 +19,8 @@ const START_ATTEMPTS = 5;
 const PACKAGES = ['radosgw', 'ceph-mon', 'ceph-osd'];
 
 /**
- * Downloads Debian's packages and unpacks them below `root`: nothing is installed. Does nothing where that was done.
+ * Downloads Debian's packages and unpacks them below `root`: nothing is installed. Does nothing
+ * where that was done.
  * @throws Error that says what to do, where apt can't deliver.
  */
 export async function unpack(root: string): Promise<void> {
@@ -57,7 +58,8 @@ export async function freePort(): Promise<number> {
 }
 
 /**
- * Ceph's S3 server on loopback: one monitor, one in-memory OSD, one radosgw. What it stores is gone after `stop`.
+ * Ceph's S3 server on loopback: one monitor, one in-memory OSD, one radosgw. What it stores is gone
+ * after `stop`.
  */
 export class Radosgw {
   readonly endpoint: string;
@@ -80,8 +82,9 @@ export class Radosgw {
   }
 
   /**
-   * Starts the server with packages unpacked at `root`, its files at `data` (emptied first). Answers in 2 s, mostly:
-   * now and then an OSD of Ceph 16 speaks to its monitor too early and ends ("wrong fsid"), so the start is repeated.
+   * Starts the server with packages unpacked at `root`, its files at `data` (emptied first).
+   * Answers in 2 s, mostly: now and then an OSD of Ceph 16 speaks to its monitor too early and ends
+   * ("wrong fsid"), so the start is repeated.
    */
   static async start(root: string, data: string, port: number): Promise<Radosgw> {
     for (let attempt = 1; ; attempt++) {

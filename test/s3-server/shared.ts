@@ -9,8 +9,9 @@ import { ACCESS_KEY, SECRET_KEY } from './radosgw.js';
 const state = cacheFolder('s3-server');
 
 /**
- * The S3 server that all test processes of a run share: started by the first that asks, and ended by itself when
- * they are gone. Puts its keys into the environment, where the SDK's credential chain finds them.
+ * The S3 server that all test processes of a run share: started by the first that asks, and ended
+ * by itself when they are gone. Puts its keys into the environment, where the SDK's credential
+ * chain finds them.
  * @returns the endpoint's URL.
  */
 export async function sharedServer(): Promise<string> {

@@ -45,7 +45,10 @@ export const oursThreaded: Daemon = {
   command: (directory, socket) => [...ours.command(directory, socket), '--queue-threads', '1'],
 };
 
-/** The daemon in C that comes with QEMU 7.2 (Debian's qemu-system-common): what holds for both holds for the protocol. */
+/**
+ * The daemon in C that comes with QEMU 7.2 (Debian's qemu-system-common): what holds for both holds
+ * for the protocol.
+ */
 export const cVirtiofsd: Daemon = {
   name: 'C virtiofsd',
   missing:
@@ -96,7 +99,10 @@ export function launch(daemon: Pick<Daemon, 'command'>, directory: string, socke
   return { directory, socket, process: child, stop };
 }
 
-/** Whether a daemon's socket listens, seen from outside: a connection would use up the only one that some daemons take. */
+/**
+ * Whether a daemon's socket listens, seen from outside: a connection would use up the only one that
+ * some daemons take.
+ */
 export function isListening({ socket, process: child }: RunningDaemon): boolean {
   if (child.exitCode !== null) throw new Error(`the daemon ended with ${child.exitCode}`);
   // Flags of a listening socket have SO_ACCEPTCON, 0x10000 (`include/linux/net.h`).

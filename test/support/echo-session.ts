@@ -1,12 +1,15 @@
 import type { Message } from '../../core/memory/index.js';
 import type { DeviceSession } from '../../core/vhost-user/index.js';
 
-/** A request of this many bytes or more that begins with it waits until it is released or the session is drained. */
+/**
+ * A request of this many bytes or more that begins with it waits until it is released or the
+ * session is drained.
+ */
 export const HOLD = 0xff;
 
 /**
- * The simplest service behind a device: it answers a request with the request's own bytes, as many as fit. One that
- * begins with {@link HOLD} is kept, as a backend's slow work would be.
+ * The simplest service behind a device: it answers a request with the request's own bytes, as many
+ * as fit. One that begins with {@link HOLD} is kept, as a backend's slow work would be.
  */
 export class EchoSession implements DeviceSession {
   served = 0;

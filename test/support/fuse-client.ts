@@ -1,6 +1,7 @@
 /**
- * The kernel's side of FUSE for tests: builds raw requests and reads raw replies, over whatever carries them. Layouts
- * are those of Linux `include/uapi/linux/fuse.h`. Every reply's header is checked as the Linux kernel checks it.
+ * The kernel's side of FUSE for tests: builds raw requests and reads raw replies, over whatever
+ * carries them. Layouts are those of Linux `include/uapi/linux/fuse.h`. Every reply's header is
+ * checked as the Linux kernel checks it.
  */
 
 /** What carries a request: the front-end over a virtqueue, or anything else that moves bytes. */
@@ -268,7 +269,10 @@ export class FuseClient {
     return this.#unique;
   }
 
-  /** The bytes of a request, with a header that counts them. Takes a new unique id unless one is given. */
+  /**
+   * The bytes of a request, with a header that counts them. Takes a new unique id unless one is
+   * given.
+   */
   encode(opcode: number, nodeid: bigint, args: Uint8Array, unique = (this.#unique += 2n)): Uint8Array {
     const request = new Uint8Array(IN_HEADER + args.length);
     const { uid, gid, pid } = this.caller;
@@ -292,7 +296,8 @@ export class FuseClient {
    * Sends a request and checks its reply's header.
    * @param room bytes of room for the reply's body.
    * @returns the reply's body.
-   * @throws FuseError where the daemon answers with an error; Error where its reply breaks the protocol.
+   * @throws FuseError where the daemon answers with an error; Error where its reply breaks the
+   * protocol.
    */
   async call(opcode: number, nodeid: bigint, args: Uint8Array, room: number): Promise<Uint8Array> {
     const request = this.encode(opcode, nodeid, args);
@@ -620,7 +625,10 @@ export class FuseClient {
   }
 }
 
-/** Checks a reply as Linux does (`fs/fuse/virtio_fs.c`, `virtio_fs_requests_done_work`). @returns its body. */
+/**
+ * Checks a reply as Linux does (`fs/fuse/virtio_fs.c`, `virtio_fs_requests_done_work`).
+ * @returns its body.
+ */
 export function checkReply(reply: Uint8Array, opcode: number, unique: bigint): Uint8Array {
   const view = viewOf(reply, OUT_HEADER);
   const length = view.getUint32(0, true);

@@ -23,7 +23,10 @@ interface Group {
   readonly end: () => void;
 }
 
-/** A file system that puts every request aside that it is offered, and carries them out when it is told to. */
+/**
+ * A file system that puts every request aside that it is offered, and carries them out when it is
+ * told to.
+ */
 export class GatheringBackend extends TinyBackend {
   /** How many were carried out by each {@link submit}, and how many were not put aside. */
   readonly submitted: number[] = [];

@@ -12,8 +12,9 @@ import { Export, type ExportOptions } from '../../core/state/index.js';
 import { contentions } from './workloads.js';
 
 /*
- * Exports mounted on this host for tests. The process that serves a mount must never wait for it: what uses the mount
- * runs in child processes, and no child starts with its working directory there, since the parent waits for that.
+ * Exports mounted on this host for tests. The process that serves a mount must never wait for it:
+ * what uses the mount runs in child processes, and no child starts with its working directory
+ * there, since the parent waits for that.
  */
 
 function drop(): void {}
@@ -105,7 +106,10 @@ export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
 
-/** Tests that locks hold between the first two mounts of an export, which is mounted by the time they run. */
+/**
+ * Tests that locks hold between the first two mounts of an export, which is mounted by the time
+ * they run.
+ */
 export function contend(mounted: () => MountedExport): void {
   contentions.forEach(({ name, holder, contender }, index) => {
     it(`${name} of one mount keep the other mount out`, async () => {

@@ -115,7 +115,10 @@ export class Loopback implements FuseTransport {
     });
   }
 
-  /** The next so many requests are seen together, as they lie in a ring; {@link submit} follows them. */
+  /**
+   * The next so many requests are seen together, as they lie in a ring; {@link submit} follows
+   * them.
+   */
   announce(count: number): void {
     this.#following = count;
   }

@@ -6,8 +6,8 @@ import { Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
 import { Export, type ExportOptions } from '../../core/state/index.js';
-import { QueueThreads, type ServedCounts } from '../../core/threads/index.js';
-import { Shown } from '../../core/threads/shown.js';
+import { QueueThreads, type ServedCounts } from '../../core/queue-threads/index.js';
+import { Shown } from '../../core/queue-threads/file-table.js';
 import { advancePromises, drain, type Watch, watch } from '../../core/system/index.js';
 import { FrontEnd, VhostUserServer, type FrontEndOptions } from '../../core/vhost-user/index.js';
 import { MemoryLog } from './engine.js';
@@ -26,8 +26,9 @@ export interface ThreadedOptions {
 }
 
 /**
- * Passthrough on a directory of its own, served in this process as `Daemon` does with `queueThreads`, but with everything at hand. Of the
- * front-end that connects first, queue 1 is this thread's and queue 2 the first queue thread's.
+ * Passthrough on a directory of its own, served in this process as `Daemon` does with
+ * `queueThreads`, but with everything at hand. Of the front-end that connects first, queue 1 is
+ * this thread's and queue 2 the first queue thread's.
  */
 export class ThreadedServer {
   readonly directory: string;
@@ -132,8 +133,9 @@ export interface GuestMemory {
 }
 
 /**
- * A queue of a front-end driven by hand: one request at a time, in memory of the test's choice, cut into segments that do not touch each
- * other. The queue must not be used through `FrontEnd.request` as well.
+ * A queue of a front-end driven by hand: one request at a time, in memory of the test's choice, cut
+ * into segments that do not touch each other. The queue must not be used through `FrontEnd.request`
+ * as well.
  */
 export class OwnRing implements FuseTransport {
   readonly #frontEnd: FrontEnd;

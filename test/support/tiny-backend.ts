@@ -50,8 +50,8 @@ export class TinyFile {
 }
 
 /**
- * A small whole file system in memory, for tests of the engine. It counts what the engine owes it: nodes handed out and
- * not forgotten, files opened and not released.
+ * A small whole file system in memory, for tests of the engine. It counts what the engine owes it:
+ * nodes handed out and not forgotten, files opened and not released.
  */
 export class TinyBackend implements Backend<TinyNode, TinyFile> {
   readonly root = new TinyNode(FileType.DIRECTORY | 0o755);

@@ -94,7 +94,10 @@ export class EchoServer {
   }
 }
 
-/** Carries FUSE requests over a front-end, with segments where Linux has them (`fs/fuse/virtio_fs.c`). */
+/**
+ * Carries FUSE requests over a front-end, with segments where Linux has them
+ * (`fs/fuse/virtio_fs.c`).
+ */
 export function fuseTransport(frontEnd: FrontEnd): FuseTransport {
   return {
     request(queue, input, outSize) {

@@ -1,19 +1,26 @@
 /**
- * What people do with a file system, as shell scripts that check themselves. The same list runs over the host mount and
- * inside guests. Each script runs under `sh -eu` in an empty directory of the file system under test, needs nothing
- * from outside but the programs it names, and ends with the line `ok`.
+ * What people do with a file system, as shell scripts that check themselves. The same list runs
+ * over the host mount and inside guests. Each script runs under `sh -eu` in an empty directory of
+ * the file system under test, needs nothing from outside but the programs it names, and ends with
+ * the line `ok`.
  */
 export interface Workload {
   /** What must hold, as a sentence about the file system. */
   readonly name: string;
   /** Programs that the script needs beyond coreutils and findutils. */
   readonly needs: readonly string[];
-  /** It takes FUSE_INTERRUPT, which Linux sends over /dev/fuse but not over virtio-fs (fs/fuse/virtio_fs.c). */
+  /**
+   * It takes FUSE_INTERRUPT, which Linux sends over /dev/fuse but not over virtio-fs
+   * (fs/fuse/virtio_fs.c).
+   */
   readonly interrupts?: boolean;
   readonly script: string;
 }
 
-/** Put before a script for a backend that has one name for one file: a copy stands in for the hard link. */
+/**
+ * Put before a script for a backend that has one name for one file: a copy stands in for the hard
+ * link.
+ */
 export const WITHOUT_HARD_LINKS = "LINK='cp -p'\n";
 
 /** Waits for a file that another process makes; fails after 30 seconds. */
@@ -29,8 +36,8 @@ fail() { echo "FAILED: $*"; exit 1; }
 `;
 
 /**
- * Record locks from a shell, by perl (which every Debian has): \`posix-lock FILE SETLK|SETLKW|GETLK r|w|u START LENGTH\`.
- * The struct is LP64's: type, whence, start, length, pid.
+ * Record locks from a shell, by perl (which every Debian has): \`posix-lock FILE SETLK|SETLKW|GETLK
+ * r|w|u START LENGTH\`. The struct is LP64's: type, whence, start, length, pid.
  */
 const PERL_LOCK = String.raw`
 use strict; use Fcntl; use Errno qw(EAGAIN EACCES EINTR);
@@ -288,7 +295,9 @@ export const workloads: readonly Workload[] = list.map((workload) => ({
   script: `set -eu\n${AWAIT}${workload.script}\necho ok\n`,
 }));
 
-/** Two parties to one lock, each with its own way to the same directory: two mounts, or two guests. */
+/**
+ * Two parties to one lock, each with its own way to the same directory: two mounts, or two guests.
+ */
 export interface Contention {
   readonly name: string;
   readonly needs: readonly string[];

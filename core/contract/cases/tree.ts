@@ -5,7 +5,10 @@ import { equal, fails, holds, sameBytes, supported } from '../expect.js';
 
 /** Rules that hold of any tree, whatever is in it: what a read-only backend has to keep. */
 
-/** Nodes that a walk visits at most: enough to find a mistake, few enough for a backend behind a network. */
+/**
+ * Nodes that a walk visits at most: enough to find a mistake, few enough for a backend behind a
+ * network.
+ */
 const MOST_NODES = 500;
 const MOST_BYTES = 4 * 1024 * 1024;
 

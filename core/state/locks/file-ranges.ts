@@ -24,8 +24,9 @@ interface Chunk<O extends Numbered> {
 const CHUNK_SIZE = 256;
 
 /**
- * All locked ranges on a file, of all owners, to find those that are in the way of a request. They are sorted by start
- * (and owner, of whose ranges no two begin at one byte), in chunks that know how far they reach: a search looks at one end offset per 128 to 256 ranges, and into the chunks
+ * All locked ranges on a file, of all owners, to find those that are in the way of a request. They
+ * are sorted by start (and owner, of whose ranges no two begin at one byte), in chunks that know
+ * how far they reach: a search looks at one end offset per 128 to 256 ranges, and into the chunks
  * that overlap.
  */
 export class FileRanges<O extends Numbered> {
@@ -57,7 +58,10 @@ export class FileRanges<O extends Numbered> {
     else if (range.type === LockType.WRITE) chunk.writes -= 1;
   }
 
-  /** The ranges in the way of `owner` (or of one that has none yet) locking `start` to `end`, sorted by start. */
+  /**
+   * The ranges in the way of `owner` (or of one that has none yet) locking `start` to `end`, sorted
+   * by start.
+   */
   *conflicts(
     owner: O | undefined,
     start: bigint,

@@ -14,8 +14,9 @@ export interface RangeChange<O extends Numbered> {
 }
 
 /**
- * The record locks that one owner holds on one file: sorted, disjoint, and never two adjacent ranges of one type
- * (POSIX `fcntl`, F_SETLK: a new lock replaces the owner's old ones byte by byte).
+ * The record locks that one owner holds on one file: sorted, disjoint, and never two adjacent
+ * ranges of one type (POSIX `fcntl`, F_SETLK: a new lock replaces the owner's old ones byte by
+ * byte).
  */
 export class OwnerRanges<O extends Numbered> {
   readonly ranges: Range<O>[] = [];

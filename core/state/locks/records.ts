@@ -2,7 +2,9 @@ import type { FileRanges } from './file-ranges.js';
 import type { OwnerRanges } from './owner-ranges.js';
 import { type LockCompletion, LockType } from './types.js';
 
-/** A lock owner of one session (a process, or for flock and OFD locks an open file of the guest). */
+/**
+ * A lock owner of one session (a process, or for flock and OFD locks an open file of the guest).
+ */
 export interface Owner<N> {
   /** Different from any other owner's. */
   readonly serial: number;
@@ -60,7 +62,10 @@ export interface Waiter<N> {
   readonly unique: bigint;
   /** Tells the order of arrival. */
   readonly sequence: number;
-  /** One owner whose lock is in the way. The claim is tried again when that owner's locks on the file change. */
+  /**
+   * One owner whose lock is in the way. The claim is tried again when that owner's locks on the
+   * file change.
+   */
   blocker: Owner<N>;
   readonly done: LockCompletion;
 }

@@ -3,9 +3,9 @@ import type { LockTable, SessionRecord } from './table.js';
 import type { LockCompletion, LockConflict, LockRequest } from './types.js';
 
 /**
- * One guest's way to the {@link LockTable} of its export. Results are 0 or a positive errno: EINVAL for a request
- * that no Linux guest sends, EAGAIN for a conflict, EDEADLK, ENOLCK beyond the limits; PARKED where `done` will be
- * called later, once.
+ * One guest's way to the {@link LockTable} of its export. Results are 0 or a positive errno: EINVAL
+ * for a request that no Linux guest sends, EAGAIN for a conflict, EDEADLK, ENOLCK beyond the
+ * limits; PARKED where `done` will be called later, once.
  */
 export class LockSession<N> {
   readonly #table: LockTable<N>;
@@ -35,7 +35,11 @@ export class LockSession<N> {
     return this.#table.posix(this.#record, request);
   }
 
-  /** SETLKW: locks when nothing is in the way any more. @param unique the request's id. @returns 0, errno or PARKED. */
+  /**
+   * SETLKW: locks when nothing is in the way any more.
+   * @param unique the request's id.
+   * @returns 0, errno or PARKED.
+   */
   wait(request: LockRequest<N>, unique: bigint, done: LockCompletion): number {
     return this.#table.posix(this.#record, request, unique, done);
   }
@@ -50,7 +54,10 @@ export class LockSession<N> {
     return this.#table.flock(this.#record, request, unique, done);
   }
 
-  /** FLUSH: a process closed a descriptor of the file, which ends all its record locks on it (POSIX `close`). */
+  /**
+   * FLUSH: a process closed a descriptor of the file, which ends all its record locks on it (POSIX
+   * `close`).
+   */
   releaseOwner(node: N, owner: bigint): void {
     this.#table.dropOwner(this.#record, node, owner);
   }
@@ -61,9 +68,9 @@ export class LockSession<N> {
   }
 
   /**
-   * RELEASE: drops what is still held through this `fh`. Locks of open file descriptions (`fcntl`, F_OFD_SETLK) go
-   * only here, for Linux announces their end in no other way (`fs/fuse/file.c`, `fuse_setlk`: nothing is sent on
-   * close); a process's locks were dropped at its FLUSH before.
+   * RELEASE: drops what is still held through this `fh`. Locks of open file descriptions (`fcntl`,
+   * F_OFD_SETLK) go only here, for Linux announces their end in no other way (`fs/fuse/file.c`,
+   * `fuse_setlk`: nothing is sent on close); a process's locks were dropped at its FLUSH before.
    */
   releaseHandle(node: N, handle: number): void {
     this.#table.dropHandle(this.#record, node, handle);

@@ -49,8 +49,10 @@ export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): 
 
 /**
  * Takes up a saved table into an empty one, before any session is opened.
- * @param findNode gives the node for its saved form, or nothing if it is gone: then its locks are gone too.
- * @param completion gives the completion function of a parked request, or nothing if its guest will ask again.
+ * @param findNode gives the node for its saved form, or nothing if it is gone: then its locks are
+ * gone too.
+ * @param completion gives the completion function of a parked request, or nothing if its guest will
+ * ask again.
  * @throws RangeError for data that no table of these limits saved.
  */
 export function restoreLocks<N, K>(

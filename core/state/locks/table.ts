@@ -43,8 +43,9 @@ interface Touched<N> {
 /**
  * The locks of one export, shared by all its sessions: guests that share a file exclude each other.
  *
- * A request that conflicts with no held lock is granted at once, even where others wait (POSIX `fcntl`: only locks
- * that are held block). Waiting requests are granted in order of arrival, as soon as nothing held is in their way.
+ * A request that conflicts with no held lock is granted at once, even where others wait (POSIX
+ * `fcntl`: only locks that are held block). Waiting requests are granted in order of arrival, as
+ * soon as nothing held is in their way.
  */
 export class LockTable<N> {
   readonly #options: LockTableOptions<N>;
@@ -75,13 +76,17 @@ export class LockTable<N> {
   /**
    * Admits a guest. A session that was restored is taken up with its locks and parked requests.
    * @param id tells sessions apart, also in the saved form.
-   * @param maxWaiters parked requests of this session, where its transport allows less than the table's limit.
+   * @param maxWaiters parked requests of this session, where its transport allows less than the
+   * table's limit.
    */
   openSession(id: number, maxWaiters?: number): LockSession<N> {
     return new LockSession(this, this.sessionRecord(id, maxWaiters));
   }
 
-  /** GETLK. @returns the conflict, nothing if the lock could be had, or a positive errno (EINVAL). */
+  /**
+   * GETLK.
+   * @returns the conflict, nothing if the lock could be had, or a positive errno (EINVAL).
+   */
   test(session: SessionRecord<N>, request: LockRequest<N>): LockConflict | undefined | number {
     if (!isValid(request)) return Errno.EINVAL;
     const file = this.#files.get(request.node);
@@ -107,9 +112,9 @@ export class LockTable<N> {
   }
 
   /**
-   * flock. A conversion drops the lock that is held, lets those go ahead who waited for that, and then asks for the
-   * new one; without waiting, a conversion that fails has lost the old lock (`flock(2)`, "Converting a lock is not
-   * guaranteed to be atomic").
+   * flock. A conversion drops the lock that is held, lets those go ahead who waited for that, and
+   * then asks for the new one; without waiting, a conversion that fails has lost the old lock
+   * (`flock(2)`, "Converting a lock is not guaranteed to be atomic").
    * @returns 0, a positive errno, or PARKED.
    */
   flock(session: SessionRecord<N>, request: LockRequest<N>, unique?: bigint, done?: LockCompletion): number {
@@ -298,7 +303,10 @@ export class LockTable<N> {
     this.#loosened.push({ file, owner });
   }
 
-  /** Tries again, in order of arrival, what the loosened locks were in the way of, and what each grant loosens. */
+  /**
+   * Tries again, in order of arrival, what the loosened locks were in the way of, and what each
+   * grant loosens.
+   */
   #wakeAll(): void {
     const due: Waiter<N>[] = [];
     for (;;) {
@@ -359,7 +367,10 @@ export class LockTable<N> {
     this.#ended.push({ done: waiter.done, errno });
   }
 
-  /** Ends a step: wakes who can go on, drops what is empty, and tells those whose waiting is over, in order. */
+  /**
+   * Ends a step: wakes who can go on, drops what is empty, and tells those whose waiting is over,
+   * in order.
+   */
   #settle(file: FileLocks<N>, owner: Owner<N>): void {
     this.#touched.push({ file, owner });
     this.#wakeAll();
@@ -394,7 +405,9 @@ export class LockTable<N> {
   }
 }
 
-/** Linux checks the same of `struct flock` before FUSE sees it; a hostile guest may send anything. */
+/**
+ * Linux checks the same of `struct flock` before FUSE sees it; a hostile guest may send anything.
+ */
 function isValid<N>({ type, start, end }: LockRequest<N>): boolean {
   const known = type === LockType.READ || type === LockType.WRITE || type === LockType.UNLOCK;
   return known && start >= 0n && start <= end && end <= OFFSET_MAX;

@@ -1,10 +1,16 @@
-/** Lock types as the wire has them (`struct fuse_file_lock.type`, Linux `F_RDLCK`, `F_WRLCK`, `F_UNLCK`). */
+/**
+ * Lock types as the wire has them (`struct fuse_file_lock.type`, Linux `F_RDLCK`, `F_WRLCK`,
+ * `F_UNLCK`).
+ */
 export const LockType = { READ: 0, WRITE: 1, UNLOCK: 2 } as const;
 
 /** One of {@link LockType}. */
 export type LockTypeValue = (typeof LockType)[keyof typeof LockType];
 
-/** The last byte of a range that goes to the end of the file, however long it becomes (Linux `OFFSET_MAX`). */
+/**
+ * The last byte of a range that goes to the end of the file, however long it becomes (Linux
+ * `OFFSET_MAX`).
+ */
 export const OFFSET_MAX = 0x7fff_ffff_ffff_ffffn;
 
 /** A 64-bit number from its halves as the wire has them, each taken as unsigned. */
@@ -13,8 +19,9 @@ export function u64(high: number, low: number): bigint {
 }
 
 /**
- * What a GETLK, SETLK or SETLKW asks for. The table copies what it keeps: one object may be refilled for each request.
- * Offsets are bigint since a lock may lie anywhere up to 2^63-1, far beyond what a number holds exactly.
+ * What a GETLK, SETLK or SETLKW asks for. The table copies what it keeps: one object may be
+ * refilled for each request. Offsets are bigint since a lock may lie anywhere up to 2^63-1, far
+ * beyond what a number holds exactly.
  */
 export interface LockRequest<N> {
   /** The locked file: any object, or value, that stands for it in every session of the export. */
@@ -39,8 +46,9 @@ export interface LockConflict {
   readonly start: bigint;
   readonly end: bigint;
   /**
-   * The holder's process id, or 0 if it is in another guest, where the number means nothing (Linux looks it up in
-   * the mount's pid namespace and shows 0 for none: `fs/fuse/file.c`, `convert_fuse_file_lock`).
+   * The holder's process id, or 0 if it is in another guest, where the number means nothing (Linux
+   * looks it up in the mount's pid namespace and shows 0 for none: `fs/fuse/file.c`,
+   * `convert_fuse_file_lock`).
    */
   readonly pid: number;
 }
@@ -89,7 +97,9 @@ export interface SavedWaiter<K> extends SavedLock<K> {
   readonly unique: string;
 }
 
-/** Saved form of a table: locks and parked requests, each in order. `K` is the saved form of a node. */
+/**
+ * Saved form of a table: locks and parked requests, each in order. `K` is the saved form of a node.
+ */
 export interface SavedLocks<K> {
   readonly locks: readonly SavedLock<K>[];
   readonly waiters: readonly SavedWaiter<K>[];

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MemfsBackend } from '../../../backends/memfs/backend.js';
-import { Arena } from '../../../backends/memfs/arena.js';
-import { Space } from '../../../backends/memfs/space.js';
-import { Tree } from '../../../backends/memfs/tree.js';
+import { Arena } from '../../../backends/memfs/content/arena.js';
+import { Space } from '../../../backends/memfs/tree/space.js';
+import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FileType, FsError, OpenFlags, RenameFlags } from '../../../core/backend/index.js';
 import { bufferOf, caller, host } from './support.js';
 

@@ -5,11 +5,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as fc from 'fast-check';
-import { Arena } from '../../../backends/memfs/arena.js';
+import { Arena } from '../../../backends/memfs/content/arena.js';
 import { MemfsBackend } from '../../../backends/memfs/backend.js';
-import { PAGE } from '../../../backends/memfs/chunk.js';
-import { Space } from '../../../backends/memfs/space.js';
-import { Tree } from '../../../backends/memfs/tree.js';
+import { PAGE } from '../../../backends/memfs/content/chunk.js';
+import { Space } from '../../../backends/memfs/tree/space.js';
+import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FallocateMode, FileType, FsError } from '../../../core/backend/index.js';
 import { digest, type Driver, extents, HostDriver, MemfsDriver } from './drivers.js';
 
@@ -17,7 +17,10 @@ import { digest, type Driver, extents, HostDriver, MemfsDriver } from './drivers
 const RUNS = Number(process.env['VIRTIOFS_KIT_RUNS'] ?? 60);
 const STEPS = 60;
 
-/** What a sequence of operations carries from step to step: handles, the same number for both drivers. */
+/**
+ * What a sequence of operations carries from step to step: handles, the same number for both
+ * drivers.
+ */
 interface State {
   readonly driver: Driver;
   readonly handles: number[];
@@ -52,7 +55,9 @@ const anyLength = fc.oneof(
 );
 const anyXattr = fc.constantFrom('user.a', 'trusted.b', 'security.c', 'user.', 'nothing.d');
 
-/** `user::rwx,user:5:rw,group::r-x,mask::r-x,other::r--` and one that says no more than a mode does. */
+/**
+ * `user::rwx,user:5:rw,group::r-x,mask::r-x,other::r--` and one that says no more than a mode does.
+ */
 const acls = [acl([1, 7], [2, 6, 5], [4, 5], [16, 5], [32, 4]), acl([1, 6], [4, 4], [32, 0])];
 
 function acl(...entries: (readonly [tag: number, permissions: number, id?: number])[]): Uint8Array {
@@ -84,8 +89,8 @@ function withHandle(state: State, index: number, use: (id: number) => unknown): 
 }
 
 /**
- * An open file's dentry keeps the directory that it was in, and that directory's inode: a removed directory would still
- * count in the kernel, where no file system can know of it.
+ * An open file's dentry keeps the directory that it was in, and that directory's inode: a removed
+ * directory would still count in the kernel, where no file system can know of it.
  */
 function pinsDirectories({ handles }: State): boolean {
   return handles.length > 0;
@@ -213,7 +218,8 @@ interface Observed {
 
 /**
  * Everything that can be seen: the tree, and the open files.
- * @param holes where data is too. A fallocate that fails on tmpfs leaves pages that it did not allocate as data.
+ * @param holes where data is too. A fallocate that fails on tmpfs leaves pages that it did not
+ * allocate as data.
  */
 function observe({ driver, handles }: State, holes = true): Observed {
   const stats = new Map<string, unknown>();

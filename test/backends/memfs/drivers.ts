@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { MemfsBackend } from '../../../backends/memfs/backend.js';
-import type { Inode } from '../../../backends/memfs/inode.js';
+import type { Inode } from '../../../backends/memfs/tree/inode.js';
 import {
   type Context,
   decodeName,
@@ -13,14 +13,16 @@ import {
   RenameFlags,
 } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/index.js';
-import * as files from '../../../core/system/files.js';
-import * as xattrs from '../../../core/system/xattrs.js';
+import * as files from '../../../core/system/calls/files.js';
+import * as xattrs from '../../../core/system/calls/xattrs.js';
 import { NativeMemory } from '../../../core/system/index.js';
 import { caller, host } from './support.js';
 
 const { AT, O } = files;
 
-/** What two file systems must agree on about one file. Times are only compared for having changed. */
+/**
+ * What two file systems must agree on about one file. Times are only compared for having changed.
+ */
 export interface Shown {
   readonly mode: number;
   readonly nlink: number;
@@ -38,7 +40,10 @@ export interface Stat extends Shown {
   readonly ctime: string;
 }
 
-/** A file system driven by paths below its root, as root without permission checks. Errors are thrown as {@link FsError}. */
+/**
+ * A file system driven by paths below its root, as root without permission checks. Errors are
+ * thrown as {@link FsError}.
+ */
 export interface Driver {
   lstat(path: string): Stat;
   list(path: string): string[];
@@ -339,7 +344,10 @@ function statOf(): Stat {
 
 const scratch = hostBuffer(1 << 20);
 
-/** The backend, called as the engine calls it for a guest's kernel, which walks the path and checks what it can itself. */
+/**
+ * The backend, called as the engine calls it for a guest's kernel, which walks the path and checks
+ * what it can itself.
+ */
 export class MemfsDriver implements Driver {
   readonly #fs: MemfsBackend;
   readonly #root: Inode;

@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import * as fc from 'fast-check';
-import { Arena, SLAB_BYTES } from '../../../backends/memfs/arena.js';
+import { Arena, SLAB_BYTES } from '../../../backends/memfs/content/arena.js';
 import { MemfsBackend } from '../../../backends/memfs/backend.js';
-import { CHUNK, PAGE } from '../../../backends/memfs/chunk.js';
-import { Space } from '../../../backends/memfs/space.js';
-import { Tree } from '../../../backends/memfs/tree.js';
+import { CHUNK, PAGE } from '../../../backends/memfs/content/chunk.js';
+import { Space } from '../../../backends/memfs/tree/space.js';
+import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FallocateMode, FileType, FsError, OpenFlags, WriteFlags } from '../../../core/backend/index.js';
 import { bufferOf, caller, host } from './support.js';
 

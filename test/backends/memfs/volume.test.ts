@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { createFsFromVolume } from 'memfs';
 import { MemfsVolume } from '../../../backends/memfs/index.js';
-import { TreeSuperblock } from '../../../backends/memfs/superblock.js';
+import { TreeSuperblock } from '../../../backends/memfs/host-api/superblock.js';
 import { FileType, OpenFlags } from '../../../core/backend/index.js';
 import { bufferOf, caller, host } from './support.js';
 

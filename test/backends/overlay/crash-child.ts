@@ -1,6 +1,9 @@
 import { mountOurs, operations } from './crash-operations.js';
 
-/** Makes one change and dies, without any clean-up, at its nth step: `node crash-child.js DIRECTORY OPERATION STEP`. */
+/**
+ * Makes one change and dies, without any clean-up, at its nth step: `node crash-child.js DIRECTORY
+ * OPERATION STEP`.
+ */
 const [directory = '', name = '', step = '0'] = process.argv.slice(2);
 const operation = operations[name];
 if (operation === undefined) throw new Error(`no operation ${name}`);

@@ -283,8 +283,9 @@ function mountKernel(directory: string, side: string, metacopy: boolean): void {
 }
 
 /**
- * Out of the tree at once, even where another program has something open on it (EBUSY): a daemon that shares the host's
- * root, as those of guests with the host's tools, keeps a descriptor on every mount that it meets.
+ * Out of the tree at once, even where another program has something open on it (EBUSY): a daemon
+ * that shares the host's root, as those of guests with the host's tools, keeps a descriptor on
+ * every mount that it meets.
  */
 function unmountKernel(directory: string): void {
   execFileSync('umount', ['--lazy', join(directory, 'mount')]);

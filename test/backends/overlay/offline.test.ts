@@ -137,7 +137,8 @@ test('an exported layer, extracted, is a layer that shows the same', () =>
     const lowers = [share(target), share(join(directory, 'lower'))];
     const union = await Paths.mount(createOverlay({ ...defaults, lowers, marks: 'names' }) as Backend);
     const seen = await view(union);
-    // A layer does not link to files of another: the names of one file that are not in it stay what they were.
+    // A layer does not link to files of another: the names of one file that are not in it stay what
+    // they were.
     delete seen['/linked'];
     delete seen['/dir/a'];
     const expected = { ...shown };

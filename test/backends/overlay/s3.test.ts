@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { type Backend, FsError, OpenFlags } from '../../../core/backend/index.js';
 import { overlay as createOverlay } from '../../../backends/overlay/index.js';
-import { ReadingBackend } from '../../../backends/s3/backend.js';
+import { ReadingBackend } from '../../../backends/s3/reading-backend.js';
 import { optionsSchema } from '../../../backends/s3/options.js';
 import { TestBucket } from '../s3/support.js';
 import { defaults, memoryLayer, Paths, root, share } from './support.js';

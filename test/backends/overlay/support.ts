@@ -88,7 +88,9 @@ function nextTurn(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-/** A promise's answer must not change: a synchronous backend's object is refilled at its next call. */
+/**
+ * A promise's answer must not change: a synchronous backend's object is refilled at its next call.
+ */
 function copyOf(answer: unknown): unknown {
   if (answer === null || typeof answer !== 'object' || Object.getPrototypeOf(answer) !== Object.prototype)
     return answer;
@@ -97,7 +99,10 @@ function copyOf(answer: unknown): unknown {
   return copy;
 }
 
-/** The same backend, each call told of before it is made; what `before` throws is thrown, what it awaits awaited. */
+/**
+ * The same backend, each call told of before it is made; what `before` throws is thrown, what it
+ * awaits awaited.
+ */
 export function watched(backend: Backend, before: (name: string, given: unknown[]) => unknown): Backend {
   return variant(backend, (name, method) => (...given: unknown[]) => {
     if (IMMEDIATE.has(name)) return method(...given);

@@ -64,7 +64,10 @@ async function read(found: typeof node): Promise<string> {
   return Buffer.from(buffer.bytes.subarray(0, count)).toString();
 }
 
-/** Asks for the attributes of many files that have no descriptor, together and again, while the host moves some away. */
+/**
+ * Asks for the attributes of many files that have no descriptor, together and again, while the host
+ * moves some away.
+ */
 async function looks({ backend: few, node: top }: ReturnType<typeof serveDirectory>): Promise<void> {
   const FILES = 100;
   const path = (name: string): string => join(share, name);

@@ -5,15 +5,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
-import { seccompProgram } from '../../../core/system/seccomp.js';
-import { landlockVersion } from '../../../core/system/landlock.js';
+import { seccompProgram } from '../../../core/system/confinement/seccomp.js';
+import { landlockVersion } from '../../../core/system/confinement/landlock.js';
 import { host } from './host-calls.js';
 
 const hasLandlock = landlockVersion() > 0;
 const skip = process.geteuid!() === 0 && hasLandlock ? {} : { skip: 'needs root and Landlock' };
 const child = join(import.meta.dirname, 'confined-child.js');
 
-/** In some chroots the root directory is no mount point, and a process can't have mounts that the host doesn't see. */
+/**
+ * In some chroots the root directory is no mount point, and a process can't have mounts that the
+ * host doesn't see.
+ */
 const rootIsMountPoint = /^(\S+ ){4}\/ /m.test(fs.readFileSync('/proc/self/mountinfo', 'utf8'));
 
 /** What the process in `confined-child.ts` reports. */

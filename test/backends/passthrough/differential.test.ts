@@ -6,12 +6,15 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { type AttributeChanges, FileType, FsError, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
-import type { Node } from '../../../backends/passthrough/nodes.js';
-import type { OpenFile } from '../../../backends/passthrough/open-file.js';
+import type { Node } from '../../../backends/passthrough/nodes/nodes.js';
+import type { OpenFile } from '../../../backends/passthrough/nodes/open-file.js';
 import { bufferOf, outcome, root, type Served, serve } from './harness.js';
 import { host } from './host-calls.js';
 
-/** Random operations on a share and on a plain directory of the same file system: both must answer alike. */
+/**
+ * Random operations on a share and on a plain directory of the same file system: both must answer
+ * alike.
+ */
 
 const NAMES = ['a', 'b', 'c', 'ä\u{1f600}', 'x'.repeat(255)];
 const XATTRS = ['user.one', 'user.two', 'trusted.three'];
@@ -358,8 +361,9 @@ async function step(pair: Pair, op: Operation): Promise<void> {
     case 'data':
     case 'hole': {
       if (handle === undefined) return;
-      // Of what was allocated and not written, Linux calls data what is in memory (`iomap_seek_data`), and reading without waiting
-      // takes in more or fewer pages than reading does.
+      // Of what was allocated and not written, Linux calls data what is in memory
+      // (`iomap_seek_data`), and reading without waiting takes in more or fewer pages than reading
+      // does.
       host.dropPages(handle.fd);
       host.dropPages(handle.file.fd);
       let found = -1;

@@ -11,7 +11,10 @@ import { readOnly } from '../../../core/plugins/index.js';
 import { type Complete, outcome, root, type Served, serveDirectory } from './harness.js';
 import { host } from './host-calls.js';
 
-/** A directory beside the share, with a secret in it. Nothing that a guest asks for may show or change it. */
+/**
+ * A directory beside the share, with a secret in it. Nothing that a guest asks for may show or
+ * change it.
+ */
 interface Arena extends Served {
   readonly outside: string;
 }

@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { host } from './host-calls.js';
 
 /**
- * A process that looks for names of a directory, `0`, `1`, …, in turn until they are there, and prints for how many the
- * first look that found the file found no attribute.
+ * A process that looks for names of a directory, `0`, `1`, …, in turn until they are there, and
+ * prints for how many the first look that found the file found no attribute.
  */
 const [directory, attribute, count] = process.argv.slice(2) as [string, string, string];
 const ENOENT = -2;

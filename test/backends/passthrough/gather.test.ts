@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { type Awaitable, OpenFlags, WriteFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/index.js';
-import { O } from '../../../core/system/files.js';
+import { O } from '../../../core/system/calls/files.js';
 import { readOnly } from '../../../core/plugins/index.js';
 import { bufferOf, root, type Served, serve } from './harness.js';
 import { host } from './host-calls.js';

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import type { Backend, Context, GuestBuffer, Logger } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';
-import type { Node } from '../../../backends/passthrough/nodes.js';
-import type { OpenFile } from '../../../backends/passthrough/open-file.js';
+import type { Node } from '../../../backends/passthrough/nodes/nodes.js';
+import type { OpenFile } from '../../../backends/passthrough/nodes/open-file.js';
 import { options } from '../../../backends/passthrough/options.js';
 
 /** Collects what is logged. */

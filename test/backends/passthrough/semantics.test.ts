@@ -16,7 +16,7 @@ import {
   WriteFlags,
 } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
-import { capabilityNumber, setCapability } from '../../../core/system/credentials.js';
+import { capabilityNumber, setCapability } from '../../../core/system/calls/credentials.js';
 import { withFewDescriptors } from '../../support/descriptor-limit.js';
 import { bufferOf, outcome, root, type Served, serve, serveDirectory } from './harness.js';
 import { host } from './host-calls.js';

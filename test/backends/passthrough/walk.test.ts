@@ -7,7 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { FileType, OpenFlags } from '../../../core/backend/index.js';
 import { NodeTable } from '../../../core/state/index.js';
-import type { Node } from '../../../backends/passthrough/nodes.js';
+import type { Node } from '../../../backends/passthrough/nodes/nodes.js';
 import { outcome, root, serve } from './harness.js';
 import { host } from './host-calls.js';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, describe, it } from 'node:test';
-import { exportAside, flush, recover, status } from '../../../backends/s3/administration.js';
+import { exportAside, flush, recover, status } from '../../../backends/s3/service/administration.js';
 import { keptLog, Mount, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 describe('what an operator asks of a cache folder', () => {

@@ -1,7 +1,8 @@
 /**
- * Side by side: this backend, Debian's s3fs and rclone, each mounted on this host over one S3 server, doing the same work
- * in turns. Prints a table in Markdown. `node dist/test/backends/s3/compare.js [--rounds N] [--only NAME]`; s3fs and rclone are
- * downloaded with apt and unpacked below `.cache/`, not installed.
+ * Side by side: this backend, Debian's s3fs and rclone, each mounted on this host over one S3
+ * server, doing the same work in turns. Prints a table in Markdown. `node
+ * dist/test/backends/s3/compare.js [--rounds N] [--only NAME]`; s3fs and rclone are downloaded with
+ * apt and unpacked below `.cache/`, not installed.
  */
 import { execFile, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -138,7 +139,10 @@ async function shell(script: string, directory: string): Promise<void> {
   await run('timeout', ['300', 'sh', '-euc', `cd "$0"; ${script}`, directory], { maxBuffer: 1 << 26 });
 }
 
-/** Removed at the end: ext4 passes over inodes that were deleted a moment ago one by one, and who creates files next would pay for it. */
+/**
+ * Removed at the end: ext4 passes over inodes that were deleted a moment ago one by one, and who
+ * creates files next would pay for it.
+ */
 const folders: string[] = [];
 
 /** Seconds for each task. */

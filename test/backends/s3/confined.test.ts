@@ -5,16 +5,19 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { needsOf } from '../../../backends/s3/needs.js';
+import { needsOf } from '../../../backends/s3/service/machine-needs.js';
 import { optionsSchema } from '../../../backends/s3/options.js';
-import { landlockVersion } from '../../../core/system/landlock.js';
+import { landlockVersion } from '../../../core/system/confinement/landlock.js';
 import { ACCESS_KEY, SECRET_KEY } from '../../s3-server/radosgw.js';
 import { removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
 const withLandlock = landlockVersion() > 0;
 
-/** Serves a bucket, confined, with what this home folder says of credentials. @returns what it logged until it served. */
+/**
+ * Serves a bucket, confined, with what this home folder says of credentials.
+ * @returns what it logged until it served.
+ */
 async function serve(bucket: TestBucket, home: string, profile: string): Promise<Record<string, unknown>[]> {
   const words = ['serve', '--backend', 's3', '--bucket', bucket.name, '--endpoint', bucket.endpoint];
   words.push('--path-style', '--profile', profile, '--cache-dir', join(home, 'cache'));

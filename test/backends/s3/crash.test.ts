@@ -7,11 +7,13 @@ import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { ListMultipartUploadsCommand } from '@aws-sdk/client-s3';
-import type { OpenFile } from '../../../backends/s3/files.js';
+import type { OpenFile } from '../../../backends/s3/write/files.js';
 import { Proxy } from './proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
-/** Runs `victim.ts`, which writes and says what was acknowledged, and kills it after so many lines. */
+/**
+ * Runs `victim.ts`, which writes and says what was acknowledged, and kills it after so many lines.
+ */
 async function killed(
   bucket: TestBucket,
   cacheDir: string,

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { optionsSchema } from '../../../backends/s3/options.js';
-import { WritableBackend } from '../../../backends/s3/writable.js';
+import { WritableBackend } from '../../../backends/s3/writable-backend.js';
 import { MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
 import { context, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
@@ -9,7 +9,9 @@ import { context, removeFolders, temporaryFolder, TestBucket } from './support.j
 const RUNS = Number(process.env['RUNS'] ?? 4);
 const SEED = Number(process.env['SEED'] ?? 1);
 
-/** A random sequence of operations, the same for the same seed, that prints what each of them gave. */
+/**
+ * A random sequence of operations, the same for the same seed, that prints what each of them gave.
+ */
 const SCRIPT = String.raw`
 use strict; use Fcntl; use POSIX; use Digest::MD5 qw(md5_hex);
 srand($ENV{SEED}); umask 022; my %open; my @names = qw(a b c d/e d/f d g);
@@ -42,7 +44,10 @@ for my $n (sort @names) { next unless -f $n && !-l $n; open my $f, "<", $n or di
 print "done\n";
 `;
 
-/** Uploads go on in the background while names and files change. With nothing believed, nodes are let go all the time. */
+/**
+ * Uploads go on in the background while names and files change. With nothing believed, nodes are
+ * let go all the time.
+ */
 const mounts = {
   'as it is by default': { writebackDelay: 0.02 },
   'that believes nothing': { writebackDelay: 0.02, metadataTtl: 0, negativeTtl: 0, openTtl: 0 },

@@ -185,7 +185,7 @@ describe('a bucket behind a bad network', () => {
     await mount.write(file, 0, pattern(12 * 2 ** 20));
     await assert.rejects(mount.fsync(file), denied('ENOSPC'));
     const { bucket: own, keys } = mount.backend.mounted.services;
-    const { Deadline } = await import('../../../backends/s3/deadline.js');
+    const { Deadline } = await import('../../../backends/s3/client/deadline.js');
     assert.deepEqual(await own.uploadsOf(keys.file('parts'), Deadline.after(5)), []);
     proxy.fault = () => undefined;
     await mount.release(file);

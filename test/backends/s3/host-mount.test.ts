@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import { optionsSchema } from '../../../backends/s3/options.js';
-import { WritableBackend } from '../../../backends/s3/writable.js';
+import { WritableBackend } from '../../../backends/s3/writable-backend.js';
 import { MountedExport, shell } from '../../support/host-mount.js';
 import { WITHOUT_HARD_LINKS, workloads } from '../../support/workloads.js';
 import { removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 /**
- * Not for a bucket: there is one name for one object, and 25,000 requests one after the other take minutes; large
- * directories are tested by `listing.test.ts`.
+ * Not for a bucket: there is one name for one object, and 25,000 requests one after the other take
+ * minutes; large directories are tested by `listing.test.ts`.
  */
 const skipped = /hard links share|10,000 files/;
 

@@ -3,19 +3,19 @@ import { createHash, randomUUID } from 'node:crypto';
 import { cpSync } from 'node:fs';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parallel } from '../../../backends/s3/deadline.js';
-import type { OpenFile } from '../../../backends/s3/files.js';
+import { parallel } from '../../../backends/s3/client/deadline.js';
+import type { OpenFile } from '../../../backends/s3/write/files.js';
 import type { Fault } from './proxy.js';
 import { Proxy } from './proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 /*
- * Random schedules of operations, with faults at every request, and crashes in the middle of operations. What was
- * acknowledged must be there after the next start. SCHEDULES sets how many (default 25), SEED where to begin, JOBS how many go on
- * at once (they wait most of the time).
+ * Random schedules of operations, with faults at every request, and crashes in the middle of
+ * operations. What was acknowledged must be there after the next start. SCHEDULES sets how many
+ * (default 25), SEED where to begin, JOBS how many go on at once (they wait most of the time).
  *
- * A crash is simulated as exactly as one process allows: at one instant the cache folder is copied, as kill -9 would
- * leave it, and the network is cut; the next mount works on the copy.
+ * A crash is simulated as exactly as one process allows: at one instant the cache folder is copied,
+ * as kill -9 would leave it, and the network is cut; the next mount works on the copy.
  */
 
 const SCHEDULES = Number(process.env['SCHEDULES'] ?? 25);
@@ -140,8 +140,8 @@ class Schedule {
   }
 
   /**
-   * Does one step and says how it changes the world. Only what was acknowledged before the crash must be there; what was
-   * under way, or failed, may have happened or not.
+   * Does one step and says how it changes the world. Only what was acknowledged before the crash
+   * must be there; what was under way, or failed, may have happened or not.
    */
   async #step<T>(
     what: string,

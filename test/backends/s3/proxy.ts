@@ -61,8 +61,9 @@ const codes: Readonly<Partial<Record<Fault, readonly [number, string]>>> = {
 };
 
 /**
- * A proxy of our own in front of the real server. It injects faults, and gives what this server lacks: If-Match with
- * quotes, and conditions on CompleteMultipartUpload and on the source of a copy, as Amazon has them.
+ * A proxy of our own in front of the real server. It injects faults, and gives what this server
+ * lacks: If-Match with quotes, and conditions on CompleteMultipartUpload and on the source of a
+ * copy, as Amazon has them.
  */
 export class Proxy {
   readonly endpoint: string;
@@ -135,7 +136,9 @@ export class Proxy {
     } else response.end(answer.body);
   }
 
-  /** Writes of one key come one after the other, so that a condition holds until its write is done. */
+  /**
+   * Writes of one key come one after the other, so that a condition holds until its write is done.
+   */
   #carryOut(
     request: IncomingMessage,
     body: Buffer,
@@ -172,7 +175,10 @@ export class Proxy {
     return status === 200 ? headers.etag : undefined;
   }
 
-  /** Passes a request on, without the conditions, which the proxy has checked, and so with a signature of its own. */
+  /**
+   * Passes a request on, without the conditions, which the proxy has checked, and so with a
+   * signature of its own.
+   */
   #forward(request: IncomingMessage, body: Buffer): Promise<Answer> {
     const headers: Record<string, string> = {};
     for (const [name, value] of Object.entries(request.headers)) {

@@ -110,7 +110,8 @@ describe('reading a bucket', () => {
     await mount.close();
     const other = await Mount.open(own, { readOnly: true });
     const parent = await other.at('d');
-    // Lookups give up listing behind the first page; who wants all of it at the same moment gets all.
+    // Lookups give up listing behind the first page; who wants all of it at the same moment gets
+    // all.
     const lookups = names.slice(0, 5).map((name) => other.backend.lookup(parent, name, context));
     assert.deepEqual(await other.names('d'), names);
     for (const found of await Promise.all(lookups)) assert.equal(found?.attributes.size, 5);

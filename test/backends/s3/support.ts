@@ -13,11 +13,11 @@ import {
 } from '@aws-sdk/client-s3';
 import type { PutObjectCommandInput } from '@aws-sdk/client-s3';
 import type { Context, GuestBuffer, HostBuffer, Logger } from '../../../core/backend/index.js';
-import { ReadingBackend } from '../../../backends/s3/backend.js';
-import type { OpenFile } from '../../../backends/s3/files.js';
-import type { Directory, Node } from '../../../backends/s3/nodes.js';
+import { ReadingBackend } from '../../../backends/s3/reading-backend.js';
+import type { OpenFile } from '../../../backends/s3/write/files.js';
+import type { Directory, Node } from '../../../backends/s3/tree/nodes.js';
 import { optionsSchema } from '../../../backends/s3/options.js';
-import { WritableBackend } from '../../../backends/s3/writable.js';
+import { WritableBackend } from '../../../backends/s3/writable-backend.js';
 import { sharedServer } from '../../s3-server/shared.js';
 
 /** A buffer in ordinary memory, in two segments so that nobody relies on one. */

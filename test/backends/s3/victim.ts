@@ -1,4 +1,7 @@
-/** Writes to a mounted bucket and says each acknowledged write, until it is killed; see `crash.test.ts`. */
+/**
+ * Writes to a mounted bucket and says each acknowledged write, until it is killed; see
+ * `crash.test.ts`.
+ */
 import { Mount, pattern, TestBucket } from './support.js';
 
 const [name = '', endpoint = '', cacheDir = '', scenario = ''] = process.argv.slice(2);

@@ -3,9 +3,9 @@ import { createServer } from 'node:net';
 import type { AddressInfo, Server, Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import type { Dispatcher } from 'undici';
-import { readListing } from '../../../backends/s3/listing.js';
-import { Collected, connectionsTo, exchange, into } from '../../../backends/s3/wire.js';
-import type { WireAnswer } from '../../../backends/s3/wire.js';
+import { readListing } from '../../../backends/s3/client/listing.js';
+import { Collected, connectionsTo, exchange, into } from '../../../backends/s3/client/wire.js';
+import type { WireAnswer } from '../../../backends/s3/client/wire.js';
 
 const signal = (): AbortSignal => new AbortController().signal;
 

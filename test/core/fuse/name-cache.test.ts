@@ -2,7 +2,7 @@ import { strict as assert } from 'node:assert';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import { decodeName } from '../../../core/backend/index.js';
-import { NameCache } from '../../../core/fuse/name-cache.js';
+import { NameCache } from '../../../core/fuse/wire/name-cache.js';
 
 describe('a name cache', () => {
   it('gives what decoding gives, for any bytes, seen before or not', () => {

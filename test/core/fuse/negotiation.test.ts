@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Backend, CachePolicy } from '../../../core/backend/index.js';
-import { InitFlag, InitFlag2, SEEK_HOLE } from '../../../core/fuse/abi.js';
-import { negotiate } from '../../../core/fuse/negotiation.js';
+import { InitFlag, InitFlag2, SEEK_HOLE } from '../../../core/fuse/wire/abi.js';
+import { negotiate } from '../../../core/fuse/session/negotiation.js';
 import { defaultCachePolicy } from '../../../core/state/index.js';
 import { engine } from '../../support/engine.js';
 import { Fields, FuseError, Op, ROOT, usualInitFlags } from '../../support/fuse-client.js';

@@ -14,7 +14,10 @@ function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
   return assert.rejects(promise, (error) => error instanceof FuseError && error.errno === errno);
 }
 
-/** Saves guests and brings them back in an engine of its own, over the same files, as after the daemon's restart. */
+/**
+ * Saves guests and brings them back in an engine of its own, over the same files, as after the
+ * daemon's restart.
+ */
 async function restart(
   tiny: TinyBackend,
   running: Engine,

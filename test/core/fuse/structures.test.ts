@@ -4,8 +4,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import * as abi from '../../../core/fuse/abi.js';
-import * as structures from '../../../core/fuse/structures.js';
+import * as abi from '../../../core/fuse/wire/abi.js';
+import * as structures from '../../../core/fuse/wire/structures.js';
 
 const HEADER = '/usr/include/linux/fuse.h';
 const header = readFileSync(HEADER, 'utf8');
@@ -43,7 +43,8 @@ it('structures have the sizes and offsets that the C compiler gives the kernel h
       expected.push([`${name}.${field}`, offset]);
     }
   }
-  // The installed header may be older than 7.45: fields that were reserved then, and what is left of the reserve.
+  // The installed header may be older than 7.45: fields that were reserved then, and what is left
+  // of the reserve.
   const young = new Set<string>();
   for (const [structure, field] of [
     ['fuse_init_out', 'max_stack_depth'],

@@ -5,7 +5,10 @@ import { Freshness } from '../../../core/state/index.js';
 
 const file: Attributes = { mode: 0o100644, size: 5000, mtime: 1000, mtimeNsec: 7, ctime: 1000, ctimeNsec: 7 };
 
-/** Whether a guest that opened the file long after its last change may keep its data, having been told `later`. */
+/**
+ * Whether a guest that opened the file long after its last change may keep its data, having been
+ * told `later`.
+ */
 function keeps(later: Attributes, identity = 1): boolean {
   const freshness = new Freshness();
   freshness.tell(3, file, 1);

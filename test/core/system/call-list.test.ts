@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
 import { CallList, NativeMemory, type Pieces } from '../../../core/system/index.js';
-import { AT, fstat, O, RWF, STATX, statx } from '../../../core/system/files.js';
+import { AT, fstat, O, RWF, STATX, statx } from '../../../core/system/calls/files.js';
 
 const EIO = -5;
 const EBADF = -9;

@@ -24,7 +24,10 @@ export interface ReaderReport {
 /** Reads in a turn: others may close meanwhile. */
 const READS = 4;
 
-/** The program of a thread that reads files of one byte each by descriptors that it is shown, turn by turn. */
+/**
+ * The program of a thread that reads files of one byte each by descriptors that it is shown, turn
+ * by turn.
+ */
 function run({ user, places, memory, told }: ReaderData): ReaderReport {
   const use = new DescriptorUse(user);
   const words = new Int32Array(memory);

@@ -43,7 +43,8 @@ async function connect(t: TestContext, daemon: RunningDaemon, options: FrontEndO
   return { frontEnd, fuse };
 }
 
-// What our daemon and the one in C do is what the protocol says: the same tests show that the tests are right.
+// What our daemon and the one in C do is what the protocol says: the same tests show that the tests
+// are right.
 for (const daemon of [ours, oursThreaded, cVirtiofsd]) {
   describe(`${daemon.name} over vhost-user`, { skip: daemon.missing ?? false }, () => {
     test('serves a file from its creation to its end', async (t) => {

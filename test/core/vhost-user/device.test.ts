@@ -331,7 +331,8 @@ test('what is written into guest memory is marked in the dirty log, and only whi
   const usedPage = Math.floor(frontEnd.queues[1]!.driver.used / 4096);
   const data = marked();
   assert.ok(data.includes(usedPage), 'the used ring is marked');
-  // 9,000 bytes of reply begin 9,000 bytes into the request's memory, which is where the first free page was.
+  // 9,000 bytes of reply begin 9,000 bytes into the request's memory, which is where the first free
+  // page was.
   const first = data.find((page) => page !== usedPage)!;
   assert.deepEqual(
     data.filter((page) => page > usedPage),

@@ -57,7 +57,8 @@ test('a queue that never empties leaves others their turn', async () => {
   for (const rig of [busy, busy, busy, other]) place(rig);
   for (const rig of [busy, other]) rig.driver.publish();
   busy.queue.kick();
-  // A turn of the event loop ends by the clock, at any of these rounds; the next one goes on with it.
+  // A turn of the event loop ends by the clock, at any of these rounds; the next one goes on with
+  // it.
   await until(() => order.length >= 40);
   assert.equal(order.slice(0, 40).join(' '), 'busy busy busy other '.repeat(10).trim());
   for (const rig of [busy, other]) rig.close();

@@ -14,7 +14,10 @@ const fcntl = libc<(fd: number, command: number, flock: number) => number>('fcnt
 ]);
 const flock = libc<(fd: number, operation: number) => number>('flock', 'int', ['int', 'int']);
 
-/** Locks of open file descriptions, so that one process can be several owners: fcntl(2), "Open file description locks". */
+/**
+ * Locks of open file descriptions, so that one process can be several owners: fcntl(2), "Open file
+ * description locks".
+ */
 const F_OFD_GETLK = 36;
 const F_OFD_SETLK = 37;
 const LOCK_NB = 4;

@@ -1,0 +1,143 @@
+import { FallocateMode, FsError } from '../../../core/backend/index.js';
+import type { Arena } from './arena.js';
+import { Bytes } from './bytes.js';
+import { CHUNK, PAGE } from './chunk.js';
+import type { Content, Source } from './content.js';
+import type { Space } from '../tree/space.js';
+
+const EINVAL = FsError.of('EINVAL');
+const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
+
+/**
+ * Bytes copied for one `copy_file_range`, beside what is shared: callers go on after a short count.
+ */
+const COPY_MAX = 8 << 20;
+
+/**
+ * Changes what of a file is allocated. Modes beyond those of tmpfs work as on ext4.
+ * @throws ENOSPC, with nothing changed; EINVAL, EOPNOTSUPP for a mode or a range that cannot be
+ * (`vfs_fallocate`).
+ */
+export function fallocate(
+  content: Content,
+  mode: number,
+  offset: number,
+  length: number,
+  arena: Arena,
+  space: Space,
+): void {
+  const { KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE, INSERT_RANGE, UNSHARE_RANGE } = FallocateMode;
+  if (length <= 0) throw EINVAL;
+  const end = offset + length;
+  switch (mode) {
+    case PUNCH_HOLE | KEEP_SIZE:
+      content.punch(offset, end, arena, space);
+      return;
+    case COLLAPSE_RANGE:
+      if (offset % PAGE !== 0 || length % PAGE !== 0 || end >= content.size) throw EINVAL;
+      content.punch(offset, end, arena, space);
+      shift(content, end, -length, arena, space);
+      content.truncate(content.size - length, arena, space);
+      return;
+    case INSERT_RANGE:
+      if (offset % PAGE !== 0 || length % PAGE !== 0 || offset >= content.size) throw EINVAL;
+      shift(content, offset, length, arena, space);
+      return;
+    case ZERO_RANGE:
+    case ZERO_RANGE | KEEP_SIZE:
+      content.allocate(offset, end, arena, space);
+      content.punch(offset, end, arena, space);
+      content.allocate(offset, end, arena, space);
+      break;
+    case 0:
+    case KEEP_SIZE:
+    case UNSHARE_RANGE:
+    case UNSHARE_RANGE | KEEP_SIZE:
+      content.allocate(offset, end, arena, space);
+      break;
+    default:
+      throw EOPNOTSUPP;
+  }
+  if ((mode & KEEP_SIZE) === 0 && end > content.size) content.size = end;
+}
+
+/** Moves all data from `from` on by `by` bytes (whole pages), in pieces, over a hole. */
+function shift(content: Content, from: number, by: number, arena: Arena, space: Space): void {
+  const pieces = [...dataPieces(content, from)];
+  if (by > 0) {
+    pieces.reverse();
+    content.size += by;
+  }
+  const buffer = new Uint8Array(CHUNK);
+  for (const [start, end] of pieces) {
+    const bytes = new Bytes(buffer.subarray(0, end - start));
+    content.read(bytes, start);
+    content.punch(start, start + Math.ceil((end - start) / PAGE) * PAGE, arena, space);
+    content.write(bytes, start + by, arena, space);
+  }
+}
+
+/** The data at or after `from`, in pieces of at most a chunk. */
+function* dataPieces(content: Content, from: number): Generator<readonly [number, number]> {
+  for (const [start, end] of content.extents(from)) {
+    for (let at = start; at < end;) {
+      const to = Math.min(end, at - (at % CHUNK) + CHUNK);
+      yield [at, to];
+      at = to;
+    }
+  }
+}
+
+/** A range of a file as the source of a write. */
+class Range implements Source {
+  readonly length: number;
+  readonly #content: Content;
+  readonly #offset: number;
+
+  constructor(content: Content, offset: number, length: number) {
+    this.#content = content;
+    this.#offset = offset;
+    this.length = length;
+  }
+
+  get(at: number, target: Uint8Array, start = 0, end = target.length): void {
+    this.#content.read(new Bytes(target.subarray(start, end)), this.#offset + at);
+  }
+}
+
+/**
+ * Copies between files. Whole chunks that are data throughout are shared until one of the files
+ * changes them.
+ * @returns the bytes copied, fewer than `length` at the end of the source or after 8 MiB of real
+ * copying.
+ */
+export function copyRange(
+  source: Content,
+  offset: number,
+  target: Content,
+  targetOffset: number,
+  length: number,
+  arena: Arena,
+  space: Space,
+): number {
+  const total = Math.min(length, source.size - offset);
+  let done = 0;
+  let copied = 0;
+  while (done < total && copied < COPY_MAX) {
+    const from = offset + done;
+    const to = targetOffset + done;
+    const chunk = from % CHUNK === 0 ? source.chunk(from / CHUNK) : undefined;
+    if (chunk?.data === -1 && to % CHUNK === 0 && total - done >= CHUNK) {
+      target.share(to / CHUNK, chunk, arena, space);
+      done += CHUNK;
+      if (to + CHUNK > target.size) target.size = to + CHUNK;
+      continue;
+    }
+    const piece = Math.min(total - done, CHUNK - (from % CHUNK));
+    const written = target.write(new Range(source, from, piece), to, arena, space);
+    done += written;
+    copied += written;
+    if (written < piece) break;
+  }
+  return Math.max(0, done);
+}

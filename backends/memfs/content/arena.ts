@@ -1,0 +1,272 @@
+import { FsError } from '../../../core/backend/index.js';
+
+const ENOSPC = FsError.of('ENOSPC');
+
+/** Bytes of a slab, the unit that is given back to the system. */
+export const SLAB_BYTES = 4 << 20;
+
+/**
+ * Bytes of a span, the part of a slab that is cut into blocks of one size; also the largest block.
+ */
+export const SPAN_BYTES = 128 << 10;
+
+/** Smallest block. */
+export const BLOCK_MIN = 256;
+
+/**
+ * Bytes of a region, the unit of address space that is reserved: the first, and the largest. Each
+ * that is made costs a garbage collection, since the JavaScript engine counts its whole length at
+ * once; so they double.
+ */
+const REGION_FIRST = 64 << 20;
+const REGION_MAX = 1 << 30;
+
+const SPANS_PER_SLAB = SLAB_BYTES / SPAN_BYTES;
+const SHIFT_MIN = 31 - Math.clz32(BLOCK_MIN);
+const CLASSES = 32 - Math.clz32(SPAN_BYTES) - SHIFT_MIN;
+
+/** Free slabs that are kept for the next allocation, 32 MiB, instead of being given back. */
+const SPARE_SLABS = 8;
+
+/**
+ * Slabs given back in one turn of the event loop: more would hold up requests for more than a
+ * millisecond or two.
+ */
+const TRIM_SLABS = 16;
+
+/** Memory of a region. */
+export interface RegionMemory {
+  readonly bytes: Uint8Array;
+  /** Gives the memory of a range back until it is written again. */
+  discard?(start: number, end: number): void;
+  close(): void;
+}
+
+/** Memory of the JavaScript engine's, which the garbage collector gives back. */
+function engineMemory(): RegionMemory {
+  return { bytes: new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer), close: () => undefined };
+}
+
+/** A reservation of address space, in slabs. */
+class Region {
+  readonly memory: RegionMemory;
+  /** Slabs that hold nothing, and take no memory. */
+  readonly empty: Slab[] = [];
+  readonly slabs: number;
+
+  constructor(memory: RegionMemory) {
+    this.memory = memory;
+    this.slabs = memory.bytes.length / SLAB_BYTES;
+    for (let i = this.slabs - 1; i >= 0; i--) this.empty.push(new Slab(this, i * SLAB_BYTES));
+  }
+}
+
+class Slab {
+  readonly region: Region;
+  readonly start: number;
+  readonly free: Span[] = [];
+
+  constructor(region: Region, start: number) {
+    this.region = region;
+    this.start = start;
+  }
+
+  /** Cuts the slab into spans. */
+  open(): void {
+    for (let at = SLAB_BYTES - SPAN_BYTES; at >= 0; at -= SPAN_BYTES)
+      this.free.push(new Span(this, this.start + at));
+  }
+}
+
+/** A run of blocks of one size. */
+export class Span {
+  readonly slab: Slab;
+  readonly bytes: Uint8Array;
+  readonly start: number;
+  /** Size class of its blocks. */
+  kind = 0;
+  /** Blocks in use. */
+  used = 0;
+  /** Next block that was never handed out. */
+  fresh = 0;
+  /** Position in the arena's list of spans with free blocks, -1 when it is full. */
+  place = -1;
+  readonly freed: number[] = [];
+
+  constructor(slab: Slab, start: number) {
+    this.slab = slab;
+    this.bytes = slab.region.memory.bytes;
+    this.start = start;
+  }
+}
+
+/**
+ * Memory for file content: blocks of 256 bytes to 128 KiB, in powers of two, cut from slabs of 4
+ * MiB in regions. An ArrayBuffer for each block would cost 3 µs for 4 KiB and a garbage collection
+ * every few hundred; this costs some 50 ns, and a slab whose blocks are all free goes back. Content
+ * is not cleared: the user of a block knows which of its bytes are valid.
+ */
+export class Arena {
+  /**
+   * Where regions come from. Memory outside the JavaScript engine's is better: it goes back at
+   * once, and costs no garbage collections as it grows.
+   */
+  source: ((length: number) => RegionMemory) | undefined;
+  readonly #maxSlabs: number;
+  readonly #partial: Span[][] = Array.from({ length: CLASSES }, () => []);
+  /** Slabs in use that have free spans. */
+  readonly #slabs: Slab[] = [];
+  /** Slabs all of whose spans are free. */
+  readonly #spare: Slab[] = [];
+  #trimming = false;
+  /** Regions with empty slabs. */
+  readonly #regions: Region[] = [];
+  #regionCount = 0;
+  #nextRegion = REGION_FIRST;
+  #slabCount = 0;
+  #blockBytes = 0;
+
+  /** @param maxBytes most bytes in slabs, whatever the volumes in it may have been promised. */
+  constructor(maxBytes = Infinity) {
+    this.#maxSlabs = Math.max(1, Math.floor(maxBytes / SLAB_BYTES));
+  }
+
+  /** Bytes in slabs. */
+  get slabBytes(): number {
+    return this.#slabCount * SLAB_BYTES;
+  }
+
+  /** Bytes in blocks that are in use. */
+  get blockBytes(): number {
+    return this.#blockBytes;
+  }
+
+  /**
+   * The span that {@link take} will cut the next block of `bytes` (a power of two, 256 to 128 Ki)
+   * from.
+   * @throws ENOSPC when the arena is full or the system has no memory.
+   */
+  span(bytes: number): Span {
+    const kind = 31 - Math.clz32(bytes) - SHIFT_MIN;
+    const partial = this.#partial[kind]!;
+    return partial.length > 0 ? partial[partial.length - 1]! : this.#openSpan(kind, partial);
+  }
+
+  /** Takes a block from a span. @returns its offset in `span.bytes`. */
+  take(span: Span): number {
+    const bytes = BLOCK_MIN << span.kind;
+    let at: number;
+    if (span.freed.length > 0) at = span.freed.pop()!;
+    else {
+      at = span.start + span.fresh;
+      span.fresh += bytes;
+    }
+    span.used += 1;
+    this.#blockBytes += bytes;
+    if (span.used * bytes === SPAN_BYTES) this.#unlist(span);
+    return at;
+  }
+
+  /** Gives a block back. */
+  give(span: Span, at: number): void {
+    span.used -= 1;
+    this.#blockBytes -= BLOCK_MIN << span.kind;
+    if (span.used === 0) {
+      if (span.place >= 0) this.#unlist(span);
+      this.#closeSpan(span);
+      return;
+    }
+    span.freed.push(at);
+    if (span.place < 0) {
+      const partial = this.#partial[span.kind]!;
+      span.place = partial.length;
+      partial.push(span);
+    }
+  }
+
+  #unlist(span: Span): void {
+    const partial = this.#partial[span.kind]!;
+    const last = partial.pop()!;
+    if (last !== span) {
+      partial[span.place] = last;
+      last.place = span.place;
+    }
+    span.place = -1;
+  }
+
+  #openSpan(kind: number, partial: Span[]): Span {
+    let slab = this.#slabs[this.#slabs.length - 1];
+    if (slab === undefined) {
+      slab = this.#spare.pop() ?? this.#newSlab();
+      this.#slabs.push(slab);
+    }
+    const span = slab.free.pop()!;
+    if (slab.free.length === 0) this.#slabs.pop();
+    span.kind = kind;
+    span.place = partial.length;
+    partial.push(span);
+    return span;
+  }
+
+  #newSlab(): Slab {
+    if (this.#slabCount >= this.#maxSlabs) throw ENOSPC;
+    const region = this.#regions[this.#regions.length - 1] ?? this.#newRegion();
+    const slab = region.empty.pop()!;
+    if (region.empty.length === 0) this.#regions.pop();
+    slab.open();
+    this.#slabCount += 1;
+    return slab;
+  }
+
+  #newRegion(): Region {
+    let memory: RegionMemory;
+    try {
+      memory = this.source === undefined ? engineMemory() : this.source(this.#nextRegion);
+    } catch {
+      throw ENOSPC;
+    }
+    if (this.source !== undefined) this.#nextRegion = Math.min(REGION_MAX, this.#nextRegion * 2);
+    const region = new Region(memory);
+    this.#regions.push(region);
+    this.#regionCount += 1;
+    return region;
+  }
+
+  #closeSpan(span: Span): void {
+    const slab = span.slab;
+    span.fresh = 0;
+    span.freed.length = 0;
+    slab.free.push(span);
+    if (slab.free.length === 1) this.#slabs.push(slab);
+    if (slab.free.length < SPANS_PER_SLAB) return;
+    this.#slabs.splice(this.#slabs.indexOf(slab), 1);
+    this.#spare.push(slab);
+    if (this.#spare.length > SPARE_SLABS && !this.#trimming) {
+      this.#trimming = true;
+      setImmediate(() => this.#trim());
+    }
+  }
+
+  /** Gives back slabs beyond the reserve, some at a time. */
+  #trim(): void {
+    const count = Math.min(TRIM_SLABS, this.#spare.length - SPARE_SLABS);
+    for (let i = 0; i < count; i++) this.#giveSlab(this.#spare.pop()!);
+    this.#trimming = this.#spare.length > SPARE_SLABS;
+    if (this.#trimming) setImmediate(() => this.#trim());
+  }
+
+  /** Gives a slab's memory back, and its region when that holds nothing more. */
+  #giveSlab(slab: Slab): void {
+    const { region } = slab;
+    this.#slabCount -= 1;
+    slab.free.length = 0;
+    region.empty.push(slab);
+    if (region.empty.length === 1) this.#regions.push(region);
+    if (region.empty.length === region.slabs) {
+      this.#regions.splice(this.#regions.indexOf(region), 1);
+      region.memory.close();
+      this.#regionCount -= 1;
+      if (this.#regionCount === 0) this.#nextRegion = REGION_FIRST;
+    } else region.memory.discard?.(slab.start, slab.start + SLAB_BYTES);
+  }
+}

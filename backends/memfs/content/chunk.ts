@@ -1,0 +1,153 @@
+import { BLOCK_MIN, type Arena, type Span } from './arena.js';
+
+/** Bytes of a page, the unit of allocation that `st_blocks` counts (as tmpfs). */
+export const PAGE = 4096;
+/** Bytes of file content under one chunk. */
+export const CHUNK = 128 << 10;
+
+/** Bits of the pages that a byte range of a chunk, `from` to `to` (not empty), touches. */
+export function pageMask(from: number, to: number): number {
+  const first = from >>> 12;
+  const last = (to - 1) >>> 12;
+  return (-1 << first) & (-1 >>> (31 - last));
+}
+
+/** Number of pages in a mask. */
+export function pageCount(mask: number): number {
+  let bits = mask - ((mask >>> 1) & 0x55555555);
+  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
+  return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}
+
+/** Lowest page in a mask that is not 0. */
+export function firstPage(mask: number): number {
+  return 31 - Math.clz32(mask & -mask);
+}
+
+/**
+ * The content of one aligned 128 KiB of a file. The bytes lie in one block, the smallest aligned
+ * power of two that covers what was written; bytes of data pages outside the block are zero. A
+ * chunk that several files or snapshots share (`references` above 1) is read-only.
+ */
+export class Chunk {
+  /** A bit for each of the 32 pages that is allocated. The others are holes. */
+  pages = 0;
+  /**
+   * A bit for each allocated page that was written. The others read as zeros and have no valid
+   * bytes.
+   */
+  data = 0;
+  references = 1;
+  /** Where the block lies; nowhere while there is no data. */
+  span: Span | undefined;
+  /** Offset of the block in `span.bytes`. */
+  at = 0;
+  /** Offset in the chunk of the block's first byte. */
+  start = 0;
+  /** Bytes in the block. */
+  length = 0;
+
+  /** Makes the block cover `from` to `to` as well. @throws ENOSPC, with nothing changed. */
+  cover(arena: Arena, from: number, to: number): void {
+    if (from >= this.start && to <= this.start + this.length) return;
+    if (this.length === 0) this.#move(arena, from, to);
+    else this.#move(arena, Math.min(from, this.start), Math.max(to, this.start + this.length));
+  }
+
+  /** Gives up what no data page needs, where that is half of the block or more. */
+  shrink(arena: Arena): void {
+    if (this.length === 0) return;
+    if (this.data === 0) {
+      arena.give(this.span!, this.at);
+      this.span = undefined;
+      this.length = 0;
+      return;
+    }
+    const from = Math.max(this.start, firstPage(this.data) * PAGE);
+    const to = Math.min(this.start + this.length, (32 - Math.clz32(this.data)) * PAGE);
+    if (covering(from, to) < this.length) this.#move(arena, from, to);
+  }
+
+  /** A private copy; this chunk loses a reference. @throws ENOSPC, with nothing changed. */
+  copy(arena: Arena): Chunk {
+    const copy = new Chunk();
+    if (this.length > 0) {
+      copy.#place(arena, this.start, this.length);
+      copyPages(this, copy.span!, copy.at, copy.start, copy.length);
+    }
+    copy.pages = this.pages;
+    copy.data = this.data;
+    this.references -= 1;
+    return copy;
+  }
+
+  /** Drops a reference, and the memory with the last one. */
+  drop(arena: Arena): void {
+    this.references -= 1;
+    if (this.references === 0 && this.length > 0) arena.give(this.span!, this.at);
+  }
+
+  /** Zeroes `from` to `to` where the block has it. */
+  zero(from: number, to: number): void {
+    const low = Math.max(from, this.start);
+    const high = Math.min(to, this.start + this.length);
+    if (low < high) this.span!.bytes.fill(0, this.at + low - this.start, this.at + high - this.start);
+  }
+
+  /** Moves the data to the block that covers `from` to `to`. */
+  #move(arena: Arena, from: number, to: number): void {
+    const length = covering(from, to);
+    const { span, at } = this;
+    const next = arena.span(length);
+    const nextAt = arena.take(next);
+    const start = from - (from % length);
+    copyPages(this, next, nextAt, start, length);
+    if (span !== undefined) arena.give(span, at);
+    this.span = next;
+    this.at = nextAt;
+    this.start = start;
+    this.length = length;
+  }
+
+  #place(arena: Arena, start: number, length: number): void {
+    this.span = arena.span(length);
+    this.at = arena.take(this.span);
+    this.start = start;
+    this.length = length;
+  }
+}
+
+/** Length of the smallest aligned block that covers a range. */
+function covering(from: number, to: number): number {
+  let length = BLOCK_MIN;
+  while (from - (from % length) + length < to) length *= 2;
+  return length;
+}
+
+/**
+ * Copies the data pages of `chunk` into a block; bytes of those pages beyond the old block become
+ * zero.
+ */
+function copyPages(chunk: Chunk, span: Span, at: number, start: number, length: number): void {
+  if (chunk.data === 0) return;
+  const target = span.bytes;
+  const end = start + length;
+  for (let low = start; low < end;) {
+    let high = Math.min(end, low - (low % PAGE) + PAGE);
+    if ((chunk.data & (1 << (low >>> 12))) === 0) {
+      low = high;
+      continue;
+    }
+    while (high < end && (chunk.data & (1 << (high >>> 12))) !== 0) high = Math.min(end, high + PAGE);
+    const copyLow = Math.max(low, chunk.start);
+    const copyHigh = Math.min(high, chunk.start + chunk.length);
+    if (copyLow >= copyHigh) target.fill(0, at + low - start, at + high - start);
+    else {
+      if (low < copyLow) target.fill(0, at + low - start, at + copyLow - start);
+      const from = chunk.at + copyLow - chunk.start;
+      target.set(chunk.span!.bytes.subarray(from, from + copyHigh - copyLow), at + copyLow - start);
+      if (copyHigh < high) target.fill(0, at + copyHigh - start, at + high - start);
+    }
+    low = high;
+  }
+}

@@ -1,0 +1,412 @@
+import { FsError, type GuestBuffer } from '../../../core/backend/index.js';
+import type { Arena } from './arena.js';
+import { CHUNK, Chunk, firstPage, PAGE, pageCount, pageMask } from './chunk.js';
+import type { Space } from '../tree/space.js';
+
+const ENOSPC = FsError.of('ENOSPC');
+const ENXIO = FsError.of('ENXIO');
+
+/** Where read bytes go. */
+export type Sink = Pick<GuestBuffer, 'length' | 'put' | 'zero'>;
+/** Where written bytes come from. */
+export type Source = Pick<GuestBuffer, 'length' | 'get'>;
+
+/** Chunks of a group: 8 MiB of a file. */
+const GROUP = 64;
+type Group = (Chunk | undefined)[];
+
+/**
+ * A file's bytes: chunks of 128 KiB, those that are all hole absent. The first lies in a field,
+ * since most files have no other; the rest in groups by number, so that a sparse file costs what
+ * its data does.
+ */
+export class Content {
+  /** Length of the file in bytes. */
+  size = 0;
+  /** Pages of 4 KiB that are allocated. */
+  pages = 0;
+  #first: Chunk | undefined;
+  #groups: Map<number, Group> | undefined;
+  /** The group that was used last. */
+  #group: Group | undefined;
+  #groupNumber = -1;
+
+  /**
+   * Reads into the sink.
+   * @returns the bytes read: fewer than it has room for only at the end of the file.
+   */
+  read(sink: Sink, offset: number): number {
+    const length = Math.min(sink.length, this.size - offset);
+    if (length <= 0) return 0;
+    for (let done = 0; done < length;) {
+      const index = Math.floor((offset + done) / CHUNK);
+      const from = offset + done - index * CHUNK;
+      const to = Math.min(CHUNK, from + length - done);
+      const chunk = this.chunk(index);
+      if (chunk === undefined || chunk.data === 0) sink.zero(done, to - from);
+      else readChunk(chunk, sink, done, from, to);
+      done += to - from;
+    }
+    return length;
+  }
+
+  /**
+   * Writes the source.
+   * @returns the bytes written: fewer than it has where space ends.
+   * @throws ENOSPC when there is no space for the first byte.
+   */
+  write(source: Source, offset: number, arena: Arena, space: Space): number {
+    const length = source.length;
+    let done = 0;
+    while (done < length) {
+      const index = Math.floor((offset + done) / CHUNK);
+      const from = offset + done - index * CHUNK;
+      let to = Math.min(CHUNK, from + length - done);
+      let chunk = this.chunk(index);
+      const mask = pageMask(from, to);
+      if (
+        chunk === undefined ||
+        (chunk.data & mask) !== mask ||
+        chunk.references > 1 ||
+        from < chunk.start ||
+        to > chunk.start + chunk.length
+      ) {
+        to = affordable(chunk, from, to, space);
+        if (to === from) break;
+        try {
+          chunk = this.#prepare(index, chunk, from, to, arena, space);
+        } catch (error) {
+          if (done === 0) throw error;
+          break;
+        }
+      }
+      const at = chunk.at - chunk.start;
+      source.get(done, chunk.span!.bytes, at + from, at + to);
+      done += to - from;
+    }
+    if (done === 0 && length > 0) throw ENOSPC;
+    if (offset + done > this.size) this.size = offset + done;
+    return done;
+  }
+
+  /** Sets the length; what is cut off is freed, and so is what was allocated beyond the end. */
+  truncate(size: number, arena: Arena, space: Space): void {
+    if (size <= this.size) this.punch(size, Infinity, arena, space);
+    this.size = size;
+  }
+
+  /** Turns `from` to `to` into a hole: whole pages are freed, parts of pages zeroed. */
+  punch(from: number, to: number, arena: Arena, space: Space): void {
+    if (from < CHUNK) this.#punchChunk(0, from, Math.min(to, CHUNK), arena, space);
+    if (this.#groups === undefined) return;
+    const first = Math.floor(from / CHUNK);
+    const end = Math.ceil(to / CHUNK);
+    for (const [number, group] of this.#groups) {
+      const base = number * GROUP;
+      if (base >= end || base + GROUP <= first) continue;
+      for (let i = Math.max(0, first - base); i < Math.min(GROUP, end - base); i++) {
+        const start = (base + i) * CHUNK;
+        this.#punchChunk(base + i, Math.max(0, from - start), Math.min(CHUNK, to - start), arena, space);
+      }
+      if (group.every((chunk) => chunk === undefined)) this.#removeGroup(number);
+    }
+  }
+
+  /**
+   * Allocates every page of a range, all or none (`fallocate`). New pages have no data; those that
+   * were allocated already do from now on, as on tmpfs.
+   * @throws ENOSPC
+   */
+  allocate(from: number, to: number, arena: Arena, space: Space): void {
+    const end = Math.ceil(to / CHUNK);
+    if (Math.ceil(to / PAGE) - Math.floor(from / PAGE) > space.freePages + this.pages) throw ENOSPC;
+    let missing = 0;
+    for (let index = Math.floor(from / CHUNK); index < end; index++) {
+      const mask = maskOf(index, from, to);
+      missing += pageCount(mask & ~(this.chunk(index)?.pages ?? 0));
+    }
+    if (missing > space.freePages) throw ENOSPC;
+    for (let index = Math.floor(from / CHUNK); index < end; index++) {
+      const mask = maskOf(index, from, to);
+      const old = this.chunk(index);
+      if (old !== undefined && (old.data & mask) === mask) continue;
+      const chunk = this.#own(index, old, arena);
+      const blank = chunk.pages & ~chunk.data & mask;
+      for (let page = 0; page < 32; page++) {
+        if ((blank & (1 << page)) !== 0) chunk.zero(page * PAGE, (page + 1) * PAGE);
+      }
+      chunk.data |= blank;
+      chunk.pages |= mask;
+    }
+    this.pages += missing;
+    space.takePages(missing);
+  }
+
+  /** First byte of data at or after `offset`. @throws ENXIO when there is none before the end. */
+  nextData(offset: number): number {
+    const at = this.#firstData(offset);
+    if (at >= this.size) throw ENXIO;
+    return at;
+  }
+
+  /**
+   * First hole at or after `offset`; the end of the file counts as one.
+   * @throws ENXIO beyond the end.
+   */
+  nextHole(offset: number): number {
+    if (offset >= this.size) throw ENXIO;
+    let index = Math.floor(offset / CHUNK);
+    let page = (offset - index * CHUNK) >>> 12;
+    for (; index * CHUNK < this.size; index++, page = 0) {
+      const holes = ~(this.chunk(index)?.data ?? 0) & (-1 << page);
+      if (holes === 0) continue;
+      return Math.min(this.size, Math.max(offset, index * CHUNK + firstPage(holes) * PAGE));
+    }
+    return this.size;
+  }
+
+  /** The runs of data, each from its first byte to the one after its last. */
+  *extents(from = 0): Generator<readonly [number, number]> {
+    for (let at = from; at < this.size;) {
+      const start = this.#firstData(at);
+      if (start >= this.size) return;
+      at = this.nextHole(start);
+      yield [start, at];
+    }
+  }
+
+  /** The pages that are allocated but have no data. */
+  *allocations(): Generator<readonly [number, number]> {
+    for (const index of this.#indexes()) {
+      const { pages, data } = this.chunk(index)!;
+      for (let blank = pages & ~data; blank !== 0;) {
+        const page = firstPage(blank);
+        const at = index * CHUNK + page * PAGE;
+        yield [at, at + PAGE];
+        blank &= ~(1 << page);
+      }
+    }
+  }
+
+  /** A copy that shares all chunks. */
+  clone(): Content {
+    const copy = new Content();
+    copy.size = this.size;
+    copy.pages = this.pages;
+    copy.#first = this.#first;
+    if (this.#first !== undefined) this.#first.references += 1;
+    if (this.#groups === undefined) return copy;
+    copy.#groups = new Map();
+    for (const [number, group] of this.#groups) {
+      copy.#groups.set(number, group.slice());
+      for (const chunk of group) if (chunk !== undefined) chunk.references += 1;
+    }
+    return copy;
+  }
+
+  /** Drops everything. What the pages meant to a space is the caller's to settle. */
+  clear(arena: Arena): void {
+    this.#first?.drop(arena);
+    if (this.#groups !== undefined) {
+      for (const group of this.#groups.values()) for (const chunk of group) chunk?.drop(arena);
+    }
+    this.pages = 0;
+    this.size = 0;
+    this.#first = undefined;
+    this.#groups = undefined;
+    this.#group = undefined;
+    this.#groupNumber = -1;
+  }
+
+  /** The chunk from byte `index` × 128 KiB on. */
+  chunk(index: number): Chunk | undefined {
+    if (index === 0) return this.#first;
+    if (this.#groups === undefined) return undefined;
+    const number = Math.floor(index / GROUP);
+    if (number !== this.#groupNumber) {
+      this.#group = this.#groups.get(number);
+      this.#groupNumber = number;
+    }
+    return this.#group === undefined ? undefined : this.#group[index % GROUP];
+  }
+
+  /** Takes `chunk`, a reference to which passes over, as the whole chunk at `index`. */
+  share(index: number, chunk: Chunk, arena: Arena, space: Space): void {
+    const old = this.chunk(index);
+    const count = pageCount(chunk.pages) - (old === undefined ? 0 : pageCount(old.pages));
+    if (count > 0) space.takePages(count);
+    else space.givePages(-count);
+    this.pages += count;
+    old?.drop(arena);
+    chunk.references += 1;
+    this.#put(index, chunk);
+  }
+
+  /**
+   * First byte of data at or after `offset`; Infinity, or some byte beyond the end, when there is
+   * none.
+   */
+  #firstData(offset: number): number {
+    let index = Math.floor(offset / CHUNK);
+    let page = (offset - index * CHUNK) >>> 12;
+    while (index * CHUNK < this.size) {
+      const data = (this.chunk(index)?.data ?? 0) & (-1 << page);
+      if (data !== 0) return Math.max(offset, index * CHUNK + firstPage(data) * PAGE);
+      index = this.#nextIndex(index + 1);
+      page = 0;
+    }
+    return Infinity;
+  }
+
+  #put(index: number, chunk: Chunk | undefined): void {
+    if (index === 0) {
+      this.#first = chunk;
+      return;
+    }
+    const number = Math.floor(index / GROUP);
+    this.#groups ??= new Map();
+    let group = this.#groups.get(number);
+    if (group === undefined) {
+      group = Array.from({ length: GROUP }, (): Chunk | undefined => undefined);
+      this.#groups.set(number, group);
+    }
+    this.#group = group;
+    this.#groupNumber = number;
+    group[index % GROUP] = chunk;
+  }
+
+  /** Indexes of all chunks. */
+  *#indexes(): Generator<number> {
+    if (this.#first !== undefined) yield 0;
+    for (const [number, group] of this.#groups ?? []) {
+      for (let i = 0; i < GROUP; i++) if (group[i] !== undefined) yield number * GROUP + i;
+    }
+  }
+
+  #removeGroup(number: number): void {
+    this.#groups!.delete(number);
+    if (this.#groups!.size === 0) this.#groups = undefined;
+    this.#group = undefined;
+    this.#groupNumber = -1;
+  }
+
+  /** The first index from `index` on whose group exists; Infinity when there is none. */
+  #nextIndex(index: number): number {
+    if (this.#groups === undefined) return Infinity;
+    const number = Math.floor(index / GROUP);
+    if (this.#groups.has(number)) return index;
+    let next = Infinity;
+    for (const candidate of this.#groups.keys()) if (candidate > number && candidate < next) next = candidate;
+    return next * GROUP;
+  }
+
+  /** The chunk at `index` for this file alone; a new one where there is none. */
+  #own(index: number, old: Chunk | undefined, arena: Arena): Chunk {
+    if (old !== undefined && old.references === 1) return old;
+    const chunk = old === undefined ? new Chunk() : old.copy(arena);
+    this.#put(index, chunk);
+    return chunk;
+  }
+
+  /**
+   * Makes a range ready to be written: allocated, alone this file's, with new pages' bytes outside
+   * it zeroed.
+   */
+  #prepare(
+    index: number,
+    old: Chunk | undefined,
+    from: number,
+    to: number,
+    arena: Arena,
+    space: Space,
+  ): Chunk {
+    const chunk = this.#own(index, old, arena);
+    const mask = pageMask(from, to);
+    // A file that grows, or was allocated in advance, will fill the chunk: its block is made for
+    // that at once.
+    const filling = chunk.length === 0 && (chunk.pages === -1 || this.#endsInData(index));
+    if (filling) chunk.cover(arena, 0, CHUNK);
+    else chunk.cover(arena, from, to);
+    const fresh = mask & ~chunk.data;
+    if ((fresh & (1 << (from >>> 12))) !== 0) chunk.zero(from - (from % PAGE), from);
+    const tail = to % PAGE;
+    if (tail !== 0 && (fresh & (1 << (to >>> 12))) !== 0) chunk.zero(to, to - tail + PAGE);
+    const count = pageCount(mask & ~chunk.pages);
+    chunk.pages |= mask;
+    chunk.data |= mask;
+    this.pages += count;
+    space.takePages(count);
+    return chunk;
+  }
+
+  /** Whether the chunk before `index` has data up to its end. */
+  #endsInData(index: number): boolean {
+    return index > 0 && ((this.chunk(index - 1)?.data ?? 0) & (1 << 31)) !== 0;
+  }
+
+  #punchChunk(index: number, from: number, to: number, arena: Arena, space: Space): void {
+    const chunk = this.chunk(index);
+    if (chunk === undefined || from >= to) return;
+    const wholeFrom = Math.ceil(from / PAGE) * PAGE;
+    const wholeTo = to - (to % PAGE);
+    const whole = wholeFrom < wholeTo ? pageMask(wholeFrom, wholeTo) : 0;
+    const freed = pageCount(chunk.pages & whole);
+    if ((chunk.pages & ~whole) === 0) {
+      chunk.drop(arena);
+      this.#put(index, undefined);
+    } else {
+      const owned = this.#own(index, chunk, arena);
+      owned.pages &= ~whole;
+      owned.data &= ~whole;
+      if (wholeFrom > wholeTo) owned.zero(from, to);
+      else {
+        owned.zero(from, wholeFrom);
+        owned.zero(wholeTo, to);
+      }
+      owned.shrink(arena);
+    }
+    this.pages -= freed;
+    space.givePages(freed);
+  }
+}
+
+/** Bits of the pages of chunk `index` that lie in the range. */
+function maskOf(index: number, from: number, to: number): number {
+  return pageMask(Math.max(0, from - index * CHUNK), Math.min(CHUNK, to - index * CHUNK));
+}
+
+function readChunk(chunk: Chunk, sink: Sink, at: number, from: number, to: number): void {
+  const mask = pageMask(from, to);
+  const base = chunk.at - chunk.start;
+  const end = chunk.start + chunk.length;
+  if ((chunk.data & mask) === mask && from >= chunk.start && to <= end) {
+    sink.put(at, chunk.span!.bytes, base + from, base + to);
+    return;
+  }
+  for (let low = from; low < to;) {
+    const high = Math.min(to, low - (low % PAGE) + PAGE);
+    const copyLow = Math.max(low, chunk.start);
+    const copyHigh = Math.min(high, end);
+    if ((chunk.data & (1 << (low >>> 12))) === 0 || copyLow >= copyHigh)
+      sink.zero(at + low - from, high - low);
+    else {
+      if (low < copyLow) sink.zero(at + low - from, copyLow - low);
+      sink.put(at + copyLow - from, chunk.span!.bytes, base + copyLow, base + copyHigh);
+      if (copyHigh < high) sink.zero(at + copyHigh - from, high - copyHigh);
+    }
+    low = high;
+  }
+}
+
+/** How far a write from `from` to `to` gets with the space that is left. */
+function affordable(chunk: Chunk | undefined, from: number, to: number, space: Space): number {
+  let left = space.freePages;
+  const pages = chunk === undefined ? 0 : chunk.pages;
+  if (pageCount(pageMask(from, to) & ~pages) <= left) return to;
+  let at = from;
+  while (at < to) {
+    if ((pages & (1 << (at >>> 12))) === 0 && --left < 0) return at;
+    at = Math.min(to, at - (at % PAGE) + PAGE);
+  }
+  return to;
+}

@@ -1,0 +1,169 @@
+import { totalmem } from 'node:os';
+import { getHeapStatistics } from 'node:v8';
+import type { DirectoryJSON } from '@jsonjoy.com/fs-core';
+import { Volume } from 'memfs';
+import type { Logger } from '../../../core/backend/index.js';
+import { saveArchive } from '../import/archive.js';
+import { Arena } from '../content/arena.js';
+import { MemfsBackend } from '../backend.js';
+import { type Change, changes } from '../tree/changes.js';
+import { PAGE } from '../content/chunk.js';
+import { load } from '../import/load.js';
+import type { Snapshot } from '../tree/snapshot.js';
+import { Space } from '../tree/space.js';
+import { TreeSuperblock } from './superblock.js';
+import { Tree } from '../tree/tree.js';
+
+/** Bounds of a volume. */
+export interface VolumeLimits {
+  /** Bytes of file content, counted in pages of 4 KiB. Default: half of the memory. */
+  readonly size?: number | undefined;
+  /** Files and directories. Default: what half of the JavaScript heap holds. */
+  readonly inodes?: number | undefined;
+}
+
+const silent = (): void => undefined;
+const SILENT: Logger = { debug: silent, info: silent, warn: silent, error: silent };
+
+/**
+ * Bytes of heap that are set aside for one inode: the object, its entry, a long name, and the
+ * engine's share.
+ */
+const HEAP_PER_INODE = 2048;
+
+/** Memory for the content of all volumes of this process. */
+const arena = new Arena(memoryBytes() * 0.8);
+
+/** Memory that this process may use, in bytes. */
+export function memoryBytes(): number {
+  const constrained = process.constrainedMemory();
+  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
+}
+
+/** Inodes that a volume has by default. */
+export function defaultInodes(): number {
+  return Math.floor(getHeapStatistics().heap_size_limit / 2 / HEAP_PER_INODE);
+}
+
+/** Bytes of file content that a volume has by default. */
+export function defaultSize(): number {
+  return Math.floor(memoryBytes() / 2);
+}
+
+/**
+ * Bytes that the content of all volumes of this process takes: in use, and taken from the system.
+ */
+export function memoryInUse(): { readonly used: number; readonly taken: number } {
+  return { used: arena.blockBytes, taken: arena.slabBytes };
+}
+
+/**
+ * A file system in memory, both a memfs `Volume` for the host program and, as {@link backend}, an
+ * export for guests: at the same time, if need be. What one changes the other sees (a guest once
+ * its caches expire); memfs's own permission checks do not apply, the host program acts as root.
+ * memfs shows times in milliseconds and `blocks` as 1.
+ */
+export class MemfsVolume extends Volume {
+  readonly tree: Tree;
+  /** What to serve: `serve({ socket, backend: volume.backend })`. */
+  readonly backend: MemfsBackend;
+
+  /** @param origin what the volume begins as: see {@link VolumeSnapshot.fork}. */
+  constructor({ size = defaultSize(), inodes = defaultInodes() }: VolumeLimits = {}, origin?: Snapshot) {
+    const tree = new Tree(arena, new Space(Math.ceil(size / PAGE), inodes), origin);
+    super(new TreeSuperblock(tree));
+    this.tree = tree;
+    this.backend = new MemfsBackend(tree);
+  }
+
+  static override fromJSON(json: DirectoryJSON, cwd = '/'): MemfsVolume {
+    const volume = new MemfsVolume();
+    volume.fromJSON(json, cwd);
+    return volume;
+  }
+
+  /**
+   * The volume as it is now. Takes no time or memory that depends on its size; guests may go on
+   * using it.
+   */
+  snapshot(): VolumeSnapshot {
+    return new VolumeSnapshot(this.tree, this.tree.history.snapshot());
+  }
+
+  /**
+   * Another volume that begins as this one is now, and shares its memory until one of them changes
+   * it.
+   */
+  fork(limits?: VolumeLimits): MemfsVolume {
+    const snapshot = this.snapshot();
+    const fork = snapshot.fork(limits);
+    snapshot.discard();
+    return fork;
+  }
+
+  /**
+   * Fills the volume from a directory, a tar archive (gzipped or not) or a memfs JSON volume
+   * (`*.json`).
+   * @param log told how far it is, once a second.
+   * @throws UsageError if there is no such thing, it is damaged, or it does not fit.
+   */
+  load(from: string, log: Logger = SILENT): Promise<void> {
+    return load(this, from, log);
+  }
+
+  /**
+   * Writes the volume as it is now into a tar archive, gzipped where the name ends in `gz`. The
+   * file appears when it is whole; guests may go on meanwhile.
+   * @throws what node:fs throws.
+   */
+  async save(path: string): Promise<void> {
+    const fork = this.fork();
+    try {
+      await saveArchive(path, fork.tree);
+    } finally {
+      fork.discard();
+    }
+  }
+
+  /**
+   * What differs from what a fork began as, by path; everything of a volume that is no fork. What
+   * was never used since is not looked at. A renamed file shows as removed and added.
+   */
+  changes(): Iterable<Change> {
+    return changes(this.tree);
+  }
+
+  /**
+   * Gives the volume's memory back, but what its snapshots and their forks still need. It must not
+   * be used any more.
+   */
+  discard(): void {
+    this.tree.history.discard();
+  }
+}
+
+/** A volume as it was at one moment. */
+export class VolumeSnapshot {
+  readonly #tree: Tree;
+  readonly #snapshot: Snapshot;
+
+  /** For {@link MemfsVolume.snapshot}. */
+  constructor(tree: Tree, snapshot: Snapshot) {
+    this.#tree = tree;
+    this.#snapshot = snapshot;
+  }
+
+  /**
+   * A volume that begins as the snapshot is. Files are copied when they change, directories when
+   * they are used.
+   */
+  fork(limits?: VolumeLimits): MemfsVolume {
+    const { maxPages, maxInodes } = this.#tree.space;
+    return new MemfsVolume({ size: maxPages * PAGE, inodes: maxInodes, ...limits }, this.#snapshot);
+  }
+
+  /** Gives up the snapshot. Its forks live on. */
+  discard(): void {
+    this.#tree.history.discardSnapshot(this.#snapshot);
+  }
+}

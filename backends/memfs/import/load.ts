@@ -1,0 +1,61 @@
+import { readFileSync, statSync } from 'node:fs';
+import type { NestedDirectoryJSON } from '@jsonjoy.com/fs-core';
+import { FsError, type Logger, UsageError } from '../../../core/backend/index.js';
+import { loadArchive } from './archive.js';
+import { loadDirectory } from './directory.js';
+import { Planting } from './tree-builder.js';
+import type { MemfsVolume } from '../host-api/volume.js';
+
+/** Milliseconds between two lines of progress. */
+const INTERVAL = 1000;
+
+/**
+ * Fills a volume: from a directory, a tar archive (gzipped or not), or a memfs JSON volume (a file
+ * `*.json`). Says how far it is, once a second.
+ * @throws UsageError if there is no such thing, it is damaged, or it does not fit
+ */
+export async function load(volume: MemfsVolume, from: string, log: Logger): Promise<void> {
+  const planting = new Planting(volume.tree);
+  const started = performance.now();
+  try {
+    const stats = statSync(from);
+    const tick = progress(planting, from, stats.isDirectory() ? undefined : stats.size, log);
+    if (stats.isDirectory()) await loadDirectory(from, planting, () => tick(0));
+    else if (/\.json$/i.test(from)) loadJson(volume, from);
+    else await loadArchive(from, planting, tick);
+    planting.finish();
+  } catch (error) {
+    throw new UsageError(`--from ${from}: ${explain(error)}`, { cause: error });
+  }
+  const { files, bytes } = planting;
+  log.info({ from, files, bytes, milliseconds: Math.round(performance.now() - started) }, 'loaded');
+}
+
+function loadJson(volume: MemfsVolume, path: string): void {
+  volume.fromNestedJSON(JSON.parse(readFileSync(path, 'utf8')) as NestedDirectoryJSON, '/');
+}
+
+function progress(
+  planting: Planting,
+  from: string,
+  size: number | undefined,
+  log: Logger,
+): (read: number) => void {
+  let last = performance.now();
+  return (read) => {
+    const now = performance.now();
+    if (now - last < INTERVAL) return;
+    last = now;
+    const { files, bytes } = planting;
+    const percent = size === undefined ? {} : { percent: Math.floor((read / size) * 100) };
+    log.info({ from, files, bytes, ...percent }, 'loading');
+  };
+}
+
+function explain(error: unknown): string {
+  const cause = error instanceof Error && error.cause instanceof FsError ? error.cause : error;
+  const { code, message } = cause as NodeJS.ErrnoException;
+  if (code === 'ENOENT' && !(cause instanceof FsError)) return 'no such file or directory';
+  if (code === 'ENOSPC') return 'does not fit; give more --size or --inodes';
+  return (error as Error).message ?? message;
+}

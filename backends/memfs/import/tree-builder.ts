@@ -1,0 +1,171 @@
+import { FileType, FsError, ModeBits, nameLength, NAME_MAX, type Time } from '../../../core/backend/index.js';
+import { Bytes } from '../content/bytes.js';
+import { contentOf, type Inode } from '../tree/inode.js';
+import type { Creator, Tree } from '../tree/tree.js';
+import { setXattr } from '../tree/xattrs.js';
+
+/** What a planted file is to have. Absent times are now. */
+export interface Planted {
+  /** Type and permission bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly rdev?: number;
+  readonly target?: string;
+  readonly mtime?: Time | undefined;
+  readonly atime?: Time | undefined;
+  readonly xattrs?: ReadonlyMap<string, Uint8Array>;
+}
+
+const PAGE = 4096;
+const ZEROS = Buffer.alloc(PAGE);
+
+/**
+ * Fills a tree from elsewhere, by paths. Directories that are missing are made; what is there
+ * already is replaced. Links in the tree are never followed: whatever an archive names stays
+ * within.
+ */
+export class Planting {
+  readonly #tree: Tree;
+  readonly #times = new Map<Inode, Planted>();
+  /** Files and directories planted. */
+  files = 0;
+  /** Bytes of content planted. */
+  bytes = 0;
+
+  constructor(tree: Tree) {
+    this.#tree = tree;
+  }
+
+  /**
+   * Plants a file, directory, link or device.
+   * @throws FsError; EINVAL for a path that leaves the tree.
+   */
+  plant(path: string, planted: Planted): Inode {
+    const steps = stepsOf(path);
+    const name = steps.pop();
+    const inode = name === undefined ? this.#tree.root : this.#place(this.#directory(steps), name, planted);
+    this.#settle(inode, planted);
+    this.files += 1;
+    return inode;
+  }
+
+  /** Plants another name of a file that is there. @throws ENOENT */
+  link(path: string, existing: string): void {
+    const steps = stepsOf(existing);
+    const name = steps.pop() ?? '';
+    const inode = this.#tree.lookup(this.#directory(steps), name);
+    if (inode === undefined) throw FsError.of('ENOENT');
+    const places = stepsOf(path);
+    const last = places.pop();
+    if (last === undefined) throw FsError.of('EINVAL');
+    const parent = this.#directory(places);
+    const old = this.#tree.lookup(parent, last);
+    if (old === inode) return;
+    if (old !== undefined) this.#tree.unlink(parent, last);
+    this.#tree.link(inode, parent, last);
+    this.files += 1;
+  }
+
+  /** Writes content; whole pages of zeros become holes where `sparse`. @throws ENOSPC */
+  write(inode: Inode, offset: number, content: Uint8Array, sparse = false): void {
+    const { arena, space } = this.#tree;
+    const file = contentOf(inode);
+    this.bytes += content.length;
+    for (let at = 0; at < content.length;) {
+      let end = content.length;
+      if (sparse) {
+        const isHole = isZeroPage(content, at, offset);
+        end = nextPage(at, offset, content.length);
+        while (end < content.length && isZeroPage(content, end, offset) === isHole) {
+          end = nextPage(end, offset, content.length);
+        }
+        if (isHole) {
+          at = end;
+          continue;
+        }
+      }
+      const part = content.subarray(at, end);
+      if (file.write(new Bytes(part), offset + at, arena, space) < part.length) throw FsError.of('ENOSPC');
+      at = end;
+    }
+  }
+
+  /** Sets a file's length. */
+  resize(inode: Inode, size: number): void {
+    contentOf(inode).size = size;
+  }
+
+  /** Ends: the times that planting itself changed are set. */
+  finish(): void {
+    for (const [inode, { mtime, atime }] of this.#times) {
+      if (inode.nlink === 0) continue;
+      const changes = {
+        ...(mtime === undefined ? {} : { mtime }),
+        ...(atime === undefined ? {} : { atime }),
+      };
+      this.#tree.change(inode, changes, false);
+    }
+  }
+
+  #place(parent: Inode, name: string, { mode, uid, gid, rdev = 0, target }: Planted): Inode {
+    if (nameLength(name) > NAME_MAX) throw FsError.of('ENAMETOOLONG');
+    const type = mode & FileType.MASK;
+    const old = this.#tree.lookup(parent, name);
+    if (old !== undefined) {
+      if (old.entries !== undefined && type === FileType.DIRECTORY) return old;
+      if (old.entries === undefined) this.#tree.unlink(parent, name);
+      else this.#tree.rmdir(parent, name);
+    }
+    const creator: Creator = { uid, gid, umask: 0, securityContext: undefined };
+    if (type === FileType.SYMLINK) return this.#tree.symlink(parent, name, target ?? '', creator);
+    return this.#tree.create(parent, name, mode, rdev, creator);
+  }
+
+  #settle(inode: Inode, planted: Planted): void {
+    inode.uid = planted.uid;
+    inode.gid = planted.gid;
+    if (inode.target === undefined) {
+      inode.mode = (inode.mode & FileType.MASK) | (planted.mode & ModeBits.PERMISSIONS);
+    }
+    for (const [name, value] of planted.xattrs ?? []) this.#setXattr(inode, name, value);
+    if (planted.mtime !== undefined || planted.atime !== undefined) this.#times.set(inode, planted);
+  }
+
+  /** Attributes of other systems' namespaces are left out. */
+  #setXattr(inode: Inode, name: string, value: Uint8Array): void {
+    try {
+      setXattr(inode, name, value, 0, false, this.#tree.space);
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'EOPNOTSUPP') throw error;
+    }
+  }
+
+  #directory(steps: readonly string[]): Inode {
+    let at = this.#tree.root;
+    for (const step of steps) {
+      const mode = FileType.DIRECTORY | 0o755;
+      const found = this.#tree.lookup(at, step);
+      if (found !== undefined && found.entries === undefined) throw FsError.of('ENOTDIR');
+      at = found ?? this.#place(at, step, { mode, uid: 0, gid: 0 });
+    }
+    return at;
+  }
+}
+
+/** @throws EINVAL for a path that goes up. */
+function stepsOf(path: string): string[] {
+  const steps = path.split('/').filter((step) => step !== '' && step !== '.');
+  if (steps.includes('..') || path.includes('\0')) throw FsError.of('EINVAL');
+  return steps;
+}
+
+/** End of the page of the file that holds byte `at` of a piece that lies at `offset`. */
+function nextPage(at: number, offset: number, length: number): number {
+  return Math.min(length, at + PAGE - ((offset + at) % PAGE));
+}
+
+function isZeroPage(content: Uint8Array, at: number, offset: number): boolean {
+  const end = nextPage(at, offset, content.length);
+  return Buffer.compare(content.subarray(at, end), ZEROS.subarray(0, end - at)) === 0;
+}

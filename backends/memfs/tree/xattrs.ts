@@ -1,0 +1,132 @@
+import { FileType, FsError, ModeBits, nameLength, XattrFlags } from '../../../core/backend/index.js';
+import { ACCESS_ACL, Acl, DEFAULT_ACL } from './acl.js';
+import type { Inode } from './inode.js';
+import type { Space } from './space.js';
+
+const E2BIG = FsError.of('E2BIG');
+const EACCES = FsError.of('EACCES');
+const EEXIST = FsError.of('EEXIST');
+const EINVAL = FsError.of('EINVAL');
+const ENODATA = FsError.of('ENODATA');
+const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
+const ERANGE = FsError.of('ERANGE');
+
+/** Linux `include/uapi/linux/limits.h`. */
+const XATTR_NAME_MAX = 255;
+const XATTR_SIZE_MAX = 65536;
+
+/** Attributes that only a privileged caller sees. */
+const TRUSTED = 'trusted.';
+const NAMESPACES = ['user.', TRUSTED, 'security.'];
+
+/** File capabilities, which go when the file changes. */
+const CAPABILITY = 'security.capability';
+
+/**
+ * @returns nothing where there is none.
+ * @throws EOPNOTSUPP, ERANGE, EINVAL for a name that cannot be
+ */
+export function getXattr(inode: Inode, name: string): Uint8Array | undefined {
+  checkName(name);
+  return inode.xattrs?.get(name);
+}
+
+/** The names, `trusted.` ones only for a privileged caller. */
+export function listXattrs(inode: Inode, privileged: boolean): string[] {
+  if (inode.xattrs === undefined) return [];
+  const names = [...inode.xattrs.keys()];
+  return privileged ? names : names.filter((name) => !name.startsWith(TRUSTED));
+}
+
+/**
+ * Sets an attribute; an access ACL also sets the mode.
+ * @param killSgid clear set-group-id with an access ACL, since the caller may not keep it.
+ */
+export function setXattr(
+  inode: Inode,
+  name: string,
+  value: Uint8Array,
+  flags: number,
+  killSgid: boolean,
+  space: Space,
+): void {
+  checkName(name);
+  if (value.length > XATTR_SIZE_MAX) throw E2BIG;
+  const exists = inode.xattrs?.has(name) === true;
+  if ((flags & XattrFlags.CREATE) !== 0 && exists) throw EEXIST;
+  if ((flags & XattrFlags.REPLACE) !== 0 && !exists) throw ENODATA;
+  if (name === ACCESS_ACL || name === DEFAULT_ACL) setAcl(inode, name, value, killSgid, space);
+  else store(inode, name, value.slice(), space);
+}
+
+/** @throws ENODATA */
+export function removeXattr(inode: Inode, name: string, space: Space): void {
+  checkName(name);
+  if (!drop(inode, name, space)) throw ENODATA;
+}
+
+/** Stores an attribute whatever its name, without a copy of `value`. @throws ENOSPC */
+export function store(inode: Inode, name: string, value: Uint8Array, space: Space): void {
+  space.takeXattr(nameLength(name) + value.length, isCounted(name));
+  drop(inode, name, space);
+  inode.xattrs ??= new Map();
+  inode.xattrs.set(name, value);
+}
+
+/** Gives back what an inode's attributes take. */
+export function clearXattrs(inode: Inode, space: Space): void {
+  if (inode.xattrs === undefined) return;
+  for (const [name, value] of inode.xattrs) space.giveXattr(nameLength(name) + value.length, isCounted(name));
+  inode.xattrs = undefined;
+}
+
+/** Makes the access ACL agree with permission bits that were set. */
+export function aclChmod(inode: Inode): void {
+  const value = inode.xattrs?.get(ACCESS_ACL);
+  if (value === undefined) return;
+  const acl = Acl.decode(value);
+  acl.setMode(inode.mode);
+  inode.xattrs!.set(ACCESS_ACL, acl.encode());
+}
+
+/** The file changed: its capabilities end. */
+export function dropCapabilities(inode: Inode, space: Space): void {
+  if (inode.xattrs !== undefined) drop(inode, CAPABILITY, space);
+}
+
+/** Linux `simple_set_acl`: an ACL that says no more than the mode is not stored. */
+function setAcl(inode: Inode, name: string, value: Uint8Array, killSgid: boolean, space: Space): void {
+  if (inode.type === FileType.SYMLINK) throw EOPNOTSUPP;
+  const acl = Acl.decode(value);
+  if (name === DEFAULT_ACL) {
+    if (inode.entries === undefined) throw EACCES;
+    store(inode, name, acl.encode(), space);
+    return;
+  }
+  if (acl.isMinimal) drop(inode, name, space);
+  else store(inode, name, acl.encode(), space);
+  inode.mode = acl.applyTo(inode.mode);
+  if (killSgid) inode.mode &= ~ModeBits.SETGID;
+}
+
+function drop(inode: Inode, name: string, space: Space): boolean {
+  const value = inode.xattrs?.get(name);
+  if (value === undefined) return false;
+  space.giveXattr(nameLength(name) + value.length, isCounted(name));
+  inode.xattrs!.delete(name);
+  if (inode.xattrs!.size === 0) inode.xattrs = undefined;
+  return true;
+}
+
+function isCounted(name: string): boolean {
+  return name !== ACCESS_ACL && name !== DEFAULT_ACL;
+}
+
+/** Linux `xattr_resolve_name` and `setxattr_copy`. */
+function checkName(name: string): void {
+  if (nameLength(name) > XATTR_NAME_MAX) throw ERANGE;
+  if (name === ACCESS_ACL || name === DEFAULT_ACL) return;
+  const namespace = NAMESPACES.find((prefix) => name.startsWith(prefix));
+  if (namespace === undefined) throw EOPNOTSUPP;
+  if (name.length === namespace.length) throw EINVAL;
+}

@@ -1,0 +1,515 @@
+import {
+  DAEMON,
+  type Attributes,
+  type AttributeChanges,
+  type Context,
+  type Created,
+  type Entry,
+  FileType,
+  FsError,
+  ModeBits,
+  RenameFlags,
+  type Steps,
+  wait,
+} from '../../../core/backend/index.js';
+import { bringUp, copyUp, setLinks } from './copy-up.js';
+import { fill } from './complete-copy-up.js';
+import { isEmpty } from '../tree/listing.js';
+import type { OverlayNode } from '../tree/node.js';
+import type { Seen, Union } from '../tree/union.js';
+
+const DEFAULT_ACL = 'system.posix_acl_default';
+
+/** Bytes of a file that are copied in no time. */
+const LARGE = 1 << 20;
+
+/** Makes something in a directory of the upper, under the caller's credentials. */
+export type Make<E extends Entry<object>> = (directory: object, name: string) => E | Promise<E>;
+
+/** Creates a name that the union does not show; over a whiteout by way of the work area. */
+export function* create<E extends Entry<object>>(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  make: Make<E>,
+): Steps<{ made: E; node: OverlayNode; attributes: Attributes }> {
+  const { layer, marks, work } = union.writable();
+  if (union.isReserved(parent, name)) throw FsError.of('EINVAL');
+  const there = yield* union.find(parent, name);
+  if (there !== undefined) {
+    union.unpin(there.node);
+    throw FsError.of('EEXIST');
+  }
+  yield* bringUp(union, parent);
+  const directory = parent.upper!;
+  const found = yield* wait(marks.find(layer, directory, name));
+  if (found !== undefined && found !== 'whiteout') {
+    layer.drop(found.node);
+    throw FsError.of('EEXIST');
+  }
+  let made: E;
+  if (found === 'whiteout' && marks.inPlace) made = yield* createOverWhiteout(union, parent, name, make);
+  else {
+    made = layer.keep(lasting(yield* wait(make(directory, name))));
+    if (isDirectory(made) && parent.lowers.length > 0) yield* wait(marks.setOpaque(layer, made.node));
+    work.reached('create-made');
+    if (found === 'whiteout') yield* wait(marks.removeWhiteout(layer, directory, name));
+  }
+  const node = union.created(parent, name, made.node, made.attributes);
+  layer.drop(made.node);
+  return { made, node, attributes: made.attributes };
+}
+
+/** What a creation returned, to be kept while the layer, which may refill its answer, does more. */
+function lasting<E extends Entry<object>>(entry: E): E {
+  return { ...entry, attributes: { ...entry.attributes } };
+}
+
+function isDirectory(entry: Entry<object>): boolean {
+  return (entry.attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+}
+
+/**
+ * The new node is made in a directory of the work area that passes on the same group and ACL as the
+ * real parent, then takes the whiteout's place in one rename (a directory by exchange, as it cannot
+ * replace a device).
+ */
+function* createOverWhiteout<E extends Entry<object>>(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  make: Make<E>,
+): Steps<E> {
+  const { layer, marks, work } = union.writable();
+  const nursery = work.temporary();
+  try {
+    return yield* work.make(nursery, 0o777, function* (cradle) {
+      yield* inheritLike(union, parent.upper!, cradle);
+      const made = layer.keep(lasting(yield* wait(make(cradle, 'new'))));
+      if (isDirectory(made)) yield* wait(marks.setOpaque(layer, made.node));
+      work.reached('create-made');
+      if (isDirectory(made)) yield* wait(work.exchange(cradle, 'new', parent.upper!, name));
+      else yield* wait(work.rename(cradle, 'new', parent.upper!, name, 0));
+      work.reached('create-renamed');
+      return made;
+    });
+  } finally {
+    yield* work.remove(nursery);
+  }
+}
+
+/**
+ * Gives a temporary directory what its children inherit: the set-group-id bit with the group, and
+ * the default ACL.
+ */
+function* inheritLike(union: Union, from: object, to: object): Steps<void> {
+  const { layer } = union.writable();
+  const { backend } = layer;
+  const { mode, gid = 0 } = yield* wait(backend.getattr(from, undefined, DAEMON));
+  if ((mode & ModeBits.SETGID) !== 0) {
+    yield* wait(backend.setattr?.(to, { gid }, undefined, DAEMON));
+    yield* wait(backend.setattr?.(to, { mode: ModeBits.SETGID | 0o777 }, undefined, DAEMON));
+  }
+  if (backend.getxattr === undefined || backend.setxattr === undefined) return;
+  let acl: Uint8Array | undefined;
+  try {
+    acl = yield* wait(backend.getxattr(from, DEFAULT_ACL, DAEMON));
+  } catch (error) {
+    if (error instanceof FsError && error.code === 'EOPNOTSUPP') return;
+    throw error;
+  }
+  if (acl !== undefined) yield* wait(backend.setxattr(to, DEFAULT_ACL, acl, 0, false, DAEMON));
+}
+
+/**
+ * Brings a file up that a change of names will bring up, if it is large enough to matter.
+ * @param isKept its name goes on, as another.
+ */
+export function* prepare(union: Union, parent: OverlayNode, name: string, isKept: boolean): Steps<void> {
+  const seen = yield* union.find(parent, name);
+  if (seen === undefined) return;
+  const { node, attributes } = seen;
+  const { size = 0, nlink = 1 } = attributes;
+  try {
+    if (node.type !== FileType.REGULAR || size < LARGE) return;
+    if (isKept || (nlink > 1 && union.writable().layer.backend.link !== undefined)) {
+      yield* wait(copyUp(union, node));
+    }
+  } finally {
+    union.unpin(node);
+  }
+}
+
+/** The node at a name that a change takes away, pinned; or ENOENT. */
+function* existing(union: Union, parent: OverlayNode, name: string): Steps<Seen> {
+  const seen = yield* union.find(parent, name);
+  if (seen === undefined) throw FsError.of('ENOENT');
+  return seen;
+}
+
+export function* unlink(union: Union, parent: OverlayNode, name: string): Steps<void> {
+  const { layer, work } = union.writable();
+  const { node, attributes } = yield* existing(union, parent, name);
+  try {
+    if (node.isDirectory) throw FsError.of('EISDIR');
+    yield* prepareLinks(union, node, attributes);
+    yield* bringUp(union, parent);
+    const wasInUpper = yield* hasUpper(union, parent, name);
+    if (yield* union.existsBelow(parent, name)) yield* hide(union, parent, name, wasInUpper);
+    else yield* wait(layer.backend.unlink!(parent.upper!, name, DAEMON));
+    work.reached('unlink-done');
+    yield* afterUnlink(union, node, parent, name, wasInUpper);
+  } finally {
+    union.unpin(node);
+  }
+}
+
+/**
+ * A lower file with other names is copied up and indexed first, so that their link count can
+ * follow.
+ */
+function* prepareLinks(union: Union, node: OverlayNode, attributes: Attributes): Steps<void> {
+  const { layer } = union.writable();
+  if (node.upper === undefined && (attributes.nlink ?? 1) > 1 && layer.backend.link !== undefined) {
+    yield* bringUp(union, node);
+  }
+}
+
+/**
+ * Brings a node into the upper under a name of its own: one that another name brought up before is
+ * linked there.
+ * @param node whose name this is.
+ */
+export function* bringNameUp(
+  union: Union,
+  node: OverlayNode,
+  parent: OverlayNode,
+  name: string,
+): Steps<void> {
+  const { layer } = union.writable();
+  yield* bringUp(union, node);
+  if (!node.indexed) return;
+  yield* bringUp(union, parent);
+  if (yield* hasUpper(union, parent, name)) return;
+  const linked = layer.keep(yield* wait(layer.backend.link!(node.upper!, parent.upper!, name, DAEMON)));
+  layer.drop(linked.node);
+  node.linkDelta -= 1;
+  yield* setLinks(union, node.upper!, 'U', node.linkDelta);
+}
+
+function* hasUpper(union: Union, parent: OverlayNode, name: string): Steps<boolean> {
+  const { layer, marks } = union.writable();
+  const found = yield* wait(marks.find(layer, parent.upper!, name));
+  if (found === undefined || found === 'whiteout') return false;
+  layer.drop(found.node);
+  return true;
+}
+
+/** Puts a whiteout at a name, in one step where something is there. */
+function* hide(union: Union, parent: OverlayNode, name: string, occupied: boolean): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  const directory = parent.upper!;
+  if (!marks.inPlace) {
+    yield* wait(marks.addWhiteout(layer, directory, name));
+    work.reached('whiteout-added');
+    if (occupied) yield* wait(layer.backend.unlink!(directory, name, DAEMON));
+  } else if (occupied) {
+    const temporary = work.temporary();
+    yield* wait(marks.addWhiteout(layer, work.directory, temporary));
+    work.reached('whiteout-made');
+    yield* wait(work.rename(work.directory, temporary, directory, name, 0));
+  } else yield* wait(marks.addWhiteout(layer, directory, name));
+}
+
+/** A name of a node is gone: its other names, its link count and its index entry follow. */
+function* afterUnlink(
+  union: Union,
+  node: OverlayNode,
+  parent: OverlayNode,
+  name: string,
+  wasInUpper: boolean,
+): Steps<void> {
+  const { layer, work } = union.writable();
+  if (node.indexed && node.upper !== undefined) {
+    if (!wasInUpper) node.linkDelta -= 1;
+    const { nlink = 1 } = yield* wait(layer.backend.getattr(node.upper, undefined, DAEMON));
+    if (nlink + node.linkDelta <= 0) {
+      yield* work.removeIndexed(node.identity);
+      node.indexed = false;
+      node.linkDelta = 0;
+    } else yield* setLinks(union, node.upper, 'U', node.linkDelta);
+  }
+  if (node.parent === parent && node.name === name) union.move(node, undefined, name);
+}
+
+export function* rmdir(union: Union, parent: OverlayNode, name: string): Steps<void> {
+  const { node } = yield* existing(union, parent, name);
+  try {
+    if (!node.isDirectory) throw FsError.of('ENOTDIR');
+    const { empty } = yield* isEmpty(union, node);
+    if (!empty) throw FsError.of('ENOTEMPTY');
+    yield* bringUp(union, parent);
+    yield* removeDirectory(union, node, parent, name);
+    union.move(node, undefined, name);
+  } finally {
+    union.unpin(node);
+  }
+}
+
+function* removeDirectory(union: Union, node: OverlayNode, parent: OverlayNode, name: string): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  const directory = parent.upper!;
+  const below = yield* union.existsBelow(parent, name);
+  if (node.upper === undefined) yield* wait(marks.addWhiteout(layer, directory, name));
+  else if (!below) yield* work.discard(directory, name);
+  else if (marks.inPlace) {
+    const temporary = work.temporary();
+    yield* wait(marks.addWhiteout(layer, work.directory, temporary));
+    work.reached('whiteout-made');
+    yield* wait(work.exchange(work.directory, temporary, directory, name));
+    work.reached('rmdir-exchanged');
+    yield* work.remove(temporary);
+  } else {
+    yield* wait(marks.addWhiteout(layer, directory, name));
+    yield* work.discard(directory, name);
+  }
+  work.reached('rmdir-done');
+}
+
+/** Adds a name to a node, in the upper. */
+export function* link(
+  union: Union,
+  node: OverlayNode,
+  parent: OverlayNode,
+  name: string,
+  context: Context,
+): Steps<Seen> {
+  const { layer } = union.writable();
+  const { link: makeLink } = layer.backend;
+  if (makeLink === undefined) throw FsError.of('EPERM');
+  yield* bringUp(union, node);
+  if (node.isMetacopy && node.redirect?.startsWith('/') !== true) {
+    // A name that it never had in a lower.
+    if (node.parent === undefined) yield* wait(fill(union, node, Infinity));
+    else yield* redirect(union, node, union.lowerPath(node));
+  }
+  const target = node.upper!;
+  // Creation pins what it made: this same node.
+  yield* create(union, parent, name, (directory, newName) =>
+    makeLink.call(layer.backend, target, directory, newName, context),
+  );
+  if (node.indexed) yield* setLinks(union, target, 'U', node.linkDelta);
+  return { node, attributes: { ...(yield* wait(layer.backend.getattr(target, undefined, DAEMON))) } };
+}
+
+/** Creates a file without a name, to be linked in later or never. */
+export function* tmpfile(
+  union: Union,
+  parent: OverlayNode,
+  mode: number,
+  flags: number,
+  context: Context,
+): Steps<{ made: Created<object, unknown>; node: OverlayNode; attributes: Attributes }> {
+  const { layer } = union.writable();
+  if (layer.backend.tmpfile === undefined) throw FsError.of('EOPNOTSUPP');
+  yield* bringUp(union, parent);
+  const made = layer.keep(lasting(yield* wait(layer.backend.tmpfile(parent.upper!, mode, flags, context))));
+  const node = union.created(parent, '', made.node, made.attributes);
+  union.move(node, undefined, '');
+  layer.drop(made.node);
+  return { made, node, attributes: made.attributes };
+}
+
+export function* rename(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  newParent: OverlayNode,
+  newName: string,
+  flags: number,
+): Steps<void> {
+  if (union.isReserved(newParent, newName)) throw FsError.of('EINVAL');
+  if ((flags & RenameFlags.WHITEOUT) !== 0) throw FsError.of('EINVAL');
+  const source = yield* existing(union, parent, name);
+  let target: Seen | undefined;
+  try {
+    target = yield* union.find(newParent, newName);
+    if (target?.node === source.node) return;
+    if ((flags & RenameFlags.EXCHANGE) !== 0) {
+      if (target === undefined) throw FsError.of('ENOENT');
+      yield* exchange(union, parent, name, source.node, newParent, newName, target.node);
+    } else {
+      if (target !== undefined && (flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
+      yield* move(union, parent, name, source.node, newParent, newName, target);
+    }
+  } finally {
+    union.unpin(source.node);
+    if (target !== undefined) union.unpin(target.node);
+  }
+}
+
+function* exchange(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  source: OverlayNode,
+  newParent: OverlayNode,
+  newName: string,
+  target: OverlayNode,
+): Steps<void> {
+  const { work } = union.writable();
+  checkRedirect(union, source);
+  checkRedirect(union, target);
+  yield* bringNameUp(union, source, parent, name);
+  yield* bringNameUp(union, target, newParent, newName);
+  yield* bringUp(union, parent);
+  yield* bringUp(union, newParent);
+  yield* markMoved(union, source, parent, name, newParent);
+  yield* markMoved(union, target, newParent, newName, parent);
+  yield* becomeImpure(union, parent, target);
+  yield* becomeImpure(union, newParent, source);
+  yield* wait(work.exchange(parent.upper!, name, newParent.upper!, newName));
+  work.reached('rename-done');
+  union.move(target, parent, name);
+  union.move(source, newParent, newName);
+}
+
+function* move(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  source: OverlayNode,
+  newParent: OverlayNode,
+  newName: string,
+  target: Seen | undefined,
+): Steps<void> {
+  if (target !== undefined) yield* checkReplaceable(union, source, target.node);
+  checkRedirect(union, source);
+  yield* bringNameUp(union, source, parent, name);
+  if (target !== undefined) yield* prepareLinks(union, target.node, target.attributes);
+  yield* bringUp(union, parent);
+  yield* bringUp(union, newParent);
+  const needsWhiteout = yield* union.existsBelow(parent, name);
+  yield* markMoved(union, source, parent, name, newParent);
+  yield* becomeImpure(union, newParent, source);
+  yield* replace(union, parent, name, newParent, newName, source, target?.node, needsWhiteout);
+  union.writable().work.reached('rename-done');
+  union.move(source, newParent, newName);
+}
+
+function* checkReplaceable(union: Union, source: OverlayNode, target: OverlayNode): Steps<void> {
+  if (target.isDirectory) {
+    if (!source.isDirectory) throw FsError.of('EISDIR');
+    const { empty } = yield* isEmpty(union, target);
+    if (!empty) throw FsError.of('ENOTEMPTY');
+  } else if (source.isDirectory) throw FsError.of('ENOTDIR');
+}
+
+/** A directory with lowers moves by a redirect, or not at all: the caller (`mv`) then copies it. */
+function checkRedirect(union: Union, node: OverlayNode): void {
+  if (node.isDirectory && node.lowers.length > 0 && !union.redirectDir) throw FsError.of('EXDEV');
+}
+
+/** Tells what moves, before it does, where its lowers are, or that it has none. */
+function* markMoved(
+  union: Union,
+  node: OverlayNode,
+  parent: OverlayNode,
+  name: string,
+  newParent: OverlayNode,
+): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  if (node.isDirectory ? node.lowers.length > 0 : node.isMetacopy) {
+    const staysRelative = parent === newParent && (node.isDirectory || !(yield* hasOtherNames(union, node)));
+    const before = node.redirect ?? name;
+    yield* redirect(union, node, staysRelative ? before : union.lowerPathOf(parent, before));
+  } else if (node.isDirectory && newParent.lowers.length > 0) {
+    yield* wait(marks.setOpaque(layer, node.upper!));
+  } else return;
+  work.reached('rename-marked');
+}
+
+/** A redirect that is a name alone holds in one directory. */
+function* hasOtherNames(union: Union, node: OverlayNode): Steps<boolean> {
+  const { backend } = union.writable().layer;
+  const { nlink = 1 } = yield* wait(backend.getattr(node.upper!, undefined, DAEMON));
+  return node.indexed || nlink > 1;
+}
+
+/** Records where the lowers know a node. */
+function* redirect(union: Union, node: OverlayNode, nameOrPath: string): Steps<void> {
+  if (nameOrPath === node.redirect) return;
+  const { layer, marks } = union.writable();
+  yield* wait(marks.set(layer, node.upper!, 'redirect', nameOrPath));
+  node.redirect = nameOrPath;
+}
+
+function* becomeImpure(union: Union, parent: OverlayNode, moved: OverlayNode): Steps<void> {
+  if (parent.impure || moved.identity.startsWith('0:')) return;
+  const { layer, marks } = union.writable();
+  yield* wait(marks.set(layer, parent.upper!, 'impure', 'y'));
+  parent.impure = true;
+}
+
+/** The rename itself, with a whiteout left behind where a lower would show through. */
+function* replace(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  newParent: OverlayNode,
+  newName: string,
+  source: OverlayNode,
+  target: OverlayNode | undefined,
+  needsWhiteout: boolean,
+): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  const from = parent.upper!;
+  const to = newParent.upper!;
+  if (target?.isDirectory === true && target.upper !== undefined) {
+    const { bare } = yield* isEmpty(union, target);
+    if (!bare && marks.inPlace) yield* clear(union, newParent, newName, target);
+    else if (!bare) {
+      yield* wait(marks.addWhiteout(layer, to, newName));
+      yield* work.discard(to, newName);
+    }
+  }
+  const found = yield* wait(marks.find(layer, to, newName));
+  const targetInUpper = found !== undefined && found !== 'whiteout';
+  if (targetInUpper) layer.drop(found.node);
+  if (!marks.inPlace) {
+    if (needsWhiteout) yield* wait(marks.addWhiteout(layer, from, name));
+    work.reached('whiteout-added');
+    yield* wait(work.rename(from, name, to, newName, 0));
+    work.reached('rename-renamed');
+    if (found === 'whiteout') yield* wait(marks.removeWhiteout(layer, to, newName));
+  } else if (found === 'whiteout' && source.isDirectory) {
+    yield* wait(work.exchange(from, name, to, newName));
+    work.reached('rename-renamed');
+    if (!needsWhiteout) yield* wait(marks.removeWhiteout(layer, from, name));
+  } else {
+    yield* wait(work.rename(from, name, to, newName, needsWhiteout ? RenameFlags.WHITEOUT : 0));
+    work.reached('rename-renamed');
+  }
+  if (target === undefined) return;
+  if (target.isDirectory) union.move(target, undefined, newName);
+  else yield* afterUnlink(union, target, newParent, newName, targetInUpper);
+}
+
+/**
+ * Swaps an empty-looking directory full of whiteouts for an opaque empty one, which shows the same.
+ */
+function* clear(union: Union, parent: OverlayNode, name: string, target: OverlayNode): Steps<void> {
+  const { layer, marks, work } = union.writable();
+  const temporary = work.temporary();
+  yield* work.make(temporary, 0o700, function* (node) {
+    yield* wait(marks.setOpaque(layer, node));
+    const { mode, uid = 0, gid = 0 } = yield* wait(layer.backend.getattr(target.upper!, undefined, DAEMON));
+    const owner: AttributeChanges = { uid, gid };
+    const permissions: AttributeChanges = { mode: mode & ModeBits.PERMISSIONS };
+    yield* wait(layer.backend.setattr?.(node, owner, undefined, DAEMON));
+    yield* wait(layer.backend.setattr?.(node, permissions, undefined, DAEMON));
+    yield* wait(work.exchange(work.directory, temporary, parent.upper!, name));
+    work.reached('clear-exchanged');
+  });
+  yield* work.remove(temporary);
+}

@@ -1,0 +1,289 @@
+import { createHash } from 'node:crypto';
+import {
+  DAEMON,
+  type Awaitable,
+  type DirectoryEntry,
+  FileType,
+  FsError,
+  RenameFlags,
+  run,
+  type Steps,
+  wait,
+} from '../../../core/backend/index.js';
+import type { Layer } from './layer.js';
+
+/**
+ * Where temporaries live when no `work` path is given: a directory in the upper's root that the
+ * guest cannot see.
+ */
+export const DEFAULT_WORK = '.virtiofs-kit-work';
+
+const TEMPORARIES = 'work';
+const INDEX = 'index';
+
+/** How often, and how many milliseconds apart, a directory is claimed that somebody else has. */
+const ATTEMPTS = 10;
+const BETWEEN = 100;
+
+/** Told of each step that a crash may fall behind; tests stop the daemon there. */
+export type FaultPoint = (step: string) => void;
+
+/**
+ * The part of the upper's backend where changes are prepared before one rename makes them visible,
+ * and the index by which the names of a hard-linked lower file find the one file that it became.
+ */
+export class WorkArea {
+  readonly layer: Layer;
+  /** The upper's root directory, which the union's root shows. */
+  readonly root: object;
+  readonly reached: FaultPoint;
+  /** It was made just now: the upper has not been used before. */
+  readonly isNew: boolean;
+  readonly #hidden: string | undefined;
+  readonly #temporaries: object;
+  readonly #index: object;
+  #next = 0;
+
+  private constructor(
+    layer: Layer,
+    root: object,
+    hidden: string | undefined,
+    temporaries: object,
+    index: object,
+    isNew: boolean,
+    reached: FaultPoint,
+  ) {
+    this.layer = layer;
+    this.root = root;
+    this.#hidden = hidden;
+    this.#temporaries = temporaries;
+    this.#index = index;
+    this.isNew = isNew;
+    this.reached = reached;
+  }
+
+  /**
+   * Opens the work area, for this mount alone where the layer can tell, and removes what an earlier
+   * daemon left in it.
+   * @param upperPath of the union's root in the backend; made if it is not there.
+   * @param workPath of the work area; absent: hidden in the upper's root.
+   * @throws FsError EBUSY while another mount has either of them.
+   */
+  static open(
+    layer: Layer,
+    upperPath: readonly string[],
+    workPath: readonly string[] | undefined,
+    reached: FaultPoint,
+  ): Awaitable<WorkArea> {
+    return run(WorkArea.#open(layer, upperPath, workPath, reached));
+  }
+
+  static *#open(
+    layer: Layer,
+    upperPath: readonly string[],
+    workPath: readonly string[] | undefined,
+    reached: FaultPoint,
+  ): Steps<WorkArea> {
+    const { node: root } = yield* makePath(layer, layer.root, upperPath, 0o755);
+    yield* claim(layer, root);
+    const base = workPath === undefined ? root : layer.root;
+    const { node: work, isNew } = yield* makePath(layer, base, workPath ?? [DEFAULT_WORK], 0o700);
+    if (work !== root) yield* claim(layer, work);
+    const { node: temporaries } = yield* makePath(layer, work, [TEMPORARIES], 0o700);
+    const { node: index } = yield* makePath(layer, work, [INDEX], 0o700);
+    layer.drop(work);
+    const hidden = workPath === undefined ? DEFAULT_WORK : undefined;
+    const area = new WorkArea(layer, root, hidden, temporaries, index, isNew, reached);
+    yield* area.#empty(temporaries);
+    return area;
+  }
+
+  /** The directory of temporaries. */
+  get directory(): object {
+    return this.#temporaries;
+  }
+
+  isHidden(name: string): boolean {
+    return name === this.#hidden;
+  }
+
+  /** A name for a temporary, not used before. */
+  temporary(): string {
+    this.#next += 1;
+    return `#${this.#next.toString(16)}`;
+  }
+
+  /** The upper file that a hard-linked lower file became, held; or nothing. */
+  findIndexed(identity: string): Awaitable<object | undefined> {
+    return run(this.#findIndexed(identity));
+  }
+
+  *#findIndexed(identity: string): Steps<object | undefined> {
+    const entry = yield* wait(this.layer.lookup(this.#index, indexName(identity)));
+    return entry?.node;
+  }
+
+  /** Whether any file that a lower has by several names was copied up. */
+  *hasIndexed(): Steps<boolean> {
+    return (yield* listAll(this.layer, this.#index)).length > 0;
+  }
+
+  /** Links an upper file into the index. */
+  *addIndexed(identity: string, upperNode: object): Steps<void> {
+    const { backend } = this.layer;
+    if (backend.link === undefined) return;
+    try {
+      const entry = yield* wait(backend.link(upperNode, this.#index, indexName(identity), DAEMON));
+      this.layer.keep(entry);
+      this.layer.drop(entry.node);
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'EEXIST') throw error;
+    }
+  }
+
+  *removeIndexed(identity: string): Steps<void> {
+    try {
+      yield* wait(this.layer.backend.unlink?.(this.#index, indexName(identity), DAEMON));
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'ENOENT') throw error;
+    }
+  }
+
+  /** Makes a temporary directory, held while `use` works on it. */
+  *make<R>(name: string, mode: number, use: (node: object) => Steps<R>): Steps<R> {
+    const { backend } = this.layer;
+    if (backend.mkdir === undefined) throw FsError.of('EROFS');
+    const { node } = this.layer.keep(yield* wait(backend.mkdir(this.#temporaries, name, mode, DAEMON)));
+    try {
+      return yield* use(node);
+    } finally {
+      this.layer.drop(node);
+    }
+  }
+
+  /**
+   * Takes a directory out of the tree in one rename and removes it with what is left in it
+   * (whiteouts, marks). The tree does not show it from the rename on, whatever happens after.
+   */
+  *discard(parent: object, name: string): Steps<void> {
+    const temporary = this.temporary();
+    yield* wait(this.rename(parent, name, this.#temporaries, temporary, 0));
+    this.reached('discard-moved');
+    yield* this.remove(temporary);
+  }
+
+  /** Removes a temporary, a directory with all its content. */
+  *remove(name: string): Steps<void> {
+    yield* this.#removeTree(this.#temporaries, name);
+  }
+
+  *#empty(directory: object): Steps<void> {
+    for (const { name } of yield* listAll(this.layer, directory)) yield* this.#removeTree(directory, name);
+  }
+
+  *#removeTree(parent: object, name: string): Steps<void> {
+    const { backend } = this.layer;
+    const entry = yield* wait(this.layer.lookup(parent, name));
+    if (entry === undefined) return;
+    const isDirectory = (entry.attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+    try {
+      if (isDirectory) yield* this.#empty(entry.node);
+    } finally {
+      this.layer.drop(entry.node);
+    }
+    if (isDirectory) yield* wait(backend.rmdir?.(parent, name, DAEMON));
+    else yield* wait(backend.unlink?.(parent, name, DAEMON));
+  }
+
+  /** Whether the upper's root holds nothing. */
+  *isEmpty(): Steps<boolean> {
+    return (yield* listAll(this.layer, this.root)).every(({ name }) => this.isHidden(name));
+  }
+
+  /** Empties the upper's root and the index: all that it had is elsewhere now. */
+  *emptyUpper(): Steps<void> {
+    for (const { name } of yield* listAll(this.layer, this.root)) {
+      if (!this.isHidden(name)) yield* this.#removeTree(this.root, name);
+    }
+    yield* this.#empty(this.#index);
+  }
+
+  /**
+   * Removes the work area where it is hidden in the upper's root. Nothing of it can be used
+   * afterwards.
+   */
+  *destroy(): Steps<void> {
+    if (this.#hidden !== undefined) yield* this.#removeTree(this.root, this.#hidden);
+  }
+
+  /** Renames within the upper. */
+  rename(parent: object, name: string, newParent: object, newName: string, flags: number): Awaitable<void> {
+    const { backend } = this.layer;
+    if (backend.rename === undefined) throw FsError.of('EROFS');
+    return backend.rename(parent, name, newParent, newName, flags, DAEMON);
+  }
+
+  /** Swaps two names of the upper in one step. */
+  exchange(parent: object, name: string, newParent: object, newName: string): Awaitable<void> {
+    return this.rename(parent, name, newParent, newName, RenameFlags.EXCHANGE);
+  }
+}
+
+/**
+ * Keeps a directory for this mount. Who mounts anew at once may find the former daemon still
+ * ending.
+ */
+function* claim({ backend }: Layer, directory: object): Steps<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return yield* wait(backend.claim?.(directory));
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'EBUSY' || attempt === ATTEMPTS) throw error;
+    }
+    yield* wait(new Promise<void>((resolve) => setTimeout(resolve, BETWEEN)));
+  }
+}
+
+/** All entries of one directory of one layer. */
+export function* listAll(layer: Layer, directory: object): Steps<DirectoryEntry[]> {
+  if (layer.backend.readdir === undefined) return [];
+  const source = yield* wait(layer.backend.readdir(directory, DAEMON));
+  if (Symbol.iterator in source) return [...source];
+  const entries: DirectoryEntry[] = [];
+  const iterator = source[Symbol.asyncIterator]();
+  for (;;) {
+    const step = yield* wait(iterator.next());
+    if (step.done === true) return entries;
+    entries.push(step.value);
+  }
+}
+
+/** Finds or makes a path of directories and holds its end. */
+function* makePath(
+  layer: Layer,
+  start: object,
+  path: readonly string[],
+  mode: number,
+): Steps<{ node: object; isNew: boolean }> {
+  const { backend } = layer;
+  let node = start;
+  let isNew = false;
+  layer.hold(node);
+  for (const name of path) {
+    let entry = yield* wait(layer.lookup(node, name));
+    isNew = entry === undefined;
+    if (entry === undefined) {
+      if (backend.mkdir === undefined) throw FsError.of('EROFS');
+      entry = layer.keep(yield* wait(backend.mkdir(node, name, mode, DAEMON)));
+    } else if ((entry.attributes.mode & FileType.MASK) !== FileType.DIRECTORY) {
+      throw FsError.of('ENOTDIR');
+    }
+    layer.drop(node);
+    ({ node } = entry);
+  }
+  return { node, isNew };
+}
+
+function indexName(identity: string): string {
+  return createHash('sha256').update(identity).digest('hex');
+}

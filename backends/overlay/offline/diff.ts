@@ -1,0 +1,100 @@
+import { DAEMON, type Attributes, run } from '../../../core/backend/index.js';
+import { list } from '../tree/listing.js';
+import type { OverlayNode } from '../tree/node.js';
+import type { Seen, Union } from '../tree/union.js';
+import { listAll } from '../layers/work-area.js';
+
+/** One thing in which a union differs from its lowers. */
+export interface Difference {
+  readonly kind: 'added' | 'changed' | 'removed';
+  /** Names from the root, joined by slashes. */
+  readonly path: string;
+  /**
+   * What is there now, for as long as the difference is looked at; nothing where it was removed.
+   */
+  readonly seen: Seen | undefined;
+  /** A directory that hides what lowers have at its place. */
+  readonly replaces: boolean;
+}
+
+/** What the upper of a union changed, directories before what is in them, by name. */
+export async function* differences(union: Union): AsyncGenerator<Difference> {
+  yield* within(union, union.root, '');
+}
+
+/** Differences in a directory that both the upper and lowers have. */
+async function* within(union: Union, directory: OverlayNode, prefix: string): AsyncGenerator<Difference> {
+  const { layer, marks } = union.writable();
+  if (directory.upper === undefined) return;
+  const whiteoutOf = await marks.whiteouts(layer, directory.upper);
+  const entries = await run(listAll(layer, directory.upper));
+  for (const { name, type } of entries.toSorted(byName)) {
+    const hidden = await whiteoutOf(name, type);
+    if (hidden !== undefined) {
+      if (await isGone(union, directory, hidden)) {
+        yield { kind: 'removed', path: prefix + hidden, seen: undefined, replaces: false };
+      }
+      continue;
+    }
+    const seen = await run(union.find(directory, name));
+    if (seen === undefined) continue;
+    try {
+      yield* entered(union, directory, name, prefix, seen);
+    } finally {
+      union.unpin(seen.node);
+    }
+  }
+}
+
+/** A name that lowers have and the union has not. */
+async function isGone(union: Union, directory: OverlayNode, name: string): Promise<boolean> {
+  const seen = await run(union.find(directory, name));
+  if (seen !== undefined) union.unpin(seen.node);
+  return seen === undefined && (await run(union.existsBelow(directory, name)));
+}
+
+async function* entered(
+  union: Union,
+  directory: OverlayNode,
+  name: string,
+  prefix: string,
+  seen: Seen,
+): AsyncGenerator<Difference> {
+  const { node } = seen;
+  const path = prefix + name;
+  const below = await run(union.existsBelow(directory, name));
+  const kind = below ? 'changed' : 'added';
+  if (!node.isDirectory) yield { kind, path, seen, replaces: false };
+  else if (node.lowers.length > 0 && node.redirect === undefined) {
+    if (await hasOtherAttributes(node, seen.attributes)) yield { kind, path, seen, replaces: false };
+    yield* within(union, node, `${path}/`);
+  } else {
+    yield { kind, path, seen, replaces: below };
+    yield* everything(union, node, `${path}/`);
+  }
+}
+
+async function hasOtherAttributes(node: OverlayNode, now: Attributes): Promise<boolean> {
+  const lower = node.lowers[0]!;
+  const before = await lower.layer.backend.getattr(lower.node, undefined, DAEMON);
+  return (['mode', 'uid', 'gid'] as const).some((field) => (now[field] ?? 0) !== (before[field] ?? 0));
+}
+
+/** All of a directory that is new at its place, lowers that moved with it included. */
+async function* everything(union: Union, directory: OverlayNode, prefix: string): AsyncGenerator<Difference> {
+  const entries = await run(list(union, directory));
+  for (const { name } of entries.toSorted(byName)) {
+    const seen = await run(union.find(directory, name));
+    if (seen === undefined) continue;
+    try {
+      yield { kind: 'added', path: prefix + name, seen, replaces: false };
+      if (seen.node.isDirectory) yield* everything(union, seen.node, `${prefix}${name}/`);
+    } finally {
+      union.unpin(seen.node);
+    }
+  }
+}
+
+function byName(a: { readonly name: string }, b: { readonly name: string }): number {
+  return a.name < b.name ? -1 : 1;
+}

@@ -1,0 +1,14 @@
+import type { AttributeChanges, Attributes } from '../../../core/backend/index.js';
+
+/** The changes that give a file another's times. */
+export function timesOf(attributes: Attributes): AttributeChanges {
+  const { atime = 0, mtime = 0 } = attributes;
+  return {
+    atime: { seconds: Math.floor(atime), nanoseconds: attributes.atimeNsec ?? fraction(atime) },
+    mtime: { seconds: Math.floor(mtime), nanoseconds: attributes.mtimeNsec ?? fraction(mtime) },
+  };
+}
+
+function fraction(seconds: number): number {
+  return Math.min(Math.floor((seconds - Math.floor(seconds)) * 1e9), 999_999_999);
+}

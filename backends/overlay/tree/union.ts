@@ -1,0 +1,543 @@
+import {
+  DAEMON,
+  type Attributes,
+  type Awaitable,
+  type BackendHost,
+  type Entry,
+  FileType,
+  FsError,
+  isPromise,
+  type Opened,
+  run,
+  type Steps,
+  wait,
+} from '../../../core/backend/index.js';
+import type { Layer } from '../layers/layer.js';
+import {
+  askWhetherBorrowed,
+  type Located,
+  mayBorrow,
+  own,
+  setContent,
+  tryLocate,
+} from '../layers/content.js';
+import type { Found, Marks } from '../layers/marks.js';
+import { type Content, type LowerNode, OverlayNode } from './node.js';
+import { type Links, readLinks, readOrigin } from '../layers/origin.js';
+import { dropAll, mergeLowers, redirectOf, type Stack } from '../layers/stack.js';
+import { Turnstile } from './change-queue.js';
+import type { WorkArea } from '../layers/work-area.js';
+
+/** The upper of a writable union. */
+export interface Upper {
+  readonly layer: Layer;
+  readonly marks: Marks;
+  readonly work: WorkArea;
+}
+
+/** A node, pinned, and what its topmost layer shows of it. */
+export interface Seen {
+  readonly node: OverlayNode;
+  readonly attributes: Attributes;
+}
+
+/**
+ * The tree of the union: which layers' nodes make up each of its nodes, found by looking a name up
+ * from the top down. Rules: Linux `Documentation/filesystems/overlayfs.rst`, "Upper and Lower",
+ * "whiteouts and opaque directories", "redirect_dir".
+ */
+export class Union {
+  readonly host: BackendHost;
+  readonly upper: Upper | undefined;
+  /** Top first. */
+  readonly lowers: readonly Layer[];
+  readonly redirectDir: boolean;
+  /** Files whose content is in a lower are followed there, and made. */
+  readonly metacopy: boolean;
+  readonly root: OverlayNode;
+  /** Changes of the tree go through one at a time. */
+  readonly turnstile = new Turnstile();
+  readonly #byUpper = new Map<object, OverlayNode>();
+  readonly #byLower = new Map<object, OverlayNode>();
+  readonly #byIdentity = new Map<string, OverlayNode>();
+
+  constructor(
+    host: BackendHost,
+    upper: Upper | undefined,
+    lowers: readonly Layer[],
+    { redirectDir, metacopy }: { readonly redirectDir: boolean; readonly metacopy: boolean },
+  ) {
+    this.host = host;
+    this.upper = upper;
+    this.lowers = lowers;
+    this.redirectDir = redirectDir;
+    this.metacopy = metacopy;
+    const stack = lowers.map((layer) => ({ layer, node: layer.root }));
+    this.root = new OverlayNode(FileType.DIRECTORY, 'root', undefined, upper?.work.root, stack);
+    for (const { layer, node } of stack) layer.hold(node);
+    if (upper !== undefined) upper.layer.hold(upper.work.root);
+    this.root.known = true;
+    this.root.references = 1;
+    this.#enter(this.root);
+  }
+
+  /** A change of a file's metadata leaves its content in the lower. */
+  get writesMetacopy(): boolean {
+    if (!this.metacopy || this.upper === undefined) return false;
+    const { marks, layer } = this.upper;
+    const { setattr, removexattr } = layer.backend;
+    return marks.holds(FileType.REGULAR) && setattr !== undefined && removexattr !== undefined;
+  }
+
+  /** Nodes of the union that are known, for tests. */
+  get knownNodes(): number {
+    return this.#byIdentity.size;
+  }
+
+  /** A node that is known. */
+  known(identity: string): OverlayNode | undefined {
+    return this.#byIdentity.get(identity);
+  }
+
+  /** Every node that the engine knows, the root left out. */
+  *knownToEngine(): Iterable<OverlayNode> {
+    for (const node of this.#byIdentity.values()) if (node.known && node !== this.root) yield node;
+  }
+
+  /** Names that a guest can neither see nor use in a directory. */
+  isReserved(parent: OverlayNode, name: string): boolean {
+    if (this.upper === undefined) return this.lowers.some(({ marks }) => marks.reserves(name));
+    return this.upper.marks.reserves(name) || (parent === this.root && this.upper.work.isHidden(name));
+  }
+
+  /**
+   * What is at a name. The attributes are the layer's own object where no promise comes: to be read
+   * before anything else is asked. Nodes that are known are found without waiting steps: this is
+   * the guest's every look-up.
+   */
+  lookup(parent: OverlayNode, name: string): Awaitable<Seen | undefined> {
+    if (this.isReserved(parent, name)) return undefined;
+    const { upper } = this;
+    if (upper !== undefined && parent.upper !== undefined) {
+      const top = upper.marks.find(upper.layer, parent.upper, name);
+      if (isPromise(top)) return run(this.#afterUpper(parent, name, top));
+      if (top === 'whiteout') return undefined;
+      if (top !== undefined) {
+        const node = this.#byUpper.get(top.node);
+        if (node === undefined) return run(this.#foundInUpper(parent, name, top));
+        upper.layer.drop(top.node);
+        return this.#seen(node, parent, name, top.attributes);
+      }
+    }
+    const first = parent.lowers[0];
+    if (first === undefined) return undefined;
+    const { layer } = first;
+    const found = layer.marks.reserves(name) ? undefined : layer.marks.find(layer, first.node, name);
+    if (isPromise(found)) return run(this.#afterFirst(parent, name, found));
+    return this.#foundFirst(parent, name, found);
+  }
+
+  /** {@link lookup} within steps: the attributes stay. */
+  *find(parent: OverlayNode, name: string): Steps<Seen | undefined> {
+    const seen = yield* wait(this.lookup(parent, name));
+    return seen && { node: seen.node, attributes: { ...seen.attributes } };
+  }
+
+  /** A node that was found at a place. */
+  #seen(node: OverlayNode, parent: OverlayNode, name: string, attributes: Attributes): Seen {
+    this.pin(node);
+    this.#place(node, parent, name);
+    return { node, attributes };
+  }
+
+  *#afterUpper(parent: OverlayNode, name: string, pending: Promise<Found>): Steps<Seen | undefined> {
+    const top = yield* wait(pending);
+    if (top === 'whiteout') return undefined;
+    if (top !== undefined) return yield* this.#foundInUpper(parent, name, top);
+    return yield* this.#findBelow(parent, name);
+  }
+
+  *#foundInUpper(parent: OverlayNode, name: string, top: Entry<object>): Steps<Seen> {
+    const attributes = { ...top.attributes };
+    try {
+      const node =
+        this.#byUpper.get(top.node) ?? (yield* this.#enterUpper(parent, name, top.node, attributes));
+      return this.#seen(node, parent, name, attributes);
+    } finally {
+      this.upper!.layer.drop(top.node);
+    }
+  }
+
+  *#afterFirst(parent: OverlayNode, name: string, pending: Promise<Found>): Steps<Seen | undefined> {
+    return yield* wait(this.#foundFirst(parent, name, yield* wait(pending)));
+  }
+
+  /**
+   * What the topmost lower says decides, if it knows the name: a known node needs no look at what
+   * is below, nor does a new one that nothing below can be a part of.
+   */
+  #foundFirst(parent: OverlayNode, name: string, found: Found): Awaitable<Seen | undefined> {
+    if (found === 'whiteout') return undefined;
+    if (found === undefined) {
+      return parent.lowers.length === 1 ? undefined : run(this.#findBelow(parent, name));
+    }
+    const directory = parent.lowers[0]!;
+    const { layer } = directory;
+    const { node: inLayer, attributes } = found;
+    const known = this.#byLower.get(inLayer);
+    if (known !== undefined) {
+      layer.drop(inLayer);
+      if (known.upper === undefined) return this.#seen(known, parent, name, attributes);
+      return run(this.#seenInUpper(known, parent, name));
+    }
+    const isDirectory = (attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+    if (isDirectory && layer !== this.lowers.at(-1)) {
+      layer.drop(inLayer);
+      return run(this.#findBelow(parent, name));
+    }
+    const stack = [{ layer, node: inLayer }];
+    if (this.#mayHaveUpper(attributes) || mayBorrow(attributes, directory) !== false) {
+      return run(this.#enterFirst(parent, name, stack, { ...attributes }));
+    }
+    // The layer may refill its answer when it is asked for the key.
+    const kept = { ...attributes };
+    return this.#seen(this.#enterStack(parent, name, stack, kept, own(stack[0]!)), parent, name, kept);
+  }
+
+  *#enterFirst(
+    parent: OverlayNode,
+    name: string,
+    stack: readonly LowerNode[],
+    attributes: Attributes,
+  ): Steps<Seen> {
+    const node = yield* this.#enterLower(parent, name, stack, attributes);
+    if (node.upper === undefined) return this.#seen(node, parent, name, attributes);
+    return yield* this.#seenInUpper(node, parent, name);
+  }
+
+  *#findBelow(parent: OverlayNode, name: string): Steps<Seen | undefined> {
+    const { stack, attributes } = yield* mergeLowers(this.lowers, parent, name);
+    const first = stack[0];
+    if (first === undefined || attributes === undefined) return undefined;
+    const node = this.#byLower.get(first.node);
+    if (node === undefined) return yield* this.#enterFirst(parent, name, stack, attributes);
+    dropAll(stack);
+    if (node.upper === undefined) return this.#seen(node, parent, name, attributes);
+    return yield* this.#seenInUpper(node, parent, name);
+  }
+
+  /** A lower file that another of its names brought into the upper. */
+  *#seenInUpper(node: OverlayNode, parent: OverlayNode, name: string): Steps<Seen> {
+    const seen = this.#seen(node, parent, name, NONE);
+    try {
+      const attributes = yield* wait(this.upper!.layer.backend.getattr(node.upper!, undefined, DAEMON));
+      return { node, attributes: { ...attributes } };
+    } catch (error) {
+      this.unpin(seen.node);
+      throw error;
+    }
+  }
+
+  /** Enters what was found in the upper, unless it is known from another name. */
+  *#enterUpper(
+    parent: OverlayNode,
+    name: string,
+    upperNode: object,
+    attributes: Attributes,
+  ): Steps<OverlayNode> {
+    const { layer, marks } = this.upper!;
+    const type = attributes.mode & FileType.MASK;
+    let lowers: readonly LowerNode[] = [];
+    let redirect: string | undefined;
+    let impure = false;
+    let identity: string | undefined;
+    let ino: number | undefined;
+    let links: Links | undefined;
+    let located: Located | undefined;
+    if (type === FileType.DIRECTORY) {
+      impure = yield* wait(marks.isImpure(layer, upperNode));
+      if (!(yield* wait(marks.isOpaque(layer, upperNode)))) {
+        redirect = yield* redirectOf(layer, upperNode);
+        const merged = yield* this.#mergeBelow(parent, redirect ?? name);
+        lowers = merged.stack;
+        const first = lowers[0];
+        if (first !== undefined) {
+          identity = first.layer.identity(first.node, merged.attributes?.ino, () =>
+            this.lowerPathOf(parent, redirect ?? name),
+          );
+          ino = first.layer.inode(merged.attributes?.ino);
+        }
+      }
+    } else if (marks.holds(type)) {
+      const origin = yield* readOrigin(layer, upperNode);
+      if (origin !== undefined) ({ identity, ino } = origin);
+      if (origin !== undefined && type === FileType.REGULAR) links = yield* readLinks(layer, upperNode, type);
+    }
+    if (type === FileType.REGULAR) {
+      located = yield* tryLocate(this, parent, name, { layer, node: upperNode });
+      if (located?.content.node !== upperNode) redirect = yield* redirectOf(layer, upperNode);
+    }
+    // Others may have entered it meanwhile: nothing is waited for from here on.
+    if (identity === undefined) {
+      identity = layer.identity(upperNode, attributes.ino);
+      ino = layer.inode(attributes.ino);
+    }
+    const known = this.#byUpper.get(upperNode) ?? this.#byIdentity.get(identity);
+    if (known !== undefined && (known.upper === undefined || known.upper === upperNode)) {
+      dropAll(lowers);
+      if (known.upper === undefined) this.adopt(known, upperNode, located?.content);
+      if (known.followed === undefined) known.followed = located?.followed;
+      else if (located?.followed !== undefined) dropAll([located.followed]);
+      return known;
+    }
+    layer.hold(upperNode);
+    const node = new OverlayNode(type, identity, ino, upperNode, lowers);
+    node.redirect = redirect;
+    node.impure = impure;
+    if (located !== undefined) setContent(node, located);
+    Object.assign(node, links);
+    this.#enter(node);
+    return node;
+  }
+
+  /** Another of a lower file's names may have brought it up. */
+  #mayHaveUpper({ mode, nlink = 1 }: Attributes): boolean {
+    return nlink > 1 && this.upper !== undefined && (mode & FileType.MASK) !== FileType.DIRECTORY;
+  }
+
+  *#enterLower(
+    parent: OverlayNode,
+    name: string,
+    stack: readonly LowerNode[],
+    attributes: Attributes,
+  ): Steps<OverlayNode> {
+    const first = stack[0]!;
+    let found: InUpper | undefined;
+    if (this.#mayHaveUpper(attributes)) {
+      const { layer, work } = this.upper!;
+      const upperNode = yield* wait(work.findIndexed(this.#identityOf(parent, name, first, attributes)));
+      if (upperNode !== undefined) {
+        const type = attributes.mode & FileType.MASK;
+        found = { upperNode, links: (yield* readLinks(layer, upperNode, type)) ?? UNCOUNTED };
+      }
+    }
+    let located: Located | undefined;
+    if (found !== undefined) {
+      const top = { layer: this.upper!.layer, node: found.upperNode };
+      located = yield* tryLocate(this, parent, name, top);
+    } else {
+      const directory = parent.lowers.find((lower) => lower.layer === first.layer);
+      if (directory === undefined || (yield* askWhetherBorrowed(attributes, directory))) {
+        located = yield* tryLocate(this, parent, name, first);
+      } else located = own(first);
+    }
+    return this.#enterStack(parent, name, stack, attributes, located, found);
+  }
+
+  #identityOf(parent: OverlayNode, name: string, { layer, node }: LowerNode, { ino }: Attributes): string {
+    return layer.identity(node, ino, () => this.lowerPathOf(parent, name));
+  }
+
+  /**
+   * Enters what was found in lowers, unless it is known by another name.
+   * @param stack held; taken over by the node.
+   */
+  #enterStack(
+    parent: OverlayNode,
+    name: string,
+    stack: readonly LowerNode[],
+    attributes: Attributes,
+    located: Located | undefined,
+    found?: InUpper,
+  ): OverlayNode {
+    const first = stack[0]!;
+    const type = attributes.mode & FileType.MASK;
+    const identity = this.#identityOf(parent, name, first, attributes);
+    const upperNode = found?.upperNode;
+    const known =
+      (upperNode === undefined ? undefined : this.#byUpper.get(upperNode)) ?? this.#byIdentity.get(identity);
+    if (known !== undefined && known.type === type) {
+      dropAll(stack);
+      if (upperNode !== undefined) this.upper!.layer.drop(upperNode);
+      if (located?.followed !== undefined) dropAll([located.followed]);
+      return known;
+    }
+    const node = new OverlayNode(type, identity, first.layer.inode(attributes.ino), upperNode, stack);
+    if (located !== undefined) setContent(node, located);
+    if (found !== undefined) Object.assign(node, found.links);
+    this.#enter(node);
+    return node;
+  }
+
+  /** The lowers below a directory of the upper. */
+  *#mergeBelow(parent: OverlayNode, nameOrPath: string): Steps<Stack> {
+    const merged = yield* mergeLowers(this.lowers, parent, nameOrPath);
+    const { attributes } = merged;
+    if (attributes !== undefined && (attributes.mode & FileType.MASK) !== FileType.DIRECTORY) {
+      dropAll(merged.stack);
+      return { stack: [], attributes: undefined };
+    }
+    return merged;
+  }
+
+  /** Whether any lower shows something at a name, so that its removal needs a whiteout. */
+  *existsBelow(parent: OverlayNode, name: string): Steps<boolean> {
+    const { stack } = yield* mergeLowers(this.lowers, parent, name);
+    dropAll(stack);
+    return stack.length > 0;
+  }
+
+  /** The path that the lowers know a directory by: what a redirect must say. */
+  lowerPath(node: OverlayNode): string {
+    if (node.parent === undefined) return '';
+    return this.lowerPathOf(node.parent, node.redirect ?? node.name);
+  }
+
+  /** The path that the lowers know a name, or what a redirect says of it, by. */
+  lowerPathOf(parent: OverlayNode, nameOrPath: string): string {
+    return nameOrPath.startsWith('/') ? nameOrPath : `${this.lowerPath(parent)}/${nameOrPath}`;
+  }
+
+  /**
+   * Enters a node that has no name any more, by its object in one layer; taken over by the node.
+   * @param attributes as that layer shows them.
+   */
+  enterNameless(layer: Layer, inLayer: object, identity: string, attributes: Attributes): OverlayNode {
+    const ino = layer.inode(attributes.ino);
+    const type = attributes.mode & FileType.MASK;
+    const isUpper = layer.number === 0;
+    const lowers = isUpper ? [] : [{ layer, node: inLayer }];
+    const node = new OverlayNode(type, identity, ino, isUpper ? inLayer : undefined, lowers);
+    this.#enter(node);
+    return node;
+  }
+
+  /**
+   * Enters a node that was created in the upper, held by the caller's entry. The node is pinned.
+   */
+  created(parent: OverlayNode, name: string, upperNode: object, attributes: Attributes): OverlayNode {
+    const { layer } = this.upper!;
+    let node = this.#byUpper.get(upperNode);
+    if (node === undefined) {
+      layer.hold(upperNode);
+      const identity = layer.identity(upperNode, attributes.ino);
+      node = new OverlayNode(
+        attributes.mode & FileType.MASK,
+        identity,
+        layer.inode(attributes.ino),
+        upperNode,
+        [],
+      );
+      node.content = { layer, node: upperNode };
+      this.#enter(node);
+    }
+    this.#place(node, parent, name);
+    this.pin(node);
+    return node;
+  }
+
+  /**
+   * Records that a node is in the upper now.
+   * @param content of a file: there, or below.
+   */
+  adopt(node: OverlayNode, upperNode: object, content: Content | undefined): void {
+    // Others may have found it in its place before.
+    if (node.upper !== upperNode) this.upper!.layer.hold(upperNode);
+    node.upper = upperNode;
+    node.content = content;
+    this.#byUpper.set(upperNode, node);
+  }
+
+  #enter(node: OverlayNode): void {
+    this.#byIdentity.set(node.identity, node);
+    if (node.upper !== undefined) this.#byUpper.set(node.upper, node);
+    const first = node.lowers[0];
+    if (first !== undefined && (node.upper === undefined || !node.isDirectory))
+      this.#byLower.set(first.node, node);
+  }
+
+  #place(node: OverlayNode, parent: OverlayNode, name: string): void {
+    if (node === this.root || (node.parent === parent && node.name === name)) return;
+    this.move(node, parent, name);
+  }
+
+  /** Gives a node another known place. */
+  move(node: OverlayNode, parent: OverlayNode | undefined, name: string): void {
+    const before = node.parent;
+    if (parent !== undefined) parent.references += 1;
+    node.parent = parent;
+    node.name = name;
+    if (before !== undefined) this.#release(before);
+  }
+
+  /** The engine knows the node from now on. */
+  reference(node: OverlayNode): void {
+    if (node.known) return;
+    node.known = true;
+    node.references += 1;
+  }
+
+  /** The engine has forgotten the node. */
+  forget(node: OverlayNode): void {
+    if (!node.known || node === this.root) return;
+    node.known = false;
+    this.#release(node);
+  }
+
+  /** Keeps a node while it is worked with. */
+  pin(node: OverlayNode): void {
+    node.references += 1;
+  }
+
+  /** Undoes one {@link pin}; a node that nobody refers to is let go. */
+  unpin(node: OverlayNode): void {
+    this.#release(node);
+  }
+
+  #release(node: OverlayNode): void {
+    node.references -= 1;
+    if (node.references === 0) this.#remove(node);
+  }
+
+  #remove(node: OverlayNode): void {
+    if (node === this.root) return;
+    if (this.#byIdentity.get(node.identity) === node) this.#byIdentity.delete(node.identity);
+    if (node.upper !== undefined) {
+      this.#byUpper.delete(node.upper);
+      if (node.orphan !== undefined) void this.#letGo(node.upper, node.orphan);
+      this.upper!.layer.drop(node.upper);
+    }
+    const first = node.lowers[0];
+    if (first !== undefined && this.#byLower.get(first.node) === node) this.#byLower.delete(first.node);
+    dropAll(node.lowers);
+    if (node.followed !== undefined) dropAll([node.followed]);
+    this.move(node, undefined, node.name);
+  }
+
+  async #letGo(upperNode: object, { file }: Opened<unknown>): Promise<void> {
+    try {
+      await this.upper!.layer.backend.release?.(upperNode, file);
+    } catch (error) {
+      this.host.log.warn({ error: String(error) }, 'an unlinked file could not be closed');
+    }
+  }
+
+  /** A change needs an upper. */
+  writable(): Upper {
+    if (this.upper === undefined) throw FsError.of('EROFS');
+    return this.upper;
+  }
+}
+
+/** Stands in until the attributes are known. */
+const NONE: Attributes = { mode: 0 };
+
+/** What another name of a lower file brought up. */
+interface InUpper {
+  /** Held. */
+  readonly upperNode: object;
+  readonly links: Links;
+}
+
+/** An index entry whose mark cannot be read. */
+const UNCOUNTED: Links = { indexed: true, linkDelta: 0 };

@@ -1,0 +1,135 @@
+import { encodeName, FsError } from '../../../core/backend/index.js';
+import { NativeMemory } from '../../../core/system/index.js';
+
+/**
+ * Native memory for the arguments of one system call. Every synchronous call in the process shares
+ * it; nothing in it outlives the turn that wrote it.
+ */
+const NAME_AREA = 4352;
+export const XATTR_SIZE_MAX = 65536;
+export const DIRENT_AREA = 32768;
+
+const layout = {
+  empty: 0,
+  here: 8,
+  statx: 64,
+  statfs: 320,
+  handle: 512,
+  mountId: 768,
+  times: 784,
+  offsets: 832,
+  how: 864,
+  link: 896,
+  stat: 960,
+  name: 4096,
+  otherName: 4096 + NAME_AREA,
+  target: 4096 + 2 * NAME_AREA,
+  dirents: 24576,
+  xattr: 24576 + DIRENT_AREA,
+  end: 24576 + DIRENT_AREA + XATTR_SIZE_MAX + 4096,
+} as const;
+
+const SLASH = 0x2f;
+const DOT = 0x2e;
+
+const memory = NativeMemory.allocate(layout.end);
+export const bytes = memory.u8;
+export const words = memory.u32;
+export const signedWords = memory.i32;
+
+/** Addresses of the areas. */
+export const at = {
+  /** An empty path, for AT_EMPTY_PATH. */
+  empty: memory.address + layout.empty,
+  /** The path `.`. */
+  here: memory.address + layout.here,
+  statx: memory.address + layout.statx,
+  statfs: memory.address + layout.statfs,
+  stat: memory.address + layout.stat,
+  /** `struct file_handle` with 128 bytes of room. */
+  handle: memory.address + layout.handle,
+  mountId: memory.address + layout.mountId,
+  /** Two `struct timespec`. */
+  times: memory.address + layout.times,
+  /** Two 64-bit offsets. */
+  offsets: memory.address + layout.offsets,
+  how: memory.address + layout.how,
+  dirents: memory.address + layout.dirents,
+  xattr: memory.address + layout.xattr,
+  target: memory.address + layout.target,
+} as const;
+
+/** Byte offsets of the areas in {@link bytes}. */
+export const offset = layout;
+
+/**
+ * Places a name as the first path argument. @returns its address.
+ * The engine lets no other names through; that no name can lead elsewhere is worth checking twice.
+ * @throws FsError EINVAL for what is no single component.
+ */
+export function putName(name: string): number {
+  putComponent(name, bytes, layout.name);
+  return memory.address + layout.name;
+}
+
+/** Places the second name. */
+export function putOtherName(name: string): number {
+  putComponent(name, bytes, layout.otherName);
+  return memory.address + layout.otherName;
+}
+
+/** Places a name elsewhere, as {@link putName} does. */
+export function putComponent(name: string, into: Uint8Array, start: number): void {
+  const end = encodeName(name, into, start);
+  into[end] = 0;
+  for (let i = start; i < end; i++) if (into[i] === SLASH) throw FsError.of('EINVAL');
+  const isDots = into[start] === DOT && (end === start + 1 || (end === start + 2 && into[start + 1] === DOT));
+  if (isDots || end === start) throw FsError.of('EINVAL');
+}
+
+/** Places the name of an extended attribute. */
+export function putText(text: string): number {
+  bytes[encodeName(text, bytes, layout.otherName)] = 0;
+  return memory.address + layout.otherName;
+}
+
+/** Places the text of a symbolic link, up to 4,095 bytes. */
+export function putTarget(target: string): number {
+  bytes[encodeName(target, bytes, layout.target)] = 0;
+  return memory.address + layout.target;
+}
+
+bytes[layout.here] = DOT;
+
+const PREFIX = '/proc/self/fd/';
+encodeName(PREFIX, bytes, layout.link);
+const DIGITS = layout.link + PREFIX.length;
+
+/**
+ * Places `/proc/self/fd/<fd>`, by which a descriptor of O_PATH is opened or changed.
+ * @returns its address.
+ */
+export function putDescriptorPath(fd: number): number {
+  let end = DIGITS + 1;
+  for (let rest = Math.floor(fd / 10); rest > 0; rest = Math.floor(rest / 10)) end += 1;
+  bytes[end] = 0;
+  for (let i = end - 1, rest = fd; i >= DIGITS; i--, rest = Math.floor(rest / 10))
+    bytes[i] = 48 + (rest % 10);
+  return memory.address + layout.link;
+}
+
+/** Places an unsigned or negative 64-bit integer. */
+export function putLong(byteOffset: number, value: number): void {
+  words[byteOffset >>> 2] = value >>> 0;
+  words[(byteOffset >>> 2) + 1] = Math.floor(value / 2 ** 32) >>> 0;
+}
+
+/** An unsigned 64-bit integer, exact up to 2^53. */
+export function getLong(byteOffset: number): number {
+  return words[byteOffset >>> 2]! + words[(byteOffset >>> 2) + 1]! * 2 ** 32;
+}
+
+/** A signed 64-bit integer, exact to ±2^53. */
+export function getSignedLong(byteOffset: number): number {
+  return words[byteOffset >>> 2]! + signedWords[(byteOffset >>> 2) + 1]! * 2 ** 32;
+}

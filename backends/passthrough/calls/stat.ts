@@ -1,0 +1,192 @@
+import { makeDevice, type newAttributes } from '../../../core/backend/index.js';
+import type { CallList } from '../../../core/system/index.js';
+import { AT, fstat, STAT, STATX, STATX_FIELD, STATX_NAME, statx } from '../../../core/system/calls/files.js';
+import { at, bytes, getLong, getSignedLong, offset, signedWords, words } from './call-memory.js';
+
+/** Where the fields of `struct statx` lie in the scratch. */
+const MASK = offset.statx + STATX_FIELD.MASK;
+const BLKSIZE = offset.statx + STATX_FIELD.BLKSIZE;
+const NLINK = offset.statx + STATX_FIELD.NLINK;
+const UID = offset.statx + STATX_FIELD.UID;
+const GID = offset.statx + STATX_FIELD.GID;
+const MODE = offset.statx + STATX_FIELD.MODE;
+const INO = offset.statx + STATX_FIELD.INO;
+const SIZE = offset.statx + STATX_FIELD.SIZE;
+const BLOCKS = offset.statx + STATX_FIELD.BLOCKS;
+const ATIME = offset.statx + STATX_FIELD.ATIME;
+const BTIME = offset.statx + STATX_FIELD.BTIME;
+const CTIME = offset.statx + STATX_FIELD.CTIME;
+const MTIME = offset.statx + STATX_FIELD.MTIME;
+const RDEV_MAJOR = offset.statx + STATX_FIELD.RDEV_MAJOR;
+const RDEV_MINOR = offset.statx + STATX_FIELD.RDEV_MINOR;
+const DEV_MAJOR = offset.statx + STATX_FIELD.DEV_MAJOR;
+const DEV_MINOR = offset.statx + STATX_FIELD.DEV_MINOR;
+const MOUNT_ID = offset.statx + STATX_FIELD.MOUNT_ID;
+/** Up to the mount's id. */
+const STATX_WORDS = (STATX_FIELD.MOUNT_ID + 8) / 4;
+
+const HIGH = 2 ** 32;
+
+const { FLAGS: NAMED, MASK: WANTED } = STATX_NAME;
+const ITSELF = AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW;
+
+/**
+ * Adds to a list of calls what {@link statName} does.
+ * @param target address for the result, see {@link takeStat}.
+ */
+export function addStatName(list: CallList, parentFd: number, name: number, target: number): void {
+  list.statx(parentFd, name, NAMED, WANTED, target);
+}
+
+/** Takes the result of a call that was in a list. @param start index of its first word. */
+export function takeStat(from: Uint32Array, start: number): void {
+  for (let i = 0; i < STATX_WORDS; i++) words[(offset.statx >>> 2) + i] = from[start + i]!;
+}
+
+/**
+ * Stats a name in a directory, without following it.
+ * @returns 0 or minus the errno; the functions below read the result.
+ */
+export function statName(parentFd: number, name: number): number {
+  return statx(parentFd, name, NAMED, WANTED, at.statx);
+}
+
+/**
+ * Stats a name again. @returns whether it still stands for the file that was stat'ed last: type and
+ * permissions, inode number and time of birth are the same.
+ */
+export function isStillNamed(parentFd: number, name: number): boolean {
+  const mode = statMode();
+  const inoLow = statInoLow();
+  const inoHigh = statInoHigh();
+  const seconds = statBirthSeconds();
+  const mark = statBirthMark();
+  return (
+    statName(parentFd, name) === 0 &&
+    statMode() === mode &&
+    statInoLow() === inoLow &&
+    statInoHigh() === inoHigh &&
+    statBirthSeconds() === seconds &&
+    statBirthMark() === mark
+  );
+}
+
+/** Stats what a descriptor stands for. */
+export function statDescriptor(fd: number): number {
+  return statx(fd, at.empty, ITSELF, WANTED, at.statx);
+}
+
+export function statMode(): number {
+  return bytes[MODE]! | (bytes[MODE + 1]! << 8);
+}
+
+export function statLinks(): number {
+  return words[NLINK >>> 2]!;
+}
+
+export function statInoLow(): number {
+  return words[INO >>> 2]!;
+}
+
+export function statInoHigh(): number {
+  return words[(INO >>> 2) + 1]!;
+}
+
+/** Number of the device that holds the file. */
+export function statDevice(): number {
+  return words[DEV_MAJOR >>> 2]! * 2 ** 32 + words[DEV_MINOR >>> 2]!;
+}
+
+/** What tells mounts apart: the mount id, or before Linux 5.8 the device. */
+export function statMount(): number {
+  return (words[MASK >>> 2]! & STATX.MNT_ID) !== 0 ? getLong(MOUNT_ID) : statDevice();
+}
+
+/** Attributes that are filled again and again. */
+export type OwnAttributes = ReturnType<typeof newAttributes>;
+
+/** Reads the stat result into attributes. Ids of owners are the host's. */
+export function fillAttributes(a: OwnAttributes): void {
+  a.mode = statMode();
+  a.ino = inode(statInoLow(), statInoHigh());
+  a.size = getLong(SIZE);
+  a.blocks = getLong(BLOCKS);
+  a.nlink = statLinks();
+  a.uid = words[UID >>> 2]!;
+  a.gid = words[GID >>> 2]!;
+  const major = words[RDEV_MAJOR >>> 2]!;
+  const minor = words[RDEV_MINOR >>> 2]!;
+  a.rdev = major === 0 && minor === 0 ? 0 : makeDevice(major, minor);
+  a.blksize = words[BLKSIZE >>> 2]!;
+  a.atime = getSignedLong(ATIME);
+  a.atimeNsec = words[(ATIME + 8) >>> 2]!;
+  a.mtime = getSignedLong(MTIME);
+  a.mtimeNsec = words[(MTIME + 8) >>> 2]!;
+  a.ctime = getSignedLong(CTIME);
+  a.ctimeNsec = words[(CTIME + 8) >>> 2]!;
+  if ((words[MASK >>> 2]! & STATX.BTIME) !== 0) {
+    a.btime = getSignedLong(BTIME);
+    a.btimeNsec = words[(BTIME + 8) >>> 2]!;
+  } else {
+    a.btime = undefined;
+    a.btimeNsec = undefined;
+  }
+  a.submount = false;
+}
+
+/** What {@link statBirthMark} gives where the file system tells no time of birth. */
+export const NO_BIRTH = 0;
+
+/** Seconds of the time of birth, modulo 2^32. */
+export function statBirthSeconds(): number {
+  return words[BTIME >>> 2]!;
+}
+
+/** Nanoseconds of the time of birth, with a bit that tells them from {@link NO_BIRTH}. */
+export function statBirthMark(): number {
+  return (words[MASK >>> 2]! & STATX.BTIME) === 0 ? NO_BIRTH : (words[(BTIME + 8) >>> 2]! | 0x80000000) >>> 0;
+}
+
+/**
+ * Stats what a descriptor stands for straight into attributes, without the time of birth. Faster
+ * than {@link statDescriptor}; the other functions here do not see the result.
+ * @returns 0 or minus the errno.
+ */
+export function fillFromDescriptor(fd: number, a: OwnAttributes): number {
+  const code = fstat(fd, at.stat);
+  if (code === 0) fillFromStat(words, signedWords, offset.stat >>> 2, a);
+  return code;
+}
+
+/** Reads a `struct stat` into attributes. @param s index of its first word. */
+export function fillFromStat(from: Uint32Array, signed: Int32Array, s: number, a: OwnAttributes): void {
+  a.mode = from[s + (STAT.MODE >>> 2)]!;
+  a.ino = inode(from[s + (STAT.INO >>> 2)]!, from[s + (STAT.INO >>> 2) + 1]!);
+  a.size = from[s + (STAT.SIZE >>> 2)]! + from[s + (STAT.SIZE >>> 2) + 1]! * HIGH;
+  a.blocks = from[s + (STAT.BLOCKS >>> 2)]! + from[s + (STAT.BLOCKS >>> 2) + 1]! * HIGH;
+  a.nlink = from[s + (STAT.NLINK >>> 2)]!;
+  a.uid = from[s + (STAT.UID >>> 2)]!;
+  a.gid = from[s + (STAT.GID >>> 2)]!;
+  // The kernel's own encoding, which FUSE has too: the low word is all of it.
+  a.rdev = from[s + (STAT.RDEV >>> 2)]!;
+  a.blksize = from[s + (STAT.BLKSIZE >>> 2)]!;
+  a.atime = from[s + (STAT.ATIME >>> 2)]! + signed[s + (STAT.ATIME >>> 2) + 1]! * HIGH;
+  a.atimeNsec = from[s + (STAT.ATIME >>> 2) + 2]!;
+  a.mtime = from[s + (STAT.MTIME >>> 2)]! + signed[s + (STAT.MTIME >>> 2) + 1]! * HIGH;
+  a.mtimeNsec = from[s + (STAT.MTIME >>> 2) + 2]!;
+  a.ctime = from[s + (STAT.CTIME >>> 2)]! + signed[s + (STAT.CTIME >>> 2) + 1]! * HIGH;
+  a.ctimeNsec = from[s + (STAT.CTIME >>> 2) + 2]!;
+  a.btime = undefined;
+  a.btimeNsec = undefined;
+  a.submount = false;
+}
+
+function inode(low: number, high: number): number | bigint {
+  return high < 0x200000 ? high * HIGH + low : (BigInt(high) << 32n) | BigInt(low);
+}
+
+/** Time of birth as four words, zeros where it is not known. */
+export function statBirth(): readonly number[] {
+  if ((words[MASK >>> 2]! & STATX.BTIME) === 0) return [0, 0, 0, 0];
+  return [0, 4, 8, 12].map((part) => words[(BTIME + part) >>> 2]!);
+}

@@ -1,0 +1,234 @@
+import { decodeName, FsError, type NodeKey } from '../../../core/backend/index.js';
+import { AT, close, O, openat2, readlinkat } from '../../../core/system/calls/files.js';
+import type { Mount } from './mounts.js';
+import type { Node } from './nodes.js';
+import { at, bytes, offset, putDescriptorPath, putLong, putTarget, words } from '../calls/call-memory.js';
+import { type Share, takeHandle } from '../share.js';
+import { statBirth, statDescriptor, statInoHigh, statInoLow, statMode, statMount } from '../calls/stat.js';
+
+/**
+ * A node's durable key, all words of 32 bits: file system id (2), mount tag, kind, and then the
+ * handle, or inode number (2) and time of birth (4) where there are no handles. The root's is only
+ * its kind: it is what the operator named.
+ */
+const ROOT = 0xffffffff;
+const BY_INODE = 0xfffffffe;
+const HEADER_WORDS = 4;
+/** Bytes of the longest key. */
+const MAX_KEY = (HEADER_WORDS + 32) * 4;
+
+/** RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS, openat2(2). */
+const STRICTLY = 0x08 | 0x04 | 0x02;
+
+/** Durable identity, and finding files by it. */
+export function identityOperations(share: Share) {
+  const { nodes, mounts } = share;
+  /**
+   * Paths by key that a former daemon saw, for files whose handle alone does not show that they are
+   * in the share.
+   */
+  const remembered = new Map<string, string>();
+
+  /**
+   * Small arrays that are written by bytes stay on JavaScript's own heap, which is cheap: a new
+   * node's key is asked for.
+   */
+  function key(node: Node): Uint8Array {
+    if (node === share.root) return bytesOf([0, 0, 0, ROOT]);
+    const { fsid, fsidHigh, tag } = share.mountOf(node);
+    if (!nodes.hasHandle(node)) {
+      if (statDescriptor(share.descriptor(node)) < 0) throw FsError.of('ESTALE');
+      return bytesOf([fsid, fsidHigh, tag, BY_INODE, statInoLow(), statInoHigh(), ...statBirth()]);
+    }
+    nodes.putHandle(node);
+    const handle = offset.handle >>> 2;
+    const count = words[handle]! >>> 2;
+    const result = new Uint8Array((HEADER_WORDS + count) * 4);
+    putWord(result, 0, fsid);
+    putWord(result, 1, fsidHigh);
+    putWord(result, 2, tag);
+    putWord(result, 3, words[handle + 1]!);
+    for (let i = 0; i < count; i++) putWord(result, HEADER_WORDS + i, words[handle + 2 + i]!);
+    return result;
+  }
+
+  /** Places a key's handle in the scratch. @returns its mount. */
+  function take(given: Uint8Array): Mount | undefined {
+    const read = new Uint32Array(given.slice().buffer);
+    if (read.length <= HEADER_WORDS || read[3]! > 255) return undefined;
+    words[offset.handle >>> 2] = (read.length - HEADER_WORDS) * 4;
+    words[(offset.handle >>> 2) + 1] = read[3]!;
+    words.set(read.subarray(HEADER_WORDS), (offset.handle >>> 2) + 2);
+    return mounts.all.find(
+      ({ fd, fsid, fsidHigh, tag }) => fd >= 0 && fsid === read[0] && fsidHigh === read[1] && tag === read[2],
+    );
+  }
+
+  /**
+   * The node of a file that was found to lie in the share, if its key is `given`. Keeps or closes
+   * the descriptor.
+   */
+  function enter(fd: number, given: Uint8Array): Node | undefined {
+    const mount = statDescriptor(fd) < 0 ? undefined : mounts.find(statMount());
+    if (mount === undefined) {
+      close(fd);
+      return undefined;
+    }
+    const byHandle = mount.fd >= 0 && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0;
+    const known = byHandle
+      ? nodes.findByHandle(mount.index)
+      : nodes.findByStat(mount.index, statInoLow(), statInoHigh());
+    const description = [mount.index, statMode(), statInoLow(), statInoHigh()] as const;
+    if (byHandle || known !== undefined) close(fd);
+    const node =
+      known ?? (byHandle ? nodes.addByHandle(...description) : nodes.addByDescriptor(...description, fd));
+    if (Buffer.compare(key(node), given) === 0) return node;
+    if (known === undefined) nodes.forget(node);
+    return undefined;
+  }
+
+  /** Finds a file where a former daemon saw it. */
+  function resolvePath(given: Uint8Array): Node | undefined {
+    const path = remembered.get(Buffer.from(given).toString('latin1'));
+    if (path === undefined) return undefined;
+    const fd = openBeneath(share.descriptor(share.root), path);
+    return fd < 0 ? undefined : enter(fd, given);
+  }
+
+  /**
+   * Finds a file by its handle, which opens any file of its file system: it must be one below the
+   * shared directory.
+   */
+  function resolveHandle(given: Uint8Array): Node | undefined {
+    share.discoverMounts();
+    const mount = take(given);
+    if (mount === undefined) return undefined;
+    const known = nodes.findByHandle(mount.index);
+    if (known !== undefined) return known;
+    const fd = share.openHandle(mount);
+    if (fd < 0) return undefined;
+    if (isBeneath(share, fd)) return enter(fd, given);
+    close(fd);
+    return undefined;
+  }
+
+  /** A node that is known already, among those without handles. */
+  function findKnown(given: Uint8Array): Node | undefined {
+    for (const node of nodes) {
+      if (!nodes.hasHandle(node) && Buffer.compare(key(node), given) === 0) return node;
+    }
+    return undefined;
+  }
+
+  function resolve(given: NodeKey): Node {
+    if (!(given instanceof Uint8Array) || given.length % 4 !== 0 || given.length > MAX_KEY) {
+      throw FsError.of('ESTALE');
+    }
+    const kind = given.length < HEADER_WORDS * 4 ? 0 : new Uint32Array(given.slice().buffer)[3];
+    if (kind === ROOT && given.length === HEADER_WORDS * 4) return share.root;
+    const node = resolvePath(given) ?? (kind === BY_INODE ? findKnown(given) : resolveHandle(given));
+    if (node === undefined) throw FsError.of('ESTALE');
+    return node;
+  }
+
+  return {
+    key,
+    resolve,
+
+    /** The paths of known files, each with its key: lengths of 16 bits, key, path. */
+    save(): Uint8Array {
+      const parts: Buffer[] = [];
+      for (const node of nodes) {
+        if (node === share.root) continue;
+        const path = pathOf(share, nodes.descriptor(node));
+        if (path === undefined) continue;
+        const name = Buffer.from(key(node));
+        const lengths = Buffer.alloc(4);
+        lengths.writeUInt16LE(name.length, 0);
+        lengths.writeUInt16LE(path.length, 2);
+        parts.push(lengths, name, Buffer.from(path));
+      }
+      return Buffer.concat(parts);
+    },
+
+    restore(state: Uint8Array): void {
+      const view = Buffer.from(state);
+      for (let from = 0; from + 4 <= view.length;) {
+        const middle = from + 4 + view.readUInt16LE(from);
+        const end = middle + view.readUInt16LE(from + 2);
+        if (end > view.length) throw FsError.of('EINVAL');
+        remembered.set(view.toString('latin1', from + 4, middle), decodeName(view, middle, end));
+        from = end;
+      }
+    },
+  };
+}
+
+function putWord(target: Uint8Array, index: number, value: number): void {
+  target[index * 4] = value;
+  target[index * 4 + 1] = value >>> 8;
+  target[index * 4 + 2] = value >>> 16;
+  target[index * 4 + 3] = value >>> 24;
+}
+
+function bytesOf(parts: readonly number[]): Uint8Array {
+  const result = new Uint8Array(parts.length * 4);
+  parts.forEach((part, index) => putWord(result, index, part));
+  return result;
+}
+
+/**
+ * Opens a path below a directory, no symbolic link, no way out.
+ * @returns a descriptor of O_PATH or minus the errno.
+ */
+function openBeneath(fd: number, path: string): number {
+  putLong(offset.how, O.PATH | O.NOFOLLOW | O.CLOEXEC);
+  putLong(offset.how + 8, 0);
+  putLong(offset.how + 16, STRICTLY);
+  return openat2(fd, putTarget(path), at.how);
+}
+
+/** Reads where a descriptor's file is now. */
+function locate(fd: number): Uint8Array | undefined {
+  const size = readlinkat(AT.FDCWD, putDescriptorPath(fd), at.target, 4095);
+  return size <= 0 || size === 4095 ? undefined : bytes.slice(offset.target, offset.target + size);
+}
+
+/**
+ * Path of a descriptor's file relative to the share, or nothing where it is not below it, or cannot
+ * be told.
+ */
+export function pathOf(share: Share, fd: number): Uint8Array | undefined {
+  if (fd < 0) return undefined;
+  const root = locate(share.descriptor(share.root));
+  const path = locate(fd);
+  if (root === undefined || path === undefined) return undefined;
+  const start = root.length === 1 ? 1 : root.length + 1;
+  if (path.length <= start || path[start - 1] !== 0x2f) return undefined;
+  return root.length === 1 || Buffer.compare(path.subarray(0, root.length), root) === 0
+    ? path.subarray(start)
+    : undefined;
+}
+
+/**
+ * Whether a descriptor's file lies below the shared directory. A path that /proc shows is trusted
+ * only if it leads to the same file: that of a removed file, or of one whose directory the kernel
+ * doesn't know yet, looks like another's.
+ */
+function isBeneath(share: Share, fd: number): boolean {
+  const path = pathOf(share, fd);
+  if (path === undefined) return false;
+  const again = openBeneath(share.descriptor(share.root), decodeName(path));
+  if (again < 0) return false;
+  try {
+    if (statDescriptor(fd) < 0) return false;
+    const low = statInoLow();
+    const high = statInoHigh();
+    const mount = statMount();
+    return (
+      statDescriptor(again) === 0 && statInoLow() === low && statInoHigh() === high && statMount() === mount
+    );
+  } finally {
+    close(again);
+  }
+}

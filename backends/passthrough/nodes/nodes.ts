@@ -1,0 +1,667 @@
+import { engineSlot, Errno, FsError, type Logger, type StatIdentity } from '../../../core/backend/index.js';
+import { O, close } from '../../../core/system/calls/files.js';
+import { openByHandleAt } from '../../../core/system/calls/file-handles.js';
+import { closeBacking, descriptorLimit, settleBackings } from '../../../core/system/index.js';
+import type { Mounts } from './mounts.js';
+import type { OpenFile } from './open-file.js';
+import { at, offset, words } from '../calls/call-memory.js';
+import {
+  NO_BIRTH,
+  statBirthMark,
+  statBirthSeconds,
+  statInoHigh,
+  statInoLow,
+  statMount,
+} from '../calls/stat.js';
+
+/** A file that a guest knows. All else about it lies in the columns of {@link Nodes}, at `slot`. */
+export class Node {
+  [engineSlot] = -1;
+  slot: number;
+  /** Its open files, chained by their `next`. */
+  open: OpenFile | undefined = undefined;
+  /** Where it was seen last, kept only under Landlock: see `Share.reopen`. */
+  parent: Node | undefined = undefined;
+  name = '';
+
+  constructor(slot: number) {
+    this.slot = slot;
+  }
+}
+
+const NONE = -1;
+const FIRST_CAPACITY = 1024;
+/**
+ * Words of a handle that fit a column; longer ones (overlayfs, some network file systems) go to a
+ * map.
+ */
+const HANDLE_WORDS = 8;
+/**
+ * Most descriptors that are kept for speed where it is not said: each pins about 1.5 kB of the
+ * kernel's memory.
+ */
+const MOST_CACHED = 16_384;
+/**
+ * Descriptors kept although nothing says that they will be used again: enough for one path after
+ * another.
+ */
+const COLD_LIMIT = 512;
+/** Look-ups that count as one moment: 16 bits of moments then reach far enough. */
+const MOMENT = 8;
+
+/**
+ * Milliseconds by which a birth time may lag behind the clock: file systems take it from the last
+ * tick, 10 ms at most.
+ */
+const TICK = 20;
+
+/**
+ * Handle types that contain the inode number and its generation: `FILEID_INO32_GEN` (ext4; tmpfs
+ * puts 64 bits there), xfs, btrfs.
+ */
+export const HandleType = { INO32_GEN: 1, XFS_INO64_GEN: 0x81, BTRFS: 0x4d } as const;
+const GENERATIONS: ReadonlySet<number> = new Set(Object.values(HandleType));
+
+/** Cached descriptors of all shares of this process. */
+let cachedInAll = 0;
+
+/** How a node's own descriptor is kept. */
+const Keep = {
+  /** As long as there is room. */
+  CACHED: 0,
+  /** Until the node is forgotten: it has no handle, or its last name may be gone. */
+  HELD: 1,
+} as const;
+
+/**
+ * The files that guests know, identified by file handle where there are handles and by descriptor
+ * elsewhere.
+ *
+ * A node is *anchored* while a descriptor of it is open here, its own or an open file's: then its
+ * inode number cannot be given to another file, and device and inode number are identity enough. So
+ * they are together with the time of birth, once the file was seen after that: one that gets the
+ * number later is born later. Such nodes are found in one step, others by their handle. A node
+ * costs 32 bytes for its handle, 38 in other columns, and about 80 in JavaScript objects.
+ */
+export class Nodes {
+  readonly #mounts: Mounts;
+  readonly #log: Logger;
+  readonly #nodes: (Node | undefined)[] = [];
+  #free = NONE;
+
+  // Columns, by slot.
+  #handles = new Uint32Array(FIRST_CAPACITY * HANDLE_WORDS);
+  /**
+   * Handle type 8 bits, handle words 8, file type 4, mount 12. Of a free slot the next free one,
+   * plus 1.
+   */
+  #info = new Uint32Array(FIRST_CAPACITY);
+  #inoLow = new Uint32Array(FIRST_CAPACITY);
+  #inoHigh = new Uint32Array(FIRST_CAPACITY);
+  /** Time of birth, or {@link NO_BIRTH} where it is no part of the identity. */
+  #birthSeconds = new Uint32Array(FIRST_CAPACITY);
+  #birthMark = new Uint32Array(FIRST_CAPACITY);
+  #nextByHandle = new Int32Array(FIRST_CAPACITY);
+  #nextByIno = new Int32Array(FIRST_CAPACITY);
+  #descriptor = new Int32Array(FIRST_CAPACITY).fill(NONE);
+  /** Moment of the last look-up that needed the handle, modulo 2^16. */
+  #seen = new Uint16Array(FIRST_CAPACITY);
+  readonly #longHandles = new Map<number, Uint32Array>();
+
+  // Heads of the chains.
+  #byHandle = new Int32Array(FIRST_CAPACITY).fill(NONE);
+  #byIno = new Int32Array(FIRST_CAPACITY).fill(NONE);
+
+  // The nodes' own descriptors, by place; CACHED ones in order of use, the latest first.
+  readonly #fd: Int32Array;
+  readonly #slotOf: Int32Array;
+  readonly #keep: Uint8Array;
+  readonly #newer: Int32Array;
+  readonly #older: Int32Array;
+  #newest = NONE;
+  #oldest = NONE;
+  #freePlace = 0;
+  #lookups = 0;
+  #cached = 0;
+  #held = 0;
+  readonly #cacheLimit: number;
+  /**
+   * Of these, how many there are at most when one is kept for a node that was not looked up of
+   * late.
+   */
+  readonly #coldLimit: number;
+  /** Beyond that, as many as leave all shares together this number. */
+  readonly #limitOfAll: number;
+  /**
+   * A node looked up again within so many moments gets a descriptor, so that the next look-ups need
+   * one system call; a guest that goes through more files than can have one in turn would only push
+   * them out again.
+   */
+  readonly #recent: number;
+  readonly #heldLimit: number;
+  #saidFull = false;
+
+  /**
+   * @param cached descriptors kept for speed, at least 16; by default half of those that the
+   * process may open, up to a limit.
+   * @param heldLimit descriptors kept because there is no other way to the file.
+   */
+  constructor(mounts: Mounts, cached: number | undefined, heldLimit: number, log: Logger) {
+    this.#mounts = mounts;
+    this.#log = log;
+    this.#limitOfAll = descriptorLimit() >>> 1;
+    const cacheLimit = cached ?? Math.min(Math.max(this.#limitOfAll, 16), MOST_CACHED);
+    this.#cacheLimit = cacheLimit;
+    this.#coldLimit = Math.min(cacheLimit, COLD_LIMIT);
+    this.#recent = Math.max(cacheLimit, 256) / MOMENT;
+    this.#heldLimit = heldLimit;
+    const places = cacheLimit + heldLimit;
+    this.#fd = new Int32Array(places).fill(NONE);
+    this.#slotOf = new Int32Array(places);
+    this.#keep = new Uint8Array(places);
+    this.#newer = new Int32Array(places);
+    this.#older = Int32Array.from({ length: places }, (_, place) => (place + 1 < places ? place + 1 : NONE));
+  }
+
+  /** Nodes known. */
+  size = 0;
+
+  /** Told before a descriptor of a node is closed. */
+  beforeClose: () => void = () => {};
+
+  /** Descriptors kept for nodes, open files not counted. */
+  get descriptors(): number {
+    return this.#cached + this.#held;
+  }
+
+  /** S_IFMT bits of the file. They never change. */
+  fileType(node: Node): number {
+    return ((this.#info[node.slot]! >>> 12) & 15) << 12;
+  }
+
+  /** Index of the node's mount. */
+  mountIndex(node: Node): number {
+    return this.#info[node.slot]! & 0xfff;
+  }
+
+  /** A node by what the stat result in the scratch shows, where that is enough. */
+  findByStat(mountIndex: number, inoLow: number, inoHigh: number): Node | undefined {
+    let slot = this.#byIno[inoHash(mountIndex, inoLow) & (this.#byIno.length - 1)]!;
+    for (; slot !== NONE; slot = this.#nextByIno[slot]!) {
+      if (
+        this.#inoLow[slot] === inoLow &&
+        this.#inoHigh[slot] === inoHigh &&
+        (this.#info[slot]! & 0xfff) === mountIndex
+      ) {
+        const node = this.#nodes[slot]!;
+        if (this.isAnchored(node) || this.#isBorn(slot)) return node;
+      }
+    }
+    return undefined;
+  }
+
+  /**
+   * The time of birth in the scratch becomes part of a node's identity.
+   * @param time milliseconds since 1970, read before the node was last identified by its handle. A
+   * file that is not older than that could be deleted, and its number be given to another, within
+   * one tick of the file system's clock.
+   */
+  identifyByBirth(node: Node, time: number): void {
+    const { slot } = node;
+    const mark = statBirthMark();
+    const seconds = statBirthSeconds();
+    if (!GENERATIONS.has(this.#info[slot]! >>> 24)) return;
+    if (mark === NO_BIRTH || this.#birthMark[slot] !== NO_BIRTH) return;
+    if (seconds * 1000 + (mark & 0x3fffffff) / 1e6 + TICK >= time) return;
+    if (!this.isAnchored(node)) this.#enterIno(slot);
+    this.#birthSeconds[slot] = seconds;
+    this.#birthMark[slot] = mark;
+  }
+
+  /** Whether {@link isStatOf} can tell. */
+  hasBirth(node: Node): boolean {
+    return this.#birthMark[node.slot] !== NO_BIRTH;
+  }
+
+  /** Whether the stat result in the scratch is surely of this node. */
+  isStatOf(node: Node): boolean {
+    const { slot } = node;
+    return (
+      this.#inoLow[slot] === statInoLow() &&
+      this.#inoHigh[slot] === statInoHigh() &&
+      this.#isBorn(slot) &&
+      this.#mounts.all[this.#info[slot]! & 0xfff]!.id === statMount()
+    );
+  }
+
+  /**
+   * What a stat shows of a node and no other file, now if it {@link isAnchored} or ever.
+   * @param mount the mount's id.
+   */
+  statIdentity(node: Node, mount: number): StatIdentity | undefined {
+    const { slot } = node;
+    const mark = this.#birthMark[slot]!;
+    if (mark === NO_BIRTH && !this.isAnchored(node)) return undefined;
+    return {
+      mount,
+      inoLow: this.#inoLow[slot]!,
+      inoHigh: this.#inoHigh[slot]!,
+      birth:
+        mark === NO_BIRTH
+          ? undefined
+          : { seconds: this.#birthSeconds[slot]!, nanoseconds: mark & 0x7fffffff },
+    };
+  }
+
+  #isBorn(slot: number): boolean {
+    const mark = this.#birthMark[slot]!;
+    return mark !== NO_BIRTH && mark === statBirthMark() && this.#birthSeconds[slot] === statBirthSeconds();
+  }
+
+  /** A node by the handle in the scratch. */
+  findByHandle(mountIndex: number): Node | undefined {
+    const type = handleType();
+    const count = handleWords();
+    let slot = this.#byHandle[scratchHash(mountIndex) & (this.#byHandle.length - 1)]!;
+    for (; slot !== NONE; slot = this.#nextByHandle[slot]!) {
+      const info = this.#info[slot]!;
+      if (info >>> 24 !== type || ((info >>> 16) & 0xff) !== count || (info & 0xfff) !== mountIndex) continue;
+      if (this.#sameHandle(slot, count)) return this.#nodes[slot];
+    }
+    return undefined;
+  }
+
+  /** Whether the inode number that `stat` showed is that of a known node. */
+  hasIno(node: Node, inoLow: number, inoHigh: number): boolean {
+    return this.#inoLow[node.slot] === inoLow && this.#inoHigh[node.slot] === inoHigh;
+  }
+
+  /** Enters a node known by the handle in the scratch. */
+  addByHandle(mountIndex: number, mode: number, inoLow: number, inoHigh: number): Node {
+    const count = handleWords();
+    const node = this.#enter(mountIndex, mode, inoLow, inoHigh, handleType(), count);
+    const from = (offset.handle >>> 2) + 2;
+    if (count <= HANDLE_WORDS) {
+      const to = node.slot * HANDLE_WORDS;
+      for (let i = 0; i < count; i++) this.#handles[to + i] = words[from + i]!;
+    } else this.#longHandles.set(node.slot, words.slice(from, from + count));
+    this.#link(node.slot);
+    return node;
+  }
+
+  /**
+   * Enters a node known by a descriptor, which now belongs to it.
+   * @throws FsError ENFILE, the descriptor closed, where no more can be held.
+   */
+  addByDescriptor(mountIndex: number, mode: number, inoLow: number, inoHigh: number, fd: number): Node {
+    if (this.#held >= this.#heldLimit) {
+      close(fd);
+      this.#sayFull();
+      throw FsError.of('ENFILE');
+    }
+    const node = this.#enter(mountIndex, mode, inoLow, inoHigh, 0, 0);
+    this.#place(node, fd, Keep.HELD);
+    return node;
+  }
+
+  /** Whether a descriptor of the node is open here. */
+  isAnchored(node: Node): boolean {
+    return node.open !== undefined || this.#descriptor[node.slot] !== NONE;
+  }
+
+  /**
+   * Notes a look-up of a node; one that is looked up again and again gets a descriptor, if it has
+   * none.
+   */
+  warm(node: Node): void {
+    if (!this.isAnchored(node) && this.#isWarm(node)) this.#reopen(node, this.#cacheLimit);
+  }
+
+  #isWarm(node: Node): boolean {
+    this.#lookups += 1;
+    const now = (this.#lookups / MOMENT) & 0xffff;
+    const age = (now - this.#seen[node.slot]!) & 0xffff;
+    this.#seen[node.slot] = now;
+    return age <= this.#recent;
+  }
+
+  /**
+   * A descriptor of the node for the call at hand: an open file's or one of O_PATH. Negative: minus
+   * the errno.
+   */
+  descriptor(node: Node): number {
+    if (node.open !== undefined) return node.open.fd;
+    const place = this.#descriptor[node.slot]!;
+    if (place === NONE) return this.#reopen(node, this.#isWarm(node) ? this.#cacheLimit : this.#coldLimit);
+    if (place !== this.#newest && this.#keep[place] === Keep.CACHED) {
+      this.#unlist(place);
+      this.#list(place);
+    }
+    return this.#fd[place]!;
+  }
+
+  /** Whether the node has not been forgotten. */
+  knows(node: Node): boolean {
+    return this.#nodes[node.slot] === node;
+  }
+
+  /** Closes the node's cached descriptor, to open it anew at the next use. */
+  cool(node: Node): void {
+    const place = this.#descriptor[node.slot]!;
+    if (place !== NONE && this.#keep[place] === Keep.CACHED) this.#drop(place);
+  }
+
+  /** Whether the node's handle is the one in the scratch. */
+  hasScratchHandle(node: Node): boolean {
+    const info = this.#info[node.slot]!;
+    const count = handleWords();
+    return (
+      info >>> 24 === handleType() && ((info >>> 16) & 0xff) === count && this.#sameHandle(node.slot, count)
+    );
+  }
+
+  /**
+   * Opens the node anew with `flags` by its handle.
+   * @returns a descriptor or minus the errno, ESTALE without a handle.
+   */
+  openByHandle(node: Node, flags: number): number {
+    const info = this.#info[node.slot]!;
+    if (((info >>> 16) & 0xff) === 0) return -Errno.ESTALE;
+    this.putHandle(node);
+    const mount = this.#mounts.all[info & 0xfff]!.fd;
+    const fd = openByHandleAt(mount, at.handle, flags);
+    return this.shed(fd) ? openByHandleAt(mount, at.handle, flags) : fd;
+  }
+
+  /**
+   * Closes half of the descriptors that are kept for speed, those used longest ago; the one used
+   * last stays.
+   * @param code what an open gave: nothing is closed but for EMFILE, when the process can have no
+   * more descriptors.
+   * @returns whether the open is worth trying again.
+   */
+  shed(code: number): boolean {
+    if (code !== -Errno.EMFILE) return false;
+    const count = this.#cached >>> 1;
+    for (let i = 0; i < count; i++) this.#drop(this.#oldest);
+    return settleBackings() || count > 0;
+  }
+
+  hasHandle(node: Node): boolean {
+    return ((this.#info[node.slot]! >>> 16) & 0xff) !== 0;
+  }
+
+  /** Places the node's handle in the scratch. */
+  putHandle(node: Node): void {
+    const slot = node.slot;
+    const info = this.#info[slot]!;
+    const count = (info >>> 16) & 0xff;
+    words[offset.handle >>> 2] = count * 4;
+    words[(offset.handle >>> 2) + 1] = info >>> 24;
+    const to = (offset.handle >>> 2) + 2;
+    const long = count > HANDLE_WORDS ? this.#longHandles.get(slot) : undefined;
+    if (long !== undefined) words.set(long, to);
+    else for (let i = 0; i < count; i++) words[to + i] = this.#handles[slot * HANDLE_WORDS + i]!;
+  }
+
+  /**
+   * Keeps the file reachable although its last name may go: until the node is forgotten, or as long
+   * as there is room. The oldest cached descriptors make room first.
+   */
+  hold(node: Node): void {
+    if (this.descriptor(node) < 0 || this.#descriptor[node.slot] === NONE) {
+      if (node.open === undefined) return;
+      // Only its open files anchor it: it needs a descriptor of its own, for when they are closed.
+      if (this.#reopen(node, this.#cacheLimit) < 0) return;
+    }
+    const place = this.#descriptor[node.slot]!;
+    if (this.#keep[place] === Keep.HELD || this.#held >= this.#heldLimit) return;
+    this.#unlist(place);
+    this.#countCached(-1);
+    this.#keep[place] = Keep.HELD;
+    this.#held += 1;
+  }
+
+  /** The node got its first open file. */
+  opened(node: Node): void {
+    if (this.#descriptor[node.slot] === NONE) this.#anchor(node.slot);
+  }
+
+  /** The node's last open file was closed. */
+  closed(node: Node): void {
+    if (this.#descriptor[node.slot] === NONE) this.#release(node.slot);
+  }
+
+  /** No guest knows the node any more. */
+  forget(node: Node): void {
+    const slot = node.slot;
+    if (this.#nodes[slot] !== node) return;
+    const place = this.#descriptor[slot]!;
+    if (place !== NONE) this.#drop(place);
+    if (this.#birthMark[slot] !== NO_BIRTH) this.#leaveIno(slot);
+    if (this.hasHandle(node)) this.#unlink(slot);
+    this.#longHandles.delete(slot);
+    this.#nodes[slot] = undefined;
+    this.#mounts.unuse(this.#info[slot]! & 0xfff);
+    this.#info[slot] = this.#free + 1;
+    this.#free = slot;
+    this.size -= 1;
+  }
+
+  /** Closes every descriptor. */
+  close(): void {
+    for (let place = 0; place < this.#fd.length; place++) if (this.#fd[place]! >= 0) this.#drop(place);
+  }
+
+  /** All nodes, for a snapshot. */
+  *[Symbol.iterator](): Iterator<Node> {
+    for (const node of this.#nodes) if (node !== undefined) yield node;
+  }
+
+  #enter(
+    mountIndex: number,
+    mode: number,
+    inoLow: number,
+    inoHigh: number,
+    type: number,
+    count: number,
+  ): Node {
+    let slot = this.#free;
+    if (slot === NONE) {
+      slot = this.#nodes.length;
+      if (slot === this.#info.length) this.#grow();
+    } else this.#free = this.#info[slot]! - 1;
+    const node = new Node(slot);
+    this.#mounts.use(mountIndex);
+    this.#nodes[slot] = node;
+    this.#info[slot] = ((type << 24) | (count << 16) | (mode & 0xf000) | mountIndex) >>> 0;
+    this.#inoLow[slot] = inoLow;
+    this.#inoHigh[slot] = inoHigh;
+    this.#birthMark[slot] = NO_BIRTH;
+    this.#descriptor[slot] = NONE;
+    this.#seen[slot] = (this.#lookups / MOMENT + 0x8000) & 0xffff;
+    this.size += 1;
+    return node;
+  }
+
+  /** @param limit cached descriptors there may be with this one. */
+  #reopen(node: Node, limit: number): number {
+    const fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
+    if (fd < 0) return fd;
+    const isShort = cachedInAll >= this.#limitOfAll && this.#cached >= this.#coldLimit;
+    if (isShort || this.#cached >= limit) this.#drop(this.#oldest);
+    this.#place(node, fd, Keep.CACHED);
+    return fd;
+  }
+
+  /** Gives a node its own descriptor. */
+  #place(node: Node, fd: number, keep: number): void {
+    const place = this.#freePlace;
+    this.#freePlace = this.#older[place]!;
+    this.#fd[place] = fd;
+    this.#slotOf[place] = node.slot;
+    this.#keep[place] = keep;
+    if (keep === Keep.CACHED) {
+      this.#list(place);
+      this.#countCached(1);
+    } else this.#held += 1;
+    this.#descriptor[node.slot] = place;
+    if (node.open === undefined) this.#anchor(node.slot);
+  }
+
+  #drop(place: number): void {
+    this.beforeClose();
+    const slot = this.#slotOf[place]!;
+    closeBacking(this.#fd[place]!);
+    this.#fd[place] = NONE;
+    if (this.#keep[place] === Keep.CACHED) {
+      this.#unlist(place);
+      this.#countCached(-1);
+    } else this.#held -= 1;
+    this.#older[place] = this.#freePlace;
+    this.#freePlace = place;
+    this.#descriptor[slot] = NONE;
+    if (this.#nodes[slot]?.open === undefined) this.#release(slot);
+  }
+
+  #countCached(change: number): void {
+    this.#cached += change;
+    cachedInAll += change;
+  }
+
+  #list(place: number): void {
+    this.#older[place] = this.#newest;
+    this.#newer[place] = NONE;
+    if (this.#newest === NONE) this.#oldest = place;
+    else this.#newer[this.#newest] = place;
+    this.#newest = place;
+  }
+
+  #unlist(place: number): void {
+    const newer = this.#newer[place]!;
+    const older = this.#older[place]!;
+    if (newer === NONE) this.#newest = older;
+    else this.#older[newer] = older;
+    if (older === NONE) this.#oldest = newer;
+    else this.#newer[older] = newer;
+  }
+
+  #anchor(slot: number): void {
+    if (this.#birthMark[slot] === NO_BIRTH) this.#enterIno(slot);
+  }
+
+  #release(slot: number): void {
+    if (this.#birthMark[slot] === NO_BIRTH) this.#leaveIno(slot);
+  }
+
+  #enterIno(slot: number): void {
+    const head = inoHash(this.#info[slot]! & 0xfff, this.#inoLow[slot]!) & (this.#byIno.length - 1);
+    this.#nextByIno[slot] = this.#byIno[head]!;
+    this.#byIno[head] = slot;
+  }
+
+  #leaveIno(slot: number): void {
+    const head = inoHash(this.#info[slot]! & 0xfff, this.#inoLow[slot]!) & (this.#byIno.length - 1);
+    remove(this.#byIno, this.#nextByIno, head, slot);
+  }
+
+  #link(slot: number): void {
+    const head = this.#handleHash(slot) & (this.#byHandle.length - 1);
+    this.#nextByHandle[slot] = this.#byHandle[head]!;
+    this.#byHandle[head] = slot;
+  }
+
+  #unlink(slot: number): void {
+    remove(this.#byHandle, this.#nextByHandle, this.#handleHash(slot) & (this.#byHandle.length - 1), slot);
+  }
+
+  #handleHash(slot: number): number {
+    const info = this.#info[slot]!;
+    const count = (info >>> 16) & 0xff;
+    const long = count > HANDLE_WORDS ? this.#longHandles.get(slot) : undefined;
+    if (long !== undefined) return hash(long, 0, count, info & 0xfff);
+    return hash(this.#handles, slot * HANDLE_WORDS, count, info & 0xfff);
+  }
+
+  #sameHandle(slot: number, count: number): boolean {
+    const long = count > HANDLE_WORDS ? this.#longHandles.get(slot) : undefined;
+    const known = long ?? this.#handles;
+    const from = long === undefined ? slot * HANDLE_WORDS : 0;
+    const given = (offset.handle >>> 2) + 2;
+    for (let i = 0; i < count; i++) if (known[from + i] !== words[given + i]) return false;
+    return true;
+  }
+
+  #grow(): void {
+    const capacity = this.#info.length * 2;
+    this.#handles = widen(this.#handles, new Uint32Array(capacity * HANDLE_WORDS));
+    this.#info = widen(this.#info, new Uint32Array(capacity));
+    this.#inoLow = widen(this.#inoLow, new Uint32Array(capacity));
+    this.#inoHigh = widen(this.#inoHigh, new Uint32Array(capacity));
+    this.#birthSeconds = widen(this.#birthSeconds, new Uint32Array(capacity));
+    this.#birthMark = widen(this.#birthMark, new Uint32Array(capacity));
+    this.#nextByIno = widen(this.#nextByIno, new Int32Array(capacity));
+    this.#nextByHandle = widen(this.#nextByHandle, new Int32Array(capacity));
+    this.#descriptor = widen(this.#descriptor, new Int32Array(capacity).fill(NONE));
+    this.#seen = widen(this.#seen, new Uint16Array(capacity));
+    this.#byHandle = new Int32Array(capacity).fill(NONE);
+    this.#byIno = new Int32Array(capacity).fill(NONE);
+    for (const node of this) {
+      if (this.hasHandle(node)) this.#link(node.slot);
+      if (this.isAnchored(node) || this.#birthMark[node.slot] !== NO_BIRTH) this.#enterIno(node.slot);
+    }
+  }
+
+  #sayFull(): void {
+    if (this.#saidFull) return;
+    this.#saidFull = true;
+    this.#log.error(
+      { descriptors: this.#held },
+      'no more files can be kept open: guests get ENFILE for new ones until they forget others',
+    );
+  }
+}
+
+function handleType(): number {
+  return words[(offset.handle >>> 2) + 1]!;
+}
+
+function handleWords(): number {
+  return words[offset.handle >>> 2]! >>> 2;
+}
+
+function scratchHash(mountIndex: number): number {
+  return hash(words, (offset.handle >>> 2) + 2, handleWords(), mountIndex);
+}
+
+function hash(source: Uint32Array, from: number, count: number, seed: number): number {
+  let h = seed;
+  for (let i = 0; i < count; i++) {
+    h = Math.imul(h ^ source[from + i]!, 0x9e3779b1);
+    h ^= h >>> 15;
+  }
+  h = Math.imul(h, 0x85ebca6b);
+  return h ^ (h >>> 13);
+}
+
+function inoHash(mountIndex: number, inoLow: number): number {
+  const h = Math.imul(inoLow ^ (mountIndex << 20), 0x9e3779b1);
+  return h ^ (h >>> 15);
+}
+
+/** Takes a slot out of its chain. */
+function remove(heads: Int32Array, next: Int32Array, head: number, slot: number): void {
+  if (heads[head] === slot) {
+    heads[head] = next[slot]!;
+    return;
+  }
+  let before = heads[head]!;
+  while (before !== NONE && next[before] !== slot) before = next[before]!;
+  if (before === NONE) throw new Error('a node is not in its chain');
+  next[before] = next[slot]!;
+}
+
+function widen<T extends Uint16Array | Uint32Array | Int32Array>(column: T, wider: T): T {
+  wider.set(column);
+  return wider;
+}

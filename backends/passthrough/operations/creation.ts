@@ -1,0 +1,190 @@
+import {
+  type Context,
+  deviceMajor,
+  deviceMinor,
+  type Entry,
+  FileType,
+  FsError,
+  RenameFlags,
+} from '../../../core/backend/index.js';
+import {
+  AT,
+  close,
+  linkat,
+  mkdirat,
+  mknodat,
+  O,
+  renameat2,
+  symlinkat,
+  unlinkat,
+} from '../../../core/system/calls/files.js';
+import { resume } from '../calls/caller.js';
+import { createLabelled } from '../calls/create-labelled.js';
+import type { Node } from '../nodes/nodes.js';
+import { at, putDescriptorPath, putName, putOtherName, putTarget } from '../calls/call-memory.js';
+import type { Share } from '../share.js';
+import { statLinks, statName } from '../calls/stat.js';
+
+const EACCES = -13;
+const EXDEV = -18;
+const EOPNOTSUPP = -95;
+
+/** Making, moving and removing names. */
+export function creationOperations(share: Share) {
+  const { nodes } = share;
+
+  /** The entry of a name just made: it is gone again only if the host removed it. */
+  function made(
+    code: number,
+    parent: Node,
+    fd: number,
+    path: number,
+    name: string,
+    context?: Context,
+  ): Entry<Node> {
+    if (code < 0) throw FsError.of(-code);
+    const entry = share.find(parent, fd, path, name);
+    if (entry === undefined) throw FsError.of('ENOENT');
+    if (context?.securityContext !== undefined) {
+      const failed = share.label(share.descriptor(entry.node), context.securityContext);
+      if (failed < 0) {
+        unlinkat(fd, path, 0);
+        unlinkat(fd, path, AT.REMOVEDIR);
+        throw FsError.of(-failed);
+      }
+    }
+    return entry;
+  }
+
+  /**
+   * Before a directory's name goes: if guests know it, it must stay reachable for them until they
+   * forget it (a process may be in it), although its handle will open nothing then. Open files are
+   * reached by their descriptors.
+   */
+  function holdNamed(parent: Node, fd: number, path: number): void {
+    const node = share.known(parent, fd, path);
+    if (node !== undefined) nodes.hold(node);
+  }
+
+  /**
+   * Before a file loses its last name, where guests cache writes: one that is left with an O_PATH
+   * descriptor of it still sends the times of the removal, and would show their failure at the next
+   * sync of whatever file.
+   */
+  function holdLast(parent: Node, fd: number, path: number): void {
+    if (share.options.writeback && statName(fd, path) >= 0 && statLinks() === 1) holdNamed(parent, fd, path);
+  }
+
+  function remove(parent: Node, name: string, flags: number): void {
+    const fd = share.descriptor(parent);
+    const path = putName(name);
+    if (flags === AT.REMOVEDIR) holdNamed(parent, fd, path);
+    else holdLast(parent, fd, path);
+    const code = unlinkat(fd, path, flags);
+    if (code < 0) throw FsError.of(-code);
+  }
+
+  return {
+    mknod(parent: Node, name: string, mode: number, rdev: number, context: Context): Entry<Node> {
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      const label = context.securityContext;
+      if (label !== undefined && (mode & FileType.MASK) === FileType.REGULAR) {
+        const file = createLabelled(share, fd, path, O.RDWR, mode & ~FileType.MASK, context, label);
+        if (file >= 0) close(file);
+        if (file !== EOPNOTSUPP) return made(file, parent, fd, path, name);
+      }
+      let code: number;
+      share.become(context);
+      try {
+        code = mknodat(fd, path, mode, hostDevice(rdev));
+      } finally {
+        resume();
+      }
+      return made(code, parent, fd, path, name, context);
+    },
+
+    mkdir(parent: Node, name: string, mode: number, context: Context): Entry<Node> {
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      let code: number;
+      share.become(context);
+      try {
+        code = mkdirat(fd, path, mode);
+      } finally {
+        resume();
+      }
+      return made(code, parent, fd, path, name, context);
+    },
+
+    symlink(parent: Node, name: string, target: string, context: Context): Entry<Node> {
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      const text = putTarget(target);
+      let code: number;
+      share.become(context);
+      try {
+        code = symlinkat(text, fd, path);
+      } finally {
+        resume();
+      }
+      return made(code, parent, fd, path, name, context);
+    },
+
+    link(node: Node, parent: Node, name: string, _context: Context): Entry<Node> {
+      let from = share.descriptor(node);
+      const fd = share.descriptor(parent);
+      let path = putName(name);
+      let code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
+      if ((code === EACCES || code === EXDEV) && share.reconnect(node)) {
+        from = share.descriptor(node);
+        path = putName(name);
+        code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
+      }
+      // Without CAP_DAC_READ_SEARCH an empty path is ENOENT, linkat(2); then by way of /proc.
+      if (code === -2) code = linkat(AT.FDCWD, putDescriptorPath(from), fd, path, AT.SYMLINK_FOLLOW);
+      return made(code, parent, fd, path, name);
+    },
+
+    unlink(parent: Node, name: string, _context: Context): void {
+      remove(parent, name, 0);
+    },
+
+    rmdir(parent: Node, name: string, _context: Context): void {
+      remove(parent, name, AT.REMOVEDIR);
+    },
+
+    rename(
+      parent: Node,
+      name: string,
+      newParent: Node,
+      newName: string,
+      flags: number,
+      _context: Context,
+    ): void {
+      const from = share.descriptor(parent);
+      const to = share.descriptor(newParent);
+      const path = putName(name);
+      const newPath = putOtherName(newName);
+      const node = share.known(parent, from, path);
+      const exchanges = (flags & RenameFlags.EXCHANGE) !== 0;
+      const other = exchanges ? share.known(newParent, to, newPath) : undefined;
+      const replaces = !exchanges && (flags & RenameFlags.NOREPLACE) === 0;
+      // Only a directory can replace one.
+      if (replaces && (node === undefined || nodes.fileType(node) === FileType.DIRECTORY))
+        holdNamed(newParent, to, newPath);
+      else if (replaces) holdLast(newParent, to, newPath);
+      const code = renameat2(from, path, to, newPath, flags);
+      if (code < 0) throw FsError.of(-code);
+      share.moved(node, newParent, newName);
+      share.moved(other, parent, name);
+    },
+  };
+}
+
+/** From FUSE's encoding to that of the kernel's calls (`makedev` of glibc): the same below 2^32. */
+function hostDevice(rdev: number): number {
+  const major = deviceMajor(rdev);
+  const minor = deviceMinor(rdev);
+  return ((minor & 0xff) | (major << 8)) + (minor & 0xfff00) * 2 ** 12;
+}

@@ -1,0 +1,295 @@
+import {
+  type Context,
+  type Created,
+  type Entry,
+  FileType,
+  FsError,
+  type GuestBuffer,
+  OpenFlags,
+  type Opened,
+  WriteFlags,
+} from '../../../core/backend/index.js';
+import type { Awaitable } from '../../../core/backend/index.js';
+import {
+  AT,
+  close,
+  fchownat,
+  getStatusFlags,
+  lseek,
+  O,
+  openat,
+  preadv2Later,
+  pwritev2,
+  pwritev2Later,
+  RWF,
+  setStatusFlags,
+  unlinkat,
+} from '../../../core/system/calls/files.js';
+import { readInto, writeFrom } from '../../../core/system/index.js';
+import { resume, useFsetid } from '../calls/caller.js';
+import { gatherOperations } from '../batches/gather.js';
+import { createLabelled } from '../calls/create-labelled.js';
+import type { Node } from '../nodes/nodes.js';
+import { OpenFile } from '../nodes/open-file.js';
+import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
+import type { Share } from '../share.js';
+import { statDescriptor, statMode } from '../calls/stat.js';
+
+const SET_IDS = 0o6000;
+/** Leaves an id as it is, chown(2). */
+const SAME = 0xffffffff;
+const SEEK_END = 2;
+const EAGAIN = -11;
+const EOPNOTSUPP = -95;
+const EPERM = -1;
+const EACCES = -13;
+const ESTALE = -116;
+const EEXIST = -17;
+
+/** Opening, reading and writing files. */
+export function dataOperations(share: Share) {
+  const { nodes, options } = share;
+  const passed =
+    O.ACCMODE | O.TRUNC | O.APPEND | O.DSYNC | O.SYNC | O.NOATIME | (options.allowDirectIo ? O.DIRECT : 0);
+
+  /**
+   * Flags for the host's open from the guest's. A guest that caches writes fills pages by reading,
+   * through a handle that it opened only for writing.
+   */
+  function hostFlags(flags: number): number {
+    const kept = flags & passed;
+    return (kept & O.ACCMODE) === O.WRONLY ? (kept & ~O.ACCMODE) | O.RDWR : kept;
+  }
+
+  function enter(node: Node, fd: number, flags: number): OpenFile {
+    return OpenFile.enter(nodes, node, fd, {
+      nowait: share.mountOf(node).nowait,
+      append: (flags & O.APPEND) !== 0,
+      synchronous: (flags & (O.DSYNC | O.SYNC)) !== 0,
+      writable: (flags & O.ACCMODE) !== O.RDONLY,
+      cached: nodes.fileType(node) === FileType.REGULAR && (flags & O.DIRECT) === 0,
+    });
+  }
+
+  function reopen(node: Node, flags: number): number {
+    if (nodes.hasHandle(node)) {
+      const fd = share.reopen(node, flags);
+      if (fd !== ESTALE) return fd;
+    }
+    const path = putDescriptorPath(share.descriptor(node));
+    const fd = openat(AT.FDCWD, path, flags, 0);
+    return nodes.shed(fd) ? openat(AT.FDCWD, path, flags, 0) : fd;
+  }
+
+  function openNode(node: Node, guestFlags: number): OpenFile {
+    const type = nodes.fileType(node);
+    if (type !== FileType.REGULAR && options.specialFiles === 'refuse') {
+      throw FsError.of(type === FileType.DIRECTORY ? 'EISDIR' : 'ENXIO');
+    }
+    const flags = hostFlags(guestFlags) | (type === FileType.REGULAR ? 0 : O.NONBLOCK);
+    useFsetid(true);
+    let fd = reopen(node, flags);
+    // Only a file's owner may ask for O_NOATIME, open(2); the guest's kernel has seen to that, it
+    // is a wish.
+    if (fd === EPERM && (flags & O.NOATIME) !== 0) fd = reopen(node, flags & ~O.NOATIME);
+    // A daemon without privilege may be allowed to write only.
+    if (fd === EACCES) fd = reopen(node, guestFlags & passed);
+    if (fd < 0) throw FsError.of(-fd);
+    return enter(node, fd, flags);
+  }
+
+  return {
+    open(node: Node, flags: number, _context: Context): Opened<OpenFile> {
+      return { file: openNode(node, flags) };
+    },
+
+    create(
+      parent: Node,
+      name: string,
+      mode: number,
+      guestFlags: number,
+      context: Context,
+    ): Created<Node, OpenFile> {
+      const fd = share.descriptor(parent);
+      const path = putName(name);
+      const flags = hostFlags(guestFlags);
+      const label = context.securityContext;
+      let file = EOPNOTSUPP;
+      if (label !== undefined) file = createLabelled(share, fd, path, flags, mode, context, label);
+      const isPlain = file === EOPNOTSUPP;
+      if (isPlain) {
+        share.become(context);
+        try {
+          const made = flags | O.CREAT | O.EXCL | O.NOFOLLOW;
+          file = openat(fd, path, made, mode);
+          if (nodes.shed(file)) file = openat(fd, path, made, mode);
+        } finally {
+          resume();
+        }
+      }
+      if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
+        const found = share.find(parent, fd, path, name);
+        if (found === undefined) throw FsError.of('ENOENT');
+        const opened = openNode(found.node, guestFlags);
+        return { node: found.node, attributes: found.attributes, file: opened };
+      }
+      if (file < 0) throw FsError.of(-file);
+      const failed = label === undefined || !isPlain ? 0 : share.label(file, label);
+      if (failed < 0) {
+        close(file);
+        unlinkat(fd, path, 0);
+        throw FsError.of(-failed);
+      }
+      return created(parent, name, file, flags);
+    },
+
+    tmpfile(parent: Node, mode: number, guestFlags: number, context: Context): Created<Node, OpenFile> {
+      const fd = share.descriptor(parent);
+      const flags = hostFlags(guestFlags) | (guestFlags & O.EXCL);
+      let file: number;
+      share.become(context);
+      try {
+        file = openat(fd, at.here, flags | O.TMPFILE, mode);
+        if (nodes.shed(file)) file = openat(fd, at.here, flags | O.TMPFILE, mode);
+      } finally {
+        resume();
+      }
+      if (file < 0) throw FsError.of(-file);
+      const failed = context.securityContext === undefined ? 0 : share.label(file, context.securityContext);
+      if (failed < 0) {
+        close(file);
+        throw FsError.of(-failed);
+      }
+      return created(parent, '', file, flags);
+    },
+
+    read(
+      node: Node,
+      file: OpenFile,
+      buffer: GuestBuffer,
+      offset: number,
+      _context: Context,
+    ): Awaitable<number> {
+      const { nowait } = file;
+      const count = readInto(file.fd, buffer, offset, nowait);
+      return count === buffer.length ? count : endRead(node, file, buffer, offset, count, nowait);
+    },
+
+    write(
+      _node: Node,
+      file: OpenFile,
+      buffer: GuestBuffer,
+      offset: number,
+      flags: number,
+      _context: Context,
+    ): Awaitable<number> {
+      const clears = (flags & WriteFlags.KILL_SUIDGID) !== 0;
+      useFsetid(!clears);
+      share.dropCapabilities(file.fd);
+      if (file.append && (flags & WriteFlags.CACHE) !== 0) return writeAt(file, buffer, offset);
+      if (file.synchronous) {
+        if (clears) clearSetIds(file.fd);
+        return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
+      }
+      const count = writeFrom(file.fd, buffer, offset);
+      if (count < 0) throw FsError.of(-count);
+      return count;
+    },
+
+    ...gatherOperations(share, endRead),
+
+    release(node: Node, file: OpenFile): void {
+      file.leave(nodes, node);
+    },
+  };
+
+  /**
+   * What a read returns that gave less than was asked for, or minus an errno.
+   * @param nowait the flags that it was made with. @throws FsError
+   */
+  function endRead(
+    node: Node,
+    file: OpenFile,
+    buffer: GuestBuffer,
+    offset: number,
+    count: number,
+    nowait: number,
+  ): Awaitable<number> {
+    if (nowait === 0) {
+      if (count < 0) throw FsError.of(-count);
+      return count;
+    }
+    // Those of tmpfs, say: the next files need not find out again.
+    if (count === EOPNOTSUPP && nodes.fileType(node) === FileType.REGULAR) share.mountOf(node).nowait = 0;
+    return readOn(file, buffer, offset, count);
+  }
+
+  function created(parent: Node, name: string, fd: number, flags: number): Created<Node, OpenFile> {
+    let entry: Entry<Node>;
+    try {
+      entry = share.adopt(parent, fd, name);
+    } catch (error) {
+      close(fd);
+      throw error;
+    }
+    return { node: entry.node, attributes: entry.attributes, file: enter(entry.node, fd, flags) };
+  }
+}
+
+/**
+ * Goes on where a read that must not wait gave less than was asked for: at the end of the file, or
+ * in cold pages.
+ */
+function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: number): Awaitable<number> {
+  if (count === EOPNOTSUPP) {
+    file.nowait = 0;
+    const again = readInto(file.fd, buffer, offset, 0);
+    if (again < 0) throw FsError.of(-again);
+    return again;
+  }
+  if (count < 0 && count !== EAGAIN) throw FsError.of(-count);
+  if (count >= 0 && offset + count >= lseek(file.fd, 0, SEEK_END)) return count;
+  const done = Math.max(count, 0);
+  const rest = done === 0 ? buffer : buffer.slice(done);
+  return preadv2Later(file.fd, rest.iov, rest.iovCount, offset + done, 0).then((more) => {
+    if (more >= 0) return done + more;
+    if (done > 0) return done;
+    throw FsError.of(-more);
+  });
+}
+
+/**
+ * Clears set-id bits before a write on another thread, which acts with CAP_FSETID and would leave
+ * them.
+ */
+function clearSetIds(fd: number): void {
+  let code = statDescriptor(fd);
+  if (code === 0 && (statMode() & SET_IDS) !== 0) {
+    code = fchownat(fd, at.empty, SAME, SAME, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW);
+  }
+  if (code < 0) throw FsError.of(-code);
+}
+
+/**
+ * Writes at its offset to a file that was opened to append: pages of a shared mapping, which the
+ * guest's kernel sends through any handle that the file has.
+ */
+function writeAt(file: OpenFile, buffer: GuestBuffer, offset: number): number {
+  let count = pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, RWF.NOAPPEND);
+  if (count === EOPNOTSUPP) {
+    // Before Linux 6.9.
+    const flags = getStatusFlags(file.fd);
+    setStatusFlags(file.fd, flags & ~O.APPEND);
+    count = writeFrom(file.fd, buffer, offset);
+    setStatusFlags(file.fd, flags);
+  }
+  if (count < 0) throw FsError.of(-count);
+  return count;
+}
+
+/** Turns minus an errno into an exception. */
+export async function settle(pending: Promise<number>): Promise<number> {
+  const value = await pending;
+  if (value < 0) throw FsError.of(-value);
+  return value;
+}

@@ -1,0 +1,109 @@
+import { type Context, decodeName, type DirectoryEntry, FsError } from '../../../core/backend/index.js';
+import { AT, O, close, getdents64, lockExclusively, openat } from '../../../core/system/calls/files.js';
+import type { Node } from '../nodes/nodes.js';
+import { at, bytes, DIRENT_AREA, getLong, offset, putDescriptorPath, words } from '../calls/call-memory.js';
+import type { Share } from '../share.js';
+
+const EAGAIN = -11;
+
+/** Opens a known directory for reading. @throws FsError */
+export function openDirectory(share: Share, node: Node): number {
+  const flags = O.RDONLY | O.DIRECTORY | O.NOFOLLOW;
+  let fd = share.nodes.openByHandle(node, flags);
+  if (fd < 0) fd = openat(AT.FDCWD, putDescriptorPath(share.descriptor(node)), O.RDONLY | O.DIRECTORY, 0);
+  if (fd < 0) throw FsError.of(-fd);
+  return fd;
+}
+
+/** Reading directories, and keeping one. */
+export function directoryOperations(share: Share) {
+  return {
+    /** By a lock on the directory (`flock(2)`), which ends with its descriptor. */
+    claim(directory: Node): void {
+      const fd = openDirectory(share, directory);
+      const code = lockExclusively(fd);
+      if (code >= 0) {
+        share.claims.push(fd);
+        return;
+      }
+      close(fd);
+      if (code === EAGAIN) throw FsError.of('EBUSY');
+      share.log.debug({ errno: -code }, 'a directory cannot be locked on this file system');
+    },
+
+    readdir(node: Node, _context: Context): Iterable<DirectoryEntry> {
+      return new Listing(openDirectory(share, node));
+    },
+  };
+}
+
+/**
+ * The entries of one directory, read in pieces. Ends, and closes the descriptor, after the last or
+ * on `return`.
+ */
+class Listing implements IterableIterator<DirectoryEntry> {
+  #fd: number;
+  #piece: DirectoryEntry[] = [];
+  #next = 0;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  [Symbol.iterator](): this {
+    return this;
+  }
+
+  next(): IteratorResult<DirectoryEntry, undefined> {
+    if (this.#next === this.#piece.length && !this.#read()) return { done: true, value: undefined };
+    return { done: false, value: this.#piece[this.#next++]! };
+  }
+
+  return(): IteratorResult<DirectoryEntry, undefined> {
+    if (this.#fd >= 0) {
+      close(this.#fd);
+      this.#fd = -1;
+    }
+    this.#piece = [];
+    this.#next = 0;
+    return { done: true, value: undefined };
+  }
+
+  /** Reads the next piece. @returns whether there is one. */
+  #read(): boolean {
+    this.#piece = [];
+    this.#next = 0;
+    while (this.#piece.length === 0) {
+      if (this.#fd < 0) return false;
+      const size = getdents64(this.#fd, at.dirents, DIRENT_AREA);
+      if (size <= 0) {
+        this.return();
+        // ENOENT: the directory was removed while it was read, and has no entries.
+        if (size < 0 && size !== -2) throw FsError.of(-size);
+        return false;
+      }
+      decode(offset.dirents, offset.dirents + size, this.#piece);
+    }
+    return true;
+  }
+}
+
+/** Decodes `struct linux_dirent64`: ino 8, off 8, reclen 2, type 1, name, getdents64(2). */
+function decode(start: number, end: number, into: DirectoryEntry[]): void {
+  for (let from = start; from < end;) {
+    const length = bytes[from + 16]! | (bytes[from + 17]! << 8);
+    const first = from + 19;
+    let last = first;
+    while (bytes[last] !== 0) last += 1;
+    const hidden =
+      bytes[first] === 0x2e && (last === first + 1 || (last === first + 2 && bytes[first + 1] === 0x2e));
+    if (!hidden)
+      into.push({ name: decodeName(bytes, first, last), type: bytes[from + 18]! << 12, ino: inode(from) });
+    from += length;
+  }
+}
+
+function inode(from: number): number | bigint {
+  const high = words[(from + 4) >>> 2]!;
+  return high < 0x200000 ? getLong(from) : (BigInt(high) << 32n) | BigInt(words[from >>> 2]!);
+}

@@ -1,0 +1,130 @@
+import { type Awaitable, type Context, FallocateMode, FsError } from '../../../core/backend/index.js';
+import {
+  close,
+  copyFileRange,
+  copyFileRangeLater,
+  fallocate,
+  fallocateLater,
+  fdatasyncLater,
+  fsyncLater,
+  lseek,
+  syncfsLater,
+} from '../../../core/system/calls/files.js';
+import { NativeMemory } from '../../../core/system/index.js';
+import { useFsetid } from '../calls/caller.js';
+import { settle } from './data.js';
+import { openDirectory } from './directory.js';
+import type { Node } from '../nodes/nodes.js';
+import type { OpenFile } from '../nodes/open-file.js';
+import { at, offset as area, putLong } from '../calls/call-memory.js';
+import type { Share } from '../share.js';
+
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+/** Bytes up to which a copy or allocation is done at once, rather than on another thread. */
+const AT_ONCE = 262144;
+/** Allocations that only reserve blocks are quick however long they are. */
+const RESERVING: number = FallocateMode.KEEP_SIZE;
+
+/** Ranges of files, and making them durable: what may take long goes to the thread pool. */
+export function rangeOperations(share: Share) {
+  /** Makes a mount below the share durable, if it is still there and has a descriptor. */
+  async function syncMount(index: number): Promise<void> {
+    const mount = share.mounts.all[index];
+    if (mount === undefined || mount.fd < 0) return;
+    share.mounts.use(index);
+    try {
+      await settle(syncfsLater(mount.fd));
+    } finally {
+      share.mounts.unuse(index);
+    }
+  }
+
+  return {
+    async fsync(_node: Node, file: OpenFile, dataOnly: boolean, _context: Context): Promise<void> {
+      await settle(dataOnly ? fdatasyncLater(file.fd) : fsyncLater(file.fd));
+    },
+
+    async fsyncdir(node: Node, dataOnly: boolean, _context: Context): Promise<void> {
+      const fd = openDirectory(share, node);
+      try {
+        await settle(dataOnly ? fdatasyncLater(fd) : fsyncLater(fd));
+      } finally {
+        close(fd);
+      }
+    },
+
+    async syncfs(_context: Context): Promise<void> {
+      const fd = openDirectory(share, share.root);
+      try {
+        await settle(syncfsLater(fd));
+        for (const { index } of share.mounts.all.slice(1)) await syncMount(index);
+      } finally {
+        close(fd);
+      }
+    },
+
+    fallocate(
+      _node: Node,
+      file: OpenFile,
+      mode: number,
+      offset: number,
+      length: number,
+      _context: Context,
+    ): Awaitable<void> {
+      useFsetid(true);
+      if ((mode & ~RESERVING) !== 0 && length > AT_ONCE) {
+        return settle(fallocateLater(file.fd, mode, offset, length)).then(() => undefined);
+      }
+      const code = fallocate(file.fd, mode, offset, length);
+      if (code < 0) throw FsError.of(-code);
+    },
+
+    lseek(_node: Node, file: OpenFile, offset: number, whence: 'data' | 'hole', _context: Context): number {
+      const found = lseek(file.fd, offset, whence === 'data' ? SEEK_DATA : SEEK_HOLE);
+      if (found < 0) throw FsError.of(-found);
+      return found;
+    },
+
+    copyFileRange(
+      _node: Node,
+      file: OpenFile,
+      offset: number,
+      _toNode: Node,
+      toFile: OpenFile,
+      toOffset: number,
+      length: number,
+      _context: Context,
+    ): Awaitable<number> {
+      useFsetid(true);
+      if (length > AT_ONCE) return copyLater(file.fd, offset, toFile.fd, toOffset, length);
+      putLong(area.offsets, offset);
+      putLong(area.offsets + 8, toOffset);
+      const count = copyFileRange(file.fd, at.offsets, toFile.fd, at.offsets + 8, length);
+      if (count < 0) throw FsError.of(-count);
+      return count;
+    },
+  };
+}
+
+/** A long copy, with offsets of its own, which the call advances while others run. */
+async function copyLater(
+  fd: number,
+  offset: number,
+  toFd: number,
+  toOffset: number,
+  length: number,
+): Promise<number> {
+  const memory = NativeMemory.allocate(16);
+  try {
+    memory.u32.set([
+      offset >>> 0,
+      Math.floor(offset / 2 ** 32),
+      toOffset >>> 0,
+      Math.floor(toOffset / 2 ** 32),
+    ]);
+    return await settle(copyFileRangeLater(fd, memory.address, toFd, memory.address + 8, length, 0));
+  } finally {
+    memory.free();
+  }
+}

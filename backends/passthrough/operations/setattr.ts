@@ -1,0 +1,85 @@
+import {
+  type AttributeChanges,
+  type Attributes,
+  type Context,
+  FileType,
+  FsError,
+  type Time,
+} from '../../../core/backend/index.js';
+import {
+  AT,
+  chmod,
+  fchmod,
+  fchownat,
+  ftruncate,
+  truncate,
+  utimensat,
+} from '../../../core/system/calls/files.js';
+import { useFsetid } from '../calls/caller.js';
+import type { Node } from '../nodes/nodes.js';
+import type { OpenFile } from '../nodes/open-file.js';
+import { at, offset, putDescriptorPath, putLong } from '../calls/call-memory.js';
+import type { Share } from '../share.js';
+import { statDescriptor } from '../calls/stat.js';
+
+/** Leaves an id as it is, chown(2). */
+const SAME = 0xffffffff;
+const EACCES = -13;
+/** Values of `tv_nsec`, utimensat(2). */
+const UTIME_NOW = 0x3fffffff;
+const UTIME_OMIT = 0x3ffffffe;
+
+/** Changing attributes. */
+export function setattrOperations(share: Share) {
+  function resize(node: Node, fd: number, size: number): number {
+    if (share.nodes.fileType(node) !== FileType.REGULAR) throw FsError.of('EINVAL');
+    const code = truncate(putDescriptorPath(fd), size);
+    if (code !== EACCES || !share.reconnect(node)) return code;
+    return truncate(putDescriptorPath(share.descriptor(node)), size);
+  }
+
+  return {
+    setattr(
+      node: Node,
+      changes: AttributeChanges,
+      file: OpenFile | undefined,
+      _context: Context,
+    ): Attributes {
+      let fd = share.descriptor(node);
+      const { uid, gid, mode, size, atime, mtime } = changes;
+      if (size !== undefined) {
+        useFsetid(changes.killSuidGid !== true);
+        succeed(file?.writable === true ? ftruncate(file.fd, size) : resize(node, fd, size));
+        fd = share.descriptor(node);
+      }
+      useFsetid(true);
+      if (size !== undefined || uid !== undefined || gid !== undefined) share.dropCapabilities(fd);
+      // The owner first: a change of it clears set-id bits, which a mode asked for at the same time
+      // may set.
+      if (uid !== undefined || gid !== undefined) {
+        const owner = uid === undefined ? SAME : share.uids.toHost(uid);
+        const group = gid === undefined ? SAME : share.gids.toHost(gid);
+        succeed(fchownat(fd, at.empty, owner, group, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
+      }
+      if (mode !== undefined) {
+        succeed(node.open === undefined ? chmod(putDescriptorPath(fd), mode) : fchmod(fd, mode));
+      }
+      if (atime !== undefined || mtime !== undefined) {
+        putTime(offset.times, atime);
+        putTime(offset.times + 16, mtime);
+        succeed(utimensat(fd, at.empty, at.times, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
+      }
+      succeed(statDescriptor(fd));
+      return share.attributes();
+    },
+  };
+}
+
+function succeed(code: number): void {
+  if (code < 0) throw FsError.of(-code);
+}
+
+function putTime(start: number, time: Time | 'now' | undefined): void {
+  putLong(start, typeof time === 'object' ? time.seconds : 0);
+  putLong(start + 8, time === undefined ? UTIME_OMIT : time === 'now' ? UTIME_NOW : time.nanoseconds);
+}

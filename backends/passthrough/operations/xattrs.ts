@@ -1,0 +1,72 @@
+import { type Context, decodeName, FsError } from '../../../core/backend/index.js';
+import { getxattr, listxattr, removexattr, setxattr } from '../../../core/system/calls/xattrs.js';
+import { useFsetid } from '../calls/caller.js';
+import type { Node } from '../nodes/nodes.js';
+import { at, bytes, offset, putDescriptorPath, putText, XATTR_SIZE_MAX } from '../calls/call-memory.js';
+import type { Share } from '../share.js';
+
+const ENODATA = -61;
+const ACL_PREFIX = 'system.posix_acl_';
+
+/**
+ * Extended attributes, by the descriptor's path below /proc: descriptors of O_PATH take no
+ * `f*xattr` call.
+ */
+export function xattrOperations(share: Share) {
+  const map = share.xattrMap;
+  const translates = share.uids.active || share.gids.active;
+
+  function hostName(name: string): string {
+    // Access control lists name users: see `usesAcls`.
+    if (translates && name.startsWith(ACL_PREFIX)) throw FsError.of('EOPNOTSUPP');
+    return map === undefined ? name : map.toHost(name);
+  }
+
+  return {
+    getxattr(node: Node, name: string, _context: Context): Uint8Array | undefined {
+      const path = putDescriptorPath(share.descriptor(node));
+      const size = getxattr(path, putText(hostName(name)), at.xattr, XATTR_SIZE_MAX);
+      if (size === ENODATA) return undefined;
+      if (size < 0) throw FsError.of(-size);
+      return bytes.slice(offset.xattr, offset.xattr + size);
+    },
+
+    listxattr(node: Node, _context: Context): readonly string[] {
+      const size = listxattr(putDescriptorPath(share.descriptor(node)), at.xattr, XATTR_SIZE_MAX);
+      if (size < 0) throw FsError.of(-size);
+      const names: string[] = [];
+      let start = offset.xattr;
+      for (let i = start; i < offset.xattr + size; i++) {
+        if (bytes[i] !== 0) continue;
+        const name = decodeName(bytes, start, i);
+        const shown = map === undefined ? name : map.toGuest(name);
+        if (shown !== undefined) names.push(shown);
+        start = i + 1;
+      }
+      return names;
+    },
+
+    setxattr(
+      node: Node,
+      name: string,
+      value: Uint8Array,
+      flags: number,
+      killSgid: boolean,
+      _context: Context,
+    ): void {
+      const path = putDescriptorPath(share.descriptor(node));
+      if (value.length > XATTR_SIZE_MAX) throw FsError.of('E2BIG');
+      bytes.set(value, offset.xattr);
+      // An ACL change clears set-group-id where the caller may not keep it: the kernel does,
+      // without CAP_FSETID.
+      useFsetid(!killSgid);
+      const code = setxattr(path, putText(hostName(name)), at.xattr, value.length, flags);
+      if (code < 0) throw FsError.of(-code);
+    },
+
+    removexattr(node: Node, name: string, _context: Context): void {
+      const code = removexattr(putDescriptorPath(share.descriptor(node)), putText(hostName(name)));
+      if (code < 0) throw FsError.of(-code);
+    },
+  };
+}

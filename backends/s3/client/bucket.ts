@@ -1,0 +1,628 @@
+import { readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import {
+  AbortMultipartUploadCommand,
+  CompleteMultipartUploadCommand,
+  CopyObjectCommand,
+  CreateBucketCommand,
+  CreateMultipartUploadCommand,
+  DeleteObjectCommand,
+  DeleteObjectsCommand,
+  GetObjectCommand,
+  HeadBucketCommand,
+  HeadObjectCommand,
+  ListMultipartUploadsCommand,
+  ListObjectsV2Command,
+  PutObjectCommand,
+  UploadPartCommand,
+  UploadPartCopyCommand,
+} from '@aws-sdk/client-s3';
+import type { ServerSideEncryption, StorageClass } from '@aws-sdk/client-s3';
+import { UsageError } from '../../../core/backend/index.js';
+import type { ContentHeaders, RemoteObject } from '../objects/attributes.js';
+import { WRITE_MARK } from '../objects/attributes.js';
+import type { Capabilities } from './capabilities.js';
+import type { Deadline } from './deadline.js';
+import { classify, S3Failure } from './failure.js';
+import { readListing } from './listing.js';
+import type { Metrics } from './metrics.js';
+import type { S3Options } from '../options.js';
+import type { Attempt, Requests } from './requests.js';
+import { pour } from './wire.js';
+import type { Sink } from './wire.js';
+
+/**
+ * On what state of the key a write depends: none, or the object of which we know the ETag. Absent:
+ * on nothing.
+ */
+export type Condition = 'absent' | { readonly etag: string };
+
+/** An object with its metadata. */
+export interface Head extends RemoteObject {
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly headers: ContentHeaders;
+}
+
+/** What is written beside the bytes. */
+export interface Content {
+  readonly metadata: Readonly<Record<string, string>>;
+  readonly headers: ContentHeaders;
+}
+
+/** One page of a listing. */
+export interface Page {
+  readonly objects: readonly RemoteObject[];
+  /** Keys that end in the delimiter. */
+  readonly prefixes: readonly string[];
+  readonly next: string | undefined;
+}
+
+/** A part that was uploaded. */
+export interface Part {
+  readonly number: number;
+  readonly etag: string;
+}
+
+/** The time of an object that we have just written: not known until a listing or HEAD tells. */
+export const UNKNOWN_TIME = Number.NaN;
+
+function unquoted(etag: string | undefined): string {
+  return (etag ?? '').replace(/^"|"$/g, '');
+}
+
+/** Bucket and key for the header x-amz-copy-source: percent-encoded, slashes kept. */
+function copySource(bucket: string, key: string): string {
+  return `${bucket}/${key}`.split('/').map(encodeURIComponent).join('/');
+}
+
+/**
+ * The requests that we make of a bucket, each with its conditions, and with what is known of
+ * providers' deviations.
+ */
+export class Bucket {
+  readonly name: string;
+  capabilities: Capabilities | undefined;
+  /** The server copies; not any more when it has refused to (Ceph 16 does for customers' keys). */
+  copies = true;
+  readonly #requests: Requests;
+  readonly #metrics: Metrics;
+  /** Fields of requests that read, of those that write, and of those that make an object. */
+  readonly #common: { Bucket: string; RequestPayer?: 'requester' };
+  readonly #customer: { SSECustomerAlgorithm?: string; SSECustomerKey?: string; SSECustomerKeyMD5?: string };
+  readonly #creation: {
+    StorageClass?: StorageClass;
+    ServerSideEncryption?: ServerSideEncryption;
+    SSEKMSKeyId?: string;
+  };
+
+  /** @throws UsageError where the options contradict each other. */
+  constructor(options: S3Options, requests: Requests, metrics: Metrics) {
+    this.name = options.bucket;
+    this.#requests = requests;
+    this.#metrics = metrics;
+    this.#common = {
+      Bucket: options.bucket,
+      ...(options.requesterPays ? { RequestPayer: 'requester' } : {}),
+    };
+    this.#customer = options.encryption === 'sse-c' ? customerKey(options.customerKeyFile) : {};
+    this.#creation = {
+      ...(options.storageClass === undefined ? {} : { StorageClass: options.storageClass as StorageClass }),
+      ...(options.encryption === 'sse-s3' ? { ServerSideEncryption: 'AES256' } : {}),
+      ...(options.encryption === 'sse-kms' ? { ServerSideEncryption: 'aws:kms' } : {}),
+      ...(options.encryption === 'sse-kms' && options.kmsKey !== undefined
+        ? { SSEKMSKeyId: options.kmsKey }
+        : {}),
+    };
+  }
+
+  /** @throws S3Failure of kind missing (HEAD has no body that would say more) or denied. */
+  async exists(deadline: Deadline): Promise<void> {
+    await this.#requests.send('HeadBucket', deadline, 0, ({ client, signal }) =>
+      client.send(new HeadBucketCommand({ Bucket: this.name }), { abortSignal: signal }),
+    );
+  }
+
+  async create(deadline: Deadline): Promise<void> {
+    await this.#requests.send('CreateBucket', deadline, 0, ({ client, signal }) =>
+      client.send(new CreateBucketCommand({ Bucket: this.name }), { abortSignal: signal }),
+    );
+  }
+
+  /**
+   * @returns nothing where the key has no object. A missing bucket looks the same: HEAD has no
+   * body.
+   */
+  async head(key: string, deadline: Deadline): Promise<Head | undefined> {
+    try {
+      return await this.#requests.send('HeadObject', deadline, 0, (attempt) => this.#head(key, attempt));
+    } catch (error) {
+      if (error instanceof S3Failure && error.kind === 'missing') return undefined;
+      throw error;
+    }
+  }
+
+  async #head(key: string, attempt: Attempt): Promise<Head> {
+    try {
+      const found = await attempt.quick.head(key, attempt.signal);
+      if (found !== undefined) return found;
+      const command = new HeadObjectCommand({ ...this.#common, ...this.#customer, Key: key });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      return {
+        key,
+        etag: unquoted(answer.ETag),
+        size: answer.ContentLength ?? 0,
+        modified: Math.floor((answer.LastModified?.getTime() ?? 0) / 1000),
+        storageClass: answer.StorageClass,
+        metadata: answer.Metadata ?? {},
+        headers: {
+          ContentType: answer.ContentType,
+          ContentEncoding: answer.ContentEncoding,
+          ContentLanguage: answer.ContentLanguage,
+          ContentDisposition: answer.ContentDisposition,
+          CacheControl: answer.CacheControl,
+        },
+      };
+    } catch (error) {
+      const failure = classify(error);
+      // An expired token gives 400 here, and no body that says so.
+      if (failure.status === 400) throw new S3Failure('expired', 400, failure.code, error);
+      throw failure;
+    }
+  }
+
+  /**
+   * Reads bytes `start` to `end` (exclusive) of exactly the version with this ETag. A transfer that
+   * breaks off goes on where it was.
+   * @throws S3Failure of kind precondition or missing when the object is another one now.
+   */
+  async read(
+    key: string,
+    etag: string,
+    start: number,
+    end: number,
+    deadline: Deadline,
+    sink: Sink,
+  ): Promise<void> {
+    let at = start;
+    await this.#requests.send('GetObject', deadline, 0, async (attempt) => {
+      const counted: Sink = {
+        room: () => sink.room(),
+        took: (count) => {
+          attempt.progress();
+          at += count;
+          this.#metrics.bytesDown += count;
+          sink.took(count);
+        },
+      };
+      const match = this.#quoted(etag);
+      if (await attempt.quick.get(key, etag, match, at, end, counted, attempt.signal)) return;
+      const command = new GetObjectCommand({
+        ...this.#common,
+        ...this.#customer,
+        Key: key,
+        IfMatch: match,
+        Range: `bytes=${at}-${end - 1}`,
+      });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      const body = answer.Body as AsyncIterable<Buffer> & { destroy(): void };
+      try {
+        if (unquoted(answer.ETag) !== etag) throw new S3Failure('precondition', 412, 'ETagChanged');
+        if (!(answer.ContentRange ?? '').startsWith(`bytes ${at}-${end - 1}/`)) {
+          throw new S3Failure('transient', 0, 'WrongRange');
+        }
+        for await (const chunk of body) {
+          if (attempt.signal.aborted) throw new S3Failure('transient', 0, 'RequestTimeout');
+          if (at + chunk.length > end) throw new S3Failure('transient', 0, 'LongBody');
+          pour(chunk, counted);
+        }
+        if (at < end) throw new S3Failure('transient', 0, 'ShortBody');
+      } finally {
+        body.destroy();
+      }
+    });
+  }
+
+  /**
+   * Writes an object in one request.
+   * @throws S3Failure of kind precondition when the condition does not hold.
+   */
+  async put(
+    key: string,
+    body: Uint8Array,
+    content: Content,
+    condition: Condition | undefined,
+    deadline: Deadline,
+  ): Promise<RemoteObject> {
+    if (condition !== undefined && !this.#conditional('put', condition))
+      await this.#check(key, condition, deadline);
+    return this.#conditionalWrite('PutObject', key, content, deadline, body.length, async (attempt) => {
+      const conditions = this.#conditionFields('put', condition);
+      const etag = await attempt.quick.put(key, body, content, conditions, attempt.signal);
+      if (etag !== undefined) {
+        this.#metrics.bytesUp += body.length;
+        return this.#written(key, etag, body.length);
+      }
+      const command = new PutObjectCommand({
+        ...this.#common,
+        ...this.#customer,
+        ...this.#creation,
+        ...content.headers,
+        ...conditions,
+        Key: key,
+        Body: body,
+        ContentLength: body.length,
+        Metadata: content.metadata,
+      });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      this.#metrics.bytesUp += body.length;
+      return this.#written(key, unquoted(answer.ETag), body.length);
+    });
+  }
+
+  #written(key: string, etag: string, size: number): RemoteObject {
+    return { key, etag, size, modified: UNKNOWN_TIME, storageClass: undefined };
+  }
+
+  /**
+   * When an attempt's answer was lost and the repetition fails its condition, the object may be our
+   * own: its mark tells.
+   */
+  async #conditionalWrite(
+    operation: string,
+    key: string,
+    content: Content,
+    deadline: Deadline,
+    bytes: number,
+    attempt: (attempt: Attempt) => Promise<RemoteObject>,
+  ): Promise<RemoteObject> {
+    return this.#requests.send(operation, deadline, bytes, async (state) => {
+      try {
+        return await attempt(state);
+      } catch (error) {
+        const failure = classify(error);
+        const lost =
+          failure.kind === 'precondition' || failure.kind === 'missing' || failure.kind === 'no-upload';
+        if (!lost || !state.ambiguous) throw failure;
+        const own = await this.#ownWrite(key, content, state);
+        if (own === undefined) throw failure;
+        return own;
+      }
+    });
+  }
+
+  async #ownWrite(key: string, content: Content, state: Attempt): Promise<RemoteObject | undefined> {
+    const mark = content.metadata[WRITE_MARK];
+    if (mark === undefined) return undefined;
+    try {
+      const head = await this.#head(key, state);
+      return head.metadata[WRITE_MARK] === mark ? head : undefined;
+    } catch (error) {
+      if (classify(error).kind === 'missing') return undefined;
+      throw error;
+    }
+  }
+
+  /**
+   * Where the provider ignores conditions we look first. Another writer may come between: said at
+   * start.
+   */
+  async #check(key: string, condition: Condition, deadline: Deadline): Promise<void> {
+    const head = await this.head(key, deadline);
+    const holds = condition === 'absent' ? head === undefined : head?.etag === condition.etag;
+    if (!holds) throw new S3Failure('precondition', 412, 'PreconditionFailed');
+  }
+
+  #conditional(request: 'put' | 'complete', condition: Condition): boolean {
+    const capabilities = this.capabilities;
+    if (capabilities === undefined) return true;
+    if (request === 'complete') return capabilities.complete;
+    return condition === 'absent' ? capabilities.create : capabilities.replace;
+  }
+
+  #conditionFields(
+    request: 'put' | 'complete',
+    condition: Condition | undefined,
+  ): { IfNoneMatch?: string; IfMatch?: string } {
+    if (condition === undefined || !this.#conditional(request, condition)) return {};
+    return condition === 'absent' ? { IfNoneMatch: '*' } : { IfMatch: this.#quoted(condition.etag) };
+  }
+
+  #quoted(etag: string): string {
+    return this.capabilities?.unquoted === true ? etag : `"${etag}"`;
+  }
+
+  /**
+   * Copies an object in one request, with new metadata or (`content` absent) as it is.
+   * @throws S3Failure of kind precondition or missing when the source is another one now,
+   * unsupported when the server does not copy.
+   */
+  async copy(
+    source: RemoteObject,
+    key: string,
+    content: Content | undefined,
+    deadline: Deadline,
+  ): Promise<RemoteObject> {
+    const object = await this.#requests.send('CopyObject', deadline, 0, async ({ client, signal }) => {
+      const command = new CopyObjectCommand({
+        ...this.#common,
+        ...this.#customer,
+        ...this.#creation,
+        ...this.#sourceFields(),
+        ...content?.headers,
+        Key: key,
+        ...this.#source(source),
+        MetadataDirective: content === undefined ? 'COPY' : 'REPLACE',
+        Metadata: content?.metadata,
+      });
+      const answer = await this.#copying(() => client.send(command, { abortSignal: signal }));
+      return this.#written(key, unquoted(answer.CopyObjectResult?.ETag), source.size);
+    });
+    if (this.capabilities?.copySource === false && object.etag !== source.etag) {
+      throw new S3Failure('precondition', 412, 'SourceChanged');
+    }
+    return object;
+  }
+
+  #source(source: RemoteObject): { CopySource: string; CopySourceIfMatch?: string } {
+    const CopySource = copySource(this.name, source.key);
+    if (this.capabilities?.copySource === false) return { CopySource };
+    return { CopySource, CopySourceIfMatch: this.#quoted(source.etag) };
+  }
+
+  async #copying<T>(request: () => Promise<T>): Promise<T> {
+    try {
+      return await request();
+    } catch (error) {
+      const failure = classify(error);
+      if (failure.kind === 'unsupported') this.copies = false;
+      throw failure;
+    }
+  }
+
+  #sourceFields(): object {
+    const { SSECustomerAlgorithm, SSECustomerKey, SSECustomerKeyMD5 } = this.#customer;
+    if (SSECustomerAlgorithm === undefined) return {};
+    return {
+      CopySourceSSECustomerAlgorithm: SSECustomerAlgorithm,
+      CopySourceSSECustomerKey: SSECustomerKey,
+      CopySourceSSECustomerKeyMD5: SSECustomerKeyMD5,
+    };
+  }
+
+  /** Deletes a key; that there is none is no error. */
+  async remove(key: string, deadline: Deadline): Promise<void> {
+    await this.#requests.send('DeleteObject', deadline, 0, ({ client, signal }) =>
+      client.send(new DeleteObjectCommand({ ...this.#common, Key: key }), { abortSignal: signal }),
+    );
+  }
+
+  /** Deletes up to 1,000 keys in one request. */
+  async removeMany(keys: readonly string[], deadline: Deadline): Promise<void> {
+    await this.#requests.send('DeleteObjects', deadline, 0, async ({ client, signal }) => {
+      const command = new DeleteObjectsCommand({
+        ...this.#common,
+        Delete: { Quiet: true, Objects: keys.map((key) => ({ Key: key })) },
+      });
+      const answer = await client.send(command, { abortSignal: signal });
+      const error = answer.Errors?.[0];
+      if (error !== undefined) throw classify({ name: error.Code ?? 'InternalError', $metadata: {} });
+    });
+  }
+
+  /** One page of a listing. `delimiter` '/' groups what lies below a slash. */
+  async list(
+    prefix: string,
+    delimiter: '/' | '',
+    token: string | undefined,
+    max: number,
+    deadline: Deadline,
+  ): Promise<Page> {
+    const query = {
+      prefix,
+      'max-keys': String(max),
+      ...(delimiter === '' ? {} : { delimiter }),
+      ...(token === undefined ? {} : { 'continuation-token': token }),
+    };
+    return this.#requests.send('ListObjectsV2', deadline, 0, async (attempt) => {
+      const xml = await attempt.quick.list(query, attempt.signal);
+      const page = xml === undefined ? undefined : readListing(xml, urlDecoded);
+      if (page !== undefined) return page;
+      const command = new ListObjectsV2Command({
+        ...this.#common,
+        Prefix: prefix,
+        ...(delimiter === '' ? {} : { Delimiter: delimiter }),
+        ...(token === undefined ? {} : { ContinuationToken: token }),
+        MaxKeys: max,
+        EncodingType: 'url',
+      });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      return {
+        objects: (answer.Contents ?? []).map((object) => ({
+          key: urlDecoded(object.Key ?? ''),
+          etag: unquoted(object.ETag),
+          size: object.Size ?? 0,
+          modified: Math.floor((object.LastModified?.getTime() ?? 0) / 1000),
+          storageClass: object.StorageClass,
+        })),
+        prefixes: (answer.CommonPrefixes ?? []).map((group) => urlDecoded(group.Prefix ?? '')),
+        next: answer.IsTruncated === true ? answer.NextContinuationToken : undefined,
+      };
+    });
+  }
+
+  /** @returns the upload's id. */
+  async createUpload(key: string, content: Content, deadline: Deadline): Promise<string> {
+    return this.#requests.send('CreateMultipartUpload', deadline, 0, async ({ client, signal }) => {
+      const command = new CreateMultipartUploadCommand({
+        ...this.#common,
+        ...this.#customer,
+        ...this.#creation,
+        ...content.headers,
+        Key: key,
+        Metadata: content.metadata,
+      });
+      const answer = await client.send(command, { abortSignal: signal });
+      if (answer.UploadId === undefined) throw new S3Failure('transient', 200, 'NoUploadId');
+      return answer.UploadId;
+    });
+  }
+
+  async uploadPart(
+    key: string,
+    upload: string,
+    number: number,
+    body: Uint8Array,
+    deadline: Deadline,
+  ): Promise<Part> {
+    return this.#requests.send('UploadPart', deadline, body.length, async (attempt) => {
+      const etag = await attempt.quick.part(key, upload, number, body, attempt.signal);
+      if (etag !== undefined) {
+        this.#metrics.bytesUp += body.length;
+        return { number, etag };
+      }
+      const command = new UploadPartCommand({
+        ...this.#common,
+        ...this.#customer,
+        Key: key,
+        UploadId: upload,
+        PartNumber: number,
+        Body: body,
+        ContentLength: body.length,
+      });
+      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      this.#metrics.bytesUp += body.length;
+      return { number, etag: unquoted(answer.ETag) };
+    });
+  }
+
+  /**
+   * Makes a part of bytes `start` to `end` (exclusive) of an object, on the server.
+   * @throws S3Failure as {@link copy} does.
+   */
+  async copyPart(
+    source: RemoteObject,
+    start: number,
+    end: number,
+    key: string,
+    upload: string,
+    number: number,
+    deadline: Deadline,
+  ): Promise<Part> {
+    return this.#requests.send('UploadPartCopy', deadline, 0, async ({ client, signal }) => {
+      const command = new UploadPartCopyCommand({
+        ...this.#common,
+        ...this.#customer,
+        ...this.#sourceFields(),
+        Key: key,
+        UploadId: upload,
+        PartNumber: number,
+        ...this.#source(source),
+        CopySourceRange: `bytes=${start}-${end - 1}`,
+      });
+      const answer = await this.#copying(() => client.send(command, { abortSignal: signal }));
+      return { number, etag: unquoted(answer.CopyPartResult?.ETag) };
+    });
+  }
+
+  /**
+   * Makes the object of its parts.
+   * @throws S3Failure of kind precondition when the condition does not hold, conflict when another
+   * write came between (then the upload is void and must be made anew), no-upload when it is gone.
+   */
+  async completeUpload(
+    key: string,
+    upload: string,
+    parts: readonly Part[],
+    size: number,
+    content: Content,
+    condition: Condition | undefined,
+    deadline: Deadline,
+  ): Promise<RemoteObject> {
+    if (condition !== undefined && !this.#conditional('complete', condition)) {
+      await this.#check(key, condition, deadline);
+    }
+    return this.#conditionalWrite('CompleteMultipartUpload', key, content, deadline, 0, async (state) => {
+      const { client, signal } = state;
+      const command = new CompleteMultipartUploadCommand({
+        ...this.#common,
+        ...this.#customer,
+        ...this.#conditionFields('complete', condition),
+        Key: key,
+        UploadId: upload,
+        MultipartUpload: {
+          Parts: parts.map(({ number, etag }) => ({ PartNumber: number, ETag: `"${etag}"` })),
+        },
+      });
+      try {
+        const answer = await client.send(command, { abortSignal: signal });
+        const etag = unquoted(answer.ETag);
+        if (etag !== '') return this.#written(key, etag, size);
+      } catch (error) {
+        const failure = classify(error);
+        if (failure.kind === 'conflict') throw new S3Failure('no-upload', 409, failure.code, error);
+        throw failure;
+      }
+      // Ceph 16 does not say the ETag here. What is there now is ours, or was put over ours.
+      const own = await this.#ownWrite(key, content, state);
+      if (own === undefined) throw new S3Failure('precondition', 412, 'Overwritten');
+      return own;
+    });
+  }
+
+  /** Gives an upload up; that there is none is no error. */
+  async abortUpload(key: string, upload: string, deadline: Deadline): Promise<void> {
+    try {
+      await this.#requests.send('AbortMultipartUpload', deadline, 0, ({ client, signal }) =>
+        client.send(new AbortMultipartUploadCommand({ ...this.#common, Key: key, UploadId: upload }), {
+          abortSignal: signal,
+        }),
+      );
+    } catch (error) {
+      const { kind } = classify(error);
+      if (kind !== 'no-upload' && kind !== 'missing') throw error;
+    }
+  }
+
+  /** Unfinished uploads of exactly this key. */
+  async uploadsOf(key: string, deadline: Deadline): Promise<readonly { id: string; initiated: number }[]> {
+    return this.#requests.send('ListMultipartUploads', deadline, 0, async ({ client, signal }) => {
+      const command = new ListMultipartUploadsCommand({ ...this.#common, Prefix: key });
+      const answer = await client.send(command, { abortSignal: signal });
+      return (answer.Uploads ?? [])
+        .filter((upload) => upload.Key === key && upload.UploadId !== undefined)
+        .map((upload) => ({ id: upload.UploadId ?? '', initiated: upload.Initiated?.getTime() ?? 0 }));
+    });
+  }
+}
+
+/**
+ * Keys in listings are percent-encoded, as XML can't carry all characters; Amazon writes a space as
+ * plus.
+ */
+function urlDecoded(text: string): string {
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch {
+    return text;
+  }
+}
+
+function customerKey(file: string | undefined): {
+  SSECustomerAlgorithm: string;
+  SSECustomerKey: string;
+  SSECustomerKeyMD5: string;
+} {
+  if (file === undefined) throw new UsageError('encryption sse-c needs customerKeyFile: a file of 32 bytes');
+  let key: Buffer;
+  try {
+    key = readFileSync(file);
+  } catch {
+    throw new UsageError(`customerKeyFile ${file}: can't be read`);
+  }
+  if (key.length !== 32) throw new UsageError(`customerKeyFile ${file}: has ${key.length} bytes, not 32`);
+  return {
+    SSECustomerAlgorithm: 'AES256',
+    SSECustomerKey: key.toString('base64'),
+    SSECustomerKeyMD5: createHash('md5').update(key).digest('base64'),
+  };
+}

@@ -1,0 +1,124 @@
+import { randomUUID } from 'node:crypto';
+import type { Logger } from '../../../core/backend/index.js';
+import { WRITE_MARK } from '../objects/attributes.js';
+import type { Bucket, Condition, Content } from './bucket.js';
+import type { Deadline } from './deadline.js';
+import { S3Failure } from './failure.js';
+
+/**
+ * What a provider makes of conditions. Where it ignores one, we look before we write, and say so at
+ * start.
+ */
+export interface Capabilities {
+  /** PutObject with If-None-Match: *. */
+  readonly create: boolean;
+  /** PutObject with If-Match. */
+  readonly replace: boolean;
+  /** If-Match holds only for an ETag without quotes. */
+  readonly unquoted: boolean;
+  /** CompleteMultipartUpload with either. */
+  readonly complete: boolean;
+  /** CopyObject with x-amz-copy-source-if-match. */
+  readonly copySource: boolean;
+}
+
+/** The mark tells our own object where a server does not say what an upload made. */
+const plain: Content = { metadata: { [WRITE_MARK]: 'probe' }, headers: {} };
+
+/** Probes older than this were left behind by somebody who died, milliseconds. */
+const STALE = 600_000;
+
+/** Removes what earlier probes left behind. */
+export async function sweep(bucket: Bucket, key: string, deadline: Deadline): Promise<void> {
+  const page = await bucket.list(`${key}-`, '', undefined, 1000, deadline);
+  const stale = page.objects.filter(({ modified }) => modified * 1000 < Date.now() - STALE);
+  if (stale.length > 0)
+    await bucket.removeMany(
+      stale.map((object) => object.key),
+      deadline,
+    );
+}
+
+/** Before the probe: conditions are sent, so that the probe sees what becomes of them. */
+const assumed: Capabilities = {
+  create: true,
+  replace: true,
+  unquoted: false,
+  complete: true,
+  copySource: true,
+};
+
+/**
+ * Asks the provider, by a handful of requests on a key of our own, removed afterwards. Sets
+ * `bucket.capabilities`.
+ * @throws S3Failure where the bucket can't be written.
+ */
+export async function probe(bucket: Bucket, key: string, log: Logger, deadline: Deadline): Promise<void> {
+  const scratch = `${key}-${randomUUID()}`;
+  const put = (condition: Condition | undefined): Promise<boolean> =>
+    holds(() => bucket.put(scratch, Buffer.from('probe'), plain, condition, deadline));
+
+  bucket.capabilities = assumed;
+  try {
+    const { etag } = await bucket.put(scratch, Buffer.from('probe'), plain, undefined, deadline);
+    const create = !(await put('absent'));
+    const wrong = { etag: '0'.repeat(32) };
+    let replace = !(await put(wrong));
+    let unquoted = false;
+    if (replace && !(await put({ etag }))) {
+      bucket.capabilities = { ...assumed, unquoted: true };
+      unquoted = await put({ etag });
+      replace = unquoted;
+    }
+    bucket.capabilities = { ...assumed, create, replace, unquoted };
+    const copySource = !(await holds(() =>
+      bucket.copy(
+        { key: scratch, etag: wrong.etag, size: 5, modified: 0, storageClass: undefined },
+        scratch,
+        plain,
+        deadline,
+      ),
+    ));
+    const complete = create && !(await completes(bucket, scratch, deadline));
+    bucket.capabilities = { create, replace, unquoted, complete, copySource };
+    // A copy with a condition was refused: one without may be made.
+    bucket.copies = true;
+  } finally {
+    await bucket.remove(scratch, deadline).catch(() => undefined);
+  }
+  const ignored = Object.entries(bucket.capabilities).filter(
+    ([name, has]) => name !== 'unquoted' && has === false,
+  );
+  if (ignored.length > 0) {
+    log.warn(
+      { ignored: ignored.map(([name]) => name) },
+      'this S3 server ignores some conditions: between a look and a write another writer may come unnoticed',
+    );
+  }
+}
+
+async function completes(bucket: Bucket, key: string, deadline: Deadline): Promise<boolean> {
+  const upload = await bucket.createUpload(key, plain, deadline);
+  try {
+    const part = await bucket.uploadPart(key, upload, 1, Buffer.from('probe'), deadline);
+    return await holds(() => bucket.completeUpload(key, upload, [part], 5, plain, 'absent', deadline));
+  } finally {
+    await bucket.abortUpload(key, upload, deadline).catch(() => undefined);
+  }
+}
+
+/**
+ * Whether a conditional request is carried out; one that is refused as unknown counts as carried
+ * out: not usable.
+ */
+async function holds(request: () => Promise<unknown>): Promise<boolean> {
+  try {
+    await request();
+    return true;
+  } catch (error) {
+    if (!(error instanceof S3Failure)) throw error;
+    if (error.kind === 'precondition' || error.kind === 'no-upload') return false;
+    if (error.kind === 'unsupported' || error.kind === 'refused') return true;
+    throw error;
+  }
+}

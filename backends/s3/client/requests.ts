@@ -1,0 +1,218 @@
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { S3Client } from '@aws-sdk/client-s3';
+import type { Logger } from '../../../core/backend/index.js';
+import { Deadline, Semaphore } from './deadline.js';
+import { classify, S3Failure } from './failure.js';
+import type { Metrics } from './metrics.js';
+import type { S3Options } from '../options.js';
+import { Quick } from './signed-requests.js';
+
+/**
+ * First and longest pause between attempts, milliseconds. The pause is a random part of it ("full
+ * jitter").
+ */
+const PAUSE_FIRST = 100;
+const PAUSE_MOST = 5_000;
+/**
+ * Slowest transfer that counts as progress, bytes per millisecond: a request that carries data gets
+ * more time.
+ */
+const SLOWEST = 256;
+
+/** One attempt of a request. */
+export interface Attempt {
+  readonly client: S3Client;
+  readonly quick: Quick;
+  readonly signal: AbortSignal;
+  /** 1 for the first. */
+  readonly number: number;
+  /** Whether an earlier attempt may have been carried out though its answer was lost. */
+  readonly ambiguous: boolean;
+  /** Data came: the time allowed starts anew. */
+  progress(): void;
+}
+
+/**
+ * Sends requests: a limit on those in flight, a time-out for each attempt (the SDK sets none),
+ * repetition with jittered back-off until the operation's deadline, new credentials when the old
+ * ones have expired.
+ */
+export class Requests {
+  readonly #options: S3Options;
+  readonly #log: Logger;
+  readonly #metrics: Metrics;
+  readonly #slots: Semaphore;
+  readonly #controllers: AbortController[] = [];
+  #client: S3Client;
+  #quick: Quick;
+  #closed = false;
+
+  constructor(options: S3Options, log: Logger, metrics: Metrics) {
+    this.#options = options;
+    this.#log = log;
+    this.#metrics = metrics;
+    this.#slots = new Semaphore(options.requests);
+    [this.#client, this.#quick] = this.#connect();
+  }
+
+  #connect(): [S3Client, Quick] {
+    // The SDK's version is pinned: that later ones will need a later Node is nothing an operator
+    // can mend.
+    process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
+    const { endpoint, region, profile, requests } = this.#options;
+    const agents = { keepAlive: true, maxSockets: requests * 2 };
+    const checksums = this.#options.checksums === 'required' ? 'WHEN_REQUIRED' : 'WHEN_SUPPORTED';
+    const client = new S3Client({
+      ...(endpoint === undefined ? {} : { endpoint }),
+      ...(profile === undefined ? {} : { profile }),
+      region: region ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
+      forcePathStyle: this.#options.pathStyle,
+      followRegionRedirects: true,
+      requestChecksumCalculation: checksums,
+      responseChecksumValidation: checksums,
+      maxAttempts: 1,
+      cacheMiddleware: true,
+      requestHandler: {
+        httpAgent: new HttpAgent(agents),
+        httpsAgent: new HttpsAgent(agents),
+        connectionTimeout: 5_000,
+      },
+    });
+    return [client, new Quick(client, this.#options.checksums === 'required')];
+  }
+
+  /**
+   * @param operation name for metrics and logs.
+   * @param bytes that the request carries.
+   * @throws S3Failure; with code `Deadline` when the time was up, FsError EINTR when the guest gave
+   * up.
+   */
+  async send<T>(
+    operation: string,
+    deadline: Deadline,
+    bytes: number,
+    attempt: (attempt: Attempt) => Promise<T>,
+  ): Promise<T> {
+    let ambiguous = false;
+    for (let number = 1; ; number++) {
+      deadline.check();
+      const turn = this.#slots.enter();
+      if (turn !== undefined) await turn;
+      let failure: S3Failure;
+      try {
+        return await this.#attempt(operation, deadline, bytes, number, ambiguous, attempt);
+      } catch (error) {
+        failure = classify(error);
+      } finally {
+        this.#slots.leave();
+      }
+      this.#metrics.failed(operation, failure.kind);
+      deadline.check();
+      if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
+      // An attempt may be several requests: the first may have been carried out even when a refusal
+      // followed.
+      ambiguous = true;
+      if (failure.kind === 'expired') {
+        this.#quick.close();
+        [this.#client, this.#quick] = this.#connect();
+      }
+      if (this.#closed) throw new S3Failure('transient', 0, 'Closed', failure);
+      const pause = Math.random() * Math.min(PAUSE_MOST, PAUSE_FIRST * 2 ** Math.min(number - 1, 10));
+      if (deadline.remaining <= pause) throw new S3Failure('transient', failure.status, 'Deadline', failure);
+      this.#log.debug({ operation, attempt: number, error: failure.message }, 'S3 request failed, repeated');
+      await deadline.sleep(pause);
+    }
+  }
+
+  async #attempt<T>(
+    operation: string,
+    deadline: Deadline,
+    bytes: number,
+    number: number,
+    ambiguous: boolean,
+    attempt: (attempt: Attempt) => Promise<T>,
+  ): Promise<T> {
+    const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST;
+    const trial = new Trial(this.#client, this.#quick, number, ambiguous, this.#controllers);
+    trial.begin(Math.min(allowed, deadline.remaining), deadline.signal);
+    const started = performance.now();
+    this.#metrics.request(operation);
+    try {
+      return await attempt(trial);
+    } catch (error) {
+      throw trial.expired ?? error;
+    } finally {
+      trial.end(deadline.signal);
+      this.#metrics.took(operation, performance.now() - started);
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#quick.close();
+    this.#client.destroy();
+  }
+}
+
+/** An attempt under way. */
+class Trial implements Attempt {
+  readonly quick: Quick;
+  readonly number: number;
+  readonly ambiguous: boolean;
+  readonly #client: S3Client;
+  readonly #controllers: AbortController[];
+  readonly #controller: AbortController;
+  #reusable = true;
+  #timer: NodeJS.Timeout | undefined;
+
+  /** @param controllers that are free: making one costs as much as signing a request. */
+  constructor(
+    client: S3Client,
+    quick: Quick,
+    number: number,
+    ambiguous: boolean,
+    controllers: AbortController[],
+  ) {
+    this.#client = client;
+    this.quick = quick;
+    this.number = number;
+    this.ambiguous = ambiguous;
+    this.#controllers = controllers;
+    this.#controller = controllers.pop() ?? new AbortController();
+  }
+
+  /** The SDK may listen to the signal for longer than its request takes. */
+  get client(): S3Client {
+    this.#reusable = false;
+    return this.#client;
+  }
+
+  get signal(): AbortSignal {
+    return this.#controller.signal;
+  }
+
+  /** Why it was given up, if the time was up. */
+  get expired(): S3Failure | undefined {
+    const reason: unknown = this.#controller.signal.reason;
+    return reason instanceof S3Failure ? reason : undefined;
+  }
+
+  begin(allowed: number, signal: AbortSignal | undefined): void {
+    this.#timer = setTimeout(this.#expire, allowed);
+    signal?.addEventListener('abort', this.#giveUp);
+  }
+
+  progress(): void {
+    this.#timer?.refresh();
+  }
+
+  end(signal: AbortSignal | undefined): void {
+    clearTimeout(this.#timer);
+    signal?.removeEventListener('abort', this.#giveUp);
+    if (this.#reusable && !this.#controller.signal.aborted) this.#controllers.push(this.#controller);
+  }
+
+  readonly #expire = (): void => this.#controller.abort(new S3Failure('transient', 0, 'RequestTimeout'));
+  readonly #giveUp = (): void => this.#controller.abort();
+}

@@ -1,0 +1,78 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, open, readdir, readFile, rename, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+
+const intentSchema = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('rename-file'),
+    from: z.string(),
+    to: z.string(),
+    etag: z.string(),
+    mark: z.string(),
+    /** Journal of the file at `to` that this one replaces. */
+    replaces: z.string().optional(),
+  }),
+  z.object({
+    type: z.literal('rename-directory'),
+    from: z.string(),
+    to: z.string(),
+    /**
+     * Copies are being made; all are made and the originals are being deleted; or the copies are
+     * being removed again.
+     */
+    phase: z.enum(['copy', 'delete', 'undo']),
+  }),
+  z.object({ type: z.literal('hidden'), key: z.string() }),
+]);
+
+/**
+ * A change of several requests that is under way. Paths are below the root, `key` is whole.
+ * - `rename-file`: the object `etag` at `from` is copied to `to` with the mark, then deleted.
+ * - `rename-directory`: all below `from` is copied to below `to`, then deleted.
+ * - `hidden`: an unlinked open file's content is at `key`, to be deleted when it is closed.
+ */
+export type Intent = z.infer<typeof intentSchema>;
+
+/** Intent records, one small file each: what is there at start was interrupted. */
+export class Intents {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  #path(id: string): string {
+    return join(this.#folder, `${id}.json`);
+  }
+
+  /** Records an intent, durably. @returns its id. */
+  async begin(intent: Intent, id: string = randomUUID()): Promise<string> {
+    await mkdir(this.#folder, { recursive: true });
+    const partial = `${this.#path(id)}.new`;
+    const file = await open(partial, 'w', 0o600);
+    try {
+      await file.writeFile(JSON.stringify(intent));
+      await file.datasync();
+    } finally {
+      await file.close();
+    }
+    await rename(partial, this.#path(id));
+    return id;
+  }
+
+  async end(id: string): Promise<void> {
+    await unlink(this.#path(id)).catch(() => undefined);
+  }
+
+  /** Intents that were not ended. */
+  async list(): Promise<readonly { readonly id: string; readonly intent: Intent }[]> {
+    const found: { id: string; intent: Intent }[] = [];
+    for (const name of await readdir(this.#folder).catch(() => [])) {
+      if (!name.endsWith('.json')) continue;
+      const text = await readFile(join(this.#folder, name), 'utf8');
+      found.push({ id: name.slice(0, -5), intent: intentSchema.parse(JSON.parse(text)) });
+    }
+    return found;
+  }
+}

@@ -1,0 +1,145 @@
+import { readdir, rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { WRITE_MARK } from '../objects/attributes.js';
+import { Deadline } from '../client/deadline.js';
+import type { Intent } from './intents.js';
+import type { Mounted } from '../service/mounted.js';
+import type { Recovered } from './staged.js';
+import { Staged } from './staged.js';
+import { pathOf } from '../tree/nodes.js';
+
+/** Clocks of server and client may differ by so much, milliseconds. */
+const CLOCK_SKEW = 60_000;
+
+/**
+ * Finishes what a crash interrupted: renames first, then the journals: their files are in the tree
+ * again, with what was staged, and go up. A journal that does not verify is kept aside, never
+ * uploaded in part.
+ */
+export async function recover(mounted: Mounted, folder: string): Promise<void> {
+  const { log } = mounted.services;
+  const moved = new Map<string, string>();
+  const replaced = new Set<string>();
+  for (const { id, intent } of await mounted.intents.list()) {
+    await finish(mounted, intent, moved, replaced);
+    await mounted.intents.end(id);
+    log.info({ intent }, 'interrupted change finished');
+  }
+  const staging = join(folder, 'staging');
+  const journals: Recovered[] = [];
+  for (const name of await readdir(staging)) {
+    if (!name.endsWith('.log')) continue;
+    const id = name.slice(0, -4);
+    const path = join(staging, name);
+    const found = await Staged.recover(path, id);
+    if (found === undefined) continue;
+    if (found.damaged) {
+      await found.staged.close();
+      const aside = join(folder, 'conflicts', name);
+      await rename(path, aside);
+      log.error({ path: found.path, aside }, 'journal is damaged: kept aside; see "virtiofs-kit s3 status"');
+      continue;
+    }
+    journals.push(found);
+    for (const other of found.replaces) replaced.add(other);
+  }
+  for (const found of journals) {
+    if (replaced.has(found.staged.id)) await found.staged.retire();
+    else await takeUp(mounted, found, moved);
+  }
+}
+
+function deadline(mounted: Mounted): Deadline {
+  return Deadline.after(mounted.services.options.operationTimeout);
+}
+
+async function finish(
+  mounted: Mounted,
+  intent: Intent,
+  moved: Map<string, string>,
+  replaced: Set<string>,
+): Promise<void> {
+  const { bucket, keys } = mounted.services;
+  switch (intent.type) {
+    case 'hidden':
+      await bucket.remove(intent.key, deadline(mounted));
+      break;
+    case 'rename-file': {
+      const copy = await bucket.head(keys.file(intent.to), deadline(mounted));
+      // Without the copy nothing has happened. With it the original may go, unless another writer
+      // made a new one.
+      if (copy?.metadata[WRITE_MARK] !== intent.mark) break;
+      const original = await bucket.head(keys.file(intent.from), deadline(mounted));
+      if (original?.etag === intent.etag) await bucket.remove(original.key, deadline(mounted));
+      moved.set(intent.from, intent.to);
+      if (intent.replaces !== undefined) replaced.add(intent.replaces);
+      break;
+    }
+    case 'rename-directory': {
+      const { renames } = mounted;
+      if (intent.phase === 'undo') {
+        await renames.deleteCopied(intent.to, intent.from);
+        break;
+      }
+      if (intent.phase === 'delete') await renames.deleteCopied(intent.from, intent.to);
+      else await renames.deleteKeys([...(await renames.copyBelow(intent.from, intent.to)).keys()]);
+      moved.set(intent.from, intent.to);
+      break;
+    }
+  }
+}
+
+/** Where a path is after the renames: it, or a directory above it, may have moved. */
+function movedPath(path: string, moved: ReadonlyMap<string, string>): string {
+  for (const [from, to] of moved) {
+    if (path === from || path.startsWith(`${from}/`)) return to + path.slice(from.length);
+  }
+  return path;
+}
+
+async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<string, string>): Promise<void> {
+  const { bucket, keys, log } = mounted.services;
+  const { staged } = found;
+  for (const upload of found.uploads) await abandon(mounted, upload);
+  for (const { key, etag } of found.obsolete) {
+    const object = await bucket.head(key, deadline(mounted));
+    if (object?.etag === etag) await bucket.remove(key, deadline(mounted));
+  }
+  if (found.path === undefined) {
+    await staged.retire();
+    return;
+  }
+  const path = movedPath(found.path, moved);
+  const key = keys.file(path);
+  // An upload of this journal, or the rename, may have got through though its answer did not.
+  const isOurs = await mounted.files.recognise(staged, key);
+  if (!isOurs && path !== found.path && staged.base !== undefined) {
+    const copy = await bucket.head(key, deadline(mounted));
+    if (copy !== undefined) await staged.place(path, copy, { etag: copy.etag });
+  }
+  const slash = path.lastIndexOf('/');
+  const parent = mounted.tree.assume(slash < 0 ? '' : path.slice(0, slash));
+  const node = mounted.tree.create(parent, path.slice(slash + 1), staged.posix);
+  node.forgotten = true;
+  mounted.files.take(node, staged);
+  node.version.object = staged.base;
+  mounted.files.writeback.schedule(node, 0);
+  log.info({ path: pathOf(node), bytes: staged.log.size }, 'journal found: its file goes up');
+}
+
+/**
+ * A multipart upload that the crash left behind. One whose answer never came is known by its key
+ * and time.
+ */
+async function abandon(
+  mounted: Mounted,
+  upload: { readonly key: string; readonly id: string | undefined; readonly at: number },
+): Promise<void> {
+  const { bucket } = mounted.services;
+  if (upload.id !== undefined) return bucket.abortUpload(upload.key, upload.id, deadline(mounted));
+  for (const found of await bucket.uploadsOf(upload.key, deadline(mounted))) {
+    if (found.initiated >= upload.at - CLOCK_SKEW) {
+      await bucket.abortUpload(upload.key, found.id, deadline(mounted));
+    }
+  }
+}

@@ -1,0 +1,610 @@
+import { stat } from 'node:fs/promises';
+import type { Posix, RemoteObject } from '../objects/attributes.js';
+import { format, now, parse } from '../objects/attributes.js';
+import type { Condition } from '../client/bucket.js';
+import { Users } from '../client/deadline.js';
+import { Extents } from './extents.js';
+import type { Piece } from './extents.js';
+import { RecordType, StagingLog } from './staging-log.js';
+import type { FoundRecord } from './staging-log.js';
+
+/** Attributes in JSON: the metadata they have in the bucket, and what metadata does not carry. */
+interface PosixJson {
+  readonly metadata: Record<string, string>;
+  readonly headers: Posix['headers'];
+}
+
+/** Payload of BEGIN. */
+interface BeginJson {
+  /** Null: the file has no name any more. */
+  readonly path: string | null;
+  readonly base: RemoteObject | null;
+  readonly condition: Condition;
+  readonly posix: PosixJson;
+  readonly size: number;
+}
+
+/** An object that has lost its place: deleted only if it is still this version. */
+export interface Obsolete {
+  readonly key: string;
+  readonly etag: string;
+}
+
+/**
+ * Payload of PLACE: null is no place: the name was removed. `obsolete` is an object to delete,
+ * `replaces` the journal of the file that had the place before.
+ */
+interface PlaceJson {
+  readonly path: string | null;
+  readonly base: RemoteObject | null;
+  readonly condition: Condition;
+  readonly obsolete: Obsolete | null;
+  readonly replaces: string | null;
+}
+
+/**
+ * Payload of GONE: an obsolete object was deleted; what is at the key later is another one, however
+ * alike.
+ */
+interface GoneJson {
+  readonly key: string;
+}
+
+/** Payload of REBASE: an upload of which the answer was lost made the object. */
+interface RebaseJson {
+  readonly object: RemoteObject;
+}
+
+/**
+ * Payload of COMMIT: the object holds what the log said up to `tail`, when the file's size was
+ * `size`.
+ */
+interface CommitJson {
+  readonly object: RemoteObject;
+  readonly tail: number;
+  readonly size: number;
+}
+
+/** Payload of UPLOAD. `id` null: about to be begun. `ended`: completed or aborted. */
+interface UploadJson {
+  readonly key: string;
+  readonly id: string | null;
+  readonly at: number;
+  readonly ended: boolean;
+}
+
+/**
+ * What an upload is made of: the state at one moment. The log is append-only, so it stays true
+ * while writing goes on.
+ */
+export interface Snapshot {
+  readonly extents: Extents;
+  readonly size: number;
+  readonly base: RemoteObject | undefined;
+  readonly baseLimit: number;
+  readonly condition: Condition;
+  readonly posix: Posix;
+  readonly sequence: number;
+  readonly contentChanged: boolean;
+  /** All of the log before it is in the snapshot. */
+  readonly tail: number;
+}
+
+const empty = new Uint8Array(0);
+/** Logs smaller than this are not compacted. */
+const COMPACT_LEAST = 64 * 2 ** 20;
+const COPY_CHUNK = 2 ** 20;
+
+/**
+ * What of one file the bucket does not have: extents in a log, over a base object of which the
+ * first `baseLimit` bytes still count. Each change is appended to the log first and takes effect
+ * when it is there.
+ */
+export class Staged {
+  readonly id: string;
+  log: StagingLog;
+  posix: Posix;
+  /** Object that the bytes between extents come from. */
+  base: RemoteObject | undefined;
+  /** State of the key on which the next upload depends. */
+  condition: Condition;
+  extents = new Extents();
+  size: number;
+  baseLimit: number;
+  /** Counts changes; an upload has all of them or is followed by another. */
+  sequence = 1;
+  /** Sequence of the last change that is not of attributes alone. */
+  contentSequence = 0;
+  /** Sequence up to which the bucket has the changes. */
+  committedSequence = 0;
+  /** An upload was begun of which we don't know how it ended. */
+  attempted = false;
+  /** A writer who began at 0 and never jumped is here. */
+  sequentialEnd = 0;
+  /** Changes that are on their way into the log. */
+  pending = 0;
+  /** Where the next append goes. */
+  appendAt: number;
+  /** Called for each range of bytes that changed. */
+  onChange: (start: number, end: number) => void = () => undefined;
+  #applied = 0;
+  /** Least size since the last snapshot. */
+  #lowWater = Number.POSITIVE_INFINITY;
+  readonly #users = new Users();
+  #ended: Promise<void> | undefined;
+
+  private constructor(
+    id: string,
+    log: StagingLog,
+    posix: Posix,
+    base: RemoteObject | undefined,
+    condition: Condition,
+    size: number,
+  ) {
+    this.id = id;
+    this.log = log;
+    this.posix = posix;
+    this.base = base;
+    this.condition = condition;
+    this.size = size;
+    this.baseLimit = Math.min(base?.size ?? 0, size);
+    this.appendAt = size;
+  }
+
+  /** Begins a journal for a file. */
+  static async begin(
+    logPath: string,
+    id: string,
+    path: string | undefined,
+    posix: Posix,
+    base: RemoteObject | undefined,
+    condition: Condition,
+  ): Promise<Staged> {
+    const size = base?.size ?? 0;
+    const begin: BeginJson = {
+      path: path ?? null,
+      base: base ?? null,
+      condition,
+      posix: toJson(posix),
+      size,
+    };
+    const log = await StagingLog.create(logPath);
+    await log.append({ type: RecordType.BEGIN, offset: 0, payload: json(begin) });
+    const staged = new Staged(id, log, posix, base, condition, size);
+    if (base === undefined) staged.contentSequence = 1;
+    return staged;
+  }
+
+  /** Writes bytes. `payload` must not change until that is done. */
+  async write(offset: number, payload: Uint8Array): Promise<void> {
+    const end = offset + payload.length;
+    this.appendAt = Math.max(this.appendAt, end);
+    await this.#change(async () => {
+      const position = await this.log.append({ type: RecordType.DATA, offset, payload });
+      this.#apply(position + payload.length);
+      this.#written(offset, end, position);
+      if (offset === this.sequentialEnd) this.sequentialEnd = end;
+      const time = now();
+      this.posix = { ...this.posix, mtime: time, ctime: time };
+      this.#content(offset, end);
+    });
+  }
+
+  #written(offset: number, end: number, position: number): void {
+    this.extents.insert(offset, end, position);
+    this.size = Math.max(this.size, end);
+  }
+
+  /** Cuts the file, or extends it by zeros. */
+  async resize(size: number): Promise<void> {
+    await this.#change(async () => {
+      const position = await this.log.append({ type: RecordType.SIZE, offset: size, payload: empty });
+      this.#apply(position);
+      const old = this.size;
+      this.#resized(size);
+      const time = now();
+      this.posix = { ...this.posix, mtime: time, ctime: time };
+      this.#content(Math.min(old, size), Math.max(old, size));
+    });
+  }
+
+  #resized(size: number): void {
+    this.extents.truncate(size);
+    this.baseLimit = Math.min(this.baseLimit, size);
+    this.#lowWater = Math.min(this.#lowWater, size);
+    this.size = size;
+    this.appendAt = size;
+  }
+
+  /** Makes bytes zeros; the size stays. */
+  async zero(offset: number, length: number): Promise<void> {
+    await this.#change(async () => {
+      const payload = Buffer.alloc(8);
+      payload.writeDoubleLE(length);
+      const position = await this.log.append({ type: RecordType.ZERO, offset, payload });
+      this.#apply(position + payload.length);
+      this.extents.insert(offset, Math.min(offset + length, this.size), position, true);
+      this.#content(offset, offset + length);
+    });
+  }
+
+  async setPosix(posix: Posix): Promise<void> {
+    await this.#change(async () => {
+      const position = await this.log.append({
+        type: RecordType.ATTRIBUTES,
+        offset: 0,
+        payload: json(toJson(posix)),
+      });
+      this.#apply(position);
+      this.posix = posix;
+      this.sequence += 1;
+    });
+  }
+
+  /**
+   * Gives the file a new place, or none.
+   * @param base the object at the new place that holds what the base held; nothing where no byte
+   * comes from a base.
+   * @param obsolete object that the caller is about to delete.
+   * @param replaces id of the journal that does not count any more, as its file is replaced by this
+   * one.
+   */
+  async place(
+    path: string | undefined,
+    base: RemoteObject | undefined,
+    condition: Condition,
+    obsolete?: Obsolete,
+    replaces?: string,
+  ): Promise<void> {
+    const place: PlaceJson = {
+      path: path ?? null,
+      base: base ?? null,
+      condition,
+      obsolete: obsolete ?? null,
+      replaces: replaces ?? null,
+    };
+    await this.#change(async () => {
+      this.#apply(await this.log.append({ type: RecordType.PLACE, offset: 0, payload: json(place) }));
+      this.#placed(base, condition);
+    });
+  }
+
+  /**
+   * An object that an earlier upload of this journal made: what was in the base before is in it at
+   * the same place.
+   */
+  async rebase(object: RemoteObject): Promise<void> {
+    const rebase: RebaseJson = { object };
+    await this.#change(async () => {
+      this.#apply(await this.log.append({ type: RecordType.REBASE, offset: 0, payload: json(rebase) }));
+      this.#rebased(object);
+    });
+  }
+
+  #rebased(object: RemoteObject): void {
+    this.base = object;
+    this.condition = { etag: object.etag };
+    this.sequence += 1;
+  }
+
+  #placed(base: RemoteObject | undefined, condition: Condition): void {
+    this.base = base;
+    if (base === undefined) this.baseLimit = 0;
+    this.condition = condition;
+    this.sequence += 1;
+    if (base === undefined) this.contentSequence = this.sequence;
+  }
+
+  /** Records what becomes of a multipart upload, so that a crash leaves none behind. */
+  async noteUpload(key: string, id: string | undefined, ended: boolean): Promise<void> {
+    const upload: UploadJson = { key, id: id ?? null, at: Date.now(), ended };
+    await this.log.append({ type: RecordType.UPLOAD, offset: 0, payload: json(upload) });
+  }
+
+  /** Records that an obsolete object was deleted. */
+  async noteGone(key: string): Promise<void> {
+    if (this.isEnded) return;
+    const gone: GoneJson = { key };
+    await this.using(() => this.log.append({ type: RecordType.GONE, offset: 0, payload: json(gone) }));
+  }
+
+  async #change(work: () => Promise<void>): Promise<void> {
+    this.pending += 1;
+    try {
+      await work();
+    } finally {
+      this.pending -= 1;
+    }
+  }
+
+  #apply(position: number): void {
+    this.#applied = Math.max(this.#applied, position);
+  }
+
+  #content(start: number, end: number): void {
+    this.sequence += 1;
+    this.contentSequence = this.sequence;
+    this.onChange(start, end);
+  }
+
+  /** The state at this moment, to be committed. */
+  snapshot(): Snapshot {
+    this.#lowWater = Number.POSITIVE_INFINITY;
+    return this.view();
+  }
+
+  /** The state at this moment. */
+  view(): Snapshot {
+    return {
+      extents: this.extents.clone(),
+      size: this.size,
+      base: this.base,
+      baseLimit: this.baseLimit,
+      condition: this.condition,
+      posix: this.posix,
+      sequence: this.sequence,
+      contentChanged: this.contentSequence > 0,
+      tail: this.#applied,
+    };
+  }
+
+  /** Whether nothing has changed since the snapshot. */
+  isStill(snapshot: Snapshot): boolean {
+    return this.sequence === snapshot.sequence && this.pending === 0;
+  }
+
+  /**
+   * The bucket has the snapshot, as `object`; more has changed since.
+   * @param attributed the object has the snapshot's attributes too, not its content alone.
+   */
+  async committed(snapshot: Snapshot, object: RemoteObject, attributed: boolean): Promise<void> {
+    const commit: CommitJson = { object, tail: snapshot.tail, size: snapshot.size };
+    this.#rebase(commit, Math.min(snapshot.size, this.#lowWater));
+    if (attributed) this.committedSequence = snapshot.sequence;
+    if (this.contentSequence <= snapshot.sequence) this.contentSequence = 0;
+    await this.log.append({ type: RecordType.COMMIT, offset: 0, payload: json(commit) });
+  }
+
+  #rebase(commit: CommitJson, baseLimit: number): void {
+    this.base = commit.object;
+    this.baseLimit = baseLimit;
+    this.condition = { etag: commit.object.etag };
+    this.extents.dropBefore(commit.tail);
+  }
+
+  /** Pieces of a range: in the log, zeros, or (gap) from the base below `baseLimit`. */
+  pieces(start: number, end: number): readonly Piece[] {
+    return [...this.extents.cover(start, end)];
+  }
+
+  /** Keeps the log from being removed while `work` reads it. */
+  using<T>(work: () => Promise<T>): Promise<T> {
+    return this.#users.run(work);
+  }
+
+  /** Ends the journal: the bucket has everything, or nobody wants it. */
+  retire(): Promise<void> {
+    this.#ended ??= this.#users.gone().then(() => this.log.remove());
+    return this.#ended;
+  }
+
+  /** Ends the service but keeps the journal for the next start. */
+  close(): Promise<void> {
+    this.#ended ??= this.#users.gone().then(() => this.log.close());
+    return this.#ended;
+  }
+
+  /** It is retired or closed, or about to be. */
+  get isEnded(): boolean {
+    return this.#ended !== undefined;
+  }
+
+  /** Whether most of the log is overwritten, and rewriting it is worth while. */
+  get wasteful(): boolean {
+    return this.log.size > COMPACT_LEAST && this.log.size > 4 * this.extents.live;
+  }
+
+  /**
+   * Rewrites the log without what no longer counts. The caller keeps changes away; readers are
+   * waited for.
+   */
+  async compact(path: string | undefined, logPath: string): Promise<void> {
+    const fresh = await StagingLog.create(logPath);
+    const begin: BeginJson = {
+      path: path ?? null,
+      base: this.base ?? null,
+      condition: this.condition,
+      posix: toJson(this.posix),
+      size: this.baseLimit,
+    };
+    await fresh.append({ type: RecordType.BEGIN, offset: 0, payload: json(begin) });
+    await fresh.append({ type: RecordType.SIZE, offset: this.size, payload: empty });
+    const extents = new Extents();
+    let applied = 0;
+    for (const extent of this.extents) {
+      for (let at = extent.start; at < extent.end;) {
+        const end = extent.hole ? extent.end : Math.min(extent.end, at + COPY_CHUNK);
+        const payload = Buffer.allocUnsafe(extent.hole ? 8 : end - at);
+        if (extent.hole) payload.writeDoubleLE(end - at);
+        else await this.log.read(extent.position + at - extent.start, payload);
+        const type = extent.hole ? RecordType.ZERO : RecordType.DATA;
+        const position = await fresh.append({ type, offset: at, payload });
+        extents.insert(at, end, position, extent.hole);
+        applied = position + payload.length;
+        at = end;
+      }
+    }
+    await this.#users.gone();
+    this.log = await fresh.replace(this.log);
+    this.extents = extents;
+    this.#applied = applied;
+  }
+
+  /**
+   * Takes a journal up again after a crash.
+   * @returns nothing where not even the first record was written: then nothing was acknowledged.
+   */
+  static async recover(logPath: string, id: string): Promise<Recovered | undefined> {
+    return Staged.#read(logPath, id, true);
+  }
+
+  /** Reads a journal without changing it; {@link close} it. */
+  static async inspect(logPath: string, id: string): Promise<Recovered | undefined> {
+    return Staged.#read(logPath, id, false);
+  }
+
+  static async #read(logPath: string, id: string, repair: boolean): Promise<Recovered | undefined> {
+    const touched = (await stat(logPath)).mtimeMs;
+    const log = await StagingLog.open(logPath, !repair);
+    const found = new Found();
+    let staged: Staged | undefined;
+    const whole = await log.scan((record) => {
+      if (record.type === RecordType.BEGIN) {
+        const begin = fields<BeginJson>(record.payload);
+        const base = reviveObject(begin.base);
+        staged = new Staged(id, log, fromJson(begin.posix), base, begin.condition, begin.size);
+        if (base === undefined) staged.contentSequence = 1;
+        found.path = begin.path ?? undefined;
+      } else if (staged !== undefined) {
+        found.note(record);
+        staged.#replay(record, found.sizes);
+      }
+    }, repair);
+    if (staged === undefined) {
+      if (whole && repair) await log.remove();
+      else await log.close();
+      return undefined;
+    }
+    if (found.written) {
+      const time = { seconds: Math.floor(touched / 1000), nanoseconds: Math.floor((touched % 1000) * 1e6) };
+      staged.posix = { ...staged.posix, mtime: time, ctime: time };
+    }
+    const { path, obsolete, replaces } = found;
+    return { staged, path, obsolete, replaces, uploads: [...found.uploads.values()], damaged: !whole };
+  }
+
+  /** Applies one record that is in the log already. `sizes`: the SIZE records so far. */
+  #replay(record: FoundRecord, sizes: readonly { position: number; size: number }[]): void {
+    const { type, offset, payload, position } = record;
+    this.#apply(position + payload.length);
+    this.sequence += 1;
+    switch (type) {
+      case RecordType.DATA:
+        this.#written(offset, offset + payload.length, position);
+        this.appendAt = this.size;
+        this.contentSequence = this.sequence;
+        break;
+      case RecordType.SIZE:
+        this.#resized(offset);
+        this.contentSequence = this.sequence;
+        break;
+      case RecordType.ZERO: {
+        const length = Buffer.from(payload).readDoubleLE();
+        this.extents.insert(offset, Math.min(offset + length, this.size), position, true);
+        this.contentSequence = this.sequence;
+        break;
+      }
+      case RecordType.ATTRIBUTES:
+        this.posix = fromJson(fields<PosixJson>(payload));
+        break;
+      case RecordType.PLACE: {
+        const place = fields<PlaceJson>(payload);
+        this.#placed(reviveObject(place.base), place.condition);
+        break;
+      }
+      case RecordType.REBASE:
+        this.#rebased(reviveObject(fields<RebaseJson>(payload).object)!);
+        break;
+      case RecordType.COMMIT: {
+        const commit = fields<CommitJson>(payload);
+        const object = reviveObject(commit.object)!;
+        const later = sizes.filter((change) => change.position >= commit.tail).map((change) => change.size);
+        this.#rebase({ ...commit, object }, Math.min(commit.size, ...later));
+        break;
+      }
+      default:
+    }
+  }
+}
+
+/** A journal as found at start. */
+export interface Recovered {
+  readonly staged: Staged;
+  /** Where the file belongs; nothing where it was removed. */
+  readonly path: string | undefined;
+  /** Objects that were to be deleted. */
+  readonly obsolete: readonly Obsolete[];
+  /** Ids of journals that do not count any more. */
+  readonly replaces: readonly string[];
+  /** Multipart uploads that may still be there: `id` nothing where the answer never came. */
+  readonly uploads: readonly { readonly key: string; readonly id: string | undefined; readonly at: number }[];
+  /** A record in the middle fails its checksum: bytes that were acknowledged are lost. */
+  readonly damaged: boolean;
+}
+
+/** What a log says beside the content. */
+class Found {
+  path: string | undefined;
+  obsolete: Obsolete[] = [];
+  readonly replaces: string[] = [];
+  readonly uploads = new Map<string, { key: string; id: string | undefined; at: number }>();
+  readonly sizes: { position: number; size: number }[] = [];
+  /** Bytes came after the last attributes. */
+  written = false;
+
+  note({ type, offset, payload, position }: FoundRecord): void {
+    switch (type) {
+      case RecordType.DATA:
+        this.written = true;
+        break;
+      case RecordType.SIZE:
+        this.written = true;
+        this.sizes.push({ position, size: offset });
+        break;
+      case RecordType.ATTRIBUTES:
+        this.written = false;
+        break;
+      case RecordType.PLACE: {
+        const place = fields<PlaceJson>(payload);
+        this.path = place.path ?? undefined;
+        if (place.obsolete !== null) this.obsolete.push(place.obsolete);
+        if (place.replaces !== null) this.replaces.push(place.replaces);
+        break;
+      }
+      case RecordType.GONE: {
+        const { key } = fields<GoneJson>(payload);
+        this.obsolete = this.obsolete.filter((object) => object.key !== key);
+        break;
+      }
+      case RecordType.UPLOAD: {
+        const { key, id, at, ended } = fields<UploadJson>(payload);
+        if (ended) this.uploads.clear();
+        else this.uploads.set(key, { key, id: id ?? undefined, at });
+        break;
+      }
+      default:
+    }
+  }
+}
+
+function json(value: object): Uint8Array {
+  return Buffer.from(JSON.stringify(value));
+}
+
+/** The log's checksum has vouched for the payload, and only this file writes it. */
+function fields<T>(payload: Uint8Array): T {
+  return JSON.parse(Buffer.from(payload).toString()) as T;
+}
+
+/** JSON has no NaN: a time that is not known comes back as null. */
+function reviveObject(object: RemoteObject | null): RemoteObject | undefined {
+  return object === null ? undefined : { ...object, modified: object.modified ?? Number.NaN };
+}
+
+function toJson(posix: Posix): PosixJson {
+  return { metadata: format(posix, posix.mark), headers: posix.headers };
+}
+
+function fromJson({ metadata, headers }: PosixJson): Posix {
+  return parse(metadata, headers, false, 0, { uid: 0, gid: 0, fileMode: 0o644, directoryMode: 0o755 });
+}

@@ -1,0 +1,248 @@
+import { FileType } from '../../../core/backend/index.js';
+import type { Attributes, Time } from '../../../core/backend/index.js';
+
+/**
+ * Largest user metadata of an object, names and values together (Amazon S3 User Guide, "Working
+ * with object metadata").
+ */
+export const METADATA_MAX = 2048;
+
+/** What the bucket says of an object without its metadata: a listing gives as much. */
+export interface RemoteObject {
+  readonly key: string;
+  /** Without quotes. */
+  readonly etag: string;
+  readonly size: number;
+  /** Whole seconds since the epoch: HEAD gives no more. */
+  readonly modified: number;
+  readonly storageClass: string | undefined;
+}
+
+/** Headers that belong to an object and survive a rewrite of it. */
+export interface ContentHeaders {
+  readonly ContentType?: string | undefined;
+  readonly ContentEncoding?: string | undefined;
+  readonly ContentLanguage?: string | undefined;
+  readonly ContentDisposition?: string | undefined;
+  readonly CacheControl?: string | undefined;
+}
+
+/** A file's attributes as user metadata carries them. Immutable: a change makes a new one. */
+export interface Posix {
+  /** Type and permission bits. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly rdev: number;
+  readonly atime: Time;
+  readonly mtime: Time;
+  readonly ctime: Time;
+  readonly xattrs: ReadonlyMap<string, Uint8Array>;
+  /** Target of a symbolic link where metadata has it (geesefs); else the content is the target. */
+  readonly target: string | undefined;
+  /** Metadata of other tools, kept as it is. */
+  readonly foreign: Readonly<Record<string, string>>;
+  readonly headers: ContentHeaders;
+  /** Mark of the write of ours that made the object; see {@link WRITE_MARK}. */
+  readonly mark: string | undefined;
+}
+
+/** What an object without metadata is taken for. */
+export interface Defaults {
+  readonly uid: number;
+  readonly gid: number;
+  /** Permission bits. */
+  readonly fileMode: number;
+  readonly directoryMode: number;
+}
+
+/**
+ * User metadata by which we know our own write again, when a connection broke before the answer to
+ * a conditional request came.
+ */
+export const WRITE_MARK = 'virtiofs-kit-write';
+
+/**
+ * Metadata that {@link parse} understands: s3fs's scheme, `rdev` and `--symlink-target` of geesefs,
+ * and our mark.
+ */
+const known = new Set([
+  'mode',
+  'uid',
+  'gid',
+  'mtime',
+  'atime',
+  'ctime',
+  'xattr',
+  'rdev',
+  '--symlink-target',
+  WRITE_MARK,
+]);
+
+/** Attributes of a foreign or new node. */
+export function fresh(mode: number, uid: number, gid: number, time: Time): Posix {
+  return {
+    mode,
+    uid,
+    gid,
+    rdev: 0,
+    atime: time,
+    mtime: time,
+    ctime: time,
+    xattrs: new Map(),
+    target: undefined,
+    foreign: {},
+    headers: {},
+    mark: undefined,
+  };
+}
+
+/**
+ * Reads user metadata. Values that make no sense count as absent: metadata is anybody's.
+ * @param modified of the object, seconds: the default for times.
+ */
+export function parse(
+  metadata: Readonly<Record<string, string>>,
+  headers: ContentHeaders,
+  directory: boolean,
+  modified: number,
+  defaults: Defaults,
+): Posix {
+  const fallback: Time = { seconds: modified, nanoseconds: 0 };
+  const target = metadata['--symlink-target'];
+  const mtime = parseTime(metadata['mtime']) ?? fallback;
+  return {
+    mode: parseMode(metadata['mode'], directory, target !== undefined, defaults),
+    uid: parseNumber(metadata['uid'], 0xffff_fffe) ?? defaults.uid,
+    gid: parseNumber(metadata['gid'], 0xffff_fffe) ?? defaults.gid,
+    rdev: parseNumber(metadata['rdev'], 0xffff_ffff) ?? 0,
+    mtime,
+    atime: parseTime(metadata['atime']) ?? mtime,
+    ctime: parseTime(metadata['ctime']) ?? fallback,
+    xattrs: parseXattrs(metadata['xattr']),
+    target: target === undefined ? undefined : percentDecoded(target),
+    foreign: Object.fromEntries(Object.entries(metadata).filter(([name]) => !known.has(name))),
+    headers,
+    mark: metadata[WRITE_MARK],
+  };
+}
+
+function parseMode(text: string | undefined, directory: boolean, link: boolean, defaults: Defaults): number {
+  const number = parseNumber(text, 0o177777);
+  const permissions = directory ? defaults.directoryMode : defaults.fileMode;
+  if (directory) return FileType.DIRECTORY | (number === undefined ? permissions : number & 0o7777);
+  if (link) return FileType.SYMLINK | 0o777;
+  if (number === undefined) return FileType.REGULAR | permissions;
+  switch (number & FileType.MASK) {
+    case FileType.REGULAR:
+    case FileType.SYMLINK:
+    case FileType.FIFO:
+    case FileType.SOCKET:
+    case FileType.CHARACTER:
+    case FileType.BLOCK:
+      return number;
+    default:
+      return FileType.REGULAR | (number & 0o7777);
+  }
+}
+
+/** Decimal as s3fs writes it; octal with a leading 0 and hexadecimal with 0x as others do. */
+function parseNumber(text: string | undefined, max: number): number | undefined {
+  if (text === undefined || text === '') return undefined;
+  let value = Number.NaN;
+  if (/^0[0-7]+$/.test(text)) value = Number.parseInt(text, 8);
+  else if (/^(\d+|0x[0-9a-f]+)$/i.test(text)) value = Number(text);
+  return value <= max ? value : undefined;
+}
+
+/**
+ * Seconds and, after a point, a fraction: `1700000000.123456789` (s3fs, rclone) or `1700000000`
+ * (geesefs).
+ */
+function parseTime(text: string | undefined): Time | undefined {
+  const match = /^(-?\d{1,12})(?:\.(\d{1,9})\d*)?$/.exec(text ?? '');
+  if (match === null) return undefined;
+  return { seconds: Number(match[1]), nanoseconds: Number((match[2] ?? '').padEnd(9, '0')) };
+}
+
+/** s3fs: a percent-encoded JSON object of base64 values. */
+function parseXattrs(text: string | undefined): ReadonlyMap<string, Uint8Array> {
+  const xattrs = new Map<string, Uint8Array>();
+  if (text === undefined) return xattrs;
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(percentDecoded(text));
+  } catch {
+    return xattrs;
+  }
+  if (typeof parsed !== 'object' || parsed === null) return xattrs;
+  for (const [name, value] of Object.entries(parsed)) {
+    if (typeof value === 'string') xattrs.set(name, Buffer.from(value, 'base64'));
+  }
+  return xattrs;
+}
+
+function percentDecoded(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+/** Writes user metadata in s3fs's scheme. */
+export function format(posix: Posix, mark: string | undefined): Record<string, string> {
+  const metadata: Record<string, string> = {
+    ...posix.foreign,
+    mode: String(posix.mode),
+    uid: String(posix.uid),
+    gid: String(posix.gid),
+    mtime: formatTime(posix.mtime),
+    atime: formatTime(posix.atime),
+    ctime: formatTime(posix.ctime),
+  };
+  if (posix.rdev !== 0) metadata['rdev'] = String(posix.rdev);
+  if (posix.target !== undefined) metadata['--symlink-target'] = encodeURIComponent(posix.target);
+  if (posix.xattrs.size > 0) {
+    const values: Record<string, string> = {};
+    for (const [name, value] of posix.xattrs) values[name] = Buffer.from(value).toString('base64');
+    metadata['xattr'] = encodeURIComponent(JSON.stringify(values));
+  }
+  if (mark !== undefined) metadata[WRITE_MARK] = mark;
+  return metadata;
+}
+
+function formatTime(time: Time): string {
+  return `${time.seconds}.${String(time.nanoseconds).padStart(9, '0')}`;
+}
+
+/** Bytes that metadata takes of {@link METADATA_MAX}, with room for a mark. */
+export function metadataSize(posix: Posix): number {
+  let size = 64;
+  for (const [name, value] of Object.entries(format(posix, undefined))) size += name.length + value.length;
+  return size;
+}
+
+/** What `stat` shows. */
+export function attributesOf(posix: Posix, size: number, removed: boolean): Attributes {
+  return {
+    mode: posix.mode,
+    size,
+    nlink: removed ? 0 : (posix.mode & FileType.MASK) === FileType.DIRECTORY ? 2 : 1,
+    uid: posix.uid,
+    gid: posix.gid,
+    rdev: posix.rdev,
+    atime: posix.atime.seconds,
+    atimeNsec: posix.atime.nanoseconds,
+    mtime: posix.mtime.seconds,
+    mtimeNsec: posix.mtime.nanoseconds,
+    ctime: posix.ctime.seconds,
+    ctimeNsec: posix.ctime.nanoseconds,
+  };
+}
+
+/** The present. Node's clock gives microseconds. */
+export function now(): Time {
+  const microseconds = Math.floor((performance.timeOrigin + performance.now()) * 1000);
+  return { seconds: Math.floor(microseconds / 1e6), nanoseconds: (microseconds % 1e6) * 1000 };
+}

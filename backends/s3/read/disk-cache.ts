@@ -1,0 +1,169 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
+import { join } from 'node:path';
+import { crc32 } from 'node:zlib';
+import type { Logger } from '../../../core/backend/index.js';
+import type { Metrics } from '../client/metrics.js';
+
+/** Header of a cached block: magic, CRC-32 of the data, length, zero. */
+const HEADER = 16;
+const MAGIC = 0x32424b56;
+/** Writes waiting for the disk; beyond it blocks are not cached: a cache may forget. */
+const QUEUE = 64;
+
+/** Name of a cached block: two hex digits at least, then letters, digits and dashes. */
+export type BlockId = string;
+
+/**
+ * Blocks of objects on disk, one file each: a limit on their sum, the least recently used go first,
+ * and each block is checked when it is read. Outlives the process: what is there is found again at
+ * start.
+ */
+export class DiskCache {
+  readonly #folder: string;
+  readonly #limit: number;
+  readonly #log: Logger;
+  readonly #metrics: Metrics;
+  /** Sizes by id, least recently used first. */
+  readonly #blocks = new Map<BlockId, number>();
+  /** Folders that are there: the first digits of ids. */
+  readonly #groups = new Set<string>();
+  readonly #written = new Set<Promise<void>>();
+  #bytes = 0;
+  #broken = false;
+
+  constructor(folder: string, limit: number, log: Logger, metrics: Metrics) {
+    this.#folder = folder;
+    this.#limit = limit;
+    this.#log = log;
+    this.#metrics = metrics;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Finds what an earlier process left, in order of last use. */
+  async start(): Promise<void> {
+    await mkdir(this.#folder, { recursive: true });
+    const found: { id: string; size: number; used: number }[] = [];
+    for (const group of await readdir(this.#folder)) {
+      for (const id of await readdir(join(this.#folder, group))) {
+        const path = join(this.#folder, group, id);
+        const { size, mtimeMs } = await stat(path);
+        if (id.includes('.')) await unlink(path);
+        else found.push({ id, size, used: mtimeMs });
+      }
+    }
+    found.sort((a, b) => a.used - b.used);
+    for (const { id, size } of found) this.#add(id, size);
+  }
+
+  #path(id: BlockId): string {
+    return join(this.#folder, id.slice(0, 2), id);
+  }
+
+  has(id: BlockId): boolean {
+    return this.#blocks.has(id);
+  }
+
+  /** @returns the block, or nothing where it is not there or not what was stored. */
+  async read(id: BlockId): Promise<Buffer | undefined> {
+    const size = this.#blocks.get(id);
+    if (size === undefined) return undefined;
+    this.#blocks.delete(id);
+    this.#blocks.set(id, size);
+    try {
+      const file = await open(this.#path(id), 'r');
+      try {
+        const stored = Buffer.allocUnsafeSlow(size);
+        const { bytesRead } = await file.read(stored, 0, size, 0);
+        const block = stored.subarray(HEADER);
+        const sound =
+          bytesRead === size &&
+          stored.readUInt32LE(0) === MAGIC &&
+          stored.readUInt32LE(8) === block.length &&
+          stored.readUInt32LE(4) === crc32(block);
+        if (sound) {
+          this.#metrics.diskHits += 1;
+          return block;
+        }
+      } finally {
+        await file.close();
+      }
+      this.#metrics.diskCorrupt += 1;
+      this.#log.warn({ block: id }, 'cached block fails its checksum: dropped');
+    } catch (error) {
+      this.#log.warn({ block: id, error: String(error) }, 'cached block can not be read: dropped');
+    }
+    await this.#drop(id);
+    return undefined;
+  }
+
+  /** Returns when a block that is written next is not left out. */
+  async room(): Promise<void> {
+    while (this.#written.size >= QUEUE) await Promise.race(this.#written);
+  }
+
+  /** Stores a block, in the background. */
+  write(id: BlockId, block: Uint8Array): void {
+    if (this.#broken || this.#limit === 0 || this.#written.size >= QUEUE || this.#blocks.has(id)) return;
+    const done = this.#store(id, block).catch((error: unknown) => {
+      this.#broken = true;
+      this.#log.error({ error: String(error) }, 'the disk cache can not be written: used no more');
+    });
+    this.#written.add(done);
+    void done.finally(() => this.#written.delete(done));
+  }
+
+  async #store(id: BlockId, block: Uint8Array): Promise<void> {
+    const header = Buffer.alloc(HEADER);
+    header.writeUInt32LE(MAGIC, 0);
+    header.writeUInt32LE(crc32(block), 4);
+    header.writeUInt32LE(block.length, 8);
+    const path = this.#path(id);
+    const partial = `${path}.${randomUUID()}`;
+    const group = id.slice(0, 2);
+    if (!this.#groups.has(group)) await mkdir(join(this.#folder, group), { recursive: true });
+    this.#groups.add(group);
+    const file = await open(partial, 'wx', 0o600);
+    try {
+      await file.writev([header, block]);
+    } finally {
+      await file.close();
+    }
+    await rename(partial, path);
+    this.#add(id, HEADER + block.length);
+    await this.#shrink();
+  }
+
+  #add(id: BlockId, size: number): void {
+    this.#bytes += size - (this.#blocks.get(id) ?? 0);
+    this.#blocks.delete(id);
+    this.#blocks.set(id, size);
+  }
+
+  async #shrink(): Promise<void> {
+    for (const id of this.#blocks.keys()) {
+      if (this.#bytes <= this.#limit) return;
+      await this.#drop(id);
+    }
+  }
+
+  async #drop(id: BlockId): Promise<void> {
+    this.#bytes -= this.#blocks.get(id) ?? 0;
+    this.#blocks.delete(id);
+    await unlink(this.#path(id)).catch(() => undefined);
+  }
+
+  /** Waits for what is being stored, and leaves the order of use to the next process. */
+  async close(): Promise<void> {
+    await Promise.all(this.#written);
+    const base = Date.now() / 1000 - this.#blocks.size;
+    let rank = 0;
+    for (const id of this.#blocks.keys()) {
+      await utimes(this.#path(id), base + rank, base + rank).catch(() => undefined);
+      rank += 1;
+    }
+  }
+}

@@ -1,0 +1,267 @@
+import { createHash } from 'node:crypto';
+import type { RemoteObject } from '../objects/attributes.js';
+import type { Bucket } from '../client/bucket.js';
+import { Deadline, deferred } from '../client/deadline.js';
+import type { Deferred } from '../client/deadline.js';
+import type { BlockId, DiskCache } from './disk-cache.js';
+import { S3Failure } from '../client/failure.js';
+import type { Metrics } from '../client/metrics.js';
+import { into } from '../client/wire.js';
+import type { Sink } from '../client/wire.js';
+
+/** Data is fetched and cached in blocks of this size. */
+export const BLOCK = 128 * 1024;
+/** Blocks of one request at most: larger reads go in parallel parts. */
+const RUN = 32;
+/** First read-ahead of a sequential reader. */
+const WINDOW_FIRST = 2 * BLOCK;
+
+const versionNames = new WeakMap<RemoteObject, string>();
+
+/** Blocks of one version of one object are named alike but for the index. */
+function blockId(object: RemoteObject, index: number): BlockId {
+  let name = versionNames.get(object);
+  if (name === undefined) {
+    name = createHash('sha1').update(`${object.key}\0${object.etag}`).digest('hex');
+    versionNames.set(object, name);
+  }
+  return `${name}-${index.toString(36)}`;
+}
+
+/** How a file is being read, one per handle. */
+export class Stream {
+  /** Where a sequential reader would go on. */
+  next = 0;
+  /** Bytes to read ahead; 0 for a random reader. */
+  window = 0;
+  /** All before it has been asked for. */
+  ahead = 0;
+}
+
+/**
+ * Reads versions of objects: memory, then disk, then the bucket. A version never changes, so what
+ * is cached of it is true for ever. Memory is bounded: blocks that nobody waits for are dropped,
+ * the least recently used first, and read-ahead stops while too much is on its way. Blocks go to
+ * disk when they leave memory: nobody who reads waits for that.
+ */
+export class Reader {
+  readonly #bucket: Bucket;
+  readonly #disk: DiskCache | undefined;
+  readonly #metrics: Metrics;
+  readonly #limit: number;
+  readonly #readAhead: number;
+  readonly #timeout: number;
+  /** Least recently used first. */
+  readonly #memory = new Map<BlockId, Buffer>();
+  readonly #coming = new Map<BlockId, Promise<Buffer>>();
+  #bytes = 0;
+  #comingBytes = 0;
+
+  /** @param timeout seconds for a fetch, its repetitions included. */
+  constructor(
+    bucket: Bucket,
+    disk: DiskCache | undefined,
+    metrics: Metrics,
+    limits: { memory: number; readAhead: number; timeout: number },
+  ) {
+    this.#bucket = bucket;
+    this.#disk = disk;
+    this.#metrics = metrics;
+    this.#limit = limits.memory;
+    this.#readAhead = Math.min(limits.readAhead, limits.memory / 4);
+    this.#timeout = limits.timeout;
+  }
+
+  get bytes(): number {
+    return this.#bytes + this.#comingBytes;
+  }
+
+  /**
+   * Reads bytes `start` to `end` (exclusive, within the object) and hands them to `put` in order.
+   * @param stream of the handle, for read-ahead; nothing for a read by ourselves.
+   * @throws S3Failure of kind precondition or missing when the bucket has this version no more.
+   */
+  async read(
+    object: RemoteObject,
+    start: number,
+    end: number,
+    stream: Stream | undefined,
+    deadline: Deadline,
+    put: (at: number, bytes: Uint8Array) => void,
+  ): Promise<void> {
+    const first = Math.floor(start / BLOCK);
+    const last = Math.floor((end - 1) / BLOCK);
+    this.#want(object, first, last);
+    const blocks: (Buffer | Promise<Buffer>)[] = [];
+    for (let index = first; index <= last; index++) blocks.push(this.#block(object, index));
+    if (stream !== undefined) this.#adapt(object, stream, start, end);
+    for (const [i, waiting] of blocks.entries()) {
+      const block = waiting instanceof Promise ? await deadline.wait(waiting) : waiting;
+      const from = (first + i) * BLOCK;
+      const head = Math.max(0, start - from);
+      put(Math.max(start, from), block.subarray(head, Math.min(block.length, end - from)));
+    }
+  }
+
+  #block(object: RemoteObject, index: number): Buffer | Promise<Buffer> {
+    const id = blockId(object, index);
+    const block = this.#memory.get(id);
+    if (block !== undefined) {
+      this.#memory.delete(id);
+      this.#memory.set(id, block);
+      return block;
+    }
+    const coming = this.#coming.get(id);
+    if (coming !== undefined) return coming;
+    this.#want(object, index, index);
+    return this.#coming.get(id)!;
+  }
+
+  /** Doubles the window while a reader goes on where it was, and closes it when it jumps. */
+  #adapt(object: RemoteObject, stream: Stream, start: number, end: number): void {
+    const near = start <= stream.next && end + BLOCK > stream.next;
+    stream.next = end;
+    if (!near) {
+      stream.window = 0;
+      stream.ahead = end;
+      return;
+    }
+    stream.window = Math.min(this.#readAhead, Math.max(WINDOW_FIRST, stream.window * 2));
+    stream.ahead = Math.max(stream.ahead, end);
+    const target = Math.min(object.size, end + stream.window);
+    // Ask for more when half of the window is used up, so that requests stay large.
+    if (target - stream.ahead < Math.min(stream.window / 2, object.size - stream.ahead)) return;
+    const room = this.#limit / 2 - this.#comingBytes;
+    const until = Math.min(target, stream.ahead + Math.max(0, room));
+    const from = Math.floor(stream.ahead / BLOCK);
+    const to = Math.floor((until - 1) / BLOCK);
+    if (until <= stream.ahead || to < from) return;
+    stream.ahead = Math.min(object.size, (to + 1) * BLOCK);
+    this.#want(object, from, to);
+  }
+
+  /** Makes the missing blocks of a range come: runs of them in one request each. */
+  #want(object: RemoteObject, first: number, last: number): void {
+    let run = -1;
+    for (let index = first; index <= last + 1; index++) {
+      const id = blockId(object, index);
+      const missing = index <= last && !this.#memory.has(id) && !this.#coming.has(id);
+      if (index <= last) {
+        if (missing) this.#metrics.blockMisses += 1;
+        else this.#metrics.blockHits += 1;
+      }
+      const fetched = missing && !this.#fromDisk(object, index, id);
+      if (fetched && run < 0) run = index;
+      if (run >= 0 && (!fetched || index - run + 1 === RUN)) {
+        const stop = fetched ? index + 1 : index;
+        this.#fetch(object, run, stop);
+        run = -1;
+      }
+    }
+  }
+
+  #fromDisk(object: RemoteObject, index: number, id: BlockId): boolean {
+    if (this.#disk?.has(id) !== true) return false;
+    const disk = this.#disk;
+    const length = Math.min(BLOCK, object.size - index * BLOCK);
+    this.#track(
+      id,
+      length,
+      disk.read(id).then(async (block) => {
+        if (block?.length === length) return block;
+        const fetched = Buffer.allocUnsafeSlow(length);
+        await this.#get(object, index * BLOCK, fetched);
+        return fetched;
+      }),
+    );
+    return true;
+  }
+
+  async #get({ key, etag }: RemoteObject, start: number, target: Buffer): Promise<void> {
+    const deadline = Deadline.after(this.#timeout);
+    await this.#bucket.read(key, etag, start, start + target.length, deadline, into(target));
+  }
+
+  #fetch(object: RemoteObject, first: number, stop: number): void {
+    const start = first * BLOCK;
+    const end = Math.min(object.size, stop * BLOCK);
+    const blocks: { id: BlockId; data: Buffer; length: number; coming: Deferred<Buffer> }[] = [];
+    for (let index = first; index < stop; index++) {
+      const id = blockId(object, index);
+      const length = Math.min(BLOCK, end - index * BLOCK);
+      const coming = deferred<Buffer>();
+      blocks.push({ id, data: Buffer.allocUnsafeSlow(length), length, coming });
+      this.#track(id, length, coming.promise);
+    }
+    let current = 0;
+    let filled = 0;
+    const sink: Sink = {
+      room: () => blocks[current]!.data.subarray(filled),
+      took: (count) => {
+        const block = blocks[current]!;
+        filled += count;
+        if (filled < block.length) return;
+        block.coming.resolve(block.data);
+        current += 1;
+        filled = 0;
+      },
+    };
+    this.#bucket
+      .read(object.key, object.etag, start, end, Deadline.after(this.#timeout), sink)
+      .catch((error: unknown) => {
+        for (const block of blocks.slice(current)) block.coming.reject(error);
+      });
+  }
+
+  #track(id: BlockId, length: number, coming: Promise<Buffer>): void {
+    this.#coming.set(id, coming);
+    this.#comingBytes += length;
+    coming.then(
+      (block) => {
+        this.#done(id, length);
+        this.#remember(id, block);
+      },
+      () => this.#done(id, length),
+    );
+  }
+
+  #done(id: BlockId, length: number): void {
+    this.#coming.delete(id);
+    this.#comingBytes -= length;
+  }
+
+  #remember(id: BlockId, block: Buffer): void {
+    this.#memory.set(id, block);
+    this.#bytes += block.length;
+    for (const [old, evicted] of this.#memory) {
+      if (this.#bytes <= this.#limit) return;
+      this.#memory.delete(old);
+      this.#bytes -= evicted.length;
+      this.#disk?.write(old, evicted);
+    }
+  }
+
+  /** Leaves what is in memory to the next process, on disk. */
+  async close(): Promise<void> {
+    for (const [id, block] of this.#memory) {
+      await this.#disk?.room();
+      this.#disk?.write(id, block);
+    }
+    this.#memory.clear();
+    this.#bytes = 0;
+  }
+
+  /** Takes up what has just been uploaded whole. */
+  keep(object: RemoteObject, body: Uint8Array): void {
+    if (body.length > 4 * BLOCK) return;
+    for (let at = 0; at < body.length; at += BLOCK) {
+      const id = blockId(object, at / BLOCK);
+      if (!this.#memory.has(id)) this.#remember(id, Buffer.from(body.subarray(at, at + BLOCK)));
+    }
+  }
+}
+
+/** Whether a read failed because the bucket has another version now. */
+export function isChanged(error: unknown): boolean {
+  return error instanceof S3Failure && (error.kind === 'precondition' || error.kind === 'missing');
+}

@@ -1,0 +1,326 @@
+import type {
+  Attributes,
+  Awaitable,
+  Backend,
+  BackendHost,
+  CachePolicy,
+  Context,
+  DirectoryEntry,
+  Entry,
+  FsStatistics,
+  GuestBuffer,
+  Health,
+  Opened,
+} from '../../core/backend/index.js';
+import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
+import { attributesOf } from './objects/attributes.js';
+import { Deadline } from './client/deadline.js';
+import { errnoOf, S3Failure } from './client/failure.js';
+import type { OpenFile } from './write/files.js';
+import { Mounted } from './service/mounted.js';
+import { isDirty } from './tree/nodes.js';
+import type { Directory, FileNode, Known, Node } from './tree/nodes.js';
+import type { S3Options } from './options.js';
+
+/** What `statfs` says of a bucket, which has no size: 2^40 blocks and files. */
+const BOUNDLESS = 2 ** 40;
+
+/** The attribute of SELinux's label. */
+const SELINUX = 'security.selinux';
+
+/** Serves a bucket to readers; `WritableBackend` adds what changes it. */
+export class ReadingBackend implements Backend<Node, OpenFile> {
+  readonly cache: Partial<CachePolicy>;
+  protected readonly options: S3Options;
+  #mounted: Mounted | undefined;
+  /** Keys of nodes whose path differs, from a snapshot. */
+  #restored = new Map<string, string>();
+
+  constructor(options: S3Options) {
+    this.options = options;
+    // Half of the time for which news are believed is the guest's, the other half ours.
+    const entryTimeout = options.metadataTtl / 2;
+    this.cache = {
+      entryTimeout,
+      attributeTimeout: entryTimeout,
+      negativeTimeout: options.negativeTtl / 2,
+      data: 'auto',
+      writeback: false,
+    };
+  }
+
+  /** The parts, once mounted. */
+  get mounted(): Mounted {
+    if (this.#mounted === undefined) throw new Error('not mounted');
+    return this.#mounted;
+  }
+
+  async mount(host: BackendHost): Promise<Node> {
+    this.#mounted = await Mounted.start(this.options, host.log);
+    return this.#mounted.tree.root;
+  }
+
+  async unmount(): Promise<void> {
+    await this.#mounted?.stop();
+  }
+
+  health(): Health {
+    const { files, services } = this.mounted;
+    const dirty = files.writeback.files.length;
+    const { conflicts } = services.metrics;
+    const detail = `${dirty} files to upload, ${files.writeback.bytes} bytes in the journal, ${conflicts} lost races`;
+    return { ok: conflicts === 0, detail };
+  }
+
+  /** Counters for monitoring. */
+  metrics(): Record<string, number> {
+    return this.mounted.services.metrics.snapshot();
+  }
+
+  /** The engine asks for the key of each node that it takes into use. */
+  key(node: Node): string {
+    this.mounted.tree.hold(node);
+    return node.id;
+  }
+
+  async resolve(key: string | number | Uint8Array): Promise<Node> {
+    return this.guard(async () => {
+      if (typeof key !== 'string') throw FsError.of('ESTALE');
+      const { tree } = this.mounted;
+      const known = tree.byId(key);
+      if (known !== undefined) {
+        tree.hold(known);
+        return known;
+      }
+      const path = this.#restored.get(key) ?? key;
+      if (path.includes('\0')) throw FsError.of('ESTALE');
+      let node: Node = tree.root;
+      for (const name of path.split('/')) {
+        if (node.kind !== 'directory') throw FsError.of('ESTALE');
+        const next: Node | undefined = await this.find(node, name, this.ttl, () => this.deadline());
+        if (next === undefined) throw FsError.of('ESTALE');
+        node = next;
+      }
+      return node;
+    });
+  }
+
+  save(): Uint8Array {
+    return Buffer.from(JSON.stringify([...this.mounted.tree.renamed()]));
+  }
+
+  restore(state: Uint8Array): void {
+    this.#restored = new Map(JSON.parse(Buffer.from(state).toString()) as [string, string][]);
+  }
+
+  forget(node: Node): void {
+    this.mounted.tree.forget(node);
+  }
+
+  /** Milliseconds for which we believe news before we ask again. */
+  protected get ttl(): number {
+    return this.options.metadataTtl * 500;
+  }
+
+  protected deadline(context?: Context): Deadline {
+    return Deadline.after(this.options.operationTimeout, context?.signal);
+  }
+
+  /** For what takes as long as uploads take: each of their requests has its own deadline. */
+  protected patient(context: Context): Deadline {
+    return Deadline.after(Number.POSITIVE_INFINITY, context.signal);
+  }
+
+  /**
+   * Runs an operation; failed requests become errnos, and those that an operator can mend are said.
+   */
+  protected async guard<T>(operation: () => Promise<T>): Promise<T> {
+    try {
+      return await operation();
+    } catch (error) {
+      if (!(error instanceof S3Failure)) throw error;
+      const { log } = this.mounted.services;
+      const fields = { code: error.code, status: error.status };
+      if (error.kind === 'archived') log.warn(fields, 'object is archived: restore it before it can be read');
+      else if (error.kind === 'no-bucket') log.error(fields, 'the bucket is gone');
+      else if (error.kind === 'untrusted') log.error(fields, "the server's certificate is not trusted");
+      else if (error.kind === 'denied') log.warn(fields, 'access denied by the bucket');
+      throw errnoOf(error);
+    }
+  }
+
+  /**
+   * The node under a name, or nothing. What is staged here counts before what the bucket says. A
+   * promise only where the bucket must be asked.
+   */
+  protected find(
+    parent: Directory,
+    name: string,
+    maxAge: number,
+    deadline: () => Deadline,
+  ): Awaitable<Node | undefined> {
+    const { names } = this.mounted;
+    const child = parent.children.get(name);
+    if (child?.kind === 'file' && child.staged !== undefined) return child;
+    const known = names.fresh(parent, name, maxAge);
+    if (known !== undefined) return this.#placed(parent, name, known);
+    return names.find(parent, name, maxAge, deadline()).then((found) => this.#placed(parent, name, found));
+  }
+
+  #placed(parent: Directory, name: string, known: Known): Node | undefined {
+    const { tree } = this.mounted;
+    if (known.kind !== 'absent') return tree.node(parent, name, known);
+    const present = parent.children.get(name);
+    if (present === undefined) return undefined;
+    if (isDirty(present)) return present;
+    tree.detach(present);
+    return undefined;
+  }
+
+  protected directory(node: Node): Directory {
+    if (node.kind !== 'directory') throw FsError.of('ENOTDIR');
+    return node;
+  }
+
+  protected file(node: Node): FileNode {
+    if (node.kind !== 'file') throw FsError.of('EISDIR');
+    return node;
+  }
+
+  protected entry<N extends Node>(node: N): Entry<N> {
+    return { node, attributes: this.attributes(node) };
+  }
+
+  protected attributes(node: Node): Attributes {
+    return attributesOf(node.posix, node.kind === 'file' ? node.size : 0, node.removed);
+  }
+
+  lookup(parent: Node, name: string, context: Context): Awaitable<Entry<Node> | undefined> {
+    const found = this.find(this.directory(parent), name, this.ttl, () => this.deadline(context));
+    const entry = (node: Node | undefined): Entry<Node> | undefined =>
+      node === undefined ? undefined : this.entry(node);
+    return found instanceof Promise ? this.guard(async () => entry(await found)) : entry(found);
+  }
+
+  /**
+   * Asks again if what we know is too old. Nodes without a name, or with data of ours, are known to
+   * us alone.
+   */
+  protected refresh(node: Node, maxAge: number, context: Context): Awaitable<void> {
+    const { parent, name } = node;
+    if (parent === undefined || node.removed) return;
+    if (node.kind === 'file' && node.staged !== undefined) return;
+    if (performance.now() - node.checked <= maxAge) return;
+    return this.guard(async () => {
+      const found = await this.find(parent, name, maxAge, () => this.deadline(context));
+      this.#confirmed(node, found);
+    });
+  }
+
+  #confirmed(node: Node, found: Node | undefined): void {
+    if (found === node || node.removed === false) return;
+    if (node.kind === 'file' && node.opens > 0) return;
+    throw FsError.of('ESTALE');
+  }
+
+  getattr(node: Node, file: OpenFile | undefined, context: Context): Awaitable<Attributes> {
+    const pinned = node.kind === 'file' && file !== undefined && file.version !== node.version;
+    const fresh = pinned ? undefined : this.refresh(node, this.ttl, context);
+    return andThen(fresh, () => this.attributes(node));
+  }
+
+  async readlink(node: Node, context: Context): Promise<string> {
+    return this.guard(async () => {
+      const file = this.file(node);
+      if ((file.posix.mode & FileType.MASK) !== FileType.SYMLINK) throw FsError.of('EINVAL');
+      const { object } = file.version;
+      if (file.posix.target !== undefined || object === undefined) return file.posix.target ?? '';
+      const length = Math.min(object.size, 4095);
+      const target = Buffer.alloc(length);
+      if (length > 0) {
+        const deadline = this.deadline(context);
+        await this.mounted.services.reader.read(object, 0, length, undefined, deadline, (at, bytes) =>
+          target.set(bytes, at),
+        );
+      }
+      return decodeName(target);
+    });
+  }
+
+  open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
+    const file = this.file(node);
+    const fresh = this.refresh(file, Math.min(this.options.openTtl * 1000, this.ttl), context);
+    return andThen(fresh, () => ({
+      file: this.mounted.files.open(file, (flags & OpenFlags.APPEND) !== 0),
+    }));
+  }
+
+  async read(
+    _node: Node,
+    file: OpenFile,
+    buffer: GuestBuffer,
+    offset: number,
+    context: Context,
+  ): Promise<number> {
+    return this.guard(() => this.mounted.files.read(file, buffer, offset, this.deadline(context)));
+  }
+
+  release(_node: Node, file: OpenFile): Awaitable<void> {
+    const { files, tree } = this.mounted;
+    const { node } = file;
+    node.opens -= 1;
+    if (node.opens > 0) return;
+    if (node.removed) return this.guard(() => files.discard(node)).then(() => tree.release(node));
+    if (node.staged !== undefined) files.writeback.schedule(node, this.options.writebackDelay);
+    tree.release(node);
+  }
+
+  async readdir(node: Node, context: Context): Promise<Iterable<DirectoryEntry>> {
+    return this.guard(async () => {
+      const { names } = this.mounted;
+      const directory = this.directory(node);
+      names.walk(directory, this.ttl);
+      const age = directory.listed === undefined ? Infinity : performance.now() - directory.listed;
+      if (age > this.ttl) await names.list(directory, this.deadline(context));
+      const types = new Map<string, number>();
+      for (const [name, known] of directory.names) {
+        if (known.kind !== 'absent') types.set(name, names.typeOf(known));
+      }
+      for (const [name, child] of directory.children) {
+        const decided = child.kind === 'directory' && types.has(name);
+        if (!decided && isDirty(child)) types.set(name, child.posix.mode & FileType.MASK);
+      }
+      return [...types].map(([name, type]): DirectoryEntry => ({ name, type }));
+    });
+  }
+
+  statfs(): FsStatistics {
+    return {
+      blockSize: 4096,
+      blocks: BOUNDLESS,
+      blocksFree: BOUNDLESS,
+      files: BOUNDLESS,
+      filesFree: BOUNDLESS,
+      nameMax: 255,
+    };
+  }
+
+  /**
+   * Refuses names of attributes that are not kept here: ACLs, and SELinux's labels unless they are
+   * asked for. Of a file system that answers so, `ls` asks once; of one that has none on this file,
+   * it would ask again for the next.
+   */
+  protected checkXattr(name: string): void {
+    if (name.startsWith('system.') || (name === SELINUX && !this.options.selinux))
+      throw FsError.of('EOPNOTSUPP');
+  }
+
+  getxattr(node: Node, name: string): Uint8Array | undefined {
+    this.checkXattr(name);
+    return node.posix.xattrs.get(name);
+  }
+
+  listxattr(node: Node): readonly string[] {
+    return [...node.posix.xattrs.keys()].filter((name) => this.options.selinux || name !== SELINUX);
+  }
+}

@@ -1,0 +1,80 @@
+import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { dirname, join } from 'node:path';
+import type { BackendNeeds } from '../../../core/backend/index.js';
+import { defaultFolder } from './mounted.js';
+import type { S3Options } from '../options.js';
+
+/**
+ * Variables that name files which the SDK reads; they may be replaced, so their folders are needed.
+ */
+const FILE_VARIABLES = [
+  'AWS_CONFIG_FILE',
+  'AWS_SHARED_CREDENTIALS_FILE',
+  'AWS_WEB_IDENTITY_TOKEN_FILE',
+  'AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE',
+  'AWS_CA_BUNDLE',
+  'NODE_EXTRA_CA_CERTS',
+];
+
+/**
+ * What a mount of a bucket uses of the machine: the cache folder, and what the SDK's credential
+ * chain reads.
+ */
+export function needsOf(options: S3Options, environment: NodeJS.ProcessEnv = process.env): BackendNeeds {
+  const folder = options.cacheDir ?? defaultFolder(options);
+  // Only what is there can be allowed.
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const files = FILE_VARIABLES.flatMap((name) => environment[name] ?? []).map((file) => dirname(file));
+  const paths = [
+    { path: folder, write: true },
+    // Sign-ons keep what they have got below it.
+    { path: join(homedir(), '.aws'), write: true },
+    ...files.map((path) => ({ path, write: false })),
+    ...(options.customerKeyFile === undefined ? [] : [{ path: options.customerKeyFile, write: false }]),
+  ].filter(({ path }) => existsSync(path));
+  const foreign = paths.some(({ path }) => statSync(path).uid !== process.geteuid?.());
+  const programs = usesProgram(options.profile, environment);
+  return { paths, capabilities: foreign ? ['dac_override'] : [], programs };
+}
+
+/**
+ * Whether credentials come from a program: `credential_process` in the profile, or in one that it
+ * builds upon (AWS SDKs and Tools Reference Guide, "Process credential provider"). Keys in the
+ * environment come before the default profile's.
+ */
+function usesProgram(profile: string | undefined, environment: NodeJS.ProcessEnv): boolean {
+  const named = profile ?? environment['AWS_PROFILE'];
+  if (named === undefined && environment['AWS_ACCESS_KEY_ID'] !== undefined) return false;
+  const home = join(homedir(), '.aws');
+  const settings = new Map<string, Map<string, string>>();
+  readSettings(environment['AWS_CONFIG_FILE'] ?? join(home, 'config'), settings);
+  readSettings(environment['AWS_SHARED_CREDENTIALS_FILE'] ?? join(home, 'credentials'), settings);
+  const seen = new Set<string>();
+  for (let name: string | undefined = named ?? 'default'; name !== undefined && !seen.has(name);) {
+    seen.add(name);
+    const section = settings.get(name);
+    if (section?.has('credential_process') === true) return true;
+    name = section?.get('source_profile');
+  }
+  return false;
+}
+
+function readSettings(file: string, settings: Map<string, Map<string, string>>): void {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch {
+    return;
+  }
+  let section: Map<string, string> | undefined;
+  for (const line of text.split('\n')) {
+    const name = /^\s*\[\s*(?:profile\s+)?["']?([^"'\]]+?)["']?\s*\]/.exec(line)?.[1];
+    if (name !== undefined) {
+      section = settings.get(name) ?? new Map<string, string>();
+      settings.set(name, section);
+    }
+    const [, key, value] = /^([a-z_]+)\s*=\s*(.*?)\s*$/i.exec(line) ?? [];
+    if (key !== undefined) section?.set(key.toLowerCase(), value ?? '');
+  }
+}

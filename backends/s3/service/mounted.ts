@@ -1,0 +1,193 @@
+import { createHash } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { UsageError } from '../../../core/backend/index.js';
+import type { Logger } from '../../../core/backend/index.js';
+import { Bucket } from '../client/bucket.js';
+import { probe, sweep } from '../client/capabilities.js';
+import { Control } from './control.js';
+import { Deadline } from '../client/deadline.js';
+import { DiskCache } from '../read/disk-cache.js';
+import { S3Failure } from '../client/failure.js';
+import { Files } from '../write/files.js';
+import { Ghosts } from '../write/pending-deletes.js';
+import { Intents } from '../journal/intents.js';
+import { KeyMap } from '../objects/keys.js';
+import { Metrics } from '../client/metrics.js';
+import { Names } from '../tree/names.js';
+import { pathOf } from '../tree/nodes.js';
+import type { S3Options } from '../options.js';
+import { Reader } from '../read/reader.js';
+import { recover } from '../journal/recovery.js';
+import { Renames } from '../tree/rename.js';
+import { Requests } from '../client/requests.js';
+import type { Services } from './services.js';
+import { Tree } from '../tree/tree.js';
+
+/** Seconds that the end of service waits for uploads; what is left then stays in the journal. */
+const FLUSH_TIMEOUT = 120;
+/** Seconds in which the bucket must have been found and probed. */
+const START_TIMEOUT = 60;
+
+/** A mounted bucket: its parts, put together, and their life. */
+export class Mounted {
+  readonly services: Services;
+  readonly names: Names;
+  readonly tree: Tree;
+  readonly files: Files;
+  readonly renames: Renames;
+  readonly intents: Intents;
+  readonly folder: string;
+  readonly #requests: Requests;
+  readonly #disk: DiskCache | undefined;
+  #control: Control | undefined;
+
+  private constructor(options: S3Options, log: Logger) {
+    const metrics = new Metrics();
+    this.folder = options.cacheDir ?? defaultFolder(options);
+    this.#requests = new Requests(options, log, metrics);
+    const bucket = new Bucket(options, this.#requests, metrics);
+    const blocks = join(this.folder, 'blocks');
+    this.#disk = options.diskCache === 0 ? undefined : new DiskCache(blocks, options.diskCache, log, metrics);
+    const { memoryCache: memory, readAhead, operationTimeout: timeout } = options;
+    const reader = new Reader(bucket, this.#disk, metrics, { memory, readAhead, timeout });
+    const { uid, gid, fileMode, directoryMode } = options;
+    const defaults = { uid, gid, fileMode, directoryMode };
+    const keys = new KeyMap(options.prefix);
+    const ghosts = new Ghosts(bucket, log, timeout);
+    this.services = { options, log, metrics, bucket, keys, reader, ghosts, defaults };
+    this.names = new Names(this.services);
+    this.tree = new Tree(this.services, this.names);
+    this.intents = new Intents(join(this.folder, 'intents'));
+    this.files = new Files(this.services, this.folder, this.intents, (node) => this.tree.release(node));
+    this.renames = new Renames(this.services, this.names, this.tree, this.files, this.intents);
+  }
+
+  /**
+   * Takes the bucket and the cache folder into use, and takes up what an earlier process left in
+   * its journal.
+   * @throws UsageError where the bucket or the folder can't be used.
+   */
+  static async start(options: S3Options, log: Logger): Promise<Mounted> {
+    const mounted = new Mounted(options, log);
+    try {
+      await mounted.#start();
+    } catch (error) {
+      await mounted.#control?.close();
+      mounted.#requests.close();
+      throw explain(error, options);
+    }
+    return mounted;
+  }
+
+  async #start(): Promise<void> {
+    const { options, log, bucket, keys } = this.services;
+    for (const name of ['staging', 'intents', 'conflicts']) {
+      await mkdir(join(this.folder, name), { recursive: true, mode: 0o700 });
+    }
+    this.#control = await Control.listen(this.folder, {
+      status: async () => this.status(),
+      flush: async () => {
+        await this.files.writeback.flush();
+        return this.status();
+      },
+    });
+    const deadline = Deadline.after(START_TIMEOUT);
+    await this.#exists(deadline);
+    if (!options.readOnly) {
+      await sweep(bucket, keys.reserved('probe'), deadline);
+      await probe(bucket, keys.reserved('probe'), log, deadline);
+    }
+    await this.#disk?.start();
+    if (!options.readOnly) await recover(this, this.folder);
+  }
+
+  async #exists(deadline: Deadline): Promise<void> {
+    const { bucket, options, log } = this.services;
+    try {
+      await bucket.exists(deadline);
+    } catch (error) {
+      if (!(error instanceof S3Failure) || error.kind !== 'missing' || !options.createBucket) throw error;
+      await bucket.create(deadline);
+      log.info({ bucket: options.bucket }, 'bucket created');
+    }
+  }
+
+  /** What `virtiofs-kit s3 status` shows of a running mount. */
+  status(): Record<string, unknown> {
+    const { writeback } = this.files;
+    const { options, metrics, reader, bucket } = this.services;
+    return {
+      bucket: options.bucket,
+      prefix: options.prefix,
+      dirtyFiles: writeback.files.map((node) => ({ path: pathOf(node), size: node.size })),
+      journalBytes: writeback.bytes,
+      memoryBytes: reader.bytes,
+      diskCacheBytes: this.#disk?.bytes ?? 0,
+      capabilities: bucket.capabilities ?? null,
+      metrics: metrics.snapshot(),
+    };
+  }
+
+  /**
+   * Uploads everything and ends service. What can't be uploaded stays in the journal, and that is
+   * said.
+   */
+  async stop(): Promise<void> {
+    const { log } = this.services;
+    try {
+      await Deadline.after(FLUSH_TIMEOUT).wait(this.files.writeback.flush());
+    } catch (error) {
+      log.error(
+        { error: String(error), folder: this.folder },
+        'not everything could be uploaded: the next start goes on',
+      );
+    }
+    await this.abandon();
+  }
+
+  /** Ends service without uploading: what is staged stays in the journal for the next start. */
+  async abandon(): Promise<void> {
+    this.services.ghosts.close();
+    await this.files.close();
+    await this.services.reader.close();
+    await this.#disk?.close();
+    await this.#control?.close();
+    this.#requests.close();
+  }
+}
+
+/** One folder for each bucket and prefix. */
+export function defaultFolder({
+  bucket,
+  prefix,
+  endpoint,
+}: Pick<S3Options, 'bucket' | 'prefix' | 'endpoint'>): string {
+  const cache = process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache');
+  const hash = createHash('sha1')
+    .update(`${endpoint ?? ''}\0${bucket}\0${prefix}`)
+    .digest('hex')
+    .slice(0, 12);
+  return join(cache, 'virtiofs-kit', 's3', `${bucket}-${hash}`);
+}
+
+function explain(error: unknown, { bucket, endpoint }: S3Options): unknown {
+  if (!(error instanceof S3Failure)) return error;
+  const where = endpoint === undefined ? '' : ` at ${endpoint}`;
+  if (error.kind === 'missing' || error.kind === 'no-bucket') {
+    return new UsageError(`bucket ${bucket}${where}: no such bucket; --create-bucket makes it`);
+  }
+  if (error.kind === 'denied' || error.kind === 'expired') {
+    return new UsageError(
+      `bucket ${bucket}${where}: ${error.message}: check the credentials and their rights`,
+    );
+  }
+  if (error.kind === 'untrusted') {
+    return new UsageError(
+      `bucket ${bucket}${where}: the server's certificate is not trusted (${error.code}); ` +
+        'NODE_EXTRA_CA_CERTS names a file with the certificate of its authority',
+    );
+  }
+  return new UsageError(`bucket ${bucket}${where}: ${error.message}`);
+}

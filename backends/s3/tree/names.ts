@@ -1,0 +1,430 @@
+import { FileType } from '../../../core/backend/index.js';
+import type { Posix, RemoteObject } from '../objects/attributes.js';
+import { fresh, parse } from '../objects/attributes.js';
+import type { Head } from '../client/bucket.js';
+import { Deadline, parallel } from '../client/deadline.js';
+import { decodePart, keyFits, RESERVED } from '../objects/keys.js';
+import { childPath, learn, learnAbsent, nextOrder, pathOf, stillHolds } from './nodes.js';
+import type { Directory, Known } from './nodes.js';
+import type { Services } from '../service/services.js';
+
+/** An object longer than this is no symbolic link: a target has at most 4,095 bytes. */
+const LINK_MAX = 4096;
+/**
+ * Requests that it takes to ask for a single name: one of which nothing is known, one that was a
+ * file. A directory is listed when that costs no more than the names asked for since the last time.
+ */
+const REQUESTS_FOR_NAME = 2;
+const REQUESTS_FOR_FILE = 1;
+const ABSENT: Known = { kind: 'absent', at: 0, order: 0 };
+/**
+ * Attributes asked for ahead of a reader who asks for one after the other, in one directory, and
+ * requests for them at once.
+ */
+const PREFETCH = 1000;
+const PREFETCH_WIDTH = 24;
+/** Directories that are listed ahead of a reader who reads one after the other. */
+const WALK = 3;
+/** Names kept in memory over all directories. */
+const NAMES_MAX = 1_000_000;
+
+/**
+ * What the bucket says of names: by listings where that saves requests, else by asking for one
+ * name; believed for the time that the options give. An error is never taken for absence.
+ */
+export class Names {
+  readonly #services: Services;
+  /** Directories with names in memory, least recently listed first. */
+  readonly #filled = new Map<Directory, number>();
+  /**
+   * Names of directories that went out of use, by path, oldest first. None is believed again
+   * without asking, but attributes of a version that was seen before need no request of their own.
+   */
+  readonly #attic = new Map<string, Map<string, Known>>();
+  #count = 0;
+
+  constructor(services: Services) {
+    this.#services = services;
+  }
+
+  /**
+   * What a name stands for, attributes and all, where the bucket need not be asked; else nothing.
+   */
+  fresh(directory: Directory, name: string, maxAge: number): Known | undefined {
+    if (directory.parent === undefined && name === RESERVED) return ABSENT;
+    const known = this.#believed(directory, name, maxAge);
+    if (known === undefined || !this.#complete(known)) return undefined;
+    this.#services.metrics.metadataHits += 1;
+    return known;
+  }
+
+  /** Whether attributes are known as far as anything tells them. */
+  #complete(known: Known): boolean {
+    if (known.kind === 'absent' || known.posix !== undefined) return true;
+    if (known.kind === 'directory' && known.marker === false) return true;
+    return this.#services.options.attributes === 'listing';
+  }
+
+  /**
+   * Finds a name that is not {@link fresh}, with its attributes.
+   * @param maxAge milliseconds for which news are believed; 0 asks the bucket.
+   */
+  async find(directory: Directory, name: string, maxAge: number, deadline: Deadline): Promise<Known> {
+    let known = this.#believed(directory, name, maxAge);
+    if (known !== undefined) this.#services.metrics.metadataHits += 1;
+    else {
+      this.#services.metrics.metadataMisses += 1;
+      if (maxAge > 0 && listingIsCheaper(directory, directory.names.get(name))) {
+        const whole = await this.list(directory, deadline, directory.listed === undefined);
+        if (whole) known = directory.names.get(name) ?? ABSENT;
+      }
+      if (known === undefined) {
+        await this.#ask(directory, name, deadline);
+        known = directory.names.get(name) ?? ABSENT;
+      }
+    }
+    if (this.#complete(known)) return known;
+    this.#prefetch(directory, name);
+    await deadline.wait(this.#askOnce(directory, name, deadline));
+    return directory.names.get(name) ?? ABSENT;
+  }
+
+  #believed(directory: Directory, name: string, maxAge: number): Known | undefined {
+    const now = performance.now();
+    const known = directory.names.get(name);
+    if (known === undefined) {
+      if (directory.listed === undefined || now - directory.listed > this.#negativeAge(maxAge))
+        return undefined;
+      return { kind: 'absent', at: directory.listed, order: 0 };
+    }
+    const limit = known.kind === 'absent' ? this.#negativeAge(maxAge) : maxAge;
+    return now - known.at <= limit ? known : undefined;
+  }
+
+  #negativeAge(maxAge: number): number {
+    return Math.min(maxAge, this.#services.options.negativeTtl * 1000);
+  }
+
+  #askOnce(directory: Directory, name: string, deadline: Deadline): Promise<void> {
+    let asking = directory.asking.get(name);
+    if (asking === undefined) {
+      asking = this.#ask(directory, name, deadline).finally(() => directory.asking.delete(name));
+      directory.asking.set(name, asking);
+    }
+    return asking;
+  }
+
+  /** Asks for one name: for the object, and for anything below it. A directory shadows a file. */
+  async #ask(directory: Directory, name: string, deadline: Deadline): Promise<void> {
+    const { bucket, ghosts, keys } = this.#services;
+    const path = childPath(directory, name);
+    const key = keys.file(path);
+    if (!keyFits(key) || ghosts.has(key) || ghosts.has(`${key}/`)) return learnAbsent(directory, name);
+    const before = directory.names.get(name)?.kind;
+    const news = { at: performance.now(), order: nextOrder() };
+    if (before === 'file') {
+      const head = await bucket.head(key, deadline);
+      if (head !== undefined) return this.#apply(directory, name, this.#file(head, news));
+    } else if (before === 'directory') {
+      const head = await bucket.head(`${key}/`, deadline);
+      if (head !== undefined) return this.#apply(directory, name, this.#directory(head, news));
+    }
+    const [head, below] = await Promise.all([
+      bucket.head(key, deadline),
+      bucket.list(`${key}/`, '', undefined, 1, deadline),
+    ]);
+    const first = below.objects[0];
+    if (first !== undefined) {
+      const marker = first.key === `${key}/` ? await bucket.head(first.key, deadline) : undefined;
+      if (head !== undefined) this.#shadowed(path);
+      this.#apply(directory, name, this.#directory(marker, news));
+    } else if (head !== undefined) this.#apply(directory, name, this.#file(head, news));
+    else this.#apply(directory, name, { kind: 'absent', ...news });
+  }
+
+  #file(head: Head, news: { at: number; order: number }): Known {
+    const told = Date.now() / 1000;
+    return { kind: 'file', object: head, posix: this.posixOf(head, false), told, ...news };
+  }
+
+  #directory(marker: Head | undefined, news: { at: number; order: number }): Known {
+    const posix = marker === undefined ? undefined : this.posixOf(marker, true);
+    return { kind: 'directory', marker: marker !== undefined, posix, ...news };
+  }
+
+  #shadowed(path: string): void {
+    this.#services.log.warn({ path }, 'a directory and an object have one name: the directory is shown');
+  }
+
+  /** News count unless newer ones came while the request was on its way. */
+  #apply(directory: Directory, name: string, known: Known): void {
+    const present = directory.names.get(name);
+    if (present === undefined || present.order < known.order) learn(directory, name, known);
+  }
+
+  /** Attributes of an object from its metadata. */
+  posixOf(head: Head, directory: boolean): Posix {
+    return parse(head.metadata, head.headers, directory, head.modified, this.#services.defaults);
+  }
+
+  /** Attributes of an object that only a listing told of. */
+  posixFromListing(object: RemoteObject): Posix {
+    const { defaults } = this.#services;
+    const seconds = Number.isNaN(object.modified) ? Math.floor(Date.now() / 1000) : object.modified;
+    const mode = FileType.REGULAR | defaults.fileMode;
+    return fresh(mode, defaults.uid, defaults.gid, { seconds, nanoseconds: 0 });
+  }
+
+  /** Asks for the attributes of the names that follow, when somebody goes through a listing. */
+  #prefetch(directory: Directory, name: string): void {
+    if (directory.listed === undefined || directory.asking.size > 0) return;
+    this.#askAhead(directory, name);
+  }
+
+  /** @param behind the name behind which to begin; nothing: with the first. */
+  #askAhead(directory: Directory, behind: string | undefined): void {
+    const names: string[] = [];
+    let passed = behind === undefined;
+    for (const [next, known] of directory.names) {
+      if (next === behind) passed = true;
+      else if (passed && known.kind === 'file' && known.posix === undefined) names.push(next);
+      if (names.length === PREFETCH) break;
+    }
+    // A single file behind does not make a pattern.
+    if (names.length < 2) return;
+    directory.attributed = true;
+    const { options } = this.#services;
+    const deadline = Deadline.after(options.operationTimeout);
+    parallel(names, PREFETCH_WIDTH, async (next) => {
+      const known = directory.names.get(next);
+      if (known?.kind === 'file' && known.posix === undefined) await this.#askOnce(directory, next, deadline);
+    }).then(
+      () => this.#proceed(directory),
+      () => undefined,
+    );
+  }
+
+  /**
+   * Goes on with the attributes of the next directory, where somebody reads this one who goes from
+   * each to the next.
+   */
+  #proceed({ parent, name }: Directory): void {
+    if (parent?.listed === undefined || parent.walked !== name || !parent.inOrder) return;
+    const child = parent.children.get(orderOf(parent, parent.listed).get(name) ?? '');
+    if (child?.kind !== 'directory' || child.asking.size > 0) return;
+    if (child.listed !== undefined) this.#askAhead(child, undefined);
+  }
+
+  /**
+   * Lists a directory, all pages, into `names`. One listing at a time; who comes while it runs
+   * waits for it.
+   * @param onePage gives up behind the first page: for lookups, which a large directory must not
+   * make wait.
+   * @returns whether `names` has all names.
+   */
+  async list(directory: Directory, deadline: Deadline, onePage = false): Promise<boolean> {
+    for (;;) {
+      directory.listing ??= this.#list(directory, onePage).finally(() => (directory.listing = undefined));
+      const whole = await deadline.wait(directory.listing);
+      // The one that was under way may have been for a lookup.
+      if (whole || onePage) return whole;
+    }
+  }
+
+  /**
+   * A directory is being read. Where it follows the one that was read before it, those behind it
+   * are listed too, as far as one page goes.
+   * @param ttl milliseconds for which listings are believed.
+   */
+  walk(directory: Directory, ttl: number): void {
+    const { parent, name } = directory;
+    if (parent?.listed === undefined || ttl === 0) return;
+    const before = parent.walked;
+    parent.walked = name;
+    if (before === undefined || before === name) return;
+    const order = orderOf(parent, parent.listed);
+    parent.inOrder = order.get(before) === name;
+    if (!parent.inOrder) return;
+    if (directory.attributed && directory.asking.size === 0) this.#proceed(directory);
+    let next = order.get(name);
+    for (let i = 0; i < WALK && next !== undefined; i++, next = order.get(next)) {
+      const child = parent.children.get(next);
+      if (child?.kind !== 'directory' || child.listing !== undefined) continue;
+      if (child.listed !== undefined && performance.now() - child.listed < ttl / 2) continue;
+      const deadline = Deadline.after(this.#services.options.operationTimeout);
+      this.list(child, deadline, true).catch(() => undefined);
+    }
+  }
+
+  async #list(directory: Directory, onePage: boolean): Promise<boolean> {
+    const { bucket, ghosts, keys, options } = this.#services;
+    const prefix = keys.directory(pathOf(directory));
+    const at = performance.now();
+    const order = nextOrder();
+    const found = new Map<string, Known>();
+    const shadowed: string[] = [];
+    let token: string | undefined;
+    let pages = 0;
+    let skipped: string | undefined;
+    do {
+      const page = await bucket.list(prefix, '/', token, 1000, Deadline.after(options.operationTimeout));
+      pages += 1;
+      for (const object of page.objects) {
+        if (object.key === prefix || ghosts.has(object.key)) continue;
+        const name = this.#name(directory, object.key.slice(prefix.length));
+        if (name === undefined) skipped = this.#skip(object.key);
+        else if (found.get(name)?.kind === 'directory') shadowed.push(name);
+        else found.set(name, { kind: 'file', object, posix: undefined, at, order });
+      }
+      for (const group of page.prefixes) {
+        if (ghosts.has(group)) continue;
+        const name = this.#name(directory, group.slice(prefix.length, -1));
+        if (name === undefined) {
+          if (group !== keys.reserved('')) skipped = this.#skip(group);
+          continue;
+        }
+        if (found.has(name)) shadowed.push(name);
+        found.set(name, { kind: 'directory', marker: undefined, posix: undefined, at, order });
+      }
+      token = page.next;
+      if (onePage && token !== undefined) {
+        directory.pages = Number.POSITIVE_INFINITY;
+        return false;
+      }
+    } while (token !== undefined);
+    for (const name of shadowed) this.#shadowed(childPath(directory, name));
+    if (skipped !== undefined) {
+      const path = pathOf(directory);
+      this.#services.log.warn(
+        { directory: path, key: skipped },
+        'keys that are no valid names are not shown',
+      );
+    }
+    this.#merge(directory, found, order);
+    directory.listed = at;
+    directory.pages = pages;
+    directory.misses = 0;
+    this.#account(directory);
+    return true;
+  }
+
+  #name(directory: Directory, part: string): string | undefined {
+    const name = decodePart(part);
+    return directory.parent === undefined && name === RESERVED ? undefined : name;
+  }
+
+  #skip(key: string): string {
+    this.#services.metrics.skippedKeys += 1;
+    return key;
+  }
+
+  /**
+   * Takes a listing over, but for names of which newer news came meanwhile; keeps attributes of
+   * versions seen before.
+   */
+  #merge(directory: Directory, found: Map<string, Known>, order: number): void {
+    const { names } = directory;
+    for (const [name, known] of names) if (known.order > order) found.set(name, known);
+    for (const [name, known] of found) {
+      const before = names.get(name);
+      if (before === undefined || before.order > order) continue;
+      if (known.kind === 'file' && before.kind === 'file' && stillHolds(before, known.object)) {
+        found.set(name, { ...known, posix: before.posix, told: before.told });
+      } else if (known.kind === 'directory' && before.kind === 'directory') {
+        // A listing can't tell whether a marker changed: what was known counts as long as it is
+        // fresh by itself.
+        const stale = known.at - before.at > this.#services.options.metadataTtl * 1000;
+        found.set(name, stale ? { ...known, marker: before.marker } : { ...before, at: before.at, order });
+      }
+    }
+    names.clear();
+    for (const [name, known] of found) names.set(name, known);
+  }
+
+  /**
+   * Bounds what is remembered: directories out of use and those listed longest ago forget their
+   * names first.
+   */
+  #account(directory: Directory): void {
+    this.#count += directory.names.size - (this.#filled.get(directory) ?? 0);
+    this.#filled.delete(directory);
+    this.#filled.set(directory, directory.names.size);
+    for (const [path, { size }] of this.#attic) {
+      if (this.#count <= NAMES_MAX) return;
+      this.#attic.delete(path);
+      this.#count -= size;
+    }
+    for (const [old, size] of this.#filled) {
+      if (this.#count <= NAMES_MAX || old === directory) return;
+      this.#filled.delete(old);
+      this.#count -= size;
+      old.names.clear();
+      old.listed = undefined;
+    }
+  }
+
+  /** Forgets what was learnt of a directory. */
+  drop(directory: Directory): void {
+    this.#count -= this.#filled.get(directory) ?? 0;
+    this.#filled.delete(directory);
+    directory.names.clear();
+    directory.listed = undefined;
+  }
+
+  /** A directory goes out of use: the next node at its path gets what was learnt of it. */
+  retire(directory: Directory): void {
+    const names = new Map(directory.names);
+    this.drop(directory);
+    if (names.size === 0) return;
+    const path = pathOf(directory);
+    this.#count += names.size - (this.#attic.get(path)?.size ?? 0);
+    this.#attic.delete(path);
+    this.#attic.set(path, names);
+  }
+
+  /** A node for a directory comes into use. */
+  adopt(directory: Directory): void {
+    const path = pathOf(directory);
+    const names = this.#attic.get(path);
+    if (names === undefined) return;
+    this.#attic.delete(path);
+    this.#count -= names.size;
+    for (const [name, known] of names) {
+      if (known.kind !== 'absent')
+        directory.names.set(name, { ...known, at: Number.NEGATIVE_INFINITY, order: 0 });
+    }
+  }
+
+  /** The type bits of a name for a listing, 0 where only a HEAD would tell. */
+  typeOf(known: Known): number {
+    if (known.kind === 'directory') return FileType.DIRECTORY;
+    if (known.kind === 'absent') return 0;
+    if (known.posix !== undefined) return known.posix.mode & FileType.MASK;
+    const certain = this.#services.options.attributes === 'listing' || known.object.size > LINK_MAX;
+    return certain ? FileType.REGULAR : 0;
+  }
+}
+
+/** Which directory follows which. */
+function orderOf(directory: Directory, listed: number): ReadonlyMap<string, string> {
+  if (directory.order?.listed === listed) return directory.order.next;
+  const next = new Map<string, string>();
+  let last: string | undefined;
+  for (const [name, { kind }] of directory.names) {
+    if (kind !== 'directory') continue;
+    if (last !== undefined) next.set(last, name);
+    last = name;
+  }
+  directory.order = { listed, next };
+  return next;
+}
+
+/**
+ * Whether a directory is to be listed rather than one of its names asked for. A name that had a
+ * marker is asked for in any case: a listing does not tell the marker's attributes.
+ */
+function listingIsCheaper(directory: Directory, known: Known | undefined): boolean {
+  if (known?.kind === 'directory' && known.marker === true) return false;
+  directory.misses += known?.kind === 'file' ? REQUESTS_FOR_FILE : REQUESTS_FOR_NAME;
+  return directory.misses > directory.pages;
+}

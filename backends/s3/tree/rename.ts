@@ -1,0 +1,309 @@
+import { randomUUID } from 'node:crypto';
+import { FsError } from '../../../core/backend/index.js';
+import { now } from '../objects/attributes.js';
+import type { RemoteObject } from '../objects/attributes.js';
+import { Deadline, Mutex, parallel } from '../client/deadline.js';
+import type { Files } from '../write/files.js';
+import type { Intents } from '../journal/intents.js';
+import type { Names } from './names.js';
+import { childPath, learnAbsent, learnDirectory, learnFile, pathOf } from './nodes.js';
+import type { Directory, FileNode, Node } from './nodes.js';
+import type { Services } from '../service/services.js';
+import type { Tree } from './tree.js';
+import { contentOf, copyObject } from '../write/upload.js';
+
+/** Copies of one rename at once, and keys that one request deletes. */
+const WIDTH = 16;
+const DELETE_MOST = 1000;
+/**
+ * Uploads of a file that is being written all the time, before it is renamed with what is left in
+ * the journal.
+ */
+const SETTLE = 5;
+
+/**
+ * Renames: a copy on the server and a deletion, recorded before so that a crash between the two is
+ * mended.
+ */
+export class Renames {
+  readonly #services: Services;
+  readonly #names: Names;
+  readonly #tree: Tree;
+  readonly #files: Files;
+  readonly #intents: Intents;
+  /** One rename at a time, as in Linux: two that cross would wait for each other. */
+  readonly #one = new Mutex();
+
+  constructor(services: Services, names: Names, tree: Tree, files: Files, intents: Intents) {
+    this.#services = services;
+    this.#names = names;
+    this.#tree = tree;
+    this.#files = files;
+    this.#intents = intents;
+  }
+
+  #deadline(): Deadline {
+    return Deadline.after(this.#services.options.operationTimeout);
+  }
+
+  /** Runs one rename, alone, while neither directory's names change. */
+  async run(from: Directory, to: Directory, rename: () => Promise<void>): Promise<void> {
+    await this.#one.run(() => from.changes.run(() => (from === to ? rename() : to.changes.run(rename))));
+  }
+
+  /** Renames a file over `replaced`, if there is one. */
+  async file(node: FileNode, parent: Directory, name: string, replaced: FileNode | undefined): Promise<void> {
+    await node.changes.run(async () => {
+      if (node.parent === undefined || node.removed) throw FsError.of('ENOENT');
+      await this.#settle(node);
+      if (replaced === undefined) await this.#move(node, parent, name, undefined);
+      else {
+        await replaced.changes.run(async () => {
+          await this.#files.reconcile(replaced);
+          const undo = await this.#files.preserve(replaced);
+          try {
+            await this.#move(node, parent, name, replaced);
+          } catch (error) {
+            if (!replaced.removed) await undo();
+            throw error;
+          }
+          if (replaced.opens === 0) await this.#files.discard(replaced);
+        });
+      }
+    });
+  }
+
+  /** Brings a file's data into the bucket, unless it can move with its journal alone. */
+  async #settle(node: FileNode): Promise<void> {
+    await this.#files.reconcile(node);
+    for (let i = 0; i < SETTLE && node.staged !== undefined && !this.#files.isLocal(node); i++) {
+      await this.#files.uploadNow(node);
+    }
+  }
+
+  /**
+   * Moves a file. Until the moment when it has its new place nothing has happened, and a failure
+   * leaves all as it was; from then on nothing fails: what is at the old key is deleted sooner or
+   * later.
+   */
+  async #move(
+    node: FileNode,
+    parent: Directory,
+    name: string,
+    replaced: FileNode | undefined,
+  ): Promise<void> {
+    const { keys, ghosts, options } = this.#services;
+    const from = pathOf(node);
+    const path = childPath(parent, name);
+    const { staged } = node;
+    const { object } = node.version;
+    const replaces = replaced?.staged?.id;
+    await ghosts.settled(keys.file(path), Deadline.after(options.operationTimeout));
+    if (staged !== undefined && this.#files.isLocal(node)) {
+      const condition = replaced?.etag === undefined ? 'absent' : { etag: replaced.etag };
+      const obsolete = node.etag === undefined ? undefined : { key: keys.file(from), etag: node.etag };
+      await staged.place(path, undefined, condition, obsolete, replaces);
+      node.version.object = undefined;
+      await this.#moved(node, parent, name, replaced);
+      if (obsolete === undefined) return;
+      node.ghost = obsolete.key;
+      await ghosts.remove([obsolete.key], async () => {
+        node.ghost = undefined;
+        await staged.noteGone(obsolete.key);
+      });
+      return;
+    }
+    if (object === undefined) throw FsError.of('ESTALE');
+    const posix = { ...node.posix, ctime: now() };
+    const mark = randomUUID();
+    const { etag } = object;
+    const intent = await this.#intents.begin({ type: 'rename-file', from, to: path, etag, mark, replaces });
+    let copy: RemoteObject;
+    try {
+      copy = await copyObject(this.#services, object, keys.file(path), posix, mark);
+    } catch (error) {
+      // The caller is told that nothing was renamed, so no later start may finish it.
+      await this.#intents.end(intent);
+      throw error;
+    }
+    if (staged !== undefined) await staged.place(path, copy, { etag: copy.etag });
+    node.version.object = copy;
+    node.posix = staged?.posix ?? posix;
+    await this.#moved(node, parent, name, replaced, copy);
+    await ghosts.remove([keys.file(from)], () => this.#intents.end(intent));
+  }
+
+  /** Names follow in one turn: whoever looks sees all of it or nothing. */
+  async #moved(
+    node: FileNode,
+    parent: Directory,
+    name: string,
+    replaced: FileNode | undefined,
+    copy?: RemoteObject,
+  ): Promise<void> {
+    if (replaced !== undefined) {
+      await this.#files.replaced(replaced);
+      this.#tree.detach(replaced);
+    }
+    if (node.parent !== undefined) learnAbsent(node.parent, node.name);
+    this.#tree.move(node, parent, name);
+    if (copy !== undefined && node.staged === undefined) learnFile(parent, name, copy, node.posix);
+  }
+
+  /**
+   * Renames a directory: copies all that is below it, then deletes the originals. The target is not
+   * there, or empty.
+   */
+  async directory(node: Directory, parent: Directory, name: string): Promise<void> {
+    const fromParent = node.parent;
+    if (fromParent === undefined) throw FsError.of('EBUSY');
+    const fromName = node.name;
+    const from = pathOf(node);
+    const to = childPath(parent, name);
+    const release = this.#files.hold();
+    try {
+      const dirty = filesBelow(node).filter(
+        (file) => file.staged !== undefined || file.uploading !== undefined,
+      );
+      await parallel(dirty, this.#services.options.uploads, (file) =>
+        file.changes.run(async () => {
+          for (let i = 0; i < SETTLE && file.staged !== undefined; i++) await this.#files.uploadNow(file);
+        }),
+      );
+      const intent = await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'copy' });
+      const copies = await this.#copyAll(node, from, to, intent);
+      await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'delete' }, intent);
+      this.#tree.move(node, parent, name);
+      node.marker = true;
+      learnAbsent(fromParent, fromName);
+      learnDirectory(parent, name, true, node.posix);
+      await this.#repoint(node, from, copies);
+      await this.#services.ghosts.remove([...copies.keys()], () => this.#intents.end(intent));
+    } finally {
+      release();
+    }
+  }
+
+  /**
+   * The copies of a rename; where one fails, those made are removed again and the rename has not
+   * happened.
+   */
+  async #copyAll(
+    node: Directory,
+    from: string,
+    to: string,
+    intent: string,
+  ): Promise<Map<string, RemoteObject>> {
+    const { bucket, keys } = this.#services;
+    try {
+      const copies = await this.copyBelow(from, to);
+      if (!copies.has(keys.directory(from))) {
+        const marker = contentOf(node.posix, undefined);
+        await bucket.put(keys.directory(to), new Uint8Array(0), marker, undefined, this.#deadline());
+      }
+      return copies;
+    } catch (error) {
+      await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'undo' }, intent);
+      // What can't be removed now is removed at the next start.
+      await this.deleteCopied(to, from).then(
+        () => this.#intents.end(intent),
+        () => undefined,
+      );
+      throw error;
+    }
+  }
+
+  /** Deletes what lies below one directory and has a counterpart of the same size below another. */
+  async deleteCopied(from: string, to: string): Promise<void> {
+    const { bucket, keys } = this.#services;
+    const fromKey = keys.directory(from);
+    const copied: string[] = [];
+    let token: string | undefined;
+    do {
+      const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
+      await parallel(page.objects, WIDTH, async (object) => {
+        const other = await bucket.head(
+          keys.directory(to) + object.key.slice(fromKey.length),
+          this.#deadline(),
+        );
+        if (other?.size === object.size) copied.push(object.key);
+      });
+      token = page.next;
+    } while (token !== undefined);
+    await this.deleteKeys(copied);
+  }
+
+  /** Copies every object below one directory to below another. @returns the copies by old key. */
+  async copyBelow(from: string, to: string): Promise<Map<string, RemoteObject>> {
+    const { bucket, keys, options } = this.#services;
+    const fromKey = keys.directory(from);
+    const toKey = keys.directory(to);
+    const copies = new Map<string, RemoteObject>();
+    let token: string | undefined;
+    do {
+      const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
+      await parallel(page.objects, WIDTH, async (object) => {
+        const key = toKey + object.key.slice(fromKey.length);
+        if (object.size <= options.copyLimit && bucket.copies) {
+          const copy = bucket.copy(object, key, undefined, this.#deadline());
+          const made = await copy.catch((error: unknown) => {
+            if (bucket.copies) throw error;
+          });
+          if (made !== undefined) {
+            copies.set(object.key, made);
+            return;
+          }
+        }
+        // What is not copied whole is a new object, whose metadata must be said.
+        const head = await bucket.head(object.key, this.#deadline());
+        if (head === undefined) return;
+        const posix = this.#names.posixOf(head, object.key.endsWith('/'));
+        copies.set(object.key, await copyObject(this.#services, object, key, posix, 'rename'));
+      });
+      token = page.next;
+    } while (token !== undefined);
+    return copies;
+  }
+
+  async deleteKeys(all: readonly string[]): Promise<void> {
+    for (let at = 0; at < all.length; at += DELETE_MOST) {
+      await this.#services.bucket.removeMany(all.slice(at, at + DELETE_MOST), this.#deadline());
+    }
+  }
+
+  /**
+   * What is known of a moved directory's files gets their new keys; journals learn of their new
+   * place.
+   */
+  async #repoint(
+    directory: Directory,
+    from: string,
+    copies: ReadonlyMap<string, RemoteObject>,
+  ): Promise<void> {
+    const { keys } = this.#services;
+    for (const below of directoriesBelow(directory)) this.#names.drop(below);
+    for (const file of filesBelow(directory)) {
+      const path = pathOf(file);
+      const oldPath = from + path.slice(pathOf(directory).length);
+      const copy = copies.get(keys.file(oldPath));
+      if (copy !== undefined && file.version.object !== undefined) file.version.object = copy;
+      const { staged } = file;
+      if (staged === undefined) continue;
+      const base = staged.base === undefined ? undefined : copy;
+      await staged.place(path, base, base === undefined ? 'absent' : { etag: base.etag }, undefined);
+    }
+  }
+}
+
+function filesBelow(directory: Directory): FileNode[] {
+  return [...directory.children.values()].flatMap((node: Node) =>
+    node.kind === 'directory' ? filesBelow(node) : [node],
+  );
+}
+
+function directoriesBelow(directory: Directory): Directory[] {
+  const below = [...directory.children.values()].flatMap((node: Node) =>
+    node.kind === 'directory' ? directoriesBelow(node) : [],
+  );
+  return [directory, ...below];
+}

@@ -1,0 +1,195 @@
+import { FileType, FsError } from '../../../core/backend/index.js';
+import { fresh } from '../objects/attributes.js';
+import { childPath, Directory, FileNode, pathOf, sameVersion } from './nodes.js';
+import type { Known, Node } from './nodes.js';
+import type { Names } from './names.js';
+import type { Services } from '../service/services.js';
+
+/** What is there under a name. */
+export type Present = Exclude<Known, { kind: 'absent' }>;
+
+/** The nodes that are in use: one for each file and directory, found by parent and name. */
+export class Tree {
+  readonly root: Directory;
+  readonly #services: Services;
+  readonly #names: Names;
+  readonly #byId = new Map<string, Node>();
+  /** Time of directories that have none of their own. */
+  readonly #started = { seconds: Math.floor(Date.now() / 1000), nanoseconds: 0 };
+  #unique = 0;
+
+  constructor(services: Services, names: Names) {
+    this.#services = services;
+    this.#names = names;
+    this.root = new Directory('', undefined, '', this.#directoryDefaults());
+    this.#byId.set('', this.root);
+  }
+
+  #directoryDefaults(): ReturnType<typeof fresh> {
+    const { directoryMode, uid, gid } = this.#services.defaults;
+    return fresh(FileType.DIRECTORY | directoryMode, uid, gid, this.#started);
+  }
+
+  /**
+   * A durable key for a node at a path: the path, unless a node that was there before still goes by
+   * it (renamed, or unlinked and open).
+   */
+  #claim(path: string): string {
+    return this.#byId.has(path) ? `${path}\0${Date.now().toString(36)}.${++this.#unique}` : path;
+  }
+
+  byId(id: string): Node | undefined {
+    return this.#byId.get(id);
+  }
+
+  /** Nodes whose key is not their path: renamed since. */
+  *renamed(): Generator<readonly [id: string, path: string]> {
+    for (const node of this.#byId.values()) {
+      if (!node.removed && node.id !== pathOf(node)) yield [node.id, pathOf(node)];
+    }
+  }
+
+  /** The node for a name, brought up to date with what is known of it. */
+  node(parent: Directory, name: string, known: Present): Node {
+    let node = parent.children.get(name);
+    if (node !== undefined && node.kind !== known.kind) {
+      if (node.kind === 'file' && node.staged !== undefined) return node;
+      // Another writer put something of another kind there.
+      node.removed = true;
+      parent.children.delete(name);
+      node = undefined;
+    }
+    if (known.kind === 'directory') return this.#directory(parent, name, known, node);
+    return this.#file(parent, name, known, node);
+  }
+
+  #directory(
+    parent: Directory,
+    name: string,
+    known: Present & { kind: 'directory' },
+    node: Node | undefined,
+  ): Directory {
+    let directory = node as Directory | undefined;
+    if (directory === undefined) {
+      directory = new Directory(
+        this.#claim(childPath(parent, name)),
+        parent,
+        name,
+        this.#directoryDefaults(),
+      );
+      this.#add(directory);
+      this.#names.adopt(directory);
+    }
+    directory.forgotten = false;
+    const { touched } = directory;
+    if (known.posix !== undefined) {
+      const later = touched !== undefined && touched.seconds >= known.posix.mtime.seconds;
+      directory.posix = later ? { ...known.posix, mtime: touched, ctime: touched } : known.posix;
+    }
+    if (known.marker !== undefined) directory.marker = known.marker;
+    directory.checked = known.at;
+    return directory;
+  }
+
+  #file(
+    parent: Directory,
+    name: string,
+    known: Present & { kind: 'file' },
+    node: Node | undefined,
+  ): FileNode {
+    const posix = known.posix ?? this.#names.posixFromListing(known.object);
+    let file = node as FileNode | undefined;
+    if (file === undefined) {
+      file = new FileNode(this.#claim(childPath(parent, name)), parent, name, posix, known.object);
+      this.#add(file);
+    } else this.#update(file, known, posix);
+    file.forgotten = false;
+    file.checked = known.at;
+    return file;
+  }
+
+  #update(file: FileNode, known: Present & { kind: 'file' }, posix: FileNode['posix']): void {
+    // What is staged counts here; whether it may go over what is there, its upload finds out.
+    if (file.staged !== undefined || file.uploading !== undefined) return;
+    const { object } = file.version;
+    const same =
+      object !== undefined && object.etag === known.object.etag && object.size === known.object.size;
+    if (!same) file.version = { object: known.object };
+    else if (!sameVersion(object, known.object) || Number.isNaN(object.modified))
+      file.version.object = known.object;
+    file.posix = posix;
+  }
+
+  /** A new file that the bucket does not have yet. */
+  create(parent: Directory, name: string, posix: FileNode['posix']): FileNode {
+    const file = new FileNode(this.#claim(childPath(parent, name)), parent, name, posix, undefined);
+    this.#add(file);
+    return file;
+  }
+
+  #add(node: Node): void {
+    this.#byId.set(node.id, node);
+    node.parent?.children.set(node.name, node);
+  }
+
+  /** Gives a node another name. */
+  move(node: Node, parent: Directory, name: string): void {
+    if (node.parent?.children.get(node.name) === node) node.parent.children.delete(node.name);
+    node.parent = parent;
+    node.name = name;
+    parent.children.set(name, node);
+  }
+
+  /** Takes a node's name away. */
+  detach(node: Node): void {
+    node.removed = true;
+    if (node.parent?.children.get(node.name) === node) node.parent.children.delete(node.name);
+    if (node.forgotten) this.#byId.delete(node.id);
+  }
+
+  /**
+   * The engine takes a node into use: one that it had let go, perhaps, while it was on its way
+   * there.
+   */
+  hold(node: Node): void {
+    node.forgotten = false;
+    const { parent } = node;
+    if (node.removed || parent === undefined) return;
+    if (!parent.children.has(node.name)) parent.children.set(node.name, node);
+    if (!this.#byId.has(node.id)) this.#byId.set(node.id, node);
+  }
+
+  /**
+   * The engine has no reference any more. What has data to upload, or nodes below it, stays until
+   * then.
+   */
+  forget(node: Node): void {
+    node.forgotten = true;
+    this.release(node);
+  }
+
+  /** Lets a forgotten node go if nothing keeps it. */
+  release(node: Node): void {
+    if (!node.forgotten || node.parent === undefined) return;
+    if (node.kind === 'directory' ? node.children.size > 0 : node.staged !== undefined || node.opens > 0)
+      return;
+    if (node.kind === 'directory') this.#names.retire(node);
+    const { parent } = node;
+    if (parent.children.get(node.name) === node) parent.children.delete(node.name);
+    this.#byId.delete(node.id);
+    this.release(parent);
+  }
+
+  /** Walks to a directory without asking the bucket: for journals found at start. */
+  assume(path: string): Directory {
+    let directory = this.root;
+    for (const name of path === '' ? [] : path.split('/')) {
+      const known: Present = { kind: 'directory', marker: undefined, posix: undefined, at: 0, order: 0 };
+      const next = this.node(directory, name, known);
+      if (next.kind !== 'directory') throw FsError.of('ENOTDIR');
+      next.forgotten = true;
+      directory = next;
+    }
+    return directory;
+  }
+}

@@ -1,0 +1,509 @@
+import type {
+  AttributeChanges,
+  Attributes,
+  Awaitable,
+  Context,
+  Created,
+  Entry,
+  GuestBuffer,
+  Opened,
+  Time,
+} from '../../core/backend/index.js';
+import {
+  andThen,
+  FallocateMode,
+  FileType,
+  FsError,
+  nameBytes,
+  OpenFlags,
+  RenameFlags,
+  WriteFlags,
+  XattrFlags,
+} from '../../core/backend/index.js';
+import type { Posix, RemoteObject } from './objects/attributes.js';
+import { fresh, metadataSize, METADATA_MAX, now } from './objects/attributes.js';
+import { ReadingBackend } from './reading-backend.js';
+import { Deadline } from './client/deadline.js';
+import { S3Failure } from './client/failure.js';
+import type { OpenFile } from './write/files.js';
+import { keyFits, RESERVED } from './objects/keys.js';
+import { childPath, learnAbsent, learnDirectory, learnFile, pathOf, unlearn } from './tree/nodes.js';
+import type { Directory, FileNode, Node } from './tree/nodes.js';
+import { contentOf } from './write/upload.js';
+
+const nothing = new Uint8Array(0);
+/**
+ * Largest file: 10,000 parts hold more, but an object is at most 5 TiB (Amazon S3 User Guide,
+ * "Multipart upload limits").
+ */
+const SIZE_MAX = 5 * 2 ** 40;
+
+/** Serves a bucket for reading and writing. */
+export class WritableBackend extends ReadingBackend {
+  /** Refuses names that can't be, in front of any change. */
+  #allowed(parent: Directory, name: string): void {
+    if (parent.parent === undefined && name === RESERVED) throw FsError.of('EPERM');
+    if (!keyFits(this.mounted.services.keys.file(childPath(parent, name)))) throw FsError.of('ENAMETOOLONG');
+    if (parent.removed) throw FsError.of('ENOENT');
+  }
+
+  /** Runs a change of a directory's names: one at a time, and failures become errnos. */
+  async #changing<T>(parent: Directory, name: string, change: () => Promise<T>): Promise<T> {
+    return this.guard(async () => {
+      this.#allowed(parent, name);
+      return parent.changes.run(change);
+    });
+  }
+
+  /** A directory's content has changed: its times say so, as long as we serve it. */
+  #touch(directory: Directory): void {
+    const time = now();
+    directory.touched = time;
+    directory.posix = { ...directory.posix, mtime: time, ctime: time };
+  }
+
+  /**
+   * A directory that is there only by what lies below it gets an object of its own before it loses
+   * what is in it.
+   */
+  async #anchor(directory: Directory, deadline: Deadline): Promise<void> {
+    if (directory.parent === undefined || directory.marker === true) return;
+    const { bucket, keys } = this.mounted.services;
+    try {
+      const content = contentOf(directory.posix, undefined);
+      await bucket.put(keys.directory(pathOf(directory)), nothing, content, 'absent', deadline);
+    } catch (error) {
+      if (!(error instanceof S3Failure) || error.kind !== 'precondition') throw error;
+    }
+    directory.marker = true;
+  }
+
+  /** A new node's attributes: the group is the directory's where that has the set-group-id bit. */
+  #creation(parent: Directory, mode: number, context: Context): Posix {
+    const inherits = (parent.posix.mode & 0o2000) !== 0;
+    const directory = (mode & FileType.MASK) === FileType.DIRECTORY;
+    const bits = (mode & ~context.umask) | (inherits && directory ? 0o2000 : 0);
+    return fresh(bits, context.uid, inherits ? parent.posix.gid : context.gid, now());
+  }
+
+  async #mustBeFree(parent: Directory, name: string, deadline: Deadline): Promise<void> {
+    if ((await this.find(parent, name, this.ttl, () => deadline)) !== undefined) throw FsError.of('EEXIST');
+  }
+
+  /** Makes an object at once, so that of two who create it one is told. */
+  async #make(
+    parent: Directory,
+    name: string,
+    body: Uint8Array,
+    posix: Posix,
+    deadline: Deadline,
+  ): Promise<FileNode> {
+    const { services, files, tree } = this.mounted;
+    await this.#mustBeFree(parent, name, deadline);
+    let object: RemoteObject;
+    try {
+      object = await files.putNew(services.keys.file(childPath(parent, name)), body, posix, deadline);
+    } catch (error) {
+      unlearn(parent, name);
+      throw error;
+    }
+    learnFile(parent, name, object, posix);
+    this.#touch(parent);
+    const news = { at: performance.now(), order: 0 };
+    return tree.node(parent, name, { kind: 'file', object, posix, ...news }) as FileNode;
+  }
+
+  async mknod(
+    parent: Node,
+    name: string,
+    mode: number,
+    rdev: number,
+    context: Context,
+  ): Promise<Entry<Node>> {
+    const directory = this.directory(parent);
+    return this.#changing(directory, name, async () => {
+      const posix = { ...this.#creation(directory, mode, context), rdev };
+      return this.entry(await this.#make(directory, name, nothing, posix, this.deadline(context)));
+    });
+  }
+
+  async symlink(parent: Node, name: string, target: string, context: Context): Promise<Entry<Node>> {
+    const directory = this.directory(parent);
+    return this.#changing(directory, name, async () => {
+      const posix = { ...this.#creation(directory, 0, context), mode: FileType.SYMLINK | 0o777 };
+      return this.entry(await this.#make(directory, name, nameBytes(target), posix, this.deadline(context)));
+    });
+  }
+
+  async mkdir(parent: Node, name: string, mode: number, context: Context): Promise<Entry<Node>> {
+    const directory = this.directory(parent);
+    return this.#changing(directory, name, async () => {
+      const { files, services, tree } = this.mounted;
+      const deadline = this.deadline(context);
+      const posix = this.#creation(directory, FileType.DIRECTORY | (mode & 0o7777), context);
+      await this.#mustBeFree(directory, name, deadline);
+      await files.putNew(services.keys.directory(childPath(directory, name)), nothing, posix, deadline);
+      learnDirectory(directory, name, true, posix);
+      this.#touch(directory);
+      const at = performance.now();
+      const known = { kind: 'directory', marker: true, posix, at, order: 0 } as const;
+      const node = tree.node(directory, name, known) as Directory;
+      // It is new, so nothing is in it.
+      node.listed = at;
+      node.pages = 1;
+      return this.entry(node);
+    });
+  }
+
+  async link(): Promise<Entry<Node>> {
+    throw FsError.of('EPERM');
+  }
+
+  async unlink(parent: Node, name: string, context: Context): Promise<void> {
+    const directory = this.directory(parent);
+    await this.#changing(directory, name, async () => {
+      const deadline = this.deadline(context);
+      const found = await this.find(directory, name, this.ttl, () => deadline);
+      if (found === undefined) throw FsError.of('ENOENT');
+      const node = this.file(found);
+      await this.#anchor(directory, deadline);
+      await node.changes.run(() => this.#unlink(node, directory, deadline));
+      this.#touch(directory);
+    });
+  }
+
+  async #unlink(node: FileNode, directory: Directory, deadline: Deadline): Promise<void> {
+    const { files, services, tree } = this.mounted;
+    const key = services.keys.file(pathOf(node));
+    await files.reconcile(node);
+    const undo = await files.preserve(node);
+    const { staged } = node;
+    const obsolete = node.etag === undefined ? undefined : { key, etag: node.etag };
+    await staged?.place(undefined, staged.base, staged.condition, obsolete);
+    try {
+      if (obsolete !== undefined) await services.bucket.remove(key, deadline);
+    } catch (error) {
+      await staged?.place(pathOf(node), staged.base, staged.condition);
+      await undo().catch(() => undefined);
+      throw error;
+    }
+    learnAbsent(directory, node.name);
+    files.writeback.clean(node);
+    tree.detach(node);
+    if (node.opens === 0) await files.discard(node);
+    else if (obsolete !== undefined) await staged?.noteGone(key);
+  }
+
+  async rmdir(parent: Node, name: string, context: Context): Promise<void> {
+    const directory = this.directory(parent);
+    await this.#changing(directory, name, async () => {
+      const { services, tree } = this.mounted;
+      const deadline = this.deadline(context);
+      const found = await this.find(directory, name, this.ttl, () => deadline);
+      if (found === undefined) throw FsError.of('ENOENT');
+      const node = this.directory(found);
+      await this.#mustBeEmpty(node, deadline);
+      await this.#anchor(directory, deadline);
+      await services.bucket.remove(services.keys.directory(pathOf(node)), deadline);
+      learnAbsent(directory, name);
+      tree.detach(node);
+      this.#touch(directory);
+    });
+  }
+
+  /** Asks the bucket itself: what others made counts. */
+  async #mustBeEmpty(node: Directory, deadline: Deadline): Promise<void> {
+    const { bucket, keys } = this.mounted.services;
+    const children = [...node.children.values()];
+    if (children.some((child) => child.kind === 'file' && child.staged !== undefined))
+      throw FsError.of('ENOTEMPTY');
+    const prefix = keys.directory(pathOf(node));
+    const page = await bucket.list(prefix, '', undefined, 2, deadline);
+    if (page.objects.some(({ key }) => key !== prefix)) throw FsError.of('ENOTEMPTY');
+  }
+
+  async rename(
+    parent: Node,
+    name: string,
+    newParent: Node,
+    newName: string,
+    flags: number,
+    context: Context,
+  ): Promise<void> {
+    const from = this.directory(parent);
+    const to = this.directory(newParent);
+    await this.guard(async () => {
+      this.#allowed(to, newName);
+      if ((flags & ~RenameFlags.NOREPLACE) !== 0) throw FsError.of('EINVAL');
+      await this.mounted.renames.run(from, to, () => this.#rename(from, name, to, newName, flags, context));
+    });
+  }
+
+  async #rename(
+    from: Directory,
+    name: string,
+    to: Directory,
+    newName: string,
+    flags: number,
+    context: Context,
+  ): Promise<void> {
+    const deadline = this.deadline(context);
+    const maxAge = (flags & RenameFlags.NOREPLACE) === 0 ? this.ttl : 0;
+    const node = await this.find(from, name, this.ttl, () => deadline);
+    if (node === undefined) throw FsError.of('ENOENT');
+    const replaced = await this.find(to, newName, maxAge, () => deadline);
+    if (replaced === node) return;
+    if (replaced !== undefined && (flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
+    await this.#anchor(from, deadline);
+    if (node.kind === 'directory') await this.#renameDirectory(node, to, newName, replaced, deadline);
+    else {
+      if (replaced?.kind === 'directory') throw FsError.of('EISDIR');
+      await this.mounted.renames.file(node, to, newName, replaced);
+      if (node.opens === 0 && node.staged !== undefined) {
+        this.mounted.files.writeback.schedule(node, this.options.writebackDelay);
+      }
+    }
+    this.#touch(from);
+    this.#touch(to);
+  }
+
+  async #renameDirectory(
+    node: Directory,
+    to: Directory,
+    newName: string,
+    replaced: Node | undefined,
+    deadline: Deadline,
+  ): Promise<void> {
+    for (let above: Directory | undefined = to; above !== undefined; above = above.parent) {
+      if (above === node) throw FsError.of('EINVAL');
+    }
+    if (replaced?.kind === 'file') throw FsError.of('ENOTDIR');
+    if (replaced !== undefined) {
+      await this.#mustBeEmpty(replaced, deadline);
+      this.mounted.tree.detach(replaced);
+    }
+    await this.mounted.renames.directory(node, to, newName);
+  }
+
+  override open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
+    const opened = super.open(node, flags, context);
+    if ((flags & OpenFlags.TRUNC) === 0) return opened;
+    return andThen(opened, (done) => this.#resize(this.file(node), 0, context).then(() => done));
+  }
+
+  async create(
+    parent: Node,
+    name: string,
+    mode: number,
+    flags: number,
+    context: Context,
+  ): Promise<Created<Node, OpenFile>> {
+    const directory = this.directory(parent);
+    const append = (flags & OpenFlags.APPEND) !== 0;
+    return this.#changing(directory, name, async () => {
+      const { files, tree } = this.mounted;
+      const deadline = this.deadline(context);
+      const posix = this.#creation(directory, FileType.REGULAR | (mode & 0o7777), context);
+      if ((flags & OpenFlags.EXCL) !== 0) {
+        const node = await this.#make(directory, name, nothing, posix, deadline);
+        return { ...this.entry(node), file: files.open(node, append) };
+      }
+      const found = await this.find(directory, name, this.ttl, () => deadline);
+      if (found !== undefined) {
+        const node = this.file(found);
+        const file = files.open(node, append);
+        if ((flags & OpenFlags.TRUNC) !== 0) await this.#resize(node, 0, context);
+        return { ...this.entry(node), file };
+      }
+      const node = tree.create(directory, name, posix);
+      await files.create(node);
+      this.#touch(directory);
+      return { ...this.entry(node), file: files.open(node, append) };
+    });
+  }
+
+  async write(
+    _node: Node,
+    file: OpenFile,
+    buffer: GuestBuffer,
+    offset: number,
+    flags: number,
+    context: Context,
+  ): Promise<number> {
+    if (offset + buffer.length > SIZE_MAX) throw FsError.of('EFBIG');
+    // What comes from the guest's page cache has its place already.
+    const fixed = (flags & WriteFlags.CACHE) !== 0;
+    return this.guard(() => this.mounted.files.write(file, buffer, offset, fixed, this.deadline(context)));
+  }
+
+  flush(node: Node, file: OpenFile, context: Context): Awaitable<void> {
+    if (this.options.close === 'wait') return this.#commit(this.file(node), file, context);
+  }
+
+  async fsync(node: Node, file: OpenFile, _dataOnly: boolean, context: Context): Promise<void> {
+    await this.#commit(this.file(node), file, context);
+  }
+
+  async #commit(node: FileNode, file: OpenFile, context: Context): Promise<void> {
+    await this.guard(async () => {
+      if (node.removed) return;
+      if (file.version !== node.version) throw FsError.of('ESTALE');
+      if (this.options.durability === 'local') await this.mounted.files.sync(node);
+      else await this.mounted.files.commit(node, this.patient(context));
+    });
+  }
+
+  async fsyncdir(node: Node, _dataOnly: boolean, context: Context): Promise<void> {
+    const children = [...this.directory(node).children.values()];
+    await this.#commitAll(
+      children.filter((child) => child.kind === 'file' && child.staged !== undefined) as FileNode[],
+      context,
+    );
+  }
+
+  async syncfs(context: Context): Promise<void> {
+    await this.#commitAll(this.mounted.files.writeback.files, context);
+  }
+
+  async #commitAll(files: readonly FileNode[], context: Context): Promise<void> {
+    await this.guard(async () => {
+      const work = files.map((node) =>
+        this.options.durability === 'local'
+          ? this.mounted.files.sync(node)
+          : this.mounted.files.commit(node, Deadline.never),
+      );
+      for (const result of await this.patient(context).wait(Promise.allSettled(work))) {
+        if (result.status === 'rejected') throw result.reason;
+      }
+    });
+  }
+
+  async #resize(node: FileNode, size: number, context: Context): Promise<void> {
+    if (size > SIZE_MAX) throw FsError.of('EFBIG');
+    await this.mounted.files.resize(node, size, this.deadline(context));
+  }
+
+  async setattr(
+    node: Node,
+    changes: AttributeChanges,
+    file: OpenFile | undefined,
+    context: Context,
+  ): Promise<Attributes> {
+    return this.guard(async () => {
+      const deadline = this.deadline(context);
+      if (node.kind === 'directory') await this.#setDirectory(node, changed(node.posix, changes), deadline);
+      else {
+        if (file !== undefined && file.version !== node.version) throw FsError.of('ESTALE');
+        if (changes.size !== undefined) await this.#resize(node, changes.size, context);
+        if (Object.keys(changes).some((name) => name !== 'size'))
+          await this.#setFile(node, (old) => changed(old, changes));
+        else this.#soon(node);
+      }
+      return this.attributes(node);
+    });
+  }
+
+  async #setDirectory(node: Directory, posix: Posix, deadline: Deadline): Promise<void> {
+    const { bucket, keys } = this.mounted.services;
+    const key = keys.directory(pathOf(node));
+    // A root without prefix has no key: its attributes last while it is mounted.
+    if (key !== '') await bucket.put(key, nothing, contentOf(posix, undefined), undefined, deadline);
+    node.posix = posix;
+    node.touched = undefined;
+    node.marker = true;
+    if (node.parent !== undefined) learnDirectory(node.parent, node.name, true, posix);
+  }
+
+  async #setFile(node: FileNode, change: (posix: Posix) => Posix): Promise<void> {
+    await this.mounted.files.setPosix(node, change);
+    this.#soon(node);
+  }
+
+  /** A file that nobody has open goes up soon after a change. */
+  #soon(node: FileNode): void {
+    if (node.opens === 0 && !node.removed) {
+      this.mounted.files.writeback.schedule(node, this.options.writebackDelay);
+    }
+  }
+
+  async setxattr(
+    node: Node,
+    name: string,
+    value: Uint8Array,
+    flags: number,
+    _killSgid: boolean,
+    context: Context,
+  ): Promise<void> {
+    this.checkXattr(name);
+    const copy = Uint8Array.from(value);
+    await this.#setXattrs(node, context, (xattrs) => {
+      if ((flags & XattrFlags.CREATE) !== 0 && xattrs.has(name)) throw FsError.of('EEXIST');
+      if ((flags & XattrFlags.REPLACE) !== 0 && !xattrs.has(name)) throw FsError.of('ENODATA');
+      xattrs.set(name, copy);
+    });
+  }
+
+  async removexattr(node: Node, name: string, context: Context): Promise<void> {
+    this.checkXattr(name);
+    await this.#setXattrs(node, context, (xattrs) => {
+      if (!xattrs.delete(name)) throw FsError.of('ENODATA');
+    });
+  }
+
+  async #setXattrs(
+    node: Node,
+    context: Context,
+    change: (xattrs: Map<string, Uint8Array>) => void,
+  ): Promise<void> {
+    const apply = (posix: Posix): Posix => {
+      const xattrs = new Map(posix.xattrs);
+      change(xattrs);
+      const next = { ...posix, xattrs, ctime: now() };
+      if (metadataSize(next) > METADATA_MAX) throw FsError.of('ENOSPC');
+      return next;
+    };
+    await this.guard(async () => {
+      if (node.kind === 'file') {
+        apply(node.posix);
+        await this.#setFile(node, apply);
+      } else await this.#setDirectory(node, apply(node.posix), this.deadline(context));
+    });
+  }
+
+  async fallocate(
+    node: Node,
+    file: OpenFile,
+    mode: number,
+    offset: number,
+    length: number,
+    context: Context,
+  ): Promise<void> {
+    const target = this.file(node);
+    if (file.version !== target.version) throw FsError.of('ESTALE');
+    const keep = (mode & FallocateMode.KEEP_SIZE) !== 0;
+    const zeroes = (mode & (FallocateMode.PUNCH_HOLE | FallocateMode.ZERO_RANGE)) !== 0;
+    const known = FallocateMode.KEEP_SIZE | FallocateMode.PUNCH_HOLE | FallocateMode.ZERO_RANGE;
+    if ((mode & ~known) !== 0) throw FsError.of('EOPNOTSUPP');
+    if ((mode & FallocateMode.PUNCH_HOLE) !== 0 && !keep) throw FsError.of('EOPNOTSUPP');
+    await this.guard(async () => {
+      const { files } = this.mounted;
+      if (!keep && offset + length > target.size) await this.#resize(target, offset + length, context);
+      const end = Math.min(target.size, offset + length);
+      if (zeroes && end > offset) await files.zero(target, offset, end - offset);
+    });
+  }
+}
+
+function changed(posix: Posix, changes: AttributeChanges): Posix {
+  const time = now();
+  const set = (value: Time | 'now' | undefined, old: Time): Time => (value === 'now' ? time : (value ?? old));
+  return {
+    ...posix,
+    mode: changes.mode === undefined ? posix.mode : (posix.mode & FileType.MASK) | (changes.mode & 0o7777),
+    uid: changes.uid ?? posix.uid,
+    gid: changes.gid ?? posix.gid,
+    atime: set(changes.atime, posix.atime),
+    mtime: set(changes.mtime, posix.mtime),
+    ctime: changes.ctime ?? time,
+  };
+}

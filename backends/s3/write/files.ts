@@ -1,0 +1,454 @@
+import { randomUUID } from 'node:crypto';
+import { rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { FsError } from '../../../core/backend/index.js';
+import type { GuestBuffer } from '../../../core/backend/index.js';
+import type { Posix, RemoteObject } from '../objects/attributes.js';
+import { WRITE_MARK } from '../objects/attributes.js';
+import { borrow, giveBack } from '../client/buffers.js';
+import { Deadline, deferred, Semaphore } from '../client/deadline.js';
+import { S3Failure } from '../client/failure.js';
+import type { Intents } from '../journal/intents.js';
+import { learnFile, pathOf, unlearn } from '../tree/nodes.js';
+import type { FileNode, Version } from '../tree/nodes.js';
+import { isChanged, Stream } from '../read/reader.js';
+import type { Services } from '../service/services.js';
+import { Staged } from '../journal/staged.js';
+import { contentOf, copyObject, PartUpload, uploadSnapshot } from './upload.js';
+import { Writeback } from './writeback.js';
+
+/** Journals begun between two sweeps of those that have ended. */
+const SWEEP = 256;
+
+/** An open file. */
+export interface OpenFile {
+  readonly node: FileNode;
+  /** What it was opened on: another one by now means that another writer came. */
+  readonly version: Version;
+  readonly stream: Stream;
+  readonly append: boolean;
+}
+
+/**
+ * Content of files: reading through staged data to the bucket, staging changes, and bringing them
+ * into the bucket.
+ */
+export class Files {
+  readonly writeback: Writeback;
+  readonly #services: Services;
+  readonly #folder: string;
+  readonly #uploads: Semaphore;
+  /** Uploads of large files that have begun, by journal. */
+  readonly #parts = new Map<Staged, PartUpload>();
+  readonly #intents: Intents;
+  readonly #onClean: (node: FileNode) => void;
+  #held: Promise<void> | undefined;
+  /** Journals that are open; ended ones are swept out now and then. */
+  readonly #journals = new Set<Staged>();
+  #closed = false;
+
+  /**
+   * @param folder of the cache: journals are in `staging`, lost races in `conflicts`.
+   * @param onClean told of each file that has nothing staged any more.
+   */
+  constructor(services: Services, folder: string, intents: Intents, onClean: (node: FileNode) => void) {
+    this.#intents = intents;
+    this.#onClean = onClean;
+    this.#services = services;
+    this.#folder = folder;
+    this.#uploads = new Semaphore(services.options.uploads);
+    this.writeback = new Writeback(services.options, services.log, (node) =>
+      this.commit(node, Deadline.never),
+    );
+  }
+
+  /**
+   * Keeps uploads from beginning, while the directory above them moves.
+   * @returns what lets them go on.
+   */
+  hold(): () => void {
+    const gate = deferred<void>();
+    this.#held = gate.promise;
+    return () => {
+      this.#held = undefined;
+      gate.resolve();
+    };
+  }
+
+  #logPath(id: string): string {
+    return join(this.#folder, 'staging', `${id}.log`);
+  }
+
+  open(node: FileNode, append: boolean): OpenFile {
+    node.opens += 1;
+    return { node, version: node.version, stream: new Stream(), append };
+  }
+
+  /** @returns the bytes read. */
+  async read(file: OpenFile, buffer: GuestBuffer, offset: number, deadline: Deadline): Promise<number> {
+    const { node } = file;
+    for (;;) {
+      const { object } = file.version;
+      const size = file.version === node.version ? node.size : (object?.size ?? 0);
+      const end = Math.min(size, offset + buffer.length);
+      if (offset >= end) return 0;
+      try {
+        await this.#readRange(file, buffer, offset, end, deadline);
+        return end - offset;
+      } catch (error) {
+        if (!isChanged(error)) throw error;
+        // Our own upload replaces the object a moment before we hear of it.
+        if (node.uploading !== undefined) await deadline.wait(node.uploading.catch(() => undefined));
+        if (file.version.object === object) throw FsError.of('ESTALE');
+      }
+    }
+  }
+
+  async #readRange(
+    file: OpenFile,
+    buffer: GuestBuffer,
+    start: number,
+    end: number,
+    deadline: Deadline,
+  ): Promise<void> {
+    const { reader } = this.#services;
+    const put = (at: number, bytes: Uint8Array): void => buffer.put(at - start, bytes);
+    const staged = file.version === file.node.version ? file.node.staged : undefined;
+    if (staged === undefined) {
+      const { object } = file.version;
+      if (object === undefined) throw FsError.of('ESTALE');
+      await reader.read(object, start, end, file.stream, deadline, put);
+      return;
+    }
+    const { base, baseLimit } = staged;
+    await staged.using(async () => {
+      for (const piece of staged.pieces(start, end)) {
+        if (piece.source === 'log') {
+          const bytes = Buffer.allocUnsafe(piece.end - piece.start);
+          await staged.log.read(piece.position, bytes);
+          put(piece.start, bytes);
+          continue;
+        }
+        const stop =
+          piece.source === 'gap' ? Math.max(piece.start, Math.min(piece.end, baseLimit)) : piece.start;
+        if (base !== undefined && stop > piece.start) {
+          await reader.read(base, piece.start, stop, file.stream, deadline, put);
+        }
+        buffer.zero(stop - start, piece.end - stop);
+      }
+    });
+  }
+
+  /** @returns the bytes written: all. */
+  async write(
+    file: OpenFile,
+    buffer: GuestBuffer,
+    offset: number,
+    fixed: boolean,
+    deadline: Deadline,
+  ): Promise<number> {
+    this.#current(file);
+    await this.writeback.room(buffer.length, deadline);
+    const payload = borrow(buffer.length);
+    buffer.get(0, payload);
+    const { node } = file;
+    await this.#change(node, (staged) =>
+      staged.write(file.append && !fixed ? staged.appendAt : offset, payload),
+    );
+    giveBack(payload);
+    this.#sendParts(node);
+    return buffer.length;
+  }
+
+  /** @throws ESTALE where the file is not the one that was opened any more. */
+  #current(file: OpenFile): void {
+    if (file.version !== file.node.version) throw FsError.of('ESTALE');
+  }
+
+  /** Large files go up while a writer goes from the start to the end. */
+  #sendParts(node: FileNode): void {
+    const { staged } = node;
+    if (staged === undefined || node.removed || node.uploading !== undefined) return;
+    if (staged.sequentialEnd <= 2 * this.#services.options.partSize) return;
+    let parts = this.#parts.get(staged);
+    if (parts === undefined) {
+      parts = new PartUpload(this.#services, staged, this.#services.keys.file(pathOf(node)));
+      this.#parts.set(staged, parts);
+    }
+    parts.advance(staged.sequentialEnd);
+  }
+
+  async resize(node: FileNode, size: number, deadline: Deadline): Promise<void> {
+    await this.writeback.room(0, deadline);
+    await this.#change(node, (staged) => staged.resize(size));
+  }
+
+  /** Makes bytes zeros, within the file. */
+  async zero(node: FileNode, offset: number, length: number): Promise<void> {
+    await this.#change(node, (staged) => staged.zero(offset, length));
+  }
+
+  async setPosix(node: FileNode, change: (posix: Posix) => Posix): Promise<void> {
+    await this.#change(node, (staged) => staged.setPosix(change(staged.posix)));
+  }
+
+  /** Runs a change on the file's journal, which is begun if there is none. */
+  async #change(node: FileNode, change: (staged: Staged) => Promise<void>): Promise<void> {
+    while (node.staged === undefined) {
+      node.staging ??= this.#begin(node).finally(() => (node.staging = undefined));
+      await node.staging;
+    }
+    // In this turn the journal learns of the change, so that nobody ends it before.
+    const { staged } = node;
+    await change(staged);
+    node.posix = staged.posix;
+    if (!node.removed) this.writeback.touched(node);
+    if (staged.wasteful) await this.#compact(node, staged);
+  }
+
+  async #begin(node: FileNode): Promise<void> {
+    await node.changes.run(async () => {
+      if (node.staged !== undefined) return;
+      const id = randomUUID();
+      const { object } = node.version;
+      const condition = object === undefined ? 'absent' : { etag: object.etag };
+      const path = node.removed ? undefined : pathOf(node);
+      if (this.#closed) throw FsError.of('EIO');
+      this.take(node, await Staged.begin(this.#logPath(id), id, path, node.posix, object, condition));
+    });
+  }
+
+  /** Gives a file its journal. */
+  take(node: FileNode, staged: Staged): void {
+    node.staged = staged;
+    this.#journals.add(staged);
+    if (this.#closed) void staged.close();
+    if (this.#journals.size % SWEEP === 0) {
+      for (const journal of this.#journals) if (journal.isEnded) this.#journals.delete(journal);
+    }
+  }
+
+  /** Begins the journal of a file that the bucket does not have. */
+  async create(node: FileNode): Promise<void> {
+    node.staging = this.#begin(node).finally(() => (node.staging = undefined));
+    await node.staging;
+    this.writeback.touched(node);
+  }
+
+  async #compact(node: FileNode, staged: Staged): Promise<void> {
+    await node.changes.run(async () => {
+      if (node.staged !== staged || !staged.wasteful || staged.pending > 0 || this.#parts.has(staged)) return;
+      // Its log alone knows of the object that is to be deleted.
+      if (node.ghost !== undefined) return;
+      const path = node.removed ? undefined : pathOf(node);
+      await staged.compact(path, this.#logPath(`${staged.id}.new`));
+    });
+  }
+
+  /**
+   * Returns when the bucket has all that was staged at the time of the call.
+   * @throws ESTALE when another writer came first: the data is kept aside.
+   */
+  async commit(node: FileNode, deadline: Deadline): Promise<void> {
+    const { staged } = node;
+    if (staged === undefined || node.removed) return;
+    const target = staged.sequence;
+    while (node.staged === staged && staged.committedSequence < target && !node.removed) {
+      await this.#held;
+      node.uploading ??= node.changes
+        .run(() => this.#uploads.run(() => this.uploadNow(node)))
+        .finally(() => (node.uploading = undefined));
+      await deadline.wait(node.uploading);
+    }
+  }
+
+  /**
+   * Uploads what is staged. The caller holds `node.changes`.
+   * @throws ESTALE when another writer came first.
+   */
+  async uploadNow(node: FileNode): Promise<void> {
+    const { staged } = node;
+    if (staged === undefined) return;
+    try {
+      await this.#upload(node);
+    } catch (error) {
+      if (!isChanged(error)) throw error;
+      if (await this.recognise(staged, this.#services.keys.file(pathOf(node)))) {
+        node.version.object = staged.base;
+        return this.uploadNow(node);
+      }
+      await this.#setAside(node, staged);
+      throw FsError.of('ESTALE');
+    }
+  }
+
+  /**
+   * Looks whether what is at the key is an earlier upload of this very journal, of which the answer
+   * was lost. If it is, the next upload is based on it.
+   */
+  async recognise(staged: Staged, key: string): Promise<boolean> {
+    const { bucket, options } = this.#services;
+    const head = await bucket.head(key, Deadline.after(options.operationTimeout));
+    const isOurs = head?.metadata[WRITE_MARK]?.startsWith(`${staged.id}.`) === true;
+    if (head === undefined || !isOurs || staged.base?.etag === head.etag) return false;
+    await staged.rebase(head);
+    return true;
+  }
+
+  async #upload(node: FileNode): Promise<void> {
+    const { staged, parent } = node;
+    if (staged === undefined || parent === undefined || node.removed) return;
+    const { ghosts, keys, options } = this.#services;
+    for (const key of new Set([node.ghost, keys.file(pathOf(node))])) {
+      if (key !== undefined) await ghosts.settled(key, Deadline.after(options.operationTimeout));
+    }
+    const parts = this.#parts.get(staged);
+    this.#parts.delete(staged);
+    const snapshot = staged.snapshot();
+    const key = keys.file(pathOf(node));
+    staged.attempted = true;
+    const { object, attributed } = await uploadSnapshot(this.#services, staged, snapshot, key, parts);
+    staged.attempted = false;
+    this.#services.metrics.uploads += 1;
+    node.version.object = object;
+    node.checked = performance.now();
+    learnFile(parent, node.name, object, snapshot.posix);
+    if (attributed && staged.isStill(snapshot)) {
+      node.staged = undefined;
+      this.writeback.clean(node);
+      await staged.retire();
+      this.#onClean(node);
+    } else {
+      await staged.committed(snapshot, object, attributed);
+      this.writeback.clean(node);
+      this.writeback.touched(node);
+    }
+  }
+
+  /**
+   * Another writer came first: what we have is kept in a file that `s3 status` shows, and handles
+   * learn of it.
+   */
+  async #setAside(node: FileNode, staged: Staged): Promise<void> {
+    this.#services.metrics.conflicts += 1;
+    const path = pathOf(node);
+    node.staged = undefined;
+    node.version = { object: undefined };
+    node.checked = Number.NEGATIVE_INFINITY;
+    if (node.parent !== undefined) unlearn(node.parent, node.name);
+    this.writeback.clean(node);
+    await staged.close();
+    const aside = join(this.#folder, 'conflicts', `${staged.id}.log`);
+    await rename(staged.log.path, aside);
+    this.#services.log.error(
+      { path, aside },
+      'another writer changed the object: ours is kept aside; see "virtiofs-kit s3 status"',
+    );
+  }
+
+  /**
+   * Keeps the content of an open file whose object is about to go: what the bucket alone has is
+   * copied to a key of our own. The caller holds `node.changes`.
+   * @returns what undoes it, for when the object does not go after all.
+   */
+  async preserve(node: FileNode): Promise<() => Promise<void>> {
+    const { staged } = node;
+    await this.#abandonParts(staged);
+    const { object } = node.version;
+    const needed = staged === undefined || (staged.base !== undefined && staged.baseLimit > 0);
+    if (node.opens === 0 || !needed || object === undefined || object.size === 0)
+      return async () => undefined;
+    const key = this.#services.keys.reserved(`open-${randomUUID()}`);
+    node.hiddenIntent = await this.#intents.begin({ type: 'hidden', key });
+    const copy = await copyObject(this.#services, object, key, node.posix, 'open');
+    const use = (source: RemoteObject): void => {
+      node.version.object = source;
+      if (staged !== undefined) staged.base = source;
+    };
+    node.hidden = key;
+    node.original = object;
+    use(copy);
+    return async () => {
+      use(object);
+      await this.#dropHidden(node);
+    };
+  }
+
+  async #dropHidden(node: FileNode): Promise<void> {
+    const { hidden, hiddenIntent } = node;
+    node.hidden = undefined;
+    node.original = undefined;
+    if (hidden === undefined || hiddenIntent === undefined) return;
+    await this.#services.bucket.remove(hidden, Deadline.after(this.#services.options.operationTimeout));
+    await this.#intents.end(hiddenIntent);
+  }
+
+  /** A file has lost its name to another that is there now. The caller holds `node.changes`. */
+  async replaced(node: FileNode): Promise<void> {
+    this.writeback.clean(node);
+    const { staged } = node;
+    if (staged !== undefined) await staged.place(undefined, staged.base, staged.condition);
+  }
+
+  async #abandonParts(staged: Staged | undefined): Promise<void> {
+    if (staged === undefined) return;
+    const parts = this.#parts.get(staged);
+    this.#parts.delete(staged);
+    await parts?.abort();
+  }
+
+  /** Nobody has the removed file open any more. */
+  async discard(node: FileNode): Promise<void> {
+    const { staged } = node;
+    node.staged = undefined;
+    await staged?.retire();
+    await this.#dropHidden(node);
+  }
+
+  /**
+   * Finds out whether an upload got through whose answer was lost: before the file's key is given
+   * up. The caller holds `node.changes`.
+   */
+  async reconcile(node: FileNode): Promise<void> {
+    const { staged } = node;
+    if (staged?.attempted !== true) return;
+    if (await this.recognise(staged, this.#services.keys.file(pathOf(node))))
+      node.version.object = staged.base;
+    staged.attempted = false;
+  }
+
+  /** Makes what is staged durable on this machine. */
+  async sync(node: FileNode): Promise<void> {
+    const { staged } = node;
+    if (staged !== undefined) await staged.using(() => staged.log.sync());
+  }
+
+  /**
+   * Whether a file can be renamed without a byte of its content going anywhere: all is in the
+   * journal.
+   */
+  isLocal(node: FileNode): boolean {
+    const { staged } = node;
+    if (staged === undefined || this.#parts.has(staged)) return false;
+    return staged.base === undefined || staged.base.size === 0;
+  }
+
+  /** Writes a whole new object, as for a symbolic link. @throws EEXIST where the name is taken. */
+  async putNew(key: string, body: Uint8Array, posix: Posix, deadline: Deadline): Promise<RemoteObject> {
+    try {
+      await this.#services.ghosts.settled(key, deadline);
+      const content = contentOf(posix, randomUUID());
+      return await this.#services.bucket.put(key, body, content, 'absent', deadline);
+    } catch (error) {
+      if (error instanceof S3Failure && error.kind === 'precondition') throw FsError.of('EEXIST');
+      throw error;
+    }
+  }
+
+  /** Ends service; journals stay for the next start. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.writeback.close();
+    for (const journal of this.#journals) await journal.close();
+  }
+}

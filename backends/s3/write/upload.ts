@@ -1,0 +1,363 @@
+import type { Posix, RemoteObject } from '../objects/attributes.js';
+import { format } from '../objects/attributes.js';
+import { borrow, giveBack } from '../client/buffers.js';
+import type { Bucket, Content, Part } from '../client/bucket.js';
+import { Deadline, parallel, Semaphore } from '../client/deadline.js';
+import { S3Failure } from '../client/failure.js';
+import type { Services } from '../service/services.js';
+import type { Snapshot, Staged } from '../journal/staged.js';
+import { into } from '../client/wire.js';
+
+/** Most parts of an upload (Amazon S3 User Guide, "Multipart upload limits"). */
+const PARTS_MAX = 10_000;
+/** Parts of each size before the size doubles. With parts of 8 MiB at first, 10,000 hold 8 TiB. */
+const PARTS_PER_SIZE = 1000;
+/** Largest part and smallest part but the last, bytes (as above). */
+const PART_LARGEST = 5 * 2 ** 30;
+/** Parts of one file on their way at once. */
+const WIDTH = 4;
+
+/**
+ * Uploads that are begun anew when the one before became void: a write came between, or somebody
+ * aborted it.
+ */
+const ATTEMPTS = 3;
+
+/** Where part `index` (from 0) begins, when the first have `first` bytes. */
+export function partStart(index: number, first: number): number {
+  let start = 0;
+  let size = first;
+  for (let left = index; left > 0; left -= PARTS_PER_SIZE) {
+    start += Math.min(left, PARTS_PER_SIZE) * Math.min(size, PART_LARGEST);
+    size *= 2;
+  }
+  return start;
+}
+
+/** A snapshot in the bucket. */
+export interface Uploaded {
+  readonly object: RemoteObject;
+  /**
+   * The attributes are the snapshot's too. Those of a multipart upload are fixed when it begins:
+   * times, and what else has changed since, need a copy on the server.
+   */
+  readonly attributed: boolean;
+}
+
+/** What is written beside the bytes. */
+export function contentOf(posix: Posix, mark: string | undefined): Content {
+  return { metadata: format(posix, mark), headers: posix.headers };
+}
+
+/**
+ * Bytes `start` to `end` (exclusive) of a snapshot: from the log, from the base, zeros elsewhere.
+ */
+export async function assemble(
+  services: Services,
+  staged: Staged,
+  snapshot: Snapshot,
+  start: number,
+  end: number,
+): Promise<Buffer> {
+  const target = borrow(end - start);
+  const deadline = Deadline.after(services.options.operationTimeout);
+  for (const piece of snapshot.extents.cover(start, end)) {
+    const part = target.subarray(piece.start - start, piece.end - start);
+    if (piece.source === 'log') {
+      await staged.using(() => staged.log.read(piece.position, part));
+      continue;
+    }
+    part.fill(0);
+    const stop = Math.min(piece.end, snapshot.baseLimit);
+    if (piece.source === 'gap' && snapshot.base !== undefined && stop > piece.start) {
+      await services.reader.read(snapshot.base, piece.start, stop, undefined, deadline, (at, bytes) =>
+        target.set(bytes, at - start),
+      );
+    }
+  }
+  return target;
+}
+
+/**
+ * A part that went up while the file was being written: what it held, and what the bucket calls it.
+ */
+interface EarlyPart {
+  readonly start: number;
+  readonly end: number;
+  part: Part | undefined;
+}
+
+/**
+ * A large file's multipart upload. Parts go up while the file is being written, as soon as they are
+ * whole; one that is written again goes up again; at the end come the missing ones, those without a
+ * change by a copy on the server.
+ */
+export class PartUpload {
+  readonly #services: Services;
+  readonly #staged: Staged;
+  readonly #key: string;
+  readonly #early = new Map<number, EarlyPart>();
+  readonly #slots = new Semaphore(WIDTH);
+  /** Attributes when the upload began, which the object gets at first. */
+  readonly #posix: Posix;
+  #id: Promise<string> | undefined;
+  #underWay: Promise<void>[] = [];
+  /** Index of the next part that goes up early. */
+  #next = 0;
+  #completing = false;
+
+  constructor(services: Services, staged: Staged, key: string) {
+    this.#services = services;
+    this.#staged = staged;
+    this.#key = key;
+    this.#posix = staged.posix;
+    staged.onChange = (start, end) => this.#invalidate(start, end);
+  }
+
+  #bounds(index: number, size: number): { start: number; end: number } {
+    const first = this.#services.options.partSize;
+    return { start: partStart(index, first), end: Math.min(size, partStart(index + 1, first)) };
+  }
+
+  #invalidate(start: number, end: number): void {
+    for (const [index, part] of this.#early) {
+      if (part.start < end && part.end > start) this.#early.delete(index);
+    }
+  }
+
+  #begin(): Promise<string> {
+    this.#id ??= this.#create();
+    return this.#id;
+  }
+
+  async #create(): Promise<string> {
+    const { bucket, options } = this.#services;
+    await this.#staged.noteUpload(this.#key, undefined, false);
+    const content = contentOf(this.#posix, `${this.#staged.id}.parts`);
+    const id = await bucket.createUpload(this.#key, content, Deadline.after(options.operationTimeout));
+    await this.#staged.noteUpload(this.#key, id, false);
+    return id;
+  }
+
+  /**
+   * Uploads the parts below `end`, which a sequential writer has passed. What fails goes up again
+   * at {@link complete}.
+   */
+  advance(end: number): void {
+    while (this.#underWay.length < 2 * WIDTH && !this.#completing) {
+      const { start, end: stop } = this.#bounds(this.#next, Number.POSITIVE_INFINITY);
+      if (stop > end) return;
+      const index = this.#next++;
+      const work = this.#slots.run(() => this.#sendEarly(index, start, stop)).catch(() => undefined);
+      this.#underWay.push(work);
+      void work.then(() => (this.#underWay = this.#underWay.filter((other) => other !== work)));
+    }
+  }
+
+  async #sendEarly(index: number, start: number, end: number): Promise<void> {
+    // Once a snapshot is being completed, a later state must not get into its parts.
+    if (this.#completing) return;
+    const entry: EarlyPart = { start, end, part: undefined };
+    this.#early.set(index, entry);
+    entry.part = await this.#send(index, start, end, this.#staged.view());
+  }
+
+  async #send(index: number, start: number, end: number, snapshot: Snapshot): Promise<Part> {
+    const { bucket, options } = this.#services;
+    const id = await this.#begin();
+    const deadline = Deadline.after(options.operationTimeout);
+    const { base, baseLimit } = snapshot;
+    const [piece] = snapshot.extents.cover(start, end);
+    if (base !== undefined && piece?.source === 'gap' && piece.end === end && end <= baseLimit) {
+      return copyPart(this.#services, base, start, end, this.#key, id, index + 1);
+    }
+    const body = await assemble(this.#services, this.#staged, snapshot, start, end);
+    const part = await bucket.uploadPart(this.#key, id, index + 1, body, deadline);
+    giveBack(body);
+    return part;
+  }
+
+  /** Uploads what is missing of the snapshot, taken in this turn, and makes the object. */
+  async complete(snapshot: Snapshot): Promise<Uploaded> {
+    const { bucket, options } = this.#services;
+    this.#completing = true;
+    await Promise.all(this.#underWay);
+    const parts: Part[] = [];
+    const missing: { index: number; start: number; end: number }[] = [];
+    for (let index = 0; ; index++) {
+      const { start, end } = this.#bounds(index, snapshot.size);
+      if (start >= snapshot.size) break;
+      if (index === PARTS_MAX) throw new S3Failure('refused', 0, 'EntityTooLarge');
+      const early = this.#early.get(index);
+      if (early?.part !== undefined && early.end === end) parts[index] = early.part;
+      else missing.push({ index, start, end });
+    }
+    await parallel(missing, WIDTH, async ({ index, start, end }) => {
+      parts[index] = await this.#send(index, start, end, snapshot);
+    });
+    const id = await this.#begin();
+    const content = contentOf(this.#posix, `${this.#staged.id}.parts`);
+    const deadline = Deadline.after(options.operationTimeout);
+    const { size, condition, posix } = snapshot;
+    const object = await bucket.completeUpload(this.#key, id, parts, size, content, condition, deadline);
+    await this.#staged.noteUpload(this.#key, id, true);
+    this.#staged.onChange = () => undefined;
+    return { object, attributed: this.#posix === posix };
+  }
+
+  /** Gives the upload up. */
+  async abort(): Promise<void> {
+    this.#completing = true;
+    this.#staged.onChange = () => undefined;
+    await Promise.all(this.#underWay);
+    const id = await this.#id?.catch(() => undefined);
+    if (id === undefined) return;
+    const { bucket, options } = this.#services;
+    await bucket.abortUpload(this.#key, id, Deadline.after(options.operationTimeout));
+    await this.#staged.noteUpload(this.#key, id, true);
+  }
+}
+
+/** Runs a copy on the server, or where it does not copy, what stands in for it. */
+async function copied<T>(bucket: Bucket, copy: () => Promise<T>, instead: () => Promise<T>): Promise<T> {
+  if (!bucket.copies) return instead();
+  try {
+    return await copy();
+  } catch (error) {
+    if (bucket.copies) throw error;
+    return instead();
+  }
+}
+
+/** Bytes `start` to `end` (exclusive) of an object. */
+async function fetched(
+  { bucket, options }: Services,
+  { key, etag }: RemoteObject,
+  start: number,
+  end: number,
+): Promise<Buffer> {
+  const target = Buffer.allocUnsafeSlow(end - start);
+  if (end > start) {
+    const deadline = Deadline.after(options.operationTimeout);
+    await bucket.read(key, etag, start, end, deadline, into(target));
+  }
+  return target;
+}
+
+/** A part of an upload that holds bytes `start` to `end` (exclusive) of an object. */
+async function copyPart(
+  services: Services,
+  source: RemoteObject,
+  start: number,
+  end: number,
+  key: string,
+  upload: string,
+  number: number,
+): Promise<Part> {
+  const { bucket, options } = services;
+  const deadline = (): Deadline => Deadline.after(options.operationTimeout);
+  return copied(
+    bucket,
+    () => bucket.copyPart(source, start, end, key, upload, number, deadline()),
+    async () =>
+      bucket.uploadPart(key, upload, number, await fetched(services, source, start, end), deadline()),
+  );
+}
+
+/**
+ * Copies an object, with attributes of its own; in parts where it is large. On the server, where
+ * that copies.
+ * @throws S3Failure of kind precondition when the source has changed.
+ */
+export async function copyObject(
+  services: Services,
+  source: RemoteObject,
+  key: string,
+  posix: Posix,
+  mark: string,
+): Promise<RemoteObject> {
+  const { bucket, options } = services;
+  const content = contentOf(posix, mark);
+  const deadline = (): Deadline => Deadline.after(options.operationTimeout);
+  const inParts = (size: number): Promise<RemoteObject> =>
+    copyInParts(services, source, key, content, Math.max(size, Math.ceil(source.size / PARTS_MAX)));
+  if (source.size > options.copyLimit) return inParts(bucket.copies ? options.copyLimit : options.partSize);
+  return copied(
+    bucket,
+    () => bucket.copy(source, key, content, deadline()),
+    async () => {
+      if (source.size > 2 * options.partSize) return inParts(options.partSize);
+      const body = await fetched(services, source, 0, source.size);
+      return bucket.put(key, body, content, undefined, deadline());
+    },
+  );
+}
+
+async function copyInParts(
+  services: Services,
+  source: RemoteObject,
+  key: string,
+  content: Content,
+  size: number,
+): Promise<RemoteObject> {
+  const { bucket, options } = services;
+  const deadline = (): Deadline => Deadline.after(options.operationTimeout);
+  const id = await bucket.createUpload(key, content, deadline());
+  try {
+    const ranges: { index: number; start: number; end: number }[] = [];
+    for (let start = 0; start < source.size; start += size) {
+      ranges.push({ index: ranges.length, start, end: Math.min(source.size, start + size) });
+    }
+    const parts: Part[] = [];
+    await parallel(ranges, WIDTH, async ({ index, start, end }) => {
+      parts[index] = await copyPart(services, source, start, end, key, id, index + 1);
+    });
+    if (bucket.capabilities?.copySource === false) {
+      const now = await bucket.head(source.key, deadline());
+      if (now?.etag !== source.etag) throw new S3Failure('precondition', 412, 'SourceChanged');
+    }
+    return await bucket.completeUpload(key, id, parts, source.size, content, undefined, deadline());
+  } catch (error) {
+    await bucket.abortUpload(key, id, deadline()).catch(() => undefined);
+    throw error;
+  }
+}
+
+/**
+ * Brings a snapshot into the bucket: by a copy where only attributes changed, in one request, or in
+ * parts.
+ */
+export async function uploadSnapshot(
+  services: Services,
+  staged: Staged,
+  snapshot: Snapshot,
+  key: string,
+  parts: PartUpload | undefined,
+): Promise<Uploaded> {
+  const { bucket, options, reader } = services;
+  const mark = `${staged.id}.${snapshot.sequence}`;
+  const { base, size, posix, condition } = snapshot;
+  if (base !== undefined && !snapshot.contentChanged) {
+    return { object: await copyObject(services, base, key, posix, mark), attributed: true };
+  }
+  if (size > 2 * options.partSize) {
+    let upload = parts ?? new PartUpload(services, staged, key);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await upload.complete(snapshot);
+      } catch (error) {
+        await upload.abort().catch(() => undefined);
+        const isVoid = error instanceof S3Failure && error.kind === 'no-upload';
+        if (!isVoid || attempt === ATTEMPTS) throw error;
+      }
+      upload = new PartUpload(services, staged, key);
+    }
+  }
+  await parts?.abort();
+  const body = await assemble(services, staged, snapshot, 0, size);
+  const deadline = Deadline.after(options.operationTimeout);
+  const object = await bucket.put(key, body, contentOf(posix, mark), condition, deadline);
+  reader.keep(object, body);
+  giveBack(body);
+  return { object, attributed: true };
+}

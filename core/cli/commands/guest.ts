@@ -1,0 +1,203 @@
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { z } from 'zod';
+import { UsageError } from '../../backend/index.js';
+import { Guest, type GuestOptions, type GuestShare } from '../../guest/index.js';
+import {
+  check,
+  describeOptions,
+  Parts,
+  readConfig,
+  type DaemonOptions,
+  type ServedExport,
+} from '../../plugins/index.js';
+import type { BackendOptions } from '../backend-options.js';
+import { addLogOptions, partsOf } from '../environment.js';
+import { addFlag, givenOptions, type Values } from '../flags.js';
+import { Stopped, stopSignal } from '../signals.js';
+
+/** Exit code when time is up, as that of timeout(1). */
+const TIMED_OUT = 124;
+
+/** Tag of what is shared by flags. */
+const TAG = 'virtiofs';
+
+/** The host's file system, shared for its programs. */
+const HOST_TAG = 'host';
+
+const memory = z
+  .string()
+  .regex(/^\d+[mg]?$/i, 'must be MiB, or such as 512M or 2G')
+  .transform((text) => Number.parseInt(text, 10) * (/g$/i.test(text) ? 1024 : 1));
+
+/** What a guest's machine can be given. */
+export const guestSchema = z.strictObject({
+  mountPoint: z
+    .string()
+    .startsWith('/', 'must be absolute')
+    .default('/mnt')
+    .describe('where the guest mounts the export')
+    .meta({ placeholder: 'DIR' }),
+  memory: memory.default(512).describe("the guest's memory; default 512M").meta({ placeholder: 'SIZE' }),
+  cpus: z.number().int().min(1).max(64).default(1).describe("the guest's processors"),
+  timeout: z
+    .number()
+    .positive()
+    .optional()
+    .describe('seconds after which the guest is ended, with exit code 124'),
+  hostTools: z
+    .boolean()
+    .default(false)
+    .describe(
+      "run the command among the host's programs: its root directory, read-only, below a layer in memory",
+    ),
+  accelerator: z.enum(['kvm', 'tcg']).optional().describe('default: kvm where it works, else tcg'),
+  kernel: z
+    .string()
+    .optional()
+    .describe('kernel image; default: the newest with virtio-fs')
+    .meta({ placeholder: 'IMAGE' }),
+  append: z.string().optional().describe("more for the kernel's command line").meta({ placeholder: 'WORDS' }),
+  qemu: z.string().optional().describe("QEMU's program").meta({ placeholder: 'PATH' }),
+  console: z.boolean().default(false).describe('show what kernel and init print, on standard error'),
+});
+
+const GUEST_FLAGS = describeOptions(guestSchema);
+
+/** `guest`: tries exports in a throw-away guest. */
+export function addGuest(program: Command, backend: BackendOptions): void {
+  const command = program
+    .command('guest')
+    .description(
+      'boot a throw-away Linux guest with an export mounted, and run a command in it or give a shell',
+    )
+    .argument('[COMMAND...]', 'program and arguments; without it, a shell')
+    .passThroughOptions()
+    .optionsGroup('Guest:');
+  for (const option of GUEST_FLAGS) addFlag(command, option);
+  backend.addTo(command);
+  addLogOptions(command);
+  command
+    .optionsGroup('Instead of --backend:')
+    .option('--config <FILE>', "mount a configuration file's exports, each at MOUNT_POINT/TAG")
+    .option('--socket-path <PATH>', 'mount what another daemon serves on this socket')
+    .addHelpText('after', EXAMPLES)
+    .action((words: string[], values: Values) => runGuest(words, values, backend));
+}
+
+async function runGuest(words: readonly string[], values: Values, backend: BackendOptions): Promise<void> {
+  const options = check(guestSchema, givenOptions(GUEST_FLAGS, values), '', ([name]) => {
+    return `--${GUEST_FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`;
+  });
+  const served = whatToServe(values, backend);
+  const stop = stopSignal();
+  const sockets = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sockets-'));
+  const exports: ServedExport[] = served.exports.map((one, index) => ({
+    ...one,
+    socket: join(sockets, `${index}`),
+    maxConnections: 1,
+  }));
+  const shares: GuestShare[] = exports.map(({ tag = TAG, socket }) => {
+    const mountPoint = served.several === true ? join(options.mountPoint, tag) : options.mountPoint;
+    return { tag, socketPath: socket!, mountPoint, readOnly: false };
+  });
+  if (served.socketPath !== undefined) {
+    shares.push({ tag: TAG, socketPath: served.socketPath, mountPoint: options.mountPoint });
+  }
+  if (options.hostTools) {
+    const socket = join(sockets, HOST_TAG);
+    const source = { type: 'passthrough', sharedDir: '/', cache: 'always', submounts: 'cross' };
+    exports.push({ tag: HOST_TAG, socket, backend: source, readOnly: true, maxConnections: 1 });
+    shares.unshift({ tag: HOST_TAG, socketPath: socket, mountPoint: '/' });
+  }
+  const container = partsOf(values, { level: 'error' });
+  try {
+    const daemon = await container.get(Parts.StartDaemon)({ ...served, exports });
+    try {
+      const late = options.timeout === undefined ? [] : [AbortSignal.timeout(options.timeout * 1000)];
+      process.exitCode = await runIn(words, {
+        ...options,
+        shares,
+        rootTag: options.hostTools ? HOST_TAG : undefined,
+        console: options.console ? process.stderr : undefined,
+        signal: AbortSignal.any([stop, ...late]),
+      });
+    } finally {
+      await daemon.close();
+    }
+  } finally {
+    rmSync(sockets, { recursive: true, force: true });
+  }
+}
+
+interface Served extends Pick<DaemonOptions, 'exports' | 'backends' | 'folder'> {
+  /** Mount each export in a folder of its own. */
+  readonly several?: boolean;
+  /** Socket of another daemon. */
+  readonly socketPath?: string;
+}
+
+function whatToServe(values: Values, backend: BackendOptions): Served {
+  const { config, socketPath } = values;
+  if (typeof config === 'string') {
+    const { exports, backends, folder } = readConfig(config);
+    return { exports: exports.map((one) => ({ ...one, fd: undefined })), backends, folder, several: true };
+  }
+  if (typeof socketPath === 'string') {
+    if (!existsSync(socketPath))
+      throw new UsageError(`--socket-path ${socketPath}: no such socket; start its daemon first`);
+    return { exports: [], socketPath };
+  }
+  const { spec, settings } = backend.choice(values);
+  return { exports: [{ ...settings, backend: spec, optionName: backend.name }] };
+}
+
+/**
+ * Boots, runs, switches off.
+ * @param folder that the command starts in; default: where the first share is mounted.
+ * @returns the command's exit code, or that of what cut it short.
+ */
+export async function runIn(
+  words: readonly string[],
+  options: GuestOptions,
+  folder?: string,
+): Promise<number> {
+  const { stdin, stdout, stderr } = process;
+  const gone = new AbortController();
+  // Nobody reads on, as with `… | head`.
+  stdout.on('error', () => gone.abort(new Stopped(141)));
+  try {
+    const signal = AbortSignal.any([gone.signal, ...(options.signal === undefined ? [] : [options.signal])]);
+    const guest = await Guest.boot({ ...options, signal });
+    const isShell = words.length === 0 && stdin.isTTY && stdout.isTTY;
+    const command = words.length === 0 ? ['sh'] : words;
+    const code = await (isShell
+      ? guest.shell({ input: stdin, output: stdout })
+      : guest.run(command, { stdin, stdout, stderr, folder }));
+    await guest.shutdown();
+    return code;
+  } catch (error) {
+    if (error instanceof Stopped) return error.exitCode;
+    if (error instanceof DOMException && error.name === 'TimeoutError') {
+      stderr.write('virtiofs-kit: --timeout: time is up, the guest was ended\n');
+      return TIMED_OUT;
+    }
+    throw error;
+  } finally {
+    stdin.destroy();
+  }
+}
+
+const EXAMPLES = `
+Examples:
+  virtiofs-kit guest --backend memfs -- sh -c 'echo hi > /mnt/x && cat /mnt/x'
+  virtiofs-kit guest --backend memfs                          a shell; its exit ends the guest
+  virtiofs-kit guest --backend ./my-backend.js -- ls -l /mnt
+  virtiofs-kit guest --shared-dir . --host-tools -- git status  with the host's programs
+  tar c . | virtiofs-kit guest --backend memfs -- sh -c 'tar x -C /mnt && ls -lR /mnt'
+
+The command's output, input and exit code are the guest's. Needs QEMU, busybox and a kernel:
+  apt-get install --no-install-recommends qemu-system-x86 busybox-static linux-image-cloud-amd64
+`;

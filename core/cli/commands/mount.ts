@@ -1,0 +1,50 @@
+import type { Command } from 'commander';
+import { MountedExport, Parts } from '../../plugins/index.js';
+import type { BackendOptions } from '../backend-options.js';
+import { addLogOptions, partsOf } from '../environment.js';
+import type { Values } from '../flags.js';
+import { aborted, stopSignal } from '../signals.js';
+
+/** `mount`: serves a backend to this host itself until a signal or an unmount. */
+export function addMount(program: Command, backend: BackendOptions): void {
+  const command = program
+    .command('mount')
+    .description('mount a backend on this host, without a virtual machine, until a signal or umount')
+    .argument('<DIR>', 'where to mount: a directory that exists')
+    .optionsGroup('Mount:')
+    .option('--allow-other', 'other users may use it too; the default for root');
+  backend.addTo(command);
+  addLogOptions(command);
+  command
+    .addHelpText('after', EXAMPLES)
+    .action((directory: string, values: Values) => mount(directory, values, backend));
+}
+
+async function mount(directory: string, values: Values, backend: BackendOptions): Promise<void> {
+  const { spec, settings } = backend.choice(values);
+  const stop = stopSignal();
+  const container = partsOf(values, {});
+  const log = container.get(Parts.Logger);
+  const mounted = await MountedExport.open({
+    ...settings,
+    directory,
+    backend: spec,
+    allowOther: values['allowOther'] === true ? true : undefined,
+    optionName: backend.name,
+    registry: container.get(Parts.Registry),
+    log,
+  });
+  log.info({ directory: mounted.directory, backend: spec.type }, 'mounted');
+  await Promise.race([aborted(stop), mounted.ended]);
+  log.info({}, stop.aborted ? 'unmounting' : 'unmounted by somebody else');
+  await mounted.close();
+}
+
+const EXAMPLES = `
+Examples:
+  virtiofs-kit mount /mnt --backend memfs
+  virtiofs-kit mount ~/bucket --backend s3 --bucket my-data --read-only
+  virtiofs-kit mount /mnt --backend ./my-backend.js --log-level debug
+
+Root mounts by itself; other users need fusermount3: apt-get install fuse3
+`;

@@ -1,0 +1,183 @@
+import { dirname, resolve } from 'node:path';
+import type { Command } from 'commander';
+import { UsageError } from '../../backend/index.js';
+import {
+  check,
+  confine,
+  confineSchema,
+  ControlSocket,
+  describeOptions,
+  exportSchema,
+  isBackend,
+  LAYERS,
+  parseCapabilities,
+  parseLayers,
+  Parts,
+  readConfig,
+  suggestion,
+  toFlag,
+  toYaml,
+  type BackendRegistry,
+  type ConfineConfig,
+  type Confinement,
+  type DaemonOptions,
+  type LogConfig,
+} from '../../plugins/index.js';
+import type { BackendOptions } from '../backend-options.js';
+import { addFlag, givenOptions, type Values } from '../flags.js';
+import { addLogOptions, partsOf } from '../environment.js';
+import { aborted, stopSignal } from '../signals.js';
+
+/** What `serve` is to serve, from flags or from a file. */
+interface Served extends Omit<DaemonOptions, 'log' | 'registry'> {
+  readonly logConfig: Partial<LogConfig>;
+  readonly confineConfig: Partial<ConfineConfig>;
+}
+
+const flagsSchema = exportSchema
+  .omit({ backend: true, readOnly: true, locks: true, cache: true, limits: true })
+  .partial();
+
+/** Flags of one export, from the configuration schema. */
+const EXPORT_FLAGS = describeOptions(exportSchema)
+  .filter(({ name }) => !['backend', 'readOnly', 'locks', 'cache', 'limits'].includes(name))
+  .map((option) =>
+    option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,
+  );
+
+/** Flags of the confinement but `--confine`, the layers, which are a list. */
+const CONFINE_FLAGS = describeOptions(confineSchema).filter(({ name }) => name !== 'layers');
+
+/** `serve`: serves exports over vhost-user sockets until a signal. */
+export function addServe(program: Command, registry: BackendRegistry, backend: BackendOptions): void {
+  const command = program
+    .command('serve')
+    .description('serve file systems over vhost-user sockets, for QEMU and other virtual machine monitors')
+    .optionsGroup('Export:');
+  for (const option of EXPORT_FLAGS) addFlag(command, option);
+  backend.addTo(command);
+  addLogOptions(command);
+  command
+    .optionsGroup('Confinement:')
+    .option(
+      '--confine <LAYERS>',
+      `what the daemon locks itself in by: ${LAYERS.join(',')} (default), or none`,
+    );
+  for (const option of CONFINE_FLAGS) addFlag(command, option);
+  command
+    .optionsGroup('Configuration:')
+    .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
+    .option('--control <PATH>', 'listen there for commands of backends, such as memfs fork')
+    .option('--print-config', 'check everything, print it as a configuration file, and end')
+    .addHelpText('after', EXAMPLES)
+    .action((values: Values) => serve(values, registry, backend));
+}
+
+async function serve(values: Values, registry: BackendRegistry, backend: BackendOptions): Promise<void> {
+  const served =
+    typeof values['config'] === 'string' ? fromFile(values['config'], values) : fromFlags(values, backend);
+  await checkBackends(served, registry);
+  const confinement = confinementFrom(values, served.confineConfig);
+  if (values['printConfig'] === true) {
+    const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
+    process.stdout.write(toYaml({ confine: confinement, backends: served.backends, exports }));
+    return;
+  }
+  const stop = stopSignal();
+  const container = partsOf(values, served.logConfig);
+  const log = container.get(Parts.Logger);
+  await confine(served, registry, confinementOf(confinement, values), log);
+  const daemon = await container.get(Parts.StartDaemon)(served);
+  const { control } = values;
+  try {
+    const listening =
+      typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
+    await Promise.race([aborted(stop), daemon.ended()]);
+    log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+    await listening?.close();
+  } finally {
+    await daemon.close();
+  }
+}
+
+/**
+ * As flags say, and where those say nothing, as the file does.
+ * @throws UsageError for a flag's value.
+ */
+function confinementFrom(values: Values, settings: Partial<ConfineConfig>): ConfineConfig {
+  const layers = typeof values['confine'] === 'string' ? { layers: parseLayers(values['confine']) } : {};
+  const given = { ...settings, ...layers, ...givenOptions(CONFINE_FLAGS, values) };
+  return check(confineSchema, given, '', ([name]) => `--${toFlag(String(name))}`);
+}
+
+function confinementOf({ layers, seccompAction, modcaps }: ConfineConfig, values: Values): Confinement {
+  const { config, control } = values;
+  return {
+    layers,
+    seccompAction,
+    capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
+    reads: typeof config === 'string' ? [config] : [],
+    writes: typeof control === 'string' ? [dirname(resolve(control))] : [],
+  };
+}
+
+function fromFile(path: string, values: Values): Served {
+  const stray = [...EXPORT_FLAGS.map(({ flag }) => flag), 'backend', 'read-only', 'locks'].find(
+    (flag) => values[flag.replaceAll(/-[a-z]/g, (part) => part.slice(1).toUpperCase())] !== undefined,
+  );
+  if (stray !== undefined)
+    throw new UsageError(`--${stray}: not together with --config; write it into ${path}`);
+  const { log, confine: confineConfig, ...config } = readConfig(path);
+  return { ...config, logConfig: log, confineConfig };
+}
+
+function fromFlags(values: Values, backend: BackendOptions): Served {
+  const { spec, settings } = backend.choice(values);
+  const given = check(flagsSchema, givenOptions(EXPORT_FLAGS, values), '', ([name]) => {
+    return `--${EXPORT_FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`;
+  });
+  const { socket, fd } = given;
+  if (socket === undefined && fd === undefined) throw new UsageError('--socket-path is required');
+  if (socket !== undefined && fd !== undefined)
+    throw new UsageError('--socket-path and --fd: give one of them');
+  return {
+    exports: [{ ...given, ...settings, backend: spec, optionName: backend.name }],
+    logConfig: {},
+    confineConfig: {},
+  };
+}
+
+async function checkBackends(
+  { exports, backends, folder }: Served,
+  registry: BackendRegistry,
+): Promise<void> {
+  const named = Object.values(backends ?? {}).map((backend) => ({ backend, optionName: undefined }));
+  for (const { backend, optionName } of [...named, ...exports]) {
+    if (typeof backend === 'string') {
+      if (!Object.hasOwn(backends ?? {}, backend))
+        throw new UsageError(
+          `backend ${backend}: no such name under backends${suggestion(backend, Object.keys(backends ?? {}))}`,
+        );
+    } else if (!isBackend(backend)) {
+      await registry.check(backend, { folder, optionName });
+    }
+  }
+}
+
+const EXAMPLES = `
+Examples:
+  Memory, for a guest that mounts the tag scratch:
+    virtiofs-kit serve --socket-path /run/scratch.sock --tag scratch --backend memfs --size 2g
+  A host directory that guests can't change:
+    virtiofs-kit serve --socket-path /run/www.sock --backend passthrough --shared-dir /srv/www --read-only
+  Everything that a file says:
+    virtiofs-kit serve --config /etc/virtiofs-kit.yaml
+
+QEMU (the socket must be there first; the guest's memory must be shared):
+  qemu-system-x86_64 … -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on -numa node,memdev=mem
+    -chardev socket,id=c,path=/run/scratch.sock -device vhost-user-fs-pci,chardev=c,tag=scratch
+In the guest:
+  mount -t virtiofs scratch /mnt
+
+The options of a backend: virtiofs-kit backends NAME, or virtiofs-kit serve --backend NAME --help
+`;

@@ -1,5 +1,0 @@
-#!/usr/bin/env node
-import { runProgram } from './program.js';
-
-/** `virtiofs-kit virtiofsd` as a program of its own: libvirt and Kata are given a path, and no first argument. */
-await runProgram(['virtiofsd', ...process.argv.slice(2)]);

@@ -1,0 +1,64 @@
+import type { Command } from 'commander';
+import type { BackendSpec } from '../../backend/index.js';
+import {
+  confine,
+  LAYERS,
+  parseCapabilities,
+  Parts,
+  type BackendRegistry,
+  type Confinement,
+  type ServedExport,
+} from '../../plugins/index.js';
+import { partsOf } from '../environment.js';
+import { aborted, stopSignal } from '../signals.js';
+import { CAPABILITIES, parseVirtiofsd, VIRTIOFSD_HELP, type VirtiofsdRequest } from './options.js';
+
+/** `virtiofsd`: serves a directory with virtiofsd's own command line, in virtiofsd's place. */
+export function addVirtiofsd(program: Command, registry: BackendRegistry): void {
+  const command = program.command('virtiofsd');
+  // Its options are not commander's.
+  command.helpInformation = () => VIRTIOFSD_HELP;
+  command
+    .description("serve a directory with virtiofsd's command line, for libvirt and Kata")
+    .argument('[words...]', "virtiofsd's options")
+    .allowUnknownOption()
+    .passThroughOptions()
+    .action((words: readonly string[]) => virtiofsd(words, registry));
+}
+
+async function virtiofsd(words: readonly string[], registry: BackendRegistry): Promise<void> {
+  const request = parseVirtiofsd(words);
+  if (request.action === 'capabilities') {
+    process.stdout.write(`${JSON.stringify(CAPABILITIES, undefined, 2)}\n`);
+  } else if (request.action !== 'serve') {
+    process.stdout.write(request.action === 'help' ? VIRTIOFSD_HELP : 'virtiofsd (virtiofs-kit)\n');
+  } else await serve(request, registry);
+}
+
+async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Promise<void> {
+  const stop = stopSignal();
+  const container = partsOf({ logLevel: request.logLevel }, {});
+  const log = container.get(Parts.Logger);
+  const backend: BackendSpec = { ...request.backend, type: 'passthrough' };
+  const served = { ...request.settings, cache: request.cache, backend } as unknown as ServedExport;
+  const options = { exports: [served] };
+  await confine(options, registry, confinement(request), log);
+  if (request.ignored.length > 0) log.info({ options: request.ignored }, 'options without effect');
+  const daemon = await container.get(Parts.StartDaemon)(options);
+  await Promise.race([aborted(stop), daemon.ended()]);
+  await daemon.close();
+}
+
+function confinement({ sandbox, seccomp, modcaps }: VirtiofsdRequest): Confinement {
+  const left = new Set<string>([
+    ...(sandbox === 'namespace' ? [] : ['mounts']),
+    ...(sandbox === 'none' ? ['landlock'] : []),
+    ...(seccomp === 'none' ? ['seccomp'] : []),
+  ]);
+  return {
+    layers: LAYERS.filter((layer) => !left.has(layer)),
+    seccompAction: seccomp === 'none' ? 'errno' : seccomp,
+    capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
+    reads: [],
+  };
+}

@@ -1,0 +1,164 @@
+import {
+  FsError,
+  ModeBits,
+  type AttributeChanges,
+  type Attributes,
+  type FsStatistics,
+  type Time,
+} from '../../backend/index.js';
+import { HandleKind } from '../../state/index.js';
+import {
+  FATTR_ATIME,
+  FATTR_ATIME_NOW,
+  FATTR_CTIME,
+  FATTR_FH,
+  FATTR_GID,
+  FATTR_KILL_SUIDGID,
+  FATTR_MODE,
+  FATTR_MTIME,
+  FATTR_MTIME_NOW,
+  FATTR_SIZE,
+  FATTR_UID,
+  GETATTR_FH,
+  InitFlag,
+} from '../wire/abi.js';
+import { refuseChange } from './refusals.js';
+import { GATHERED, type Operation } from './operation.js';
+import { BODY } from '../wire/reply.js';
+import type { Request } from '../session/request.js';
+import type { Session } from '../session/session.js';
+import {
+  fuse_attr_out,
+  fuse_getattr_in,
+  fuse_setattr_in,
+  fuse_statfs_out,
+  fuse_statx_in,
+  fuse_statx_out,
+} from '../wire/structures.js';
+
+export const getattr: Operation<Attributes> = {
+  name: 'GETATTR',
+  arguments: fuse_getattr_in.bytes,
+  reply: fuse_attr_out.bytes,
+  apart: true,
+  start(session, request) {
+    const throughHandle = (session.in.u32(fuse_getattr_in.getattr_flags) & GETATTR_FH) !== 0;
+    const file = target(session, request, throughHandle, fuse_getattr_in.fh);
+    const { backend } = session;
+    const node = session.nodes.node(request.slot);
+    if (session.mayGather(0) && backend.gatherGetattr?.(node, file, request.context)) return GATHERED;
+    return backend.getattr(node, file, request.context);
+  },
+  finish: finishAttributes,
+};
+
+/** Served by `getattr`: only what it gives is marked as known. */
+export const statx: Operation<Attributes> = {
+  name: 'STATX',
+  arguments: fuse_statx_in.bytes,
+  reply: fuse_statx_out.bytes,
+  start(session, request) {
+    const throughHandle = (session.in.u32(fuse_statx_in.getattr_flags) & GETATTR_FH) !== 0;
+    request.context.birth = true;
+    const file = target(session, request, throughHandle, fuse_statx_in.fh);
+    return session.backend.getattr(session.nodes.node(request.slot), file, request.context);
+  },
+  finish(session, request, attributes) {
+    const { nodes, out, attributeValidity } = session;
+    const { slot } = request;
+    out.zero(BODY, fuse_statx_out.stat);
+    out.u64(BODY + fuse_statx_out.attr_valid, attributeValidity.seconds);
+    out.u32(BODY + fuse_statx_out.attr_valid_nsec, attributeValidity.nanoseconds);
+    out.statx(BODY + fuse_statx_out.stat, attributes, nodes.idLow(slot), nodes.idHigh(slot));
+    return fuse_statx_out.bytes;
+  },
+};
+
+export const setattr: Operation<Attributes> = {
+  name: 'SETATTR',
+  arguments: fuse_setattr_in.bytes,
+  reply: fuse_attr_out.bytes,
+  start(session, request) {
+    const { backend, nodes } = session;
+    const valid = session.in.u32(fuse_setattr_in.valid);
+    const file = target(session, request, (valid & FATTR_FH) !== 0, fuse_setattr_in.fh);
+    if (backend.setattr === undefined) throw refuseChange(backend);
+    return backend.setattr(nodes.node(request.slot), changes(session, valid), file, request.context);
+  },
+  finish: finishAttributes,
+};
+
+export const statfs: Operation<FsStatistics | undefined> = {
+  name: 'STATFS',
+  arguments: 0,
+  reply: fuse_statfs_out.bytes,
+  start(session, request) {
+    const slot = session.node();
+    return session.backend.statfs?.(session.nodes.node(slot), request.context);
+  },
+  finish(session, _request, statistics) {
+    session.out.statistics(BODY, statistics ?? {});
+    return fuse_statfs_out.bytes;
+  },
+};
+
+/**
+ * Resolves the node into `request.slot`.
+ * @returns the open file, where the request is made through one.
+ */
+function target(session: Session, request: Request, throughHandle: boolean, fhOffset: number): unknown {
+  if (!throughHandle) {
+    request.slot = session.node();
+    return undefined;
+  }
+  const handle = session.handle(fhOffset, HandleKind.FILE);
+  request.handle = handle;
+  request.slot = session.handles.slot(handle);
+  return session.handles.object(handle);
+}
+
+function finishAttributes(session: Session, request: Request, attributes: Attributes): number {
+  const { nodes, out, attributeValidity } = session;
+  const { slot } = request;
+  const words = out.words;
+  words[(BODY + fuse_attr_out.attr_valid) >> 2] = attributeValidity.seconds;
+  words[(BODY + fuse_attr_out.attr_valid + 4) >> 2] = 0;
+  words[(BODY + fuse_attr_out.attr_valid_nsec) >> 2] = attributeValidity.nanoseconds;
+  words[(BODY + fuse_attr_out.dummy) >> 2] = 0;
+  const low = nodes.idLow(slot);
+  out.attributes(BODY + fuse_attr_out.attr, attributes, low, nodes.idHigh(slot));
+  session.freshness?.tell(slot, attributes, low);
+  if (request.message.passedOn === true) session.showNode(slot, attributes);
+  return fuse_attr_out.bytes;
+}
+
+function changes(session: Session, valid: number): AttributeChanges {
+  const input = session.in;
+  const result: { -readonly [F in keyof AttributeChanges]: AttributeChanges[F] } = {};
+  if ((valid & FATTR_MODE) !== 0) result.mode = input.u32(fuse_setattr_in.mode) & ModeBits.PERMISSIONS;
+  if ((valid & FATTR_UID) !== 0) result.uid = input.u32(fuse_setattr_in.uid);
+  if ((valid & FATTR_GID) !== 0) result.gid = input.u32(fuse_setattr_in.gid);
+  if ((valid & FATTR_SIZE) !== 0) {
+    const size = input.u64(fuse_setattr_in.size);
+    if (size > Number.MAX_SAFE_INTEGER) throw FsError.of('EFBIG');
+    result.size = size;
+  }
+  if ((valid & FATTR_ATIME_NOW) !== 0) result.atime = 'now';
+  else if ((valid & FATTR_ATIME) !== 0)
+    result.atime = time(session, fuse_setattr_in.atime, fuse_setattr_in.atimensec);
+  if ((valid & FATTR_MTIME_NOW) !== 0) result.mtime = 'now';
+  else if ((valid & FATTR_MTIME) !== 0)
+    result.mtime = time(session, fuse_setattr_in.mtime, fuse_setattr_in.mtimensec);
+  if ((valid & FATTR_CTIME) !== 0)
+    result.ctime = time(session, fuse_setattr_in.ctime, fuse_setattr_in.ctimensec);
+  if ((valid & FATTR_KILL_SUIDGID) !== 0 && session.has(InitFlag.HANDLE_KILLPRIV_V2))
+    result.killSuidGid = true;
+  return result;
+}
+
+function time(session: Session, secondsOffset: number, nanosecondsOffset: number): Time {
+  const seconds = session.in.i64(secondsOffset);
+  const nanoseconds = session.in.u32(nanosecondsOffset);
+  if (!Number.isSafeInteger(seconds) || nanoseconds > 999_999_999) throw FsError.of('EINVAL');
+  return { seconds, nanoseconds };
+}

@@ -1,0 +1,248 @@
+import { FileType, FsError, run, type Awaitable, type Entry, type Steps } from '../../backend/index.js';
+import { DirectoryStream, HandleKind } from '../../state/index.js';
+import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FSYNC_FDATASYNC, UNKNOWN_INO } from '../wire/abi.js';
+import { enter } from './entry.js';
+import { closeHandle, openHandle } from './handles.js';
+import { LookAhead } from './look-ahead.js';
+import { putHandle } from './open.js';
+import { finishEmpty, type Operation } from './operation.js';
+import { BODY } from '../wire/reply.js';
+import type { Request } from '../session/request.js';
+import type { Session } from '../session/session.js';
+import {
+  fuse_attr,
+  fuse_dirent,
+  fuse_direntplus,
+  fuse_entry_out,
+  fuse_fsync_in,
+  fuse_open_in,
+  fuse_open_out,
+  fuse_read_in,
+  fuse_release_in,
+} from '../wire/structures.js';
+
+export const opendir: Operation<undefined> = {
+  name: 'OPENDIR',
+  arguments: fuse_open_in.bytes,
+  reply: fuse_open_out.bytes,
+  start(session, request) {
+    request.slot = session.node();
+    if (session.backend.readdir === undefined) throw FsError.of('EACCES');
+    if (session.handles.full) throw FsError.of('ENFILE');
+    return undefined;
+  },
+  finish(session, request) {
+    const stream = new DirectoryStream(session.export.listings);
+    const handle = openHandle(session, HandleKind.DIRECTORY, request.slot, stream, 0);
+    const cached = session.export.cache.data === 'always';
+    putHandle(session, BODY, handle, cached ? FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE : 0);
+    return fuse_open_out.bytes;
+  },
+};
+
+export const releasedir: Operation<void> = {
+  name: 'RELEASEDIR',
+  arguments: fuse_release_in.bytes,
+  reply: 0,
+  start(session) {
+    return closeHandle(session, session.handle(fuse_release_in.fh, HandleKind.DIRECTORY));
+  },
+  finish: finishEmpty,
+};
+
+export const fsyncdir: Operation<void> = {
+  name: 'FSYNCDIR',
+  arguments: fuse_fsync_in.bytes,
+  reply: 0,
+  start(session, request) {
+    const { backend, handles, in: input } = session;
+    const handle = session.handle(fuse_fsync_in.fh, HandleKind.DIRECTORY);
+    const dataOnly = (input.u32(fuse_fsync_in.fsync_flags) & FSYNC_FDATASYNC) !== 0;
+    request.handle = handle;
+    if (backend.fsyncdir === undefined) throw FsError.of('ENOSYS');
+    return backend.fsyncdir(session.nodes.node(handles.slot(handle)), dataOnly, request.context);
+  },
+  finish: finishEmpty,
+};
+
+export const readdir: Operation<number> = {
+  name: 'READDIR',
+  arguments: fuse_read_in.bytes,
+  reply: 0,
+  start(session, request) {
+    return list(session, request, false);
+  },
+  finish: finishListing,
+};
+
+/** As READDIR, and each name's lookup with it: the guest then knows the nodes, as after LOOKUP. */
+export const readdirplus: Operation<number> = {
+  name: 'READDIRPLUS',
+  arguments: fuse_read_in.bytes,
+  reply: 0,
+  start(session, request) {
+    return list(session, request, true);
+  },
+  finish: finishListing,
+};
+
+function finishListing(_session: Session, request: Request, bytes: number): number {
+  request.data = bytes;
+  return 0;
+}
+
+function list(session: Session, request: Request, plus: boolean): Awaitable<number> {
+  const { backend, handles, in: input } = session;
+  const handle = session.handle(fuse_read_in.fh, HandleKind.DIRECTORY);
+  const offset = input.u64(fuse_read_in.offset);
+  const room = Math.min(input.u32(fuse_read_in.size), request.message.writable.length - BODY);
+  if (offset > LAST_COOKIE) return 0;
+  const stream = handles.object(handle) as DirectoryStream;
+  const node = session.nodes.node(handles.slot(handle));
+  const { context } = request;
+  request.handle = handle;
+  return stream.read(
+    offset,
+    () => backend.readdir!(node, context),
+    () => run(fill({ session, request, stream, node, plus, room }, offset)),
+  );
+}
+
+/** Cookies are indexes below 2^31. */
+const LAST_COOKIE = 0x7fffffff;
+/** Bytes of entries that are composed in the reply's scratch before they are copied out. */
+const BATCH = 64 * 1024;
+
+interface Target {
+  readonly session: Session;
+  readonly request: Request;
+  readonly stream: DirectoryStream;
+  /** The directory. */
+  readonly node: object;
+  readonly plus: boolean;
+  /** Bytes of entries that the guest takes. */
+  readonly room: number;
+}
+
+/**
+ * Fills the guest's buffer with entries from `index` on. An error counts only where it comes before
+ * the first entry: those placed are told, and looked up, and the guest asks again behind them.
+ * @returns the bytes filled; 0 at the end of the directory.
+ * @throws EINVAL where there is no room for one entry.
+ */
+function* fill(target: Target, index: number): Steps<number> {
+  const { session, request, stream, plus, room } = target;
+  const ahead = new LookAhead(target, (at) => entrySize(stream, at, true));
+  let filled = 0;
+  let composed = 0;
+  let waited = false;
+  try {
+    for (; ; index++) {
+      let there = stream.at(index);
+      if (there instanceof Promise) {
+        composed = place(target, filled, composed);
+        there = (yield there) as boolean;
+        waited = true;
+        if (isGone(session, request)) throw FsError.of('EIO');
+      }
+      if (!there) break;
+      const size = entrySize(stream, index, plus);
+      if (filled + size > room) {
+        if (filled === 0) throw FsError.of('EINVAL');
+        break;
+      }
+      if (composed + size > BATCH) composed = place(target, filled, composed);
+      // `.` and `..` are told without a lookup.
+      if (!plus || index < 2) putEntry(session, BODY + composed, stream, index, plus, undefined);
+      else {
+        let entry: Awaitable<Entry<object> | undefined>;
+        try {
+          entry = ahead.take(index, room - filled);
+          if (entry instanceof Promise) {
+            composed = place(target, filled, composed);
+            waited = true;
+            entry = (yield entry) as Entry<object> | undefined;
+          }
+        } catch {
+          // The name is there; what it stands for the guest will ask again.
+          entry = undefined;
+        }
+        if (waited && isGone(session, request)) {
+          if (entry !== undefined) session.nodes.discard(entry.node);
+          throw FsError.of('EIO');
+        }
+        putEntry(session, BODY + composed, stream, index, plus, entry);
+      }
+      composed += size;
+      filled += size;
+    }
+  } catch (error) {
+    if (filled === 0 || (waited && isGone(session, request))) throw error;
+  } finally {
+    ahead.discard();
+  }
+  place(target, filled, composed);
+  return filled;
+}
+
+/**
+ * Whether the guest has given up meanwhile: nothing may be put into its buffers, or counted, any
+ * more.
+ */
+function isGone(session: Session, request: Request): boolean {
+  return request.abandoned || request.incarnation !== session.incarnation;
+}
+
+/** Copies what was composed behind what is in place. @returns the bytes composed now: 0. */
+function place({ session, request }: Target, filled: number, composed: number): number {
+  if (composed > 0)
+    request.message.writable.copyIn(BODY + filled - composed, session.out.bytes, BODY, composed);
+  return 0;
+}
+
+/** FUSE_DIRENT_SIZE and FUSE_DIRENTPLUS_SIZE: multiples of 8. */
+function entrySize(stream: DirectoryStream, index: number, plus: boolean): number {
+  const head = plus ? fuse_direntplus.bytes : fuse_dirent.bytes;
+  return (head + stream.nameEnd(index) - stream.nameStart(index) + 7) & ~7;
+}
+
+/**
+ * Puts an entry into the scratch.
+ * @param found what the name stands for, where that is to be told.
+ */
+function putEntry(
+  session: Session,
+  at: number,
+  stream: DirectoryStream,
+  index: number,
+  plus: boolean,
+  found: Entry<object> | undefined,
+): void {
+  const { out } = session;
+  const { words } = out;
+  const direntAt = plus ? at + fuse_direntplus.dirent : at;
+  let type = stream.type(index);
+  let inoLow = stream.inoLow(index);
+  let inoHigh = stream.inoHigh(index);
+  if (found !== undefined) {
+    type = (found.attributes.mode & FileType.MASK) >>> 12;
+    enter(session, at + fuse_direntplus.entry_out, found);
+    const inoAt = (at + fuse_direntplus.entry_out + fuse_entry_out.attr + fuse_attr.ino) >> 2;
+    inoLow = words[inoAt]!;
+    inoHigh = words[inoAt + 1]!;
+  } else {
+    if (plus) out.zero(at, fuse_entry_out.bytes);
+    if (inoLow === 0 && inoHigh === 0) inoLow = UNKNOWN_INO;
+  }
+  const start = stream.nameStart(index);
+  const length = stream.nameEnd(index) - start;
+  words[(direntAt + fuse_dirent.ino) >> 2] = inoLow;
+  words[(direntAt + fuse_dirent.ino + 4) >> 2] = inoHigh;
+  words[(direntAt + fuse_dirent.off) >> 2] = index + 1;
+  words[(direntAt + fuse_dirent.off + 4) >> 2] = 0;
+  words[(direntAt + fuse_dirent.namelen) >> 2] = length;
+  words[(direntAt + fuse_dirent.type) >> 2] = type;
+  const nameAt = direntAt + fuse_dirent.bytes;
+  const padded = (length + 7) & ~7;
+  for (let i = 0; i < padded; i++) out.bytes[nameAt + i] = i < length ? stream.bytes[start + i]! : 0;
+}

@@ -1,0 +1,42 @@
+import { FsError, type Entry } from '../../backend/index.js';
+import { NO_SLOT } from '../../state/index.js';
+import type { Session } from '../session/session.js';
+import { fuse_entry_out } from '../wire/structures.js';
+
+/**
+ * Tells the guest of a node: puts `struct fuse_entry_out` into the reply and counts the lookup.
+ * @returns the node's slot.
+ * @throws ENFILE beyond the limit of nodes, TypeError for impossible attributes; the node is let
+ * go.
+ */
+export function enter(session: Session, at: number, entry: Entry<object>): number {
+  const { nodes, out, entryValidity, attributeValidity } = session;
+  const { node, attributes } = entry;
+  const slot = nodes.intern(node);
+  if (slot === NO_SLOT) {
+    nodes.discard(node);
+    throw FsError.of('ENFILE');
+  }
+  const low = nodes.idLow(slot);
+  const high = nodes.idHigh(slot);
+  try {
+    out.attributes(at + fuse_entry_out.attr, attributes, low, high);
+  } catch (error) {
+    nodes.reap(slot);
+    throw error;
+  }
+  const words = out.words;
+  words[(at + fuse_entry_out.nodeid) >> 2] = low;
+  words[(at + fuse_entry_out.nodeid + 4) >> 2] = high;
+  words[(at + fuse_entry_out.generation) >> 2] = nodes.generation(slot);
+  words[(at + fuse_entry_out.generation + 4) >> 2] = 0;
+  words[(at + fuse_entry_out.entry_valid) >> 2] = entryValidity.seconds;
+  words[(at + fuse_entry_out.entry_valid + 4) >> 2] = 0;
+  words[(at + fuse_entry_out.attr_valid) >> 2] = attributeValidity.seconds;
+  words[(at + fuse_entry_out.attr_valid + 4) >> 2] = 0;
+  words[(at + fuse_entry_out.entry_valid_nsec) >> 2] = entryValidity.nanoseconds;
+  words[(at + fuse_entry_out.attr_valid_nsec) >> 2] = attributeValidity.nanoseconds;
+  session.counts.add(slot);
+  session.freshness?.tell(slot, attributes, low);
+  return slot;
+}

@@ -1,0 +1,224 @@
+import { FsError, WriteFlags, type Awaitable } from '../../backend/index.js';
+import { HandleKind } from '../../state/index.js';
+import { FSYNC_FDATASYNC, InitFlag, SEEK_DATA, SEEK_HOLE } from '../wire/abi.js';
+import { finishEmpty, GATHERED, type Operation } from './operation.js';
+import { BODY } from '../wire/reply.js';
+import type { Request } from '../session/request.js';
+import type { Session } from '../session/session.js';
+import {
+  fuse_copy_file_range_in,
+  fuse_copy_file_range_out,
+  fuse_fallocate_in,
+  fuse_fsync_in,
+  fuse_in_header,
+  fuse_lseek_in,
+  fuse_lseek_out,
+  fuse_read_in,
+  fuse_write_in,
+  fuse_write_out,
+} from '../wire/structures.js';
+
+const WRITE_DATA = fuse_in_header.bytes + fuse_write_in.bytes;
+/**
+ * Most bytes that one COPY_FILE_RANGE reports in its 32-bit reply: whole pages, as Linux asks for.
+ */
+const COPY_MAX = 0xfffff000;
+
+/** The backend reads into the guest's own pages, behind the place of the reply's header. */
+export const read: Operation<number> = {
+  name: 'READ',
+  arguments: fuse_read_in.bytes,
+  reply: 0,
+  apart: true,
+  start(session, request) {
+    const { backend, handles, in: input } = session;
+    const handle = session.handle(fuse_read_in.fh, HandleKind.FILE);
+    const { writable } = request.message;
+    const size = Math.min(input.u32(fuse_read_in.size), writable.length - BODY);
+    const offset = input.u64(fuse_read_in.offset);
+    request.handle = handle;
+    request.size = size;
+    if (backend.read === undefined) throw FsError.of('EINVAL');
+    if (offset + size > Number.MAX_SAFE_INTEGER) return 0;
+    const buffer = writable.window(BODY, BODY + size);
+    const node = session.nodes.node(handles.slot(handle));
+    const file = handles.object(handle);
+    if (session.mayGather(size) && backend.gatherRead?.(node, file, buffer, offset, request.context)) {
+      return GATHERED;
+    }
+    return backend.read(node, file, buffer, offset, request.context);
+  },
+  finish(session, request, count) {
+    checkCount(count, request.size);
+    request.data = count;
+    session.counters.bytesRead += count;
+    if (request.message.passedOn === true) session.showFile(request.handle);
+    return 0;
+  },
+};
+
+export const write: Operation<number> = {
+  name: 'WRITE',
+  arguments: fuse_write_in.bytes,
+  reply: fuse_write_out.bytes,
+  apart: true,
+  start(session, request) {
+    const { backend, handles, in: input } = session;
+    const handle = session.handle(fuse_write_in.fh, HandleKind.FILE);
+    const { readable } = request.message;
+    const size = input.u32(fuse_write_in.size);
+    const offset = input.u64(fuse_write_in.offset);
+    const flags = input.u32(fuse_write_in.write_flags) & (WriteFlags.CACHE | WriteFlags.KILL_SUIDGID);
+    if (size !== readable.length - WRITE_DATA) throw FsError.of('EINVAL');
+    if (offset + size > Number.MAX_SAFE_INTEGER) throw FsError.of('EFBIG');
+    if (backend.write === undefined) throw FsError.of('EBADF');
+    request.handle = handle;
+    request.size = size;
+    const buffer = readable.window(WRITE_DATA, WRITE_DATA + size);
+    const node = session.nodes.node(handles.slot(handle));
+    const file = handles.object(handle);
+    if (
+      session.mayGather(size) &&
+      backend.gatherWrite?.(node, file, buffer, offset, flags, request.context)
+    ) {
+      return GATHERED;
+    }
+    return backend.write(node, file, buffer, offset, flags, request.context);
+  },
+  finish(session, request, count) {
+    checkCount(count, request.size);
+    session.counters.bytesWritten += count;
+    if (request.message.passedOn === true) session.showFile(request.handle);
+    session.out.u64(BODY + fuse_write_out.size, count);
+    return fuse_write_out.bytes;
+  },
+};
+
+export const fsync: Operation<void> = {
+  name: 'FSYNC',
+  arguments: fuse_fsync_in.bytes,
+  reply: 0,
+  start(session, request) {
+    const { backend, handles, in: input } = session;
+    const handle = session.handle(fuse_fsync_in.fh, HandleKind.FILE);
+    const dataOnly = (input.u32(fuse_fsync_in.fsync_flags) & FSYNC_FDATASYNC) !== 0;
+    request.handle = handle;
+    if (backend.fsync === undefined) throw FsError.of('ENOSYS');
+    return backend.fsync(
+      session.nodes.node(handles.slot(handle)),
+      handles.object(handle),
+      dataOnly,
+      request.context,
+    );
+  },
+  finish: finishEmpty,
+};
+
+export const fallocate: Operation<void> = {
+  name: 'FALLOCATE',
+  arguments: fuse_fallocate_in.bytes,
+  reply: 0,
+  start(session, request) {
+    const { backend, handles, in: input } = session;
+    const handle = session.handle(fuse_fallocate_in.fh, HandleKind.FILE);
+    const offset = input.u64(fuse_fallocate_in.offset);
+    const length = input.u64(fuse_fallocate_in.length);
+    const mode = input.u32(fuse_fallocate_in.mode);
+    request.handle = handle;
+    if (backend.fallocate === undefined) throw FsError.of('ENOSYS');
+    if (length === 0) throw FsError.of('EINVAL');
+    if (offset + length > Number.MAX_SAFE_INTEGER) throw FsError.of('EFBIG');
+    const node = session.nodes.node(handles.slot(handle));
+    return backend.fallocate(node, handles.object(handle), mode, offset, length, request.context);
+  },
+  finish: finishEmpty,
+};
+
+export const lseek: Operation<number> = {
+  name: 'LSEEK',
+  arguments: fuse_lseek_in.bytes,
+  reply: fuse_lseek_out.bytes,
+  start(session, request) {
+    const { backend, handles, in: input } = session;
+    const handle = session.handle(fuse_lseek_in.fh, HandleKind.FILE);
+    const offset = input.u64(fuse_lseek_in.offset);
+    const whence = input.u32(fuse_lseek_in.whence);
+    request.handle = handle;
+    // A guest that caches writes asks before it has sent them (Linux `fs/fuse/file.c`): it then
+    // answers for itself.
+    if (backend.lseek === undefined || session.has(InitFlag.WRITEBACK_CACHE)) throw FsError.of('ENOSYS');
+    if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw FsError.of('EINVAL');
+    if (offset > Number.MAX_SAFE_INTEGER) throw FsError.of('ENXIO');
+    const node = session.nodes.node(handles.slot(handle));
+    const kind = whence === SEEK_DATA ? 'data' : 'hole';
+    return backend.lseek(node, handles.object(handle), offset, kind, request.context);
+  },
+  finish(session, _request, offset) {
+    checkCount(offset, Number.MAX_SAFE_INTEGER);
+    session.out.u64(BODY + fuse_lseek_out.offset, offset);
+    return fuse_lseek_out.bytes;
+  },
+};
+
+export const copyFileRange: Operation<number> = {
+  name: 'COPY_FILE_RANGE',
+  arguments: fuse_copy_file_range_in.bytes,
+  reply: fuse_write_out.bytes,
+  start(session, request) {
+    return copy(session, request, COPY_MAX);
+  },
+  finish: finishCopy,
+};
+
+/** Since 7.45, with a reply of 64 bits: `fuse_copy_file_range_out`. */
+export const copyFileRange64: Operation<number> = {
+  name: 'COPY_FILE_RANGE_64',
+  arguments: fuse_copy_file_range_in.bytes,
+  reply: fuse_copy_file_range_out.bytes,
+  start(session, request) {
+    return copy(session, request, Number.MAX_SAFE_INTEGER);
+  },
+  finish: finishCopy,
+};
+
+function copy(session: Session, request: Request, most: number): Awaitable<number> {
+  const { backend, handles, nodes, in: input } = session;
+  const from = session.handle(fuse_copy_file_range_in.fh_in, HandleKind.FILE);
+  const toNodeAt = fuse_in_header.bytes + fuse_copy_file_range_in.nodeid_out;
+  const to = session.handle(fuse_copy_file_range_in.fh_out, HandleKind.FILE, toNodeAt);
+  const offset = input.u64(fuse_copy_file_range_in.off_in);
+  const toOffset = input.u64(fuse_copy_file_range_in.off_out);
+  const length = Math.min(input.u64(fuse_copy_file_range_in.len), most);
+  if (input.u64(fuse_copy_file_range_in.flags) !== 0) throw FsError.of('EINVAL');
+  if (offset > Number.MAX_SAFE_INTEGER || toOffset > Number.MAX_SAFE_INTEGER) throw FsError.of('EFBIG');
+  if (backend.copyFileRange === undefined) throw FsError.of('ENOSYS');
+  request.handle = from;
+  request.otherHandle = to;
+  request.size = Math.min(length, Number.MAX_SAFE_INTEGER - Math.max(offset, toOffset));
+  return backend.copyFileRange(
+    nodes.node(handles.slot(from)),
+    handles.object(from),
+    offset,
+    nodes.node(handles.slot(to)),
+    handles.object(to),
+    toOffset,
+    request.size,
+    request.context,
+  );
+}
+
+/**
+ * Both replies have the count as their low 64 bits: `size` and a zero `padding`, or `bytes_copied`.
+ */
+function finishCopy(session: Session, request: Request, count: number): number {
+  checkCount(count, request.size);
+  session.out.u64(BODY + fuse_copy_file_range_out.bytes_copied, count);
+  return fuse_copy_file_range_out.bytes;
+}
+
+/** @throws RangeError for a count that no backend may return: a mistake in it. */
+function checkCount(count: number, most: number): void {
+  if (!(count >= 0 && count <= most && Math.floor(count) === count)) {
+    throw new RangeError(`the backend returned ${count}, not a whole number from 0 to ${most}`);
+  }
+}

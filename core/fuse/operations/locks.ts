@@ -1,0 +1,92 @@
+import { Errno } from '../../backend/index.js';
+import {
+  HandleKind,
+  LockType,
+  PARKED as LOCK_PARKED,
+  u64,
+  type LockConflict,
+  type LockRequest,
+} from '../../state/index.js';
+import { LK_FLOCK } from '../wire/abi.js';
+import { PARKED, type Operation } from './operation.js';
+import { BODY } from '../wire/reply.js';
+import type { Request } from '../session/request.js';
+import type { Session } from '../session/session.js';
+import { fuse_file_lock, fuse_lk_in, fuse_lk_out } from '../wire/structures.js';
+
+export const getlk: Operation<LockConflict | number | undefined> = {
+  name: 'GETLK',
+  arguments: fuse_lk_in.bytes,
+  reply: fuse_lk_out.bytes,
+  start(session) {
+    return session.locks.test(lockRequest(session));
+  },
+  finish(session, _request, conflict) {
+    if (typeof conflict === 'number') return -conflict;
+    const { out } = session;
+    const at = BODY + fuse_lk_out.lk;
+    out.zero(at, fuse_file_lock.bytes);
+    if (conflict === undefined) out.u32(at + fuse_file_lock.type, LockType.UNLOCK);
+    else {
+      out.bigint(at + fuse_file_lock.start, conflict.start);
+      out.bigint(at + fuse_file_lock.end, conflict.end);
+      out.u32(at + fuse_file_lock.type, conflict.type);
+      out.u32(at + fuse_file_lock.pid, conflict.pid);
+    }
+    return fuse_lk_out.bytes;
+  },
+};
+
+export const setlk: Operation<number> = {
+  name: 'SETLK',
+  arguments: fuse_lk_in.bytes,
+  reply: 0,
+  start(session) {
+    const request = lockRequest(session);
+    return isFlock(session) ? session.locks.flock(request) : session.locks.set(request);
+  },
+  finish: finishLock,
+};
+
+/** A lock that is not to be had yet is parked: its request holds up no other. */
+export const setlkw: Operation<number> = {
+  name: 'SETLKW',
+  arguments: fuse_lk_in.bytes,
+  reply: 0,
+  start(session, request) {
+    const wanted = lockRequest(session);
+    const unique = u64(request.uniqueHigh, request.uniqueLow);
+    const done = (errno: number): void => session.answer(request, -errno);
+    const result = isFlock(session)
+      ? session.locks.flockWait(wanted, unique, done)
+      : session.locks.wait(wanted, unique, done);
+    if (result !== LOCK_PARKED) return result;
+    request.lockId = unique;
+    session.park(request);
+    return PARKED;
+  },
+  finish: finishLock,
+};
+
+function finishLock(_session: Session, _request: Request, errno: number): number {
+  return errno === 0 ? 0 : -(errno > 0 ? errno : Errno.EIO);
+}
+
+function isFlock(session: Session): boolean {
+  return (session.in.u32(fuse_lk_in.lk_flags) & LK_FLOCK) !== 0;
+}
+
+function lockRequest(session: Session): LockRequest<number> {
+  const { in: input } = session;
+  const handle = session.handle(fuse_lk_in.fh, HandleKind.FILE);
+  const lock = fuse_lk_in.lk;
+  return {
+    node: session.handles.slot(handle),
+    owner: input.bigint(fuse_lk_in.owner),
+    type: input.u32(lock + fuse_file_lock.type),
+    start: input.bigint(lock + fuse_file_lock.start),
+    end: input.bigint(lock + fuse_file_lock.end),
+    pid: input.u32(lock + fuse_file_lock.pid),
+    handle,
+  };
+}

@@ -1,0 +1,108 @@
+import { Errno, type Entry } from '../../backend/index.js';
+import { NO_SLOT } from '../../state/index.js';
+import { enter } from './entry.js';
+import { finishEmpty, GATHERED, type Operation } from './operation.js';
+import { BODY } from '../wire/reply.js';
+import type { Session } from '../session/session.js';
+import { hashOfName } from '../session/file-table.js';
+import {
+  fuse_batch_forget_in,
+  fuse_entry_out,
+  fuse_forget_in,
+  fuse_forget_one,
+  fuse_in_header,
+} from '../wire/structures.js';
+
+const HEADER = fuse_in_header.bytes;
+
+/** A name is resolved; a missing one may be remembered as missing. */
+export const lookup: Operation<Entry<object> | undefined> = {
+  name: 'LOOKUP',
+  arguments: 0,
+  reply: fuse_entry_out.bytes,
+  apart: true,
+  start(session, request) {
+    const slot = session.node();
+    session.in.seek(0);
+    const name = session.in.name();
+    session.in.finish();
+    const { backend } = session;
+    const parent = session.nodes.node(slot);
+    request.slot = slot;
+    if (request.message.passedOn === true)
+      request.name = hashOfName(session.in.bytes, HEADER, session.in.end - 1);
+    if (session.mayGather(0) && backend.gatherLookup?.(parent, name, request.context)) return GATHERED;
+    return backend.lookup(parent, name, request.context);
+  },
+  finish(session, request, entry) {
+    const isPassedOn = request.message.passedOn === true;
+    if (isPassedOn) session.showNode(request.slot, undefined);
+    if (entry !== undefined) {
+      const slot = enter(session, BODY, entry);
+      if (isPassedOn) session.showEntry(request.slot, request.name, slot, entry.attributes);
+      return fuse_entry_out.bytes;
+    }
+    const { seconds, nanoseconds } = session.negativeValidity;
+    if (seconds === 0 && nanoseconds === 0) return -Errno.ENOENT;
+    session.out.zero(BODY, fuse_entry_out.bytes);
+    session.out.u64(BODY + fuse_entry_out.entry_valid, seconds);
+    session.out.u32(BODY + fuse_entry_out.entry_valid_nsec, nanoseconds);
+    return fuse_entry_out.bytes;
+  },
+  discard(session, _request, entry) {
+    if (entry !== undefined) session.nodes.discard(entry.node);
+  },
+};
+
+/** The guest drops some of its lookups of a node. */
+export const forget: Operation<undefined> = {
+  name: 'FORGET',
+  arguments: fuse_forget_in.bytes,
+  reply: 0,
+  silent: true,
+  start(session) {
+    const { ints } = session.in;
+    const at = fuse_in_header.nodeid >> 2;
+    drop(session, ints[at]!, ints[at + 1]!, session.in.u64(fuse_forget_in.nlookup));
+    return undefined;
+  },
+  finish: finishEmpty,
+};
+
+/**
+ * Many FORGETs in one. The list is read piece by piece: it may be longer than what is taken in at
+ * once.
+ */
+export const batchForget: Operation<undefined> = {
+  name: 'BATCH_FORGET',
+  arguments: fuse_batch_forget_in.bytes,
+  reply: 0,
+  silent: true,
+  start(session, request) {
+    const { readable } = request.message;
+    const first = fuse_in_header.bytes + fuse_batch_forget_in.bytes;
+    const one = fuse_forget_one.bytes;
+    const room = Math.floor((readable.length - first) / one);
+    const count = Math.min(session.in.u32(fuse_batch_forget_in.count), room);
+    for (let i = 0; i < count; i++) {
+      readable.copyOut(first + i * one, item8, 0, one);
+      drop(session, item[0]! | 0, item[1]! | 0, item[3]! * 0x100000000 + item[2]!);
+    }
+    return undefined;
+  },
+  finish: finishEmpty,
+};
+
+/** The guest forgets `count` lookups of a node, given by the halves of its id. */
+function drop(session: Session, low: number, high: number, count: number): void {
+  const { counts, nodes, shown } = session;
+  const slot = nodes.find(low, high);
+  if (slot === NO_SLOT) return;
+  shown?.hideEntry(slot);
+  counts.forget(slot, count);
+  if (counts.of(slot) === 0) shown?.hideNode(low, high);
+}
+
+/** One `struct fuse_forget_one`. */
+const item = new Uint32Array(fuse_forget_one.bytes / 4);
+const item8 = new Uint8Array(item.buffer);

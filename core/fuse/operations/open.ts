@@ -1,0 +1,276 @@
+import {
+  FsError,
+  ModeBits,
+  OpenFlags,
+  andThen,
+  type Awaitable,
+  type Created,
+  type Opened,
+} from '../../backend/index.js';
+import { HandleKind } from '../../state/index.js';
+import {
+  FOPEN_DIRECT_IO,
+  FOPEN_KEEP_CACHE,
+  FOPEN_NONSEEKABLE,
+  FOPEN_PARALLEL_DIRECT_WRITES,
+  InitFlag,
+  OPEN_KILL_SUIDGID,
+  RELEASE_FLOCK_UNLOCK,
+} from '../wire/abi.js';
+import { isReadOnly, refuseChange } from './refusals.js';
+import { enter } from './entry.js';
+import { closeHandle, discardFile, openHandle } from './handles.js';
+import { creationContext } from './names.js';
+import { finishEmpty, type Operation } from './operation.js';
+import { BODY } from '../wire/reply.js';
+import type { Request } from '../session/request.js';
+import type { Session } from '../session/session.js';
+import {
+  fuse_create_in,
+  fuse_entry_out,
+  fuse_flush_in,
+  fuse_open_in,
+  fuse_open_out,
+  fuse_release_in,
+} from '../wire/structures.js';
+
+/** An open without a backend's part in it. */
+const JUST_OPEN: Opened<unknown> = { file: undefined };
+
+export const open: Operation<Opened<unknown>> = {
+  name: 'OPEN',
+  arguments: fuse_open_in.bytes,
+  reply: fuse_open_out.bytes,
+  start(session, request) {
+    const { backend, in: input } = session;
+    const slot = session.node();
+    const flags = passedFlags(session, input.u32(fuse_open_in.flags));
+    const kill = (input.u32(fuse_open_in.open_flags) & OPEN_KILL_SUIDGID) !== 0;
+    admitHandle(session);
+    if (backend.write === undefined && (flags & OpenFlags.ACCESS_MODE) !== OpenFlags.READ_ONLY) {
+      throw isReadOnly(backend) ? FsError.of('EROFS') : FsError.of('EPERM');
+    }
+    request.slot = slot;
+    request.flags = flags;
+    if (backend.open === undefined) return JUST_OPEN;
+    const node = session.nodes.node(slot);
+    if (kill && (flags & OpenFlags.TRUNC) !== 0 && backend.setattr !== undefined) {
+      return openAndTruncate(session, request, node, flags & ~OpenFlags.TRUNC);
+    }
+    return backend.open(node, flags, request.context);
+  },
+  finish(session, request, opened) {
+    const handle = finishOpen(session, BODY, request.slot, opened, request.flags);
+    if (request.message.passedOn === true) session.showFile(handle);
+    return fuse_open_out.bytes;
+  },
+  discard(session, request, { file }) {
+    discardFile(session, session.nodes.node(request.slot), file);
+  },
+};
+
+/**
+ * A truncating open that must clear set-id bits: truncated by `setattr`, which can be told so
+ * (FUSE_OPEN_KILL_SUIDGID).
+ */
+function openAndTruncate(
+  session: Session,
+  request: Request,
+  node: object,
+  flags: number,
+): Awaitable<Opened<unknown>> {
+  const { backend } = session;
+  return andThen(backend.open!(node, flags, request.context), (opened) => {
+    const { file } = opened;
+    try {
+      const done = backend.setattr!(node, { size: 0, killSuidGid: true }, file, request.context);
+      if (!(done instanceof Promise)) return opened;
+      return done.then(
+        () => opened,
+        (error: unknown) => {
+          discardFile(session, node, file);
+          throw error;
+        },
+      );
+    } catch (error) {
+      discardFile(session, node, file);
+      throw error;
+    }
+  });
+}
+
+export const create: Operation<Created<object, unknown>> = {
+  name: 'CREATE',
+  arguments: fuse_create_in.bytes,
+  reply: fuse_entry_out.bytes + fuse_open_out.bytes,
+  start(session, request) {
+    const { backend, in: input } = session;
+    const parent = session.node();
+    const flags = creationFlags(session, request);
+    const mode = input.u32(fuse_create_in.mode) & ModeBits.PERMISSIONS;
+    input.seek(fuse_create_in.bytes);
+    const name = input.name();
+    creationContext(session, request, input.u32(fuse_create_in.umask));
+    if (backend.create === undefined)
+      throw backend.mknod === undefined ? refuseChange(backend) : FsError.of('ENOSYS');
+    admitHandle(session);
+    return backend.create(session.nodes.node(parent), name, mode, flags, request.context);
+  },
+  finish: finishCreate,
+  discard: discardCreated,
+};
+
+/** Linux names the file `/`, which stands for no name. */
+export const tmpfile: Operation<Created<object, unknown>> = {
+  name: 'TMPFILE',
+  arguments: fuse_create_in.bytes,
+  reply: fuse_entry_out.bytes + fuse_open_out.bytes,
+  start(session, request) {
+    const { backend, in: input } = session;
+    const parent = session.node();
+    const flags = creationFlags(session, request);
+    const mode = input.u32(fuse_create_in.mode) & ModeBits.PERMISSIONS;
+    input.seek(fuse_create_in.bytes);
+    input.target();
+    creationContext(session, request, input.u32(fuse_create_in.umask));
+    if (backend.tmpfile === undefined) throw FsError.of('ENOSYS');
+    admitHandle(session);
+    return backend.tmpfile(session.nodes.node(parent), mode, flags, request.context);
+  },
+  finish: finishCreate,
+  discard: discardCreated,
+};
+
+export const flush: Operation<void> = {
+  name: 'FLUSH',
+  arguments: fuse_flush_in.bytes,
+  reply: 0,
+  start(session, request) {
+    const { backend, handles } = session;
+    const handle = session.handle(fuse_flush_in.fh, HandleKind.FILE);
+    const slot = handles.slot(handle);
+    request.handle = handle;
+    if (session.export.hasLocks)
+      session.locks.releaseOwner(slot, session.in.bigint(fuse_flush_in.lock_owner));
+    return backend.flush?.(session.nodes.node(slot), handles.object(handle), request.context);
+  },
+  finish: finishEmpty,
+};
+
+export const release: Operation<void> = {
+  name: 'RELEASE',
+  arguments: fuse_release_in.bytes,
+  reply: 0,
+  start(session) {
+    const handle = session.handle(fuse_release_in.fh, HandleKind.FILE);
+    if (session.export.hasLocks) {
+      const flags = session.in.u32(fuse_release_in.release_flags);
+      const owner = session.in.bigint(fuse_release_in.lock_owner);
+      if ((flags & RELEASE_FLOCK_UNLOCK) !== 0)
+        session.locks.releaseFlock(session.handles.slot(handle), owner);
+    }
+    return closeHandle(session, handle);
+  },
+  finish: finishEmpty,
+};
+
+/** O_DIRECT of the guest's architecture, which is the host's. */
+const O_DIRECT = process.arch === 'arm64' ? 0o200000 : 0o40000;
+
+/** What a backend is told of the guest's open flags. */
+const PASSED_FLAGS =
+  O_DIRECT |
+  OpenFlags.ACCESS_MODE |
+  OpenFlags.TRUNC |
+  OpenFlags.APPEND |
+  OpenFlags.NONBLOCK |
+  OpenFlags.SYNC |
+  OpenFlags.DSYNC |
+  OpenFlags.NOATIME;
+
+/**
+ * With write-back caching the guest reads around what it writes, even on a file opened for writing
+ * only, and places appends itself.
+ */
+function passedFlags(session: Session, flags: number): number {
+  let passed = flags & PASSED_FLAGS;
+  if (session.has(InitFlag.WRITEBACK_CACHE)) {
+    if ((passed & OpenFlags.ACCESS_MODE) === OpenFlags.WRITE_ONLY) {
+      passed = (passed & ~OpenFlags.ACCESS_MODE) | OpenFlags.READ_WRITE;
+    }
+    passed &= ~OpenFlags.APPEND;
+  }
+  return passed;
+}
+
+function creationFlags(session: Session, request: Request): number {
+  const flags = session.in.u32(fuse_create_in.flags);
+  const passed = passedFlags(session, flags) | (flags & (OpenFlags.CREAT | OpenFlags.EXCL));
+  request.flags = passed;
+  return passed;
+}
+
+/** @throws ENFILE before the backend opens what would find no place. */
+function admitHandle(session: Session): void {
+  if (session.handles.full) throw FsError.of('ENFILE');
+}
+
+/** Opens the handle and puts `struct fuse_open_out` into the reply. @returns its index. */
+function finishOpen(
+  session: Session,
+  at: number,
+  slot: number,
+  opened: Opened<unknown>,
+  flags: number,
+): number {
+  const { file, directIo, keepCache, nonSeekable } = opened;
+  const { data } = session.export.cache;
+  const { nodes, shown } = session;
+  if (session.freshness !== undefined) shown?.settle(slot, nodes.idLow(slot), nodes.idHigh(slot));
+  let openFlags = 0;
+  if (directIo ?? data === 'never') openFlags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
+  if (keepCache ?? (data === 'always' || session.freshness?.open(slot) === true))
+    openFlags |= FOPEN_KEEP_CACHE;
+  if (nonSeekable === true) openFlags |= FOPEN_NONSEEKABLE;
+  let handle: number;
+  try {
+    handle = openHandle(session, HandleKind.FILE, slot, file, flags);
+  } catch (error) {
+    discardFile(session, session.nodes.node(slot), file);
+    throw error;
+  }
+  putHandle(session, at, handle, openFlags);
+  return handle;
+}
+
+/** Puts `struct fuse_open_out` into the reply. */
+export function putHandle(session: Session, at: number, handle: number, openFlags: number): void {
+  const { words } = session.out;
+  words[(at + fuse_open_out.fh) >> 2] = handle;
+  words[(at + fuse_open_out.fh + 4) >> 2] = session.handles.generation(handle);
+  words[(at + fuse_open_out.open_flags) >> 2] = openFlags;
+  words[(at + fuse_open_out.backing_id) >> 2] = 0;
+}
+
+function finishCreate(session: Session, request: Request, created: Created<object, unknown>): number {
+  const { node, file } = created;
+  let slot: number;
+  try {
+    slot = enter(session, BODY, created);
+  } catch (error) {
+    discardFile(session, node, file);
+    throw error;
+  }
+  try {
+    finishOpen(session, BODY + fuse_entry_out.bytes, slot, created, request.flags);
+  } catch (error) {
+    session.counts.forget(slot, 1);
+    throw error;
+  }
+  return fuse_entry_out.bytes + fuse_open_out.bytes;
+}
+
+function discardCreated(session: Session, _request: Request, { node, file }: Created<object, unknown>): void {
+  discardFile(session, node, file);
+  session.nodes.discard(node);
+}

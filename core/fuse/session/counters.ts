@@ -1,0 +1,30 @@
+import { OPCODE_END } from '../wire/abi.js';
+
+/** One past the largest errno that is told apart; larger ones count as the last. */
+const ERRNO_END = 134;
+
+/** A session's figures: plain numbers that only grow, for whoever monitors it to read. */
+export class Counters {
+  /** Requests answered, by opcode; 0 for unknown opcodes. */
+  readonly requests = new Float64Array(OPCODE_END);
+  /** Of these, answered with an error, by opcode. */
+  readonly failures = new Float64Array(OPCODE_END);
+  /** Errors, by errno. */
+  readonly errors = new Float64Array(ERRNO_END);
+  /** Bytes of file data. */
+  bytesRead = 0;
+  bytesWritten = 0;
+  /** Messages too short to hold a header or an answer. */
+  unanswerable = 0;
+  /** Exceptions that were no {@link FsError}: mistakes in the backend. */
+  faults = 0;
+
+  /** @param length as `Operation.finish` returns. */
+  count(opcode: number, length: number): void {
+    this.requests[opcode] = this.requests[opcode]! + 1;
+    if (length >= 0) return;
+    this.failures[opcode] = this.failures[opcode]! + 1;
+    const errno = Math.min(-length, ERRNO_END - 1);
+    this.errors[errno] = this.errors[errno]! + 1;
+  }
+}

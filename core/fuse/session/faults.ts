@@ -1,0 +1,52 @@
+import { Errno, FsError, type Logger } from '../../backend/index.js';
+import type { Request } from './request.js';
+
+/**
+ * At most this many faults are logged in one second: a guest may repeat what makes a backend fail.
+ */
+const PER_SECOND = 10;
+
+/** Makes errnos of what backends throw, and logs what is a mistake. One per session. */
+export class Faults {
+  readonly #log: Logger;
+  /** Mistakes seen. */
+  count = 0;
+  #second = 0;
+  #logged = 0;
+
+  constructor(log: Logger) {
+    this.#log = log;
+  }
+
+  /**
+   * The errno for the guest: that of an {@link FsError}, EINTR for an abort that was asked for,
+   * else EIO.
+   */
+  errnoOf(error: unknown, request: Request): number {
+    if (error instanceof FsError || isForeignFsError(error)) return error.errno;
+    if (request.context.aborted && error instanceof Error && error.name === 'AbortError') return Errno.EINTR;
+    this.report(error, `${request.operation.name} failed`);
+    return Errno.EIO;
+  }
+
+  /** Logs a mistake of the backend. */
+  report(error: unknown, message: string): void {
+    this.count += 1;
+    const second = Math.floor(Date.now() / 1000);
+    if (second !== this.#second) {
+      this.#second = second;
+      this.#logged = 0;
+    }
+    this.#logged += 1;
+    if (this.#logged <= PER_SECOND) this.#log.error({ err: error }, message);
+    else if (this.#logged === PER_SECOND + 1)
+      this.#log.error({}, 'more failures in this second are not logged');
+  }
+}
+
+/** A plugin may come with its own copy of this package, and then throws its own class. */
+function isForeignFsError(error: unknown): error is { errno: number } {
+  if (!(error instanceof Error) || error.name !== 'FsError' || !('errno' in error)) return false;
+  const { errno } = error;
+  return typeof errno === 'number' && errno >= 1 && errno <= 4095;
+}

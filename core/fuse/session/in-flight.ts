@@ -1,0 +1,79 @@
+import type { Request } from './request.js';
+
+/** Ids of interrupts that are kept until their request comes. */
+const EARLY_INTERRUPTS = 64;
+
+/** The requests of a session that wait for a promise or a lock. */
+export class InFlight {
+  /** In no order; each knows its place. */
+  readonly #requests: Request[] = [];
+  /** Low and high half of each id. */
+  readonly #early: number[] = [];
+  readonly #whenIdle: (() => void)[] = [];
+
+  get size(): number {
+    return this.#requests.length;
+  }
+
+  /** @returns whether the request was interrupted before it came. */
+  add(request: Request): boolean {
+    request.place = this.#requests.length;
+    this.#requests.push(request);
+    const early = this.#early;
+    for (let i = 0; i < early.length; i += 2) {
+      if (early[i] !== request.uniqueLow || early[i + 1] !== request.uniqueHigh) continue;
+      early.splice(i, 2);
+      return true;
+    }
+    return false;
+  }
+
+  remove(request: Request): void {
+    const last = this.#requests.pop()!;
+    if (last !== request) {
+      this.#requests[request.place] = last;
+      last.place = request.place;
+    }
+    if (this.#requests.length === 0) for (const done of this.#whenIdle.splice(0)) done();
+  }
+
+  /** The request of an id, given by its halves as signed numbers. */
+  find(low: number, high: number): Request | undefined {
+    return this.#requests.find((request) => request.uniqueLow === low && request.uniqueHigh === high);
+  }
+
+  /** Calls `visit` for each; it may end requests. */
+  each(visit: (request: Request) => void): void {
+    for (const request of this.#requests.slice()) visit(request);
+  }
+
+  /**
+   * An interrupt came before its request, as may happen between queues; the request will be told.
+   */
+  expect(low: number, high: number): void {
+    if (this.#early.length === EARLY_INTERRUPTS * 2) this.#early.splice(0, 2);
+    this.#early.push(low, high);
+  }
+
+  forgetExpected(): void {
+    this.#early.length = 0;
+  }
+
+  /**
+   * Waits until nothing is in flight.
+   * @returns whether that was so within the time in milliseconds.
+   */
+  async idle(timeout: number): Promise<boolean> {
+    if (this.#requests.length === 0) return true;
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<false>((resolve) => {
+      timer = setTimeout(() => resolve(false), timeout);
+    });
+    const idle = new Promise<true>((resolve) => {
+      this.#whenIdle.push(() => resolve(true));
+    });
+    const result = await Promise.race([idle, late]);
+    clearTimeout(timer);
+    return result;
+  }
+}

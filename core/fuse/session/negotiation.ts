@@ -1,0 +1,90 @@
+import type { Backend, CachePolicy } from '../../backend/index.js';
+import { InitFlag, InitFlag2, KERNEL_MINOR_VERSION } from '../wire/abi.js';
+
+/** What INIT settled between guest and daemon: plain data, part of a session's saved form. */
+export interface Negotiated {
+  /** The smaller of both minor versions. */
+  readonly minor: number;
+  /** Flags that both sides use, by word: {@link InitFlag} and {@link InitFlag2}. */
+  readonly flags: number;
+  readonly flags2: number;
+  readonly maxReadahead: number;
+  readonly maxWrite: number;
+  readonly maxPages: number;
+}
+
+/** What the guest's INIT offers. */
+export interface Offer {
+  readonly minor: number;
+  readonly flags: number;
+  readonly flags2: number;
+  readonly maxReadahead: number;
+}
+
+/** Largest request in pages and bytes (Linux FUSE_MAX_MAX_PAGES). */
+const MAX_PAGES = 256;
+const MAX_WRITE = 1024 * 1024;
+/** What Linux uses without FUSE_MAX_PAGES: FUSE_DEFAULT_MAX_PAGES_PER_REQ. */
+const DEFAULT_PAGES = 32;
+const PAGE = 4096;
+const LOCKS = InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS;
+
+/**
+ * Settles the session's protocol: of what the guest offers, what this backend can do. Nothing is
+ * agreed to that no method of the backend carries out.
+ * @param localLocks the guest keeps its locks to itself.
+ */
+export function negotiate(
+  offer: Offer,
+  backend: Backend,
+  cache: CachePolicy,
+  localLocks = false,
+): Negotiated {
+  const { flags2 } = offer;
+  const maxPages = (offer.flags & InitFlag.MAX_PAGES) === 0 ? DEFAULT_PAGES : MAX_PAGES;
+  return {
+    minor: Math.min(offer.minor, KERNEL_MINOR_VERSION),
+    flags: offer.flags & supportedFlags(backend, cache) & (localLocks ? ~LOCKS : -1),
+    flags2: (offer.flags & InitFlag.INIT_EXT) === 0 ? 0 : flags2 & supportedFlags2(backend),
+    maxReadahead: offer.maxReadahead,
+    maxWrite: Math.min(MAX_WRITE, maxPages * PAGE),
+    maxPages,
+  };
+}
+
+/** Whether FUSE_WRITEBACK_CACHE may be used: the guest then sets sizes and times by SETATTR. */
+function writeback(backend: Backend, cache: CachePolicy): boolean {
+  return (
+    cache.writeback && cache.data !== 'never' && backend.write !== undefined && backend.setattr !== undefined
+  );
+}
+
+function supportedFlags(backend: Backend, cache: CachePolicy): number {
+  const { semantics = {} } = backend;
+  let flags =
+    InitFlag.ASYNC_READ |
+    InitFlag.POSIX_LOCKS |
+    InitFlag.BIG_WRITES |
+    InitFlag.FLOCK_LOCKS |
+    InitFlag.ASYNC_DIO |
+    InitFlag.PARALLEL_DIROPS |
+    InitFlag.MAX_PAGES |
+    InitFlag.INIT_EXT;
+  // Without `open` the guest itself truncates, by SETATTR.
+  if (backend.open !== undefined) flags |= InitFlag.ATOMIC_O_TRUNC;
+  if (backend.readdir !== undefined) flags |= InitFlag.DO_READDIRPLUS | InitFlag.READDIRPLUS_AUTO;
+  if (backend.setxattr !== undefined) flags |= InitFlag.SETXATTR_EXT;
+  if (backend.readlink !== undefined && cache.data !== 'never') flags |= InitFlag.CACHE_SYMLINKS;
+  if (writeback(backend, cache)) flags |= InitFlag.WRITEBACK_CACHE;
+  else if (cache.data === 'auto') flags |= InitFlag.AUTO_INVAL_DATA;
+  if (semantics.posixAcl === true) flags |= InitFlag.POSIX_ACL | InitFlag.DONT_MASK;
+  if (semantics.killPriv === true) flags |= InitFlag.HANDLE_KILLPRIV_V2;
+  if (semantics.submounts === true) flags |= InitFlag.SUBMOUNTS;
+  return flags;
+}
+
+function supportedFlags2(backend: Backend): number {
+  let flags2 = InitFlag2.CREATE_SUPP_GROUP | InitFlag2.DIRECT_IO_ALLOW_MMAP;
+  if (backend.semantics?.securityContext === true) flags2 |= InitFlag2.SECURITY_CTX;
+  return flags2;
+}

@@ -1,0 +1,240 @@
+import {
+  Errno,
+  FsError,
+  NAME_MAX,
+  SYMLINK_MAX,
+  decodeName,
+  type SecurityContext,
+} from '../../backend/index.js';
+import type { Message } from '../../memory/index.js';
+import { EXT_GROUPS, MAX_NR_SECCTX, Opcode, XATTR_NAME_MAX } from './abi.js';
+import { NameCache } from './name-cache.js';
+import {
+  fuse_ext_header,
+  fuse_in_header,
+  fuse_secctx,
+  fuse_secctx_header,
+  fuse_supp_groups,
+  fuse_write_in,
+} from './structures.js';
+
+/**
+ * Bytes of header and arguments that are taken in: the longest is a SETXATTR of 64 KiB, with room
+ * for extensions.
+ */
+const CAPACITY = 160 * 1024;
+
+/** Where arguments begin. */
+const ARGUMENTS = fuse_in_header.bytes;
+const HEADER_WORDS = ARGUMENTS / 4;
+const WRITE_DATA = ARGUMENTS + fuse_write_in.bytes;
+
+const NO_GROUPS: readonly number[] = Object.freeze([]);
+
+/**
+ * The request at hand, copied once out of guest memory, so that what was checked is what is used.
+ * Valid while the operation starts: the next request overwrites it. Offsets that the methods take
+ * are those of the opcode's structure.
+ */
+export class Arguments {
+  readonly #buffer = new ArrayBuffer(CAPACITY);
+  readonly words = new Uint32Array(this.#buffer);
+  /** The same as signed numbers, for ids: the form that V8 does not box. */
+  readonly ints = new Int32Array(this.#buffer);
+  readonly bytes = new Uint8Array(this.#buffer);
+  /** Bytes of header and arguments, extensions not included. */
+  end = 0;
+  readonly #names = new NameCache();
+  /** Bytes with extensions. */
+  #extensionEnd = 0;
+  /** Where the next name begins. */
+  #cursor = 0;
+  groups: readonly number[] = NO_GROUPS;
+  securityContext: SecurityContext | undefined = undefined;
+
+  /**
+   * Takes a request in.
+   * @returns 0; a positive errno for a request whose lengths don't agree; or -1 where there is not
+   * even a header.
+   */
+  load(message: Message): number {
+    const readable = message.readable;
+    const length = readable.length;
+    if (length < ARGUMENTS) return -1;
+    readable.copyWordsOut(0, this.words, 0, HEADER_WORDS);
+    // A WRITE's data stays where it is.
+    const isWrite = this.words[fuse_in_header.opcode >> 2] === Opcode.WRITE && length > WRITE_DATA;
+    const count = isWrite ? WRITE_DATA : Math.min(length, CAPACITY);
+    const words = count >> 2;
+    readable.copyWordsOut(ARGUMENTS, this.words, HEADER_WORDS, words - HEADER_WORDS);
+    if ((count & 3) !== 0) readable.copyOut(words << 2, this.bytes, words << 2, count & 3);
+    if (this.words[fuse_in_header.len >> 2] !== length) return Errno.EIO;
+    this.#cursor = ARGUMENTS;
+    this.#extensionEnd = count;
+    this.end = count;
+    if (count < length) {
+      return isWrite || this.words[fuse_in_header.opcode >> 2] === Opcode.BATCH_FORGET ? 0 : Errno.EIO;
+    }
+    const extensions = (this.words[fuse_in_header.total_extlen >> 2]! & 0xffff) * 8;
+    if (extensions === 0) return 0;
+    this.end = count - extensions;
+    return this.end >= ARGUMENTS ? 0 : Errno.EIO;
+  }
+
+  /** Bytes of arguments. */
+  get length(): number {
+    return this.end - ARGUMENTS;
+  }
+
+  u32(offset: number): number {
+    return this.words[(ARGUMENTS + offset) >> 2]!;
+  }
+
+  /** An unsigned 64-bit number; inexact, but above 2^53-1, where it is. */
+  u64(offset: number): number {
+    const at = (ARGUMENTS + offset) >> 2;
+    const high = this.words[at + 1]!;
+    return high === 0 ? this.words[at]! : high * 0x100000000 + this.words[at]!;
+  }
+
+  /** A signed 64-bit number, rounded beyond 2^53. */
+  i64(offset: number): number {
+    const at = (ARGUMENTS + offset) >> 2;
+    return (this.words[at + 1]! | 0) * 0x100000000 + this.words[at]!;
+  }
+
+  bigint(offset: number): bigint {
+    const at = (ARGUMENTS + offset) >> 2;
+    return (BigInt(this.words[at + 1]!) << 32n) | BigInt(this.words[at]!);
+  }
+
+  /** Begins to read names after a structure of `bytes`. */
+  seek(bytes: number): void {
+    this.#cursor = ARGUMENTS + bytes;
+  }
+
+  /**
+   * The next name.
+   * @throws EINVAL if it is not terminated, has a slash, or is `.` or `..`; ENOENT if empty,
+   * ENAMETOOLONG beyond 255 bytes, as Linux's path walk does.
+   */
+  name(): string {
+    const start = this.#cursor;
+    const end = this.#terminator(NAME_MAX, Errno.ENAMETOOLONG);
+    if (end === start) throw FsError.of('ENOENT');
+    if (!isName(this.bytes, start, end)) throw FsError.of('EINVAL');
+    return this.#names.decode(this.bytes, start, end);
+  }
+
+  /**
+   * A symbolic link's target.
+   * @throws EINVAL, ENOENT, ENAMETOOLONG as {@link name}, but slashes are welcome.
+   */
+  target(): string {
+    const start = this.#cursor;
+    const end = this.#terminator(SYMLINK_MAX, Errno.ENAMETOOLONG);
+    if (end === start) throw FsError.of('ENOENT');
+    return decodeName(this.bytes, start, end);
+  }
+
+  /**
+   * An extended attribute's name.
+   * @throws EINVAL if it is not terminated, ERANGE if empty or beyond 255 bytes.
+   */
+  xattrName(): string {
+    const start = this.#cursor;
+    const end = this.#terminator(XATTR_NAME_MAX, Errno.ERANGE);
+    if (end === start) throw FsError.of('ERANGE');
+    return decodeName(this.bytes, start, end);
+  }
+
+  /** A copy of what follows the names. */
+  rest(): Uint8Array {
+    return this.bytes.slice(this.#cursor, this.end);
+  }
+
+  /** The names end the arguments. @throws EINVAL if not. */
+  finish(): void {
+    if (this.#cursor !== this.end) throw FsError.of('EINVAL');
+  }
+
+  /**
+   * The names end the arguments of a creation; reads its extensions.
+   * @param security whether FUSE_SECURITY_CTX was negotiated: Linux before 7.38 does not count it
+   * in `total_extlen`.
+   * @throws EINVAL for extensions that do not fit their length.
+   */
+  finishCreation(security: boolean): void {
+    this.groups = NO_GROUPS;
+    this.securityContext = undefined;
+    if (this.#cursor === this.end && this.end === this.#extensionEnd) return;
+    if (this.#cursor !== this.end && !security) throw FsError.of('EINVAL');
+    let at = this.#cursor;
+    while (at < this.#extensionEnd) at = this.#extension(at);
+  }
+
+  #extension(at: number): number {
+    const size = this.#unaligned(at + fuse_ext_header.size);
+    const type = this.#unaligned(at + fuse_ext_header.type);
+    const end = at + size;
+    if (size < fuse_ext_header.bytes || end > this.#extensionEnd) throw FsError.of('EINVAL');
+    if (type <= MAX_NR_SECCTX) this.#securityContexts(at + fuse_secctx_header.bytes, end, type);
+    else if (type === EXT_GROUPS) this.#groups(at + fuse_ext_header.bytes, end);
+    return at + ((size + 7) & ~7);
+  }
+
+  /** Linux sends one context at most; the first counts. */
+  #securityContexts(start: number, end: number, count: number): void {
+    let at = start;
+    for (let i = 0; i < count; i++) {
+      const size = this.#unaligned(at + fuse_secctx.size);
+      const nameStart = at + fuse_secctx.bytes;
+      const nameEnd = nameStart > end ? -1 : this.bytes.subarray(0, end).indexOf(0, nameStart);
+      const valueEnd = nameEnd + 1 + size;
+      if (nameEnd < nameStart || nameEnd - nameStart > XATTR_NAME_MAX || valueEnd > end)
+        throw FsError.of('EINVAL');
+      if (i === 0 && nameEnd > nameStart) {
+        const name = decodeName(this.bytes, nameStart, nameEnd);
+        this.securityContext = { name, value: this.bytes.slice(nameEnd + 1, valueEnd) };
+      }
+      at += (valueEnd - at + 7) & ~7;
+    }
+  }
+
+  #groups(start: number, end: number): void {
+    const first = start + fuse_supp_groups.bytes;
+    const count = first > end ? -1 : this.#unaligned(start + fuse_supp_groups.nr_groups);
+    if (count < 0 || count > (end - first) / 4) throw FsError.of('EINVAL');
+    this.groups = Array.from({ length: count }, (_, i) => this.#unaligned(first + i * 4));
+  }
+
+  /** The extensions follow names, where Linux before 7.38 did not align them. */
+  #unaligned(at: number): number {
+    if (at + 4 > this.#extensionEnd) throw FsError.of('EINVAL');
+    const bytes = this.bytes;
+    return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
+  }
+
+  /** Passes a terminated string of at most `max` bytes. @returns where it ends. */
+  #terminator(max: number, tooLong: number): number {
+    const bytes = this.bytes;
+    const limit = Math.min(this.end, this.#cursor + max + 1);
+    let end = this.#cursor;
+    while (end < limit && bytes[end] !== 0) end++;
+    if (end === limit) throw FsError.of(limit < this.end ? tooLong : Errno.EINVAL);
+    this.#cursor = end + 1;
+    return end;
+  }
+}
+
+const SLASH = 0x2f;
+const DOT = 0x2e;
+
+/**
+ * Whether bytes that are not empty can be a name in a directory: no slash in it, and neither `.`
+ * nor `..`.
+ */
+export function isName(bytes: Uint8Array, start: number, end: number): boolean {
+  for (let i = start; i < end; i++) if (bytes[i] === SLASH) return false;
+  return !(bytes[start] === DOT && (end === start + 1 || (end === start + 2 && bytes[start + 1] === DOT)));
+}

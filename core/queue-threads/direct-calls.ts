@@ -1,0 +1,127 @@
+import type { GuestBuffer } from '../backend/index.js';
+import { GATHERED_MOST } from '../fuse/index.js';
+import { FsetidSwitch } from '../system/calls/credentials.js';
+import { fstat, lseek, STATX_NAME, statx } from '../system/calls/files.js';
+import { CallList, NativeMemory, readInto, writeFrom } from '../system/index.js';
+
+const SEEK_END = 2;
+
+/**
+ * Each call has room for `struct stat` or `struct statx`, and for a name. One place more is for
+ * those made alone.
+ */
+const ALONE = GATHERED_MOST;
+const NAME = 256;
+const PLACE = 512;
+
+/** The system calls of one thread: one by one, or many together. */
+export class DirectCalls {
+  /** What stats told, as words. */
+  readonly stats: Int32Array;
+  readonly #memory = NativeMemory.allocate((GATHERED_MOST + 1) * PLACE);
+  readonly #list = CallList.open(GATHERED_MOST);
+  readonly #fsetid = new FsetidSwitch();
+
+  constructor() {
+    this.stats = this.#memory.i32;
+  }
+
+  /** Whether calls can be added, to be made together. */
+  get gathers(): boolean {
+    return this.#list !== undefined;
+  }
+
+  /** @param flags of preadv2(2). @returns bytes or minus the errno, as all of these. */
+  read(fd: number, buffer: GuestBuffer, offset: number, flags: number): number {
+    return readInto(fd, buffer, offset, flags);
+  }
+
+  write(fd: number, buffer: GuestBuffer, offset: number): number {
+    return writeFrom(fd, buffer, offset);
+  }
+
+  /** Bytes of a file. */
+  size(fd: number): number {
+    return lseek(fd, 0, SEEK_END);
+  }
+
+  /**
+   * fstat(2).
+   * @returns index of the first word of `struct stat` in {@link stats}, or minus the errno.
+   */
+  stat(fd: number): number {
+    return found(fstat(fd, this.#memory.address + ALONE * PLACE), ALONE);
+  }
+
+  /**
+   * statx(2) of a name, the bytes of `source` from `start` to `end`.
+   * @returns as {@link stat}, of `struct statx`.
+   */
+  statName(fd: number, source: Uint8Array, start: number, end: number): number {
+    const place = this.#memory.address + ALONE * PLACE;
+    return found(
+      statx(fd, this.#putName(ALONE, source, start, end), STATX_NAME.FLAGS, STATX_NAME.MASK, place),
+      ALONE,
+    );
+  }
+
+  /** Whether writes from here on clear set-id bits. */
+  clearSetIds(clears: boolean): void {
+    this.#fsetid.use(!clears);
+  }
+
+  addRead(fd: number, buffer: GuestBuffer, offset: number, flags: number): void {
+    this.#list!.read(fd, buffer, offset, flags);
+  }
+
+  addWrite(fd: number, buffer: GuestBuffer, offset: number): void {
+    this.#list!.write(fd, buffer, offset);
+  }
+
+  addStat(fd: number): void {
+    this.#list!.fstat(fd, this.#memory.address + this.#list!.count * PLACE);
+  }
+
+  addStatName(fd: number, source: Uint8Array, start: number, end: number): void {
+    const index = this.#list!.count;
+    const name = this.#putName(index, source, start, end);
+    this.#list!.statx(fd, name, STATX_NAME.FLAGS, STATX_NAME.MASK, this.#memory.address + index * PLACE);
+  }
+
+  /** Makes what was added. */
+  run(): void {
+    this.#list?.run();
+  }
+
+  /** What came of the i-th call, a transfer. */
+  transferred(index: number): number {
+    return this.#list!.result(index);
+  }
+
+  /** What came of the i-th call, a stat, as {@link stat}. */
+  statted(index: number): number {
+    return found(this.#list!.result(index), index);
+  }
+
+  clear(): void {
+    this.#list?.clear();
+  }
+
+  close(): void {
+    this.#list?.close();
+    this.#memory.free();
+  }
+
+  /** @returns the name's address. */
+  #putName(place: number, source: Uint8Array, start: number, end: number): number {
+    const bytes = this.#memory.u8;
+    const at = place * PLACE + NAME;
+    for (let i = start; i < end; i++) bytes[at + i - start] = source[i]!;
+    bytes[at + end - start] = 0;
+    return this.#memory.address + at;
+  }
+}
+
+function found(code: number, place: number): number {
+  return code < 0 ? code : (place * PLACE) >> 2;
+}

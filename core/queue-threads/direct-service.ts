@@ -1,0 +1,505 @@
+import { NAME_MAX, WriteFlags } from '../backend/index.js';
+import {
+  Arguments,
+  batchSize,
+  BODY,
+  fuse_attr,
+  fuse_attr_out,
+  fuse_entry_out,
+  fuse_getattr_in,
+  fuse_in_header,
+  fuse_out_header,
+  fuse_read_in,
+  fuse_write_in,
+  fuse_write_out,
+  GATHERED_FROM,
+  GATHERED_MOST,
+  GETATTR_FH,
+  hashOfName,
+  isName,
+  Opcode,
+} from '../fuse/index.js';
+import { STAT, STATX_FIELD, STATX_NAME } from '../system/calls/files.js';
+import { CallList, type DescriptorUse } from '../system/index.js';
+import type { Completions, QueueMessage, QueueService } from '../virtqueue/index.js';
+import type { DirectCalls } from './direct-calls.js';
+import type { ThreadEnd } from './mailbox.js';
+import { Served, type ShownView } from './file-table.js';
+
+const HEADER = fuse_in_header.bytes;
+const WRITE_DATA = HEADER + fuse_write_in.bytes;
+const ATTR = (BODY + fuse_attr_out.attr) >> 2;
+const ENTRY_ATTR = (BODY + fuse_entry_out.attr) >> 2;
+const ENOENT = -2;
+
+/** A request that was put aside, to be carried out with others. */
+class Aside {
+  message: QueueMessage | undefined = undefined;
+  opcode = 0;
+  uniqueLow = 0;
+  uniqueHigh = 0;
+  /** Of reads. */
+  fd = 0;
+  flags = 0;
+  length = 0;
+  offset = 0;
+  /** Of GETATTR and LOOKUP. */
+  nodeLow = 0;
+  nodeHigh = 0;
+  name = 0;
+}
+
+/**
+ * Serves READ, WRITE, GETATTR and LOOKUP by plain system calls on descriptors that the session
+ * shows, where nothing is odd about them; and passes the rest on, errors of the guest included.
+ */
+export class DirectService implements QueueService {
+  readonly completions: Completions;
+  readonly #in = new Arguments();
+  readonly #out = new Uint32Array((BODY + fuse_entry_out.bytes) / 4);
+  readonly #line: ThreadEnd;
+  readonly #shown: ShownView;
+  readonly #use: DescriptorUse;
+  readonly #calls: DirectCalls;
+  readonly #tellEngine: () => void;
+  /** Passed on, by chain. */
+  readonly #passed: (QueueMessage | undefined)[] = [];
+  readonly #aside = Array.from({ length: GATHERED_MOST }, () => new Aside());
+  #count = 0;
+  #limit = 0;
+  /** Whether the writes put aside clear set-id bits, where there are some. */
+  #clears: boolean | undefined;
+
+  constructor(
+    line: ThreadEnd,
+    shown: ShownView,
+    use: DescriptorUse,
+    calls: DirectCalls,
+    tellEngine: () => void,
+  ) {
+    this.#line = line;
+    this.#shown = shown;
+    this.#use = use;
+    this.#calls = calls;
+    this.#tellEngine = tellEngine;
+    const answer = (id: number, written: number | undefined): void => this.#answer(id, written);
+    this.completions = {
+      get pending() {
+        return line.pending;
+      },
+      get ready() {
+        return line.ready;
+      },
+      collect() {
+        while (line.ready) line.collect(answer);
+      },
+      attend() {
+        line.look(true);
+      },
+      rest() {
+        line.look(false);
+        return line.ready;
+      },
+    };
+  }
+
+  dispatch(message: QueueMessage, following: number): void {
+    if (!this.#line.take()) return;
+    const input = this.#in;
+    const isWhole = input.load(message) === 0;
+    const opcode = isWhole ? input.words[fuse_in_header.opcode >> 2]! : 0;
+    const seen = following + 1;
+    let isServed = false;
+    if (opcode === Opcode.READ) isServed = this.#read(message, seen);
+    else if (opcode === Opcode.WRITE) isServed = this.#write(message, seen);
+    else if (opcode === Opcode.GETATTR) isServed = this.#getattr(message, seen);
+    else if (opcode === Opcode.LOOKUP) isServed = this.#lookup(message, seen);
+    if (this.#count === 0) this.#use.leave();
+    if (!isServed) this.#pass(message);
+  }
+
+  submit(): void {
+    if (this.#count > 0) this.#carryOut();
+    this.#use.leave();
+  }
+
+  /** @returns whether it is answered or put aside, as the following ones. */
+  #read(message: QueueMessage, seen: number): boolean {
+    const input = this.#in;
+    const { writable } = message;
+    if (input.length < fuse_read_in.bytes || writable.length <= BODY) return false;
+    const length = Math.min(input.u32(fuse_read_in.size), writable.length - BODY);
+    const offset = input.u64(fuse_read_in.offset);
+    if (length === 0 || offset + length > Number.MAX_SAFE_INTEGER) return false;
+    this.#use.enter();
+    if (!this.#findFile(fuse_read_in.fh)) return false;
+    const { fd, readFlags } = this.#shown;
+    const buffer = writable.window(BODY, BODY + length);
+    if (this.#calls.gathers && length <= CallList.SMALL && this.#mayGather(seen)) {
+      const one = this.#put(message, Opcode.READ, seen);
+      one.fd = fd;
+      one.flags = readFlags;
+      one.length = length;
+      one.offset = offset;
+      this.#calls.addRead(fd, buffer, offset, readFlags);
+      this.#added();
+      return true;
+    }
+    this.#takeUnique();
+    return this.#endRead(
+      message,
+      this.#calls.read(fd, buffer, offset, readFlags),
+      length,
+      fd,
+      offset,
+      readFlags,
+    );
+  }
+
+  #endRead(
+    message: QueueMessage,
+    count: number,
+    length: number,
+    fd: number,
+    offset: number,
+    flags: number,
+  ): boolean {
+    // What was to be had without waiting: all that there is, or not.
+    const isShort = count !== length && flags !== 0;
+    if (isShort && (count < 0 || offset + count < this.#calls.size(fd))) return false;
+    this.#tally(Served.READS, Served.BYTES_READ, count);
+    if (count < 0) this.#refuse(message, count);
+    else this.#reply(message, BODY, BODY + count);
+    return true;
+  }
+
+  #write(message: QueueMessage, seen: number): boolean {
+    const input = this.#in;
+    const { readable, writable } = message;
+    if (input.length < fuse_write_in.bytes || writable.length < BODY + fuse_write_out.bytes) return false;
+    const length = input.u32(fuse_write_in.size);
+    const offset = input.u64(fuse_write_in.offset);
+    if (length === 0 || length !== readable.length - WRITE_DATA) return false;
+    if (offset + length > Number.MAX_SAFE_INTEGER) return false;
+    this.#use.enter();
+    if (!this.#findFile(fuse_write_in.fh) || !this.#shown.writes) return false;
+    const { fd } = this.#shown;
+    const clears = (input.u32(fuse_write_in.write_flags) & WriteFlags.KILL_SUIDGID) !== 0;
+    const buffer = readable.window(WRITE_DATA, WRITE_DATA + length);
+    const isAlike = this.#clears === undefined || this.#clears === clears;
+    if (this.#calls.gathers && length <= CallList.SMALL && isAlike && this.#mayGather(seen)) {
+      this.#clears = clears;
+      this.#put(message, Opcode.WRITE, seen);
+      this.#calls.addWrite(fd, buffer, offset);
+      this.#added();
+      return true;
+    }
+    this.#takeUnique();
+    this.#calls.clearSetIds(clears);
+    this.#endWrite(message, this.#calls.write(fd, buffer, offset));
+    return true;
+  }
+
+  #endWrite(message: QueueMessage, count: number): void {
+    this.#tally(Served.WRITES, Served.BYTES_WRITTEN, count);
+    if (count < 0) {
+      this.#refuse(message, count);
+      return;
+    }
+    this.#out[(BODY + fuse_write_out.size) >> 2] = count;
+    this.#out[(BODY + fuse_write_out.padding) >> 2] = 0;
+    this.#reply(message, BODY + fuse_write_out.bytes);
+  }
+
+  #getattr(message: QueueMessage, seen: number): boolean {
+    const input = this.#in;
+    if (input.length < fuse_getattr_in.bytes || message.writable.length < BODY + fuse_attr_out.bytes)
+      return false;
+    const { ints } = input;
+    const nodeLow = ints[fuse_in_header.nodeid >> 2]!;
+    const nodeHigh = ints[(fuse_in_header.nodeid >> 2) + 1]!;
+    this.#use.enter();
+    const throughHandle = (input.u32(fuse_getattr_in.getattr_flags) & GETATTR_FH) !== 0;
+    if (throughHandle && !this.#findFile(fuse_getattr_in.fh)) return false;
+    if (!this.#shown.findNode(nodeLow, nodeHigh)) return false;
+    const { fd } = this.#shown;
+    if (this.#calls.gathers && this.#mayGather(seen)) {
+      const one = this.#put(message, Opcode.GETATTR, seen);
+      one.nodeLow = nodeLow;
+      one.nodeHigh = nodeHigh;
+      this.#calls.addStat(fd);
+      this.#added();
+      return true;
+    }
+    this.#takeUnique();
+    return this.#endGetattr(message, this.#calls.stat(fd), nodeLow, nodeHigh);
+  }
+
+  /** @param at index of the first word of `struct stat`, or minus an errno. */
+  #endGetattr(message: QueueMessage, at: number, nodeLow: number, nodeHigh: number): boolean {
+    const shown = this.#shown;
+    if (at < 0 || !shown.findNode(nodeLow, nodeHigh)) return false;
+    const stat = this.#calls.stats;
+    if (!shown.tellNode(stat, at)) return false;
+    const out = this.#out;
+    out[(BODY + fuse_attr_out.attr_valid) >> 2] = shown.attributesValid.seconds;
+    out[(BODY + fuse_attr_out.attr_valid + 4) >> 2] = 0;
+    out[(BODY + fuse_attr_out.attr_valid_nsec) >> 2] = shown.attributesValid.nanoseconds;
+    out[(BODY + fuse_attr_out.dummy) >> 2] = 0;
+    this.#putAttributes(ATTR, FROM_STAT, at);
+    this.#tally(Served.GETATTRS, undefined, 0);
+    this.#reply(message, BODY + fuse_attr_out.bytes);
+    return true;
+  }
+
+  #lookup(message: QueueMessage, seen: number): boolean {
+    const input = this.#in;
+    const { bytes, ints, end } = input;
+    const start = HEADER;
+    const last = end - 1;
+    if (message.writable.length < BODY + fuse_entry_out.bytes) return false;
+    if (last <= start || last - start > NAME_MAX) return false;
+    if (bytes.indexOf(0, start) !== last || !isName(bytes, start, last)) return false;
+    const nodeLow = ints[fuse_in_header.nodeid >> 2]!;
+    const nodeHigh = ints[(fuse_in_header.nodeid >> 2) + 1]!;
+    this.#use.enter();
+    const shown = this.#shown;
+    if (!shown.findNode(nodeLow, nodeHigh) || !shown.names) return false;
+    const { fd } = shown;
+    if (this.#calls.gathers && this.#mayGather(seen)) {
+      const one = this.#put(message, Opcode.LOOKUP, seen);
+      one.nodeLow = nodeLow;
+      one.nodeHigh = nodeHigh;
+      one.name = hashOfName(bytes, start, last);
+      this.#calls.addStatName(fd, bytes, start, last);
+      this.#added();
+      return true;
+    }
+    this.#takeUnique();
+    const at = this.#calls.statName(fd, bytes, start, last);
+    return this.#endLookup(message, at, nodeLow, nodeHigh, hashOfName(bytes, start, last));
+  }
+
+  /**
+   * @param at index of the first word of `struct statx`, or minus an errno.
+   * @param name its hash.
+   */
+  #endLookup(message: QueueMessage, at: number, nodeLow: number, nodeHigh: number, name: number): boolean {
+    const shown = this.#shown;
+    const out = this.#out;
+    if (at === ENOENT) {
+      const { seconds, nanoseconds } = shown.negativeValid;
+      this.#tally(Served.LOOKUPS, undefined, seconds === 0 && nanoseconds === 0 ? ENOENT : 0);
+      if (seconds === 0 && nanoseconds === 0) this.#refuse(message, ENOENT);
+      else {
+        out.fill(0, BODY >> 2);
+        out[(BODY + fuse_entry_out.entry_valid) >> 2] = seconds;
+        out[(BODY + fuse_entry_out.entry_valid_nsec) >> 2] = nanoseconds;
+        this.#reply(message, BODY + fuse_entry_out.bytes);
+      }
+      return true;
+    }
+    const statx = this.#calls.stats;
+    // Numbers of devices come in two halves: left to the engine's thread.
+    if (at < 0 || (statx[at + (STATX_FIELD.MASK >> 2)]! & STATX_NAME.MASK) !== STATX_NAME.MASK) return false;
+    if (statx[at + (STATX_FIELD.RDEV_MAJOR >> 2)] !== 0 || statx[at + (STATX_FIELD.RDEV_MINOR >> 2)] !== 0)
+      return false;
+    if (!shown.findEntry(nodeLow, nodeHigh, name, statx, at) || !shown.tellEntry(statx, at)) return false;
+    out[(BODY + fuse_entry_out.nodeid) >> 2] = shown.nodeLow;
+    out[(BODY + fuse_entry_out.nodeid + 4) >> 2] = shown.nodeHigh;
+    out[(BODY + fuse_entry_out.generation) >> 2] = shown.generation;
+    out[(BODY + fuse_entry_out.generation + 4) >> 2] = 0;
+    out[(BODY + fuse_entry_out.entry_valid) >> 2] = shown.entryValid.seconds;
+    out[(BODY + fuse_entry_out.entry_valid + 4) >> 2] = 0;
+    out[(BODY + fuse_entry_out.attr_valid) >> 2] = shown.attributesValid.seconds;
+    out[(BODY + fuse_entry_out.attr_valid + 4) >> 2] = 0;
+    out[(BODY + fuse_entry_out.entry_valid_nsec) >> 2] = shown.entryValid.nanoseconds;
+    out[(BODY + fuse_entry_out.attr_valid_nsec) >> 2] = shown.attributesValid.nanoseconds;
+    this.#putAttributes(ENTRY_ATTR, FROM_STATX, at);
+    out[ENTRY_ATTR + (fuse_attr.mode >> 2)]! &= 0xffff;
+    this.#tally(Served.LOOKUPS, undefined, 0);
+    this.#reply(message, BODY + fuse_entry_out.bytes);
+    return true;
+  }
+
+  /**
+   * Puts `struct fuse_attr` into the reply.
+   * @param fields where its words come from; see {@link FROM_STAT}.
+   */
+  #putAttributes(to: number, fields: Int32Array, from: number): void {
+    const out = this.#out;
+    const stat = this.#calls.stats;
+    for (let i = 0; i < fields.length; i++) out[to + i] = stat[from + fields[i]!]!;
+    out[to + (fuse_attr.flags >> 2)] = 0;
+  }
+
+  #findFile(fhOffset: number): boolean {
+    const { ints } = this.#in;
+    const at = (HEADER + fhOffset) >> 2;
+    const node = fuse_in_header.nodeid >> 2;
+    return this.#shown.findFile(ints[at]!, ints[at + 1]!, ints[node]!, ints[node + 1]!);
+  }
+
+  #mayGather(seen: number): boolean {
+    return this.#count > 0 || seen >= GATHERED_FROM;
+  }
+
+  /** Puts the request at hand aside. */
+  #put(message: QueueMessage, opcode: number, seen: number): Aside {
+    if (this.#count === 0) this.#limit = batchSize(seen);
+    const one = this.#aside[this.#count]!;
+    const { ints } = this.#in;
+    one.message = message;
+    one.opcode = opcode;
+    one.uniqueLow = ints[fuse_in_header.unique >> 2]!;
+    one.uniqueHigh = ints[(fuse_in_header.unique >> 2) + 1]!;
+    return one;
+  }
+
+  #added(): void {
+    this.#count += 1;
+    if (this.#count === this.#limit) this.#carryOut();
+  }
+
+  /** Never throws: the list is empty afterwards, for it is other queues' too. */
+  #carryOut(): void {
+    const count = this.#count;
+    this.#count = 0;
+    try {
+      if (this.#clears !== undefined) this.#calls.clearSetIds(this.#clears);
+      this.#clears = undefined;
+      this.#calls.run();
+      this.#answerAll(count);
+    } catch {
+      // What was not answered can't be: the queue stops.
+      for (let i = 0; i < count; i++) {
+        const message = this.#aside[i]!.message!;
+        if (message.id >= 0 && this.#passed[message.id] !== message) message.fail();
+      }
+    } finally {
+      this.#calls.clear();
+      this.#use.leave();
+    }
+  }
+
+  /** Answers what was put aside, or passes it on. */
+  #answerAll(count: number): void {
+    for (let i = 0; i < count; i++) {
+      const one = this.#aside[i]!;
+      const { opcode } = one;
+      const message = one.message!;
+      this.#setUnique(one.uniqueLow, one.uniqueHigh);
+      let isServed = true;
+      if (opcode === Opcode.GETATTR) {
+        isServed = this.#endGetattr(message, this.#calls.statted(i), one.nodeLow, one.nodeHigh);
+      } else if (opcode === Opcode.LOOKUP) {
+        isServed = this.#endLookup(message, this.#calls.statted(i), one.nodeLow, one.nodeHigh, one.name);
+      } else {
+        const done = this.#calls.transferred(i);
+        if (opcode === Opcode.WRITE) this.#endWrite(message, done);
+        else isServed = this.#endRead(message, done, one.length, one.fd, one.offset, one.flags);
+      }
+      if (!isServed) this.#pass(message);
+    }
+  }
+
+  #takeUnique(): void {
+    const { ints } = this.#in;
+    this.#setUnique(ints[fuse_in_header.unique >> 2]!, ints[(fuse_in_header.unique >> 2) + 1]!);
+  }
+
+  #setUnique(low: number, high: number): void {
+    this.#out[fuse_out_header.unique >> 2] = low;
+    this.#out[(fuse_out_header.unique >> 2) + 1] = high;
+  }
+
+  #refuse(message: QueueMessage, code: number): void {
+    this.#out[fuse_out_header.len >> 2] = BODY;
+    this.#out[fuse_out_header.error >> 2] = code;
+    message.writable.copyWordsIn(0, this.#out, 0, BODY >> 2);
+    message.complete(BODY);
+  }
+
+  /** @param bytes of header and structure. @param total with data that is there already. */
+  #reply(message: QueueMessage, bytes: number, total = bytes): void {
+    this.#out[fuse_out_header.len >> 2] = total;
+    this.#out[fuse_out_header.error >> 2] = 0;
+    const { writable } = message;
+    if (bytes <= writable.firstLength) writable.copyWordsIn(0, this.#out, 0, bytes >> 2);
+    else {
+      writable.copyWordsIn(0, this.#out, 0, BODY >> 2);
+      writable.copyWordsIn(BODY, this.#out, BODY >> 2, (bytes - BODY) >> 2);
+    }
+    message.complete(total);
+  }
+
+  #tally(which: number, bytes: number | undefined, count: number): void {
+    const { counts } = this.#shown;
+    counts[which] = counts[which]! + 1;
+    if (count < 0) counts[Served.FAILURES] = counts[Served.FAILURES]! + 1;
+    else if (bytes !== undefined) counts[bytes] = counts[bytes]! + count;
+  }
+
+  #pass(message: QueueMessage): void {
+    const { id } = message;
+    this.#passed[id] = message;
+    this.#line.pass(id);
+    if (this.#line.mustTell) this.#tellEngine();
+  }
+
+  #answer(id: number, written: number | undefined): void {
+    const message = this.#passed[id]!;
+    this.#passed[id] = undefined;
+    if (written === undefined) message.fail();
+    else message.complete(written);
+  }
+}
+
+/**
+ * Words of `struct stat` and of `struct statx` for those of `struct fuse_attr`, but for its last.
+ */
+const FROM_STAT = words(STAT);
+const FROM_STATX = words({ ...STATX_FIELD, RDEV: STATX_FIELD.RDEV_MAJOR });
+
+type Fields = Record<
+  | 'INO'
+  | 'SIZE'
+  | 'BLOCKS'
+  | 'ATIME'
+  | 'MTIME'
+  | 'CTIME'
+  | 'MODE'
+  | 'NLINK'
+  | 'UID'
+  | 'GID'
+  | 'RDEV'
+  | 'BLKSIZE',
+  number
+>;
+
+function long(offset: number): readonly number[] {
+  return [offset, offset + 4];
+}
+
+function words(from: Fields): Int32Array {
+  return Int32Array.from(
+    [
+      ...long(from.INO),
+      ...long(from.SIZE),
+      ...long(from.BLOCKS),
+      ...long(from.ATIME),
+      ...long(from.MTIME),
+      ...long(from.CTIME),
+      from.ATIME + 8,
+      from.MTIME + 8,
+      from.CTIME + 8,
+      from.MODE,
+      from.NLINK,
+      from.UID,
+      from.GID,
+      from.RDEV,
+      from.BLKSIZE,
+    ],
+    (offset) => offset >> 2,
+  );
+}

@@ -1,0 +1,481 @@
+import type { Attributes, Backing } from '../backend/index.js';
+import type { ShownFiles, ShownName, ShownNode, ShownOwner, Validities, Validity } from '../fuse/index.js';
+import { STAT, STATX_FIELD } from '../system/calls/files.js';
+import { type DescriptorUse, MOST_THREADS, type SharedDescriptors } from '../system/index.js';
+
+/**
+ * Places for open files, nodes by id, and nodes by identity. Each can have but one place: whoever
+ * comes there takes it. Powers of two.
+ */
+const FILES = 2048;
+const NODES = 8192;
+const ENTRIES = 8192;
+
+/** Words of a place, and of one for an entry. */
+const WORDS = 16;
+const ENTRY_WORDS = 24;
+
+/** A place that has a descriptor. Its version is odd while it is written. */
+const Place = { VERSION: 0, FD: 1, SERIAL: 2, LOW: 3, HIGH: 4 } as const;
+const FilePlace = { ...Place, NODE_LOW: 5, NODE_HIGH: 6, READ_FLAGS: 7, WRITES: 8 } as const;
+const NodePlace = { ...Place, NAMES: 5, TOLD: 6, OTHERWISE: 14, SLOT: 15 } as const;
+
+/**
+ * The place of an entry. The low bits of its first word are lookups that threads may still tell the
+ * guest of, the others its version: so one of them is taken only from the entry that was looked at.
+ */
+const EntryPlace = {
+  STATE: 0,
+  INO_LOW: 1,
+  INO_HIGH: 2,
+  /**
+   * Seconds and nanoseconds of birth; or a descriptor that keeps the file, and minus its serial.
+   */
+  BIRTH: 3,
+  MOUNT: 5,
+  LOW: 6,
+  HIGH: 7,
+  GENERATION: 8,
+  TOLD: 9,
+  OTHERWISE: 17,
+  /** The name under which it was told: a backend may go by the last one that it saw. */
+  PARENT_LOW: 18,
+  PARENT_HIGH: 19,
+  NAME: 20,
+} as const;
+const LOOKUPS = 0xff;
+const VERSION = 0x100;
+
+/**
+ * What the guest was told of size and times when the place was written, as words: size, seconds and
+ * nanoseconds of mtime and of ctime. A thread that tells it something else says so in the place,
+ * before it looks whether that is still the same.
+ */
+const TOLD = 8;
+
+/** Where these lie in `struct stat` and `struct statx`, in words. */
+const STAT_TOLD = told(STAT.SIZE, STAT.MTIME, STAT.CTIME);
+const STATX_TOLD = told(STATX_FIELD.SIZE, STATX_FIELD.MTIME, STATX_FIELD.CTIME);
+
+function told(size: number, mtime: number, ctime: number): readonly number[] {
+  return [size, size + 4, mtime, mtime + 4, mtime + 8, ctime, ctime + 4, ctime + 8].map(
+    (offset) => offset >> 2,
+  );
+}
+
+/** What one thread has served, in a row of its own. */
+export const Served = {
+  READS: 0,
+  WRITES: 1,
+  GETATTRS: 2,
+  LOOKUPS: 3,
+  FAILURES: 4,
+  BYTES_READ: 5,
+  BYTES_WRITTEN: 6,
+} as const;
+const COUNTS = 8;
+
+/** Where things lie, in words: counts, validities, places. */
+const VALIDITIES = COUNTS * MOST_THREADS * 2;
+const FILES_AT = VALIDITIES + 8;
+const NODES_AT = FILES_AT + FILES * WORDS;
+const ENTRIES_AT = NODES_AT + NODES * WORDS;
+const END = ENTRIES_AT + ENTRIES * ENTRY_WORDS;
+
+const HIGH = 2 ** 32;
+
+function filePlace(index: number): number {
+  return FILES_AT + (index & (FILES - 1)) * WORDS;
+}
+
+function nodePlace(low: number, high: number): number {
+  return NODES_AT + (mix(low, high) & (NODES - 1)) * WORDS;
+}
+
+function entryPlace(inoLow: number, inoHigh: number): number {
+  return ENTRIES_AT + (mix(inoLow, inoHigh) & (ENTRIES - 1)) * ENTRY_WORDS;
+}
+
+function mix(low: number, high: number): number {
+  const mixed = Math.imul(low, 0x9e3779b1) ^ Math.imul(high, 0x85ebca77);
+  return mixed ^ (mixed >>> 15);
+}
+
+/** What all threads together have served for a session. */
+export interface ServedCounts {
+  readonly reads: number;
+  readonly writes: number;
+  readonly getattrs: number;
+  readonly lookups: number;
+  /** Of these, answered with an error. */
+  readonly failures: number;
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+}
+
+/**
+ * What one session shows to threads: nodes and open files that a thread had to ask for. The
+ * engine's thread writes, threads read, and nobody waits: a place that is just being written counts
+ * as empty. A thread writes only when it takes one of an entry's lookups.
+ */
+export class Shown implements ShownFiles {
+  readonly memory = new SharedArrayBuffer(END * 4);
+  readonly #words = new Int32Array(this.memory);
+  readonly #descriptors: SharedDescriptors;
+  /** Of entries: the place of a slot, and the slot of a place. */
+  readonly #placeOf = new Map<number, number>();
+  readonly #slotAt = new Map<number, number>();
+  #owner: ShownOwner | undefined;
+
+  constructor(descriptors: SharedDescriptors) {
+    this.#descriptors = descriptors;
+  }
+
+  begin({ entry, negative, attributes }: Validities, owner: ShownOwner): void {
+    this.#owner = owner;
+    for (const [i, { seconds, nanoseconds }] of [entry, negative, attributes].entries()) {
+      this.#put(VALIDITIES + 2 * i, seconds);
+      this.#put(VALIDITIES + 2 * i + 1, nanoseconds);
+    }
+  }
+
+  showNode(
+    slot: number,
+    low: number,
+    high: number,
+    backing: Backing,
+    attributes: Attributes | undefined,
+  ): void {
+    const serial = this.#descriptors.show(backing.fd);
+    if (serial === 0) return;
+    const at = nodePlace(low, high);
+    if (attributes === undefined && this.#isNode(at, low, high, backing.fd, serial)) return;
+    this.#begin(at, backing.fd, serial, low, high);
+    this.#takeOtherwise(at);
+    this.#put(at + NodePlace.SLOT, slot);
+    this.#put(at + NodePlace.NAMES, backing.names ? 1 : 0);
+    this.#putTold(at + NodePlace.TOLD, attributes);
+    this.#end(at);
+  }
+
+  showFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void {
+    const serial = this.#descriptors.show(backing.fd);
+    if (serial === 0) return;
+    const at = filePlace(index);
+    this.#begin(at, backing.fd, serial, index, generation);
+    this.#put(at + FilePlace.NODE_LOW, nodeLow);
+    this.#put(at + FilePlace.NODE_HIGH, nodeHigh);
+    this.#put(at + FilePlace.READ_FLAGS, backing.readFlags);
+    this.#put(at + FilePlace.WRITES, backing.writes ? 1 : 0);
+    this.#end(at);
+  }
+
+  showEntry(
+    name: ShownName,
+    slot: number,
+    node: ShownNode,
+    { fd, identity }: Backing,
+    attributes: Attributes,
+  ): number {
+    const { inoLow, inoHigh, birth, mount } = identity!;
+    const serial = birth === undefined ? this.#descriptors.show(fd) : 0;
+    if (birth === undefined && serial === 0) return 0;
+    const at = entryPlace(inoLow | 0, inoHigh | 0);
+    const former = this.#slotAt.get(at);
+    if (former !== undefined) this.hideEntry(former);
+    this.hideEntry(slot);
+    // No lookups: nobody takes any while it is written.
+    this.#put(at + EntryPlace.INO_LOW, inoLow);
+    this.#put(at + EntryPlace.INO_HIGH, inoHigh);
+    this.#put(at + EntryPlace.BIRTH, birth?.seconds ?? fd);
+    this.#put(at + EntryPlace.BIRTH + 1, birth?.nanoseconds ?? -serial);
+    this.#put(at + EntryPlace.MOUNT, mount);
+    this.#put(at + EntryPlace.LOW, node.low);
+    this.#put(at + EntryPlace.HIGH, node.high);
+    this.#put(at + EntryPlace.GENERATION, node.generation);
+    this.#put(at + EntryPlace.PARENT_LOW, name.low);
+    this.#put(at + EntryPlace.PARENT_HIGH, name.high);
+    this.#put(at + EntryPlace.NAME, name.hash);
+    this.#putTold(at + EntryPlace.TOLD, attributes);
+    Atomics.add(this.#words, at, LOOKUPS);
+    this.#placeOf.set(slot, at);
+    this.#slotAt.set(at, slot);
+    return LOOKUPS;
+  }
+
+  hideEntry(slot: number): void {
+    const at = this.#placeOf.get(slot);
+    if (at === undefined) return;
+    this.#placeOf.delete(slot);
+    this.#slotAt.delete(at);
+    const words = this.#words;
+    for (let state = Atomics.load(words, at); ;) {
+      const seen = Atomics.compareExchange(words, at, state, (state & ~LOOKUPS) + VERSION);
+      if (seen === state) {
+        if (Atomics.exchange(words, at + EntryPlace.OTHERWISE, 0) === 1) this.#owner?.toldOtherwise(slot);
+        this.#owner?.giveBack(slot, state & LOOKUPS);
+        return;
+      }
+      state = seen;
+    }
+  }
+
+  settle(slot: number, low: number, high: number): void {
+    const words = this.#words;
+    const entry = this.#placeOf.get(slot);
+    // Hidden, it is asked for again, and what it is then is told by the engine's thread.
+    if (entry !== undefined && Atomics.load(words, entry + EntryPlace.OTHERWISE) === 1) this.hideEntry(slot);
+    const node = nodePlace(low, high);
+    if (Atomics.load(words, node + NodePlace.OTHERWISE) === 1) this.hideNode(low, high);
+  }
+
+  hideNode(low: number, high: number): void {
+    const at = nodePlace(low, high);
+    if (this.#words[at + Place.LOW] !== low || this.#words[at + Place.HIGH] !== high) return;
+    this.#hide(at);
+    this.#takeOtherwise(at);
+  }
+
+  hideFile(index: number): void {
+    const at = filePlace(index);
+    if (this.#words[at + Place.LOW] === index) this.#hide(at);
+  }
+
+  clear(): void {
+    for (let at = FILES_AT; at < ENTRIES_AT; at += WORDS) {
+      if (this.#words[at + Place.SERIAL] === 0) continue;
+      this.#hide(at);
+      if (at >= NODES_AT) this.#takeOtherwise(at);
+    }
+    for (const slot of this.#placeOf.keys()) this.hideEntry(slot);
+  }
+
+  /** What threads have served so far. */
+  get counts(): ServedCounts {
+    const all = new Float64Array(this.memory, 0, COUNTS * MOST_THREADS);
+    const sum = (which: number): number => {
+      let total = 0;
+      for (let thread = 0; thread < MOST_THREADS; thread++) total += all[thread * COUNTS + which]!;
+      return total;
+    };
+    return {
+      reads: sum(Served.READS),
+      writes: sum(Served.WRITES),
+      getattrs: sum(Served.GETATTRS),
+      lookups: sum(Served.LOOKUPS),
+      failures: sum(Served.FAILURES),
+      bytesRead: sum(Served.BYTES_READ),
+      bytesWritten: sum(Served.BYTES_WRITTEN),
+    };
+  }
+
+  /** Whether a place is a node's already, with this descriptor. */
+  #isNode(at: number, low: number, high: number, fd: number, serial: number): boolean {
+    const words = this.#words;
+    return (
+      words[at + Place.LOW] === low &&
+      words[at + Place.HIGH] === high &&
+      words[at + Place.FD] === fd &&
+      words[at + Place.SERIAL] === serial
+    );
+  }
+
+  #begin(at: number, fd: number, serial: number, low: number, high: number): void {
+    Atomics.add(this.#words, at + Place.VERSION, 1);
+    this.#put(at + Place.FD, fd);
+    this.#put(at + Place.SERIAL, serial);
+    this.#put(at + Place.LOW, low);
+    this.#put(at + Place.HIGH, high);
+  }
+
+  #end(at: number): void {
+    Atomics.add(this.#words, at + Place.VERSION, 1);
+  }
+
+  #hide(at: number): void {
+    this.#begin(at, 0, 0, 0, 0);
+    this.#end(at);
+  }
+
+  /** Of a node's place whose version was just changed, so that no thread can say so any more. */
+  #takeOtherwise(at: number): void {
+    const words = this.#words;
+    if (Atomics.exchange(words, at + NodePlace.OTHERWISE, 0) === 1)
+      this.#owner?.toldOtherwise(words[at + NodePlace.SLOT]!);
+  }
+
+  /**
+   * Of attributes that are not whole, nothing is told: they are never found alike, since no file
+   * has that size.
+   */
+  #putTold(at: number, attributes: Attributes | undefined): void {
+    const { size = -1, mtime = 0, mtimeNsec = 0, ctime = 0, ctimeNsec = 0 } = attributes ?? {};
+    this.#putLong(at, size);
+    this.#putLong(at + 2, mtime);
+    this.#put(at + 4, mtimeNsec);
+    this.#putLong(at + 5, ctime);
+    this.#put(at + 7, ctimeNsec);
+  }
+
+  #putLong(at: number, value: number): void {
+    this.#put(at, value % HIGH);
+    this.#put(at + 1, Math.floor(value / HIGH));
+  }
+
+  #put(at: number, value: number): void {
+    Atomics.store(this.#words, at, value);
+  }
+}
+
+/**
+ * A thread's view of {@link Shown}. What it finds is good until its turn of {@link DescriptorUse}
+ * ends.
+ */
+export class ShownView {
+  /** Of the file or node found last. */
+  fd = -1;
+  readFlags = 0;
+  /** It may be written. */
+  writes = false;
+  /** It is a directory in which names may be looked up. */
+  names = false;
+  /** Of the entry found last. */
+  nodeLow = 0;
+  nodeHigh = 0;
+  generation = 0;
+  /** {@link Served}. */
+  readonly counts: Float64Array;
+  readonly entryValid: Validity;
+  readonly negativeValid: Validity;
+  readonly attributesValid: Validity;
+  readonly #words: Int32Array;
+  readonly #use: DescriptorUse;
+  /** Place and version of the node found last, place and state of the entry. */
+  #node = 0;
+  #version = 0;
+  #entry = 0;
+  #state = 0;
+
+  constructor(memory: SharedArrayBuffer, use: DescriptorUse) {
+    this.#words = new Int32Array(memory);
+    this.#use = use;
+    this.counts = new Float64Array(memory, use.thread * COUNTS * 8, COUNTS);
+    const validity = (index: number): Validity => ({
+      seconds: this.#get(VALIDITIES + 2 * index) >>> 0,
+      nanoseconds: this.#get(VALIDITIES + 2 * index + 1),
+    });
+    this.entryValid = validity(0);
+    this.negativeValid = validity(1);
+    this.attributesValid = validity(2);
+  }
+
+  /** Finds an open file, by its `fh` and its node. */
+  findFile(low: number, high: number, nodeLow: number, nodeHigh: number): boolean {
+    const at = filePlace(low);
+    const version = this.#get(at + Place.VERSION);
+    const isIt =
+      this.#get(at + Place.LOW) === low &&
+      this.#get(at + Place.HIGH) === high &&
+      this.#get(at + FilePlace.NODE_LOW) === nodeLow &&
+      this.#get(at + FilePlace.NODE_HIGH) === nodeHigh;
+    this.readFlags = this.#get(at + FilePlace.READ_FLAGS);
+    this.writes = this.#get(at + FilePlace.WRITES) === 1;
+    return isIt && this.#take(at, version);
+  }
+
+  /** Finds a node. */
+  findNode(low: number, high: number): boolean {
+    const at = nodePlace(low, high);
+    const version = this.#get(at + Place.VERSION);
+    const isIt = this.#get(at + Place.LOW) === low && this.#get(at + Place.HIGH) === high;
+    this.names = this.#get(at + NodePlace.NAMES) === 1;
+    this.#node = at;
+    this.#version = version;
+    return isIt && this.#take(at, version);
+  }
+
+  /**
+   * The guest is going to be told what a `struct stat`, from index `from` on, has of the node found
+   * last.
+   * @returns false if the node was hidden meanwhile: nothing is to be told.
+   */
+  tellNode(stat: Int32Array, from: number): boolean {
+    const at = this.#node;
+    if (!this.#isTold(at + NodePlace.TOLD, STAT_TOLD, stat, from))
+      Atomics.store(this.#words, at + NodePlace.OTHERWISE, 1);
+    return this.#get(at + Place.VERSION) === this.#version;
+  }
+
+  /**
+   * Finds the node that a `struct statx`, from index `from` on, is of, if it was told under that
+   * name.
+   */
+  findEntry(parentLow: number, parentHigh: number, name: number, statx: Int32Array, from: number): boolean {
+    const inoLow = statx[from + (STATX_FIELD.INO >> 2)]!;
+    const inoHigh = statx[from + (STATX_FIELD.INO >> 2) + 1]!;
+    const at = entryPlace(inoLow, inoHigh);
+    this.#entry = at;
+    this.#state = this.#get(at + EntryPlace.STATE);
+    this.nodeLow = this.#get(at + EntryPlace.LOW);
+    this.nodeHigh = this.#get(at + EntryPlace.HIGH);
+    this.generation = this.#get(at + EntryPlace.GENERATION);
+    return (
+      (this.#state & LOOKUPS) !== 0 &&
+      this.#get(at + EntryPlace.PARENT_LOW) === parentLow &&
+      this.#get(at + EntryPlace.PARENT_HIGH) === parentHigh &&
+      this.#get(at + EntryPlace.NAME) === name &&
+      this.#get(at + EntryPlace.INO_LOW) === inoLow &&
+      this.#get(at + EntryPlace.INO_HIGH) === inoHigh &&
+      this.#isBorn(at + EntryPlace.BIRTH, statx, from) &&
+      this.#get(at + EntryPlace.MOUNT) === statx[from + (STATX_FIELD.MOUNT_ID >> 2)]! &&
+      statx[from + (STATX_FIELD.MOUNT_ID >> 2) + 1] === 0
+    );
+  }
+
+  /** As {@link tellNode}, of the entry found last: takes one of its lookups. */
+  tellEntry(statx: Int32Array, from: number): boolean {
+    const words = this.#words;
+    const at = this.#entry;
+    if (!this.#isTold(at + EntryPlace.TOLD, STATX_TOLD, statx, from))
+      Atomics.store(words, at + EntryPlace.OTHERWISE, 1);
+    for (let state = this.#state; ;) {
+      const seen = Atomics.compareExchange(words, at, state, state - 1);
+      if (seen === state) return true;
+      // Another thread took one of the same entry.
+      if ((seen & ~LOOKUPS) !== (state & ~LOOKUPS) || (seen & LOOKUPS) === 0) return false;
+      state = seen;
+    }
+  }
+
+  #isBorn(at: number, statx: Int32Array, from: number): boolean {
+    const seconds = this.#get(at);
+    const nanoseconds = this.#get(at + 1);
+    // Words of two entries, where the engine shows another one here meanwhile, mean nothing.
+    if (((this.#get(this.#entry) ^ this.#state) & ~LOOKUPS) !== 0) return false;
+    return nanoseconds < 0
+      ? this.#use.isCurrent(seconds, -nanoseconds)
+      : seconds === statx[from + (STATX_FIELD.BTIME >> 2)]! &&
+          nanoseconds === statx[from + (STATX_FIELD.BTIME >> 2) + 2]!;
+  }
+
+  #isTold(at: number, fields: readonly number[], stat: Int32Array, from: number): boolean {
+    for (let i = 0; i < TOLD; i++) if (this.#get(at + i) !== stat[from + fields[i]!]) return false;
+    return true;
+  }
+
+  #take(at: number, version: number): boolean {
+    const fd = this.#get(at + Place.FD);
+    const serial = this.#get(at + Place.SERIAL);
+    this.fd = fd;
+    return (
+      serial !== 0 &&
+      (version & 1) === 0 &&
+      this.#get(at + Place.VERSION) === version &&
+      this.#use.isCurrent(fd, serial)
+    );
+  }
+
+  #get(at: number): number {
+    return Atomics.load(this.#words, at);
+  }
+}

@@ -1,0 +1,242 @@
+import { Worker } from 'node:worker_threads';
+import type { Mapping } from '../system/index.js';
+import { close, dup } from '../system/calls/files.js';
+import {
+  checkPollable,
+  type DescriptorUser,
+  drain,
+  eventfd,
+  type OwnedFd,
+  sharedDescriptors,
+  signal,
+  type Watch,
+  watch,
+} from '../system/index.js';
+import type { Poller, Seat, StartingQueue } from '../virtqueue/index.js';
+import { EngineEnd, lineMemory } from './mailbox.js';
+import type { Notice, Order, ThreadData } from './messages.js';
+import { type OrderFor, regionsOf, RemoteRun } from './remote-run.js';
+import { Shown } from './file-table.js';
+
+/** How long a thread may take to end, in milliseconds. */
+const END_TIME = 5000;
+
+/** Where threads say what went wrong. */
+export interface ThreadLog {
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+/** A run of a thread, and what must stay until the thread has let go of it. */
+interface Entry {
+  readonly run: RemoteRun;
+  readonly keeps: Set<Mapping>;
+}
+
+function hold(mappings: readonly Mapping[], keeps: Set<Mapping>): void {
+  for (const mapping of mappings) {
+    if (keeps.has(mapping)) continue;
+    keeps.add(mapping);
+    mapping.hold();
+  }
+}
+
+function letGo(keeps: Set<Mapping>): void {
+  for (const mapping of keeps) mapping.letGo();
+  keeps.clear();
+}
+
+/** A thread, as the engine's thread sees it. */
+class Thread {
+  readonly ended: Promise<void>;
+  readonly #own: OwnedFd = eventfd();
+  readonly #user: DescriptorUser;
+  readonly #worker: Worker;
+  readonly #runs = new Map<number, Entry>();
+  readonly #log: ThreadLog;
+  #queues = 0;
+  #isClosing = false;
+  #isGone = false;
+
+  constructor(user: DescriptorUser, engine: number, pollTime: number, log: ThreadLog) {
+    this.#user = user;
+    this.#log = log;
+    const data: ThreadData = { user, own: this.#own.value, engine, pollTime };
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: data });
+    this.#worker.unref();
+    this.#worker.on('message', (notice: Notice) => this.#take(notice));
+    let failure: unknown;
+    this.#worker.once('error', (error) => {
+      failure = error;
+    });
+    this.ended = new Promise((resolve) => {
+      this.#worker.once('exit', () => {
+        this.#bury(failure);
+        resolve();
+      });
+    });
+  }
+
+  /**
+   * Has a queue served.
+   * @returns nothing where the thread has ended, or there are no descriptors for it.
+   * @throws SystemError where the kick descriptor can't be polled.
+   */
+  serve(queue: StartingQueue, shown: Shown): RemoteRun | undefined {
+    if (this.#isGone) return undefined;
+    // What the thread could not watch would be its end.
+    checkPollable(queue.kick);
+    const kick = dup(queue.kick);
+    const call = queue.call < 0 ? -1 : dup(queue.call);
+    if (kick < 0 || (call < 0 && queue.call >= 0)) {
+      // There are no more descriptors: it runs without.
+      for (const fd of [kick, call]) if (fd >= 0) close(fd);
+      return undefined;
+    }
+    const number = this.#queues++;
+    // Memory that is let go of while a thread still sees it would become another's, or zeros in the
+    // midst of a write.
+    const keeps = new Set<Mapping>();
+    const line = lineMemory(queue.size, queue.base);
+    const send = (order: OrderFor): void => {
+      if (order.order === 'serve' || order.order === 'memory') hold(queue.space.mappings, keeps);
+      this.#send({ ...order, queue: number } as Order);
+    };
+    const run = new RemoteRun(queue, new EngineEnd(line, queue.size), {
+      send,
+      wake: () => signal(this.#own.value),
+    });
+    this.#runs.set(number, { run, keeps });
+    send({
+      order: 'serve',
+      regions: regionsOf(queue.space),
+      size: queue.size,
+      features: queue.features,
+      base: queue.base,
+      descriptors: queue.descriptors,
+      available: queue.available,
+      used: queue.used,
+      kick,
+      call,
+      line,
+      shown: shown.memory,
+    });
+    return run;
+  }
+
+  /** Ends the thread, unless a system call holds it up for too long. */
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    this.#send({ order: 'end' });
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<boolean>((resolve) => {
+      timer = setTimeout(resolve, END_TIME, true);
+    });
+    if ((await Promise.race([this.ended, late])) === true) {
+      this.#log.warn(
+        { limit: END_TIME },
+        'a thread for queues is held up by a system call, and left to itself',
+      );
+    }
+    clearTimeout(timer);
+  }
+
+  #send(order: Order): void {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
+    this.#worker.postMessage(order);
+  }
+
+  #take(notice: Notice): void {
+    const entry = this.#runs.get(notice.queue);
+    if (notice.notice === 'stopped') {
+      this.#runs.delete(notice.queue);
+      if (entry !== undefined) letGo(entry.keeps);
+    } else if (notice.notice === 'warning') this.#log.warn(notice.fields, notice.reason);
+    else entry?.run.notice(notice);
+  }
+
+  #bury(failure: unknown): void {
+    this.#isGone = true;
+    if (!this.#isClosing) this.#log.error({ err: failure }, 'a thread for queues ended; so do its queues');
+    sharedDescriptors.leave(this.#user);
+    this.#own.close();
+    for (const { run, keeps } of this.#runs.values()) {
+      run.lose();
+      letGo(keeps);
+    }
+    this.#runs.clear();
+  }
+}
+
+/**
+ * Threads that serve request queues beside the engine's thread. A thread takes requests from its
+ * rings and serves those that come to plain system calls on descriptors that the session shows; all
+ * others it passes on. State is the engine's thread's alone.
+ */
+export class QueueThreads {
+  readonly #threads: Thread[];
+  readonly #engine: OwnedFd = eventfd();
+  readonly #watch: Watch;
+  /** Pollers of this thread that serve what is passed on. */
+  readonly #pollers = new Set<Poller>();
+  /** Which numbers devices have. */
+  readonly #devices = new Set<number>();
+
+  /**
+   * @param count of threads, 1 or more.
+   * @throws RangeError where the process would have more than 64.
+   * @param pollTime microseconds that they look at their rings before sleeping, see `Poller`.
+   */
+  constructor(count: number, pollTime: number, log: ThreadLog) {
+    const users: DescriptorUser[] = [];
+    try {
+      while (users.length < count) users.push(sharedDescriptors.join());
+    } catch (error) {
+      for (const user of users) sharedDescriptors.leave(user);
+      this.#engine.close();
+      throw error;
+    }
+    this.#threads = users.map((user) => new Thread(user, this.#engine.value, pollTime, log));
+    this.#watch = watch(this.#engine.value, () => {
+      drain(this.#engine.value);
+      for (const poller of this.#pollers) poller.serve();
+    });
+  }
+
+  /** For a session whose queues they may serve. */
+  show(): Shown {
+    return new Shown(sharedDescriptors);
+  }
+
+  /**
+   * A place for one more device: its request queues are dealt out in turn to the engine's thread
+   * and these, beginning with another one for each device, so that guests that use one queue each
+   * are spread too.
+   */
+  seat(): Seat {
+    let device = 0;
+    while (this.#devices.has(device)) device += 1;
+    this.#devices.add(device);
+    return {
+      // Queue 0 is hiprio: FORGET and INTERRUPT are for the engine's thread.
+      place: (index) => (index === 0 ? undefined : (queue) => this.#place(device + index - 1, queue)),
+      leave: () => void this.#devices.delete(device),
+    };
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.#threads.map((thread) => thread.close()));
+    this.#watch.close();
+    // A thread that is left to itself may still tell by it.
+    void Promise.all(this.#threads.map((thread) => thread.ended)).then(() => this.#engine.close());
+  }
+
+  #place(turn: number, queue: StartingQueue): RemoteRun | undefined {
+    const thread = this.#threads[(turn % (this.#threads.length + 1)) - 1];
+    const session = queue.service.currentSession?.();
+    const shown = session !== undefined && 'shown' in session ? session.shown : undefined;
+    if (thread === undefined || !(shown instanceof Shown)) return undefined;
+    this.#pollers.add(queue.poller);
+    return thread.serve(queue, shown);
+  }
+}

@@ -1,0 +1,256 @@
+import type { AddressSpace } from '../memory/index.js';
+import { dup } from '../system/calls/files.js';
+import { advancePromises, check } from '../system/index.js';
+import {
+  ChainMessage,
+  type ChainOwner,
+  type Completions,
+  type DeviceRing,
+  type QueueService,
+  type Run,
+  type StartingQueue,
+} from '../virtqueue/index.js';
+import type { EngineEnd } from './mailbox.js';
+import type { Notice, Order, SharedRegion } from './messages.js';
+
+/** How a run speaks with its thread. */
+export interface ThreadChannel {
+  send(order: OrderFor): void;
+  /** Wakes the thread: there are answers. */
+  wake(): void;
+}
+
+/** An {@link Order} less the queue's number, which the channel adds. */
+export type OrderFor = Order extends infer O
+  ? O extends { queue: number }
+    ? Omit<O, 'queue'>
+    : never
+  : never;
+
+/**
+ * A queue's run on another thread, as the engine's thread sees it: serves what the thread passes
+ * on.
+ */
+export class RemoteRun implements Run, ChainOwner {
+  broken = false;
+  inFlight = 0;
+  readonly isElsewhere = true;
+  readonly completions: Completions | undefined;
+  readonly #line: EngineEnd;
+  readonly #ring: DeviceRing;
+  readonly #space: AddressSpace;
+  readonly #service: QueueService;
+  readonly #onBroken: (fields: object, reason: string) => void;
+  readonly #channel: ThreadChannel;
+  readonly #pool: ChainMessage[] = [];
+  #paused: 'no' | 'asked' | 'paused' | 'idle' = 'no';
+  /** Number of the last pause. What the thread says of others is over. */
+  #pause = 0;
+  #over = false;
+  #isLost = false;
+  #draining = false;
+  /** The request taken last. */
+  #latest: ChainMessage | undefined;
+  #untold = false;
+  #onPaused: (() => void)[] = [];
+  #onIdle: (() => void)[] = [];
+
+  constructor(queue: StartingQueue, line: EngineEnd, channel: ThreadChannel) {
+    this.completions = queue.service.completions;
+    this.#line = line;
+    this.#ring = queue.ring;
+    this.#space = queue.space;
+    this.#service = queue.service;
+    this.#onBroken = queue.onBroken;
+    this.#channel = channel;
+  }
+
+  get taking(): boolean {
+    return this.#paused === 'no' && !this.broken;
+  }
+
+  get base(): number {
+    return this.#isLost ? this.#ring.given : this.#line.next;
+  }
+
+  get ready(): boolean {
+    return !this.#over && !this.#draining && this.#line.waiting > 0;
+  }
+
+  /** Serves what was passed on so far: the thread may go on passing for ever. */
+  drain(): boolean {
+    if (this.#draining || this.#over) return false;
+    this.#draining = true;
+    const line = this.#line;
+    line.look(true);
+    try {
+      for (let left = line.waiting; left > 0 && !this.#over; left--) this.#dispatch(line.take(), left - 1);
+    } catch (error) {
+      this.break({ err: error }, 'a request was not handled');
+      if (this.#latest !== undefined && this.#latest.id >= 0) this.#latest.fail();
+    } finally {
+      this.#service.submit();
+      this.#draining = false;
+      this.#tell();
+      if (this.inFlight > 0) advancePromises();
+    }
+    return false;
+  }
+
+  rest(): boolean {
+    this.#line.look(false);
+    return this.ready;
+  }
+
+  pause(): void {
+    if (this.#paused !== 'no' || this.#over) return;
+    this.#paused = 'asked';
+    this.#pause += 1;
+    this.#channel.send({ order: 'pause', pause: this.#pause });
+  }
+
+  whenPaused(): Promise<void> {
+    if (this.#paused !== 'asked' || this.#over) return Promise.resolve();
+    return new Promise((resolve) => this.#onPaused.push(resolve));
+  }
+
+  resume(): void {
+    if (this.#paused === 'no' || this.broken || this.#over) return;
+    this.#paused = 'no';
+    this.#channel.send({ order: 'resume' });
+    this.#release();
+  }
+
+  get isIdle(): boolean {
+    return this.#over || (this.#paused === 'idle' && this.inFlight === 0);
+  }
+
+  whenIdle(): Promise<void> {
+    if (this.isIdle) return Promise.resolve();
+    return new Promise((resolve) => this.#onIdle.push(resolve));
+  }
+
+  end(): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#line.stop();
+    this.#channel.send({ order: 'stop' });
+    for (const message of this.#pool.splice(0)) message.close();
+    this.inFlight = 0;
+    this.#paused = 'idle';
+    this.#release();
+  }
+
+  /** @throws SystemError where the thread can't have a descriptor of its own. */
+  setCall(fd: number): void {
+    if (this.#isLost) return;
+    this.#channel.send({ order: 'call', fd: fd < 0 ? -1 : check(dup(fd), 'dup') });
+  }
+
+  memoryAdded(): void {
+    this.#channel.send({ order: 'memory', regions: regionsOf(this.#space) });
+  }
+
+  /** A queue whose writes are logged runs on the engine's thread. */
+  logTo(): void {}
+
+  giveBack(message: ChainMessage, written: number): void {
+    this.#answer(message, written);
+  }
+
+  giveUp(message: ChainMessage): void {
+    this.#answer(message, undefined);
+  }
+
+  #answer(message: ChainMessage, written: number | undefined): void {
+    if (this.#over) {
+      message.close();
+      return;
+    }
+    this.#line.answer(message.id, written);
+    message.clear();
+    this.#pool.push(message);
+    this.inFlight -= 1;
+    this.#untold = true;
+    if (!this.#draining) this.#tell();
+    if (this.isIdle) this.#release();
+  }
+
+  /** What the thread says. */
+  notice(notice: Notice): void {
+    switch (notice.notice) {
+      case 'paused':
+        if (this.#paused !== 'asked' || notice.pause !== this.#pause) return;
+        // All that was passed on before is there by now, and must be known to whoever drains the
+        // session next.
+        this.drain();
+        this.rest();
+        this.#paused = 'paused';
+        this.#release();
+        break;
+      case 'idle':
+        if (this.#paused !== 'paused' || notice.pause !== this.#pause) return;
+        this.#paused = 'idle';
+        this.#release();
+        break;
+      case 'broken':
+        this.break(notice.fields, notice.reason);
+        break;
+      default:
+    }
+  }
+
+  /** The run takes nothing more. */
+  break(fields: object, reason: string): void {
+    if (this.broken || this.#over) return;
+    // What it had taken must still come to its end.
+    this.pause();
+    this.broken = true;
+    this.#onBroken(fields, reason);
+  }
+
+  /**
+   * The thread is gone, and all that it had. Only the ring tells how far it came: who goes on from
+   * there serves some requests again, as QEMU's front-end has it where a daemon died
+   * (`virtio_queue_restore_last_avail_idx`).
+   */
+  lose(): void {
+    this.break({}, 'its thread ended');
+    this.#isLost = true;
+    this.#paused = 'idle';
+    this.#release();
+  }
+
+  #dispatch(id: number, following: number): void {
+    const message = this.#pool.pop() ?? new ChainMessage(this, this.#space, true);
+    message.id = id;
+    this.#latest = message;
+    this.inFlight += 1;
+    // The thread has walked it before: only a guest that changes a request in flight gets here
+    // otherwise.
+    if (!this.#ring.walk(id, message.readable, message.writable)) message.fail();
+    else this.#service.dispatch(message, following);
+  }
+
+  #tell(): void {
+    if (!this.#untold) return;
+    this.#untold = false;
+    if (!this.#line.isLookedFor) this.#channel.wake();
+  }
+
+  #release(): void {
+    if (this.#paused !== 'asked') for (const resolve of this.#onPaused.splice(0)) resolve();
+    if (this.isIdle || this.#paused === 'no') for (const resolve of this.#onIdle.splice(0)) resolve();
+    advancePromises();
+  }
+}
+
+/** A guest's memory, for a thread. */
+export function regionsOf(space: AddressSpace): SharedRegion[] {
+  return space.regions.map(({ mapping, guestAddress, userAddress }) => ({
+    address: mapping.address,
+    length: mapping.length,
+    guestAddress,
+    userAddress,
+  }));
+}

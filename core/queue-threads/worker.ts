@@ -1,0 +1,128 @@
+import { parentPort, workerData } from 'node:worker_threads';
+import { AddressSpace } from '../memory/index.js';
+import { DescriptorUse, drain, Mapping, OwnedFd, signal, watch } from '../system/index.js';
+import { Poller, type QueueLog, Virtqueue } from '../virtqueue/index.js';
+import { DirectCalls } from './direct-calls.js';
+import { DirectService } from './direct-service.js';
+import { ThreadEnd } from './mailbox.js';
+import type { Notice, Order, QueueOrder, SharedRegion, ThreadData } from './messages.js';
+import { ShownView } from './file-table.js';
+
+/** The program of a thread that serves queues: see `QueueThreads`. */
+
+const { user, own, engine, pollTime } = workerData as ThreadData;
+const port = parentPort!;
+const use = new DescriptorUse(user);
+const calls = new DirectCalls();
+const poller = new Poller(pollTime);
+const queues = new Map<number, { readonly virtqueue: Virtqueue; readonly space: AddressSpace }>();
+
+/** Numbers of the pauses that queues are in. */
+const pauses = new Map<number, number>();
+
+function say(notice: Notice): void {
+  // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
+  port.postMessage(notice);
+}
+
+function serve(order: QueueOrder): void {
+  const { queue } = order;
+  const space = new AddressSpace();
+  extend(space, order.regions);
+  const service = new DirectService(
+    new ThreadEnd(order.line, order.size),
+    new ShownView(order.shown, use),
+    use,
+    calls,
+    () => signal(engine),
+  );
+  const log: QueueLog = {
+    warn: (fields, reason) => say({ notice: 'warning', queue, fields, reason }),
+    stopped: (fields, reason) => say({ notice: 'broken', queue, fields, reason }),
+  };
+  const virtqueue = new Virtqueue(space, order.size, log, poller);
+  virtqueue.setAddresses(order.descriptors, order.available, order.used);
+  virtqueue.features = order.features;
+  virtqueue.base = order.base;
+  virtqueue.setKick(owned(order.kick));
+  virtqueue.setCall(owned(order.call));
+  queues.set(queue, { virtqueue, space });
+  virtqueue.start(service);
+}
+
+/** Adds the regions that a space does not have yet. */
+function extend(space: AddressSpace, regions: readonly SharedRegion[]): void {
+  for (const { address, length, guestAddress, userAddress } of regions) {
+    if (space.translateGuest(guestAddress, length) < 0)
+      space.add(Mapping.at(address, length), guestAddress, userAddress);
+  }
+}
+
+function pause(queue: number, virtqueue: Virtqueue, number: number): void {
+  virtqueue.pause();
+  pauses.set(queue, number);
+  say({ notice: 'paused', queue, pause: number });
+  void sayIdle(queue, virtqueue, number);
+}
+
+async function sayIdle(queue: number, virtqueue: Virtqueue, number: number): Promise<void> {
+  // It may go on before that, and be paused again.
+  while (!virtqueue.isIdle && pauses.get(queue) === number) await virtqueue.whenIdle();
+  if (pauses.get(queue) === number) say({ notice: 'idle', queue, pause: number });
+}
+
+function owned(fd: number): OwnedFd | undefined {
+  return fd < 0 ? undefined : new OwnedFd(fd);
+}
+
+/**
+ * Nothing of the thread's keeps its event loop alive from here on. Its memory and descriptors are
+ * the process's: it gives them back itself.
+ */
+function end(): void {
+  for (const { virtqueue } of queues.values()) virtqueue.close();
+  calls.close();
+  waking.close();
+  port.close();
+}
+
+function obey(order: Order): void {
+  if (order.order === 'serve') {
+    serve(order);
+    return;
+  }
+  if (order.order === 'end') {
+    end();
+    return;
+  }
+  const { queue } = order;
+  const { virtqueue, space } = queues.get(queue)!;
+  switch (order.order) {
+    case 'pause':
+      pause(queue, virtqueue, order.pause);
+      break;
+    case 'memory':
+      extend(space, order.regions);
+      break;
+    case 'resume':
+      pauses.delete(queue);
+      virtqueue.resume();
+      break;
+    case 'call':
+      virtqueue.setCall(owned(order.fd));
+      // What was announced by the former one since the guest stopped listening to it.
+      if (order.fd >= 0) signal(order.fd);
+      break;
+    case 'stop':
+      virtqueue.close();
+      queues.delete(queue);
+      pauses.delete(queue);
+      say({ notice: 'stopped', queue });
+  }
+}
+
+port.on('message', obey);
+const waking = watch(own, () => {
+  drain(own);
+  poller.serve();
+});

@@ -1,0 +1,204 @@
+import { Worker } from 'node:worker_threads';
+import type { CallList } from './call-list.js';
+import { drain, eventfd } from '../descriptors/eventfd.js';
+import {
+  ATTENDED,
+  LISTS,
+  COMMON_BYTES,
+  Own,
+  OWN_BYTES,
+  ROOM,
+  type ThreadData,
+  WRAP,
+} from './io-thread-state.js';
+import type { OwnedFd } from '../descriptors/owned-fd.js';
+import { type Watch, watch } from '../event-loop/watch.js';
+
+const EIO = -5;
+
+/** Calls for a thread. */
+export interface IoWork {
+  readonly list: CallList;
+  /** The list's results are there. Must not throw. */
+  end(): void;
+}
+
+/** One thread, as those see it that give it work. */
+class Thread {
+  readonly worker: Worker;
+  readonly state: Int32Array;
+  /** Given and not ended, in order. */
+  readonly work: IoWork[] = [];
+  /** Calls that these have. */
+  pending = 0;
+  readonly ended: Promise<void>;
+  readonly #places: Float64Array;
+  /** As {@link Own.GIVEN}. */
+  #given = 0;
+  #collected = 0;
+
+  constructor(common: SharedArrayBuffer, wake: number, onFailure: (thread: Thread, error: unknown) => void) {
+    const own = new SharedArrayBuffer(OWN_BYTES);
+    this.state = new Int32Array(own);
+    this.#places = new Float64Array(own);
+    const data: ThreadData = { own, common, wake };
+    this.worker = new Worker(new URL('./io-thread.js', import.meta.url), { workerData: data });
+    this.worker.unref();
+    let failure: unknown = new Error('the thread ended');
+    this.worker.once('error', (error) => {
+      failure = error;
+    });
+    this.ended = new Promise((resolve) => {
+      this.worker.once('exit', () => {
+        if (this.#given < WRAP) onFailure(this, failure);
+        resolve();
+      });
+    });
+  }
+
+  get hasRoom(): boolean {
+    return this.work.length < ROOM && this.state[Own.READY] === 1;
+  }
+
+  give(work: IoWork, count: number): void {
+    const place = LISTS + (this.#given % ROOM) * 2;
+    this.#places[place] = work.list.address;
+    this.#places[place + 1] = count;
+    this.work.push(work);
+    this.pending += count;
+    this.#announce((this.#given + 1) % WRAP);
+  }
+
+  /** Whether {@link collect} would end something. */
+  get ready(): boolean {
+    return this.work.length > 0 && Atomics.load(this.state, Own.DONE) !== this.#collected;
+  }
+
+  /** Ends what was carried out. */
+  collect(): void {
+    while (this.ready) {
+      this.pending -= this.#places[LISTS + (this.#collected % ROOM) * 2 + 1]!;
+      this.#collected = (this.#collected + 1) % WRAP;
+      this.work.shift()!.end();
+    }
+  }
+
+  /** No more work comes. */
+  dismiss(): void {
+    this.#announce(this.#given + WRAP);
+  }
+
+  #announce(given: number): void {
+    this.#given = given;
+    Atomics.store(this.state, Own.GIVEN, given);
+    if (Atomics.load(this.state, Own.ASLEEP) === 1) Atomics.notify(this.state, Own.GIVEN);
+  }
+}
+
+/**
+ * Threads that make the calls of lists, reads and writes, so that the event loop's thread goes on
+ * with other requests meanwhile, on another processor. Calls and their results lie in memory that
+ * all threads see; nothing is copied, and no message is sent.
+ *
+ * Whoever gave work {@link collect}s it, or waits for the event loop to do so, which an eventfd
+ * wakes. While somebody {@link attend}s, it is not woken.
+ */
+export class IoThreads {
+  readonly #threads: Thread[];
+  readonly #common = new Int32Array(new SharedArrayBuffer(COMMON_BYTES));
+  readonly #wake: OwnedFd = eventfd();
+  readonly #watch: Watch;
+  readonly #onFailure: (error: unknown) => void;
+
+  /**
+   * @param count of threads, 1 or more.
+   * @param onFailure told of a thread that ended by itself; the calls that it had fail with EIO.
+   */
+  constructor(count: number, onFailure: (error: unknown) => void) {
+    this.#onFailure = onFailure;
+    const shared = this.#common.buffer as SharedArrayBuffer;
+    const fail = (thread: Thread, error: unknown): void => this.#bury(thread, error);
+    this.#threads = Array.from({ length: count }, () => new Thread(shared, this.#wake.value, fail));
+    this.#watch = watch(this.#wake.value, () => {
+      drain(this.#wake.value);
+      this.collect();
+    });
+  }
+
+  /** Calls given whose end was not told yet. */
+  get pending(): number {
+    let sum = 0;
+    const threads = this.#threads;
+    for (let i = 0; i < threads.length; i++) sum += threads[i]!.pending;
+    return sum;
+  }
+
+  /** Whether {@link collect} would find something. */
+  get ready(): boolean {
+    const threads = this.#threads;
+    for (let i = 0; i < threads.length; i++) if (threads[i]!.ready) return true;
+    return false;
+  }
+
+  /** Whether a thread has room for a list. */
+  get hasRoom(): boolean {
+    const threads = this.#threads;
+    for (let i = 0; i < threads.length; i++) if (threads[i]!.hasRoom) return true;
+    return false;
+  }
+
+  /**
+   * Gives a list to the thread that has least to do. Descriptors and memory must stay until its
+   * end.
+   * @returns false, nothing done, where no thread has room.
+   */
+  give(work: IoWork): boolean {
+    let idlest: Thread | undefined;
+    for (const thread of this.#threads) {
+      if (thread.hasRoom && !(idlest !== undefined && idlest.work.length <= thread.work.length))
+        idlest = thread;
+    }
+    if (idlest === undefined) return false;
+    idlest.give(work, work.list.take());
+    return true;
+  }
+
+  /** Tells the end of what was carried out. */
+  collect(): void {
+    const threads = this.#threads;
+    for (let i = 0; i < threads.length; i++) threads[i]!.collect();
+  }
+
+  /** From now until {@link rest} the caller collects: the event loop is not woken. */
+  attend(): void {
+    Atomics.store(this.#common, ATTENDED, 1);
+  }
+
+  /**
+   * The event loop is woken again.
+   * @returns whether something is ready already, of which nothing may tell.
+   */
+  rest(): boolean {
+    Atomics.store(this.#common, ATTENDED, 0);
+    return this.ready;
+  }
+
+  /** Waits for what was given, and ends the threads. */
+  async close(): Promise<void> {
+    for (const thread of this.#threads) thread.dismiss();
+    await Promise.all(this.#threads.map((thread) => thread.ended));
+    this.collect();
+    this.#watch.close();
+    this.#wake.close();
+  }
+
+  #bury(thread: Thread, error: unknown): void {
+    thread.collect();
+    thread.state[Own.READY] = 0;
+    thread.pending = 0;
+    const lost = thread.work.splice(0);
+    for (const { list } of lost) list.fail(EIO);
+    for (const work of lost) work.end();
+    this.#onFailure(error);
+  }
+}

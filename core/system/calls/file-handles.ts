@@ -1,0 +1,47 @@
+import { libc, result } from './libc.js';
+
+/**
+ * File handles: names for inodes that outlive descriptors, name_to_handle_at(2).
+ * A `struct file_handle` is `u32 handle_bytes; i32 handle_type; u8 handle[]`.
+ */
+
+/** Largest `handle_bytes` (Linux `MAX_HANDLE_SZ`). */
+export const MAX_HANDLE_BYTES = 128;
+
+const calls = {
+  nameToHandleAt: libc<(fd: number, path: number, handle: number, mountId: number, flags: number) => number>(
+    'name_to_handle_at',
+    'int',
+    ['int', 'uintptr_t', 'uintptr_t', 'uintptr_t', 'int'],
+  ),
+  openByHandleAt: libc<(mountFd: number, handle: number, flags: number) => number>(
+    'open_by_handle_at',
+    'int',
+    ['int', 'uintptr_t', 'int'],
+  ),
+};
+
+/**
+ * `handle` must have its `handle_bytes` set to the room that it has; `mountId` is the address of an
+ * i32.
+ */
+export function nameToHandleAt(
+  fd: number,
+  path: number,
+  handle: number,
+  mountId: number,
+  flags: number,
+): number {
+  return result(calls.nameToHandleAt(fd, path, handle, mountId, flags));
+}
+
+const O_CLOEXEC = 0o2000000;
+
+/**
+ * Opens a handle's inode, CAP_DAC_READ_SEARCH needed. `mountFd` is any descriptor on the same
+ * mount, but none of O_PATH.
+ * @returns a descriptor, closed on exec; -ESTALE when the inode is gone.
+ */
+export function openByHandleAt(mountFd: number, handle: number, flags: number): number {
+  return result(calls.openByHandleAt(mountFd, handle, flags | O_CLOEXEC));
+}

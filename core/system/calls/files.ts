@@ -1,0 +1,438 @@
+import { deferred, libc, result } from './libc.js';
+
+/**
+ * File system calls that work on descriptors. Paths, buffers and structures are addresses in native
+ * memory; a path is NUL-terminated. Each returns 0 or more, or minus the errno.
+ */
+
+const arm64 = process.arch === 'arm64';
+
+/**
+ * Flags of open(2), those whose values differ between x86-64 and arm64 by this machine's
+ * architecture.
+ */
+export const O = {
+  RDONLY: 0,
+  WRONLY: 0o1,
+  RDWR: 0o2,
+  ACCMODE: 0o3,
+  CREAT: 0o100,
+  EXCL: 0o200,
+  NOCTTY: 0o400,
+  TRUNC: 0o1000,
+  APPEND: 0o2000,
+  NONBLOCK: 0o4000,
+  DSYNC: 0o10000,
+  DIRECT: arm64 ? 0o200000 : 0o40000,
+  DIRECTORY: arm64 ? 0o40000 : 0o200000,
+  NOFOLLOW: arm64 ? 0o100000 : 0o400000,
+  NOATIME: 0o1000000,
+  CLOEXEC: 0o2000000,
+  SYNC: 0o4010000,
+  PATH: 0o10000000,
+  TMPFILE: 0o20000000 | (arm64 ? 0o40000 : 0o200000),
+} as const;
+
+/** Flags of the `*at` calls. */
+export const AT = {
+  FDCWD: -100,
+  SYMLINK_NOFOLLOW: 0x100,
+  REMOVEDIR: 0x200,
+  SYMLINK_FOLLOW: 0x400,
+  NO_AUTOMOUNT: 0x800,
+  EMPTY_PATH: 0x1000,
+} as const;
+
+/** Bits of the mask of statx(2). */
+export const STATX = { BASIC: 0x7ff, BTIME: 0x800, MNT_ID: 0x1000 } as const;
+
+/** What a look-up asks of statx(2), of a name that is not followed. */
+export const STATX_NAME = {
+  FLAGS: AT.SYMLINK_NOFOLLOW | AT.NO_AUTOMOUNT,
+  MASK: STATX.BASIC | STATX.BTIME | STATX.MNT_ID,
+} as const;
+
+/** Flags of preadv2(2) and pwritev2(2). */
+export const RWF = { NOWAIT: 0x8, NOAPPEND: 0x20 } as const;
+
+/** Restrictions of openat2(2). */
+export const RESOLVE = { NO_XDEV: 1, NO_MAGICLINKS: 2, NO_SYMLINKS: 4, BENEATH: 8 } as const;
+
+const calls = {
+  open: libc<(path: string, flags: number, mode: number) => number>('open', 'int', ['str', 'int', 'int']),
+  openat: libc<(fd: number, path: number, flags: number, mode: number) => number>('openat', 'int', [
+    'int',
+    'uintptr_t',
+    'int',
+    'int',
+  ]),
+  close: libc<(fd: number) => number>('close', 'int', ['int']),
+  statx: libc<(fd: number, path: number, flags: number, mask: number, target: number) => number>(
+    'statx',
+    'int',
+    ['int', 'uintptr_t', 'int', 'uint', 'uintptr_t'],
+  ),
+  /**
+   * syscall(2) for calls of two arguments, SYS_fstat above all: the C library's fstat is a call of
+   * four.
+   */
+  syscall2: libc<(number: number, a: number, b: number) => number>('syscall', 'int', [
+    'int',
+    'int',
+    'uintptr_t',
+  ]),
+  fstatfs: libc<(fd: number, target: number) => number>('fstatfs', 'int', ['int', 'uintptr_t']),
+  readlinkat: libc<(fd: number, path: number, target: number, size: number) => number>(
+    'readlinkat',
+    'intptr_t',
+    ['int', 'uintptr_t', 'uintptr_t', 'size_t'],
+  ),
+  getdents64: libc<(fd: number, target: number, size: number) => number>('getdents64', 'intptr_t', [
+    'int',
+    'uintptr_t',
+    'size_t',
+  ]),
+  lseek: libc<(fd: number, offset: number, whence: number) => number>('lseek', 'int64_t', [
+    'int',
+    'int64_t',
+    'int',
+  ]),
+  mkdirat: libc<(fd: number, path: number, mode: number) => number>('mkdirat', 'int', [
+    'int',
+    'uintptr_t',
+    'uint',
+  ]),
+  mknodat: libc<(fd: number, path: number, mode: number, device: number) => number>('mknodat', 'int', [
+    'int',
+    'uintptr_t',
+    'uint',
+    'uint64_t',
+  ]),
+  symlinkat: libc<(target: number, fd: number, path: number) => number>('symlinkat', 'int', [
+    'uintptr_t',
+    'int',
+    'uintptr_t',
+  ]),
+  linkat: libc<(fd: number, path: number, toFd: number, toPath: number, flags: number) => number>(
+    'linkat',
+    'int',
+    ['int', 'uintptr_t', 'int', 'uintptr_t', 'int'],
+  ),
+  unlinkat: libc<(fd: number, path: number, flags: number) => number>('unlinkat', 'int', [
+    'int',
+    'uintptr_t',
+    'int',
+  ]),
+  renameat2: libc<(fd: number, path: number, toFd: number, toPath: number, flags: number) => number>(
+    'renameat2',
+    'int',
+    ['int', 'uintptr_t', 'int', 'uintptr_t', 'uint'],
+  ),
+  fchmod: libc<(fd: number, mode: number) => number>('fchmod', 'int', ['int', 'uint']),
+  chmod: libc<(path: number, mode: number) => number>('chmod', 'int', ['uintptr_t', 'uint']),
+  fchownat: libc<(fd: number, path: number, uid: number, gid: number, flags: number) => number>(
+    'fchownat',
+    'int',
+    ['int', 'uintptr_t', 'uint', 'uint', 'int'],
+  ),
+  utimensat: libc<(fd: number, path: number, times: number, flags: number) => number>('utimensat', 'int', [
+    'int',
+    'uintptr_t',
+    'uintptr_t',
+    'int',
+  ]),
+  ftruncate: libc<(fd: number, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']),
+  truncate: libc<(path: number, length: number) => number>('truncate', 'int', ['uintptr_t', 'int64_t']),
+  // Linux moves 0x7ffff000 bytes at most in one call, read(2): the count is an `int`, which costs
+  // less than 64 bits.
+  preadv2: libc<(fd: number, iov: number, count: number, offset: number, flags: number) => number>(
+    'preadv2',
+    'int',
+    ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
+  ),
+  pwritev2: libc<(fd: number, iov: number, count: number, offset: number, flags: number) => number>(
+    'pwritev2',
+    'int',
+    ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
+  ),
+  pread: libc<(fd: number, target: number, size: number, offset: number) => number>('pread', 'int', [
+    'int',
+    'uintptr_t',
+    'size_t',
+    'int64_t',
+  ]),
+  pwrite: libc<(fd: number, source: number, size: number, offset: number) => number>('pwrite', 'int', [
+    'int',
+    'uintptr_t',
+    'size_t',
+    'int64_t',
+  ]),
+  fsync: libc<(fd: number) => number>('fsync', 'int', ['int']),
+  fdatasync: libc<(fd: number) => number>('fdatasync', 'int', ['int']),
+  syncfs: libc<(fd: number) => number>('syncfs', 'int', ['int']),
+  fallocate: libc<(fd: number, mode: number, offset: number, length: number) => number>('fallocate', 'int', [
+    'int',
+    'int',
+    'int64_t',
+    'int64_t',
+  ]),
+  copyFileRange: libc<
+    (fd: number, offset: number, toFd: number, toOffset: number, length: number, flags: number) => number
+  >('copy_file_range', 'intptr_t', ['int', 'uintptr_t', 'int', 'uintptr_t', 'size_t', 'uint']),
+  flock: libc<(fd: number, operation: number) => number>('flock', 'int', ['int', 'int']),
+  fcntl: libc<(fd: number, command: number, argument: number) => number>('fcntl', 'int', [
+    'int',
+    'int',
+    'int',
+  ]),
+  dup: libc<(fd: number) => number>('dup', 'int', ['int']),
+  umask: libc<(mask: number) => number>('umask', 'uint', ['uint']),
+  syscall: libc<(number: number, a: number, b: number, c: number, d: number, e: number, f: number) => number>(
+    'syscall',
+    'int64_t',
+    ['int64_t', 'int64_t', 'int64_t', 'int64_t', 'int64_t', 'int64_t', 'int64_t'],
+  ),
+};
+
+/** open(2) of a path given as text. For set-up, never for names that a guest chose. */
+export function open(path: string, flags: number, mode = 0): number {
+  return result(calls.open(path, flags | O.CLOEXEC, mode));
+}
+
+/** openat(2); the descriptor is closed on exec. */
+export function openat(fd: number, path: number, flags: number, mode: number): number {
+  return result(calls.openat(fd, path, flags | O.CLOEXEC, mode));
+}
+
+const SYS_OPENAT2 = 437;
+
+/**
+ * openat2(2). `how` is the address of a `struct open_how` of 24 bytes: flags, mode, resolve, each
+ * 64 bits.
+ */
+export function openat2(fd: number, path: number, how: number): number {
+  return syscall(SYS_OPENAT2, fd, path, how, 24);
+}
+
+/** close(2). The descriptor is gone whatever it returns. */
+export function close(fd: number): number {
+  return result(calls.close(fd));
+}
+
+/** dup(2), closed on exec. */
+export function dup(fd: number): number {
+  return result(calls.fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/** statx(2) into `target`, 256 bytes. */
+export function statx(fd: number, path: number, flags: number, mask: number, target: number): number {
+  return result(calls.statx(fd, path, flags, mask, target));
+}
+
+export const SYS_FSTAT = arm64 ? 80 : 5;
+
+/**
+ * Offsets in the `struct stat` of the system call, <asm/stat.h> of x86-64 and <asm-generic/stat.h>.
+ */
+export const STAT = {
+  INO: 8,
+  MODE: arm64 ? 16 : 24,
+  NLINK: arm64 ? 20 : 16,
+  UID: arm64 ? 24 : 28,
+  GID: arm64 ? 28 : 32,
+  RDEV: arm64 ? 32 : 40,
+  SIZE: 48,
+  BLKSIZE: 56,
+  BLOCKS: 64,
+  ATIME: 72,
+  MTIME: 88,
+  CTIME: 104,
+} as const;
+
+/** Offsets in `struct statx`, <linux/stat.h>. */
+export const STATX_FIELD = {
+  MASK: 0,
+  BLKSIZE: 4,
+  NLINK: 16,
+  UID: 20,
+  GID: 24,
+  MODE: 28,
+  INO: 32,
+  SIZE: 40,
+  BLOCKS: 48,
+  ATIME: 64,
+  BTIME: 80,
+  CTIME: 96,
+  MTIME: 112,
+  RDEV_MAJOR: 128,
+  RDEV_MINOR: 132,
+  DEV_MAJOR: 136,
+  DEV_MINOR: 140,
+  MOUNT_ID: 144,
+} as const;
+
+/**
+ * fstat(2), the system call itself, into `target`, 144 bytes. Tells less than {@link statx}, for
+ * less.
+ */
+export function fstat(fd: number, target: number): number {
+  return result(calls.syscall2(SYS_FSTAT, fd, target));
+}
+
+/** fstatfs(2) into `target`, 120 bytes. */
+export function fstatfs(fd: number, target: number): number {
+  return result(calls.fstatfs(fd, target));
+}
+
+/** readlinkat(2): bytes placed, without terminator. */
+export function readlinkat(fd: number, path: number, target: number, size: number): number {
+  return result(calls.readlinkat(fd, path, target, size));
+}
+
+/** getdents64(2): bytes placed, 0 at the end. */
+export function getdents64(fd: number, target: number, size: number): number {
+  return result(calls.getdents64(fd, target, size));
+}
+
+/** lseek(2): the new offset. */
+export function lseek(fd: number, offset: number, whence: number): number {
+  return result(calls.lseek(fd, offset, whence));
+}
+
+export function mkdirat(fd: number, path: number, mode: number): number {
+  return result(calls.mkdirat(fd, path, mode));
+}
+
+/** mknodat(2). `device` as `makedev` of <sys/sysmacros.h> encodes. */
+export function mknodat(fd: number, path: number, mode: number, device: number): number {
+  return result(calls.mknodat(fd, path, mode, device));
+}
+
+export function symlinkat(target: number, fd: number, path: number): number {
+  return result(calls.symlinkat(target, fd, path));
+}
+
+export function linkat(fd: number, path: number, toFd: number, toPath: number, flags: number): number {
+  return result(calls.linkat(fd, path, toFd, toPath, flags));
+}
+
+export function unlinkat(fd: number, path: number, flags: number): number {
+  return result(calls.unlinkat(fd, path, flags));
+}
+
+export function renameat2(fd: number, path: number, toFd: number, toPath: number, flags: number): number {
+  return result(calls.renameat2(fd, path, toFd, toPath, flags));
+}
+
+export function fchmod(fd: number, mode: number): number {
+  return result(calls.fchmod(fd, mode));
+}
+
+/** chmod(2). Follows symbolic links: for paths below /proc/self/fd. */
+export function chmod(path: number, mode: number): number {
+  return result(calls.chmod(path, mode));
+}
+
+/** fchownat(2). 2^32-1 leaves an id as it is. */
+export function fchownat(fd: number, path: number, uid: number, gid: number, flags: number): number {
+  return result(calls.fchownat(fd, path, uid, gid, flags));
+}
+
+/** utimensat(2). `times` are two `struct timespec`, 32 bytes. */
+export function utimensat(fd: number, path: number, times: number, flags: number): number {
+  return result(calls.utimensat(fd, path, times, flags));
+}
+
+export function ftruncate(fd: number, length: number): number {
+  return result(calls.ftruncate(fd, length));
+}
+
+/** truncate(2). Follows symbolic links: for paths below /proc/self/fd. */
+export function truncate(path: number, length: number): number {
+  return result(calls.truncate(path, length));
+}
+
+/** preadv2(2): bytes read. */
+export function preadv2(fd: number, iov: number, count: number, offset: number, flags: number): number {
+  return result(calls.preadv2(fd, iov, count, offset, flags));
+}
+
+/** pwritev2(2): bytes written. */
+export function pwritev2(fd: number, iov: number, count: number, offset: number, flags: number): number {
+  return result(calls.pwritev2(fd, iov, count, offset, flags));
+}
+
+/** pread(2): bytes read. Costs less than {@link preadv2} of one piece. */
+export function pread(fd: number, target: number, size: number, offset: number): number {
+  return result(calls.pread(fd, target, size, offset));
+}
+
+/** pwrite(2): bytes written. */
+export function pwrite(fd: number, source: number, size: number, offset: number): number {
+  return result(calls.pwrite(fd, source, size, offset));
+}
+
+/** fallocate(2). */
+export function fallocate(fd: number, mode: number, offset: number, length: number): number {
+  return result(calls.fallocate(fd, mode, offset, length));
+}
+
+/**
+ * copy_file_range(2): bytes copied. The offsets are addresses of 64-bit integers, which advance.
+ */
+export function copyFileRange(
+  fd: number,
+  offset: number,
+  toFd: number,
+  toOffset: number,
+  length: number,
+): number {
+  return result(calls.copyFileRange(fd, offset, toFd, toOffset, length, 0));
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+
+/**
+ * Locks an open file or directory for this descriptor alone, without waiting: EAGAIN where another
+ * has it.
+ */
+export function lockExclusively(fd: number): number {
+  return result(calls.flock(fd, LOCK_EX | LOCK_NB));
+}
+
+/** Sets the process's umask and returns the former one. */
+export function umask(mask: number): number {
+  return calls.umask(mask);
+}
+
+const F_GETFL = 3;
+const F_SETFL = 4;
+const F_DUPFD_CLOEXEC = 1030;
+
+/** Status flags of an open file (F_GETFL). */
+export function getStatusFlags(fd: number): number {
+  return result(calls.fcntl(fd, F_GETFL, 0));
+}
+
+/** Sets the status flags of an open file: APPEND, DIRECT, NOATIME, NONBLOCK (F_SETFL). */
+export function setStatusFlags(fd: number, flags: number): number {
+  return result(calls.fcntl(fd, F_SETFL, flags));
+}
+
+/**
+ * A system call by its number, for those that the C library lacks or wraps (it applies set*id to
+ * all threads).
+ */
+export function syscall(number: number, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0): number {
+  return result(calls.syscall(number, a, b, c, d, e, f));
+}
+
+/** The same calls on a thread of the pool, for where they may take long. */
+export const preadv2Later = deferred(calls.preadv2);
+export const pwritev2Later = deferred(calls.pwritev2);
+export const fsyncLater = deferred(calls.fsync);
+export const fdatasyncLater = deferred(calls.fdatasync);
+export const syncfsLater = deferred(calls.syncfs);
+export const fallocateLater = deferred(calls.fallocate);
+export const copyFileRangeLater = deferred(calls.copyFileRange);

@@ -1,0 +1,45 @@
+import { libc, result } from './libc.js';
+
+/**
+ * Extended attributes, xattr(7). Paths, names and values are addresses in native memory. Each
+ * returns 0 or more, or minus the errno. The paths are followed: they are to lie below
+ * /proc/self/fd, where a descriptor of O_PATH that stands for a symbolic link gives the link's own
+ * attributes.
+ */
+
+const calls = {
+  getxattr: libc<(path: number, name: number, value: number, size: number) => number>(
+    'getxattr',
+    'intptr_t',
+    ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t'],
+  ),
+  setxattr: libc<(path: number, name: number, value: number, size: number, flags: number) => number>(
+    'setxattr',
+    'int',
+    ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t', 'int'],
+  ),
+  listxattr: libc<(path: number, list: number, size: number) => number>('listxattr', 'intptr_t', [
+    'uintptr_t',
+    'uintptr_t',
+    'size_t',
+  ]),
+  removexattr: libc<(path: number, name: number) => number>('removexattr', 'int', ['uintptr_t', 'uintptr_t']),
+};
+
+/** Bytes of the value. */
+export function getxattr(path: number, name: number, value: number, size: number): number {
+  return result(calls.getxattr(path, name, value, size));
+}
+
+export function setxattr(path: number, name: number, value: number, size: number, flags: number): number {
+  return result(calls.setxattr(path, name, value, size, flags));
+}
+
+/** Bytes of the list: names, each with its terminator. */
+export function listxattr(path: number, list: number, size: number): number {
+  return result(calls.listxattr(path, list, size));
+}
+
+export function removexattr(path: number, name: number): number {
+  return result(calls.removexattr(path, name));
+}

@@ -1,0 +1,107 @@
+import { close, O, open, syscall } from '../calls/files.js';
+import { NativeMemory } from '../memory/native-memory.js';
+
+/**
+ * Landlock, landlock(7): from then on the calling thread, and what it starts or becomes by execve,
+ * reaches only the paths that it was given. The process's other threads do not: restrict before the
+ * program is executed anew.
+ */
+
+const SYS_CREATE_RULESET = 444;
+const SYS_ADD_RULE = 445;
+const SYS_RESTRICT_SELF = 446;
+const VERSION = 1;
+const RULE_PATH_BENEATH = 1;
+
+/** LANDLOCK_ACCESS_FS_*, <linux/landlock.h>. */
+const ACCESS = {
+  EXECUTE: 1 << 0,
+  WRITE_FILE: 1 << 1,
+  READ_FILE: 1 << 2,
+  READ_DIR: 1 << 3,
+  REFER: 1 << 13,
+  TRUNCATE: 1 << 14,
+  IOCTL_DEV: 1 << 15,
+} as const;
+
+const READ = ACCESS.EXECUTE | ACCESS.READ_FILE | ACCESS.READ_DIR;
+/** Rights that a rule on a file may give; the others are about directories. */
+const OF_FILES = ACCESS.EXECUTE | ACCESS.WRITE_FILE | ACCESS.READ_FILE | ACCESS.TRUNCATE | ACCESS.IOCTL_DEV;
+
+/** Rights that each version of the interface knows; later ones know more that don't matter here. */
+function known(version: number): number {
+  let bits = (1 << 13) - 1;
+  if (version >= 2) bits |= ACCESS.REFER;
+  if (version >= 3) bits |= ACCESS.TRUNCATE;
+  if (version >= 5) bits |= ACCESS.IOCTL_DEV;
+  return bits;
+}
+
+/** A path, with all below it, that stays reachable. */
+export interface AllowedPath {
+  readonly path: string;
+  readonly write: boolean;
+}
+
+/**
+ * Version of the kernel's interface, 1 or more, or minus the errno (ENOSYS, EOPNOTSUPP: no
+ * Landlock).
+ */
+export function landlockVersion(): number {
+  return syscall(SYS_CREATE_RULESET, 0, 0, VERSION);
+}
+
+/**
+ * Restricts the calling thread to paths. Those that do not exist are left out.
+ * @returns 0 or minus the errno; nothing is restricted then. No-new-privs must be set.
+ */
+export function restrictPaths(paths: readonly AllowedPath[]): number {
+  const version = landlockVersion();
+  if (version < 0) return version;
+  const handled = known(version);
+  const memory = NativeMemory.allocate(64);
+  memory.u32[0] = handled;
+  const ruleset = syscall(SYS_CREATE_RULESET, memory.address, 8);
+  try {
+    if (ruleset < 0) return ruleset;
+    for (const { path, write } of paths) {
+      const code = addRule(ruleset, path, handled & (write ? -1 : READ), memory);
+      if (code < 0) return code;
+    }
+    return syscall(SYS_RESTRICT_SELF, ruleset, 0);
+  } finally {
+    if (ruleset >= 0) close(ruleset);
+    memory.free();
+  }
+}
+
+let restricted = false;
+
+/** Notes that this process was restricted before its program was executed. */
+export function noteRestriction(): void {
+  restricted = true;
+}
+
+/** Whether this process is known to be restricted. */
+export function isRestricted(): boolean {
+  return restricted;
+}
+
+const ENOENT = -2;
+const EINVAL = -22;
+
+/** `struct landlock_path_beneath_attr { u64 allowed_access; s32 parent_fd; }`, packed. */
+function addRule(ruleset: number, path: string, access: number, memory: NativeMemory): number {
+  const fd = open(path, O.PATH);
+  if (fd < 0) return fd === ENOENT ? 0 : fd;
+  memory.u32[0] = access;
+  memory.u32[1] = 0;
+  memory.i32[2] = fd;
+  let code = syscall(SYS_ADD_RULE, ruleset, RULE_PATH_BENEATH, memory.address);
+  if (code === EINVAL) {
+    memory.u32[0] = access & OF_FILES;
+    code = syscall(SYS_ADD_RULE, ruleset, RULE_PATH_BENEATH, memory.address);
+  }
+  close(fd);
+  return code;
+}

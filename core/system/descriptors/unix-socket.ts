@@ -1,0 +1,295 @@
+import { lstatSync, unlinkSync } from 'node:fs';
+import { check, libc, result, SystemError } from '../calls/libc.js';
+import { NativeMemory } from '../memory/native-memory.js';
+import { OwnedFd } from './owned-fd.js';
+import { setNonBlocking } from './eventfd.js';
+
+const socket = libc<(domain: number, type: number, protocol: number) => number>('socket', 'int', [
+  'int',
+  'int',
+  'int',
+]);
+const socketpair = libc<(domain: number, type: number, protocol: number, fds: number) => number>(
+  'socketpair',
+  'int',
+  ['int', 'int', 'int', 'uintptr_t'],
+);
+const bind = libc<(fd: number, address: number, length: number) => number>('bind', 'int', [
+  'int',
+  'uintptr_t',
+  'uint',
+]);
+const listen = libc<(fd: number, backlog: number) => number>('listen', 'int', ['int', 'int']);
+const connect = libc<(fd: number, address: number, length: number) => number>('connect', 'int', [
+  'int',
+  'uintptr_t',
+  'uint',
+]);
+const accept4 = libc<(fd: number, address: number, length: number, flags: number) => number>(
+  'accept4',
+  'int',
+  ['int', 'uintptr_t', 'uintptr_t', 'int'],
+);
+const recvmsg = libc<(fd: number, message: number, flags: number) => number>('recvmsg', 'intptr_t', [
+  'int',
+  'uintptr_t',
+  'int',
+]);
+const sendmsg = libc<(fd: number, message: number, flags: number) => number>('sendmsg', 'intptr_t', [
+  'int',
+  'uintptr_t',
+  'int',
+]);
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const SOCK_NONBLOCK = 0o4000;
+const SOCK_CLOEXEC = 0o2000000;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const MSG_CTRUNC = 0x08;
+const EMFILE = 24;
+const EMSGSIZE = 90;
+const EADDRINUSE = 98;
+const ECONNREFUSED = 111;
+const ENAMETOOLONG = 36;
+
+/** Descriptors that one message can carry (Linux `SCM_MAX_FD`). */
+export const MAX_FDS = 253;
+
+/** Bytes that one `send` or `recv` moves at most. */
+export const MAX_TRANSFER = 65536;
+
+/** `sun_path` holds 108 bytes with the terminator, unix(7). */
+const PATH_MAX = 107;
+
+/**
+ * The scratch for one call of sendmsg(2) or recvmsg(2), LP64 layout of <sys/socket.h>: msghdr {
+ * name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 }, iovec at 64, control
+ * at 128, data.
+ */
+const HEADER = 0;
+const IOVEC = 64;
+const CONTROL = 128;
+const CMSG_HEADER = 16;
+const CONTROL_LENGTH = 1040;
+const DATA = 4096;
+const scratch = NativeMemory.allocate(DATA + MAX_TRANSFER);
+
+function setPointer(at: number, address: number): void {
+  scratch.u32[at >>> 2] = address >>> 0;
+  scratch.u32[(at >>> 2) + 1] = Math.floor(address / 2 ** 32);
+}
+
+function prepare(bytes: number, controlBytes: number): number {
+  setPointer(HEADER, 0);
+  setPointer(HEADER + 8, 0);
+  setPointer(HEADER + 16, scratch.address + IOVEC);
+  setPointer(HEADER + 24, 1);
+  setPointer(HEADER + 32, controlBytes === 0 ? 0 : scratch.address + CONTROL);
+  setPointer(HEADER + 40, controlBytes);
+  setPointer(HEADER + 48, 0);
+  setPointer(IOVEC, scratch.address + DATA);
+  setPointer(IOVEC + 8, bytes);
+  return scratch.address + HEADER;
+}
+
+/** Writes a sockaddr_un for `path` into the scratch; returns its length. */
+function socketAddress(path: string): number {
+  const bytes = Buffer.from(path);
+  if (bytes.length > PATH_MAX || bytes.length === 0 || bytes.includes(0)) {
+    throw new SystemError(`${path}: a socket path has 1 to ${PATH_MAX} bytes`, ENAMETOOLONG);
+  }
+  scratch.u16[0] = AF_UNIX;
+  scratch.u8.set(bytes, 2);
+  scratch.u8[2 + bytes.length] = 0;
+  return 3 + bytes.length;
+}
+
+function newSocket(): OwnedFd {
+  return new OwnedFd(check(result(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), 'socket'));
+}
+
+/** A non-blocking stream socket that carries descriptors. */
+export class UnixConnection {
+  readonly #fd: OwnedFd;
+
+  private constructor(fd: OwnedFd) {
+    this.#fd = fd;
+  }
+
+  /** For {@link watch}; -1 once closed. */
+  get fd(): number {
+    return this.#fd.value;
+  }
+
+  /**
+   * @throws SystemError (ENOENT: no socket there; ECONNREFUSED: nobody listens; EAGAIN: the backlog
+   * is full).
+   */
+  static connect(path: string): UnixConnection {
+    const length = socketAddress(path);
+    const fd = newSocket();
+    const code = result(connect(fd.value, scratch.address, length));
+    if (code < 0) {
+      fd.close();
+      throw new SystemError(`connect ${path}`, -code);
+    }
+    return new UnixConnection(fd);
+  }
+
+  /** Takes over a connected descriptor. @throws SystemError if it is none. */
+  static adopt(fd: number): UnixConnection {
+    check(setNonBlocking(fd), `descriptor ${fd}`);
+    return new UnixConnection(new OwnedFd(fd));
+  }
+
+  /** Two connected ends. */
+  static pair(): [UnixConnection, UnixConnection] {
+    const type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+    check(result(socketpair(AF_UNIX, type, 0, scratch.address)), 'socketpair');
+    const [first, second] = scratch.i32;
+    return [new UnixConnection(new OwnedFd(first!)), new UnixConnection(new OwnedFd(second!))];
+  }
+
+  /**
+   * Receives up to {@link MAX_TRANSFER} bytes into `target`; descriptors that came along are
+   * appended to `fds`.
+   * @returns bytes, 0 at the end of the stream, or minus the errno: EAGAIN when nothing is there,
+   * EMFILE when descriptors were lost because the process has too many.
+   */
+  recv(target: Uint8Array, fds: OwnedFd[]): number {
+    const count = Math.min(target.length, MAX_TRANSFER);
+    const header = prepare(count, CONTROL_LENGTH);
+    const received = result(recvmsg(this.#fd.value, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
+    if (received < 0) return received;
+    const first = fds.length;
+    collect(fds);
+    if ((scratch.u32[(HEADER + 48) >>> 2]! & MSG_CTRUNC) !== 0) {
+      for (const fd of fds.splice(first)) fd.close();
+      return -EMFILE;
+    }
+    target.set(scratch.u8.subarray(DATA, DATA + received));
+    return received;
+  }
+
+  /**
+   * Sends up to {@link MAX_TRANSFER} bytes, at least one, with at most {@link MAX_FDS} descriptors,
+   * which stay the caller's.
+   * @returns bytes sent, or minus the errno: EAGAIN when the peer reads too slowly, EPIPE when it
+   * is gone. The descriptors went with the first byte.
+   */
+  send(bytes: Uint8Array, fds: readonly number[] = []): number {
+    if (fds.length > MAX_FDS) return -EMSGSIZE;
+    const count = Math.min(bytes.length, MAX_TRANSFER);
+    const controlLength = fds.length === 0 ? 0 : CMSG_HEADER + 4 * fds.length;
+    // CMSG_SPACE: rounded up to 8 bytes.
+    const header = prepare(count, (controlLength + 7) & ~7);
+    if (controlLength > 0) {
+      setPointer(CONTROL, controlLength);
+      scratch.i32[(CONTROL + 8) >>> 2] = SOL_SOCKET;
+      scratch.i32[(CONTROL + 12) >>> 2] = SCM_RIGHTS;
+      scratch.i32.set(fds, (CONTROL + CMSG_HEADER) >>> 2);
+    }
+    scratch.u8.set(bytes.subarray(0, count), DATA);
+    return result(sendmsg(this.#fd.value, header, MSG_DONTWAIT | MSG_NOSIGNAL));
+  }
+
+  /** Idempotent. A {@link watch} on it must be closed before. */
+  close(): void {
+    this.#fd.close();
+  }
+}
+
+/** Takes the descriptors out of the control messages that recvmsg wrote. */
+function collect(fds: OwnedFd[]): void {
+  const end = CONTROL + scratch.u32[(HEADER + 40) >>> 2]!;
+  let at = CONTROL;
+  while (at + CMSG_HEADER <= end) {
+    const length = scratch.u32[at >>> 2]!;
+    if (length < CMSG_HEADER || at + length > end) return;
+    if (scratch.i32[(at + 8) >>> 2] === SOL_SOCKET && scratch.i32[(at + 12) >>> 2] === SCM_RIGHTS) {
+      for (let i = at + CMSG_HEADER; i + 4 <= at + length; i += 4)
+        fds.push(new OwnedFd(scratch.i32[i >>> 2]!));
+    }
+    at += (length + 7) & ~7;
+  }
+}
+
+/** A listening stream socket. */
+export class UnixListener {
+  readonly #fd: OwnedFd;
+  readonly #path: string | undefined;
+  readonly #inode: number | undefined;
+
+  private constructor(fd: OwnedFd, path: string | undefined) {
+    this.#fd = fd;
+    this.#path = path;
+    this.#inode = path === undefined ? undefined : inodeOf(path);
+  }
+
+  /** For {@link watch}; -1 once closed. */
+  get fd(): number {
+    return this.#fd.value;
+  }
+
+  /**
+   * Listens on a path. A stale socket file, on which nobody listens, is replaced.
+   * @throws SystemError (EADDRINUSE: another process listens there, or the path is not a socket).
+   */
+  static listen(path: string, backlog = 16): UnixListener {
+    const fd = newSocket();
+    try {
+      let code = result(bind(fd.value, scratch.address, socketAddress(path)));
+      if (code === -EADDRINUSE && isStale(path)) {
+        unlinkSync(path);
+        code = result(bind(fd.value, scratch.address, socketAddress(path)));
+      }
+      check(code, `bind ${path}`);
+      check(result(listen(fd.value, backlog)), `listen ${path}`);
+    } catch (error) {
+      fd.close();
+      throw error;
+    }
+    return new UnixListener(fd, path);
+  }
+
+  /** Takes over a listening descriptor; its path is not removed on close. @throws SystemError */
+  static adopt(fd: number): UnixListener {
+    check(setNonBlocking(fd), `descriptor ${fd}`);
+    return new UnixListener(new OwnedFd(fd), undefined);
+  }
+
+  /** The next connection, or minus the errno (EAGAIN: none waits). */
+  accept(): UnixConnection | number {
+    const fd = result(accept4(this.#fd.value, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    return fd < 0 ? fd : UnixConnection.adopt(fd);
+  }
+
+  /**
+   * Stops listening and removes the socket file, unless another one has taken its place.
+   * Idempotent. A {@link watch} on it must be closed before.
+   */
+  close(): void {
+    if (this.#fd.value < 0) return;
+    if (this.#path !== undefined && inodeOf(this.#path) === this.#inode) unlinkSync(this.#path);
+    this.#fd.close();
+  }
+}
+
+function inodeOf(path: string): number | undefined {
+  return lstatSync(path, { throwIfNoEntry: false })?.ino;
+}
+
+function isStale(path: string): boolean {
+  if (!lstatSync(path).isSocket()) return false;
+  try {
+    UnixConnection.connect(path).close();
+    return false;
+  } catch (error) {
+    return error instanceof SystemError && error.errno === ECONNREFUSED;
+  }
+}

@@ -1,0 +1,39 @@
+import { check, libc, result } from '../calls/libc.js';
+import { OwnedFd } from '../descriptors/owned-fd.js';
+
+const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
+const ftruncate = libc<(fd: number, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']);
+const fcntl = libc<(fd: number, command: number, argument: number) => number>('fcntl', 'int', [
+  'int',
+  'int',
+  'int',
+]);
+
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+
+/** Seals of fcntl(2), combined by `|`. */
+export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8 } as const;
+
+/**
+ * Sees to it that a file never shrinks, where it is one that takes seals: memory that was mapped
+ * from it stays there. Others (files of memory-backend-file, memory sealed for good) stay as they
+ * are.
+ */
+export function sealAgainstShrinking(fd: number): void {
+  fcntl(fd, F_ADD_SEALS, Seal.SHRINK);
+}
+
+/** Anonymous shared memory of `size` bytes, zeroed, with seals. @throws SystemError */
+export function memfd(name: string, size: number, seals = 0): OwnedFd {
+  const fd = new OwnedFd(check(result(memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)), 'memfd_create'));
+  try {
+    check(result(ftruncate(fd.value, size)), `ftruncate of a memfd to ${size} bytes`);
+    if (seals !== 0) check(result(fcntl(fd.value, F_ADD_SEALS, seals)), 'sealing a memfd');
+  } catch (error) {
+    fd.close();
+    throw error;
+  }
+  return fd;
+}

@@ -1,0 +1,58 @@
+import { Region } from './region.js';
+
+const HIGH = 2 ** 32;
+
+/**
+ * Memory of the process outside the JavaScript heap: it does not move, so that its address may be
+ * given to system calls. Zeroed, page-aligned, private. It lives until {@link free}.
+ */
+export class NativeMemory {
+  readonly address: number;
+  /** Bytes; what was asked for, rounded up to whole pages. */
+  readonly length: number;
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly u32: Uint32Array;
+  readonly i32: Int32Array;
+  readonly #region: Region;
+
+  private constructor(region: Region) {
+    this.#region = region;
+    this.address = region.address;
+    this.length = region.length;
+    const buffer = region.view(region.address, region.length);
+    this.u8 = new Uint8Array(buffer);
+    this.u16 = new Uint16Array(buffer);
+    this.u32 = new Uint32Array(buffer);
+    this.i32 = new Int32Array(buffer);
+  }
+
+  /**
+   * @param bytes 1 to 2^30.
+   * @throws SystemError if there is not that much memory.
+   */
+  static allocate(bytes: number): NativeMemory {
+    return new NativeMemory(Region.anonymous(bytes));
+  }
+
+  /** Gives the whole pages within a range back until they are written again; they read as zeros. */
+  discard(start: number, end: number): void {
+    this.#region.discard(start, end);
+  }
+
+  /** Gives the memory back. Idempotent; the views then show memory that nothing else uses. */
+  free(): void {
+    this.#region.release();
+  }
+}
+
+/** Places a number from 0 to 2^53-1, such as an address, in two words. */
+export function putLong(words: Uint32Array, at: number, value: number): void {
+  words[at] = value;
+  words[at + 1] = value / HIGH;
+}
+
+/** What {@link putLong} placed. */
+export function getLong(words: Uint32Array, at: number): number {
+  return words[at]! + words[at + 1]! * HIGH;
+}

@@ -1,0 +1,993 @@
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import * as fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, it, test, type TestContext } from 'node:test';
+import { setImmediate, setTimeout } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { type Attributes, type Backing, FileType } from '../../../core/backend/index.js';
+import { DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
+import { Served, Shown, ShownView } from '../../../core/queue-threads/file-table.js';
+import {
+  FROM,
+  type Identity,
+  NAME,
+  type NodesData,
+  Progress,
+  type ReaderReport,
+  stat,
+  statx,
+  type TakerData,
+  type TakersEntry,
+} from './file-table-reader.js';
+
+/** Lookups that an entry is shown with. */
+const GRANTED = 255;
+
+const file: Attributes = {
+  mode: FileType.REGULAR | 0o644,
+  size: 5000,
+  mtime: 1_700_000_000,
+  mtimeNsec: 7,
+  ctime: 1_700_000_001,
+  ctimeNsec: 999_999_999,
+};
+
+const birth = { seconds: 1_600_000_000, nanoseconds: 0 };
+const NO_TIMES = { entry: noTime(), negative: noTime(), attributes: noTime() };
+
+function noTime(): { seconds: number; nanoseconds: number } {
+  return { seconds: 0, nanoseconds: 0 };
+}
+
+/** Finds an entry by the name under which all are told. */
+function findEntry(view: ShownView, from: Int32Array): boolean {
+  return view.findEntry(NAME.low, NAME.high, NAME.hash, from, FROM);
+}
+
+/** What a session shows, and the views of some threads. */
+class Rig {
+  readonly descriptors = new SharedDescriptors();
+  readonly uses: readonly DescriptorUse[];
+  readonly shown = new Shown(this.descriptors);
+  readonly views: readonly ShownView[];
+  /** The first of them. */
+  readonly view: ShownView;
+  /** What the owner was told, in order. */
+  readonly otherwise: number[] = [];
+  readonly givenBack: [slot: number, lookups: number][] = [];
+  readonly #open = new Set<number>();
+
+  constructor(t: TestContext, threads = 1) {
+    const users = Array.from({ length: threads }, () => this.descriptors.join());
+    this.shown.begin(NO_TIMES, {
+      giveBack: (slot, lookups) => void this.givenBack.push([slot, lookups]),
+      toldOtherwise: (slot) => void this.otherwise.push(slot),
+    });
+    this.uses = users.map((user) => new DescriptorUse(user));
+    this.views = this.uses.map((use) => new ShownView(this.shown.memory, use));
+    this.view = this.views[0]!;
+    t.after(() => {
+      for (const user of users) this.descriptors.leave(user);
+      for (const fd of this.#open) this.descriptors.close(fd);
+    });
+  }
+
+  open(): number {
+    const fd = fs.openSync('/dev/null', 'r');
+    this.#open.add(fd);
+    return fd;
+  }
+
+  close(fd: number): void {
+    this.#open.delete(fd);
+    this.descriptors.close(fd);
+  }
+
+  backing(change: Partial<Backing> = {}): Backing {
+    return {
+      fd: change.fd ?? this.open(),
+      attributes: true,
+      readFlags: 0,
+      writes: false,
+      names: false,
+      ...change,
+    };
+  }
+
+  showEntry(slot: number, identity: Identity, attributes = file, fd = -1): number {
+    const backing = this.backing({
+      fd,
+      identity: {
+        mount: identity.mount,
+        inoLow: Number(BigInt.asUintN(32, identity.ino)),
+        inoHigh: Number(identity.ino >> 32n),
+        birth: identity.birth,
+      },
+    });
+    const node = { low: 1000 + slot, high: -slot, generation: 70 + slot };
+    return this.shown.showEntry(NAME, slot, node, backing, attributes);
+  }
+
+  /** Whether the view finds the entry that {@link showEntry} showed for a slot. */
+  finds(slot: number, identity: Identity, attributes = file): boolean {
+    const isFound = findEntry(this.view, statx(identity, attributes));
+    if (isFound) {
+      const { nodeLow, nodeHigh, generation } = this.view;
+      assert.deepEqual([nodeLow, nodeHigh, generation], [1000 + slot, -slot, 70 + slot]);
+    }
+    return isFound;
+  }
+
+  /** Finds an entry and tells the guest of it. */
+  takes(identity: Identity, attributes = file, view = this.view): boolean {
+    const from = statx(identity, attributes);
+    return findEntry(view, from) && view.tellEntry(from, FROM);
+  }
+
+  /** Identities with inode numbers whose entries would have the same place as the first. */
+  sharing(count: number, first = 1000n): Identity[] {
+    const identities: Identity[] = [{ ino: first, mount: 30, birth }];
+    const [before, otherwise] = [this.givenBack.length, this.otherwise.length];
+    this.showEntry(1, identities[0]!);
+    for (let ino = first + 1n; identities.length < count; ino++) {
+      assert.ok(ino < first + 1_000_000n, 'there are fewer places');
+      const identity = { ino, mount: 30, birth };
+      this.showEntry(2, identity);
+      if (!this.givenBack.some(([slot], i) => i >= before && slot === 1)) continue;
+      identities.push(identity);
+      this.showEntry(1, identities[0]!);
+      this.givenBack.length = before;
+    }
+    this.shown.clear();
+    this.givenBack.length = before;
+    assert.equal(this.otherwise.length, otherwise);
+    return identities;
+  }
+
+  /** The low half of a node id that has the place of another one, of the same high half. */
+  sharingNode(low: number, high = 0): number {
+    const backing = this.backing();
+    for (let other = low + 1; ; other++) {
+      assert.ok(other < low + 1_000_000, 'there are fewer places');
+      this.shown.showNode(1, low, high, backing, undefined);
+      this.shown.showNode(2, other, high, backing, undefined);
+      if (this.view.findNode(low, high)) continue;
+      this.shown.clear();
+      return other;
+    }
+  }
+}
+
+describe('an open file that is shown', () => {
+  it('is found by its fh and its node, with what may be done with it', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const backing = rig.backing({ readFlags: 8, writes: true });
+    assert.equal(view.findFile(5, -3, 77, -1), false);
+    shown.showFile(5, -3, 77, -1, backing);
+    assert.equal(view.findFile(5, -3, 77, -1), true);
+    assert.deepEqual([view.fd, view.readFlags, view.writes], [backing.fd, 8, true]);
+    assert.equal(view.findFile(6, -3, 77, -1), false);
+    assert.equal(view.findFile(5, -2, 77, -1), false);
+    assert.equal(view.findFile(5, -3, 78, -1), false);
+    assert.equal(view.findFile(5, -3, 77, 0), false);
+    const other = rig.backing();
+    shown.showFile(0, 1, 2, 0, other);
+    assert.equal(view.findFile(0, 1, 2, 0), true);
+    assert.deepEqual([view.fd, view.readFlags, view.writes], [other.fd, 0, false]);
+    assert.equal(view.findFile(0, 0, 0, 0), false);
+  });
+
+  it('is not found once it is hidden', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    shown.hideFile(5);
+    shown.showFile(5, 1, 77, 0, rig.backing());
+    shown.hideFile(4);
+    assert.equal(view.findFile(5, 1, 77, 0), true);
+    shown.hideFile(5);
+    assert.equal(view.findFile(5, 1, 77, 0), false);
+    assert.equal(view.findFile(0, 0, 0, 0), false);
+    shown.showFile(5, 2, 77, 0, rig.backing());
+    assert.equal(view.findFile(5, 1, 77, 0), false);
+    assert.equal(view.findFile(5, 2, 77, 0), true);
+  });
+
+  it('loses its place to another one, whose it is then', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const [one, two] = [rig.backing({ readFlags: 8 }), rig.backing({ writes: true })];
+    shown.showFile(5, 1, 77, 0, one);
+    shown.showFile(5 + 2048, 1, 77, 0, two);
+    assert.equal(view.findFile(5, 1, 77, 0), false);
+    assert.equal(view.findFile(5 + 2048, 1, 77, 0), true);
+    assert.deepEqual([view.fd, view.readFlags, view.writes], [two.fd, 0, true]);
+    shown.hideFile(5);
+    assert.equal(view.findFile(5 + 2048, 1, 77, 0), true);
+    shown.hideFile(5 + 2048);
+    assert.equal(view.findFile(5 + 2048, 1, 77, 0), false);
+  });
+
+  it('is not found once its descriptor is closed, nor when another has the number', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const backing = rig.backing();
+    shown.showFile(5, 1, 77, 0, backing);
+    rig.close(backing.fd);
+    assert.equal(view.findFile(5, 1, 77, 0), false);
+    const again = rig.backing();
+    assert.equal(again.fd, backing.fd);
+    shown.showFile(6, 1, 77, 0, again);
+    assert.equal(view.findFile(5, 1, 77, 0), false);
+    assert.equal(view.findFile(6, 1, 77, 0), true);
+    shown.showFile(5, 1, 77, 0, again);
+    assert.equal(view.findFile(5, 1, 77, 0), true);
+  });
+
+  it('has a descriptor, and threads that may see it', (t) => {
+    const rig = new Rig(t);
+    rig.shown.showFile(5, 1, 77, 0, rig.backing({ fd: -1 }));
+    assert.equal(rig.view.findFile(5, 1, 77, 0), false);
+    const shown = new Shown(new SharedDescriptors());
+    shown.showFile(5, 1, 77, 0, rig.backing());
+    assert.equal(new ShownView(shown.memory, rig.uses[0]!).findFile(5, 1, 77, 0), false);
+  });
+});
+
+describe('a node that is shown', () => {
+  it('is found by its id', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const [directory, plain] = [rig.backing({ names: true }), rig.backing()];
+    assert.equal(view.findNode(1, 0), false);
+    shown.showNode(0, 1, 0, directory, undefined);
+    shown.showNode(9, -5, -6, plain, file);
+    assert.equal(view.findNode(1, 0), true);
+    assert.deepEqual([view.fd, view.names], [directory.fd, true]);
+    assert.equal(view.findNode(-5, -6), true);
+    assert.deepEqual([view.fd, view.names], [plain.fd, false]);
+    for (const [low, high] of [
+      [1, 1],
+      [2, 0],
+      [-5, 6],
+      [-6, -5],
+      [0, 0],
+    ] as const)
+      assert.equal(view.findNode(low, high), false);
+  });
+
+  it('is not found once it is hidden, or its descriptor closed', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const backing = rig.backing();
+    shown.hideNode(7, 8);
+    shown.showNode(3, 7, 8, backing, file);
+    shown.hideNode(7, 9);
+    assert.equal(view.findNode(7, 8), true);
+    shown.hideNode(7, 8);
+    assert.equal(view.findNode(7, 8), false);
+    shown.showNode(3, 7, 8, backing, undefined);
+    assert.equal(view.findNode(7, 8), true);
+    rig.close(backing.fd);
+    assert.equal(view.findNode(7, 8), false);
+    const again = rig.backing();
+    assert.equal(again.fd, backing.fd);
+    shown.showNode(4, 70, 80, again, undefined);
+    assert.equal(view.findNode(7, 8), false);
+    shown.showNode(3, 7, 8, again, undefined);
+    assert.equal(view.findNode(7, 8), true);
+  });
+
+  it('loses its place to another one, whose it is then', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const other = rig.sharingNode(7, 8);
+    const [one, two] = [rig.backing({ names: true }), rig.backing()];
+    shown.showNode(3, 7, 8, one, file);
+    shown.showNode(4, other, 8, two, file);
+    assert.equal(view.findNode(7, 8), false);
+    assert.equal(view.findNode(other, 8), true);
+    assert.deepEqual([view.fd, view.names], [two.fd, false]);
+    shown.hideNode(7, 8);
+    assert.equal(view.findNode(other, 8), true);
+    shown.hideNode(other, 8);
+    assert.equal(view.findNode(other, 8), false);
+  });
+
+  it('may be told of as long as it is the one found', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const backing = rig.backing();
+    shown.showNode(3, 7, 8, backing, file);
+    assert.equal(view.findNode(7, 8), true);
+    shown.hideNode(7, 8);
+    assert.equal(view.tellNode(stat({ ...file, size: 1 }), FROM), false);
+    shown.showNode(3, 7, 8, backing, file);
+    assert.equal(view.findNode(7, 8), true);
+    shown.showNode(3, 7, 8, backing, { ...file, size: 2 });
+    assert.equal(view.tellNode(stat({ ...file, size: 3 }), FROM), false);
+  });
+
+  it('tells its owner where a thread told something else, and only there', (t) => {
+    const rig = new Rig(t);
+    const { shown, view, otherwise } = rig;
+    const backing = rig.backing();
+    const tell = (attributes: Attributes): void => {
+      assert.equal(view.findNode(7, 8), true);
+      assert.equal(view.tellNode(stat(attributes), FROM), true);
+    };
+    for (const attributes of told) {
+      for (const other of [attributes, ...changes(attributes)]) {
+        shown.showNode(3, 7, 8, backing, attributes);
+        tell(attributes);
+        tell(other);
+        tell(attributes);
+        assert.deepEqual(otherwise, []);
+        shown.hideNode(7, 8);
+        assert.deepEqual(otherwise.splice(0), other === attributes ? [] : [3], JSON.stringify(other));
+      }
+      // What the guest is told anew is what counts from there on.
+      shown.showNode(3, 7, 8, backing, file);
+      shown.showNode(3, 7, 8, backing, attributes);
+      tell(attributes);
+      shown.hideNode(7, 8);
+      assert.deepEqual(otherwise, []);
+    }
+  });
+
+  it('tells so when another takes its place, when it is shown anew, and when all is cleared', (t) => {
+    const rig = new Rig(t);
+    const { shown, view, otherwise } = rig;
+    const other = rig.sharingNode(7, 8);
+    const backing = rig.backing();
+    const show = (slot: number, low: number): void => shown.showNode(slot, low, 8, backing, file);
+    const tellOtherwise = (low: number): void => {
+      assert.equal(view.findNode(low, 8), true);
+      assert.equal(view.tellNode(stat({ ...file, size: 1 }), FROM), true);
+    };
+    show(3, 7);
+    tellOtherwise(7);
+    show(4, other);
+    assert.deepEqual(otherwise.splice(0), [3]);
+    tellOtherwise(other);
+    show(4, other);
+    assert.deepEqual(otherwise.splice(0), [4]);
+    show(3, 7);
+    assert.deepEqual(otherwise, []);
+    tellOtherwise(7);
+    rig.close(backing.fd);
+    shown.clear();
+    assert.deepEqual(otherwise.splice(0), [3]);
+    shown.clear();
+    assert.deepEqual(otherwise, []);
+  });
+
+  it('keeps what was told of it when it is shown anew without', (t) => {
+    const rig = new Rig(t);
+    const { shown, view, otherwise } = rig;
+    const backing = rig.backing();
+    shown.showNode(3, 7, 8, backing, file);
+    assert.equal(view.findNode(7, 8), true);
+    shown.showNode(3, 7, 8, backing, undefined);
+    assert.equal(view.tellNode(stat(file), FROM), true);
+    shown.hideNode(7, 8);
+    assert.deepEqual(otherwise, []);
+    // Nobody knows what the guest was told: it may be something else.
+    shown.showNode(3, 7, 8, backing, undefined);
+    assert.equal(view.findNode(7, 8), true);
+    assert.equal(view.tellNode(stat(file), FROM), true);
+    shown.hideNode(7, 8);
+    assert.deepEqual(otherwise, [3]);
+  });
+});
+
+/** Attributes as files have them, odd ones too: whole, as systems of files tell them. */
+const told: readonly Attributes[] = [
+  file,
+  { ...file, size: 0, mtime: 0, mtimeNsec: 0, ctime: 0, ctimeNsec: 0 },
+  { ...file, size: 2 ** 32 + 5000 },
+  { ...file, size: Number.MAX_SAFE_INTEGER },
+  { ...file, size: 0xffffffff, mtime: 0x7fffffff, ctime: 0x80000000 },
+  { ...file, mtime: -1, ctime: -1_000_000_000, mtimeNsec: 999_999_999 },
+  { ...file, mtime: -(2 ** 32), ctime: -(2 ** 32) - 1 },
+  { ...file, mtime: 2 ** 33, ctime: 2 ** 32 - 1 },
+];
+
+/** The same with one field changed, in its low and its high half. */
+function changes(attributes: Attributes): Attributes[] {
+  const { size = 0, mtime = 0, mtimeNsec = 0, ctime = 0, ctimeNsec = 0 } = attributes;
+  const wide = 2 ** 32;
+  return [
+    { ...attributes, size: size === 0 ? 1 : size - 1 },
+    { ...attributes, size: size >= wide ? size - wide : size + wide },
+    { ...attributes, mtime: mtime + 1 },
+    { ...attributes, mtime: mtime - wide },
+    { ...attributes, mtimeNsec: mtimeNsec === 0 ? 1 : mtimeNsec - 1 },
+    { ...attributes, ctime: ctime - 1 },
+    { ...attributes, ctime: ctime + wide },
+    { ...attributes, ctimeNsec: ctimeNsec === 0 ? 1 : ctimeNsec - 1 },
+  ];
+}
+
+describe('an entry that is shown', () => {
+  const identity: Identity = { ino: 0x1_8000_0005n, mount: 0xfffffff0, birth };
+
+  it('is found by the identity that statx tells, birth included', (t) => {
+    const rig = new Rig(t);
+    assert.equal(rig.finds(3, identity), false);
+    assert.equal(rig.showEntry(3, identity), GRANTED);
+    assert.equal(rig.finds(3, identity), true);
+    assert.equal(rig.finds(3, identity, { ...file, size: 1 }), true);
+    for (const other of [
+      { ...identity, ino: 0x1_8000_0006n },
+      { ...identity, ino: 0x8000_0005n },
+      { ...identity, ino: 0x8_8000_0005n },
+      { ...identity, mount: 30 },
+      { ...identity, mount: 0x1_ffff_fff0 },
+      { ...identity, birth: { ...birth, seconds: birth.seconds + 1 } },
+      { ...identity, birth: { ...birth, nanoseconds: 1 } },
+    ])
+      assert.equal(rig.finds(3, other), false);
+    rig.shown.hideEntry(3);
+    assert.equal(rig.finds(3, identity), false);
+  });
+
+  it('is found under the name under which it was told last, and under no other', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const from = statx(identity, file);
+    rig.showEntry(3, identity);
+    for (const other of [
+      { ...NAME, low: NAME.low + 1 },
+      { ...NAME, high: 0 },
+      { ...NAME, hash: NAME.hash + 1 },
+    ]) {
+      rig.showEntry(3, identity);
+      assert.equal(view.findEntry(other.low, other.high, other.hash, from, FROM), false);
+      assert.equal(findEntry(view, from), true);
+      const { inoLow, inoHigh } = { inoLow: 0x8000_0005, inoHigh: 1 };
+      const backing = rig.backing({ fd: -1, identity: { mount: identity.mount, inoLow, inoHigh, birth } });
+      const node = { low: 1003, high: -3, generation: 73 };
+      assert.equal(shown.showEntry(other, 3, node, backing, file), GRANTED);
+      assert.equal(findEntry(view, from), false);
+      assert.equal(view.findEntry(other.low, other.high, other.hash, from, FROM), true);
+      assert.equal(view.tellEntry(from, FROM), true);
+    }
+    shown.hideEntry(3);
+    assert.equal(
+      rig.givenBack.reduce((sum, [, lookups]) => sum + lookups, 0),
+      7 * GRANTED - 3,
+    );
+  });
+
+  it('may have been born before 1970, and in any nanosecond', (t) => {
+    const rig = new Rig(t);
+    for (const seconds of [-1, -2_000_000_000, 0, 0x7fffffff]) {
+      const old = { ...identity, birth: { seconds, nanoseconds: 999_999_999 } };
+      assert.equal(rig.showEntry(3, old), GRANTED);
+      assert.equal(rig.takes(old), true);
+      assert.equal(rig.finds(3, { ...old, birth: { seconds, nanoseconds: 0 } }), false);
+    }
+  });
+
+  it('without birth is found as long as its descriptor is open', (t) => {
+    const rig = new Rig(t);
+    const kept: Identity = { ino: 77n, mount: 30 };
+    const fd = rig.open();
+    assert.equal(rig.showEntry(3, kept, file, fd), GRANTED);
+    assert.equal(rig.finds(3, kept), true);
+    assert.equal(rig.finds(3, { ...kept, birth }), true);
+    assert.equal(rig.finds(3, { ...kept, mount: 31 }), false);
+    rig.close(fd);
+    assert.equal(rig.finds(3, kept), false);
+    assert.equal(rig.open(), fd);
+    rig.descriptors.show(fd);
+    assert.equal(rig.finds(3, kept), false);
+    assert.equal(rig.showEntry(3, kept, file, fd), GRANTED);
+    assert.deepEqual(rig.givenBack, [[3, GRANTED]]);
+    assert.equal(rig.finds(3, kept), true);
+  });
+
+  it('with birth needs no descriptor, without birth it does', (t) => {
+    const rig = new Rig(t);
+    assert.equal(rig.showEntry(3, { ino: 77n, mount: 30, birth }), GRANTED);
+    assert.equal(rig.showEntry(4, { ino: 78n, mount: 30 }), 0);
+    assert.equal(rig.finds(4, { ino: 78n, mount: 30 }), false);
+    rig.shown.hideEntry(4);
+    assert.deepEqual(rig.givenBack, []);
+  });
+
+  it('gives back the lookups that no thread took, once', (t) => {
+    const rig = new Rig(t);
+    const { shown, givenBack } = rig;
+    rig.showEntry(3, identity);
+    for (let i = 0; i < 10; i++) assert.equal(rig.takes(identity), true);
+    shown.hideEntry(3);
+    assert.deepEqual(givenBack.splice(0), [[3, GRANTED - 10]]);
+    shown.hideEntry(3);
+    assert.deepEqual(givenBack, []);
+    assert.equal(rig.takes(identity), false);
+    // Shown anew, it gives the former ones back.
+    rig.showEntry(3, identity);
+    assert.equal(rig.takes(identity), true);
+    assert.equal(rig.showEntry(3, identity), GRANTED);
+    assert.deepEqual(givenBack.splice(0), [[3, GRANTED - 1]]);
+    shown.clear();
+    assert.deepEqual(givenBack.splice(0), [[3, GRANTED]]);
+    shown.clear();
+    assert.deepEqual(givenBack, []);
+  });
+
+  it('is not found any more when all its lookups are taken', (t) => {
+    const rig = new Rig(t, 2);
+    const [one, two] = rig.views as [ShownView, ShownView];
+    const from = statx(identity, file);
+    rig.showEntry(3, identity);
+    for (let i = 0; i < GRANTED - 2; i++) assert.equal(rig.takes(identity, file, i % 2 ? one : two), true);
+    // Both have found it; the last of the lookups is the first one's.
+    assert.ok(findEntry(one, from) && findEntry(two, from));
+    assert.equal(one.tellEntry(from, FROM), true);
+    assert.equal(two.tellEntry(from, FROM), true);
+    assert.equal(rig.finds(3, identity), false);
+    rig.shown.hideEntry(3);
+    assert.deepEqual(rig.givenBack.splice(0), [[3, 0]]);
+    rig.showEntry(3, identity);
+    for (let i = 0; i < GRANTED - 1; i++) assert.equal(rig.takes(identity), true);
+    assert.ok(findEntry(one, from) && findEntry(two, from));
+    assert.equal(two.tellEntry(from, FROM), true);
+    assert.equal(one.tellEntry(from, FROM), false);
+    rig.shown.hideEntry(3);
+    assert.deepEqual(rig.givenBack, [[3, 0]]);
+  });
+
+  it('is not told of by a thread that found it before it was hidden, though it is shown again', (t) => {
+    const rig = new Rig(t);
+    const { shown, view, givenBack } = rig;
+    const from = statx(identity, file);
+    rig.showEntry(3, identity);
+    assert.equal(rig.finds(3, identity), true);
+    shown.hideEntry(3);
+    assert.equal(view.tellEntry(from, FROM), false);
+    rig.showEntry(3, identity);
+    assert.equal(rig.finds(3, identity), true);
+    rig.showEntry(3, identity);
+    assert.equal(view.tellEntry(from, FROM), false);
+    shown.hideEntry(3);
+    assert.deepEqual(
+      givenBack.map(([, lookups]) => lookups),
+      [GRANTED, GRANTED, GRANTED],
+    );
+  });
+
+  it('loses its place to another one, whose it is then', (t) => {
+    const rig = new Rig(t);
+    const { shown, givenBack } = rig;
+    const [one, two] = rig.sharing(2) as [Identity, Identity];
+    rig.showEntry(3, one);
+    assert.equal(rig.takes(one), true);
+    assert.equal(rig.showEntry(4, two), GRANTED);
+    assert.deepEqual(givenBack.splice(0), [[3, GRANTED - 1]]);
+    assert.equal(rig.finds(3, one), false);
+    assert.equal(rig.finds(4, two), true);
+    shown.hideEntry(3);
+    assert.deepEqual(givenBack, []);
+    assert.equal(rig.finds(4, two), true);
+    shown.hideEntry(4);
+    assert.deepEqual(givenBack, [[4, GRANTED]]);
+  });
+
+  it('changes its place with its identity', (t) => {
+    const rig = new Rig(t);
+    rig.showEntry(3, identity);
+    assert.equal(rig.takes(identity), true);
+    const other = { ...identity, ino: 6n };
+    assert.equal(rig.showEntry(3, other), GRANTED);
+    assert.deepEqual(rig.givenBack.splice(0), [[3, GRANTED - 1]]);
+    assert.deepEqual([rig.finds(3, identity), rig.finds(3, other)], [false, true]);
+    rig.shown.clear();
+    assert.deepEqual(rig.givenBack, [[3, GRANTED]]);
+  });
+
+  it('tells its owner where a thread told something else, and only there', (t) => {
+    const rig = new Rig(t);
+    const { shown, otherwise } = rig;
+    for (const attributes of told) {
+      for (const other of [attributes, ...changes(attributes)]) {
+        rig.showEntry(3, identity, attributes);
+        for (const tells of [attributes, other, attributes]) assert.equal(rig.takes(identity, tells), true);
+        assert.deepEqual(otherwise, []);
+        shown.hideEntry(3);
+        assert.deepEqual(otherwise.splice(0), other === attributes ? [] : [3], JSON.stringify(other));
+      }
+    }
+  });
+
+  it('tells so when another takes its place, when it is shown anew, and when all is cleared', (t) => {
+    const rig = new Rig(t);
+    const { otherwise } = rig;
+    const [one, two] = rig.sharing(2) as [Identity, Identity];
+    const changed = { ...file, ctimeNsec: 1 };
+    rig.showEntry(3, one);
+    assert.equal(rig.takes(one, changed), true);
+    rig.showEntry(4, two);
+    assert.deepEqual(otherwise.splice(0), [3]);
+    assert.equal(rig.takes(two, changed), true);
+    rig.showEntry(4, two, changed);
+    assert.deepEqual(otherwise.splice(0), [4]);
+    assert.equal(rig.takes(two, changed), true);
+    rig.showEntry(3, one);
+    assert.deepEqual(otherwise, []);
+    assert.equal(rig.takes(one, changed), true);
+    rig.shown.clear();
+    assert.deepEqual(otherwise, [3]);
+  });
+});
+
+describe('an open of a node', () => {
+  it('hides its entry and it where threads told something else, and its owner learns of it', (t) => {
+    const rig = new Rig(t);
+    const { shown, view, otherwise } = rig;
+    const identity: Identity = { ino: 5n, mount: 30, birth };
+    const changed = { ...file, size: 1 };
+    const show = (): void => {
+      shown.showNode(3, 1003, -3, rig.backing(), file);
+      rig.showEntry(3, identity);
+    };
+    const found = (): boolean[] => [view.findNode(1003, -3), rig.finds(3, identity)];
+
+    show();
+    assert.equal(rig.takes(identity), true);
+    assert.ok(view.findNode(1003, -3) && view.tellNode(stat(file), FROM));
+    shown.settle(3, 1003, -3);
+    assert.deepEqual(otherwise, []);
+    assert.deepEqual(found(), [true, true]);
+
+    assert.ok(view.findNode(1003, -3) && view.tellNode(stat(changed), FROM));
+    shown.settle(3, 1003, -3);
+    assert.deepEqual(otherwise.splice(0), [3]);
+    assert.deepEqual(found(), [false, true]);
+    assert.deepEqual(rig.givenBack, []);
+
+    assert.equal(rig.takes(identity, changed), true);
+    shown.settle(3, 1003, -3);
+    assert.deepEqual(otherwise.splice(0), [3]);
+    assert.deepEqual(found(), [false, false]);
+    assert.deepEqual(rig.givenBack, [[3, GRANTED - 2]]);
+    shown.settle(3, 1003, -3);
+    assert.deepEqual(otherwise, []);
+  });
+
+  it('leaves others where they are, also one in the same place', (t) => {
+    const rig = new Rig(t);
+    const { shown, view, otherwise } = rig;
+    const other = rig.sharingNode(7, 8);
+    const [one, two] = rig.sharing(2) as [Identity, Identity];
+    shown.showNode(4, other, 8, rig.backing(), file);
+    rig.showEntry(3, one);
+    rig.showEntry(4, two);
+    assert.ok(view.findNode(other, 8) && view.tellNode(stat({ ...file, size: 1 }), FROM));
+    assert.equal(rig.takes(two, { ...file, size: 1 }), true);
+    shown.settle(3, 7, 8);
+    assert.deepEqual(otherwise, []);
+    assert.deepEqual([view.findNode(other, 8), rig.finds(4, two)], [true, true]);
+    shown.settle(4, other, 8);
+    assert.deepEqual(otherwise, [4, 4]);
+    assert.deepEqual([view.findNode(other, 8), rig.finds(4, two)], [false, false]);
+  });
+});
+
+describe('what a session shows', () => {
+  it('is hidden all at once', (t) => {
+    const rig = new Rig(t);
+    const { shown, view } = rig;
+    const identities = [5n, 6n, 0x5_0000_0005n].map((ino): Identity => ({ ino, mount: 30, birth }));
+    const found = (): number => {
+      let count = 0;
+      for (let i = 0; i < 5000; i += 500) if (view.findFile(i, 1, 77, 0)) count += 1;
+      for (let i = 1; i < 10; i++) if (view.findNode(i, -i)) count += 1;
+      for (const [i, identity] of identities.entries()) if (rig.finds(i + 1, identity)) count += 1;
+      return count;
+    };
+    const backing = rig.backing();
+    for (let round = 0; round < 2; round++) {
+      for (let i = 0; i < 5000; i += 500) shown.showFile(i, 1, 77, 0, backing);
+      for (let i = 1; i < 10; i++) shown.showNode(i, i, -i, backing, file);
+      for (const [i, identity] of identities.entries()) rig.showEntry(i + 1, identity);
+      assert.equal(found(), 10 + 9 + 3);
+      shown.clear();
+      assert.equal(found(), 0);
+      assert.deepEqual(rig.givenBack.splice(0), [
+        [1, GRANTED],
+        [2, GRANTED],
+        [3, GRANTED],
+      ]);
+    }
+  });
+
+  it('is its own: another session’s is not found', (t) => {
+    const rig = new Rig(t);
+    const other = new Shown(rig.descriptors);
+    const view = new ShownView(other.memory, rig.uses[0]!);
+    const identity: Identity = { ino: 5n, mount: 30, birth };
+    rig.shown.showFile(5, 1, 77, 0, rig.backing());
+    rig.shown.showNode(3, 7, 8, rig.backing(), file);
+    rig.showEntry(3, identity);
+    assert.equal(view.findFile(5, 1, 77, 0), false);
+    assert.equal(view.findNode(7, 8), false);
+    assert.equal(findEntry(view, statx(identity, file)), false);
+    other.clear();
+    assert.equal(rig.view.findNode(7, 8), true);
+  });
+
+  it('has the times for which guests may keep it, the longest too', (t) => {
+    const rig = new Rig(t);
+    const shown = new Shown(rig.descriptors);
+    const times = {
+      entry: { seconds: 2 ** 32 - 1, nanoseconds: 999_999_999 },
+      negative: { seconds: 0, nanoseconds: 1 },
+      attributes: { seconds: 2 ** 31, nanoseconds: 0 },
+    };
+    shown.begin(times, { giveBack: () => undefined, toldOtherwise: () => undefined });
+    const view = new ShownView(shown.memory, rig.uses[0]!);
+    assert.deepEqual(view.entryValid, times.entry);
+    assert.deepEqual(view.negativeValid, times.negative);
+    assert.deepEqual(view.attributesValid, times.attributes);
+  });
+
+  it('counts what all threads have served', (t) => {
+    const rig = new Rig(t, 64);
+    const { shown, views } = rig;
+    const none = {
+      reads: 0,
+      writes: 0,
+      getattrs: 0,
+      lookups: 0,
+      failures: 0,
+      bytesRead: 0,
+      bytesWritten: 0,
+    };
+    assert.deepEqual(shown.counts, none);
+    for (const [i, { counts }] of views.entries()) {
+      counts[Served.READS]! += 1;
+      counts[Served.WRITES]! += 2;
+      counts[Served.GETATTRS]! += 3;
+      counts[Served.LOOKUPS]! += 4;
+      counts[Served.FAILURES]! += i;
+      counts[Served.BYTES_READ]! += 2 ** 40;
+      counts[Served.BYTES_WRITTEN]! += 2 ** 33 + 1;
+    }
+    const expected = {
+      reads: 64,
+      writes: 128,
+      getattrs: 192,
+      lookups: 256,
+      failures: 2016,
+      bytesRead: 2 ** 46,
+      bytesWritten: 64 * (2 ** 33 + 1),
+    };
+    assert.deepEqual(shown.counts, expected);
+    // They stay when all else is hidden, and touch none of it.
+    shown.clear();
+    assert.deepEqual(shown.counts, expected);
+    assert.deepEqual(rig.view.entryValid, noTime());
+    assert.equal(rig.view.findFile(0, 0, 0, 0), false);
+  });
+});
+
+/** A thread that runs `shown-reader`. */
+function reader(data: NodesData | TakerData): Promise<ReaderReport> {
+  const worker = new Worker(new URL('./file-table-reader.js', import.meta.url), { workerData: data });
+  return Promise.all([once(worker, 'message'), once(worker, 'exit')]).then(
+    ([[report]]) => report as ReaderReport,
+  );
+}
+
+test('every lookup that an entry is shown with is told by a thread or given back, while threads take and this one hides', async (t) => {
+  const descriptors = new SharedDescriptors();
+  const shown = new Shown(descriptors);
+  const users = [descriptors.join(), descriptors.join()];
+  const most = 400_000;
+  // By showing, of which each has a number, the generation of its node id.
+  const granted = new Int32Array(most);
+  const givenBack = new Int32Array(most);
+  const otherwise = new Uint8Array(most);
+  /** The showing of a slot. */
+  const current = new Map<number, number>();
+  shown.begin(NO_TIMES, {
+    giveBack: (slot, lookups) => {
+      givenBack[current.get(slot)!]! += lookups;
+    },
+    toldOtherwise: (slot) => {
+      otherwise[current.get(slot)!] = 1;
+    },
+  });
+
+  const together = new Rig(t).sharing(4);
+  const entries: TakersEntry[] = [
+    ...together.map((identity) => ({ identity, isSame: false })),
+    { identity: { ino: 1n, mount: 30, birth }, isSame: true },
+    { identity: { ino: 2n, mount: 30, birth }, isSame: true },
+    { identity: { ino: 3n, mount: 30, birth }, isSame: false },
+    { identity: { ino: 4n, mount: 30 }, isSame: false },
+    { identity: { ino: 5n, mount: 30 }, isSame: true },
+  ];
+  const data: Omit<TakerData, 'user'> = {
+    program: 'take',
+    shown: shown.memory,
+    entries,
+    attributes: file,
+    progress: new SharedArrayBuffer(Object.keys(Progress).length * 4),
+    taken: new SharedArrayBuffer(most * 4),
+    toldOtherwise: new SharedArrayBuffer(most * 4),
+  };
+  const reports = Promise.all(users.map((user) => reader({ ...data, user })));
+  const progress = new Int32Array(data.progress);
+  const fds = new Map<number, number>();
+  let showings = 0;
+
+  function show(slot: number): void {
+    const { identity } = entries[slot]!;
+    const showing = showings++;
+    let fd = -1;
+    if (identity.birth === undefined) {
+      fd = fds.get(slot) ?? fs.openSync('/dev/null', 'r');
+      fds.set(slot, fd);
+    }
+    granted[showing] = shown.showEntry(
+      NAME,
+      slot,
+      { low: 1000 + slot, high: 0, generation: showing },
+      {
+        fd,
+        attributes: true,
+        readFlags: 0,
+        writes: false,
+        names: false,
+        identity: { mount: identity.mount, inoLow: Number(identity.ino), inoHigh: 0, birth: identity.birth },
+      },
+      file,
+    );
+    current.set(slot, showing);
+    assert.equal(granted[showing], GRANTED);
+  }
+
+  function hide(slot: number): void {
+    shown.hideEntry(slot);
+    const fd = fds.get(slot);
+    if (fd === undefined || slot % 2 === 0) return;
+    fds.delete(slot);
+    descriptors.close(fd);
+  }
+
+  let random = 12345;
+  const next = (below: number): number => {
+    random = (Math.imul(random, 1103515245) + 12345) & 0x7fffffff;
+    return (random >>> 8) % below;
+  };
+  const end = performance.now() + 2000;
+  while ((performance.now() < end || Atomics.load(progress, Progress.TURNS) < 1000) && showings < most - 20) {
+    for (let i = 0; i < 20; i++) {
+      const slot = next(entries.length);
+      if (next(4) === 0) hide(slot);
+      else if (next(50) === 0) shown.settle(slot, 1000 + slot, 0);
+      else if (next(300) === 0) shown.clear();
+      else show(slot);
+    }
+    // Some are shown long enough for all their lookups to be taken.
+    await Promise.race([next(30) === 0 ? setTimeout(1) : setImmediate(), reports]);
+  }
+  for (const slot of entries.keys()) hide(slot);
+  Atomics.store(progress, Progress.STOP, 1);
+  for (const { wrong } of await reports) assert.deepEqual(wrong, []);
+  for (const user of users) descriptors.leave(user);
+  for (const fd of fds.values()) descriptors.close(fd);
+
+  const taken = new Int32Array(data.taken);
+  const toldOtherwise = new Int32Array(data.toldOtherwise);
+  for (let showing = 0; showing < showings; showing++) {
+    const sum = taken[showing]! + givenBack[showing]!;
+    assert.equal(sum, granted[showing], `showing ${showing}: ${taken[showing]} taken`);
+    if (toldOtherwise[showing] === 1) assert.equal(otherwise[showing], 1, `showing ${showing}`);
+  }
+  assert.ok(taken.some((count) => count === GRANTED));
+  assert.ok(taken.some((count) => count > 0 && count < GRANTED));
+  assert.ok(toldOtherwise.some((flag) => flag === 1));
+  assert.equal(current.size, entries.length);
+});
+
+test('threads find no file and no node but the one shown, and no change that they tell of is lost', async (t) => {
+  const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-shown-'));
+  t.after(() => fs.rmSync(folder, { recursive: true }));
+  const descriptors = new SharedDescriptors();
+  const shown = new Shown(descriptors);
+  const user = descriptors.join();
+  /** Slots of nodes of which a thread told something else. */
+  const otherwise = new Set<number>();
+  shown.begin(NO_TIMES, {
+    giveBack: () => undefined,
+    toldOtherwise: (slot) => void otherwise.add(slot),
+  });
+  // The first two have the same place.
+  const nodes = [50, new Rig(t).sharingNode(50), 49].map((low) => ({ low, high: 0 }));
+  // As the first and the third of these.
+  const files = [7, 8, 7 + 2048].map((index) => ({ index, generation: 1 }));
+  const paths = [...nodes, ...files].map((_, i) => join(folder, `${i}`));
+  for (const [i, path] of paths.entries()) fs.writeFileSync(path, Uint8Array.of(i));
+  const data: NodesData = {
+    program: 'read',
+    shown: shown.memory,
+    user,
+    nodes,
+    files,
+    attributes: file,
+    progress: new SharedArrayBuffer(Object.keys(Progress).length * 4),
+    told: new SharedArrayBuffer(nodes.length * 4),
+  };
+  const report = reader(data);
+  const progress = new Int32Array(data.progress);
+  const told = new Int32Array(data.told);
+  const fds = new Map<number, number>();
+
+  /** A descriptor of a file, new or not. */
+  function backing(which: number): Backing {
+    const fd = fds.get(which) ?? fs.openSync(paths[which]!, 'r');
+    fds.set(which, fd);
+    return { fd, attributes: true, readFlags: 0, writes: false, names: false };
+  }
+
+  function close(which: number): void {
+    const fd = fds.get(which);
+    if (fd !== undefined) descriptors.close(fd);
+    fds.delete(which);
+  }
+
+  function showNode(which: number): void {
+    shown.showNode(which, nodes[which]!.low, nodes[which]!.high, backing(which), file);
+  }
+
+  function hideNode(which: number): void {
+    shown.hideNode(nodes[which]!.low, nodes[which]!.high);
+  }
+
+  async function turnOver(): Promise<void> {
+    const since = Atomics.load(progress, Progress.TURNS);
+    for (let tries = 0; Atomics.load(progress, Progress.TURNS) === since; tries++)
+      if (tries > 1000) await Promise.race([setImmediate(), report]);
+  }
+
+  let changes = 0;
+  const end = performance.now() + 1500;
+  for (let round = 0; performance.now() < end || changes < 10; round++) {
+    const which = round % nodes.length;
+    const before = Atomics.load(told, which);
+    otherwise.delete(which);
+    showNode(which);
+    for (const [i, { index, generation }] of files.entries()) {
+      const at = nodes.length + i;
+      const { low, high } = nodes[i]!;
+      if ((round + i) % 3 === 0) shown.showFile(index, generation, low, high, backing(at));
+      else if ((round + i) % 5 === 0) shown.hideFile(index);
+      else if ((round + i) % 7 === 0) close(at);
+    }
+    if (round % 4 === 0) await setImmediate();
+    // In whichever way it is hidden.
+    if (round % 5 === 0) showNode(which === 0 ? 1 : which === 1 ? 0 : 2);
+    if (round % 7 === 0) close(which);
+    if (round % 11 === 0) shown.clear();
+    hideNode(which);
+    // The thread has ended what it was about.
+    await turnOver();
+    await turnOver();
+    if (Atomics.load(told, which) === before) continue;
+    changes += 1;
+    assert.ok(otherwise.has(which), `round ${round}`);
+  }
+  Atomics.store(progress, Progress.STOP, 1);
+  const { wrong, found } = await report;
+  assert.deepEqual(wrong, []);
+  assert.ok(found > 0);
+  descriptors.leave(user);
+  for (const which of fds.keys()) close(which);
+});
