@@ -20,7 +20,7 @@ export {
   createLogger,
   Daemon,
   MountedExport,
-  Parts,
+  Services,
   parseConfig,
   readConfig,
   readOnly,

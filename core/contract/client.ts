@@ -1,7 +1,7 @@
 import { decodeName, Errno, FsError } from '../backend/index.js';
 import * as abi from '../fuse/wire/abi.js';
 import * as wire from '../fuse/wire/structures.js';
-import { type Dispatcher, Exchange } from './local-transport.js';
+import { type Dispatcher, LocalTransport } from './local-transport.js';
 import {
   Fields,
   type Found,
@@ -49,13 +49,13 @@ const NOTHING = new Uint8Array(0);
  * would.
  */
 export class Client {
-  readonly #exchange: Exchange;
+  readonly #transport: LocalTransport;
   readonly #known = new Map<bigint, bigint>();
   #unique = 0n;
   caller: Caller = { uid: 0, gid: 0 };
 
   constructor(session: Dispatcher) {
-    this.#exchange = new Exchange(session);
+    this.#transport = new LocalTransport(session);
   }
 
   /** Starts the session. */
@@ -91,7 +91,7 @@ export class Client {
   }
 
   close(): void {
-    this.#exchange.close();
+    this.#transport.close();
   }
 
   /**
@@ -99,7 +99,7 @@ export class Client {
    * one.
    */
   together<T>(calls: readonly (() => Promise<T>)[]): Promise<T[]> {
-    return this.#exchange.together(calls);
+    return this.#transport.together(calls);
   }
 
   lookup(parent: bigint, name: string): Promise<Found> {
@@ -406,7 +406,7 @@ export class Client {
     }
     fields.bytes.set(data, next);
     const out = wire.fuse_out_header;
-    const reply = await this.#exchange.send(fields.bytes, head, room < 0 ? 0 : out.bytes + room);
+    const reply = await this.#transport.send(fields.bytes, head, room < 0 ? 0 : out.bytes + room);
     if (room < 0) return reply;
     if (reply.length < out.bytes) throw new Error(`the engine did not answer opcode ${opcode}`);
     const error = view(reply).getInt32(out.error, true);

@@ -82,7 +82,7 @@ function fill(list: SegmentList, address: number, head: number, length: number):
 }
 
 /** Sends requests to a session in this process, any number at a time. */
-export class Exchange {
+export class LocalTransport {
   readonly #session: Dispatcher;
   readonly #spare: LocalMessage[] = [];
   #following = 0;

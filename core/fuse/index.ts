@@ -13,7 +13,7 @@ export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Validity } from './wire/reply.js';
 export { Session, type SessionOptions } from './session/session.js';
 export { hashOfName } from './session/file-table.js';
-export type { ShownFiles, ShownName, ShownNode, ShownOwner, Validities } from './session/file-table.js';
+export type { FileTable, EntryName, EntryNode, FileTableOwner, Validities } from './session/file-table.js';
 export { restoreSession, saveSession } from './session/snapshot.js';
 export {
   fuse_attr,

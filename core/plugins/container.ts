@@ -9,7 +9,7 @@ import { BackendRegistry } from './registry.js';
 export type StartDaemon = (options: Omit<DaemonOptions, 'log' | 'registry'>) => Promise<Daemon>;
 
 /** What a program's parts are bound to; rebind one to replace it. */
-export const Parts = {
+export const Services = {
   LogConfig: Symbol('LogConfig') as ServiceIdentifier<LogConfig>,
   Logger: Symbol('Logger') as ServiceIdentifier<Logger>,
   Registry: Symbol('Registry') as ServiceIdentifier<BackendRegistry>,
@@ -22,14 +22,14 @@ export const Parts = {
  */
 export function createContainer(log: LogConfig): Container {
   const container = new Container({ defaultScope: 'Singleton' });
-  container.bind(Parts.LogConfig).toConstantValue(log);
-  container.bind(Parts.Logger).toResolvedValue(createLogger, [Parts.LogConfig]);
-  container.bind(Parts.Registry).toResolvedValue(() => new BackendRegistry());
+  container.bind(Services.LogConfig).toConstantValue(log);
+  container.bind(Services.Logger).toResolvedValue(createLogger, [Services.LogConfig]);
+  container.bind(Services.Registry).toResolvedValue(() => new BackendRegistry());
   container
-    .bind(Parts.StartDaemon)
+    .bind(Services.StartDaemon)
     .toResolvedValue(
       (logger, registry) => (options) => Daemon.start({ ...options, log: logger, registry }),
-      [Parts.Logger, Parts.Registry],
+      [Services.Logger, Services.Registry],
     );
   return container;
 }

@@ -7,7 +7,7 @@ import type { Export } from '../state/index.js';
 import { QueueThreads } from '../queue-threads/index.js';
 import { ListenError, VhostUserServer } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config.js';
-import { isBackend, openExport, type BackendSource, type Workshop } from './exports.js';
+import { isBackend, openExport, type BackendSource, type OpenExportOptions } from './exports.js';
 import { check } from './schema.js';
 import { suggestion } from './suggestion.js';
 import { BackendRegistry, type OptionName } from './registry.js';
@@ -21,7 +21,7 @@ export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backen
 }
 
 /** What a daemon serves. */
-export interface DaemonOptions extends Omit<Workshop, 'optionName'> {
+export interface DaemonOptions extends Omit<OpenExportOptions, 'optionName'> {
   readonly exports: readonly ServedExport[];
   /**
    * Backends that exports share by name: their guests see one file system, with one set of locks.
@@ -149,8 +149,8 @@ export class Daemon {
         maxConnections,
         pollTime,
         log: this.#log,
-        openSession: () => new Session(one, { shown: threads?.show() }),
-        ...(threads === undefined ? {} : { takeSeat: () => threads.seat() }),
+        openSession: () => new Session(one, { fileTable: threads?.createFileTable() }),
+        ...(threads === undefined ? {} : { openPlacement: () => threads.openPlacement() }),
       });
       this.#servers.push(server);
       if (threads !== undefined) this.#ending.push(server.ended.then(() => threads.close()));

@@ -3,7 +3,7 @@ import { hostBuffer } from '../memory/index.js';
 import { Export, type ExportLimits } from '../state/index.js';
 import type { ExportConfig } from './config.js';
 import { readOnly } from './read-only.js';
-import type { BackendRegistry, Making } from './registry.js';
+import type { BackendRegistry, CreateBackendOptions } from './registry.js';
 
 /**
  * What an export is made of: a kind of backend with its options, or a backend that a program has
@@ -15,7 +15,7 @@ export type BackendSource = BackendSpec | Backend;
 export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'>;
 
 /** What making an export needs. */
-export interface Workshop extends Making {
+export interface OpenExportOptions extends CreateBackendOptions {
   readonly registry: BackendRegistry;
 }
 
@@ -26,11 +26,11 @@ export interface Workshop extends Making {
 export async function openExport(
   source: BackendSource,
   settings: ExportSettings,
-  shop: Workshop,
+  options: OpenExportOptions,
 ): Promise<Export> {
-  const { registry, log } = shop;
+  const { registry, log } = options;
   try {
-    const backend = isBackend(source) ? source : await registry.create(source, shop);
+    const backend = isBackend(source) ? source : await registry.create(source, options);
     return await Export.open(settings.readOnly ? readOnly(backend) : backend, {
       cache: withoutAbsent(settings.cache),
       limits: withoutAbsent<Partial<ExportLimits>>(settings.limits),

@@ -24,13 +24,19 @@ export {
   type Layer,
 } from './confine.js';
 export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control.js';
-export { createContainer, Parts, type StartDaemon } from './container.js';
+export { createContainer, Services, type StartDaemon } from './container.js';
 export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
 export { inlineMore } from './inlining.js';
-export { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
+export {
+  isBackend,
+  openExport,
+  type BackendSource,
+  type ExportSettings,
+  type OpenExportOptions,
+} from './exports.js';
 export { createLogger } from './log.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
-export { nearest, suggestion } from './suggestion.js';
+export { closestWord, suggestion } from './suggestion.js';
 export {
   commitLayers,
   listDifferences,
@@ -42,7 +48,7 @@ export {
 } from './overlay.js';
 export { readOnly } from './read-only.js';
 export { s3Administration } from './s3.js';
-export { BackendRegistry, type Making, type OptionName } from './registry.js';
+export { BackendRegistry, type CreateBackendOptions, type OptionName } from './registry.js';
 export { serve, type ServeOptions } from './serve.js';
 export { check, describeOptions, parseOption, toFlag, type OptionDescription } from './schema.js';
 export { toYaml } from './yaml.js';

@@ -2,13 +2,19 @@ import { UsageError } from '../backend/index.js';
 import { Session } from '../fuse/index.js';
 import { HostMount, MountError } from '../mount/index.js';
 import type { Export } from '../state/index.js';
-import { isBackend, openExport, type BackendSource, type ExportSettings, type Workshop } from './exports.js';
+import {
+  isBackend,
+  openExport,
+  type BackendSource,
+  type ExportSettings,
+  type OpenExportOptions,
+} from './exports.js';
 
 /** Lock requests that may wait at a time. */
 const MAX_WAITERS = 1024;
 
 /** What to mount on this host, and where. */
-export interface HostMountOptions extends Workshop, Partial<ExportSettings> {
+export interface HostMountOptions extends OpenExportOptions, Partial<ExportSettings> {
   /** A directory that exists. */
   readonly directory: string;
   readonly backend: BackendSource;

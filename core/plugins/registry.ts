@@ -27,7 +27,7 @@ const MAX_DEPTH = 16;
 export type OptionName = (path: readonly PropertyKey[]) => string;
 
 /** What making a backend needs. */
-export interface Making {
+export interface CreateBackendOptions {
   readonly log: Logger;
   /**
    * Folder that relative paths of modules, and packages, are looked up from. Default: the working
@@ -101,7 +101,10 @@ export class BackendRegistry {
    * Checks a backend's configuration without making the backend.
    * @throws UsageError for a mistake in it.
    */
-  async check(spec: BackendSpec, { folder, optionName }: Omit<Making, 'log'> = {}): Promise<void> {
+  async check(
+    spec: BackendSpec,
+    { folder, optionName }: Omit<CreateBackendOptions, 'log'> = {},
+  ): Promise<void> {
     const { type, ...options } = spec;
     check((await this.load(type, folder)).options, options, `backend ${type}: `, optionName);
   }
@@ -110,14 +113,14 @@ export class BackendRegistry {
    * Makes a backend from configuration.
    * @throws UsageError for a mistake in it.
    */
-  create(spec: BackendSpec, making: Making): Promise<Backend> {
-    return this.#create(spec, making, 0);
+  create(spec: BackendSpec, creation: CreateBackendOptions): Promise<Backend> {
+    return this.#create(spec, creation, 0);
   }
 
-  async #create(spec: BackendSpec, making: Making, depth: number): Promise<Backend> {
+  async #create(spec: BackendSpec, creation: CreateBackendOptions, depth: number): Promise<Backend> {
     const { type, ...options } = spec;
     if (depth > MAX_DEPTH) throw new UsageError(`backend ${type}: nested more than ${MAX_DEPTH} deep`);
-    const { log, folder, optionName } = making;
+    const { log, folder, optionName } = creation;
     const plugin = await this.load(type, folder);
     return plugin.create(check(plugin.options, options, `backend ${type}: `, optionName), {
       log,

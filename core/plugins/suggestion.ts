@@ -1,5 +1,5 @@
 /** The word that was probably meant, if one is near enough; for `did you mean`. */
-export function nearest(word: string, candidates: Iterable<string>): string | undefined {
+export function closestWord(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
   let least = Math.max(1, Math.floor(word.length / 2.5)) + 1;
   for (const candidate of candidates) {
@@ -14,7 +14,7 @@ export function nearest(word: string, candidates: Iterable<string>): string | un
 
 /** `; did you mean X?`, or nothing. */
 export function suggestion(word: string, candidates: Iterable<string>): string {
-  const best = nearest(word, candidates);
+  const best = closestWord(word, candidates);
   return best === undefined ? '' : `; did you mean ${best}?`;
 }
 

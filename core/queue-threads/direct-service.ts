@@ -23,8 +23,8 @@ import { STAT, STATX_FIELD, STATX_NAME } from '../system/calls/files.js';
 import { CallList, type DescriptorUse } from '../system/index.js';
 import type { Completions, QueueMessage, QueueService } from '../virtqueue/index.js';
 import type { DirectCalls } from './direct-calls.js';
-import type { ThreadEnd } from './mailbox.js';
-import { Served, type ShownView } from './file-table.js';
+import type { ThreadMailbox } from './mailbox.js';
+import { Count, type FileTableView } from './file-table.js';
 
 const HEADER = fuse_in_header.bytes;
 const WRITE_DATA = HEADER + fuse_write_in.bytes;
@@ -57,8 +57,8 @@ export class DirectService implements QueueService {
   readonly completions: Completions;
   readonly #in = new Arguments();
   readonly #out = new Uint32Array((BODY + fuse_entry_out.bytes) / 4);
-  readonly #line: ThreadEnd;
-  readonly #shown: ShownView;
+  readonly #mailbox: ThreadMailbox;
+  readonly #fileTable: FileTableView;
   readonly #use: DescriptorUse;
   readonly #calls: DirectCalls;
   readonly #tellEngine: () => void;
@@ -71,40 +71,40 @@ export class DirectService implements QueueService {
   #clears: boolean | undefined;
 
   constructor(
-    line: ThreadEnd,
-    shown: ShownView,
+    mailbox: ThreadMailbox,
+    fileTable: FileTableView,
     use: DescriptorUse,
     calls: DirectCalls,
     tellEngine: () => void,
   ) {
-    this.#line = line;
-    this.#shown = shown;
+    this.#mailbox = mailbox;
+    this.#fileTable = fileTable;
     this.#use = use;
     this.#calls = calls;
     this.#tellEngine = tellEngine;
     const answer = (id: number, written: number | undefined): void => this.#answer(id, written);
     this.completions = {
       get pending() {
-        return line.pending;
+        return mailbox.pending;
       },
       get ready() {
-        return line.ready;
+        return mailbox.ready;
       },
       collect() {
-        while (line.ready) line.collect(answer);
+        while (mailbox.ready) mailbox.collect(answer);
       },
       attend() {
-        line.look(true);
+        mailbox.setPolling(true);
       },
       rest() {
-        line.look(false);
-        return line.ready;
+        mailbox.setPolling(false);
+        return mailbox.ready;
       },
     };
   }
 
   dispatch(message: QueueMessage, following: number): void {
-    if (!this.#line.take()) return;
+    if (!this.#mailbox.take()) return;
     const input = this.#in;
     const isWhole = input.load(message) === 0;
     const opcode = isWhole ? input.words[fuse_in_header.opcode >> 2]! : 0;
@@ -133,7 +133,7 @@ export class DirectService implements QueueService {
     if (length === 0 || offset + length > Number.MAX_SAFE_INTEGER) return false;
     this.#use.enter();
     if (!this.#findFile(fuse_read_in.fh)) return false;
-    const { fd, readFlags } = this.#shown;
+    const { fd, readFlags } = this.#fileTable;
     const buffer = writable.window(BODY, BODY + length);
     if (this.#calls.gathers && length <= CallList.SMALL && this.#mayGather(seen)) {
       const one = this.#put(message, Opcode.READ, seen);
@@ -167,7 +167,7 @@ export class DirectService implements QueueService {
     // What was to be had without waiting: all that there is, or not.
     const isShort = count !== length && flags !== 0;
     if (isShort && (count < 0 || offset + count < this.#calls.size(fd))) return false;
-    this.#tally(Served.READS, Served.BYTES_READ, count);
+    this.#tally(Count.READS, Count.BYTES_READ, count);
     if (count < 0) this.#refuse(message, count);
     else this.#reply(message, BODY, BODY + count);
     return true;
@@ -182,8 +182,8 @@ export class DirectService implements QueueService {
     if (length === 0 || length !== readable.length - WRITE_DATA) return false;
     if (offset + length > Number.MAX_SAFE_INTEGER) return false;
     this.#use.enter();
-    if (!this.#findFile(fuse_write_in.fh) || !this.#shown.writes) return false;
-    const { fd } = this.#shown;
+    if (!this.#findFile(fuse_write_in.fh) || !this.#fileTable.writes) return false;
+    const { fd } = this.#fileTable;
     const clears = (input.u32(fuse_write_in.write_flags) & WriteFlags.KILL_SUIDGID) !== 0;
     const buffer = readable.window(WRITE_DATA, WRITE_DATA + length);
     const isAlike = this.#clears === undefined || this.#clears === clears;
@@ -201,7 +201,7 @@ export class DirectService implements QueueService {
   }
 
   #endWrite(message: QueueMessage, count: number): void {
-    this.#tally(Served.WRITES, Served.BYTES_WRITTEN, count);
+    this.#tally(Count.WRITES, Count.BYTES_WRITTEN, count);
     if (count < 0) {
       this.#refuse(message, count);
       return;
@@ -221,8 +221,8 @@ export class DirectService implements QueueService {
     this.#use.enter();
     const throughHandle = (input.u32(fuse_getattr_in.getattr_flags) & GETATTR_FH) !== 0;
     if (throughHandle && !this.#findFile(fuse_getattr_in.fh)) return false;
-    if (!this.#shown.findNode(nodeLow, nodeHigh)) return false;
-    const { fd } = this.#shown;
+    if (!this.#fileTable.findNode(nodeLow, nodeHigh)) return false;
+    const { fd } = this.#fileTable;
     if (this.#calls.gathers && this.#mayGather(seen)) {
       const one = this.#put(message, Opcode.GETATTR, seen);
       one.nodeLow = nodeLow;
@@ -237,17 +237,17 @@ export class DirectService implements QueueService {
 
   /** @param at index of the first word of `struct stat`, or minus an errno. */
   #endGetattr(message: QueueMessage, at: number, nodeLow: number, nodeHigh: number): boolean {
-    const shown = this.#shown;
-    if (at < 0 || !shown.findNode(nodeLow, nodeHigh)) return false;
+    const fileTable = this.#fileTable;
+    if (at < 0 || !fileTable.findNode(nodeLow, nodeHigh)) return false;
     const stat = this.#calls.stats;
-    if (!shown.tellNode(stat, at)) return false;
+    if (!fileTable.confirmNode(stat, at)) return false;
     const out = this.#out;
-    out[(BODY + fuse_attr_out.attr_valid) >> 2] = shown.attributesValid.seconds;
+    out[(BODY + fuse_attr_out.attr_valid) >> 2] = fileTable.attributesValid.seconds;
     out[(BODY + fuse_attr_out.attr_valid + 4) >> 2] = 0;
-    out[(BODY + fuse_attr_out.attr_valid_nsec) >> 2] = shown.attributesValid.nanoseconds;
+    out[(BODY + fuse_attr_out.attr_valid_nsec) >> 2] = fileTable.attributesValid.nanoseconds;
     out[(BODY + fuse_attr_out.dummy) >> 2] = 0;
     this.#putAttributes(ATTR, FROM_STAT, at);
-    this.#tally(Served.GETATTRS, undefined, 0);
+    this.#tally(Count.GETATTRS, undefined, 0);
     this.#reply(message, BODY + fuse_attr_out.bytes);
     return true;
   }
@@ -263,9 +263,9 @@ export class DirectService implements QueueService {
     const nodeLow = ints[fuse_in_header.nodeid >> 2]!;
     const nodeHigh = ints[(fuse_in_header.nodeid >> 2) + 1]!;
     this.#use.enter();
-    const shown = this.#shown;
-    if (!shown.findNode(nodeLow, nodeHigh) || !shown.names) return false;
-    const { fd } = shown;
+    const fileTable = this.#fileTable;
+    if (!fileTable.findNode(nodeLow, nodeHigh) || !fileTable.names) return false;
+    const { fd } = fileTable;
     if (this.#calls.gathers && this.#mayGather(seen)) {
       const one = this.#put(message, Opcode.LOOKUP, seen);
       one.nodeLow = nodeLow;
@@ -285,11 +285,11 @@ export class DirectService implements QueueService {
    * @param name its hash.
    */
   #endLookup(message: QueueMessage, at: number, nodeLow: number, nodeHigh: number, name: number): boolean {
-    const shown = this.#shown;
+    const fileTable = this.#fileTable;
     const out = this.#out;
     if (at === ENOENT) {
-      const { seconds, nanoseconds } = shown.negativeValid;
-      this.#tally(Served.LOOKUPS, undefined, seconds === 0 && nanoseconds === 0 ? ENOENT : 0);
+      const { seconds, nanoseconds } = fileTable.negativeValid;
+      this.#tally(Count.LOOKUPS, undefined, seconds === 0 && nanoseconds === 0 ? ENOENT : 0);
       if (seconds === 0 && nanoseconds === 0) this.#refuse(message, ENOENT);
       else {
         out.fill(0, BODY >> 2);
@@ -304,20 +304,21 @@ export class DirectService implements QueueService {
     if (at < 0 || (statx[at + (STATX_FIELD.MASK >> 2)]! & STATX_NAME.MASK) !== STATX_NAME.MASK) return false;
     if (statx[at + (STATX_FIELD.RDEV_MAJOR >> 2)] !== 0 || statx[at + (STATX_FIELD.RDEV_MINOR >> 2)] !== 0)
       return false;
-    if (!shown.findEntry(nodeLow, nodeHigh, name, statx, at) || !shown.tellEntry(statx, at)) return false;
-    out[(BODY + fuse_entry_out.nodeid) >> 2] = shown.nodeLow;
-    out[(BODY + fuse_entry_out.nodeid + 4) >> 2] = shown.nodeHigh;
-    out[(BODY + fuse_entry_out.generation) >> 2] = shown.generation;
+    if (!fileTable.findEntry(nodeLow, nodeHigh, name, statx, at) || !fileTable.confirmEntry(statx, at))
+      return false;
+    out[(BODY + fuse_entry_out.nodeid) >> 2] = fileTable.nodeLow;
+    out[(BODY + fuse_entry_out.nodeid + 4) >> 2] = fileTable.nodeHigh;
+    out[(BODY + fuse_entry_out.generation) >> 2] = fileTable.generation;
     out[(BODY + fuse_entry_out.generation + 4) >> 2] = 0;
-    out[(BODY + fuse_entry_out.entry_valid) >> 2] = shown.entryValid.seconds;
+    out[(BODY + fuse_entry_out.entry_valid) >> 2] = fileTable.entryValid.seconds;
     out[(BODY + fuse_entry_out.entry_valid + 4) >> 2] = 0;
-    out[(BODY + fuse_entry_out.attr_valid) >> 2] = shown.attributesValid.seconds;
+    out[(BODY + fuse_entry_out.attr_valid) >> 2] = fileTable.attributesValid.seconds;
     out[(BODY + fuse_entry_out.attr_valid + 4) >> 2] = 0;
-    out[(BODY + fuse_entry_out.entry_valid_nsec) >> 2] = shown.entryValid.nanoseconds;
-    out[(BODY + fuse_entry_out.attr_valid_nsec) >> 2] = shown.attributesValid.nanoseconds;
+    out[(BODY + fuse_entry_out.entry_valid_nsec) >> 2] = fileTable.entryValid.nanoseconds;
+    out[(BODY + fuse_entry_out.attr_valid_nsec) >> 2] = fileTable.attributesValid.nanoseconds;
     this.#putAttributes(ENTRY_ATTR, FROM_STATX, at);
     out[ENTRY_ATTR + (fuse_attr.mode >> 2)]! &= 0xffff;
-    this.#tally(Served.LOOKUPS, undefined, 0);
+    this.#tally(Count.LOOKUPS, undefined, 0);
     this.#reply(message, BODY + fuse_entry_out.bytes);
     return true;
   }
@@ -337,7 +338,7 @@ export class DirectService implements QueueService {
     const { ints } = this.#in;
     const at = (HEADER + fhOffset) >> 2;
     const node = fuse_in_header.nodeid >> 2;
-    return this.#shown.findFile(ints[at]!, ints[at + 1]!, ints[node]!, ints[node + 1]!);
+    return this.#fileTable.findFile(ints[at]!, ints[at + 1]!, ints[node]!, ints[node + 1]!);
   }
 
   #mayGather(seen: number): boolean {
@@ -434,17 +435,17 @@ export class DirectService implements QueueService {
   }
 
   #tally(which: number, bytes: number | undefined, count: number): void {
-    const { counts } = this.#shown;
+    const { counts } = this.#fileTable;
     counts[which] = counts[which]! + 1;
-    if (count < 0) counts[Served.FAILURES] = counts[Served.FAILURES]! + 1;
+    if (count < 0) counts[Count.FAILURES] = counts[Count.FAILURES]! + 1;
     else if (bytes !== undefined) counts[bytes] = counts[bytes]! + count;
   }
 
   #pass(message: QueueMessage): void {
     const { id } = message;
     this.#passed[id] = message;
-    this.#line.pass(id);
-    if (this.#line.mustTell) this.#tellEngine();
+    this.#mailbox.pass(id);
+    if (this.#mailbox.mustSignal) this.#tellEngine();
   }
 
   #answer(id: number, written: number | undefined): void {

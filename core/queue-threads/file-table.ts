@@ -1,44 +1,50 @@
 import type { Attributes, Backing } from '../backend/index.js';
-import type { ShownFiles, ShownName, ShownNode, ShownOwner, Validities, Validity } from '../fuse/index.js';
+import type { FileTable, EntryName, EntryNode, FileTableOwner, Validities, Validity } from '../fuse/index.js';
 import { STAT, STATX_FIELD } from '../system/calls/files.js';
 import { type DescriptorUse, MOST_THREADS, type SharedDescriptors } from '../system/index.js';
 
 /**
- * Places for open files, nodes by id, and nodes by identity. Each can have but one place: whoever
- * comes there takes it. Powers of two.
+ * Numbers of places for open files, for nodes by id, and for nodes by identity (entries). They are
+ * powers of two. A hash decides the one place where a file, node or entry can stand: a newcomer
+ * replaces what stood there.
  */
 const FILES = 2048;
 const NODES = 8192;
 const ENTRIES = 8192;
 
-/** Words of a place, and of one for an entry. */
+/** 32-bit words in the place of a file or node, and in that of an entry. */
 const WORDS = 16;
 const ENTRY_WORDS = 24;
 
-/** A place that has a descriptor. Its version is odd while it is written. */
+/** The place of a file or node, which has a descriptor. Its version is odd while it is written. */
 const Place = { VERSION: 0, FD: 1, SERIAL: 2, LOW: 3, HIGH: 4 } as const;
 const FilePlace = { ...Place, NODE_LOW: 5, NODE_HIGH: 6, READ_FLAGS: 7, WRITES: 8 } as const;
-const NodePlace = { ...Place, NAMES: 5, TOLD: 6, OTHERWISE: 14, SLOT: 15 } as const;
+const NodePlace = { ...Place, NAMES: 5, ATTRIBUTES: 6, DIFFERS: 14, SLOT: 15 } as const;
 
 /**
- * The place of an entry. The low bits of its first word are lookups that threads may still tell the
- * guest of, the others its version: so one of them is taken only from the entry that was looked at.
+ * The place of an entry. The low bits of its first word count the lookups that threads may still
+ * add to the guest's, the high bits are a version. Both are in one word, so that a
+ * compare-and-exchange takes a lookup only from the very entry that the thread has read.
  */
 const EntryPlace = {
   STATE: 0,
   INO_LOW: 1,
   INO_HIGH: 2,
   /**
-   * Seconds and nanoseconds of birth; or a descriptor that keeps the file, and minus its serial.
+   * Seconds and nanoseconds of the time of birth. Without one: a descriptor that keeps the file
+   * alive, and minus the descriptor's serial.
    */
   BIRTH: 3,
   MOUNT: 5,
   LOW: 6,
   HIGH: 7,
   GENERATION: 8,
-  TOLD: 9,
-  OTHERWISE: 17,
-  /** The name under which it was told: a backend may go by the last one that it saw. */
+  ATTRIBUTES: 9,
+  DIFFERS: 17,
+  /**
+   * The name under which the guest looked it up last. Another name is passed on: a backend may find
+   * the node by the last name that it saw.
+   */
   PARENT_LOW: 18,
   PARENT_HIGH: 19,
   NAME: 20,
@@ -47,24 +53,25 @@ const LOOKUPS = 0xff;
 const VERSION = 0x100;
 
 /**
- * What the guest was told of size and times when the place was written, as words: size, seconds and
- * nanoseconds of mtime and of ctime. A thread that tells it something else says so in the place,
- * before it looks whether that is still the same.
+ * Words for the attributes that the guest had from the engine's thread when the place was written:
+ * size, seconds and nanoseconds of mtime and of ctime. A thread that is about to reply with others
+ * first sets DIFFERS in the place, and only then checks that the place has not changed. So no
+ * difference is lost.
  */
-const TOLD = 8;
+const ATTRIBUTES = 8;
 
-/** Where these lie in `struct stat` and `struct statx`, in words. */
-const STAT_TOLD = told(STAT.SIZE, STAT.MTIME, STAT.CTIME);
-const STATX_TOLD = told(STATX_FIELD.SIZE, STATX_FIELD.MTIME, STATX_FIELD.CTIME);
+/** Where these attributes lie in `struct stat` and `struct statx`, in words. */
+const STAT_ATTRIBUTES = attributeWords(STAT.SIZE, STAT.MTIME, STAT.CTIME);
+const STATX_ATTRIBUTES = attributeWords(STATX_FIELD.SIZE, STATX_FIELD.MTIME, STATX_FIELD.CTIME);
 
-function told(size: number, mtime: number, ctime: number): readonly number[] {
+function attributeWords(size: number, mtime: number, ctime: number): readonly number[] {
   return [size, size + 4, mtime, mtime + 4, mtime + 8, ctime, ctime + 4, ctime + 8].map(
     (offset) => offset >> 2,
   );
 }
 
-/** What one thread has served, in a row of its own. */
-export const Served = {
+/** What one thread counts, each in a row of its own: 64-bit floats. */
+export const Count = {
   READS: 0,
   WRITES: 1,
   GETATTRS: 2,
@@ -75,7 +82,7 @@ export const Served = {
 } as const;
 const COUNTS = 8;
 
-/** Where things lie, in words: counts, validities, places. */
+/** Where the parts of the table lie, in words: counts, validities, places. */
 const VALIDITIES = COUNTS * MOST_THREADS * 2;
 const FILES_AT = VALIDITIES + 8;
 const NODES_AT = FILES_AT + FILES * WORDS;
@@ -101,37 +108,38 @@ function mix(low: number, high: number): number {
   return mixed ^ (mixed >>> 15);
 }
 
-/** What all threads together have served for a session. */
-export interface ServedCounts {
+/** What all threads together have served for a session directly, without the engine's thread. */
+export interface DirectCounts {
   readonly reads: number;
   readonly writes: number;
   readonly getattrs: number;
   readonly lookups: number;
-  /** Of these, answered with an error. */
+  /** How many of these were answered with an error. */
   readonly failures: number;
   readonly bytesRead: number;
   readonly bytesWritten: number;
 }
 
 /**
- * What one session shows to threads: nodes and open files that a thread had to ask for. The
- * engine's thread writes, threads read, and nobody waits: a place that is just being written counts
- * as empty. A thread writes only when it takes one of an entry's lookups.
+ * One session's file table, in shared memory: nodes and open files that a thread once had to pass a
+ * request on for. The engine's thread writes and the threads read. Nobody waits: a place that is
+ * just being written counts as empty. A thread writes only in two ways: it takes one of an entry's
+ * lookups, or marks that it replied with other attributes than the place has.
  */
-export class Shown implements ShownFiles {
+export class SharedFileTable implements FileTable {
   readonly memory = new SharedArrayBuffer(END * 4);
   readonly #words = new Int32Array(this.memory);
   readonly #descriptors: SharedDescriptors;
-  /** Of entries: the place of a slot, and the slot of a place. */
+  /** For entries: the place of a node's slot, and the slot of a place. */
   readonly #placeOf = new Map<number, number>();
   readonly #slotAt = new Map<number, number>();
-  #owner: ShownOwner | undefined;
+  #owner: FileTableOwner | undefined;
 
   constructor(descriptors: SharedDescriptors) {
     this.#descriptors = descriptors;
   }
 
-  begin({ entry, negative, attributes }: Validities, owner: ShownOwner): void {
+  begin({ entry, negative, attributes }: Validities, owner: FileTableOwner): void {
     this.#owner = owner;
     for (const [i, { seconds, nanoseconds }] of [entry, negative, attributes].entries()) {
       this.#put(VALIDITIES + 2 * i, seconds);
@@ -139,7 +147,7 @@ export class Shown implements ShownFiles {
     }
   }
 
-  showNode(
+  publishNode(
     slot: number,
     low: number,
     high: number,
@@ -151,14 +159,14 @@ export class Shown implements ShownFiles {
     const at = nodePlace(low, high);
     if (attributes === undefined && this.#isNode(at, low, high, backing.fd, serial)) return;
     this.#begin(at, backing.fd, serial, low, high);
-    this.#takeOtherwise(at);
+    this.#takeDifference(at);
     this.#put(at + NodePlace.SLOT, slot);
     this.#put(at + NodePlace.NAMES, backing.names ? 1 : 0);
-    this.#putTold(at + NodePlace.TOLD, attributes);
+    this.#putAttributes(at + NodePlace.ATTRIBUTES, attributes);
     this.#end(at);
   }
 
-  showFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void {
+  publishFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void {
     const serial = this.#descriptors.show(backing.fd);
     if (serial === 0) return;
     const at = filePlace(index);
@@ -170,10 +178,10 @@ export class Shown implements ShownFiles {
     this.#end(at);
   }
 
-  showEntry(
-    name: ShownName,
+  publishEntry(
+    name: EntryName,
     slot: number,
-    node: ShownNode,
+    node: EntryNode,
     { fd, identity }: Backing,
     attributes: Attributes,
   ): number {
@@ -182,9 +190,9 @@ export class Shown implements ShownFiles {
     if (birth === undefined && serial === 0) return 0;
     const at = entryPlace(inoLow | 0, inoHigh | 0);
     const former = this.#slotAt.get(at);
-    if (former !== undefined) this.hideEntry(former);
-    this.hideEntry(slot);
-    // No lookups: nobody takes any while it is written.
+    if (former !== undefined) this.withdrawEntry(former);
+    this.withdrawEntry(slot);
+    // The place has no lookups now, so no thread takes one while it is written.
     this.#put(at + EntryPlace.INO_LOW, inoLow);
     this.#put(at + EntryPlace.INO_HIGH, inoHigh);
     this.#put(at + EntryPlace.BIRTH, birth?.seconds ?? fd);
@@ -196,14 +204,14 @@ export class Shown implements ShownFiles {
     this.#put(at + EntryPlace.PARENT_LOW, name.low);
     this.#put(at + EntryPlace.PARENT_HIGH, name.high);
     this.#put(at + EntryPlace.NAME, name.hash);
-    this.#putTold(at + EntryPlace.TOLD, attributes);
+    this.#putAttributes(at + EntryPlace.ATTRIBUTES, attributes);
     Atomics.add(this.#words, at, LOOKUPS);
     this.#placeOf.set(slot, at);
     this.#slotAt.set(at, slot);
     return LOOKUPS;
   }
 
-  hideEntry(slot: number): void {
+  withdrawEntry(slot: number): void {
     const at = this.#placeOf.get(slot);
     if (at === undefined) return;
     this.#placeOf.delete(slot);
@@ -212,31 +220,32 @@ export class Shown implements ShownFiles {
     for (let state = Atomics.load(words, at); ;) {
       const seen = Atomics.compareExchange(words, at, state, (state & ~LOOKUPS) + VERSION);
       if (seen === state) {
-        if (Atomics.exchange(words, at + EntryPlace.OTHERWISE, 0) === 1) this.#owner?.toldOtherwise(slot);
-        this.#owner?.giveBack(slot, state & LOOKUPS);
+        if (Atomics.exchange(words, at + EntryPlace.DIFFERS, 0) === 1) this.#owner?.attributesDiffer(slot);
+        this.#owner?.returnLookups(slot, state & LOOKUPS);
         return;
       }
       state = seen;
     }
   }
 
-  settle(slot: number, low: number, high: number): void {
+  reportDifferences(slot: number, low: number, high: number): void {
     const words = this.#words;
     const entry = this.#placeOf.get(slot);
-    // Hidden, it is asked for again, and what it is then is told by the engine's thread.
-    if (entry !== undefined && Atomics.load(words, entry + EntryPlace.OTHERWISE) === 1) this.hideEntry(slot);
+    // After the withdrawal the next LOOKUP is passed on, and the engine's thread answers it.
+    if (entry !== undefined && Atomics.load(words, entry + EntryPlace.DIFFERS) === 1)
+      this.withdrawEntry(slot);
     const node = nodePlace(low, high);
-    if (Atomics.load(words, node + NodePlace.OTHERWISE) === 1) this.hideNode(low, high);
+    if (Atomics.load(words, node + NodePlace.DIFFERS) === 1) this.withdrawNode(low, high);
   }
 
-  hideNode(low: number, high: number): void {
+  withdrawNode(low: number, high: number): void {
     const at = nodePlace(low, high);
     if (this.#words[at + Place.LOW] !== low || this.#words[at + Place.HIGH] !== high) return;
     this.#hide(at);
-    this.#takeOtherwise(at);
+    this.#takeDifference(at);
   }
 
-  hideFile(index: number): void {
+  withdrawFile(index: number): void {
     const at = filePlace(index);
     if (this.#words[at + Place.LOW] === index) this.#hide(at);
   }
@@ -245,13 +254,13 @@ export class Shown implements ShownFiles {
     for (let at = FILES_AT; at < ENTRIES_AT; at += WORDS) {
       if (this.#words[at + Place.SERIAL] === 0) continue;
       this.#hide(at);
-      if (at >= NODES_AT) this.#takeOtherwise(at);
+      if (at >= NODES_AT) this.#takeDifference(at);
     }
-    for (const slot of this.#placeOf.keys()) this.hideEntry(slot);
+    for (const slot of this.#placeOf.keys()) this.withdrawEntry(slot);
   }
 
-  /** What threads have served so far. */
-  get counts(): ServedCounts {
+  /** What the threads have served so far. */
+  get counts(): DirectCounts {
     const all = new Float64Array(this.memory, 0, COUNTS * MOST_THREADS);
     const sum = (which: number): number => {
       let total = 0;
@@ -259,17 +268,17 @@ export class Shown implements ShownFiles {
       return total;
     };
     return {
-      reads: sum(Served.READS),
-      writes: sum(Served.WRITES),
-      getattrs: sum(Served.GETATTRS),
-      lookups: sum(Served.LOOKUPS),
-      failures: sum(Served.FAILURES),
-      bytesRead: sum(Served.BYTES_READ),
-      bytesWritten: sum(Served.BYTES_WRITTEN),
+      reads: sum(Count.READS),
+      writes: sum(Count.WRITES),
+      getattrs: sum(Count.GETATTRS),
+      lookups: sum(Count.LOOKUPS),
+      failures: sum(Count.FAILURES),
+      bytesRead: sum(Count.BYTES_READ),
+      bytesWritten: sum(Count.BYTES_WRITTEN),
     };
   }
 
-  /** Whether a place is a node's already, with this descriptor. */
+  /** Whether a place already has this node with this descriptor. */
   #isNode(at: number, low: number, high: number, fd: number, serial: number): boolean {
     const words = this.#words;
     return (
@@ -297,18 +306,21 @@ export class Shown implements ShownFiles {
     this.#end(at);
   }
 
-  /** Of a node's place whose version was just changed, so that no thread can say so any more. */
-  #takeOtherwise(at: number): void {
+  /**
+   * Reports a difference marked in a node's place, and removes the mark. The place's version must
+   * have changed just before, so that no thread relies on a mark that it sets from here on.
+   */
+  #takeDifference(at: number): void {
     const words = this.#words;
-    if (Atomics.exchange(words, at + NodePlace.OTHERWISE, 0) === 1)
-      this.#owner?.toldOtherwise(words[at + NodePlace.SLOT]!);
+    if (Atomics.exchange(words, at + NodePlace.DIFFERS, 0) === 1)
+      this.#owner?.attributesDiffer(words[at + NodePlace.SLOT]!);
   }
 
   /**
-   * Of attributes that are not whole, nothing is told: they are never found alike, since no file
-   * has that size.
+   * Without attributes, or without a size in them, the place gets a size of -1. No file has that,
+   * so each reply of a thread counts as different.
    */
-  #putTold(at: number, attributes: Attributes | undefined): void {
+  #putAttributes(at: number, attributes: Attributes | undefined): void {
     const { size = -1, mtime = 0, mtimeNsec = 0, ctime = 0, ctimeNsec = 0 } = attributes ?? {};
     this.#putLong(at, size);
     this.#putLong(at + 2, mtime);
@@ -328,29 +340,29 @@ export class Shown implements ShownFiles {
 }
 
 /**
- * A thread's view of {@link Shown}. What it finds is good until its turn of {@link DescriptorUse}
- * ends.
+ * A thread's view of {@link SharedFileTable}. A descriptor that it finds may be used until the
+ * thread's turn of {@link DescriptorUse} ends.
  */
-export class ShownView {
-  /** Of the file or node found last. */
+export class FileTableView {
+  /** The descriptor of the file or node found last. */
   fd = -1;
   readFlags = 0;
-  /** It may be written. */
+  /** Whether the file found last may be written. */
   writes = false;
-  /** It is a directory in which names may be looked up. */
+  /** Whether the node found last is a directory in which a thread may look up names. */
   names = false;
-  /** Of the entry found last. */
+  /** Id and generation of the entry found last. */
   nodeLow = 0;
   nodeHigh = 0;
   generation = 0;
-  /** {@link Served}. */
+  /** This thread's row of counts, indexed by {@link Count}. */
   readonly counts: Float64Array;
   readonly entryValid: Validity;
   readonly negativeValid: Validity;
   readonly attributesValid: Validity;
   readonly #words: Int32Array;
   readonly #use: DescriptorUse;
-  /** Place and version of the node found last, place and state of the entry. */
+  /** Place and version of the node found last, place and state of the entry found last. */
   #node = 0;
   #version = 0;
   #entry = 0;
@@ -369,7 +381,7 @@ export class ShownView {
     this.attributesValid = validity(2);
   }
 
-  /** Finds an open file, by its `fh` and its node. */
+  /** Finds an open file by its `fh` and its node id, in halves. */
   findFile(low: number, high: number, nodeLow: number, nodeHigh: number): boolean {
     const at = filePlace(low);
     const version = this.#get(at + Place.VERSION);
@@ -383,7 +395,7 @@ export class ShownView {
     return isIt && this.#take(at, version);
   }
 
-  /** Finds a node. */
+  /** Finds a node by its id, in halves. */
   findNode(low: number, high: number): boolean {
     const at = nodePlace(low, high);
     const version = this.#get(at + Place.VERSION);
@@ -395,20 +407,20 @@ export class ShownView {
   }
 
   /**
-   * The guest is going to be told what a `struct stat`, from index `from` on, has of the node found
-   * last.
-   * @returns false if the node was hidden meanwhile: nothing is to be told.
+   * Asks whether the guest may be given the attributes of the node found last, which a `struct
+   * stat` has from word `from` on. If they differ from those in the place, the place is marked.
+   * @returns false if the node was withdrawn meanwhile: the request must be passed on.
    */
-  tellNode(stat: Int32Array, from: number): boolean {
+  confirmNode(stat: Int32Array, from: number): boolean {
     const at = this.#node;
-    if (!this.#isTold(at + NodePlace.TOLD, STAT_TOLD, stat, from))
-      Atomics.store(this.#words, at + NodePlace.OTHERWISE, 1);
+    if (!this.#hasAttributes(at + NodePlace.ATTRIBUTES, STAT_ATTRIBUTES, stat, from))
+      Atomics.store(this.#words, at + NodePlace.DIFFERS, 1);
     return this.#get(at + Place.VERSION) === this.#version;
   }
 
   /**
-   * Finds the node that a `struct statx`, from index `from` on, is of, if it was told under that
-   * name.
+   * Finds the entry whose identity a `struct statx` has from word `from` on, if the guest looked it
+   * up under this name before. `name` is the name's hash.
    */
   findEntry(parentLow: number, parentHigh: number, name: number, statx: Int32Array, from: number): boolean {
     const inoLow = statx[from + (STATX_FIELD.INO >> 2)]!;
@@ -432,12 +444,12 @@ export class ShownView {
     );
   }
 
-  /** As {@link tellNode}, of the entry found last: takes one of its lookups. */
-  tellEntry(statx: Int32Array, from: number): boolean {
+  /** As {@link confirmNode}, of the entry found last: takes one of its lookups. */
+  confirmEntry(statx: Int32Array, from: number): boolean {
     const words = this.#words;
     const at = this.#entry;
-    if (!this.#isTold(at + EntryPlace.TOLD, STATX_TOLD, statx, from))
-      Atomics.store(words, at + EntryPlace.OTHERWISE, 1);
+    if (!this.#hasAttributes(at + EntryPlace.ATTRIBUTES, STATX_ATTRIBUTES, statx, from))
+      Atomics.store(words, at + EntryPlace.DIFFERS, 1);
     for (let state = this.#state; ;) {
       const seen = Atomics.compareExchange(words, at, state, state - 1);
       if (seen === state) return true;
@@ -458,8 +470,8 @@ export class ShownView {
           nanoseconds === statx[from + (STATX_FIELD.BTIME >> 2) + 2]!;
   }
 
-  #isTold(at: number, fields: readonly number[], stat: Int32Array, from: number): boolean {
-    for (let i = 0; i < TOLD; i++) if (this.#get(at + i) !== stat[from + fields[i]!]) return false;
+  #hasAttributes(at: number, fields: readonly number[], stat: Int32Array, from: number): boolean {
+    for (let i = 0; i < ATTRIBUTES; i++) if (this.#get(at + i) !== stat[from + fields[i]!]) return false;
     return true;
   }
 

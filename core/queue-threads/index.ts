@@ -1,8 +1,13 @@
 /**
- * Queue threads: request queues served beside the engine's thread. All state is that thread's; a
- * session shows the others the descriptors behind nodes and open files ({@link Shown}), by which
- * they serve READ, WRITE, GETATTR and LOOKUP for themselves. What else comes they pass on (`Line`),
- * and the engine's thread answers it like any request.
+ * Queue threads: worker threads that serve request queues beside the engine's thread. All state
+ * stays with the engine's thread. It publishes the descriptors behind nodes and open files in a
+ * file table in shared memory ({@link SharedFileTable}). By these a thread serves READ, WRITE,
+ * GETATTR and LOOKUP itself (`DirectService`, whose system calls are `DirectCalls`). Every other
+ * request goes through a mailbox in shared memory (`mailbox.ts`) to the engine's thread, which
+ * answers it as on any queue (`RemoteRun`).
+ *
+ * `QueueThreads` starts the threads and deals out queues. `worker.ts` is a thread's program, and
+ * `messages.ts` has the messages by which queues come and go.
  */
 export { QueueThreads, type ThreadLog } from './queue-threads.js';
-export type { ServedCounts, Shown } from './file-table.js';
+export type { DirectCounts, SharedFileTable } from './file-table.js';

@@ -2,8 +2,8 @@
 const Word = {
   PASSED: 0,
   ANSWERED: 1,
-  ENGINE_LOOKS: 2,
-  THREAD_LOOKS: 3,
+  ENGINE_POLLS: 2,
+  THREAD_POLLS: 3,
   NEXT: 4,
   STOPPED: 5,
   SIGNALLED: 6,
@@ -18,7 +18,7 @@ const FAILED = -1;
  * way, ids and lengths of replies the other. A ring has so many chains at most that neither way can
  * overflow.
  */
-class LineEnd {
+class MailboxEnd {
   protected readonly words: Int32Array;
   protected readonly size: number;
 
@@ -41,14 +41,14 @@ class LineEnd {
  * @param size entries of the queue, a power of two.
  * @param base available index from which the thread goes on.
  */
-export function lineMemory(size: number, base = 0): SharedArrayBuffer {
+export function mailboxMemory(size: number, base = 0): SharedArrayBuffer {
   const memory = new SharedArrayBuffer((FIRST + 3 * size) * 4);
   new Int32Array(memory)[Word.NEXT] = base;
   return memory;
 }
 
 /** The end that takes requests and answers them. */
-export class EngineEnd extends LineEnd {
+export class EngineMailbox extends MailboxEnd {
   #taken = 0;
   #answered = 0;
 
@@ -84,22 +84,22 @@ export class EngineEnd extends LineEnd {
   }
 
   /** Whether the other end looks for answers by itself. */
-  get isLookedFor(): boolean {
-    return Atomics.load(this.words, Word.THREAD_LOOKS) === 1;
+  get isPolled(): boolean {
+    return Atomics.load(this.words, Word.THREAD_POLLS) === 1;
   }
 
   /** From now on this end looks for requests by itself, or no longer. */
-  look(looks: boolean): void {
+  setPolling(polls: boolean): void {
     // Before it looks for the last time: whoever passes something on afterwards tells. So each time
     // that this end was told must come to `look(false)`, whether it found something or not
     // (`Poller` does: it has all queues rest).
     Atomics.store(this.words, Word.SIGNALLED, 0);
-    Atomics.store(this.words, Word.ENGINE_LOOKS, looks ? 1 : 0);
+    Atomics.store(this.words, Word.ENGINE_POLLS, polls ? 1 : 0);
   }
 }
 
 /** The end that passes requests on. */
-export class ThreadEnd extends LineEnd {
+export class ThreadMailbox extends MailboxEnd {
   #passed = 0;
   #collected = 0;
 
@@ -137,12 +137,12 @@ export class ThreadEnd extends LineEnd {
    * Whether the other end must be told of what was passed. To be asked after {@link pass}; it is
    * then taken as told.
    */
-  get mustTell(): boolean {
-    if (Atomics.load(this.words, Word.ENGINE_LOOKS) === 1) return false;
+  get mustSignal(): boolean {
+    if (Atomics.load(this.words, Word.ENGINE_POLLS) === 1) return false;
     return Atomics.exchange(this.words, Word.SIGNALLED, 1) === 0;
   }
 
-  look(looks: boolean): void {
-    Atomics.store(this.words, Word.THREAD_LOOKS, looks ? 1 : 0);
+  setPolling(polls: boolean): void {
+    Atomics.store(this.words, Word.THREAD_POLLS, polls ? 1 : 0);
   }
 }

@@ -26,25 +26,25 @@ type Start = Pick<
 >;
 
 /** A queue that a thread is to serve. Its descriptors are the thread's from here on. */
-export interface QueueOrder extends Start {
-  readonly order: 'serve';
+export interface ServeCommand extends Start {
+  readonly command: 'serve';
   readonly queue: number;
   readonly regions: readonly SharedRegion[];
-  /** `Line` and `Shown`. */
-  readonly line: SharedArrayBuffer;
-  readonly shown: SharedArrayBuffer;
+  /** `Line` and `SharedFileTable`. */
+  readonly mailbox: SharedArrayBuffer;
+  readonly fileTable: SharedArrayBuffer;
 }
 
 /** What the engine's thread orders. Pauses are numbered. */
-export type Order =
-  | QueueOrder
-  | { readonly order: 'pause'; readonly queue: number; readonly pause: number }
-  | { readonly order: 'resume' | 'stop'; readonly queue: number }
+export type Command =
+  | ServeCommand
+  | { readonly command: 'pause'; readonly queue: number; readonly pause: number }
+  | { readonly command: 'resume' | 'stop'; readonly queue: number }
   /** All of the guest's memory, to which some was added. */
-  | { readonly order: 'memory'; readonly queue: number; readonly regions: readonly SharedRegion[] }
-  | { readonly order: 'call'; readonly queue: number; readonly fd: number }
+  | { readonly command: 'memory'; readonly queue: number; readonly regions: readonly SharedRegion[] }
+  | { readonly command: 'call'; readonly queue: number; readonly fd: number }
   /** To let go of everything, and to end. */
-  | { readonly order: 'end' };
+  | { readonly command: 'end' };
 
 /**
  * What a thread says of a queue. After each `pause` there is one `paused`, and one `idle` unless it

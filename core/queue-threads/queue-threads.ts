@@ -12,11 +12,11 @@ import {
   type Watch,
   watch,
 } from '../system/index.js';
-import type { Poller, Seat, StartingQueue } from '../virtqueue/index.js';
-import { EngineEnd, lineMemory } from './mailbox.js';
-import type { Notice, Order, ThreadData } from './messages.js';
-import { type OrderFor, regionsOf, RemoteRun } from './remote-run.js';
-import { Shown } from './file-table.js';
+import type { Poller, QueuePlacement, StartingQueue } from '../virtqueue/index.js';
+import { EngineMailbox, mailboxMemory } from './mailbox.js';
+import type { Notice, Command, ThreadData } from './messages.js';
+import { type QueueCommand, regionsOf, RemoteRun } from './remote-run.js';
+import { SharedFileTable } from './file-table.js';
 
 /** How long a thread may take to end, in milliseconds. */
 const END_TIME = 5000;
@@ -82,7 +82,7 @@ class Thread {
    * @returns nothing where the thread has ended, or there are no descriptors for it.
    * @throws SystemError where the kick descriptor can't be polled.
    */
-  serve(queue: StartingQueue, shown: Shown): RemoteRun | undefined {
+  serve(queue: StartingQueue, fileTable: SharedFileTable): RemoteRun | undefined {
     if (this.#isGone) return undefined;
     // What the thread could not watch would be its end.
     checkPollable(queue.kick);
@@ -97,18 +97,18 @@ class Thread {
     // Memory that is let go of while a thread still sees it would become another's, or zeros in the
     // midst of a write.
     const keeps = new Set<Mapping>();
-    const line = lineMemory(queue.size, queue.base);
-    const send = (order: OrderFor): void => {
-      if (order.order === 'serve' || order.order === 'memory') hold(queue.space.mappings, keeps);
-      this.#send({ ...order, queue: number } as Order);
+    const mailbox = mailboxMemory(queue.size, queue.base);
+    const send = (command: QueueCommand): void => {
+      if (command.command === 'serve' || command.command === 'memory') hold(queue.space.mappings, keeps);
+      this.#send({ ...command, queue: number } as Command);
     };
-    const run = new RemoteRun(queue, new EngineEnd(line, queue.size), {
+    const run = new RemoteRun(queue, new EngineMailbox(mailbox, queue.size), {
       send,
       wake: () => signal(this.#own.value),
     });
     this.#runs.set(number, { run, keeps });
     send({
-      order: 'serve',
+      command: 'serve',
       regions: regionsOf(queue.space),
       size: queue.size,
       features: queue.features,
@@ -118,8 +118,8 @@ class Thread {
       used: queue.used,
       kick,
       call,
-      line,
-      shown: shown.memory,
+      mailbox,
+      fileTable: fileTable.memory,
     });
     return run;
   }
@@ -127,7 +127,7 @@ class Thread {
   /** Ends the thread, unless a system call holds it up for too long. */
   async close(): Promise<void> {
     this.#isClosing = true;
-    this.#send({ order: 'end' });
+    this.#send({ command: 'end' });
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<boolean>((resolve) => {
       timer = setTimeout(resolve, END_TIME, true);
@@ -141,9 +141,9 @@ class Thread {
     clearTimeout(timer);
   }
 
-  #send(order: Order): void {
+  #send(command: Command): void {
     // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
-    this.#worker.postMessage(order);
+    this.#worker.postMessage(command);
   }
 
   #take(notice: Notice): void {
@@ -204,8 +204,8 @@ export class QueueThreads {
   }
 
   /** For a session whose queues they may serve. */
-  show(): Shown {
-    return new Shown(sharedDescriptors);
+  createFileTable(): SharedFileTable {
+    return new SharedFileTable(sharedDescriptors);
   }
 
   /**
@@ -213,7 +213,7 @@ export class QueueThreads {
    * and these, beginning with another one for each device, so that guests that use one queue each
    * are spread too.
    */
-  seat(): Seat {
+  openPlacement(): QueuePlacement {
     let device = 0;
     while (this.#devices.has(device)) device += 1;
     this.#devices.add(device);
@@ -234,9 +234,9 @@ export class QueueThreads {
   #place(turn: number, queue: StartingQueue): RemoteRun | undefined {
     const thread = this.#threads[(turn % (this.#threads.length + 1)) - 1];
     const session = queue.service.currentSession?.();
-    const shown = session !== undefined && 'shown' in session ? session.shown : undefined;
-    if (thread === undefined || !(shown instanceof Shown)) return undefined;
+    const fileTable = session !== undefined && 'fileTable' in session ? session.fileTable : undefined;
+    if (thread === undefined || !(fileTable instanceof SharedFileTable)) return undefined;
     this.#pollers.add(queue.poller);
-    return thread.serve(queue, shown);
+    return thread.serve(queue, fileTable);
   }
 }

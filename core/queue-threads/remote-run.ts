@@ -10,18 +10,18 @@ import {
   type Run,
   type StartingQueue,
 } from '../virtqueue/index.js';
-import type { EngineEnd } from './mailbox.js';
-import type { Notice, Order, SharedRegion } from './messages.js';
+import type { EngineMailbox } from './mailbox.js';
+import type { Notice, Command, SharedRegion } from './messages.js';
 
 /** How a run speaks with its thread. */
 export interface ThreadChannel {
-  send(order: OrderFor): void;
+  send(command: QueueCommand): void;
   /** Wakes the thread: there are answers. */
   wake(): void;
 }
 
-/** An {@link Order} less the queue's number, which the channel adds. */
-export type OrderFor = Order extends infer O
+/** An {@link Command} less the queue's number, which the channel adds. */
+export type QueueCommand = Command extends infer O
   ? O extends { queue: number }
     ? Omit<O, 'queue'>
     : never
@@ -36,7 +36,7 @@ export class RemoteRun implements Run, ChainOwner {
   inFlight = 0;
   readonly isElsewhere = true;
   readonly completions: Completions | undefined;
-  readonly #line: EngineEnd;
+  readonly #mailbox: EngineMailbox;
   readonly #ring: DeviceRing;
   readonly #space: AddressSpace;
   readonly #service: QueueService;
@@ -55,9 +55,9 @@ export class RemoteRun implements Run, ChainOwner {
   #onPaused: (() => void)[] = [];
   #onIdle: (() => void)[] = [];
 
-  constructor(queue: StartingQueue, line: EngineEnd, channel: ThreadChannel) {
+  constructor(queue: StartingQueue, mailbox: EngineMailbox, channel: ThreadChannel) {
     this.completions = queue.service.completions;
-    this.#line = line;
+    this.#mailbox = mailbox;
     this.#ring = queue.ring;
     this.#space = queue.space;
     this.#service = queue.service;
@@ -70,21 +70,22 @@ export class RemoteRun implements Run, ChainOwner {
   }
 
   get base(): number {
-    return this.#isLost ? this.#ring.given : this.#line.next;
+    return this.#isLost ? this.#ring.given : this.#mailbox.next;
   }
 
   get ready(): boolean {
-    return !this.#over && !this.#draining && this.#line.waiting > 0;
+    return !this.#over && !this.#draining && this.#mailbox.waiting > 0;
   }
 
   /** Serves what was passed on so far: the thread may go on passing for ever. */
   drain(): boolean {
     if (this.#draining || this.#over) return false;
     this.#draining = true;
-    const line = this.#line;
-    line.look(true);
+    const mailbox = this.#mailbox;
+    mailbox.setPolling(true);
     try {
-      for (let left = line.waiting; left > 0 && !this.#over; left--) this.#dispatch(line.take(), left - 1);
+      for (let left = mailbox.waiting; left > 0 && !this.#over; left--)
+        this.#dispatch(mailbox.take(), left - 1);
     } catch (error) {
       this.break({ err: error }, 'a request was not handled');
       if (this.#latest !== undefined && this.#latest.id >= 0) this.#latest.fail();
@@ -98,7 +99,7 @@ export class RemoteRun implements Run, ChainOwner {
   }
 
   rest(): boolean {
-    this.#line.look(false);
+    this.#mailbox.setPolling(false);
     return this.ready;
   }
 
@@ -106,7 +107,7 @@ export class RemoteRun implements Run, ChainOwner {
     if (this.#paused !== 'no' || this.#over) return;
     this.#paused = 'asked';
     this.#pause += 1;
-    this.#channel.send({ order: 'pause', pause: this.#pause });
+    this.#channel.send({ command: 'pause', pause: this.#pause });
   }
 
   whenPaused(): Promise<void> {
@@ -117,7 +118,7 @@ export class RemoteRun implements Run, ChainOwner {
   resume(): void {
     if (this.#paused === 'no' || this.broken || this.#over) return;
     this.#paused = 'no';
-    this.#channel.send({ order: 'resume' });
+    this.#channel.send({ command: 'resume' });
     this.#release();
   }
 
@@ -133,8 +134,8 @@ export class RemoteRun implements Run, ChainOwner {
   end(): void {
     if (this.#over) return;
     this.#over = true;
-    this.#line.stop();
-    this.#channel.send({ order: 'stop' });
+    this.#mailbox.stop();
+    this.#channel.send({ command: 'stop' });
     for (const message of this.#pool.splice(0)) message.close();
     this.inFlight = 0;
     this.#paused = 'idle';
@@ -144,11 +145,11 @@ export class RemoteRun implements Run, ChainOwner {
   /** @throws SystemError where the thread can't have a descriptor of its own. */
   setCall(fd: number): void {
     if (this.#isLost) return;
-    this.#channel.send({ order: 'call', fd: fd < 0 ? -1 : check(dup(fd), 'dup') });
+    this.#channel.send({ command: 'call', fd: fd < 0 ? -1 : check(dup(fd), 'dup') });
   }
 
   memoryAdded(): void {
-    this.#channel.send({ order: 'memory', regions: regionsOf(this.#space) });
+    this.#channel.send({ command: 'memory', regions: regionsOf(this.#space) });
   }
 
   /** A queue whose writes are logged runs on the engine's thread. */
@@ -167,7 +168,7 @@ export class RemoteRun implements Run, ChainOwner {
       message.close();
       return;
     }
-    this.#line.answer(message.id, written);
+    this.#mailbox.answer(message.id, written);
     message.clear();
     this.#pool.push(message);
     this.inFlight -= 1;
@@ -235,7 +236,7 @@ export class RemoteRun implements Run, ChainOwner {
   #tell(): void {
     if (!this.#untold) return;
     this.#untold = false;
-    if (!this.#line.isLookedFor) this.#channel.wake();
+    if (!this.#mailbox.isPolled) this.#channel.wake();
   }
 
   #release(): void {

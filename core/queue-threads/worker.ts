@@ -4,9 +4,9 @@ import { DescriptorUse, drain, Mapping, OwnedFd, signal, watch } from '../system
 import { Poller, type QueueLog, Virtqueue } from '../virtqueue/index.js';
 import { DirectCalls } from './direct-calls.js';
 import { DirectService } from './direct-service.js';
-import { ThreadEnd } from './mailbox.js';
-import type { Notice, Order, QueueOrder, SharedRegion, ThreadData } from './messages.js';
-import { ShownView } from './file-table.js';
+import { ThreadMailbox } from './mailbox.js';
+import type { Notice, Command, ServeCommand, SharedRegion, ThreadData } from './messages.js';
+import { FileTableView } from './file-table.js';
 
 /** The program of a thread that serves queues: see `QueueThreads`. */
 
@@ -25,13 +25,13 @@ function say(notice: Notice): void {
   port.postMessage(notice);
 }
 
-function serve(order: QueueOrder): void {
-  const { queue } = order;
+function serve(command: ServeCommand): void {
+  const { queue } = command;
   const space = new AddressSpace();
-  extend(space, order.regions);
+  extend(space, command.regions);
   const service = new DirectService(
-    new ThreadEnd(order.line, order.size),
-    new ShownView(order.shown, use),
+    new ThreadMailbox(command.mailbox, command.size),
+    new FileTableView(command.fileTable, use),
     use,
     calls,
     () => signal(engine),
@@ -40,12 +40,12 @@ function serve(order: QueueOrder): void {
     warn: (fields, reason) => say({ notice: 'warning', queue, fields, reason }),
     stopped: (fields, reason) => say({ notice: 'broken', queue, fields, reason }),
   };
-  const virtqueue = new Virtqueue(space, order.size, log, poller);
-  virtqueue.setAddresses(order.descriptors, order.available, order.used);
-  virtqueue.features = order.features;
-  virtqueue.base = order.base;
-  virtqueue.setKick(owned(order.kick));
-  virtqueue.setCall(owned(order.call));
+  const virtqueue = new Virtqueue(space, command.size, log, poller);
+  virtqueue.setAddresses(command.descriptors, command.available, command.used);
+  virtqueue.features = command.features;
+  virtqueue.base = command.base;
+  virtqueue.setKick(owned(command.kick));
+  virtqueue.setCall(owned(command.call));
   queues.set(queue, { virtqueue, space });
   virtqueue.start(service);
 }
@@ -86,32 +86,32 @@ function end(): void {
   port.close();
 }
 
-function obey(order: Order): void {
-  if (order.order === 'serve') {
-    serve(order);
+function execute(command: Command): void {
+  if (command.command === 'serve') {
+    serve(command);
     return;
   }
-  if (order.order === 'end') {
+  if (command.command === 'end') {
     end();
     return;
   }
-  const { queue } = order;
+  const { queue } = command;
   const { virtqueue, space } = queues.get(queue)!;
-  switch (order.order) {
+  switch (command.command) {
     case 'pause':
-      pause(queue, virtqueue, order.pause);
+      pause(queue, virtqueue, command.pause);
       break;
     case 'memory':
-      extend(space, order.regions);
+      extend(space, command.regions);
       break;
     case 'resume':
       pauses.delete(queue);
       virtqueue.resume();
       break;
     case 'call':
-      virtqueue.setCall(owned(order.fd));
+      virtqueue.setCall(owned(command.fd));
       // What was announced by the former one since the guest stopped listening to it.
-      if (order.fd >= 0) signal(order.fd);
+      if (command.fd >= 0) signal(command.fd);
       break;
     case 'stop':
       virtqueue.close();
@@ -121,7 +121,7 @@ function obey(order: Order): void {
   }
 }
 
-port.on('message', obey);
+port.on('message', execute);
 const waking = watch(own, () => {
   drain(own);
   poller.serve();

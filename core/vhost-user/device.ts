@@ -1,6 +1,6 @@
 import { AddressSpace, DirtyLog } from '../memory/index.js';
 import { Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
-import { Poller, type QueueService, type Seat } from '../virtqueue/index.js';
+import { Poller, type QueueService, type QueuePlacement } from '../virtqueue/index.js';
 import { Channel, ChannelError, type ChannelReceiver, type RawMessage } from './channel.js';
 import type { Log } from './log.js';
 import { MemoryTable, type TableChange } from './memory-table.js';
@@ -55,7 +55,7 @@ export interface DeviceOptions {
    */
   readonly pollTime?: number | undefined;
   /** Where queues may run beside this thread: a place for each connection. */
-  takeSeat?(): Seat;
+  openPlacement?(): QueuePlacement;
 }
 
 const DEFAULT_DRAIN_TIMEOUT = 15_000;
@@ -100,7 +100,7 @@ export class VhostUserDevice implements ChannelReceiver {
   readonly #space = new AddressSpace();
   readonly #memory = new MemoryTable(this.#space);
   readonly #vrings: readonly Vring[];
-  readonly #seat: Seat | undefined;
+  readonly #placement: QueuePlacement | undefined;
   #session: DeviceSession;
   #features = 0n;
   #protocolFeatures = 0n;
@@ -128,10 +128,11 @@ export class VhostUserDevice implements ChannelReceiver {
       completions: this.#session.completions,
       currentSession: () => this.#session,
     };
-    this.#seat = options.takeSeat?.();
+    this.#placement = options.openPlacement?.();
     this.#vrings = Array.from(
       { length: 1 + options.requestQueues },
-      (_, index) => new Vring(index, this.#space, service, options.log, poller, this.#seat?.place(index)),
+      (_, index) =>
+        new Vring(index, this.#space, service, options.log, poller, this.#placement?.place(index)),
     );
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
@@ -482,7 +483,7 @@ export class VhostUserDevice implements ChannelReceiver {
       this.#log.error({ err: error }, 'the session did not end cleanly');
     }
     for (const vring of this.#vrings) vring.close();
-    this.#seat?.leave();
+    this.#placement?.leave();
     this.#memory.clear();
     this.#dirtyLog?.unmap();
     this.#logFd?.close();

@@ -185,7 +185,7 @@ type VringStateRequest = 'SET_VRING_NUM' | 'SET_VRING_BASE' | 'GET_VRING_BASE' |
 type VringFdRequest = 'SET_VRING_KICK' | 'SET_VRING_CALL' | 'SET_VRING_ERR';
 
 /** Message types that are served. */
-export type ServedRequest = FrontEndMessage['type'];
+export type SupportedRequest = FrontEndMessage['type'];
 
 /**
  * Rule of one message: payload bytes (least and most), descriptors (least and most), and what gates
@@ -218,7 +218,7 @@ const OPTIONAL = [0, 1] as const;
 
 // GET_QUEUE_NUM and RESET_DEVICE need no negotiation: the spec allows them once the back-end has
 // offered the feature.
-const rules: { readonly [name in ServedRequest]: Rule } = {
+const rules: { readonly [name in SupportedRequest]: Rule } = {
   GET_FEATURES: { payload: NONE, fds: NONE, reply: true },
   SET_FEATURES: { payload: U64, fds: NONE },
   SET_OWNER: { payload: NONE, fds: NONE },
@@ -252,7 +252,7 @@ const rules: { readonly [name in ServedRequest]: Rule } = {
 
 /** Whether a message type is answered with a body of its own. */
 export function hasReply(request: number): boolean {
-  return rules[requestName(request) as ServedRequest]?.reply === true;
+  return rules[requestName(request) as SupportedRequest]?.reply === true;
 }
 
 /**
@@ -288,9 +288,9 @@ export function decodeMessage(
   negotiated: bigint,
 ): FrontEndMessage {
   const name = requestName(header.request);
-  const rule = Object.hasOwn(rules, name) ? rules[name as ServedRequest] : undefined;
+  const rule = Object.hasOwn(rules, name) ? rules[name as SupportedRequest] : undefined;
   if (rule === undefined) throw new ProtocolError(`${name}: not supported`);
-  const type = name as ServedRequest;
+  const type = name as SupportedRequest;
   if (rule.feature !== undefined) {
     const bit = ProtocolFeature[rule.feature];
     check((negotiated & bit) !== 0n, name, `protocol feature ${rule.feature} has not been negotiated`);

@@ -1,6 +1,6 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
 import { OwnedFd, SystemError } from '../system/index.js';
-import { type Placing, type Poller, type QueueService, Virtqueue } from '../virtqueue/index.js';
+import { type QueuePlacer, type Poller, type QueueService, Virtqueue } from '../virtqueue/index.js';
 import type { Log } from './log.js';
 import { ProtocolError } from './messages.js';
 
@@ -44,7 +44,7 @@ export class Vring {
     service: QueueService,
     log: Log,
     poller: Poller,
-    place?: Placing,
+    place?: QueuePlacer,
   ) {
     this.index = index;
     this.#service = service;

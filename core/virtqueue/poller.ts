@@ -1,4 +1,4 @@
-import type { Completions, Served } from './queue-run.js';
+import type { Completions, PolledQueue } from './queue-run.js';
 
 /**
  * One turn of the event loop serves rings at most this long (ms), plus one drain; then others have
@@ -23,7 +23,7 @@ const MOST_SKIPPED = 63;
 export class Poller {
   /** Milliseconds that rings are looked at before sleeping; 0 for never. */
   readonly #time: number;
-  readonly #runs: Served[] = [];
+  readonly #runs: PolledQueue[] = [];
   /** Those of the runs, each once. */
   #completions: readonly Completions[] = [];
   #skipped = 0;
@@ -40,12 +40,12 @@ export class Poller {
   }
 
   /** Takes a queue's run among those served. */
-  add(run: Served): void {
+  add(run: PolledQueue): void {
     this.#runs.push(run);
     this.#findCompletions();
   }
 
-  remove(run: Served): void {
+  remove(run: PolledQueue): void {
     const index = this.#runs.indexOf(run);
     if (index >= 0) this.#runs.splice(index, 1);
     this.#findCompletions();

@@ -86,7 +86,7 @@ export interface QueueService {
   submit(): void;
   /** For a service that has requests carried out beside this thread. */
   readonly completions?: Completions | undefined;
-  /** For a `Placing`: whose requests these are at the moment. */
+  /** For a `QueuePlacer`: whose requests these are at the moment. */
   currentSession?(): object;
 }
 
@@ -107,7 +107,7 @@ export interface Completions {
 }
 
 /** A queue as a {@link Poller} serves it. */
-export interface Served {
+export interface PolledQueue {
   /** Requests that were taken and not yet given back. */
   readonly inFlight: number;
   readonly completions: Completions | undefined;
@@ -124,7 +124,7 @@ export interface Served {
 }
 
 /** A queue between its start and its stop. */
-export interface Run extends Served {
+export interface Run extends PolledQueue {
   /** Whether requests are taken: not while paused, and no more once the ring is broken. */
   readonly taking: boolean;
   readonly broken: boolean;

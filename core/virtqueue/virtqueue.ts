@@ -44,12 +44,12 @@ export interface StartingQueue {
 }
 
 /** Starts a queue's run elsewhere than on this thread, or declines. */
-export type Placing = (queue: StartingQueue) => Run | undefined;
+export type QueuePlacer = (queue: StartingQueue) => Run | undefined;
 
 /** Where the queues of one device may run. */
-export interface Seat {
+export interface QueuePlacement {
   /** @param index of the queue. */
-  place(index: number): Placing | undefined;
+  place(index: number): QueuePlacer | undefined;
   /** The device is gone. */
   leave(): void;
 }
@@ -71,7 +71,7 @@ export class Virtqueue {
   readonly #space: AddressSpace;
   readonly #log: QueueLog;
   readonly #poller: Poller;
-  readonly #place: Placing | undefined;
+  readonly #place: QueuePlacer | undefined;
   #size = 0;
   #features = 0n;
   #base = 0;
@@ -95,7 +95,7 @@ export class Virtqueue {
     size: number,
     log: QueueLog,
     poller: Poller = new Poller(),
-    place?: Placing,
+    place?: QueuePlacer,
   ) {
     this.#space = space;
     this.#log = log;

@@ -6,8 +6,8 @@ import { Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
 import { Export, type ExportOptions } from '../../core/state/index.js';
-import { QueueThreads, type ServedCounts } from '../../core/queue-threads/index.js';
-import { Shown } from '../../core/queue-threads/file-table.js';
+import { QueueThreads, type DirectCounts } from '../../core/queue-threads/index.js';
+import { SharedFileTable } from '../../core/queue-threads/file-table.js';
 import { advancePromises, drain, type Watch, watch } from '../../core/system/index.js';
 import { FrontEnd, VhostUserServer, type FrontEndOptions } from '../../core/vhost-user/index.js';
 import { MemoryLog } from './engine.js';
@@ -59,11 +59,11 @@ export class ThreadedServer {
       pollTime,
       log: this.log,
       openSession: () => {
-        const session = new Session(shared, { shown: this.#threads.show() });
+        const session = new Session(shared, { fileTable: this.#threads.createFileTable() });
         this.sessions.push(session);
         return session;
       },
-      takeSeat: () => this.#threads.seat(),
+      openPlacement: () => this.#threads.openPlacement(),
     });
   }
 
@@ -85,10 +85,10 @@ export class ThreadedServer {
   }
 
   /** What threads have served for a session. */
-  counts(session = this.session): ServedCounts {
-    const { shown } = session;
-    if (!(shown instanceof Shown)) throw new Error('the session shows nothing');
-    return shown.counts;
+  counts(session = this.session): DirectCounts {
+    const { fileTable } = session;
+    if (!(fileTable instanceof SharedFileTable)) throw new Error('the session shows nothing');
+    return fileTable.counts;
   }
 
   path(name: string): string {

@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { cases, type CaseResult, checkBackend } from '../../contract/index.js';
-import { type BackendRegistry, Parts, readOnly } from '../../plugins/index.js';
+import { type BackendRegistry, Services, readOnly } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addLogOptions, partsOf } from '../environment.js';
 import type { Values } from '../flags.js';
@@ -24,7 +24,7 @@ export function addCheckBackend(program: Command, registry: BackendRegistry, bac
 
 async function check(values: Values, registry: BackendRegistry, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
-  const log = partsOf(values, { level: 'warn' }).get(Parts.Logger);
+  const log = partsOf(values, { level: 'warn' }).get(Services.Logger);
   const words = values['only'];
   const report = await checkBackend({
     create: async () => {

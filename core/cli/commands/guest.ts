@@ -8,7 +8,7 @@ import { Guest, type GuestOptions, type GuestShare } from '../../guest/index.js'
 import {
   check,
   describeOptions,
-  Parts,
+  Services,
   readConfig,
   type DaemonOptions,
   type ServedExport,
@@ -114,7 +114,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   }
   const container = partsOf(values, { level: 'error' });
   try {
-    const daemon = await container.get(Parts.StartDaemon)({ ...served, exports });
+    const daemon = await container.get(Services.StartDaemon)({ ...served, exports });
     try {
       const late = options.timeout === undefined ? [] : [AbortSignal.timeout(options.timeout * 1000)];
       process.exitCode = await runIn(words, {

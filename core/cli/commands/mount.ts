@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { MountedExport, Parts } from '../../plugins/index.js';
+import { MountedExport, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addLogOptions, partsOf } from '../environment.js';
 import type { Values } from '../flags.js';
@@ -24,14 +24,14 @@ async function mount(directory: string, values: Values, backend: BackendOptions)
   const { spec, settings } = backend.choice(values);
   const stop = stopSignal();
   const container = partsOf(values, {});
-  const log = container.get(Parts.Logger);
+  const log = container.get(Services.Logger);
   const mounted = await MountedExport.open({
     ...settings,
     directory,
     backend: spec,
     allowOther: values['allowOther'] === true ? true : undefined,
     optionName: backend.name,
-    registry: container.get(Parts.Registry),
+    registry: container.get(Services.Registry),
     log,
   });
   log.info({ directory: mounted.directory, backend: spec.type }, 'mounted');

@@ -3,7 +3,7 @@ import {
   commitLayers,
   describeOptions,
   listDifferences,
-  Parts,
+  Services,
   saveLayer,
   withOverlay,
   writeLayer,
@@ -31,7 +31,7 @@ export async function addOverlay(program: Command, registry: BackendRegistry): P
     options: givenOptions(described, values),
     registry,
     optionName: ([name]) => `--${described.find((option) => option.name === name)?.flag ?? String(name)}`,
-    log: partsOf(values, { level: 'warn' }).get(Parts.Logger),
+    log: partsOf(values, { level: 'warn' }).get(Services.Logger),
   });
 
   command('diff', 'list what was added (A), changed (C) and deleted (D)').action((values: Values) =>

@@ -3,7 +3,7 @@ import { UsageError } from '../../backend/index.js';
 import {
   check,
   describeOptions,
-  Parts,
+  Services,
   s3Administration,
   toFlag,
   type BackendRegistry,
@@ -67,7 +67,7 @@ export async function addS3(
   recovery.action(async (values: Values) => {
     const given = givenOptions(described, values);
     check(options, given, '', ([key]) => `--${toFlag(String(key))}`);
-    const log = partsOf(values, {}).get(Parts.Logger);
+    const log = partsOf(values, {}).get(Services.Logger);
     print(await (await s3Administration()).recover(given, log));
   });
 }

@@ -9,7 +9,7 @@ import {
   check,
   describeOptions,
   type OverlayBackend,
-  Parts,
+  Services,
   saveLayer,
   type BackendRegistry,
   type ServedExport,
@@ -75,7 +75,7 @@ async function runSandbox(
   const shared = share.map(sharedDirectory);
   const stop = stopSignal();
   const container = partsOf(values, { level: 'error' });
-  const log = container.get(Parts.Logger);
+  const log = container.get(Services.Logger);
   const root = (await registry.create(ROOT, { log })) as OverlayBackend;
   const sockets = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sockets-'));
   const exports: ServedExport[] = [
@@ -95,7 +95,7 @@ async function runSandbox(
     readOnly,
   }));
   try {
-    const daemon = await container.get(Parts.StartDaemon)({ exports });
+    const daemon = await container.get(Services.StartDaemon)({ exports });
     try {
       const late = timeout === undefined ? [] : [AbortSignal.timeout(timeout * 1000)];
       const options = {

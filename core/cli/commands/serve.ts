@@ -12,7 +12,7 @@ import {
   LAYERS,
   parseCapabilities,
   parseLayers,
-  Parts,
+  Services,
   readConfig,
   suggestion,
   toFlag,
@@ -85,9 +85,9 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   }
   const stop = stopSignal();
   const container = partsOf(values, served.logConfig);
-  const log = container.get(Parts.Logger);
+  const log = container.get(Services.Logger);
   await confine(served, registry, confinementOf(confinement, values), log);
-  const daemon = await container.get(Parts.StartDaemon)(served);
+  const daemon = await container.get(Services.StartDaemon)(served);
   const { control } = values;
   try {
     const listening =

@@ -4,7 +4,7 @@ import {
   confine,
   LAYERS,
   parseCapabilities,
-  Parts,
+  Services,
   type BackendRegistry,
   type Confinement,
   type ServedExport,
@@ -38,13 +38,13 @@ async function virtiofsd(words: readonly string[], registry: BackendRegistry): P
 async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Promise<void> {
   const stop = stopSignal();
   const container = partsOf({ logLevel: request.logLevel }, {});
-  const log = container.get(Parts.Logger);
+  const log = container.get(Services.Logger);
   const backend: BackendSpec = { ...request.backend, type: 'passthrough' };
   const served = { ...request.settings, cache: request.cache, backend } as unknown as ServedExport;
   const options = { exports: [served] };
   await confine(options, registry, confinement(request), log);
   if (request.ignored.length > 0) log.info({ options: request.ignored }, 'options without effect');
-  const daemon = await container.get(Parts.StartDaemon)(options);
+  const daemon = await container.get(Services.StartDaemon)(options);
   await Promise.race([aborted(stop), daemon.ended()]);
   await daemon.close();
 }

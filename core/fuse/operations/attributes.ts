@@ -128,7 +128,7 @@ function finishAttributes(session: Session, request: Request, attributes: Attrib
   const low = nodes.idLow(slot);
   out.attributes(BODY + fuse_attr_out.attr, attributes, low, nodes.idHigh(slot));
   session.freshness?.tell(slot, attributes, low);
-  if (request.message.passedOn === true) session.showNode(slot, attributes);
+  if (request.message.passedOn === true) session.publishNode(slot, attributes);
   return fuse_attr_out.bytes;
 }
 

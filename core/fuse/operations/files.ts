@@ -52,7 +52,7 @@ export const read: Operation<number> = {
     checkCount(count, request.size);
     request.data = count;
     session.counters.bytesRead += count;
-    if (request.message.passedOn === true) session.showFile(request.handle);
+    if (request.message.passedOn === true) session.publishFile(request.handle);
     return 0;
   },
 };
@@ -88,7 +88,7 @@ export const write: Operation<number> = {
   finish(session, request, count) {
     checkCount(count, request.size);
     session.counters.bytesWritten += count;
-    if (request.message.passedOn === true) session.showFile(request.handle);
+    if (request.message.passedOn === true) session.publishFile(request.handle);
     session.out.u64(BODY + fuse_write_out.size, count);
     return fuse_write_out.bytes;
   },

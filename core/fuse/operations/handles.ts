@@ -24,7 +24,7 @@ export function openHandle(
  */
 export function closeHandle(session: Session, index: number): Promise<void> | undefined {
   if (session.export.hasLocks) session.locks.releaseHandle(session.handles.slot(index), index);
-  session.shown?.hideFile(index);
+  session.fileTable?.withdrawFile(index);
   return session.handles.invalidate(index) ? endHandle(session, index) : undefined;
 }
 

@@ -36,10 +36,10 @@ export const lookup: Operation<Entry<object> | undefined> = {
   },
   finish(session, request, entry) {
     const isPassedOn = request.message.passedOn === true;
-    if (isPassedOn) session.showNode(request.slot, undefined);
+    if (isPassedOn) session.publishNode(request.slot, undefined);
     if (entry !== undefined) {
       const slot = enter(session, BODY, entry);
-      if (isPassedOn) session.showEntry(request.slot, request.name, slot, entry.attributes);
+      if (isPassedOn) session.publishEntry(request.slot, request.name, slot, entry.attributes);
       return fuse_entry_out.bytes;
     }
     const { seconds, nanoseconds } = session.negativeValidity;
@@ -95,12 +95,12 @@ export const batchForget: Operation<undefined> = {
 
 /** The guest forgets `count` lookups of a node, given by the halves of its id. */
 function drop(session: Session, low: number, high: number, count: number): void {
-  const { counts, nodes, shown } = session;
+  const { counts, nodes, fileTable } = session;
   const slot = nodes.find(low, high);
   if (slot === NO_SLOT) return;
-  shown?.hideEntry(slot);
+  fileTable?.withdrawEntry(slot);
   counts.forget(slot, count);
-  if (counts.of(slot) === 0) shown?.hideNode(low, high);
+  if (counts.of(slot) === 0) fileTable?.withdrawNode(low, high);
 }
 
 /** One `struct fuse_forget_one`. */

@@ -61,7 +61,7 @@ export const open: Operation<Opened<unknown>> = {
   },
   finish(session, request, opened) {
     const handle = finishOpen(session, BODY, request.slot, opened, request.flags);
-    if (request.message.passedOn === true) session.showFile(handle);
+    if (request.message.passedOn === true) session.publishFile(handle);
     return fuse_open_out.bytes;
   },
   discard(session, request, { file }) {
@@ -225,8 +225,9 @@ function finishOpen(
 ): number {
   const { file, directIo, keepCache, nonSeekable } = opened;
   const { data } = session.export.cache;
-  const { nodes, shown } = session;
-  if (session.freshness !== undefined) shown?.settle(slot, nodes.idLow(slot), nodes.idHigh(slot));
+  const { nodes, fileTable } = session;
+  if (session.freshness !== undefined)
+    fileTable?.reportDifferences(slot, nodes.idLow(slot), nodes.idHigh(slot));
   let openFlags = 0;
   if (directIo ?? data === 'never') openFlags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
   if (keepCache ?? (data === 'always' || session.freshness?.open(slot) === true))

@@ -1,30 +1,30 @@
 import type { Attributes, Backing } from '../../backend/index.js';
 import type { Validity } from '../wire/reply.js';
 
-/** How long a guest may keep what it is told. */
+/** How long a guest may keep a name, the absence of a name, and attributes. */
 export interface Validities {
   readonly entry: Validity;
   readonly negative: Validity;
   readonly attributes: Validity;
 }
 
-/** A name, by the halves of its directory's id and a hash of its bytes. */
-export interface ShownName {
+/** A name: the halves of its directory's id, and a hash of its bytes. */
+export interface EntryName {
   readonly low: number;
   readonly high: number;
   readonly hash: number;
 }
 
-/** How the guest knows a node. */
-export interface ShownNode {
+/** A node as the guest knows it: the halves of its id, and its generation. */
+export interface EntryNode {
   readonly low: number;
   readonly high: number;
   readonly generation: number;
 }
 
 /**
- * A name's hash, of its bytes from `start` up to `end`. It is for telling names apart that one node
- * has, not for finding any.
+ * The hash of a name, which lies in `bytes` from `start` up to `end`. It tells the names of one
+ * node apart; no name is found by it.
  */
 export function hashOfName(bytes: Uint8Array, start: number, end: number): number {
   let hash = end - start;
@@ -32,42 +32,45 @@ export function hashOfName(bytes: Uint8Array, start: number, end: number): numbe
   return hash;
 }
 
-/** Who shows files. */
-export interface ShownOwner {
-  /** Takes lookups back that {@link ShownFiles.showEntry} was given. */
-  giveBack(slot: number, lookups: number): void;
-  /** A thread told the guest attributes of a node that are not those told last here. */
-  toldOtherwise(slot: number): void;
+/** The session that publishes, as its file table sees it. */
+export interface FileTableOwner {
+  /** Takes lookups back that {@link FileTable.publishEntry} was given. */
+  returnLookups(slot: number, lookups: number): void;
+  /** A thread gave the guest attributes of a node that differ from those published. */
+  attributesDiffer(slot: number): void;
 }
 
 /**
- * What a session shows to threads that serve its queues: nodes and open files with what is behind
- * them. Each may be forgotten again; a thread passes on what it does not find. Ids are given by
- * their halves, as signed numbers.
+ * What a session publishes to the threads that serve its queues: nodes and open files, each with
+ * its {@link Backing}. The table may forget any of them: a thread that does not find one passes the
+ * request on. Ids are given in halves, as signed 32-bit numbers.
  */
-export interface ShownFiles {
+export interface FileTable {
   /** The session begins. */
-  begin(validities: Validities, owner: ShownOwner): void;
+  begin(validities: Validities, owner: FileTableOwner): void;
   /**
-   * A node that has a descriptor.
-   * @param told the attributes that the guest was told just now, if it was.
+   * Publishes a node by its id.
+   * @param told the attributes in the reply that the guest is just getting, if there are any.
    */
-  showNode(slot: number, low: number, high: number, backing: Backing, told: Attributes | undefined): void;
-  /** @param index low half of the `fh`, as `generation` is the high one. */
-  showFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void;
+  publishNode(slot: number, low: number, high: number, backing: Backing, told: Attributes | undefined): void;
+  /** Publishes an open file. Its `fh` has `index` as its low half and `generation` as its high. */
+  publishFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void;
   /**
-   * A node that the guest was just told of under a name, with its attributes. It must have an
-   * identity.
-   * @returns lookups that threads may tell the guest of from here on: they count as the guest's
-   * until they are given back.
+   * Publishes a node by its identity, which `backing` must have. The guest has just looked it up
+   * under this name.
+   * @returns the number of lookups that threads may answer from here on. They count as the guest's
+   * until {@link FileTableOwner.returnLookups} takes back the rest.
    */
-  showEntry(name: ShownName, slot: number, node: ShownNode, backing: Backing, told: Attributes): number;
-  /** The guest opens a node: what threads told of it comes to {@link ShownOwner.toldOtherwise}. */
-  settle(slot: number, low: number, high: number): void;
-  /** The guest forgets lookups of a node: those not told yet are given back first. */
-  hideEntry(slot: number): void;
-  hideNode(low: number, high: number): void;
-  hideFile(index: number): void;
-  /** Hides all. */
+  publishEntry(name: EntryName, slot: number, node: EntryNode, backing: Backing, told: Attributes): number;
+  /**
+   * Calls {@link FileTableOwner.attributesDiffer} if a thread replied with other attributes of the
+   * node than were published. To be called when the guest opens it.
+   */
+  reportDifferences(slot: number, low: number, high: number): void;
+  /** To be called before a FORGET is counted: returns the lookups that no thread has used. */
+  withdrawEntry(slot: number): void;
+  withdrawNode(low: number, high: number): void;
+  withdrawFile(index: number): void;
+  /** Withdraws everything. */
   clear(): void;
 }

@@ -31,7 +31,7 @@ import { GATHERED, IGNORED, PARKED, refusal, type Operation } from '../operation
 import { operations } from '../operations/table.js';
 import { BODY, Reply, validity, type Validity } from '../wire/reply.js';
 import { Request } from './request.js';
-import type { ShownFiles } from './file-table.js';
+import type { FileTable } from './file-table.js';
 import { fuse_in_header, fuse_out_header } from '../wire/structures.js';
 
 export interface SessionOptions {
@@ -47,7 +47,7 @@ export interface SessionOptions {
    */
   readonly drainTimeout?: number;
   /** What threads see that serve queues of the session, where there may be some. */
-  readonly shown?: ShownFiles | undefined;
+  readonly fileTable?: FileTable | undefined;
 }
 
 const UNKNOWN_OPCODE = refusal('unknown opcode', Errno.ENOSYS);
@@ -83,7 +83,7 @@ export class Session {
   /** Requests that the backend is to carry out together. */
   readonly gathering = new Gathering((batch) => this.#endBatch(batch));
   /** What threads see that serve queues of the session. */
-  readonly shown: ShownFiles | undefined;
+  readonly fileTable: FileTable | undefined;
   /** Figures for monitoring, of what this thread serves. */
   readonly counters = new Counters();
   readonly entryValidity: Validity;
@@ -111,12 +111,12 @@ export class Session {
     this.entryValidity = validity(shared.cache.entryTimeout);
     this.negativeValidity = validity(shared.cache.negativeTimeout);
     this.attributeValidity = validity(shared.cache.attributeTimeout);
-    this.shown = options.shown;
-    this.shown?.begin(
+    this.fileTable = options.fileTable;
+    this.fileTable?.begin(
       { entry: this.entryValidity, negative: this.negativeValidity, attributes: this.attributeValidity },
       {
-        giveBack: (slot, lookups) => this.counts.forget(slot, lookups),
-        toldOtherwise: (slot) => this.freshness?.lose(slot),
+        returnLookups: (slot, lookups) => this.counts.forget(slot, lookups),
+        attributesDiffer: (slot) => this.freshness?.lose(slot),
       },
     );
     this.#faults = new Faults(shared.log);
@@ -438,15 +438,15 @@ export class Session {
    * Shows a node that a thread had to ask for.
    * @param told attributes of which the guest is being told, if it is.
    */
-  showNode(slot: number, told: Attributes | undefined): void {
-    const { shown, nodes, counts, backend } = this;
+  publishNode(slot: number, told: Attributes | undefined): void {
+    const { fileTable, nodes, counts, backend } = this;
     const low = nodes.idLow(slot);
     const high = nodes.idHigh(slot);
     // The answer may come after the guest's last FORGET, which has hidden the node.
-    if (shown === undefined || counts.resolve(low, high) === NO_SLOT) return;
+    if (fileTable === undefined || counts.resolve(low, high) === NO_SLOT) return;
     const backing = backend.backing?.(nodes.node(slot), undefined);
     if (backing === undefined || backing.fd < 0 || !backing.attributes) return;
-    shown.showNode(slot, low, high, backing, told);
+    fileTable.publishNode(slot, low, high, backing, told);
   }
 
   /**
@@ -454,9 +454,9 @@ export class Session {
    * @param slot of the directory.
    * @param hash of the name.
    */
-  showEntry(slot: number, hash: number, child: number, attributes: Attributes): void {
-    const { shown, nodes, backend } = this;
-    if (shown === undefined || attributes.submount === true) return;
+  publishEntry(slot: number, hash: number, child: number, attributes: Attributes): void {
+    const { fileTable, nodes, backend } = this;
+    if (fileTable === undefined || attributes.submount === true) return;
     const parent = backend.backing?.(nodes.node(slot), undefined);
     const backing = backend.backing?.(nodes.node(child), undefined);
     const mount = parent?.names === true ? parent.identity?.mount : undefined;
@@ -465,21 +465,21 @@ export class Session {
     const low = nodes.idLow(child);
     const high = nodes.idHigh(child);
     const node = { low, high, generation: nodes.generation(child) };
-    const lookups = shown.showEntry(name, child, node, backing, attributes);
+    const lookups = fileTable.publishEntry(name, child, node, backing, attributes);
     if (lookups > 0) this.counts.add(child, lookups);
   }
 
   /** Shows an open file that a thread had to ask for. */
-  showFile(handle: number): void {
-    const { shown, nodes, handles, backend } = this;
-    if (shown === undefined) return;
+  publishFile(handle: number): void {
+    const { fileTable, nodes, handles, backend } = this;
+    if (fileTable === undefined) return;
     const generation = handles.generation(handle);
     // The answer may come after the RELEASE, which has hidden the file.
     if (handles.find(handle, generation, HandleKind.FILE) === NO_HANDLE) return;
     const slot = handles.slot(handle);
     const backing = backend.backing?.(nodes.node(slot), handles.object(handle));
     if (backing === undefined) return;
-    shown.showFile(handle, generation, nodes.idLow(slot), nodes.idHigh(slot), backing);
+    fileTable.publishFile(handle, generation, nodes.idLow(slot), nodes.idHigh(slot), backing);
   }
 
   /** Logs a mistake of the backend that no request is answered with. */
@@ -522,7 +522,7 @@ export class Session {
       const closed = closeHandle(this, index);
       if (closed !== undefined) closing.push(closed);
     });
-    this.shown?.clear();
+    this.fileTable?.clear();
     this.counts.clear();
     return closing.length === 0 ? undefined : Promise.all(closing).then(() => undefined);
   }

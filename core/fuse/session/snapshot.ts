@@ -18,7 +18,7 @@ import { Session, type SessionOptions } from './session.js';
  */
 export function saveSession(session: Session, node: (slot: number) => number): SavedSession {
   const { negotiated, counts, handles, locks } = session;
-  session.shown?.clear();
+  session.fileTable?.clear();
   const lookups: [number, number][] = [];
   counts.each((slot, count) => lookups.push([node(slot), count]));
   const saved: SavedHandle[] = [];

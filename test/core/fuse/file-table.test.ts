@@ -6,14 +6,14 @@ import {
   hashOfName,
   type Session,
   saveSession,
-  type ShownFiles,
-  type ShownName,
-  type ShownNode,
-  type ShownOwner,
+  type FileTable,
+  type EntryName,
+  type EntryNode,
+  type FileTableOwner,
   type Validities,
 } from '../../../core/fuse/index.js';
 import { DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
-import { Shown, ShownView } from '../../../core/queue-threads/file-table.js';
+import { SharedFileTable, FileTableView } from '../../../core/queue-threads/file-table.js';
 import type { ExportOptions } from '../../../core/state/index.js';
 import { engine, type Engine, type Guest } from '../../support/engine.js';
 import { FuseError, ROOT } from '../../support/fuse-client.js';
@@ -73,14 +73,14 @@ function slow(backed: BackedBackend): Backend {
 }
 
 interface ShownEntry {
-  readonly name: ShownName;
-  readonly node: ShownNode;
+  readonly name: EntryName;
+  readonly node: EntryNode;
   lookups: number;
 }
 
 /** Keeps what it is to show, and stands for the threads that take lookups. */
-class Recorder implements ShownFiles {
-  owner!: ShownOwner;
+class Recorder implements FileTable {
+  owner!: FileTableOwner;
   validities!: Validities;
   /** By id of the node, by `fh`, and by slot. */
   readonly nodes = new Map<bigint, { slot: number; backing: Backing; told: Attributes | undefined }>();
@@ -101,43 +101,43 @@ class Recorder implements ShownFiles {
     return this.nodes.size + this.files.size + this.entries.size === 0;
   }
 
-  begin(validities: Validities, owner: ShownOwner): void {
+  begin(validities: Validities, owner: FileTableOwner): void {
     this.validities = validities;
     this.owner = owner;
   }
 
-  showNode(slot: number, low: number, high: number, backing: Backing, told: Attributes | undefined): void {
+  publishNode(slot: number, low: number, high: number, backing: Backing, told: Attributes | undefined): void {
     this.shows += 1;
     this.nodes.set(wide(low, high), { slot, backing, told: told && { ...told } });
   }
 
-  showFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void {
+  publishFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void {
     this.shows += 1;
     this.files.set(index, { fh: wide(index, generation), nodeid: wide(nodeLow, nodeHigh), backing });
   }
 
-  showEntry(name: ShownName, slot: number, node: ShownNode): number {
+  publishEntry(name: EntryName, slot: number, node: EntryNode): number {
     this.shows += 1;
-    this.#giveBack(slot);
+    this.#returnLookups(slot);
     this.entries.set(slot, { name, node, lookups: GRANTED });
     return GRANTED;
   }
 
-  settle(_slot: number, low: number, high: number): void {
-    this.#calls.push(`settle ${wide(low, high)}`);
+  reportDifferences(_slot: number, low: number, high: number): void {
+    this.#calls.push(`reportDifferences ${wide(low, high)}`);
   }
 
-  hideEntry(slot: number): void {
+  withdrawEntry(slot: number): void {
     this.#calls.push('hide entry');
-    this.#giveBack(slot);
+    this.#returnLookups(slot);
   }
 
-  hideNode(low: number, high: number): void {
+  withdrawNode(low: number, high: number): void {
     this.#calls.push(`hide node ${wide(low, high)}`);
     this.nodes.delete(wide(low, high));
   }
 
-  hideFile(index: number): void {
+  withdrawFile(index: number): void {
     this.#calls.push(`hide file ${index}`);
     this.files.delete(index);
   }
@@ -146,7 +146,7 @@ class Recorder implements ShownFiles {
     this.#calls.push('clear');
     this.nodes.clear();
     this.files.clear();
-    for (const slot of this.entries.keys()) this.#giveBack(slot);
+    for (const slot of this.entries.keys()) this.#returnLookups(slot);
   }
 
   /** The entry of a node. */
@@ -163,10 +163,10 @@ class Recorder implements ShownFiles {
     entry.lookups -= 1;
   }
 
-  #giveBack(slot: number): void {
+  #returnLookups(slot: number): void {
     const entry = this.entries.get(slot);
     this.entries.delete(slot);
-    if (entry !== undefined) this.owner.giveBack(slot, entry.lookups);
+    if (entry !== undefined) this.owner.returnLookups(slot, entry.lookups);
   }
 }
 
@@ -181,7 +181,7 @@ function hash(name: string): number {
 
 interface Mounted extends Guest {
   readonly tiny: BackedBackend;
-  readonly shown: Recorder;
+  readonly fileTable: Recorder;
   readonly engine: Engine;
 }
 
@@ -198,13 +198,13 @@ async function mounted(
   tiny.mknod(node, 'file', 0o100644);
   tiny.known.clear();
   const running = await engine(wrap(tiny), options);
-  const shown = new Recorder();
-  const guest = running.guest({ shown });
+  const fileTable = new Recorder();
+  const guest = running.guest({ fileTable });
   await guest.client.init();
-  assert.equal(shown.shows, 0);
-  shown.calls();
+  assert.equal(fileTable.shows, 0);
+  fileTable.calls();
   guest.loopback.passedOn = true;
-  return { ...guest, tiny, shown, engine: running };
+  return { ...guest, tiny, fileTable, engine: running };
 }
 
 /** The file `dir/file`, which the guest knows by one lookup of each; and it is open. */
@@ -219,7 +219,7 @@ describe('a session shows', () => {
   it('nothing of what comes to this thread', async () => {
     const guest = await mounted();
     guest.loopback.passedOn = false;
-    const { client, shown } = guest;
+    const { client, fileTable } = guest;
     const { dir, file, fh } = await opened(guest);
     await client.getattr(ROOT);
     await client.getattr(file, fh);
@@ -229,45 +229,45 @@ describe('a session shows', () => {
     await client.create(dir, 'new');
     const listing = await client.opendir(dir);
     await client.readdirplus(dir, listing.fh);
-    assert.equal(shown.shows, 0);
+    assert.equal(fileTable.shows, 0);
   });
 
   it('a directory in which a name was looked up, whether there was such a name or not', async () => {
-    const { client, shown, tiny } = await mounted();
+    const { client, fileTable, tiny } = await mounted();
     await rejectsWith(client.lookup(ROOT, 'none'), ENOENT);
-    assert.deepEqual([...shown.nodes.keys()], [ROOT]);
-    const { backing, told } = shown.nodes.get(ROOT)!;
+    assert.deepEqual([...fileTable.nodes.keys()], [ROOT]);
+    const { backing, told } = fileTable.nodes.get(ROOT)!;
     assert.deepEqual([backing.fd, backing.names, told], [1000 + tiny.root.id, true, undefined]);
-    assert.equal(shown.entries.size, 0);
+    assert.equal(fileTable.entries.size, 0);
   });
 
   it('a node of which attributes were asked, with what was told', async () => {
-    const { client, shown, tiny, session } = await mounted();
+    const { client, fileTable, tiny, session } = await mounted();
     const dir = tiny.root.children.get('dir')!;
     const { nodeid } = await client.lookup(ROOT, 'dir');
-    assert.equal(shown.nodes.has(nodeid), false);
+    assert.equal(fileTable.nodes.has(nodeid), false);
     await client.getattr(nodeid);
-    const { slot, backing, told } = shown.nodes.get(nodeid)!;
+    const { slot, backing, told } = fileTable.nodes.get(nodeid)!;
     assert.equal(slot, session.nodes.slotOf(dir));
     assert.equal(backing.fd, 1000 + dir.id);
     assert.deepEqual(told, tiny.getattr(dir));
     await client.setattr(nodeid, { mtime: { seconds: 1234, nanoseconds: 0 } });
-    assert.equal(shown.nodes.get(nodeid)!.told?.mtime, 1234);
+    assert.equal(fileTable.nodes.get(nodeid)!.told?.mtime, 1234);
   });
 
   it('an entry under the name and the directory by which it was looked up', async () => {
-    const { client, shown, tiny, session } = await mounted();
+    const { client, fileTable, tiny, session } = await mounted();
     const { nodeid, generation } = await client.lookup(ROOT, 'dir');
     const entry = await client.lookup(nodeid, 'file');
-    const { name, node } = shown.entryOf(entry.nodeid)!;
+    const { name, node } = fileTable.entryOf(entry.nodeid)!;
     assert.equal(wide(name.low, name.high), nodeid);
     assert.equal(name.hash, hash('file'));
     assert.equal(BigInt.asUintN(32, BigInt(node.generation)), entry.generation);
-    const dir = shown.entryOf(nodeid)!;
+    const dir = fileTable.entryOf(nodeid)!;
     assert.deepEqual([wide(dir.name.low, dir.name.high), dir.name.hash], [ROOT, hash('dir')]);
     assert.equal(BigInt.asUintN(32, BigInt(dir.node.generation)), generation);
     assert.deepEqual(
-      [...shown.entries.keys()],
+      [...fileTable.entries.keys()],
       ['dir', 'file'].map((_, i) => session.nodes.slotOf([...tiny.known][i]!)),
     );
   });
@@ -282,7 +282,7 @@ describe('a session shows', () => {
 
   it('an open file with its fh and its node, after OPEN, READ and WRITE', async () => {
     const guest = await mounted();
-    const { client, shown, tiny } = guest;
+    const { client, fileTable, tiny } = guest;
     const { file, fh, index } = await opened(guest);
     const fd = 2000 + tiny.root.children.get('dir')!.children.get('file')!.id;
     const uses: (() => Promise<unknown>)[] = [
@@ -292,46 +292,46 @@ describe('a session shows', () => {
     ];
     for (const use of uses) {
       await use();
-      const { backing, ...ids } = shown.files.get(index)!;
+      const { backing, ...ids } = fileTable.files.get(index)!;
       assert.deepEqual(ids, { fh, nodeid: file });
       assert.deepEqual([backing.fd, backing.writes], [fd, true]);
-      shown.files.clear();
+      fileTable.files.clear();
     }
-    assert.equal(shown.files.size, 0);
+    assert.equal(fileTable.files.size, 0);
   });
 
   it('nothing where the request fails', async () => {
-    const { client, shown, tiny } = await mounted();
+    const { client, fileTable, tiny } = await mounted();
     await rejectsWith(client.getattr(77n), ESTALE);
     await rejectsWith(client.lookup(77n, 'file'), ESTALE);
     await rejectsWith(client.read(ROOT, 5n, 0, 10), EBADF);
     await rejectsWith(client.open(77n), ESTALE);
     const { nodeid } = await client.lookup(ROOT, 'dir');
-    const before = shown.shows;
+    const before = fileTable.shows;
     tiny.getattr = () => {
       throw new Error('no');
     };
     await rejectsWith(client.getattr(nodeid), 5);
-    assert.equal(shown.shows, before);
+    assert.equal(fileTable.shows, before);
   });
 
   it('nothing that has no descriptor, or whose attributes are not the file’s', async () => {
-    const { client, shown, tiny } = await mounted();
+    const { client, fileTable, tiny } = await mounted();
     for (const odd of [undefined, { fd: -1 }, { attributes: false }]) {
       tiny.odd.set(tiny.root, odd);
       await client.getattr(ROOT);
       await rejectsWith(client.lookup(ROOT, 'none'), ENOENT);
     }
-    assert.equal(shown.shows, 0);
+    assert.equal(fileTable.shows, 0);
     const dir = tiny.root.children.get('dir')!;
     tiny.odd.set(dir.children.get('file')!, undefined);
     const { nodeid } = await client.lookup((await client.lookup(ROOT, 'dir')).nodeid, 'file');
     await client.open(nodeid);
-    assert.equal(shown.files.size, 0);
+    assert.equal(fileTable.files.size, 0);
   });
 
   it('no entry but of a file with an identity, on the mount of a directory that has names', async () => {
-    const { client, shown, tiny } = await mounted();
+    const { client, fileTable, tiny } = await mounted();
     const dir = tiny.root.children.get('dir')!;
     const forgetting = async (name: string): Promise<void> =>
       client.forget((await client.lookup(ROOT, name)).nodeid);
@@ -348,17 +348,17 @@ describe('a session shows', () => {
     tiny.odd.clear();
     tiny.mkdir(tiny.root, 'submount', 0o755);
     await forgetting('submount');
-    const before = shown.entries.size;
+    const before = fileTable.entries.size;
     assert.equal(before, 0);
     const { nodeid } = await client.lookup(ROOT, 'dir');
-    assert.equal(shown.entryOf(nodeid)?.lookups, GRANTED);
+    assert.equal(fileTable.entryOf(nodeid)?.lookups, GRANTED);
   });
 
   it('for how long guests may keep it, from the beginning', async () => {
-    const { shown } = await mounted(undefined, {
+    const { fileTable } = await mounted(undefined, {
       cache: { entryTimeout: 3.5, negativeTimeout: 2, attributeTimeout: 1 },
     });
-    assert.deepEqual(shown.validities, {
+    assert.deepEqual(fileTable.validities, {
       entry: { seconds: 3, nanoseconds: 500_000_000 },
       negative: { seconds: 2, nanoseconds: 0 },
       attributes: { seconds: 1, nanoseconds: 0 },
@@ -368,101 +368,101 @@ describe('a session shows', () => {
 
 describe('a session hides', () => {
   it('the entry at each FORGET, the node at the last one', async () => {
-    const { client, shown, tiny } = await mounted();
+    const { client, fileTable, tiny } = await mounted();
     const { nodeid } = await client.lookup(ROOT, 'dir');
     await client.getattr(nodeid);
     await client.lookup(ROOT, 'dir');
     // Two by this thread, three by others.
-    for (let i = 0; i < 3; i++) shown.take(nodeid);
+    for (let i = 0; i < 3; i++) fileTable.take(nodeid);
     await client.forget(nodeid, 2n);
-    assert.equal(shown.entryOf(nodeid), undefined);
-    assert.equal(shown.nodes.has(nodeid), true);
+    assert.equal(fileTable.entryOf(nodeid), undefined);
+    assert.equal(fileTable.nodes.has(nodeid), true);
     await client.forget(nodeid, 2n);
-    assert.equal(shown.nodes.has(nodeid), true);
+    assert.equal(fileTable.nodes.has(nodeid), true);
     assert.equal(tiny.known.size, 1);
     await client.getattr(nodeid);
     await client.forget(nodeid, 1n);
-    assert.equal(shown.nodes.has(nodeid), false);
+    assert.equal(fileTable.nodes.has(nodeid), false);
     assert.equal(tiny.known.size, 0);
     await rejectsWith(client.getattr(nodeid), ESTALE);
   });
 
   it('the same at a BATCH_FORGET', async () => {
     const guest = await mounted();
-    const { client, shown, tiny } = guest;
+    const { client, fileTable, tiny } = guest;
     const dir = (await client.lookup(ROOT, 'dir')).nodeid;
     const file = (await client.lookup(dir, 'file')).nodeid;
     await client.getattr(file);
     await client.getattr(dir);
-    shown.take(dir);
-    shown.take(file);
+    fileTable.take(dir);
+    fileTable.take(file);
     await client.batchForget([
       [dir, 1n],
       [12345n, 7n],
       [file, 2n],
     ]);
-    assert.deepEqual([...shown.nodes.keys()].sort(), [ROOT, dir].sort());
-    assert.equal(shown.entries.size, 0);
+    assert.deepEqual([...fileTable.nodes.keys()].sort(), [ROOT, dir].sort());
+    assert.equal(fileTable.entries.size, 0);
     assert.equal(tiny.forgotten.length, 1);
     await rejectsWith(client.getattr(file), ESTALE);
     await client.batchForget([[dir, 1n]]);
-    assert.equal(shown.nodes.has(dir), false);
+    assert.equal(fileTable.nodes.has(dir), false);
     assert.equal(tiny.known.size, 0);
   });
 
   it('nothing at the FORGET of what another guest knows', async () => {
     const guest = await mounted();
-    const { client, shown, tiny } = guest;
-    const other = guest.engine.guest({ shown: new Recorder() });
+    const { client, fileTable, tiny } = guest;
+    const other = guest.engine.guest({ fileTable: new Recorder() });
     await other.client.init();
     const { nodeid } = await client.lookup(ROOT, 'dir');
     await client.getattr(nodeid);
-    shown.take(nodeid);
+    fileTable.take(nodeid);
     await other.client.forget(nodeid, 5n);
-    assert.equal(shown.nodes.has(nodeid), true);
-    assert.equal(shown.entryOf(nodeid)?.lookups, GRANTED - 1);
+    assert.equal(fileTable.nodes.has(nodeid), true);
+    assert.equal(fileTable.entryOf(nodeid)?.lookups, GRANTED - 1);
     await client.forget(nodeid, 2n);
     assert.equal(tiny.known.size, 0);
   });
 
   it('an open file at RELEASE', async () => {
     const guest = await mounted();
-    const { client, shown } = guest;
+    const { client, fileTable } = guest;
     const { file, fh, index } = await opened(guest);
     const again = await client.open(file);
     await client.release(file, fh);
-    assert.equal(shown.files.has(index), false);
-    assert.equal(shown.files.size, 1);
+    assert.equal(fileTable.files.has(index), false);
+    assert.equal(fileTable.files.size, 1);
     await rejectsWith(client.read(file, fh, 0, 1), EBADF);
-    assert.equal(shown.files.has(index), false);
+    assert.equal(fileTable.files.has(index), false);
     await client.release(file, again.fh);
-    assert.equal(shown.files.size, 0);
+    assert.equal(fileTable.files.size, 0);
   });
 
   it('an open file at RELEASE though a READ is under way, whose answer comes later', async () => {
     const guest = await mounted(slow);
-    const { client, shown } = guest;
+    const { client, fileTable } = guest;
     const { file, fh, index } = await opened(guest);
-    assert.equal(shown.files.has(index), true);
+    assert.equal(fileTable.files.has(index), true);
     const reading = client.read(file, fh, 0, 10);
     const releasing = client.release(file, fh);
     await reading;
     await releasing;
-    assert.equal(shown.files.has(index), false);
+    assert.equal(fileTable.files.has(index), false);
   });
 
   it('a node at its last FORGET though a GETATTR or LOOKUP is under way, whose answer comes later', async () => {
     const guest = await mounted(slow);
-    const { client, shown, tiny } = guest;
+    const { client, fileTable, tiny } = guest;
     const dir = (await client.lookup(ROOT, 'dir')).nodeid;
     await client.getattr(dir);
-    assert.equal(shown.nodes.has(dir), true);
+    assert.equal(fileTable.nodes.has(dir), true);
     const asking = [client.getattr(dir), client.lookup(dir, 'none').catch(() => undefined)];
     await client.forget(dir);
     await Promise.all(asking);
     assert.equal(tiny.known.size, 0);
-    assert.equal(shown.nodes.has(dir), false);
-    assert.equal(shown.entries.size, 0);
+    assert.equal(fileTable.nodes.has(dir), false);
+    assert.equal(fileTable.entries.size, 0);
   });
 
   for (const [what, end] of [
@@ -472,22 +472,22 @@ describe('a session hides', () => {
   ] as const) {
     it(`all at ${what}, and has forgotten what threads told of too`, async () => {
       const guest = await mounted();
-      const { client, shown, tiny, session } = guest;
+      const { client, fileTable, tiny, session } = guest;
       const { dir, file } = await opened(guest);
       await client.getattr(file);
       await client.getattr(ROOT);
-      shown.take(dir);
-      shown.take(file);
-      assert.equal(shown.isEmpty, false);
+      fileTable.take(dir);
+      fileTable.take(file);
+      assert.equal(fileTable.isEmpty, false);
       await end(guest);
-      assert.equal(shown.isEmpty, true);
+      assert.equal(fileTable.isEmpty, true);
       assert.equal(tiny.known.size, 0);
       assert.equal(tiny.openFiles.size, 0);
       assert.equal(session.nodes.size, 1);
       if (what === 'the end') return;
       await client.init();
       const again = await opened(guest);
-      assert.deepEqual([shown.files.size, shown.entries.size], [1, 2]);
+      assert.deepEqual([fileTable.files.size, fileTable.entries.size], [1, 2]);
       await client.forget(again.dir);
       await client.release(again.file, again.fh);
       await client.forget(again.file);
@@ -497,7 +497,7 @@ describe('a session hides', () => {
 
   it('nothing that an answer brings which comes after DESTROY', async () => {
     const guest = await mounted(slow);
-    const { client, shown, tiny } = guest;
+    const { client, fileTable, tiny } = guest;
     const { dir, file, fh } = await opened(guest);
     const late = [
       client.getattr(dir),
@@ -511,20 +511,20 @@ describe('a session hides', () => {
     // What was opened in vain is closed later, too.
     for (let turns = 0; tiny.known.size + tiny.openFiles.size > 0 && turns < 100; turns++)
       await setImmediate();
-    assert.equal(shown.isEmpty, true);
+    assert.equal(fileTable.isEmpty, true);
     assert.equal(tiny.known.size, 0);
     assert.equal(tiny.openFiles.size, 0);
   });
 
   it('all when it is saved, and saves the guest’s lookups only', async () => {
     const guest = await mounted();
-    const { client, shown, tiny, session } = guest;
+    const { client, fileTable, tiny, session } = guest;
     const { file } = await opened(guest);
     await client.lookup(ROOT, 'dir');
-    for (let i = 0; i < 3; i++) shown.take(file);
+    for (let i = 0; i < 3; i++) fileTable.take(file);
     const saved = saveSession(session, (slot) => slot);
-    assert.deepEqual(shown.calls().at(-1), 'clear');
-    assert.equal(shown.isEmpty, true);
+    assert.deepEqual(fileTable.calls().at(-1), 'clear');
+    assert.equal(fileTable.isEmpty, true);
     const dir = tiny.root.children.get('dir')!;
     assert.deepEqual(
       new Map(saved.lookups),
@@ -539,13 +539,13 @@ describe('a session hides', () => {
 
 describe('a guest that forgets more than it has', () => {
   it('loses the node, and no more than that', async () => {
-    const { client, shown, tiny } = await mounted();
+    const { client, fileTable, tiny } = await mounted();
     const { nodeid } = await client.lookup(ROOT, 'dir');
     await client.getattr(nodeid);
-    shown.take(nodeid);
+    fileTable.take(nodeid);
     await client.forget(nodeid, 1n << 40n);
     assert.deepEqual([tiny.forgotten.length, tiny.known.size], [1, 0]);
-    assert.deepEqual([shown.nodes.has(nodeid), shown.entries.size], [false, 0]);
+    assert.deepEqual([fileTable.nodes.has(nodeid), fileTable.entries.size], [false, 0]);
     await client.forget(nodeid, 3n);
     await client.batchForget([
       [nodeid, (1n << 64n) - 1n],
@@ -553,7 +553,7 @@ describe('a guest that forgets more than it has', () => {
     ]);
     assert.equal(tiny.forgotten.length, 1);
     assert.equal((await client.lookup(ROOT, 'dir')).nodeid, nodeid);
-    shown.take(nodeid);
+    fileTable.take(nodeid);
     await client.forget(nodeid, 1n);
     assert.equal(tiny.known.size, 1);
     await client.forget(nodeid, 1n);
@@ -565,12 +565,14 @@ describe('a guest that forgets more than it has', () => {
 describe('an open', () => {
   it('asks first what threads told of the file, and drops cached data where it was something else', async () => {
     const guest = await mounted(undefined, { cache: { data: 'auto' } });
-    const { client, shown, session, tiny } = guest;
+    const { client, fileTable, session, tiny } = guest;
     const { file } = await opened(guest);
-    assert.ok(shown.calls().includes(`settle ${file}`));
+    assert.ok(fileTable.calls().includes(`reportDifferences ${file}`));
     const flags = async (): Promise<number> => (await client.open(file)).openFlags & FOPEN_KEEP_CACHE;
     assert.equal(await flags(), FOPEN_KEEP_CACHE);
-    shown.owner.toldOtherwise(session.nodes.slotOf(tiny.root.children.get('dir')!.children.get('file')!));
+    fileTable.owner.attributesDiffer(
+      session.nodes.slotOf(tiny.root.children.get('dir')!.children.get('file')!),
+    );
     assert.equal(await flags(), 0);
     await client.getattr(file);
     assert.equal(await flags(), FOPEN_KEEP_CACHE);
@@ -581,7 +583,7 @@ describe('an open', () => {
       const guest = await mounted(undefined, { cache: { data } });
       await opened(guest);
       assert.deepEqual(
-        guest.shown.calls().filter((call) => call.startsWith('settle')),
+        guest.fileTable.calls().filter((call) => call.startsWith('reportDifferences')),
         [],
       );
     }
@@ -595,11 +597,11 @@ test('a node is forgotten exactly when the guest has forgotten all that this thr
   tiny.known.clear();
   const descriptors = new SharedDescriptors();
   const user = descriptors.join();
-  const shown = new Shown(descriptors);
+  const fileTable = new SharedFileTable(descriptors);
   const running = await engine(tiny);
-  const { client, loopback, session } = running.guest({ shown });
+  const { client, loopback, session } = running.guest({ fileTable });
   await client.init();
-  const view = new ShownView(shown.memory, new DescriptorUse(user));
+  const view = new FileTableView(fileTable.memory, new DescriptorUse(user));
   /** What the guest has been told and not forgotten, by file. */
   const held = files.map(() => 0);
   const ids = files.map(() => 0n);
@@ -621,7 +623,7 @@ test('a node is forgotten exactly when the guest has forgotten all that this thr
     );
     const isFound = view.findEntry(Number(ROOT), 0, hash(names[which]!), from, FROM);
     if (!isFound) return;
-    assert.ok(view.tellEntry(from, FROM));
+    assert.ok(view.confirmEntry(from, FROM));
     assert.equal(wide(view.nodeLow, view.nodeHigh), ids[which]);
     held[which]! += 1;
     told += 1;

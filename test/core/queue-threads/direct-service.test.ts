@@ -6,8 +6,8 @@ import { hostBuffer } from '../../../core/memory/index.js';
 import { DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
 import { DirectCalls } from '../../../core/queue-threads/direct-calls.js';
 import { DirectService } from '../../../core/queue-threads/direct-service.js';
-import { lineMemory, ThreadEnd } from '../../../core/queue-threads/mailbox.js';
-import { Shown, ShownView } from '../../../core/queue-threads/file-table.js';
+import { mailboxMemory, ThreadMailbox } from '../../../core/queue-threads/mailbox.js';
+import { SharedFileTable, FileTableView } from '../../../core/queue-threads/file-table.js';
 import type { QueueMessage } from '../../../core/virtqueue/index.js';
 import { temporaryFolder } from '../../support/vhost-user.js';
 
@@ -62,20 +62,20 @@ test('after a fault in one queue of a thread another has its own results', (t) =
     fs.writeFileSync(path, Buffer.alloc(bytes));
     const fd = fs.openSync(path, 'r');
     t.after(() => fs.closeSync(fd));
-    const shown = new Shown(descriptors);
-    shown.begin(
+    const fileTable = new SharedFileTable(descriptors);
+    fileTable.begin(
       { entry: none, negative: none, attributes: none },
-      { giveBack: () => undefined, toldOtherwise: () => undefined },
+      { returnLookups: () => undefined, attributesDiffer: () => undefined },
     );
-    shown.showNode(
+    fileTable.publishNode(
       5,
       NODE,
       0,
       { fd, attributes: true, readFlags: 0, writes: false, names: false },
       undefined,
     );
-    const line = new ThreadEnd(lineMemory(QUEUE), QUEUE);
-    return new DirectService(line, new ShownView(shown.memory, use), use, calls, () => undefined);
+    const mailbox = new ThreadMailbox(mailboxMemory(QUEUE), QUEUE);
+    return new DirectService(mailbox, new FileTableView(fileTable.memory, use), use, calls, () => undefined);
   };
   const send = (service: DirectService, messages: readonly Message[]): string[] => {
     for (const [i, message] of messages.entries())

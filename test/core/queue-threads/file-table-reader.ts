@@ -3,7 +3,7 @@ import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import type { Attributes } from '../../../core/backend/index.js';
 import { STAT, STATX_FIELD } from '../../../core/system/calls/files.js';
 import { DescriptorUse, type DescriptorUser } from '../../../core/system/index.js';
-import { ShownView } from '../../../core/queue-threads/file-table.js';
+import { FileTableView } from '../../../core/queue-threads/file-table.js';
 
 /** Where the structures of {@link stat} and {@link statx} begin, in words. */
 export const FROM = 7;
@@ -29,7 +29,7 @@ export interface TakersEntry {
 
 export interface TakerData {
   readonly program: 'take';
-  readonly shown: SharedArrayBuffer;
+  readonly fileTable: SharedArrayBuffer;
   readonly user: DescriptorUser;
   /** By slot; their nodes have the ids 1000 + slot. */
   readonly entries: readonly TakersEntry[];
@@ -37,12 +37,12 @@ export interface TakerData {
   readonly progress: SharedArrayBuffer;
   /** By generation: how many lookups were taken, and whether something else was told. */
   readonly taken: SharedArrayBuffer;
-  readonly toldOtherwise: SharedArrayBuffer;
+  readonly attributesDiffer: SharedArrayBuffer;
 }
 
 export interface NodesData {
   readonly program: 'read';
-  readonly shown: SharedArrayBuffer;
+  readonly fileTable: SharedArrayBuffer;
   readonly user: DescriptorUser;
   /** Files of one byte each: nodes, and then open files of these. */
   readonly nodes: readonly { readonly low: number; readonly high: number }[];
@@ -94,10 +94,10 @@ function putLong(view: DataView, at: number, value = 0): void {
 /** Tells the guest of entries, over and over. */
 function take(data: TakerData): ReaderReport {
   const use = new DescriptorUse(data.user);
-  const view = new ShownView(data.shown, use);
+  const view = new FileTableView(data.fileTable, use);
   const progress = new Int32Array(data.progress);
   const taken = new Int32Array(data.taken);
-  const toldOtherwise = new Int32Array(data.toldOtherwise);
+  const attributesDiffer = new Int32Array(data.attributesDiffer);
   const { attributes } = data;
   const same = data.entries.map(({ identity }) => statx(identity, attributes));
   const other = data.entries.map(({ identity }) => statx(identity, { ...attributes, size: 1 }));
@@ -108,11 +108,11 @@ function take(data: TakerData): ReaderReport {
     const isSame = data.entries[slot]!.isSame || turn % 7 !== 0;
     const from = isSame ? same[slot]! : other[slot]!;
     use.enter();
-    if (view.findEntry(NAME.low, NAME.high, NAME.hash, from, FROM) && view.tellEntry(from, FROM)) {
+    if (view.findEntry(NAME.low, NAME.high, NAME.hash, from, FROM) && view.confirmEntry(from, FROM)) {
       found += 1;
       if (view.nodeLow !== 1000 + slot) wrong.push(`node ${view.nodeLow} for entry ${slot}`);
       Atomics.add(taken, view.generation, 1);
-      if (!isSame) Atomics.store(toldOtherwise, view.generation, 1);
+      if (!isSame) Atomics.store(attributesDiffer, view.generation, 1);
     }
     use.leave();
     Atomics.add(progress, Progress.TURNS, 1);
@@ -124,7 +124,7 @@ function take(data: TakerData): ReaderReport {
 function read(data: NodesData): ReaderReport {
   const { nodes, files, attributes } = data;
   const use = new DescriptorUse(data.user);
-  const view = new ShownView(data.shown, use);
+  const view = new FileTableView(data.fileTable, use);
   const progress = new Int32Array(data.progress);
   const told = new Int32Array(data.told);
   const same = stat(attributes);
@@ -149,7 +149,7 @@ function read(data: NodesData): ReaderReport {
       if (!view.findNode(low, high)) continue;
       check(view.fd, i);
       const isSame = turn % 3 !== 0;
-      if (view.tellNode(isSame ? same : other, FROM) && !isSame) Atomics.add(told, i, 1);
+      if (view.confirmNode(isSame ? same : other, FROM) && !isSame) Atomics.add(told, i, 1);
     }
     for (const [i, { index, generation }] of files.entries()) {
       if (view.findFile(index, generation, nodes[i]!.low, nodes[i]!.high)) check(view.fd, nodes.length + i);

@@ -8,7 +8,7 @@ import { setImmediate, setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { type Attributes, type Backing, FileType } from '../../../core/backend/index.js';
 import { DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
-import { Served, Shown, ShownView } from '../../../core/queue-threads/file-table.js';
+import { Count, SharedFileTable, FileTableView } from '../../../core/queue-threads/file-table.js';
 import {
   FROM,
   type Identity,
@@ -42,7 +42,7 @@ function noTime(): { seconds: number; nanoseconds: number } {
 }
 
 /** Finds an entry by the name under which all are told. */
-function findEntry(view: ShownView, from: Int32Array): boolean {
+function findEntry(view: FileTableView, from: Int32Array): boolean {
   return view.findEntry(NAME.low, NAME.high, NAME.hash, from, FROM);
 }
 
@@ -50,10 +50,10 @@ function findEntry(view: ShownView, from: Int32Array): boolean {
 class Rig {
   readonly descriptors = new SharedDescriptors();
   readonly uses: readonly DescriptorUse[];
-  readonly shown = new Shown(this.descriptors);
-  readonly views: readonly ShownView[];
+  readonly fileTable = new SharedFileTable(this.descriptors);
+  readonly views: readonly FileTableView[];
   /** The first of them. */
-  readonly view: ShownView;
+  readonly view: FileTableView;
   /** What the owner was told, in order. */
   readonly otherwise: number[] = [];
   readonly givenBack: [slot: number, lookups: number][] = [];
@@ -61,12 +61,12 @@ class Rig {
 
   constructor(t: TestContext, threads = 1) {
     const users = Array.from({ length: threads }, () => this.descriptors.join());
-    this.shown.begin(NO_TIMES, {
-      giveBack: (slot, lookups) => void this.givenBack.push([slot, lookups]),
-      toldOtherwise: (slot) => void this.otherwise.push(slot),
+    this.fileTable.begin(NO_TIMES, {
+      returnLookups: (slot, lookups) => void this.givenBack.push([slot, lookups]),
+      attributesDiffer: (slot) => void this.otherwise.push(slot),
     });
     this.uses = users.map((user) => new DescriptorUse(user));
-    this.views = this.uses.map((use) => new ShownView(this.shown.memory, use));
+    this.views = this.uses.map((use) => new FileTableView(this.fileTable.memory, use));
     this.view = this.views[0]!;
     t.after(() => {
       for (const user of users) this.descriptors.leave(user);
@@ -96,7 +96,7 @@ class Rig {
     };
   }
 
-  showEntry(slot: number, identity: Identity, attributes = file, fd = -1): number {
+  publishEntry(slot: number, identity: Identity, attributes = file, fd = -1): number {
     const backing = this.backing({
       fd,
       identity: {
@@ -107,10 +107,10 @@ class Rig {
       },
     });
     const node = { low: 1000 + slot, high: -slot, generation: 70 + slot };
-    return this.shown.showEntry(NAME, slot, node, backing, attributes);
+    return this.fileTable.publishEntry(NAME, slot, node, backing, attributes);
   }
 
-  /** Whether the view finds the entry that {@link showEntry} showed for a slot. */
+  /** Whether the view finds the entry that {@link publishEntry} showed for a slot. */
   finds(slot: number, identity: Identity, attributes = file): boolean {
     const isFound = findEntry(this.view, statx(identity, attributes));
     if (isFound) {
@@ -123,24 +123,24 @@ class Rig {
   /** Finds an entry and tells the guest of it. */
   takes(identity: Identity, attributes = file, view = this.view): boolean {
     const from = statx(identity, attributes);
-    return findEntry(view, from) && view.tellEntry(from, FROM);
+    return findEntry(view, from) && view.confirmEntry(from, FROM);
   }
 
   /** Identities with inode numbers whose entries would have the same place as the first. */
   sharing(count: number, first = 1000n): Identity[] {
     const identities: Identity[] = [{ ino: first, mount: 30, birth }];
     const [before, otherwise] = [this.givenBack.length, this.otherwise.length];
-    this.showEntry(1, identities[0]!);
+    this.publishEntry(1, identities[0]!);
     for (let ino = first + 1n; identities.length < count; ino++) {
       assert.ok(ino < first + 1_000_000n, 'there are fewer places');
       const identity = { ino, mount: 30, birth };
-      this.showEntry(2, identity);
+      this.publishEntry(2, identity);
       if (!this.givenBack.some(([slot], i) => i >= before && slot === 1)) continue;
       identities.push(identity);
-      this.showEntry(1, identities[0]!);
+      this.publishEntry(1, identities[0]!);
       this.givenBack.length = before;
     }
-    this.shown.clear();
+    this.fileTable.clear();
     this.givenBack.length = before;
     assert.equal(this.otherwise.length, otherwise);
     return identities;
@@ -151,10 +151,10 @@ class Rig {
     const backing = this.backing();
     for (let other = low + 1; ; other++) {
       assert.ok(other < low + 1_000_000, 'there are fewer places');
-      this.shown.showNode(1, low, high, backing, undefined);
-      this.shown.showNode(2, other, high, backing, undefined);
+      this.fileTable.publishNode(1, low, high, backing, undefined);
+      this.fileTable.publishNode(2, other, high, backing, undefined);
       if (this.view.findNode(low, high)) continue;
-      this.shown.clear();
+      this.fileTable.clear();
       return other;
     }
   }
@@ -163,10 +163,10 @@ class Rig {
 describe('an open file that is shown', () => {
   it('is found by its fh and its node, with what may be done with it', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const backing = rig.backing({ readFlags: 8, writes: true });
     assert.equal(view.findFile(5, -3, 77, -1), false);
-    shown.showFile(5, -3, 77, -1, backing);
+    fileTable.publishFile(5, -3, 77, -1, backing);
     assert.equal(view.findFile(5, -3, 77, -1), true);
     assert.deepEqual([view.fd, view.readFlags, view.writes], [backing.fd, 8, true]);
     assert.equal(view.findFile(6, -3, 77, -1), false);
@@ -174,7 +174,7 @@ describe('an open file that is shown', () => {
     assert.equal(view.findFile(5, -3, 78, -1), false);
     assert.equal(view.findFile(5, -3, 77, 0), false);
     const other = rig.backing();
-    shown.showFile(0, 1, 2, 0, other);
+    fileTable.publishFile(0, 1, 2, 0, other);
     assert.equal(view.findFile(0, 1, 2, 0), true);
     assert.deepEqual([view.fd, view.readFlags, view.writes], [other.fd, 0, false]);
     assert.equal(view.findFile(0, 0, 0, 0), false);
@@ -182,68 +182,68 @@ describe('an open file that is shown', () => {
 
   it('is not found once it is hidden', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
-    shown.hideFile(5);
-    shown.showFile(5, 1, 77, 0, rig.backing());
-    shown.hideFile(4);
+    const { fileTable, view } = rig;
+    fileTable.withdrawFile(5);
+    fileTable.publishFile(5, 1, 77, 0, rig.backing());
+    fileTable.withdrawFile(4);
     assert.equal(view.findFile(5, 1, 77, 0), true);
-    shown.hideFile(5);
+    fileTable.withdrawFile(5);
     assert.equal(view.findFile(5, 1, 77, 0), false);
     assert.equal(view.findFile(0, 0, 0, 0), false);
-    shown.showFile(5, 2, 77, 0, rig.backing());
+    fileTable.publishFile(5, 2, 77, 0, rig.backing());
     assert.equal(view.findFile(5, 1, 77, 0), false);
     assert.equal(view.findFile(5, 2, 77, 0), true);
   });
 
   it('loses its place to another one, whose it is then', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const [one, two] = [rig.backing({ readFlags: 8 }), rig.backing({ writes: true })];
-    shown.showFile(5, 1, 77, 0, one);
-    shown.showFile(5 + 2048, 1, 77, 0, two);
+    fileTable.publishFile(5, 1, 77, 0, one);
+    fileTable.publishFile(5 + 2048, 1, 77, 0, two);
     assert.equal(view.findFile(5, 1, 77, 0), false);
     assert.equal(view.findFile(5 + 2048, 1, 77, 0), true);
     assert.deepEqual([view.fd, view.readFlags, view.writes], [two.fd, 0, true]);
-    shown.hideFile(5);
+    fileTable.withdrawFile(5);
     assert.equal(view.findFile(5 + 2048, 1, 77, 0), true);
-    shown.hideFile(5 + 2048);
+    fileTable.withdrawFile(5 + 2048);
     assert.equal(view.findFile(5 + 2048, 1, 77, 0), false);
   });
 
   it('is not found once its descriptor is closed, nor when another has the number', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const backing = rig.backing();
-    shown.showFile(5, 1, 77, 0, backing);
+    fileTable.publishFile(5, 1, 77, 0, backing);
     rig.close(backing.fd);
     assert.equal(view.findFile(5, 1, 77, 0), false);
     const again = rig.backing();
     assert.equal(again.fd, backing.fd);
-    shown.showFile(6, 1, 77, 0, again);
+    fileTable.publishFile(6, 1, 77, 0, again);
     assert.equal(view.findFile(5, 1, 77, 0), false);
     assert.equal(view.findFile(6, 1, 77, 0), true);
-    shown.showFile(5, 1, 77, 0, again);
+    fileTable.publishFile(5, 1, 77, 0, again);
     assert.equal(view.findFile(5, 1, 77, 0), true);
   });
 
   it('has a descriptor, and threads that may see it', (t) => {
     const rig = new Rig(t);
-    rig.shown.showFile(5, 1, 77, 0, rig.backing({ fd: -1 }));
+    rig.fileTable.publishFile(5, 1, 77, 0, rig.backing({ fd: -1 }));
     assert.equal(rig.view.findFile(5, 1, 77, 0), false);
-    const shown = new Shown(new SharedDescriptors());
-    shown.showFile(5, 1, 77, 0, rig.backing());
-    assert.equal(new ShownView(shown.memory, rig.uses[0]!).findFile(5, 1, 77, 0), false);
+    const fileTable = new SharedFileTable(new SharedDescriptors());
+    fileTable.publishFile(5, 1, 77, 0, rig.backing());
+    assert.equal(new FileTableView(fileTable.memory, rig.uses[0]!).findFile(5, 1, 77, 0), false);
   });
 });
 
 describe('a node that is shown', () => {
   it('is found by its id', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const [directory, plain] = [rig.backing({ names: true }), rig.backing()];
     assert.equal(view.findNode(1, 0), false);
-    shown.showNode(0, 1, 0, directory, undefined);
-    shown.showNode(9, -5, -6, plain, file);
+    fileTable.publishNode(0, 1, 0, directory, undefined);
+    fileTable.publishNode(9, -5, -6, plain, file);
     assert.equal(view.findNode(1, 0), true);
     assert.deepEqual([view.fd, view.names], [directory.fd, true]);
     assert.equal(view.findNode(-5, -6), true);
@@ -260,92 +260,92 @@ describe('a node that is shown', () => {
 
   it('is not found once it is hidden, or its descriptor closed', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const backing = rig.backing();
-    shown.hideNode(7, 8);
-    shown.showNode(3, 7, 8, backing, file);
-    shown.hideNode(7, 9);
+    fileTable.withdrawNode(7, 8);
+    fileTable.publishNode(3, 7, 8, backing, file);
+    fileTable.withdrawNode(7, 9);
     assert.equal(view.findNode(7, 8), true);
-    shown.hideNode(7, 8);
+    fileTable.withdrawNode(7, 8);
     assert.equal(view.findNode(7, 8), false);
-    shown.showNode(3, 7, 8, backing, undefined);
+    fileTable.publishNode(3, 7, 8, backing, undefined);
     assert.equal(view.findNode(7, 8), true);
     rig.close(backing.fd);
     assert.equal(view.findNode(7, 8), false);
     const again = rig.backing();
     assert.equal(again.fd, backing.fd);
-    shown.showNode(4, 70, 80, again, undefined);
+    fileTable.publishNode(4, 70, 80, again, undefined);
     assert.equal(view.findNode(7, 8), false);
-    shown.showNode(3, 7, 8, again, undefined);
+    fileTable.publishNode(3, 7, 8, again, undefined);
     assert.equal(view.findNode(7, 8), true);
   });
 
   it('loses its place to another one, whose it is then', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const other = rig.sharingNode(7, 8);
     const [one, two] = [rig.backing({ names: true }), rig.backing()];
-    shown.showNode(3, 7, 8, one, file);
-    shown.showNode(4, other, 8, two, file);
+    fileTable.publishNode(3, 7, 8, one, file);
+    fileTable.publishNode(4, other, 8, two, file);
     assert.equal(view.findNode(7, 8), false);
     assert.equal(view.findNode(other, 8), true);
     assert.deepEqual([view.fd, view.names], [two.fd, false]);
-    shown.hideNode(7, 8);
+    fileTable.withdrawNode(7, 8);
     assert.equal(view.findNode(other, 8), true);
-    shown.hideNode(other, 8);
+    fileTable.withdrawNode(other, 8);
     assert.equal(view.findNode(other, 8), false);
   });
 
   it('may be told of as long as it is the one found', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const backing = rig.backing();
-    shown.showNode(3, 7, 8, backing, file);
+    fileTable.publishNode(3, 7, 8, backing, file);
     assert.equal(view.findNode(7, 8), true);
-    shown.hideNode(7, 8);
-    assert.equal(view.tellNode(stat({ ...file, size: 1 }), FROM), false);
-    shown.showNode(3, 7, 8, backing, file);
+    fileTable.withdrawNode(7, 8);
+    assert.equal(view.confirmNode(stat({ ...file, size: 1 }), FROM), false);
+    fileTable.publishNode(3, 7, 8, backing, file);
     assert.equal(view.findNode(7, 8), true);
-    shown.showNode(3, 7, 8, backing, { ...file, size: 2 });
-    assert.equal(view.tellNode(stat({ ...file, size: 3 }), FROM), false);
+    fileTable.publishNode(3, 7, 8, backing, { ...file, size: 2 });
+    assert.equal(view.confirmNode(stat({ ...file, size: 3 }), FROM), false);
   });
 
   it('tells its owner where a thread told something else, and only there', (t) => {
     const rig = new Rig(t);
-    const { shown, view, otherwise } = rig;
+    const { fileTable, view, otherwise } = rig;
     const backing = rig.backing();
     const tell = (attributes: Attributes): void => {
       assert.equal(view.findNode(7, 8), true);
-      assert.equal(view.tellNode(stat(attributes), FROM), true);
+      assert.equal(view.confirmNode(stat(attributes), FROM), true);
     };
     for (const attributes of told) {
       for (const other of [attributes, ...changes(attributes)]) {
-        shown.showNode(3, 7, 8, backing, attributes);
+        fileTable.publishNode(3, 7, 8, backing, attributes);
         tell(attributes);
         tell(other);
         tell(attributes);
         assert.deepEqual(otherwise, []);
-        shown.hideNode(7, 8);
+        fileTable.withdrawNode(7, 8);
         assert.deepEqual(otherwise.splice(0), other === attributes ? [] : [3], JSON.stringify(other));
       }
       // What the guest is told anew is what counts from there on.
-      shown.showNode(3, 7, 8, backing, file);
-      shown.showNode(3, 7, 8, backing, attributes);
+      fileTable.publishNode(3, 7, 8, backing, file);
+      fileTable.publishNode(3, 7, 8, backing, attributes);
       tell(attributes);
-      shown.hideNode(7, 8);
+      fileTable.withdrawNode(7, 8);
       assert.deepEqual(otherwise, []);
     }
   });
 
   it('tells so when another takes its place, when it is shown anew, and when all is cleared', (t) => {
     const rig = new Rig(t);
-    const { shown, view, otherwise } = rig;
+    const { fileTable, view, otherwise } = rig;
     const other = rig.sharingNode(7, 8);
     const backing = rig.backing();
-    const show = (slot: number, low: number): void => shown.showNode(slot, low, 8, backing, file);
+    const show = (slot: number, low: number): void => fileTable.publishNode(slot, low, 8, backing, file);
     const tellOtherwise = (low: number): void => {
       assert.equal(view.findNode(low, 8), true);
-      assert.equal(view.tellNode(stat({ ...file, size: 1 }), FROM), true);
+      assert.equal(view.confirmNode(stat({ ...file, size: 1 }), FROM), true);
     };
     show(3, 7);
     tellOtherwise(7);
@@ -358,27 +358,27 @@ describe('a node that is shown', () => {
     assert.deepEqual(otherwise, []);
     tellOtherwise(7);
     rig.close(backing.fd);
-    shown.clear();
+    fileTable.clear();
     assert.deepEqual(otherwise.splice(0), [3]);
-    shown.clear();
+    fileTable.clear();
     assert.deepEqual(otherwise, []);
   });
 
   it('keeps what was told of it when it is shown anew without', (t) => {
     const rig = new Rig(t);
-    const { shown, view, otherwise } = rig;
+    const { fileTable, view, otherwise } = rig;
     const backing = rig.backing();
-    shown.showNode(3, 7, 8, backing, file);
+    fileTable.publishNode(3, 7, 8, backing, file);
     assert.equal(view.findNode(7, 8), true);
-    shown.showNode(3, 7, 8, backing, undefined);
-    assert.equal(view.tellNode(stat(file), FROM), true);
-    shown.hideNode(7, 8);
+    fileTable.publishNode(3, 7, 8, backing, undefined);
+    assert.equal(view.confirmNode(stat(file), FROM), true);
+    fileTable.withdrawNode(7, 8);
     assert.deepEqual(otherwise, []);
     // Nobody knows what the guest was told: it may be something else.
-    shown.showNode(3, 7, 8, backing, undefined);
+    fileTable.publishNode(3, 7, 8, backing, undefined);
     assert.equal(view.findNode(7, 8), true);
-    assert.equal(view.tellNode(stat(file), FROM), true);
-    shown.hideNode(7, 8);
+    assert.equal(view.confirmNode(stat(file), FROM), true);
+    fileTable.withdrawNode(7, 8);
     assert.deepEqual(otherwise, [3]);
   });
 });
@@ -417,7 +417,7 @@ describe('an entry that is shown', () => {
   it('is found by the identity that statx tells, birth included', (t) => {
     const rig = new Rig(t);
     assert.equal(rig.finds(3, identity), false);
-    assert.equal(rig.showEntry(3, identity), GRANTED);
+    assert.equal(rig.publishEntry(3, identity), GRANTED);
     assert.equal(rig.finds(3, identity), true);
     assert.equal(rig.finds(3, identity, { ...file, size: 1 }), true);
     for (const other of [
@@ -430,32 +430,32 @@ describe('an entry that is shown', () => {
       { ...identity, birth: { ...birth, nanoseconds: 1 } },
     ])
       assert.equal(rig.finds(3, other), false);
-    rig.shown.hideEntry(3);
+    rig.fileTable.withdrawEntry(3);
     assert.equal(rig.finds(3, identity), false);
   });
 
   it('is found under the name under which it was told last, and under no other', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const from = statx(identity, file);
-    rig.showEntry(3, identity);
+    rig.publishEntry(3, identity);
     for (const other of [
       { ...NAME, low: NAME.low + 1 },
       { ...NAME, high: 0 },
       { ...NAME, hash: NAME.hash + 1 },
     ]) {
-      rig.showEntry(3, identity);
+      rig.publishEntry(3, identity);
       assert.equal(view.findEntry(other.low, other.high, other.hash, from, FROM), false);
       assert.equal(findEntry(view, from), true);
       const { inoLow, inoHigh } = { inoLow: 0x8000_0005, inoHigh: 1 };
       const backing = rig.backing({ fd: -1, identity: { mount: identity.mount, inoLow, inoHigh, birth } });
       const node = { low: 1003, high: -3, generation: 73 };
-      assert.equal(shown.showEntry(other, 3, node, backing, file), GRANTED);
+      assert.equal(fileTable.publishEntry(other, 3, node, backing, file), GRANTED);
       assert.equal(findEntry(view, from), false);
       assert.equal(view.findEntry(other.low, other.high, other.hash, from, FROM), true);
-      assert.equal(view.tellEntry(from, FROM), true);
+      assert.equal(view.confirmEntry(from, FROM), true);
     }
-    shown.hideEntry(3);
+    fileTable.withdrawEntry(3);
     assert.equal(
       rig.givenBack.reduce((sum, [, lookups]) => sum + lookups, 0),
       7 * GRANTED - 3,
@@ -466,7 +466,7 @@ describe('an entry that is shown', () => {
     const rig = new Rig(t);
     for (const seconds of [-1, -2_000_000_000, 0, 0x7fffffff]) {
       const old = { ...identity, birth: { seconds, nanoseconds: 999_999_999 } };
-      assert.equal(rig.showEntry(3, old), GRANTED);
+      assert.equal(rig.publishEntry(3, old), GRANTED);
       assert.equal(rig.takes(old), true);
       assert.equal(rig.finds(3, { ...old, birth: { seconds, nanoseconds: 0 } }), false);
     }
@@ -476,7 +476,7 @@ describe('an entry that is shown', () => {
     const rig = new Rig(t);
     const kept: Identity = { ino: 77n, mount: 30 };
     const fd = rig.open();
-    assert.equal(rig.showEntry(3, kept, file, fd), GRANTED);
+    assert.equal(rig.publishEntry(3, kept, file, fd), GRANTED);
     assert.equal(rig.finds(3, kept), true);
     assert.equal(rig.finds(3, { ...kept, birth }), true);
     assert.equal(rig.finds(3, { ...kept, mount: 31 }), false);
@@ -485,76 +485,76 @@ describe('an entry that is shown', () => {
     assert.equal(rig.open(), fd);
     rig.descriptors.show(fd);
     assert.equal(rig.finds(3, kept), false);
-    assert.equal(rig.showEntry(3, kept, file, fd), GRANTED);
+    assert.equal(rig.publishEntry(3, kept, file, fd), GRANTED);
     assert.deepEqual(rig.givenBack, [[3, GRANTED]]);
     assert.equal(rig.finds(3, kept), true);
   });
 
   it('with birth needs no descriptor, without birth it does', (t) => {
     const rig = new Rig(t);
-    assert.equal(rig.showEntry(3, { ino: 77n, mount: 30, birth }), GRANTED);
-    assert.equal(rig.showEntry(4, { ino: 78n, mount: 30 }), 0);
+    assert.equal(rig.publishEntry(3, { ino: 77n, mount: 30, birth }), GRANTED);
+    assert.equal(rig.publishEntry(4, { ino: 78n, mount: 30 }), 0);
     assert.equal(rig.finds(4, { ino: 78n, mount: 30 }), false);
-    rig.shown.hideEntry(4);
+    rig.fileTable.withdrawEntry(4);
     assert.deepEqual(rig.givenBack, []);
   });
 
   it('gives back the lookups that no thread took, once', (t) => {
     const rig = new Rig(t);
-    const { shown, givenBack } = rig;
-    rig.showEntry(3, identity);
+    const { fileTable, givenBack } = rig;
+    rig.publishEntry(3, identity);
     for (let i = 0; i < 10; i++) assert.equal(rig.takes(identity), true);
-    shown.hideEntry(3);
+    fileTable.withdrawEntry(3);
     assert.deepEqual(givenBack.splice(0), [[3, GRANTED - 10]]);
-    shown.hideEntry(3);
+    fileTable.withdrawEntry(3);
     assert.deepEqual(givenBack, []);
     assert.equal(rig.takes(identity), false);
-    // Shown anew, it gives the former ones back.
-    rig.showEntry(3, identity);
+    // Published anew, it gives the former ones back.
+    rig.publishEntry(3, identity);
     assert.equal(rig.takes(identity), true);
-    assert.equal(rig.showEntry(3, identity), GRANTED);
+    assert.equal(rig.publishEntry(3, identity), GRANTED);
     assert.deepEqual(givenBack.splice(0), [[3, GRANTED - 1]]);
-    shown.clear();
+    fileTable.clear();
     assert.deepEqual(givenBack.splice(0), [[3, GRANTED]]);
-    shown.clear();
+    fileTable.clear();
     assert.deepEqual(givenBack, []);
   });
 
   it('is not found any more when all its lookups are taken', (t) => {
     const rig = new Rig(t, 2);
-    const [one, two] = rig.views as [ShownView, ShownView];
+    const [one, two] = rig.views as [FileTableView, FileTableView];
     const from = statx(identity, file);
-    rig.showEntry(3, identity);
+    rig.publishEntry(3, identity);
     for (let i = 0; i < GRANTED - 2; i++) assert.equal(rig.takes(identity, file, i % 2 ? one : two), true);
     // Both have found it; the last of the lookups is the first one's.
     assert.ok(findEntry(one, from) && findEntry(two, from));
-    assert.equal(one.tellEntry(from, FROM), true);
-    assert.equal(two.tellEntry(from, FROM), true);
+    assert.equal(one.confirmEntry(from, FROM), true);
+    assert.equal(two.confirmEntry(from, FROM), true);
     assert.equal(rig.finds(3, identity), false);
-    rig.shown.hideEntry(3);
+    rig.fileTable.withdrawEntry(3);
     assert.deepEqual(rig.givenBack.splice(0), [[3, 0]]);
-    rig.showEntry(3, identity);
+    rig.publishEntry(3, identity);
     for (let i = 0; i < GRANTED - 1; i++) assert.equal(rig.takes(identity), true);
     assert.ok(findEntry(one, from) && findEntry(two, from));
-    assert.equal(two.tellEntry(from, FROM), true);
-    assert.equal(one.tellEntry(from, FROM), false);
-    rig.shown.hideEntry(3);
+    assert.equal(two.confirmEntry(from, FROM), true);
+    assert.equal(one.confirmEntry(from, FROM), false);
+    rig.fileTable.withdrawEntry(3);
     assert.deepEqual(rig.givenBack, [[3, 0]]);
   });
 
   it('is not told of by a thread that found it before it was hidden, though it is shown again', (t) => {
     const rig = new Rig(t);
-    const { shown, view, givenBack } = rig;
+    const { fileTable, view, givenBack } = rig;
     const from = statx(identity, file);
-    rig.showEntry(3, identity);
+    rig.publishEntry(3, identity);
     assert.equal(rig.finds(3, identity), true);
-    shown.hideEntry(3);
-    assert.equal(view.tellEntry(from, FROM), false);
-    rig.showEntry(3, identity);
+    fileTable.withdrawEntry(3);
+    assert.equal(view.confirmEntry(from, FROM), false);
+    rig.publishEntry(3, identity);
     assert.equal(rig.finds(3, identity), true);
-    rig.showEntry(3, identity);
-    assert.equal(view.tellEntry(from, FROM), false);
-    shown.hideEntry(3);
+    rig.publishEntry(3, identity);
+    assert.equal(view.confirmEntry(from, FROM), false);
+    fileTable.withdrawEntry(3);
     assert.deepEqual(
       givenBack.map(([, lookups]) => lookups),
       [GRANTED, GRANTED, GRANTED],
@@ -563,42 +563,42 @@ describe('an entry that is shown', () => {
 
   it('loses its place to another one, whose it is then', (t) => {
     const rig = new Rig(t);
-    const { shown, givenBack } = rig;
+    const { fileTable, givenBack } = rig;
     const [one, two] = rig.sharing(2) as [Identity, Identity];
-    rig.showEntry(3, one);
+    rig.publishEntry(3, one);
     assert.equal(rig.takes(one), true);
-    assert.equal(rig.showEntry(4, two), GRANTED);
+    assert.equal(rig.publishEntry(4, two), GRANTED);
     assert.deepEqual(givenBack.splice(0), [[3, GRANTED - 1]]);
     assert.equal(rig.finds(3, one), false);
     assert.equal(rig.finds(4, two), true);
-    shown.hideEntry(3);
+    fileTable.withdrawEntry(3);
     assert.deepEqual(givenBack, []);
     assert.equal(rig.finds(4, two), true);
-    shown.hideEntry(4);
+    fileTable.withdrawEntry(4);
     assert.deepEqual(givenBack, [[4, GRANTED]]);
   });
 
   it('changes its place with its identity', (t) => {
     const rig = new Rig(t);
-    rig.showEntry(3, identity);
+    rig.publishEntry(3, identity);
     assert.equal(rig.takes(identity), true);
     const other = { ...identity, ino: 6n };
-    assert.equal(rig.showEntry(3, other), GRANTED);
+    assert.equal(rig.publishEntry(3, other), GRANTED);
     assert.deepEqual(rig.givenBack.splice(0), [[3, GRANTED - 1]]);
     assert.deepEqual([rig.finds(3, identity), rig.finds(3, other)], [false, true]);
-    rig.shown.clear();
+    rig.fileTable.clear();
     assert.deepEqual(rig.givenBack, [[3, GRANTED]]);
   });
 
   it('tells its owner where a thread told something else, and only there', (t) => {
     const rig = new Rig(t);
-    const { shown, otherwise } = rig;
+    const { fileTable, otherwise } = rig;
     for (const attributes of told) {
       for (const other of [attributes, ...changes(attributes)]) {
-        rig.showEntry(3, identity, attributes);
+        rig.publishEntry(3, identity, attributes);
         for (const tells of [attributes, other, attributes]) assert.equal(rig.takes(identity, tells), true);
         assert.deepEqual(otherwise, []);
-        shown.hideEntry(3);
+        fileTable.withdrawEntry(3);
         assert.deepEqual(otherwise.splice(0), other === attributes ? [] : [3], JSON.stringify(other));
       }
     }
@@ -609,18 +609,18 @@ describe('an entry that is shown', () => {
     const { otherwise } = rig;
     const [one, two] = rig.sharing(2) as [Identity, Identity];
     const changed = { ...file, ctimeNsec: 1 };
-    rig.showEntry(3, one);
+    rig.publishEntry(3, one);
     assert.equal(rig.takes(one, changed), true);
-    rig.showEntry(4, two);
+    rig.publishEntry(4, two);
     assert.deepEqual(otherwise.splice(0), [3]);
     assert.equal(rig.takes(two, changed), true);
-    rig.showEntry(4, two, changed);
+    rig.publishEntry(4, two, changed);
     assert.deepEqual(otherwise.splice(0), [4]);
     assert.equal(rig.takes(two, changed), true);
-    rig.showEntry(3, one);
+    rig.publishEntry(3, one);
     assert.deepEqual(otherwise, []);
     assert.equal(rig.takes(one, changed), true);
-    rig.shown.clear();
+    rig.fileTable.clear();
     assert.deepEqual(otherwise, [3]);
   });
 });
@@ -628,51 +628,51 @@ describe('an entry that is shown', () => {
 describe('an open of a node', () => {
   it('hides its entry and it where threads told something else, and its owner learns of it', (t) => {
     const rig = new Rig(t);
-    const { shown, view, otherwise } = rig;
+    const { fileTable, view, otherwise } = rig;
     const identity: Identity = { ino: 5n, mount: 30, birth };
     const changed = { ...file, size: 1 };
     const show = (): void => {
-      shown.showNode(3, 1003, -3, rig.backing(), file);
-      rig.showEntry(3, identity);
+      fileTable.publishNode(3, 1003, -3, rig.backing(), file);
+      rig.publishEntry(3, identity);
     };
     const found = (): boolean[] => [view.findNode(1003, -3), rig.finds(3, identity)];
 
     show();
     assert.equal(rig.takes(identity), true);
-    assert.ok(view.findNode(1003, -3) && view.tellNode(stat(file), FROM));
-    shown.settle(3, 1003, -3);
+    assert.ok(view.findNode(1003, -3) && view.confirmNode(stat(file), FROM));
+    fileTable.reportDifferences(3, 1003, -3);
     assert.deepEqual(otherwise, []);
     assert.deepEqual(found(), [true, true]);
 
-    assert.ok(view.findNode(1003, -3) && view.tellNode(stat(changed), FROM));
-    shown.settle(3, 1003, -3);
+    assert.ok(view.findNode(1003, -3) && view.confirmNode(stat(changed), FROM));
+    fileTable.reportDifferences(3, 1003, -3);
     assert.deepEqual(otherwise.splice(0), [3]);
     assert.deepEqual(found(), [false, true]);
     assert.deepEqual(rig.givenBack, []);
 
     assert.equal(rig.takes(identity, changed), true);
-    shown.settle(3, 1003, -3);
+    fileTable.reportDifferences(3, 1003, -3);
     assert.deepEqual(otherwise.splice(0), [3]);
     assert.deepEqual(found(), [false, false]);
     assert.deepEqual(rig.givenBack, [[3, GRANTED - 2]]);
-    shown.settle(3, 1003, -3);
+    fileTable.reportDifferences(3, 1003, -3);
     assert.deepEqual(otherwise, []);
   });
 
   it('leaves others where they are, also one in the same place', (t) => {
     const rig = new Rig(t);
-    const { shown, view, otherwise } = rig;
+    const { fileTable, view, otherwise } = rig;
     const other = rig.sharingNode(7, 8);
     const [one, two] = rig.sharing(2) as [Identity, Identity];
-    shown.showNode(4, other, 8, rig.backing(), file);
-    rig.showEntry(3, one);
-    rig.showEntry(4, two);
-    assert.ok(view.findNode(other, 8) && view.tellNode(stat({ ...file, size: 1 }), FROM));
+    fileTable.publishNode(4, other, 8, rig.backing(), file);
+    rig.publishEntry(3, one);
+    rig.publishEntry(4, two);
+    assert.ok(view.findNode(other, 8) && view.confirmNode(stat({ ...file, size: 1 }), FROM));
     assert.equal(rig.takes(two, { ...file, size: 1 }), true);
-    shown.settle(3, 7, 8);
+    fileTable.reportDifferences(3, 7, 8);
     assert.deepEqual(otherwise, []);
     assert.deepEqual([view.findNode(other, 8), rig.finds(4, two)], [true, true]);
-    shown.settle(4, other, 8);
+    fileTable.reportDifferences(4, other, 8);
     assert.deepEqual(otherwise, [4, 4]);
     assert.deepEqual([view.findNode(other, 8), rig.finds(4, two)], [false, false]);
   });
@@ -681,7 +681,7 @@ describe('an open of a node', () => {
 describe('what a session shows', () => {
   it('is hidden all at once', (t) => {
     const rig = new Rig(t);
-    const { shown, view } = rig;
+    const { fileTable, view } = rig;
     const identities = [5n, 6n, 0x5_0000_0005n].map((ino): Identity => ({ ino, mount: 30, birth }));
     const found = (): number => {
       let count = 0;
@@ -692,11 +692,11 @@ describe('what a session shows', () => {
     };
     const backing = rig.backing();
     for (let round = 0; round < 2; round++) {
-      for (let i = 0; i < 5000; i += 500) shown.showFile(i, 1, 77, 0, backing);
-      for (let i = 1; i < 10; i++) shown.showNode(i, i, -i, backing, file);
-      for (const [i, identity] of identities.entries()) rig.showEntry(i + 1, identity);
+      for (let i = 0; i < 5000; i += 500) fileTable.publishFile(i, 1, 77, 0, backing);
+      for (let i = 1; i < 10; i++) fileTable.publishNode(i, i, -i, backing, file);
+      for (const [i, identity] of identities.entries()) rig.publishEntry(i + 1, identity);
       assert.equal(found(), 10 + 9 + 3);
-      shown.clear();
+      fileTable.clear();
       assert.equal(found(), 0);
       assert.deepEqual(rig.givenBack.splice(0), [
         [1, GRANTED],
@@ -708,12 +708,12 @@ describe('what a session shows', () => {
 
   it('is its own: another session’s is not found', (t) => {
     const rig = new Rig(t);
-    const other = new Shown(rig.descriptors);
-    const view = new ShownView(other.memory, rig.uses[0]!);
+    const other = new SharedFileTable(rig.descriptors);
+    const view = new FileTableView(other.memory, rig.uses[0]!);
     const identity: Identity = { ino: 5n, mount: 30, birth };
-    rig.shown.showFile(5, 1, 77, 0, rig.backing());
-    rig.shown.showNode(3, 7, 8, rig.backing(), file);
-    rig.showEntry(3, identity);
+    rig.fileTable.publishFile(5, 1, 77, 0, rig.backing());
+    rig.fileTable.publishNode(3, 7, 8, rig.backing(), file);
+    rig.publishEntry(3, identity);
     assert.equal(view.findFile(5, 1, 77, 0), false);
     assert.equal(view.findNode(7, 8), false);
     assert.equal(findEntry(view, statx(identity, file)), false);
@@ -723,14 +723,14 @@ describe('what a session shows', () => {
 
   it('has the times for which guests may keep it, the longest too', (t) => {
     const rig = new Rig(t);
-    const shown = new Shown(rig.descriptors);
+    const fileTable = new SharedFileTable(rig.descriptors);
     const times = {
       entry: { seconds: 2 ** 32 - 1, nanoseconds: 999_999_999 },
       negative: { seconds: 0, nanoseconds: 1 },
       attributes: { seconds: 2 ** 31, nanoseconds: 0 },
     };
-    shown.begin(times, { giveBack: () => undefined, toldOtherwise: () => undefined });
-    const view = new ShownView(shown.memory, rig.uses[0]!);
+    fileTable.begin(times, { returnLookups: () => undefined, attributesDiffer: () => undefined });
+    const view = new FileTableView(fileTable.memory, rig.uses[0]!);
     assert.deepEqual(view.entryValid, times.entry);
     assert.deepEqual(view.negativeValid, times.negative);
     assert.deepEqual(view.attributesValid, times.attributes);
@@ -738,7 +738,7 @@ describe('what a session shows', () => {
 
   it('counts what all threads have served', (t) => {
     const rig = new Rig(t, 64);
-    const { shown, views } = rig;
+    const { fileTable, views } = rig;
     const none = {
       reads: 0,
       writes: 0,
@@ -748,15 +748,15 @@ describe('what a session shows', () => {
       bytesRead: 0,
       bytesWritten: 0,
     };
-    assert.deepEqual(shown.counts, none);
+    assert.deepEqual(fileTable.counts, none);
     for (const [i, { counts }] of views.entries()) {
-      counts[Served.READS]! += 1;
-      counts[Served.WRITES]! += 2;
-      counts[Served.GETATTRS]! += 3;
-      counts[Served.LOOKUPS]! += 4;
-      counts[Served.FAILURES]! += i;
-      counts[Served.BYTES_READ]! += 2 ** 40;
-      counts[Served.BYTES_WRITTEN]! += 2 ** 33 + 1;
+      counts[Count.READS]! += 1;
+      counts[Count.WRITES]! += 2;
+      counts[Count.GETATTRS]! += 3;
+      counts[Count.LOOKUPS]! += 4;
+      counts[Count.FAILURES]! += i;
+      counts[Count.BYTES_READ]! += 2 ** 40;
+      counts[Count.BYTES_WRITTEN]! += 2 ** 33 + 1;
     }
     const expected = {
       reads: 64,
@@ -767,10 +767,10 @@ describe('what a session shows', () => {
       bytesRead: 2 ** 46,
       bytesWritten: 64 * (2 ** 33 + 1),
     };
-    assert.deepEqual(shown.counts, expected);
+    assert.deepEqual(fileTable.counts, expected);
     // They stay when all else is hidden, and touch none of it.
-    shown.clear();
-    assert.deepEqual(shown.counts, expected);
+    fileTable.clear();
+    assert.deepEqual(fileTable.counts, expected);
     assert.deepEqual(rig.view.entryValid, noTime());
     assert.equal(rig.view.findFile(0, 0, 0, 0), false);
   });
@@ -786,7 +786,7 @@ function reader(data: NodesData | TakerData): Promise<ReaderReport> {
 
 test('every lookup that an entry is shown with is told by a thread or given back, while threads take and this one hides', async (t) => {
   const descriptors = new SharedDescriptors();
-  const shown = new Shown(descriptors);
+  const fileTable = new SharedFileTable(descriptors);
   const users = [descriptors.join(), descriptors.join()];
   const most = 400_000;
   // By showing, of which each has a number, the generation of its node id.
@@ -795,11 +795,11 @@ test('every lookup that an entry is shown with is told by a thread or given back
   const otherwise = new Uint8Array(most);
   /** The showing of a slot. */
   const current = new Map<number, number>();
-  shown.begin(NO_TIMES, {
-    giveBack: (slot, lookups) => {
+  fileTable.begin(NO_TIMES, {
+    returnLookups: (slot, lookups) => {
       givenBack[current.get(slot)!]! += lookups;
     },
-    toldOtherwise: (slot) => {
+    attributesDiffer: (slot) => {
       otherwise[current.get(slot)!] = 1;
     },
   });
@@ -815,12 +815,12 @@ test('every lookup that an entry is shown with is told by a thread or given back
   ];
   const data: Omit<TakerData, 'user'> = {
     program: 'take',
-    shown: shown.memory,
+    fileTable: fileTable.memory,
     entries,
     attributes: file,
     progress: new SharedArrayBuffer(Object.keys(Progress).length * 4),
     taken: new SharedArrayBuffer(most * 4),
-    toldOtherwise: new SharedArrayBuffer(most * 4),
+    attributesDiffer: new SharedArrayBuffer(most * 4),
   };
   const reports = Promise.all(users.map((user) => reader({ ...data, user })));
   const progress = new Int32Array(data.progress);
@@ -835,7 +835,7 @@ test('every lookup that an entry is shown with is told by a thread or given back
       fd = fds.get(slot) ?? fs.openSync('/dev/null', 'r');
       fds.set(slot, fd);
     }
-    granted[showing] = shown.showEntry(
+    granted[showing] = fileTable.publishEntry(
       NAME,
       slot,
       { low: 1000 + slot, high: 0, generation: showing },
@@ -854,7 +854,7 @@ test('every lookup that an entry is shown with is told by a thread or given back
   }
 
   function hide(slot: number): void {
-    shown.hideEntry(slot);
+    fileTable.withdrawEntry(slot);
     const fd = fds.get(slot);
     if (fd === undefined || slot % 2 === 0) return;
     fds.delete(slot);
@@ -871,8 +871,8 @@ test('every lookup that an entry is shown with is told by a thread or given back
     for (let i = 0; i < 20; i++) {
       const slot = next(entries.length);
       if (next(4) === 0) hide(slot);
-      else if (next(50) === 0) shown.settle(slot, 1000 + slot, 0);
-      else if (next(300) === 0) shown.clear();
+      else if (next(50) === 0) fileTable.reportDifferences(slot, 1000 + slot, 0);
+      else if (next(300) === 0) fileTable.clear();
       else show(slot);
     }
     // Some are shown long enough for all their lookups to be taken.
@@ -885,29 +885,29 @@ test('every lookup that an entry is shown with is told by a thread or given back
   for (const fd of fds.values()) descriptors.close(fd);
 
   const taken = new Int32Array(data.taken);
-  const toldOtherwise = new Int32Array(data.toldOtherwise);
+  const attributesDiffer = new Int32Array(data.attributesDiffer);
   for (let showing = 0; showing < showings; showing++) {
     const sum = taken[showing]! + givenBack[showing]!;
     assert.equal(sum, granted[showing], `showing ${showing}: ${taken[showing]} taken`);
-    if (toldOtherwise[showing] === 1) assert.equal(otherwise[showing], 1, `showing ${showing}`);
+    if (attributesDiffer[showing] === 1) assert.equal(otherwise[showing], 1, `showing ${showing}`);
   }
   assert.ok(taken.some((count) => count === GRANTED));
   assert.ok(taken.some((count) => count > 0 && count < GRANTED));
-  assert.ok(toldOtherwise.some((flag) => flag === 1));
+  assert.ok(attributesDiffer.some((flag) => flag === 1));
   assert.equal(current.size, entries.length);
 });
 
-test('threads find no file and no node but the one shown, and no change that they tell of is lost', async (t) => {
-  const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-shown-'));
+test('threads find no file and no node but the published ones, and no change that they tell of is lost', async (t) => {
+  const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-file-table-'));
   t.after(() => fs.rmSync(folder, { recursive: true }));
   const descriptors = new SharedDescriptors();
-  const shown = new Shown(descriptors);
+  const fileTable = new SharedFileTable(descriptors);
   const user = descriptors.join();
   /** Slots of nodes of which a thread told something else. */
   const otherwise = new Set<number>();
-  shown.begin(NO_TIMES, {
-    giveBack: () => undefined,
-    toldOtherwise: (slot) => void otherwise.add(slot),
+  fileTable.begin(NO_TIMES, {
+    returnLookups: () => undefined,
+    attributesDiffer: (slot) => void otherwise.add(slot),
   });
   // The first two have the same place.
   const nodes = [50, new Rig(t).sharingNode(50), 49].map((low) => ({ low, high: 0 }));
@@ -917,7 +917,7 @@ test('threads find no file and no node but the one shown, and no change that the
   for (const [i, path] of paths.entries()) fs.writeFileSync(path, Uint8Array.of(i));
   const data: NodesData = {
     program: 'read',
-    shown: shown.memory,
+    fileTable: fileTable.memory,
     user,
     nodes,
     files,
@@ -943,12 +943,12 @@ test('threads find no file and no node but the one shown, and no change that the
     fds.delete(which);
   }
 
-  function showNode(which: number): void {
-    shown.showNode(which, nodes[which]!.low, nodes[which]!.high, backing(which), file);
+  function publishNode(which: number): void {
+    fileTable.publishNode(which, nodes[which]!.low, nodes[which]!.high, backing(which), file);
   }
 
-  function hideNode(which: number): void {
-    shown.hideNode(nodes[which]!.low, nodes[which]!.high);
+  function withdrawNode(which: number): void {
+    fileTable.withdrawNode(nodes[which]!.low, nodes[which]!.high);
   }
 
   async function turnOver(): Promise<void> {
@@ -963,20 +963,20 @@ test('threads find no file and no node but the one shown, and no change that the
     const which = round % nodes.length;
     const before = Atomics.load(told, which);
     otherwise.delete(which);
-    showNode(which);
+    publishNode(which);
     for (const [i, { index, generation }] of files.entries()) {
       const at = nodes.length + i;
       const { low, high } = nodes[i]!;
-      if ((round + i) % 3 === 0) shown.showFile(index, generation, low, high, backing(at));
-      else if ((round + i) % 5 === 0) shown.hideFile(index);
+      if ((round + i) % 3 === 0) fileTable.publishFile(index, generation, low, high, backing(at));
+      else if ((round + i) % 5 === 0) fileTable.withdrawFile(index);
       else if ((round + i) % 7 === 0) close(at);
     }
     if (round % 4 === 0) await setImmediate();
     // In whichever way it is hidden.
-    if (round % 5 === 0) showNode(which === 0 ? 1 : which === 1 ? 0 : 2);
+    if (round % 5 === 0) publishNode(which === 0 ? 1 : which === 1 ? 0 : 2);
     if (round % 7 === 0) close(which);
-    if (round % 11 === 0) shown.clear();
-    hideNode(which);
+    if (round % 11 === 0) fileTable.clear();
+    withdrawNode(which);
     // The thread has ended what it was about.
     await turnOver();
     await turnOver();

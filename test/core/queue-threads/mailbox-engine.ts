@@ -1,5 +1,5 @@
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
-import { EngineEnd } from '../../../core/queue-threads/mailbox.js';
+import { EngineMailbox } from '../../../core/queue-threads/mailbox.js';
 
 export interface LineData {
   readonly memory: SharedArrayBuffer;
@@ -18,7 +18,7 @@ export interface LineReport {
 /** Milliseconds that it sleeps untold. */
 const LONG = 3000;
 
-/** A request by which the line ends. */
+/** A request by which the mailbox closes. */
 export const STOP = -7;
 
 /** Whether the answer of a turn is that there can be none; else it is the turn's number. */
@@ -31,7 +31,7 @@ export function failsAt(turn: number): boolean {
  * takes more first, and sleeps between.
  */
 function run({ memory, size, awake }: LineData): LineReport {
-  const engine = new EngineEnd(memory, size);
+  const engine = new EngineMailbox(memory, size);
   const sleep = new Int32Array(awake);
   const taken: number[] = [];
   const kept: number[] = [];
@@ -44,7 +44,7 @@ function run({ memory, size, awake }: LineData): LineReport {
   }
 
   for (;;) {
-    engine.look(true);
+    engine.setPolling(true);
     const waiting = engine.waiting;
     for (let i = 0; i < waiting; i++) {
       const id = engine.take();
@@ -56,7 +56,7 @@ function run({ memory, size, awake }: LineData): LineReport {
     // The last ones first, and all where nothing else comes.
     for (let least = waiting > 0 ? 16 : 0; kept.length > least;) answer(kept.pop()!);
     if (waiting > 0) continue;
-    engine.look(false);
+    engine.setPolling(false);
     if (engine.waiting > 0) continue;
     if (Atomics.wait(sleep, 0, 0, LONG) === 'timed-out' && engine.waiting > 0) missed += 1;
     if (missed > 2) return { taken, missed };

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { describe, it, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { EngineEnd, lineMemory, ThreadEnd } from '../../../core/queue-threads/mailbox.js';
+import { EngineMailbox, mailboxMemory, ThreadMailbox } from '../../../core/queue-threads/mailbox.js';
 import { failsAt, type LineData, type LineReport, STOP } from './mailbox-engine.js';
 
 interface Answer {
@@ -11,28 +11,28 @@ interface Answer {
   readonly written: number | undefined;
 }
 
-/** Both ends of a line. */
-function line(size: number): { engine: EngineEnd; thread: ThreadEnd } {
-  const memory = lineMemory(size);
-  return { engine: new EngineEnd(memory, size), thread: new ThreadEnd(memory, size) };
+/** Both ends of a mailbox. */
+function mailbox(size: number): { engine: EngineMailbox; thread: ThreadMailbox } {
+  const memory = mailboxMemory(size);
+  return { engine: new EngineMailbox(memory, size), thread: new ThreadMailbox(memory, size) };
 }
 
 /** All answers that there are. */
-function collectAll(thread: ThreadEnd): Answer[] {
+function collectAll(thread: ThreadMailbox): Answer[] {
   const answers: Answer[] = [];
   while (thread.ready) thread.collect((id, written) => answers.push({ id, written }));
   return answers;
 }
 
-function takeAll(engine: EngineEnd): number[] {
+function takeAll(engine: EngineMailbox): number[] {
   const ids: number[] = [];
   while (engine.waiting > 0) ids.push(engine.take());
   return ids;
 }
 
-describe('a line', () => {
+describe('a mailbox', () => {
   it('passes requests one way and answers the other, each in its order', () => {
-    const { engine, thread } = line(8);
+    const { engine, thread } = mailbox(8);
     assert.deepEqual([engine.waiting, thread.pending, thread.ready], [0, 0, false]);
     for (const id of [5, 0, 7]) thread.pass(id);
     assert.deepEqual([engine.waiting, thread.pending, thread.ready], [3, 3, false]);
@@ -55,7 +55,7 @@ describe('a line', () => {
   });
 
   it('tells an answer that there can not be from one of no bytes', () => {
-    const { engine, thread } = line(2);
+    const { engine, thread } = mailbox(2);
     thread.pass(0);
     thread.pass(1);
     for (const id of takeAll(engine)) engine.answer(id, id === 0 ? undefined : 0);
@@ -67,7 +67,7 @@ describe('a line', () => {
 
   for (const size of [1, 2, 8, 64]) {
     it(`of ${size} holds ${size} at a time, again and again`, () => {
-      const { engine, thread } = line(size);
+      const { engine, thread } = mailbox(size);
       let passed = 0;
       let answered = 0;
       for (let round = 0; round < 400; round++) {
@@ -88,13 +88,13 @@ describe('a line', () => {
   }
 
   it('is as good when it is full both ways', () => {
-    const { engine, thread } = line(4);
+    const { engine, thread } = mailbox(4);
     for (let round = 0; round < 50; round++) {
       const ids = [0, 1, 2, 3].map((i) => round * 4 + i);
       for (const id of ids) thread.pass(id);
       assert.equal(engine.waiting, 4);
       takeAll(engine);
-      // The guest gets none of them yet: the answers lie in the line.
+      // The guest gets none of them yet: the answers lie in the mailbox.
       for (const id of ids.toReversed()) engine.answer(id, id + 1);
       assert.equal(thread.pending, 4);
       assert.deepEqual(
@@ -105,33 +105,33 @@ describe('a line', () => {
   });
 
   it('knows whether the thread looks for answers by itself', () => {
-    const { engine, thread } = line(4);
-    assert.equal(engine.isLookedFor, false);
-    thread.look(true);
-    assert.equal(engine.isLookedFor, true);
-    engine.look(true);
-    assert.equal(engine.isLookedFor, true);
-    thread.look(false);
-    assert.equal(engine.isLookedFor, false);
+    const { engine, thread } = mailbox(4);
+    assert.equal(engine.isPolled, false);
+    thread.setPolling(true);
+    assert.equal(engine.isPolled, true);
+    engine.setPolling(true);
+    assert.equal(engine.isPolled, true);
+    thread.setPolling(false);
+    assert.equal(engine.isPolled, false);
   });
 
   it('has the engine’s end told once of what is passed while it does not look by itself', () => {
-    const { engine, thread } = line(4);
+    const { engine, thread } = mailbox(4);
     const pass = (): boolean => {
       thread.pass(1);
-      return thread.mustTell;
+      return thread.mustSignal;
     };
     assert.deepEqual([pass(), pass()], [true, false]);
-    engine.look(true);
+    engine.setPolling(true);
     takeAll(engine);
     assert.deepEqual([pass(), pass()], [false, false]);
     takeAll(engine);
-    engine.look(false);
-    thread.look(true);
+    engine.setPolling(false);
+    thread.setPolling(true);
     assert.deepEqual([pass(), pass()], [true, false]);
     takeAll(engine);
     // It has looked again, and found nothing further.
-    engine.look(false);
+    engine.setPolling(false);
     assert.deepEqual([pass(), pass()], [true, false]);
     assert.equal(engine.waiting, 2);
   });
@@ -139,12 +139,12 @@ describe('a line', () => {
 
 describe('the end that passes requests on', () => {
   it('tells from which available index it would go on, which comes round after 65,536', () => {
-    const { engine, thread } = line(4);
+    const { engine, thread } = mailbox(4);
     assert.equal(engine.next, 0);
     assert.equal(thread.take(), true);
     assert.equal(engine.next, 1);
-    const memory = lineMemory(4, 65_534);
-    const [later, far] = [new ThreadEnd(memory, 4), new EngineEnd(memory, 4)];
+    const memory = mailboxMemory(4, 65_534);
+    const [later, far] = [new ThreadMailbox(memory, 4), new EngineMailbox(memory, 4)];
     const seen = [far.next];
     for (let i = 0; i < 3; i++) {
       later.take();
@@ -156,7 +156,7 @@ describe('the end that passes requests on', () => {
   });
 
   it('is told when it may serve nothing further, and still tells where it was', () => {
-    const { engine, thread } = line(4);
+    const { engine, thread } = mailbox(4);
     assert.equal(thread.take(), true);
     engine.stop();
     assert.equal(thread.take(), false);
@@ -170,12 +170,12 @@ describe('the end that passes requests on', () => {
 test('between threads nothing is lost, doubled or put into another order, and nobody sleeps who has something to do', async () => {
   const size = 128;
   const count = 200_000;
-  const memory = lineMemory(size);
+  const memory = mailboxMemory(size);
   const awake = new SharedArrayBuffer(4);
   const data: LineData = { memory, size, awake };
   const worker = new Worker(new URL('./mailbox-engine.js', import.meta.url), { workerData: data });
   const ended = once(worker, 'message') as Promise<[LineReport]>;
-  const thread = new ThreadEnd(memory, size);
+  const thread = new ThreadMailbox(memory, size);
   // Of a chain that the other end has: its turn among the requests.
   const turns = new Map<number, number>();
   const free = Array.from({ length: size }, (_, id) => id);
@@ -190,7 +190,7 @@ test('between threads nothing is lost, doubled or put into another order, and no
 
   function pass(id: number): void {
     thread.pass(id);
-    if (!thread.mustTell) return;
+    if (!thread.mustSignal) return;
     told += 1;
     Atomics.store(sleep, 0, 1);
     Atomics.notify(sleep, 0);

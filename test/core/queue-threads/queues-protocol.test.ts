@@ -539,7 +539,7 @@ test('requests too short to be understood stop the queue', async (t) => {
  */
 function endThread(server: ThreadedServer): void {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
-  server.workers[0]!.postMessage({ order: 'resume', queue: -1 });
+  server.workers[0]!.postMessage({ command: 'resume', queue: -1 });
 }
 
 test('when a thread ends its queues stop, and go on with the engine when they are started again', async (t) => {

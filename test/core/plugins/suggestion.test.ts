@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { nearest, suggestion } from '../../../core/plugins/index.js';
+import { closestWord, suggestion } from '../../../core/plugins/index.js';
 
 const words = ['memfs', 'passthrough', 'overlay', 's3', 'sharedDir'];
 
@@ -13,22 +13,22 @@ test('a word with a letter wrong, missing, added or swapped finds the one that w
     ['overlays', 'overlay'],
     ['shareddir', 'sharedDir'],
   ] as const) {
-    assert.equal(nearest(typed, words), meant);
+    assert.equal(closestWord(typed, words), meant);
   }
 });
 
 test('a word that is far from all finds nothing', () => {
-  assert.equal(nearest('kubernetes', words), undefined);
+  assert.equal(closestWord('kubernetes', words), undefined);
   assert.equal(suggestion('kubernetes', words), '');
 });
 
 test('every word is nearest to itself, and to itself with one edit in a long word', () => {
   fc.assert(
     fc.property(fc.constantFrom(...words), fc.nat(10), (word, at) => {
-      assert.equal(nearest(word, words), word);
+      assert.equal(closestWord(word, words), word);
       const position = at % word.length;
       if (word.length > 4)
-        assert.equal(nearest(word.slice(0, position) + word.slice(position + 1), words), word);
+        assert.equal(closestWord(word.slice(0, position) + word.slice(position + 1), words), word);
     }),
   );
 });
