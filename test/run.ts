@@ -1,61 +1,73 @@
-import { readdirSync } from 'node:fs';
+import { existsSync, readdirSync } from 'node:fs';
 import { cpus } from 'node:os';
-import { join, relative, sep } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { run } from 'node:test';
-import { spec } from 'node:test/reporters';
 import { parseArgs } from 'node:util';
+import { kindOf, kinds, type Kind } from './runner/kinds.js';
+import { runFiles, type Outcome } from './runner/run-files.js';
 
 /*
  * Runs the built tests, each file in its own process: first those that share the machine well, then
  * the guests. Ends with one line, `N passed, N failed`, and exit code 1 if a test failed or none
  * ran.
  *
- *   node dist/test/run.js [--jobs N] [WORD…]     only files whose path has one of the words
+ *   node dist/test/run.js [--kind KIND]… [--name REGEX] [--jobs N] [WORD…]
+ *
+ *   WORD            only files whose path has one of the words
+ *   --kind KIND     only tests that need this (runner/kinds.ts)
+ *   --name REGEX    only tests whose name matches
+ *   --seed, --path  repeats a failed random test, with the values that it printed
  */
 
-const MINUTES = 60_000;
-const root = fileURLToPath(new URL('.', import.meta.url));
+const built = fileURLToPath(new URL('.', import.meta.url));
+const sources = join(dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json'))), 'test');
 
-const { values, positionals: words } = parseArgs({
+const { values, positionals } = parseArgs({
   allowPositionals: true,
-  options: { jobs: { type: 'string', short: 'j' } },
+  options: {
+    jobs: { type: 'string', short: 'j' },
+    kind: { type: 'string', multiple: true, default: [...kinds] },
+    name: { type: 'string' },
+    seed: { type: 'string' },
+    path: { type: 'string' },
+  },
 });
+const unknown = values.kind.find((kind) => !kinds.some((known) => known === kind));
+if (unknown !== undefined) stop(`--kind ${unknown}: it is one of ${kinds.join(', ')}`);
 const jobs = Number(values.jobs ?? Math.max(2, Math.min(4, cpus().length)));
+const name = values.name === undefined ? undefined : new RegExp(values.name);
+if (values.seed !== undefined) process.env['VIRTIOFS_KIT_SEED'] = values.seed;
+if (values.path !== undefined) process.env['VIRTIOFS_KIT_PATH'] = values.path;
 
-const files = readdirSync(root, { recursive: true, encoding: 'utf8' })
-  .filter((file) => file.endsWith('.test.js'))
+// A path of a source or of a built file is as good as a part of it.
+const words = positionals.map((word) => word.replace(/^(\.\/)?(dist\/)?test\//, '').replace(/\.[jt]s$/, ''));
+
+// A test whose source is gone may still be there from an earlier build.
+const files = readdirSync(built, { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.test.js') && existsSync(join(sources, file.replace(/\.js$/, '.ts'))))
   .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
   .sort();
-const guests = files.filter((file) => file.startsWith(`guest${sep}`));
-const others = files.filter((file) => !guests.includes(file));
+const asked = files.filter((file) => values.kind.includes(kindOf(file)));
+if (asked.length === 0) {
+  const others = [...new Set(files.map((file) => kindOf(file)))];
+  const of =
+    others.length === 0 ? '' : `, but ${others.map((kind: Kind) => `test:${kind}`).join(' and ')} has`;
+  stop(`no test file's path has ${positionals.join(' or ')}${of}`);
+}
 
-let passed = 0;
-let skipped = 0;
-const failed: string[] = [];
+const guests = asked.filter((file) => kindOf(file) === 'guest');
+const others = asked.filter((file) => !guests.includes(file));
 
-await runFiles(others, jobs);
-await runFiles(guests, Math.min(jobs, 2));
+const outcome: Outcome = { passed: 0, skipped: 0, failed: [] };
+await runFiles(built, others, { jobs, name }, outcome);
+await runFiles(built, guests, { jobs: Math.min(jobs, 2), name }, outcome);
 
-for (const name of failed) console.log(`failed: ${name}`);
+const { passed, skipped, failed } = outcome;
+for (const test of failed) console.log(`failed: ${test}`);
 console.log(`${passed} passed, ${failed.length} failed${skipped === 0 ? '' : `, ${skipped} skipped`}`);
 process.exitCode = failed.length > 0 || passed === 0 ? 1 : 0;
 
-/** Runs test files, at most `concurrency` at once, and counts their results. */
-async function runFiles(names: readonly string[], concurrency: number): Promise<void> {
-  if (names.length === 0) return;
-  const paths = names.map((name) => join(root, name));
-  const stream = run({ files: paths, concurrency, timeout: 20 * MINUTES });
-  stream.on('test:pass', (event) => {
-    if (event.details.type === 'suite') return;
-    if (event.skip !== undefined || event.todo !== undefined) skipped += 1;
-    else passed += 1;
-  });
-  stream.on('test:fail', (event) => {
-    if (event.details.type === 'suite') return;
-    failed.push(`${event.file === undefined ? '' : `${relative(root, event.file)}: `}${event.name}`);
-  });
-  const report = stream.compose(new spec());
-  report.pipe(process.stdout, { end: false });
-  await new Promise((resolve, reject) => report.once('end', resolve).once('error', reject));
+function stop(why: string): never {
+  console.error(why);
+  process.exit(1);
 }

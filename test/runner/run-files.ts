@@ -1,0 +1,77 @@
+import { join, relative } from 'node:path';
+import { Transform } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { run } from 'node:test';
+import { spec } from 'node:test/reporters';
+
+const TEST_TIMEOUT_MS = 20 * 60_000;
+
+export interface Outcome {
+  passed: number;
+  skipped: number;
+  /** `file: name of the test`, for each that failed. */
+  readonly failed: string[];
+}
+
+export interface Selection {
+  /** How many files run at once, each in a process of its own. */
+  readonly jobs: number;
+  /** Only tests whose name matches. */
+  readonly name?: RegExp | undefined;
+}
+
+/** Runs test files below `root`, reports as they go on, and adds to the outcome. */
+export async function runFiles(
+  root: string,
+  files: readonly string[],
+  { jobs, name }: Selection,
+  outcome: Outcome,
+): Promise<void> {
+  if (files.length === 0) return;
+  const stream = run({
+    files: files.map((file) => join(root, file)),
+    concurrency: jobs,
+    timeout: TEST_TIMEOUT_MS,
+    ...(name !== undefined && { testNamePatterns: [name] }),
+  });
+  stream.on('test:pass', (event) => {
+    if (event.details.type === 'suite') return;
+    if (event.skip === undefined && event.todo === undefined) outcome.passed += 1;
+    else if (!isFiltered(event.skip)) outcome.skipped += 1;
+  });
+  stream.on('test:fail', (event) => {
+    if (event.details.type === 'suite') return;
+    outcome.failed.push(`${event.file === undefined ? '' : `${relative(root, event.file)}: `}${event.name}`);
+  });
+  const report = new spec();
+  report.pipe(process.stdout, { end: false });
+  await pipeline(stream, withoutFiltered(), report);
+}
+
+interface TestEvent {
+  readonly type: string;
+  readonly data: { readonly name?: string; readonly skip?: string | boolean };
+}
+
+/** Node reports tests that were left out by their name as skipped. */
+function isFiltered(skip: unknown): boolean {
+  return typeof skip === 'string' && skip.includes('does not match');
+}
+
+/** Leaves out what was left out by its name: the start of such a test, and its end. */
+function withoutFiltered(): Transform {
+  let start: TestEvent | undefined;
+  return new Transform({
+    objectMode: true,
+    transform(event: TestEvent, _encoding, done) {
+      const filtered = isFiltered(event.data?.skip);
+      if (start !== undefined && !(filtered && start.data.name === event.data.name)) this.push(start);
+      start = event.type === 'test:start' ? event : undefined;
+      if (!filtered && start === undefined) this.push(event);
+      done();
+    },
+    flush(done) {
+      done(null, start);
+    },
+  });
+}
