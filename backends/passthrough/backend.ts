@@ -74,7 +74,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
 
 /** Access control lists contain owners as they are on the host: translated ones would be wrong. */
 function usesAcls(options: Options, share: Share): boolean {
-  const translates = share.uids.active || share.gids.active;
+  const { translates } = share;
   if (options.posixAcl !== true) return options.posixAcl === undefined && options.xattr && !translates;
   if (translates)
     throw new UsageError('--posix-acl: cannot be combined with --translate-uid or --translate-gid');

@@ -6,7 +6,7 @@ import type { Share } from './share.js';
 /** Descriptors by which threads that serve queues make system calls for themselves. */
 export function backingOperations(share: Share) {
   const { nodes } = share;
-  const attributes = !share.uids.active && !share.gids.active;
+  const attributes = !share.translates;
   return {
     backing(node: Node, file: OpenFile | undefined): Backing | undefined {
       if (file !== undefined) {

@@ -51,6 +51,12 @@ export const options = z.strictObject({
     .describe(
       "What to do when a guest opens the host's device, fifo or socket itself; Linux guests never do",
     ),
+  privilegedFiles: z
+    .enum(['refuse', 'allow'])
+    .optional()
+    .describe(
+      'Whether guests may make device nodes and set file capabilities (security.capability); refused by default where owners are translated',
+    ),
   xattr: z.boolean().default(true).describe('Extended attributes'),
   xattrmap: z
     .string()

@@ -36,6 +36,7 @@ import {
 
 const EACCES = -13;
 const ESTALE = -116;
+const ACL_PREFIX = 'system.posix_acl_';
 const CAPABILITY = 'security.capability';
 
 /** Times that a look-up is tried anew because the host renamed or replaced the file meanwhile. */
@@ -68,6 +69,9 @@ export class Share {
   /** Descriptors of directories that are claimed. */
   readonly #onClose: (() => void)[] = [];
   readonly claims: number[] = [];
+  /** Whether owners are translated. */
+  readonly translates: boolean;
+  readonly #refusesPrivileged: boolean;
   readonly #mappedCapability: string | undefined;
   readonly #remembers = isRestricted();
 
@@ -79,6 +83,9 @@ export class Share {
     this.uids = new IdMap(options.translateUid, 'translate-uid');
     this.gids = new IdMap(options.translateGid, 'translate-gid');
     this.xattrMap = options.xattrmap === undefined ? undefined : new XattrMap(options.xattrmap);
+    this.translates = this.uids.active || this.gids.active;
+    this.#refusesPrivileged =
+      (options.privilegedFiles ?? (this.translates ? 'refuse' : 'allow')) === 'refuse';
     this.#mappedCapability = mappedCapability(this.xattrMap);
     const fd = open(options.sharedDir, O.PATH | O.DIRECTORY);
     if (fd < 0) throw refusal(options.sharedDir, FsError.of(-fd));
@@ -172,13 +179,45 @@ export class Share {
   }
 
   /**
+   * Refuses a device node, where guests are not to make what is privileged on the host. A whiteout
+   * (device 0:0) is none: Linux lets everyone make it.
+   * @throws FsError EPERM
+   */
+  checkDevice(mode: number, rdev: number): void {
+    const type = mode & FileType.MASK;
+    if (type !== FileType.CHARACTER && type !== FileType.BLOCK) return;
+    if (this.#refusesPrivileged && !(type === FileType.CHARACTER && rdev === 0)) throw FsError.of('EPERM');
+  }
+
+  /**
+   * Name on the host of an extended attribute that a guest reads or removes.
+   * @throws FsError EPERM, EOPNOTSUPP for one that it may not have.
+   */
+  hostXattr(name: string): string {
+    // Access control lists name users: see `usesAcls`.
+    if (this.translates && name.startsWith(ACL_PREFIX)) throw FsError.of('EOPNOTSUPP');
+    return this.xattrMap === undefined ? name : this.xattrMap.toHost(name);
+  }
+
+  /**
+   * Name on the host of an extended attribute that a guest sets.
+   * @throws FsError as {@link hostXattr}; EPERM for a file's capabilities, where guests are not to
+   * make what is privileged on the host.
+   */
+  hostXattrToSet(name: string): string {
+    const hostName = this.hostXattr(name);
+    if (this.#refusesPrivileged && hostName === CAPABILITY) throw FsError.of('EPERM');
+    return hostName;
+  }
+
+  /**
    * Gives a new file its security context, before a guest can have seen it.
    * @returns 0 or minus the errno.
    */
   label(fd: number, context: SecurityContext): number {
-    let { name } = context;
+    let name: string;
     try {
-      if (this.xattrMap !== undefined) name = this.xattrMap.toHost(name);
+      name = this.hostXattrToSet(context.name);
     } catch (error) {
       if (error instanceof FsError) return -error.errno;
       throw error;

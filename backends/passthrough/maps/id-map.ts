@@ -12,6 +12,8 @@ interface Range {
 }
 
 const ID_LIMIT = 2 ** 32;
+/** The id that is none: chown(2) and setresuid(2) take it for "as it is". */
+const NO_ID = ID_LIMIT - 1;
 
 const grammar =
   'is not map|guest|host|squash-guest|squash-host:SOURCE:TARGET:COUNT or forbid-guest:SOURCE:COUNT';
@@ -41,9 +43,14 @@ export class IdMap {
     return this.#toHost.length > 0 || this.#toGuest.length > 0;
   }
 
-  /** @throws FsError EPERM for an id that the guest may not use. */
+  /**
+   * @throws FsError EPERM for an id that the guest may not use, EINVAL where it is none, or becomes
+   * none.
+   */
   toHost(id: number): number {
-    return translate(this.#toHost, id);
+    const translated = translate(this.#toHost, id);
+    if (id === NO_ID || translated === NO_ID) throw FsError.of('EINVAL');
+    return translated;
   }
 
   toGuest(id: number): number {
@@ -63,6 +70,9 @@ export class IdMap {
     const one = kind === 'squash-guest' || kind === 'squash-host' || forbid;
     if (source + count > ID_LIMIT || (!one && target + count > ID_LIMIT) || count === 0) {
       throw new UsageError(`--${option} ${rule}: ids end at ${ID_LIMIT - 1}, and a range has one at least`);
+    }
+    if (one && !forbid && target >= NO_ID) {
+      throw new UsageError(`--${option} ${rule}: the last id is ${NO_ID - 1}`);
     }
     const shift = { base: source, end: source + count, target, kind: 'shift' } as const;
     switch (kind) {

@@ -86,6 +86,7 @@ export function creationOperations(share: Share) {
 
   return {
     mknod(parent: Node, name: string, mode: number, rdev: number, context: Context): Entry<Node> {
+      share.checkDevice(mode, rdev);
       const fd = share.descriptor(parent);
       const path = putName(name);
       const label = context.securityContext;

@@ -6,7 +6,6 @@ import { at, bytes, offset, putDescriptorPath, putText, XATTR_SIZE_MAX } from '.
 import type { Share } from '../share.js';
 
 const ENODATA = -61;
-const ACL_PREFIX = 'system.posix_acl_';
 
 /**
  * Extended attributes, by the descriptor's path below /proc: descriptors of O_PATH take no
@@ -14,18 +13,11 @@ const ACL_PREFIX = 'system.posix_acl_';
  */
 export function xattrOperations(share: Share) {
   const map = share.xattrMap;
-  const translates = share.uids.active || share.gids.active;
-
-  function hostName(name: string): string {
-    // Access control lists name users: see `usesAcls`.
-    if (translates && name.startsWith(ACL_PREFIX)) throw FsError.of('EOPNOTSUPP');
-    return map === undefined ? name : map.toHost(name);
-  }
 
   return {
     getxattr(node: Node, name: string, _context: Context): Uint8Array | undefined {
       const path = putDescriptorPath(share.descriptor(node));
-      const size = getxattr(path, putText(hostName(name)), at.xattr, XATTR_SIZE_MAX);
+      const size = getxattr(path, putText(share.hostXattr(name)), at.xattr, XATTR_SIZE_MAX);
       if (size === ENODATA) return undefined;
       if (size < 0) throw FsError.of(-size);
       return bytes.slice(offset.xattr, offset.xattr + size);
@@ -60,12 +52,12 @@ export function xattrOperations(share: Share) {
       // An ACL change clears set-group-id where the caller may not keep it: the kernel does,
       // without CAP_FSETID.
       useFsetid(!killSgid);
-      const code = setxattr(path, putText(hostName(name)), at.xattr, value.length, flags);
+      const code = setxattr(path, putText(share.hostXattrToSet(name)), at.xattr, value.length, flags);
       if (code < 0) throw FsError.of(-code);
     },
 
     removexattr(node: Node, name: string, _context: Context): void {
-      const code = removexattr(putDescriptorPath(share.descriptor(node)), putText(hostName(name)));
+      const code = removexattr(putDescriptorPath(share.descriptor(node)), putText(share.hostXattr(name)));
       if (code < 0) throw FsError.of(-code);
     },
   };

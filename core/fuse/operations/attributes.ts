@@ -22,6 +22,7 @@ import {
   GETATTR_FH,
   InitFlag,
 } from '../wire/abi.js';
+import { checkId } from './ids.js';
 import { refuseChange } from './refusals.js';
 import { GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
@@ -136,8 +137,8 @@ function changes(session: Session, valid: number): AttributeChanges {
   const input = session.in;
   const result: { -readonly [F in keyof AttributeChanges]: AttributeChanges[F] } = {};
   if ((valid & FATTR_MODE) !== 0) result.mode = input.u32(fuse_setattr_in.mode) & ModeBits.PERMISSIONS;
-  if ((valid & FATTR_UID) !== 0) result.uid = input.u32(fuse_setattr_in.uid);
-  if ((valid & FATTR_GID) !== 0) result.gid = input.u32(fuse_setattr_in.gid);
+  if ((valid & FATTR_UID) !== 0) checkId((result.uid = input.u32(fuse_setattr_in.uid)));
+  if ((valid & FATTR_GID) !== 0) checkId((result.gid = input.u32(fuse_setattr_in.gid)));
   if ((valid & FATTR_SIZE) !== 0) {
     const size = input.u64(fuse_setattr_in.size);
     if (size > Number.MAX_SAFE_INTEGER) throw FsError.of('EFBIG');

@@ -12,6 +12,7 @@ import {
 import { InitFlag, InitFlag2 } from '../wire/abi.js';
 import { refuseChange } from './refusals.js';
 import { enter } from './entry.js';
+import { checkAcl, checkId } from './ids.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import type { Request } from '../session/request.js';
@@ -62,6 +63,10 @@ function discardEntry(session: Session, _request: Request, entry: Entry<object>)
 export function creationContext(session: Session, request: Request, umask: number): void {
   session.in.finishCreation(session.has2(InitFlag2.SECURITY_CTX));
   const { context } = request;
+  checkId(context.uid);
+  checkId(context.gid);
+  const label = session.in.securityContext;
+  if (label !== undefined) checkAcl(label.name, label.value);
   context.groups = session.in.groups;
   context.securityContext = session.in.securityContext;
   context.umask = session.has(InitFlag.DONT_MASK) ? umask & 0o777 : 0;

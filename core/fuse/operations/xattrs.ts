@@ -1,5 +1,6 @@
 import { Errno, FsError, encodeName, nameLength } from '../../backend/index.js';
 import { InitFlag, SETXATTR_ACL_KILL_SGID, XATTR_LIST_MAX, XATTR_SIZE_MAX } from '../wire/abi.js';
+import { checkAcl } from './ids.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import {
@@ -87,6 +88,7 @@ export const setxattr: Operation<void> = {
     const value = input.rest();
     if (value.length !== size) throw FsError.of('EINVAL');
     if (size > XATTR_SIZE_MAX) throw FsError.of('E2BIG');
+    checkAcl(name, value);
     if (backend.setxattr === undefined) throw FsError.of('ENOSYS');
     return backend.setxattr(session.nodes.node(slot), name, value, flags, killSgid, request.context);
   },

@@ -29,6 +29,8 @@ const ARGUMENTS = fuse_in_header.bytes;
 const HEADER_WORDS = ARGUMENTS / 4;
 const WRITE_DATA = ARGUMENTS + fuse_write_in.bytes;
 
+/** The id that is none. */
+const NO_ID = 0xffffffff;
 const NO_GROUPS: readonly number[] = Object.freeze([]);
 
 /**
@@ -206,6 +208,7 @@ export class Arguments {
     const count = first > end ? -1 : this.#unaligned(start + fuse_supp_groups.nr_groups);
     if (count < 0 || count > (end - first) / 4) throw FsError.of('EINVAL');
     this.groups = Array.from({ length: count }, (_, i) => this.#unaligned(first + i * 4));
+    if (this.groups.includes(NO_ID)) throw FsError.of('EINVAL');
   }
 
   /** The extensions follow names, where Linux before 7.38 did not align them. */

@@ -15,19 +15,21 @@ const SYS_CAPGET = arm64 ? 90 : 125;
 const SYS_CAPSET = arm64 ? 91 : 126;
 const SYS_PRCTL = arm64 ? 167 : 157;
 
+/** Leaves an id as it is, setresuid(2): what must not come from anyone else. */
 const KEEP = -1;
+const EINVAL = -22;
 
 /**
  * Sets the thread's effective and file system user id.
- * @returns 0 or minus the errno (EINVAL: not in this namespace).
+ * @returns 0 or minus the errno (EINVAL: not in this namespace, or the id that is none).
  */
 export function setEffectiveUid(uid: number): number {
-  return syscall(SYS_SETRESUID, KEEP, uid, KEEP);
+  return (uid | 0) === KEEP ? EINVAL : syscall(SYS_SETRESUID, KEEP, uid, KEEP);
 }
 
-/** Sets the thread's effective and file system group id. @returns 0 or minus the errno. */
+/** Sets the thread's effective and file system group id. @returns as {@link setEffectiveUid}. */
 export function setEffectiveGid(gid: number): number {
-  return syscall(SYS_SETRESGID, KEEP, gid, KEEP);
+  return (gid | 0) === KEEP ? EINVAL : syscall(SYS_SETRESGID, KEEP, gid, KEEP);
 }
 
 const PR_GET_SECUREBITS = 27;
