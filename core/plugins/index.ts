@@ -23,7 +23,7 @@ export {
   type Confinement,
   type Layer,
 } from './confine.js';
-export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control.js';
+export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './container.js';
 export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
 export { inlineMore } from './inlining.js';

@@ -7,16 +7,16 @@ import { CallList, NativeMemory, readInto, writeFrom } from '../system/index.js'
 const SEEK_END = 2;
 
 /**
- * Each call has room for `struct stat` or `struct statx`, and for a name. One place more is for
- * those made alone.
+ * Each gathered call has a place of 512 bytes for `struct stat` or `struct statx`, and for a name
+ * from byte 256 on. One more place serves calls that are made alone.
  */
 const ALONE = GATHERED_MOST;
 const NAME = 256;
 const PLACE = 512;
 
-/** The system calls of one thread: one by one, or many together. */
+/** Makes the system calls of one thread, one by one or many together. */
 export class DirectCalls {
-  /** What stats told, as words. */
+  /** The results of `stat` and `statx`, as 32-bit words. */
   readonly stats: Int32Array;
   readonly #memory = NativeMemory.allocate((GATHERED_MOST + 1) * PLACE);
   readonly #list = CallList.open(GATHERED_MOST);
@@ -26,21 +26,22 @@ export class DirectCalls {
     this.stats = this.#memory.i32;
   }
 
-  /** Whether calls can be added, to be made together. */
+  /** Whether calls can be gathered on this machine (see {@link CallList}). */
   get gathers(): boolean {
     return this.#list !== undefined;
   }
 
-  /** @param flags of preadv2(2). @returns bytes or minus the errno, as all of these. */
+  /** @param flags those of preadv2(2). @returns the bytes read, or minus the errno. */
   read(fd: number, buffer: GuestBuffer, offset: number, flags: number): number {
     return readInto(fd, buffer, offset, flags);
   }
 
+  /** @returns the bytes written, or minus the errno. */
   write(fd: number, buffer: GuestBuffer, offset: number): number {
     return writeFrom(fd, buffer, offset);
   }
 
-  /** Bytes of a file. */
+  /** The size of a file in bytes, or minus the errno. */
   size(fd: number): number {
     return lseek(fd, 0, SEEK_END);
   }
@@ -65,7 +66,7 @@ export class DirectCalls {
     );
   }
 
-  /** Whether writes from here on clear set-id bits. */
+  /** Says whether writes from here on clear set-user-id and set-group-id bits. */
   clearSetIds(clears: boolean): void {
     this.#fsetid.use(!clears);
   }
@@ -88,17 +89,17 @@ export class DirectCalls {
     this.#list!.statx(fd, name, STATX_NAME.FLAGS, STATX_NAME.MASK, this.#memory.address + index * PLACE);
   }
 
-  /** Makes what was added. */
+  /** Makes the calls that were added. */
   run(): void {
     this.#list?.run();
   }
 
-  /** What came of the i-th call, a transfer. */
+  /** The result of a gathered read or write: its bytes, or minus the errno. */
   transferred(index: number): number {
     return this.#list!.result(index);
   }
 
-  /** What came of the i-th call, a stat, as {@link stat}. */
+  /** The result of a gathered stat, as {@link stat} returns it. */
   statted(index: number): number {
     return found(this.#list!.result(index), index);
   }

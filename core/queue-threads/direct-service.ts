@@ -32,26 +32,27 @@ const ATTR = (BODY + fuse_attr_out.attr) >> 2;
 const ENTRY_ATTR = (BODY + fuse_entry_out.attr) >> 2;
 const ENOENT = -2;
 
-/** A request that was put aside, to be carried out with others. */
-class Aside {
+/** A request that waits in the batch, to be carried out together with others. */
+class Gathered {
   message: QueueMessage | undefined = undefined;
   opcode = 0;
   uniqueLow = 0;
   uniqueHigh = 0;
-  /** Of reads. */
+  /** For READ. */
   fd = 0;
   flags = 0;
   length = 0;
   offset = 0;
-  /** Of GETATTR and LOOKUP. */
+  /** For GETATTR and LOOKUP; `name` is the name's hash. */
   nodeLow = 0;
   nodeHigh = 0;
   name = 0;
 }
 
 /**
- * Serves READ, WRITE, GETATTR and LOOKUP by plain system calls on descriptors that the session
- * shows, where nothing is odd about them; and passes the rest on, errors of the guest included.
+ * Serves requests on a queue thread. READ, WRITE, GETATTR and LOOKUP become plain system calls on
+ * descriptors from the session's file table. Everything else is passed on to the engine's thread:
+ * other opcodes, malformed requests, files that the table does not have.
  */
 export class DirectService implements QueueService {
   readonly completions: Completions;
@@ -62,12 +63,15 @@ export class DirectService implements QueueService {
   readonly #use: DescriptorUse;
   readonly #calls: DirectCalls;
   readonly #tellEngine: () => void;
-  /** Passed on, by chain. */
+  /** Requests that were passed on, by the id of their chain. */
   readonly #passed: (QueueMessage | undefined)[] = [];
-  readonly #aside = Array.from({ length: GATHERED_MOST }, () => new Aside());
+  readonly #gathered = Array.from({ length: GATHERED_MOST }, () => new Gathered());
   #count = 0;
   #limit = 0;
-  /** Whether the writes put aside clear set-id bits, where there are some. */
+  /**
+   * Whether the gathered writes clear set-id bits: all of them do, or none. Undefined while there
+   * are none.
+   */
   #clears: boolean | undefined;
 
   constructor(
@@ -123,7 +127,7 @@ export class DirectService implements QueueService {
     this.#use.leave();
   }
 
-  /** @returns whether it is answered or put aside, as the following ones. */
+  /** @returns whether the request was answered or gathered. If not, it is to be passed on. */
   #read(message: QueueMessage, seen: number): boolean {
     const input = this.#in;
     const { writable } = message;
@@ -164,7 +168,8 @@ export class DirectService implements QueueService {
     offset: number,
     flags: number,
   ): boolean {
-    // What was to be had without waiting: all that there is, or not.
+    // A read with flags (RWF_NOWAIT) returns what needs no waiting. If that is less than was asked
+    // for, only the end of the file excuses it; otherwise the request is passed on.
     const isShort = count !== length && flags !== 0;
     if (isShort && (count < 0 || offset + count < this.#calls.size(fd))) return false;
     this.#tally(Count.READS, Count.BYTES_READ, count);
@@ -282,7 +287,7 @@ export class DirectService implements QueueService {
 
   /**
    * @param at index of the first word of `struct statx`, or minus an errno.
-   * @param name its hash.
+   * @param name the name's hash.
    */
   #endLookup(message: QueueMessage, at: number, nodeLow: number, nodeHigh: number, name: number): boolean {
     const fileTable = this.#fileTable;
@@ -300,7 +305,8 @@ export class DirectService implements QueueService {
       return true;
     }
     const statx = this.#calls.stats;
-    // Numbers of devices come in two halves: left to the engine's thread.
+    // A statx that lacks fields is left to the engine's thread. So is a device file, whose number
+    // comes in two halves.
     if (at < 0 || (statx[at + (STATX_FIELD.MASK >> 2)]! & STATX_NAME.MASK) !== STATX_NAME.MASK) return false;
     if (statx[at + (STATX_FIELD.RDEV_MAJOR >> 2)] !== 0 || statx[at + (STATX_FIELD.RDEV_MINOR >> 2)] !== 0)
       return false;
@@ -325,7 +331,8 @@ export class DirectService implements QueueService {
 
   /**
    * Puts `struct fuse_attr` into the reply.
-   * @param fields where its words come from; see {@link FROM_STAT}.
+   * @param fields which words of the stat its words are copied from: {@link FROM_STAT} or {@link
+   * FROM_STATX}.
    */
   #putAttributes(to: number, fields: Int32Array, from: number): void {
     const out = this.#out;
@@ -345,10 +352,10 @@ export class DirectService implements QueueService {
     return this.#count > 0 || seen >= GATHERED_FROM;
   }
 
-  /** Puts the request at hand aside. */
-  #put(message: QueueMessage, opcode: number, seen: number): Aside {
+  /** Adds the current request to the batch. */
+  #put(message: QueueMessage, opcode: number, seen: number): Gathered {
     if (this.#count === 0) this.#limit = batchSize(seen);
-    const one = this.#aside[this.#count]!;
+    const one = this.#gathered[this.#count]!;
     const { ints } = this.#in;
     one.message = message;
     one.opcode = opcode;
@@ -362,7 +369,10 @@ export class DirectService implements QueueService {
     if (this.#count === this.#limit) this.#carryOut();
   }
 
-  /** Never throws: the list is empty afterwards, for it is other queues' too. */
+  /**
+   * Carries the batch out. Never throws, and leaves the list of calls empty: other queues of this
+   * thread use it too.
+   */
   #carryOut(): void {
     const count = this.#count;
     this.#count = 0;
@@ -372,9 +382,9 @@ export class DirectService implements QueueService {
       this.#calls.run();
       this.#answerAll(count);
     } catch {
-      // What was not answered can't be: the queue stops.
+      // Requests without an answer can get none any more: the queue stops.
       for (let i = 0; i < count; i++) {
-        const message = this.#aside[i]!.message!;
+        const message = this.#gathered[i]!.message!;
         if (message.id >= 0 && this.#passed[message.id] !== message) message.fail();
       }
     } finally {
@@ -383,10 +393,10 @@ export class DirectService implements QueueService {
     }
   }
 
-  /** Answers what was put aside, or passes it on. */
+  /** Answers each gathered request, or passes it on. */
   #answerAll(count: number): void {
     for (let i = 0; i < count; i++) {
-      const one = this.#aside[i]!;
+      const one = this.#gathered[i]!;
       const { opcode } = one;
       const message = one.message!;
       this.#setUnique(one.uniqueLow, one.uniqueHigh);
@@ -421,7 +431,11 @@ export class DirectService implements QueueService {
     message.complete(BODY);
   }
 
-  /** @param bytes of header and structure. @param total with data that is there already. */
+  /**
+   * Sends a reply.
+   * @param bytes size of header and structure.
+   * @param total size including the data, which is in place already.
+   */
   #reply(message: QueueMessage, bytes: number, total = bytes): void {
     this.#out[fuse_out_header.len >> 2] = total;
     this.#out[fuse_out_header.error >> 2] = 0;
@@ -457,7 +471,8 @@ export class DirectService implements QueueService {
 }
 
 /**
- * Words of `struct stat` and of `struct statx` for those of `struct fuse_attr`, but for its last.
+ * For each word of `struct fuse_attr` except its last (`flags`): the word of `struct stat` or
+ * `struct statx` that it is copied from.
  */
 const FROM_STAT = words(STAT);
 const FROM_STATX = words({ ...STATX_FIELD, RDEV: STATX_FIELD.RDEV_MAJOR });

@@ -453,7 +453,7 @@ export class FileTableView {
     for (let state = this.#state; ;) {
       const seen = Atomics.compareExchange(words, at, state, state - 1);
       if (seen === state) return true;
-      // Another thread took one of the same entry.
+      // Another thread took a lookup of the same entry: try again.
       if ((seen & ~LOOKUPS) !== (state & ~LOOKUPS) || (seen & LOOKUPS) === 0) return false;
       state = seen;
     }
@@ -462,7 +462,7 @@ export class FileTableView {
   #isBorn(at: number, statx: Int32Array, from: number): boolean {
     const seconds = this.#get(at);
     const nanoseconds = this.#get(at + 1);
-    // Words of two entries, where the engine shows another one here meanwhile, mean nothing.
+    // The two words belong together only if the engine's thread has not replaced the entry since.
     if (((this.#get(this.#entry) ^ this.#state) & ~LOOKUPS) !== 0) return false;
     return nanoseconds < 0
       ? this.#use.isCurrent(seconds, -nanoseconds)

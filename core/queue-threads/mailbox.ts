@@ -1,4 +1,8 @@
-/** Words that both ends of a line see. */
+/**
+ * Words that both ends share: how many requests were passed and answered so far, whether an end
+ * polls, the thread's next available index, whether the queue was stopped, and whether the engine's
+ * thread was signalled.
+ */
 const Word = {
   PASSED: 0,
   ANSWERED: 1,
@@ -10,13 +14,14 @@ const Word = {
 } as const;
 const FIRST = 8;
 
-/** Written instead of a length where a request could be neither understood nor answered. */
+/** Stands for a reply's length where a request could not be answered at all. */
 const FAILED = -1;
 
 /**
- * What passes between the thread that serves a queue and the engine's thread: ids of chains one
- * way, ids and lengths of replies the other. A ring has so many chains at most that neither way can
- * overflow.
+ * A queue's mailbox in shared memory, between the thread that serves the queue and the engine's
+ * thread. The thread passes requests on: the ids of their descriptor chains. The engine's thread
+ * answers: an id and the length of the reply. A queue has at most `size` chains in flight, so
+ * neither direction can overflow.
  */
 class MailboxEnd {
   protected readonly words: Int32Array;
@@ -37,9 +42,9 @@ class MailboxEnd {
 }
 
 /**
- * Memory for a line.
+ * Memory for a mailbox.
  * @param size entries of the queue, a power of two.
- * @param base available index from which the thread goes on.
+ * @param base available index at which the thread begins.
  */
 export function mailboxMemory(size: number, base = 0): SharedArrayBuffer {
   const memory = new SharedArrayBuffer((FIRST + 3 * size) * 4);
@@ -47,24 +52,24 @@ export function mailboxMemory(size: number, base = 0): SharedArrayBuffer {
   return memory;
 }
 
-/** The end that takes requests and answers them. */
+/** The engine thread's end: takes requests and answers them. */
 export class EngineMailbox extends MailboxEnd {
   #taken = 0;
   #answered = 0;
 
-  /** Requests that {@link take} would give. */
+  /** How many requests {@link take} can return now. */
   get waiting(): number {
     return (Atomics.load(this.words, Word.PASSED) - this.#taken) | 0;
   }
 
-  /** The next request's chain; there must be one. */
+  /** Takes the next request, of which there must be one. @returns the id of its chain. */
   take(): number {
     const id = this.words[this.passedAt(this.#taken)]!;
     this.#taken = (this.#taken + 1) | 0;
     return id;
   }
 
-  /** @param written bytes of the reply, or nothing where there can be none. */
+  /** @param written bytes of the reply; undefined if the request could not be answered. */
   answer(id: number, written: number | undefined): void {
     const at = this.answeredAt(this.#answered);
     this.words[at] = id;
@@ -73,37 +78,40 @@ export class EngineMailbox extends MailboxEnd {
     Atomics.store(this.words, Word.ANSWERED, this.#answered);
   }
 
-  /** The next available index that the thread would take. */
+  /** The available index that the thread takes next. */
   get next(): number {
     return Atomics.load(this.words, Word.NEXT);
   }
 
-  /** The thread is to serve nothing further, whatever it is just doing. */
+  /** From now on {@link ThreadMailbox.take} refuses: the thread serves nothing further. */
   stop(): void {
     Atomics.store(this.words, Word.STOPPED, 1);
   }
 
-  /** Whether the other end looks for answers by itself. */
+  /** Whether the thread polls for answers, so that it needs no signal. */
   get isPolled(): boolean {
     return Atomics.load(this.words, Word.THREAD_POLLS) === 1;
   }
 
-  /** From now on this end looks for requests by itself, or no longer. */
+  /** Says whether this end polls for requests, so that it needs no signal. */
   setPolling(polls: boolean): void {
-    // Before it looks for the last time: whoever passes something on afterwards tells. So each time
-    // that this end was told must come to `look(false)`, whether it found something or not
-    // (`Poller` does: it has all queues rest).
+    // Cleared before the last look: a request passed on after it is signalled again. A signal stays
+    // set until then, so each one must lead to `setPolling(false)`, whether or not there was a
+    // request. `Poller` sees to that: it lets all its queues rest.
     Atomics.store(this.words, Word.SIGNALLED, 0);
     Atomics.store(this.words, Word.ENGINE_POLLS, polls ? 1 : 0);
   }
 }
 
-/** The end that passes requests on. */
+/** The thread's end: passes requests on and collects their answers. */
 export class ThreadMailbox extends MailboxEnd {
   #passed = 0;
   #collected = 0;
 
-  /** The thread has taken a request. @returns false where it may not serve it any more. */
+  /**
+   * To be called for each request that the thread takes from the ring.
+   * @returns false if the queue was stopped: the thread must not serve the request.
+   */
   take(): boolean {
     Atomics.store(this.words, Word.NEXT, (this.words[Word.NEXT]! + 1) & 0xffff);
     return Atomics.load(this.words, Word.STOPPED) === 0;
@@ -115,7 +123,7 @@ export class ThreadMailbox extends MailboxEnd {
     Atomics.store(this.words, Word.PASSED, this.#passed);
   }
 
-  /** Passed on and not collected. */
+  /** Requests that were passed on and whose answers are not yet collected. */
   get pending(): number {
     return (this.#passed - this.#collected) | 0;
   }
@@ -134,8 +142,8 @@ export class ThreadMailbox extends MailboxEnd {
   }
 
   /**
-   * Whether the other end must be told of what was passed. To be asked after {@link pass}; it is
-   * then taken as told.
+   * Whether the engine's thread must be signalled. To be asked after {@link pass}. If it returns
+   * true, the signal counts as sent and the caller must send it.
    */
   get mustSignal(): boolean {
     if (Atomics.load(this.words, Word.ENGINE_POLLS) === 1) return false;

@@ -4,14 +4,14 @@ import type { StartingQueue } from '../virtqueue/index.js';
 /** What a thread is started with. */
 export interface ThreadData {
   readonly user: DescriptorUser;
-  /** Eventfds: the thread's own, by which it is woken, and that of the engine's thread. */
+  /** Eventfds: `own` wakes this thread, `engine` wakes the engine's thread. */
   readonly own: number;
   readonly engine: number;
-  /** As of `Poller`, in microseconds. */
+  /** How long the thread's `Poller` polls before it sleeps, in microseconds. */
   readonly pollTime: number;
 }
 
-/** A part of a guest's memory, as it is mapped in this process. */
+/** A region of a guest's memory, as it is mapped in this process. */
 export interface SharedRegion {
   readonly address: number;
   readonly length: number;
@@ -19,36 +19,36 @@ export interface SharedRegion {
   readonly userAddress: number;
 }
 
-/** What a thread is told of a queue as its {@link StartingQueue} has it. */
+/** What a thread learns of a queue, as {@link StartingQueue} has it. */
 type Start = Pick<
   StartingQueue,
   'size' | 'features' | 'base' | 'descriptors' | 'available' | 'used' | 'kick' | 'call'
 >;
 
-/** A queue that a thread is to serve. Its descriptors are the thread's from here on. */
+/** Has a thread serve a queue. The thread owns the queue's descriptors from here on. */
 export interface ServeCommand extends Start {
   readonly command: 'serve';
   readonly queue: number;
   readonly regions: readonly SharedRegion[];
-  /** `Line` and `SharedFileTable`. */
+  /** The memory of the queue's mailbox and of its session's `SharedFileTable`. */
   readonly mailbox: SharedArrayBuffer;
   readonly fileTable: SharedArrayBuffer;
 }
 
-/** What the engine's thread orders. Pauses are numbered. */
+/** Messages from the engine's thread to a queue thread. Pauses are numbered. */
 export type Command =
   | ServeCommand
   | { readonly command: 'pause'; readonly queue: number; readonly pause: number }
   | { readonly command: 'resume' | 'stop'; readonly queue: number }
-  /** All of the guest's memory, to which some was added. */
+  /** Regions were added to the guest's memory; all of its regions are listed. */
   | { readonly command: 'memory'; readonly queue: number; readonly regions: readonly SharedRegion[] }
   | { readonly command: 'call'; readonly queue: number; readonly fd: number }
-  /** To let go of everything, and to end. */
+  /** The thread closes all its queues and ends. */
   | { readonly command: 'end' };
 
 /**
- * What a thread says of a queue. After each `pause` there is one `paused`, and one `idle` unless it
- * is to go on before.
+ * Messages from a queue thread. Each `pause` is followed by one `paused`, and then by one `idle`
+ * unless the queue is resumed before it is idle.
  */
 export type Notice =
   | { readonly notice: 'paused' | 'idle'; readonly queue: number; readonly pause: number }

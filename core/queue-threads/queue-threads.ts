@@ -18,16 +18,16 @@ import type { Notice, Command, ThreadData } from './messages.js';
 import { type QueueCommand, regionsOf, RemoteRun } from './remote-run.js';
 import { SharedFileTable } from './file-table.js';
 
-/** How long a thread may take to end, in milliseconds. */
-const END_TIME = 5000;
+/** How long {@link QueueThreads.close} waits for a thread. */
+const END_TIMEOUT_MS = 5000;
 
-/** Where threads say what went wrong. */
+/** Where faults of the threads are logged. */
 export interface ThreadLog {
   warn(fields: object, message: string): void;
   error(fields: object, message: string): void;
 }
 
-/** A run of a thread, and what must stay until the thread has let go of it. */
+/** A queue of a thread, and the mappings that must stay until the thread has let go of it. */
 interface Entry {
   readonly run: RemoteRun;
   readonly keeps: Set<Mapping>;
@@ -78,24 +78,25 @@ class Thread {
   }
 
   /**
-   * Has a queue served.
-   * @returns nothing where the thread has ended, or there are no descriptors for it.
-   * @throws SystemError where the kick descriptor can't be polled.
+   * Starts to serve a queue on this thread.
+   * @returns undefined if the thread has ended, or the process has no descriptors left: the queue
+   * must then run elsewhere.
+   * @throws SystemError if the kick descriptor cannot be polled.
    */
   serve(queue: StartingQueue, fileTable: SharedFileTable): RemoteRun | undefined {
     if (this.#isGone) return undefined;
-    // What the thread could not watch would be its end.
+    // Checked here, since an exception in the thread would end it.
     checkPollable(queue.kick);
     const kick = dup(queue.kick);
     const call = queue.call < 0 ? -1 : dup(queue.call);
     if (kick < 0 || (call < 0 && queue.call >= 0)) {
-      // There are no more descriptors: it runs without.
+      // The process has no descriptors left.
       for (const fd of [kick, call]) if (fd >= 0) close(fd);
       return undefined;
     }
     const number = this.#queues++;
-    // Memory that is let go of while a thread still sees it would become another's, or zeros in the
-    // midst of a write.
+    // The thread may still use memory that the guest has just removed. If it were unmapped, its
+    // addresses could come to hold other data, or a write could store zeros.
     const keeps = new Set<Mapping>();
     const mailbox = mailboxMemory(queue.size, queue.base);
     const send = (command: QueueCommand): void => {
@@ -124,17 +125,17 @@ class Thread {
     return run;
   }
 
-  /** Ends the thread, unless a system call holds it up for too long. */
+  /** Ends the thread. One that a system call blocks for too long is left running. */
   async close(): Promise<void> {
     this.#isClosing = true;
     this.#send({ command: 'end' });
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<boolean>((resolve) => {
-      timer = setTimeout(resolve, END_TIME, true);
+      timer = setTimeout(resolve, END_TIMEOUT_MS, true);
     });
     if ((await Promise.race([this.ended, late])) === true) {
       this.#log.warn(
-        { limit: END_TIME },
+        { limit: END_TIMEOUT_MS },
         'a thread for queues is held up by a system call, and left to itself',
       );
     }
@@ -170,22 +171,22 @@ class Thread {
 
 /**
  * Threads that serve request queues beside the engine's thread. A thread takes requests from its
- * rings and serves those that come to plain system calls on descriptors that the session shows; all
- * others it passes on. State is the engine's thread's alone.
+ * rings. It serves those that are plain system calls on descriptors in the session's file table,
+ * and passes all others on. All state stays with the engine's thread.
  */
 export class QueueThreads {
   readonly #threads: Thread[];
   readonly #engine: OwnedFd = eventfd();
   readonly #watch: Watch;
-  /** Pollers of this thread that serve what is passed on. */
+  /** Pollers of the engine's thread, which serve the requests that are passed on. */
   readonly #pollers = new Set<Poller>();
-  /** Which numbers devices have. */
+  /** Numbers of the devices that have a placement. */
   readonly #devices = new Set<number>();
 
   /**
-   * @param count of threads, 1 or more.
-   * @throws RangeError where the process would have more than 64.
-   * @param pollTime microseconds that they look at their rings before sleeping, see `Poller`.
+   * @param count threads to start, 1 or more.
+   * @param pollTime microseconds that a thread polls its rings before it sleeps, see `Poller`.
+   * @throws RangeError if the process would have more than 64 such threads.
    */
   constructor(count: number, pollTime: number, log: ThreadLog) {
     const users: DescriptorUser[] = [];
@@ -203,15 +204,15 @@ export class QueueThreads {
     });
   }
 
-  /** For a session whose queues they may serve. */
+  /** Makes the file table of a session whose queues these threads may serve. */
   createFileTable(): SharedFileTable {
     return new SharedFileTable(sharedDescriptors);
   }
 
   /**
-   * A place for one more device: its request queues are dealt out in turn to the engine's thread
-   * and these, beginning with another one for each device, so that guests that use one queue each
-   * are spread too.
+   * Decides where the queues of one more device run. Its request queues are dealt out in turn to
+   * the engine's thread and these threads. Each device begins with another thread, so that guests
+   * with one queue each are spread too.
    */
   openPlacement(): QueuePlacement {
     let device = 0;
@@ -227,7 +228,7 @@ export class QueueThreads {
   async close(): Promise<void> {
     await Promise.all(this.#threads.map((thread) => thread.close()));
     this.#watch.close();
-    // A thread that is left to itself may still tell by it.
+    // A thread that is left running may still signal it.
     void Promise.all(this.#threads.map((thread) => thread.ended)).then(() => this.#engine.close());
   }
 

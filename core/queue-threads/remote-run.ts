@@ -13,14 +13,14 @@ import {
 import type { EngineMailbox } from './mailbox.js';
 import type { Notice, Command, SharedRegion } from './messages.js';
 
-/** How a run speaks with its thread. */
+/** How a run talks to its thread. */
 export interface ThreadChannel {
   send(command: QueueCommand): void;
-  /** Wakes the thread: there are answers. */
+  /** Wakes the thread, which has answers to collect. */
   wake(): void;
 }
 
-/** An {@link Command} less the queue's number, which the channel adds. */
+/** A {@link Command} without the queue's number, which the channel adds. */
 export type QueueCommand = Command extends infer O
   ? O extends { queue: number }
     ? Omit<O, 'queue'>
@@ -28,8 +28,8 @@ export type QueueCommand = Command extends infer O
   : never;
 
 /**
- * A queue's run on another thread, as the engine's thread sees it: serves what the thread passes
- * on.
+ * A queue that runs on another thread, as the engine's thread sees it. It serves the requests that
+ * the thread passes on.
  */
 export class RemoteRun implements Run, ChainOwner {
   broken = false;
@@ -44,12 +44,12 @@ export class RemoteRun implements Run, ChainOwner {
   readonly #channel: ThreadChannel;
   readonly #pool: ChainMessage[] = [];
   #paused: 'no' | 'asked' | 'paused' | 'idle' = 'no';
-  /** Number of the last pause. What the thread says of others is over. */
+  /** Number of the last pause. Notices about earlier pauses are ignored. */
   #pause = 0;
   #over = false;
   #isLost = false;
   #draining = false;
-  /** The request taken last. */
+  /** The request that was taken last. */
   #latest: ChainMessage | undefined;
   #untold = false;
   #onPaused: (() => void)[] = [];
@@ -77,7 +77,9 @@ export class RemoteRun implements Run, ChainOwner {
     return !this.#over && !this.#draining && this.#mailbox.waiting > 0;
   }
 
-  /** Serves what was passed on so far: the thread may go on passing for ever. */
+  /**
+   * Serves what was passed on up to now, and no more: the thread may pass requests on for ever.
+   */
   drain(): boolean {
     if (this.#draining || this.#over) return false;
     this.#draining = true;
@@ -142,7 +144,7 @@ export class RemoteRun implements Run, ChainOwner {
     this.#release();
   }
 
-  /** @throws SystemError where the thread can't have a descriptor of its own. */
+  /** @throws SystemError if the descriptor cannot be duplicated for the thread. */
   setCall(fd: number): void {
     if (this.#isLost) return;
     this.#channel.send({ command: 'call', fd: fd < 0 ? -1 : check(dup(fd), 'dup') });
@@ -152,7 +154,7 @@ export class RemoteRun implements Run, ChainOwner {
     this.#channel.send({ command: 'memory', regions: regionsOf(this.#space) });
   }
 
-  /** A queue whose writes are logged runs on the engine's thread. */
+  /** Does nothing: a queue with a dirty log runs on the engine's thread. */
   logTo(): void {}
 
   giveBack(message: ChainMessage, written: number): void {
@@ -177,13 +179,13 @@ export class RemoteRun implements Run, ChainOwner {
     if (this.isIdle) this.#release();
   }
 
-  /** What the thread says. */
+  /** Handles a message of the thread. */
   notice(notice: Notice): void {
     switch (notice.notice) {
       case 'paused':
         if (this.#paused !== 'asked' || notice.pause !== this.#pause) return;
-        // All that was passed on before is there by now, and must be known to whoever drains the
-        // session next.
+        // Everything that was passed on before the pause is in the mailbox now. It is dispatched
+        // here, so that whoever drains the session next waits for it too.
         this.drain();
         this.rest();
         this.#paused = 'paused';
@@ -201,19 +203,19 @@ export class RemoteRun implements Run, ChainOwner {
     }
   }
 
-  /** The run takes nothing more. */
+  /** The queue is broken: it takes no more requests. */
   break(fields: object, reason: string): void {
     if (this.broken || this.#over) return;
-    // What it had taken must still come to its end.
+    // Requests that it has taken already must still end.
     this.pause();
     this.broken = true;
     this.#onBroken(fields, reason);
   }
 
   /**
-   * The thread is gone, and all that it had. Only the ring tells how far it came: who goes on from
-   * there serves some requests again, as QEMU's front-end has it where a daemon died
-   * (`virtio_queue_restore_last_avail_idx`).
+   * The thread has ended, and its state is lost. Only the used ring tells how far it came. Whoever
+   * continues from there serves some requests a second time. QEMU's front-end does the same when a
+   * daemon dies (`virtio_queue_restore_last_avail_idx`).
    */
   lose(): void {
     this.break({}, 'its thread ended');
@@ -227,8 +229,8 @@ export class RemoteRun implements Run, ChainOwner {
     message.id = id;
     this.#latest = message;
     this.inFlight += 1;
-    // The thread has walked it before: only a guest that changes a request in flight gets here
-    // otherwise.
+    // The thread has walked this chain before, so it fails here only if the guest has changed a
+    // request in flight.
     if (!this.#ring.walk(id, message.readable, message.writable)) message.fail();
     else this.#service.dispatch(message, following);
   }
@@ -246,7 +248,7 @@ export class RemoteRun implements Run, ChainOwner {
   }
 }
 
-/** A guest's memory, for a thread. */
+/** The regions of a guest's memory, in the form that a thread gets. */
 export function regionsOf(space: AddressSpace): SharedRegion[] {
   return space.regions.map(({ mapping, guestAddress, userAddress }) => ({
     address: mapping.address,

@@ -8,7 +8,7 @@ import { ThreadMailbox } from './mailbox.js';
 import type { Notice, Command, ServeCommand, SharedRegion, ThreadData } from './messages.js';
 import { FileTableView } from './file-table.js';
 
-/** The program of a thread that serves queues: see `QueueThreads`. */
+// The program of a thread that serves queues: see `QueueThreads`.
 
 const { user, own, engine, pollTime } = workerData as ThreadData;
 const port = parentPort!;
@@ -17,7 +17,7 @@ const calls = new DirectCalls();
 const poller = new Poller(pollTime);
 const queues = new Map<number, { readonly virtqueue: Virtqueue; readonly space: AddressSpace }>();
 
-/** Numbers of the pauses that queues are in. */
+/** For each paused queue, the number of its pause. */
 const pauses = new Map<number, number>();
 
 function say(notice: Notice): void {
@@ -66,7 +66,7 @@ function pause(queue: number, virtqueue: Virtqueue, number: number): void {
 }
 
 async function sayIdle(queue: number, virtqueue: Virtqueue, number: number): Promise<void> {
-  // It may go on before that, and be paused again.
+  // The queue may be resumed before it is idle, and paused again: that is another pause.
   while (!virtqueue.isIdle && pauses.get(queue) === number) await virtqueue.whenIdle();
   if (pauses.get(queue) === number) say({ notice: 'idle', queue, pause: number });
 }
@@ -76,8 +76,8 @@ function owned(fd: number): OwnedFd | undefined {
 }
 
 /**
- * Nothing of the thread's keeps its event loop alive from here on. Its memory and descriptors are
- * the process's: it gives them back itself.
+ * Ends the thread: nothing keeps its event loop alive from here on. Memory and descriptors belong
+ * to the process and would outlive the thread, so it frees and closes them itself.
  */
 function end(): void {
   for (const { virtqueue } of queues.values()) virtqueue.close();
@@ -110,7 +110,7 @@ function execute(command: Command): void {
       break;
     case 'call':
       virtqueue.setCall(owned(command.fd));
-      // What was announced by the former one since the guest stopped listening to it.
+      // The guest may have missed interrupts that went to the former descriptor.
       if (command.fd >= 0) signal(command.fd);
       break;
     case 'stop':

@@ -41,7 +41,7 @@ export const getattr: Operation<Attributes> = {
   name: 'GETATTR',
   arguments: fuse_getattr_in.bytes,
   reply: fuse_attr_out.bytes,
-  apart: true,
+  startsDuringBatch: true,
   start(session, request) {
     const throughHandle = (session.in.u32(fuse_getattr_in.getattr_flags) & GETATTR_FH) !== 0;
     const file = target(session, request, throughHandle, fuse_getattr_in.fh);

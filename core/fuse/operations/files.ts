@@ -29,7 +29,7 @@ export const read: Operation<number> = {
   name: 'READ',
   arguments: fuse_read_in.bytes,
   reply: 0,
-  apart: true,
+  startsDuringBatch: true,
   start(session, request) {
     const { backend, handles, in: input } = session;
     const handle = session.handle(fuse_read_in.fh, HandleKind.FILE);
@@ -61,7 +61,7 @@ export const write: Operation<number> = {
   name: 'WRITE',
   arguments: fuse_write_in.bytes,
   reply: fuse_write_out.bytes,
-  apart: true,
+  startsDuringBatch: true,
   start(session, request) {
     const { backend, handles, in: input } = session;
     const handle = session.handle(fuse_write_in.fh, HandleKind.FILE);

@@ -20,7 +20,7 @@ export const lookup: Operation<Entry<object> | undefined> = {
   name: 'LOOKUP',
   arguments: 0,
   reply: fuse_entry_out.bytes,
-  apart: true,
+  startsDuringBatch: true,
   start(session, request) {
     const slot = session.node();
     session.in.seek(0);

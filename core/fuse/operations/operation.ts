@@ -32,7 +32,7 @@ export interface Operation<R = unknown> {
   /**
    * Started even while others are gathered: it neither closes nor forgets anything that they use.
    */
-  readonly apart?: boolean;
+  readonly startsDuringBatch?: boolean;
   /**
    * Reads the arguments, which are gone afterwards, and asks the backend.
    * @throws FsError to refuse.

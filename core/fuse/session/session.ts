@@ -167,7 +167,7 @@ export class Session {
     }
     const operation = this.#admit(request, loaded);
     request.operation = operation;
-    if (gathering.count > 0 && operation.apart !== true) this.submit();
+    if (gathering.count > 0 && operation.startsDuringBatch !== true) this.submit();
     gathering.following = following;
     let length: number;
     try {
