@@ -11,6 +11,8 @@ export type { Counters } from './session/counters.js';
 export { batchSize, FROM as GATHERED_FROM, MOST as GATHERED_MOST } from './session/gathering.js';
 export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Validity } from './wire/reply.js';
+export * from './wire/reply-structures.js';
+export * from './wire/transfer.js';
 export { Session, type SessionOptions } from './session/session.js';
 export { hashOfName } from './session/file-table.js';
 export type { FileTable, EntryName, EntryNode, FileTableOwner, Validities } from './session/file-table.js';
@@ -21,7 +23,6 @@ export {
   fuse_entry_out,
   fuse_getattr_in,
   fuse_in_header,
-  fuse_out_header,
   fuse_read_in,
   fuse_write_in,
   fuse_write_out,

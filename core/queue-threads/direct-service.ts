@@ -8,7 +8,6 @@ import {
   fuse_entry_out,
   fuse_getattr_in,
   fuse_in_header,
-  fuse_out_header,
   fuse_read_in,
   fuse_write_in,
   fuse_write_out,
@@ -16,8 +15,23 @@ import {
   GATHERED_MOST,
   GETATTR_FH,
   hashOfName,
+  isInRange,
   isName,
+  isWholeWrite,
   Opcode,
+  putAttributesValid,
+  putEntry,
+  putHeader,
+  putMissing,
+  putWritten,
+  readData,
+  readOffset,
+  readSize,
+  sendWords,
+  writeData,
+  writeFlags,
+  writeOffset,
+  writeSize,
 } from '../fuse/index.js';
 import { STAT, STATX_FIELD, STATX_NAME } from '../system/calls/files.js';
 import { CallList, type DescriptorUse } from '../system/index.js';
@@ -27,7 +41,6 @@ import type { ThreadMailbox } from './mailbox.js';
 import { Count, type FileTableView } from './file-table.js';
 
 const HEADER = fuse_in_header.bytes;
-const WRITE_DATA = HEADER + fuse_write_in.bytes;
 const ATTR = (BODY + fuse_attr_out.attr) >> 2;
 const ENTRY_ATTR = (BODY + fuse_entry_out.attr) >> 2;
 const ENOENT = -2;
@@ -68,6 +81,9 @@ export class DirectService implements QueueService {
   readonly #gathered = Array.from({ length: GATHERED_MOST }, () => new Gathered());
   #count = 0;
   #limit = 0;
+  /** Of the request that is being answered. */
+  #uniqueLow = 0;
+  #uniqueHigh = 0;
   /**
    * Whether the gathered writes clear set-id bits: all of them do, or none. Undefined while there
    * are none.
@@ -130,15 +146,14 @@ export class DirectService implements QueueService {
   /** @returns whether the request was answered or gathered. If not, it is to be passed on. */
   #read(message: QueueMessage, seen: number): boolean {
     const input = this.#in;
-    const { writable } = message;
-    if (input.length < fuse_read_in.bytes || writable.length <= BODY) return false;
-    const length = Math.min(input.u32(fuse_read_in.size), writable.length - BODY);
-    const offset = input.u64(fuse_read_in.offset);
-    if (length === 0 || offset + length > Number.MAX_SAFE_INTEGER) return false;
+    if (input.length < fuse_read_in.bytes || message.writable.length <= BODY) return false;
+    const length = readSize(input, message);
+    const offset = readOffset(input);
+    if (length === 0 || !isInRange(offset, length)) return false;
     this.#use.enter();
     if (!this.#findFile(fuse_read_in.fh)) return false;
     const { fd, readFlags } = this.#fileTable;
-    const buffer = writable.window(BODY, BODY + length);
+    const buffer = readData(message, length);
     if (this.#calls.gathers && length <= CallList.SMALL && this.#mayGather(seen)) {
       const one = this.#put(message, Opcode.READ, seen);
       one.fd = fd;
@@ -180,17 +195,16 @@ export class DirectService implements QueueService {
 
   #write(message: QueueMessage, seen: number): boolean {
     const input = this.#in;
-    const { readable, writable } = message;
-    if (input.length < fuse_write_in.bytes || writable.length < BODY + fuse_write_out.bytes) return false;
-    const length = input.u32(fuse_write_in.size);
-    const offset = input.u64(fuse_write_in.offset);
-    if (length === 0 || length !== readable.length - WRITE_DATA) return false;
-    if (offset + length > Number.MAX_SAFE_INTEGER) return false;
+    if (input.length < fuse_write_in.bytes || message.writable.length < BODY + fuse_write_out.bytes)
+      return false;
+    const length = writeSize(input);
+    const offset = writeOffset(input);
+    if (length === 0 || !isWholeWrite(message, length) || !isInRange(offset, length)) return false;
     this.#use.enter();
     if (!this.#findFile(fuse_write_in.fh) || !this.#fileTable.writes) return false;
     const { fd } = this.#fileTable;
-    const clears = (input.u32(fuse_write_in.write_flags) & WriteFlags.KILL_SUIDGID) !== 0;
-    const buffer = readable.window(WRITE_DATA, WRITE_DATA + length);
+    const clears = (writeFlags(input) & WriteFlags.KILL_SUIDGID) !== 0;
+    const buffer = writeData(message, length);
     const isAlike = this.#clears === undefined || this.#clears === clears;
     if (this.#calls.gathers && length <= CallList.SMALL && isAlike && this.#mayGather(seen)) {
       this.#clears = clears;
@@ -211,8 +225,7 @@ export class DirectService implements QueueService {
       this.#refuse(message, count);
       return;
     }
-    this.#out[(BODY + fuse_write_out.size) >> 2] = count;
-    this.#out[(BODY + fuse_write_out.padding) >> 2] = 0;
+    putWritten(this.#out, count);
     this.#reply(message, BODY + fuse_write_out.bytes);
   }
 
@@ -246,11 +259,7 @@ export class DirectService implements QueueService {
     if (at < 0 || !fileTable.findNode(nodeLow, nodeHigh)) return false;
     const stat = this.#calls.stats;
     if (!fileTable.confirmNode(stat, at)) return false;
-    const out = this.#out;
-    out[(BODY + fuse_attr_out.attr_valid) >> 2] = fileTable.attributesValid.seconds;
-    out[(BODY + fuse_attr_out.attr_valid + 4) >> 2] = 0;
-    out[(BODY + fuse_attr_out.attr_valid_nsec) >> 2] = fileTable.attributesValid.nanoseconds;
-    out[(BODY + fuse_attr_out.dummy) >> 2] = 0;
+    putAttributesValid(this.#out, fileTable.attributesValid);
     this.#putAttributes(ATTR, FROM_STAT, at);
     this.#tally(Count.GETATTRS, undefined, 0);
     this.#reply(message, BODY + fuse_attr_out.bytes);
@@ -293,15 +302,10 @@ export class DirectService implements QueueService {
     const fileTable = this.#fileTable;
     const out = this.#out;
     if (at === ENOENT) {
-      const { seconds, nanoseconds } = fileTable.negativeValid;
-      this.#tally(Count.LOOKUPS, undefined, seconds === 0 && nanoseconds === 0 ? ENOENT : 0);
-      if (seconds === 0 && nanoseconds === 0) this.#refuse(message, ENOENT);
-      else {
-        out.fill(0, BODY >> 2);
-        out[(BODY + fuse_entry_out.entry_valid) >> 2] = seconds;
-        out[(BODY + fuse_entry_out.entry_valid_nsec) >> 2] = nanoseconds;
-        this.#reply(message, BODY + fuse_entry_out.bytes);
-      }
+      const bytes = putMissing(out, fileTable.negativeValid);
+      this.#tally(Count.LOOKUPS, undefined, bytes === 0 ? ENOENT : 0);
+      if (bytes === 0) this.#refuse(message, ENOENT);
+      else this.#reply(message, BODY + bytes);
       return true;
     }
     const statx = this.#calls.stats;
@@ -312,16 +316,8 @@ export class DirectService implements QueueService {
       return false;
     if (!fileTable.findEntry(nodeLow, nodeHigh, name, statx, at) || !fileTable.confirmEntry(statx, at))
       return false;
-    out[(BODY + fuse_entry_out.nodeid) >> 2] = fileTable.nodeLow;
-    out[(BODY + fuse_entry_out.nodeid + 4) >> 2] = fileTable.nodeHigh;
-    out[(BODY + fuse_entry_out.generation) >> 2] = fileTable.generation;
-    out[(BODY + fuse_entry_out.generation + 4) >> 2] = 0;
-    out[(BODY + fuse_entry_out.entry_valid) >> 2] = fileTable.entryValid.seconds;
-    out[(BODY + fuse_entry_out.entry_valid + 4) >> 2] = 0;
-    out[(BODY + fuse_entry_out.attr_valid) >> 2] = fileTable.attributesValid.seconds;
-    out[(BODY + fuse_entry_out.attr_valid + 4) >> 2] = 0;
-    out[(BODY + fuse_entry_out.entry_valid_nsec) >> 2] = fileTable.entryValid.nanoseconds;
-    out[(BODY + fuse_entry_out.attr_valid_nsec) >> 2] = fileTable.attributesValid.nanoseconds;
+    const { nodeLow: low, nodeHigh: high, generation } = fileTable;
+    putEntry(out, BODY, low, high, generation, fileTable.entryValid, fileTable.attributesValid);
     this.#putAttributes(ENTRY_ATTR, FROM_STATX, at);
     out[ENTRY_ATTR + (fuse_attr.mode >> 2)]! &= 0xffff;
     this.#tally(Count.LOOKUPS, undefined, 0);
@@ -399,7 +395,8 @@ export class DirectService implements QueueService {
       const one = this.#gathered[i]!;
       const { opcode } = one;
       const message = one.message!;
-      this.#setUnique(one.uniqueLow, one.uniqueHigh);
+      this.#uniqueLow = one.uniqueLow;
+      this.#uniqueHigh = one.uniqueHigh;
       let isServed = true;
       if (opcode === Opcode.GETATTR) {
         isServed = this.#endGetattr(message, this.#calls.statted(i), one.nodeLow, one.nodeHigh);
@@ -416,18 +413,13 @@ export class DirectService implements QueueService {
 
   #takeUnique(): void {
     const { ints } = this.#in;
-    this.#setUnique(ints[fuse_in_header.unique >> 2]!, ints[(fuse_in_header.unique >> 2) + 1]!);
-  }
-
-  #setUnique(low: number, high: number): void {
-    this.#out[fuse_out_header.unique >> 2] = low;
-    this.#out[(fuse_out_header.unique >> 2) + 1] = high;
+    this.#uniqueLow = ints[fuse_in_header.unique >> 2]!;
+    this.#uniqueHigh = ints[(fuse_in_header.unique >> 2) + 1]!;
   }
 
   #refuse(message: QueueMessage, code: number): void {
-    this.#out[fuse_out_header.len >> 2] = BODY;
-    this.#out[fuse_out_header.error >> 2] = code;
-    message.writable.copyWordsIn(0, this.#out, 0, BODY >> 2);
+    putHeader(this.#out, BODY, code, this.#uniqueLow, this.#uniqueHigh);
+    sendWords(message.writable, this.#out, BODY);
     message.complete(BODY);
   }
 
@@ -437,14 +429,8 @@ export class DirectService implements QueueService {
    * @param total size including the data, which is in place already.
    */
   #reply(message: QueueMessage, bytes: number, total = bytes): void {
-    this.#out[fuse_out_header.len >> 2] = total;
-    this.#out[fuse_out_header.error >> 2] = 0;
-    const { writable } = message;
-    if (bytes <= writable.firstLength) writable.copyWordsIn(0, this.#out, 0, bytes >> 2);
-    else {
-      writable.copyWordsIn(0, this.#out, 0, BODY >> 2);
-      writable.copyWordsIn(BODY, this.#out, BODY >> 2, (bytes - BODY) >> 2);
-    }
+    putHeader(this.#out, total, 0, this.#uniqueLow, this.#uniqueHigh);
+    sendWords(message.writable, this.#out, bytes);
     message.complete(total);
   }
 

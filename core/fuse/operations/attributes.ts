@@ -26,6 +26,7 @@ import { checkId } from './ids.js';
 import { refuseChange } from './refusals.js';
 import { GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
+import { putAttributesValid } from '../wire/reply-structures.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 import {
@@ -121,11 +122,7 @@ function target(session: Session, request: Request, throughHandle: boolean, fhOf
 function finishAttributes(session: Session, request: Request, attributes: Attributes): number {
   const { nodes, out, attributeValidity } = session;
   const { slot } = request;
-  const words = out.words;
-  words[(BODY + fuse_attr_out.attr_valid) >> 2] = attributeValidity.seconds;
-  words[(BODY + fuse_attr_out.attr_valid + 4) >> 2] = 0;
-  words[(BODY + fuse_attr_out.attr_valid_nsec) >> 2] = attributeValidity.nanoseconds;
-  words[(BODY + fuse_attr_out.dummy) >> 2] = 0;
+  putAttributesValid(out.words, attributeValidity);
   const low = nodes.idLow(slot);
   out.attributes(BODY + fuse_attr_out.attr, attributes, low, nodes.idHigh(slot));
   session.freshness?.tell(slot, attributes, low);

@@ -1,6 +1,7 @@
 import { FsError, type Entry } from '../../backend/index.js';
 import { NO_SLOT } from '../../state/index.js';
 import type { Session } from '../session/session.js';
+import { putEntry } from '../wire/reply-structures.js';
 import { fuse_entry_out } from '../wire/structures.js';
 
 /**
@@ -25,17 +26,7 @@ export function enter(session: Session, at: number, entry: Entry<object>): numbe
     nodes.reap(slot);
     throw error;
   }
-  const words = out.words;
-  words[(at + fuse_entry_out.nodeid) >> 2] = low;
-  words[(at + fuse_entry_out.nodeid + 4) >> 2] = high;
-  words[(at + fuse_entry_out.generation) >> 2] = nodes.generation(slot);
-  words[(at + fuse_entry_out.generation + 4) >> 2] = 0;
-  words[(at + fuse_entry_out.entry_valid) >> 2] = entryValidity.seconds;
-  words[(at + fuse_entry_out.entry_valid + 4) >> 2] = 0;
-  words[(at + fuse_entry_out.attr_valid) >> 2] = attributeValidity.seconds;
-  words[(at + fuse_entry_out.attr_valid + 4) >> 2] = 0;
-  words[(at + fuse_entry_out.entry_valid_nsec) >> 2] = entryValidity.nanoseconds;
-  words[(at + fuse_entry_out.attr_valid_nsec) >> 2] = attributeValidity.nanoseconds;
+  putEntry(out.words, at, low, high, nodes.generation(slot), entryValidity, attributeValidity);
   session.counts.add(slot);
   session.freshness?.tell(slot, attributes, low);
   return slot;

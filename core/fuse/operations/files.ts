@@ -1,8 +1,9 @@
-import { FsError, WriteFlags, type Awaitable } from '../../backend/index.js';
+import { FsError, type Awaitable } from '../../backend/index.js';
 import { HandleKind } from '../../state/index.js';
 import { FSYNC_FDATASYNC, InitFlag, SEEK_DATA, SEEK_HOLE } from '../wire/abi.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
+import { putWritten } from '../wire/reply-structures.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 import {
@@ -17,8 +18,18 @@ import {
   fuse_write_in,
   fuse_write_out,
 } from '../wire/structures.js';
+import {
+  isInRange,
+  isWholeWrite,
+  readData,
+  readOffset,
+  readSize,
+  writeData,
+  writeFlags,
+  writeOffset,
+  writeSize,
+} from '../wire/transfer.js';
 
-const WRITE_DATA = fuse_in_header.bytes + fuse_write_in.bytes;
 /**
  * Most bytes that one COPY_FILE_RANGE reports in its 32-bit reply: whole pages, as Linux asks for.
  */
@@ -33,14 +44,14 @@ export const read: Operation<number> = {
   start(session, request) {
     const { backend, handles, in: input } = session;
     const handle = session.handle(fuse_read_in.fh, HandleKind.FILE);
-    const { writable } = request.message;
-    const size = Math.min(input.u32(fuse_read_in.size), writable.length - BODY);
-    const offset = input.u64(fuse_read_in.offset);
+    const { message } = request;
+    const size = readSize(input, message);
+    const offset = readOffset(input);
     request.handle = handle;
     request.size = size;
     if (backend.read === undefined) throw FsError.of('EINVAL');
-    if (offset + size > Number.MAX_SAFE_INTEGER) return 0;
-    const buffer = writable.window(BODY, BODY + size);
+    if (!isInRange(offset, size)) return 0;
+    const buffer = readData(message, size);
     const node = session.nodes.node(handles.slot(handle));
     const file = handles.object(handle);
     if (session.mayGather(size) && backend.gatherRead?.(node, file, buffer, offset, request.context)) {
@@ -65,16 +76,16 @@ export const write: Operation<number> = {
   start(session, request) {
     const { backend, handles, in: input } = session;
     const handle = session.handle(fuse_write_in.fh, HandleKind.FILE);
-    const { readable } = request.message;
-    const size = input.u32(fuse_write_in.size);
-    const offset = input.u64(fuse_write_in.offset);
-    const flags = input.u32(fuse_write_in.write_flags) & (WriteFlags.CACHE | WriteFlags.KILL_SUIDGID);
-    if (size !== readable.length - WRITE_DATA) throw FsError.of('EINVAL');
-    if (offset + size > Number.MAX_SAFE_INTEGER) throw FsError.of('EFBIG');
+    const { message } = request;
+    const size = writeSize(input);
+    const offset = writeOffset(input);
+    const flags = writeFlags(input);
+    if (!isWholeWrite(message, size)) throw FsError.of('EINVAL');
+    if (!isInRange(offset, size)) throw FsError.of('EFBIG');
     if (backend.write === undefined) throw FsError.of('EBADF');
     request.handle = handle;
     request.size = size;
-    const buffer = readable.window(WRITE_DATA, WRITE_DATA + size);
+    const buffer = writeData(message, size);
     const node = session.nodes.node(handles.slot(handle));
     const file = handles.object(handle);
     if (
@@ -89,7 +100,7 @@ export const write: Operation<number> = {
     checkCount(count, request.size);
     session.counters.bytesWritten += count;
     if (request.message.passedOn === true) session.publishFile(request.handle);
-    session.out.u64(BODY + fuse_write_out.size, count);
+    putWritten(session.out.words, count);
     return fuse_write_out.bytes;
   },
 };

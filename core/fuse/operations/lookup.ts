@@ -3,6 +3,7 @@ import { NO_SLOT } from '../../state/index.js';
 import { enter } from './entry.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
+import { putMissing } from '../wire/reply-structures.js';
 import type { Session } from '../session/session.js';
 import { hashOfName } from '../session/file-table.js';
 import {
@@ -42,12 +43,8 @@ export const lookup: Operation<Entry<object> | undefined> = {
       if (isPassedOn) session.publishEntry(request.slot, request.name, slot, entry.attributes);
       return fuse_entry_out.bytes;
     }
-    const { seconds, nanoseconds } = session.negativeValidity;
-    if (seconds === 0 && nanoseconds === 0) return -Errno.ENOENT;
-    session.out.zero(BODY, fuse_entry_out.bytes);
-    session.out.u64(BODY + fuse_entry_out.entry_valid, seconds);
-    session.out.u32(BODY + fuse_entry_out.entry_valid_nsec, nanoseconds);
-    return fuse_entry_out.bytes;
+    const length = putMissing(session.out.words, session.negativeValidity);
+    return length === 0 ? -Errno.ENOENT : length;
   },
   discard(session, _request, entry) {
     if (entry !== undefined) session.nodes.discard(entry.node);

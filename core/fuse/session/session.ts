@@ -32,7 +32,8 @@ import { operations } from '../operations/table.js';
 import { BODY, Reply, validity, type Validity } from '../wire/reply.js';
 import { Request } from './request.js';
 import type { FileTable } from './file-table.js';
-import { fuse_in_header, fuse_out_header } from '../wire/structures.js';
+import { putHeader, sendWords } from '../wire/reply-structures.js';
+import { fuse_in_header } from '../wire/structures.js';
 
 export interface SessionOptions {
   /**
@@ -367,22 +368,12 @@ export class Session {
     const failed = length < 0;
     const total = failed ? BODY : BODY + length + request.data;
     const words = this.out.words;
-    words[fuse_out_header.len >> 2] = total;
-    words[fuse_out_header.error >> 2] = failed ? length : 0;
-    words[fuse_out_header.unique >> 2] = request.uniqueLow;
-    words[(fuse_out_header.unique >> 2) + 1] = request.uniqueHigh;
+    putHeader(words, total, failed ? length : 0, request.uniqueLow, request.uniqueHigh);
     const { writable } = request.message;
     const bytes = failed ? BODY : BODY + length;
-    // Structures are whole words.
-    if ((bytes & 3) === 0 && bytes <= writable.firstLength) {
-      writable.copyWordsIn(0, words, 0, bytes >> 2);
-      return total;
-    }
-    writable.copyWordsIn(0, words, 0, BODY >> 2);
-    if (bytes === BODY) return total;
-    // Linux has them in a segment of their own.
-    if ((length & 3) === 0) writable.copyWordsIn(BODY, words, BODY >> 2, length >> 2);
-    else writable.copyIn(BODY, this.out.bytes, BODY, length);
+    // Structures are whole words, names and values are not.
+    sendWords(writable, words, (bytes & 3) === 0 ? bytes : BODY);
+    if ((bytes & 3) !== 0) writable.copyIn(BODY, this.out.bytes, BODY, length);
     return total;
   }
 

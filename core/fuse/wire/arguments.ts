@@ -15,7 +15,7 @@ import {
   fuse_secctx,
   fuse_secctx_header,
   fuse_supp_groups,
-  fuse_write_in,
+  WRITE_DATA,
 } from './structures.js';
 
 /**
@@ -27,7 +27,6 @@ const CAPACITY = 160 * 1024;
 /** Where arguments begin. */
 const ARGUMENTS = fuse_in_header.bytes;
 const HEADER_WORDS = ARGUMENTS / 4;
-const WRITE_DATA = ARGUMENTS + fuse_write_in.bytes;
 
 /** The id that is none. */
 const NO_ID = 0xffffffff;

@@ -231,6 +231,8 @@ export const fuse_in_header = layout({
   total_extlen: 'u16',
   padding: 'u16',
 });
+/** Where a WRITE's data begins in its request. */
+export const WRITE_DATA = fuse_in_header.bytes + fuse_write_in.bytes;
 export const fuse_out_header = layout({ len: 'u32', error: 'i32', unique: 'u64' });
 
 export const fuse_dirent = layout({ ino: 'u64', off: 'u64', namelen: 'u32', type: 'u32' });
