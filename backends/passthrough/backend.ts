@@ -8,7 +8,7 @@ import {
   UsageError,
 } from '../../core/backend/index.js';
 import { backingOperations } from './backing.js';
-import { actsForOthers } from './calls/caller.js';
+import { canImpersonate } from './calls/caller.js';
 import { creationOperations } from './operations/creation.js';
 import { dataOperations } from './operations/data.js';
 import { directoryOperations } from './operations/directory.js';
@@ -22,21 +22,37 @@ import { setattrOperations } from './operations/setattr.js';
 import { Share } from './share.js';
 import { xattrOperations } from './operations/xattrs.js';
 
-const DAY = 86400;
+const DAY_SECONDS = 86400;
 const NOT_ROOT =
   'without CAP_SETUID and CAP_SETGID, new files belong to the user that runs this; translate-uid and translate-gid can show them as guests expect';
 
 const policies: Record<Options['cache'], Omit<CachePolicy, 'writeback'>> = {
   auto: { entryTimeout: 1, negativeTimeout: 0, attributeTimeout: 1, data: 'auto' },
-  always: { entryTimeout: DAY, negativeTimeout: DAY, attributeTimeout: DAY, data: 'always' },
-  metadata: { entryTimeout: DAY, negativeTimeout: DAY, attributeTimeout: DAY, data: 'never' },
+  always: {
+    entryTimeout: DAY_SECONDS,
+    negativeTimeout: DAY_SECONDS,
+    attributeTimeout: DAY_SECONDS,
+    data: 'always',
+  },
+  metadata: {
+    entryTimeout: DAY_SECONDS,
+    negativeTimeout: DAY_SECONDS,
+    attributeTimeout: DAY_SECONDS,
+    data: 'never',
+  },
   never: { entryTimeout: 0, negativeTimeout: 0, attributeTimeout: 0, data: 'never' },
 };
 
-/** An open file is a descriptor, whichever share it belongs to. */
+/**
+ * The copy domain of all shares: open files are descriptors of this host, so `copy_file_range`
+ * works between any two of them.
+ */
 const DESCRIPTORS = Symbol('descriptors of the host');
 
-/** A backend for one shared directory. @throws UsageError */
+/**
+ * A backend for one shared directory. @throws UsageError if an option cannot be honoured or the
+ * directory cannot be shared.
+ */
 export function passthrough(options: Options, log: Logger): Backend<Node, OpenFile> {
   const share = new Share(options, log);
   const cache: CachePolicy = { ...policies[options.cache], writeback: options.writeback };
@@ -52,7 +68,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     semantics,
     copyDomain: DESCRIPTORS,
     mount(_host: BackendHost): Node {
-      if (!actsForOthers()) log.warn({ uid: process.geteuid!() }, NOT_ROOT);
+      if (!canImpersonate()) log.warn({ uid: process.geteuid!() }, NOT_ROOT);
       startThreads();
       return share.root;
     },
@@ -72,7 +88,10 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
   };
 }
 
-/** Access control lists contain owners as they are on the host: translated ones would be wrong. */
+/**
+ * Whether guests get POSIX ACLs. ACLs contain ids as they are on the host, so they would be wrong
+ * where owners are translated.
+ */
 function usesAcls(options: Options, share: Share): boolean {
   const { translates } = share;
   if (options.posixAcl !== true) return options.posixAcl === undefined && options.xattr && !translates;

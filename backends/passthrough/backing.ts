@@ -3,7 +3,11 @@ import type { Node } from './nodes/nodes.js';
 import type { OpenFile } from './nodes/open-file.js';
 import type { Share } from './share.js';
 
-/** Descriptors by which threads that serve queues make system calls for themselves. */
+/**
+ * Descriptors for queue threads, which serve some requests without this backend: see
+ * `Backend.backing`. `attributes` is false where owners are translated, since a thread shows them
+ * as they are on the host.
+ */
 export function backingOperations(share: Share) {
   const { nodes } = share;
   const attributes = !share.translates;
@@ -11,12 +15,12 @@ export function backingOperations(share: Share) {
     backing(node: Node, file: OpenFile | undefined): Backing | undefined {
       if (file !== undefined) {
         if (!file.cached) return undefined;
-        const writes = file.writable && !file.append && !file.synchronous && !share.mapsCapability;
+        const writes = file.writable && !file.append && !file.synchronous && !share.hasMappedCapability;
         return { fd: file.fd, attributes, readFlags: file.nowait, writes, names: false };
       }
       return {
-        // A node that has none would have another one lose its own, again and again where there are
-        // many.
+        // Only a node that has a descriptor already gives one. Opening one here would push another
+        // out of the cache, again and again where a guest knows many files.
         fd: nodes.isAnchored(node) ? nodes.descriptor(node) : -1,
         attributes,
         readFlags: 0,

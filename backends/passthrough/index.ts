@@ -3,10 +3,15 @@ import { passthrough } from './backend.js';
 import { options } from './options.js';
 
 /**
- * Passthrough: a directory of the host, with exactly the semantics that the host gives it.
- * Operations are system calls relative to descriptors, never paths of more than one component;
- * files are remembered by file handle; data moves between page cache and guest memory without a
- * stop. Nothing outside the directory is reachable.
+ * Passthrough: serves a directory of the host with exactly the semantics that the host's file
+ * system gives it. Operations are system calls relative to descriptors, never on paths of more than
+ * one component. Nothing outside the directory is reachable.
+ *
+ * `backend.ts` puts the methods together, and `share.ts` holds what they have in common. `calls/`
+ * makes the system calls: memory for arguments, stat results, the caller's identity. `nodes/`
+ * remembers files by file handle or descriptor. `operations/` are the methods of the contract by
+ * subject, and `batches/` carries out many requests at once. `maps/` translates owners and xattr
+ * names. `backing.ts` lends descriptors to queue threads.
  */
 export default definePlugin({
   name: 'passthrough',

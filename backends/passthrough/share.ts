@@ -14,7 +14,7 @@ import { AT, O, chmod, close, open, openat } from '../../core/system/calls/files
 import { removexattr, setxattr } from '../../core/system/calls/xattrs.js';
 import { isRestricted } from '../../core/system/confinement/landlock.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/calls/file-handles.js';
-import { become, prepare } from './calls/caller.js';
+import { impersonate, prepare } from './calls/caller.js';
 import { IdMap } from './maps/id-map.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './nodes/mounts.js';
 import { HandleType, type Node, Nodes } from './nodes/nodes.js';
@@ -39,10 +39,13 @@ const ESTALE = -116;
 const ACL_PREFIX = 'system.posix_acl_';
 const CAPABILITY = 'security.capability';
 
-/** Times that a look-up is tried anew because the host renamed or replaced the file meanwhile. */
-const ATTEMPTS = 16;
+/**
+ * Attempts of a look-up before EAGAIN: it starts again when the host renamed or replaced the file
+ * between two system calls.
+ */
+const LOOKUP_ATTEMPTS = 16;
 
-/** The answer to lookup and creations, filled again and again. */
+/** An answer object that is refilled by every look-up or creation. */
 export interface OwnEntry extends Entry<Node> {
   node: Node;
   readonly attributes: OwnAttributes;
@@ -53,10 +56,10 @@ export function newEntry(): OwnEntry {
 }
 
 const entry = newEntry();
-/** The answer to getattr, likewise. */
+/** The answer object of getattr, refilled by every call. */
 const { attributes } = entry;
 
-/** A shared directory: what its operations have in common. */
+/** A shared directory: the state and steps that its operations have in common. */
 export class Share {
   readonly options: Options;
   readonly log: Logger;
@@ -66,16 +69,16 @@ export class Share {
   readonly uids: IdMap;
   readonly gids: IdMap;
   readonly xattrMap: XattrMap | undefined;
-  /** Descriptors of directories that are claimed. */
   readonly #onClose: (() => void)[] = [];
+  /** Descriptors of claimed directories. Each holds an exclusive flock(2). */
   readonly claims: number[] = [];
   /** Whether owners are translated. */
   readonly translates: boolean;
   readonly #refusesPrivileged: boolean;
   readonly #mappedCapability: string | undefined;
-  readonly #remembers = isRestricted();
+  readonly #recordsNames = isRestricted();
 
-  /** @throws UsageError where the directory can't be shared. */
+  /** @throws UsageError if the directory cannot be shared. */
   constructor(options: Options, log: Logger) {
     this.options = options;
     this.log = log;
@@ -107,12 +110,15 @@ export class Share {
     this.root = this.nodes.addByDescriptor(mount.index, mode, low, high, fd);
   }
 
-  /** The mount that holds a node. */
+  /** The mount that a node lies on. */
   mountOf(node: Node): Mount {
     return this.mounts.all[this.nodes.mountIndex(node)]!;
   }
 
-  /** A descriptor of a node. @throws FsError ESTALE when the file is gone. */
+  /**
+   * A descriptor of a node, for the current call: the next one may close it. @throws FsError ESTALE
+   * if the file is gone.
+   */
   descriptor(node: Node): number {
     const fd = this.nodes.descriptor(node);
     if (fd < 0) throw FsError.of(-fd);
@@ -120,17 +126,19 @@ export class Share {
   }
 
   /**
-   * The node that a name stands for, and its attributes.
+   * Looks up a name. @returns the node and its attributes, or undefined if there is no such name.
    * @param parent the directory, of which `fd` is a descriptor
-   * @param name address of the name, which `text` is
+   * @param name address of the name in native memory; `text` is the same name as a string
+   * @throws FsError
    */
   find(parent: Node, fd: number, name: number, text: string): Entry<Node> | undefined {
     return this.found(statName(fd, name), parent, fd, name, text, entry);
   }
 
   /**
-   * {@link find}, where the name was stat'ed with this result.
-   * @param into what is filled and returned.
+   * {@link find} for a name whose stat has been made already: `code` is its result, and the
+   * attributes are in call memory.
+   * @param into the answer object to fill and return.
    */
   found(
     code: number,
@@ -146,24 +154,27 @@ export class Share {
       const mount = this.#statMountOf(parent, fd, name);
       const node = mount && (this.#known(mount) ?? this.#identify(mount, fd, name));
       if (mount !== undefined && node !== undefined) {
-        if (this.#remembers) {
+        if (this.#recordsNames) {
           node.parent = parent;
           node.name = text;
         }
         return this.entry(node, mount.index !== this.nodes.mountIndex(parent), into);
       }
-      if (attempt === ATTEMPTS) throw FsError.of('EAGAIN');
+      if (attempt === LOOKUP_ATTEMPTS) throw FsError.of('EAGAIN');
       code = statName(fd, name);
     }
   }
 
-  /** The node of a file just made and open as `fd`, and its attributes. */
+  /**
+   * The node and attributes of a file that was just created and is open as `fd`. `text` is its
+   * name, or empty if it has none.
+   */
   adopt(parent: Node, fd: number, text: string): Entry<Node> {
     const code = statDescriptor(fd);
     if (code < 0) throw FsError.of(-code);
     const mount = this.mountOf(parent);
     const node = this.#known(mount) ?? this.#identifyDescriptor(mount, fd, -1);
-    if (this.#remembers && text !== '') {
+    if (this.#recordsNames && text !== '') {
       node.parent = parent;
       node.name = text;
     }
@@ -171,11 +182,11 @@ export class Share {
   }
 
   /**
-   * Begins a creation as the guest's caller; `resume` ends it.
-   * @throws FsError EPERM for an identity that is not allowed.
+   * Begins to create as the guest's caller. `endImpersonation` ends it, in a `finally`.
+   * @throws FsError EPERM if the ids may not be used (see `forbid-guest`).
    */
-  become(context: Context): void {
-    become(this.uids.toHost(context.uid), this.gids.toHost(context.gid), context);
+  impersonate(context: Context): void {
+    impersonate(this.uids.toHost(context.uid), this.gids.toHost(context.gid), context);
   }
 
   /**
@@ -211,7 +222,7 @@ export class Share {
   }
 
   /**
-   * Gives a new file its security context, before a guest can have seen it.
+   * Sets the security context of a new file, before any guest can have seen the file.
    * @returns 0 or minus the errno.
    */
   label(fd: number, context: SecurityContext): number {
@@ -236,27 +247,30 @@ export class Share {
   }
 
   /**
-   * A change of content or owner ends a file's capabilities. The host's kernel sees to that where
-   * they are stored under their own name.
+   * Removes a file's capabilities, as every change of content or owner must. The host's kernel does
+   * it itself unless an xattr map stores them under another name.
    */
   dropCapabilities(fd: number): void {
     if (this.#mappedCapability !== undefined)
       removexattr(putDescriptorPath(fd), putText(this.#mappedCapability));
   }
 
-  /** Whether {@link dropCapabilities} has something to do. */
-  get mapsCapability(): boolean {
+  /**
+   * Whether the xattr map stores file capabilities under another name, so that {@link
+   * dropCapabilities} has work to do.
+   */
+  get hasMappedCapability(): boolean {
     return this.#mappedCapability !== undefined;
   }
 
-  /** The attributes whose stat result is in the scratch, as guests see them. */
+  /** The attributes of the stat result in call memory, as guests see them. */
   attributes(into: OwnAttributes = attributes): Attributes {
     fillAttributes(into);
     return this.translated(into);
   }
 
   /**
-   * Attributes of what a descriptor stands for, as guests see them, without the time of birth.
+   * Attributes of an open descriptor, as guests see them. The birth time is missing.
    * @throws FsError
    */
   attributesOf(fd: number): Attributes {
@@ -265,7 +279,7 @@ export class Share {
     return this.translated(attributes);
   }
 
-  /** Attributes as just filled, with owners as guests see them. */
+  /** Translates the owner of attributes that were just filled from the host to the guest. */
   translated(filled: OwnAttributes): Attributes {
     filled.uid = this.uids.toGuest(filled.uid);
     filled.gid = this.gids.toGuest(filled.gid);
@@ -273,24 +287,24 @@ export class Share {
   }
 
   /**
-   * Opens a node by its handle. Under Landlock a file that the kernel reached by handle alone, its
-   * directory not in memory, is not known to lie in the share (EACCES): it is then looked up once
-   * where it was last seen.
+   * Opens a node by its handle. Landlock refuses (EACCES) a file whose directory the kernel does
+   * not have in memory: it cannot tell that the file lies in the share. The file is then looked up
+   * once by its last known name, which brings the directory into memory, and opened again.
    * @returns a descriptor or minus the errno.
    */
   reopen(node: Node, flags: number): number {
     const fd = this.nodes.openByHandle(node, flags);
-    if (fd !== EACCES || !this.#remembers) return fd;
+    if (fd !== EACCES || !this.#recordsNames) return fd;
     return this.reconnect(node) ? this.nodes.openByHandle(node, flags) : ESTALE;
   }
 
   /**
-   * Stats a node into the scratch that has no descriptor: by the name where it was last seen if
-   * that is still its own, which takes one call, or else by a descriptor for its handle. @throws
-   * FsError
+   * Stats a node that has no descriptor, into call memory. Takes one call if the node's last known
+   * name still belongs to it; otherwise the node is opened by its handle first.
+   * @throws FsError
    */
-  statCold(node: Node): void {
-    const parent = this.whereSeen(node);
+  statUnanchored(node: Node): void {
+    const parent = this.lastSeenParent(node);
     if (parent !== undefined) {
       const fd = this.nodes.descriptor(parent);
       if (fd >= 0 && statName(fd, putName(node.name)) >= 0 && this.isStatOf(node)) return;
@@ -301,50 +315,57 @@ export class Share {
   }
 
   /**
-   * The directory where a node was last seen, if a stat of its name there can be told to be its
-   * own: see {@link isStatOf}.
+   * The directory in which a node was last seen, if a stat of its name there can prove that it is
+   * still the same file: see {@link isStatOf}. Otherwise undefined.
    */
-  whereSeen(node: Node): Node | undefined {
+  lastSeenParent(node: Node): Node | undefined {
     const { parent } = node;
-    if (!this.#remembers || parent === undefined) return undefined;
-    return this.nodes.hasBirth(node) && this.nodes.knows(parent) ? parent : undefined;
+    if (!this.#recordsNames || parent === undefined) return undefined;
+    return this.nodes.hasBirth(node) && this.nodes.has(parent) ? parent : undefined;
   }
 
   /**
-   * Whether the stat result in the scratch, of the name where a node was last seen, is the node's
-   * own.
+   * Whether the stat result in call memory belongs to this node. It comes from a stat of the node's
+   * last known name.
    */
   isStatOf(node: Node): boolean {
     if (!this.nodes.isStatOf(node)) return false;
-    this.nodes.warm(node);
+    this.nodes.noteLookup(node);
     return true;
   }
 
-  /** Lets the kernel see where a file is. @returns whether it is where it was last seen. */
+  /**
+   * Looks a node up by its last known name, so that the kernel knows its directory: see {@link
+   * reopen}. @returns whether the name still belongs to the node.
+   */
   reconnect(node: Node): boolean {
     const { parent, name } = node;
-    if (!this.#remembers || parent === undefined || !this.nodes.knows(parent)) return false;
+    if (!this.#recordsNames || parent === undefined || !this.nodes.has(parent)) return false;
     const fd = this.nodes.descriptor(parent);
-    if (fd < 0 || takeHandle(fd, putName(name), 0) < 0 || !this.nodes.hasScratchHandle(node)) return false;
-    this.nodes.cool(node);
+    if (fd < 0 || takeHandle(fd, putName(name), 0) < 0 || !this.nodes.hasHandleInCallMemory(node))
+      return false;
+    this.nodes.closeCached(node);
     return true;
   }
 
-  /** The node that guests know by a name, if it has a handle. */
+  /** The known node that a name stands for, if the mount has file handles. */
   known(parent: Node, fd: number, name: number): Node | undefined {
     const mount = this.mountOf(parent);
     if (mount.fd < 0 || takeHandle(fd, name, 0) < 0 || !isMountOf(handleMount(), mount.id)) return undefined;
     return this.nodes.findByHandle(mount.index);
   }
 
-  /** A node was given another name. */
+  /** Records the new name of a node after a rename. */
   moved(node: Node | undefined, parent: Node, name: string): void {
-    if (!this.#remembers || node === undefined) return;
+    if (!this.#recordsNames || node === undefined) return;
     node.parent = parent;
     node.name = name;
   }
 
-  /** The answer for a node whose stat result is in the scratch. */
+  /**
+   * The answer for a node whose stat result is in call memory. @param submount whether the node is
+   * the root of a mount below its parent.
+   */
   entry(node: Node, submount: boolean, into = entry): Entry<Node> {
     const filled = into.attributes;
     this.attributes(filled);
@@ -353,14 +374,14 @@ export class Share {
     return into;
   }
 
-  /** Opens the handle in the scratch. @returns a descriptor of O_PATH or minus the errno. */
+  /** Opens the file handle in call memory. @returns an O_PATH descriptor or minus the errno. */
   openHandle(mount: Mount): number {
     return openByHandleAt(mount.fd, at.handle, O.PATH | O.NOFOLLOW);
   }
 
   /**
-   * Enters the file systems that are mounted below the share now: a guest has not yet walked to
-   * them.
+   * Registers all file systems that are mounted below the share now. Restored nodes may lie on them
+   * before any guest has walked there.
    */
   discoverMounts(): void {
     if (this.options.submounts === 'refuse') return;
@@ -375,7 +396,7 @@ export class Share {
     }
   }
 
-  /** Registers what is to be let go of in the end. */
+  /** Registers an action for {@link close}. */
   onClose(action: () => void): void {
     this.#onClose.push(action);
   }
@@ -387,7 +408,10 @@ export class Share {
     this.mounts.close();
   }
 
-  /** The mount of what was just stat'ed, or nothing where the host changed it meanwhile. */
+  /**
+   * The mount of the file that was just stat'ed as `name`; undefined if the host replaced the file
+   * since.
+   */
   #statMountOf(parent: Node, fd: number, name: number): Mount | undefined {
     const own = this.mountOf(parent);
     const id = statMount();
@@ -408,14 +432,17 @@ export class Share {
     }
   }
 
-  /** The node of what was just stat'ed, where that is enough to know it. */
+  /**
+   * The known node with the stat result in call memory, if device, inode number and birth time
+   * suffice to tell.
+   */
   #known(mount: Mount): Node | undefined {
     return this.nodes.findByStat(mount.index, statInoLow(), statInoHigh());
   }
 
   /**
-   * The node of what was just stat'ed, known or new; nothing where the name now stands for
-   * something else.
+   * The node, known or new, of the file that was just stat'ed as `name`. Undefined if the name
+   * stands for another file by now.
    */
   #identify(mount: Mount, fd: number, name: number): Node | undefined {
     if (mount.fd >= 0) {
@@ -429,12 +456,12 @@ export class Share {
         const named = handleNames(statInoLow(), statInoHigh());
         if (known !== undefined && this.nodes.hasIno(known, statInoLow(), statInoHigh())) {
           if (named) this.nodes.identifyByBirth(known, time);
-          this.nodes.warm(known);
+          this.nodes.noteLookup(known);
           return known;
         }
         if (known === undefined && named) {
-          // The file may have been replaced between stat and handle, and another have its inode
-          // number: what a handle opens must be of the type that was seen.
+          // The host may have replaced the file between stat and handle, by one that has the same
+          // inode number again. A second stat with the same birth time and type excludes that.
           if (!isStillNamed(fd, name)) return undefined;
           const node = this.nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
           this.nodes.identifyByBirth(node, time);
@@ -457,8 +484,9 @@ export class Share {
   }
 
   /**
-   * The node of a file of which `fd` is a descriptor and whose stat result is in the scratch.
-   * @param own a descriptor of O_PATH to keep or close, or -1.
+   * The node, known or new, of the file open as `fd`, whose stat result is in call memory.
+   * @param own an O_PATH descriptor of the file that this call keeps or closes, or -1 if there is
+   * none.
    */
   #identifyDescriptor(mount: Mount, fd: number, own: number): Node {
     if (mount.fd >= 0 && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0) {
@@ -480,7 +508,10 @@ function refusal(directory: string, error: FsError): UsageError {
   return new UsageError(`--shared-dir ${directory}: cannot be opened (${error.code})`);
 }
 
-/** The host's name for file capabilities, where it is another than their own. */
+/**
+ * The host's name of the file capabilities attribute if the xattr map gives it another one;
+ * otherwise undefined.
+ */
 function mappedCapability(map: XattrMap | undefined): string | undefined {
   try {
     const name = map?.toHost(CAPABILITY);
@@ -490,7 +521,7 @@ function mappedCapability(map: XattrMap | undefined): string | undefined {
   }
 }
 
-/** Paths below `root` at which something is mounted, /proc/self/mountinfo. */
+/** Paths below `root` at which something is mounted, from /proc/self/mountinfo. */
 function mountPoints(root: string): string[] {
   const prefix = root === '/' ? root : `${root}/`;
   return readFileSync('/proc/self/mountinfo', 'utf8')
@@ -506,19 +537,18 @@ function isDirectory(mode: number): boolean {
   return (mode & FileType.MASK) === FileType.DIRECTORY;
 }
 
-/** Takes a file's handle into the scratch. @returns 0 or minus the errno. */
+/** Reads a file's handle into call memory, name_to_handle_at(2). @returns 0 or minus the errno. */
 export function takeHandle(fd: number, name: number, flags: number): number {
   words[offset.handle >>> 2] = MAX_HANDLE_BYTES;
   const code = nameToHandleAt(fd, name, at.handle, at.mountId, flags);
-  // Types above 255 are nobody's (Linux `include/linux/exportfs.h`) and have no room in a node's
-  // description.
+  // No file system uses types above 255 (Linux `include/linux/exportfs.h`), and a node's
+  // description has 8 bits for them.
   return code >= 0 && words[(offset.handle >>> 2) + 1]! > 255 ? -95 : code;
 }
 
 /**
- * Whether the handle in the scratch shows by itself that it belongs to the inode that was stat'ed:
- * the two are taken by two calls, between which the host may have renamed something else to the
- * name.
+ * Whether the handle in call memory contains the inode number that was stat'ed. Stat and handle
+ * come from two calls, and the host may have renamed another file to the name between them.
  */
 function handleNames(inoLow: number, inoHigh: number): boolean {
   const from = (offset.handle >>> 2) + 2;

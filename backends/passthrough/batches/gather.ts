@@ -9,17 +9,17 @@ import {
 } from '../../../core/backend/index.js';
 import { CallList, IoThreads, type IoWork } from '../../../core/system/index.js';
 import { useFsetid } from '../calls/caller.js';
-import { Looks } from './stat-batches.js';
+import { StatBatch } from './stat-batches.js';
 import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
 import type { Share } from '../share.js';
 
 /**
- * What a read returns that gave less than was asked for, or minus an errno, by the flags it was
- * made with.
+ * Finishes a read whose call returned `count`: fewer bytes than asked for, or minus an errno.
+ * `nowait` are the `preadv2` flags of that call.
  * @throws FsError
  */
-type EndRead = (
+type FinishRead = (
   node: Node,
   file: OpenFile,
   buffer: GuestBuffer,
@@ -28,14 +28,16 @@ type EndRead = (
   nowait: number,
 ) => Awaitable<number>;
 
-/** What {@link gatherOperations}' `submit` fills. */
+/**
+ * The array that `submit` of {@link gatherOperations} fills: the answer of each request, in order.
+ */
 type Results = Awaitable<Gathered<Node>>[];
 
-/** Calls in one list at most. */
-const CAPACITY = 64;
+/** Most calls in one batch. */
+const BATCH_CAPACITY = 64;
 
-/** A read or write that was gathered, and may have to be gone on with. */
-interface Transferred {
+/** A read or write in a batch, kept so that a short read can be finished afterwards. */
+interface Transfer {
   isRead: boolean;
   node: Node;
   file: OpenFile;
@@ -45,31 +47,31 @@ interface Transferred {
   flags: number;
 }
 
-/** Reads, writes and looks that are made together, by this thread or another. */
-class Group implements IoWork {
+/** Reads, writes and stat calls that are made together, by this thread or by an I/O thread. */
+class CallBatch implements IoWork {
   readonly list: CallList;
   /**
-   * Whether its writes clear set-id bits, which all of one group do or don't; nothing where there
-   * are none.
+   * Whether the writes in it clear set-id bits. All writes of one batch agree, since the thread's
+   * CAP_FSETID is set once for all of them. Undefined while there are none.
    */
-  clears: boolean | undefined;
-  readonly #endRead: EndRead;
-  readonly #looks: Looks;
-  readonly #onEnd: (group: Group) => void;
-  /** By call; nothing for a look. */
-  readonly #transfers: (Transferred | undefined)[] = [];
-  readonly #spare: Transferred[] = [];
-  /** A read among them is work for a thread. */
+  clearsSetIds: boolean | undefined;
+  readonly #finishRead: FinishRead;
+  readonly #stats: StatBatch;
+  readonly #onEnd: (batch: CallBatch) => void;
+  /** By index of the call; undefined for a stat call. */
+  readonly #transfers: (Transfer | undefined)[] = [];
+  readonly #spareTransfers: Transfer[] = [];
+  /** Whether one of its reads is larger than `CallList.SMALL`, so that an I/O thread pays. */
   #isLarge = false;
-  #hasLooks = false;
+  #hasStats = false;
   #results: Results = [];
   #later: () => void = () => {};
 
-  /** @param onEnd told when another thread has made it. */
-  constructor(list: CallList, looks: Looks, endRead: EndRead, onEnd: (group: Group) => void) {
+  /** @param onEnd called when an I/O thread has made the calls. */
+  constructor(list: CallList, stats: StatBatch, finishRead: FinishRead, onEnd: (batch: CallBatch) => void) {
     this.list = list;
-    this.#looks = looks;
-    this.#endRead = endRead;
+    this.#stats = stats;
+    this.#finishRead = finishRead;
     this.#onEnd = onEnd;
   }
 
@@ -77,18 +79,18 @@ class Group implements IoWork {
     const { list } = this;
     const { length } = buffer;
     const flags = isRead ? file.nowait : 0;
-    const one = this.#spare.pop();
-    if (one === undefined) {
+    const transfer = this.#spareTransfers.pop();
+    if (transfer === undefined) {
       this.#transfers[list.count] = { isRead, node, file, buffer, length, offset, flags };
     } else {
-      one.isRead = isRead;
-      one.node = node;
-      one.file = file;
-      one.buffer = buffer;
-      one.length = length;
-      one.offset = offset;
-      one.flags = flags;
-      this.#transfers[list.count] = one;
+      transfer.isRead = isRead;
+      transfer.node = node;
+      transfer.file = file;
+      transfer.buffer = buffer;
+      transfer.length = length;
+      transfer.offset = offset;
+      transfer.flags = flags;
+      this.#transfers[list.count] = transfer;
     }
     if (length > CallList.SMALL) this.#isLarge = true;
     if (isRead) list.read(file.fd, buffer, offset, flags);
@@ -96,28 +98,28 @@ class Group implements IoWork {
   }
 
   addName(parent: Node, name: string): boolean {
-    return this.#tookLook(this.#looks.addName(this.list, parent, name));
+    return this.#tookStat(this.#stats.addName(this.list, parent, name));
   }
 
   addNode(parent: Node, node: Node): boolean {
-    return this.#tookLook(this.#looks.addNode(this.list, parent, node));
+    return this.#tookStat(this.#stats.addNode(this.list, parent, node));
   }
 
   addDescriptor(fd: number): boolean {
-    this.#looks.addDescriptor(this.list, fd);
-    return this.#tookLook(true);
+    this.#stats.addDescriptor(this.list, fd);
+    return this.#tookStat(true);
   }
 
-  #tookLook(isTaken: boolean): boolean {
+  #tookStat(isTaken: boolean): boolean {
     if (!isTaken) return false;
-    this.#hasLooks = true;
+    this.#hasStats = true;
     this.#transfers[this.list.count - 1] = undefined;
     return true;
   }
 
-  /** Makes what was added so far, on this thread. */
+  /** Makes the calls that were added so far, on this thread. */
   run(): void {
-    if (this.clears !== undefined) useFsetid(!this.clears);
+    if (this.clearsSetIds !== undefined) useFsetid(!this.clearsSetIds);
     this.list.run();
   }
 
@@ -127,12 +129,13 @@ class Group implements IoWork {
   }
 
   /**
-   * Has another thread make it, where that is worth it.
-   * @returns false where it is not, or none has room.
+   * Hands the batch to an I/O thread.
+   * @returns false if the caller must run it: no read in it is large, it contains stat calls or
+   * writes, or no thread has room.
    */
-  give(threads: IoThreads, results: Results, later: () => void): boolean {
-    // Looks share their memory, and another thread acts with its own capabilities.
-    if (!this.#isLarge || this.#hasLooks || this.clears !== undefined) return false;
+  giveTo(threads: IoThreads, results: Results, later: () => void): boolean {
+    // All batches share one `StatBatch`, and an I/O thread has capabilities of its own.
+    if (!this.#isLarge || this.#hasStats || this.clearsSetIds !== undefined) return false;
     this.#results = results;
     this.#later = later;
     return threads.give(this);
@@ -149,33 +152,33 @@ class Group implements IoWork {
     const { list } = this;
     const { count } = list;
     for (let i = 0; i < count; i++) {
-      const one = this.#transfers[i];
-      if (one === undefined) results[i] = this.#takeLook(i);
+      const transfer = this.#transfers[i];
+      if (transfer === undefined) results[i] = this.#takeStat(i);
       else {
         const done = list.result(i);
-        results[i] = done === one.length ? done : this.#complete(one, done);
-        this.#spare.push(one);
+        results[i] = done === transfer.length ? done : this.#complete(transfer, done);
+        this.#spareTransfers.push(transfer);
       }
     }
     list.clear();
-    this.clears = undefined;
+    this.clearsSetIds = undefined;
     this.#isLarge = false;
-    this.#hasLooks = false;
+    this.#hasStats = false;
   }
 
-  #takeLook(index: number): Awaitable<Gathered<Node>> {
+  #takeStat(index: number): Awaitable<Gathered<Node>> {
     try {
-      return this.#looks.take(this.list, index);
+      return this.#stats.take(this.list, index);
     } catch (error) {
       return error instanceof FsError ? -error.errno : Promise.reject(error);
     }
   }
 
-  /** What comes of a transfer that is not complete. */
-  #complete({ isRead, node, file, buffer, offset, flags }: Transferred, count: number): Awaitable<number> {
+  /** The answer of a transfer that is not complete: a short or failed read is finished. */
+  #complete({ isRead, node, file, buffer, offset, flags }: Transfer, count: number): Awaitable<number> {
     if (!isRead || flags === 0) return count;
     try {
-      return this.#endRead(node, file, buffer, offset, count, flags);
+      return this.#finishRead(node, file, buffer, offset, count, flags);
     } catch (error) {
       return error instanceof FsError ? -error.errno : Promise.reject(error);
     }
@@ -183,38 +186,41 @@ class Group implements IoWork {
 }
 
 /**
- * Small reads and writes of the page cache, and looks at files, many in one foreign call; and large
- * reads on threads of their own, while further requests wait. Small ones are not worth a thread:
- * what passes between processors costs as much as they do. Writes stay here: the kernel lets one
- * thread at a time write to a file.
+ * Operations that gather requests and carry them out together. Small reads and writes of cached
+ * files, LOOKUP and GETATTR become one foreign call for many. Large reads go to I/O threads (option
+ * `ioThreads`) while further requests are waiting.
+ *
+ * Small transfers stay on this thread: passing their data between processors costs as much as the
+ * call itself. Writes stay too: the kernel lets only one thread at a time write to a file.
  */
-export function gatherOperations(share: Share, endRead: EndRead) {
+export function gatherOperations(share: Share, finishRead: FinishRead) {
   const { ioThreads } = share.options;
-  const list = CallList.open(CAPACITY);
+  const list = CallList.open(BATCH_CAPACITY);
   if (list === undefined) {
     if (ioThreads > 0) share.log.warn({}, 'calls cannot be made together here: ioThreads has no effect');
     return { startThreads: () => {}, stopThreads: () => Promise.resolve() };
   }
-  const looks = new Looks(share, CAPACITY);
+  const stats = new StatBatch(share, BATCH_CAPACITY);
   const idle = [create(list)];
-  let group: Group | undefined;
+  let batch: CallBatch | undefined;
   let threads: IoThreads | undefined;
-  // What was added is made early then: a descriptor's number may stand for another file afterwards.
-  share.nodes.beforeClose = () => group?.run();
-  share.onClose(() => looks.close());
+  // A descriptor that is closed may at once stand for another file: the calls that use it are made
+  // before.
+  share.nodes.beforeClose = () => batch?.run();
+  share.onClose(() => stats.close());
 
-  /** The group at hand, if it has room for one more. */
-  function open(): Group | undefined {
-    group ??= idle.pop() ?? create(CallList.open(CAPACITY)!);
-    return group.list.isFull ? undefined : group;
+  /** The batch that requests are added to; undefined when it is full. */
+  function openBatch(): CallBatch | undefined {
+    batch ??= idle.pop() ?? create(CallList.open(BATCH_CAPACITY)!);
+    return batch.list.isFull ? undefined : batch;
   }
 
-  function create(calls: CallList): Group {
+  function create(calls: CallList): CallBatch {
     share.onClose(() => calls.close());
-    return new Group(calls, looks, endRead, (ended) => idle.push(ended));
+    return new CallBatch(calls, stats, finishRead, (ended) => idle.push(ended));
   }
 
-  function isTaken({ length }: GuestBuffer, { cached }: OpenFile, isRead: boolean): boolean {
+  function canGather({ length }: GuestBuffer, { cached }: OpenFile, isRead: boolean): boolean {
     return cached && (length <= CallList.SMALL || (isRead && threads?.hasRoom === true));
   }
 
@@ -234,9 +240,9 @@ export function gatherOperations(share: Share, endRead: EndRead) {
     ...(ioThreads === 0 ? {} : { completions }),
 
     gatherRead(node: Node, file: OpenFile, buffer: GuestBuffer, offset: number, _context: Context): boolean {
-      const into = isTaken(buffer, file, true) ? open() : undefined;
-      into?.addTransfer(true, node, file, buffer, offset);
-      return into !== undefined;
+      const target = canGather(buffer, file, true) ? openBatch() : undefined;
+      target?.addTransfer(true, node, file, buffer, offset);
+      return target !== undefined;
     },
 
     gatherWrite(
@@ -248,34 +254,35 @@ export function gatherOperations(share: Share, endRead: EndRead) {
       _context: Context,
     ): boolean {
       const isPlaced = file.append && (flags & WriteFlags.CACHE) !== 0;
-      if (isPlaced || file.synchronous || !isTaken(buffer, file, false)) return false;
-      const into = open();
-      const clears = (flags & WriteFlags.KILL_SUIDGID) !== 0;
-      if (into === undefined || (into.clears ?? clears) !== clears) return false;
+      if (isPlaced || file.synchronous || !canGather(buffer, file, false)) return false;
+      const target = openBatch();
+      const clearsSetIds = (flags & WriteFlags.KILL_SUIDGID) !== 0;
+      if (target === undefined || (target.clearsSetIds ?? clearsSetIds) !== clearsSetIds) return false;
       share.dropCapabilities(file.fd);
-      into.clears = clears;
-      into.addTransfer(false, node, file, buffer, offset);
+      target.clearsSetIds = clearsSetIds;
+      target.addTransfer(false, node, file, buffer, offset);
       return true;
     },
 
     gatherLookup(parent: Node, name: string, _context: Context): boolean {
-      return open()?.addName(parent, name) === true;
+      return openBatch()?.addName(parent, name) === true;
     },
 
     gatherGetattr(node: Node, file: OpenFile | undefined, _context: Context): boolean {
-      const into = open();
-      if (into === undefined) return false;
-      if (file !== undefined) return into.addDescriptor(file.fd);
-      if (share.nodes.isAnchored(node)) return into.addDescriptor(share.descriptor(node));
-      const parent = share.whereSeen(node);
-      return parent !== undefined && into.addNode(parent, node);
+      const target = openBatch();
+      if (target === undefined) return false;
+      if (file !== undefined) return target.addDescriptor(file.fd);
+      if (share.nodes.isAnchored(node)) return target.addDescriptor(share.descriptor(node));
+      const parent = share.lastSeenParent(node);
+      return parent !== undefined && target.addNode(parent, node);
     },
 
     submit(results: Results, later?: () => void): boolean {
-      const current = group;
-      group = undefined;
+      const current = batch;
+      batch = undefined;
       if (current === undefined) return false;
-      if (later !== undefined && threads !== undefined && current.give(threads, results, later)) return true;
+      if (later !== undefined && threads !== undefined && current.giveTo(threads, results, later))
+        return true;
       current.carryOut(results);
       idle.push(current);
       return false;

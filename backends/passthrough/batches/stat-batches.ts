@@ -7,17 +7,21 @@ import { addStatName, fillFromStat, takeStat } from '../calls/stat.js';
 
 const ENOENT = -2;
 
-/** A look's place: its result, `struct stat` or `struct statx`, and the name with its NUL. */
-const NAME = 256;
-const PLACE = 512;
-/** Longest name that surely fits: a UTF-16 unit takes three bytes at most. */
-const LONGEST = 85;
+/**
+ * Each call of a list has a slot of native memory here: first the result (`struct stat` or `struct
+ * statx`, at most 256 bytes), then the name with its NUL.
+ */
+const NAME_OFFSET = 256;
+const SLOT_BYTES = 512;
+/** Longest name, in UTF-16 units, that fits a slot: each unit is at most three bytes of UTF-8. */
+const NAME_MAX_UNITS = 85;
 
 /**
- * A look that was put aside: at a name in a directory, at a node where it was last seen, or at what
- * a descriptor stands for.
+ * A stat call that waits in a list. `node` and `parent` say which kind it is: both undefined for
+ * `fstat` of a descriptor, only `parent` for a LOOKUP of a name, both for a GETATTR of a node by
+ * its last known name.
  */
-interface Look {
+interface PendingStat {
   parent: Node | undefined;
   node: Node | undefined;
   name: string;
@@ -25,19 +29,19 @@ interface Look {
 }
 
 /**
- * Looks at files that are made together, one list of calls after another: what `lookup` and
- * `getattr` begin with.
+ * The stat calls of one list: the start of the LOOKUP and GETATTR requests that are carried out
+ * together. Only one list at a time may use it, since all share the same slots.
  */
-export class Looks {
+export class StatBatch {
   readonly #share: Share;
   readonly #memory: NativeMemory;
-  readonly #looks: readonly Look[];
+  readonly #pending: readonly PendingStat[];
 
-  /** @param capacity of the lists. */
+  /** @param capacity calls in a list at most. */
   constructor(share: Share, capacity: number) {
     this.#share = share;
-    this.#memory = NativeMemory.allocate(capacity * PLACE);
-    this.#looks = Array.from({ length: capacity }, () => ({
+    this.#memory = NativeMemory.allocate(capacity * SLOT_BYTES);
+    this.#pending = Array.from({ length: capacity }, () => ({
       parent: undefined,
       node: undefined,
       name: '',
@@ -46,68 +50,78 @@ export class Looks {
   }
 
   /**
-   * Adds a look at a name in a directory to a list that has room. @returns whether it can be made
-   * so.
-   * @throws FsError EINVAL for what is no name.
+   * Adds the stat of a name in a directory to a list that has room.
+   * @returns false where the request must be answered alone: the name is too long for a slot, or
+   * the directory cannot be opened.
+   * @throws FsError EINVAL if `name` is not a single path component.
    */
   addName(list: CallList, parent: Node, name: string): boolean {
     return this.#add(list, parent, undefined, name);
   }
 
-  /** Adds a look at a node, where `whereSeen` says that it was seen last, as {@link addName}. */
+  /**
+   * Adds the stat of a node by the name it was last seen under, in the directory that
+   * `Share.lastSeenParent` gave. Otherwise like {@link addName}.
+   */
   addNode(list: CallList, parent: Node, node: Node): boolean {
     return this.#add(list, parent, node, node.name);
   }
 
   /**
-   * Adds a look at what a descriptor stands for, without the time of birth, to a list that has
-   * room.
+   * Adds the `fstat` of a descriptor to a list that has room. Its attributes lack the birth time.
    */
   addDescriptor(list: CallList, fd: number): void {
     const index = list.count;
-    this.#looks[index]!.parent = undefined;
-    list.fstat(fd, this.#memory.address + index * PLACE);
+    this.#pending[index]!.parent = undefined;
+    list.fstat(fd, this.#memory.address + index * SLOT_BYTES);
   }
 
   #add(list: CallList, parent: Node, node: Node | undefined, name: string): boolean {
-    if (name.length > LONGEST) return false;
+    if (name.length > NAME_MAX_UNITS) return false;
     const fd = this.#share.nodes.descriptor(parent);
     if (fd < 0) return false;
     const index = list.count;
-    const place = index * PLACE;
-    putComponent(name, this.#memory.u8, place + NAME);
-    const look = this.#looks[index]!;
-    look.parent = parent;
-    look.node = node;
-    look.name = name;
-    const address = this.#memory.address + place;
-    addStatName(list, fd, address + NAME, address);
+    const start = index * SLOT_BYTES;
+    putComponent(name, this.#memory.u8, start + NAME_OFFSET);
+    const pending = this.#pending[index]!;
+    pending.parent = parent;
+    pending.node = node;
+    pending.name = name;
+    const address = this.#memory.address + start;
+    addStatName(list, fd, address + NAME_OFFSET, address);
     return true;
   }
 
   /**
-   * What `lookup` or `getattr` would have returned for the i-th call of a list that was made, a
-   * look; in an object of its own.
-   * @throws what it would have thrown.
+   * The answer of `lookup` or `getattr` to the call at `index` of a list that has run. Each index
+   * has an answer object of its own, refilled by the next batch.
+   * @throws FsError what `lookup` or `getattr` would have thrown.
    */
   take(list: CallList, index: number): Attributes | Entry<Node> | undefined {
-    const { parent, node, name, entry } = this.#looks[index]!;
+    const { parent, node, name, entry } = this.#pending[index]!;
     const share = this.#share;
     const code = list.result(index);
-    const start = (index * PLACE) >>> 2;
+    const word = (index * SLOT_BYTES) >>> 2;
     const { u32, i32, address } = this.#memory;
     if (parent === undefined) {
       if (code < 0) throw FsError.of(-code);
-      fillFromStat(u32, i32, start, entry.attributes);
+      fillFromStat(u32, i32, word, entry.attributes);
       return share.translated(entry.attributes);
     }
-    if (code === 0) takeStat(u32, start);
+    if (code === 0) takeStat(u32, word);
     if (node !== undefined) {
-      if (code < 0 || !share.isStatOf(node)) share.statCold(node);
+      if (code < 0 || !share.isStatOf(node)) share.statUnanchored(node);
       return share.attributes(entry.attributes);
     }
     if (code === ENOENT) return undefined;
-    return share.found(code, parent, share.descriptor(parent), address + index * PLACE + NAME, name, entry);
+    return share.found(
+      code,
+      parent,
+      share.descriptor(parent),
+      address + index * SLOT_BYTES + NAME_OFFSET,
+      name,
+      entry,
+    );
   }
 
   close(): void {

@@ -2,12 +2,13 @@ import { encodeName, FsError } from '../../../core/backend/index.js';
 import { NativeMemory } from '../../../core/system/index.js';
 
 /**
- * Native memory for the arguments of one system call. Every synchronous call in the process shares
- * it; nothing in it outlives the turn that wrote it.
+ * Native memory for the arguments and results of one system call ("call memory"). All synchronous
+ * calls of the process share it: what is in it is valid until the next call, and never beyond the
+ * current turn of the event loop.
  */
-const NAME_AREA = 4352;
-export const XATTR_SIZE_MAX = 65536;
-export const DIRENT_AREA = 32768;
+const NAME_AREA_BYTES = 4352;
+export const XATTR_MAX_BYTES = 65536;
+export const DIRENT_AREA_BYTES = 32768;
 
 const layout = {
   empty: 0,
@@ -22,11 +23,11 @@ const layout = {
   link: 896,
   stat: 960,
   name: 4096,
-  otherName: 4096 + NAME_AREA,
-  target: 4096 + 2 * NAME_AREA,
+  otherName: 4096 + NAME_AREA_BYTES,
+  target: 4096 + 2 * NAME_AREA_BYTES,
   dirents: 24576,
-  xattr: 24576 + DIRENT_AREA,
-  end: 24576 + DIRENT_AREA + XATTR_SIZE_MAX + 4096,
+  xattr: 24576 + DIRENT_AREA_BYTES,
+  end: 24576 + DIRENT_AREA_BYTES + XATTR_MAX_BYTES + 4096,
 } as const;
 
 const SLASH = 0x2f;
@@ -37,7 +38,7 @@ export const bytes = memory.u8;
 export const words = memory.u32;
 export const signedWords = memory.i32;
 
-/** Addresses of the areas. */
+/** Addresses of the areas, for system calls. */
 export const at = {
   /** An empty path, for AT_EMPTY_PATH. */
   empty: memory.address + layout.empty,
@@ -63,22 +64,22 @@ export const at = {
 export const offset = layout;
 
 /**
- * Places a name as the first path argument. @returns its address.
- * The engine lets no other names through; that no name can lead elsewhere is worth checking twice.
- * @throws FsError EINVAL for what is no single component.
+ * Writes a name as the first path argument. @returns its address. The engine has checked names
+ * already. The second check here guarantees that no name leads out of its directory.
+ * @throws FsError EINVAL unless it is a single component other than `.` and `..`.
  */
 export function putName(name: string): number {
   putComponent(name, bytes, layout.name);
   return memory.address + layout.name;
 }
 
-/** Places the second name. */
+/** Writes the name for the second path argument, as {@link putName} does. */
 export function putOtherName(name: string): number {
   putComponent(name, bytes, layout.otherName);
   return memory.address + layout.otherName;
 }
 
-/** Places a name elsewhere, as {@link putName} does. */
+/** Writes a name into other memory, with the checks of {@link putName}. */
 export function putComponent(name: string, into: Uint8Array, start: number): void {
   const end = encodeName(name, into, start);
   into[end] = 0;
@@ -87,13 +88,13 @@ export function putComponent(name: string, into: Uint8Array, start: number): voi
   if (isDots || end === start) throw FsError.of('EINVAL');
 }
 
-/** Places the name of an extended attribute. */
+/** Writes the name of an extended attribute. @returns its address. */
 export function putText(text: string): number {
   bytes[encodeName(text, bytes, layout.otherName)] = 0;
   return memory.address + layout.otherName;
 }
 
-/** Places the text of a symbolic link, up to 4,095 bytes. */
+/** Writes the target of a symbolic link, at most 4,095 bytes. @returns its address. */
 export function putTarget(target: string): number {
   bytes[encodeName(target, bytes, layout.target)] = 0;
   return memory.address + layout.target;
@@ -106,7 +107,8 @@ encodeName(PREFIX, bytes, layout.link);
 const DIGITS = layout.link + PREFIX.length;
 
 /**
- * Places `/proc/self/fd/<fd>`, by which a descriptor of O_PATH is opened or changed.
+ * Writes `/proc/self/fd/<fd>`, the path by which the file of an O_PATH descriptor can be opened or
+ * changed.
  * @returns its address.
  */
 export function putDescriptorPath(fd: number): number {
@@ -118,18 +120,18 @@ export function putDescriptorPath(fd: number): number {
   return memory.address + layout.link;
 }
 
-/** Places an unsigned or negative 64-bit integer. */
+/** Writes a 64-bit integer, signed or unsigned. */
 export function putLong(byteOffset: number, value: number): void {
   words[byteOffset >>> 2] = value >>> 0;
   words[(byteOffset >>> 2) + 1] = Math.floor(value / 2 ** 32) >>> 0;
 }
 
-/** An unsigned 64-bit integer, exact up to 2^53. */
+/** Reads an unsigned 64-bit integer, exact below 2^53. */
 export function getLong(byteOffset: number): number {
   return words[byteOffset >>> 2]! + words[(byteOffset >>> 2) + 1]! * 2 ** 32;
 }
 
-/** A signed 64-bit integer, exact to ±2^53. */
+/** Reads a signed 64-bit integer, exact between ±2^53. */
 export function getSignedLong(byteOffset: number): number {
   return words[byteOffset >>> 2]! + signedWords[(byteOffset >>> 2) + 1]! * 2 ** 32;
 }

@@ -12,16 +12,17 @@ import {
 import { umask } from '../../../core/system/calls/files.js';
 
 /**
- * The identity under which this thread acts. Creations are made as the guest's caller, so that the
- * new file is its from the first moment; all else as the daemon, since the guest's kernel has
- * checked permissions. The thread keeps its capabilities meanwhile: the guest's supplementary
- * groups, which the host doesn't know, must not make a creation fail.
+ * The identity under which this thread makes system calls. Files are created as the guest's caller,
+ * so that they have the right owner from the first moment. Everything else is done as the daemon,
+ * because the guest's kernel has checked permissions. The thread keeps its capabilities while it
+ * impersonates: the host does not know all of the guest's groups, and a creation must not fail for
+ * that.
  */
 
 const own: { uid: number; gid: number; groups: readonly number[] } = { uid: 0, gid: 0, groups: [] };
 let prepared = false;
 let mayChange = false;
-/** Capabilities stay in effect while the thread has another user's id. */
+/** Whether the capabilities stay effective while the thread has another user id. */
 let keeps = false;
 let fsetid: FsetidSwitch | undefined;
 let formerMask = 0;
@@ -29,7 +30,7 @@ let changedUid = false;
 let changedGid = false;
 let changedGroups = false;
 
-/** Finds out what this thread may do. To be called before the functions below. */
+/** Finds out what this thread may do. Must be called before the functions below. */
 export function prepare(): void {
   if (prepared) return;
   prepared = true;
@@ -42,18 +43,19 @@ export function prepare(): void {
 }
 
 /**
- * Whether files can be given to the guest's users at all: a daemon without privilege makes all of
- * them its own.
+ * Whether files can be created as the guest's users. A daemon without privilege creates all files
+ * as its own user.
  */
-export function actsForOthers(): boolean {
+export function canImpersonate(): boolean {
   return mayChange;
 }
 
 /**
- * Begins a creation as a guest's caller; {@link resume} ends it, in a `finally`.
- * @throws FsError EPERM or EINVAL, nothing changed, where the host does not allow this identity.
+ * Takes the identity of a guest's caller, given by ids of the host. {@link endImpersonation} ends
+ * it, in a `finally`.
+ * @throws FsError EPERM or EINVAL, with nothing changed, if the host does not allow this identity.
  */
-export function become(uid: number, gid: number, context: Context): void {
+export function impersonate(uid: number, gid: number, context: Context): void {
   formerMask = umask(context.umask);
   if (!mayChange) return;
   let code = 0;
@@ -70,40 +72,44 @@ export function become(uid: number, gid: number, context: Context): void {
     changedUid = code === 0;
   }
   if (code === 0) {
-    // Without CAP_FSETID the kernel drops set-group-id where the caller is not in the group, as it
-    // would in the guest.
+    // Without CAP_FSETID the kernel drops the set-group-id bit where the caller is not in the
+    // group, as it would in the guest.
     if (keeps || !changedUid) useFsetid(uid === 0);
     return;
   }
-  resume();
+  endImpersonation();
   throw FsError.of(-code);
 }
 
-/** Ends what {@link become} began. */
-export function resume(): void {
+/** Gives the thread the daemon's identity again. */
+export function endImpersonation(): void {
   if (changedUid) {
-    insist(setEffectiveUid(own.uid));
+    abortOnFailure(setEffectiveUid(own.uid));
     changedUid = false;
-    // Back to uid 0 without SECBIT_NO_SETUID_FIXUP, all permitted capabilities are effective again.
+    // Without SECBIT_NO_SETUID_FIXUP the return to uid 0 makes all permitted capabilities effective
+    // again.
     if (!keeps) fsetid?.wasRestored();
   }
   if (changedGid) {
-    insist(setEffectiveGid(own.gid));
+    abortOnFailure(setEffectiveGid(own.gid));
     changedGid = false;
   }
   if (changedGroups) {
-    insist(setGroups(own.groups));
+    abortOnFailure(setGroups(own.groups));
     changedGroups = false;
   }
   umask(formerMask);
 }
 
-/** A thread stuck with a guest's identity must not go on. */
-function insist(code: number): void {
+/** Ends the process: a thread that keeps a guest's identity must not serve others. */
+function abortOnFailure(code: number): void {
   if (code < 0) process.abort();
 }
 
-/** Whether the thread acts with CAP_FSETID, see {@link FsetidSwitch}. */
+/**
+ * Sets whether the thread acts with CAP_FSETID, see {@link FsetidSwitch}. Without it, writes and
+ * changes of owner clear set-id bits.
+ */
 export function useFsetid(wanted: boolean): void {
   fsetid?.use(wanted);
 }

@@ -1,14 +1,14 @@
 import type { Context, SecurityContext } from '../../../core/backend/index.js';
 import { AT, close, linkat, O, openat } from '../../../core/system/calls/files.js';
-import { resume } from './caller.js';
+import { endImpersonation } from './caller.js';
 import { at, putDescriptorPath } from './call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor, statInoHigh, statInoLow, statMount } from './stat.js';
 
 /**
- * Regular files that nobody sees without their security context, the host's own processes neither:
- * a file gets it while it has no name. Directories, symbolic links and special files cannot be made
- * so.
+ * Creates regular files that have their security context from the first moment on, also for
+ * processes of the host: a file is made without a name (O_TMPFILE), labelled, and then linked.
+ * Directories, symbolic links and special files cannot be made that way.
  */
 
 const ENOENT = -2;
@@ -16,12 +16,12 @@ const EISDIR = -21;
 const EOPNOTSUPP = -95;
 
 /**
- * Makes a file of a name that must not exist yet.
+ * Creates a file under a name that must not exist yet.
  * @param fd a descriptor of the directory
  * @param name address of the name
  * @param flags as for openat(2)
- * @returns a descriptor opened with `flags`, or minus an errno: EOPNOTSUPP where the file system
- * has no files without a name.
+ * @returns a descriptor opened with `flags`, or minus an errno. EOPNOTSUPP: the file system has no
+ * O_TMPFILE.
  */
 export function createLabelled(
   share: Share,
@@ -33,19 +33,21 @@ export function createLabelled(
   label: SecurityContext,
 ): number {
   let file: number;
-  share.become(context);
+  share.impersonate(context);
   try {
     const nameless = (flags & ~O.ACCMODE) | O.RDWR | O.TMPFILE;
     file = openat(fd, at.here, nameless, mode);
-    if (share.nodes.shed(file)) file = openat(fd, at.here, nameless, mode);
+    if (share.nodes.freeDescriptors(file)) file = openat(fd, at.here, nameless, mode);
   } finally {
-    resume();
+    endImpersonation();
   }
-  // EISDIR: the kernel does not know O_TMPFILE, or the file system does not, open(2).
+  // open(2): EISDIR means that the kernel does not know O_TMPFILE, EOPNOTSUPP that the file system
+  // does not.
   if (file < 0) return file === EISDIR ? EOPNOTSUPP : file;
   let code = share.label(file, label);
   if (code >= 0) code = linkat(file, at.empty, fd, name, AT.EMPTY_PATH);
-  // Without CAP_DAC_READ_SEARCH an empty path is ENOENT, linkat(2); then by way of /proc.
+  // Without CAP_DAC_READ_SEARCH, linkat(2) refuses an empty path with ENOENT; a path below /proc
+  // works.
   if (code === ENOENT) code = linkat(AT.FDCWD, putDescriptorPath(file), fd, name, AT.SYMLINK_FOLLOW);
   if (code < 0) {
     close(file);
@@ -55,8 +57,9 @@ export function createLabelled(
 }
 
 /**
- * A descriptor with `flags` in the place of one that was opened without a name, which /proc goes on
- * to show as removed. Where the host has given the name away meanwhile, the former stays.
+ * Replaces a descriptor that was opened without a name by one that is opened with `flags` by name.
+ * /proc would show the former as removed for ever. The former stays if the host has given the name
+ * to another file meanwhile.
  */
 function reopen(file: number, fd: number, name: number, flags: number): number {
   const named = openat(fd, name, O.PATH | O.NOFOLLOW, 0);

@@ -3,7 +3,7 @@ import type { CallList } from '../../../core/system/index.js';
 import { AT, fstat, STAT, STATX, STATX_FIELD, STATX_NAME, statx } from '../../../core/system/calls/files.js';
 import { at, bytes, getLong, getSignedLong, offset, signedWords, words } from './call-memory.js';
 
-/** Where the fields of `struct statx` lie in the scratch. */
+/** Offsets of the fields of `struct statx` in call memory. */
 const MASK = offset.statx + STATX_FIELD.MASK;
 const BLKSIZE = offset.statx + STATX_FIELD.BLKSIZE;
 const NLINK = offset.statx + STATX_FIELD.NLINK;
@@ -22,58 +22,61 @@ const RDEV_MINOR = offset.statx + STATX_FIELD.RDEV_MINOR;
 const DEV_MAJOR = offset.statx + STATX_FIELD.DEV_MAJOR;
 const DEV_MINOR = offset.statx + STATX_FIELD.DEV_MINOR;
 const MOUNT_ID = offset.statx + STATX_FIELD.MOUNT_ID;
-/** Up to the mount's id. */
+/** Words of `struct statx` up to the mount id, the last field that is used. */
 const STATX_WORDS = (STATX_FIELD.MOUNT_ID + 8) / 4;
 
 const HIGH = 2 ** 32;
 
-const { FLAGS: NAMED, MASK: WANTED } = STATX_NAME;
-const ITSELF = AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW;
+const { FLAGS: NAME_FLAGS, MASK: NAME_MASK } = STATX_NAME;
+const DESCRIPTOR_FLAGS = AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW;
 
 /**
- * Adds to a list of calls what {@link statName} does.
- * @param target address for the result, see {@link takeStat}.
+ * Adds the call of {@link statName} to a list of calls.
+ * @param target address for the result; {@link takeStat} brings it into call memory.
  */
 export function addStatName(list: CallList, parentFd: number, name: number, target: number): void {
-  list.statx(parentFd, name, NAMED, WANTED, target);
+  list.statx(parentFd, name, NAME_FLAGS, NAME_MASK, target);
 }
 
-/** Takes the result of a call that was in a list. @param start index of its first word. */
+/**
+ * Copies the result of a statx call that was in a list into call memory. @param start index of its
+ * first word.
+ */
 export function takeStat(from: Uint32Array, start: number): void {
   for (let i = 0; i < STATX_WORDS; i++) words[(offset.statx >>> 2) + i] = from[start + i]!;
 }
 
 /**
- * Stats a name in a directory, without following it.
- * @returns 0 or minus the errno; the functions below read the result.
+ * Stats a name in a directory, without following a symbolic link.
+ * @returns 0 or minus the errno. The functions below read the result from call memory.
  */
 export function statName(parentFd: number, name: number): number {
-  return statx(parentFd, name, NAMED, WANTED, at.statx);
+  return statx(parentFd, name, NAME_FLAGS, NAME_MASK, at.statx);
 }
 
 /**
- * Stats a name again. @returns whether it still stands for the file that was stat'ed last: type and
- * permissions, inode number and time of birth are the same.
+ * Stats a name again. @returns whether it still stands for the file that was stat'ed last: mode,
+ * inode number and birth time are equal.
  */
 export function isStillNamed(parentFd: number, name: number): boolean {
   const mode = statMode();
   const inoLow = statInoLow();
   const inoHigh = statInoHigh();
   const seconds = statBirthSeconds();
-  const mark = statBirthMark();
+  const mark = statBirthNanoseconds();
   return (
     statName(parentFd, name) === 0 &&
     statMode() === mode &&
     statInoLow() === inoLow &&
     statInoHigh() === inoHigh &&
     statBirthSeconds() === seconds &&
-    statBirthMark() === mark
+    statBirthNanoseconds() === mark
   );
 }
 
-/** Stats what a descriptor stands for. */
+/** Stats an open descriptor into call memory. @returns 0 or minus the errno. */
 export function statDescriptor(fd: number): number {
-  return statx(fd, at.empty, ITSELF, WANTED, at.statx);
+  return statx(fd, at.empty, DESCRIPTOR_FLAGS, NAME_MASK, at.statx);
 }
 
 export function statMode(): number {
@@ -97,15 +100,15 @@ export function statDevice(): number {
   return words[DEV_MAJOR >>> 2]! * 2 ** 32 + words[DEV_MINOR >>> 2]!;
 }
 
-/** What tells mounts apart: the mount id, or before Linux 5.8 the device. */
+/** Tells mounts apart: the mount id, or before Linux 5.8 the device number. */
 export function statMount(): number {
   return (words[MASK >>> 2]! & STATX.MNT_ID) !== 0 ? getLong(MOUNT_ID) : statDevice();
 }
 
-/** Attributes that are filled again and again. */
+/** Attributes that are refilled by every call. */
 export type OwnAttributes = ReturnType<typeof newAttributes>;
 
-/** Reads the stat result into attributes. Ids of owners are the host's. */
+/** Fills attributes from the stat result in call memory. Owner ids are the host's. */
 export function fillAttributes(a: OwnAttributes): void {
   a.mode = statMode();
   a.ino = inode(statInoLow(), statInoHigh());
@@ -134,22 +137,23 @@ export function fillAttributes(a: OwnAttributes): void {
   a.submount = false;
 }
 
-/** What {@link statBirthMark} gives where the file system tells no time of birth. */
+/** Value of {@link statBirthNanoseconds} where the file system reports no birth time. */
 export const NO_BIRTH = 0;
 
-/** Seconds of the time of birth, modulo 2^32. */
+/** Seconds of the birth time, modulo 2^32. */
 export function statBirthSeconds(): number {
   return words[BTIME >>> 2]!;
 }
 
-/** Nanoseconds of the time of birth, with a bit that tells them from {@link NO_BIRTH}. */
-export function statBirthMark(): number {
+/** Nanoseconds of the birth time, with bit 31 set so that they differ from {@link NO_BIRTH}. */
+export function statBirthNanoseconds(): number {
   return (words[MASK >>> 2]! & STATX.BTIME) === 0 ? NO_BIRTH : (words[(BTIME + 8) >>> 2]! | 0x80000000) >>> 0;
 }
 
 /**
- * Stats what a descriptor stands for straight into attributes, without the time of birth. Faster
- * than {@link statDescriptor}; the other functions here do not see the result.
+ * Fills attributes from an open descriptor, without the birth time. `fstat` is faster than the
+ * `statx` of {@link statDescriptor}. The result is not in call memory, so the other functions here
+ * do not see it.
  * @returns 0 or minus the errno.
  */
 export function fillFromDescriptor(fd: number, a: OwnAttributes): number {
@@ -158,7 +162,7 @@ export function fillFromDescriptor(fd: number, a: OwnAttributes): number {
   return code;
 }
 
-/** Reads a `struct stat` into attributes. @param s index of its first word. */
+/** Fills attributes from a `struct stat`. @param s index of its first word. */
 export function fillFromStat(from: Uint32Array, signed: Int32Array, s: number, a: OwnAttributes): void {
   a.mode = from[s + (STAT.MODE >>> 2)]!;
   a.ino = inode(from[s + (STAT.INO >>> 2)]!, from[s + (STAT.INO >>> 2) + 1]!);
@@ -167,7 +171,7 @@ export function fillFromStat(from: Uint32Array, signed: Int32Array, s: number, a
   a.nlink = from[s + (STAT.NLINK >>> 2)]!;
   a.uid = from[s + (STAT.UID >>> 2)]!;
   a.gid = from[s + (STAT.GID >>> 2)]!;
-  // The kernel's own encoding, which FUSE has too: the low word is all of it.
+  // The kernel's own encoding of device numbers, which FUSE uses too. It fits the low word.
   a.rdev = from[s + (STAT.RDEV >>> 2)]!;
   a.blksize = from[s + (STAT.BLKSIZE >>> 2)]!;
   a.atime = from[s + (STAT.ATIME >>> 2)]! + signed[s + (STAT.ATIME >>> 2) + 1]! * HIGH;
@@ -185,7 +189,7 @@ function inode(low: number, high: number): number | bigint {
   return high < 0x200000 ? high * HIGH + low : (BigInt(high) << 32n) | BigInt(low);
 }
 
-/** Time of birth as four words, zeros where it is not known. */
+/** The birth time as four words, for durable keys; zeros where it is not known. */
 export function statBirth(): readonly number[] {
   if ((words[MASK >>> 2]! & STATX.BTIME) === 0) return [0, 0, 0, 0];
   return [0, 4, 8, 12].map((part) => words[(BTIME + part) >>> 2]!);

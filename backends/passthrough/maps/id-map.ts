@@ -1,8 +1,8 @@
 import { FsError, UsageError } from '../../../core/backend/index.js';
 
 /**
- * Ids from `base`, below `end`, become those from `target`, or all `target` where `squash`; or may
- * not be used at all.
+ * Ids from `base` (inclusive) to `end` (exclusive). `shift` moves them to `target` onwards,
+ * `squash` makes all of them `target`, `forbid` refuses them.
  */
 interface Range {
   readonly base: number;
@@ -19,9 +19,9 @@ const grammar =
   'is not map|guest|host|squash-guest|squash-host:SOURCE:TARGET:COUNT or forbid-guest:SOURCE:COUNT';
 
 /**
- * Translates owners between guest and host, by rules as virtiofsd's `--translate-uid` takes them.
- * The directions are independent: `guest` and `squash-guest` say what a guest's id becomes on the
- * host, `host` and `squash-host` the reverse, `map` both. Ids that no rule names stay as they are.
+ * Translates owners between guest and host, by the rules of virtiofsd's `--translate-uid`. `guest`
+ * and `squash-guest` say what a guest's id becomes on the host; `host` and `squash-host` say what a
+ * host's id becomes in the guest; `map` does both. Ids without a rule stay as they are.
  */
 export class IdMap {
   readonly #toHost: Range[] = [];

@@ -9,9 +9,11 @@ interface Rule {
   readonly client: boolean;
   /** Applies to names that the host lists. */
   readonly server: boolean;
-  /** Start of a guest's name. */
+  /** Prefix of a guest's name that the rule applies to. */
   readonly key: string;
-  /** Start of the host's name, and what `prefix` puts before the guest's. */
+  /**
+   * Prefix of the host's name that the rule applies to; `prefix` puts it before the guest's name.
+   */
   readonly prepend: string;
 }
 
@@ -75,7 +77,9 @@ export class XattrMap {
     throw FsError.of('EPERM');
   }
 
-  /** What a guest sees listed for a name of the host, if it sees it. */
+  /**
+   * The name under which a guest sees an attribute of the host; undefined if it does not see it.
+   */
   toGuest(name: string): string | undefined {
     for (const rule of this.#rules) {
       if (!rule.server || !name.startsWith(rule.prepend)) continue;
@@ -92,8 +96,8 @@ export class XattrMap {
       this.#rules.push({ ...all, action: 'bad', key: '', prepend: '' });
       return;
     }
-    // The host's own attributes of those names stay hidden, and guests can't get at the mapped ones
-    // directly.
+    // The host's own attributes below `key` stay hidden, and guests cannot reach the mapped ones
+    // under their host names.
     this.#rules.push({ client: false, server: true, action: 'bad', key: '', prepend: key });
     this.#rules.push({ client: true, server: false, action: 'bad', key: prepend, prepend: '' });
     this.#rules.push({ ...all, action: 'ok', key: '', prepend: '' });

@@ -7,31 +7,31 @@ import { type Share, takeHandle } from '../share.js';
 import { statBirth, statDescriptor, statInoHigh, statInoLow, statMode, statMount } from '../calls/stat.js';
 
 /**
- * A node's durable key, all words of 32 bits: file system id (2), mount tag, kind, and then the
- * handle, or inode number (2) and time of birth (4) where there are no handles. The root's is only
- * its kind: it is what the operator named.
+ * A node's durable key consists of 32-bit words: file system id (2), mount tag, kind, and then
+ * either the file handle, or the inode number (2) and birth time (4) where there are no handles.
+ * The root's key is only its kind, because the operator names the root.
  */
 const ROOT = 0xffffffff;
 const BY_INODE = 0xfffffffe;
 const HEADER_WORDS = 4;
-/** Bytes of the longest key. */
-const MAX_KEY = (HEADER_WORDS + 32) * 4;
+/** Length of the longest key in bytes. */
+const KEY_MAX_BYTES = (HEADER_WORDS + 32) * 4;
 
-/** RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS, openat2(2). */
-const STRICTLY = 0x08 | 0x04 | 0x02;
+/** openat2(2): RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS and RESOLVE_NO_MAGICLINKS. */
+const RESOLVE_STRICT = 0x08 | 0x04 | 0x02;
 
-/** Durable identity, and finding files by it. */
+/** Durable keys of nodes, and how files are found by them after a restart. */
 export function identityOperations(share: Share) {
   const { nodes, mounts } = share;
   /**
-   * Paths by key that a former daemon saw, for files whose handle alone does not show that they are
-   * in the share.
+   * Paths at which the previous daemon saw files, by key. A file handle opens any file of its file
+   * system, so it does not prove that the file lies in the share; a path does.
    */
   const remembered = new Map<string, string>();
 
   /**
-   * Small arrays that are written by bytes stay on JavaScript's own heap, which is cheap: a new
-   * node's key is asked for.
+   * Written byte by byte on purpose: small arrays then stay on V8's own heap, which is cheap. Every
+   * new node's key is asked for.
    */
   function key(node: Node): Uint8Array {
     if (node === share.root) return bytesOf([0, 0, 0, ROOT]);
@@ -52,7 +52,10 @@ export function identityOperations(share: Share) {
     return result;
   }
 
-  /** Places a key's handle in the scratch. @returns its mount. */
+  /**
+   * Writes a key's handle into call memory. @returns the mount that the key names, if it is known
+   * and has handles.
+   */
   function take(given: Uint8Array): Mount | undefined {
     const read = new Uint32Array(given.slice().buffer);
     if (read.length <= HEADER_WORDS || read[3]! > 255) return undefined;
@@ -65,8 +68,8 @@ export function identityOperations(share: Share) {
   }
 
   /**
-   * The node of a file that was found to lie in the share, if its key is `given`. Keeps or closes
-   * the descriptor.
+   * The node of an open file that lies in the share, if its key equals `given`. Takes over the
+   * descriptor.
    */
   function enter(fd: number, given: Uint8Array): Node | undefined {
     const mount = statDescriptor(fd) < 0 ? undefined : mounts.find(statMount());
@@ -87,7 +90,7 @@ export function identityOperations(share: Share) {
     return undefined;
   }
 
-  /** Finds a file where a former daemon saw it. */
+  /** Finds a file by the path that the previous daemon saved. */
   function resolvePath(given: Uint8Array): Node | undefined {
     const path = remembered.get(Buffer.from(given).toString('latin1'));
     if (path === undefined) return undefined;
@@ -96,8 +99,8 @@ export function identityOperations(share: Share) {
   }
 
   /**
-   * Finds a file by its handle, which opens any file of its file system: it must be one below the
-   * shared directory.
+   * Finds a file by its handle. The handle opens any file of the file system, so the file is
+   * accepted only if it lies below the shared directory.
    */
   function resolveHandle(given: Uint8Array): Node | undefined {
     share.discoverMounts();
@@ -112,7 +115,7 @@ export function identityOperations(share: Share) {
     return undefined;
   }
 
-  /** A node that is known already, among those without handles. */
+  /** A known node without a handle that has this key. */
   function findKnown(given: Uint8Array): Node | undefined {
     for (const node of nodes) {
       if (!nodes.hasHandle(node) && Buffer.compare(key(node), given) === 0) return node;
@@ -121,7 +124,7 @@ export function identityOperations(share: Share) {
   }
 
   function resolve(given: NodeKey): Node {
-    if (!(given instanceof Uint8Array) || given.length % 4 !== 0 || given.length > MAX_KEY) {
+    if (!(given instanceof Uint8Array) || given.length % 4 !== 0 || given.length > KEY_MAX_BYTES) {
       throw FsError.of('ESTALE');
     }
     const kind = given.length < HEADER_WORDS * 4 ? 0 : new Uint32Array(given.slice().buffer)[3];
@@ -135,7 +138,9 @@ export function identityOperations(share: Share) {
     key,
     resolve,
 
-    /** The paths of known files, each with its key: lengths of 16 bits, key, path. */
+    /**
+     * Saves the keys and paths of all known files: for each, two 16-bit lengths, the key, the path.
+     */
     save(): Uint8Array {
       const parts: Buffer[] = [];
       for (const node of nodes) {
@@ -178,25 +183,25 @@ function bytesOf(parts: readonly number[]): Uint8Array {
 }
 
 /**
- * Opens a path below a directory, no symbolic link, no way out.
- * @returns a descriptor of O_PATH or minus the errno.
+ * Opens a path below a directory. Symbolic links and ways out are refused.
+ * @returns an O_PATH descriptor or minus the errno.
  */
 function openBeneath(fd: number, path: string): number {
   putLong(offset.how, O.PATH | O.NOFOLLOW | O.CLOEXEC);
   putLong(offset.how + 8, 0);
-  putLong(offset.how + 16, STRICTLY);
+  putLong(offset.how + 16, RESOLVE_STRICT);
   return openat2(fd, putTarget(path), at.how);
 }
 
-/** Reads where a descriptor's file is now. */
+/** Reads the current path of an open file from /proc. */
 function locate(fd: number): Uint8Array | undefined {
   const size = readlinkat(AT.FDCWD, putDescriptorPath(fd), at.target, 4095);
   return size <= 0 || size === 4095 ? undefined : bytes.slice(offset.target, offset.target + size);
 }
 
 /**
- * Path of a descriptor's file relative to the share, or nothing where it is not below it, or cannot
- * be told.
+ * Path of an open file relative to the share; undefined if it does not lie below the share or its
+ * path is unknown.
  */
 export function pathOf(share: Share, fd: number): Uint8Array | undefined {
   if (fd < 0) return undefined;
@@ -211,9 +216,9 @@ export function pathOf(share: Share, fd: number): Uint8Array | undefined {
 }
 
 /**
- * Whether a descriptor's file lies below the shared directory. A path that /proc shows is trusted
- * only if it leads to the same file: that of a removed file, or of one whose directory the kernel
- * doesn't know yet, looks like another's.
+ * Whether an open file lies below the shared directory. The path that /proc shows is trusted only
+ * if it leads to the same file again: for a removed file, or one whose directory the kernel does
+ * not have in memory, it may be another file's.
  */
 function isBeneath(share: Share, fd: number): boolean {
   const path = pathOf(share, fd);

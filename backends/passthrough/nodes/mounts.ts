@@ -3,57 +3,59 @@ import { AT, O, RWF, close, fstatfs, openat } from '../../../core/system/calls/f
 import { nameToHandleAt, openByHandleAt } from '../../../core/system/calls/file-handles.js';
 import { at, offset, putDescriptorPath, signedWords, words } from '../calls/call-memory.js';
 
-/** Mounts that one share may reach into (12 bits of a node's description). */
+/** Most mounts that one share may reach: a node's description has 12 bits for the index. */
 const MAX_MOUNTS = 4096;
 
 /**
- * A mounted file system that the share reaches: the one that holds the shared directory, and those
- * mounted below it.
+ * A mounted file system that the share reaches: the one with the shared directory, or one mounted
+ * below it.
  */
 export interface Mount {
-  /** Place in {@link Mounts.all}; 0 is the share's own. */
+  /** Index in {@link Mounts.all}; 0 is the mount of the shared directory. */
   readonly index: number;
-  /** As `statMount` gives it; -1 once the mount was left. */
+  /** The id as `statMount` gives it; -1 after {@link Mounts} has let go of the mount. */
   id: number;
   /**
-   * A descriptor on it by which file handles are opened, or -1 where they are not to be had: no
-   * support in the file system, no privilege, or not wanted. While it is open nobody can unmount
-   * it.
+   * A descriptor on the mount, by which its file handles are opened. While it is open nobody can
+   * unmount the file system. -1 if handles cannot be used: the file system has none, the daemon
+   * lacks CAP_DAC_READ_SEARCH, or the operator does not want them.
    */
   fd: number;
   /**
-   * Nodes on it that guests know, and calls that use its descriptor on a thread: see {@link
+   * Number of known nodes on the mount, plus calls on other threads that use `fd`: see {@link
    * Mounts.use}.
    */
   uses: number;
-  /** Identity of the file system, durable where it has a UUID (`statfs.f_fsid`). */
+  /**
+   * Identity of the file system (`statfs.f_fsid`). It is durable where the file system has a UUID.
+   */
   readonly fsid: number;
   readonly fsidHigh: number;
   /**
-   * Flags for preadv2 that make a read of a regular file fail rather than wait for the disk; 0
-   * where it can't tell.
+   * `preadv2` flags that make a read of a regular file fail rather than wait for the disk; 0 if the
+   * file system does not support them.
    */
   nowait: number;
   /**
-   * Tells mounts of one file system apart: a hash of the path below the share, 0 for the share's
-   * own.
+   * Tells several mounts of one file system apart: a hash of the path below the share, 0 for the
+   * share's own mount.
    */
   readonly tag: number;
 }
 
 /**
- * The mounts that a share reaches, in the order in which they were found. One on which no guest
- * knows a file any more is left, so that the host may unmount it; it is found again when it is
- * needed. The share's own stays.
+ * The mounts that a share reaches. When guests know no file on a mount any more, its descriptor is
+ * closed so that the host may unmount it; it is registered again when a guest returns. The share's
+ * own mount stays.
  */
 export class Mounts {
   readonly all: Mount[] = [];
   readonly #byId = new Map<number, Mount>();
-  /** Places in {@link all} of mounts that were left. */
+  /** Free indexes of {@link all}. */
   readonly #vacant: number[] = [];
   #sweeps = false;
-  /** Mounts of which {@link #without} told, by path; as many as there are places. */
-  readonly #said = new Set<string>();
+  /** Paths of mounts that were warned about by {@link #warnNoHandles}; at most MAX_MOUNTS. */
+  readonly #warned = new Set<string>();
   readonly #useHandles: boolean;
   readonly #log: Logger;
 
@@ -67,8 +69,8 @@ export class Mounts {
   }
 
   /**
-   * Enters a mount by an O_PATH descriptor of something on it.
-   * @param path where it is, relative to the share; empty for the share itself
+   * Registers a mount by an O_PATH descriptor of something on it.
+   * @param path of the mount point, relative to the share; empty for the share itself
    * @throws FsError ENFILE: too many mounts.
    */
   add(id: number, fd: number, directory: boolean, path: string): Mount {
@@ -93,12 +95,12 @@ export class Mounts {
     return mount;
   }
 
-  /** A node on the mount became known, or a call is about to use its descriptor on a thread. */
+  /** Counts one more user: a node that became known, or a call on another thread that uses `fd`. */
   use(index: number): void {
     this.all[index]!.uses += 1;
   }
 
-  /** Ends what {@link use} began; after {@link close} without effect. */
+  /** Counts one user less. Does nothing after {@link close}. */
   unuse(index: number): void {
     const mount = this.all[index];
     if (mount === undefined) return;
@@ -107,8 +109,8 @@ export class Mounts {
   }
 
   /**
-   * Not at once: a guest that forgets all it knows of a mount may look at it again in the same
-   * breath.
+   * Lets go of unused mounts in the next turn of the event loop: a guest that forgets its last file
+   * on a mount may look one up again in the same turn.
    */
   #sweepSoon(): void {
     if (this.#sweeps) return;
@@ -128,10 +130,13 @@ export class Mounts {
     mount.fd = -1;
   }
 
-  /** Opens a directory so that handles on its mount can be opened by it, and tries. */
+  /**
+   * Opens a directory of the mount for opening file handles, and tries one. @returns the
+   * descriptor, or -1 if handles do not work.
+   */
   #openForHandles(fd: number, path: string): number {
     const opened = openat(AT.FDCWD, putDescriptorPath(fd), O.RDONLY | O.DIRECTORY, 0);
-    if (opened < 0) return this.#without(path, -opened);
+    if (opened < 0) return this.#warnNoHandles(path, -opened);
     words[offset.handle >>> 2] = 128;
     let code = nameToHandleAt(opened, at.empty, at.handle, at.mountId, AT.EMPTY_PATH);
     if (code >= 0) {
@@ -142,13 +147,13 @@ export class Mounts {
       }
     }
     close(opened);
-    return this.#without(path, -code);
+    return this.#warnNoHandles(path, -code);
   }
 
-  /** Says once of a mount that it has no handles. */
-  #without(path: string, errno: number): number {
-    if (this.#said.has(path)) return -1;
-    if (this.#said.size < MAX_MOUNTS) this.#said.add(path);
+  /** Warns, once for each mount, that it has no usable file handles. @returns -1. */
+  #warnNoHandles(path: string, errno: number): number {
+    if (this.#warned.has(path)) return -1;
+    if (this.#warned.size < MAX_MOUNTS) this.#warned.add(path);
     this.#log.warn(
       { errno: FsError.of(errno).code, mount: path === '' ? 'share' : path },
       'no file handles here: each file that a guest knows keeps a descriptor open (CAP_DAC_READ_SEARCH and a file system with handles avoid that)',
@@ -170,12 +175,15 @@ function tagOf(path: string): number {
   return tag >>> 0;
 }
 
-/** Id of the mount that a handle was taken on, as name_to_handle_at(2) gives it. */
+/** The mount id in call memory, as name_to_handle_at(2) gave it. */
 export function handleMount(): number {
   return signedWords[offset.mountId >>> 2]!;
 }
 
-/** Whether mount ids can be told apart from handles' (Linux 5.8). */
+/**
+ * Whether a handle's mount id fits the one that stat gave. Without mount ids (before Linux 5.8,
+ * where `statMount` gives a device above 2^32) they cannot be compared, and the answer is true.
+ */
 export function isMountOf(handleMountId: number, statMountId: number): boolean {
   return (statMountId | 0) === handleMountId || statMountId >= 2 ** 32;
 }

@@ -7,20 +7,26 @@ import type { OpenFile } from './open-file.js';
 import { at, offset, words } from '../calls/call-memory.js';
 import {
   NO_BIRTH,
-  statBirthMark,
+  statBirthNanoseconds,
   statBirthSeconds,
   statInoHigh,
   statInoLow,
   statMount,
 } from '../calls/stat.js';
 
-/** A file that a guest knows. All else about it lies in the columns of {@link Nodes}, at `slot`. */
+/**
+ * A file that a guest knows. The rest of what is known about it lies in the columns of {@link
+ * Nodes}, at index `slot`.
+ */
 export class Node {
   [engineSlot] = -1;
   slot: number;
-  /** Its open files, chained by their `next`. */
+  /** Its open files, a list linked by `next`. */
   open: OpenFile | undefined = undefined;
-  /** Where it was seen last, kept only under Landlock: see `Share.reopen`. */
+  /**
+   * Directory in which the file was last seen, and its name there. Recorded only under Landlock:
+   * see `Share.reopen`.
+   */
   parent: Node | undefined = undefined;
   name = '';
 
@@ -30,58 +36,60 @@ export class Node {
 }
 
 const NONE = -1;
-const FIRST_CAPACITY = 1024;
+const INITIAL_CAPACITY = 1024;
 /**
- * Words of a handle that fit a column; longer ones (overlayfs, some network file systems) go to a
- * map.
+ * Words of a handle that fit its column. Longer handles (overlayfs, some network file systems) go
+ * to a map.
  */
 const HANDLE_WORDS = 8;
+/** Default limit of cached descriptors. Each pins about 1.5 kB of kernel memory. */
+const CACHED_DEFAULT_MAX = 16_384;
 /**
- * Most descriptors that are kept for speed where it is not said: each pins about 1.5 kB of the
- * kernel's memory.
+ * Cached descriptors that nodes may have that were not looked up repeatedly: enough for walking one
+ * path after another.
  */
-const MOST_CACHED = 16_384;
+const UNUSED_LIMIT = 512;
 /**
- * Descriptors kept although nothing says that they will be used again: enough for one path after
- * another.
+ * Look-ups in one epoch. Nodes store the epoch of their last look-up in 16 bits, which must reach
+ * back over the whole cache.
  */
-const COLD_LIMIT = 512;
-/** Look-ups that count as one moment: 16 bits of moments then reach far enough. */
-const MOMENT = 8;
+const LOOKUPS_PER_EPOCH = 8;
 
 /**
- * Milliseconds by which a birth time may lag behind the clock: file systems take it from the last
- * tick, 10 ms at most.
+ * Most milliseconds by which a birth time may lag behind the clock. File systems take it from the
+ * last tick, which is 10 ms ago at most; this is twice that.
  */
-const TICK = 20;
+const BIRTH_LAG_MS = 20;
 
 /**
- * Handle types that contain the inode number and its generation: `FILEID_INO32_GEN` (ext4; tmpfs
- * puts 64 bits there), xfs, btrfs.
+ * Types of file handles that contain the inode number and its generation: `FILEID_INO32_GEN` (ext4;
+ * tmpfs, with 64 bits), xfs, btrfs.
  */
 export const HandleType = { INO32_GEN: 1, XFS_INO64_GEN: 0x81, BTRFS: 0x4d } as const;
 const GENERATIONS: ReadonlySet<number> = new Set(Object.values(HandleType));
 
-/** Cached descriptors of all shares of this process. */
+/** Cached descriptors of all shares of this process together. */
 let cachedInAll = 0;
 
-/** How a node's own descriptor is kept. */
+/** How long a node keeps its own descriptor. */
 const Keep = {
-  /** As long as there is room. */
+  /** Until another node needs its place. */
   CACHED: 0,
   /** Until the node is forgotten: it has no handle, or its last name may be gone. */
   HELD: 1,
 } as const;
 
 /**
- * The files that guests know, identified by file handle where there are handles and by descriptor
- * elsewhere.
+ * The files that guests know. They are identified by file handle, or by an open descriptor where
+ * the file system has no handles.
  *
- * A node is *anchored* while a descriptor of it is open here, its own or an open file's: then its
- * inode number cannot be given to another file, and device and inode number are identity enough. So
- * they are together with the time of birth, once the file was seen after that: one that gets the
- * number later is born later. Such nodes are found in one step, others by their handle. A node
- * costs 32 bytes for its handle, 38 in other columns, and about 80 in JavaScript objects.
+ * A node is *anchored* while a descriptor of it is open here, its own or an open file's. Its inode
+ * number cannot be given to another file then, so device and inode number identify it. Together
+ * with the birth time they also identify a file that is not anchored, once it was seen some time
+ * after its birth: a file that gets the number later is born later. Such nodes are found by a stat
+ * alone, others by their handle.
+ *
+ * A node costs 32 bytes for its handle, 38 in other columns, and about 80 in JavaScript objects.
  */
 export class Nodes {
   readonly #mounts: Mounts;
@@ -89,30 +97,31 @@ export class Nodes {
   readonly #nodes: (Node | undefined)[] = [];
   #free = NONE;
 
-  // Columns, by slot.
-  #handles = new Uint32Array(FIRST_CAPACITY * HANDLE_WORDS);
+  // Columns, indexed by slot.
+  #handles = new Uint32Array(INITIAL_CAPACITY * HANDLE_WORDS);
   /**
-   * Handle type 8 bits, handle words 8, file type 4, mount 12. Of a free slot the next free one,
-   * plus 1.
+   * From the top: handle type 8 bits, handle words 8, file type 4, mount index 12. In a free slot:
+   * the next free slot, plus 1.
    */
-  #info = new Uint32Array(FIRST_CAPACITY);
-  #inoLow = new Uint32Array(FIRST_CAPACITY);
-  #inoHigh = new Uint32Array(FIRST_CAPACITY);
-  /** Time of birth, or {@link NO_BIRTH} where it is no part of the identity. */
-  #birthSeconds = new Uint32Array(FIRST_CAPACITY);
-  #birthMark = new Uint32Array(FIRST_CAPACITY);
-  #nextByHandle = new Int32Array(FIRST_CAPACITY);
-  #nextByIno = new Int32Array(FIRST_CAPACITY);
-  #descriptor = new Int32Array(FIRST_CAPACITY).fill(NONE);
-  /** Moment of the last look-up that needed the handle, modulo 2^16. */
-  #seen = new Uint16Array(FIRST_CAPACITY);
+  #info = new Uint32Array(INITIAL_CAPACITY);
+  #inoLow = new Uint32Array(INITIAL_CAPACITY);
+  #inoHigh = new Uint32Array(INITIAL_CAPACITY);
+  /** Birth time, or {@link NO_BIRTH} where it is no part of the node's identity. */
+  #birthSeconds = new Uint32Array(INITIAL_CAPACITY);
+  #birthNanoseconds = new Uint32Array(INITIAL_CAPACITY);
+  #nextByHandle = new Int32Array(INITIAL_CAPACITY);
+  #nextByIno = new Int32Array(INITIAL_CAPACITY);
+  #descriptor = new Int32Array(INITIAL_CAPACITY).fill(NONE);
+  /** Epoch of the last look-up that needed the handle, modulo 2^16. */
+  #lookupEpoch = new Uint16Array(INITIAL_CAPACITY);
   readonly #longHandles = new Map<number, Uint32Array>();
 
-  // Heads of the chains.
-  #byHandle = new Int32Array(FIRST_CAPACITY).fill(NONE);
-  #byIno = new Int32Array(FIRST_CAPACITY).fill(NONE);
+  // Heads of the hash chains.
+  #byHandle = new Int32Array(INITIAL_CAPACITY).fill(NONE);
+  #byIno = new Int32Array(INITIAL_CAPACITY).fill(NONE);
 
-  // The nodes' own descriptors, by place; CACHED ones in order of use, the latest first.
+  // The nodes' own descriptors, by place. CACHED ones form a list in order of use, the latest
+  // first.
   readonly #fd: Int32Array;
   readonly #slotOf: Int32Array;
   readonly #keep: Uint8Array;
@@ -125,35 +134,35 @@ export class Nodes {
   #cached = 0;
   #held = 0;
   readonly #cacheLimit: number;
+  /** Most cached descriptors when one is opened for a node that was not looked up recently. */
+  readonly #unusedLimit: number;
   /**
-   * Of these, how many there are at most when one is kept for a node that was not looked up of
-   * late.
+   * Above `#unusedLimit`, a new cached descriptor replaces the oldest one when all shares together
+   * have this many.
    */
-  readonly #coldLimit: number;
-  /** Beyond that, as many as leave all shares together this number. */
   readonly #limitOfAll: number;
   /**
-   * A node looked up again within so many moments gets a descriptor, so that the next look-ups need
-   * one system call; a guest that goes through more files than can have one in turn would only push
-   * them out again.
+   * A node that is looked up again within this many epochs gets a cached descriptor, so that
+   * further look-ups need one system call. A guest that walks more files than the cache has room
+   * for gets none: they would only push each other out.
    */
-  readonly #recent: number;
+  readonly #recentEpochs: number;
   readonly #heldLimit: number;
-  #saidFull = false;
+  #loggedFull = false;
 
   /**
-   * @param cached descriptors kept for speed, at least 16; by default half of those that the
-   * process may open, up to a limit.
-   * @param heldLimit descriptors kept because there is no other way to the file.
+   * @param cached descriptors kept for speed, at least 16. Default: half of those that the process
+   * may open, at most 16,384.
+   * @param heldLimit descriptors kept for files that can be reached in no other way.
    */
   constructor(mounts: Mounts, cached: number | undefined, heldLimit: number, log: Logger) {
     this.#mounts = mounts;
     this.#log = log;
     this.#limitOfAll = descriptorLimit() >>> 1;
-    const cacheLimit = cached ?? Math.min(Math.max(this.#limitOfAll, 16), MOST_CACHED);
+    const cacheLimit = cached ?? Math.min(Math.max(this.#limitOfAll, 16), CACHED_DEFAULT_MAX);
     this.#cacheLimit = cacheLimit;
-    this.#coldLimit = Math.min(cacheLimit, COLD_LIMIT);
-    this.#recent = Math.max(cacheLimit, 256) / MOMENT;
+    this.#unusedLimit = Math.min(cacheLimit, UNUSED_LIMIT);
+    this.#recentEpochs = Math.max(cacheLimit, 256) / LOOKUPS_PER_EPOCH;
     this.#heldLimit = heldLimit;
     const places = cacheLimit + heldLimit;
     this.#fd = new Int32Array(places).fill(NONE);
@@ -163,18 +172,18 @@ export class Nodes {
     this.#older = Int32Array.from({ length: places }, (_, place) => (place + 1 < places ? place + 1 : NONE));
   }
 
-  /** Nodes known. */
+  /** Number of known nodes. */
   size = 0;
 
-  /** Told before a descriptor of a node is closed. */
+  /** Called before a node's descriptor is closed. */
   beforeClose: () => void = () => {};
 
-  /** Descriptors kept for nodes, open files not counted. */
+  /** Descriptors kept for nodes; those of open files are not counted. */
   get descriptors(): number {
     return this.#cached + this.#held;
   }
 
-  /** S_IFMT bits of the file. They never change. */
+  /** The S_IFMT bits of the file, which never change. */
   fileType(node: Node): number {
     return ((this.#info[node.slot]! >>> 12) & 15) << 12;
   }
@@ -184,7 +193,10 @@ export class Nodes {
     return this.#info[node.slot]! & 0xfff;
   }
 
-  /** A node by what the stat result in the scratch shows, where that is enough. */
+  /**
+   * The node that the stat result in call memory identifies, if it is anchored or its birth time is
+   * known.
+   */
   findByStat(mountIndex: number, inoLow: number, inoHigh: number): Node | undefined {
     let slot = this.#byIno[inoHash(mountIndex, inoLow) & (this.#byIno.length - 1)]!;
     for (; slot !== NONE; slot = this.#nextByIno[slot]!) {
@@ -201,29 +213,29 @@ export class Nodes {
   }
 
   /**
-   * The time of birth in the scratch becomes part of a node's identity.
+   * Makes the birth time in call memory part of the node's identity, if that is safe.
    * @param time milliseconds since 1970, read before the node was last identified by its handle. A
-   * file that is not older than that could be deleted, and its number be given to another, within
-   * one tick of the file system's clock.
+   * file that is not older than one tick of the file system's clock may be deleted, and another
+   * file get its number with the same birth time.
    */
   identifyByBirth(node: Node, time: number): void {
     const { slot } = node;
-    const mark = statBirthMark();
+    const mark = statBirthNanoseconds();
     const seconds = statBirthSeconds();
     if (!GENERATIONS.has(this.#info[slot]! >>> 24)) return;
-    if (mark === NO_BIRTH || this.#birthMark[slot] !== NO_BIRTH) return;
-    if (seconds * 1000 + (mark & 0x3fffffff) / 1e6 + TICK >= time) return;
+    if (mark === NO_BIRTH || this.#birthNanoseconds[slot] !== NO_BIRTH) return;
+    if (seconds * 1000 + (mark & 0x3fffffff) / 1e6 + BIRTH_LAG_MS >= time) return;
     if (!this.isAnchored(node)) this.#enterIno(slot);
     this.#birthSeconds[slot] = seconds;
-    this.#birthMark[slot] = mark;
+    this.#birthNanoseconds[slot] = mark;
   }
 
-  /** Whether {@link isStatOf} can tell. */
+  /** Whether the node's birth time is known, so that {@link isStatOf} can be true. */
   hasBirth(node: Node): boolean {
-    return this.#birthMark[node.slot] !== NO_BIRTH;
+    return this.#birthNanoseconds[node.slot] !== NO_BIRTH;
   }
 
-  /** Whether the stat result in the scratch is surely of this node. */
+  /** Whether the stat result in call memory is certainly this node's. */
   isStatOf(node: Node): boolean {
     const { slot } = node;
     return (
@@ -235,12 +247,13 @@ export class Nodes {
   }
 
   /**
-   * What a stat shows of a node and no other file, now if it {@link isAnchored} or ever.
+   * The stat fields that only this node has: for ever if its birth time is known, otherwise while
+   * it {@link isAnchored}.
    * @param mount the mount's id.
    */
   statIdentity(node: Node, mount: number): StatIdentity | undefined {
     const { slot } = node;
-    const mark = this.#birthMark[slot]!;
+    const mark = this.#birthNanoseconds[slot]!;
     if (mark === NO_BIRTH && !this.isAnchored(node)) return undefined;
     return {
       mount,
@@ -254,15 +267,17 @@ export class Nodes {
   }
 
   #isBorn(slot: number): boolean {
-    const mark = this.#birthMark[slot]!;
-    return mark !== NO_BIRTH && mark === statBirthMark() && this.#birthSeconds[slot] === statBirthSeconds();
+    const mark = this.#birthNanoseconds[slot]!;
+    return (
+      mark !== NO_BIRTH && mark === statBirthNanoseconds() && this.#birthSeconds[slot] === statBirthSeconds()
+    );
   }
 
-  /** A node by the handle in the scratch. */
+  /** The node with the handle in call memory. */
   findByHandle(mountIndex: number): Node | undefined {
     const type = handleType();
     const count = handleWords();
-    let slot = this.#byHandle[scratchHash(mountIndex) & (this.#byHandle.length - 1)]!;
+    let slot = this.#byHandle[callMemoryHash(mountIndex) & (this.#byHandle.length - 1)]!;
     for (; slot !== NONE; slot = this.#nextByHandle[slot]!) {
       const info = this.#info[slot]!;
       if (info >>> 24 !== type || ((info >>> 16) & 0xff) !== count || (info & 0xfff) !== mountIndex) continue;
@@ -271,12 +286,12 @@ export class Nodes {
     return undefined;
   }
 
-  /** Whether the inode number that `stat` showed is that of a known node. */
+  /** Whether a node has this inode number. */
   hasIno(node: Node, inoLow: number, inoHigh: number): boolean {
     return this.#inoLow[node.slot] === inoLow && this.#inoHigh[node.slot] === inoHigh;
   }
 
-  /** Enters a node known by the handle in the scratch. */
+  /** Adds a node that is identified by the handle in call memory. */
   addByHandle(mountIndex: number, mode: number, inoLow: number, inoHigh: number): Node {
     const count = handleWords();
     const node = this.#enter(mountIndex, mode, inoLow, inoHigh, handleType(), count);
@@ -290,13 +305,13 @@ export class Nodes {
   }
 
   /**
-   * Enters a node known by a descriptor, which now belongs to it.
-   * @throws FsError ENFILE, the descriptor closed, where no more can be held.
+   * Adds a node that is identified by an open descriptor, which it takes over.
+   * @throws FsError ENFILE if no more descriptors can be held; the descriptor is closed.
    */
   addByDescriptor(mountIndex: number, mode: number, inoLow: number, inoHigh: number, fd: number): Node {
     if (this.#held >= this.#heldLimit) {
       close(fd);
-      this.#sayFull();
+      this.#logFull();
       throw FsError.of('ENFILE');
     }
     const node = this.#enter(mountIndex, mode, inoLow, inoHigh, 0, 0);
@@ -304,35 +319,35 @@ export class Nodes {
     return node;
   }
 
-  /** Whether a descriptor of the node is open here. */
+  /** Whether a descriptor of the node is open here, its own or an open file's. */
   isAnchored(node: Node): boolean {
     return node.open !== undefined || this.#descriptor[node.slot] !== NONE;
   }
 
   /**
-   * Notes a look-up of a node; one that is looked up again and again gets a descriptor, if it has
-   * none.
+   * Records a look-up of a node. One that is looked up again and again gets a cached descriptor.
    */
-  warm(node: Node): void {
-    if (!this.isAnchored(node) && this.#isWarm(node)) this.#reopen(node, this.#cacheLimit);
+  noteLookup(node: Node): void {
+    if (!this.isAnchored(node) && this.#noteLookup(node)) this.#reopen(node, this.#cacheLimit);
   }
 
-  #isWarm(node: Node): boolean {
+  #noteLookup(node: Node): boolean {
     this.#lookups += 1;
-    const now = (this.#lookups / MOMENT) & 0xffff;
-    const age = (now - this.#seen[node.slot]!) & 0xffff;
-    this.#seen[node.slot] = now;
-    return age <= this.#recent;
+    const now = (this.#lookups / LOOKUPS_PER_EPOCH) & 0xffff;
+    const age = (now - this.#lookupEpoch[node.slot]!) & 0xffff;
+    this.#lookupEpoch[node.slot] = now;
+    return age <= this.#recentEpochs;
   }
 
   /**
-   * A descriptor of the node for the call at hand: an open file's or one of O_PATH. Negative: minus
-   * the errno.
+   * A descriptor of the node for the current call: an open file's, or an O_PATH descriptor.
+   * Negative: minus the errno.
    */
   descriptor(node: Node): number {
     if (node.open !== undefined) return node.open.fd;
     const place = this.#descriptor[node.slot]!;
-    if (place === NONE) return this.#reopen(node, this.#isWarm(node) ? this.#cacheLimit : this.#coldLimit);
+    if (place === NONE)
+      return this.#reopen(node, this.#noteLookup(node) ? this.#cacheLimit : this.#unusedLimit);
     if (place !== this.#newest && this.#keep[place] === Keep.CACHED) {
       this.#unlist(place);
       this.#list(place);
@@ -340,19 +355,19 @@ export class Nodes {
     return this.#fd[place]!;
   }
 
-  /** Whether the node has not been forgotten. */
-  knows(node: Node): boolean {
+  /** Whether the node is known, that is, has not been forgotten. */
+  has(node: Node): boolean {
     return this.#nodes[node.slot] === node;
   }
 
-  /** Closes the node's cached descriptor, to open it anew at the next use. */
-  cool(node: Node): void {
+  /** Closes the node's cached descriptor. The next use opens a new one. */
+  closeCached(node: Node): void {
     const place = this.#descriptor[node.slot]!;
     if (place !== NONE && this.#keep[place] === Keep.CACHED) this.#drop(place);
   }
 
-  /** Whether the node's handle is the one in the scratch. */
-  hasScratchHandle(node: Node): boolean {
+  /** Whether the node's handle equals the one in call memory. */
+  hasHandleInCallMemory(node: Node): boolean {
     const info = this.#info[node.slot]!;
     const count = handleWords();
     return (
@@ -361,8 +376,8 @@ export class Nodes {
   }
 
   /**
-   * Opens the node anew with `flags` by its handle.
-   * @returns a descriptor or minus the errno, ESTALE without a handle.
+   * Opens the node by its handle.
+   * @returns a descriptor or minus the errno; ESTALE if the node has no handle.
    */
   openByHandle(node: Node, flags: number): number {
     const info = this.#info[node.slot]!;
@@ -370,17 +385,16 @@ export class Nodes {
     this.putHandle(node);
     const mount = this.#mounts.all[info & 0xfff]!.fd;
     const fd = openByHandleAt(mount, at.handle, flags);
-    return this.shed(fd) ? openByHandleAt(mount, at.handle, flags) : fd;
+    return this.freeDescriptors(fd) ? openByHandleAt(mount, at.handle, flags) : fd;
   }
 
   /**
-   * Closes half of the descriptors that are kept for speed, those used longest ago; the one used
-   * last stays.
-   * @param code what an open gave: nothing is closed but for EMFILE, when the process can have no
-   * more descriptors.
-   * @returns whether the open is worth trying again.
+   * Closes half of the cached descriptors, the least recently used ones, if an open failed with
+   * EMFILE. The one used last stays.
+   * @param code the result of that open. Any other result changes nothing.
+   * @returns whether the open is worth another attempt.
    */
-  shed(code: number): boolean {
+  freeDescriptors(code: number): boolean {
     if (code !== -Errno.EMFILE) return false;
     const count = this.#cached >>> 1;
     for (let i = 0; i < count; i++) this.#drop(this.#oldest);
@@ -391,7 +405,7 @@ export class Nodes {
     return ((this.#info[node.slot]! >>> 16) & 0xff) !== 0;
   }
 
-  /** Places the node's handle in the scratch. */
+  /** Writes the node's handle into call memory. */
   putHandle(node: Node): void {
     const slot = node.slot;
     const info = this.#info[slot]!;
@@ -405,40 +419,41 @@ export class Nodes {
   }
 
   /**
-   * Keeps the file reachable although its last name may go: until the node is forgotten, or as long
-   * as there is room. The oldest cached descriptors make room first.
+   * Keeps a descriptor of the node until it is forgotten, so that the file stays reachable when its
+   * last name goes. Does nothing once `heldLimit` is reached.
    */
-  hold(node: Node): void {
+  pin(node: Node): void {
     if (this.descriptor(node) < 0 || this.#descriptor[node.slot] === NONE) {
       if (node.open === undefined) return;
-      // Only its open files anchor it: it needs a descriptor of its own, for when they are closed.
+      // The node is anchored by open files only. It needs a descriptor of its own for the time
+      // after they are closed.
       if (this.#reopen(node, this.#cacheLimit) < 0) return;
     }
     const place = this.#descriptor[node.slot]!;
     if (this.#keep[place] === Keep.HELD || this.#held >= this.#heldLimit) return;
     this.#unlist(place);
-    this.#countCached(-1);
+    this.#addToCachedCount(-1);
     this.#keep[place] = Keep.HELD;
     this.#held += 1;
   }
 
-  /** The node got its first open file. */
+  /** Called when the node gets its first open file. */
   opened(node: Node): void {
     if (this.#descriptor[node.slot] === NONE) this.#anchor(node.slot);
   }
 
-  /** The node's last open file was closed. */
+  /** Called when the node's last open file is closed. */
   closed(node: Node): void {
     if (this.#descriptor[node.slot] === NONE) this.#release(node.slot);
   }
 
-  /** No guest knows the node any more. */
+  /** Removes a node that no guest knows any more. */
   forget(node: Node): void {
     const slot = node.slot;
     if (this.#nodes[slot] !== node) return;
     const place = this.#descriptor[slot]!;
     if (place !== NONE) this.#drop(place);
-    if (this.#birthMark[slot] !== NO_BIRTH) this.#leaveIno(slot);
+    if (this.#birthNanoseconds[slot] !== NO_BIRTH) this.#leaveIno(slot);
     if (this.hasHandle(node)) this.#unlink(slot);
     this.#longHandles.delete(slot);
     this.#nodes[slot] = undefined;
@@ -477,18 +492,18 @@ export class Nodes {
     this.#info[slot] = ((type << 24) | (count << 16) | (mode & 0xf000) | mountIndex) >>> 0;
     this.#inoLow[slot] = inoLow;
     this.#inoHigh[slot] = inoHigh;
-    this.#birthMark[slot] = NO_BIRTH;
+    this.#birthNanoseconds[slot] = NO_BIRTH;
     this.#descriptor[slot] = NONE;
-    this.#seen[slot] = (this.#lookups / MOMENT + 0x8000) & 0xffff;
+    this.#lookupEpoch[slot] = (this.#lookups / LOOKUPS_PER_EPOCH + 0x8000) & 0xffff;
     this.size += 1;
     return node;
   }
 
-  /** @param limit cached descriptors there may be with this one. */
+  /** @param limit most cached descriptors, this one included. */
   #reopen(node: Node, limit: number): number {
     const fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
     if (fd < 0) return fd;
-    const isShort = cachedInAll >= this.#limitOfAll && this.#cached >= this.#coldLimit;
+    const isShort = cachedInAll >= this.#limitOfAll && this.#cached >= this.#unusedLimit;
     if (isShort || this.#cached >= limit) this.#drop(this.#oldest);
     this.#place(node, fd, Keep.CACHED);
     return fd;
@@ -503,7 +518,7 @@ export class Nodes {
     this.#keep[place] = keep;
     if (keep === Keep.CACHED) {
       this.#list(place);
-      this.#countCached(1);
+      this.#addToCachedCount(1);
     } else this.#held += 1;
     this.#descriptor[node.slot] = place;
     if (node.open === undefined) this.#anchor(node.slot);
@@ -516,7 +531,7 @@ export class Nodes {
     this.#fd[place] = NONE;
     if (this.#keep[place] === Keep.CACHED) {
       this.#unlist(place);
-      this.#countCached(-1);
+      this.#addToCachedCount(-1);
     } else this.#held -= 1;
     this.#older[place] = this.#freePlace;
     this.#freePlace = place;
@@ -524,7 +539,7 @@ export class Nodes {
     if (this.#nodes[slot]?.open === undefined) this.#release(slot);
   }
 
-  #countCached(change: number): void {
+  #addToCachedCount(change: number): void {
     this.#cached += change;
     cachedInAll += change;
   }
@@ -547,11 +562,11 @@ export class Nodes {
   }
 
   #anchor(slot: number): void {
-    if (this.#birthMark[slot] === NO_BIRTH) this.#enterIno(slot);
+    if (this.#birthNanoseconds[slot] === NO_BIRTH) this.#enterIno(slot);
   }
 
   #release(slot: number): void {
-    if (this.#birthMark[slot] === NO_BIRTH) this.#leaveIno(slot);
+    if (this.#birthNanoseconds[slot] === NO_BIRTH) this.#leaveIno(slot);
   }
 
   #enterIno(slot: number): void {
@@ -599,22 +614,22 @@ export class Nodes {
     this.#inoLow = widen(this.#inoLow, new Uint32Array(capacity));
     this.#inoHigh = widen(this.#inoHigh, new Uint32Array(capacity));
     this.#birthSeconds = widen(this.#birthSeconds, new Uint32Array(capacity));
-    this.#birthMark = widen(this.#birthMark, new Uint32Array(capacity));
+    this.#birthNanoseconds = widen(this.#birthNanoseconds, new Uint32Array(capacity));
     this.#nextByIno = widen(this.#nextByIno, new Int32Array(capacity));
     this.#nextByHandle = widen(this.#nextByHandle, new Int32Array(capacity));
     this.#descriptor = widen(this.#descriptor, new Int32Array(capacity).fill(NONE));
-    this.#seen = widen(this.#seen, new Uint16Array(capacity));
+    this.#lookupEpoch = widen(this.#lookupEpoch, new Uint16Array(capacity));
     this.#byHandle = new Int32Array(capacity).fill(NONE);
     this.#byIno = new Int32Array(capacity).fill(NONE);
     for (const node of this) {
       if (this.hasHandle(node)) this.#link(node.slot);
-      if (this.isAnchored(node) || this.#birthMark[node.slot] !== NO_BIRTH) this.#enterIno(node.slot);
+      if (this.isAnchored(node) || this.#birthNanoseconds[node.slot] !== NO_BIRTH) this.#enterIno(node.slot);
     }
   }
 
-  #sayFull(): void {
-    if (this.#saidFull) return;
-    this.#saidFull = true;
+  #logFull(): void {
+    if (this.#loggedFull) return;
+    this.#loggedFull = true;
     this.#log.error(
       { descriptors: this.#held },
       'no more files can be kept open: guests get ENFILE for new ones until they forget others',
@@ -630,7 +645,7 @@ function handleWords(): number {
   return words[offset.handle >>> 2]! >>> 2;
 }
 
-function scratchHash(mountIndex: number): number {
+function callMemoryHash(mountIndex: number): number {
   return hash(words, (offset.handle >>> 2) + 2, handleWords(), mountIndex);
 }
 

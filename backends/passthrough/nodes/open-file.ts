@@ -7,13 +7,13 @@ export class OpenFile {
   /** The next open file of the same node. */
   next: OpenFile | undefined;
   /**
-   * Flags for preadv2 that make a read fail rather than wait for the disk; 0 where the file system
-   * can't tell.
+   * `preadv2` flags that make a read fail rather than wait for the disk; 0 if the file system does
+   * not support them.
    */
   nowait: number;
-  /** Writes go to the end whatever their offset. */
+  /** Opened with O_APPEND: writes go to the end, whatever their offset. */
   readonly append: boolean;
-  /** Every write waits for the disk. */
+  /** Opened with O_SYNC or O_DSYNC: every write waits for the disk. */
   readonly synchronous: boolean;
   /** Opened for writing. */
   readonly writable: boolean;
@@ -30,7 +30,7 @@ export class OpenFile {
     this.cached = flags.cached;
   }
 
-  /** Takes the descriptor over and enters the file with its node. */
+  /** Makes an open file of a descriptor, which it now owns, and adds it to the node's list. */
   static enter(nodes: Nodes, node: Node, fd: number, flags: OpenFileFlags): OpenFile {
     const file = new OpenFile(fd, node.open, flags);
     if (node.open === undefined) nodes.opened(node);
@@ -38,7 +38,7 @@ export class OpenFile {
     return file;
   }
 
-  /** Closes the file. */
+  /** Removes the file from the node's list and closes its descriptor. */
   leave(nodes: Nodes, node: Node): void {
     if (node.open === this) node.open = this.next;
     else {

@@ -18,7 +18,7 @@ import {
   symlinkat,
   unlinkat,
 } from '../../../core/system/calls/files.js';
-import { resume } from '../calls/caller.js';
+import { endImpersonation } from '../calls/caller.js';
 import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from '../calls/call-memory.js';
@@ -29,11 +29,14 @@ const EACCES = -13;
 const EXDEV = -18;
 const EOPNOTSUPP = -95;
 
-/** Making, moving and removing names. */
+/** Creating, linking, renaming and removing names. */
 export function creationOperations(share: Share) {
   const { nodes } = share;
 
-  /** The entry of a name just made: it is gone again only if the host removed it. */
+  /**
+   * The entry of a name that was just created, with `code` as the result of the call. ENOENT: a
+   * process of the host has removed it again.
+   */
   function made(
     code: number,
     parent: Node,
@@ -57,29 +60,28 @@ export function creationOperations(share: Share) {
   }
 
   /**
-   * Before a directory's name goes: if guests know it, it must stay reachable for them until they
-   * forget it (a process may be in it), although its handle will open nothing then. Open files are
-   * reached by their descriptors.
+   * Called before a directory's name is removed. Guests that know the directory can still be in it,
+   * but its handle will open nothing any more, so its descriptor is kept until they forget it.
    */
-  function holdNamed(parent: Node, fd: number, path: number): void {
+  function pinNamed(parent: Node, fd: number, path: number): void {
     const node = share.known(parent, fd, path);
-    if (node !== undefined) nodes.hold(node);
+    if (node !== undefined) nodes.pin(node);
   }
 
   /**
-   * Before a file loses its last name, where guests cache writes: one that is left with an O_PATH
-   * descriptor of it still sends the times of the removal, and would show their failure at the next
-   * sync of whatever file.
+   * Called before a file may lose its last name, where guests cache writes. A guest with an O_PATH
+   * descriptor of the file sends the times of the removal later. If that failed, the next sync of
+   * any file would report it.
    */
-  function holdLast(parent: Node, fd: number, path: number): void {
-    if (share.options.writeback && statName(fd, path) >= 0 && statLinks() === 1) holdNamed(parent, fd, path);
+  function pinLastName(parent: Node, fd: number, path: number): void {
+    if (share.options.writeback && statName(fd, path) >= 0 && statLinks() === 1) pinNamed(parent, fd, path);
   }
 
   function remove(parent: Node, name: string, flags: number): void {
     const fd = share.descriptor(parent);
     const path = putName(name);
-    if (flags === AT.REMOVEDIR) holdNamed(parent, fd, path);
-    else holdLast(parent, fd, path);
+    if (flags === AT.REMOVEDIR) pinNamed(parent, fd, path);
+    else pinLastName(parent, fd, path);
     const code = unlinkat(fd, path, flags);
     if (code < 0) throw FsError.of(-code);
   }
@@ -96,11 +98,11 @@ export function creationOperations(share: Share) {
         if (file !== EOPNOTSUPP) return made(file, parent, fd, path, name);
       }
       let code: number;
-      share.become(context);
+      share.impersonate(context);
       try {
         code = mknodat(fd, path, mode, hostDevice(rdev));
       } finally {
-        resume();
+        endImpersonation();
       }
       return made(code, parent, fd, path, name, context);
     },
@@ -109,11 +111,11 @@ export function creationOperations(share: Share) {
       const fd = share.descriptor(parent);
       const path = putName(name);
       let code: number;
-      share.become(context);
+      share.impersonate(context);
       try {
         code = mkdirat(fd, path, mode);
       } finally {
-        resume();
+        endImpersonation();
       }
       return made(code, parent, fd, path, name, context);
     },
@@ -123,11 +125,11 @@ export function creationOperations(share: Share) {
       const path = putName(name);
       const text = putTarget(target);
       let code: number;
-      share.become(context);
+      share.impersonate(context);
       try {
         code = symlinkat(text, fd, path);
       } finally {
-        resume();
+        endImpersonation();
       }
       return made(code, parent, fd, path, name, context);
     },
@@ -142,7 +144,8 @@ export function creationOperations(share: Share) {
         path = putName(name);
         code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
       }
-      // Without CAP_DAC_READ_SEARCH an empty path is ENOENT, linkat(2); then by way of /proc.
+      // Without CAP_DAC_READ_SEARCH, linkat(2) refuses an empty path with ENOENT; a path below
+      // /proc works.
       if (code === -2) code = linkat(AT.FDCWD, putDescriptorPath(from), fd, path, AT.SYMLINK_FOLLOW);
       return made(code, parent, fd, path, name);
     },
@@ -171,10 +174,10 @@ export function creationOperations(share: Share) {
       const exchanges = (flags & RenameFlags.EXCHANGE) !== 0;
       const other = exchanges ? share.known(newParent, to, newPath) : undefined;
       const replaces = !exchanges && (flags & RenameFlags.NOREPLACE) === 0;
-      // Only a directory can replace one.
+      // A directory can be replaced by a directory only.
       if (replaces && (node === undefined || nodes.fileType(node) === FileType.DIRECTORY))
-        holdNamed(newParent, to, newPath);
-      else if (replaces) holdLast(newParent, to, newPath);
+        pinNamed(newParent, to, newPath);
+      else if (replaces) pinLastName(newParent, to, newPath);
       const code = renameat2(from, path, to, newPath, flags);
       if (code < 0) throw FsError.of(-code);
       share.moved(node, newParent, newName);
@@ -183,7 +186,10 @@ export function creationOperations(share: Share) {
   };
 }
 
-/** From FUSE's encoding to that of the kernel's calls (`makedev` of glibc): the same below 2^32. */
+/**
+ * Converts a device number from FUSE's encoding to that of mknod(2) (glibc's `makedev`). The two
+ * are equal below 2^32.
+ */
 function hostDevice(rdev: number): number {
   const major = deviceMajor(rdev);
   const minor = deviceMinor(rdev);

@@ -26,7 +26,7 @@ import {
   unlinkat,
 } from '../../../core/system/calls/files.js';
 import { readInto, writeFrom } from '../../../core/system/index.js';
-import { resume, useFsetid } from '../calls/caller.js';
+import { endImpersonation, useFsetid } from '../calls/caller.js';
 import { gatherOperations } from '../batches/gather.js';
 import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
@@ -36,8 +36,8 @@ import type { Share } from '../share.js';
 import { statDescriptor, statMode } from '../calls/stat.js';
 
 const SET_IDS = 0o6000;
-/** Leaves an id as it is, chown(2). */
-const SAME = 0xffffffff;
+/** An owner id that leaves the owner as it is, chown(2). */
+const UNCHANGED_ID = 0xffffffff;
 const SEEK_END = 2;
 const EAGAIN = -11;
 const EOPNOTSUPP = -95;
@@ -46,15 +46,16 @@ const EACCES = -13;
 const ESTALE = -116;
 const EEXIST = -17;
 
-/** Opening, reading and writing files. */
+/** Opening, creating, reading and writing files. */
 export function dataOperations(share: Share) {
   const { nodes, options } = share;
   const passed =
     O.ACCMODE | O.TRUNC | O.APPEND | O.DSYNC | O.SYNC | O.NOATIME | (options.allowDirectIo ? O.DIRECT : 0);
 
   /**
-   * Flags for the host's open from the guest's. A guest that caches writes fills pages by reading,
-   * through a handle that it opened only for writing.
+   * The flags for the host's open. A file that the guest opens only for writing is opened for
+   * reading too: with a write-back cache the guest's kernel reads the rest of a page through the
+   * same handle.
    */
   function hostFlags(flags: number): number {
     const kept = flags & passed;
@@ -78,7 +79,7 @@ export function dataOperations(share: Share) {
     }
     const path = putDescriptorPath(share.descriptor(node));
     const fd = openat(AT.FDCWD, path, flags, 0);
-    return nodes.shed(fd) ? openat(AT.FDCWD, path, flags, 0) : fd;
+    return nodes.freeDescriptors(fd) ? openat(AT.FDCWD, path, flags, 0) : fd;
   }
 
   function openNode(node: Node, guestFlags: number): OpenFile {
@@ -89,10 +90,10 @@ export function dataOperations(share: Share) {
     const flags = hostFlags(guestFlags) | (type === FileType.REGULAR ? 0 : O.NONBLOCK);
     useFsetid(true);
     let fd = reopen(node, flags);
-    // Only a file's owner may ask for O_NOATIME, open(2); the guest's kernel has seen to that, it
-    // is a wish.
+    // open(2) allows O_NOATIME only to the file's owner. The guest's kernel has checked that the
+    // caller is; for a daemon that is not, it is a mere wish.
     if (fd === EPERM && (flags & O.NOATIME) !== 0) fd = reopen(node, flags & ~O.NOATIME);
-    // A daemon without privilege may be allowed to write only.
+    // A daemon without privilege may have permission to write but not to read.
     if (fd === EACCES) fd = reopen(node, guestFlags & passed);
     if (fd < 0) throw FsError.of(-fd);
     return enter(node, fd, flags);
@@ -118,13 +119,13 @@ export function dataOperations(share: Share) {
       if (label !== undefined) file = createLabelled(share, fd, path, flags, mode, context, label);
       const isPlain = file === EOPNOTSUPP;
       if (isPlain) {
-        share.become(context);
+        share.impersonate(context);
         try {
           const made = flags | O.CREAT | O.EXCL | O.NOFOLLOW;
           file = openat(fd, path, made, mode);
-          if (nodes.shed(file)) file = openat(fd, path, made, mode);
+          if (nodes.freeDescriptors(file)) file = openat(fd, path, made, mode);
         } finally {
-          resume();
+          endImpersonation();
         }
       }
       if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
@@ -147,12 +148,12 @@ export function dataOperations(share: Share) {
       const fd = share.descriptor(parent);
       const flags = hostFlags(guestFlags) | (guestFlags & O.EXCL);
       let file: number;
-      share.become(context);
+      share.impersonate(context);
       try {
         file = openat(fd, at.here, flags | O.TMPFILE, mode);
-        if (nodes.shed(file)) file = openat(fd, at.here, flags | O.TMPFILE, mode);
+        if (nodes.freeDescriptors(file)) file = openat(fd, at.here, flags | O.TMPFILE, mode);
       } finally {
-        resume();
+        endImpersonation();
       }
       if (file < 0) throw FsError.of(-file);
       const failed = context.securityContext === undefined ? 0 : share.label(file, context.securityContext);
@@ -172,7 +173,7 @@ export function dataOperations(share: Share) {
     ): Awaitable<number> {
       const { nowait } = file;
       const count = readInto(file.fd, buffer, offset, nowait);
-      return count === buffer.length ? count : endRead(node, file, buffer, offset, count, nowait);
+      return count === buffer.length ? count : finishRead(node, file, buffer, offset, count, nowait);
     },
 
     write(
@@ -196,7 +197,7 @@ export function dataOperations(share: Share) {
       return count;
     },
 
-    ...gatherOperations(share, endRead),
+    ...gatherOperations(share, finishRead),
 
     release(node: Node, file: OpenFile): void {
       file.leave(nodes, node);
@@ -204,10 +205,11 @@ export function dataOperations(share: Share) {
   };
 
   /**
-   * What a read returns that gave less than was asked for, or minus an errno.
-   * @param nowait the flags that it was made with. @throws FsError
+   * Finishes a read whose call returned `count`: fewer bytes than asked for, or minus an errno.
+   * @param nowait the `preadv2` flags of that call.
+   * @throws FsError
    */
-  function endRead(
+  function finishRead(
     node: Node,
     file: OpenFile,
     buffer: GuestBuffer,
@@ -219,7 +221,8 @@ export function dataOperations(share: Share) {
       if (count < 0) throw FsError.of(-count);
       return count;
     }
-    // Those of tmpfs, say: the next files need not find out again.
+    // The file system (tmpfs, for example) does not know these flags. Files that are opened later
+    // on this mount go without them from the start.
     if (count === EOPNOTSUPP && nodes.fileType(node) === FileType.REGULAR) share.mountOf(node).nowait = 0;
     return readOn(file, buffer, offset, count);
   }
@@ -237,8 +240,8 @@ export function dataOperations(share: Share) {
 }
 
 /**
- * Goes on where a read that must not wait gave less than was asked for: at the end of the file, or
- * in cold pages.
+ * Finishes a read that was not allowed to wait for the disk: it ended at the end of the file, or at
+ * pages that are not in memory. Those are read on the thread pool.
  */
 function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: number): Awaitable<number> {
   if (count === EOPNOTSUPP) {
@@ -259,25 +262,25 @@ function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: numb
 }
 
 /**
- * Clears set-id bits before a write on another thread, which acts with CAP_FSETID and would leave
- * them.
+ * Clears set-id bits before a write on the thread pool. Its threads have CAP_FSETID, so the kernel
+ * would leave the bits.
  */
 function clearSetIds(fd: number): void {
   let code = statDescriptor(fd);
   if (code === 0 && (statMode() & SET_IDS) !== 0) {
-    code = fchownat(fd, at.empty, SAME, SAME, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW);
+    code = fchownat(fd, at.empty, UNCHANGED_ID, UNCHANGED_ID, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW);
   }
   if (code < 0) throw FsError.of(-code);
 }
 
 /**
- * Writes at its offset to a file that was opened to append: pages of a shared mapping, which the
- * guest's kernel sends through any handle that the file has.
+ * Writes at `offset` to a file that was opened to append. Such writes carry pages of a shared
+ * mapping, which the guest's kernel sends through any handle of the file.
  */
 function writeAt(file: OpenFile, buffer: GuestBuffer, offset: number): number {
   let count = pwritev2(file.fd, buffer.iov, buffer.iovCount, offset, RWF.NOAPPEND);
   if (count === EOPNOTSUPP) {
-    // Before Linux 6.9.
+    // Before Linux 6.9, which brought RWF_NOAPPEND.
     const flags = getStatusFlags(file.fd);
     setStatusFlags(file.fd, flags & ~O.APPEND);
     count = writeFrom(file.fd, buffer, offset);
@@ -287,7 +290,7 @@ function writeAt(file: OpenFile, buffer: GuestBuffer, offset: number): number {
   return count;
 }
 
-/** Turns minus an errno into an exception. */
+/** Awaits the result of a call on the thread pool. @throws FsError if it is minus an errno. */
 export async function settle(pending: Promise<number>): Promise<number> {
   const value = await pending;
   if (value < 0) throw FsError.of(-value);

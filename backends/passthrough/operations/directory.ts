@@ -1,12 +1,20 @@
 import { type Context, decodeName, type DirectoryEntry, FsError } from '../../../core/backend/index.js';
 import { AT, O, close, getdents64, lockExclusively, openat } from '../../../core/system/calls/files.js';
 import type { Node } from '../nodes/nodes.js';
-import { at, bytes, DIRENT_AREA, getLong, offset, putDescriptorPath, words } from '../calls/call-memory.js';
+import {
+  at,
+  bytes,
+  DIRENT_AREA_BYTES,
+  getLong,
+  offset,
+  putDescriptorPath,
+  words,
+} from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 
 const EAGAIN = -11;
 
-/** Opens a known directory for reading. @throws FsError */
+/** Opens a known directory for reading. The caller closes the descriptor. @throws FsError */
 export function openDirectory(share: Share, node: Node): number {
   const flags = O.RDONLY | O.DIRECTORY | O.NOFOLLOW;
   let fd = share.nodes.openByHandle(node, flags);
@@ -15,10 +23,13 @@ export function openDirectory(share: Share, node: Node): number {
   return fd;
 }
 
-/** Reading directories, and keeping one. */
+/** Reading directories, and claiming one for a single mount. */
 export function directoryOperations(share: Share) {
   return {
-    /** By a lock on the directory (`flock(2)`), which ends with its descriptor. */
+    /**
+     * Locks the directory (`flock(2)`) until the share is closed. A file system without such locks
+     * is not an error. @throws FsError EBUSY if it is locked already.
+     */
     claim(directory: Node): void {
       const fd = openDirectory(share, directory);
       const code = lockExclusively(fd);
@@ -38,8 +49,8 @@ export function directoryOperations(share: Share) {
 }
 
 /**
- * The entries of one directory, read in pieces. Ends, and closes the descriptor, after the last or
- * on `return`.
+ * The entries of one directory, read in pieces. The descriptor is closed after the last entry, or
+ * by `return`.
  */
 class Listing implements IterableIterator<DirectoryEntry> {
   #fd: number;
@@ -69,16 +80,16 @@ class Listing implements IterableIterator<DirectoryEntry> {
     return { done: true, value: undefined };
   }
 
-  /** Reads the next piece. @returns whether there is one. */
+  /** Reads the next piece of the directory. @returns whether there is one. */
   #read(): boolean {
     this.#piece = [];
     this.#next = 0;
     while (this.#piece.length === 0) {
       if (this.#fd < 0) return false;
-      const size = getdents64(this.#fd, at.dirents, DIRENT_AREA);
+      const size = getdents64(this.#fd, at.dirents, DIRENT_AREA_BYTES);
       if (size <= 0) {
         this.return();
-        // ENOENT: the directory was removed while it was read, and has no entries.
+        // ENOENT: the directory was removed while it was open, and has no entries any more.
         if (size < 0 && size !== -2) throw FsError.of(-size);
         return false;
       }
@@ -88,7 +99,10 @@ class Listing implements IterableIterator<DirectoryEntry> {
   }
 }
 
-/** Decodes `struct linux_dirent64`: ino 8, off 8, reclen 2, type 1, name, getdents64(2). */
+/**
+ * Decodes `struct linux_dirent64`, getdents64(2): ino 8 bytes, off 8, reclen 2, type 1, name. `.`
+ * and `..` are left out.
+ */
 function decode(start: number, end: number, into: DirectoryEntry[]): void {
   for (let from = start; from < end;) {
     const length = bytes[from + 16]! | (bytes[from + 17]! << 8);

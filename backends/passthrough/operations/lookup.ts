@@ -14,7 +14,7 @@ import { at, bytes, getLong, offset, putName } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor } from '../calls/stat.js';
 
-/** Finding files and looking at them. */
+/** LOOKUP, GETATTR, READLINK, STATFS and FORGET. */
 export function lookupOperations(share: Share) {
   const { nodes } = share;
   return {
@@ -28,7 +28,7 @@ export function lookupOperations(share: Share) {
 
     getattr(node: Node, file: OpenFile | undefined, context: Context): Attributes {
       if (file === undefined && !nodes.isAnchored(node)) {
-        share.statCold(node);
+        share.statUnanchored(node);
         return share.attributes();
       }
       const fd = file !== undefined ? file.fd : share.descriptor(node);
@@ -39,7 +39,7 @@ export function lookupOperations(share: Share) {
     },
 
     readlink(node: Node, _context: Context): string {
-      // An empty path reads the link that the descriptor itself stands for, readlinkat(2).
+      // An empty path reads the link that the descriptor stands for, readlinkat(2).
       const size = readlinkat(share.descriptor(node), at.empty, at.target, SYMLINK_MAX);
       if (size < 0) throw FsError.of(-size);
       return decodeName(bytes, offset.target, offset.target + size);

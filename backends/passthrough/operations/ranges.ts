@@ -21,14 +21,23 @@ import type { Share } from '../share.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
-/** Bytes up to which a copy or allocation is done at once, rather than on another thread. */
-const AT_ONCE = 262144;
-/** Allocations that only reserve blocks are quick however long they are. */
+/**
+ * Copies and allocations of at most this many bytes are made at once; longer ones go to the thread
+ * pool.
+ */
+const INLINE_MAX_BYTES = 262144;
+/** fallocate modes that only reserve blocks: quick at any length. */
 const RESERVING: number = FallocateMode.KEEP_SIZE;
 
-/** Ranges of files, and making them durable: what may take long goes to the thread pool. */
+/**
+ * Allocation, copies, SEEK_DATA and SEEK_HOLE, and making data durable. Calls that may take long go
+ * to the thread pool.
+ */
 export function rangeOperations(share: Share) {
-  /** Makes a mount below the share durable, if it is still there and has a descriptor. */
+  /**
+   * Syncs the file system of a mount below the share, if the mount is still registered and has a
+   * descriptor.
+   */
   async function syncMount(index: number): Promise<void> {
     const mount = share.mounts.all[index];
     if (mount === undefined || mount.fd < 0) return;
@@ -73,7 +82,7 @@ export function rangeOperations(share: Share) {
       _context: Context,
     ): Awaitable<void> {
       useFsetid(true);
-      if ((mode & ~RESERVING) !== 0 && length > AT_ONCE) {
+      if ((mode & ~RESERVING) !== 0 && length > INLINE_MAX_BYTES) {
         return settle(fallocateLater(file.fd, mode, offset, length)).then(() => undefined);
       }
       const code = fallocate(file.fd, mode, offset, length);
@@ -97,7 +106,7 @@ export function rangeOperations(share: Share) {
       _context: Context,
     ): Awaitable<number> {
       useFsetid(true);
-      if (length > AT_ONCE) return copyLater(file.fd, offset, toFile.fd, toOffset, length);
+      if (length > INLINE_MAX_BYTES) return copyLater(file.fd, offset, toFile.fd, toOffset, length);
       putLong(area.offsets, offset);
       putLong(area.offsets + 8, toOffset);
       const count = copyFileRange(file.fd, at.offsets, toFile.fd, at.offsets + 8, length);
@@ -107,7 +116,10 @@ export function rangeOperations(share: Share) {
   };
 }
 
-/** A long copy, with offsets of its own, which the call advances while others run. */
+/**
+ * A long copy on the thread pool. It has offsets in memory of its own, since the call changes them
+ * while others run.
+ */
 async function copyLater(
   fd: number,
   offset: number,

@@ -22,14 +22,14 @@ import { at, offset, putDescriptorPath, putLong } from '../calls/call-memory.js'
 import type { Share } from '../share.js';
 import { statDescriptor } from '../calls/stat.js';
 
-/** Leaves an id as it is, chown(2). */
-const SAME = 0xffffffff;
+/** An owner id that leaves the owner as it is, chown(2). */
+const UNCHANGED_ID = 0xffffffff;
 const EACCES = -13;
-/** Values of `tv_nsec`, utimensat(2). */
+/** Special values of `tv_nsec`, utimensat(2). */
 const UTIME_NOW = 0x3fffffff;
 const UTIME_OMIT = 0x3ffffffe;
 
-/** Changing attributes. */
+/** SETATTR. */
 export function setattrOperations(share: Share) {
   function resize(node: Node, fd: number, size: number): number {
     if (share.nodes.fileType(node) !== FileType.REGULAR) throw FsError.of('EINVAL');
@@ -54,11 +54,11 @@ export function setattrOperations(share: Share) {
       }
       useFsetid(true);
       if (size !== undefined || uid !== undefined || gid !== undefined) share.dropCapabilities(fd);
-      // The owner first: a change of it clears set-id bits, which a mode asked for at the same time
+      // The owner is set before the mode: a change of owner clears set-id bits, which the new mode
       // may set.
       if (uid !== undefined || gid !== undefined) {
-        const owner = uid === undefined ? SAME : share.uids.toHost(uid);
-        const group = gid === undefined ? SAME : share.gids.toHost(gid);
+        const owner = uid === undefined ? UNCHANGED_ID : share.uids.toHost(uid);
+        const group = gid === undefined ? UNCHANGED_ID : share.gids.toHost(gid);
         succeed(fchownat(fd, at.empty, owner, group, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
       }
       if (mode !== undefined) {

@@ -2,14 +2,14 @@ import { type Context, decodeName, FsError } from '../../../core/backend/index.j
 import { getxattr, listxattr, removexattr, setxattr } from '../../../core/system/calls/xattrs.js';
 import { useFsetid } from '../calls/caller.js';
 import type { Node } from '../nodes/nodes.js';
-import { at, bytes, offset, putDescriptorPath, putText, XATTR_SIZE_MAX } from '../calls/call-memory.js';
+import { at, bytes, offset, putDescriptorPath, putText, XATTR_MAX_BYTES } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 
 const ENODATA = -61;
 
 /**
- * Extended attributes, by the descriptor's path below /proc: descriptors of O_PATH take no
- * `f*xattr` call.
+ * Extended attributes. They are reached by the descriptor's path below /proc, because descriptors
+ * of O_PATH take no `f*xattr` call.
  */
 export function xattrOperations(share: Share) {
   const map = share.xattrMap;
@@ -17,14 +17,14 @@ export function xattrOperations(share: Share) {
   return {
     getxattr(node: Node, name: string, _context: Context): Uint8Array | undefined {
       const path = putDescriptorPath(share.descriptor(node));
-      const size = getxattr(path, putText(share.hostXattr(name)), at.xattr, XATTR_SIZE_MAX);
+      const size = getxattr(path, putText(share.hostXattr(name)), at.xattr, XATTR_MAX_BYTES);
       if (size === ENODATA) return undefined;
       if (size < 0) throw FsError.of(-size);
       return bytes.slice(offset.xattr, offset.xattr + size);
     },
 
     listxattr(node: Node, _context: Context): readonly string[] {
-      const size = listxattr(putDescriptorPath(share.descriptor(node)), at.xattr, XATTR_SIZE_MAX);
+      const size = listxattr(putDescriptorPath(share.descriptor(node)), at.xattr, XATTR_MAX_BYTES);
       if (size < 0) throw FsError.of(-size);
       const names: string[] = [];
       let start = offset.xattr;
@@ -47,10 +47,10 @@ export function xattrOperations(share: Share) {
       _context: Context,
     ): void {
       const path = putDescriptorPath(share.descriptor(node));
-      if (value.length > XATTR_SIZE_MAX) throw FsError.of('E2BIG');
+      if (value.length > XATTR_MAX_BYTES) throw FsError.of('E2BIG');
       bytes.set(value, offset.xattr);
-      // An ACL change clears set-group-id where the caller may not keep it: the kernel does,
-      // without CAP_FSETID.
+      // A change of the ACL must clear the set-group-id bit if the caller may not keep it. The
+      // kernel does that for a thread without CAP_FSETID.
       useFsetid(!killSgid);
       const code = setxattr(path, putText(share.hostXattrToSet(name)), at.xattr, value.length, flags);
       if (code < 0) throw FsError.of(-code);

@@ -93,7 +93,7 @@ for (const where of [tmpdir(), '/dev/shm']) {
   });
 }
 
-const looks = fc.array(
+const requests = fc.array(
   fc.oneof(
     fc.record({ kind: fc.constant('lookup' as const), which: fc.nat(3), name: fc.constantFrom(...NAMES) }),
     fc.record({ kind: fc.constantFrom('node', 'handle', 'read'), which: fc.nat(9), name: fc.constant('') }),
@@ -103,7 +103,7 @@ const looks = fc.array(
 
 for (const where of [tmpdir(), '/dev/shm']) {
   for (const given of [{}, { cachedDescriptors: 16 }, { inodeFileHandles: 'never' }]) {
-    test(`looks that were gathered find what they find one by one (${where}, ${JSON.stringify(given)})`, async (t) => {
+    test(`stats that were gathered find what they find one by one (${where}, ${JSON.stringify(given)})`, async (t) => {
       const served = share(t, where, given);
       const { backend, directory, node: top } = served;
       fs.mkdirSync(join(directory, 'directory'));
@@ -118,7 +118,7 @@ for (const where of [tmpdir(), '/dev/shm']) {
       // No read changes its time of access any more.
       await backend.read(file, open, buffer, 0, root);
       await fc.assert(
-        fc.asyncProperty(looks, async (all) => {
+        fc.asyncProperty(requests, async (all) => {
           const expected: Outcome[] = [];
           for (const { kind, which, name } of all) {
             const node = parents[which % parents.length]!;
@@ -210,7 +210,7 @@ test('names that are none are refused, and long ones looked up alone', (t) => {
   assert.equal(backend.gatherLookup(top, 'z'.repeat(86), root), false);
 });
 
-test('a batch has room for 64 looks', async (t) => {
+test('a batch has room for 64 stat calls', async (t) => {
   const served = share(t, tmpdir());
   const { backend, node: top } = served;
   const taken = Array.from({ length: 70 }, () => backend.gatherGetattr(top, undefined, root));
@@ -218,7 +218,7 @@ test('a batch has room for 64 looks', async (t) => {
   assert.equal((await submitted(served)).length, 64);
 });
 
-test('a share that is read-only gathers looks', async (t) => {
+test('a share that is read-only gathers stat calls', async (t) => {
   const served = share(t, tmpdir());
   const view = readOnly(served.backend);
   assert.equal(view.gatherLookup?.(served.node, 'missing', root), true);
