@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { after, describe, it } from 'node:test';
+import { exportAside, flush, recover, status } from '../../../../backends/s3/service/administration.js';
+import { keptLog, Mount, removeFolders, temporaryFolder, TestBucket } from '../support.js';
+
+describe('what an operator asks of a cache folder', () => {
+  after(removeFolders);
+
+  it('status shows what is not uploaded yet, and flush uploads it', async () => {
+    const bucket = await TestBucket.create();
+    const mount = await Mount.open(bucket, { writebackDelay: 600 });
+    const file = await mount.create('unsaved');
+    await mount.write(file, 0, 'some data');
+    await mount.release(file);
+    const before = await status(mount.cacheDir);
+    assert.equal(before.mounted, true);
+    assert.deepEqual(
+      before.journals.map(({ path, size, damaged }) => [path, size, damaged]),
+      [['unsaved', 9, false]],
+    );
+    assert.deepEqual(before.running?.['dirtyFiles'], [{ path: 'unsaved', size: 9 }]);
+    await flush(mount.cacheDir);
+    assert.equal((await bucket.get('unsaved')).toString(), 'some data');
+    assert.deepEqual((await status(mount.cacheDir)).journals, []);
+    await mount.close();
+    await assert.rejects(flush(mount.cacheDir), /not mounted/);
+    await assert.rejects(status('/nonexistent'), /no cache folder/);
+  });
+
+  it('recover uploads what a dead process left', async () => {
+    const bucket = await TestBucket.create();
+    const mount = await Mount.open(bucket, { writebackDelay: 600, durability: 'local' });
+    const file = await mount.create('left');
+    await mount.write(file, 3, 'behind');
+    await mount.fsync(file);
+    // Ended without its uploads, as a crash does.
+    await mount.backend.mounted.abandon();
+    assert.equal((await status(mount.cacheDir)).journals.length, 1);
+    const options = {
+      bucket: bucket.name,
+      endpoint: bucket.endpoint,
+      pathStyle: true,
+      cacheDir: mount.cacheDir,
+    };
+    const report = await recover(options, keptLog());
+    assert.deepEqual([report.mounted, report.journals, report.intents], [false, [], []]);
+    assert.equal((await bucket.get('left')).toString(), '\0\0\0behind');
+  });
+
+  it('data that lost a race is written as a file', async () => {
+    const bucket = await TestBucket.create();
+    const mount = await Mount.open(bucket);
+    await mount.put('raced', 'first');
+    const file = await mount.openFile('raced');
+    await mount.write(file, 0, 'ours');
+    await bucket.put('raced', 'theirs');
+    await assert.rejects(mount.fsync(file));
+    await mount.release(file);
+    await mount.close();
+    assert.deepEqual(
+      (await status(mount.cacheDir)).aside.map(({ path, size }) => [path, size]),
+      [['raced', 5]],
+    );
+    const [exported] = await exportAside(mount.cacheDir, await temporaryFolder(), true);
+    assert.equal((await readFile(exported!.file)).toString(), 'ours\0');
+    assert.deepEqual([exported!.path, exported!.missing], ['raced', 1]);
+    assert.deepEqual((await status(mount.cacheDir)).aside, []);
+    assert.equal((await bucket.get('raced')).toString(), 'theirs');
+  });
+});

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import { restoreSession, saveSession } from '../../../../core/fuse/index.js';
+import { hostBuffer } from '../../../../core/memory/index.js';
+import { restoreExport, saveExport } from '../../../../core/state/index.js';
+import { MemoryLog, engine, type Engine, type Guest } from '../../../support/engine.js';
+import { FuseClient, FuseError, ROOT } from '../../../support/fuse-client.js';
+import { Loopback } from '../../../support/loopback.js';
+import { TinyBackend } from '../../../support/tiny-backend.js';
+
+const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
+
+function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
+  return assert.rejects(promise, (error) => error instanceof FuseError && error.errno === errno);
+}
+
+/**
+ * Saves guests and brings them back in an engine of its own, over the same files, as after the
+ * daemon's restart.
+ */
+async function restart(
+  tiny: TinyBackend,
+  running: Engine,
+  guests: readonly Guest[],
+): Promise<{ guests: Guest[]; log: MemoryLog; nodes: number; bytes: Uint8Array }> {
+  const saves = guests.map(({ session }) => saveSession.bind(undefined, session));
+  const bytes = await saveExport(running.export, saves);
+  tiny.openFiles.clear();
+  const log = new MemoryLog();
+  const restored = await restoreExport(tiny, bytes, { log, createBuffer: hostBuffer });
+  const back: Guest[] = [];
+  for (const saved of restored.sessions) {
+    const session = await restoreSession(restored, saved);
+    const loopback = new Loopback(session);
+    back.push({ session, loopback, client: new FuseClient(loopback) });
+  }
+  restored.finish();
+  return { guests: back, log, nodes: restored.export.nodes.size, bytes };
+}
+
+describe('a restored session', () => {
+  it('goes on with its nodes, lookup counts, handles, directory streams and locks', async () => {
+    const tiny = new TinyBackend();
+    const running = await engine(tiny);
+    const before = running.guest();
+    await before.client.init();
+    const { entry, open } = await before.client.create(ROOT, 'file');
+    await before.client.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+    await before.client.lookup(ROOT, 'file');
+    const closed = await before.client.open(entry.nodeid);
+    await before.client.release(entry.nodeid, closed.fh);
+    for (const name of ['a', 'b', 'c']) await before.client.mkdir(ROOT, name);
+    const listing = await before.client.opendir(ROOT);
+    const [, , , second] = await before.client.readdir(ROOT, listing.fh, 0n, 4096);
+    await before.client.setlk(entry.nodeid, open.fh, 7n, LOCK);
+    await before.client.rmdir(ROOT, 'b');
+
+    const { guests, log, nodes } = await restart(tiny, running, [before]);
+    const [{ client, session }] = guests as [Guest];
+    assert.deepEqual(log.lines, []);
+    assert.equal(nodes, 5);
+    assert.deepEqual(session.negotiated, before.session.negotiated);
+    assert.equal((await client.getattr(entry.nodeid)).size, 4);
+    assert.equal(Buffer.from(await client.read(entry.nodeid, open.fh, 0, 9)).toString(), 'data');
+    await rejectsWith(client.read(entry.nodeid, closed.fh, 0, 9), 9);
+    const rest = await client.readdir(ROOT, listing.fh, second!.off);
+    assert.deepEqual(
+      rest.map(({ name }) => name),
+      ['b', 'c'],
+    );
+    const other = await client.open(entry.nodeid, 2);
+    assert.notEqual(other.fh, closed.fh);
+    await rejectsWith(client.setlk(entry.nodeid, other.fh, 8n, LOCK), 11);
+    await client.flush(entry.nodeid, open.fh, 7n);
+    await client.setlk(entry.nodeid, other.fh, 8n, LOCK);
+    await client.forget(entry.nodeid, 1n);
+    await client.getattr(entry.nodeid);
+    await client.forget(entry.nodeid, 1n);
+    await rejectsWith(client.getattr(entry.nodeid), 116);
+    await client.release(entry.nodeid, open.fh);
+    await client.release(entry.nodeid, other.fh);
+    await client.destroy();
+    assert.equal(session.handles.size, 0);
+    assert.equal(tiny.known.size, 0);
+  });
+
+  it('keeps guests apart', async () => {
+    const tiny = new TinyBackend();
+    const running = await engine(tiny);
+    const [one, two] = [running.guest(), running.guest()];
+    await one.client.init();
+    await two.client.init();
+    const mine = await one.client.create(ROOT, 'file');
+    const theirs = await two.client.lookup(ROOT, 'file');
+    const { fh } = await two.client.open(theirs.nodeid, 2);
+    await one.client.setlk(mine.entry.nodeid, mine.open.fh, 1n, LOCK);
+    const onlyMine = await one.client.mkdir(ROOT, 'mine');
+    const { guests } = await restart(tiny, running, [one, two]);
+    const [first, second] = guests as [Guest, Guest];
+    await rejectsWith(second.client.getattr(onlyMine.nodeid), 116);
+    await rejectsWith(second.client.setlk(theirs.nodeid, fh, 1n, LOCK), 11);
+    await first.client.destroy();
+    await second.client.setlk(theirs.nodeid, fh, 1n, LOCK);
+  });
+
+  it('answers ESTALE for a file that went away meanwhile, and EBADF for its handles', async () => {
+    const tiny = new TinyBackend();
+    const running = await engine(tiny);
+    const guest = running.guest();
+    await guest.client.init();
+    const { entry, open } = await guest.client.create(ROOT, 'file');
+    tiny.all.delete(tiny.key(tiny.root.children.get('file')!));
+    const { guests, log } = await restart(tiny, running, [guest]);
+    const [{ client }] = guests as [Guest];
+    await rejectsWith(client.getattr(entry.nodeid), 116);
+    await rejectsWith(client.read(entry.nodeid, open.fh, 0, 1), 9);
+    assert.deepEqual(
+      log.lines.map(({ message }) => message),
+      ['a node that a guest knew is gone'],
+    );
+  });
+
+  it('is not made of bytes that are none, or of another version', async () => {
+    const tiny = new TinyBackend();
+    const running = await engine(tiny);
+    const { bytes } = await restart(tiny, running, []);
+    const options = { log: new MemoryLog(), createBuffer: hostBuffer };
+    const attempt = (change: (bytes: Uint8Array) => Uint8Array): Promise<unknown> =>
+      restoreExport(new TinyBackend(), change(new Uint8Array(bytes)), options);
+    await assert.rejects(
+      attempt((all) => all.subarray(0, 10)),
+      RangeError,
+    );
+    await assert.rejects(
+      attempt((all) => all.fill(0, 0, 1)),
+      RangeError,
+    );
+    await assert.rejects(
+      attempt((all) => all.fill(9, 8, 9)),
+      /version 9/,
+    );
+    await assert.rejects(
+      attempt((all) => all.subarray(0, 20)),
+      /cut short/,
+    );
+    await assert.rejects(
+      attempt((all) => all.fill(0x20, 16, 30)),
+      RangeError,
+    );
+  });
+
+  it('is refused where the backend has no durable keys', async () => {
+    const tiny = new TinyBackend();
+    const running = await engine({
+      mount: () => tiny.root,
+      lookup: () => undefined,
+      getattr: () => ({ mode: 0o40755 }),
+    });
+    await assert.rejects(saveExport(running.export, []), /durable node keys/);
+  });
+});
