@@ -1,9 +1,14 @@
 /**
- * The FUSE wire: requests as bytes become calls of a backend's methods, and what these return
- * becomes replies. It knows the protocol's numbers and structures (`abi.ts`, `structures.ts`), what
- * INIT settles, and one operation per opcode, grouped by subject. Where the bytes come from (a
- * virtqueue, `/dev/fuse`) is not known here: a {@link Session} takes messages and answers each
- * once.
+ * The FUSE protocol: turns requests into calls of a backend's methods, and their results into
+ * replies. A {@link Session} is one mounted guest. It takes messages and answers each once; where
+ * they come from (a virtqueue, `/dev/fuse`) is unknown here.
+ *
+ * - `wire/`: the protocol's constants and structures, the reading of arguments and the layout of
+ *   replies.
+ * - `session/`: the session, what INIT negotiates, requests in flight, batches of gathered
+ *   requests, the file table for queue threads, saving and restoring.
+ * - `operations/`: one operation for each opcode, grouped by subject, and the table of them
+ *   (`table.ts`).
  */
 export { GETATTR_FH, Opcode } from './wire/abi.js';
 export { Arguments, isName } from './wire/arguments.js';

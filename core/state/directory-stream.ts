@@ -10,10 +10,10 @@ import {
   andThen,
 } from '../backend/index.js';
 
-/** What a backend's `readdir` gives. */
+/** What a backend's `readdir` returns. */
 export type Listing = Iterable<DirectoryEntry> | AsyncIterable<DirectoryEntry>;
 
-/** Memory that listings may take together. */
+/** Limits the memory that all directory streams together may use. */
 export class ListingBudget {
   readonly limit: number;
   #used = 0;
@@ -23,51 +23,53 @@ export class ListingBudget {
     this.limit = limit;
   }
 
-  /** Bytes taken now. */
+  /** Bytes in use. */
   get used(): number {
     return this.#used;
   }
 
-  /** @throws ENOMEM when the budget is used up. */
+  /** Takes bytes from the budget. @throws ENOMEM if it does not have so many. */
   take(bytes: number): void {
     if (this.#used + bytes > this.limit) throw FsError.of('ENOMEM');
     this.#used += bytes;
   }
 
+  /** Gives bytes back. */
   give(bytes: number): void {
     this.#used -= bytes;
   }
 }
 
-/** Saved form of a stream. */
+/** The saved form of a stream. */
 export interface SavedStream {
   /** The entries seen so far, as the stream stores them. */
   readonly entries: Uint8Array;
-  /** Nothing comes after them. */
+  /** Whether the directory has no further entries. */
   readonly complete: boolean;
 }
 
-/** Stored entry: inode number (two little-endian halves), type, length of the name, name. */
+/** A stored entry: inode number (two little-endian words), type, length of the name, name. */
 const HEADER = 10;
 const TYPE = 8;
 const LENGTH = 9;
 const FIRST_BYTES = 512;
 const FIRST_ENTRIES = 16;
-/** A cookie is an index, and so that every stored form of it is exact, below 2^31. */
+/** Keeps offsets and cookies below 2^31, so that they are exact in every form. */
 const MAX_BYTES = 0x7fff_ffff;
 
 /**
- * One open directory: what its backend listed, in the order listed, pulled as far as the guest has
- * read. `.` and `..` come first. The cookie after an entry is its index plus one, so that a READDIR
- * at offset n begins with entry n, and a cookie stays good whatever is created and removed
- * meanwhile (POSIX `seekdir`). Offset 0 lists anew (POSIX `rewinddir`).
+ * One open directory. It keeps the entries in the order in which the backend lists them, and pulls
+ * them from the backend only as far as the guest reads. `.` and `..` come first. The cookie of an
+ * entry is its index plus one, so a READDIR at offset n begins with entry n. Cookies stay valid
+ * whatever is created and removed meanwhile (POSIX `seekdir`). Offset 0 begins a new listing (POSIX
+ * `rewinddir`).
  *
- * An entry takes 14 bytes and its name, twice that at worst, from a budget shared with other
- * streams; beyond, listing fails with ENOMEM.
+ * An entry takes 14 bytes and its name, at worst twice that, from a budget that all streams share.
+ * When the budget is used up, listing fails with ENOMEM.
  */
 export class DirectoryStream {
   readonly #budget: ListingBudget;
-  /** Whose inode numbers `.` and `..` show; 0 for unknown. */
+  /** The inode numbers of `.` and `..`; 0 if unknown. */
   readonly #self: number | bigint;
   readonly #parent: number | bigint;
   #bytes = new Uint8Array(0);
@@ -75,9 +77,9 @@ export class DirectoryStream {
   #offsets = new Uint32Array(0);
   #count = 0;
   #iterator: Iterator<DirectoryEntry> | AsyncIterator<DirectoryEntry> | undefined;
-  /** Names of a restored stream, which a new listing is to leave out. */
+  /** The names of a restored stream, which the continued listing leaves out. */
   #known: Set<string> | undefined;
-  /** Of the iterator: it answers by promises. */
+  /** Whether the iterator returns promises. */
   #isAsync = false;
   #complete = false;
   #failure: { readonly error: unknown } | undefined;
@@ -86,8 +88,8 @@ export class DirectoryStream {
   #list: () => Awaitable<Listing> = () => [];
 
   /**
-   * @param self inode number to show for `.`, 0 if unknown.
-   * @param parent inode number to show for `..`, 0 if unknown.
+   * @param self the inode number of `.`, 0 if unknown.
+   * @param parent the inode number of `..`, 0 if unknown.
    */
   constructor(budget: ListingBudget, self: number | bigint = 0, parent: number | bigint = 0) {
     this.#budget = budget;
@@ -96,10 +98,10 @@ export class DirectoryStream {
   }
 
   /**
-   * Serves one READDIR: waits for its turn behind others on this handle, lists anew if `offset` is
-   * 0, and runs `fill`, which takes entries from `offset` on by {@link at}. Synchronous where
-   * everything it needs is.
-   * @param list asks the backend; called where a listing begins.
+   * Serves one READDIR. It waits until earlier reads of this stream have ended, begins a new
+   * listing if `offset` is 0, and runs `fill`, which reads entries from `offset` on by {@link at}.
+   * The result is a promise only if something had to be waited for.
+   * @param list asks the backend for a listing; called when one begins.
    * @throws EBADF on a closed stream, and what `list` and `fill` throw.
    */
   read<R>(offset: number, list: () => Awaitable<Listing>, fill: () => Awaitable<R>): Awaitable<R> {
@@ -111,9 +113,10 @@ export class DirectoryStream {
   }
 
   /**
-   * Whether there is an entry `index`, pulling as far as that. Inside {@link read} only.
-   * @throws the error that ended the listing there; ENOMEM beyond the budget; an Error for an
-   * impossible name.
+   * Whether there is an entry `index`; pulls entries up to it. Only to be called within {@link
+   * read}.
+   * @throws the backend's error, if the listing failed before that entry; ENOMEM beyond the budget;
+   * an Error if the backend listed an impossible name.
    */
   at(index: number): Awaitable<boolean> {
     while (index >= this.#count) {
@@ -126,8 +129,8 @@ export class DirectoryStream {
   }
 
   /**
-   * Whether there is an entry `index` that can be had without waiting, or failing. Inside {@link
-   * read}, behind one that {@link at} found.
+   * Whether there is an entry `index` that needs no waiting and has no error before it. Only to be
+   * called within {@link read}, for an entry behind one that {@link at} has found.
    */
   has(index: number): boolean {
     while (index >= this.#count) {
@@ -149,8 +152,8 @@ export class DirectoryStream {
   }
 
   /**
-   * The store: names are from {@link nameStart} to {@link nameEnd}. Valid until the next entry is
-   * pulled.
+   * The stored entries. The name of an entry lies from {@link nameStart} to {@link nameEnd}. Valid
+   * until the next entry is pulled.
    */
   get bytes(): Uint8Array {
     return this.#bytes;
@@ -165,12 +168,12 @@ export class DirectoryStream {
     return offset + HEADER + this.#bytes[offset + LENGTH]!;
   }
 
-  /** Type as `struct fuse_dirent` has it: the type bits of a mode, shifted right by 12. */
+  /** The type as in `struct fuse_dirent`: the type bits of a mode, shifted right by 12. */
   type(index: number): number {
     return this.#bytes[this.#offsets[index]! + TYPE]!;
   }
 
-  /** Low half of the inode number; both halves are 0 where it is unknown. */
+  /** The low half of the inode number. Both halves are 0 if it is unknown. */
   inoLow(index: number): number {
     return this.#word(this.#offsets[index]!);
   }
@@ -179,7 +182,7 @@ export class DirectoryStream {
     return this.#word(this.#offsets[index]! + 4);
   }
 
-  /** Ends the stream after the reads that are under way, and the backend's iterator with it. */
+  /** Closes the stream and the backend's iterator, after the reads that are under way. */
   close(): Awaitable<void> {
     return this.#inTurn(() => {
       this.#closed = true;
@@ -194,9 +197,9 @@ export class DirectoryStream {
   }
 
   /**
-   * Brings a saved stream back. Its entries keep their cookies; where the listing was not complete,
-   * what the backend then lists and the stream doesn't have yet follows.
-   * @throws RangeError for data that no stream saved; ENOMEM beyond the budget.
+   * Restores a saved stream. Its entries keep their cookies. If the listing was not complete, the
+   * backend lists the directory again, and the names that the stream does not have yet follow.
+   * @throws RangeError for data that no stream has saved; ENOMEM beyond the budget.
    */
   static restore(
     saved: SavedStream,
@@ -257,7 +260,7 @@ export class DirectoryStream {
     return ended instanceof Promise ? ended.then(() => undefined) : undefined;
   }
 
-  /** One step: begins the listing, or takes an entry of it. */
+  /** Makes one step: begins the listing, or takes its next entry. */
   #pull(): Awaitable<void> {
     try {
       const step = this.#iterator === undefined ? this.#begin() : this.#next(this.#iterator);
@@ -320,7 +323,7 @@ export class DirectoryStream {
     this.#used += length;
   }
 
-  /** Makes room for one more entry of `length` bytes. */
+  /** Makes room for one more entry, of `length` bytes. */
   #reserve(length: number): void {
     if (this.#used + length > this.#bytes.length) {
       const size = Math.max(this.#bytes.length * 2, FIRST_BYTES);

@@ -3,15 +3,15 @@ import { ListingBudget } from './directory-stream.js';
 import { LockTable, type LockLimits } from './locks/index.js';
 import { NodeTable } from './node-table.js';
 
-/** Bounds on what guests can make an export hold. */
+/** Limits on the state that guests can make an export keep. */
 export interface ExportLimits {
-  /** Nodes known to all guests together; beyond, a lookup gives ENFILE. At most 2^30. */
+  /** Nodes that all guests together know; beyond it a lookup gives ENFILE. At most 2^30. */
   readonly nodes: number;
-  /** Open files and directories of one guest; beyond, ENFILE. At most 2^30. */
+  /** Open files and directories of one guest; beyond it ENFILE. At most 2^30. */
   readonly handles: number;
-  /** Locks and waiting lock requests; beyond, ENOLCK. */
+  /** Locks and waiting lock requests; beyond it ENOLCK. */
   readonly locks: Partial<LockLimits>;
-  /** Bytes of the directory listings that all guests have open; beyond, ENOMEM. */
+  /** Bytes of memory for the directory listings that all guests have open; beyond it ENOMEM. */
   readonly listings: number;
 }
 
@@ -22,7 +22,7 @@ export const defaultExportLimits: ExportLimits = {
   listings: 1 << 30,
 };
 
-/** Cache policy where neither the export's options nor the backend say otherwise. */
+/** The cache policy, unless the backend or the export's options say otherwise. */
 export const defaultCachePolicy: CachePolicy = {
   entryTimeout: 1,
   negativeTimeout: 0,
@@ -32,15 +32,16 @@ export const defaultCachePolicy: CachePolicy = {
 };
 
 export interface ExportOptions extends BackendHost {
-  /** Overrides the backend's cache policy, part by part. */
+  /** Overrides single parts of the backend's cache policy. */
   readonly cache?: Partial<CachePolicy>;
   readonly limits?: Partial<ExportLimits>;
-  /** Guests keep their locks to themselves. */
+  /** Each guest manages its locks itself: INIT offers no locks. */
   readonly localLocks?: boolean;
 }
 
 /**
- * What the sessions of one export share: the mounted backend, its nodes, its locks, and the rules.
+ * What the sessions of one export share: the mounted backend, its nodes and locks, cache policy and
+ * limits.
  */
 export class Export {
   readonly backend: Backend;
@@ -49,7 +50,7 @@ export class Export {
   readonly limits: ExportLimits;
   readonly localLocks: boolean;
   readonly nodes: NodeTable;
-  /** Locks, by node slot. */
+  /** The locks of all sessions. Nodes are given by their slots. */
   readonly locks: LockTable<number>;
   readonly listings: ListingBudget;
   #lockedNodes = 0;
@@ -80,8 +81,8 @@ export class Export {
 
   /**
    * Mounts a backend.
-   * @param state what its `save` gave, to be taken up again.
-   * @throws what `mount` and `restore` throw.
+   * @param state what the backend's `save` returned, to be restored.
+   * @throws what the backend's `mount` and `restore` throw.
    */
   static async open(backend: Backend, options: ExportOptions, state?: Uint8Array): Promise<Export> {
     const { log, createBuffer } = options;
@@ -90,17 +91,20 @@ export class Export {
     return new Export(backend, root, options);
   }
 
-  /** Whether there is any lock or waiting lock request: the answer is mostly no, and cheap. */
+  /**
+   * Whether there is any lock or waiting lock request. Cheap: to be asked before locks are
+   * searched.
+   */
   get hasLocks(): boolean {
     return this.#lockedNodes > 0;
   }
 
-  /** A number for a new session, for ever different. */
+  /** A number for a new session. No two sessions of the export get the same. */
   nextSession(): number {
     return ++this.#sessions;
   }
 
-  /** A session of this number was restored. */
+  /** Reserves the number of a restored session. */
   reserveSession(id: number): void {
     this.#sessions = Math.max(this.#sessions, id);
   }

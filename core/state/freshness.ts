@@ -1,28 +1,32 @@
 import type { Attributes } from '../backend/index.js';
 
 /**
- * Seconds after a change in which another one may bear the same time: S3 and some file systems
- * count whole ones.
+ * For so long after a change, another change may have the same timestamp: S3 and some file systems
+ * have timestamps of whole seconds.
  */
-const SETTLING = 2;
+const SETTLING_SECONDS = 2;
 
 /**
- * Whether the data of a file that a guest has cached is still good when it opens the file again:
- * where size, mtime and ctime are as they were when it opened it last, and the last change lay far
- * enough back then for any later change to show in them (the rule of git's index, "racy git").
- * Known from the attributes that the guest was told: an open follows a LOOKUP or GETATTR as recent
- * as the cache policy's times ask for.
+ * Decides whether a guest may keep the cached data of a file when it opens the file again. It may
+ * if size, mtime and ctime are as they were at its last open, and if the last change was old enough
+ * at that time for any later change to alter them (git's index has the same rule, "racy git"). What
+ * counts are the attributes that the guest was given last: before an open it sends a LOOKUP or
+ * GETATTR, unless it has attributes as recent as the cache policy asks for.
  */
 export class Freshness {
   /**
-   * By slot: a hash of the attributes told last, never 0; the second of the change that they show.
+   * By slot: a hash of the attributes that the guest was given last (0 for unknown), and the time
+   * of the last change that they show, in seconds.
    */
   #told = new Int32Array(0);
   #changed = new Int32Array(0);
-  /** The hash at the last open, or 0 where it can't be relied on. */
+  /** By slot: the hash at the last open, or 0 if that does not prove anything. */
   #opened = new Int32Array(0);
 
-  /** The guest is told attributes. @param identity of the node, since slots are reused. */
+  /**
+   * To be called when the guest is given attributes.
+   * @param identity part of the node id, since slots are reused.
+   */
   tell(slot: number, attributes: Attributes, identity: number): void {
     if (slot >= this.#told.length) this.#grow(slot);
     const { size = 0, mtime = 0, mtimeNsec = fraction(mtime) } = attributes;
@@ -38,17 +42,21 @@ export class Freshness {
     this.#changed[slot] = Math.max(mtime, ctime);
   }
 
-  /** The guest was told something else, which is not known here. */
+  /** To be called when the guest was given other attributes, which are not known here. */
   lose(slot: number): void {
     if (slot < this.#told.length) this.#told[slot] = 0;
   }
 
-  /** The guest opens the file. @returns whether it may keep the data that it has cached. */
+  /**
+   * To be called when the guest opens the file.
+   * @param now seconds since 1970.
+   * @returns whether the guest may keep the data that it has cached.
+   */
   open(slot: number, now: number = Date.now() / 1000): boolean {
     const told = this.#told[slot] ?? 0;
     if (told === 0) return false;
     const same = this.#opened[slot] === told;
-    this.#opened[slot] = now - this.#changed[slot]! > SETTLING ? told : 0;
+    this.#opened[slot] = now - this.#changed[slot]! > SETTLING_SECONDS ? told : 0;
     return same;
   }
 

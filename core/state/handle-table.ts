@@ -2,15 +2,15 @@
 export const HandleKind = { FREE: 0, FILE: 1, DIRECTORY: 2 } as const;
 export type HandleKind = (typeof HandleKind)[keyof typeof HandleKind];
 
-/** No such handle, or no room for one. */
+/** Stands for no handle: there is no such handle, or no room for one. */
 export const NO_HANDLE = -1;
 
 const FIRST_CAPACITY = 64;
 
 /**
- * The open files and directories of one session. An `fh` is the handle's index (low 32 bits) and
- * the generation of its place (high 32 bits), so that a handle that was closed is not taken for the
- * next one in its place.
+ * The open files and directories of one session. An `fh` has the handle's index in its low 32 bits
+ * and the generation of that place in its high 32 bits. So the `fh` of a closed handle is never
+ * taken for a later handle with the same index.
  */
 export class HandleTable {
   readonly #limit: number;
@@ -18,7 +18,7 @@ export class HandleTable {
   #generation = new Int32Array(FIRST_CAPACITY);
   #slot = new Int32Array(FIRST_CAPACITY);
   #flags = new Int32Array(FIRST_CAPACITY);
-  /** Asynchronous requests that use the handle. */
+  /** The number of asynchronous requests that use the handle. */
   #uses = new Int32Array(FIRST_CAPACITY);
   readonly #objects: unknown[] = [];
   readonly #free: number[] = [];
@@ -26,12 +26,12 @@ export class HandleTable {
   /** Generation of places that were never used. */
   #firstGeneration = 0;
 
-  /** @param limit most handles open at a time. */
+  /** @param limit how many handles may be open at a time. */
   constructor(limit: number) {
     this.#limit = limit;
   }
 
-  /** Handles open. */
+  /** The number of open handles. */
   get size(): number {
     return this.#size;
   }
@@ -42,10 +42,10 @@ export class HandleTable {
 
   /**
    * Opens a handle.
-   * @param slot the node's slot, on which the caller holds a reference for the handle.
+   * @param slot the node's slot, to which the caller adds a reference for the handle.
    * @param object the backend's open file, or the directory stream.
    * @param flags the open flags that the guest gave.
-   * @returns its index, or {@link NO_HANDLE} where the table is full.
+   * @returns its index, or {@link NO_HANDLE} if the table is full.
    */
   open(kind: HandleKind, slot: number, object: unknown, flags: number): number {
     if (this.#size >= this.#limit) return NO_HANDLE;
@@ -65,8 +65,8 @@ export class HandleTable {
   }
 
   /**
-   * Brings a handle back under its old `fh`; its place must be free. After the last, {@link seal}.
-   * @throws RangeError for an `fh` beyond the limit, or one that is open.
+   * Restores a handle with its old `fh`. After the last one, {@link seal} must be called.
+   * @throws RangeError for an index beyond the limit, or one that is in use.
    */
   restore(
     index: number,
@@ -91,8 +91,8 @@ export class HandleTable {
   }
 
   /**
-   * Ends restoring: new handles get places between the old ones, under generations above
-   * `generation`.
+   * Ends restoring. New handles use the free indexes between the restored ones, with generations
+   * above `generation`.
    */
   seal(generation: number): void {
     this.#generation.fill(generation, this.#objects.length);
@@ -104,7 +104,7 @@ export class HandleTable {
     this.#firstGeneration = generation;
   }
 
-  /** The highest generation given to any handle. */
+  /** The highest generation that any handle has had. */
   get lastGeneration(): number {
     let last = this.#firstGeneration;
     for (let index = 0; index < this.#objects.length; index++)
@@ -113,7 +113,8 @@ export class HandleTable {
   }
 
   /**
-   * The index of an `fh` of the kind, given by its halves as signed numbers, or {@link NO_HANDLE}.
+   * The index of an `fh`, given in signed halves, if it is an open handle of this kind; else {@link
+   * NO_HANDLE}.
    */
   find(low: number, high: number, kind: HandleKind): number {
     return low >= 0 &&
@@ -129,12 +130,12 @@ export class HandleTable {
     return this.#generation[index]!;
   }
 
-  /** Slot of the node. */
+  /** The slot of the handle's node. */
   slot(index: number): number {
     return this.#slot[index]!;
   }
 
-  /** Open flags. */
+  /** The open flags that the guest gave. */
   flags(index: number): number {
     return this.#flags[index]!;
   }
@@ -153,7 +154,10 @@ export class HandleTable {
     this.#uses[index] = this.#uses[index]! + 1;
   }
 
-  /** It has ended. @returns whether the handle is to be closed now, by {@link free}. */
+  /**
+   * An asynchronous request no longer uses the handle.
+   * @returns whether the handle must now be closed, by {@link free}.
+   */
   unuse(index: number): boolean {
     this.#uses[index] = this.#uses[index]! - 1;
     return this.#uses[index] === 0 && (this.#kind[index]! & CLOSING) !== 0;
@@ -161,15 +165,15 @@ export class HandleTable {
 
   /**
    * Makes the `fh` invalid.
-   * @returns whether the handle may be closed at once, by {@link free}; else the last {@link unuse}
-   * says so.
+   * @returns whether the handle must now be closed, by {@link free}. If not, a later {@link unuse}
+   * will say so.
    */
   invalidate(index: number): boolean {
     this.#kind[index] = this.#kind[index]! | CLOSING;
     return this.#uses[index] === 0;
   }
 
-  /** Gives an invalidated handle's place back. */
+  /** Frees the index of an invalidated handle. */
   free(index: number): void {
     this.#kind[index] = HandleKind.FREE;
     this.#objects[index] = undefined;

@@ -5,20 +5,19 @@ import type { NodeKey } from '../backend/index.js';
 export const ROOT_ID = 1;
 
 /**
- * An identity being computed is three words in a reused `Int32Array`, so that no number is boxed:
- * the node id's low and high half (never 0 or 1 together, Linux `invalid_nodeid()`), and the
- * generation.
+ * Indexes of a node's identity in an `Int32Array`, which is reused so that no number is boxed: the
+ * node id's low and high half, and the generation. The ids 0 and 1 are not used: 0 is invalid, 1 is
+ * the root (Linux `invalid_nodeid()`).
  */
 export const LOW = 0;
 export const HIGH = 1;
 export const GENERATION = 2;
 
 /**
- * Computes the node id and the generation that a durable key stands for, into `words`: the same key
- * gives the same id in every process and on every host. Two lanes of the mixing step of
- * MurmurHash3, finished across the lanes, so that all bits of the 64 are usable; the generation is
- * a third finish. String, number and byte keys never stand for the same file in one backend, hence
- * differ by a tag only.
+ * Computes the node id and the generation of a durable key, into `words`. The same key gives the
+ * same id in every process and on every host. The hash has two lanes with the mixing step of
+ * MurmurHash3. Its finishing step runs across the lanes, so that all 64 bits of the id are mixed;
+ * the generation is a third finishing step. A tag tells string, number and byte keys apart.
  */
 export function identify(key: NodeKey, words: Int32Array): void {
   let a = 0x8f1bbcdc;
@@ -60,7 +59,7 @@ export function identify(key: NodeKey, words: Int32Array): void {
   avoidReserved(words);
 }
 
-/** Moves on to the next id where another live node has this one. The generation stays. */
+/** Takes the next id, because another node has this one. The generation stays. */
 export function nextIdentity(words: Int32Array): void {
   words[LOW] = words[LOW]! + 1;
   if (words[LOW] === 0) words[HIGH] = words[HIGH]! + 1;
@@ -68,8 +67,8 @@ export function nextIdentity(words: Int32Array): void {
 }
 
 /**
- * Ids for a backend without keys: a counter, under an epoch drawn anew by every process so that ids
- * of a former one are stale.
+ * Makes ids for a backend without durable keys: a counter, with a random epoch in the high half.
+ * Each process has another epoch, so that ids of a former process are stale.
  */
 export class Counter {
   readonly #epoch = randomBytes(4).readInt32LE() | 1;

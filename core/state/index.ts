@@ -1,9 +1,11 @@
 /**
- * The shared layer: what a guest's numbers stand for. Node ids, generations and lookup counts,
- * `fh`s, directory streams and locks live here, so that a backend sees only its own nodes and
- * files. An {@link Export} holds what all guests of one backend share; a session (in `core/fuse`)
- * has its own lookup counts and handles over it. All of it is plain data that can be saved and
- * restored.
+ * The shared layer between the FUSE protocol and the backends: what a guest's numbers stand for.
+ * Node ids, generations, lookup counts, `fh`s, directory streams and locks live here, so that a
+ * backend sees only its own nodes and files. An {@link Export} has what all guests of one backend
+ * share. A session (in `core/fuse`) adds its own lookup counts and handles. All of it is plain data
+ * that can be saved and restored (`snapshot.ts`, `saved.ts`).
+ *
+ * - `locks/`: POSIX record locks and BSD flock of all guests of an export.
  */
 export * from './directory-stream.js';
 export * from './export.js';

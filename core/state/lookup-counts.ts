@@ -1,10 +1,10 @@
 import { NO_SLOT, ROOT_SLOT, type NodeTable } from './node-table.js';
 
 /**
- * How often one session has told its guest of each node, less what the guest has forgotten
- * (`nlookup` of FUSE's FORGET). While a count is above zero the guest may name the node, and the
- * session holds one reference on it. The root is always known and never counted. Counts are exact
- * up to 2^53.
+ * The lookup counts of one session: how often the guest was given each node, less what it has
+ * forgotten (`nlookup` of FUSE's FORGET). While a count is above zero, the guest may use the node
+ * id, and the session has one reference to the node. The root is always known and not counted.
+ * Counts are exact up to 2^53.
  */
 export class LookupCounts {
   readonly #nodes: NodeTable;
@@ -20,13 +20,14 @@ export class LookupCounts {
     return slot === ROOT_SLOT || (slot > ROOT_SLOT && this.of(slot) > 0) ? slot : NO_SLOT;
   }
 
+  /** The lookup count of a node. */
   of(slot: number): number {
     return slot < this.#counts.length ? this.#counts[slot]! : 0;
   }
 
   /**
-   * The guest is told of a node (LOOKUP, creations, READDIRPLUS): once, or as often as a saved
-   * count says.
+   * Counts lookups: one for each time that the guest is given a node (LOOKUP, creations,
+   * READDIRPLUS), or as many as a saved count says.
    */
   add(slot: number, times = 1): void {
     if (slot === ROOT_SLOT) return;
@@ -36,7 +37,7 @@ export class LookupCounts {
     this.#counts[slot] = count + times;
   }
 
-  /** The guest forgets `count` of its lookups; more than it has done count as all. */
+  /** The guest forgets `count` lookups. If that is more than it has, it forgets all. */
   forget(slot: number, count: number): void {
     const held = this.of(slot);
     if (slot === ROOT_SLOT || held === 0 || count <= 0) return;
@@ -47,7 +48,7 @@ export class LookupCounts {
     }
   }
 
-  /** Forgets everything: the guest is gone. */
+  /** Forgets all lookups: the guest is gone. */
   clear(): void {
     const end = Math.min(this.#counts.length, this.#nodes.slotEnd);
     for (let slot = ROOT_SLOT + 1; slot < end; slot++) {

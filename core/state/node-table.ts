@@ -5,7 +5,7 @@ import { Counter, GENERATION, HIGH, LOW, ROOT_ID, identify, nextIdentity } from 
 /** The slot of the root directory. */
 export const ROOT_SLOT = 0;
 
-/** No such node, or no room for one. */
+/** Stands for no slot: there is no such node, or no room for one. */
 export const NO_SLOT = -1;
 
 const FIRST_CAPACITY = 1024;
@@ -15,22 +15,23 @@ interface Slotted {
 }
 
 /**
- * The nodes that the guests of one export know: node id ↔ slot ↔ backend node.
+ * The nodes that the guests of one export know: node id ↔ slot ↔ backend node. A slot is a small
+ * number that stands for a node inside the engine.
  *
  * A slot is referenced by each session whose lookup count for it is above zero, by each open
- * handle, and by each lock or parked request; all else finds it only while it runs. When the last
- * reference goes the node is *retired*: it is forgotten (`backend.forget`) once every asynchronous
- * request that was in flight at that moment has ended, since any of them may be about to return the
- * same node; if one does, the node stays. With nothing in flight that is at once.
+ * handle, and by each lock or parked lock request. When the last reference goes, the node is
+ * *retired*. An asynchronous request in flight may be about to return that same node. So the node
+ * is forgotten (`backend.forget`) only after every request that was in flight at that moment has
+ * ended, and it stays if one of them returns it. With nothing in flight it is forgotten at once.
  *
- * Halves of ids are signed 32-bit numbers: the form that V8 does not box. A node costs 4 bytes in
- * each of five columns, 8 to 16 in the index, 8 in `#nodes`, and 8 in itself, or else about 50 in a
- * map.
+ * Halves of ids are signed 32-bit numbers, since V8 boxes larger unsigned ones. A node costs 4
+ * bytes in each of five columns, 8 to 16 bytes in the index and 8 in `#nodes`, and also 8 bytes in
+ * its own `engineSlot` or about 50 in a map.
  */
 export class NodeTable {
   readonly #backend: Backend;
   readonly #limit: number;
-  /** Node id and generation by slot; of a free slot `#idLow` is the next free one. */
+  /** Node id and generation, by slot. For a free slot `#idLow` is the next free slot. */
   #idLow = new Int32Array(FIRST_CAPACITY);
   #idHigh = new Int32Array(FIRST_CAPACITY);
   #generation = new Int32Array(FIRST_CAPACITY);
@@ -38,24 +39,27 @@ export class NodeTable {
   /** The grace period in which the slot was last retired. */
   #retiredIn = new Int32Array(FIRST_CAPACITY);
   readonly #nodes: (object | undefined)[] = [];
-  /** By node, where nodes have no place for it. */
+  /** Slots by node, if the backend's nodes have no `engineSlot`. */
   readonly #slots: Map<object, number> | undefined;
   #size = 0;
   #freeSlot = NO_SLOT;
-  /** Open addressing: slot + 1 at or after the id's home, 0 where empty; at most half full. */
+  /**
+   * Finds slots by node id. A hash table with open addressing, at most half full: an entry is slot
+   * + 1, at or after the id's home, and 0 is an empty place.
+   */
   #index = new Int32Array(FIRST_CAPACITY * 2);
   readonly #seed = randomBytes(4).readInt32LE();
   readonly #counter = new Counter();
   readonly #identity = new Int32Array(3);
   /**
-   * Asynchronous requests in flight, and the slots retired, by parity of the grace period that they
-   * began in.
+   * The number of asynchronous requests in flight, and the retired slots, by the parity of the
+   * grace period in which they began.
    */
   readonly #active = [0, 0];
   readonly #limbo: [number[], number[]] = [[], []];
   #period = 1;
 
-  /** @param limit most nodes known at a time, the root included. */
+  /** @param limit how many nodes may be known at a time, the root included. */
   constructor(backend: Backend, root: object, limit: number) {
     this.#backend = backend;
     this.#limit = limit;
@@ -65,12 +69,12 @@ export class NodeTable {
     this.#references[ROOT_SLOT] = 1;
   }
 
-  /** Nodes known. */
+  /** The number of known nodes. */
   get size(): number {
     return this.#size;
   }
 
-  /** Slots in use lie below this number. */
+  /** All slots in use are below this number. */
   get slotEnd(): number {
     return this.#nodes.length;
   }
@@ -88,9 +92,9 @@ export class NodeTable {
   }
 
   /**
-   * The slot of a backend node, a new one if it was not known. A new slot has no reference yet: the
-   * caller adds one, or calls {@link reap}.
-   * @returns {@link NO_SLOT} where the table is full.
+   * The slot of a backend node; a new slot if the node was not known. A new slot has no reference
+   * yet: the caller must add one or call {@link reap}.
+   * @returns {@link NO_SLOT} if the table is full.
    */
   intern(node: object): number {
     const known = this.slotOf(node);
@@ -105,10 +109,10 @@ export class NodeTable {
   }
 
   /**
-   * Enters a node under the identity that it had in a former process; a new slot has no reference
-   * yet.
-   * @returns {@link NO_SLOT} where the table is full. A node or id that is known already keeps what
-   * it has.
+   * Adds a node under the id and generation that it had in a former process. A new slot has no
+   * reference yet. A node that is known already keeps its id. If the id is taken by another node,
+   * this one gets a new id.
+   * @returns its slot, or {@link NO_SLOT} if the table is full.
    */
   restore(node: object, low: number, high: number, generation: number): number {
     const known = this.slotOf(node);
@@ -133,20 +137,22 @@ export class NodeTable {
     return this.#nodes[slot]!;
   }
 
-  /** Halves of the node id, and the generation, as signed numbers. */
+  /** The low half of the node id, signed. */
   idLow(slot: number): number {
     return this.#idLow[slot]!;
   }
 
+  /** The high half of the node id, signed. */
   idHigh(slot: number): number {
     return this.#idHigh[slot]!;
   }
 
+  /** The generation of the node, signed. */
   generation(slot: number): number {
     return this.#generation[slot]!;
   }
 
-  /** References held on a slot, for tests and figures. */
+  /** The number of references to a slot, for tests and figures. */
   references(slot: number): number {
     return this.#references[slot]!;
   }
@@ -155,21 +161,21 @@ export class NodeTable {
     this.#references[slot] = this.#references[slot]! + 1;
   }
 
-  /** Gives one reference back. The node is retired with the last. */
+  /** Removes a reference. With the last one the node is retired. */
   release(slot: number): void {
     const left = this.#references[slot]! - 1;
     this.#references[slot] = left;
     if (left === 0) this.#retire(slot);
   }
 
-  /** Retires a slot that no reference was added to. */
+  /** Retires a slot if it has no reference. */
   reap(slot: number): void {
     if (this.#references[slot] === 0) this.#retire(slot);
   }
 
   /**
-   * The backend returned a node that the guest will not hear of: it is forgotten unless it is
-   * known.
+   * To be called for a node that the backend returned and the guest will not get. It is forgotten
+   * unless a guest knows it.
    */
   discard(node: object): void {
     const slot = this.slotOf(node);
@@ -177,14 +183,14 @@ export class NodeTable {
     else this.reap(slot);
   }
 
-  /** An asynchronous request begins. @returns what {@link leave} takes. */
+  /** An asynchronous request begins. @returns a value for {@link leave}. */
   enter(): number {
     const parity = this.#period & 1;
     this.#active[parity] = this.#active[parity]! + 1;
     return parity;
   }
 
-  /** It has ended, its result handled. */
+  /** An asynchronous request has ended, and its result was handled. */
   leave(parity: number): void {
     this.#active[parity] = this.#active[parity]! - 1;
     this.#advance();
@@ -198,7 +204,7 @@ export class NodeTable {
     }
   }
 
-  /** Ends the former grace period, and the present one, where none of their requests are left. */
+  /** Ends the former grace period, and then the present one, if no request of theirs is left. */
   #advance(): void {
     for (let turn = 0; turn < 2; turn++) {
       const former = (this.#period + 1) & 1;
@@ -232,7 +238,7 @@ export class NodeTable {
     this.#backend.forget?.(node);
   }
 
-  /** Enters a node under the identity in `#identity`. */
+  /** Adds a node with the id and generation in `#identity`. */
   #insert(node: object): number {
     let slot = this.#freeSlot;
     if (slot === NO_SLOT) {
@@ -256,7 +262,7 @@ export class NodeTable {
     return slot;
   }
 
-  /** Seeded, so that whoever chooses keys can't choose the places. */
+  /** The hash of an id. It has a seed, so that nobody can choose keys that collide. */
   #home(low: number, high: number): number {
     const mixed = Math.imul(low ^ this.#seed, 0x9e3779b1) ^ Math.imul(high + this.#seed, 0x85ebca77);
     return mixed ^ (mixed >>> 15);
@@ -270,7 +276,7 @@ export class NodeTable {
     index[at] = slot + 1;
   }
 
-  /** Takes a slot out of the index and closes the gap (Knuth, TAOCP 3, 6.4 algorithm R). */
+  /** Removes a slot from the index and closes the gap (Knuth, TAOCP 3, 6.4 algorithm R). */
   #unlink(slot: number): void {
     const index = this.#index;
     const mask = index.length - 1;

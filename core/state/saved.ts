@@ -7,8 +7,7 @@ import { z } from 'zod';
  */
 
 /**
- * Grows with every change of these structures; older versions are read for as long as that makes
- * sense.
+ * The version of these structures. It grows with every change of them. Only this version is read.
  */
 export const SAVED_VERSION = 1;
 
@@ -20,7 +19,7 @@ const base64 = z.base64();
 const savedNode = z.object({
   /** The backend's durable key: a string, a number, or bytes. */
   key: z.union([z.object({ s: z.string() }), z.object({ n: z.number() }), z.object({ b: base64 })]),
-  /** Halves of the node id, and the generation, as the guests know them. */
+  /** The halves of the node id, and the generation, as the guests know them. */
   low: word,
   high: word,
   generation: word,
@@ -44,16 +43,16 @@ const savedHandle = z.object({
   index,
   generation: word,
   node: index,
-  /** Open flags that the backend was given, for it to open the file again. */
+  /** The open flags that the backend was given. It gets them again when it reopens the file. */
   flags: word,
-  /** Of a directory: what its stream has seen. */
+  /** For a directory: the entries that its stream has pulled. */
   stream: z.object({ entries: base64, complete: z.boolean() }).optional(),
 });
 
 const savedSession = z.object({
-  /** The session's number, which its locks bear. */
+  /** The session's number, to which its locks refer. */
   id: z.int().positive(),
-  /** What INIT settled. Absent: the guest has not mounted. */
+  /** What INIT negotiated. Absent if the guest has not mounted. */
   negotiated: z
     .object({
       minor: index,
@@ -64,20 +63,20 @@ const savedSession = z.object({
       maxPages: word,
     })
     .optional(),
-  /** Nodes that the guest knows and how often it has looked each up. */
+  /** The nodes that the guest knows, each with its lookup count. */
   lookups: z.array(z.tuple([index, z.int().positive()])),
   handles: z.array(savedHandle),
-  /** The highest generation given to any handle, past ones too: later ones must be above it. */
+  /** The highest generation that any handle has had. Later handles must have higher ones. */
   handleGeneration: word,
 });
 
 const savedExport = z.object({
-  /** Nodes that a guest, a handle or a lock refers to; the root is first. */
+  /** All nodes to which a guest, a handle or a lock refers. The root is first. */
   nodes: z.array(savedNode),
   sessions: z.array(savedSession),
   locks: z.object({
     locks: z.array(savedLock),
-    /** Lock requests that waited. */
+    /** Parked lock requests. */
     waiters: z.array(savedLock.extend({ unique: wide })),
   }),
 });
@@ -91,8 +90,8 @@ const MAGIC = Buffer.from('VFSKSAVE');
 const HEAD = MAGIC.length + 8;
 
 /**
- * The envelope: eight bytes of magic, version and length of the JSON as 32-bit little-endian
- * numbers, the JSON, and behind it the backend's own state, as it gave it.
+ * Makes the envelope: eight bytes of magic, then version and length of the JSON as 32-bit
+ * little-endian numbers, then the JSON, and at last the bytes of the backend's own state.
  */
 export function encodeSaved(saved: SavedExport, backendState: Uint8Array): Uint8Array {
   const json = Buffer.from(JSON.stringify(saved));
@@ -103,7 +102,7 @@ export function encodeSaved(saved: SavedExport, backendState: Uint8Array): Uint8
   return Buffer.concat([head, json, backendState]);
 }
 
-/** @throws RangeError for bytes that are no saved export, or one of a version that is not known. */
+/** Reads the envelope. @throws RangeError if it is no saved export, or of an unknown version. */
 export function decodeSaved(bytes: Uint8Array): { saved: SavedExport; backendState: Uint8Array } {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (buffer.length < HEAD || !buffer.subarray(0, MAGIC.length).equals(MAGIC)) {

@@ -4,12 +4,12 @@ import { restoreLocks, saveLocks } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
 import { decodeSaved, encodeSaved, type SavedNode, type SavedSession } from './saved.js';
 
-/** Saves one session. @param node gives the saved index of a node's slot. */
+/** Saves one session. @param node maps a node's slot to its index in the saved form. */
 export type SaveSession = (node: (slot: number) => number) => SavedSession;
 
 /**
  * Saves an export: its nodes, its sessions with their lookups, handles and directory streams, all
- * locks, and what the backend itself has to keep. Nothing is changed.
+ * locks, and the backend's own state. The export itself does not change.
  * @throws Error if the backend has no durable identities (`key` and `resolve`).
  */
 export async function saveExport(shared: Export, sessions: readonly SaveSession[]): Promise<Uint8Array> {
@@ -40,22 +40,24 @@ export async function saveExport(shared: Export, sessions: readonly SaveSession[
   );
 }
 
-/** An export that was brought back, its sessions still to be made. */
+/** A restored export, whose sessions are still to be restored. */
 export interface Restored {
   readonly export: Export;
   readonly sessions: readonly SavedSession[];
   /**
-   * The slot of a saved node, or {@link NO_SLOT} if the file is gone: the guest then gets ESTALE.
+   * The slot of a saved node, or {@link NO_SLOT} if the file is gone. The guest then gets ESTALE.
    */
   slot(index: number): number;
-  /** All sessions are made: nodes that none of them took up are let go. */
+  /**
+   * To be called once all sessions are restored: nodes that none of them uses are forgotten.
+   */
   finish(): void;
 }
 
 /**
- * Mounts a backend and brings back what {@link saveExport} saved: nodes under their old ids, and
- * locks. A guest whose lock request waited asks again, or its transport does.
- * @throws RangeError for bytes that are no saved export; what the backend throws.
+ * Mounts a backend and restores what {@link saveExport} has saved: nodes with their old ids, and
+ * locks. Parked lock requests are not restored: the guest or its transport must send them again.
+ * @throws RangeError for bytes that are no saved export; also what the backend throws.
  */
 export async function restoreExport(
   backend: Backend,

@@ -54,7 +54,7 @@ export const getattr: Operation<Attributes> = {
   finish: finishAttributes,
 };
 
-/** Served by `getattr`: only what it gives is marked as known. */
+/** Served by the backend's `getattr`; the reply's mask covers what that gives. */
 export const statx: Operation<Attributes> = {
   name: 'STATX',
   arguments: fuse_statx_in.bytes,
@@ -105,8 +105,8 @@ export const statfs: Operation<FsStatistics | undefined> = {
 };
 
 /**
- * Resolves the node into `request.slot`.
- * @returns the open file, where the request is made through one.
+ * Resolves the request's node into `request.slot`.
+ * @returns the open file, if the request is made through one.
  */
 function target(session: Session, request: Request, throughHandle: boolean, fhOffset: number): unknown {
   if (!throughHandle) {

@@ -23,15 +23,15 @@ import {
 } from '../wire/structures.js';
 
 /**
- * Most requests that the guest may have in the background, and from how many on it thinks the
- * daemon congested.
+ * How many background requests the guest may have in flight, and from how many on it regards the
+ * daemon as congested.
  */
 const MAX_BACKGROUND = 0xffff;
 const CONGESTION_THRESHOLD = 0xbfff;
 
 /**
- * Begins a mount. A guest that sends it a second time has started anew: what it had is released
- * first. Versions as the header's "Version negotiation" says.
+ * Begins a mount. A guest that sends INIT again has started anew, so its former state is released
+ * first. Versions are negotiated as `fuse.h` says under "Version negotiation".
  */
 export const init: Operation<Offer | undefined> = {
   name: 'INIT',
@@ -63,7 +63,7 @@ export const init: Operation<Offer | undefined> = {
     out.zero(BODY, fuse_init_out.bytes);
     out.u32(BODY + fuse_init_out.major, KERNEL_VERSION);
     out.u32(BODY + fuse_init_out.minor, KERNEL_MINOR_VERSION);
-    // A newer major version: the guest sends another INIT.
+    // After a newer major version than ours the guest sends another INIT.
     if (offer === undefined) return fuse_init_out.bytes;
     const { backend, export: one } = session;
     const settled = negotiate(offer, backend, one.cache, one.localLocks);
@@ -94,10 +94,10 @@ export const destroy: Operation<void> = {
 };
 
 /**
- * Gives a request up. One that is not in flight was answered, or is still to come on another queue:
- * its id is kept for a while (Linux Documentation/filesystems/fuse, "Interrupting filesystem
- * operations"). There is no reply: the one the kernel takes over `/dev/fuse` could only ask it to
- * send the interrupt again.
+ * Aborts a request. If it is not in flight, it was answered already or is still to come on another
+ * queue, so its id is kept for a while (Linux Documentation/filesystems/fuse, "Interrupting
+ * filesystem operations"). There is no reply. The kernel would take one over `/dev/fuse`, but it
+ * could only ask for the interrupt to be sent again.
  */
 export const interrupt: Operation<undefined> = {
   name: 'INTERRUPT',
@@ -114,7 +114,7 @@ export const interrupt: Operation<undefined> = {
   finish: finishEmpty,
 };
 
-/** Answer to a notification; none is ever sent. */
+/** The guest's answer to a notification. None is ever sent, so this is ignored. */
 export const notifyReply: Operation<undefined> = {
   name: 'NOTIFY_REPLY',
   arguments: 0,
@@ -137,8 +137,8 @@ export const syncfs: Operation<void> = {
 };
 
 /**
- * Only for files, and for commands whose sizes Linux has taken from their number ("restricted"
- * ioctls).
+ * Serves ioctls on files only, and only "restricted" ones: their number tells Linux the sizes of
+ * their argument and result.
  */
 export const ioctl: Operation<IoctlResult> = {
   name: 'IOCTL',
@@ -174,15 +174,17 @@ export const ioctl: Operation<IoctlResult> = {
   },
 };
 
-/** Refused for what they are, whatever the backend. */
+/** The errnos of opcodes that no backend can serve. */
 export const refusals = {
-  /** Linux checks permissions itself (`default_permissions`), and after ENOSYS asks no more. */
+  /**
+   * Linux checks permissions itself (`default_permissions`). After ENOSYS it does not ask again.
+   */
   ACCESS: Errno.ENOSYS,
-  /** Only for file systems on a block device. */
+  /** BMAP is only for file systems on a block device. */
   BMAP: Errno.ENOSYS,
-  /** Linux then takes every file as ready, as on other file systems. */
+  /** After ENOSYS Linux regards every file as ready, as on other file systems. */
   POLL: Errno.ENOSYS,
-  /** There is no DAX window: FUSE_MAP_ALIGNMENT is never agreed to. */
+  /** There is no DAX window: INIT never agrees to FUSE_MAP_ALIGNMENT. */
   SETUPMAPPING: Errno.ENOSYS,
   REMOVEMAPPING: Errno.ENOSYS,
 } as const;

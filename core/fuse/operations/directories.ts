@@ -75,7 +75,7 @@ export const readdir: Operation<number> = {
   finish: finishListing,
 };
 
-/** As READDIR, and each name's lookup with it: the guest then knows the nodes, as after LOOKUP. */
+/** As READDIR, with a lookup of each name: the guest then knows the nodes, as after LOOKUP. */
 export const readdirplus: Operation<number> = {
   name: 'READDIRPLUS',
   arguments: fuse_read_in.bytes,
@@ -110,7 +110,7 @@ function list(session: Session, request: Request, plus: boolean): Awaitable<numb
 
 /** Cookies are indexes below 2^31. */
 const LAST_COOKIE = 0x7fffffff;
-/** Bytes of entries that are composed in the reply's scratch before they are copied out. */
+/** Bytes of entries that are composed in `session.out` before they are copied to the guest. */
 const BATCH = 64 * 1024;
 
 interface Target {
@@ -120,15 +120,16 @@ interface Target {
   /** The directory. */
   readonly node: object;
   readonly plus: boolean;
-  /** Bytes of entries that the guest takes. */
+  /** Bytes of entries that the guest has room for. */
   readonly room: number;
 }
 
 /**
- * Fills the guest's buffer with entries from `index` on. An error counts only where it comes before
- * the first entry: those placed are told, and looked up, and the guest asks again behind them.
+ * Fills the guest's buffer with entries from `index` on. An error is reported only if it comes
+ * before the first entry. Later, the entries so far are the reply (their lookups are counted
+ * already), and the guest's next request meets the error.
  * @returns the bytes filled; 0 at the end of the directory.
- * @throws EINVAL where there is no room for one entry.
+ * @throws EINVAL if there is no room for one entry.
  */
 function* fill(target: Target, index: number): Steps<number> {
   const { session, request, stream, plus, room } = target;
@@ -152,7 +153,7 @@ function* fill(target: Target, index: number): Steps<number> {
         break;
       }
       if (composed + size > BATCH) composed = place(target, filled, composed);
-      // `.` and `..` are told without a lookup.
+      // The entries `.` and `..` have no lookup.
       if (!plus || index < 2) putEntry(session, BODY + composed, stream, index, plus, undefined);
       else {
         let entry: Awaitable<Entry<object> | undefined>;
@@ -164,7 +165,7 @@ function* fill(target: Target, index: number): Steps<number> {
             entry = (yield entry) as Entry<object> | undefined;
           }
         } catch {
-          // The name is there; what it stands for the guest will ask again.
+          // The name is listed without its node. The guest looks it up when it needs it.
           entry = undefined;
         }
         if (waited && isGone(session, request)) {
@@ -186,14 +187,17 @@ function* fill(target: Target, index: number): Steps<number> {
 }
 
 /**
- * Whether the guest has given up meanwhile: nothing may be put into its buffers, or counted, any
- * more.
+ * Whether the guest has started anew or got its reply while the request waited. Its buffers and
+ * lookup counts must not be touched then.
  */
 function isGone(session: Session, request: Request): boolean {
   return request.abandoned || request.incarnation !== session.incarnation;
 }
 
-/** Copies what was composed behind what is in place. @returns the bytes composed now: 0. */
+/**
+ * Copies the composed entries to the guest; they are the last of those filled.
+ * @returns the bytes composed from here on: 0.
+ */
 function place({ session, request }: Target, filled: number, composed: number): number {
   if (composed > 0)
     request.message.writable.copyIn(BODY + filled - composed, session.out.bytes, BODY, composed);
@@ -207,8 +211,8 @@ function entrySize(stream: DirectoryStream, index: number, plus: boolean): numbe
 }
 
 /**
- * Puts an entry into the scratch.
- * @param found what the name stands for, where that is to be told.
+ * Puts an entry into `session.out`.
+ * @param found the name's node, if the reply is to have it.
  */
 function putEntry(
   session: Session,

@@ -5,10 +5,10 @@ import { putEntry } from '../wire/reply-structures.js';
 import { fuse_entry_out } from '../wire/structures.js';
 
 /**
- * Tells the guest of a node: puts `struct fuse_entry_out` into the reply and counts the lookup.
+ * Gives the guest a node: puts `struct fuse_entry_out` into the reply and counts the lookup.
  * @returns the node's slot.
- * @throws ENFILE beyond the limit of nodes, TypeError for impossible attributes; the node is let
- * go.
+ * @throws ENFILE beyond the limit of nodes, TypeError for impossible attributes. The node is then
+ * forgotten.
  */
 export function enter(session: Session, at: number, entry: Entry<object>): number {
   const { nodes, out, entryValidity, attributeValidity } = session;

@@ -31,11 +31,12 @@ import {
 } from '../wire/transfer.js';
 
 /**
- * Most bytes that one COPY_FILE_RANGE reports in its 32-bit reply: whole pages, as Linux asks for.
+ * The most bytes that one COPY_FILE_RANGE copies: its reply has 32 bits. Linux asks for whole pages
+ * too.
  */
 const COPY_MAX = 0xfffff000;
 
-/** The backend reads into the guest's own pages, behind the place of the reply's header. */
+/** The backend reads right into the guest's pages, which follow the reply's header. */
 export const read: Operation<number> = {
   name: 'READ',
   arguments: fuse_read_in.bytes,
@@ -155,8 +156,8 @@ export const lseek: Operation<number> = {
     const offset = input.u64(fuse_lseek_in.offset);
     const whence = input.u32(fuse_lseek_in.whence);
     request.handle = handle;
-    // A guest that caches writes asks before it has sent them (Linux `fs/fuse/file.c`): it then
-    // answers for itself.
+    // With write-back caching a guest asks before it has sent its cached writes (Linux
+    // `fs/fuse/file.c`), so the answer would be wrong. After ENOSYS it answers itself.
     if (backend.lseek === undefined || session.has(InitFlag.WRITEBACK_CACHE)) throw FsError.of('ENOSYS');
     if (whence !== SEEK_DATA && whence !== SEEK_HOLE) throw FsError.of('EINVAL');
     if (offset > Number.MAX_SAFE_INTEGER) throw FsError.of('ENXIO');
@@ -181,7 +182,7 @@ export const copyFileRange: Operation<number> = {
   finish: finishCopy,
 };
 
-/** Since 7.45, with a reply of 64 bits: `fuse_copy_file_range_out`. */
+/** As COPY_FILE_RANGE, but with a 64-bit count in its reply. Since 7.45. */
 export const copyFileRange64: Operation<number> = {
   name: 'COPY_FILE_RANGE_64',
   arguments: fuse_copy_file_range_in.bytes,
@@ -219,7 +220,8 @@ function copy(session: Session, request: Request, most: number): Awaitable<numbe
 }
 
 /**
- * Both replies have the count as their low 64 bits: `size` and a zero `padding`, or `bytes_copied`.
+ * Serves both replies: `fuse_write_out` has the count as `size` and a zero `padding`, which are the
+ * same 64 bits as `bytes_copied`.
  */
 function finishCopy(session: Session, request: Request, count: number): number {
   checkCount(count, request.size);
@@ -227,7 +229,7 @@ function finishCopy(session: Session, request: Request, count: number): number {
   return fuse_copy_file_range_out.bytes;
 }
 
-/** @throws RangeError for a count that no backend may return: a mistake in it. */
+/** Checks a count from the backend. @throws RangeError for one that no backend may return. */
 function checkCount(count: number, most: number): void {
   if (!(count >= 0 && count <= most && Math.floor(count) === count)) {
     throw new RangeError(`the backend returned ${count}, not a whole number from 0 to ${most}`);

@@ -19,8 +19,9 @@ export function openHandle(
 }
 
 /**
- * Ends a handle for the guest, and for the backend once no request uses it any more.
- * @returns a promise, which does not reject, where there is something to wait for.
+ * Closes a handle. The guest cannot use it from here on; the backend's `release` is called once no
+ * request uses the handle.
+ * @returns a promise if the backend returns one. It does not reject.
  */
 export function closeHandle(session: Session, index: number): Promise<void> | undefined {
   if (session.export.hasLocks) session.locks.releaseHandle(session.handles.slot(index), index);
@@ -28,7 +29,7 @@ export function closeHandle(session: Session, index: number): Promise<void> | un
   return session.handles.invalidate(index) ? endHandle(session, index) : undefined;
 }
 
-/** Ends a handle, which no request uses, for the backend. @returns as {@link closeHandle}. */
+/** Has the backend release a handle that no request uses. @returns as {@link closeHandle}. */
 export function endHandle(session: Session, index: number): Promise<void> | undefined {
   const { handles, nodes, backend } = session;
   const object = handles.object(index);
@@ -58,7 +59,7 @@ async function endLater(session: Session, index: number, closed: Promise<void>):
   nodes.release(slot);
 }
 
-/** Puts away an open file that no guest will get. */
+/** Releases an open file that no guest will get. */
 export function discardFile(session: Session, node: object, file: unknown): void {
   const fail = (error: unknown): void => session.report(error, FAILED);
   try {

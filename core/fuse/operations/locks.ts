@@ -48,7 +48,7 @@ export const setlk: Operation<number> = {
   finish: finishLock,
 };
 
-/** A lock that is not to be had yet is parked: its request holds up no other. */
+/** Waits for a lock. The request is parked meanwhile, so that it holds up no other request. */
 export const setlkw: Operation<number> = {
   name: 'SETLKW',
   arguments: fuse_lk_in.bytes,

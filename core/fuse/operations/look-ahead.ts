@@ -3,7 +3,7 @@ import type { DirectoryStream } from '../../state/index.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 
-/** Most look-ups that a listing has made together, and how few are not worth it. */
+/** The most look-ups in a batch, and the fewest that are worth one. */
 const MOST_AHEAD = 32;
 const FEW_AHEAD = 4;
 
@@ -11,17 +11,21 @@ interface Target {
   readonly session: Session;
   readonly request: Request;
   readonly stream: DirectoryStream;
-  /** The directory. */
+  /** The backend's node of the directory. */
   readonly node: object;
 }
 
-/** Look-ups of the names of a listing: those that come next together, where the backend gathers. */
+/**
+ * Looks up the names of a READDIRPLUS. If the backend can gather look-ups, those of the next names
+ * are made together.
+ */
 export class LookAhead {
   readonly #target: Target;
   readonly #sizeOf: (index: number) => number;
   readonly #results: Awaitable<Gathered<object>>[] = [];
   /**
-   * The index of the first of the results, and of the one behind the last; the next to be taken.
+   * Indexes in the listing: of the first result, of the one after the last, and of the next to be
+   * taken.
    */
   #first = 0;
   #end = 0;
@@ -34,8 +38,8 @@ export class LookAhead {
   }
 
   /**
-   * What the name at an index stands for.
-   * @param room bytes that are left for entries from there on.
+   * Looks up the name at an index; undefined if it is gone.
+   * @param room bytes that the reply has left, this entry included.
    * @throws what the backend throws.
    */
   take(index: number, room: number): Awaitable<Entry<object> | undefined> {
@@ -48,7 +52,7 @@ export class LookAhead {
     return result as Awaitable<Entry<object> | undefined>;
   }
 
-  /** Lets go of what was found and will not be told. */
+  /** Forgets nodes that were looked up and are not in the reply. */
   discard(): void {
     const { nodes } = this.#target.session;
     const drop = (result: Gathered<object>): void => {
@@ -62,7 +66,8 @@ export class LookAhead {
   }
 
   /**
-   * Has the names from an index on looked up together, as many as are at hand and surely told.
+   * Has the names from an index on looked up together: those that the listing has already and that
+   * fit into the reply.
    * @returns whether there are some.
    */
   #gather(index: number, room: number): boolean {
@@ -84,7 +89,8 @@ export class LookAhead {
         this.#end += 1;
       }
     } catch {
-      // Its look-up by itself will tell; those before it are gathered and must be carried out.
+      // This name's own look-up will report the error. Those before it are gathered already and
+      // must be carried out.
     }
     if (this.#end === index) return false;
     session.submitFor(request, this.#results, this.#end - index);
@@ -93,8 +99,8 @@ export class LookAhead {
   }
 
   /**
-   * Keeps results while one is waited for: by then the backend may have filled its objects anew,
-   * and others may have failed.
+   * Makes results safe to keep while one of them is waited for. The backend may reuse its attribute
+   * objects meanwhile, so they are copied. Promises that reject meanwhile get a handler.
    */
   #keep(): void {
     for (const [i, result] of this.#results.entries()) {

@@ -16,7 +16,7 @@ import {
 
 const HEADER = fuse_in_header.bytes;
 
-/** A name is resolved; a missing one may be remembered as missing. */
+/** Looks a name up. The guest may cache that it is missing, if the export's options allow that. */
 export const lookup: Operation<Entry<object> | undefined> = {
   name: 'LOOKUP',
   arguments: 0,
@@ -51,7 +51,7 @@ export const lookup: Operation<Entry<object> | undefined> = {
   },
 };
 
-/** The guest drops some of its lookups of a node. */
+/** The guest gives up some of its lookups of a node. */
 export const forget: Operation<undefined> = {
   name: 'FORGET',
   arguments: fuse_forget_in.bytes,
@@ -67,8 +67,8 @@ export const forget: Operation<undefined> = {
 };
 
 /**
- * Many FORGETs in one. The list is read piece by piece: it may be longer than what is taken in at
- * once.
+ * Many FORGETs in one request. The list is read item by item from guest memory, since it may be
+ * longer than what {@link Arguments} holds.
  */
 export const batchForget: Operation<undefined> = {
   name: 'BATCH_FORGET',
@@ -90,7 +90,7 @@ export const batchForget: Operation<undefined> = {
   finish: finishEmpty,
 };
 
-/** The guest forgets `count` lookups of a node, given by the halves of its id. */
+/** Takes `count` lookups of a node from the guest. The node's id is given in halves. */
 function drop(session: Session, low: number, high: number, count: number): void {
   const { counts, nodes, fileTable } = session;
   const slot = nodes.find(low, high);
@@ -100,6 +100,6 @@ function drop(session: Session, low: number, high: number, count: number): void 
   if (counts.of(slot) === 0) fileTable?.withdrawNode(low, high);
 }
 
-/** One `struct fuse_forget_one`. */
+/** Room for one `struct fuse_forget_one`. */
 const item = new Uint32Array(fuse_forget_one.bytes / 4);
 const item8 = new Uint8Array(item.buffer);

@@ -45,7 +45,7 @@ export const readlink: Operation<string> = {
   },
 };
 
-/** Tells the guest of what was created. */
+/** Composes the reply to a creation. */
 function finishEntry(session: Session, _request: Request, entry: Entry<object>): number {
   enter(session, BODY, entry);
   return fuse_entry_out.bytes;
@@ -56,9 +56,9 @@ function discardEntry(session: Session, _request: Request, entry: Entry<object>)
 }
 
 /**
- * Ends the arguments of a creation and puts its extensions into the context.
- * @param umask as the guest sent it: it counts only where the guest leaves masking to the backend
- * (FUSE_DONT_MASK).
+ * Checks the end of a creation's arguments and puts its extensions into the context.
+ * @param umask the guest's umask. The backend gets it only if the guest leaves masking to the
+ * backend (FUSE_DONT_MASK).
  */
 export function creationContext(session: Session, request: Request, umask: number): void {
   session.in.finishCreation(session.has2(InitFlag2.SECURITY_CTX));
@@ -73,8 +73,8 @@ export function creationContext(session: Session, request: Request, umask: numbe
 }
 
 /**
- * The mode for a backend's `mknod`, as mknod(2) takes it: no type stands for a regular file.
- * @throws EPERM for a directory, EINVAL for what is no type that mknod(2) creates.
+ * The mode for a backend's `mknod`. As in mknod(2), a mode without a type means a regular file.
+ * @throws EPERM for a directory, EINVAL for any other type that mknod(2) does not create.
  */
 function modeOfNode(mode: number): number {
   const type = mode & FileType.MASK || FileType.REGULAR;
@@ -225,14 +225,14 @@ function move(session: Session, request: Request, names: number, flags: number):
   return backend.rename(nodes.node(parent), name, nodes.node(newParent), newName, flags, request.context);
 }
 
-/** The slot of a second node, named in the arguments. */
+/** The slot of the node whose id is at an offset of the arguments. */
 function otherNode(session: Session, offset: number): number {
   const { ints } = session.in;
   const at = (fuse_in_header.bytes + offset) >> 2;
   return session.resolve(ints[at]!, ints[at + 1]!);
 }
 
-/** The arguments of a removal: one name. */
+/** Reads the arguments of a removal: one name in the node of the header. */
 function only(session: Session): { parent: number; name: string } {
   const parent = session.node();
   session.in.seek(0);

@@ -34,7 +34,7 @@ import {
   fuse_release_in,
 } from '../wire/structures.js';
 
-/** An open without a backend's part in it. */
+/** The result of an OPEN if the backend has no `open`. */
 const JUST_OPEN: Opened<unknown> = { file: undefined };
 
 export const open: Operation<Opened<unknown>> = {
@@ -70,8 +70,8 @@ export const open: Operation<Opened<unknown>> = {
 };
 
 /**
- * A truncating open that must clear set-id bits: truncated by `setattr`, which can be told so
- * (FUSE_OPEN_KILL_SUIDGID).
+ * Opens and truncates a file whose set-id bits must be cleared (FUSE_OPEN_KILL_SUIDGID). The
+ * truncation is a `setattr`, since `open` cannot be asked to clear them.
  */
 function openAndTruncate(
   session: Session,
@@ -120,7 +120,7 @@ export const create: Operation<Created<object, unknown>> = {
   discard: discardCreated,
 };
 
-/** Linux names the file `/`, which stands for no name. */
+/** Makes a file without a name. Linux sends `/` in the place of a name. */
 export const tmpfile: Operation<Created<object, unknown>> = {
   name: 'TMPFILE',
   arguments: fuse_create_in.bytes,
@@ -174,10 +174,10 @@ export const release: Operation<void> = {
   finish: finishEmpty,
 };
 
-/** O_DIRECT of the guest's architecture, which is the host's. */
+/** O_DIRECT. Its value depends on the architecture; the guest's is the host's. */
 const O_DIRECT = process.arch === 'arm64' ? 0o200000 : 0o40000;
 
-/** What a backend is told of the guest's open flags. */
+/** The open flags that a backend gets to see. */
 const PASSED_FLAGS =
   O_DIRECT |
   OpenFlags.ACCESS_MODE |
@@ -210,7 +210,7 @@ function creationFlags(session: Session, request: Request): number {
   return passed;
 }
 
-/** @throws ENFILE before the backend opens what would find no place. */
+/** Checks that there is room for a handle, before the backend opens a file. @throws ENFILE */
 function admitHandle(session: Session): void {
   if (session.handles.full) throw FsError.of('ENFILE');
 }

@@ -3,56 +3,58 @@ import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 
 /**
- * Result of an operation that has given its request to {@link Session.park} and will be answered
- * later.
+ * Result of an operation that has called {@link Session.park}: the request is answered later, by
+ * {@link Session.answer}.
  */
 export const PARKED = Symbol('parked');
 
 /**
- * Result of an operation that the backend has put aside, to be carried out by {@link
- * Session.submit}.
+ * Result of an operation whose request the backend has gathered: {@link Session.submit} carries it
+ * out.
  */
 export const GATHERED = Symbol('gathered');
 
 /**
- * How one opcode is served. A request is started, its result waited for if it is a promise, and
- * then finished.
+ * How one opcode is served. `start` asks the backend. If the result is a promise, the session waits
+ * for it. `finish` then composes the reply.
  */
 export interface Operation<R = unknown> {
   /** The opcode's name, for logs and figures. */
   readonly name: string;
-  /** Least bytes of arguments, names not included. */
+  /** The least bytes of arguments, names not included. */
   readonly arguments: number;
-  /** Bytes that the reply needs after its header: where they are not there, nothing is done. */
+  /** Bytes that the reply needs after its header. A request with less room is refused unserved. */
   readonly reply: number;
   /** The request has no reply. */
   readonly silent?: boolean;
-  /** Served before INIT too. */
+  /** The operation is served before INIT too. */
   readonly always?: boolean;
   /**
-   * Started even while others are gathered: it neither closes nor forgets anything that they use.
+   * May start while other requests are gathered but not carried out. It must not close or forget
+   * anything that they use.
    */
   readonly startsDuringBatch?: boolean;
   /**
-   * Reads the arguments, which are gone afterwards, and asks the backend.
-   * @throws FsError to refuse.
+   * Reads the arguments, which are valid only until it returns, and asks the backend.
+   * @throws FsError to refuse the request.
    */
   start(session: Session, request: Request): Awaitable<R> | typeof PARKED | typeof GATHERED;
   /**
    * Puts the reply's structure into `session.out`.
-   * @returns its size in bytes (`request.data` more may be in place already), or minus an errno.
+   * @returns the structure's size in bytes, or minus an errno. `request.data` says how many bytes
+   * of data follow, which are in the guest's buffers already.
    */
   finish(session: Session, request: Request, result: R): number;
-  /** The result comes too late, the guest is gone: puts it away. */
+  /** Releases a result that came too late: the guest is gone or has its reply already. */
   discard?(session: Session, request: Request, result: R): void;
 }
 
-/** `finish` of what is answered by a bare header. */
+/** The `finish` of operations whose reply is a header alone. */
 export function finishEmpty(): number {
   return 0;
 }
 
-/** An opcode that is always answered with one errno. */
+/** An operation that is always answered with the same errno. */
 export function refusal(name: string, errno: number): Operation<number> {
   return {
     name,
@@ -63,7 +65,7 @@ export function refusal(name: string, errno: number): Operation<number> {
   };
 }
 
-/** What a request without reply becomes when it can't be served. */
+/** The operation of a request that cannot be served and must not have a reply. */
 export const IGNORED: Operation<number> = {
   name: 'ignored request',
   arguments: 0,

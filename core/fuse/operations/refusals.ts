@@ -15,15 +15,15 @@ const CHANGES = [
   'removexattr',
 ] as const satisfies readonly (keyof Backend)[];
 
-/** Whether a backend has no way to change anything. */
+/** Whether a backend has none of the methods that change something. */
 export function isReadOnly(backend: Backend): boolean {
   return CHANGES.every((method) => backend[method] === undefined);
 }
 
 /**
- * Why a change that the backend has no method for is refused: EROFS where it has none at all, else
- * EPERM, as Linux's VFS answers for a file system without that operation (`fs/namei.c`, `vfs_mkdir`
- * and its like).
+ * The error for a change that the backend has no method for. It is EROFS if the backend can change
+ * nothing at all, else EPERM, as in Linux's VFS for a file system without the operation
+ * (`fs/namei.c`, `vfs_mkdir` and others).
  */
 export function refuseChange(backend: Backend): FsError {
   return FsError.of(isReadOnly(backend) ? 'EROFS' : 'EPERM');

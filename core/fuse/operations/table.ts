@@ -10,7 +10,7 @@ import { create, flush, open, release, tmpfile } from './open.js';
 import { refusal, type Operation } from './operation.js';
 import { getxattr, listxattr, removexattr, setxattr } from './xattrs.js';
 
-/** How each opcode is served. */
+/** The operation of each opcode, by its name. */
 const byName: { readonly [name in keyof typeof Opcode]: Operation } = {
   LOOKUP: lookup,
   FORGET: forget,
@@ -65,7 +65,7 @@ const byName: { readonly [name in keyof typeof Opcode]: Operation } = {
   COPY_FILE_RANGE_64: copyFileRange64,
 };
 
-/** The operations by opcode. */
+/** The operation of each opcode, by its number; undefined for numbers without an opcode. */
 export const operations: readonly (Operation | undefined)[] = Array.from(
   { length: OPCODE_END },
   (_, opcode) => {

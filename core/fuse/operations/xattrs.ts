@@ -11,8 +11,8 @@ import {
 } from '../wire/structures.js';
 
 /**
- * A backend without a method gives ENOSYS: Linux then stops asking, and tells its callers
- * EOPNOTSUPP.
+ * Without the backend's method the errno is ENOSYS, here and below. Linux then stops asking and
+ * returns EOPNOTSUPP to its callers.
  */
 export const getxattr: Operation<Uint8Array | undefined> = {
   name: 'GETXATTR',
@@ -65,7 +65,7 @@ export const listxattr: Operation<readonly string[]> = {
   },
 };
 
-/** How long the value or list is, for a caller that asked with no room for it. */
+/** The reply to a caller that asked with size 0: the size of the value or list. */
 function finishSize(out: { u64(at: number, value: number): void }, room: number, size: number): number {
   if (room < BODY + fuse_getxattr_out.bytes) return -Errno.EIO;
   out.u64(BODY + fuse_getxattr_out.size, size);

@@ -1,22 +1,22 @@
 import { OPCODE_END } from '../wire/abi.js';
 
-/** One past the largest errno that is told apart; larger ones count as the last. */
+/** One past the largest errno that is counted separately; larger ones count as the last. */
 const ERRNO_END = 134;
 
-/** A session's figures: plain numbers that only grow, for whoever monitors it to read. */
+/** A session's figures for monitoring: plain numbers that only grow. */
 export class Counters {
   /** Requests answered, by opcode; 0 for unknown opcodes. */
   readonly requests = new Float64Array(OPCODE_END);
-  /** Of these, answered with an error, by opcode. */
+  /** How many of these were answered with an error, by opcode. */
   readonly failures = new Float64Array(OPCODE_END);
   /** Errors, by errno. */
   readonly errors = new Float64Array(ERRNO_END);
   /** Bytes of file data. */
   bytesRead = 0;
   bytesWritten = 0;
-  /** Messages too short to hold a header or an answer. */
+  /** Messages too short for a request's header, or without room for a reply's. */
   unanswerable = 0;
-  /** Exceptions that were no {@link FsError}: mistakes in the backend. */
+  /** Unexpected exceptions, which are mistakes in the backend. */
   faults = 0;
 
   /** @param length as `Operation.finish` returns. */

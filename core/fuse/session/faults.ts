@@ -2,14 +2,14 @@ import { Errno, FsError, type Logger } from '../../backend/index.js';
 import type { Request } from './request.js';
 
 /**
- * At most this many faults are logged in one second: a guest may repeat what makes a backend fail.
+ * How many faults are logged in one second. A guest may repeat a request that makes a backend fail.
  */
 const PER_SECOND = 10;
 
-/** Makes errnos of what backends throw, and logs what is a mistake. One per session. */
+/** Turns a backend's exceptions into errnos, and logs unexpected ones. A session has one. */
 export class Faults {
   readonly #log: Logger;
-  /** Mistakes seen. */
+  /** Unexpected exceptions so far. */
   count = 0;
   #second = 0;
   #logged = 0;
@@ -19,8 +19,8 @@ export class Faults {
   }
 
   /**
-   * The errno for the guest: that of an {@link FsError}, EINTR for an abort that was asked for,
-   * else EIO.
+   * The errno for the guest: that of an {@link FsError}, EINTR for an abort that was asked for, EIO
+   * for anything else, which is logged.
    */
   errnoOf(error: unknown, request: Request): number {
     if (error instanceof FsError || isForeignFsError(error)) return error.errno;
@@ -29,7 +29,7 @@ export class Faults {
     return Errno.EIO;
   }
 
-  /** Logs a mistake of the backend. */
+  /** Logs a failure of the backend. */
   report(error: unknown, message: string): void {
     this.count += 1;
     const second = Math.floor(Date.now() / 1000);
@@ -44,7 +44,7 @@ export class Faults {
   }
 }
 
-/** A plugin may come with its own copy of this package, and then throws its own class. */
+/** A plugin with its own copy of this package throws that copy's `FsError`. */
 function isForeignFsError(error: unknown): error is { errno: number } {
   if (!(error instanceof Error) || error.name !== 'FsError' || !('errno' in error)) return false;
   const { errno } = error;

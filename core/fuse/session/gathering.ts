@@ -2,41 +2,43 @@ import type { Awaitable, Gathered } from '../../backend/index.js';
 import type { Request } from './request.js';
 
 /**
- * Requests in sight, the one at hand included, from which on they are gathered: fewer gain nothing.
+ * Requests are gathered only if at least so many are in the queue, the current one included. Fewer
+ * gain nothing.
  */
 export const FROM = 8;
 
 /**
- * Of so many in sight only half are carried out together, so that the guest has answers to work on
- * while the other half is; and never more than the most.
+ * If the queue has so many requests, a batch takes only half of them: the guest can then work on
+ * its replies while the other half is carried out. A batch never takes more than MOST.
  */
 const HALVED = 16;
 export const MOST = 32;
 
-/** How many of the requests in sight are carried out together. */
+/** The size of a batch, if the queue has `seen` requests, the current one included. */
 export function batchSize(seen: number): number {
   return seen < HALVED ? seen : Math.min((seen + 1) >> 1, MOST);
 }
 
 /**
- * Fewer requests than that were not worth the trouble; and how many chances are passed over at most
- * after it.
+ * A batch of fewer requests than FEW was not worth its cost. After one, gathering is skipped for a
+ * while: at most MOST_SKIPPED times.
  */
 const FEW = 4;
 const MOST_SKIPPED = 63;
 
 /**
- * Bytes from which a read or write is work enough by itself, to be done beside others that wait.
+ * A read or write of so many bytes is worth a batch of its own, which another thread may carry out
+ * while further requests wait.
  */
 export const LARGE = 32 * 1024;
 
-/** Requests that a backend has put aside, and what became of them. */
+/** Requests that a backend has gathered, and their results. */
 export class Batch {
   count = 0;
   readonly requests: Request[] = [];
-  /** What the backend's `submit` gives for each. */
+  /** What the backend's `submit` returns for each of them. */
   readonly results: Awaitable<Gathered<object>>[] = [];
-  /** Ends the batch where the backend carries it out beside the engine's thread. */
+  /** Ends the batch, if the backend carries it out on another thread. */
   readonly later: () => void;
 
   constructor(end: (batch: Batch) => void) {
@@ -45,39 +47,39 @@ export class Batch {
 }
 
 /**
- * Requests of one session that a backend has put aside, to carry them out by one call. Whether
- * there is anything to gather among the requests in sight is not known before: after each time that
- * there was not, twice as many chances as before are passed over.
+ * Decides which requests of a session are gathered, so that the backend carries them out by one
+ * call. Nobody knows beforehand whether the next requests can be gathered. So after each batch that
+ * was too small, about twice as many requests as before are served singly before the next attempt.
  */
 export class Gathering {
-  /** Requests that are to come after the one at hand. */
+  /** How many requests follow the current one in this turn. */
   following = 0;
-  /** Batches that were carried out beside the engine's thread and have not ended. */
+  /** Batches that other threads are carrying out. */
   outstanding = 0;
   readonly #end: (batch: Batch) => void;
   readonly #spare: Batch[] = [];
   #batch: Batch;
-  /** Bytes of data of the request at hand; whether the one added last was large. */
+  /** Bytes of data of the current request, and whether the one added last was large. */
   #size = 0;
   #isLarge = false;
   #limit = 0;
   #skip = 0;
   #skipped = 0;
 
-  /** @param end what ends a batch that was carried out beside the engine's thread. */
+  /** @param end called for a batch that another thread has carried out. */
   constructor(end: (batch: Batch) => void) {
     this.#end = end;
     this.#batch = new Batch(end);
   }
 
-  /** Requests put aside. */
+  /** Requests in the batch. */
   get count(): number {
     return this.#batch.count;
   }
 
   /**
-   * Whether the request at hand, of so many bytes of data, may be put aside. To be asked once for
-   * each: it counts the chances.
+   * Whether the current request, with `size` bytes of data, may be gathered. To be asked once for
+   * each request, since it counts the skipped ones.
    */
   begin(size: number): boolean {
     this.#size = size;
@@ -90,8 +92,8 @@ export class Gathering {
   }
 
   /**
-   * Adds the request at hand, which was put aside.
-   * @returns whether it is time to carry them out.
+   * Adds the current request, which the backend has gathered, to the batch.
+   * @returns whether the batch is full.
    */
   add(request: Request): boolean {
     const batch = this.#batch;
@@ -105,7 +107,7 @@ export class Gathering {
     return batch.count === this.#limit || this.#isLarge;
   }
 
-  /** Begins anew. @returns the batch, which {@link recycle} takes back. */
+  /** Begins a new batch. @returns the former one, which {@link recycle} takes back. */
   end(): Batch {
     const batch = this.#batch;
     this.#batch = this.#spare.pop() ?? new Batch(this.#end);

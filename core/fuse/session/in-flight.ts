@@ -1,13 +1,13 @@
 import type { Request } from './request.js';
 
-/** Ids of interrupts that are kept until their request comes. */
+/** How many INTERRUPTs are remembered whose request has not come yet. */
 const EARLY_INTERRUPTS = 64;
 
 /** The requests of a session that wait for a promise or a lock. */
 export class InFlight {
-  /** In no order; each knows its place. */
+  /** In no particular order; each request knows its index, `place`. */
   readonly #requests: Request[] = [];
-  /** Low and high half of each id. */
+  /** Interrupted ids whose request has not come: the low and the high half of each. */
   readonly #early: number[] = [];
   readonly #whenIdle: (() => void)[] = [];
 
@@ -48,7 +48,8 @@ export class InFlight {
   }
 
   /**
-   * An interrupt came before its request, as may happen between queues; the request will be told.
+   * Remembers an interrupt that came before its request, as may happen between queues. {@link add}
+   * reports it.
    */
   expect(low: number, high: number): void {
     if (this.#early.length === EARLY_INTERRUPTS * 2) this.#early.splice(0, 2);
@@ -61,13 +62,13 @@ export class InFlight {
 
   /**
    * Waits until nothing is in flight.
-   * @returns whether that was so within the time in milliseconds.
+   * @returns whether that came about within the timeout.
    */
-  async idle(timeout: number): Promise<boolean> {
+  async idle(timeoutMs: number): Promise<boolean> {
     if (this.#requests.length === 0) return true;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<false>((resolve) => {
-      timer = setTimeout(() => resolve(false), timeout);
+      timer = setTimeout(() => resolve(false), timeoutMs);
     });
     const idle = new Promise<true>((resolve) => {
       this.#whenIdle.push(() => resolve(true));

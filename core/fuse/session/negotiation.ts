@@ -1,15 +1,18 @@
 import type { Backend, CachePolicy } from '../../backend/index.js';
 import { InitFlag, InitFlag2, KERNEL_MINOR_VERSION } from '../wire/abi.js';
 
-/** What INIT settled between guest and daemon: plain data, part of a session's saved form. */
+/** What INIT negotiated. Plain data: it is part of a saved session. */
 export interface Negotiated {
-  /** The smaller of both minor versions. */
+  /** The smaller of the two minor versions. */
   readonly minor: number;
-  /** Flags that both sides use, by word: {@link InitFlag} and {@link InitFlag2}. */
+  /** Flags that both sides use: {@link InitFlag} and {@link InitFlag2}. */
   readonly flags: number;
   readonly flags2: number;
+  /** In bytes. */
   readonly maxReadahead: number;
+  /** In bytes. */
   readonly maxWrite: number;
+  /** Most pages of data in one request. */
   readonly maxPages: number;
 }
 
@@ -21,18 +24,18 @@ export interface Offer {
   readonly maxReadahead: number;
 }
 
-/** Largest request in pages and bytes (Linux FUSE_MAX_MAX_PAGES). */
+/** The largest request in pages (Linux FUSE_MAX_MAX_PAGES) and in bytes. */
 const MAX_PAGES = 256;
 const MAX_WRITE = 1024 * 1024;
-/** What Linux uses without FUSE_MAX_PAGES: FUSE_DEFAULT_MAX_PAGES_PER_REQ. */
+/** The pages that Linux sends without FUSE_MAX_PAGES: FUSE_DEFAULT_MAX_PAGES_PER_REQ. */
 const DEFAULT_PAGES = 32;
 const PAGE = 4096;
 const LOCKS = InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS;
 
 /**
- * Settles the session's protocol: of what the guest offers, what this backend can do. Nothing is
- * agreed to that no method of the backend carries out.
- * @param localLocks the guest keeps its locks to itself.
+ * Negotiates the protocol: agrees to what the guest offers and this backend can do. A flag that
+ * needs a method is agreed to only if the backend has that method.
+ * @param localLocks each guest manages its locks itself, so lock flags are not agreed to.
  */
 export function negotiate(
   offer: Offer,
@@ -52,7 +55,10 @@ export function negotiate(
   };
 }
 
-/** Whether FUSE_WRITEBACK_CACHE may be used: the guest then sets sizes and times by SETATTR. */
+/**
+ * Whether FUSE_WRITEBACK_CACHE may be used. The guest then sets sizes and times by SETATTR, so the
+ * backend needs `setattr`.
+ */
 function writeback(backend: Backend, cache: CachePolicy): boolean {
   return (
     cache.writeback && cache.data !== 'never' && backend.write !== undefined && backend.setattr !== undefined
@@ -70,7 +76,7 @@ function supportedFlags(backend: Backend, cache: CachePolicy): number {
     InitFlag.PARALLEL_DIROPS |
     InitFlag.MAX_PAGES |
     InitFlag.INIT_EXT;
-  // Without `open` the guest itself truncates, by SETATTR.
+  // Without this flag the guest truncates by SETATTR.
   if (backend.open !== undefined) flags |= InitFlag.ATOMIC_O_TRUNC;
   if (backend.readdir !== undefined) flags |= InitFlag.DO_READDIRPLUS | InitFlag.READDIRPLUS_AUTO;
   if (backend.setxattr !== undefined) flags |= InitFlag.SETXATTR_EXT;

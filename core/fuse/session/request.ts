@@ -5,7 +5,7 @@ import type { Operation } from '../operations/operation.js';
 
 const NO_GROUPS: readonly number[] = Object.freeze([]);
 
-/** What a backend learns of the caller. One per pooled {@link Request}. */
+/** What a backend learns about the caller. Each pooled {@link Request} has one. */
 export class RequestContext implements Context {
   uid = 0;
   gid = 0;
@@ -17,7 +17,7 @@ export class RequestContext implements Context {
   #controller: AbortController | undefined = undefined;
   #aborted = false;
 
-  /** Made when first asked for: a synchronous backend has no use for it. */
+  /** Made when it is first read: a synchronous backend does not need it. */
   get signal(): AbortSignal {
     if (this.#controller === undefined) {
       this.#controller = new AbortController();
@@ -35,7 +35,7 @@ export class RequestContext implements Context {
     this.#controller?.abort();
   }
 
-  /** Back to what most requests have. */
+  /** Sets the values that most requests have. */
   reset(): void {
     this.umask = 0;
     this.groups = NO_GROUPS;
@@ -47,8 +47,9 @@ export class RequestContext implements Context {
 }
 
 /**
- * One request on its way: what must outlive the shared scratch when its answer has to be waited
- * for. Pooled. Numbers that take 32 bits are kept signed, in which form V8 does not box them.
+ * The state of one request. It outlives the session's shared buffers ({@link Arguments}, `Reply`)
+ * while a promise or lock is waited for. Requests are pooled. 32-bit ids are kept as signed
+ * numbers, since V8 boxes unsigned ones of 2^31 and above.
  */
 export class Request {
   message!: Message;
@@ -57,35 +58,35 @@ export class Request {
   opcode = 0;
   uniqueLow = 0;
   uniqueHigh = 0;
-  /** Hash of the name that is looked up, where a thread has passed that on. */
+  /** Hash of the name in a LOOKUP that a thread has passed on. */
   name = 0;
-  /** Node that the request is about. */
+  /** Slot of the request's node. */
   slot = NO_SLOT;
-  /** Handles that it uses. */
+  /** Handles that the request uses. */
   handle = NO_HANDLE;
   otherHandle = NO_HANDLE;
   /** A size or mask that the operation needs for its reply. */
   size = 0;
   /** Flags that the operation needs for its reply. */
   flags = 0;
-  /** Bytes that were put into the writable segments after header and structure. */
+  /** Bytes that are in the writable segments already, after header and structure. */
   data = 0;
   /**
-   * While it waits: its place among those in flight, its grace period, and the session's
-   * incarnation.
+   * For a request in flight: its index in {@link InFlight}, its grace period (`NodeTable.enter`),
+   * and the session's incarnation.
    */
   place = -1;
   period = 0;
   incarnation = 0;
-  /** While it waits for a lock: its id as the lock table knows it. */
+  /** For a request that waits for a lock: its id in the lock table. */
   lockId: bigint | undefined = undefined;
   /**
-   * The guest has its answer already (an error, after a deadline): the result only has to be put
-   * away.
+   * The guest has got EIO already, after the drain timeout. The result, if it still comes, is only
+   * discarded.
    */
   abandoned = false;
 
-  /** Forgets the last request. */
+  /** Clears what the last request has left. */
   reset(): void {
     this.slot = NO_SLOT;
     this.handle = NO_HANDLE;

@@ -37,17 +37,17 @@ import { fuse_in_header } from '../wire/structures.js';
 
 export interface SessionOptions {
   /**
-   * Most lock requests that may wait at a time; beyond, ENOLCK. Each keeps a place in its
-   * transport's queue: they must be fewer than a queue has, or no unlock gets through. The default
-   * suits QEMU's queues of 128.
+   * How many lock requests may wait at a time; further ones get ENOLCK. Default: 96. Each of them
+   * occupies a descriptor chain of its queue, so the limit must be below the queue's size: a full
+   * queue would let no unlock through. The default suits QEMU's queues of 128.
    */
   readonly maxWaiters?: number;
   /**
-   * Milliseconds that {@link Session.drain} lets requests finish, and then again after it has
-   * aborted them.
+   * How long {@link Session.drain} waits for requests to finish, in milliseconds, and then once
+   * more after it has aborted them. Default: 5000.
    */
   readonly drainTimeout?: number;
-  /** What threads see that serve queues of the session, where there may be some. */
+  /** Where files are published to queue threads, if there may be such threads. */
   readonly fileTable?: FileTable | undefined;
 }
 
@@ -59,11 +59,11 @@ const NOT_MOUNTED = refusal('request outside a mount', Errno.EIO);
 const NO_ROOM = refusal('request with too little room for its reply', Errno.EIO);
 
 /**
- * One guest that has mounted an export: requests go in by {@link dispatch}, each is answered once
- * through its message.
+ * One guest that has mounted an export. {@link dispatch} takes a request, and its message is
+ * answered once.
  *
- * A request of a synchronous backend is answered before `dispatch` returns and leaves no garbage;
- * the pooled {@link Request} of one that must be waited for is kept until its promise settles.
+ * If the backend returns a value, the reply is sent before `dispatch` returns, and no garbage is
+ * made. If it returns a promise, the pooled {@link Request} is kept until the promise settles.
  */
 export class Session {
   readonly export: Export;
@@ -71,21 +71,21 @@ export class Session {
   readonly nodes: NodeTable;
   readonly counts: LookupCounts;
   readonly handles: HandleTable;
-  /** What data the guest may keep, where the cache policy's `data` is `auto`. */
+  /** Decides whose cached data the guest may keep, if the cache policy's `data` is `auto`. */
   readonly freshness: Freshness | undefined;
-  /** The guest's locks. Replaced when the guest starts anew. */
+  /** The guest's locks. Replaced when the guest starts anew (see {@link reset}). */
   locks: LockSession<number>;
   /** The request being started. */
   readonly in = new Arguments();
   /** The reply being composed. */
   readonly out = new Reply();
-  /** What INIT settled; nothing before. */
+  /** What INIT negotiated; undefined outside a mount. */
   negotiated: Negotiated | undefined = undefined;
-  /** Requests that the backend is to carry out together. */
+  /** The batch of requests that the backend will carry out together. */
   readonly gathering = new Gathering((batch) => this.#endBatch(batch));
-  /** What threads see that serve queues of the session. */
+  /** Where files are published to the threads that serve queues of this session. */
   readonly fileTable: FileTable | undefined;
-  /** Figures for monitoring, of what this thread serves. */
+  /** Figures for monitoring. Requests that queue threads answer themselves are not in them. */
   readonly counters = new Counters();
   readonly entryValidity: Validity;
   readonly negativeValidity: Validity;
@@ -99,7 +99,7 @@ export class Session {
   #incarnation = 0;
   #closed = false;
 
-  /** @param id number of a session that is brought back; else a new one. */
+  /** @param id the number of a session that is restored. Default: a new one. */
   constructor(shared: Export, options: SessionOptions = {}, id: number = shared.nextSession()) {
     this.export = shared;
     this.backend = shared.backend;
@@ -124,12 +124,12 @@ export class Session {
     this.#drainTimeout = options.drainTimeout ?? 5000;
   }
 
-  /** How this thread learns of what the backend carries out beside it. */
+  /** Tells when batches have ended that the backend carries out on other threads. */
   get completions(): Completions | undefined {
     return this.backend.completions;
   }
 
-  /** Counts the guest's starts. */
+  /** Counts how often the guest has started anew, see {@link reset}. */
   get incarnation(): number {
     return this.#incarnation;
   }
@@ -139,20 +139,20 @@ export class Session {
     return this.#inFlight.size;
   }
 
-  /** Whether INIT settled a flag of the first word. */
+  /** Whether INIT negotiated a flag of the first word ({@link InitFlag}). */
   has(flag: number): boolean {
     return this.negotiated !== undefined && (this.negotiated.flags & flag) !== 0;
   }
 
-  /** Whether INIT settled a flag of the second word. */
+  /** Whether INIT negotiated a flag of the second word ({@link InitFlag2}). */
   has2(flag: number): boolean {
     return this.negotiated !== undefined && (this.negotiated.flags2 & flag) !== 0;
   }
 
   /**
    * Serves one request. Never throws; the message is answered now or later, once.
-   * @param following requests that are to be handed over in the same turn, before {@link submit}:
-   * where there are many, they may be gathered.
+   * @param following how many more requests will be dispatched before {@link submit} is called. If
+   * there are many, the session may gather them.
    */
   dispatch(message: Message, following = 0): void {
     const { gathering } = this;
@@ -190,17 +190,17 @@ export class Session {
   }
 
   /**
-   * Whether the request at hand may be offered to a method of the backend that gathers.
-   * @param size bytes of data.
+   * Whether the current request may be offered to one of the backend's `gather` methods.
+   * @param size the bytes of data that it transfers.
    */
   mayGather(size: number): boolean {
     const { gathering, backend } = this;
-    // It may be carried out on another thread, for which those before it need not wait.
+    // A large transfer may run on another thread. The requests gathered before it need not wait.
     if (size >= LARGE && gathering.count > 0 && backend.completions !== undefined) this.submit();
     return gathering.begin(size);
   }
 
-  /** Carries out the requests that were gathered. Never throws. */
+  /** Has the backend carry out the gathered requests. Never throws. */
   submit(): void {
     const { gathering } = this;
     if (gathering.count === 0) return;
@@ -218,7 +218,7 @@ export class Session {
     else gathering.recycle(batch);
   }
 
-  /** Has the backend carry out a batch. @returns whether it ends later. */
+  /** Has the backend carry out a batch. @returns whether it ends later, on another thread. */
   #submit({ requests, results, count, later }: Batch): boolean {
     try {
       return this.backend.submit!(results, this.gathering.following > 0 ? later : undefined);
@@ -229,8 +229,8 @@ export class Session {
   }
 
   /**
-   * Has the backend carry out at once what it gathered for one request. Never throws: what fails
-   * has minus an errno for a result.
+   * Has the backend carry out at once the look-ups that it gathered for one request. Never throws:
+   * the result of a failed one is minus an errno.
    */
   submitFor(request: Request, results: Awaitable<Gathered<object>>[], count: number): void {
     try {
@@ -241,7 +241,7 @@ export class Session {
     }
   }
 
-  /** A batch that was carried out beside this thread has its results. */
+  /** Answers the requests of a batch that another thread has carried out. */
   #endBatch(batch: Batch): void {
     const { requests, results, count } = batch;
     this.gathering.outstanding -= 1;
@@ -264,7 +264,7 @@ export class Session {
     }
   }
 
-  /** Reads the header. @returns the opcode's operation, or one that refuses. */
+  /** Reads the header. @returns the opcode's operation, or one that refuses the request. */
   #admit(request: Request, loaded: number): Operation {
     const { words, ints } = this.in;
     const opcode = words[fuse_in_header.opcode >> 2]!;
@@ -295,7 +295,7 @@ export class Session {
     this.#settleLater(request, result);
   }
 
-  /** Keeps a request, and what it uses, until {@link #end}. */
+  /** Keeps a request, and the nodes and handles that it uses, until {@link #end}. */
   #keep(request: Request): void {
     request.period = this.nodes.enter();
     if (request.handle !== NO_HANDLE) this.handles.use(request.handle);
@@ -330,13 +330,13 @@ export class Session {
     this.nodes.leave(period);
   }
 
-  /** Keeps a request that {@link answer} will end. */
+  /** Keeps a request until {@link answer} is called for it. */
   park(request: Request): void {
     request.incarnation = this.#incarnation;
     if (this.#inFlight.add(request)) this.#cancel(request);
   }
 
-  /** Ends a request that was kept. @param length as {@link Operation.finish} returns it. */
+  /** Answers a request that was kept. @param length as {@link Operation.finish} returns it. */
   answer(request: Request, length: number): void {
     if (request.abandoned) {
       this.#recycle(request);
@@ -346,7 +346,7 @@ export class Session {
     this.#reply(request, length);
   }
 
-  /** Answers a request and takes it back into the pool. */
+  /** Answers a request and puts it back into the pool. */
   #reply(request: Request, length: number): void {
     const { message, operation } = request;
     this.counters.count(request.opcode, length);
@@ -382,7 +382,7 @@ export class Session {
     this.#spare.push(request);
   }
 
-  /** The errno for what was thrown; mistakes are logged. */
+  /** The errno for an exception. One that is no {@link FsError} is logged and counted. */
   #errnoOf(error: unknown, request: Request): number {
     const faults = this.#faults.count;
     const errno = this.#faults.errnoOf(error, request);
@@ -392,7 +392,7 @@ export class Session {
 
   /**
    * The slot of the node that the request's header names.
-   * @throws ESTALE if the guest can't know it.
+   * @throws ESTALE if the guest has no lookup of it.
    */
   node(): number {
     const { ints } = this.in;
@@ -400,7 +400,7 @@ export class Session {
     return this.resolve(ints[at]!, ints[at + 1]!);
   }
 
-  /** The slot of a node id, in signed halves. @throws ESTALE if the guest can't know it. */
+  /** The slot of a node id, in signed halves. @throws ESTALE if the guest has no lookup of it. */
   resolve(low: number, high: number): number {
     const slot = this.counts.resolve(low, high);
     if (slot === NO_SLOT) throw FsError.of('ESTALE');
@@ -408,10 +408,10 @@ export class Session {
   }
 
   /**
-   * The handle whose `fh` is at an offset of the arguments.
-   * @param node offset, in the request, of the node id that it must belong to. A guest may use the
-   * node through a handle even where its FORGET, on another queue, came first.
-   * @throws EBADF if there is no such handle, or it is another node's.
+   * The handle whose `fh` is at an offset of the arguments. It keeps its node, so the guest may use
+   * it even if a FORGET of the node, on another queue, came first.
+   * @param node offset, in the whole request, of the node id that the handle must belong to.
+   * @throws EBADF if there is no such handle, or it belongs to another node.
    */
   handle(offset: number, kind: HandleKind, node: number = fuse_in_header.nodeid): number {
     const { ints } = this.in;
@@ -426,14 +426,14 @@ export class Session {
   }
 
   /**
-   * Shows a node that a thread had to ask for.
-   * @param told attributes of which the guest is being told, if it is.
+   * Publishes a node in the file table, after a thread had to pass on a request for it.
+   * @param told the attributes in the reply that the guest is just getting, if there are any.
    */
   publishNode(slot: number, told: Attributes | undefined): void {
     const { fileTable, nodes, counts, backend } = this;
     const low = nodes.idLow(slot);
     const high = nodes.idHigh(slot);
-    // The answer may come after the guest's last FORGET, which has hidden the node.
+    // The reply may come after the guest's last FORGET, which has withdrawn the node.
     if (fileTable === undefined || counts.resolve(low, high) === NO_SLOT) return;
     const backing = backend.backing?.(nodes.node(slot), undefined);
     if (backing === undefined || backing.fd < 0 || !backing.attributes) return;
@@ -441,9 +441,10 @@ export class Session {
   }
 
   /**
-   * Shows a name's node that a thread had to ask for.
-   * @param slot of the directory.
-   * @param hash of the name.
+   * Publishes the node of a name in the file table, after a thread had to pass on its LOOKUP.
+   * @param slot the slot of the directory.
+   * @param hash the hash of the name.
+   * @param child the slot of the node.
    */
   publishEntry(slot: number, hash: number, child: number, attributes: Attributes): void {
     const { fileTable, nodes, backend } = this;
@@ -460,12 +461,12 @@ export class Session {
     if (lookups > 0) this.counts.add(child, lookups);
   }
 
-  /** Shows an open file that a thread had to ask for. */
+  /** Publishes an open file in the file table, after a thread had to pass on a request for it. */
   publishFile(handle: number): void {
     const { fileTable, nodes, handles, backend } = this;
     if (fileTable === undefined) return;
     const generation = handles.generation(handle);
-    // The answer may come after the RELEASE, which has hidden the file.
+    // The reply may come after the RELEASE, which has withdrawn the file.
     if (handles.find(handle, generation, HandleKind.FILE) === NO_HANDLE) return;
     const slot = handles.slot(handle);
     const backing = backend.backing?.(nodes.node(slot), handles.object(handle));
@@ -473,19 +474,19 @@ export class Session {
     fileTable.publishFile(handle, generation, nodes.idLow(slot), nodes.idHigh(slot), backing);
   }
 
-  /** Logs a mistake of the backend that no request is answered with. */
+  /** Logs a failure of the backend that no reply tells of. */
   report(error: unknown, message: string): void {
     this.#faults.report(error, message);
   }
 
-  /** INTERRUPT: gives up a request. @returns whether it is in flight. */
+  /** Aborts a request, by the halves of its `unique`. @returns whether it was in flight. */
   interrupt(low: number, high: number): boolean {
     const request = this.#inFlight.find(low, high);
     if (request !== undefined) this.#cancel(request);
     return request !== undefined;
   }
 
-  /** An INTERRUPT overtook its request. */
+  /** Remembers an INTERRUPT whose request has not come yet. */
   expectInterrupted(low: number, high: number): void {
     this.#inFlight.expect(low, high);
   }
@@ -496,8 +497,9 @@ export class Session {
   }
 
   /**
-   * The guest is gone, or starts anew (a second INIT, DESTROY): gives up what is in flight, and
-   * releases its locks, handles and lookups. @returns a promise where handles take time to close.
+   * Forgets the guest's state, because it is gone or starts anew (DESTROY, another INIT). Aborts
+   * requests in flight, and releases locks, handles and lookups.
+   * @returns a promise if the backend takes time to close files.
    */
   reset(): Promise<void> | undefined {
     this.negotiated = undefined;
@@ -519,9 +521,9 @@ export class Session {
   }
 
   /**
-   * Finishes what is in flight, as before the rings are taken away: waiting locks are given up
-   * (EINTR), the rest may end by itself, is then aborted, and at last answered with EIO whatever
-   * becomes of it.
+   * Waits until nothing is in flight; to be called before the rings go away. Waiting locks are
+   * answered with EINTR. Other requests may end by themselves for the drain timeout. Then they are
+   * aborted and get the same time again. What remains is answered with EIO.
    */
   async drain(): Promise<void> {
     this.locks.cancelAll(Errno.EINTR);
@@ -532,7 +534,10 @@ export class Session {
     this.#inFlight.each((request) => this.#abandon(request));
   }
 
-  /** Answers a request whose result never comes; the promise may still settle. */
+  /**
+   * Answers a request with EIO before its result is there. If its promise settles later, the result
+   * is discarded.
+   */
   #abandon(request: Request): void {
     this.#inFlight.remove(request);
     request.abandoned = true;
@@ -554,7 +559,7 @@ export class Session {
   }
 }
 
-/** Whether what came of a gathered request is minus an errno. */
+/** Whether the result of a gathered request is minus an errno. */
 function isErrno(result: unknown): result is number {
   return typeof result === 'number' && result < 0;
 }

@@ -12,9 +12,9 @@ import { RequestContext } from './request.js';
 import { Session, type SessionOptions } from './session.js';
 
 /**
- * A session as plain data: what INIT settled, the guest's lookups, its handles. Nothing but waiting
+ * A session as plain data: what INIT negotiated, the guest's lookups and its handles. Only waiting
  * lock requests may be in flight (see {@link Session.drain}).
- * @param node gives the saved index of a node's slot.
+ * @param node maps a node's slot to its index in the saved form.
  */
 export function saveSession(session: Session, node: (slot: number) => number): SavedSession {
   const { negotiated, counts, handles, locks } = session;
@@ -45,8 +45,8 @@ export function saveSession(session: Session, node: (slot: number) => number): S
 }
 
 /**
- * Brings a session back: the guest goes on with its node ids, handles, directory streams and locks.
- * Files are opened anew; one that can't be is logged, and its handle gives EBADF.
+ * Restores a session: the guest continues with its node ids, handles, directory streams and locks.
+ * Files are opened again. If one cannot be, that is logged, and its handle gives EBADF.
  */
 export async function restoreSession(
   restored: Restored,

@@ -6,8 +6,8 @@
 export const KERNEL_VERSION = 7;
 export const KERNEL_MINOR_VERSION = 45;
 /**
- * The oldest minor version that is served: all structures have had their present size since (or say
- * that they grew).
+ * The oldest minor version that is served. Since then all structures have their present size, or a
+ * flag tells that they have grown.
  */
 export const OLDEST_MINOR_VERSION = 31;
 
@@ -64,7 +64,7 @@ export const InitFlag = {
   INIT_EXT: 1 << 30,
 } as const;
 
-/** Bits of `flags2` in INIT: the header's bits 32 and up, less 32. */
+/** Bits of `flags2` in INIT. `fuse.h` numbers them from 32 on. */
 export const InitFlag2 = {
   SECURITY_CTX: 1 << 0,
   HAS_INODE_DAX: 1 << 1,
@@ -93,7 +93,10 @@ export const ATTR_SUBMOUNT = 1 << 0;
 export const OPEN_KILL_SUIDGID = 1 << 0;
 export const SETXATTR_ACL_KILL_SGID = 1 << 0;
 
-/** Extension types: 0 to {@link MAX_NR_SECCTX} are security contexts, their number. */
+/**
+ * Types of extensions. A type from 0 to {@link MAX_NR_SECCTX} is the number of security contexts in
+ * the extension.
+ */
 export const MAX_NR_SECCTX = 31;
 export const EXT_GROUPS = 32;
 
@@ -156,8 +159,8 @@ export const Opcode = {
 export const OPCODE_END = 54;
 
 /**
- * INIT and CUSE's INIT as a guest of the other byte order would send them: reserved to be told
- * apart.
+ * The opcodes of INIT and CUSE_INIT in the other byte order. `fuse.h` reserves them, so that such a
+ * guest is recognized.
  */
 export const INIT_BSWAP_RESERVED = 436_207_616;
 export const CUSE_INIT_BSWAP_RESERVED = 1_048_576;
@@ -166,10 +169,10 @@ export const CUSE_INIT_BSWAP_RESERVED = 1_048_576;
 export const STATX_BASIC_STATS = 0x7ff;
 export const STATX_BTIME = 0x800;
 
-/** `d_ino` where a backend does not tell: what libfuse shows (FUSE_UNKNOWN_INO). */
+/** `d_ino` if the backend gives none. The value is libfuse's FUSE_UNKNOWN_INO. */
 export const UNKNOWN_INO = 0xffffffff;
 
-/** Whence values of `lseek(2)` that are sent. */
+/** The `whence` values of lseek(2) that guests send. */
 export const SEEK_DATA = 3;
 export const SEEK_HOLE = 4;
 

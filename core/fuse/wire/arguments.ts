@@ -19,12 +19,12 @@ import {
 } from './structures.js';
 
 /**
- * Bytes of header and arguments that are taken in: the longest is a SETXATTR of 64 KiB, with room
- * for extensions.
+ * How many bytes of header and arguments are copied. The longest request is a SETXATTR of 64 KiB;
+ * the rest is room for extensions.
  */
 const CAPACITY = 160 * 1024;
 
-/** Where arguments begin. */
+/** Offset of the arguments in a request. */
 const ARGUMENTS = fuse_in_header.bytes;
 const HEADER_WORDS = ARGUMENTS / 4;
 
@@ -33,37 +33,38 @@ const NO_ID = 0xffffffff;
 const NO_GROUPS: readonly number[] = Object.freeze([]);
 
 /**
- * The request at hand, copied once out of guest memory, so that what was checked is what is used.
- * Valid while the operation starts: the next request overwrites it. Offsets that the methods take
- * are those of the opcode's structure.
+ * The header and arguments of the current request. They are copied out of guest memory once, so
+ * that the guest cannot change them between check and use. They are valid only while the operation
+ * starts: the next request overwrites them. Offsets that the methods take count from the begin of
+ * the opcode's structure.
  */
 export class Arguments {
   readonly #buffer = new ArrayBuffer(CAPACITY);
   readonly words = new Uint32Array(this.#buffer);
-  /** The same as signed numbers, for ids: the form that V8 does not box. */
+  /** The same words as signed numbers, for ids: V8 does not box those. */
   readonly ints = new Int32Array(this.#buffer);
   readonly bytes = new Uint8Array(this.#buffer);
-  /** Bytes of header and arguments, extensions not included. */
+  /** End of the arguments, in bytes from the request's begin. Extensions follow. */
   end = 0;
   readonly #names = new NameCache();
-  /** Bytes with extensions. */
+  /** End of the extensions, in bytes from the request's begin. */
   #extensionEnd = 0;
-  /** Where the next name begins. */
+  /** Offset of the next name, from the request's begin. */
   #cursor = 0;
   groups: readonly number[] = NO_GROUPS;
   securityContext: SecurityContext | undefined = undefined;
 
   /**
-   * Takes a request in.
-   * @returns 0; a positive errno for a request whose lengths don't agree; or -1 where there is not
-   * even a header.
+   * Copies a request's header and arguments.
+   * @returns 0; a positive errno if the request's lengths do not agree; -1 if it has not even a
+   * header.
    */
   load(message: Message): number {
     const readable = message.readable;
     const length = readable.length;
     if (length < ARGUMENTS) return -1;
     readable.copyWordsOut(0, this.words, 0, HEADER_WORDS);
-    // A WRITE's data stays where it is.
+    // A WRITE's data is not copied.
     const isWrite = this.words[fuse_in_header.opcode >> 2] === Opcode.WRITE && length > WRITE_DATA;
     const count = isWrite ? WRITE_DATA : Math.min(length, CAPACITY);
     const words = count >> 2;
@@ -82,7 +83,7 @@ export class Arguments {
     return this.end >= ARGUMENTS ? 0 : Errno.EIO;
   }
 
-  /** Bytes of arguments. */
+  /** Bytes of arguments, extensions not included. */
   get length(): number {
     return this.end - ARGUMENTS;
   }
@@ -91,7 +92,7 @@ export class Arguments {
     return this.words[(ARGUMENTS + offset) >> 2]!;
   }
 
-  /** An unsigned 64-bit number; inexact, but above 2^53-1, where it is. */
+  /** An unsigned 64-bit number. A value above 2^53-1 is rounded, and stays above 2^53-1. */
   u64(offset: number): number {
     const at = (ARGUMENTS + offset) >> 2;
     const high = this.words[at + 1]!;
@@ -109,15 +110,15 @@ export class Arguments {
     return (BigInt(this.words[at + 1]!) << 32n) | BigInt(this.words[at]!);
   }
 
-  /** Begins to read names after a structure of `bytes`. */
+  /** Begins to read names, which follow a structure of so many bytes. */
   seek(bytes: number): void {
     this.#cursor = ARGUMENTS + bytes;
   }
 
   /**
    * The next name.
-   * @throws EINVAL if it is not terminated, has a slash, or is `.` or `..`; ENOENT if empty,
-   * ENAMETOOLONG beyond 255 bytes, as Linux's path walk does.
+   * @throws EINVAL if it is not terminated, has a slash, or is `.` or `..`. ENOENT if it is empty,
+   * ENAMETOOLONG if it is longer than 255 bytes; these two as in Linux's path walk.
    */
   name(): string {
     const start = this.#cursor;
@@ -129,7 +130,7 @@ export class Arguments {
 
   /**
    * A symbolic link's target.
-   * @throws EINVAL, ENOENT, ENAMETOOLONG as {@link name}, but slashes are welcome.
+   * @throws EINVAL if it is not terminated, ENOENT if it is empty, ENAMETOOLONG if it is too long.
    */
   target(): string {
     const start = this.#cursor;
@@ -149,21 +150,21 @@ export class Arguments {
     return decodeName(this.bytes, start, end);
   }
 
-  /** A copy of what follows the names. */
+  /** A copy of the bytes that follow the names. */
   rest(): Uint8Array {
     return this.bytes.slice(this.#cursor, this.end);
   }
 
-  /** The names end the arguments. @throws EINVAL if not. */
+  /** Checks that nothing follows the names. @throws EINVAL */
   finish(): void {
     if (this.#cursor !== this.end) throw FsError.of('EINVAL');
   }
 
   /**
-   * The names end the arguments of a creation; reads its extensions.
-   * @param security whether FUSE_SECURITY_CTX was negotiated: Linux before 7.38 does not count it
-   * in `total_extlen`.
-   * @throws EINVAL for extensions that do not fit their length.
+   * Checks that nothing follows the names of a creation but extensions, and reads these.
+   * @param security whether FUSE_SECURITY_CTX was negotiated. Guests before 7.38 send a security
+   * context without counting it in `total_extlen`.
+   * @throws EINVAL if an extension does not fit into its length.
    */
   finishCreation(security: boolean): void {
     this.groups = NO_GROUPS;
@@ -184,7 +185,7 @@ export class Arguments {
     return at + ((size + 7) & ~7);
   }
 
-  /** Linux sends one context at most; the first counts. */
+  /** Reads security contexts. Linux sends at most one; further ones are ignored. */
   #securityContexts(start: number, end: number, count: number): void {
     let at = start;
     for (let i = 0; i < count; i++) {
@@ -210,14 +211,14 @@ export class Arguments {
     if (this.groups.includes(NO_ID)) throw FsError.of('EINVAL');
   }
 
-  /** The extensions follow names, where Linux before 7.38 did not align them. */
+  /** Reads a 32-bit number. Extensions follow names, and before 7.38 Linux does not align them. */
   #unaligned(at: number): number {
     if (at + 4 > this.#extensionEnd) throw FsError.of('EINVAL');
     const bytes = this.bytes;
     return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
   }
 
-  /** Passes a terminated string of at most `max` bytes. @returns where it ends. */
+  /** Moves behind a string of at most `max` bytes. @returns the offset of its terminating zero. */
   #terminator(max: number, tooLong: number): number {
     const bytes = this.bytes;
     const limit = Math.min(this.end, this.#cursor + max + 1);
@@ -233,8 +234,8 @@ const SLASH = 0x2f;
 const DOT = 0x2e;
 
 /**
- * Whether bytes that are not empty can be a name in a directory: no slash in it, and neither `.`
- * nor `..`.
+ * Whether the bytes from `start` to `end`, of which there must be some, are a valid name: without a
+ * slash, and neither `.` nor `..`.
  */
 export function isName(bytes: Uint8Array, start: number, end: number): boolean {
   for (let i = start; i < end; i++) if (bytes[i] === SLASH) return false;

@@ -2,7 +2,7 @@
 type Field = 'u16' | 'u32' | 'i32' | 'u64' | number | { readonly bytes: number };
 
 /**
- * A structure of the wire: the offset of each field in bytes, and `bytes`, the size of the whole.
+ * A structure of the protocol: the offset of each field in bytes, and its size as `bytes`.
  */
 export type Layout<Name extends string> = { readonly [F in Name]: number } & { readonly bytes: number };
 
@@ -10,8 +10,8 @@ const widths = { u16: 2, u32: 4, i32: 4, u64: 8 } as const;
 
 /**
  * Lays out a structure as C does on 64-bit hosts: fields in order, each at a multiple of its width.
- * Arrays and nested structures go where they come: FUSE's tables have them in place ("all
- * structures are padded to 64bit boundary").
+ * Arrays and nested structures are not aligned: FUSE's structures have them at aligned offsets
+ * already (`fuse.h`: "all structures are padded to 64bit boundary").
  */
 export function layout<const Fields extends Readonly<Record<string, Field>>>(
   fields: Fields,

@@ -1,14 +1,14 @@
 import { decodeName } from '../../backend/index.js';
 
-/** Places, a power of two. A guest asks for the names that it uses again and again. */
+/** Places of the cache, a power of two. */
 const PLACES = 1024;
 
-/** Longer names are not worth the comparison, nor the memory. */
+/** The longest name that is kept, in bytes: longer ones are not worth comparison and memory. */
 const LONGEST = 64;
 
 /**
- * Decodes names, and keeps those of late: to compare a short one costs less than to make its
- * string, and leaves no garbage.
+ * Decodes names and keeps the recent ones, since guests use the same names again and again. To
+ * compare a short name costs less than to make its string, and leaves no garbage.
  */
 export class NameCache {
   readonly #names: string[] = Array.from({ length: PLACES }, () => '');
@@ -27,7 +27,7 @@ export class NameCache {
   }
 }
 
-/** Whether the bytes are those of a text in ASCII. What is not ASCII never is. */
+/** Whether the bytes spell `text` and are all ASCII. */
 function isAscii(text: string, bytes: Uint8Array, start: number, end: number): boolean {
   if (text.length !== end - start) return false;
   for (let i = start; i < end; i++) {

@@ -8,20 +8,24 @@ import {
 import { ATTR_SUBMOUNT, STATX_BASIC_STATS, STATX_BTIME } from './abi.js';
 import { fuse_attr, fuse_kstatfs, fuse_out_header, fuse_statx, fuse_sx_time } from './structures.js';
 
-/** Largest reply that is composed before it is copied out: a list of extended attributes. */
+/**
+ * Bytes for the largest reply that is composed here, a list of extended attributes: 64 KiB and
+ * some.
+ */
 const CAPACITY = 80 * 1024;
 
-/** Where the structure after the header begins. */
+/** Offset of the structure that follows the header. */
 export const BODY = fuse_out_header.bytes;
 
-/** A time that a reply gives as seconds and nanoseconds. */
+/** How long the guest may cache something, as replies give it. */
 export interface Validity {
   readonly seconds: number;
   readonly nanoseconds: number;
 }
 
 /**
- * How long something may be cached; Linux takes 2^32-1 seconds for ever (`timespec64_to_jiffies`).
+ * Splits a time in seconds. Times of 2^32-1 seconds and more become 2^32-1, which Linux takes for
+ * ever (`timespec64_to_jiffies`).
  */
 export function validity(seconds: number): Validity {
   if (!(seconds < 0xffffffff)) return { seconds: 0xffffffff, nanoseconds: 0 };
@@ -30,8 +34,8 @@ export function validity(seconds: number): Validity {
 }
 
 /**
- * The reply at hand, composed here and copied once into the guest's buffers. Offsets count from the
- * reply's begin.
+ * The reply of the current request. It is composed here and then copied into the guest's buffers.
+ * Offsets count from the reply's begin.
  */
 export class Reply {
   readonly #buffer = new ArrayBuffer(CAPACITY);
@@ -47,7 +51,7 @@ export class Reply {
     this.words[at >> 2] = value;
   }
 
-  /** A 64-bit number, two's complement, exact up to 2^53. */
+  /** A 64-bit number in two's complement, exact up to 2^53. */
   u64(at: number, value: number): void {
     this.words[at >> 2] = value;
     this.words[(at >> 2) + 1] = value >>> 0 === value ? 0 : Math.floor(value / 0x100000000);
@@ -64,8 +68,8 @@ export class Reply {
 
   /**
    * `struct fuse_attr`.
-   * @param idLow node id, which is the inode number where the backend gives none.
-   * @throws TypeError for attributes that no kernel would take: a mistake in the backend.
+   * @param idLow the node id with `idHigh`, used as inode number if the backend gives none.
+   * @throws TypeError for attributes that no kernel would take, a mistake of the backend.
    */
   attributes(at: number, attributes: Attributes, idLow: number, idHigh: number): void {
     const { mode, ino, size = 0, mtime = 0, mtimeNsec } = attributes;
@@ -88,7 +92,7 @@ export class Reply {
     words[(at + fuse_attr.flags) >> 2] = attributes.submount === true ? ATTR_SUBMOUNT : 0;
   }
 
-  /** `struct fuse_statx`, which has the layout of `statx(2)`'s. @throws as {@link attributes}. */
+  /** `struct fuse_statx`, with the layout of statx(2). @throws TypeError as {@link attributes}. */
   statx(at: number, attributes: Attributes, idLow: number, idHigh: number): void {
     const { mode, ino, size = 0, mtime = 0, mtimeNsec, rdev = 0, btime } = attributes;
     check(mode, size);
@@ -129,7 +133,7 @@ export class Reply {
     this.u32(at + fuse_kstatfs.frsize, blockSize);
   }
 
-  /** An inode number as a backend gives it, or the node id. */
+  /** The backend's inode number, or the node id if it gives none. */
   inode(at: number, ino: number | bigint | undefined, idLow: number, idHigh: number): void {
     if (typeof ino === 'number') this.u64(at, ino);
     else if (ino === undefined) {

@@ -156,8 +156,8 @@ export const fuse_statfs_out = layout({ st: fuse_kstatfs });
 export const fuse_fsync_in = layout({ fh: 'u64', fsync_flags: 'u32', padding: 'u32' });
 
 /**
- * The extended form; without FUSE_SETXATTR_EXT only the first {@link SETXATTR_IN_COMPAT} bytes are
- * sent.
+ * The extended form. Without FUSE_SETXATTR_EXT the guest sends only the first {@link
+ * SETXATTR_IN_COMPAT} bytes.
  */
 export const fuse_setxattr_in = layout({ size: 'u32', flags: 'u32', setxattr_flags: 'u32', padding: 'u32' });
 /** FUSE_COMPAT_SETXATTR_IN_SIZE. */
@@ -175,7 +175,7 @@ export const fuse_lk_in = layout({
 export const fuse_lk_out = layout({ lk: fuse_file_lock });
 export const fuse_access_in = layout({ mask: 'u32', padding: 'u32' });
 
-/** Before 7.36 without FUSE_INIT_EXT only the first {@link INIT_IN_COMPAT} bytes are sent. */
+/** Guests before 7.36, which lack FUSE_INIT_EXT, send only {@link INIT_IN_COMPAT} bytes. */
 export const fuse_init_in = layout({
   major: 'u32',
   minor: 'u32',

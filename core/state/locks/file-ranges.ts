@@ -1,11 +1,11 @@
 import { LockType } from './types.js';
 
-/** What an owner must have: a number of its own. */
+/** An owner, which must have a unique number. */
 export interface Numbered {
   readonly serial: number;
 }
 
-/** A locked range and its owner, both ends inclusive. Never changed once made. */
+/** A locked range and its owner. Both ends are inclusive. It never changes. */
 export interface Range<O extends Numbered> {
   readonly owner: O;
   readonly start: bigint;
@@ -24,10 +24,9 @@ interface Chunk<O extends Numbered> {
 const CHUNK_SIZE = 256;
 
 /**
- * All locked ranges on a file, of all owners, to find those that are in the way of a request. They
- * are sorted by start (and owner, of whose ranges no two begin at one byte), in chunks that know
- * how far they reach: a search looks at one end offset per 128 to 256 ranges, and into the chunks
- * that overlap.
+ * All locked ranges on a file, of all owners, in which conflicts are searched. They are sorted by
+ * start, then by owner (no two ranges of an owner begin at the same byte). They lie in chunks of
+ * 128 to 256, each of which knows its largest end: a search skips the chunks that do not overlap.
  */
 export class FileRanges<O extends Numbered> {
   #chunks: Chunk<O>[] = [];
@@ -48,7 +47,7 @@ export class FileRanges<O extends Numbered> {
     }
   }
 
-  /** Takes out a range that was added. */
+  /** Removes a range that was added. */
   remove(range: Range<O>): void {
     const at = this.#chunkOf(range);
     const chunk = this.#chunks[at]!;
@@ -59,8 +58,8 @@ export class FileRanges<O extends Numbered> {
   }
 
   /**
-   * The ranges in the way of `owner` (or of one that has none yet) locking `start` to `end`, sorted
-   * by start.
+   * The ranges that conflict with a lock of `owner` from `start` to `end`, sorted by start. An
+   * undefined owner is one that has no locks yet.
    */
   *conflicts(
     owner: O | undefined,
@@ -85,7 +84,7 @@ export class FileRanges<O extends Numbered> {
     return undefined;
   }
 
-  /** Index of the chunk in which a range is, or would be; 0 where there is none. */
+  /** Index of the chunk in which a range is, or would be; 0 if there are no chunks. */
   #chunkOf(range: Range<O>): number {
     let low = 0;
     let high = this.#chunks.length;

@@ -1,7 +1,8 @@
 /**
- * POSIX record locks and BSD flock of one export, across all its guests: who holds what ({@link
- * LockTable}), each guest's way to it ({@link LockSession}), requests that wait, deadlock
- * detection, and the saved form.
+ * POSIX record locks and BSD flock of one export, across all its guests. {@link LockTable} has all
+ * locks and parked requests, and a {@link LockSession} is one guest's view of it. `file-ranges.ts`
+ * and `owner-ranges.ts` have the locked ranges, `deadlock.ts` the detection of deadlocks,
+ * `snapshot.ts` saves and restores.
  */
 export { LockSession } from './session.js';
 export { restoreLocks, saveLocks } from './snapshot.js';

@@ -1,22 +1,22 @@
 import type { FileRanges, Numbered, Range } from './file-ranges.js';
 import { LockType } from './types.js';
 
-/** A change that is worked out and not yet made. */
+/** A change to an owner's ranges that is computed and not yet made. */
 export interface RangeChange<O extends Numbered> {
-  /** Index of the first range that goes. */
+  /** Index of the first range that is removed. */
   readonly at: number;
-  /** How many go. */
+  /** How many ranges are removed. */
   readonly remove: number;
-  /** What comes instead, at most three. */
+  /** The ranges that replace them, at most three. */
   readonly insert: readonly Range<O>[];
-  /** Some byte is afterwards locked less than before: others may get their locks. */
+  /** Whether some byte is unlocked or becomes shared: other owners may get their locks then. */
   readonly loosens: boolean;
 }
 
 /**
- * The record locks that one owner holds on one file: sorted, disjoint, and never two adjacent
- * ranges of one type (POSIX `fcntl`, F_SETLK: a new lock replaces the owner's old ones byte by
- * byte).
+ * The record locks that one owner holds on one file. They are sorted and disjoint, and adjacent
+ * ranges of one type are merged (POSIX `fcntl`, F_SETLK: a new lock replaces the owner's old ones
+ * byte by byte).
  */
 export class OwnerRanges<O extends Numbered> {
   readonly ranges: Range<O>[] = [];
@@ -28,7 +28,7 @@ export class OwnerRanges<O extends Numbered> {
     this.#file = file;
   }
 
-  /** Works out what locking (or with UNLOCK, unlocking) `start` to `end` changes. */
+  /** Computes what changes by locking `start` to `end`, or unlocking with UNLOCK. */
   plan(start: bigint, end: bigint, type: number): RangeChange<O> {
     let first = this.#firstEndingFrom(start);
     let next = this.#firstStartingAfter(end, first);
@@ -68,7 +68,7 @@ export class OwnerRanges<O extends Numbered> {
     return { at: first, remove: next - first, insert, loosens };
   }
 
-  /** Makes a change that {@link plan} worked out on this same state. */
+  /** Makes a change that {@link plan} has computed. The ranges must not have changed since. */
   apply(change: RangeChange<O>): void {
     for (const range of this.ranges.splice(change.at, change.remove, ...change.insert))
       this.#file.remove(range);

@@ -3,10 +3,11 @@ import type { OwnerRanges } from './owner-ranges.js';
 import { type LockCompletion, LockType } from './types.js';
 
 /**
- * A lock owner of one session (a process, or for flock and OFD locks an open file of the guest).
+ * A lock owner of one session: a process of the guest, or for flock and OFD locks one of its open
+ * files.
  */
 export interface Owner<N> {
-  /** Different from any other owner's. */
+  /** Unique among all owners. */
   readonly serial: number;
   readonly session: number;
   readonly id: bigint;
@@ -31,20 +32,20 @@ export interface Flock {
   readonly handle: number;
 }
 
-/** The locks on one file and who waits for them. */
+/** The locks on one file, and the requests that wait for them. */
 export interface FileLocks<N> {
   readonly node: N;
   readonly posix: Map<Owner<N>, Holding<N>>;
-  /** The ranges of `posix` once more, of all owners together. */
+  /** The same ranges as in `posix`, of all owners together. */
   readonly ranges: FileRanges<Owner<N>>;
   readonly flock: Map<Owner<N>, Flock>;
   /** In order of arrival. */
   readonly waiters: Set<Waiter<N>>;
-  /** The same by {@link Waiter.blocker}, each set in any order. */
+  /** The same requests by their {@link Waiter.blocker}, in no particular order. */
   readonly blocked: Map<Owner<N>, Set<Waiter<N>>>;
 }
 
-/** What is asked for, or was. Plain data. */
+/** A lock that is or was asked for. Plain data. */
 export interface Claim<N> {
   readonly kind: 'posix' | 'flock';
   readonly file: FileLocks<N>;
@@ -56,25 +57,25 @@ export interface Claim<N> {
   readonly handle: number;
 }
 
-/** A claim that waits. */
+/** A parked request: a claim that waits. */
 export interface Waiter<N> {
   readonly claim: Claim<N>;
   readonly unique: bigint;
-  /** Tells the order of arrival. */
+  /** Increases in the order of arrival. */
   readonly sequence: number;
   /**
-   * One owner whose lock is in the way. The claim is tried again when that owner's locks on the
-   * file change.
+   * One owner of a conflicting lock. The claim is tried again when that owner's locks on the file
+   * change.
    */
   blocker: Owner<N>;
   readonly done: LockCompletion;
 }
 
-/** An owner whose lock is in the way of a claim. */
+/** An owner of a lock that conflicts with a claim, if there is one. */
 export function findBlocker<N>({ kind, file, owner, type, start, end }: Claim<N>): Owner<N> | undefined {
   if (type === LockType.UNLOCK) return undefined;
   if (kind === 'posix') return file.ranges.conflict(owner, start, end, type)?.owner;
-  // Flocks of several owners are all shared: the first tells for all.
+  // If several other owners have a flock, all of these are shared. So the first decides.
   for (const [other, held] of file.flock) {
     if (other !== owner) return type === LockType.WRITE || held.type === LockType.WRITE ? other : undefined;
   }

@@ -3,9 +3,9 @@ import type { LockTable, SessionRecord } from './table.js';
 import type { LockCompletion, LockConflict, LockRequest } from './types.js';
 
 /**
- * One guest's way to the {@link LockTable} of its export. Results are 0 or a positive errno: EINVAL
- * for a request that no Linux guest sends, EAGAIN for a conflict, EDEADLK, ENOLCK beyond the
- * limits; PARKED where `done` will be called later, once.
+ * One guest's locks, in the {@link LockTable} of its export. Results are 0, PARKED or a positive
+ * errno. PARKED: `done` will be called once, later. EINVAL: a request that no Linux guest sends.
+ * EAGAIN: a conflict. EDEADLK: waiting would be a deadlock. ENOLCK: a limit is reached.
  */
 export class LockSession<N> {
   readonly #table: LockTable<N>;
@@ -20,25 +20,25 @@ export class LockSession<N> {
     return this.#record.id;
   }
 
-  /** Ranges that this session holds now, and its parked requests. */
+  /** How many ranges this session has locked, and how many of its requests are parked. */
   get counts(): { readonly locks: number; readonly waiters: number } {
     return { locks: this.#record.locks, waiters: this.#record.waiters.size };
   }
 
-  /** GETLK: the lock in the way, nothing if there is none, or a positive errno. */
+  /** GETLK. @returns a conflicting lock, undefined if there is none, or a positive errno. */
   test(request: LockRequest<N>): LockConflict | undefined | number {
     return this.#table.test(this.#record, request);
   }
 
-  /** SETLK: locks or unlocks at once. @returns 0, or a positive errno. */
+  /** SETLK: locks or unlocks without waiting. @returns 0, or a positive errno. */
   set(request: LockRequest<N>): number {
     return this.#table.posix(this.#record, request);
   }
 
   /**
-   * SETLKW: locks when nothing is in the way any more.
+   * SETLKW: locks as soon as there is no conflict.
    * @param unique the request's id.
-   * @returns 0, errno or PARKED.
+   * @returns 0, a positive errno, or PARKED.
    */
   wait(request: LockRequest<N>, unique: bigint, done: LockCompletion): number {
     return this.#table.posix(this.#record, request, unique, done);
@@ -55,8 +55,8 @@ export class LockSession<N> {
   }
 
   /**
-   * FLUSH: a process closed a descriptor of the file, which ends all its record locks on it (POSIX
-   * `close`).
+   * FLUSH: a process has closed a descriptor of the file. That releases all its record locks on the
+   * file (POSIX `close`).
    */
   releaseOwner(node: N, owner: bigint): void {
     this.#table.dropOwner(this.#record, node, owner);
@@ -68,9 +68,9 @@ export class LockSession<N> {
   }
 
   /**
-   * RELEASE: drops what is still held through this `fh`. Locks of open file descriptions (`fcntl`,
-   * F_OFD_SETLK) go only here, for Linux announces their end in no other way (`fs/fuse/file.c`,
-   * `fuse_setlk`: nothing is sent on close); a process's locks were dropped at its FLUSH before.
+   * RELEASE: drops the locks that were set through this `fh` and are still held. A process's locks
+   * are gone by then, since its FLUSH. Locks of open file descriptions (`fcntl`, F_OFD_SETLK) end
+   * only here: Linux sends nothing else when they end (`fs/fuse/file.c`, `fuse_setlk`).
    */
   releaseHandle(node: N, handle: number): void {
     this.#table.dropHandle(this.#record, node, handle);
@@ -81,12 +81,12 @@ export class LockSession<N> {
     return this.#table.cancel(this.#record, unique, Errno.EINTR);
   }
 
-  /** Ends all parked requests of this session with `errno`, as before a reset; locks stay. */
+  /** Ends all parked requests of this session with `errno`. Its locks stay. */
   cancelAll(errno: number): void {
     for (const unique of this.#record.waiters.keys()) this.#table.cancel(this.#record, unique, errno);
   }
 
-  /** Ends the session: parked requests with `errno`, then all its locks. */
+  /** Ends the session: its parked requests end with `errno`, and its locks are released. */
   close(errno: number): void {
     this.#table.closeSession(this.#record, errno);
   }

@@ -8,7 +8,7 @@ import {
   type SavedWaiter,
 } from './types.js';
 
-/** A table as plain data. @param saveNode gives a node's saved form. */
+/** A table as plain data. @param saveNode maps a node to its saved form. */
 export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): SavedLocks<K> {
   const locks: SavedLock<K>[] = [];
   const waiters: SavedWaiter<K>[] = [];
@@ -48,12 +48,12 @@ export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): 
 }
 
 /**
- * Takes up a saved table into an empty one, before any session is opened.
- * @param findNode gives the node for its saved form, or nothing if it is gone: then its locks are
- * gone too.
- * @param completion gives the completion function of a parked request, or nothing if its guest will
- * ask again.
- * @throws RangeError for data that no table of these limits saved.
+ * Restores a saved table into an empty one, before any session is opened.
+ * @param findNode maps the saved form of a node to the node, or to undefined if it is gone: its
+ * locks are then gone too.
+ * @param completion returns the completion function of a parked request, or undefined if the guest
+ * will ask again.
+ * @throws RangeError for locks that contradict each other or exceed the table's limits.
  */
 export function restoreLocks<N, K>(
   table: LockTable<N>,

@@ -19,9 +19,9 @@ import {
 /** How a table is set up. */
 export interface LockTableOptions<N> {
   readonly limits?: Partial<LockLimits>;
-  /** The table begins to refer to a node: it must not be forgotten. */
+  /** Called when the table begins to refer to a node, which must not be forgotten from then on. */
   readonly retain?: (node: N) => void;
-  /** The table refers to the node no more. */
+  /** Called when the table no longer refers to a node. */
   readonly release?: (node: N) => void;
 }
 
@@ -41,11 +41,12 @@ interface Touched<N> {
 }
 
 /**
- * The locks of one export, shared by all its sessions: guests that share a file exclude each other.
+ * The locks of one export. All its sessions share them, so guests that use the same file exclude
+ * each other.
  *
- * A request that conflicts with no held lock is granted at once, even where others wait (POSIX
- * `fcntl`: only locks that are held block). Waiting requests are granted in order of arrival, as
- * soon as nothing held is in their way.
+ * A request is granted at once if it conflicts with no lock that is held, even if other requests
+ * wait (POSIX `fcntl`: only held locks block). Waiting requests are granted in order of arrival, as
+ * soon as no held lock conflicts with them.
  */
 export class LockTable<N> {
   readonly #options: LockTableOptions<N>;
@@ -55,11 +56,11 @@ export class LockTable<N> {
   #locks = 0;
   #waiters = 0;
   #serial = 0;
-  /** Owners whose locks on a file became less: others may get theirs. */
+  /** Owners that have given up some lock on a file: others may get theirs now. */
   readonly #loosened: Touched<N>[] = [];
-  /** Owners and files that may have nothing left. */
+  /** Owners and files that may have no locks and no parked requests left. */
   readonly #touched: Touched<N>[] = [];
-  /** Parked requests that have their result. */
+  /** Parked requests whose results are known but not reported yet. */
   readonly #ended: { done: LockCompletion; errno: number }[] = [];
   #completing = false;
 
@@ -68,16 +69,15 @@ export class LockTable<N> {
     this.#limits = { ...defaultLockLimits, ...options.limits };
   }
 
-  /** Ranges held now by all sessions, and requests parked. */
+  /** How many ranges all sessions have locked, and how many requests are parked. */
   get counts(): { readonly locks: number; readonly waiters: number } {
     return { locks: this.#locks, waiters: this.#waiters };
   }
 
   /**
-   * Admits a guest. A session that was restored is taken up with its locks and parked requests.
-   * @param id tells sessions apart, also in the saved form.
-   * @param maxWaiters parked requests of this session, where its transport allows less than the
-   * table's limit.
+   * Opens a session for a guest. A restored session has its former locks and parked requests.
+   * @param id the session's number, also in the saved form.
+   * @param maxWaiters how many parked requests the session may have. Default: the table's limit.
    */
   openSession(id: number, maxWaiters?: number): LockSession<N> {
     return new LockSession(this, this.sessionRecord(id, maxWaiters));
@@ -85,7 +85,7 @@ export class LockTable<N> {
 
   /**
    * GETLK.
-   * @returns the conflict, nothing if the lock could be had, or a positive errno (EINVAL).
+   * @returns a conflicting lock, undefined if there is none, or a positive errno (EINVAL).
    */
   test(session: SessionRecord<N>, request: LockRequest<N>): LockConflict | undefined | number {
     if (!isValid(request)) return Errno.EINVAL;
@@ -112,9 +112,9 @@ export class LockTable<N> {
   }
 
   /**
-   * flock. A conversion drops the lock that is held, lets those go ahead who waited for that, and
-   * then asks for the new one; without waiting, a conversion that fails has lost the old lock
-   * (`flock(2)`, "Converting a lock is not guaranteed to be atomic").
+   * flock. A conversion releases the old lock, grants requests that waited for it, and then asks
+   * for the new lock. If that fails, the old lock is lost (`flock(2)`: "Converting a lock is not
+   * guaranteed to be atomic").
    * @returns 0, a positive errno, or PARKED.
    */
   flock(session: SessionRecord<N>, request: LockRequest<N>, unique?: bigint, done?: LockCompletion): number {
@@ -153,7 +153,7 @@ export class LockTable<N> {
     this.#settle(file, owner);
   }
 
-  /** Removes what a session still holds on a node through a handle that ends. */
+  /** Removes the locks and parked requests that a session has on a node through a closed handle. */
   dropHandle(session: SessionRecord<N>, node: N, handle: number): void {
     const file = this.#files.get(node);
     if (file === undefined) return;
@@ -304,8 +304,8 @@ export class LockTable<N> {
   }
 
   /**
-   * Tries again, in order of arrival, what the loosened locks were in the way of, and what each
-   * grant loosens.
+   * Retries, in order of arrival, the requests that released locks have blocked. A granted request
+   * may release a lock too; then those that it has blocked are retried as well.
    */
   #wakeAll(): void {
     const due: Waiter<N>[] = [];
@@ -368,8 +368,8 @@ export class LockTable<N> {
   }
 
   /**
-   * Ends a step: wakes who can go on, drops what is empty, and tells those whose waiting is over,
-   * in order.
+   * Ends a step: grants parked requests where that is possible now, removes empty records, and
+   * reports the results of parked requests in order.
    */
   #settle(file: FileLocks<N>, owner: Owner<N>): void {
     this.#touched.push({ file, owner });
@@ -406,7 +406,8 @@ export class LockTable<N> {
 }
 
 /**
- * Linux checks the same of `struct flock` before FUSE sees it; a hostile guest may send anything.
+ * Whether a request is valid. Linux checks the same before a request comes to FUSE, but a hostile
+ * guest may send anything.
  */
 function isValid<N>({ type, start, end }: LockRequest<N>): boolean {
   const known = type === LockType.READ || type === LockType.WRITE || type === LockType.UNLOCK;

@@ -8,58 +8,58 @@ export const LockType = { READ: 0, WRITE: 1, UNLOCK: 2 } as const;
 export type LockTypeValue = (typeof LockType)[keyof typeof LockType];
 
 /**
- * The last byte of a range that goes to the end of the file, however long it becomes (Linux
+ * The end of a range that reaches to the end of the file, however long the file becomes (Linux
  * `OFFSET_MAX`).
  */
 export const OFFSET_MAX = 0x7fff_ffff_ffff_ffffn;
 
-/** A 64-bit number from its halves as the wire has them, each taken as unsigned. */
+/** A 64-bit number from its halves, each of which is taken as unsigned. */
 export function u64(high: number, low: number): bigint {
   return (BigInt(high >>> 0) << 32n) | BigInt(low >>> 0);
 }
 
 /**
- * What a GETLK, SETLK or SETLKW asks for. The table copies what it keeps: one object may be
- * refilled for each request. Offsets are bigint since a lock may lie anywhere up to 2^63-1, far
- * beyond what a number holds exactly.
+ * The arguments of a GETLK, SETLK or SETLKW. The table copies what it keeps, so the caller may
+ * reuse the object. Offsets are bigint, since they go up to 2^63-1, which a number cannot hold
+ * exactly.
  */
 export interface LockRequest<N> {
-  /** The locked file: any object, or value, that stands for it in every session of the export. */
+  /** The locked file: any value that stands for it in every session of the export. */
   node: N;
-  /** `lock_owner` of the wire, 64 bits; unique within a session. */
+  /** The request's `lock_owner`, 64 bits; unique within a session. */
   owner: bigint;
-  /** Anything else than a {@link LockType} is refused. */
+  /** A {@link LockType}; anything else is refused. */
   type: number;
   /** First byte. Ignored by flock. */
   start: bigint;
   /** Last byte, inclusive; {@link OFFSET_MAX} for the end of the file. Ignored by flock. */
   end: bigint;
-  /** Process id in the guest, shown to the same guest by GETLK. */
+  /** Process id in the guest. GETLK reports it to the same guest only. */
   pid: number;
   /** The `fh` that the request came through; see {@link LockSession.releaseHandle}. */
   handle: number;
 }
 
-/** The lock that a GETLK found in the way. */
+/** The conflicting lock that a GETLK has found. */
 export interface LockConflict {
   readonly type: LockTypeValue;
   readonly start: bigint;
   readonly end: bigint;
   /**
-   * The holder's process id, or 0 if it is in another guest, where the number means nothing (Linux
-   * looks it up in the mount's pid namespace and shows 0 for none: `fs/fuse/file.c`,
+   * The holder's process id, or 0 if it runs in another guest, where the number means something
+   * else. Linux looks it up in the mount's pid namespace and shows 0 for none (`fs/fuse/file.c`,
    * `convert_fuse_file_lock`).
    */
   readonly pid: number;
 }
 
-/** Answer of a waiting request that is parked: its completion function will be called. */
+/** The result of a lock request that is parked: its completion function will be called. */
 export const PARKED = -1;
 
 /** Called once when a parked request ends, with 0 or a positive errno. Must not throw. */
 export type LockCompletion = (errno: number) => void;
 
-/** Bounds on what guests can make the table hold. Beyond: ENOLCK. */
+/** Limits on the locks that guests can make the table keep. Beyond them: ENOLCK. */
 export interface LockLimits {
   /** Locked ranges of one session; a flock counts as one. */
   readonly sessionLocks: number;
@@ -78,7 +78,7 @@ export const defaultLockLimits: LockLimits = {
   totalWaiters: 4096,
 };
 
-/** Saved form of a lock. 64-bit numbers are decimal strings, so that JSON can carry it. */
+/** The saved form of a lock. 64-bit numbers are decimal strings, so that JSON can hold them. */
 export interface SavedLock<K> {
   readonly kind: 'posix' | 'flock';
   readonly session: number;
@@ -91,14 +91,14 @@ export interface SavedLock<K> {
   readonly handle: number;
 }
 
-/** Saved form of a parked request. */
+/** The saved form of a parked request. */
 export interface SavedWaiter<K> extends SavedLock<K> {
   /** The request's id, decimal. */
   readonly unique: string;
 }
 
 /**
- * Saved form of a table: locks and parked requests, each in order. `K` is the saved form of a node.
+ * The saved form of a table: locks and parked requests, in order. `K` is the saved form of a node.
  */
 export interface SavedLocks<K> {
   readonly locks: readonly SavedLock<K>[];
