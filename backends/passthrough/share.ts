@@ -1,4 +1,5 @@
-import { readFileSync, readlinkSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
+import { resolve } from 'node:path';
 import {
   type Attributes,
   type Context,
@@ -11,6 +12,7 @@ import {
   UsageError,
 } from '../../core/backend/index.js';
 import { AT, O, chmod, close, open, openat } from '../../core/system/calls/files.js';
+import { isAtOrBelow, ownMounts, readMounts } from '../../core/system/calls/own-mounts.js';
 import { removexattr, setxattr } from '../../core/system/calls/xattrs.js';
 import { isRestricted } from '../../core/system/confinement/landlock.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/calls/file-handles.js';
@@ -22,6 +24,7 @@ import type { Options } from './options.js';
 import { at, bytes, offset, putDescriptorPath, putName, putText, words } from './calls/call-memory.js';
 import { XattrMap } from './maps/xattr-map.js';
 import {
+  coveredBy,
   fillAttributes,
   fillFromDescriptor,
   type OwnAttributes,
@@ -90,6 +93,12 @@ export class Share {
     this.#refusesPrivileged =
       (options.privilegedFiles ?? (this.translates ? 'refuse' : 'allow')) === 'refuse';
     this.#mappedCapability = mappedCapability(this.xattrMap);
+    const own = ownMounts.above(resolve(options.sharedDir));
+    if (own !== undefined) {
+      throw new UsageError(
+        `--shared-dir ${options.sharedDir}: lies in ${own}, which this process serves; share it from a process of its own`,
+      );
+    }
     const fd = open(options.sharedDir, O.PATH | O.DIRECTORY);
     if (fd < 0) throw refusal(options.sharedDir, FsError.of(-fd));
     this.mounts = new Mounts(options.inodeFileHandles !== 'never', log);
@@ -386,7 +395,8 @@ export class Share {
   discoverMounts(): void {
     if (this.options.submounts === 'refuse') return;
     const root = readlinkSync(`/proc/self/fd/${this.descriptor(this.root)}`);
-    for (const path of mountPoints(root)) {
+    for (const { directory: path } of readMounts()) {
+      if (path === root || !isAtOrBelow(path, root) || ownMounts.above(path) !== undefined) continue;
       const fd = open(path, O.PATH | O.NOFOLLOW);
       if (fd < 0) continue;
       if (statDescriptor(fd) === 0 && this.mounts.find(statMount()) === undefined) {
@@ -450,8 +460,9 @@ export class Share {
       const code = takeHandle(fd, name, 0);
       if (code < 0) {
         if (code === -2) return undefined;
-      } else if (!isMountOf(handleMount(), mount.id)) return undefined;
-      else {
+      } else if (!isMountOf(handleMount(), mount.id)) {
+        if (coveredBy(fd, name) < 0) return undefined;
+      } else {
         const known = this.nodes.findByHandle(mount.index);
         const named = handleNames(statInoLow(), statInoHigh());
         if (known !== undefined && this.nodes.hasIno(known, statInoLow(), statInoHigh())) {
@@ -469,7 +480,9 @@ export class Share {
         }
       }
     }
-    const found = openat(fd, name, O.PATH | O.NOFOLLOW, 0);
+    const covered = coveredBy(fd, name);
+    const found =
+      covered >= 0 ? openat(covered, at.here, O.PATH, 0) : openat(fd, name, O.PATH | O.NOFOLLOW, 0);
     if (found < 0) return undefined;
     if (statDescriptor(found) < 0 || statMount() !== mount.id) {
       close(found);
@@ -519,18 +532,6 @@ function mappedCapability(map: XattrMap | undefined): string | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** Paths below `root` at which something is mounted, from /proc/self/mountinfo. */
-function mountPoints(root: string): string[] {
-  const prefix = root === '/' ? root : `${root}/`;
-  return readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .map((line) => line.split(' ')[4] ?? '')
-    .map((path) =>
-      path.replaceAll(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8))),
-    )
-    .filter((path) => path.startsWith(prefix) && path !== root);
 }
 
 function isDirectory(mode: number): boolean {

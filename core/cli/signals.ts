@@ -1,15 +1,66 @@
-/** Exit code of a process that a signal ended, as shells have it. */
-const CODES = { SIGINT: 130, SIGTERM: 143 } as const;
+import { readFileSync } from 'node:fs';
+import { constants } from 'node:os';
+import { basename } from 'node:path';
 
-/** The first SIGINT or SIGTERM. A second one ends the process at once. */
+/**
+ * Signals whose default action ends a process, signal(7), except those that Node or V8 use
+ * (SIGUSR1, SIGPROF), that tell of a fault of the process itself, or that Node ignores (SIGPIPE,
+ * SIGXFSZ).
+ */
+const ENDING = [
+  'SIGINT',
+  'SIGTERM',
+  'SIGHUP',
+  'SIGQUIT',
+  'SIGALRM',
+  'SIGVTALRM',
+  'SIGUSR2',
+  'SIGXCPU',
+  'SIGPWR',
+  'SIGIO',
+] as const;
+
+/** Milliseconds that an orderly end may take after an exception that nobody caught. */
+const FAULT_TIMEOUT_MS = 30_000;
+
+/**
+ * Aborted by the first signal that would end the process, or by an exception that nobody caught:
+ * whoever serves then unmounts, makes data durable and removes its sockets. A second one ends the
+ * process at once. SIGHUP is left alone under nohup.
+ */
 export function stopSignal(): AbortSignal {
   const controller = new AbortController();
-  const onSignal = (signal: keyof typeof CODES): void => {
-    if (controller.signal.aborted) process.exit(CODES[signal]);
-    controller.abort(new Stopped(CODES[signal]));
+  const stop = (exitCode: number): void => {
+    if (controller.signal.aborted) process.exit(exitCode);
+    controller.abort(new Stopped(exitCode));
   };
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal);
+  for (const signal of ENDING) {
+    if (signal === 'SIGHUP' && ignoresHangup()) process.on(signal, () => undefined);
+    else process.on(signal, () => stop(128 + constants.signals[signal]));
+  }
+  process.on('uncaughtException', (error) => {
+    process.stderr.write(`virtiofs-kit: this is a bug: ${error.stack ?? String(error)}\n`);
+    setTimeout(() => process.exit(1), FAULT_TIMEOUT_MS).unref();
+    stop(1);
+    process.exitCode = 1;
+  });
   return controller.signal;
+}
+
+/**
+ * Whether the program was started to outlive its terminal. Node gives every signal its default
+ * action when it starts, so that what nohup(1) set is lost: the shell's `_` tells of nohup, and the
+ * parent's own mask of `trap '' HUP`.
+ */
+function ignoresHangup(): boolean {
+  if (basename(process.env['_'] ?? '') === 'nohup') return true;
+  try {
+    const status = readFileSync(`/proc/${process.ppid}/status`, 'utf8');
+    const ignored = BigInt(`0x${/^SigIgn:\s*([0-9a-f]+)$/m.exec(status)?.[1] ?? '0'}`);
+    return ((ignored >> BigInt(constants.signals.SIGHUP - 1)) & 1n) === 1n;
+  } catch {
+    return false;
+  }
 }
 
 /** A signal asked for the end. */

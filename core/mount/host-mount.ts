@@ -1,6 +1,6 @@
 import { realpath, stat } from 'node:fs/promises';
 import type { Message } from '../memory/index.js';
-import { type OwnedFd, setNonBlocking } from '../system/index.js';
+import { ownMounts, type OwnedFd, setNonBlocking } from '../system/index.js';
 import { FuseDevice } from './fuse-device.js';
 import { detachByFusermount, mountByFusermount, unmountByFusermount } from './fusermount.js';
 import type { Log } from './log.js';
@@ -57,9 +57,18 @@ export class HostMount {
   #settle!: (end: Promise<void>) => void;
   #ending = false;
   #unmounting: Promise<void> | undefined;
+  /** Takes the mount out of {@link ownMounts}. */
+  readonly #leave: () => void;
 
-  private constructor(directory: string, fd: OwnedFd, direct: boolean, options: MountOptions) {
+  private constructor(
+    directory: string,
+    fd: OwnedFd,
+    direct: boolean,
+    leave: () => void,
+    options: MountOptions,
+  ) {
     this.directory = directory;
+    this.#leave = leave;
     this.#log = options.log;
     this.#direct = direct;
     this.ended = new Promise((resolve) => {
@@ -91,14 +100,20 @@ export class HostMount {
     const flags = { allowOther, readOnly, setuid, devices };
     const directory = await mountPoint(options.directory);
     const direct = (options.method ?? (process.geteuid!() === 0 ? 'direct' : 'fusermount')) === 'direct';
-    const fd = await (direct ? mountDirectly : mountByFusermount)(directory, options.source, flags);
+    const leave = ownMounts.enter(directory);
     try {
-      const code = setNonBlocking(fd.value);
-      if (code < 0) throw MountError.of('/dev/fuse', -code);
-      return new HostMount(directory, fd, direct, options);
+      const fd = await (direct ? mountDirectly : mountByFusermount)(directory, options.source, flags);
+      try {
+        const code = setNonBlocking(fd.value);
+        if (code < 0) throw MountError.of('/dev/fuse', -code);
+        return new HostMount(directory, fd, direct, leave, options);
+      } catch (error) {
+        fd.close();
+        await (direct ? unmountDirectly : unmountByFusermount)(directory);
+        throw error;
+      }
     } catch (error) {
-      fd.close();
-      await (direct ? unmountDirectly : unmountByFusermount)(directory);
+      leave();
       throw error;
     }
   }
@@ -138,6 +153,7 @@ export class HostMount {
       await this.#session.close();
     } finally {
       this.#device.close();
+      this.#leave();
     }
   }
 }

@@ -18,7 +18,7 @@ import {
 import { ownMounts, remountInert } from '../system/confinement/namespaces.js';
 import { refuseSystemCalls, type SeccompAction } from '../system/confinement/seccomp.js';
 import type { DaemonOptions } from './daemon.js';
-import { isBackend } from './exports.js';
+import { isBackend, type BackendSource } from './exports.js';
 import type { BackendRegistry } from './registry.js';
 import { check } from './schema.js';
 
@@ -239,9 +239,14 @@ export function programFolders(file: string): string[] {
   return [own, ...above.map((folder) => join(folder, 'node_modules')).filter((folder) => existsSync(folder))];
 }
 
+/** The part of a daemon's options that names its backends. */
+interface NeedyOptions extends Pick<DaemonOptions, 'backends' | 'folder'> {
+  readonly exports: readonly { readonly backend: BackendSource | string }[];
+}
+
 /** What all backends need together, or why that is not known. */
-async function needsOf(
-  { exports, backends, folder }: Omit<DaemonOptions, 'log' | 'registry'>,
+export async function needsOf(
+  { exports, backends, folder }: NeedyOptions,
   registry: BackendRegistry,
 ): Promise<BackendNeeds | string> {
   const paths: AllowedPath[] = [];

@@ -1,7 +1,11 @@
+import { realpath } from 'node:fs/promises';
+import { resolve } from 'node:path';
 import { UsageError } from '../backend/index.js';
 import { Session } from '../fuse/index.js';
 import { HostMount, MountError } from '../mount/index.js';
 import type { Export } from '../state/index.js';
+import { isAtOrBelow } from '../system/index.js';
+import { needsOf } from './confine.js';
 import {
   isBackend,
   openExport,
@@ -37,6 +41,7 @@ export class MountedExport {
   static async open(options: HostMountOptions): Promise<MountedExport> {
     const { directory, backend, readOnly = false, locks = 'shared', allowOther, log } = options;
     const { cache = {}, limits = {} } = options;
+    await refuseOwnPaths(options);
     const one = await openExport(backend, { readOnly, locks, cache, limits }, options);
     try {
       const mount = await HostMount.open({
@@ -77,5 +82,23 @@ export class MountedExport {
     } finally {
       await this.#export.close();
     }
+  }
+}
+
+/**
+ * Refuses to cover what the backend goes on to write by path, such as a cache directory: this
+ * process would wait for its own mount. Shared directories are held open from before.
+ */
+async function refuseOwnPaths({ directory, backend, folder, registry }: HostMountOptions): Promise<void> {
+  const needs = await needsOf({ exports: [{ backend }], folder }, registry).catch(() => undefined);
+  // What is wrong with the options is told by what makes the backend of them.
+  if (needs === undefined || typeof needs === 'string') return;
+  const covered = await realpath(directory).catch(() => resolve(directory));
+  for (const { path, write, shared } of needs.paths) {
+    if (!write || shared === true) continue;
+    if (!isAtOrBelow(await realpath(path).catch(() => resolve(path)), covered)) continue;
+    throw new UsageError(
+      `${directory}: the backend keeps files in ${path}, which the mount would cover; choose another directory`,
+    );
   }
 }

@@ -13,6 +13,7 @@ export * from './batches/call-list.js';
 export * from './descriptors/eventfd.js';
 export { IoThreads, type IoWork } from './batches/io-threads.js';
 export * from './calls/libc.js';
+export { isAtOrBelow, ownMounts } from './calls/own-mounts.js';
 export * from './descriptors/limits.js';
 export * from './memory/mapping.js';
 export * from './memory/memfd.js';

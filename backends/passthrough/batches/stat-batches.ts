@@ -1,5 +1,5 @@
 import { type Attributes, type Entry, FsError } from '../../../core/backend/index.js';
-import { type CallList, NativeMemory } from '../../../core/system/index.js';
+import { type CallList, NativeMemory, ownMounts } from '../../../core/system/index.js';
 import type { Node } from '../nodes/nodes.js';
 import { putComponent } from '../calls/call-memory.js';
 import { newEntry, type OwnEntry, type Share } from '../share.js';
@@ -77,7 +77,8 @@ export class StatBatch {
   }
 
   #add(list: CallList, parent: Node, node: Node | undefined, name: string): boolean {
-    if (name.length > NAME_MAX_UNITS) return false;
+    // A mount of this process's own must not be asked: `statName` sees to that.
+    if (name.length > NAME_MAX_UNITS || ownMounts.any) return false;
     const fd = this.#share.nodes.descriptor(parent);
     if (fd < 0) return false;
     const index = list.count;

@@ -1,5 +1,5 @@
 import { makeDevice, type newAttributes } from '../../../core/backend/index.js';
-import type { CallList } from '../../../core/system/index.js';
+import { ownMounts, type CallList } from '../../../core/system/index.js';
 import { AT, fstat, STAT, STATX, STATX_FIELD, STATX_NAME, statx } from '../../../core/system/calls/files.js';
 import { at, bytes, getLong, getSignedLong, offset, signedWords, words } from './call-memory.js';
 
@@ -47,11 +47,27 @@ export function takeStat(from: Uint32Array, start: number): void {
 }
 
 /**
- * Stats a name in a directory, without following a symbolic link.
- * @returns 0 or minus the errno. The functions below read the result from call memory.
+ * Stats a name in a directory, without following it. Where a mount is there that this process
+ * serves, the directory beneath it: see {@link coveredBy}.
+ * @returns 0 or minus the errno; the functions below read the result.
  */
 export function statName(parentFd: number, name: number): number {
+  if (ownMounts.any) {
+    const covered = coveredBy(parentFd, name);
+    if (covered >= 0) return statDescriptor(covered);
+  }
   return statx(parentFd, name, NAME_FLAGS, NAME_MASK, at.statx);
+}
+
+/**
+ * The directory beneath a mount that this process serves. The kernel tells the id of a mount
+ * without asking its file system (AT_STATX_DONT_SYNC), for which this thread would wait.
+ * @returns a descriptor that is not the caller's, or -1 where the name is no such mount.
+ */
+export function coveredBy(parentFd: number, name: number): number {
+  if (!ownMounts.any) return -1;
+  const code = statx(parentFd, name, NAME_FLAGS | AT.STATX_DONT_SYNC, NAME_MASK, at.statx);
+  return code < 0 || (words[MASK >>> 2]! & STATX.MNT_ID) === 0 ? -1 : ownMounts.beneath(getLong(MOUNT_ID));
 }
 
 /**

@@ -40,6 +40,8 @@ export const AT = {
   REMOVEDIR: 0x200,
   SYMLINK_FOLLOW: 0x400,
   NO_AUTOMOUNT: 0x800,
+  /** Attributes as the host knows them, without asking a file system that is elsewhere. */
+  STATX_DONT_SYNC: 0x4000,
   EMPTY_PATH: 0x1000,
 } as const;
 

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { after, test } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parse } from 'yaml';
 
@@ -135,7 +136,7 @@ test("a socket path that can't be used is refused with the reason", async () => 
 });
 
 test('a daemon serves until a signal, removes its socket and ends with 0', async () => {
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  for (const signal of ['SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT', 'SIGALRM', 'SIGUSR2', 'SIGXCPU'] as const) {
     const socket = join(folder, `${signal}.sock`);
     const daemon = start('serve', '--backend', 'memfs', '--socket-path', socket, '--log-format', 'json');
     await listening(daemon, socket);
@@ -149,6 +150,47 @@ test('a daemon serves until a signal, removes its socket and ends with 0', async
       .map((line) => (JSON.parse(line) as { msg: string }).msg);
     assert.ok(messages.includes('serving') && messages.includes('stopping'), stderr);
   }
+});
+
+test('a daemon that nohup started outlives its terminal', async () => {
+  const socket = join(folder, 'nohup.sock');
+  const words = [process.execPath, cli, 'serve', '--backend', 'memfs', '--socket-path', socket];
+  // bash tells a program's path in `_`, as it does for a person who types nohup.
+  const shell = spawn('bash', ['-c', 'nohup "$@" & echo $!; wait', 'bash', ...words], { cwd: folder });
+  const [line] = (await once(shell.stdout, 'data')) as [Buffer];
+  const pid = Number(String(line));
+  while (!existsSync(socket)) await delay(20);
+  process.kill(pid, 'SIGHUP');
+  await delay(300);
+  assert.ok(existsSync(socket));
+  process.kill(pid, 'SIGTERM');
+  await once(shell, 'exit');
+  assert.ok(!existsSync(socket));
+});
+
+test('an exception that nobody caught is shown, and the daemon still ends in order', async () => {
+  const socket = join(folder, 'fault.sock');
+  writeFileSync(
+    join(folder, 'faulty.mjs'),
+    `const root = { mode: 0o040755 };
+     export default {
+       name: 'faulty',
+       description: 'throws where nobody catches',
+       options: (await import(${JSON.stringify(import.meta.resolve('zod'))})).z.strictObject({}),
+       create: () => ({
+         mount: () => (setTimeout(() => { throw new Error('out of the blue'); }, 500), root),
+         unmount: () => console.log('unmounted in order'),
+         lookup: () => undefined,
+         getattr: () => root,
+       }),
+     };`,
+  );
+  const daemon = start('serve', '--confine', 'none', '--backend', './faulty.mjs', '--socket-path', socket);
+  const { code, stdout, stderr } = await daemon.result;
+  assert.equal(code, 1, stderr);
+  assert.match(stderr, /^virtiofs-kit: this is a bug: Error: out of the blue\n {4}at /m);
+  assert.equal(stdout, 'unmounted in order\n');
+  assert.ok(!existsSync(socket));
 });
 
 test('a socket file that a killed daemon left behind is taken over', async () => {
