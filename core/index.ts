@@ -13,7 +13,6 @@ export { cases as contractCases, checkBackend } from './contract/index.js';
 export type { CaseResult, CheckOptions, CheckReport, ContractCase } from './contract/index.js';
 export { Guest, GuestError } from './guest/index.js';
 export type { Accelerator, GuestOptions, GuestShare, RunOptions, RunResult } from './guest/index.js';
-export { closeBacking } from './system/index.js';
 export {
   BackendRegistry,
   createContainer,
@@ -23,7 +22,6 @@ export {
   Services,
   parseConfig,
   readConfig,
-  readOnly,
   serve,
 } from './plugins/index.js';
 export type {

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { accelerate } from '../../core/backend/accelerator.js';
 import {
   type AttributeChanges,
   type Attributes,
@@ -76,6 +77,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   constructor(tree: Tree) {
     this.#tree = tree;
     this.#entry = { node: tree.root, attributes: this.#attributes, file: OPENED[0]!.file };
+    accelerate(this, { slots: true }, MemfsBackend.prototype);
   }
 
   /** What is to happen at the end of service. */

@@ -1,3 +1,4 @@
+import { accelerate } from '../../core/backend/accelerator.js';
 import {
   DAEMON,
   type Backend,
@@ -143,7 +144,7 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
   ];
   // Capabilities are the methods present: what no layer backs is not there.
   for (const name of missing) delete backend[name];
-  return backend;
+  return accelerate(backend, { slots: true });
 }
 
 function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {

@@ -1,3 +1,4 @@
+import { accelerate } from '../../core/backend/accelerator.js';
 import {
   type Awaitable,
   type Backend,
@@ -62,11 +63,10 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     securityContext: options.securityLabel && options.xattr,
     submounts: options.submounts === 'announce',
   };
-  const { startThreads, stopThreads, ...data } = dataOperations(share);
-  return {
+  const { gather, startThreads, stopThreads, ...data } = dataOperations(share);
+  const backend: Backend<Node, OpenFile> = {
     cache,
     semantics,
-    copyDomain: DESCRIPTORS,
     mount(_host: BackendHost): Node {
       if (!canImpersonate()) log.warn({ uid: process.geteuid!() }, NOT_ROOT);
       startThreads();
@@ -80,12 +80,17 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     ...lookupOperations(share),
     ...directoryOperations(share),
     ...data,
-    ...backingOperations(share),
     ...creationOperations(share),
     ...rangeOperations(share),
     ...setattrOperations(share),
     ...(options.xattr ? xattrOperations(share) : {}),
   };
+  return accelerate(backend, {
+    slots: true,
+    copyDomain: DESCRIPTORS,
+    ...gather,
+    ...backingOperations(share),
+  });
 }
 
 /**

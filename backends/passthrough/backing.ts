@@ -1,4 +1,5 @@
-import { type Backing, FileType, type StatIdentity } from '../../core/backend/index.js';
+import type { Backing, StatIdentity } from '../../core/backend/accelerator.js';
+import { FileType } from '../../core/backend/index.js';
 import type { Node } from './nodes/nodes.js';
 import type { OpenFile } from './nodes/open-file.js';
 import type { Share } from './share.js';

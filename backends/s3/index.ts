@@ -4,16 +4,22 @@
  * bucket has it. README.md has the design; `backend.ts` serves the contract, `names.ts` finds,
  * `reader.ts` reads, `files.ts`, `staged.ts` and `upload.ts` write.
  */
+import { accelerate } from '../../core/backend/accelerator.js';
 import { definePlugin } from '../../core/backend/index.js';
 import { ReadingBackend } from './reading-backend.js';
 import { needsOf } from './service/machine-needs.js';
 import { optionsSchema } from './options.js';
+import type { Node } from './tree/nodes.js';
+import type { OpenFile } from './write/files.js';
 import { WritableBackend } from './writable-backend.js';
 
 export default definePlugin({
   name: 's3',
   description: 'a bucket (S3 and compatible), journalled locally, readable by every other S3 tool',
   options: optionsSchema,
-  create: (options) => (options.readOnly ? new ReadingBackend(options) : new WritableBackend(options)),
+  create(options) {
+    const backend = options.readOnly ? new ReadingBackend(options) : new WritableBackend(options);
+    return accelerate<Node, OpenFile, ReadingBackend>(backend, { slots: true });
+  },
   needs: (options) => needsOf(options),
 });

@@ -12,13 +12,6 @@ import type { BackendHost } from './plugin.js';
 export type NodeKey = string | number | Uint8Array;
 
 /**
- * A place for the engine in a node: where all nodes of a backend are made with this property, as
- * -1, the engine needs no map to find what it keeps of one. That is faster and leaves less garbage;
- * nobody else may change it, and no two exports may share the nodes.
- */
-export const engineSlot: unique symbol = Symbol('engine slot');
-
-/**
  * What a lookup or creation found. The engine reads it as {@link Attributes} are read: a
  * synchronous backend may return one refilled object.
  */
@@ -60,55 +53,6 @@ export interface DirectoryEntry {
    */
   readonly ino?: number | bigint | undefined;
 }
-
-/** Bits of the `flags` of {@link Backend.write}. */
-export const WriteFlags = {
-  /**
-   * From the guest's page cache: `context` and the handle may be another writer's
-   * (FUSE_WRITE_CACHE).
-   */
-  CACHE: 1,
-  /** Clear set-user-id and set-group-id (FUSE_WRITE_KILL_SUIDGID). */
-  KILL_SUIDGID: 4,
-} as const;
-
-/** Bits of the `flags` of {@link Backend.rename}, Linux `rename(2)`. */
-export const RenameFlags = { NOREPLACE: 1, EXCHANGE: 2, WHITEOUT: 4 } as const;
-
-/** Bits of the `flags` of {@link Backend.setxattr}, Linux `setxattr(2)`. */
-export const XattrFlags = { CREATE: 1, REPLACE: 2 } as const;
-
-/** Bits of the `mode` of {@link Backend.fallocate}, Linux `fallocate(2)`. */
-export const FallocateMode = {
-  KEEP_SIZE: 0x01,
-  PUNCH_HOLE: 0x02,
-  COLLAPSE_RANGE: 0x08,
-  ZERO_RANGE: 0x10,
-  INSERT_RANGE: 0x20,
-  UNSHARE_RANGE: 0x40,
-} as const;
-
-/**
- * Bits of the `flags` of {@link Backend.open} and {@link Backend.create}, Linux `open(2)` on x86-64
- * and arm64.
- */
-export const OpenFlags = {
-  ACCESS_MODE: 0o3,
-  READ_ONLY: 0,
-  WRITE_ONLY: 0o1,
-  READ_WRITE: 0o2,
-  CREAT: 0o100,
-  EXCL: 0o200,
-  NOCTTY: 0o400,
-  TRUNC: 0o1000,
-  APPEND: 0o2000,
-  NONBLOCK: 0o4000,
-  DSYNC: 0o10000,
-  LARGEFILE: 0o100000,
-  NOFOLLOW: 0o400000,
-  NOATIME: 0o1000000,
-  SYNC: 0o4010000,
-} as const;
 
 /** Answer of {@link Backend.ioctl}. */
 export interface IoctlResult {
@@ -154,81 +98,11 @@ export interface Semantics {
   readonly submounts?: boolean;
 }
 
-/**
- * What came of a request that was gathered: bytes, attributes, an entry or nothing, or minus an
- * errno.
- */
-export type Gathered<N> = number | Attributes | Entry<N> | undefined;
-
-/**
- * What statx(2) tells of a file, without following it, that no other file of the host has: 32 bits
- * each.
- */
-export interface StatIdentity {
-  readonly mount: number;
-  readonly inoLow: number;
-  readonly inoHigh: number;
-  /**
-   * Time of birth. Without it the rest is the file's own as long as the descriptor that comes with
-   * it is open.
-   */
-  readonly birth?: { readonly seconds: number; readonly nanoseconds: number } | undefined;
-}
-
-/** A file of the host that is behind a node or an open file. */
-export interface Backing {
-  /**
-   * A descriptor of it, or -1. It must be closed by `closeBacking`, since other threads may be
-   * using it.
-   */
-  readonly fd: number;
-  /** Whether what fstat(2) tells of it is what `getattr` returns, but for the time of birth. */
-  readonly attributes: boolean;
-  /**
-   * Flags of preadv2(2), such as RWF_NOWAIT, with which a read must be made that may wait
-   * otherwise.
-   */
-  readonly readFlags: number;
-  /**
-   * Whether `write` comes to pwrite(2), made without CAP_FSETID where it is to clear set-id bits.
-   */
-  readonly writes: boolean;
-  /**
-   * Of a directory: whether `lookup` of a name in it comes to statx(2). ENOENT is then a missing
-   * name, and a file whose identity is that of a node is that node, its attributes what statx
-   * tells.
-   */
-  readonly names: boolean;
-  /** Of a node, where there is one. */
-  readonly identity?: StatIdentity | undefined;
-}
-
 /** What `health` reports. */
 export interface Health {
   readonly ok: boolean;
   /** One line for the operator. */
   readonly detail?: string;
-}
-
-/**
- * How the engine learns of what a backend carries out beside its thread, without a turn of the
- * event loop for each. The backend calls what {@link Backend.submit} was given in `collect`, and in
- * a turn of the event loop of its own where nobody attends.
- */
-export interface Completions {
-  /** Reads and writes that are not ended yet. */
-  readonly pending: number;
-  /** Whether `collect` would end some. */
-  readonly ready: boolean;
-  /** Ends what is complete. Never throws. */
-  collect(): void;
-  /** From now until `rest` the engine collects by itself: nothing needs to wake the event loop. */
-  attend(): void;
-  /**
-   * The engine may sleep from now on.
-   * @returns whether something is ready already, of which nothing may tell.
-   */
-  rest(): boolean;
 }
 
 /**
@@ -250,11 +124,6 @@ export interface Backend<N extends object = object, F = unknown> {
   /** Default cache policy; the export's options override it, part by part. */
   readonly cache?: Partial<CachePolicy>;
   readonly semantics?: Semantics;
-  /**
-   * Backends with the same value take each other's open files in `copyFileRange`, because those are
-   * descriptors of the host, or the like. Absent: only their own.
-   */
-  readonly copyDomain?: symbol;
 
   /** Begins service. Called once, before anything else. @returns the root directory. */
   mount(host: BackendHost): Awaitable<N>;
@@ -350,49 +219,6 @@ export interface Backend<N extends object = object, F = unknown> {
     flags: number,
     context: Context,
   ): Awaitable<number>;
-  /**
-   * Offers a read that may be carried out together with others, where more requests are in sight:
-   * for backends to which one call for many is cheaper than many calls. What it takes is carried
-   * out by {@link submit}, in the same turn of the event loop; until then nothing is called but the
-   * methods that gather, `read`, `write`, `getattr` and `lookup`, and buffer and context stay as
-   * they are.
-   * @returns whether the backend has put it aside; if not, `read` follows.
-   */
-  gatherRead?(node: N, file: F, buffer: GuestBuffer, offset: number, context: Context): boolean;
-  /** As {@link gatherRead}, for `write`. */
-  gatherWrite?(
-    node: N,
-    file: F,
-    buffer: GuestBuffer,
-    offset: number,
-    flags: number,
-    context: Context,
-  ): boolean;
-  /** As {@link gatherRead}, for `lookup`. */
-  gatherLookup?(parent: N, name: string, context: Context): boolean;
-  /** As {@link gatherRead}, for `getattr`. */
-  gatherGetattr?(node: N, file: F | undefined, context: Context): boolean;
-  /**
-   * Carries out what was gathered. `results[i]` is to be what the i-th method would have returned,
-   * an object for each; or where it would have thrown, minus the errno. Never called with nothing
-   * gathered. Where it throws, all of them fail.
-   * @param later given where other requests wait, to be served meanwhile. A backend with {@link
-   * completions} may keep it, return true, and call it once when `results` are filled, not before
-   * it has returned. Files, nodes, buffers and contexts stay until then.
-   * @returns true if `later` will be called.
-   */
-  submit?(results: Awaitable<Gathered<N>>[], later?: () => void): boolean;
-  /**
-   * The file of the host by which `getattr`, or `read` and `write` of an open file, are plain
-   * system calls: threads that serve queues then make these without asking the backend. Asked where
-   * such a thread had a request that it could not serve; the answer holds until the descriptor is
-   * closed, and must not change meanwhile.
-   * @param file an open file, for `read` and `write`; without one, for `getattr`.
-   * @returns nothing where there is more to it.
-   */
-  backing?(node: N, file: F | undefined): Backing | undefined;
-  /** For backends that carry out what they {@link submit} beside the engine's thread. */
-  readonly completions?: Completions | undefined;
   /**
    * A descriptor was closed (there may be others): the last moment to give an error to `close(2)`.
    */

@@ -3,7 +3,7 @@ import type { Client, Found, OpenFile } from './client.js';
 import { ContractFailure } from './expect.js';
 
 /** Methods that a case needs. */
-export type Method = Exclude<keyof Backend, 'cache' | 'semantics' | 'copyDomain'>;
+export type Method = Exclude<keyof Backend, 'cache' | 'semantics'>;
 
 /** What a case works with. */
 export interface Trial {

@@ -169,7 +169,7 @@ export class Daemon {
 
   /** Threads for an export's queues, where there is something that they can do. */
   #openThreads({ tag, queueThreads, pollTime }: CheckedExport, one: Export): QueueThreads | undefined {
-    if (one.backend.backing !== undefined) {
+    if (one.accelerator.backing !== undefined) {
       try {
         return new QueueThreads(queueThreads, pollTime, this.#log);
       } catch (error) {

@@ -1,8 +1,7 @@
-import { UsageError, type Backend, type BackendSpec } from '../backend/index.js';
+import { readOnly, UsageError, type Backend, type BackendSpec } from '../backend/index.js';
 import { hostBuffer } from '../memory/index.js';
 import { Export, type ExportLimits } from '../state/index.js';
 import type { ExportConfig } from './config.js';
-import { readOnly } from './read-only.js';
 import type { BackendRegistry, CreateBackendOptions } from './registry.js';
 
 /**
@@ -47,8 +46,10 @@ export async function openExport(
   }
 }
 
+/** Whether a program made it itself; {@link Export.open} refuses what has lost its methods. */
 export function isBackend(source: BackendSource): source is Backend {
-  return typeof (source as Partial<Backend>).mount === 'function';
+  const { mount, type } = source as Partial<Backend & BackendSpec>;
+  return typeof mount === 'function' || typeof type !== 'string';
 }
 
 type Given<T> = { [K in keyof T]: Exclude<T[K], undefined> };

@@ -46,7 +46,6 @@ export {
   type OfflineLayers,
   type OverlayBackend,
 } from './overlay.js';
-export { readOnly } from './read-only.js';
 export { s3Administration } from './s3.js';
 export { BackendRegistry, type CreateBackendOptions, type OptionName } from './registry.js';
 export { serve, type ServeOptions } from './serve.js';

@@ -1,4 +1,5 @@
-import type { Attributes, Backing } from '../backend/index.js';
+import type { Backing } from '../backend/accelerator.js';
+import type { Attributes } from '../backend/index.js';
 import type { FileTable, EntryName, EntryNode, FileTableOwner, Validities, Validity } from '../fuse/index.js';
 import { STAT, STATX_FIELD } from '../system/calls/files.js';
 import { type DescriptorUse, MOST_THREADS, type SharedDescriptors } from '../system/index.js';

@@ -1,4 +1,11 @@
-import type { Backend, BackendHost, CachePolicy, Logger } from '../backend/index.js';
+import { acceleratorOf, type Accelerator } from '../backend/accelerator.js';
+import {
+  requireBackend,
+  type Backend,
+  type BackendHost,
+  type CachePolicy,
+  type Logger,
+} from '../backend/index.js';
 import { ListingBudget } from './directory-stream.js';
 import { LockTable, type LockLimits } from './locks/index.js';
 import { NodeTable } from './node-table.js';
@@ -45,6 +52,8 @@ export interface ExportOptions extends BackendHost {
  */
 export class Export {
   readonly backend: Backend;
+  /** The backend's quicker ways; empty where it has none. */
+  readonly accelerator: Accelerator;
   readonly log: Logger;
   readonly cache: CachePolicy;
   readonly limits: ExportLimits;
@@ -59,11 +68,12 @@ export class Export {
 
   private constructor(backend: Backend, root: object, options: ExportOptions) {
     this.backend = backend;
+    this.accelerator = acceleratorOf(backend) ?? {};
     this.log = options.log;
     this.cache = { ...defaultCachePolicy, ...backend.cache, ...options.cache };
     this.limits = { ...defaultExportLimits, ...options.limits };
     this.localLocks = options.localLocks === true;
-    const nodes = new NodeTable(backend, root, this.limits.nodes);
+    const nodes = new NodeTable(backend, root, this.limits.nodes, this.accelerator.slots);
     this.nodes = nodes;
     this.listings = new ListingBudget(this.limits.listings);
     this.locks = new LockTable<number>({
@@ -82,9 +92,11 @@ export class Export {
   /**
    * Mounts a backend.
    * @param state what the backend's `save` returned, to be restored.
+   * @throws UsageError for an object that is no backend.
    * @throws what the backend's `mount` and `restore` throw.
    */
   static async open(backend: Backend, options: ExportOptions, state?: Uint8Array): Promise<Export> {
+    requireBackend(backend);
     const { log, createBuffer } = options;
     const root = await backend.mount({ log, createBuffer });
     if (state !== undefined && state.length > 0) await backend.restore?.(state);

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { engineSlot, type Backend } from '../backend/index.js';
+import { engineSlot } from '../backend/accelerator.js';
+import type { Backend } from '../backend/index.js';
 import { Counter, GENERATION, HIGH, LOW, ROOT_ID, identify, nextIdentity } from './identity.js';
 
 /** The slot of the root directory. */
@@ -59,12 +60,15 @@ export class NodeTable {
   readonly #limbo: [number[], number[]] = [[], []];
   #period = 1;
 
-  /** @param limit how many nodes may be known at a time, the root included. */
-  constructor(backend: Backend, root: object, limit: number) {
+  /**
+   * @param limit how many nodes may be known at a time, the root included.
+   * @param isSlotted whether every node has a place for its slot.
+   */
+  constructor(backend: Backend, root: object, limit: number, isSlotted = false) {
     this.#backend = backend;
     this.#limit = limit;
     this.#identity[LOW] = ROOT_ID;
-    this.#slots = engineSlot in root ? undefined : new Map();
+    this.#slots = isSlotted ? undefined : new Map();
     this.#insert(root);
     this.#references[ROOT_SLOT] = 1;
   }

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import {
-  FsError,
-  type Awaitable,
+  accelerate,
+  type Accelerator,
   type Completions,
   type Gathered,
-  type GuestBuffer,
-} from '../../core/backend/index.js';
+} from '../../core/backend/accelerator.js';
+import { FsError, type Awaitable, type GuestBuffer } from '../../core/backend/index.js';
 import { TinyBackend, type TinyFile, type TinyNode } from './tiny-backend.js';
 
 type Result = Gathered<TinyNode>;
@@ -27,7 +27,7 @@ interface Group {
  * A file system that puts every request aside that it is offered, and carries them out when it is
  * told to.
  */
-export class GatheringBackend extends TinyBackend {
+export class GatheringBackend extends TinyBackend implements Accelerator<TinyNode, TinyFile> {
   /** How many were carried out by each {@link submit}, and how many were not put aside. */
   readonly submitted: number[] = [];
   single = 0;
@@ -76,6 +76,7 @@ export class GatheringBackend extends TinyBackend {
         return isReady();
       },
     };
+    accelerate(this, this);
   }
 
   gatherRead(node: TinyNode, file: TinyFile, buffer: GuestBuffer, offset: number): boolean {

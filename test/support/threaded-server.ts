@@ -2,6 +2,7 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
+import type { Backend } from '../../core/backend/index.js';
 import { Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
@@ -23,6 +24,8 @@ export interface ThreadedOptions {
   /** Microseconds. Default 20, as a daemon's. */
   readonly pollTime?: number;
   readonly cache?: ExportOptions['cache'];
+  /** What is served, made of passthrough. Default: passthrough itself. */
+  readonly view?: (backend: Backend) => Backend;
 }
 
 /**
@@ -73,7 +76,12 @@ export class ThreadedServer {
     mkdirSync(sharedDir);
     const log = new MemoryLog();
     const backend = await new BackendRegistry().create({ type: 'passthrough', sharedDir }, { log });
-    const shared = await Export.open(backend, { log, createBuffer: hostBuffer, cache: options.cache ?? {} });
+    const view = options.view ?? ((same) => same);
+    const shared = await Export.open(view(backend), {
+      log,
+      createBuffer: hostBuffer,
+      cache: options.cache ?? {},
+    });
     const server = new ThreadedServer(folder, shared, options);
     t.after(() => server.close());
     return server;

@@ -1,4 +1,5 @@
-import { engineSlot, FileType, FsError, nameLength } from '../../../core/backend/index.js';
+import { engineSlot } from '../../../core/backend/accelerator.js';
+import { FileType, FsError, nameLength } from '../../../core/backend/index.js';
 import type { Clock } from './clock.js';
 import { Content } from '../content/content.js';
 

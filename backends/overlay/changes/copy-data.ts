@@ -41,13 +41,14 @@ export function* copyContent(
 function* copyData(ends: Ends, size: number): Steps<void> {
   const { union, from, original } = ends;
   const source = from.backend;
-  const target = union.writable().layer.backend;
+  const { layer } = union.writable();
+  const target = layer.backend;
   if (source.read === undefined || target.write === undefined) throw FsError.of('EIO');
   const opened = source.open === undefined ? undefined : yield* wait(source.open(original, 0, DAEMON));
   const file = opened?.file;
   const buffer = union.host.createBuffer(Math.min(PIECE, size));
   try {
-    let direct = source.copyDomain !== undefined && source.copyDomain === target.copyDomain;
+    let direct = from.copyDomain !== undefined && from.copyDomain === layer.copyDomain;
     let turn = 0;
     for (let at = 0; at < size;) {
       const [start, end] = yield* nextData(from, original, file, at, size);

@@ -1,3 +1,4 @@
+import { acceleratorOf } from '../../../core/backend/accelerator.js';
 import {
   DAEMON,
   type Awaitable,
@@ -30,6 +31,8 @@ export class Layer {
   readonly number: number;
   readonly backend: Backend;
   readonly root: object;
+  /** Layers with the same one copy from each other's open files. */
+  readonly copyDomain: symbol | undefined;
   /** How it records whiteouts and the like; settled once the layer is mounted. */
   marks: Marks;
   readonly #held = new Map<object, number>();
@@ -39,6 +42,7 @@ export class Layer {
     this.number = number;
     this.backend = backend;
     this.root = root;
+    this.copyDomain = acceleratorOf(backend)?.copyDomain;
     this.marks = marks;
     this.hold(root);
   }

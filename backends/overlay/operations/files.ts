@@ -173,10 +173,9 @@ export function fileOperations(union: () => Union) {
       context: Context,
     ): Awaitable<number> {
       return andThen(current(node, file), (from) => {
-        const { backend } = to.layer;
-        const domain = from.layer.backend.copyDomain;
-        const isOneDomain =
-          from.layer === to.layer || (domain !== undefined && domain === backend.copyDomain);
+        const { backend, copyDomain } = to.layer;
+        const domain = from.layer.copyDomain;
+        const isOneDomain = from.layer === to.layer || (domain !== undefined && domain === copyDomain);
         // The guest's kernel then copies by reading and writing.
         if (!isOneDomain) throw FsError.of('EXDEV');
         if (backend.copyFileRange === undefined) throw FsError.of('EOPNOTSUPP');

@@ -1,10 +1,5 @@
-import {
-  type Attributes,
-  type Awaitable,
-  engineSlot,
-  FileType,
-  type Opened,
-} from '../../../core/backend/index.js';
+import { engineSlot } from '../../../core/backend/accelerator.js';
+import { type Attributes, type Awaitable, FileType, type Opened } from '../../../core/backend/index.js';
 import type { Layer } from '../layers/layer.js';
 
 /** A node of a lower layer, held by the overlay node that it is part of. */

@@ -1,9 +1,8 @@
+import type { Accelerator, Completions, Gathered } from '../../../core/backend/accelerator.js';
 import {
   type Awaitable,
-  type Completions,
   type Context,
   FsError,
-  type Gathered,
   type GuestBuffer,
   WriteFlags,
 } from '../../../core/backend/index.js';
@@ -28,9 +27,7 @@ type FinishRead = (
   nowait: number,
 ) => Awaitable<number>;
 
-/**
- * The array that `submit` of {@link gatherOperations} fills: the answer of each request, in order.
- */
+/** What {@link Accelerator.submit} fills: the answer of each request, in order. */
 type Results = Awaitable<Gathered<Node>>[];
 
 /** Most calls in one batch. */
@@ -185,6 +182,13 @@ class CallBatch implements IoWork {
   }
 }
 
+/** The part of the share's accelerator that gathers, and the life of its threads. */
+export interface GatherOperations {
+  readonly gather: Accelerator<Node, OpenFile>;
+  startThreads(): void;
+  stopThreads(): Promise<void>;
+}
+
 /**
  * Operations that gather requests and carry them out together. Small reads and writes of cached
  * files, LOOKUP and GETATTR become one foreign call for many. Large reads go to I/O threads (option
@@ -193,12 +197,12 @@ class CallBatch implements IoWork {
  * Small transfers stay on this thread: passing their data between processors costs as much as the
  * call itself. Writes stay too: the kernel lets only one thread at a time write to a file.
  */
-export function gatherOperations(share: Share, finishRead: FinishRead) {
+export function gatherOperations(share: Share, finishRead: FinishRead): GatherOperations {
   const { ioThreads } = share.options;
   const list = CallList.open(BATCH_CAPACITY);
   if (list === undefined) {
     if (ioThreads > 0) share.log.warn({}, 'calls cannot be made together here: ioThreads has no effect');
-    return { startThreads: () => {}, stopThreads: () => Promise.resolve() };
+    return { gather: {}, startThreads: () => {}, stopThreads: () => Promise.resolve() };
   }
   const stats = new StatBatch(share, BATCH_CAPACITY);
   const idle = [create(list)];
@@ -236,7 +240,7 @@ export function gatherOperations(share: Share, finishRead: FinishRead) {
     rest: () => threads?.rest() === true,
   };
 
-  return {
+  const gather: Accelerator<Node, OpenFile> = {
     ...(ioThreads === 0 ? {} : { completions }),
 
     gatherRead(node: Node, file: OpenFile, buffer: GuestBuffer, offset: number, _context: Context): boolean {
@@ -287,6 +291,10 @@ export function gatherOperations(share: Share, finishRead: FinishRead) {
       idle.push(current);
       return false;
     },
+  };
+
+  return {
+    gather,
 
     startThreads(): void {
       if (ioThreads === 0) return;

@@ -1,4 +1,5 @@
-import { engineSlot, Errno, FsError, type Logger, type StatIdentity } from '../../../core/backend/index.js';
+import { engineSlot, type StatIdentity } from '../../../core/backend/accelerator.js';
+import { Errno, FsError, type Logger } from '../../../core/backend/index.js';
 import { O, close } from '../../../core/system/calls/files.js';
 import { openByHandleAt } from '../../../core/system/calls/file-handles.js';
 import { closeBacking, descriptorLimit, settleBackings } from '../../../core/system/index.js';

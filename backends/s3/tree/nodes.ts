@@ -1,4 +1,5 @@
-import { engineSlot, type Time } from '../../../core/backend/index.js';
+import { engineSlot } from '../../../core/backend/accelerator.js';
+import type { Time } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { Mutex } from '../client/deadline.js';
 import type { Staged } from '../journal/staged.js';

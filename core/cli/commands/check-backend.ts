@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
+import { readOnly } from '../../backend/index.js';
 import { cases, type CaseResult, checkBackend } from '../../contract/index.js';
-import { type BackendRegistry, Services, readOnly } from '../../plugins/index.js';
+import { type BackendRegistry, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addLogOptions, partsOf } from '../environment.js';
 import type { Values } from '../flags.js';

@@ -46,9 +46,9 @@ export const getattr: Operation<Attributes> = {
   start(session, request) {
     const throughHandle = (session.in.u32(fuse_getattr_in.getattr_flags) & GETATTR_FH) !== 0;
     const file = target(session, request, throughHandle, fuse_getattr_in.fh);
-    const { backend } = session;
+    const { backend, accelerator } = session;
     const node = session.nodes.node(request.slot);
-    if (session.mayGather(0) && backend.gatherGetattr?.(node, file, request.context)) return GATHERED;
+    if (session.mayGather(0) && accelerator.gatherGetattr?.(node, file, request.context)) return GATHERED;
     return backend.getattr(node, file, request.context);
   },
   finish: finishAttributes,

@@ -43,7 +43,7 @@ export const read: Operation<number> = {
   reply: 0,
   startsDuringBatch: true,
   start(session, request) {
-    const { backend, handles, in: input } = session;
+    const { backend, accelerator, handles, in: input } = session;
     const handle = session.handle(fuse_read_in.fh, HandleKind.FILE);
     const { message } = request;
     const size = readSize(input, message);
@@ -55,7 +55,7 @@ export const read: Operation<number> = {
     const buffer = readData(message, size);
     const node = session.nodes.node(handles.slot(handle));
     const file = handles.object(handle);
-    if (session.mayGather(size) && backend.gatherRead?.(node, file, buffer, offset, request.context)) {
+    if (session.mayGather(size) && accelerator.gatherRead?.(node, file, buffer, offset, request.context)) {
       return GATHERED;
     }
     return backend.read(node, file, buffer, offset, request.context);
@@ -75,7 +75,7 @@ export const write: Operation<number> = {
   reply: fuse_write_out.bytes,
   startsDuringBatch: true,
   start(session, request) {
-    const { backend, handles, in: input } = session;
+    const { backend, accelerator, handles, in: input } = session;
     const handle = session.handle(fuse_write_in.fh, HandleKind.FILE);
     const { message } = request;
     const size = writeSize(input);
@@ -91,7 +91,7 @@ export const write: Operation<number> = {
     const file = handles.object(handle);
     if (
       session.mayGather(size) &&
-      backend.gatherWrite?.(node, file, buffer, offset, flags, request.context)
+      accelerator.gatherWrite?.(node, file, buffer, offset, flags, request.context)
     ) {
       return GATHERED;
     }

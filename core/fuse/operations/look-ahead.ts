@@ -1,4 +1,5 @@
-import { decodeName, FsError, type Awaitable, type Entry, type Gathered } from '../../backend/index.js';
+import type { Gathered } from '../../backend/accelerator.js';
+import { decodeName, FsError, type Awaitable, type Entry } from '../../backend/index.js';
 import type { DirectoryStream } from '../../state/index.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
@@ -72,8 +73,8 @@ export class LookAhead {
    */
   #gather(index: number, room: number): boolean {
     const { session, request, node, stream } = this.#target;
-    const { backend, gathering } = session;
-    if (backend.gatherLookup === undefined || gathering.count > 0) return false;
+    const { accelerator, gathering } = session;
+    if (accelerator.gatherLookup === undefined || gathering.count > 0) return false;
     let end = index;
     for (let left = room; end < index + MOST_AHEAD && stream.has(end); end++) {
       left -= this.#sizeOf(end);
@@ -85,7 +86,7 @@ export class LookAhead {
     this.#next = index;
     this.#end = index;
     try {
-      while (this.#end < end && backend.gatherLookup(node, this.#name(this.#end), request.context)) {
+      while (this.#end < end && accelerator.gatherLookup(node, this.#name(this.#end), request.context)) {
         this.#end += 1;
       }
     } catch {

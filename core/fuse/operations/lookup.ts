@@ -27,12 +27,12 @@ export const lookup: Operation<Entry<object> | undefined> = {
     session.in.seek(0);
     const name = session.in.name();
     session.in.finish();
-    const { backend } = session;
+    const { backend, accelerator } = session;
     const parent = session.nodes.node(slot);
     request.slot = slot;
     if (request.message.passedOn === true)
       request.name = hashOfName(session.in.bytes, HEADER, session.in.end - 1);
-    if (session.mayGather(0) && backend.gatherLookup?.(parent, name, request.context)) return GATHERED;
+    if (session.mayGather(0) && accelerator.gatherLookup?.(parent, name, request.context)) return GATHERED;
     return backend.lookup(parent, name, request.context);
   },
   finish(session, request, entry) {

@@ -1,4 +1,5 @@
-import type { Attributes, Backing } from '../../backend/index.js';
+import type { Backing } from '../../backend/accelerator.js';
+import type { Attributes } from '../../backend/index.js';
 import type { Validity } from '../wire/reply.js';
 
 /** How long a guest may keep a name, the absence of a name, and attributes. */

@@ -1,4 +1,5 @@
-import type { Awaitable, Gathered } from '../../backend/index.js';
+import type { Gathered } from '../../backend/accelerator.js';
+import type { Awaitable } from '../../backend/index.js';
 import type { Request } from './request.js';
 
 /**

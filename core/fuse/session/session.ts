@@ -1,12 +1,5 @@
-import {
-  Errno,
-  FsError,
-  type Attributes,
-  type Awaitable,
-  type Backend,
-  type Completions,
-  type Gathered,
-} from '../../backend/index.js';
+import type { Accelerator, Completions, Gathered } from '../../backend/accelerator.js';
+import { Errno, FsError, type Attributes, type Awaitable, type Backend } from '../../backend/index.js';
 import type { Message } from '../../memory/index.js';
 import {
   Freshness,
@@ -68,6 +61,7 @@ const NO_ROOM = refusal('request with too little room for its reply', Errno.EIO)
 export class Session {
   readonly export: Export;
   readonly backend: Backend;
+  readonly accelerator: Accelerator;
   readonly nodes: NodeTable;
   readonly counts: LookupCounts;
   readonly handles: HandleTable;
@@ -103,6 +97,7 @@ export class Session {
   constructor(shared: Export, options: SessionOptions = {}, id: number = shared.nextSession()) {
     this.export = shared;
     this.backend = shared.backend;
+    this.accelerator = shared.accelerator;
     this.nodes = shared.nodes;
     this.counts = new LookupCounts(shared.nodes);
     this.handles = new HandleTable(shared.limits.handles);
@@ -126,7 +121,7 @@ export class Session {
 
   /** Tells when batches have ended that the backend carries out on other threads. */
   get completions(): Completions | undefined {
-    return this.backend.completions;
+    return this.accelerator.completions;
   }
 
   /** Counts how often the guest has started anew, see {@link reset}. */
@@ -156,7 +151,7 @@ export class Session {
    */
   dispatch(message: Message, following = 0): void {
     const { gathering } = this;
-    if (gathering.outstanding > 0) this.backend.completions!.collect();
+    if (gathering.outstanding > 0) this.accelerator.completions!.collect();
     const request = this.#spare.pop() ?? new Request();
     request.message = message;
     const loaded = this.in.load(message);
@@ -190,13 +185,13 @@ export class Session {
   }
 
   /**
-   * Whether the current request may be offered to one of the backend's `gather` methods.
+   * Whether the current request may be offered to one of the accelerator's `gather` methods.
    * @param size the bytes of data that it transfers.
    */
   mayGather(size: number): boolean {
-    const { gathering, backend } = this;
+    const { gathering, accelerator } = this;
     // A large transfer may run on another thread. The requests gathered before it need not wait.
-    if (size >= LARGE && gathering.count > 0 && backend.completions !== undefined) this.submit();
+    if (size >= LARGE && gathering.count > 0 && accelerator.completions !== undefined) this.submit();
     return gathering.begin(size);
   }
 
@@ -221,7 +216,7 @@ export class Session {
   /** Has the backend carry out a batch. @returns whether it ends later, on another thread. */
   #submit({ requests, results, count, later }: Batch): boolean {
     try {
-      return this.backend.submit!(results, this.gathering.following > 0 ? later : undefined);
+      return this.accelerator.submit!(results, this.gathering.following > 0 ? later : undefined);
     } catch (error) {
       for (let i = 0; i < count; i++) results[i] = -this.#errnoOf(error, requests[i]!);
       return false;
@@ -234,7 +229,7 @@ export class Session {
    */
   submitFor(request: Request, results: Awaitable<Gathered<object>>[], count: number): void {
     try {
-      this.backend.submit!(results);
+      this.accelerator.submit!(results);
     } catch (error) {
       const code = -this.#errnoOf(error, request);
       for (let i = 0; i < count; i++) results[i] = code;
@@ -430,12 +425,12 @@ export class Session {
    * @param told the attributes in the reply that the guest is just getting, if there are any.
    */
   publishNode(slot: number, told: Attributes | undefined): void {
-    const { fileTable, nodes, counts, backend } = this;
+    const { fileTable, nodes, counts, accelerator } = this;
     const low = nodes.idLow(slot);
     const high = nodes.idHigh(slot);
     // The reply may come after the guest's last FORGET, which has withdrawn the node.
     if (fileTable === undefined || counts.resolve(low, high) === NO_SLOT) return;
-    const backing = backend.backing?.(nodes.node(slot), undefined);
+    const backing = accelerator.backing?.(nodes.node(slot), undefined);
     if (backing === undefined || backing.fd < 0 || !backing.attributes) return;
     fileTable.publishNode(slot, low, high, backing, told);
   }
@@ -447,10 +442,10 @@ export class Session {
    * @param child the slot of the node.
    */
   publishEntry(slot: number, hash: number, child: number, attributes: Attributes): void {
-    const { fileTable, nodes, backend } = this;
+    const { fileTable, nodes, accelerator } = this;
     if (fileTable === undefined || attributes.submount === true) return;
-    const parent = backend.backing?.(nodes.node(slot), undefined);
-    const backing = backend.backing?.(nodes.node(child), undefined);
+    const parent = accelerator.backing?.(nodes.node(slot), undefined);
+    const backing = accelerator.backing?.(nodes.node(child), undefined);
     const mount = parent?.names === true ? parent.identity?.mount : undefined;
     if (backing?.identity === undefined || backing.identity.mount !== mount) return;
     const name = { low: nodes.idLow(slot), high: nodes.idHigh(slot), hash };
@@ -463,13 +458,13 @@ export class Session {
 
   /** Publishes an open file in the file table, after a thread had to pass on a request for it. */
   publishFile(handle: number): void {
-    const { fileTable, nodes, handles, backend } = this;
+    const { fileTable, nodes, handles, accelerator } = this;
     if (fileTable === undefined) return;
     const generation = handles.generation(handle);
     // The reply may come after the RELEASE, which has withdrawn the file.
     if (handles.find(handle, generation, HandleKind.FILE) === NO_HANDLE) return;
     const slot = handles.slot(handle);
-    const backing = backend.backing?.(nodes.node(slot), handles.object(handle));
+    const backing = accelerator.backing?.(nodes.node(slot), handles.object(handle));
     if (backing === undefined) return;
     fileTable.publishFile(handle, generation, nodes.idLow(slot), nodes.idHigh(slot), backing);
   }

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { FileType, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
-import { readOnly } from '../../../core/plugins/index.js';
+import { readOnly } from '../../../core/backend/index.js';
 import { type Complete, outcome, root, type Served, serveDirectory } from './harness.js';
 import { host } from './host-calls.js';
 

@@ -5,7 +5,8 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import passthroughPlugin from '../../../backends/passthrough/index.js';
-import { type Attributes, type Awaitable, type Gathered, OpenFlags } from '../../../core/backend/index.js';
+import type { Gathered } from '../../../core/backend/accelerator.js';
+import { type Attributes, type Awaitable, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { BackendRegistry, confine, LAYERS, parseLayers } from '../../../core/plugins/index.js';
 import { root, serveDirectory } from './harness.js';
@@ -68,7 +69,11 @@ async function read(found: typeof node): Promise<string> {
  * Asks for the attributes of many files that have no descriptor, together and again, while the host
  * moves some away.
  */
-async function looks({ backend: few, node: top }: ReturnType<typeof serveDirectory>): Promise<void> {
+async function looks({
+  backend: few,
+  accelerator,
+  node: top,
+}: ReturnType<typeof serveDirectory>): Promise<void> {
   const FILES = 100;
   const path = (name: string): string => join(share, name);
   for (let i = 0; i < FILES; i++) fs.writeFileSync(path(`f${i}`), Buffer.alloc(i));
@@ -83,12 +88,12 @@ async function looks({ backend: few, node: top }: ReturnType<typeof serveDirecto
     for (let i = 0; i < 40; i++) {
       const which = (i * 7 + round * (1 + (i % 3))) % FILES;
       for (const again of [which, which]) {
-        if (asked.length < 60 && few.gatherGetattr(nodes[again]!, undefined, root)) asked.push(again);
+        if (asked.length < 60 && accelerator.gatherGetattr(nodes[again]!, undefined, root)) asked.push(again);
       }
     }
     assert.ok(asked.length > 30, `${asked.length} were gathered`);
     const results: Awaitable<Gathered<typeof node>>[] = [];
-    few.submit(results);
+    accelerator.submit(results);
     assert.deepEqual(
       results.map((result) => (result as Attributes).size),
       asked,

@@ -1,5 +1,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { type Accelerator, acceleratorOf } from '../../../core/backend/accelerator.js';
 import type { Backend, Context, GuestBuffer, Logger } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';
@@ -40,6 +41,7 @@ export type Complete = Required<Backend<Node, OpenFile>>;
 export interface Served {
   readonly directory: string;
   readonly backend: Complete;
+  readonly accelerator: Required<Accelerator<Node, OpenFile>>;
   readonly node: Node;
   readonly log: Lines;
   close(): void;
@@ -66,6 +68,7 @@ export function serveDirectory(directory: string, given: Record<string, unknown>
   return {
     directory,
     backend,
+    accelerator: acceleratorOf(backend) as Required<Accelerator<Node, OpenFile>>,
     node,
     log,
     close: () => void backend.unmount(),

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { describe, it, test, type TestContext } from 'node:test';
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { type Attributes, type Backing, FileType } from '../../../core/backend/index.js';
+import type { Backing } from '../../../core/backend/accelerator.js';
+import { type Attributes, FileType } from '../../../core/backend/index.js';
 import { DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
 import { Count, SharedFileTable, FileTableView } from '../../../core/queue-threads/file-table.js';
 import {

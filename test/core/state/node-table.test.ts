@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
-import { engineSlot, type Backend } from '../../../core/backend/index.js';
+import { engineSlot } from '../../../core/backend/accelerator.js';
+import type { Backend } from '../../../core/backend/index.js';
 import { LookupCounts, NO_SLOT, NodeTable, ROOT_SLOT } from '../../../core/state/index.js';
 
 interface Node {
@@ -29,7 +30,7 @@ function table(
     ...(key === undefined ? {} : { key }),
   };
   const root = make('root');
-  return { nodes: new NodeTable(backend, root, limit), forgotten, root };
+  return { nodes: new NodeTable(backend, root, limit, make === slotted), forgotten, root };
 }
 
 for (const [kind, make] of [

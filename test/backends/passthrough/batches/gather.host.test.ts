@@ -3,10 +3,10 @@ import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { type Awaitable, OpenFlags, WriteFlags } from '../../../../core/backend/index.js';
+import { acceleratorOf } from '../../../../core/backend/accelerator.js';
+import { type Awaitable, OpenFlags, readOnly, WriteFlags } from '../../../../core/backend/index.js';
 import { hostBuffer } from '../../../../core/memory/index.js';
 import { O } from '../../../../core/system/calls/files.js';
-import { readOnly } from '../../../../core/plugins/index.js';
 import { bufferOf, root, type Served, serve } from '../harness.js';
 import { host } from '../host-calls.js';
 
@@ -34,7 +34,7 @@ async function numbered(served: Served, blocks: number, flags: number = OpenFlag
 /** Carries out what was gathered. */
 function submitted(served: Served): Promise<number[]> {
   const results: Awaitable<number>[] = [];
-  served.backend.submit(results);
+  served.accelerator.submit(results);
   return Promise.all(results);
 }
 
@@ -52,7 +52,7 @@ for (const where of [tmpdir(), '/var/tmp', '/dev/shm']) {
       for (const [i, place] of places.entries()) {
         const length = place === 199 ? BLOCK : 2 * BLOCK;
         const buffer = buffers[i]!.slice(0, length);
-        assert.ok(served.backend.gatherRead(node, file, buffer, place * BLOCK, root));
+        assert.ok(served.accelerator.gatherRead(node, file, buffer, place * BLOCK, root));
       }
       const counts = await submitted(served);
       for (const [i, place] of places.entries()) {
@@ -72,10 +72,10 @@ test('a read that was gathered ends at the end of the file, and tells what went 
   const { file: readable } = await served.backend.open(node, OpenFlags.READ_ONLY, root);
   const buffer = hostBuffer(2 * BLOCK);
   for (const place of [0, 3 * BLOCK, 3 * BLOCK + 1, 4 * BLOCK, 9 * BLOCK]) {
-    assert.ok(served.backend.gatherRead(node, readable, buffer, place, root));
+    assert.ok(served.accelerator.gatherRead(node, readable, buffer, place, root));
   }
-  assert.ok(served.backend.gatherWrite(node, readable, bufferOf('x'), 0, 0, root));
-  assert.ok(served.backend.gatherWrite(node, file, bufferOf('xy'), 0, 0, root));
+  assert.ok(served.accelerator.gatherWrite(node, readable, bufferOf('x'), 0, 0, root));
+  assert.ok(served.accelerator.gatherWrite(node, file, bufferOf('xy'), 0, 0, root));
   assert.deepEqual(await submitted(served), [2 * BLOCK, BLOCK, BLOCK - 1, 0, 0, -EBADF, 2]);
 });
 
@@ -85,8 +85,8 @@ test('writes that were gathered leave set-id bits or clear them, as each one say
   const served = share(t, tmpdir());
   const { path, node, file } = await numbered(served, 1);
   const mode = () => fs.statSync(path).mode & 0o7777;
-  const { backend } = served;
-  const one = (flags: number) => backend.gatherWrite(node, file, bufferOf('x'), 0, flags, root);
+  const { backend, accelerator } = served;
+  const one = (flags: number) => accelerator.gatherWrite(node, file, bufferOf('x'), 0, flags, root);
 
   fs.chmodSync(path, 0o6755);
   for (let i = 0; i < 6; i++) assert.ok(one(0));
@@ -106,38 +106,40 @@ test('writes that were gathered leave set-id bits or clear them, as each one say
 test('what would take long, or not go through the page cache, is not gathered', async (t) => {
   const served = share(t, '/var/tmp', { allowDirectIo: true, specialFiles: 'open' });
   const { node, file } = await numbered(served, 32);
-  const { backend } = served;
+  const { backend, accelerator } = served;
   const large = hostBuffer(16 * 1024 + 1);
   const small = hostBuffer(BLOCK);
-  assert.equal(backend.gatherRead(node, file, large, 0, root), false);
-  assert.equal(backend.gatherWrite(node, file, large, 0, 0, root), false);
+  assert.equal(accelerator.gatherRead(node, file, large, 0, root), false);
+  assert.equal(accelerator.gatherWrite(node, file, large, 0, 0, root), false);
   for (const flags of [O.SYNC, O.DSYNC, O.APPEND, O.DIRECT]) {
     const opened = await backend.open(node, OpenFlags.READ_WRITE | flags, root);
     const fromCache = WriteFlags.CACHE;
-    assert.equal(backend.gatherWrite(node, opened.file, small, 0, fromCache, root), false);
+    assert.equal(accelerator.gatherWrite(node, opened.file, small, 0, fromCache, root), false);
     const isDirect = flags === O.DIRECT;
-    assert.equal(backend.gatherRead(node, opened.file, small, 0, root), !isDirect);
+    assert.equal(accelerator.gatherRead(node, opened.file, small, 0, root), !isDirect);
     if (!isDirect) assert.deepEqual(await submitted(served), [BLOCK]);
     await backend.release(node, opened.file);
   }
   const { node: fifo } = await backend.mknod(served.node, 'fifo', 0o010600, 0, root);
   const pipe = await backend.open(fifo, OpenFlags.READ_WRITE, root);
-  assert.equal(backend.gatherRead(fifo, pipe.file, small, 0, root), false);
-  assert.equal(backend.gatherWrite(fifo, pipe.file, small, 0, 0, root), false);
+  assert.equal(accelerator.gatherRead(fifo, pipe.file, small, 0, root), false);
+  assert.equal(accelerator.gatherWrite(fifo, pipe.file, small, 0, 0, root), false);
 });
 
 test('a share that is read-only gathers reads, and takes no writes', async (t) => {
   const served = share(t, '/dev/shm');
   const { node, file } = await numbered(served, 8, OpenFlags.READ_ONLY);
   const view = readOnly(served.backend);
-  assert.equal(view.gatherWrite, undefined);
+  const accelerator = acceleratorOf(view);
+  assert.ok(accelerator !== undefined);
+  assert.equal(accelerator.gatherWrite, undefined);
   assert.equal(view.write, undefined);
   const buffers = Array.from({ length: 8 }, () => hostBuffer(BLOCK));
   for (const [i, buffer] of buffers.entries()) {
-    assert.equal(view.gatherRead?.(node, file, buffer, i * BLOCK, root), true);
+    assert.equal(accelerator.gatherRead?.(node, file, buffer, i * BLOCK, root), true);
   }
   const results: Awaitable<number>[] = [];
-  view.submit?.(results);
+  accelerator.submit?.(results);
   assert.deepEqual(
     await Promise.all(results),
     buffers.map(() => BLOCK),

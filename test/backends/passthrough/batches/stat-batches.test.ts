@@ -5,17 +5,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
+import { acceleratorOf, type Gathered } from '../../../../core/backend/accelerator.js';
 import {
   type Attributes,
   type Awaitable,
   Errno,
   FileType,
   FsError,
-  type Gathered,
   OpenFlags,
+  readOnly,
 } from '../../../../core/backend/index.js';
 import { hostBuffer } from '../../../../core/memory/index.js';
-import { readOnly } from '../../../../core/plugins/index.js';
 import type { Node } from '../../../../backends/passthrough/nodes/nodes.js';
 import { root, type Served, serve } from '../harness.js';
 
@@ -30,7 +30,7 @@ function share(t: TestContext, where: string, given: Record<string, unknown> = {
 /** Carries out what was gathered. */
 function submitted(served: Served): Promise<Outcome[]> {
   const results: Awaitable<Outcome>[] = [];
-  assert.equal(served.backend.submit(results), false);
+  assert.equal(served.accelerator.submit(results), false);
   return Promise.all(results);
 }
 
@@ -72,20 +72,20 @@ const NAMES = [
 for (const where of [tmpdir(), '/dev/shm']) {
   test(`a file that is replaced after it was looked at is not opened as what it was (${where})`, (t) => {
     const served = share(t, where);
-    const { backend, directory, node: top } = served;
+    const { accelerator, backend, directory, node: top } = served;
     const path = join(directory, 'name');
     fs.writeFileSync(join(directory, 'other'), '');
     const other = lookup(served, top, 'other');
     fs.writeFileSync(path, '');
     const opened = backend.open(other, OpenFlags.READ_ONLY, root);
     assert.ok(!(opened instanceof Promise));
-    assert.ok(backend.gatherLookup(top, 'name', root));
+    assert.ok(accelerator.gatherLookup(top, 'name', root));
     // Makes the calls so far, for the descriptor could be another file's afterwards.
     backend.release(other, opened.file);
     fs.unlinkSync(path);
     execFileSync('mkfifo', [path]);
     const results: Awaitable<Outcome>[] = [];
-    backend.submit(results);
+    accelerator.submit(results);
     const found = results[0];
     assert.ok(typeof found === 'object' && 'node' in found);
     assert.equal(found.attributes.mode & FileType.MASK, FileType.FIFO);
@@ -105,7 +105,7 @@ for (const where of [tmpdir(), '/dev/shm']) {
   for (const given of [{}, { cachedDescriptors: 16 }, { inodeFileHandles: 'never' }]) {
     test(`stats that were gathered find what they find one by one (${where}, ${JSON.stringify(given)})`, async (t) => {
       const served = share(t, where, given);
-      const { backend, directory, node: top } = served;
+      const { accelerator, backend, directory, node: top } = served;
       fs.mkdirSync(join(directory, 'directory'));
       fs.writeFileSync(join(directory, 'file'), 'content');
       fs.linkSync(join(directory, 'file'), join(directory, 'twin'));
@@ -123,14 +123,15 @@ for (const where of [tmpdir(), '/dev/shm']) {
           for (const { kind, which, name } of all) {
             const node = parents[which % parents.length]!;
             if (kind === 'lookup') {
-              if (backend.gatherLookup(node, name, root)) {
+              if (accelerator.gatherLookup(node, name, root)) {
                 expected.push(outcome(() => backend.lookup(node, name, root)));
               } else outcome(() => backend.lookup(node, name, root));
             } else if (kind === 'read') {
-              if (backend.gatherRead(file, open, buffer, which, root)) expected.push(7 - Math.min(which, 7));
+              if (accelerator.gatherRead(file, open, buffer, which, root))
+                expected.push(7 - Math.min(which, 7));
             } else {
               const [one, through] = kind === 'handle' ? [file, open] : [node, undefined];
-              if (backend.gatherGetattr(one, through, root)) {
+              if (accelerator.gatherGetattr(one, through, root)) {
                 expected.push(outcome(() => backend.getattr(one, through, root)));
               } else outcome(() => backend.getattr(one, through, root));
             }
@@ -146,7 +147,7 @@ for (const where of [tmpdir(), '/dev/shm']) {
 
 test('a look at a descriptor is made before that is closed', async (t) => {
   const served = share(t, '/dev/shm', { cachedDescriptors: 16 });
-  const { backend, directory, node: top } = served;
+  const { accelerator, backend, directory, node: top } = served;
   const names = Array.from({ length: 200 }, (_, i) => `f${i}`);
   for (const name of names) fs.writeFileSync(join(directory, name), name.padEnd(Number(name.slice(1)) + 10));
   const nodes = names.map((name) => lookup(served, top, name));
@@ -156,10 +157,10 @@ test('a look at a descriptor is made before that is closed', async (t) => {
       const gathered: number[] = [];
       for (let i = first; i < first + 20; i++) {
         const size = i + 10;
-        if (backend.gatherGetattr(nodes[i]!, undefined, root)) gathered.push(size);
+        if (accelerator.gatherGetattr(nodes[i]!, undefined, root)) gathered.push(size);
         const attributes = backend.getattr(nodes[i]!, undefined, root) as Attributes;
         assert.equal(attributes.size, size);
-        if (backend.gatherGetattr(nodes[i]!, undefined, root)) gathered.push(size);
+        if (accelerator.gatherGetattr(nodes[i]!, undefined, root)) gathered.push(size);
       }
       if (gathered.length === 0) continue;
       const sizes = (await submitted(served)).map((result) => (result as Attributes).size);
@@ -170,11 +171,11 @@ test('a look at a descriptor is made before that is closed', async (t) => {
 
 test('names that were gathered are entered as nodes once, also where nobody knew them', async (t) => {
   const served = share(t, '/var/tmp', { cachedDescriptors: 16 });
-  const { backend, directory, node: top } = served;
+  const { accelerator, directory, node: top } = served;
   const names = Array.from({ length: 30 }, (_, i) => `new ${i}`);
   for (const name of names) fs.writeFileSync(join(directory, name), '');
   fs.linkSync(join(directory, 'new 0'), join(directory, 'again'));
-  for (const name of [...names, 'again']) assert.ok(backend.gatherLookup(top, name, root));
+  for (const name of [...names, 'again']) assert.ok(accelerator.gatherLookup(top, name, root));
   const found = (await submitted(served)) as { node: Node }[];
   assert.equal(new Set(found.map(({ node }) => node)).size, 30);
   assert.equal(found[30]!.node, found[0]!.node);
@@ -183,13 +184,13 @@ test('names that were gathered are entered as nodes once, also where nobody knew
 
 test('what is removed before a batch is carried out is missing, or known by what it was', async (t) => {
   const served = share(t, '/dev/shm');
-  const { backend, directory, node: top } = served;
+  const { accelerator, backend, directory, node: top } = served;
   for (const name of ['a', 'b']) fs.writeFileSync(join(directory, name), name);
   const a = lookup(served, top, 'a');
   await backend.getattr(a, undefined, root);
-  assert.ok(backend.gatherLookup(top, 'a', root));
-  assert.ok(backend.gatherLookup(top, 'b', root));
-  assert.ok(backend.gatherGetattr(top, undefined, root));
+  assert.ok(accelerator.gatherLookup(top, 'a', root));
+  assert.ok(accelerator.gatherLookup(top, 'b', root));
+  assert.ok(accelerator.gatherGetattr(top, undefined, root));
   for (const name of ['a', 'b']) fs.rmSync(join(directory, name));
   fs.rmdirSync(directory);
   const [first, second, own] = await submitted(served);
@@ -200,31 +201,31 @@ test('what is removed before a batch is carried out is missing, or known by what
 
 test('names that are none are refused, and long ones looked up alone', (t) => {
   const served = share(t, tmpdir());
-  const { backend, node: top } = served;
+  const { accelerator, node: top } = served;
   for (const name of ['', '.', '..', 'a/b']) {
     assert.throws(
-      () => backend.gatherLookup(top, name, root),
+      () => accelerator.gatherLookup(top, name, root),
       (error) => error instanceof FsError && error.errno === Errno.EINVAL,
     );
   }
-  assert.equal(backend.gatherLookup(top, 'z'.repeat(86), root), false);
+  assert.equal(accelerator.gatherLookup(top, 'z'.repeat(86), root), false);
 });
 
 test('a batch has room for 64 stat calls', async (t) => {
   const served = share(t, tmpdir());
-  const { backend, node: top } = served;
-  const taken = Array.from({ length: 70 }, () => backend.gatherGetattr(top, undefined, root));
+  const { accelerator, node: top } = served;
+  const taken = Array.from({ length: 70 }, () => accelerator.gatherGetattr(top, undefined, root));
   assert.equal(taken.filter((isTaken) => isTaken).length, 64);
   assert.equal((await submitted(served)).length, 64);
 });
 
 test('a share that is read-only gathers stat calls', async (t) => {
   const served = share(t, tmpdir());
-  const view = readOnly(served.backend);
-  assert.equal(view.gatherLookup?.(served.node, 'missing', root), true);
-  assert.equal(view.gatherGetattr?.(served.node, undefined, root), true);
+  const view = acceleratorOf(readOnly(served.backend));
+  assert.equal(view?.gatherLookup?.(served.node, 'missing', root), true);
+  assert.equal(view?.gatherGetattr?.(served.node, undefined, root), true);
   const results: Awaitable<Outcome>[] = [];
-  view.submit?.(results);
+  view?.submit?.(results);
   const [missing, own] = await Promise.all(results);
   assert.equal(missing, undefined);
   assert.equal((own as Attributes).ino, Number(fs.statSync(served.directory).ino));

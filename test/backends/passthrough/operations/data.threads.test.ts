@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { passthrough } from '../../../../backends/passthrough/backend.js';
 import { options } from '../../../../backends/passthrough/options.js';
-import type { Backend } from '../../../../core/backend/index.js';
-import { readOnly } from '../../../../core/plugins/index.js';
+import { acceleratorOf, type Completions } from '../../../../core/backend/accelerator.js';
+import { type Backend, readOnly } from '../../../../core/backend/index.js';
 import { engine, type Guest } from '../../../support/engine.js';
 import { ROOT } from '../../../support/fuse-client.js';
 import { host } from '../host-calls.js';
@@ -18,7 +18,7 @@ const READ_ONLY = 0;
 
 interface Share extends Guest {
   readonly path: string;
-  readonly completions: NonNullable<Backend['completions']>;
+  readonly completions: Completions;
 }
 
 /** A guest of a share with threads for reads, in which there is one file. */
@@ -37,7 +37,7 @@ async function share(t: TestContext, where: string, view: (backend: Backend) => 
     assert.deepEqual(running.log.errors, []);
   });
   await guest.client.init();
-  const { completions } = backend;
+  const completions = acceleratorOf(backend)?.completions;
   assert.ok(completions !== undefined);
   return { ...guest, path, completions };
 }

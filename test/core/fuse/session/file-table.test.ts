@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
-import type { Attributes, Backend, Backing, Entry, StatIdentity } from '../../../../core/backend/index.js';
+import { accelerate, type Backing, type StatIdentity } from '../../../../core/backend/accelerator.js';
+import { wrap, type Attributes, type Backend, type Entry } from '../../../../core/backend/index.js';
 import {
   hashOfName,
   type Session,
@@ -38,6 +39,11 @@ class BackedBackend extends TinyBackend {
   /** What differs from node to node. */
   readonly odd = new Map<TinyNode, Partial<Backing> | undefined>();
 
+  constructor() {
+    super();
+    accelerate(this, { backing: (node: TinyNode, file) => this.backing(node, file) });
+  }
+
   backing(node: TinyNode, file: TinyFile | undefined): Backing | undefined {
     if (this.odd.has(node) && this.odd.get(node) === undefined) return undefined;
     const usual = {
@@ -65,11 +71,8 @@ function identityOf(node: TinyNode): StatIdentity {
 
 /** The backend, whose answers come later, all but those of `backing`. */
 function slow(backed: BackedBackend): Backend {
-  const later: Backend = asynchronous(backed);
-  return new Proxy(later, {
-    get: (target, name) =>
-      name === 'backing' ? backed.backing.bind(backed) : (Reflect.get(target, name) as unknown),
-  });
+  const later: Backend = wrap(asynchronous(backed), {});
+  return accelerate(later, { backing: backed.backing.bind(backed) });
 }
 
 interface ShownEntry {

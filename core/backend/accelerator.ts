@@ -1,0 +1,214 @@
+/**
+ * # Accelerators (experimental)
+ *
+ * A backend is complete without anything in this file: the methods of {@link Backend} carry out
+ * every request. An {@link Accelerator} tells the engine of quicker ways to the same results:
+ *
+ * - **Gathering.** One call for many requests, where that costs less than many calls. With eight or
+ *   more requests in sight the engine offers each READ, WRITE, LOOKUP and GETATTR to its `gather…`
+ *   method, which puts it aside or declines, and then has all of them carried out by `submit`, in
+ *   the same turn of the event loop. A read or write of 32 KiB and more is offered as soon as one
+ *   other request waits behind it. READDIRPLUS has up to 32 names looked up together.
+ * - **Completions.** `submit` may leave the work to threads of the backend's own. The engine then
+ *   looks for the end of it by {@link Completions}, instead of being woken for each.
+ * - **Backing.** Files that are files of this host: threads that serve queues make the system calls
+ *   of READ, WRITE, GETATTR and LOOKUP themselves.
+ * - **Slots.** Nodes that have a place for the engine, which then needs no map of them.
+ * - **Copy domain.** Backends that can copy from each other's open files.
+ *
+ * ## Whose accelerator it is
+ *
+ * An accelerator goes past the backend's methods. So it must never be found by way of an object
+ * that has wrapped them. It is no property of the backend: {@link accelerate} registers it for one
+ * object. A spread copy, a `Proxy`, an object with the backend as its prototype, and a class that
+ * delegates are other objects, and have none. If a method of the object itself was replaced later,
+ * {@link acceleratorOf} finds nothing either. `wrap` keeps an accelerator only where it cannot pass
+ * by what is overridden.
+ *
+ * The engine looks for it once, when the export is opened, after `mount`.
+ *
+ * This interface may change in any version. The contract in {@link Backend} does not follow it.
+ */
+import type { Attributes } from './attributes.js';
+import type { Awaitable } from './awaitable.js';
+import type { Backend, Entry } from './backend.js';
+import type { GuestBuffer } from './buffer.js';
+import type { Context } from './context.js';
+import { backendMethods, type BackendMethod } from './methods.js';
+
+/**
+ * A place for the engine in a node: a property that every node of a backend has from the beginning,
+ * as -1. See {@link Accelerator.slots}. Nobody else may change it, and no two exports may share the
+ * nodes.
+ */
+export const engineSlot: unique symbol = Symbol('engine slot');
+
+/**
+ * The result of a request that was gathered: bytes, attributes, an entry or nothing, or minus an
+ * errno.
+ */
+export type Gathered<N> = number | Attributes | Entry<N> | undefined;
+
+/**
+ * What statx(2) tells of a file, without following it, that no other file of the host has: 32 bits
+ * each.
+ */
+export interface StatIdentity {
+  /** Mount id (`stx_mnt_id`). */
+  readonly mount: number;
+  /** Low and high half of the inode number. */
+  readonly inoLow: number;
+  readonly inoHigh: number;
+  /**
+   * Time of birth. Without it the rest is the file's own as long as the descriptor that comes with
+   * it is open.
+   */
+  readonly birth?: { readonly seconds: number; readonly nanoseconds: number } | undefined;
+}
+
+/** The file of the host that is behind a node or an open file. */
+export interface Backing {
+  /**
+   * A descriptor of it, or -1. It must be closed by `closeBacking`, since other threads may be
+   * using it.
+   */
+  readonly fd: number;
+  /** Whether what fstat(2) tells of it is what `getattr` returns, but for the time of birth. */
+  readonly attributes: boolean;
+  /**
+   * Flags of preadv2(2), such as RWF_NOWAIT, with which a read must be made that may wait
+   * otherwise.
+   */
+  readonly readFlags: number;
+  /**
+   * Whether `write` comes to pwrite(2), made without CAP_FSETID where it is to clear set-id bits.
+   */
+  readonly writes: boolean;
+  /**
+   * Of a directory: whether `lookup` of a name in it comes to statx(2). ENOENT is then a missing
+   * name, and a file whose identity is that of a node is that node, its attributes what statx
+   * tells.
+   */
+  readonly names: boolean;
+  /** Of a node, where there is one. */
+  readonly identity?: StatIdentity | undefined;
+}
+
+/**
+ * How the engine learns of what a backend carries out beside its thread, without a turn of the
+ * event loop for each. The backend calls what {@link Accelerator.submit} was given in `collect`,
+ * and in a turn of the event loop of its own where nobody attends.
+ */
+export interface Completions {
+  /** Reads and writes that are not ended yet. */
+  readonly pending: number;
+  /** Whether `collect` would end some. */
+  readonly ready: boolean;
+  /** Ends what is complete. Never throws. */
+  collect(): void;
+  /** From now until `rest` the engine collects by itself: nothing needs to wake the event loop. */
+  attend(): void;
+  /**
+   * The engine may sleep from now on.
+   * @returns whether something is ready already, of which nothing else would tell.
+   */
+  rest(): boolean;
+}
+
+/** Quicker ways to what a backend's methods do. Every part is optional. Experimental. */
+export interface Accelerator<N extends object = object, F = unknown> {
+  /**
+   * Every node, the root included, has the property {@link engineSlot}, which is -1 before the
+   * engine has seen it. Default false.
+   */
+  readonly slots?: boolean | undefined;
+  /**
+   * Backends with the same symbol take each other's open files in `copyFileRange`, because those
+   * are descriptors of the host, or the like. Absent: only their own. Used by backends that are
+   * made of others.
+   */
+  readonly copyDomain?: symbol | undefined;
+
+  /**
+   * Offers a read that may be carried out together with others. What it takes is carried out by
+   * {@link submit}, in the same turn of the event loop. Until then nothing is called but the
+   * `gather…` methods, `read`, `write`, `getattr` and `lookup`, and buffer and context stay as they
+   * are.
+   * @returns whether the backend has put it aside; if not, `read` follows.
+   */
+  gatherRead?(node: N, file: F, buffer: GuestBuffer, offset: number, context: Context): boolean;
+  /** As {@link gatherRead}, for `write`. */
+  gatherWrite?(
+    node: N,
+    file: F,
+    buffer: GuestBuffer,
+    offset: number,
+    flags: number,
+    context: Context,
+  ): boolean;
+  /** As {@link gatherRead}, for `lookup`. */
+  gatherLookup?(parent: N, name: string, context: Context): boolean;
+  /** As {@link gatherRead}, for `getattr`. */
+  gatherGetattr?(node: N, file: F | undefined, context: Context): boolean;
+  /**
+   * Carries out what was gathered. Required beside any of the `gather…` methods. Never called with
+   * nothing gathered. Where it throws, all of them fail.
+   * @param results to be filled: `results[i]` is what the i-th method would have returned, an
+   * object of its own for each; or where it would have thrown, minus the errno.
+   * @param later given where other requests wait, to be served meanwhile. A backend with
+   * {@link completions} may keep it, return true, and call it once when `results` are filled, not
+   * before it has returned. Files, nodes, buffers and contexts stay until then.
+   * @returns true if `later` will be called.
+   */
+  submit?(results: Awaitable<Gathered<N>>[], later?: () => void): boolean;
+  /** Required where {@link submit} ever returns true. */
+  readonly completions?: Completions | undefined;
+  /**
+   * The file of the host by which `getattr`, or `read` and `write` of an open file, are plain
+   * system calls: threads that serve queues then make these without asking the backend. Asked where
+   * such a thread had a request that it could not serve. The answer holds until the descriptor is
+   * closed, and must not change meanwhile.
+   * @param file an open file, for `read` and `write`; without one, for `getattr`.
+   * @returns nothing where there is more to it.
+   */
+  backing?(node: N, file: F | undefined): Backing | undefined;
+}
+
+/** An accelerator, and the methods that it stands for. */
+interface Registered {
+  readonly accelerator: Accelerator;
+  readonly methods: { readonly [method in BackendMethod]?: unknown };
+}
+
+const registered = new WeakMap<object, Registered>();
+
+function methodsOf(backend: object): Registered['methods'] {
+  return Object.fromEntries(backendMethods.map((name) => [name, Reflect.get(backend, name) as unknown]));
+}
+
+/**
+ * Gives a backend an accelerator, in place of the one that it had. Call it where the object is
+ * complete: it stands for the methods that the object has then.
+ * @param implementation whose methods it stands for. A constructor gives its own class's prototype
+ * here, so that a subclass which overrides a method is not passed by. Default: the backend itself.
+ * @returns the backend.
+ */
+export function accelerate<N extends object, F, B extends Backend<N, F>>(
+  backend: B & Backend<N, F>,
+  accelerator: Accelerator<N, F>,
+  implementation: object = backend,
+): B {
+  registered.set(backend, { accelerator, methods: methodsOf(implementation) });
+  return backend;
+}
+
+/**
+ * The accelerator of this very object.
+ * @returns nothing where it has none, or where a method is another than the accelerator stands for.
+ */
+export function acceleratorOf<N extends object, F>(backend: Backend<N, F>): Accelerator<N, F> | undefined {
+  const found = registered.get(backend);
+  if (found === undefined) return undefined;
+  const { accelerator, methods } = found;
+  return backendMethods.every((name) => backend[name] === methods[name]) ? accelerator : undefined;
+}
