@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { describe, it, type TestContext } from 'node:test';
 import type { Backend } from '../../core/backend/index.js';
 import { OPCODE_END } from '../../core/fuse/wire/abi.js';
 import { engine } from '../support/engine.js';
@@ -7,10 +7,10 @@ import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 import { GatheringBackend } from '../support/gathering-backend.js';
 import { QueueFailed } from '../support/loopback.js';
 import { TinyBackend, asynchronous } from '../support/tiny-backend.js';
+import { withSeed } from '../support/random.js';
 
 /** Requests thrown; more by VIRTIOFS_KIT_FUZZ. */
 const REQUESTS = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
-const SEED = Number(process.env['VIRTIOFS_KIT_FUZZ_SEED'] ?? Date.now() % 1_000_000_007);
 
 /** xorshift32: reproducible by its seed. */
 class Random {
@@ -290,11 +290,12 @@ function check(reply: Uint8Array, opcode: number, node: bigint, guesses: Guesses
 const TOGETHER = 64;
 
 async function fuzz(
+  seed: number,
   backend: (tiny: TinyBackend) => Backend,
   requests: number,
   tiny = new TinyBackend(),
 ): Promise<void> {
-  const random = new Random(SEED);
+  const random = new Random(seed);
   const running = await engine(backend(tiny), {
     limits: { nodes: 200, handles: 50, locks: { sessionWaiters: 20 } },
   });
@@ -356,24 +357,30 @@ async function fuzz(
   await session.close();
 }
 
-describe(`hostile FUSE requests (seed ${SEED})`, () => {
-  it(`do no harm to a synchronous backend's session: ${REQUESTS} of them`, () =>
-    fuzz((tiny) => tiny, REQUESTS));
-  it(`do no harm to an asynchronous backend's session: ${REQUESTS / 4} of them`, () =>
-    fuzz((tiny) => asynchronous(tiny), REQUESTS / 4));
-  it(`do no harm to the session of a backend that gathers: ${REQUESTS / 2} of them`, async () => {
-    const tiny = new GatheringBackend();
-    tiny.late = true;
-    tiny.looks = true;
-    await fuzz(() => tiny, REQUESTS / 2, tiny);
-    assert.ok(tiny.submitted.length > 0, 'there was something to gather');
-  });
-  it(`do no harm to the session of a backend that carries out beside others: ${REQUESTS / 2} of them`, async () => {
-    const tiny = new GatheringBackend();
-    tiny.late = true;
-    tiny.looks = true;
-    tiny.aside = true;
-    await fuzz(() => tiny, REQUESTS / 2, tiny);
-    assert.ok(tiny.later > 0, 'something was carried out later');
-  });
+/** Another seed on each run. */
+const fromSeed = (t: TestContext, body: (seed: number) => Promise<void>) =>
+  withSeed(t, Date.now() % 1_000_000_007, body);
+
+describe('hostile FUSE requests', () => {
+  it(`do no harm to a synchronous backend's session: ${REQUESTS} of them`, (t) =>
+    fromSeed(t, (seed) => fuzz(seed, (tiny) => tiny, REQUESTS)));
+  it(`do no harm to an asynchronous backend's session: ${REQUESTS / 4} of them`, (t) =>
+    fromSeed(t, (seed) => fuzz(seed, (tiny) => asynchronous(tiny), REQUESTS / 4)));
+  it(`do no harm to the session of a backend that gathers: ${REQUESTS / 2} of them`, (t) =>
+    fromSeed(t, async (seed) => {
+      const tiny = new GatheringBackend();
+      tiny.late = true;
+      tiny.looks = true;
+      await fuzz(seed, () => tiny, REQUESTS / 2, tiny);
+      assert.ok(tiny.submitted.length > 0, 'there was something to gather');
+    }));
+  it(`do no harm to the session of a backend that carries out beside others: ${REQUESTS / 2} of them`, (t) =>
+    fromSeed(t, async (seed) => {
+      const tiny = new GatheringBackend();
+      tiny.late = true;
+      tiny.looks = true;
+      tiny.aside = true;
+      await fuzz(seed, () => tiny, REQUESTS / 2, tiny);
+      assert.ok(tiny.later > 0, 'something was carried out later');
+    }));
 });

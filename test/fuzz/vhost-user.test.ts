@@ -22,6 +22,7 @@ import {
 } from '../../core/vhost-user/messages.js';
 import { EchoSession } from '../support/echo-session.js';
 import { EchoServer, openDescriptors, until } from '../support/vhost-user.js';
+import { checkProperty } from '../support/random.js';
 
 /** Messages thrown at the device; VIRTIOFS_KIT_FUZZ sets another number. */
 const MESSAGES = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
@@ -280,7 +281,8 @@ test(`${MESSAGES} random and mutated messages neither crash, stall nor fatten th
   let done = 0;
   let connections = 0;
   let settled = 0;
-  await fc.assert(
+  await checkProperty(
+    t,
     fc.asyncProperty(fc.integer({ min: 1 }), async (seed) => {
       connections += await attack(echo, new Random(seed), descriptors, PER_RUN);
       const request = Uint8Array.of(done & 0x7f, 2, 3);

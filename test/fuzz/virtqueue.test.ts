@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import type { Message } from '../../core/memory/index.js';
 import { DATA, echo, GUEST, Rig } from '../core/virtqueue/rig.js';
+import { checkProperty } from '../support/random.js';
 
 /** Chains thrown at the device; VIRTIOFS_KIT_FUZZ sets another number. */
 const CHAINS = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
@@ -136,7 +137,7 @@ function serve(random: Numbers, held: Message[]): (message: Message) => void {
   };
 }
 
-test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct request from being served afterwards`, async () => {
+test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct request from being served afterwards`, async (t) => {
   let chains = 0;
   let broken = 0;
   let served = 0;
@@ -177,7 +178,7 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
     // Views of released memory are given back in between.
     await new Promise((resolve) => setImmediate(resolve));
   };
-  await fc.assert(fc.asyncProperty(fc.integer(), run), {
+  await checkProperty(t, fc.asyncProperty(fc.integer(), run), {
     seed: 20,
     numRuns: Math.ceil(CHAINS / PER_RUN),
     endOnFailure: true,

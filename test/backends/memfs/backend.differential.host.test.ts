@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
 import { Arena } from '../../../backends/memfs/content/arena.js';
 import { MemfsBackend } from '../../../backends/memfs/backend.js';
@@ -12,6 +12,7 @@ import { Space } from '../../../backends/memfs/tree/space.js';
 import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FallocateMode, FileType, FsError } from '../../../core/backend/index.js';
 import { digest, type Driver, extents, HostDriver, MemfsDriver } from './drivers.js';
+import { checkProperty } from '../../support/random.js';
 
 /** Sequences of operations per property; VIRTIOFS_KIT_RUNS=1000 for a long run. */
 const RUNS = Number(process.env['VIRTIOFS_KIT_RUNS'] ?? 60);
@@ -316,8 +317,15 @@ function withTmpfs(pages: number, inodes: number, use: (root: string) => void): 
   }
 }
 
-function check(pages: number, inodes: number, thoroughness: Thoroughness, runs: number): void {
-  fc.assert(
+async function check(
+  t: TestContext,
+  pages: number,
+  inodes: number,
+  thoroughness: Thoroughness,
+  runs: number,
+): Promise<void> {
+  await checkProperty(
+    t,
     fc.property(operations, (steps) => {
       withTmpfs(pages, inodes, (root) => {
         const arena = new Arena();
@@ -334,22 +342,26 @@ function check(pages: number, inodes: number, thoroughness: Thoroughness, runs: 
         assert.equal(arena.blockBytes, 0);
       });
     }),
-    { numRuns: runs, includeErrorInReport: true },
+    { numRuns: runs },
   );
 }
 
 test(
   'random operations have the same answers, and leave the same files, as on tmpfs',
   { skip: refused },
-  () => {
-    check(1 << 16, 1000, 'state', RUNS);
+  async (t) => {
+    await check(t, 1 << 16, 1000, 'state', RUNS);
   },
 );
 
-test('random operations change the times that they change on tmpfs', { skip: refused }, () => {
-  check(1 << 16, 1000, 'times', Math.ceil(RUNS / 4));
+test('random operations change the times that they change on tmpfs', { skip: refused }, async (t) => {
+  await check(t, 1 << 16, 1000, 'times', Math.ceil(RUNS / 4));
 });
 
-test('random operations run out of space and of inodes where they do on tmpfs', { skip: refused }, () => {
-  check(60, 12, 'answers', RUNS * 2);
-});
+test(
+  'random operations run out of space and of inodes where they do on tmpfs',
+  { skip: refused },
+  async (t) => {
+    await check(t, 60, 12, 'answers', RUNS * 2);
+  },
+);

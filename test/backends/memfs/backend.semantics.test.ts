@@ -9,6 +9,7 @@ import { Space } from '../../../backends/memfs/tree/space.js';
 import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FallocateMode, FileType, FsError, OpenFlags, WriteFlags } from '../../../core/backend/index.js';
 import { bufferOf, caller, host } from './support.js';
+import { checkProperty } from '../../support/random.js';
 
 function make({ pages = 1 << 20, inodes = 200_000, arena = new Arena() } = {}) {
   const space = new Space(pages, inodes);
@@ -42,7 +43,7 @@ test('a listing under creations and removals has every name that was there throu
   assert.ok([...seen.values()].every((times) => times === 1));
 });
 
-test('fallocate zeroes, collapses and inserts as it does on ext4', () => {
+test('fallocate zeroes, collapses and inserts as it does on ext4', async (t) => {
   const { KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE, INSERT_RANGE } = FallocateMode;
   const pages = fc.nat(80);
   const operation = fc.oneof(
@@ -62,7 +63,8 @@ test('fallocate zeroes, collapses and inserts as it does on ext4', () => {
       length: pages.map((page) => (page + 1) * PAGE),
     }),
   );
-  fc.assert(
+  await checkProperty(
+    t,
     fc.property(fc.array(operation, { maxLength: 25 }), (operations) => {
       const { fs, top, space, arena } = make();
       const { node, file } = fs.create(top, 'f', 0o644, RDWR, root);

@@ -4,6 +4,7 @@ import * as fc from 'fast-check';
 import { MemfsVolume } from '../../../backends/memfs/index.js';
 import { FsError, OpenFlags } from '../../../core/backend/index.js';
 import { bufferOf, caller, host } from './support.js';
+import { checkProperty } from '../../support/random.js';
 
 const root = caller();
 
@@ -78,10 +79,11 @@ test('keys of one volume mean nothing to another', () => {
   assert.equal(backend.resolve(key), backend.lookup(top, 'f')!.node);
 });
 
-test('damaged state is refused, whatever is wrong with it', () => {
+test('damaged state is refused, whatever is wrong with it', async (t) => {
   const volume = MemfsVolume.fromJSON({ '/d/f': 'text', '/g': 'x' });
   const state = volume.backend.save();
-  fc.assert(
+  await checkProperty(
+    t,
     fc.property(fc.nat(state.length - 1), fc.nat(255), fc.boolean(), (at, byte, cut) => {
       const damaged = cut ? state.slice(0, at) : state.slice();
       if (!cut) damaged[at] = byte;

@@ -27,6 +27,7 @@ import { overlay as createOverlay } from '../../../backends/overlay/index.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';
 import { options } from '../../../backends/passthrough/options.js';
 import { host, Paths, root } from './support.js';
+import { checkProperty } from '../../support/random.js';
 
 /** What both sides can do; each throws an error with a `code`. */
 interface Tree {
@@ -350,23 +351,25 @@ async function remounted(directory: string, side: string, metacopy: boolean): Pr
 
 const sequences = fc.array(steps, { minLength: 5, maxLength: 40 });
 
-test("random changes have the outcome that they have on the kernel's overlayfs, also after a restart", async () => {
-  await fc.assert(
+test("random changes have the outcome that they have on the kernel's overlayfs, also after a restart", async (t) => {
+  await checkProperty(
+    t,
     fc.asyncProperty(sequences, fc.boolean(), (sequence, metacopy) =>
       compare(sequence, true, metacopy, async (directory, expected) => {
         assert.deepEqual(await remounted(directory, 'ours', metacopy), expected);
       }),
     ),
-    { numRuns: runs, includeErrorInReport: true },
+    { numRuns: runs },
   );
 });
 
-test("the kernel's overlayfs mounts an upper that we wrote, and we one that it wrote", async () => {
+test("the kernel's overlayfs mounts an upper that we wrote, and we one that it wrote", async (t) => {
   const withoutLinks = fc.array(
     steps.filter(([name]) => name !== 'link'),
     { minLength: 5, maxLength: 40 },
   );
-  await fc.assert(
+  await checkProperty(
+    t,
     fc.asyncProperty(withoutLinks, fc.boolean(), (sequence, metacopy) =>
       compare(sequence, false, metacopy, async (directory, expected) => {
         const ours = await remounted(directory, 'kernel', metacopy);
@@ -379,7 +382,7 @@ test("the kernel's overlayfs mounts an upper that we wrote, and we one that it w
         }
       }),
     ),
-    { numRuns: runs, includeErrorInReport: true },
+    { numRuns: runs },
   );
 });
 

@@ -10,6 +10,7 @@ import type { Node } from '../../../backends/passthrough/nodes/nodes.js';
 import type { OpenFile } from '../../../backends/passthrough/nodes/open-file.js';
 import { bufferOf, outcome, root, type Served, serve } from './harness.js';
 import { host } from './host-calls.js';
+import { checkProperty } from '../../support/random.js';
 
 /**
  * Random operations on a share and on a plain directory of the same file system: both must answer
@@ -464,8 +465,9 @@ async function step(pair: Pair, op: Operation): Promise<void> {
 const runs = Number(process.env['VFK_DIFFERENTIAL_RUNS'] ?? 40);
 
 for (const inodeFileHandles of ['prefer', 'never'] as const) {
-  test(`with file handles ${inodeFileHandles}: random operations have the results that they have on the host`, async () => {
-    await fc.assert(
+  test(`with file handles ${inodeFileHandles}: random operations have the results that they have on the host`, async (t) => {
+    await checkProperty(
+      t,
       fc.asyncProperty(
         fc.array(operation, { minLength: 1, maxLength: 200, size: 'max' }),
         async (operations) => {

@@ -4,10 +4,10 @@ import { optionsSchema } from '../../../backends/s3/options.js';
 import { WritableBackend } from '../../../backends/s3/writable-backend.js';
 import { MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
 import { context, removeFolders, temporaryFolder, TestBucket } from './support.js';
+import { withSeed } from '../../support/random.js';
 
 /** Sequences of each kind, and where to begin; RUNS=100 for a long run. */
 const RUNS = Number(process.env['RUNS'] ?? 4);
-const SEED = Number(process.env['SEED'] ?? 1);
 
 /**
  * A random sequence of operations, the same for the same seed, that prints what each of them gave.
@@ -76,19 +76,21 @@ for (const [how, settings] of Object.entries(mounts)) {
       await removeFolders();
     });
 
-    it(`answer ${RUNS} random sequences of operations alike`, async () => {
+    it(`answer ${RUNS} random sequences of operations alike`, async (t) => {
       await using host = await temporaryDirectory();
-      for (let seed = SEED; seed < SEED + RUNS; seed++) {
-        const script = `mkdir s${seed}; cd s${seed}\nSEED=${seed} perl - <<'PERL'\n${SCRIPT}\nPERL\n`;
-        const expected = await shell(script, host.path);
-        const found = await shell(script, mounted.directory);
-        assert.match(expected.output, /done\n$/);
-        assert.equal(found.output, expected.output, `seed ${seed}`);
-        await backend.syncfs(context);
-        const { output } = await shell(`find s${seed} -mindepth 1 | sort`, host.path);
-        const keys = (await bucket.keys(`s${seed}/`)).slice(1).map((key) => key.replace(/\/$/, ''));
-        assert.equal(`${keys.sort().join('\n')}\n`, output, `seed ${seed}: what is in the bucket`);
-      }
+      await withSeed(t, 1, async (first) => {
+        for (let seed = first; seed < first + RUNS; seed++) {
+          const script = `mkdir s${seed}; cd s${seed}\nSEED=${seed} perl - <<'PERL'\n${SCRIPT}\nPERL\n`;
+          const expected = await shell(script, host.path);
+          const found = await shell(script, mounted.directory);
+          assert.match(expected.output, /done\n$/);
+          assert.equal(found.output, expected.output, `seed ${seed}`);
+          await backend.syncfs(context);
+          const { output } = await shell(`find s${seed} -mindepth 1 | sort`, host.path);
+          const keys = (await bucket.keys(`s${seed}/`)).slice(1).map((key) => key.replace(/\/$/, ''));
+          assert.equal(`${keys.sort().join('\n')}\n`, output, `seed ${seed}: what is in the bucket`);
+        }
+      });
     });
   });
 }

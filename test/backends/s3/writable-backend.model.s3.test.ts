@@ -8,18 +8,18 @@ import type { OpenFile } from '../../../backends/s3/write/files.js';
 import type { Fault } from './proxy.js';
 import { Proxy } from './proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
+import { withSeed } from '../../support/random.js';
 
 /*
  * Random schedules of operations, with faults at every request, and crashes in the middle of
  * operations. What was acknowledged must be there after the next start. SCHEDULES sets how many
- * (default 25), SEED where to begin, JOBS how many go on at once (they wait most of the time).
+ * (default 25), `--seed` where to begin, JOBS how many go on at once (they wait most of the time).
  *
  * A crash is simulated as exactly as one process allows: at one instant the cache folder is copied,
  * as kill -9 would leave it, and the network is cut; the next mount works on the copy.
  */
 
 const SCHEDULES = Number(process.env['SCHEDULES'] ?? 25);
-const SEED = Number(process.env['SEED'] ?? 1);
 const JOBS = Number(process.env['JOBS'] ?? 16);
 const NAMES = ['a', 'b', 'c', 'd'];
 const faults: Fault[] = ['slow-down', 'internal-error', 'reset-before', 'reset-after', 'short-body', 'delay'];
@@ -320,9 +320,11 @@ function ignoreMissing(error: unknown): void {
 describe('random schedules with faults at every request and crashes', () => {
   after(removeFolders);
 
-  it(`what was acknowledged is in the bucket or in the journal: ${SCHEDULES} schedules`, async () => {
+  it(`what was acknowledged is in the bucket or in the journal: ${SCHEDULES} schedules`, async (t) => {
     const bucket = await TestBucket.create();
-    const seeds = Array.from({ length: SCHEDULES }, (_, i) => SEED + i);
-    await parallel(seeds, JOBS, (seed) => new Schedule(bucket, seed).run());
+    await withSeed(t, 1, async (first) => {
+      const seeds = Array.from({ length: SCHEDULES }, (_, i) => first + i);
+      await parallel(seeds, JOBS, (seed) => new Schedule(bucket, seed).run());
+    });
   });
 });

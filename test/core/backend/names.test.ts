@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { decodeName, encodeName, nameBytes, nameLength } from '../../../core/backend/index.js';
+import { checkProperty } from '../../support/random.js';
 
-test('every byte string survives decoding and encoding', () => {
-  fc.assert(
+test('every byte string survives decoding and encoding', async (t) => {
+  await checkProperty(
+    t,
     fc.property(fc.uint8Array({ maxLength: 300 }), (bytes) => {
       const name = decodeName(bytes);
       assert.equal(nameLength(name), bytes.length);
@@ -14,7 +16,7 @@ test('every byte string survives decoding and encoding', () => {
   );
 });
 
-test('byte strings made of pieces of UTF-8 survive, overlong forms and surrogates included', () => {
+test('byte strings made of pieces of UTF-8 survive, overlong forms and surrogates included', async (t) => {
   const piece = fc.constantFrom(
     [0xc0, 0x80],
     [0xed, 0xa0, 0x80],
@@ -29,7 +31,8 @@ test('byte strings made of pieces of UTF-8 survive, overlong forms and surrogate
     [0xff],
     [0x61],
   );
-  fc.assert(
+  await checkProperty(
+    t,
     fc.property(fc.array(piece, { maxLength: 40 }), (pieces) => {
       const bytes = Uint8Array.from(pieces.flat());
       assert.deepEqual(nameBytes(decodeName(bytes)), bytes);
@@ -38,8 +41,9 @@ test('byte strings made of pieces of UTF-8 survive, overlong forms and surrogate
   );
 });
 
-test('valid UTF-8 decodes as UTF-8, a byte order mark included', () => {
-  fc.assert(
+test('valid UTF-8 decodes as UTF-8, a byte order mark included', async (t) => {
+  await checkProperty(
+    t,
     fc.property(fc.string({ unit: 'binary' }), (text) => {
       const bytes = new TextEncoder().encode(text);
       assert.equal(decodeName(bytes), text);

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { hostBuffer, NativeWindow, SegmentList, type WindowSource } from '../../../core/memory/index.js';
 import { libc, Mapping, memfd, NativeMemory, result, WINDOW_SIZE } from '../../../core/system/index.js';
+import { checkProperty } from '../../support/random.js';
 
 const preadv = libc<(fd: number, iov: number, count: number, offset: number) => number>(
   'preadv',
@@ -69,9 +70,10 @@ for (const [name, source] of [
   ['one window', native],
   ['windows of a page', paged],
 ] as const) {
-  test(`over ${name}, what is copied out is what lies in the segments`, () => {
+  test(`over ${name}, what is copied out is what lies in the segments`, async (t) => {
     fill();
-    fc.assert(
+    await checkProperty(
+      t,
       fc.property(segments, fc.nat(), fc.nat(), (pieces, a, b) => {
         const { list, at } = build(source, pieces);
         assert.equal(list.length, at.length);
@@ -93,8 +95,9 @@ for (const [name, source] of [
     );
   });
 
-  test(`over ${name}, what is copied in arrives in the segments and nowhere else`, () => {
-    fc.assert(
+  test(`over ${name}, what is copied in arrives in the segments and nowhere else`, async (t) => {
+    await checkProperty(
+      t,
       fc.property(segments, fc.nat(), fc.nat(), fc.integer({ min: 0, max: 2 }), (pieces, a, b, way) => {
         fill();
         const { list, at } = build(source, pieces);
@@ -114,9 +117,10 @@ for (const [name, source] of [
   });
 }
 
-test("a window's and a slice's iovec arrays cover exactly their part, and the list's own stays whole", () => {
+test("a window's and a slice's iovec arrays cover exactly their part, and the list's own stays whole", async (t) => {
   using fd = memfd('data', MEMORY);
-  fc.assert(
+  await checkProperty(
+    t,
     fc.property(segments, fc.nat(), fc.nat(), (pieces, a, b) => {
       const { list, at } = build(native, pieces);
       const start = a % (at.length + 1);

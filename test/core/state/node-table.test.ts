@@ -4,6 +4,7 @@ import * as fc from 'fast-check';
 import { engineSlot } from '../../../core/backend/accelerator.js';
 import type { Backend } from '../../../core/backend/index.js';
 import { LookupCounts, NO_SLOT, NodeTable, ROOT_SLOT } from '../../../core/state/index.js';
+import { checkProperty } from '../../support/random.js';
 
 interface Node {
   readonly key: string;
@@ -126,12 +127,13 @@ for (const [kind, make] of [
       assert.equal(nodes.size, 1);
     });
 
-    it('agrees with a plain map under any order of lookups, references, releases and requests', () => {
+    it('agrees with a plain map under any order of lookups, references, releases and requests', async (t) => {
       const step = fc.record({
         action: fc.constantFrom('reference', 'release', 'enter', 'leave'),
         key: fc.integer({ min: 0, max: 9 }),
       });
-      fc.assert(
+      await checkProperty(
+        t,
         fc.property(fc.array(step, { maxLength: 200 }), (steps) => {
           const { nodes, forgotten } = table(1000, (node) => node.key, make);
           const live = new Map<number, { node: Node; references: number }>();

@@ -2,12 +2,14 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { SharedMemory } from '../../../core/vhost-user/index.js';
+import { checkProperty } from '../../support/random.js';
 
 const PAGE = 4096;
 const PAGES = 32;
 
-test('memory is given out in disjoint pages, and all of it comes back', () => {
-  fc.assert(
+test('memory is given out in disjoint pages, and all of it comes back', async (t) => {
+  await checkProperty(
+    t,
     fc.property(fc.array(fc.nat(9 * PAGE), { minLength: 1, maxLength: 60 }), (sizes) => {
       const memory = new SharedMemory(PAGES * PAGE);
       const used = new Map<number, number>();

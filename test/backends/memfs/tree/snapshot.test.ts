@@ -4,6 +4,7 @@ import * as fc from 'fast-check';
 import { memoryInUse, MemfsVolume, type VolumeSnapshot } from '../../../../backends/memfs/index.js';
 import { FileType } from '../../../../core/backend/index.js';
 import { host } from '../support.js';
+import { checkProperty } from '../../../support/random.js';
 
 /** Everything in a volume but its times. */
 function describe(volume: MemfsVolume): unknown[] {
@@ -119,8 +120,9 @@ test('a fork that removes one name of a file, and never looks at the other, give
   assert.equal(memoryInUse().used, before);
 });
 
-test('whatever happens to volumes, forks and forks of forks, each snapshot stays as it was, and nothing leaks', () => {
-  fc.assert(
+test('whatever happens to volumes, forks and forks of forks, each snapshot stays as it was, and nothing leaks', async (t) => {
+  await checkProperty(
+    t,
     fc.property(steps, (sequence) => {
       const before = memoryInUse().used;
       const session: Session = { volumes: [new MemfsVolume()], snapshots: [] };
@@ -144,6 +146,6 @@ test('whatever happens to volumes, forks and forks of forks, each snapshot stays
       for (const { snapshot } of session.snapshots) snapshot.discard();
       assert.equal(memoryInUse().used, before);
     }),
-    { numRuns: Number(process.env['VIRTIOFS_KIT_RUNS'] ?? 150), includeErrorInReport: true },
+    { numRuns: Number(process.env['VIRTIOFS_KIT_RUNS'] ?? 150) },
   );
 });

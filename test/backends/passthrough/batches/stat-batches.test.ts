@@ -18,6 +18,7 @@ import {
 import { hostBuffer } from '../../../../core/memory/index.js';
 import type { Node } from '../../../../backends/passthrough/nodes/nodes.js';
 import { root, type Served, serve } from '../harness.js';
+import { checkProperty } from '../../../support/random.js';
 
 type Outcome = Gathered<Node>;
 
@@ -117,7 +118,8 @@ for (const where of [tmpdir(), '/dev/shm']) {
       const buffer = hostBuffer(4096);
       // No read changes its time of access any more.
       await backend.read(file, open, buffer, 0, root);
-      await fc.assert(
+      await checkProperty(
+        t,
         fc.asyncProperty(requests, async (all) => {
           const expected: Outcome[] = [];
           for (const { kind, which, name } of all) {

@@ -2,15 +2,17 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { Extents } from '../../../../backends/s3/journal/extents.js';
+import { checkProperty } from '../../../support/random.js';
 
 describe('extents', () => {
-  it('show for each byte what wrote it last, as a plain array does', () => {
+  it('show for each byte what wrote it last, as a plain array does', async (t) => {
     const operation = fc.record({
       kind: fc.constantFrom('data', 'hole', 'truncate', 'drop'),
       start: fc.nat(60),
       length: fc.integer({ min: 1, max: 20 }),
     });
-    fc.assert(
+    await checkProperty(
+      t,
       fc.property(fc.array(operation, { maxLength: 40 }), (operations) => {
         const extents = new Extents();
         let model: (string | undefined)[] = Array.from({ length: 100 }, () => undefined);

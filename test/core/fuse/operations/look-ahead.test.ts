@@ -7,6 +7,7 @@ import { engine, type Engine, type Guest } from '../../../support/engine.js';
 import { FuseError, ROOT, type Dirent } from '../../../support/fuse-client.js';
 import { GatheringBackend } from '../../../support/gathering-backend.js';
 import type { TinyNode } from '../../../support/tiny-backend.js';
+import { checkProperty } from '../../../support/random.js';
 
 /** Lists names that look-ups don't find, or fail for. */
 class Whimsical extends GatheringBackend {
@@ -56,8 +57,9 @@ const name = fc
   .tuple(fc.constantFrom('a', 'gone', 'bad', 'long'.repeat(30)), fc.nat(99))
   .map(([a, b]) => a + b);
 
-test('a listing that looks names up together tells what one does that looks them up one by one', async () => {
-  await fc.assert(
+test('a listing that looks names up together tells what one does that looks them up one by one', async (t) => {
+  await checkProperty(
+    t,
     fc.asyncProperty(
       fc.uniqueArray(name, { maxLength: 60 }),
       fc.array(fc.integer({ min: 300, max: 9000 }), { minLength: 1, maxLength: 3 }),

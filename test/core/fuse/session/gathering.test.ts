@@ -4,6 +4,7 @@ import * as fc from 'fast-check';
 import { engine, type Guest, type MemoryLog } from '../../../support/engine.js';
 import { FuseError, ROOT, type FuseClient } from '../../../support/fuse-client.js';
 import { GatheringBackend } from '../../../support/gathering-backend.js';
+import { checkProperty } from '../../../support/random.js';
 
 const ENOENT = 2;
 const EBADF = 9;
@@ -231,8 +232,9 @@ const steps = fc.array(
   { minLength: 1, maxLength: 60 },
 );
 
-test('requests sent together do what they do one by one', async () => {
-  await fc.assert(
+test('requests sent together do what they do one by one', async (t) => {
+  await checkProperty(
+    t,
     fc.asyncProperty(
       fc.array(steps, { minLength: 1, maxLength: 4 }),
       fc.boolean(),

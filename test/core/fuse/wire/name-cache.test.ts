@@ -3,13 +3,15 @@ import { describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import { decodeName } from '../../../../core/backend/index.js';
 import { NameCache } from '../../../../core/fuse/wire/name-cache.js';
+import { checkProperty } from '../../../support/random.js';
 
 describe('a name cache', () => {
-  it('gives what decoding gives, for any bytes, seen before or not', () => {
+  it('gives what decoding gives, for any bytes, seen before or not', async (t) => {
     const cache = new NameCache();
     const byte = fc.oneof(fc.constantFrom(0x61, 0x62, 0xc3, 0xa9, 0xff), fc.integer({ min: 1, max: 255 }));
     const name = fc.array(byte, { maxLength: 80 });
-    fc.assert(
+    await checkProperty(
+      t,
       fc.property(fc.array(name, { minLength: 1, maxLength: 50 }), fc.nat(20), (names, gap) => {
         for (const each of [...names, ...names]) {
           const bytes = Uint8Array.from([...new Uint8Array(gap), ...each, 0]);

@@ -6,6 +6,7 @@ import { after, describe, it } from 'node:test';
 import * as fc from 'fast-check';
 import { LockTable, LockType, OFFSET_MAX, saveLocks } from '../../../../core/state/locks/index.js';
 import { libc, NativeMemory, result } from '../../../../core/system/index.js';
+import { checkProperty } from '../../../support/random.js';
 
 const fcntl = libc<(fd: number, command: number, flock: number) => number>('fcntl', 'int', [
   'int',
@@ -88,8 +89,9 @@ describe('the lock table beside the kernel', () => {
   closeSync(openSync(path, 'w'));
   after(() => rmSync(directory, { recursive: true }));
 
-  it('grants, refuses, splits and merges as Linux does', () => {
-    fc.assert(
+  it('grants, refuses, splits and merges as Linux does', async (t) => {
+    await checkProperty(
+      t,
       fc.property(fc.array(operation, { minLength: 20, maxLength: 60 }), (operations) => {
         const fds = Array.from({ length: OWNERS }, () => openSync(path, 'r+'));
         try {

@@ -9,6 +9,7 @@ import {
   PARKED,
   saveLocks,
 } from '../../../../core/state/locks/index.js';
+import { checkProperty } from '../../../support/random.js';
 
 const { READ, WRITE, UNLOCK } = LockType;
 const BYTES = 12;
@@ -120,8 +121,9 @@ const step = fc.oneof(
 );
 
 describe('record locks of random owners, some in one session and some in another,', () => {
-  it('do what POSIX says of each byte, wait in order, and see each deadlock', () => {
-    fc.assert(
+  it('do what POSIX says of each byte, wait in order, and see each deadlock', async (t) => {
+    await checkProperty(
+      t,
       fc.property(fc.array(step, { minLength: 10, maxLength: 80 }), (steps) => {
         const model = new NaiveLocks();
         const table = new LockTable<string>();

@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
 import { CallList, NativeMemory, type Pieces } from '../../../../core/system/index.js';
 import { AT, fstat, O, RWF, STATX, statx } from '../../../../core/system/calls/files.js';
+import { checkProperty } from '../../../support/random.js';
 
 const EIO = -5;
 const EBADF = -9;
@@ -60,10 +61,11 @@ const calls = fc.array(
   { minLength: 1, maxLength: CAPACITY },
 );
 
-test('a list does what the same calls do one after the other', (t) => {
+test('a list does what the same calls do one after the other', async (t) => {
   const all = bench(t);
   const { list, memory, fds } = all;
-  fc.assert(
+  await checkProperty(
+    t,
     fc.property(calls, (given) => {
       list.clear();
       for (const [i, { isName, fd, name, runs, nowhere }] of given.entries()) {
@@ -152,11 +154,12 @@ function piece(address: number, length: number): Pieces {
   return { address, length, iov: 0, iovCount: 1 };
 }
 
-test('transfers in a list do what the same calls do one after the other', (t) => {
+test('transfers in a list do what the same calls do one after the other', async (t) => {
   const { list, memory, path } = transferBench(t);
   const fd = opened(t, path, O.RDWR | O.CREAT);
   const iovs = memory.length / 2;
-  fc.assert(
+  await checkProperty(
+    t,
     fc.property(transfers, (all) => {
       fs.ftruncateSync(fd, 10_000);
       const model = { bytes: Buffer.alloc(40_000), size: 10_000 };

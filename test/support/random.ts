@@ -1,0 +1,70 @@
+import { relative } from 'node:path';
+import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import fc from 'fast-check';
+import { kindOf } from '../runner/kinds.js';
+
+/*
+ * Random tests. One that fails prints the command that repeats it. The seed, and fast-check's path
+ * to the smallest counterexample, come back by `--seed` and `--path` of test/run.ts, which sets
+ * these variables of the environment.
+ */
+const SEED = process.env['VIRTIOFS_KIT_SEED'];
+const PATH = process.env['VIRTIOFS_KIT_PATH'];
+
+/** Checks a property with random values; one a test, for a path is that of one property. */
+export async function checkProperty<T>(
+  t: TestContext,
+  property: fc.IAsyncProperty<T> | fc.IProperty<T>,
+  parameters: fc.Parameters<T> = {},
+): Promise<void> {
+  const details = await fc.check(property as fc.IAsyncProperty<T>, {
+    includeErrorInReport: true,
+    ...parameters,
+    ...repeated(),
+  });
+  if (!details.failed) return;
+  const message = fc.defaultReportMessage(details) ?? 'failed';
+  const path = details.counterexamplePath;
+  const cause = details.errorInstance;
+  throw new Error(`${message}\n${repeatCommand(t, details.seed, path)}`, { cause });
+}
+
+/** The seed of a test that makes its random values by itself: the one asked for, or `usual`. */
+function seedOr(usual: number): number {
+  return SEED === undefined ? usual : Number(SEED);
+}
+
+/** Runs a test that makes its random values by itself from this seed. */
+export async function withSeed(
+  t: TestContext,
+  usual: number,
+  body: (seed: number) => void | Promise<void>,
+): Promise<void> {
+  const seed = seedOr(usual);
+  t.diagnostic(`seed ${seed}`);
+  try {
+    await body(seed);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new Error(`${message}\n${repeatCommand(t, seed)}`, { cause: error });
+  }
+}
+
+function repeated(): { seed?: number; path?: string } {
+  return {
+    ...(SEED !== undefined && { seed: Number(SEED) }),
+    ...(PATH !== undefined && { path: PATH }),
+  };
+}
+
+/** The command that runs one test of one file again with the same values. */
+function repeatCommand(t: TestContext, seed: number, path?: string | null): string {
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  const file = relative(root, process.argv[1]!);
+  const name = t.name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/'/g, `'\\''`);
+  const words = [`npm run test:${kindOf(file)} -- ${file.replace(/(\.test)?\.js$/, '')}`];
+  words.push(`--name '^${name}$'`, `--seed=${seed}`);
+  if (path !== undefined && path !== null) words.push(`--path=${path}`);
+  return `Repeat with: ${words.join(' ')}`;
+}
