@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { documents, prose, root } from '../support/documents.js';
+
+/** The anchors that GitHub gives a document's headings. */
+function anchors(text: string): Set<string> {
+  const headings = [...text.replace(/^```[^]*?^```/gm, '').matchAll(/^#+ +(.*)$/gm)];
+  return new Set(
+    headings.map(([, heading]) =>
+      heading!
+        .toLowerCase()
+        .replace(/[^\p{L}\p{N} _-]/gu, '')
+        .replaceAll(' ', '-'),
+    ),
+  );
+}
+
+test('every relative link in a document leads to something', () => {
+  const broken: string[] = [];
+  for (const [path, text] of documents) {
+    for (const [, target] of prose(text).matchAll(/\]\(([^)\s]+)\)/g)) {
+      if (/^[a-z]+:/.test(target!)) continue;
+      const [file, anchor] = target!.split('#');
+      const to = file === '' ? path : join(dirname(path), file!);
+      if (!existsSync(join(root, to))) broken.push(`${path}: ${target}`);
+      else if (anchor !== undefined && !anchors(readFileSync(join(root, to), 'utf8')).has(anchor))
+        broken.push(`${path}: ${target} has no such heading`);
+    }
+  }
+  assert.deepEqual(broken, []);
+});
+
+test('every npm script, command and built program that a document names exists', () => {
+  const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+    scripts: Record<string, string>;
+  };
+  const help = spawnSync(process.execPath, [join(root, 'dist/core/cli/main.js'), '--help'], {
+    encoding: 'utf8',
+  });
+  const listed = /^Commands:\n([^]*?)^\S/m.exec(`${help.stdout}\n.`)![1]!;
+  const commands = new Set([...listed.matchAll(/^ {2}([a-z0-9-]+)/gm)].map(([, name]) => name!));
+  assert.ok(commands.size > 5, help.stdout);
+  const unknown: string[] = [];
+  for (const [path, text] of documents) {
+    if (path === 'CHANGELOG.md') continue;
+    for (const [, script] of text.matchAll(/\bnpm (?:run (?:-s )?)([a-z0-9:]+)/g))
+      if (scripts[script!] === undefined) unknown.push(`${path}: npm run ${script}`);
+    for (const [, command] of text.matchAll(/(?:^|[`(] ?)virtiofs-kit ([a-z][a-z0-9-]*)/gm))
+      if (!commands.has(command!) && !existsSync(join(root, 'backends', command!)))
+        unknown.push(`${path}: virtiofs-kit ${command}`);
+    for (const [, built] of text.matchAll(/\bnode (?:-[^ ]+ )*dist\/([a-z0-9/.-]+)\.js/g))
+      if (!existsSync(join(root, `${built}.ts`))) unknown.push(`${path}: dist/${built}.js`);
+  }
+  assert.deepEqual(unknown, []);
+});
