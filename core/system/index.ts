@@ -8,6 +8,21 @@
  * Pointers are plain numbers, since user addresses lie below 2^47, and come only from {@link
  * NativeMemory} and {@link Mapping}: the address of a small typed array is never taken, because V8
  * moves those.
+ *
+ * Views made over foreign memory cannot be detached. `free` and `unmap` therefore put fresh
+ * anonymous memory in the place of what they let go: a late access, by JavaScript or by a system
+ * call on a thread, finds zeros that nobody else uses. The addresses are given back when the last
+ * view was collected.
+ *
+ * - `calls/`: libc through koffi, and the file system calls of passthrough.
+ * - `batches/`: many system calls in one foreign call (`CallList`), and threads that make such
+ *   lists.
+ * - `memory/`: memory outside the heap, mappings, memfds, and the pieces of a transfer.
+ * - `descriptors/`: descriptors with owners, eventfds, unix sockets, descriptors that threads
+ *   share.
+ * - `event-loop/`: polls of the event loop.
+ * - `confinement/`: Landlock, seccomp, namespaces. A thread is confined and executes the program
+ *   anew, so that all its threads are.
  */
 export * from './batches/call-list.js';
 export * from './descriptors/eventfd.js';

@@ -8,6 +8,12 @@
  * state, `Vring` one queue's, and `VhostUserServer` accepts connections. What a request means is
  * unknown here: each goes to the session that the server's owner opens. The protocol is QEMU's
  * `docs/interop/vhost-user.rst`, the device virtio 1.2 section 5.11.
+ *
+ * A session outlives stopped queues and status 0, which QEMU sends for a paused guest. RESET_DEVICE
+ * ends it and opens another. GET_VRING_BASE, memory that goes away, reset and disconnect stop
+ * taking requests and wait for those in flight, no longer than the drain timeout. Only then is the
+ * message answered or the memory unmapped. A region that a new memory table repeats keeps its
+ * mapping, so that memory hot-plug disturbs no request.
  */
 export { VhostUserDevice, type DeviceOptions, type DeviceSession } from './device.js';
 export { FrontEnd, type FrontEndOptions } from './front-end.js';
