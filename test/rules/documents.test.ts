@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { documents, prose, root } from '../support/documents.js';
@@ -53,6 +53,24 @@ test('every npm script, command and built program that a document names exists',
         unknown.push(`${path}: virtiofs-kit ${command}`);
     for (const [, built] of text.matchAll(/\bnode (?:-[^ ]+ )*dist\/([a-z0-9/.-]+)\.js/g))
       if (!existsSync(join(root, `${built}.ts`))) unknown.push(`${path}: dist/${built}.js`);
+  }
+  assert.deepEqual(unknown, []);
+});
+
+test('every source that a document names exists', () => {
+  const sources = ['core', 'backends', 'examples', 'test'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' }).map(
+      (file) => `/${folder}/${file}`,
+    ),
+  );
+  const unknown: string[] = [];
+  for (const [path, text] of documents) {
+    if (path === 'CHANGELOG.md' || path === 'CONTRIBUTING.md') continue;
+    for (const [, name] of text.matchAll(/`([a-z0-9/.-]*[a-z0-9-]\.ts)`/g))
+      if (!sources.some((source) => source.endsWith(`/${name}`))) unknown.push(`${path}: ${name}`);
+    // Only whole paths: `core/x/`, and not the room `core/x`, which the imports' rule checks.
+    for (const [, folder] of text.matchAll(/`((?:core|backends|test)\/[a-z0-9/-]*)\/?`/g))
+      if (!existsSync(join(root, folder!))) unknown.push(`${path}: ${folder}`);
   }
   assert.deepEqual(unknown, []);
 });
