@@ -1,5 +1,5 @@
 /**
- * Archive formats: tar, by which memfs is filled and saved, and by which overlay gives its changes
- * away.
+ * Archive formats. There is one: tar (`tar.ts`). Memfs is filled from and saved to tar archives,
+ * and overlay exports its changes as one.
  */
 export * from './tar.js';

@@ -15,7 +15,7 @@ import { addFlag, givenOptions } from './flags.js';
 
 type Group = 'cache' | 'limits';
 
-/** Flags of every command that serves a backend, beside the backend's own. */
+/** Flags of every command that serves a backend, in addition to the backend's own. */
 const SETTINGS: readonly { readonly group: Group; readonly option: OptionDescription }[] = [
   ...describeOptions(cacheSchema).map((option) => settingOf('cache', option)),
   ...describeOptions(limitsSchema).map((option) => settingOf('limits', option)),
@@ -28,16 +28,16 @@ function settingOf(group: Group, option: OptionDescription): { group: Group; opt
   return { group, option: { ...option, flag: prefix + option.flag } };
 }
 
-/** What a command line says of a backend. */
+/** The backend and its settings, as a command line gives them. */
 export interface BackendChoice {
   readonly spec: BackendSpec;
   readonly settings: Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'>;
 }
 
 /**
- * Flags of one backend on one command. A backend's options are not known before `--backend` is, so
- * a command line is read twice: for the backend's name, and then with the flags that its schema
- * describes.
+ * The flags of the backend on one command line. A backend's options are known only once `--backend`
+ * is. So the command line is read twice: first for the backend's name, then with the flags that its
+ * schema describes.
  */
 export class BackendOptions {
   readonly #type: string | undefined;
@@ -54,7 +54,7 @@ export class BackendOptions {
     this.#own = own;
   }
 
-  /** Reads the backend's name from a command line, and its options from its schema. */
+  /** Reads the backend's name from a command line, and loads its options. */
   static async find(registry: BackendRegistry, argv: readonly string[]): Promise<BackendOptions> {
     const type = backendName(argv);
     const own = type === undefined ? [] : describeOptions((await registry.load(type)).options);
@@ -62,8 +62,8 @@ export class BackendOptions {
   }
 
   /**
-   * Adds the flags to a command. Where a backend has an option of a general flag's name, it is the
-   * backend's.
+   * Adds the flags to a command. If a backend's option has the name of a general flag, the flag is
+   * the backend's option.
    */
   addTo(command: Command): void {
     const { names } = this.#registry;
@@ -93,7 +93,7 @@ export class BackendOptions {
 
   /**
    * The backend and its settings from parsed flags.
-   * @throws UsageError where no backend is named.
+   * @throws UsageError if no backend is named.
    */
   choice(values: Readonly<Record<string, unknown>>): BackendChoice {
     if (this.#type === undefined) {
@@ -136,8 +136,8 @@ export class BackendOptions {
 }
 
 /**
- * Value of `--backend`, before `--`. `--shared-dir` alone means passthrough, as it does to
- * virtiofsd.
+ * The value of `--backend` in the words before `--`. `--shared-dir` alone means passthrough, as
+ * with virtiofsd.
  */
 function backendName(argv: readonly string[]): string | undefined {
   const end = argv.indexOf('--');

@@ -3,7 +3,7 @@ import type { Container } from 'inversify';
 import { addFlag, type Values } from './flags.js';
 import { check, createContainer, describeOptions, logSchema, type LogConfig } from '../plugins/index.js';
 
-/** Adds the flags that say what is logged. */
+/** Adds the flags of the log. */
 export function addLogOptions(command: Command): void {
   command.optionsGroup('Log:');
   for (const option of describeOptions(logSchema)) {
@@ -12,10 +12,10 @@ export function addLogOptions(command: Command): void {
 }
 
 /**
- * The program's parts, their log as flags say, and where those say nothing, as `settings` do.
- * @throws UsageError for a flag's value.
+ * Makes the program's services. The flags configure the log; `settings` hold where there are none.
+ * @throws UsageError for a wrong value of a flag.
  */
-export function partsOf(values: Values, settings: Partial<LogConfig>): Container {
+export function servicesOf(values: Values, settings: Partial<LogConfig>): Container {
   const flags = Object.entries({ level: values['logLevel'], format: values['logFormat'] });
   const given = Object.fromEntries(flags.filter(([, value]) => value !== undefined));
   return createContainer(check(logSchema, { ...settings, ...given }, '', ([key]) => `--log-${String(key)}`));

@@ -1,10 +1,10 @@
 import { Option, type Command } from 'commander';
 import { parseOption, type OptionDescription } from '../plugins/index.js';
 
-/** Parsed flags by commander's names. */
+/** The values of parsed flags, by commander's names. */
 export type Values = Readonly<Record<string, unknown>>;
 
-/** The options that were given, by the names that their schema has for them. */
+/** The values of the options that were given, by the names in their schema. */
 export function givenOptions(options: readonly OptionDescription[], values: Values): Record<string, unknown> {
   const given = options.map((option) => [option.name, values[keyOf(option)]]);
   return Object.fromEntries(given.filter(([, value]) => value !== undefined));
@@ -15,7 +15,7 @@ function keyOf(option: OptionDescription): string {
   return option.flag.replaceAll(/-[a-z0-9]/g, (part) => part.slice(1).toUpperCase());
 }
 
-/** Adds an option to a command, as its schema describes it. */
+/** Adds an option to a command as a flag. */
 export function addFlag(command: Command, option: OptionDescription): void {
   const notes = [
     option.required ? 'required' : '',
@@ -24,7 +24,7 @@ export function addFlag(command: Command, option: OptionDescription): void {
   ];
   const text = [option.description, ...notes].filter((note) => note !== '').join('; ');
   if (option.placeholder === undefined) {
-    // Help shows the one of the pair that changes something.
+    // Help shows only that one of the two flags that changes the default.
     const isOn = option.initial === 'true';
     const off = new Option(`--no-${option.flag}`, `not: ${text}`).hideHelp(!isOn);
     command.addOption(new Option(`--${option.flag}`, text).hideHelp(isOn)).addOption(off);

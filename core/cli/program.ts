@@ -15,7 +15,7 @@ import { addS3 } from './commands/s3.js';
 import { addServe } from './commands/serve.js';
 import { addVirtiofsd } from './virtiofsd/program.js';
 
-/** Exit code for a mistake in what was asked for. */
+/** Exit code for a mistake in the command line. */
 const USAGE = 2;
 
 /**
@@ -25,8 +25,8 @@ const USAGE = 2;
  */
 export async function runProgram(argv: readonly string[]): Promise<void> {
   inlineMore();
-  // Who reads the output may have had enough, as `head` has: no fault of the program, though not
-  // all was written.
+  // The reader of the output may have closed it, as `head` does. That is no fault of the program,
+  // but not everything was written.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (error.code !== 'EPIPE') throw error;
     process.exitCode = 1;
@@ -75,7 +75,7 @@ Start here:
   virtiofs-kit serve --help
 `;
 
-/** commander's `error: unknown option '--x'\n(Did you mean --y?)` in our form. */
+/** Converts commander's `error: unknown option '--x'\n(Did you mean --y?)` to our form. */
 function oneLine(text: string): string {
   const line = text
     .trim()
@@ -87,7 +87,7 @@ function oneLine(text: string): string {
 function report(error: unknown, argv: readonly string[]): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE;
   if (!(error instanceof Error)) return report(new Error(String(error)), argv);
-  // A plugin may come with its own copy of this package, and then throws its own class.
+  // A plugin with its own copy of this package throws that copy's `UsageError`.
   const isUsage = error.name === 'UsageError';
   const isPlain = isUsage || error instanceof GuestError;
   process.stderr.write(`virtiofs-kit: ${isPlain ? error.message : error.stack}\n`);

@@ -63,10 +63,10 @@ function ignoresHangup(): boolean {
   }
 }
 
-/** A signal asked for the end. */
+/** Thrown when a signal has asked the program to end. */
 export class Stopped extends Error {
   override readonly name = 'Stopped';
-  /** Exit code for what was cut short. */
+  /** The exit code that the program should end with. */
   readonly exitCode: number;
 
   constructor(exitCode: number) {

@@ -2,33 +2,33 @@ import type { Mapping, Window } from '../system/index.js';
 import type { SegmentList } from './segment-list.js';
 import type { WindowSource } from './windows.js';
 
-/** Regions at most: what QEMU's front-end can use with CONFIGURE_MEM_SLOTS. */
+/** The most regions. QEMU's front-end uses up to so many with CONFIGURE_MEM_SLOTS. */
 export const MAX_REGIONS = 509;
 
-/** A mapping and where it lies. */
+/** A mapping, and its addresses in the guest and in the front-end. */
 export interface Region {
   readonly mapping: Mapping;
   readonly guestAddress: number;
   readonly userAddress: number;
 }
 
-/** Regions in order of one kind of address, as plain numbers for the search. */
+/** Regions sorted by one kind of address, as plain numbers for the search. */
 interface Table {
   /** First address of each region. */
   readonly starts: Float64Array;
-  /** Address after each region's last. */
+  /** The address after each region's end. */
   readonly ends: Float64Array;
-  /** Host address minus address. */
+  /** What must be added to an address to get the host address. */
   readonly offsets: Float64Array;
-  /** The region found last. */
+  /** Index of the region that was found last. */
   last: number;
 }
 
 /**
- * The memory that a guest shares with the daemon. A guest names it by guest physical addresses (in
- * descriptors), its front-end by addresses in the front-end's own process (for rings); both are
- * translated to host addresses here. Addresses and lengths are below 2^53; all that a region does
- * not hold wholly is refused.
+ * The memory that a guest shares with the daemon. The guest gives guest physical addresses (in
+ * descriptors), and its front-end gives addresses of its own process (for rings). Both are
+ * translated to host addresses here. Addresses and lengths are below 2^53. A range that does not
+ * lie wholly in a region is refused.
  */
 export class AddressSpace implements WindowSource {
   #regions: Region[] = [];
@@ -37,19 +37,19 @@ export class AddressSpace implements WindowSource {
   #windows: Window[] = [];
   #lastWindow: Window | undefined;
 
-  /** Regions in order of guest addresses. */
+  /** The regions, sorted by guest address. */
   get regions(): readonly Region[] {
     return this.#regions;
   }
 
-  /** Mappings in use, in order of guest addresses. */
+  /** The mappings in use, sorted by guest address. */
   get mappings(): readonly Mapping[] {
     return this.#regions.map((region) => region.mapping);
   }
 
   /**
-   * Adds a region. The mapping stays its owner's, who unmaps it after {@link remove}.
-   * @throws RangeError if it overlaps another one, reaches beyond 2^53, or is one too many.
+   * Adds a region. The caller keeps owning the mapping, and unmaps it after {@link remove}.
+   * @throws RangeError if it overlaps another one, reaches beyond 2^53, or there are too many.
    */
   add(mapping: Mapping, guest: number, user: number): void {
     const { length } = mapping;
@@ -73,8 +73,8 @@ export class AddressSpace implements WindowSource {
   }
 
   /**
-   * Takes out the region with exactly these addresses and length; returns its mapping, if there is
-   * one.
+   * Removes the region with exactly these addresses and length.
+   * @returns its mapping, or undefined if there is no such region.
    */
   remove(guest: number, user: number, length: number): Mapping | undefined {
     const found = this.#regions.find(
@@ -85,7 +85,7 @@ export class AddressSpace implements WindowSource {
     return found?.mapping;
   }
 
-  /** Takes all regions out; returns their mappings. */
+  /** Removes all regions. @returns their mappings. */
   clear(): Mapping[] {
     const mappings = this.#regions.map((region) => region.mapping);
     this.#set([]);
@@ -93,16 +93,16 @@ export class AddressSpace implements WindowSource {
   }
 
   /**
-   * Host address of `length` bytes at a guest physical address, or -1 if no single region holds
-   * them.
+   * The host address of `length` bytes at a guest physical address, or -1 if they do not lie in one
+   * region.
    */
   translateGuest(address: number, length: number): number {
     return translate(this.#guest, address, length);
   }
 
   /**
-   * Host address of `length` bytes at an address of the front-end, or -1 if no single region holds
-   * them.
+   * The host address of `length` bytes at an address of the front-end, or -1 if they do not lie in
+   * one region.
    */
   translateUser(address: number, length: number): number {
     return translate(this.#user, address, length);
@@ -123,9 +123,9 @@ export class AddressSpace implements WindowSource {
   }
 
   /**
-   * Appends the memory at a guest physical address to a list; it may cross from region to region.
-   * @returns false if some of it is not mapped, or the list is full; the list may hold a part of it
-   * then.
+   * Appends the memory at a guest physical address to a list. It may extend over several regions.
+   * @returns false if some of it is not mapped, or if the list is full. The list may then have a
+   * part of it.
    */
   append(list: SegmentList, address: number, length: number): boolean {
     const host = translate(this.#guest, address, length);
@@ -143,8 +143,8 @@ export class AddressSpace implements WindowSource {
   }
 
   /**
-   * An ArrayBuffer over exactly `length` bytes at a host address that was translated.
-   * @throws RangeError
+   * An ArrayBuffer over exactly `length` bytes at a host address.
+   * @throws RangeError if they do not lie in one region.
    */
   view(hostAddress: number, length: number): ArrayBuffer {
     for (const { mapping } of this.#regions) {

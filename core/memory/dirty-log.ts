@@ -1,27 +1,26 @@
 import type { Mapping } from '../system/index.js';
 
 /**
- * Bytes of guest memory that one bit of the log stands for (vhost-user, "Migration":
- * `VHOST_LOG_PAGE`).
+ * The bytes of guest memory for each bit of the log (vhost-user, "Migration": `VHOST_LOG_PAGE`).
  */
 const LOG_PAGE = 4096;
 
 /**
- * The bitmap in which a back-end tells its front-end what it wrote, so that live migration sends
- * those pages again (QEMU docs/interop/vhost-user.rst, "Migration"): bit n of byte b is page 8b + n
- * of guest physical memory.
+ * The bitmap in which a back-end marks the pages that it has written, so that live migration sends
+ * them again (QEMU docs/interop/vhost-user.rst, "Migration"). Bit n of byte b is page 8b + n of
+ * guest physical memory.
  */
 export class DirtyLog {
   readonly #mapping: Mapping;
 
-  /** @param mapping the shared bitmap; stays its owner's. */
+  /** @param mapping the shared bitmap, which the caller keeps owning. */
   constructor(mapping: Mapping) {
     this.#mapping = mapping;
   }
 
   /**
-   * Marks the pages that `length` bytes at a guest physical address touch. Pages beyond the log are
-   * left out.
+   * Marks the pages of `length` bytes at a guest physical address. Pages beyond the log's end are
+   * ignored.
    */
   mark(guestAddress: number, length: number): void {
     if (length === 0) return;
@@ -31,7 +30,7 @@ export class DirtyLog {
       if (byte >= this.#mapping.length) return;
       const address = this.#mapping.address + byte;
       const window = this.#mapping.windows.find(({ end }) => address < end)!;
-      // The front-end fetches and clears the bits while they are set here.
+      // Atomic, since the front-end reads and clears bits at the same time.
       Atomics.or(window.u8, address - window.start, 1 << (page % 8));
     }
   }

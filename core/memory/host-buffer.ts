@@ -3,7 +3,7 @@ import { NativeMemory } from '../system/index.js';
 import { SegmentList } from './segment-list.js';
 import { NativeWindow } from './windows.js';
 
-/** Memory of the daemon that looks like a guest's. */
+/** A buffer in the daemon's own memory, with the interface of guest memory. */
 class NativeBuffer extends SegmentList implements HostBuffer {
   readonly #memory: NativeMemory;
   #bytes: Uint8Array;
@@ -31,7 +31,7 @@ class NativeBuffer extends SegmentList implements HostBuffer {
   }
 }
 
-/** A buffer of 1 to 2^30 bytes, zeroed. @throws SystemError if there is not that much memory. */
+/** Makes a zeroed buffer of 1 to 2^30 bytes. @throws SystemError if memory is used up. */
 export function hostBuffer(length: number): HostBuffer {
   return new NativeBuffer(NativeMemory.allocate(length), length);
 }

@@ -1,27 +1,28 @@
 import { NativeMemory } from '../system/index.js';
 
-/** Entries that one system call accepts (Linux `IOV_MAX`). */
+/** The most entries that a system call accepts (Linux `IOV_MAX`). */
 export const IOV_MAX = 1024;
 
 /** `struct iovec` on a 64-bit machine: 8 bytes of address, 8 of length. */
 const ENTRY = 16;
+/** Bytes of native memory that are allocated at a time and divided into arrays. */
 const SLAB = 65536;
 
-/** Capacities in entries that arrays come in. */
+/** The capacities of arrays, in entries. */
 const CLASSES = [4, 64, 256, IOV_MAX] as const;
 
 /** A native array of `struct iovec`. */
 export interface IovArray {
   readonly address: number;
-  /** Entries. */
+  /** In entries. */
   readonly capacity: number;
-  /** The array as words, four an entry: address low, address high, length, 0. */
+  /** The array as words, four for each entry: address low, address high, length, 0. */
   readonly words: Uint32Array;
 }
 
 const free: IovArray[][] = CLASSES.map(() => []);
 
-/** An array for at least `entries` entries, at most {@link IOV_MAX}. */
+/** Takes an array for at least `entries` entries, which are at most {@link IOV_MAX}. */
 export function allocateIov(entries: number): IovArray {
   const index = CLASSES.findIndex((capacity) => capacity >= entries);
   const capacity = CLASSES[index];

@@ -1,24 +1,24 @@
 import type { SegmentList } from './segment-list.js';
 
 /**
- * One request in a transport: what the guest wrote, and where the answer goes. Pooled: not to be
- * touched after it was answered.
+ * One request of a transport: what the guest has sent, and the room for its reply. Messages are
+ * pooled: one must not be used after it was answered.
  */
 export interface Message {
   /** The request: header, arguments, data to write. */
   readonly readable: SegmentList;
-  /** Room for the reply; empty where none is awaited. */
+  /** Room for the reply; empty if the guest expects none. */
   readonly writable: SegmentList;
-  /** Whether it comes from a thread that serves a queue and could not serve it. */
+  /** Whether a queue thread has passed the request on, because it could not serve it itself. */
   readonly passedOn?: boolean;
   /**
-   * Gives the request back to the guest, once, in any order with others.
-   * @param written bytes of `writable` that were filled, from its start; 0 for a request without a
-   * reply.
+   * Returns the request to the guest. To be called once; requests may be completed in any order.
+   * @param written how many bytes of `writable` are filled, from its start. 0 for a request without
+   * a reply.
    */
   complete(written: number): void;
   /**
-   * Instead of `complete`: the request can be neither understood nor answered, and its queue stops.
+   * To be called instead of `complete` if the request cannot be answered at all. Its queue stops.
    */
   fail(): void;
 }

@@ -4,7 +4,7 @@ import { allocateIov, IOV_MAX, type IovArray, releaseIov, setEntry } from './iov
 import { SegmentWindow } from './segment-window.js';
 import type { WindowSource } from './windows.js';
 
-/** Up to this many bytes a loop is faster than `TypedArray.set`, which needs a `subarray` first. */
+/** Up to so many bytes a loop is faster than `TypedArray.set`, which needs a `subarray` first. */
 const LOOP_LIMIT = 256;
 
 const NOWHERE: Window = {
@@ -16,26 +16,28 @@ const NOWHERE: Window = {
 };
 
 /**
- * Pieces of mapped memory in order, seen as one row of bytes. Reused for one request after another.
+ * A list of memory segments, used as one sequence of bytes. It is reused for one request after
+ * another.
  *
- * Offsets count from the first byte. The memory is the guest's: what is read twice may differ.
+ * Offsets count from the first byte. The guest can change the memory at any time, so two reads of
+ * the same byte may differ.
  */
 export class SegmentList implements GuestBuffer {
-  /** Bytes in all, below 2^32. */
+  /** All bytes of the list, below 2^32. */
   length = 0;
-  /** Segments; none of them is empty, and none begins where the one before it ends. */
+  /** The number of segments. None of them is empty or begins where the one before it ends. */
   count = 0;
 
   readonly #memory: WindowSource;
   /** Host address of each segment. */
   #addresses: Float64Array;
-  /** Offset of each segment, and after the last the length. */
+  /** Offset of each segment, followed by the length of the list. */
   #starts: Float64Array;
-  /** What {@link iov} was asked for last. */
+  /** The iovec array of {@link iovOf}. */
   #iov: IovArray | undefined;
-  /** Host address after the last segment, or -1. */
+  /** The host address at which the last segment ends, or -1. */
   #end = -1;
-  /** The segment found last, and the window used last. */
+  /** The index of the segment found last, and the memory window used last. */
   #cursor = 0;
   #window: Window = NOWHERE;
   #data: SegmentWindow = new SegmentWindow(this);
@@ -50,7 +52,7 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * Address of an iovec array over the whole list. The one of the current {@link window} is over.
+   * Address of an iovec array over the whole list. It overwrites the one of {@link window}.
    */
   get iov(): number {
     return this.iovOf(0, this.length, 0, this.count);
@@ -60,7 +62,7 @@ export class SegmentList implements GuestBuffer {
     return this.#addresses[0]!;
   }
 
-  /** Bytes of the first segment. */
+  /** Bytes of the first segment; 0 for an empty list. */
   get firstLength(): number {
     return this.count === 0 ? 0 : this.#starts[1]!;
   }
@@ -74,10 +76,10 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * Appends a segment that was checked to lie in mapped memory; an empty one is left out. One that
-   * goes on where the last one ends, as the pages of a large buffer often do, becomes one with it:
-   * the fewer, the less a system call has to do.
-   * @returns false if the list would exceed 1024 segments or 2^32 - 1 bytes; it is unchanged then.
+   * Appends a segment, which must lie in mapped memory. An empty one is left out. One that begins
+   * where the last one ends is merged with it, since system calls are faster with fewer segments;
+   * the pages of a large buffer are often adjacent.
+   * @returns false if the list would exceed 1024 segments or 2^32 - 1 bytes. It is unchanged then.
    */
   push(address: number, length: number): boolean {
     if (length === 0) return true;
@@ -99,7 +101,7 @@ export class SegmentList implements GuestBuffer {
     return true;
   }
 
-  /** Empties the list; its windows and slices are over. */
+  /** Empties the list. Its window and slices become invalid. */
   clear(): void {
     this.count = 0;
     this.length = 0;
@@ -109,7 +111,7 @@ export class SegmentList implements GuestBuffer {
     if (this.#slices !== undefined) this.#endSlices(this.#slices);
   }
 
-  /** Empties the list and gives its native memory back. The list is not to be used again. */
+  /** Empties the list and frees its native memory. The list must not be used again. */
   close(): void {
     this.clear();
     if (this.#iov !== undefined) releaseIov(this.#iov);
@@ -117,8 +119,9 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * What was handed out may still be in use: a system call reads its iovec arrays, and its {@link
-   * window} is gone on with. It is not used again.
+   * Gives up the iovec arrays and the {@link window} that the list has handed out, without reusing
+   * them: an abandoned request may still use them, for example in a system call on a thread. The
+   * window becomes empty.
    */
   leaveArrays(): void {
     this.#iov = undefined;
@@ -127,12 +130,12 @@ export class SegmentList implements GuestBuffer {
     this.#slices = undefined;
   }
 
-  /** Host address of segment `index`. */
+  /** The host address of segment `index`. */
   segmentAddress(index: number): number {
     return this.#addresses[index]!;
   }
 
-  /** Bytes of segment `index`. */
+  /** The bytes of segment `index`. */
   segmentLength(index: number): number {
     return this.#starts[index + 1]! - this.#starts[index]!;
   }
@@ -176,8 +179,8 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * As {@link copyOut}, by words: `count` words from `offset` on into `target` from index `start`.
-   * Faster for the small structures that the wire is made of.
+   * As {@link copyOut}, by 32-bit words: copies `count` words from `offset` on into `target` from
+   * index `start`. Faster for the small structures of the protocol.
    */
   copyWordsOut(offset: number, target: Uint32Array, start: number, count: number): void {
     this.#check(offset, count * 4);
@@ -198,7 +201,7 @@ export class SegmentList implements GuestBuffer {
     }
   }
 
-  /** As {@link copyIn}, by words. */
+  /** As {@link copyIn}, by 32-bit words. */
   copyWordsIn(offset: number, source: Uint32Array, start: number, count: number): void {
     this.#check(offset, count * 4);
     if (!(start >= 0 && start + count <= source.length)) throw new RangeError('source too short');
@@ -252,9 +255,9 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * The part from `start` to `end` as a buffer for a data request. There is one such buffer for
-   * each list, filled anew by each call: an earlier one, and all slices, are over. Unlike {@link
-   * slice} it costs nothing, since it shares the list's iovec array.
+   * The part from `start` to `end`, as the buffer of a data request. A list has one such buffer,
+   * which each call sets anew; an earlier one and all slices become invalid. Unlike {@link slice}
+   * it allocates nothing, since it shares the list's iovec array.
    * @throws RangeError if it reaches beyond the end.
    */
   window(start: number, end: number): GuestBuffer {
@@ -272,8 +275,9 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * Address of the list's iovec array, filled with the part of `length` bytes from `start` that
-   * `count` segments hold.
+   * Fills the list's iovec array with `length` bytes from `start` on, which lie in `count` segments
+   * from `first` on.
+   * @returns the array's address.
    */
   iovOf(start: number, length: number, first: number, count: number): number {
     let iov = this.#iov;
@@ -287,8 +291,8 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * The memory from `start` to `end` as arrays, one for each segment or part of one in a memory
-   * window.
+   * The memory from `start` to `end` as arrays. Each segment is one array, or several if it crosses
+   * memory windows.
    */
   arrays(start: number, end: number): Uint8Array[] {
     this.#check(start, end - start);
@@ -336,8 +340,8 @@ export class SegmentList implements GuestBuffer {
   }
 
   /**
-   * Fills an iovec array with the part of the list between two offsets, which `count` segments from
-   * `first` on hold.
+   * Fills an iovec array with the part of the list from `start` to `end`, which lies in `count`
+   * segments from `first` on.
    */
   #describe(iov: IovArray, start: number, end: number, first: number, count: number): void {
     for (let i = 0; i < count; i++) {

@@ -9,7 +9,7 @@ export class SegmentWindow implements GuestBuffer {
   readonly #list: SegmentList;
   #start = 0;
   #first = 0;
-  /** Address of an iovec array of its own, or 0 where it shares the list's. */
+  /** Address of the window's own iovec array, or 0 if it shares the list's. */
   #iov = 0;
   #segments: readonly Uint8Array[] | undefined;
 
@@ -18,8 +18,8 @@ export class SegmentWindow implements GuestBuffer {
   }
 
   /**
-   * Points the window at `length` bytes from `start` of its list, which begin at `address` and
-   * which `count` segments from `first` on hold.
+   * Sets the window to `length` bytes of its list from `start` on. They begin at host address
+   * `address` and lie in `count` segments from `first` on.
    */
   set(start: number, length: number, address: number, first: number, count: number, iov = 0): void {
     this.#start = start;

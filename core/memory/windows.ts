@@ -1,12 +1,12 @@
 import type { NativeMemory, Window } from '../system/index.js';
 
-/** Memory that typed arrays can reach by host address. */
+/** Memory that is reached by typed arrays, found by host address. */
 export interface WindowSource {
   /** The window that holds the byte at a host address. @throws RangeError if there is none. */
   windowAt(hostAddress: number): Window;
 }
 
-/** The whole of a piece of native memory as one window. */
+/** A piece of native memory as one window. */
 export class NativeWindow implements WindowSource, Window {
   readonly start: number;
   readonly end: number;

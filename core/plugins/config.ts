@@ -9,7 +9,7 @@ import { parseYaml } from './yaml.js';
 const count = z.number().int().min(1);
 const seconds = z.number().min(0);
 
-/** A backend: a kind and its options, or in an export the name of one under `backends`. */
+/** A backend: its kind and options. */
 const backendSpec = z
   .looseObject(
     { type: z.string().describe("a built-in's name, an npm package, or a path to a module") },
@@ -31,7 +31,7 @@ export const cacheSchema = z.strictObject({
   writeback: z.boolean().optional().describe('guests collect writes and send them later'),
 });
 
-/** Bounds on what guests can make an export hold. */
+/** Limits on the state that guests can make an export keep. */
 export const limitsSchema = z.strictObject({
   nodes: count
     .max(2 ** 30)
@@ -43,7 +43,7 @@ export const limitsSchema = z.strictObject({
     .describe('open files and directories of one guest; beyond, ENFILE'),
 });
 
-/** One socket that serves one tag. */
+/** An export: one socket with one tag. */
 export const exportSchema = z.strictObject({
   tag: z
     .string()
@@ -107,7 +107,7 @@ export const exportSchema = z.strictObject({
   limits: limitsSchema.default({}).describe('bounds on what guests can make this export hold'),
 });
 
-/** Where the daemon says what happens. */
+/** What the daemon logs, and how. */
 export const logSchema = z.strictObject({
   level: z
     .enum(['debug', 'info', 'warn', 'error', 'silent'])
@@ -119,7 +119,7 @@ export const logSchema = z.strictObject({
     .describe('lines for people, or JSON; auto: text on a terminal'),
 });
 
-/** By what the daemon locks itself in before it serves; see `confine`. */
+/** How the daemon confines itself before it serves; see `confine`. */
 export const confineSchema = z.strictObject({
   layers: z
     .array(z.enum(LAYERS))

@@ -22,22 +22,22 @@ import { isBackend, type BackendSource } from './exports.js';
 import type { BackendRegistry } from './registry.js';
 import { check } from './schema.js';
 
-/** By what a daemon can lock itself in. */
+/** The layers by which a daemon can confine itself; see {@link confine}. */
 export const LAYERS = ['mounts', 'landlock', 'capabilities', 'seccomp'] as const;
 export type Layer = (typeof LAYERS)[number];
 
 export interface Confinement {
   readonly layers: readonly Layer[];
   readonly seccompAction: SeccompAction;
-  /** Changes to the capabilities that are kept: `+sys_admin`, `-mknod`. */
+  /** Changes to the capabilities that are kept, such as `+sys_admin` and `-mknod`. */
   readonly capabilities: readonly string[];
-  /** Files that the daemon reads beside its program, such as its configuration. */
+  /** Further files that the daemon reads, such as its configuration. */
   readonly reads: readonly string[];
-  /** Folders that it makes files in beside those of its sockets. */
+  /** Further folders in which it makes files; those of its sockets are known. */
   readonly writes?: readonly string[];
 }
 
-/** Reads a list of layers as a command line has it. @throws UsageError */
+/** Reads a list of layers from the command line, separated by commas. @throws UsageError */
 export function parseLayers(text: string): Layer[] {
   if (text === 'none') return [];
   return text.split(',').map((name) => {
@@ -49,7 +49,7 @@ export function parseLayers(text: string): Layer[] {
 }
 
 /**
- * Reads changes to capabilities as virtiofsd's `--modcaps` has them: `+sys_admin:-chown`.
+ * Reads changes to capabilities in the form of virtiofsd's `--modcaps`: `+sys_admin:-chown`.
  * @throws UsageError
  */
 export function parseCapabilities(text: string): string[] {
@@ -65,12 +65,12 @@ export function parseCapabilities(text: string): string[] {
   });
 }
 
-/** Carries what was done through execve. */
+/** Environment variable that carries the report of what was done through execve(2). */
 const DONE = 'VIRTIOFS_KIT_CONFINED';
 
 /**
- * What the program itself reads: the engine, its libraries, settings of the system. Those that
- * there are.
+ * Paths that the program itself reads: the JavaScript engine, its libraries, settings of the
+ * system. Missing ones do not matter.
  */
 const SYSTEM_PATHS = [
   '/usr',
@@ -85,22 +85,22 @@ const SYSTEM_PATHS = [
 ];
 
 /**
- * Locks the daemon in before it serves, by all that the kernel and its privileges allow, and says
- * so in one line. Mounts of its own, Landlock and capabilities belong to threads, of which a
- * JavaScript engine has several from the start: they are set up on this one, which then executes
- * the program anew, in the same process. The filter of system calls is for all threads and comes
- * last.
+ * Confines the daemon before it serves, by all layers that the kernel and its privileges allow, and
+ * logs in one line what was done. Mount namespace, Landlock and capabilities belong to single
+ * threads, and a JavaScript engine has several threads from the start. So they are set up on this
+ * thread, which then executes the program again in the same process: all new threads inherit them.
+ * The filter of system calls applies to all threads and comes last.
  *
- * - `mounts`: shared directories are mounted anew for this process alone, without devices, programs
+ * - `mounts`: shared directories are remounted for this process alone, without devices, programs
  *   and set-id bits.
- * - `landlock`: only shared directories, sockets' folders and the program's own files can be
- *   reached.
+ * - `landlock`: only shared directories, sockets' folders and the program's own files are
+ *   accessible.
  * - `capabilities`: those that no backend needs are given up for good.
- * - `seccomp`: system calls that a server of files never makes are refused, and no privilege can be
+ * - `seccomp`: system calls that a file server never makes are refused, and no privilege can be
  *   gained.
  *
- * A backend that runs programs of the operator's leaves out `landlock`, and of `seccomp` what
- * starts programs.
+ * If a backend runs programs of the operator, `landlock` is left out, and `seccomp` allows the
+ * calls that start programs.
  */
 export async function confine(
   options: Omit<DaemonOptions, 'log' | 'registry'>,
@@ -111,7 +111,8 @@ export async function confine(
   const done = process.env[DONE];
   if (done === undefined && wanted.layers.length > 0) {
     const needs = await needsOf(options, registry).catch(() => undefined);
-    // A mistake in the options, or a missing directory: what starts the daemon says so, better.
+    // There is a mistake in the options, or a directory is missing. The start of the daemon will
+    // report it with a better message.
     if (needs === undefined) return;
     if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return;
     const report = JSON.stringify(prepare(options, wanted, needs));
@@ -129,7 +130,7 @@ export async function confine(
 }
 
 /**
- * Executes the program anew, so that all its threads are confined as this one. Returns only where
+ * Executes the program again, so that all its threads are confined as this one. Returns only if
  * that fails.
  */
 function executeAnew(
@@ -171,7 +172,7 @@ function prepare(
   return report;
 }
 
-/** Restricts the paths. @returns 0, minus the errno, or why it is not done. */
+/** Restricts the paths. @returns 0, minus the errno, or the reason why it is not done. */
 function restrict(
   options: Omit<DaemonOptions, 'log' | 'registry'>,
   wanted: Confinement,
@@ -182,7 +183,7 @@ function restrict(
   return restrictPaths(pathsOf(options, wanted, needs));
 }
 
-/** Mounts the shared directories anew. @returns what was done, for the log. */
+/** Remounts the shared directories. @returns what was done, for the log. */
 function mountShared(directories: readonly string[]): string {
   const code = ownMounts();
   if (code === -Errno.EINVAL) return 'no (the root directory is no mount point)';
@@ -198,14 +199,14 @@ function dropCapabilities(wanted: Confinement, needs: BackendNeeds): string {
     if (change.startsWith('-')) names.delete(change.slice(1));
     else names.add(change.slice(1));
   }
-  // A thread's switches between users must not touch them; the right to say so is given up with the
-  // others.
+  // Capabilities must survive when a thread switches to another user. This is set now, since the
+  // right to set it is given up with the other capabilities.
   keepCapabilities();
   const code = boundCapabilities(new Set([...names].map(capabilityNumber)));
   return code === 0 ? [...names].sort().join(' ') || 'none' : `all (errno ${-code})`;
 }
 
-/** All that the daemon may reach. */
+/** All paths that the daemon may access. */
 function pathsOf(
   options: Omit<DaemonOptions, 'log' | 'registry'>,
   wanted: Confinement,
@@ -228,9 +229,8 @@ function pathsOf(
 }
 
 /**
- * Folders that a module is loaded from with all that it imports: its package's, without which its
- * own, and those above in which packages are looked up (an installed package has its dependencies
- * beside it).
+ * The folders from which a module and its imports are loaded: that of its package, or else its own,
+ * and all `node_modules` above it (an installed package has its dependencies beside it).
  */
 export function programFolders(file: string): string[] {
   const above = [dirname(file)];
@@ -244,7 +244,7 @@ interface NeedyOptions extends Pick<DaemonOptions, 'backends' | 'folder'> {
   readonly exports: readonly { readonly backend: BackendSource | string }[];
 }
 
-/** What all backends need together, or why that is not known. */
+/** What all backends together need, or the reason why that is not known. */
 export async function needsOf(
   { exports, backends, folder }: NeedyOptions,
   registry: BackendRegistry,

@@ -8,7 +8,7 @@ import { BackendRegistry } from './registry.js';
 /** Starts a daemon with the program's registry and log. */
 export type StartDaemon = (options: Omit<DaemonOptions, 'log' | 'registry'>) => Promise<Daemon>;
 
-/** What a program's parts are bound to; rebind one to replace it. */
+/** Identifiers of a program's services in its container. Rebind one to replace the service. */
 export const Services = {
   LogConfig: Symbol('LogConfig') as ServiceIdentifier<LogConfig>,
   Logger: Symbol('Logger') as ServiceIdentifier<Logger>,
@@ -17,8 +17,8 @@ export const Services = {
 };
 
 /**
- * Wires the parts of one program. Used while it starts; nothing on the way of a request asks a
- * container.
+ * Wires the services of one program. The container is used only while the program starts, never
+ * while a request is served.
  */
 export function createContainer(log: LogConfig): Container {
   const container = new Container({ defaultScope: 'Singleton' });

@@ -9,7 +9,7 @@ import { suggestion } from './suggestion.js';
 import type { BackendRegistry } from './registry.js';
 import { check } from './schema.js';
 
-/** Longest request or reply, in bytes. */
+/** The longest request or reply, in bytes. */
 const MAX_LINE = 1 << 20;
 
 /** A request: one line of JSON, answered by one line. */
@@ -26,8 +26,8 @@ const replySchema = z.union([
 ]);
 
 /**
- * A daemon's control socket: commands of backends, from whoever may open the socket (its owner
- * alone, mode 0600), one at a time.
+ * A daemon's control socket, by which commands of backends are run in the daemon, one at a time.
+ * Only the owner may open the socket (mode 0600).
  */
 export class ControlSocket {
   readonly #server: Server;
@@ -67,7 +67,7 @@ export class ControlSocket {
     return control;
   }
 
-  /** Closes the socket and every connection; a command that runs is waited for. */
+  /** Waits for a running command, and closes the socket and every connection. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
     await this.#turn;
@@ -90,7 +90,7 @@ export class ControlSocket {
     }
   }
 
-  /** Never fails: what goes wrong is the answer. */
+  /** Runs a command. Never rejects: an error becomes the reply. */
   async #answer(line: string): Promise<z.output<typeof replySchema>> {
     try {
       const { backend, command, options } = check(requestSchema, parse(line), 'request');
@@ -123,9 +123,9 @@ export async function findCommand(
 }
 
 /**
- * Asks a daemon.
- * @returns lines to show.
- * @throws UsageError if none listens, or it finds a mistake in the request.
+ * Sends a command to a daemon.
+ * @returns the lines of its reply.
+ * @throws UsageError if no daemon listens, or if it finds a mistake in the request.
  */
 export async function askDaemon(path: string, request: ControlRequest): Promise<readonly string[]> {
   const socket = connect(path);

@@ -12,7 +12,7 @@ import { check } from './schema.js';
 import { suggestion } from './suggestion.js';
 import { BackendRegistry, type OptionName } from './registry.js';
 
-/** One socket to serve; every default as in a configuration file. */
+/** One socket to serve. Defaults are those of a configuration file. */
 export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backend'> {
   /** A name under `backends`, a kind with its options, or a backend itself. */
   readonly backend: string | BackendSource;
@@ -24,7 +24,8 @@ export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backen
 export interface DaemonOptions extends Omit<OpenExportOptions, 'optionName'> {
   readonly exports: readonly ServedExport[];
   /**
-   * Backends that exports share by name: their guests see one file system, with one set of locks.
+   * Backends to which exports refer by name. Exports of one backend share its file system and
+   * locks.
    */
   readonly backends?: Readonly<Record<string, BackendSource>> | undefined;
 }
@@ -33,7 +34,7 @@ type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend
 
 const settingsSchema = exportSchema.omit({ backend: true });
 
-/** In what exports of one backend must agree: it is the backend's, not the socket's. */
+/** Settings in which exports of one backend must agree, since they apply to the backend. */
 const COMMON = ['readOnly', 'locks', 'cache', 'limits'] as const;
 
 /** Serves exports over vhost-user sockets until it is closed. */
@@ -41,7 +42,7 @@ export class Daemon {
   readonly #log: Logger;
   readonly #exports: Export[] = [];
   readonly #servers: VhostUserServer[] = [];
-  /** Threads of servers that have ended, or will. */
+  /** Promises of the ends of queue threads, which end after their servers. */
   readonly #ending: Promise<void>[] = [];
   readonly #added = new Map<string, { readonly export: Export; readonly server: VhostUserServer }>();
   #closing: Promise<void> | undefined;
@@ -52,7 +53,7 @@ export class Daemon {
 
   /**
    * Mounts every backend, then listens on every socket.
-   * @throws UsageError for a mistake in the options; nothing is left open then.
+   * @throws UsageError for a mistake in the options. Nothing stays open then.
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
     const daemon = new Daemon(options.log);
@@ -65,13 +66,13 @@ export class Daemon {
     }
   }
 
-  /** Resolves when every server has ended: closed, or by itself with `exitOnDisconnect`. */
+  /** Resolves when every server has ended, by {@link close} or with `exitOnDisconnect`. */
   async ended(): Promise<void> {
     await Promise.all(this.#servers.map((server) => server.ended));
   }
 
   /**
-   * Serves one more backend, until it is removed or the daemon closes.
+   * Serves one more backend until {@link remove} or {@link close}.
    * @throws UsageError if the socket is taken.
    */
   async add(tag: string, socket: string, backend: Backend): Promise<void> {
@@ -88,7 +89,7 @@ export class Daemon {
     }
   }
 
-  /** Ends what {@link add} began. @returns whether there was such a socket. */
+  /** Stops serving a socket that {@link add} has added. @returns whether there was one. */
   async remove(socket: string): Promise<boolean> {
     const added = this.#added.get(socket);
     if (added === undefined) return false;
@@ -102,8 +103,8 @@ export class Daemon {
   }
 
   /**
-   * Finishes requests in flight, ends every session, makes data durable.
-   * @throws what a backend's unmount throws.
+   * Finishes requests in flight, ends every session and unmounts every backend.
+   * @throws what a backend's `unmount` throws.
    */
   close(): Promise<void> {
     this.#closing ??= this.#close();
@@ -167,7 +168,7 @@ export class Daemon {
     return server;
   }
 
-  /** Threads for an export's queues, where there is something that they can do. */
+  /** Starts threads for an export's queues, if its backend has descriptors that they can use. */
   #openThreads({ tag, queueThreads, pollTime }: CheckedExport, one: Export): QueueThreads | undefined {
     if (one.accelerator.backing !== undefined) {
       try {
@@ -195,8 +196,9 @@ export class Daemon {
 }
 
 /**
- * Settings with their locks decided. A process in a Linux guest takes no signal while it waits for
- * a shared lock, so that where nobody is there to share them, locks stay in the guest.
+ * Decides whether locks are shared, if the settings do not. A process in a Linux guest takes no
+ * signal while it waits for a shared lock. So locks stay in the guest if no other guest can share
+ * them.
  */
 function withLocks<T extends Pick<ExportConfig, 'locks' | 'maxConnections'>>(
   settings: T,
@@ -206,7 +208,7 @@ function withLocks<T extends Pick<ExportConfig, 'locks' | 'maxConnections'>>(
   return { ...settings, locks };
 }
 
-/** Whether several exports name one backend. */
+/** Whether several exports refer to this backend by its name. */
 function isCommon(backend: string | BackendSource, exports: readonly ServedExport[]): boolean {
   return isNamed(backend) && exports.filter((one) => one.backend === backend).length > 1;
 }
@@ -225,7 +227,7 @@ function sourceOf(config: CheckedExport, backends: Readonly<Record<string, Backe
   );
 }
 
-/** Number of a group of this host. @throws UsageError if there is none. */
+/** The number of a group of this host, from its name or number. @throws UsageError */
 function groupId(group: string): number {
   if (/^\d+$/.test(group)) return Number(group);
   const line = readFileSync('/etc/group', 'utf8')

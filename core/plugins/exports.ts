@@ -5,15 +5,14 @@ import type { ExportConfig } from './config.js';
 import type { BackendRegistry, CreateBackendOptions } from './registry.js';
 
 /**
- * What an export is made of: a kind of backend with its options, or a backend that a program has
- * made itself.
+ * The backend of an export: its kind and options, or a backend that the calling program has made.
  */
 export type BackendSource = BackendSpec | Backend;
 
-/** The part of an export's configuration that does not depend on how it is served. */
+/** The settings of an export that do not depend on its transport. */
 export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'>;
 
-/** What making an export needs. */
+/** What {@link openExport} needs. */
 export interface OpenExportOptions extends CreateBackendOptions {
   readonly registry: BackendRegistry;
 }
@@ -40,7 +39,7 @@ export async function openExport(
   } catch (error) {
     if (isBackend(source)) throw error;
     const what = error instanceof Error ? error.message : String(error);
-    // A plugin may come with its own copy of this package, and then throws its own class.
+    // A plugin with its own copy of this package throws that copy's `UsageError`.
     if (error instanceof Error && error.name === 'UsageError') throw error;
     throw new UsageError(`backend ${source.type}: ${what}`, { cause: error });
   }

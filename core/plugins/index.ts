@@ -1,7 +1,10 @@
 /**
- * Composition: finds and configures backends, opens them to sessions, and joins the transports with
- * the FUSE side. Everything that a person writes (configuration files, options) is checked here
- * against zod schemas, and every mistake in it is a `UsageError` of one line.
+ * Composition: finds and configures backends (`registry.ts`, `exports.ts`), and joins transports
+ * and FUSE sessions to a daemon (`daemon.ts`), a mount on this host (`mount.ts`) or one call
+ * (`serve.ts`). What people write (configuration files, options) is checked against zod schemas
+ * (`config.ts`, `schema.ts`); a mistake is a `UsageError` of one line. Beside these: the
+ * confinement of the process (`confine.ts`), the control socket of a daemon (`control-socket.ts`),
+ * and the log.
  */
 export {
   cacheSchema,

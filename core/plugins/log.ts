@@ -3,7 +3,7 @@ import type { Logger } from '../backend/index.js';
 import type { LogConfig } from './config.js';
 
 /**
- * A logger to standard error; lines are written at once, so that none is lost when the process
+ * Makes a logger to standard error. It writes lines at once, so that none is lost when the process
  * ends.
  */
 export function createLogger({ level, format }: LogConfig): Logger {

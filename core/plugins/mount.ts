@@ -14,7 +14,7 @@ import {
   type OpenExportOptions,
 } from './exports.js';
 
-/** Lock requests that may wait at a time. */
+/** How many lock requests may wait at a time. */
 const MAX_WAITERS = 1024;
 
 /** What to mount on this host, and where. */
@@ -22,7 +22,7 @@ export interface HostMountOptions extends OpenExportOptions, Partial<ExportSetti
   /** A directory that exists. */
   readonly directory: string;
   readonly backend: BackendSource;
-  /** Users other than this process's may use it. Default: for root. */
+  /** Whether other users may use the mount too. Default: true for root, else false. */
   readonly allowOther?: boolean | undefined;
 }
 
@@ -37,7 +37,7 @@ export class MountedExport {
     this.#export = one;
   }
 
-  /** @throws UsageError for a mistake in the options; nothing is left mounted then. */
+  /** @throws UsageError for a mistake in the options. Nothing stays mounted then. */
   static async open(options: HostMountOptions): Promise<MountedExport> {
     const { directory, backend, readOnly = false, locks = 'shared', allowOther, log } = options;
     const { cache = {}, limits = {} } = options;
@@ -50,7 +50,7 @@ export class MountedExport {
         log,
         readOnly,
         ...(allowOther === undefined ? {} : { allowOther }),
-        // There is no ring here that waiting requests could fill.
+        // Here is no ring that waiting requests could fill.
         openSession: () => new Session(one, { maxWaiters: MAX_WAITERS }),
       });
       return new MountedExport(mount, one);
@@ -60,17 +60,17 @@ export class MountedExport {
     }
   }
 
-  /** Where it is mounted, without symbolic links. */
+  /** The directory on which it is mounted, without symbolic links. */
   get directory(): string {
     return this.#mount.directory;
   }
 
-  /** Resolves when it is unmounted, by whomever. */
+  /** Resolves when it is unmounted, by {@link close} or by somebody else. */
   get ended(): Promise<void> {
     return this.#mount.ended;
   }
 
-  /** Unmounts, makes data durable. @throws what a backend's unmount throws. */
+  /** Unmounts it, and the backend. @throws what the backend's `unmount` throws. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;

@@ -23,19 +23,19 @@ import { hostBuffer } from '../memory/index.js';
 import type { BackendRegistry, OptionName } from './registry.js';
 
 /*
- * What an overlay changed, as a layer of a container image: a tar archive in which `.wh.NAME`
- * removes NAME, and `.wh..wh..opq` in a directory all that lower layers have in it (OCI image
- * specification, "layer.md").
+ * Exports the changes of an overlay as a layer of a container image. That is a tar archive in which
+ * `.wh.NAME` removes NAME, and `.wh..wh..opq` in a directory removes all that lower layers have in
+ * it (OCI image specification, "layer.md").
  */
 
 const PIECE = 1 << 20;
 
-/** Loaded on first use, as are all backends. */
+/** Loads the overlay backend's module, on first use. */
 export async function overlayAdministration(): Promise<typeof import('../../backends/overlay/index.js')> {
   return import('../../backends/overlay/index.js');
 }
 
-/** Layers that nobody serves at the moment. */
+/** The layers of an overlay that nobody serves at the moment. */
 export interface OfflineLayers {
   /** Options of the overlay, as for a mount. */
   readonly options: Readonly<Record<string, unknown>>;
@@ -46,8 +46,8 @@ export interface OfflineLayers {
 }
 
 /**
- * Mounts an overlay of layers at rest, for as long as `use` takes; a work area that was not there
- * is removed again.
+ * Mounts an overlay of layers that nobody serves, while `use` runs. A work area that was made for
+ * that is removed again.
  */
 export async function withOverlay<T>(
   { options, registry, log, optionName }: OfflineLayers,
@@ -70,8 +70,8 @@ export async function withOverlay<T>(
 }
 
 /**
- * Lines `A PATH`, `C PATH` and `D PATH`: what was added, changed and removed, as `docker diff` has
- * them.
+ * Lists what was added, changed and removed, in lines `A PATH`, `C PATH` and `D PATH` as in `docker
+ * diff`.
  */
 export async function* listDifferences(overlay: OverlayBackend): AsyncGenerator<string> {
   const { differences } = await overlayAdministration();
@@ -101,7 +101,7 @@ export async function saveLayer(overlay: OverlayBackend, file: string): Promise<
   await finished(target);
 }
 
-/** Writes a layer into a stream, which is left open. */
+/** Writes a layer into a stream, which stays open. */
 export async function writeLayer(overlay: OverlayBackend, sink: Writable): Promise<void> {
   const { differences } = await overlayAdministration();
   const writer = new LayerWriter(overlay, sink);
@@ -112,7 +112,7 @@ export async function writeLayer(overlay: OverlayBackend, sink: Writable): Promi
 class LayerWriter {
   readonly #overlay: OverlayBackend;
   readonly #sink: Writable;
-  /** First path of each file with several names. */
+  /** The first path of each file with several names, by the file's key. */
   readonly #links = new Map<string, string>();
 
   constructor(overlay: OverlayBackend, sink: Writable) {
@@ -147,7 +147,7 @@ class LayerWriter {
     const { mode, uid = 0, gid = 0, rdev = 0, size = 0 } = attributes;
     const type = mode & FileType.MASK;
     const flag = FLAGS.get(type);
-    // A socket is no part of an archive, as tar has it.
+    // Sockets are left out, as tar does.
     if (flag === undefined) return;
     const isSymlink = type === FileType.SYMLINK;
     const isFile = type === FileType.REGULAR;
@@ -184,7 +184,8 @@ class LayerWriter {
   }
 
   /**
-   * Exactly as many bytes as the header says: a file that shrinks meanwhile is filled with zeros.
+   * Writes exactly as many bytes as the header says. A file that shrinks meanwhile is filled up
+   * with zeros.
    */
   async #content(node: Node, size: number): Promise<void> {
     if (size === 0) return;
@@ -221,7 +222,7 @@ const FLAGS = new Map<number, string>([
   [FileType.FIFO, TarType.FIFO],
 ]);
 
-/** An empty file. */
+/** The entry of an empty file. */
 function marker(path: string): TarEntry {
   return {
     type: TarType.FILE,

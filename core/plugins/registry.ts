@@ -12,7 +12,7 @@ import {
 import { suggestion } from './suggestion.js';
 import { check } from './schema.js';
 
-/** Loads the module of a built-in, on first use: who serves memory does not load the S3 client. */
+/** Loads the module of a built-in on first use, so that memfs does not load the S3 client. */
 const BUILT_IN: Readonly<Record<string, () => Promise<{ readonly default: BackendPlugin }>>> = {
   memfs: async () => import('../../backends/memfs/index.js'),
   passthrough: async () => import('../../backends/passthrough/index.js'),
@@ -20,45 +20,44 @@ const BUILT_IN: Readonly<Record<string, () => Promise<{ readonly default: Backen
   s3: async () => import('../../backends/s3/index.js'),
 };
 
-/** Deepest nesting of backends made of others. */
+/** The deepest nesting of backends in backends. */
 const MAX_DEPTH = 16;
 
-/** Names an option in an error: a flag on the command line, a key in a file. */
+/** Writes an option's name for an error: a flag on the command line, a key in a file. */
 export type OptionName = (path: readonly PropertyKey[]) => string;
 
-/** What making a backend needs. */
+/** What {@link BackendRegistry.create} needs. */
 export interface CreateBackendOptions {
   readonly log: Logger;
   /**
-   * Folder that relative paths of modules, and packages, are looked up from. Default: the working
-   * directory.
+   * The folder from which packages and relative paths of modules are looked up. Default: the
+   * working directory.
    */
   readonly folder?: string | undefined;
   /** Names the backend's options in errors. Default: `backend TYPE: option`. */
   readonly optionName?: OptionName | undefined;
 }
 
-/** Finds kinds of backends, and makes backends. */
+/** Finds the plugins of backends, and makes backends. */
 export class BackendRegistry {
   readonly #plugins = new Map<string, BackendPlugin>();
 
-  /** Adds a kind under its own name, in front of built-ins. */
+  /** Registers a plugin under its own name. It takes precedence over a built-in of that name. */
   register(plugin: BackendPlugin): void {
     this.#plugins.set(plugin.name, plugin);
   }
 
-  /** Names that need no package or path. */
+  /** The names of registered and built-in plugins. */
   get names(): string[] {
     return [...new Set([...this.#plugins.keys(), ...Object.keys(BUILT_IN)])];
   }
 
   /**
-   * Finds a kind of backend.
-   * @param type a built-in's or registered name, a path to a module (with a slash), or an npm
-   * package.
-   * @param folder what relative paths and packages are looked up from. Default: the working
-   * directory.
-   * @throws UsageError if there is none.
+   * Loads the plugin of a kind of backend.
+   * @param type a registered or built-in name, an absolute path to a module or one that begins with
+   * a dot, or an npm package.
+   * @param folder where packages and relative paths are looked up. Default: the working directory.
+   * @throws UsageError if there is no such plugin.
    */
   async load(type: string, folder = process.cwd()): Promise<BackendPlugin> {
     const known = this.#plugins.get(type);
@@ -72,8 +71,8 @@ export class BackendRegistry {
   }
 
   /**
-   * The module that a kind is loaded from; nothing for one that is built in or registered, or not
-   * found so.
+   * The file from which a plugin is loaded. Undefined for a registered or built-in plugin, and if
+   * the file is not found.
    */
   fileOf(type: string, folder = process.cwd()): string | undefined {
     if (this.#plugins.has(type) || Object.hasOwn(BUILT_IN, type)) return undefined;
@@ -98,8 +97,8 @@ export class BackendRegistry {
   }
 
   /**
-   * Checks a backend's configuration without making the backend.
-   * @throws UsageError for a mistake in it.
+   * Checks a backend's options without making the backend.
+   * @throws UsageError for a mistake in them.
    */
   async check(
     spec: BackendSpec,
@@ -110,8 +109,8 @@ export class BackendRegistry {
   }
 
   /**
-   * Makes a backend from configuration.
-   * @throws UsageError for a mistake in it.
+   * Makes a backend from its kind and options.
+   * @throws UsageError for a mistake in them.
    */
   create(spec: BackendSpec, creation: CreateBackendOptions): Promise<Backend> {
     return this.#create(spec, creation, 0);
@@ -134,8 +133,8 @@ function isPath(type: string): boolean {
 }
 
 /**
- * Main file of a package as CommonJS finds it from a folder; nothing where `import` has to look by
- * itself.
+ * The main file of a package, as CommonJS finds it from a folder. Undefined if CommonJS does not
+ * find it; `import` then looks for itself.
  */
 function resolvePackage(name: string, folder: string): string | undefined {
   try {

@@ -3,23 +3,24 @@ import { UsageError } from '../backend/index.js';
 import { suggestion } from './suggestion.js';
 import { parseYaml } from './yaml.js';
 
-/** One option, as its schema describes it: the source of help texts, flags and documentation. */
+/** An option as its schema describes it. Help texts, flags and documentation are made from it. */
 export interface OptionDescription {
-  /** As in a configuration file: `sharedDir`. */
+  /** Its name in a configuration file: `sharedDir`. */
   readonly name: string;
   /**
-   * As on the command line: `shared-dir`, or what its `meta({ flag })` says (`lower`, of `lowers`).
+   * Its name on the command line: `shared-dir`, or what its `meta({ flag })` says (`lower` for
+   * `lowers`).
    */
   readonly flag: string;
   readonly description: string;
-  /** What stands for the value: `DIR`. Nothing for a switch. */
+  /** What stands for the value in help texts: `DIR`. Undefined for a switch. */
   readonly placeholder: string | undefined;
   readonly required: boolean;
-  /** Value where it is not given, for people; nothing where there is none worth showing. */
+  /** The default as help texts show it; undefined if there is none worth showing. */
   readonly initial: string | undefined;
   /** The option takes several values. */
   readonly repeatable: boolean;
-  /** JSON types that a value may have. */
+  /** The JSON types of its values. */
   readonly types: ReadonlySet<string>;
 }
 
@@ -48,7 +49,7 @@ function toJson(schema: ZodType): JsonSchema {
   return z.toJSONSchema(schema, { io: 'input', unrepresentable: 'any' }) as JsonSchema;
 }
 
-/** The part of a schema that describes what a path leads to. */
+/** The part of a schema at a path. */
 function jsonAt(schema: JsonSchema, path: Path): JsonSchema | undefined {
   let part: JsonSchema | undefined = schema;
   for (const key of path) part = typeof key === 'number' ? part?.items : part?.properties?.[String(key)];
@@ -66,8 +67,7 @@ function describe(name: string, schema: JsonSchema, required: boolean): OptionDe
     description,
     placeholder: types.has('boolean') && types.size === 1 ? undefined : placeholder(name, schema, values),
     required: required && schema.default === undefined,
-    // A default that the text explains is mostly computed, and would differ from machine to
-    // machine.
+    // A default that the description explains is mostly computed, and differs between machines.
     initial: /\bdefault\b/i.test(description) ? undefined : showDefault(schema.default),
     repeatable,
     types: values,
@@ -81,8 +81,8 @@ function typesOf(schema: JsonSchema, types = new Set<string>()): Set<string> {
 }
 
 /**
- * A value as a person writes it on a command line, for the schema to check: text, unless it is
- * none.
+ * Converts a value from the command line to the type that the option's schema expects. The schema
+ * checks it afterwards.
  */
 export function parseOption(option: OptionDescription, text: string): unknown {
   const { types } = option;
@@ -114,7 +114,7 @@ export function toFlag(name: string): string {
 }
 
 /**
- * Checks a value from outside.
+ * Checks a value from outside the program.
  * @param what names the value in errors, such as `exports[1]` or `--backend s3`; empty for a file's
  * top level.
  * @param name writes an option's path in errors. Default: dots and brackets after `what`.

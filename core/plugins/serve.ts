@@ -10,8 +10,8 @@ export interface ServeOptions extends ServedExport {
 }
 
 /**
- * Serves one backend from within a program: `const daemon = await serve({ socket, tag, backend })`,
- * and later `await daemon.close()`.
+ * Serves one backend from within a program: `const daemon = await serve({ socket, tag, backend })`.
+ * `await daemon.close()` ends it.
  * @throws UsageError for a mistake in the options.
  */
 export function serve(options: ServeOptions): Promise<Daemon> {

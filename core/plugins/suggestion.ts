@@ -1,4 +1,4 @@
-/** The word that was probably meant, if one is near enough; for `did you mean`. */
+/** The candidate that was probably meant, if one is similar enough to the word. */
 export function closestWord(word: string, candidates: Iterable<string>): string | undefined {
   let best: string | undefined;
   let least = Math.max(1, Math.floor(word.length / 2.5)) + 1;
@@ -12,13 +12,16 @@ export function closestWord(word: string, candidates: Iterable<string>): string 
   return best;
 }
 
-/** `; did you mean X?`, or nothing. */
+/** The text `; did you mean X?`, or an empty one. */
 export function suggestion(word: string, candidates: Iterable<string>): string {
   const best = closestWord(word, candidates);
   return best === undefined ? '' : `; did you mean ${best}?`;
 }
 
-/** Insertions, deletions, replacements and swaps of neighbours that turn `a` into `b`. */
+/**
+ * The edit distance: how many insertions, deletions, replacements and swaps of neighbours turn `a`
+ * into `b`.
+ */
 function distance(a: string, b: string): number {
   let before: number[] = [];
   let last = Array.from({ length: b.length + 1 }, (_, i) => i);

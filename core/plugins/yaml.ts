@@ -1,18 +1,18 @@
 import { createRequire } from 'node:module';
 import { UsageError } from '../backend/index.js';
 
-/** Loaded with the first text: most daemons read none, and it takes several MB of memory. */
+/** Loads the library on first use: most daemons read no YAML, and it takes several MB of memory. */
 function library(): typeof import('yaml') {
   return createRequire(import.meta.url)('yaml') as typeof import('yaml');
 }
 
-/** Aliases that a document may resolve to: enough for people, too few to fill memory. */
+/** How many aliases a document may have: enough for people, too few to fill memory. */
 const MAX_ALIASES = 100;
 
 /**
  * Reads YAML (or JSON, which is YAML).
  * @param what names the text in errors.
- * @throws UsageError with the first line of what is wrong.
+ * @throws UsageError with the first line of the parser's message.
  */
 export function parseYaml(text: string, what: string): unknown {
   const document = library().parseDocument(text);

@@ -50,7 +50,7 @@ function text(option: OptionDescription): string {
   return [option.description, ...notes].filter((note) => note !== '').join('; ');
 }
 
-/** Two columns; the second goes on below itself where it is long. */
+/** Formats two columns. The second one is wrapped. */
 function table(rows: readonly (readonly [string, string])[]): string {
   const width = Math.min(36, Math.max(0, ...rows.map(([left]) => left.length)));
   const room = Math.max(40, (process.stdout.columns ?? 100) - width - 4);

@@ -3,7 +3,7 @@ import { readOnly } from '../../backend/index.js';
 import { cases, type CaseResult, checkBackend } from '../../contract/index.js';
 import { type BackendRegistry, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, partsOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../environment.js';
 import type { Values } from '../flags.js';
 
 /** `check-backend`: runs the contract's test suite on a backend. */
@@ -25,7 +25,7 @@ export function addCheckBackend(program: Command, registry: BackendRegistry, bac
 
 async function check(values: Values, registry: BackendRegistry, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
-  const log = partsOf(values, { level: 'warn' }).get(Services.Logger);
+  const log = servicesOf(values, { level: 'warn' }).get(Services.Logger);
   const words = values['only'];
   const report = await checkBackend({
     create: async () => {

@@ -14,17 +14,17 @@ import {
   type ServedExport,
 } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, partsOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../environment.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { Stopped, stopSignal } from '../signals.js';
 
-/** Exit code when time is up, as that of timeout(1). */
+/** Exit code after `--timeout`, as that of timeout(1). */
 const TIMED_OUT = 124;
 
-/** Tag of what is shared by flags. */
+/** Tag of the export that flags describe. */
 const TAG = 'virtiofs';
 
-/** The host's file system, shared for its programs. */
+/** Tag of the host's file system, which `--host-tools` shares for its programs. */
 const HOST_TAG = 'host';
 
 const memory = z
@@ -32,7 +32,7 @@ const memory = z
   .regex(/^\d+[mg]?$/i, 'must be MiB, or such as 512M or 2G')
   .transform((text) => Number.parseInt(text, 10) * (/g$/i.test(text) ? 1024 : 1));
 
-/** What a guest's machine can be given. */
+/** Options of a guest's machine. */
 export const guestSchema = z.strictObject({
   mountPoint: z
     .string()
@@ -112,7 +112,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
     exports.push({ tag: HOST_TAG, socket, backend: source, readOnly: true, maxConnections: 1 });
     shares.unshift({ tag: HOST_TAG, socketPath: socket, mountPoint: '/' });
   }
-  const container = partsOf(values, { level: 'error' });
+  const container = servicesOf(values, { level: 'error' });
   try {
     const daemon = await container.get(Services.StartDaemon)({ ...served, exports });
     try {
@@ -132,14 +132,15 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   }
 }
 
-interface Served extends Pick<DaemonOptions, 'exports' | 'backends' | 'folder'> {
-  /** Mount each export in a folder of its own. */
+/** What the guest mounts. */
+interface GuestExports extends Pick<DaemonOptions, 'exports' | 'backends' | 'folder'> {
+  /** Each export is mounted in a folder of its own. */
   readonly several?: boolean;
-  /** Socket of another daemon. */
+  /** The socket of another daemon, whose export is mounted. */
   readonly socketPath?: string;
 }
 
-function whatToServe(values: Values, backend: BackendOptions): Served {
+function whatToServe(values: Values, backend: BackendOptions): GuestExports {
   const { config, socketPath } = values;
   if (typeof config === 'string') {
     const { exports, backends, folder } = readConfig(config);
@@ -155,9 +156,9 @@ function whatToServe(values: Values, backend: BackendOptions): Served {
 }
 
 /**
- * Boots, runs, switches off.
- * @param folder that the command starts in; default: where the first share is mounted.
- * @returns the command's exit code, or that of what cut it short.
+ * Boots a guest, runs a command in it and shuts it down.
+ * @param folder where the command starts. Default: the mount point of the first share.
+ * @returns the exit code of the command, or of the signal or timeout that ended it early.
  */
 export async function runIn(
   words: readonly string[],
@@ -166,7 +167,7 @@ export async function runIn(
 ): Promise<number> {
   const { stdin, stdout, stderr } = process;
   const gone = new AbortController();
-  // Nobody reads on, as with `… | head`.
+  // The reader of the output has closed it, as `head` does.
   stdout.on('error', () => gone.abort(new Stopped(141)));
   try {
     const signal = AbortSignal.any([gone.signal, ...(options.signal === undefined ? [] : [options.signal])]);

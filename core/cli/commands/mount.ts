@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { MountedExport, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, partsOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../environment.js';
 import type { Values } from '../flags.js';
 import { aborted, stopSignal } from '../signals.js';
 
@@ -23,7 +23,7 @@ export function addMount(program: Command, backend: BackendOptions): void {
 async function mount(directory: string, values: Values, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
   const stop = stopSignal();
-  const container = partsOf(values, {});
+  const container = servicesOf(values, {});
   const log = container.get(Services.Logger);
   const mounted = await MountedExport.open({
     ...settings,

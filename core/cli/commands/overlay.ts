@@ -10,7 +10,7 @@ import {
   type BackendRegistry,
   type OfflineLayers,
 } from '../../plugins/index.js';
-import { addLogOptions, partsOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../environment.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 
 /** `overlay diff|export|commit`: what an overlay's upper changed, while nobody serves it. */
@@ -31,7 +31,7 @@ export async function addOverlay(program: Command, registry: BackendRegistry): P
     options: givenOptions(described, values),
     registry,
     optionName: ([name]) => `--${described.find((option) => option.name === name)?.flag ?? String(name)}`,
-    log: partsOf(values, { level: 'warn' }).get(Services.Logger),
+    log: servicesOf(values, { level: 'warn' }).get(Services.Logger),
   });
 
   command('diff', 'list what was added (A), changed (C) and deleted (D)').action((values: Values) =>

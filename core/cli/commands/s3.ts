@@ -8,7 +8,7 @@ import {
   toFlag,
   type BackendRegistry,
 } from '../../plugins/index.js';
-import { addLogOptions, partsOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../environment.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 
 /**
@@ -67,7 +67,7 @@ export async function addS3(
   recovery.action(async (values: Values) => {
     const given = givenOptions(described, values);
     check(options, given, '', ([key]) => `--${toFlag(String(key))}`);
-    const log = partsOf(values, {}).get(Services.Logger);
+    const log = servicesOf(values, {}).get(Services.Logger);
     print(await (await s3Administration()).recover(given, log));
   });
 }

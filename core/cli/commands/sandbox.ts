@@ -14,12 +14,12 @@ import {
   type BackendRegistry,
   type ServedExport,
 } from '../../plugins/index.js';
-import { addLogOptions, partsOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../environment.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { guestSchema, runIn } from './guest.js';
 import { stopSignal } from '../signals.js';
 
-/** The host's file system, and above it the memory that takes every change. */
+/** The root of the guest: the host's file system, with a layer in memory for every change. */
 const ROOT: BackendSpec = {
   type: 'overlay',
   upper: { type: 'memfs' },
@@ -74,7 +74,7 @@ async function runSandbox(
   );
   const shared = share.map(sharedDirectory);
   const stop = stopSignal();
-  const container = partsOf(values, { level: 'error' });
+  const container = servicesOf(values, { level: 'error' });
   const log = container.get(Services.Logger);
   const root = (await registry.create(ROOT, { log })) as OverlayBackend;
   const sockets = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sockets-'));
@@ -116,7 +116,7 @@ async function runSandbox(
   }
 }
 
-/** @throws UsageError for what is no directory. */
+/** Reads the value of `--share`. @throws UsageError if it is no directory. */
 function sharedDirectory(text: string): { directory: string; readOnly: boolean } {
   const readOnly = text.endsWith(':ro');
   const directory = resolve(readOnly ? text.slice(0, -':ro'.length) : text);

@@ -25,11 +25,11 @@ import {
 } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-import { addLogOptions, partsOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../environment.js';
 import { aborted, stopSignal } from '../signals.js';
 
-/** What `serve` is to serve, from flags or from a file. */
-interface Served extends Omit<DaemonOptions, 'log' | 'registry'> {
+/** What `serve` serves, from flags or from a file. */
+interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
   readonly logConfig: Partial<LogConfig>;
   readonly confineConfig: Partial<ConfineConfig>;
 }
@@ -45,7 +45,7 @@ const EXPORT_FLAGS = describeOptions(exportSchema)
     option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,
   );
 
-/** Flags of the confinement but `--confine`, the layers, which are a list. */
+/** Flags of the confinement, except the layers: `--confine` has them as a list. */
 const CONFINE_FLAGS = describeOptions(confineSchema).filter(({ name }) => name !== 'layers');
 
 /** `serve`: serves exports over vhost-user sockets until a signal. */
@@ -84,7 +84,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     return;
   }
   const stop = stopSignal();
-  const container = partsOf(values, served.logConfig);
+  const container = servicesOf(values, served.logConfig);
   const log = container.get(Services.Logger);
   await confine(served, registry, confinementOf(confinement, values), log);
   const daemon = await container.get(Services.StartDaemon)(served);
@@ -101,8 +101,8 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
 }
 
 /**
- * As flags say, and where those say nothing, as the file does.
- * @throws UsageError for a flag's value.
+ * The confinement, from flags and, where they say nothing, from the configuration file.
+ * @throws UsageError for a wrong value of a flag.
  */
 function confinementFrom(values: Values, settings: Partial<ConfineConfig>): ConfineConfig {
   const layers = typeof values['confine'] === 'string' ? { layers: parseLayers(values['confine']) } : {};
@@ -121,7 +121,7 @@ function confinementOf({ layers, seccompAction, modcaps }: ConfineConfig, values
   };
 }
 
-function fromFile(path: string, values: Values): Served {
+function fromFile(path: string, values: Values): ServeRequest {
   const stray = [...EXPORT_FLAGS.map(({ flag }) => flag), 'backend', 'read-only', 'locks'].find(
     (flag) => values[flag.replaceAll(/-[a-z]/g, (part) => part.slice(1).toUpperCase())] !== undefined,
   );
@@ -131,7 +131,7 @@ function fromFile(path: string, values: Values): Served {
   return { ...config, logConfig: log, confineConfig };
 }
 
-function fromFlags(values: Values, backend: BackendOptions): Served {
+function fromFlags(values: Values, backend: BackendOptions): ServeRequest {
   const { spec, settings } = backend.choice(values);
   const given = check(flagsSchema, givenOptions(EXPORT_FLAGS, values), '', ([name]) => {
     return `--${EXPORT_FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`;
@@ -148,7 +148,7 @@ function fromFlags(values: Values, backend: BackendOptions): Served {
 }
 
 async function checkBackends(
-  { exports, backends, folder }: Served,
+  { exports, backends, folder }: ServeRequest,
   registry: BackendRegistry,
 ): Promise<void> {
   const named = Object.values(backends ?? {}).map((backend) => ({ backend, optionName: undefined }));

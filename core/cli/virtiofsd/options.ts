@@ -2,8 +2,8 @@ import { availableParallelism } from 'node:os';
 import { UsageError } from '../../backend/index.js';
 
 /**
- * The command line of virtiofsd, both generations: GNU-style options as the Rust daemon has them
- * and as the C daemon had them, and the list behind `-o` by which libvirt configures the latter.
+ * The command line of virtiofsd, both generations: the GNU-style options of the Rust daemon and of
+ * the C daemon, and the list behind `-o` by which libvirt configures the C daemon.
  */
 
 /** What a virtiofsd command line asks for, in this program's terms. */
@@ -13,13 +13,13 @@ export interface VirtiofsdRequest {
   readonly backend: Readonly<Record<string, unknown>>;
   /** Options of the export, as in a configuration file. */
   readonly settings: Readonly<Record<string, unknown>>;
-  /** Cache times, where `timeout` gives them. */
+  /** Cache times, if `timeout` gives them. */
   readonly cache: Readonly<Record<string, unknown>>;
   readonly logLevel: string;
   readonly sandbox: 'namespace' | 'chroot' | 'none';
   readonly seccomp: 'none' | 'kill' | 'log' | 'trap';
   readonly modcaps: string | undefined;
-  /** Options that were understood and have no effect here, with the reason. */
+  /** Options that have no effect here, each with the reason. */
   readonly ignored: readonly string[];
 }
 
@@ -40,7 +40,7 @@ interface Draft {
 type Apply = (draft: Draft, value: string, name: string) => void;
 
 interface Rule {
-  /** Whether it takes a value; `optional` only after `=`. */
+  /** Whether it takes a value. An `optional` one must follow after `=`. */
   readonly value: 'none' | 'needed' | 'optional';
   readonly apply: Apply;
 }
@@ -92,12 +92,12 @@ const securityLabel = flag((draft) => {
   draft.backend['securityLabel'] = true;
   draft.backend['xattr'] = true;
 });
-/** Both kinds at once: virtiofsd has one option for each. */
+/** Shares both kinds of locks, although virtiofsd has one option for each. */
 const sharedLocks = flag((draft) => (draft.settings['locks'] = 'shared'));
 const LOCKS = 'a guest keeps its locks to itself unless asked otherwise';
 const READDIRPLUS = 'guests choose for themselves';
 
-/** A user namespace shows `host` ids as `namespace` ids; so does a translation, without one. */
+/** Replaces the id map of a user namespace by a translation of ids. */
 const idMap = (list: 'translateUid' | 'translateGid'): Rule =>
   valued((draft, value, name) => {
     const separator = value[0] ?? '';
@@ -107,10 +107,10 @@ const idMap = (list: 'translateUid' | 'translateGid'): Rule =>
     draft[list].push(`map:${inside}:${outside}:${count}`);
   });
 
-/** More threads than processors beside the main one would only wait for each other. */
+/** The most threads that are useful: one for each processor except that of the main thread. */
 const mostThreads = (): number => Math.min(availableParallelism() - 1, 64);
 
-/** Options after two dashes. */
+/** Options with two dashes. */
 const LONG: Readonly<Record<string, Rule>> = {
   help: flag((draft) => (draft.action = 'help')),
   version: flag((draft) => (draft.action = 'version')),
@@ -169,7 +169,7 @@ const LONG: Readonly<Record<string, Rule>> = {
   }),
 };
 
-/** Words of the list behind `-o`. */
+/** Options in the list behind `-o`. */
 const COMPATIBLE: Readonly<Record<string, Rule>> = {
   source: sharedDir,
   cache,
@@ -206,7 +206,7 @@ const COMPATIBLE: Readonly<Record<string, Rule>> = {
   max_idle_threads: without('needed', 'requests need no threads of their own'),
 };
 
-/** Reads a command line. @param argv the words after the program's name. @throws UsageError */
+/** Reads a command line: the words after the program's name. @throws UsageError */
 export function parseVirtiofsd(argv: readonly string[]): VirtiofsdRequest {
   const draft: Draft = {
     action: 'serve',
@@ -227,7 +227,7 @@ export function parseVirtiofsd(argv: readonly string[]): VirtiofsdRequest {
   return { ...request, backend: { ...draft.backend, translateUid, translateGid } };
 }
 
-/** Applies one word. @returns 1 if it took the next one for its value. */
+/** Applies one word. @returns 1 if it took the next word as its value, else 0. */
 function word(draft: Draft, text: string, next: string | undefined): number {
   if (text === '-h') return applyRule(draft, LONG['help'], text, '', undefined);
   if (text === '-V') return applyRule(draft, LONG['version'], text, '', undefined);
@@ -268,7 +268,7 @@ function applyRule(
   return 0;
 }
 
-/** Splits at commas; two of them are one in a value, as libvirt writes it. */
+/** Splits a list at commas. Two commas stand for one in a value, as libvirt writes it. */
 function splitList(list: string): string[] {
   return list
     .split(/(?<!,),(?!,)/)
@@ -293,7 +293,7 @@ function complete(draft: Draft): void {
     settings['socketMode'] = settings['socketGroup'] === undefined ? '0700' : '0770';
 }
 
-/** What `--print-capabilities` shows, QEMU `docs/interop/vhost-user.json`. */
+/** The output of `--print-capabilities` (QEMU `docs/interop/vhost-user.json`). */
 export const CAPABILITIES = { type: 'fs', features: ['separate-options'] } as const;
 
 export const VIRTIOFSD_HELP = `Usage: virtiofs-kit virtiofsd --shared-dir DIR --socket-path PATH | --fd N [OPTION]…

@@ -9,14 +9,14 @@ import {
   type Confinement,
   type ServedExport,
 } from '../../plugins/index.js';
-import { partsOf } from '../environment.js';
+import { servicesOf } from '../environment.js';
 import { aborted, stopSignal } from '../signals.js';
 import { CAPABILITIES, parseVirtiofsd, VIRTIOFSD_HELP, type VirtiofsdRequest } from './options.js';
 
 /** `virtiofsd`: serves a directory with virtiofsd's own command line, in virtiofsd's place. */
 export function addVirtiofsd(program: Command, registry: BackendRegistry): void {
   const command = program.command('virtiofsd');
-  // Its options are not commander's.
+  // Its options are not declared to commander, so the help text comes from here.
   command.helpInformation = () => VIRTIOFSD_HELP;
   command
     .description("serve a directory with virtiofsd's command line, for libvirt and Kata")
@@ -37,7 +37,7 @@ async function virtiofsd(words: readonly string[], registry: BackendRegistry): P
 
 async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Promise<void> {
   const stop = stopSignal();
-  const container = partsOf({ logLevel: request.logLevel }, {});
+  const container = servicesOf({ logLevel: request.logLevel }, {});
   const log = container.get(Services.Logger);
   const backend: BackendSpec = { ...request.backend, type: 'passthrough' };
   const served = { ...request.settings, cache: request.cache, backend } as unknown as ServedExport;
