@@ -1,10 +1,10 @@
 import { decodeName, nameBytes } from '../backend/index.js';
 
 /*
- * The pax interchange format (POSIX.1-2017, pax) with what GNU tar and libarchive add: extended
- * attributes (`SCHILY.xattr.`), sparse files (GNU format 1.0), long names of GNU tar's own. Names
- * and values are bytes throughout, which no library at hand keeps: pax records are made and read as
- * bytes here.
+ * Reads and writes tar archives: the pax interchange format (POSIX.1-2017, pax) with additions of
+ * GNU tar and libarchive: extended attributes (`SCHILY.xattr.`), sparse files (GNU format 1.0) and
+ * GNU tar's long names. Names and values of pax records are kept as bytes, since they need not be
+ * UTF-8.
  */
 
 const BLOCK = 512;
@@ -25,7 +25,7 @@ export const TarType = {
   GNU_LINK: 'K',
 } as const;
 
-/** Time as a decimal fraction of seconds can hold it. */
+/** A time with nanoseconds. */
 export interface TarTime {
   readonly seconds: number;
   readonly nanoseconds: number;
@@ -47,11 +47,14 @@ export interface TarEntry {
   readonly major: number;
   readonly minor: number;
   readonly xattrs: ReadonlyMap<string, Uint8Array>;
-  /** Length of a sparse file, whose data begins with a map of where the rest goes. */
+  /**
+   * The length of a sparse file; undefined for others. Its data begins with a map that says where
+   * the rest belongs.
+   */
   readonly realSize?: number | undefined;
 }
 
-/** A damaged archive, or one of an unknown kind. */
+/** The archive is damaged, or of an unknown kind. */
 export class TarError extends Error {
   override readonly name = 'TarError';
 }
@@ -59,7 +62,7 @@ export class TarError extends Error {
 const XATTR = 'SCHILY.xattr.';
 const XATTR_BASE64 = 'LIBARCHIVE.xattr.';
 
-/** Bytes that pad data to whole blocks. */
+/** The zeros that pad data of so many bytes to whole blocks. */
 export function padding(size: number): Uint8Array {
   return new Uint8Array((BLOCK - (size % BLOCK)) % BLOCK);
 }
@@ -123,7 +126,7 @@ function checksum(block: Uint8Array): number {
   return block.reduce((sum, byte, at) => sum + (at >= 148 && at < 156 ? 0x20 : byte), 0);
 }
 
-/** `LENGTH KEY=VALUE\n`, where the length counts itself. */
+/** A pax record: `LENGTH KEY=VALUE\n`. The length includes its own digits. */
 function record(key: string, value: string | Uint8Array): Uint8Array {
   const body = Buffer.concat([
     Buffer.from(' '),
@@ -141,7 +144,7 @@ function bytesOf(value: string | Uint8Array): Uint8Array {
   return typeof value === 'string' ? Buffer.from(value) : value;
 }
 
-/** Seconds as a decimal fraction; a time before 1970 counts down. */
+/** A time as a decimal number of seconds, negative before 1970. */
 function decimal({ seconds, nanoseconds }: TarTime): string {
   if (seconds >= 0) return `${seconds}.${String(nanoseconds).padStart(9, '0')}`;
   const whole = nanoseconds === 0 ? -seconds : -seconds - 1;
@@ -159,7 +162,7 @@ export class TarReader {
   #piece: Uint8Array = new Uint8Array(0);
   #at = 0;
   #left = 0;
-  /** Bytes of the archive that were read. */
+  /** How many bytes of the archive were read so far. */
   position = 0;
   #global = new Map<string, Uint8Array>();
 
@@ -167,7 +170,7 @@ export class TarReader {
     this.#input = input[Symbol.asyncIterator]();
   }
 
-  /** The next member, past what was not read of the one before. @throws TarError */
+  /** Reads the next member; skips unread data of the former one. @throws TarError */
   async next(): Promise<TarEntry | undefined> {
     await this.#skip(this.#left);
     let records = new Map(this.#global);
@@ -196,14 +199,14 @@ export class TarReader {
     }
   }
 
-  /** Bytes of the present member's data that were not read. */
+  /** How many bytes of the current member's data are unread. */
   #unread = 0;
 
   get unread(): number {
     return this.#unread;
   }
 
-  /** Up to `most` bytes of the present member's data, at least one; nothing at its end. */
+  /** Reads 1 to `most` bytes of the current member's data; undefined at its end. */
   async read(most: number): Promise<Uint8Array | undefined> {
     const count = Math.min(most, this.#unread);
     if (count === 0) return undefined;
@@ -213,7 +216,7 @@ export class TarReader {
     return bytes;
   }
 
-  /** Data of a header, which is held in memory. */
+  /** Reads the data of an extended header, which is kept in memory. */
   async #body(size: number): Promise<Uint8Array> {
     if (size > 1 << 24) throw new TarError(`extended header of ${size} bytes: too long`);
     const body = (await this.#take(size, false))!;
@@ -279,7 +282,7 @@ function decodeHeader(block: Uint8Array): TarEntry | undefined {
   };
 }
 
-/** Octal digits, or with the top bit set a big-endian number (GNU). */
+/** Reads a number: octal digits, or a big-endian number if the top bit is set (GNU). */
 function number(block: Uint8Array, at: number, length: number): number {
   if ((block[at]! & 0x80) !== 0) {
     let value = block[at]! & 0x40 ? -1 : block[at]! & 0x3f;

@@ -13,7 +13,7 @@ export interface Target {
   /** Path of its socket. */
   readonly socket: string;
   /**
-   * Its process, whose CPU time is counted, with its descendants. Default: the one that listens on
+   * The process whose CPU time is counted, with its descendants. Default: the one that listens on
    * the socket.
    */
   readonly pid?: number | undefined;
@@ -30,11 +30,11 @@ export interface BenchOptions extends Partial<DriverOptions> {
   readonly warmUp?: number | undefined;
   /** How often each is measured; figures are medians. Default 1. */
   readonly rounds?: number | undefined;
-  /** Hears what is going on. */
+  /** Called with a line of text about the progress. */
   onProgress?(text: string): void;
 }
 
-/** What a daemon showed in one scenario: figures of every round. */
+/** A daemon's results in one scenario: the figures of every round. */
 export interface Measurement {
   readonly target: Target;
   readonly rounds: readonly Figures[];
@@ -47,7 +47,7 @@ export interface Row {
   readonly measurements: readonly Measurement[];
 }
 
-/** What was found out about a daemon beside its figures. */
+/** What is known about a daemon apart from its figures. */
 export interface TargetSummary {
   readonly target: Target;
   /** Request queues that were used. */
@@ -62,13 +62,14 @@ export interface BenchResult {
 }
 
 /**
- * Warming up before later rounds, as a share of a round's time: others had the caches meanwhile.
+ * How long a daemon warms up before later rounds, as a share of a round's time. The other daemons
+ * have used the processor's caches meanwhile.
  */
 const WARM_UP = 0.2;
 
 /**
- * Rings as QEMU makes them on request, whose tables hold header and arguments both ways and the
- * pages of 1 MiB.
+ * The rings. QEMU can be configured to have such ones. An indirect table has room for header and
+ * arguments in both directions and for the pages of 1 MiB.
  */
 const SET_UP = { requestQueues: 2, queueSize: 512, indirect: 4 + 256, memory: 48 * 2 ** 20 };
 
@@ -130,7 +131,7 @@ class Subject {
     }
   }
 
-  /** Removes files as far as the daemon still serves. @returns what went wrong with it. */
+  /** Removes files, if the daemon still serves. @returns the error, if there was one. */
   #clean(remove: () => void): unknown {
     try {
       if (this.driver.frontEnd.channel.poll()) remove();
@@ -145,7 +146,7 @@ class Subject {
     return { target, requestQueues: driver.requestQueues, resident: this.#tree?.resident() ?? null };
   }
 
-  /** Ends the connection and removes the files. @returns what went wrong with it. */
+  /** Removes the files and ends the connection. @returns the error, if there was one. */
   close(): unknown {
     const failure = this.#clean(() => this.area.close());
     this.driver.close();
@@ -171,8 +172,8 @@ export async function runBench(
     for (let round = 0; round < rounds; round++) {
       // Each daemon is the first one in half of the rounds.
       const order = round % 2 === 0 ? subjects : subjects.toReversed();
-      // Where a file's pages lie decides a tenth of the time of large reads; the file made last has
-      // the better ones.
+      // The place of a file's pages in memory makes a tenth of the time of large reads. The file
+      // that was made last has the better pages.
       if (round > 0) {
         for (const { area } of order) area.dropFile();
         for (const { area } of order) area.renewFile();
@@ -194,13 +195,13 @@ export async function runBench(
     if (failure !== undefined) throw failure;
     return { rows, targets: summaries };
   } catch (error) {
-    // What went wrong first says more than what its files' removal met.
+    // The first error says more than one of the removal of files that follows from it.
     close(subjects);
     throw error;
   }
 }
 
-/** Ends all subjects. @returns what went wrong with one. */
+/** Closes all subjects. @returns an error of one of them, if there was any. */
 function close(subjects: Subject[]): unknown {
   return subjects
     .splice(0)
@@ -210,6 +211,6 @@ function close(subjects: Subject[]): unknown {
 
 function processOf({ pid }: Target, listener: number): ProcessTree | undefined {
   if (pid !== undefined) return new ProcessTree(pid);
-  // An init system that made the socket is not the daemon.
+  // Process 1 is an init system that has made the socket, and not the daemon.
   return listener > 1 ? new ProcessTree(listener) : undefined;
 }

@@ -9,9 +9,9 @@ const clockGettime = libc<(clock: number, time: number) => number>('clock_gettim
 const scratch = NativeMemory.allocate(16);
 
 /**
- * CPU seconds of a daemon: of a process and all its descendants, with threads that have ended.
- * Exact to the nanosecond at the moment of the call, since it is the kernel's own clock of a
- * process (`clock_getcpuclockid(3)`).
+ * The CPU time of a daemon: of a process and all its descendants, including threads that have
+ * ended. It is exact to the nanosecond, since it comes from the kernel's clock of a process
+ * (`clock_getcpuclockid(3)`).
  */
 export class ProcessTree {
   readonly #root: number;

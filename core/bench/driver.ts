@@ -12,41 +12,41 @@ const poll = libc<(fds: number, count: number, timeout: number) => number>('poll
 
 const POLLIN = 1;
 /**
- * How long a daemon may be silent before it counts as dead, and how often that is looked at.
- * Milliseconds.
+ * How long a daemon may be silent before it counts as dead, and how often that is checked. In
+ * milliseconds.
  */
 const PATIENCE = 20_000;
 const WAIT = 50;
 const SPINS = 4096;
 
 /**
- * Looks in vain after which another process may have this processor: the daemon, where there are
- * too few.
+ * After so many polls in vain the loop yields the processor. The daemon may need it, if there are
+ * few.
  */
 const YIELD = 256;
 
-/** Latencies kept at most; beyond that each takes the place of an older one. */
+/** The most latencies that are kept. Further ones replace older ones. */
 const MAX_LATENCIES = 2 ** 20;
 
-/** The daemon does not do what the measurement needs. */
+/** The daemon has failed a request, or does not answer. */
 export class BenchError extends Error {
   override readonly name = 'BenchError';
 }
 
-/** What lanes do: operations of one or more requests each. */
+/** What lanes do: operations, each of one or more requests. */
 export interface Load {
-  /** Puts down the first request of an operation. */
+  /** Writes the first request of an operation into the lane. */
   begin(lane: Lane): void;
-  /** After a reply. @returns whether it put down another request of the same operation. */
+  /** Called after a reply. @returns whether it has written a further request of the operation. */
   next(lane: Lane): boolean;
   /** An errno that is not a failure. */
   readonly tolerates?: number;
 }
 
-/** How requests are laid out and answers awaited: for all daemons alike. */
+/** How requests are laid out and replies awaited; the same for all daemons. */
 export interface DriverOptions {
   /**
-   * Waits for answers by looking at the used ring all the time, or by sleeping on the call eventfd.
+   * Whether the loop polls the used ring all the time, or sleeps on the call eventfd.
    */
   readonly wait: 'spin' | 'sleep';
   /** Bytes of data in one segment: 4096, as Linux's page cache gives them, or more. */
@@ -58,9 +58,9 @@ export class Driver {
   readonly frontEnd: FrontEnd;
   readonly #options: DriverOptions;
   readonly #queues: readonly FrontEndQueue[];
-  /** By queue and token, whose request it is. */
+  /** The lane of each request, by queue and token. */
   readonly #owners: (Lane | undefined)[][];
-  /** Whether a queue has requests that the daemon was not shown yet. */
+  /** For each queue: whether it has requests that are not published yet. */
   readonly #fresh: boolean[];
   /** `struct pollfd` of each queue's call descriptor. */
   readonly #polled: NativeMemory;
@@ -77,7 +77,7 @@ export class Driver {
     for (const [i, { call }] of this.#queues.entries()) this.#polled.i32.set([call.value, POLLIN], 2 * i);
   }
 
-  /** Gives its memory back; the front-end stays its owner's. */
+  /** Frees the driver's memory. The caller keeps owning the front-end. */
   close(): void {
     this.#polled.free();
   }
@@ -87,7 +87,7 @@ export class Driver {
     return this.#queues.length - 1;
   }
 
-  /** Lanes for so many requests at a time, each with room for so much data. */
+  /** Makes `depth` lanes, each with room for so many bytes of data. */
   openLanes(depth: number, dataBytes: number): Lane[] {
     return Array.from({ length: depth }, (_, index) => new Lane(index, this.frontEnd.memory, dataBytes));
   }
@@ -113,8 +113,8 @@ export class Driver {
    * Keeps all lanes busy with operations of a load.
    * @param seconds how long new operations begin.
    * @param limit how many operations begin at most.
-   * @throws BenchError if one fails; the others have their answers then, as far as the daemon gives
-   * them.
+   * @throws BenchError if one fails. The replies to the others have then been received, if the
+   * daemon has sent them.
    */
   run(load: Load, lanes: readonly Lane[], seconds: number, limit: number): Omit<Sample, 'cpu'> {
     try {
@@ -125,7 +125,7 @@ export class Driver {
     }
   }
 
-  /** Takes the answers to all that was asked, whatever they are. */
+  /** Receives the replies to all requests in flight, whatever they are. */
   #settle(): void {
     this.#show();
     for (let idle = 0; this.#queues.some(({ driver }) => driver.pending > 0); idle++) {
@@ -183,7 +183,7 @@ export class Driver {
   }
 
   /**
-   * Enters a lane's request into its queue, with segments as Linux makes them
+   * Puts a lane's request into its queue, with segments as Linux makes them
    * (`fs/fuse/virtio_fs.c`).
    */
   #place(lane: Lane): void {
@@ -214,7 +214,7 @@ export class Driver {
     this.#fresh[lane.queue] = true;
   }
 
-  /** Shows the daemon what was entered, queue by queue. */
+  /** Publishes the new requests of each queue to the daemon. */
   #show(): void {
     for (let queue = 0; queue < this.#fresh.length; queue++) {
       if (!this.#fresh[queue]) continue;
@@ -225,8 +225,8 @@ export class Driver {
   }
 
   /**
-   * The lane that a queue has an answer for. Like a guest, asks for an interrupt when there is
-   * none.
+   * The lane for which a queue has a reply. If there is none, it asks for an interrupt, as a guest
+   * does.
    */
   #take(queue: number): Lane | undefined {
     const { driver } = this.#queues[queue]!;
@@ -243,7 +243,9 @@ export class Driver {
     return lane;
   }
 
-  /** Nothing has come: sleeps, or notices from time to time that the daemon is gone. */
+  /**
+   * Called when no reply has come: sleeps, or checks from time to time that the daemon is there.
+   */
   #rest(idle: number): void {
     let silent = 0;
     if (this.#options.wait === 'sleep') {

@@ -1,11 +1,11 @@
-/** What one run of a scenario showed. */
+/** The raw results of one run of a scenario. */
 export interface Sample {
-  /** Operations, or entries where that is the scenario's unit. */
+  /** Operations, or entries if these are the scenario's unit. */
   readonly operations: number;
   readonly seconds: number;
-  /** CPU seconds of the daemon, or NaN where its process is not known. */
+  /** CPU seconds of the daemon, or NaN if its process is not known. */
   readonly cpu: number;
-  /** Microseconds from the beginning of an operation to its last reply, in order. */
+  /** Microseconds from the beginning of each operation to its last reply, sorted. */
   readonly latencies: Float64Array;
 }
 
@@ -16,7 +16,7 @@ export interface Figures {
   readonly medianLatency: number;
   /** Microseconds. */
   readonly p99Latency: number;
-  /** Microseconds of the daemon's CPU; null where its process is not known. */
+  /** Microseconds of the daemon's CPU time; null if its process is not known. */
   readonly cpuPerOperation: number | null;
 }
 
@@ -37,7 +37,7 @@ export function figuresOf({ operations, seconds, cpu, latencies }: Sample): Figu
   };
 }
 
-/** Median of each figure over rounds. */
+/** The median of each figure over all rounds. */
 export function medianFigures(rounds: readonly Figures[]): Figures {
   const cpu = rounds.map((figures) => figures.cpuPerOperation).filter((value) => value !== null);
   return {
@@ -48,7 +48,7 @@ export function medianFigures(rounds: readonly Figures[]): Figures {
   };
 }
 
-/** Ratio of two series, round by round: noise that both had in a round cancels out. */
+/** The ratio of two series, round by round. Noise that both had in a round cancels out. */
 export function ratioOf(numerators: readonly number[], denominators: readonly number[]): Ratio {
   const ratios = numerators.map((value, i) => value / denominators[i]!).sort((a, b) => a - b);
   return { median: median(ratios), least: ratios[0]!, most: ratios.at(-1)! };

@@ -9,7 +9,7 @@ const { Opcode } = fuse;
 const DEPTH = 32;
 const SMALL = 4096;
 
-/** Random 4 KiB reads through so many of the files that are open, at random. */
+/** 4 KiB reads at random from `used` of the `count` files that are open. */
 export function openFiles(count: number, used = count): Scenario {
   const key = used === count ? `open-${count}` : `among-open-${count}`;
   const prepare = (area: WorkArea): Prepared => {
@@ -25,7 +25,7 @@ export function openFiles(count: number, used = count): Scenario {
   return { key, title, depth: DEPTH, dataBytes: SMALL, prepare };
 }
 
-/** GETATTR of so many of the files that are known, at random. */
+/** GETATTR at random of `used` of the `count` files that the guest knows. */
 export function knownNodes(count: number, used = count): Scenario {
   const key = used === count ? `known-${count}` : `among-known-${count}`;
   const prepare = (area: WorkArea): Prepared => {
@@ -50,14 +50,15 @@ export function knownNodes(count: number, used = count): Scenario {
   };
 }
 
-/** One of `used` places that are spread over `count`. */
+/** A random index: one of `used` that are spread evenly below `count`. */
 function pick(count: number, used: number): number {
   return Math.floor((Math.floor(Math.random() * used) * count) / used);
 }
 
 /**
- * Guests that have mounted and are idle, for as long as something else is measured.
- * @param sockets one for each. @returns what ends them.
+ * Connects guests that mount and stay idle while something else is measured.
+ * @param sockets one for each guest.
+ * @returns a function that ends them.
  */
 export async function guestsBeside(sockets: readonly string[]): Promise<() => void> {
   const ends: (() => void)[] = [];

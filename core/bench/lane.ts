@@ -12,8 +12,8 @@ export const ARGUMENTS = IN_HEADER / 4;
 export const BODY = OUT_HEADER / 4;
 
 /**
- * One request at a time, in shared memory of its own: as many lanes as requests are to be under
- * way. Words are written in place; nothing is allocated for a request.
+ * The memory of one request, shared with the daemon. There are as many lanes as requests in flight.
+ * Words are written in place; nothing is allocated for a request.
  */
 export class Lane {
   readonly index: number;
@@ -28,7 +28,7 @@ export class Lane {
   /** Offset in the shared memory. */
   readonly offset: number;
 
-  /** Queue of the request under construction. */
+  /** The queue to which the request goes. */
   queue = 1;
   /**
    * Bytes of header and arguments, of data to write, of the reply's structures, and of room for
@@ -39,10 +39,10 @@ export class Lane {
   outBytes = 0;
   dataOut = 0;
 
-  /** When the operation began (milliseconds), and where it stands: the load's own business. */
+  /** When the operation began, in milliseconds, and a number for the load to use. */
   started = 0;
   step = 0;
-  /** What an operation remembers from one request to the next. */
+  /** What an operation keeps from one request to the next. */
   node = 0;
   nodeHigh = 0;
   file = 0;
@@ -56,8 +56,8 @@ export class Lane {
     const { buffer, byteOffset } = memory.bytes;
     const start = byteOffset + this.offset;
     this.words = new Uint32Array(buffer, start, AREA / 4);
-    // What lay there before would be the caller's ids: files would belong to them, which takes a
-    // daemon more calls.
+    // Left-over words would be the caller's ids. New files would belong to that user, for which a
+    // daemon needs more system calls.
     this.words.fill(0);
     this.bytes = new Uint8Array(buffer, start, AREA);
     this.reply = new Uint32Array(buffer, start + AREA, AREA / 4);
@@ -85,7 +85,7 @@ export class Lane {
   }
 
   /**
-   * Puts down a request's header. Arguments are written into `words` from {@link ARGUMENTS} on.
+   * Writes a request's header. Arguments are written into `words` from {@link ARGUMENTS} on.
    * @param argumentBytes bytes of arguments, names included.
    * @param outBytes bytes of structures in the reply, without its header.
    */

@@ -26,12 +26,12 @@ const CREATED = 4000;
 const ENTRIES = 8000;
 const LISTING = 4096;
 
-/** What a run of a scenario needs and does. */
+/** A scenario that is ready to run. */
 export interface Prepared {
   readonly load: Load;
-  /** Operations that one run can do at most. */
+  /** The most operations in one run. */
   readonly limit?: number;
-  /** Before each run, and after it; not measured. */
+  /** Called before each run and after it; not measured. */
   before?(): void;
   after?(): void;
 }
@@ -45,9 +45,9 @@ export interface Scenario {
   readonly depth: number;
   /** Bytes of data with each request. */
   readonly dataBytes: number;
-  /** Bytes moved by each operation, where that is the point. */
+  /** Bytes that each operation transfers, if the row shows throughput. */
   readonly bytes?: number;
-  /** Units that an operation stands for; a unit is an operation where absent. */
+  /** The units that an operation counts for. Default: the operation itself. */
   readonly units?: { readonly name: string; readonly count: number };
   /** Makes the files. Called once for each daemon; the work area removes them in the end. */
   prepare(area: WorkArea): Prepared;
@@ -145,7 +145,7 @@ export function lookup(key: string, title: string, depth: number, hit: boolean, 
   return { key, title, depth, dataBytes: 0, prepare };
 }
 
-/** What follows CREATE when a small file is written. */
+/** The requests after CREATE, when a small file is written. */
 function writeOn(lane: Lane): boolean {
   lane.step += 1;
   if (lane.step === 1) {
@@ -159,8 +159,8 @@ function writeOn(lane: Lane): boolean {
 }
 
 /**
- * A new file, written once and let go, as `tar -x` and compilers do. The files are removed after
- * the run.
+ * Makes a file, writes it once and closes it, as `tar -x` and compilers do. The files are removed
+ * after the run.
  */
 function createChain(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
@@ -179,7 +179,7 @@ function createChain(key: string, title: string, depth: number): Scenario {
   return { key, title, depth, dataBytes: SMALL, prepare };
 }
 
-/** What follows LOOKUP when a small file is read. */
+/** The requests after LOOKUP, when a small file is read. */
 function readOn(lane: Lane): boolean {
   lane.step += 1;
   if (lane.step === 1) {
@@ -206,7 +206,7 @@ function smallRead(key: string, title: string, depth: number): Scenario {
   return { key, title, depth, dataBytes: SMALL, prepare };
 }
 
-/** A whole directory, from OPENDIR to RELEASEDIR. */
+/** Lists a whole directory, from OPENDIR to RELEASEDIR. */
 function listing(key: string, title: string): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = filledDirectory(area, key, ENTRIES, 0);
@@ -246,8 +246,8 @@ function listing(key: string, title: string): Scenario {
 }
 
 /**
- * Files that the guest has looked up, as Linux does before it removes one, and forgets once it is
- * removed. A daemon that keeps looked-up files open frees them only then.
+ * Removes files that the guest has looked up, as Linux does before a removal. The guest forgets
+ * each file after its removal. A daemon that keeps looked-up files open frees them only then.
  */
 function unlink(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
@@ -279,7 +279,7 @@ function unlink(key: string, title: string, depth: number): Scenario {
   return { key, title, depth, dataBytes: 0, prepare };
 }
 
-/** Each lane renames a file of its own to and fro. */
+/** Each lane renames a file of its own back and forth. */
 function rename(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = area.subdirectory(key);
@@ -330,7 +330,7 @@ function mixed(key: string, title: string, depth: number): Scenario {
   return { key, title, depth, dataBytes: SMALL, prepare };
 }
 
-/** For operations of one request. */
+/** The `next` of operations that have one request. */
 function isOver(): boolean {
   return false;
 }

@@ -31,8 +31,8 @@ export interface OpenNode extends Node {
 }
 
 /**
- * A directory of its own on the mounted file system, where scenarios find their files. What is made
- * here is not measured. Everything is removed by {@link close}.
+ * A new directory in the file system under test, in which scenarios have their files. Making them
+ * is not measured. {@link close} removes everything.
  */
 export class WorkArea {
   readonly driver: Driver;
@@ -57,7 +57,7 @@ export class WorkArea {
     this.directory = this.#makeDirectory(ROOT, name);
   }
 
-  /** Registers what removes a scenario's files; called in reverse order. */
+  /** Registers a function that removes a scenario's files. They are called in reverse order. */
   onClose(undo: () => void): void {
     this.#undo.push(undo);
   }
@@ -77,7 +77,7 @@ export class WorkArea {
 
   /**
    * An open file, the same for all scenarios: `f0` of {@link directory}.
-   * @param size bytes that it has at least, a multiple of {@link FILE_SIZE}.
+   * @param size its least size in bytes, a multiple of {@link FILE_SIZE}.
    */
   file(size = FILE_SIZE): OpenNode {
     if (this.#file === undefined) {
@@ -106,7 +106,7 @@ export class WorkArea {
     this.forget([file]);
   }
 
-  /** Makes the file anew that was dropped; what {@link file} returned before is it. */
+  /** Makes the dropped file again. The object that {@link file} has returned stands for it. */
   renewFile(): void {
     if (this.#file !== undefined) Object.assign(this.#file, this.#makeFile());
   }
@@ -122,7 +122,7 @@ export class WorkArea {
     return { node, nodeHigh, file, fileHigh };
   }
 
-  /** Fills a part of the file that the lane has aimed at. */
+  /** Writes a part of the file to which the lane points. */
   #write(from: number, to: number): void {
     const lane = this.#lane;
     for (let at = from; at < to; at += CHUNK) {
@@ -159,7 +159,7 @@ export class WorkArea {
     return nodes;
   }
 
-  /** Removes files of these numbers, those of them that there are. */
+  /** Removes the files with these numbers, if they exist. */
   remove(directory: Node, numbers: readonly number[]): void {
     let position = 0;
     const begin = (lane: Lane) => {
@@ -179,7 +179,7 @@ export class WorkArea {
     this.#run({ begin, next, tolerates: ENOENT }, numbers.length);
   }
 
-  /** Takes `count` lookups back from each node. */
+  /** Forgets `count` lookups of each node. */
   forget(nodes: readonly (Node & { readonly count?: number })[], count = 1): void {
     let position = 0;
     const begin = (lane: Lane) => {
@@ -189,7 +189,7 @@ export class WorkArea {
     this.#run({ begin, next: () => false }, nodes.length);
   }
 
-  /** Nodes of the names of a directory, each looked up once more. */
+  /** Lists a directory. @returns the nodes of its names, each looked up once more. */
   list(directory: Node): Node[] {
     const lane = this.#lane;
     const nodes: Node[] = [];
@@ -230,7 +230,7 @@ export class WorkArea {
   }
 }
 
-/** Where to read a directory on from. */
+/** The position from which a directory is read further. */
 export interface Cookie {
   low: number;
   high: number;

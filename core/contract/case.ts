@@ -5,31 +5,32 @@ import { ContractFailure } from './expect.js';
 /** Methods that a case needs. */
 export type Method = Exclude<keyof Backend, 'cache' | 'semantics'>;
 
-/** What a case works with. */
+/** What a case gets to work with. */
 export interface Trial {
   readonly client: Client;
   /**
-   * The backend under test: cases read its properties, and call nothing but `key` and `resolve`.
+   * The backend under test. Cases read its properties and call only `key` and `resolve` on it.
    */
   readonly backend: Backend;
-  /** An empty directory of the case's own, where directories can be made; else the root. */
+  /** An empty directory for this case alone. If the backend can make none, it is the root. */
   readonly directory: bigint;
   /**
-   * Ends the session and the backend, and makes both anew. What was looked up and opened is gone.
+   * Closes the session and the backend, and makes new ones. Former node ids and handles are
+   * invalid.
    */
   restart(): Promise<Trial>;
 }
 
 /** One rule of the contract. */
 export interface ContractCase {
-  /** What holds of a backend that keeps the contract, as a sentence. */
+  /** The rule, as a sentence about a backend that keeps the contract. */
   readonly name: string;
-  /** Runs only on backends with these methods; of an array, one is enough. */
+  /** The case runs only on backends with these methods. Of a nested array one is enough. */
   readonly needs: readonly (Method | readonly Method[])[];
   run(trial: Trial): Promise<void>;
 }
 
-/** What makes a regular file: CREATE, or as Linux falls back, MKNOD and OPEN. */
+/** The methods that make a regular file. Without CREATE Linux uses MKNOD and OPEN. */
 export const CREATES: readonly Method[] = ['create', 'mknod'];
 
 /** Makes and opens a regular file. */
@@ -53,7 +54,7 @@ export async function writeFile(trial: Trial, name: string, content: Uint8Array 
   return found;
 }
 
-/** Writes any number of bytes; a short write is gone on with, as Linux does. */
+/** Writes any number of bytes. After a short write it continues, as Linux does. */
 export async function writeAll(
   client: Client,
   file: OpenFile,
@@ -69,7 +70,7 @@ export async function writeAll(
 
 /**
  * Reads from an offset to the end.
- * @throws ContractFailure for a short read before the end: Linux takes it for the end
+ * @throws ContractFailure if a read before the end is short: Linux would take that for the end
  * (`fs/fuse/file.c`, fuse_short_read).
  */
 export async function readAll(
@@ -95,7 +96,7 @@ export async function readAll(
   }
 }
 
-/** Content of a node, through a file opened for it. */
+/** The content of a node, which is opened and closed for that. */
 export async function contentOf(client: Client, id: bigint): Promise<Uint8Array> {
   const file = await client.open(id);
   const content = await readAll(client, file);
@@ -103,7 +104,7 @@ export async function contentOf(client: Client, id: bigint): Promise<Uint8Array>
   return content;
 }
 
-/** All names of a directory but the dots, in order. */
+/** All names of a directory except `.` and `..`, in the order of the listing. */
 export async function namesIn(client: Client, id: bigint, size?: number): Promise<string[]> {
   const directory = await client.opendir(id);
   const names: string[] = [];
@@ -118,7 +119,7 @@ export async function namesIn(client: Client, id: bigint, size?: number): Promis
   return names;
 }
 
-/** Bytes that look like nothing else, the same for the same seed. */
+/** Pseudorandom bytes; the same for the same seed. */
 export function noise(length: number, seed = 1): Uint8Array {
   const bytes = new Uint8Array(length);
   let state = (seed * 2_654_435_761) >>> 0 || 1;

@@ -8,38 +8,38 @@ import { cases } from './cases/index.js';
 import { Client, ROOT } from './client.js';
 import { ContractFailure, NotSupported } from './expect.js';
 
-/** Settings of which any may be left out. */
+/** Settings, all of them optional. */
 type Settings<T> = { readonly [K in keyof T]?: T[K] | undefined };
 
 export interface CheckOptions {
   /**
-   * Makes the backend. Called again for rules about restarts: then it must serve the same data.
-   * What `save` gave goes to the new one's `restore`.
+   * Makes the backend. Rules about restarts call it again: the new backend must have the same data,
+   * and its `restore` gets what the former one's `save` has returned.
    */
   create(): Awaitable<Backend>;
   readonly log: Logger;
   /** Settings of the export, as for any that is served. */
   readonly cache?: Settings<CachePolicy>;
   readonly limits?: Settings<ExportLimits>;
-  /** Only cases of which this holds. */
+  /** Chooses the cases to run, by name. Default: all. */
   readonly only?: (name: string) => boolean;
-  /** Milliseconds for each case. Default 60,000. */
+  /** How long a case may take, in milliseconds. Default: 60,000. */
   readonly timeout?: number;
   /** Called after each case. */
   readonly onResult?: (result: CaseResult) => void;
 }
 
-/** What became of one case. */
+/** The result of one case. */
 export interface CaseResult {
   readonly name: string;
   readonly outcome: 'passed' | 'failed' | 'skipped';
-  /** Of a failure: what was expected and what came. Of a skip: what the backend lacks. */
+  /** For a failure: what was expected and what came. For a skip: what the backend lacks. */
   readonly reason?: string;
-  /** Of a failure, where it is not a matter of values. */
+  /** For a failure by an unexpected exception: the exception. */
   readonly error?: unknown;
 }
 
-/** What became of all. */
+/** The results of all cases. */
 export interface CheckReport {
   readonly results: readonly CaseResult[];
   readonly passed: number;
@@ -48,9 +48,9 @@ export interface CheckReport {
 }
 
 /**
- * Checks a backend against the contract: each rule that its methods make possible, through a
- * session, as a guest would see it. A backend that can make directories gets one of random name in
- * its root, in which everything happens, and which is removed afterwards where it can be; else
+ * Checks a backend against the contract, through a session, as a guest would see it. Rules run only
+ * if the backend has the methods that they need. If it can make directories, everything happens in
+ * a new directory with a random name in its root, which is removed afterwards if possible. If not,
  * files are made in the root.
  * @throws what making and mounting the backend throws.
  */
@@ -73,7 +73,7 @@ export async function checkBackend(options: CheckOptions): Promise<CheckReport> 
   return { results, passed: count('passed'), failed: count('failed'), skipped: count('skipped') };
 }
 
-/** A backend in service, and a session on it. */
+/** A mounted backend with a session. */
 class Bench {
   readonly #options: CheckOptions;
   readonly #folder = `virtiofs-kit-check-${randomBytes(6).toString('hex')}`;
@@ -116,7 +116,7 @@ class Bench {
     }
   }
 
-  /** Removes what the cases made, as far as the backend does it. */
+  /** Removes what the cases have made, if the backend can do that. */
   async clean(): Promise<void> {
     const { unlink, rmdir, readdir } = this.#export.backend;
     if (unlink === undefined || rmdir === undefined || readdir === undefined) return;

@@ -22,7 +22,7 @@ const { Opcode } = abi;
 /** Node id of the root (FUSE_ROOT_ID). */
 export const ROOT = 1n;
 
-/** What to change in a file's attributes. Times in nanoseconds. */
+/** Changes to a file's attributes. Times are in nanoseconds. */
 export interface Changes {
   readonly mode?: number;
   readonly uid?: number;
@@ -30,11 +30,11 @@ export interface Changes {
   readonly size?: number;
   readonly atime?: bigint | 'now';
   readonly mtime?: bigint | 'now';
-  /** Through this open file. */
+  /** The open file through which the change is made, if any. */
   readonly file?: OpenFile;
 }
 
-/** Who asks. */
+/** The user who sends a request. */
 export interface Caller {
   readonly uid: number;
   readonly gid: number;
@@ -45,8 +45,8 @@ const HEAD = wire.fuse_in_header.bytes;
 const NOTHING = new Uint8Array(0);
 
 /**
- * A guest's kernel in small: it sends FUSE requests to a session and reads the replies, as Linux
- * would.
+ * A small replacement for a guest's kernel: it sends FUSE requests to a session and reads the
+ * replies, as Linux would.
  */
 export class Client {
   readonly #transport: LocalTransport;
@@ -80,7 +80,7 @@ export class Client {
     await this.#call(Opcode.INIT, 0n, wire.fuse_init_out.bytes, fields.bytes);
   }
 
-  /** Lets go of every node that was looked up. */
+  /** Sends FORGETs for all lookups of all nodes. */
   async forgetAll(): Promise<void> {
     const nodes = [...this.#known];
     this.#known.clear();
@@ -95,8 +95,8 @@ export class Client {
   }
 
   /**
-   * Sends requests together, so that the session sees each with what follows it. Each call sends
-   * one.
+   * Sends several requests together, so that the session knows how many follow each. Each call
+   * sends one.
    */
   together<T>(calls: readonly (() => Promise<T>)[]): Promise<T[]> {
     return this.#transport.together(calls);
@@ -106,7 +106,7 @@ export class Client {
     return this.#entry(Opcode.LOOKUP, parent, text(name));
   }
 
-  /** Looks a name up where it may be missing. */
+  /** Looks up a name. @returns undefined if it is missing. */
   async find(parent: bigint, name: string): Promise<Found | undefined> {
     try {
       return await this.lookup(parent, name);
@@ -238,7 +238,7 @@ export class Client {
     return view(reply).getUint32(wire.fuse_write_out.size, true);
   }
 
-  /** What closing a descriptor sends: FLUSH, and for the last one RELEASE. */
+  /** Sends FLUSH and RELEASE, as Linux does when the last descriptor of a file is closed. */
   async closeFile({ id, fh }: OpenFile): Promise<void> {
     const flush = wire.fuse_flush_in;
     await this.#call(Opcode.FLUSH, id, 0, new Fields(flush.bytes).u64(flush.fh, fh).bytes);
@@ -270,7 +270,7 @@ export class Client {
     await this.#call(Opcode.FSYNCDIR, id, 0, new Fields(at.bytes).u64(at.fh, fh).bytes);
   }
 
-  /** Entries from a cookie on, as many as fit into `size` bytes; none at the end. */
+  /** Reads the entries from a cookie on that fit into `size` bytes; none at the end. */
   async readdir({ id, fh }: OpenFile, cookie: bigint, size = 4096): Promise<Listed[]> {
     const at = wire.fuse_read_in;
     const fields = new Fields(at.bytes).u64(at.fh, fh).u64(at.offset, cookie).u32(at.size, size);
@@ -379,8 +379,10 @@ export class Client {
   }
 
   /**
+   * Sends a request.
    * @param room bytes that the reply may have beyond its header; -1 for a request without a reply.
-   * @returns the reply's body. @throws FsError for an error reply.
+   * @returns the reply's body.
+   * @throws FsError for an error reply.
    */
   async #send(
     opcode: number,

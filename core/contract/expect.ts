@@ -1,7 +1,7 @@
 import { inspect, isDeepStrictEqual } from 'node:util';
 import { type Errno, type ErrnoName, FsError } from '../backend/index.js';
 
-/** A backend did not do what the contract says. */
+/** The backend has broken a rule of the contract. */
 export class ContractFailure extends Error {
   override readonly name = 'ContractFailure';
   readonly expected: string;
@@ -14,14 +14,14 @@ export class ContractFailure extends Error {
   }
 }
 
-/** The backend can't do what the case is about, and says so as it may. */
+/** The backend does not support what the case tests, and reports that with an allowed errno. */
 export class NotSupported extends Error {
   override readonly name = 'NotSupported';
 }
 
 /**
- * @throws ContractFailure unless both are the same by value. Of long lists the first difference is
- * told.
+ * Compares two values.
+ * @throws ContractFailure unless they are equal. For long lists it shows the first difference.
  */
 export function equal(actual: unknown, expected: unknown, what: string): void {
   if (isDeepStrictEqual(actual, expected)) return;
@@ -38,7 +38,7 @@ function isList(value: unknown): value is readonly unknown[] {
   return Array.isArray(value);
 }
 
-/** @throws ContractFailure unless the condition holds; `actual` is shown. */
+/** Checks a condition. @throws ContractFailure unless it holds; the message shows `actual`. */
 export function holds(
   condition: boolean,
   what: string,
@@ -48,7 +48,7 @@ export function holds(
   if (!condition) throw new ContractFailure(what, expected, show(actual));
 }
 
-/** Bytes, compared; a difference is told by its place. */
+/** Compares bytes. @throws ContractFailure with the place of the first difference. */
 export function sameBytes(actual: Uint8Array, expected: Uint8Array, what: string): void {
   if (Buffer.compare(actual, expected) === 0) return;
   const length = Math.min(actual.length, expected.length);
@@ -80,7 +80,7 @@ export async function fails(
 }
 
 /**
- * Waits for an operation; where it fails with one of these errnos, the case ends as not supported.
+ * Waits for an operation. If it fails with one of these errnos, the case ends as not supported.
  */
 export async function supported<T>(operation: Promise<T>, ...refusals: (keyof typeof Errno)[]): Promise<T> {
   try {

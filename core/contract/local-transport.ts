@@ -1,24 +1,24 @@
 import { type Message, NativeWindow, SegmentList } from '../memory/index.js';
 import { NativeMemory } from '../system/index.js';
 
-/** Largest request and reply: 1 MiB of data, headers, and the gaps between segments. */
+/** Bytes of the largest request and reply: 1 MiB of data, headers, and gaps between segments. */
 const BUFFER = 1024 * 1024 + 8192;
-/** Bytes between segments: those that touch would be one. */
+/** Bytes between segments. Without a gap a list would merge them. */
 const GAP = 8;
 
-/** Whatever serves messages: a session. */
+/** What serves messages: a session. */
 export interface Dispatcher {
   dispatch(message: Message, following: number): void;
   submit(): void;
 }
 
 /**
- * Cuts a buffer into segments as no guest would, so that a backend which takes only the first one
- * is found out.
+ * The sizes of segments. They are odd on purpose, so that a backend fails which uses only the first
+ * segment of a buffer.
  */
 const CUTS = [1, 4095, 8192, 3, 131_072];
 
-/** A message between two buffers of this process. */
+/** A message whose request and reply lie in buffers of this process. */
 class LocalMessage implements Message {
   readonly readable: SegmentList;
   readonly writable: SegmentList;
@@ -32,8 +32,8 @@ class LocalMessage implements Message {
   }
 
   /**
-   * Puts a request in.
-   * @param head bytes of header, structure and names, which stay in one piece.
+   * Stores a request.
+   * @param head bytes of header, structure and names, which stay in one segment.
    */
   prepare(request: Uint8Array, head: number, room: number): Promise<number> {
     this.readable.clear();
@@ -93,9 +93,9 @@ export class LocalTransport {
 
   /**
    * Sends a request.
-   * @param head bytes of it that come before data.
+   * @param head the request's bytes before its data.
    * @param room bytes of room for the reply.
-   * @returns the reply; nothing if the request has none, or could not be answered.
+   * @returns the reply; empty if the request has none or could not be answered.
    */
   async send(request: Uint8Array, head: number, room: number): Promise<Uint8Array> {
     const message = this.#spare.pop() ?? new LocalMessage();
@@ -108,8 +108,8 @@ export class LocalTransport {
   }
 
   /**
-   * Sends requests one behind the other, as they lie in a guest's ring: each call sends one, before
-   * it returns.
+   * Sends several requests as if they were in a guest's ring together. Each call must send one
+   * before it returns.
    */
   together<T>(calls: readonly (() => Promise<T>)[]): Promise<T[]> {
     this.#following = calls.length;

@@ -2,7 +2,7 @@ import { type DirectoryEntry, decodeName, encodeName, nameLength } from '../back
 import * as abi from '../fuse/wire/abi.js';
 import * as wire from '../fuse/wire/structures.js';
 
-/** What `stat` shows, as the wire has it. Times in nanoseconds. */
+/** Attributes of a file, from `struct fuse_attr`. Times are in nanoseconds. */
 export interface Stat {
   readonly ino: bigint;
   readonly size: number;
@@ -17,7 +17,7 @@ export interface Stat {
   readonly rdev: number;
 }
 
-/** A node that a lookup or creation found. */
+/** A node in the reply of a lookup or creation. */
 export interface Found {
   readonly id: bigint;
   readonly stat: Stat;
@@ -27,7 +27,7 @@ export interface Found {
 export interface OpenFile {
   readonly id: bigint;
   readonly fh: bigint;
-  /** The guest bypasses its page cache, and `size` in attributes may be anything. */
+  /** Whether the guest must bypass its page cache; `size` in attributes may then be anything. */
   readonly directIo: boolean;
 }
 
@@ -39,7 +39,7 @@ export interface Listed extends DirectoryEntry {
 
 const SECOND = 1_000_000_000n;
 
-/** A request's structure, filled field by field. */
+/** Builds a request's structure, field by field. */
 export class Fields {
   readonly bytes: Uint8Array;
   readonly #view: DataView;
@@ -69,7 +69,7 @@ export function view(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
 }
 
-/** `struct fuse_open_out`. */
+/** Reads `struct fuse_open_out`. */
 export function opened(id: bigint, reply: Uint8Array, from: number): OpenFile {
   const at = wire.fuse_open_out;
   const flags = view(reply).getUint32(from + at.open_flags, true);
@@ -80,7 +80,7 @@ export function opened(id: bigint, reply: Uint8Array, from: number): OpenFile {
   };
 }
 
-/** `struct fuse_attr`. */
+/** Reads `struct fuse_attr`. */
 export function stat(reply: Uint8Array, from: number): Stat {
   const at = wire.fuse_attr;
   const data = view(reply);
@@ -103,14 +103,14 @@ export function stat(reply: Uint8Array, from: number): Stat {
   };
 }
 
-/** A name as the wire has it, NUL-terminated. */
+/** A name as requests have it, NUL-terminated. */
 export function text(name: string): Uint8Array {
   const bytes = new Uint8Array(nameLength(name) + 1);
   encodeName(name, bytes);
   return bytes;
 }
 
-/** The `struct fuse_dirent`s of a READDIR. */
+/** Reads the `struct fuse_dirent`s of a READDIR reply. */
 export function listed(reply: Uint8Array): Listed[] {
   const data = view(reply);
   const entries: Listed[] = [];

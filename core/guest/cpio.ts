@@ -1,4 +1,4 @@
-/** One file of an archive. A directory or a link has no `content` of its own. */
+/** One member of an archive. A directory has no `content`. */
 export interface ArchiveEntry {
   /** Path without a leading slash. */
   readonly path: string;
@@ -35,7 +35,7 @@ function hex(value: number): string {
   return value.toString(16).padStart(8, '0');
 }
 
-/** Names and contents are padded to multiples of four bytes. */
+/** The bytes that pad a name or content to a multiple of four. */
 function padding(length: number): Buffer {
   return Buffer.alloc(-length & 3);
 }

@@ -19,20 +19,19 @@ import { qemuArguments, type GuestShare } from './qemu.js';
 export interface GuestOptions {
   readonly shares: readonly GuestShare[];
   /**
-   * Tag of a share that holds a Linux system: commands run in it, and a layer in memory takes what
-   * they write there.
+   * Tag of a share that has a Linux system. It becomes the root of commands, below a layer in
+   * memory that takes what they write.
    */
   readonly rootTag?: string | undefined;
   /**
-   * What commands write in the root goes to its share, not into a layer in memory of the guest's.
-   * Default false.
+   * Whether commands write to the root's share itself instead of a layer in memory. Default: false.
    */
   readonly rootIsWritten?: boolean | undefined;
-  /** MiB. Default 512. */
+  /** In MiB. Default: 512. */
   readonly memory?: number | undefined;
   /** Default 1. */
   readonly cpus?: number | undefined;
-  /** Default: KVM where it works, else TCG. */
+  /** Default: KVM if it works, else TCG. */
   readonly accelerator?: Accelerator | undefined;
   /**
    * Kernel image. Default: the newest with virtio-fs in `.cache/guest` of the package or in
@@ -41,62 +40,61 @@ export interface GuestOptions {
   readonly kernel?: string | undefined;
   /** QEMU's program. Default `qemu-system-x86_64` from PATH. */
   readonly qemu?: string | undefined;
-  /** More for the kernel's command line. */
+  /** Appended to the kernel's command line. */
   readonly append?: string | undefined;
-  /** More for QEMU's command line. */
+  /** Further arguments for QEMU. */
   readonly qemuArguments?: readonly string[] | undefined;
   /** Seconds that booting may take. Default 180. */
   readonly bootTimeout?: number | undefined;
-  /** Gets what kernel and init print. */
+  /** Where the output of kernel and init goes. Default: nowhere. */
   readonly console?: Writable | undefined;
   /** Ends the guest when aborted. */
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Where a command's data comes from and goes to. */
+/** Where a command's input comes from and where its output goes. */
 export interface RunOptions {
-  /** Can be given to one command of a guest. Default: empty. */
+  /** Input. Only one command of a guest can have it. Default: empty. */
   readonly stdin?: Readable | undefined;
   /** Default: dropped. */
   readonly stdout?: Writable | undefined;
   /** Default: dropped. */
   readonly stderr?: Writable | undefined;
   /**
-   * Folder that the command starts in. Default: the mount point of the first share that is not the
-   * root.
+   * Where the command starts. Default: the mount point of the first share that is not the root.
    */
   readonly folder?: string | undefined;
 }
 
-/** A command whose output is collected. */
+/** Options of {@link Guest.exec}. */
 export interface ExecOptions {
-  /** What the command reads. Can be given to one command of a guest. Default: nothing. */
+  /** Input. Only one command of a guest can have it. Default: empty. */
   readonly input?: string | undefined;
   /** As in {@link RunOptions}. */
   readonly folder?: string | undefined;
 }
 
-/** What a command did. */
+/** The result of a command. */
 export interface RunResult {
   readonly code: number;
   readonly stdout: string;
   readonly stderr: string;
 }
 
-/** The guest ended, or could not do what it was asked; the text has the end of its console. */
+/** The guest has ended, or has failed to set up. The text has the end of its console's output. */
 export class GuestError extends Error {
   override readonly name = 'GuestError';
 }
 
-/** Milliseconds that a guest has to unmount and switch itself off. */
-const SHUTDOWN_TIME = 10_000;
+/** How long a guest may take to unmount and switch itself off. */
+const SHUTDOWN_TIMEOUT_MS = 10_000;
 
-/** Characters of the console that an error shows, at most. */
+/** The most characters of the console's output in an error. */
 const EPITAPH = 2000;
 
 /**
- * A throw-away Linux guest with virtio-fs shares mounted, which runs commands one after the other.
- * It has no disk and no network. It ends with this process, even if that is killed.
+ * A throw-away Linux guest with virtio-fs shares mounted. It runs commands one after the other, and
+ * has no disk and no network. It ends with this process, even if this process is killed.
  */
 export class Guest implements AsyncDisposable {
   readonly #qemu: ChildProcess;
@@ -165,7 +163,7 @@ export class Guest implements AsyncDisposable {
       await guest.#booted();
       return guest;
     } finally {
-      // QEMU has read its files and connected its sockets by now, or never will.
+      // By now QEMU has read its files and connected to the sockets, or it never will.
       await rm(folder, { recursive: true, force: true });
     }
   }
@@ -183,8 +181,7 @@ export class Guest implements AsyncDisposable {
       ]);
       if (!connected) throw this.#error('QEMU did not start');
       const lines = createInterface({ input: this.#ports.get('control') });
-      // An interface does not notice that its socket was destroyed, as it is where QEMU has ended
-      // by now.
+      // If QEMU has ended, the socket is destroyed, which readline does not notice by itself.
       void this.#ended.then(() => lines.close());
       this.#lines = lines[Symbol.asyncIterator]();
       const answer = await this.#answer();
@@ -198,9 +195,9 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * Runs a program with its arguments, or (a string) a shell script; what it has started ends with
-   * it.
-   * @returns its exit code; 128 and the signal's number where a signal ended it.
+   * Runs a program with its arguments, or a shell script given as a string. Processes that it has
+   * started end with it.
+   * @returns its exit code; if a signal has ended it, 128 plus the signal's number.
    * @throws GuestError if the guest ends.
    */
   async run(command: string | readonly string[], options: RunOptions = {}): Promise<number> {
@@ -217,7 +214,7 @@ export class Guest implements AsyncDisposable {
     return code;
   }
 
-  /** Runs a command as {@link run} does and collects its output as UTF-8. */
+  /** Runs a command as {@link run}, and collects its output as UTF-8. */
   async exec(command: string | readonly string[], options: ExecOptions = {}): Promise<RunResult> {
     const stdout = new PassThrough();
     const stderr = new PassThrough();
@@ -232,7 +229,7 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * An interactive shell, or another command, on a terminal.
+   * Runs an interactive shell, or another command, on a terminal.
    * @returns its exit code.
    */
   async shell(
@@ -243,7 +240,7 @@ export class Guest implements AsyncDisposable {
     const token = randomBytes(16).toString('hex');
     const port = this.#ports.get('console');
     const term = `export TERM=${quote(process.env['TERM'] ?? 'vt100')}`;
-    // A terminal that does not know its size has 0 rows.
+    // A terminal without a known size reports 0 rows.
     const size = output.rows > 0 ? `stty rows ${output.rows} cols ${output.columns}; ` : '';
     const passed = passUntil(port, token, output);
     input.setRawMode(true);
@@ -261,7 +258,7 @@ export class Guest implements AsyncDisposable {
 
   /** Unmounts the shares and switches the guest off. */
   async shutdown(): Promise<void> {
-    const timer = setTimeout(() => this.kill(), SHUTDOWN_TIME);
+    const timer = setTimeout(() => this.kill(), SHUTDOWN_TIMEOUT_MS);
     if (this.#lines !== undefined && !this.#ports.get('control').destroyed) this.#send('shutdown');
     await this.#ended;
     clearTimeout(timer);
@@ -272,7 +269,7 @@ export class Guest implements AsyncDisposable {
     this.#qemu.kill('SIGKILL');
   }
 
-  /** Resolves when the guest has ended, however that came about. */
+  /** Resolves when the guest has ended, for whatever reason. */
   async ended(): Promise<void> {
     await this.#ended;
   }
@@ -292,7 +289,7 @@ export class Guest implements AsyncDisposable {
   }
 
   async #answer(): Promise<string> {
-    // A port that fails is one that has ended.
+    // A failing port is treated as one that has ended.
     const step = await this.#lines?.next().catch(() => undefined);
     if (step?.done === false) return step.value;
     await this.#ended;
@@ -319,8 +316,8 @@ export class Guest implements AsyncDisposable {
 }
 
 /**
- * Starts QEMU out of reach of the terminal's signals, bound to this process's life where `setpriv`
- * can do that.
+ * Starts QEMU in a session of its own, so that the terminal's signals do not reach it. It ends with
+ * this process if `setpriv` is there to arrange that.
  */
 function start(qemu: string, args: readonly string[]): ChildProcess {
   const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));

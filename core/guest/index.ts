@@ -1,8 +1,8 @@
 /**
- * Boots throw-away Linux guests under QEMU to try exports in: finds QEMU, a kernel and busybox,
- * packs an initial root file system, mounts shares that somebody serves over vhost-user sockets,
- * and runs commands with their output and exit codes. The room knows nothing of how a share is
- * served: any virtio-fs daemon will do.
+ * Boots throw-away Linux guests under QEMU, to try exports in. It finds QEMU, a kernel and busybox,
+ * packs an initial root file system, and mounts shares from vhost-user sockets. Commands run in the
+ * guest with their input, output and exit codes. Who serves a share does not matter: any virtio-fs
+ * daemon will do.
  */
 export type { Accelerator } from './accelerator.js';
 export { Guest, GuestError, type GuestOptions, type RunOptions, type RunResult } from './guest.js';

@@ -7,10 +7,10 @@ const DIRECTORY = 0o040755;
 const PROGRAM = 0o100755;
 const FILE = 0o100644;
 
-/** Where `INIT` makes the root of commands when a share is that root. */
+/** Where `INIT` mounts the root of commands, if a share is that root. */
 const ROOT = '/root-of-commands';
 
-/** The guest's first file system: busybox, the modules in load order, and what to mount. */
+/** Packs the initial root file system: busybox, the modules in load order, and what to mount. */
 export function packInitramfs(
   busybox: Uint8Array,
   modules: readonly KernelModule[],
@@ -56,7 +56,7 @@ function mountLine(share: GuestShare, mountPoint: string, readOnly: boolean): st
   return `share ${quote(share.tag)} ${quote(mountPoint)} ${readOnly ? 'ro' : 'rw'}`;
 }
 
-/** A word for the shell. */
+/** Quotes a word for the shell. */
 export function quote(word: string): string {
   return `'${word.replaceAll("'", `'\\''`)}'`;
 }

@@ -5,13 +5,15 @@ import { fileURLToPath } from 'node:url';
 import { gunzipSync } from 'node:zlib';
 import { UsageError } from '../backend/index.js';
 
-/** A bootable kernel and where its modules are. */
+/** A bootable kernel and the folder of its modules. */
 export interface Kernel {
   /** The image (bzImage). */
   readonly image: string;
-  /** `uname -r` of it. */
+  /** Its release, as `uname -r` prints it. */
   readonly release: string;
-  /** Folder such as `/lib/modules/6.1.0-9-cloud-amd64`; nothing where all drivers are built in. */
+  /**
+   * Folder such as `/lib/modules/6.1.0-9-cloud-amd64`. Undefined if all drivers are built in.
+   */
   readonly modules: string | undefined;
 }
 
@@ -22,8 +24,8 @@ export interface KernelModule {
 }
 
 /**
- * What a guest needs, each after what it depends on. A module that the kernel does not have as a
- * file is taken to be built in; the guest says so at boot if it is not.
+ * The modules that a guest needs, each after those that it depends on. If the kernel has no file of
+ * a module, the driver is taken to be built in; if it is not, the guest reports that at boot.
  */
 const MODULES = [
   'drivers/virtio/virtio_ring',
@@ -37,13 +39,13 @@ const MODULES = [
   'fs/overlayfs/overlay',
 ];
 
-/** Roots below which `boot/vmlinuz-*` and `lib/modules/*` are looked for, best first. */
+/** The roots below which `boot/vmlinuz-*` and `lib/modules/*` are searched, best first. */
 function roots(): string[] {
   const cache = process.env['VIRTIOFS_KIT_GUEST'];
   return [...(cache === undefined ? [] : [resolve(cache)]), join(packageRoot(), '.cache', 'guest'), '/'];
 }
 
-/** Folder of this package's package.json. */
+/** The folder of this package's package.json. */
 function packageRoot(): string {
   let folder = dirname(fileURLToPath(import.meta.url));
   while (!existsSync(join(folder, 'package.json')) && folder !== '/') folder = dirname(folder);
@@ -51,8 +53,8 @@ function packageRoot(): string {
 }
 
 /**
- * The kernel to boot: the one named, or the newest found that has virtio-fs.
- * @throws UsageError where there is none, with the way to get one.
+ * The kernel to boot: the given image, or the newest one that has virtio-fs.
+ * @throws UsageError if there is none; the message says how to get one.
  */
 export function findKernel(image?: string): Kernel {
   if (image !== undefined) {
@@ -81,7 +83,7 @@ function kernelsBelow(root: string): Kernel[] {
   });
 }
 
-/** Some distributions keep kernel images for root alone. */
+/** Whether a file is readable. On some distributions only root may read kernel images. */
 function isReadable(path: string): boolean {
   try {
     accessSync(path, constants.R_OK);
@@ -98,7 +100,8 @@ function modulesOf(release: string, beside: string): string | undefined {
 }
 
 /**
- * Release from a bzImage's header (Linux `Documentation/arch/x86/boot.rst`, field kernel_version).
+ * Reads the release from a bzImage's header (Linux `Documentation/arch/x86/boot.rst`, field
+ * kernel_version).
  */
 function kernelRelease(image: string): string {
   let bytes: Buffer;
@@ -119,7 +122,7 @@ function moduleFile(modules: string, name: string): string | undefined {
   return ['', '.xz', '.zst', '.gz'].map((suffix) => path + suffix).find((file) => existsSync(file));
 }
 
-/** The modules to load into a guest, in order, decompressed. */
+/** Reads the modules that a guest loads, in order, decompressed. */
 export function readModules(kernel: Kernel): KernelModule[] {
   const { modules } = kernel;
   if (modules === undefined) return [];

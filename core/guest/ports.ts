@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { PORTS, type PortName } from './qemu.js';
 
-/** The host's ends of a guest's ports: sockets in a folder, to each of which QEMU connects once. */
+/** The host's ends of a guest's ports: sockets in a folder. QEMU connects to each of them once. */
 export class Ports {
   readonly #servers: Server[] = [];
   readonly #sockets = new Map<PortName, Socket>();
@@ -22,7 +22,7 @@ export class Ports {
 
   #listen(folder: string, name: PortName): Promise<void> {
     const server = createServer({ pauseOnConnect: true }, (socket) => {
-      // QEMU ends with the guest: what that means is for those who wait for an answer.
+      // An error means that QEMU has ended. Those who wait on the port notice that themselves.
       socket.on('error', () => socket.destroy());
       this.#sockets.set(name, socket);
       server.close();
@@ -34,7 +34,7 @@ export class Ports {
     });
   }
 
-  /** The socket of a port, which QEMU has connected to before the guest runs. */
+  /** The socket of a port. QEMU has connected to it before the guest runs. */
   get(name: PortName): Socket {
     const socket = this.#sockets.get(name);
     if (socket === undefined) throw new Error(`QEMU has not connected the port ${name}`);
@@ -48,8 +48,8 @@ export class Ports {
 }
 
 /**
- * Passes on what a port brings until a token comes, which a guest prints after a command's output;
- * at the speed of `sink`. Resolves when the token has come or the port is closed.
+ * Copies a command's output from a port to `sink`, at the sink's speed, until the token comes that
+ * the guest prints after the output. Resolves when the token has come or the port is closed.
  */
 export function passUntil(socket: Socket, token: string, sink: Writable): Promise<void> {
   const mark = Buffer.from(token);
@@ -82,7 +82,7 @@ export function passUntil(socket: Socket, token: string, sink: Writable): Promis
   });
 }
 
-/** Length of the longest end of `bytes` that may be a token's beginning. */
+/** The length of the longest end of `bytes` that may be the beginning of a token. */
 function overlap(bytes: Buffer, mark: Buffer): number {
   for (let length = Math.min(bytes.length, mark.length - 1); length > 0; length--) {
     if (bytes.subarray(bytes.length - length).equals(mark.subarray(0, length))) return length;

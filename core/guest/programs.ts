@@ -2,7 +2,7 @@ import { accessSync, constants, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { UsageError } from '../backend/index.js';
 
-/** Path of a program: as given, or the first of that name in PATH. */
+/** The path of a program: as given, or the first of that name in PATH. */
 function findProgram(name: string): string | undefined {
   const folders = name.includes('/') ? [''] : (process.env['PATH'] ?? '').split(delimiter);
   return folders.map((folder) => join(folder, name)).find((path) => isExecutable(path));
@@ -17,7 +17,7 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** @throws UsageError where there is none, with the way to get one. */
+/** The path of QEMU. @throws UsageError if there is none; the message says how to get it. */
 export function findQemu(name = 'qemu-system-x86_64'): string {
   const path = findProgram(name);
   if (path !== undefined) return path;
@@ -27,8 +27,8 @@ export function findQemu(name = 'qemu-system-x86_64'): string {
 }
 
 /**
- * The guest's only program, which must be linked statically.
- * @throws UsageError where there is none, with the way to get one.
+ * Reads busybox, the guest's only program. It must be linked statically.
+ * @throws UsageError if there is none; the message says how to get it.
  */
 export function readBusybox(): Uint8Array {
   const path = findProgram('busybox') ?? findProgram('/bin/busybox');
@@ -38,7 +38,7 @@ export function readBusybox(): Uint8Array {
   throw new UsageError(`${problem}: apt-get install busybox-static`);
 }
 
-/** Whether a 64-bit ELF program asks for no interpreter (PT_INTERP, `elf(5)`). */
+/** Whether a 64-bit ELF program is static: it has no interpreter (PT_INTERP, `elf(5)`). */
 function isStatic(elf: Buffer): boolean {
   const PT_INTERP = 3;
   if (elf.length < 64 || elf.toString('latin1', 0, 4) !== '\x7fELF') return false;

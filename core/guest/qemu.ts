@@ -1,12 +1,12 @@
 import type { Accelerator } from './accelerator.js';
 
-/** Names of the virtio-serial ports, each a socket `NAME.sock` in the guest's folder. */
+/** The virtio-serial ports. Each has a socket `NAME.sock` in the guest's folder. */
 export const PORTS = ['control', 'alive', 'stdin', 'stdout', 'stderr'] as const;
 export type PortName = (typeof PORTS)[number] | 'console';
 
 /** A virtio-fs share of a guest, served over a vhost-user socket. */
 export interface GuestShare {
-  /** At most 36 bytes, as the virtio file system device has it. */
+  /** At most 36 bytes (virtio 1.2, section 5.11.4). */
   readonly tag: string;
   readonly socketPath: string;
   /** Where the guest mounts it: an absolute path. */
@@ -19,23 +19,23 @@ export interface GuestShare {
 /** A machine to start. */
 export interface Machine {
   readonly accelerator: Accelerator;
-  /** MiB. */
+  /** In MiB. */
   readonly memory: number;
   readonly cpus: number;
   readonly kernel: string;
   readonly initramfs: string;
-  /** More for the kernel's command line. */
+  /** Appended to the kernel's command line. */
   readonly append: string;
   readonly shares: readonly GuestShare[];
-  /** More for QEMU's command line. */
+  /** Further arguments for QEMU. */
   readonly qemuArguments: readonly string[];
-  /** Folder of the ports' sockets, where the host listens. */
+  /** The folder of the ports' sockets, on which the host listens. */
   readonly folder: string;
 }
 
 /**
- * QEMU's arguments for a machine with nothing but its shares, its ports, and a serial line for
- * kernel messages.
+ * QEMU's arguments. The machine has only its shares, its ports, and a serial line for kernel
+ * messages.
  */
 export function qemuArguments(machine: Machine): string[] {
   const { folder, memory } = machine;
@@ -87,7 +87,7 @@ function socket(id: string, path: string): string {
   return `socket,id=${id},path=${comma(path)}`;
 }
 
-/** QEMU's options end at a comma; a doubled one stands for itself. */
+/** Doubles the commas of a value: in QEMU's options a single comma ends the value. */
 function comma(text: string): string {
   return text.replaceAll(',', ',,');
 }

@@ -29,17 +29,17 @@ const ENODEV = 19;
 const EINVAL = 22;
 
 /**
- * Bytes of data in one request, and in one reply: 256 pages. The kernel refuses (EINVAL) to be read
- * with a buffer that does not hold a header and a write of that size (Linux `fs/fuse/dev.c`,
- * `fuse_dev_do_read`).
+ * The most bytes of data in one request and in one reply: 256 pages. The kernel refuses a read
+ * (EINVAL) into a buffer that has no room for a header and a write of that size (Linux
+ * `fs/fuse/dev.c`, `fuse_dev_do_read`).
  */
 const MAX_DATA = 1024 * 1024;
 /** Room for headers and arguments. */
 const BUFFER = MAX_DATA + PAGE_SIZE;
 
-/** Requests served in one turn of the event loop: other descriptors must have theirs. */
+/** How many requests are served in one turn of the event loop, which has other work too. */
 const BATCH = 64;
-/** Idle buffers that are kept; each takes as much memory as its largest request did. */
+/** How many idle buffers are kept. Each uses as much memory as its largest request has needed. */
 const MAX_SPARE = 16;
 
 /** One request that was read, and room for its reply. */
@@ -80,10 +80,10 @@ class DeviceMessage implements Message {
   }
 }
 
-/** Who serves what comes from the device. */
+/** Serves the requests that come from the device. */
 export interface DeviceReceiver {
   dispatch(message: Message): void;
-  /** Nothing comes any more. @param errno 0 if it was unmounted, or what went wrong. */
+  /** No more requests will come. @param errno 0 if it was unmounted, else what went wrong. */
   ended(errno: number): void;
 }
 
@@ -100,7 +100,7 @@ export class FuseDevice {
   #inFlight = 0;
   #stopped = false;
 
-  /** Takes over a descriptor that is mounted and non-blocking, and begins to serve. */
+  /** Begins to serve a mounted, non-blocking descriptor, which it owns from here on. */
   constructor(fd: OwnedFd, receiver: DeviceReceiver, log: Log) {
     this.#fd = fd;
     this.#receiver = receiver;
@@ -114,18 +114,18 @@ export class FuseDevice {
     this.#watch.close();
   }
 
-  /** Ends the connection: if it is mounted still, its users get ENOTCONN. Idempotent. */
+  /** Closes the connection. If it is still mounted, its users get ENOTCONN. Idempotent. */
   close(): void {
     this.stop();
     this.#fd.close();
     for (const message of this.#spare.splice(0)) message.free();
   }
 
-  /** Sends a reply, or with no bytes none, and takes the message back. */
+  /** Sends a reply, or none if `written` is 0, and puts the message back into the pool. */
   answer(message: DeviceMessage, address: number, written: number): void {
     if (written > 0 && this.#fd.value >= 0) {
       const sent = result(write(this.#fd.value, address, written));
-      // ENOENT: whoever asked was killed meanwhile. ENODEV: it was unmounted.
+      // ENOENT: the caller was killed meanwhile. ENODEV: the file system was unmounted.
       if (sent < 0 && sent !== -ENOENT && sent !== -ENODEV) {
         this.#log.error({ errno: -sent, bytes: written }, 'the kernel refused a reply');
       }
@@ -133,7 +133,7 @@ export class FuseDevice {
     this.#recycle(message);
   }
 
-  /** The other side cannot be understood: nothing more is read. */
+  /** Ends serving after a request that cannot be answered. */
   refuse(message: DeviceMessage): void {
     this.#recycle(message);
     this.#log.error({}, 'the kernel sent a request that cannot be answered');

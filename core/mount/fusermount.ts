@@ -4,12 +4,12 @@ import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
 
 const PROGRAM = 'fusermount3';
-/** Descriptor of the child's end of the socket pair, by number in the child. */
+/** The number of the child's end of the socket pair, in the child. */
 const CHILD_FD = 3;
 
 /**
- * Mounts by the set-user-id program of fuse3, for users without privilege. It mounts, and sends the
- * open `/dev/fuse` over the socket that `_FUSE_COMMFD` names (fusermount3(1)).
+ * Mounts by fuse3's set-user-id program, for users without privilege. The program mounts, and sends
+ * the open `/dev/fuse` over the socket that `_FUSE_COMMFD` names (fusermount3(1)).
  * @throws MountError
  */
 export async function mountByFusermount(
@@ -38,19 +38,19 @@ export async function mountByFusermount(
   }
 }
 
-/** Unmounts; where files are still in use, takes the mount out of the tree. @throws MountError */
+/** Unmounts. If files are in use, the mount is detached from the tree. @throws MountError */
 export async function unmountByFusermount(directory: string): Promise<void> {
   if ((await run(['-u', '--', directory])) === undefined) return;
   const failure = await run(['-u', '-z', '--', directory]);
   if (failure !== undefined) throw new MountError(`unmount ${directory}: ${failure}`);
 }
 
-/** Takes a mount whose connection is closed out of the tree, at once. */
+/** Detaches a mount whose connection is closed, without waiting. */
 export function detachByFusermount(directory: string): void {
   spawnSync(PROGRAM, ['-u', '-z', '--', directory], { stdio: 'ignore', timeout: 5000 });
 }
 
-/** The descriptor that was sent; what the child sent waits in the socket until then. */
+/** Receives the descriptor that the child has sent. */
 function receive(connection: UnixConnection): OwnedFd | undefined {
   const fds: OwnedFd[] = [];
   connection.recv(new Uint8Array(16), fds);
@@ -59,7 +59,7 @@ function receive(connection: UnixConnection): OwnedFd | undefined {
   return first;
 }
 
-/** Runs the program. @returns nothing if it succeeded, else its last words. */
+/** Runs the program. @returns undefined if it succeeded, else its error message. */
 function run(args: readonly string[], socket?: UnixConnection): Promise<string | undefined> {
   return new Promise((resolve, reject) => {
     const child = spawn(PROGRAM, args, {

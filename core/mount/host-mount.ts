@@ -8,15 +8,15 @@ import { detachDirectly, mountDirectly, unmountDirectly } from './mount-call.js'
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
 
-/** What serves a mount's requests: the FUSE side. */
+/** The FUSE side, which serves a mount's requests. */
 export interface MountSession {
   /**
-   * Takes a request; never throws. It is answered by the message's `complete` or `fail`, at once or
-   * later.
+   * Takes a request. Never throws. The request is answered by the message's `complete` or `fail`,
+   * at once or later.
    */
   dispatch(message: Message): void;
   /**
-   * Finishes or cancels what is in flight; resolves when everything dispatched has been answered.
+   * Finishes or cancels requests in flight. Resolves when every request was answered.
    */
   drain(): Promise<void>;
   /** Ends the session for good. */
@@ -26,7 +26,7 @@ export interface MountSession {
 export interface MountOptions extends Partial<MountFlags> {
   /** Where to mount: a directory that exists. */
   readonly directory: string;
-  /** Shown as the mount's source, in `df` for instance. */
+  /** The mount's source, as `df` for instance shows it. */
   readonly source: string;
   readonly log: Log;
   /** Called once, when it is mounted. */
@@ -35,18 +35,19 @@ export interface MountOptions extends Partial<MountFlags> {
   readonly method?: 'direct' | 'fusermount';
 }
 
-/** Milliseconds that users of files in a mount taken out of the tree have to let go of them. */
-const LINGER = 2000;
+/** After a mount was detached, its users have so long to close their files. */
+const LINGER_MS = 2000;
 
 /**
- * An export mounted on this host. Everything that a process of this host does in it is answered by
- * this process's event loop: this process must never wait for its own mount.
+ * An export mounted on this host. This process's event loop answers everything that processes do in
+ * the mount. So this process must never wait for its own mount.
  */
 export class HostMount {
-  /** Where it is mounted, without symbolic links. */
+  /** The directory on which it is mounted, without symbolic links. */
   readonly directory: string;
   /**
-   * Resolves when it is unmounted, by whomever, and its session is closed; rejects if that fails.
+   * Resolves when it is unmounted, by {@link unmount} or by somebody else, and its session is
+   * closed. Rejects if closing fails.
    */
   readonly ended: Promise<void>;
 
@@ -83,7 +84,7 @@ export class HostMount {
     process.once('exit', this.#onExit);
   }
 
-  /** The process ends without having unmounted: at least no dead mount stays behind. */
+  /** Detaches the mount if the process ends without unmounting, so that no dead mount stays. */
   readonly #onExit = (): void => {
     this.#device.close();
     (this.#direct ? detachDirectly : detachByFusermount)(this.directory);
@@ -119,9 +120,9 @@ export class HostMount {
   }
 
   /**
-   * Unmounts and ends the session. Where files are in use the mount is taken out of the tree at
-   * once, and its users lose them after two seconds (EIO, ENOTCONN).
-   * @throws MountError if it stays mounted, and what closing the session throws.
+   * Unmounts and ends the session. If files are in use, the mount is detached at once, and its
+   * users lose these files after two seconds (EIO, ENOTCONN).
+   * @throws MountError if it stays mounted; also what closing the session throws.
    */
   unmount(): Promise<void> {
     this.#unmounting ??= this.#unmount();
@@ -131,7 +132,7 @@ export class HostMount {
   async #unmount(): Promise<void> {
     if (!this.#ending) {
       await (this.#direct ? unmountDirectly : unmountByFusermount)(this.directory);
-      const late = setTimeout(() => this.#end(0), LINGER);
+      const late = setTimeout(() => this.#end(0), LINGER_MS);
       void this.ended.finally(() => clearTimeout(late)).catch(() => undefined);
     }
     await this.ended;
@@ -159,8 +160,8 @@ export class HostMount {
 }
 
 /**
- * Checks a directory to mount on. On another thread: it may lie in a mount that this process
- * serves.
+ * Checks a directory to mount on. The calls run on another thread, since the directory may lie in a
+ * mount that this process serves.
  */
 async function mountPoint(directory: string): Promise<string> {
   try {

@@ -1,7 +1,8 @@
 /**
  * The second transport: an export mounted on this host through `/dev/fuse`, without a virtual
- * machine. Reads requests, hands them on as messages and writes the replies; mounts by the system
- * call or, without privilege, by fusermount3. It knows nothing of what the requests mean.
+ * machine. `FuseDevice` reads requests, hands them on as messages and writes the replies.
+ * {@link HostMount} mounts, by the system call or, without privilege, by fusermount3. What the
+ * requests mean is unknown here.
  */
 export { HostMount, type MountOptions, type MountSession } from './host-mount.js';
 export type { Log as MountLog } from './log.js';

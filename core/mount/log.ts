@@ -1,4 +1,4 @@
-/** Where a mount says what happens; pino's loggers fit. */
+/** The log of a mount. pino's loggers have this interface. */
 export interface Log {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;

@@ -4,9 +4,9 @@ import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
 
 /*
- * These calls run on another thread: the kernel may ask the file system that is being mounted or
- * unmounted (or one that this process serves, and in which the directory lies), and this thread
- * must be there to answer.
+ * Mount and unmount run on another thread. Meanwhile the kernel may send requests to the file
+ * system that is mounted or unmounted, or to another one of this process in which the directory
+ * lies. This thread must be free to answer them.
  */
 const mount = deferred(
   libc<(source: string, target: string, type: string, flags: number, data: string) => number>(
@@ -28,8 +28,7 @@ const EBUSY = 16;
 const EINVAL = 22;
 
 /**
- * The kernel's name of the file system type: what comes after the dot is shown and has no meaning
- * to it.
+ * The type of the file system. The kernel shows what follows the dot, and ignores it otherwise.
  */
 const TYPE = 'fuse.virtiofs-kit';
 
@@ -49,8 +48,8 @@ export function openDevice(): OwnedFd {
 /** Mounts by the system call. Needs CAP_SYS_ADMIN. @throws MountError */
 export async function mountDirectly(directory: string, source: string, flags: MountFlags): Promise<OwnedFd> {
   const fd = openDevice();
-  // A mount's options, Linux Documentation/filesystems/fuse.rst; rootmode is the octal mode of the
-  // root.
+  // The options of a mount (Linux Documentation/filesystems/fuse.rst). `rootmode` is the mode of
+  // the root, in octal.
   const options = [`fd=${fd.value}`, 'rootmode=40000', 'user_id=0', 'group_id=0', 'default_permissions'];
   if (flags.allowOther) options.push('allow_other');
   let bits = 0;
@@ -64,19 +63,19 @@ export async function mountDirectly(directory: string, source: string, flags: Mo
 }
 
 /**
- * Unmounts; where files are still in use, takes the mount out of the tree and lets them go on.
+ * Unmounts. If files are in use, the mount is detached from the tree, and they stay usable.
  * @throws MountError
  */
 export async function unmountDirectly(directory: string): Promise<void> {
   let code = await umount2(directory, UMOUNT_NOFOLLOW);
   if (code === -EBUSY) code = await umount2(directory, UMOUNT_NOFOLLOW | MNT_DETACH);
-  // EINVAL: nothing is mounted there any more.
+  // EINVAL: the mount is gone already.
   if (code < 0 && code !== -EINVAL) throw MountError.of(`unmount ${directory}`, -code);
 }
 
 /**
- * Takes a mount whose connection is closed out of the tree, at once: with nobody to answer, nothing
- * waits.
+ * Detaches a mount whose connection is closed. That does not wait, since no request is sent over a
+ * closed connection.
  */
 export function detachDirectly(directory: string): void {
   umountNow(directory, UMOUNT_NOFOLLOW | MNT_DETACH);

@@ -1,6 +1,6 @@
 import { getSystemErrorName } from 'node:util';
 
-/** A mount or unmount that did not come about. The text is for the operator. */
+/** A mount or unmount has failed. The text is for the operator. */
 export class MountError extends Error {
   override readonly name = 'MountError';
 

@@ -1,13 +1,13 @@
 /** How a mount appears to its users. */
 export interface MountFlags {
   /**
-   * Other users may use it too (`allow_other`); by fusermount3 only where /etc/fuse.conf has
-   * `user_allow_other`.
+   * Whether other users may use it too (`allow_other`). With fusermount3 that needs
+   * `user_allow_other` in /etc/fuse.conf.
    */
   readonly allowOther: boolean;
   readonly readOnly: boolean;
-  /** Set-user-id bits count. */
+  /** Whether set-user-id bits have an effect. */
   readonly setuid: boolean;
-  /** Device nodes work. */
+  /** Whether device files work. */
   readonly devices: boolean;
 }

@@ -155,7 +155,7 @@ export class SharedFileTable implements FileTable {
     backing: Backing,
     attributes: Attributes | undefined,
   ): void {
-    const serial = this.#descriptors.show(backing.fd);
+    const serial = this.#descriptors.publish(backing.fd);
     if (serial === 0) return;
     const at = nodePlace(low, high);
     if (attributes === undefined && this.#isNode(at, low, high, backing.fd, serial)) return;
@@ -168,7 +168,7 @@ export class SharedFileTable implements FileTable {
   }
 
   publishFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void {
-    const serial = this.#descriptors.show(backing.fd);
+    const serial = this.#descriptors.publish(backing.fd);
     if (serial === 0) return;
     const at = filePlace(index);
     this.#begin(at, backing.fd, serial, index, generation);
@@ -187,7 +187,7 @@ export class SharedFileTable implements FileTable {
     attributes: Attributes,
   ): number {
     const { inoLow, inoHigh, birth, mount } = identity!;
-    const serial = birth === undefined ? this.#descriptors.show(fd) : 0;
+    const serial = birth === undefined ? this.#descriptors.publish(fd) : 0;
     if (birth === undefined && serial === 0) return 0;
     const at = entryPlace(inoLow | 0, inoHigh | 0);
     const former = this.#slotAt.get(at);

@@ -5,12 +5,12 @@ const EAGAIN = 11;
 const EINTR = 4;
 const ECONNRESET = 104;
 
-/** The stream itself failed: the front-end is gone, or does not do its part. */
+/** The stream has failed: the front-end is gone, or does not read its replies. */
 export class ChannelError extends Error {
   override readonly name = 'ChannelError';
 }
 
-/** One message as it came from the stream. */
+/** A message from the stream, not decoded. */
 export interface RawMessage {
   readonly header: Header;
   /** A copy: the front-end can't change it. */
@@ -22,24 +22,24 @@ export interface RawMessage {
   readonly fds: readonly OwnedFd[];
 }
 
-/** Who receives the messages of a channel. */
+/** Receives the messages of a channel. */
 export interface ChannelReceiver {
   /**
-   * Nothing further is read until a promise that it returns settles. What it throws ends the
-   * channel.
+   * Handles a message. If it returns a promise, nothing is read until that settles. An exception
+   * ends the channel.
    */
   onMessage(message: RawMessage): void | Promise<void>;
   /**
-   * The stream is over. `error` is absent where the front-end closed it between two messages.
-   * Called once.
+   * The stream has ended. Called once. `error` is absent if the front-end has closed it between two
+   * messages.
    */
   onEnd(error: Error | undefined): void;
 }
 
 /**
- * The stream of messages on a connection: frames them, keeps each one's descriptors with it, and
- * gives one at a time. It reads exactly one message's bytes at once, so that the descriptors read
- * meanwhile are that message's.
+ * The stream of messages on a connection. It frames messages and passes them on one at a time, each
+ * with its descriptors. It never reads beyond the end of a message, so that the descriptors
+ * received so far belong to that message.
  */
 export class Channel {
   readonly #connection: UnixConnection;
@@ -60,7 +60,8 @@ export class Channel {
   }
 
   /**
-   * Sends a whole reply, or ends the channel: a front-end that lets replies pile up is not served.
+   * Sends a reply. If the socket has no room for all of it, the channel ends: a front-end that does
+   * not read its replies is not served.
    */
   send(bytes: Uint8Array): void {
     if (this.#ended) return;
@@ -80,7 +81,7 @@ export class Channel {
     this.#receiver.onEnd(error);
   }
 
-  /** Reads what belongs to the current message, and passes it on once it is whole. */
+  /** Reads further bytes of the current message, and passes it on once it is complete. */
   #read(): void {
     try {
       const target = this.#header === undefined ? this.#head : this.#payload;

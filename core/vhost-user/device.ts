@@ -25,19 +25,19 @@ import {
 } from './messages.js';
 import { keep, Vring } from './vring.js';
 
-/** What serves the requests of one front-end: the FUSE side. */
+/** The FUSE side, which serves the requests of one front-end. */
 export interface DeviceSession extends QueueService {
   /**
-   * Finishes or cancels what is in flight; resolves when everything dispatched has been answered.
+   * Finishes or cancels requests in flight. Resolves when every request was answered.
    */
   drain(): Promise<void>;
   /** Ends the session for good. */
   close(): Promise<void>;
 }
 
-/** What a device is, and what it serves. */
+/** The options of a device. */
 export interface DeviceOptions {
-  /** Name by which the guest mounts, 1 to 36 bytes of UTF-8. */
+  /** The name by which guests mount it, 1 to 36 bytes of UTF-8. */
   readonly tag: string;
   /** Request queues offered, 1 to 254 (a vring index has 8 bits, and one queue is hiprio). */
   readonly requestQueues: number;
@@ -45,27 +45,29 @@ export interface DeviceOptions {
   /** Begins a session: for each connection, and again after RESET_DEVICE. */
   openSession(): DeviceSession;
   /**
-   * How long requests in flight may hold up a stop, in milliseconds. Default 15,000: more than the
-   * session needs to give up by itself.
+   * How long a stop waits for requests in flight, in milliseconds. Default: 15,000, which is more
+   * than the session's own timeouts.
    */
   readonly drainTimeout?: number | undefined;
   /**
-   * Microseconds that rings may be looked at before sleeping, 0 to 1000: see {@link Poller}.
-   * Default 0.
+   * How long rings are polled before sleeping, in microseconds, 0 to 1000: see {@link Poller}.
+   * Default: 0.
    */
   readonly pollTime?: number | undefined;
-  /** Where queues may run beside this thread: a place for each connection. */
+  /** Decides which queues of a connection run on other threads. Called for each connection. */
   openPlacement?(): QueuePlacement;
 }
 
 const DEFAULT_DRAIN_TIMEOUT = 15_000;
 
-/** A front-end that is told "no" more often than this has lost its way, and would fill the log. */
+/**
+ * After so many refused messages the connection ends: the front-end is broken, or fills the log.
+ */
 const MAX_REFUSALS = 100;
 
 /**
- * What the device can do. The packed ring would be one more bit here, and another kind of queue in
- * `Vring`.
+ * The features of the device. The packed ring would be one more bit here, and another ring format
+ * for `Virtqueue`.
  */
 const FEATURES =
   Feature.VERSION_1 |
@@ -190,7 +192,9 @@ export class VhostUserDevice implements ChannelReceiver {
     else if (this.#wantsAck(header)) this.#reply(header, encodeU64(0));
   }
 
-  /** An error is acknowledged where the front-end can be told; else the connection ends. */
+  /**
+   * Reports an error to the front-end if it awaits a reply for that; if not, the connection ends.
+   */
   #refuse(header: Header, error: unknown): void {
     const config = header.request === Request.GET_CONFIG;
     const answerable = config || (!hasReply(header.request) && this.#wantsAck(header));
@@ -335,14 +339,14 @@ export class VhostUserDevice implements ChannelReceiver {
     });
   }
 
-  /** Whether a queue runs on another thread, which learns of changes when the queue starts anew. */
+  /** Whether any queue runs on another thread, where changes apply when the queue is restarted. */
   get #isElsewhere(): boolean {
     return this.#vrings.some((vring) => vring.isElsewhere);
   }
 
   /**
-   * Does what no request in flight may see: takes no new ones, waits for the others, and goes on
-   * afterwards.
+   * Makes a change that no request in flight may see. It pauses the queues, waits for their
+   * requests, makes the change, and resumes.
    */
   async #withoutRequests(apply: () => void): Promise<Answer> {
     // A broken queue of another thread may have requests there too.
@@ -398,7 +402,7 @@ export class VhostUserDevice implements ChannelReceiver {
     return this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT;
   }
 
-  /** Waits for what a guest or a thread may hold up, but no longer than the time limit. */
+  /** Waits for a promise, but no longer than the time limit. */
   async #inTime(ended: Promise<unknown>): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const expired = new Promise<void>((resolve) => {

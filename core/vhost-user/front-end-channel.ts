@@ -12,7 +12,7 @@ import {
 const EAGAIN = 11;
 const EINTR = 4;
 
-/** The daemon refused something, answered what it may not, or is gone. */
+/** The daemon has refused a message, broken the protocol, or is gone. */
 export class FrontEndError extends Error {
   override readonly name = 'FrontEndError';
 }

@@ -1,4 +1,4 @@
-/** Where a device says what happens; pino's loggers fit. */
+/** The log of a device. pino's loggers have this interface. */
 export interface Log {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;

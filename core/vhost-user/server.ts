@@ -6,7 +6,7 @@ import { VhostUserDevice, type DeviceOptions } from './device.js';
 import { isListening } from './socket-options.js';
 import type { Log } from './log.js';
 
-/** A socket that can't be served: what is wrong and the way out, in one line. */
+/** A socket cannot be served. The text says why, and what to do, in one line. */
 export class ListenError extends Error {
   override readonly name = 'ListenError';
 }
@@ -33,8 +33,8 @@ export interface ServerOptions extends DeviceOptions {
 
 const DEFAULT_MAX_CONNECTIONS = 16;
 
-/** How long the server stops accepting after the system refused it a descriptor. Milliseconds. */
-const ACCEPT_PAUSE = 200;
+/** How long the server stops accepting connections after accept(2) has failed. */
+const ACCEPT_PAUSE_MS = 200;
 
 const Errno = {
   ENOENT: 2,
@@ -140,7 +140,7 @@ export class VhostUserServer {
       // Mostly EMFILE. The socket stays readable, so that without a pause this would spin.
       this.#log.error({ errno: -connection }, 'cannot accept a front-end');
       this.#watch?.pause();
-      this.#pause = setTimeout(() => this.#watch?.resume(), ACCEPT_PAUSE);
+      this.#pause = setTimeout(() => this.#watch?.resume(), ACCEPT_PAUSE_MS);
     }
   }
 

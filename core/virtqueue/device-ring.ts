@@ -6,21 +6,21 @@ export const EMPTY = -1;
 export const BROKEN = -2;
 
 /**
- * The device's side of a ring's format in guest memory. It holds positions and nothing else: no
- * descriptors, no timing. What the guest wrote is read once and checked before use; nothing here
- * throws.
+ * The device's side of a ring's format in guest memory. It keeps only positions in the ring;
+ * eventfds and timing are the run's. Data from the guest is read once and checked before use.
+ * Nothing here throws.
  */
 export interface DeviceRing {
-  /** Where the device stands: what GET_VRING_BASE returns and SET_VRING_BASE sets. */
+  /** The next available index, which GET_VRING_BASE returns and SET_VRING_BASE sets. */
   readonly base: number;
   /**
-   * Where a device that took and gave back one chain after another stands by the ring itself,
-   * whichever ring object it used.
+   * The next available index according to the ring itself: that of a device which has returned
+   * every chain that it took. It does not depend on this object's own position.
    */
   readonly given: number;
   /** Whether {@link pop} would find something. */
   readonly ready: boolean;
-  /** Chains that {@link pop} has seen, but not yet taken. */
+  /** How many more chains are known to be available. */
   readonly following: number;
   /** After {@link BROKEN}: the rule that was broken. */
   readonly violation: string;
@@ -31,22 +31,23 @@ export interface DeviceRing {
   pop(readable: SegmentList, writable: SegmentList): number;
   /**
    * Appends the segments of a chain that another ring object on the same ring has taken.
-   * @returns whether it keeps the rules.
+   * @returns false if the chain breaks a rule.
    */
   walk(id: number, readable: SegmentList, writable: SegmentList): boolean;
-  /** Gives a chain back with the number of bytes written into it. */
+  /** Returns a chain to the guest, with the number of bytes written into it. */
   push(id: number, written: number): void;
-  /** Whether the guest wants to be interrupted for the chains given back since the last call. */
+  /** Whether the guest wants an interrupt for the chains returned since the last call. */
   takeInterrupt(): boolean;
-  /** Asks the guest for no notifications while the device looks at the ring anyway. */
+  /** Tells the guest that it need not notify, while the device polls the ring. */
   suppressNotifications(): void;
   /**
    * Asks for notifications again.
-   * @returns true if chains came meanwhile: look at them, no notification will come.
+   * @returns true if chains came before that. They must be taken now: no notification will come.
    */
   enableNotifications(): boolean;
   /**
-   * Logs writes to the ring itself from here on, as if it began at a guest address; or no longer.
+   * Begins or ends to log writes to the used ring.
+   * @param guestAddress the used ring's guest address, as the log counts.
    */
   logTo(log: DirtyLog | undefined, guestAddress: number): void;
 }

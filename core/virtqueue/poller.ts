@@ -1,30 +1,31 @@
 import type { Completions, PolledQueue } from './queue-run.js';
 
 /**
- * One turn of the event loop serves rings at most this long (ms), plus one drain; then others have
- * theirs.
+ * One turn of the event loop serves rings for at most so long, plus one drain. Then the event loop
+ * does its other work.
  */
-const TURN_TIME = 1;
+const TURN_TIME_MS = 1;
 
-/** After so many fruitless waits in a row their number is not doubled any more. */
+/** The most pauses that pass without polling, after polling was in vain several times. */
 const MOST_SKIPPED = 63;
 
 /**
- * Serves the queues that belong together: after a kick it drains them all, and before it lets the
- * event loop sleep it may look on for a moment. A request that comes meanwhile spares the guest a
- * notification (an exit of its virtual machine) and this process a sleep, which together cost
- * several times a small request.
+ * Serves queues that belong together. After a kick it drains them all. Before it lets the event
+ * loop sleep, it may poll the rings for a moment. A request that comes while it polls saves the
+ * guest a notification (an exit of its virtual machine) and this process a sleep. Together these
+ * cost several times as much as a small request.
  *
- * Looking on pays only if the next request is near. Each time that nothing came, twice as many
- * pauses as before pass without it, up to 63; a request that came in time ends that. So an idle
- * daemon sleeps, and a busy machine, where the guest cannot run while this process looks, costs
- * little. A wait that costs what a sleep does is at worst twice as dear as the best choice.
+ * Polling pays only if the next request comes soon. So each time that none came, about twice as
+ * many pauses as before pass without polling, up to 63; a request that comes in time resets that.
+ * An idle daemon therefore sleeps. On a busy machine, where the guest cannot run while this process
+ * polls, little time is lost. If polling lasts about as long as a sleep costs, the loss is at most
+ * that of one more sleep.
  */
 export class Poller {
-  /** Milliseconds that rings are looked at before sleeping; 0 for never. */
+  /** How long rings are polled before sleeping, in milliseconds; 0 for never. */
   readonly #time: number;
   readonly #runs: PolledQueue[] = [];
-  /** Those of the runs, each once. */
+  /** The completions of the queues' services, each once. */
   #completions: readonly Completions[] = [];
   #skipped = 0;
   #skip = 0;
@@ -39,7 +40,7 @@ export class Poller {
     this.#time = microseconds / 1000;
   }
 
-  /** Takes a queue's run among those served. */
+  /** Begins to serve a queue. */
   add(run: PolledQueue): void {
     this.#runs.push(run);
     this.#findCompletions();
@@ -61,7 +62,9 @@ export class Poller {
     });
   }
 
-  /** Serves all queues until they are empty, or the turn is over; then goes on in a later one. */
+  /**
+   * Serves all queues until they are empty. If the turn ends before that, a later turn continues.
+   */
   serve(): void {
     if (this.#serving) return;
     this.#serving = true;
@@ -82,12 +85,13 @@ export class Poller {
       const found = this.#countReady() > 0 || (this.#mayLook() && this.#look());
       if (!found && !this.#rest() && !this.#leave()) return false;
       if (!found) this.#attend();
-      isLate = performance.now() - begun > TURN_TIME;
+      isLate = performance.now() - begun > TURN_TIME_MS;
     }
   }
 
   /**
-   * Has each queue that is ready served: until it is empty, or where others are, what it has now.
+   * Drains each queue that is ready. If several are, each gets only its present requests served, in
+   * turn.
    * @returns true if the turn is over.
    */
   #drain(): boolean {
@@ -111,8 +115,8 @@ export class Poller {
   }
 
   /**
-   * What is in flight ends in a later turn of the event loop, and must not wait; unless it is
-   * carried out beside this thread.
+   * Whether polling is allowed now. Requests in flight end in a later turn of the event loop, which
+   * must not be delayed. Those that other threads carry out do not count.
    */
   #mayLook(): boolean {
     if (this.#time === 0) return false;
@@ -128,7 +132,7 @@ export class Poller {
     return waiting <= 0;
   }
 
-  /** @returns whether a request came in time. */
+  /** Polls the rings. @returns whether a request came in time. */
   #look(): boolean {
     const runs = this.#runs;
     const completions = this.#completions;
@@ -150,7 +154,10 @@ export class Poller {
     return false;
   }
 
-  /** Asks for notifications. @returns true if requests came meanwhile, of which none may tell. */
+  /**
+   * Asks for notifications.
+   * @returns true if requests came just before that, so that they are not notified.
+   */
   #rest(): boolean {
     let more = false;
     const runs = this.#runs;
@@ -158,13 +165,13 @@ export class Poller {
     return more;
   }
 
-  /** Whoever carries requests out beside this thread need not wake it. */
+  /** Tells threads that carry out requests that they need not wake this thread. */
   #attend(): void {
     const completions = this.#completions;
     for (let i = 0; i < completions.length; i++) completions[i]!.attend();
   }
 
-  /** Ends what {@link #attend} began. @returns whether something is to be collected. */
+  /** Ends {@link #attend}. @returns whether there are completions to collect. */
   #leave(): boolean {
     let more = false;
     const completions = this.#completions;

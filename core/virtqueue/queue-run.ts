@@ -3,42 +3,42 @@ import { advancePromises, signal } from '../system/index.js';
 import { BROKEN, type DeviceRing } from './device-ring.js';
 
 /**
- * While a long drain goes on the guest is interrupted after so many requests or ms, so that both
- * work at the same time.
+ * During a long drain the guest is interrupted after so many requests, or so many milliseconds, so
+ * that both work at the same time.
  */
 const NOTIFY_REQUESTS = 64;
-const NOTIFY_TIME = 0.2;
+const NOTIFY_TIME_MS = 0.2;
 
 /**
- * One turn of the event loop drains at most this long (ms), or so many requests; then others have
- * theirs.
+ * A drain ends after so long, although there are more requests, so that the event loop does its
+ * other work. But it serves at least so many requests.
  */
-const TURN_TIME = 10;
+const TURN_TIME_MS = 10;
 const TURN_MINIMUM = 16;
 
-/** The clock is read after so many requests at most; more often where requests are slow. */
+/** The clock is read at least every so many requests, more often if requests are slow. */
 const CLOCK_INTERVAL = 16;
 
-/** A request that came through a queue. */
+/** A request of a queue. */
 export interface QueueMessage extends Message {
-  /** Its chain's id, or -1 once it is answered. */
+  /** The id of its descriptor chain, or -1 once it is answered. */
   readonly id: number;
 }
 
-/** Who takes answered chains back. */
+/** The run to which a chain belongs. */
 export interface ChainOwner {
-  /** For {@link Message.complete}. */
+  /** Implements {@link Message.complete}. */
   giveBack(message: ChainMessage, written: number): void;
-  /** For {@link Message.fail}. */
+  /** Implements {@link Message.fail}. */
   giveUp(message: ChainMessage): void;
 }
 
-/** A chain with the device. */
+/** A descriptor chain that the device has taken. Pooled. */
 export class ChainMessage implements QueueMessage {
   readonly readable: SegmentList;
   readonly writable: SegmentList;
   readonly passedOn: boolean;
-  /** The chain's id, or -1 while it is with the guest. */
+  /** The chain's id, or -1 once it was returned to the guest. */
   id = -1;
   readonly #owner: ChainOwner;
 
@@ -71,99 +71,97 @@ export class ChainMessage implements QueueMessage {
   }
 }
 
-/** Who serves the requests of a queue. */
+/** Serves the requests of a queue. */
 export interface QueueService {
   /**
-   * Takes a request, answered by its `complete` or `fail` at once or later. If it throws, the queue
-   * stops as if the guest had broken it.
-   * @param following requests that are to be handed over next, before {@link submit}.
+   * Takes a request, which is answered by its `complete` or `fail`, at once or later. If this
+   * throws, the queue stops as if the guest had broken it.
+   * @param following how many more requests will be dispatched before {@link submit} is called.
    */
   dispatch(message: QueueMessage, following: number): void;
   /**
-   * There are no further requests for now: what was put aside for them is to be carried out. Never
-   * throws.
+   * There are no further requests for now: gathered requests must be carried out. Never throws.
    */
   submit(): void;
-  /** For a service that has requests carried out beside this thread. */
+  /** For a service whose requests may be carried out on other threads. */
   readonly completions?: Completions | undefined;
-  /** For a `QueuePlacer`: whose requests these are at the moment. */
+  /** The session that currently serves the requests, for a `QueuePlacer`. */
   currentSession?(): object;
 }
 
-/** How a service learns of the requests that are carried out beside this thread. */
+/** Tells when requests have ended that other threads carry out. */
 export interface Completions {
-  /** Requests that are not ended yet. */
+  /** How many of these requests have not ended yet. */
   readonly pending: number;
-  /** Whether `collect` would end some. */
+  /** Whether `collect` would end any. */
   readonly ready: boolean;
   collect(): void;
-  /** From now until `rest` the caller collects: nothing needs to wake the event loop. */
+  /** From now until `rest` the caller polls: nothing needs to wake the event loop. */
   attend(): void;
   /**
-   * The event loop may sleep from now on.
-   * @returns whether something is ready already, of which nothing may tell.
+   * The event loop may sleep from now on, so it must be woken.
+   * @returns whether something is ready already, for which it will not be woken.
    */
   rest(): boolean;
 }
 
 /** A queue as a {@link Poller} serves it. */
 export interface PolledQueue {
-  /** Requests that were taken and not yet given back. */
+  /** Requests that were taken and are not answered yet. */
   readonly inFlight: number;
   readonly completions: Completions | undefined;
   /** Whether there is something to {@link drain}. */
   readonly ready: boolean;
   /**
    * Serves requests until there are none.
-   * @param isAlone no other queue waits; else only those that are there now are served.
+   * @param isAlone whether no other queue waits. If one does, only present requests are served.
    * @returns true if the turn of the event loop is over before that.
    */
   drain(isAlone: boolean): boolean;
-  /** Whoever sends requests is to wake the event loop. @returns true if some came meanwhile. */
+  /** Asks to be woken for new requests. @returns true if some came before that. */
   rest(): boolean;
 }
 
-/** A queue between its start and its stop. */
+/** A queue from its start to its stop. */
 export interface Run extends PolledQueue {
-  /** Whether requests are taken: not while paused, and no more once the ring is broken. */
+  /** Whether requests are taken. They are not while it is paused, or once the ring is broken. */
   readonly taking: boolean;
   readonly broken: boolean;
-  /** Where the device stands in the ring: of a run on another thread as of its last pause. */
+  /** The next available index. For a run on another thread it is exact only while paused. */
   readonly base: number;
   pause(): void;
-  /** When no further request is taken. */
+  /** Resolves when no further request is taken. */
   whenPaused(): Promise<void>;
   resume(): void;
   /**
-   * Whether nothing is in flight, and nothing can come to be. Of a queue on this thread: whether
-   * nothing is in flight.
+   * Whether nothing is in flight. For a run on another thread it must also be paused.
    */
   readonly isIdle: boolean;
   whenIdle(): Promise<void>;
-  /** Lets go of the ring: what is still in flight completes without effect. */
+  /** Ends the run. Requests that are still in flight complete without effect. */
   end(): void;
-  /** @param fd descriptor that interrupts the guest, or -1. */
+  /** @param fd the descriptor that interrupts the guest, or -1. */
   setCall(fd: number): void;
-  /** It is another thread's, which listens to the guest's notifications by itself. */
+  /** Whether another thread runs the queue and listens to the guest's notifications. */
   readonly isElsewhere: boolean;
-  /** For a run elsewhere, paused: the guest's memory has become more. */
+  /** For a paused run on another thread: regions were added to the guest's memory. */
   memoryAdded?(): void;
-  /** Logs writes to the guest's memory, those to the ring as if it began at a guest address. */
+  /** Logs writes to guest memory. @param usedAddress guest address of the used ring, if logged. */
   logTo(log: DirtyLog | undefined, usedAddress: number | undefined): void;
 }
 
-/** What a run needs of its queue. */
+/** What a run needs from its queue. */
 export interface RunSetup {
   readonly ring: DeviceRing;
   readonly space: AddressSpace;
-  /** Requests that one turn of the event loop takes at most. */
+  /** The most requests that one turn of the event loop takes. */
   readonly limit: number;
   readonly service: QueueService;
-  /** The run takes nothing more, and why. */
+  /** Called when the run stops taking requests, with the reason. */
   readonly onBroken: (fields: object, reason: string) => void;
 }
 
-/** A run on this thread: takes requests from the ring, and gives them back. */
+/** A run on this thread: takes requests from the ring, and returns them to the guest. */
 export class QueueRun implements Run, ChainOwner {
   taking = true;
   broken = false;
@@ -179,11 +177,11 @@ export class QueueRun implements Run, ChainOwner {
   readonly #pool: ChainMessage[] = [];
   #over = false;
   #draining = false;
-  /** The guest was not asked for notifications since the last drain. */
+  /** Whether notifications are still suppressed, since the last drain. */
   #awake = true;
-  /** The request taken last. */
+  /** The request that was taken last. */
   #latest: ChainMessage | undefined;
-  /** Requests given back since the guest was last told. */
+  /** Requests returned since the guest was last interrupted. */
   #untold = 0;
   #idle: (() => void)[] = [];
 
@@ -195,7 +193,7 @@ export class QueueRun implements Run, ChainOwner {
     this.#onBroken = setup.onBroken;
   }
 
-  /** How what the service has carried out beside this thread ends. */
+  /** The completions of the service, if it has requests carried out on other threads. */
   get completions(): Completions | undefined {
     return this.#service.completions;
   }
@@ -229,7 +227,7 @@ export class QueueRun implements Run, ChainOwner {
     return this.taking && !this.#draining && this.#ring.ready;
   }
 
-  /** The guest is not to notify of further requests until {@link rest}. */
+  /** Drains the ring. The guest need not notify of further requests until {@link rest}. */
   drain(isAlone: boolean): boolean {
     if (!this.taking || this.#draining) return false;
     this.#draining = true;
@@ -250,7 +248,7 @@ export class QueueRun implements Run, ChainOwner {
   #takeAll(isAlone: boolean): boolean {
     const ring = this.#ring;
     const service = this.#service;
-    // The clock costs as much as a ring entry: one or two requests do without.
+    // Reading the clock costs as much as a ring entry, so it is not read for one or two requests.
     let started = 0;
     let told = 0;
     let interval = 1;
@@ -286,13 +284,13 @@ export class QueueRun implements Run, ChainOwner {
         started = now;
         told = now;
       }
-      if (now - told > NOTIFY_TIME) {
+      if (now - told > NOTIFY_TIME_MS) {
         this.#interrupt();
         told = now;
         interval = Math.max(interval >>> 1, 1);
       } else interval = Math.min(interval << 1, CLOCK_INTERVAL);
       untilClock = interval;
-      if (taken >= TURN_MINIMUM && now - started > TURN_TIME) return true;
+      if (taken >= TURN_MINIMUM && now - started > TURN_TIME_MS) return true;
     }
   }
 

@@ -13,59 +13,60 @@ import { Poller } from './poller.js';
 import { QueueRun, type QueueService, type Run } from './queue-run.js';
 import { SplitRing } from './split-ring.js';
 
-/** Where a queue says what went wrong; pino's loggers fit. */
+/** The log of a queue. pino's loggers have this interface. */
 export interface QueueLog {
   warn(fields: object, message: string): void;
-  /** Takes instead of `warn` that the queue stopped, and why. */
+  /** Called instead of `warn` when the queue has stopped, with the reason. */
   stopped?(fields: object, reason: string): void;
 }
 
-/** A queue that is about to start, for a run elsewhere. */
+/** A queue that is about to start, as a {@link QueuePlacer} gets it. */
 export interface StartingQueue {
   readonly space: AddressSpace;
   readonly size: number;
   readonly features: bigint;
   readonly base: number;
-  /** The parts of the ring, by the front-end's addresses. */
+  /** The parts of the ring, given by addresses of the front-end. */
   readonly descriptors: number;
   readonly available: number;
   readonly used: number;
   /**
-   * Descriptors of the guest's notifications and interrupts, the latter -1 where there are none.
+   * The eventfds of the guest's notifications (`kick`) and interrupts (`call`, -1 if there is
+   * none).
    */
   readonly kick: number;
   readonly call: number;
-  /** The ring, for walking its chains only. */
+  /** The ring. Only its `walk` and `given` may be used. */
   readonly ring: DeviceRing;
   readonly service: QueueService;
   readonly poller: Poller;
-  /** The run takes nothing more, and why. */
+  /** To be called when the run stops taking requests, with the reason. */
   readonly onBroken: (fields: object, reason: string) => void;
 }
 
-/** Starts a queue's run elsewhere than on this thread, or declines. */
+/** Starts a queue on another thread. @returns undefined if the queue is to run on this one. */
 export type QueuePlacer = (queue: StartingQueue) => Run | undefined;
 
-/** Where the queues of one device may run. */
+/** Decides where the queues of one device run. */
 export interface QueuePlacement {
-  /** @param index of the queue. */
+  /** @returns undefined if the queue with this index always runs on this thread. */
   place(index: number): QueuePlacer | undefined;
-  /** The device is gone. */
+  /** To be called when the device is gone. */
   leave(): void;
 }
 
 const EAGAIN = 11;
 
-/** How many times the ring one turn of the event loop takes at most. */
+/** One turn of the event loop takes at most so many times the queue's size. */
 const ROUNDS = 4;
 
 /**
- * The device side of one queue: takes requests when the guest kicks, hands each to a service, and
- * gives it back with an interrupt where the guest wants one.
+ * The device side of one queue. When the guest kicks, it takes requests, hands each to a service,
+ * and returns it with an interrupt if the guest wants one.
  *
- * While it drains the ring, notifications are suppressed, and interrupts are gathered into one. A
- * guest that breaks the ring's rules stops its queue: one line in the log, the error eventfd, and
- * nothing more until the queue is started again.
+ * While it drains the ring, it suppresses notifications, and sends one interrupt for many requests.
+ * If the guest breaks the ring's rules, its queue stops: that is one line in the log and a signal
+ * on the error eventfd, and nothing is served until the queue is started again.
  */
 export class Virtqueue {
   readonly #space: AddressSpace;
@@ -85,10 +86,10 @@ export class Virtqueue {
   #watch: Watch | undefined;
 
   /**
-   * @param space where the ring and the requests lie.
+   * @param space the memory in which the ring and the requests lie.
    * @param size entries: a power of two up to {@link MAX_QUEUE_SIZE}. @throws RangeError
-   * @param poller serves the queue, with others that it serves.
-   * @param place where it may run instead.
+   * @param poller serves the queue, together with other queues.
+   * @param place may start the queue on another thread.
    */
   constructor(
     space: AddressSpace,
@@ -120,7 +121,7 @@ export class Virtqueue {
     this.#size = size;
   }
 
-  /** The next available index: where a start goes on. */
+  /** The next available index, at which a start continues. */
   get base(): number {
     return this.#run?.base ?? this.#base;
   }
@@ -137,7 +138,7 @@ export class Virtqueue {
     return this.#features;
   }
 
-  /** The negotiated feature bits, effective from the next start; but LOG_ALL at once. */
+  /** The negotiated feature bits. They apply from the next start on; LOG_ALL applies at once. */
   set features(features: bigint) {
     this.#features = features;
     this.#applyLog();
@@ -147,18 +148,18 @@ export class Virtqueue {
     return this.#dirtyLog;
   }
 
-  /** The log of writes for live migration, used at once where LOG_ALL is among the features. */
+  /** The log of writes for live migration, used as soon as LOG_ALL is among the features. */
   set dirtyLog(log: DirtyLog | undefined) {
     this.#dirtyLog = log;
     this.#applyLog();
   }
 
   /**
-   * Where the three parts of the ring lie, by the front-end's addresses. They are looked up in the
-   * memory at start.
+   * Sets the addresses of the ring's three parts, which are addresses of the front-end. They are
+   * looked up in memory when the queue starts.
    * @param log guest address of the used ring, if writes to it are to be logged.
-   * @throws RangeError if a part is not aligned (2.7), or the queue runs and more than `log` would
-   * change.
+   * @throws RangeError if a part is not aligned (2.7), or if the queue runs and anything but `log`
+   * changes.
    */
   setAddresses(descriptors: number, available: number, used: number, log?: number): void {
     if (
@@ -203,23 +204,23 @@ export class Virtqueue {
     if (fd !== undefined) setNonBlocking(fd.value);
   }
 
-  /** Requests that were taken and not yet given back. */
+  /** Requests that were taken and are not answered yet. */
   get inFlight(): number {
     return this.#run?.inFlight ?? 0;
   }
 
-  /** Whether the queue was started, and works; it may be paused. */
+  /** Whether the queue is started and not broken. It may be paused. */
   get running(): boolean {
     return this.#run?.broken === false;
   }
 
-  /** Whether the guest broke the ring's rules since the start. */
+  /** Whether the guest has broken the ring's rules since the start. */
   get broken(): boolean {
     return this.#run?.broken === true;
   }
 
   /**
-   * Begins to take requests, those first that are available already.
+   * Begins to take requests, also those that are available already.
    * @throws RangeError if the addresses are missing or not in shared memory.
    * @throws SystemError if the kick descriptor cannot be polled.
    */
@@ -241,8 +242,8 @@ export class Virtqueue {
   }
 
   /**
-   * Only on this thread is there a dirty log, and somebody who looks where there are no
-   * notifications.
+   * Starts the queue on another thread if it may run there. A queue with a dirty log, or without a
+   * kick eventfd, which must be polled, runs on this thread.
    */
   #startElsewhere(
     ring: DeviceRing,
@@ -267,51 +268,51 @@ export class Virtqueue {
   }
 
   /**
-   * Whether the queue runs on another thread: its kick descriptor is not to be changed meanwhile.
+   * Whether the queue runs on another thread. Its kick descriptor must not be changed then.
    */
   get isElsewhere(): boolean {
     return this.#run?.isElsewhere === true;
   }
 
-  /** Takes no further requests; those in flight are given back as usual. */
+  /** Stops taking requests. Those in flight are answered as usual. */
   pause(): void {
     if (this.#run?.taking !== true) return;
     this.#run.pause();
     this.#watch?.pause();
   }
 
-  /** Goes on after {@link pause}. */
+  /** Takes requests again, after {@link pause}. */
   resume(): void {
     if (this.#run === undefined || this.#run.broken || this.#run.taking) return;
     this.#run.resume();
-    // The kick descriptor may have been replaced meanwhile.
+    // The kick descriptor may have been replaced during the pause.
     if (this.#watch === undefined) this.#listen();
     else this.#watch.resume();
     this.#poller.serveLater();
   }
 
-  /** The space has become more; of a queue that runs elsewhere, while it is paused. */
+  /** Regions were added to the memory. A queue on another thread must be paused. */
   memoryAdded(): void {
     this.#run?.memoryAdded?.();
   }
 
-  /** After {@link pause}: when no further request is taken. */
+  /** After {@link pause}: resolves when no further request is taken. */
   whenPaused(): Promise<void> {
     return this.#run?.whenPaused() ?? Promise.resolve();
   }
 
-  /** Whether nothing is in flight; of a queue that runs elsewhere: since {@link pause}. */
+  /** Whether nothing is in flight. A queue on another thread must be paused, too. */
   get isIdle(): boolean {
     return this.#run?.isIdle ?? true;
   }
 
-  /** When it {@link isIdle}. */
+  /** Resolves when {@link isIdle} is true. */
   whenIdle(): Promise<void> {
     return this.#run?.whenIdle() ?? Promise.resolve();
   }
 
   /**
-   * Lets go of the ring: what is still in flight completes without effect on it.
+   * Stops the queue. Requests that are still in flight complete without effect on the ring.
    * @returns the next available index, for GET_VRING_BASE and for the next start.
    */
   stop(): number {
@@ -326,7 +327,7 @@ export class Virtqueue {
     return this.#base;
   }
 
-  /** Stops, and gives all descriptors and memory back. The queue is not to be used again. */
+  /** Stops the queue and closes its descriptors. It must not be used again. */
   close(): void {
     this.stop();
     this.setKick(undefined);
@@ -334,7 +335,7 @@ export class Virtqueue {
     this.setErr(undefined);
   }
 
-  /** Looks at the ring as after a kick. */
+  /** Serves the ring as after a kick of the guest. */
   kick(): void {
     if (this.#run !== undefined) this.#poller.serve();
   }
@@ -346,7 +347,7 @@ export class Virtqueue {
       const code = drain(kick.value);
       if (code > 0 || code === -EAGAIN) this.kick();
       else {
-        // Not an eventfd any more: its other end is gone, and it would be readable for ever.
+        // It is no longer an eventfd that works, and would be readable for ever.
         this.#log.warn({ code }, 'queue: the kick descriptor ended');
         this.#watch?.close();
         this.#watch = undefined;
@@ -383,12 +384,12 @@ export class Virtqueue {
     });
   }
 
-  /** The log of writes, where there is to be one. */
+  /** The log of writes, if writes are to be logged. */
   get #writeLog(): DirtyLog | undefined {
     return (this.#features & RingFeature.LOG_ALL) !== 0n ? this.#dirtyLog : undefined;
   }
 
-  /** A front-end switches logging on and off while queues run. */
+  /** Begins or ends logging, which a front-end may do while queues run. */
   #applyLog(): void {
     this.#run?.logTo(this.#writeLog, this.#addresses?.log);
   }

@@ -2,7 +2,7 @@ import { FallocateMode, FileType, FsError, XattrFlags } from '../../backend/inde
 import { type ContractCase, createFile, CREATES, noise, readAll, writeAll, writeFile } from '../case.js';
 import { equal, fails, holds, sameBytes, supported } from '../expect.js';
 
-/** Rules of attributes, extended attributes and of what a file takes. */
+/** Rules for attributes, extended attributes, ranges of files, and durability. */
 export const attributeCases: readonly ContractCase[] = [
   {
     name: 'mode, owner and group change as asked, and nothing else does',

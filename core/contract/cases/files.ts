@@ -12,10 +12,10 @@ import {
 } from '../case.js';
 import { equal, fails, holds, sameBytes, supported } from '../expect.js';
 
-/** Blocks of a file that are written together, then read together. */
+/** How many blocks of a file are written together, and then read together. */
 const BLOCKS = 24;
 
-/** Rules of files that are made, written, cut and removed. */
+/** Rules for files that are made, written, truncated and removed. */
 export const fileCases: readonly ContractCase[] = [
   {
     name: 'a created file is empty, regular, has the mode asked for, one link, and is found and listed',
@@ -278,7 +278,7 @@ export const fileCases: readonly ContractCase[] = [
       );
       sameBytes(await readAll(client, file), content, 'what was written together');
 
-      // Lengths and places of all kinds; the last ones reach beyond the end, or lie there.
+      // Various lengths and offsets. The last ones reach beyond the end or begin there.
       const reads = [...numbers, BLOCKS - 0.5, BLOCKS, BLOCKS + 1].map((place, i) => ({
         at: place * block,
         size: [1, block, 100, 3 * block, 40_000][i % 5]!,

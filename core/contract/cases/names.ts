@@ -11,7 +11,7 @@ import {
 } from '../case.js';
 import { equal, fails, holds, sameBytes, supported } from '../expect.js';
 
-/** Rules of names and directories. */
+/** Rules for names and directories. */
 export const nameCases: readonly ContractCase[] = [
   {
     name: 'names keep every byte, and differ where a byte differs',

@@ -3,10 +3,10 @@ import { type ContractCase, contentOf, namesIn, readAll, type Trial } from '../c
 import { type Client, type Found, type OpenFile, ROOT } from '../client.js';
 import { equal, fails, holds, sameBytes, supported } from '../expect.js';
 
-/** Rules that hold of any tree, whatever is in it: what a read-only backend has to keep. */
+// Rules for any tree, whatever is in it. A read-only backend must keep them too.
 
 /**
- * Nodes that a walk visits at most: enough to find a mistake, few enough for a backend behind a
+ * The most nodes that a walk visits: enough to find a mistake, few enough for a backend behind a
  * network.
  */
 const MOST_NODES = 500;
@@ -20,7 +20,7 @@ interface Visited extends Found {
   readonly listedIno: bigint;
 }
 
-/** What is in the tree, breadth first. */
+/** Walks the tree, breadth first. */
 async function walk({ client }: Trial): Promise<Visited[]> {
   const visited: Visited[] = [];
   const directories = [{ id: ROOT, path: '' }];

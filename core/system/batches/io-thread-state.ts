@@ -1,6 +1,6 @@
 /**
- * Lists that wait at one thread, the one at work included: one to go on with while the other's end
- * is noticed.
+ * How many lists a thread can have, the one at work included. It continues with the second while
+ * the engine's thread collects the first.
  */
 export const ROOM = 2;
 
@@ -16,7 +16,9 @@ export interface ThreadData {
 
 /** 32-bit words that a thread shares with the one that it works for. */
 export const Own = {
-  /** Lists given so far, modulo {@link WRAP}; that much more once there will be no others. */
+  /**
+   * Lists given so far, modulo {@link WRAP}. {@link WRAP} is added once there will be no others.
+   */
   GIVEN: 0,
   /** Lists made so far, modulo {@link WRAP}. */
   DONE: 1,
@@ -27,8 +29,8 @@ export const Own = {
 } as const;
 
 /**
- * A 32-bit word that all threads share: 1 while somebody looks at {@link Own.DONE}, and no wake-up
- * is needed.
+ * Index of a 32-bit word that all threads share. It is 1 while the event loop's thread polls {@link
+ * Own.DONE}, so that no wake-up is needed.
  */
 export const ATTENDED = 0;
 

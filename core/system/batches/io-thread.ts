@@ -4,10 +4,9 @@ import { signal } from '../descriptors/eventfd.js';
 import { ATTENDED, LISTS, Own, ROOM, type ThreadData, WRAP } from './io-thread-state.js';
 
 /**
- * How long a thread looks for the next list before it sleeps, in milliseconds: about what being
- * woken costs.
+ * How long a thread polls for the next list before it sleeps: about as long as waking it costs.
  */
-const LOOK_TIME = 0.02;
+const POLL_TIME_MS = 0.02;
 
 const { own, common, wake } = workerData as ThreadData;
 const state = new Int32Array(own);
@@ -16,7 +15,7 @@ const all = new Int32Array(common);
 
 /** Waits for the next list. @returns false where there will be none. */
 function next(done: number): boolean {
-  const end = performance.now() + LOOK_TIME;
+  const end = performance.now() + POLL_TIME_MS;
   while (Atomics.load(state, Own.GIVEN) === done) {
     if (performance.now() < end) continue;
     Atomics.store(state, Own.ASLEEP, 1);

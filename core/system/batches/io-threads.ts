@@ -16,14 +16,14 @@ import { type Watch, watch } from '../event-loop/watch.js';
 
 const EIO = -5;
 
-/** Calls for a thread. */
+/** A list of calls for a thread. */
 export interface IoWork {
   readonly list: CallList;
-  /** The list's results are there. Must not throw. */
+  /** Called when the list's results are there. Must not throw. */
   end(): void;
 }
 
-/** One thread, as those see it that give it work. */
+/** One thread, as the event loop's thread sees it. */
 class Thread {
   readonly worker: Worker;
   readonly state: Int32Array;
@@ -96,12 +96,12 @@ class Thread {
 }
 
 /**
- * Threads that make the calls of lists, reads and writes, so that the event loop's thread goes on
- * with other requests meanwhile, on another processor. Calls and their results lie in memory that
- * all threads see; nothing is copied, and no message is sent.
+ * Threads that make the reads and writes in lists of calls. Meanwhile the event loop's thread
+ * serves other requests, on another processor. Calls and results lie in memory that all threads
+ * share; nothing is copied, and no message is sent.
  *
- * Whoever gave work {@link collect}s it, or waits for the event loop to do so, which an eventfd
- * wakes. While somebody {@link attend}s, it is not woken.
+ * Results are taken by {@link collect}: by the caller, or by the event loop, which an eventfd
+ * wakes. Between {@link attend} and {@link rest} the caller polls, and nothing is woken.
  */
 export class IoThreads {
   readonly #threads: Thread[];
@@ -111,8 +111,8 @@ export class IoThreads {
   readonly #onFailure: (error: unknown) => void;
 
   /**
-   * @param count of threads, 1 or more.
-   * @param onFailure told of a thread that ended by itself; the calls that it had fail with EIO.
+   * @param count threads to start, 1 or more.
+   * @param onFailure called when a thread has ended by itself. Its calls fail with EIO.
    */
   constructor(count: number, onFailure: (error: unknown) => void) {
     this.#onFailure = onFailure;
@@ -125,7 +125,7 @@ export class IoThreads {
     });
   }
 
-  /** Calls given whose end was not told yet. */
+  /** Calls whose results were not collected yet. */
   get pending(): number {
     let sum = 0;
     const threads = this.#threads;

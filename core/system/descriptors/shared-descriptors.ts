@@ -2,36 +2,38 @@ import { libc } from '../calls/libc.js';
 
 const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
 
-/** Threads at most: {@link DescriptorUser.thread} is below. */
+/** The most threads. {@link DescriptorUser.thread} is below it. */
 export const MOST_THREADS = 64;
 
 /**
- * Descriptors of this number and above are not shown: they are few, and cost memory for each one
- * below.
+ * Descriptors of this number and above cannot be published. The table has a place for each number
+ * below, which costs memory.
  */
 const DESCRIPTORS = 65_536;
 
-/** A thread's turn has a cache line of its own. */
+/** Words between the turns of two threads: each has a cache line of its own. */
 const LINE = 16;
 const SERIALS = MOST_THREADS * LINE;
 
-/** The last serial: a descriptor that was closed so often is not shown any more. */
+/** The last serial. A descriptor that was closed so often is not published any more. */
 const LAST_SERIAL = 0x7fffffff;
 
-/** How long a descriptor waits to be looked at again, in milliseconds. */
-const AGAIN = 1;
+/** How often waiting descriptors are checked. */
+const RETRY_MS = 1;
 
-/** What a thread needs to know for a {@link DescriptorUse}. */
+/** What a thread needs for its {@link DescriptorUse}. */
 export interface DescriptorUser {
   readonly state: SharedArrayBuffer;
-  /** Which of the threads it is. */
+  /** The thread's number. */
   readonly thread: number;
 }
 
-/** A descriptor that waits until threads have ended what they did when it was given up. */
+/**
+ * A descriptor that is closed once the turns have ended that were under way when it was given up.
+ */
 interface Closing {
   readonly fd: number;
-  /** The turns that were under way then. */
+  /** The turns that were under way at that time. */
   readonly turns: readonly Turn[];
 }
 
@@ -41,27 +43,28 @@ interface Turn {
 }
 
 /**
- * Descriptors of this process that other threads use for themselves, found in memory that all of
- * them see. One may be closed only when no thread is about to use its number, which may stand for
- * another file afterwards: threads use descriptors in turns, find them anew in each turn, and a
- * descriptor given up stays open until the turns that were under way are over (as in Linux's RCU).
+ * Descriptors of this process that other threads use directly. They find them in shared memory. A
+ * descriptor may be closed only when no thread is about to use its number, which may then stand for
+ * another file. So threads use descriptors in turns, and look them up again in each turn. A
+ * descriptor that is given up stays open until the turns that were under way have ended (as in
+ * Linux's RCU).
  */
 export class SharedDescriptors {
   #state: SharedArrayBuffer | undefined;
   #words: Int32Array = new Int32Array(0);
-  /** Whether a thread may have seen it. */
-  #shown = new Uint8Array(0);
+  /** By descriptor: 1 if it was published, so that a thread may use it. */
+  #published = new Uint8Array(0);
   readonly #free = Array.from({ length: MOST_THREADS }, (_, index) => MOST_THREADS - 1 - index);
   readonly #joined = new Set<number>();
   #closing: Closing[] = [];
   #isWaiting = false;
 
-  /** A thread begins. @throws RangeError for more than 64. */
+  /** Registers a thread. @throws RangeError if there are 64 already. */
   join(): DescriptorUser {
     if (this.#state === undefined) {
       this.#state = new SharedArrayBuffer((SERIALS + DESCRIPTORS) * 4);
       this.#words = new Int32Array(this.#state);
-      this.#shown = new Uint8Array(DESCRIPTORS);
+      this.#published = new Uint8Array(DESCRIPTORS);
     }
     const thread = this.#free.pop();
     if (thread === undefined) throw new RangeError(`more than ${MOST_THREADS} threads`);
@@ -69,7 +72,7 @@ export class SharedDescriptors {
     return { state: this.#state, thread };
   }
 
-  /** A thread has ended, in whichever way. */
+  /** Removes a thread, which must have ended. */
   leave({ thread }: DescriptorUser): void {
     Atomics.store(this.#words, thread * LINE, 0);
     this.#free.push(thread);
@@ -78,28 +81,28 @@ export class SharedDescriptors {
   }
 
   /**
-   * A descriptor is going to be shown to threads.
-   * @returns its serial, by which a thread knows that it was not closed since; or 0 where it can't
-   * be shown.
+   * Publishes a descriptor to threads.
+   * @returns its serial, by which a thread can check that it was not closed since. 0 if it cannot
+   * be published.
    */
-  show(fd: number): number {
+  publish(fd: number): number {
     if (this.#joined.size === 0 || fd < 0 || fd >= DESCRIPTORS) return 0;
     const serial = this.#words[SERIALS + fd]! + 1;
     if (serial > LAST_SERIAL) return 0;
-    this.#shown[fd] = 1;
+    this.#published[fd] = 1;
     return serial;
   }
 
-  /** Closes a descriptor that may have been shown: at once, or as soon as no thread uses it. */
+  /** Closes a descriptor, as soon as no thread uses it. If it was not published, at once. */
   close(fd: number): void {
-    if (this.#shown[fd] !== 1) {
+    if (this.#published[fd] !== 1) {
       closeFd(fd);
       return;
     }
-    this.#shown[fd] = 0;
+    this.#published[fd] = 0;
     const words = this.#words;
-    // From here on no turn that begins finds it; the store comes before the loads (both are
-    // sequentially consistent).
+    // From here on no new turn finds the descriptor. The store comes before the loads below, since
+    // both are sequentially consistent.
     Atomics.store(words, SERIALS + fd, words[SERIALS + fd]! + 1);
     const turns: Turn[] = [];
     for (const thread of this.#joined) {
@@ -119,13 +122,13 @@ export class SharedDescriptors {
   }
 
   /**
-   * Waits a moment for those that wait to be closed: for a caller that can have no other
-   * descriptors.
-   * @returns whether there were some.
+   * Waits up to a millisecond for turns to end, and closes the descriptors that wait for them. For
+   * a caller that needs a descriptor when the process has none left.
+   * @returns whether any was closed.
    */
   settle(): boolean {
     const { pending } = this;
-    const end = performance.now() + AGAIN;
+    const end = performance.now() + RETRY_MS;
     while (this.#closing.length > 0 && performance.now() < end) this.#closeThose();
     return this.pending < pending;
   }
@@ -137,10 +140,10 @@ export class SharedDescriptors {
       this.#isWaiting = false;
       this.#closeThose();
       if (this.#closing.length > 0) this.#lookLater();
-    }, AGAIN).unref();
+    }, RETRY_MS).unref();
   }
 
-  /** Closes those whose turns are over. */
+  /** Closes the descriptors whose turns have ended. */
   #closeThose(): void {
     this.#closing = this.#closing.filter(({ fd, turns }) => {
       const isUsed = turns.some(({ thread, turn }) => Atomics.load(this.#words, thread * LINE) === turn);
@@ -150,12 +153,11 @@ export class SharedDescriptors {
   }
 }
 
-/** Those of this process: numbers of descriptors are the process's. */
+/** The one instance: descriptors are numbered for the whole process. */
 export const sharedDescriptors = new SharedDescriptors();
 
 /**
- * Closes a descriptor that a backend's `backing` may have told: as soon as no thread uses it any
- * more.
+ * Closes a descriptor that a backend's `backing` may have returned, as soon as no thread uses it.
  */
 export function closeBacking(fd: number): void {
   sharedDescriptors.close(fd);
@@ -168,7 +170,7 @@ export function settleBackings(): boolean {
 
 /** A thread's use of {@link SharedDescriptors}. */
 export class DescriptorUse {
-  /** Which of the threads this is. */
+  /** This thread's number. */
   readonly thread: number;
   readonly #words: Int32Array;
   readonly #at: number;
@@ -182,14 +184,14 @@ export class DescriptorUse {
   }
 
   /**
-   * Begins a turn, if it is not in one: descriptors that are found current from here on stay open
-   * until {@link leave}.
+   * Begins a turn, if the thread is not in one. Descriptors that {@link isCurrent} confirms stay
+   * open until {@link leave}.
    */
   enter(): void {
     if ((this.#turn & 1) === 0) this.#change();
   }
 
-  /** Ends the turn, if it is in one. */
+  /** Ends the turn, if the thread is in one. */
   leave(): void {
     if ((this.#turn & 1) === 1) this.#change();
   }
@@ -200,8 +202,8 @@ export class DescriptorUse {
   }
 
   /**
-   * Whether a descriptor was not given up since it was shown with this serial. To be asked within a
-   * turn.
+   * Whether a descriptor was not given up since it was published with this serial. To be asked
+   * within a turn.
    */
   isCurrent(fd: number, serial: number): boolean {
     return Atomics.load(this.#words, SERIALS + fd) + 1 === serial;

@@ -484,7 +484,7 @@ describe('an entry that is shown', () => {
     rig.close(fd);
     assert.equal(rig.finds(3, kept), false);
     assert.equal(rig.open(), fd);
-    rig.descriptors.show(fd);
+    rig.descriptors.publish(fd);
     assert.equal(rig.finds(3, kept), false);
     assert.equal(rig.publishEntry(3, kept, file, fd), GRANTED);
     assert.deepEqual(rig.givenBack, [[3, GRANTED]]);

@@ -63,7 +63,7 @@ describe('a descriptor is closed at once', () => {
     uses[0]!.enter();
     uses[0]!.leave();
     const fd = open();
-    assert.notEqual(descriptors.show(fd), 0);
+    assert.notEqual(descriptors.publish(fd), 0);
     descriptors.close(fd);
     assert.equal(isOpen(fd), false);
     assert.equal(descriptors.pending, 0);
@@ -72,7 +72,7 @@ describe('a descriptor is closed at once', () => {
   it('where the threads that have seen it are gone', () => {
     const { descriptors, users, uses } = shared(1);
     const fd = open();
-    const serial = descriptors.show(fd);
+    const serial = descriptors.publish(fd);
     assert.notEqual(serial, 0);
     descriptors.leave(users[0]!);
     descriptors.close(fd);
@@ -88,7 +88,7 @@ describe('a descriptor is closed at once', () => {
   it('where there never was a thread', () => {
     const descriptors = new SharedDescriptors();
     const fd = open();
-    assert.equal(descriptors.show(fd), 0);
+    assert.equal(descriptors.publish(fd), 0);
     descriptors.close(fd);
     assert.equal(isOpen(fd), false);
   });
@@ -99,7 +99,7 @@ describe('a descriptor stays open', () => {
     const { descriptors, uses } = shared(1);
     const [use] = uses as [DescriptorUse];
     const fd = open();
-    const serial = descriptors.show(fd);
+    const serial = descriptors.publish(fd);
     use.enter();
     assert.equal(use.isCurrent(fd, serial), true);
     descriptors.close(fd);
@@ -120,7 +120,7 @@ describe('a descriptor stays open', () => {
     const { descriptors, uses } = shared(4);
     const [first, second, idle, late] = uses as [DescriptorUse, DescriptorUse, DescriptorUse, DescriptorUse];
     const fd = open();
-    descriptors.show(fd);
+    descriptors.publish(fd);
     first.enter();
     second.enter();
     idle.enter();
@@ -143,8 +143,8 @@ describe('a descriptor stays open', () => {
     const { descriptors, uses } = shared(1);
     const [use] = uses as [DescriptorUse];
     const [one, two] = [open(), open()];
-    descriptors.show(one);
-    descriptors.show(two);
+    descriptors.publish(one);
+    descriptors.publish(two);
     use.enter();
     descriptors.close(one);
     use.leave();
@@ -166,7 +166,7 @@ describe('a descriptor stays open', () => {
       const use = new DescriptorUse(user);
       for (let i = 0; i < 3; i++) {
         const fd = open();
-        const serial = descriptors.show(fd);
+        const serial = descriptors.publish(fd);
         use.enter();
         assert.equal(use.isCurrent(fd, serial), true);
         descriptors.close(fd);
@@ -182,7 +182,7 @@ describe('a descriptor stays open', () => {
   it('until its thread leaves, and a thread that has its number then waits for nothing', () => {
     const { descriptors, users, uses } = shared(1);
     const fd = open();
-    descriptors.show(fd);
+    descriptors.publish(fd);
     uses[0]!.enter();
     descriptors.close(fd);
     assert.equal(isOpen(fd), true);
@@ -192,7 +192,7 @@ describe('a descriptor stays open', () => {
     const again = descriptors.join();
     assert.equal(again.thread, users[0]!.thread);
     const other = open();
-    descriptors.show(other);
+    descriptors.publish(other);
     descriptors.close(other);
     assert.equal(isOpen(other), false);
   });
@@ -203,8 +203,8 @@ describe('a serial', () => {
     const { descriptors, uses } = shared(2);
     const [early, late] = uses as [DescriptorUse, DescriptorUse];
     const fd = open();
-    const serial = descriptors.show(fd);
-    assert.equal(descriptors.show(fd), serial);
+    const serial = descriptors.publish(fd);
+    assert.equal(descriptors.publish(fd), serial);
     early.enter();
     assert.equal(early.isCurrent(fd, serial), true);
     assert.equal(early.isCurrent(fd, serial + 1), false);
@@ -226,7 +226,7 @@ describe('a serial', () => {
     const fd = open();
     const serials = new Set<number>();
     for (let i = 0; i < 5; i++) {
-      const serial = descriptors.show(fd);
+      const serial = descriptors.publish(fd);
       for (const former of serials) assert.equal(use.isCurrent(fd, former), false);
       serials.add(serial);
       use.enter();
@@ -241,18 +241,18 @@ describe('a serial', () => {
 
   it('is not to be had for descriptors without number, of high numbers, and after the last one', () => {
     const { descriptors, users, uses } = shared(1);
-    assert.equal(descriptors.show(-1), 0);
-    assert.equal(descriptors.show(65_536), 0);
-    assert.notEqual(descriptors.show(65_535), 0);
+    assert.equal(descriptors.publish(-1), 0);
+    assert.equal(descriptors.publish(65_536), 0);
+    assert.notEqual(descriptors.publish(65_535), 0);
     const fd = open();
     new Int32Array(users[0]!.state)[SERIALS + fd] = 0x7ffffffe;
-    const last = descriptors.show(fd);
+    const last = descriptors.publish(fd);
     assert.equal(last, 0x7fffffff);
     assert.equal(uses[0]!.isCurrent(fd, last), true);
     descriptors.close(fd);
     assert.equal(uses[0]!.isCurrent(fd, last), false);
     assert.equal(open(), fd);
-    assert.equal(descriptors.show(fd), 0);
+    assert.equal(descriptors.publish(fd), 0);
     descriptors.close(fd);
     assert.equal(isOpen(fd), false);
   });
@@ -262,7 +262,7 @@ it('a turn has begun once, however often that is said, and has ended once', () =
   const { descriptors, uses } = shared(1);
   const [use] = uses as [DescriptorUse];
   const fd = open();
-  descriptors.show(fd);
+  descriptors.publish(fd);
   use.leave();
   use.enter();
   use.enter();
@@ -275,7 +275,7 @@ it('a turn has begun once, however often that is said, and has ended once', () =
   descriptors.settle();
   assert.equal(isOpen(fd), false);
   const other = open();
-  descriptors.show(other);
+  descriptors.publish(other);
   descriptors.close(other);
   assert.equal(isOpen(other), false);
 });
@@ -284,7 +284,7 @@ it('a wait for descriptors ends where a thread does not end its turn', () => {
   const { descriptors, uses } = shared(1);
   assert.equal(descriptors.settle(), false);
   const fd = open();
-  descriptors.show(fd);
+  descriptors.publish(fd);
   uses[0]!.enter();
   descriptors.close(fd);
   assert.equal(descriptors.settle(), false);
@@ -342,7 +342,7 @@ test('a thread reads no file but the one that it has found, while descriptors ar
     const fd = fs.openSync(files[id]!, 'r');
     Atomics.add(words, at + Place.VERSION, 1);
     Atomics.store(words, at + Place.FD, fd);
-    Atomics.store(words, at + Place.SERIAL, descriptors.show(fd));
+    Atomics.store(words, at + Place.SERIAL, descriptors.publish(fd));
     Atomics.store(words, at + Place.ID, id);
     Atomics.add(words, at + Place.VERSION, 1);
     used[place] = fd;
