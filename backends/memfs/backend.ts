@@ -23,7 +23,7 @@ import {
 import { copyRange, fallocate } from './content/allocation.js';
 import { PAGE } from './content/chunk.js';
 import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './tree/inode.js';
-import { allInodes, decodeTree, encodeTree } from './state.js';
+import { allInodes, decodeTree, encodeTree } from './saved-state.js';
 import type { Tree } from './tree/tree.js';
 import { getXattr, listXattrs, removeXattr, setXattr } from './tree/xattrs.js';
 

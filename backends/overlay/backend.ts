@@ -23,7 +23,7 @@ import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './layers/marks.
 import { nameOperations } from './operations/names.js';
 import type { OverlayFile, OverlayNode } from './tree/node.js';
 import { probeMarks } from './layers/probe.js';
-import { decodeState, encodeState, type Places, placesOf, resolveNode } from './saved.js';
+import { decodeState, encodeState, type Places, placesOf, resolveNode } from './saved-state.js';
 import { Shown } from './tree/shown-attributes.js';
 import { Union, type Upper } from './tree/union.js';
 import { type FaultPoint, WorkArea } from './layers/work-area.js';
