@@ -3,6 +3,7 @@ import { FileType } from '../../core/backend/index.js';
 import type { Node } from './nodes/nodes.js';
 import type { OpenFile } from './nodes/open-file.js';
 import type { Share } from './share.js';
+import { statDescriptor, statDeviceNumber } from './calls/stat.js';
 
 /**
  * Descriptors for queue threads, which serve some requests without this backend: see
@@ -17,20 +18,34 @@ export function backingOperations(share: Share) {
       if (file !== undefined) {
         if (!file.cached) return undefined;
         const writes = file.writable && !file.append && !file.synchronous && !share.hasMappedCapability;
-        return { fd: file.fd, attributes, readFlags: file.nowait, writes, names: false };
+        return {
+          fd: file.fd,
+          attributes: attributes && isNumberedAlike(file.fd),
+          readFlags: file.nowait,
+          writes,
+          names: false,
+        };
       }
+      const fd = nodes.isAnchored(node) ? nodes.descriptor(node) : -1;
+      const isShownAlike = attributes && (fd < 0 ? nodes.mountIndex(node) === 0 : isNumberedAlike(fd));
       return {
         // Only a node that has a descriptor already gives one. Opening one here would push another
         // out of the cache, again and again where a guest knows many files.
-        fd: nodes.isAnchored(node) ? nodes.descriptor(node) : -1,
-        attributes,
+        fd,
+        attributes: isShownAlike,
         readFlags: 0,
         writes: false,
         names: attributes && nodes.fileType(node) === FileType.DIRECTORY,
-        identity: identityOf(node),
+        // A thread that finds the file by a name would tell the host's inode number.
+        identity: isShownAlike ? identityOf(node) : undefined,
       };
     },
   };
+
+  /** Whether guests see inode numbers of a file's device as they are on the host. */
+  function isNumberedAlike(fd: number): boolean {
+    return statDescriptor(fd) === 0 && share.inodeNumbers.isOwn(statDeviceNumber());
+  }
 
   function identityOf(node: Node): StatIdentity | undefined {
     const { id } = share.mountOf(node);

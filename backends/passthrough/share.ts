@@ -11,13 +11,14 @@ import {
   type SecurityContext,
   UsageError,
 } from '../../core/backend/index.js';
-import { AT, O, chmod, close, open, openat } from '../../core/system/calls/files.js';
+import { AT, O, STAT, chmod, close, open, openat } from '../../core/system/calls/files.js';
 import { isAtOrBelow, ownMounts, readMounts } from '../../core/system/calls/own-mounts.js';
 import { removexattr, setxattr } from '../../core/system/calls/xattrs.js';
 import { isRestricted } from '../../core/system/confinement/landlock.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/calls/file-handles.js';
 import { impersonate, prepare } from './calls/caller.js';
 import { IdMap } from './maps/id-map.js';
+import { InodeNumbers } from './maps/inode-numbers.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './nodes/mounts.js';
 import { HandleType, type Node, Nodes } from './nodes/nodes.js';
 import type { Options } from './options.js';
@@ -30,6 +31,7 @@ import {
   type OwnAttributes,
   isStillNamed,
   statDescriptor,
+  statDeviceNumber,
   statInoHigh,
   statInoLow,
   statMode,
@@ -71,6 +73,7 @@ export class Share {
   readonly root: Node;
   readonly uids: IdMap;
   readonly gids: IdMap;
+  readonly inodeNumbers: InodeNumbers;
   readonly xattrMap: XattrMap | undefined;
   readonly #onClose: (() => void)[] = [];
   /** Descriptors of claimed directories. Each holds an exclusive flock(2). */
@@ -107,6 +110,7 @@ export class Share {
     const mode = statMode();
     const low = statInoLow();
     const high = statInoHigh();
+    this.inodeNumbers = new InodeNumbers(statDeviceNumber());
     const mount = this.mounts.add(statMount(), fd, true, '');
     if (options.inodeFileHandles === 'mandatory' && mount.fd < 0) {
       close(fd);
@@ -275,7 +279,7 @@ export class Share {
   /** The attributes of the stat result in call memory, as guests see them. */
   attributes(into: OwnAttributes = attributes): Attributes {
     fillAttributes(into);
-    return this.translated(into);
+    return this.translated(into, statDeviceNumber());
   }
 
   /**
@@ -285,11 +289,15 @@ export class Share {
   attributesOf(fd: number): Attributes {
     const code = fillFromDescriptor(fd, attributes);
     if (code < 0) throw FsError.of(-code);
-    return this.translated(attributes);
+    return this.translated(attributes, words[(offset.stat + STAT.DEV) >>> 2]!);
   }
 
-  /** Translates the owner of attributes that were just filled from the host to the guest. */
-  translated(filled: OwnAttributes): Attributes {
+  /**
+   * Translates attributes that were just filled from the host to the guest: owner and inode number.
+   * @param device that holds the file.
+   */
+  translated(filled: OwnAttributes, device: number): Attributes {
+    if (!this.inodeNumbers.isOwn(device)) filled.ino = this.inodeNumbers.shown(device, filled.ino!);
     filled.uid = this.uids.toGuest(filled.uid);
     filled.gid = this.gids.toGuest(filled.gid);
     return filled;
@@ -400,7 +408,7 @@ export class Share {
       const fd = open(path, O.PATH | O.NOFOLLOW);
       if (fd < 0) continue;
       if (statDescriptor(fd) === 0 && this.mounts.find(statMount()) === undefined) {
-        this.mounts.add(statMount(), fd, isDirectory(statMode()), path.slice(root.length));
+        this.#addMount(statMount(), fd, isDirectory(statMode()), path.slice(root.length));
       }
       close(fd);
     }
@@ -436,10 +444,18 @@ export class Share {
       if (statDescriptor(found) < 0 || statMount() !== id) return undefined;
       const path = readlinkSync(`/proc/self/fd/${found}`);
       const root = readlinkSync(`/proc/self/fd/${this.descriptor(this.root)}`);
-      return this.mounts.add(id, found, directory, path.slice(root.length));
+      return this.#addMount(id, found, directory, path.slice(root.length));
     } finally {
       close(found);
     }
+  }
+
+  /** Enters a mount, and its device, of which the stat result is in call memory. */
+  #addMount(id: number, fd: number, directory: boolean, path: string): Mount {
+    const device = statDeviceNumber();
+    const mount = this.mounts.add(id, fd, directory, path);
+    this.inodeNumbers.enter(device, [mount.fsid, mount.fsidHigh, mount.tag]);
+    return mount;
   }
 
   /**

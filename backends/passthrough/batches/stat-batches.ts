@@ -1,4 +1,5 @@
 import { type Attributes, type Entry, FsError } from '../../../core/backend/index.js';
+import { STAT } from '../../../core/system/calls/files.js';
 import { type CallList, NativeMemory, ownMounts } from '../../../core/system/index.js';
 import type { Node } from '../nodes/nodes.js';
 import { putComponent } from '../calls/call-memory.js';
@@ -107,7 +108,7 @@ export class StatBatch {
     if (parent === undefined) {
       if (code < 0) throw FsError.of(-code);
       fillFromStat(u32, i32, word, entry.attributes);
-      return share.translated(entry.attributes);
+      return share.translated(entry.attributes, u32[word + (STAT.DEV >>> 2)]!);
     }
     if (code === 0) takeStat(u32, word);
     if (node !== undefined) {

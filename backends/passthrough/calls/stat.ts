@@ -121,6 +121,13 @@ export function statMount(): number {
   return (words[MASK >>> 2]! & STATX.MNT_ID) !== 0 ? getLong(MOUNT_ID) : statDevice();
 }
 
+/** The device that holds the file, in the kernel's encoding of 32 bits, as stat(2) gives it. */
+export function statDeviceNumber(): number {
+  const major = words[DEV_MAJOR >>> 2]!;
+  const minor = words[DEV_MINOR >>> 2]!;
+  return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0;
+}
+
 /** Attributes that are refilled by every call. */
 export type OwnAttributes = ReturnType<typeof newAttributes>;
 

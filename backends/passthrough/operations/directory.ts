@@ -11,6 +11,7 @@ import {
   words,
 } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
+import { statDescriptor, statDeviceNumber } from '../calls/stat.js';
 
 const EAGAIN = -11;
 
@@ -43,7 +44,7 @@ export function directoryOperations(share: Share) {
     },
 
     readdir(node: Node, _context: Context): Iterable<DirectoryEntry> {
-      return new Listing(openDirectory(share, node));
+      return new Listing(share, openDirectory(share, node));
     },
   };
 }
@@ -53,12 +54,18 @@ export function directoryOperations(share: Share) {
  * by `return`.
  */
 class Listing implements IterableIterator<DirectoryEntry> {
+  readonly #share: Share;
   #fd: number;
+  /** The directory's device, if its inode numbers are not shown as they are on the host. */
+  readonly #device: number | undefined;
   #piece: DirectoryEntry[] = [];
   #next = 0;
 
-  constructor(fd: number) {
+  constructor(share: Share, fd: number) {
+    this.#share = share;
     this.#fd = fd;
+    const isOwn = statDescriptor(fd) < 0 || share.inodeNumbers.isOwn(statDeviceNumber());
+    this.#device = isOwn ? undefined : statDeviceNumber();
   }
 
   [Symbol.iterator](): this {
@@ -94,8 +101,13 @@ class Listing implements IterableIterator<DirectoryEntry> {
         return false;
       }
       decode(offset.dirents, offset.dirents + size, this.#piece);
+      if (this.#device !== undefined) this.#piece = this.#piece.map((entry) => this.#renumbered(entry));
     }
     return true;
+  }
+
+  #renumbered(entry: DirectoryEntry): DirectoryEntry {
+    return { ...entry, ino: this.#share.inodeNumbers.shown(this.#device!, entry.ino!) };
   }
 }
 

@@ -237,6 +237,7 @@ export const SYS_FSTAT = arm64 ? 80 : 5;
  * Offsets in the `struct stat` of the system call, <asm/stat.h> of x86-64 and <asm-generic/stat.h>.
  */
 export const STAT = {
+  DEV: 0,
   INO: 8,
   MODE: arm64 ? 16 : 24,
   NLINK: arm64 ? 20 : 16,
