@@ -24,31 +24,34 @@ import { nameOperations } from './operations/names.js';
 import type { OverlayFile, OverlayNode } from './tree/node.js';
 import { probeMarks } from './layers/probe.js';
 import { decodeState, encodeState, type Places, placesOf, resolveNode } from './saved-state.js';
-import { Shown } from './tree/shown-attributes.js';
+import { ShownAttributes } from './tree/shown-attributes.js';
 import { Union, type Upper } from './tree/union.js';
 import { type FaultPoint, WorkArea } from './layers/work-area.js';
 
-/** How an overlay is put together. */
+/** What an overlay is made of. */
 export interface OverlaySettings {
   /** Absent: the union is read-only. */
   readonly upper: Backend | undefined;
   /** Top first; at least one. */
   readonly lowers: readonly Backend[];
-  /** Directories of the upper's backend for the union's root and for the work area. */
+  /**
+   * Directories in the upper's backend: `upperPath` holds the union's changes, `workPath` the work
+   * area.
+   */
   readonly upperPath: readonly string[];
   readonly workPath: readonly string[] | undefined;
-  /** Directories of lowers can be renamed; else EXDEV. */
+  /** Whether directories of lowers can be renamed; otherwise rename gives EXDEV. */
   readonly redirectDir: boolean;
   /**
-   * A change of mode, owner, times or attributes leaves a file's content in the lower
-   * (`overlay.metacopy`), and files of layers made so are followed. As in Linux, only with
+   * Whether a change of mode, owner, times or xattrs leaves a file's content in the lower
+   * (`overlay.metacopy`), and whether such files are followed. As in Linux, this needs
    * `redirectDir` and the namespace `trusted`.
    */
   readonly metacopy: boolean;
   /** Namespace of overlayfs's extended attributes. */
   readonly xattrs: 'trusted' | 'user';
   readonly marks: 'auto' | 'overlayfs' | 'names';
-  /** Told of each step of a change, for crash tests. */
+  /** Called at each step of a change, for crash tests. */
   readonly reached?: FaultPoint;
 }
 
@@ -90,12 +93,12 @@ const FROM_ANY = [
   'ioctl',
 ] as const satisfies readonly (keyof Backend)[];
 
-/** Methods that an overlay without durable identities cannot have. */
+/** Methods that an overlay has only if its identities are durable. */
 const FROM_KEYS = ['key', 'resolve', 'save', 'restore'] as const satisfies readonly (keyof Backend)[];
 
 /**
- * A writable upper over one or more lowers, with the semantics of Linux overlayfs. Reads go to the
- * topmost layer that has the file; the first change brings it into the upper.
+ * An overlay of one upper, if any, over one or more lowers. Reads go to the topmost layer that has
+ * the file. The first change copies the file up.
  */
 export function overlay(settings: OverlaySettings): OverlayBackend {
   const { upper, lowers } = settings;
@@ -106,9 +109,9 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
     if (mounted === undefined) throw new Error('the overlay is not mounted');
     return mounted;
   };
-  const shown = new Shown(union);
+  const shown = new ShownAttributes(union);
   const backend: OverlayBackend = {
-    cache: shortest(layers),
+    cache: combinedCache(layers),
     semantics: semanticsOf(layers),
     get union(): Union {
       return union();
@@ -142,7 +145,8 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
     ...FROM_ANY.filter((name) => layers.every((layer) => layer[name] === undefined)),
     ...(upper !== undefined && upper.key === undefined ? FROM_KEYS : []),
   ];
-  // Capabilities are the methods present: what no layer backs is not there.
+  // The engine takes the methods that are present as the capabilities: those that no layer supports
+  // are removed.
   for (const name of missing) delete backend[name];
   return accelerate(backend, { slots: true });
 }
@@ -160,7 +164,7 @@ function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {
     const layer = new Layer(0, upper, root, marksOf(settings, upper, true));
     const work = yield* openWork(settings, layer);
     layer.marks = yield* probeMarks(layer, work, settings, host.log);
-    if (work.isNew && (yield* work.isEmpty())) yield* looksLike(layer, work.root, lowerLayers[0]!);
+    if (work.isNew && (yield* work.isEmpty())) yield* takeOwnerOf(layer, work.root, lowerLayers[0]!);
     top = { layer, marks: layer.marks, work };
   }
   const metacopy = settings.metacopy && redirectDir && xattrs === 'trusted';
@@ -178,17 +182,17 @@ function marksOf({ marks, xattrs }: OverlaySettings, backend: Backend, isUpper: 
 }
 
 /**
- * At its first use an empty upper's root takes owner and permissions from the lower's that it
- * covers.
+ * When an upper is used for the first time and is empty, its root takes the owner and permissions
+ * of the topmost lower's root.
  */
-function* looksLike(upper: Layer, root: object, lower: Layer): Steps<void> {
+function* takeOwnerOf(upper: Layer, root: object, lower: Layer): Steps<void> {
   const attributes = { ...(yield* wait(lower.backend.getattr(lower.root, undefined, DAEMON))) };
   if (!(yield* giveOwner(upper, root, attributes))) return;
   const mode = attributes.mode & ModeBits.PERMISSIONS;
   yield* wait(upper.backend.setattr?.(root, { mode }, undefined, DAEMON));
 }
 
-/** @throws UsageError where the upper has no place for it, or another mount has it. */
+/** @throws UsageError if the work area cannot be made or emptied, or another mount uses it. */
 function* openWork({ upperPath, workPath, reached }: OverlaySettings, layer: Layer): Steps<WorkArea> {
   try {
     return yield* wait(WorkArea.open(layer, upperPath, workPath, reached ?? (() => {})));
@@ -218,8 +222,11 @@ function* healthOf(layers: readonly Backend[]): Steps<Health> {
   return { ok: true };
 }
 
-/** What is shown may come from any layer: guests may keep it as long as all of them allow. */
-function shortest(layers: readonly Backend[]): Partial<CachePolicy> {
+/**
+ * The cache policy of the union. Attributes and data may come from any layer, so each timeout is
+ * the shortest that a layer asks for.
+ */
+function combinedCache(layers: readonly Backend[]): Partial<CachePolicy> {
   const policies = layers.flatMap(({ cache }) => (cache === undefined ? [] : [cache]));
   const least = (name: 'entryTimeout' | 'negativeTimeout' | 'attributeTimeout'): Partial<CachePolicy> => {
     const given = policies.flatMap((policy) => policy[name] ?? []);
@@ -236,7 +243,10 @@ function shortest(layers: readonly Backend[]): Partial<CachePolicy> {
   };
 }
 
-/** The upper's, since all that they are about happens there; but submounts are of any layer. */
+/**
+ * The upper's semantics, since everything they govern happens there. But submounts may be in any
+ * layer.
+ */
 function semanticsOf(layers: readonly Backend[]): Semantics {
   const submounts = layers.some(({ semantics }) => semantics?.submounts === true);
   return { ...layers[0]!.semantics, ...(submounts ? { submounts } : {}) };

@@ -1,8 +1,12 @@
 /**
  * The overlay backend: a writable upper over read-only lowers, each any backend, with the semantics
- * and on-disk format of Linux overlayfs. `union.ts` finds what is where, `copy-up.ts` and
- * `changes.ts` change it, `marks.ts` knows how layers record whiteouts, `work-area.ts` where
- * changes are prepared.
+ * and the on-disk format of Linux overlayfs.
+ *
+ * `backend.ts` puts an overlay together. `layers/` is what one layer knows: nodes that are in use,
+ * whiteouts and other marks, the work area, where content is. `tree/` is the union: its nodes,
+ * look-up, listings, and the queue of changes. `changes/` copies up, creates, renames and removes.
+ * `operations/` are the contract's methods, thin. `offline/` lists and commits the differences.
+ * `saved-state.ts` is the state for a restart.
  */
 import { z } from 'zod';
 import { type BackendSpec, definePlugin, UsageError } from '../../core/backend/index.js';
@@ -13,7 +17,10 @@ export { commit, flatten } from './offline/commit.js';
 export { differences, type Difference } from './offline/diff.js';
 export { overlay, type OverlayBackend, type OverlaySettings } from './backend.js';
 
-/** `TYPE`, `TYPE:PATH` on the command line, a whole specification in a configuration file. */
+/**
+ * A layer: `TYPE` or `TYPE:PATH` on the command line, a whole specification in a configuration
+ * file.
+ */
 const layerSpec = z.union([
   z.string().min(1),
   z.looseObject({ type: z.string().min(1).describe('backend of the layer') }),
@@ -88,7 +95,10 @@ function parts(text: string): string[] {
   return text.split('/').filter((part) => part !== '');
 }
 
-/** A layer as a backend: the short form is a directory, or a backend's name. @throws UsageError */
+/**
+ * The specification of a layer's backend. The short form is a directory or a backend's name.
+ * @throws UsageError if it is neither.
+ */
 export function toSpec(layer: string | { readonly type: string }): BackendSpec {
   if (typeof layer !== 'string') return layer;
   const [type = '', ...rest] = layer.split(':');

@@ -13,9 +13,9 @@ import { dropAll } from './layers/stack.js';
 import type { Union } from './tree/union.js';
 
 /*
- * What keys don't carry, for a snapshot: the state of each layer, and where in the tree each node
- * is that a guest knows (or, without a name, in which layer). A header in JSON, its length as u32
- * before it, then the layers' states.
+ * What a restart needs beyond the nodes' keys: the state of each layer, and the place of each node
+ * that a guest knows (its path, or for a node without a name its layers' keys). The format is the
+ * length of a JSON header as u32, the header, and the layers' states.
  */
 
 interface Header {
@@ -25,20 +25,20 @@ interface Header {
   readonly nodes: readonly SavedNode[];
 }
 
-/** Layer number and key there. */
+/** A node of one layer: the layer's number and the node's key in it. */
 interface InLayer {
   readonly layer: number;
   readonly key: NodeKey;
 }
 
 /**
- * Where a node is: names from the root on, or where it has none, in its topmost layer, and where
- * its content is if not there.
+ * Where a node is: its path from the root as names; or, if it has no name, its node in the topmost
+ * layer, and in another layer if that one has the content.
  */
 type Place = readonly string[] | (InLayer & { readonly content: InLayer | undefined });
 type SavedNode = readonly [identity: string, place: readonly string[] | Nameless];
 
-/** Bytes of keys as base64. */
+/** A key in JSON; bytes are base64. */
 interface SavedKey {
   readonly layer: number;
   readonly key: string | number | { readonly base64: string };
@@ -81,7 +81,7 @@ function savedKey({ layer, node }: LowerNode): SavedKey | undefined {
   return { layer: layer.number, key: saved };
 }
 
-/** Names from the root to a node; nothing where it, or a directory above it, was removed. */
+/** The names from the root to a node; undefined if it or a directory above it was removed. */
 function pathOf(union: Union, node: OverlayNode): string[] | undefined {
   const names: string[] = [];
   let at = node;
@@ -94,8 +94,8 @@ function pathOf(union: Union, node: OverlayNode): string[] | undefined {
 }
 
 /**
- * Gives each layer its state back.
- * @throws EINVAL for what `encodeState` did not make of such layers.
+ * Restores the state of each layer. @returns the saved nodes.
+ * @throws EINVAL if `encodeState` did not write this for as many layers.
  */
 export function* decodeState(state: Uint8Array, layers: readonly Backend[]): Steps<readonly SavedNode[]> {
   const header = parseHeader(state, layers.length);
@@ -114,7 +114,7 @@ function parseHeader(state: Uint8Array, layers: number): Header {
     const header = JSON.parse(bytes.toString('utf8', 4, 4 + bytes.readUInt32LE(0))) as Header;
     if (header.version === 1 && header.layers.length === layers) return header;
   } catch {
-    // Neither of our making nor whole.
+    // Not a header, or cut short.
   }
   throw FsError.of('EINVAL');
 }
@@ -135,7 +135,10 @@ function inLayer({ layer, key }: SavedKey): InLayer {
   return { layer, key: typeof key === 'object' ? Buffer.from(key.base64, 'base64') : key };
 }
 
-/** Finds a node again that the engine knows by its identity. @throws ESTALE */
+/**
+ * Finds the node that the engine knows by an identity, and references it. @throws ESTALE if it is
+ * gone.
+ */
 export function* resolveNode(union: Union, places: Places, identity: string): Steps<OverlayNode> {
   const known = identity === union.root.identity ? union.root : union.known(identity);
   if (known !== undefined) {
@@ -154,7 +157,7 @@ export function* resolveNode(union: Union, places: Places, identity: string): St
   }
 }
 
-/** Walks down from the root. @returns the end, pinned. */
+/** Walks a path down from the root. @returns the node at its end, pinned. */
 function* walk(union: Union, names: readonly string[]): Steps<OverlayNode> {
   let node = union.root;
   union.pin(node);
@@ -187,7 +190,7 @@ function* nameless(
   }
 }
 
-/** A node of a layer by its key there, held. */
+/** Finds a node of a layer by its key, and holds it. */
 function* resolveIn(union: Union, { layer: number, key }: InLayer): Steps<LowerNode> {
   const layer = [union.upper?.layer, ...union.lowers].find((candidate) => candidate?.number === number);
   if (layer?.backend.resolve === undefined) throw FsError.of('ESTALE');

@@ -12,21 +12,24 @@ import {
   type Steps,
   wait,
 } from '../../../core/backend/index.js';
-import { bringUp, copyUp, setLinks } from './copy-up.js';
-import { fill } from './complete-copy-up.js';
+import { copyUpInChange, copyUp, setLinks } from './copy-up.js';
+import { completeCopyUp } from './complete-copy-up.js';
 import { isEmpty } from '../tree/listing.js';
 import type { OverlayNode } from '../tree/node.js';
-import type { Seen, Union } from '../tree/union.js';
+import type { PinnedEntry, Union } from '../tree/union.js';
 
 const DEFAULT_ACL = 'system.posix_acl_default';
 
-/** Bytes of a file that are copied in no time. */
-const LARGE = 1 << 20;
+/** Smaller files are copied within a change, since that takes no noticeable time. */
+const LARGE_BYTES = 1 << 20;
 
-/** Makes something in a directory of the upper, under the caller's credentials. */
+/** Creates something in a directory of the upper, with the caller's credentials. */
 export type Make<E extends Entry<object>> = (directory: object, name: string) => E | Promise<E>;
 
-/** Creates a name that the union does not show; over a whiteout by way of the work area. */
+/**
+ * Creates a name that the union does not show. If a whiteout is there, the new node is made in the
+ * work area first.
+ */
 export function* create<E extends Entry<object>>(
   union: Union,
   parent: OverlayNode,
@@ -40,7 +43,7 @@ export function* create<E extends Entry<object>>(
     union.unpin(there.node);
     throw FsError.of('EEXIST');
   }
-  yield* bringUp(union, parent);
+  yield* copyUpInChange(union, parent);
   const directory = parent.upper!;
   const found = yield* wait(marks.find(layer, directory, name));
   if (found !== undefined && found !== 'whiteout') {
@@ -50,7 +53,7 @@ export function* create<E extends Entry<object>>(
   let made: E;
   if (found === 'whiteout' && marks.inPlace) made = yield* createOverWhiteout(union, parent, name, make);
   else {
-    made = layer.keep(lasting(yield* wait(make(directory, name))));
+    made = layer.keep(ownCopy(yield* wait(make(directory, name))));
     if (isDirectory(made) && parent.lowers.length > 0) yield* wait(marks.setOpaque(layer, made.node));
     work.reached('create-made');
     if (found === 'whiteout') yield* wait(marks.removeWhiteout(layer, directory, name));
@@ -60,8 +63,8 @@ export function* create<E extends Entry<object>>(
   return { made, node, attributes: made.attributes };
 }
 
-/** What a creation returned, to be kept while the layer, which may refill its answer, does more. */
-function lasting<E extends Entry<object>>(entry: E): E {
+/** Copies what a creation returned, because the layer may refill its answer. */
+function ownCopy<E extends Entry<object>>(entry: E): E {
   return { ...entry, attributes: { ...entry.attributes } };
 }
 
@@ -70,9 +73,9 @@ function isDirectory(entry: Entry<object>): boolean {
 }
 
 /**
- * The new node is made in a directory of the work area that passes on the same group and ACL as the
- * real parent, then takes the whiteout's place in one rename (a directory by exchange, as it cannot
- * replace a device).
+ * Creates a node over a whiteout. The node is made in a temporary directory, which passes on the
+ * same group and ACL as the real parent. One rename puts it in the whiteout's place; a directory is
+ * exchanged with it, since it cannot replace a device.
  */
 function* createOverWhiteout<E extends Entry<object>>(
   union: Union,
@@ -81,26 +84,26 @@ function* createOverWhiteout<E extends Entry<object>>(
   make: Make<E>,
 ): Steps<E> {
   const { layer, marks, work } = union.writable();
-  const nursery = work.temporary();
+  const temporary = work.temporary();
   try {
-    return yield* work.make(nursery, 0o777, function* (cradle) {
-      yield* inheritLike(union, parent.upper!, cradle);
-      const made = layer.keep(lasting(yield* wait(make(cradle, 'new'))));
+    return yield* work.make(temporary, 0o777, function* (directory) {
+      yield* inheritLike(union, parent.upper!, directory);
+      const made = layer.keep(ownCopy(yield* wait(make(directory, 'new'))));
       if (isDirectory(made)) yield* wait(marks.setOpaque(layer, made.node));
       work.reached('create-made');
-      if (isDirectory(made)) yield* wait(work.exchange(cradle, 'new', parent.upper!, name));
-      else yield* wait(work.rename(cradle, 'new', parent.upper!, name, 0));
+      if (isDirectory(made)) yield* wait(work.exchange(directory, 'new', parent.upper!, name));
+      else yield* wait(work.rename(directory, 'new', parent.upper!, name, 0));
       work.reached('create-renamed');
       return made;
     });
   } finally {
-    yield* work.remove(nursery);
+    yield* work.remove(temporary);
   }
 }
 
 /**
- * Gives a temporary directory what its children inherit: the set-group-id bit with the group, and
- * the default ACL.
+ * Gives a temporary directory what new children inherit from the real one: set-group-id bit, group
+ * and default ACL.
  */
 function* inheritLike(union: Union, from: object, to: object): Steps<void> {
   const { layer } = union.writable();
@@ -122,16 +125,21 @@ function* inheritLike(union: Union, from: object, to: object): Steps<void> {
 }
 
 /**
- * Brings a file up that a change of names will bring up, if it is large enough to matter.
- * @param isKept its name goes on, as another.
+ * Copies a file up ahead of a change of names that would copy it up, if it is large.
+ * @param isKept whether the file keeps a name after the change.
  */
-export function* prepare(union: Union, parent: OverlayNode, name: string, isKept: boolean): Steps<void> {
+export function* copyUpBeforeChange(
+  union: Union,
+  parent: OverlayNode,
+  name: string,
+  isKept: boolean,
+): Steps<void> {
   const seen = yield* union.find(parent, name);
   if (seen === undefined) return;
   const { node, attributes } = seen;
   const { size = 0, nlink = 1 } = attributes;
   try {
-    if (node.type !== FileType.REGULAR || size < LARGE) return;
+    if (node.type !== FileType.REGULAR || size < LARGE_BYTES) return;
     if (isKept || (nlink > 1 && union.writable().layer.backend.link !== undefined)) {
       yield* wait(copyUp(union, node));
     }
@@ -140,8 +148,8 @@ export function* prepare(union: Union, parent: OverlayNode, name: string, isKept
   }
 }
 
-/** The node at a name that a change takes away, pinned; or ENOENT. */
-function* existing(union: Union, parent: OverlayNode, name: string): Steps<Seen> {
+/** The entry at a name that a change removes. @throws ENOENT */
+function* existing(union: Union, parent: OverlayNode, name: string): Steps<PinnedEntry> {
   const seen = yield* union.find(parent, name);
   if (seen === undefined) throw FsError.of('ENOENT');
   return seen;
@@ -153,9 +161,9 @@ export function* unlink(union: Union, parent: OverlayNode, name: string): Steps<
   try {
     if (node.isDirectory) throw FsError.of('EISDIR');
     yield* prepareLinks(union, node, attributes);
-    yield* bringUp(union, parent);
+    yield* copyUpInChange(union, parent);
     const wasInUpper = yield* hasUpper(union, parent, name);
-    if (yield* union.existsBelow(parent, name)) yield* hide(union, parent, name, wasInUpper);
+    if (yield* union.existsBelow(parent, name)) yield* placeWhiteout(union, parent, name, wasInUpper);
     else yield* wait(layer.backend.unlink!(parent.upper!, name, DAEMON));
     work.reached('unlink-done');
     yield* afterUnlink(union, node, parent, name, wasInUpper);
@@ -165,31 +173,25 @@ export function* unlink(union: Union, parent: OverlayNode, name: string): Steps<
 }
 
 /**
- * A lower file with other names is copied up and indexed first, so that their link count can
- * follow.
+ * Copies a lower file with other names up and adds it to the index, so that their link count can
+ * change.
  */
 function* prepareLinks(union: Union, node: OverlayNode, attributes: Attributes): Steps<void> {
   const { layer } = union.writable();
   if (node.upper === undefined && (attributes.nlink ?? 1) > 1 && layer.backend.link !== undefined) {
-    yield* bringUp(union, node);
+    yield* copyUpInChange(union, node);
   }
 }
 
 /**
- * Brings a node into the upper under a name of its own: one that another name brought up before is
- * linked there.
- * @param node whose name this is.
+ * Copies a node up under a particular name. If it was copied up under another name, it is linked.
+ * @param node the node that the name stands for.
  */
-export function* bringNameUp(
-  union: Union,
-  node: OverlayNode,
-  parent: OverlayNode,
-  name: string,
-): Steps<void> {
+export function* copyUpName(union: Union, node: OverlayNode, parent: OverlayNode, name: string): Steps<void> {
   const { layer } = union.writable();
-  yield* bringUp(union, node);
+  yield* copyUpInChange(union, node);
   if (!node.indexed) return;
-  yield* bringUp(union, parent);
+  yield* copyUpInChange(union, parent);
   if (yield* hasUpper(union, parent, name)) return;
   const linked = layer.keep(yield* wait(layer.backend.link!(node.upper!, parent.upper!, name, DAEMON)));
   layer.drop(linked.node);
@@ -205,8 +207,8 @@ function* hasUpper(union: Union, parent: OverlayNode, name: string): Steps<boole
   return true;
 }
 
-/** Puts a whiteout at a name, in one step where something is there. */
-function* hide(union: Union, parent: OverlayNode, name: string, occupied: boolean): Steps<void> {
+/** Puts a whiteout at a name. If something is there, one rename replaces it. */
+function* placeWhiteout(union: Union, parent: OverlayNode, name: string, occupied: boolean): Steps<void> {
   const { layer, marks, work } = union.writable();
   const directory = parent.upper!;
   if (!marks.inPlace) {
@@ -221,7 +223,10 @@ function* hide(union: Union, parent: OverlayNode, name: string, occupied: boolea
   } else yield* wait(marks.addWhiteout(layer, directory, name));
 }
 
-/** A name of a node is gone: its other names, its link count and its index entry follow. */
+/**
+ * Updates what depends on a removed name: the link count, the index entry and the node's known
+ * place.
+ */
 function* afterUnlink(
   union: Union,
   node: OverlayNode,
@@ -248,7 +253,7 @@ export function* rmdir(union: Union, parent: OverlayNode, name: string): Steps<v
     if (!node.isDirectory) throw FsError.of('ENOTDIR');
     const { empty } = yield* isEmpty(union, node);
     if (!empty) throw FsError.of('ENOTEMPTY');
-    yield* bringUp(union, parent);
+    yield* copyUpInChange(union, parent);
     yield* removeDirectory(union, node, parent, name);
     union.move(node, undefined, name);
   } finally {
@@ -276,25 +281,25 @@ function* removeDirectory(union: Union, node: OverlayNode, parent: OverlayNode, 
   work.reached('rmdir-done');
 }
 
-/** Adds a name to a node, in the upper. */
+/** Adds a name to a node, which is copied up. */
 export function* link(
   union: Union,
   node: OverlayNode,
   parent: OverlayNode,
   name: string,
   context: Context,
-): Steps<Seen> {
+): Steps<PinnedEntry> {
   const { layer } = union.writable();
   const { link: makeLink } = layer.backend;
   if (makeLink === undefined) throw FsError.of('EPERM');
-  yield* bringUp(union, node);
+  yield* copyUpInChange(union, node);
   if (node.isMetacopy && node.redirect?.startsWith('/') !== true) {
-    // A name that it never had in a lower.
-    if (node.parent === undefined) yield* wait(fill(union, node, Infinity));
+    // The lowers do not have the content at the new name.
+    if (node.parent === undefined) yield* wait(completeCopyUp(union, node, Infinity));
     else yield* redirect(union, node, union.lowerPath(node));
   }
   const target = node.upper!;
-  // Creation pins what it made: this same node.
+  // `create` pins the node that it made, which is this one.
   yield* create(union, parent, name, (directory, newName) =>
     makeLink.call(layer.backend, target, directory, newName, context),
   );
@@ -302,7 +307,7 @@ export function* link(
   return { node, attributes: { ...(yield* wait(layer.backend.getattr(target, undefined, DAEMON))) } };
 }
 
-/** Creates a file without a name, to be linked in later or never. */
+/** Creates a file without a name (O_TMPFILE). */
 export function* tmpfile(
   union: Union,
   parent: OverlayNode,
@@ -312,8 +317,8 @@ export function* tmpfile(
 ): Steps<{ made: Created<object, unknown>; node: OverlayNode; attributes: Attributes }> {
   const { layer } = union.writable();
   if (layer.backend.tmpfile === undefined) throw FsError.of('EOPNOTSUPP');
-  yield* bringUp(union, parent);
-  const made = layer.keep(lasting(yield* wait(layer.backend.tmpfile(parent.upper!, mode, flags, context))));
+  yield* copyUpInChange(union, parent);
+  const made = layer.keep(ownCopy(yield* wait(layer.backend.tmpfile(parent.upper!, mode, flags, context))));
   const node = union.created(parent, '', made.node, made.attributes);
   union.move(node, undefined, '');
   layer.drop(made.node);
@@ -331,7 +336,7 @@ export function* rename(
   if (union.isReserved(newParent, newName)) throw FsError.of('EINVAL');
   if ((flags & RenameFlags.WHITEOUT) !== 0) throw FsError.of('EINVAL');
   const source = yield* existing(union, parent, name);
-  let target: Seen | undefined;
+  let target: PinnedEntry | undefined;
   try {
     target = yield* union.find(newParent, newName);
     if (target?.node === source.node) return;
@@ -360,14 +365,14 @@ function* exchange(
   const { work } = union.writable();
   checkRedirect(union, source);
   checkRedirect(union, target);
-  yield* bringNameUp(union, source, parent, name);
-  yield* bringNameUp(union, target, newParent, newName);
-  yield* bringUp(union, parent);
-  yield* bringUp(union, newParent);
+  yield* copyUpName(union, source, parent, name);
+  yield* copyUpName(union, target, newParent, newName);
+  yield* copyUpInChange(union, parent);
+  yield* copyUpInChange(union, newParent);
   yield* markMoved(union, source, parent, name, newParent);
   yield* markMoved(union, target, newParent, newName, parent);
-  yield* becomeImpure(union, parent, target);
-  yield* becomeImpure(union, newParent, source);
+  yield* markImpure(union, parent, target);
+  yield* markImpure(union, newParent, source);
   yield* wait(work.exchange(parent.upper!, name, newParent.upper!, newName));
   work.reached('rename-done');
   union.move(target, parent, name);
@@ -381,17 +386,17 @@ function* move(
   source: OverlayNode,
   newParent: OverlayNode,
   newName: string,
-  target: Seen | undefined,
+  target: PinnedEntry | undefined,
 ): Steps<void> {
   if (target !== undefined) yield* checkReplaceable(union, source, target.node);
   checkRedirect(union, source);
-  yield* bringNameUp(union, source, parent, name);
+  yield* copyUpName(union, source, parent, name);
   if (target !== undefined) yield* prepareLinks(union, target.node, target.attributes);
-  yield* bringUp(union, parent);
-  yield* bringUp(union, newParent);
+  yield* copyUpInChange(union, parent);
+  yield* copyUpInChange(union, newParent);
   const needsWhiteout = yield* union.existsBelow(parent, name);
   yield* markMoved(union, source, parent, name, newParent);
-  yield* becomeImpure(union, newParent, source);
+  yield* markImpure(union, newParent, source);
   yield* replace(union, parent, name, newParent, newName, source, target?.node, needsWhiteout);
   union.writable().work.reached('rename-done');
   union.move(source, newParent, newName);
@@ -405,12 +410,15 @@ function* checkReplaceable(union: Union, source: OverlayNode, target: OverlayNod
   } else if (source.isDirectory) throw FsError.of('ENOTDIR');
 }
 
-/** A directory with lowers moves by a redirect, or not at all: the caller (`mv`) then copies it. */
+/**
+ * Refuses to move a directory that has lowers when redirects are off; `mv` then copies it. @throws
+ * EXDEV
+ */
 function checkRedirect(union: Union, node: OverlayNode): void {
   if (node.isDirectory && node.lowers.length > 0 && !union.redirectDir) throw FsError.of('EXDEV');
 }
 
-/** Tells what moves, before it does, where its lowers are, or that it has none. */
+/** Records, before a node is moved, where its lowers are, or that it has none. */
 function* markMoved(
   union: Union,
   node: OverlayNode,
@@ -429,14 +437,17 @@ function* markMoved(
   work.reached('rename-marked');
 }
 
-/** A redirect that is a name alone holds in one directory. */
+/**
+ * Whether the node has other names. A redirect that is a mere name would be wrong for those in
+ * other directories.
+ */
 function* hasOtherNames(union: Union, node: OverlayNode): Steps<boolean> {
   const { backend } = union.writable().layer;
   const { nlink = 1 } = yield* wait(backend.getattr(node.upper!, undefined, DAEMON));
   return node.indexed || nlink > 1;
 }
 
-/** Records where the lowers know a node. */
+/** Writes the node's redirect: where the lowers have it. */
 function* redirect(union: Union, node: OverlayNode, nameOrPath: string): Steps<void> {
   if (nameOrPath === node.redirect) return;
   const { layer, marks } = union.writable();
@@ -444,14 +455,14 @@ function* redirect(union: Union, node: OverlayNode, nameOrPath: string): Steps<v
   node.redirect = nameOrPath;
 }
 
-function* becomeImpure(union: Union, parent: OverlayNode, moved: OverlayNode): Steps<void> {
+function* markImpure(union: Union, parent: OverlayNode, moved: OverlayNode): Steps<void> {
   if (parent.impure || moved.identity.startsWith('0:')) return;
   const { layer, marks } = union.writable();
   yield* wait(marks.set(layer, parent.upper!, 'impure', 'y'));
   parent.impure = true;
 }
 
-/** The rename itself, with a whiteout left behind where a lower would show through. */
+/** Renames, and leaves a whiteout behind if a lower has something at the old name. */
 function* replace(
   union: Union,
   parent: OverlayNode,
@@ -466,9 +477,9 @@ function* replace(
   const from = parent.upper!;
   const to = newParent.upper!;
   if (target?.isDirectory === true && target.upper !== undefined) {
-    const { bare } = yield* isEmpty(union, target);
-    if (!bare && marks.inPlace) yield* clear(union, newParent, newName, target);
-    else if (!bare) {
+    const { upperIsEmpty } = yield* isEmpty(union, target);
+    if (!upperIsEmpty && marks.inPlace) yield* replaceByOpaque(union, newParent, newName, target);
+    else if (!upperIsEmpty) {
       yield* wait(marks.addWhiteout(layer, to, newName));
       yield* work.discard(to, newName);
     }
@@ -496,9 +507,10 @@ function* replace(
 }
 
 /**
- * Swaps an empty-looking directory full of whiteouts for an opaque empty one, which shows the same.
+ * Replaces a directory that contains nothing but whiteouts by an opaque empty one. Both look the
+ * same in the union.
  */
-function* clear(union: Union, parent: OverlayNode, name: string, target: OverlayNode): Steps<void> {
+function* replaceByOpaque(union: Union, parent: OverlayNode, name: string, target: OverlayNode): Steps<void> {
   const { layer, marks, work } = union.writable();
   const temporary = work.temporary();
   yield* work.make(temporary, 0o700, function* (node) {

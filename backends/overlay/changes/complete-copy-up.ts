@@ -20,34 +20,35 @@ import type { Union } from '../tree/union.js';
 const CAPABILITY = 'security.capability';
 
 /**
- * Copies the content of a file up whose metadata was copied up before. It is copied into the file
- * itself, which may have several names, and counts when the mark is removed: until then, and after
- * a crash, the content is the lower's. Linux `fs/overlayfs/copy_up.c` does the same.
+ * Copies the content of a file up, after its metadata was copied up before. The content goes into
+ * the file itself, which may have several names. It counts when the metacopy mark is removed; until
+ * then, and after a crash, the lower's content counts. Linux `fs/overlayfs/copy_up.c` does the
+ * same.
  *
- * A file that is cut becomes shorter before the mark goes. That is its new state already: what is
- * left of it is the lower's beginning, up to its size.
- * @param length most bytes to copy: the caller truncates.
+ * A file that is cut becomes shorter before the mark is removed. That is its new state already: its
+ * content is the beginning of the lower's, up to its size.
+ * @param length most bytes to copy, if the caller truncates the file.
  */
-export function fill(union: Union, node: OverlayNode, length: number): Awaitable<void> {
-  if (node.filling !== undefined) return node.filling;
+export function completeCopyUp(union: Union, node: OverlayNode, length: number): Awaitable<void> {
+  if (node.completing !== undefined) return node.completing;
   union.pin(node);
-  const filled = run(fillPinned(union, node, length));
+  const filled = run(completePinned(union, node, length));
   if (!isPromise(filled)) return undefined;
-  node.filling = filled.finally(() => {
-    node.filling = undefined;
+  node.completing = filled.finally(() => {
+    node.completing = undefined;
   });
-  return node.filling;
+  return node.completing;
 }
 
-function* fillPinned(union: Union, node: OverlayNode, length: number): Steps<void> {
+function* completePinned(union: Union, node: OverlayNode, length: number): Steps<void> {
   try {
-    yield* fillSteps(union, node, length);
+    yield* completeSteps(union, node, length);
   } finally {
     union.unpin(node);
   }
 }
 
-function* fillSteps(union: Union, node: OverlayNode, length: number): Steps<void> {
+function* completeSteps(union: Union, node: OverlayNode, length: number): Steps<void> {
   const { layer, marks, work } = union.writable();
   const { backend } = layer;
   const upper = node.upper!;
@@ -63,25 +64,25 @@ function* fillSteps(union: Union, node: OverlayNode, length: number): Steps<void
         const content = yield* wait(contentOf(union, node));
         yield* copyContent(union, content, upper, file, wanted);
       }
-      work.reached('fill-copied');
+      work.reached('complete-copied');
       if (wanted < size) yield* wait(backend.setattr?.(upper, { size: wanted }, file, DAEMON));
     } catch (error) {
-      yield* giveBack(union, upper, file, size);
+      yield* freeCopiedContent(union, upper, file, size);
       throw error;
     } finally {
       yield* restore(union, upper, attributes, capability);
     }
     yield* wait(backend.fsync?.(upper, file, false, DAEMON));
-    work.reached('fill-durable');
+    work.reached('complete-durable');
     yield* wait(marks.unset(layer, upper, 'metacopy'));
-    work.reached('fill-done');
+    work.reached('complete-done');
   } finally {
     if (opened !== undefined) yield* wait(backend.release?.(upper, file));
   }
   node.content = { layer, node: upper };
 }
 
-/** Writing takes file capabilities away. */
+/** The file's capabilities, which writing to it removes. */
 function* capabilityOf(union: Union, upper: object): Steps<Uint8Array | undefined> {
   try {
     const { backend } = union.writable().layer;
@@ -92,7 +93,7 @@ function* capabilityOf(union: Union, upper: object): Steps<Uint8Array | undefine
   }
 }
 
-/** Gives the file back what writing changed: nobody wrote it yet. */
+/** Restores what writing the copy changed: for guests, nobody has written the file. */
 function* restore(
   union: Union,
   upper: object,
@@ -101,7 +102,7 @@ function* restore(
 ): Steps<void> {
   const { backend } = union.writable().layer;
   const { mode } = attributes;
-  // Without CAP_FSETID it takes set-id bits away too.
+  // Without CAP_FSETID a write also clears set-id bits.
   const isPrivileged = (mode & (ModeBits.SETUID | ModeBits.SETGID)) !== 0;
   const changes = { ...timesOf(attributes), ...(isPrivileged ? { mode: mode & ModeBits.PERMISSIONS } : {}) };
   yield* wait(backend.setattr?.(upper, changes, undefined, DAEMON));
@@ -109,8 +110,8 @@ function* restore(
     yield* wait(backend.setxattr?.(upper, CAPABILITY, capability, 0, false, DAEMON));
 }
 
-/** An upper that is full needs the space of what was copied in vain. */
-function* giveBack(union: Union, upper: object, file: unknown, size: number): Steps<void> {
+/** Frees the space of an incomplete copy: the upper may be full. */
+function* freeCopiedContent(union: Union, upper: object, file: unknown, size: number): Steps<void> {
   const mode = FallocateMode.PUNCH_HOLE | FallocateMode.KEEP_SIZE;
   try {
     yield* wait(union.writable().layer.backend.fallocate?.(upper, file, mode, 0, size, DAEMON));

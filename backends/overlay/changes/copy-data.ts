@@ -3,14 +3,14 @@ import type { Layer } from '../layers/layer.js';
 import type { LowerNode } from '../tree/node.js';
 import type { Union } from '../tree/union.js';
 
-const PIECE = 1024 * 1024;
-/** Bytes asked for at a time where the host copies by itself, mostly by sharing blocks. */
-const DIRECT_PIECE = 1024 * PIECE;
-/** Bytes copied before other requests get a turn, where both layers are synchronous. */
-const TURN = 8 * PIECE;
+const PIECE_BYTES = 1024 * 1024;
+/** Bytes copied by one `copyFileRange` of the backend, which mostly shares blocks. */
+const DIRECT_PIECE_BYTES = 1024 * PIECE_BYTES;
+/** Bytes copied before other requests get their turn, if both layers are synchronous. */
+const TURN_BYTES = 8 * PIECE_BYTES;
 
-/** The two ends of a copy. */
-interface Ends {
+/** Source and target of a copy. */
+interface CopyEnds {
   readonly union: Union;
   readonly from: Layer;
   readonly original: object;
@@ -19,9 +19,10 @@ interface Ends {
 }
 
 /**
- * Copies the first bytes of a file into an open one of the upper that is empty or has only such
- * bytes; holes stay holes where the lower can tell them. Other requests get their turns.
- * @throws ESTALE where the lower changed meanwhile, which would leave a mixture.
+ * Copies the first `size` bytes of a file into an open file of the upper, which is empty or has the
+ * same bytes already. Holes stay holes if the lower reports them. Other requests are served in
+ * between.
+ * @throws ESTALE if the lower changed meanwhile: the copy would be a mixture.
  */
 export function* copyContent(
   union: Union,
@@ -38,7 +39,7 @@ export function* copyContent(
   if (!same) throw FsError.of('ESTALE');
 }
 
-function* copyData(ends: Ends, size: number): Steps<void> {
+function* copyData(ends: CopyEnds, size: number): Steps<void> {
   const { union, from, original } = ends;
   const source = from.backend;
   const { layer } = union.writable();
@@ -46,7 +47,7 @@ function* copyData(ends: Ends, size: number): Steps<void> {
   if (source.read === undefined || target.write === undefined) throw FsError.of('EIO');
   const opened = source.open === undefined ? undefined : yield* wait(source.open(original, 0, DAEMON));
   const file = opened?.file;
-  const buffer = union.host.createBuffer(Math.min(PIECE, size));
+  const buffer = union.host.createBuffer(Math.min(PIECE_BYTES, size));
   try {
     let direct = from.copyDomain !== undefined && from.copyDomain === layer.copyDomain;
     let turn = 0;
@@ -56,11 +57,11 @@ function* copyData(ends: Ends, size: number): Steps<void> {
         let count = direct ? yield* copyDirectly(ends, file, at, end) : undefined;
         direct = count !== undefined;
         count ??= yield* copyPiece(ends, file, buffer, at, end);
-        // Shorter than it was: whoever compares the attributes will tell.
+        // The file is shorter than before; the caller compares the attributes and reports it.
         if (count === 0) return;
         at += count;
         turn += count;
-        if (turn < TURN) continue;
+        if (turn < TURN_BYTES) continue;
         turn = 0;
         yield* wait(new Promise<void>((resolve) => setImmediate(resolve)));
       }
@@ -71,7 +72,7 @@ function* copyData(ends: Ends, size: number): Steps<void> {
   }
 }
 
-/** Where data begins and ends at or after an offset. */
+/** The next range of data at or after an offset: from its first byte to the one after its last. */
 function* nextData(
   from: Layer,
   original: object,
@@ -91,10 +92,13 @@ function* nextData(
   }
 }
 
-/** A copy within the host, or nothing where it refuses: other file systems, no support. */
-function* copyDirectly(ends: Ends, file: unknown, at: number, end: number): Steps<number | undefined> {
+/**
+ * Copies within the host. @returns the bytes copied, or undefined if it refuses, for example
+ * between file systems.
+ */
+function* copyDirectly(ends: CopyEnds, file: unknown, at: number, end: number): Steps<number | undefined> {
   const { backend } = ends.union.writable().layer;
-  const length = Math.min(DIRECT_PIECE, end - at);
+  const length = Math.min(DIRECT_PIECE_BYTES, end - at);
   try {
     const copied = backend.copyFileRange?.(
       ends.original,
@@ -113,7 +117,13 @@ function* copyDirectly(ends: Ends, file: unknown, at: number, end: number): Step
   }
 }
 
-function* copyPiece(ends: Ends, file: unknown, buffer: HostBuffer, at: number, end: number): Steps<number> {
+function* copyPiece(
+  ends: CopyEnds,
+  file: unknown,
+  buffer: HostBuffer,
+  at: number,
+  end: number,
+): Steps<number> {
   const { union, from, original, copy, copyFile } = ends;
   const { backend } = union.writable().layer;
   const window = buffer.slice(0, Math.min(buffer.length, end - at));

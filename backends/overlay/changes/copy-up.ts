@@ -13,74 +13,74 @@ import {
 } from '../../../core/backend/index.js';
 import { blocksOf, contentOf } from '../layers/content.js';
 import { copyContent } from './copy-data.js';
-import { fill } from './complete-copy-up.js';
+import { completeCopyUp } from './complete-copy-up.js';
 import type { Layer } from '../layers/layer.js';
-import type { Content, Draft, OverlayNode } from '../tree/node.js';
+import type { Content, PendingCopy, OverlayNode } from '../tree/node.js';
 import { originText } from '../layers/origin.js';
 import { timesOf } from '../tree/times.js';
 import type { Union } from '../tree/union.js';
 
 /**
- * Brings a node into the upper, its ancestors first: built as a temporary in the work area, made
- * durable, then renamed into place, so that a crash leaves the lower visible and at most a
- * temporary. Linux `fs/overlayfs/copy_up.c` has the same order. Several callers share one copy;
- * other changes go on while its content is copied.
- * @param length bytes of content that the caller needs: 0 where it truncates to nothing at once,
- * all of it with `Infinity`. Without it the metadata is enough, and the content may stay below.
+ * Copies a node up, its ancestors first. The copy is made in the work area, made durable, and
+ * renamed into place. After a crash the lower is still visible, and at most a temporary is left.
+ * Linux `fs/overlayfs/copy_up.c` has the same order. Several callers share one copy, and other
+ * changes go on while its content is copied.
+ * @param length bytes of content that the caller needs: 0 if it truncates the file, `Infinity` for
+ * all of it. Without `length` the metadata is enough, and the content may stay below.
  */
 export function copyUp(union: Union, node: OverlayNode, length?: number): Awaitable<void> {
   if (node.upper === undefined) return run(copyUpSteps(union, node, length));
-  if (length !== undefined && node.isMetacopy) return fill(union, node, length);
-  // What filling restores when it is done must not be older than what the caller changes.
-  return node.filling?.catch(() => {});
+  if (length !== undefined && node.isMetacopy) return completeCopyUp(union, node, length);
+  // When the completion ends, it restores times and mode. The caller must change them after that.
+  return node.completing?.catch(() => {});
 }
 
 function* copyUpSteps(union: Union, node: OverlayNode, length: number | undefined): Steps<void> {
   union.pin(node);
   try {
-    yield* wait(draft(union, node, length));
-    yield* wait(union.turnstile.pass(() => run(bringUp(union, node))));
-    // The copy may have been begun for somebody who did not need the content.
-    if (length !== undefined && node.isMetacopy) yield* wait(fill(union, node, length));
+    yield* wait(pendingCopy(union, node, length));
+    yield* wait(union.changeQueue.run(() => run(copyUpInChange(union, node))));
+    // The copy may have been started by a caller that did not need the content.
+    if (length !== undefined && node.isMetacopy) yield* wait(completeCopyUp(union, node, length));
   } finally {
     union.unpin(node);
   }
 }
 
-/** {@link copyUp} within a change. */
-export function* bringUp(union: Union, node: OverlayNode): Steps<void> {
+/** {@link copyUp} as a part of a change that is running. */
+export function* copyUpInChange(union: Union, node: OverlayNode): Steps<void> {
   if (node.upper !== undefined) return;
-  const copy = yield* wait(draft(union, node, undefined));
+  const copy = yield* wait(pendingCopy(union, node, undefined));
   try {
     yield* place(union, node, copy);
   } catch (error) {
     yield* union.writable().work.remove(copy.temporary);
     throw error;
   } finally {
-    node.draft = undefined;
+    node.pendingCopy = undefined;
     union.writable().layer.drop(copy.node);
   }
 }
 
-/** The copy of a node, made once for all who want it. */
-function draft(union: Union, node: OverlayNode, length: number | undefined): Awaitable<Draft> {
-  if (node.draft !== undefined) return node.draft;
+/** The copy of a node, made once for all callers. */
+function pendingCopy(union: Union, node: OverlayNode, length: number | undefined): Awaitable<PendingCopy> {
+  if (node.pendingCopy !== undefined) return node.pendingCopy;
   const made = run(build(union, node, length));
-  if (node.upper === undefined) node.draft = isPromise(made) ? made.catch(forgetDraft) : made;
-  return node.draft ?? made;
+  if (node.upper === undefined) node.pendingCopy = isPromise(made) ? made.catch(forgetPendingCopy) : made;
+  return node.pendingCopy ?? made;
 
-  function forgetDraft(error: unknown): never {
-    node.draft = undefined;
+  function forgetPendingCopy(error: unknown): never {
+    node.pendingCopy = undefined;
     throw error;
   }
 }
 
-function* place(union: Union, node: OverlayNode, copy: Draft): Steps<void> {
+function* place(union: Union, node: OverlayNode, copy: PendingCopy): Steps<void> {
   const { work, layer } = union.writable();
   const links = node.isDirectory ? 1 : (copy.attributes.nlink ?? 1);
   const indexed = links > 1 && layer.backend.link !== undefined;
   const { parent, name } = node;
-  if (parent !== undefined) yield* bringUp(union, parent);
+  if (parent !== undefined) yield* copyUpInChange(union, parent);
   if (indexed) {
     yield* setLinks(union, copy.node, 'L', 0);
     yield* work.addIndexed(node.identity, copy.node);
@@ -91,17 +91,17 @@ function* place(union: Union, node: OverlayNode, copy: Draft): Steps<void> {
   } else yield* keepOrphan(union, node, copy);
   work.reached('copy-up-renamed');
   if (indexed) {
-    // Two names in the upper: its place and the index.
+    // The file has two names in the upper: its place and the index.
     yield* setLinks(union, copy.node, 'U', links - 2);
     node.indexed = true;
     node.linkDelta = links - 2;
   }
-  union.adopt(node, copy.node, copy.content);
+  union.setUpper(node, copy.node, copy.content);
 }
 
 /**
- * Records how the link count of a file from a lower is told from the upper's (`U`) or the lower's
- * (`L`).
+ * Writes `overlay.nlink`: the file's link count relative to the upper's (`U`) or the lower's (`L`)
+ * link count.
  */
 export function* setLinks(union: Union, upperNode: object, from: 'U' | 'L', delta: number): Steps<void> {
   const { layer, marks } = union.writable();
@@ -109,20 +109,20 @@ export function* setLinks(union: Union, upperNode: object, from: 'U' | 'L', delt
   yield* wait(marks.set(layer, upperNode, 'nlink', `${from}${delta < 0 ? delta : `+${delta}`}`));
 }
 
-/** Nobody has removed the name since the copy was begun. */
+/** Whether the name still exists: it may have been removed since the copy was started. */
 function* isStillThere(union: Union, parent: OverlayNode, name: string): Steps<boolean> {
   const { layer, marks } = union.writable();
   const found = yield* wait(marks.find(layer, parent.upper!, name));
   if (found === undefined) return true;
   if (found === 'whiteout') return false;
   layer.drop(found.node);
-  // The upper was changed behind our back.
+  // The upper was changed behind the overlay.
   throw FsError.of('ESTALE');
 }
 
 /**
- * Renames the copy over the place of the original; the parent's times stay, as nothing in the union
- * changed.
+ * Renames the copy to the place of the original. The parent keeps its times, since nothing changed
+ * in the union.
  */
 function* moveIntoPlace(union: Union, parent: OverlayNode, name: string, temporary: string): Steps<void> {
   const { work, layer, marks } = union.writable();
@@ -137,8 +137,8 @@ function* moveIntoPlace(union: Union, parent: OverlayNode, name: string, tempora
   if (layer.backend.fsyncdir !== undefined) yield* wait(layer.backend.fsyncdir(directory, false, DAEMON));
 }
 
-/** A file without a name gets a copy without a name: it lives by being open. */
-function* keepOrphan(union: Union, node: OverlayNode, copy: Draft): Steps<void> {
+/** Keeps a copy without a name, for a file that has none. An open file keeps its content alive. */
+function* keepOrphan(union: Union, node: OverlayNode, copy: PendingCopy): Steps<void> {
   const { work, layer } = union.writable();
   const { backend } = layer;
   if (backend.open !== undefined && node.type === FileType.REGULAR) {
@@ -147,7 +147,7 @@ function* keepOrphan(union: Union, node: OverlayNode, copy: Draft): Steps<void> 
   yield* work.remove(copy.temporary);
 }
 
-function* build(union: Union, node: OverlayNode, length: number | undefined): Steps<Draft> {
+function* build(union: Union, node: OverlayNode, length: number | undefined): Steps<PendingCopy> {
   const { work, layer } = union.writable();
   const { layer: from, node: original } = node.lowers[0]!;
   const attributes = { ...(yield* wait(from.backend.getattr(original, undefined, DAEMON))) };
@@ -163,7 +163,7 @@ function* build(union: Union, node: OverlayNode, length: number | undefined): St
     let content: Content | undefined;
     try {
       if (made.opened !== undefined) {
-        if (isMetacopy) content = yield* borrow(union, node, copy, attributes);
+        if (isMetacopy) content = yield* makeMetacopy(union, node, copy, attributes);
         else yield* copyAll(union, node, copy, made.opened.file, Math.min(size, length ?? Infinity));
       }
       yield* finish(union, node, from, original, copy, attributes);
@@ -187,8 +187,16 @@ function* build(union: Union, node: OverlayNode, length: number | undefined): St
   }
 }
 
-/** Gives the copy the size of the original, and says that the content is there. */
-function* borrow(union: Union, node: OverlayNode, copy: object, attributes: Attributes): Steps<Content> {
+/**
+ * Marks the copy as a metacopy: it gets the size of the original, and the content stays where it
+ * is.
+ */
+function* makeMetacopy(
+  union: Union,
+  node: OverlayNode,
+  copy: object,
+  attributes: Attributes,
+): Steps<Content> {
   const { size = 0 } = attributes;
   const { layer, marks, work } = union.writable();
   const content = yield* wait(contentOf(union, node));
@@ -198,7 +206,7 @@ function* borrow(union: Union, node: OverlayNode, copy: object, attributes: Attr
   return { ...content, blocks: content.blocks ?? blocksOf(attributes) };
 }
 
-/** Gives the copy the content, or the beginning of it. */
+/** Copies the content, or the beginning of it, into the copy. */
 function* copyAll(
   union: Union,
   node: OverlayNode,
@@ -213,7 +221,7 @@ function* copyAll(
   work.reached('copy-up-data');
 }
 
-/** Makes a temporary of the original's kind, and holds it. */
+/** Makes a temporary of the original's type and holds it. */
 function* make(
   union: Union,
   type: number,
@@ -247,8 +255,8 @@ function* make(
 }
 
 /**
- * Gives the copy all but the content: the owner first, since a change of owner takes privileges
- * away.
+ * Sets everything but the content. The owner comes first, since a change of owner removes set-id
+ * bits and capabilities.
  */
 function* finish(
   union: Union,
@@ -266,15 +274,15 @@ function* finish(
     yield* wait(marks.set(layer, copy, 'kit.origin', originText(node, nlink)));
   }
   const times = timesOf(attributes);
-  // Set-id bits are for the owner that the file had.
+  // Set-id bits are kept only if the copy has the original's owner.
   const bits = isOwned ? ModeBits.PERMISSIONS : 0o1777;
   const rest = node.type === FileType.SYMLINK ? times : { mode: mode & bits, ...times };
   yield* wait(layer.backend.setattr?.(copy, rest, undefined, DAEMON));
 }
 
 /**
- * A daemon without privilege cannot give files away: they are its own then.
- * @returns whether the owner is the same.
+ * Sets the owner. A daemon without privilege cannot give files away; they stay its own.
+ * @returns whether the owner is as wanted.
  */
 export function* giveOwner(
   { backend }: Layer,
@@ -306,7 +314,10 @@ function* copyAttributes(from: Layer, original: object, to: Layer, copy: object)
   }
 }
 
-/** What the upper cannot hold may be lost, as in overlayfs, unless permissions hang on it. */
+/**
+ * Whether an xattr that the upper refuses may be left out, as overlayfs does. Those that
+ * permissions depend on may not.
+ */
 function isDispensable(name: string, error: unknown): boolean {
   const refused = error instanceof FsError && (error.code === 'EOPNOTSUPP' || error.code === 'EPERM');
   return refused && !name.startsWith('system.posix_acl_') && !name.startsWith('security.');

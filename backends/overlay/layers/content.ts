@@ -12,23 +12,25 @@ import { followMetacopy } from './stack.js';
 import type { Union } from '../tree/union.js';
 
 /*
- * Where the content of a file is: a layer may have only the metadata of a file, after a change of
- * mode, owner or attributes (Linux `Documentation/filesystems/overlayfs.rst`, "Metadata only copy
- * up"). Its content is then at the same place in a lower, or where `overlay.redirect` says.
+ * Finds the layer that has a file's content. After a change of mode, owner or attributes a layer
+ * may have only the metadata of a file (Linux `Documentation/filesystems/overlayfs.rst`, "Metadata
+ * only copy up"). The content is then at the same path in a lower, or where `overlay.redirect`
+ * says.
  */
 
-/** What {@link locate} finds. */
+/** The result of {@link locate}. */
 export interface Located {
   readonly content: Content;
-  /** Held, where the content is not in the layer that was begun with. */
+  /** The node with the content, held, if it is not the topmost one. */
   readonly followed: LowerNode | undefined;
 }
 
 /**
  * Finds the content of a file.
- * @param parent and name: where the file is in the union; nothing for one without a name.
- * @param top the file in the topmost layer that has it.
- * @throws EPERM if it is elsewhere and the union was told not to follow, EIO if it isn't there.
+ * @param parent its directory in the union; undefined for a file without a name
+ * @param name its name there
+ * @param top the file in the topmost layer that has it
+ * @throws EPERM if the content is in another layer and `metacopy` is off; EIO if it is in none.
  */
 export function* locate(
   union: Union,
@@ -37,7 +39,7 @@ export function* locate(
   top: LowerNode,
 ): Steps<Located> {
   if (!(yield* wait(top.layer.marks.isMetacopy(top.layer, top.node)))) {
-    return own(top);
+    return ownContent(top);
   }
   if (!union.metacopy) throw FsError.of('EPERM');
   const found = yield* followMetacopy(union.lowers, parent, name, top);
@@ -46,12 +48,12 @@ export function* locate(
   return { content: { layer, node, blocks: blocksOf(attributes) }, followed: found };
 }
 
-/** A file that has its content itself. */
-export function own(file: LowerNode): Located {
+/** The location of a file that has its own content. */
+export function ownContent(file: LowerNode): Located {
   return { content: file, followed: undefined };
 }
 
-/** {@link locate}, where it does not matter yet if it cannot be found. */
+/** {@link locate}, but undefined instead of an error. The error comes when the content is used. */
 export function* tryLocate(
   union: Union,
   parent: OverlayNode | undefined,
@@ -66,7 +68,7 @@ export function* tryLocate(
   }
 }
 
-/** Where a file's content is. @throws as {@link locate}. */
+/** The layer node with a file's content, found at the first use. @throws as {@link locate}. */
 export function contentOf(union: Union, node: OverlayNode): Awaitable<Content> {
   return node.content ?? run(findContent(union, node));
 }
@@ -75,7 +77,7 @@ function* findContent(union: Union, node: OverlayNode): Steps<Content> {
   const top = node.upper === undefined ? node.lowers[0]! : { layer: union.upper!.layer, node: node.upper };
   const located = yield* locate(union, node.parent, node.name, top);
   if (node.content === undefined) setContent(node, located);
-  // Others found it meanwhile.
+  // Another request has found it at the same time.
   else if (located.followed !== undefined) located.followed.layer.drop(located.followed.node);
   return node.content!;
 }
@@ -86,11 +88,12 @@ export function setContent(node: OverlayNode, { content, followed }: Located): v
 }
 
 /**
- * Whether a file in a lower may have its content elsewhere: it takes fewer blocks than its size (or
- * does not say), or its directory has files that came from below, one of which a crash may have
- * left half filled. Nothing where the directory was not asked yet.
+ * Whether a file in a lower may have its content in another layer: it has fewer blocks than its
+ * size needs (or does not say), or its directory is impure. A crash may have left a file with
+ * partly copied content in an impure directory.
+ * @returns undefined if it is not known yet whether the directory is impure.
  */
-export function mayBorrow(
+export function mayBeMetacopy(
   { mode, size = 0, blocks = 0 }: Attributes,
   parent: LowerNode,
 ): boolean | undefined {
@@ -98,13 +101,13 @@ export function mayBorrow(
   return blocks * 512 < size || parent.impure;
 }
 
-/** {@link mayBorrow}, asking the directory. */
-export function* askWhetherBorrowed(attributes: Attributes, parent: LowerNode): Steps<boolean> {
+/** {@link mayBeMetacopy}, which asks the directory if need be. */
+export function* isPossibleMetacopy(attributes: Attributes, parent: LowerNode): Steps<boolean> {
   parent.impure ??= yield* wait(parent.layer.marks.isImpure(parent.layer, parent.node));
-  return mayBorrow(attributes, parent) === true;
+  return mayBeMetacopy(attributes, parent) === true;
 }
 
-/** Blocks of 512 bytes that a file takes, as `Attributes.blocks` without its default. */
+/** Blocks of 512 bytes that a file takes; computed from its size if the layer does not say. */
 export function blocksOf({ size = 0, blocks = Math.ceil(size / 512) }: Attributes): number {
   return blocks;
 }

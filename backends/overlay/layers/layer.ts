@@ -13,27 +13,33 @@ import {
 } from '../../../core/backend/index.js';
 import type { Marks } from './marks.js';
 
-/** Inode numbers keep 47 bits of the layer's own below 6 bits of layer: every number fits 2^53. */
-const INO_BITS = 2 ** 47;
+/**
+ * Inode numbers of the union have 6 bits of layer number above 47 bits of the layer's own number,
+ * so that they fit 2^53.
+ */
+const LAYER_INODES = 2 ** 47;
 
 /** Most layers of one overlay, the upper included. */
 export const LAYERS_MAX = 63;
 
 /**
- * One backend in the stack. The overlay looks the same layer node up again and again and must tell
- * the backend when it has no more use for it, so that a layer counts who holds each.
+ * One backend in the stack. The overlay uses a layer's node in several places and must tell the
+ * backend when the last of them is done. So a layer counts the holders of each node.
  */
 export class Layer {
   /**
-   * 0 for the upper; lowers count from the bottom, 1 first, so that identities stay when a layer is
-   * put on top.
+   * 0 is the upper. Lowers count from the bottom, from 1, so that identities stay the same when a
+   * layer is put on top.
    */
   readonly number: number;
   readonly backend: Backend;
   readonly root: object;
-  /** Layers with the same one copy from each other's open files. */
+  /** Identifies the open files that can be copied among: layers with the same one share them. */
   readonly copyDomain: symbol | undefined;
-  /** How it records whiteouts and the like; settled once the layer is mounted. */
+  /**
+   * How the layer records whiteouts, opaque directories and redirects. Set for good when the
+   * overlay is mounted.
+   */
   marks: Marks;
   readonly #held = new Map<object, number>();
   #unkeyed = 0;
@@ -47,12 +53,12 @@ export class Layer {
     this.hold(root);
   }
 
-  /** Keeps a node until {@link drop}. */
+  /** Adds a holder of a node: the backend keeps it until {@link drop}. */
   hold(node: object): void {
     this.#held.set(node, (this.#held.get(node) ?? 0) + 1);
   }
 
-  /** Undoes one {@link hold}; the last one lets the backend forget the node. */
+  /** Removes a holder. Without holders the backend forgets the node. */
   drop(node: object): void {
     const count = this.#held.get(node) ?? 0;
     if (count > 1) this.#held.set(node, count - 1);
@@ -62,12 +68,12 @@ export class Layer {
     }
   }
 
-  /** Nodes held, for tests. */
+  /** Number of nodes that have holders, for tests. */
   get heldNodes(): number {
     return this.#held.size;
   }
 
-  /** Looks a name up and holds what it finds, in the turn in which it is found. */
+  /** Looks a name up and holds the node, before anything else can make the backend forget it. */
   lookup(parent: object, name: string): Awaitable<Entry<object> | undefined> {
     return andThen(this.backend.lookup(parent, name, DAEMON), (entry) => {
       if (entry !== undefined) this.hold(entry.node);
@@ -75,13 +81,13 @@ export class Layer {
     });
   }
 
-  /** Holds the node of an entry that a creation returned. */
+  /** Holds the node of an entry that a creation returned. @returns the entry. */
   keep<E extends Entry<object>>(entry: E): E {
     this.hold(entry.node);
     return entry;
   }
 
-  /** Walks down a path of this layer alone and holds its end. */
+  /** Walks down a path in this layer only and holds the node at its end. @throws ENOENT */
   walk(path: readonly string[]): Awaitable<object> {
     return run(this.#walk(path));
   }
@@ -98,18 +104,18 @@ export class Layer {
     return node;
   }
 
-  /** The overlay's inode number for one of this layer's. */
+  /** The union's inode number for one of this layer. */
   inode(ino: number | bigint | undefined): number | undefined {
     if (ino === undefined) return undefined;
-    const own = typeof ino === 'bigint' || ino >= INO_BITS ? fold(BigInt(ino)) : ino;
-    return this.number * INO_BITS + own;
+    const own = typeof ino === 'bigint' || ino >= LAYER_INODES ? fold(BigInt(ino)) : ino;
+    return this.number * LAYER_INODES + own;
   }
 
   /**
-   * The node's identity among all layers: by its durable key; in a lower without keys, which does
-   * not change, by inode number or else by path; in an upper without keys for as long as it is
-   * known.
-   * @param path in a lower; nothing for the upper.
+   * The node's identity in the union. It is made of the backend's durable key. Without keys it is,
+   * in a lower (which does not change), the inode number or else the path; in an upper, a number
+   * that is valid as long as the node is known.
+   * @param path gives the path in a lower; absent for the upper.
    */
   identity(node: object, ino: number | bigint | undefined, path?: () => string): string {
     const key = this.backend.key?.(node);
@@ -121,8 +127,9 @@ export class Layer {
 }
 
 /**
- * 47 bits of a larger number (of an overlay as a layer, of a file system that uses all 64), mixed
- * so that numbers which differ in few bits stay apart (the finalizer of MurmurHash3).
+ * Reduces an inode number of more than 47 bits (of an overlay used as a layer, or a file system
+ * that uses all 64) to 47. The finalizer of MurmurHash3 mixes it, so that numbers which differ in
+ * few bits stay apart.
  */
 function fold(ino: bigint): number {
   let mixed = ino ^ (ino >> 33n);
@@ -132,7 +139,9 @@ function fold(ino: bigint): number {
   return Number(mixed >> 17n);
 }
 
-/** Node's encoder, which works on any `Uint8Array`: without a `Buffer` for every new node. */
+/**
+ * Node's hexadecimal encoder, called on any `Uint8Array`. That saves a `Buffer` for every new node.
+ */
 const { hexSlice } = Buffer.prototype as unknown as {
   hexSlice(this: Uint8Array, start: number, end: number): string;
 };

@@ -14,55 +14,61 @@ import {
 } from '../../../core/backend/index.js';
 import type { Layer } from './layer.js';
 
-/** What a layer says of one name: an entry (whose node is held), a whiteout, or nothing. */
+/** What a layer has at a name: an entry (its node is held), a whiteout, or nothing. */
 export type Found = Entry<object> | 'whiteout' | undefined;
 
-/** The name that a directory entry hides, if the entry is a whiteout. */
+/** The name that a directory entry hides, if the entry is a whiteout; otherwise undefined. */
 export type WhiteoutOf = (name: string, type: number) => Awaitable<string | undefined>;
 
 /**
- * How a layer records what only a union knows: that a name is gone, that a directory hides what is
- * below, where a renamed directory's lowers are.
+ * How a layer records what only a union needs: that a name is removed (whiteout), that a directory
+ * hides the directories below it (opaque), where the lowers of a renamed directory are (redirect).
  */
 export interface Marks {
   /**
-   * Whether a whiteout occupies the very name that it hides, so that it must be replaced, not just
-   * outranked.
+   * Whether a whiteout has the very name that it hides. A new file must then replace it; otherwise
+   * file and whiteout may exist side by side, and the file wins.
    */
   readonly inPlace: boolean;
-  /** Names that exist for the marks alone: never listed, never found, never created by a guest. */
+  /** Whether a name exists for marks only. Guests never see, find or create such names. */
   reserves(name: string): boolean;
   /** The name under which a guest's extended attribute is stored. */
   escape(name: string): string;
   /** The guest's name of a stored attribute; nothing for a mark. */
   unescape(name: string): string | undefined;
   find(layer: Layer, directory: object, name: string): Awaitable<Found>;
-  /** For a listing: tells of each entry the name that it hides, if it is a whiteout. */
+  /** For listings: gives a function that says which name an entry hides, if it is a whiteout. */
   whiteouts(layer: Layer, directory: object): Awaitable<WhiteoutOf>;
   isOpaque(layer: Layer, directory: object): Awaitable<boolean>;
-  /** Whether nodes of a type (bits of the mode) can have marks at all. */
+  /** Whether nodes of a type (S_IFMT bits) can have marks. */
   holds(type: number): boolean;
-  /** Text of a mark on a node: `redirect`, `origin`, `nlink`, `impure`. */
+  /** Reads a mark of a node: `redirect`, `origin`, `nlink`, `impure`. */
   get(layer: Layer, node: object, mark: string): Awaitable<string | undefined>;
   set(layer: Layer, node: object, mark: string, value: string): Awaitable<void>;
-  /** Removes a mark that is there. */
+  /** Removes a mark that exists. */
   unset(layer: Layer, node: object, mark: string): Awaitable<void>;
-  /** Whether a directory may have files that came from below, whose content may still be there. */
+  /**
+   * Whether a directory may contain files that were copied up, whose content may still be in a
+   * lower.
+   */
   isImpure(layer: Layer, directory: object): Awaitable<boolean>;
   /**
    * Whether a file has only the metadata, and its content is in a layer below.
-   * @throws EIO for a mark not understood.
+   * @throws EIO if the mark is not understood.
    */
   isMetacopy(layer: Layer, file: object): Awaitable<boolean>;
   setOpaque(layer: Layer, directory: object): Awaitable<void>;
-  /** Hides a name. Where whiteouts are in place the name must be free in this layer. */
+  /**
+   * Adds a whiteout that hides a name. If whiteouts are `inPlace`, the name must be free in this
+   * layer.
+   */
   addWhiteout(layer: Layer, directory: object, name: string): Awaitable<void>;
-  /** Removes a whiteout that is there. */
+  /** Removes a whiteout that exists. */
   removeWhiteout(layer: Layer, directory: object, name: string): Awaitable<void>;
 }
 
 /**
- * Linux overlayfs's own format: `Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque
+ * The format of Linux overlayfs: `Documentation/filesystems/overlayfs.rst`, "whiteouts and opaque
  * directories".
  */
 export class OverlayfsMarks implements Marks {
@@ -122,7 +128,10 @@ export class OverlayfsMarks implements Marks {
     });
   }
 
-  /** An empty file with the mark, in a directory that says that it has such (Linux 6.8). */
+  /**
+   * Whether an empty file is a whiteout: it has the mark, and its directory says that it may
+   * contain such files (Linux 6.8).
+   */
   *#isEmptyWhiteout(layer: Layer, directory: object, node: object): Steps<boolean> {
     if ((yield* wait(this.get(layer, node, 'whiteout'))) === undefined) return false;
     return (yield* wait(this.get(layer, directory, 'opaque'))) === 'x';
@@ -212,15 +221,17 @@ function markText(value: Uint8Array | undefined): string | undefined {
 }
 
 /**
- * Nothing, as written without a digest, or `struct ovl_metacopy`: version 0, its own length, flags,
- * the digest's algorithm (0: none), the digest (Linux `fs/overlayfs/overlayfs.h`). The digest is
- * for fs-verity, and not checked, as with the mount option `verity=off`.
+ * The value of `overlay.metacopy` is empty, or `struct ovl_metacopy`: version 0, its own length,
+ * flags, the digest's algorithm (0: none), the digest (Linux `fs/overlayfs/overlayfs.h`). The
+ * digest is for fs-verity and is not checked, as with the mount option `verity=off`.
  */
 function isMetacopyValue(value: Uint8Array): boolean {
   return value.length === 0 || (value.length >= 4 && value[0] === 0 && value[1] === value.length);
 }
 
-/** Part of a layer may be on a file system without extended attributes: nothing there is marked. */
+/**
+ * A part of a layer may be on a file system without extended attributes. Nothing there has marks.
+ */
 function noAttributes(error: unknown): undefined {
   if (!(error instanceof FsError) || error.code !== 'EOPNOTSUPP') throw error;
 }
@@ -364,9 +375,9 @@ function* makeEmptySteps(layer: Layer, directory: object, name: string): Steps<v
 }
 
 /**
- * The marks that a backend can hold, by its methods: overlayfs's own where it has devices and
- * extended attributes, else reserved names. A lower that nothing can write may have been written
- * elsewhere: it needs the attributes alone.
+ * Chooses the marks that a backend's methods can hold: overlayfs's own if it has devices and
+ * xattrs, otherwise reserved names. A lower that cannot be written here may have been written
+ * elsewhere, so reading xattrs is enough.
  */
 export function marksFor(backend: Backend, namespace: 'trusted' | 'user', isUpper: boolean): Marks {
   const writable = isUpper || backend.setxattr !== undefined;

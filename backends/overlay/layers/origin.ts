@@ -3,27 +3,27 @@ import type { Layer } from './layer.js';
 import type { OverlayNode } from '../tree/node.js';
 
 /*
- * What a copied-up file remembers: what it was copied from (`overlay.kit.origin`), so that its
- * identity and inode number stay, and how its links are counted (`overlay.nlink`, as in Linux
+ * Marks of a copied-up file: what it was copied from (`overlay.kit.origin`), so that it keeps its
+ * identity and inode number, and its link count (`overlay.nlink`, as in Linux
  * `fs/overlayfs/util.c`).
  */
 
-/** What a file was copied from. */
+/** The file in a lower that a file was copied from. */
 export interface Origin {
   readonly ino: number | undefined;
   readonly links: number;
   readonly identity: string;
 }
 
-/** How a file's links are counted; see `OverlayNode`. */
+/** A file's link count; the fields are those of `OverlayNode`. */
 export interface Links {
   readonly indexed: boolean;
   readonly linkDelta: number;
 }
 
 /**
- * The text of an origin mark: the inode number in the union, or `-`, the lower's link count, and
- * the identity.
+ * The text of an origin mark: inode number in the union or `-`, the lower's link count, and the
+ * identity.
  */
 export function originText(node: OverlayNode, links: number): string {
   return `${node.ino ?? '-'} ${links} ${node.identity}`;
@@ -43,8 +43,8 @@ function parseOrigin(text: string | undefined): Origin | undefined {
 }
 
 /**
- * `overlay.nlink` of a file that came from a lower: `U+n` is relative to the upper's link count,
- * `L+n`, which stands while it is copied up, to the lower's.
+ * Reads `overlay.nlink` of a file that came from a lower: `U±n` is relative to the upper's link
+ * count. `L±n`, written while the file is copied up, is relative to the lower's.
  */
 export function* readLinks(layer: Layer, upperNode: object, type: number): Steps<Links | undefined> {
   if (!layer.marks.holds(type)) return undefined;

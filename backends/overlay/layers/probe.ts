@@ -12,10 +12,11 @@ import { type Marks, NameMarks, OverlayfsMarks } from './marks.js';
 import type { WorkArea } from './work-area.js';
 
 /**
- * Tries in the work area what overlayfs's marks need of an upper: devices, extended attributes,
- * renames that exchange and that leave a whiteout. Where a backend has the methods but its file
- * system refuses, reserved names take their place.
- * @throws UsageError where it is a matter of privilege or choice.
+ * Tries in the work area what overlayfs's marks need: devices, xattrs, and renames that exchange or
+ * leave a whiteout. If the backend has the methods but its file system refuses, the layer uses
+ * reserved names instead.
+ * @throws UsageError if the operator must decide: privileges are missing, or `marks` asks for what
+ * is impossible.
  */
 export function* probeMarks(
   layer: Layer,

@@ -4,20 +4,23 @@ import type { Found } from './marks.js';
 import type { LowerNode, OverlayNode } from '../tree/node.js';
 
 /*
- * Walks down the lowers. Rules: Linux `Documentation/filesystems/overlayfs.rst`, "whiteouts and
- * opaque directories", "redirect_dir", "Metadata only copy up".
+ * Look-up in the lowers, from the top down. Rules: Linux `Documentation/filesystems/overlayfs.rst`,
+ * "whiteouts and opaque directories", "redirect_dir", "Metadata only copy up".
  */
 
-/** What lowers have at a place: the nodes, held, top first, and the attributes of the first. */
+/**
+ * What the lowers have at a path: their nodes, held, top first, and the attributes of the first
+ * one.
+ */
 export interface Stack {
   stack: LowerNode[];
   attributes: Attributes | undefined;
 }
 
 /**
- * Looks a name (or an absolute path, as redirects have them) up in the lowers of a directory, from
- * the top down. A directory goes on to the next layer until an opaque one, a whiteout or something
- * else ends the stack.
+ * Looks a name up in the lowers of a directory, or an absolute path of a redirect in all lowers. A
+ * directory is merged with those below it, until an opaque directory, a whiteout or another kind of
+ * file ends the stack.
  */
 export function* mergeLowers(
   lowers: readonly Layer[],
@@ -48,9 +51,10 @@ export function* mergeLowers(
 }
 
 /**
- * Follows files that have only the metadata down to the one that has the content.
- * @param parent and name of the first of them.
- * @returns the node, held, and its attributes; nothing where there is none.
+ * Follows files that have only metadata down to the one that has the content.
+ * @param parent directory of the first of them in the union
+ * @param name its name there
+ * @returns the node, held, and its attributes; undefined if there is none.
  */
 export function* followMetacopy(
   lowers: readonly Layer[],
@@ -85,10 +89,7 @@ export function* followMetacopy(
   return undefined;
 }
 
-/**
- * Where the lowers are to be looked in: names below a directory's lowers, or below each layer's
- * root.
- */
+/** A path in the lowers: relative to a directory's nodes there, or to each layer's root. */
 interface Place {
   readonly path: readonly string[];
   readonly isAbsolute: boolean;
@@ -109,23 +110,26 @@ function startOf(place: Place, parent: OverlayNode | undefined, layer: Layer): o
 }
 
 /**
- * Where a layer says that something is in the lowers: a name in the same directory, or a path from
- * the root.
+ * Reads where the node's lowers are: a name in the same directory, or a path from the root.
+ * Undefined if they are at its own name.
  */
 export function* redirectOf(layer: Layer, node: object): Steps<string | undefined> {
   const text = yield* wait(layer.marks.get(layer, node, 'redirect'));
   return text !== undefined && isRedirect(text) ? text : undefined;
 }
 
-/** Whoever made the layer may have written anything: nothing leads out of it. */
+/**
+ * Checks a redirect, since the maker of a layer may write anything: no name in it may lead
+ * elsewhere.
+ */
 function isRedirect(text: string): boolean {
   const names = text.startsWith('/') ? text.slice(1).split('/') : [text];
   return names.every((name) => name !== '' && name !== '.' && name !== '..' && !name.includes('/'));
 }
 
 /**
- * Walks in one layer. A whiteout, an opaque directory or anything but a directory on the way hides
- * the layers below.
+ * Walks a path in one layer. A whiteout, an opaque directory, or something that is no directory on
+ * the way hides the layers below.
  */
 function* walk(
   layer: Layer,

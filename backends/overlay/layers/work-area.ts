@@ -13,31 +13,31 @@ import {
 import type { Layer } from './layer.js';
 
 /**
- * Where temporaries live when no `work` path is given: a directory in the upper's root that the
- * guest cannot see.
+ * The work area's directory when no `workPath` is given: in the upper's root, hidden from guests.
  */
 export const DEFAULT_WORK = '.virtiofs-kit-work';
 
 const TEMPORARIES = 'work';
 const INDEX = 'index';
 
-/** How often, and how many milliseconds apart, a directory is claimed that somebody else has. */
-const ATTEMPTS = 10;
-const BETWEEN = 100;
+/** Attempts to claim a directory, and the milliseconds between them. */
+const CLAIM_ATTEMPTS = 10;
+const CLAIM_RETRY_MS = 100;
 
-/** Told of each step that a crash may fall behind; tests stop the daemon there. */
+/** Called at each step after which a crash must do no harm. Crash tests stop the daemon there. */
 export type FaultPoint = (step: string) => void;
 
 /**
- * The part of the upper's backend where changes are prepared before one rename makes them visible,
- * and the index by which the names of a hard-linked lower file find the one file that it became.
+ * A directory in the upper's backend where changes are copiedUpBefore before one rename makes them
+ * visible. It also has the index: hard links by which the names of a lower file find the file that
+ * it was copied up to.
  */
 export class WorkArea {
   readonly layer: Layer;
-  /** The upper's root directory, which the union's root shows. */
+  /** The directory that holds the upper's part of the union's root. */
   readonly root: object;
   readonly reached: FaultPoint;
-  /** It was made just now: the upper has not been used before. */
+  /** Whether the work area was just created: the upper has not been used before. */
   readonly isNew: boolean;
   readonly #hidden: string | undefined;
   readonly #temporaries: object;
@@ -63,11 +63,11 @@ export class WorkArea {
   }
 
   /**
-   * Opens the work area, for this mount alone where the layer can tell, and removes what an earlier
-   * daemon left in it.
-   * @param upperPath of the union's root in the backend; made if it is not there.
-   * @param workPath of the work area; absent: hidden in the upper's root.
-   * @throws FsError EBUSY while another mount has either of them.
+   * Opens the work area and removes what an earlier daemon left in it. Claims it for this mount if
+   * the backend can.
+   * @param upperPath of the upper's root in the backend; created if it does not exist
+   * @param workPath of the work area; absent: hidden in the upper's root
+   * @throws FsError EBUSY if another mount uses either of them.
    */
   static open(
     layer: Layer,
@@ -107,13 +107,16 @@ export class WorkArea {
     return name === this.#hidden;
   }
 
-  /** A name for a temporary, not used before. */
+  /** A new name for a temporary. */
   temporary(): string {
     this.#next += 1;
     return `#${this.#next.toString(16)}`;
   }
 
-  /** The upper file that a hard-linked lower file became, held; or nothing. */
+  /**
+   * The upper file that a hard-linked lower file was copied up to, held; undefined if there is
+   * none.
+   */
   findIndexed(identity: string): Awaitable<object | undefined> {
     return run(this.#findIndexed(identity));
   }
@@ -123,12 +126,12 @@ export class WorkArea {
     return entry?.node;
   }
 
-  /** Whether any file that a lower has by several names was copied up. */
+  /** Whether any file with several names in a lower was copied up. */
   *hasIndexed(): Steps<boolean> {
     return (yield* listAll(this.layer, this.#index)).length > 0;
   }
 
-  /** Links an upper file into the index. */
+  /** Adds an upper file to the index. */
   *addIndexed(identity: string, upperNode: object): Steps<void> {
     const { backend } = this.layer;
     if (backend.link === undefined) return;
@@ -149,7 +152,7 @@ export class WorkArea {
     }
   }
 
-  /** Makes a temporary directory, held while `use` works on it. */
+  /** Makes a temporary directory and holds it while `use` runs. */
   *make<R>(name: string, mode: number, use: (node: object) => Steps<R>): Steps<R> {
     const { backend } = this.layer;
     if (backend.mkdir === undefined) throw FsError.of('EROFS');
@@ -162,8 +165,8 @@ export class WorkArea {
   }
 
   /**
-   * Takes a directory out of the tree in one rename and removes it with what is left in it
-   * (whiteouts, marks). The tree does not show it from the rename on, whatever happens after.
+   * Removes a directory with what is left in it (whiteouts, marks). One rename into the work area
+   * takes it out of the tree; a crash after that only leaves a temporary.
    */
   *discard(parent: object, name: string): Steps<void> {
     const temporary = this.temporary();
@@ -172,7 +175,7 @@ export class WorkArea {
     yield* this.remove(temporary);
   }
 
-  /** Removes a temporary, a directory with all its content. */
+  /** Removes a temporary, with its content if it is a directory. */
   *remove(name: string): Steps<void> {
     yield* this.#removeTree(this.#temporaries, name);
   }
@@ -195,12 +198,12 @@ export class WorkArea {
     else yield* wait(backend.unlink?.(parent, name, DAEMON));
   }
 
-  /** Whether the upper's root holds nothing. */
+  /** Whether the upper's root is empty. */
   *isEmpty(): Steps<boolean> {
     return (yield* listAll(this.layer, this.root)).every(({ name }) => this.isHidden(name));
   }
 
-  /** Empties the upper's root and the index: all that it had is elsewhere now. */
+  /** Empties the upper's root and the index, after a commit. */
   *emptyUpper(): Steps<void> {
     for (const { name } of yield* listAll(this.layer, this.root)) {
       if (!this.isHidden(name)) yield* this.#removeTree(this.root, name);
@@ -208,10 +211,7 @@ export class WorkArea {
     yield* this.#empty(this.#index);
   }
 
-  /**
-   * Removes the work area where it is hidden in the upper's root. Nothing of it can be used
-   * afterwards.
-   */
+  /** Removes the work area if it is hidden in the upper's root. It cannot be used afterwards. */
   *destroy(): Steps<void> {
     if (this.#hidden !== undefined) yield* this.#removeTree(this.root, this.#hidden);
   }
@@ -223,14 +223,14 @@ export class WorkArea {
     return backend.rename(parent, name, newParent, newName, flags, DAEMON);
   }
 
-  /** Swaps two names of the upper in one step. */
+  /** Exchanges two names of the upper atomically. */
   exchange(parent: object, name: string, newParent: object, newName: string): Awaitable<void> {
     return this.rename(parent, name, newParent, newName, RenameFlags.EXCHANGE);
   }
 }
 
 /**
- * Keeps a directory for this mount. Who mounts anew at once may find the former daemon still
+ * Claims a directory for this mount. It is tried for a while, since the former daemon may still be
  * ending.
  */
 function* claim({ backend }: Layer, directory: object): Steps<void> {
@@ -238,13 +238,13 @@ function* claim({ backend }: Layer, directory: object): Steps<void> {
     try {
       return yield* wait(backend.claim?.(directory));
     } catch (error) {
-      if (!(error instanceof FsError) || error.code !== 'EBUSY' || attempt === ATTEMPTS) throw error;
+      if (!(error instanceof FsError) || error.code !== 'EBUSY' || attempt === CLAIM_ATTEMPTS) throw error;
     }
-    yield* wait(new Promise<void>((resolve) => setTimeout(resolve, BETWEEN)));
+    yield* wait(new Promise<void>((resolve) => setTimeout(resolve, CLAIM_RETRY_MS)));
   }
 }
 
-/** All entries of one directory of one layer. */
+/** All entries of a directory in one layer. */
 export function* listAll(layer: Layer, directory: object): Steps<DirectoryEntry[]> {
   if (layer.backend.readdir === undefined) return [];
   const source = yield* wait(layer.backend.readdir(directory, DAEMON));
@@ -258,7 +258,7 @@ export function* listAll(layer: Layer, directory: object): Steps<DirectoryEntry[
   }
 }
 
-/** Finds or makes a path of directories and holds its end. */
+/** Finds or creates a path of directories and holds its end. */
 function* makePath(
   layer: Layer,
   start: object,

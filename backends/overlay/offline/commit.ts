@@ -7,8 +7,8 @@ import {
   wait,
 } from '../../../core/backend/index.js';
 import type { OverlayBackend } from '../backend.js';
-import { bringNameUp } from '../changes/changes.js';
-import { bringUp, copyUp } from '../changes/copy-up.js';
+import { copyUpName } from '../changes/changes.js';
+import { copyUpInChange, copyUp } from '../changes/copy-up.js';
 import { type Difference, differences } from './diff.js';
 import { Layer } from '../layers/layer.js';
 import { list } from '../tree/listing.js';
@@ -17,11 +17,11 @@ import type { OverlayNode } from '../tree/node.js';
 import { Union } from '../tree/union.js';
 import { WorkArea } from '../layers/work-area.js';
 
-/** A layer in which nothing is marked: what is there is there, what is removed is gone. */
+/** Marks of a layer that has none: nothing in it is hidden or redirected. */
 class NoMarks extends NameMarks {
   readonly #names: Marks | undefined;
 
-  /** @param names by which a guest's attributes are stored. */
+  /** @param names gives the names under which guests' xattrs are stored. */
   constructor(names?: Marks) {
     super();
     this.#names = names;
@@ -67,10 +67,9 @@ class NoMarks extends NameMarks {
 }
 
 /**
- * Makes the upper say all by itself what it shows of directories that were moved (they and what is
- * in them are copied up, and no longer refer to lowers), of files that a lower has by several names
- * (each gets its link) and of files whose content is in a lower. Nothing that guests see changes.
- * Necessary before the lowers change.
+ * Makes the upper independent of what the lowers have at other paths. Moved directories are copied
+ * up with everything in them, all names of hard-linked files are linked, and content left in lowers
+ * is copied up. Guests see no change. Needed before the lowers change.
  */
 export async function flatten(overlay: OverlayBackend): Promise<void> {
   const { union } = overlay;
@@ -78,12 +77,12 @@ export async function flatten(overlay: OverlayBackend): Promise<void> {
   for await (const { seen } of differences(union)) {
     if (seen === undefined) continue;
     const { node } = seen;
-    if (node.isDirectory && node.redirect !== undefined) await settle(union, node);
+    if (node.isDirectory && node.redirect !== undefined) await copyUpTree(union, node);
     if (node.isMetacopy) await copyUp(union, node, Infinity);
   }
 }
 
-/** Brings up every name of the files that any of their names brought up. */
+/** Copies up every name of the files that were copied up under one of their names. */
 async function linkAll(union: Union, directory: OverlayNode): Promise<void> {
   for (const { name } of await run(list(union, directory))) {
     const seen = await run(union.find(directory, name));
@@ -92,7 +91,7 @@ async function linkAll(union: Union, directory: OverlayNode): Promise<void> {
     try {
       if (node.isDirectory) await linkAll(union, node);
       else if (node.indexed) {
-        await union.turnstile.pass(() => run(bringNameUp(union, node, directory, name)));
+        await union.changeQueue.run(() => run(copyUpName(union, node, directory, name)));
       }
     } finally {
       union.unpin(node);
@@ -100,15 +99,15 @@ async function linkAll(union: Union, directory: OverlayNode): Promise<void> {
   }
 }
 
-async function settle(union: Union, directory: OverlayNode): Promise<void> {
+async function copyUpTree(union: Union, directory: OverlayNode): Promise<void> {
   const { layer, marks } = union.writable();
   for (const { name } of await run(list(union, directory))) {
     const seen = await run(union.find(directory, name));
     if (seen === undefined) continue;
     try {
       const { node } = seen;
-      await union.turnstile.pass(() => run(bringNameUp(union, node, directory, name)));
-      if (node.isDirectory) await settle(union, node);
+      await union.changeQueue.run(() => run(copyUpName(union, node, directory, name)));
+      if (node.isDirectory) await copyUpTree(union, node);
       if (node.isMetacopy) await copyUp(union, node, Infinity);
     } finally {
       union.unpin(seen.node);
@@ -118,11 +117,11 @@ async function settle(union: Union, directory: OverlayNode): Promise<void> {
 }
 
 /**
- * Brings the differences of an overlay into its topmost lower, and empties the upper when all are
- * there. An interrupted commit is completed by another. Moved directories must be {@link flatten}ed
- * first, by an overlay mounted before.
- * @param overlay mounted, and used by nobody else.
- * @param target another backend of the topmost lower, writable, not mounted.
+ * Applies the differences of an overlay to its topmost lower, and empties the upper when all are
+ * applied. An interrupted commit is completed by another one. Moved directories must be {@link
+ * flatten}ed first, by an overlay mounted before.
+ * @param overlay mounted, and used by nobody else
+ * @param target another backend of the topmost lower, writable, not mounted
  */
 export async function commit(overlay: OverlayBackend, target: Backend, host: BackendHost): Promise<void> {
   const { union: source } = overlay;
@@ -148,7 +147,7 @@ async function apply(union: Union, { path, seen, replaces }: Difference): Promis
     let parent = union.root;
     for (const part of names) {
       const found = await run(union.find(parent, part));
-      // The lower that is committed to never had the directory that something was removed from.
+      // The target never had the directory that something was removed from.
       if (found === undefined) return;
       pinned.push(found.node);
       parent = found.node;
@@ -160,17 +159,17 @@ async function apply(union: Union, { path, seen, replaces }: Difference): Promis
     if (found === undefined) return;
     pinned.push(found.node);
     await copyUp(union, found.node);
-    await run(bringNameUp(union, found.node, parent, name));
-    if (isDirectory) await run(dress(union, found.node, seen));
+    await run(copyUpName(union, found.node, parent, name));
+    if (isDirectory) await run(applyAttributes(union, found.node, seen));
   } finally {
     for (const node of pinned) union.unpin(node);
   }
 }
 
-/** Removes what the target has at a name, unless it is a directory that stays. */
+/** Removes what the target has at a name, unless it is a directory that is to stay. */
 function* clearPlace(union: Union, parent: OverlayNode, name: string, keepsDirectory: boolean): Steps<void> {
   const { layer, work } = union.writable();
-  yield* bringUp(union, parent);
+  yield* copyUpInChange(union, parent);
   const there = yield* wait(layer.lookup(parent.upper!, name));
   if (there === undefined) return;
   layer.drop(there.node);
@@ -185,10 +184,8 @@ function* clearPlace(union: Union, parent: OverlayNode, name: string, keepsDirec
   }
 }
 
-/**
- * Gives a directory that was there already the owner and permissions that it has in the overlay.
- */
-function* dress(
+/** Gives a directory that existed before the owner and permissions that it has in the overlay. */
+function* applyAttributes(
   union: Union,
   node: OverlayNode,
   { attributes }: NonNullable<Difference['seen']>,

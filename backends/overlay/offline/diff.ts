@@ -1,28 +1,26 @@
 import { DAEMON, type Attributes, run } from '../../../core/backend/index.js';
 import { list } from '../tree/listing.js';
 import type { OverlayNode } from '../tree/node.js';
-import type { Seen, Union } from '../tree/union.js';
+import type { PinnedEntry, Union } from '../tree/union.js';
 import { listAll } from '../layers/work-area.js';
 
-/** One thing in which a union differs from its lowers. */
+/** One difference between a union and its lowers. */
 export interface Difference {
   readonly kind: 'added' | 'changed' | 'removed';
   /** Names from the root, joined by slashes. */
   readonly path: string;
-  /**
-   * What is there now, for as long as the difference is looked at; nothing where it was removed.
-   */
-  readonly seen: Seen | undefined;
-  /** A directory that hides what lowers have at its place. */
+  /** The entry that is there now, valid until the next difference; undefined if it was removed. */
+  readonly seen: PinnedEntry | undefined;
+  /** Whether it is a directory that hides what the lowers have at its place. */
   readonly replaces: boolean;
 }
 
-/** What the upper of a union changed, directories before what is in them, by name. */
+/** The differences that the upper makes, sorted by name, directories before their content. */
 export async function* differences(union: Union): AsyncGenerator<Difference> {
   yield* within(union, union.root, '');
 }
 
-/** Differences in a directory that both the upper and lowers have. */
+/** Differences in a directory that the upper and lowers have in common. */
 async function* within(union: Union, directory: OverlayNode, prefix: string): AsyncGenerator<Difference> {
   const { layer, marks } = union.writable();
   if (directory.upper === undefined) return;
@@ -46,7 +44,7 @@ async function* within(union: Union, directory: OverlayNode, prefix: string): As
   }
 }
 
-/** A name that lowers have and the union has not. */
+/** Whether the lowers have a name that the union does not show. */
 async function isGone(union: Union, directory: OverlayNode, name: string): Promise<boolean> {
   const seen = await run(union.find(directory, name));
   if (seen !== undefined) union.unpin(seen.node);
@@ -58,7 +56,7 @@ async function* entered(
   directory: OverlayNode,
   name: string,
   prefix: string,
-  seen: Seen,
+  seen: PinnedEntry,
 ): AsyncGenerator<Difference> {
   const { node } = seen;
   const path = prefix + name;

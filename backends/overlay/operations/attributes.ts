@@ -13,7 +13,7 @@ import {
 import { copyUp } from '../changes/copy-up.js';
 import type { Layer } from '../layers/layer.js';
 import type { OverlayFile, OverlayNode } from '../tree/node.js';
-import type { Shown } from '../tree/shown-attributes.js';
+import type { ShownAttributes } from '../tree/shown-attributes.js';
 import type { Union } from '../tree/union.js';
 
 /** The topmost layer that has a node, and its object there. */
@@ -21,15 +21,18 @@ export function topOf(union: Union, node: OverlayNode): { layer: Layer; node: ob
   return node.upper === undefined ? node.lowers[0]! : { layer: union.upper!.layer, node: node.upper };
 }
 
-/** A node's object in the upper, copied up if need be; `length` as for {@link copyUp}. */
+/** A node's object in the upper, after a copy-up if need be. `length` as for {@link copyUp}. */
 export function* inUpper(union: Union, node: OverlayNode, length?: number): Steps<object> {
   union.writable();
   yield* wait(copyUp(union, node, length));
   return node.upper!;
 }
 
-/** Attributes of both kinds, from the topmost layer; changes go to the upper. */
-export function attributeOperations(union: () => Union, shown: Shown) {
+/**
+ * Attributes and extended attributes. They are read from the topmost layer and changed in the
+ * upper.
+ */
+export function attributeOperations(union: () => Union, shown: ShownAttributes) {
   return {
     getattr(node: OverlayNode, file: OverlayFile | undefined, context: Context): Awaitable<Attributes> {
       let { upper } = node;

@@ -19,7 +19,7 @@ import { contentOf } from '../layers/content.js';
 import type { LowerNode, OverlayFile, OverlayNode } from '../tree/node.js';
 import type { Union } from '../tree/union.js';
 
-/** Opens a file where it is, after its copy-up if it is to be written. */
+/** Opens a file in the layer that has its content. A file to be written is copied up first. */
 export function openFile(
   union: Union,
   node: OverlayNode,
@@ -33,15 +33,15 @@ export function openFile(
       openTop(union, node, flags, context),
     );
   }
-  if (node.isMetacopy) return run(openBorrowed(union, node, flags, context));
+  if (node.isMetacopy) return run(openMetacopy(union, node, flags, context));
   return openTop(union, node, flags, context);
 }
 
 /**
- * A crash may have come between a cut and the end of its copy-up: what is below the content is no
- * longer the same length.
+ * Opens a file for reading whose content is in a lower. A crash between a truncation and the end of
+ * the copy-up leaves a size that differs from the content's; the copy-up is then completed first.
  */
-function* openBorrowed(
+function* openMetacopy(
   union: Union,
   node: OverlayNode,
   flags: number,
@@ -74,9 +74,12 @@ function openIn({ layer, node }: LowerNode, flags: number, context: Context): Aw
   return andThen(layer.backend.open(node, flags, context), wrap);
 }
 
-/** Open files. One that was opened before its copy-up goes on in the upper at its next use. */
+/**
+ * Open files. A file that is copied up while it is open is opened again in the upper at its next
+ * use.
+ */
 export function fileOperations(union: () => Union) {
-  /** What was changed of a file of which only the content is in a lower. */
+  /** Syncs the metadata of a file in the upper while its content is in a lower. */
   function* syncMetadata(upper: object): Steps<void> {
     const { backend } = union().writable().layer;
     if (backend.fsync === undefined) return;
@@ -176,7 +179,7 @@ export function fileOperations(union: () => Union) {
         const { backend, copyDomain } = to.layer;
         const domain = from.layer.copyDomain;
         const isOneDomain = from.layer === to.layer || (domain !== undefined && domain === copyDomain);
-        // The guest's kernel then copies by reading and writing.
+        // The guest's kernel copies by reading and writing then.
         if (!isOneDomain) throw FsError.of('EXDEV');
         if (backend.copyFileRange === undefined) throw FsError.of('EOPNOTSUPP');
         return backend.copyFileRange(
@@ -208,7 +211,7 @@ export function fileOperations(union: () => Union) {
   };
 }
 
-/** The file where the node's content is now. */
+/** The open file in the layer that has the content now. */
 function current(node: OverlayNode, file: OverlayFile): Awaitable<OverlayFile> {
   const { content } = node;
   if (content === undefined || file.node === content.node) return file;
@@ -221,7 +224,7 @@ function current(node: OverlayNode, file: OverlayFile): Awaitable<OverlayFile> {
   return file.moving;
 }
 
-/** Opens a file again where its content is now. */
+/** Opens a file again in the layer that has the content now. */
 function move({ layer, node }: LowerNode, file: OverlayFile): Awaitable<OverlayFile> {
   const flags = file.flags & ~(OpenFlags.TRUNC | OpenFlags.CREAT | OpenFlags.EXCL);
   const opened = layer.backend.open?.(node, flags, DAEMON) ?? { file: undefined };

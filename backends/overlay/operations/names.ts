@@ -18,23 +18,22 @@ import * as changes from '../changes/changes.js';
 import { openFile } from './files.js';
 import { list } from '../tree/listing.js';
 import type { OverlayFile, OverlayNode } from '../tree/node.js';
-import type { Shown } from '../tree/shown-attributes.js';
-import type { Seen, Union } from '../tree/union.js';
+import type { ShownAttributes } from '../tree/shown-attributes.js';
+import type { PinnedEntry, Union } from '../tree/union.js';
 
 type NewFile = Created<OverlayNode, OverlayFile>;
 
-/** Names: found, listed, made, removed, moved. Changes of the tree go one at a time. */
-export function nameOperations(union: () => Union, shown: Shown) {
-  const changing = <T>(steps: () => Steps<T>): Awaitable<T> => union().turnstile.pass(() => run(steps()));
+/** Look-up, listing, and all changes of names. Changes of the tree are made one at a time. */
+export function nameOperations(union: () => Union, shown: ShownAttributes) {
+  const changing = <T>(steps: () => Steps<T>): Awaitable<T> => union().changeQueue.run(() => run(steps()));
 
   /**
-   * Copies what is large before a change rather than within it, where other changes would wait:
-   * what moves, and what lives on by other names.
+   * Copies a large file up ahead of the change. Within the change, all others would wait for it.
    */
-  const prepared = (parent: OverlayNode, name: string, isKept: boolean): Awaitable<void> =>
+  const copiedUpBefore = (parent: OverlayNode, name: string, isKept: boolean): Awaitable<void> =>
     union().upper === undefined || union().writesMetacopy
       ? undefined
-      : run(changes.prepare(union(), parent, name, isKept));
+      : run(changes.copyUpBeforeChange(union(), parent, name, isKept));
 
   const creating = <E extends Entry<object>>(
     parent: OverlayNode,
@@ -46,7 +45,7 @@ export function nameOperations(union: () => Union, shown: Shown) {
       (seen) => shown.freshEntry(seen),
     );
 
-  function created(seen: Seen & { made: Created<object, unknown> }, flags: number): NewFile {
+  function created(seen: PinnedEntry & { made: Created<object, unknown> }, flags: number): NewFile {
     const { made, node } = seen;
     const { layer } = union().upper!;
     const file = { layer, node: node.upper!, file: made.file, flags, moving: undefined };
@@ -54,8 +53,8 @@ export function nameOperations(union: () => Union, shown: Shown) {
   }
 
   /**
-   * Opens what is there, or creates; where another guest makes or removes the name in between,
-   * looks again.
+   * Opens the file at a name, or creates it. Starts again if another guest creates or removes the
+   * name in between.
    */
   function* createOrOpen(
     parent: OverlayNode,
@@ -79,7 +78,7 @@ export function nameOperations(union: () => Union, shown: Shown) {
     }
   }
 
-  function* openThere(there: Seen, flags: number, context: Context): Steps<NewFile> {
+  function* openThere(there: PinnedEntry, flags: number, context: Context): Steps<NewFile> {
     let isOpen = false;
     try {
       if (there.node.isDirectory) throw FsError.of('EISDIR');
@@ -179,7 +178,7 @@ export function nameOperations(union: () => Union, shown: Shown) {
     },
 
     unlink(parent: OverlayNode, name: string): Awaitable<void> {
-      return andThen(prepared(parent, name, false), () =>
+      return andThen(copiedUpBefore(parent, name, false), () =>
         changing(() => changes.unlink(union(), parent, name)),
       );
     },
@@ -196,8 +195,8 @@ export function nameOperations(union: () => Union, shown: Shown) {
       flags: number,
     ): Awaitable<void> {
       const isExchange = (flags & RenameFlags.EXCHANGE) !== 0;
-      return andThen(prepared(parent, name, true), () =>
-        andThen(prepared(newParent, newName, isExchange), () =>
+      return andThen(copiedUpBefore(parent, name, true), () =>
+        andThen(copiedUpBefore(newParent, newName, isExchange), () =>
           changing(() => changes.rename(union(), parent, name, newParent, newName, flags)),
         ),
       );

@@ -1,14 +1,14 @@
 import { type Awaitable, isPromise } from '../../../core/backend/index.js';
 
 /**
- * Lets one change of the tree through at a time, in order. A change is several steps on several
- * layers; over asynchronous ones another could see it half done. Over synchronous layers nobody
- * ever waits.
+ * Runs the changes of the tree one after another. A change takes several steps on several layers;
+ * over asynchronous layers another change could otherwise see it half done. Over synchronous layers
+ * nothing ever waits.
  */
-export class Turnstile {
+export class ChangeQueue {
   #last: Promise<void> | undefined;
 
-  pass<T>(change: () => Awaitable<T>): Awaitable<T> {
+  run<T>(change: () => Awaitable<T>): Awaitable<T> {
     const result = this.#last === undefined ? change() : this.#after(this.#last, change);
     if (isPromise(result)) this.#block(result);
     return result;
@@ -28,7 +28,7 @@ export class Turnstile {
   }
 }
 
-/** Resolves when the change is over; its error is the caller's. */
+/** Resolves when the change is over. Its error belongs to the caller. */
 async function settle(change: Promise<unknown>): Promise<void> {
   await Promise.allSettled([change]);
 }

@@ -5,9 +5,9 @@ import type { Union } from './union.js';
 import { listAll } from '../layers/work-area.js';
 
 /**
- * The merged listing of a directory: each name once, from the topmost layer that has it, whiteouts
- * applied. Inode numbers are those that `stat` shows: entries of the upper that may come from a
- * lower are looked up, as overlayfs does for directories that it marked impure.
+ * The merged listing of a directory: each name once, from the topmost layer that has it, without
+ * what whiteouts hide. Inode numbers equal those of `stat`: entries of the upper that may have been
+ * copied up are looked up, as overlayfs does in impure directories.
  */
 export function* list(union: Union, directory: OverlayNode): Steps<DirectoryEntry[]> {
   const merged = new Map<string, DirectoryEntry>();
@@ -57,13 +57,16 @@ function mayComeFromBelow(directory: OverlayNode, type: number): boolean {
 }
 
 /**
- * Whether the union shows nothing in a directory, and whether the upper's part holds anything at
- * all.
+ * `empty`: the union shows no entry in a directory. `upperIsEmpty`: the upper's directory has no
+ * entry, not even a whiteout.
  */
-export function* isEmpty(union: Union, directory: OverlayNode): Steps<{ empty: boolean; bare: boolean }> {
+export function* isEmpty(
+  union: Union,
+  directory: OverlayNode,
+): Steps<{ empty: boolean; upperIsEmpty: boolean }> {
   const entries = yield* list(union, directory);
   const { upper } = union;
   const inUpper =
     upper === undefined || directory.upper === undefined ? [] : yield* listAll(upper.layer, directory.upper);
-  return { empty: entries.length === 0, bare: inUpper.length === 0 };
+  return { empty: entries.length === 0, upperIsEmpty: inUpper.length === 0 };
 }

@@ -6,84 +6,90 @@ import type { Layer } from '../layers/layer.js';
 export interface LowerNode {
   readonly layer: Layer;
   readonly node: object;
-  /** Of a directory, once asked: see `Marks.isImpure`. */
+  /** Whether a directory is impure, once asked: see `Marks.isImpure`. */
   impure?: boolean;
 }
 
-/** Where the content of a file is. */
+/** The layer node that has a file's content. */
 export interface Content extends LowerNode {
-  /**
-   * Blocks that it takes, where it is not in the layer that shows the attributes
-   * (`Attributes.blocks`).
-   */
+  /** `Attributes.blocks` of the content, if another layer shows the file's attributes. */
   readonly blocks?: number | undefined;
 }
 
-/** A copy of a lower node, durable in the work area. */
-export interface Draft {
-  /** Its name there. */
+/** A finished copy of a lower node in the work area, not yet in its place. It is durable. */
+export interface PendingCopy {
+  /** Its name in the work area. */
   readonly temporary: string;
   /** The copy, held. */
   readonly node: object;
-  /** The original's. */
+  /** Attributes of the original. */
   readonly attributes: Attributes;
-  /** Where the content is: in the copy, or below. */
+  /** Where the content is: in the copy, or still in a lower. */
   readonly content: Content;
 }
 
 /**
- * A file or directory of the union: a node of the upper, nodes of lowers below it, or both. There
- * is one object for each, whatever names lead to it and whether or not it was copied up.
+ * A file or directory of the union: a node of the upper, nodes of lowers, or both. One object
+ * stands for a file whatever names lead to it, before and after copy-up.
  */
 export class OverlayNode {
   [engineSlot] = -1;
   /** Type bits of the mode. */
   readonly type: number;
-  /** Durable: from the lower that it came from, else from the upper. See `Layer.identity`. */
+  /**
+   * The durable identity: that of the lower the node came from, otherwise the upper's. See
+   * `Layer.identity`.
+   */
   readonly identity: string;
-  /** Inode number, from the same layer as the identity; absent where that layer gives none. */
+  /** Inode number from the same layer as the identity; undefined if that layer gives none. */
   readonly ino: number | undefined;
   upper: object | undefined;
   /**
-   * A directory's merge stack, top first; of anything else the one node that was found, or none.
+   * The nodes of a merged directory in the lowers, top first. Of other types the one node that was
+   * found, or none.
    */
   readonly lowers: readonly LowerNode[];
   /**
-   * A known place in the tree, for copying ancestors up; absent for the root and for what was
-   * unlinked.
+   * A known parent and name, for copying ancestors up. Undefined for the root and for unlinked
+   * nodes.
    */
   parent: OverlayNode | undefined;
   name = '';
   /**
-   * `overlay.redirect` of the upper directory, or file without content: where its lowers are, if
-   * not at its own name.
+   * `overlay.redirect` of an upper directory, or of an upper file without its content: where its
+   * lowers are if not at its own name.
    */
   redirect: string | undefined;
   /**
-   * Where the content of a regular file is: mostly in the topmost layer that has the file, but
-   * below where that has only the metadata (`overlay.metacopy`). Nothing where that is not known
-   * yet; see `contentOf`.
+   * The layer node with a regular file's content. Mostly it is in the topmost layer that has the
+   * file; in a layer below if that one has only the metadata (`overlay.metacopy`). Undefined until
+   * it is looked for: see `contentOf`.
    */
   content: Content | undefined;
-  /** What `content` was found by following, held. */
+  /** The node that was found by following a metacopy, held. */
   followed: LowerNode | undefined;
-  /** The content is being copied up after the metadata. */
-  filling: Promise<void> | undefined;
-  /** The upper directory has entries whose inode number is a lower's (`overlay.impure`). */
+  /** Set while the content is copied up after the metadata. */
+  completing: Promise<void> | undefined;
+  /**
+   * The upper directory has entries that were copied up or moved from a lower (`overlay.impure`).
+   */
   impure = false;
   /**
-   * Links of the union less links of the upper (hard-linked files that came from a lower;
-   * `overlay.nlink`).
+   * The union's link count minus the upper's, for hard-linked files that came from a lower
+   * (`overlay.nlink`).
    */
   linkDelta = 0;
-  /** The upper file has a link in the index, by which other names of the lower file find it. */
+  /** The upper file is in the index, by which other names of the lower file find it. */
   indexed = false;
-  /** The copy that is being made or waits for its place, for whoever else needs it. */
-  draft: Awaitable<Draft> | undefined;
-  /** Known children, pins, and 1 where the engine knows the node. At 0 it is let go. */
+  /** The copy that is being made, or that waits for its place. All who need it share it. */
+  pendingCopy: Awaitable<PendingCopy> | undefined;
+  /**
+   * Number of known children and pins, plus 1 if the engine knows the node. At 0 the node is
+   * removed.
+   */
   references = 0;
   known = false;
-  /** Keeps the content of a file alive that was unlinked while it was in the upper. */
+  /** Open file that keeps the content of an unlinked upper file alive. */
   orphan: Opened<unknown> | undefined;
 
   constructor(
@@ -104,19 +110,19 @@ export class OverlayNode {
     return this.type === FileType.DIRECTORY;
   }
 
-  /** It was copied up without its content. */
+  /** Whether the upper has the metadata only. */
   get isMetacopy(): boolean {
     return this.upper !== undefined && this.type === FileType.REGULAR && this.content?.node !== this.upper;
   }
 }
 
-/** An open file of the union: which layer's file it is just now. */
+/** An open file of the union. `layer`, `node` and `file` say which layer's file it is now. */
 export interface OverlayFile {
   layer: Layer;
   node: object;
   file: unknown;
-  /** It is being opened again on the upper. */
+  /** Set while it is being opened again in another layer. */
   moving: Promise<OverlayFile> | undefined;
-  /** Flags it was opened with, to open it again on the upper after a copy-up. */
+  /** Flags it was opened with, for opening it again after a copy-up. */
   readonly flags: number;
 }

@@ -6,14 +6,14 @@ import {
   newAttributes,
 } from '../../../core/backend/index.js';
 import type { OverlayNode } from './node.js';
-import type { Seen, Union } from './union.js';
+import type { PinnedEntry, Union } from './union.js';
 
 /**
- * What guests are shown of a node: the attributes of its topmost layer, with the inode number and
- * the link count of the union. Answers that are there at once are one object, refilled each time;
- * what a promise brings is its own.
+ * The answers that guests get about a node: the attributes of its topmost layer, with the union's
+ * inode number and link count. A synchronous answer is one object, refilled each time; an answer by
+ * promise is an object of its own.
  */
-export class Shown {
+export class ShownAttributes {
   readonly #union: () => Union;
   readonly #attributes: Attributes = newAttributes();
   readonly #entry: { node: OverlayNode | undefined; readonly attributes: Attributes } = {
@@ -30,25 +30,27 @@ export class Shown {
     return this.#refill(node, found);
   }
 
-  /** Tells the engine of a pinned node, which it will forget; the pin is undone. */
-  entry(seen: Awaitable<Seen | undefined>): Awaitable<Entry<OverlayNode> | undefined> {
+  /**
+   * The answer to a look-up: the engine knows the node from now on, and the entry's pin is undone.
+   */
+  entry(seen: Awaitable<PinnedEntry | undefined>): Awaitable<Entry<OverlayNode> | undefined> {
     if (isPromise(seen)) return seen.then((found) => found && this.freshEntry(found));
     if (seen === undefined) return undefined;
     const { node, attributes } = seen;
     this.#refill(node, attributes);
-    this.#tell(node);
+    this.#reference(node);
     this.#entry.node = node;
     return this.#entry as Entry<OverlayNode>;
   }
 
-  /** {@link entry} that stays as it is. */
-  freshEntry({ node, attributes }: Seen): Entry<OverlayNode> {
+  /** Like {@link entry}, but an object of its own. */
+  freshEntry({ node, attributes }: PinnedEntry): Entry<OverlayNode> {
     const entry = { node, attributes: this.#fresh(node, attributes) };
-    this.#tell(node);
+    this.#reference(node);
     return entry;
   }
 
-  #tell(node: OverlayNode): void {
+  #reference(node: OverlayNode): void {
     const union = this.#union();
     union.reference(node);
     union.unpin(node);
@@ -58,7 +60,9 @@ export class Shown {
     return { ...this.#refill(node, found) };
   }
 
-  /** Field by field: a spread costs several times as much, and this is done for every answer. */
+  /**
+   * Copies field by field: a spread costs several times as much, and every answer takes this way.
+   */
   #refill(node: OverlayNode, found: Attributes): Attributes {
     const shown = this.#attributes;
     shown.mode = found.mode;
@@ -81,8 +85,8 @@ export class Shown {
     shown.submount = found.submount;
     const blocks = node.content?.blocks;
     if (blocks !== undefined) shown.blocks = blocks;
-    // A merged directory's links cannot be counted without listing it; 1 tells programs so, as on
-    // overlayfs.
+    // The links of a merged directory cannot be counted without listing it. 1 tells programs so, as
+    // on overlayfs.
     if (node.isDirectory && node.lowers.length > 0) shown.nlink = 1;
     else if (node.linkDelta !== 0) shown.nlink = (found.nlink ?? 1) + node.linkDelta;
     return shown;

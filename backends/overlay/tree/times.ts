@@ -1,6 +1,6 @@
 import type { AttributeChanges, Attributes } from '../../../core/backend/index.js';
 
-/** The changes that give a file another's times. */
+/** The attribute changes that set access and modification time to those of another file. */
 export function timesOf(attributes: Attributes): AttributeChanges {
   const { atime = 0, mtime = 0 } = attributes;
   return {

@@ -14,10 +14,10 @@ import {
 } from '../../../core/backend/index.js';
 import type { Layer } from '../layers/layer.js';
 import {
-  askWhetherBorrowed,
+  isPossibleMetacopy,
   type Located,
-  mayBorrow,
-  own,
+  mayBeMetacopy,
+  ownContent,
   setContent,
   tryLocate,
 } from '../layers/content.js';
@@ -25,7 +25,7 @@ import type { Found, Marks } from '../layers/marks.js';
 import { type Content, type LowerNode, OverlayNode } from './node.js';
 import { type Links, readLinks, readOrigin } from '../layers/origin.js';
 import { dropAll, mergeLowers, redirectOf, type Stack } from '../layers/stack.js';
-import { Turnstile } from './change-queue.js';
+import { ChangeQueue } from './change-queue.js';
 import type { WorkArea } from '../layers/work-area.js';
 
 /** The upper of a writable union. */
@@ -35,15 +35,15 @@ export interface Upper {
   readonly work: WorkArea;
 }
 
-/** A node, pinned, and what its topmost layer shows of it. */
-export interface Seen {
+/** A pinned node with the attributes of its topmost layer. */
+export interface PinnedEntry {
   readonly node: OverlayNode;
   readonly attributes: Attributes;
 }
 
 /**
- * The tree of the union: which layers' nodes make up each of its nodes, found by looking a name up
- * from the top down. Rules: Linux `Documentation/filesystems/overlayfs.rst`, "Upper and Lower",
+ * The tree of the union. It knows which layers' nodes make up each node, and looks names up from
+ * the top layer down. Rules: Linux `Documentation/filesystems/overlayfs.rst`, "Upper and Lower",
  * "whiteouts and opaque directories", "redirect_dir".
  */
 export class Union {
@@ -52,11 +52,14 @@ export class Union {
   /** Top first. */
   readonly lowers: readonly Layer[];
   readonly redirectDir: boolean;
-  /** Files whose content is in a lower are followed there, and made. */
+  /**
+   * Whether files with their content in another layer (`overlay.metacopy`) are followed, and
+   * created by copy-up.
+   */
   readonly metacopy: boolean;
   readonly root: OverlayNode;
-  /** Changes of the tree go through one at a time. */
-  readonly turnstile = new Turnstile();
+  /** Runs the changes of the tree one at a time. */
+  readonly changeQueue = new ChangeQueue();
   readonly #byUpper = new Map<object, OverlayNode>();
   readonly #byLower = new Map<object, OverlayNode>();
   readonly #byIdentity = new Map<string, OverlayNode>();
@@ -81,7 +84,7 @@ export class Union {
     this.#enter(this.root);
   }
 
-  /** A change of a file's metadata leaves its content in the lower. */
+  /** Whether a change of metadata leaves a file's content in the lower. */
   get writesMetacopy(): boolean {
     if (!this.metacopy || this.upper === undefined) return false;
     const { marks, layer } = this.upper;
@@ -89,33 +92,33 @@ export class Union {
     return marks.holds(FileType.REGULAR) && setattr !== undefined && removexattr !== undefined;
   }
 
-  /** Nodes of the union that are known, for tests. */
+  /** Number of known nodes, for tests. */
   get knownNodes(): number {
     return this.#byIdentity.size;
   }
 
-  /** A node that is known. */
+  /** The known node with an identity. */
   known(identity: string): OverlayNode | undefined {
     return this.#byIdentity.get(identity);
   }
 
-  /** Every node that the engine knows, the root left out. */
+  /** Every node that the engine knows, except the root. */
   *knownToEngine(): Iterable<OverlayNode> {
     for (const node of this.#byIdentity.values()) if (node.known && node !== this.root) yield node;
   }
 
-  /** Names that a guest can neither see nor use in a directory. */
+  /** Whether guests can neither see nor use a name in a directory. */
   isReserved(parent: OverlayNode, name: string): boolean {
     if (this.upper === undefined) return this.lowers.some(({ marks }) => marks.reserves(name));
     return this.upper.marks.reserves(name) || (parent === this.root && this.upper.work.isHidden(name));
   }
 
   /**
-   * What is at a name. The attributes are the layer's own object where no promise comes: to be read
-   * before anything else is asked. Nodes that are known are found without waiting steps: this is
-   * the guest's every look-up.
+   * Looks a name up. @returns the entry with its node pinned, or undefined. Without a promise the
+   * attributes are the layer's own object, valid until the layer is asked again. Known nodes over
+   * synchronous layers are found by plain calls, since every LOOKUP comes through here.
    */
-  lookup(parent: OverlayNode, name: string): Awaitable<Seen | undefined> {
+  lookup(parent: OverlayNode, name: string): Awaitable<PinnedEntry | undefined> {
     if (this.isReserved(parent, name)) return undefined;
     const { upper } = this;
     if (upper !== undefined && parent.upper !== undefined) {
@@ -137,27 +140,27 @@ export class Union {
     return this.#foundFirst(parent, name, found);
   }
 
-  /** {@link lookup} within steps: the attributes stay. */
-  *find(parent: OverlayNode, name: string): Steps<Seen | undefined> {
+  /** {@link lookup} within steps. The attributes are a copy. */
+  *find(parent: OverlayNode, name: string): Steps<PinnedEntry | undefined> {
     const seen = yield* wait(this.lookup(parent, name));
     return seen && { node: seen.node, attributes: { ...seen.attributes } };
   }
 
-  /** A node that was found at a place. */
-  #seen(node: OverlayNode, parent: OverlayNode, name: string, attributes: Attributes): Seen {
+  /** Pins a node that was found at a place and records the place. */
+  #seen(node: OverlayNode, parent: OverlayNode, name: string, attributes: Attributes): PinnedEntry {
     this.pin(node);
     this.#place(node, parent, name);
     return { node, attributes };
   }
 
-  *#afterUpper(parent: OverlayNode, name: string, pending: Promise<Found>): Steps<Seen | undefined> {
+  *#afterUpper(parent: OverlayNode, name: string, pending: Promise<Found>): Steps<PinnedEntry | undefined> {
     const top = yield* wait(pending);
     if (top === 'whiteout') return undefined;
     if (top !== undefined) return yield* this.#foundInUpper(parent, name, top);
     return yield* this.#findBelow(parent, name);
   }
 
-  *#foundInUpper(parent: OverlayNode, name: string, top: Entry<object>): Steps<Seen> {
+  *#foundInUpper(parent: OverlayNode, name: string, top: Entry<object>): Steps<PinnedEntry> {
     const attributes = { ...top.attributes };
     try {
       const node =
@@ -168,15 +171,15 @@ export class Union {
     }
   }
 
-  *#afterFirst(parent: OverlayNode, name: string, pending: Promise<Found>): Steps<Seen | undefined> {
+  *#afterFirst(parent: OverlayNode, name: string, pending: Promise<Found>): Steps<PinnedEntry | undefined> {
     return yield* wait(this.#foundFirst(parent, name, yield* wait(pending)));
   }
 
   /**
-   * What the topmost lower says decides, if it knows the name: a known node needs no look at what
-   * is below, nor does a new one that nothing below can be a part of.
+   * Decides by what the topmost lower has at the name. A known node needs no look at the lowers
+   * below; neither does a new one that nothing below can be merged with.
    */
-  #foundFirst(parent: OverlayNode, name: string, found: Found): Awaitable<Seen | undefined> {
+  #foundFirst(parent: OverlayNode, name: string, found: Found): Awaitable<PinnedEntry | undefined> {
     if (found === 'whiteout') return undefined;
     if (found === undefined) {
       return parent.lowers.length === 1 ? undefined : run(this.#findBelow(parent, name));
@@ -196,12 +199,12 @@ export class Union {
       return run(this.#findBelow(parent, name));
     }
     const stack = [{ layer, node: inLayer }];
-    if (this.#mayHaveUpper(attributes) || mayBorrow(attributes, directory) !== false) {
+    if (this.#mayHaveUpper(attributes) || mayBeMetacopy(attributes, directory) !== false) {
       return run(this.#enterFirst(parent, name, stack, { ...attributes }));
     }
-    // The layer may refill its answer when it is asked for the key.
+    // Asking for the node's key may make the layer refill its answer.
     const kept = { ...attributes };
-    return this.#seen(this.#enterStack(parent, name, stack, kept, own(stack[0]!)), parent, name, kept);
+    return this.#seen(this.#enterStack(parent, name, stack, kept, ownContent(stack[0]!)), parent, name, kept);
   }
 
   *#enterFirst(
@@ -209,13 +212,13 @@ export class Union {
     name: string,
     stack: readonly LowerNode[],
     attributes: Attributes,
-  ): Steps<Seen> {
+  ): Steps<PinnedEntry> {
     const node = yield* this.#enterLower(parent, name, stack, attributes);
     if (node.upper === undefined) return this.#seen(node, parent, name, attributes);
     return yield* this.#seenInUpper(node, parent, name);
   }
 
-  *#findBelow(parent: OverlayNode, name: string): Steps<Seen | undefined> {
+  *#findBelow(parent: OverlayNode, name: string): Steps<PinnedEntry | undefined> {
     const { stack, attributes } = yield* mergeLowers(this.lowers, parent, name);
     const first = stack[0];
     if (first === undefined || attributes === undefined) return undefined;
@@ -226,8 +229,8 @@ export class Union {
     return yield* this.#seenInUpper(node, parent, name);
   }
 
-  /** A lower file that another of its names brought into the upper. */
-  *#seenInUpper(node: OverlayNode, parent: OverlayNode, name: string): Steps<Seen> {
+  /** The entry of a lower file that was copied up under another of its names. */
+  *#seenInUpper(node: OverlayNode, parent: OverlayNode, name: string): Steps<PinnedEntry> {
     const seen = this.#seen(node, parent, name, NONE);
     try {
       const attributes = yield* wait(this.upper!.layer.backend.getattr(node.upper!, undefined, DAEMON));
@@ -238,7 +241,7 @@ export class Union {
     }
   }
 
-  /** Enters what was found in the upper, unless it is known from another name. */
+  /** Makes the node of what was found in the upper, unless it is known by another name. */
   *#enterUpper(
     parent: OverlayNode,
     name: string,
@@ -277,7 +280,8 @@ export class Union {
       located = yield* tryLocate(this, parent, name, { layer, node: upperNode });
       if (located?.content.node !== upperNode) redirect = yield* redirectOf(layer, upperNode);
     }
-    // Others may have entered it meanwhile: nothing is waited for from here on.
+    // Another request may have entered the node in the meantime. From here to the end nothing
+    // waits.
     if (identity === undefined) {
       identity = layer.identity(upperNode, attributes.ino);
       ino = layer.inode(attributes.ino);
@@ -285,7 +289,7 @@ export class Union {
     const known = this.#byUpper.get(upperNode) ?? this.#byIdentity.get(identity);
     if (known !== undefined && (known.upper === undefined || known.upper === upperNode)) {
       dropAll(lowers);
-      if (known.upper === undefined) this.adopt(known, upperNode, located?.content);
+      if (known.upper === undefined) this.setUpper(known, upperNode, located?.content);
       if (known.followed === undefined) known.followed = located?.followed;
       else if (located?.followed !== undefined) dropAll([located.followed]);
       return known;
@@ -300,7 +304,7 @@ export class Union {
     return node;
   }
 
-  /** Another of a lower file's names may have brought it up. */
+  /** Whether another name of the lower file may have been copied up. */
   #mayHaveUpper({ mode, nlink = 1 }: Attributes): boolean {
     return nlink > 1 && this.upper !== undefined && (mode & FileType.MASK) !== FileType.DIRECTORY;
   }
@@ -318,7 +322,7 @@ export class Union {
       const upperNode = yield* wait(work.findIndexed(this.#identityOf(parent, name, first, attributes)));
       if (upperNode !== undefined) {
         const type = attributes.mode & FileType.MASK;
-        found = { upperNode, links: (yield* readLinks(layer, upperNode, type)) ?? UNCOUNTED };
+        found = { upperNode, links: (yield* readLinks(layer, upperNode, type)) ?? UNKNOWN_LINKS };
       }
     }
     let located: Located | undefined;
@@ -327,9 +331,9 @@ export class Union {
       located = yield* tryLocate(this, parent, name, top);
     } else {
       const directory = parent.lowers.find((lower) => lower.layer === first.layer);
-      if (directory === undefined || (yield* askWhetherBorrowed(attributes, directory))) {
+      if (directory === undefined || (yield* isPossibleMetacopy(attributes, directory))) {
         located = yield* tryLocate(this, parent, name, first);
-      } else located = own(first);
+      } else located = ownContent(first);
     }
     return this.#enterStack(parent, name, stack, attributes, located, found);
   }
@@ -339,8 +343,8 @@ export class Union {
   }
 
   /**
-   * Enters what was found in lowers, unless it is known by another name.
-   * @param stack held; taken over by the node.
+   * Makes the node of what was found in lowers, unless it is known by another name.
+   * @param stack its nodes in the lowers, held; this call takes the holds over.
    */
   #enterStack(
     parent: OverlayNode,
@@ -369,7 +373,7 @@ export class Union {
     return node;
   }
 
-  /** The lowers below a directory of the upper. */
+  /** The nodes in the lowers that are merged with a directory of the upper. */
   *#mergeBelow(parent: OverlayNode, nameOrPath: string): Steps<Stack> {
     const merged = yield* mergeLowers(this.lowers, parent, nameOrPath);
     const { attributes } = merged;
@@ -380,26 +384,26 @@ export class Union {
     return merged;
   }
 
-  /** Whether any lower shows something at a name, so that its removal needs a whiteout. */
+  /** Whether a lower has something at a name, so that its removal needs a whiteout. */
   *existsBelow(parent: OverlayNode, name: string): Steps<boolean> {
     const { stack } = yield* mergeLowers(this.lowers, parent, name);
     dropAll(stack);
     return stack.length > 0;
   }
 
-  /** The path that the lowers know a directory by: what a redirect must say. */
+  /** The path of a directory in the lowers, as a redirect must give it. */
   lowerPath(node: OverlayNode): string {
     if (node.parent === undefined) return '';
     return this.lowerPathOf(node.parent, node.redirect ?? node.name);
   }
 
-  /** The path that the lowers know a name, or what a redirect says of it, by. */
+  /** The path in the lowers of a name in a directory, or of what a redirect says. */
   lowerPathOf(parent: OverlayNode, nameOrPath: string): string {
     return nameOrPath.startsWith('/') ? nameOrPath : `${this.lowerPath(parent)}/${nameOrPath}`;
   }
 
   /**
-   * Enters a node that has no name any more, by its object in one layer; taken over by the node.
+   * Makes a node without a name. Takes over the hold of its object in one layer.
    * @param attributes as that layer shows them.
    */
   enterNameless(layer: Layer, inLayer: object, identity: string, attributes: Attributes): OverlayNode {
@@ -412,9 +416,7 @@ export class Union {
     return node;
   }
 
-  /**
-   * Enters a node that was created in the upper, held by the caller's entry. The node is pinned.
-   */
+  /** Makes the node of what was just created in the upper, and pins it. */
   created(parent: OverlayNode, name: string, upperNode: object, attributes: Attributes): OverlayNode {
     const { layer } = this.upper!;
     let node = this.#byUpper.get(upperNode);
@@ -438,10 +440,10 @@ export class Union {
 
   /**
    * Records that a node is in the upper now.
-   * @param content of a file: there, or below.
+   * @param content where the content of a file is: in the upper or below.
    */
-  adopt(node: OverlayNode, upperNode: object, content: Content | undefined): void {
-    // Others may have found it in its place before.
+  setUpper(node: OverlayNode, upperNode: object, content: Content | undefined): void {
+    // A look-up may have found it in its place before.
     if (node.upper !== upperNode) this.upper!.layer.hold(upperNode);
     node.upper = upperNode;
     node.content = content;
@@ -461,7 +463,7 @@ export class Union {
     this.move(node, parent, name);
   }
 
-  /** Gives a node another known place. */
+  /** Records another parent and name of a node; undefined if it has none. */
   move(node: OverlayNode, parent: OverlayNode | undefined, name: string): void {
     const before = node.parent;
     if (parent !== undefined) parent.references += 1;
@@ -470,26 +472,26 @@ export class Union {
     if (before !== undefined) this.#release(before);
   }
 
-  /** The engine knows the node from now on. */
+  /** Called when the engine gets to know the node. */
   reference(node: OverlayNode): void {
     if (node.known) return;
     node.known = true;
     node.references += 1;
   }
 
-  /** The engine has forgotten the node. */
+  /** Called when the engine has forgotten the node. */
   forget(node: OverlayNode): void {
     if (!node.known || node === this.root) return;
     node.known = false;
     this.#release(node);
   }
 
-  /** Keeps a node while it is worked with. */
+  /** Keeps a node in the tree while it is used. */
   pin(node: OverlayNode): void {
     node.references += 1;
   }
 
-  /** Undoes one {@link pin}; a node that nobody refers to is let go. */
+  /** Undoes one {@link pin}. A node without references is removed. */
   unpin(node: OverlayNode): void {
     this.#release(node);
   }
@@ -522,22 +524,22 @@ export class Union {
     }
   }
 
-  /** A change needs an upper. */
+  /** The upper. @throws EROFS if there is none. */
   writable(): Upper {
     if (this.upper === undefined) throw FsError.of('EROFS');
     return this.upper;
   }
 }
 
-/** Stands in until the attributes are known. */
+/** Placeholder until the attributes are read. */
 const NONE: Attributes = { mode: 0 };
 
-/** What another name of a lower file brought up. */
+/** The upper file that another name of a lower file was copied up to. */
 interface InUpper {
   /** Held. */
   readonly upperNode: object;
   readonly links: Links;
 }
 
-/** An index entry whose mark cannot be read. */
-const UNCOUNTED: Links = { indexed: true, linkDelta: 0 };
+/** Links of a file in the index whose mark cannot be read. */
+const UNKNOWN_LINKS: Links = { indexed: true, linkDelta: 0 };
