@@ -1,13 +1,17 @@
 /**
- * S3: a bucket as a file system with real file semantics. Objects are files one to one, so that
- * every other S3 tool reads the data; what is written is journalled on the local disk until the
- * bucket has it. README.md has the design; `backend.ts` serves the contract, `names.ts` finds,
- * `reader.ts` reads, `files.ts`, `staged.ts` and `upload.ts` write.
+ * S3: serves a bucket as a file system with real file semantics. Objects are files one to one, so
+ * every other S3 tool reads the data. What is written is journalled on the local disk until the
+ * bucket has it. README.md has the design.
+ *
+ * `reading-backend.ts` and `writable-backend.ts` serve the contract. `client/` makes the requests,
+ * `objects/` maps keys and metadata to names and attributes, `tree/` has the nodes, look-up and
+ * renames. `read/` reads and caches blocks, `write/` stages and uploads, `journal/` is what
+ * survives a crash. `service/` puts a mount together and answers the commands.
  */
 import { accelerate } from '../../core/backend/accelerator.js';
 import { definePlugin } from '../../core/backend/index.js';
 import { ReadingBackend } from './reading-backend.js';
-import { needsOf } from './service/machine-needs.js';
+import { machineNeeds } from './service/machine-needs.js';
 import { optionsSchema } from './options.js';
 import type { Node } from './tree/nodes.js';
 import type { OpenFile } from './write/files.js';
@@ -21,5 +25,5 @@ export default definePlugin({
     const backend = options.readOnly ? new ReadingBackend(options) : new WritableBackend(options);
     return accelerate<Node, OpenFile, ReadingBackend>(backend, { slots: true });
   },
-  needs: (options) => needsOf(options),
+  needs: (options) => machineNeeds(options),
 });

@@ -2,7 +2,7 @@ import { z } from 'zod';
 
 const units: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
 
-/** Bytes: a number, or one with a unit: `64m`. */
+/** A size in bytes: a number, or one with a unit such as `64m`. */
 function bytes(least: number, most: number, initial: string): z.ZodType<number> {
   return z
     .union([z.number(), z.string()])

@@ -22,23 +22,23 @@ import { isDirty } from './tree/nodes.js';
 import type { Directory, FileNode, Known, Node } from './tree/nodes.js';
 import type { S3Options } from './options.js';
 
-/** What `statfs` says of a bucket, which has no size: 2^40 blocks and files. */
+/** Blocks and files that `statfs` reports: a bucket has no size. */
 const BOUNDLESS = 2 ** 40;
 
-/** The attribute of SELinux's label. */
+/** The xattr of SELinux's label. */
 const SELINUX = 'security.selinux';
 
-/** Serves a bucket to readers; `WritableBackend` adds what changes it. */
+/** Serves a bucket read-only; `WritableBackend` adds the changes. */
 export class ReadingBackend implements Backend<Node, OpenFile> {
   readonly cache: Partial<CachePolicy>;
   protected readonly options: S3Options;
   #mounted: Mounted | undefined;
-  /** Keys of nodes whose path differs, from a snapshot. */
+  /** Paths of nodes whose key differs from their path, from a saved state. */
   #restored = new Map<string, string>();
 
   constructor(options: S3Options) {
     this.options = options;
-    // Half of the time for which news are believed is the guest's, the other half ours.
+    // Half of `metadataTtl` is the guest's cache time, the other half is ours.
     const entryTimeout = options.metadataTtl / 2;
     this.cache = {
       entryTimeout,
@@ -77,7 +77,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return this.mounted.services.metrics.snapshot();
   }
 
-  /** The engine asks for the key of each node that it takes into use. */
+  /** The engine asks for the key of each node that it gets. */
   key(node: Node): string {
     this.mounted.tree.hold(node);
     return node.id;
@@ -117,7 +117,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     this.mounted.tree.forget(node);
   }
 
-  /** Milliseconds for which we believe news before we ask again. */
+  /** Milliseconds for which answers of the bucket are valid here. */
   protected get ttl(): number {
     return this.options.metadataTtl * 500;
   }
@@ -126,13 +126,14 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return Deadline.after(this.options.operationTimeout, context?.signal);
   }
 
-  /** For what takes as long as uploads take: each of their requests has its own deadline. */
+  /** A deadline for what takes as long as uploads take: only their requests have limits. */
   protected patient(context: Context): Deadline {
     return Deadline.after(Number.POSITIVE_INFINITY, context.signal);
   }
 
   /**
-   * Runs an operation; failed requests become errnos, and those that an operator can mend are said.
+   * Runs an operation. Failed requests become errnos; failures that an operator can mend are
+   * logged.
    */
   protected async guard<T>(operation: () => Promise<T>): Promise<T> {
     try {
@@ -150,8 +151,8 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   /**
-   * The node under a name, or nothing. What is staged here counts before what the bucket says. A
-   * promise only where the bucket must be asked.
+   * The node at a name, or undefined. Staged files take precedence over the bucket. A promise is
+   * returned only if the bucket must be asked.
    */
   protected find(
     parent: Directory,
@@ -159,12 +160,14 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     maxAge: number,
     deadline: () => Deadline,
   ): Awaitable<Node | undefined> {
-    const { names } = this.mounted;
+    const { nameLookup } = this.mounted;
     const child = parent.children.get(name);
     if (child?.kind === 'file' && child.staged !== undefined) return child;
-    const known = names.fresh(parent, name, maxAge);
+    const known = nameLookup.fresh(parent, name, maxAge);
     if (known !== undefined) return this.#placed(parent, name, known);
-    return names.find(parent, name, maxAge, deadline()).then((found) => this.#placed(parent, name, found));
+    return nameLookup
+      .find(parent, name, maxAge, deadline())
+      .then((found) => this.#placed(parent, name, found));
   }
 
   #placed(parent: Directory, name: string, known: Known): Node | undefined {
@@ -203,8 +206,8 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   /**
-   * Asks again if what we know is too old. Nodes without a name, or with data of ours, are known to
-   * us alone.
+   * Asks the bucket again if what is known of a node is too old. Nodes without a name or with
+   * staged data are known here only.
    */
   protected refresh(node: Node, maxAge: number, context: Context): Awaitable<void> {
     const { parent, name } = node;
@@ -277,14 +280,14 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
 
   async readdir(node: Node, context: Context): Promise<Iterable<DirectoryEntry>> {
     return this.guard(async () => {
-      const { names } = this.mounted;
+      const { nameLookup } = this.mounted;
       const directory = this.directory(node);
-      names.walk(directory, this.ttl);
+      nameLookup.walk(directory, this.ttl);
       const age = directory.listed === undefined ? Infinity : performance.now() - directory.listed;
-      if (age > this.ttl) await names.list(directory, this.deadline(context));
+      if (age > this.ttl) await nameLookup.list(directory, this.deadline(context));
       const types = new Map<string, number>();
       for (const [name, known] of directory.names) {
-        if (known.kind !== 'absent') types.set(name, names.typeOf(known));
+        if (known.kind !== 'absent') types.set(name, nameLookup.typeOf(known));
       }
       for (const [name, child] of directory.children) {
         const decided = child.kind === 'directory' && types.has(name);
@@ -306,9 +309,8 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   /**
-   * Refuses names of attributes that are not kept here: ACLs, and SELinux's labels unless they are
-   * asked for. Of a file system that answers so, `ls` asks once; of one that has none on this file,
-   * it would ask again for the next.
+   * Refuses xattrs that are not kept here: ACLs, and SELinux's labels unless the option is on.
+   * After EOPNOTSUPP `ls` does not ask again for the next file; after ENODATA it would.
    */
   protected checkXattr(name: string): void {
     if (name.startsWith('system.') || (name === SELINUX && !this.options.selinux))

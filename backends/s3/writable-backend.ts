@@ -21,7 +21,7 @@ import {
   XattrFlags,
 } from '../../core/backend/index.js';
 import type { Posix, RemoteObject } from './objects/attributes.js';
-import { fresh, metadataSize, METADATA_MAX, now } from './objects/attributes.js';
+import { fresh, metadataSize, METADATA_MAX_BYTES, now } from './objects/attributes.js';
 import { ReadingBackend } from './reading-backend.js';
 import { Deadline } from './client/deadline.js';
 import { S3Failure } from './client/failure.js';
@@ -33,21 +33,21 @@ import { contentOf } from './write/upload.js';
 
 const nothing = new Uint8Array(0);
 /**
- * Largest file: 10,000 parts hold more, but an object is at most 5 TiB (Amazon S3 User Guide,
- * "Multipart upload limits").
+ * Largest file in bytes: 5 TiB, the limit of an object (Amazon S3 User Guide, "Multipart upload
+ * limits").
  */
-const SIZE_MAX = 5 * 2 ** 40;
+const SIZE_MAX_BYTES = 5 * 2 ** 40;
 
 /** Serves a bucket for reading and writing. */
 export class WritableBackend extends ReadingBackend {
-  /** Refuses names that can't be, in front of any change. */
+  /** Checks a name before any change. @throws EPERM, ENAMETOOLONG, ENOENT */
   #allowed(parent: Directory, name: string): void {
     if (parent.parent === undefined && name === RESERVED) throw FsError.of('EPERM');
     if (!keyFits(this.mounted.services.keys.file(childPath(parent, name)))) throw FsError.of('ENAMETOOLONG');
     if (parent.removed) throw FsError.of('ENOENT');
   }
 
-  /** Runs a change of a directory's names: one at a time, and failures become errnos. */
+  /** Runs a change of a directory's names, one at a time. Failures become errnos. */
   async #changing<T>(parent: Directory, name: string, change: () => Promise<T>): Promise<T> {
     return this.guard(async () => {
       this.#allowed(parent, name);
@@ -55,7 +55,7 @@ export class WritableBackend extends ReadingBackend {
     });
   }
 
-  /** A directory's content has changed: its times say so, as long as we serve it. */
+  /** Updates a directory's times after a change of its names. They last while it is mounted. */
   #touch(directory: Directory): void {
     const time = now();
     directory.touched = time;
@@ -63,8 +63,8 @@ export class WritableBackend extends ReadingBackend {
   }
 
   /**
-   * A directory that is there only by what lies below it gets an object of its own before it loses
-   * what is in it.
+   * Writes the marker object of a directory that exists only by what is below it, before it loses
+   * the last of that.
    */
   async #anchor(directory: Directory, deadline: Deadline): Promise<void> {
     if (directory.parent === undefined || directory.marker === true) return;
@@ -78,7 +78,7 @@ export class WritableBackend extends ReadingBackend {
     directory.marker = true;
   }
 
-  /** A new node's attributes: the group is the directory's where that has the set-group-id bit. */
+  /** Attributes of a new node. The group is the directory's if that has the set-group-id bit. */
   #creation(parent: Directory, mode: number, context: Context): Posix {
     const inherits = (parent.posix.mode & 0o2000) !== 0;
     const directory = (mode & FileType.MASK) === FileType.DIRECTORY;
@@ -90,7 +90,7 @@ export class WritableBackend extends ReadingBackend {
     if ((await this.find(parent, name, this.ttl, () => deadline)) !== undefined) throw FsError.of('EEXIST');
   }
 
-  /** Makes an object at once, so that of two who create it one is told. */
+  /** Creates an object at once, so that of two creators one gets EEXIST. */
   async #make(
     parent: Directory,
     name: string,
@@ -109,8 +109,8 @@ export class WritableBackend extends ReadingBackend {
     }
     learnFile(parent, name, object, posix);
     this.#touch(parent);
-    const news = { at: performance.now(), order: 0 };
-    return tree.node(parent, name, { kind: 'file', object, posix, ...news }) as FileNode;
+    const reply = { at: performance.now(), sequence: 0 };
+    return tree.node(parent, name, { kind: 'file', object, posix, ...reply }) as FileNode;
   }
 
   async mknod(
@@ -146,9 +146,9 @@ export class WritableBackend extends ReadingBackend {
       learnDirectory(directory, name, true, posix);
       this.#touch(directory);
       const at = performance.now();
-      const known = { kind: 'directory', marker: true, posix, at, order: 0 } as const;
+      const known = { kind: 'directory', marker: true, posix, at, sequence: 0 } as const;
       const node = tree.node(directory, name, known) as Directory;
-      // It is new, so nothing is in it.
+      // It is new and therefore empty.
       node.listed = at;
       node.pages = 1;
       return this.entry(node);
@@ -211,7 +211,10 @@ export class WritableBackend extends ReadingBackend {
     });
   }
 
-  /** Asks the bucket itself: what others made counts. */
+  /**
+   * Checks that a directory is empty by asking the bucket, since other clients' files count.
+   * @throws ENOTEMPTY
+   */
   async #mustBeEmpty(node: Directory, deadline: Deadline): Promise<void> {
     const { bucket, keys } = this.mounted.services;
     const children = [...node.children.values()];
@@ -330,8 +333,9 @@ export class WritableBackend extends ReadingBackend {
     flags: number,
     context: Context,
   ): Promise<number> {
-    if (offset + buffer.length > SIZE_MAX) throw FsError.of('EFBIG');
-    // What comes from the guest's page cache has its place already.
+    if (offset + buffer.length > SIZE_MAX_BYTES) throw FsError.of('EFBIG');
+    // Data from the guest's page cache is written at its offset, even if the file was opened to
+    // append.
     const fixed = (flags & WriteFlags.CACHE) !== 0;
     return this.guard(() => this.mounted.files.write(file, buffer, offset, fixed, this.deadline(context)));
   }
@@ -379,7 +383,7 @@ export class WritableBackend extends ReadingBackend {
   }
 
   async #resize(node: FileNode, size: number, context: Context): Promise<void> {
-    if (size > SIZE_MAX) throw FsError.of('EFBIG');
+    if (size > SIZE_MAX_BYTES) throw FsError.of('EFBIG');
     await this.mounted.files.resize(node, size, this.deadline(context));
   }
 
@@ -406,7 +410,7 @@ export class WritableBackend extends ReadingBackend {
   async #setDirectory(node: Directory, posix: Posix, deadline: Deadline): Promise<void> {
     const { bucket, keys } = this.mounted.services;
     const key = keys.directory(pathOf(node));
-    // A root without prefix has no key: its attributes last while it is mounted.
+    // The root has no key if there is no prefix: its attributes last while it is mounted.
     if (key !== '') await bucket.put(key, nothing, contentOf(posix, undefined), undefined, deadline);
     node.posix = posix;
     node.touched = undefined;
@@ -419,7 +423,7 @@ export class WritableBackend extends ReadingBackend {
     this.#soon(node);
   }
 
-  /** A file that nobody has open goes up soon after a change. */
+  /** Schedules the upload of a changed file that nobody has open. */
   #soon(node: FileNode): void {
     if (node.opens === 0 && !node.removed) {
       this.mounted.files.writeback.schedule(node, this.options.writebackDelay);
@@ -459,7 +463,7 @@ export class WritableBackend extends ReadingBackend {
       const xattrs = new Map(posix.xattrs);
       change(xattrs);
       const next = { ...posix, xattrs, ctime: now() };
-      if (metadataSize(next) > METADATA_MAX) throw FsError.of('ENOSPC');
+      if (metadataSize(next) > METADATA_MAX_BYTES) throw FsError.of('ENOSPC');
       return next;
     };
     await this.guard(async () => {

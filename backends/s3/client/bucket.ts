@@ -32,8 +32,8 @@ import { pour } from './wire.js';
 import type { Sink } from './wire.js';
 
 /**
- * On what state of the key a write depends: none, or the object of which we know the ETag. Absent:
- * on nothing.
+ * The state of the key that a write requires: no object, or the object with an ETag. Absent: any
+ * state.
  */
 export type Condition = 'absent' | { readonly etag: string };
 
@@ -43,7 +43,7 @@ export interface Head extends RemoteObject {
   readonly headers: ContentHeaders;
 }
 
-/** What is written beside the bytes. */
+/** What is written with the bytes. */
 export interface Content {
   readonly metadata: Readonly<Record<string, string>>;
   readonly headers: ContentHeaders;
@@ -52,18 +52,21 @@ export interface Content {
 /** One page of a listing. */
 export interface Page {
   readonly objects: readonly RemoteObject[];
-  /** Keys that end in the delimiter. */
+  /** Common prefixes, which end in the delimiter. */
   readonly prefixes: readonly string[];
   readonly next: string | undefined;
 }
 
-/** A part that was uploaded. */
+/** An uploaded part. */
 export interface Part {
   readonly number: number;
   readonly etag: string;
 }
 
-/** The time of an object that we have just written: not known until a listing or HEAD tells. */
+/**
+ * Modification time of an object that was just written. It is not known until a listing or HEAD
+ * tells.
+ */
 export const UNKNOWN_TIME = Number.NaN;
 
 function unquoted(etag: string | undefined): string {
@@ -76,17 +79,23 @@ function copySource(bucket: string, key: string): string {
 }
 
 /**
- * The requests that we make of a bucket, each with its conditions, and with what is known of
- * providers' deviations.
+ * The requests to a bucket, each with its conditions, and with what is known of how providers
+ * deviate.
  */
 export class Bucket {
   readonly name: string;
   capabilities: Capabilities | undefined;
-  /** The server copies; not any more when it has refused to (Ceph 16 does for customers' keys). */
+  /**
+   * Whether the server copies. Set to false when it has refused to (Ceph 16 does with customer
+   * keys).
+   */
   copies = true;
   readonly #requests: Requests;
   readonly #metrics: Metrics;
-  /** Fields of requests that read, of those that write, and of those that make an object. */
+  /**
+   * Fields of all requests, of those that need the customer's key, and of those that create an
+   * object.
+   */
   readonly #common: { Bucket: string; RequestPayer?: 'requester' };
   readonly #customer: { SSECustomerAlgorithm?: string; SSECustomerKey?: string; SSECustomerKeyMD5?: string };
   readonly #creation: {
@@ -95,7 +104,7 @@ export class Bucket {
     SSEKMSKeyId?: string;
   };
 
-  /** @throws UsageError where the options contradict each other. */
+  /** @throws UsageError if the options contradict each other. */
   constructor(options: S3Options, requests: Requests, metrics: Metrics) {
     this.name = options.bucket;
     this.#requests = requests;
@@ -115,7 +124,7 @@ export class Bucket {
     };
   }
 
-  /** @throws S3Failure of kind missing (HEAD has no body that would say more) or denied. */
+  /** @throws S3Failure of kind missing (the answer to HEAD has no body with a reason) or denied. */
   async exists(deadline: Deadline): Promise<void> {
     await this.#requests.send('HeadBucket', deadline, 0, ({ client, signal }) =>
       client.send(new HeadBucketCommand({ Bucket: this.name }), { abortSignal: signal }),
@@ -129,8 +138,8 @@ export class Bucket {
   }
 
   /**
-   * @returns nothing where the key has no object. A missing bucket looks the same: HEAD has no
-   * body.
+   * @returns undefined if the key has no object. A missing bucket looks the same, since the answer
+   * to HEAD has no body.
    */
   async head(key: string, deadline: Deadline): Promise<Head | undefined> {
     try {
@@ -143,7 +152,7 @@ export class Bucket {
 
   async #head(key: string, attempt: Attempt): Promise<Head> {
     try {
-      const found = await attempt.quick.head(key, attempt.signal);
+      const found = await attempt.signed.head(key, attempt.signal);
       if (found !== undefined) return found;
       const command = new HeadObjectCommand({ ...this.#common, ...this.#customer, Key: key });
       const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
@@ -164,7 +173,7 @@ export class Bucket {
       };
     } catch (error) {
       const failure = classify(error);
-      // An expired token gives 400 here, and no body that says so.
+      // HEAD answers 400 to an expired token, without a body that says so.
       if (failure.status === 400) throw new S3Failure('expired', 400, failure.code, error);
       throw failure;
     }
@@ -172,8 +181,8 @@ export class Bucket {
 
   /**
    * Reads bytes `start` to `end` (exclusive) of exactly the version with this ETag. A transfer that
-   * breaks off goes on where it was.
-   * @throws S3Failure of kind precondition or missing when the object is another one now.
+   * breaks off is continued.
+   * @throws S3Failure of kind precondition or missing if the bucket has another version now.
    */
   async read(
     key: string,
@@ -195,7 +204,7 @@ export class Bucket {
         },
       };
       const match = this.#quoted(etag);
-      if (await attempt.quick.get(key, etag, match, at, end, counted, attempt.signal)) return;
+      if (await attempt.signed.get(key, etag, match, at, end, counted, attempt.signal)) return;
       const command = new GetObjectCommand({
         ...this.#common,
         ...this.#customer,
@@ -224,7 +233,7 @@ export class Bucket {
 
   /**
    * Writes an object in one request.
-   * @throws S3Failure of kind precondition when the condition does not hold.
+   * @throws S3Failure of kind precondition if the condition does not hold.
    */
   async put(
     key: string,
@@ -237,7 +246,7 @@ export class Bucket {
       await this.#check(key, condition, deadline);
     return this.#conditionalWrite('PutObject', key, content, deadline, body.length, async (attempt) => {
       const conditions = this.#conditionFields('put', condition);
-      const etag = await attempt.quick.put(key, body, content, conditions, attempt.signal);
+      const etag = await attempt.signed.put(key, body, content, conditions, attempt.signal);
       if (etag !== undefined) {
         this.#metrics.bytesUp += body.length;
         return this.#written(key, etag, body.length);
@@ -264,8 +273,8 @@ export class Bucket {
   }
 
   /**
-   * When an attempt's answer was lost and the repetition fails its condition, the object may be our
-   * own: its mark tells.
+   * Sends a conditional write. If an answer was lost and the repeated request fails its condition,
+   * the object may be our own; its mark tells.
    */
   async #conditionalWrite(
     operation: string,
@@ -303,8 +312,8 @@ export class Bucket {
   }
 
   /**
-   * Where the provider ignores conditions we look first. Another writer may come between: said at
-   * start.
+   * Checks a condition by HEAD, for a provider that ignores it. Another writer may come in between,
+   * which the start has logged.
    */
   async #check(key: string, condition: Condition, deadline: Deadline): Promise<void> {
     const head = await this.head(key, deadline);
@@ -332,9 +341,9 @@ export class Bucket {
   }
 
   /**
-   * Copies an object in one request, with new metadata or (`content` absent) as it is.
-   * @throws S3Failure of kind precondition or missing when the source is another one now,
-   * unsupported when the server does not copy.
+   * Copies an object in one request, with new metadata, or as it is if `content` is undefined.
+   * @throws S3Failure of kind precondition or missing if the source is another version now,
+   * unsupported if the server does not copy.
    */
   async copy(
     source: RemoteObject,
@@ -389,7 +398,7 @@ export class Bucket {
     };
   }
 
-  /** Deletes a key; that there is none is no error. */
+  /** Deletes a key. A key without an object is no error. */
   async remove(key: string, deadline: Deadline): Promise<void> {
     await this.#requests.send('DeleteObject', deadline, 0, ({ client, signal }) =>
       client.send(new DeleteObjectCommand({ ...this.#common, Key: key }), { abortSignal: signal }),
@@ -409,7 +418,7 @@ export class Bucket {
     });
   }
 
-  /** One page of a listing. `delimiter` '/' groups what lies below a slash. */
+  /** One page of a listing. `delimiter` '/' groups the keys below a slash. */
   async list(
     prefix: string,
     delimiter: '/' | '',
@@ -424,7 +433,7 @@ export class Bucket {
       ...(token === undefined ? {} : { 'continuation-token': token }),
     };
     return this.#requests.send('ListObjectsV2', deadline, 0, async (attempt) => {
-      const xml = await attempt.quick.list(query, attempt.signal);
+      const xml = await attempt.signed.list(query, attempt.signal);
       const page = xml === undefined ? undefined : readListing(xml, urlDecoded);
       if (page !== undefined) return page;
       const command = new ListObjectsV2Command({
@@ -475,7 +484,7 @@ export class Bucket {
     deadline: Deadline,
   ): Promise<Part> {
     return this.#requests.send('UploadPart', deadline, body.length, async (attempt) => {
-      const etag = await attempt.quick.part(key, upload, number, body, attempt.signal);
+      const etag = await attempt.signed.part(key, upload, number, body, attempt.signal);
       if (etag !== undefined) {
         this.#metrics.bytesUp += body.length;
         return { number, etag };
@@ -525,9 +534,9 @@ export class Bucket {
   }
 
   /**
-   * Makes the object of its parts.
-   * @throws S3Failure of kind precondition when the condition does not hold, conflict when another
-   * write came between (then the upload is void and must be made anew), no-upload when it is gone.
+   * Completes an upload.
+   * @throws S3Failure of kind precondition if the condition does not hold; no-upload if the upload
+   * is gone, or void because another write came in between. A new upload is needed then.
    */
   async completeUpload(
     key: string,
@@ -562,14 +571,15 @@ export class Bucket {
         if (failure.kind === 'conflict') throw new S3Failure('no-upload', 409, failure.code, error);
         throw failure;
       }
-      // Ceph 16 does not say the ETag here. What is there now is ours, or was put over ours.
+      // Ceph 16 does not report the ETag here. The object is ours, or another writer has replaced
+      // it.
       const own = await this.#ownWrite(key, content, state);
       if (own === undefined) throw new S3Failure('precondition', 412, 'Overwritten');
       return own;
     });
   }
 
-  /** Gives an upload up; that there is none is no error. */
+  /** Aborts an upload. An upload that is gone is no error. */
   async abortUpload(key: string, upload: string, deadline: Deadline): Promise<void> {
     try {
       await this.#requests.send('AbortMultipartUpload', deadline, 0, ({ client, signal }) =>
@@ -596,8 +606,8 @@ export class Bucket {
 }
 
 /**
- * Keys in listings are percent-encoded, as XML can't carry all characters; Amazon writes a space as
- * plus.
+ * Decodes a key of a listing. Keys are percent-encoded there, since XML cannot carry all
+ * characters. Amazon encodes a space as plus.
  */
 function urlDecoded(text: string): string {
   try {

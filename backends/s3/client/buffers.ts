@@ -1,7 +1,7 @@
-/** Smaller ones are left to the garbage collector. */
-const LEAST = 64 * 1024;
-/** Bytes that are kept for later, at most. */
-const KEPT_MOST = 48 * 2 ** 20;
+/** Smaller buffers are not pooled but left to the garbage collector. */
+const POOLED_MIN_BYTES = 64 * 1024;
+/** Most bytes in the pool. */
+const POOL_MAX_BYTES = 48 * 2 ** 20;
 
 const free = new Map<number, ArrayBufferLike[]>();
 let kept = 0;
@@ -11,12 +11,11 @@ function capacityFor(length: number): number {
 }
 
 /**
- * Memory for data that is passed on soon. Large pieces are used again: new ones cost their pages'
- * faults, and collections of garbage, which is a fifth of what writing a large file costs. What is
- * in it is arbitrary.
+ * A buffer for data that is passed on soon; its content is arbitrary. Large buffers are pooled:
+ * page faults and garbage collections of new ones cost a fifth of the time of writing a large file.
  */
-export function borrow(length: number): Buffer {
-  if (length < LEAST) return Buffer.allocUnsafeSlow(length);
+export function takeBuffer(length: number): Buffer {
+  if (length < POOLED_MIN_BYTES) return Buffer.allocUnsafeSlow(length);
   const capacity = capacityFor(length);
   const memory = free.get(capacity)?.pop();
   if (memory === undefined) return Buffer.allocUnsafeSlow(capacity).subarray(0, length);
@@ -25,12 +24,12 @@ export function borrow(length: number): Buffer {
 }
 
 /**
- * Gives back what {@link borrow} gave, once, when nobody reads or writes it any more. What is not
- * given back is garbage.
+ * Returns a buffer of {@link takeBuffer} to the pool. Call it at most once, when nothing reads or
+ * writes the buffer any more. A buffer that is not returned becomes garbage.
  */
-export function giveBack({ buffer, length }: Buffer): void {
+export function returnBuffer({ buffer, length }: Buffer): void {
   const capacity = buffer.byteLength;
-  if (length < LEAST || kept + capacity > KEPT_MOST) return;
+  if (length < POOLED_MIN_BYTES || kept + capacity > POOL_MAX_BYTES) return;
   const list = free.get(capacity);
   if (list === undefined) free.set(capacity, [buffer]);
   else list.push(buffer);

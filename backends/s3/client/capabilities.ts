@@ -6,15 +6,15 @@ import type { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
 
 /**
- * What a provider makes of conditions. Where it ignores one, we look before we write, and say so at
- * start.
+ * Which conditions a provider keeps. Where it ignores one, `Bucket` looks before it writes, and the
+ * start logs it.
  */
 export interface Capabilities {
   /** PutObject with If-None-Match: *. */
   readonly create: boolean;
   /** PutObject with If-Match. */
   readonly replace: boolean;
-  /** If-Match holds only for an ETag without quotes. */
+  /** If-Match works only with an ETag without quotes. */
   readonly unquoted: boolean;
   /** CompleteMultipartUpload with either. */
   readonly complete: boolean;
@@ -22,16 +22,16 @@ export interface Capabilities {
   readonly copySource: boolean;
 }
 
-/** The mark tells our own object where a server does not say what an upload made. */
+/** The mark identifies the object as ours where the server does not report what an upload made. */
 const plain: Content = { metadata: { [WRITE_MARK]: 'probe' }, headers: {} };
 
-/** Probes older than this were left behind by somebody who died, milliseconds. */
-const STALE = 600_000;
+/** Milliseconds after which a probe's object counts as left behind by a dead process. */
+const STALE_MS = 600_000;
 
-/** Removes what earlier probes left behind. */
+/** Removes objects that earlier probes left behind. */
 export async function sweep(bucket: Bucket, key: string, deadline: Deadline): Promise<void> {
   const page = await bucket.list(`${key}-`, '', undefined, 1000, deadline);
-  const stale = page.objects.filter(({ modified }) => modified * 1000 < Date.now() - STALE);
+  const stale = page.objects.filter(({ modified }) => modified * 1000 < Date.now() - STALE_MS);
   if (stale.length > 0)
     await bucket.removeMany(
       stale.map((object) => object.key),
@@ -39,7 +39,7 @@ export async function sweep(bucket: Bucket, key: string, deadline: Deadline): Pr
     );
 }
 
-/** Before the probe: conditions are sent, so that the probe sees what becomes of them. */
+/** Assumed during the probe, so that every condition is sent. */
 const assumed: Capabilities = {
   create: true,
   replace: true,
@@ -49,9 +49,9 @@ const assumed: Capabilities = {
 };
 
 /**
- * Asks the provider, by a handful of requests on a key of our own, removed afterwards. Sets
- * `bucket.capabilities`.
- * @throws S3Failure where the bucket can't be written.
+ * Finds out which conditions the provider keeps, by a few requests on a key of our own that is
+ * removed afterwards. Sets `bucket.capabilities`.
+ * @throws S3Failure if the bucket cannot be written.
  */
 export async function probe(bucket: Bucket, key: string, log: Logger, deadline: Deadline): Promise<void> {
   const scratch = `${key}-${randomUUID()}`;
@@ -81,7 +81,8 @@ export async function probe(bucket: Bucket, key: string, log: Logger, deadline: 
     ));
     const complete = create && !(await completes(bucket, scratch, deadline));
     bucket.capabilities = { create, replace, unquoted, complete, copySource };
-    // A copy with a condition was refused: one without may be made.
+    // The probe's copy was refused for its condition, which does not mean that the server cannot
+    // copy.
     bucket.copies = true;
   } finally {
     await bucket.remove(scratch, deadline).catch(() => undefined);
@@ -108,8 +109,8 @@ async function completes(bucket: Bucket, key: string, deadline: Deadline): Promi
 }
 
 /**
- * Whether a conditional request is carried out; one that is refused as unknown counts as carried
- * out: not usable.
+ * Whether a request was carried out although its condition does not hold. A request that is refused
+ * as unknown counts as carried out: the condition is not usable.
  */
 async function holds(request: () => Promise<unknown>): Promise<boolean> {
   try {

@@ -1,6 +1,9 @@
 import { FsError } from '../../../core/backend/index.js';
 
-/** Until when an operation may go on, and the guest's signal that it has given the operation up. */
+/**
+ * The time by which an operation must end, and the guest's signal that it has given the operation
+ * up.
+ */
 export class Deadline {
   /** Milliseconds of `performance.now()`. */
   readonly at: number;
@@ -15,7 +18,7 @@ export class Deadline {
     return new Deadline(performance.now() + seconds * 1000, signal);
   }
 
-  /** For work that nobody waits for and that is repeated until it succeeds. */
+  /** For background work that is repeated until it succeeds. */
   static readonly never = new Deadline(Number.POSITIVE_INFINITY, undefined);
 
   /** Milliseconds left, 0 or more. */
@@ -23,12 +26,12 @@ export class Deadline {
     return Math.max(0, this.at - performance.now());
   }
 
-  /** @throws EINTR when the operation was given up. */
+  /** @throws EINTR if the operation was given up. */
   check(): void {
     if (this.signal?.aborted === true) throw FsError.of('EINTR');
   }
 
-  /** Sleeps, but wakes (and throws EINTR) when the operation is given up. */
+  /** Sleeps. @throws EINTR as soon as the operation is given up. */
   async sleep(milliseconds: number): Promise<void> {
     this.check();
     await new Promise<void>((resolve) => {
@@ -44,7 +47,7 @@ export class Deadline {
   }
 
   /**
-   * Waits for a promise no longer than the deadline allows. The work behind it goes on.
+   * Waits for a promise until the deadline. The work behind it goes on.
    * @throws ETIMEDOUT, EINTR
    */
   async wait<T>(work: Promise<T>): Promise<T> {
@@ -77,7 +80,7 @@ export function deferred<T>(): Deferred<T> {
   return { promise, resolve: settle.resolve!, reject: settle.reject! };
 }
 
-/** Lets a number of holders in, the others wait in order. */
+/** Admits a number of holders; the others wait in order. */
 export class Semaphore {
   #free: number;
   readonly #waiting: (() => void)[] = [];
@@ -101,8 +104,8 @@ export class Semaphore {
   }
 
   /**
-   * @returns what is settled when it is the caller's turn; nothing: it is. Who is in must {@link
-   * leave}.
+   * @returns a promise of the caller's turn, or undefined if it is its turn already. Each holder
+   * must {@link leave}.
    */
   enter(): Promise<void> | undefined {
     if (this.#free === 0) return new Promise<void>((resolve) => this.#waiting.push(resolve));
@@ -117,7 +120,7 @@ export class Semaphore {
   }
 }
 
-/** Counts who uses something, for whoever ends it to wait for them. */
+/** Counts the users of something, so that its owner can wait for them before ending it. */
 export class Users {
   #count = 0;
   readonly #waiting: (() => void)[] = [];
@@ -132,7 +135,7 @@ export class Users {
     }
   }
 
-  /** When nobody uses it. */
+  /** Resolves when nobody uses it. */
   async gone(): Promise<void> {
     while (this.#count > 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
@@ -150,8 +153,8 @@ export class Mutex {
 }
 
 /**
- * Runs `work` for every item, at most `width` at once; the first error ends it after those under
- * way.
+ * Runs `work` for every item, at most `width` at once. After the first error no more are started;
+ * it is thrown when those in progress have ended.
  */
 export async function parallel<T>(
   items: readonly T[],

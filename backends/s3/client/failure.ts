@@ -1,7 +1,7 @@
 import { FsError } from '../../../core/backend/index.js';
 import type { ErrnoName } from '../../../core/backend/index.js';
 
-/** What a failed request means for us. */
+/** The kinds of failed requests, by what must be done. */
 export type FailureKind =
   | 'missing'
   | 'precondition'
@@ -72,8 +72,8 @@ const kindsByCode: Readonly<Record<string, FailureKind>> = {
 };
 
 /**
- * Why a certificate was not accepted: OpenSSL's reasons as Node names them (Node.js, TLS, "X509
- * certificate error codes").
+ * Codes of certificates that were not accepted: OpenSSL's reasons as Node names them (Node.js, TLS,
+ * "X509 certificate error codes").
  */
 const UNTRUSTED =
   /^(?:(?:UNABLE_TO_(?:GET|DECRYPT|DECODE|VERIFY)|CERT|CRL|ERROR_IN_C|DEPTH_ZERO|SELF_SIGNED|INVALID_(?:CA|PURPOSE)|PATH_LENGTH|HOSTNAME_MISMATCH).*|ERR_TLS_CERT_ALTNAME_INVALID)$/;
@@ -116,14 +116,14 @@ const errnosByCode: Readonly<Record<string, ErrnoName>> = {
   Deadline: 'ETIMEDOUT',
 };
 
-/** What the guest is told. */
+/** The error that the guest gets. */
 export function errnoOf(failure: S3Failure): FsError {
   return FsError.of(errnosByCode[failure.code] ?? errnos[failure.kind]);
 }
 
 /**
- * Reads an error of the SDK. What is no answer of a server (a reset, a broken body) may be
- * repeated.
+ * Classifies an error of the SDK. An error without a server's answer (a reset, a broken body) is
+ * transient.
  */
 export function classify(error: unknown): S3Failure {
   if (error instanceof S3Failure) return error;

@@ -2,7 +2,7 @@ import type { Page } from './bucket.js';
 
 const entities: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
 
-/** Text of XML: the five entities and numbered characters (XML 1.0, section 4.6). */
+/** Decodes text of XML: the five entities and numbered characters (XML 1.0, section 4.6). */
 function text(raw: string): string {
   if (!raw.includes('&')) return raw;
   return raw.replace(/&(?:#(\d+)|#x([\da-f]+)|(\w+));/gi, (whole, decimal, hex, name) => {
@@ -11,7 +11,10 @@ function text(raw: string): string {
   });
 }
 
-/** The content of the first element of that name, which has no attributes and no elements in it. */
+/**
+ * The content of the first element of that name. Such elements have no attributes and no child
+ * elements.
+ */
 function field(xml: string, name: string): string | undefined {
   const start = xml.indexOf(`<${name}>`);
   if (start < 0) return undefined;
@@ -20,7 +23,9 @@ function field(xml: string, name: string): string | undefined {
   return end < 0 ? undefined : text(xml.slice(from, end));
 }
 
-/** Pieces that begin with a tag, up to its end tag; `undefined` where one has no end. */
+/**
+ * The content of all elements of a name, each from its start tag; undefined if one has no end tag.
+ */
 function elements(xml: string, name: string): string[] | undefined {
   const found: string[] = [];
   for (let at = xml.indexOf(`<${name}>`); at >= 0;) {
@@ -34,10 +39,9 @@ function elements(xml: string, name: string): string[] | undefined {
 
 /**
  * Reads an answer to ListObjectsV2 with `encoding-type=url` (Amazon S3 API Reference). A general
- * reader of XML takes ten times as long.
- * @param decode undoes the encoding of keys.
- * @returns nothing where it does not look as servers write it, or lacks something: then a general
- * reader must read it.
+ * XML parser takes ten times as long.
+ * @param decode decodes keys
+ * @returns undefined if the answer is unusual or incomplete. A general parser must read it then.
  */
 export function readListing(xml: string, decode: (key: string) => string): Page | undefined {
   if (!xml.includes('<ListBucketResult') || !xml.trimEnd().endsWith('</ListBucketResult>')) return undefined;

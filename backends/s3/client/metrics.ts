@@ -21,7 +21,7 @@ export class Metrics {
     this.requests.set(operation, (this.requests.get(operation) ?? 0) + 1);
   }
 
-  /** It has ended. */
+  /** An attempt has ended. */
   took(operation: string, milliseconds: number): void {
     this.milliseconds.set(operation, (this.milliseconds.get(operation) ?? 0) + milliseconds);
   }

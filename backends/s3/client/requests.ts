@@ -6,37 +6,37 @@ import { Deadline, Semaphore } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
 import type { Metrics } from './metrics.js';
 import type { S3Options } from '../options.js';
-import { Quick } from './signed-requests.js';
+import { SignedRequests } from './signed-requests.js';
 
 /**
- * First and longest pause between attempts, milliseconds. The pause is a random part of it ("full
- * jitter").
+ * Longest pause before the second attempt, and longest pause at all, in milliseconds. The actual
+ * pause is a random part of it ("full jitter").
  */
-const PAUSE_FIRST = 100;
-const PAUSE_MOST = 5_000;
+const PAUSE_FIRST_MS = 100;
+const PAUSE_MAX_MS = 5_000;
 /**
- * Slowest transfer that counts as progress, bytes per millisecond: a request that carries data gets
- * more time.
+ * Slowest transfer that counts as progress, in bytes per millisecond. A request that carries data
+ * gets that much more time.
  */
-const SLOWEST = 256;
+const SLOWEST_BYTES_PER_MS = 256;
 
 /** One attempt of a request. */
 export interface Attempt {
   readonly client: S3Client;
-  readonly quick: Quick;
+  readonly signed: SignedRequests;
   readonly signal: AbortSignal;
   /** 1 for the first. */
   readonly number: number;
   /** Whether an earlier attempt may have been carried out though its answer was lost. */
   readonly ambiguous: boolean;
-  /** Data came: the time allowed starts anew. */
+  /** Call it when data has arrived: the attempt's time starts again. */
   progress(): void;
 }
 
 /**
- * Sends requests: a limit on those in flight, a time-out for each attempt (the SDK sets none),
- * repetition with jittered back-off until the operation's deadline, new credentials when the old
- * ones have expired.
+ * Sends requests. It limits those in flight, gives each attempt a time-out (the SDK sets none),
+ * repeats failed ones with jittered back-off until the operation's deadline, and gets new
+ * credentials when the old ones have expired.
  */
 export class Requests {
   readonly #options: S3Options;
@@ -45,7 +45,7 @@ export class Requests {
   readonly #slots: Semaphore;
   readonly #controllers: AbortController[] = [];
   #client: S3Client;
-  #quick: Quick;
+  #signed: SignedRequests;
   #closed = false;
 
   constructor(options: S3Options, log: Logger, metrics: Metrics) {
@@ -53,12 +53,12 @@ export class Requests {
     this.#log = log;
     this.#metrics = metrics;
     this.#slots = new Semaphore(options.requests);
-    [this.#client, this.#quick] = this.#connect();
+    [this.#client, this.#signed] = this.#connect();
   }
 
-  #connect(): [S3Client, Quick] {
-    // The SDK's version is pinned: that later ones will need a later Node is nothing an operator
-    // can mend.
+  #connect(): [S3Client, SignedRequests] {
+    // The SDK's warning that later versions need a later Node is suppressed: the version is pinned,
+    // and operators cannot change it.
     process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
     const { endpoint, region, profile, requests } = this.#options;
     const agents = { keepAlive: true, maxSockets: requests * 2 };
@@ -79,13 +79,13 @@ export class Requests {
         connectionTimeout: 5_000,
       },
     });
-    return [client, new Quick(client, this.#options.checksums === 'required')];
+    return [client, new SignedRequests(client, this.#options.checksums === 'required')];
   }
 
   /**
-   * @param operation name for metrics and logs.
-   * @param bytes that the request carries.
-   * @throws S3Failure; with code `Deadline` when the time was up, FsError EINTR when the guest gave
+   * @param operation name for metrics and logs
+   * @param bytes that the request carries
+   * @throws S3Failure, with code `Deadline` when the time was up; FsError EINTR when the guest gave
    * up.
    */
   async send<T>(
@@ -110,15 +110,15 @@ export class Requests {
       this.#metrics.failed(operation, failure.kind);
       deadline.check();
       if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
-      // An attempt may be several requests: the first may have been carried out even when a refusal
-      // followed.
+      // An attempt may consist of several requests. The first may have been carried out even if a
+      // later one was refused.
       ambiguous = true;
       if (failure.kind === 'expired') {
-        this.#quick.close();
-        [this.#client, this.#quick] = this.#connect();
+        this.#signed.close();
+        [this.#client, this.#signed] = this.#connect();
       }
       if (this.#closed) throw new S3Failure('transient', 0, 'Closed', failure);
-      const pause = Math.random() * Math.min(PAUSE_MOST, PAUSE_FIRST * 2 ** Math.min(number - 1, 10));
+      const pause = Math.random() * Math.min(PAUSE_MAX_MS, PAUSE_FIRST_MS * 2 ** Math.min(number - 1, 10));
       if (deadline.remaining <= pause) throw new S3Failure('transient', failure.status, 'Deadline', failure);
       this.#log.debug({ operation, attempt: number, error: failure.message }, 'S3 request failed, repeated');
       await deadline.sleep(pause);
@@ -133,8 +133,8 @@ export class Requests {
     ambiguous: boolean,
     attempt: (attempt: Attempt) => Promise<T>,
   ): Promise<T> {
-    const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST;
-    const trial = new Trial(this.#client, this.#quick, number, ambiguous, this.#controllers);
+    const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST_BYTES_PER_MS;
+    const trial = new Trial(this.#client, this.#signed, number, ambiguous, this.#controllers);
     trial.begin(Math.min(allowed, deadline.remaining), deadline.signal);
     const started = performance.now();
     this.#metrics.request(operation);
@@ -150,14 +150,14 @@ export class Requests {
 
   close(): void {
     this.#closed = true;
-    this.#quick.close();
+    this.#signed.close();
     this.#client.destroy();
   }
 }
 
 /** An attempt under way. */
 class Trial implements Attempt {
-  readonly quick: Quick;
+  readonly signed: SignedRequests;
   readonly number: number;
   readonly ambiguous: boolean;
   readonly #client: S3Client;
@@ -166,23 +166,26 @@ class Trial implements Attempt {
   #reusable = true;
   #timer: NodeJS.Timeout | undefined;
 
-  /** @param controllers that are free: making one costs as much as signing a request. */
+  /** @param controllers a pool of unused ones: creating one costs as much as signing a request. */
   constructor(
     client: S3Client,
-    quick: Quick,
+    signed: SignedRequests,
     number: number,
     ambiguous: boolean,
     controllers: AbortController[],
   ) {
     this.#client = client;
-    this.quick = quick;
+    this.signed = signed;
     this.number = number;
     this.ambiguous = ambiguous;
     this.#controllers = controllers;
     this.#controller = controllers.pop() ?? new AbortController();
   }
 
-  /** The SDK may listen to the signal for longer than its request takes. */
+  /**
+   * Using the SDK's client makes the abort controller unfit for the pool: the SDK may listen to its
+   * signal after the request has ended.
+   */
   get client(): S3Client {
     this.#reusable = false;
     return this.#client;
@@ -192,7 +195,7 @@ class Trial implements Attempt {
     return this.#controller.signal;
   }
 
-  /** Why it was given up, if the time was up. */
+  /** The failure if the attempt's time was up; otherwise undefined. */
   get expired(): S3Failure | undefined {
     const reason: unknown = this.#controller.signal.reason;
     return reason instanceof S3Failure ? reason : undefined;

@@ -6,37 +6,40 @@ import { S3Failure } from './failure.js';
 import { Collected, connectionsTo, exchange } from './wire.js';
 import type { Sink, WireAnswer, WireRequest } from './wire.js';
 
-/** SHA-256 of nothing. */
-const EMPTY = hash('sha256', '', 'hex');
-/** A body from this size on is hashed on another thread. */
-const HASH_ELSEWHERE = 256 * 1024;
+/** SHA-256 of an empty body. */
+const EMPTY_SHA256 = hash('sha256', '', 'hex');
+/** Bodies of at least this size are hashed on another thread. */
+const HASH_OFF_THREAD_BYTES = 256 * 1024;
 
-/** Headers that each request has anew. */
-const OWN = new Set([
+/** Headers that differ for each request, so that no template keeps them. */
+const PER_REQUEST_HEADERS = new Set([
   'x-amz-date',
   'x-amz-content-sha256',
   'x-amz-user-agent',
   'x-amz-security-token',
   'authorization',
 ]);
-/** Where the SDK says these, it does with a body, or with an answer, what is not done here. */
-const BEYOND = ['x-amz-checksum', 'x-amz-sdk-checksum', 'x-amz-trailer', 'x-amz-s3session'];
 /**
- * What a header may hold so that the signature needs no rule for it: ASCII, no spaces but single
- * ones within.
+ * Headers with which the SDK does something to the body or expects something of the answer that is
+ * not done here. Such requests are left to the SDK.
  */
-const PLAIN = /^[!-~]+(?: [!-~]+)*$/;
+const SDK_ONLY_HEADERS = ['x-amz-checksum', 'x-amz-sdk-checksum', 'x-amz-trailer', 'x-amz-s3session'];
+/**
+ * Header values that the signature covers as they are: printable ASCII, with single spaces inside
+ * only.
+ */
+const UNAMBIGUOUS_VALUE = /^[!-~]+(?: [!-~]+)*$/;
 
-/** How the SDK made its last request of a kind: where it went, and what it said beside the key. */
+/** What the SDK's last request of a kind showed: where it went, and its headers. */
 interface Template {
   readonly connections: Dispatcher;
-  /** All of the path before the key and its slash. */
+  /** The path before the slash and the key. */
   readonly prefix: string;
   readonly region: string;
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** A request as the SDK's middleware sees it when it is signed. */
+/** A signed request as the SDK's middleware sees it. */
 interface SignedRequest {
   readonly protocol: string;
   readonly hostname: string;
@@ -45,7 +48,10 @@ interface SignedRequest {
   readonly headers: Readonly<Record<string, string>>;
 }
 
-/** Requests that are made here, and after which of the SDK's they are made. */
+/**
+ * The kinds of requests that are made here. Each needs one request of the SDK as a template; GETs
+ * use that of HEAD.
+ */
 type Kind = 'HeadObjectCommand' | 'PutObjectCommand' | 'UploadPartCommand' | 'ListObjectsV2Command';
 const kinds: ReadonlySet<string> = new Set<Kind>([
   'HeadObjectCommand',
@@ -54,27 +60,27 @@ const kinds: ReadonlySet<string> = new Set<Kind>([
   'ListObjectsV2Command',
 ]);
 
-/** The request of one template. */
-interface Parts {
+/** What distinguishes one request from its template. */
+interface RequestParts {
   readonly method: WireRequest['method'];
   readonly query: string;
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array;
 }
 
-/** No headers beside those of the template. */
+/** No headers other than the template's. */
 const NONE: Readonly<Record<string, string>> = {};
-const HEAD: Parts = { method: 'HEAD', query: '', headers: NONE };
+const HEAD: RequestParts = { method: 'HEAD', query: '', headers: NONE };
 const unwanted = (): undefined => undefined;
 
-/** Milliseconds for which one time and one set of credentials are good enough to sign with. */
-const MOMENT = 1000;
+/** Milliseconds for which time and credentials are reused. */
+const SIGNING_CONTEXT_MS = 1000;
 
-/** What requests are signed with. */
-interface Moment {
-  /** Milliseconds of `performance.now()`. */
+/** Time and credentials that requests are signed with. */
+interface SigningContext {
+  /** Valid until this time, in milliseconds of `performance.now()`. */
   readonly until: number;
-  /** As signatures have it: `20260131T235959Z`. */
+  /** The time as signatures need it: `20260131T235959Z`. */
   readonly date: string;
   readonly credentials: {
     readonly accessKeyId: string;
@@ -84,30 +90,33 @@ interface Moment {
   readonly plain: Map<Template, Fields>;
 }
 
-/** The headers of a request, and as the signature has them. */
+/** The headers of a request, and their form in the signature. */
 interface Fields {
   readonly headers: Readonly<Record<string, string>>;
   /** The canonical request from its headers on. */
   readonly canonical: string;
-  /** Their names. */
+  /** The names of the signed headers. */
   readonly names: string;
 }
 
 /**
- * The requests that are made by thousands, at a fraction of what they cost by the SDK. Its own
+ * The most frequent requests, made without the SDK at a fraction of its CPU time. The SDK's own
  * first HEAD, PUT, part and listing show where requests go and how they are signed (region,
- * redirects, addressing, encryption); those that follow are made alike, signed by Signature Version
- * 4. Any answer that is not plain is left to the SDK, which then asks again.
+ * redirects, addressing, encryption). The following ones are made alike, with Signature Version 4.
+ * Any answer other than a plain success or failure is left to the SDK, which makes the request
+ * again.
  */
-export class Quick {
+export class SignedRequests {
   readonly #client: S3Client;
   readonly #connections = new Map<string, Dispatcher>();
   readonly #reads: boolean;
   readonly #templates = new Map<string, Template>();
-  #moment: Moment | undefined;
+  #signing: SigningContext | undefined;
   #signingKey: { readonly scope: string; readonly secret: string; readonly key: Buffer } | undefined;
 
-  /** @param reads GETs too: not where the SDK is to check what comes. */
+  /**
+   * @param reads whether GETs are made here too. They are not where the SDK must check checksums.
+   */
   constructor(client: S3Client, reads: boolean) {
     this.#client = client;
     this.#reads = reads;
@@ -126,7 +135,7 @@ export class Quick {
   }
 
   /**
-   * @returns nothing where the SDK must ask.
+   * @returns undefined if the SDK must make the request.
    * @throws S3Failure of kind missing or transient; what the connection throws.
    */
   async head(key: string, signal: AbortSignal): Promise<Head | undefined> {
@@ -137,8 +146,8 @@ export class Quick {
 
   /**
    * Reads bytes `start` to `end` (exclusive) of the version with an ETag.
-   * @param match the ETag as the server wants it in If-Match.
-   * @returns whether it was done: else the SDK must ask, and nothing has come.
+   * @param match the ETag as the server expects it in If-Match
+   * @returns whether it was read; otherwise nothing has arrived and the SDK must make the request.
    * @throws S3Failure of kind precondition or transient; what the connection throws, perhaps after
    * some bytes.
    */
@@ -167,8 +176,8 @@ export class Quick {
 
   /**
    * Writes an object.
-   * @param condition fields of the condition, named as the SDK names them.
-   * @returns its ETag, or nothing where the SDK must write it.
+   * @param condition fields of the condition, named as the SDK names them
+   * @returns its ETag, or undefined if the SDK must write it.
    * @throws S3Failure of kind precondition or transient; what the connection throws.
    */
   async put(
@@ -190,7 +199,7 @@ export class Quick {
 
   /**
    * Writes a part.
-   * @returns its ETag, or nothing where the SDK must write it.
+   * @returns its ETag, or undefined if the SDK must write it.
    * @throws as {@link put}
    */
   async part(
@@ -205,8 +214,8 @@ export class Quick {
   }
 
   /**
-   * @param query fields of ListObjectsV2, as the query has them.
-   * @returns the answer's body, or nothing where the SDK must ask.
+   * @param query fields of ListObjectsV2, named as in the query string
+   * @returns the answer's body, or undefined if the SDK must make the request.
    */
   async list(query: Readonly<Record<string, string>>, signal: AbortSignal): Promise<string | undefined> {
     const fields = Object.entries({ ...query, 'list-type': '2', 'encoding-type': 'url' });
@@ -219,30 +228,38 @@ export class Quick {
     return answer?.status === 200 ? body.toString() : undefined;
   }
 
-  async #write(kind: Kind, key: string, parts: Parts, signal: AbortSignal): Promise<string | undefined> {
+  async #write(
+    kind: Kind,
+    key: string,
+    parts: RequestParts,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
     const answer = await this.#send(kind, key, parts, signal, unwanted);
     const etag = unquoted(answer?.headers.get('etag'));
     return answer?.status === 200 && etag !== '' ? etag : undefined;
   }
 
-  /** @returns the answer, or nothing where it is the SDK's turn. */
+  /** @returns the answer, or undefined if the SDK must make the request. */
   async #send(
     kind: Kind,
     key: string | undefined,
-    parts: Parts,
+    parts: RequestParts,
     signal: AbortSignal,
     accept: (answer: WireAnswer) => Sink | undefined,
   ): Promise<WireAnswer | undefined> {
     const template = this.#templates.get(kind);
     if (template === undefined) return undefined;
-    if (parts.headers !== NONE && Object.values(parts.headers).some((value) => !PLAIN.test(value)))
+    if (
+      parts.headers !== NONE &&
+      Object.values(parts.headers).some((value) => !UNAMBIGUOUS_VALUE.test(value))
+    )
       return undefined;
     const path = template.prefix + (key === undefined ? '' : `/${encodedKey(key)}`);
     const { method, query, body } = parts;
-    const digest = body === undefined || body.length === 0 ? EMPTY : await hashOf(body);
-    let moment = this.#moment;
-    if (moment === undefined || performance.now() > moment.until) moment = await this.#renewed();
-    const headers = this.#signed(template, path, parts, digest, moment);
+    const digest = body === undefined || body.length === 0 ? EMPTY_SHA256 : await hashOf(body);
+    let signing = this.#signing;
+    if (signing === undefined || performance.now() > signing.until) signing = await this.#renewed();
+    const headers = this.#signed(template, path, parts, digest, signing);
     const request = { method, path: query === '' ? path : `${path}?${query}`, headers, body };
     const answer = await exchange(template.connections, request, signal, accept);
     const { status } = answer;
@@ -261,38 +278,43 @@ export class Quick {
   #signed(
     template: Template,
     path: string,
-    { method, query, headers }: Parts,
+    { method, query, headers }: RequestParts,
     digest: string,
-    moment: Moment,
+    signing: SigningContext,
   ): Record<string, string> {
-    const plain = digest === EMPTY && headers === NONE;
-    const fields = plain ? this.#plainFields(template, moment) : fieldsOf(template, headers, digest, moment);
+    const plain = digest === EMPTY_SHA256 && headers === NONE;
+    const fields = plain
+      ? this.#plainFields(template, signing)
+      : fieldsOf(template, headers, digest, signing);
     const canonical = `${method}\n${path}\n${query}\n${fields.canonical}`;
-    const scope = `${moment.date.slice(0, 8)}/${template.region}/s3/aws4_request`;
-    const text = `AWS4-HMAC-SHA256\n${moment.date}\n${scope}\n${hash('sha256', canonical, 'hex')}`;
-    const { accessKeyId, secretAccessKey } = moment.credentials;
+    const scope = `${signing.date.slice(0, 8)}/${template.region}/s3/aws4_request`;
+    const text = `AWS4-HMAC-SHA256\n${signing.date}\n${scope}\n${hash('sha256', canonical, 'hex')}`;
+    const { accessKeyId, secretAccessKey } = signing.credentials;
     const signature = createHmac('sha256', this.#keyFor(scope, secretAccessKey)).update(text).digest('hex');
     const authorization = `AWS4-HMAC-SHA256 Credential=${accessKeyId}/${scope}, SignedHeaders=${fields.names}, Signature=${signature}`;
     return { ...fields.headers, authorization };
   }
 
-  /** All but the path of most requests is the same for as long as the moment is. */
-  #plainFields(template: Template, moment: Moment): Fields {
-    let fields = moment.plain.get(template);
+  /**
+   * The fields of requests without a body and own headers. They are the same while time and
+   * credentials are reused.
+   */
+  #plainFields(template: Template, signing: SigningContext): Fields {
+    let fields = signing.plain.get(template);
     if (fields === undefined) {
-      fields = fieldsOf(template, NONE, EMPTY, moment);
-      moment.plain.set(template, fields);
+      fields = fieldsOf(template, NONE, EMPTY_SHA256, signing);
+      signing.plain.set(template, fields);
     }
     return fields;
   }
 
-  /** Time and credentials to sign with: asked for once in a second. */
-  async #renewed(): Promise<Moment> {
+  /** Gets time and credentials, at most once a second. */
+  async #renewed(): Promise<SigningContext> {
     const { config } = this.#client;
     const credentials = await config.credentials();
     const date = new Date(Date.now() + config.systemClockOffset).toISOString().replace(/[-:]|\.\d+/g, '');
-    this.#moment = { until: performance.now() + MOMENT, date, credentials, plain: new Map() };
-    return this.#moment;
+    this.#signing = { until: performance.now() + SIGNING_CONTEXT_MS, date, credentials, plain: new Map() };
+    return this.#signing;
   }
 
   #keyFor(scope: string, secret: string): Buffer {
@@ -305,8 +327,8 @@ export class Quick {
   }
 
   /**
-   * @returns nothing where the request is not one that can be made alike: signed otherwise, or the
-   * key not at its end.
+   * @returns undefined if the request is no template: it is signed in another way, or the key is
+   * not at the end of its path.
    */
   #templateOf(request: SignedRequest, key: string | undefined): Template | undefined {
     const { path } = request;
@@ -321,9 +343,9 @@ export class Quick {
     const headers: Record<string, string> = {};
     for (const [name, value] of Object.entries(request.headers)) {
       const lower = name.toLowerCase();
-      if (BEYOND.some((start) => lower.startsWith(start))) return undefined;
+      if (SDK_ONLY_HEADERS.some((start) => lower.startsWith(start))) return undefined;
       const kept = lower === 'host' || (lower.startsWith('x-amz-') && !lower.startsWith('x-amz-meta-'));
-      if (kept && !OWN.has(lower)) headers[lower] = value;
+      if (kept && !PER_REQUEST_HEADERS.has(lower)) headers[lower] = value;
     }
     if (headers['host'] === undefined) return undefined;
     const prefix = path.slice(0, path.length - end.length);
@@ -347,7 +369,7 @@ function fieldsOf(
   template: Template,
   own: Readonly<Record<string, string>>,
   digest: string,
-  { date, credentials: { sessionToken } }: Moment,
+  { date, credentials: { sessionToken } }: SigningContext,
 ): Fields {
   const headers: Record<string, string> = {
     ...template.headers,
@@ -363,7 +385,7 @@ function fieldsOf(
 }
 
 async function hashOf(body: Uint8Array): Promise<string> {
-  if (body.length < HASH_ELSEWHERE) return hash('sha256', body, 'hex');
+  if (body.length < HASH_OFF_THREAD_BYTES) return hash('sha256', body, 'hex');
   return Buffer.from(await webcrypto.subtle.digest('SHA-256', body)).toString('hex');
 }
 
@@ -371,7 +393,7 @@ function unquoted(etag: string | undefined): string {
   return (etag ?? '').replace(/^"|"$/g, '');
 }
 
-/** RFC 3986, as S3's signature has it. */
+/** Percent-encoding of RFC 3986, as S3's signature requires. */
 function encoded(text: string): string {
   return encodeURIComponent(text).replace(
     /[!'()*]/g,

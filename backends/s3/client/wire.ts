@@ -1,39 +1,38 @@
 import { type Dispatcher, Pool } from 'undici';
 
 /**
- * A body that nobody wants is read to its end when it is no longer than this; else the connection
- * ends.
+ * An unwanted body of at most this many bytes is read to its end; a longer one ends the connection.
  */
-const DRAIN_MAX = 64 * 1024;
-const CONNECT_TIMEOUT = 5_000;
+const DRAIN_MAX_BYTES = 64 * 1024;
+const CONNECT_TIMEOUT_MS = 5_000;
 /**
- * Milliseconds after which an idle connection is ended: servers end theirs after as little as 5
- * seconds.
+ * Milliseconds after which an idle connection is closed. Servers close theirs after 5 seconds or
+ * more.
  */
-const IDLE_MOST = 4_000;
+const IDLE_MAX_MS = 4_000;
 
 /**
- * @param origin such as `https://bucket.s3.example`.
- * @param connections at most; null: as many as there are requests at a time.
- * @returns what keeps the connections there.
+ * @param origin such as `https://bucket.s3.example`
+ * @param connections most connections; null: as many as there are requests at a time
+ * @returns a pool of connections.
  */
 export function connectionsTo(origin: string, connections: number | null = null): Dispatcher {
-  // Time-outs are the caller's.
+  // The caller's signal ends requests that take too long.
   return new Pool(origin, {
     connections,
-    keepAliveTimeout: IDLE_MOST,
-    keepAliveMaxTimeout: IDLE_MOST,
+    keepAliveTimeout: IDLE_MAX_MS,
+    keepAliveMaxTimeout: IDLE_MAX_MS,
     headersTimeout: 0,
     bodyTimeout: 0,
-    connect: { timeout: CONNECT_TIMEOUT },
+    connect: { timeout: CONNECT_TIMEOUT_MS },
   });
 }
 
 export interface WireRequest {
   readonly method: 'HEAD' | 'GET' | 'PUT';
-  /** With the query. */
+  /** Path with the query. */
   readonly path: string;
-  /** `host` among them; names in lower case. */
+  /** Includes `host`; names in lower case. */
   readonly headers: Readonly<Record<string, string>>;
   readonly body?: Uint8Array | undefined;
 }
@@ -45,11 +44,11 @@ export interface WireAnswer {
   readonly headers: ReadonlyMap<string, string>;
 }
 
-/** Takes a body. */
+/** Receives the body of an answer. */
 export interface Sink {
-  /** Memory for the bytes that come next: at least one, while the body is not whole. */
+  /** Memory for the next bytes: at least one byte, unless the body is complete. */
   room(): Uint8Array;
-  /** So many bytes have come, to the start of what {@link room} gave. */
+  /** Reports that `count` bytes were written to the start of what {@link room} gave. */
   took(count: number): void;
 }
 
@@ -59,7 +58,7 @@ export function into(target: Uint8Array): Sink {
   return { room: () => target.subarray(at), took: (count) => void (at += count) };
 }
 
-/** A sink that takes as much as comes. */
+/** A sink that grows with what comes. */
 export class Collected implements Sink {
   readonly #pieces: Uint8Array[] = [];
   #piece = new Uint8Array(0);
@@ -83,7 +82,7 @@ export class Collected implements Sink {
   }
 }
 
-/** Gives a sink what has come. @throws Error if it has no room for it. */
+/** Writes bytes into a sink. @throws Error if it has no room for them. */
 export function pour(bytes: Uint8Array, sink: Sink): void {
   for (let at = 0; at < bytes.length;) {
     const room = sink.room();
@@ -96,9 +95,10 @@ export function pour(bytes: Uint8Array, sink: Sink): void {
 }
 
 /**
- * Sends a request without the layers that the SDK puts around it.
- * @param accept asked when the head is there, where the body is to go. Nothing: it is not wanted.
- * @returns when the body is whole.
+ * Sends a request directly, without the SDK's layers.
+ * @param accept called with the answer's head; returns where the body goes, or undefined if it is
+ * not wanted
+ * @returns the answer's head, when the body is complete.
  * @throws what the connection throws, and the signal's reason.
  */
 export async function exchange(
@@ -112,14 +112,14 @@ export async function exchange(
     let running: Dispatcher.DispatchController | undefined;
     let answer: WireAnswer = { status: 0, headers: new Map() };
     let sink: Sink | undefined;
-    let left = DRAIN_MAX;
+    let left = DRAIN_MAX_BYTES;
     const abort = (): void => {
       reject(signal.reason as Error);
       running?.abort(signal.reason as Error);
     };
     signal.addEventListener('abort', abort);
     const end = (): void => signal.removeEventListener('abort', abort);
-    // Without `reset: false` the connection would end with each HEAD.
+    // Without `reset: false`, undici closes the connection after each HEAD.
     const options = { method, path, headers, body: body ?? null, reset: false };
     connections.dispatch(options, {
       onRequestStart(controller) {

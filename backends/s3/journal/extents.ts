@@ -1,10 +1,10 @@
-/** Bytes `start` to `end` (exclusive) of a file as one record of its log made them. */
+/** Bytes `start` to `end` (exclusive) of a file, as one record of its log wrote them. */
 export interface Extent {
   readonly start: number;
   readonly end: number;
-  /** Where the first byte stands in the log; for a hole, where its record stands. */
+  /** Position of the first byte in the log; for a hole, of its record. */
   readonly position: number;
-  /** The bytes are zeros, and not in the log. */
+  /** The bytes are zeros and are not in the log. */
   readonly hole: boolean;
 }
 
@@ -17,12 +17,12 @@ export interface Piece {
 }
 
 /**
- * What was written of a file: extents in order that don't overlap. The bytes between them are not
- * ours.
+ * The extents of a file, in order and without overlap. The bytes between them were not written
+ * here.
  */
 export class Extents {
   #list: Extent[] = [];
-  /** Bytes of extents that are in the log. */
+  /** Bytes of the extents that are in the log. */
   live = 0;
 
   get count(): number {
@@ -41,7 +41,7 @@ export class Extents {
     return copy;
   }
 
-  /** Lays an extent over whatever was there. */
+  /** Inserts an extent, which replaces whatever was in its range. */
   insert(start: number, end: number, position: number, hole = false): void {
     if (start >= end) return;
     const from = this.#search(start);
@@ -60,7 +60,7 @@ export class Extents {
     this.#list.splice(from, to - from, ...pieces);
   }
 
-  /** Forgets all from `size` on. */
+  /** Drops everything from `size` on. */
   truncate(size: number): void {
     while (this.#list.length > 0) {
       const last = this.#list.at(-1)!;
@@ -76,10 +76,7 @@ export class Extents {
     }
   }
 
-  /**
-   * Forgets what was in the log before `position`, the start of a record, holes too: the bucket has
-   * it.
-   */
+  /** Drops the extents and holes of records before `position`: the bucket has them. */
   dropBefore(position: number): void {
     this.#list = this.#list.filter((extent) => extent.position >= position);
     this.live = 0;

@@ -18,8 +18,8 @@ const intentSchema = z.discriminatedUnion('type', [
     from: z.string(),
     to: z.string(),
     /**
-     * Copies are being made; all are made and the originals are being deleted; or the copies are
-     * being removed again.
+     * `copy`: copies are being made. `delete`: all are made, and the originals are being deleted.
+     * `undo`: the copies are being removed again.
      */
     phase: z.enum(['copy', 'delete', 'undo']),
   }),
@@ -27,14 +27,14 @@ const intentSchema = z.discriminatedUnion('type', [
 ]);
 
 /**
- * A change of several requests that is under way. Paths are below the root, `key` is whole.
+ * A change of several requests in progress. Paths are relative to the root, `key` is a full key.
  * - `rename-file`: the object `etag` at `from` is copied to `to` with the mark, then deleted.
- * - `rename-directory`: all below `from` is copied to below `to`, then deleted.
- * - `hidden`: an unlinked open file's content is at `key`, to be deleted when it is closed.
+ * - `rename-directory`: everything below `from` is copied to below `to`, then deleted.
+ * - `hidden`: `key` has the content of an unlinked open file, and is deleted when it is closed.
  */
 export type Intent = z.infer<typeof intentSchema>;
 
-/** Intent records, one small file each: what is there at start was interrupted. */
+/** Records of intents, one small file each. Those that exist at start were interrupted. */
 export class Intents {
   readonly #folder: string;
 

@@ -16,11 +16,11 @@ import { promisify } from 'node:util';
 import { Users } from '../client/deadline.js';
 
 /**
- * Writes up to this size, and removals of files up to that, are done at once: they end in the page
- * cache within microseconds, and a hop to a thread and back costs ten times as much. What is larger
- * goes to a thread, as does all that may wait for the disk.
+ * Writes of at most this many bytes, and removals of files up to this size, are made at once. They
+ * end in the page cache within microseconds; a hop to a thread costs ten times as much. Larger
+ * ones, and everything that may wait for the disk, go to a thread.
  */
-const AT_ONCE = 64 * 1024;
+const INLINE_MAX_BYTES = 64 * 1024;
 
 const readAsync = promisify(read);
 const writevAsync = promisify(writev);
@@ -29,9 +29,11 @@ const syncAsync = promisify(fdatasync);
 const statAsync = promisify(fstat);
 const closeAsync = promisify(close);
 
-/** A file of this process's own, by position. Closing it waits for what is under way. */
+/**
+ * A file that only this process uses, accessed by position. Closing waits for calls in progress.
+ */
 export class JournalFile {
-  /** Where it is: who renames it says so here. */
+  /** The file's path. Whoever renames the file must set it. */
   path: string;
   readonly #fd: number;
   readonly #users = new Users();
@@ -42,7 +44,7 @@ export class JournalFile {
     this.#fd = fd;
   }
 
-  /** @throws the system's error: EEXIST where there is one. */
+  /** @throws the system's error: EEXIST if the file exists. */
   static create(path: string): JournalFile {
     return new JournalFile(path, openSync(path, 'wx+', 0o600));
   }
@@ -56,12 +58,12 @@ export class JournalFile {
     return this.#users.run(work);
   }
 
-  /** Whether so many bytes can be written by {@link writeAtOnce}. */
+  /** Whether {@link writeAtOnce} is meant for so many bytes. */
   static isSmall(length: number): boolean {
-    return length <= AT_ONCE;
+    return length <= INLINE_MAX_BYTES;
   }
 
-  /** Writes all of it before it returns. */
+  /** Writes everything before it returns. */
   writeAtOnce(buffers: readonly Uint8Array[], position: number, length: number): void {
     if (this.#closed !== undefined) throw new Error(`${this.path}: closed`);
     const written = writevSync(this.#fd, buffers, position);
@@ -72,7 +74,7 @@ export class JournalFile {
     }
   }
 
-  /** Writes all of it. */
+  /** Writes everything on a thread. */
   async write(buffers: readonly Uint8Array[], position: number, length: number): Promise<void> {
     await this.#use(async () => {
       const { bytesWritten } = await writevAsync(this.#fd, buffers, position);
@@ -86,7 +88,7 @@ export class JournalFile {
     });
   }
 
-  /** @throws Error where the file ends before. */
+  /** @throws Error if the file ends too early. */
   async read(position: number, target: Uint8Array): Promise<void> {
     await this.#use(async () => {
       for (let done = 0; done < target.length;) {
@@ -105,7 +107,7 @@ export class JournalFile {
     await this.#use(() => truncateAsync(this.#fd, size));
   }
 
-  /** Returns when the data is on the disk. */
+  /** Resolves when the data is on the disk. */
   async sync(): Promise<void> {
     await this.#use(() => syncAsync(this.#fd));
   }
@@ -116,7 +118,7 @@ export class JournalFile {
     return this.#closed;
   }
 
-  /** Closes it, and takes its name away. @param size bytes that are in it. */
+  /** Closes and deletes the file. @param size bytes in it. */
   remove(size: number): Promise<void> {
     this.#closed ??= this.#close(size);
     return this.#closed;
@@ -124,7 +126,7 @@ export class JournalFile {
 
   async #close(removed: number | undefined): Promise<void> {
     await this.#users.gone();
-    if (removed !== undefined && removed <= AT_ONCE) {
+    if (removed !== undefined && removed <= INLINE_MAX_BYTES) {
       closeSync(this.#fd);
       unlinkSync(this.path);
       return;

@@ -8,13 +8,13 @@ import type { Recovered } from './staged.js';
 import { Staged } from './staged.js';
 import { pathOf } from '../tree/nodes.js';
 
-/** Clocks of server and client may differ by so much, milliseconds. */
-const CLOCK_SKEW = 60_000;
+/** Milliseconds by which the clocks of server and client may differ. */
+const CLOCK_SKEW_MS = 60_000;
 
 /**
- * Finishes what a crash interrupted: renames first, then the journals: their files are in the tree
- * again, with what was staged, and go up. A journal that does not verify is kept aside, never
- * uploaded in part.
+ * Finishes what a crash interrupted. Intents come first, then journals: their files are in the tree
+ * again, with what was staged, and are uploaded. A damaged journal is kept aside, never uploaded in
+ * part.
  */
 export async function recover(mounted: Mounted, folder: string): Promise<void> {
   const { log } = mounted.services;
@@ -45,7 +45,7 @@ export async function recover(mounted: Mounted, folder: string): Promise<void> {
   }
   for (const found of journals) {
     if (replaced.has(found.staged.id)) await found.staged.retire();
-    else await takeUp(mounted, found, moved);
+    else await resumeJournal(mounted, found, moved);
   }
 }
 
@@ -66,8 +66,8 @@ async function finish(
       break;
     case 'rename-file': {
       const copy = await bucket.head(keys.file(intent.to), deadline(mounted));
-      // Without the copy nothing has happened. With it the original may go, unless another writer
-      // made a new one.
+      // Without the copy nothing has happened. With it the original is deleted, unless another
+      // writer has made a new one.
       if (copy?.metadata[WRITE_MARK] !== intent.mark) break;
       const original = await bucket.head(keys.file(intent.from), deadline(mounted));
       if (original?.etag === intent.etag) await bucket.remove(original.key, deadline(mounted));
@@ -89,7 +89,7 @@ async function finish(
   }
 }
 
-/** Where a path is after the renames: it, or a directory above it, may have moved. */
+/** The path after the renames: it, or a directory above it, may have moved. */
 function movedPath(path: string, moved: ReadonlyMap<string, string>): string {
   for (const [from, to] of moved) {
     if (path === from || path.startsWith(`${from}/`)) return to + path.slice(from.length);
@@ -97,7 +97,11 @@ function movedPath(path: string, moved: ReadonlyMap<string, string>): string {
   return path;
 }
 
-async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<string, string>): Promise<void> {
+async function resumeJournal(
+  mounted: Mounted,
+  found: Recovered,
+  moved: ReadonlyMap<string, string>,
+): Promise<void> {
   const { bucket, keys, log } = mounted.services;
   const { staged } = found;
   for (const upload of found.uploads) await abandon(mounted, upload);
@@ -111,8 +115,8 @@ async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<str
   }
   const path = movedPath(found.path, moved);
   const key = keys.file(path);
-  // An upload of this journal, or the rename, may have got through though its answer did not.
-  const isOurs = await mounted.files.recognise(staged, key);
+  // An upload of this journal, or the rename, may have succeeded although its answer was lost.
+  const isOurs = await mounted.files.recogniseOwnUpload(staged, key);
   if (!isOurs && path !== found.path && staged.base !== undefined) {
     const copy = await bucket.head(key, deadline(mounted));
     if (copy !== undefined) await staged.place(path, copy, { etag: copy.etag });
@@ -121,15 +125,15 @@ async function takeUp(mounted: Mounted, found: Recovered, moved: ReadonlyMap<str
   const parent = mounted.tree.assume(slash < 0 ? '' : path.slice(0, slash));
   const node = mounted.tree.create(parent, path.slice(slash + 1), staged.posix);
   node.forgotten = true;
-  mounted.files.take(node, staged);
+  mounted.files.attachJournal(node, staged);
   node.version.object = staged.base;
   mounted.files.writeback.schedule(node, 0);
   log.info({ path: pathOf(node), bytes: staged.log.size }, 'journal found: its file goes up');
 }
 
 /**
- * A multipart upload that the crash left behind. One whose answer never came is known by its key
- * and time.
+ * Aborts a multipart upload that the crash left behind. If the answer to its creation was lost, it
+ * is identified by key and time.
  */
 async function abandon(
   mounted: Mounted,
@@ -138,7 +142,7 @@ async function abandon(
   const { bucket } = mounted.services;
   if (upload.id !== undefined) return bucket.abortUpload(upload.key, upload.id, deadline(mounted));
   for (const found of await bucket.uploadsOf(upload.key, deadline(mounted))) {
-    if (found.initiated >= upload.at - CLOCK_SKEW) {
+    if (found.initiated >= upload.at - CLOCK_SKEW_MS) {
       await bucket.abortUpload(upload.key, found.id, deadline(mounted));
     }
   }

@@ -8,7 +8,7 @@ import type { Piece } from './extents.js';
 import { RecordType, StagingLog } from './staging-log.js';
 import type { FoundRecord } from './staging-log.js';
 
-/** Attributes in JSON: the metadata they have in the bucket, and what metadata does not carry. */
+/** Attributes in JSON: as the bucket's metadata, and what metadata does not contain. */
 interface PosixJson {
   readonly metadata: Record<string, string>;
   readonly headers: Posix['headers'];
@@ -16,7 +16,7 @@ interface PosixJson {
 
 /** Payload of BEGIN. */
 interface BeginJson {
-  /** Null: the file has no name any more. */
+  /** Null: the file has no name. */
   readonly path: string | null;
   readonly base: RemoteObject | null;
   readonly condition: Condition;
@@ -24,15 +24,15 @@ interface BeginJson {
   readonly size: number;
 }
 
-/** An object that has lost its place: deleted only if it is still this version. */
+/** An object at an old place of a file. It is deleted only if it is still this version. */
 export interface Obsolete {
   readonly key: string;
   readonly etag: string;
 }
 
 /**
- * Payload of PLACE: null is no place: the name was removed. `obsolete` is an object to delete,
- * `replaces` the journal of the file that had the place before.
+ * Payload of PLACE. `path` null: the name was removed. `obsolete`: an object to delete. `replaces`:
+ * the journal of the file that had the place before.
  */
 interface PlaceJson {
   readonly path: string | null;
@@ -43,20 +43,20 @@ interface PlaceJson {
 }
 
 /**
- * Payload of GONE: an obsolete object was deleted; what is at the key later is another one, however
- * alike.
+ * Payload of GONE: an obsolete object was deleted. Whatever is at the key later is another object,
+ * even with the same ETag.
  */
 interface GoneJson {
   readonly key: string;
 }
 
-/** Payload of REBASE: an upload of which the answer was lost made the object. */
+/** Payload of REBASE: the object was made by an upload of this journal whose answer was lost. */
 interface RebaseJson {
   readonly object: RemoteObject;
 }
 
 /**
- * Payload of COMMIT: the object holds what the log said up to `tail`, when the file's size was
+ * Payload of COMMIT: the object has the content of the log up to `tail`, when the file's size was
  * `size`.
  */
 interface CommitJson {
@@ -65,7 +65,10 @@ interface CommitJson {
   readonly size: number;
 }
 
-/** Payload of UPLOAD. `id` null: about to be begun. `ended`: completed or aborted. */
+/**
+ * Payload of UPLOAD, a multipart upload. `id` null: it is about to be created. `ended`: completed
+ * or aborted.
+ */
 interface UploadJson {
   readonly key: string;
   readonly id: string | null;
@@ -74,8 +77,8 @@ interface UploadJson {
 }
 
 /**
- * What an upload is made of: the state at one moment. The log is append-only, so it stays true
- * while writing goes on.
+ * The state of a file at one moment, for an upload. It stays valid while writing goes on, since the
+ * log is append-only.
  */
 export interface Snapshot {
   readonly extents: Extents;
@@ -86,49 +89,49 @@ export interface Snapshot {
   readonly posix: Posix;
   readonly sequence: number;
   readonly contentChanged: boolean;
-  /** All of the log before it is in the snapshot. */
+  /** Position in the log up to which the snapshot has everything. */
   readonly tail: number;
 }
 
 const empty = new Uint8Array(0);
-/** Logs smaller than this are not compacted. */
-const COMPACT_LEAST = 64 * 2 ** 20;
-const COPY_CHUNK = 2 ** 20;
+/** Smaller logs are not compacted. */
+const COMPACT_MIN_BYTES = 64 * 2 ** 20;
+const COPY_CHUNK_BYTES = 2 ** 20;
 
 /**
- * What of one file the bucket does not have: extents in a log, over a base object of which the
- * first `baseLimit` bytes still count. Each change is appended to the log first and takes effect
- * when it is there.
+ * The changes of one file that the bucket does not have: extents in a log, over a base object of
+ * which the first `baseLimit` bytes still count. Each change is appended to the log first and then
+ * takes effect.
  */
 export class Staged {
   readonly id: string;
   log: StagingLog;
   posix: Posix;
-  /** Object that the bytes between extents come from. */
+  /** The object with the bytes between the extents. */
   base: RemoteObject | undefined;
-  /** State of the key on which the next upload depends. */
+  /** The state of the key that the next upload requires. */
   condition: Condition;
   extents = new Extents();
   size: number;
   baseLimit: number;
-  /** Counts changes; an upload has all of them or is followed by another. */
+  /** Counts changes. An upload that does not have all of them is followed by another. */
   sequence = 1;
-  /** Sequence of the last change that is not of attributes alone. */
+  /** Sequence of the last change of content, as opposed to attributes. */
   contentSequence = 0;
   /** Sequence up to which the bucket has the changes. */
   committedSequence = 0;
-  /** An upload was begun of which we don't know how it ended. */
+  /** An upload was started whose outcome is not known. */
   attempted = false;
-  /** A writer who began at 0 and never jumped is here. */
+  /** End of what was written from offset 0 without a jump. */
   sequentialEnd = 0;
-  /** Changes that are on their way into the log. */
+  /** Number of changes being appended to the log. */
   pending = 0;
-  /** Where the next append goes. */
+  /** Offset for the next write of a handle opened to append. */
   appendAt: number;
-  /** Called for each range of bytes that changed. */
+  /** Called for each range of bytes that changes. */
   onChange: (start: number, end: number) => void = () => undefined;
   #applied = 0;
-  /** Least size since the last snapshot. */
+  /** Smallest size since the last snapshot. */
   #lowWater = Number.POSITIVE_INFINITY;
   readonly #users = new Users();
   #ended: Promise<void> | undefined;
@@ -151,7 +154,7 @@ export class Staged {
     this.appendAt = size;
   }
 
-  /** Begins a journal for a file. */
+  /** Creates the journal of a file. */
   static async begin(
     logPath: string,
     id: string,
@@ -175,7 +178,7 @@ export class Staged {
     return staged;
   }
 
-  /** Writes bytes. `payload` must not change until that is done. */
+  /** Writes bytes. `payload` must not change before the promise resolves. */
   async write(offset: number, payload: Uint8Array): Promise<void> {
     const end = offset + payload.length;
     this.appendAt = Math.max(this.appendAt, end);
@@ -195,7 +198,7 @@ export class Staged {
     this.size = Math.max(this.size, end);
   }
 
-  /** Cuts the file, or extends it by zeros. */
+  /** Truncates the file, or extends it by zeros. */
   async resize(size: number): Promise<void> {
     await this.#change(async () => {
       const position = await this.log.append({ type: RecordType.SIZE, offset: size, payload: empty });
@@ -216,7 +219,7 @@ export class Staged {
     this.appendAt = size;
   }
 
-  /** Makes bytes zeros; the size stays. */
+  /** Zeroes a range. The size stays the same. */
   async zero(offset: number, length: number): Promise<void> {
     await this.#change(async () => {
       const payload = Buffer.alloc(8);
@@ -243,11 +246,10 @@ export class Staged {
 
   /**
    * Gives the file a new place, or none.
-   * @param base the object at the new place that holds what the base held; nothing where no byte
-   * comes from a base.
-   * @param obsolete object that the caller is about to delete.
-   * @param replaces id of the journal that does not count any more, as its file is replaced by this
-   * one.
+   * @param base the object at the new place with the content of the base; undefined if no byte
+   * comes from a base
+   * @param obsolete object that the caller is about to delete
+   * @param replaces id of the journal of the file that is replaced; it does not count any more
    */
   async place(
     path: string | undefined,
@@ -270,8 +272,8 @@ export class Staged {
   }
 
   /**
-   * An object that an earlier upload of this journal made: what was in the base before is in it at
-   * the same place.
+   * Makes an object of an earlier upload of this journal the base. It has the bytes of the former
+   * base at the same offsets.
    */
   async rebase(object: RemoteObject): Promise<void> {
     const rebase: RebaseJson = { object };
@@ -295,7 +297,10 @@ export class Staged {
     if (base === undefined) this.contentSequence = this.sequence;
   }
 
-  /** Records what becomes of a multipart upload, so that a crash leaves none behind. */
+  /**
+   * Records the start and end of a multipart upload, so that the next start can abort it after a
+   * crash.
+   */
   async noteUpload(key: string, id: string | undefined, ended: boolean): Promise<void> {
     const upload: UploadJson = { key, id: id ?? null, at: Date.now(), ended };
     await this.log.append({ type: RecordType.UPLOAD, offset: 0, payload: json(upload) });
@@ -327,13 +332,13 @@ export class Staged {
     this.onChange(start, end);
   }
 
-  /** The state at this moment, to be committed. */
+  /** The current state, for an upload that is committed later. */
   snapshot(): Snapshot {
     this.#lowWater = Number.POSITIVE_INFINITY;
     return this.view();
   }
 
-  /** The state at this moment. */
+  /** The current state. */
   view(): Snapshot {
     return {
       extents: this.extents.clone(),
@@ -348,14 +353,14 @@ export class Staged {
     };
   }
 
-  /** Whether nothing has changed since the snapshot. */
+  /** Whether nothing has changed since a snapshot. */
   isStill(snapshot: Snapshot): boolean {
     return this.sequence === snapshot.sequence && this.pending === 0;
   }
 
   /**
-   * The bucket has the snapshot, as `object`; more has changed since.
-   * @param attributed the object has the snapshot's attributes too, not its content alone.
+   * Records that the bucket has a snapshot as `object`, while more has changed since.
+   * @param attributed whether the object has the snapshot's attributes too.
    */
   async committed(snapshot: Snapshot, object: RemoteObject, attributed: boolean): Promise<void> {
     const commit: CommitJson = { object, tail: snapshot.tail, size: snapshot.size };
@@ -372,40 +377,43 @@ export class Staged {
     this.extents.dropBefore(commit.tail);
   }
 
-  /** Pieces of a range: in the log, zeros, or (gap) from the base below `baseLimit`. */
+  /**
+   * The pieces of a range: in the log, zeros, or a gap, which is the base's below `baseLimit` and
+   * zeros above.
+   */
   pieces(start: number, end: number): readonly Piece[] {
     return [...this.extents.cover(start, end)];
   }
 
-  /** Keeps the log from being removed while `work` reads it. */
+  /** Runs `work`, which reads the log. The log is not removed before it ends. */
   using<T>(work: () => Promise<T>): Promise<T> {
     return this.#users.run(work);
   }
 
-  /** Ends the journal: the bucket has everything, or nobody wants it. */
+  /** Ends and deletes the journal: the bucket has everything, or the file is gone. */
   retire(): Promise<void> {
     this.#ended ??= this.#users.gone().then(() => this.log.remove());
     return this.#ended;
   }
 
-  /** Ends the service but keeps the journal for the next start. */
+  /** Closes the journal and keeps it for the next start. */
   close(): Promise<void> {
     this.#ended ??= this.#users.gone().then(() => this.log.close());
     return this.#ended;
   }
 
-  /** It is retired or closed, or about to be. */
+  /** Whether it is retired or closed, or about to be. */
   get isEnded(): boolean {
     return this.#ended !== undefined;
   }
 
-  /** Whether most of the log is overwritten, and rewriting it is worth while. */
+  /** Whether most of a large log is overwritten, so that rewriting it pays. */
   get wasteful(): boolean {
-    return this.log.size > COMPACT_LEAST && this.log.size > 4 * this.extents.live;
+    return this.log.size > COMPACT_MIN_BYTES && this.log.size > 4 * this.extents.live;
   }
 
   /**
-   * Rewrites the log without what no longer counts. The caller keeps changes away; readers are
+   * Rewrites the log without overwritten data. The caller prevents changes meanwhile; readers are
    * waited for.
    */
   async compact(path: string | undefined, logPath: string): Promise<void> {
@@ -423,7 +431,7 @@ export class Staged {
     let applied = 0;
     for (const extent of this.extents) {
       for (let at = extent.start; at < extent.end;) {
-        const end = extent.hole ? extent.end : Math.min(extent.end, at + COPY_CHUNK);
+        const end = extent.hole ? extent.end : Math.min(extent.end, at + COPY_CHUNK_BYTES);
         const payload = Buffer.allocUnsafe(extent.hole ? 8 : end - at);
         if (extent.hole) payload.writeDoubleLE(end - at);
         else await this.log.read(extent.position + at - extent.start, payload);
@@ -441,14 +449,14 @@ export class Staged {
   }
 
   /**
-   * Takes a journal up again after a crash.
-   * @returns nothing where not even the first record was written: then nothing was acknowledged.
+   * Opens a journal after a crash.
+   * @returns undefined if not even the first record is complete: nothing was acknowledged then.
    */
   static async recover(logPath: string, id: string): Promise<Recovered | undefined> {
     return Staged.#read(logPath, id, true);
   }
 
-  /** Reads a journal without changing it; {@link close} it. */
+  /** Reads a journal without changing it. The caller must {@link close} it. */
   static async inspect(logPath: string, id: string): Promise<Recovered | undefined> {
     return Staged.#read(logPath, id, false);
   }
@@ -483,7 +491,7 @@ export class Staged {
     return { staged, path, obsolete, replaces, uploads: [...found.uploads.values()], damaged: !whole };
   }
 
-  /** Applies one record that is in the log already. `sizes`: the SIZE records so far. */
+  /** Applies a record of the log. `sizes`: the SIZE records so far. */
   #replay(record: FoundRecord, sizes: readonly { position: number; size: number }[]): void {
     const { type, offset, payload, position } = record;
     this.#apply(position + payload.length);
@@ -530,26 +538,26 @@ export class Staged {
 /** A journal as found at start. */
 export interface Recovered {
   readonly staged: Staged;
-  /** Where the file belongs; nothing where it was removed. */
+  /** Where the file belongs; undefined if it was removed. */
   readonly path: string | undefined;
   /** Objects that were to be deleted. */
   readonly obsolete: readonly Obsolete[];
-  /** Ids of journals that do not count any more. */
+  /** Ids of journals of files that this one replaced. */
   readonly replaces: readonly string[];
-  /** Multipart uploads that may still be there: `id` nothing where the answer never came. */
+  /** Multipart uploads that may still exist. `id` is undefined if the answer never came. */
   readonly uploads: readonly { readonly key: string; readonly id: string | undefined; readonly at: number }[];
-  /** A record in the middle fails its checksum: bytes that were acknowledged are lost. */
+  /** A record in the middle fails its checksum: acknowledged bytes are lost. */
   readonly damaged: boolean;
 }
 
-/** What a log says beside the content. */
+/** What a log contains besides content. */
 class Found {
   path: string | undefined;
   obsolete: Obsolete[] = [];
   readonly replaces: string[] = [];
   readonly uploads = new Map<string, { key: string; id: string | undefined; at: number }>();
   readonly sizes: { position: number; size: number }[] = [];
-  /** Bytes came after the last attributes. */
+  /** Bytes were written after the last attributes. */
   written = false;
 
   note({ type, offset, payload, position }: FoundRecord): void {
@@ -591,12 +599,12 @@ function json(value: object): Uint8Array {
   return Buffer.from(JSON.stringify(value));
 }
 
-/** The log's checksum has vouched for the payload, and only this file writes it. */
+/** Parses a payload. The log's checksum vouches for it, and only this file writes it. */
 function fields<T>(payload: Uint8Array): T {
   return JSON.parse(Buffer.from(payload).toString()) as T;
 }
 
-/** JSON has no NaN: a time that is not known comes back as null. */
+/** Restores an object from JSON, where an unknown time (NaN) became null. */
 function reviveObject(object: RemoteObject | null): RemoteObject | undefined {
   return object === null ? undefined : { ...object, modified: object.modified ?? Number.NaN };
 }

@@ -2,27 +2,27 @@ import { rename } from 'node:fs/promises';
 import { crc32 } from 'node:zlib';
 import { JournalFile } from './journal-file.js';
 
-/** Kinds of record in a staging log. JSON payloads are described in `journal.ts`. */
+/** Types of records in a staging log. `staged.ts` describes the JSON payloads. */
 export const RecordType = {
   /** JSON: where the file belongs, what it is based on, its attributes. Always the first record. */
   BEGIN: 1,
   /** Bytes written at `offset`. */
   DATA: 2,
-  /** The file's size is `offset` from here on. */
+  /** The file's size is `offset` from now on. */
   SIZE: 3,
-  /** Zeros from `offset`; the payload is their number, a float64. */
+  /** Zeros from `offset`; the payload is their number as float64. */
   ZERO: 4,
   /** JSON: new attributes. */
   ATTRIBUTES: 5,
   /** JSON: a new place in the tree. */
   PLACE: 6,
-  /** JSON: the bucket has all up to a position of the log. */
+  /** JSON: the bucket has everything up to a position of the log. */
   COMMIT: 7,
-  /** JSON: a multipart upload that we are about to begin, have begun, or have ended. */
+  /** JSON: a multipart upload is about to be created, was created, or has ended. */
   UPLOAD: 8,
-  /** JSON: another object to take the unchanged bytes from. */
+  /** JSON: another object has the unchanged bytes. */
   REBASE: 9,
-  /** JSON: an object that had lost its place is deleted. */
+  /** JSON: an object at an old place was deleted. */
   GONE: 10,
 } as const;
 
@@ -30,10 +30,10 @@ export const RecordType = {
  * Header: magic, type, payload length, CRC-32 of the header (with 0 here) and the payload, offset
  * (float64), zeros.
  */
-const HEADER = 32;
+const HEADER_BYTES = 32;
 const MAGIC = 0x314b4656;
-/** Largest payload: a FUSE write has at most 1 MiB, and compaction writes no more at once. */
-export const PAYLOAD_MAX = 16 * 2 ** 20;
+/** Largest payload in bytes. A FUSE write and compaction write at most 1 MiB. */
+export const PAYLOAD_MAX_BYTES = 16 * 2 ** 20;
 
 /** A record to append. */
 export interface LogRecord {
@@ -42,7 +42,7 @@ export interface LogRecord {
   readonly payload: Uint8Array;
 }
 
-/** A record as read back; `position` is where its payload stands in the log. */
+/** A record that was read; `position` is the offset of its payload in the log. */
 export interface FoundRecord extends LogRecord {
   readonly position: number;
 }
@@ -54,10 +54,9 @@ interface Pending {
 }
 
 /**
- * The journal of one file: an append-only log that holds what was written before the bucket has it.
- * Records are never changed in place, so each keeps its checksum; appends that come together are
- * written together; an append has happened when it and all before it are in the file. Reads of
- * payloads go by position.
+ * The journal of one file: an append-only log of what was written and is not in the bucket. Records
+ * never change, so their checksums stay valid. Appends that come together are written together. An
+ * append is complete when it and all before it are in the file.
  */
 export class StagingLog {
   readonly path: string;
@@ -84,28 +83,28 @@ export class StagingLog {
 
   /** @returns the payload's position, once the record is in the file. */
   append(record: LogRecord): Promise<number> {
-    const length = HEADER + record.payload.length;
+    const length = HEADER_BYTES + record.payload.length;
     if (this.#writing === undefined && JournalFile.isSmall(length)) return this.#appendAtOnce(record, length);
     const done = new Promise<number>((resolve, reject) => this.#queue.push({ record, resolve, reject }));
     this.#writing ??= this.#drain();
     return done;
   }
 
-  /** The record is in the file when this returns; only a failure takes longer. */
+  /** Writes the record before it returns. Only a failure takes longer. */
   #appendAtOnce(record: LogRecord, length: number): Promise<number> {
     const position = this.#size;
     try {
       this.#file.writeAtOnce([headerOf(record), record.payload], position, length);
     } catch (error) {
-      // What follows waits until the torn record is gone.
+      // Later appends wait until the torn record is removed.
       this.#writing = this.#cut().then(() => this.#drain());
       return this.#writing.then(() => Promise.reject(error as Error));
     }
     this.#size = position + length;
-    return Promise.resolve(position + HEADER);
+    return Promise.resolve(position + HEADER_BYTES);
   }
 
-  /** Removes what was written in part: what follows must not stand behind a torn record. */
+  /** Removes a partly written record: later ones must not follow a torn record. */
   async #cut(): Promise<void> {
     await this.#file.truncate(this.#size).catch(() => undefined);
   }
@@ -117,16 +116,16 @@ export class StagingLog {
       const positions: number[] = [];
       let at = this.#size;
       for (const { record } of batch) {
-        positions.push(at + HEADER);
+        positions.push(at + HEADER_BYTES);
         buffers.push(headerOf(record), record.payload);
-        at += HEADER + record.payload.length;
+        at += HEADER_BYTES + record.payload.length;
       }
       try {
         await this.#file.write(buffers, this.#size, at - this.#size);
         this.#size = at;
         for (const [index, pending] of batch.entries()) pending.resolve(positions[index]!);
       } catch (error) {
-        // Nothing of the batch counts, and the next one goes to the same place.
+        // The batch does not count; the next one is written at the same position.
         await this.#cut();
         for (const pending of batch) pending.reject(error);
       }
@@ -139,7 +138,7 @@ export class StagingLog {
     await this.#file.read(position, target);
   }
 
-  /** Returns when all that was appended before is on the disk. */
+  /** Resolves when everything appended before is on the disk. */
   async sync(): Promise<void> {
     await this.#writing;
     const size = this.#size;
@@ -148,7 +147,7 @@ export class StagingLog {
     this.#synced = size;
   }
 
-  /** Takes the place of another log, whose path it gets. */
+  /** Replaces another log and takes over its path. */
   async replace(other: StagingLog): Promise<StagingLog> {
     await this.sync();
     await rename(this.path, other.path);
@@ -167,39 +166,38 @@ export class StagingLog {
     await this.#file.remove(this.#size);
   }
 
-  /** Opens a log that is there; {@link scan} must come first. */
+  /** Opens an existing log; {@link scan} must be called first. */
   static async open(path: string, readOnly = false): Promise<StagingLog> {
     return new StagingLog(path, JournalFile.open(path, readOnly), 0);
   }
 
   /**
-   * Reads a log from its start and hands each record over. What was cut off at the end was never
-   * acknowledged.
-   * @param repair removes what was cut off.
-   * @returns false where a record that is not merely cut off fails its checksum: then nothing is
-   * removed.
+   * Reads a log from its start and visits each record. A record that is cut off at the end was
+   * never acknowledged.
+   * @param repair removes a record that is cut off
+   * @returns false if a record fails its checksum without being cut off; nothing is removed then.
    */
   async scan(visit: (record: FoundRecord) => void, repair: boolean): Promise<boolean> {
     const size = await this.#file.size();
-    const header = Buffer.alloc(HEADER);
+    const header = Buffer.alloc(HEADER_BYTES);
     let at = 0;
-    while (at + HEADER <= size) {
+    while (at + HEADER_BYTES <= size) {
       await this.read(at, header);
       const length = header.readUInt32LE(8);
-      if (header.readUInt32LE(0) !== MAGIC || length > PAYLOAD_MAX) {
+      if (header.readUInt32LE(0) !== MAGIC || length > PAYLOAD_MAX_BYTES) {
         if (await isZero(this.#file, at, size)) break;
         return false;
       }
-      if (at + HEADER + length > size) break;
+      if (at + HEADER_BYTES + length > size) break;
       const payload = Buffer.allocUnsafe(length);
-      await this.read(at + HEADER, payload);
+      await this.read(at + HEADER_BYTES, payload);
       const type = header.readUInt32LE(4);
       const offset = header.readDoubleLE(16);
       const checksum = header.readUInt32LE(12);
       header.writeUInt32LE(0, 12);
       if (checksumOf(header, payload) !== checksum) return false;
-      visit({ type, offset, payload, position: at + HEADER });
-      at += HEADER + length;
+      visit({ type, offset, payload, position: at + HEADER_BYTES });
+      at += HEADER_BYTES + length;
     }
     if (repair) await this.#file.truncate(at);
     this.#size = at;
@@ -208,7 +206,7 @@ export class StagingLog {
 }
 
 function headerOf(record: LogRecord): Buffer {
-  const header = Buffer.alloc(HEADER);
+  const header = Buffer.alloc(HEADER_BYTES);
   header.writeUInt32LE(MAGIC, 0);
   header.writeUInt32LE(record.type, 4);
   header.writeUInt32LE(record.payload.length, 8);
@@ -217,7 +215,7 @@ function headerOf(record: LogRecord): Buffer {
   return header;
 }
 
-/** zlib takes an empty array without memory for the start of a new sum, so it is not shown one. */
+/** zlib takes an empty array for the start of a new sum, so empty payloads are skipped. */
 function checksumOf(header: Uint8Array, payload: Uint8Array): number {
   const sum = crc32(header);
   return payload.length === 0 ? sum : crc32(payload, sum);

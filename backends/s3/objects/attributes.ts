@@ -2,18 +2,18 @@ import { FileType } from '../../../core/backend/index.js';
 import type { Attributes, Time } from '../../../core/backend/index.js';
 
 /**
- * Largest user metadata of an object, names and values together (Amazon S3 User Guide, "Working
- * with object metadata").
+ * Most bytes of an object's user metadata, names and values together (Amazon S3 User Guide,
+ * "Working with object metadata").
  */
-export const METADATA_MAX = 2048;
+export const METADATA_MAX_BYTES = 2048;
 
-/** What the bucket says of an object without its metadata: a listing gives as much. */
+/** What a listing tells of an object: all but its metadata. */
 export interface RemoteObject {
   readonly key: string;
-  /** Without quotes. */
+  /** ETag without quotes. */
   readonly etag: string;
   readonly size: number;
-  /** Whole seconds since the epoch: HEAD gives no more. */
+  /** Modification time in whole seconds since the epoch; HEAD gives no more either. */
   readonly modified: number;
   readonly storageClass: string | undefined;
 }
@@ -38,16 +38,18 @@ export interface Posix {
   readonly mtime: Time;
   readonly ctime: Time;
   readonly xattrs: ReadonlyMap<string, Uint8Array>;
-  /** Target of a symbolic link where metadata has it (geesefs); else the content is the target. */
+  /**
+   * Target of a symbolic link if metadata has it (geesefs). Otherwise the content is the target.
+   */
   readonly target: string | undefined;
   /** Metadata of other tools, kept as it is. */
   readonly foreign: Readonly<Record<string, string>>;
   readonly headers: ContentHeaders;
-  /** Mark of the write of ours that made the object; see {@link WRITE_MARK}. */
+  /** Mark of our write that made the object; see {@link WRITE_MARK}. */
   readonly mark: string | undefined;
 }
 
-/** What an object without metadata is taken for. */
+/** Attributes of an object without metadata. */
 export interface Defaults {
   readonly uid: number;
   readonly gid: number;
@@ -57,8 +59,7 @@ export interface Defaults {
 }
 
 /**
- * User metadata by which we know our own write again, when a connection broke before the answer to
- * a conditional request came.
+ * User metadata that identifies our own write, when the answer to a conditional request was lost.
  */
 export const WRITE_MARK = 'virtiofs-kit-write';
 
@@ -79,7 +80,7 @@ const known = new Set([
   WRITE_MARK,
 ]);
 
-/** Attributes of a foreign or new node. */
+/** Attributes of a new node, or of an object without metadata. */
 export function fresh(mode: number, uid: number, gid: number, time: Time): Posix {
   return {
     mode,
@@ -98,8 +99,8 @@ export function fresh(mode: number, uid: number, gid: number, time: Time): Posix
 }
 
 /**
- * Reads user metadata. Values that make no sense count as absent: metadata is anybody's.
- * @param modified of the object, seconds: the default for times.
+ * Reads user metadata. Values that are invalid count as absent: anybody may have written them.
+ * @param modified modification time of the object in seconds: the default for times.
  */
 export function parse(
   metadata: Readonly<Record<string, string>>,
@@ -216,14 +217,14 @@ function formatTime(time: Time): string {
   return `${time.seconds}.${String(time.nanoseconds).padStart(9, '0')}`;
 }
 
-/** Bytes that metadata takes of {@link METADATA_MAX}, with room for a mark. */
+/** Bytes that the attributes take of {@link METADATA_MAX_BYTES}, with room for a mark. */
 export function metadataSize(posix: Posix): number {
   let size = 64;
   for (const [name, value] of Object.entries(format(posix, undefined))) size += name.length + value.length;
   return size;
 }
 
-/** What `stat` shows. */
+/** The attributes that guests see. */
 export function attributesOf(posix: Posix, size: number, removed: boolean): Attributes {
   return {
     mode: posix.mode,
@@ -241,7 +242,7 @@ export function attributesOf(posix: Posix, size: number, removed: boolean): Attr
   };
 }
 
-/** The present. Node's clock gives microseconds. */
+/** The current time. Node's clock has microseconds. */
 export function now(): Time {
   const microseconds = Math.floor((performance.timeOrigin + performance.now()) * 1000);
   return { seconds: Math.floor(microseconds / 1e6), nanoseconds: (microseconds % 1e6) * 1000 };

@@ -1,7 +1,7 @@
 import { decodeName, nameBytes, nameLength, NAME_MAX } from '../../../core/backend/index.js';
 
 /** Longest key in bytes (Amazon S3 User Guide, "Naming Amazon S3 objects"). */
-export const KEY_MAX = 1024;
+export const KEY_MAX_BYTES = 1024;
 
 /**
  * Marks an escaped byte in a key: U+201B, the sign that rclone uses too, followed by two upper-case
@@ -13,9 +13,9 @@ const escapable = new RegExp(`[\\udc80-\\udcff]|${MARK}+[89A-F][0-9A-F]`, 'u');
 const escaped = new RegExp(`(${MARK}+)([89A-F][0-9A-F])`, 'gu');
 
 /**
- * The part of a key that stands for a name. Before two digits that would read as a byte, n marks of
- * the name's own become 2n; before an escaped byte n marks become 2n + 1. So every name has a key
- * part and every part that this function makes stands for one name.
+ * Encodes a name as a part of a key. Before two digits that would read as a byte, n marks of the
+ * name's own become 2n; before an escaped byte n marks become 2n + 1. So every name has one key
+ * part, and every key part made here stands for one name.
  */
 export function encodePart(name: string): string {
   if (!escapable.test(name)) return name;
@@ -44,9 +44,9 @@ function followsHigh(name: string, at: number): boolean {
 }
 
 /**
- * The name that a key's part stands for.
- * @returns nothing where it is no valid name: empty, `.` or `..`, over 255 bytes, with a NUL, or
- * spelled otherwise than {@link encodePart} spells it.
+ * Decodes a part of a key to a name.
+ * @returns undefined if it is no valid name: empty, `.` or `..`, over 255 bytes, with a NUL, or not
+ * as {@link encodePart} writes it.
  */
 export function decodePart(part: string): string | undefined {
   if (part === '' || part === '.' || part === '..' || part.includes('\0')) return undefined;
@@ -65,8 +65,8 @@ export function decodePart(part: string): string | undefined {
 }
 
 /**
- * The name of our own folder below the prefix: probes, and open files that have lost their name.
- * Guests don't see it.
+ * The name of our own folder below the prefix, with probes and the content of open files that have
+ * no name any more. Guests do not see it.
  */
 export const RESERVED = '.virtiofs-kit';
 
@@ -99,7 +99,7 @@ export class KeyMap {
   }
 }
 
-/** Whether the key of a file at the path fits: directories need one byte more. */
+/** Whether the key of a file is short enough. One byte is left for the slash of a directory. */
 export function keyFits(key: string): boolean {
-  return key.length < KEY_MAX / 3 || Buffer.byteLength(key) < KEY_MAX;
+  return key.length < KEY_MAX_BYTES / 3 || Buffer.byteLength(key) < KEY_MAX_BYTES;
 }

@@ -6,18 +6,18 @@ import type { Logger } from '../../../core/backend/index.js';
 import type { Metrics } from '../client/metrics.js';
 
 /** Header of a cached block: magic, CRC-32 of the data, length, zero. */
-const HEADER = 16;
+const HEADER_BYTES = 16;
 const MAGIC = 0x32424b56;
-/** Writes waiting for the disk; beyond it blocks are not cached: a cache may forget. */
-const QUEUE = 64;
+/** Most blocks waiting to be written to disk. Further ones are not cached. */
+const QUEUE_MAX_BLOCKS = 64;
 
-/** Name of a cached block: two hex digits at least, then letters, digits and dashes. */
+/** Name of a cached block: at least two hex digits, then letters, digits and dashes. */
 export type BlockId = string;
 
 /**
- * Blocks of objects on disk, one file each: a limit on their sum, the least recently used go first,
- * and each block is checked when it is read. Outlives the process: what is there is found again at
- * start.
+ * Caches blocks of objects on disk, one file each. The sum of their sizes is limited; the least
+ * recently used blocks are dropped first. Every block is checked by its checksum when it is read.
+ * The cache outlives the process.
  */
 export class DiskCache {
   readonly #folder: string;
@@ -26,7 +26,7 @@ export class DiskCache {
   readonly #metrics: Metrics;
   /** Sizes by id, least recently used first. */
   readonly #blocks = new Map<BlockId, number>();
-  /** Folders that are there: the first digits of ids. */
+  /** Folders that exist: the first digits of ids. */
   readonly #groups = new Set<string>();
   readonly #written = new Set<Promise<void>>();
   #bytes = 0;
@@ -43,7 +43,7 @@ export class DiskCache {
     return this.#bytes;
   }
 
-  /** Finds what an earlier process left, in order of last use. */
+  /** Reads the folder at start, in the order of last use. */
   async start(): Promise<void> {
     await mkdir(this.#folder, { recursive: true });
     const found: { id: string; size: number; used: number }[] = [];
@@ -67,7 +67,7 @@ export class DiskCache {
     return this.#blocks.has(id);
   }
 
-  /** @returns the block, or nothing where it is not there or not what was stored. */
+  /** @returns the block, or undefined if it is not cached or damaged. */
   async read(id: BlockId): Promise<Buffer | undefined> {
     const size = this.#blocks.get(id);
     if (size === undefined) return undefined;
@@ -78,7 +78,7 @@ export class DiskCache {
       try {
         const stored = Buffer.allocUnsafeSlow(size);
         const { bytesRead } = await file.read(stored, 0, size, 0);
-        const block = stored.subarray(HEADER);
+        const block = stored.subarray(HEADER_BYTES);
         const sound =
           bytesRead === size &&
           stored.readUInt32LE(0) === MAGIC &&
@@ -100,14 +100,15 @@ export class DiskCache {
     return undefined;
   }
 
-  /** Returns when a block that is written next is not left out. */
+  /** Waits until the next {@link write} will not be left out. */
   async room(): Promise<void> {
-    while (this.#written.size >= QUEUE) await Promise.race(this.#written);
+    while (this.#written.size >= QUEUE_MAX_BLOCKS) await Promise.race(this.#written);
   }
 
-  /** Stores a block, in the background. */
+  /** Stores a block in the background. It is left out if too many are waiting. */
   write(id: BlockId, block: Uint8Array): void {
-    if (this.#broken || this.#limit === 0 || this.#written.size >= QUEUE || this.#blocks.has(id)) return;
+    if (this.#broken || this.#limit === 0 || this.#written.size >= QUEUE_MAX_BLOCKS || this.#blocks.has(id))
+      return;
     const done = this.#store(id, block).catch((error: unknown) => {
       this.#broken = true;
       this.#log.error({ error: String(error) }, 'the disk cache can not be written: used no more');
@@ -117,7 +118,7 @@ export class DiskCache {
   }
 
   async #store(id: BlockId, block: Uint8Array): Promise<void> {
-    const header = Buffer.alloc(HEADER);
+    const header = Buffer.alloc(HEADER_BYTES);
     header.writeUInt32LE(MAGIC, 0);
     header.writeUInt32LE(crc32(block), 4);
     header.writeUInt32LE(block.length, 8);
@@ -133,7 +134,7 @@ export class DiskCache {
       await file.close();
     }
     await rename(partial, path);
-    this.#add(id, HEADER + block.length);
+    this.#add(id, HEADER_BYTES + block.length);
     await this.#shrink();
   }
 
@@ -156,7 +157,10 @@ export class DiskCache {
     await unlink(this.#path(id)).catch(() => undefined);
   }
 
-  /** Waits for what is being stored, and leaves the order of use to the next process. */
+  /**
+   * Waits for the blocks being stored, and records the order of use in their file times, for the
+   * next process.
+   */
   async close(): Promise<void> {
     await Promise.all(this.#written);
     const base = Date.now() / 1000 - this.#blocks.size;

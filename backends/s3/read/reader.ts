@@ -9,16 +9,16 @@ import type { Metrics } from '../client/metrics.js';
 import { into } from '../client/wire.js';
 import type { Sink } from '../client/wire.js';
 
-/** Data is fetched and cached in blocks of this size. */
-export const BLOCK = 128 * 1024;
-/** Blocks of one request at most: larger reads go in parallel parts. */
-const RUN = 32;
-/** First read-ahead of a sequential reader. */
-const WINDOW_FIRST = 2 * BLOCK;
+/** Bytes of a block, the unit in which data is fetched and cached. */
+export const BLOCK_BYTES = 128 * 1024;
+/** Most blocks of one request. Larger reads are split into parallel requests. */
+const REQUEST_MAX_BLOCKS = 32;
+/** Bytes of the first read-ahead of a sequential reader. */
+const WINDOW_FIRST_BYTES = 2 * BLOCK_BYTES;
 
 const versionNames = new WeakMap<RemoteObject, string>();
 
-/** Blocks of one version of one object are named alike but for the index. */
+/** The id of a block. The ids of one version of an object differ in the index only. */
 function blockId(object: RemoteObject, index: number): BlockId {
   let name = versionNames.get(object);
   if (name === undefined) {
@@ -28,21 +28,21 @@ function blockId(object: RemoteObject, index: number): BlockId {
   return `${name}-${index.toString(36)}`;
 }
 
-/** How a file is being read, one per handle. */
+/** The read-ahead state of one handle. */
 export class Stream {
-  /** Where a sequential reader would go on. */
+  /** Offset at which a sequential reader continues. */
   next = 0;
-  /** Bytes to read ahead; 0 for a random reader. */
+  /** Bytes to read ahead; 0 for random access. */
   window = 0;
-  /** All before it has been asked for. */
+  /** End of what was requested so far. */
   ahead = 0;
 }
 
 /**
- * Reads versions of objects: memory, then disk, then the bucket. A version never changes, so what
- * is cached of it is true for ever. Memory is bounded: blocks that nobody waits for are dropped,
- * the least recently used first, and read-ahead stops while too much is on its way. Blocks go to
- * disk when they leave memory: nobody who reads waits for that.
+ * Reads versions of objects: from memory, then disk, then the bucket. A version never changes, so
+ * cached blocks stay valid. Memory is bounded: the least recently used blocks are dropped first,
+ * and read-ahead stops while too much is on its way. Blocks are written to disk when they leave
+ * memory, in the background.
  */
 export class Reader {
   readonly #bucket: Bucket;
@@ -57,7 +57,7 @@ export class Reader {
   #bytes = 0;
   #comingBytes = 0;
 
-  /** @param timeout seconds for a fetch, its repetitions included. */
+  /** @param timeout seconds for a fetch, retries included. */
   constructor(
     bucket: Bucket,
     disk: DiskCache | undefined,
@@ -77,9 +77,10 @@ export class Reader {
   }
 
   /**
-   * Reads bytes `start` to `end` (exclusive, within the object) and hands them to `put` in order.
-   * @param stream of the handle, for read-ahead; nothing for a read by ourselves.
-   * @throws S3Failure of kind precondition or missing when the bucket has this version no more.
+   * Reads bytes `start` to `end` (exclusive, within the object) and passes them to `put` in order.
+   * @param stream the handle's read-ahead state; undefined for internal reads
+   * @throws S3Failure of kind precondition or missing if the bucket does not have this version any
+   * more.
    */
   async read(
     object: RemoteObject,
@@ -89,15 +90,15 @@ export class Reader {
     deadline: Deadline,
     put: (at: number, bytes: Uint8Array) => void,
   ): Promise<void> {
-    const first = Math.floor(start / BLOCK);
-    const last = Math.floor((end - 1) / BLOCK);
+    const first = Math.floor(start / BLOCK_BYTES);
+    const last = Math.floor((end - 1) / BLOCK_BYTES);
     this.#want(object, first, last);
     const blocks: (Buffer | Promise<Buffer>)[] = [];
     for (let index = first; index <= last; index++) blocks.push(this.#block(object, index));
     if (stream !== undefined) this.#adapt(object, stream, start, end);
     for (const [i, waiting] of blocks.entries()) {
       const block = waiting instanceof Promise ? await deadline.wait(waiting) : waiting;
-      const from = (first + i) * BLOCK;
+      const from = (first + i) * BLOCK_BYTES;
       const head = Math.max(0, start - from);
       put(Math.max(start, from), block.subarray(head, Math.min(block.length, end - from)));
     }
@@ -117,30 +118,30 @@ export class Reader {
     return this.#coming.get(id)!;
   }
 
-  /** Doubles the window while a reader goes on where it was, and closes it when it jumps. */
+  /** Doubles the read-ahead window of a sequential reader, and closes it when the reader jumps. */
   #adapt(object: RemoteObject, stream: Stream, start: number, end: number): void {
-    const near = start <= stream.next && end + BLOCK > stream.next;
+    const near = start <= stream.next && end + BLOCK_BYTES > stream.next;
     stream.next = end;
     if (!near) {
       stream.window = 0;
       stream.ahead = end;
       return;
     }
-    stream.window = Math.min(this.#readAhead, Math.max(WINDOW_FIRST, stream.window * 2));
+    stream.window = Math.min(this.#readAhead, Math.max(WINDOW_FIRST_BYTES, stream.window * 2));
     stream.ahead = Math.max(stream.ahead, end);
     const target = Math.min(object.size, end + stream.window);
-    // Ask for more when half of the window is used up, so that requests stay large.
+    // Requests more only when half of the window is used up, so that requests stay large.
     if (target - stream.ahead < Math.min(stream.window / 2, object.size - stream.ahead)) return;
     const room = this.#limit / 2 - this.#comingBytes;
     const until = Math.min(target, stream.ahead + Math.max(0, room));
-    const from = Math.floor(stream.ahead / BLOCK);
-    const to = Math.floor((until - 1) / BLOCK);
+    const from = Math.floor(stream.ahead / BLOCK_BYTES);
+    const to = Math.floor((until - 1) / BLOCK_BYTES);
     if (until <= stream.ahead || to < from) return;
-    stream.ahead = Math.min(object.size, (to + 1) * BLOCK);
+    stream.ahead = Math.min(object.size, (to + 1) * BLOCK_BYTES);
     this.#want(object, from, to);
   }
 
-  /** Makes the missing blocks of a range come: runs of them in one request each. */
+  /** Requests the missing blocks of a range: each run of them by one request. */
   #want(object: RemoteObject, first: number, last: number): void {
     let run = -1;
     for (let index = first; index <= last + 1; index++) {
@@ -152,7 +153,7 @@ export class Reader {
       }
       const fetched = missing && !this.#fromDisk(object, index, id);
       if (fetched && run < 0) run = index;
-      if (run >= 0 && (!fetched || index - run + 1 === RUN)) {
+      if (run >= 0 && (!fetched || index - run + 1 === REQUEST_MAX_BLOCKS)) {
         const stop = fetched ? index + 1 : index;
         this.#fetch(object, run, stop);
         run = -1;
@@ -163,14 +164,14 @@ export class Reader {
   #fromDisk(object: RemoteObject, index: number, id: BlockId): boolean {
     if (this.#disk?.has(id) !== true) return false;
     const disk = this.#disk;
-    const length = Math.min(BLOCK, object.size - index * BLOCK);
+    const length = Math.min(BLOCK_BYTES, object.size - index * BLOCK_BYTES);
     this.#track(
       id,
       length,
       disk.read(id).then(async (block) => {
         if (block?.length === length) return block;
         const fetched = Buffer.allocUnsafeSlow(length);
-        await this.#get(object, index * BLOCK, fetched);
+        await this.#get(object, index * BLOCK_BYTES, fetched);
         return fetched;
       }),
     );
@@ -183,12 +184,12 @@ export class Reader {
   }
 
   #fetch(object: RemoteObject, first: number, stop: number): void {
-    const start = first * BLOCK;
-    const end = Math.min(object.size, stop * BLOCK);
+    const start = first * BLOCK_BYTES;
+    const end = Math.min(object.size, stop * BLOCK_BYTES);
     const blocks: { id: BlockId; data: Buffer; length: number; coming: Deferred<Buffer> }[] = [];
     for (let index = first; index < stop; index++) {
       const id = blockId(object, index);
-      const length = Math.min(BLOCK, end - index * BLOCK);
+      const length = Math.min(BLOCK_BYTES, end - index * BLOCK_BYTES);
       const coming = deferred<Buffer>();
       blocks.push({ id, data: Buffer.allocUnsafeSlow(length), length, coming });
       this.#track(id, length, coming.promise);
@@ -241,7 +242,7 @@ export class Reader {
     }
   }
 
-  /** Leaves what is in memory to the next process, on disk. */
+  /** Writes the blocks in memory to disk, for the next process. */
   async close(): Promise<void> {
     for (const [id, block] of this.#memory) {
       await this.#disk?.room();
@@ -251,12 +252,12 @@ export class Reader {
     this.#bytes = 0;
   }
 
-  /** Takes up what has just been uploaded whole. */
+  /** Caches the blocks of a small object that was just uploaded. */
   keep(object: RemoteObject, body: Uint8Array): void {
-    if (body.length > 4 * BLOCK) return;
-    for (let at = 0; at < body.length; at += BLOCK) {
-      const id = blockId(object, at / BLOCK);
-      if (!this.#memory.has(id)) this.#remember(id, Buffer.from(body.subarray(at, at + BLOCK)));
+    if (body.length > 4 * BLOCK_BYTES) return;
+    for (let at = 0; at < body.length; at += BLOCK_BYTES) {
+      const id = blockId(object, at / BLOCK_BYTES);
+      if (!this.#memory.has(id)) this.#remember(id, Buffer.from(body.subarray(at, at + BLOCK_BYTES)));
     }
   }
 }

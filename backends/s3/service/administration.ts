@@ -15,33 +15,33 @@ import type { Recovered } from '../journal/staged.js';
 /** A file's journal, as found in a cache folder. */
 export interface JournalReport {
   readonly id: string;
-  /** Below the root; nothing where the file was removed. */
+  /** Path below the root; undefined if the file was removed. */
   readonly path: string | undefined;
   readonly size: number;
   readonly damaged: boolean;
 }
 
-/** What a cache folder holds. */
+/** The state of a cache folder. */
 export interface FolderReport {
   readonly folder: string;
-  /** A process has it mounted. */
+  /** Whether a process has it mounted. */
   readonly mounted: boolean;
-  /** What that process says. */
+  /** That process's answer to `status`. */
   readonly running: Record<string, unknown> | undefined;
   /** Data that the bucket does not have yet. */
   readonly journals: readonly JournalReport[];
-  /** Data that lost a race or is damaged, kept aside. */
+  /** Data that was kept aside: another writer came first, or the journal is damaged. */
   readonly aside: readonly JournalReport[];
-  /** Changes of several requests that are under way, or were interrupted. */
+  /** Changes of several requests that are in progress or were interrupted. */
   readonly intents: readonly string[];
 }
 
-/** The cache folder that options mean. */
+/** The cache folder that the options select. */
 export function folderOf(options: Pick<S3Options, 'cacheDir' | 'bucket' | 'prefix' | 'endpoint'>): string {
   return options.cacheDir ?? defaultFolder(options);
 }
 
-/** Reads a cache folder; changes nothing, whether or not it is mounted. */
+/** Reads the state of a cache folder without changing it, mounted or not. */
 export async function status(folder: string): Promise<FolderReport> {
   const names = await readdir(folder).catch((): string[] => []);
   if (!names.includes('staging')) throw new UsageError(`${folder}: no cache folder of an s3 mount`);
@@ -71,7 +71,7 @@ async function open(folder: string): Promise<{ id: string; found: Recovered }[]>
   for (const name of await readdir(folder).catch(() => [])) {
     if (!name.endsWith('.log')) continue;
     const id = name.slice(0, -4);
-    // A journal may end, and be gone, while we look.
+    // A running mount may remove the journal in between.
     const found = await Staged.inspect(join(folder, name), id).catch(() => undefined);
     if (found !== undefined) opened.push({ id, found });
   }
@@ -79,8 +79,8 @@ async function open(folder: string): Promise<{ id: string; found: Recovered }[]>
 }
 
 /**
- * Has the process that has the folder mounted upload everything.
- * @throws UsageError where there is none.
+ * Makes the process that has the folder mounted upload everything.
+ * @throws UsageError if no process has it mounted.
  */
 export async function flush(folder: string): Promise<Record<string, unknown>> {
   const answer = await ask(folder, 'flush');
@@ -104,17 +104,20 @@ export async function recover(options: unknown, log: Logger): Promise<FolderRepo
   return status(mounted.folder);
 }
 
-/** A file written from a journal that was kept aside. */
+/** A plain file made from a journal that was kept aside. */
 export interface Exported {
   readonly file: string;
   readonly path: string | undefined;
-  /** Bytes that were never in the journal but in an object that is gone: zeros in the file. */
+  /**
+   * Bytes that are zeros in the file: they were in an object that is gone, never in the journal.
+   */
   readonly missing: number;
 }
 
 /**
- * Writes what was kept aside as plain files, `ID` each, and removes it from the folder if `remove`.
- * @param target folder, made if it is not there.
+ * Writes what was kept aside as plain files, named by the journal's id. `remove` deletes the
+ * journals.
+ * @param target folder for the files; created if it does not exist.
  */
 export async function exportAside(folder: string, target: string, remove: boolean): Promise<Exported[]> {
   await mkdir(target, { recursive: true });
@@ -135,8 +138,8 @@ async function write(staged: Staged, file: string): Promise<number> {
   const failed = new Promise<never>((_, reject) => stream.once('error', reject));
   let missing = 0;
   for (const piece of staged.pieces(0, staged.size)) {
-    for (let at = piece.start; at < piece.end; at += CHUNK) {
-      const bytes = Buffer.alloc(Math.min(CHUNK, piece.end - at));
+    for (let at = piece.start; at < piece.end; at += CHUNK_BYTES) {
+      const bytes = Buffer.alloc(Math.min(CHUNK_BYTES, piece.end - at));
       if (piece.source === 'log') await staged.log.read(piece.position + at - piece.start, bytes);
       if (!stream.write(bytes)) await Promise.race([failed, once(stream, 'drain')]);
     }
@@ -146,4 +149,4 @@ async function write(staged: Staged, file: string): Promise<number> {
   return missing;
 }
 
-const CHUNK = 2 ** 20;
+const CHUNK_BYTES = 2 ** 20;

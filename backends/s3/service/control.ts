@@ -4,12 +4,12 @@ import type { Server } from 'node:net';
 import { join } from 'node:path';
 import { UsageError } from '../../../core/backend/index.js';
 
-/** Longest request line. */
-const LINE_MAX = 1024;
-/** A flush may take as long as it takes; a status must not. Milliseconds. */
-const ANSWER_TIMEOUT = 600_000;
+/** Longest request line in bytes. */
+const LINE_MAX_BYTES = 1024;
+/** Milliseconds until an answer must have come. A flush may take long. */
+const ANSWER_TIMEOUT_MS = 600_000;
 
-/** What a running mount answers to `virtiofs-kit s3`. */
+/** The commands that a running mount answers. */
 export interface Commands {
   status(): Promise<object>;
   flush(): Promise<object>;
@@ -20,8 +20,8 @@ function socketPath(folder: string): string {
 }
 
 /**
- * The socket by which `virtiofs-kit s3` speaks to the process that has a cache folder mounted. It
- * is the folder's lock too: while it answers, nobody else may use the folder.
+ * The socket by which `virtiofs-kit s3` talks to the process that has a cache folder mounted. It is
+ * also the folder's lock: while a process answers there, no other may use the folder.
  */
 export class Control {
   readonly #server: Server;
@@ -32,7 +32,7 @@ export class Control {
     this.#folder = folder;
   }
 
-  /** @throws UsageError where another process uses the folder. */
+  /** @throws UsageError if another process uses the folder. */
   static async listen(folder: string, commands: Commands): Promise<Control> {
     const path = socketPath(folder);
     if ((await ask(folder, 'ping')) !== undefined) {
@@ -45,7 +45,7 @@ export class Control {
       socket.on('error', () => socket.destroy());
       socket.on('data', (text: string) => {
         line += text;
-        if (line.length > LINE_MAX) socket.destroy();
+        if (line.length > LINE_MAX_BYTES) socket.destroy();
         if (!line.endsWith('\n')) return;
         void answer(line.trim(), commands).then((result) => socket.end(`${JSON.stringify(result)}\n`));
       });
@@ -76,15 +76,15 @@ async function answer(command: string, commands: Commands): Promise<object> {
 }
 
 /**
- * Asks the process that has a cache folder mounted.
- * @returns its answer, or nothing where there is no such process.
+ * Sends a command to the process that has a cache folder mounted.
+ * @returns its answer, or undefined if there is no such process.
  */
 export async function ask(folder: string, command: string): Promise<Record<string, unknown> | undefined> {
   return new Promise((resolve, reject) => {
     const socket = connect(socketPath(folder));
     let text = '';
     socket.setEncoding('utf8');
-    socket.setTimeout(ANSWER_TIMEOUT, () => socket.destroy(new Error('the mount does not answer')));
+    socket.setTimeout(ANSWER_TIMEOUT_MS, () => socket.destroy(new Error('the mount does not answer')));
     socket.once('connect', () => socket.write(`${command}\n`));
     socket.on('data', (chunk: string) => (text += chunk));
     socket.once('error', (error: NodeJS.ErrnoException) => {

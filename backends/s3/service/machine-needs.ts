@@ -6,7 +6,8 @@ import { defaultFolder } from './mounted.js';
 import type { S3Options } from '../options.js';
 
 /**
- * Variables that name files which the SDK reads; they may be replaced, so their folders are needed.
+ * Environment variables that name files which the SDK reads. The files may be replaced while the
+ * daemon runs, so access to their folders is needed.
  */
 const FILE_VARIABLES = [
   'AWS_CONFIG_FILE',
@@ -18,17 +19,16 @@ const FILE_VARIABLES = [
 ];
 
 /**
- * What a mount of a bucket uses of the machine: the cache folder, and what the SDK's credential
- * chain reads.
+ * What a mount uses of the machine: the cache folder, and what the SDK's credential chain reads.
  */
-export function needsOf(options: S3Options, environment: NodeJS.ProcessEnv = process.env): BackendNeeds {
+export function machineNeeds(options: S3Options, environment: NodeJS.ProcessEnv = process.env): BackendNeeds {
   const folder = options.cacheDir ?? defaultFolder(options);
-  // Only what is there can be allowed.
+  // Access can be granted to existing paths only.
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const files = FILE_VARIABLES.flatMap((name) => environment[name] ?? []).map((file) => dirname(file));
   const paths = [
     { path: folder, write: true },
-    // Sign-ons keep what they have got below it.
+    // SSO sign-ons store their tokens below it.
     { path: join(homedir(), '.aws'), write: true },
     ...files.map((path) => ({ path, write: false })),
     ...(options.customerKeyFile === undefined ? [] : [{ path: options.customerKeyFile, write: false }]),

@@ -11,11 +11,11 @@ import { Deadline } from '../client/deadline.js';
 import { DiskCache } from '../read/disk-cache.js';
 import { S3Failure } from '../client/failure.js';
 import { Files } from '../write/files.js';
-import { Ghosts } from '../write/pending-deletes.js';
+import { PendingDeletes } from '../write/pending-deletes.js';
 import { Intents } from '../journal/intents.js';
 import { KeyMap } from '../objects/keys.js';
 import { Metrics } from '../client/metrics.js';
-import { Names } from '../tree/names.js';
+import { NameLookup } from '../tree/name-lookup.js';
 import { pathOf } from '../tree/nodes.js';
 import type { S3Options } from '../options.js';
 import { Reader } from '../read/reader.js';
@@ -25,15 +25,15 @@ import { Requests } from '../client/requests.js';
 import type { Services } from './services.js';
 import { Tree } from '../tree/tree.js';
 
-/** Seconds that the end of service waits for uploads; what is left then stays in the journal. */
-const FLUSH_TIMEOUT = 120;
-/** Seconds in which the bucket must have been found and probed. */
-const START_TIMEOUT = 60;
+/** Seconds that unmounting waits for uploads. What is not uploaded by then stays in the journal. */
+const FLUSH_TIMEOUT_SECONDS = 120;
+/** Seconds for finding and probing the bucket at start. */
+const START_TIMEOUT_SECONDS = 60;
 
-/** A mounted bucket: its parts, put together, and their life. */
+/** A mounted bucket: creates its parts, starts and stops them. */
 export class Mounted {
   readonly services: Services;
-  readonly names: Names;
+  readonly nameLookup: NameLookup;
   readonly tree: Tree;
   readonly files: Files;
   readonly renames: Renames;
@@ -55,19 +55,19 @@ export class Mounted {
     const { uid, gid, fileMode, directoryMode } = options;
     const defaults = { uid, gid, fileMode, directoryMode };
     const keys = new KeyMap(options.prefix);
-    const ghosts = new Ghosts(bucket, log, timeout);
-    this.services = { options, log, metrics, bucket, keys, reader, ghosts, defaults };
-    this.names = new Names(this.services);
-    this.tree = new Tree(this.services, this.names);
+    const pendingDeletes = new PendingDeletes(bucket, log, timeout);
+    this.services = { options, log, metrics, bucket, keys, reader, pendingDeletes, defaults };
+    this.nameLookup = new NameLookup(this.services);
+    this.tree = new Tree(this.services, this.nameLookup);
     this.intents = new Intents(join(this.folder, 'intents'));
     this.files = new Files(this.services, this.folder, this.intents, (node) => this.tree.release(node));
-    this.renames = new Renames(this.services, this.names, this.tree, this.files, this.intents);
+    this.renames = new Renames(this.services, this.nameLookup, this.tree, this.files, this.intents);
   }
 
   /**
-   * Takes the bucket and the cache folder into use, and takes up what an earlier process left in
-   * its journal.
-   * @throws UsageError where the bucket or the folder can't be used.
+   * Starts service on a bucket and a cache folder, and resumes what an earlier process left in its
+   * journal.
+   * @throws UsageError if the bucket or the folder cannot be used.
    */
   static async start(options: S3Options, log: Logger): Promise<Mounted> {
     const mounted = new Mounted(options, log);
@@ -93,7 +93,7 @@ export class Mounted {
         return this.status();
       },
     });
-    const deadline = Deadline.after(START_TIMEOUT);
+    const deadline = Deadline.after(START_TIMEOUT_SECONDS);
     await this.#exists(deadline);
     if (!options.readOnly) {
       await sweep(bucket, keys.reserved('probe'), deadline);
@@ -114,7 +114,7 @@ export class Mounted {
     }
   }
 
-  /** What `virtiofs-kit s3 status` shows of a running mount. */
+  /** The state that `virtiofs-kit s3 status` shows of a running mount. */
   status(): Record<string, unknown> {
     const { writeback } = this.files;
     const { options, metrics, reader, bucket } = this.services;
@@ -131,13 +131,13 @@ export class Mounted {
   }
 
   /**
-   * Uploads everything and ends service. What can't be uploaded stays in the journal, and that is
-   * said.
+   * Uploads everything and ends service. What cannot be uploaded stays in the journal, and is
+   * logged.
    */
   async stop(): Promise<void> {
     const { log } = this.services;
     try {
-      await Deadline.after(FLUSH_TIMEOUT).wait(this.files.writeback.flush());
+      await Deadline.after(FLUSH_TIMEOUT_SECONDS).wait(this.files.writeback.flush());
     } catch (error) {
       log.error(
         { error: String(error), folder: this.folder },
@@ -147,9 +147,9 @@ export class Mounted {
     await this.abandon();
   }
 
-  /** Ends service without uploading: what is staged stays in the journal for the next start. */
+  /** Ends service without uploading: the journal keeps what is staged for the next start. */
   async abandon(): Promise<void> {
-    this.services.ghosts.close();
+    this.services.pendingDeletes.close();
     await this.files.close();
     await this.services.reader.close();
     await this.#disk?.close();
@@ -158,7 +158,7 @@ export class Mounted {
   }
 }
 
-/** One folder for each bucket and prefix. */
+/** The default cache folder: one for each endpoint, bucket and prefix. */
 export function defaultFolder({
   bucket,
   prefix,

@@ -1,7 +1,7 @@
 import type { Logger } from '../../../core/backend/index.js';
 import type { Defaults } from '../objects/attributes.js';
 import type { Bucket } from '../client/bucket.js';
-import type { Ghosts } from '../write/pending-deletes.js';
+import type { PendingDeletes } from '../write/pending-deletes.js';
 import type { KeyMap } from '../objects/keys.js';
 import type { Metrics } from '../client/metrics.js';
 import type { S3Options } from '../options.js';
@@ -15,6 +15,6 @@ export interface Services {
   readonly bucket: Bucket;
   readonly keys: KeyMap;
   readonly reader: Reader;
-  readonly ghosts: Ghosts;
+  readonly pendingDeletes: PendingDeletes;
   readonly defaults: Defaults;
 }

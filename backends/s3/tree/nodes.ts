@@ -5,31 +5,34 @@ import { Mutex } from '../client/deadline.js';
 import type { Staged } from '../journal/staged.js';
 
 /**
- * What the bucket said of a name. `at`: milliseconds of `performance.now()`; `order`: rank among
- * all news.
+ * The bucket's last answer about a name. `at`: milliseconds of `performance.now()`. `sequence`:
+ * order among all answers.
  */
 export type Known =
-  | { readonly kind: 'absent'; readonly at: number; readonly order: number }
+  | { readonly kind: 'absent'; readonly at: number; readonly sequence: number }
   | {
       readonly kind: 'directory';
-      /** There is an object `name/`; not known from a listing of the parent. */
+      /**
+       * Whether there is an object `name/`; undefined if a listing of the parent is all that is
+       * known.
+       */
       readonly marker: boolean | undefined;
       readonly posix: Posix | undefined;
       readonly at: number;
-      readonly order: number;
+      readonly sequence: number;
     }
   | {
       readonly kind: 'file';
       readonly object: RemoteObject;
-      /** Absent where only a listing told of the file. */
+      /** Undefined if the file is known from a listing only. */
       readonly posix: Posix | undefined;
-      /** When `posix` was asked for or written, seconds of our clock. */
-      readonly told?: number | undefined;
+      /** When `posix` was requested or written, in seconds of our clock. */
+      readonly attributesAtSeconds?: number | undefined;
       readonly at: number;
-      readonly order: number;
+      readonly sequence: number;
     };
 
-/** A file, a symbolic link or a special file: what is one object. */
+/** A file, a symbolic link or a special file: anything that is one object. */
 export class FileNode {
   [engineSlot] = -1;
   readonly kind = 'file';
@@ -39,30 +42,30 @@ export class FileNode {
   name: string;
   posix: Posix;
   /**
-   * What open handles are pinned to: our own uploads change it, another writer's change replaces
-   * it.
+   * The version that open handles are pinned to. Our own uploads change it; another writer's change
+   * replaces it.
    */
   version: Version;
-  /** What the bucket doesn't have yet. */
+  /** Changes that the bucket does not have yet. */
   staged: Staged | undefined;
-  /** Handles. */
+  /** Number of open handles. */
   opens = 0;
   /** When `version` and `posix` were last confirmed. */
   checked: number;
-  /** Serialises what changes the object or its name: uploads, unlink, rename. */
+  /** Serialises uploads, unlink and rename, which change the object or its name. */
   readonly changes = new Mutex();
-  /** The upload under way. */
+  /** The upload in progress. */
   uploading: Promise<void> | undefined;
-  /** Creation of `staged` under way. */
+  /** The creation of `staged` in progress. */
   staging: Promise<void> | undefined;
-  /** Key of our own that holds the content while the unlinked file is open. */
+  /** Key below our own folder with the content of an unlinked open file. */
   hidden: string | undefined;
-  /** What is at the file's own key, while `hidden` has the content. */
+  /** The object at the file's own key while `hidden` has the content. */
   original: RemoteObject | undefined;
-  /** Record of that key, for a crash. */
+  /** Intent that removes that key after a crash. */
   hiddenIntent: string | undefined;
-  /** Old key that a rename left to be deleted, before the journal may end. */
-  ghost: string | undefined;
+  /** Old key that a rename left to be deleted; the journal must not end before. */
+  pendingDelete: string | undefined;
   removed = false;
   forgotten = false;
 
@@ -80,8 +83,8 @@ export class FileNode {
   }
 
   /**
-   * ETag of what is at the file's own key. While there is a journal its condition tells: a file
-   * that was renamed over another and is not uploaded yet has the other's object there.
+   * ETag of the object at the file's own key. A journal's condition tells it: after a rename over
+   * another file, that file's object is still there until the upload.
    */
   get etag(): string | undefined {
     const condition = this.staged?.condition;
@@ -90,7 +93,7 @@ export class FileNode {
   }
 }
 
-/** A lineage of an object: its current version. Nothing where the bucket has none. */
+/** An object and its successors by our own uploads. Undefined while the bucket has none. */
 export interface Version {
   object: RemoteObject | undefined;
 }
@@ -106,38 +109,35 @@ export class Directory {
   parent: Directory | undefined;
   name: string;
   posix: Posix;
-  /** When we changed its names last: the bucket does not keep that. */
+  /** Time of our last change of its names, which the bucket does not record. */
   touched: Time | undefined;
-  /** There is an object for it, or not, or we don't know. */
+  /** Whether there is an object for it; undefined if not known. */
   marker: boolean | undefined;
   /** When `posix` was last confirmed. */
   checked: number;
-  /** Nodes that the engine knows, or that have data the bucket doesn't have. */
+  /** Nodes that the engine knows, or that have changes the bucket does not have. */
   readonly children = new Map<string, Node>();
-  /** Names and what the bucket said of them. */
+  /** Names and the bucket's last answers about them. */
   readonly names = new Map<string, Known>();
-  /** Time of the listing that `names` is all of. */
+  /** Time of the listing that made `names` complete; undefined if it is not complete. */
   listed: number | undefined;
-  /** Requests that a listing takes: as the last one took; a guess before the first. */
+  /** Pages of the last listing; a guess before the first one. */
   pages = 4;
   /** Requests for single names since the last listing. */
   misses = 0;
   listing: Promise<boolean> | undefined;
-  /**
-   * Directory in it that was read last, and the order of its directories as the listing of that
-   * time had it.
-   */
+  /** Name of the child directory that was read last. */
   walked: string | undefined;
-  /** The one that was read before it stands before it. */
+  /** Whether the child read before it precedes it in the listing. */
   inOrder = false;
-  /** Attributes of files in it were asked for ahead. */
+  /** Whether attributes of its files were requested ahead. */
   attributed = false;
   order: { readonly listed: number; readonly next: ReadonlyMap<string, string> } | undefined;
   /** Serialises changes of names. */
   readonly changes = new Mutex();
-  /** Requests for attributes that are under way, by name. */
+  /** Requests for attributes in progress, by name. */
   readonly asking = new Map<string, Promise<void>>();
-  /** The engine has no reference. */
+  /** Whether the engine has no reference. */
   forgotten = false;
   removed = false;
 
@@ -150,7 +150,10 @@ export class Directory {
   }
 }
 
-/** Whether a node has data that the bucket does not have, or a directory has some below it. */
+/**
+ * Whether a node has changes that the bucket does not have; for a directory, whether any node below
+ * it has.
+ */
 export function isDirty(node: Node): boolean {
   if (node.kind === 'file') {
     return node.staged !== undefined || node.staging !== undefined || node.uploading !== undefined;
@@ -171,75 +174,87 @@ export function childPath(directory: Directory, name: string): string {
   return path === '' ? name : `${path}/${name}`;
 }
 
-let order = 0;
+let lastSequence = 0;
 
 /**
- * The rank of news that come now; news of a request that was begun at rank r are older than all of
- * higher rank.
+ * The next sequence number. Requests take one when they start, so that an old answer never replaces
+ * a newer one.
  */
-export function nextOrder(): number {
-  return ++order;
+export function nextSequence(): number {
+  return ++lastSequence;
 }
 
-/** Says what is known of a name from now on. */
+/** Records what is known of a name. */
 export function learn(directory: Directory, name: string, known: Known): void {
   directory.names.set(name, known);
 }
 
-/** Forgets what was said of a name: the next who asks for it asks the bucket. */
+/** Forgets a name: the next look-up asks the bucket. */
 export function unlearn(directory: Directory, name: string): void {
   directory.names.delete(name);
   directory.listed = undefined;
 }
 
-/** A name that is gone by our own doing. */
+/** Records that we have removed a name. */
 export function learnAbsent(directory: Directory, name: string): void {
-  learn(directory, name, { kind: 'absent', at: performance.now(), order: nextOrder() });
+  learn(directory, name, { kind: 'absent', at: performance.now(), sequence: nextSequence() });
 }
 
-/** An object that we have just written or seen. */
+/** Records an object that was just written or seen. */
 export function learnFile(
   directory: Directory,
   name: string,
   object: RemoteObject,
   posix: Posix | undefined,
 ): void {
-  const told = Date.now() / 1000;
-  learn(directory, name, { kind: 'file', object, posix, told, at: performance.now(), order: nextOrder() });
+  const attributesAtSeconds = Date.now() / 1000;
+  learn(directory, name, {
+    kind: 'file',
+    object,
+    posix,
+    attributesAtSeconds,
+    at: performance.now(),
+    sequence: nextSequence(),
+  });
 }
 
-/** A directory that we have just made or seen. */
+/** Records a directory that was just created or seen. */
 export function learnDirectory(
   directory: Directory,
   name: string,
   marker: boolean | undefined,
   posix: Posix | undefined,
 ): void {
-  learn(directory, name, { kind: 'directory', marker, posix, at: performance.now(), order: nextOrder() });
+  learn(directory, name, {
+    kind: 'directory',
+    marker,
+    posix,
+    at: performance.now(),
+    sequence: nextSequence(),
+  });
 }
 
 /**
- * Whether two reports are of one version of an object. The time of what we wrote ourselves is not
- * known until a listing or HEAD tells.
+ * Whether two descriptions are of the same version. The time of our own writes is not known until a
+ * listing or HEAD tells.
  */
 export function sameVersion(a: RemoteObject, b: RemoteObject): boolean {
   if (a.etag !== b.etag || a.size !== b.size) return false;
   return a.modified === b.modified || Number.isNaN(a.modified) || Number.isNaN(b.modified);
 }
 
-/**
- * Seconds by which a change may seem to come before or after what it follows: times in listings are
- * whole seconds.
- */
-const BLUR = 2;
+/** Seconds of tolerance in comparing times: those in listings are whole seconds. */
+const BLUR_SECONDS = 2;
 
 /**
- * Whether attributes still hold for an object that a listing shows. A change of attributes alone
- * keeps content and ETag, and within one second the time too: those that were asked for so soon
- * after the last change are not believed. Those that we wrote are, if nothing changed later.
+ * Whether attributes are still valid for an object in a listing. A change of attributes alone keeps
+ * content and ETag, and within a second the time too. Attributes that were requested soon after the
+ * last change are therefore not trusted. Those that we wrote are, unless something changed later.
  */
 export function stillHolds(known: Known & { kind: 'file' }, listed: RemoteObject): boolean {
-  const { object, told = Number.NEGATIVE_INFINITY } = known;
+  const { object, attributesAtSeconds = Number.NEGATIVE_INFINITY } = known;
   if (!sameVersion(object, listed)) return false;
-  return Number.isNaN(object.modified) ? listed.modified < told + BLUR : listed.modified < told - BLUR;
+  return Number.isNaN(object.modified)
+    ? listed.modified < attributesAtSeconds + BLUR_SECONDS
+    : listed.modified < attributesAtSeconds - BLUR_SECONDS;
 }

@@ -5,38 +5,38 @@ import type { RemoteObject } from '../objects/attributes.js';
 import { Deadline, Mutex, parallel } from '../client/deadline.js';
 import type { Files } from '../write/files.js';
 import type { Intents } from '../journal/intents.js';
-import type { Names } from './names.js';
+import type { NameLookup } from './name-lookup.js';
 import { childPath, learnAbsent, learnDirectory, learnFile, pathOf } from './nodes.js';
 import type { Directory, FileNode, Node } from './nodes.js';
 import type { Services } from '../service/services.js';
 import type { Tree } from './tree.js';
 import { contentOf, copyObject } from '../write/upload.js';
 
-/** Copies of one rename at once, and keys that one request deletes. */
+/** Most copies of one rename at once, and most keys that one request deletes. */
 const WIDTH = 16;
-const DELETE_MOST = 1000;
+const DELETE_MAX_KEYS = 1000;
 /**
- * Uploads of a file that is being written all the time, before it is renamed with what is left in
- * the journal.
+ * Most uploads of a file that is written all the time, before it is renamed with the rest in its
+ * journal.
  */
-const SETTLE = 5;
+const SETTLE_UPLOADS = 5;
 
 /**
- * Renames: a copy on the server and a deletion, recorded before so that a crash between the two is
- * mended.
+ * Renames by a copy on the server and a deletion. An intent is recorded first, so that the next
+ * start finishes what a crash interrupted.
  */
 export class Renames {
   readonly #services: Services;
-  readonly #names: Names;
+  readonly #nameLookup: NameLookup;
   readonly #tree: Tree;
   readonly #files: Files;
   readonly #intents: Intents;
-  /** One rename at a time, as in Linux: two that cross would wait for each other. */
+  /** One rename runs at a time, as in Linux: two that cross would wait for each other. */
   readonly #one = new Mutex();
 
-  constructor(services: Services, names: Names, tree: Tree, files: Files, intents: Intents) {
+  constructor(services: Services, nameLookup: NameLookup, tree: Tree, files: Files, intents: Intents) {
     this.#services = services;
-    this.#names = names;
+    this.#nameLookup = nameLookup;
     this.#tree = tree;
     this.#files = files;
     this.#intents = intents;
@@ -46,7 +46,7 @@ export class Renames {
     return Deadline.after(this.#services.options.operationTimeout);
   }
 
-  /** Runs one rename, alone, while neither directory's names change. */
+  /** Runs one rename while the names in both directories cannot change. */
   async run(from: Directory, to: Directory, rename: () => Promise<void>): Promise<void> {
     await this.#one.run(() => from.changes.run(() => (from === to ? rename() : to.changes.run(rename))));
   }
@@ -73,18 +73,17 @@ export class Renames {
     });
   }
 
-  /** Brings a file's data into the bucket, unless it can move with its journal alone. */
+  /** Uploads a file's data, unless the file can move with its journal alone. */
   async #settle(node: FileNode): Promise<void> {
     await this.#files.reconcile(node);
-    for (let i = 0; i < SETTLE && node.staged !== undefined && !this.#files.isLocal(node); i++) {
+    for (let i = 0; i < SETTLE_UPLOADS && node.staged !== undefined && !this.#files.isLocal(node); i++) {
       await this.#files.uploadNow(node);
     }
   }
 
   /**
-   * Moves a file. Until the moment when it has its new place nothing has happened, and a failure
-   * leaves all as it was; from then on nothing fails: what is at the old key is deleted sooner or
-   * later.
+   * Moves a file. Until it has its new place, a failure leaves everything as it was. After that
+   * nothing fails any more: the object at the old key is deleted sooner or later.
    */
   async #move(
     node: FileNode,
@@ -92,13 +91,13 @@ export class Renames {
     name: string,
     replaced: FileNode | undefined,
   ): Promise<void> {
-    const { keys, ghosts, options } = this.#services;
+    const { keys, pendingDeletes, options } = this.#services;
     const from = pathOf(node);
     const path = childPath(parent, name);
     const { staged } = node;
     const { object } = node.version;
     const replaces = replaced?.staged?.id;
-    await ghosts.settled(keys.file(path), Deadline.after(options.operationTimeout));
+    await pendingDeletes.settled(keys.file(path), Deadline.after(options.operationTimeout));
     if (staged !== undefined && this.#files.isLocal(node)) {
       const condition = replaced?.etag === undefined ? 'absent' : { etag: replaced.etag };
       const obsolete = node.etag === undefined ? undefined : { key: keys.file(from), etag: node.etag };
@@ -106,9 +105,9 @@ export class Renames {
       node.version.object = undefined;
       await this.#moved(node, parent, name, replaced);
       if (obsolete === undefined) return;
-      node.ghost = obsolete.key;
-      await ghosts.remove([obsolete.key], async () => {
-        node.ghost = undefined;
+      node.pendingDelete = obsolete.key;
+      await pendingDeletes.remove([obsolete.key], async () => {
+        node.pendingDelete = undefined;
         await staged.noteGone(obsolete.key);
       });
       return;
@@ -122,7 +121,7 @@ export class Renames {
     try {
       copy = await copyObject(this.#services, object, keys.file(path), posix, mark);
     } catch (error) {
-      // The caller is told that nothing was renamed, so no later start may finish it.
+      // The caller is told that nothing was renamed, so the next start must not finish it.
       await this.#intents.end(intent);
       throw error;
     }
@@ -130,10 +129,10 @@ export class Renames {
     node.version.object = copy;
     node.posix = staged?.posix ?? posix;
     await this.#moved(node, parent, name, replaced, copy);
-    await ghosts.remove([keys.file(from)], () => this.#intents.end(intent));
+    await pendingDeletes.remove([keys.file(from)], () => this.#intents.end(intent));
   }
 
-  /** Names follow in one turn: whoever looks sees all of it or nothing. */
+  /** Updates the names in one turn: everyone sees all of the rename or nothing. */
   async #moved(
     node: FileNode,
     parent: Directory,
@@ -151,8 +150,8 @@ export class Renames {
   }
 
   /**
-   * Renames a directory: copies all that is below it, then deletes the originals. The target is not
-   * there, or empty.
+   * Renames a directory: copies everything below it, then deletes the originals. The target does
+   * not exist or is empty.
    */
   async directory(node: Directory, parent: Directory, name: string): Promise<void> {
     const fromParent = node.parent;
@@ -160,14 +159,15 @@ export class Renames {
     const fromName = node.name;
     const from = pathOf(node);
     const to = childPath(parent, name);
-    const release = this.#files.hold();
+    const release = this.#files.pauseUploads();
     try {
       const dirty = filesBelow(node).filter(
         (file) => file.staged !== undefined || file.uploading !== undefined,
       );
       await parallel(dirty, this.#services.options.uploads, (file) =>
         file.changes.run(async () => {
-          for (let i = 0; i < SETTLE && file.staged !== undefined; i++) await this.#files.uploadNow(file);
+          for (let i = 0; i < SETTLE_UPLOADS && file.staged !== undefined; i++)
+            await this.#files.uploadNow(file);
         }),
       );
       const intent = await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'copy' });
@@ -178,15 +178,15 @@ export class Renames {
       learnAbsent(fromParent, fromName);
       learnDirectory(parent, name, true, node.posix);
       await this.#repoint(node, from, copies);
-      await this.#services.ghosts.remove([...copies.keys()], () => this.#intents.end(intent));
+      await this.#services.pendingDeletes.remove([...copies.keys()], () => this.#intents.end(intent));
     } finally {
       release();
     }
   }
 
   /**
-   * The copies of a rename; where one fails, those made are removed again and the rename has not
-   * happened.
+   * Makes the copies of a rename. If one fails, the others are removed again and nothing was
+   * renamed.
    */
   async #copyAll(
     node: Directory,
@@ -204,7 +204,7 @@ export class Renames {
       return copies;
     } catch (error) {
       await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'undo' }, intent);
-      // What can't be removed now is removed at the next start.
+      // What cannot be removed now is removed at the next start.
       await this.deleteCopied(to, from).then(
         () => this.#intents.end(intent),
         () => undefined,
@@ -254,10 +254,10 @@ export class Renames {
             return;
           }
         }
-        // What is not copied whole is a new object, whose metadata must be said.
+        // Unless it is copied in one request, the copy's metadata must be given.
         const head = await bucket.head(object.key, this.#deadline());
         if (head === undefined) return;
-        const posix = this.#names.posixOf(head, object.key.endsWith('/'));
+        const posix = this.#nameLookup.posixOf(head, object.key.endsWith('/'));
         copies.set(object.key, await copyObject(this.#services, object, key, posix, 'rename'));
       });
       token = page.next;
@@ -266,22 +266,19 @@ export class Renames {
   }
 
   async deleteKeys(all: readonly string[]): Promise<void> {
-    for (let at = 0; at < all.length; at += DELETE_MOST) {
-      await this.#services.bucket.removeMany(all.slice(at, at + DELETE_MOST), this.#deadline());
+    for (let at = 0; at < all.length; at += DELETE_MAX_KEYS) {
+      await this.#services.bucket.removeMany(all.slice(at, at + DELETE_MAX_KEYS), this.#deadline());
     }
   }
 
-  /**
-   * What is known of a moved directory's files gets their new keys; journals learn of their new
-   * place.
-   */
+  /** Gives the files of a moved directory their new objects, and their journals the new place. */
   async #repoint(
     directory: Directory,
     from: string,
     copies: ReadonlyMap<string, RemoteObject>,
   ): Promise<void> {
     const { keys } = this.#services;
-    for (const below of directoriesBelow(directory)) this.#names.drop(below);
+    for (const below of directoriesBelow(directory)) this.#nameLookup.drop(below);
     for (const file of filesBelow(directory)) {
       const path = pathOf(file);
       const oldPath = from + path.slice(pathOf(directory).length);

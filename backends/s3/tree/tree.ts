@@ -2,25 +2,25 @@ import { FileType, FsError } from '../../../core/backend/index.js';
 import { fresh } from '../objects/attributes.js';
 import { childPath, Directory, FileNode, pathOf, sameVersion } from './nodes.js';
 import type { Known, Node } from './nodes.js';
-import type { Names } from './names.js';
+import type { NameLookup } from './name-lookup.js';
 import type { Services } from '../service/services.js';
 
-/** What is there under a name. */
+/** What a name stands for when it exists. */
 export type Present = Exclude<Known, { kind: 'absent' }>;
 
-/** The nodes that are in use: one for each file and directory, found by parent and name. */
+/** The nodes in use: one for each file and directory, found by parent and name. */
 export class Tree {
   readonly root: Directory;
   readonly #services: Services;
-  readonly #names: Names;
+  readonly #nameLookup: NameLookup;
   readonly #byId = new Map<string, Node>();
-  /** Time of directories that have none of their own. */
+  /** Time of directories without attributes of their own. */
   readonly #started = { seconds: Math.floor(Date.now() / 1000), nanoseconds: 0 };
   #unique = 0;
 
-  constructor(services: Services, names: Names) {
+  constructor(services: Services, nameLookup: NameLookup) {
     this.#services = services;
-    this.#names = names;
+    this.#nameLookup = nameLookup;
     this.root = new Directory('', undefined, '', this.#directoryDefaults());
     this.#byId.set('', this.root);
   }
@@ -31,8 +31,8 @@ export class Tree {
   }
 
   /**
-   * A durable key for a node at a path: the path, unless a node that was there before still goes by
-   * it (renamed, or unlinked and open).
+   * A durable key for a node: its path, unless another node still has that key (one that was
+   * renamed, or unlinked while open).
    */
   #claim(path: string): string {
     return this.#byId.has(path) ? `${path}\0${Date.now().toString(36)}.${++this.#unique}` : path;
@@ -42,19 +42,19 @@ export class Tree {
     return this.#byId.get(id);
   }
 
-  /** Nodes whose key is not their path: renamed since. */
+  /** Nodes whose key differs from their path, because they were renamed. */
   *renamed(): Generator<readonly [id: string, path: string]> {
     for (const node of this.#byId.values()) {
       if (!node.removed && node.id !== pathOf(node)) yield [node.id, pathOf(node)];
     }
   }
 
-  /** The node for a name, brought up to date with what is known of it. */
+  /** The node for a name, updated with what is known of the name. */
   node(parent: Directory, name: string, known: Present): Node {
     let node = parent.children.get(name);
     if (node !== undefined && node.kind !== known.kind) {
       if (node.kind === 'file' && node.staged !== undefined) return node;
-      // Another writer put something of another kind there.
+      // Another writer has replaced it by something of another kind.
       node.removed = true;
       parent.children.delete(name);
       node = undefined;
@@ -78,7 +78,7 @@ export class Tree {
         this.#directoryDefaults(),
       );
       this.#add(directory);
-      this.#names.adopt(directory);
+      this.#nameLookup.adopt(directory);
     }
     directory.forgotten = false;
     const { touched } = directory;
@@ -97,7 +97,7 @@ export class Tree {
     known: Present & { kind: 'file' },
     node: Node | undefined,
   ): FileNode {
-    const posix = known.posix ?? this.#names.posixFromListing(known.object);
+    const posix = known.posix ?? this.#nameLookup.posixFromListing(known.object);
     let file = node as FileNode | undefined;
     if (file === undefined) {
       file = new FileNode(this.#claim(childPath(parent, name)), parent, name, posix, known.object);
@@ -109,7 +109,8 @@ export class Tree {
   }
 
   #update(file: FileNode, known: Present & { kind: 'file' }, posix: FileNode['posix']): void {
-    // What is staged counts here; whether it may go over what is there, its upload finds out.
+    // Staged data takes precedence. Its upload finds out whether it may replace what is in the
+    // bucket.
     if (file.staged !== undefined || file.uploading !== undefined) return;
     const { object } = file.version;
     const same =
@@ -140,7 +141,7 @@ export class Tree {
     parent.children.set(name, node);
   }
 
-  /** Takes a node's name away. */
+  /** Removes a node's name. */
   detach(node: Node): void {
     node.removed = true;
     if (node.parent?.children.get(node.name) === node) node.parent.children.delete(node.name);
@@ -148,8 +149,7 @@ export class Tree {
   }
 
   /**
-   * The engine takes a node into use: one that it had let go, perhaps, while it was on its way
-   * there.
+   * Called when the engine gets a node. It may have been released while it was on its way there.
    */
   hold(node: Node): void {
     node.forgotten = false;
@@ -160,31 +160,31 @@ export class Tree {
   }
 
   /**
-   * The engine has no reference any more. What has data to upload, or nodes below it, stays until
-   * then.
+   * Called when the engine has no reference any more. A node with data to upload, or with nodes
+   * below it, is kept for now.
    */
   forget(node: Node): void {
     node.forgotten = true;
     this.release(node);
   }
 
-  /** Lets a forgotten node go if nothing keeps it. */
+  /** Removes a forgotten node if nothing else needs it. */
   release(node: Node): void {
     if (!node.forgotten || node.parent === undefined) return;
     if (node.kind === 'directory' ? node.children.size > 0 : node.staged !== undefined || node.opens > 0)
       return;
-    if (node.kind === 'directory') this.#names.retire(node);
+    if (node.kind === 'directory') this.#nameLookup.retire(node);
     const { parent } = node;
     if (parent.children.get(node.name) === node) parent.children.delete(node.name);
     this.#byId.delete(node.id);
     this.release(parent);
   }
 
-  /** Walks to a directory without asking the bucket: for journals found at start. */
+  /** Makes the nodes of a path without asking the bucket, for journals found at start. */
   assume(path: string): Directory {
     let directory = this.root;
     for (const name of path === '' ? [] : path.split('/')) {
-      const known: Present = { kind: 'directory', marker: undefined, posix: undefined, at: 0, order: 0 };
+      const known: Present = { kind: 'directory', marker: undefined, posix: undefined, at: 0, sequence: 0 };
       const next = this.node(directory, name, known);
       if (next.kind !== 'directory') throw FsError.of('ENOTDIR');
       next.forgotten = true;

@@ -5,7 +5,7 @@ import { FsError } from '../../../core/backend/index.js';
 import type { GuestBuffer } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
-import { borrow, giveBack } from '../client/buffers.js';
+import { takeBuffer, returnBuffer } from '../client/buffers.js';
 import { Deadline, deferred, Semaphore } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
 import type { Intents } from '../journal/intents.js';
@@ -17,39 +17,38 @@ import { Staged } from '../journal/staged.js';
 import { contentOf, copyObject, PartUpload, uploadSnapshot } from './upload.js';
 import { Writeback } from './writeback.js';
 
-/** Journals begun between two sweeps of those that have ended. */
-const SWEEP = 256;
+/** Ended journals are removed from the list each time it has a multiple of this length. */
+const SWEEP_JOURNALS = 256;
 
 /** An open file. */
 export interface OpenFile {
   readonly node: FileNode;
-  /** What it was opened on: another one by now means that another writer came. */
+  /** The version at open. If the node has another one now, another writer has replaced the file. */
   readonly version: Version;
   readonly stream: Stream;
   readonly append: boolean;
 }
 
 /**
- * Content of files: reading through staged data to the bucket, staging changes, and bringing them
- * into the bucket.
+ * The content of files: reads through staged data to the bucket, stages changes, and uploads them.
  */
 export class Files {
   readonly writeback: Writeback;
   readonly #services: Services;
   readonly #folder: string;
   readonly #uploads: Semaphore;
-  /** Uploads of large files that have begun, by journal. */
+  /** Multipart uploads in progress, by journal. */
   readonly #parts = new Map<Staged, PartUpload>();
   readonly #intents: Intents;
   readonly #onClean: (node: FileNode) => void;
-  #held: Promise<void> | undefined;
-  /** Journals that are open; ended ones are swept out now and then. */
+  #paused: Promise<void> | undefined;
+  /** Open journals; ended ones are removed now and then. */
   readonly #journals = new Set<Staged>();
   #closed = false;
 
   /**
-   * @param folder of the cache: journals are in `staging`, lost races in `conflicts`.
-   * @param onClean told of each file that has nothing staged any more.
+   * @param folder of the cache: `staging` has the journals, `conflicts` those kept aside
+   * @param onClean called for each file that has nothing staged any more
    */
   constructor(services: Services, folder: string, intents: Intents, onClean: (node: FileNode) => void) {
     this.#intents = intents;
@@ -63,14 +62,14 @@ export class Files {
   }
 
   /**
-   * Keeps uploads from beginning, while the directory above them moves.
-   * @returns what lets them go on.
+   * Prevents new uploads while a directory above them moves.
+   * @returns a function that lets them go on.
    */
-  hold(): () => void {
+  pauseUploads(): () => void {
     const gate = deferred<void>();
-    this.#held = gate.promise;
+    this.#paused = gate.promise;
     return () => {
-      this.#held = undefined;
+      this.#paused = undefined;
       gate.resolve();
     };
   }
@@ -97,7 +96,7 @@ export class Files {
         return end - offset;
       } catch (error) {
         if (!isChanged(error)) throw error;
-        // Our own upload replaces the object a moment before we hear of it.
+        // Our own upload replaces the object a moment before its answer arrives.
         if (node.uploading !== undefined) await deadline.wait(node.uploading.catch(() => undefined));
         if (file.version.object === object) throw FsError.of('ESTALE');
       }
@@ -139,7 +138,7 @@ export class Files {
     });
   }
 
-  /** @returns the bytes written: all. */
+  /** @returns the bytes written, which is all. */
   async write(
     file: OpenFile,
     buffer: GuestBuffer,
@@ -149,23 +148,23 @@ export class Files {
   ): Promise<number> {
     this.#current(file);
     await this.writeback.room(buffer.length, deadline);
-    const payload = borrow(buffer.length);
+    const payload = takeBuffer(buffer.length);
     buffer.get(0, payload);
     const { node } = file;
     await this.#change(node, (staged) =>
       staged.write(file.append && !fixed ? staged.appendAt : offset, payload),
     );
-    giveBack(payload);
+    returnBuffer(payload);
     this.#sendParts(node);
     return buffer.length;
   }
 
-  /** @throws ESTALE where the file is not the one that was opened any more. */
+  /** @throws ESTALE if another writer has replaced the file since it was opened. */
   #current(file: OpenFile): void {
     if (file.version !== file.node.version) throw FsError.of('ESTALE');
   }
 
-  /** Large files go up while a writer goes from the start to the end. */
+  /** Uploads parts of a large file while a writer goes from the start to the end. */
   #sendParts(node: FileNode): void {
     const { staged } = node;
     if (staged === undefined || node.removed || node.uploading !== undefined) return;
@@ -183,7 +182,7 @@ export class Files {
     await this.#change(node, (staged) => staged.resize(size));
   }
 
-  /** Makes bytes zeros, within the file. */
+  /** Zeroes a range within the file. */
   async zero(node: FileNode, offset: number, length: number): Promise<void> {
     await this.#change(node, (staged) => staged.zero(offset, length));
   }
@@ -192,13 +191,13 @@ export class Files {
     await this.#change(node, (staged) => staged.setPosix(change(staged.posix)));
   }
 
-  /** Runs a change on the file's journal, which is begun if there is none. */
+  /** Runs a change on the file's journal, which is created if there is none. */
   async #change(node: FileNode, change: (staged: Staged) => Promise<void>): Promise<void> {
     while (node.staged === undefined) {
       node.staging ??= this.#begin(node).finally(() => (node.staging = undefined));
       await node.staging;
     }
-    // In this turn the journal learns of the change, so that nobody ends it before.
+    // The journal counts the change in this turn, so that nobody ends the journal before.
     const { staged } = node;
     await change(staged);
     node.posix = staged.posix;
@@ -214,21 +213,24 @@ export class Files {
       const condition = object === undefined ? 'absent' : { etag: object.etag };
       const path = node.removed ? undefined : pathOf(node);
       if (this.#closed) throw FsError.of('EIO');
-      this.take(node, await Staged.begin(this.#logPath(id), id, path, node.posix, object, condition));
+      this.attachJournal(
+        node,
+        await Staged.begin(this.#logPath(id), id, path, node.posix, object, condition),
+      );
     });
   }
 
-  /** Gives a file its journal. */
-  take(node: FileNode, staged: Staged): void {
+  /** Attaches a journal to a file. */
+  attachJournal(node: FileNode, staged: Staged): void {
     node.staged = staged;
     this.#journals.add(staged);
     if (this.#closed) void staged.close();
-    if (this.#journals.size % SWEEP === 0) {
+    if (this.#journals.size % SWEEP_JOURNALS === 0) {
       for (const journal of this.#journals) if (journal.isEnded) this.#journals.delete(journal);
     }
   }
 
-  /** Begins the journal of a file that the bucket does not have. */
+  /** Creates the journal of a file that the bucket does not have. */
   async create(node: FileNode): Promise<void> {
     node.staging = this.#begin(node).finally(() => (node.staging = undefined));
     await node.staging;
@@ -238,23 +240,23 @@ export class Files {
   async #compact(node: FileNode, staged: Staged): Promise<void> {
     await node.changes.run(async () => {
       if (node.staged !== staged || !staged.wasteful || staged.pending > 0 || this.#parts.has(staged)) return;
-      // Its log alone knows of the object that is to be deleted.
-      if (node.ghost !== undefined) return;
+      // Only its log knows of the object that must be deleted.
+      if (node.pendingDelete !== undefined) return;
       const path = node.removed ? undefined : pathOf(node);
       await staged.compact(path, this.#logPath(`${staged.id}.new`));
     });
   }
 
   /**
-   * Returns when the bucket has all that was staged at the time of the call.
-   * @throws ESTALE when another writer came first: the data is kept aside.
+   * Resolves when the bucket has everything that was staged at the time of the call.
+   * @throws ESTALE if another writer came first; the data is kept aside.
    */
   async commit(node: FileNode, deadline: Deadline): Promise<void> {
     const { staged } = node;
     if (staged === undefined || node.removed) return;
     const target = staged.sequence;
     while (node.staged === staged && staged.committedSequence < target && !node.removed) {
-      await this.#held;
+      await this.#paused;
       node.uploading ??= node.changes
         .run(() => this.#uploads.run(() => this.uploadNow(node)))
         .finally(() => (node.uploading = undefined));
@@ -264,7 +266,7 @@ export class Files {
 
   /**
    * Uploads what is staged. The caller holds `node.changes`.
-   * @throws ESTALE when another writer came first.
+   * @throws ESTALE if another writer came first.
    */
   async uploadNow(node: FileNode): Promise<void> {
     const { staged } = node;
@@ -273,20 +275,20 @@ export class Files {
       await this.#upload(node);
     } catch (error) {
       if (!isChanged(error)) throw error;
-      if (await this.recognise(staged, this.#services.keys.file(pathOf(node)))) {
+      if (await this.recogniseOwnUpload(staged, this.#services.keys.file(pathOf(node)))) {
         node.version.object = staged.base;
         return this.uploadNow(node);
       }
-      await this.#setAside(node, staged);
+      await this.#keepAside(node, staged);
       throw FsError.of('ESTALE');
     }
   }
 
   /**
-   * Looks whether what is at the key is an earlier upload of this very journal, of which the answer
-   * was lost. If it is, the next upload is based on it.
+   * Checks whether the object at the key is an earlier upload of this journal whose answer was
+   * lost. If so, the next upload is based on it.
    */
-  async recognise(staged: Staged, key: string): Promise<boolean> {
+  async recogniseOwnUpload(staged: Staged, key: string): Promise<boolean> {
     const { bucket, options } = this.#services;
     const head = await bucket.head(key, Deadline.after(options.operationTimeout));
     const isOurs = head?.metadata[WRITE_MARK]?.startsWith(`${staged.id}.`) === true;
@@ -298,9 +300,9 @@ export class Files {
   async #upload(node: FileNode): Promise<void> {
     const { staged, parent } = node;
     if (staged === undefined || parent === undefined || node.removed) return;
-    const { ghosts, keys, options } = this.#services;
-    for (const key of new Set([node.ghost, keys.file(pathOf(node))])) {
-      if (key !== undefined) await ghosts.settled(key, Deadline.after(options.operationTimeout));
+    const { pendingDeletes, keys, options } = this.#services;
+    for (const key of new Set([node.pendingDelete, keys.file(pathOf(node))])) {
+      if (key !== undefined) await pendingDeletes.settled(key, Deadline.after(options.operationTimeout));
     }
     const parts = this.#parts.get(staged);
     this.#parts.delete(staged);
@@ -326,10 +328,10 @@ export class Files {
   }
 
   /**
-   * Another writer came first: what we have is kept in a file that `s3 status` shows, and handles
-   * learn of it.
+   * Another writer came first: the journal is kept as a file that `s3 status` shows, and open
+   * handles become stale.
    */
-  async #setAside(node: FileNode, staged: Staged): Promise<void> {
+  async #keepAside(node: FileNode, staged: Staged): Promise<void> {
     this.#services.metrics.conflicts += 1;
     const path = pathOf(node);
     node.staged = undefined;
@@ -347,9 +349,9 @@ export class Files {
   }
 
   /**
-   * Keeps the content of an open file whose object is about to go: what the bucket alone has is
-   * copied to a key of our own. The caller holds `node.changes`.
-   * @returns what undoes it, for when the object does not go after all.
+   * Keeps the content of an open file whose object is about to be deleted: what only the bucket has
+   * is copied to a key of our own. The caller holds `node.changes`.
+   * @returns a function that undoes it, in case the object stays.
    */
   async preserve(node: FileNode): Promise<() => Promise<void>> {
     const { staged } = node;
@@ -383,7 +385,7 @@ export class Files {
     await this.#intents.end(hiddenIntent);
   }
 
-  /** A file has lost its name to another that is there now. The caller holds `node.changes`. */
+  /** Records that another file has replaced this one. The caller holds `node.changes`. */
   async replaced(node: FileNode): Promise<void> {
     this.writeback.clean(node);
     const { staged } = node;
@@ -397,7 +399,7 @@ export class Files {
     await parts?.abort();
   }
 
-  /** Nobody has the removed file open any more. */
+  /** Drops the content of a removed file that nobody has open any more. */
   async discard(node: FileNode): Promise<void> {
     const { staged } = node;
     node.staged = undefined;
@@ -406,37 +408,34 @@ export class Files {
   }
 
   /**
-   * Finds out whether an upload got through whose answer was lost: before the file's key is given
-   * up. The caller holds `node.changes`.
+   * Finds out whether an upload succeeded whose answer was lost, before the file's key is given up.
+   * The caller holds `node.changes`.
    */
   async reconcile(node: FileNode): Promise<void> {
     const { staged } = node;
     if (staged?.attempted !== true) return;
-    if (await this.recognise(staged, this.#services.keys.file(pathOf(node))))
+    if (await this.recogniseOwnUpload(staged, this.#services.keys.file(pathOf(node))))
       node.version.object = staged.base;
     staged.attempted = false;
   }
 
-  /** Makes what is staged durable on this machine. */
+  /** Makes what is staged durable on the local disk. */
   async sync(node: FileNode): Promise<void> {
     const { staged } = node;
     if (staged !== undefined) await staged.using(() => staged.log.sync());
   }
 
-  /**
-   * Whether a file can be renamed without a byte of its content going anywhere: all is in the
-   * journal.
-   */
+  /** Whether a file can be renamed without transferring content: all of it is in the journal. */
   isLocal(node: FileNode): boolean {
     const { staged } = node;
     if (staged === undefined || this.#parts.has(staged)) return false;
     return staged.base === undefined || staged.base.size === 0;
   }
 
-  /** Writes a whole new object, as for a symbolic link. @throws EEXIST where the name is taken. */
+  /** Writes a new object, for example a symbolic link. @throws EEXIST if the name is taken. */
   async putNew(key: string, body: Uint8Array, posix: Posix, deadline: Deadline): Promise<RemoteObject> {
     try {
-      await this.#services.ghosts.settled(key, deadline);
+      await this.#services.pendingDeletes.settled(key, deadline);
       const content = contentOf(posix, randomUUID());
       return await this.#services.bucket.put(key, body, content, 'absent', deadline);
     } catch (error) {
@@ -445,7 +444,7 @@ export class Files {
     }
   }
 
-  /** Ends service; journals stay for the next start. */
+  /** Ends service. Journals stay for the next start. */
   async close(): Promise<void> {
     this.#closed = true;
     this.writeback.close();

@@ -2,18 +2,17 @@ import type { Logger } from '../../../core/backend/index.js';
 import type { Bucket } from '../client/bucket.js';
 import { Deadline } from '../client/deadline.js';
 
-/** First and longest pause before a deletion is tried again, milliseconds. */
-const RETRY_FIRST = 500;
-const RETRY_MOST = 60_000;
-/** Keys that one request deletes. */
-const DELETE_MOST = 1000;
+/** First and longest pause in milliseconds before a deletion is tried again. */
+const RETRY_FIRST_MS = 500;
+const RETRY_MAX_MS = 60_000;
+/** Most keys that one request deletes. */
+const DELETE_MAX_KEYS = 1000;
 
 /**
- * Keys that are to be deleted, after a change that has happened already (a rename) and that must
- * not fail any more. Until the bucket has deleted one, it is not shown, and nothing new is written
- * to it.
+ * Keys to be deleted after a change that has already happened (a rename) and must not fail any
+ * more. Until the bucket has deleted a key, it is not shown and not written again.
  */
-export class Ghosts {
+export class PendingDeletes {
   readonly #bucket: Bucket;
   readonly #log: Logger;
   readonly #timeout: number;
@@ -32,8 +31,8 @@ export class Ghosts {
   }
 
   /**
-   * Deletes keys; where that fails, again and again in the background.
-   * @param deleted called when all are gone, before any is written again.
+   * Deletes keys. If that fails, it is tried in the background until it succeeds.
+   * @param deleted called when all are gone, before any of them may be written again
    * @returns after the first attempt.
    */
   async remove(keys: readonly string[], deleted: () => Promise<void>): Promise<void> {
@@ -48,7 +47,7 @@ export class Ghosts {
     first: Promise<boolean>,
     deleted: () => Promise<void>,
   ): Promise<void> {
-    if (!(await first)) await this.#insist(keys);
+    if (!(await first)) await this.#retryUntilDone(keys);
     try {
       if (!this.#closed) await deleted();
     } catch (error) {
@@ -65,8 +64,8 @@ export class Ghosts {
         await this.#bucket.remove(only, Deadline.after(this.#timeout));
         return true;
       }
-      for (let at = 0; at < keys.length; at += DELETE_MOST) {
-        await this.#bucket.removeMany(keys.slice(at, at + DELETE_MOST), Deadline.after(this.#timeout));
+      for (let at = 0; at < keys.length; at += DELETE_MAX_KEYS) {
+        await this.#bucket.removeMany(keys.slice(at, at + DELETE_MAX_KEYS), Deadline.after(this.#timeout));
       }
       return true;
     } catch (error) {
@@ -78,14 +77,14 @@ export class Ghosts {
     }
   }
 
-  async #insist(keys: readonly string[]): Promise<void> {
-    for (let pause = RETRY_FIRST; !this.#closed; pause = Math.min(RETRY_MOST, pause * 2)) {
+  async #retryUntilDone(keys: readonly string[]): Promise<void> {
+    for (let pause = RETRY_FIRST_MS; !this.#closed; pause = Math.min(RETRY_MAX_MS, pause * 2)) {
       await new Promise((resolve) => setTimeout(resolve, pause).unref());
       if (!this.#closed && (await this.#attempt(keys))) return;
     }
   }
 
-  /** Returns when the key may be written again. @throws ETIMEDOUT */
+  /** Waits until the key may be written again. @throws ETIMEDOUT */
   async settled(key: string, deadline: Deadline): Promise<void> {
     const pending = this.#keys.get(key);
     if (pending !== undefined) await deadline.wait(pending);

@@ -1,6 +1,6 @@
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { format } from '../objects/attributes.js';
-import { borrow, giveBack } from '../client/buffers.js';
+import { takeBuffer, returnBuffer } from '../client/buffers.js';
 import type { Bucket, Content, Part } from '../client/bucket.js';
 import { Deadline, parallel, Semaphore } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
@@ -10,47 +10,47 @@ import { into } from '../client/wire.js';
 
 /** Most parts of an upload (Amazon S3 User Guide, "Multipart upload limits"). */
 const PARTS_MAX = 10_000;
-/** Parts of each size before the size doubles. With parts of 8 MiB at first, 10,000 hold 8 TiB. */
+/**
+ * Parts of one size before the size doubles. If the first ones have 8 MiB, 10,000 parts hold 8 TiB.
+ */
 const PARTS_PER_SIZE = 1000;
-/** Largest part and smallest part but the last, bytes (as above). */
-const PART_LARGEST = 5 * 2 ** 30;
-/** Parts of one file on their way at once. */
+/** Largest part in bytes (as above). */
+const PART_MAX_BYTES = 5 * 2 ** 30;
+/** Parts of one file that are uploaded at once. */
 const WIDTH = 4;
 
-/**
- * Uploads that are begun anew when the one before became void: a write came between, or somebody
- * aborted it.
- */
+/** Most attempts at a multipart upload: another write, or somebody's abort, may make one void. */
 const ATTEMPTS = 3;
 
-/** Where part `index` (from 0) begins, when the first have `first` bytes. */
+/** Offset of part `index` (from 0), if the first parts have `first` bytes. */
 export function partStart(index: number, first: number): number {
   let start = 0;
   let size = first;
   for (let left = index; left > 0; left -= PARTS_PER_SIZE) {
-    start += Math.min(left, PARTS_PER_SIZE) * Math.min(size, PART_LARGEST);
+    start += Math.min(left, PARTS_PER_SIZE) * Math.min(size, PART_MAX_BYTES);
     size *= 2;
   }
   return start;
 }
 
-/** A snapshot in the bucket. */
+/** The result of uploading a snapshot. */
 export interface Uploaded {
   readonly object: RemoteObject;
   /**
-   * The attributes are the snapshot's too. Those of a multipart upload are fixed when it begins:
-   * times, and what else has changed since, need a copy on the server.
+   * Whether the object has the snapshot's attributes too. Those of a multipart upload are fixed
+   * when it is created; what has changed since needs a copy on the server.
    */
   readonly attributed: boolean;
 }
 
-/** What is written beside the bytes. */
+/** What is written with the bytes. */
 export function contentOf(posix: Posix, mark: string | undefined): Content {
   return { metadata: format(posix, mark), headers: posix.headers };
 }
 
 /**
- * Bytes `start` to `end` (exclusive) of a snapshot: from the log, from the base, zeros elsewhere.
+ * Reads bytes `start` to `end` (exclusive) of a snapshot: from the log, from the base, zeros
+ * elsewhere.
  */
 export async function assemble(
   services: Services,
@@ -59,7 +59,7 @@ export async function assemble(
   start: number,
   end: number,
 ): Promise<Buffer> {
-  const target = borrow(end - start);
+  const target = takeBuffer(end - start);
   const deadline = Deadline.after(services.options.operationTimeout);
   for (const piece of snapshot.extents.cover(start, end)) {
     const part = target.subarray(piece.start - start, piece.end - start);
@@ -79,7 +79,8 @@ export async function assemble(
 }
 
 /**
- * A part that went up while the file was being written: what it held, and what the bucket calls it.
+ * A part that was uploaded while the file was being written. `part` is undefined until it is
+ * complete.
  */
 interface EarlyPart {
   readonly start: number;
@@ -88,9 +89,9 @@ interface EarlyPart {
 }
 
 /**
- * A large file's multipart upload. Parts go up while the file is being written, as soon as they are
- * whole; one that is written again goes up again; at the end come the missing ones, those without a
- * change by a copy on the server.
+ * The multipart upload of a large file. Parts are uploaded while the file is being written, as soon
+ * as a sequential writer has passed them. A part that is written again is uploaded again. The
+ * missing ones follow at the end; unchanged ones are copied on the server.
  */
 export class PartUpload {
   readonly #services: Services;
@@ -98,11 +99,11 @@ export class PartUpload {
   readonly #key: string;
   readonly #early = new Map<number, EarlyPart>();
   readonly #slots = new Semaphore(WIDTH);
-  /** Attributes when the upload began, which the object gets at first. */
+  /** Attributes at the start of the upload, which the object gets. */
   readonly #posix: Posix;
   #id: Promise<string> | undefined;
   #underWay: Promise<void>[] = [];
-  /** Index of the next part that goes up early. */
+  /** Index of the next part to be uploaded early. */
   #next = 0;
   #completing = false;
 
@@ -140,8 +141,8 @@ export class PartUpload {
   }
 
   /**
-   * Uploads the parts below `end`, which a sequential writer has passed. What fails goes up again
-   * at {@link complete}.
+   * Uploads the parts below `end`, which a sequential writer has passed. A part that fails is
+   * uploaded by {@link complete}.
    */
   advance(end: number): void {
     while (this.#underWay.length < 2 * WIDTH && !this.#completing) {
@@ -155,7 +156,7 @@ export class PartUpload {
   }
 
   async #sendEarly(index: number, start: number, end: number): Promise<void> {
-    // Once a snapshot is being completed, a later state must not get into its parts.
+    // While a snapshot is being completed, a later state must not get into its parts.
     if (this.#completing) return;
     const entry: EarlyPart = { start, end, part: undefined };
     this.#early.set(index, entry);
@@ -173,11 +174,13 @@ export class PartUpload {
     }
     const body = await assemble(this.#services, this.#staged, snapshot, start, end);
     const part = await bucket.uploadPart(this.#key, id, index + 1, body, deadline);
-    giveBack(body);
+    returnBuffer(body);
     return part;
   }
 
-  /** Uploads what is missing of the snapshot, taken in this turn, and makes the object. */
+  /**
+   * Uploads the missing parts of a snapshot that was taken in this turn, and completes the upload.
+   */
   async complete(snapshot: Snapshot): Promise<Uploaded> {
     const { bucket, options } = this.#services;
     this.#completing = true;
@@ -205,7 +208,7 @@ export class PartUpload {
     return { object, attributed: this.#posix === posix };
   }
 
-  /** Gives the upload up. */
+  /** Aborts the upload. */
   async abort(): Promise<void> {
     this.#completing = true;
     this.#staged.onChange = () => undefined;
@@ -218,7 +221,7 @@ export class PartUpload {
   }
 }
 
-/** Runs a copy on the server, or where it does not copy, what stands in for it. */
+/** Runs a copy on the server; if the server does not copy, `instead`. */
 async function copied<T>(bucket: Bucket, copy: () => Promise<T>, instead: () => Promise<T>): Promise<T> {
   if (!bucket.copies) return instead();
   try {
@@ -229,7 +232,7 @@ async function copied<T>(bucket: Bucket, copy: () => Promise<T>, instead: () => 
   }
 }
 
-/** Bytes `start` to `end` (exclusive) of an object. */
+/** Reads bytes `start` to `end` (exclusive) of an object. */
 async function fetched(
   { bucket, options }: Services,
   { key, etag }: RemoteObject,
@@ -244,7 +247,7 @@ async function fetched(
   return target;
 }
 
-/** A part of an upload that holds bytes `start` to `end` (exclusive) of an object. */
+/** Makes a part of an upload from bytes `start` to `end` (exclusive) of an object. */
 async function copyPart(
   services: Services,
   source: RemoteObject,
@@ -265,9 +268,9 @@ async function copyPart(
 }
 
 /**
- * Copies an object, with attributes of its own; in parts where it is large. On the server, where
- * that copies.
- * @throws S3Failure of kind precondition when the source has changed.
+ * Copies an object and gives it new attributes; in parts if it is large, on the server if that
+ * copies.
+ * @throws S3Failure of kind precondition if the source has changed.
  */
 export async function copyObject(
   services: Services,
@@ -324,8 +327,7 @@ async function copyInParts(
 }
 
 /**
- * Brings a snapshot into the bucket: by a copy where only attributes changed, in one request, or in
- * parts.
+ * Uploads a snapshot: by a copy if only attributes changed, otherwise in one request or in parts.
  */
 export async function uploadSnapshot(
   services: Services,
@@ -358,6 +360,6 @@ export async function uploadSnapshot(
   const deadline = Deadline.after(options.operationTimeout);
   const object = await bucket.put(key, body, contentOf(posix, mark), condition, deadline);
   reader.keep(object, body);
-  giveBack(body);
+  returnBuffer(body);
   return { object, attributed: true };
 }

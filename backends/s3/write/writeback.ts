@@ -6,15 +6,18 @@ import { pathOf } from '../tree/nodes.js';
 import type { FileNode } from '../tree/nodes.js';
 import type { S3Options } from '../options.js';
 
-/** First and longest pause before a failed upload is tried again, milliseconds. */
-const RETRY_FIRST = 1_000;
-const RETRY_MOST = 60_000;
-/** Milliseconds without a change, behind which the guest counts as at rest. */
-const QUIET = 100;
-/** How often the delay uploads wait at most, beside it, for a guest that is at work. */
-const PATIENCE = 4;
-/** Bytes of a journal that one change takes at most, beside the data: attributes in JSON. */
-const RECORD_MOST = 4096;
+/** First and longest pause in milliseconds before a failed upload is tried again. */
+const RETRY_FIRST_MS = 1_000;
+const RETRY_MAX_MS = 60_000;
+/** Milliseconds without a change after which the guest counts as idle. */
+const QUIET_MS = 100;
+/**
+ * Uploads wait for a busy guest for at most this many times the write-back delay, in addition to
+ * it.
+ */
+const CALM_MAX_DELAYS = 4;
+/** Most bytes that one change takes in a journal besides the data: attributes in JSON. */
+const RECORD_MAX_BYTES = 4096;
 
 interface Due {
   timer: NodeJS.Timeout;
@@ -30,13 +33,13 @@ export class Writeback {
   readonly #dirty = new Map<FileNode, Due>();
   #wake: (() => void)[] = [];
   #changed = Number.NEGATIVE_INFINITY;
-  /** Bytes in journals when they were last counted, and what has come since, at most. */
+  /** Bytes in journals at the last count, and an upper limit of what was added since. */
   #counted = 0;
   #grown = 0;
   #calming: Promise<void> | undefined;
   #closed = false;
 
-  /** @param commit uploads all that a file has staged at the time of the call. */
+  /** @param commit uploads everything that a file has staged when it is called. */
   constructor(options: S3Options, log: Logger, commit: (node: FileNode) => Promise<void>) {
     this.#options = options;
     this.#log = log;
@@ -55,14 +58,14 @@ export class Writeback {
     return sum;
   }
 
-  /** A file has changed: it goes up after the longest age at the latest. */
+  /** Records that a file has changed: it is uploaded after `maxDirtyAge` at the latest. */
   touched(node: FileNode): void {
     this.#changed = performance.now();
-    this.#grown += RECORD_MOST;
+    this.#grown += RECORD_MAX_BYTES;
     if (!this.#dirty.has(node)) this.schedule(node, this.#options.maxDirtyAge);
   }
 
-  /** Uploads a file in so many seconds, if it was not to go up sooner. */
+  /** Schedules the upload of a file in so many seconds, unless it is scheduled sooner. */
   schedule(node: FileNode, seconds: number, failures = 0): void {
     if (this.#closed) return;
     const at = performance.now() + seconds * 1000;
@@ -84,7 +87,7 @@ export class Writeback {
       await this.#commit(node);
     } catch (error) {
       if (node.staged === undefined || this.#closed) return;
-      const delay = Math.min(RETRY_MOST, RETRY_FIRST * 2 ** failures) * (0.5 + Math.random() / 2);
+      const delay = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** failures) * (0.5 + Math.random() / 2);
       this.#log.warn(
         { path: pathOf(node), error: error instanceof S3Failure ? error.message : String(error), delay },
         'upload failed; the data stays in the journal and goes up later',
@@ -93,22 +96,19 @@ export class Writeback {
     }
   }
 
-  /**
-   * Uploads that nobody waits for step back while the guest itself changes files, for a limited
-   * time.
-   */
+  /** Background uploads wait while the guest itself changes files, for a limited time. */
   async #calm(): Promise<void> {
-    const until = performance.now() + PATIENCE * this.#options.writebackDelay * 1000;
+    const until = performance.now() + CALM_MAX_DELAYS * this.#options.writebackDelay * 1000;
     for (;;) {
       const now = performance.now();
-      const pause = Math.min(this.#changed + QUIET, until) - now;
+      const pause = Math.min(this.#changed + QUIET_MS, until) - now;
       if (pause <= 0 || this.#closed) break;
       await new Promise((resolve) => setTimeout(resolve, pause).unref());
     }
     this.#calming = undefined;
   }
 
-  /** A file has nothing staged any more. */
+  /** Records that a file has nothing staged any more. */
   clean(node: FileNode): void {
     clearTimeout(this.#dirty.get(node)?.timer);
     this.#dirty.delete(node);
@@ -116,8 +116,8 @@ export class Writeback {
   }
 
   /**
-   * Whether there are more bytes in journals. To count them takes as long as there are files, so it
-   * is done when they may be.
+   * Whether the journals have more than `limit` bytes. Counting takes time in proportion to the
+   * files, so it is done only if the limit may be exceeded.
    */
   #exceed(limit: number): boolean {
     if (this.#counted + this.#grown <= limit) return false;
@@ -127,9 +127,9 @@ export class Writeback {
   }
 
   /**
-   * Returns when the journals have room for more: uploads are hurried while they have not.
-   * @param length bytes that are to be written.
-   * @throws ENOSPC when none came free in time.
+   * Waits until the journals have room for more, and hurries uploads meanwhile.
+   * @param length bytes to be written
+   * @throws ENOSPC if none became free in time.
    */
   async room(length: number, deadline: Deadline): Promise<void> {
     this.#grown += length;
@@ -142,7 +142,7 @@ export class Writeback {
     }
   }
 
-  /** Uploads everything. @throws the first error; the others are still tried. */
+  /** Uploads everything. @throws the first error, after the other files were tried. */
   async flush(): Promise<void> {
     let failure: unknown;
     await parallel(this.files, this.#options.uploads, async (node) => {

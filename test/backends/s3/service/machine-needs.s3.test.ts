@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, describe, it } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { needsOf } from '../../../../backends/s3/service/machine-needs.js';
+import { machineNeeds } from '../../../../backends/s3/service/machine-needs.js';
 import { optionsSchema } from '../../../../backends/s3/options.js';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
 import { ACCESS_KEY, SECRET_KEY } from '../../../s3-server/radosgw.js';
@@ -84,7 +84,7 @@ describe('a confined daemon that serves a bucket', () => {
     const uses = (profile: string | undefined, more: NodeJS.ProcessEnv = {}): boolean | undefined => {
       const options = optionsSchema.parse({ bucket: 'b', cacheDir: folder, profile });
       const environment = { AWS_CONFIG_FILE: file, AWS_SHARED_CREDENTIALS_FILE: none, ...more };
-      return needsOf(options, environment).programs;
+      return machineNeeds(options, environment).programs;
     };
     assert.deepEqual(
       ['base', 'top', 'loop', 'missing', undefined].map((profile) => uses(profile)),

@@ -4,52 +4,50 @@ import { fresh, parse } from '../objects/attributes.js';
 import type { Head } from '../client/bucket.js';
 import { Deadline, parallel } from '../client/deadline.js';
 import { decodePart, keyFits, RESERVED } from '../objects/keys.js';
-import { childPath, learn, learnAbsent, nextOrder, pathOf, stillHolds } from './nodes.js';
+import { childPath, learn, learnAbsent, nextSequence, pathOf, stillHolds } from './nodes.js';
 import type { Directory, Known } from './nodes.js';
 import type { Services } from '../service/services.js';
 
-/** An object longer than this is no symbolic link: a target has at most 4,095 bytes. */
-const LINK_MAX = 4096;
+/** Longer objects cannot be symbolic links, whose targets have at most 4,095 bytes. */
+const LINK_MAX_BYTES = 4096;
 /**
- * Requests that it takes to ask for a single name: one of which nothing is known, one that was a
- * file. A directory is listed when that costs no more than the names asked for since the last time.
+ * Requests for looking up a single name: an unknown one, and one that was a file. A directory is
+ * listed as soon as that costs no more requests than the single look-ups since the last listing.
  */
 const REQUESTS_FOR_NAME = 2;
 const REQUESTS_FOR_FILE = 1;
-const ABSENT: Known = { kind: 'absent', at: 0, order: 0 };
+const ABSENT: Known = { kind: 'absent', at: 0, sequence: 0 };
 /**
- * Attributes asked for ahead of a reader who asks for one after the other, in one directory, and
- * requests for them at once.
+ * Most files of a directory whose attributes are requested ahead of a sequential reader, and the
+ * number of such requests at once.
  */
-const PREFETCH = 1000;
+const PREFETCH_NAMES = 1000;
 const PREFETCH_WIDTH = 24;
-/** Directories that are listed ahead of a reader who reads one after the other. */
-const WALK = 3;
-/** Names kept in memory over all directories. */
+/** Directories that are listed ahead of a reader who goes from one to the next. */
+const LIST_AHEAD_DIRECTORIES = 3;
+/** Most names kept in memory, over all directories. */
 const NAMES_MAX = 1_000_000;
 
 /**
- * What the bucket says of names: by listings where that saves requests, else by asking for one
- * name; believed for the time that the options give. An error is never taken for absence.
+ * Looks names up in the bucket, by listings where that saves requests, otherwise one by one.
+ * Answers are cached for the time that the options give. An error is never taken for absence.
  */
-export class Names {
+export class NameLookup {
   readonly #services: Services;
-  /** Directories with names in memory, least recently listed first. */
+  /** Directories with names in memory and their number, least recently listed first. */
   readonly #filled = new Map<Directory, number>();
   /**
-   * Names of directories that went out of use, by path, oldest first. None is believed again
-   * without asking, but attributes of a version that was seen before need no request of their own.
+   * Names of directories that went out of use, by path, oldest first. They are validated again
+   * before use; but attributes of a version that was seen before need no request.
    */
-  readonly #attic = new Map<string, Map<string, Known>>();
+  readonly #retired = new Map<string, Map<string, Known>>();
   #count = 0;
 
   constructor(services: Services) {
     this.#services = services;
   }
 
-  /**
-   * What a name stands for, attributes and all, where the bucket need not be asked; else nothing.
-   */
+  /** What a name stands for, with attributes, if the cache knows; otherwise undefined. */
   fresh(directory: Directory, name: string, maxAge: number): Known | undefined {
     if (directory.parent === undefined && name === RESERVED) return ABSENT;
     const known = this.#believed(directory, name, maxAge);
@@ -58,7 +56,7 @@ export class Names {
     return known;
   }
 
-  /** Whether attributes are known as far as anything tells them. */
+  /** Whether everything is known that could be asked for. */
   #complete(known: Known): boolean {
     if (known.kind === 'absent' || known.posix !== undefined) return true;
     if (known.kind === 'directory' && known.marker === false) return true;
@@ -66,8 +64,8 @@ export class Names {
   }
 
   /**
-   * Finds a name that is not {@link fresh}, with its attributes.
-   * @param maxAge milliseconds for which news are believed; 0 asks the bucket.
+   * Looks a name up that is not {@link fresh}, with its attributes.
+   * @param maxAge milliseconds for which cached answers are valid; 0 asks the bucket.
    */
   async find(directory: Directory, name: string, maxAge: number, deadline: Deadline): Promise<Known> {
     let known = this.#believed(directory, name, maxAge);
@@ -95,7 +93,7 @@ export class Names {
     if (known === undefined) {
       if (directory.listed === undefined || now - directory.listed > this.#negativeAge(maxAge))
         return undefined;
-      return { kind: 'absent', at: directory.listed, order: 0 };
+      return { kind: 'absent', at: directory.listed, sequence: 0 };
     }
     const limit = known.kind === 'absent' ? this.#negativeAge(maxAge) : maxAge;
     return now - known.at <= limit ? known : undefined;
@@ -114,20 +112,24 @@ export class Names {
     return asking;
   }
 
-  /** Asks for one name: for the object, and for anything below it. A directory shadows a file. */
+  /**
+   * Asks the bucket for one name: for an object, and for anything below it. A directory hides a
+   * file of the same name.
+   */
   async #ask(directory: Directory, name: string, deadline: Deadline): Promise<void> {
-    const { bucket, ghosts, keys } = this.#services;
+    const { bucket, pendingDeletes, keys } = this.#services;
     const path = childPath(directory, name);
     const key = keys.file(path);
-    if (!keyFits(key) || ghosts.has(key) || ghosts.has(`${key}/`)) return learnAbsent(directory, name);
+    if (!keyFits(key) || pendingDeletes.has(key) || pendingDeletes.has(`${key}/`))
+      return learnAbsent(directory, name);
     const before = directory.names.get(name)?.kind;
-    const news = { at: performance.now(), order: nextOrder() };
+    const reply = { at: performance.now(), sequence: nextSequence() };
     if (before === 'file') {
       const head = await bucket.head(key, deadline);
-      if (head !== undefined) return this.#apply(directory, name, this.#file(head, news));
+      if (head !== undefined) return this.#apply(directory, name, this.#file(head, reply));
     } else if (before === 'directory') {
       const head = await bucket.head(`${key}/`, deadline);
-      if (head !== undefined) return this.#apply(directory, name, this.#directory(head, news));
+      if (head !== undefined) return this.#apply(directory, name, this.#directory(head, reply));
     }
     const [head, below] = await Promise.all([
       bucket.head(key, deadline),
@@ -137,29 +139,29 @@ export class Names {
     if (first !== undefined) {
       const marker = first.key === `${key}/` ? await bucket.head(first.key, deadline) : undefined;
       if (head !== undefined) this.#shadowed(path);
-      this.#apply(directory, name, this.#directory(marker, news));
-    } else if (head !== undefined) this.#apply(directory, name, this.#file(head, news));
-    else this.#apply(directory, name, { kind: 'absent', ...news });
+      this.#apply(directory, name, this.#directory(marker, reply));
+    } else if (head !== undefined) this.#apply(directory, name, this.#file(head, reply));
+    else this.#apply(directory, name, { kind: 'absent', ...reply });
   }
 
-  #file(head: Head, news: { at: number; order: number }): Known {
-    const told = Date.now() / 1000;
-    return { kind: 'file', object: head, posix: this.posixOf(head, false), told, ...news };
+  #file(head: Head, reply: { at: number; sequence: number }): Known {
+    const attributesAtSeconds = Date.now() / 1000;
+    return { kind: 'file', object: head, posix: this.posixOf(head, false), attributesAtSeconds, ...reply };
   }
 
-  #directory(marker: Head | undefined, news: { at: number; order: number }): Known {
+  #directory(marker: Head | undefined, reply: { at: number; sequence: number }): Known {
     const posix = marker === undefined ? undefined : this.posixOf(marker, true);
-    return { kind: 'directory', marker: marker !== undefined, posix, ...news };
+    return { kind: 'directory', marker: marker !== undefined, posix, ...reply };
   }
 
   #shadowed(path: string): void {
     this.#services.log.warn({ path }, 'a directory and an object have one name: the directory is shown');
   }
 
-  /** News count unless newer ones came while the request was on its way. */
+  /** Applies an answer, unless a newer one came while the request was on its way. */
   #apply(directory: Directory, name: string, known: Known): void {
     const present = directory.names.get(name);
-    if (present === undefined || present.order < known.order) learn(directory, name, known);
+    if (present === undefined || present.sequence < known.sequence) learn(directory, name, known);
   }
 
   /** Attributes of an object from its metadata. */
@@ -167,7 +169,7 @@ export class Names {
     return parse(head.metadata, head.headers, directory, head.modified, this.#services.defaults);
   }
 
-  /** Attributes of an object that only a listing told of. */
+  /** Attributes of an object that is known from a listing only. */
   posixFromListing(object: RemoteObject): Posix {
     const { defaults } = this.#services;
     const seconds = Number.isNaN(object.modified) ? Math.floor(Date.now() / 1000) : object.modified;
@@ -175,22 +177,22 @@ export class Names {
     return fresh(mode, defaults.uid, defaults.gid, { seconds, nanoseconds: 0 });
   }
 
-  /** Asks for the attributes of the names that follow, when somebody goes through a listing. */
+  /** Requests the attributes of the following names when somebody goes through a listing. */
   #prefetch(directory: Directory, name: string): void {
     if (directory.listed === undefined || directory.asking.size > 0) return;
     this.#askAhead(directory, name);
   }
 
-  /** @param behind the name behind which to begin; nothing: with the first. */
+  /** @param behind start after this name; undefined: at the first. */
   #askAhead(directory: Directory, behind: string | undefined): void {
     const names: string[] = [];
     let passed = behind === undefined;
     for (const [next, known] of directory.names) {
       if (next === behind) passed = true;
       else if (passed && known.kind === 'file' && known.posix === undefined) names.push(next);
-      if (names.length === PREFETCH) break;
+      if (names.length === PREFETCH_NAMES) break;
     }
-    // A single file behind does not make a pattern.
+    // One file alone does not make a pattern.
     if (names.length < 2) return;
     directory.attributed = true;
     const { options } = this.#services;
@@ -205,36 +207,35 @@ export class Names {
   }
 
   /**
-   * Goes on with the attributes of the next directory, where somebody reads this one who goes from
-   * each to the next.
+   * Continues with the attributes of the next directory, if a reader goes from each directory to
+   * the next.
    */
   #proceed({ parent, name }: Directory): void {
     if (parent?.listed === undefined || parent.walked !== name || !parent.inOrder) return;
-    const child = parent.children.get(orderOf(parent, parent.listed).get(name) ?? '');
+    const child = parent.children.get(directoryOrder(parent, parent.listed).get(name) ?? '');
     if (child?.kind !== 'directory' || child.asking.size > 0) return;
     if (child.listed !== undefined) this.#askAhead(child, undefined);
   }
 
   /**
-   * Lists a directory, all pages, into `names`. One listing at a time; who comes while it runs
-   * waits for it.
-   * @param onePage gives up behind the first page: for lookups, which a large directory must not
-   * make wait.
-   * @returns whether `names` has all names.
+   * Lists a directory, all pages, into `names`. Only one listing runs at a time; other callers wait
+   * for it.
+   * @param onePage stops after the first page: a look-up must not wait for a large directory
+   * @returns whether `names` is complete.
    */
   async list(directory: Directory, deadline: Deadline, onePage = false): Promise<boolean> {
     for (;;) {
       directory.listing ??= this.#list(directory, onePage).finally(() => (directory.listing = undefined));
       const whole = await deadline.wait(directory.listing);
-      // The one that was under way may have been for a lookup.
+      // The listing in progress may have stopped after one page, for a look-up.
       if (whole || onePage) return whole;
     }
   }
 
   /**
-   * A directory is being read. Where it follows the one that was read before it, those behind it
-   * are listed too, as far as one page goes.
-   * @param ttl milliseconds for which listings are believed.
+   * Records that a directory is being read. If it follows the one that was read before, the next
+   * ones are listed ahead, one page each.
+   * @param ttl milliseconds for which listings are valid.
    */
   walk(directory: Directory, ttl: number): void {
     const { parent, name } = directory;
@@ -242,12 +243,12 @@ export class Names {
     const before = parent.walked;
     parent.walked = name;
     if (before === undefined || before === name) return;
-    const order = orderOf(parent, parent.listed);
+    const order = directoryOrder(parent, parent.listed);
     parent.inOrder = order.get(before) === name;
     if (!parent.inOrder) return;
     if (directory.attributed && directory.asking.size === 0) this.#proceed(directory);
     let next = order.get(name);
-    for (let i = 0; i < WALK && next !== undefined; i++, next = order.get(next)) {
+    for (let i = 0; i < LIST_AHEAD_DIRECTORIES && next !== undefined; i++, next = order.get(next)) {
       const child = parent.children.get(next);
       if (child?.kind !== 'directory' || child.listing !== undefined) continue;
       if (child.listed !== undefined && performance.now() - child.listed < ttl / 2) continue;
@@ -257,10 +258,10 @@ export class Names {
   }
 
   async #list(directory: Directory, onePage: boolean): Promise<boolean> {
-    const { bucket, ghosts, keys, options } = this.#services;
+    const { bucket, pendingDeletes, keys, options } = this.#services;
     const prefix = keys.directory(pathOf(directory));
     const at = performance.now();
-    const order = nextOrder();
+    const sequence = nextSequence();
     const found = new Map<string, Known>();
     const shadowed: string[] = [];
     let token: string | undefined;
@@ -270,21 +271,21 @@ export class Names {
       const page = await bucket.list(prefix, '/', token, 1000, Deadline.after(options.operationTimeout));
       pages += 1;
       for (const object of page.objects) {
-        if (object.key === prefix || ghosts.has(object.key)) continue;
+        if (object.key === prefix || pendingDeletes.has(object.key)) continue;
         const name = this.#name(directory, object.key.slice(prefix.length));
         if (name === undefined) skipped = this.#skip(object.key);
         else if (found.get(name)?.kind === 'directory') shadowed.push(name);
-        else found.set(name, { kind: 'file', object, posix: undefined, at, order });
+        else found.set(name, { kind: 'file', object, posix: undefined, at, sequence });
       }
       for (const group of page.prefixes) {
-        if (ghosts.has(group)) continue;
+        if (pendingDeletes.has(group)) continue;
         const name = this.#name(directory, group.slice(prefix.length, -1));
         if (name === undefined) {
           if (group !== keys.reserved('')) skipped = this.#skip(group);
           continue;
         }
         if (found.has(name)) shadowed.push(name);
-        found.set(name, { kind: 'directory', marker: undefined, posix: undefined, at, order });
+        found.set(name, { kind: 'directory', marker: undefined, posix: undefined, at, sequence });
       }
       token = page.next;
       if (onePage && token !== undefined) {
@@ -300,7 +301,7 @@ export class Names {
         'keys that are no valid names are not shown',
       );
     }
-    this.#merge(directory, found, order);
+    this.#merge(directory, found, sequence);
     directory.listed = at;
     directory.pages = pages;
     directory.misses = 0;
@@ -319,22 +320,22 @@ export class Names {
   }
 
   /**
-   * Takes a listing over, but for names of which newer news came meanwhile; keeps attributes of
-   * versions seen before.
+   * Applies a listing, except for names with newer answers. Attributes of versions seen before are
+   * kept.
    */
-  #merge(directory: Directory, found: Map<string, Known>, order: number): void {
+  #merge(directory: Directory, found: Map<string, Known>, sequence: number): void {
     const { names } = directory;
-    for (const [name, known] of names) if (known.order > order) found.set(name, known);
+    for (const [name, known] of names) if (known.sequence > sequence) found.set(name, known);
     for (const [name, known] of found) {
       const before = names.get(name);
-      if (before === undefined || before.order > order) continue;
+      if (before === undefined || before.sequence > sequence) continue;
       if (known.kind === 'file' && before.kind === 'file' && stillHolds(before, known.object)) {
-        found.set(name, { ...known, posix: before.posix, told: before.told });
+        found.set(name, { ...known, posix: before.posix, attributesAtSeconds: before.attributesAtSeconds });
       } else if (known.kind === 'directory' && before.kind === 'directory') {
-        // A listing can't tell whether a marker changed: what was known counts as long as it is
-        // fresh by itself.
+        // A listing does not tell whether a marker has changed: what was known of it counts while
+        // it is fresh.
         const stale = known.at - before.at > this.#services.options.metadataTtl * 1000;
-        found.set(name, stale ? { ...known, marker: before.marker } : { ...before, at: before.at, order });
+        found.set(name, stale ? { ...known, marker: before.marker } : { ...before, at: before.at, sequence });
       }
     }
     names.clear();
@@ -342,16 +343,16 @@ export class Names {
   }
 
   /**
-   * Bounds what is remembered: directories out of use and those listed longest ago forget their
-   * names first.
+   * Limits the names in memory: directories out of use are forgotten first, then those listed
+   * longest ago.
    */
   #account(directory: Directory): void {
     this.#count += directory.names.size - (this.#filled.get(directory) ?? 0);
     this.#filled.delete(directory);
     this.#filled.set(directory, directory.names.size);
-    for (const [path, { size }] of this.#attic) {
+    for (const [path, { size }] of this.#retired) {
       if (this.#count <= NAMES_MAX) return;
-      this.#attic.delete(path);
+      this.#retired.delete(path);
       this.#count -= size;
     }
     for (const [old, size] of this.#filled) {
@@ -363,7 +364,7 @@ export class Names {
     }
   }
 
-  /** Forgets what was learnt of a directory. */
+  /** Forgets the names of a directory. */
   drop(directory: Directory): void {
     this.#count -= this.#filled.get(directory) ?? 0;
     this.#filled.delete(directory);
@@ -371,42 +372,42 @@ export class Names {
     directory.listed = undefined;
   }
 
-  /** A directory goes out of use: the next node at its path gets what was learnt of it. */
+  /** Keeps the names of a directory that goes out of use, for the next node at its path. */
   retire(directory: Directory): void {
     const names = new Map(directory.names);
     this.drop(directory);
     if (names.size === 0) return;
     const path = pathOf(directory);
-    this.#count += names.size - (this.#attic.get(path)?.size ?? 0);
-    this.#attic.delete(path);
-    this.#attic.set(path, names);
+    this.#count += names.size - (this.#retired.get(path)?.size ?? 0);
+    this.#retired.delete(path);
+    this.#retired.set(path, names);
   }
 
-  /** A node for a directory comes into use. */
+  /** Gives a new directory node the names that were kept for its path. */
   adopt(directory: Directory): void {
     const path = pathOf(directory);
-    const names = this.#attic.get(path);
+    const names = this.#retired.get(path);
     if (names === undefined) return;
-    this.#attic.delete(path);
+    this.#retired.delete(path);
     this.#count -= names.size;
     for (const [name, known] of names) {
       if (known.kind !== 'absent')
-        directory.names.set(name, { ...known, at: Number.NEGATIVE_INFINITY, order: 0 });
+        directory.names.set(name, { ...known, at: Number.NEGATIVE_INFINITY, sequence: 0 });
     }
   }
 
-  /** The type bits of a name for a listing, 0 where only a HEAD would tell. */
+  /** The type bits of a name for a listing; 0 if only a HEAD would tell. */
   typeOf(known: Known): number {
     if (known.kind === 'directory') return FileType.DIRECTORY;
     if (known.kind === 'absent') return 0;
     if (known.posix !== undefined) return known.posix.mode & FileType.MASK;
-    const certain = this.#services.options.attributes === 'listing' || known.object.size > LINK_MAX;
+    const certain = this.#services.options.attributes === 'listing' || known.object.size > LINK_MAX_BYTES;
     return certain ? FileType.REGULAR : 0;
   }
 }
 
-/** Which directory follows which. */
-function orderOf(directory: Directory, listed: number): ReadonlyMap<string, string> {
+/** Maps each directory of a listing to the next one. */
+function directoryOrder(directory: Directory, listed: number): ReadonlyMap<string, string> {
   if (directory.order?.listed === listed) return directory.order.next;
   const next = new Map<string, string>();
   let last: string | undefined;
@@ -420,8 +421,8 @@ function orderOf(directory: Directory, listed: number): ReadonlyMap<string, stri
 }
 
 /**
- * Whether a directory is to be listed rather than one of its names asked for. A name that had a
- * marker is asked for in any case: a listing does not tell the marker's attributes.
+ * Whether listing a directory is cheaper than asking for one of its names. A name that had a marker
+ * is asked for in any case: a listing does not have the marker's attributes.
  */
 function listingIsCheaper(directory: Directory, known: Known | undefined): boolean {
   if (known?.kind === 'directory' && known.marker === true) return false;
