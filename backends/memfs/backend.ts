@@ -32,19 +32,19 @@ const EINVAL = FsError.of('EINVAL');
 const ESTALE = FsError.of('ESTALE');
 
 /**
- * A key is an inode number below 2^32 (beyond, numbers still differ) plus a generation of 20 bits
- * above it.
+ * A key is an inode number below 2^32 with a generation of 20 bits above it. Beyond 2^32 inode
+ * numbers keys still differ.
  */
 const GENERATION_UNIT = 2 ** 32;
 const MAX_GENERATION = 2 ** 20;
 
 /**
- * An open file: all that a descriptor adds to its inode. There are four, shared by all descriptors.
+ * What a descriptor adds to its inode. There are only four such objects, shared by all descriptors.
  */
 interface OpenFile {
-  /** Writes go to the end. */
+  /** Opened with O_APPEND: writes go to the end. */
   readonly append: boolean;
-  /** Reads leave the access time alone. */
+  /** Opened with O_NOATIME: reads do not set the access time. */
   readonly noAtime: boolean;
 }
 
@@ -57,14 +57,14 @@ function opened(flags: number): Opened<OpenFile> {
 }
 
 /**
- * After this many seconds a read sets the access time even if the file has not changed since (Linux
+ * Seconds after which a read sets the access time even if the file has not changed since (Linux
  * `relatime`).
  */
-const ATIME_AGE = 86_400;
+const ATIME_AGE_SECONDS = 86_400;
 
 /**
- * A tree served to guests. Synchronous throughout, and answers with objects that are refilled at
- * the next call.
+ * Serves a tree to guests. All methods are synchronous, and answers are objects that the next call
+ * refills.
  */
 export class MemfsBackend implements Backend<Inode, OpenFile> {
   readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
@@ -80,7 +80,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     accelerate(this, { slots: true }, MemfsBackend.prototype);
   }
 
-  /** What is to happen at the end of service. */
+  /** Called at the end of service. */
   onUnmount: (() => Awaitable<void>) | undefined;
 
   mount(host: BackendHost): Inode {
@@ -93,12 +93,12 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     return this.onUnmount?.();
   }
 
-  /** The whole tree with its inode numbers, files that are open but have no name included. */
+  /** Saves the whole tree with its inode numbers, including open files without a name. */
   save(): Uint8Array {
     return encodeTree(this.#tree, { generation: this.#generation, lastIno: this.#tree.lastIno });
   }
 
-  /** @throws EINVAL for what `save` did not give, ENOSPC for more than the limits allow. */
+  /** @throws EINVAL if `save` did not write this; ENOSPC if it exceeds the limits. */
   restore(state: Uint8Array): void {
     const { generation, lastIno } = decodeTree(state, this.#tree);
     this.#generation = generation;
@@ -115,7 +115,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     if (this.#byNumber === undefined) {
       const all = Array.from(allInodes(this.#tree), (inode) => [inode.ino, inode] as const);
       this.#byNumber = new Map(all);
-      // Keys are looked up together, after a restart; a map of them is not worth keeping.
+      // Keys are resolved together, after a restart. The map is dropped in the next turn.
       setImmediate(() => {
         this.#byNumber = undefined;
       });
@@ -324,7 +324,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     const { atime, atimeNsec } = inode;
     const modified = atime < inode.mtime || (atime === inode.mtime && atimeNsec <= inode.mtimeNsec);
     const changed = atime < inode.ctime || (atime === inode.ctime && atimeNsec <= inode.ctimeNsec);
-    if (!modified && !changed && clock.seconds - atime < ATIME_AGE) return;
+    if (!modified && !changed && clock.seconds - atime < ATIME_AGE_SECONDS) return;
     clock.tick();
     inode.atime = clock.seconds;
     inode.atimeNsec = clock.nanoseconds;

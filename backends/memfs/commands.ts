@@ -14,11 +14,11 @@ import {
 } from './host-api/registry.js';
 import { memoryInUse, MemfsVolume } from './host-api/volume.js';
 
-const MIB = 1 << 20;
+const MIB_BYTES = 1 << 20;
 
 const named = (what: string): z.ZodString => z.string().min(1).describe(what).meta({ placeholder: 'NAME' });
 
-/** Sockets of forks that were made here, by the fork's name. */
+/** Sockets of the forks that were made by these commands, by the fork's name. */
 const sockets = new Map<string, string>();
 
 const snapshot = defineCommand({
@@ -123,10 +123,10 @@ const list = defineCommand({
       const { pages, inodes } = what.tree.space;
       const socket = sockets.get(name);
       const served = socket === undefined ? '' : `, fork on ${socket}`;
-      return `${name}: volume of ${((pages * 4096) / MIB).toFixed(1)} MiB in ${inodes} files${served}`;
+      return `${name}: volume of ${((pages * 4096) / MIB_BYTES).toFixed(1)} MiB in ${inodes} files${served}`;
     });
     const { used, taken } = memoryInUse();
-    return [...lines, `memory: ${(used / MIB).toFixed(1)} MiB in use, ${taken / MIB} MiB taken`];
+    return [...lines, `memory: ${(used / MIB_BYTES).toFixed(1)} MiB in use, ${taken / MIB_BYTES} MiB taken`];
   },
 });
 

@@ -1,8 +1,11 @@
 /**
  * memfs: an ephemeral file system in the daemon's memory, for sandboxes, scratch space and tests.
- * To a guest it is a tmpfs. `tree.ts` has the rules, `content.ts` the bytes, `backend.ts` serves
- * both to guests and `superblock.ts` to the host program, through the API of the npm package memfs;
- * `volume.ts` is what a host program begins with.
+ * To a guest it is a tmpfs.
+ *
+ * `backend.ts` serves guests, `state.ts` is the saved form of a tree. `tree/` has the inodes, every
+ * change to them with tmpfs's rules, and snapshots. `content/` stores the bytes of files. `import/`
+ * fills a tree from a directory or archive and saves one. `host-api/` is what a host program uses:
+ * volumes with the API of the npm package memfs.
  */
 import { dirname, resolve } from 'node:path';
 import { type BackendNeeds, definePlugin, UsageError } from '../../core/backend/index.js';

@@ -26,13 +26,13 @@ import { store } from './tree/xattrs.js';
 const MAGIC = 'MEMFS';
 const VERSION = 1;
 
-/** What is saved beside the inodes. */
+/** What is saved besides the inodes. */
 export interface Saved {
   readonly generation: number;
   readonly lastIno: number;
 }
 
-/** Every inode that has a name or a user. */
+/** Every inode that has a name or is in use. */
 export function allInodes(tree: Tree): Set<Inode> {
   const found = new Set<Inode>([tree.root, ...tree.orphans]);
   for (const inode of found) {
@@ -42,7 +42,7 @@ export function allInodes(tree: Tree): Set<Inode> {
   return found;
 }
 
-/** @throws RangeError where the result would be longer than an array can be. */
+/** @throws RangeError if the result would be longer than an array can be. */
 export function encodeTree(tree: Tree, { generation, lastIno }: Saved): Uint8Array {
   const inodes = allInodes(tree);
   const out = new Writer();
@@ -100,8 +100,8 @@ function encodeContent(content: NonNullable<Inode['content']>, out: Writer): voi
 }
 
 /**
- * Fills an empty tree with what {@link encodeTree} gave.
- * @throws EINVAL for bytes that it cannot have given; ENOSPC where they exceed the tree's limits.
+ * Fills an empty tree with what {@link encodeTree} wrote.
+ * @throws EINVAL for other bytes; ENOSPC if they exceed the tree's limits.
  */
 export function decodeTree(state: Uint8Array, tree: Tree): Saved {
   const input = new Reader(state);
@@ -138,12 +138,15 @@ export function decodeTree(state: Uint8Array, tree: Tree): Saved {
       child.parent = inode;
     }
   }
-  for (const [inode] of directories) checkWay(inode, tree.root, directories.length);
+  for (const [inode] of directories) checkAncestors(inode, tree.root, directories.length);
   return { generation, lastIno };
 }
 
-/** @throws EINVAL unless a directory without a name, or the root, is above this one. */
-function checkWay(inode: Inode, root: Inode, limit: number): void {
+/**
+ * @throws EINVAL unless the directories above this one end at the root, or at a directory without a
+ * name.
+ */
+function checkAncestors(inode: Inode, root: Inode, limit: number): void {
   let at = inode;
   for (let steps = 0; at.parent !== undefined && at !== root; steps++) {
     if (steps > limit) throw FsError.of('EINVAL');
@@ -193,7 +196,7 @@ class Writer {
   #buffer = Buffer.allocUnsafe(1 << 16);
   #at = 0;
 
-  /** May replace the buffer: call it before naming that. */
+  /** Reserves bytes. May replace the buffer, so call it before using that. */
   #room(count: number): number {
     const at = this.#at;
     this.#at += count;

@@ -9,13 +9,14 @@ const EINVAL = FsError.of('EINVAL');
 const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
 
 /**
- * Bytes copied for one `copy_file_range`, beside what is shared: callers go on after a short count.
+ * Most bytes really copied by one `copy_file_range`, besides those shared. Callers continue after a
+ * short count.
  */
-const COPY_MAX = 8 << 20;
+const COPY_MAX_BYTES = 8 << 20;
 
 /**
- * Changes what of a file is allocated. Modes beyond those of tmpfs work as on ext4.
- * @throws ENOSPC, with nothing changed; EINVAL, EOPNOTSUPP for a mode or a range that cannot be
+ * Changes the allocation of a file. Modes beyond those of tmpfs work as on ext4.
+ * @throws ENOSPC, with nothing changed; EINVAL, EOPNOTSUPP for an invalid mode or range
  * (`vfs_fallocate`).
  */
 export function fallocate(
@@ -61,7 +62,9 @@ export function fallocate(
   if ((mode & KEEP_SIZE) === 0 && end > content.size) content.size = end;
 }
 
-/** Moves all data from `from` on by `by` bytes (whole pages), in pieces, over a hole. */
+/**
+ * Moves all data from offset `from` on by `by` bytes (whole pages). The target range has no data.
+ */
 function shift(content: Content, from: number, by: number, arena: Arena, space: Space): void {
   const pieces = [...dataPieces(content, from)];
   if (by > 0) {
@@ -77,7 +80,7 @@ function shift(content: Content, from: number, by: number, arena: Arena, space: 
   }
 }
 
-/** The data at or after `from`, in pieces of at most a chunk. */
+/** The ranges of data at or after `from`, of at most a chunk each. */
 function* dataPieces(content: Content, from: number): Generator<readonly [number, number]> {
   for (const [start, end] of content.extents(from)) {
     for (let at = start; at < end;) {
@@ -108,8 +111,8 @@ class Range implements Source {
 /**
  * Copies between files. Whole chunks that are data throughout are shared until one of the files
  * changes them.
- * @returns the bytes copied, fewer than `length` at the end of the source or after 8 MiB of real
- * copying.
+ * @returns the bytes copied. They are fewer than `length` at the end of the source, and after 8 MiB
+ * of real copying.
  */
 export function copyRange(
   source: Content,
@@ -123,7 +126,7 @@ export function copyRange(
   const total = Math.min(length, source.size - offset);
   let done = 0;
   let copied = 0;
-  while (done < total && copied < COPY_MAX) {
+  while (done < total && copied < COPY_MAX_BYTES) {
     const from = offset + done;
     const to = targetOffset + done;
     const chunk = from % CHUNK === 0 ? source.chunk(from / CHUNK) : undefined;

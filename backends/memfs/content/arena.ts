@@ -14,22 +14,22 @@ export const SPAN_BYTES = 128 << 10;
 export const BLOCK_MIN = 256;
 
 /**
- * Bytes of a region, the unit of address space that is reserved: the first, and the largest. Each
- * that is made costs a garbage collection, since the JavaScript engine counts its whole length at
- * once; so they double.
+ * Bytes of the first and of the largest region, the unit in which address space is reserved. Each
+ * new region costs a garbage collection, since the JavaScript engine counts its whole length at
+ * once. So their size doubles.
  */
-const REGION_FIRST = 64 << 20;
-const REGION_MAX = 1 << 30;
+const REGION_FIRST_BYTES = 64 << 20;
+const REGION_MAX_BYTES = 1 << 30;
 
 const SPANS_PER_SLAB = SLAB_BYTES / SPAN_BYTES;
 const SHIFT_MIN = 31 - Math.clz32(BLOCK_MIN);
 const CLASSES = 32 - Math.clz32(SPAN_BYTES) - SHIFT_MIN;
 
-/** Free slabs that are kept for the next allocation, 32 MiB, instead of being given back. */
+/** Free slabs that are kept for later allocations (32 MiB). */
 const SPARE_SLABS = 8;
 
 /**
- * Slabs given back in one turn of the event loop: more would hold up requests for more than a
+ * Most slabs given back in one turn of the event loop. More would delay requests by more than a
  * millisecond or two.
  */
 const TRIM_SLABS = 16;
@@ -37,20 +37,20 @@ const TRIM_SLABS = 16;
 /** Memory of a region. */
 export interface RegionMemory {
   readonly bytes: Uint8Array;
-  /** Gives the memory of a range back until it is written again. */
+  /** Gives the memory of a range back to the system until it is written again. */
   discard?(start: number, end: number): void;
   close(): void;
 }
 
-/** Memory of the JavaScript engine's, which the garbage collector gives back. */
+/** Memory of the JavaScript engine, freed by its garbage collector. */
 function engineMemory(): RegionMemory {
   return { bytes: new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer), close: () => undefined };
 }
 
-/** A reservation of address space, in slabs. */
+/** A region of reserved address space, divided into slabs. */
 class Region {
   readonly memory: RegionMemory;
-  /** Slabs that hold nothing, and take no memory. */
+  /** Slabs that are not in use and take no memory. */
   readonly empty: Slab[] = [];
   readonly slabs: number;
 
@@ -78,19 +78,19 @@ class Slab {
   }
 }
 
-/** A run of blocks of one size. */
+/** A part of a slab that is cut into blocks of one size. */
 export class Span {
   readonly slab: Slab;
   readonly bytes: Uint8Array;
   readonly start: number;
   /** Size class of its blocks. */
-  kind = 0;
+  sizeClass = 0;
   /** Blocks in use. */
   used = 0;
-  /** Next block that was never handed out. */
-  fresh = 0;
-  /** Position in the arena's list of spans with free blocks, -1 when it is full. */
-  place = -1;
+  /** Offset in the span of the next block that was never used. */
+  unusedOffset = 0;
+  /** Index in the arena's list of spans with free blocks; -1 if the span is full. */
+  partialIndex = -1;
   readonly freed: number[] = [];
 
   constructor(slab: Slab, start: number) {
@@ -101,15 +101,15 @@ export class Span {
 }
 
 /**
- * Memory for file content: blocks of 256 bytes to 128 KiB, in powers of two, cut from slabs of 4
- * MiB in regions. An ArrayBuffer for each block would cost 3 µs for 4 KiB and a garbage collection
- * every few hundred; this costs some 50 ns, and a slab whose blocks are all free goes back. Content
- * is not cleared: the user of a block knows which of its bytes are valid.
+ * Allocates memory for file content: blocks of 256 bytes to 128 KiB, in powers of two, cut from
+ * slabs of 4 MiB in regions. An ArrayBuffer for each block would cost 3 µs for 4 KiB, and a garbage
+ * collection every few hundred. This costs about 50 ns, and a slab without used blocks is given
+ * back. Blocks are not cleared: their user knows which bytes are valid.
  */
 export class Arena {
   /**
-   * Where regions come from. Memory outside the JavaScript engine's is better: it goes back at
-   * once, and costs no garbage collections as it grows.
+   * Allocates regions. Memory outside the JavaScript engine is better: it is given back at once,
+   * and costs no garbage collections as it grows.
    */
   source: ((length: number) => RegionMemory) | undefined;
   readonly #maxSlabs: number;
@@ -122,11 +122,11 @@ export class Arena {
   /** Regions with empty slabs. */
   readonly #regions: Region[] = [];
   #regionCount = 0;
-  #nextRegion = REGION_FIRST;
+  #nextRegion = REGION_FIRST_BYTES;
   #slabCount = 0;
   #blockBytes = 0;
 
-  /** @param maxBytes most bytes in slabs, whatever the volumes in it may have been promised. */
+  /** @param maxBytes most bytes in slabs, whatever the limits of the volumes. */
   constructor(maxBytes = Infinity) {
     this.#maxSlabs = Math.max(1, Math.floor(maxBytes / SLAB_BYTES));
   }
@@ -142,24 +142,24 @@ export class Arena {
   }
 
   /**
-   * The span that {@link take} will cut the next block of `bytes` (a power of two, 256 to 128 Ki)
-   * from.
-   * @throws ENOSPC when the arena is full or the system has no memory.
+   * The span for the next block of `bytes` (a power of two, 256 to 128 Ki), which {@link take} then
+   * cuts from it.
+   * @throws ENOSPC if the arena is full or the system has no memory.
    */
   span(bytes: number): Span {
-    const kind = 31 - Math.clz32(bytes) - SHIFT_MIN;
-    const partial = this.#partial[kind]!;
-    return partial.length > 0 ? partial[partial.length - 1]! : this.#openSpan(kind, partial);
+    const sizeClass = 31 - Math.clz32(bytes) - SHIFT_MIN;
+    const partial = this.#partial[sizeClass]!;
+    return partial.length > 0 ? partial[partial.length - 1]! : this.#openSpan(sizeClass, partial);
   }
 
   /** Takes a block from a span. @returns its offset in `span.bytes`. */
   take(span: Span): number {
-    const bytes = BLOCK_MIN << span.kind;
+    const bytes = BLOCK_MIN << span.sizeClass;
     let at: number;
     if (span.freed.length > 0) at = span.freed.pop()!;
     else {
-      at = span.start + span.fresh;
-      span.fresh += bytes;
+      at = span.start + span.unusedOffset;
+      span.unusedOffset += bytes;
     }
     span.used += 1;
     this.#blockBytes += bytes;
@@ -167,34 +167,34 @@ export class Arena {
     return at;
   }
 
-  /** Gives a block back. */
+  /** Frees a block. */
   give(span: Span, at: number): void {
     span.used -= 1;
-    this.#blockBytes -= BLOCK_MIN << span.kind;
+    this.#blockBytes -= BLOCK_MIN << span.sizeClass;
     if (span.used === 0) {
-      if (span.place >= 0) this.#unlist(span);
+      if (span.partialIndex >= 0) this.#unlist(span);
       this.#closeSpan(span);
       return;
     }
     span.freed.push(at);
-    if (span.place < 0) {
-      const partial = this.#partial[span.kind]!;
-      span.place = partial.length;
+    if (span.partialIndex < 0) {
+      const partial = this.#partial[span.sizeClass]!;
+      span.partialIndex = partial.length;
       partial.push(span);
     }
   }
 
   #unlist(span: Span): void {
-    const partial = this.#partial[span.kind]!;
+    const partial = this.#partial[span.sizeClass]!;
     const last = partial.pop()!;
     if (last !== span) {
-      partial[span.place] = last;
-      last.place = span.place;
+      partial[span.partialIndex] = last;
+      last.partialIndex = span.partialIndex;
     }
-    span.place = -1;
+    span.partialIndex = -1;
   }
 
-  #openSpan(kind: number, partial: Span[]): Span {
+  #openSpan(sizeClass: number, partial: Span[]): Span {
     let slab = this.#slabs[this.#slabs.length - 1];
     if (slab === undefined) {
       slab = this.#spare.pop() ?? this.#newSlab();
@@ -202,8 +202,8 @@ export class Arena {
     }
     const span = slab.free.pop()!;
     if (slab.free.length === 0) this.#slabs.pop();
-    span.kind = kind;
-    span.place = partial.length;
+    span.sizeClass = sizeClass;
+    span.partialIndex = partial.length;
     partial.push(span);
     return span;
   }
@@ -225,7 +225,7 @@ export class Arena {
     } catch {
       throw ENOSPC;
     }
-    if (this.source !== undefined) this.#nextRegion = Math.min(REGION_MAX, this.#nextRegion * 2);
+    if (this.source !== undefined) this.#nextRegion = Math.min(REGION_MAX_BYTES, this.#nextRegion * 2);
     const region = new Region(memory);
     this.#regions.push(region);
     this.#regionCount += 1;
@@ -234,7 +234,7 @@ export class Arena {
 
   #closeSpan(span: Span): void {
     const slab = span.slab;
-    span.fresh = 0;
+    span.unusedOffset = 0;
     span.freed.length = 0;
     slab.free.push(span);
     if (slab.free.length === 1) this.#slabs.push(slab);
@@ -247,7 +247,7 @@ export class Arena {
     }
   }
 
-  /** Gives back slabs beyond the reserve, some at a time. */
+  /** Gives free slabs beyond the reserve back, some in each turn. */
   #trim(): void {
     const count = Math.min(TRIM_SLABS, this.#spare.length - SPARE_SLABS);
     for (let i = 0; i < count; i++) this.#giveSlab(this.#spare.pop()!);
@@ -255,7 +255,7 @@ export class Arena {
     if (this.#trimming) setImmediate(() => this.#trim());
   }
 
-  /** Gives a slab's memory back, and its region when that holds nothing more. */
+  /** Gives a slab's memory back; and its region's address space when no slab of it is in use. */
   #giveSlab(slab: Slab): void {
     const { region } = slab;
     this.#slabCount -= 1;
@@ -266,7 +266,7 @@ export class Arena {
       this.#regions.splice(this.#regions.indexOf(region), 1);
       region.memory.close();
       this.#regionCount -= 1;
-      if (this.#regionCount === 0) this.#nextRegion = REGION_FIRST;
+      if (this.#regionCount === 0) this.#nextRegion = REGION_FIRST_BYTES;
     } else region.memory.discard?.(slab.start, slab.start + SLAB_BYTES);
   }
 }

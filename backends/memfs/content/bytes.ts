@@ -1,6 +1,6 @@
 import type { Sink, Source } from './content.js';
 
-/** An array as where reads go and writes come from. */
+/** An array as the target of reads and the source of writes. */
 export class Bytes implements Sink, Source {
   readonly #bytes: Uint8Array;
 

@@ -2,10 +2,10 @@ import { BLOCK_MIN, type Arena, type Span } from './arena.js';
 
 /** Bytes of a page, the unit of allocation that `st_blocks` counts (as tmpfs). */
 export const PAGE = 4096;
-/** Bytes of file content under one chunk. */
+/** Bytes of a file that one chunk has. */
 export const CHUNK = 128 << 10;
 
-/** Bits of the pages that a byte range of a chunk, `from` to `to` (not empty), touches. */
+/** The mask of the pages that bytes `from` to `to` (not empty) of a chunk touch. */
 export function pageMask(from: number, to: number): number {
   const first = from >>> 12;
   const last = (to - 1) >>> 12;
@@ -25,20 +25,20 @@ export function firstPage(mask: number): number {
 }
 
 /**
- * The content of one aligned 128 KiB of a file. The bytes lie in one block, the smallest aligned
- * power of two that covers what was written; bytes of data pages outside the block are zero. A
- * chunk that several files or snapshots share (`references` above 1) is read-only.
+ * The content of one aligned 128 KiB of a file. The bytes are in one block, the smallest aligned
+ * power of two that covers what was written. Bytes of data pages outside the block are zero. A
+ * chunk with `references` above 1 is shared by several files or snapshots and is read-only.
  */
 export class Chunk {
-  /** A bit for each of the 32 pages that is allocated. The others are holes. */
+  /** The mask of the allocated pages among the 32. The others are holes. */
   pages = 0;
   /**
-   * A bit for each allocated page that was written. The others read as zeros and have no valid
+   * The mask of the allocated pages that were written. The others read as zeros and have no valid
    * bytes.
    */
   data = 0;
   references = 1;
-  /** Where the block lies; nowhere while there is no data. */
+  /** The span of the block; undefined while there is no data. */
   span: Span | undefined;
   /** Offset of the block in `span.bytes`. */
   at = 0;
@@ -47,14 +47,14 @@ export class Chunk {
   /** Bytes in the block. */
   length = 0;
 
-  /** Makes the block cover `from` to `to` as well. @throws ENOSPC, with nothing changed. */
+  /** Enlarges the block so that it covers `from` to `to`. @throws ENOSPC, with nothing changed. */
   cover(arena: Arena, from: number, to: number): void {
     if (from >= this.start && to <= this.start + this.length) return;
     if (this.length === 0) this.#move(arena, from, to);
     else this.#move(arena, Math.min(from, this.start), Math.max(to, this.start + this.length));
   }
 
-  /** Gives up what no data page needs, where that is half of the block or more. */
+  /** Shrinks the block to the data pages, if that frees half of it or more. */
   shrink(arena: Arena): void {
     if (this.length === 0) return;
     if (this.data === 0) {
@@ -87,14 +87,14 @@ export class Chunk {
     if (this.references === 0 && this.length > 0) arena.give(this.span!, this.at);
   }
 
-  /** Zeroes `from` to `to` where the block has it. */
+  /** Zeroes the bytes `from` to `to` as far as they are in the block. */
   zero(from: number, to: number): void {
     const low = Math.max(from, this.start);
     const high = Math.min(to, this.start + this.length);
     if (low < high) this.span!.bytes.fill(0, this.at + low - this.start, this.at + high - this.start);
   }
 
-  /** Moves the data to the block that covers `from` to `to`. */
+  /** Moves the data to a new block that covers `from` to `to`. */
   #move(arena: Arena, from: number, to: number): void {
     const length = covering(from, to);
     const { span, at } = this;
@@ -125,7 +125,7 @@ function covering(from: number, to: number): number {
 }
 
 /**
- * Copies the data pages of `chunk` into a block; bytes of those pages beyond the old block become
+ * Copies the data pages of `chunk` into a block. Bytes of those pages outside the old block become
  * zero.
  */
 function copyPages(chunk: Chunk, span: Span, at: number, start: number, length: number): void {

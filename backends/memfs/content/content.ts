@@ -6,19 +6,19 @@ import type { Space } from '../tree/space.js';
 const ENOSPC = FsError.of('ENOSPC');
 const ENXIO = FsError.of('ENXIO');
 
-/** Where read bytes go. */
+/** Target of a read. */
 export type Sink = Pick<GuestBuffer, 'length' | 'put' | 'zero'>;
-/** Where written bytes come from. */
+/** Source of a write. */
 export type Source = Pick<GuestBuffer, 'length' | 'get'>;
 
-/** Chunks of a group: 8 MiB of a file. */
-const GROUP = 64;
+/** Chunks in a group: 8 MiB of a file. */
+const GROUP_CHUNKS = 64;
 type Group = (Chunk | undefined)[];
 
 /**
- * A file's bytes: chunks of 128 KiB, those that are all hole absent. The first lies in a field,
- * since most files have no other; the rest in groups by number, so that a sparse file costs what
- * its data does.
+ * A file's bytes in chunks of 128 KiB. A chunk that is all hole is absent. The first chunk has a
+ * field of its own, since most files have no other. The others are in groups by number, so a sparse
+ * file costs only what its data does.
  */
 export class Content {
   /** Length of the file in bytes. */
@@ -27,13 +27,13 @@ export class Content {
   pages = 0;
   #first: Chunk | undefined;
   #groups: Map<number, Group> | undefined;
-  /** The group that was used last. */
+  /** The group used last. */
   #group: Group | undefined;
   #groupNumber = -1;
 
   /**
    * Reads into the sink.
-   * @returns the bytes read: fewer than it has room for only at the end of the file.
+   * @returns the bytes read; fewer than the sink's length only at the end of the file.
    */
   read(sink: Sink, offset: number): number {
     const length = Math.min(sink.length, this.size - offset);
@@ -52,8 +52,8 @@ export class Content {
 
   /**
    * Writes the source.
-   * @returns the bytes written: fewer than it has where space ends.
-   * @throws ENOSPC when there is no space for the first byte.
+   * @returns the bytes written; fewer than the source's length if space runs out.
+   * @throws ENOSPC if there is no space for the first byte.
    */
   write(source: Source, offset: number, arena: Arena, space: Space): number {
     const length = source.length;
@@ -71,7 +71,7 @@ export class Content {
         from < chunk.start ||
         to > chunk.start + chunk.length
       ) {
-        to = affordable(chunk, from, to, space);
+        to = writableEnd(chunk, from, to, space);
         if (to === from) break;
         try {
           chunk = this.#prepare(index, chunk, from, to, arena, space);
@@ -89,7 +89,7 @@ export class Content {
     return done;
   }
 
-  /** Sets the length; what is cut off is freed, and so is what was allocated beyond the end. */
+  /** Sets the length. What is cut off is freed, and so are pages allocated beyond the end. */
   truncate(size: number, arena: Arena, space: Space): void {
     if (size <= this.size) this.punch(size, Infinity, arena, space);
     this.size = size;
@@ -102,9 +102,9 @@ export class Content {
     const first = Math.floor(from / CHUNK);
     const end = Math.ceil(to / CHUNK);
     for (const [number, group] of this.#groups) {
-      const base = number * GROUP;
-      if (base >= end || base + GROUP <= first) continue;
-      for (let i = Math.max(0, first - base); i < Math.min(GROUP, end - base); i++) {
+      const base = number * GROUP_CHUNKS;
+      if (base >= end || base + GROUP_CHUNKS <= first) continue;
+      for (let i = Math.max(0, first - base); i < Math.min(GROUP_CHUNKS, end - base); i++) {
         const start = (base + i) * CHUNK;
         this.#punchChunk(base + i, Math.max(0, from - start), Math.min(CHUNK, to - start), arena, space);
       }
@@ -113,8 +113,8 @@ export class Content {
   }
 
   /**
-   * Allocates every page of a range, all or none (`fallocate`). New pages have no data; those that
-   * were allocated already do from now on, as on tmpfs.
+   * Allocates every page of a range, or none (`fallocate`). New pages have no data. Pages that were
+   * allocated already count as data from now on, as on tmpfs.
    * @throws ENOSPC
    */
   allocate(from: number, to: number, arena: Arena, space: Space): void {
@@ -142,7 +142,7 @@ export class Content {
     space.takePages(missing);
   }
 
-  /** First byte of data at or after `offset`. @throws ENXIO when there is none before the end. */
+  /** First byte of data at or after `offset`. @throws ENXIO if there is none before the end. */
   nextData(offset: number): number {
     const at = this.#firstData(offset);
     if (at >= this.size) throw ENXIO;
@@ -165,7 +165,7 @@ export class Content {
     return this.size;
   }
 
-  /** The runs of data, each from its first byte to the one after its last. */
+  /** The ranges of data, each from its first byte to the one after its last. */
   *extents(from = 0): Generator<readonly [number, number]> {
     for (let at = from; at < this.size;) {
       const start = this.#firstData(at);
@@ -175,7 +175,7 @@ export class Content {
     }
   }
 
-  /** The pages that are allocated but have no data. */
+  /** The ranges of pages that are allocated but have no data. */
   *allocations(): Generator<readonly [number, number]> {
     for (const index of this.#indexes()) {
       const { pages, data } = this.chunk(index)!;
@@ -204,7 +204,7 @@ export class Content {
     return copy;
   }
 
-  /** Drops everything. What the pages meant to a space is the caller's to settle. */
+  /** Drops everything. The caller gives the pages back to the volume's space. */
   clear(arena: Arena): void {
     this.#first?.drop(arena);
     if (this.#groups !== undefined) {
@@ -218,19 +218,19 @@ export class Content {
     this.#groupNumber = -1;
   }
 
-  /** The chunk from byte `index` × 128 KiB on. */
+  /** The chunk at byte `index` × 128 KiB; undefined if it is a hole. */
   chunk(index: number): Chunk | undefined {
     if (index === 0) return this.#first;
     if (this.#groups === undefined) return undefined;
-    const number = Math.floor(index / GROUP);
+    const number = Math.floor(index / GROUP_CHUNKS);
     if (number !== this.#groupNumber) {
       this.#group = this.#groups.get(number);
       this.#groupNumber = number;
     }
-    return this.#group === undefined ? undefined : this.#group[index % GROUP];
+    return this.#group === undefined ? undefined : this.#group[index % GROUP_CHUNKS];
   }
 
-  /** Takes `chunk`, a reference to which passes over, as the whole chunk at `index`. */
+  /** Shares `chunk` as the whole chunk at `index`. */
   share(index: number, chunk: Chunk, arena: Arena, space: Space): void {
     const old = this.chunk(index);
     const count = pageCount(chunk.pages) - (old === undefined ? 0 : pageCount(old.pages));
@@ -243,8 +243,8 @@ export class Content {
   }
 
   /**
-   * First byte of data at or after `offset`; Infinity, or some byte beyond the end, when there is
-   * none.
+   * First byte of data at or after `offset`. If there is none: Infinity, or some byte beyond the
+   * end.
    */
   #firstData(offset: number): number {
     let index = Math.floor(offset / CHUNK);
@@ -263,23 +263,23 @@ export class Content {
       this.#first = chunk;
       return;
     }
-    const number = Math.floor(index / GROUP);
+    const number = Math.floor(index / GROUP_CHUNKS);
     this.#groups ??= new Map();
     let group = this.#groups.get(number);
     if (group === undefined) {
-      group = Array.from({ length: GROUP }, (): Chunk | undefined => undefined);
+      group = Array.from({ length: GROUP_CHUNKS }, (): Chunk | undefined => undefined);
       this.#groups.set(number, group);
     }
     this.#group = group;
     this.#groupNumber = number;
-    group[index % GROUP] = chunk;
+    group[index % GROUP_CHUNKS] = chunk;
   }
 
   /** Indexes of all chunks. */
   *#indexes(): Generator<number> {
     if (this.#first !== undefined) yield 0;
     for (const [number, group] of this.#groups ?? []) {
-      for (let i = 0; i < GROUP; i++) if (group[i] !== undefined) yield number * GROUP + i;
+      for (let i = 0; i < GROUP_CHUNKS; i++) if (group[i] !== undefined) yield number * GROUP_CHUNKS + i;
     }
   }
 
@@ -293,14 +293,14 @@ export class Content {
   /** The first index from `index` on whose group exists; Infinity when there is none. */
   #nextIndex(index: number): number {
     if (this.#groups === undefined) return Infinity;
-    const number = Math.floor(index / GROUP);
+    const number = Math.floor(index / GROUP_CHUNKS);
     if (this.#groups.has(number)) return index;
     let next = Infinity;
     for (const candidate of this.#groups.keys()) if (candidate > number && candidate < next) next = candidate;
-    return next * GROUP;
+    return next * GROUP_CHUNKS;
   }
 
-  /** The chunk at `index` for this file alone; a new one where there is none. */
+  /** The chunk at `index`, made private to this file. A new one if there is none. */
   #own(index: number, old: Chunk | undefined, arena: Arena): Chunk {
     if (old !== undefined && old.references === 1) return old;
     const chunk = old === undefined ? new Chunk() : old.copy(arena);
@@ -309,8 +309,8 @@ export class Content {
   }
 
   /**
-   * Makes a range ready to be written: allocated, alone this file's, with new pages' bytes outside
-   * it zeroed.
+   * Prepares a range of a chunk for writing: it is private and allocated, and the bytes of new
+   * pages outside the range are zeroed.
    */
   #prepare(
     index: number,
@@ -322,8 +322,8 @@ export class Content {
   ): Chunk {
     const chunk = this.#own(index, old, arena);
     const mask = pageMask(from, to);
-    // A file that grows, or was allocated in advance, will fill the chunk: its block is made for
-    // that at once.
+    // A growing file, or one allocated in advance, will fill the chunk: it gets the largest block
+    // at once.
     const filling = chunk.length === 0 && (chunk.pages === -1 || this.#endsInData(index));
     if (filling) chunk.cover(arena, 0, CHUNK);
     else chunk.cover(arena, from, to);
@@ -370,7 +370,7 @@ export class Content {
   }
 }
 
-/** Bits of the pages of chunk `index` that lie in the range. */
+/** The mask of the pages of chunk `index` that are in the range. */
 function maskOf(index: number, from: number, to: number): number {
   return pageMask(Math.max(0, from - index * CHUNK), Math.min(CHUNK, to - index * CHUNK));
 }
@@ -398,8 +398,8 @@ function readChunk(chunk: Chunk, sink: Sink, at: number, from: number, to: numbe
   }
 }
 
-/** How far a write from `from` to `to` gets with the space that is left. */
-function affordable(chunk: Chunk | undefined, from: number, to: number, space: Space): number {
+/** The end of a write from `from` to `to`, as far as the free space allows. */
+function writableEnd(chunk: Chunk | undefined, from: number, to: number, space: Space): number {
   let left = space.freePages;
   const pages = chunk === undefined ? 0 : chunk.pages;
   if (pageCount(pageMask(from, to) & ~pages) <= left) return to;

@@ -4,7 +4,7 @@ import type { Inode } from '../tree/inode.js';
 import type { NodeView } from './node-view.js';
 import type { TreeSuperblock } from './superblock.js';
 
-/** A name as memfs's host API sees one. Like {@link NodeView} it holds nothing itself. */
+/** A name as memfs's host API sees it. Like {@link NodeView} it has no state of its own. */
 export class LinkView extends Link {
   readonly superblock: TreeSuperblock;
   readonly inode: Inode;
@@ -43,8 +43,8 @@ export class LinkView extends Link {
 }
 
 /**
- * The names in a directory, `.` and `..` first, as the map that memfs expects. Its links are made
- * when asked for.
+ * The names in a directory as the map that memfs expects, `.` and `..` first. Its links are made on
+ * demand.
  */
 class ChildrenView extends Map<string, Link | undefined> {
   readonly #link: LinkView;

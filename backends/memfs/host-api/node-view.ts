@@ -4,7 +4,7 @@ import { Bytes } from '../content/bytes.js';
 import { contentOf, type Inode, sizeOf } from '../tree/inode.js';
 import type { Tree } from '../tree/tree.js';
 
-/** A date with its fraction of a millisecond cut, as memfs's times are. */
+/** A date in whole milliseconds, as memfs has its times. */
 function dateOf(seconds: number, nanoseconds: number): Date {
   return new Date(seconds * 1000 + Math.floor(nanoseconds / 1_000_000));
 }
@@ -16,9 +16,8 @@ function timeOf(date: Date): Time {
 }
 
 /**
- * An inode as memfs's host API sees one. It holds nothing itself: what memfs reads comes from the
- * tree, and what it writes goes through the tree's own operations. The host program is as
- * privileged as root.
+ * An inode as memfs's host API sees it. It has no state of its own: reads come from the tree, and
+ * writes use the tree's own operations. The host program has root's privileges.
  */
 export class NodeView extends Node {
   readonly inode: Inode;
@@ -104,7 +103,7 @@ export class NodeView extends Node {
     return this.inode.nlink;
   }
 
-  /** @throws EPERM: names alone make links. */
+  /** @throws EPERM: only names make links. */
   override set nlink(_nlink: number) {
     throw FsError.of('EPERM');
   }

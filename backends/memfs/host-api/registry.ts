@@ -1,7 +1,7 @@
 import { UsageError } from '../../../core/backend/index.js';
 import type { MemfsVolume, VolumeSnapshot } from './volume.js';
 
-/** Volumes and snapshots of this process by name; a name is one or the other. */
+/** Named volumes and snapshots of this process. No name is used twice. */
 const volumes = new Map<string, MemfsVolume>();
 const snapshots = new Map<string, VolumeSnapshot>();
 
@@ -18,7 +18,7 @@ export function register(name: string, volume: MemfsVolume): void {
   volumes.set(name, volume);
 }
 
-/** Frees a volume's name. */
+/** Removes a volume's name. */
 export function unregister(name: string): void {
   volumes.delete(name);
 }
@@ -35,7 +35,7 @@ export function discardSnapshot(name: string): boolean {
   return snapshots.delete(name);
 }
 
-/** A volume by name. @throws UsageError if there is none. */
+/** The volume of a name. @throws UsageError if there is none. */
 export function volumeNamed(name: string): MemfsVolume {
   const volume = volumes.get(name);
   if (volume === undefined)
@@ -43,7 +43,7 @@ export function volumeNamed(name: string): MemfsVolume {
   return volume;
 }
 
-/** What a fork may begin as, by name. @throws UsageError if there is none. */
+/** The volume or snapshot of a name, as the base of a fork. @throws UsageError if there is none. */
 export function baseNamed(name: string): MemfsVolume | VolumeSnapshot {
   const base = volumes.get(name) ?? snapshots.get(name);
   if (base !== undefined) return base;
@@ -52,7 +52,7 @@ export function baseNamed(name: string): MemfsVolume | VolumeSnapshot {
   );
 }
 
-/** Every name, with what it stands for. */
+/** Every name and its volume or snapshot. */
 export function names(): readonly (readonly [name: string, what: MemfsVolume | VolumeSnapshot])[] {
   return [...volumes, ...snapshots];
 }

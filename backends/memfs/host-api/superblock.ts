@@ -27,7 +27,7 @@ const PROCESS: IProcess = {
   getgid: () => HOST.gid,
 };
 
-/** A link and the directory that it is, or is to be, in. */
+/** A path's last name: its directory, and its link if it exists. */
 interface Place {
   readonly parent: LinkView;
   readonly name: string;
@@ -35,15 +35,15 @@ interface Place {
 }
 
 /**
- * memfs's core over a tree, so that a host program uses the ordinary memfs API on what guests use
- * at the same time. memfs resolves paths and keeps descriptors; the tree does everything else. Its
- * stock operations on names are replaced: those follow links that Linux doesn't, and leave wrong
- * link counts.
+ * memfs's core over a tree, so that a host program uses the ordinary memfs API while guests use the
+ * same files. memfs resolves paths and keeps descriptors; the tree does everything else. memfs's
+ * own operations on names are replaced: they follow links that Linux does not follow, and leave
+ * wrong link counts.
  */
 export class TreeSuperblock extends Superblock {
   readonly #tree: Tree;
   readonly #nodes = new WeakMap<Inode, NodeView>();
-  /** The link by which an inode was found last: memfs's watchers know a link by its object. */
+  /** The link by which an inode was found last. memfs's watchers identify a link by its object. */
   readonly #links = new WeakMap<Inode, LinkView>();
 
   constructor(tree: Tree) {
@@ -77,7 +77,7 @@ export class TreeSuperblock extends Superblock {
   override createLink(): Link;
   override createLink(parent: Link, name: string, isDirectory?: boolean, mode?: number): LinkView;
   override createLink(parent?: Link, name = '', isDirectory = false, mode?: number): Link {
-    // The stock constructor makes a root before there is a tree.
+    // The base constructor makes a root before there is a tree.
     if (!(#tree in this) || !(parent instanceof LinkView)) return super.createLink();
     checkName(name, 'open');
     const type = isDirectory ? FileType.DIRECTORY : (mode ?? 0) & FileType.MASK || FileType.REGULAR;
@@ -196,7 +196,7 @@ export class TreeSuperblock extends Superblock {
     this.#empty(this.root as LinkView);
   }
 
-  /** Where a path's last name is. @throws as memfs: ENOENT, ENOTDIR for the way there. */
+  /** Finds the directory of a path's last name. @throws ENOENT, ENOTDIR, as memfs does. */
   #place(path: string, call: string): Place {
     const steps = filenameToSteps(path, '/');
     const name = steps.pop();
@@ -236,7 +236,7 @@ function checkName(name: string, call: string, path = name): void {
   if (nameLength(name) > NAME_MAX) throw createError('ENAMETOOLONG', call, path);
 }
 
-/** Runs a change of the tree; its errors become memfs's, which name the call and the paths. */
+/** Runs a change of the tree. Its errors become memfs's, which name the call and the paths. */
 function named<T>(call: string, path: string | undefined, destination: string | undefined, run: () => T): T {
   try {
     return run();

@@ -14,7 +14,7 @@ import { Space } from '../tree/space.js';
 import { TreeSuperblock } from './superblock.js';
 import { Tree } from '../tree/tree.js';
 
-/** Bounds of a volume. */
+/** Limits of a volume. */
 export interface VolumeLimits {
   /** Bytes of file content, counted in pages of 4 KiB. Default: half of the memory. */
   readonly size?: number | undefined;
@@ -26,12 +26,11 @@ const silent = (): void => undefined;
 const SILENT: Logger = { debug: silent, info: silent, warn: silent, error: silent };
 
 /**
- * Bytes of heap that are set aside for one inode: the object, its entry, a long name, and the
- * engine's share.
+ * Bytes of heap reserved for one inode: the object, its entry, a long name, and the engine's share.
  */
-const HEAP_PER_INODE = 2048;
+const HEAP_BYTES_PER_INODE = 2048;
 
-/** Memory for the content of all volumes of this process. */
+/** The arena for the content of all volumes of this process. */
 const arena = new Arena(memoryBytes() * 0.8);
 
 /** Memory that this process may use, in bytes. */
@@ -40,35 +39,33 @@ export function memoryBytes(): number {
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }
 
-/** Inodes that a volume has by default. */
+/** Default limit of inodes. */
 export function defaultInodes(): number {
-  return Math.floor(getHeapStatistics().heap_size_limit / 2 / HEAP_PER_INODE);
+  return Math.floor(getHeapStatistics().heap_size_limit / 2 / HEAP_BYTES_PER_INODE);
 }
 
-/** Bytes of file content that a volume has by default. */
+/** Default limit of file content in bytes. */
 export function defaultSize(): number {
   return Math.floor(memoryBytes() / 2);
 }
 
-/**
- * Bytes that the content of all volumes of this process takes: in use, and taken from the system.
- */
+/** Bytes of content of all volumes of this process: in use, and taken from the system. */
 export function memoryInUse(): { readonly used: number; readonly taken: number } {
   return { used: arena.blockBytes, taken: arena.slabBytes };
 }
 
 /**
- * A file system in memory, both a memfs `Volume` for the host program and, as {@link backend}, an
- * export for guests: at the same time, if need be. What one changes the other sees (a guest once
- * its caches expire); memfs's own permission checks do not apply, the host program acts as root.
- * memfs shows times in milliseconds and `blocks` as 1.
+ * A file system in memory: a memfs `Volume` for the host program and, as {@link backend}, an export
+ * for guests, at the same time if wanted. Each sees the other's changes (a guest when its caches
+ * expire). memfs's own permission checks do not apply; the host program acts as root. memfs shows
+ * times in milliseconds and `blocks` as 1.
  */
 export class MemfsVolume extends Volume {
   readonly tree: Tree;
   /** What to serve: `serve({ socket, backend: volume.backend })`. */
   readonly backend: MemfsBackend;
 
-  /** @param origin what the volume begins as: see {@link VolumeSnapshot.fork}. */
+  /** @param origin the snapshot that the volume is forked from: see {@link VolumeSnapshot.fork}. */
   constructor({ size = defaultSize(), inodes = defaultInodes() }: VolumeLimits = {}, origin?: Snapshot) {
     const tree = new Tree(arena, new Space(Math.ceil(size / PAGE), inodes), origin);
     super(new TreeSuperblock(tree));
@@ -82,17 +79,14 @@ export class MemfsVolume extends Volume {
     return volume;
   }
 
-  /**
-   * The volume as it is now. Takes no time or memory that depends on its size; guests may go on
-   * using it.
-   */
+  /** Takes a snapshot, in constant time and memory. Guests may continue to use the volume. */
   snapshot(): VolumeSnapshot {
     return new VolumeSnapshot(this.tree, this.tree.history.snapshot());
   }
 
   /**
-   * Another volume that begins as this one is now, and shares its memory until one of them changes
-   * it.
+   * Makes another volume that starts as a copy of this one. They share memory until one of them
+   * changes it.
    */
   fork(limits?: VolumeLimits): MemfsVolume {
     const snapshot = this.snapshot();
@@ -104,16 +98,16 @@ export class MemfsVolume extends Volume {
   /**
    * Fills the volume from a directory, a tar archive (gzipped or not) or a memfs JSON volume
    * (`*.json`).
-   * @param log told how far it is, once a second.
-   * @throws UsageError if there is no such thing, it is damaged, or it does not fit.
+   * @param log gets the progress, once a second.
+   * @throws UsageError if the source does not exist, is damaged, or does not fit.
    */
   load(from: string, log: Logger = SILENT): Promise<void> {
     return load(this, from, log);
   }
 
   /**
-   * Writes the volume as it is now into a tar archive, gzipped where the name ends in `gz`. The
-   * file appears when it is whole; guests may go on meanwhile.
+   * Writes the current state into a tar archive, gzipped if the name ends in `gz`. The file appears
+   * when it is complete. Guests may continue meanwhile.
    * @throws what node:fs throws.
    */
   async save(path: string): Promise<void> {
@@ -126,16 +120,17 @@ export class MemfsVolume extends Volume {
   }
 
   /**
-   * What differs from what a fork began as, by path; everything of a volume that is no fork. What
-   * was never used since is not looked at. A renamed file shows as removed and added.
+   * The differences from the snapshot that a fork started from, by path; for a volume that is no
+   * fork, everything. Parts that were never used are skipped. A renamed file appears as removed and
+   * added.
    */
   changes(): Iterable<Change> {
     return changes(this.tree);
   }
 
   /**
-   * Gives the volume's memory back, but what its snapshots and their forks still need. It must not
-   * be used any more.
+   * Frees the volume's memory, except for what its snapshots and their forks need. The volume must
+   * not be used any more.
    */
   discard(): void {
     this.tree.history.discard();
@@ -154,15 +149,15 @@ export class VolumeSnapshot {
   }
 
   /**
-   * A volume that begins as the snapshot is. Files are copied when they change, directories when
-   * they are used.
+   * Makes a volume that starts as a copy of the snapshot. Files are copied when they change,
+   * directories when they are used.
    */
   fork(limits?: VolumeLimits): MemfsVolume {
     const { maxPages, maxInodes } = this.#tree.space;
     return new MemfsVolume({ size: maxPages * PAGE, inodes: maxInodes, ...limits }, this.#snapshot);
   }
 
-  /** Gives up the snapshot. Its forks live on. */
+  /** Discards the snapshot. Its forks live on. */
   discard(): void {
     this.#tree.history.discardSnapshot(this.#snapshot);
   }

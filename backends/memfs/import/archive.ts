@@ -7,7 +7,7 @@ import { Bytes } from '../content/bytes.js';
 import { CHUNK } from '../content/chunk.js';
 import type { Content } from '../content/content.js';
 import { entriesOf, type Inode } from '../tree/inode.js';
-import type { Planted, Planting } from './tree-builder.js';
+import type { NewFile, TreeBuilder } from './tree-builder.js';
 import {
   encodeEntry,
   END,
@@ -33,26 +33,26 @@ const FLAGS = new Map(Object.entries(TYPES).map(([flag, type]) => [type, flag]))
 FLAGS.set(FileType.REGULAR, TarType.FILE);
 
 /** Bytes read at once. */
-const PIECE = 1 << 20;
+const PIECE_BYTES = 1 << 20;
 
 /**
- * Plants what a tar archive holds, gzipped or not.
+ * Adds the content of a tar archive, gzipped or not, to a tree.
  * @param tick called after each piece with the bytes of the file that were read.
  * @throws TarError, FsError, what node:fs and node:zlib throw
  */
 export async function loadArchive(
   path: string,
-  planting: Planting,
+  builder: TreeBuilder,
   tick: (read: number) => void,
 ): Promise<void> {
-  const stream = createReadStream(path, { highWaterMark: PIECE });
+  const stream = createReadStream(path, { highWaterMark: PIECE_BYTES });
   const isGzip = await startsWith(path, [0x1f, 0x8b]);
-  const input = isGzip ? stream.pipe(createGunzip({ chunkSize: PIECE })) : stream;
+  const input = isGzip ? stream.pipe(createGunzip({ chunkSize: PIECE_BYTES })) : stream;
   if (isGzip) stream.once('error', (error) => input.destroy(error));
   try {
     const reader = new TarReader(input);
     for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
-      await plantEntry(entry, reader, planting, () => tick(stream.bytesRead));
+      await addEntry(entry, reader, builder, () => tick(stream.bytesRead));
     }
   } finally {
     stream.destroy();
@@ -69,21 +69,21 @@ async function startsWith(path: string, bytes: readonly number[]): Promise<boole
   }
 }
 
-async function plantEntry(
+async function addEntry(
   entry: TarEntry,
   reader: TarReader,
-  planting: Planting,
+  builder: TreeBuilder,
   tick: () => void,
 ): Promise<void> {
   try {
     if (entry.type === TarType.LINK) {
-      planting.link(entry.path, entry.linkPath);
+      builder.link(entry.path, entry.linkPath);
       return;
     }
     const type = TYPES[entry.type];
     if (type === undefined) throw new TarError(`members of type ${entry.type} are not supported`);
     const { uid, gid, mtime, atime, xattrs } = entry;
-    const planted: Planted = {
+    const file: NewFile = {
       mode: type | entry.mode,
       uid,
       gid,
@@ -93,37 +93,37 @@ async function plantEntry(
       atime,
       xattrs,
     };
-    const inode = planting.plant(entry.path, planted);
-    if (type === FileType.REGULAR) await plantContent(inode, entry, reader, planting, tick);
+    const inode = builder.add(entry.path, file);
+    if (type === FileType.REGULAR) await addContent(inode, entry, reader, builder, tick);
   } catch (error) {
     throw new TarError(`${entry.path}: ${(error as Error).message}`, { cause: error });
   }
   tick();
 }
 
-async function plantContent(
+async function addContent(
   inode: Inode,
   { realSize, size }: TarEntry,
   reader: TarReader,
-  planting: Planting,
+  builder: TreeBuilder,
   tick: () => void,
 ): Promise<void> {
   const extents = realSize === undefined ? [[0, size] as const] : await readMap(reader);
   for (const [offset, length] of extents) {
     for (let at = 0; at < length;) {
-      const piece = await reader.read(Math.min(PIECE, length - at));
+      const piece = await reader.read(Math.min(PIECE_BYTES, length - at));
       if (piece === undefined) throw new TarError('its data ends too early');
-      planting.write(inode, offset + at, piece);
+      builder.write(inode, offset + at, piece);
       at += piece.length;
       tick();
     }
   }
-  planting.resize(inode, realSize ?? size);
+  builder.resize(inode, realSize ?? size);
 }
 
 /**
- * The map of a sparse file, GNU format 1.0: decimal lines, a count and then offsets and lengths, in
- * whole blocks.
+ * Reads the map of a sparse file, GNU format 1.0: a count, then offsets and lengths, as decimal
+ * lines padded to whole blocks.
  */
 async function readMap(reader: TarReader): Promise<(readonly [number, number])[]> {
   const before = reader.unread;
@@ -149,8 +149,8 @@ async function readMap(reader: TarReader): Promise<(readonly [number, number])[]
 }
 
 /**
- * Writes a tree as an archive, gzipped where the name ends in `gz`. The file appears when it is
- * whole. Sockets are left out, as tar leaves them.
+ * Writes a tree as an archive, gzipped if the name ends in `gz`. The file appears when it is
+ * complete. Sockets are left out, as tar does.
  * @throws what node:fs throws
  */
 export async function saveArchive(path: string, tree: Tree): Promise<void> {
@@ -180,7 +180,7 @@ function* members(tree: Tree): Generator<Uint8Array> {
     }
     if (inode.nlink > 1 && inode.entries === undefined) names.set(inode, path);
     if (inode.content === undefined) yield encodeEntry(entryOf(path, inode));
-    else yield* file(entryOf(path, inode), inode.content);
+    else yield* fileMembers(entryOf(path, inode), inode.content);
     if (inode.entries === undefined) continue;
     for (const name of entriesOf(inode).keys()) {
       const child = tree.lookup(inode, name)!;
@@ -207,7 +207,7 @@ function entryOf(path: string, inode: Inode): TarEntry {
   };
 }
 
-function* file(entry: TarEntry, content: Content): Generator<Uint8Array> {
+function* fileMembers(entry: TarEntry, content: Content): Generator<Uint8Array> {
   const extents = [...content.extents()];
   const [first] = extents;
   const isWhole =

@@ -9,24 +9,30 @@ import {
 } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
 import { decodeName, FileType, makeDevice, nameBytes, type Time } from '../../../core/backend/index.js';
-import type { Planted, Planting } from './tree-builder.js';
+import type { NewFile, TreeBuilder } from './tree-builder.js';
 
 const NS = 1_000_000_000n;
 
 /** Bytes read at once. */
-const PIECE = 1 << 20;
-
-/** Files between two turns of the event loop, for progress and signals. */
-const BATCH = 256;
+const PIECE_BYTES = 1 << 20;
 
 /**
- * Plants what a directory of the host holds: owners, permissions, times, hard links and holes as
- * they are. Extended attributes are not copied (Node cannot read them); an archive made by `tar
- * --xattrs` carries them.
+ * Files between two turns of the event loop, in which progress is logged and signals are handled.
+ */
+const FILES_PER_TURN = 256;
+
+/**
+ * Copies a directory of the host into a tree: owners, permissions, times, hard links and holes.
+ * Extended attributes are left out, since Node cannot read them; an archive made by `tar --xattrs`
+ * has them.
  * @throws what node:fs throws, FsError
  */
-export async function loadDirectory(directory: string, planting: Planting, tick: () => void): Promise<void> {
-  const buffer = Buffer.allocUnsafe(PIECE);
+export async function loadDirectory(
+  directory: string,
+  builder: TreeBuilder,
+  tick: () => void,
+): Promise<void> {
+  const buffer = Buffer.allocUnsafe(PIECE_BYTES);
   /** First name of each file with several. */
   const names = new Map<string, string>();
   const waiting = [''];
@@ -35,30 +41,30 @@ export async function loadDirectory(directory: string, planting: Planting, tick:
     const stats = lstatSync(source, { bigint: true });
     const identity = `${stats.dev}:${stats.ino}`;
     const existing = names.get(identity);
-    if (existing !== undefined) planting.link(path, existing);
+    if (existing !== undefined) builder.link(path, existing);
     else {
       if (stats.nlink > 1n && !stats.isDirectory()) names.set(identity, path);
-      plantOne(source, path, stats, planting, buffer, tick);
+      addFile(source, path, stats, builder, buffer, tick);
     }
     if (stats.isDirectory()) {
       const prefix = path === '' ? '' : `${path}/`;
       for (const name of readdirSync(source, { encoding: 'buffer' })) waiting.push(prefix + decodeName(name));
     }
-    if (count % BATCH === 0) await setImmediate();
+    if (count % FILES_PER_TURN === 0) await setImmediate();
     tick();
   }
 }
 
-function plantOne(
+function addFile(
   source: Buffer,
   path: string,
   stats: BigIntStats,
-  planting: Planting,
+  builder: TreeBuilder,
   buffer: Buffer,
   tick: () => void,
 ): void {
   const device = Number(stats.rdev);
-  const planted: Planted = {
+  const file: NewFile = {
     mode: Number(stats.mode),
     uid: Number(stats.uid),
     gid: Number(stats.gid),
@@ -68,23 +74,23 @@ function plantOne(
     atime: timeOf(stats.atimeNs),
     ...(stats.isSymbolicLink() ? { target: decodeName(readlinkSync(source, { encoding: 'buffer' })) } : {}),
   };
-  const inode = planting.plant(path, planted);
+  const inode = builder.add(path, file);
   if (inode.type !== FileType.REGULAR) return;
   const size = Number(stats.size);
   const sparse = stats.blocks * 512n < stats.size;
   const fd = openSync(source, 'r');
   try {
     for (let at = 0; at < size;) {
-      const count = readSync(fd, buffer, 0, Math.min(PIECE, size - at), at);
+      const count = readSync(fd, buffer, 0, Math.min(PIECE_BYTES, size - at), at);
       if (count === 0) break;
-      planting.write(inode, at, buffer.subarray(0, count), sparse);
+      builder.write(inode, at, buffer.subarray(0, count), sparse);
       at += count;
       tick();
     }
   } finally {
     closeSync(fd);
   }
-  planting.resize(inode, size);
+  builder.resize(inode, size);
 }
 
 function timeOf(nanoseconds: bigint): Time {

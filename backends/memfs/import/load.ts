@@ -3,31 +3,31 @@ import type { NestedDirectoryJSON } from '@jsonjoy.com/fs-core';
 import { FsError, type Logger, UsageError } from '../../../core/backend/index.js';
 import { loadArchive } from './archive.js';
 import { loadDirectory } from './directory.js';
-import { Planting } from './tree-builder.js';
+import { TreeBuilder } from './tree-builder.js';
 import type { MemfsVolume } from '../host-api/volume.js';
 
-/** Milliseconds between two lines of progress. */
-const INTERVAL = 1000;
+/** Milliseconds between two log lines of progress. */
+const INTERVAL_MS = 1000;
 
 /**
- * Fills a volume: from a directory, a tar archive (gzipped or not), or a memfs JSON volume (a file
- * `*.json`). Says how far it is, once a second.
- * @throws UsageError if there is no such thing, it is damaged, or it does not fit
+ * Fills a volume from a directory, a tar archive (gzipped or not), or a memfs JSON volume
+ * (`*.json`). Progress is logged once a second.
+ * @throws UsageError if the source does not exist, is damaged, or does not fit
  */
 export async function load(volume: MemfsVolume, from: string, log: Logger): Promise<void> {
-  const planting = new Planting(volume.tree);
+  const builder = new TreeBuilder(volume.tree);
   const started = performance.now();
   try {
     const stats = statSync(from);
-    const tick = progress(planting, from, stats.isDirectory() ? undefined : stats.size, log);
-    if (stats.isDirectory()) await loadDirectory(from, planting, () => tick(0));
+    const tick = progress(builder, from, stats.isDirectory() ? undefined : stats.size, log);
+    if (stats.isDirectory()) await loadDirectory(from, builder, () => tick(0));
     else if (/\.json$/i.test(from)) loadJson(volume, from);
-    else await loadArchive(from, planting, tick);
-    planting.finish();
+    else await loadArchive(from, builder, tick);
+    builder.finish();
   } catch (error) {
     throw new UsageError(`--from ${from}: ${explain(error)}`, { cause: error });
   }
-  const { files, bytes } = planting;
+  const { files, bytes } = builder;
   log.info({ from, files, bytes, milliseconds: Math.round(performance.now() - started) }, 'loaded');
 }
 
@@ -36,7 +36,7 @@ function loadJson(volume: MemfsVolume, path: string): void {
 }
 
 function progress(
-  planting: Planting,
+  builder: TreeBuilder,
   from: string,
   size: number | undefined,
   log: Logger,
@@ -44,9 +44,9 @@ function progress(
   let last = performance.now();
   return (read) => {
     const now = performance.now();
-    if (now - last < INTERVAL) return;
+    if (now - last < INTERVAL_MS) return;
     last = now;
-    const { files, bytes } = planting;
+    const { files, bytes } = builder;
     const percent = size === undefined ? {} : { percent: Math.floor((read / size) * 100) };
     log.info({ from, files, bytes, ...percent }, 'loading');
   };

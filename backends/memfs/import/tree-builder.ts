@@ -4,8 +4,8 @@ import { contentOf, type Inode } from '../tree/inode.js';
 import type { Creator, Tree } from '../tree/tree.js';
 import { setXattr } from '../tree/xattrs.js';
 
-/** What a planted file is to have. Absent times are now. */
-export interface Planted {
+/** Type and attributes of a file to add. Absent times are the current time. */
+export interface NewFile {
   /** Type and permission bits. */
   readonly mode: number;
   readonly uid: number;
@@ -21,16 +21,16 @@ const PAGE = 4096;
 const ZEROS = Buffer.alloc(PAGE);
 
 /**
- * Fills a tree from elsewhere, by paths. Directories that are missing are made; what is there
- * already is replaced. Links in the tree are never followed: whatever an archive names stays
- * within.
+ * Fills a tree from elsewhere, by paths. Missing directories are created; existing files are
+ * replaced. Symbolic links in the tree are never followed, so nothing in an archive leads out of
+ * it.
  */
-export class Planting {
+export class TreeBuilder {
   readonly #tree: Tree;
-  readonly #times = new Map<Inode, Planted>();
-  /** Files and directories planted. */
+  readonly #times = new Map<Inode, NewFile>();
+  /** Number of files and directories added. */
   files = 0;
-  /** Bytes of content planted. */
+  /** Bytes of content added. */
   bytes = 0;
 
   constructor(tree: Tree) {
@@ -38,19 +38,19 @@ export class Planting {
   }
 
   /**
-   * Plants a file, directory, link or device.
+   * Adds a file, directory, link or device.
    * @throws FsError; EINVAL for a path that leaves the tree.
    */
-  plant(path: string, planted: Planted): Inode {
+  add(path: string, file: NewFile): Inode {
     const steps = stepsOf(path);
     const name = steps.pop();
-    const inode = name === undefined ? this.#tree.root : this.#place(this.#directory(steps), name, planted);
-    this.#settle(inode, planted);
+    const inode = name === undefined ? this.#tree.root : this.#place(this.#directory(steps), name, file);
+    this.#setAttributes(inode, file);
     this.files += 1;
     return inode;
   }
 
-  /** Plants another name of a file that is there. @throws ENOENT */
+  /** Adds another name of an existing file. @throws ENOENT */
   link(path: string, existing: string): void {
     const steps = stepsOf(existing);
     const name = steps.pop() ?? '';
@@ -67,7 +67,7 @@ export class Planting {
     this.files += 1;
   }
 
-  /** Writes content; whole pages of zeros become holes where `sparse`. @throws ENOSPC */
+  /** Writes content. If `sparse`, whole pages of zeros become holes. @throws ENOSPC */
   write(inode: Inode, offset: number, content: Uint8Array, sparse = false): void {
     const { arena, space } = this.#tree;
     const file = contentOf(inode);
@@ -96,7 +96,7 @@ export class Planting {
     contentOf(inode).size = size;
   }
 
-  /** Ends: the times that planting itself changed are set. */
+  /** Must be called at the end: sets the times that adding files has changed. */
   finish(): void {
     for (const [inode, { mtime, atime }] of this.#times) {
       if (inode.nlink === 0) continue;
@@ -108,7 +108,7 @@ export class Planting {
     }
   }
 
-  #place(parent: Inode, name: string, { mode, uid, gid, rdev = 0, target }: Planted): Inode {
+  #place(parent: Inode, name: string, { mode, uid, gid, rdev = 0, target }: NewFile): Inode {
     if (nameLength(name) > NAME_MAX) throw FsError.of('ENAMETOOLONG');
     const type = mode & FileType.MASK;
     const old = this.#tree.lookup(parent, name);
@@ -122,17 +122,17 @@ export class Planting {
     return this.#tree.create(parent, name, mode, rdev, creator);
   }
 
-  #settle(inode: Inode, planted: Planted): void {
-    inode.uid = planted.uid;
-    inode.gid = planted.gid;
+  #setAttributes(inode: Inode, file: NewFile): void {
+    inode.uid = file.uid;
+    inode.gid = file.gid;
     if (inode.target === undefined) {
-      inode.mode = (inode.mode & FileType.MASK) | (planted.mode & ModeBits.PERMISSIONS);
+      inode.mode = (inode.mode & FileType.MASK) | (file.mode & ModeBits.PERMISSIONS);
     }
-    for (const [name, value] of planted.xattrs ?? []) this.#setXattr(inode, name, value);
-    if (planted.mtime !== undefined || planted.atime !== undefined) this.#times.set(inode, planted);
+    for (const [name, value] of file.xattrs ?? []) this.#setXattr(inode, name, value);
+    if (file.mtime !== undefined || file.atime !== undefined) this.#times.set(inode, file);
   }
 
-  /** Attributes of other systems' namespaces are left out. */
+  /** Sets an xattr. One in a namespace that this file system does not have is left out. */
   #setXattr(inode: Inode, name: string, value: Uint8Array): void {
     try {
       setXattr(inode, name, value, 0, false, this.#tree.space);

@@ -15,7 +15,14 @@ const HEADER = 4;
 const ENTRY = 8;
 
 /** Linux `include/uapi/linux/posix_acl.h`. */
-const Tag = { USER_OBJ: 0x01, USER: 0x02, GROUP_OBJ: 0x04, GROUP: 0x08, MASK: 0x10, OTHER: 0x20 } as const;
+const Tag = {
+  USER_OBJ: 0x01,
+  USER: 0x02,
+  GROUP_OBJ: 0x04,
+  GROUP_CHUNKS: 0x08,
+  MASK: 0x10,
+  OTHER: 0x20,
+} as const;
 
 interface AclEntry {
   readonly tag: number;
@@ -31,7 +38,7 @@ export class Acl {
     this.#entries = entries;
   }
 
-  /** Reads an attribute's value. @throws EINVAL for one that Linux would not accept. */
+  /** Decodes an attribute's value. @throws EINVAL if Linux would not accept it. */
   static decode(value: Uint8Array): Acl {
     const view = new DataView(value.buffer, value.byteOffset, value.byteLength);
     if (value.length < HEADER || (value.length - HEADER) % ENTRY !== 0) throw EINVAL;
@@ -61,12 +68,12 @@ export class Acl {
     return value;
   }
 
-  /** Whether the permission bits say the same: only owner, group and others are named. */
+  /** Whether the permission bits say the same: the ACL names only owner, group and others. */
   get isMinimal(): boolean {
     return this.#entries.length === 3;
   }
 
-  /** `mode` with the permission bits that this ACL shows (`posix_acl_equiv_mode`). */
+  /** `mode` with the permission bits that this ACL gives (`posix_acl_equiv_mode`). */
   applyTo(mode: number): number {
     const user = this.#permissions(Tag.USER_OBJ);
     const group = this.#permissions(this.#groupTag());
@@ -84,8 +91,8 @@ export class Acl {
   }
 
   /**
-   * Makes a directory's default ACL the ACL of a new node: takes from both what the other lacks
-   * (`posix_acl_create_masq`).
+   * Turns a directory's default ACL into the ACL of a new node with this mode: each loses the
+   * permissions that the other lacks (`posix_acl_create_masq`).
    * @returns the node's mode.
    */
   create(mode: number): number {
@@ -114,7 +121,7 @@ export class Acl {
       last = tag;
       count.set(tag, (count.get(tag) ?? 0) + 1);
     }
-    const named = (count.get(Tag.USER) ?? 0) + (count.get(Tag.GROUP) ?? 0);
+    const named = (count.get(Tag.USER) ?? 0) + (count.get(Tag.GROUP_CHUNKS) ?? 0);
     const masks = count.get(Tag.MASK) ?? 0;
     return (
       count.get(Tag.USER_OBJ) === 1 &&
@@ -132,7 +139,10 @@ export interface Inherited {
   readonly default?: Uint8Array;
 }
 
-/** What a node created in a directory with this default ACL starts with (`posix_acl_create`). */
+/**
+ * Mode and ACLs of a node that is created in a directory with this default ACL
+ * (`posix_acl_create`).
+ */
 export function inherit(parentDefault: Uint8Array, mode: number): Inherited {
   const acl = Acl.decode(parentDefault);
   const effective = acl.create(mode);
@@ -143,7 +153,7 @@ export function inherit(parentDefault: Uint8Array, mode: number): Inherited {
   };
 }
 
-/** Clears set-user-id, and set-group-id of a group-executable file. */
+/** Clears the set-user-id bit, and the set-group-id bit of a group-executable file. */
 export function withoutSetId(mode: number): number {
   const { SETUID, SETGID } = ModeBits;
   return mode & ((mode & 0o010) !== 0 ? ~(SETUID | SETGID) : ~SETUID);

@@ -1,22 +1,22 @@
 import type { Inode } from './inode.js';
 import type { Tree } from './tree.js';
 
-/** One difference between a fork and what it began as. */
+/** One difference between a fork and its origin. */
 export interface Change {
   /**
-   * A file or directory under a new name, one that is gone, or one with other content or
-   * attributes.
+   * `added`: under a name that the origin did not have. `removed`: gone. `changed`: other content
+   * or attributes.
    */
   readonly kind: 'added' | 'removed' | 'changed';
-  /** From the root, which is `/`. */
+  /** Path from the root, which is `/`. */
   readonly path: string;
-  /** As `Attributes.mode`; of a removed file as it was. */
+  /** As `Attributes.mode`; for a removed file its former mode. */
   readonly mode: number;
 }
 
 /**
- * What differs in a tree from the snapshot that it was forked from, by path. What was never used is
- * not looked at. A renamed file shows as removed and added.
+ * The differences between a tree and the snapshot that it was forked from, by path. Parts of the
+ * tree that were never used are skipped. A renamed file appears as removed and added.
  */
 export function* changes(tree: Tree): Generator<Change> {
   const origin = tree.history.originState(tree.root);
@@ -32,7 +32,7 @@ function* below(path: string, now: Inode, then: Inode, tree: Tree): Generator<Ch
     const state = before === undefined ? undefined : tree.history.originState(before);
     if (state === undefined) yield* added(`${path}/${name}`, inode);
     else if (state.ino === inode.ino) {
-      // What belongs to another tree still was never used here.
+      // An inode that still belongs to another tree was never used here.
       if (inode.owner === tree) yield* below(`${path}/${name}`, inode, state, tree);
     } else {
       yield* removed(`${path}/${name}`, state, tree);
@@ -45,7 +45,10 @@ function* below(path: string, now: Inode, then: Inode, tree: Tree): Generator<Ch
   }
 }
 
-/** Every change sets the change time; that of a directory's names shows by the names themselves. */
+/**
+ * Whether an inode has changed. Every change sets the change time; but for a directory that
+ * includes changes of its names, which are reported on their own.
+ */
 function isChanged(now: Inode, then: Inode): boolean {
   if (now.entries !== undefined) {
     return now.mode !== then.mode || now.uid !== then.uid || now.gid !== then.gid;

@@ -1,7 +1,7 @@
 /**
  * The time of day in nanoseconds: the wall clock's milliseconds (`Date.now`), refined by the
- * monotonic clock. It never leaves the wall clock's millisecond, so that a step of the wall clock
- * is followed at once.
+ * monotonic clock. It never leaves the wall clock's millisecond, so a step of the wall clock takes
+ * effect at once.
  */
 export class Clock {
   /** Seconds since 1970-01-01T00:00Z at the last {@link tick}. */

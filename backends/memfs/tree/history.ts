@@ -2,15 +2,15 @@ import { Inode, pagesOf } from './inode.js';
 import { Snapshot } from './snapshot.js';
 import type { Tree } from './tree.js';
 
-/** A tree in time: its snapshots, what it was forked from, and its end. */
+/** The snapshots of a tree, its origin, and its end. */
 export class History {
   readonly #tree: Tree;
   /** The snapshot that the tree was forked from. */
   readonly #origin: Snapshot | undefined;
-  /** Counts snapshots: an inode of an older epoch has not changed since the last one. */
+  /** Number of snapshots taken. An inode with an older epoch has not changed since the last one. */
   #epoch = 0;
   #newest: Snapshot | undefined;
-  /** Inodes taken over from the origin that have several names, by number. */
+  /** Inodes with several names that were taken over from the origin, by number. */
   readonly #adopted = new Map<number, Inode>();
   #discarded = false;
 
@@ -24,14 +24,12 @@ export class History {
     return this.#epoch;
   }
 
-  /**
-   * Before any change to an inode: the newest snapshot keeps its state if it has not got it yet.
-   */
+  /** Must be called before any change to an inode: the newest snapshot then keeps its state. */
   touch(inode: Inode): void {
     if (inode.epoch !== this.#epoch) this.#keep(inode);
   }
 
-  /** The tree as it is now. Takes no time that depends on its size. */
+  /** Takes a snapshot, in constant time. */
   snapshot(): Snapshot {
     const { space, orphans } = this.#tree;
     const usage = space.copy();
@@ -44,7 +42,7 @@ export class History {
     return this.#newest;
   }
 
-  /** Ends a snapshot; with forks left it goes when the last of them does. */
+  /** Discards a snapshot. If it has forks, it is kept until the last of them is discarded. */
   discardSnapshot(snapshot: Snapshot): void {
     snapshot.discarded = true;
     if (snapshot.forks > 0) return;
@@ -53,14 +51,14 @@ export class History {
     if (this.#discarded && this.#newest === undefined) this.#clear();
   }
 
-  /** Ends the tree and frees its memory, once no snapshot of it is left. */
+  /** Ends the tree. Its memory is freed when no snapshot of it is left. */
   discard(): void {
     if (this.#discarded) return;
     this.#discarded = true;
     if (this.#newest === undefined) this.#clear();
   }
 
-  /** Puts the tree's own inode in the place of one of the origin's that a directory still has. */
+  /** Replaces an inode of the origin in a directory by the tree's own copy of it. */
   adopt(parent: Inode, name: string, foreign: Inode): Inode {
     const inode = this.#adopted.get(foreign.ino) ?? this.#takeOver(foreign, this.originState(foreign)!);
     if (inode.entries !== undefined) inode.parent = parent;
@@ -69,21 +67,21 @@ export class History {
     return inode;
   }
 
-  /** The root that a fork begins with. */
+  /** The root of a fork. */
   adoptRoot(origin: Snapshot): Inode {
     return this.#takeOver(origin.tree.root, origin.stateOf(origin.tree.root));
   }
 
   /**
-   * The state in which the tree began with an inode of one that it was forked from, or with its own
-   * root. Nothing where it was not forked.
+   * The state that an inode had in the snapshot from which this tree was forked. The inode is one
+   * of the origin's, or this tree's root. Undefined if the tree was not forked.
    */
   originState(inode: Inode): Inode | undefined {
     let origin = this.#origin;
     if (inode === this.#tree.root) return origin?.stateOf(origin.tree.root);
     while (origin !== undefined) {
-      // A file of several names that a tree between has taken over is that tree's, by whichever
-      // name it is found.
+      // A file with several names may have been taken over by a tree in between, whichever name led
+      // to it.
       const { history } = origin.tree;
       const taken = origin.tree === inode.owner ? inode : history.#adopted.get(inode.ino);
       if (taken !== undefined) return origin.stateOf(taken);
@@ -93,8 +91,8 @@ export class History {
   }
 
   /**
-   * The tree's own inode with a state that the origin's had. It counts as older than any snapshot
-   * of the tree.
+   * Makes the tree's own inode with a state of the origin. It counts as older than any snapshot of
+   * the tree.
    */
   #takeOver(foreign: Inode, state: Inode): Inode {
     const inode = new Inode(this.#tree, 0, foreign.ino, foreign.mode, this.#tree.clock);
@@ -113,7 +111,8 @@ export class History {
   #clear(): void {
     const { orphans, arena, root } = this.#tree;
     for (const orphan of orphans) orphan.content?.clear(arena);
-    // One of several names may have been taken over and removed, the others never looked at.
+    // A file with several names may have been taken over and removed by one name, while the others
+    // were never used.
     for (const inode of this.#adopted.values()) inode.content?.clear(arena);
     this.#adopted.clear();
     this.#clearBelow(root);

@@ -8,24 +8,28 @@ const EISDIR = FsError.of('EISDIR');
 const ENOTDIR = FsError.of('ENOTDIR');
 
 /**
- * What each name, `.` and `..` too, adds to its directory's size, as on tmpfs (`BOGO_DIRENT_SIZE`).
+ * Bytes that each name, including `.` and `..`, adds to its directory's size, as on tmpfs
+ * (`BOGO_DIRENT_SIZE`).
  */
-const ENTRY_SIZE = 20;
-/** Longest target that takes no page, as on tmpfs (`SHORT_SYMLINK_LEN` with the terminator). */
-export const SHORT_TARGET = 127;
+const ENTRY_BYTES = 20;
+/**
+ * Longest symbolic link target in bytes that takes no page, as on tmpfs (`SHORT_SYMLINK_LEN` with
+ * the terminator).
+ */
+export const SHORT_TARGET_BYTES = 127;
 
 /**
- * A file of any type. The engine holds these objects as nodes; a name is an entry of a directory's
+ * A file of any type. The engine uses these objects as nodes. Names are entries of a directory's
  * map.
  */
 export class Inode {
   [engineSlot] = -1;
   /**
-   * The tree that it belongs to. A fork's directories hold inodes of the tree that it was forked
-   * from until they are used.
+   * The tree that the inode belongs to. A fork's directories contain inodes of its origin until
+   * they are used.
    */
   readonly owner: object;
-  /** The tree's epoch when the inode was made, or last kept for a snapshot. */
+  /** The tree's epoch when the inode was created, or was last kept for a snapshot. */
   epoch: number;
   readonly ino: number;
   /** Type and permission bits. */
@@ -45,14 +49,14 @@ export class Inode {
   btime: number;
   btimeNsec: number;
 
-  /** Whether the engine refers to it: then it outlives its last name, until `forget`. */
+  /** Whether the engine refers to it. It then outlives its last name, until `forget`. */
   held = false;
-  /** Descriptors of the host program. */
+  /** Number of the host program's open descriptors. */
   descriptors = 0;
 
   /** Names in a directory. */
   entries: Map<string, Inode> | undefined;
-  /** Directory that holds this directory; itself for the root. */
+  /** Parent of a directory; the root's is itself. */
   parent: Inode | undefined = undefined;
   /** Bytes of a regular file. */
   content: Content | undefined;
@@ -76,21 +80,20 @@ export class Inode {
     return this.mode & FileType.MASK;
   }
 
-  /** The attributes changed. */
+  /** Records a change of attributes. */
   changed(clock: Clock): void {
     this.ctime = clock.seconds;
     this.ctimeNsec = clock.nanoseconds;
   }
 
-  /** The content changed. */
+  /** Records a change of content. */
   modified(clock: Clock): void {
     this.mtime = this.ctime = clock.seconds;
     this.mtimeNsec = this.ctimeNsec = clock.nanoseconds;
   }
 
   /**
-   * Takes over attributes, entries, extended attributes, and the chunks of the content by
-   * reference.
+   * Copies another inode's attributes, entries and xattrs. The chunks of the content are shared.
    */
   assume(other: Inode): void {
     this.mode = other.mode;
@@ -119,21 +122,21 @@ export function entriesOf(inode: Inode): Map<string, Inode> {
   return inode.entries;
 }
 
-/** @throws EISDIR for a directory, EINVAL for what has no content. */
+/** @throws EISDIR for a directory, EINVAL for other files without content. */
 export function contentOf(inode: Inode): Content {
   if (inode.content === undefined) throw inode.entries === undefined ? EINVAL : EISDIR;
   return inode.content;
 }
 
-/** Bytes that `stat` shows. */
+/** Size in bytes, as `stat` shows it. */
 export function sizeOf(inode: Inode): number {
   if (inode.content !== undefined) return inode.content.size;
-  if (inode.entries !== undefined) return (inode.entries.size + 2) * ENTRY_SIZE;
+  if (inode.entries !== undefined) return (inode.entries.size + 2) * ENTRY_BYTES;
   return inode.target === undefined ? 0 : nameLength(inode.target);
 }
 
 /** Pages of 4 KiB that an inode takes. */
 export function pagesOf(inode: Inode): number {
   if (inode.content !== undefined) return inode.content.pages;
-  return inode.target !== undefined && nameLength(inode.target) > SHORT_TARGET ? 1 : 0;
+  return inode.target !== undefined && nameLength(inode.target) > SHORT_TARGET_BYTES ? 1 : 0;
 }

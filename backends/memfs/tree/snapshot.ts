@@ -3,20 +3,20 @@ import type { Space } from './space.js';
 import type { Tree } from './tree.js';
 
 /**
- * A tree as it was at one moment. Taking one copies nothing: an inode is copied when it is changed
- * for the first time afterwards, its content's chunks by reference. What was not changed is read
- * from the tree itself.
+ * A tree as it was at one moment. Taking a snapshot copies nothing. An inode is copied before its
+ * first change afterwards, with its chunks shared. Inodes that did not change are read from the
+ * tree itself.
  */
 export class Snapshot {
   readonly tree: Tree;
-  /** What the tree used. */
+  /** What the tree used of its limits. */
   readonly usage: Space;
-  /** The last inode number that the tree had given. */
+  /** The last inode number that the tree had assigned. */
   readonly lastIno: number;
-  /** The tree's next snapshot: an inode that this one did not keep may have been kept there. */
+  /** The tree's next snapshot. It may have the state of an inode that this one did not keep. */
   newer: Snapshot | undefined = undefined;
   older: Snapshot | undefined;
-  /** Trees that were forked from it and have not been discarded. */
+  /** Number of forks that were not discarded. */
   forks = 0;
   discarded = false;
   readonly #kept = new Map<Inode, Inode>();
@@ -30,17 +30,17 @@ export class Snapshot {
     if (older !== undefined) older.newer = this;
   }
 
-  /** Inodes that were changed since, and are held in their old state. */
+  /** Number of inodes that changed since, whose old state is kept here. */
   get size(): number {
     return this.#kept.size;
   }
 
-  /** An inode of the tree in the state that it had. */
+  /** The state that an inode of the tree had. */
   stateOf(inode: Inode): Inode {
     return this.#kept.get(inode) ?? this.newer?.stateOf(inode) ?? inode;
   }
 
-  /** Whether the inode's state is held here. */
+  /** Whether the inode's state is kept here. */
   has(inode: Inode): boolean {
     return this.#kept.has(inode);
   }
@@ -50,7 +50,7 @@ export class Snapshot {
     this.#kept.set(inode, state);
   }
 
-  /** Leaves the tree's list; what an older snapshot still needs goes there. */
+  /** Removes the snapshot from the tree's list. States that an older snapshot needs move there. */
   unlink(): void {
     for (const [inode, state] of this.#kept) {
       if (this.older !== undefined && !this.older.#kept.has(inode)) this.older.#kept.set(inode, state);

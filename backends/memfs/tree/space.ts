@@ -2,25 +2,26 @@ import { FsError } from '../../../core/backend/index.js';
 
 const ENOSPC = FsError.of('ENOSPC');
 
-/** Bytes that an inode counts for in the inode budget, as on tmpfs (`BOGO_INODE_SIZE`). */
-const INODE_COST = 1024;
+/** Bytes that an inode takes of the inode budget, as on tmpfs (`BOGO_INODE_SIZE`). */
+const INODE_BYTES = 1024;
 
 /**
- * Bytes that an extended attribute counts for in it, beside name and value (`simple_xattr_space`).
+ * Bytes that an xattr takes of the inode budget besides name and value, as on tmpfs
+ * (`simple_xattr_space`).
  */
-const XATTR_COST = 40;
+const XATTR_BYTES = 40;
 
 /**
- * Bytes of heap that one really takes, beside name and value: an array, its header and a map's
- * entry.
+ * Bytes of heap that an xattr really takes besides name and value: an array with its header, and a
+ * map entry.
  */
-const XATTR_MEMORY = 256;
+const XATTR_HEAP_BYTES = 256;
 
-/** What a volume may use, and what it uses. */
+/** A volume's limits, and what it uses of them. */
 export class Space {
   /** Pages of 4 KiB that file content may take. */
   readonly maxPages: number;
-  /** Inodes; each further hard link counts as one (as on tmpfs: a name takes memory too). */
+  /** Inodes. Each further hard link counts as one, as on tmpfs, since names take memory too. */
   readonly maxInodes: number;
   #pages = 0;
   #inodeBytes = 0;
@@ -41,9 +42,9 @@ export class Space {
     return Math.max(0, this.maxPages - this.#pages);
   }
 
-  /** Inodes in use, the space of extended attributes included. */
+  /** Inodes in use, including the space of xattrs. */
   get inodes(): number {
-    return Math.ceil(this.#inodeBytes / INODE_COST);
+    return Math.ceil(this.#inodeBytes / INODE_BYTES);
   }
 
   get freeInodes(): number {
@@ -62,37 +63,37 @@ export class Space {
 
   /** @throws ENOSPC when no inode is left. */
   takeInode(): void {
-    this.#takeBytes(INODE_COST);
+    this.#takeBytes(INODE_BYTES);
   }
 
   giveInode(): void {
-    this.#inodeBytes -= INODE_COST;
+    this.#inodeBytes -= INODE_BYTES;
   }
 
   /**
-   * Takes what an extended attribute needs. ACLs are not `counted` in the inode budget, as on
-   * tmpfs; but all attributes together are bounded by what they really take.
+   * Takes the space of an xattr. As on tmpfs, ACLs are not `counted` in the inode budget. But the
+   * memory of all xattrs together is limited.
    * @throws ENOSPC
    */
   takeXattr(bytes: number, counted: boolean): void {
-    if (this.#attributeMemory + bytes + XATTR_MEMORY > this.maxInodes * INODE_COST) throw ENOSPC;
-    if (counted) this.#takeBytes(bytes + XATTR_COST);
-    this.#attributeMemory += bytes + XATTR_MEMORY;
+    if (this.#attributeMemory + bytes + XATTR_HEAP_BYTES > this.maxInodes * INODE_BYTES) throw ENOSPC;
+    if (counted) this.#takeBytes(bytes + XATTR_BYTES);
+    this.#attributeMemory += bytes + XATTR_HEAP_BYTES;
   }
 
   giveXattr(bytes: number, counted: boolean): void {
-    if (counted) this.#inodeBytes -= bytes + XATTR_COST;
-    this.#attributeMemory -= bytes + XATTR_MEMORY;
+    if (counted) this.#inodeBytes -= bytes + XATTR_BYTES;
+    this.#attributeMemory -= bytes + XATTR_HEAP_BYTES;
   }
 
-  /** Takes over what another volume uses, beyond the limits if need be. */
+  /** Adds what another volume uses, even beyond the limits. */
   inherit(other: Space): void {
     this.#pages += other.#pages;
     this.#inodeBytes += other.#inodeBytes;
     this.#attributeMemory += other.#attributeMemory;
   }
 
-  /** What is in use now, with the same limits. */
+  /** A copy with the same limits and use. */
   copy(): Space {
     const copy = new Space(this.maxPages, this.maxInodes);
     copy.inherit(this);
@@ -100,7 +101,7 @@ export class Space {
   }
 
   #takeBytes(bytes: number): void {
-    if (this.#inodeBytes + bytes > this.maxInodes * INODE_COST) throw ENOSPC;
+    if (this.#inodeBytes + bytes > this.maxInodes * INODE_BYTES) throw ENOSPC;
     this.#inodeBytes += bytes;
   }
 }

@@ -12,7 +12,7 @@ import { ACCESS_ACL, DEFAULT_ACL, inherit, type Inherited, withoutSetId } from '
 import type { Arena } from '../content/arena.js';
 import { Clock } from './clock.js';
 import { History } from './history.js';
-import { contentOf, entriesOf, Inode, pagesOf, SHORT_TARGET } from './inode.js';
+import { contentOf, entriesOf, Inode, pagesOf, SHORT_TARGET_BYTES } from './inode.js';
 import type { Snapshot } from './snapshot.js';
 import type { Space } from './space.js';
 import { aclChmod, clearXattrs, dropCapabilities, store } from './xattrs.js';
@@ -26,27 +26,27 @@ const ENOSPC = FsError.of('ENOSPC');
 const ENOTEMPTY = FsError.of('ENOTEMPTY');
 const EPERM = FsError.of('EPERM');
 
-/** Most names in a directory: what a JavaScript map holds, with a margin. */
+/** Most names in a directory: what a JavaScript map can hold, with a margin. */
 const MAX_ENTRIES = 16_000_000;
 
-/** Who creates: the part of a {@link Context} that a new node takes over. */
+/** The creator of a new node: the part of a {@link Context} that the node takes over. */
 export type Creator = Pick<Context, 'uid' | 'gid' | 'umask' | 'securityContext'>;
 
 /**
  * The tree of inodes and every change to it, with Linux's rules and tmpfs's figures. It knows no
- * paths, opens nothing and checks no permissions. Whatever changes an inode touches it first, so
- * that snapshots keep its former state.
+ * paths and no open files, and checks no permissions. Every change calls {@link touch} first, so
+ * that snapshots keep the former state.
  */
 export class Tree {
   readonly arena: Arena;
   readonly space: Space;
   readonly clock = new Clock();
   readonly root: Inode;
-  /** Inodes without a name that are still used. */
+  /** Inodes without a name that are still in use. */
   readonly orphans = new Set<Inode>();
-  /** Its snapshots, and what it was forked from. */
+  /** Its snapshots and its origin. */
   readonly history: History;
-  /** The last inode number given. Numbers are never given again. */
+  /** The last inode number assigned. Numbers are never reused. */
   lastIno: number;
 
   constructor(arena: Arena, space: Space, origin?: Snapshot) {
@@ -86,7 +86,7 @@ export class Tree {
 
   symlink(parent: Inode, name: string, target: string, creator: Creator): Inode {
     this.#checkFree(parent, name);
-    const pages = nameLength(target) > SHORT_TARGET ? 1 : 0;
+    const pages = nameLength(target) > SHORT_TARGET_BYTES ? 1 : 0;
     if (this.space.freePages < pages) throw ENOSPC;
     const inode = this.#child(parent, FileType.SYMLINK | 0o777, creator);
     this.space.takePages(pages);
@@ -107,7 +107,7 @@ export class Tree {
   link(inode: Inode, parent: Inode, name: string): void {
     if (inode.entries !== undefined) throw EPERM;
     this.#checkFree(parent, name);
-    // The first name of a file that had none takes over that file's own inode.
+    // A file without a name has paid for its inode already: its first name is free.
     if (inode.nlink > 0) this.space.takeInode();
     else this.orphans.delete(inode);
     this.clock.tick();
@@ -138,7 +138,7 @@ export class Tree {
     return inode;
   }
 
-  /** Linux `vfs_rename` with `shmem_rename2`; `creator` is who makes a whiteout. */
+  /** Linux `vfs_rename` with `shmem_rename2`. `creator` is the creator of a whiteout. */
   rename(
     parent: Inode,
     name: string,
@@ -174,8 +174,8 @@ export class Tree {
 
   /**
    * Applies changes, all or none.
-   * @param opened the size is set through a descriptor, which counts as a change even where it
-   * stays the same.
+   * @param opened whether the size is set through a descriptor. That counts as a change of content
+   * even if the size stays the same.
    */
   change(inode: Inode, changes: AttributeChanges, opened: boolean): void {
     const { mode, uid, gid, size, atime, mtime, ctime } = changes;
@@ -210,14 +210,12 @@ export class Tree {
     dropCapabilities(inode, this.space);
   }
 
-  /**
-   * Before any change to an inode: the newest snapshot keeps its state if it has not got it yet.
-   */
+  /** Must be called before any change to an inode, see {@link History.touch}. */
   touch(inode: Inode): void {
     this.history.touch(inode);
   }
 
-  /** Frees an inode that has no name and no user any more. */
+  /** Frees an inode if it has no name and is not in use. */
   reap(inode: Inode): void {
     if (inode.nlink > 0) return;
     if (inode.held || inode.descriptors > 0) {
@@ -263,7 +261,7 @@ export class Tree {
     return inode;
   }
 
-  /** Sets the attributes that a new inode starts with, or takes the inode back. @throws ENOSPC */
+  /** Sets the xattrs of a new inode. @throws ENOSPC, with the inode freed. */
   #initialXattrs(inode: Inode, inherited: Inherited | undefined, creator: Creator): void {
     const { space } = this;
     try {
@@ -297,7 +295,7 @@ export class Tree {
     parent.modified(this.clock);
   }
 
-  /** A name of a file that is no directory is gone. */
+  /** Updates a file that is no directory after one of its names was removed. */
   #unlinked(inode: Inode): void {
     this.touch(inode);
     inode.nlink -= 1;
@@ -306,7 +304,7 @@ export class Tree {
     else this.reap(inode);
   }
 
-  /** A directory's name is gone. */
+  /** Updates a directory and its parent after its name was removed. */
   #removed(parent: Inode, inode: Inode): void {
     this.touch(inode);
     parent.nlink -= 1;

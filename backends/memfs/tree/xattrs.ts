@@ -13,25 +13,25 @@ const ERANGE = FsError.of('ERANGE');
 
 /** Linux `include/uapi/linux/limits.h`. */
 const XATTR_NAME_MAX = 255;
-const XATTR_SIZE_MAX = 65536;
+const XATTR_MAX_BYTES = 65536;
 
 /** Attributes that only a privileged caller sees. */
 const TRUSTED = 'trusted.';
 const NAMESPACES = ['user.', TRUSTED, 'security.'];
 
-/** File capabilities, which go when the file changes. */
+/** File capabilities. Changes of the file remove them. */
 const CAPABILITY = 'security.capability';
 
 /**
- * @returns nothing where there is none.
- * @throws EOPNOTSUPP, ERANGE, EINVAL for a name that cannot be
+ * @returns undefined if there is no such attribute.
+ * @throws EOPNOTSUPP, ERANGE, EINVAL for an invalid name
  */
 export function getXattr(inode: Inode, name: string): Uint8Array | undefined {
   checkName(name);
   return inode.xattrs?.get(name);
 }
 
-/** The names, `trusted.` ones only for a privileged caller. */
+/** Names of an inode's xattrs. Those of `trusted.` are for a privileged caller only. */
 export function listXattrs(inode: Inode, privileged: boolean): string[] {
   if (inode.xattrs === undefined) return [];
   const names = [...inode.xattrs.keys()];
@@ -39,8 +39,9 @@ export function listXattrs(inode: Inode, privileged: boolean): string[] {
 }
 
 /**
- * Sets an attribute; an access ACL also sets the mode.
- * @param killSgid clear set-group-id with an access ACL, since the caller may not keep it.
+ * Sets an attribute. An access ACL also sets the mode.
+ * @param killSgid clear the set-group-id bit with an access ACL, because the caller may not keep
+ * it.
  */
 export function setXattr(
   inode: Inode,
@@ -51,7 +52,7 @@ export function setXattr(
   space: Space,
 ): void {
   checkName(name);
-  if (value.length > XATTR_SIZE_MAX) throw E2BIG;
+  if (value.length > XATTR_MAX_BYTES) throw E2BIG;
   const exists = inode.xattrs?.has(name) === true;
   if ((flags & XattrFlags.CREATE) !== 0 && exists) throw EEXIST;
   if ((flags & XattrFlags.REPLACE) !== 0 && !exists) throw ENODATA;
@@ -65,7 +66,7 @@ export function removeXattr(inode: Inode, name: string, space: Space): void {
   if (!drop(inode, name, space)) throw ENODATA;
 }
 
-/** Stores an attribute whatever its name, without a copy of `value`. @throws ENOSPC */
+/** Stores an attribute of any name, without copying `value`. @throws ENOSPC */
 export function store(inode: Inode, name: string, value: Uint8Array, space: Space): void {
   space.takeXattr(nameLength(name) + value.length, isCounted(name));
   drop(inode, name, space);
@@ -73,14 +74,14 @@ export function store(inode: Inode, name: string, value: Uint8Array, space: Spac
   inode.xattrs.set(name, value);
 }
 
-/** Gives back what an inode's attributes take. */
+/** Removes all xattrs and frees their space. */
 export function clearXattrs(inode: Inode, space: Space): void {
   if (inode.xattrs === undefined) return;
   for (const [name, value] of inode.xattrs) space.giveXattr(nameLength(name) + value.length, isCounted(name));
   inode.xattrs = undefined;
 }
 
-/** Makes the access ACL agree with permission bits that were set. */
+/** Updates the access ACL after a change of the permission bits. */
 export function aclChmod(inode: Inode): void {
   const value = inode.xattrs?.get(ACCESS_ACL);
   if (value === undefined) return;
@@ -89,12 +90,14 @@ export function aclChmod(inode: Inode): void {
   inode.xattrs!.set(ACCESS_ACL, acl.encode());
 }
 
-/** The file changed: its capabilities end. */
+/** Removes the file's capabilities, since the file has changed. */
 export function dropCapabilities(inode: Inode, space: Space): void {
   if (inode.xattrs !== undefined) drop(inode, CAPABILITY, space);
 }
 
-/** Linux `simple_set_acl`: an ACL that says no more than the mode is not stored. */
+/**
+ * Sets an ACL. As in Linux (`simple_set_acl`), one that says no more than the mode is not stored.
+ */
 function setAcl(inode: Inode, name: string, value: Uint8Array, killSgid: boolean, space: Space): void {
   if (inode.type === FileType.SYMLINK) throw EOPNOTSUPP;
   const acl = Acl.decode(value);
