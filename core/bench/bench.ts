@@ -1,23 +1,10 @@
-import { FrontEnd } from '../vhost-user/index.js';
-import { ProcessTree } from './cpu.js';
+import type { ProcessTree } from './cpu.js';
 import { BenchError, Driver, type DriverOptions } from './driver.js';
 import { figuresOf, type Figures } from './figures.js';
 import type { Lane } from './lane.js';
 import type { Prepared, Scenario } from './scenarios.js';
+import { connect, type Target } from './target.js';
 import { WorkArea } from './work-area.js';
-
-/** A daemon to measure. */
-export interface Target {
-  /** Name in tables. */
-  readonly name: string;
-  /** Path of its socket. */
-  readonly socket: string;
-  /**
-   * The process whose CPU time is counted, with its descendants. Default: the one that listens on
-   * the socket.
-   */
-  readonly pid?: number | undefined;
-}
 
 /** How it is measured. */
 export interface BenchOptions extends Partial<DriverOptions> {
@@ -30,7 +17,9 @@ export interface BenchOptions extends Partial<DriverOptions> {
   readonly warmUp?: number | undefined;
   /** How often each is measured; figures are medians. Default 1. */
   readonly rounds?: number | undefined;
-  /** Called with a line of text about the progress. */
+  /** Microseconds between an answer and the next request, in all rows. Default: each row's own. */
+  readonly thinkTime?: number | undefined;
+  /** Hears what is going on. */
   onProgress?(text: string): void;
 }
 
@@ -67,12 +56,6 @@ export interface BenchResult {
  */
 const WARM_UP = 0.2;
 
-/**
- * The rings. QEMU can be configured to have such ones. An indirect table has room for header and
- * arguments in both directions and for the pages of 1 MiB.
- */
-const SET_UP = { requestQueues: 2, queueSize: 512, indirect: 4 + 256, memory: 48 * 2 ** 20 };
-
 /** A daemon that is connected. */
 class Subject {
   readonly target: Target;
@@ -81,25 +64,24 @@ class Subject {
   readonly #tree: ProcessTree | undefined;
   readonly #prepared = new Map<Scenario, Prepared>();
 
-  private constructor(target: Target, driver: Driver) {
+  private constructor(target: Target, driver: Driver, tree: ProcessTree | undefined) {
     this.target = target;
     this.driver = driver;
-    this.#tree = processOf(target, driver.frontEnd.daemon);
+    this.#tree = tree;
     this.area = new WorkArea(driver, `virtiofs-kit-bench-${process.pid}-${Math.floor(Math.random() * 1e9)}`);
   }
 
   static async connect(target: Target, options: DriverOptions): Promise<Subject> {
-    let frontEnd: FrontEnd | undefined;
+    const { frontEnd, tree } = await connect(target);
     try {
-      frontEnd = await FrontEnd.connect(target.socket, SET_UP);
-      return new Subject(target, new Driver(frontEnd, options));
+      return new Subject(target, new Driver(frontEnd, options), tree);
     } catch (error) {
-      frontEnd?.close();
+      frontEnd.close();
       throw new BenchError(`${target.socket}: ${(error as Error).message}`, { cause: error });
     }
   }
 
-  measure(scenario: Scenario, seconds: number, firstWarmUp: number): Figures {
+  measure(scenario: Scenario, seconds: number, firstWarmUp: number, think = scenario.think ?? 0): Figures {
     const isFirst = !this.#prepared.has(scenario);
     const prepared = this.#prepared.get(scenario) ?? scenario.prepare(this.area);
     this.#prepared.set(scenario, prepared);
@@ -107,8 +89,8 @@ class Subject {
     try {
       const warm = isFirst ? firstWarmUp : seconds * WARM_UP;
       for (let spent = 0; spent < warm;)
-        spent += Math.max(this.#run(prepared, lanes, warm - spent).seconds, 0.01);
-      const { cpu, ...sample } = this.#run(prepared, lanes, seconds);
+        spent += Math.max(this.#run(prepared, lanes, warm - spent, think).seconds, 0.01);
+      const { cpu, ...sample } = this.#run(prepared, lanes, seconds, think);
       const units = scenario.units?.count ?? 1;
       return figuresOf({ ...sample, cpu, operations: sample.operations * units });
     } finally {
@@ -116,12 +98,12 @@ class Subject {
     }
   }
 
-  #run(prepared: Prepared, lanes: readonly Lane[], seconds: number) {
+  #run(prepared: Prepared, lanes: readonly Lane[], seconds: number, think: number) {
     try {
       prepared.before?.();
       const before = this.#tree?.cpu() ?? Number.NaN;
-      const limit = prepared.limit ?? Number.POSITIVE_INFINITY;
-      const sample = this.driver.run(prepared.load, lanes, seconds, limit);
+      const limits = { seconds, think, operations: prepared.limit ?? Number.POSITIVE_INFINITY };
+      const sample = this.driver.run(prepared.load, lanes, limits);
       const cpu = (this.#tree?.cpu() ?? Number.NaN) - before;
       prepared.after?.();
       return { ...sample, cpu };
@@ -164,10 +146,11 @@ export async function runBench(
   chosen: readonly Scenario[],
   options: BenchOptions = {},
 ): Promise<BenchResult> {
-  const { seconds = 0.5, warmUp = 1, rounds = 1, wait = 'spin', segment = 4096 } = options;
+  const { seconds = 0.5, warmUp = 1, rounds = 1, thinkTime } = options;
+  const { wait = 'sleep', think = 'work', segment = 4096 } = options;
   const subjects: Subject[] = [];
   try {
-    for (const target of targets) subjects.push(await Subject.connect(target, { wait, segment }));
+    for (const target of targets) subjects.push(await Subject.connect(target, { wait, think, segment }));
     const figures = new Map(chosen.map((scenario) => [scenario, subjects.map((): Figures[] => [])]));
     for (let round = 0; round < rounds; round++) {
       // Each daemon is the first one in half of the rounds.
@@ -181,7 +164,8 @@ export async function runBench(
       for (const scenario of chosen) {
         options.onProgress?.(`round ${round + 1} of ${rounds}: ${scenario.title}`);
         for (const subject of order) {
-          figures.get(scenario)![subjects.indexOf(subject)]!.push(subject.measure(scenario, seconds, warmUp));
+          const measured = subject.measure(scenario, seconds, warmUp, thinkTime);
+          figures.get(scenario)![subjects.indexOf(subject)]!.push(measured);
           await new Promise(setImmediate);
         }
       }
@@ -207,10 +191,4 @@ function close(subjects: Subject[]): unknown {
     .splice(0)
     .map((subject) => subject.close())
     .find((failure) => failure !== undefined);
-}
-
-function processOf({ pid }: Target, listener: number): ProcessTree | undefined {
-  if (pid !== undefined) return new ProcessTree(pid);
-  // Process 1 is an init system that has made the socket, and not the daemon.
-  return listener > 1 ? new ProcessTree(listener) : undefined;
 }

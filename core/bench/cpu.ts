@@ -9,9 +9,9 @@ const clockGettime = libc<(clock: number, time: number) => number>('clock_gettim
 const scratch = NativeMemory.allocate(16);
 
 /**
- * The CPU time of a daemon: of a process and all its descendants, including threads that have
- * ended. It is exact to the nanosecond, since it comes from the kernel's clock of a process
- * (`clock_getcpuclockid(3)`).
+ * CPU seconds of a daemon: of a process and all its descendants, with threads that have ended.
+ * It is the scheduler's clock, in nanoseconds, by `clock_getcpuclockid(3)`: what
+ * `/proc/PID/task/TID/schedstat` shows, summed over the threads, up to the moment of the call.
  */
 export class ProcessTree {
   readonly #root: number;

@@ -69,7 +69,7 @@ export async function guestsBeside(sockets: readonly string[]): Promise<() => vo
       indirect: 8,
       memory: 2 ** 20,
     });
-    const driver = new Driver(frontEnd, { wait: 'sleep', segment: SMALL });
+    const driver = new Driver(frontEnd, { wait: 'sleep', think: 'work', segment: SMALL });
     const lanes = driver.openLanes(1, 0);
     fuse.init(lanes[0]!);
     driver.call(lanes[0]!);

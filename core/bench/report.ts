@@ -1,30 +1,31 @@
-import type { BenchResult, Measurement, Row } from './bench.js';
+import type { BenchResult, Row } from './bench.js';
 import { medianFigures, ratioOf, type Figures, type Ratio } from './figures.js';
 
 const HEAD = ['ops/s', 'p50 µs', 'p99 µs', 'CPU µs/op', 'MB/s'];
+const RATIOS = ['speed ratio', 'p50 ratio', 'CPU ratio'];
 
-/** Ratios of the first daemon to the second. */
+/** Ratios of the first daemon to another. */
 export interface Comparison {
   readonly operationsPerSecond: Ratio;
+  readonly medianLatency: Ratio;
   /** Absent where the processes are not known. */
   readonly cpuPerOperation: Ratio | undefined;
 }
 
-/** Compares the two daemons of a row, round by round. @returns nothing where there is only one. */
-export function compare({ measurements }: Row): Comparison | undefined {
-  const [ours, other] = measurements;
-  if (ours === undefined || other === undefined) return undefined;
-  const cpu = [ours, other].map(({ rounds }) =>
-    rounds.map((figures) => figures.cpuPerOperation ?? Number.NaN),
-  );
-  return {
-    operationsPerSecond: ratioOf(speeds(ours), speeds(other)),
-    cpuPerOperation: cpu.flat().some(Number.isNaN) ? undefined : ratioOf(cpu[0]!, cpu[1]!),
-  };
-}
-
-function speeds({ rounds }: Measurement): number[] {
-  return rounds.map((figures) => figures.operationsPerSecond);
+/** Compares the first daemon of a row to each of the others, round by round. */
+export function compare({ measurements }: Row): Comparison[] {
+  const [first, ...others] = measurements;
+  if (first === undefined) return [];
+  return others.map((other) => {
+    const of = (figure: (one: Figures) => number) =>
+      ratioOf(first.rounds.map(figure), other.rounds.map(figure));
+    const cpu = of((figures) => figures.cpuPerOperation ?? Number.NaN);
+    return {
+      operationsPerSecond: of((figures) => figures.operationsPerSecond),
+      medianLatency: of((figures) => figures.medianLatency),
+      cpuPerOperation: Number.isNaN(cpu.median + cpu.least + cpu.most) ? undefined : cpu,
+    };
+  });
 }
 
 /** The result as text: a line for each scenario, daemons side by side, medians of the rounds. */
@@ -32,18 +33,14 @@ export function toTable({ rows, targets }: BenchResult): string {
   const several = targets.length > 1;
   const lines: string[][] = [
     ['', ...targets.flatMap(({ target }) => [target.name, ...HEAD.slice(1).map(() => '')])],
-    ['', ...targets.flatMap(() => HEAD), ...(several ? ['speed ratio', 'CPU ratio'] : [])],
+    ['', ...targets.flatMap(() => HEAD), ...targets.slice(1).flatMap(() => RATIOS)],
   ];
   for (const row of rows) {
     const cells = row.measurements.flatMap(({ rounds }) => figureCells(medianFigures(rounds), row));
-    const ratios = compare(row);
-    lines.push([
-      row.scenario.title,
-      ...cells,
-      ...(ratios === undefined
-        ? []
-        : [ratioText(ratios.operationsPerSecond), ratioText(ratios.cpuPerOperation)]),
-    ]);
+    const ratios = compare(row).flatMap(({ operationsPerSecond, medianLatency, cpuPerOperation }) =>
+      [operationsPerSecond, medianLatency, cpuPerOperation].map(ratioText),
+    );
+    lines.push([row.scenario.title, ...cells, ...ratios]);
   }
   const widths = lines[1]!.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)));
   // A daemon's name stands over its columns and is not one of them.
@@ -62,7 +59,10 @@ export function toTable({ rows, targets }: BenchResult): string {
     const memory = resident === null ? '' : `, ${(resident / 2 ** 20).toFixed(0)} MiB resident`;
     return `${target.name}: ${requestQueues} request queue${requestQueues === 1 ? '' : 's'}${memory}`;
   });
-  if (several) notes.push('Ratios are of the first to the second, median of the rounds (least to most).');
+  if (several)
+    notes.push(
+      'Ratios are of the first to each of the others in turn, median of the rounds (least to most).',
+    );
   return [title, ...text, '', ...notes, ''].join('\n');
 }
 
@@ -103,7 +103,8 @@ export function toJson({ rows, targets }: BenchResult): object {
         median: medianFigures(rounds),
         rounds,
       })),
-      ratios: compare(row) ?? null,
+      think: row.scenario.think ?? 0,
+      ratios: compare(row),
     })),
   };
 }

@@ -43,6 +43,8 @@ export interface Scenario {
   readonly title: string;
   /** Operations at a time. */
   readonly depth: number;
+  /** Microseconds between an answer and the next request. Default 0. */
+  readonly think?: number;
   /** Bytes of data with each request. */
   readonly dataBytes: number;
   /** Bytes that each operation transfers, if the row shows throughput. */
@@ -53,8 +55,8 @@ export interface Scenario {
   prepare(area: WorkArea): Prepared;
 }
 
-/** Every row, in the table's order. */
-export const scenarios: readonly Scenario[] = [
+/** The rows for a front-end that spins: what a daemon can do at most. */
+export const spinningRows: readonly Scenario[] = [
   transfer('read-seq-128k', 'sequential read 128 KiB, depth 8', 8, 128 * KIB, 'read', 'sequential'),
   transfer('write-seq-128k', 'sequential write 128 KiB, depth 8', 8, 128 * KIB, 'write', 'sequential'),
   transfer('read-seq-1m', 'sequential read 1 MiB, depth 4', 4, MIB, 'read', 'sequential'),
@@ -76,6 +78,43 @@ export const scenarios: readonly Scenario[] = [
   rename('rename-d8', 'RENAME, depth 8', 8),
   mixed('mixed-2q', 'mixed 4 KiB reads, writes, GETATTR, LOOKUP on two queues, depth 32', 32),
 ];
+
+const READ_D1 = transfer('read-rand-4k-d1', 'random read 4 KiB, depth 1', 1, 4 * KIB, 'read', 'random');
+const WRITE_D1 = transfer('write-rand-4k-d1', 'random write 4 KiB, depth 1', 1, 4 * KIB, 'write', 'random');
+const GETATTR_D1 = getattr('getattr-d1', 'GETATTR, depth 1', 1);
+const LOOKUP_D1 = lookup('lookup-hit-d1', 'LOOKUP hit, depth 1', 1, true);
+const MIXED_D1 = mixed('mixed-d1', 'mixed 4 KiB reads, writes, GETATTR, LOOKUP, depth 1', 1);
+const CREATE_D1 = createChain('create-d1', 'CREATE + WRITE 4 KiB + RELEASE + FORGET, depth 1', 1);
+const SMALL_READ_D1 = smallRead('small-read-d1', 'LOOKUP + OPEN + READ 4 KiB + RELEASE, depth 1', 1);
+
+/** The rows for a front-end that sleeps: what a daemon costs beside a guest. */
+export const sleepingRows: readonly Scenario[] = [
+  ...[GETATTR_D1, READ_D1, LOOKUP_D1, MIXED_D1].flatMap((row) => [
+    row,
+    withThink(row, 20),
+    withThink(row, 200),
+  ]),
+  withThink(WRITE_D1, 20),
+  ...[CREATE_D1, SMALL_READ_D1].flatMap((row) => [row, withThink(row, 20)]),
+  ...[4, 32, 128].flatMap((depth) => [
+    getattr(`getattr-d${depth}`, `GETATTR, depth ${depth}`, depth),
+    transfer(`read-rand-4k-d${depth}`, `random read 4 KiB, depth ${depth}`, depth, 4 * KIB, 'read', 'random'),
+    lookup(`lookup-hit-d${depth}`, `LOOKUP hit, depth ${depth}`, depth, true),
+  ]),
+  createChain('create-d8', 'CREATE + WRITE 4 KiB + RELEASE + FORGET, depth 8', 8),
+  transfer('write-seq-128k', 'sequential write 128 KiB, depth 8', 8, 128 * KIB, 'write', 'sequential'),
+  transfer('read-seq-1m', 'sequential read 1 MiB, depth 4', 4, MIB, 'read', 'sequential'),
+];
+
+/** All rows there are, each key once. */
+export const scenarios: readonly Scenario[] = [
+  ...new Map([...spinningRows, ...sleepingRows].map((row) => [row.key, row])).values(),
+];
+
+/** The same row with time between its requests. */
+function withThink(row: Scenario, think: number): Scenario {
+  return { ...row, key: `${row.key}-${think}us`, title: `${row.title}, ${think} µs between requests`, think };
+}
 
 /**
  * READ or WRITE of one size, all over one file, or over its first `extent` bytes: at most {@link

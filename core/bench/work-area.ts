@@ -212,7 +212,7 @@ export class WorkArea {
   }
 
   #run(load: Load, count: number): void {
-    this.driver.run(load, this.#lanes, Number.POSITIVE_INFINITY, count);
+    this.driver.run(load, this.#lanes, { operations: count });
   }
 
   #makeDirectory(parent: Node, name: string): Node {

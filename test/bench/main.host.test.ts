@@ -15,7 +15,18 @@ describe('the comparison of daemons', () => {
     const { code, out, errors } = bench('--help');
     assert.equal(code, 0);
     assert.equal(errors, '');
-    for (const flag of ['backend', 'rounds', 'seconds', 'only', 'wait', 'json', 'plot'])
+    for (const flag of [
+      'backend',
+      'virtiofsd',
+      'directory',
+      'rounds',
+      'seconds',
+      'only',
+      'think',
+      'think-by',
+      'json',
+      'plot',
+    ])
       assert.match(out, new RegExp(`^ +--${flag} <`, 'm'));
   });
 
@@ -28,6 +39,9 @@ describe('the comparison of daemons', () => {
       ['--seconds', 'x'],
       ['--only', 'read-seq-1m,nope'],
       ['--backend', 's3'],
+      ['--think-by', 'magic'],
+      ['--virtiofsd', '/nowhere'],
+      ['--directory', '/nowhere'],
     ];
     for (const words of mistakes) {
       const { code, out, errors } = bench(...words);

@@ -1,21 +1,23 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { stringify } from 'yaml';
-import { plot, runBench, scenarios, toJson, toTable } from '../../core/bench/index.js';
 import {
-  cVirtiofsd,
-  isListening,
-  launch,
-  ours,
-  type Daemon,
-  type RunningDaemon,
-} from '../support/daemons.js';
+  plot,
+  runBench,
+  scenarios,
+  sleepingRows,
+  spinningRows,
+  toJson,
+  toTable,
+} from '../../core/bench/index.js';
+import { cVirtiofsd, launch, ours, rustVirtiofsd, type Daemon } from '../support/daemons.js';
+import { compareLives } from './lives.js';
+import { whenListening, type Subject } from './subject.js';
 
 /*
- * Compares this program with the C virtiofsd of Debian's qemu-system-common, in turns, on one
- * directory in memory: `npm run bench -- --help`.
+ * Compares this program with Debian's virtiofsds, in turns, on one directory: `npm run bench --
+ * --help`.
  */
 
 /**
@@ -32,22 +34,35 @@ const backends = {
   }),
 };
 
-const rows = scenarios.map(({ key }) => key);
+const keys = scenarios.map(({ key }) => key);
 
 const command = new Command('npm run bench --')
-  .description('Measures this program and the C virtiofsd, in turns, on one directory in memory.')
+  .description('Measures this program and the virtiofsds there are, in turns, on one directory in memory.')
   .addOption(
     new Option('--backend <NAME>', 'what this program serves')
       .choices(Object.keys(backends))
       .default('passthrough'),
   )
+  .option('--virtiofsd <PATH>', 'also measure this virtiofsd: a program, or a folder of unpacked packages')
+  .option('--directory <DIR>', 'where the served directory is made', '/dev/shm')
   .option('--rounds <N>', 'measurements of each row; shown is the median', count, 5)
   .option('--seconds <S>', 'length of each measurement', positive, 0.5)
-  .option('--only <ROWS>', `rows to measure, by comma: ${rows.join(' ')}`, chooseRows)
+  .option('--only <ROWS>', `rows to measure, by comma: ${keys.join(' ')}`, chooseRows)
+  .option('--spin', 'look at the rings all the time instead of sleeping until the interrupt', false)
+  .option(
+    '--think <US>',
+    "microseconds between an answer and the next request; default: each row's own",
+    positive,
+  )
   .addOption(
-    new Option('--wait <HOW>', 'for answers: spin on the ring, or sleep on its eventfd')
-      .choices(['spin', 'sleep'])
-      .default('spin'),
+    new Option('--think-by <HOW>', 'what happens between requests: the front-end computes, or sleeps')
+      .choices(['work', 'sleep'])
+      .default('work'),
+  )
+  .option(
+    '--cold',
+    'measure daemons that have just started: their first thousand operations of each kind',
+    false,
   )
   .option('--json <FILE>', 'write the figures of every round')
   .option('--plot <FILE.svg>', 'draw the result')
@@ -57,17 +72,26 @@ const command = new Command('npm run bench --')
 
 interface Values {
   readonly backend: keyof typeof backends;
+  readonly virtiofsd?: string;
+  readonly directory: string;
   readonly rounds: number;
   readonly seconds: number;
   readonly only?: readonly string[];
-  readonly wait: 'spin' | 'sleep';
+  readonly spin: boolean;
+  readonly think?: number;
+  readonly thinkBy: 'work' | 'sleep';
+  readonly cold: boolean;
   readonly json?: string;
   readonly plot?: string;
 }
 
 const values = command.opts<Values>();
 const backend = backends[values.backend];
-const chosen = scenarios.filter(({ key }) => values.only?.includes(key) ?? true);
+const rows = values.spin ? spinningRows : sleepingRows;
+const chosen = values.only === undefined ? rows : scenarios.filter(({ key }) => values.only!.includes(key));
+if (values.virtiofsd !== undefined && !existsSync(values.virtiofsd))
+  command.error(`error: --virtiofsd ${values.virtiofsd}: there is none`);
+if (!existsSync(values.directory)) command.error(`error: --directory ${values.directory}: there is none`);
 
 function positive(text: string): number {
   const value = Number(text);
@@ -82,18 +106,18 @@ function count(text: string): number {
 }
 
 function chooseRows(text: string): string[] {
-  const keys = text.split(',').map((key) => key.trim());
-  const stray = keys.find((key) => !rows.includes(key));
+  const chosenKeys = text.split(',').map((key) => key.trim());
+  const stray = chosenKeys.find((key) => !keys.includes(key));
   if (stray !== undefined) throw new InvalidArgumentError(`There is no row ${stray}.`);
-  return keys;
+  return chosenKeys;
 }
 
-const scratch = mkdtempSync('/dev/shm/virtiofs-kit-bench-');
+const scratch = mkdtempSync(join(values.directory, 'virtiofs-kit-bench-'));
 const directory = join(scratch, 'shared');
 mkdirSync(directory);
 
 /** This program with the chosen backend. */
-const subject: Pick<Daemon, 'command'> = {
+const own: Pick<Daemon, 'command'> = {
   command(served, socket) {
     const config = join(scratch, 'config.yaml');
     writeFileSync(
@@ -105,24 +129,54 @@ const subject: Pick<Daemon, 'command'> = {
   },
 };
 
-const daemons: RunningDaemon[] = [];
+const subjects: Subject[] = [{ name: `virtiofs-kit ${values.backend}`, daemon: own }];
+if (values.virtiofsd !== undefined) {
+  const daemon = rustVirtiofsd(values.virtiofsd);
+  subjects.push({ name: daemon.name, daemon });
+}
+if (cVirtiofsd.missing === undefined) subjects.push({ name: cVirtiofsd.name, daemon: cVirtiofsd });
+else process.stderr.write(`without ${cVirtiofsd.name}: ${cVirtiofsd.missing}\n`);
+
+function onProgress(text: string): void {
+  process.stderr.write(process.stderr.isTTY ? `\r\u001b[K${text}` : `${text}\n`);
+}
+
 try {
-  daemons.push(launch(subject, directory, join(scratch, 'ours')));
-  if (cVirtiofsd.missing === undefined) daemons.push(launch(cVirtiofsd, directory, join(scratch, 'c')));
-  else process.stderr.write(`without ${cVirtiofsd.name}: ${cVirtiofsd.missing}\n`);
-  for (const daemon of daemons) while (!isListening(daemon)) await sleep(10);
-  const names = [`virtiofs-kit ${values.backend}`, cVirtiofsd.name];
-  const targets = daemons.map(({ socket, process: { pid } }, i) => ({ name: names[i]!, socket, pid }));
-  const result = await runBench(targets, chosen, {
-    rounds: values.rounds,
-    seconds: values.seconds,
-    wait: values.wait,
-    onProgress: (text) => process.stderr.write(process.stderr.isTTY ? `\r\u001b[K${text}` : `${text}\n`),
-  });
-  process.stdout.write(`\n${toTable(result)}`);
-  if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(toJson(result), null, 2)}\n`);
-  if (values.plot !== undefined) writeFileSync(values.plot, plot(result));
+  if (values.cold) {
+    const { table, json } = await compareLives(subjects, {
+      scratch,
+      directory,
+      rounds: values.rounds,
+      onProgress,
+    });
+    process.stdout.write(`\n${table}`);
+    if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(json, null, 2)}\n`);
+  } else await compareRows();
 } finally {
-  for (const daemon of daemons) await daemon.stop();
   rmSync(scratch, { recursive: true, force: true });
+}
+
+async function compareRows(): Promise<void> {
+  const daemons = subjects.map(({ daemon }, i) => launch(daemon, directory, join(scratch, `socket${i}`)));
+  try {
+    for (const daemon of daemons) await whenListening(daemon);
+    const targets = daemons.map(({ socket, process: { pid } }, i) => ({
+      name: subjects[i]!.name,
+      socket,
+      pid,
+    }));
+    const result = await runBench(targets, chosen, {
+      rounds: values.rounds,
+      seconds: values.seconds,
+      wait: values.spin ? 'spin' : 'sleep',
+      think: values.thinkBy,
+      thinkTime: values.think,
+      onProgress,
+    });
+    process.stdout.write(`\n${toTable(result)}`);
+    if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(toJson(result), null, 2)}\n`);
+    if (values.plot !== undefined) writeFileSync(values.plot, plot(result));
+  } finally {
+    for (const daemon of daemons) await daemon.stop();
+  }
 }

@@ -65,6 +65,33 @@ export const cVirtiofsd: Daemon = {
     ),
 };
 
+/**
+ * The daemon in Rust, of a newer Debian than this one: `folder` is where its package and those of
+ * its libraries (libc6, libcap-ng0, libseccomp2, libgcc-s1) were unpacked, and it is started by
+ * that release's loader. Or `folder` is the program itself.
+ */
+export function rustVirtiofsd(folder: string): Pick<Daemon, 'name' | 'command'> {
+  const program = join(folder, 'usr/libexec/virtiofsd');
+  const loader = join(folder, 'usr/lib64/ld-linux-x86-64.so.2');
+  const start = existsSync(program)
+    ? [loader, '--library-path', join(folder, 'usr/lib/x86_64-linux-gnu'), program]
+    : [folder];
+  return {
+    name: 'virtiofsd',
+    command: (directory, socket) =>
+      start.concat(
+        '--socket-path',
+        socket,
+        '--shared-dir',
+        directory,
+        '--sandbox',
+        'none',
+        '--log-level',
+        'error',
+      ),
+  };
+}
+
 /** A daemon that was started. */
 export interface RunningDaemon {
   readonly directory: string;

@@ -2,11 +2,20 @@ import { writeFileSync } from 'node:fs';
 import { Option, type Command } from 'commander';
 import { z } from 'zod';
 import { UsageError } from '../../backend/index.js';
-import { BenchError, plot, runBench, scenarios, toJson, toTable, type Target } from '../../bench/index.js';
+import {
+  BenchError,
+  plot,
+  runBench,
+  scenarios,
+  sleepingRows,
+  spinningRows,
+  toJson,
+  toTable,
+  type Scenario,
+  type Target,
+} from '../../bench/index.js';
 import { check, describeOptions } from '../../plugins/index.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-
-const keys = scenarios.map(({ key }) => key);
 
 const benchSchema = z.strictObject({
   socket: z.string().describe("the daemon's vhost-user socket").meta({ placeholder: 'PATH' }),
@@ -32,6 +41,16 @@ const benchSchema = z.strictObject({
     .default(1)
     .describe('measurements of each row; shown is the median'),
   seconds: z.number().positive().max(3600).default(0.5).describe('length of each measurement'),
+  spin: z
+    .boolean()
+    .default(false)
+    .describe('look at the rings all the time, as no guest does, instead of sleeping until the interrupt'),
+  think: z
+    .number()
+    .min(0)
+    .max(1e6)
+    .optional()
+    .describe("microseconds between an answer and the next request; default: each row's own"),
   plot: z.string().optional().describe('draw the result').meta({ placeholder: 'FILE.svg' }),
   json: z.boolean().default(false).describe('print JSON with the figures of every round instead of a table'),
   segment: z
@@ -52,11 +71,14 @@ export function addBench(program: Command): void {
     .optionsGroup('Measurement:');
   for (const option of BENCH_FLAGS) addFlag(command, option);
   command
-    .addOption(new Option('--only <ROWS>', `rows to measure, by comma: ${keys.join(' ')}`))
+    .option(
+      '--only <ROWS>',
+      `rows to measure, by comma: ${keysOf(sleepingRows)}; with --spin ${keysOf(spinningRows)}`,
+    )
     .addOption(
-      new Option('--wait <HOW>', 'for answers: spin on the ring, or sleep on its eventfd')
-        .choices(['spin', 'sleep'])
-        .default('spin'),
+      new Option('--think-by <HOW>', 'what happens between requests: the front-end computes, or sleeps')
+        .choices(['work', 'sleep'])
+        .default('work'),
     )
     .addHelpText('after', EXAMPLES)
     .action(measure);
@@ -70,13 +92,15 @@ async function measure(values: Values): Promise<void> {
   if (options.compare !== undefined) {
     targets.push({ name: options.compareName, socket: options.compare, pid: options.comparePid });
   }
-  const chosen = choose(values['only'] as string | undefined);
+  const chosen = choose(values['only'] as string | undefined, options.spin ? spinningRows : sleepingRows);
   try {
     const result = await runBench(targets, chosen, {
       rounds: options.rounds,
       seconds: options.seconds,
       segment: options.segment,
-      wait: values['wait'] === 'sleep' ? 'sleep' : 'spin',
+      wait: options.spin ? 'spin' : 'sleep',
+      think: values['thinkBy'] === 'sleep' ? 'sleep' : 'work',
+      thinkTime: options.think,
       ...(process.stderr.isTTY ? { onProgress: showProgress } : {}),
     });
     if (process.stderr.isTTY) showProgress('');
@@ -88,12 +112,16 @@ async function measure(values: Values): Promise<void> {
   }
 }
 
-function choose(only: string | undefined) {
-  if (only === undefined) return scenarios;
+function keysOf(rows: readonly Scenario[]): string {
+  return rows.map(({ key }) => key).join(' ');
+}
+
+function choose(only: string | undefined, rows: readonly Scenario[]): readonly Scenario[] {
+  if (only === undefined) return rows;
   return only.split(',').map((key) => {
     const scenario = scenarios.find((one) => one.key === key.trim());
     if (scenario === undefined)
-      throw new UsageError(`--only ${key}: no such row; rows are ${keys.join(' ')}`);
+      throw new UsageError(`--only ${key}: no such row; rows are ${keysOf(scenarios)}`);
     return scenario;
   });
 }
@@ -103,7 +131,8 @@ function showProgress(text: string): void {
 }
 
 const EXAMPLES = `
-Each row is driven over the rings by this process, which keeps one processor busy; the daemon needs another one.
+Each row is driven over the rings by this process, which sleeps until the daemon interrupts, as a guest does. With
+--spin it keeps one processor busy, and the daemon needs another one.
 
 Examples:
   virtiofs-kit bench --socket /run/scratch.sock

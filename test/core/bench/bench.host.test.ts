@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { ProcessTree } from '../../../core/bench/cpu.js';
@@ -13,7 +13,17 @@ import {
   ratioOf,
   type Figures,
 } from '../../../core/bench/figures.js';
-import { BenchError, plot, runBench, scenarios, toJson, toTable } from '../../../core/bench/index.js';
+import {
+  BenchError,
+  lifeSteps,
+  measureLife,
+  plot,
+  runBench,
+  scenarios,
+  toJson,
+  toTable,
+  type BenchOptions,
+} from '../../../core/bench/index.js';
 import { FrontEnd } from '../../../core/vhost-user/index.js';
 import { cVirtiofsd, isListening, launch, ours, startDaemon } from '../../support/daemons.js';
 import { FuseClient, ROOT } from '../../support/fuse-client.js';
@@ -62,6 +72,26 @@ test('CPU time of a process counts its descendants', async (t) => {
   assert.throws(() => new ProcessTree(2 ** 22 + 1), /there is none/);
 });
 
+test('CPU time of a process is that of its threads in the scheduler', async (t) => {
+  const busy =
+    'for (const end = Date.now() + 300; Date.now() < end;); process.stdout.write("x"); setInterval(() => {}, 1e6)';
+  const child = spawn(process.execPath, ['-e', busy], { stdio: ['ignore', 'pipe', 'ignore'] });
+  t.after(() => child.kill('SIGKILL'));
+  await once(child.stdout, 'data');
+  const tree = new ProcessTree(child.pid!);
+  child.kill('SIGSTOP');
+  await until(
+    () => /^State:\s+T/m.test(readFileSync(`/proc/${child.pid}/status`, 'latin1')),
+    'it has stopped',
+  );
+  const threads = readdirSync(`/proc/${child.pid}/task`).map((task) =>
+    Number(readFileSync(`/proc/${child.pid}/task/${task}/schedstat`, 'latin1').split(' ')[0]),
+  );
+  const seconds = threads.reduce((sum, one) => sum + one, 0) / 1e9;
+  // Threads that have ended are counted, too.
+  assert.ok(tree.cpu() >= seconds && tree.cpu() < seconds + 0.05, `${tree.cpu()} and ${seconds}`);
+});
+
 const missing = cVirtiofsd.missing ?? false;
 
 /** A file system in memory. */
@@ -101,12 +131,12 @@ test(
     assert.ok(
       lines.includes('C: 1 request queue, ' + lines.find((line) => line.startsWith('C: '))!.split(', ')[1]),
     );
-    const json = JSON.parse(JSON.stringify(toJson(result))) as { rows: { key: string; ratios: object }[] };
+    const json = JSON.parse(JSON.stringify(toJson(result))) as { rows: { key: string; ratios: object[] }[] };
     assert.deepEqual(
       json.rows.map(({ key }) => key),
       chosen.map(({ key }) => key),
     );
-    assert.ok(json.rows.every(({ ratios }) => ratios !== null));
+    assert.ok(json.rows.every(({ ratios }) => ratios.length === 1));
     const svg = plot(result);
     assert.match(svg, /^<svg xmlns="http:\/\/www.w3.org\/2000\/svg"[^]*<\/svg>\n$/);
     assert.equal(svg.match(/<rect/g)!.length, 1 + 2 + 4 * chosen.length);
@@ -124,6 +154,60 @@ test('one daemon is measured alone, by spinning', async (t) => {
     [1, 1],
   );
   assert.equal(targets[0]!.requestQueues, 2);
+});
+
+/** What this process did while a daemon was measured, for each operation. */
+async function costOf(socket: string, key: string, options: BenchOptions) {
+  const row = scenarios.filter((scenario) => scenario.key === key);
+  const before = process.resourceUsage();
+  const result = await runBench([{ name: 'x', socket }], row, { warmUp: 0.01, ...options });
+  const { voluntaryContextSwitches, userCPUTime, systemCPUTime } = process.resourceUsage();
+  const [figures] = result.rows[0]!.measurements[0]!.rounds;
+  const operations = figures!.operationsPerSecond * options.seconds!;
+  return {
+    figures: figures!,
+    sleeps: (voluntaryContextSwitches - before.voluntaryContextSwitches) / operations,
+    cpu: (userCPUTime + systemCPUTime - before.userCPUTime - before.systemCPUTime) / operations,
+  };
+}
+
+test('a front-end sleeps between a request and its answer, and spins only where it is told to', async (t) => {
+  const daemon = startDaemon(t, ours, MEMORY);
+  await until(() => isListening(daemon), 'the daemon listens');
+  const asleep = await costOf(daemon.socket, 'getattr-d1', { seconds: 0.3 });
+  assert.ok(asleep.sleeps > 0.5, `${asleep.sleeps} sleeps for a request`);
+  const awake = await costOf(daemon.socket, 'getattr-d1', { seconds: 0.3, wait: 'spin' });
+  assert.ok(awake.sleeps < 0.3, `${awake.sleeps} sleeps for a request`);
+});
+
+test('time passes between requests, in work or in sleep, and is not counted as latency', async (t) => {
+  const daemon = startDaemon(t, ours, MEMORY);
+  await until(() => isListening(daemon), 'the daemon listens');
+  const options = { seconds: 0.6, thinkTime: 40_000 };
+  for (const key of ['getattr-d1', 'create-d1']) {
+    const working = await costOf(daemon.socket, key, options);
+    const sleeping = await costOf(daemon.socket, key, { ...options, think: 'sleep' });
+    assert.ok(sleeping.cpu < working.cpu - 10_000, `${sleeping.cpu} and ${working.cpu} µs for a request`);
+    for (const { figures } of [working, sleeping]) {
+      assert.ok(figures.operationsPerSecond < 25);
+      assert.ok(figures.medianLatency < 40_000);
+    }
+  }
+});
+
+test("a daemon's first operations of each kind are measured beside later ones", async (t) => {
+  const daemon = startDaemon(t, ours, MEMORY);
+  await until(() => isListening(daemon), 'the daemon listens');
+  const options = { files: 100, warmUp: 0.01, hotLives: 2 };
+  const { cold, hot } = await measureLife({ name: 'x', socket: daemon.socket }, options);
+  for (const [i, { key }] of lifeSteps.entries()) {
+    for (const figures of [cold[i]!, hot[i]!]) {
+      for (const value of Object.values(figures)) assert.ok(value > 0, key);
+    }
+  }
+  const [first, later] = [cold, hot].map((all) => all.reduce((sum, one) => sum + one.cpuPerOperation!, 0));
+  assert.ok(first! > later!, `${first} and ${later} µs`);
+  assert.deepEqual(readdirSync(daemon.directory), []);
 });
 
 /** A file system in memory with little room. */

@@ -1,0 +1,54 @@
+import { FrontEnd } from '../vhost-user/index.js';
+import { ProcessTree } from './cpu.js';
+import { BenchError } from './driver.js';
+
+/** A daemon to measure. */
+export interface Target {
+  /** Name in tables. */
+  readonly name: string;
+  /** Path of its socket. */
+  readonly socket: string;
+  /**
+   * Its process, whose CPU time is counted, with its descendants. Default: the one that listens on
+   * the socket.
+   */
+  readonly pid?: number | undefined;
+}
+
+/** A daemon that is connected. */
+export interface Connected {
+  readonly frontEnd: FrontEnd;
+  /** Its processes; absent where they are not known. */
+  readonly tree: ProcessTree | undefined;
+}
+
+/**
+ * Rings as QEMU makes them on request, whose tables hold header and arguments both ways and the
+ * pages of 1 MiB.
+ */
+const SET_UP = { requestQueues: 2, queueSize: 512, indirect: 4 + 256, memory: 48 * 2 ** 20 };
+
+/**
+ * Connects to a daemon.
+ * @throws BenchError of one line where that fails, RangeError if its process is not there.
+ */
+export async function connect(target: Target): Promise<Connected> {
+  let frontEnd: FrontEnd;
+  try {
+    frontEnd = await FrontEnd.connect(target.socket, SET_UP);
+  } catch (error) {
+    throw new BenchError(`${target.socket}: ${(error as Error).message}`, { cause: error });
+  }
+  try {
+    return { frontEnd, tree: processOf(target, frontEnd.daemon) };
+  } catch (error) {
+    frontEnd.close();
+    throw error;
+  }
+}
+
+function processOf({ pid }: Target, listener: number): ProcessTree | undefined {
+  if (pid !== undefined) return new ProcessTree(pid);
+  // An init system that made the socket is not the daemon.
+  return listener > 1 ? new ProcessTree(listener) : undefined;
+}
