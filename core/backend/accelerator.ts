@@ -56,8 +56,9 @@ export type Gathered<N> = number | Attributes | Entry<N> | undefined;
 export interface StatIdentity {
   /** Mount id (`stx_mnt_id`). */
   readonly mount: number;
-  /** Low and high half of the inode number. */
+  /** Low half of the inode number. */
   readonly inoLow: number;
+  /** High half of the inode number. */
   readonly inoHigh: number;
   /**
    * Time of birth. Without it the rest is the file's own as long as the descriptor that comes with

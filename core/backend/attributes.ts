@@ -50,12 +50,15 @@ export interface Attributes {
   atimeNsec?: number | undefined;
   /** Last change of the content; as `atime`. */
   mtime?: number | undefined;
+  /** Nanoseconds of `mtime`, 0 to 999,999,999. */
   mtimeNsec?: number | undefined;
   /** Last change of the attributes; as `atime`. Default: `mtime`. */
   ctime?: number | undefined;
+  /** Nanoseconds of `ctime`, 0 to 999,999,999. */
   ctimeNsec?: number | undefined;
   /** Creation; as `atime`. Default: not known, and STATX says so. */
   btime?: number | undefined;
+  /** Nanoseconds of `btime`, 0 to 999,999,999. */
   btimeNsec?: number | undefined;
   /**
    * The directory is the root of another file system below the share (FUSE_ATTR_SUBMOUNT). Default
@@ -111,7 +114,9 @@ export function deviceMinor(rdev: number): number {
 
 /** A time to set: seconds since the epoch (may be negative) and nanoseconds 0 to 999,999,999. */
 export interface Time {
+  /** Since 1970-01-01T00:00Z, whole; negative before. */
   readonly seconds: number;
+  /** 0 to 999,999,999. */
   readonly nanoseconds: number;
 }
 
@@ -119,11 +124,15 @@ export interface Time {
 export interface AttributeChanges {
   /** Permission bits (`mode & 0o7777`). */
   readonly mode?: number;
+  /** New owner, 0 to 2^32-2. */
   readonly uid?: number;
+  /** New group, 0 to 2^32-2. */
   readonly gid?: number;
   /** New length in bytes: truncates or extends with zeros. */
   readonly size?: number;
+  /** New time of the last access; `now` is the backend's own clock. */
   readonly atime?: Time | 'now';
+  /** New time of the last change of the content; `now` is the backend's own clock. */
   readonly mtime?: Time | 'now';
   /** Sent by a guest with write-back caching, which keeps the times itself. */
   readonly ctime?: Time;
@@ -139,11 +148,16 @@ export interface AttributeChanges {
 export interface FsStatistics {
   /** Size of a block in bytes, the unit of the block counts. */
   readonly blockSize?: number;
+  /** Size of the file system. */
   readonly blocks?: number;
+  /** Free blocks. */
   readonly blocksFree?: number;
   /** Blocks free for users without privilege. Default: `blocksFree`. */
   readonly blocksAvailable?: number;
+  /** Files that there are and may yet be. */
   readonly files?: number;
+  /** Files that may yet be. */
   readonly filesFree?: number;
+  /** Longest name in bytes. */
   readonly nameMax?: number;
 }

@@ -50,5 +50,6 @@ export const DAEMON: Context = {
 export interface SecurityContext {
   /** Attribute name, such as `security.selinux`. */
   readonly name: string;
+  /** The attribute's value, as the guest's security module made it. */
   readonly value: Uint8Array;
 }

@@ -5,14 +5,19 @@ import type { HostBuffer } from './buffer.js';
 
 /** Where a backend says what happens; pino's loggers fit. */
 export interface Logger {
+  /** What only somebody who looks for a fault wants to see. Mostly not written anywhere. */
   debug(fields: object, message: string): void;
+  /** What happened as it should: something began, ended, was saved. */
   info(fields: object, message: string): void;
+  /** What the operator should look into; service goes on. */
   warn(fields: object, message: string): void;
+  /** What failed. An exception goes into the fields as `err`. */
   error(fields: object, message: string): void;
 }
 
 /** What the engine offers a mounted backend. */
 export interface BackendHost {
+  /** The export's log. */
   readonly log: Logger;
   /**
    * Memory for I/O between backends (a copy-up), zeroed. Keep it and use it again; `close` gives it
@@ -26,11 +31,13 @@ export interface BackendHost {
 export interface BackendSpec {
   /** A built-in's name, an npm package, or a path to a module. */
   readonly type: string;
+  /** The options, as the plugin's schema has them. */
   readonly [option: string]: unknown;
 }
 
 /** What a plugin's factory may use. */
 export interface PluginEnvironment {
+  /** The daemon's log. */
   readonly log: Logger;
   /**
    * Creates another backend, for those that are made of others.
@@ -65,6 +72,7 @@ export interface BackendNeeds {
 
 /** What a backend's command may use of the daemon that it runs in. */
 export interface CommandEnvironment {
+  /** The daemon's log. */
   readonly log: Logger;
   /** Serves one more backend, on a socket of its own. @throws UsageError if the socket is taken. */
   serve(tag: string, socket: string, backend: Backend): Promise<void>;
@@ -76,6 +84,7 @@ export interface CommandEnvironment {
 export interface BackendCommand<Options = unknown> {
   /** Lower-case word. */
   readonly name: string;
+  /** One line for the help. */
   readonly description: string;
   /** A `z.object`, as {@link BackendPlugin.options}. */
   readonly options: ZodType<Options>;
