@@ -38,9 +38,8 @@ import {
   statMount,
   statName,
 } from './calls/stat.js';
+import { EACCES, ENOENT, ESTALE } from '../../core/system/calls/errno.js';
 
-const EACCES = -13;
-const ESTALE = -116;
 const ACL_PREFIX = 'system.posix_acl_';
 const CAPABILITY = 'security.capability';
 
@@ -162,7 +161,7 @@ export class Share {
     into: OwnEntry,
   ): Entry<Node> | undefined {
     for (let attempt = 1; ; attempt++) {
-      if (code === -2) return undefined;
+      if (code === ENOENT) return undefined;
       if (code < 0) throw FsError.of(-code);
       const mount = this.#statMountOf(parent, fd, name);
       const node = mount && (this.#known(mount) ?? this.#identify(mount, fd, name));
@@ -475,7 +474,7 @@ export class Share {
       const time = Date.now();
       const code = takeHandle(fd, name, 0);
       if (code < 0) {
-        if (code === -2) return undefined;
+        if (code === ENOENT) return undefined;
       } else if (!isMountOf(handleMount(), mount.id)) {
         if (coveredBy(fd, name) < 0) return undefined;
       } else {

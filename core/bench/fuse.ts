@@ -1,42 +1,35 @@
+import {
+  fuse_attr_out,
+  fuse_entry_out,
+  fuse_init_in,
+  fuse_init_out,
+  fuse_open_out,
+  InitFlag,
+  Opcode,
+} from '../fuse/index.js';
 import { ARGUMENTS, BODY, type Lane } from './lane.js';
 
-/** Opcodes of Linux `include/uapi/linux/fuse.h` that the scenarios use. */
-export const Opcode = {
-  LOOKUP: 1,
-  FORGET: 2,
-  GETATTR: 3,
-  MKDIR: 9,
-  UNLINK: 10,
-  RMDIR: 11,
-  RENAME: 12,
-  OPEN: 14,
-  READ: 15,
-  WRITE: 16,
-  RELEASE: 18,
-  INIT: 26,
-  OPENDIR: 27,
-  RELEASEDIR: 29,
-  CREATE: 35,
-  READDIRPLUS: 44,
-} as const;
+export { Opcode } from '../fuse/index.js';
 
 /** Bytes of structures in replies. */
-export const ENTRY_OUT = 128;
-export const ATTR_OUT = 104;
-export const OPEN_OUT = 16;
-const INIT_OUT = 64;
+export const ENTRY_OUT = fuse_entry_out.bytes;
+export const ATTR_OUT = fuse_attr_out.bytes;
+export const OPEN_OUT = fuse_open_out.bytes;
 
 const O_RDWR = 2;
 
-/**
- * FUSE_ASYNC_READ, ATOMIC_O_TRUNC, BIG_WRITES, DO_READDIRPLUS, PARALLEL_DIROPS, MAX_PAGES, as Linux
- * offers them.
- */
-const INIT_FLAGS = (1 << 0) | (1 << 3) | (1 << 5) | (1 << 13) | (1 << 18) | (1 << 22);
+/** What Linux offers, as far as it changes what is measured. */
+const INIT_FLAGS =
+  InitFlag.ASYNC_READ |
+  InitFlag.ATOMIC_O_TRUNC |
+  InitFlag.BIG_WRITES |
+  InitFlag.DO_READDIRPLUS |
+  InitFlag.PARALLEL_DIROPS |
+  InitFlag.MAX_PAGES;
 
 /** INIT, protocol 7.38. */
 export function init(lane: Lane): void {
-  lane.request(Opcode.INIT, 0, 0, 64, INIT_OUT);
+  lane.request(Opcode.INIT, 0, 0, fuse_init_in.bytes, fuse_init_out.bytes);
   lane.words.fill(0, ARGUMENTS, ARGUMENTS + 16);
   lane.words.set([7, 38, 2 ** 17, INIT_FLAGS], ARGUMENTS);
 }

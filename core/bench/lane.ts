@@ -1,12 +1,12 @@
+import { fuse_in_header, fuse_out_header } from '../fuse/index.js';
 import type { SharedMemory } from '../vhost-user/index.js';
 
 /** Bytes for a request's header, arguments and names, and for a reply's header and structures. */
 const AREA = 4096;
 
-/** Bytes of `struct fuse_in_header`; arguments follow it. */
-export const IN_HEADER = 40;
-/** Bytes of `struct fuse_out_header`. */
-export const OUT_HEADER = 16;
+/** Arguments follow the header. */
+export const IN_HEADER = fuse_in_header.bytes;
+export const OUT_HEADER = fuse_out_header.bytes;
 /** Index of the first word of arguments, and of a reply's body. */
 export const ARGUMENTS = IN_HEADER / 4;
 export const BODY = OUT_HEADER / 4;

@@ -10,11 +10,11 @@ import {
   type OpenNode,
   type WorkArea,
 } from './work-area.js';
+import { ENOENT } from '../system/calls/errno.js';
 
 const { Opcode } = fuse;
 const KIB = 1024;
 const MIB = 1024 * KIB;
-const ENOENT = 2;
 
 /** Bytes of small files. */
 const SMALL = 4 * KIB;
@@ -179,7 +179,7 @@ export function lookup(key: string, title: string, depth: number, hit: boolean, 
       area.forget(Array.from(found, ([node, { nodeHigh, count }]) => ({ node, nodeHigh, count })));
       found.clear();
     };
-    return { load: { begin, next, ...(hit ? {} : { tolerates: ENOENT }) }, after };
+    return { load: { begin, next, ...(hit ? {} : { tolerates: -ENOENT }) }, after };
   };
   return { key, title, depth, dataBytes: 0, prepare };
 }

@@ -1,11 +1,11 @@
 import { BenchError, type Driver, type Load } from './driver.js';
 import * as fuse from './fuse.js';
 import { BODY, type Lane, OUT_HEADER } from './lane.js';
+import { ENOENT } from '../system/calls/errno.js';
 
 const { Opcode } = fuse;
 
 const ROOT: Node = { node: 1, nodeHigh: 0 };
-const ENOENT = 2;
 
 /** Bytes of the file that is read and written, and of each WRITE that makes it. */
 export const FILE_SIZE = 64 * 2 ** 20;
@@ -168,7 +168,7 @@ export class WorkArea {
       fuse.lookup(lane, directory.node, directory.nodeHigh, PREFIX, lane.number);
     };
     const next = (lane: Lane) => {
-      if (lane.errno === ENOENT) return false;
+      if (lane.errno === -ENOENT) return false;
       lane.step += 1;
       if (lane.step === 1) {
         fuse.keepNode(lane);
@@ -176,7 +176,7 @@ export class WorkArea {
       } else if (lane.step === 2) fuse.forget(lane, lane.node, lane.nodeHigh);
       return lane.step < 3;
     };
-    this.#run({ begin, next, tolerates: ENOENT }, numbers.length);
+    this.#run({ begin, next, tolerates: -ENOENT }, numbers.length);
   }
 
   /** Forgets `count` lookups of each node. */

@@ -42,14 +42,15 @@ export interface BackendChoice {
 export class BackendOptions {
   readonly #type: string | undefined;
   readonly #own: readonly OptionDescription[];
-  readonly #registry: BackendRegistry;
+  /** The program's. */
+  readonly registry: BackendRegistry;
 
   private constructor(
     registry: BackendRegistry,
     type: string | undefined,
     own: readonly OptionDescription[],
   ) {
-    this.#registry = registry;
+    this.registry = registry;
     this.#type = type;
     this.#own = own;
   }
@@ -66,7 +67,7 @@ export class BackendOptions {
    * the backend's option.
    */
   addTo(command: Command): void {
-    const { names } = this.#registry;
+    const { names } = this.registry;
     command.optionsGroup('Backend:');
     command.option(
       '--backend <NAME>',
@@ -98,7 +99,7 @@ export class BackendOptions {
   choice(values: Readonly<Record<string, unknown>>): BackendChoice {
     if (this.#type === undefined) {
       throw new UsageError(
-        `--backend is required: one of ${this.#registry.names.join(', ')}, a package or a module`,
+        `--backend is required: one of ${this.registry.names.join(', ')}, a package or a module`,
       );
     }
     return {

@@ -10,7 +10,7 @@
  * - `operations/`: one operation for each opcode, grouped by subject, and the table of them
  *   (`table.ts`).
  */
-export { GETATTR_FH, Opcode } from './wire/abi.js';
+export { GETATTR_FH, InitFlag, Opcode } from './wire/abi.js';
 export { Arguments, isName } from './wire/arguments.js';
 export type { Counters } from './session/counters.js';
 export { batchSize, FROM as GATHERED_FROM, MOST as GATHERED_MOST } from './session/gathering.js';
@@ -28,6 +28,10 @@ export {
   fuse_entry_out,
   fuse_getattr_in,
   fuse_in_header,
+  fuse_init_in,
+  fuse_init_out,
+  fuse_open_out,
+  fuse_out_header,
   fuse_read_in,
   fuse_write_in,
   fuse_write_out,

@@ -6,6 +6,7 @@
  * what transports hand to the FUSE side.
  */
 export * from './address-space.js';
+export * from './back-off.js';
 export * from './dirty-log.js';
 export * from './host-buffer.js';
 export * from './message.js';

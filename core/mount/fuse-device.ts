@@ -1,5 +1,6 @@
 import { type Message, NativeWindow, SegmentList } from '../memory/index.js';
 import {
+  type Log,
   advancePromises,
   libc,
   NativeMemory,
@@ -9,7 +10,7 @@ import {
   watch,
   type Watch,
 } from '../system/index.js';
-import type { Log } from './log.js';
+import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/errno.js';
 
 const read = libc<(fd: number, target: number, count: number) => number>('read', 'intptr_t', [
   'int',
@@ -21,12 +22,6 @@ const write = libc<(fd: number, source: number, count: number) => number>('write
   'uintptr_t',
   'size_t',
 ]);
-
-const ENOENT = 2;
-const EINTR = 4;
-const EAGAIN = 11;
-const ENODEV = 19;
-const EINVAL = 22;
 
 /**
  * The most bytes of data in one request and in one reply: 256 pages. The kernel refuses a read
@@ -126,7 +121,7 @@ export class FuseDevice {
     if (written > 0 && this.#fd.value >= 0) {
       const sent = result(write(this.#fd.value, address, written));
       // ENOENT: the caller was killed meanwhile. ENODEV: the file system was unmounted.
-      if (sent < 0 && sent !== -ENOENT && sent !== -ENODEV) {
+      if (sent < 0 && sent !== ENOENT && sent !== ENODEV) {
         this.#log.error({ errno: -sent, bytes: written }, 'the kernel refused a reply');
       }
     }
@@ -137,7 +132,7 @@ export class FuseDevice {
   refuse(message: DeviceMessage): void {
     this.#recycle(message);
     this.#log.error({}, 'the kernel sent a request that cannot be answered');
-    this.#end(EINVAL);
+    this.#end(-EINVAL);
   }
 
   #serve(): void {
@@ -148,8 +143,8 @@ export class FuseDevice {
       if (length < 0) {
         this.#recycle(message);
         // ENOENT: the request was interrupted before it was read.
-        if (length === -ENOENT || length === -EINTR) continue;
-        if (length !== -EAGAIN) this.#end(length === -ENODEV ? 0 : -length);
+        if (length === ENOENT || length === EINTR) continue;
+        if (length !== EAGAIN) this.#end(length === ENODEV ? 0 : -length);
         break;
       }
       this.#receiver.dispatch(message);

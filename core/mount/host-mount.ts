@@ -1,9 +1,8 @@
 import { realpath, stat } from 'node:fs/promises';
 import type { Message } from '../memory/index.js';
-import { ownMounts, type OwnedFd, setNonBlocking } from '../system/index.js';
+import { type Log, ownMounts, type OwnedFd, setNonBlocking } from '../system/index.js';
 import { FuseDevice } from './fuse-device.js';
 import { detachByFusermount, mountByFusermount, unmountByFusermount } from './fusermount.js';
-import type { Log } from './log.js';
 import { detachDirectly, mountDirectly, unmountDirectly } from './mount-call.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';

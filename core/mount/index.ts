@@ -5,6 +5,5 @@
  * requests mean is unknown here.
  */
 export { HostMount, type MountOptions, type MountSession } from './host-mount.js';
-export type { Log as MountLog } from './log.js';
 export { MountError } from './mount-error.js';
 export type { MountFlags } from './options.js';

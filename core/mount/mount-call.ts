@@ -2,6 +2,7 @@ import { constants, openSync } from 'node:fs';
 import { deferred, libc, OwnedFd } from '../system/index.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
+import { EBUSY, EINVAL } from '../system/calls/errno.js';
 
 /*
  * Mount and unmount run on another thread. Meanwhile the kernel may send requests to the file
@@ -24,8 +25,6 @@ const MS_NOSUID = 2;
 const MS_NODEV = 4;
 const MNT_DETACH = 2;
 const UMOUNT_NOFOLLOW = 8;
-const EBUSY = 16;
-const EINVAL = 22;
 
 /**
  * The type of the file system. The kernel shows what follows the dot, and ignores it otherwise.
@@ -68,9 +67,9 @@ export async function mountDirectly(directory: string, source: string, flags: Mo
  */
 export async function unmountDirectly(directory: string): Promise<void> {
   let code = await umount2(directory, UMOUNT_NOFOLLOW);
-  if (code === -EBUSY) code = await umount2(directory, UMOUNT_NOFOLLOW | MNT_DETACH);
+  if (code === EBUSY) code = await umount2(directory, UMOUNT_NOFOLLOW | MNT_DETACH);
   // EINVAL: the mount is gone already.
-  if (code < 0 && code !== -EINVAL) throw MountError.of(`unmount ${directory}`, -code);
+  if (code < 0 && code !== EINVAL) throw MountError.of(`unmount ${directory}`, -code);
 }
 
 /**

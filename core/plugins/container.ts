@@ -19,12 +19,13 @@ export const Services = {
 /**
  * Wires the services of one program. The container is used only while the program starts, never
  * while a request is served.
+ * @param backends the program's registry, where it has one already.
  */
-export function createContainer(log: LogConfig): Container {
+export function createContainer(log: LogConfig, backends = new BackendRegistry()): Container {
   const container = new Container({ defaultScope: 'Singleton' });
   container.bind(Services.LogConfig).toConstantValue(log);
   container.bind(Services.Logger).toResolvedValue(createLogger, [Services.LogConfig]);
-  container.bind(Services.Registry).toResolvedValue(() => new BackendRegistry());
+  container.bind(Services.Registry).toConstantValue(backends);
   container
     .bind(Services.StartDaemon)
     .toResolvedValue(

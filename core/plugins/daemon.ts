@@ -10,7 +10,7 @@ import { exportSchema, type ExportConfig } from './config.js';
 import { isBackend, openExport, type BackendSource, type OpenExportOptions } from './exports.js';
 import { check } from './schema.js';
 import { suggestion } from './suggestion.js';
-import { BackendRegistry, type OptionName } from './registry.js';
+import type { BackendRegistry, OptionName } from './registry.js';
 
 /** One socket to serve. Defaults are those of a configuration file. */
 export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backend'> {
@@ -40,6 +40,7 @@ const COMMON = ['readOnly', 'locks', 'cache', 'limits'] as const;
 /** Serves exports over vhost-user sockets until it is closed. */
 export class Daemon {
   readonly #log: Logger;
+  readonly #registry: BackendRegistry;
   readonly #exports: Export[] = [];
   readonly #servers: VhostUserServer[] = [];
   /** Promises of the ends of queue threads, which end after their servers. */
@@ -47,8 +48,9 @@ export class Daemon {
   readonly #added = new Map<string, { readonly export: Export; readonly server: VhostUserServer }>();
   #closing: Promise<void> | undefined;
 
-  private constructor(log: Logger) {
+  private constructor({ log, registry }: DaemonOptions) {
     this.#log = log;
+    this.#registry = registry;
   }
 
   /**
@@ -56,7 +58,7 @@ export class Daemon {
    * @throws UsageError for a mistake in the options. Nothing stays open then.
    */
   static async start(options: DaemonOptions): Promise<Daemon> {
-    const daemon = new Daemon(options.log);
+    const daemon = new Daemon(options);
     try {
       await daemon.#start(options);
       return daemon;
@@ -78,7 +80,7 @@ export class Daemon {
   async add(tag: string, socket: string, backend: Backend): Promise<void> {
     const settings = withLocks(check(settingsSchema, { tag, socket }, ''), false);
     const config = { ...settings, backend, optionName: undefined };
-    const one = await openExport(backend, config, { registry: new BackendRegistry(), log: this.#log });
+    const one = await openExport(backend, config, { registry: this.#registry, log: this.#log });
     try {
       const server = this.#listen(config, one);
       this.#exports.push(one);

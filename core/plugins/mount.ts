@@ -14,9 +14,6 @@ import {
   type OpenExportOptions,
 } from './exports.js';
 
-/** How many lock requests may wait at a time. */
-const MAX_WAITERS = 1024;
-
 /** What to mount on this host, and where. */
 export interface HostMountOptions extends OpenExportOptions, Partial<ExportSettings> {
   /** A directory that exists. */
@@ -50,8 +47,8 @@ export class MountedExport {
         log,
         readOnly,
         ...(allowOther === undefined ? {} : { allowOther }),
-        // Here is no ring that waiting requests could fill.
-        openSession: () => new Session(one, { maxWaiters: MAX_WAITERS }),
+        // Here is no ring that waiting requests could fill: the lock table's total is the limit.
+        openSession: () => new Session(one, { maxWaiters: Number.POSITIVE_INFINITY }),
       });
       return new MountedExport(mount, one);
     } catch (error) {

@@ -1,10 +1,8 @@
 import type { GuestBuffer } from '../backend/index.js';
 import { GATHERED_MOST } from '../fuse/index.js';
 import { FsetidSwitch } from '../system/calls/credentials.js';
-import { fstat, lseek, STATX_NAME, statx } from '../system/calls/files.js';
+import { fstat, STATX_NAME, statx } from '../system/calls/files.js';
 import { CallList, NativeMemory, readInto, writeFrom } from '../system/index.js';
-
-const SEEK_END = 2;
 
 /**
  * Each gathered call has a place of 512 bytes for `struct stat` or `struct statx`, and for a name
@@ -39,11 +37,6 @@ export class DirectCalls {
   /** @returns the bytes written, or minus the errno. */
   write(fd: number, buffer: GuestBuffer, offset: number): number {
     return writeFrom(fd, buffer, offset);
-  }
-
-  /** The size of a file in bytes, or minus the errno. */
-  size(fd: number): number {
-    return lseek(fd, 0, SEEK_END);
   }
 
   /**

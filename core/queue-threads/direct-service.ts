@@ -34,16 +34,16 @@ import {
   writeSize,
 } from '../fuse/index.js';
 import { STAT, STATX_FIELD, STATX_NAME } from '../system/calls/files.js';
-import { CallList, type DescriptorUse } from '../system/index.js';
+import { CallList, type DescriptorUse, mustReadOn } from '../system/index.js';
 import type { Completions, QueueMessage, QueueService } from '../virtqueue/index.js';
 import type { DirectCalls } from './direct-calls.js';
 import type { ThreadMailbox } from './mailbox.js';
 import { Count, type FileTableView } from './file-table.js';
+import { ENOENT } from '../system/calls/errno.js';
 
 const HEADER = fuse_in_header.bytes;
 const ATTR = (BODY + fuse_attr_out.attr) >> 2;
 const ENTRY_ATTR = (BODY + fuse_entry_out.attr) >> 2;
-const ENOENT = -2;
 
 /** A request that waits in the batch, to be carried out together with others. */
 class Gathered {
@@ -183,10 +183,10 @@ export class DirectService implements QueueService {
     offset: number,
     flags: number,
   ): boolean {
-    // A read with flags (RWF_NOWAIT) returns what needs no waiting. If that is less than was asked
-    // for, only the end of the file excuses it; otherwise the request is passed on.
+    // A read with flags (RWF_NOWAIT) returns what needs no waiting. Where there is more, or where
+    // such a read fails, the request is passed on.
     const isShort = count !== length && flags !== 0;
-    if (isShort && (count < 0 || offset + count < this.#calls.size(fd))) return false;
+    if (isShort && (count < 0 || mustReadOn(fd, offset, count))) return false;
     this.#tally(Count.READS, Count.BYTES_READ, count);
     if (count < 0) this.#refuse(message, count);
     else this.#reply(message, BODY, BODY + count);

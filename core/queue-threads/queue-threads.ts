@@ -1,18 +1,19 @@
 import { Worker } from 'node:worker_threads';
-import type { Mapping } from '../system/index.js';
 import { close, dup } from '../system/calls/files.js';
 import {
   checkPollable,
   type DescriptorUser,
   drain,
   eventfd,
+  type Log,
+  type Mapping,
   type OwnedFd,
   sharedDescriptors,
   signal,
   type Watch,
   watch,
 } from '../system/index.js';
-import type { Poller, QueuePlacement, StartingQueue } from '../virtqueue/index.js';
+import type { Poller, QueuePlacement, SharedTable, StartingQueue } from '../virtqueue/index.js';
 import { EngineMailbox, mailboxMemory } from './mailbox.js';
 import type { Notice, Command, ThreadData } from './messages.js';
 import { type QueueCommand, regionsOf, RemoteRun } from './remote-run.js';
@@ -22,10 +23,7 @@ import { SharedFileTable } from './file-table.js';
 const END_TIMEOUT_MS = 5000;
 
 /** Where faults of the threads are logged. */
-export interface ThreadLog {
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
+export type ThreadLog = Pick<Log, 'warn' | 'error'>;
 
 /** A queue of a thread, and the mappings that must stay until the thread has let go of it. */
 interface Entry {
@@ -83,7 +81,7 @@ class Thread {
    * must then run elsewhere.
    * @throws SystemError if the kick descriptor cannot be polled.
    */
-  serve(queue: StartingQueue, fileTable: SharedFileTable): RemoteRun | undefined {
+  serve(queue: StartingQueue, fileTable: SharedTable): RemoteRun | undefined {
     if (this.#isGone) return undefined;
     // Checked here, since an exception in the thread would end it.
     checkPollable(queue.kick);
@@ -234,9 +232,8 @@ export class QueueThreads {
 
   #place(turn: number, queue: StartingQueue): RemoteRun | undefined {
     const thread = this.#threads[(turn % (this.#threads.length + 1)) - 1];
-    const session = queue.service.currentSession?.();
-    const fileTable = session !== undefined && 'fileTable' in session ? session.fileTable : undefined;
-    if (thread === undefined || !(fileTable instanceof SharedFileTable)) return undefined;
+    const { fileTable } = queue.service;
+    if (thread === undefined || fileTable === undefined) return undefined;
     this.#pollers.add(queue.poller);
     return thread.serve(queue, fileTable);
   }

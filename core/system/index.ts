@@ -30,6 +30,7 @@ export { IoThreads, type IoWork } from './batches/io-threads.js';
 export * from './calls/libc.js';
 export { isAtOrBelow, ownMounts } from './calls/own-mounts.js';
 export * from './descriptors/limits.js';
+export type { Log } from './log.js';
 export * from './memory/mapping.js';
 export * from './memory/memfd.js';
 export * from './memory/native-memory.js';

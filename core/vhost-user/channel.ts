@@ -1,9 +1,6 @@
 import { advancePromises, watch, type OwnedFd, type UnixConnection, type Watch } from '../system/index.js';
 import { decodeHeader, HEADER_SIZE, type Header, MAX_REGIONS, ProtocolError } from './messages.js';
-
-const EAGAIN = 11;
-const EINTR = 4;
-const ECONNRESET = 104;
+import { EAGAIN, ECONNRESET, EINTR } from '../system/calls/errno.js';
 
 /** The stream has failed: the front-end is gone, or does not read its replies. */
 export class ChannelError extends Error {
@@ -67,7 +64,7 @@ export class Channel {
     if (this.#ended) return;
     const sent = this.#connection.send(bytes);
     if (sent === bytes.length) return;
-    const reason = sent < 0 && sent !== -EAGAIN ? `errno ${-sent}` : 'it does not read its replies';
+    const reason = sent < 0 && sent !== EAGAIN ? `errno ${-sent}` : 'it does not read its replies';
     this.end(new ChannelError(`cannot send to the front-end: ${reason}`));
   }
 
@@ -101,10 +98,10 @@ export class Channel {
   /** @returns whether `target` is full now. */
   #fill(target: Uint8Array): boolean {
     const count = this.#connection.recv(target.subarray(this.#filled), this.#fds);
-    if (count === -EAGAIN || count === -EINTR) return false;
+    if (count === EAGAIN || count === EINTR) return false;
     if (count <= 0) {
       const within = this.#filled > 0 || this.#header !== undefined;
-      const gone = count === 0 || count === -ECONNRESET;
+      const gone = count === 0 || count === ECONNRESET;
       if (gone && !within) this.end();
       else
         this.end(

@@ -1,8 +1,7 @@
 import { AddressSpace, DirtyLog } from '../memory/index.js';
-import { Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
+import { type Log, Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
 import { Poller, type QueueService, type QueuePlacement } from '../virtqueue/index.js';
 import { Channel, ChannelError, type ChannelReceiver, type RawMessage } from './channel.js';
-import type { Log } from './log.js';
 import { MemoryTable, type TableChange } from './memory-table.js';
 import {
   decodeMessage,
@@ -124,11 +123,14 @@ export class VhostUserDevice implements ChannelReceiver {
     this.#config = encodeConfigSpace(options.tag, options.requestQueues);
     this.#session = options.openSession();
     // RESET_DEVICE puts another session in the place of this one.
+    const session = (): DeviceSession => this.#session;
     const service: QueueService = {
       dispatch: (message, following) => this.#session.dispatch(message, following),
       submit: () => this.#session.submit(),
       completions: this.#session.completions,
-      currentSession: () => this.#session,
+      get fileTable() {
+        return session().fileTable;
+      },
     };
     this.#placement = options.openPlacement?.();
     this.#vrings = Array.from(

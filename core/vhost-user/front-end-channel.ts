@@ -8,9 +8,7 @@ import {
   requestName,
   type RequestName,
 } from './messages.js';
-
-const EAGAIN = 11;
-const EINTR = 4;
+import { EAGAIN, EINTR } from '../system/calls/errno.js';
 
 /** The daemon has refused a message, broken the protocol, or is gone. */
 export class FrontEndError extends Error {
@@ -114,7 +112,7 @@ export class FrontEndChannel {
     const count = this.#connection.recv(chunk, fds);
     // No reply that this front-end asks for carries a descriptor.
     for (const fd of fds) fd.close();
-    if (count === -EAGAIN || count === -EINTR) return;
+    if (count === EAGAIN || count === EINTR) return;
     if (count <= 0) {
       this.end('the daemon closed the connection');
     } else {

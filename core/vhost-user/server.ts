@@ -1,10 +1,9 @@
 import { chmodSync, chownSync, lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { SystemError, UnixConnection, UnixListener, watch, type Watch } from '../system/index.js';
+import { type Log, SystemError, UnixConnection, UnixListener, watch, type Watch } from '../system/index.js';
 import { Poller } from '../virtqueue/index.js';
 import { VhostUserDevice, type DeviceOptions } from './device.js';
 import { isListening } from './socket-options.js';
-import type { Log } from './log.js';
 
 /** A socket cannot be served. The text says why, and what to do, in one line. */
 export class ListenError extends Error {

@@ -1,7 +1,6 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
-import { OwnedFd, SystemError } from '../system/index.js';
+import { type Log, OwnedFd, SystemError } from '../system/index.js';
 import { type QueuePlacer, type Poller, type QueueService, Virtqueue } from '../virtqueue/index.js';
-import type { Log } from './log.js';
 import { ProtocolError } from './messages.js';
 
 /** Where a ring lies, by the front-end's addresses. */

@@ -13,6 +13,6 @@ export * from './driver-queue.js';
 export * from './layout.js';
 export * from './poller.js';
 export { ChainMessage, type ChainOwner } from './queue-run.js';
-export type { Completions, QueueMessage, QueueService, Run } from './queue-run.js';
+export type { Completions, QueueMessage, QueueService, Run, SharedTable } from './queue-run.js';
 export * from './split-ring.js';
 export * from './virtqueue.js';

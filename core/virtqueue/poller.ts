@@ -1,3 +1,4 @@
+import { BackOff } from '../memory/index.js';
 import type { Completions, PolledQueue } from './queue-run.js';
 
 /**
@@ -5,9 +6,6 @@ import type { Completions, PolledQueue } from './queue-run.js';
  * does its other work.
  */
 const TURN_TIME_MS = 1;
-
-/** The most pauses that pass without polling, after polling was in vain several times. */
-const MOST_SKIPPED = 63;
 
 /**
  * Serves queues that belong together. After a kick it drains them all. Before it lets the event
@@ -27,8 +25,7 @@ export class Poller {
   readonly #runs: PolledQueue[] = [];
   /** The completions of the queues' services, each once. */
   #completions: readonly Completions[] = [];
-  #skipped = 0;
-  #skip = 0;
+  readonly #backOff = new BackOff();
   #serving = false;
   #scheduled = false;
 
@@ -120,10 +117,7 @@ export class Poller {
    */
   #mayLook(): boolean {
     if (this.#time === 0) return false;
-    if (this.#skipped < this.#skip) {
-      this.#skipped += 1;
-      return false;
-    }
+    if (this.#backOff.skips()) return false;
     let waiting = 0;
     const runs = this.#runs;
     for (let i = 0; i < runs.length; i++) waiting += runs[i]!.inFlight;
@@ -137,20 +131,19 @@ export class Poller {
     const runs = this.#runs;
     const completions = this.#completions;
     const end = performance.now() + this.#time;
-    this.#skipped = 0;
     do {
       for (let i = 0; i < completions.length; i++) {
         if (!completions[i]!.ready) continue;
-        this.#skip = 0;
+        this.#backOff.tried(true);
         return true;
       }
       for (let i = 0; i < runs.length; i++) {
         if (!runs[i]!.ready) continue;
-        this.#skip = 0;
+        this.#backOff.tried(true);
         return true;
       }
     } while (performance.now() < end);
-    this.#skip = Math.min(this.#skip * 2 + 1, MOST_SKIPPED);
+    this.#backOff.tried(false);
     return false;
   }
 

@@ -85,8 +85,13 @@ export interface QueueService {
   submit(): void;
   /** For a service whose requests may be carried out on other threads. */
   readonly completions?: Completions | undefined;
-  /** The session that currently serves the requests, for a `QueuePlacer`. */
-  currentSession?(): object;
+  /** For a `QueuePlacer`: what other threads may see of the files that requests are about. */
+  readonly fileTable?: SharedTable | undefined;
+}
+
+/** A table in memory that all threads see. */
+export interface SharedTable {
+  readonly memory: SharedArrayBuffer;
 }
 
 /** Tells when requests have ended that other threads carry out. */

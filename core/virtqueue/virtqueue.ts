@@ -1,5 +1,5 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
-import { drain, type OwnedFd, setNonBlocking, signal, type Watch, watch } from '../system/index.js';
+import { drain, type Log, type OwnedFd, setNonBlocking, signal, type Watch, watch } from '../system/index.js';
 import type { DeviceRing } from './device-ring.js';
 import {
   Alignment,
@@ -12,10 +12,10 @@ import {
 import { Poller } from './poller.js';
 import { QueueRun, type QueueService, type Run } from './queue-run.js';
 import { SplitRing } from './split-ring.js';
+import { EAGAIN } from '../system/calls/errno.js';
 
 /** The log of a queue. pino's loggers have this interface. */
-export interface QueueLog {
-  warn(fields: object, message: string): void;
+export interface QueueLog extends Pick<Log, 'warn'> {
   /** Called instead of `warn` when the queue has stopped, with the reason. */
   stopped?(fields: object, reason: string): void;
 }
@@ -54,8 +54,6 @@ export interface QueuePlacement {
   /** To be called when the device is gone. */
   leave(): void;
 }
-
-const EAGAIN = 11;
 
 /** One turn of the event loop takes at most so many times the queue's size. */
 const ROUNDS = 4;
@@ -345,7 +343,7 @@ export class Virtqueue {
     if (kick === undefined || this.isElsewhere) return;
     this.#watch = watch(kick.value, () => {
       const code = drain(kick.value);
-      if (code > 0 || code === -EAGAIN) this.kick();
+      if (code > 0 || code === EAGAIN) this.kick();
       else {
         // It is no longer an eventfd that works, and would be readable for ever.
         this.#log.warn({ code }, 'queue: the kick descriptor ended');

@@ -3,6 +3,7 @@
  * carries them. Layouts are those of Linux `include/uapi/linux/fuse.h`. Every reply's header is
  * checked as the Linux kernel checks it.
  */
+import { InitFlag as FirstWord, InitFlag2 as SecondWord, Opcode } from '../../core/fuse/wire/abi.js';
 
 /** What carries a request: the front-end over a virtqueue, or anything else that moves bytes. */
 export interface FuseTransport {
@@ -16,81 +17,21 @@ export interface FuseTransport {
 }
 
 /** Opcodes (`enum fuse_opcode`). */
-export const Op = {
-  LOOKUP: 1,
-  FORGET: 2,
-  GETATTR: 3,
-  SETATTR: 4,
-  READLINK: 5,
-  SYMLINK: 6,
-  MKNOD: 8,
-  MKDIR: 9,
-  UNLINK: 10,
-  RMDIR: 11,
-  RENAME: 12,
-  LINK: 13,
-  OPEN: 14,
-  READ: 15,
-  WRITE: 16,
-  STATFS: 17,
-  RELEASE: 18,
-  FSYNC: 20,
-  SETXATTR: 21,
-  GETXATTR: 22,
-  LISTXATTR: 23,
-  REMOVEXATTR: 24,
-  FLUSH: 25,
-  INIT: 26,
-  OPENDIR: 27,
-  READDIR: 28,
-  RELEASEDIR: 29,
-  FSYNCDIR: 30,
-  GETLK: 31,
-  SETLK: 32,
-  SETLKW: 33,
-  ACCESS: 34,
-  CREATE: 35,
-  INTERRUPT: 36,
-  BMAP: 37,
-  DESTROY: 38,
-  IOCTL: 39,
-  POLL: 40,
-  BATCH_FORGET: 42,
-  FALLOCATE: 43,
-  READDIRPLUS: 44,
-  RENAME2: 45,
-  LSEEK: 46,
-  COPY_FILE_RANGE: 47,
-  SYNCFS: 50,
-  TMPFILE: 51,
-  STATX: 52,
-} as const;
+export { Opcode as Op };
 
-/** INIT flags (`FUSE_*`), the ones tests ask for by name. */
+/** INIT flags (`FUSE_*`), those of both words in one number. */
 export const InitFlag = {
-  ASYNC_READ: 1n << 0n,
-  POSIX_LOCKS: 1n << 1n,
-  ATOMIC_O_TRUNC: 1n << 3n,
-  EXPORT_SUPPORT: 1n << 4n,
-  BIG_WRITES: 1n << 5n,
-  DONT_MASK: 1n << 6n,
-  FLOCK_LOCKS: 1n << 10n,
-  AUTO_INVAL_DATA: 1n << 12n,
-  DO_READDIRPLUS: 1n << 13n,
-  READDIRPLUS_AUTO: 1n << 14n,
-  ASYNC_DIO: 1n << 15n,
-  WRITEBACK_CACHE: 1n << 16n,
-  PARALLEL_DIROPS: 1n << 18n,
-  POSIX_ACL: 1n << 20n,
-  MAX_PAGES: 1n << 22n,
-  CACHE_SYMLINKS: 1n << 23n,
-  SUBMOUNTS: 1n << 27n,
-  HANDLE_KILLPRIV_V2: 1n << 28n,
-  SETXATTR_EXT: 1n << 29n,
-  INIT_EXT: 1n << 30n,
-  SECURITY_CTX: 1n << 32n,
-  CREATE_SUPP_GROUP: 1n << 34n,
-} as const;
+  ...wide(FirstWord, 0n),
+  ...wide(SecondWord, 32n),
+};
+
+function wide<Name extends string>(
+  flags: Readonly<Record<Name, number>>,
+  shift: bigint,
+): Readonly<Record<Name, bigint>> {
+  const entries = Object.entries<number>(flags).map(([name, flag]) => [name, BigInt(flag >>> 0) << shift]);
+  return Object.fromEntries(entries) as Record<Name, bigint>;
+}
 
 /** What a Linux 6 guest offers and any daemon understands. */
 export const usualInitFlags: bigint =
@@ -316,7 +257,7 @@ export class FuseClient {
   async init(flags = usualInitFlags, minor = 38, major = 7): Promise<InitReply> {
     const fields = new Fields().u32(major).u32(minor).u32(131072);
     fields.u32(Number(flags & 0xffffffffn)).u32(Number(flags >> 32n));
-    const body = await this.call(Op.INIT, 0n, fields.raw(new Uint8Array(44)).bytes(), 64);
+    const body = await this.call(Opcode.INIT, 0n, fields.raw(new Uint8Array(44)).bytes(), 64);
     const view = viewOf(body, 64);
     const low = BigInt(view.getUint32(12, true));
     const high = BigInt(view.getUint32(32, true));
@@ -333,11 +274,11 @@ export class FuseClient {
   }
 
   async destroy(): Promise<void> {
-    await this.call(Op.DESTROY, 0n, new Uint8Array(0), 0);
+    await this.call(Opcode.DESTROY, 0n, new Uint8Array(0), 0);
   }
 
   async lookup(parent: bigint, name: string | Uint8Array): Promise<EntryReply> {
-    return decodeEntry(await this.call(Op.LOOKUP, parent, new Fields().name(name).bytes(), ENTRY_OUT));
+    return decodeEntry(await this.call(Opcode.LOOKUP, parent, new Fields().name(name).bytes(), ENTRY_OUT));
   }
 
   /** Looks a path up, component by component, from the root. */
@@ -350,13 +291,13 @@ export class FuseClient {
   }
 
   forget(nodeid: bigint, nlookup = 1n): Promise<void> {
-    return this.send(Op.FORGET, nodeid, new Fields().u64(nlookup).bytes());
+    return this.send(Opcode.FORGET, nodeid, new Fields().u64(nlookup).bytes());
   }
 
   batchForget(nodes: readonly (readonly [nodeid: bigint, nlookup: bigint])[]): Promise<void> {
     const fields = new Fields().u32(nodes.length).u32(0);
     for (const [nodeid, nlookup] of nodes) fields.u64(nodeid).u64(nlookup);
-    return this.send(Op.BATCH_FORGET, 0n, fields.bytes());
+    return this.send(Opcode.BATCH_FORGET, 0n, fields.bytes());
   }
 
   async getattr(nodeid: bigint, fh?: bigint): Promise<Attr> {
@@ -364,7 +305,7 @@ export class FuseClient {
       .u32(fh === undefined ? 0 : 1)
       .u32(0)
       .u64(fh ?? 0n);
-    return decodeAttr(await this.call(Op.GETATTR, nodeid, args.bytes(), ATTR_OUT), 16);
+    return decodeAttr(await this.call(Opcode.GETATTR, nodeid, args.bytes(), ATTR_OUT), 16);
   }
 
   async setattr(nodeid: bigint, changes: SetattrRequest): Promise<Attr> {
@@ -397,55 +338,60 @@ export class FuseClient {
       .u32(uid ?? 0)
       .u32(gid ?? 0)
       .u32(0);
-    return decodeAttr(await this.call(Op.SETATTR, nodeid, args.bytes(), ATTR_OUT), 16);
+    return decodeAttr(await this.call(Opcode.SETATTR, nodeid, args.bytes(), ATTR_OUT), 16);
   }
 
   async readlink(nodeid: bigint): Promise<string> {
-    return Buffer.from(await this.call(Op.READLINK, nodeid, new Uint8Array(0), 4096)).toString();
+    return Buffer.from(await this.call(Opcode.READLINK, nodeid, new Uint8Array(0), 4096)).toString();
   }
 
   async symlink(parent: bigint, name: string, target: string): Promise<EntryReply> {
     return decodeEntry(
-      await this.call(Op.SYMLINK, parent, new Fields().name(name).name(target).bytes(), ENTRY_OUT),
+      await this.call(Opcode.SYMLINK, parent, new Fields().name(name).name(target).bytes(), ENTRY_OUT),
     );
   }
 
   async mknod(parent: bigint, name: string, mode: number, rdev = 0, umask = 0): Promise<EntryReply> {
     const args = new Fields().u32(mode).u32(rdev).u32(umask).u32(0).name(name);
-    return decodeEntry(await this.call(Op.MKNOD, parent, args.bytes(), ENTRY_OUT));
+    return decodeEntry(await this.call(Opcode.MKNOD, parent, args.bytes(), ENTRY_OUT));
   }
 
   async mkdir(parent: bigint, name: string, mode = 0o755, umask = 0): Promise<EntryReply> {
     const args = new Fields().u32(mode).u32(umask).name(name);
-    return decodeEntry(await this.call(Op.MKDIR, parent, args.bytes(), ENTRY_OUT));
+    return decodeEntry(await this.call(Opcode.MKDIR, parent, args.bytes(), ENTRY_OUT));
   }
 
   async unlink(parent: bigint, name: string): Promise<void> {
-    await this.call(Op.UNLINK, parent, new Fields().name(name).bytes(), 0);
+    await this.call(Opcode.UNLINK, parent, new Fields().name(name).bytes(), 0);
   }
 
   async rmdir(parent: bigint, name: string): Promise<void> {
-    await this.call(Op.RMDIR, parent, new Fields().name(name).bytes(), 0);
+    await this.call(Opcode.RMDIR, parent, new Fields().name(name).bytes(), 0);
   }
 
   /** RENAME, or RENAME2 where there are flags. */
   async rename(parent: bigint, name: string, newParent: bigint, newName: string, flags = 0): Promise<void> {
     const args = new Fields().u64(newParent);
     if (flags !== 0) args.u32(flags).u32(0);
-    await this.call(flags === 0 ? Op.RENAME : Op.RENAME2, parent, args.name(name).name(newName).bytes(), 0);
+    await this.call(
+      flags === 0 ? Opcode.RENAME : Opcode.RENAME2,
+      parent,
+      args.name(name).name(newName).bytes(),
+      0,
+    );
   }
 
   async link(nodeid: bigint, newParent: bigint, newName: string): Promise<EntryReply> {
     const args = new Fields().u64(nodeid).name(newName);
-    return decodeEntry(await this.call(Op.LINK, newParent, args.bytes(), ENTRY_OUT));
+    return decodeEntry(await this.call(Opcode.LINK, newParent, args.bytes(), ENTRY_OUT));
   }
 
   open(nodeid: bigint, flags = 0): Promise<OpenReply> {
-    return this.#open(Op.OPEN, nodeid, flags);
+    return this.#open(Opcode.OPEN, nodeid, flags);
   }
 
   opendir(nodeid: bigint): Promise<OpenReply> {
-    return this.#open(Op.OPENDIR, nodeid, 0);
+    return this.#open(Opcode.OPENDIR, nodeid, 0);
   }
 
   async #open(opcode: number, nodeid: bigint, flags: number): Promise<OpenReply> {
@@ -461,13 +407,13 @@ export class FuseClient {
     umask = 0,
   ): Promise<{ entry: EntryReply; open: OpenReply }> {
     const args = new Fields().u32(flags).u32(mode).u32(umask).u32(0).name(name);
-    const body = await this.call(Op.CREATE, parent, args.bytes(), ENTRY_OUT + OPEN_OUT);
+    const body = await this.call(Opcode.CREATE, parent, args.bytes(), ENTRY_OUT + OPEN_OUT);
     return { entry: decodeEntry(body), open: decodeOpen(body, ENTRY_OUT) };
   }
 
   read(nodeid: bigint, fh: bigint, offset: number, size: number): Promise<Uint8Array> {
     const args = new Fields().u64(fh).u64(offset).u32(size).u32(0).u64(0).u32(0).u32(0);
-    return this.call(Op.READ, nodeid, args.bytes(), size);
+    return this.call(Opcode.READ, nodeid, args.bytes(), size);
   }
 
   /** @returns the bytes written. */
@@ -484,11 +430,11 @@ export class FuseClient {
     const args = new Uint8Array(head.length + data.length);
     args.set(head);
     args.set(data, head.length);
-    return viewOf(await this.call(Op.WRITE, nodeid, args, 8), 8).getUint32(0, true);
+    return viewOf(await this.call(Opcode.WRITE, nodeid, args, 8), 8).getUint32(0, true);
   }
 
   async flush(nodeid: bigint, fh: bigint, lockOwner = 0n): Promise<void> {
-    await this.call(Op.FLUSH, nodeid, new Fields().u64(fh).u64(0).u64(lockOwner).bytes(), 0);
+    await this.call(Opcode.FLUSH, nodeid, new Fields().u64(fh).u64(0).u64(lockOwner).bytes(), 0);
   }
 
   async fsync(nodeid: bigint, fh: bigint, dataOnly = false): Promise<void> {
@@ -496,26 +442,26 @@ export class FuseClient {
       .u64(fh)
       .u32(dataOnly ? 1 : 0)
       .u32(0);
-    await this.call(Op.FSYNC, nodeid, args.bytes(), 0);
+    await this.call(Opcode.FSYNC, nodeid, args.bytes(), 0);
   }
 
   async release(nodeid: bigint, fh: bigint, flags = 0, releaseFlags = 0, lockOwner = 0n): Promise<void> {
     const args = new Fields().u64(fh).u32(flags).u32(releaseFlags).u64(lockOwner);
-    await this.call(Op.RELEASE, nodeid, args.bytes(), 0);
+    await this.call(Opcode.RELEASE, nodeid, args.bytes(), 0);
   }
 
   async releasedir(nodeid: bigint, fh: bigint): Promise<void> {
-    await this.call(Op.RELEASEDIR, nodeid, new Fields().u64(fh).u32(0).u32(0).u64(0).bytes(), 0);
+    await this.call(Opcode.RELEASEDIR, nodeid, new Fields().u64(fh).u32(0).u32(0).u64(0).bytes(), 0);
   }
 
   /** One READDIR: the entries from offset `offset` on that fit in `size` bytes. */
   async readdir(nodeid: bigint, fh: bigint, offset = 0n, size = 4096): Promise<Dirent[]> {
-    return decodeDirents(await this.#readdir(Op.READDIR, nodeid, fh, offset, size), false);
+    return decodeDirents(await this.#readdir(Opcode.READDIR, nodeid, fh, offset, size), false);
   }
 
   /** One READDIRPLUS; each entry with a node id counts as a lookup. */
   async readdirplus(nodeid: bigint, fh: bigint, offset = 0n, size = 4096): Promise<Dirent[]> {
-    return decodeDirents(await this.#readdir(Op.READDIRPLUS, nodeid, fh, offset, size), true);
+    return decodeDirents(await this.#readdir(Opcode.READDIRPLUS, nodeid, fh, offset, size), true);
   }
 
   #readdir(opcode: number, nodeid: bigint, fh: bigint, offset: bigint, size: number): Promise<Uint8Array> {
@@ -539,7 +485,7 @@ export class FuseClient {
   }
 
   async statfs(nodeid = ROOT): Promise<StatfsReply> {
-    const view = viewOf(await this.call(Op.STATFS, nodeid, new Uint8Array(0), 80), 80);
+    const view = viewOf(await this.call(Opcode.STATFS, nodeid, new Uint8Array(0), 80), 80);
     const u64 = (at: number) => Number(view.getBigUint64(at, true));
     return {
       blocks: u64(0),
@@ -554,29 +500,29 @@ export class FuseClient {
   }
 
   async access(nodeid: bigint, mask: number): Promise<void> {
-    await this.call(Op.ACCESS, nodeid, new Fields().u32(mask).u32(0).bytes(), 0);
+    await this.call(Opcode.ACCESS, nodeid, new Fields().u32(mask).u32(0).bytes(), 0);
   }
 
   async setxattr(nodeid: bigint, name: string, value: Uint8Array, flags = 0): Promise<void> {
     const args = new Fields().u32(value.length).u32(flags).name(name).raw(value);
-    await this.call(Op.SETXATTR, nodeid, args.bytes(), 0);
+    await this.call(Opcode.SETXATTR, nodeid, args.bytes(), 0);
   }
 
   getxattr(nodeid: bigint, name: string, size = 65536): Promise<Uint8Array> {
-    return this.call(Op.GETXATTR, nodeid, new Fields().u32(size).u32(0).name(name).bytes(), size);
+    return this.call(Opcode.GETXATTR, nodeid, new Fields().u32(size).u32(0).name(name).bytes(), size);
   }
 
   async listxattr(nodeid: bigint, size = 65536): Promise<string[]> {
-    const body = await this.call(Op.LISTXATTR, nodeid, new Fields().u32(size).u32(0).bytes(), size);
+    const body = await this.call(Opcode.LISTXATTR, nodeid, new Fields().u32(size).u32(0).bytes(), size);
     return Buffer.from(body).toString().split('\0').filter(Boolean);
   }
 
   async removexattr(nodeid: bigint, name: string): Promise<void> {
-    await this.call(Op.REMOVEXATTR, nodeid, new Fields().name(name).bytes(), 0);
+    await this.call(Opcode.REMOVEXATTR, nodeid, new Fields().name(name).bytes(), 0);
   }
 
   async getlk(nodeid: bigint, fh: bigint, owner: bigint, lock: FileLock): Promise<FileLock> {
-    const view = viewOf(await this.#lock(Op.GETLK, nodeid, fh, owner, lock, 0, 24), 24);
+    const view = viewOf(await this.#lock(Opcode.GETLK, nodeid, fh, owner, lock, 0, 24), 24);
     return {
       start: view.getBigUint64(0, true),
       end: view.getBigUint64(8, true),
@@ -594,7 +540,7 @@ export class FuseClient {
     wait = false,
     flags = 0,
   ): Promise<void> {
-    await this.#lock(wait ? Op.SETLKW : Op.SETLK, nodeid, fh, owner, lock, flags, 0);
+    await this.#lock(wait ? Opcode.SETLKW : Opcode.SETLK, nodeid, fh, owner, lock, flags, 0);
   }
 
   #lock(
@@ -611,17 +557,17 @@ export class FuseClient {
   }
 
   interrupt(unique: bigint): Promise<void> {
-    return this.send(Op.INTERRUPT, 0n, new Fields().u64(unique).bytes());
+    return this.send(Opcode.INTERRUPT, 0n, new Fields().u64(unique).bytes());
   }
 
   async fallocate(nodeid: bigint, fh: bigint, mode: number, offset: number, length: number): Promise<void> {
     const args = new Fields().u64(fh).u64(offset).u64(length).u32(mode).u32(0);
-    await this.call(Op.FALLOCATE, nodeid, args.bytes(), 0);
+    await this.call(Opcode.FALLOCATE, nodeid, args.bytes(), 0);
   }
 
   async lseek(nodeid: bigint, fh: bigint, offset: number, whence: number): Promise<number> {
     const args = new Fields().u64(fh).u64(offset).u32(whence).u32(0);
-    return Number(viewOf(await this.call(Op.LSEEK, nodeid, args.bytes(), 8), 8).getBigUint64(0, true));
+    return Number(viewOf(await this.call(Opcode.LSEEK, nodeid, args.bytes(), 8), 8).getBigUint64(0, true));
   }
 }
 

@@ -4,16 +4,13 @@ import { endImpersonation } from './caller.js';
 import { at, putDescriptorPath } from './call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor, statInoHigh, statInoLow, statMount } from './stat.js';
+import { EISDIR, ENOENT, EOPNOTSUPP } from '../../../core/system/calls/errno.js';
 
 /**
  * Creates regular files that have their security context from the first moment on, also for
  * processes of the host: a file is made without a name (O_TMPFILE), labelled, and then linked.
  * Directories, symbolic links and special files cannot be made that way.
  */
-
-const ENOENT = -2;
-const EISDIR = -21;
-const EOPNOTSUPP = -95;
 
 /**
  * Creates a file under a name that must not exist yet.

@@ -24,10 +24,7 @@ import type { Node } from '../nodes/nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { statLinks, statName } from '../calls/stat.js';
-
-const EACCES = -13;
-const EXDEV = -18;
-const EOPNOTSUPP = -95;
+import { EACCES, ENOENT, EOPNOTSUPP, EXDEV } from '../../../core/system/calls/errno.js';
 
 /** Creating, linking, renaming and removing names. */
 export function creationOperations(share: Share) {
@@ -146,7 +143,7 @@ export function creationOperations(share: Share) {
       }
       // Without CAP_DAC_READ_SEARCH, linkat(2) refuses an empty path with ENOENT; a path below
       // /proc works.
-      if (code === -2) code = linkat(AT.FDCWD, putDescriptorPath(from), fd, path, AT.SYMLINK_FOLLOW);
+      if (code === ENOENT) code = linkat(AT.FDCWD, putDescriptorPath(from), fd, path, AT.SYMLINK_FOLLOW);
       return made(code, parent, fd, path, name);
     },
 

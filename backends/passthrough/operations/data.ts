@@ -15,7 +15,6 @@ import {
   close,
   fchownat,
   getStatusFlags,
-  lseek,
   O,
   openat,
   preadv2Later,
@@ -25,7 +24,7 @@ import {
   setStatusFlags,
   unlinkat,
 } from '../../../core/system/calls/files.js';
-import { readInto, writeFrom } from '../../../core/system/index.js';
+import { mustReadOn, readInto, writeFrom } from '../../../core/system/index.js';
 import { endImpersonation, useFsetid } from '../calls/caller.js';
 import { gatherOperations } from '../batches/gather.js';
 import { createLabelled } from '../calls/create-labelled.js';
@@ -34,17 +33,11 @@ import { OpenFile } from '../nodes/open-file.js';
 import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor, statMode } from '../calls/stat.js';
+import { EACCES, EEXIST, EOPNOTSUPP, EPERM, ESTALE } from '../../../core/system/calls/errno.js';
 
 const SET_IDS = 0o6000;
 /** An owner id that leaves the owner as it is, chown(2). */
 const UNCHANGED_ID = 0xffffffff;
-const SEEK_END = 2;
-const EAGAIN = -11;
-const EOPNOTSUPP = -95;
-const EPERM = -1;
-const EACCES = -13;
-const ESTALE = -116;
-const EEXIST = -17;
 
 /** Opening, creating, reading and writing files. */
 export function dataOperations(share: Share) {
@@ -250,8 +243,10 @@ function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: numb
     if (again < 0) throw FsError.of(-again);
     return again;
   }
-  if (count < 0 && count !== EAGAIN) throw FsError.of(-count);
-  if (count >= 0 && offset + count >= lseek(file.fd, 0, SEEK_END)) return count;
+  if (!mustReadOn(file.fd, offset, count)) {
+    if (count < 0) throw FsError.of(-count);
+    return count;
+  }
   const done = Math.max(count, 0);
   const rest = done === 0 ? buffer : buffer.slice(done);
   return preadv2Later(file.fd, rest.iov, rest.iovCount, offset + done, 0).then((more) => {

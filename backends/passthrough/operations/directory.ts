@@ -12,8 +12,7 @@ import {
 } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor, statDeviceNumber } from '../calls/stat.js';
-
-const EAGAIN = -11;
+import { EAGAIN, ENOENT } from '../../../core/system/calls/errno.js';
 
 /** Opens a known directory for reading. The caller closes the descriptor. @throws FsError */
 export function openDirectory(share: Share, node: Node): number {
@@ -97,7 +96,7 @@ class Listing implements IterableIterator<DirectoryEntry> {
       if (size <= 0) {
         this.return();
         // ENOENT: the directory was removed while it was open, and has no entries any more.
-        if (size < 0 && size !== -2) throw FsError.of(-size);
+        if (size < 0 && size !== ENOENT) throw FsError.of(-size);
         return false;
       }
       decode(offset.dirents, offset.dirents + size, this.#piece);

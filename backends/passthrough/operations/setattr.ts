@@ -21,10 +21,10 @@ import type { OpenFile } from '../nodes/open-file.js';
 import { at, offset, putDescriptorPath, putLong } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor } from '../calls/stat.js';
+import { EACCES } from '../../../core/system/calls/errno.js';
 
 /** An owner id that leaves the owner as it is, chown(2). */
 const UNCHANGED_ID = 0xffffffff;
-const EACCES = -13;
 /** Special values of `tv_nsec`, utimensat(2). */
 const UTIME_NOW = 0x3fffffff;
 const UTIME_OMIT = 0x3ffffffe;

@@ -4,8 +4,7 @@ import { useFsetid } from '../calls/caller.js';
 import type { Node } from '../nodes/nodes.js';
 import { at, bytes, offset, putDescriptorPath, putText, XATTR_MAX_BYTES } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-
-const ENODATA = -61;
+import { ENODATA } from '../../../core/system/calls/errno.js';
 
 /**
  * Extended attributes. They are reached by the descriptor's path below /proc, because descriptors

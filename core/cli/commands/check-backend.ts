@@ -25,7 +25,7 @@ export function addCheckBackend(program: Command, registry: BackendRegistry, bac
 
 async function check(values: Values, registry: BackendRegistry, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
-  const log = servicesOf(values, { level: 'warn' }).get(Services.Logger);
+  const log = servicesOf(values, { level: 'warn' }, registry).get(Services.Logger);
   const words = values['only'];
   const report = await checkBackend({
     create: async () => {

@@ -23,7 +23,7 @@ export function addMount(program: Command, backend: BackendOptions): void {
 async function mount(directory: string, values: Values, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
   const stop = stopSignal();
-  const container = servicesOf(values, {});
+  const container = servicesOf(values, {}, backend.registry);
   const log = container.get(Services.Logger);
   const mounted = await MountedExport.open({
     ...settings,

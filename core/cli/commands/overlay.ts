@@ -31,7 +31,7 @@ export async function addOverlay(program: Command, registry: BackendRegistry): P
     options: givenOptions(described, values),
     registry,
     optionName: ([name]) => `--${described.find((option) => option.name === name)?.flag ?? String(name)}`,
-    log: servicesOf(values, { level: 'warn' }).get(Services.Logger),
+    log: servicesOf(values, { level: 'warn' }, registry).get(Services.Logger),
   });
 
   command('diff', 'list what was added (A), changed (C) and deleted (D)').action((values: Values) =>

@@ -67,7 +67,7 @@ export async function addS3(
   recovery.action(async (values: Values) => {
     const given = givenOptions(described, values);
     check(options, given, '', ([key]) => `--${toFlag(String(key))}`);
-    const log = servicesOf(values, {}).get(Services.Logger);
+    const log = servicesOf(values, {}, registry).get(Services.Logger);
     print(await (await s3Administration()).recover(given, log));
   });
 }

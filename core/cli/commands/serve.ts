@@ -84,7 +84,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     return;
   }
   const stop = stopSignal();
-  const container = servicesOf(values, served.logConfig);
+  const container = servicesOf(values, served.logConfig, registry);
   const log = container.get(Services.Logger);
   await confine(served, registry, confinementOf(confinement, values), log);
   const daemon = await container.get(Services.StartDaemon)(served);

@@ -37,7 +37,7 @@ async function virtiofsd(words: readonly string[], registry: BackendRegistry): P
 
 async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Promise<void> {
   const stop = stopSignal();
-  const container = servicesOf({ logLevel: request.logLevel }, {});
+  const container = servicesOf({ logLevel: request.logLevel }, {}, registry);
   const log = container.get(Services.Logger);
   const backend: BackendSpec = { ...request.backend, type: 'passthrough' };
   const served = { ...request.settings, cache: request.cache, backend } as unknown as ServedExport;

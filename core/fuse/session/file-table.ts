@@ -47,6 +47,8 @@ export interface FileTableOwner {
  * request on. Ids are given in halves, as signed 32-bit numbers.
  */
 export interface FileTable {
+  /** What threads are given, to read it. */
+  readonly memory: SharedArrayBuffer;
   /** The session begins. */
   begin(validities: Validities, owner: FileTableOwner): void;
   /**

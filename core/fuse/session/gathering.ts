@@ -1,5 +1,6 @@
 import type { Gathered } from '../../backend/accelerator.js';
 import type { Awaitable } from '../../backend/index.js';
+import { BackOff } from '../../memory/index.js';
 import type { Request } from './request.js';
 
 /**
@@ -20,12 +21,8 @@ export function batchSize(seen: number): number {
   return seen < HALVED ? seen : Math.min((seen + 1) >> 1, MOST);
 }
 
-/**
- * A batch of fewer requests than FEW was not worth its cost. After one, gathering is skipped for a
- * while: at most MOST_SKIPPED times.
- */
+/** A batch of fewer requests than this was not worth its cost. */
 const FEW = 4;
-const MOST_SKIPPED = 63;
 
 /**
  * A read or write of so many bytes is worth a batch of its own, which another thread may carry out
@@ -64,8 +61,7 @@ export class Gathering {
   #size = 0;
   #isLarge = false;
   #limit = 0;
-  #skip = 0;
-  #skipped = 0;
+  readonly #backOff = new BackOff();
 
   /** @param end called for a batch that another thread has carried out. */
   constructor(end: (batch: Batch) => void) {
@@ -87,9 +83,7 @@ export class Gathering {
     if (this.#batch.count > 0) return true;
     if (size >= LARGE) return this.following > 0;
     if (this.following + 1 < FROM) return false;
-    if (this.#skipped === this.#skip) return true;
-    this.#skipped += 1;
-    return false;
+    return !this.#backOff.skips();
   }
 
   /**
@@ -112,10 +106,7 @@ export class Gathering {
   end(): Batch {
     const batch = this.#batch;
     this.#batch = this.#spare.pop() ?? new Batch(this.#end);
-    if (!this.#isLarge) {
-      this.#skipped = 0;
-      this.#skip = batch.count < FEW ? Math.min(this.#skip * 2 + 1, MOST_SKIPPED) : 0;
-    }
+    if (!this.#isLarge) this.#backOff.tried(batch.count >= FEW);
     return batch;
   }
 

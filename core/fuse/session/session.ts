@@ -30,9 +30,8 @@ import { fuse_in_header } from '../wire/structures.js';
 
 export interface SessionOptions {
   /**
-   * How many lock requests may wait at a time; further ones get ENOLCK. Default: 96. Each of them
-   * occupies a descriptor chain of its queue, so the limit must be below the queue's size: a full
-   * queue would let no unlock through. The default suits QEMU's queues of 128.
+   * How many lock requests may wait at a time; further ones get ENOLCK. Default: the export's
+   * `LockLimits.sessionWaiters`.
    */
   readonly maxWaiters?: number;
   /**
@@ -86,7 +85,7 @@ export class Session {
   readonly attributeValidity: Validity;
 
   readonly #faults: Faults;
-  readonly #maxWaiters: number;
+  readonly #maxWaiters: number | undefined;
   readonly #drainTimeout: number;
   readonly #spare: Request[] = [];
   readonly #inFlight = new InFlight();
@@ -102,7 +101,7 @@ export class Session {
     this.counts = new LookupCounts(shared.nodes);
     this.handles = new HandleTable(shared.limits.handles);
     this.freshness = shared.cache.data === 'auto' ? new Freshness() : undefined;
-    this.#maxWaiters = options.maxWaiters ?? 96;
+    this.#maxWaiters = options.maxWaiters;
     this.locks = shared.locks.openSession(id, this.#maxWaiters);
     this.entryValidity = validity(shared.cache.entryTimeout);
     this.negativeValidity = validity(shared.cache.negativeTimeout);

@@ -65,7 +65,10 @@ export interface LockLimits {
   readonly sessionLocks: number;
   /** Locked ranges of all sessions. */
   readonly totalLocks: number;
-  /** Parked requests of one session. A transport with a ring of n requests must set less than n. */
+  /**
+   * Parked requests of one session. Each keeps a place in its transport's queue: they must be fewer
+   * than a queue has, or no unlock gets through. The default suits QEMU's queues of 128.
+   */
   readonly sessionWaiters: number;
   /** Parked requests of all sessions. */
   readonly totalWaiters: number;
@@ -74,7 +77,7 @@ export interface LockLimits {
 export const defaultLockLimits: LockLimits = {
   sessionLocks: 131_072,
   totalLocks: 1_048_576,
-  sessionWaiters: 256,
+  sessionWaiters: 96,
   totalWaiters: 4096,
 };
 

@@ -13,8 +13,7 @@ import {
 } from './io-thread-state.js';
 import type { OwnedFd } from '../descriptors/owned-fd.js';
 import { type Watch, watch } from '../event-loop/watch.js';
-
-const EIO = -5;
+import { EIO } from '../calls/errno.js';
 
 /** A list of calls for a thread. */
 export interface IoWork {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { syscall } from './files.js';
 import { NativeMemory } from '../memory/native-memory.js';
+import { EINVAL } from './errno.js';
 
 /**
  * Identity and privileges of the calling thread alone. The C library's own functions would change
@@ -17,7 +18,6 @@ const SYS_PRCTL = arm64 ? 167 : 157;
 
 /** Leaves an id as it is, setresuid(2): what must not come from anyone else. */
 const KEEP = -1;
-const EINVAL = -22;
 
 /**
  * Sets the thread's effective and file system user id.

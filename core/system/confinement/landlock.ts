@@ -1,5 +1,6 @@
 import { close, O, open, syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
+import { EINVAL, ENOENT } from '../calls/errno.js';
 
 /**
  * Landlock, landlock(7): from then on the calling thread, and what it starts or becomes by execve,
@@ -86,9 +87,6 @@ export function noteRestriction(): void {
 export function isRestricted(): boolean {
   return restricted;
 }
-
-const ENOENT = -2;
-const EINVAL = -22;
 
 /** `struct landlock_path_beneath_attr { u64 allowed_access; s32 parent_fd; }`, packed. */
 function addRule(ruleset: number, path: string, access: number, memory: NativeMemory): number {

@@ -1,6 +1,7 @@
 import { syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { setNoNewPrivileges } from '../calls/credentials.js';
+import { ENOSYS, EPERM } from '../calls/errno.js';
 
 /**
  * A filter of system calls, seccomp(2): what a server of files never needs and an intruder would
@@ -95,14 +96,12 @@ const X32 = 0x40000000;
  */
 export type SeccompAction = 'errno' | 'log' | 'trap' | 'kill';
 
-const EPERM = 1;
-const ENOSYS = 38;
 /** SECCOMP_RET_*, <linux/seccomp.h>. */
 const ALLOW = 0x7fff0000;
 const KILL_PROCESS = 0x80000000;
 const ERRNO = 0x00050000;
 const RETURNS: Record<SeccompAction, number> = {
-  errno: ERRNO | EPERM,
+  errno: ERRNO | -EPERM,
   log: 0x7ffc0000,
   trap: 0x00030000,
   kill: KILL_PROCESS,
@@ -147,7 +146,7 @@ export function seccompProgram(action: SeccompAction, programs = false): readonl
       // The flags of clone3 lie in memory, where a filter can't look: the C library then uses
       // clone.
       [EQUAL, 0, 1, SYS_CLONE3],
-      [RETURN, 0, 0, ERRNO | ENOSYS],
+      [RETURN, 0, 0, ERRNO | -ENOSYS],
       [EQUAL, 0, 3, SYS_CLONE],
       [LOAD, 0, 0, FIRST_ARGUMENT],
       [ANY_BIT, 1, 0, CLONE_THREAD],

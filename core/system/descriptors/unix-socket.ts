@@ -3,6 +3,7 @@ import { check, libc, result, SystemError } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { OwnedFd } from './owned-fd.js';
 import { setNonBlocking } from './eventfd.js';
+import { EADDRINUSE, ECONNREFUSED, EMFILE, EMSGSIZE, ENAMETOOLONG } from '../calls/errno.js';
 
 const socket = libc<(domain: number, type: number, protocol: number) => number>('socket', 'int', [
   'int',
@@ -51,11 +52,6 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const MSG_CTRUNC = 0x08;
-const EMFILE = 24;
-const EMSGSIZE = 90;
-const EADDRINUSE = 98;
-const ECONNREFUSED = 111;
-const ENAMETOOLONG = 36;
 
 /** Descriptors that one message can carry (Linux `SCM_MAX_FD`). */
 export const MAX_FDS = 253;
@@ -101,7 +97,7 @@ function prepare(bytes: number, controlBytes: number): number {
 function socketAddress(path: string): number {
   const bytes = Buffer.from(path);
   if (bytes.length > PATH_MAX || bytes.length === 0 || bytes.includes(0)) {
-    throw new SystemError(`${path}: a socket path has 1 to ${PATH_MAX} bytes`, ENAMETOOLONG);
+    throw new SystemError(`${path}: a socket path has 1 to ${PATH_MAX} bytes`, -ENAMETOOLONG);
   }
   scratch.u16[0] = AF_UNIX;
   scratch.u8.set(bytes, 2);
@@ -170,7 +166,7 @@ export class UnixConnection {
     collect(fds);
     if ((scratch.u32[(HEADER + 48) >>> 2]! & MSG_CTRUNC) !== 0) {
       for (const fd of fds.splice(first)) fd.close();
-      return -EMFILE;
+      return EMFILE;
     }
     target.set(scratch.u8.subarray(DATA, DATA + received));
     return received;
@@ -183,7 +179,7 @@ export class UnixConnection {
    * is gone. The descriptors went with the first byte.
    */
   send(bytes: Uint8Array, fds: readonly number[] = []): number {
-    if (fds.length > MAX_FDS) return -EMSGSIZE;
+    if (fds.length > MAX_FDS) return EMSGSIZE;
     const count = Math.min(bytes.length, MAX_TRANSFER);
     const controlLength = fds.length === 0 ? 0 : CMSG_HEADER + 4 * fds.length;
     // CMSG_SPACE: rounded up to 8 bytes.
@@ -244,7 +240,7 @@ export class UnixListener {
     const fd = newSocket();
     try {
       let code = result(bind(fd.value, scratch.address, socketAddress(path)));
-      if (code === -EADDRINUSE && isStale(path)) {
+      if (code === EADDRINUSE && isStale(path)) {
         unlinkSync(path);
         code = result(bind(fd.value, scratch.address, socketAddress(path)));
       }
@@ -290,6 +286,6 @@ function isStale(path: string): boolean {
     UnixConnection.connect(path).close();
     return false;
   } catch (error) {
-    return error instanceof SystemError && error.errno === ECONNREFUSED;
+    return error instanceof SystemError && error.errno === -ECONNREFUSED;
   }
 }

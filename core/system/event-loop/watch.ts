@@ -1,6 +1,7 @@
 import koffi from 'koffi';
 import { check, libc, result } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
+import { EEXIST } from '../calls/errno.js';
 
 const epollCreate = libc<(flags: number) => number>('epoll_create1', 'int', ['int']);
 const epollCtl = libc<(epoll: number, operation: number, fd: number, event: number) => number>(
@@ -13,7 +14,6 @@ const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
 const EPOLL_CTL_DEL = 2;
-const EEXIST = 17;
 
 /** A poll of the event loop on one descriptor. */
 export interface Watch {
@@ -41,7 +41,7 @@ let trial = -1;
  */
 export function checkPollable(fd: number): void {
   const what = `polling descriptor ${fd}`;
-  if (live.has(fd)) check(-EEXIST, what);
+  if (live.has(fd)) check(EEXIST, what);
   if (trial < 0) trial = check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1');
   check(result(epollCtl(trial, EPOLL_CTL_ADD, fd, noEvents)), what);
   epollCtl(trial, EPOLL_CTL_DEL, fd, noEvents);

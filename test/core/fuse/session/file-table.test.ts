@@ -83,6 +83,7 @@ interface ShownEntry {
 
 /** Keeps what it is to show, and stands for the threads that take lookups. */
 class Recorder implements FileTable {
+  readonly memory = new SharedArrayBuffer(0);
   owner!: FileTableOwner;
   validities!: Validities;
   /** By id of the node, by `fh`, and by slot. */

@@ -1,4 +1,4 @@
-/** The log of a mount. pino's loggers have this interface. */
+/** Where a room logs. pino's loggers have this interface. */
 export interface Log {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
