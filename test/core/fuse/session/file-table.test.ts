@@ -279,7 +279,7 @@ describe('a session shows', () => {
   it('names by a hash of their bytes that tells them apart', () => {
     const names = ['', 'a', 'b', 'ab', 'ba', 'aa', 'file', 'file2', 'élan', 'x'.repeat(255), '\0'];
     assert.equal(new Set(names.map(hash)).size, names.length);
-    const bytes = Buffer.from('../..file..');
+    const bytes = Buffer.from('..file..');
     assert.equal(hashOfName(bytes, 2, 6), hash('file'));
     assert.ok(names.every((name) => Number.isInteger(hash(name)) && hash(name) === (hash(name) | 0)));
   });
