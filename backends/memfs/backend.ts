@@ -240,7 +240,15 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
 
   *readdir(node: Inode): Iterable<DirectoryEntry> {
     this.#accessed(node);
-    for (const [name, inode] of entriesOf(node)) yield { name, type: inode.type, ino: inode.ino };
+    const entries = entriesOf(node);
+    // A map's iterator goes on to what is added meanwhile, and renamed names are added: a program
+    // that renames what it lists would never end. Those that were there at first come first.
+    let left = entries.size;
+    for (const [name, inode] of entries) {
+      if (left === 0) return;
+      left -= 1;
+      yield { name, type: inode.type, ino: inode.ino };
+    }
   }
 
   statfs(): FsStatistics {

@@ -240,6 +240,31 @@ const mistakes: readonly [mistake: string, rule: RegExp, faults: Faults][] = [
     }),
   ],
   [
+    'lists what is added while it lists, without an end',
+    /^a listing ends, and misses no name/,
+    (sound) => ({
+      readdir: function* (node, context) {
+        for (let added = 1; added > 0;) {
+          added = 0;
+          for (const entry of listed(sound.readdir!(node, context))) {
+            added += 1;
+            yield entry;
+          }
+        }
+      },
+    }),
+  ],
+  [
+    'lists the first hundred names only',
+    /^a listing ends, and misses no name/,
+    (sound) => ({
+      readdir: function* (node, context) {
+        let left = 100;
+        for (const entry of listed(sound.readdir!(node, context))) if (left-- > 0) yield entry;
+      },
+    }),
+  ],
+  [
     'never answers',
     /^content is the same after fsync/,
     () => ({ fsync: () => new Promise(() => undefined) }),

@@ -11,6 +11,9 @@ import {
 } from '../case.js';
 import { equal, fails, holds, sameBytes, supported } from '../expect.js';
 
+/** More than what a backend is likely to fetch of a listing at once. */
+const RENAMED_WHILE_LISTED = 300;
+
 /** Rules for names and directories. */
 export const nameCases: readonly ContractCase[] = [
   {
@@ -49,6 +52,34 @@ export const nameCases: readonly ContractCase[] = [
         const { id } = await client.lookup(directory, name);
         sameBytes(await contentOf(client, id), Buffer.from(name), `content of ${JSON.stringify(name)}`);
       }
+    },
+  },
+  {
+    name: 'a listing ends, and misses no name, while its names are renamed and renamed back',
+    needs: [CREATES, 'readdir', 'rename'],
+    async run(trial) {
+      const { client, directory } = trial;
+      const names = Array.from({ length: RENAMED_WHILE_LISTED }, (_, i) => `name-${i}`);
+      for (const name of names) await createFile(trial, name);
+      const opened = await client.opendir(directory);
+      const seen = new Set<string>();
+      let listed = 0;
+      for (let cookie = 0n; ;) {
+        const entries = await client.readdir(opened, cookie, 600);
+        if (entries.length === 0) break;
+        cookie = entries.at(-1)!.cookie;
+        for (const { name } of entries) {
+          if (!name.startsWith('name-')) continue;
+          seen.add(name);
+          listed += 1;
+          await client.rename(directory, name, directory, `other-${name}`);
+          await client.rename(directory, `other-${name}`, directory, name);
+        }
+        const most = 3 * names.length;
+        holds(listed <= most, 'entries that one listing gives', `at most ${most}`, `more, without an end`);
+      }
+      await client.closedir(opened);
+      equal([...seen].sort(), [...names].sort(), 'names that the listing gave');
     },
   },
   {
