@@ -15,7 +15,8 @@ import { LAYERS_MAX } from './layers/layer.js';
 
 export { commit, flatten } from './offline/commit.js';
 export { differences, type Difference } from './offline/diff.js';
-export { overlay, type OverlayBackend, type OverlaySettings } from './backend.js';
+export { overlay, type OverlayBackend } from './backend.js';
+export type { OverlaySettings } from './settings.js';
 
 /**
  * A layer: `TYPE` or `TYPE:PATH` on the command line, a whole specification in a configuration

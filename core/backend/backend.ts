@@ -91,7 +91,7 @@ import type { AttributeChanges, Attributes, FsStatistics } from './attributes.js
 import type { Awaitable } from './awaitable.js';
 import type { GuestBuffer } from './buffer.js';
 import type { Context } from './context.js';
-import type { BackendHost } from './plugin.js';
+import type { BackendHost } from './host.js';
 
 /**
  * A node's durable identity: equal for the same file, for ever different for different ones (an

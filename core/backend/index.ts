@@ -11,6 +11,7 @@ export * from './context.js';
 export * from './errors.js';
 export * from './flags.js';
 export * from './methods.js';
+export * from './host.js';
 export * from './names.js';
 export * from './plugin.js';
 export * from './read-only.js';

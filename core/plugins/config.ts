@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { UsageError } from '../backend/index.js';
-import { LAYERS, parseCapabilities } from './confine.js';
+import { LAYERS, parseCapabilities } from './confinement-options.js';
 import { check } from './schema.js';
 import { parseYaml } from './yaml.js';
 

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Errno, UsageError, type BackendNeeds, type BackendSpec, type Logger } from '../backend/index.js';
+import { Errno, type BackendNeeds, type BackendSpec, type Logger } from '../backend/index.js';
 import {
   boundCapabilities,
   capabilityNumber,
@@ -20,11 +20,8 @@ import { refuseSystemCalls, type SeccompAction } from '../system/confinement/sec
 import type { DaemonOptions } from './daemon.js';
 import { isBackend, type BackendSource } from './exports.js';
 import type { BackendRegistry } from './registry.js';
+import type { Layer } from './confinement-options.js';
 import { check } from './schema.js';
-
-/** The layers by which a daemon can confine itself; see {@link confine}. */
-export const LAYERS = ['mounts', 'landlock', 'capabilities', 'seccomp'] as const;
-export type Layer = (typeof LAYERS)[number];
 
 export interface Confinement {
   readonly layers: readonly Layer[];
@@ -35,34 +32,6 @@ export interface Confinement {
   readonly reads: readonly string[];
   /** Further folders in which it makes files; those of its sockets are known. */
   readonly writes?: readonly string[];
-}
-
-/** Reads a list of layers from the command line, separated by commas. @throws UsageError */
-export function parseLayers(text: string): Layer[] {
-  if (text === 'none') return [];
-  return text.split(',').map((name) => {
-    const layer = LAYERS.find((known) => known === name.trim());
-    if (layer === undefined)
-      throw new UsageError(`--confine ${name}: is not none or some of ${LAYERS.join(',')}`);
-    return layer;
-  });
-}
-
-/**
- * Reads changes to capabilities in the form of virtiofsd's `--modcaps`: `+sys_admin:-chown`.
- * @throws UsageError
- */
-export function parseCapabilities(text: string): string[] {
-  return text.split(':').map((change) => {
-    if (!/^[+-][a-z_]+$/i.test(change))
-      throw new UsageError(`--modcaps ${text}: must be like +sys_admin:-chown`);
-    try {
-      capabilityNumber(change.slice(1));
-    } catch {
-      throw new UsageError(`--modcaps ${text}: no capability ${change.slice(1)}`);
-    }
-    return change.toLowerCase();
-  });
 }
 
 /** Environment variable that carries the report of what was done through execve(2). */

@@ -17,15 +17,8 @@ export {
   readConfig,
 } from './config.js';
 export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config.js';
-export {
-  confine,
-  LAYERS,
-  parseCapabilities,
-  parseLayers,
-  programFolders,
-  type Confinement,
-  type Layer,
-} from './confine.js';
+export { confine, programFolders, type Confinement } from './confine.js';
+export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
 export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './container.js';
 export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';

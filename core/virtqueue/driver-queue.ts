@@ -1,4 +1,4 @@
-import { drain, type Mapping, signal } from '../system/index.js';
+import { type Mapping, signal } from '../system/index.js';
 import {
   AVAIL_NO_INTERRUPT,
   availableRingBytes,
@@ -197,11 +197,6 @@ export class DriverQueue {
     if (this.#eventIdx) Atomics.store(this.#available, 2 + this.size, (this.#usedNext + after) & 0xffff);
     else Atomics.store(this.#available, 0, 0);
     return this.ready;
-  }
-
-  /** Takes the count of the call eventfd. */
-  acknowledge(fd: number): void {
-    drain(fd);
   }
 
   #segment(address: number, length: number, flags: number): void {

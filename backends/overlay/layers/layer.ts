@@ -68,11 +68,6 @@ export class Layer {
     }
   }
 
-  /** Number of nodes that have holders, for tests. */
-  get heldNodes(): number {
-    return this.#held.size;
-  }
-
   /** Looks a name up and holds the node, before anything else can make the backend forget it. */
   lookup(parent: object, name: string): Awaitable<Entry<object> | undefined> {
     return andThen(this.backend.lookup(parent, name, DAEMON), (entry) => {

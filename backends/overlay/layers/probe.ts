@@ -6,7 +6,7 @@ import {
   UsageError,
   wait,
 } from '../../../core/backend/index.js';
-import type { OverlaySettings } from '../backend.js';
+import type { OverlaySettings } from '../settings.js';
 import type { Layer } from './layer.js';
 import { type Marks, NameMarks, OverlayfsMarks } from './marks.js';
 import type { WorkArea } from './work-area.js';

@@ -173,7 +173,6 @@ export const fuse_lk_in = layout({
   padding: 'u32',
 });
 export const fuse_lk_out = layout({ lk: fuse_file_lock });
-export const fuse_access_in = layout({ mask: 'u32', padding: 'u32' });
 
 /** Guests before 7.36, which lack FUSE_INIT_EXT, send only {@link INIT_IN_COMPAT} bytes. */
 export const fuse_init_in = layout({

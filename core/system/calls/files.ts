@@ -57,9 +57,6 @@ export const STATX_NAME = {
 /** Flags of preadv2(2) and pwritev2(2). */
 export const RWF = { NOWAIT: 0x8, NOAPPEND: 0x20 } as const;
 
-/** Restrictions of openat2(2). */
-export const RESOLVE = { NO_XDEV: 1, NO_MAGICLINKS: 2, NO_SYMLINKS: 4, BENEATH: 8 } as const;
-
 const calls = {
   open: libc<(path: string, flags: number, mode: number) => number>('open', 'int', ['str', 'int', 'int']),
   openat: libc<(fd: number, path: number, flags: number, mode: number) => number>('openat', 'int', [
