@@ -34,7 +34,8 @@ export class AddressSpace implements WindowSource {
   #regions: Region[] = [];
   #guest: Table = makeTable([], guestAddress);
   #user: Table = makeTable([], userAddress);
-  #windows: Window[] = [];
+  /** Regions in order of host addresses. */
+  #byHost: readonly Region[] = [];
   #lastWindow: Window | undefined;
 
   /** The regions, sorted by guest address. */
@@ -158,26 +159,26 @@ export class AddressSpace implements WindowSource {
   windowAt(hostAddress: number): Window {
     const last = this.#lastWindow;
     if (last !== undefined && hostAddress >= last.start && hostAddress < last.end) return last;
-    const windows = this.#windows;
+    const regions = this.#byHost;
     let low = 0;
-    let high = windows.length;
+    let high = regions.length;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      if (windows[middle]!.end > hostAddress) high = middle;
+      const { address, length } = regions[middle]!.mapping;
+      if (address + length > hostAddress) high = middle;
       else low = middle + 1;
     }
-    const window = windows[low];
-    if (window === undefined || hostAddress < window.start)
+    const mapping = regions[low]?.mapping;
+    if (mapping === undefined || hostAddress < mapping.address)
       throw new RangeError('address outside the shared memory');
-    this.#lastWindow = window;
-    return window;
+    return (this.#lastWindow = mapping.windowAt(hostAddress));
   }
 
   #set(regions: Region[]): void {
     this.#regions = regions.sort((a, b) => a.guestAddress - b.guestAddress);
     this.#guest = makeTable(regions, guestAddress);
     this.#user = makeTable(regions, userAddress);
-    this.#windows = regions.flatMap((region) => region.mapping.windows).sort((a, b) => a.start - b.start);
+    this.#byHost = [...regions].sort((a, b) => a.mapping.address - b.mapping.address);
     this.#lastWindow = undefined;
   }
 }

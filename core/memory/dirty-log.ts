@@ -29,7 +29,7 @@ export class DirtyLog {
       const byte = Math.floor(page / 8);
       if (byte >= this.#mapping.length) return;
       const address = this.#mapping.address + byte;
-      const window = this.#mapping.windows.find(({ end }) => address < end)!;
+      const window = this.#mapping.windowAt(address);
       // Atomic, since the front-end reads and clears bits at the same time.
       Atomics.or(window.u8, address - window.start, 1 << (page % 8));
     }

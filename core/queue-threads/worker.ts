@@ -1,6 +1,15 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { AddressSpace } from '../memory/index.js';
-import { DescriptorUse, drain, Mapping, OwnedFd, signal, watch } from '../system/index.js';
+import {
+  DescriptorUse,
+  drain,
+  endForeignSignals,
+  Mapping,
+  OwnedFd,
+  signal,
+  signalForeign,
+  watch,
+} from '../system/index.js';
 import { Poller, type QueueLog, Virtqueue } from '../virtqueue/index.js';
 import { DirectCalls } from './direct-calls.js';
 import { DirectService } from './direct-service.js';
@@ -82,6 +91,7 @@ function owned(fd: number): OwnedFd | undefined {
 function end(): void {
   for (const { virtqueue } of queues.values()) virtqueue.close();
   calls.close();
+  endForeignSignals();
   waking.close();
   port.close();
 }
@@ -111,7 +121,7 @@ function execute(command: Command): void {
     case 'call':
       virtqueue.setCall(owned(command.fd));
       // The guest may have missed interrupts that went to the former descriptor.
-      if (command.fd >= 0) signal(command.fd);
+      if (command.fd >= 0) signalForeign(command.fd);
       break;
     case 'stop':
       virtqueue.close();

@@ -26,17 +26,19 @@
  */
 export * from './batches/call-list.js';
 export * from './descriptors/eventfd.js';
+export * from './descriptors/foreign-eventfd.js';
 export { IoThreads, type IoWork } from './batches/io-threads.js';
 export * from './calls/libc.js';
 export { isAtOrBelow, ownMounts } from './calls/own-mounts.js';
 export * from './descriptors/limits.js';
 export type { Log } from './log.js';
+export { fileIdentity } from './memory/foreign-memory.js';
 export * from './memory/mapping.js';
 export * from './memory/memfd.js';
 export * from './memory/native-memory.js';
 export * from './descriptors/owned-fd.js';
 export * from './memory/pieces.js';
-export { PAGE_SIZE, WINDOW_SIZE } from './memory/region.js';
+export { PAGE_SIZE } from './memory/region.js';
 export * from './descriptors/shared-descriptors.js';
 export * from './descriptors/unix-socket.js';
 export * from './event-loop/watch.js';

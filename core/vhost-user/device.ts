@@ -99,7 +99,7 @@ export class VhostUserDevice implements ChannelReceiver {
   readonly #config: Uint8Array;
   readonly #channel: Channel;
   readonly #space = new AddressSpace();
-  readonly #memory = new MemoryTable(this.#space);
+  readonly #memory = new MemoryTable(this.#space, () => this.#lose());
   readonly #vrings: readonly Vring[];
   readonly #placement: QueuePlacement | undefined;
   #session: DeviceSession;
@@ -171,6 +171,15 @@ export class VhostUserDevice implements ChannelReceiver {
       );
     }
     void this.#release();
+  }
+
+  /** There is nothing behind the memory that the front-end gave. */
+  #lose(): void {
+    this.#channel.end(
+      new ChannelError(
+        'there is nothing behind some of its memory (no huge page or disk space left, or the file became shorter)',
+      ),
+    );
   }
 
   #track(handling: Promise<void>): Promise<void> {
@@ -423,7 +432,7 @@ export class VhostUserDevice implements ChannelReceiver {
   #setLogBase(size: number, offset: number, fd: OwnedFd): Answer | Promise<Answer> {
     let mapping: Mapping;
     try {
-      mapping = Mapping.map(fd.value, size, offset);
+      mapping = Mapping.map(fd.value, size, offset, () => this.#lose());
     } catch (error) {
       throw new ProtocolError(`SET_LOG_BASE: ${(error as Error).message}`, { cause: error });
     }

@@ -1,6 +1,5 @@
-import { fstatSync } from 'node:fs';
 import type { AddressSpace } from '../memory/index.js';
-import { Mapping, SystemError, type OwnedFd } from '../system/index.js';
+import { fileIdentity, Mapping, SystemError, type OwnedFd } from '../system/index.js';
 import { checkDisjoint, MAX_MEM_SLOTS, ProtocolError, type Region } from './messages.js';
 
 /** A region that is mapped, and the file behind it. */
@@ -23,10 +22,13 @@ export interface TableChange {
 /** The memory regions that the front-end has announced (spec "Memory regions description"). */
 export class MemoryTable {
   readonly #space: AddressSpace;
+  readonly #onLost: () => void;
   #slots: readonly Slot[] = [];
 
-  constructor(space: AddressSpace) {
+  /** @param onLost some of the memory turned out to have nothing behind it. */
+  constructor(space: AddressSpace, onLost: () => void) {
     this.#space = space;
+    this.#onLost = onLost;
   }
 
   /**
@@ -44,7 +46,7 @@ export class MemoryTable {
       for (const [i, region] of regions.entries()) {
         const file = identify(fds[i]!);
         const same = before.find((slot) => slot.file === file && sameRegion(slot.region, region));
-        after.push(same ?? map('SET_MEM_TABLE', region, fds[i]!, file));
+        after.push(same ?? this.#map('SET_MEM_TABLE', region, fds[i]!, file));
       }
     } catch (error) {
       discard();
@@ -68,7 +70,7 @@ export class MemoryTable {
     if (this.#slots.length >= MAX_MEM_SLOTS)
       throw new ProtocolError(`${name}: more than ${MAX_MEM_SLOTS} regions`);
     for (const slot of this.#slots) checkDisjoint(name, slot.region, region);
-    const slot = map(name, region, fd, identify(fd));
+    const slot = this.#map(name, region, fd, identify(fd));
     this.#use(slot);
     this.#slots = [...this.#slots, slot];
   }
@@ -99,25 +101,26 @@ export class MemoryTable {
     this.#space.add(mapping, region.guestAddress, region.userAddress);
   }
 
+  #map(name: string, region: Region, fd: OwnedFd, file: string): Slot {
+    try {
+      const mapping = Mapping.map(fd.value, region.size, region.mmapOffset, this.#onLost);
+      return { region, file, mapping };
+    } catch (error) {
+      if (error instanceof RangeError || error instanceof SystemError)
+        throw new ProtocolError(`${name}: ${error.message}`);
+      throw error;
+    }
+  }
+
   #drop({ region, mapping }: Slot): void {
     this.#space.remove(region.guestAddress, region.userAddress, region.size);
     mapping.unmap();
   }
 }
 
-function map(name: string, region: Region, fd: OwnedFd, file: string): Slot {
-  try {
-    return { region, file, mapping: Mapping.map(fd.value, region.size, region.mmapOffset) };
-  } catch (error) {
-    if (error instanceof RangeError || error instanceof SystemError)
-      throw new ProtocolError(`${name}: ${error.message}`);
-    throw error;
-  }
-}
-
+/** Whether two descriptors are of one file is told without asking its file system. */
 function identify(fd: OwnedFd): string {
-  const { dev, ino } = fstatSync(fd.value, { bigint: true });
-  return `${dev}:${ino}`;
+  return fileIdentity(fd.value) ?? '';
 }
 
 function sameRegion(a: Region, b: Region): boolean {

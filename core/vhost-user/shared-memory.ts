@@ -24,7 +24,7 @@ export class SharedMemory {
     // As QEMU seals its memory: a daemon may rely on its size.
     this.#fd = memfd('virtiofs-kit front-end', length, Seal.SHRINK | Seal.GROW | Seal.SEAL);
     this.mapping = Mapping.map(this.#fd.value, length, 0);
-    this.bytes = this.mapping.windows[0]!.u8;
+    this.bytes = new Uint8Array(this.mapping.view(this.mapping.address, length));
     this.#free = [{ offset: 0, length }];
   }
 

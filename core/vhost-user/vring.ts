@@ -123,11 +123,11 @@ export class Vring {
   }
 
   setCall(fd: OwnedFd | undefined): void {
-    this.#queue.setCall(keep(fd));
+    this.#attempt('SET_VRING_CALL', () => this.#queue.setCall(keep(fd)));
   }
 
   setErr(fd: OwnedFd | undefined): void {
-    this.#queue.setErr(keep(fd));
+    this.#attempt('SET_VRING_ERR', () => this.#queue.setErr(keep(fd)));
   }
 
   setEnabled(enabled: boolean): void {

@@ -1,5 +1,5 @@
 import { type AddressSpace, type DirtyLog, type Message, SegmentList } from '../memory/index.js';
-import { advancePromises, signal } from '../system/index.js';
+import { advancePromises, signalForeign } from '../system/index.js';
 import { BROKEN, type DeviceRing } from './device-ring.js';
 
 /**
@@ -355,7 +355,7 @@ export class QueueRun implements Run, ChainOwner {
 
   #interrupt(): void {
     this.#untold = 0;
-    if (this.#ring.takeInterrupt() && this.#call >= 0) signal(this.#call);
+    if (this.#ring.takeInterrupt() && this.#call >= 0) signalForeign(this.#call);
   }
 
   #settle(count: number): void {

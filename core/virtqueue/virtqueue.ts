@@ -1,5 +1,13 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
-import { drain, type Log, type OwnedFd, setNonBlocking, signal, type Watch, watch } from '../system/index.js';
+import {
+  drainForeign,
+  isEventfd,
+  type Log,
+  type OwnedFd,
+  signalForeign,
+  type Watch,
+  watch,
+} from '../system/index.js';
 import type { DeviceRing } from './device-ring.js';
 import {
   Alignment,
@@ -12,7 +20,10 @@ import {
 import { Poller } from './poller.js';
 import { QueueRun, type QueueService, type Run } from './queue-run.js';
 import { SplitRing } from './split-ring.js';
-import { EAGAIN } from '../system/calls/errno.js';
+
+/** Kicks in a row that came without a request, after which the queue listens less often. */
+const MOST_EMPTY_KICKS = 64;
+const KICK_PAUSE_MS = 1;
 
 /** The log of a queue. pino's loggers have this interface. */
 export interface QueueLog extends Pick<Log, 'warn'> {
@@ -179,27 +190,27 @@ export class Virtqueue {
    * @throws SystemError if it cannot be polled.
    */
   setKick(fd: OwnedFd | undefined): void {
+    checkEventfd(fd);
     this.#watch?.close();
     this.#watch = undefined;
     this.#kick?.close();
     this.#kick = fd;
-    if (fd !== undefined) setNonBlocking(fd.value);
     if (this.#run?.taking === true) this.#listen();
   }
 
   /** The eventfd that interrupts the guest; the queue owns it from here on. */
   setCall(fd: OwnedFd | undefined): void {
+    checkEventfd(fd);
     this.#call?.close();
     this.#call = fd;
-    if (fd !== undefined) setNonBlocking(fd.value);
     this.#run?.setCall(fd?.value ?? -1);
   }
 
   /** The eventfd that tells the front-end of a broken queue; the queue owns it from here on. */
   setErr(fd: OwnedFd | undefined): void {
+    checkEventfd(fd);
     this.#err?.close();
     this.#err = fd;
-    if (fd !== undefined) setNonBlocking(fd.value);
   }
 
   /** Requests that were taken and are not answered yet. */
@@ -341,16 +352,24 @@ export class Virtqueue {
   #listen(): void {
     const kick = this.#kick;
     if (kick === undefined || this.isElsewhere) return;
-    this.#watch = watch(kick.value, () => {
-      const code = drain(kick.value);
-      if (code > 0 || code === EAGAIN) this.kick();
-      else {
-        // It is no longer an eventfd that works, and would be readable for ever.
-        this.#log.warn({ code }, 'queue: the kick descriptor ended');
-        this.#watch?.close();
-        this.#watch = undefined;
-      }
+    let emptyKicks = 0;
+    let base = -1;
+    const kicked = watch(kick.value, () => {
+      drainForeign(kick.value);
+      this.kick();
+      const run = this.#run;
+      const next = run?.base ?? base;
+      emptyKicks = next === base ? emptyKicks + 1 : 0;
+      base = next;
+      if (emptyKicks < MOST_EMPTY_KICKS) return;
+      // Whoever kicks without requests is listened to no more often than this.
+      emptyKicks = 0;
+      kicked.pause();
+      setTimeout(() => {
+        if (this.#watch === kicked && run?.taking === true) kicked.resume();
+      }, KICK_PAUSE_MS).unref();
     });
+    this.#watch = kicked;
   }
 
   #break(fields: object, reason: string): void {
@@ -358,7 +377,7 @@ export class Virtqueue {
     this.#watch = undefined;
     if (this.#log.stopped === undefined) this.#log.warn(fields, `queue stopped: ${reason}`);
     else this.#log.stopped(fields, reason);
-    if (this.#err !== undefined) signal(this.#err.value);
+    if (this.#err !== undefined) signalForeign(this.#err.value);
   }
 
   #makeRing(): DeviceRing {
@@ -395,4 +414,14 @@ export class Virtqueue {
   #whileStopped(): void {
     if (this.#run !== undefined) throw new RangeError('the queue is running');
   }
+}
+
+/**
+ * What is not an eventfd may block, or ask a file system that does: it is closed.
+ * @throws RangeError
+ */
+function checkEventfd(fd: OwnedFd | undefined): void {
+  if (fd === undefined || isEventfd(fd.value)) return;
+  fd.close();
+  throw new RangeError('the descriptor is not an eventfd');
 }

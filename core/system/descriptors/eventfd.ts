@@ -1,4 +1,3 @@
-import { readlinkSync } from 'node:fs';
 import { check, libc, result } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { OwnedFd } from './owned-fd.js';
@@ -46,17 +45,6 @@ export function signal(fd: number): number {
  */
 export function drain(fd: number): number {
   return result(read(fd, SINK, 8));
-}
-
-/**
- * Whether a descriptor that came from elsewhere is an eventfd: only those are sure never to block.
- */
-export function isEventfd(fd: number): boolean {
-  try {
-    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
-  } catch {
-    return false;
-  }
 }
 
 /** Makes an open file non-blocking, for all who share it: 0, or minus the errno. */

@@ -1,6 +1,9 @@
 import { fstatSync } from 'node:fs';
+import { guardRegion, type GuardedRegion } from './fault-guard.js';
+import { whyNotMemory } from './foreign-memory.js';
 import { sealAgainstShrinking } from './memfd.js';
-import { PAGE_SIZE, Region, roundUp, WINDOW_SIZE } from './region.js';
+import { LARGEST_VIEW, PAGE_SIZE, Region, roundUp } from './region.js';
+import { canBeUncounted, leaveUncounted } from './uncounted.js';
 
 /**
  * A part of a mapping that typed arrays can cover: at most 1 GiB, at host addresses from `start` up
@@ -16,15 +19,24 @@ export interface Window {
   readonly u32: Uint32Array;
 }
 
+/**
+ * Bytes of a window. V8 begins to collect garbage for 64 MiB that it counts, even where it is told
+ * a moment later not to count them; where it cannot be told, it collects for each window, however
+ * small.
+ */
+export const WINDOW_SIZE = canBeUncounted ? 2 ** 25 : LARGEST_VIEW;
+
 /** Memory shared through a descriptor: a guest's memory, or a log of its writes. */
 export class Mapping {
   /** Host address of the first byte asked for. */
   readonly address: number;
   /** Bytes. */
   readonly length: number;
-  /** In order of addresses, without gaps. */
-  readonly windows: readonly Window[];
   readonly #region: Region;
+  readonly #first: number;
+  /** Made when first asked for: a guest uses few of them, and each has V8 do something. */
+  readonly #windows: (Window | undefined)[] = [];
+  #guard: GuardedRegion | undefined;
   #holds = 0;
   #isOver = false;
 
@@ -32,43 +44,48 @@ export class Mapping {
     this.#region = region;
     this.address = address;
     this.length = length;
-    const windows: Window[] = [];
-    const first = address - (address % PAGE_SIZE);
-    for (let start = first; start < address + length; start += WINDOW_SIZE) {
-      const end = Math.min(start + WINDOW_SIZE, address + length);
-      const buffer = region.view(start, end - start);
-      windows.push({
-        start,
-        end,
-        u8: new Uint8Array(buffer),
-        u16: new Uint16Array(buffer, 0, (end - start) >>> 1),
-        u32: new Uint32Array(buffer, 0, (end - start) >>> 2),
-      });
-    }
-    this.windows = windows;
+    this.#first = address - (address % PAGE_SIZE);
+    this.#windows.length = Math.ceil((address + length - this.#first) / WINDOW_SIZE);
   }
 
   /**
    * Maps `length` bytes from `offset` of a descriptor, shared and writable. The descriptor may be
-   * closed afterwards. Touching memory beyond the end of a file kills a process (SIGBUS): the file
-   * is sealed against shrinking if it can be.
-   * @throws RangeError if they reach beyond the end of the file.
+   * closed afterwards. Nothing is behind memory beyond the end of a file, so that the file is
+   * sealed against shrinking if it can be.
+   * @param onLost called, in a turn of the event loop, when nothing was behind memory that was
+   * touched: the mapping shows zeros of its own then. Where that cannot be had (`guardRegion`) such
+   * a touch ends the process (SIGBUS).
+   * @throws RangeError if they reach beyond the end of the file, or it is no shared memory: a
+   * memfd, or a file on tmpfs or hugetlbfs.
    * @throws SystemError if the descriptor cannot be mapped.
    */
-  static map(fd: number, length: number, offset: number): Mapping {
+  static map(fd: number, length: number, offset: number, onLost: () => void = ignore): Mapping {
     if (!Number.isSafeInteger(length) || !Number.isSafeInteger(offset) || length < 1 || offset < 0) {
       throw new RangeError(`cannot map ${length} bytes at offset ${offset}`);
     }
+    const reason = whyNotMemory(fd);
+    if (reason !== undefined)
+      throw new RangeError(
+        `cannot map the file: ${reason}; memory is shared by a memfd, or a file on tmpfs or hugetlbfs`,
+      );
     sealAgainstShrinking(fd);
     const { size, blksize } = fstatSync(fd);
     if (offset + length > size) {
       throw new RangeError(`cannot map ${length} bytes at offset ${offset}: the file ends at ${size}`);
     }
     // hugetlbfs maps whole huge pages only and gives their size as its block size.
-    const unit = blksize > PAGE_SIZE && (blksize & (blksize - 1)) === 0 ? blksize : PAGE_SIZE;
+    const isHuge = blksize > PAGE_SIZE && (blksize & (blksize - 1)) === 0;
+    const unit = isHuge ? blksize : PAGE_SIZE;
     const lead = offset % unit;
-    const region = Region.shared(fd, roundUp(lead + length, unit), offset - lead);
-    return new Mapping(region, region.address + lead, length);
+    const region = Region.shared(fd, roundUp(lead + length, unit), offset - lead, isHuge);
+    const mapping = new Mapping(region, region.address + lead, length);
+    try {
+      mapping.#guard = guardRegion(region, onLost);
+    } catch (error) {
+      region.release();
+      throw error;
+    }
+    return mapping;
   }
 
   /**
@@ -78,6 +95,12 @@ export class Mapping {
   static at(address: number, length: number): Mapping {
     const first = address - (address % PAGE_SIZE);
     return new Mapping(Region.borrowed(first, address + length - first), address, length);
+  }
+
+  /** The window that holds the byte at a host address of the mapping. */
+  windowAt(address: number): Window {
+    const index = Math.floor((address - this.#first) / WINDOW_SIZE);
+    return this.#windows[index] ?? this.#open(index);
   }
 
   /** An ArrayBuffer over exactly a part of the mapping, at most 1 GiB, wherever windows begin. */
@@ -98,7 +121,7 @@ export class Mapping {
 
   letGo(): void {
     this.#holds -= 1;
-    if (this.#holds === 0 && this.#isOver) this.#region.release();
+    if (this.#holds === 0 && this.#isOver) this.#release();
   }
 
   /**
@@ -107,6 +130,30 @@ export class Mapping {
    */
   unmap(): void {
     this.#isOver = true;
-    if (this.#holds === 0) this.#region.release();
+    if (this.#holds === 0) this.#release();
+  }
+
+  #open(index: number): Window {
+    const start = this.#first + index * WINDOW_SIZE;
+    const end = Math.min(start + WINDOW_SIZE, this.address + this.length);
+    if (!(end > start && index >= 0)) throw new RangeError('address outside its mapping');
+    const buffer = this.#region.view(start, end - start);
+    leaveUncounted(buffer);
+    return (this.#windows[index] = {
+      start,
+      end,
+      u8: new Uint8Array(buffer),
+      u16: new Uint16Array(buffer, 0, (end - start) >>> 1),
+      u32: new Uint32Array(buffer, 0, (end - start) >>> 2),
+    });
+  }
+
+  #release(): void {
+    this.#guard?.end();
+    this.#guard = undefined;
+    this.#region.release();
+    this.#windows.length = 0;
   }
 }
+
+function ignore(): void {}

@@ -42,7 +42,7 @@ export const PAGE_SIZE = 4096;
  * Largest view. Node 20 aborts on views above 4 GiB; half of 2^31 keeps every index a small
  * integer.
  */
-export const WINDOW_SIZE = 2 ** 30;
+export const LARGEST_VIEW = 2 ** 30;
 
 /** What must still happen before a region's addresses may be used for something else. */
 interface Lifetime {
@@ -96,11 +96,14 @@ export class Region {
 
   /**
    * Shared memory of a descriptor; `offset` and `length` as mmap(2) wants them.
+   * @param huge it is of huge pages, which are reserved at once: where there are not enough, that
+   * fails here rather than when they are touched.
    * @throws SystemError
    */
-  static shared(fd: number, length: number, offset: number): Region {
+  static shared(fd: number, length: number, offset: number, huge: boolean): Region {
+    const flags = MAP_SHARED | (huge ? 0 : MAP_NORESERVE);
     const address = check(
-      result(mmap(0, length, PROT_READ_WRITE, MAP_SHARED | MAP_NORESERVE, fd, offset)),
+      result(mmap(0, length, PROT_READ_WRITE, flags, fd, offset)),
       `mmap of ${length} bytes at offset ${offset}`,
     );
     return new Region(address, length);

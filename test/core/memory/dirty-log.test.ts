@@ -7,7 +7,7 @@ test('each page that a write touches gets its bit, and no other', () => {
   using fd = memfd('log', 4096);
   const mapping = Mapping.map(fd.value, 4096, 0);
   const log = new DirtyLog(mapping);
-  const bits = mapping.windows[0]!.u8;
+  const bits = mapping.windowAt(mapping.address).u8;
   log.mark(0, 0);
   assert.equal(bits[0], 0);
   log.mark(4096, 4096);

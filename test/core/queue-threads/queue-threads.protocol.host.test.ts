@@ -243,7 +243,7 @@ function moreMemory(t: TestContext) {
     mapping.unmap();
     fd.close();
   });
-  const bytes = mapping.windows[0]!.u8.subarray(0, 2 ** 20);
+  const bytes = mapping.windowAt(mapping.address).u8.subarray(0, 2 ** 20);
   const region = { guestAddress: 2 ** 40, size: 2 ** 20, userAddress: 2 ** 41, mmapOffset: 0 };
   return { fd, region, memory: { bytes, guestAddress: 2 ** 40 } };
 }
@@ -356,7 +356,7 @@ test('what is written into guest memory is in the dirty log from when it is swit
   using fd = memfd('log', logSize);
   const log = Mapping.map(fd.value, logSize, 0);
   t.after(() => log.unmap());
-  const bytes = log.windows[0]!.u8.subarray(0, logSize);
+  const bytes = log.windowAt(log.address).u8.subarray(0, logSize);
   const marked = () => {
     const set: number[] = [];
     for (const [i, byte] of bytes.entries())

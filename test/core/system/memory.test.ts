@@ -39,7 +39,7 @@ test('native memory has an address that system calls can use, and is zeroed', ()
   memory.u8.set([1, 2, 3]);
   assert.equal(result(pwrite(fd.value, memory.address, 3, 10)), 3);
   const mapping = Mapping.map(fd.value, 4096, 0);
-  assert.deepEqual([...mapping.windows[0]!.u8.subarray(9, 14)], [0, 1, 2, 3, 0]);
+  assert.deepEqual([...mapping.windowAt(mapping.address).u8.subarray(9, 14)], [0, 1, 2, 3, 0]);
   mapping.unmap();
   memory.free();
   memory.free();
@@ -70,13 +70,13 @@ test('views of an unmapped mapping see neither the file nor change it', () => {
   using fd = memfd('test', 8192);
   const mapping = Mapping.map(fd.value, 8192, 0);
   const other = Mapping.map(fd.value, 4096, 4096);
-  mapping.windows[0]!.u8[4096] = 9;
-  assert.equal(other.windows[0]!.u8[0], 9);
+  mapping.windowAt(mapping.address).u8[4096] = 9;
+  assert.equal(other.windowAt(other.address).u8[0], 9);
   mapping.unmap();
   mapping.unmap();
-  assert.equal(mapping.windows[0]!.u8[4096], 0);
-  mapping.windows[0]!.u8[4096] = 1;
-  assert.equal(other.windows[0]!.u8[0], 9);
+  assert.equal(mapping.windowAt(mapping.address).u8[4096], 0);
+  mapping.windowAt(mapping.address).u8[4096] = 1;
+  assert.equal(other.windowAt(other.address).u8[0], 9);
   assert.throws(() => mapping.view(mapping.address, 16), RangeError);
   other.unmap();
 });
@@ -84,7 +84,7 @@ test('views of an unmapped mapping see neither the file nor change it', () => {
 test('a mapping that is held is let go of when nobody holds it any more', () => {
   using fd = memfd('test', 4096);
   const mapping = Mapping.map(fd.value, 4096, 0);
-  const bytes = mapping.windows[0]!.u8;
+  const bytes = mapping.windowAt(mapping.address).u8;
   bytes[0] = 9;
   mapping.hold();
   mapping.hold();
@@ -114,7 +114,7 @@ test('the addresses of released memory are given back when nobody holds a view a
   // Something else may have been mapped into the gap by now.
   assert.ok(addresses.filter(isMapped).length < 5);
   assert.ok(isMapped(held.address));
-  assert.equal(held.windows[0]!.u8[0], 0);
+  assert.equal(held.windowAt(held.address).u8[0], 0);
 });
 
 test('memory that was mapped cannot be truncated away by its other owner, if it can be sealed', () => {
@@ -139,7 +139,7 @@ test('a mapping beyond the end of its file is refused', () => {
 test('a mapping may begin and end anywhere in its file', () => {
   using fd = memfd('test', 3 * 4096);
   const whole = Mapping.map(fd.value, 3 * 4096, 0);
-  whole.windows[0]!.u8[5000] = 42;
+  whole.windowAt(whole.address).u8[5000] = 42;
   const part = Mapping.map(fd.value, 5000, 4999);
   assert.equal(part.length, 5000);
   assert.equal(part.address % 4096, 4999 % 4096);
@@ -149,21 +149,22 @@ test('a mapping may begin and end anywhere in its file', () => {
   whole.unmap();
 });
 
-test('a mapping of more than 4 GiB is covered by windows of 1 GiB', () => {
+test('a mapping of more than 4 GiB is covered by windows without gaps', () => {
   const size = 5 * 2 ** 30 + 4096;
   using fd = memfd('test', size, Seal.SHRINK | Seal.GROW);
   const mapping = Mapping.map(fd.value, size, 0);
-  assert.deepEqual(
-    mapping.windows.map((window) => window.end - window.start),
-    [...Array<number>(5).fill(WINDOW_SIZE), 4096],
-  );
-  mapping.windows.reduce((end, window) => {
-    assert.equal(window.start, end);
-    return window.end;
-  }, mapping.address);
-  mapping.windows[5]!.u32[1023] = 0xdeadbeef;
+  const last = mapping.address + size - 1;
+  for (let start = mapping.address; start <= last;) {
+    const window = mapping.windowAt(start);
+    assert.equal(window.start, start);
+    assert.equal(window.end, Math.min(start + WINDOW_SIZE, last + 1));
+    assert.equal(mapping.windowAt(window.end - 1), window);
+    start = window.end;
+  }
+  assert.throws(() => mapping.windowAt(last + WINDOW_SIZE), RangeError);
+  mapping.windowAt(last).u32[1023] = 0xdeadbeef;
   const tail = Mapping.map(fd.value, 4096, size - 4096);
-  assert.equal(tail.windows[0]!.u32[1023], 0xdeadbeef);
+  assert.equal(tail.windowAt(tail.address).u32[1023], 0xdeadbeef);
   tail.unmap();
   mapping.unmap();
 });

@@ -312,7 +312,7 @@ test('what is written into guest memory is marked in the dirty log, and only whi
   using fd = memfd('log', logSize + 4096);
   const log = Mapping.map(fd.value, logSize, 4096);
   t.after(() => log.unmap());
-  const bytes = log.windows[0]!.u8.subarray(log.address - log.windows[0]!.start);
+  const bytes = log.windowAt(log.address).u8.subarray(log.address - log.windowAt(log.address).start);
   const marked = () => {
     const set: number[] = [];
     for (const [i, byte] of bytes.subarray(0, logSize).entries()) {

@@ -58,15 +58,15 @@ export class Rig {
 
   /** Words, half words and bytes of the memory, as the guest sees them. */
   get words(): Uint32Array {
-    return this.driverMemory.windows[0]!.u32;
+    return this.driverMemory.windowAt(this.driverMemory.address).u32;
   }
 
   get halves(): Uint16Array {
-    return this.driverMemory.windows[0]!.u16;
+    return this.driverMemory.windowAt(this.driverMemory.address).u16;
   }
 
   get bytes(): Uint8Array {
-    return this.driverMemory.windows[0]!.u8;
+    return this.driverMemory.windowAt(this.driverMemory.address).u8;
   }
 
   /** Writes a descriptor into the table. */

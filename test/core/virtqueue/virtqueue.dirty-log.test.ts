@@ -11,7 +11,7 @@ test('while the front-end logs, written pages and the used ring are marked, swit
   const rig = new Rig();
   using fd = memfd('log', LOG_BYTES);
   const mapping = Mapping.map(fd.value, LOG_BYTES, 0);
-  const bits = mapping.windows[0]!.u8;
+  const bits = mapping.windowAt(mapping.address).u8;
   const marked = () => {
     const pages: number[] = [];
     for (let page = 0; page < LOG_BYTES * 8; page++) {

@@ -1,0 +1,145 @@
+import { readlinkSync } from 'node:fs';
+import { libc, result } from '../calls/libc.js';
+import { NativeMemory, putLong } from '../memory/native-memory.js';
+import { Region } from '../memory/region.js';
+
+/*
+ * Eventfds that another process has too. Whether such a one blocks is decided by a flag of the open
+ * file, which that process may clear at any moment, and its counter may be full: write(2) would
+ * then sleep for ever. So none of the calls here depends on the flag.
+ */
+
+const aio = libc<(number: number, context: number, count: number, list: number) => number>(
+  'syscall',
+  'intptr_t',
+  ['intptr_t', 'uintptr_t', 'intptr_t', 'uintptr_t'],
+);
+const open = libc<(path: string, flags: number) => number>('open', 'int', ['str', 'int']);
+const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
+const preadv2 = libc<(fd: number, iov: number, count: number, offset: number, flags: number) => number>(
+  'preadv2',
+  'intptr_t',
+  ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
+);
+const transfer = {
+  read: libc<(fd: number, at: number, count: number) => number>('read', 'intptr_t', [
+    'int',
+    'uintptr_t',
+    'size_t',
+  ]),
+  write: libc<(fd: number, at: number, count: number) => number>('write', 'intptr_t', [
+    'int',
+    'uintptr_t',
+    'size_t',
+  ]),
+};
+const poll = libc<(fds: number, count: number, timeout: number) => number>('poll', 'int', [
+  'uintptr_t',
+  'size_t',
+  'int',
+]);
+
+const arm64 = process.arch === 'arm64';
+const SYS_IO_SETUP = arm64 ? 0 : 206;
+const SYS_IO_DESTROY = arm64 ? 1 : 207;
+const SYS_IO_SUBMIT = arm64 ? 2 : 209;
+
+const O_CLOEXEC = 0o2000000;
+const RWF_NOWAIT = 8;
+const POLLIN = 1;
+const POLLOUT = 4;
+const EAGAIN = 11;
+const EOPNOTSUPP = 95;
+const IOCB_FLAG_RESFD = 1;
+
+/** Places in the scratch: the number one, a sink, `struct pollfd`, an iovec for the sink. */
+const ONE = 0;
+const SINK = 8;
+const POLLFD = 16;
+const IOVEC = 24;
+/** The context that io_setup(2) makes; `struct iocb`, io_submit(2), and its address. */
+const CONTEXT = 40;
+const IOCB = 64;
+const LIST = 128;
+/** Word of `aio_resfd` in the scratch. */
+const RESFD = (IOCB + 60) >> 2;
+/** Words of `struct aio_ring`, Linux `fs/aio.c`. */
+const RING_HEAD = 2;
+const RING_TAIL = 3;
+
+const scratch = NativeMemory.allocate(4096);
+const at = scratch.address;
+scratch.u32[ONE >> 2] = 1;
+putLong(scratch.u32, IOVEC >> 2, at + SINK);
+putLong(scratch.u32, (IOVEC >> 2) + 2, 8);
+
+/** A context of asynchronous I/O; nothing where there can be none. Each thread has its own. */
+let context: { readonly id: number; readonly ring: Uint32Array; readonly nothing: number } | undefined;
+let isTried = false;
+
+function setUp(): void {
+  isTried = true;
+  const nothing = open('/dev/null', O_CLOEXEC);
+  if (nothing < 0) return;
+  putLong(scratch.u32, CONTEXT >> 2, 0);
+  if (aio(SYS_IO_SETUP, 8, at + CONTEXT, 0) !== 0) {
+    closeFd(nothing);
+    return;
+  }
+  const id = scratch.u32[CONTEXT >> 2]! + scratch.u32[(CONTEXT >> 2) + 1]! * 2 ** 32;
+  // A read of no bytes (opcode 0, IOCB_CMD_PREAD), which is over before io_submit returns.
+  scratch.u32[(IOCB + 20) >> 2] = nothing;
+  scratch.u32[(IOCB + 56) >> 2] = IOCB_FLAG_RESFD;
+  putLong(scratch.u32, LIST >> 2, at + IOCB);
+  context = { id, nothing, ring: new Uint32Array(Region.borrowed(id, 4096).view(id, 4096)) };
+}
+
+/**
+ * Adds 1 to an eventfd, or leaves it as signalled as it can be: 1 or more, or minus the errno. It
+ * never blocks: a read that is over at once has the kernel announce that, which does not wait
+ * (`eventfd_signal`). Where the system refuses asynchronous I/O, the eventfd is polled first, and
+ * only a front-end that fills it in between could have this thread wait.
+ */
+export function signalForeign(fd: number): number {
+  if (!isTried) setUp();
+  if (context === undefined) return ifReady(fd, POLLOUT, () => transfer.write(fd, at + ONE, 8));
+  const { ring, id } = context;
+  // What was announced before is nobody's business.
+  ring[RING_HEAD] = ring[RING_TAIL]!;
+  scratch.u32[RESFD] = fd;
+  return result(aio(SYS_IO_SUBMIT, id, 1, at + LIST));
+}
+
+/** Takes the count of an eventfd: 8, or minus the errno (EAGAIN: it was not signalled). */
+export function drainForeign(fd: number): number {
+  const code = result(preadv2(fd, at + IOVEC, 1, -1, RWF_NOWAIT));
+  if (code !== -EOPNOTSUPP) return code;
+  // Linux before 5.8.
+  return ifReady(fd, POLLIN, () => transfer.read(fd, at + SINK, 8));
+}
+
+/** Gives back what this thread has for {@link signalForeign}, which is over. */
+export function endForeignSignals(): void {
+  if (context === undefined) return;
+  aio(SYS_IO_DESTROY, context.id, 0, 0);
+  closeFd(context.nothing);
+  context = undefined;
+}
+
+function ifReady(fd: number, event: number, call: () => number): number {
+  scratch.u32[POLLFD >> 2] = fd;
+  scratch.u32[(POLLFD >> 2) + 1] = event;
+  return poll(at + POLLFD, 1, 0) === 1 ? result(call()) : -EAGAIN;
+}
+
+/**
+ * Whether a descriptor that came from elsewhere is an eventfd. No file system is asked: the link
+ * below /proc is the kernel's own text, and any path would begin with a slash.
+ */
+export function isEventfd(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+  } catch {
+    return false;
+  }
+}

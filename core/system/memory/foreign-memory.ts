@@ -1,0 +1,121 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { AT, statx, STATX_FIELD } from '../calls/files.js';
+import { libc, result } from '../calls/libc.js';
+import { NativeMemory } from './native-memory.js';
+
+/*
+ * What a descriptor from elsewhere is, without asking the file system on which it lies: that of a
+ * stopped FUSE or network server would have this thread wait for ever.
+ */
+
+const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
+const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
+
+const MFD_CLOEXEC = 1;
+const MFD_HUGETLB = 4;
+const MFD_HUGE_SHIFT = 26;
+const AT_STATX_DONT_SYNC = 0x4000;
+
+/** File systems that are memory, and where nobody else is asked. */
+const IN_MEMORY = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs']);
+
+/** Mounts inside the kernel on which memfds lie, by id, and their devices. */
+const internal = { mounts: new Set<string>(), devices: new Set<string>() };
+
+const scratch = NativeMemory.allocate(4096);
+const EMPTY = scratch.address;
+const TARGET = scratch.address + 256;
+
+/**
+ * Whether a descriptor is shared memory: a memfd, or a file of a file system in memory. Asks
+ * nothing that could wait.
+ * @returns why not, or nothing.
+ */
+export function whyNotMemory(fd: number): string | undefined {
+  const mount = mountOf(fd);
+  if (mount === undefined) return 'it is not open';
+  learnInternal();
+  if (internal.mounts.has(mount)) return undefined;
+  const mounts = readMounts();
+  const known = mounts.find(({ id }) => id === mount);
+  if (known !== undefined) return IN_MEMORY.has(known.type) ? undefined : `it lies on ${known.type}`;
+  // A mount of another namespace, as virtual machine monitors have: known by its device.
+  const device = deviceOf(fd);
+  if (internal.devices.has(device)) return undefined;
+  const same = mounts.find((other) => other.device === device);
+  return same !== undefined && IN_MEMORY.has(same.type)
+    ? undefined
+    : 'it lies on a file system that is not known here';
+}
+
+/**
+ * What descriptors of one file have in common, and of two files not: its mount and inode number.
+ * Nothing for a descriptor that is not open, or of which the kernel does not tell (before 5.14).
+ */
+export function fileIdentity(fd: number): string | undefined {
+  try {
+    const text = readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1');
+    const inode = /^ino:\s*(\d+)/m.exec(text)?.[1];
+    return inode === undefined ? undefined : `${/^mnt_id:\s*(\d+)/m.exec(text)?.[1]}:${inode}`;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Id of the mount, /proc/self/fdinfo, proc(5): what the kernel knows by itself. */
+function mountOf(fd: number): string | undefined {
+  try {
+    return /^mnt_id:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+  } catch {
+    return undefined;
+  }
+}
+
+/** Device of the file system, as the kernel remembers it (statx(2), AT_STATX_DONT_SYNC). */
+function deviceOf(fd: number): string {
+  const code = statx(fd, EMPTY, AT.EMPTY_PATH | AT_STATX_DONT_SYNC, 0, TARGET);
+  const words = scratch.u32.subarray(256 / 4);
+  return code < 0 ? '' : `${words[STATX_FIELD.DEV_MAJOR / 4]}:${words[STATX_FIELD.DEV_MINOR / 4]}`;
+}
+
+interface Mount {
+  readonly id: string;
+  readonly device: string;
+  readonly type: string;
+}
+
+/** The mounts of this namespace, proc_pid_mountinfo(5). */
+function readMounts(): Mount[] {
+  return readFileSync('/proc/self/mountinfo', 'latin1')
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const fields = line.split(' ');
+      return { id: fields[0]!, device: fields[2]!, type: fields[fields.indexOf('-', 6) + 1]! };
+    });
+}
+
+/** Makes a memfd of each kind, and looks where it lies. */
+function learnInternal(): void {
+  if (internal.mounts.size > 0) return;
+  for (const flags of [0, MFD_HUGETLB, ...hugePages()]) {
+    const fd = result(memfdCreate('virtiofs-kit', MFD_CLOEXEC | flags));
+    if (fd < 0) continue;
+    const mount = mountOf(fd);
+    if (mount !== undefined) internal.mounts.add(mount);
+    internal.devices.add(deviceOf(fd));
+    closeFd(fd);
+  }
+}
+
+/** Flags of memfd_create(2) for the sizes of huge pages that this host has. */
+function hugePages(): number[] {
+  try {
+    return readdirSync('/sys/kernel/mm/hugepages').map((name) => {
+      const kibibytes = Number(/^hugepages-(\d+)kB$/.exec(name)?.[1] ?? 0);
+      return MFD_HUGETLB | (Math.log2(kibibytes * 1024) << MFD_HUGE_SHIFT);
+    });
+  } catch {
+    return [];
+  }
+}
