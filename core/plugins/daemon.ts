@@ -8,6 +8,7 @@ import { QueueThreads } from '../queue-threads/index.js';
 import { ListenError, VhostUserServer } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config.js';
 import { isBackend, openExport, type BackendSource, type OpenExportOptions } from './exports.js';
+import { limited } from './limited-log.js';
 import { check } from './schema.js';
 import { suggestion } from './suggestion.js';
 import type { BackendRegistry, OptionName } from './registry.js';
@@ -151,8 +152,10 @@ export class Daemon {
         requestQueues,
         maxConnections,
         pollTime,
-        log: this.#log,
-        openSession: () => new Session(one, { fileTable: threads?.createFileTable() }),
+        log: limited(this.#log),
+        openLog: () => limited(this.#log),
+        openSession: () =>
+          new Session(one, { fileTable: threads?.createFileTable(), log: limited(this.#log) }),
         ...(threads === undefined ? {} : { openPlacement: () => threads.openPlacement() }),
       });
       this.#servers.push(server);

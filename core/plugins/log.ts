@@ -1,16 +1,33 @@
+import { isatty } from 'node:tty';
 import { pino } from 'pino';
 import type { Logger } from '../backend/index.js';
+import { Output } from '../system/index.js';
 import type { LogConfig } from './config.js';
 
+const STDERR = 2;
+/** Bytes of lines that wait for whoever reads them. */
+const MOST_WAITING = 2 ** 20;
+const WARN = 40;
+
+/** Standard error, once for all loggers of the process. */
+let output: Output | undefined;
+
 /**
- * Makes a logger to standard error. It writes lines at once, so that none is lost when the process
- * ends.
+ * A logger to standard error. It never waits: where nobody reads, or there is no room, lines are
+ * lost, and how many is told as soon as that is possible.
  */
 export function createLogger({ level, format }: LogConfig): Logger {
-  const target = pino.destination({ fd: 2, sync: true });
-  const isText = format === 'text' || (format === 'auto' && process.stderr.isTTY);
-  const stream = isText ? { write: (line: string) => target.write(toText(line)) } : target;
+  const isText = format === 'text' || (format === 'auto' && isatty(STDERR));
+  const toLine = isText ? toText : (line: string): string => line;
+  output ??= new Output(STDERR, MOST_WAITING, (count) => toLine(lostLine(count)));
+  const target = output;
+  const stream = { write: (line: string): void => target.write(toLine(line)) };
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
+}
+
+function lostLine(count: number): string {
+  const time = new Date().toISOString();
+  return `${JSON.stringify({ level: WARN, time, count, msg: 'lines of the log were lost: nobody took them' })}\n`;
 }
 
 /** `18:02:11.123 warn   a front-end was turned away limit=16` */

@@ -13,6 +13,7 @@ import {
   type ExportSettings,
   type OpenExportOptions,
 } from './exports.js';
+import { limited } from './limited-log.js';
 
 /** What to mount on this host, and where. */
 export interface HostMountOptions extends OpenExportOptions, Partial<ExportSettings> {
@@ -47,8 +48,8 @@ export class MountedExport {
         log,
         readOnly,
         ...(allowOther === undefined ? {} : { allowOther }),
-        // Here is no ring that waiting requests could fill: the lock table's total is the limit.
-        openSession: () => new Session(one, { maxWaiters: Number.POSITIVE_INFINITY }),
+        // Here is no ring that waiting requests could fill.
+        openSession: () => new Session(one, { maxWaiters: MAX_WAITERS, log: limited(log) }),
       });
       return new MountedExport(mount, one);
     } catch (error) {

@@ -36,6 +36,7 @@ export { fileIdentity } from './memory/foreign-memory.js';
 export * from './memory/mapping.js';
 export * from './memory/memfd.js';
 export * from './memory/native-memory.js';
+export * from './descriptors/output.js';
 export * from './descriptors/owned-fd.js';
 export * from './memory/pieces.js';
 export { PAGE_SIZE } from './memory/region.js';

@@ -49,6 +49,8 @@ export class Channel {
   #filled = 0;
   #fds: OwnedFd[] = [];
   #ended = false;
+  /** Whether a whole message has come. */
+  hasReceived = false;
 
   constructor(connection: UnixConnection, receiver: ChannelReceiver) {
     this.#connection = connection;
@@ -119,6 +121,7 @@ export class Channel {
   }
 
   #deliver(header: Header): void {
+    this.hasReceived = true;
     const message = { header, payload: this.#payload, fds: this.#fds };
     const done = this.#receiver.onMessage(message);
     if (done === undefined) {

@@ -144,6 +144,16 @@ export class VhostUserDevice implements ChannelReceiver {
     this.#channel = new Channel(connection, this);
   }
 
+  /** Whether the front-end has sent anything. */
+  get hasSpoken(): boolean {
+    return this.#channel.hasReceived;
+  }
+
+  /** Whether the front-end has shared memory. */
+  get hasMemory(): boolean {
+    return this.#space.regions.length > 0;
+  }
+
   /** Ends the connection after the requests in flight. Idempotent. */
   close(): Promise<void> {
     this.#channel.end();

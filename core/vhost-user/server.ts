@@ -21,6 +21,15 @@ export interface ServerOptions extends DeviceOptions {
   readonly mode?: number | undefined;
   /** Group id of the socket file. */
   readonly group?: number | undefined;
+  /** Makes the log of a connection. Default: the server's own. */
+  openLog?(): Log;
+  /** Milliseconds that a front-end may take to send its first message. Default 10,000. */
+  readonly silence?: number | undefined;
+  /**
+   * Milliseconds after which a front-end without memory makes room for another one, where there is
+   * none left. Default 60,000.
+   */
+  readonly idleness?: number | undefined;
   /** Front-ends served at a time; more are turned away. Default 16. */
   readonly maxConnections?: number | undefined;
   /**
@@ -31,6 +40,15 @@ export interface ServerOptions extends DeviceOptions {
 }
 
 const DEFAULT_MAX_CONNECTIONS = 16;
+
+/** A front-end that has sent nothing for so long is turned away. Milliseconds. */
+const SILENCE = 10_000;
+
+/**
+ * A front-end without memory, so that its guest can ask nothing, makes room for another one after
+ * this time if there is none left. Milliseconds.
+ */
+const IDLENESS = 60_000;
 
 /** How long the server stops accepting connections after accept(2) has failed. */
 const ACCEPT_PAUSE_MS = 200;
@@ -49,7 +67,8 @@ const Errno = {
 export class VhostUserServer {
   readonly #options: ServerOptions;
   readonly #log: Log;
-  readonly #devices = new Set<VhostUserDevice>();
+  /** Devices, and since when they are there; in that order. */
+  readonly #devices = new Map<VhostUserDevice, number>();
   readonly #poller: Poller;
   /**
    * Resolves when the server has ended: by {@link close}, or by itself with `once` or a connected
@@ -96,7 +115,7 @@ export class VhostUserServer {
 
   async #close(): Promise<void> {
     this.#stopListening();
-    await Promise.all([...this.#devices].map((device) => device.close()));
+    await Promise.all([...this.#devices.keys()].map((device) => device.close()));
     this.#end();
   }
 
@@ -129,6 +148,7 @@ export class VhostUserServer {
     const connection = listener.accept();
     if (connection instanceof UnixConnection) {
       const limit = this.#options.maxConnections ?? DEFAULT_MAX_CONNECTIONS;
+      if (this.#devices.size >= limit) this.#makeRoom();
       if (this.#devices.size < limit) {
         this.#serve(connection);
       } else {
@@ -143,16 +163,35 @@ export class VhostUserServer {
     }
   }
 
+  /** Turns the front-end away that has been without memory for the longest, and too long. */
+  #makeRoom(): void {
+    const now = performance.now();
+    for (const [device, since] of this.#devices) {
+      if (now - since < (this.#options.idleness ?? IDLENESS)) return;
+      if (device.hasMemory) continue;
+      this.#devices.delete(device);
+      this.#log.warn({}, 'a front-end without memory made room for another one');
+      void device.close();
+      return;
+    }
+  }
+
   #serve(connection: UnixConnection): void {
     let device: VhostUserDevice;
     try {
-      device = new VhostUserDevice(connection, this.#options, this.#poller);
+      const log = this.#options.openLog?.() ?? this.#log;
+      device = new VhostUserDevice(connection, { ...this.#options, log }, this.#poller);
     } catch (error) {
       this.#log.error({ err: error }, 'cannot serve a front-end');
       connection.close();
       return;
     }
-    this.#devices.add(device);
+    this.#devices.set(device, performance.now());
+    setTimeout(() => {
+      if (!this.#devices.has(device) || device.hasSpoken) return;
+      this.#log.warn({}, 'a front-end that sent nothing was turned away');
+      void device.close();
+    }, this.#options.silence ?? SILENCE).unref();
     this.#log.info({ connections: this.#devices.size }, 'a front-end connected');
     void this.#forgetWhenEnded(device);
   }

@@ -44,7 +44,7 @@ export const init: Operation<Offer | undefined> = {
     const minor = input.u32(fuse_init_in.minor);
     const flags = input.u32(fuse_init_in.flags);
     if (major < KERNEL_VERSION || (major === KERNEL_VERSION && minor < OLDEST_MINOR_VERSION)) {
-      session.export.log.warn({ major, minor }, 'the guest speaks a FUSE protocol older than 7.31');
+      session.log.warn({ major, minor }, 'the guest speaks a FUSE protocol older than 7.31');
       throw FsError.of('EPROTO');
     }
     if (major > KERNEL_VERSION) return undefined;
@@ -77,7 +77,7 @@ export const init: Operation<Offer | undefined> = {
     out.u32(BODY + fuse_init_out.max_write, settled.maxWrite);
     out.u32(BODY + fuse_init_out.time_gran, 1);
     out.u16(BODY + fuse_init_out.max_pages, settled.maxPages);
-    session.export.log.info({ ...settled }, 'mounted by a guest');
+    session.log.info({ ...settled }, 'mounted by a guest');
     return fuse_init_out.bytes;
   },
 };

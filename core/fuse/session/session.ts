@@ -1,5 +1,12 @@
 import type { Accelerator, Completions, Gathered } from '../../backend/accelerator.js';
-import { Errno, FsError, type Attributes, type Awaitable, type Backend } from '../../backend/index.js';
+import {
+  Errno,
+  FsError,
+  type Attributes,
+  type Awaitable,
+  type Backend,
+  type Logger,
+} from '../../backend/index.js';
 import type { Message } from '../../memory/index.js';
 import {
   Freshness,
@@ -29,6 +36,8 @@ import { putHeader, sendWords } from '../wire/reply-structures.js';
 import { fuse_in_header } from '../wire/structures.js';
 
 export interface SessionOptions {
+  /** Takes what this guest has logged. Default: the export's. */
+  readonly log?: Logger;
   /**
    * How many lock requests may wait at a time; further ones get ENOLCK. Default: the export's
    * `LockLimits.sessionWaiters`.
@@ -60,6 +69,7 @@ const NO_ROOM = refusal('request with too little room for its reply', Errno.EIO)
 export class Session {
   readonly export: Export;
   readonly backend: Backend;
+  readonly log: Logger;
   readonly accelerator: Accelerator;
   readonly nodes: NodeTable;
   readonly counts: LookupCounts;
@@ -96,6 +106,7 @@ export class Session {
   constructor(shared: Export, options: SessionOptions = {}, id: number = shared.nextSession()) {
     this.export = shared;
     this.backend = shared.backend;
+    this.log = options.log ?? shared.log;
     this.accelerator = shared.accelerator;
     this.nodes = shared.nodes;
     this.counts = new LookupCounts(shared.nodes);
@@ -114,7 +125,7 @@ export class Session {
         attributesDiffer: (slot) => this.freshness?.lose(slot),
       },
     );
-    this.#faults = new Faults(shared.log);
+    this.#faults = new Faults(this.log);
     this.#drainTimeout = options.drainTimeout ?? 5000;
   }
 
@@ -524,7 +535,7 @@ export class Session {
     if (await this.#inFlight.idle(this.#drainTimeout)) return;
     this.#inFlight.each((request) => request.context.abort());
     if (await this.#inFlight.idle(this.#drainTimeout)) return;
-    this.export.log.warn({ requests: this.#inFlight.size }, 'requests that do not end are answered with EIO');
+    this.log.warn({ requests: this.#inFlight.size }, 'requests that do not end are answered with EIO');
     this.#inFlight.each((request) => this.#abandon(request));
   }
 

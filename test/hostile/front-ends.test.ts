@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { UnixConnection } from '../../core/system/index.js';
+import { EchoServer, until } from '../support/vhost-user.js';
+
+test('front-ends that send nothing are turned away, and others get their place', async (t) => {
+  const echo = EchoServer.start(t, { maxConnections: 4, silence: 200 });
+  const good = await echo.connect(t);
+  const silent = Array.from({ length: 3 }, () => UnixConnection.connect(echo.path));
+  await until(() => echo.server.connections === 4, 'all are there');
+  await until(() => echo.server.connections === 1, 'those that say nothing are gone');
+  const another = await echo.connect(t);
+  assert.deepEqual(await another.request(1, [Uint8Array.of(1)], [1]), Uint8Array.of(1));
+  assert.deepEqual(await good.request(1, [Uint8Array.of(2)], [1]), Uint8Array.of(2));
+  for (const connection of silent) connection.close();
+});
+
+test('front-ends that share no memory make room for those that do', async (t) => {
+  const echo = EchoServer.start(t, { maxConnections: 3, idleness: 200 });
+  const good = await echo.connect(t);
+  const idle = [echo.channel(t), echo.channel(t)];
+  for (const channel of idle) await channel.call('GET_FEATURES', new Uint8Array(0));
+  await until(() => echo.server.connections === 3, 'all are there');
+  await assert.rejects(echo.connect(t), /closed the connection/);
+  await sleep(250);
+  const another = await echo.connect(t);
+  assert.deepEqual(await another.request(1, [Uint8Array.of(1)], [1]), Uint8Array.of(1));
+  assert.deepEqual(await good.request(1, [Uint8Array.of(2)], [1]), Uint8Array.of(2));
+});
