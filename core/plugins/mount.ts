@@ -48,8 +48,8 @@ export class MountedExport {
         log,
         readOnly,
         ...(allowOther === undefined ? {} : { allowOther }),
-        // Here is no ring that waiting requests could fill.
-        openSession: () => new Session(one, { maxWaiters: MAX_WAITERS, log: limited(log) }),
+        // Here is no ring that waiting requests could fill: the lock table's total is the limit.
+        openSession: () => new Session(one, { maxWaiters: Number.POSITIVE_INFINITY, log: limited(log) }),
       });
       return new MountedExport(mount, one);
     } catch (error) {
