@@ -129,22 +129,48 @@ export function parse(
 }
 
 function parseMode(text: string | undefined, directory: boolean, link: boolean, defaults: Defaults): number {
-  const number = parseNumber(text, 0o177777);
+  const number = parseModeNumber(text, directory);
   const permissions = directory ? defaults.directoryMode : defaults.fileMode;
   if (directory) return FileType.DIRECTORY | (number === undefined ? permissions : number & 0o7777);
   if (link) return FileType.SYMLINK | 0o777;
   if (number === undefined) return FileType.REGULAR | permissions;
-  switch (number & FileType.MASK) {
-    case FileType.REGULAR:
-    case FileType.SYMLINK:
-    case FileType.FIFO:
-    case FileType.SOCKET:
-    case FileType.CHARACTER:
-    case FileType.BLOCK:
-      return number;
-    default:
-      return FileType.REGULAR | (number & 0o7777);
-  }
+  return isTyped(number, false) ? number : FileType.REGULAR | (number & 0o7777);
+}
+
+/** Types that an object may stand for. */
+const OBJECT_TYPES = new Set<number>([
+  FileType.REGULAR,
+  FileType.SYMLINK,
+  FileType.FIFO,
+  FileType.SOCKET,
+  FileType.CHARACTER,
+  FileType.BLOCK,
+]);
+
+/** Whether a mode has the type bits of a directory, or of what is no directory. */
+function isTyped(mode: number, directory: boolean): boolean {
+  const type = mode & FileType.MASK;
+  return directory ? type === FileType.DIRECTORY : OBJECT_TYPES.has(type);
+}
+
+/**
+ * A mode as programs write it: decimal (s3fs: `33188`), octal with a leading 0 (`0100644`) or
+ * without (rclone: `100644`), hexadecimal with 0x, with type bits or without (`644`). The same
+ * digits may be read as decimal and as octal: what makes a mode decides, type bits above all.
+ */
+function parseModeNumber(text: string | undefined, directory: boolean): number | undefined {
+  const written = parseNumber(text, 0o177777);
+  if (text === undefined || !/^[1-7][0-7]*$/.test(text)) return written;
+  const octal = Number.parseInt(text, 8);
+  if (written !== undefined && isTyped(written, directory)) return written;
+  if (octal <= 0o177777 && (isTyped(octal, directory) || arePermissions(octal))) return octal;
+  return written;
+}
+
+/** Whether a mode has no type bits, and gives nobody what it does not give the owner. */
+function arePermissions(mode: number): boolean {
+  const owner = (mode >> 6) & 7;
+  return mode <= 0o7777 && (((mode >> 3) | mode) & 7 & ~owner) === 0;
 }
 
 /** Decimal as s3fs writes it; octal with a leading 0 and hexadecimal with 0x as others do. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
+import { FileType } from '../../../../core/backend/index.js';
 import { format, fresh, parse } from '../../../../backends/s3/objects/attributes.js';
 import { checkProperty } from '../../../support/random.js';
 
@@ -31,6 +32,40 @@ describe('attributes in metadata', () => {
     assert.deepEqual([rclone.mtime.nanoseconds, rclone.mode], [123_456_789, 0o100640]);
     const geesefs = parse({ '--symlink-target': 'a%2Fb' }, {}, false, 9, defaults);
     assert.deepEqual([geesefs.mode, geesefs.target], [0o120777, 'a/b']);
+  });
+
+  for (const [writer, text, directory, mode] of [
+    ['s3fs, a file', '33188', false, 0o100644],
+    ['s3fs, a file whose digits are octal too', '33204', false, 0o100664],
+    ['s3fs, a directory', '16877', true, 0o040755],
+    ['s3fs, a directory whose digits are octal too', '16777', true, 0o040611],
+    ['s3fs, a symbolic link', '41471', false, 0o120777],
+    ['rclone, a file', '100664', false, 0o100664],
+    ['rclone, a directory', '40755', true, 0o040755],
+    ['rclone, a directory with the sticky bit', '41777', true, 0o041777],
+    ['rclone with a leading 0', '0100600', false, 0o100600],
+    ['hexadecimal', '0x81a4', false, 0o100644],
+    ['permissions alone, octal', '644', false, 0o100644],
+    ['permissions alone, octal, of a directory', '755', true, 0o040755],
+    ['permissions alone, with a leading 0', '0755', false, 0o100755],
+    ['permissions alone, decimal', '493', false, 0o100755],
+    ['permissions alone, decimal, digits that are octal too', '420', false, 0o100644],
+    ['no mode', '999999', false, 0o100640],
+  ] as const) {
+    it(`a mode as written by ${writer}: ${text}`, () => {
+      assert.equal(parse({ mode: text }, {}, directory, 9, defaults).mode.toString(8), mode.toString(8));
+    });
+  }
+
+  it('every mode that is written is read', () => {
+    for (let permissions = 0; permissions <= 0o7777; permissions++) {
+      for (const type of [FileType.REGULAR, FileType.SYMLINK, FileType.FIFO, FileType.CHARACTER]) {
+        const posix = fresh(type | permissions, 0, 0, { seconds: 0, nanoseconds: 0 });
+        assert.equal(parse(format(posix, 'm'), {}, false, 0, defaults).mode, type | permissions);
+      }
+      const posix = fresh(FileType.DIRECTORY | permissions, 0, 0, { seconds: 0, nanoseconds: 0 });
+      assert.equal(parse(format(posix, 'm'), {}, true, 0, defaults).mode, FileType.DIRECTORY | permissions);
+    }
   });
 
   it('nonsense counts as absent', async (t) => {
