@@ -16,6 +16,7 @@ import { runFiles, type Outcome } from './runner/run-files.js';
  *   WORD            only files whose path has one of the words
  *   --kind KIND     only tests that need this (runner/kinds.ts)
  *   --name REGEX    only tests whose name matches
+ *   --quick         random tests make a tenth of their runs
  *   --seed, --path  repeats a failed random test, with the values that it printed
  */
 
@@ -28,6 +29,7 @@ const { values, positionals } = parseArgs({
     jobs: { type: 'string', short: 'j' },
     kind: { type: 'string', multiple: true, default: [...kinds] },
     name: { type: 'string' },
+    quick: { type: 'boolean', default: false },
     seed: { type: 'string' },
     path: { type: 'string' },
   },
@@ -36,6 +38,7 @@ const unknown = values.kind.find((kind) => !kinds.some((known) => known === kind
 if (unknown !== undefined) stop(`--kind ${unknown}: it is one of ${kinds.join(', ')}`);
 const jobs = Number(values.jobs ?? Math.max(2, Math.min(4, cpus().length)));
 const name = values.name === undefined ? undefined : new RegExp(values.name);
+if (values.quick) process.env['VIRTIOFS_KIT_QUICK'] = '1';
 if (values.seed !== undefined) process.env['VIRTIOFS_KIT_SEED'] = values.seed;
 if (values.path !== undefined) process.env['VIRTIOFS_KIT_PATH'] = values.path;
 

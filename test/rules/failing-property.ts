@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { checkProperty } from '../support/random.js';
 
-// Fails for every number of 1000 or more. random-tests.test.ts runs it.
+// Fails for every number of 1000 or more. random-tests.host.test.ts runs it.
 test('a property (of numbers) that does not hold', async (t) => {
   await checkProperty(
     t,

@@ -11,6 +11,10 @@ import { kindOf } from '../runner/kinds.js';
  */
 const SEED = process.env['VIRTIOFS_KIT_SEED'];
 const PATH = process.env['VIRTIOFS_KIT_PATH'];
+/** `--quick`: a tenth of the runs. */
+const QUICK = process.env['VIRTIOFS_KIT_QUICK'] !== undefined;
+/** fast-check's own number of runs. */
+const USUAL_RUNS = 100;
 
 /** Checks a property with random values; one a test, for a path is that of one property. */
 export async function checkProperty<T>(
@@ -21,6 +25,7 @@ export async function checkProperty<T>(
   const details = await fc.check(property as fc.IAsyncProperty<T>, {
     includeErrorInReport: true,
     ...parameters,
+    ...(QUICK && { numRuns: Math.ceil((parameters.numRuns ?? USUAL_RUNS) / 10) }),
     ...repeated(),
   });
   if (!details.failed) return;
