@@ -4,7 +4,7 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 
 /** How QEMU runs the guest: `kvm` on the processor, `tcg` by translating its instructions. */
-export type Accelerator = 'kvm' | 'tcg';
+export type Accelerator = 'kvm' | 'tcg' | 'uml';
 
 /** A probe that takes longer has hung. */
 const PROBE_TIMEOUT_MS = 8000;

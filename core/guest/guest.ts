@@ -1,4 +1,5 @@
 import { spawn, type ChildProcess } from 'node:child_process';
+import type { Socket } from 'node:net';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -8,12 +9,14 @@ import { createInterface } from 'node:readline';
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { ReadStream, WriteStream } from 'node:tty';
+import { UsageError } from '../backend/index.js';
 import { chooseAccelerator, type Accelerator } from './accelerator.js';
 import { packInitramfs, quote } from './initramfs.js';
 import { findKernel, readModules } from './kernel.js';
 import { Ports, passUntil } from './ports.js';
 import { findQemu, readBusybox } from './programs.js';
 import { qemuArguments, type GuestShare } from './qemu.js';
+import { findUml, inParts, LINES, UML_PORTS, umlArguments } from './uml.js';
 
 /** A guest to boot. */
 export interface GuestOptions {
@@ -133,6 +136,7 @@ export class Guest implements AsyncDisposable {
    * @throws GuestError if the guest cannot mount a share, or ends.
    */
   static async boot(options: GuestOptions): Promise<Guest> {
+    if (options.accelerator === 'uml') return Guest.#bootUml(options);
     const qemu = findQemu(options.qemu);
     const kernel = findKernel(options.kernel);
     const initramfs = packInitramfs(
@@ -164,6 +168,33 @@ export class Guest implements AsyncDisposable {
       return guest;
     } finally {
       // By now QEMU has read its files and connected to the sockets, or it never will.
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  static async #bootUml(options: GuestOptions): Promise<Guest> {
+    refuseForUml(options);
+    const kernel = findUml();
+    const { shares, rootTag, rootIsWritten = false, memory = 512, append = '' } = options;
+    const missing = shares.find(({ socketPath }) => !existsSync(socketPath));
+    if (missing !== undefined) throw new GuestError(`${missing.socketPath}: no such socket`);
+    const modules = readModules(kernel);
+    const initramfs = packInitramfs(readBusybox(), modules, shares, rootTag, rootIsWritten, UML_PORTS);
+    const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-guest-'));
+    try {
+      const file = join(folder, 'initramfs');
+      await writeFile(file, initramfs);
+      options.signal?.throwIfAborted();
+      const args = umlArguments({ memory, append, shares, folder, initramfs: file });
+      // The kernel keeps the guest's memory in a file there.
+      const env = { ...process.env, TMPDIR: '/dev/shm' };
+      const stdio = ['ignore', 'pipe', 'pipe', ...LINES.map(() => 'pipe' as const)] as const;
+      const child = spawn(kernel.image, args, { stdio: [...stdio], detached: true, env });
+      const ports = Ports.of(LINES, child.stdio.slice(3) as Socket[]);
+      const guest = new Guest(child, ports, options);
+      await guest.#booted();
+      return guest;
+    } finally {
       await rm(folder, { recursive: true, force: true });
     }
   }
@@ -206,7 +237,11 @@ export class Guest implements AsyncDisposable {
       passUntil(this.#ports.get('stdout'), token, options.stdout ?? drop()),
       passUntil(this.#ports.get('stderr'), token, options.stderr ?? drop()),
     ];
-    if (options.stdin !== undefined) options.stdin.pipe(this.#ports.get('stdin'));
+    if (options.stdin !== undefined) {
+      const port = this.#ports.get('stdin');
+      if (this.#isUml) options.stdin.pipe(inParts()).pipe(port, { end: false });
+      else options.stdin.pipe(port);
+    }
     this.#send(
       `run ${token} ${options.stdin === undefined ? 'null' : 'port'} ${this.#script(command, options.folder)}`,
     );
@@ -266,7 +301,10 @@ export class Guest implements AsyncDisposable {
 
   /** Ends the guest at once, as a power failure would. */
   kill(): void {
-    this.#qemu.kill('SIGKILL');
+    const { pid } = this.#qemu;
+    if (!this.#isUml || pid === undefined) this.#qemu.kill('SIGKILL');
+    // User-Mode Linux is several processes, a group of their own, until the first has ended.
+    else if (this.#qemu.exitCode === null && this.#qemu.signalCode === null) process.kill(-pid, 'SIGKILL');
   }
 
   /** Resolves when the guest has ended, for whatever reason. */
@@ -276,6 +314,10 @@ export class Guest implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.shutdown();
+  }
+
+  get #isUml(): boolean {
+    return this.#options.accelerator === 'uml';
   }
 
   #script(command: string | readonly string[], folder: string | undefined): string {
@@ -323,6 +365,14 @@ function start(qemu: string, args: readonly string[]): ChildProcess {
   const setpriv = ['/usr/bin/setpriv', '/bin/setpriv'].find((path) => existsSync(path));
   const line = setpriv === undefined ? [qemu, ...args] : [setpriv, '--pdeathsig', 'KILL', qemu, ...args];
   return spawn(line[0]!, line.slice(1), { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+}
+
+/** @throws UsageError where something is asked for that User-Mode Linux does not have. */
+function refuseForUml({ cpus = 1, kernel, qemu, qemuArguments: more = [] }: GuestOptions): void {
+  if (cpus > 1) throw new UsageError(`User-Mode Linux has one processor, not ${cpus}`);
+  if (kernel !== undefined) throw new UsageError(`User-Mode Linux is a kernel itself and takes no ${kernel}`);
+  if (qemu !== undefined || more.length > 0)
+    throw new UsageError('User-Mode Linux takes nothing that is for QEMU');
 }
 
 function script(command: string | readonly string[]): string {

@@ -37,6 +37,10 @@ for module in /modules/*; do
   insmod "$module" 2>/run/log || echo "init: insmod $module: $(cat /run/log)"
 done
 
+console=/dev/hvc0
+read_input() { cat; }
+hold() { :; }
+
 # The port with a name, which the driver may still be about to find.
 port() {
   tries=0
@@ -54,13 +58,16 @@ port() {
   poweroff -nf
 }
 
+. /transport
+
 control=$(port control)
 alive=$(port alive)
 stdin=$(port stdin)
 stdout=$(port stdout)
 stderr=$(port stderr)
 exec 3<>"$control"
-(exec 3>&- 4<"$alive"; read -r end <&4; poweroff -nf) &
+hold
+(exec 3>&- 5>&- 6>&- 7>&- 4<"$alive"; read -r end <&4; poweroff -nf) &
 guard=$!
 
 fail() {
@@ -102,7 +109,7 @@ root=
 enter() { # SCRIPT PROGRAM...
   script=$1
   shift
-  exec 3>&-
+  exec 3>&- 5>&- 6>&- 7>&-
   [ -n "$root" ] || exec "$@" sh -c "$script"
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
   exec "$@" chroot "$root" /bin/sh -c "$script"
@@ -126,7 +133,7 @@ run() { # TOKEN INPUT SCRIPT
   input=/dev/null
   if [ "$2" = port ]; then
     input=/run/stdin
-    cat "$stdin" >/run/stdin 3>&- &
+    read_input <"$stdin" >/run/stdin 3>&- &
   fi
   (enter "$(echo "$3" | base64 -d)") <$input >/run/stdout 2>/run/stderr
   code=$?
@@ -138,10 +145,10 @@ run() { # TOKEN INPUT SCRIPT
 }
 
 shell() { # TOKEN SCRIPT
-  (enter "$(echo "$2" | base64 -d)" setsid -c) </dev/hvc0 >/dev/hvc0 2>&1
+  (enter "$(echo "$2" | base64 -d)" setsid -c) <"$console" >"$console" 2>&1
   code=$?
   end_all_but
-  echo -n "$1" >/dev/hvc0
+  echo -n "$1" >"$console"
   echo "exit $code" >&3
 }
 

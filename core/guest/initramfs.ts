@@ -10,13 +10,17 @@ const FILE = 0o100644;
 /** Where `INIT` mounts the root of commands, if a share is that root. */
 const ROOT = '/root-of-commands';
 
-/** Packs the initial root file system: busybox, the modules in load order, and what to mount. */
+/**
+ * Packs the initial root file system: busybox, the modules in load order, and what to mount.
+ * @param transport functions that stand for those of `INIT` that use virtio-serial ports.
+ */
 export function packInitramfs(
   busybox: Uint8Array,
   modules: readonly KernelModule[],
   shares: readonly GuestShare[],
   rootTag: string | undefined,
   rootIsWritten: boolean,
+  transport = '',
 ): Buffer {
   const entries: ArchiveEntry[] = ['bin', 'modules', 'dev'].map((path) => ({ path, mode: DIRECTORY }));
   entries.push({ path: 'bin/busybox', mode: PROGRAM, content: busybox });
@@ -26,6 +30,7 @@ export function packInitramfs(
     mode: FILE,
     content: Buffer.from(setupScript(shares, rootTag, rootIsWritten)),
   });
+  entries.push({ path: 'transport', mode: FILE, content: Buffer.from(transport) });
   for (const [index, { name, code }] of modules.entries()) {
     const order = index.toString().padStart(2, '0');
     entries.push({ path: `modules/${order}-${name}.ko`, mode: FILE, content: code });

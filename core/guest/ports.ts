@@ -20,6 +20,18 @@ export class Ports {
     return ports;
   }
 
+  /** Ports that are streams already, in the order of `names`. */
+  static of(names: readonly PortName[], sockets: readonly Socket[]): Ports {
+    const ports = new Ports();
+    for (const [index, name] of names.entries()) {
+      const socket = sockets[index]!;
+      socket.on('error', () => socket.destroy());
+      ports.#sockets.set(name, socket);
+    }
+    ports.#resolveConnected();
+    return ports;
+  }
+
   #listen(folder: string, name: PortName): Promise<void> {
     const server = createServer({ pauseOnConnect: true }, (socket) => {
       // An error means that QEMU has ended. Those who wait on the port notice that themselves.

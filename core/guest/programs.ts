@@ -3,7 +3,7 @@ import { delimiter, join } from 'node:path';
 import { UsageError } from '../backend/index.js';
 
 /** The path of a program: as given, or the first of that name in PATH. */
-function findProgram(name: string): string | undefined {
+export function findProgram(name: string): string | undefined {
   const folders = name.includes('/') ? [''] : (process.env['PATH'] ?? '').split(delimiter);
   return folders.map((folder) => join(folder, name)).find((path) => isExecutable(path));
 }

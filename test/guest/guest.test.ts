@@ -1,100 +1,124 @@
 import { strict as assert } from 'node:assert';
 import { createHash, randomBytes } from 'node:crypto';
+import { existsSync } from 'node:fs';
 import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { Guest, GuestError } from '../../core/guest/index.js';
 import { ServedGuests } from './served-guests.js';
 
-describe('a guest', () => {
-  let served: ServedGuests;
-  before(async () => {
-    const second = { tag: 'second', backend: { type: 'memfs' }, readOnly: true };
-    served = await ServedGuests.boot([{ backend: { type: 'memfs' } }, second]);
-  });
-  after(() => served[Symbol.asyncDispose]());
+const umlIsMissing = existsSync('/usr/bin/linux.uml') ? false : 'user-mode-linux is not installed';
 
-  it('gives back output, errors and exit code of a command', async () => {
-    assert.deepEqual(await served.guest.exec('echo out; echo err >&2; exit 7'), {
-      code: 7,
-      stdout: 'out\n',
-      stderr: 'err\n',
-    });
-  });
+for (const accelerator of [undefined, 'uml'] as const)
+  describe(
+    accelerator === undefined ? 'a guest' : 'a guest of User-Mode Linux',
+    { skip: accelerator === 'uml' && umlIsMissing },
+    () => {
+      let served: ServedGuests;
+      before(async () => {
+        const second = { tag: 'second', backend: { type: 'memfs' }, readOnly: true };
+        served = await ServedGuests.boot([{ backend: { type: 'memfs' } }, second], { accelerator });
+      });
+      after(() => served[Symbol.asyncDispose]());
 
-  it('hands a program its arguments as they are', async () => {
-    const words = ['', 'a b', "it's", '$HOME', '"', '\\', '*', 'two\nlines', 'é'];
-    const { stdout } = await served.guest.exec(['printf', '[%s]', ...words]);
-    assert.equal(stdout, words.map((word) => `[${word}]`).join(''));
-  });
+      it('gives back output, errors and exit code of a command', async () => {
+        assert.deepEqual(await served.guest.exec('echo out; echo err >&2; exit 7'), {
+          code: 7,
+          stdout: 'out\n',
+          stderr: 'err\n',
+        });
+      });
 
-  it('tells a missing program and a signal by their exit codes', async () => {
-    assert.equal((await served.guest.exec(['no-such-program'])).code, 127);
-    assert.equal((await served.guest.exec('kill -TERM $$')).code, 143);
-  });
+      it('hands a program its arguments as they are', async () => {
+        const words = ['', 'a b', "it's", '$HOME', '"', '\\', '*', 'two\nlines', 'é'];
+        const { stdout } = await served.guest.exec(['printf', '[%s]', ...words]);
+        assert.equal(stdout, words.map((word) => `[${word}]`).join(''));
+      });
 
-  it('lets a command open its output again by name', async () => {
-    const { stdout, stderr } = await served.guest.exec(
-      'echo one; echo two > /dev/stdout; echo three > /dev/stderr',
-    );
-    assert.deepEqual([stdout, stderr], ['one\ntwo\n', 'three\n']);
-  });
+      it('tells a missing program and a signal by their exit codes', async () => {
+        assert.equal((await served.guest.exec(['no-such-program'])).code, 127);
+        assert.equal((await served.guest.exec('kill -TERM $$')).code, 143);
+      });
 
-  it('ends what a command left behind, so that its output ends', async () => {
-    assert.equal((await served.guest.exec('sleep 1000 & echo started')).stdout, 'started\n');
-    assert.equal((await served.guest.exec('pidof sleep')).code, 1);
-  });
+      it('lets a command open its output again by name', async () => {
+        const { stdout, stderr } = await served.guest.exec(
+          'echo one; echo two > /dev/stdout; echo three > /dev/stderr',
+        );
+        assert.deepEqual([stdout, stderr], ['one\ntwo\n', 'three\n']);
+      });
 
-  it('passes binary input and output whole, through a file of the export', async () => {
-    const sent = randomBytes(3_000_000);
-    const stdout = new PassThrough();
-    const got = buffer(stdout);
-    const stdin = Readable.from([sent.subarray(0, 1_000_000), sent.subarray(1_000_000)]);
-    const code = await served.guest.run('cat > bytes && cat bytes', { stdin, stdout });
-    stdout.end();
-    assert.equal(code, 0);
-    assert.ok((await got).equals(sent));
-    const { stdout: sum } = await served.guest.exec('sha256sum < bytes');
-    assert.equal(sum.split(' ')[0], createHash('sha256').update(sent).digest('hex'));
-  });
+      it('ends what a command left behind, so that its output ends', async () => {
+        assert.equal((await served.guest.exec('sleep 1000 & echo started')).stdout, 'started\n');
+        assert.equal((await served.guest.exec('pidof sleep')).code, 1);
+      });
 
-  it('mounts several exports, and one that is read-only refuses every change', async () => {
-    const { code, stderr } = await served.guest.exec(
-      'cd second && mount | grep -c virtiofs; touch x; mkdir y',
-    );
-    assert.equal(code, 1);
-    assert.match(
-      stderr,
-      /touch: x: Read-only file system\nmkdir: can't create directory 'y': Read-only file system/,
-    );
-  });
+      it('passes binary input and output whole, through a file of the export', async () => {
+        const sent = randomBytes(3_000_000);
+        const stdout = new PassThrough();
+        const got = buffer(stdout);
+        const stdin = Readable.from([sent.subarray(0, 1_000_000), sent.subarray(1_000_000)]);
+        const code = await served.guest.run('cat > bytes && cat bytes', { stdin, stdout });
+        stdout.end();
+        assert.equal(code, 0);
+        assert.ok((await got).equals(sent));
+        const { stdout: sum } = await served.guest.exec('sha256sum < bytes');
+        assert.equal(sum.split(' ')[0], createHash('sha256').update(sent).digest('hex'));
+      });
 
-  it('is refused where a share has no socket', async () => {
-    await assert.rejects(
-      ServedGuests.boot([{ backend: { type: 'memfs' } }], {
-        shares: [{ tag: 'x', socketPath: '/none', mountPoint: '/mnt' }],
-      }),
-      (error) => error instanceof GuestError && /\/none/.test(error.message),
-    );
-  });
+      it('mounts several exports, and one that is read-only refuses every change', async () => {
+        const { code, stderr } = await served.guest.exec(
+          'cd second && mount | grep -c virtiofs; touch x; mkdir y',
+        );
+        assert.equal(code, 1);
+        assert.match(
+          stderr,
+          /touch: x: Read-only file system\nmkdir: can't create directory 'y': Read-only file system/,
+        );
+      });
 
-  it('is refused where QEMU has ended before this process comes to look', { timeout: 60_000 }, async () => {
-    const asleep = new Int32Array(new SharedArrayBuffer(4));
-    const busy = setInterval(() => Atomics.wait(asleep, 0, 0, 300), 5);
-    try {
-      await assert.rejects(
-        Guest.boot({ shares: [{ tag: 'x', socketPath: '/none', mountPoint: '/mnt' }] }),
-        (error) => error instanceof GuestError && /\/none/.test(error.message),
+      it('is refused where a share has no socket', async () => {
+        await assert.rejects(
+          ServedGuests.boot([{ backend: { type: 'memfs' } }], {
+            shares: [{ tag: 'x', socketPath: '/none', mountPoint: '/mnt' }],
+            accelerator,
+          }),
+          (error) => error instanceof GuestError && /\/none/.test(error.message),
+        );
+      });
+
+      it(
+        'is refused where QEMU has ended before this process comes to look',
+        { timeout: 60_000 },
+        async () => {
+          const asleep = new Int32Array(new SharedArrayBuffer(4));
+          const busy = setInterval(() => Atomics.wait(asleep, 0, 0, 300), 5);
+          try {
+            await assert.rejects(
+              Guest.boot({ shares: [{ tag: 'x', socketPath: '/none', mountPoint: '/mnt' }], accelerator }),
+              (error) => error instanceof GuestError && /\/none/.test(error.message),
+            );
+          } finally {
+            clearInterval(busy);
+          }
+        },
       );
-    } finally {
-      clearInterval(busy);
-    }
-  });
 
-  it('ends when it is told to, whatever it does', async () => {
-    const running = served.guest.exec('sleep 1000');
-    served.guest.kill();
-    await assert.rejects(running, GuestError);
-    await served.guest.ended();
-  });
+      it('ends when it is told to, whatever it does', async () => {
+        const running = served.guest.exec('sleep 1000');
+        served.guest.kill();
+        await assert.rejects(running, GuestError);
+        await served.guest.ended();
+      });
+    },
+  );
+
+it('a guest of User-Mode Linux refuses what only QEMU has', async () => {
+  for (const [options, what] of [
+    [{ cpus: 2 }, /one processor, not 2/],
+    [{ kernel: '/boot/x' }, /takes no \/boot\/x/],
+    [{ qemu: 'qemu' }, /for QEMU/],
+    [{ qemuArguments: ['-s'] }, /for QEMU/],
+  ] as const) {
+    await assert.rejects(Guest.boot({ shares: [], accelerator: 'uml', ...options }), what);
+  }
 });

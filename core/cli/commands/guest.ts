@@ -53,7 +53,10 @@ export const guestSchema = z.strictObject({
     .describe(
       "run the command among the host's programs: its root directory, read-only, below a layer in memory",
     ),
-  accelerator: z.enum(['kvm', 'tcg']).optional().describe('default: kvm where it works, else tcg'),
+  accelerator: z
+    .enum(['kvm', 'tcg', 'uml'])
+    .optional()
+    .describe('uml is User-Mode Linux, at native speed without KVM; default: kvm where it works, else tcg'),
   kernel: z
     .string()
     .optional()
@@ -201,4 +204,5 @@ Examples:
 
 The command's output, input and exit code are the guest's. Needs QEMU, busybox and a kernel:
   apt-get install --no-install-recommends qemu-system-x86 busybox-static linux-image-cloud-amd64
+With --accelerator uml it is user-mode-linux and busybox-static.
 `;
