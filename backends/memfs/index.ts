@@ -7,8 +7,10 @@
  * fills a tree from a directory or archive and saves one. `host-api/` is what a host program uses:
  * volumes with the API of the npm package memfs.
  */
-import { dirname, resolve } from 'node:path';
-import { type BackendNeeds, definePlugin, UsageError } from '../../core/backend/index.js';
+import { tmpdir } from 'node:os';
+import { basename, dirname, join, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type BackendNeeds, definePlugin, type Logger, UsageError } from '../../core/backend/index.js';
 import { commands } from './commands.js';
 import { type MemfsOptions, options } from './options.js';
 import { baseNamed, register, unregister } from './host-api/registry.js';
@@ -45,11 +47,50 @@ export default definePlugin({
     backend.onUnmount = async () => {
       if (name !== undefined) unregister(name);
       if (save !== undefined) {
-        await volume.save(save);
-        log.info({ save }, 'saved');
+        await saveSurely(volume, save, log);
       }
       volume.discard();
     };
     return backend;
   },
 });
+
+/** Between two attempts to save a volume, in milliseconds, and for how long it is tried. */
+const RETRY_MS = 1000;
+const PATIENCE_MS = 60_000;
+
+/**
+ * Saves a volume that is about to end. Where there is no room it is tried again for a minute. What
+ * cannot be saved where it should is saved in the folder for temporary files.
+ * @throws Error if it was not saved at its path: where it is now, or why it is nowhere.
+ */
+async function saveSurely(volume: MemfsVolume, path: string, log: Logger): Promise<void> {
+  const end = performance.now() + PATIENCE_MS;
+  for (;;) {
+    try {
+      await volume.save(path);
+      log.info({ save: path }, 'saved');
+      return;
+    } catch (error) {
+      const { code = '' } = error as NodeJS.ErrnoException;
+      if (!['ENOSPC', 'EDQUOT'].includes(code) || performance.now() > end) {
+        return saveElsewhere(volume, path, error as Error);
+      }
+      log.error({ err: error, save: path }, 'no room to save the volume: make some, it is tried again');
+    }
+    await sleep(RETRY_MS);
+  }
+}
+
+async function saveElsewhere(volume: MemfsVolume, path: string, cause: Error): Promise<void> {
+  const other = join(tmpdir(), `virtiofs-kit-${process.pid}-${basename(path)}`);
+  try {
+    await volume.save(other);
+  } catch (error) {
+    const reasons = `${cause.message}; ${(error as Error).message}`;
+    throw new Error(`the volume was saved neither to ${path} nor to ${other}: ${reasons}`, { cause: error });
+  }
+  throw new Error(`the volume could not be saved to ${path} (${cause.message}): it was saved to ${other}`, {
+    cause,
+  });
+}

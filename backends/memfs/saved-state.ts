@@ -177,6 +177,7 @@ function decodeInode(
     directories.push([inode, entries]);
   } else if (inode.type === FileType.SYMLINK) {
     inode.target = input.name();
+    tree.space.takeTarget(inode.target.length);
     tree.space.takePages(pagesOf(inode));
   } else if (inode.content !== undefined) decodeContent(inode.content, input, tree);
 }

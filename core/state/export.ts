@@ -1,3 +1,4 @@
+import { totalmem } from 'node:os';
 import { acceleratorOf, type Accelerator } from '../backend/accelerator.js';
 import {
   requireBackend,
@@ -6,6 +7,7 @@ import {
   type CachePolicy,
   type Logger,
 } from '../backend/index.js';
+import { heapLimit } from './budget.js';
 import { ListingBudget } from './directory-stream.js';
 import { LockTable, type LockLimits } from './locks/index.js';
 import { NodeTable } from './node-table.js';
@@ -22,12 +24,23 @@ export interface ExportLimits {
   readonly listings: number;
 }
 
+/** Bytes of memory for a known node and for a lock, the shared layer's and passthrough's part. */
+const NODE_BYTES = 366;
+const LOCK_BYTES = 256;
+
+/** By what the heap and the machine (or cgroup) hold, so that a guest is refused well before. */
 export const defaultExportLimits: ExportLimits = {
-  nodes: 4_194_304,
+  nodes: Math.min(4_194_304, Math.floor(heapLimit / 3 / NODE_BYTES)),
   handles: 1_048_576,
-  locks: {},
-  listings: 1 << 30,
+  locks: { totalLocks: Math.min(1_048_576, Math.floor(heapLimit / 16 / LOCK_BYTES)) },
+  listings: Math.min(1 << 30, Math.floor(memoryLimit() / 8)),
 };
+
+/** Bytes that this process may use. */
+function memoryLimit(): number {
+  const constrained = process.constrainedMemory();
+  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
+}
 
 /** The cache policy, unless the backend or the export's options say otherwise. */
 export const defaultCachePolicy: CachePolicy = {

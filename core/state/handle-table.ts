@@ -1,3 +1,5 @@
+import { type Budget, handleBudget } from './budget.js';
+
 /** What a handle is of. */
 export const HandleKind = { FREE: 0, FILE: 1, DIRECTORY: 2 } as const;
 export type HandleKind = (typeof HandleKind)[keyof typeof HandleKind];
@@ -14,6 +16,7 @@ const FIRST_CAPACITY = 64;
  */
 export class HandleTable {
   readonly #limit: number;
+  readonly #budget: Budget;
   #kind = new Uint8Array(FIRST_CAPACITY);
   #generation = new Int32Array(FIRST_CAPACITY);
   #slot = new Int32Array(FIRST_CAPACITY);
@@ -26,9 +29,13 @@ export class HandleTable {
   /** Generation of places that were never used. */
   #firstGeneration = 0;
 
-  /** @param limit how many handles may be open at a time. */
-  constructor(limit: number) {
+  /**
+   * @param limit how many handles may be open at a time.
+   * @param budget what this guest's handles take from, with those of others.
+   */
+  constructor(limit: number, budget: Budget = handleBudget) {
     this.#limit = limit;
+    this.#budget = budget;
   }
 
   /** The number of open handles. */
@@ -37,7 +44,7 @@ export class HandleTable {
   }
 
   get full(): boolean {
-    return this.#size >= this.#limit;
+    return this.#size >= this.#limit || !this.#budget.allows(this.#size);
   }
 
   /**
@@ -48,7 +55,7 @@ export class HandleTable {
    * @returns its index, or {@link NO_HANDLE} if the table is full.
    */
   open(kind: HandleKind, slot: number, object: unknown, flags: number): number {
-    if (this.#size >= this.#limit) return NO_HANDLE;
+    if (this.full) return NO_HANDLE;
     let index = this.#free.pop();
     if (index === undefined) {
       index = this.#objects.length;
@@ -61,6 +68,7 @@ export class HandleTable {
     this.#uses[index] = 0;
     this.#generation[index] = this.#generation[index]! + 1;
     this.#size += 1;
+    this.#budget.take();
     return index;
   }
 
@@ -88,6 +96,7 @@ export class HandleTable {
     this.#generation[index] = generation;
     this.#objects[index] = object;
     this.#size += 1;
+    this.#budget.take();
   }
 
   /**
@@ -178,6 +187,7 @@ export class HandleTable {
     this.#kind[index] = HandleKind.FREE;
     this.#objects[index] = undefined;
     this.#size -= 1;
+    this.#budget.give();
     this.#free.push(index);
   }
 

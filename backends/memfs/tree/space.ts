@@ -17,6 +17,9 @@ const XATTR_BYTES = 40;
  */
 const XATTR_HEAP_BYTES = 256;
 
+/** Most bytes of heap for a character of a string. */
+const CHARACTER_BYTES = 2;
+
 /** A volume's limits, and what it uses of them. */
 export class Space {
   /** Pages of 4 KiB that file content may take. */
@@ -84,6 +87,20 @@ export class Space {
   giveXattr(bytes: number, counted: boolean): void {
     if (counted) this.#inodeBytes -= bytes + XATTR_BYTES;
     this.#attributeMemory -= bytes + XATTR_HEAP_BYTES;
+  }
+
+  /**
+   * Takes the heap of a symbolic link's target, which takes a page of the content too, as on tmpfs.
+   * @throws ENOSPC
+   */
+  takeTarget(characters: number): void {
+    const bytes = characters * CHARACTER_BYTES;
+    if (this.#attributeMemory + bytes > this.maxInodes * INODE_BYTES) throw ENOSPC;
+    this.#attributeMemory += bytes;
+  }
+
+  giveTarget(characters: number): void {
+    this.#attributeMemory -= characters * CHARACTER_BYTES;
   }
 
   /** Adds what another volume uses, even beyond the limits. */

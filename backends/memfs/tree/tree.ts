@@ -88,7 +88,14 @@ export class Tree {
     this.#checkFree(parent, name);
     const pages = nameLength(target) > SHORT_TARGET_BYTES ? 1 : 0;
     if (this.space.freePages < pages) throw ENOSPC;
-    const inode = this.#child(parent, FileType.SYMLINK | 0o777, creator);
+    this.space.takeTarget(target.length);
+    let inode: Inode;
+    try {
+      inode = this.#child(parent, FileType.SYMLINK | 0o777, creator);
+    } catch (error) {
+      this.space.giveTarget(target.length);
+      throw error;
+    }
     this.space.takePages(pages);
     inode.target = target;
     this.#enter(parent, name, inode);
@@ -226,6 +233,7 @@ export class Tree {
     this.space.givePages(pagesOf(inode));
     inode.content?.clear(this.arena);
     clearXattrs(inode, this.space);
+    if (inode.target !== undefined) this.space.giveTarget(inode.target.length);
     this.space.giveInode();
   }
 

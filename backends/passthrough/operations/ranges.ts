@@ -18,6 +18,7 @@ import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
 import { at, offset as area, putLong } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
+import { Turns } from '../calls/turns.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -26,6 +27,10 @@ const SEEK_HOLE = 4;
  * pool.
  */
 const INLINE_MAX_BYTES = 262144;
+/** Most bytes of a copy on the thread pool: some milliseconds. */
+const PIECE_BYTES = 2 ** 24;
+/** Long copies and allocations of all shares that run at a time: half of the thread pool. */
+const turns = new Turns(2);
 /** fallocate modes that only reserve blocks: quick at any length. */
 const RESERVING: number = FallocateMode.KEEP_SIZE;
 
@@ -83,7 +88,7 @@ export function rangeOperations(share: Share) {
     ): Awaitable<void> {
       useFsetid(true);
       if ((mode & ~RESERVING) !== 0 && length > INLINE_MAX_BYTES) {
-        return settle(fallocateLater(file.fd, mode, offset, length)).then(() => undefined);
+        return turns.run(() => settle(fallocateLater(file.fd, mode, offset, length))).then(() => undefined);
       }
       const code = fallocate(file.fd, mode, offset, length);
       if (code < 0) throw FsError.of(-code);
@@ -106,7 +111,11 @@ export function rangeOperations(share: Share) {
       _context: Context,
     ): Awaitable<number> {
       useFsetid(true);
-      if (length > INLINE_MAX_BYTES) return copyLater(file.fd, offset, toFile.fd, toOffset, length);
+      if (length > INLINE_MAX_BYTES) {
+        // A copy may be shorter than asked for, copy_file_range(2): the guest goes on from there.
+        const piece = Math.min(length, PIECE_BYTES);
+        return turns.run(() => copyLater(file.fd, offset, toFile.fd, toOffset, piece));
+      }
       putLong(area.offsets, offset);
       putLong(area.offsets + 8, toOffset);
       const count = copyFileRange(file.fd, at.offsets, toFile.fd, at.offsets + 8, length);

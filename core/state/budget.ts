@@ -1,0 +1,37 @@
+import { getHeapStatistics } from 'node:v8';
+
+/** Bytes that V8 lets the JavaScript heap grow to. */
+export const heapLimit: number = getHeapStatistics().heap_size_limit;
+
+/** A resource that all guests of the process share, in units of its own. */
+export class Budget {
+  readonly limit: number;
+  #used = 0;
+
+  constructor(limit: number) {
+    this.limit = limit;
+  }
+
+  /**
+   * Whether a guest that has `own` of it may have one more: it may not have more than is left, so
+   * that there is always something for others. One guest gets half of it at most, the next one half
+   * of the rest.
+   */
+  allows(own: number): boolean {
+    return own < this.limit - this.#used;
+  }
+
+  take(): void {
+    this.#used += 1;
+  }
+
+  give(): void {
+    this.#used -= 1;
+  }
+}
+
+/** Bytes of heap for an open file or directory: its object, a directory's stream, and its place. */
+const HANDLE_BYTES = 1024;
+
+/** Open files and directories of all guests: a quarter of the heap. */
+export const handleBudget = new Budget(Math.floor(heapLimit / 4 / HANDLE_BYTES));

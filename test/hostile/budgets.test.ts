@@ -1,0 +1,94 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { Turns } from '../../backends/passthrough/calls/turns.js';
+import { hostBuffer } from '../../core/memory/host-buffer.js';
+import memfs from '../../backends/memfs/index.js';
+import { MemoryLog } from '../support/engine.js';
+
+const child = fileURLToPath(new URL('budget-child.js', import.meta.url));
+const HEAP_MIB = 96;
+
+for (const [flood, type, errors] of [
+  ['symlinks', 'memfs', ['ENOSPC']],
+  ['names', 'memfs', ['ENOSPC', 'ENFILE']],
+  ['directories', 'memfs', ['ENFILE']],
+  ['directories', 'passthrough', ['ENFILE']],
+  ['files', 'memfs', ['ENFILE']],
+] as const) {
+  test(`${type}: a guest that makes ${flood} without end is refused before the heap is full`, () => {
+    const run = spawnSync(process.execPath, [`--max-old-space-size=${HEAP_MIB}`, child, flood, type], {
+      encoding: 'utf8',
+      timeout: 240_000,
+    });
+    assert.deepEqual([run.signal, run.status], [null, 0], run.stderr.slice(0, 2000));
+    const { code, found, listed, taken, heap } = JSON.parse(run.stdout) as Record<string, string | number>;
+    assert.ok((errors as readonly unknown[]).includes(code), `${code} after ${taken}`);
+    assert.ok(Number(heap) < HEAP_MIB * 2 ** 20);
+    assert.deepEqual([found, listed], ['ok', 'ok'], 'another guest');
+  });
+}
+
+test('of long calls only a few run at a time, in the order in which they came', async () => {
+  const turns = new Turns(2);
+  const order: number[] = [];
+  let running = 0;
+  let most = 0;
+  await Promise.all(
+    [0, 1, 2, 3, 4].map((index) =>
+      turns
+        .run(async () => {
+          order.push(index);
+          running += 1;
+          most = Math.max(most, running);
+          await sleep(5);
+          running -= 1;
+          if (index === 1) throw new Error('it failed');
+        })
+        .catch(() => undefined),
+    ),
+  );
+  assert.deepEqual(order, [0, 1, 2, 3, 4]);
+  assert.equal(most, 2);
+});
+
+test(
+  'a volume that has no room where it is to be saved waits for it, and is not lost',
+  process.geteuid!() === 0 ? {} : { skip: 'needs root' },
+  async (t) => {
+    const directory = mkdtempSync(join(tmpdir(), 'vfk-save-'));
+    assert.equal(spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', directory]).status, 0);
+    t.after(() => {
+      spawnSync('umount', ['-l', directory]);
+      rmSync(directory, { recursive: true });
+    });
+    const log = new MemoryLog();
+    const save = join(directory, 'volume.tar');
+    const backend = await memfs.create(memfs.options!.parse({ save }) as never, { log } as never);
+    const root = (await backend.mount({ log, createBuffer: hostBuffer })) as object;
+    const context = {
+      uid: 0,
+      gid: 0,
+      pid: 1,
+      umask: 0,
+      groups: [],
+      securityContext: undefined,
+      signal: new AbortController().signal,
+    };
+    const made = (await backend.create!(root, 'file', 0o644, 2, context)) as { node: object; file: unknown };
+    const data = hostBuffer(2 ** 18);
+    await backend.write!(made.node, made.file as never, data, 0, 0, context);
+    data.close();
+    const ended = Promise.resolve(backend.unmount!());
+    while (!log.errors.some((line) => line.startsWith('no room to save'))) await sleep(20);
+    assert.deepEqual(readdirSync(directory), []);
+    spawnSync('mount', ['-o', 'remount,size=8m', directory]);
+    await ended;
+    assert.deepEqual(readdirSync(directory), ['volume.tar']);
+  },
+);
