@@ -154,7 +154,7 @@ export class DirectService implements QueueService {
     if (!this.#findFile(fuse_read_in.fh)) return false;
     const { fd, readFlags } = this.#fileTable;
     const buffer = readData(message, length);
-    if (this.#calls.gathers && length <= CallList.SMALL && this.#mayGather(seen)) {
+    if (this.#calls.gathers && length <= CallList.SMALL_BYTES && this.#mayGather(seen)) {
       const one = this.#put(message, Opcode.READ, seen);
       one.fd = fd;
       one.flags = readFlags;
@@ -206,7 +206,7 @@ export class DirectService implements QueueService {
     const clears = (writeFlags(input) & WriteFlags.KILL_SUIDGID) !== 0;
     const buffer = writeData(message, length);
     const isAlike = this.#clears === undefined || this.#clears === clears;
-    if (this.#calls.gathers && length <= CallList.SMALL && isAlike && this.#mayGather(seen)) {
+    if (this.#calls.gathers && length <= CallList.SMALL_BYTES && isAlike && this.#mayGather(seen)) {
       this.#clears = clears;
       this.#put(message, Opcode.WRITE, seen);
       this.#calls.addWrite(fd, buffer, offset);

@@ -17,12 +17,12 @@
  * - `calls/`: libc through koffi, and the file system calls of passthrough.
  * - `batches/`: many system calls in one foreign call (`CallList`), and threads that make such
  *   lists.
- * - `memory/`: memory outside the heap, mappings, memfds, and the pieces of a transfer.
+ * - `memory/`: memory outside the heap, mappings, memfds, and reads and writes of several pieces.
  * - `descriptors/`: descriptors with owners, eventfds, unix sockets, descriptors that threads
  *   share.
  * - `event-loop/`: polls of the event loop.
- * - `confinement/`: Landlock, seccomp, namespaces. A thread is confined and executes the program
- *   anew, so that all its threads are.
+ * - `confinement/`: Landlock, seccomp, namespaces. Landlock and namespaces confine one thread. That
+ *   thread then executes the program anew, so that all threads of the new program are confined.
  */
 export * from './batches/call-list.js';
 export * from './descriptors/eventfd.js';

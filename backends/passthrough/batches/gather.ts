@@ -58,7 +58,7 @@ class CallBatch implements IoWork {
   /** By index of the call; undefined for a stat call. */
   readonly #transfers: (Transfer | undefined)[] = [];
   readonly #spareTransfers: Transfer[] = [];
-  /** Whether one of its reads is larger than `CallList.SMALL`, so that an I/O thread pays. */
+  /** Whether one of its reads is larger than `CallList.SMALL_BYTES`, so that an I/O thread pays. */
   #isLarge = false;
   #hasStats = false;
   #results: Results = [];
@@ -89,7 +89,7 @@ class CallBatch implements IoWork {
       transfer.flags = flags;
       this.#transfers[list.count] = transfer;
     }
-    if (length > CallList.SMALL) this.#isLarge = true;
+    if (length > CallList.SMALL_BYTES) this.#isLarge = true;
     if (isRead) list.read(file.fd, buffer, offset, flags);
     else list.write(file.fd, buffer, offset);
   }
@@ -225,7 +225,7 @@ export function gatherOperations(share: Share, finishRead: FinishRead): GatherOp
   }
 
   function canGather({ length }: GuestBuffer, { cached }: OpenFile, isRead: boolean): boolean {
-    return cached && (length <= CallList.SMALL || (isRead && threads?.hasRoom === true));
+    return cached && (length <= CallList.SMALL_BYTES || (isRead && threads?.hasRoom === true));
   }
 
   const completions: Completions = {

@@ -5,10 +5,12 @@ import type { Pieces } from '../memory/pieces.js';
 import { Region } from '../memory/region.js';
 
 /**
- * What no function of the C library does: one system call after another. It is machine code, since
- * a foreign call for each costs as much as the kernel's part of a short one; by architecture, its
- * assembly beside it. First argument: the calls, 64 bytes each: its number, six arguments, its
- * result. Second: how many, at least one.
+ * Machine code, by architecture, that makes a list of system calls one after another. The assembly
+ * stands beside the bytes. The C library has no such function, and a foreign call for each system
+ * call would cost as much as the kernel's part of a short one.
+ *
+ * The first argument is the address of the calls. Each has 64 bytes: the number of the system call,
+ * six arguments, and room for its result. The second argument counts the calls, at least one.
  */
 const LOOPS: Readonly<Record<string, readonly string[]>> = {
   x64: [
@@ -61,7 +63,7 @@ const RESULT = 14;
 
 type Loop = (calls: number, count: number) => void;
 
-/** The loop as it lies in this process's memory; `null` where there is none to be had. */
+/** The loop in this process's memory: `undefined` before it is loaded, `null` if it can't be. */
 let loop: Loop | null | undefined;
 
 function load(): Loop | null {
@@ -70,7 +72,7 @@ function load(): Loop | null {
   const code = Buffer.from(lines.join('').replaceAll(' ', ''), 'hex');
   const region = Region.anonymous(code.length);
   new Uint8Array(region.view(region.address, code.length)).set(code);
-  // A security policy may allow no machine code but that of files.
+  // A security policy may forbid the execution of memory that no file backs.
   if (!region.makeExecutable()) {
     region.release();
     return null;
@@ -79,16 +81,16 @@ function load(): Loop | null {
 }
 
 /**
- * System calls that are made together, one after another: without the way between JavaScript and
- * the kernel for each.
+ * A list of system calls that one foreign call makes, one after another. JavaScript is left once
+ * for the list, not once for each call.
  */
 export class CallList {
   /**
-   * Bytes up to which a transfer is better made with others: beyond, the way into the kernel is a
-   * small part of it.
+   * The most bytes of a transfer that gains by being made together with others. In a larger one,
+   * the foreign call is a small part of the cost.
    */
-  static readonly SMALL = 16_384;
-  /** Where the calls lie: another thread makes them by that, see {@link make}. */
+  static readonly SMALL_BYTES = 16_384;
+  /** Address of the calls. Another thread needs it to {@link make} them. */
   readonly address: number;
   readonly #memory: NativeMemory;
   readonly #words: Uint32Array;
@@ -98,19 +100,19 @@ export class CallList {
   #count = 0;
   #made = 0;
 
-  private constructor(capacity: number, made: Loop) {
+  private constructor(capacity: number, code: Loop) {
     this.#memory = NativeMemory.allocate(capacity * CALL_SIZE);
     this.address = this.#memory.address;
     this.#words = this.#memory.u32;
     this.#ints = this.#memory.i32;
     this.#capacity = capacity;
-    this.#loop = made;
+    this.#loop = code;
   }
 
   /**
-   * @param capacity calls in the list at most, 1 or more.
-   * @returns nothing where the architecture is not known or the system allows no machine code of
-   * ours.
+   * @param capacity the most calls in the list, 1 or more.
+   * @returns undefined if there is no code for this architecture, or if the system does not let
+   * this process execute it.
    */
   static open(capacity: number): CallList | undefined {
     if (loop === undefined) loop = load();
@@ -118,13 +120,14 @@ export class CallList {
   }
 
   /**
-   * Makes calls that another thread of this process has taken from a list.
-   * @param address of the list. @param count of calls, 1 or more. @throws Error where {@link open}
-   * would give nothing.
+   * Makes the calls of a list that belongs to another thread of this process.
+   * @param address the list's {@link address}.
+   * @param count how many calls to make, 1 or more.
+   * @throws Error where {@link open} returns undefined.
    */
   static make(address: number, count: number): void {
     if (loop === undefined) loop = load();
-    if (loop === null) throw new Error('the system allows no machine code of ours');
+    if (loop === null) throw new Error('the system does not let this process execute its own machine code');
     loop(address, count);
   }
 
@@ -138,7 +141,8 @@ export class CallList {
   }
 
   /**
-   * Adds fstat(2). There must be room; descriptor and memory must stay until {@link run}.
+   * Adds fstat(2). The list must not be full. The descriptor must stay open, and the memory valid,
+   * until the call was made.
    * @param target address for `struct stat`.
    */
   fstat(fd: number, target: number): void {
@@ -147,8 +151,8 @@ export class CallList {
   }
 
   /**
-   * Adds statx(2), as {@link fstat}.
-   * @param path address of a path.
+   * Adds statx(2). What {@link fstat} asks for holds here, too.
+   * @param path address of a NUL-terminated path.
    * @param target address for `struct statx`.
    */
   statx(fd: number, path: number, flags: number, mask: number, target: number): void {
@@ -162,14 +166,21 @@ export class CallList {
     putLong(words, at + 10, target);
   }
 
-  /** Adds a read, as {@link fstat}: pread(2) or preadv2(2). @param flags of the latter. */
+  /**
+   * Adds a read: pread(2), or preadv2(2) for several pieces or with flags. What {@link fstat} asks
+   * for holds here, too.
+   * @param flags of preadv2(2).
+   */
   read(fd: number, pieces: Pieces, offset: number, flags: number): void {
     if (pieces.iovCount === 1 && flags === 0) {
       this.#transfer(SYS_PREAD64, fd, pieces.address, pieces.length, offset, 0);
     } else this.#transfer(SYS_PREADV2, fd, pieces.iov, pieces.iovCount, offset, flags);
   }
 
-  /** Adds a write, as {@link fstat}: pwrite(2) or pwritev2(2). */
+  /**
+   * Adds a write: pwrite(2), or pwritev2(2) for several pieces. What {@link fstat} asks for holds
+   * here, too.
+   */
   write(fd: number, pieces: Pieces, offset: number): void {
     if (pieces.iovCount === 1) {
       this.#transfer(SYS_PWRITE64, fd, pieces.address, pieces.length, offset, 0);
@@ -177,8 +188,8 @@ export class CallList {
   }
 
   /**
-   * The calls of vectors take the offset's high half in a further argument, which means nothing
-   * where words have 64 bits.
+   * Adds a read or write. preadv2(2) and pwritev2(2) take the high half of the offset as one more
+   * argument, which the kernel ignores where words have 64 bits.
    */
   #transfer(number: number, fd: number, address: number, count: number, offset: number, flags: number): void {
     const at = this.#add(number, fd);
@@ -192,7 +203,7 @@ export class CallList {
     words[at + 12] = flags;
   }
 
-  /** Begins a call. @returns its first word; arguments after the first begin with word 4 of it. */
+  /** Begins a call. @returns the index of its first word. Its second argument is at word 4. */
   #add(number: number, fd: number): number {
     const at = this.#count++ * CALL_WORDS;
     this.#words[at] = number;
@@ -209,7 +220,8 @@ export class CallList {
   }
 
   /**
-   * Ends adding, for a thread that is to {@link make} all calls; none was made yet.
+   * Counts all calls as made, because another thread will {@link make} them. {@link run} must not
+   * have made any of them.
    * @returns how many there are.
    */
   take(): number {
@@ -217,23 +229,23 @@ export class CallList {
     return this.#count;
   }
 
-  /** Each call has this result, minus an errno: whoever took them has not made them. */
+  /** Gives each call this result, minus an errno: the thread that took the list has ended. */
   fail(result: number): void {
     for (let i = 0; i < this.#count; i++) this.#ints[i * CALL_WORDS + RESULT] = result;
   }
 
-  /** What the i-th call gave once it was made: 0 or more, or minus the errno. */
+  /** The result of a call that was made: 0 or more, or minus the errno. @param index from 0 on. */
   result(index: number): number {
     return this.#ints[index * CALL_WORDS + RESULT]!;
   }
 
-  /** Begins an empty list. */
+  /** Empties the list. */
   clear(): void {
     this.#count = 0;
     this.#made = 0;
   }
 
-  /** Gives its memory back. It is not to be used again. */
+  /** Frees the list's memory. The list must not be used afterwards. */
   close(): void {
     this.#memory.free();
   }

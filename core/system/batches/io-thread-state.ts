@@ -1,14 +1,14 @@
 /**
- * How many lists a thread can have, the one at work included. It continues with the second while
- * the engine's thread collects the first.
+ * How many lists a thread can have, the one that it makes included. It makes the second while the
+ * engine's thread collects the first.
  */
 export const ROOM = 2;
 
 /** What a thread is started with. */
 export interface ThreadData {
-  /** {@link Own}, and from {@link LISTS} on a place for each list. */
+  /** The words of {@link Own}, and from {@link LISTS} on two 64-bit numbers for each list. */
   readonly own: SharedArrayBuffer;
-  /** {@link ATTENDED}. */
+  /** The word {@link ATTENDED}. */
   readonly common: SharedArrayBuffer;
   /** Eventfd that wakes the event loop. */
   readonly wake: number;
@@ -34,10 +34,10 @@ export const Own = {
  */
 export const ATTENDED = 0;
 
-/** A power of two. */
+/** Counters of lists begin again at 0 here. A multiple of {@link ROOM}. */
 export const WRAP = 2 ** 30;
 
-/** 64-bit place of the first list: its address, then how many calls it has. */
+/** Index of the 64-bit number that is the first list's address. The count of its calls follows. */
 export const LISTS = 2;
 export const OWN_BYTES = (LISTS + 2 * ROOM) * 8;
 export const COMMON_BYTES = 4;

@@ -13,7 +13,7 @@ const state = new Int32Array(own);
 const places = new Float64Array(own);
 const all = new Int32Array(common);
 
-/** Waits for the next list. @returns false where there will be none. */
+/** Waits for the next list. @returns false if there will be none. */
 function next(done: number): boolean {
   const end = performance.now() + POLL_TIME_MS;
   while (Atomics.load(state, Own.GIVEN) === done) {

@@ -15,10 +15,10 @@ import type { OwnedFd } from '../descriptors/owned-fd.js';
 import { type Watch, watch } from '../event-loop/watch.js';
 import { EIO } from '../calls/errno.js';
 
-/** A list of calls for a thread. */
+/** A list of calls that a thread makes. */
 export interface IoWork {
   readonly list: CallList;
-  /** Called when the list's results are there. Must not throw. */
+  /** Called when the list has its results. Must not throw. */
   end(): void;
 }
 
@@ -26,13 +26,13 @@ export interface IoWork {
 class Thread {
   readonly worker: Worker;
   readonly state: Int32Array;
-  /** Given and not ended, in order. */
+  /** Lists that were given to the thread and not collected since, in order. */
   readonly work: IoWork[] = [];
-  /** Calls that these have. */
+  /** How many calls these lists have. */
   pending = 0;
   readonly ended: Promise<void>;
   readonly #places: Float64Array;
-  /** As {@link Own.GIVEN}. */
+  /** The value of {@link Own.GIVEN}. */
   #given = 0;
   #collected = 0;
 
@@ -73,7 +73,7 @@ class Thread {
     return this.work.length > 0 && Atomics.load(this.state, Own.DONE) !== this.#collected;
   }
 
-  /** Ends what was carried out. */
+  /** Ends the lists that the thread has made. */
   collect(): void {
     while (this.ready) {
       this.pending -= this.#places[LISTS + (this.#collected % ROOM) * 2 + 1]!;
@@ -82,7 +82,7 @@ class Thread {
     }
   }
 
-  /** No more work comes. */
+  /** Lets the thread end when it has made its lists. */
   dismiss(): void {
     this.#announce(this.#given + WRAP);
   }
@@ -116,7 +116,7 @@ export class IoThreads {
   constructor(count: number, onFailure: (error: unknown) => void) {
     this.#onFailure = onFailure;
     const shared = this.#common.buffer as SharedArrayBuffer;
-    const fail = (thread: Thread, error: unknown): void => this.#bury(thread, error);
+    const fail = (thread: Thread, error: unknown): void => this.#failWork(thread, error);
     this.#threads = Array.from({ length: count }, () => new Thread(shared, this.#wake.value, fail));
     this.#watch = watch(this.#wake.value, () => {
       drain(this.#wake.value);
@@ -147,9 +147,9 @@ export class IoThreads {
   }
 
   /**
-   * Gives a list to the thread that has least to do. Descriptors and memory must stay until its
-   * end.
-   * @returns false, nothing done, where no thread has room.
+   * Gives a list to the thread that has the fewest. Its descriptors must stay open, and its memory
+   * valid, until {@link IoWork.end}.
+   * @returns false if no thread has room. Nothing was done then.
    */
   give(work: IoWork): boolean {
     let idlest: Thread | undefined;
@@ -162,27 +162,27 @@ export class IoThreads {
     return true;
   }
 
-  /** Tells the end of what was carried out. */
+  /** Ends the lists that threads have made. */
   collect(): void {
     const threads = this.#threads;
     for (let i = 0; i < threads.length; i++) threads[i]!.collect();
   }
 
-  /** From now until {@link rest} the caller collects: the event loop is not woken. */
+  /** From now until {@link rest} the caller collects, so threads do not wake the event loop. */
   attend(): void {
     Atomics.store(this.#common, ATTENDED, 1);
   }
 
   /**
-   * The event loop is woken again.
-   * @returns whether something is ready already, of which nothing may tell.
+   * From now on threads wake the event loop.
+   * @returns whether a list is ready already. The caller must collect it: no wake-up may come.
    */
   rest(): boolean {
     Atomics.store(this.#common, ATTENDED, 0);
     return this.ready;
   }
 
-  /** Waits for what was given, and ends the threads. */
+  /** Ends the threads, when they have made their lists. */
   async close(): Promise<void> {
     for (const thread of this.#threads) thread.dismiss();
     await Promise.all(this.#threads.map((thread) => thread.ended));
@@ -191,7 +191,8 @@ export class IoThreads {
     this.#wake.close();
   }
 
-  #bury(thread: Thread, error: unknown): void {
+  /** Fails the lists of a thread that ended by itself. */
+  #failWork(thread: Thread, error: unknown): void {
     thread.collect();
     thread.state[Own.READY] = 0;
     thread.pending = 0;

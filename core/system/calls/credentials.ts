@@ -16,12 +16,12 @@ const SYS_CAPGET = arm64 ? 90 : 125;
 const SYS_CAPSET = arm64 ? 91 : 126;
 const SYS_PRCTL = arm64 ? 167 : 157;
 
-/** Leaves an id as it is, setresuid(2): what must not come from anyone else. */
+/** An id of setresuid(2) that means "leave it as it is". A guest's id must not be this number. */
 const KEEP = -1;
 
 /**
  * Sets the thread's effective and file system user id.
- * @returns 0 or minus the errno (EINVAL: not in this namespace, or the id that is none).
+ * @returns 0 or minus the errno (EINVAL: the id is 2^32-1, or not of this user namespace).
  */
 export function setEffectiveUid(uid: number): number {
   return (uid | 0) === KEEP ? EINVAL : syscall(SYS_SETRESUID, KEEP, uid, KEEP);
@@ -131,14 +131,18 @@ export function setCapability(capability: number, effective: boolean): number {
 }
 
 /**
- * CAP_FSETID of the thread that makes this: without it a write, truncate or chown clears set-id
- * bits, capabilities(7). Changed only when it differs, since most calls of a kind come in rows.
+ * Switches CAP_FSETID of the thread that creates this object. Without that capability a write,
+ * truncate or chown clears set-id bits, capabilities(7). Nothing is called if the capability is
+ * already as wanted, which is the usual case: similar requests come one after another.
  */
 export class FsetidSwitch {
   readonly #permitted: boolean;
   #effective = true;
 
-  /** Puts it into effect: a thread begins with what the one that made it had at that moment. */
+  /**
+   * Puts the capability into effect. A new thread inherits the state of the thread that created it,
+   * where the capability may be off.
+   */
   constructor() {
     this.#permitted = setCapability(Capability.FSETID, true) === 0 && hasCapability(Capability.FSETID);
   }
@@ -148,7 +152,7 @@ export class FsetidSwitch {
     if (setCapability(Capability.FSETID, wanted) === 0) this.#effective = wanted;
   }
 
-  /** To be told where a change of user ids has put all permitted capabilities into effect. */
+  /** To be called when a change of user ids has put all permitted capabilities into effect. */
   wasRestored(): void {
     this.#effective = true;
   }
@@ -156,7 +160,7 @@ export class FsetidSwitch {
 
 /** Sets the thread's supplementary groups, at most 512. @returns 0 or minus the errno. */
 export function setGroups(groups: readonly number[]): number {
-  if (groups.length > MAX_GROUPS) return -22;
+  if (groups.length > MAX_GROUPS) return EINVAL;
   memory.u32.set(groups, 16);
   return syscall(SYS_SETGROUPS, groups.length, GROUPS);
 }

@@ -1,9 +1,9 @@
 import { constants } from 'node:os';
 
 /*
- * What a call returns that failed: minus this host's errno, under the errno's name. The numbers are
- * those of the host's libc, as Node knows them. For replies to guests there is `Errno` in
- * core/backend: FUSE's numbers, whatever the host.
+ * Results of calls that failed. Each is minus this host's errno, and has the errno's name. The
+ * numbers are those of the host's libc, as Node knows them. Replies to guests use `Errno` of
+ * core/backend, which has FUSE's numbers on every host.
  */
 
 const { errno } = constants;

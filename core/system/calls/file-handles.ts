@@ -22,8 +22,8 @@ const calls = {
 };
 
 /**
- * `handle` must have its `handle_bytes` set to the room that it has; `mountId` is the address of an
- * i32.
+ * name_to_handle_at(2). `handle` is the address of a `struct file_handle` whose `handle_bytes` is
+ * the size of its array; `mountId` is the address of an i32.
  */
 export function nameToHandleAt(
   fd: number,

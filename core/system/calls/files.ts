@@ -40,7 +40,7 @@ export const AT = {
   REMOVEDIR: 0x200,
   SYMLINK_FOLLOW: 0x400,
   NO_AUTOMOUNT: 0x800,
-  /** Attributes as the host knows them, without asking a file system that is elsewhere. */
+  /** Attributes that the host has cached: a network file system does not ask its server. */
   STATX_DONT_SYNC: 0x4000,
   EMPTY_PATH: 0x1000,
 } as const;
@@ -48,7 +48,7 @@ export const AT = {
 /** Bits of the mask of statx(2). */
 export const STATX = { BASIC: 0x7ff, BTIME: 0x800, MNT_ID: 0x1000 } as const;
 
-/** What a look-up asks of statx(2), of a name that is not followed. */
+/** Arguments of statx(2) for a look-up: a symbolic link at the end of the path is not followed. */
 export const STATX_NAME = {
   FLAGS: AT.SYMLINK_NOFOLLOW | AT.NO_AUTOMOUNT,
   MASK: STATX.BASIC | STATX.BTIME | STATX.MNT_ID,
@@ -272,8 +272,8 @@ export const STATX_FIELD = {
 } as const;
 
 /**
- * fstat(2), the system call itself, into `target`, 144 bytes. Tells less than {@link statx}, for
- * less.
+ * fstat(2), the system call itself, into `target`, 144 bytes. It returns less than {@link statx},
+ * and costs less.
  */
 export function fstat(fd: number, target: number): number {
   return result(calls.syscall2(SYS_FSTAT, fd, target));
@@ -394,8 +394,8 @@ const LOCK_EX = 2;
 const LOCK_NB = 4;
 
 /**
- * Locks an open file or directory for this descriptor alone, without waiting: EAGAIN where another
- * has it.
+ * Takes an exclusive lock, flock(2), on an open file or directory, without waiting. EAGAIN: another
+ * open file description has it locked.
  */
 export function lockExclusively(fd: number): number {
   return result(calls.flock(fd, LOCK_EX | LOCK_NB));
@@ -428,7 +428,7 @@ export function syscall(number: number, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0
   return result(calls.syscall(number, a, b, c, d, e, f));
 }
 
-/** The same calls on a thread of the pool, for where they may take long. */
+/** The same calls on a thread of libuv's pool, because they may take long. */
 export const preadv2Later = deferred(calls.preadv2);
 export const pwritev2Later = deferred(calls.pwritev2);
 export const fsyncLater = deferred(calls.fsync);

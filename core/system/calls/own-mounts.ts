@@ -6,27 +6,29 @@ interface OwnMount {
   readonly directory: string;
   /** An O_PATH descriptor of the directory beneath. */
   readonly fd: number;
-  /** As statx(2) gives it; unknown until it was asked for. */
+  /** The mount id, as statx(2) gives it. It is read when it is first needed. */
   id: number | undefined;
 }
 
 /**
- * The FUSE mounts that this process serves itself. A system call that asks one of them anything
- * waits for the engine's thread; made on that thread, it waits for ever. So whoever walks
- * directories of the host there asks {@link ownMounts} first, and goes on in the directory beneath.
+ * The FUSE mounts that this process serves itself. A system call on such a mount waits for the
+ * engine's thread to answer. If the engine's thread makes that call, it waits for ever. So code on
+ * that thread that walks directories of the host asks {@link ownMounts} first. It then goes on in
+ * the directory that the mount covers.
  */
 class OwnMounts {
   readonly #mounts = new Set<OwnMount>();
 
-  /** Whether there are any. Where there are none, nothing else here needs to be asked. */
+  /** Whether there are any. If not, the other methods need not be called. */
   get any(): boolean {
     return this.#mounts.size > 0;
   }
 
   /**
-   * The directory beneath an own mount.
+   * The directory that an own mount covers.
    * @param id a mount id, as statx(2) gives it.
-   * @returns an O_PATH descriptor, open as long as the mount is there; -1 for another's mount.
+   * @returns an O_PATH descriptor, which is open as long as the mount exists; -1 if this process
+   * does not serve the mount.
    */
   beneath(id: number): number {
     for (const mount of this.#mounts) {
@@ -36,16 +38,19 @@ class OwnMounts {
     return -1;
   }
 
-  /** The own mount at or above a path, by its words, or nothing. */
+  /**
+   * The directory of the own mount at or above a path; undefined if there is none. Only the texts
+   * are compared.
+   */
   above(path: string): string | undefined {
     for (const { directory } of this.#mounts) if (isAtOrBelow(path, directory)) return directory;
     return undefined;
   }
 
   /**
-   * Enters a mount, before it is made: nobody can then meet one that is not known.
+   * Adds a mount. It is called before the mount is made, so that no walk meets an unknown mount.
    * @param directory where it will be mounted, without symbolic links.
-   * @returns what takes it out again, to be called when it is unmounted.
+   * @returns a function that removes it, to be called after the unmount.
    */
   enter(directory: string): () => void {
     const fd = open(directory, O.PATH | O.DIRECTORY);
@@ -57,10 +62,10 @@ class OwnMounts {
   }
 }
 
-/** The mounts of this process, whichever copy of an export or a backend asks. */
+/** The one instance: mounts belong to the whole process, not to an export or a backend. */
 export const ownMounts = new OwnMounts();
 
-/** Whether an absolute path is a directory's or lies below it, by its words. */
+/** Whether an absolute path is `directory` or lies below it. Only the texts are compared. */
 export function isAtOrBelow(path: string, directory: string): boolean {
   return path === directory || path.startsWith(directory === '/' ? '/' : `${directory}/`);
 }

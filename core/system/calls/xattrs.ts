@@ -2,9 +2,9 @@ import { libc, result } from './libc.js';
 
 /**
  * Extended attributes, xattr(7). Paths, names and values are addresses in native memory. Each
- * returns 0 or more, or minus the errno. The paths are followed: they are to lie below
- * /proc/self/fd, where a descriptor of O_PATH that stands for a symbolic link gives the link's own
- * attributes.
+ * function returns 0 or more, or minus the errno. Paths lie below /proc/self/fd. The calls follow
+ * symbolic links; but where an O_PATH descriptor is open on a symbolic link, its path there leads
+ * to the link itself.
  */
 
 const calls = {
@@ -26,7 +26,7 @@ const calls = {
   removexattr: libc<(path: number, name: number) => number>('removexattr', 'int', ['uintptr_t', 'uintptr_t']),
 };
 
-/** Bytes of the value. */
+/** getxattr(2): bytes of the value. */
 export function getxattr(path: number, name: number, value: number, size: number): number {
   return result(calls.getxattr(path, name, value, size));
 }
@@ -35,7 +35,7 @@ export function setxattr(path: number, name: number, value: number, size: number
   return result(calls.setxattr(path, name, value, size, flags));
 }
 
-/** Bytes of the list: names, each with its terminator. */
+/** listxattr(2): bytes of the list of names, each with its terminator. */
 export function listxattr(path: number, list: number, size: number): number {
   return result(calls.listxattr(path, list, size));
 }

@@ -18,7 +18,8 @@ const F_SETFD = 2;
 
 /**
  * Replaces this process's program, execve(2): same process id, one thread, open descriptors closed
- * except 0 to 2 and `keep`. What confines the calling thread confines all of the new program's.
+ * except 0 to 2 and `keep`. What confines the calling thread confines all threads of the new
+ * program.
  * @returns only on failure, minus the errno.
  */
 export function execute(
@@ -43,7 +44,7 @@ export function execute(
     at += text.length;
     return memory.address + at - text.length;
   });
-  // Two lists, each ended by a null pointer, which fresh memory is.
+  // Two lists of pointers. Each ends with a null pointer: fresh memory is zeroed.
   const [program, ...rest] = addresses as [number, ...number[]];
   rest.forEach((address, index) => {
     const slot = index < argv.length ? index : index + 1;

@@ -3,9 +3,9 @@ import { NativeMemory } from '../memory/native-memory.js';
 import { EINVAL, ENOENT } from '../calls/errno.js';
 
 /**
- * Landlock, landlock(7): from then on the calling thread, and what it starts or becomes by execve,
- * reaches only the paths that it was given. The process's other threads do not: restrict before the
- * program is executed anew.
+ * Landlock, landlock(7). It restricts the calling thread to some paths, and with it the threads and
+ * programs that this thread starts or executes. Other threads of the process stay unrestricted. So
+ * a thread restricts itself, and then executes the program anew.
  */
 
 const SYS_CREATE_RULESET = 444;
@@ -29,7 +29,7 @@ const READ = ACCESS.EXECUTE | ACCESS.READ_FILE | ACCESS.READ_DIR;
 /** Rights that a rule on a file may give; the others are about directories. */
 const OF_FILES = ACCESS.EXECUTE | ACCESS.WRITE_FILE | ACCESS.READ_FILE | ACCESS.TRUNCATE | ACCESS.IOCTL_DEV;
 
-/** Rights that each version of the interface knows; later ones know more that don't matter here. */
+/** Rights that a version of the interface knows, as far as they matter here. */
 function known(version: number): number {
   let bits = (1 << 13) - 1;
   if (version >= 2) bits |= ACCESS.REFER;

@@ -24,9 +24,10 @@ const ATTR_NODEV = 4;
 const ATTR_NOEXEC = 8;
 
 /**
- * Gives the thread mounts of its own: later mounts and unmounts of the host show in them, its own
- * don't show there. Needs CAP_SYS_ADMIN. @returns 0 or minus the errno: EINVAL where the root
- * directory is no mount point, as in some chroots, and what is mounted here could show there.
+ * Gives the thread a mount namespace of its own. Later mounts and unmounts of the host appear in
+ * it; those of the thread do not appear on the host. Needs CAP_SYS_ADMIN.
+ * @returns 0 or minus the errno. EINVAL: the root directory is no mount point, as in some chroots.
+ * Mounts of the thread could then appear on the host.
  */
 export function ownMounts(): number {
   const code = result(calls.unshare(CLONE_NEWNS));

@@ -35,7 +35,7 @@ export function eventfd(): OwnedFd {
   return new OwnedFd(check(result(makeEventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), 'eventfd'));
 }
 
-/** Adds 1 to an eventfd: 8, or minus the errno (EAGAIN: it is as signalled as can be). */
+/** Adds 1 to an eventfd: 8, or minus the errno (EAGAIN: its counter is at its maximum). */
 export function signal(fd: number): number {
   return result(write(fd, ONE, 8));
 }

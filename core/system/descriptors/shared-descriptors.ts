@@ -11,14 +11,14 @@ export const MOST_THREADS = 64;
  */
 const DESCRIPTORS = 65_536;
 
-/** Words between the turns of two threads: each has a cache line of its own. */
+/** Words of a cache line. Each thread's turn has one of its own. */
 const LINE = 16;
 const SERIALS = MOST_THREADS * LINE;
 
-/** The last serial. A descriptor that was closed so often is not published any more. */
+/** The last serial. A descriptor number that was closed so often is not published any more. */
 const LAST_SERIAL = 0x7fffffff;
 
-/** How often waiting descriptors are checked. */
+/** Time between two checks of the descriptors that wait to be closed. */
 const RETRY_MS = 1;
 
 /** What a thread needs for its {@link DescriptorUse}. */
@@ -77,7 +77,7 @@ export class SharedDescriptors {
     Atomics.store(this.#words, thread * LINE, 0);
     this.#free.push(thread);
     this.#joined.delete(thread);
-    this.#closeThose();
+    this.#closeUnused();
   }
 
   /**
@@ -112,7 +112,7 @@ export class SharedDescriptors {
     if (turns.length === 0) closeFd(fd);
     else {
       this.#closing.push({ fd, turns });
-      this.#lookLater();
+      this.#retryLater();
     }
   }
 
@@ -129,22 +129,22 @@ export class SharedDescriptors {
   settle(): boolean {
     const { pending } = this;
     const end = performance.now() + RETRY_MS;
-    while (this.#closing.length > 0 && performance.now() < end) this.#closeThose();
+    while (this.#closing.length > 0 && performance.now() < end) this.#closeUnused();
     return this.pending < pending;
   }
 
-  #lookLater(): void {
+  #retryLater(): void {
     if (this.#isWaiting) return;
     this.#isWaiting = true;
     setTimeout(() => {
       this.#isWaiting = false;
-      this.#closeThose();
-      if (this.#closing.length > 0) this.#lookLater();
+      this.#closeUnused();
+      if (this.#closing.length > 0) this.#retryLater();
     }, RETRY_MS).unref();
   }
 
   /** Closes the descriptors whose turns have ended. */
-  #closeThose(): void {
+  #closeUnused(): void {
     this.#closing = this.#closing.filter(({ fd, turns }) => {
       const isUsed = turns.some(({ thread, turn }) => Atomics.load(this.#words, thread * LINE) === turn);
       if (!isUsed) closeFd(fd);

@@ -56,16 +56,16 @@ const MSG_CTRUNC = 0x08;
 /** Descriptors that one message can carry (Linux `SCM_MAX_FD`). */
 export const MAX_FDS = 253;
 
-/** Bytes that one `send` or `recv` moves at most. */
+/** The most bytes that one `send` or `recv` moves. */
 export const MAX_TRANSFER = 65536;
 
 /** `sun_path` holds 108 bytes with the terminator, unix(7). */
-const PATH_MAX = 107;
+const MAX_PATH_BYTES = 107;
 
 /**
- * The scratch for one call of sendmsg(2) or recvmsg(2), LP64 layout of <sys/socket.h>: msghdr {
- * name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 }, iovec at 64, control
- * at 128, data.
+ * Memory for one call of sendmsg(2) or recvmsg(2), with the LP64 layout of <sys/socket.h>: at 0 a
+ * msghdr { name 0, namelen 8, iov 16, iovlen 24, control 32, controllen 40, flags 48 }, at 64 an
+ * iovec, at 128 the control messages, at 4096 the data.
  */
 const HEADER = 0;
 const IOVEC = 64;
@@ -93,11 +93,11 @@ function prepare(bytes: number, controlBytes: number): number {
   return scratch.address + HEADER;
 }
 
-/** Writes a sockaddr_un for `path` into the scratch; returns its length. */
+/** Writes a sockaddr_un for `path` at the start of `scratch`. @returns its length in bytes. */
 function socketAddress(path: string): number {
   const bytes = Buffer.from(path);
-  if (bytes.length > PATH_MAX || bytes.length === 0 || bytes.includes(0)) {
-    throw new SystemError(`${path}: a socket path has 1 to ${PATH_MAX} bytes`, -ENAMETOOLONG);
+  if (bytes.length > MAX_PATH_BYTES || bytes.length === 0 || bytes.includes(0)) {
+    throw new SystemError(`${path}: a socket path has 1 to ${MAX_PATH_BYTES} bytes`, -ENAMETOOLONG);
   }
   scratch.u16[0] = AF_UNIX;
   scratch.u8.set(bytes, 2);
@@ -117,12 +117,13 @@ export class UnixConnection {
     this.#fd = fd;
   }
 
-  /** For {@link watch}; -1 once closed. */
+  /** The socket, for {@link watch}; -1 once closed. */
   get fd(): number {
     return this.#fd.value;
   }
 
   /**
+   * Connects to the socket at a path.
    * @throws SystemError (ENOENT: no socket there; ECONNREFUSED: nobody listens; EAGAIN: the backlog
    * is full).
    */
@@ -137,13 +138,13 @@ export class UnixConnection {
     return new UnixConnection(fd);
   }
 
-  /** Takes over a connected descriptor. @throws SystemError if it is none. */
+  /** Takes over a connected socket. @throws SystemError if the descriptor is not open. */
   static adopt(fd: number): UnixConnection {
     check(setNonBlocking(fd), `descriptor ${fd}`);
     return new UnixConnection(new OwnedFd(fd));
   }
 
-  /** Two connected ends. */
+  /** Two sockets that are connected to each other. @throws SystemError */
   static pair(): [UnixConnection, UnixConnection] {
     const type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
     check(result(socketpair(AF_UNIX, type, 0, scratch.address)), 'socketpair');
@@ -152,10 +153,10 @@ export class UnixConnection {
   }
 
   /**
-   * Receives up to {@link MAX_TRANSFER} bytes into `target`; descriptors that came along are
+   * Receives up to {@link MAX_TRANSFER} bytes into `target`. Descriptors that came with them are
    * appended to `fds`.
-   * @returns bytes, 0 at the end of the stream, or minus the errno: EAGAIN when nothing is there,
-   * EMFILE when descriptors were lost because the process has too many.
+   * @returns bytes, 0 at the end of the stream, or minus the errno. EAGAIN: nothing has arrived.
+   * EMFILE: descriptors were lost, because this process has too many.
    */
   recv(target: Uint8Array, fds: OwnedFd[]): number {
     const count = Math.min(target.length, MAX_TRANSFER);
@@ -163,7 +164,7 @@ export class UnixConnection {
     const received = result(recvmsg(this.#fd.value, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
     if (received < 0) return received;
     const first = fds.length;
-    collect(fds);
+    takeDescriptors(fds);
     if ((scratch.u32[(HEADER + 48) >>> 2]! & MSG_CTRUNC) !== 0) {
       for (const fd of fds.splice(first)) fd.close();
       return EMFILE;
@@ -173,10 +174,9 @@ export class UnixConnection {
   }
 
   /**
-   * Sends up to {@link MAX_TRANSFER} bytes, at least one, with at most {@link MAX_FDS} descriptors,
-   * which stay the caller's.
-   * @returns bytes sent, or minus the errno: EAGAIN when the peer reads too slowly, EPIPE when it
-   * is gone. The descriptors went with the first byte.
+   * Sends up to {@link MAX_TRANSFER} bytes, at least one, with at most {@link MAX_FDS} descriptors.
+   * The caller still owns those. They are sent with the first byte.
+   * @returns bytes sent, or minus the errno. EAGAIN: the peer reads too slowly. EPIPE: it is gone.
    */
   send(bytes: Uint8Array, fds: readonly number[] = []): number {
     if (fds.length > MAX_FDS) return EMSGSIZE;
@@ -200,8 +200,8 @@ export class UnixConnection {
   }
 }
 
-/** Takes the descriptors out of the control messages that recvmsg wrote. */
-function collect(fds: OwnedFd[]): void {
+/** Appends the descriptors in the control messages that recvmsg wrote. */
+function takeDescriptors(fds: OwnedFd[]): void {
   const end = CONTROL + scratch.u32[(HEADER + 40) >>> 2]!;
   let at = CONTROL;
   while (at + CMSG_HEADER <= end) {

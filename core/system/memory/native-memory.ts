@@ -3,12 +3,12 @@ import { Region } from './region.js';
 const HIGH = 2 ** 32;
 
 /**
- * Memory of the process outside the JavaScript heap: it does not move, so that its address may be
- * given to system calls. Zeroed, page-aligned, private. It lives until {@link free}.
+ * Memory of the process outside the JavaScript heap. It does not move, so that its address may be
+ * given to system calls. It is zeroed, page-aligned and private, and exists until {@link free}.
  */
 export class NativeMemory {
   readonly address: number;
-  /** Bytes; what was asked for, rounded up to whole pages. */
+  /** Bytes: what was asked for, rounded up to whole pages. */
   readonly length: number;
   readonly u8: Uint8Array;
   readonly u16: Uint16Array;
@@ -35,24 +35,24 @@ export class NativeMemory {
     return new NativeMemory(Region.anonymous(bytes));
   }
 
-  /** Gives the whole pages within a range back until they are written again; they read as zeros. */
+  /** Frees the whole pages within a range of bytes until they are written again. They read as 0. */
   discard(start: number, end: number): void {
     this.#region.discard(start, end);
   }
 
-  /** Gives the memory back. Idempotent; the views then show memory that nothing else uses. */
+  /** Frees the memory. Idempotent. The views then show memory that nothing else uses. */
   free(): void {
     this.#region.release();
   }
 }
 
-/** Places a number from 0 to 2^53-1, such as an address, in two words. */
+/** Stores a number from 0 to 2^53-1, such as an address, in the words `at` and `at + 1`. */
 export function putLong(words: Uint32Array, at: number, value: number): void {
   words[at] = value;
   words[at + 1] = value / HIGH;
 }
 
-/** What {@link putLong} placed. */
+/** Reads a number that {@link putLong} has stored. */
 export function getLong(words: Uint32Array, at: number): number {
   return words[at]! + words[at + 1]! * HIGH;
 }
