@@ -57,10 +57,11 @@ export interface DeviceOptions {
   openPlacement?(): QueuePlacement;
 }
 
-const DEFAULT_DRAIN_TIMEOUT = 15_000;
+const DEFAULT_DRAIN_TIMEOUT_MS = 15_000;
 
 /**
- * After so many refused messages the connection ends: the front-end is broken, or fills the log.
+ * The connection ends after this many refused messages: the front-end is broken, or wants to fill
+ * the log.
  */
 const MAX_REFUSALS = 100;
 
@@ -214,7 +215,8 @@ export class VhostUserDevice implements ChannelReceiver {
   }
 
   /**
-   * Reports an error to the front-end if it awaits a reply for that; if not, the connection ends.
+   * Reports an error to the front-end if it waits for a reply that can carry one. If not, the
+   * connection ends.
    */
   #refuse(header: Header, error: unknown): void {
     const config = header.request === Request.GET_CONFIG;
@@ -366,8 +368,8 @@ export class VhostUserDevice implements ChannelReceiver {
   }
 
   /**
-   * Makes a change that no request in flight may see. It pauses the queues, waits for their
-   * requests, makes the change, and resumes.
+   * Makes a change while no request is in flight. It pauses the queues, waits for their requests,
+   * makes the change, and restarts them.
    */
   async #withoutRequests(apply: () => void): Promise<Answer> {
     // A broken queue of another thread may have requests there too.
@@ -383,7 +385,7 @@ export class VhostUserDevice implements ChannelReceiver {
     return undefined;
   }
 
-  /** Adds memory, before queues of other threads take requests that lie there. */
+  /** Adds memory. Queues on other threads are paused meanwhile. */
   #withMoreMemory(apply: () => void): Answer | Promise<Answer> {
     const elsewhere = this.#vrings.filter((vring) => vring.isElsewhere && vring.running);
     if (elsewhere.length > 0) return this.#withoutTaking(elsewhere, apply);
@@ -408,7 +410,7 @@ export class VhostUserDevice implements ChannelReceiver {
     return encodeVringState(vring.index, vring.stop());
   }
 
-  /** Waits until nothing of these queues is in flight, but no longer than the time limit. */
+  /** Waits until these queues have no request in flight, but no longer than the drain timeout. */
   async #drain(vrings: readonly Vring[]): Promise<void> {
     const isIdle = () => vrings.every((vring) => vring.isIdle);
     if (isIdle()) return;
@@ -420,10 +422,10 @@ export class VhostUserDevice implements ChannelReceiver {
   }
 
   get #drainTimeout(): number {
-    return this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT;
+    return this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT_MS;
   }
 
-  /** Waits for a promise, but no longer than the time limit. */
+  /** Waits for a promise, but no longer than the drain timeout. */
   async #inTime(ended: Promise<unknown>): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const expired = new Promise<void>((resolve) => {
@@ -517,7 +519,7 @@ export class VhostUserDevice implements ChannelReceiver {
   }
 }
 
-/** What the front-end acknowledges must have been offered. */
+/** Checks that the front-end acknowledges only bits that were offered. @throws ProtocolError */
 function subset(name: string, value: bigint, offered: bigint): bigint {
   const rest = value & ~offered;
   if (rest !== 0n) throw new ProtocolError(`${name}: bits 0x${rest.toString(16)} were not offered`);

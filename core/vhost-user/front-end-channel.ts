@@ -10,7 +10,7 @@ import {
 } from './messages.js';
 import { EAGAIN, EINTR } from '../system/calls/errno.js';
 
-/** The daemon has refused a message, broken the protocol, or is gone. */
+/** The daemon has refused a message, has broken the protocol, or has gone away. */
 export class FrontEndError extends Error {
   override readonly name = 'FrontEndError';
 }
@@ -22,7 +22,8 @@ interface Waiter {
 }
 
 /**
- * The front-end's end of the message stream: sends messages and matches replies to them, in order.
+ * The front-end's end of the message stream. It sends messages. Replies come in the order of the
+ * messages.
  */
 export class FrontEndChannel {
   readonly #connection: UnixConnection;
@@ -31,7 +32,7 @@ export class FrontEndChannel {
   readonly #onEnd: (error: FrontEndError) => void;
   #received = new Uint8Array(0);
   #ended: FrontEndError | undefined;
-  /** REPLY_ACK has been negotiated: every command asks for its acknowledgement. */
+  /** Whether REPLY_ACK was negotiated. Every command then asks for an acknowledgement. */
   acknowledged = false;
 
   /** @param onEnd called once, when the daemon has closed the stream or broken the protocol. */
@@ -41,7 +42,7 @@ export class FrontEndChannel {
     this.#watch = watch(connection.fd, () => this.#read());
   }
 
-  /** Sends a message. @throws FrontEndError if the stream is over. */
+  /** Sends a message. @throws FrontEndError if the stream has ended. */
   send(name: RequestName, payload: Uint8Array, fds: readonly number[] = [], flags = 0): void {
     if (this.#ended !== undefined) throw this.#ended;
     const bytes = encodeMessage(Request[name], flags, payload);
@@ -59,8 +60,8 @@ export class FrontEndChannel {
   }
 
   /**
-   * Sends a message without reply; waits for its acknowledgement where REPLY_ACK has been
-   * negotiated.
+   * Sends a message that has no reply of its own. If REPLY_ACK was negotiated, waits for the
+   * acknowledgement.
    */
   async command(name: RequestName, payload: Uint8Array, fds: readonly number[] = []): Promise<void> {
     if (!this.acknowledged) {
@@ -74,15 +75,15 @@ export class FrontEndChannel {
   }
 
   /**
-   * Looks at the connection now, for a caller that keeps the event loop busy.
-   * @returns whether it still stands.
+   * Reads the connection now, for a caller that keeps the event loop busy.
+   * @returns whether the connection is still open.
    */
   poll(): boolean {
     if (this.#ended === undefined) this.#read();
     return this.#ended === undefined;
   }
 
-  /** Closes the connection; whoever waits is told why. Idempotent. */
+  /** Closes the connection, and rejects all waiting calls with the reason. Idempotent. */
   end(reason: string): FrontEndError {
     if (this.#ended !== undefined) return this.#ended;
     const error = new FrontEndError(reason);
@@ -122,7 +123,7 @@ export class FrontEndChannel {
     advancePromises();
   }
 
-  /** @returns whether there was a whole reply. */
+  /** Passes the next reply on. @returns whether there was a whole one. */
   #takeReply(): boolean {
     if (this.#received.length < HEADER_SIZE) return false;
     const view = new DataView(this.#received.buffer, this.#received.byteOffset);

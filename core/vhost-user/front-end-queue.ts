@@ -3,11 +3,11 @@ import { DriverQueue, type DriverQueueOptions } from '../virtqueue/index.js';
 import { FrontEndError } from './front-end-channel.js';
 import type { SharedMemory } from './shared-memory.js';
 
-/** A request that waits for its turn, or for its answer. */
+/** A request that waits for room in the ring, or for its reply. */
 interface Request {
   readonly input: readonly Uint8Array[];
   readonly room: readonly number[];
-  /** Offset of its memory once it is under way. */
+  /** Offset of its memory in the shared memory. -1 before it is in the ring. */
   offset: number;
   resolve(reply: Uint8Array): void;
   reject(error: Error): void;
@@ -17,17 +17,18 @@ interface Request {
 export class FrontEndQueue {
   readonly index: number;
   /**
-   * The ring itself, for callers that manage memory and completions on their own. Not to be mixed
-   * with {@link request}.
+   * The ring itself, for callers that manage memory and completions themselves. They must not call
+   * {@link request}.
    */
   readonly driver: DriverQueue;
   readonly kick: OwnedFd = eventfd();
   readonly call: OwnedFd = eventfd();
   readonly err: OwnedFd = eventfd();
   readonly #memory: SharedMemory;
-  /** Segments that an indirect table holds, or 0. */
+  /** Segments of an indirect table; 0 if there are no such tables. */
   readonly #indirect: number;
-  readonly #underWay = new Map<number, Request>();
+  /** Requests in the ring, by token. */
+  readonly #inFlight = new Map<number, Request>();
   readonly #waiting: Request[] = [];
   #watch: Watch | undefined;
   #failure: Error | undefined;
@@ -42,9 +43,9 @@ export class FrontEndQueue {
     this.driver = new DriverQueue(memory.mapping, memory.guestAddress(0), offset, options);
   }
 
-  /** Requests that were not answered yet. */
+  /** Requests that have no reply yet. */
   get pending(): number {
-    return this.#underWay.size + this.#waiting.length;
+    return this.#inFlight.size + this.#waiting.length;
   }
 
   /**
@@ -73,8 +74,8 @@ export class FrontEndQueue {
   /** Rejects all requests. */
   fail(error: Error): void {
     this.#failure = error;
-    for (const request of [...this.#underWay.values(), ...this.#waiting]) request.reject(error);
-    this.#underWay.clear();
+    for (const request of [...this.#inFlight.values(), ...this.#waiting]) request.reject(error);
+    this.#inFlight.clear();
     this.#waiting.length = 0;
     advancePromises();
   }
@@ -87,7 +88,7 @@ export class FrontEndQueue {
     this.err.close();
   }
 
-  /** Puts waiting requests into the ring as long as there is room. */
+  /** Puts waiting requests into the ring, as long as there is room in it and in the memory. */
   #submit(): void {
     const { driver } = this;
     let submitted = false;
@@ -102,7 +103,7 @@ export class FrontEndQueue {
       submitted = true;
     }
     if (submitted && driver.publish()) signal(this.kick.value);
-    if (this.#underWay.size === 0 && this.#waiting.length > 0) {
+    if (this.#inFlight.size === 0 && this.#waiting.length > 0) {
       this.#waiting.shift()!.reject(new FrontEndError('the request does not fit into the shared memory'));
     }
   }
@@ -121,7 +122,7 @@ export class FrontEndQueue {
       driver.writable(memory.guestAddress(at), length);
       at += length;
     }
-    this.#underWay.set(driver.submit(), request);
+    this.#inFlight.set(driver.submit(), request);
   }
 
   #collect(): void {
@@ -136,14 +137,14 @@ export class FrontEndQueue {
   }
 
   #finish(token: number, length: number): void {
-    const request = this.#underWay.get(token);
+    const request = this.#inFlight.get(token);
     if (request === undefined) {
       this.fail(
         new FrontEndError(`queue ${this.index}: the daemon gave back a request that it does not have`),
       );
       return;
     }
-    this.#underWay.delete(token);
+    this.#inFlight.delete(token);
     const start = request.offset + sum(request.input.map((part) => part.length));
     const room = sum(request.room);
     const reply = this.#memory.bytes.slice(start, start + Math.min(length, room));

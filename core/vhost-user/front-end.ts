@@ -43,28 +43,29 @@ const WANTED_PROTOCOL_FEATURES =
 const EMPTY = new Uint8Array(0);
 
 /**
- * The driver side: connects to a vhost-user virtio-fs daemon, any, and drives its queues from this
+ * The driver side. It connects to any vhost-user virtio-fs daemon and drives its queues from this
  * process, without a guest. Every promise rejects with a {@link FrontEndError} when the daemon goes
  * away.
  */
 export class FrontEnd {
   readonly channel: FrontEndChannel;
   readonly memory: SharedMemory;
-  /** Queue 0 is hiprio, requests go to those from 1 on. */
+  /** Queue 0 is hiprio. The request queues have the indices from 1 on. */
   queues: readonly FrontEndQueue[] = [];
   /**
-   * Process of the daemon: the one that listened on the socket; 0 where it is in another PID
+   * Process id of the daemon, which listened on the socket. 0 if it has no id in this PID
    * namespace.
    */
   readonly daemon: number;
-  /** What has been negotiated. */
+  /** The negotiated feature bits. */
   features = 0n;
+  /** The negotiated protocol feature bits. */
   protocolFeatures = 0n;
   /** Resolves with the reason when the connection is over. */
   readonly ended: Promise<FrontEndError>;
   readonly #options: FrontEndOptions;
   /**
-   * Queues of the daemon, hiprio included; without MQ it has the two that every virtio-fs device
+   * Queues of the daemon, hiprio included. Without MQ there are two, which every virtio-fs device
    * has.
    */
   #offeredQueues = 2;

@@ -9,11 +9,14 @@ interface Slot {
   readonly file: string;
 }
 
-/** A new memory table, mapped but not in use yet. Either of its functions is called, once. */
+/**
+ * A new memory table, which is mapped but not in use yet. The caller calls either {@link apply} or
+ * {@link discard}, once.
+ */
 export interface TableChange {
-  /** Some memory in use goes away: whatever refers to it must end before {@link apply}. */
+  /** Whether memory in use is removed. Requests must end before {@link apply} then. */
   readonly removes: boolean;
-  /** Puts the new regions in the place of the old ones and unmaps what is used no more. */
+  /** Replaces the old regions by the new ones, and unmaps those that are no longer used. */
   apply(): void;
   /** Unmaps what was mapped for the change. */
   discard(): void;

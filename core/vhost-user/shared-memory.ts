@@ -2,26 +2,29 @@ import { Mapping, memfd, PAGE_SIZE, Seal, type OwnedFd } from '../system/index.j
 import type { Region } from './messages.js';
 
 /**
- * Where the front-end's memory begins in the address space of a guest, and in its own as it tells
- * the daemon.
+ * Address of the memory's first byte: the guest address, and the user address that the daemon gets.
+ * Neither is where this process has mapped it.
  */
 const GUEST_BASE = 0x4000_0000;
 const USER_BASE = 0x7f00_0000_0000;
 
-/** A guest's memory without a guest: a memfd that the daemon maps too, given out page by page. */
+/**
+ * The memory of a front-end without a guest: a memfd that the daemon maps as well. It is allocated
+ * in whole pages.
+ */
 export class SharedMemory {
   readonly mapping: Mapping;
   readonly bytes: Uint8Array;
   readonly #fd: OwnedFd;
-  /** Free runs: offset and length, in order of offsets. */
+  /** Free ranges, in order of their offsets. Two that touch are one. */
   readonly #free: { offset: number; length: number }[];
-  /** Length of each run given out, by offset. */
+  /** Length of each allocated range, by its offset. */
   readonly #used = new Map<number, number>();
 
-  /** @param size bytes, up to 1 GiB. @throws SystemError if there is not that much. */
+  /** @param size bytes, up to 1 GiB. @throws SystemError if there is not that much memory. */
   constructor(size: number) {
     const length = roundUp(size);
-    // As QEMU seals its memory: a daemon may rely on its size.
+    // Sealed, so that a daemon may rely on its size. QEMU's memory is sealed, too.
     this.#fd = memfd('virtiofs-kit front-end', length, Seal.SHRINK | Seal.GROW | Seal.SEAL);
     this.mapping = Mapping.map(this.#fd.value, length, 0);
     this.bytes = new Uint8Array(this.mapping.view(this.mapping.address, length));
@@ -32,14 +35,14 @@ export class SharedMemory {
     return this.#fd.value;
   }
 
-  /** What to announce to the daemon. */
+  /** The region to announce to the daemon. */
   get region(): Region {
     return { guestAddress: GUEST_BASE, size: this.mapping.length, userAddress: USER_BASE, mmapOffset: 0 };
   }
 
   /**
-   * Offset of `size` bytes, page-aligned, or -1 if there is no room now. Content is left over from
-   * before.
+   * Allocates `size` bytes. They may have content of an earlier allocation.
+   * @returns their offset, page-aligned, or -1 if there is no room now.
    */
   allocate(size: number): number {
     const length = roundUp(Math.max(size, 1));
@@ -54,7 +57,7 @@ export class SharedMemory {
     return offset;
   }
 
-  /** Gives back what {@link allocate} gave. */
+  /** Frees an allocation. @param offset as {@link allocate} returned it. */
   release(offset: number): void {
     const length = this.#used.get(offset)!;
     this.#used.delete(offset);
@@ -73,12 +76,12 @@ export class SharedMemory {
     if (!joinsPrevious && !joinsNext) this.#free.splice(at, 0, { offset, length });
   }
 
-  /** Address by which descriptors name an offset. */
+  /** The guest address of an offset, as descriptors of a ring have it. */
   guestAddress(offset: number): number {
     return GUEST_BASE + offset;
   }
 
-  /** Address by which SET_VRING_ADDR names a guest address. */
+  /** The user address of a guest address, as SET_VRING_ADDR has it. */
   userAddress(guestAddress: number): number {
     return guestAddress - GUEST_BASE + USER_BASE;
   }

@@ -10,7 +10,7 @@ const SOL_SOCKET = 1;
 const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
 
-/** The value, and after 16 bytes its length. */
+/** For getsockopt(2): the option's value, and at byte 16 its length. */
 const scratch = NativeMemory.allocate(32);
 
 function option(fd: number, name: number, bytes: number): Uint32Array {
@@ -29,8 +29,8 @@ export function isListening(fd: number): boolean {
 }
 
 /**
- * Process at the other end of a connection: the one that listened. 0 where it is in another PID
- * namespace.
+ * Id of the process that listened on the socket of a connection. 0 if that process has no id in
+ * this PID namespace.
  * @throws SystemError if it is no unix socket.
  */
 export function peerProcess(fd: number): number {

@@ -12,15 +12,16 @@ export interface VringAddresses {
   readonly logAddress: number;
 }
 
-/** How often a ring without a kick descriptor is looked at, in milliseconds. */
-const POLL_INTERVAL = 1;
+/** Time between two polls of a ring that has no kick descriptor. */
+const POLL_INTERVAL_MS = 1;
 
-/** Entries until SET_VRING_NUM says otherwise; any valid number does. */
+/** Entries until SET_VRING_NUM comes, without which the ring does not start. Any valid number. */
 const INITIAL_SIZE = 1;
 
 /**
- * One queue's state as the protocol sees it (spec "Ring states"): it runs while it is started (its
- * place and its kick are known, and no GET_VRING_BASE came since) and enabled.
+ * One queue's state in the protocol (spec "Ring states"). The queue takes requests while it is
+ * started and enabled. It is started once its size, its addresses and SET_VRING_KICK have come, and
+ * until GET_VRING_BASE.
  */
 export class Vring {
   readonly index: number;
@@ -28,15 +29,15 @@ export class Vring {
   readonly #service: QueueService;
   #sized = false;
   #addressed = false;
-  /** A kick descriptor, or the wish to be polled, came since the ring was stopped. */
+  /** SET_VRING_KICK came since the ring was stopped, with a descriptor or without. */
   #startable = false;
   #polling = false;
   #enabled = false;
-  /** {@link suspend} ended a run that the driver had broken. */
+  /** {@link suspend} stopped a queue whose driver had broken the ring's rules. */
   #wasBroken = false;
   #poll: NodeJS.Timeout | undefined;
 
-  /** @param place where the queue may run instead. */
+  /** @param place may start the queue on another thread. */
   constructor(
     index: number,
     space: AddressSpace,
@@ -50,7 +51,7 @@ export class Vring {
     this.#queue = new Virtqueue(space, INITIAL_SIZE, log, poller, place);
   }
 
-  /** Whether requests are taken, or would be but for {@link pause}. */
+  /** Whether the queue is started and not broken. It may be paused. */
   get running(): boolean {
     return this.#queue.running;
   }
@@ -59,7 +60,7 @@ export class Vring {
     return this.#queue.inFlight;
   }
 
-  /** Whether the ring is another thread's at the moment. */
+  /** Whether another thread runs the queue now. */
   get isElsewhere(): boolean {
     return this.#queue.isElsewhere;
   }
@@ -68,23 +69,23 @@ export class Vring {
     return this.#queue.isIdle;
   }
 
-  /** Goes on after {@link pause}, with memory that was added meanwhile. */
+  /** Takes requests again after {@link pause}, also in memory that was added since. */
   resumeWithMemory(): void {
     this.#queue.memoryAdded();
     if (this.#enabled) this.#queue.resume();
   }
 
-  /** After {@link pause}: when no further request is taken. */
+  /** After {@link pause}: resolves when no further request is taken. */
   whenPaused(): Promise<void> {
     return this.#queue.whenPaused();
   }
 
-  /** After {@link pause}: when nothing is in flight. */
+  /** After {@link pause}: resolves when nothing is in flight. */
   whenIdle(): Promise<void> {
     return this.#queue.whenIdle();
   }
 
-  /** @param log the dirty log, where one is in use. */
+  /** @param log the dirty log, if there is one. */
   setFeatures(features: bigint, log: DirtyLog | undefined): void {
     this.#queue.dirtyLog = log;
     this.#queue.features = features;
@@ -104,7 +105,7 @@ export class Vring {
     });
   }
 
-  /** The ring must not be running. */
+  /** While the queue runs, only the log's part may change. @throws ProtocolError */
   setAddresses({ descriptor, available, used, log, logAddress }: VringAddresses): void {
     this.#attempt('SET_VRING_ADDR', () => {
       this.#queue.setAddresses(descriptor, available, used, log ? logAddress : undefined);
@@ -113,7 +114,7 @@ export class Vring {
     this.#startIfReady('SET_VRING_ADDR');
   }
 
-  /** Takes the descriptor; with none, the ring is looked at from time to time. */
+  /** Takes the kick descriptor over. Without one, the ring is polled each millisecond. */
   setKick(fd: OwnedFd | undefined): void {
     this.#attempt('SET_VRING_KICK', () => this.#queue.setKick(keep(fd)));
     this.#polling = fd === undefined;
@@ -143,13 +144,13 @@ export class Vring {
     this.#queue.pause();
   }
 
-  /** Lets go of the ring until {@link restart}. What is still in flight is lost to the guest. */
+  /** Stops the queue until {@link restart}. The guest gets no answer to requests in flight. */
   suspend(): void {
     this.#wasBroken ||= this.#queue.broken;
     this.#queue.stop();
   }
 
-  /** Goes on at the same place, with memory and addresses looked up anew. */
+  /** Starts the queue at the same index. Its addresses are looked up in memory again. */
   restart(): void {
     this.#startIfReady('SET_MEM_TABLE');
     this.#setPoll();
@@ -166,8 +167,8 @@ export class Vring {
   }
 
   /**
-   * Back to the state of a new connection, but for the call and error descriptors: QEMU sends the
-   * latter only once.
+   * Returns to the state of a new connection. Only the call and error descriptors stay: QEMU sends
+   * the error descriptor only once.
    */
   reset(): void {
     this.stop();
@@ -177,7 +178,7 @@ export class Vring {
     this.#enabled = false;
   }
 
-  /** For good. */
+  /** Stops the queue for good and closes its descriptors. */
   close(): void {
     this.#startable = false;
     this.#queue.close();
@@ -194,7 +195,7 @@ export class Vring {
 
   #setPoll(): void {
     const on = this.#polling && this.#queue.running;
-    if (on) this.#poll ??= setInterval(() => this.#queue.kick(), POLL_INTERVAL);
+    if (on) this.#poll ??= setInterval(() => this.#queue.kick(), POLL_INTERVAL_MS);
     else {
       clearInterval(this.#poll);
       this.#poll = undefined;

@@ -6,16 +6,17 @@ export const EMPTY = -1;
 export const BROKEN = -2;
 
 /**
- * The device's side of a ring's format in guest memory. It keeps only positions in the ring;
- * eventfds and timing are the run's. Data from the guest is read once and checked before use.
- * Nothing here throws.
+ * The device's side of a ring in guest memory. It knows the ring's format and the device's position
+ * in it. Eventfds and timing belong to the run. Data from the guest is read once and checked before
+ * use. Nothing here throws.
  */
 export interface DeviceRing {
   /** The next available index, which GET_VRING_BASE returns and SET_VRING_BASE sets. */
   readonly base: number;
   /**
-   * The next available index according to the ring itself: that of a device which has returned
-   * every chain that it took. It does not depend on this object's own position.
+   * How many chains the device has returned, modulo 2^16, as the ring itself says. If every chain
+   * that was taken has been returned, this is the next available index. It does not depend on this
+   * object's own position.
    */
   readonly given: number;
   /** Whether {@link pop} would find something. */
@@ -38,16 +39,16 @@ export interface DeviceRing {
   push(id: number, written: number): void;
   /** Whether the guest wants an interrupt for the chains returned since the last call. */
   takeInterrupt(): boolean;
-  /** Tells the guest that it need not notify, while the device polls the ring. */
+  /** Tells the guest that it need not notify the device, which polls the ring. */
   suppressNotifications(): void;
   /**
    * Asks for notifications again.
-   * @returns true if chains came before that. They must be taken now: no notification will come.
+   * @returns true if chains are available already. They must be taken now: no notification comes.
    */
   enableNotifications(): boolean;
   /**
-   * Begins or ends to log writes to the used ring.
-   * @param guestAddress the used ring's guest address, as the log counts.
+   * Sets the log of writes to the used ring; undefined ends logging.
+   * @param guestAddress the used ring's guest address, by which the log counts.
    */
   logTo(log: DirtyLog | undefined, guestAddress: number): void;
 }

@@ -19,14 +19,15 @@ export interface DriverQueueOptions {
   readonly size: number;
   readonly eventIdx?: boolean;
   /**
-   * Segments that an indirect table of each request holds; 0 for chains in the descriptor table.
+   * Entries of the indirect table that each request has, which limits its segments. With 0 there
+   * are no such tables, and requests are chains in the descriptor table.
    */
   readonly indirect?: number;
 }
 
 /**
- * The driver's side of a split ring, in memory of one's own that is shared with the device: what a
- * guest's kernel does. It allocates nothing for a request:
+ * The driver's side of a split ring, which in a guest is the kernel's. The ring lies in memory of
+ * this process that the device shares. A request allocates nothing:
  *
  * ```
  * queue.begin();
@@ -44,7 +45,7 @@ export class DriverQueue {
   readonly descriptors: number;
   readonly available: number;
   readonly used: number;
-  /** Bytes written into the request that {@link poll} returned last. */
+  /** Bytes that the device has written for the request that {@link poll} returned last. */
   usedLength = 0;
   /** Requests submitted and not yet polled. */
   pending = 0;
@@ -74,8 +75,9 @@ export class DriverQueue {
   }
 
   /**
-   * Lays a queue out at `offset` of a mapping, 16-byte aligned, whose first byte has the given
-   * guest address. The memory must be zeroed.
+   * Lays a queue out in a mapping. The memory must be zeroed.
+   * @param guestAddress of the mapping's first byte.
+   * @param offset of the queue in the mapping, a multiple of 16.
    */
   constructor(mapping: Mapping, guestAddress: number, offset: number, options: DriverQueueOptions) {
     const { size, eventIdx = true, indirect = 0 } = options;
@@ -102,7 +104,7 @@ export class DriverQueue {
     for (let i = 0; i < size; i++) this.#table[i * 4 + 3] = (i + 1 === size ? NONE : i + 1) << 16;
   }
 
-  /** Descriptors that {@link submit} can still use; an indirect request takes one. */
+  /** Free entries of the descriptor table. A request with an indirect table takes one. */
   get freeDescriptors(): number {
     return this.#freeCount;
   }
@@ -140,7 +142,7 @@ export class DriverQueue {
         this.#table[head * 4 + 3]! >>> 16,
       );
     } else {
-      // The last one's `next` stays, without its flag: poll links the chain back by it.
+      // `next` without its flag is ignored.
       const at = this.#last * 4 + 3;
       this.#table[at] = this.#table[at]! & ~NEXT;
     }
@@ -152,7 +154,7 @@ export class DriverQueue {
     return head;
   }
 
-  /** Shows the device all submitted requests. @returns whether it wants to be notified (2.7.10). */
+  /** Makes submitted requests available. @returns whether the device must be notified (2.7.10). */
   publish(): boolean {
     const before = this.#published;
     const now = this.#availableNext;
@@ -162,12 +164,12 @@ export class DriverQueue {
     return (Atomics.load(this.#used16, 0) & USED_NO_NOTIFY) === 0;
   }
 
-  /** {@link publish}, and a signal to the eventfd if the device wants it. */
+  /** Calls {@link publish}, and signals the kick eventfd if the device must be notified. */
   kick(fd: number): void {
     if (this.publish()) signal(fd);
   }
 
-  /** Token of the next request that the device gave back, or -1. */
+  /** Takes the next request that the device has returned. @returns its token, or -1 if none is. */
   poll(): number {
     if (Atomics.load(this.#used16, 1) === this.#usedNext) return -1;
     const at = 1 + ((this.#usedNext & (this.size - 1)) << 1);
@@ -179,19 +181,20 @@ export class DriverQueue {
     return head;
   }
 
-  /** Whether {@link poll} has something to give. */
+  /** Whether {@link poll} would return a request. */
   get ready(): boolean {
     return Atomics.load(this.#used16, 1) !== this.#usedNext;
   }
 
-  /** Asks for no interrupts; with EVENT_IDX that is what not asking for one means. */
+  /** Asks for no interrupts. With EVENT_IDX each one must be asked for, so nothing is written. */
   suppressInterrupts(): void {
     if (!this.#eventIdx) this.#available[0] = AVAIL_NO_INTERRUPT;
   }
 
   /**
-   * Asks for an interrupt at the next request given back, `after` further ones left out.
-   * @returns true if one was given back meanwhile: poll again.
+   * Asks for an interrupt when the device returns a request.
+   * @param after how many requests it returns without an interrupt before that one. EVENT_IDX only.
+   * @returns true if the device has returned one already. The caller must poll again.
    */
   enableInterrupts(after = 0): boolean {
     if (this.#eventIdx) Atomics.store(this.#available, 2 + this.size, (this.#usedNext + after) & 0xffff);
@@ -253,7 +256,10 @@ export class DriverQueue {
   }
 }
 
-/** The used ring comes after the available ring, which has room for used_event, 4-byte aligned. */
+/**
+ * Offset of the used ring, a multiple of 4. It follows the available ring, which has room for
+ * used_event even without EVENT_IDX.
+ */
 function usedOffset(size: number): number {
   return roundTo(descriptorTableBytes(size) + availableRingBytes(size, true), 4);
 }

@@ -14,10 +14,10 @@ export const RingFeature = {
 /** Flags of a descriptor, 2.7.5. */
 export const DescriptorFlag = { NEXT: 1, WRITE: 2, INDIRECT: 4 } as const;
 
-/** Flag of the available ring: the driver wants no interrupts. 2.7.6 */
+/** Flag of the available ring: the driver needs no interrupts. 2.7.6 */
 export const AVAIL_NO_INTERRUPT = 1;
 
-/** Flag of the used ring: the device wants no notifications. 2.7.8 */
+/** Flag of the used ring: the device needs no notifications. 2.7.8 */
 export const USED_NO_NOTIFY = 1;
 
 /** Bytes of a descriptor: address 8, length 4, flags 2, next 2. 2.7.5 */
@@ -53,8 +53,8 @@ export function usedRingBytes(size: number, eventIdx: boolean): number {
 export const USED_RING_OFFSET = 4;
 
 /**
- * Whether an index that moved from `before` to `now` passed `event`, where the other side asked to
- * be told. 2.7.7.1, 2.7.10: all are counted modulo 2^16.
+ * Whether an index that moved from `before` to `now` has passed `event`, the index at which the
+ * other side wants a notification. 2.7.7.1, 2.7.10: all three are counted modulo 2^16.
  */
 export function passed(event: number, now: number, before: number): boolean {
   return ((now - event - 1) & 0xffff) < ((now - before) & 0xffff);

@@ -2,8 +2,8 @@ import { BackOff } from '../memory/index.js';
 import type { Completions, PolledQueue } from './queue-run.js';
 
 /**
- * One turn of the event loop serves rings for at most so long, plus one drain. Then the event loop
- * does its other work.
+ * How long one turn of the event loop serves rings; the last drain may take longer. Then the event
+ * loop does its other work.
  */
 const TURN_TIME_MS = 1;
 
@@ -79,7 +79,7 @@ export class Poller {
     const begun = performance.now();
     for (let isLate = false; ;) {
       if (this.#drain() || isLate) return true;
-      const found = this.#countReady() > 0 || (this.#mayLook() && this.#look());
+      const found = this.#countReady() > 0 || (this.#mayPoll() && this.#poll());
       if (!found && !this.#rest() && !this.#leave()) return false;
       if (!found) this.#attend();
       isLate = performance.now() - begun > TURN_TIME_MS;
@@ -87,8 +87,8 @@ export class Poller {
   }
 
   /**
-   * Drains each queue that is ready. If several are, each gets only its present requests served, in
-   * turn.
+   * Drains each queue that is ready. If several are, each is served only the requests that are in
+   * its ring now.
    * @returns true if the turn is over.
    */
   #drain(): boolean {
@@ -115,7 +115,7 @@ export class Poller {
    * Whether polling is allowed now. Requests in flight end in a later turn of the event loop, which
    * must not be delayed. Those that other threads carry out do not count.
    */
-  #mayLook(): boolean {
+  #mayPoll(): boolean {
     if (this.#time === 0) return false;
     if (this.#backOff.skips()) return false;
     let waiting = 0;
@@ -127,7 +127,7 @@ export class Poller {
   }
 
   /** Polls the rings. @returns whether a request came in time. */
-  #look(): boolean {
+  #poll(): boolean {
     const runs = this.#runs;
     const completions = this.#completions;
     const end = performance.now() + this.#time;
@@ -149,7 +149,7 @@ export class Poller {
 
   /**
    * Asks for notifications.
-   * @returns true if requests came just before that, so that they are not notified.
+   * @returns true if requests came just before that. No notification comes for them.
    */
   #rest(): boolean {
     let more = false;

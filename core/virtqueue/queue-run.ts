@@ -3,20 +3,20 @@ import { advancePromises, signalForeign } from '../system/index.js';
 import { BROKEN, type DeviceRing } from './device-ring.js';
 
 /**
- * During a long drain the guest is interrupted after so many requests, or so many milliseconds, so
- * that both work at the same time.
+ * During a long drain the guest is interrupted after this many requests, or this time, so that it
+ * takes replies while further requests are served.
  */
 const NOTIFY_REQUESTS = 64;
 const NOTIFY_TIME_MS = 0.2;
 
 /**
- * A drain ends after so long, although there are more requests, so that the event loop does its
- * other work. But it serves at least so many requests.
+ * A drain ends after this time, although there are more requests, so that the event loop does its
+ * other work. But it serves at least `TURN_MINIMUM` requests.
  */
 const TURN_TIME_MS = 10;
 const TURN_MINIMUM = 16;
 
-/** The clock is read at least every so many requests, more often if requests are slow. */
+/** The most requests that are served between two readings of the clock. Fewer if they are slow. */
 const CLOCK_INTERVAL = 16;
 
 /** A request of a queue. */
@@ -80,7 +80,8 @@ export interface QueueService {
    */
   dispatch(message: QueueMessage, following: number): void;
   /**
-   * There are no further requests for now: gathered requests must be carried out. Never throws.
+   * There are no further requests for now, so requests that were put aside must be carried out.
+   * Never throws.
    */
   submit(): void;
   /** For a service whose requests may be carried out on other threads. */
@@ -94,12 +95,13 @@ export interface SharedTable {
   readonly memory: SharedArrayBuffer;
 }
 
-/** Tells when requests have ended that other threads carry out. */
+/** Requests of a service that other threads carry out, and how the caller learns of their end. */
 export interface Completions {
   /** How many of these requests have not ended yet. */
   readonly pending: number;
   /** Whether `collect` would end any. */
   readonly ready: boolean;
+  /** Ends the requests that were carried out. */
   collect(): void;
   /** From now until `rest` the caller polls: nothing needs to wake the event loop. */
   attend(): void;
@@ -187,7 +189,7 @@ export class QueueRun implements Run, ChainOwner {
   /** The request that was taken last. */
   #latest: ChainMessage | undefined;
   /** Requests returned since the guest was last interrupted. */
-  #untold = 0;
+  #unannounced = 0;
   #idle: (() => void)[] = [];
 
   constructor(setup: RunSetup) {
@@ -255,7 +257,7 @@ export class QueueRun implements Run, ChainOwner {
     const service = this.#service;
     // Reading the clock costs as much as a ring entry, so it is not read for one or two requests.
     let started = 0;
-    let told = 0;
+    let announced = 0;
     let interval = 1;
     let untilClock = 2;
     let most = Infinity;
@@ -287,11 +289,11 @@ export class QueueRun implements Run, ChainOwner {
       const now = performance.now();
       if (started === 0) {
         started = now;
-        told = now;
+        announced = now;
       }
-      if (now - told > NOTIFY_TIME_MS) {
+      if (now - announced > NOTIFY_TIME_MS) {
         this.#interrupt();
-        told = now;
+        announced = now;
         interval = Math.max(interval >>> 1, 1);
       } else interval = Math.min(interval << 1, CLOCK_INTERVAL);
       untilClock = interval;
@@ -314,8 +316,8 @@ export class QueueRun implements Run, ChainOwner {
     this.#ring.push(message.id, written);
     message.clear();
     this.#pool.push(message);
-    this.#untold += 1;
-    if (!this.#draining || this.#untold >= NOTIFY_REQUESTS) this.#interrupt();
+    this.#unannounced += 1;
+    if (!this.#draining || this.#unannounced >= NOTIFY_REQUESTS) this.#interrupt();
     this.#settle(1);
   }
 
@@ -354,7 +356,7 @@ export class QueueRun implements Run, ChainOwner {
   }
 
   #interrupt(): void {
-    this.#untold = 0;
+    this.#unannounced = 0;
     if (this.#ring.takeInterrupt() && this.#call >= 0) signalForeign(this.#call);
   }
 

@@ -16,20 +16,18 @@ import {
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
 
 /**
- * x86-64 shows stores to other processors in their order (Intel SDM 3A 9.2.2), and V8 leaves those
- * to arrays in it.
+ * Whether other processors see stores in the order in which they were made. On x86-64 they do
+ * (Intel SDM 3A 9.2.2), and V8 does not reorder stores to typed arrays.
  */
-const ORDERED = process.arch === 'x64';
+const STORES_IN_ORDER = process.arch === 'x64';
 
-/**
- * Where a split ring lies and how it works. Addresses are host addresses of memory in the space.
- */
+/** Where a split ring lies and how it works. Addresses are host addresses in its address space. */
 export interface SplitRingSetup {
   readonly size: number;
   readonly descriptors: number;
   readonly available: number;
   readonly used: number;
-  /** The available index to go on from. */
+  /** The available index of the first entry to take. */
   readonly base: number;
   readonly eventIdx: boolean;
   readonly indirect: boolean;
@@ -47,26 +45,27 @@ export class SplitRing implements DeviceRing {
   readonly #descriptors: Uint32Array;
   /** flags, idx, ring[size], used_event. */
   readonly #available: Uint16Array;
-  /** flags, idx; then ring[size] as words from index 1 of the other view; avail_event. */
+  /** flags, idx, ring[size], avail_event. */
   readonly #used16: Uint16Array;
+  /** The same memory. The entries of ring[size] begin at index 1. */
   readonly #used32: Uint32Array;
-  /** Whether the chain of this head is with the device. */
+  /** By head: 1 if the device has the chain. */
   readonly #taken: Uint8Array;
   readonly #scratch = new Uint32Array(DESCRIPTOR_SIZE / 4);
   readonly #scratchBytes = new Uint8Array(this.#scratch.buffer);
-  /**
-   * The guest's idx as last read, the next entry to take, the next used entry, and the last one
-   * that was announced.
-   */
+  /** The guest's available idx as last read. */
   #seen: number;
+  /** Index of the next available entry to take. */
   #next: number;
+  /** Index of the next used entry to write. */
   #usedNext: number;
+  /** The used idx at the last {@link takeInterrupt}. */
   #announced: number;
   #log: DirtyLog | undefined;
   /** Guest address of the used ring, for the log. */
   #logAddress = 0;
 
-  /** @throws RangeError if a part of the ring is not in the space. */
+  /** @throws RangeError if a part of the ring is not in the address space. */
   constructor(space: AddressSpace, setup: SplitRingSetup) {
     const { size, eventIdx } = setup;
     this.#space = space;
@@ -103,7 +102,7 @@ export class SplitRing implements DeviceRing {
   }
 
   pop(readable: SegmentList, writable: SegmentList): number {
-    if (this.#seen === this.#next && !this.#look()) return this.violation === '' ? EMPTY : BROKEN;
+    if (this.#seen === this.#next && !this.#readIndex()) return this.violation === '' ? EMPTY : BROKEN;
     const head = this.#available[2 + (this.#next & this.#mask)]!;
     if (head >= this.#size) return this.#break('a head beyond the descriptor table');
     if (this.#taken[head] === 1) return this.#break('a chain made available again while the device has it');
@@ -113,8 +112,11 @@ export class SplitRing implements DeviceRing {
     return head;
   }
 
-  /** Reads the guest's idx; the entries up to it are in memory by then (2.7.13.1). */
-  #look(): boolean {
+  /**
+   * Reads the guest's available idx. The guest writes the entries before it (2.7.13.1).
+   * @returns whether there are entries to take.
+   */
+  #readIndex(): boolean {
     const seen = Atomics.load(this.#available, 1);
     if (((seen - this.#next) & 0xffff) > this.#size) {
       this.#break('more chains available than the queue has entries');
@@ -163,8 +165,8 @@ export class SplitRing implements DeviceRing {
   }
 
   /**
-   * 2.7.5.3: a table of descriptors elsewhere. It ends the chain, holds no further tables, and its
-   * own WRITE flag means nothing (2.7.5.3.2).
+   * Appends the segments of an indirect table (2.7.5.3). A descriptor with the INDIRECT flag is the
+   * last of its chain. Its table has no such descriptors. Its WRITE flag is ignored (2.7.5.3.2).
    */
   #walkIndirect(
     low: number,
@@ -187,7 +189,7 @@ export class SplitRing implements DeviceRing {
       this.#break(violation);
       return false;
     }
-    // One window and aligned, as nearly always: read in place.
+    // A table that is aligned and in one window is read in place. Nearly all are.
     const window = this.#space.windowAt(table);
     const offset = table - window.start;
     const inPlace = (offset & 3) === 0 && table + length <= window.end;
@@ -214,7 +216,7 @@ export class SplitRing implements DeviceRing {
     return false;
   }
 
-  /** Copies a descriptor that is not aligned, or crosses windows. */
+  /** Copies a descriptor of a table that is not aligned, or crosses windows, into `#scratch`. */
   #fetch(address: number): void {
     for (let i = 0; i < DESCRIPTOR_SIZE; i++) {
       const window = this.#space.windowAt(address + i);
@@ -222,6 +224,7 @@ export class SplitRing implements DeviceRing {
     }
   }
 
+  /** Appends a descriptor's memory to one of the lists. @returns false if it breaks a rule. */
   #segment(
     low: number,
     high: number,
@@ -254,8 +257,8 @@ export class SplitRing implements DeviceRing {
     this.#used32[at + 1] = written;
     const slot = this.#usedNext & this.#mask;
     this.#usedNext = (this.#usedNext + 1) & 0xffff;
-    // 2.7.8.2: the element before the index.
-    if (ORDERED) this.#used16[1] = this.#usedNext;
+    // 2.7.8.2: the element must be written before the index.
+    if (STORES_IN_ORDER) this.#used16[1] = this.#usedNext;
     else Atomics.store(this.#used16, 1, this.#usedNext);
     if (this.#log !== undefined) this.#logUsed(USED_RING_OFFSET + 8 * slot, 8);
   }
@@ -265,15 +268,16 @@ export class SplitRing implements DeviceRing {
     const now = this.#usedNext;
     if (now === before) return false;
     this.#announced = now;
-    // The stored index must be seen before the guest's wish is read (2.7.10): both are sequentially
-    // consistent here.
+    // The index must be stored before used_event or the flag is read (2.7.10). Both accesses are
+    // sequentially consistent.
     Atomics.store(this.#used16, 1, now);
     if (this.#eventIdx) return passed(Atomics.load(this.#available, 2 + this.#size), now, before);
     return (Atomics.load(this.#available, 0) & AVAIL_NO_INTERRUPT) === 0;
   }
 
   suppressNotifications(): void {
-    // 2.7.10: with EVENT_IDX an avail_event that lies behind is enough.
+    // 2.7.10: with EVENT_IDX nothing needs to be written. Once the guest has added a chain, the
+    // avail_event that was stored last lies behind its index, and it does not notify of more.
     if (!this.#eventIdx) {
       this.#used16[0] = USED_NO_NOTIFY;
       if (this.#log !== undefined) this.#logUsed(0, 2);
@@ -296,7 +300,7 @@ export class SplitRing implements DeviceRing {
     this.#logAddress = guestAddress;
   }
 
-  /** Marks a part of the used ring, and its index. */
+  /** Marks a part of the used ring, and its idx, in the dirty log. */
   #logUsed(offset: number, length: number): void {
     this.#log!.mark(this.#logAddress + offset, length);
     this.#log!.mark(this.#logAddress + 2, 2);

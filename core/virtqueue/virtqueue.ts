@@ -66,7 +66,7 @@ export interface QueuePlacement {
   leave(): void;
 }
 
-/** One turn of the event loop takes at most so many times the queue's size. */
+/** One turn of the event loop takes at most this many requests for each entry of the queue. */
 const ROUNDS = 4;
 
 /**
@@ -74,8 +74,8 @@ const ROUNDS = 4;
  * and returns it with an interrupt if the guest wants one.
  *
  * While it drains the ring, it suppresses notifications, and sends one interrupt for many requests.
- * If the guest breaks the ring's rules, its queue stops: that is one line in the log and a signal
- * on the error eventfd, and nothing is served until the queue is started again.
+ * If the guest breaks the ring's rules, the queue stops with one line in the log and a signal on
+ * the error eventfd. Nothing is served until the queue is started again.
  */
 export class Virtqueue {
   readonly #space: AddressSpace;
