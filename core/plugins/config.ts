@@ -124,7 +124,11 @@ export const confineSchema = z.strictObject({
   layers: z
     .array(z.enum(LAYERS))
     .default([...LAYERS])
-    .describe('layers to lock itself in by, where they work; default: all'),
+    .describe('layers to lock itself in by; default: all'),
+  missingLayers: z
+    .enum(['error', 'warn'])
+    .default('error')
+    .describe('what becomes of a layer that cannot be had: no start, or a warning'),
   seccompAction: z
     .enum(['errno', 'log', 'trap', 'kill'])
     .default('errno')

@@ -1,7 +1,7 @@
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Errno, type BackendNeeds, type BackendSpec, type Logger } from '../backend/index.js';
+import { Errno, UsageError, type BackendNeeds, type BackendSpec, type Logger } from '../backend/index.js';
 import {
   boundCapabilities,
   capabilityNumber,
@@ -15,17 +15,21 @@ import {
   noteRestriction,
   restrictPaths,
 } from '../system/confinement/landlock.js';
-import { ownMounts, remountInert } from '../system/confinement/namespaces.js';
-import { refuseSystemCalls, type SeccompAction } from '../system/confinement/seccomp.js';
+import { isAtOrBelow, readMounts, type MountInfo } from '../system/calls/own-mounts.js';
+import { forbidDevices, ownMounts } from '../system/confinement/namespaces.js';
+import { hideIoUring, refuseSystemCalls, type SeccompAction } from '../system/confinement/seccomp.js';
+import { isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
 import type { DaemonOptions } from './daemon.js';
 import { isBackend, type BackendSource } from './exports.js';
 import type { BackendRegistry } from './registry.js';
-import type { Layer } from './confinement-options.js';
+import { LAYERS, type Layer } from './confinement-options.js';
 import { check } from './schema.js';
 
 export interface Confinement {
   readonly layers: readonly Layer[];
   readonly seccompAction: SeccompAction;
+  /** What becomes of a layer that cannot be had: the end of the start, or a warning in the log. */
+  readonly missingLayers: 'error' | 'warn';
   /** Changes to the capabilities that are kept, such as `+sys_admin` and `-mknod`. */
   readonly capabilities: readonly string[];
   /** Further files that the daemon reads, such as its configuration. */
@@ -34,7 +38,10 @@ export interface Confinement {
   readonly writes?: readonly string[];
 }
 
-/** Environment variable that carries the report of what was done through execve(2). */
+/**
+ * Environment variable that carries the report of what was done through execve(2). It says which
+ * process it is about, and nothing in it is believed that the kernel does not confirm.
+ */
 const DONE = 'VIRTIOFS_KIT_CONFINED';
 
 /**
@@ -53,15 +60,26 @@ const SYSTEM_PATHS = [
   '/run/systemd/resolve',
 ];
 
+/** What was done: by layer, and what the filter of system calls has to allow. */
+interface Report {
+  mounts?: string;
+  landlock?: string;
+  capabilities?: string;
+  seccomp?: string;
+  programs?: 'allowed';
+}
+
+type ConfinedOptions = Omit<DaemonOptions, 'log' | 'registry'>;
+
 /**
- * Confines the daemon before it serves, by all layers that the kernel and its privileges allow, and
- * logs in one line what was done. Mount namespace, Landlock and capabilities belong to single
- * threads, and a JavaScript engine has several threads from the start. So they are set up on this
- * thread, which then executes the program again in the same process: all new threads inherit them.
- * The filter of system calls applies to all threads and comes last.
+ * Confines the daemon before it serves, and logs in one line what was done. Mount namespace,
+ * Landlock and capabilities belong to single threads, and a JavaScript engine has several threads
+ * from the start. So they are set up on this thread, which then executes the program again in the
+ * same process: all new threads inherit them. The filter of system calls applies to all threads and
+ * comes last.
  *
- * - `mounts`: shared directories are remounted for this process alone, without devices, programs
- *   and set-id bits.
+ * - `mounts`: a mount namespace of its own, in which the mounts of the shared directories have no
+ *   devices and honour no set-id bits.
  * - `landlock`: only shared directories, sockets' folders and the program's own files are
  *   accessible.
  * - `capabilities`: those that no backend needs are given up for good.
@@ -70,80 +88,157 @@ const SYSTEM_PATHS = [
  *
  * If a backend runs programs of the operator, `landlock` is left out, and `seccomp` allows the
  * calls that start programs.
+ * @returns false if nothing was done, since the options are wrong or a path of theirs is missing:
+ * the start of the daemon says it better, and must not succeed.
+ * @throws UsageError if a layer cannot be had, unless `missingLayers` is `warn`.
  */
 export async function confine(
-  options: Omit<DaemonOptions, 'log' | 'registry'>,
+  options: ConfinedOptions,
   registry: BackendRegistry,
   wanted: Confinement,
   log: Logger,
-): Promise<void> {
-  const done = process.env[DONE];
-  if (done === undefined && wanted.layers.length > 0) {
-    const needs = await needsOf(options, registry).catch(() => undefined);
-    // There is a mistake in the options, or a directory is missing. The start of the daemon will
-    // report it with a better message.
-    if (needs === undefined) return;
-    if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return;
-    const report = JSON.stringify(prepare(options, wanted, needs));
-    if (wanted.layers.some((layer) => layer !== 'seccomp')) executeAnew(options, report, log);
-    process.env[DONE] = report;
-  }
-  const report = JSON.parse(process.env[DONE] ?? '{}') as Record<string, unknown>;
+): Promise<boolean> {
+  const claim = process.env[DONE];
   delete process.env[DONE];
-  if (String(report['landlock']).startsWith('version')) noteRestriction();
-  if (wanted.layers.includes('seccomp')) {
-    const code = refuseSystemCalls(wanted.seccompAction, report['programs'] === 'allowed');
-    report['seccomp'] = code === 0 ? wanted.seccompAction : `no (errno ${-code})`;
+  if (wanted.layers.length === 0) {
+    log.info({ by: 'nothing' }, 'confined');
+    return true;
   }
-  log.info(wanted.layers.length === 0 ? { by: 'nothing' } : report, 'confined');
+  const done = claimOfThisProcess(claim);
+  const needs = await needsOf(options, registry).catch(() => undefined);
+  if (needs === undefined) return false;
+  if (done === undefined) {
+    if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return false;
+    throw executeAnew(options, prepare(options, wanted, needs));
+  }
+  const report: Report = { ...done };
+  verify(options, wanted, needs, report);
+  if (report.landlock?.startsWith('version') === true) noteRestriction();
+  if (wanted.layers.includes('seccomp')) {
+    const code = refuseSystemCalls(wanted.seccompAction, report.programs === 'allowed');
+    const filtered = code === 0 && threadStates().every(({ seccomp }) => seccomp === 2);
+    report.seccomp = filtered ? wanted.seccompAction : absent(code);
+  }
+  settle(wanted, report, log);
+  warnOfBinds(options, wanted, needs, log);
+  log.info({ ...report }, 'confined');
+  return true;
+}
+
+/** Refuses to go on with a daemon that has started although it could not be confined. */
+export function mustBeConfined(confined: boolean): void {
+  if (confined) return;
+  throw new UsageError('what the backends need has changed during the start; start again');
+}
+
+/** How a layer that cannot be had is reported. */
+const ABSENT = 'no (';
+const absent = (why: number | string): string =>
+  `${ABSENT}${typeof why === 'string' ? why : `errno ${-why}`})`;
+
+/** Ends the start, or warns, if a layer is wanted that the kernel or the privileges don't give. */
+function settle({ missingLayers }: Confinement, report: Report, log: Logger): void {
+  const missing = LAYERS.find((layer) => report[layer]?.startsWith(ABSENT) === true);
+  if (missing === undefined) return;
+  const text = `--confine ${missing}: cannot be had: ${report[missing]!}`;
+  if (missingLayers === 'error') {
+    throw new UsageError(
+      `${text}; leave it out of --confine, or accept what can be had with --missing-layers warn`,
+    );
+  }
+  log.warn({ ...report }, text);
+}
+
+/** A report that this very process made before it executed its program anew, if it is one. */
+function claimOfThisProcess(claim: string | undefined): Report | undefined {
+  const [pid, ticks, ...report] = (claim ?? '').split(' ');
+  if (Number(pid) !== process.pid || ticks !== startTicks()) return undefined;
+  try {
+    return JSON.parse(report.join(' ')) as Report;
+  } catch {
+    return undefined;
+  }
+}
+
+function untrue(what: string): never {
+  throw new UsageError(`${DONE} is in the environment, but ${what}: unset it and start again`);
 }
 
 /**
- * Executes the program again, so that all its threads are confined as this one. Returns only if
- * that fails.
+ * Asks the kernel whether what the report says is so, for every thread.
+ * @throws UsageError if it is not: someone else made the report.
  */
-function executeAnew(
-  { exports }: Omit<DaemonOptions, 'log' | 'registry'>,
-  report: string,
-  log: Logger,
+function verify(
+  options: ConfinedOptions,
+  wanted: Confinement,
+  needs: BackendNeeds | string,
+  report: Report,
 ): void {
+  const threads = threadStates();
+  if (!threads.every(({ noNewPrivs }) => noNewPrivs)) untrue('privileges can be gained');
+  for (const layer of wanted.layers) {
+    if (layer !== 'seccomp' && report[layer] === undefined) untrue(`it does not know of ${layer}`);
+  }
+  const leftOut = typeof needs === 'string' || needs.programs === true;
+  if (!leftOut && report.landlock?.startsWith('left out') === true) untrue('paths are not restricted');
+  if (report.mounts === OWN && !mountsOf(sharedPaths(needs)).every(({ flags }) => flags.includes('nodev'))) {
+    untrue('a shared directory has devices');
+  }
+  if (report.landlock?.startsWith('version') === true) {
+    const allowed = typeof needs === 'string' ? [] : pathsOf(options, wanted, needs);
+    if (!isRefused(allowed.map(({ path }) => path))) untrue('paths are not restricted');
+  }
+  if (wanted.layers.includes('capabilities') && typeof needs !== 'string') {
+    const kept = keptCapabilities(wanted, needs).reduce((bits, name) => bits | (1n << name), 0n);
+    const isMore = ({ bounding, permitted }: { bounding: bigint; permitted: bigint }): boolean =>
+      ((report.capabilities === NO_PRIVILEGES ? permitted : bounding | permitted) & ~kept) !== 0n;
+    if (!report.capabilities!.startsWith(ABSENT) && threads.some(isMore))
+      untrue('there are more capabilities');
+  }
+}
+
+/**
+ * Executes the program again, so that all its threads are confined as this one.
+ * @returns only if that fails: what to say.
+ */
+function executeAnew({ exports }: ConfinedOptions, report: Report): UsageError {
   const keep = exports.flatMap(({ fd }) => (fd === undefined ? [] : [fd]));
   const code = execute(
     process.execPath,
     [process.execPath, ...process.execArgv, ...process.argv.slice(1)],
-    { ...process.env, [DONE]: report },
+    { ...process.env, [DONE]: `${process.pid} ${startTicks()} ${JSON.stringify(report)}` },
     keep,
   );
-  log.warn({ errno: -code }, 'the program cannot be executed anew: only its main thread is confined');
+  return new UsageError(
+    `${process.execPath}: cannot be executed anew to confine all its threads (errno ${-code}): ` +
+      'mount its file system without noexec, or start with --confine none',
+  );
 }
 
 /** Confines this thread. @returns what was done, for the log. */
-function prepare(
-  options: Omit<DaemonOptions, 'log' | 'registry'>,
-  wanted: Confinement,
-  needs: BackendNeeds | string,
-): Record<string, unknown> {
-  const report: Record<string, unknown> = {};
-  const shared = typeof needs === 'string' ? [] : needs.paths.filter((path) => path.shared === true);
-  if (wanted.layers.includes('mounts')) {
-    report['mounts'] = mountShared(shared.map(({ path }) => realpathSync(path)));
-  }
+function prepare(options: ConfinedOptions, wanted: Confinement, needs: BackendNeeds | string): Report {
+  const report: Report = {};
+  if (wanted.layers.includes('mounts')) report.mounts = forbidSharedDevices(sharedPaths(needs));
   setNoNewPrivileges();
-  if (typeof needs !== 'string' && needs.programs === true) report['programs'] = 'allowed';
+  if (typeof needs !== 'string' && needs.programs === true) report.programs = 'allowed';
   if (wanted.layers.includes('landlock')) {
     const code = restrict(options, wanted, needs);
-    if (code === 0) report['landlock'] = `version ${landlockVersion()}`;
-    else report['landlock'] = typeof code === 'string' ? `no (${code})` : `no (errno ${-code})`;
+    if (typeof code === 'string') report.landlock = `left out (${code})`;
+    else report.landlock = code === 0 ? `version ${landlockVersion()}` : absent(code);
   }
   if (wanted.layers.includes('capabilities')) {
-    report['capabilities'] = typeof needs === 'string' ? `all (${needs})` : dropCapabilities(wanted, needs);
+    report.capabilities = typeof needs === 'string' ? `left out (${needs})` : dropCapabilities(wanted, needs);
+  }
+  if (wanted.layers.includes('seccomp')) {
+    const code = hideIoUring();
+    if (code < 0) report.seccomp = absent(code);
   }
   return report;
 }
 
 /** Restricts the paths. @returns 0, minus the errno, or the reason why it is not done. */
 function restrict(
-  options: Omit<DaemonOptions, 'log' | 'registry'>,
+  options: ConfinedOptions,
   wanted: Confinement,
   needs: BackendNeeds | string,
 ): number | string {
@@ -152,28 +247,106 @@ function restrict(
   return restrictPaths(pathsOf(options, wanted, needs));
 }
 
-/** Remounts the shared directories. @returns what was done, for the log. */
-function mountShared(directories: readonly string[]): string {
-  const code = ownMounts();
-  if (code === -Errno.EINVAL) return 'no (the root directory is no mount point)';
-  if (code < 0) return `no (errno ${-code})`;
-  const failed = directories.map(remountInert).find((result) => result < 0);
-  return failed === undefined ? 'own' : `no (errno ${-failed})`;
+const OWN = 'own';
+const NO_PRIVILEGES = 'none to give up';
+
+function sharedPaths(needs: BackendNeeds | string): string[] {
+  if (typeof needs === 'string') return [];
+  return needs.paths.flatMap(({ path, shared }) =>
+    shared === true && existsSync(path) ? [realpathSync(path)] : [],
+  );
 }
 
-function dropCapabilities(wanted: Confinement, needs: BackendNeeds): string {
-  if (process.geteuid?.() !== 0) return 'none to give up';
+/** The mounts that directories lie on, and those below them; not that of the system's devices. */
+function mountsOf(directories: readonly string[]): MountInfo[] {
+  const mounts = readMounts();
+  const over = (path: string): MountInfo | undefined =>
+    mounts
+      .filter((mount) => isAtOrBelow(path, mount.directory))
+      .reduce<MountInfo | undefined>(
+        (best, mount) =>
+          best !== undefined && best.directory.length > mount.directory.length ? best : mount,
+        undefined,
+      );
+  const found = new Set<MountInfo>();
+  for (const directory of directories) {
+    const own = over(directory);
+    if (own !== undefined) found.add(own);
+    for (const mount of mounts) {
+      if (isAtOrBelow(mount.directory, directory) && over(mount.directory) === mount) found.add(mount);
+    }
+  }
+  return [...found].filter((mount) => mount !== over('/dev'));
+}
+
+/** Takes the devices from the shared directories. @returns what was done, for the log. */
+function forbidSharedDevices(directories: readonly string[]): string {
+  if (threadStates().every(({ permitted }) => permitted === 0n)) return 'not needed (no privileges)';
+  const code = ownMounts();
+  if (code === -Errno.EINVAL) return absent('the root directory is no mount point');
+  if (code < 0) return absent(code);
+  const failed = mountsOf(directories)
+    .map(({ directory }) => forbidDevices(directory))
+    .find((result) => result < 0);
+  return failed === undefined ? OWN : absent(failed);
+}
+
+/** Numbers of the capabilities that are kept. */
+function keptCapabilities(wanted: Confinement, needs: BackendNeeds): bigint[] {
+  return capabilityNames(wanted, needs).map((name) => BigInt(capabilityNumber(name)));
+}
+
+function capabilityNames(wanted: Confinement, needs: BackendNeeds): string[] {
   const names = new Set(needs.capabilities);
   for (const change of wanted.capabilities) {
     if (change.startsWith('-')) names.delete(change.slice(1));
     else names.add(change.slice(1));
   }
+  return [...names].sort();
+}
+
+function dropCapabilities(wanted: Confinement, needs: BackendNeeds): string {
+  if (process.geteuid?.() !== 0) return NO_PRIVILEGES;
   // Capabilities must survive when a thread switches to another user. This is set now, since the
   // right to set it is given up with the other capabilities.
   keepCapabilities();
-  const code = boundCapabilities(new Set([...names].map(capabilityNumber)));
-  return code === 0 ? [...names].sort().join(' ') || 'none' : `all (errno ${-code})`;
+  const code = boundCapabilities(new Set(keptCapabilities(wanted, needs).map(Number)));
+  return code === 0 ? capabilityNames(wanted, needs).join(' ') || 'none' : absent(code);
 }
+
+/**
+ * Warns where Landlock does not hold. Through a directory of a file system that is mounted by a
+ * bind, a process that may open files by handle reaches the whole file system: Landlock takes what
+ * lies elsewhere on it to lie below that directory.
+ */
+function warnOfBinds(
+  options: ConfinedOptions,
+  wanted: Confinement,
+  needs: BackendNeeds | string,
+  log: Logger,
+): void {
+  if (typeof needs === 'string' || !wanted.layers.includes('landlock')) return;
+  const byHandle = threadStates().some(({ permitted }) => (permitted & (1n << DAC_READ_SEARCH)) !== 0n);
+  if (!byHandle) return;
+  const allowed = pathsOf(options, wanted, needs).filter(({ path }) => existsSync(path));
+  const paths = allowed.map(({ path }) => realpathSync(path));
+  const mounts = readMounts().filter(({ root, type }) => root !== '/' && !PSEUDO.test(type));
+  const binds = mounts.filter(({ directory }) => paths.some((path) => isAtOrBelow(directory, path)));
+  const around = mounts.filter(({ directory }) =>
+    paths.some((path) => mountsOf([path]).some((mount) => mount.directory === directory)),
+  );
+  const places = [...new Set([...binds, ...around].map(({ directory }) => directory))];
+  if (places.length === 0) return;
+  log.warn(
+    { mounts: places },
+    'a part of a file system is mounted here: an intruder who opens files by handle reaches all of it; ' +
+      'with --inode-file-handles never for each share, none can',
+  );
+}
+
+const DAC_READ_SEARCH = BigInt(capabilityNumber('dac_read_search'));
+/** File systems whose files cannot be opened by handle, or are the kernel's own. */
+const PSEUDO = /^(proc|sysfs|cgroup2?|devpts|mqueue|nsfs|debugfs|tracefs|securityfs)$/;
 
 /** All paths that the daemon may access. */
 function pathsOf(
@@ -183,7 +356,8 @@ function pathsOf(
 ): AllowedPath[] {
   const read = [
     ...SYSTEM_PATHS,
-    dirname(process.execPath),
+    process.execPath,
+    ...mappedFiles(),
     ...programFolders(fileURLToPath(import.meta.url)),
     ...wanted.reads,
   ];

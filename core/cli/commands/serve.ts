@@ -10,6 +10,7 @@ import {
   exportSchema,
   isBackend,
   LAYERS,
+  mustBeConfined,
   parseCapabilities,
   parseLayers,
   Services,
@@ -86,10 +87,11 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const stop = stopSignal();
   const container = servicesOf(values, served.logConfig, registry);
   const log = container.get(Services.Logger);
-  await confine(served, registry, confinementOf(confinement, values), log);
+  const confined = await confine(served, registry, confinementOf(confinement, values), log);
   const daemon = await container.get(Services.StartDaemon)(served);
   const { control } = values;
   try {
+    mustBeConfined(confined);
     const listening =
       typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
     await Promise.race([aborted(stop), daemon.ended()]);
@@ -110,10 +112,14 @@ function confinementFrom(values: Values, settings: Partial<ConfineConfig>): Conf
   return check(confineSchema, given, '', ([name]) => `--${toFlag(String(name))}`);
 }
 
-function confinementOf({ layers, seccompAction, modcaps }: ConfineConfig, values: Values): Confinement {
+function confinementOf(
+  { layers, missingLayers, seccompAction, modcaps }: ConfineConfig,
+  values: Values,
+): Confinement {
   const { config, control } = values;
   return {
     layers,
+    missingLayers,
     seccompAction,
     capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
     reads: typeof config === 'string' ? [config] : [],

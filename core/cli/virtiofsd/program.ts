@@ -3,6 +3,7 @@ import type { BackendSpec } from '../../backend/index.js';
 import {
   confine,
   LAYERS,
+  mustBeConfined,
   parseCapabilities,
   Services,
   type BackendRegistry,
@@ -42,11 +43,15 @@ async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Prom
   const backend: BackendSpec = { ...request.backend, type: 'passthrough' };
   const served = { ...request.settings, cache: request.cache, backend } as unknown as ServedExport;
   const options = { exports: [served] };
-  await confine(options, registry, confinement(request), log);
+  const confined = await confine(options, registry, confinement(request), log);
   if (request.ignored.length > 0) log.info({ options: request.ignored }, 'options without effect');
   const daemon = await container.get(Services.StartDaemon)(options);
-  await Promise.race([aborted(stop), daemon.ended()]);
-  await daemon.close();
+  try {
+    mustBeConfined(confined);
+    await Promise.race([aborted(stop), daemon.ended()]);
+  } finally {
+    await daemon.close();
+  }
 }
 
 function confinement({ sandbox, seccomp, modcaps }: VirtiofsdRequest): Confinement {
@@ -57,6 +62,8 @@ function confinement({ sandbox, seccomp, modcaps }: VirtiofsdRequest): Confineme
   ]);
   return {
     layers: LAYERS.filter((layer) => !left.has(layer)),
+    // Its command line has no word for it.
+    missingLayers: 'warn',
     seccompAction: seccomp === 'none' ? 'errno' : seccomp,
     capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
     reads: [],

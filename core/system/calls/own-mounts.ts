@@ -71,12 +71,16 @@ export function isAtOrBelow(path: string, directory: string): boolean {
 }
 
 /** A line of /proc/self/mountinfo, proc_pid_mountinfo(5). */
-interface MountInfo {
+export interface MountInfo {
   readonly id: number;
   /** Where it is mounted. */
   readonly directory: string;
   /** Type of the file system; after a dot, its subtype. */
   readonly type: string;
+  /** Directory of the file system that is mounted: `/`, or another by a bind. */
+  readonly root: string;
+  /** What this mount has, such as `nodev`. */
+  readonly flags: readonly string[];
 }
 
 /** What is mounted in this process's mount namespace; of two at one place, the upper comes last. */
@@ -91,6 +95,8 @@ export function readMounts(): MountInfo[] {
         id: Number(fields[0]),
         directory: unescapePath(fields[4] ?? ''),
         type: back.split(' ')[0] ?? '',
+        root: unescapePath(fields[3] ?? ''),
+        flags: (fields[5] ?? '').split(','),
       };
     });
 }

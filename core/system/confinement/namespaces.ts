@@ -14,14 +14,12 @@ const calls = {
 };
 
 const CLONE_NEWNS = 0x20000;
-const MS_BIND = 0x1000;
 const MS_REC = 0x4000;
 const MS_SLAVE = 0x80000;
 const SYS_MOUNT_SETATTR = 442;
-const AT_RECURSIVE = 0x8000;
+const AT_FDCWD = -100;
 const ATTR_NOSUID = 2;
 const ATTR_NODEV = 4;
-const ATTR_NOEXEC = 8;
 
 /**
  * Gives the thread a mount namespace of its own. Later mounts and unmounts of the host appear in
@@ -35,21 +33,21 @@ export function ownMounts(): number {
 }
 
 /**
- * Mounts a directory over itself, with what is mounted below it, so that no device in it can be
- * opened, no program executed and no set-id bit honoured by this process. To be used after {@link
- * ownMounts}.
- * @returns 0 or minus the errno (ENOSYS before Linux 5.12: mounted without those limits).
+ * From here on no device on this mount can be opened and no set-id bit is honoured, by this
+ * process. To be used after {@link ownMounts}. The mount itself is changed: a directory mounted
+ * over itself would defeat Landlock, which takes all that is reached by handle through such a
+ * mount, even if it lies elsewhere on the file system, to lie below the directory.
+ * @param directory where it is mounted.
+ * @returns 0 or minus the errno (ENOSYS before Linux 5.12).
  */
-export function remountInert(directory: string): number {
-  const code = result(calls.mount(directory, directory, '', MS_BIND | MS_REC, 0));
-  if (code < 0) return code;
-  const memory = NativeMemory.allocate(4096);
+export function forbidDevices(directory: string): number {
+  const path = Buffer.from(`${directory}\0`);
+  const memory = NativeMemory.allocate(32 + path.length);
   try {
     // struct mount_attr { u64 attr_set, attr_clr, propagation, userns_fd; }, then the path.
-    memory.u32[0] = ATTR_NOSUID | ATTR_NODEV | ATTR_NOEXEC;
-    const path = Buffer.from(`${directory}\0`);
+    memory.u32[0] = ATTR_NOSUID | ATTR_NODEV;
     memory.u8.set(path, 32);
-    return syscall(SYS_MOUNT_SETATTR, -100, memory.address + 32, AT_RECURSIVE, memory.address, 32);
+    return syscall(SYS_MOUNT_SETATTR, AT_FDCWD, memory.address + 32, 0, memory.address, 32);
   } finally {
     memory.free();
   }

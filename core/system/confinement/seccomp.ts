@@ -52,7 +52,6 @@ const REFUSED: readonly SystemCall[] = [
   ['bpf', 321, 280],
   ['perf_event_open', 298, 241],
   ['userfaultfd', 323, 282],
-  ['io_uring_setup', 425, 425],
   ['io_uring_enter', 426, 426],
   ['io_uring_register', 427, 427],
   ['keyctl', 250, 219],
@@ -85,6 +84,7 @@ const arm64 = process.arch === 'arm64';
 const SYS_SECCOMP = arm64 ? 277 : 317;
 const SYS_CLONE = arm64 ? 220 : 56;
 const SYS_CLONE3 = 435;
+const SYS_IO_URING_SETUP = 425;
 /** AUDIT_ARCH_AARCH64 and AUDIT_ARCH_X86_64, <linux/audit.h>. */
 const ARCHITECTURE = arm64 ? 0xc00000b7 : 0xc000003e;
 /** Numbers from here on are the x32 calls of x86-64. */
@@ -125,6 +125,15 @@ const CLONE_THREAD = 0x10000;
 type Instruction = readonly [code: number, yes: number, no: number, k: number];
 
 /**
+ * A kernel without io_uring, whatever the action: libuv asks for it whenever it makes an event
+ * loop, and does without where it is not there.
+ */
+const WITHOUT_IO_URING: readonly Instruction[] = [
+  [EQUAL, 0, 1, SYS_IO_URING_SETUP],
+  [RETURN, 0, 0, ERRNO | -ENOSYS],
+];
+
+/**
  * The filter for an action. A jump's distances count instructions that are left out.
  * @param programs lets the process start other programs, under the same filter.
  */
@@ -141,6 +150,7 @@ export function seccompProgram(action: SeccompAction, programs = false): readonl
     const number = arm64 ? arm : x64;
     if (number >= 0) program.push([EQUAL, 0, 1, number], [RETURN, 0, 0, refuse]);
   }
+  program.push(...WITHOUT_IO_URING);
   if (!programs) {
     program.push(
       // The flags of clone3 lie in memory, where a filter can't look: the C library then uses
@@ -162,11 +172,24 @@ const SECCOMP_FILTER_FLAG_TSYNC = 1;
 
 /**
  * Puts the filter in force for every thread of the process, for good. Sets no-new-privs as well.
+ * The program must have been executed after {@link hideIoUring}: libuv aborts where a ring that it
+ * has is refused to it.
  * @param programs as of {@link seccompProgram}.
  * @returns 0, or minus the errno (ENOSYS, EINVAL: the kernel has no filters).
  */
 export function refuseSystemCalls(action: SeccompAction, programs = false): number {
-  const program = seccompProgram(action, programs);
+  return install(seccompProgram(action, programs), SECCOMP_FILTER_FLAG_TSYNC);
+}
+
+/**
+ * No io_uring for the program that this thread executes next. Other threads of this program keep
+ * theirs. Sets no-new-privs as well. @returns as {@link refuseSystemCalls}.
+ */
+export function hideIoUring(): number {
+  return install([[LOAD, 0, 0, NUMBER], ...WITHOUT_IO_URING, [RETURN, 0, 0, ALLOW]], 0);
+}
+
+function install(program: readonly Instruction[], flags: number): number {
   const memory = NativeMemory.allocate(16 + program.length * 8);
   try {
     program.forEach(([code, yes, no, k], index) => {
@@ -181,8 +204,7 @@ export function refuseSystemCalls(action: SeccompAction, programs = false): numb
     memory.u32[2] = address >>> 0;
     memory.u32[3] = Math.floor(address / 2 ** 32);
     const code = setNoNewPrivileges();
-    if (code < 0) return code;
-    return syscall(SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, memory.address);
+    return code < 0 ? code : syscall(SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, flags, memory.address);
   } finally {
     memory.free();
   }

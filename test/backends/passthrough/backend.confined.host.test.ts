@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
 import { seccompProgram } from '../../../core/system/confinement/seccomp.js';
 import { landlockVersion } from '../../../core/system/confinement/landlock.js';
+import { LAYERS } from '../../../core/plugins/index.js';
 import { host } from './host-calls.js';
 
 const hasLandlock = landlockVersion() > 0;
@@ -71,6 +72,21 @@ test('a confined daemon serves its share and reaches nothing else, on any of its
     'open a device in the share': rootIsMountPoint ? 'EACCES' : 'ok',
     'start a program': 'EPERM',
     'make a socket': 'ok',
+  });
+});
+
+test('code inside a confined daemon can do nothing that serving does not need', skip, (t) => {
+  const base = arena(t);
+  const { outcomes } = confined(base, LAYERS.join(','), 'intrude');
+  const EACCES = 'errno 13';
+  assert.deepEqual(outcomes, {
+    'read by handle at share': EACCES,
+    'write by handle at share': EACCES,
+    'read by handle at base': EACCES,
+    'write by handle at base': EACCES,
+    'read by handle at root': EACCES,
+    'write by handle at root': EACCES,
+    'open a file of the share by handle': 'done',
   });
 });
 

@@ -9,6 +9,7 @@ import type { Gathered } from '../../../core/backend/accelerator.js';
 import { type Attributes, type Awaitable, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { BackendRegistry, confine, LAYERS, parseLayers } from '../../../core/plugins/index.js';
+import { intrude } from './intruder.js';
 import { root, serveDirectory } from './harness.js';
 
 /** A process that confines itself as a daemon does, and then tries what it may and may not do. */
@@ -29,6 +30,7 @@ await confine(
   {
     layers: layers === undefined ? LAYERS : parseLayers(layers),
     seccompAction: 'errno',
+    missingLayers: 'warn',
     capabilities: [],
     reads: [],
   },
@@ -129,6 +131,8 @@ if (mode === 'cold') {
   await attempt('renamed', async () => void (await read(cold)));
 } else if (mode === 'looks') {
   await attempt('looks', () => looks(serveDirectory(share, { cachedDescriptors: 16 })));
+} else if (mode === 'intrude') {
+  await intrude(base, share, attempt);
 } else {
   await attempt('read through the share', () => content(node, 'file'));
   await attempt('create in the share', async () => {

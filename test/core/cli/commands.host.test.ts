@@ -230,6 +230,7 @@ test('flags printed as a configuration file serve the same', async () => {
   const [one] = exports;
   assert.deepEqual(confine, {
     layers: ['landlock', 'seccomp'],
+    missingLayers: 'error',
     seccompAction: 'errno',
     modcaps: '+sys_admin',
   });

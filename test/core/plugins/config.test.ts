@@ -75,10 +75,16 @@ test('the confinement of a file is checked', () => {
   const all = readConfig(file(exports)).confine;
   assert.deepEqual(all, {
     layers: ['mounts', 'landlock', 'capabilities', 'seccomp'],
+    missingLayers: 'error',
     seccompAction: 'errno',
   });
   const some = readConfig(file(`confine: { layers: [], modcaps: +sys_admin }\n${exports}`)).confine;
-  assert.deepEqual(some, { layers: [], seccompAction: 'errno', modcaps: '+sys_admin' });
+  assert.deepEqual(some, {
+    layers: [],
+    missingLayers: 'error',
+    seccompAction: 'errno',
+    modcaps: '+sys_admin',
+  });
   assert.match(
     mistake(`confine: { layers: [landlok] }\n${exports}`),
     /confine\.layers\[0\] landlok: .*landlock\?$/,

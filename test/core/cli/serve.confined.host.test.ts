@@ -1,0 +1,141 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { test, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { landlockVersion } from '../../../core/system/confinement/landlock.js';
+import { FrontEnd } from '../../../core/vhost-user/index.js';
+import { FuseClient, ROOT } from '../../support/fuse-client.js';
+import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+
+const skip = process.geteuid!() === 0 && landlockVersion() > 0 ? {} : { skip: 'needs root and Landlock' };
+const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+
+type Line = Record<string, unknown>;
+
+interface Served {
+  /** What it logged until it served, or ended. */
+  readonly said: readonly Line[];
+  readonly text: string;
+  readonly socket: string;
+  readonly pid: number;
+  /** Ends it. @returns its exit code. */
+  end(): Promise<number | null>;
+}
+
+/** Starts `serve` with the default confinement and waits until it serves, or has ended. */
+async function serve(
+  t: TestContext,
+  share: string,
+  { node = process.execPath, environment = {}, words = [] as string[] } = {},
+): Promise<Served> {
+  const socket = join(temporaryFolder(t), 'socket');
+  const command = [cli, 'serve', '--backend', 'passthrough', '--shared-dir', share, '--tag', 'confined'];
+  command.push('--socket-path', socket, '--log-format', 'json', ...words);
+  const child = spawn(node, command, {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, ...environment },
+  });
+  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  t.after(() => child.kill());
+  const said: Line[] = [];
+  const lines: string[] = [];
+  await new Promise<void>((served) => {
+    createInterface({ input: child.stderr })
+      .on('line', (line) => {
+        lines.push(line);
+        if (line.startsWith('{')) said.push(JSON.parse(line) as Line);
+        if (said.at(-1)?.['msg'] === 'serving') served();
+      })
+      .on('close', served);
+  });
+  const end = (): Promise<number | null> => {
+    child.kill();
+    return ended;
+  };
+  return { said, text: lines.join('\n'), socket, pid: child.pid!, end };
+}
+
+function share(t: TestContext): string {
+  const folder = join(temporaryFolder(t), 'share');
+  mkdirSync(folder);
+  return folder;
+}
+
+test('serve confines itself by default and answers a front-end', skip, async (t) => {
+  const folder = share(t);
+  const { said, text, socket, pid, end } = await serve(t, folder);
+  const confined = said.find(({ msg }) => msg === 'confined');
+  assert.equal(confined?.['seccomp'], 'errno', text);
+  assert.match(String(confined?.['landlock']), /^version \d+$/);
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  assert.match(status, /^NoNewPrivs:\s*1$/m);
+  assert.match(status, /^Seccomp:\s*2$/m);
+
+  const frontEnd = await FrontEnd.connect(socket, { requestQueues: 2 });
+  const fuse = new FuseClient(fuseTransport(frontEnd));
+  await fuse.init();
+  const { entry, open } = await fuse.create(ROOT, 'file');
+  await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('content'));
+  assert.equal(readFileSync(join(folder, 'file'), 'utf8'), 'content');
+  frontEnd.close();
+  assert.equal(await end(), 0);
+});
+
+test('a program that lies in an unusual folder, even in the share, is executed anew', skip, async (t) => {
+  const folder = share(t);
+  const node = join(folder, 'node');
+  copyFileSync(process.execPath, node);
+  const { said, text, end } = await serve(t, folder, { node });
+  assert.equal(said.at(-1)?.['msg'], 'serving', text);
+  assert.equal(await end(), 0);
+});
+
+test('a confinement that only the environment tells of is not believed', skip, async (t) => {
+  const folder = share(t);
+  const report = JSON.stringify({ mounts: 'own', landlock: 'version 7', capabilities: '', seccomp: 'errno' });
+  for (const claim of [report, `1 1 ${report}`]) {
+    const { said, pid, text, end } = await serve(t, folder, {
+      environment: { VIRTIOFS_KIT_CONFINED: claim },
+    });
+    assert.equal(said.at(-1)?.['msg'], 'serving', text);
+    const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+    assert.equal(BigInt(`0x${/^CapPrm:\s*(.*)$/m.exec(status)![1]!}`) & ~0x880000dfn, 0n);
+    await end();
+  }
+  // The shell becomes the daemon: the process, and so its number and time of start, are the same.
+  const claim = join(folder, 'claim');
+  writeFileSync(
+    claim,
+    `#!/bin/sh
+set -- "$@"
+stat=$(cat /proc/$$/stat); set -f; ticks=$(echo "\${stat##*) }" | cut -d' ' -f20)
+VIRTIOFS_KIT_CONFINED="$$ $ticks $REPORT" exec ${process.execPath} "$@"
+`,
+    { mode: 0o755 },
+  );
+  const { text, end } = await serve(t, folder, { node: claim, environment: { REPORT: report } });
+  assert.match(text, /VIRTIOFS_KIT_CONFINED is in the environment, but .*: unset it and start again$/);
+  assert.equal(await end(), 2);
+});
+
+test('a layer that cannot be had ends the start, or is warned of', skip, async (t) => {
+  const folder = share(t);
+  // Without CAP_SYS_ADMIN there are no mounts of its own.
+  const node = join(folder, 'lesser');
+  writeFileSync(node, `#!/bin/sh\nexec setpriv --bounding-set -sys_admin ${process.execPath} "$@"\n`, {
+    mode: 0o755,
+  });
+  const refused = await serve(t, folder, { node });
+  assert.match(refused.text, /--confine mounts: cannot be had: .*--missing-layers warn$/);
+  assert.equal(await refused.end(), 2);
+  const { said, text, end } = await serve(t, folder, { node, words: ['--missing-layers', 'warn'] });
+  assert.equal(said.at(-1)?.['msg'], 'serving', text);
+  assert.ok(
+    said.some(({ level, msg }) => level === 40 && /mounts: cannot be had/.test(String(msg))),
+    text,
+  );
+  assert.equal(await end(), 0);
+});
