@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { getHeapStatistics } from 'node:v8';
 
 /** Bytes that V8 lets the JavaScript heap grow to. */
@@ -35,3 +36,17 @@ const HANDLE_BYTES = 1024;
 
 /** Open files and directories of all guests: a quarter of the heap. */
 export const handleBudget = new Budget(Math.floor(heapLimit / 4 / HANDLE_BYTES));
+
+/**
+ * Open files of all guests that take a descriptor of the process each: three eighths of those that
+ * it may have. Files that are kept open for speed take half at most; the rest is for connections.
+ */
+export const descriptorBudget = new Budget(
+  Math.min(handleBudget.limit, Math.floor((descriptorLimit() * 3) / 8)),
+);
+
+/** The soft limit, getrlimit(2), which Node raises to the hard one when it starts. */
+function descriptorLimit(): number {
+  const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? [];
+  return soft === undefined ? 1024 : Number(soft);
+}

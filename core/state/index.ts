@@ -17,3 +17,4 @@ export * from './lookup-counts.js';
 export * from './node-table.js';
 export type { SavedHandle, SavedSession } from './saved.js';
 export * from './snapshot.js';
+export { descriptorBudget, handleBudget } from './budget.js';

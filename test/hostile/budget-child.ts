@@ -5,6 +5,7 @@ import { Client, ROOT } from '../../core/contract/client.js';
 import { Session } from '../../core/fuse/index.js';
 import { openExport } from '../../core/plugins/exports.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';
+import { eventfd } from '../../core/system/index.js';
 import { outcome } from '../backends/passthrough/harness.js';
 import { MemoryLog } from '../support/engine.js';
 
@@ -37,6 +38,9 @@ for (; code === 'ok' && taken < 3_000_000; taken++) code = await outcome(() => t
 // Another guest opens a file and a directory.
 const found = await outcome(async () => other.open((await other.lookup(ROOT, 'file')).id));
 const listed = await outcome(() => other.opendir(ROOT));
+// A guest's connection and its eventfds.
+const connections = Array.from({ length: 100 }, () => eventfd());
+for (const connection of connections) connection.close();
 console.log(JSON.stringify({ taken, code, found, listed, heap: process.memoryUsage().heapUsed }));
 rmSync(sharedDir, { recursive: true, force: true });
 process.exit(0);

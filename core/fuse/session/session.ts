@@ -9,7 +9,9 @@ import {
 } from '../../backend/index.js';
 import type { Message } from '../../memory/index.js';
 import {
+  descriptorBudget,
   Freshness,
+  handleBudget,
   HandleKind,
   HandleTable,
   LookupCounts,
@@ -110,7 +112,9 @@ export class Session {
     this.accelerator = shared.accelerator;
     this.nodes = shared.nodes;
     this.counts = new LookupCounts(shared.nodes);
-    this.handles = new HandleTable(shared.limits.handles);
+    // Where open files have descriptors, those are scarcer than memory.
+    const budget = shared.accelerator.backing === undefined ? handleBudget : descriptorBudget;
+    this.handles = new HandleTable(shared.limits.handles, budget);
     this.freshness = shared.cache.data === 'auto' ? new Freshness() : undefined;
     this.#maxWaiters = options.maxWaiters;
     this.locks = shared.locks.openSession(id, this.#maxWaiters);
