@@ -7,8 +7,8 @@ import {
   type OwnedFd,
   PAGE_SIZE,
   result,
-  watch,
-  type Watch,
+  type CloseWatch,
+  watchClosely,
 } from '../system/index.js';
 import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/errno.js';
 
@@ -90,7 +90,7 @@ export class FuseDevice {
   readonly #fd: OwnedFd;
   readonly #receiver: DeviceReceiver;
   readonly #log: Log;
-  readonly #watch: Watch;
+  readonly #watch: CloseWatch;
   readonly #spare: DeviceMessage[] = [];
   #inFlight = 0;
   #stopped = false;
@@ -100,7 +100,7 @@ export class FuseDevice {
     this.#fd = fd;
     this.#receiver = receiver;
     this.#log = log;
-    this.#watch = watch(fd.value, () => this.#serve());
+    this.#watch = watchClosely(fd.value, () => this.#serve());
   }
 
   /** Reads no more requests; those in flight can still be answered. Idempotent. */

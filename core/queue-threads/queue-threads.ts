@@ -3,15 +3,14 @@ import { close, dup } from '../system/calls/files.js';
 import {
   checkPollable,
   type DescriptorUser,
-  drain,
   eventfd,
   type Log,
   type Mapping,
   type OwnedFd,
   sharedDescriptors,
   signal,
-  type Watch,
-  watch,
+  type CloseWatch,
+  watchSignals,
 } from '../system/index.js';
 import type { Poller, QueuePlacement, SharedTable, StartingQueue } from '../virtqueue/index.js';
 import { EngineMailbox, mailboxMemory } from './mailbox.js';
@@ -175,7 +174,7 @@ class Thread {
 export class QueueThreads {
   readonly #threads: Thread[];
   readonly #engine: OwnedFd = eventfd();
-  readonly #watch: Watch;
+  readonly #watch: CloseWatch;
   /** Pollers of the engine's thread, which serve the requests that are passed on. */
   readonly #pollers = new Set<Poller>();
   /** Numbers of the devices that have a placement. */
@@ -196,8 +195,7 @@ export class QueueThreads {
       throw error;
     }
     this.#threads = users.map((user) => new Thread(user, this.#engine.value, pollTime, log));
-    this.#watch = watch(this.#engine.value, () => {
-      drain(this.#engine.value);
+    this.#watch = watchSignals(this.#engine.value, () => {
       for (const poller of this.#pollers) poller.serve();
     });
   }

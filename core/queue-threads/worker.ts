@@ -2,13 +2,12 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { AddressSpace } from '../memory/index.js';
 import {
   DescriptorUse,
-  drain,
   endForeignSignals,
   Mapping,
   OwnedFd,
   signal,
   signalForeign,
-  watch,
+  watchSignals,
 } from '../system/index.js';
 import { Poller, type QueueLog, Virtqueue } from '../virtqueue/index.js';
 import { DirectCalls } from './direct-calls.js';
@@ -132,7 +131,4 @@ function execute(command: Command): void {
 }
 
 port.on('message', execute);
-const waking = watch(own, () => {
-  drain(own);
-  poller.serve();
-});
+const waking = watchSignals(own, () => poller.serve());

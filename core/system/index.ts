@@ -42,4 +42,5 @@ export * from './memory/pieces.js';
 export { PAGE_SIZE } from './memory/region.js';
 export * from './descriptors/shared-descriptors.js';
 export * from './descriptors/unix-socket.js';
+export * from './event-loop/own-sleep.js';
 export * from './event-loop/watch.js';

@@ -1,12 +1,12 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
 import {
+  type CloseWatch,
   drainForeign,
   isEventfd,
   type Log,
   type OwnedFd,
   signalForeign,
-  type Watch,
-  watch,
+  watchSignals,
 } from '../system/index.js';
 import type { DeviceRing } from './device-ring.js';
 import {
@@ -92,7 +92,7 @@ export class Virtqueue {
   #err: OwnedFd | undefined;
 
   #run: Run | undefined;
-  #watch: Watch | undefined;
+  #watch: CloseWatch | undefined;
 
   /**
    * @param space the memory in which the ring and the requests lie.
@@ -354,8 +354,7 @@ export class Virtqueue {
     if (kick === undefined || this.isElsewhere) return;
     let emptyKicks = 0;
     let base = -1;
-    const kicked = watch(kick.value, () => {
-      drainForeign(kick.value);
+    const served = (): void => {
       this.kick();
       const run = this.#run;
       const next = run?.base ?? base;
@@ -368,7 +367,8 @@ export class Virtqueue {
       setTimeout(() => {
         if (this.#watch === kicked && run?.taking === true) kicked.resume();
       }, KICK_PAUSE_MS).unref();
-    });
+    };
+    const kicked = watchSignals(kick.value, served, drainForeign);
     this.#watch = kicked;
   }
 

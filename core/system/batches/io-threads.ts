@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import type { CallList } from './call-list.js';
-import { drain, eventfd } from '../descriptors/eventfd.js';
+import { eventfd } from '../descriptors/eventfd.js';
 import {
   ATTENDED,
   LISTS,
@@ -12,7 +12,7 @@ import {
   WRAP,
 } from './io-thread-state.js';
 import type { OwnedFd } from '../descriptors/owned-fd.js';
-import { type Watch, watch } from '../event-loop/watch.js';
+import { type CloseWatch, watchSignals } from '../event-loop/own-sleep.js';
 import { EIO } from '../calls/errno.js';
 
 /** A list of calls that a thread makes. */
@@ -106,7 +106,7 @@ export class IoThreads {
   readonly #threads: Thread[];
   readonly #common = new Int32Array(new SharedArrayBuffer(COMMON_BYTES));
   readonly #wake: OwnedFd = eventfd();
-  readonly #watch: Watch;
+  readonly #watch: CloseWatch;
   readonly #onFailure: (error: unknown) => void;
 
   /**
@@ -118,10 +118,7 @@ export class IoThreads {
     const shared = this.#common.buffer as SharedArrayBuffer;
     const fail = (thread: Thread, error: unknown): void => this.#failWork(thread, error);
     this.#threads = Array.from({ length: count }, () => new Thread(shared, this.#wake.value, fail));
-    this.#watch = watch(this.#wake.value, () => {
-      drain(this.#wake.value);
-      this.collect();
-    });
+    this.#watch = watchSignals(this.#wake.value, () => this.collect());
   }
 
   /** Calls whose results were not collected yet. */

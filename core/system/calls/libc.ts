@@ -36,6 +36,22 @@ export function libc<F extends NativeFunction>(
   return library.func(name, returns, [...parameters]) as unknown as F;
 }
 
+/**
+ * Declares a function that the running program itself exports, as Node does those of libuv: nothing
+ * where it does not.
+ */
+export function nodeSymbol<F extends NativeFunction>(
+  name: string,
+  returns: CType,
+  parameters: readonly CType[],
+): F | undefined {
+  try {
+    return libc<F>(name, returns, parameters);
+  } catch {
+    return undefined;
+  }
+}
+
 /** This thread's errno, read in place: a call for it would cost as much as the one that failed. */
 const errnoInPlace = new Int32Array(
   koffi.view(libc<() => number>('__errno_location', 'uintptr_t', [])(), Int32Array.BYTES_PER_ELEMENT),

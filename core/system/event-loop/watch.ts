@@ -62,10 +62,17 @@ function endTrials(): void {
  * already (EEXIST).
  */
 export function watch(fd: number, onReadable: () => void): Watch {
-  const callback = () => {
+  return watchBarely(fd, () => {
     onReadable();
     advanceLater();
-  };
+  });
+}
+
+/**
+ * As {@link watch}, for a callback that makes no promises due, or that sees to them itself.
+ * @throws SystemError as `watch`.
+ */
+export function watchBarely(fd: number, callback: () => void): Watch {
   checkPollable(fd);
   const handle = koffi.node.poll(fd, callback);
   let state: 'active' | 'paused' | 'closed' = 'active';
