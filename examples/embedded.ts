@@ -12,9 +12,9 @@ import type { Attributes, Backend, GuestBuffer, Opened } from 'virtiofs-kit';
 
 interface Node {
   readonly mode: number;
-  /** What a reader sees, made when the file is opened. */
+  /** Makes the content for a reader, when the file is opened. */
   text?(): string;
-  /** Takes what a writer sends. */
+  /** Gets the text that a writer writes. */
   take?(text: string): void;
 }
 
@@ -34,8 +34,8 @@ const backend: Backend<Node, Uint8Array> = {
   // A shell truncates what it writes to; there is nothing to truncate.
   setattr: (node): Attributes => ({ mode: node.mode }),
   readdir: () => [...files].map(([name, { mode }]) => ({ name, type: mode & FileType.MASK })),
-  // Sizes are not known before, as in /proc: direct I/O makes the guest read until there is no
-  // more.
+  // The size is not known before the file is opened, as in /proc. With direct I/O the guest reads
+  // until there is no more.
   open: (node, flags): Opened<Uint8Array> => {
     const writes = (flags & OpenFlags.ACCESS_MODE) !== OpenFlags.READ_ONLY;
     if (writes ? node.take === undefined : node.text === undefined) throw FsError.of('EACCES');

@@ -20,7 +20,7 @@ export function environmentBackend(prefix: string): Backend<Node, Buffer> {
   const attributes = ({ variable }: Node): Attributes =>
     variable === undefined ? { mode: FileType.DIRECTORY | 0o555 } : { mode: FileType.REGULAR | 0o444 };
   return {
-    // Variables come and go without a guest's doing: let it ask again each second.
+    // Variables come and go without the guest's knowledge, so it asks again each second.
     cache: { entryTimeout: 1, attributeTimeout: 1 },
     mount: () => root,
     lookup(_parent, name): Entry<Node> | undefined {
@@ -35,7 +35,7 @@ export function environmentBackend(prefix: string): Backend<Node, Buffer> {
       Object.keys(process.env)
         .filter(isShown)
         .map((name) => ({ name, type: FileType.REGULAR })),
-    // The size is not known before: direct I/O makes the guest read until there is no more.
+    // The size is not known before. With direct I/O the guest reads until there is no more.
     open: ({ variable = '' }) => ({ file: Buffer.from(`${process.env[variable] ?? ''}\n`), directIo: true }),
     read(_node, file, buffer, offset) {
       const part = file.subarray(offset, offset + buffer.length);

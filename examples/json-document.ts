@@ -26,13 +26,13 @@ function toNode(value: unknown): Node {
   return { attributes: { mode, size: content.length }, children: new Map(children), content };
 }
 
-/** Any key, as a name that Linux takes. */
+/** Turns any key into a name that Linux allows. */
 function toName(key: string): string {
   const name = key.replaceAll('/', '∕').replaceAll('\0', '␀').slice(0, 80);
   return ['', '.', '..'].includes(name) ? `_${name}` : name;
 }
 
-/** Without methods that change something, guests see a read-only file system. */
+/** It has no method that changes anything, so guests see a read-only file system. */
 export function jsonBackend(document: unknown): Backend<Node> {
   return {
     cache: { entryTimeout: Infinity, attributeTimeout: Infinity, negativeTimeout: Infinity, data: 'always' },

@@ -1,8 +1,8 @@
 import { wrapEach, type Backend, type Logger } from 'virtiofs-kit';
 
 /*
- * Any backend, with a line in the log for every call: the method, its milliseconds, and the error
- * if it failed.
+ * Wraps any backend, and logs a line for every call: the method, how many milliseconds it took, and
+ * the error if it failed.
  *
  *     serve({ socket, tag, backend: logging(inner, log), log })
  */

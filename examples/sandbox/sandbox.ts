@@ -6,8 +6,8 @@ import { Guest, serve } from 'virtiofs-kit';
 import { MemfsVolume } from 'virtiofs-kit/memfs';
 
 /*
- * Runs a script that nobody trusts in a virtual machine of its own, on a copy of a directory, and
- * shows what it did:
+ * Runs an untrusted script in a virtual machine of its own, on a copy of a directory, and prints
+ * what it did:
  *
  *     node sandbox.js DIRECTORY script.sh
  */
@@ -15,17 +15,17 @@ import { MemfsVolume } from 'virtiofs-kit/memfs';
 /** What a script is allowed. */
 interface Limits {
   readonly seconds: number;
-  /** Bytes of files, those that it began with included. */
+  /** Bytes of all files, those of the copied directory included. */
   readonly size: number;
   readonly files: number;
 }
 
 /** What a script did. */
 interface Outcome {
-  /** Its exit code; nothing if its time was up. */
+  /** Its exit code; undefined if its time was up. */
   readonly code: number | undefined;
   readonly output: string;
-  /** What differs in its directory now: `added /path`, `changed /path`, `removed /path`. */
+  /** How its directory differs now: `added /path`, `changed /path`, `removed /path`. */
   readonly changes: readonly string[];
 }
 

@@ -9,7 +9,7 @@ import { QueueFailed } from '../support/loopback.js';
 import { TinyBackend, asynchronous } from '../support/tiny-backend.js';
 import { withSeed } from '../support/random.js';
 
-/** Requests thrown; more by VIRTIOFS_KIT_FUZZ. */
+/** How many requests are sent; VIRTIOFS_KIT_FUZZ sets another number. */
 const REQUESTS = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
 
 /** xorshift32: reproducible by its seed. */
@@ -75,7 +75,7 @@ class Guesses {
   readonly files: Handle[] = [{ fh: 0n, node: ROOT }];
   readonly directories: Handle[] = [{ fh: 1n << 32n, node: ROOT }];
 
-  /** Takes up what a reply to a request about `node` told. */
+  /** Keeps the ids and handles of a reply to a request about `node`. */
   learn(opcode: number, node: bigint, reply: Uint8Array): void {
     const view = new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
     if (reply.length < 32 || view.getInt32(4, true) !== 0) return;
@@ -100,7 +100,7 @@ const OF_DIRECTORIES = new Set<number>([Op.READDIR, Op.READDIRPLUS, Op.RELEASEDI
  * READ, WRITE, RELEASE, FSYNC, FLUSH, the locks, IOCTL, FALLOCATE, LSEEK and both COPY_FILE_RANGE.
  */
 const OF_FILES = new Set<number>([15, 16, 18, 20, 25, 31, 32, 33, 39, 43, 46, 47, 53]);
-/** Opcodes after which little is left to go wrong: thrown seldom. */
+/** Opcodes that end most of the state. They are sent seldom. */
 const ENDINGS = new Set<number>([Op.INIT, Op.DESTROY]);
 
 function argumentsOf(random: Random, guesses: Guesses, opcode: number, own: Handle): Uint8Array {
@@ -275,7 +275,7 @@ function makeRequest(
   return { opcode, node, bytes };
 }
 
-/** What Linux checks of any reply; what it tells is kept. */
+/** Checks a reply as Linux does, and keeps its ids and handles. */
 function check(reply: Uint8Array, opcode: number, node: bigint, guesses: Guesses): void {
   if (reply.length === 0) return;
   assert.ok(reply.length >= 16, `a reply of ${reply.length} bytes`);
@@ -342,7 +342,7 @@ async function fuzz(
   assert.equal(running.export.nodes.size, 1);
   assert.deepEqual(running.export.locks.counts, { locks: 0, waiters: 0 });
   assert.equal(running.export.listings.used, 0);
-  // What came too late for the guest is put away without anybody waiting for it.
+  // Answers that came too late for the guest are released without a request that waits for that.
   for (let turn = 0; turn < 100 && tiny.openFiles.size > 0; turn++)
     await new Promise((resolve) => setImmediate(resolve));
   assert.equal(tiny.openFiles.size, 0);
@@ -369,17 +369,17 @@ describe('hostile FUSE requests', () => {
   it(`do no harm to the session of a backend that gathers: ${REQUESTS / 2} of them`, (t) =>
     fromSeed(t, async (seed) => {
       const tiny = new GatheringBackend();
-      tiny.late = true;
-      tiny.looks = true;
+      tiny.givesPromises = true;
+      tiny.gathersLookups = true;
       await fuzz(seed, () => tiny, REQUESTS / 2, tiny);
       assert.ok(tiny.submitted.length > 0, 'there was something to gather');
     }));
   it(`do no harm to the session of a backend that carries out beside others: ${REQUESTS / 2} of them`, (t) =>
     fromSeed(t, async (seed) => {
       const tiny = new GatheringBackend();
-      tiny.late = true;
-      tiny.looks = true;
-      tiny.aside = true;
+      tiny.givesPromises = true;
+      tiny.gathersLookups = true;
+      tiny.runsLater = true;
       await fuzz(seed, () => tiny, REQUESTS / 2, tiny);
       assert.ok(tiny.later > 0, 'something was carried out later');
     }));

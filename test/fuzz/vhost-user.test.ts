@@ -24,7 +24,7 @@ import { EchoSession } from '../support/echo-session.js';
 import { EchoServer, openDescriptors, until } from '../support/vhost-user.js';
 import { checkProperty } from '../support/random.js';
 
-/** Messages thrown at the device; VIRTIOFS_KIT_FUZZ sets another number. */
+/** Messages that the device gets; VIRTIOFS_KIT_FUZZ sets another number. */
 const MESSAGES = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
 /** Messages in each of fast-check's runs, over as many connections as it takes. */
 const PER_RUN = 500;

@@ -5,7 +5,7 @@ import type { Message } from '../../core/memory/index.js';
 import { DATA, echo, GUEST, Rig } from '../core/virtqueue/rig.js';
 import { checkProperty } from '../support/random.js';
 
-/** Chains thrown at the device; VIRTIOFS_KIT_FUZZ sets another number. */
+/** Chains that the device gets; VIRTIOFS_KIT_FUZZ sets another number. */
 const CHAINS = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
 /** Chains in each of fast-check's runs. */
 const PER_RUN = 200;
@@ -50,7 +50,7 @@ function address(random: Numbers): number {
     case 1:
       return GUEST + MEMORY - random.next(5000);
     case 2:
-      // The ring itself, and the tables: legal targets, rewritten while the device looks.
+      // The ring itself, and the tables: legal targets, rewritten while the device reads them.
       return GUEST + random.next(TABLES + 65536);
     default:
       return GUEST + DATA + random.next(65536);
@@ -184,7 +184,7 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
     endOnFailure: true,
   });
   assert.ok(chains >= CHAINS);
-  // Neither is everything refused at the first look, nor is everything let through.
+  // Some chains are refused and some are served.
   assert.ok(broken > chains / 10 && served > chains / 4, `${served} served, ${broken} broken`);
 });
 

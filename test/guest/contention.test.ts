@@ -4,12 +4,12 @@ import { PassThrough } from 'node:stream';
 import { after, before, describe, it } from 'node:test';
 import { GuestError } from '../../core/guest/index.js';
 import { contentions } from '../support/workloads.js';
-import { ServedGuests } from './served-guests.js';
+import { DaemonWithGuests } from './daemon-with-guests.js';
 
 describe('two guests on one export', () => {
-  let served: ServedGuests;
+  let served: DaemonWithGuests;
   before(async () => {
-    served = await ServedGuests.boot(
+    served = await DaemonWithGuests.boot(
       [{ backend: { type: 'memfs' } }, { tag: 'own', locks: 'local', backend: { type: 'memfs' } }],
       { times: 2, hostTools: true },
     );

@@ -5,7 +5,7 @@ import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { Guest, GuestError } from '../../core/guest/index.js';
-import { ServedGuests } from './served-guests.js';
+import { DaemonWithGuests } from './daemon-with-guests.js';
 
 const umlIsMissing = existsSync('/usr/bin/linux.uml') ? false : 'user-mode-linux is not installed';
 
@@ -14,10 +14,10 @@ for (const accelerator of [undefined, 'uml'] as const)
     accelerator === undefined ? 'a guest' : 'a guest of User-Mode Linux',
     { skip: accelerator === 'uml' && umlIsMissing },
     () => {
-      let served: ServedGuests;
+      let served: DaemonWithGuests;
       before(async () => {
         const second = { tag: 'second', backend: { type: 'memfs' }, readOnly: true };
-        served = await ServedGuests.boot([{ backend: { type: 'memfs' } }, second], { accelerator });
+        served = await DaemonWithGuests.boot([{ backend: { type: 'memfs' } }, second], { accelerator });
       });
       after(() => served[Symbol.asyncDispose]());
 
@@ -78,7 +78,7 @@ for (const accelerator of [undefined, 'uml'] as const)
 
       it('is refused where a share has no socket', async () => {
         await assert.rejects(
-          ServedGuests.boot([{ backend: { type: 'memfs' } }], {
+          DaemonWithGuests.boot([{ backend: { type: 'memfs' } }], {
             shares: [{ tag: 'x', socketPath: '/none', mountPoint: '/mnt' }],
             accelerator,
           }),

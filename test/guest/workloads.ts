@@ -4,15 +4,15 @@ import type { BackendSpec } from '../../core/backend/index.js';
 import type { Guest } from '../../core/guest/index.js';
 import type { ServedExport } from '../../core/plugins/index.js';
 import { workloads } from '../support/workloads.js';
-import { ServedGuests } from './served-guests.js';
+import { DaemonWithGuests } from './daemon-with-guests.js';
 
 /** What is special about a backend. */
 export interface WorkloadOptions {
   /** How it is served. */
   readonly served?: Partial<ServedExport>;
-  /** The guest's queue is a thread's. */
+  /** Whether a queue thread serves the guest's queue. */
   readonly onThread?: boolean;
-  /** Tells the workloads that the backend can't do. */
+  /** Whether the backend can't do a workload. */
   readonly lacks?: RegExp;
   /** Comes before every script. */
   readonly prelude?: string;
@@ -30,14 +30,14 @@ export function runWorkloads(
   { lacks, prelude = '', more, served: settings = {}, onThread = false }: WorkloadOptions = {},
 ): void {
   describe(`in a real guest on ${name}`, () => {
-    let served: ServedGuests | undefined;
+    let served: DaemonWithGuests | undefined;
     const guest = (): Guest => {
       assert.ok(served !== undefined, 'no guest');
       return served.guest;
     };
     it('boots and mounts', async () => {
       const one = { ...settings, backend: await prepare() };
-      served = await ServedGuests.boot([one], { hostTools: true, onThread });
+      served = await DaemonWithGuests.boot([one], { hostTools: true, onThread });
     });
     for (const [index, { name: sentence, script }] of workloads
       .filter(({ interrupts }) => interrupts !== true)

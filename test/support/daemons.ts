@@ -9,7 +9,7 @@ import { temporaryFolder } from './vhost-user.js';
 /** A daemon that serves a host directory over vhost-user. */
 export interface Daemon {
   readonly name: string;
-  /** Why it cannot run here; nothing where it can. */
+  /** Why it cannot run here; undefined if it can. */
   readonly missing: string | undefined;
   /** Request queues that it serves. */
   readonly requestQueues: number;
@@ -46,8 +46,8 @@ export const oursThreaded: Daemon = {
 };
 
 /**
- * The daemon in C that comes with QEMU 7.2 (Debian's qemu-system-common): what holds for both holds
- * for the protocol.
+ * The daemon in C that comes with QEMU 7.2 (Debian's qemu-system-common). A test that both daemons
+ * pass tests the protocol, not our reading of it.
  */
 export const cVirtiofsd: Daemon = {
   name: 'C virtiofsd',
@@ -66,9 +66,9 @@ export const cVirtiofsd: Daemon = {
 };
 
 /**
- * The daemon in Rust, of a newer Debian than this one: `folder` is where its package and those of
- * its libraries (libc6, libcap-ng0, libseccomp2, libgcc-s1) were unpacked, and it is started by
- * that release's loader. Or `folder` is the program itself.
+ * The daemon in Rust, from a newer Debian than this one.
+ * @param folder where its package and those of its libraries (libc6, libcap-ng0, libseccomp2,
+ * libgcc-s1) were unpacked. The loader in there starts it. Or the program itself.
  */
 export function rustVirtiofsd(folder: string): Pick<Daemon, 'name' | 'command'> {
   const program = join(folder, 'usr/libexec/virtiofsd');
@@ -127,8 +127,7 @@ export function launch(daemon: Pick<Daemon, 'command'>, directory: string, socke
 }
 
 /**
- * Whether a daemon's socket listens, seen from outside: a connection would use up the only one that
- * some daemons take.
+ * Whether a daemon's socket listens. It does not connect: some daemons take a single connection.
  */
 export function isListening({ socket, process: child }: RunningDaemon): boolean {
   if (child.exitCode !== null) throw new Error(`the daemon ended with ${child.exitCode}`);
@@ -137,7 +136,7 @@ export function isListening({ socket, process: child }: RunningDaemon): boolean 
   return lines.some((line) => line.endsWith(` ${socket}`) && line.split(' ')[3] === '00010000');
 }
 
-/** Connects as soon as the daemon listens: its socket file is there a moment before. */
+/** Connects as soon as the daemon listens, which is a moment after its socket file is there. */
 export async function connectTo({ socket, process: child }: RunningDaemon): Promise<UnixConnection> {
   for (;;) {
     try {

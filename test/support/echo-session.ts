@@ -1,10 +1,7 @@
 import type { Message } from '../../core/memory/index.js';
 import type { DeviceSession } from '../../core/vhost-user/index.js';
 
-/**
- * A request of this many bytes or more that begins with it waits until it is released or the
- * session is drained.
- */
+/** A request whose first byte is this waits until it is released or the session is drained. */
 export const HOLD = 0xff;
 
 /**
@@ -26,7 +23,7 @@ export class EchoSession implements DeviceSession {
     else answer(message);
   }
 
-  /** Nothing is put aside. */
+  /** Nothing is gathered. */
   submit(): void {}
 
   /** Answers everything that is held. */

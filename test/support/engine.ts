@@ -5,7 +5,7 @@ import { Export, type ExportOptions } from '../../core/state/index.js';
 import { FuseClient } from './fuse-client.js';
 import { Loopback } from './loopback.js';
 
-/** A logger that keeps what it is told. */
+/** A logger that keeps its lines. */
 export class MemoryLog implements Logger {
   readonly lines: { level: string; message: string; fields: object }[] = [];
 

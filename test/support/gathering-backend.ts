@@ -10,47 +10,48 @@ import { TinyBackend, type TinyFile, type TinyNode } from './tiny-backend.js';
 
 type Result = Gathered<TinyNode>;
 
-/** A request that was put aside. */
+/** A request that was gathered. */
 interface Waiting {
   readonly node: TinyNode;
   readonly file?: TinyFile | undefined;
   readonly run: () => Result;
 }
 
-/** Some of them, to be carried out later. */
+/** Requests of one {@link GatheringBackend.submit} that are carried out later. */
 interface Group {
   readonly all: readonly Waiting[];
   readonly end: () => void;
 }
 
 /**
- * A file system that puts every request aside that it is offered, and carries them out when it is
- * told to.
+ * A file system that gathers every request that it is offered, and carries them out at {@link
+ * submit}.
  */
 export class GatheringBackend extends TinyBackend implements Accelerator<TinyNode, TinyFile> {
-  /** How many were carried out by each {@link submit}, and how many were not put aside. */
+  /** How many requests each {@link submit} had. */
   readonly submitted: number[] = [];
+  /** Reads and writes that were not gathered. */
   single = 0;
-  /** Those of {@link submitted} that were carried out later. */
+  /** How many calls of {@link submit} carried their requests out later. */
   later = 0;
   #waiting: Waiting[] = [];
   #groups: Group[] = [];
   #attended = false;
-  /** Look-ups and requests for attributes are put aside, too. */
-  looks = false;
+  /** Gathers look-ups and requests for attributes, too. */
+  gathersLookups = false;
   /** Makes every other result a promise. */
-  late = false;
-  /** Carries them out later where that is allowed, as one with threads would. */
-  aside = false;
-  /** Nothing that was put off becomes ready. */
+  givesPromises = false;
+  /** Carries requests out later where that is allowed, as a backend with threads does. */
+  runsLater = false;
+  /** Nothing that is carried out later becomes ready. */
   stuck = false;
-  /** Fails instead, when so many results are there. */
+  /** What {@link submit} throws, once it has `failsAfter` results. */
   failure: Error | undefined;
   failsAfter = 0;
   /** A name for which the offer of a look-up fails. */
   refusedName: string | undefined;
 
-  /** As long as there is something, the event loop is kept awake where nobody attends. */
+  /** Requests that are carried out later. They end in a later turn if nobody polls for them. */
   readonly completions: Completions;
 
   constructor() {
@@ -92,12 +93,12 @@ export class GatheringBackend extends TinyBackend implements Accelerator<TinyNod
   gatherLookup(parent: TinyNode, name: string): boolean {
     if (name === this.refusedName) throw FsError.of('EIO');
     const run = () => this.lookup(parent, name);
-    return this.looks && this.#waiting.push({ node: parent, run }) > 0;
+    return this.gathersLookups && this.#waiting.push({ node: parent, run }) > 0;
   }
 
   gatherGetattr(node: TinyNode, file: TinyFile | undefined): boolean {
     const run = () => super.getattr(node);
-    return this.looks && this.#waiting.push({ node, file, run }) > 0;
+    return this.gathersLookups && this.#waiting.push({ node, file, run }) > 0;
   }
 
   submit(results: Awaitable<Result>[], later?: () => void): boolean {
@@ -108,7 +109,7 @@ export class GatheringBackend extends TinyBackend implements Accelerator<TinyNod
       this.#carryOut(all.slice(0, this.failsAfter), results);
       throw this.failure;
     }
-    if (!this.aside || later === undefined) {
+    if (!this.runsLater || later === undefined) {
       this.#carryOut(all, results);
       return false;
     }
@@ -133,13 +134,13 @@ export class GatheringBackend extends TinyBackend implements Accelerator<TinyNod
   }
 
   override release(node: TinyNode, file: TinyFile): void {
-    assert.equal(this.#waiting.length, 0, 'nothing is put aside when a file is closed');
+    assert.equal(this.#waiting.length, 0, 'nothing is gathered when a file is closed');
     for (const { all } of this.#groups) assert.ok(all.every((one) => one.file !== file));
     super.release(node, file);
   }
 
   override forget(node: TinyNode): void {
-    assert.equal(this.#waiting.length, 0, 'nothing is put aside when a node is forgotten');
+    assert.equal(this.#waiting.length, 0, 'nothing is gathered when a node is forgotten');
     for (const { all } of this.#groups) assert.ok(all.every((one) => one.node !== node));
     super.forget(node);
   }
@@ -148,10 +149,10 @@ export class GatheringBackend extends TinyBackend implements Accelerator<TinyNod
     for (const [i, { run }] of all.entries()) {
       try {
         const result = run();
-        results[i] = this.late && i % 2 === 0 ? soon(result) : result;
+        results[i] = this.givesPromises && i % 2 === 0 ? soon(result) : result;
       } catch (error) {
         if (!(error instanceof FsError)) throw error;
-        results[i] = this.late && i % 2 === 0 ? Promise.reject(error) : -error.errno;
+        results[i] = this.givesPromises && i % 2 === 0 ? Promise.reject(error) : -error.errno;
       }
     }
   }

@@ -12,9 +12,9 @@ import { Export, type ExportOptions } from '../../core/state/index.js';
 import { contentions } from './workloads.js';
 
 /*
- * Exports mounted on this host for tests. The process that serves a mount must never wait for it:
- * what uses the mount runs in child processes, and no child starts with its working directory
- * there, since the parent waits for that.
+ * Exports mounted on this host for tests. The process that serves a mount must never wait for it.
+ * So child processes use the mount. No child starts with its working directory there: this process
+ * would wait for the change of directory.
  */
 
 function drop(): void {}

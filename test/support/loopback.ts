@@ -17,7 +17,7 @@ const linuxCut: Cut = (length, writable) => {
   return [head, length - head];
 };
 
-/** Bytes between segments: those that touch would be one. */
+/** Bytes between segments. Without a gap they would be merged into one. */
 const GAP = 8;
 
 /** A request in native memory, as a transport would hand it over. */
@@ -93,7 +93,7 @@ export class Loopback implements FuseTransport {
   #following = 0;
   /** Taken for each request; tests may change it. */
   cut: Cut = linuxCut;
-  /** Whether the requests come from a thread that could not serve them; tests may change it. */
+  /** Whether a queue thread has passed the requests on; tests may change it. */
   passedOn = false;
   /** Requests sent and not yet answered. */
   pending = 0;
@@ -116,8 +116,8 @@ export class Loopback implements FuseTransport {
   }
 
   /**
-   * The next so many requests are seen together, as they lie in a ring; {@link submit} follows
-   * them.
+   * Announces that the next `count` requests lie in the ring together. The caller calls {@link
+   * submit} after them.
    */
   announce(count: number): void {
     this.#following = count;
@@ -130,7 +130,7 @@ export class Loopback implements FuseTransport {
   }
 
   /**
-   * Sends requests that are seen together. Each call sends one, before it returns.
+   * Sends requests that lie in the ring together. Each of the calls sends one before it returns.
    * @returns how each ended.
    */
   together<T>(calls: readonly (() => Promise<T>)[]): Promise<PromiseSettledResult<T>[]> {

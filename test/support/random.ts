@@ -16,7 +16,7 @@ const QUICK = process.env['VIRTIOFS_KIT_QUICK'] !== undefined;
 /** fast-check's own number of runs. */
 const USUAL_RUNS = 100;
 
-/** Checks a property with random values; one a test, for a path is that of one property. */
+/** Checks a property with random values. Once a test: a path belongs to one property. */
 export async function checkProperty<T>(
   t: TestContext,
   property: fc.IAsyncProperty<T> | fc.IProperty<T>,
@@ -40,7 +40,7 @@ function seedOr(usual: number): number {
   return SEED === undefined ? usual : Number(SEED);
 }
 
-/** Runs a test that makes its random values by itself from this seed. */
+/** Runs a test that makes its random values itself, from the seed that `body` gets. */
 export async function withSeed(
   t: TestContext,
   usual: number,

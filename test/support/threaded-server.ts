@@ -30,13 +30,13 @@ export interface ThreadedOptions {
 
 /**
  * Passthrough on a directory of its own, served in this process as `Daemon` does with
- * `queueThreads`, but with everything at hand. Of the front-end that connects first, queue 1 is
- * this thread's and queue 2 the first queue thread's.
+ * `queueThreads`. Tests can reach every part. This thread serves queue 1 of the front-end that
+ * connects first; the first queue thread serves its queue 2.
  */
 export class ThreadedServer {
   readonly directory: string;
   readonly socket: string;
-  /** Of each connection, and one more for each reset. */
+  /** One for each connection, and one more for each reset. */
   readonly sessions: Session[] = [];
   readonly log = new LogLines();
   readonly export: Export;
@@ -87,7 +87,7 @@ export class ThreadedServer {
     return server;
   }
 
-  /** Of the newest connection, or since the newest reset. */
+  /** The session of the newest connection, or since the newest reset. */
   get session(): Session {
     return this.sessions.at(-1)!;
   }
@@ -95,7 +95,7 @@ export class ThreadedServer {
   /** What threads have served for a session. */
   counts(session = this.session): DirectCounts {
     const { fileTable } = session;
-    if (!(fileTable instanceof SharedFileTable)) throw new Error('the session shows nothing');
+    if (!(fileTable instanceof SharedFileTable)) throw new Error('the session has no file table');
     return fileTable.counts;
   }
 
@@ -103,7 +103,7 @@ export class ThreadedServer {
     return join(this.directory, name);
   }
 
-  /** A front-end whose guest has begun. */
+  /** Connects a front-end and sends INIT. */
   async connect(
     t: TestContext,
     options: FrontEndOptions = {},
@@ -128,7 +128,7 @@ export class ThreadedServer {
   }
 }
 
-/** Sends one request by a queue. The call must send it before it returns its promise. */
+/** Sends one request on a queue. `call` must send it before it returns its promise. */
 export function by<T>(fuse: FuseClient, queue: number, call: (fuse: FuseClient) => Promise<T>): Promise<T> {
   fuse.caller = { ...fuse.caller, queue };
   return call(fuse);
@@ -148,7 +148,7 @@ export interface GuestMemory {
 export class OwnRing implements FuseTransport {
   readonly #frontEnd: FrontEnd;
   readonly #queue: number;
-  /** Where requests are placed from here on. */
+  /** Where further requests are placed. */
   memory: GuestMemory;
   readonly #segment: number;
   readonly #watch: Watch;

@@ -50,8 +50,8 @@ export class TinyFile {
 }
 
 /**
- * A small whole file system in memory, for tests of the engine. It counts what the engine owes it:
- * nodes handed out and not forgotten, files opened and not released.
+ * A small but complete file system in memory, for tests of the engine. It keeps which nodes the
+ * engine has not forgotten, and which files it has not released.
  */
 export class TinyBackend implements Backend<TinyNode, TinyFile> {
   readonly root = new TinyNode(FileType.DIRECTORY | 0o755);
@@ -69,7 +69,7 @@ export class TinyBackend implements Backend<TinyNode, TinyFile> {
     return `tiny:${node.id}`;
   }
 
-  /** Every file that ever was, by key. */
+  /** Every node that was ever handed out, by key. */
   readonly all = new Map<string, TinyNode>();
 
   resolve(key: NodeKey): TinyNode {
@@ -293,7 +293,7 @@ export class TinyBackend implements Backend<TinyNode, TinyFile> {
   }
 }
 
-/** The same file system, every answer of which comes in a later turn of the event loop. */
+/** The same file system, but every answer comes in a later turn of the event loop. */
 export function asynchronous<B extends Backend>(backend: B): B {
   const immediate = new Set<PropertyKey>(['mount', 'key', 'forget', 'resolve']);
   return new Proxy(backend, {

@@ -10,17 +10,14 @@ export interface Workload {
   /** Programs that the script needs beyond coreutils and findutils. */
   readonly needs: readonly string[];
   /**
-   * It takes FUSE_INTERRUPT, which Linux sends over /dev/fuse but not over virtio-fs
+   * Whether it needs FUSE_INTERRUPT, which Linux sends over /dev/fuse but not over virtio-fs
    * (fs/fuse/virtio_fs.c).
    */
   readonly interrupts?: boolean;
   readonly script: string;
 }
 
-/**
- * Put before a script for a backend that has one name for one file: a copy stands in for the hard
- * link.
- */
+/** Put before a script for a backend without hard links. It makes copies instead. */
 export const WITHOUT_HARD_LINKS = "LINK='cp -p'\n";
 
 /** Waits for a file that another process makes; fails after 30 seconds. */

@@ -23,7 +23,7 @@ const { AT, O } = files;
 /**
  * What two file systems must agree on about one file. Times are only compared for having changed.
  */
-export interface Shown {
+export interface ComparedAttributes {
   readonly mode: number;
   readonly nlink: number;
   readonly uid: number;
@@ -33,7 +33,7 @@ export interface Shown {
   readonly rdev: string;
 }
 
-export interface Stat extends Shown {
+export interface Stat extends ComparedAttributes {
   readonly ino: number;
   readonly atime: string;
   readonly mtime: string;

@@ -182,15 +182,15 @@ async function outcome(tree: Tree, [name, ...parameters]: Step): Promise<string>
   }
 }
 
-interface Shown {
+interface FileView {
   readonly type: number;
   readonly mode: number;
   readonly nlink: number;
   readonly content: string;
 }
 
-function kernelView(directory: string, path = ''): Record<string, Shown> {
-  const shown: Record<string, Shown> = {};
+function kernelView(directory: string, path = ''): Record<string, FileView> {
+  const shown: Record<string, FileView> = {};
   for (const name of readdirSync(directory + path).toSorted()) {
     const child = `${path}/${name}`;
     const { mode, nlink } = lstatSync(directory + child);
@@ -207,8 +207,8 @@ function kernelView(directory: string, path = ''): Record<string, Shown> {
   return shown;
 }
 
-async function ourView(tree: Paths, path = ''): Promise<Record<string, Shown>> {
-  const shown: Record<string, Shown> = {};
+async function ourView(tree: Paths, path = ''): Promise<Record<string, FileView>> {
+  const shown: Record<string, FileView> = {};
   for (const name of await tree.names(path)) {
     const child = `${path}/${name}`;
     const { mode, nlink = 1 } = await tree.stat(child);
@@ -317,12 +317,12 @@ async function compare(
   sequence: readonly Step[],
   links: boolean,
   metacopy: boolean,
-  then: (directory: string, expected: Record<string, Shown>) => Promise<void>,
+  then: (directory: string, expected: Record<string, FileView>) => Promise<void>,
 ): Promise<void> {
   const directory = fresh(links);
   mountKernel(directory, 'kernel', metacopy);
   const ours = await mountOurs(directory, 'ours', metacopy);
-  let expected: Record<string, Shown>;
+  let expected: Record<string, FileView>;
   try {
     const kernel = new KernelTree(join(directory, 'mount'));
     const overlay = new OverlayTree(ours);
@@ -340,7 +340,11 @@ async function compare(
   rmSync(directory, { recursive: true });
 }
 
-async function remounted(directory: string, side: string, metacopy: boolean): Promise<Record<string, Shown>> {
+async function remounted(
+  directory: string,
+  side: string,
+  metacopy: boolean,
+): Promise<Record<string, FileView>> {
   const ours = await mountOurs(directory, side, metacopy);
   try {
     return await ourView(ours);

@@ -8,7 +8,7 @@ import { type AttributeChanges, FileType, FsError, OpenFlags } from '../../../co
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import type { Node } from '../../../backends/passthrough/nodes/nodes.js';
 import type { OpenFile } from '../../../backends/passthrough/nodes/open-file.js';
-import { bufferOf, outcome, root, type Served, serve } from './harness.js';
+import { bufferOf, outcome, root, type Share, serve } from './harness.js';
 import { host } from './host-calls.js';
 import { checkProperty } from '../../support/random.js';
 
@@ -120,7 +120,7 @@ interface Handle {
 
 /** Both sides, and what there is on them. */
 class Pair {
-  readonly share: Served;
+  readonly share: Share;
   readonly plain: string;
   handles: Handle[] = [];
 

@@ -8,14 +8,14 @@ import { test, type TestContext } from 'node:test';
 import { FileType, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { readOnly } from '../../../core/backend/index.js';
-import { type Complete, outcome, root, type Served, serveDirectory } from './harness.js';
+import { type Complete, outcome, root, type Share, serveDirectory } from './harness.js';
 import { host } from './host-calls.js';
 
 /**
  * A directory beside the share, with a secret in it. Nothing that a guest asks for may show or
  * change it.
  */
-interface Arena extends Served {
+interface Arena extends Share {
   readonly outside: string;
 }
 
@@ -192,7 +192,7 @@ test('while the host exchanges a directory and a link to the outside, a guest ne
 });
 
 /** Reads `d/f` as a guest does, or gives the errno. */
-async function readThrough(backend: Complete, top: Served['node']): Promise<string> {
+async function readThrough(backend: Complete, top: Share['node']): Promise<string> {
   let content = 'nothing';
   const result = await outcome(async () => {
     const d = await backend.lookup(top, 'd', root);

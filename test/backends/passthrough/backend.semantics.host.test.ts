@@ -18,13 +18,13 @@ import {
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { capabilityNumber, setCapability } from '../../../core/system/calls/credentials.js';
 import { withFewDescriptors } from '../../support/descriptor-limit.js';
-import { bufferOf, outcome, root, type Served, serve, serveDirectory } from './harness.js';
+import { bufferOf, outcome, root, type Share, serve, serveDirectory } from './harness.js';
 import { host } from './host-calls.js';
 
 const asRoot = process.geteuid!() === 0 ? {} : { skip: 'needs root' };
 const user: Context = { ...root, uid: 1234, gid: 2345, umask: 0 };
 
-function share(t: TestContext, given: Record<string, unknown> = {}): Served {
+function share(t: TestContext, given: Record<string, unknown> = {}): Share {
   const served = serve(tmpdir(), given);
   t.after(() => served.close());
   return served;

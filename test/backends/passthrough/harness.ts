@@ -8,7 +8,7 @@ import type { Node } from '../../../backends/passthrough/nodes/nodes.js';
 import type { OpenFile } from '../../../backends/passthrough/nodes/open-file.js';
 import { options } from '../../../backends/passthrough/options.js';
 
-/** Collects what is logged. */
+/** A log that keeps its messages. */
 export class Lines implements Logger {
   readonly lines: string[] = [];
   debug(_fields: object, message: string): void {
@@ -35,10 +35,11 @@ export const root: Context = {
   signal: new AbortController().signal,
 };
 
-/** The methods that a share open for changes has. */
+/** The methods of a share that is not read-only. */
 export type Complete = Required<Backend<Node, OpenFile>>;
 
-export interface Served {
+/** A backend that is mounted on a directory. `node` is its root. */
+export interface Share {
   readonly directory: string;
   readonly backend: Complete;
   readonly accelerator: Required<Accelerator<Node, OpenFile>>;
@@ -47,8 +48,8 @@ export interface Served {
   close(): void;
 }
 
-/** Serves a fresh directory below `where`, removed at the end. */
-export function serve(where: string, given: Record<string, unknown> = {}): Served {
+/** Mounts a backend on a new directory below `where`, which `close` removes. */
+export function serve(where: string, given: Record<string, unknown> = {}): Share {
   const directory = mkdtempSync(join(where, 'vfk-passthrough-'));
   const served = serveDirectory(directory, given);
   return {
@@ -60,8 +61,8 @@ export function serve(where: string, given: Record<string, unknown> = {}): Serve
   };
 }
 
-/** Serves a directory that is there already. */
-export function serveDirectory(directory: string, given: Record<string, unknown> = {}): Served {
+/** Mounts a backend on a directory that exists. */
+export function serveDirectory(directory: string, given: Record<string, unknown> = {}): Share {
   const log = new Lines();
   const backend = passthrough(options.parse({ sharedDir: directory, ...given }), log) as Complete;
   const node = backend.mount({ log, createBuffer: hostBuffer }) as Node;

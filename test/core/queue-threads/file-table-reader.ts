@@ -8,20 +8,20 @@ import { FileTableView } from '../../../core/queue-threads/file-table.js';
 /** Where the structures of {@link stat} and {@link statx} begin, in words. */
 export const FROM = 7;
 
-/** The name under which entries are told. */
+/** The name under which entries are published. */
 export const NAME = { low: 1, high: -1, hash: -99 } as const;
 
-/** What statx tells of which file it is. */
+/** The fields of statx(2) that say which file it is. */
 export interface Identity {
   readonly ino: bigint;
   readonly mount: number;
   readonly birth?: { readonly seconds: number; readonly nanoseconds: number };
 }
 
-/** What both threads tell each other. */
+/** Words that both threads share. */
 export const Progress = { STOP: 0, TURNS: 1 } as const;
 
-/** An entry of which threads tell the same each time, or not. */
+/** An entry, and whether threads always give the attributes with which it is published. */
 export interface TakersEntry {
   readonly identity: Identity;
   readonly isSame: boolean;
@@ -35,7 +35,7 @@ export interface TakerData {
   readonly entries: readonly TakersEntry[];
   readonly attributes: Attributes;
   readonly progress: SharedArrayBuffer;
-  /** By generation: how many lookups were taken, and whether something else was told. */
+  /** By generation: how many lookups were taken, and whether other attributes were given. */
   readonly taken: SharedArrayBuffer;
   readonly attributesDiffer: SharedArrayBuffer;
 }
@@ -49,8 +49,8 @@ export interface NodesData {
   readonly files: readonly { readonly index: number; readonly generation: number }[];
   readonly attributes: Attributes;
   readonly progress: SharedArrayBuffer;
-  /** By node: how often something else was told. */
-  readonly told: SharedArrayBuffer;
+  /** By node: how often it was confirmed with other attributes. */
+  readonly confirmed: SharedArrayBuffer;
 }
 
 export interface ReaderReport {
@@ -91,7 +91,7 @@ function putLong(view: DataView, at: number, value = 0): void {
   view.setBigInt64(at, BigInt(value), true);
 }
 
-/** Tells the guest of entries, over and over. */
+/** Finds and confirms entries, over and over, as a thread that answers LOOKUPs does. */
 function take(data: TakerData): ReaderReport {
   const use = new DescriptorUse(data.user);
   const view = new FileTableView(data.fileTable, use);
@@ -120,13 +120,13 @@ function take(data: TakerData): ReaderReport {
   return { wrong, found };
 }
 
-/** Finds nodes and files, reads them, and tells the guest of nodes, over and over. */
+/** Finds nodes and files, reads them, and confirms nodes, over and over. */
 function read(data: NodesData): ReaderReport {
   const { nodes, files, attributes } = data;
   const use = new DescriptorUse(data.user);
   const view = new FileTableView(data.fileTable, use);
   const progress = new Int32Array(data.progress);
-  const told = new Int32Array(data.told);
+  const confirmed = new Int32Array(data.confirmed);
   const same = stat(attributes);
   const other = stat({ ...attributes, mtimeNsec: 1 });
   const wrong: string[] = [];
@@ -149,7 +149,7 @@ function read(data: NodesData): ReaderReport {
       if (!view.findNode(low, high)) continue;
       check(view.fd, i);
       const isSame = turn % 3 !== 0;
-      if (view.confirmNode(isSame ? same : other, FROM) && !isSame) Atomics.add(told, i, 1);
+      if (view.confirmNode(isSame ? same : other, FROM) && !isSame) Atomics.add(confirmed, i, 1);
     }
     for (const [i, { index, generation }] of files.entries()) {
       if (view.findFile(index, generation, nodes[i]!.low, nodes[i]!.high)) check(view.fd, nodes.length + i);

@@ -23,7 +23,7 @@ import {
   type TakersEntry,
 } from './file-table-reader.js';
 
-/** Lookups that an entry is shown with. */
+/** Lookups with which an entry is published. */
 const GRANTED = 255;
 
 const file: Attributes = {
@@ -42,12 +42,12 @@ function noTime(): { seconds: number; nanoseconds: number } {
   return { seconds: 0, nanoseconds: 0 };
 }
 
-/** Finds an entry by the name under which all are told. */
+/** Finds an entry by the name that all entries here have. */
 function findEntry(view: FileTableView, from: Int32Array): boolean {
   return view.findEntry(NAME.low, NAME.high, NAME.hash, from, FROM);
 }
 
-/** What a session shows, and the views of some threads. */
+/** The file table of a session, and the views that some threads have of it. */
 class Rig {
   readonly descriptors = new SharedDescriptors();
   readonly uses: readonly DescriptorUse[];
@@ -55,8 +55,8 @@ class Rig {
   readonly views: readonly FileTableView[];
   /** The first of them. */
   readonly view: FileTableView;
-  /** What the owner was told, in order. */
-  readonly otherwise: number[] = [];
+  /** Slots for which the owner learned that a thread gave other attributes, in order. */
+  readonly differing: number[] = [];
   readonly givenBack: [slot: number, lookups: number][] = [];
   readonly #open = new Set<number>();
 
@@ -64,7 +64,7 @@ class Rig {
     const users = Array.from({ length: threads }, () => this.descriptors.join());
     this.fileTable.begin(NO_TIMES, {
       returnLookups: (slot, lookups) => void this.givenBack.push([slot, lookups]),
-      attributesDiffer: (slot) => void this.otherwise.push(slot),
+      attributesDiffer: (slot) => void this.differing.push(slot),
     });
     this.uses = users.map((user) => new DescriptorUse(user));
     this.views = this.uses.map((use) => new FileTableView(this.fileTable.memory, use));
@@ -111,7 +111,7 @@ class Rig {
     return this.fileTable.publishEntry(NAME, slot, node, backing, attributes);
   }
 
-  /** Whether the view finds the entry that {@link publishEntry} showed for a slot. */
+  /** Whether the view finds the entry that {@link publishEntry} published for a slot. */
   finds(slot: number, identity: Identity, attributes = file): boolean {
     const isFound = findEntry(this.view, statx(identity, attributes));
     if (isFound) {
@@ -121,7 +121,7 @@ class Rig {
     return isFound;
   }
 
-  /** Finds an entry and tells the guest of it. */
+  /** Finds an entry and confirms it, as a thread that answers a LOOKUP does. */
   takes(identity: Identity, attributes = file, view = this.view): boolean {
     const from = statx(identity, attributes);
     return findEntry(view, from) && view.confirmEntry(from, FROM);
@@ -130,7 +130,7 @@ class Rig {
   /** Identities with inode numbers whose entries would have the same place as the first. */
   sharing(count: number, first = 1000n): Identity[] {
     const identities: Identity[] = [{ ino: first, mount: 30, birth }];
-    const [before, otherwise] = [this.givenBack.length, this.otherwise.length];
+    const [before, differing] = [this.givenBack.length, this.differing.length];
     this.publishEntry(1, identities[0]!);
     for (let ino = first + 1n; identities.length < count; ino++) {
       assert.ok(ino < first + 1_000_000n, 'there are fewer places');
@@ -143,7 +143,7 @@ class Rig {
     }
     this.fileTable.clear();
     this.givenBack.length = before;
-    assert.equal(this.otherwise.length, otherwise);
+    assert.equal(this.differing.length, differing);
     return identities;
   }
 
@@ -161,7 +161,7 @@ class Rig {
   }
 }
 
-describe('an open file that is shown', () => {
+describe('a published open file', () => {
   it('is found by its fh and its node, with what may be done with it', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
@@ -181,7 +181,7 @@ describe('an open file that is shown', () => {
     assert.equal(view.findFile(0, 0, 0, 0), false);
   });
 
-  it('is not found once it is hidden', (t) => {
+  it('is not found once it is withdrawn', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
     fileTable.withdrawFile(5);
@@ -196,7 +196,7 @@ describe('an open file that is shown', () => {
     assert.equal(view.findFile(5, 2, 77, 0), true);
   });
 
-  it('loses its place to another one, whose it is then', (t) => {
+  it('loses its place to another one, which is found from then on', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
     const [one, two] = [rig.backing({ readFlags: 8 }), rig.backing({ writes: true })];
@@ -237,7 +237,7 @@ describe('an open file that is shown', () => {
   });
 });
 
-describe('a node that is shown', () => {
+describe('a published node', () => {
   it('is found by its id', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
@@ -259,7 +259,7 @@ describe('a node that is shown', () => {
       assert.equal(view.findNode(low, high), false);
   });
 
-  it('is not found once it is hidden, or its descriptor closed', (t) => {
+  it('is not found once it is withdrawn, or its descriptor closed', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
     const backing = rig.backing();
@@ -281,7 +281,7 @@ describe('a node that is shown', () => {
     assert.equal(view.findNode(7, 8), true);
   });
 
-  it('loses its place to another one, whose it is then', (t) => {
+  it('loses its place to another one, which is found from then on', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
     const other = rig.sharingNode(7, 8);
@@ -297,7 +297,7 @@ describe('a node that is shown', () => {
     assert.equal(view.findNode(other, 8), false);
   });
 
-  it('may be told of as long as it is the one found', (t) => {
+  it('is confirmed as long as it is the one that was found', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
     const backing = rig.backing();
@@ -311,81 +311,81 @@ describe('a node that is shown', () => {
     assert.equal(view.confirmNode(stat({ ...file, size: 3 }), FROM), false);
   });
 
-  it('tells its owner where a thread told something else, and only there', (t) => {
+  it('has its owner learn when a thread gave other attributes, and only then', (t) => {
     const rig = new Rig(t);
-    const { fileTable, view, otherwise } = rig;
+    const { fileTable, view, differing } = rig;
     const backing = rig.backing();
-    const tell = (attributes: Attributes): void => {
+    const give = (attributes: Attributes): void => {
       assert.equal(view.findNode(7, 8), true);
       assert.equal(view.confirmNode(stat(attributes), FROM), true);
     };
-    for (const attributes of told) {
+    for (const attributes of variants) {
       for (const other of [attributes, ...changes(attributes)]) {
         fileTable.publishNode(3, 7, 8, backing, attributes);
-        tell(attributes);
-        tell(other);
-        tell(attributes);
-        assert.deepEqual(otherwise, []);
+        give(attributes);
+        give(other);
+        give(attributes);
+        assert.deepEqual(differing, []);
         fileTable.withdrawNode(7, 8);
-        assert.deepEqual(otherwise.splice(0), other === attributes ? [] : [3], JSON.stringify(other));
+        assert.deepEqual(differing.splice(0), other === attributes ? [] : [3], JSON.stringify(other));
       }
-      // What the guest is told anew is what counts from there on.
+      // From here on other attributes are those that differ from the ones published last.
       fileTable.publishNode(3, 7, 8, backing, file);
       fileTable.publishNode(3, 7, 8, backing, attributes);
-      tell(attributes);
+      give(attributes);
       fileTable.withdrawNode(7, 8);
-      assert.deepEqual(otherwise, []);
+      assert.deepEqual(differing, []);
     }
   });
 
-  it('tells so when another takes its place, when it is shown anew, and when all is cleared', (t) => {
+  it('has it learn when another takes its place, when it is published again, and when all is cleared', (t) => {
     const rig = new Rig(t);
-    const { fileTable, view, otherwise } = rig;
+    const { fileTable, view, differing } = rig;
     const other = rig.sharingNode(7, 8);
     const backing = rig.backing();
-    const show = (slot: number, low: number): void => fileTable.publishNode(slot, low, 8, backing, file);
-    const tellOtherwise = (low: number): void => {
+    const publish = (slot: number, low: number): void => fileTable.publishNode(slot, low, 8, backing, file);
+    const giveOther = (low: number): void => {
       assert.equal(view.findNode(low, 8), true);
       assert.equal(view.confirmNode(stat({ ...file, size: 1 }), FROM), true);
     };
-    show(3, 7);
-    tellOtherwise(7);
-    show(4, other);
-    assert.deepEqual(otherwise.splice(0), [3]);
-    tellOtherwise(other);
-    show(4, other);
-    assert.deepEqual(otherwise.splice(0), [4]);
-    show(3, 7);
-    assert.deepEqual(otherwise, []);
-    tellOtherwise(7);
+    publish(3, 7);
+    giveOther(7);
+    publish(4, other);
+    assert.deepEqual(differing.splice(0), [3]);
+    giveOther(other);
+    publish(4, other);
+    assert.deepEqual(differing.splice(0), [4]);
+    publish(3, 7);
+    assert.deepEqual(differing, []);
+    giveOther(7);
     rig.close(backing.fd);
     fileTable.clear();
-    assert.deepEqual(otherwise.splice(0), [3]);
+    assert.deepEqual(differing.splice(0), [3]);
     fileTable.clear();
-    assert.deepEqual(otherwise, []);
+    assert.deepEqual(differing, []);
   });
 
-  it('keeps what was told of it when it is shown anew without', (t) => {
+  it('keeps its attributes when it is published again without any', (t) => {
     const rig = new Rig(t);
-    const { fileTable, view, otherwise } = rig;
+    const { fileTable, view, differing } = rig;
     const backing = rig.backing();
     fileTable.publishNode(3, 7, 8, backing, file);
     assert.equal(view.findNode(7, 8), true);
     fileTable.publishNode(3, 7, 8, backing, undefined);
     assert.equal(view.confirmNode(stat(file), FROM), true);
     fileTable.withdrawNode(7, 8);
-    assert.deepEqual(otherwise, []);
-    // Nobody knows what the guest was told: it may be something else.
+    assert.deepEqual(differing, []);
+    // Nobody knows what attributes the guest has: any may differ from them.
     fileTable.publishNode(3, 7, 8, backing, undefined);
     assert.equal(view.findNode(7, 8), true);
     assert.equal(view.confirmNode(stat(file), FROM), true);
     fileTable.withdrawNode(7, 8);
-    assert.deepEqual(otherwise, [3]);
+    assert.deepEqual(differing, [3]);
   });
 });
 
-/** Attributes as files have them, odd ones too: whole, as systems of files tell them. */
-const told: readonly Attributes[] = [
+/** Attributes that files have, unusual ones included. */
+const variants: readonly Attributes[] = [
   file,
   { ...file, size: 0, mtime: 0, mtimeNsec: 0, ctime: 0, ctimeNsec: 0 },
   { ...file, size: 2 ** 32 + 5000 },
@@ -412,10 +412,10 @@ function changes(attributes: Attributes): Attributes[] {
   ];
 }
 
-describe('an entry that is shown', () => {
+describe('a published entry', () => {
   const identity: Identity = { ino: 0x1_8000_0005n, mount: 0xfffffff0, birth };
 
-  it('is found by the identity that statx tells, birth included', (t) => {
+  it('is found by the identity that statx returns, time of birth included', (t) => {
     const rig = new Rig(t);
     assert.equal(rig.finds(3, identity), false);
     assert.equal(rig.publishEntry(3, identity), GRANTED);
@@ -435,7 +435,7 @@ describe('an entry that is shown', () => {
     assert.equal(rig.finds(3, identity), false);
   });
 
-  it('is found under the name under which it was told last, and under no other', (t) => {
+  it('is found under the name under which it was published last, and under no other', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
     const from = statx(identity, file);
@@ -543,7 +543,7 @@ describe('an entry that is shown', () => {
     assert.deepEqual(rig.givenBack, [[3, 0]]);
   });
 
-  it('is not told of by a thread that found it before it was hidden, though it is shown again', (t) => {
+  it('is not confirmed where it was found before it was withdrawn, though it is published again', (t) => {
     const rig = new Rig(t);
     const { fileTable, view, givenBack } = rig;
     const from = statx(identity, file);
@@ -562,7 +562,7 @@ describe('an entry that is shown', () => {
     );
   });
 
-  it('loses its place to another one, whose it is then', (t) => {
+  it('loses its place to another one, which is found from then on', (t) => {
     const rig = new Rig(t);
     const { fileTable, givenBack } = rig;
     const [one, two] = rig.sharing(2) as [Identity, Identity];
@@ -591,78 +591,78 @@ describe('an entry that is shown', () => {
     assert.deepEqual(rig.givenBack, [[3, GRANTED]]);
   });
 
-  it('tells its owner where a thread told something else, and only there', (t) => {
+  it('has its owner learn when a thread gave other attributes, and only then', (t) => {
     const rig = new Rig(t);
-    const { fileTable, otherwise } = rig;
-    for (const attributes of told) {
+    const { fileTable, differing } = rig;
+    for (const attributes of variants) {
       for (const other of [attributes, ...changes(attributes)]) {
         rig.publishEntry(3, identity, attributes);
-        for (const tells of [attributes, other, attributes]) assert.equal(rig.takes(identity, tells), true);
-        assert.deepEqual(otherwise, []);
+        for (const given of [attributes, other, attributes]) assert.equal(rig.takes(identity, given), true);
+        assert.deepEqual(differing, []);
         fileTable.withdrawEntry(3);
-        assert.deepEqual(otherwise.splice(0), other === attributes ? [] : [3], JSON.stringify(other));
+        assert.deepEqual(differing.splice(0), other === attributes ? [] : [3], JSON.stringify(other));
       }
     }
   });
 
-  it('tells so when another takes its place, when it is shown anew, and when all is cleared', (t) => {
+  it('has it learn when another takes its place, when it is published again, and when all is cleared', (t) => {
     const rig = new Rig(t);
-    const { otherwise } = rig;
+    const { differing } = rig;
     const [one, two] = rig.sharing(2) as [Identity, Identity];
     const changed = { ...file, ctimeNsec: 1 };
     rig.publishEntry(3, one);
     assert.equal(rig.takes(one, changed), true);
     rig.publishEntry(4, two);
-    assert.deepEqual(otherwise.splice(0), [3]);
+    assert.deepEqual(differing.splice(0), [3]);
     assert.equal(rig.takes(two, changed), true);
     rig.publishEntry(4, two, changed);
-    assert.deepEqual(otherwise.splice(0), [4]);
+    assert.deepEqual(differing.splice(0), [4]);
     assert.equal(rig.takes(two, changed), true);
     rig.publishEntry(3, one);
-    assert.deepEqual(otherwise, []);
+    assert.deepEqual(differing, []);
     assert.equal(rig.takes(one, changed), true);
     rig.fileTable.clear();
-    assert.deepEqual(otherwise, [3]);
+    assert.deepEqual(differing, [3]);
   });
 });
 
 describe('an open of a node', () => {
-  it('hides its entry and it where threads told something else, and its owner learns of it', (t) => {
+  it('withdraws it and its entry where threads gave other attributes, and its owner learns of it', (t) => {
     const rig = new Rig(t);
-    const { fileTable, view, otherwise } = rig;
+    const { fileTable, view, differing } = rig;
     const identity: Identity = { ino: 5n, mount: 30, birth };
     const changed = { ...file, size: 1 };
-    const show = (): void => {
+    const publish = (): void => {
       fileTable.publishNode(3, 1003, -3, rig.backing(), file);
       rig.publishEntry(3, identity);
     };
     const found = (): boolean[] => [view.findNode(1003, -3), rig.finds(3, identity)];
 
-    show();
+    publish();
     assert.equal(rig.takes(identity), true);
     assert.ok(view.findNode(1003, -3) && view.confirmNode(stat(file), FROM));
     fileTable.reportDifferences(3, 1003, -3);
-    assert.deepEqual(otherwise, []);
+    assert.deepEqual(differing, []);
     assert.deepEqual(found(), [true, true]);
 
     assert.ok(view.findNode(1003, -3) && view.confirmNode(stat(changed), FROM));
     fileTable.reportDifferences(3, 1003, -3);
-    assert.deepEqual(otherwise.splice(0), [3]);
+    assert.deepEqual(differing.splice(0), [3]);
     assert.deepEqual(found(), [false, true]);
     assert.deepEqual(rig.givenBack, []);
 
     assert.equal(rig.takes(identity, changed), true);
     fileTable.reportDifferences(3, 1003, -3);
-    assert.deepEqual(otherwise.splice(0), [3]);
+    assert.deepEqual(differing.splice(0), [3]);
     assert.deepEqual(found(), [false, false]);
     assert.deepEqual(rig.givenBack, [[3, GRANTED - 2]]);
     fileTable.reportDifferences(3, 1003, -3);
-    assert.deepEqual(otherwise, []);
+    assert.deepEqual(differing, []);
   });
 
   it('leaves others where they are, also one in the same place', (t) => {
     const rig = new Rig(t);
-    const { fileTable, view, otherwise } = rig;
+    const { fileTable, view, differing } = rig;
     const other = rig.sharingNode(7, 8);
     const [one, two] = rig.sharing(2) as [Identity, Identity];
     fileTable.publishNode(4, other, 8, rig.backing(), file);
@@ -671,16 +671,16 @@ describe('an open of a node', () => {
     assert.ok(view.findNode(other, 8) && view.confirmNode(stat({ ...file, size: 1 }), FROM));
     assert.equal(rig.takes(two, { ...file, size: 1 }), true);
     fileTable.reportDifferences(3, 7, 8);
-    assert.deepEqual(otherwise, []);
+    assert.deepEqual(differing, []);
     assert.deepEqual([view.findNode(other, 8), rig.finds(4, two)], [true, true]);
     fileTable.reportDifferences(4, other, 8);
-    assert.deepEqual(otherwise, [4, 4]);
+    assert.deepEqual(differing, [4, 4]);
     assert.deepEqual([view.findNode(other, 8), rig.finds(4, two)], [false, false]);
   });
 });
 
-describe('what a session shows', () => {
-  it('is hidden all at once', (t) => {
+describe('the file table of a session', () => {
+  it('is emptied at once', (t) => {
     const rig = new Rig(t);
     const { fileTable, view } = rig;
     const identities = [5n, 6n, 0x5_0000_0005n].map((ino): Identity => ({ ino, mount: 30, birth }));
@@ -769,7 +769,7 @@ describe('what a session shows', () => {
       bytesWritten: 64 * (2 ** 33 + 1),
     };
     assert.deepEqual(fileTable.counts, expected);
-    // They stay when all else is hidden, and touch none of it.
+    // They stay when the table is emptied, and no other place of it has changed.
     fileTable.clear();
     assert.deepEqual(fileTable.counts, expected);
     assert.deepEqual(rig.view.entryValid, noTime());
@@ -777,7 +777,7 @@ describe('what a session shows', () => {
   });
 });
 
-/** A thread that runs `shown-reader`. */
+/** Runs `file-table-reader` on a thread. */
 function reader(data: NodesData | TakerData): Promise<ReaderReport> {
   const worker = new Worker(new URL('./file-table-reader.js', import.meta.url), { workerData: data });
   return Promise.all([once(worker, 'message'), once(worker, 'exit')]).then(
@@ -785,23 +785,23 @@ function reader(data: NodesData | TakerData): Promise<ReaderReport> {
   );
 }
 
-test('every lookup that an entry is shown with is told by a thread or given back, while threads take and this one hides', async (t) => {
+test('every lookup with which an entry is published is taken by a thread or returned, while this thread withdraws entries', async (t) => {
   const descriptors = new SharedDescriptors();
   const fileTable = new SharedFileTable(descriptors);
   const users = [descriptors.join(), descriptors.join()];
   const most = 400_000;
-  // By showing, of which each has a number, the generation of its node id.
+  // By publication. Each has a number, which is the generation of its node id.
   const granted = new Int32Array(most);
   const givenBack = new Int32Array(most);
-  const otherwise = new Uint8Array(most);
-  /** The showing of a slot. */
+  const differing = new Uint8Array(most);
+  /** The latest publication of each slot. */
   const current = new Map<number, number>();
   fileTable.begin(NO_TIMES, {
     returnLookups: (slot, lookups) => {
       givenBack[current.get(slot)!]! += lookups;
     },
     attributesDiffer: (slot) => {
-      otherwise[current.get(slot)!] = 1;
+      differing[current.get(slot)!] = 1;
     },
   });
 
@@ -826,20 +826,20 @@ test('every lookup that an entry is shown with is told by a thread or given back
   const reports = Promise.all(users.map((user) => reader({ ...data, user })));
   const progress = new Int32Array(data.progress);
   const fds = new Map<number, number>();
-  let showings = 0;
+  let publications = 0;
 
-  function show(slot: number): void {
+  function publish(slot: number): void {
     const { identity } = entries[slot]!;
-    const showing = showings++;
+    const publication = publications++;
     let fd = -1;
     if (identity.birth === undefined) {
       fd = fds.get(slot) ?? fs.openSync('/dev/null', 'r');
       fds.set(slot, fd);
     }
-    granted[showing] = fileTable.publishEntry(
+    granted[publication] = fileTable.publishEntry(
       NAME,
       slot,
-      { low: 1000 + slot, high: 0, generation: showing },
+      { low: 1000 + slot, high: 0, generation: publication },
       {
         fd,
         attributes: true,
@@ -850,11 +850,11 @@ test('every lookup that an entry is shown with is told by a thread or given back
       },
       file,
     );
-    current.set(slot, showing);
-    assert.equal(granted[showing], GRANTED);
+    current.set(slot, publication);
+    assert.equal(granted[publication], GRANTED);
   }
 
-  function hide(slot: number): void {
+  function withdraw(slot: number): void {
     fileTable.withdrawEntry(slot);
     const fd = fds.get(slot);
     if (fd === undefined || slot % 2 === 0) return;
@@ -868,18 +868,21 @@ test('every lookup that an entry is shown with is told by a thread or given back
     return (random >>> 8) % below;
   };
   const end = performance.now() + 2000;
-  while ((performance.now() < end || Atomics.load(progress, Progress.TURNS) < 1000) && showings < most - 20) {
+  while (
+    (performance.now() < end || Atomics.load(progress, Progress.TURNS) < 1000) &&
+    publications < most - 20
+  ) {
     for (let i = 0; i < 20; i++) {
       const slot = next(entries.length);
-      if (next(4) === 0) hide(slot);
+      if (next(4) === 0) withdraw(slot);
       else if (next(50) === 0) fileTable.reportDifferences(slot, 1000 + slot, 0);
       else if (next(300) === 0) fileTable.clear();
-      else show(slot);
+      else publish(slot);
     }
-    // Some are shown long enough for all their lookups to be taken.
+    // Some stay published long enough for all their lookups to be taken.
     await Promise.race([next(30) === 0 ? setTimeout(1) : setImmediate(), reports]);
   }
-  for (const slot of entries.keys()) hide(slot);
+  for (const slot of entries.keys()) withdraw(slot);
   Atomics.store(progress, Progress.STOP, 1);
   for (const { wrong } of await reports) assert.deepEqual(wrong, []);
   for (const user of users) descriptors.leave(user);
@@ -887,10 +890,11 @@ test('every lookup that an entry is shown with is told by a thread or given back
 
   const taken = new Int32Array(data.taken);
   const attributesDiffer = new Int32Array(data.attributesDiffer);
-  for (let showing = 0; showing < showings; showing++) {
-    const sum = taken[showing]! + givenBack[showing]!;
-    assert.equal(sum, granted[showing], `showing ${showing}: ${taken[showing]} taken`);
-    if (attributesDiffer[showing] === 1) assert.equal(otherwise[showing], 1, `showing ${showing}`);
+  for (let publication = 0; publication < publications; publication++) {
+    const sum = taken[publication]! + givenBack[publication]!;
+    assert.equal(sum, granted[publication], `publication ${publication}: ${taken[publication]} taken`);
+    if (attributesDiffer[publication] === 1)
+      assert.equal(differing[publication], 1, `publication ${publication}`);
   }
   assert.ok(taken.some((count) => count === GRANTED));
   assert.ok(taken.some((count) => count > 0 && count < GRANTED));
@@ -898,17 +902,17 @@ test('every lookup that an entry is shown with is told by a thread or given back
   assert.equal(current.size, entries.length);
 });
 
-test('threads find no file and no node but the published ones, and no change that they tell of is lost', async (t) => {
+test('threads find no file and no node but the published ones, and no difference that they report is lost', async (t) => {
   const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-file-table-'));
   t.after(() => fs.rmSync(folder, { recursive: true }));
   const descriptors = new SharedDescriptors();
   const fileTable = new SharedFileTable(descriptors);
   const user = descriptors.join();
-  /** Slots of nodes of which a thread told something else. */
-  const otherwise = new Set<number>();
+  /** Slots of nodes for which a thread gave other attributes. */
+  const differing = new Set<number>();
   fileTable.begin(NO_TIMES, {
     returnLookups: () => undefined,
-    attributesDiffer: (slot) => void otherwise.add(slot),
+    attributesDiffer: (slot) => void differing.add(slot),
   });
   // The first two have the same place.
   const nodes = [50, new Rig(t).sharingNode(50), 49].map((low) => ({ low, high: 0 }));
@@ -924,11 +928,11 @@ test('threads find no file and no node but the published ones, and no change tha
     files,
     attributes: file,
     progress: new SharedArrayBuffer(Object.keys(Progress).length * 4),
-    told: new SharedArrayBuffer(nodes.length * 4),
+    confirmed: new SharedArrayBuffer(nodes.length * 4),
   };
   const report = reader(data);
   const progress = new Int32Array(data.progress);
-  const told = new Int32Array(data.told);
+  const confirmed = new Int32Array(data.confirmed);
   const fds = new Map<number, number>();
 
   /** A descriptor of a file, new or not. */
@@ -962,8 +966,8 @@ test('threads find no file and no node but the published ones, and no change tha
   const end = performance.now() + 1500;
   for (let round = 0; performance.now() < end || changes < 10; round++) {
     const which = round % nodes.length;
-    const before = Atomics.load(told, which);
-    otherwise.delete(which);
+    const before = Atomics.load(confirmed, which);
+    differing.delete(which);
     publishNode(which);
     for (const [i, { index, generation }] of files.entries()) {
       const at = nodes.length + i;
@@ -973,7 +977,7 @@ test('threads find no file and no node but the published ones, and no change tha
       else if ((round + i) % 7 === 0) close(at);
     }
     if (round % 4 === 0) await setImmediate();
-    // In whichever way it is hidden.
+    // In one of the ways in which a node is withdrawn.
     if (round % 5 === 0) publishNode(which === 0 ? 1 : which === 1 ? 0 : 2);
     if (round % 7 === 0) close(which);
     if (round % 11 === 0) fileTable.clear();
@@ -981,9 +985,9 @@ test('threads find no file and no node but the published ones, and no change tha
     // The thread has ended what it was about.
     await turnOver();
     await turnOver();
-    if (Atomics.load(told, which) === before) continue;
+    if (Atomics.load(confirmed, which) === before) continue;
     changes += 1;
-    assert.ok(otherwise.has(which), `round ${round}`);
+    assert.ok(differing.has(which), `round ${round}`);
   }
   Atomics.store(progress, Progress.STOP, 1);
   const { wrong, found } = await report;

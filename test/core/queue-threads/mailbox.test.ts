@@ -4,7 +4,7 @@ import { describe, it, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { EngineMailbox, mailboxMemory, ThreadMailbox } from '../../../core/queue-threads/mailbox.js';
-import { failsAt, type LineData, type LineReport, STOP } from './mailbox-engine.js';
+import { failsAt, type MailboxData, type MailboxReport, STOP } from './mailbox-engine.js';
 
 interface Answer {
   readonly id: number;
@@ -54,7 +54,7 @@ describe('a mailbox', () => {
     assert.equal(engine.take(), 5);
   });
 
-  it('tells an answer that there can not be from one of no bytes', () => {
+  it('distinguishes a request that can not be answered from an answer of no bytes', () => {
     const { engine, thread } = mailbox(2);
     thread.pass(0);
     thread.pass(1);
@@ -87,7 +87,7 @@ describe('a mailbox', () => {
     });
   }
 
-  it('is as good when it is full both ways', () => {
+  it('holds a full set of requests, and then of their answers', () => {
     const { engine, thread } = mailbox(4);
     for (let round = 0; round < 50; round++) {
       const ids = [0, 1, 2, 3].map((i) => round * 4 + i);
@@ -104,7 +104,7 @@ describe('a mailbox', () => {
     }
   });
 
-  it('knows whether the thread looks for answers by itself', () => {
+  it('knows whether the thread polls for answers', () => {
     const { engine, thread } = mailbox(4);
     assert.equal(engine.isPolled, false);
     thread.setPolling(true);
@@ -115,7 +115,7 @@ describe('a mailbox', () => {
     assert.equal(engine.isPolled, false);
   });
 
-  it('has the engine’s end told once of what is passed while it does not look by itself', () => {
+  it('asks for one signal for all that is passed while the engine does not poll', () => {
     const { engine, thread } = mailbox(4);
     const pass = (): boolean => {
       thread.pass(1);
@@ -130,7 +130,7 @@ describe('a mailbox', () => {
     thread.setPolling(true);
     assert.deepEqual([pass(), pass()], [true, false]);
     takeAll(engine);
-    // It has looked again, and found nothing further.
+    // It has polled again, and found nothing.
     engine.setPolling(false);
     assert.deepEqual([pass(), pass()], [true, false]);
     assert.equal(engine.waiting, 2);
@@ -138,7 +138,7 @@ describe('a mailbox', () => {
 });
 
 describe('the end that passes requests on', () => {
-  it('tells from which available index it would go on, which comes round after 65,536', () => {
+  it('gives the next available index, modulo 65,536', () => {
     const { engine, thread } = mailbox(4);
     assert.equal(engine.next, 0);
     assert.equal(thread.take(), true);
@@ -151,11 +151,11 @@ describe('the end that passes requests on', () => {
       seen.push(far.next);
     }
     assert.deepEqual(seen, [65_534, 65_535, 0, 1]);
-    // Neither way has moved.
+    // Nothing was passed or answered.
     assert.deepEqual([far.waiting, later.pending, later.ready], [0, 0, false]);
   });
 
-  it('is told when it may serve nothing further, and still tells where it was', () => {
+  it('learns when it may serve nothing further, and still gives its index', () => {
     const { engine, thread } = mailbox(4);
     assert.equal(thread.take(), true);
     engine.stop();
@@ -167,16 +167,16 @@ describe('the end that passes requests on', () => {
   });
 });
 
-test('between threads nothing is lost, doubled or put into another order, and nobody sleeps who has something to do', async () => {
+test('between threads nothing is lost, doubled or put into another order, and no thread sleeps while it has work', async () => {
   const size = 128;
   const count = 200_000;
   const memory = mailboxMemory(size);
   const awake = new SharedArrayBuffer(4);
-  const data: LineData = { memory, size, awake };
+  const data: MailboxData = { memory, size, awake };
   const worker = new Worker(new URL('./mailbox-engine.js', import.meta.url), { workerData: data });
-  const ended = once(worker, 'message') as Promise<[LineReport]>;
+  const ended = once(worker, 'message') as Promise<[MailboxReport]>;
   const thread = new ThreadMailbox(memory, size);
-  // Of a chain that the other end has: its turn among the requests.
+  // By id of a chain that the other end has: the number of its request.
   const turns = new Map<number, number>();
   const free = Array.from({ length: size }, (_, id) => id);
   /** Answers out of turn; and requests by the turn in which they were answered. */
@@ -184,14 +184,14 @@ test('between threads nothing is lost, doubled or put into another order, and no
   const answeredIn: number[] = [];
   const passed: number[] = [];
   const sleep = new Int32Array(awake);
-  let told = 0;
+  let signals = 0;
   const exited = once(worker, 'exit');
   const isOver = ended.then(() => true);
 
   function pass(id: number): void {
     thread.pass(id);
     if (!thread.mustSignal) return;
-    told += 1;
+    signals += 1;
     Atomics.store(sleep, 0, 1);
     Atomics.notify(sleep, 0);
   }
@@ -222,7 +222,7 @@ test('between threads nothing is lost, doubled or put into another order, and no
   const [[{ taken, missed }]] = await Promise.all([ended, exited]);
   assert.deepEqual(wrong, []);
   assert.equal(missed, 0);
-  assert.ok(told > 0 && told < count);
+  assert.ok(signals > 0 && signals < count);
   assert.equal(passed.length, count);
   assert.equal(taken.length, count);
   assert.ok(

@@ -2,36 +2,36 @@ import * as fs from 'node:fs';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import { DescriptorUse, type DescriptorUser } from '../../../core/system/index.js';
 
-/** Where a descriptor is shown to the thread; its version is odd while it is written. */
+/** Words by which a descriptor is published to the thread. The version is odd during a write. */
 export const Place = { VERSION: 0, FD: 1, SERIAL: 2, ID: 3 } as const;
 export const PLACE_WORDS = 4;
 
-/** What both threads tell each other. */
-export const Told = { STOP: 0, READS: 1 } as const;
+/** Words that both threads share. */
+export const Progress = { STOP: 0, READS: 1 } as const;
 
 export interface ReaderData {
   readonly user: DescriptorUser;
   readonly places: number;
   readonly memory: SharedArrayBuffer;
-  readonly told: SharedArrayBuffer;
+  readonly progress: SharedArrayBuffer;
 }
 
 export interface ReaderReport {
-  /** Reads that failed, or told another file's number. */
+  /** Reads that failed, or returned another file's number. */
   readonly wrong: readonly string[];
 }
 
-/** Reads in a turn: others may close meanwhile. */
+/** Reads in a turn, during which the other thread may give descriptors up. */
 const READS = 4;
 
 /**
- * The program of a thread that reads files of one byte each by descriptors that it is shown, turn
- * by turn.
+ * The program of a thread that reads files of one byte each, by descriptors that are published to
+ * it.
  */
-function run({ user, places, memory, told }: ReaderData): ReaderReport {
+function run({ user, places, memory, progress: shared }: ReaderData): ReaderReport {
   const use = new DescriptorUse(user);
   const words = new Int32Array(memory);
-  const progress = new Int32Array(told);
+  const progress = new Int32Array(shared);
   const wrong: string[] = [];
   const byte = new Uint8Array(1);
 
@@ -42,10 +42,10 @@ function run({ user, places, memory, told }: ReaderData): ReaderReport {
     } catch (error) {
       wrong.push(String(error));
     }
-    Atomics.add(progress, Told.READS, 1);
+    Atomics.add(progress, Progress.READS, 1);
   }
 
-  for (let turn = 0; Atomics.load(progress, Told.STOP) === 0 && wrong.length < 10; turn++) {
+  for (let turn = 0; Atomics.load(progress, Progress.STOP) === 0 && wrong.length < 10; turn++) {
     use.enter();
     const at = (turn % places) * PLACE_WORDS;
     const version = Atomics.load(words, at + Place.VERSION);

@@ -120,12 +120,12 @@ test('a queue with a request in flight is asked for notifications', () => {
   rig.close();
 });
 
-/** A service whose requests are carried out beside the event loop's thread, and what it saw. */
-class Beside {
+/** A service whose requests other threads carry out, and the calls that it got. */
+class ThreadedService {
   readonly messages: Message[] = [];
   readonly calls: string[] = [];
-  /** Looks until something is ready. */
-  looks = 0;
+  /** How often `ready` is read until it is true. */
+  polls = 0;
 
   get pending(): number {
     return this.messages.length;
@@ -133,8 +133,8 @@ class Beside {
 
   get ready(): boolean {
     if (this.pending === 0) return false;
-    if (this.looks > 0) this.looks -= 1;
-    return this.looks === 0;
+    if (this.polls > 0) this.polls -= 1;
+    return this.polls === 0;
   }
 
   collect(): void {
@@ -153,62 +153,62 @@ class Beside {
   }
 }
 
-function startBeside(rig: Rig): Beside {
-  const beside = new Beside();
+function startThreaded(rig: Rig): ThreadedService {
+  const service = new ThreadedService();
   rig.queue.start({
-    dispatch: (message) => beside.messages.push(message),
+    dispatch: (message) => service.messages.push(message),
     submit: () => {},
-    completions: beside,
+    completions: service,
   });
-  return beside;
+  return service;
 }
 
-test('what is carried out beside this thread is looked for before sleeping', (t) => {
-  // 20 looks are within the 1000 µs, however busy this machine is.
+test('requests that other threads have carried out are collected before sleeping', (t) => {
+  // 20 polls are within the 1000 µs, however busy this machine is.
   let now = 0;
   t.mock.method(performance, 'now', () => (now += 0.01));
   const rig = new Rig({ poller: new Poller(1000) });
-  const beside = startBeside(rig);
-  beside.looks = 20;
+  const service = startThreaded(rig);
+  service.polls = 20;
   place(rig);
   rig.driver.publish();
   rig.queue.kick();
   assert.ok(rig.driver.poll() >= 0, 'it was answered in the same turn');
-  assert.equal(beside.calls[0], 'attend');
-  assert.ok(beside.calls.includes('collect'));
-  assert.equal(beside.calls.at(-1), 'rest');
+  assert.equal(service.calls[0], 'attend');
+  assert.ok(service.calls.includes('collect'));
+  assert.equal(service.calls.at(-1), 'rest');
   rig.close();
 });
 
 test('what is ready when the queues are left is collected', async () => {
   const rig = new Rig({ poller: new Poller(0) });
-  const beside = startBeside(rig);
-  // Not when the ring is empty, but when nobody would look any more.
-  beside.looks = 2;
+  const service = startThreaded(rig);
+  // It becomes ready at the second call of `rest`, after which nothing is polled.
+  service.polls = 2;
   place(rig);
   rig.driver.publish();
   rig.queue.kick();
-  await until(() => beside.pending === 0);
+  await until(() => service.pending === 0);
   assert.ok(rig.driver.poll() >= 0);
-  assert.equal(beside.calls.at(-1), 'rest');
+  assert.equal(service.calls.at(-1), 'rest');
   rig.close();
 });
 
 test('a service of several queues is attended once', () => {
   const poller = new Poller(0);
   const rigs = [new Rig({ poller }), new Rig({ poller })];
-  const beside = new Beside();
+  const service = new ThreadedService();
   for (const rig of rigs) {
     rig.queue.start({
       dispatch: (message) => message.complete(16),
       submit: () => {},
-      completions: beside,
+      completions: service,
     });
   }
   rigs[0]!.queue.kick();
-  assert.deepEqual(beside.calls.filter((call) => call === 'attend').length, 1);
+  assert.deepEqual(service.calls.filter((call) => call === 'attend').length, 1);
   for (const rig of rigs) rig.close();
-  beside.calls.length = 0;
+  service.calls.length = 0;
   poller.serve();
-  assert.deepEqual(beside.calls, [], 'queues that were stopped leave nothing to attend');
+  assert.deepEqual(service.calls, [], 'queues that were stopped leave nothing to attend');
 });

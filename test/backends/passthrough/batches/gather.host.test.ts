@@ -7,20 +7,20 @@ import { acceleratorOf } from '../../../../core/backend/accelerator.js';
 import { type Awaitable, OpenFlags, readOnly, WriteFlags } from '../../../../core/backend/index.js';
 import { hostBuffer } from '../../../../core/memory/index.js';
 import { O } from '../../../../core/system/calls/files.js';
-import { bufferOf, root, type Served, serve } from '../harness.js';
+import { bufferOf, root, type Share, serve } from '../harness.js';
 import { host } from '../host-calls.js';
 
 const BLOCK = 4096;
 const EBADF = 9;
 
-function share(t: TestContext, where: string, given: Record<string, unknown> = {}): Served {
+function share(t: TestContext, where: string, given: Record<string, unknown> = {}): Share {
   const served = serve(where, given);
   t.after(() => served.close());
   return served;
 }
 
 /** A file of so many blocks, each filled with its number, open to a guest. */
-async function numbered(served: Served, blocks: number, flags: number = OpenFlags.READ_WRITE) {
+async function numbered(served: Share, blocks: number, flags: number = OpenFlags.READ_WRITE) {
   const path = join(served.directory, 'file');
   fs.writeFileSync(
     path,
@@ -32,7 +32,7 @@ async function numbered(served: Served, blocks: number, flags: number = OpenFlag
 }
 
 /** Carries out what was gathered. */
-function submitted(served: Served): Promise<number[]> {
+function submitted(served: Share): Promise<number[]> {
   const results: Awaitable<number>[] = [];
   served.accelerator.submit(results);
   return Promise.all(results);

@@ -17,19 +17,19 @@ import {
 } from '../../../../core/backend/index.js';
 import { hostBuffer } from '../../../../core/memory/index.js';
 import type { Node } from '../../../../backends/passthrough/nodes/nodes.js';
-import { root, type Served, serve } from '../harness.js';
+import { root, type Share, serve } from '../harness.js';
 import { checkProperty } from '../../../support/random.js';
 
 type Outcome = Gathered<Node>;
 
-function share(t: TestContext, where: string, given: Record<string, unknown> = {}): Served {
+function share(t: TestContext, where: string, given: Record<string, unknown> = {}): Share {
   const served = serve(where, given);
   t.after(() => served.close());
   return served;
 }
 
 /** Carries out what was gathered. */
-function submitted(served: Served): Promise<Outcome[]> {
+function submitted(served: Share): Promise<Outcome[]> {
   const results: Awaitable<Outcome>[] = [];
   assert.equal(served.accelerator.submit(results), false);
   return Promise.all(results);
@@ -52,7 +52,7 @@ function copy(result: Outcome): Outcome {
     : { ...(result as Attributes) };
 }
 
-function lookup({ backend }: Served, parent: Node, name: string): Node {
+function lookup({ backend }: Share, parent: Node, name: string): Node {
   const found = backend.lookup(parent, name, root);
   assert.ok(found !== undefined && !(found instanceof Promise));
   return found.node;

@@ -24,7 +24,7 @@ interface Mounted extends Guest, Engine {
 
 async function mounted(names: readonly string[], limits: { nodes?: number } = {}): Promise<Mounted> {
   const tiny = new Whimsical();
-  tiny.looks = true;
+  tiny.gathersLookups = true;
   const started = await engine(tiny, { limits });
   const guest = started.guest();
   await guest.client.init();
@@ -70,8 +70,8 @@ test('a listing that looks names up together tells what one does that looks them
         for (const isTogether of [false, true]) {
           const guest = await mounted(names, nodes === undefined ? {} : { nodes: nodes + 1 });
           const { tiny, client } = guest;
-          tiny.looks = isTogether;
-          tiny.late = late;
+          tiny.gathersLookups = isTogether;
+          tiny.givesPromises = late;
           const seen = await list(guest, sizes);
           const told = seen.filter((one) => typeof one === 'object');
           outcomes.push(
@@ -131,7 +131,7 @@ test('a name that is not gathered for an error, or a batch that fails, harms no 
 test('what was looked up for a guest that started anew meanwhile is known to nobody', async () => {
   const guest = await mounted(Array.from({ length: 20 }, (_, i) => `directory ${i}`));
   const { client, tiny } = guest;
-  tiny.late = true;
+  tiny.givesPromises = true;
   const { fh } = await client.opendir(ROOT);
   const listing = client.readdirplus(ROOT, fh, 0n, 8192);
   await client.init();

@@ -27,16 +27,16 @@ const ENOENT = 2;
 const FOPEN_KEEP_CACHE = 2;
 const MOUNT = 30;
 
-/** Lookups with which the recorder shows an entry. */
+/** Lookups with which the recorder publishes an entry. */
 const GRANTED = 10;
 
 function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
   return assert.rejects(promise, (error) => error instanceof FuseError && error.errno === errno);
 }
 
-/** A file system whose nodes and open files have descriptors: numbers that nobody opens. */
+/** A file system whose nodes and open files have descriptors. Nothing is open under them. */
 class BackedBackend extends TinyBackend {
-  /** What differs from node to node. */
+  /** Per node, what differs from the usual backing; undefined for none. */
   readonly odd = new Map<TinyNode, Partial<Backing> | undefined>();
 
   constructor() {
@@ -69,31 +69,31 @@ function identityOf(node: TinyNode): StatIdentity {
   return { mount: MOUNT, inoLow: node.id, inoHigh: 0, birth: { seconds: node.id, nanoseconds: 5 } };
 }
 
-/** The backend, whose answers come later, all but those of `backing`. */
+/** The backend with answers that come later. Only `backing` answers at once. */
 function slow(backed: BackedBackend): Backend {
   const later: Backend = wrap(asynchronous(backed), {});
   return accelerate(later, { backing: backed.backing.bind(backed) });
 }
 
-interface ShownEntry {
+interface PublishedEntry {
   readonly name: EntryName;
   readonly node: EntryNode;
   lookups: number;
 }
 
-/** Keeps what it is to show, and stands for the threads that take lookups. */
+/** Records what is published, and takes lookups as threads do. */
 class Recorder implements FileTable {
   readonly memory = new SharedArrayBuffer(0);
   owner!: FileTableOwner;
   validities!: Validities;
-  /** By id of the node, by `fh`, and by slot. */
-  readonly nodes = new Map<bigint, { slot: number; backing: Backing; told: Attributes | undefined }>();
+  /** Published nodes by node id, files by index, entries by slot. */
+  readonly nodes = new Map<bigint, { slot: number; backing: Backing; attributes: Attributes | undefined }>();
   readonly files = new Map<number, { fh: bigint; nodeid: bigint; backing: Backing }>();
-  readonly entries = new Map<number, ShownEntry>();
-  /** Calls by which something was hidden or settled, since they were looked at last. */
+  readonly entries = new Map<number, PublishedEntry>();
+  /** Calls that withdraw something or ask for differences, since {@link calls} was called last. */
   #calls: string[] = [];
-  /** Calls by which something was shown. */
-  shows = 0;
+  /** How often something was published. */
+  publications = 0;
 
   calls(): string[] {
     const calls = this.#calls;
@@ -110,18 +110,24 @@ class Recorder implements FileTable {
     this.owner = owner;
   }
 
-  publishNode(slot: number, low: number, high: number, backing: Backing, told: Attributes | undefined): void {
-    this.shows += 1;
-    this.nodes.set(wide(low, high), { slot, backing, told: told && { ...told } });
+  publishNode(
+    slot: number,
+    low: number,
+    high: number,
+    backing: Backing,
+    attributes: Attributes | undefined,
+  ): void {
+    this.publications += 1;
+    this.nodes.set(wide(low, high), { slot, backing, attributes: attributes && { ...attributes } });
   }
 
   publishFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void {
-    this.shows += 1;
+    this.publications += 1;
     this.files.set(index, { fh: wide(index, generation), nodeid: wide(nodeLow, nodeHigh), backing });
   }
 
   publishEntry(name: EntryName, slot: number, node: EntryNode): number {
-    this.shows += 1;
+    this.publications += 1;
     this.#returnLookups(slot);
     this.entries.set(slot, { name, node, lookups: GRANTED });
     return GRANTED;
@@ -132,17 +138,17 @@ class Recorder implements FileTable {
   }
 
   withdrawEntry(slot: number): void {
-    this.#calls.push('hide entry');
+    this.#calls.push('withdraw entry');
     this.#returnLookups(slot);
   }
 
   withdrawNode(low: number, high: number): void {
-    this.#calls.push(`hide node ${wide(low, high)}`);
+    this.#calls.push(`withdraw node ${wide(low, high)}`);
     this.nodes.delete(wide(low, high));
   }
 
   withdrawFile(index: number): void {
-    this.#calls.push(`hide file ${index}`);
+    this.#calls.push(`withdraw file ${index}`);
     this.files.delete(index);
   }
 
@@ -154,13 +160,13 @@ class Recorder implements FileTable {
   }
 
   /** The entry of a node. */
-  entryOf(nodeid: bigint): ShownEntry | undefined {
+  entryOf(nodeid: bigint): PublishedEntry | undefined {
     for (const entry of this.entries.values())
       if (wide(entry.node.low, entry.node.high) === nodeid) return entry;
     return undefined;
   }
 
-  /** A thread tells the guest of a node. */
+  /** Takes a lookup, as a thread that answers a LOOKUP does. */
   take(nodeid: bigint): void {
     const entry = this.entryOf(nodeid);
     assert.ok(entry !== undefined && entry.lookups > 0);
@@ -205,7 +211,7 @@ async function mounted(
   const fileTable = new Recorder();
   const guest = running.guest({ fileTable });
   await guest.client.init();
-  assert.equal(fileTable.shows, 0);
+  assert.equal(fileTable.publications, 0);
   fileTable.calls();
   guest.loopback.passedOn = true;
   return { ...guest, tiny, fileTable, engine: running };
@@ -219,7 +225,7 @@ async function opened(guest: Guest): Promise<{ dir: bigint; file: bigint; fh: bi
   return { dir, file, fh, index: Number(BigInt.asUintN(32, fh)) };
 }
 
-describe('a session shows', () => {
+describe('a session publishes', () => {
   it('nothing of what comes to this thread', async () => {
     const guest = await mounted();
     guest.loopback.passedOn = false;
@@ -233,30 +239,30 @@ describe('a session shows', () => {
     await client.create(dir, 'new');
     const listing = await client.opendir(dir);
     await client.readdirplus(dir, listing.fh);
-    assert.equal(fileTable.shows, 0);
+    assert.equal(fileTable.publications, 0);
   });
 
   it('a directory in which a name was looked up, whether there was such a name or not', async () => {
     const { client, fileTable, tiny } = await mounted();
     await rejectsWith(client.lookup(ROOT, 'none'), ENOENT);
     assert.deepEqual([...fileTable.nodes.keys()], [ROOT]);
-    const { backing, told } = fileTable.nodes.get(ROOT)!;
-    assert.deepEqual([backing.fd, backing.names, told], [1000 + tiny.root.id, true, undefined]);
+    const { backing, attributes } = fileTable.nodes.get(ROOT)!;
+    assert.deepEqual([backing.fd, backing.names, attributes], [1000 + tiny.root.id, true, undefined]);
     assert.equal(fileTable.entries.size, 0);
   });
 
-  it('a node of which attributes were asked, with what was told', async () => {
+  it('a node whose attributes were asked for, with the reply', async () => {
     const { client, fileTable, tiny, session } = await mounted();
     const dir = tiny.root.children.get('dir')!;
     const { nodeid } = await client.lookup(ROOT, 'dir');
     assert.equal(fileTable.nodes.has(nodeid), false);
     await client.getattr(nodeid);
-    const { slot, backing, told } = fileTable.nodes.get(nodeid)!;
+    const { slot, backing, attributes } = fileTable.nodes.get(nodeid)!;
     assert.equal(slot, session.nodes.slotOf(dir));
     assert.equal(backing.fd, 1000 + dir.id);
-    assert.deepEqual(told, tiny.getattr(dir));
+    assert.deepEqual(attributes, tiny.getattr(dir));
     await client.setattr(nodeid, { mtime: { seconds: 1234, nanoseconds: 0 } });
-    assert.equal(fileTable.nodes.get(nodeid)!.told?.mtime, 1234);
+    assert.equal(fileTable.nodes.get(nodeid)!.attributes?.mtime, 1234);
   });
 
   it('an entry under the name and the directory by which it was looked up', async () => {
@@ -311,12 +317,12 @@ describe('a session shows', () => {
     await rejectsWith(client.read(ROOT, 5n, 0, 10), EBADF);
     await rejectsWith(client.open(77n), ESTALE);
     const { nodeid } = await client.lookup(ROOT, 'dir');
-    const before = fileTable.shows;
+    const before = fileTable.publications;
     tiny.getattr = () => {
       throw new Error('no');
     };
     await rejectsWith(client.getattr(nodeid), 5);
-    assert.equal(fileTable.shows, before);
+    assert.equal(fileTable.publications, before);
   });
 
   it('nothing that has no descriptor, or whose attributes are not the file’s', async () => {
@@ -326,7 +332,7 @@ describe('a session shows', () => {
       await client.getattr(ROOT);
       await rejectsWith(client.lookup(ROOT, 'none'), ENOENT);
     }
-    assert.equal(fileTable.shows, 0);
+    assert.equal(fileTable.publications, 0);
     const dir = tiny.root.children.get('dir')!;
     tiny.odd.set(dir.children.get('file')!, undefined);
     const { nodeid } = await client.lookup((await client.lookup(ROOT, 'dir')).nodeid, 'file');
@@ -370,7 +376,7 @@ describe('a session shows', () => {
   });
 });
 
-describe('a session hides', () => {
+describe('a session withdraws', () => {
   it('the entry at each FORGET, the node at the last one', async () => {
     const { client, fileTable, tiny } = await mounted();
     const { nodeid } = await client.lookup(ROOT, 'dir');
@@ -474,7 +480,7 @@ describe('a session hides', () => {
     ['a second INIT', (guest: Guest) => guest.client.init()],
     ['the end', (guest: Guest) => guest.session.close()],
   ] as const) {
-    it(`all at ${what}, and has forgotten what threads told of too`, async () => {
+    it(`all at ${what}, and forgets the lookups that threads took, too`, async () => {
       const guest = await mounted();
       const { client, fileTable, tiny, session } = guest;
       const { dir, file } = await opened(guest);
@@ -567,7 +573,7 @@ describe('a guest that forgets more than it has', () => {
 });
 
 describe('an open', () => {
-  it('asks first what threads told of the file, and drops cached data where it was something else', async () => {
+  it('asks first whether threads gave other attributes, and drops cached data if so', async () => {
     const guest = await mounted(undefined, { cache: { data: 'auto' } });
     const { client, fileTable, session, tiny } = guest;
     const { file } = await opened(guest);
@@ -594,7 +600,7 @@ describe('an open', () => {
   });
 });
 
-test('a node is forgotten exactly when the guest has forgotten all that this thread and others told of it', async () => {
+test('a node is forgotten exactly when the guest has forgotten all its lookups, by this thread and by others', async () => {
   const tiny = new BackedBackend();
   const names = Array.from({ length: 12 }, (_, i) => `file-${i}`);
   const files = names.map((name) => tiny.mknod(tiny.root, name, 0o100644).node);
@@ -606,10 +612,10 @@ test('a node is forgotten exactly when the guest has forgotten all that this thr
   const { client, loopback, session } = running.guest({ fileTable });
   await client.init();
   const view = new FileTableView(fileTable.memory, new DescriptorUse(user));
-  /** What the guest has been told and not forgotten, by file. */
+  /** Lookups that the guest has and has not forgotten, by file. */
   const held = files.map(() => 0);
   const ids = files.map(() => 0n);
-  let told = 0;
+  let taken = 0;
 
   let random = 4711;
   const next = (below: number): number => {
@@ -617,8 +623,8 @@ test('a node is forgotten exactly when the guest has forgotten all that this thr
     return (random >>> 8) % below;
   };
 
-  /** A thread tells the guest, where it can. */
-  function tell(which: number): void {
+  /** Answers a LOOKUP as a thread does, if the entry is published. */
+  function take(which: number): void {
     const node = files[which]!;
     const ino = BigInt(node.id);
     const from = statx(
@@ -630,7 +636,7 @@ test('a node is forgotten exactly when the guest has forgotten all that this thr
     assert.ok(view.confirmEntry(from, FROM));
     assert.equal(wide(view.nodeLow, view.nodeHigh), ids[which]);
     held[which]! += 1;
-    told += 1;
+    taken += 1;
   }
 
   async function check(session: Session): Promise<void> {
@@ -649,7 +655,7 @@ test('a node is forgotten exactly when the guest has forgotten all that this thr
     if (action < 4) {
       ids[which] = (await client.lookup(ROOT, names[which]!)).nodeid;
       held[which]! += 1;
-    } else if (action < 12) for (let i = next(40); i >= 0; i--) tell(which);
+    } else if (action < 12) for (let i = next(40); i >= 0; i--) take(which);
     else if (action < 15) {
       const count = next(held[which]! + 1);
       held[which]! -= count;
@@ -667,7 +673,7 @@ test('a node is forgotten exactly when the guest has forgotten all that this thr
     } else if (action === 18) tiny.setattr(files[which]!, { mtime: { seconds: step, nanoseconds: 0 } });
     if (next(50) === 0) await check(session);
   }
-  assert.ok(told > 1000);
+  assert.ok(taken > 1000);
   await check(session);
   for (const [which, count] of held.entries()) await client.forget(ids[which]!, BigInt(count));
   held.fill(0);

@@ -55,7 +55,7 @@ function errnoOf(answer: PromiseSettledResult<unknown> | undefined): number {
 /** A mounted guest whose backend carries out later what it may. */
 async function aside(): Promise<Mounted> {
   const guest = await mounted();
-  guest.tiny.aside = true;
+  guest.tiny.runsLater = true;
   return guest;
 }
 
@@ -128,7 +128,7 @@ test('attributes and names are asked for without carrying out what is gathered',
 test('attributes and names are gathered with reads, each answered by what it asked for', async () => {
   const guest = await mounted();
   const { client, loopback, nodeid, tiny } = guest;
-  tiny.looks = true;
+  tiny.gathersLookups = true;
   const attr = await client.getattr(nodeid);
   const answers = await loopback.together<unknown>([
     ...reads(client, guest, 6),
@@ -150,7 +150,7 @@ test('attributes and names are gathered with reads, each answered by what it ask
 test('requests without data are gathered whatever came before them', async () => {
   const guest = await mounted();
   const { client, loopback, nodeid, fh, tiny } = guest;
-  tiny.looks = true;
+  tiny.gathersLookups = true;
   for (let i = 0; i < 40; i++) await client.write(nodeid, fh, 0, Buffer.alloc(64 * 1024));
   await loopback.together<unknown>(Array.from({ length: 12 }, () => () => client.getattr(nodeid)));
   assert.deepEqual(tiny.submitted, [12]);
@@ -159,7 +159,7 @@ test('requests without data are gathered whatever came before them', async () =>
 test('a name that was gathered is known to nobody where its guest started anew meanwhile', async () => {
   const guest = await aside();
   const { client, loopback, tiny } = guest;
-  tiny.looks = true;
+  tiny.gathersLookups = true;
   tiny.stuck = true;
   loopback.announce(20);
   const asking = Promise.allSettled(Array.from({ length: 16 }, () => client.lookup(ROOT, 'file')));
@@ -190,7 +190,7 @@ test('where there was little to gather, chances are passed over, and taken again
 
 test('results may be promises, of success or failure', async () => {
   const guest = await mounted();
-  guest.tiny.late = true;
+  guest.tiny.givesPromises = true;
   const { client, loopback, nodeid, fh } = guest;
   const answers = await loopback.together<unknown>([
     ...reads(client, guest, 10),
@@ -245,9 +245,9 @@ test('requests sent together do what they do one by one', async (t) => {
         for (const isTogether of [false, true]) {
           const guest = await mounted();
           const { client, loopback, nodeid, fh, tiny } = guest;
-          tiny.late = late;
-          tiny.aside = isAside;
-          tiny.looks = looks;
+          tiny.givesPromises = late;
+          tiny.runsLater = isAside;
+          tiny.gathersLookups = looks;
           const answers: unknown[] = [];
           for (const [number, batch] of batches.entries()) {
             const calls = batch.map(({ kind, block, size }, i) => (): Promise<unknown> => {
@@ -355,7 +355,7 @@ test('what does not end is answered with EIO by a drain, and harmless when it do
   const { client, loopback, session } = guest({ drainTimeout: 10 });
   await client.init();
   const { entry, open } = await client.create(ROOT, 'file');
-  tiny.aside = true;
+  tiny.runsLater = true;
   tiny.stuck = true;
   loopback.announce(20);
   const reading = Promise.allSettled(

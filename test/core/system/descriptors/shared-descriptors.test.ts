@@ -12,7 +12,7 @@ import {
   MOST_THREADS,
   SharedDescriptors,
 } from '../../../../core/system/index.js';
-import { Place, PLACE_WORDS, type ReaderData, type ReaderReport, Told } from '../descriptor-reader.js';
+import { Place, PLACE_WORDS, type ReaderData, type ReaderReport, Progress } from '../descriptor-reader.js';
 
 /** Where serials begin in the shared state, in words: after the turns, of 16 words each. */
 const SERIALS = MOST_THREADS * 16;
@@ -42,7 +42,7 @@ function shared(threads: number): {
   return { descriptors, users, uses: users.map((user) => new DescriptorUse(user)) };
 }
 
-/** Waits until the event loop has closed what waits. */
+/** Waits until the event loop has closed the descriptors that wait. */
 async function closed(descriptors: SharedDescriptors): Promise<void> {
   for (let tries = 0; descriptors.pending > 0 && tries < 1000; tries++) await setTimeout(1);
 }
@@ -58,7 +58,7 @@ describe('a descriptor is closed at once', () => {
     uses[0]!.leave();
   });
 
-  it('where it was shown, but no thread is in a turn', () => {
+  it('where it was published, but no thread is in a turn', () => {
     const { descriptors, uses } = shared(2);
     uses[0]!.enter();
     uses[0]!.leave();
@@ -77,7 +77,7 @@ describe('a descriptor is closed at once', () => {
     descriptors.leave(users[0]!);
     descriptors.close(fd);
     assert.equal(isOpen(fd), false);
-    // Whoever comes later does not take it for current.
+    // A turn that begins now finds that it is not current.
     const later = new DescriptorUse(descriptors.join());
     later.enter();
     assert.equal(later.isCurrent(fd, serial), false);
@@ -322,12 +322,12 @@ test('a thread reads no file but the one that it has found, while descriptors ar
   const user = descriptors.join();
   const places = 8;
   const memory = new SharedArrayBuffer(places * PLACE_WORDS * 4);
-  const told = new SharedArrayBuffer(Object.keys(Told).length * 4);
-  const data: ReaderData = { user, places, memory, told };
+  const shared = new SharedArrayBuffer(Object.keys(Progress).length * 4);
+  const data: ReaderData = { user, places, memory, progress: shared };
   const worker = new Worker(new URL('../descriptor-reader.js', import.meta.url), { workerData: data });
   const ended = once(worker, 'message') as Promise<[ReaderReport]>;
   const words = new Int32Array(memory);
-  const progress = new Int32Array(told);
+  const progress = new Int32Array(shared);
   const used: number[] = [];
   const numbers = new Set<number>();
   let opened = 0;
@@ -351,13 +351,13 @@ test('a thread reads no file but the one that it has found, while descriptors ar
   }
 
   const end = performance.now() + 1500;
-  while (performance.now() < end || Atomics.load(progress, Told.READS) < 100) {
+  while (performance.now() < end || Atomics.load(progress, Progress.READS) < 100) {
     for (let i = 0; i < 40; i++) change(opened % places);
     waited += descriptors.pending;
     if (descriptors.pending > 100) descriptors.settle();
     await Promise.race([setImmediate(), ended]);
   }
-  Atomics.store(progress, Told.STOP, 1);
+  Atomics.store(progress, Progress.STOP, 1);
   const [[report]] = await Promise.all([ended, once(worker, 'exit')]);
   assert.deepEqual(report.wrong, []);
   // Numbers were used again and again, and the thread met descriptors that were closed.

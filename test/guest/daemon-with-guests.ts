@@ -6,13 +6,13 @@ import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../../
 import { FrontEnd } from '../../core/vhost-user/index.js';
 
 /**
- * Seconds after which guests of a test are ended: what waits for them then fails, with the end of
- * their console.
+ * Seconds after which a test's guests are ended. Calls that wait for them then fail, with the last
+ * lines of the console in the error.
  */
-const LIFE = 900;
+const LIFETIME_SECONDS = 900;
 
-/** Real guests on exports of a daemon in this process. */
-export class ServedGuests implements AsyncDisposable {
+/** A daemon in this process, and real guests that have mounted its exports. */
+export class DaemonWithGuests implements AsyncDisposable {
   readonly guests: readonly Guest[];
   readonly #daemon: Daemon;
   readonly #folder: string;
@@ -27,9 +27,10 @@ export class ServedGuests implements AsyncDisposable {
 
   /**
    * Boots `times` guests, each with all the exports: the first at /mnt, another at /mnt/TAG.
-   * @param hostTools runs commands among this machine's programs.
-   * @param onThread has another front-end be the first of the first export: the only guest's queue
-   * is then that of a queue thread, if there is one.
+   * @param hostTools runs commands with this machine's root directory as theirs, so that they have
+   * its programs.
+   * @param onThread connects another front-end to the first export before the guest. If there is a
+   * queue thread, it then serves the guest's queue.
    */
   static async boot(
     exports: readonly Omit<ServedExport, 'socket'>[],
@@ -39,7 +40,7 @@ export class ServedGuests implements AsyncDisposable {
       onThread = false,
       ...options
     }: { times?: number; hostTools?: boolean; onThread?: boolean } & Partial<GuestOptions> = {},
-  ): Promise<ServedGuests> {
+  ): Promise<DaemonWithGuests> {
     const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-test-'));
     const served: ServedExport[] = exports.map((one, index) => ({
       ...one,
@@ -57,13 +58,13 @@ export class ServedGuests implements AsyncDisposable {
     const log = createLogger({ level: 'error', format: 'text' });
     const daemon = await Daemon.start({ exports: served, log, registry: new BackendRegistry() });
     const first = onThread ? await FrontEnd.connect(served[0]!.socket!) : undefined;
-    const signal = AbortSignal.timeout(LIFE * 1000);
+    const signal = AbortSignal.timeout(LIFETIME_SECONDS * 1000);
     const boots = Array.from({ length: times }, () =>
       Guest.boot({ shares, rootTag: hostTools ? 'host' : undefined, signal, ...options }),
     );
     const results = await Promise.allSettled(boots);
     const guests = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    const all = new ServedGuests(guests, daemon, folder, first);
+    const all = new DaemonWithGuests(guests, daemon, folder, first);
     for (const result of results) {
       if (result.status === 'rejected') {
         await all[Symbol.asyncDispose]();
