@@ -2,7 +2,7 @@ import { type Message, NativeWindow, SegmentList } from '../../core/memory/index
 import { NativeMemory } from '../../core/system/index.js';
 
 const PAGE = 4096;
-/** Where the reply's header begins, so that what follows it begins on a page. */
+/** Offset of the reply's header, so that what follows it begins on a page. */
 const REPLY = 2 * PAGE - 16;
 
 /** A request that can be sent again and again; its segments are Linux's. */

@@ -4,7 +4,7 @@ import { median, medianFigures, ratioOf, type Figures } from '../../core/bench/f
 import { launch } from '../support/daemons.js';
 import { whenListening, type Subject } from './subject.js';
 
-/** How often, and where. */
+/** How often daemons are started, and where. */
 export interface LivesOptions {
   /** Folder for sockets. */
   readonly scratch: string;
@@ -14,7 +14,7 @@ export interface LivesOptions {
   onProgress(text: string): void;
 }
 
-/** What a daemon showed in one round. */
+/** What was measured of a daemon in one round. */
 interface Round extends LifeFigures {
   /** Milliseconds from the start of its process until its socket listened. */
   readonly start: number;

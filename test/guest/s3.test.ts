@@ -9,9 +9,9 @@ import { runWorkloads } from './workloads.js';
 after(removeFolders);
 
 /**
- * Left out: hard links, as there is one name for one object; and what makes thousands of files, as
- * each takes some requests and the guest asks for one after the other: minutes under emulation.
- * `reading.test.ts` lists large directories.
+ * Workloads that are left out. Hard links: an object has one name. Thousands of files: each takes
+ * some requests, one after the other, which is minutes under emulation.
+ * `reading-backend.s3.test.ts` lists large directories.
  */
 const LACKS = /hard links share|10,000 files|names are removed and added/;
 

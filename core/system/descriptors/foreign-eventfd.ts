@@ -4,9 +4,9 @@ import { NativeMemory, putLong } from '../memory/native-memory.js';
 import { Region } from '../memory/region.js';
 
 /*
- * Eventfds that another process has too. Whether such a one blocks is decided by a flag of the open
- * file, which that process may clear at any moment, and its counter may be full: write(2) would
- * then sleep for ever. So none of the calls here depends on the flag.
+ * Eventfds that another process shares. Whether read(2) and write(2) block on one depends on a flag
+ * of the open file, which the other process may clear at any moment. If the counter is full, too,
+ * write(2) sleeps for ever. So no call here depends on the flag.
  */
 
 const aio = libc<(number: number, context: number, count: number, list: number) => number>(
@@ -52,7 +52,7 @@ const EAGAIN = 11;
 const EOPNOTSUPP = 95;
 const IOCB_FLAG_RESFD = 1;
 
-/** Places in the scratch: the number one, a sink, `struct pollfd`, an iovec for the sink. */
+/** Byte offsets in `scratch`: the number one, a sink, `struct pollfd`, an iovec for the sink. */
 const ONE = 0;
 const SINK = 8;
 const POLLFD = 16;
@@ -73,7 +73,7 @@ scratch.u32[ONE >> 2] = 1;
 putLong(scratch.u32, IOVEC >> 2, at + SINK);
 putLong(scratch.u32, (IOVEC >> 2) + 2, 8);
 
-/** A context of asynchronous I/O; nothing where there can be none. Each thread has its own. */
+/** This thread's context of asynchronous I/O; undefined if the system gives none. */
 let context: { readonly id: number; readonly ring: Uint32Array; readonly nothing: number } | undefined;
 let isTried = false;
 
@@ -95,16 +95,16 @@ function setUp(): void {
 }
 
 /**
- * Adds 1 to an eventfd, or leaves it as signalled as it can be: 1 or more, or minus the errno. It
- * never blocks: a read that is over at once has the kernel announce that, which does not wait
- * (`eventfd_signal`). Where the system refuses asynchronous I/O, the eventfd is polled first, and
- * only a front-end that fills it in between could have this thread wait.
+ * Adds 1 to an eventfd, unless its counter is at its maximum: 1 or more, or minus the errno. It
+ * never blocks. It submits a read that ends at once, and the kernel signals the eventfd for that
+ * without waiting (`eventfd_signal`). Where the system refuses asynchronous I/O, the eventfd is
+ * polled first. Only a front-end that fills the counter after that poll could block this thread.
  */
 export function signalForeign(fd: number): number {
   if (!isTried) setUp();
   if (context === undefined) return ifReady(fd, POLLOUT, () => transfer.write(fd, at + ONE, 8));
   const { ring, id } = context;
-  // What was announced before is nobody's business.
+  // Skips the results of earlier reads.
   ring[RING_HEAD] = ring[RING_TAIL]!;
   scratch.u32[RESFD] = fd;
   return result(aio(SYS_IO_SUBMIT, id, 1, at + LIST));
@@ -118,7 +118,7 @@ export function drainForeign(fd: number): number {
   return ifReady(fd, POLLIN, () => transfer.read(fd, at + SINK, 8));
 }
 
-/** Gives back what this thread has for {@link signalForeign}, which is over. */
+/** Frees this thread's context of asynchronous I/O. */
 export function endForeignSignals(): void {
   if (context === undefined) return;
   aio(SYS_IO_DESTROY, context.id, 0, 0);

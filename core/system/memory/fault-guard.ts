@@ -5,11 +5,11 @@ import { NativeMemory, putLong } from './native-memory.js';
 import { Region } from './region.js';
 
 /*
- * Memory of another process's file may have nothing behind it when it is touched: no huge page is
- * left, a file system is full, the file became shorter. The kernel then sends SIGBUS, which ends
- * a process. Here a handler puts zeroed memory of our own in the place of the whole region, tells
- * by an eventfd, and the touch goes on. System calls that touch such memory fail with EFAULT and
- * send no signal.
+ * Mapped memory of another process's file can lack a page when it is accessed: no huge page is
+ * left, the file system is full, or the file became shorter. The kernel then sends SIGBUS, which
+ * ends the process. The signal handler here replaces the whole region by zeroed memory of this
+ * process, signals an eventfd, and lets the access continue. A system call that accesses such
+ * memory fails with EFAULT and sends no signal.
  */
 
 const sigaction = libc<(signal: number, action: number, before: number) => number>('sigaction', 'int', [
@@ -30,7 +30,10 @@ const CAPACITY = 8192;
 /** Bytes of each: first address, address after the last, whether it was replaced. */
 const ENTRY = 24;
 
-/** Places in the guard's memory before the entries: the number one; zeros, the default action. */
+/**
+ * Offsets in the guard's memory: the number one for the eventfd, zeros that stand for the default
+ * action, the handler's `struct sigaction`, and the entries.
+ */
 const ONE = 0;
 const DEFAULT = 8;
 const ACTION = 256;
@@ -115,7 +118,7 @@ function setUp(): Guard | undefined {
   new Uint8Array(program.view(program.address, code.length)).set(code);
   putLong(memory.u32, ACTION >> 2, program.address);
   memory.u32[(ACTION + SA_FLAGS) >> 2] = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-  // A security policy may allow no machine code but that of files.
+  // A security policy may forbid the execution of memory that no file backs.
   if (!program.makeExecutable() || result(sigaction(SIGBUS, memory.address + ACTION, 0)) < 0) {
     program.release();
     memory.free();
@@ -129,13 +132,13 @@ function setUp(): Guard | undefined {
   };
   watch(lost.value, () => {
     drain(lost.value);
-    tell(made);
+    notify(made);
   }).unref();
   return made;
 }
 
-/** Tells of the regions that were replaced. */
-function tell({ entries, onLost }: Guard): void {
+/** Calls the listeners of the regions that were replaced. */
+function notify({ entries, onLost }: Guard): void {
   for (const [index, listener] of onLost) {
     const hit = (index * ENTRY + 16) >> 2;
     if (entries[hit] === 0) continue;
@@ -144,18 +147,18 @@ function tell({ entries, onLost }: Guard): void {
   }
 }
 
-/** Keeps the process alive when nothing is behind a region's memory. */
+/** A region whose loss does not end the process. */
 export interface GuardedRegion {
-  /** The region is to be let go of. Idempotent. */
+  /** Ends the guard, before the region is released. Idempotent. */
   end(): void;
 }
 
 /**
- * Guards a shared region: when nothing is behind its memory it shows zeros from then on that are
- * this process's own, and `onLost` is called in a later turn of the event loop.
- * @returns nothing where that cannot be had: another architecture, or a policy against machine
- * code. SIGBUS then ends the process.
- * @throws RangeError if there are too many.
+ * Guards a shared region. If a page of it is missing at an access, the region becomes zeroed memory
+ * of this process, and `onLost` is called in a later turn of the event loop.
+ * @returns undefined if there is no handler for this architecture, or a security policy forbids it.
+ * SIGBUS then ends the process.
+ * @throws RangeError if too many regions are guarded.
  */
 export function guardRegion(region: Region, onLost: () => void): GuardedRegion | undefined {
   if (!isTried) guard = setUp();

@@ -4,8 +4,8 @@ import { libc, result } from '../calls/libc.js';
 import { NativeMemory } from './native-memory.js';
 
 /*
- * What a descriptor from elsewhere is, without asking the file system on which it lies: that of a
- * stopped FUSE or network server would have this thread wait for ever.
+ * What kind of file a descriptor from another process is. The file system of the file is not asked,
+ * because that of a stopped FUSE or network server would never answer.
  */
 
 const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
@@ -16,10 +16,10 @@ const MFD_HUGETLB = 4;
 const MFD_HUGE_SHIFT = 26;
 const AT_STATX_DONT_SYNC = 0x4000;
 
-/** File systems that are memory, and where nobody else is asked. */
+/** Types of file systems whose files are in memory. */
 const IN_MEMORY = new Set(['tmpfs', 'ramfs', 'hugetlbfs', 'devtmpfs']);
 
-/** Mounts inside the kernel on which memfds lie, by id, and their devices. */
+/** Ids and devices of the kernel's own mounts, on which memfds lie. */
 const internal = { mounts: new Set<string>(), devices: new Set<string>() };
 
 const scratch = NativeMemory.allocate(4096);
@@ -27,9 +27,9 @@ const EMPTY = scratch.address;
 const TARGET = scratch.address + 256;
 
 /**
- * Whether a descriptor is shared memory: a memfd, or a file of a file system in memory. Asks
- * nothing that could wait.
- * @returns why not, or nothing.
+ * Checks that a descriptor is shared memory: a memfd, or a file of a file system in memory. No call
+ * here waits for a server.
+ * @returns why it is not, or undefined.
  */
 export function whyNotMemory(fd: number): string | undefined {
   const mount = mountOf(fd);
@@ -39,7 +39,7 @@ export function whyNotMemory(fd: number): string | undefined {
   const mounts = readMounts();
   const known = mounts.find(({ id }) => id === mount);
   if (known !== undefined) return IN_MEMORY.has(known.type) ? undefined : `it lies on ${known.type}`;
-  // A mount of another namespace, as virtual machine monitors have: known by its device.
+  // A mount of another namespace, such as a virtual machine monitor's. Its device may be known.
   const device = deviceOf(fd);
   if (internal.devices.has(device)) return undefined;
   const same = mounts.find((other) => other.device === device);
@@ -49,8 +49,8 @@ export function whyNotMemory(fd: number): string | undefined {
 }
 
 /**
- * What descriptors of one file have in common, and of two files not: its mount and inode number.
- * Nothing for a descriptor that is not open, or of which the kernel does not tell (before 5.14).
+ * A text that is the same for descriptors of one file, and differs for two files: mount and inode
+ * number. Undefined if the descriptor is not open, or the kernel is older than 5.14.
  */
 export function fileIdentity(fd: number): string | undefined {
   try {
@@ -62,7 +62,7 @@ export function fileIdentity(fd: number): string | undefined {
   }
 }
 
-/** Id of the mount, /proc/self/fdinfo, proc(5): what the kernel knows by itself. */
+/** Id of the file's mount, /proc/self/fdinfo, proc(5). The kernel does not ask the file system. */
 function mountOf(fd: number): string | undefined {
   try {
     return /^mnt_id:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
@@ -71,7 +71,7 @@ function mountOf(fd: number): string | undefined {
   }
 }
 
-/** Device of the file system, as the kernel remembers it (statx(2), AT_STATX_DONT_SYNC). */
+/** Device of the file system, as the kernel has it cached (statx(2), AT_STATX_DONT_SYNC). */
 function deviceOf(fd: number): string {
   const code = statx(fd, EMPTY, AT.EMPTY_PATH | AT_STATX_DONT_SYNC, 0, TARGET);
   const words = scratch.u32.subarray(256 / 4);
@@ -95,7 +95,7 @@ function readMounts(): Mount[] {
     });
 }
 
-/** Makes a memfd of each kind, and looks where it lies. */
+/** Makes a memfd of each kind, and notes its mount and device. */
 function learnInternal(): void {
   if (internal.mounts.size > 0) return;
   for (const flags of [0, MFD_HUGETLB, ...hugePages()]) {

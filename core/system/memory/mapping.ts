@@ -6,8 +6,8 @@ import { LARGEST_VIEW, PAGE_SIZE, Region, roundUp } from './region.js';
 import { canBeUncounted, leaveUncounted } from './uncounted.js';
 
 /**
- * A part of a mapping that typed arrays can cover: at most 1 GiB, at host addresses from `start` up
- * to `end`.
+ * A part of a mapping that typed arrays can cover: at most 1 GiB. Its host addresses are those from
+ * `start` on and before `end`.
  */
 export interface Window {
   readonly start: number;
@@ -20,9 +20,9 @@ export interface Window {
 }
 
 /**
- * Bytes of a window. V8 begins to collect garbage for 64 MiB that it counts, even where it is told
- * a moment later not to count them; where it cannot be told, it collects for each window, however
- * small.
+ * Bytes of a window. V8 begins to collect garbage when it has counted 64 MiB, even if they are
+ * subtracted from its count a moment later. If they can't be subtracted, it collects for each
+ * window, however small, so windows are as large as possible.
  */
 export const WINDOW_SIZE = canBeUncounted ? 2 ** 25 : LARGEST_VIEW;
 
@@ -34,7 +34,7 @@ export class Mapping {
   readonly length: number;
   readonly #region: Region;
   readonly #first: number;
-  /** Made when first asked for: a guest uses few of them, and each has V8 do something. */
+  /** Each is made when it is first needed: a guest uses few of them, and each costs V8 time. */
   readonly #windows: (Window | undefined)[] = [];
   #guard: GuardedRegion | undefined;
   #holds = 0;
@@ -50,13 +50,13 @@ export class Mapping {
 
   /**
    * Maps `length` bytes from `offset` of a descriptor, shared and writable. The descriptor may be
-   * closed afterwards. Nothing is behind memory beyond the end of a file, so that the file is
-   * sealed against shrinking if it can be.
-   * @param onLost called, in a turn of the event loop, when nothing was behind memory that was
-   * touched: the mapping shows zeros of its own then. Where that cannot be had (`guardRegion`) such
-   * a touch ends the process (SIGBUS).
-   * @throws RangeError if they reach beyond the end of the file, or it is no shared memory: a
-   * memfd, or a file on tmpfs or hugetlbfs.
+   * closed afterwards. The file is sealed against shrinking, if it can be sealed: mapped memory
+   * beyond the end of a file has no pages.
+   * @param onLost called in a turn of the event loop after an access found a page missing. The
+   * mapping is zeroed memory of this process then. Where `guardRegion` has no handler, SIGBUS ends
+   * the process instead.
+   * @throws RangeError if the bytes reach beyond the end of the file, or the file is no shared
+   * memory (a memfd, or a file on tmpfs or hugetlbfs).
    * @throws SystemError if the descriptor cannot be mapped.
    */
   static map(fd: number, length: number, offset: number, onLost: () => void = ignore): Mapping {
@@ -89,8 +89,8 @@ export class Mapping {
   }
 
   /**
-   * Memory that another thread of this process has mapped, and keeps mapped as long as it is used
-   * here.
+   * Memory that another thread of this process has mapped. That thread must keep it mapped as long
+   * as it is used here.
    */
   static at(address: number, length: number): Mapping {
     const first = address - (address % PAGE_SIZE);
@@ -112,8 +112,8 @@ export class Mapping {
   }
 
   /**
-   * Has {@link unmap} wait for one more {@link letGo}: a thread may be in a system call on the
-   * memory.
+   * Has {@link unmap} wait for one more {@link letGo}, because a thread may be in a system call on
+   * the memory.
    */
   hold(): void {
     this.#holds += 1;
@@ -125,8 +125,8 @@ export class Mapping {
   }
 
   /**
-   * Lets go of the memory, as soon as nobody holds it. Idempotent; the windows then show zeros that
-   * nobody else sees.
+   * Releases the memory as soon as nobody holds it. Idempotent. The windows then show zeroed memory
+   * that nothing else uses.
    */
   unmap(): void {
     this.#isOver = true;

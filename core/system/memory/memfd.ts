@@ -17,15 +17,18 @@ const F_ADD_SEALS = 1033;
 export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8 } as const;
 
 /**
- * Sees to it that a file never shrinks, where it is one that takes seals: memory that was mapped
- * from it stays there. Others (files of memory-backend-file, memory sealed for good) stay as they
- * are.
+ * Seals a file against shrinking, so that memory mapped from it never lacks its pages. Nothing
+ * happens if the file takes no seals, as that of a memory-backend-file, or no further ones.
  */
 export function sealAgainstShrinking(fd: number): void {
   fcntl(fd, F_ADD_SEALS, Seal.SHRINK);
 }
 
-/** Anonymous shared memory of `size` bytes, zeroed, with seals. @throws SystemError */
+/**
+ * Makes anonymous shared memory of `size` bytes, zeroed.
+ * @param seals bits of {@link Seal}.
+ * @throws SystemError
+ */
 export function memfd(name: string, size: number, seals = 0): OwnedFd {
   const fd = new OwnedFd(check(result(memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)), 'memfd_create'));
   try {

@@ -30,12 +30,12 @@ const MADV_DONTNEED = 4;
 const MADV_HUGEPAGE = 14;
 
 /**
- * From this size on private memory may be backed by huge pages: a fault costs more than clearing
- * the rest of one does.
+ * Private memory of this size or more may be backed by huge pages. To clear a whole one costs less
+ * than the page faults that it saves.
  */
 const HUGE_PAGE = 2 ** 21;
 
-/** The smallest page; addresses and lengths of regions are multiples of it. */
+/** Bytes of the smallest page. Addresses and lengths of regions are multiples of it. */
 export const PAGE_SIZE = 4096;
 
 /**
@@ -44,7 +44,7 @@ export const PAGE_SIZE = 4096;
  */
 export const LARGEST_VIEW = 2 ** 30;
 
-/** What must still happen before a region's addresses may be used for something else. */
+/** A range of addresses is unmapped when its region is released and no view of it is left. */
 interface Lifetime {
   readonly address: number;
   readonly length: number;
@@ -64,10 +64,10 @@ function unmapIfUnused(lifetime: Lifetime): void {
 /**
  * A range of mapped addresses, and the ArrayBuffers over it.
  *
- * An ArrayBuffer made over foreign memory cannot be detached, so that one that is still held
- * somewhere would turn into a wild pointer when its memory is unmapped. A released region is
- * therefore replaced in place by fresh anonymous memory: what backed it is let go at once, a late
- * access finds zeros that nobody else uses, and the addresses are given back when the last view was
+ * An ArrayBuffer over foreign memory cannot be detached. If its memory were unmapped, one that is
+ * still in use would point to nothing, or to something else. So fresh anonymous memory replaces a
+ * released region at the same addresses. What backed the region is freed at once, and a
+ * late access finds zeros that nothing else uses. The addresses are unmapped when the last view was
  * collected.
  */
 export class Region {
@@ -89,15 +89,15 @@ export class Region {
       result(mmap(0, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
       `mmap of ${length} bytes`,
     );
-    // Advice: a kernel without huge pages refuses it, and nothing is lost.
+    // A kernel without huge pages refuses this advice, which does no harm.
     if (length >= HUGE_PAGE) madvise(address, length, MADV_HUGEPAGE);
     return new Region(address, length);
   }
 
   /**
-   * Shared memory of a descriptor; `offset` and `length` as mmap(2) wants them.
-   * @param huge it is of huge pages, which are reserved at once: where there are not enough, that
-   * fails here rather than when they are touched.
+   * Maps a descriptor as shared memory. `offset` and `length` are as mmap(2) wants them.
+   * @param huge whether the file is of huge pages. They are reserved at once, so that too few of
+   * them are an error here and not at a later access.
    * @throws SystemError
    */
   static shared(fd: number, length: number, offset: number, huge: boolean): Region {
@@ -110,8 +110,8 @@ export class Region {
   }
 
   /**
-   * A range that another thread of this process has mapped, and keeps mapped as long as this one
-   * looks there.
+   * A range that another thread of this process has mapped. That thread must keep it mapped as long
+   * as it is used here.
    */
   static borrowed(address: number, length: number): Region {
     const region = new Region(address, length);
@@ -132,8 +132,7 @@ export class Region {
   }
 
   /**
-   * Lets go of what backs the whole pages within a range of a private region; they read as zeros
-   * then.
+   * Frees what backs the whole pages within a range of a private region. They read as zeros then.
    */
   discard(start: number, end: number): void {
     const from = roundUp(start, PAGE_SIZE);
@@ -144,14 +143,14 @@ export class Region {
   }
 
   /**
-   * Ends writing to a private region, whose content is machine code.
-   * @returns false where the system does not allow that.
+   * Makes a private region of machine code executable and read-only.
+   * @returns false if the system does not allow that.
    */
   makeExecutable(): boolean {
     return result(mprotect(this.address, this.length, PROT_READ_EXEC)) === 0;
   }
 
-  /** Lets go of the memory. Idempotent. */
+  /** Frees what backs the region. Idempotent. */
   release(): void {
     if (this.#lifetime.released || this.#isBorrowed) return;
     this.#lifetime.released = true;

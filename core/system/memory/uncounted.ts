@@ -1,15 +1,15 @@
 import koffi from 'koffi';
 
 /*
- * V8 takes the length of every ArrayBuffer for memory that a collection of garbage could give back,
- * that of a guest's memory too: 64 GiB of it had V8 collect for more than a second, in vain. So
- * what such a buffer was counted with is taken back at once. V8 takes it off a second time when the
- * buffer is collected. That is harmless as long as V8 looks at differences only, up to version 12
- * (Node 22); a newer one ends the process where its count would fall below zero.
+ * V8 counts the length of every ArrayBuffer as memory that garbage collection could free. It does
+ * so for a guest's memory, too: with 64 GiB of it V8 collected for more than a second, and freed
+ * nothing. So the length of such a buffer is subtracted from V8's count at once. V8 subtracts it
+ * again when the buffer is collected. Up to version 12 (Node 22) that is harmless, because V8 looks
+ * at differences only. A newer V8 ends the process where its count would fall below zero.
  */
 const LAST_VERSION = 12;
 
-/** Changes what V8 believes to be allocated outside its heap, by bytes. */
+/** Changes V8's count of bytes that are allocated outside its heap. */
 const adjust = find();
 
 function find(): ((bytes: number) => void) | undefined {
@@ -24,15 +24,15 @@ function find(): ((bytes: number) => void) | undefined {
     const isolate = current();
     return isolate === 0 ? undefined : (bytes) => void change(isolate, bytes);
   } catch {
-    // A program whose V8 has no such function for others.
+    // This program does not export V8's functions.
     return undefined;
   }
 }
 
-/** Whether V8 can be had not to count a buffer. */
+/** Whether {@link leaveUncounted} has an effect here. */
 export const canBeUncounted = adjust !== undefined;
 
-/** Has V8 not count a buffer over memory that is not its own. */
+/** Subtracts a buffer over memory that is not V8's own from V8's count. */
 export function leaveUncounted(buffer: ArrayBuffer): void {
   adjust?.(-buffer.byteLength);
 }

@@ -72,7 +72,7 @@ function variant(
 /** Methods without a promise. */
 const IMMEDIATE = new Set(['key', 'forget']);
 
-/** The same backend, every answer of which takes its time and comes by promise. */
+/** The same backend, but every answer is a promise that resolves later. */
 export function asynchronous(backend: Backend, delay = (): Promise<unknown> => nextTurn()): Backend {
   return variant(backend, (name, method) => {
     if (IMMEDIATE.has(name)) return method;
@@ -100,8 +100,8 @@ function copyOf(answer: unknown): unknown {
 }
 
 /**
- * The same backend, each call told of before it is made; what `before` throws is thrown, what it
- * awaits awaited.
+ * The same backend, which calls `before` ahead of each call that may give a promise. If `before`
+ * throws, so does the call. If it returns a promise, the call waits for it.
  */
 export function watched(backend: Backend, before: (name: string, given: unknown[]) => unknown): Backend {
   return variant(backend, (name, method) => (...given: unknown[]) => {
@@ -117,7 +117,7 @@ export function plain(backend: Backend): Backend {
   return variant(backend, (name, method) => (lacks.has(name) ? undefined : method));
 }
 
-/** Paths over the contract, as a guest would use it: every look-up is forgotten again. */
+/** Drives a backend by paths, as a guest does: every look-up is forgotten again. */
 export class Paths {
   readonly backend: Backend;
   readonly top: object;
@@ -154,7 +154,7 @@ export class Paths {
     for (const node of trail) this.#drop(node);
   }
 
-  /** Counts as the engine does: a node is forgotten when its last look-up is. */
+  /** Counts look-ups as the engine does. A node is forgotten when its count is 0. */
   #take(node: object): void {
     this.#counts.set(node, (this.#counts.get(node) ?? 0) + 1);
   }

@@ -1,4 +1,7 @@
-/** Writes to a mounted bucket and compares what another mount reads of it; see `tls.test.ts`. */
+/**
+ * Writes to a mounted bucket, and compares what another mount reads of it. See
+ * `client/bucket.tls.s3.test.ts`.
+ */
 import assert from 'node:assert/strict';
 import { Mount, pattern, removeFolders, TestBucket } from './support.js';
 

@@ -1,6 +1,6 @@
 /**
- * Writes to a mounted bucket and says each acknowledged write, until it is killed; see
- * `crash.test.ts`.
+ * Writes to a mounted bucket and prints each acknowledged write, until it is killed. See
+ * `writable-backend.crash.s3.test.ts`.
  */
 import { Mount, pattern, TestBucket } from './support.js';
 

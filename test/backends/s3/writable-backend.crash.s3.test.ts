@@ -12,7 +12,8 @@ import { Proxy } from './proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 /**
- * Runs `victim.ts`, which writes and says what was acknowledged, and kills it after so many lines.
+ * Runs `victim.ts`, which writes and prints what was acknowledged, and kills it after a number of
+ * lines.
  */
 async function killed(
   bucket: TestBucket,

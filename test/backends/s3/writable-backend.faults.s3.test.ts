@@ -17,7 +17,7 @@ const passing: Fault[] = [
   'bad-digest',
 ];
 
-/** The first so many requests of an operation meet a fault. */
+/** The first `count` requests of an operation meet a fault. */
 function first(
   count: number,
   fault: Fault,

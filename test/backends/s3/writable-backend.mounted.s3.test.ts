@@ -7,8 +7,8 @@ import { WITHOUT_HARD_LINKS, workloads } from '../../support/workloads.js';
 import { removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 /**
- * Not for a bucket: there is one name for one object, and 25,000 requests one after the other take
- * minutes; large directories are tested by `listing.test.ts`.
+ * Workloads that a bucket can't do, or not in time: an object has one name, and 25,000 requests one
+ * after the other take minutes. `reading-backend.s3.test.ts` lists large directories.
  */
 const skipped = /hard links share|10,000 files/;
 

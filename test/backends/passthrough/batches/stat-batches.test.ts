@@ -35,7 +35,7 @@ function submitted(served: Share): Promise<Outcome[]> {
   return Promise.all(results);
 }
 
-/** What a method gave, as a batch tells it, in a copy. */
+/** Copies the result of a method, in the form that a batch gives. */
 function outcome(call: () => Awaitable<Outcome>): Outcome {
   try {
     return copy(call() as Outcome);

@@ -42,7 +42,7 @@ async function share(t: TestContext, where: string, view: (backend: Backend) => 
   return { ...guest, path, completions };
 }
 
-/** Reads places together until threads have had some of them. */
+/** Reads several offsets together until threads have made some of the reads. */
 async function readTogether(guest: Share, places: readonly { at: number; size: number }[]): Promise<void> {
   const { client, loopback, completions } = guest;
   const { nodeid } = await client.lookup(ROOT, 'file');
