@@ -71,7 +71,8 @@ export default definePlugin({
   description: 'a writable layer over read-only ones, each any backend',
   options,
   async create(settings, environment) {
-    const create = async (spec: z.infer<typeof layerSpec>) => environment.createBackend(toSpec(spec));
+    const create = async (spec: z.infer<typeof layerSpec>) =>
+      environment.createBackend(withMarks(toSpec(spec), settings.xattrs));
     const lowers = [];
     for (const spec of settings.lowers) lowers.push(await create(spec));
     return overlay({
@@ -88,9 +89,16 @@ export default definePlugin({
   needs: ({ lowers, upper, xattrs }) => ({
     paths: [],
     capabilities: xattrs === 'trusted' ? ['sys_admin', 'mknod'] : ['mknod'],
-    backends: [...lowers, ...(upper === undefined ? [] : [upper])].map(toSpec),
+    backends: [...lowers, ...(upper === undefined ? [] : [upper])].map((layer) =>
+      withMarks(toSpec(layer), xattrs),
+    ),
   }),
 });
+
+/** A layer whose marks this overlay reads and writes: only so may a directory have `trusted.*`. */
+function withMarks(layer: BackendSpec, xattrs: 'trusted' | 'user'): BackendSpec {
+  return layer.type === 'passthrough' && xattrs === 'trusted' ? { trustedXattrs: 'allow', ...layer } : layer;
+}
 
 function parts(text: string): string[] {
   return text.split('/').filter((part) => part !== '');

@@ -18,18 +18,20 @@ export default definePlugin({
   description: 'A directory of the host',
   options,
   create: (given, environment) => passthrough(given, environment.log),
-  needs: ({ sharedDir }) => ({
+  needs: ({ sharedDir, inodeFileHandles, trustedXattrs, xattr }) => ({
     paths: [{ path: sharedDir, write: true, shared: true }],
     capabilities: [
       'chown',
       'dac_override',
-      'dac_read_search',
+      // For open_by_handle_at(2); all else that it gives, dac_override does too.
+      ...(inodeFileHandles === 'never' ? [] : ['dac_read_search']),
       'fowner',
       'fsetid',
       'mknod',
       'setfcap',
       'setgid',
       'setuid',
+      ...(trustedXattrs === 'allow' && xattr ? ['sys_admin'] : []),
     ],
   }),
 });

@@ -57,6 +57,12 @@ export const options = z.strictObject({
     .describe(
       'Whether guests may make device nodes and set file capabilities (security.capability); refused by default where owners are translated',
     ),
+  trustedXattrs: z
+    .enum(['refuse', 'allow'])
+    .default('refuse')
+    .describe(
+      'Whether the root user of a guest has trusted.* attributes, as overlayfs of this host believes them; takes CAP_SYS_ADMIN',
+    ),
   xattr: z.boolean().default(true).describe('Extended attributes'),
   xattrmap: z
     .string()

@@ -41,6 +41,8 @@ import {
 import { EACCES, ENOENT, ESTALE } from '../../core/system/calls/errno.js';
 
 const ACL_PREFIX = 'system.posix_acl_';
+/** Attributes that the kernel gives to CAP_SYS_ADMIN alone, xattr(7). */
+const TRUSTED_PREFIX = 'trusted.';
 const CAPABILITY = 'security.capability';
 
 /**
@@ -213,7 +215,25 @@ export class Share {
   }
 
   /**
-   * Name on the host of an extended attribute that a guest reads or removes.
+   * Name on the host of an extended attribute that a guest sets or removes.
+   * @throws FsError EPERM, EOPNOTSUPP for one that it may not have.
+   */
+  hostXattrToChange(name: string): string {
+    const hostName = this.hostXattr(name);
+    if (this.hidesXattr(hostName)) throw FsError.of('EPERM');
+    return hostName;
+  }
+
+  /**
+   * Whether a guest has no attribute of this name on the host, although the daemon may have it: the
+   * capability is the daemon's, for another of its exports perhaps.
+   */
+  hidesXattr(hostName: string): boolean {
+    return this.options.trustedXattrs === 'refuse' && hostName.startsWith(TRUSTED_PREFIX);
+  }
+
+  /**
+   * Name on the host of an extended attribute that a guest reads.
    * @throws FsError EPERM, EOPNOTSUPP for one that it may not have.
    */
   hostXattr(name: string): string {
@@ -228,7 +248,7 @@ export class Share {
    * make what is privileged on the host.
    */
   hostXattrToSet(name: string): string {
-    const hostName = this.hostXattr(name);
+    const hostName = this.hostXattrToChange(name);
     if (this.#refusesPrivileged && hostName === CAPABILITY) throw FsError.of('EPERM');
     return hostName;
   }

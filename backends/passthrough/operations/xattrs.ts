@@ -15,8 +15,10 @@ export function xattrOperations(share: Share) {
 
   return {
     getxattr(node: Node, name: string, _context: Context): Uint8Array | undefined {
+      const hostName = share.hostXattr(name);
+      if (share.hidesXattr(hostName)) return undefined;
       const path = putDescriptorPath(share.descriptor(node));
-      const size = getxattr(path, putText(share.hostXattr(name)), at.xattr, XATTR_MAX_BYTES);
+      const size = getxattr(path, putText(hostName), at.xattr, XATTR_MAX_BYTES);
       if (size === ENODATA) return undefined;
       if (size < 0) throw FsError.of(-size);
       return bytes.slice(offset.xattr, offset.xattr + size);
@@ -30,9 +32,10 @@ export function xattrOperations(share: Share) {
       for (let i = start; i < offset.xattr + size; i++) {
         if (bytes[i] !== 0) continue;
         const name = decodeName(bytes, start, i);
+        start = i + 1;
+        if (share.hidesXattr(name)) continue;
         const shown = map === undefined ? name : map.toGuest(name);
         if (shown !== undefined) names.push(shown);
-        start = i + 1;
       }
       return names;
     },
@@ -56,7 +59,10 @@ export function xattrOperations(share: Share) {
     },
 
     removexattr(node: Node, name: string, _context: Context): void {
-      const code = removexattr(putDescriptorPath(share.descriptor(node)), putText(share.hostXattr(name)));
+      const code = removexattr(
+        putDescriptorPath(share.descriptor(node)),
+        putText(share.hostXattrToChange(name)),
+      );
       if (code < 0) throw FsError.of(-code);
     },
   };

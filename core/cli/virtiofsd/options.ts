@@ -77,7 +77,11 @@ const xattrmap = valued((draft, value) => {
   draft.backend['xattrmap'] = value;
   draft.backend['xattr'] = true;
 });
-const modcaps = valued((draft, value) => (draft.modcaps = value));
+const modcaps = valued((draft, value) => {
+  draft.modcaps = value;
+  // What virtiofsd's manual gives the capability for.
+  if (/(^|:)\+sys_admin(:|$)/i.test(value)) draft.backend['trustedXattrs'] = 'allow';
+});
 const logLevels = ['error', 'err', 'warn', 'info', 'debug', 'trace', 'off'] as const;
 const logLevel = choice(logLevels, (draft, value) => {
   const ours: Partial<Record<typeof value, string>> = { err: 'error', trace: 'debug', off: 'silent' };

@@ -293,7 +293,7 @@ function unmountKernel(directory: string): void {
 }
 
 function share(directory: string): Backend {
-  return passthrough(options.parse({ sharedDir: directory }), host.log) as Backend;
+  return passthrough(options.parse({ sharedDir: directory, trustedXattrs: 'allow' }), host.log) as Backend;
 }
 
 async function mountOurs(directory: string, side: string, metacopy: boolean): Promise<Paths> {

@@ -73,7 +73,10 @@ export async function prepare(paths: Paths): Promise<void> {
 
 export function mountOurs(directory: string, reached: (step: string) => void): Promise<Paths> {
   const share = (name: string): Backend =>
-    passthrough(options.parse({ sharedDir: join(directory, name) }), host.log) as Backend;
+    passthrough(
+      options.parse({ sharedDir: join(directory, name), trustedXattrs: 'allow' }),
+      host.log,
+    ) as Backend;
   const overlay = createOverlay({
     upper: share('upper'),
     lowers: [share('lower')],

@@ -52,7 +52,10 @@ export async function memoryLayer(): Promise<Backend> {
 
 /** A directory of the host as a layer. */
 export function share(directory: string): Backend {
-  return passthrough(passthroughOptions.parse({ sharedDir: directory }), quiet) as Backend;
+  return passthrough(
+    passthroughOptions.parse({ sharedDir: directory, trustedXattrs: 'allow' }),
+    quiet,
+  ) as Backend;
 }
 
 /** The same backend with other methods in place of some of its own. */

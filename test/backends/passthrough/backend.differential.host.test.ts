@@ -125,7 +125,7 @@ class Pair {
   handles: Handle[] = [];
 
   constructor(given: Record<string, unknown>) {
-    this.share = serve(tmpdir(), given);
+    this.share = serve(tmpdir(), { trustedXattrs: 'allow', ...given });
     this.plain = fs.mkdtempSync(join(tmpdir(), 'vfk-plain-'));
   }
 

@@ -1,0 +1,58 @@
+import assert from 'node:assert/strict';
+import { mkdirSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { BackendRegistry } from '../../../../core/plugins/index.js';
+import { needsOf } from '../../../../core/plugins/confine.js';
+import { root, serve } from '../harness.js';
+import { host } from '../host-calls.js';
+
+const skip = process.geteuid!() === 0 ? {} : { skip: 'needs root' };
+const NAME = 'trusted.overlay.redirect';
+
+test(
+  'a guest has no trusted attributes unless its export says so, whatever the daemon may',
+  skip,
+  async (t) => {
+    const refusing = serve(tmpdir());
+    t.after(() => refusing.close());
+    const { backend, node, directory } = refusing;
+    mkdirSync(join(directory, 'd'));
+    assert.equal(host.setxattr(join(directory, 'd'), NAME, '/etc', 0), 0, 'this test may itself');
+    const d = (await backend.lookup(node, 'd', root))!.node;
+    assert.throws(() => backend.setxattr(d, NAME, Buffer.from('/'), 0, false, root), { code: 'EPERM' });
+    assert.throws(() => backend.removexattr(d, NAME, root), { code: 'EPERM' });
+    assert.equal(await backend.getxattr(d, NAME, root), undefined);
+    assert.deepEqual(await backend.listxattr(d, root), []);
+
+    const allowing = serve(tmpdir(), { trustedXattrs: 'allow' });
+    t.after(() => allowing.close());
+    await allowing.backend.setxattr(allowing.node, NAME, Buffer.from('/'), 0, false, root);
+    assert.deepEqual(await allowing.backend.listxattr(allowing.node, root), [NAME]);
+  },
+);
+
+test('a daemon keeps CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH only for an export that uses them', async () => {
+  const capabilities = async (backend: { type: string; [option: string]: unknown }): Promise<string[]> => {
+    const needs = await needsOf({ exports: [{ backend }] }, new BackendRegistry());
+    assert.ok(typeof needs !== 'string');
+    return (needs.capabilities ?? [])
+      .filter((name) => ['sys_admin', 'dac_read_search'].includes(name))
+      .sort();
+  };
+  const plain = { type: 'passthrough', sharedDir: '/srv' };
+  assert.deepEqual(await capabilities(plain), ['dac_read_search']);
+  assert.deepEqual(await capabilities({ ...plain, inodeFileHandles: 'never' }), []);
+  assert.deepEqual(await capabilities({ ...plain, trustedXattrs: 'allow' }), [
+    'dac_read_search',
+    'sys_admin',
+  ]);
+  assert.deepEqual(await capabilities({ type: 'overlay', lowers: ['/srv'] }), [
+    'dac_read_search',
+    'sys_admin',
+  ]);
+  assert.deepEqual(await capabilities({ type: 'overlay', lowers: ['/srv'], xattrs: 'user' }), [
+    'dac_read_search',
+  ]);
+});
