@@ -18,6 +18,14 @@ export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Validity } from './wire/reply.js';
 export * from './wire/reply-structures.js';
 export * from './wire/transfer.js';
+export type {
+  HandleGeneration,
+  HandleIndex,
+  NodeGeneration,
+  NodeIdHigh,
+  NodeIdLow,
+  Slot,
+} from '../state/index.js';
 export { Session, type SessionOptions } from './session/session.js';
 export { hashOfName } from './session/file-table.js';
 export type { FileTable, EntryName, EntryNode, FileTableOwner, Validities } from './session/file-table.js';

@@ -21,6 +21,10 @@ import {
   Opcode,
   putAttributesValid,
   putEntry,
+  type HandleGeneration,
+  type HandleIndex,
+  type NodeIdHigh,
+  type NodeIdLow,
   putHeader,
   putMissing,
   putWritten,
@@ -57,8 +61,8 @@ class Gathered {
   length = 0;
   offset = 0;
   /** For GETATTR and LOOKUP; `name` is the name's hash. */
-  nodeLow = 0;
-  nodeHigh = 0;
+  nodeLow = 0 as NodeIdLow;
+  nodeHigh = 0 as NodeIdHigh;
   name = 0;
 }
 
@@ -234,8 +238,8 @@ export class DirectService implements QueueService {
     if (input.length < fuse_getattr_in.bytes || message.writable.length < BODY + fuse_attr_out.bytes)
       return false;
     const { ints } = input;
-    const nodeLow = ints[fuse_in_header.nodeid >> 2]!;
-    const nodeHigh = ints[(fuse_in_header.nodeid >> 2) + 1]!;
+    const nodeLow = ints[fuse_in_header.nodeid >> 2] as NodeIdLow;
+    const nodeHigh = ints[(fuse_in_header.nodeid >> 2) + 1] as NodeIdHigh;
     this.#use.enter();
     const throughHandle = (input.u32(fuse_getattr_in.getattr_flags) & GETATTR_FH) !== 0;
     if (throughHandle && !this.#findFile(fuse_getattr_in.fh)) return false;
@@ -254,7 +258,7 @@ export class DirectService implements QueueService {
   }
 
   /** @param at index of the first word of `struct stat`, or minus an errno. */
-  #endGetattr(message: QueueMessage, at: number, nodeLow: number, nodeHigh: number): boolean {
+  #endGetattr(message: QueueMessage, at: number, nodeLow: NodeIdLow, nodeHigh: NodeIdHigh): boolean {
     const fileTable = this.#fileTable;
     if (at < 0 || !fileTable.findNode(nodeLow, nodeHigh)) return false;
     const stat = this.#calls.stats;
@@ -274,8 +278,8 @@ export class DirectService implements QueueService {
     if (message.writable.length < BODY + fuse_entry_out.bytes) return false;
     if (last <= start || last - start > NAME_MAX) return false;
     if (bytes.indexOf(0, start) !== last || !isName(bytes, start, last)) return false;
-    const nodeLow = ints[fuse_in_header.nodeid >> 2]!;
-    const nodeHigh = ints[(fuse_in_header.nodeid >> 2) + 1]!;
+    const nodeLow = ints[fuse_in_header.nodeid >> 2] as NodeIdLow;
+    const nodeHigh = ints[(fuse_in_header.nodeid >> 2) + 1] as NodeIdHigh;
     this.#use.enter();
     const fileTable = this.#fileTable;
     if (!fileTable.findNode(nodeLow, nodeHigh) || !fileTable.names) return false;
@@ -298,7 +302,13 @@ export class DirectService implements QueueService {
    * @param at index of the first word of `struct statx`, or minus an errno.
    * @param name the name's hash.
    */
-  #endLookup(message: QueueMessage, at: number, nodeLow: number, nodeHigh: number, name: number): boolean {
+  #endLookup(
+    message: QueueMessage,
+    at: number,
+    nodeLow: NodeIdLow,
+    nodeHigh: NodeIdHigh,
+    name: number,
+  ): boolean {
     const fileTable = this.#fileTable;
     const out = this.#out;
     if (at === ENOENT) {
@@ -341,7 +351,12 @@ export class DirectService implements QueueService {
     const { ints } = this.#in;
     const at = (HEADER + fhOffset) >> 2;
     const node = fuse_in_header.nodeid >> 2;
-    return this.#fileTable.findFile(ints[at]!, ints[at + 1]!, ints[node]!, ints[node + 1]!);
+    return this.#fileTable.findFile(
+      ints[at] as HandleIndex,
+      ints[at + 1] as HandleGeneration,
+      ints[node] as NodeIdLow,
+      ints[node + 1] as NodeIdHigh,
+    );
   }
 
   #mayGather(seen: number): boolean {

@@ -1,6 +1,19 @@
 import type { Backing } from '../backend/accelerator.js';
 import type { Attributes } from '../backend/index.js';
-import type { FileTable, EntryName, EntryNode, FileTableOwner, Validities, Validity } from '../fuse/index.js';
+import type {
+  FileTable,
+  EntryName,
+  EntryNode,
+  FileTableOwner,
+  HandleGeneration,
+  HandleIndex,
+  NodeGeneration,
+  NodeIdHigh,
+  NodeIdLow,
+  Slot,
+  Validities,
+  Validity,
+} from '../fuse/index.js';
 import { STAT, STATX_FIELD } from '../system/calls/files.js';
 import { type DescriptorUse, MOST_THREADS, type SharedDescriptors } from '../system/index.js';
 
@@ -92,11 +105,11 @@ const END = ENTRIES_AT + ENTRIES * ENTRY_WORDS;
 
 const HIGH = 2 ** 32;
 
-function filePlace(index: number): number {
+function filePlace(index: HandleIndex): number {
   return FILES_AT + (index & (FILES - 1)) * WORDS;
 }
 
-function nodePlace(low: number, high: number): number {
+function nodePlace(low: NodeIdLow, high: NodeIdHigh): number {
   return NODES_AT + (mix(low, high) & (NODES - 1)) * WORDS;
 }
 
@@ -132,8 +145,8 @@ export class SharedFileTable implements FileTable {
   readonly #words = new Int32Array(this.memory);
   readonly #descriptors: SharedDescriptors;
   /** For entries: the place of a node's slot, and the slot of a place. */
-  readonly #placeOf = new Map<number, number>();
-  readonly #slotAt = new Map<number, number>();
+  readonly #placeOf = new Map<Slot, number>();
+  readonly #slotAt = new Map<number, Slot>();
   #owner: FileTableOwner | undefined;
 
   constructor(descriptors: SharedDescriptors) {
@@ -149,9 +162,9 @@ export class SharedFileTable implements FileTable {
   }
 
   publishNode(
-    slot: number,
-    low: number,
-    high: number,
+    slot: Slot,
+    low: NodeIdLow,
+    high: NodeIdHigh,
     backing: Backing,
     attributes: Attributes | undefined,
   ): void {
@@ -167,7 +180,13 @@ export class SharedFileTable implements FileTable {
     this.#end(at);
   }
 
-  publishFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void {
+  publishFile(
+    index: HandleIndex,
+    generation: HandleGeneration,
+    nodeLow: NodeIdLow,
+    nodeHigh: NodeIdHigh,
+    backing: Backing,
+  ): void {
     const serial = this.#descriptors.publish(backing.fd);
     if (serial === 0) return;
     const at = filePlace(index);
@@ -181,7 +200,7 @@ export class SharedFileTable implements FileTable {
 
   publishEntry(
     name: EntryName,
-    slot: number,
+    slot: Slot,
     node: EntryNode,
     { fd, identity }: Backing,
     attributes: Attributes,
@@ -212,7 +231,7 @@ export class SharedFileTable implements FileTable {
     return LOOKUPS;
   }
 
-  withdrawEntry(slot: number): void {
+  withdrawEntry(slot: Slot): void {
     const at = this.#placeOf.get(slot);
     if (at === undefined) return;
     this.#placeOf.delete(slot);
@@ -229,7 +248,7 @@ export class SharedFileTable implements FileTable {
     }
   }
 
-  reportDifferences(slot: number, low: number, high: number): void {
+  reportDifferences(slot: Slot, low: NodeIdLow, high: NodeIdHigh): void {
     const words = this.#words;
     const entry = this.#placeOf.get(slot);
     // After the withdrawal the next LOOKUP is passed on, and the engine's thread answers it.
@@ -239,14 +258,14 @@ export class SharedFileTable implements FileTable {
     if (Atomics.load(words, node + NodePlace.DIFFERS) === 1) this.withdrawNode(low, high);
   }
 
-  withdrawNode(low: number, high: number): void {
+  withdrawNode(low: NodeIdLow, high: NodeIdHigh): void {
     const at = nodePlace(low, high);
     if (this.#words[at + Place.LOW] !== low || this.#words[at + Place.HIGH] !== high) return;
     this.#hide(at);
     this.#takeDifference(at);
   }
 
-  withdrawFile(index: number): void {
+  withdrawFile(index: HandleIndex): void {
     const at = filePlace(index);
     if (this.#words[at + Place.LOW] === index) this.#hide(at);
   }
@@ -280,7 +299,7 @@ export class SharedFileTable implements FileTable {
   }
 
   /** Whether a place already has this node with this descriptor. */
-  #isNode(at: number, low: number, high: number, fd: number, serial: number): boolean {
+  #isNode(at: number, low: NodeIdLow, high: NodeIdHigh, fd: number, serial: number): boolean {
     const words = this.#words;
     return (
       words[at + Place.LOW] === low &&
@@ -314,7 +333,7 @@ export class SharedFileTable implements FileTable {
   #takeDifference(at: number): void {
     const words = this.#words;
     if (Atomics.exchange(words, at + NodePlace.DIFFERS, 0) === 1)
-      this.#owner?.attributesDiffer(words[at + NodePlace.SLOT]!);
+      this.#owner?.attributesDiffer(words[at + NodePlace.SLOT] as Slot);
   }
 
   /**
@@ -353,9 +372,9 @@ export class FileTableView {
   /** Whether the node found last is a directory in which a thread may look up names. */
   names = false;
   /** Id and generation of the entry found last. */
-  nodeLow = 0;
-  nodeHigh = 0;
-  generation = 0;
+  nodeLow = 0 as NodeIdLow;
+  nodeHigh = 0 as NodeIdHigh;
+  generation = 0 as NodeGeneration;
   /** This thread's row of counts, indexed by {@link Count}. */
   readonly counts: Float64Array;
   readonly entryValid: Validity;
@@ -383,7 +402,7 @@ export class FileTableView {
   }
 
   /** Finds an open file by its `fh` and its node id, in halves. */
-  findFile(low: number, high: number, nodeLow: number, nodeHigh: number): boolean {
+  findFile(low: HandleIndex, high: HandleGeneration, nodeLow: NodeIdLow, nodeHigh: NodeIdHigh): boolean {
     const at = filePlace(low);
     const version = this.#get(at + Place.VERSION);
     const isIt =
@@ -397,7 +416,7 @@ export class FileTableView {
   }
 
   /** Finds a node by its id, in halves. */
-  findNode(low: number, high: number): boolean {
+  findNode(low: NodeIdLow, high: NodeIdHigh): boolean {
     const at = nodePlace(low, high);
     const version = this.#get(at + Place.VERSION);
     const isIt = this.#get(at + Place.LOW) === low && this.#get(at + Place.HIGH) === high;
@@ -423,15 +442,21 @@ export class FileTableView {
    * Finds the entry whose identity a `struct statx` has from word `from` on, if the guest looked it
    * up under this name before. `name` is the name's hash.
    */
-  findEntry(parentLow: number, parentHigh: number, name: number, statx: Int32Array, from: number): boolean {
+  findEntry(
+    parentLow: NodeIdLow,
+    parentHigh: NodeIdHigh,
+    name: number,
+    statx: Int32Array,
+    from: number,
+  ): boolean {
     const inoLow = statx[from + (STATX_FIELD.INO >> 2)]!;
     const inoHigh = statx[from + (STATX_FIELD.INO >> 2) + 1]!;
     const at = entryPlace(inoLow, inoHigh);
     this.#entry = at;
     this.#state = this.#get(at + EntryPlace.STATE);
-    this.nodeLow = this.#get(at + EntryPlace.LOW);
-    this.nodeHigh = this.#get(at + EntryPlace.HIGH);
-    this.generation = this.#get(at + EntryPlace.GENERATION);
+    this.nodeLow = this.#get(at + EntryPlace.LOW) as NodeIdLow;
+    this.nodeHigh = this.#get(at + EntryPlace.HIGH) as NodeIdHigh;
+    this.generation = this.#get(at + EntryPlace.GENERATION) as NodeGeneration;
     return (
       (this.#state & LOOKUPS) !== 0 &&
       this.#get(at + EntryPlace.PARENT_LOW) === parentLow &&

@@ -9,6 +9,7 @@ import {
 } from '../backend/index.js';
 import { heapLimit } from './budget.js';
 import { ListingBudget } from './directory-stream.js';
+import type { Slot } from './ids.js';
 import { LockTable, type LockLimits } from './locks/index.js';
 import { NodeTable } from './node-table.js';
 
@@ -73,7 +74,7 @@ export class Export {
   readonly localLocks: boolean;
   readonly nodes: NodeTable;
   /** The locks of all sessions. Nodes are given by their slots. */
-  readonly locks: LockTable<number>;
+  readonly locks: LockTable<Slot>;
   readonly listings: ListingBudget;
   #lockedNodes = 0;
   #sessions = 0;
@@ -89,7 +90,7 @@ export class Export {
     const nodes = new NodeTable(backend, root, this.limits.nodes, this.accelerator.slots);
     this.nodes = nodes;
     this.listings = new ListingBudget(this.limits.listings);
-    this.locks = new LockTable<number>({
+    this.locks = new LockTable<Slot>({
       limits: this.limits.locks,
       retain: (slot) => {
         this.#lockedNodes += 1;

@@ -1,4 +1,5 @@
 import type { Attributes } from '../backend/index.js';
+import type { Slot } from './ids.js';
 
 /**
  * For so long after a change, another change may have the same timestamp: S3 and some file systems
@@ -27,7 +28,7 @@ export class Freshness {
    * To be called when the guest is given attributes.
    * @param identity part of the node id, since slots are reused.
    */
-  tell(slot: number, attributes: Attributes, identity: number): void {
+  tell(slot: Slot, attributes: Attributes, identity: number): void {
     if (slot >= this.#told.length) this.#grow(slot);
     const { size = 0, mtime = 0, mtimeNsec = fraction(mtime) } = attributes;
     const { ctime = mtime, ctimeNsec = ctime === mtime ? mtimeNsec : fraction(ctime) } = attributes;
@@ -43,7 +44,7 @@ export class Freshness {
   }
 
   /** To be called when the guest was given other attributes, which are not known here. */
-  lose(slot: number): void {
+  lose(slot: Slot): void {
     if (slot < this.#told.length) this.#told[slot] = 0;
   }
 
@@ -52,7 +53,7 @@ export class Freshness {
    * @param now seconds since 1970.
    * @returns whether the guest may keep the data that it has cached.
    */
-  open(slot: number, now: number = Date.now() / 1000): boolean {
+  open(slot: Slot, now: number = Date.now() / 1000): boolean {
     const told = this.#told[slot] ?? 0;
     if (told === 0) return false;
     const same = this.#opened[slot] === told;
@@ -60,7 +61,7 @@ export class Freshness {
     return same;
   }
 
-  #grow(slot: number): void {
+  #grow(slot: Slot): void {
     const length = Math.max(1024, this.#told.length * 2, slot + 1);
     this.#told = widen(this.#told, length);
     this.#changed = widen(this.#changed, length);

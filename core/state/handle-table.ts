@@ -1,11 +1,12 @@
 import { type Budget, handleBudget } from './budget.js';
+import type { HandleGeneration, HandleIndex, Slot } from './ids.js';
 
 /** What a handle is of. */
 export const HandleKind = { FREE: 0, FILE: 1, DIRECTORY: 2 } as const;
 export type HandleKind = (typeof HandleKind)[keyof typeof HandleKind];
 
 /** Stands for no handle: there is no such handle, or no room for one. */
-export const NO_HANDLE = -1;
+export const NO_HANDLE = -1 as HandleIndex;
 
 const FIRST_CAPACITY = 64;
 
@@ -24,10 +25,10 @@ export class HandleTable {
   /** The number of asynchronous requests that use the handle. */
   #uses = new Int32Array(FIRST_CAPACITY);
   readonly #objects: unknown[] = [];
-  readonly #free: number[] = [];
+  readonly #free: HandleIndex[] = [];
   #size = 0;
   /** Generation of places that were never used. */
-  #firstGeneration = 0;
+  #firstGeneration = 0 as HandleGeneration;
 
   /**
    * @param limit how many handles may be open at a time.
@@ -54,11 +55,11 @@ export class HandleTable {
    * @param flags the open flags that the guest gave.
    * @returns its index, or {@link NO_HANDLE} if the table is full.
    */
-  open(kind: HandleKind, slot: number, object: unknown, flags: number): number {
+  open(kind: HandleKind, slot: Slot, object: unknown, flags: number): HandleIndex {
     if (this.full) return NO_HANDLE;
     let index = this.#free.pop();
     if (index === undefined) {
-      index = this.#objects.length;
+      index = this.#objects.length as HandleIndex;
       if (index === this.#kind.length) this.#grow();
       this.#objects.push(object);
     } else this.#objects[index] = object;
@@ -77,10 +78,10 @@ export class HandleTable {
    * @throws RangeError for an index beyond the limit, or one that is in use.
    */
   restore(
-    index: number,
-    generation: number,
+    index: HandleIndex,
+    generation: HandleGeneration,
     kind: HandleKind,
-    slot: number,
+    slot: Slot,
     object: unknown,
     flags: number,
   ): void {
@@ -103,9 +104,9 @@ export class HandleTable {
    * Ends restoring. New handles use the free indexes between the restored ones, with generations
    * above `generation`.
    */
-  seal(generation: number): void {
+  seal(generation: HandleGeneration): void {
     this.#generation.fill(generation, this.#objects.length);
-    for (let index = this.#objects.length - 1; index >= 0; index--) {
+    for (let index = (this.#objects.length - 1) as HandleIndex; index >= 0; index--) {
       if (this.#kind[index] !== HandleKind.FREE) continue;
       this.#generation[index] = generation;
       this.#free.push(index);
@@ -114,18 +115,18 @@ export class HandleTable {
   }
 
   /** The highest generation that any handle has had. */
-  get lastGeneration(): number {
-    let last = this.#firstGeneration;
+  get lastGeneration(): HandleGeneration {
+    let last: number = this.#firstGeneration;
     for (let index = 0; index < this.#objects.length; index++)
       last = Math.max(last, this.#generation[index]!);
-    return last;
+    return last as HandleGeneration;
   }
 
   /**
    * The index of an `fh`, given in signed halves, if it is an open handle of this kind; else {@link
    * NO_HANDLE}.
    */
-  find(low: number, high: number, kind: HandleKind): number {
+  find(low: HandleIndex, high: HandleGeneration, kind: HandleKind): HandleIndex {
     return low >= 0 &&
       low < this.#objects.length &&
       this.#kind[low] === kind &&
@@ -135,31 +136,31 @@ export class HandleTable {
   }
 
   /** High half of the `fh` of an open handle, signed; its low half is the index. */
-  generation(index: number): number {
-    return this.#generation[index]!;
+  generation(index: HandleIndex): HandleGeneration {
+    return this.#generation[index] as HandleGeneration;
   }
 
   /** The slot of the handle's node. */
-  slot(index: number): number {
-    return this.#slot[index]!;
+  slot(index: HandleIndex): Slot {
+    return this.#slot[index] as Slot;
   }
 
   /** The open flags that the guest gave. */
-  flags(index: number): number {
+  flags(index: HandleIndex): number {
     return this.#flags[index]!;
   }
 
-  isDirectory(index: number): boolean {
+  isDirectory(index: HandleIndex): boolean {
     return (this.#kind[index]! & HandleKind.DIRECTORY) !== 0;
   }
 
   /** The backend's open file, or the directory stream. */
-  object(index: number): unknown {
+  object(index: HandleIndex): unknown {
     return this.#objects[index];
   }
 
   /** An asynchronous request begins to use the handle. */
-  use(index: number): void {
+  use(index: HandleIndex): void {
     this.#uses[index] = this.#uses[index]! + 1;
   }
 
@@ -167,7 +168,7 @@ export class HandleTable {
    * An asynchronous request no longer uses the handle.
    * @returns whether the handle must now be closed, by {@link free}.
    */
-  unuse(index: number): boolean {
+  unuse(index: HandleIndex): boolean {
     this.#uses[index] = this.#uses[index]! - 1;
     return this.#uses[index] === 0 && (this.#kind[index]! & CLOSING) !== 0;
   }
@@ -177,13 +178,13 @@ export class HandleTable {
    * @returns whether the handle must now be closed, by {@link free}. If not, a later {@link unuse}
    * will say so.
    */
-  invalidate(index: number): boolean {
+  invalidate(index: HandleIndex): boolean {
     this.#kind[index] = this.#kind[index]! | CLOSING;
     return this.#uses[index] === 0;
   }
 
   /** Frees the index of an invalidated handle. */
-  free(index: number): void {
+  free(index: HandleIndex): void {
     this.#kind[index] = HandleKind.FREE;
     this.#objects[index] = undefined;
     this.#size -= 1;
@@ -192,8 +193,8 @@ export class HandleTable {
   }
 
   /** Calls `visit` for each valid handle; it may close the handle. */
-  each(visit: (index: number) => void): void {
-    for (let index = 0; index < this.#objects.length; index++) {
+  each(visit: (index: HandleIndex) => void): void {
+    for (let index = 0 as HandleIndex; index < this.#objects.length; index++) {
       const kind = this.#kind[index]!;
       if (kind !== HandleKind.FREE && (kind & CLOSING) === 0) visit(index);
     }

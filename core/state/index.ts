@@ -12,6 +12,7 @@ export * from './export.js';
 export * from './freshness.js';
 export * from './handle-table.js';
 export * from './identity.js';
+export type * from './ids.js';
 export * from './locks/index.js';
 export * from './lookup-counts.js';
 export * from './node-table.js';

@@ -1,4 +1,8 @@
+import type { NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { NO_SLOT, ROOT_SLOT, type NodeTable } from './node-table.js';
+
+/** The first slot after the root's. */
+const FIRST_COUNTED = (ROOT_SLOT + 1) as Slot;
 
 /**
  * The lookup counts of one session: how often the guest was given each node, less what it has
@@ -15,13 +19,13 @@ export class LookupCounts {
   }
 
   /** The slot of a node id, in signed halves, that the guest may use, or {@link NO_SLOT}. */
-  resolve(low: number, high: number): number {
+  resolve(low: NodeIdLow, high: NodeIdHigh): Slot {
     const slot = this.#nodes.find(low, high);
     return slot === ROOT_SLOT || (slot > ROOT_SLOT && this.of(slot) > 0) ? slot : NO_SLOT;
   }
 
   /** The lookup count of a node. */
-  of(slot: number): number {
+  of(slot: Slot): number {
     return slot < this.#counts.length ? this.#counts[slot]! : 0;
   }
 
@@ -29,7 +33,7 @@ export class LookupCounts {
    * Counts lookups: one for each time that the guest is given a node (LOOKUP, creations,
    * READDIRPLUS), or as many as a saved count says.
    */
-  add(slot: number, times = 1): void {
+  add(slot: Slot, times = 1): void {
     if (slot === ROOT_SLOT) return;
     if (slot >= this.#counts.length) this.#grow(slot);
     const count = this.#counts[slot]!;
@@ -38,7 +42,7 @@ export class LookupCounts {
   }
 
   /** The guest forgets `count` lookups. If that is more than it has, it forgets all. */
-  forget(slot: number, count: number): void {
+  forget(slot: Slot, count: number): void {
     const held = this.of(slot);
     if (slot === ROOT_SLOT || held === 0 || count <= 0) return;
     if (count < held) this.#counts[slot] = held - count;
@@ -51,7 +55,7 @@ export class LookupCounts {
   /** Forgets all lookups: the guest is gone. */
   clear(): void {
     const end = Math.min(this.#counts.length, this.#nodes.slotEnd);
-    for (let slot = ROOT_SLOT + 1; slot < end; slot++) {
+    for (let slot = FIRST_COUNTED; slot < end; slot++) {
       if (this.#counts[slot] === 0) continue;
       this.#counts[slot] = 0;
       this.#nodes.release(slot);
@@ -59,15 +63,15 @@ export class LookupCounts {
   }
 
   /** Calls `visit` for each node that the guest knows. */
-  each(visit: (slot: number, count: number) => void): void {
+  each(visit: (slot: Slot, count: number) => void): void {
     const end = Math.min(this.#counts.length, this.#nodes.slotEnd);
-    for (let slot = ROOT_SLOT + 1; slot < end; slot++) {
+    for (let slot = FIRST_COUNTED; slot < end; slot++) {
       const count = this.#counts[slot]!;
       if (count > 0) visit(slot, count);
     }
   }
 
-  #grow(slot: number): void {
+  #grow(slot: Slot): void {
     const wider = new Float64Array(Math.max(this.#counts.length * 2, slot + 1));
     wider.set(this.#counts);
     this.#counts = wider;

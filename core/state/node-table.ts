@@ -1,18 +1,19 @@
 import { randomBytes } from 'node:crypto';
 import { engineSlot } from '../backend/accelerator.js';
 import type { Backend } from '../backend/index.js';
+import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { Counter, GENERATION, HIGH, LOW, ROOT_ID, identify, nextIdentity } from './identity.js';
 
 /** The slot of the root directory. */
-export const ROOT_SLOT = 0;
+export const ROOT_SLOT = 0 as Slot;
 
 /** Stands for no slot: there is no such node, or no room for one. */
-export const NO_SLOT = -1;
+export const NO_SLOT = -1 as Slot;
 
 const FIRST_CAPACITY = 1024;
 
 interface Slotted {
-  [engineSlot]: number;
+  [engineSlot]: Slot;
 }
 
 /**
@@ -41,7 +42,7 @@ export class NodeTable {
   #retiredIn = new Int32Array(FIRST_CAPACITY);
   readonly #nodes: (object | undefined)[] = [];
   /** Slots by node, if the backend's nodes have no `engineSlot`. */
-  readonly #slots: Map<object, number> | undefined;
+  readonly #slots: Map<object, Slot> | undefined;
   #size = 0;
   #freeSlot = NO_SLOT;
   /**
@@ -57,7 +58,7 @@ export class NodeTable {
    * grace period in which they began.
    */
   readonly #active = [0, 0];
-  readonly #limbo: [number[], number[]] = [[], []];
+  readonly #limbo: [Slot[], Slot[]] = [[], []];
   #period = 1;
 
   /**
@@ -84,12 +85,12 @@ export class NodeTable {
   }
 
   /** The slot of a node id, given by its halves as signed numbers, or {@link NO_SLOT}. */
-  find(low: number, high: number): number {
+  find(low: NodeIdLow, high: NodeIdHigh): Slot {
     if (low === ROOT_ID && high === 0) return ROOT_SLOT;
     const index = this.#index;
     const mask = index.length - 1;
     for (let at = this.#home(low, high) & mask; ; at = (at + 1) & mask) {
-      const slot = index[at]! - 1;
+      const slot = (index[at]! - 1) as Slot;
       if (slot < 0) return NO_SLOT;
       if (this.#idLow[slot] === low && this.#idHigh[slot] === high) return slot;
     }
@@ -100,7 +101,7 @@ export class NodeTable {
    * yet: the caller must add one or call {@link reap}.
    * @returns {@link NO_SLOT} if the table is full.
    */
-  intern(node: object): number {
+  intern(node: object): Slot {
     const known = this.slotOf(node);
     if (known !== NO_SLOT) return known;
     if (this.#size >= this.#limit) return NO_SLOT;
@@ -108,7 +109,8 @@ export class NodeTable {
     const backend = this.#backend;
     if (backend.key === undefined) this.#counter.identify(identity);
     else identify(backend.key(node), identity);
-    while (this.find(identity[LOW]!, identity[HIGH]!) !== NO_SLOT) nextIdentity(identity);
+    while (this.find(identity[LOW] as NodeIdLow, identity[HIGH] as NodeIdHigh) !== NO_SLOT)
+      nextIdentity(identity);
     return this.#insert(node);
   }
 
@@ -118,7 +120,7 @@ export class NodeTable {
    * this one gets a new id.
    * @returns its slot, or {@link NO_SLOT} if the table is full.
    */
-  restore(node: object, low: number, high: number, generation: number): number {
+  restore(node: object, low: NodeIdLow, high: NodeIdHigh, generation: NodeGeneration): Slot {
     const known = this.slotOf(node);
     if (known !== NO_SLOT) return known;
     if (this.#size >= this.#limit) return NO_SLOT;
@@ -130,50 +132,50 @@ export class NodeTable {
   }
 
   /** The slot of a known backend node, or {@link NO_SLOT}. */
-  slotOf(node: object): number {
+  slotOf(node: object): Slot {
     if (this.#slots !== undefined) return this.#slots.get(node) ?? NO_SLOT;
     const slot = (node as Slotted)[engineSlot];
     return slot >= 0 && this.#nodes[slot] === node ? slot : NO_SLOT;
   }
 
   /** The backend node of a slot in use. */
-  node(slot: number): object {
+  node(slot: Slot): object {
     return this.#nodes[slot]!;
   }
 
   /** The low half of the node id, signed. */
-  idLow(slot: number): number {
-    return this.#idLow[slot]!;
+  idLow(slot: Slot): NodeIdLow {
+    return this.#idLow[slot] as NodeIdLow;
   }
 
   /** The high half of the node id, signed. */
-  idHigh(slot: number): number {
-    return this.#idHigh[slot]!;
+  idHigh(slot: Slot): NodeIdHigh {
+    return this.#idHigh[slot] as NodeIdHigh;
   }
 
   /** The generation of the node, signed. */
-  generation(slot: number): number {
-    return this.#generation[slot]!;
+  generation(slot: Slot): NodeGeneration {
+    return this.#generation[slot] as NodeGeneration;
   }
 
   /** The number of references to a slot, for tests and figures. */
-  references(slot: number): number {
+  references(slot: Slot): number {
     return this.#references[slot]!;
   }
 
-  reference(slot: number): void {
+  reference(slot: Slot): void {
     this.#references[slot] = this.#references[slot]! + 1;
   }
 
   /** Removes a reference. With the last one the node is retired. */
-  release(slot: number): void {
+  release(slot: Slot): void {
     const left = this.#references[slot]! - 1;
     this.#references[slot] = left;
     if (left === 0) this.#retire(slot);
   }
 
   /** Retires a slot if it has no reference. */
-  reap(slot: number): void {
+  reap(slot: Slot): void {
     if (this.#references[slot] === 0) this.#retire(slot);
   }
 
@@ -200,7 +202,7 @@ export class NodeTable {
     this.#advance();
   }
 
-  #retire(slot: number): void {
+  #retire(slot: Slot): void {
     if (this.#active[0] === 0 && this.#active[1] === 0) this.#forget(slot);
     else if (this.#retiredIn[slot] !== this.#period) {
       this.#retiredIn[slot] = this.#period;
@@ -230,7 +232,7 @@ export class NodeTable {
     slots.length = 0;
   }
 
-  #forget(slot: number): void {
+  #forget(slot: Slot): void {
     const node = this.#nodes[slot]!;
     this.#unlink(slot);
     if (this.#slots === undefined) (node as Slotted)[engineSlot] = NO_SLOT;
@@ -243,14 +245,14 @@ export class NodeTable {
   }
 
   /** Adds a node with the id and generation in `#identity`. */
-  #insert(node: object): number {
+  #insert(node: object): Slot {
     let slot = this.#freeSlot;
     if (slot === NO_SLOT) {
-      slot = this.#nodes.length;
+      slot = this.#nodes.length as Slot;
       if (slot === this.#idLow.length) this.#grow();
       this.#nodes.push(node);
     } else {
-      this.#freeSlot = this.#idLow[slot]!;
+      this.#freeSlot = this.#idLow[slot] as Slot;
       this.#nodes[slot] = node;
     }
     this.#idLow[slot] = this.#identity[LOW]!;
@@ -272,7 +274,7 @@ export class NodeTable {
     return mixed ^ (mixed >>> 15);
   }
 
-  #link(slot: number): void {
+  #link(slot: Slot): void {
     const index = this.#index;
     const mask = index.length - 1;
     let at = this.#home(this.#idLow[slot]!, this.#idHigh[slot]!) & mask;
@@ -281,7 +283,7 @@ export class NodeTable {
   }
 
   /** Removes a slot from the index and closes the gap (Knuth, TAOCP 3, 6.4 algorithm R). */
-  #unlink(slot: number): void {
+  #unlink(slot: Slot): void {
     const index = this.#index;
     const mask = index.length - 1;
     let gap = this.#home(this.#idLow[slot]!, this.#idHigh[slot]!) & mask;
@@ -298,7 +300,7 @@ export class NodeTable {
 
   #rebuildIndex(length: number): void {
     this.#index = new Int32Array(length);
-    for (let slot = 0; slot < this.#nodes.length; slot++)
+    for (let slot = ROOT_SLOT; slot < this.#nodes.length; slot++)
       if (this.#nodes[slot] !== undefined) this.#link(slot);
   }
 

@@ -1,11 +1,12 @@
 import { FsError, type Backend, type NodeKey } from '../backend/index.js';
 import { Export, type ExportOptions } from './export.js';
+import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { restoreLocks, saveLocks } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
 import { decodeSaved, encodeSaved, type SavedNode, type SavedSession } from './saved.js';
 
 /** Saves one session. @param node maps a node's slot to its index in the saved form. */
-export type SaveSession = (node: (slot: number) => number) => SavedSession;
+export type SaveSession = (node: (slot: Slot) => number) => SavedSession;
 
 /**
  * Saves an export: its nodes, its sessions with their lookups, handles and directory streams, all
@@ -18,8 +19,8 @@ export async function saveExport(shared: Export, sessions: readonly SaveSession[
     throw new Error('this backend can’t be saved: it has no durable node keys');
   }
   const saved: SavedNode[] = [];
-  const indexes = new Map<number, number>();
-  const node = (slot: number): number => {
+  const indexes = new Map<Slot, number>();
+  const node = (slot: Slot): number => {
     let index = indexes.get(slot);
     if (index === undefined) {
       index = saved.length;
@@ -47,7 +48,7 @@ export interface Restored {
   /**
    * The slot of a saved node, or {@link NO_SLOT} if the file is gone. The guest then gets ESTALE.
    */
-  slot(index: number): number;
+  slot(index: number): Slot;
   /**
    * To be called once all sessions are restored: nodes that none of them uses are forgotten.
    */
@@ -67,15 +68,15 @@ export async function restoreExport(
   const { saved, backendState } = decodeSaved(bytes);
   const shared = await Export.open(backend, options, backendState);
   const { nodes } = shared;
-  const slots: number[] = [];
+  const slots: Slot[] = [];
   for (const [index, node] of saved.nodes.entries()) {
     const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node);
     if (slot !== NO_SLOT) nodes.reference(slot);
     slots.push(slot);
   }
-  const slotOf = (index: number): number => slots[index] ?? NO_SLOT;
+  const slotOf = (index: number): Slot => slots[index] ?? NO_SLOT;
   for (const { id } of saved.sessions) shared.reserveSession(id);
-  const find = (index: number): number | undefined => (slotOf(index) === NO_SLOT ? undefined : slotOf(index));
+  const find = (index: number): Slot | undefined => (slotOf(index) === NO_SLOT ? undefined : slotOf(index));
   restoreLocks(shared.locks, saved.locks, find, () => undefined);
   return {
     export: shared,
@@ -87,11 +88,13 @@ export async function restoreExport(
   };
 }
 
-async function restoreNode(shared: Export, saved: SavedNode): Promise<number> {
+async function restoreNode(shared: Export, saved: SavedNode): Promise<Slot> {
   const { backend, nodes, log } = shared;
   try {
     const node = await backend.resolve!(restoreKey(saved.key));
-    return nodes.restore(node, saved.low | 0, saved.high | 0, saved.generation | 0);
+    const low = (saved.low | 0) as NodeIdLow;
+    const high = (saved.high | 0) as NodeIdHigh;
+    return nodes.restore(node, low, high, (saved.generation | 0) as NodeGeneration);
   } catch (error) {
     if (!(error instanceof FsError)) throw error;
     log.warn({ key: saved.key, error: error.code }, 'a node that a guest knew is gone');

@@ -1,5 +1,5 @@
 import { FsError, type Entry } from '../../backend/index.js';
-import { NO_SLOT } from '../../state/index.js';
+import { NO_SLOT, type Slot } from '../../state/index.js';
 import type { Session } from '../session/session.js';
 import { putEntry } from '../wire/reply-structures.js';
 import { fuse_entry_out } from '../wire/structures.js';
@@ -10,7 +10,7 @@ import { fuse_entry_out } from '../wire/structures.js';
  * @throws ENFILE beyond the limit of nodes, TypeError for impossible attributes. The node is then
  * forgotten.
  */
-export function enter(session: Session, at: number, entry: Entry<object>): number {
+export function enter(session: Session, at: number, entry: Entry<object>): Slot {
   const { nodes, out, entryValidity, attributeValidity } = session;
   const { node, attributes } = entry;
   const slot = nodes.intern(node);

@@ -1,5 +1,11 @@
 import { FsError } from '../../backend/index.js';
-import { NO_HANDLE, type DirectoryStream, type HandleKind } from '../../state/index.js';
+import {
+  NO_HANDLE,
+  type DirectoryStream,
+  type HandleIndex,
+  type HandleKind,
+  type Slot,
+} from '../../state/index.js';
 import type { Session } from '../session/session.js';
 
 const FAILED = 'releasing a file failed';
@@ -8,10 +14,10 @@ const FAILED = 'releasing a file failed';
 export function openHandle(
   session: Session,
   kind: HandleKind,
-  slot: number,
+  slot: Slot,
   object: unknown,
   flags: number,
-): number {
+): HandleIndex {
   const index = session.handles.open(kind, slot, object, flags);
   if (index === NO_HANDLE) throw FsError.of('ENFILE');
   session.nodes.reference(slot);
@@ -23,14 +29,14 @@ export function openHandle(
  * request uses the handle.
  * @returns a promise if the backend returns one. It does not reject.
  */
-export function closeHandle(session: Session, index: number): Promise<void> | undefined {
+export function closeHandle(session: Session, index: HandleIndex): Promise<void> | undefined {
   if (session.export.hasLocks) session.locks.releaseHandle(session.handles.slot(index), index);
   session.fileTable?.withdrawFile(index);
   return session.handles.invalidate(index) ? endHandle(session, index) : undefined;
 }
 
 /** Has the backend release a handle that no request uses. @returns as {@link closeHandle}. */
-export function endHandle(session: Session, index: number): Promise<void> | undefined {
+export function endHandle(session: Session, index: HandleIndex): Promise<void> | undefined {
   const { handles, nodes, backend } = session;
   const object = handles.object(index);
   const slot = handles.slot(index);
@@ -47,7 +53,7 @@ export function endHandle(session: Session, index: number): Promise<void> | unde
   return undefined;
 }
 
-async function endLater(session: Session, index: number, closed: Promise<void>): Promise<void> {
+async function endLater(session: Session, index: HandleIndex, closed: Promise<void>): Promise<void> {
   const { handles, nodes } = session;
   const slot = handles.slot(index);
   try {

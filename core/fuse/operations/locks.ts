@@ -6,6 +6,7 @@ import {
   u64,
   type LockConflict,
   type LockRequest,
+  type Slot,
 } from '../../state/index.js';
 import { LK_FLOCK } from '../wire/abi.js';
 import { PARKED, type Operation } from './operation.js';
@@ -76,7 +77,7 @@ function isFlock(session: Session): boolean {
   return (session.in.u32(fuse_lk_in.lk_flags) & LK_FLOCK) !== 0;
 }
 
-function lockRequest(session: Session): LockRequest<number> {
+function lockRequest(session: Session): LockRequest<Slot> {
   const { in: input } = session;
   const handle = session.handle(fuse_lk_in.fh, HandleKind.FILE);
   const lock = fuse_lk_in.lk;

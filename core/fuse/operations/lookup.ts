@@ -1,5 +1,5 @@
 import { Errno, type Entry } from '../../backend/index.js';
-import { NO_SLOT } from '../../state/index.js';
+import { NO_SLOT, type NodeIdHigh, type NodeIdLow } from '../../state/index.js';
 import { enter } from './entry.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
@@ -60,7 +60,7 @@ export const forget: Operation<undefined> = {
   start(session) {
     const { ints } = session.in;
     const at = fuse_in_header.nodeid >> 2;
-    drop(session, ints[at]!, ints[at + 1]!, session.in.u64(fuse_forget_in.nlookup));
+    drop(session, ints[at] as NodeIdLow, ints[at + 1] as NodeIdHigh, session.in.u64(fuse_forget_in.nlookup));
     return undefined;
   },
   finish: finishEmpty,
@@ -83,7 +83,9 @@ export const batchForget: Operation<undefined> = {
     const count = Math.min(session.in.u32(fuse_batch_forget_in.count), room);
     for (let i = 0; i < count; i++) {
       readable.copyOut(first + i * one, item8, 0, one);
-      drop(session, item[0]! | 0, item[1]! | 0, item[3]! * 0x100000000 + item[2]!);
+      const low = (item[0]! | 0) as NodeIdLow;
+      const high = (item[1]! | 0) as NodeIdHigh;
+      drop(session, low, high, item[3]! * 0x100000000 + item[2]!);
     }
     return undefined;
   },
@@ -91,7 +93,7 @@ export const batchForget: Operation<undefined> = {
 };
 
 /** Takes `count` lookups of a node from the guest. The node's id is given in halves. */
-function drop(session: Session, low: number, high: number, count: number): void {
+function drop(session: Session, low: NodeIdLow, high: NodeIdHigh, count: number): void {
   const { counts, nodes, fileTable } = session;
   const slot = nodes.find(low, high);
   if (slot === NO_SLOT) return;

@@ -9,6 +9,7 @@ import {
   type Awaitable,
   type Entry,
 } from '../../backend/index.js';
+import type { Slot } from '../../state/index.js';
 import { InitFlag, InitFlag2 } from '../wire/abi.js';
 import { refuseChange } from './refusals.js';
 import { enter } from './entry.js';
@@ -226,14 +227,12 @@ function move(session: Session, request: Request, names: number, flags: number):
 }
 
 /** The slot of the node whose id is at an offset of the arguments. */
-function otherNode(session: Session, offset: number): number {
-  const { ints } = session.in;
-  const at = (fuse_in_header.bytes + offset) >> 2;
-  return session.resolve(ints[at]!, ints[at + 1]!);
+function otherNode(session: Session, offset: number): Slot {
+  return session.nodeAt(fuse_in_header.bytes + offset);
 }
 
 /** Reads the arguments of a removal: one name in the node of the header. */
-function only(session: Session): { parent: number; name: string } {
+function only(session: Session): { parent: Slot; name: string } {
   const parent = session.node();
   session.in.seek(0);
   const name = session.in.name();

@@ -7,7 +7,7 @@ import {
   type Created,
   type Opened,
 } from '../../backend/index.js';
-import { HandleKind } from '../../state/index.js';
+import { HandleKind, type HandleIndex, type Slot } from '../../state/index.js';
 import {
   FOPEN_DIRECT_IO,
   FOPEN_KEEP_CACHE,
@@ -219,10 +219,10 @@ function admitHandle(session: Session): void {
 function finishOpen(
   session: Session,
   at: number,
-  slot: number,
+  slot: Slot,
   opened: Opened<unknown>,
   flags: number,
-): number {
+): HandleIndex {
   const { file, directIo, keepCache, nonSeekable } = opened;
   const { data } = session.export.cache;
   const { nodes, fileTable } = session;
@@ -233,7 +233,7 @@ function finishOpen(
   if (keepCache ?? (data === 'always' || session.freshness?.open(slot) === true))
     openFlags |= FOPEN_KEEP_CACHE;
   if (nonSeekable === true) openFlags |= FOPEN_NONSEEKABLE;
-  let handle: number;
+  let handle: HandleIndex;
   try {
     handle = openHandle(session, HandleKind.FILE, slot, file, flags);
   } catch (error) {
@@ -245,7 +245,7 @@ function finishOpen(
 }
 
 /** Puts `struct fuse_open_out` into the reply. */
-export function putHandle(session: Session, at: number, handle: number, openFlags: number): void {
+export function putHandle(session: Session, at: number, handle: HandleIndex, openFlags: number): void {
   const { words } = session.out;
   words[(at + fuse_open_out.fh) >> 2] = handle;
   words[(at + fuse_open_out.fh + 4) >> 2] = session.handles.generation(handle);
@@ -255,7 +255,7 @@ export function putHandle(session: Session, at: number, handle: number, openFlag
 
 function finishCreate(session: Session, request: Request, created: Created<object, unknown>): number {
   const { node, file } = created;
-  let slot: number;
+  let slot: Slot;
   try {
     slot = enter(session, BODY, created);
   } catch (error) {

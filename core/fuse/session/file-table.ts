@@ -1,5 +1,13 @@
 import type { Backing } from '../../backend/accelerator.js';
 import type { Attributes } from '../../backend/index.js';
+import type {
+  HandleGeneration,
+  HandleIndex,
+  NodeGeneration,
+  NodeIdHigh,
+  NodeIdLow,
+  Slot,
+} from '../../state/index.js';
 import type { Validity } from '../wire/reply.js';
 
 /** How long a guest may keep a name, the absence of a name, and attributes. */
@@ -11,16 +19,16 @@ export interface Validities {
 
 /** A name: the halves of its directory's id, and a hash of its bytes. */
 export interface EntryName {
-  readonly low: number;
-  readonly high: number;
+  readonly low: NodeIdLow;
+  readonly high: NodeIdHigh;
   readonly hash: number;
 }
 
 /** A node as the guest knows it: the halves of its id, and its generation. */
 export interface EntryNode {
-  readonly low: number;
-  readonly high: number;
-  readonly generation: number;
+  readonly low: NodeIdLow;
+  readonly high: NodeIdHigh;
+  readonly generation: NodeGeneration;
 }
 
 /**
@@ -36,9 +44,9 @@ export function hashOfName(bytes: Uint8Array, start: number, end: number): numbe
 /** The session that publishes, as its file table sees it. */
 export interface FileTableOwner {
   /** Takes lookups back that {@link FileTable.publishEntry} was given. */
-  returnLookups(slot: number, lookups: number): void;
+  returnLookups(slot: Slot, lookups: number): void;
   /** A thread gave the guest attributes of a node that differ from those published. */
-  attributesDiffer(slot: number): void;
+  attributesDiffer(slot: Slot): void;
 }
 
 /**
@@ -55,25 +63,37 @@ export interface FileTable {
    * Publishes a node by its id.
    * @param told the attributes in the reply that the guest is just getting, if there are any.
    */
-  publishNode(slot: number, low: number, high: number, backing: Backing, told: Attributes | undefined): void;
+  publishNode(
+    slot: Slot,
+    low: NodeIdLow,
+    high: NodeIdHigh,
+    backing: Backing,
+    told: Attributes | undefined,
+  ): void;
   /** Publishes an open file. Its `fh` has `index` as its low half and `generation` as its high. */
-  publishFile(index: number, generation: number, nodeLow: number, nodeHigh: number, backing: Backing): void;
+  publishFile(
+    index: HandleIndex,
+    generation: HandleGeneration,
+    nodeLow: NodeIdLow,
+    nodeHigh: NodeIdHigh,
+    backing: Backing,
+  ): void;
   /**
    * Publishes a node by its identity, which `backing` must have. The guest has just looked it up
    * under this name.
    * @returns the number of lookups that threads may answer from here on. They count as the guest's
    * until {@link FileTableOwner.returnLookups} takes back the rest.
    */
-  publishEntry(name: EntryName, slot: number, node: EntryNode, backing: Backing, told: Attributes): number;
+  publishEntry(name: EntryName, slot: Slot, node: EntryNode, backing: Backing, told: Attributes): number;
   /**
    * Calls {@link FileTableOwner.attributesDiffer} if a thread replied with other attributes of the
    * node than were published. To be called when the guest opens it.
    */
-  reportDifferences(slot: number, low: number, high: number): void;
+  reportDifferences(slot: Slot, low: NodeIdLow, high: NodeIdHigh): void;
   /** To be called before a FORGET is counted: returns the lookups that no thread has used. */
-  withdrawEntry(slot: number): void;
-  withdrawNode(low: number, high: number): void;
-  withdrawFile(index: number): void;
+  withdrawEntry(slot: Slot): void;
+  withdrawNode(low: NodeIdLow, high: NodeIdHigh): void;
+  withdrawFile(index: HandleIndex): void;
   /** Withdraws everything. */
   clear(): void;
 }

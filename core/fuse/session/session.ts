@@ -19,7 +19,12 @@ import {
   NO_SLOT,
   type Export,
   type LockSession,
+  type HandleGeneration,
+  type HandleIndex,
+  type NodeIdHigh,
+  type NodeIdLow,
   type NodeTable,
+  type Slot,
 } from '../../state/index.js';
 import { CUSE_INIT_BSWAP_RESERVED, INIT_BSWAP_RESERVED, OPCODE_END } from '../wire/abi.js';
 import { Arguments } from '../wire/arguments.js';
@@ -79,7 +84,7 @@ export class Session {
   /** Decides whose cached data the guest may keep, if the cache policy's `data` is `auto`. */
   readonly freshness: Freshness | undefined;
   /** The guest's locks. Replaced when the guest starts anew (see {@link reset}). */
-  locks: LockSession<number>;
+  locks: LockSession<Slot>;
   /** The request being started. */
   readonly in = new Arguments();
   /** The reply being composed. */
@@ -403,15 +408,18 @@ export class Session {
    * The slot of the node that the request's header names.
    * @throws ESTALE if the guest has no lookup of it.
    */
-  node(): number {
-    const { ints } = this.in;
-    const at = fuse_in_header.nodeid >> 2;
-    return this.resolve(ints[at]!, ints[at + 1]!);
+  node(): Slot {
+    return this.nodeAt(fuse_in_header.nodeid);
   }
 
-  /** The slot of a node id, in signed halves. @throws ESTALE if the guest has no lookup of it. */
-  resolve(low: number, high: number): number {
-    const slot = this.counts.resolve(low, high);
+  /**
+   * The slot of the node whose id is at an offset of the whole request.
+   * @throws ESTALE if the guest has no lookup of it.
+   */
+  nodeAt(offset: number): Slot {
+    const { ints } = this.in;
+    const at = offset >> 2;
+    const slot = this.counts.resolve(ints[at] as NodeIdLow, ints[at + 1] as NodeIdHigh);
     if (slot === NO_SLOT) throw FsError.of('ESTALE');
     return slot;
   }
@@ -422,10 +430,10 @@ export class Session {
    * @param node offset, in the whole request, of the node id that the handle must belong to.
    * @throws EBADF if there is no such handle, or it belongs to another node.
    */
-  handle(offset: number, kind: HandleKind, node: number = fuse_in_header.nodeid): number {
+  handle(offset: number, kind: HandleKind, node: number = fuse_in_header.nodeid): HandleIndex {
     const { ints } = this.in;
     const at = (fuse_in_header.bytes + offset) >> 2;
-    const index = this.handles.find(ints[at]!, ints[at + 1]!, kind);
+    const index = this.handles.find(ints[at] as HandleIndex, ints[at + 1] as HandleGeneration, kind);
     if (index === NO_HANDLE) throw FsError.of('EBADF');
     const slot = this.handles.slot(index);
     if (this.nodes.idLow(slot) !== ints[node >> 2] || this.nodes.idHigh(slot) !== ints[(node >> 2) + 1]) {
@@ -438,7 +446,7 @@ export class Session {
    * Publishes a node in the file table, after a thread had to pass on a request for it.
    * @param told the attributes in the reply that the guest is just getting, if there are any.
    */
-  publishNode(slot: number, told: Attributes | undefined): void {
+  publishNode(slot: Slot, told: Attributes | undefined): void {
     const { fileTable, nodes, counts, accelerator } = this;
     const low = nodes.idLow(slot);
     const high = nodes.idHigh(slot);
@@ -455,7 +463,7 @@ export class Session {
    * @param hash the hash of the name.
    * @param child the slot of the node.
    */
-  publishEntry(slot: number, hash: number, child: number, attributes: Attributes): void {
+  publishEntry(slot: Slot, hash: number, child: Slot, attributes: Attributes): void {
     const { fileTable, nodes, accelerator } = this;
     if (fileTable === undefined || attributes.submount === true) return;
     const parent = accelerator.backing?.(nodes.node(slot), undefined);
@@ -471,7 +479,7 @@ export class Session {
   }
 
   /** Publishes an open file in the file table, after a thread had to pass on a request for it. */
-  publishFile(handle: number): void {
+  publishFile(handle: HandleIndex): void {
     const { fileTable, nodes, handles, accelerator } = this;
     if (fileTable === undefined) return;
     const generation = handles.generation(handle);

@@ -3,6 +3,9 @@ import {
   DirectoryStream,
   HandleKind,
   NO_SLOT,
+  type HandleGeneration,
+  type HandleIndex,
+  type Slot,
   type Restored,
   type SavedHandle,
   type SavedSession,
@@ -16,7 +19,7 @@ import { Session, type SessionOptions } from './session.js';
  * lock requests may be in flight (see {@link Session.drain}).
  * @param node maps a node's slot to its index in the saved form.
  */
-export function saveSession(session: Session, node: (slot: number) => number): SavedSession {
+export function saveSession(session: Session, node: (slot: Slot) => number): SavedSession {
   const { negotiated, counts, handles, locks } = session;
   session.fileTable?.clear();
   const lookups: [number, number][] = [];
@@ -71,14 +74,15 @@ export async function restoreSession(
       );
     }
   }
-  session.handles.seal(saved.handleGeneration | 0);
+  session.handles.seal((saved.handleGeneration | 0) as HandleGeneration);
   return session;
 }
 
-async function restoreHandle(session: Session, saved: SavedHandle, slot: number): Promise<void> {
+async function restoreHandle(session: Session, saved: SavedHandle, slot: Slot): Promise<void> {
   const { handles, nodes, backend, export: shared } = session;
-  const { index, flags, stream } = saved;
-  const generation = saved.generation | 0;
+  const { flags, stream } = saved;
+  const index = saved.index as HandleIndex;
+  const generation = (saved.generation | 0) as HandleGeneration;
   if (stream !== undefined) {
     const entries = new Uint8Array(Buffer.from(stream.entries, 'base64'));
     const listing = DirectoryStream.restore({ entries, complete: stream.complete }, shared.listings);

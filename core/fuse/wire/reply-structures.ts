@@ -1,4 +1,5 @@
 import type { SegmentList } from '../../memory/index.js';
+import type { NodeGeneration, NodeIdHigh, NodeIdLow } from '../../state/index.js';
 import { BODY, type Validity } from './reply.js';
 import { fuse_attr_out, fuse_entry_out, fuse_out_header, fuse_write_out } from './structures.js';
 
@@ -25,9 +26,9 @@ export function putHeader(
 export function putEntry(
   words: Uint32Array,
   at: number,
-  nodeLow: number,
-  nodeHigh: number,
-  generation: number,
+  nodeLow: NodeIdLow,
+  nodeHigh: NodeIdHigh,
+  generation: NodeGeneration,
   entry: Validity,
   attributes: Validity,
 ): void {

@@ -13,6 +13,7 @@ import {
   type BackendMethod,
   type GuestBuffer,
 } from '../../../core/backend/index.js';
+import { ROOT_SLOT } from '../../../core/state/index.js';
 import { BackendRegistry, serve } from '../../../core/plugins/index.js';
 import { engine, MemoryLog } from '../../support/engine.js';
 import { ROOT } from '../../support/fuse-client.js';
@@ -401,7 +402,7 @@ describe('wrap', () => {
     const inner = await share(t, 0);
     const view = readOnly(inner);
     const running = await engine(view);
-    const root = running.export.nodes.node(0);
+    const root = running.export.nodes.node(ROOT_SLOT);
     const context = { signal: new AbortController().signal } as never;
     const { node } = (await view.lookup(root, 'data', context))!;
     const { file } = await inner.open!(node, 2, context);

@@ -10,6 +10,7 @@ import { mailboxMemory, ThreadMailbox } from '../../../core/queue-threads/mailbo
 import { SharedFileTable, FileTableView } from '../../../core/queue-threads/file-table.js';
 import type { QueueMessage } from '../../../core/virtqueue/index.js';
 import { temporaryFolder } from '../../support/vhost-user.js';
+import { withPlainNumbers } from '../../support/plain-numbers.js';
 
 const GETATTR = 3;
 const HEADER = 40;
@@ -62,7 +63,7 @@ test('after a fault in one queue of a thread another has its own results', (t) =
     fs.writeFileSync(path, Buffer.alloc(bytes));
     const fd = fs.openSync(path, 'r');
     t.after(() => fs.closeSync(fd));
-    const fileTable = new SharedFileTable(descriptors);
+    const fileTable = withPlainNumbers(new SharedFileTable(descriptors));
     fileTable.begin(
       { entry: none, negative: none, attributes: none },
       { returnLookups: () => undefined, attributesDiffer: () => undefined },

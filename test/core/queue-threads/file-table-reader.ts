@@ -4,6 +4,7 @@ import type { Attributes } from '../../../core/backend/index.js';
 import { STAT, STATX_FIELD } from '../../../core/system/calls/files.js';
 import { DescriptorUse, type DescriptorUser } from '../../../core/system/index.js';
 import { FileTableView } from '../../../core/queue-threads/file-table.js';
+import { withPlainNumbers } from '../../support/plain-numbers.js';
 
 /** Where the structures of {@link stat} and {@link statx} begin, in words. */
 export const FROM = 7;
@@ -94,7 +95,7 @@ function putLong(view: DataView, at: number, value = 0): void {
 /** Finds and confirms entries, over and over, as a thread that answers LOOKUPs does. */
 function take(data: TakerData): ReaderReport {
   const use = new DescriptorUse(data.user);
-  const view = new FileTableView(data.fileTable, use);
+  const view = withPlainNumbers(new FileTableView(data.fileTable, use));
   const progress = new Int32Array(data.progress);
   const taken = new Int32Array(data.taken);
   const attributesDiffer = new Int32Array(data.attributesDiffer);
@@ -124,7 +125,7 @@ function take(data: TakerData): ReaderReport {
 function read(data: NodesData): ReaderReport {
   const { nodes, files, attributes } = data;
   const use = new DescriptorUse(data.user);
-  const view = new FileTableView(data.fileTable, use);
+  const view = withPlainNumbers(new FileTableView(data.fileTable, use));
   const progress = new Int32Array(data.progress);
   const confirmed = new Int32Array(data.confirmed);
   const same = stat(attributes);

@@ -22,6 +22,7 @@ import {
   type TakerData,
   type TakersEntry,
 } from './file-table-reader.js';
+import { withPlainNumbers, type PlainNumbers } from '../../support/plain-numbers.js';
 
 /** Lookups with which an entry is published. */
 const GRANTED = 255;
@@ -43,7 +44,7 @@ function noTime(): { seconds: number; nanoseconds: number } {
 }
 
 /** Finds an entry by the name that all entries here have. */
-function findEntry(view: FileTableView, from: Int32Array): boolean {
+function findEntry(view: PlainNumbers<FileTableView>, from: Int32Array): boolean {
   return view.findEntry(NAME.low, NAME.high, NAME.hash, from, FROM);
 }
 
@@ -51,10 +52,10 @@ function findEntry(view: FileTableView, from: Int32Array): boolean {
 class Rig {
   readonly descriptors = new SharedDescriptors();
   readonly uses: readonly DescriptorUse[];
-  readonly fileTable = new SharedFileTable(this.descriptors);
-  readonly views: readonly FileTableView[];
+  readonly fileTable = withPlainNumbers(new SharedFileTable(this.descriptors));
+  readonly views: readonly PlainNumbers<FileTableView>[];
   /** The first of them. */
-  readonly view: FileTableView;
+  readonly view: PlainNumbers<FileTableView>;
   /** Slots for which the owner learned that a thread gave other attributes, in order. */
   readonly differing: number[] = [];
   readonly givenBack: [slot: number, lookups: number][] = [];
@@ -67,7 +68,7 @@ class Rig {
       attributesDiffer: (slot) => void this.differing.push(slot),
     });
     this.uses = users.map((user) => new DescriptorUse(user));
-    this.views = this.uses.map((use) => new FileTableView(this.fileTable.memory, use));
+    this.views = this.uses.map((use) => withPlainNumbers(new FileTableView(this.fileTable.memory, use)));
     this.view = this.views[0]!;
     t.after(() => {
       for (const user of users) this.descriptors.leave(user);
@@ -231,9 +232,12 @@ describe('a published open file', () => {
     const rig = new Rig(t);
     rig.fileTable.publishFile(5, 1, 77, 0, rig.backing({ fd: -1 }));
     assert.equal(rig.view.findFile(5, 1, 77, 0), false);
-    const fileTable = new SharedFileTable(new SharedDescriptors());
+    const fileTable = withPlainNumbers(new SharedFileTable(new SharedDescriptors()));
     fileTable.publishFile(5, 1, 77, 0, rig.backing());
-    assert.equal(new FileTableView(fileTable.memory, rig.uses[0]!).findFile(5, 1, 77, 0), false);
+    assert.equal(
+      withPlainNumbers(new FileTableView(fileTable.memory, rig.uses[0]!)).findFile(5, 1, 77, 0),
+      false,
+    );
   });
 });
 
@@ -523,7 +527,7 @@ describe('a published entry', () => {
 
   it('is not found any more when all its lookups are taken', (t) => {
     const rig = new Rig(t, 2);
-    const [one, two] = rig.views as [FileTableView, FileTableView];
+    const [one, two] = rig.views as [PlainNumbers<FileTableView>, PlainNumbers<FileTableView>];
     const from = statx(identity, file);
     rig.publishEntry(3, identity);
     for (let i = 0; i < GRANTED - 2; i++) assert.equal(rig.takes(identity, file, i % 2 ? one : two), true);
@@ -709,8 +713,8 @@ describe('the file table of a session', () => {
 
   it('is its own: another session’s is not found', (t) => {
     const rig = new Rig(t);
-    const other = new SharedFileTable(rig.descriptors);
-    const view = new FileTableView(other.memory, rig.uses[0]!);
+    const other = withPlainNumbers(new SharedFileTable(rig.descriptors));
+    const view = withPlainNumbers(new FileTableView(other.memory, rig.uses[0]!));
     const identity: Identity = { ino: 5n, mount: 30, birth };
     rig.fileTable.publishFile(5, 1, 77, 0, rig.backing());
     rig.fileTable.publishNode(3, 7, 8, rig.backing(), file);
@@ -724,14 +728,14 @@ describe('the file table of a session', () => {
 
   it('has the times for which guests may keep it, the longest too', (t) => {
     const rig = new Rig(t);
-    const fileTable = new SharedFileTable(rig.descriptors);
+    const fileTable = withPlainNumbers(new SharedFileTable(rig.descriptors));
     const times = {
       entry: { seconds: 2 ** 32 - 1, nanoseconds: 999_999_999 },
       negative: { seconds: 0, nanoseconds: 1 },
       attributes: { seconds: 2 ** 31, nanoseconds: 0 },
     };
     fileTable.begin(times, { returnLookups: () => undefined, attributesDiffer: () => undefined });
-    const view = new FileTableView(fileTable.memory, rig.uses[0]!);
+    const view = withPlainNumbers(new FileTableView(fileTable.memory, rig.uses[0]!));
     assert.deepEqual(view.entryValid, times.entry);
     assert.deepEqual(view.negativeValid, times.negative);
     assert.deepEqual(view.attributesValid, times.attributes);
@@ -787,7 +791,7 @@ function reader(data: NodesData | TakerData): Promise<ReaderReport> {
 
 test('every lookup with which an entry is published is taken by a thread or returned, while this thread withdraws entries', async (t) => {
   const descriptors = new SharedDescriptors();
-  const fileTable = new SharedFileTable(descriptors);
+  const fileTable = withPlainNumbers(new SharedFileTable(descriptors));
   const users = [descriptors.join(), descriptors.join()];
   const most = 400_000;
   // By publication. Each has a number, which is the generation of its node id.
@@ -906,7 +910,7 @@ test('threads find no file and no node but the published ones, and no difference
   const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-file-table-'));
   t.after(() => fs.rmSync(folder, { recursive: true }));
   const descriptors = new SharedDescriptors();
-  const fileTable = new SharedFileTable(descriptors);
+  const fileTable = withPlainNumbers(new SharedFileTable(descriptors));
   const user = descriptors.join();
   /** Slots of nodes for which a thread gave other attributes. */
   const differing = new Set<number>();

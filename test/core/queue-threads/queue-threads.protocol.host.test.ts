@@ -20,6 +20,7 @@ import {
   ThreadedServer,
   type ThreadedOptions,
 } from '../../support/threaded-server.js';
+import { withPlainNumbers } from '../../support/plain-numbers.js';
 import { openDescriptors, until } from '../../support/vhost-user.js';
 
 /**
@@ -407,7 +408,10 @@ test('RESET_DEVICE under load ends the session, and the next one is served by th
   await channel.command('RESET_DEVICE', none);
   assert.equal(server.sessions.length, 2);
   assert.equal(
-    server.export.nodes.find(Number(file.nodeid & 0xffffffffn) | 0, Number(file.nodeid >> 32n) | 0),
+    withPlainNumbers(server.export.nodes).find(
+      Number(file.nodeid & 0xffffffffn) | 0,
+      Number(file.nodeid >> 32n) | 0,
+    ),
     -1,
   );
   const stopped = used(frontEnd, THREAD);

@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { HandleKind, HandleTable, NO_HANDLE } from '../../../core/state/index.js';
+import { withPlainNumbers } from '../../support/plain-numbers.js';
 
 describe('a handle table', () => {
   it('finds a handle by its fh and kind only', () => {
-    const handles = new HandleTable(10);
+    const handles = withPlainNumbers(new HandleTable(10));
     const file = {};
     const index = handles.open(HandleKind.FILE, 7, file, 2);
     const generation = handles.generation(index);
@@ -20,7 +21,7 @@ describe('a handle table', () => {
   });
 
   it('reuses places under new generations', () => {
-    const handles = new HandleTable(10);
+    const handles = withPlainNumbers(new HandleTable(10));
     const index = handles.open(HandleKind.FILE, 1, 'a', 0);
     const generation = handles.generation(index);
     assert.equal(handles.invalidate(index), true);
@@ -32,7 +33,7 @@ describe('a handle table', () => {
   });
 
   it('closes a handle after the last request that uses it', () => {
-    const handles = new HandleTable(10);
+    const handles = withPlainNumbers(new HandleTable(10));
     const index = handles.open(HandleKind.FILE, 1, 'a', 0);
     handles.use(index);
     handles.use(index);
@@ -48,7 +49,7 @@ describe('a handle table', () => {
   });
 
   it('is full at its limit, and grows up to it', () => {
-    const handles = new HandleTable(500);
+    const handles = withPlainNumbers(new HandleTable(500));
     for (let i = 0; i < 500; i++) assert.equal(handles.open(HandleKind.FILE, i, `file ${i}`, 0), i);
     assert.equal(handles.full, true);
     assert.equal(handles.open(HandleKind.FILE, 1, 'more', 0), NO_HANDLE);

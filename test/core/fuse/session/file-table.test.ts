@@ -11,6 +11,7 @@ import {
   type EntryName,
   type EntryNode,
   type FileTableOwner,
+  type Slot,
   type Validities,
 } from '../../../../core/fuse/index.js';
 import { DescriptorUse, SharedDescriptors } from '../../../../core/system/index.js';
@@ -20,6 +21,7 @@ import { engine, type Engine, type Guest } from '../../../support/engine.js';
 import { FuseError, ROOT } from '../../../support/fuse-client.js';
 import { asynchronous, TinyBackend, type TinyFile, type TinyNode } from '../../../support/tiny-backend.js';
 import { FROM, statx } from '../../queue-threads/file-table-reader.js';
+import { withPlainNumbers } from '../../../support/plain-numbers.js';
 
 const ESTALE = 116;
 const EBADF = 9;
@@ -89,7 +91,7 @@ class Recorder implements FileTable {
   /** Published nodes by node id, files by index, entries by slot. */
   readonly nodes = new Map<bigint, { slot: number; backing: Backing; attributes: Attributes | undefined }>();
   readonly files = new Map<number, { fh: bigint; nodeid: bigint; backing: Backing }>();
-  readonly entries = new Map<number, PublishedEntry>();
+  readonly entries = new Map<Slot, PublishedEntry>();
   /** Calls that withdraw something or ask for differences, since {@link calls} was called last. */
   #calls: string[] = [];
   /** How often something was published. */
@@ -126,7 +128,7 @@ class Recorder implements FileTable {
     this.files.set(index, { fh: wide(index, generation), nodeid: wide(nodeLow, nodeHigh), backing });
   }
 
-  publishEntry(name: EntryName, slot: number, node: EntryNode): number {
+  publishEntry(name: EntryName, slot: Slot, node: EntryNode): number {
     this.publications += 1;
     this.#returnLookups(slot);
     this.entries.set(slot, { name, node, lookups: GRANTED });
@@ -137,7 +139,7 @@ class Recorder implements FileTable {
     this.#calls.push(`reportDifferences ${wide(low, high)}`);
   }
 
-  withdrawEntry(slot: number): void {
+  withdrawEntry(slot: Slot): void {
     this.#calls.push('withdraw entry');
     this.#returnLookups(slot);
   }
@@ -173,7 +175,7 @@ class Recorder implements FileTable {
     entry.lookups -= 1;
   }
 
-  #returnLookups(slot: number): void {
+  #returnLookups(slot: Slot): void {
     const entry = this.entries.get(slot);
     this.entries.delete(slot);
     if (entry !== undefined) this.owner.returnLookups(slot, entry.lookups);
@@ -611,7 +613,7 @@ test('a node is forgotten exactly when the guest has forgotten all its lookups, 
   const running = await engine(tiny);
   const { client, loopback, session } = running.guest({ fileTable });
   await client.init();
-  const view = new FileTableView(fileTable.memory, new DescriptorUse(user));
+  const view = withPlainNumbers(new FileTableView(fileTable.memory, new DescriptorUse(user)));
   /** Lookups that the guest has and has not forgotten, by file. */
   const held = files.map(() => 0);
   const ids = files.map(() => 0n);
