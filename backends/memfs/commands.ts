@@ -22,6 +22,7 @@ const named = (what: string): z.ZodString => z.string().min(1).describe(what).me
 const sockets = new Map<string, string>();
 
 const snapshot = defineCommand({
+  kind: 'online',
   name: 'snapshot',
   description: 'keep a volume as it is now, under a name; takes no time that depends on its size',
   options: z.strictObject({
@@ -36,6 +37,7 @@ const snapshot = defineCommand({
 });
 
 const fork = defineCommand({
+  kind: 'online',
   name: 'fork',
   description:
     'serve a new volume that begins as a volume or a snapshot is, and shares its memory until written',
@@ -75,6 +77,7 @@ const fork = defineCommand({
 });
 
 const discard = defineCommand({
+  kind: 'online',
   name: 'discard',
   description: 'end a fork and its guest’s connection, or give up a snapshot; their memory goes back',
   options: z.strictObject({ name: named('the fork or snapshot') }),
@@ -89,6 +92,7 @@ const discard = defineCommand({
 const MARKS = { added: 'A', removed: 'D', changed: 'M' } as const;
 
 const changes = defineCommand({
+  kind: 'online',
   name: 'changes',
   description: 'show what differs in a fork from what it began as: A added, M changed, D removed',
   options: z.strictObject({ volume: named('the fork') }),
@@ -97,6 +101,7 @@ const changes = defineCommand({
 });
 
 const save = defineCommand({
+  kind: 'online',
   name: 'save',
   description: 'write a volume as it is now into an archive, while guests go on',
   options: z.strictObject({
@@ -114,6 +119,7 @@ const save = defineCommand({
 });
 
 const list = defineCommand({
+  kind: 'online',
   name: 'list',
   description: 'show volumes and snapshots that have a name, and the memory that all take',
   options: z.strictObject({}),

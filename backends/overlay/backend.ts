@@ -20,6 +20,7 @@ import { giveOwner } from './changes/copy-up.js';
 import { fileOperations } from './operations/files.js';
 import { Layer } from './layers/layer.js';
 import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './layers/marks.js';
+import { saveLayer } from './offline/layer-archive.js';
 import { nameOperations } from './operations/names.js';
 import type { OverlayFile, OverlayNode } from './tree/node.js';
 import { probeMarks } from './layers/probe.js';
@@ -33,6 +34,11 @@ import type { OverlaySettings } from './settings.js';
 export interface OverlayBackend extends Backend<OverlayNode, OverlayFile> {
   /** The tree, once mounted. */
   readonly union: Union;
+  /**
+   * Writes what the upper changed as a layer of a container image: a tar archive, gzipped if its
+   * name ends in `gz`. The overlay must be mounted, with an upper.
+   */
+  saveLayer(file: string): Promise<void>;
 }
 
 /** Methods that the overlay has only if its upper has them. */
@@ -98,6 +104,7 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
         })(),
       );
     },
+    saveLayer: (file) => saveLayer(backend, union(), file),
     unmount: () => run(unmount(layers)),
     save: () => run(encodeState(union(), layers)),
     restore(state: Uint8Array): Awaitable<void> {

@@ -6,11 +6,12 @@
  * `reading-backend.ts` and `writable-backend.ts` serve the contract. `client/` makes the requests,
  * `objects/` maps keys and metadata to names and attributes, `tree/` has the nodes, look-up and
  * renames. `read/` reads and caches blocks, `write/` stages and uploads, `journal/` is what
- * survives a crash. `service/` puts a mount together and answers the commands.
+ * survives a crash. `service/` puts a mount together and has the commands.
  */
 import { accelerate } from '../../core/backend/accelerator.js';
 import { definePlugin } from '../../core/backend/index.js';
 import { ReadingBackend } from './reading-backend.js';
+import { commands } from './service/commands.js';
 import { machineNeeds } from './service/machine-needs.js';
 import { optionsSchema } from './options.js';
 import type { Node } from './tree/nodes.js';
@@ -21,6 +22,7 @@ export default definePlugin({
   name: 's3',
   description: 'a bucket (S3 and compatible), journalled locally, readable by every other S3 tool',
   options: optionsSchema,
+  commands,
   create(options) {
     const backend = options.readOnly ? new ReadingBackend(options) : new WritableBackend(options);
     return accelerate<Node, OpenFile, ReadingBackend>(backend, { slots: true });

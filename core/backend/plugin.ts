@@ -1,7 +1,8 @@
+import type { Writable } from 'node:stream';
 import type { ZodType } from 'zod';
 import type { Awaitable } from './awaitable.js';
 import type { Backend } from './backend.js';
-import type { Logger } from './host.js';
+import type { BackendHost, Logger } from './host.js';
 
 /** A backend named in configuration: `{ type: 'memfs', size: '1g' }`. */
 export interface BackendSpec {
@@ -46,7 +47,7 @@ export interface BackendNeeds {
   readonly backends?: readonly BackendSpec[];
 }
 
-/** What a backend's command may use of the daemon that it runs in. */
+/** What a {@link DaemonCommand} may use of the daemon that it runs in. */
 export interface CommandEnvironment {
   /** The daemon's log. */
   readonly log: Logger;
@@ -56,17 +57,70 @@ export interface CommandEnvironment {
   stop(socket: string): Promise<boolean>;
 }
 
-/** A command of a kind of backend. */
-export interface BackendCommand<Options = unknown> {
+/** What an {@link OfflineCommand} may use. */
+export interface OfflineEnvironment extends PluginEnvironment, BackendHost {
+  /** The program's log. */
+  readonly log: Logger;
+  /** Standard output, for data that is no lines. */
+  readonly output: Writable;
+}
+
+/** What every command of a kind of backend says of itself. */
+export interface CommandDescription<Options = unknown> {
   /** Lower-case word. */
   readonly name: string;
   /** One line for the help. */
   readonly description: string;
-  /** A `z.object`, as {@link BackendPlugin.options}. */
+  /**
+   * A `z.object`, as {@link BackendPlugin.options}. A field with `meta({ positional: true })` is an
+   * argument without a flag, in the schema's order. If it is an array it takes all that follow.
+   */
   readonly options: ZodType<Options>;
+  /** Command lines for the help, without the program's name. */
+  readonly examples?: readonly string[];
+}
+
+/** A command that works on folders or layers which no process need serve. */
+export interface OfflineCommand<Options = unknown> extends CommandDescription<Options> {
+  /** It runs in the process of the command line. */
+  readonly kind: 'offline';
+  /** Least severe lines of the log that are shown where no flag says so. Default: `warn`. */
+  readonly logLevel?: 'info' | 'warn';
+  /**
+   * May be an async generator, for output that is not held in memory.
+   * @returns lines to show.
+   * @throws UsageError for a mistake of the operator.
+   */
+  run(options: Options, environment: OfflineEnvironment): Awaitable<Iterable<string> | AsyncIterable<string>>;
+}
+
+/** A command that runs in a daemon. The command line names its control socket: `--control PATH`. */
+export interface DaemonCommand<Options = unknown> extends CommandDescription<Options> {
+  /** A running process is asked. */
+  readonly kind: 'online';
   /** @returns lines to show. @throws UsageError for a mistake of the operator. */
   run(options: Options, environment: CommandEnvironment): Awaitable<readonly string[]>;
 }
+
+/** Where a mounted backend listens itself. */
+export interface OwnSocket {
+  /** The socket's path. The form of requests and replies is that of a daemon's control socket. */
+  readonly path: string;
+  /** What to tell the operator if nobody listens: one line. */
+  readonly absent: string;
+}
+
+/** A command that a mounted backend answers itself, at a socket that it finds by the options. */
+export interface OwnSocketCommand<Options = unknown> extends CommandDescription<Options> {
+  /** A running process is asked. */
+  readonly kind: 'online';
+  /** @throws UsageError if the options name no place. */
+  socket(options: Options): OwnSocket;
+}
+
+/** A command of a kind of backend: `virtiofs-kit NAME COMMAND …`. */
+export type BackendCommand<Options = unknown> =
+  OfflineCommand<Options> | DaemonCommand<Options> | OwnSocketCommand<Options>;
 
 /** Types a command's options by its schema; returns its argument. */
 export function defineCommand<Options>(command: BackendCommand<Options>): BackendCommand<Options> {
@@ -88,10 +142,7 @@ export interface BackendPlugin<Options = unknown> {
   readonly options: ZodType<Options>;
   /** Makes a backend from checked options. May refuse with {@link UsageError}. */
   create(options: Options, environment: PluginEnvironment): Awaitable<Backend>;
-  /**
-   * What can be asked of a running daemon, at its control socket: `virtiofs-kit NAME COMMAND
-   * --control PATH …`.
-   */
+  /** Commands beside serving: `virtiofs-kit NAME COMMAND …`. */
   readonly commands?: readonly BackendCommand[];
   /**
    * What a backend of these options uses. Absent: not known, and the daemon limits neither paths

@@ -5,13 +5,11 @@ import { BackendRegistry, inlineMore } from '../plugins/index.js';
 import { BackendOptions } from './backend-options.js';
 import { addBackends } from './commands/backends.js';
 import { addBench } from './commands/bench.js';
-import { addBackendCommands } from './commands/control.js';
+import { addBackendCommands } from './commands/backend-commands.js';
 import { addCheckBackend } from './commands/check-backend.js';
 import { addGuest } from './commands/guest.js';
 import { addMount } from './commands/mount.js';
-import { addOverlay } from './commands/overlay.js';
 import { addSandbox } from './commands/sandbox.js';
-import { addS3 } from './commands/s3.js';
 import { addServe } from './commands/serve.js';
 import { addVirtiofsd } from './virtiofsd/program.js';
 
@@ -57,12 +55,10 @@ async function createProgram(argv: readonly string[]): Promise<Command> {
   addGuest(program, backend);
   addMount(program, backend);
   addSandbox(program, registry);
-  await addOverlay(program, registry);
   addVirtiofsd(program, registry);
   addBackends(program, registry);
   addCheckBackend(program, registry, backend);
   addBench(program);
-  await addS3(program, registry, argv);
   await addBackendCommands(program, registry, argv);
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;

@@ -19,7 +19,7 @@ export {
 export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config.js';
 export { confine, mustBeConfined, programFolders, type Confinement } from './confine.js';
 export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
-export { askDaemon, ControlSocket, findCommand, type ControlRequest } from './control-socket.js';
+export { askDaemon, ControlSocket } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './container.js';
 export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
 export { inlineMore } from './inlining.js';
@@ -33,16 +33,7 @@ export {
 export { createLogger } from './log.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
 export { closestWord, suggestion } from './suggestion.js';
-export {
-  commitLayers,
-  listDifferences,
-  saveLayer,
-  withOverlay,
-  writeLayer,
-  type OfflineLayers,
-  type OverlayBackend,
-} from './overlay.js';
-export { s3Administration } from './s3.js';
+export { offlineEnvironment } from './offline.js';
 export { BackendRegistry, type CreateBackendOptions, type OptionName } from './registry.js';
 export { serve, type ServeOptions } from './serve.js';
 export { check, describeOptions, parseOption, toFlag, type OptionDescription } from './schema.js';

@@ -12,12 +12,30 @@ import {
 import { suggestion } from './suggestion.js';
 import { check } from './schema.js';
 
-/** Loads the module of a built-in on first use, so that memfs does not load the S3 client. */
-const BUILT_IN: Readonly<Record<string, () => Promise<{ readonly default: BackendPlugin }>>> = {
-  memfs: async () => import('../../backends/memfs/index.js'),
-  passthrough: async () => import('../../backends/passthrough/index.js'),
-  overlay: async () => import('../../backends/overlay/index.js'),
-  s3: async () => import('../../backends/s3/index.js'),
+interface BuiltIn {
+  readonly load: () => Promise<{ readonly default: BackendPlugin }>;
+  /** What its commands do; absent if it has none. */
+  readonly commands?: string;
+}
+
+/**
+ * The built-ins. A module is loaded on first use, so that memfs does not load the S3 client. So the
+ * program's help has the words on commands from here.
+ */
+const BUILT_IN: Readonly<Record<string, BuiltIn>> = {
+  memfs: {
+    load: async () => import('../../backends/memfs/index.js'),
+    commands: 'snapshot, fork, compare and save volumes of a running daemon',
+  },
+  passthrough: { load: async () => import('../../backends/passthrough/index.js') },
+  overlay: {
+    load: async () => import('../../backends/overlay/index.js'),
+    commands: "list, export or merge down what an overlay's upper changed, while nobody serves it",
+  },
+  s3: {
+    load: async () => import('../../backends/s3/index.js'),
+    commands: 'show, upload and recover what mounts of buckets keep in their journals',
+  },
 };
 
 /** The deepest nesting of backends in backends. */
@@ -52,6 +70,18 @@ export class BackendRegistry {
     return [...new Set([...this.#plugins.keys(), ...Object.keys(BUILT_IN)])];
   }
 
+  /** The kinds of backend that have commands, with what those do. No built-in is loaded. */
+  get commandGroups(): { readonly name: string; readonly description: string }[] {
+    const groups = this.names.map((name) => {
+      const registered = this.#plugins.get(name);
+      if (registered === undefined) return { name, description: BUILT_IN[name]?.commands };
+      return { name, description: registered.commands === undefined ? undefined : `commands of ${name}` };
+    });
+    return groups.flatMap(({ name, description }) =>
+      description === undefined ? [] : [{ name, description }],
+    );
+  }
+
   /**
    * Loads the plugin of a kind of backend.
    * @param type a registered or built-in name, an absolute path to a module or one that begins with
@@ -63,7 +93,7 @@ export class BackendRegistry {
     const known = this.#plugins.get(type);
     if (known !== undefined) return known;
     const builtIn = Object.hasOwn(BUILT_IN, type) ? BUILT_IN[type] : undefined;
-    if (builtIn !== undefined) return (await builtIn()).default;
+    if (builtIn !== undefined) return (await builtIn.load()).default;
     const module = await this.#import(type, folder);
     const plugin = (module as { default?: unknown }).default;
     if (isPlugin(plugin)) return plugin;

@@ -20,6 +20,8 @@ export interface OptionDescription {
   readonly initial: string | undefined;
   /** The option takes several values. */
   readonly repeatable: boolean;
+  /** It has no flag: its place on the command line says what it is. */
+  readonly positional: boolean;
   /** The JSON types of its values. */
   readonly types: ReadonlySet<string>;
 }
@@ -29,6 +31,7 @@ interface JsonSchema {
   readonly description?: string;
   readonly placeholder?: string;
   readonly flag?: string;
+  readonly positional?: boolean;
   readonly default?: unknown;
   readonly enum?: readonly unknown[];
   readonly anyOf?: readonly JsonSchema[];
@@ -70,6 +73,7 @@ function describe(name: string, schema: JsonSchema, required: boolean): OptionDe
     // A default that the description explains is mostly computed, and differs between machines.
     initial: /\bdefault\b/i.test(description) ? undefined : showDefault(schema.default),
     repeatable,
+    positional: schema.positional ?? false,
     types: values,
   };
 }
@@ -141,7 +145,8 @@ function explain(
       .join('; ');
   }
   const given = at(value, issue.path);
-  if (given === undefined && issue.code === 'invalid_type') return `${name(issue.path)} is required`;
+  const isMissing = given === undefined && (issue.code === 'invalid_type' || issue.code === 'invalid_union');
+  if (isMissing) return `${name(issue.path)} is required`;
   if (issue.code === 'invalid_value') {
     const values = issue.values.map(String);
     return `${name(issue.path)} ${String(given)}: must be ${values.join(', ')}${suggestion(String(given), values)}`;

@@ -4,10 +4,9 @@ import { mkdir, readdir, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
-import { ask } from './control.js';
+import { askSocket, type CommandRequest } from '../../../core/control/index.js';
 import { Intents } from '../journal/intents.js';
-import { defaultFolder, Mounted } from './mounted.js';
-import { optionsSchema } from '../options.js';
+import { controlPath, Mounted } from './mounted.js';
 import type { S3Options } from '../options.js';
 import { Staged } from '../journal/staged.js';
 import type { Recovered } from '../journal/staged.js';
@@ -36,16 +35,11 @@ export interface FolderReport {
   readonly intents: readonly string[];
 }
 
-/** The cache folder that the options select. */
-export function folderOf(options: Pick<S3Options, 'cacheDir' | 'bucket' | 'prefix' | 'endpoint'>): string {
-  return options.cacheDir ?? defaultFolder(options);
-}
-
 /** Reads the state of a cache folder without changing it, mounted or not. */
 export async function status(folder: string): Promise<FolderReport> {
   const names = await readdir(folder).catch((): string[] => []);
   if (!names.includes('staging')) throw new UsageError(`${folder}: no cache folder of an s3 mount`);
-  const running = await ask(folder, 'status');
+  const running = await runningStatus(folder);
   const intents = await new Intents(join(folder, 'intents')).list();
   return {
     folder,
@@ -78,24 +72,16 @@ async function open(folder: string): Promise<{ id: string; found: Recovered }[]>
   return opened;
 }
 
-/**
- * Makes the process that has the folder mounted upload everything.
- * @throws UsageError if no process has it mounted.
- */
-export async function flush(folder: string): Promise<Record<string, unknown>> {
-  const answer = await ask(folder, 'flush');
-  if (answer === undefined) {
-    throw new UsageError(
-      `${folder}: not mounted; "virtiofs-kit s3 recover" uploads what a dead process left`,
-    );
-  }
-  return answer;
+/** What the process says that has a cache folder mounted; undefined if there is none. */
+async function runningStatus(folder: string): Promise<Record<string, unknown> | undefined> {
+  const request: CommandRequest = { backend: 's3', command: 'status', options: {} };
+  const lines = await askSocket(controlPath(folder), request);
+  return lines === undefined ? undefined : (JSON.parse(lines.join('\n')) as Record<string, unknown>);
 }
 
 /** Uploads what a dead process left in its cache folder, and finishes its renames. */
-export async function recover(options: unknown, log: Logger): Promise<FolderReport> {
-  const checked = optionsSchema.parse(options);
-  const mounted = await Mounted.start({ ...checked, readOnly: false }, log);
+export async function recover(options: S3Options, log: Logger): Promise<FolderReport> {
+  const mounted = await Mounted.start({ ...options, readOnly: false }, log);
   try {
     await mounted.files.writeback.flush();
   } finally {

@@ -6,7 +6,7 @@ import { UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
 import { Bucket } from '../client/bucket.js';
 import { probe, sweep } from '../client/capabilities.js';
-import { Control } from './control.js';
+import { CommandSocket, type CommandRequest } from '../../../core/control/index.js';
 import { Deadline } from '../client/deadline.js';
 import { DiskCache } from '../read/disk-cache.js';
 import { S3Failure } from '../client/failure.js';
@@ -41,7 +41,7 @@ export class Mounted {
   readonly folder: string;
   readonly #requests: Requests;
   readonly #disk: DiskCache | undefined;
-  #control: Control | undefined;
+  #control: CommandSocket | undefined;
 
   private constructor(options: S3Options, log: Logger) {
     const metrics = new Metrics();
@@ -86,13 +86,7 @@ export class Mounted {
     for (const name of ['staging', 'intents', 'conflicts']) {
       await mkdir(join(this.folder, name), { recursive: true, mode: 0o700 });
     }
-    this.#control = await Control.listen(this.folder, {
-      status: async () => this.status(),
-      flush: async () => {
-        await this.files.writeback.flush();
-        return this.status();
-      },
-    });
+    await this.#listen(log);
     const deadline = Deadline.after(START_TIMEOUT_SECONDS);
     await this.#exists(deadline);
     if (!options.readOnly) {
@@ -101,6 +95,27 @@ export class Mounted {
     }
     await this.#disk?.start();
     if (!options.readOnly) await recover(this, this.folder);
+  }
+
+  /**
+   * Opens the socket by which `virtiofs-kit s3` asks this process. It is also the folder's lock:
+   * while a process listens there, no other may use the folder.
+   */
+  async #listen(log: Logger): Promise<void> {
+    const path = controlPath(this.folder);
+    try {
+      this.#control = await CommandSocket.listen(path, (request) => this.#answer(request), log);
+    } catch (error) {
+      throw new UsageError(`cacheDir ${this.folder}: ${(error as Error).message}`, { cause: error });
+    }
+    if (this.#control !== undefined) return;
+    throw new UsageError(`cacheDir ${this.folder}: another process has it mounted; give each mount its own`);
+  }
+
+  async #answer({ command }: CommandRequest): Promise<string[]> {
+    if (command !== 'status' && command !== 'flush') throw new UsageError(`no such command: ${command}`);
+    if (command === 'flush') await this.files.writeback.flush();
+    return [JSON.stringify(this.status(), undefined, 2)];
   }
 
   async #exists(deadline: Deadline): Promise<void> {
@@ -156,6 +171,11 @@ export class Mounted {
     await this.#control?.close();
     this.#requests.close();
   }
+}
+
+/** The control socket of the process that has a cache folder mounted. */
+export function controlPath(folder: string): string {
+  return join(folder, 'control.sock');
 }
 
 /** The default cache folder: one for each endpoint, bucket and prefix. */

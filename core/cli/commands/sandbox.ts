@@ -3,14 +3,12 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { z } from 'zod';
-import { type BackendSpec, UsageError } from '../../backend/index.js';
+import { type Backend, type BackendSpec, UsageError } from '../../backend/index.js';
 import type { GuestShare } from '../../guest/index.js';
 import {
   check,
   describeOptions,
-  type OverlayBackend,
   Services,
-  saveLayer,
   type BackendRegistry,
   type ServedExport,
 } from '../../plugins/index.js';
@@ -25,6 +23,12 @@ const ROOT: BackendSpec = {
   upper: { type: 'memfs' },
   lowers: [{ type: 'passthrough', sharedDir: '/', cache: 'always', submounts: 'cross' }],
 };
+
+/** What the overlay backend can do beside the contract. */
+interface Overlay extends Backend {
+  /** Writes what the upper changed into an archive. */
+  saveLayer(file: string): Promise<void>;
+}
 
 const ROOT_TAG = 'root';
 
@@ -76,7 +80,7 @@ async function runSandbox(
   const stop = stopSignal();
   const container = servicesOf(values, { level: 'error' }, registry);
   const log = container.get(Services.Logger);
-  const root = (await registry.create(ROOT, { log })) as OverlayBackend;
+  const root = (await registry.create(ROOT, { log })) as Overlay;
   const sockets = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sockets-'));
   const exports: ServedExport[] = [
     { tag: ROOT_TAG, socket: join(sockets, ROOT_TAG), backend: root, maxConnections: 1 },
@@ -107,7 +111,7 @@ async function runSandbox(
         signal: AbortSignal.any([stop, ...late]),
       };
       process.exitCode = await runIn(words, options, process.cwd());
-      if (keepDiff !== undefined) await saveLayer(root, keepDiff);
+      if (keepDiff !== undefined) await root.saveLayer(keepDiff);
     } finally {
       await daemon.close();
     }

@@ -4,22 +4,25 @@ import { linkSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import {
-  BackendRegistry,
-  commitLayers,
-  listDifferences,
-  saveLayer,
-  withOverlay,
-  type OfflineLayers,
-} from '../../../core/plugins/index.js';
-import { flatten, overlay as createOverlay } from '../../../backends/overlay/index.js';
+import overlayPlugin, { overlay as createOverlay } from '../../../backends/overlay/index.js';
+import { flatten } from '../../../backends/overlay/offline/commit.js';
 import type { Backend } from '../../../core/backend/index.js';
 import { view } from './crash-operations.js';
+import { runOffline } from '../../support/commands.js';
 import { defaults, host, Paths, root, share } from './support.js';
+
+/** The options of a mount. */
+interface Layers {
+  readonly upper: string;
+  readonly lowers: readonly string[];
+}
+
+const run = (name: string, options: object): Promise<string[]> =>
+  runOffline(overlayPlugin, name, options, host.log);
 
 /** A lower and an upper on this host, with changes of every kind in the upper. */
 async function onHost(
-  use: (layers: OfflineLayers, directory: string, shown: Record<string, string>) => Promise<void>,
+  use: (layers: Layers, directory: string, shown: Record<string, string>) => Promise<void>,
 ): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'virtiofs-kit-overlay-'));
   const [upper = '', lower = ''] = ['upper', 'lower'].map((name) => join(directory, name));
@@ -38,8 +41,7 @@ async function onHost(
     await change(union);
     const shown = await view(union);
     await union.backend.unmount!();
-    const options = { upper, lowers: [lower] };
-    await use({ options, registry: new BackendRegistry(), log: host.log }, directory, shown);
+    await use({ upper, lowers: [lower] }, directory, shown);
   } finally {
     rmSync(directory, { recursive: true });
   }
@@ -61,12 +63,6 @@ async function change(union: Paths): Promise<void> {
   await union.at('/kept', (node) => union.backend.setattr!(node, { mode: 0o700 }, undefined, root));
 }
 
-async function collect(lines: AsyncIterable<string>): Promise<string[]> {
-  const all = [];
-  for await (const line of lines) all.push(line);
-  return all;
-}
-
 const DIFFERENCES = [
   'A /dir/again',
   'A /dir/file',
@@ -86,19 +82,14 @@ const DIFFERENCES = [
 
 test('what an upper changed is listed', () =>
   onHost(async (layers, directory) => {
-    const lines = await withOverlay(layers, (overlay) => collect(listDifferences(overlay)));
-    assert.deepEqual(lines.toSorted(), DIFFERENCES);
-    const missing = { ...layers, options: { lowers: [join(directory, 'lower')] } };
-    await assert.rejects(
-      withOverlay(missing, async () => {}),
-      /--upper is required/,
-    );
+    assert.deepEqual((await run('diff', layers)).toSorted(), DIFFERENCES);
+    await assert.rejects(run('diff', { lowers: [join(directory, 'lower')] }), /--upper is required/);
   }));
 
 test('what an upper changed is exported as a layer of a container image, read by GNU tar', () =>
   onHost(async (layers, directory) => {
     const file = join(directory, 'layer.tar.gz');
-    await withOverlay(layers, (overlay) => saveLayer(overlay, file));
+    await run('export', { ...layers, file });
     const listed = execFileSync('tar', ['tf', file], { encoding: 'utf8' }).trim().split('\n');
     assert.deepEqual(listed.toSorted(), [
       '.wh.file',
@@ -130,7 +121,7 @@ test('what an upper changed is exported as a layer of a container image, read by
 test('an exported layer, extracted, is a layer that shows the same', () =>
   onHost(async (layers, directory, shown) => {
     const file = join(directory, 'layer.tar');
-    await withOverlay(layers, (overlay) => saveLayer(overlay, file));
+    await run('export', { ...layers, file });
     const target = join(directory, 'extracted');
     mkdirSync(target);
     execFileSync('tar', ['xpf', file, '-C', target]);
@@ -150,7 +141,7 @@ test('an exported layer, extracted, is a layer that shows the same', () =>
 
 test('what an upper changed is committed to the lower, which then shows the same alone', () =>
   onHost(async (layers, directory, shown) => {
-    await commitLayers(layers);
+    await run('commit', layers);
     const alone = await Paths.mount(share(join(directory, 'lower')));
     assert.deepEqual(await view(alone), shown);
     await alone.backend.unmount!();
@@ -163,16 +154,19 @@ test('what an upper changed is committed to the lower, which then shows the same
 test('a commit that was interrupted is completed by another', () =>
   onHost(async (layers, directory, shown) => {
     const upper = join(directory, 'upper');
-    await withOverlay(layers, (overlay) => flatten(overlay));
+    const flattened = createOverlay({ ...defaults, upper: share(upper), lowers: layers.lowers.map(share) });
+    await flattened.mount(host);
+    await flatten(flattened);
+    await flattened.unmount!();
     execFileSync('cp', ['--archive', upper, `${upper}-before`]);
-    await commitLayers(layers);
+    await run('commit', layers);
     // The upper as before, over a lower that has almost everything already.
     rmSync(upper, { recursive: true });
     execFileSync('cp', ['--archive', `${upper}-before`, upper]);
     rmSync(join(directory, 'lower/dir/file'));
     rmSync(join(directory, 'lower/moved'), { recursive: true });
     writeFileSync(join(directory, 'lower/from'), 'not yet removed');
-    await commitLayers(layers);
+    await run('commit', layers);
     const alone = await Paths.mount(share(join(directory, 'lower')));
     assert.deepEqual(await view(alone), shown);
     await alone.backend.unmount!();

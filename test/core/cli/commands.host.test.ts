@@ -277,3 +277,69 @@ test("a file's exports are all served, and those that name one backend share it"
     /^--tag: not together with --config/,
   );
 });
+
+test("backends' commands are in the help, with their flags and arguments from their schemas", async () => {
+  const { stdout } = await run('--help');
+  for (const group of ['memfs', 'overlay', 's3']) assert.match(stdout, new RegExp(`^  ${group} `, 'm'));
+  const { stdout: group } = await run('s3', '--help');
+  for (const word of ['status', 'flush', 'export', 'recover'])
+    assert.match(group, new RegExp(`^  ${word} `, 'm'));
+  const { stdout: command } = await run('overlay', 'export', '--help');
+  assert.match(command, /Usage: virtiofs-kit overlay export \[options\] <FILE>/);
+  assert.match(command, /^ {2}--upper <LAYER> .*; required$/m);
+  assert.match(command, /virtiofs-kit overlay export layer.tar.gz --lower/);
+  assert.match((await run('help', 'overlay')).stdout, /^ {2}diff /m);
+});
+
+test("mistakes in backends' commands are told in one line", async () => {
+  assert.equal(await mistake('overlay', 'diff', '--lower', '/usr'), '--upper is required');
+  assert.match(await mistake('overlay', 'diff', '--lowre', '/usr'), /unknown option --lowre/);
+  assert.match(await mistake('overlay', 'export', '--lower', '/usr', '--upper', '/usr'), /'FILE'/);
+  assert.match(await mistake('overlay', 'merge'), /unknown command/);
+  assert.match(await mistake('memfs', 'list'), /--control/);
+  assert.match(await mistake('memfs', 'list', '--control', join(folder, 'none')), /no daemon listens there/);
+  assert.match(await mistake('memfs', 'snapshot', '--as', 'x', '--control', 'none'), /--volume is required/);
+  assert.match(await mistake('s3', 'status'), /^give --cache-dir, or --bucket/);
+  assert.match(await mistake('s3', 'status', '--cache-dir', folder), /no cache folder of an s3 mount/);
+  assert.match(await mistake('s3', 'flush', '--cache-dir', folder), /not mounted; "virtiofs-kit s3 recover"/);
+  assert.match(await mistake('s3', 'export', '--cache-dir', folder), /missing required argument 'DIR'/);
+  assert.match(await mistake('s3', 'recover'), /^--bucket is required/);
+});
+
+test('an overlay export goes to standard output, and a diff is lines', async () => {
+  const [lower, upper] = ['lower', 'upper'].map((name) => mkdtempSync(join(folder, name))) as [
+    string,
+    string,
+  ];
+  writeFileSync(join(upper, 'new'), 'data');
+  const layers = ['--lower', lower, '--upper', upper, '--xattrs', 'user'];
+  const diff = await run('overlay', 'diff', ...layers);
+  assert.deepEqual([diff.code, diff.stdout, diff.stderr], [0, 'A /new\n', '']);
+  const exported = await run('overlay', 'export', '-', ...layers);
+  assert.equal(exported.code, 0, exported.stderr);
+  assert.ok(exported.stdout.includes('\0new\0'));
+});
+
+test("a daemon's volumes answer at its control socket", async () => {
+  const [socket, control] = [join(folder, 'volume.sock'), join(folder, 'volume.ctl')];
+  const backend = ['--backend', 'memfs', '--name', 'base', '--socket-path', socket];
+  const daemon = start('serve', ...backend, '--control', control, '--log-level', 'error');
+  try {
+    await listening(daemon, control);
+    const snapshot = await run(
+      'memfs',
+      'snapshot',
+      '--volume',
+      'base',
+      '--as',
+      'clean',
+      '--control',
+      control,
+    );
+    assert.deepEqual([snapshot.code, snapshot.stdout], [0, 'clean: snapshot of base\n']);
+    assert.match(await mistake('memfs', 'discard', '--name', 'x', '--control', control), /no such fork/);
+  } finally {
+    daemon.kill();
+  }
+  assert.equal((await daemon.result).code, 0);
+});

@@ -75,7 +75,14 @@ test('mistakes are refused in one line, and the daemon goes on', async (context)
     refused(/base is the name of another/),
   );
   await assert.rejects(ask('snapshot', { volume: 'base' }), refused(/--as is required/));
-  await assert.rejects(ask('frok', {}), refused(/memfs frok: no such command; did you mean fork/));
+  await assert.rejects(
+    ask('frok', {}),
+    refused(/memfs frok: no such command of a daemon; did you mean fork/),
+  );
+  await assert.rejects(
+    askDaemon(path, { backend: 'overlay', command: 'diff', options: {} }),
+    refused(/overlay diff: no such command of a daemon/),
+  );
   const socketPath = join(folder, 'base');
   await assert.rejects(ask('fork', { base: 'base', as: 'x', socketPath }), refused(/base/));
   await assert.rejects(ask('discard', { name: 'base' }), refused(/no such fork or snapshot/));
@@ -117,4 +124,12 @@ test('only its owner may use the control socket, and one left behind is replaced
   await assert.rejects(ControlSocket.listen(join(folder, 'plain'), served, registry, log), refused(/plain/));
   const second = await ControlSocket.listen(stale, served, registry, log);
   await second.close();
+});
+
+test('a reply may hold what some take for the end of a line', async (context) => {
+  const { ask } = await daemon(context);
+  const as = 'a\u2028b\u0085c';
+  assert.deepEqual(await ask('snapshot', { volume: 'base', as }), [`${as}: snapshot of base`]);
+  assert.ok((await ask('list', {})).includes(`${as}: snapshot`));
+  await ask('discard', { name: as });
 });

@@ -31,6 +31,15 @@ test('every built-in loads under its own name and describes each of its options'
   }
 });
 
+test("the help's words on commands are those of the built-ins that have commands", async () => {
+  const plugins = await Promise.all(registry.names.map((name) => registry.load(name)));
+  const having = plugins.filter(({ commands = [] }) => commands.length > 0).map(({ name }) => name);
+  assert.deepEqual(
+    registry.commandGroups.map(({ name }) => name),
+    having,
+  );
+});
+
 test('a module is found by its path, from the folder of the configuration', async () => {
   writeFileSync(join(folder, 'tiny.mjs'), plugin);
   assert.equal((await registry.load('./tiny.mjs', folder)).name, 'tiny');

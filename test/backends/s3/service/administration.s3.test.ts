@@ -1,8 +1,19 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { after, describe, it } from 'node:test';
-import { exportAside, flush, recover, status } from '../../../../backends/s3/service/administration.js';
+import s3Plugin from '../../../../backends/s3/index.js';
+import { exportAside, type FolderReport, status } from '../../../../backends/s3/service/administration.js';
+import { askSocket } from '../../../../core/control/index.js';
+import { runOffline } from '../../../support/commands.js';
 import { keptLog, Mount, removeFolders, temporaryFolder, TestBucket } from '../support.js';
+
+/** `virtiofs-kit s3 flush --cache-dir …`: asks the mount at the socket that the command names. */
+async function flush(cacheDir: string): Promise<readonly string[] | undefined> {
+  const command = s3Plugin.commands?.find(({ name }) => name === 'flush');
+  assert.ok(command?.kind === 'online' && 'socket' in command);
+  const { path } = command.socket(command.options.parse({ cacheDir }));
+  return askSocket(path, { backend: 's3', command: 'flush', options: {} });
+}
 
 describe('what an operator asks of a cache folder', () => {
   after(removeFolders);
@@ -20,11 +31,12 @@ describe('what an operator asks of a cache folder', () => {
       [['unsaved', 9, false]],
     );
     assert.deepEqual(before.running?.['dirtyFiles'], [{ path: 'unsaved', size: 9 }]);
-    await flush(mount.cacheDir);
+    const [flushed = ''] = (await flush(mount.cacheDir)) ?? [];
+    assert.deepEqual((JSON.parse(flushed) as { dirtyFiles: unknown }).dirtyFiles, []);
     assert.equal((await bucket.get('unsaved')).toString(), 'some data');
     assert.deepEqual((await status(mount.cacheDir)).journals, []);
     await mount.close();
-    await assert.rejects(flush(mount.cacheDir), /not mounted/);
+    assert.equal(await flush(mount.cacheDir), undefined);
     await assert.rejects(status('/nonexistent'), /no cache folder/);
   });
 
@@ -43,7 +55,8 @@ describe('what an operator asks of a cache folder', () => {
       pathStyle: true,
       cacheDir: mount.cacheDir,
     };
-    const report = await recover(options, keptLog());
+    const lines = await runOffline(s3Plugin, 'recover', options, keptLog());
+    const report = JSON.parse(lines.join('\n')) as FolderReport;
     assert.deepEqual([report.mounted, report.journals, report.intents], [false, [], []]);
     assert.equal((await bucket.get('left')).toString(), '\0\0\0behind');
   });

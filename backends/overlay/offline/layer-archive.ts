@@ -3,24 +3,20 @@ import type { Writable } from 'node:stream';
 import { once } from 'node:events';
 import { finished } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
-import type { Difference, OverlayBackend } from '../../backends/overlay/index.js';
-import { encodeEntry, END, padding, type TarEntry, TarType } from '../archive/tar.js';
+import { encodeEntry, END, padding, type TarEntry, TarType } from '../../../core/archive/tar.js';
 import {
   DAEMON,
   type Attributes,
-  type BackendHost,
-  type BackendSpec,
+  type Backend,
   deviceMajor,
   deviceMinor,
   FileType,
   FsError,
-  type Logger,
   OpenFlags,
-  run,
-  UsageError,
-} from '../backend/index.js';
-import { hostBuffer } from '../memory/index.js';
-import type { BackendRegistry, OptionName } from './registry.js';
+} from '../../../core/backend/index.js';
+import type { OverlayFile, OverlayNode } from '../tree/node.js';
+import type { Union } from '../tree/union.js';
+import { type Difference, differences } from './diff.js';
 
 /*
  * Exports the changes of an overlay as a layer of a container image. That is a tar archive in which
@@ -30,93 +26,36 @@ import type { BackendRegistry, OptionName } from './registry.js';
 
 const PIECE = 1 << 20;
 
-/** Loads the overlay backend's module, on first use. */
-export async function overlayAdministration(): Promise<typeof import('../../backends/overlay/index.js')> {
-  return import('../../backends/overlay/index.js');
-}
+type Overlay = Backend<OverlayNode, OverlayFile>;
 
-/** The layers of an overlay that nobody serves at the moment. */
-export interface OfflineLayers {
-  /** Options of the overlay, as for a mount. */
-  readonly options: Readonly<Record<string, unknown>>;
-  readonly registry: BackendRegistry;
-  readonly log: Logger;
-  /** Names options in errors. */
-  readonly optionName?: OptionName;
-}
-
-/**
- * Mounts an overlay of layers that nobody serves, while `use` runs. A work area that was made for
- * that is removed again.
- */
-export async function withOverlay<T>(
-  { options, registry, log, optionName }: OfflineLayers,
-  use: (overlay: OverlayBackend, host: BackendHost) => Promise<T>,
-): Promise<T> {
-  if (options['upper'] === undefined) throw new UsageError('--upper is required');
-  const overlay = (await registry.create(
-    { ...options, type: 'overlay' },
-    { log, optionName },
-  )) as OverlayBackend;
-  const host = { log, createBuffer: hostBuffer };
-  await overlay.mount(host);
-  try {
-    return await use(overlay, host);
-  } finally {
-    const { work } = overlay.union.writable();
-    if (work.isNew) await run(work.destroy());
-    await overlay.unmount?.();
-  }
-}
-
-/**
- * Lists what was added, changed and removed, in lines `A PATH`, `C PATH` and `D PATH` as in `docker
- * diff`.
- */
-export async function* listDifferences(overlay: OverlayBackend): AsyncGenerator<string> {
-  const { differences } = await overlayAdministration();
-  const letters = { added: 'A', changed: 'C', removed: 'D' } as const;
-  for await (const { kind, path } of differences(overlay.union)) yield `${letters[kind]} /${path}`;
-}
-
-/** Merges the upper down into the topmost lower, and empties it. */
-export async function commitLayers(layers: OfflineLayers): Promise<void> {
-  const { commit, flatten, toSpec } = await overlayAdministration();
-  const { options, registry, log } = layers;
-  await withOverlay(layers, (overlay) => flatten(overlay));
-  await withOverlay(layers, async (overlay, host) => {
-    const [top] = options['lowers'] as [string | BackendSpec];
-    await commit(overlay, await registry.create(toSpec(top), { log }), host);
-  });
-}
-
-/** Writes a layer into a file, gzipped if its name ends in `gz`. */
-export async function saveLayer(overlay: OverlayBackend, file: string): Promise<void> {
+/** Writes the changes of an overlay into a file, gzipped if its name ends in `gz`. */
+export async function saveLayer(overlay: Overlay, union: Union, file: string): Promise<void> {
   const target = createWriteStream(file);
   await once(target, 'open');
   const sink = file.endsWith('gz') ? createGzip() : undefined;
   sink?.pipe(target);
-  await writeLayer(overlay, sink ?? target);
+  await writeLayer(overlay, union, sink ?? target);
   (sink ?? target).end();
   await finished(target);
 }
 
-/** Writes a layer into a stream, which stays open. */
-export async function writeLayer(overlay: OverlayBackend, sink: Writable): Promise<void> {
-  const { differences } = await overlayAdministration();
-  const writer = new LayerWriter(overlay, sink);
-  for await (const difference of differences(overlay.union)) await writer.add(difference);
+/** Writes the changes of an overlay into a stream, which stays open. */
+export async function writeLayer(overlay: Overlay, union: Union, sink: Writable): Promise<void> {
+  const writer = new LayerWriter(overlay, union, sink);
+  for await (const difference of differences(union)) await writer.add(difference);
   await writer.end();
 }
 
 class LayerWriter {
-  readonly #overlay: OverlayBackend;
+  readonly #overlay: Overlay;
+  readonly #union: Union;
   readonly #sink: Writable;
   /** The first path of each file with several names, by the file's key. */
   readonly #links = new Map<string, string>();
 
-  constructor(overlay: OverlayBackend, sink: Writable) {
+  constructor(overlay: Overlay, union: Union, sink: Writable) {
     this.#overlay = overlay;
+    this.#union = union;
     this.#sink = sink;
   }
 
@@ -143,7 +82,7 @@ class LayerWriter {
     await this.#write(END);
   }
 
-  async #member(node: Node, path: string, attributes: Attributes): Promise<void> {
+  async #member(node: OverlayNode, path: string, attributes: Attributes): Promise<void> {
     const { mode, uid = 0, gid = 0, rdev = 0, size = 0 } = attributes;
     const type = mode & FileType.MASK;
     const flag = FLAGS.get(type);
@@ -168,7 +107,7 @@ class LayerWriter {
     if (isFile) await this.#content(node, size);
   }
 
-  async #xattrs(node: Node): Promise<Map<string, Uint8Array>> {
+  async #xattrs(node: OverlayNode): Promise<Map<string, Uint8Array>> {
     const { listxattr, getxattr } = this.#overlay;
     const found = new Map<string, Uint8Array>();
     if (listxattr === undefined || getxattr === undefined) return found;
@@ -187,10 +126,10 @@ class LayerWriter {
    * Writes exactly as many bytes as the header says. A file that shrinks meanwhile is filled up
    * with zeros.
    */
-  async #content(node: Node, size: number): Promise<void> {
+  async #content(node: OverlayNode, size: number): Promise<void> {
     if (size === 0) return;
     const { file } = await this.#overlay.open!(node, OpenFlags.READ_ONLY, DAEMON);
-    const buffer = hostBuffer(Math.min(PIECE, size));
+    const buffer = this.#union.host.createBuffer(Math.min(PIECE, size));
     try {
       for (let at = 0; at < size;) {
         const length = Math.min(buffer.length, size - at);
@@ -210,8 +149,6 @@ class LayerWriter {
     if (bytes.length > 0 && !this.#sink.write(bytes)) await once(this.#sink, 'drain');
   }
 }
-
-type Node = NonNullable<Difference['seen']>['node'];
 
 const FLAGS = new Map<number, string>([
   [FileType.REGULAR, TarType.FILE],
@@ -238,5 +175,3 @@ function marker(path: string): TarEntry {
     xattrs: new Map(),
   };
 }
-
-export type { OverlayBackend };

@@ -1,0 +1,38 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
+import { UsageError } from '../backend/index.js';
+import { linesOf, parseLine, REPLY_MAX_BYTES, replySchema, type CommandRequest } from './messages.js';
+
+/** Errors of `connect` that mean that nobody listens. */
+const ABSENT = new Set(['ENOENT', 'ECONNREFUSED']);
+
+/**
+ * Sends a command to the process that listens on a control socket.
+ * @returns the lines of its reply; undefined if nobody listens.
+ * @throws UsageError if the process finds a mistake in the request, or this one may not ask it;
+ * Error if the command failed.
+ */
+export async function askSocket(
+  path: string,
+  request: CommandRequest,
+): Promise<readonly string[] | undefined> {
+  const socket = connect(path);
+  try {
+    await once(socket, 'connect');
+    socket.write(`${JSON.stringify(request)}\n`);
+    for await (const line of linesOf(socket, REPLY_MAX_BYTES)) {
+      const reply = replySchema.safeParse(parseLine(line));
+      if (!reply.success) throw new Error(`${path}: what listens there is no control socket`);
+      if ('lines' in reply.data) return reply.data.lines;
+      throw reply.data.usage ? new UsageError(reply.data.error) : new Error(reply.data.error);
+    }
+    throw new Error(`${path}: the process went away before it answered`);
+  } catch (error) {
+    const { code = '' } = error as NodeJS.ErrnoException;
+    if (ABSENT.has(code)) return undefined;
+    if (code === 'EACCES') throw new UsageError(`${path}: only its owner may ask there`);
+    throw error;
+  } finally {
+    socket.destroy();
+  }
+}
