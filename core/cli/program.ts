@@ -1,17 +1,35 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
-import { GuestError } from '../guest/index.js';
-import { BackendRegistry, inlineMore } from '../plugins/index.js';
+import { inlineMore } from '../plugins/inlining.js';
+import { BackendRegistry } from '../plugins/registry.js';
 import { BackendOptions } from './backend-options.js';
-import { addBackends } from './commands/backends.js';
-import { addBench } from './commands/bench.js';
-import { addBackendCommands } from './commands/backend-commands.js';
-import { addCheckBackend } from './commands/check-backend.js';
-import { addGuest } from './commands/guest.js';
-import { addMount } from './commands/mount.js';
-import { addSandbox } from './commands/sandbox.js';
-import { addServe } from './commands/serve.js';
-import { addVirtiofsd } from './virtiofsd/program.js';
+
+/** What the commands are made from. */
+interface Parts {
+  readonly program: Command;
+  readonly registry: BackendRegistry;
+  readonly backend: BackendOptions;
+}
+
+/**
+ * Adds each command, in the order of the help. The modules of a command are loaded only for it and
+ * for the help, because a daemon's start is mostly the loading of modules.
+ */
+const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
+  serve: async ({ program, registry, backend }) =>
+    (await import('./commands/serve.js')).addServe(program, registry, backend),
+  guest: async ({ program, backend }) => (await import('./commands/guest.js')).addGuest(program, backend),
+  mount: async ({ program, backend }) => (await import('./commands/mount.js')).addMount(program, backend),
+  sandbox: async ({ program, registry }) =>
+    (await import('./commands/sandbox.js')).addSandbox(program, registry),
+  virtiofsd: async ({ program, registry }) =>
+    (await import('./virtiofsd/program.js')).addVirtiofsd(program, registry),
+  backends: async ({ program, registry }) =>
+    (await import('./commands/backends.js')).addBackends(program, registry),
+  'check-backend': async ({ program, registry, backend }) =>
+    (await import('./commands/check-backend.js')).addCheckBackend(program, registry, backend),
+  bench: async ({ program }) => (await import('./commands/bench.js')).addBench(program),
+};
 
 /** Exit code for a mistake in the command line. */
 const USAGE = 2;
@@ -51,14 +69,13 @@ async function createProgram(argv: readonly string[]): Promise<Command> {
     .configureOutput({ outputError: (text, write) => write(oneLine(text)) })
     .addHelpText('after', HELP)
     .exitOverride();
-  addServe(program, registry, backend);
-  addGuest(program, backend);
-  addMount(program, backend);
-  addSandbox(program, registry);
-  addVirtiofsd(program, registry);
-  addBackends(program, registry);
-  addCheckBackend(program, registry, backend);
-  addBench(program);
+  const parts: Parts = { program, registry, backend };
+  const [word = ''] = argv;
+  if (Object.hasOwn(COMMANDS, word)) await COMMANDS[word]!(parts);
+  else {
+    for (const add of Object.values(COMMANDS)) await add(parts);
+  }
+  const { addBackendCommands } = await import('./commands/backend-commands.js');
   await addBackendCommands(program, registry, argv);
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;
@@ -85,7 +102,7 @@ function report(error: unknown, argv: readonly string[]): number {
   if (!(error instanceof Error)) return report(new Error(String(error)), argv);
   // A plugin with its own copy of this package throws that copy's `UsageError`.
   const isUsage = error.name === 'UsageError';
-  const isPlain = isUsage || error instanceof GuestError;
+  const isPlain = isUsage || error.name === 'GuestError';
   process.stderr.write(`virtiofs-kit: ${isPlain ? error.message : error.stack}\n`);
   const { cause } = error;
   const isDebug = /--log-level[= ]debug/.test(argv.join(' '));
