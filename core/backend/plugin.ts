@@ -43,6 +43,8 @@ export interface BackendNeeds {
    * is executed.
    */
   readonly programs?: boolean;
+  /** Whether it connects to other machines, or to this one, by TCP. */
+  readonly network?: boolean;
   /** Other backends that it is made of. */
   readonly backends?: readonly BackendSpec[];
 }

@@ -53,12 +53,31 @@ const SYSTEM_PATHS = [
   '/lib',
   '/lib64',
   '/lib32',
-  '/bin',
-  '/etc',
   '/proc',
   '/sys',
   '/run/systemd/resolve',
+  // Below /etc there are secrets: only what the C library and TLS read.
+  '/etc/ld.so.cache',
+  '/etc/localtime',
+  '/etc/nsswitch.conf',
+  '/etc/host.conf',
+  '/etc/hosts',
+  '/etc/resolv.conf',
+  '/etc/gai.conf',
+  '/etc/services',
+  '/etc/protocols',
+  '/etc/passwd',
+  '/etc/group',
+  '/etc/ssl/certs',
+  '/etc/ssl/openssl.cnf',
+  '/etc/pki/tls/certs',
+  '/etc/pki/tls/openssl.cnf',
+  '/etc/pki/ca-trust/extracted',
+  '/etc/crypto-policies',
 ];
+
+/** Devices that give and take nothing of the machine's. */
+const DEVICES = ['null', 'zero', 'full', 'random', 'urandom', 'tty'].map((name) => `/dev/${name}`);
 
 /** What was done: by layer, and what the filter of system calls has to allow. */
 interface Report {
@@ -244,7 +263,7 @@ function restrict(
 ): number | string {
   if (typeof needs === 'string') return needs;
   if (needs.programs === true) return 'a backend runs programs';
-  return restrictPaths(pathsOf(options, wanted, needs));
+  return restrictPaths(pathsOf(options, wanted, needs), needs.network === true);
 }
 
 const OWN = 'own';
@@ -366,7 +385,7 @@ function pathsOf(
   );
   return [
     ...read.map((path) => ({ path, write: false })),
-    ...['/dev', ...sockets, ...(wanted.writes ?? [])].map((path) => ({ path, write: true })),
+    ...[...DEVICES, ...sockets, ...(wanted.writes ?? [])].map((path) => ({ path, write: true })),
     ...needs.paths,
   ];
 }
@@ -395,6 +414,7 @@ export async function needsOf(
   const paths: AllowedPath[] = [];
   const capabilities = new Set<string>();
   let programs = false;
+  let network = false;
   const pending = [...exports.map(({ backend }) => backend), ...Object.values(backends ?? {})].filter(
     (source) => typeof source !== 'string',
   );
@@ -411,7 +431,8 @@ export async function needsOf(
     }
     for (const name of needs.capabilities ?? []) capabilities.add(name);
     programs ||= needs.programs === true;
+    network ||= needs.network === true;
     pending.push(...((needs.backends ?? []) as BackendSpec[]));
   }
-  return { paths, capabilities: [...capabilities], programs };
+  return { paths, capabilities: [...capabilities], programs, network };
 }

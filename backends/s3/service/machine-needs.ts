@@ -35,7 +35,7 @@ export function machineNeeds(options: S3Options, environment: NodeJS.ProcessEnv 
   ].filter(({ path }) => existsSync(path));
   const foreign = paths.some(({ path }) => statSync(path).uid !== process.geteuid?.());
   const programs = usesProgram(options.profile, environment);
-  return { paths, capabilities: foreign ? ['dac_override'] : [], programs };
+  return { paths, capabilities: foreign ? ['dac_override'] : [], programs, network: true };
 }
 
 /**

@@ -29,6 +29,12 @@ const READ = ACCESS.EXECUTE | ACCESS.READ_FILE | ACCESS.READ_DIR;
 /** Rights that a rule on a file may give; the others are about directories. */
 const OF_FILES = ACCESS.EXECUTE | ACCESS.WRITE_FILE | ACCESS.READ_FILE | ACCESS.TRUNCATE | ACCESS.IOCTL_DEV;
 
+/** LANDLOCK_ACCESS_NET_*, from version 4 on. */
+const BIND_TCP = 1;
+const CONNECT_TCP = 2;
+/** LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET and _SIGNAL, from version 6 on. */
+const SCOPES = 3;
+
 /** Rights that a version of the interface knows, as far as they matter here. */
 function known(version: number): number {
   let bits = (1 << 13) - 1;
@@ -53,16 +59,22 @@ export function landlockVersion(): number {
 }
 
 /**
- * Restricts the calling thread to paths. Those that do not exist are left out.
+ * Restricts the calling thread to paths. Those that do not exist are left out. From version 4 on it
+ * binds no TCP port either, and connects to none without `network`; from version 6 on it signals no
+ * process and connects to no abstract socket that were not made under the same restriction.
  * @returns 0 or minus the errno; nothing is restricted then. No-new-privs must be set.
  */
-export function restrictPaths(paths: readonly AllowedPath[]): number {
+export function restrictPaths(paths: readonly AllowedPath[], network: boolean): number {
   const version = landlockVersion();
   if (version < 0) return version;
   const handled = known(version);
   const memory = NativeMemory.allocate(64);
   memory.u32[0] = handled;
-  const ruleset = syscall(SYS_CREATE_RULESET, memory.address, 8);
+  // struct landlock_ruleset_attr { u64 handled_access_fs, handled_access_net, scoped; }
+  memory.u32[2] = network ? BIND_TCP : BIND_TCP | CONNECT_TCP;
+  memory.u32[4] = SCOPES;
+  const size = version >= 6 ? 24 : version >= 4 ? 16 : 8;
+  const ruleset = syscall(SYS_CREATE_RULESET, memory.address, size);
   try {
     if (ruleset < 0) return ruleset;
     for (const { path, write } of paths) {

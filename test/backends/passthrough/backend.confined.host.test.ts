@@ -79,6 +79,7 @@ test('code inside a confined daemon can do nothing that serving does not need', 
   const base = arena(t);
   const { outcomes } = confined(base, LAYERS.join(','), 'intrude');
   const EACCES = 'errno 13';
+  const EPERM = 'errno 1';
   assert.deepEqual(outcomes, {
     'read by handle at share': EACCES,
     'write by handle at share': EACCES,
@@ -86,6 +87,20 @@ test('code inside a confined daemon can do nothing that serving does not need', 
     'write by handle at base': EACCES,
     'read by handle at root': EACCES,
     'write by handle at root': EACCES,
+    'read the passwords': EACCES,
+    ...Object.fromEntries(
+      ['kvm', 'mem', 'fuse', 'vda', 'kmsg']
+        .filter((device) => fs.existsSync(`/dev/${device}`))
+        .map((device) => [`open the device ${device}`, EACCES]),
+    ),
+    // Landlock's version 4 and 6 bring these.
+    'listen for TCP': landlockVersion() >= 4 ? 'EACCES' : 'done',
+    'connect by TCP': landlockVersion() >= 4 ? 'EACCES' : 'ECONNREFUSED',
+    'signal the parent': landlockVersion() >= 6 ? 'EPERM' : 'ok',
+    'read the environment of the parent': EACCES,
+    'trace the parent': EPERM,
+    mount: EPERM,
+    unshare: EPERM,
     'open a file of the share by handle': 'done',
   });
 });

@@ -1,3 +1,5 @@
+import * as fs from 'node:fs';
+import { connect, createServer } from 'node:net';
 import { close, O, open, syscall } from '../../../core/system/calls/files.js';
 import { NativeMemory } from '../../../core/system/index.js';
 
@@ -5,7 +7,11 @@ const arm64 = process.arch === 'arm64';
 const SYS = {
   NAME_TO_HANDLE_AT: arm64 ? 264 : 303,
   OPEN_BY_HANDLE_AT: arm64 ? 265 : 304,
+  PTRACE: arm64 ? 117 : 101,
+  MOUNT: arm64 ? 40 : 165,
+  UNSHARE: arm64 ? 97 : 272,
 } as const;
+const PTRACE_SEIZE = 0x4206;
 const AT_FDCWD = -100;
 
 const memory = NativeMemory.allocate(4096);
@@ -37,6 +43,19 @@ function byHandle(directory: string, path: string, flags: number): string {
   return answer(fd);
 }
 
+/** Listens on, or connects to, a TCP port of this machine. */
+function tcp(action: 'listen' | 'connect'): Promise<string> {
+  return new Promise((tell) => {
+    const failed = ({ code }: NodeJS.ErrnoException): void => tell(code ?? 'no code');
+    if (action === 'listen') {
+      const server = createServer().on('error', failed);
+      server.listen(0, '127.0.0.1', () => server.close(() => tell('done')));
+    } else {
+      const socket = connect(9, '127.0.0.1', () => socket.end(() => tell('done'))).on('error', failed);
+    }
+  });
+}
+
 /** What the code of a plugin in a confined daemon tries, and must not be able to do. */
 export async function intrude(
   base: string,
@@ -47,5 +66,20 @@ export async function intrude(
     await attempt(`read by handle at ${where}`, () => byHandle(directory, `${base}/secret`, O.RDONLY));
     await attempt(`write by handle at ${where}`, () => byHandle(directory, `${base}/secret`, O.RDWR));
   }
+  await attempt('read the passwords', () => answer(open('/etc/shadow', O.RDONLY)));
+  for (const device of ['kvm', 'mem', 'fuse', 'vda', 'kmsg']) {
+    if (fs.existsSync(`/dev/${device}`)) {
+      await attempt(`open the device ${device}`, () => answer(open(`/dev/${device}`, O.RDONLY)));
+    }
+  }
+  await attempt('listen for TCP', () => tcp('listen'));
+  await attempt('connect by TCP', () => tcp('connect'));
+  await attempt('signal the parent', () => process.kill(process.ppid, 0));
+  await attempt('read the environment of the parent', () =>
+    answer(open(`/proc/${process.ppid}/environ`, O.RDONLY)),
+  );
+  await attempt('trace the parent', () => answer(syscall(SYS.PTRACE, PTRACE_SEIZE, process.ppid)));
+  await attempt('mount', () => answer(syscall(SYS.MOUNT, 0, putPath(share), 0, 0)));
+  await attempt('unshare', () => answer(syscall(SYS.UNSHARE, 0)));
   await attempt('open a file of the share by handle', () => byHandle(share, `${share}/file`, O.RDWR));
 }
