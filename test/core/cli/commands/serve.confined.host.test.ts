@@ -5,13 +5,13 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { landlockVersion } from '../../../core/system/confinement/landlock.js';
-import { FrontEnd } from '../../../core/vhost-user/index.js';
-import { FuseClient, ROOT } from '../../support/fuse-client.js';
-import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
+import { FrontEnd } from '../../../../core/vhost-user/index.js';
+import { FuseClient, ROOT } from '../../../support/fuse-client.js';
+import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
 
 const skip = process.geteuid!() === 0 && landlockVersion() > 0 ? {} : { skip: 'needs root and Landlock' };
-const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+const cli = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 
 type Line = Record<string, unknown>;
 
