@@ -19,10 +19,10 @@ import {
 } from '@aws-sdk/client-s3';
 import type { ServerSideEncryption, StorageClass } from '@aws-sdk/client-s3';
 import { UsageError } from '../../../core/backend/index.js';
-import type { ContentHeaders, RemoteObject } from '../objects/attributes.js';
+import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
-import type { Capabilities } from './capabilities.js';
 import type { Deadline } from './deadline.js';
+import type { Capabilities, Condition, Content, Head, Page, Part } from './exchanged.js';
 import { classify, S3Failure } from './failure.js';
 import { readListing } from './listing.js';
 import type { Metrics } from './metrics.js';
@@ -30,38 +30,6 @@ import type { S3Options } from '../options.js';
 import type { Attempt, Requests } from './requests.js';
 import { pour } from './wire.js';
 import type { Sink } from './wire.js';
-
-/**
- * The state of the key that a write requires: no object, or the object with an ETag. Absent: any
- * state.
- */
-export type Condition = 'absent' | { readonly etag: string };
-
-/** An object with its metadata. */
-export interface Head extends RemoteObject {
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly headers: ContentHeaders;
-}
-
-/** What is written with the bytes. */
-export interface Content {
-  readonly metadata: Readonly<Record<string, string>>;
-  readonly headers: ContentHeaders;
-}
-
-/** One page of a listing. */
-export interface Page {
-  readonly objects: readonly RemoteObject[];
-  /** Common prefixes, which end in the delimiter. */
-  readonly prefixes: readonly string[];
-  readonly next: string | undefined;
-}
-
-/** An uploaded part. */
-export interface Part {
-  readonly number: number;
-  readonly etag: string;
-}
 
 /**
  * Modification time of an object that was just written. It is not known until a listing or HEAD

@@ -1,26 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../../core/backend/index.js';
 import { WRITE_MARK } from '../objects/attributes.js';
-import type { Bucket, Condition, Content } from './bucket.js';
+import type { Bucket } from './bucket.js';
+import type { Capabilities, Condition, Content } from './exchanged.js';
 import type { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
-
-/**
- * Which conditions a provider keeps. Where it ignores one, `Bucket` looks before it writes, and the
- * start logs it.
- */
-export interface Capabilities {
-  /** PutObject with If-None-Match: *. */
-  readonly create: boolean;
-  /** PutObject with If-Match. */
-  readonly replace: boolean;
-  /** If-Match works only with an ETag without quotes. */
-  readonly unquoted: boolean;
-  /** CompleteMultipartUpload with either. */
-  readonly complete: boolean;
-  /** CopyObject with x-amz-copy-source-if-match. */
-  readonly copySource: boolean;
-}
 
 /** The mark identifies the object as ours where the server does not report what an upload made. */
 const plain: Content = { metadata: { [WRITE_MARK]: 'probe' }, headers: {} };

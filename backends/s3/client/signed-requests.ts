@@ -1,7 +1,7 @@
 import { createHmac, hash, webcrypto } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
 import type { Dispatcher } from 'undici';
-import type { Content, Head } from './bucket.js';
+import type { Content, Head } from './exchanged.js';
 import { S3Failure } from './failure.js';
 import { Collected, connectionsTo, exchange } from './wire.js';
 import type { Sink, WireAnswer, WireRequest } from './wire.js';

@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { format, now, parse } from '../objects/attributes.js';
-import type { Condition } from '../client/bucket.js';
+import type { Condition } from '../client/exchanged.js';
 import { Users } from '../client/deadline.js';
 import { Extents } from './extents.js';
 import type { Piece } from './extents.js';

@@ -1,7 +1,7 @@
 import { FileType } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { fresh, parse } from '../objects/attributes.js';
-import type { Head } from '../client/bucket.js';
+import type { Head } from '../client/exchanged.js';
 import { Deadline, parallel } from '../client/deadline.js';
 import { decodePart, keyFits, RESERVED } from '../objects/keys.js';
 import { childPath, learn, learnAbsent, nextSequence, pathOf, stillHolds } from './nodes.js';

@@ -1,7 +1,8 @@
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { format } from '../objects/attributes.js';
 import { takeBuffer, returnBuffer } from '../client/buffers.js';
-import type { Bucket, Content, Part } from '../client/bucket.js';
+import type { Bucket } from '../client/bucket.js';
+import type { Content, Part } from '../client/exchanged.js';
 import { Deadline, parallel, Semaphore } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
 import type { Services } from '../service/services.js';

@@ -21,7 +21,6 @@ export const FATTR_MTIME = 1 << 5;
 export const FATTR_FH = 1 << 6;
 export const FATTR_ATIME_NOW = 1 << 7;
 export const FATTR_MTIME_NOW = 1 << 8;
-export const FATTR_LOCKOWNER = 1 << 9;
 export const FATTR_CTIME = 1 << 10;
 export const FATTR_KILL_SUIDGID = 1 << 11;
 
@@ -30,7 +29,6 @@ export const FOPEN_DIRECT_IO = 1 << 0;
 export const FOPEN_KEEP_CACHE = 1 << 1;
 export const FOPEN_NONSEEKABLE = 1 << 2;
 export const FOPEN_CACHE_DIR = 1 << 3;
-export const FOPEN_NOFLUSH = 1 << 5;
 export const FOPEN_PARALLEL_DIRECT_WRITES = 1 << 6;
 
 /** Bits of `flags` in INIT. */
@@ -79,13 +77,9 @@ export const InitFlag2 = {
   REQUEST_TIMEOUT: 1 << 10,
 } as const;
 
-export const RELEASE_FLUSH = 1 << 0;
 export const RELEASE_FLOCK_UNLOCK = 1 << 1;
 export const GETATTR_FH = 1 << 0;
 export const LK_FLOCK = 1 << 0;
-export const WRITE_CACHE = 1 << 0;
-export const WRITE_LOCKOWNER = 1 << 1;
-export const WRITE_KILL_SUIDGID = 1 << 2;
 export const IOCTL_UNRESTRICTED = 1 << 1;
 export const IOCTL_DIR = 1 << 4;
 export const FSYNC_FDATASYNC = 1 << 0;

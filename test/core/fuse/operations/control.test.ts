@@ -93,6 +93,31 @@ describe('a lock that has to be waited for', () => {
     await waiting[1];
   });
 
+  it('is refused beyond the export’s limit for a guest, unless its transport has no ring to fill', async () => {
+    const running = await engine(new TinyBackend(), {
+      limits: { locks: { sessionWaiters: 1, totalWaiters: 3 } },
+    });
+    const guest = running.guest().client;
+    await guest.init();
+    const { entry, open } = await guest.create(ROOT, 'file');
+    await guest.setlk(entry.nodeid, open.fh, 1n, WRITE_LOCK);
+    const first = guest.setlk(entry.nodeid, open.fh, 2n, WRITE_LOCK, true);
+    await rejectsWith(guest.setlk(entry.nodeid, open.fh, 3n, WRITE_LOCK, true), 37);
+    // As a host mount asks: the total of the table is left as its limit.
+    const mount = running.guest({ maxWaiters: Number.POSITIVE_INFINITY }).client;
+    await mount.init();
+    const { nodeid } = await mount.lookup(ROOT, 'file');
+    const { fh } = await mount.open(nodeid, 2);
+    const others = [4n, 5n].map((owner) => mount.setlk(nodeid, fh, owner, WRITE_LOCK, true));
+    await rejectsWith(mount.setlk(nodeid, fh, 6n, WRITE_LOCK, true), 37);
+    await guest.flush(entry.nodeid, open.fh, 1n);
+    await first;
+    await guest.flush(entry.nodeid, open.fh, 2n);
+    await others[0];
+    await mount.flush(nodeid, fh, 4n);
+    await others[1];
+  });
+
   it('is released, flock and all, when its handle is', async () => {
     const { guest, export: shared } = await engine(new TinyBackend());
     const { client } = guest();
