@@ -12,7 +12,11 @@ import { fileURLToPath } from 'node:url';
 
 /** Exact versions of npm's package of the program. */
 const VERSIONS = ['20.20.2', '22.23.5', '24.22.3', '26.12.1'] as const;
-const DEFAULT = ['core/cli/serve.confined', 'passthrough/backend.confined', 'mount/host-mount.own-mounts'];
+const DEFAULT = [
+  'core/cli/commands/serve.confined',
+  'passthrough/backend.confined',
+  'mount/host-mount.own-mounts',
+];
 
 const root = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json')));
 const words = process.argv.length > 2 ? process.argv.slice(2) : DEFAULT;
