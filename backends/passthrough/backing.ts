@@ -1,3 +1,4 @@
+import type { Fd } from '../../core/system/index.js';
 import type { Backing, StatIdentity } from '../../core/backend/accelerator.js';
 import { FileType } from '../../core/backend/index.js';
 import type { Node } from './nodes/nodes.js';
@@ -26,7 +27,7 @@ export function backingOperations(share: Share) {
           names: false,
         };
       }
-      const fd = nodes.isAnchored(node) ? nodes.descriptor(node) : -1;
+      const fd = nodes.isAnchored(node) ? nodes.descriptor(node) : (-1 as Fd);
       const isShownAlike = attributes && (fd < 0 ? nodes.mountIndex(node) === 0 : isNumberedAlike(fd));
       return {
         // Only a node that has a descriptor already gives one. Opening one here would push another
@@ -43,7 +44,7 @@ export function backingOperations(share: Share) {
   };
 
   /** Whether guests see inode numbers of a file's device as they are on the host. */
-  function isNumberedAlike(fd: number): boolean {
+  function isNumberedAlike(fd: Fd): boolean {
     return statDescriptor(fd) === 0 && share.inodeNumbers.isOwn(statDeviceNumber());
   }
 

@@ -1,3 +1,4 @@
+import type { Fd } from '../../core/system/index.js';
 import { readlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import {
@@ -78,7 +79,7 @@ export class Share {
   readonly xattrMap: XattrMap | undefined;
   readonly #onClose: (() => void)[] = [];
   /** Descriptors of claimed directories. Each holds an exclusive flock(2). */
-  readonly claims: number[] = [];
+  readonly claims: Fd[] = [];
   /** Whether owners are translated. */
   readonly translates: boolean;
   readonly #refusesPrivileged: boolean;
@@ -133,7 +134,7 @@ export class Share {
    * A descriptor of a node, for the current call: the next one may close it. @throws FsError ESTALE
    * if the file is gone.
    */
-  descriptor(node: Node): number {
+  descriptor(node: Node): Fd {
     const fd = this.nodes.descriptor(node);
     if (fd < 0) throw FsError.of(-fd);
     return fd;
@@ -145,7 +146,7 @@ export class Share {
    * @param name address of the name in native memory; `text` is the same name as a string
    * @throws FsError
    */
-  find(parent: Node, fd: number, name: number, text: string): Entry<Node> | undefined {
+  find(parent: Node, fd: Fd, name: number, text: string): Entry<Node> | undefined {
     return this.found(statName(fd, name), parent, fd, name, text, entry);
   }
 
@@ -157,7 +158,7 @@ export class Share {
   found(
     code: number,
     parent: Node,
-    fd: number,
+    fd: Fd,
     name: number,
     text: string,
     into: OwnEntry,
@@ -183,11 +184,11 @@ export class Share {
    * The node and attributes of a file that was just created and is open as `fd`. `text` is its
    * name, or empty if it has none.
    */
-  adopt(parent: Node, fd: number, text: string): Entry<Node> {
+  adopt(parent: Node, fd: Fd, text: string): Entry<Node> {
     const code = statDescriptor(fd);
     if (code < 0) throw FsError.of(-code);
     const mount = this.mountOf(parent);
-    const node = this.#known(mount) ?? this.#identifyDescriptor(mount, fd, -1);
+    const node = this.#known(mount) ?? this.#identifyDescriptor(mount, fd, -1 as Fd);
     if (this.#recordsNames && text !== '') {
       node.parent = parent;
       node.name = text;
@@ -257,7 +258,7 @@ export class Share {
    * Sets the security context of a new file, before any guest can have seen the file.
    * @returns 0 or minus the errno.
    */
-  label(fd: number, context: SecurityContext): number {
+  label(fd: Fd, context: SecurityContext): number {
     let name: string;
     try {
       name = this.hostXattrToSet(context.name);
@@ -282,7 +283,7 @@ export class Share {
    * Removes a file's capabilities, as every change of content or owner must. The host's kernel does
    * it itself unless an xattr map stores them under another name.
    */
-  dropCapabilities(fd: number): void {
+  dropCapabilities(fd: Fd): void {
     if (this.#mappedCapability !== undefined)
       removexattr(putDescriptorPath(fd), putText(this.#mappedCapability));
   }
@@ -305,7 +306,7 @@ export class Share {
    * Attributes of an open descriptor, as guests see them. The birth time is missing.
    * @throws FsError
    */
-  attributesOf(fd: number): Attributes {
+  attributesOf(fd: Fd): Attributes {
     const code = fillFromDescriptor(fd, attributes);
     if (code < 0) throw FsError.of(-code);
     return this.translated(attributes, words[(offset.stat + STAT.DEV) >>> 2]!);
@@ -328,10 +329,10 @@ export class Share {
    * once by its last known name, which brings the directory into memory, and opened again.
    * @returns a descriptor or minus the errno.
    */
-  reopen(node: Node, flags: number): number {
+  reopen(node: Node, flags: number): Fd {
     const fd = this.nodes.openByHandle(node, flags);
     if (fd !== EACCES || !this.#recordsNames) return fd;
-    return this.reconnect(node) ? this.nodes.openByHandle(node, flags) : ESTALE;
+    return this.reconnect(node) ? this.nodes.openByHandle(node, flags) : (ESTALE as Fd);
   }
 
   /**
@@ -385,7 +386,7 @@ export class Share {
   }
 
   /** The known node that a name stands for, if the mount has file handles. */
-  known(parent: Node, fd: number, name: number): Node | undefined {
+  known(parent: Node, fd: Fd, name: number): Node | undefined {
     const mount = this.mountOf(parent);
     if (mount.fd < 0 || takeHandle(fd, name, 0) < 0 || !isMountOf(handleMount(), mount.id)) return undefined;
     return this.nodes.findByHandle(mount.index);
@@ -411,7 +412,7 @@ export class Share {
   }
 
   /** Opens the file handle in call memory. @returns an O_PATH descriptor or minus the errno. */
-  openHandle(mount: Mount): number {
+  openHandle(mount: Mount): Fd {
     return openByHandleAt(mount.fd, at.handle, O.PATH | O.NOFOLLOW);
   }
 
@@ -449,7 +450,7 @@ export class Share {
    * The mount of the file that was just stat'ed as `name`; undefined if the host replaced the file
    * since.
    */
-  #statMountOf(parent: Node, fd: number, name: number): Mount | undefined {
+  #statMountOf(parent: Node, fd: Fd, name: number): Mount | undefined {
     const own = this.mountOf(parent);
     const id = statMount();
     if (id === own.id) return own;
@@ -470,7 +471,7 @@ export class Share {
   }
 
   /** Enters a mount, and its device, of which the stat result is in call memory. */
-  #addMount(id: number, fd: number, directory: boolean, path: string): Mount {
+  #addMount(id: number, fd: Fd, directory: boolean, path: string): Mount {
     const device = statDeviceNumber();
     const mount = this.mounts.add(id, fd, directory, path);
     this.inodeNumbers.enter(device, [mount.fsid, mount.fsidHigh, mount.tag]);
@@ -489,7 +490,7 @@ export class Share {
    * The node, known or new, of the file that was just stat'ed as `name`. Undefined if the name
    * stands for another file by now.
    */
-  #identify(mount: Mount, fd: number, name: number): Node | undefined {
+  #identify(mount: Mount, fd: Fd, name: number): Node | undefined {
     if (mount.fd >= 0) {
       const time = Date.now();
       const code = takeHandle(fd, name, 0);
@@ -536,7 +537,7 @@ export class Share {
    * @param own an O_PATH descriptor of the file that this call keeps or closes, or -1 if there is
    * none.
    */
-  #identifyDescriptor(mount: Mount, fd: number, own: number): Node {
+  #identifyDescriptor(mount: Mount, fd: Fd, own: Fd): Node {
     if (mount.fd >= 0 && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0) {
       if (own >= 0) close(own);
       return (
@@ -574,7 +575,7 @@ function isDirectory(mode: number): boolean {
 }
 
 /** Reads a file's handle into call memory, name_to_handle_at(2). @returns 0 or minus the errno. */
-export function takeHandle(fd: number, name: number, flags: number): number {
+export function takeHandle(fd: Fd, name: number, flags: number): number {
   words[offset.handle >>> 2] = MAX_HANDLE_BYTES;
   const code = nameToHandleAt(fd, name, at.handle, at.mountId, flags);
   // No file system uses types above 255 (Linux `include/linux/exportfs.h`), and a node's

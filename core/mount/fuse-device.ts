@@ -1,5 +1,6 @@
 import { type Message, NativeWindow, SegmentList } from '../memory/index.js';
 import {
+  type Fd,
   type Log,
   advancePromises,
   libc,
@@ -12,12 +13,12 @@ import {
 } from '../system/index.js';
 import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/errno.js';
 
-const read = libc<(fd: number, target: number, count: number) => number>('read', 'intptr_t', [
+const read = libc<(fd: Fd, target: number, count: number) => number>('read', 'intptr_t', [
   'int',
   'uintptr_t',
   'size_t',
 ]);
-const write = libc<(fd: number, source: number, count: number) => number>('write', 'intptr_t', [
+const write = libc<(fd: Fd, source: number, count: number) => number>('write', 'intptr_t', [
   'int',
   'uintptr_t',
   'size_t',
@@ -53,7 +54,7 @@ class DeviceMessage implements Message {
   }
 
   /** Reads the next request. @returns its length, or minus the errno. */
-  receive(fd: number): number {
+  receive(fd: Fd): number {
     const length = result(read(fd, this.#memory.address, BUFFER));
     this.readable.clear();
     if (length > 0) this.readable.push(this.#memory.address, length);

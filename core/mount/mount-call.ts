@@ -1,5 +1,5 @@
 import { constants, openSync } from 'node:fs';
-import { deferred, libc, OwnedFd } from '../system/index.js';
+import { type Fd, deferred, libc, OwnedFd } from '../system/index.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
 import { EBUSY, EINVAL } from '../system/calls/errno.js';
@@ -34,7 +34,7 @@ const TYPE = 'fuse.virtiofs-kit';
 /** Opens `/dev/fuse`, non-blocking. @throws MountError */
 export function openDevice(): OwnedFd {
   try {
-    return new OwnedFd(openSync('/dev/fuse', constants.O_RDWR | constants.O_NONBLOCK));
+    return new OwnedFd(openSync('/dev/fuse', constants.O_RDWR | constants.O_NONBLOCK) as Fd);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'ENOENT' || code === 'ENXIO' || code === 'ENODEV') {

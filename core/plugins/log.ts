@@ -1,7 +1,7 @@
 import { isatty } from 'node:tty';
 import { pino } from 'pino';
 import type { Logger } from '../backend/index.js';
-import { Output } from '../system/index.js';
+import { type Fd, Output } from '../system/index.js';
 import type { LogConfig } from './config.js';
 
 const STDERR = 2;
@@ -19,7 +19,7 @@ let output: Output | undefined;
 export function createLogger({ level, format }: LogConfig): Logger {
   const isText = format === 'text' || (format === 'auto' && isatty(STDERR));
   const toLine = isText ? toText : (line: string): string => line;
-  output ??= new Output(STDERR, MOST_WAITING, (count) => toLine(lostLine(count)));
+  output ??= new Output(STDERR as Fd, MOST_WAITING, (count) => toLine(lostLine(count)));
   const target = output;
   const stream = { write: (line: string): void => target.write(toLine(line)) };
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);

@@ -2,7 +2,7 @@ import type { GuestBuffer } from '../backend/index.js';
 import { GATHERED_MOST } from '../fuse/index.js';
 import { FsetidSwitch } from '../system/calls/credentials.js';
 import { fstat, STATX_NAME, statx } from '../system/calls/files.js';
-import { CallList, NativeMemory, readInto, writeFrom } from '../system/index.js';
+import { type Fd, CallList, NativeMemory, readInto, writeFrom } from '../system/index.js';
 
 /**
  * Each gathered call has a place of 512 bytes for `struct stat` or `struct statx`, and for a name
@@ -30,12 +30,12 @@ export class DirectCalls {
   }
 
   /** @param flags those of preadv2(2). @returns the bytes read, or minus the errno. */
-  read(fd: number, buffer: GuestBuffer, offset: number, flags: number): number {
+  read(fd: Fd, buffer: GuestBuffer, offset: number, flags: number): number {
     return readInto(fd, buffer, offset, flags);
   }
 
   /** @returns the bytes written, or minus the errno. */
-  write(fd: number, buffer: GuestBuffer, offset: number): number {
+  write(fd: Fd, buffer: GuestBuffer, offset: number): number {
     return writeFrom(fd, buffer, offset);
   }
 
@@ -43,7 +43,7 @@ export class DirectCalls {
    * fstat(2).
    * @returns index of the first word of `struct stat` in {@link stats}, or minus the errno.
    */
-  stat(fd: number): number {
+  stat(fd: Fd): number {
     return found(fstat(fd, this.#memory.address + ALONE * PLACE), ALONE);
   }
 
@@ -51,7 +51,7 @@ export class DirectCalls {
    * statx(2) of a name, the bytes of `source` from `start` to `end`.
    * @returns as {@link stat}, of `struct statx`.
    */
-  statName(fd: number, source: Uint8Array, start: number, end: number): number {
+  statName(fd: Fd, source: Uint8Array, start: number, end: number): number {
     const place = this.#memory.address + ALONE * PLACE;
     return found(
       statx(fd, this.#putName(ALONE, source, start, end), STATX_NAME.FLAGS, STATX_NAME.MASK, place),
@@ -64,19 +64,19 @@ export class DirectCalls {
     this.#fsetid.use(!clears);
   }
 
-  addRead(fd: number, buffer: GuestBuffer, offset: number, flags: number): void {
+  addRead(fd: Fd, buffer: GuestBuffer, offset: number, flags: number): void {
     this.#list!.read(fd, buffer, offset, flags);
   }
 
-  addWrite(fd: number, buffer: GuestBuffer, offset: number): void {
+  addWrite(fd: Fd, buffer: GuestBuffer, offset: number): void {
     this.#list!.write(fd, buffer, offset);
   }
 
-  addStat(fd: number): void {
+  addStat(fd: Fd): void {
     this.#list!.fstat(fd, this.#memory.address + this.#list!.count * PLACE);
   }
 
-  addStatName(fd: number, source: Uint8Array, start: number, end: number): void {
+  addStatName(fd: Fd, source: Uint8Array, start: number, end: number): void {
     const index = this.#list!.count;
     const name = this.#putName(index, source, start, end);
     this.#list!.statx(fd, name, STATX_NAME.FLAGS, STATX_NAME.MASK, this.#memory.address + index * PLACE);

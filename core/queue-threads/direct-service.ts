@@ -38,7 +38,7 @@ import {
   writeSize,
 } from '../fuse/index.js';
 import { STAT, STATX_FIELD, STATX_NAME } from '../system/calls/files.js';
-import { CallList, type DescriptorUse, mustReadOn } from '../system/index.js';
+import { type Fd, CallList, type DescriptorUse, mustReadOn } from '../system/index.js';
 import type { Completions, QueueMessage, QueueService } from '../virtqueue/index.js';
 import type { DirectCalls } from './direct-calls.js';
 import type { ThreadMailbox } from './mailbox.js';
@@ -56,7 +56,7 @@ class Gathered {
   uniqueLow = 0;
   uniqueHigh = 0;
   /** For READ. */
-  fd = 0;
+  fd = 0 as Fd;
   flags = 0;
   length = 0;
   offset = 0;
@@ -183,7 +183,7 @@ export class DirectService implements QueueService {
     message: QueueMessage,
     count: number,
     length: number,
-    fd: number,
+    fd: Fd,
     offset: number,
     flags: number,
   ): boolean {

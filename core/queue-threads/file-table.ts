@@ -15,7 +15,7 @@ import type {
   Validity,
 } from '../fuse/index.js';
 import { STAT, STATX_FIELD } from '../system/calls/files.js';
-import { type DescriptorUse, MOST_THREADS, type SharedDescriptors } from '../system/index.js';
+import { type Fd, type DescriptorUse, MOST_THREADS, type SharedDescriptors } from '../system/index.js';
 
 /**
  * Numbers of places for open files, for nodes by id, and for nodes by identity (entries). They are
@@ -168,11 +168,11 @@ export class SharedFileTable implements FileTable {
     backing: Backing,
     attributes: Attributes | undefined,
   ): void {
-    const serial = this.#descriptors.publish(backing.fd);
+    const serial = this.#descriptors.publish(backing.fd as Fd);
     if (serial === 0) return;
     const at = nodePlace(low, high);
-    if (attributes === undefined && this.#isNode(at, low, high, backing.fd, serial)) return;
-    this.#begin(at, backing.fd, serial, low, high);
+    if (attributes === undefined && this.#isNode(at, low, high, backing.fd as Fd, serial)) return;
+    this.#begin(at, backing.fd as Fd, serial, low, high);
     this.#takeDifference(at);
     this.#put(at + NodePlace.SLOT, slot);
     this.#put(at + NodePlace.NAMES, backing.names ? 1 : 0);
@@ -187,10 +187,10 @@ export class SharedFileTable implements FileTable {
     nodeHigh: NodeIdHigh,
     backing: Backing,
   ): void {
-    const serial = this.#descriptors.publish(backing.fd);
+    const serial = this.#descriptors.publish(backing.fd as Fd);
     if (serial === 0) return;
     const at = filePlace(index);
-    this.#begin(at, backing.fd, serial, index, generation);
+    this.#begin(at, backing.fd as Fd, serial, index, generation);
     this.#put(at + FilePlace.NODE_LOW, nodeLow);
     this.#put(at + FilePlace.NODE_HIGH, nodeHigh);
     this.#put(at + FilePlace.READ_FLAGS, backing.readFlags);
@@ -206,7 +206,7 @@ export class SharedFileTable implements FileTable {
     attributes: Attributes,
   ): number {
     const { inoLow, inoHigh, birth, mount } = identity!;
-    const serial = birth === undefined ? this.#descriptors.publish(fd) : 0;
+    const serial = birth === undefined ? this.#descriptors.publish(fd as Fd) : 0;
     if (birth === undefined && serial === 0) return 0;
     const at = entryPlace(inoLow | 0, inoHigh | 0);
     const former = this.#slotAt.get(at);
@@ -299,7 +299,7 @@ export class SharedFileTable implements FileTable {
   }
 
   /** Whether a place already has this node with this descriptor. */
-  #isNode(at: number, low: NodeIdLow, high: NodeIdHigh, fd: number, serial: number): boolean {
+  #isNode(at: number, low: NodeIdLow, high: NodeIdHigh, fd: Fd, serial: number): boolean {
     const words = this.#words;
     return (
       words[at + Place.LOW] === low &&
@@ -309,7 +309,7 @@ export class SharedFileTable implements FileTable {
     );
   }
 
-  #begin(at: number, fd: number, serial: number, low: number, high: number): void {
+  #begin(at: number, fd: Fd, serial: number, low: number, high: number): void {
     Atomics.add(this.#words, at + Place.VERSION, 1);
     this.#put(at + Place.FD, fd);
     this.#put(at + Place.SERIAL, serial);
@@ -322,7 +322,7 @@ export class SharedFileTable implements FileTable {
   }
 
   #hide(at: number): void {
-    this.#begin(at, 0, 0, 0, 0);
+    this.#begin(at, 0 as Fd, 0, 0, 0);
     this.#end(at);
   }
 
@@ -365,7 +365,7 @@ export class SharedFileTable implements FileTable {
  */
 export class FileTableView {
   /** The descriptor of the file or node found last. */
-  fd = -1;
+  fd = -1 as Fd;
   readFlags = 0;
   /** Whether the file found last may be written. */
   writes = false;
@@ -491,7 +491,7 @@ export class FileTableView {
     // The two words belong together only if the engine's thread has not replaced the entry since.
     if (((this.#get(this.#entry) ^ this.#state) & ~LOOKUPS) !== 0) return false;
     return nanoseconds < 0
-      ? this.#use.isCurrent(seconds, -nanoseconds)
+      ? this.#use.isCurrent(seconds as Fd, -nanoseconds)
       : seconds === statx[from + (STATX_FIELD.BTIME >> 2)]! &&
           nanoseconds === statx[from + (STATX_FIELD.BTIME >> 2) + 2]!;
   }
@@ -502,7 +502,7 @@ export class FileTableView {
   }
 
   #take(at: number, version: number): boolean {
-    const fd = this.#get(at + Place.FD);
+    const fd = this.#get(at + Place.FD) as Fd;
     const serial = this.#get(at + Place.SERIAL);
     this.fd = fd;
     return (

@@ -1,12 +1,12 @@
-import type { DescriptorUser } from '../system/index.js';
+import type { Fd, DescriptorUser } from '../system/index.js';
 import type { StartingQueue } from '../virtqueue/index.js';
 
 /** What a thread is started with. */
 export interface ThreadData {
   readonly user: DescriptorUser;
   /** Eventfds: `own` wakes this thread, `engine` wakes the engine's thread. */
-  readonly own: number;
-  readonly engine: number;
+  readonly own: Fd;
+  readonly engine: Fd;
   /** How long the thread's `Poller` polls before it sleeps, in microseconds. */
   readonly pollTime: number;
 }
@@ -42,7 +42,7 @@ export type Command =
   | { readonly command: 'resume' | 'stop'; readonly queue: number }
   /** Regions were added to the guest's memory; all of its regions are listed. */
   | { readonly command: 'memory'; readonly queue: number; readonly regions: readonly SharedRegion[] }
-  | { readonly command: 'call'; readonly queue: number; readonly fd: number }
+  | { readonly command: 'call'; readonly queue: number; readonly fd: Fd }
   /** The thread closes all its queues and ends. */
   | { readonly command: 'end' };
 

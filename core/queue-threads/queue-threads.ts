@@ -1,6 +1,7 @@
 import { Worker } from 'node:worker_threads';
 import { close, dup } from '../system/calls/files.js';
 import {
+  type Fd,
   checkPollable,
   type DescriptorUser,
   eventfd,
@@ -55,7 +56,7 @@ class Thread {
   #isClosing = false;
   #isGone = false;
 
-  constructor(user: DescriptorUser, engine: number, pollTime: number, log: ThreadLog) {
+  constructor(user: DescriptorUser, engine: Fd, pollTime: number, log: ThreadLog) {
     this.#user = user;
     this.#log = log;
     const data: ThreadData = { user, own: this.#own.value, engine, pollTime };
@@ -85,7 +86,7 @@ class Thread {
     // Checked here, since an exception in the thread would end it.
     checkPollable(queue.kick);
     const kick = dup(queue.kick);
-    const call = queue.call < 0 ? -1 : dup(queue.call);
+    const call = queue.call < 0 ? (-1 as Fd) : dup(queue.call);
     if (kick < 0 || (call < 0 && queue.call >= 0)) {
       // The process has no descriptors left.
       for (const fd of [kick, call]) if (fd >= 0) close(fd);

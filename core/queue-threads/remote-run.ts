@@ -1,6 +1,6 @@
 import type { AddressSpace } from '../memory/index.js';
 import { dup } from '../system/calls/files.js';
-import { advancePromises, check } from '../system/index.js';
+import { type Fd, advancePromises, check } from '../system/index.js';
 import {
   ChainMessage,
   type ChainOwner,
@@ -145,9 +145,9 @@ export class RemoteRun implements Run, ChainOwner {
   }
 
   /** @throws SystemError if the descriptor cannot be duplicated for the thread. */
-  setCall(fd: number): void {
+  setCall(fd: Fd): void {
     if (this.#isLost) return;
-    this.#channel.send({ command: 'call', fd: fd < 0 ? -1 : check(dup(fd), 'dup') });
+    this.#channel.send({ command: 'call', fd: fd < 0 ? (-1 as Fd) : check(dup(fd), 'dup') });
   }
 
   memoryAdded(): void {

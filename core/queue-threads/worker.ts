@@ -1,6 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { AddressSpace } from '../memory/index.js';
 import {
+  type Fd,
   DescriptorUse,
   endForeignSignals,
   Mapping,
@@ -79,7 +80,7 @@ async function sayIdle(queue: number, virtqueue: Virtqueue, number: number): Pro
   if (pauses.get(queue) === number) say({ notice: 'idle', queue, pause: number });
 }
 
-function owned(fd: number): OwnedFd | undefined {
+function owned(fd: Fd): OwnedFd | undefined {
   return fd < 0 ? undefined : new OwnedFd(fd);
 }
 

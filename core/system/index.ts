@@ -18,13 +18,14 @@
  * - `batches/`: many system calls in one foreign call (`CallList`), and threads that make such
  *   lists.
  * - `memory/`: memory outside the heap, mappings, memfds, and reads and writes of several pieces.
- * - `descriptors/`: descriptors with owners, eventfds, unix sockets, descriptors that threads
- *   share.
+ * - `descriptors/`: the type of a descriptor's number, descriptors with owners, eventfds, unix
+ *   sockets, descriptors that threads share.
  * - `event-loop/`: polls of the event loop.
  * - `confinement/`: Landlock, seccomp, namespaces. Landlock and namespaces confine one thread. That
  *   thread then executes the program anew, so that all threads of the new program are confined.
  */
 export * from './batches/call-list.js';
+export type { Fd } from './descriptors/fd.js';
 export * from './descriptors/eventfd.js';
 export * from './descriptors/foreign-eventfd.js';
 export { IoThreads, type IoWork } from './batches/io-threads.js';

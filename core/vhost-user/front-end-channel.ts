@@ -1,4 +1,11 @@
-import { advancePromises, UnixConnection, watch, type OwnedFd, type Watch } from '../system/index.js';
+import {
+  type Fd,
+  advancePromises,
+  UnixConnection,
+  watch,
+  type OwnedFd,
+  type Watch,
+} from '../system/index.js';
 import {
   encodeMessage,
   HEADER_SIZE,
@@ -43,7 +50,7 @@ export class FrontEndChannel {
   }
 
   /** Sends a message. @throws FrontEndError if the stream has ended. */
-  send(name: RequestName, payload: Uint8Array, fds: readonly number[] = [], flags = 0): void {
+  send(name: RequestName, payload: Uint8Array, fds: readonly Fd[] = [], flags = 0): void {
     if (this.#ended !== undefined) throw this.#ended;
     const bytes = encodeMessage(Request[name], flags, payload);
     const sent = this.#connection.send(bytes, fds);
@@ -55,7 +62,7 @@ export class FrontEndChannel {
    * Sends a message that has a reply of its own, and waits for it.
    * @returns the reply's payload.
    */
-  call(name: RequestName, payload: Uint8Array, fds: readonly number[] = []): Promise<Uint8Array> {
+  call(name: RequestName, payload: Uint8Array, fds: readonly Fd[] = []): Promise<Uint8Array> {
     return this.#exchange(name, payload, fds, 0);
   }
 
@@ -63,7 +70,7 @@ export class FrontEndChannel {
    * Sends a message that has no reply of its own. If REPLY_ACK was negotiated, waits for the
    * acknowledgement.
    */
-  async command(name: RequestName, payload: Uint8Array, fds: readonly number[] = []): Promise<void> {
+  async command(name: RequestName, payload: Uint8Array, fds: readonly Fd[] = []): Promise<void> {
     if (!this.acknowledged) {
       this.send(name, payload, fds);
       return;
@@ -95,12 +102,7 @@ export class FrontEndChannel {
     return error;
   }
 
-  #exchange(
-    name: RequestName,
-    payload: Uint8Array,
-    fds: readonly number[],
-    flags: number,
-  ): Promise<Uint8Array> {
+  #exchange(name: RequestName, payload: Uint8Array, fds: readonly Fd[], flags: number): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       this.send(name, payload, fds, flags);
       this.#waiting.push({ request: Request[name], resolve, reject });

@@ -1,6 +1,14 @@
 import { chmodSync, chownSync, lstatSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { type Log, SystemError, UnixConnection, UnixListener, watch, type Watch } from '../system/index.js';
+import {
+  type Fd,
+  type Log,
+  SystemError,
+  UnixConnection,
+  UnixListener,
+  watch,
+  type Watch,
+} from '../system/index.js';
 import { Poller } from '../virtqueue/index.js';
 import { VhostUserDevice, type DeviceOptions } from './device.js';
 import { isListening } from './socket-options.js';
@@ -95,7 +103,7 @@ export class VhostUserServer {
     const server = new VhostUserServer(options);
     const { socket } = options;
     if ('path' in socket) server.#listen(bindSocket(socket.path, options));
-    else server.#adopt(socket.fd);
+    else server.#adopt(socket.fd as Fd);
     return server;
   }
 
@@ -124,7 +132,7 @@ export class VhostUserServer {
     this.#watch = watch(listener.fd, () => this.#accept(listener));
   }
 
-  #adopt(fd: number): void {
+  #adopt(fd: Fd): void {
     let listening: boolean;
     try {
       listening = isListening(fd);

@@ -1,4 +1,4 @@
-import { Mapping, memfd, PAGE_SIZE, Seal, type OwnedFd } from '../system/index.js';
+import { type Fd, Mapping, memfd, PAGE_SIZE, Seal, type OwnedFd } from '../system/index.js';
 import type { Region } from './messages.js';
 
 /**
@@ -31,7 +31,7 @@ export class SharedMemory {
     this.#free = [{ offset: 0, length }];
   }
 
-  get fd(): number {
+  get fd(): Fd {
     return this.#fd.value;
   }
 

@@ -1,6 +1,6 @@
-import { check, libc, NativeMemory, result } from '../system/index.js';
+import { type Fd, check, libc, NativeMemory, result } from '../system/index.js';
 
-const getsockopt = libc<(fd: number, level: number, name: number, value: number, length: number) => number>(
+const getsockopt = libc<(fd: Fd, level: number, name: number, value: number, length: number) => number>(
   'getsockopt',
   'int',
   ['int', 'int', 'int', 'uintptr_t', 'uintptr_t'],
@@ -13,7 +13,7 @@ const SO_ACCEPTCONN = 30;
 /** For getsockopt(2): the option's value, and at byte 16 its length. */
 const scratch = NativeMemory.allocate(32);
 
-function option(fd: number, name: number, bytes: number): Uint32Array {
+function option(fd: Fd, name: number, bytes: number): Uint32Array {
   scratch.u32.fill(0, 0, 4);
   scratch.u32[4] = bytes;
   check(result(getsockopt(fd, SOL_SOCKET, name, scratch.address, scratch.address + 16)), `descriptor ${fd}`);
@@ -24,7 +24,7 @@ function option(fd: number, name: number, bytes: number): Uint32Array {
  * Whether an inherited socket listens, or is connected already.
  * @throws SystemError if it is no socket.
  */
-export function isListening(fd: number): boolean {
+export function isListening(fd: Fd): boolean {
   return option(fd, SO_ACCEPTCONN, 4)[0] !== 0;
 }
 
@@ -33,7 +33,7 @@ export function isListening(fd: number): boolean {
  * this PID namespace.
  * @throws SystemError if it is no unix socket.
  */
-export function peerProcess(fd: number): number {
+export function peerProcess(fd: Fd): number {
   // struct ucred: pid, uid, gid.
   return option(fd, SO_PEERCRED, 12)[0]!;
 }

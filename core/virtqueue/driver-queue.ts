@@ -1,4 +1,4 @@
-import { type Mapping, signal } from '../system/index.js';
+import { type Fd, type Mapping, signal } from '../system/index.js';
 import {
   AVAIL_NO_INTERRUPT,
   availableRingBytes,
@@ -165,7 +165,7 @@ export class DriverQueue {
   }
 
   /** Calls {@link publish}, and signals the kick eventfd if the device must be notified. */
-  kick(fd: number): void {
+  kick(fd: Fd): void {
     if (this.publish()) signal(fd);
   }
 

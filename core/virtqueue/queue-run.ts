@@ -1,5 +1,5 @@
 import { type AddressSpace, type DirtyLog, type Message, SegmentList } from '../memory/index.js';
-import { advancePromises, signalForeign } from '../system/index.js';
+import { type Fd, advancePromises, signalForeign } from '../system/index.js';
 import { BROKEN, type DeviceRing } from './device-ring.js';
 
 /**
@@ -148,7 +148,7 @@ export interface Run extends PolledQueue {
   /** Ends the run. Requests that are still in flight complete without effect. */
   end(): void;
   /** @param fd the descriptor that interrupts the guest, or -1. */
-  setCall(fd: number): void;
+  setCall(fd: Fd): void;
   /** Whether another thread runs the queue and listens to the guest's notifications. */
   readonly isElsewhere: boolean;
   /** For a paused run on another thread: regions were added to the guest's memory. */
@@ -175,7 +175,7 @@ export class QueueRun implements Run, ChainOwner {
   inFlight = 0;
   readonly isElsewhere = false;
   readonly #ring: DeviceRing;
-  #call = -1;
+  #call = -1 as Fd;
   #log: DirtyLog | undefined;
   readonly #space: AddressSpace;
   readonly #limit: number;
@@ -221,7 +221,7 @@ export class QueueRun implements Run, ChainOwner {
     this.taking = !this.broken;
   }
 
-  setCall(fd: number): void {
+  setCall(fd: Fd): void {
     this.#call = fd;
   }
 

@@ -1,5 +1,6 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
 import {
+  type Fd,
   type CloseWatch,
   drainForeign,
   isEventfd,
@@ -45,8 +46,8 @@ export interface StartingQueue {
    * The eventfds of the guest's notifications (`kick`) and interrupts (`call`, -1 if there is
    * none).
    */
-  readonly kick: number;
-  readonly call: number;
+  readonly kick: Fd;
+  readonly call: Fd;
   /** The ring. Only its `walk` and `given` may be used. */
   readonly ring: DeviceRing;
   readonly service: QueueService;
@@ -203,7 +204,7 @@ export class Virtqueue {
     checkEventfd(fd);
     this.#call?.close();
     this.#call = fd;
-    this.#run?.setCall(fd?.value ?? -1);
+    this.#run?.setCall(fd?.value ?? (-1 as Fd));
   }
 
   /** The eventfd that tells the front-end of a broken queue; the queue owns it from here on. */
@@ -241,7 +242,7 @@ export class Virtqueue {
     const run =
       elsewhere ?? new QueueRun({ ring, space: this.#space, limit: ROUNDS * this.#size, service, onBroken });
     if (elsewhere === undefined) {
-      run.setCall(this.#call?.value ?? -1);
+      run.setCall(this.#call?.value ?? (-1 as Fd));
       this.#listen();
     }
     this.#run = run;
@@ -268,7 +269,7 @@ export class Virtqueue {
       base: this.#base,
       ...this.#addresses!,
       kick: this.#kick.value,
-      call: this.#call?.value ?? -1,
+      call: this.#call?.value ?? (-1 as Fd),
       ring,
       service,
       poller: this.#poller,

@@ -4,7 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import * as fc from 'fast-check';
-import { eventfd, memfd, OwnedFd, Seal, signal, UnixConnection } from '../../core/system/index.js';
+import { type Fd, eventfd, memfd, OwnedFd, Seal, signal, UnixConnection } from '../../core/system/index.js';
 import {
   encodeConfig,
   encodeLog,
@@ -70,12 +70,12 @@ class Random {
 interface Descriptors {
   readonly memory: readonly OwnedFd[];
   readonly events: readonly OwnedFd[];
-  readonly others: readonly number[];
+  readonly others: readonly Fd[];
 }
 
 interface Wire {
   readonly bytes: Uint8Array;
-  readonly fds: readonly number[];
+  readonly fds: readonly Fd[];
 }
 
 const USER = 0x7f00_0000_0000;
@@ -103,7 +103,7 @@ function index(random: Random): number {
 }
 
 /** A payload that fits its message more often than not, and the descriptors with it. */
-function payload(random: Random, request: number, fds: Descriptors): { payload: Uint8Array; fds: number[] } {
+function payload(random: Random, request: number, fds: Descriptors): { payload: Uint8Array; fds: Fd[] } {
   const memory = () => random.pick(fds.memory).value;
   const event = () => (random.once(10) ? random.pick(fds.others) : random.pick(fds.events).value);
   switch (request) {
@@ -270,7 +270,11 @@ test(`${MESSAGES} random and mutated messages neither crash, stall nor fatten th
   const memory = [memfd('zeros', 4 * MEMORY, seals), memfd('noise', 4 * MEMORY, seals)];
   const events = Array.from({ length: 4 }, () => eventfd());
   const [one, other] = UnixConnection.pair();
-  const descriptors = { memory, events, others: [0, one.fd, other.fd, memory[0]!.value, events[0]!.value] };
+  const descriptors = {
+    memory,
+    events,
+    others: [0 as Fd, one.fd, other.fd, memory[0]!.value, events[0]!.value],
+  };
   t.after(() => {
     for (const fd of [...memory, ...events]) fd.close();
     one.close();

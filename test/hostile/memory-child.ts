@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { constants, PerformanceObserver } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { AddressSpace } from '../../core/memory/index.js';
-import { libc, Mapping, memfd, OwnedFd, result } from '../../core/system/index.js';
+import { type Fd, libc, Mapping, memfd, OwnedFd, result } from '../../core/system/index.js';
 
 /* Uses memory as a hostile front-end gives it. Prints what came of it. */
 
@@ -63,7 +63,7 @@ async function lose(): Promise<void> {
     if (kind === 'tmpfs') {
       execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', directory]);
       mounted = true;
-      fd = new OwnedFd(openSync(join(directory, 'memory'), 'w+'));
+      fd = new OwnedFd(openSync(join(directory, 'memory'), 'w+') as Fd);
       ftruncateSync(fd.value, size);
       execFileSync('dd', ['if=/dev/zero', `of=${join(directory, 'rest')}`, 'bs=4096', 'count=100'], {
         stdio: 'ignore',
@@ -75,13 +75,13 @@ async function lose(): Promise<void> {
     if (!mounted) throw error;
   }
   if (kind === 'truncated') {
-    fd = new OwnedFd(openSync(join('/dev/shm', `vfk-${process.pid}`), 'w+'));
+    fd = new OwnedFd(openSync(join('/dev/shm', `vfk-${process.pid}`), 'w+') as Fd);
     rmSync(join('/dev/shm', `vfk-${process.pid}`));
     ftruncateSync(fd.value, size);
   }
   if (kind === 'huge') {
     const create = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
-    fd = new OwnedFd(result(create('huge', 1 | 4)));
+    fd = new OwnedFd(result(create('huge', 1 | 4)) as Fd);
     if (fd.value < 0) {
       console.log(JSON.stringify({ skipped: 1 }));
       return;

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { Mapping, memfd } from '../../core/system/index.js';
+import { type Fd, Mapping, memfd } from '../../core/system/index.js';
 
 const TIB = 2 ** 40;
 const child = fileURLToPath(new URL('memory-child.js', import.meta.url));
@@ -48,14 +48,14 @@ test('only memory is mapped, and no other file system is asked', () => {
   writeFileSync(path, 'x'.repeat(8192));
   const paths = { [path]: false, '/proc/self/maps': false, '/dev/zero': true };
   for (const [name, mayFail] of Object.entries(paths)) {
-    const fd = openSync(name, 'r');
+    const fd = openSync(name, 'r') as Fd;
     if (!mayFail && !onTmpfs(name))
       assert.throws(() => Mapping.map(fd, 4096, 0), /cannot map the file: it lies on/);
     else assert.throws(() => Mapping.map(fd, 4096, 0));
     closeSync(fd);
   }
   rmSync(directory, { recursive: true });
-  assert.throws(() => Mapping.map(9999, 4096, 0), /it is not open/);
+  assert.throws(() => Mapping.map(9999 as Fd, 4096, 0), /it is not open/);
   using fd = memfd('large', TIB);
   ftruncateSync(fd.value, TIB);
   Mapping.map(fd.value, TIB, 0).unmap();

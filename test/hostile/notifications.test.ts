@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { OwnedFd, UnixConnection, eventfd, watch } from '../../core/system/index.js';
+import { type Fd, OwnedFd, UnixConnection, eventfd, watch } from '../../core/system/index.js';
 import { DATA, echo, GUEST, Rig, until } from '../core/virtqueue/rig.js';
 
 const child = fileURLToPath(new URL('notify-child.js', import.meta.url));
@@ -23,7 +23,7 @@ test('a kick descriptor that is always ready costs little, and requests are serv
   const make = libc<(count: number, flags: number) => number>('eventfd', 'int', ['uint', 'int']);
   const EFD_SEMAPHORE = 1;
   const rig = new Rig();
-  rig.queue.setKick(new OwnedFd(make(0xffff_fffe, EFD_SEMAPHORE)));
+  rig.queue.setKick(new OwnedFd(make(0xffff_fffe, EFD_SEMAPHORE) as Fd));
   rig.start(echo);
   const before = process.cpuUsage();
   await new Promise((resolve) => setTimeout(resolve, 500));
@@ -54,7 +54,7 @@ test('a notification reaches whoever waits for it', async () => {
   assert.equal(drainForeign(fd.value), -11);
   watching.close();
   fd.close();
-  assert.ok(signalForeign(9999) < 0);
+  assert.ok(signalForeign(9999 as Fd) < 0);
   const [one, other] = UnixConnection.pair();
   assert.ok(signalForeign(one.fd) < 0);
   one.close();

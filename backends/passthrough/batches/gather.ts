@@ -6,7 +6,7 @@ import {
   type GuestBuffer,
   WriteFlags,
 } from '../../../core/backend/index.js';
-import { CallList, IoThreads, type IoWork } from '../../../core/system/index.js';
+import { type Fd, CallList, IoThreads, type IoWork } from '../../../core/system/index.js';
 import { useFsetid } from '../calls/caller.js';
 import { StatBatch } from './stat-batches.js';
 import type { Node } from '../nodes/nodes.js';
@@ -102,7 +102,7 @@ class CallBatch implements IoWork {
     return this.#tookStat(this.#stats.addNode(this.list, parent, node));
   }
 
-  addDescriptor(fd: number): boolean {
+  addDescriptor(fd: Fd): boolean {
     this.#stats.addDescriptor(this.list, fd);
     return this.#tookStat(true);
   }

@@ -1,6 +1,6 @@
 import { type Attributes, type Entry, FsError } from '../../../core/backend/index.js';
 import { STAT } from '../../../core/system/calls/files.js';
-import { type CallList, NativeMemory, ownMounts } from '../../../core/system/index.js';
+import { type Fd, type CallList, NativeMemory, ownMounts } from '../../../core/system/index.js';
 import type { Node } from '../nodes/nodes.js';
 import { putComponent } from '../calls/call-memory.js';
 import { newEntry, type OwnEntry, type Share } from '../share.js';
@@ -70,7 +70,7 @@ export class StatBatch {
   /**
    * Adds the `fstat` of a descriptor to a list that has room. Its attributes lack the birth time.
    */
-  addDescriptor(list: CallList, fd: number): void {
+  addDescriptor(list: CallList, fd: Fd): void {
     const index = list.count;
     this.#pending[index]!.parent = undefined;
     list.fstat(fd, this.#memory.address + index * SLOT_BYTES);

@@ -1,5 +1,5 @@
 import { encodeName, FsError } from '../../../core/backend/index.js';
-import { NativeMemory } from '../../../core/system/index.js';
+import { type Fd, NativeMemory } from '../../../core/system/index.js';
 
 /**
  * Native memory for the arguments and results of one system call ("call memory"). All synchronous
@@ -111,11 +111,11 @@ const DIGITS = layout.link + PREFIX.length;
  * changed.
  * @returns its address.
  */
-export function putDescriptorPath(fd: number): number {
+export function putDescriptorPath(fd: Fd): number {
   let end = DIGITS + 1;
   for (let rest = Math.floor(fd / 10); rest > 0; rest = Math.floor(rest / 10)) end += 1;
   bytes[end] = 0;
-  for (let i = end - 1, rest = fd; i >= DIGITS; i--, rest = Math.floor(rest / 10))
+  for (let i = end - 1, rest: number = fd; i >= DIGITS; i--, rest = Math.floor(rest / 10))
     bytes[i] = 48 + (rest % 10);
   return memory.address + layout.link;
 }

@@ -1,3 +1,4 @@
+import type { Fd } from '../../../core/system/index.js';
 import type { Context, SecurityContext } from '../../../core/backend/index.js';
 import { AT, close, linkat, O, openat } from '../../../core/system/calls/files.js';
 import { endImpersonation } from './caller.js';
@@ -22,14 +23,14 @@ import { EISDIR, ENOENT, EOPNOTSUPP } from '../../../core/system/calls/errno.js'
  */
 export function createLabelled(
   share: Share,
-  fd: number,
+  fd: Fd,
   name: number,
   flags: number,
   mode: number,
   context: Context,
   label: SecurityContext,
-): number {
-  let file: number;
+): Fd {
+  let file: Fd;
   share.impersonate(context);
   try {
     const nameless = (flags & ~O.ACCMODE) | O.RDWR | O.TMPFILE;
@@ -40,7 +41,7 @@ export function createLabelled(
   }
   // open(2): EISDIR means that the kernel does not know O_TMPFILE, EOPNOTSUPP that the file system
   // does not.
-  if (file < 0) return file === EISDIR ? EOPNOTSUPP : file;
+  if (file < 0) return file === EISDIR ? (EOPNOTSUPP as Fd) : file;
   let code = share.label(file, label);
   if (code >= 0) code = linkat(file, at.empty, fd, name, AT.EMPTY_PATH);
   // Without CAP_DAC_READ_SEARCH, linkat(2) refuses an empty path with ENOENT; a path below /proc
@@ -48,7 +49,7 @@ export function createLabelled(
   if (code === ENOENT) code = linkat(AT.FDCWD, putDescriptorPath(file), fd, name, AT.SYMLINK_FOLLOW);
   if (code < 0) {
     close(file);
-    return code;
+    return code as Fd;
   }
   return reopen(file, fd, name, flags & ~O.TRUNC);
 }
@@ -58,17 +59,17 @@ export function createLabelled(
  * /proc would show the former as removed for ever. The former stays if the host has given the name
  * to another file meanwhile.
  */
-function reopen(file: number, fd: number, name: number, flags: number): number {
+function reopen(file: Fd, fd: Fd, name: number, flags: number): Fd {
   const named = openat(fd, name, O.PATH | O.NOFOLLOW, 0);
   if (named < 0) return file;
-  const again = areSame(named, file) ? openat(AT.FDCWD, putDescriptorPath(named), flags, 0) : -1;
+  const again = areSame(named, file) ? openat(AT.FDCWD, putDescriptorPath(named), flags, 0) : (-1 as Fd);
   close(named);
   if (again < 0) return file;
   close(file);
   return again;
 }
 
-function areSame(one: number, other: number): boolean {
+function areSame(one: Fd, other: Fd): boolean {
   if (statDescriptor(one) < 0) return false;
   const [low, high, mount] = [statInoLow(), statInoHigh(), statMount()];
   return (

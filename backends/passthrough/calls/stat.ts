@@ -1,5 +1,5 @@
 import { makeDevice, type newAttributes } from '../../../core/backend/index.js';
-import { ownMounts, type CallList } from '../../../core/system/index.js';
+import { type Fd, ownMounts, type CallList } from '../../../core/system/index.js';
 import { AT, fstat, STAT, STATX, STATX_FIELD, STATX_NAME, statx } from '../../../core/system/calls/files.js';
 import { at, bytes, getLong, getSignedLong, offset, signedWords, words } from './call-memory.js';
 
@@ -34,7 +34,7 @@ const DESCRIPTOR_FLAGS = AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW;
  * Adds the call of {@link statName} to a list of calls.
  * @param target address for the result; {@link takeStat} brings it into call memory.
  */
-export function addStatName(list: CallList, parentFd: number, name: number, target: number): void {
+export function addStatName(list: CallList, parentFd: Fd, name: number, target: number): void {
   list.statx(parentFd, name, NAME_FLAGS, NAME_MASK, target);
 }
 
@@ -51,7 +51,7 @@ export function takeStat(from: Uint32Array, start: number): void {
  * serves, the directory beneath it: see {@link coveredBy}.
  * @returns 0 or minus the errno; the functions below read the result.
  */
-export function statName(parentFd: number, name: number): number {
+export function statName(parentFd: Fd, name: number): number {
   if (ownMounts.any) {
     const covered = coveredBy(parentFd, name);
     if (covered >= 0) return statDescriptor(covered);
@@ -64,17 +64,19 @@ export function statName(parentFd: number, name: number): number {
  * without asking its file system (AT_STATX_DONT_SYNC), for which this thread would wait.
  * @returns a descriptor that is not the caller's, or -1 where the name is no such mount.
  */
-export function coveredBy(parentFd: number, name: number): number {
-  if (!ownMounts.any) return -1;
+export function coveredBy(parentFd: Fd, name: number): Fd {
+  if (!ownMounts.any) return -1 as Fd;
   const code = statx(parentFd, name, NAME_FLAGS | AT.STATX_DONT_SYNC, NAME_MASK, at.statx);
-  return code < 0 || (words[MASK >>> 2]! & STATX.MNT_ID) === 0 ? -1 : ownMounts.beneath(getLong(MOUNT_ID));
+  return code < 0 || (words[MASK >>> 2]! & STATX.MNT_ID) === 0
+    ? (-1 as Fd)
+    : ownMounts.beneath(getLong(MOUNT_ID));
 }
 
 /**
  * Stats a name again. @returns whether it still stands for the file that was stat'ed last: mode,
  * inode number and birth time are equal.
  */
-export function isStillNamed(parentFd: number, name: number): boolean {
+export function isStillNamed(parentFd: Fd, name: number): boolean {
   const mode = statMode();
   const inoLow = statInoLow();
   const inoHigh = statInoHigh();
@@ -91,7 +93,7 @@ export function isStillNamed(parentFd: number, name: number): boolean {
 }
 
 /** Stats an open descriptor into call memory. @returns 0 or minus the errno. */
-export function statDescriptor(fd: number): number {
+export function statDescriptor(fd: Fd): number {
   return statx(fd, at.empty, DESCRIPTOR_FLAGS, NAME_MASK, at.statx);
 }
 
@@ -179,7 +181,7 @@ export function statBirthNanoseconds(): number {
  * do not see it.
  * @returns 0 or minus the errno.
  */
-export function fillFromDescriptor(fd: number, a: OwnAttributes): number {
+export function fillFromDescriptor(fd: Fd, a: OwnAttributes): number {
   const code = fstat(fd, at.stat);
   if (code === 0) fillFromStat(words, signedWords, offset.stat >>> 2, a);
   return code;

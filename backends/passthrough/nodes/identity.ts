@@ -1,3 +1,4 @@
+import type { Fd } from '../../../core/system/index.js';
 import { decodeName, FsError, type NodeKey } from '../../../core/backend/index.js';
 import { AT, close, O, openat2, readlinkat } from '../../../core/system/calls/files.js';
 import type { Mount } from './mounts.js';
@@ -71,7 +72,7 @@ export function identityOperations(share: Share) {
    * The node of an open file that lies in the share, if its key equals `given`. Takes over the
    * descriptor.
    */
-  function enter(fd: number, given: Uint8Array): Node | undefined {
+  function enter(fd: Fd, given: Uint8Array): Node | undefined {
     const mount = statDescriptor(fd) < 0 ? undefined : mounts.find(statMount());
     if (mount === undefined) {
       close(fd);
@@ -186,7 +187,7 @@ function bytesOf(parts: readonly number[]): Uint8Array {
  * Opens a path below a directory. Symbolic links and ways out are refused.
  * @returns an O_PATH descriptor or minus the errno.
  */
-function openBeneath(fd: number, path: string): number {
+function openBeneath(fd: Fd, path: string): Fd {
   putLong(offset.how, O.PATH | O.NOFOLLOW | O.CLOEXEC);
   putLong(offset.how + 8, 0);
   putLong(offset.how + 16, RESOLVE_STRICT);
@@ -194,7 +195,7 @@ function openBeneath(fd: number, path: string): number {
 }
 
 /** Reads the current path of an open file from /proc. */
-function locate(fd: number): Uint8Array | undefined {
+function locate(fd: Fd): Uint8Array | undefined {
   const size = readlinkat(AT.FDCWD, putDescriptorPath(fd), at.target, 4095);
   return size <= 0 || size === 4095 ? undefined : bytes.slice(offset.target, offset.target + size);
 }
@@ -203,7 +204,7 @@ function locate(fd: number): Uint8Array | undefined {
  * Path of an open file relative to the share; undefined if it does not lie below the share or its
  * path is unknown.
  */
-export function pathOf(share: Share, fd: number): Uint8Array | undefined {
+export function pathOf(share: Share, fd: Fd): Uint8Array | undefined {
   if (fd < 0) return undefined;
   const root = locate(share.descriptor(share.root));
   const path = locate(fd);
@@ -220,7 +221,7 @@ export function pathOf(share: Share, fd: number): Uint8Array | undefined {
  * if it leads to the same file again: for a removed file, or one whose directory the kernel does
  * not have in memory, it may be another file's.
  */
-function isBeneath(share: Share, fd: number): boolean {
+function isBeneath(share: Share, fd: Fd): boolean {
   const path = pathOf(share, fd);
   if (path === undefined) return false;
   const again = openBeneath(share.descriptor(share.root), decodeName(path));

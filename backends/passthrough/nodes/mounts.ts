@@ -1,3 +1,4 @@
+import type { Fd } from '../../../core/system/index.js';
 import { FsError, type Logger } from '../../../core/backend/index.js';
 import { AT, O, RWF, close, fstatfs, openat } from '../../../core/system/calls/files.js';
 import { nameToHandleAt, openByHandleAt } from '../../../core/system/calls/file-handles.js';
@@ -20,7 +21,7 @@ export interface Mount {
    * unmount the file system. -1 if handles cannot be used: the file system has none, the daemon
    * lacks CAP_DAC_READ_SEARCH, or the operator does not want them.
    */
-  fd: number;
+  fd: Fd;
   /**
    * Number of known nodes on the mount, plus calls on other threads that use `fd`: see {@link
    * Mounts.use}.
@@ -73,12 +74,12 @@ export class Mounts {
    * @param path of the mount point, relative to the share; empty for the share itself
    * @throws FsError ENFILE: too many mounts.
    */
-  add(id: number, fd: number, directory: boolean, path: string): Mount {
+  add(id: number, fd: Fd, directory: boolean, path: string): Mount {
     if (this.all.length >= MAX_MOUNTS && this.#vacant.length === 0) throw FsError.of('ENFILE');
     fstatfs(fd, at.statfs);
     const fsid = words[(offset.statfs + 56) >>> 2]!;
     const fsidHigh = words[(offset.statfs + 60) >>> 2]!;
-    const handleFd = this.#useHandles && directory ? this.#openForHandles(fd, path) : -1;
+    const handleFd = this.#useHandles && directory ? this.#openForHandles(fd, path) : (-1 as Fd);
     const mount: Mount = {
       index: this.#vacant.pop() ?? this.all.length,
       id,
@@ -127,14 +128,14 @@ export class Mounts {
     this.#vacant.push(mount.index);
     if (mount.fd >= 0) close(mount.fd);
     mount.id = -1;
-    mount.fd = -1;
+    mount.fd = -1 as Fd;
   }
 
   /**
    * Opens a directory of the mount for opening file handles, and tries one. @returns the
    * descriptor, or -1 if handles do not work.
    */
-  #openForHandles(fd: number, path: string): number {
+  #openForHandles(fd: Fd, path: string): Fd {
     const opened = openat(AT.FDCWD, putDescriptorPath(fd), O.RDONLY | O.DIRECTORY, 0);
     if (opened < 0) return this.#warnNoHandles(path, -opened);
     words[offset.handle >>> 2] = 128;
@@ -142,7 +143,7 @@ export class Mounts {
     if (code >= 0) {
       code = openByHandleAt(opened, at.handle, O.PATH);
       if (code >= 0) {
-        close(code);
+        close(code as Fd);
         return opened;
       }
     }
@@ -151,14 +152,14 @@ export class Mounts {
   }
 
   /** Warns, once for each mount, that it has no usable file handles. @returns -1. */
-  #warnNoHandles(path: string, errno: number): number {
-    if (this.#warned.has(path)) return -1;
+  #warnNoHandles(path: string, errno: number): Fd {
+    if (this.#warned.has(path)) return -1 as Fd;
     if (this.#warned.size < MAX_MOUNTS) this.#warned.add(path);
     this.#log.warn(
       { errno: FsError.of(errno).code, mount: path === '' ? 'share' : path },
       'no file handles here: each file that a guest knows keeps a descriptor open (CAP_DAC_READ_SEARCH and a file system with handles avoid that)',
     );
-    return -1;
+    return -1 as Fd;
   }
 
   close(): void {

@@ -2,7 +2,7 @@ import { engineSlot, type StatIdentity } from '../../../core/backend/accelerator
 import { Errno, FsError, type Logger } from '../../../core/backend/index.js';
 import { O, close } from '../../../core/system/calls/files.js';
 import { openByHandleAt } from '../../../core/system/calls/file-handles.js';
-import { closeBacking, descriptorLimit, settleBackings } from '../../../core/system/index.js';
+import { type Fd, closeBacking, descriptorLimit, settleBackings } from '../../../core/system/index.js';
 import type { Mounts } from './mounts.js';
 import type { OpenFile } from './open-file.js';
 import { at, offset, words } from '../calls/call-memory.js';
@@ -309,7 +309,7 @@ export class Nodes {
    * Adds a node that is identified by an open descriptor, which it takes over.
    * @throws FsError ENFILE if no more descriptors can be held; the descriptor is closed.
    */
-  addByDescriptor(mountIndex: number, mode: number, inoLow: number, inoHigh: number, fd: number): Node {
+  addByDescriptor(mountIndex: number, mode: number, inoLow: number, inoHigh: number, fd: Fd): Node {
     if (this.#held >= this.#heldLimit) {
       close(fd);
       this.#logFull();
@@ -344,7 +344,7 @@ export class Nodes {
    * A descriptor of the node for the current call: an open file's, or an O_PATH descriptor.
    * Negative: minus the errno.
    */
-  descriptor(node: Node): number {
+  descriptor(node: Node): Fd {
     if (node.open !== undefined) return node.open.fd;
     const place = this.#descriptor[node.slot]!;
     if (place === NONE)
@@ -353,7 +353,7 @@ export class Nodes {
       this.#unlist(place);
       this.#list(place);
     }
-    return this.#fd[place]!;
+    return this.#fd[place] as Fd;
   }
 
   /** Whether the node is known, that is, has not been forgotten. */
@@ -380,9 +380,9 @@ export class Nodes {
    * Opens the node by its handle.
    * @returns a descriptor or minus the errno; ESTALE if the node has no handle.
    */
-  openByHandle(node: Node, flags: number): number {
+  openByHandle(node: Node, flags: number): Fd {
     const info = this.#info[node.slot]!;
-    if (((info >>> 16) & 0xff) === 0) return -Errno.ESTALE;
+    if (((info >>> 16) & 0xff) === 0) return -Errno.ESTALE as Fd;
     this.putHandle(node);
     const mount = this.#mounts.all[info & 0xfff]!.fd;
     const fd = openByHandleAt(mount, at.handle, flags);
@@ -501,7 +501,7 @@ export class Nodes {
   }
 
   /** @param limit most cached descriptors, this one included. */
-  #reopen(node: Node, limit: number): number {
+  #reopen(node: Node, limit: number): Fd {
     const fd = this.openByHandle(node, O.PATH | O.NOFOLLOW);
     if (fd < 0) return fd;
     const isShort = cachedInAll >= this.#limitOfAll && this.#cached >= this.#unusedLimit;
@@ -511,7 +511,7 @@ export class Nodes {
   }
 
   /** Gives a node its own descriptor. */
-  #place(node: Node, fd: number, keep: number): void {
+  #place(node: Node, fd: Fd, keep: number): void {
     const place = this.#freePlace;
     this.#freePlace = this.#older[place]!;
     this.#fd[place] = fd;

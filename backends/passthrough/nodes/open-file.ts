@@ -1,9 +1,9 @@
-import { closeBacking } from '../../../core/system/index.js';
+import { type Fd, closeBacking } from '../../../core/system/index.js';
 import type { Node, Nodes } from './nodes.js';
 
 /** A file that a guest has open. */
 export class OpenFile {
-  readonly fd: number;
+  readonly fd: Fd;
   /** The next open file of the same node. */
   next: OpenFile | undefined;
   /**
@@ -20,7 +20,7 @@ export class OpenFile {
   /** A regular file whose data goes through the page cache. */
   readonly cached: boolean;
 
-  private constructor(fd: number, next: OpenFile | undefined, flags: OpenFileFlags) {
+  private constructor(fd: Fd, next: OpenFile | undefined, flags: OpenFileFlags) {
     this.fd = fd;
     this.next = next;
     this.nowait = flags.nowait;
@@ -31,7 +31,7 @@ export class OpenFile {
   }
 
   /** Makes an open file of a descriptor, which it now owns, and adds it to the node's list. */
-  static enter(nodes: Nodes, node: Node, fd: number, flags: OpenFileFlags): OpenFile {
+  static enter(nodes: Nodes, node: Node, fd: Fd, flags: OpenFileFlags): OpenFile {
     const file = new OpenFile(fd, node.open, flags);
     if (node.open === undefined) nodes.opened(node);
     node.open = file;

@@ -1,3 +1,4 @@
+import type { Fd } from '../../../core/system/index.js';
 import {
   type Context,
   deviceMajor,
@@ -37,7 +38,7 @@ export function creationOperations(share: Share) {
   function made(
     code: number,
     parent: Node,
-    fd: number,
+    fd: Fd,
     path: number,
     name: string,
     context?: Context,
@@ -60,7 +61,7 @@ export function creationOperations(share: Share) {
    * Called before a directory's name is removed. Guests that know the directory can still be in it,
    * but its handle will open nothing any more, so its descriptor is kept until they forget it.
    */
-  function pinNamed(parent: Node, fd: number, path: number): void {
+  function pinNamed(parent: Node, fd: Fd, path: number): void {
     const node = share.known(parent, fd, path);
     if (node !== undefined) nodes.pin(node);
   }
@@ -70,7 +71,7 @@ export function creationOperations(share: Share) {
    * descriptor of the file sends the times of the removal later. If that failed, the next sync of
    * any file would report it.
    */
-  function pinLastName(parent: Node, fd: number, path: number): void {
+  function pinLastName(parent: Node, fd: Fd, path: number): void {
     if (share.options.writeback && statName(fd, path) >= 0 && statLinks() === 1) pinNamed(parent, fd, path);
   }
 

@@ -24,7 +24,7 @@ import {
   setStatusFlags,
   unlinkat,
 } from '../../../core/system/calls/files.js';
-import { mustReadOn, readInto, writeFrom } from '../../../core/system/index.js';
+import { type Fd, mustReadOn, readInto, writeFrom } from '../../../core/system/index.js';
 import { endImpersonation, useFsetid } from '../calls/caller.js';
 import { gatherOperations } from '../batches/gather.js';
 import { createLabelled } from '../calls/create-labelled.js';
@@ -55,7 +55,7 @@ export function dataOperations(share: Share) {
     return (kept & O.ACCMODE) === O.WRONLY ? (kept & ~O.ACCMODE) | O.RDWR : kept;
   }
 
-  function enter(node: Node, fd: number, flags: number): OpenFile {
+  function enter(node: Node, fd: Fd, flags: number): OpenFile {
     return OpenFile.enter(nodes, node, fd, {
       nowait: share.mountOf(node).nowait,
       append: (flags & O.APPEND) !== 0,
@@ -65,7 +65,7 @@ export function dataOperations(share: Share) {
     });
   }
 
-  function reopen(node: Node, flags: number): number {
+  function reopen(node: Node, flags: number): Fd {
     if (nodes.hasHandle(node)) {
       const fd = share.reopen(node, flags);
       if (fd !== ESTALE) return fd;
@@ -108,7 +108,7 @@ export function dataOperations(share: Share) {
       const path = putName(name);
       const flags = hostFlags(guestFlags);
       const label = context.securityContext;
-      let file = EOPNOTSUPP;
+      let file = EOPNOTSUPP as Fd;
       if (label !== undefined) file = createLabelled(share, fd, path, flags, mode, context, label);
       const isPlain = file === EOPNOTSUPP;
       if (isPlain) {
@@ -140,7 +140,7 @@ export function dataOperations(share: Share) {
     tmpfile(parent: Node, mode: number, guestFlags: number, context: Context): Created<Node, OpenFile> {
       const fd = share.descriptor(parent);
       const flags = hostFlags(guestFlags) | (guestFlags & O.EXCL);
-      let file: number;
+      let file: Fd;
       share.impersonate(context);
       try {
         file = openat(fd, at.here, flags | O.TMPFILE, mode);
@@ -220,7 +220,7 @@ export function dataOperations(share: Share) {
     return readOn(file, buffer, offset, count);
   }
 
-  function created(parent: Node, name: string, fd: number, flags: number): Created<Node, OpenFile> {
+  function created(parent: Node, name: string, fd: Fd, flags: number): Created<Node, OpenFile> {
     let entry: Entry<Node>;
     try {
       entry = share.adopt(parent, fd, name);
@@ -260,7 +260,7 @@ function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: numb
  * Clears set-id bits before a write on the thread pool. Its threads have CAP_FSETID, so the kernel
  * would leave the bits.
  */
-function clearSetIds(fd: number): void {
+function clearSetIds(fd: Fd): void {
   let code = statDescriptor(fd);
   if (code === 0 && (statMode() & SET_IDS) !== 0) {
     code = fchownat(fd, at.empty, UNCHANGED_ID, UNCHANGED_ID, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW);

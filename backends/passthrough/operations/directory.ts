@@ -1,3 +1,4 @@
+import type { Fd } from '../../../core/system/index.js';
 import { type Context, decodeName, type DirectoryEntry, FsError } from '../../../core/backend/index.js';
 import { AT, O, close, getdents64, lockExclusively, openat } from '../../../core/system/calls/files.js';
 import type { Node } from '../nodes/nodes.js';
@@ -15,7 +16,7 @@ import { statDescriptor, statDeviceNumber } from '../calls/stat.js';
 import { EAGAIN, ENOENT } from '../../../core/system/calls/errno.js';
 
 /** Opens a known directory for reading. The caller closes the descriptor. @throws FsError */
-export function openDirectory(share: Share, node: Node): number {
+export function openDirectory(share: Share, node: Node): Fd {
   const flags = O.RDONLY | O.DIRECTORY | O.NOFOLLOW;
   let fd = share.nodes.openByHandle(node, flags);
   if (fd < 0) fd = openat(AT.FDCWD, putDescriptorPath(share.descriptor(node)), O.RDONLY | O.DIRECTORY, 0);
@@ -54,13 +55,13 @@ export function directoryOperations(share: Share) {
  */
 class Listing implements IterableIterator<DirectoryEntry> {
   readonly #share: Share;
-  #fd: number;
+  #fd: Fd;
   /** The directory's device, if its inode numbers are not shown as they are on the host. */
   readonly #device: number | undefined;
   #piece: DirectoryEntry[] = [];
   #next = 0;
 
-  constructor(share: Share, fd: number) {
+  constructor(share: Share, fd: Fd) {
     this.#share = share;
     this.#fd = fd;
     const isOwn = statDescriptor(fd) < 0 || share.inodeNumbers.isOwn(statDeviceNumber());
@@ -79,7 +80,7 @@ class Listing implements IterableIterator<DirectoryEntry> {
   return(): IteratorResult<DirectoryEntry, undefined> {
     if (this.#fd >= 0) {
       close(this.#fd);
-      this.#fd = -1;
+      this.#fd = -1 as Fd;
     }
     this.#piece = [];
     this.#next = 0;

@@ -10,7 +10,7 @@ import {
   lseek,
   syncfsLater,
 } from '../../../core/system/calls/files.js';
-import { NativeMemory } from '../../../core/system/index.js';
+import { type Fd, NativeMemory } from '../../../core/system/index.js';
 import { useFsetid } from '../calls/caller.js';
 import { settle } from './data.js';
 import { openDirectory } from './directory.js';
@@ -130,9 +130,9 @@ export function rangeOperations(share: Share) {
  * while others run.
  */
 async function copyLater(
-  fd: number,
+  fd: Fd,
   offset: number,
-  toFd: number,
+  toFd: Fd,
   toOffset: number,
   length: number,
 ): Promise<number> {

@@ -1,3 +1,4 @@
+import type { Fd } from '../../../core/system/index.js';
 import {
   type AttributeChanges,
   type Attributes,
@@ -31,7 +32,7 @@ const UTIME_OMIT = 0x3ffffffe;
 
 /** SETATTR. */
 export function setattrOperations(share: Share) {
-  function resize(node: Node, fd: number, size: number): number {
+  function resize(node: Node, fd: Fd, size: number): number {
     if (share.nodes.fileType(node) !== FileType.REGULAR) throw FsError.of('EINVAL');
     const code = truncate(putDescriptorPath(fd), size);
     if (code !== EACCES || !share.reconnect(node)) return code;

@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import koffi from 'koffi';
 import { SYS_FSTAT } from '../calls/files.js';
 import { NativeMemory, putLong } from '../memory/native-memory.js';
@@ -145,7 +146,7 @@ export class CallList {
    * until the call was made.
    * @param target address for `struct stat`.
    */
-  fstat(fd: number, target: number): void {
+  fstat(fd: Fd, target: number): void {
     const at = this.#add(SYS_FSTAT, fd);
     putLong(this.#words, at + 4, target);
   }
@@ -155,7 +156,7 @@ export class CallList {
    * @param path address of a NUL-terminated path.
    * @param target address for `struct statx`.
    */
-  statx(fd: number, path: number, flags: number, mask: number, target: number): void {
+  statx(fd: Fd, path: number, flags: number, mask: number, target: number): void {
     const at = this.#add(SYS_STATX, fd);
     const words = this.#words;
     putLong(words, at + 4, path);
@@ -171,7 +172,7 @@ export class CallList {
    * for holds here, too.
    * @param flags of preadv2(2).
    */
-  read(fd: number, pieces: Pieces, offset: number, flags: number): void {
+  read(fd: Fd, pieces: Pieces, offset: number, flags: number): void {
     if (pieces.iovCount === 1 && flags === 0) {
       this.#transfer(SYS_PREAD64, fd, pieces.address, pieces.length, offset, 0);
     } else this.#transfer(SYS_PREADV2, fd, pieces.iov, pieces.iovCount, offset, flags);
@@ -181,7 +182,7 @@ export class CallList {
    * Adds a write: pwrite(2), or pwritev2(2) for several pieces. What {@link fstat} asks for holds
    * here, too.
    */
-  write(fd: number, pieces: Pieces, offset: number): void {
+  write(fd: Fd, pieces: Pieces, offset: number): void {
     if (pieces.iovCount === 1) {
       this.#transfer(SYS_PWRITE64, fd, pieces.address, pieces.length, offset, 0);
     } else this.#transfer(SYS_PWRITEV2, fd, pieces.iov, pieces.iovCount, offset, 0);
@@ -191,7 +192,7 @@ export class CallList {
    * Adds a read or write. preadv2(2) and pwritev2(2) take the high half of the offset as one more
    * argument, which the kernel ignores where words have 64 bits.
    */
-  #transfer(number: number, fd: number, address: number, count: number, offset: number, flags: number): void {
+  #transfer(number: number, fd: Fd, address: number, count: number, offset: number, flags: number): void {
     const at = this.#add(number, fd);
     const words = this.#words;
     putLong(words, at + 4, address);
@@ -204,7 +205,7 @@ export class CallList {
   }
 
   /** Begins a call. @returns the index of its first word. Its second argument is at word 4. */
-  #add(number: number, fd: number): number {
+  #add(number: number, fd: Fd): number {
     const at = this.#count++ * CALL_WORDS;
     this.#words[at] = number;
     this.#words[at + 2] = fd;

@@ -1,3 +1,5 @@
+import type { Fd } from '../descriptors/fd.js';
+
 /**
  * How many lists a thread can have, the one that it makes included. It makes the second while the
  * engine's thread collects the first.
@@ -11,7 +13,7 @@ export interface ThreadData {
   /** The word {@link ATTENDED}. */
   readonly common: SharedArrayBuffer;
   /** Eventfd that wakes the event loop. */
-  readonly wake: number;
+  readonly wake: Fd;
 }
 
 /** 32-bit words that a thread shares with the one that it works for. */

@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { Worker } from 'node:worker_threads';
 import type { CallList } from './call-list.js';
 import { eventfd } from '../descriptors/eventfd.js';
@@ -36,7 +37,7 @@ class Thread {
   #given = 0;
   #collected = 0;
 
-  constructor(common: SharedArrayBuffer, wake: number, onFailure: (thread: Thread, error: unknown) => void) {
+  constructor(common: SharedArrayBuffer, wake: Fd, onFailure: (thread: Thread, error: unknown) => void) {
     const own = new SharedArrayBuffer(OWN_BYTES);
     this.state = new Int32Array(own);
     this.#places = new Float64Array(own);

@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { libc, result } from './libc.js';
 
 /**
@@ -9,29 +10,23 @@ import { libc, result } from './libc.js';
 export const MAX_HANDLE_BYTES = 128;
 
 const calls = {
-  nameToHandleAt: libc<(fd: number, path: number, handle: number, mountId: number, flags: number) => number>(
+  nameToHandleAt: libc<(fd: Fd, path: number, handle: number, mountId: number, flags: number) => number>(
     'name_to_handle_at',
     'int',
     ['int', 'uintptr_t', 'uintptr_t', 'uintptr_t', 'int'],
   ),
-  openByHandleAt: libc<(mountFd: number, handle: number, flags: number) => number>(
-    'open_by_handle_at',
+  openByHandleAt: libc<(mountFd: Fd, handle: number, flags: number) => number>('open_by_handle_at', 'int', [
     'int',
-    ['int', 'uintptr_t', 'int'],
-  ),
+    'uintptr_t',
+    'int',
+  ]),
 };
 
 /**
  * name_to_handle_at(2). `handle` is the address of a `struct file_handle` whose `handle_bytes` is
  * the size of its array; `mountId` is the address of an i32.
  */
-export function nameToHandleAt(
-  fd: number,
-  path: number,
-  handle: number,
-  mountId: number,
-  flags: number,
-): number {
+export function nameToHandleAt(fd: Fd, path: number, handle: number, mountId: number, flags: number): number {
   return result(calls.nameToHandleAt(fd, path, handle, mountId, flags));
 }
 
@@ -42,6 +37,6 @@ const O_CLOEXEC = 0o2000000;
  * mount, but none of O_PATH.
  * @returns a descriptor, closed on exec; -ESTALE when the inode is gone.
  */
-export function openByHandleAt(mountFd: number, handle: number, flags: number): number {
-  return result(calls.openByHandleAt(mountFd, handle, flags | O_CLOEXEC));
+export function openByHandleAt(mountFd: Fd, handle: number, flags: number): Fd {
+  return result(calls.openByHandleAt(mountFd, handle, flags | O_CLOEXEC)) as Fd;
 }

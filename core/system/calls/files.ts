@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { deferred, libc, result } from './libc.js';
 
 /**
@@ -35,7 +36,7 @@ export const O = {
 
 /** Flags of the `*at` calls. */
 export const AT = {
-  FDCWD: -100,
+  FDCWD: -100 as Fd,
   SYMLINK_NOFOLLOW: 0x100,
   REMOVEDIR: 0x200,
   SYMLINK_FOLLOW: 0x400,
@@ -59,18 +60,20 @@ export const RWF = { NOWAIT: 0x8, NOAPPEND: 0x20 } as const;
 
 const calls = {
   open: libc<(path: string, flags: number, mode: number) => number>('open', 'int', ['str', 'int', 'int']),
-  openat: libc<(fd: number, path: number, flags: number, mode: number) => number>('openat', 'int', [
+  openat: libc<(fd: Fd, path: number, flags: number, mode: number) => number>('openat', 'int', [
     'int',
     'uintptr_t',
     'int',
     'int',
   ]),
-  close: libc<(fd: number) => number>('close', 'int', ['int']),
-  statx: libc<(fd: number, path: number, flags: number, mask: number, target: number) => number>(
-    'statx',
+  close: libc<(fd: Fd) => number>('close', 'int', ['int']),
+  statx: libc<(fd: Fd, path: number, flags: number, mask: number, target: number) => number>('statx', 'int', [
     'int',
-    ['int', 'uintptr_t', 'int', 'uint', 'uintptr_t'],
-  ),
+    'uintptr_t',
+    'int',
+    'uint',
+    'uintptr_t',
+  ]),
   /**
    * syscall(2) for calls of two arguments, SYS_fstat above all: the C library's fstat is a call of
    * four.
@@ -80,111 +83,110 @@ const calls = {
     'int',
     'uintptr_t',
   ]),
-  fstatfs: libc<(fd: number, target: number) => number>('fstatfs', 'int', ['int', 'uintptr_t']),
-  readlinkat: libc<(fd: number, path: number, target: number, size: number) => number>(
-    'readlinkat',
-    'intptr_t',
-    ['int', 'uintptr_t', 'uintptr_t', 'size_t'],
-  ),
-  getdents64: libc<(fd: number, target: number, size: number) => number>('getdents64', 'intptr_t', [
+  fstatfs: libc<(fd: Fd, target: number) => number>('fstatfs', 'int', ['int', 'uintptr_t']),
+  readlinkat: libc<(fd: Fd, path: number, target: number, size: number) => number>('readlinkat', 'intptr_t', [
+    'int',
+    'uintptr_t',
+    'uintptr_t',
+    'size_t',
+  ]),
+  getdents64: libc<(fd: Fd, target: number, size: number) => number>('getdents64', 'intptr_t', [
     'int',
     'uintptr_t',
     'size_t',
   ]),
-  lseek: libc<(fd: number, offset: number, whence: number) => number>('lseek', 'int64_t', [
+  lseek: libc<(fd: Fd, offset: number, whence: number) => number>('lseek', 'int64_t', [
     'int',
     'int64_t',
     'int',
   ]),
-  mkdirat: libc<(fd: number, path: number, mode: number) => number>('mkdirat', 'int', [
+  mkdirat: libc<(fd: Fd, path: number, mode: number) => number>('mkdirat', 'int', [
     'int',
     'uintptr_t',
     'uint',
   ]),
-  mknodat: libc<(fd: number, path: number, mode: number, device: number) => number>('mknodat', 'int', [
+  mknodat: libc<(fd: Fd, path: number, mode: number, device: number) => number>('mknodat', 'int', [
     'int',
     'uintptr_t',
     'uint',
     'uint64_t',
   ]),
-  symlinkat: libc<(target: number, fd: number, path: number) => number>('symlinkat', 'int', [
+  symlinkat: libc<(target: number, fd: Fd, path: number) => number>('symlinkat', 'int', [
     'uintptr_t',
     'int',
     'uintptr_t',
   ]),
-  linkat: libc<(fd: number, path: number, toFd: number, toPath: number, flags: number) => number>(
-    'linkat',
+  linkat: libc<(fd: Fd, path: number, toFd: Fd, toPath: number, flags: number) => number>('linkat', 'int', [
     'int',
-    ['int', 'uintptr_t', 'int', 'uintptr_t', 'int'],
-  ),
-  unlinkat: libc<(fd: number, path: number, flags: number) => number>('unlinkat', 'int', [
+    'uintptr_t',
     'int',
     'uintptr_t',
     'int',
   ]),
-  renameat2: libc<(fd: number, path: number, toFd: number, toPath: number, flags: number) => number>(
+  unlinkat: libc<(fd: Fd, path: number, flags: number) => number>('unlinkat', 'int', [
+    'int',
+    'uintptr_t',
+    'int',
+  ]),
+  renameat2: libc<(fd: Fd, path: number, toFd: Fd, toPath: number, flags: number) => number>(
     'renameat2',
     'int',
     ['int', 'uintptr_t', 'int', 'uintptr_t', 'uint'],
   ),
-  fchmod: libc<(fd: number, mode: number) => number>('fchmod', 'int', ['int', 'uint']),
+  fchmod: libc<(fd: Fd, mode: number) => number>('fchmod', 'int', ['int', 'uint']),
   chmod: libc<(path: number, mode: number) => number>('chmod', 'int', ['uintptr_t', 'uint']),
-  fchownat: libc<(fd: number, path: number, uid: number, gid: number, flags: number) => number>(
+  fchownat: libc<(fd: Fd, path: number, uid: number, gid: number, flags: number) => number>(
     'fchownat',
     'int',
     ['int', 'uintptr_t', 'uint', 'uint', 'int'],
   ),
-  utimensat: libc<(fd: number, path: number, times: number, flags: number) => number>('utimensat', 'int', [
+  utimensat: libc<(fd: Fd, path: number, times: number, flags: number) => number>('utimensat', 'int', [
     'int',
     'uintptr_t',
     'uintptr_t',
     'int',
   ]),
-  ftruncate: libc<(fd: number, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']),
+  ftruncate: libc<(fd: Fd, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']),
   truncate: libc<(path: number, length: number) => number>('truncate', 'int', ['uintptr_t', 'int64_t']),
   // Linux moves 0x7ffff000 bytes at most in one call, read(2): the count is an `int`, which costs
   // less than 64 bits.
-  preadv2: libc<(fd: number, iov: number, count: number, offset: number, flags: number) => number>(
+  preadv2: libc<(fd: Fd, iov: number, count: number, offset: number, flags: number) => number>(
     'preadv2',
     'int',
     ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
   ),
-  pwritev2: libc<(fd: number, iov: number, count: number, offset: number, flags: number) => number>(
+  pwritev2: libc<(fd: Fd, iov: number, count: number, offset: number, flags: number) => number>(
     'pwritev2',
     'int',
     ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
   ),
-  pread: libc<(fd: number, target: number, size: number, offset: number) => number>('pread', 'int', [
+  pread: libc<(fd: Fd, target: number, size: number, offset: number) => number>('pread', 'int', [
     'int',
     'uintptr_t',
     'size_t',
     'int64_t',
   ]),
-  pwrite: libc<(fd: number, source: number, size: number, offset: number) => number>('pwrite', 'int', [
+  pwrite: libc<(fd: Fd, source: number, size: number, offset: number) => number>('pwrite', 'int', [
     'int',
     'uintptr_t',
     'size_t',
     'int64_t',
   ]),
-  fsync: libc<(fd: number) => number>('fsync', 'int', ['int']),
-  fdatasync: libc<(fd: number) => number>('fdatasync', 'int', ['int']),
-  syncfs: libc<(fd: number) => number>('syncfs', 'int', ['int']),
-  fallocate: libc<(fd: number, mode: number, offset: number, length: number) => number>('fallocate', 'int', [
+  fsync: libc<(fd: Fd) => number>('fsync', 'int', ['int']),
+  fdatasync: libc<(fd: Fd) => number>('fdatasync', 'int', ['int']),
+  syncfs: libc<(fd: Fd) => number>('syncfs', 'int', ['int']),
+  fallocate: libc<(fd: Fd, mode: number, offset: number, length: number) => number>('fallocate', 'int', [
     'int',
     'int',
     'int64_t',
     'int64_t',
   ]),
   copyFileRange: libc<
-    (fd: number, offset: number, toFd: number, toOffset: number, length: number, flags: number) => number
+    (fd: Fd, offset: number, toFd: Fd, toOffset: number, length: number, flags: number) => number
   >('copy_file_range', 'intptr_t', ['int', 'uintptr_t', 'int', 'uintptr_t', 'size_t', 'uint']),
-  flock: libc<(fd: number, operation: number) => number>('flock', 'int', ['int', 'int']),
-  fcntl: libc<(fd: number, command: number, argument: number) => number>('fcntl', 'int', [
-    'int',
-    'int',
-    'int',
-  ]),
-  dup: libc<(fd: number) => number>('dup', 'int', ['int']),
+  flock: libc<(fd: Fd, operation: number) => number>('flock', 'int', ['int', 'int']),
+  fcntl: libc<(fd: Fd, command: number, argument: number) => number>('fcntl', 'int', ['int', 'int', 'int']),
+  dup: libc<(fd: Fd) => number>('dup', 'int', ['int']),
   umask: libc<(mask: number) => number>('umask', 'uint', ['uint']),
   syscall: libc<(number: number, a: number, b: number, c: number, d: number, e: number, f: number) => number>(
     'syscall',
@@ -194,13 +196,13 @@ const calls = {
 };
 
 /** open(2) of a path given as text. For set-up, never for names that a guest chose. */
-export function open(path: string, flags: number, mode = 0): number {
-  return result(calls.open(path, flags | O.CLOEXEC, mode));
+export function open(path: string, flags: number, mode = 0): Fd {
+  return result(calls.open(path, flags | O.CLOEXEC, mode)) as Fd;
 }
 
 /** openat(2); the descriptor is closed on exec. */
-export function openat(fd: number, path: number, flags: number, mode: number): number {
-  return result(calls.openat(fd, path, flags | O.CLOEXEC, mode));
+export function openat(fd: Fd, path: number, flags: number, mode: number): Fd {
+  return result(calls.openat(fd, path, flags | O.CLOEXEC, mode)) as Fd;
 }
 
 const SYS_OPENAT2 = 437;
@@ -209,22 +211,22 @@ const SYS_OPENAT2 = 437;
  * openat2(2). `how` is the address of a `struct open_how` of 24 bytes: flags, mode, resolve, each
  * 64 bits.
  */
-export function openat2(fd: number, path: number, how: number): number {
-  return syscall(SYS_OPENAT2, fd, path, how, 24);
+export function openat2(fd: Fd, path: number, how: number): Fd {
+  return syscall(SYS_OPENAT2, fd, path, how, 24) as Fd;
 }
 
 /** close(2). The descriptor is gone whatever it returns. */
-export function close(fd: number): number {
+export function close(fd: Fd): number {
   return result(calls.close(fd));
 }
 
 /** dup(2), closed on exec. */
-export function dup(fd: number): number {
-  return result(calls.fcntl(fd, F_DUPFD_CLOEXEC, 0));
+export function dup(fd: Fd): Fd {
+  return result(calls.fcntl(fd, F_DUPFD_CLOEXEC, 0)) as Fd;
 }
 
 /** statx(2) into `target`, 256 bytes. */
-export function statx(fd: number, path: number, flags: number, mask: number, target: number): number {
+export function statx(fd: Fd, path: number, flags: number, mask: number, target: number): number {
   return result(calls.statx(fd, path, flags, mask, target));
 }
 
@@ -275,56 +277,56 @@ export const STATX_FIELD = {
  * fstat(2), the system call itself, into `target`, 144 bytes. It returns less than {@link statx},
  * and costs less.
  */
-export function fstat(fd: number, target: number): number {
+export function fstat(fd: Fd, target: number): number {
   return result(calls.syscall2(SYS_FSTAT, fd, target));
 }
 
 /** fstatfs(2) into `target`, 120 bytes. */
-export function fstatfs(fd: number, target: number): number {
+export function fstatfs(fd: Fd, target: number): number {
   return result(calls.fstatfs(fd, target));
 }
 
 /** readlinkat(2): bytes placed, without terminator. */
-export function readlinkat(fd: number, path: number, target: number, size: number): number {
+export function readlinkat(fd: Fd, path: number, target: number, size: number): number {
   return result(calls.readlinkat(fd, path, target, size));
 }
 
 /** getdents64(2): bytes placed, 0 at the end. */
-export function getdents64(fd: number, target: number, size: number): number {
+export function getdents64(fd: Fd, target: number, size: number): number {
   return result(calls.getdents64(fd, target, size));
 }
 
 /** lseek(2): the new offset. */
-export function lseek(fd: number, offset: number, whence: number): number {
+export function lseek(fd: Fd, offset: number, whence: number): number {
   return result(calls.lseek(fd, offset, whence));
 }
 
-export function mkdirat(fd: number, path: number, mode: number): number {
+export function mkdirat(fd: Fd, path: number, mode: number): number {
   return result(calls.mkdirat(fd, path, mode));
 }
 
 /** mknodat(2). `device` as `makedev` of <sys/sysmacros.h> encodes. */
-export function mknodat(fd: number, path: number, mode: number, device: number): number {
+export function mknodat(fd: Fd, path: number, mode: number, device: number): number {
   return result(calls.mknodat(fd, path, mode, device));
 }
 
-export function symlinkat(target: number, fd: number, path: number): number {
+export function symlinkat(target: number, fd: Fd, path: number): number {
   return result(calls.symlinkat(target, fd, path));
 }
 
-export function linkat(fd: number, path: number, toFd: number, toPath: number, flags: number): number {
+export function linkat(fd: Fd, path: number, toFd: Fd, toPath: number, flags: number): number {
   return result(calls.linkat(fd, path, toFd, toPath, flags));
 }
 
-export function unlinkat(fd: number, path: number, flags: number): number {
+export function unlinkat(fd: Fd, path: number, flags: number): number {
   return result(calls.unlinkat(fd, path, flags));
 }
 
-export function renameat2(fd: number, path: number, toFd: number, toPath: number, flags: number): number {
+export function renameat2(fd: Fd, path: number, toFd: Fd, toPath: number, flags: number): number {
   return result(calls.renameat2(fd, path, toFd, toPath, flags));
 }
 
-export function fchmod(fd: number, mode: number): number {
+export function fchmod(fd: Fd, mode: number): number {
   return result(calls.fchmod(fd, mode));
 }
 
@@ -334,16 +336,16 @@ export function chmod(path: number, mode: number): number {
 }
 
 /** fchownat(2). 2^32-1 leaves an id as it is. */
-export function fchownat(fd: number, path: number, uid: number, gid: number, flags: number): number {
+export function fchownat(fd: Fd, path: number, uid: number, gid: number, flags: number): number {
   return result(calls.fchownat(fd, path, uid, gid, flags));
 }
 
 /** utimensat(2). `times` are two `struct timespec`, 32 bytes. */
-export function utimensat(fd: number, path: number, times: number, flags: number): number {
+export function utimensat(fd: Fd, path: number, times: number, flags: number): number {
   return result(calls.utimensat(fd, path, times, flags));
 }
 
-export function ftruncate(fd: number, length: number): number {
+export function ftruncate(fd: Fd, length: number): number {
   return result(calls.ftruncate(fd, length));
 }
 
@@ -353,40 +355,34 @@ export function truncate(path: number, length: number): number {
 }
 
 /** preadv2(2): bytes read. */
-export function preadv2(fd: number, iov: number, count: number, offset: number, flags: number): number {
+export function preadv2(fd: Fd, iov: number, count: number, offset: number, flags: number): number {
   return result(calls.preadv2(fd, iov, count, offset, flags));
 }
 
 /** pwritev2(2): bytes written. */
-export function pwritev2(fd: number, iov: number, count: number, offset: number, flags: number): number {
+export function pwritev2(fd: Fd, iov: number, count: number, offset: number, flags: number): number {
   return result(calls.pwritev2(fd, iov, count, offset, flags));
 }
 
 /** pread(2): bytes read. Costs less than {@link preadv2} of one piece. */
-export function pread(fd: number, target: number, size: number, offset: number): number {
+export function pread(fd: Fd, target: number, size: number, offset: number): number {
   return result(calls.pread(fd, target, size, offset));
 }
 
 /** pwrite(2): bytes written. */
-export function pwrite(fd: number, source: number, size: number, offset: number): number {
+export function pwrite(fd: Fd, source: number, size: number, offset: number): number {
   return result(calls.pwrite(fd, source, size, offset));
 }
 
 /** fallocate(2). */
-export function fallocate(fd: number, mode: number, offset: number, length: number): number {
+export function fallocate(fd: Fd, mode: number, offset: number, length: number): number {
   return result(calls.fallocate(fd, mode, offset, length));
 }
 
 /**
  * copy_file_range(2): bytes copied. The offsets are addresses of 64-bit integers, which advance.
  */
-export function copyFileRange(
-  fd: number,
-  offset: number,
-  toFd: number,
-  toOffset: number,
-  length: number,
-): number {
+export function copyFileRange(fd: Fd, offset: number, toFd: Fd, toOffset: number, length: number): number {
   return result(calls.copyFileRange(fd, offset, toFd, toOffset, length, 0));
 }
 
@@ -397,7 +393,7 @@ const LOCK_NB = 4;
  * Takes an exclusive lock, flock(2), on an open file or directory, without waiting. EAGAIN: another
  * open file description has it locked.
  */
-export function lockExclusively(fd: number): number {
+export function lockExclusively(fd: Fd): number {
   return result(calls.flock(fd, LOCK_EX | LOCK_NB));
 }
 
@@ -411,12 +407,12 @@ const F_SETFL = 4;
 const F_DUPFD_CLOEXEC = 1030;
 
 /** Status flags of an open file (F_GETFL). */
-export function getStatusFlags(fd: number): number {
+export function getStatusFlags(fd: Fd): number {
   return result(calls.fcntl(fd, F_GETFL, 0));
 }
 
 /** Sets the status flags of an open file: APPEND, DIRECT, NOATIME, NONBLOCK (F_SETFL). */
-export function setStatusFlags(fd: number, flags: number): number {
+export function setStatusFlags(fd: Fd, flags: number): number {
   return result(calls.fcntl(fd, F_SETFL, flags));
 }
 

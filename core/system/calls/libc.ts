@@ -25,7 +25,7 @@ const library = koffi.load(null);
 
 /**
  * Declares a function of the C library:
- * `const close = libc<(fd: number) => number>('close', 'int', ['int'])`.
+ * `const close = libc<(fd: Fd) => number>('close', 'int', ['int'])`.
  * @throws Error if the C library has no such function.
  */
 export function libc<F extends NativeFunction>(
@@ -85,7 +85,7 @@ export class SystemError extends Error {
 }
 
 /** Turns a {@link result} into an exception where it is negative. */
-export function check(value: number, what: string): number {
+export function check<Result extends number>(value: Result, what: string): Result {
   if (value < 0) throw new SystemError(what, -value);
   return value;
 }

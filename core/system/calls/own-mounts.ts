@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { readFileSync } from 'node:fs';
 import { close, O, open } from './files.js';
 
@@ -5,7 +6,7 @@ interface OwnMount {
   /** Where it is mounted, without symbolic links. */
   readonly directory: string;
   /** An O_PATH descriptor of the directory beneath. */
-  readonly fd: number;
+  readonly fd: Fd;
   /** The mount id, as statx(2) gives it. It is read when it is first needed. */
   id: number | undefined;
 }
@@ -30,12 +31,12 @@ class OwnMounts {
    * @returns an O_PATH descriptor, which is open as long as the mount exists; -1 if this process
    * does not serve the mount.
    */
-  beneath(id: number): number {
+  beneath(id: number): Fd {
     for (const mount of this.#mounts) {
       mount.id ??= mountAt(mount.directory);
       if (mount.id === id) return mount.fd;
     }
-    return -1;
+    return -1 as Fd;
   }
 
   /**

@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { libc, result } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
 
@@ -7,11 +8,7 @@ const calls = {
     'uintptr_t',
     'uintptr_t',
   ]),
-  fcntl: libc<(fd: number, command: number, argument: number) => number>('fcntl', 'int', [
-    'int',
-    'int',
-    'int',
-  ]),
+  fcntl: libc<(fd: Fd, command: number, argument: number) => number>('fcntl', 'int', ['int', 'int', 'int']),
 };
 
 const F_SETFD = 2;
@@ -29,7 +26,7 @@ export function execute(
   keep: readonly number[],
 ): number {
   for (const fd of [0, 1, 2, ...keep]) {
-    const code = result(calls.fcntl(fd, F_SETFD, 0));
+    const code = result(calls.fcntl(fd as Fd, F_SETFD, 0));
     if (code < 0 && fd > 2) return code;
   }
   const settings = Object.entries(environment).flatMap(([name, value]) =>

@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { close, O, open, syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { EINVAL, ENOENT } from '../calls/errno.js';
@@ -74,7 +75,7 @@ export function restrictPaths(paths: readonly AllowedPath[], network: boolean): 
   memory.u32[2] = network ? BIND_TCP : BIND_TCP | CONNECT_TCP;
   memory.u32[4] = SCOPES;
   const size = version >= 6 ? 24 : version >= 4 ? 16 : 8;
-  const ruleset = syscall(SYS_CREATE_RULESET, memory.address, size);
+  const ruleset = syscall(SYS_CREATE_RULESET, memory.address, size) as Fd;
   try {
     if (ruleset < 0) return ruleset;
     for (const { path, write } of paths) {
@@ -101,7 +102,7 @@ export function isRestricted(): boolean {
 }
 
 /** `struct landlock_path_beneath_attr { u64 allowed_access; s32 parent_fd; }`, packed. */
-function addRule(ruleset: number, path: string, access: number, memory: NativeMemory): number {
+function addRule(ruleset: Fd, path: string, access: number, memory: NativeMemory): number {
   const fd = open(path, O.PATH);
   if (fd < 0) return fd === ENOENT ? 0 : fd;
   memory.u32[0] = access;

@@ -1,19 +1,20 @@
+import type { Fd } from './fd.js';
 import { check, libc, result } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { OwnedFd } from './owned-fd.js';
 
 const makeEventfd = libc<(initial: number, flags: number) => number>('eventfd', 'int', ['uint', 'int']);
-const fcntl = libc<(fd: number, command: number, argument: number) => number>('fcntl', 'int', [
+const fcntl = libc<(fd: Fd, command: number, argument: number) => number>('fcntl', 'int', [
   'int',
   'int',
   'int',
 ]);
-const read = libc<(fd: number, target: number, count: number) => number>('read', 'intptr_t', [
+const read = libc<(fd: Fd, target: number, count: number) => number>('read', 'intptr_t', [
   'int',
   'uintptr_t',
   'size_t',
 ]);
-const write = libc<(fd: number, source: number, count: number) => number>('write', 'intptr_t', [
+const write = libc<(fd: Fd, source: number, count: number) => number>('write', 'intptr_t', [
   'int',
   'uintptr_t',
   'size_t',
@@ -32,23 +33,23 @@ counters.u32[0] = 1;
 
 /** A new eventfd, non-blocking and closed on exec. @throws SystemError */
 export function eventfd(): OwnedFd {
-  return new OwnedFd(check(result(makeEventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), 'eventfd'));
+  return new OwnedFd(check(result(makeEventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), 'eventfd') as Fd);
 }
 
 /** Adds 1 to an eventfd: 8, or minus the errno (EAGAIN: its counter is at its maximum). */
-export function signal(fd: number): number {
+export function signal(fd: Fd): number {
   return result(write(fd, ONE, 8));
 }
 
 /**
  * Takes the count of a non-blocking eventfd: 8, or minus the errno (EAGAIN: it was not signalled).
  */
-export function drain(fd: number): number {
+export function drain(fd: Fd): number {
   return result(read(fd, SINK, 8));
 }
 
 /** Makes an open file non-blocking, for all who share it: 0, or minus the errno. */
-export function setNonBlocking(fd: number): number {
+export function setNonBlocking(fd: Fd): number {
   const flags = result(fcntl(fd, F_GETFL, 0));
   if (flags < 0 || (flags & O_NONBLOCK) !== 0) return Math.min(flags, 0);
   return result(fcntl(fd, F_SETFL, flags | O_NONBLOCK));

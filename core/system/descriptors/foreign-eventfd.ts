@@ -1,3 +1,4 @@
+import type { Fd } from './fd.js';
 import { readlinkSync } from 'node:fs';
 import { libc, result } from '../calls/libc.js';
 import { NativeMemory, putLong } from '../memory/native-memory.js';
@@ -14,20 +15,20 @@ const aio = libc<(number: number, context: number, count: number, list: number) 
   'intptr_t',
   ['intptr_t', 'uintptr_t', 'intptr_t', 'uintptr_t'],
 );
-const open = libc<(path: string, flags: number) => number>('open', 'int', ['str', 'int']);
-const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
-const preadv2 = libc<(fd: number, iov: number, count: number, offset: number, flags: number) => number>(
+const open = libc<(path: string, flags: number) => Fd>('open', 'int', ['str', 'int']);
+const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
+const preadv2 = libc<(fd: Fd, iov: number, count: number, offset: number, flags: number) => number>(
   'preadv2',
   'intptr_t',
   ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
 );
 const transfer = {
-  read: libc<(fd: number, at: number, count: number) => number>('read', 'intptr_t', [
+  read: libc<(fd: Fd, at: number, count: number) => number>('read', 'intptr_t', [
     'int',
     'uintptr_t',
     'size_t',
   ]),
-  write: libc<(fd: number, at: number, count: number) => number>('write', 'intptr_t', [
+  write: libc<(fd: Fd, at: number, count: number) => number>('write', 'intptr_t', [
     'int',
     'uintptr_t',
     'size_t',
@@ -74,7 +75,7 @@ putLong(scratch.u32, IOVEC >> 2, at + SINK);
 putLong(scratch.u32, (IOVEC >> 2) + 2, 8);
 
 /** This thread's context of asynchronous I/O; undefined if the system gives none. */
-let context: { readonly id: number; readonly ring: Uint32Array; readonly nothing: number } | undefined;
+let context: { readonly id: number; readonly ring: Uint32Array; readonly nothing: Fd } | undefined;
 let isTried = false;
 
 function setUp(): void {
@@ -100,7 +101,7 @@ function setUp(): void {
  * without waiting (`eventfd_signal`). Where the system refuses asynchronous I/O, the eventfd is
  * polled first. Only a front-end that fills the counter after that poll could block this thread.
  */
-export function signalForeign(fd: number): number {
+export function signalForeign(fd: Fd): number {
   if (!isTried) setUp();
   if (context === undefined) return ifReady(fd, POLLOUT, () => transfer.write(fd, at + ONE, 8));
   const { ring, id } = context;
@@ -111,7 +112,7 @@ export function signalForeign(fd: number): number {
 }
 
 /** Takes the count of an eventfd: 8, or minus the errno (EAGAIN: it was not signalled). */
-export function drainForeign(fd: number): number {
+export function drainForeign(fd: Fd): number {
   const code = result(preadv2(fd, at + IOVEC, 1, -1, RWF_NOWAIT));
   if (code !== -EOPNOTSUPP) return code;
   // Linux before 5.8.
@@ -126,7 +127,7 @@ export function endForeignSignals(): void {
   context = undefined;
 }
 
-function ifReady(fd: number, event: number, call: () => number): number {
+function ifReady(fd: Fd, event: number, call: () => number): number {
   scratch.u32[POLLFD >> 2] = fd;
   scratch.u32[(POLLFD >> 2) + 1] = event;
   return poll(at + POLLFD, 1, 0) === 1 ? result(call()) : -EAGAIN;
@@ -136,7 +137,7 @@ function ifReady(fd: number, event: number, call: () => number): number {
  * Whether a descriptor that came from elsewhere is an eventfd. No file system is asked: the link
  * below /proc is the kernel's own text, and any path would begin with a slash.
  */
-export function isEventfd(fd: number): boolean {
+export function isEventfd(fd: Fd): boolean {
   try {
     return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
   } catch {

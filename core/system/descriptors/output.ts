@@ -1,15 +1,16 @@
+import type { Fd } from './fd.js';
 import { constants, fstatSync, openSync } from 'node:fs';
 import { libc, result } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
 
 const native = {
-  send: libc<(fd: number, at: number, count: number, flags: number) => number>('send', 'intptr_t', [
+  send: libc<(fd: Fd, at: number, count: number, flags: number) => number>('send', 'intptr_t', [
     'int',
     'uintptr_t',
     'size_t',
     'int',
   ]),
-  write: libc<(fd: number, at: number, count: number) => number>('write', 'intptr_t', [
+  write: libc<(fd: Fd, at: number, count: number) => number>('write', 'intptr_t', [
     'int',
     'uintptr_t',
     'size_t',
@@ -43,7 +44,7 @@ type Write = (at: number, count: number) => number;
  * is no room for. Files are written at once, so that nothing is lost when the process ends.
  */
 export class Output {
-  readonly #fd: number;
+  readonly #fd: Fd;
   readonly #limit: number;
   readonly #onLost: (count: number) => string;
   readonly #scratch = NativeMemory.allocate(2 * CHUNK);
@@ -57,7 +58,7 @@ export class Output {
    * @param limit bytes that may wait.
    * @param onLost makes the line that tells how many were lost.
    */
-  constructor(fd: number, limit: number, onLost: (count: number) => string) {
+  constructor(fd: Fd, limit: number, onLost: (count: number) => string) {
     this.#fd = fd;
     this.#limit = limit;
     this.#onLost = onLost;
@@ -97,12 +98,12 @@ export class Output {
   /**
    * An open file of our own: O_NONBLOCK on the one that was given would be so for all who share it.
    */
-  #reopen(): number {
+  #reopen(): Fd {
     try {
       const { O_WRONLY, O_NONBLOCK, O_NOCTTY } = constants;
-      return openSync(`/proc/self/fd/${this.#fd}`, O_WRONLY | O_NONBLOCK | O_NOCTTY);
+      return openSync(`/proc/self/fd/${this.#fd}`, O_WRONLY | O_NONBLOCK | O_NOCTTY) as Fd;
     } catch {
-      return -1;
+      return -1 as Fd;
     }
   }
 

@@ -1,24 +1,25 @@
+import type { Fd } from './fd.js';
 import { libc } from '../calls/libc.js';
 
-const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
+const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
 
 /** A descriptor with an owner, who closes it exactly once. */
 export class OwnedFd {
-  #value: number;
+  #value: Fd;
 
-  constructor(value: number) {
+  constructor(value: Fd) {
     this.#value = value;
   }
 
   /** The descriptor, or -1 once it was closed or taken. */
-  get value(): number {
+  get value(): Fd {
     return this.#value;
   }
 
   /** Gives the descriptor, and the duty to close it, to the caller. */
-  take(): number {
+  take(): Fd {
     const value = this.#value;
-    this.#value = -1;
+    this.#value = -1 as Fd;
     return value;
   }
 

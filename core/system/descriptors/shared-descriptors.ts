@@ -1,6 +1,7 @@
+import type { Fd } from './fd.js';
 import { libc } from '../calls/libc.js';
 
-const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
+const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
 
 /** The most threads. {@link DescriptorUser.thread} is below it. */
 export const MOST_THREADS = 64;
@@ -32,7 +33,7 @@ export interface DescriptorUser {
  * A descriptor that is closed once the turns have ended that were under way when it was given up.
  */
 interface Closing {
-  readonly fd: number;
+  readonly fd: Fd;
   /** The turns that were under way at that time. */
   readonly turns: readonly Turn[];
 }
@@ -85,7 +86,7 @@ export class SharedDescriptors {
    * @returns its serial, by which a thread can check that it was not closed since. 0 if it cannot
    * be published.
    */
-  publish(fd: number): number {
+  publish(fd: Fd): number {
     if (this.#joined.size === 0 || fd < 0 || fd >= DESCRIPTORS) return 0;
     const serial = this.#words[SERIALS + fd]! + 1;
     if (serial > LAST_SERIAL) return 0;
@@ -94,7 +95,7 @@ export class SharedDescriptors {
   }
 
   /** Closes a descriptor, as soon as no thread uses it. If it was not published, at once. */
-  close(fd: number): void {
+  close(fd: Fd): void {
     if (this.#published[fd] !== 1) {
       closeFd(fd);
       return;
@@ -158,9 +159,10 @@ export const sharedDescriptors = new SharedDescriptors();
 
 /**
  * Closes a descriptor that a backend's `backing` may have returned, as soon as no thread uses it.
+ * It takes a plain number, as authors of backends have it.
  */
 export function closeBacking(fd: number): void {
-  sharedDescriptors.close(fd);
+  sharedDescriptors.close(fd as Fd);
 }
 
 /** {@link SharedDescriptors.settle} */
@@ -205,7 +207,7 @@ export class DescriptorUse {
    * Whether a descriptor was not given up since it was published with this serial. To be asked
    * within a turn.
    */
-  isCurrent(fd: number, serial: number): boolean {
+  isCurrent(fd: Fd, serial: number): boolean {
     return Atomics.load(this.#words, SERIALS + fd) + 1 === serial;
   }
 }

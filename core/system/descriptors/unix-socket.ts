@@ -1,3 +1,4 @@
+import type { Fd } from './fd.js';
 import { lstatSync, unlinkSync } from 'node:fs';
 import { check, libc, result, SystemError } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
@@ -15,28 +16,29 @@ const socketpair = libc<(domain: number, type: number, protocol: number, fds: nu
   'int',
   ['int', 'int', 'int', 'uintptr_t'],
 );
-const bind = libc<(fd: number, address: number, length: number) => number>('bind', 'int', [
+const bind = libc<(fd: Fd, address: number, length: number) => number>('bind', 'int', [
   'int',
   'uintptr_t',
   'uint',
 ]);
-const listen = libc<(fd: number, backlog: number) => number>('listen', 'int', ['int', 'int']);
-const connect = libc<(fd: number, address: number, length: number) => number>('connect', 'int', [
+const listen = libc<(fd: Fd, backlog: number) => number>('listen', 'int', ['int', 'int']);
+const connect = libc<(fd: Fd, address: number, length: number) => number>('connect', 'int', [
   'int',
   'uintptr_t',
   'uint',
 ]);
-const accept4 = libc<(fd: number, address: number, length: number, flags: number) => number>(
-  'accept4',
+const accept4 = libc<(fd: Fd, address: number, length: number, flags: number) => number>('accept4', 'int', [
   'int',
-  ['int', 'uintptr_t', 'uintptr_t', 'int'],
-);
-const recvmsg = libc<(fd: number, message: number, flags: number) => number>('recvmsg', 'intptr_t', [
+  'uintptr_t',
+  'uintptr_t',
+  'int',
+]);
+const recvmsg = libc<(fd: Fd, message: number, flags: number) => number>('recvmsg', 'intptr_t', [
   'int',
   'uintptr_t',
   'int',
 ]);
-const sendmsg = libc<(fd: number, message: number, flags: number) => number>('sendmsg', 'intptr_t', [
+const sendmsg = libc<(fd: Fd, message: number, flags: number) => number>('sendmsg', 'intptr_t', [
   'int',
   'uintptr_t',
   'int',
@@ -106,7 +108,9 @@ function socketAddress(path: string): number {
 }
 
 function newSocket(): OwnedFd {
-  return new OwnedFd(check(result(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), 'socket'));
+  return new OwnedFd(
+    check(result(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), 'socket') as Fd,
+  );
 }
 
 /** A non-blocking stream socket that carries descriptors. */
@@ -118,7 +122,7 @@ export class UnixConnection {
   }
 
   /** The socket, for {@link watch}; -1 once closed. */
-  get fd(): number {
+  get fd(): Fd {
     return this.#fd.value;
   }
 
@@ -139,7 +143,7 @@ export class UnixConnection {
   }
 
   /** Takes over a connected socket. @throws SystemError if the descriptor is not open. */
-  static adopt(fd: number): UnixConnection {
+  static adopt(fd: Fd): UnixConnection {
     check(setNonBlocking(fd), `descriptor ${fd}`);
     return new UnixConnection(new OwnedFd(fd));
   }
@@ -149,7 +153,7 @@ export class UnixConnection {
     const type = SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
     check(result(socketpair(AF_UNIX, type, 0, scratch.address)), 'socketpair');
     const [first, second] = scratch.i32;
-    return [new UnixConnection(new OwnedFd(first!)), new UnixConnection(new OwnedFd(second!))];
+    return [new UnixConnection(new OwnedFd(first as Fd)), new UnixConnection(new OwnedFd(second as Fd))];
   }
 
   /**
@@ -178,7 +182,7 @@ export class UnixConnection {
    * The caller still owns those. They are sent with the first byte.
    * @returns bytes sent, or minus the errno. EAGAIN: the peer reads too slowly. EPIPE: it is gone.
    */
-  send(bytes: Uint8Array, fds: readonly number[] = []): number {
+  send(bytes: Uint8Array, fds: readonly Fd[] = []): number {
     if (fds.length > MAX_FDS) return EMSGSIZE;
     const count = Math.min(bytes.length, MAX_TRANSFER);
     const controlLength = fds.length === 0 ? 0 : CMSG_HEADER + 4 * fds.length;
@@ -209,7 +213,7 @@ function takeDescriptors(fds: OwnedFd[]): void {
     if (length < CMSG_HEADER || at + length > end) return;
     if (scratch.i32[(at + 8) >>> 2] === SOL_SOCKET && scratch.i32[(at + 12) >>> 2] === SCM_RIGHTS) {
       for (let i = at + CMSG_HEADER; i + 4 <= at + length; i += 4)
-        fds.push(new OwnedFd(scratch.i32[i >>> 2]!));
+        fds.push(new OwnedFd(scratch.i32[i >>> 2] as Fd));
     }
     at += (length + 7) & ~7;
   }
@@ -228,7 +232,7 @@ export class UnixListener {
   }
 
   /** For {@link watch}; -1 once closed. */
-  get fd(): number {
+  get fd(): Fd {
     return this.#fd.value;
   }
 
@@ -254,14 +258,14 @@ export class UnixListener {
   }
 
   /** Takes over a listening descriptor; its path is not removed on close. @throws SystemError */
-  static adopt(fd: number): UnixListener {
+  static adopt(fd: Fd): UnixListener {
     check(setNonBlocking(fd), `descriptor ${fd}`);
     return new UnixListener(new OwnedFd(fd), undefined);
   }
 
   /** The next connection, or minus the errno (EAGAIN: none waits). */
   accept(): UnixConnection | number {
-    const fd = result(accept4(this.#fd.value, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    const fd = result(accept4(this.#fd.value, 0, 0, SOCK_CLOEXEC | SOCK_NONBLOCK)) as Fd;
     return fd < 0 ? fd : UnixConnection.adopt(fd);
   }
 

@@ -1,20 +1,22 @@
+import type { Fd } from '../descriptors/fd.js';
 import { check, libc, nodeSymbol, result } from '../calls/libc.js';
 import { drain, eventfd, signal } from '../descriptors/eventfd.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { type Watch, watch, watchBarely } from './watch.js';
 
 const epollCreate = libc<(flags: number) => number>('epoll_create1', 'int', ['int']);
-const epollCtl = libc<(epoll: number, operation: number, fd: number, event: number) => number>(
-  'epoll_ctl',
+const epollCtl = libc<(epoll: Fd, operation: number, fd: Fd, event: number) => number>('epoll_ctl', 'int', [
   'int',
-  ['int', 'int', 'int', 'uintptr_t'],
-);
-const epollWait = libc<(epoll: number, events: number, most: number, timeout: number) => number>(
+  'int',
+  'int',
+  'uintptr_t',
+]);
+const epollWait = libc<(epoll: Fd, events: number, most: number, timeout: number) => number>(
   'epoll_wait',
   'int',
   ['int', 'uintptr_t', 'int', 'int'],
 );
-const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
+const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
 
 // Public functions of the embedding interfaces of V8, Node (node.h) and libuv, which the program
 // exports for addons.
@@ -24,7 +26,7 @@ const currentLoop = nodeSymbol<(isolate: number) => number>(
   'uintptr_t',
   ['uintptr_t'],
 );
-const backendFd = nodeSymbol<(loop: number) => number>('uv_backend_fd', 'int', ['uintptr_t']);
+const backendFd = nodeSymbol<(loop: number) => Fd>('uv_backend_fd', 'int', ['uintptr_t']);
 const backendTimeout = nodeSymbol<(loop: number) => number>('uv_backend_timeout', 'int', ['uintptr_t']);
 const updateTime = nodeSymbol<(loop: number) => undefined>('uv_update_time', 'void', ['uintptr_t']);
 
@@ -68,7 +70,7 @@ function findLoop(): number {
 
 /** A descriptor that ends the sleep, and who serves it. */
 interface Source {
-  readonly fd: number;
+  readonly fd: Fd;
   readonly isEdge: boolean;
   readonly onReadable: () => void;
 }
@@ -86,7 +88,7 @@ interface Source {
  */
 class OwnSleep {
   readonly #loop: number;
-  readonly #epoll: number;
+  readonly #epoll: Fd;
   readonly #events = NativeMemory.allocate(MOST_EVENTS * EVENT_BYTES);
   readonly #eventData = new DataView(this.#events.u8.buffer, this.#events.u8.byteOffset);
   readonly #sources = new Map<number, Source>();
@@ -109,7 +111,7 @@ class OwnSleep {
 
   constructor(loop: number) {
     this.#loop = loop;
-    this.#epoll = check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1');
+    this.#epoll = check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1') as Fd;
     check(this.#poll(backendFd!(loop), EPOLLIN), "polling the event loop's descriptor");
   }
 
@@ -137,7 +139,7 @@ class OwnSleep {
     this.#events.free();
   }
 
-  #poll(fd: number, events: number): number {
+  #poll(fd: Fd, events: number): number {
     const event = new DataView(new ArrayBuffer(EVENT_BYTES));
     event.setUint32(0, events, true);
     event.setUint32(DATA_OFFSET, fd, true);
@@ -206,7 +208,7 @@ export function hasOwnSleep(): boolean {
  * is due. Promises and `process.nextTick` that it has made due run right after it.
  * @throws SystemError as `watch`.
  */
-export function watchClosely(fd: number, onReadable: () => void): CloseWatch {
+export function watchClosely(fd: Fd, onReadable: () => void): CloseWatch {
   return hasOwnSleep() ? addSource({ fd, isEdge: false, onReadable }) : watch(fd, onReadable);
 }
 
@@ -217,11 +219,7 @@ export function watchClosely(fd: number, onReadable: () => void): CloseWatch {
  * @param take takes the count where the thread has none.
  * @throws SystemError as `watch`.
  */
-export function watchSignals(
-  fd: number,
-  onSignal: () => void,
-  take: (fd: number) => unknown = drain,
-): CloseWatch {
+export function watchSignals(fd: Fd, onSignal: () => void, take: (fd: Fd) => unknown = drain): CloseWatch {
   if (hasOwnSleep()) return addSource({ fd, isEdge: true, onReadable: onSignal });
   return watch(fd, () => {
     take(fd);

@@ -1,15 +1,17 @@
+import type { Fd } from '../descriptors/fd.js';
 import koffi from 'koffi';
 import { check, libc, result } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { EEXIST } from '../calls/errno.js';
 
 const epollCreate = libc<(flags: number) => number>('epoll_create1', 'int', ['int']);
-const epollCtl = libc<(epoll: number, operation: number, fd: number, event: number) => number>(
-  'epoll_ctl',
+const epollCtl = libc<(epoll: Fd, operation: number, fd: Fd, event: number) => number>('epoll_ctl', 'int', [
   'int',
-  ['int', 'int', 'int', 'uintptr_t'],
-);
-const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
+  'int',
+  'int',
+  'uintptr_t',
+]);
+const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
@@ -30,26 +32,26 @@ export interface Watch {
  * Live watches by descriptor. koffi's handles stop polling once they are collected, so that they
  * are held here.
  */
-const live = new Map<number, Watch>();
+const live = new Map<Fd, Watch>();
 
 const noEvents = NativeMemory.allocate(16).address;
-let trial = -1;
+let trial = -1 as Fd;
 
 /**
  * Whether {@link watch} would take a descriptor: koffi ends the process where libuv refuses one, so
  * that it is tried on an epoll instance of its own first. @throws SystemError as `watch`.
  */
-export function checkPollable(fd: number): void {
+export function checkPollable(fd: Fd): void {
   const what = `polling descriptor ${fd}`;
   if (live.has(fd)) check(EEXIST, what);
-  if (trial < 0) trial = check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1');
+  if (trial < 0) trial = check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1') as Fd;
   check(result(epollCtl(trial, EPOLL_CTL_ADD, fd, noEvents)), what);
   epollCtl(trial, EPOLL_CTL_DEL, fd, noEvents);
 }
 
 function endTrials(): void {
   if (trial >= 0) closeFd(trial);
-  trial = -1;
+  trial = -1 as Fd;
 }
 
 /**
@@ -61,7 +63,7 @@ function endTrials(): void {
  * @throws SystemError if the descriptor cannot be polled (EPERM: a regular file), or is watched
  * already (EEXIST).
  */
-export function watch(fd: number, onReadable: () => void): Watch {
+export function watch(fd: Fd, onReadable: () => void): Watch {
   return watchBarely(fd, () => {
     onReadable();
     advanceLater();
@@ -72,7 +74,7 @@ export function watch(fd: number, onReadable: () => void): Watch {
  * As {@link watch}, for a callback that makes no promises due, or that sees to them itself.
  * @throws SystemError as `watch`.
  */
-export function watchBarely(fd: number, callback: () => void): Watch {
+export function watchBarely(fd: Fd, callback: () => void): Watch {
   checkPollable(fd);
   const handle = koffi.node.poll(fd, callback);
   let state: 'active' | 'paused' | 'closed' = 'active';

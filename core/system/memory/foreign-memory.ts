@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { readdirSync, readFileSync } from 'node:fs';
 import { AT, statx, STATX_FIELD } from '../calls/files.js';
 import { libc, result } from '../calls/libc.js';
@@ -9,7 +10,7 @@ import { NativeMemory } from './native-memory.js';
  */
 
 const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
-const closeFd = libc<(fd: number) => number>('close', 'int', ['int']);
+const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
 
 const MFD_CLOEXEC = 1;
 const MFD_HUGETLB = 4;
@@ -31,7 +32,7 @@ const TARGET = scratch.address + 256;
  * here waits for a server.
  * @returns why it is not, or undefined.
  */
-export function whyNotMemory(fd: number): string | undefined {
+export function whyNotMemory(fd: Fd): string | undefined {
   const mount = mountOf(fd);
   if (mount === undefined) return 'it is not open';
   learnInternal();
@@ -52,7 +53,7 @@ export function whyNotMemory(fd: number): string | undefined {
  * A text that is the same for descriptors of one file, and differs for two files: mount and inode
  * number. Undefined if the descriptor is not open, or the kernel is older than 5.14.
  */
-export function fileIdentity(fd: number): string | undefined {
+export function fileIdentity(fd: Fd): string | undefined {
   try {
     const text = readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1');
     const inode = /^ino:\s*(\d+)/m.exec(text)?.[1];
@@ -63,7 +64,7 @@ export function fileIdentity(fd: number): string | undefined {
 }
 
 /** Id of the file's mount, /proc/self/fdinfo, proc(5). The kernel does not ask the file system. */
-function mountOf(fd: number): string | undefined {
+function mountOf(fd: Fd): string | undefined {
   try {
     return /^mnt_id:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
   } catch {
@@ -72,7 +73,7 @@ function mountOf(fd: number): string | undefined {
 }
 
 /** Device of the file system, as the kernel has it cached (statx(2), AT_STATX_DONT_SYNC). */
-function deviceOf(fd: number): string {
+function deviceOf(fd: Fd): string {
   const code = statx(fd, EMPTY, AT.EMPTY_PATH | AT_STATX_DONT_SYNC, 0, TARGET);
   const words = scratch.u32.subarray(256 / 4);
   return code < 0 ? '' : `${words[STATX_FIELD.DEV_MAJOR / 4]}:${words[STATX_FIELD.DEV_MINOR / 4]}`;
@@ -99,7 +100,7 @@ function readMounts(): Mount[] {
 function learnInternal(): void {
   if (internal.mounts.size > 0) return;
   for (const flags of [0, MFD_HUGETLB, ...hugePages()]) {
-    const fd = result(memfdCreate('virtiofs-kit', MFD_CLOEXEC | flags));
+    const fd = result(memfdCreate('virtiofs-kit', MFD_CLOEXEC | flags)) as Fd;
     if (fd < 0) continue;
     const mount = mountOf(fd);
     if (mount !== undefined) internal.mounts.add(mount);

@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { fstatSync } from 'node:fs';
 import { guardRegion, type GuardedRegion } from './fault-guard.js';
 import { whyNotMemory } from './foreign-memory.js';
@@ -59,7 +60,7 @@ export class Mapping {
    * memory (a memfd, or a file on tmpfs or hugetlbfs).
    * @throws SystemError if the descriptor cannot be mapped.
    */
-  static map(fd: number, length: number, offset: number, onLost: () => void = ignore): Mapping {
+  static map(fd: Fd, length: number, offset: number, onLost: () => void = ignore): Mapping {
     if (!Number.isSafeInteger(length) || !Number.isSafeInteger(offset) || length < 1 || offset < 0) {
       throw new RangeError(`cannot map ${length} bytes at offset ${offset}`);
     }

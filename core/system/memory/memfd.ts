@@ -1,9 +1,10 @@
+import type { Fd } from '../descriptors/fd.js';
 import { check, libc, result } from '../calls/libc.js';
 import { OwnedFd } from '../descriptors/owned-fd.js';
 
 const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
-const ftruncate = libc<(fd: number, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']);
-const fcntl = libc<(fd: number, command: number, argument: number) => number>('fcntl', 'int', [
+const ftruncate = libc<(fd: Fd, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']);
+const fcntl = libc<(fd: Fd, command: number, argument: number) => number>('fcntl', 'int', [
   'int',
   'int',
   'int',
@@ -20,7 +21,7 @@ export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8 } as const;
  * Seals a file against shrinking, so that memory mapped from it never lacks its pages. Nothing
  * happens if the file takes no seals, as that of a memory-backend-file, or no further ones.
  */
-export function sealAgainstShrinking(fd: number): void {
+export function sealAgainstShrinking(fd: Fd): void {
   fcntl(fd, F_ADD_SEALS, Seal.SHRINK);
 }
 
@@ -30,7 +31,9 @@ export function sealAgainstShrinking(fd: number): void {
  * @throws SystemError
  */
 export function memfd(name: string, size: number, seals = 0): OwnedFd {
-  const fd = new OwnedFd(check(result(memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)), 'memfd_create'));
+  const fd = new OwnedFd(
+    check(result(memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)), 'memfd_create') as Fd,
+  );
   try {
     check(result(ftruncate(fd.value, size)), `ftruncate of a memfd to ${size} bytes`);
     if (seals !== 0) check(result(fcntl(fd.value, F_ADD_SEALS, seals)), 'sealing a memfd');

@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { EAGAIN } from '../calls/errno.js';
 import { lseek, pread, preadv2, pwrite, pwritev2 } from '../calls/files.js';
 
@@ -23,7 +24,7 @@ export interface Pieces {
  * @param flags of preadv2(2).
  * @returns bytes, or minus the errno.
  */
-export function readInto(fd: number, pieces: Pieces, offset: number, flags: number): number {
+export function readInto(fd: Fd, pieces: Pieces, offset: number, flags: number): number {
   return pieces.iovCount === 1 && flags === 0
     ? pread(fd, pieces.address, pieces.length, offset)
     : preadv2(fd, pieces.iov, pieces.iovCount, offset, flags);
@@ -35,12 +36,12 @@ export function readInto(fd: number, pieces: Pieces, offset: number, flags: numb
  * or because the file ends there. Only the file's size tells the two apart.
  * @param count bytes that it returned, or minus the errno.
  */
-export function mustReadOn(fd: number, offset: number, count: number): boolean {
+export function mustReadOn(fd: Fd, offset: number, count: number): boolean {
   return count < 0 ? count === EAGAIN : offset + count < lseek(fd, 0, SEEK_END);
 }
 
 /** Writes by the cheapest system call. @returns bytes, or minus the errno. */
-export function writeFrom(fd: number, pieces: Pieces, offset: number): number {
+export function writeFrom(fd: Fd, pieces: Pieces, offset: number): number {
   return pieces.iovCount === 1
     ? pwrite(fd, pieces.address, pieces.length, offset)
     : pwritev2(fd, pieces.iov, pieces.iovCount, offset, 0);

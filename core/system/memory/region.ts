@@ -1,8 +1,9 @@
+import type { Fd } from '../descriptors/fd.js';
 import koffi from 'koffi';
 import { check, libc, result } from '../calls/libc.js';
 
 const mmap = libc<
-  (address: number, length: number, protection: number, flags: number, fd: number, offset: number) => number
+  (address: number, length: number, protection: number, flags: number, fd: Fd, offset: number) => number
 >('mmap', 'intptr_t', ['uintptr_t', 'size_t', 'int', 'int', 'int', 'int64_t']);
 const munmap = libc<(address: number, length: number) => number>('munmap', 'int', ['uintptr_t', 'size_t']);
 
@@ -86,7 +87,7 @@ export class Region {
   static anonymous(bytes: number): Region {
     const length = roundUp(bytes, PAGE_SIZE);
     const address = check(
-      result(mmap(0, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)),
+      result(mmap(0, length, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1 as Fd, 0)),
       `mmap of ${length} bytes`,
     );
     // A kernel without huge pages refuses this advice, which does no harm.
@@ -100,7 +101,7 @@ export class Region {
    * them are an error here and not at a later access.
    * @throws SystemError
    */
-  static shared(fd: number, length: number, offset: number, huge: boolean): Region {
+  static shared(fd: Fd, length: number, offset: number, huge: boolean): Region {
     const flags = MAP_SHARED | (huge ? 0 : MAP_NORESERVE);
     const address = check(
       result(mmap(0, length, PROT_READ_WRITE, flags, fd, offset)),
@@ -156,7 +157,7 @@ export class Region {
     this.#lifetime.released = true;
     const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     check(
-      result(mmap(this.address, this.length, PROT_READ_WRITE, flags, -1, 0)),
+      result(mmap(this.address, this.length, PROT_READ_WRITE, flags, -1 as Fd, 0)),
       'mmap over a released region',
     );
     unmapIfUnused(this.#lifetime);

@@ -15,7 +15,7 @@ import {
 import { hostBuffer } from '../../../core/memory/index.js';
 import * as files from '../../../core/system/calls/files.js';
 import * as xattrs from '../../../core/system/calls/xattrs.js';
-import { NativeMemory } from '../../../core/system/index.js';
+import { type Fd, NativeMemory } from '../../../core/system/index.js';
 import { caller, host } from './support.js';
 
 const { AT, O } = files;
@@ -103,7 +103,7 @@ export function digest(driver: Driver, handle: number, size: number): string {
   return hash.digest('hex');
 }
 
-function check(value: number): number {
+function check<Result extends number>(value: Result): Result {
   if (value < 0) throw FsError.of(-value);
   return value;
 }
@@ -237,43 +237,43 @@ export class HostDriver implements Driver {
     );
   }
 
-  linkHandle(handle: number, to: string): void {
+  linkHandle(handle: Fd, to: string): void {
     const [a, b] = strings(`/proc/self/fd/${handle}`, this.#at(to));
     check(files.linkat(AT.FDCWD, a!, AT.FDCWD, b!, AT.SYMLINK_FOLLOW));
   }
 
-  close(handle: number): void {
+  close(handle: Fd): void {
     check(files.close(handle));
   }
 
-  fstat(handle: number): Stat {
+  fstat(handle: Fd): Stat {
     check(files.statx(handle, strings('')[0]!, AT.EMPTY_PATH, files.STATX.BASIC, area.address));
     return statOf();
   }
 
-  read(handle: number, offset: number, length: number): Uint8Array {
+  read(handle: Fd, offset: number, length: number): Uint8Array {
     const count = this.#iov(length, (iov) => files.preadv2(handle, iov, 1, offset, 0));
     return area.u8.slice(0, count);
   }
 
-  write(handle: number, offset: number, bytes: Uint8Array): number {
+  write(handle: Fd, offset: number, bytes: Uint8Array): number {
     area.u8.set(bytes);
     return this.#iov(bytes.length, (iov) => files.pwritev2(handle, iov, 1, offset, 0));
   }
 
-  ftruncate(handle: number, size: number): void {
+  ftruncate(handle: Fd, size: number): void {
     check(files.ftruncate(handle, size));
   }
 
-  fallocate(handle: number, mode: number, offset: number, length: number): void {
+  fallocate(handle: Fd, mode: number, offset: number, length: number): void {
     check(files.fallocate(handle, mode, offset, length));
   }
 
-  seek(handle: number, offset: number, whence: 'data' | 'hole'): number {
+  seek(handle: Fd, offset: number, whence: 'data' | 'hole'): number {
     return check(files.lseek(handle, offset, whence === 'data' ? 3 : 4));
   }
 
-  copy(from: number, offset: number, to: number, toOffset: number, length: number): number {
+  copy(from: Fd, offset: number, to: Fd, toOffset: number, length: number): number {
     const words = new BigInt64Array(area.u8.buffer, area.u8.byteOffset, 2);
     words.set([BigInt(offset), BigInt(toOffset)]);
     return check(files.copyFileRange(from, area.address, to, area.address + 8, length));
@@ -306,7 +306,7 @@ export class HostDriver implements Driver {
     return check(call(area.address + at));
   }
 
-  #with<T>(path: string, flags: number, use: (fd: number) => T): T {
+  #with<T>(path: string, flags: number, use: (fd: Fd) => T): T {
     const fd = check(files.openat(AT.FDCWD, strings(this.#at(path))[0]!, flags | O.NOFOLLOW, 0));
     try {
       return use(fd);
@@ -461,7 +461,7 @@ export class MemfsDriver implements Driver {
     return this.#handle(this.#fs.tmpfile(this.#find(directory), mode, OpenFlags.READ_WRITE, context).node);
   }
 
-  linkHandle(handle: number, to: string): void {
+  linkHandle(handle: Fd, to: string): void {
     const [parent, name] = this.#parent(to);
     if (this.#lookup(parent, name) !== undefined) throw FsError.of('EEXIST');
     const node = this.#node(handle);
@@ -471,40 +471,40 @@ export class MemfsDriver implements Driver {
     this.#temporary.delete(node);
   }
 
-  close(handle: number): void {
+  close(handle: Fd): void {
     this.#node(handle);
     this.#handles.delete(handle);
     this.#forgetAll();
   }
 
-  fstat(handle: number): Stat {
+  fstat(handle: Fd): Stat {
     return this.#stat(this.#node(handle));
   }
 
-  read(handle: number, offset: number, length: number): Uint8Array {
+  read(handle: Fd, offset: number, length: number): Uint8Array {
     const count = this.#fs.read(this.#node(handle), file, scratch.slice(0, length), offset);
     return scratch.bytes.slice(0, count);
   }
 
-  write(handle: number, offset: number, bytes: Uint8Array): number {
+  write(handle: Fd, offset: number, bytes: Uint8Array): number {
     if (bytes.length === 0) return 0;
     scratch.put(0, bytes);
     return this.#fs.write(this.#node(handle), file, scratch.slice(0, bytes.length), offset, 0);
   }
 
-  ftruncate(handle: number, size: number): void {
+  ftruncate(handle: Fd, size: number): void {
     this.#fs.setattr(this.#node(handle), { size }, file);
   }
 
-  fallocate(handle: number, mode: number, offset: number, length: number): void {
+  fallocate(handle: Fd, mode: number, offset: number, length: number): void {
     this.#fs.fallocate(this.#node(handle), file, mode, offset, length, context);
   }
 
-  seek(handle: number, offset: number, whence: 'data' | 'hole'): number {
+  seek(handle: Fd, offset: number, whence: 'data' | 'hole'): number {
     return this.#fs.lseek(this.#node(handle), file, offset, whence);
   }
 
-  copy(from: number, offset: number, to: number, toOffset: number, length: number): number {
+  copy(from: Fd, offset: number, to: Fd, toOffset: number, length: number): number {
     const source = this.#node(from);
     const target = this.#node(to);
     // Linux `generic_copy_file_checks`.
@@ -531,7 +531,7 @@ export class MemfsDriver implements Driver {
     return this.#nextHandle++;
   }
 
-  #node(handle: number): Inode {
+  #node(handle: Fd): Inode {
     const node = this.#handles.get(handle);
     if (node === undefined) throw FsError.of('EBADF');
     return node;

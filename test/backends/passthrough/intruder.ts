@@ -1,7 +1,7 @@
 import * as fs from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { close, O, open, syscall } from '../../../core/system/calls/files.js';
-import { NativeMemory } from '../../../core/system/index.js';
+import { type Fd, NativeMemory } from '../../../core/system/index.js';
 
 const arm64 = process.arch === 'arm64';
 const SYS = {
@@ -37,7 +37,7 @@ function byHandle(directory: string, path: string, flags: number): string {
   if (known < 0) return `no handle: ${answer(known)}`;
   const at = open(directory, O.DIRECTORY);
   if (at < 0) return answer(at);
-  const fd = syscall(SYS.OPEN_BY_HANDLE_AT, at, HANDLE, flags);
+  const fd = syscall(SYS.OPEN_BY_HANDLE_AT, at, HANDLE, flags) as Fd;
   close(at);
   if (fd >= 0) close(fd);
   return answer(fd);

@@ -8,7 +8,7 @@ import { setImmediate, setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Backing } from '../../../core/backend/accelerator.js';
 import { type Attributes, FileType } from '../../../core/backend/index.js';
-import { DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
+import { type Fd, DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
 import { Count, SharedFileTable, FileTableView } from '../../../core/queue-threads/file-table.js';
 import {
   FROM,
@@ -59,7 +59,7 @@ class Rig {
   /** Slots for which the owner learned that a thread gave other attributes, in order. */
   readonly differing: number[] = [];
   readonly givenBack: [slot: number, lookups: number][] = [];
-  readonly #open = new Set<number>();
+  readonly #open = new Set<Fd>();
 
   constructor(t: TestContext, threads = 1) {
     const users = Array.from({ length: threads }, () => this.descriptors.join());
@@ -76,15 +76,15 @@ class Rig {
     });
   }
 
-  open(): number {
-    const fd = fs.openSync('/dev/null', 'r');
+  open(): Fd {
+    const fd = fs.openSync('/dev/null', 'r') as Fd;
     this.#open.add(fd);
     return fd;
   }
 
   close(fd: number): void {
-    this.#open.delete(fd);
-    this.descriptors.close(fd);
+    this.#open.delete(fd as Fd);
+    this.descriptors.close(fd as Fd);
   }
 
   backing(change: Partial<Backing> = {}): Backing {
@@ -829,15 +829,15 @@ test('every lookup with which an entry is published is taken by a thread or retu
   };
   const reports = Promise.all(users.map((user) => reader({ ...data, user })));
   const progress = new Int32Array(data.progress);
-  const fds = new Map<number, number>();
+  const fds = new Map<number, Fd>();
   let publications = 0;
 
   function publish(slot: number): void {
     const { identity } = entries[slot]!;
     const publication = publications++;
-    let fd = -1;
+    let fd = -1 as Fd;
     if (identity.birth === undefined) {
-      fd = fds.get(slot) ?? fs.openSync('/dev/null', 'r');
+      fd = fds.get(slot) ?? (fs.openSync('/dev/null', 'r') as Fd);
       fds.set(slot, fd);
     }
     granted[publication] = fileTable.publishEntry(
@@ -937,11 +937,11 @@ test('threads find no file and no node but the published ones, and no difference
   const report = reader(data);
   const progress = new Int32Array(data.progress);
   const confirmed = new Int32Array(data.confirmed);
-  const fds = new Map<number, number>();
+  const fds = new Map<number, Fd>();
 
   /** A descriptor of a file, new or not. */
   function backing(which: number): Backing {
-    const fd = fds.get(which) ?? fs.openSync(paths[which]!, 'r');
+    const fd = fds.get(which) ?? (fs.openSync(paths[which]!, 'r') as Fd);
     fds.set(which, fd);
     return { fd, attributes: true, readFlags: 0, writes: false, names: false };
   }

@@ -1,6 +1,6 @@
 import * as fs from 'node:fs';
 import { isMainThread, parentPort, workerData } from 'node:worker_threads';
-import { DescriptorUse, type DescriptorUser } from '../../../core/system/index.js';
+import { type Fd, DescriptorUse, type DescriptorUser } from '../../../core/system/index.js';
 
 /** Words by which a descriptor is published to the thread. The version is odd during a write. */
 export const Place = { VERSION: 0, FD: 1, SERIAL: 2, ID: 3 } as const;
@@ -49,7 +49,7 @@ function run({ user, places, memory, progress: shared }: ReaderData): ReaderRepo
     use.enter();
     const at = (turn % places) * PLACE_WORDS;
     const version = Atomics.load(words, at + Place.VERSION);
-    const fd = Atomics.load(words, at + Place.FD);
+    const fd = Atomics.load(words, at + Place.FD) as Fd;
     const serial = Atomics.load(words, at + Place.SERIAL);
     const id = Atomics.load(words, at + Place.ID);
     const isWhole = (version & 1) === 0 && Atomics.load(words, at + Place.VERSION) === version;

@@ -14,7 +14,7 @@ import {
   HeaderFlags,
   ProtocolFeature,
 } from '../../../core/vhost-user/messages.js';
-import { drain, eventfd, Mapping, memfd, signal, watch } from '../../../core/system/index.js';
+import { type Fd, drain, eventfd, Mapping, memfd, signal, watch } from '../../../core/system/index.js';
 import { HOLD } from '../../support/echo-session.js';
 import { EchoServer, openDescriptors, until } from '../../support/vhost-user.js';
 
@@ -405,7 +405,7 @@ test('a ring outside the shared memory is refused when it would start', async (t
 test('a kick descriptor that cannot be polled is refused', async (t) => {
   const echo = EchoServer.start(t);
   const { channel } = await echo.connect(t);
-  const file = openSync('/proc/self/exe', 'r');
+  const file = openSync('/proc/self/exe', 'r') as Fd;
   t.after(() => closeSync(file));
   await assert.rejects(channel.command('SET_VRING_KICK', encodeU64(1), [file]), /refused SET_VRING_KICK/);
 });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
-import { CallList, NativeMemory, type Pieces } from '../../../../core/system/index.js';
+import { type Fd, CallList, NativeMemory, type Pieces } from '../../../../core/system/index.js';
 import { AT, fstat, O, RWF, STATX, statx } from '../../../../core/system/calls/files.js';
 import { checkProperty } from '../../../support/random.js';
 
@@ -20,7 +20,7 @@ interface Bench {
   readonly list: CallList;
   readonly memory: NativeMemory;
   /** A directory, a file in it, and no descriptor at all. */
-  readonly fds: readonly number[];
+  readonly fds: readonly Fd[];
 }
 
 const NAMES = ['file', 'link', 'missing', 'file/below', '', 'x'.repeat(240), 'é'] as const;
@@ -32,7 +32,7 @@ function bench(t: TestContext): Bench {
   const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-call-list-'));
   fs.writeFileSync(join(folder, 'file'), 'content');
   fs.symlinkSync('file', join(folder, 'link'));
-  const fds = [fs.openSync(folder, 'r'), fs.openSync(join(folder, 'file'), 'r'), -1];
+  const fds = [fs.openSync(folder, 'r'), fs.openSync(join(folder, 'file'), 'r'), -1] as Fd[];
   t.after(() => {
     list.close();
     memory.free();
@@ -97,7 +97,7 @@ test('a list does what the same calls do one after the other', async (t) => {
 test('calls are made once, when the list is run', (t) => {
   const all = bench(t);
   const { list, fds } = all;
-  const file = fs.openSync(`/proc/self/fd/${fds[1]!}`, 'r');
+  const file = fs.openSync(`/proc/self/fd/${fds[1]!}`, 'r') as Fd;
   list.fstat(file, prepare(all, 0, ''));
   list.run();
   fs.closeSync(file);
@@ -132,8 +132,8 @@ function transferBench(t: TestContext): TransferBench {
   return { list, memory, path: join(folder, 'file') };
 }
 
-function opened(t: TestContext, path: string, flags: number): number {
-  const fd = fs.openSync(path, flags, 0o600);
+function opened(t: TestContext, path: string, flags: number): Fd {
+  const fd = fs.openSync(path, flags, 0o600) as Fd;
   t.after(() => fs.closeSync(fd));
   return fd;
 }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
-import { CallList, IoThreads, type IoWork, NativeMemory } from '../../../../core/system/index.js';
+import { type Fd, CallList, IoThreads, type IoWork, NativeMemory } from '../../../../core/system/index.js';
 
 const BLOCK = 4096;
 const EIO = -5;
@@ -32,7 +32,7 @@ class Work implements IoWork {
   }
 
   /** Adds reads of blocks. */
-  read(fd: number, blocks: readonly number[]): this {
+  read(fd: Fd, blocks: readonly number[]): this {
     for (const [i, block] of blocks.entries()) {
       const address = this.memory.address + i * BLOCK;
       this.list.read(fd, { address, length: BLOCK, iov: 0, iovCount: 1 }, block * BLOCK, 0);
@@ -56,14 +56,14 @@ class Work implements IoWork {
 }
 
 /** A file of 64 blocks, each filled with its number. */
-function numbered(t: TestContext): number {
+function numbered(t: TestContext): Fd {
   const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-io-threads-'));
   const path = join(folder, 'file');
   fs.writeFileSync(
     path,
     Buffer.alloc(64 * BLOCK).map((_, i) => i / BLOCK),
   );
-  const fd = fs.openSync(path, 'r');
+  const fd = fs.openSync(path, 'r') as Fd;
   t.after(() => {
     fs.closeSync(fd);
     fs.rmSync(folder, { recursive: true });
@@ -161,7 +161,7 @@ test('the event loop is not woken while somebody attends, and learns what it mis
 
 test('what goes wrong with a transfer is its result', async (t) => {
   const threads = await started(1);
-  const work = new Work(t).read(-1, [1, 2]);
+  const work = new Work(t).read(-1 as Fd, [1, 2]);
   assert.ok(threads.give(work));
   await work.ended;
   assert.deepEqual([work.list.result(0), work.list.result(1)], [EBADF, EBADF]);

@@ -7,6 +7,7 @@ import { describe, it, test, type TestContext } from 'node:test';
 import { setImmediate, setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import {
+  type Fd,
   DescriptorUse,
   type DescriptorUser,
   MOST_THREADS,
@@ -17,8 +18,8 @@ import { Place, PLACE_WORDS, type ReaderData, type ReaderReport, Progress } from
 /** Where serials begin in the shared state, in words: after the turns, of 16 words each. */
 const SERIALS = MOST_THREADS * 16;
 
-function open(): number {
-  return fs.openSync('/dev/null', 'r');
+function open(): Fd {
+  return fs.openSync('/dev/null', 'r') as Fd;
 }
 
 function isOpen(fd: number): boolean {
@@ -241,9 +242,9 @@ describe('a serial', () => {
 
   it('is not to be had for descriptors without number, of high numbers, and after the last one', () => {
     const { descriptors, users, uses } = shared(1);
-    assert.equal(descriptors.publish(-1), 0);
-    assert.equal(descriptors.publish(65_536), 0);
-    assert.notEqual(descriptors.publish(65_535), 0);
+    assert.equal(descriptors.publish(-1 as Fd), 0);
+    assert.equal(descriptors.publish(65_536 as Fd), 0);
+    assert.notEqual(descriptors.publish(65_535 as Fd), 0);
     const fd = open();
     new Int32Array(users[0]!.state)[SERIALS + fd] = 0x7ffffffe;
     const last = descriptors.publish(fd);
@@ -328,7 +329,7 @@ test('a thread reads no file but the one that it has found, while descriptors ar
   const ended = once(worker, 'message') as Promise<[ReaderReport]>;
   const words = new Int32Array(memory);
   const progress = new Int32Array(shared);
-  const used: number[] = [];
+  const used: Fd[] = [];
   const numbers = new Set<number>();
   let opened = 0;
   let waited = 0;
@@ -339,7 +340,7 @@ test('a thread reads no file but the one that it has found, while descriptors ar
     // It may still be found, but it is not current.
     if (former !== undefined) descriptors.close(former);
     const id = opened % files.length;
-    const fd = fs.openSync(files[id]!, 'r');
+    const fd = fs.openSync(files[id]!, 'r') as Fd;
     Atomics.add(words, at + Place.VERSION, 1);
     Atomics.store(words, at + Place.FD, fd);
     Atomics.store(words, at + Place.SERIAL, descriptors.publish(fd));

@@ -4,6 +4,7 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import {
+  type Fd,
   drain,
   eventfd,
   MAX_FDS,
@@ -55,15 +56,12 @@ test('a message carries at most 253 descriptors', () => {
   using event = eventfd();
   const received: OwnedFd[] = [];
   const before = readdirSync('/proc/self/fd').length;
-  assert.equal(a.send(Buffer.from('x'), Array<number>(MAX_FDS).fill(event.value)), 1);
+  assert.equal(a.send(Buffer.from('x'), Array<Fd>(MAX_FDS).fill(event.value)), 1);
   assert.equal(b.recv(new Uint8Array(1), received), 1);
   assert.equal(received.length, MAX_FDS);
   for (const fd of received) fd.close();
   assert.equal(readdirSync('/proc/self/fd').length, before);
-  assert.equal(
-    a.send(Buffer.from('x'), Array<number>(MAX_FDS + 1).fill(event.value)),
-    -constants.errno.EMSGSIZE,
-  );
+  assert.equal(a.send(Buffer.from('x'), Array<Fd>(MAX_FDS + 1).fill(event.value)), -constants.errno.EMSGSIZE);
   a.close();
   b.close();
 });

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { Worker } from 'node:worker_threads';
 import {
+  type Fd,
   drain,
   eventfd,
   hasOwnSleep,
@@ -113,10 +114,10 @@ test('signals before a watch and during it are told, and none while it is paused
 });
 
 test('a descriptor that cannot be polled, or is polled already, is refused', () => {
-  const file = openSync('/etc/passwd', 'r');
+  const file = openSync('/etc/passwd', 'r') as Fd;
   assert.throws(() => watchClosely(file, () => {}), { message: `polling descriptor ${file}: EPERM` });
   closeSync(file);
-  assert.throws(() => watchClosely(-1, () => {}), { code: 'EBADF' });
+  assert.throws(() => watchClosely(-1 as Fd, () => {}), { code: 'EBADF' });
   using fd = eventfd();
   const watched = watchClosely(fd.value, () => {});
   assert.throws(() => watchClosely(fd.value, () => {}), { code: 'EEXIST' });

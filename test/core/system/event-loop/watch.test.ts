@@ -3,7 +3,7 @@ import { openSync, closeSync } from 'node:fs';
 import { constants } from 'node:os';
 import { test } from 'node:test';
 import { setImmediate as turn } from 'node:timers/promises';
-import { drain, eventfd, isEventfd, memfd, signal, watch } from '../../../../core/system/index.js';
+import { type Fd, drain, eventfd, isEventfd, memfd, signal, watch } from '../../../../core/system/index.js';
 
 /** Lets the event loop poll often enough to see what is readable. */
 async function turns(): Promise<void> {
@@ -24,7 +24,7 @@ test('only eventfds pass for eventfds', () => {
   using other = memfd('test', 1);
   assert.ok(isEventfd(fd.value));
   assert.ok(!isEventfd(other.value));
-  assert.ok(!isEventfd(99999));
+  assert.ok(!isEventfd(99999 as Fd));
 });
 
 test('a watch calls back for each signal, and not while it is paused or closed', async () => {
@@ -65,10 +65,10 @@ test('promises that a callback resolved advance although nothing else wakes the 
 });
 
 test('a descriptor that cannot be polled, or is polled already, is refused', () => {
-  const fd = openSync('/etc/passwd', 'r');
+  const fd = openSync('/etc/passwd', 'r') as Fd;
   assert.throws(() => watch(fd, () => undefined), { message: `polling descriptor ${fd}: EPERM` });
   closeSync(fd);
-  assert.throws(() => watch(-1, () => undefined), { code: 'EBADF' });
+  assert.throws(() => watch(-1 as Fd, () => undefined), { code: 'EBADF' });
   using event = eventfd();
   const polled = watch(event.value, () => undefined);
   assert.throws(() => watch(event.value, () => undefined), { code: 'EEXIST' });
