@@ -189,7 +189,9 @@ test('time passes between requests, in work or in sleep, and is not counted as l
     const sleeping = await costOf(daemon.socket, key, { ...options, think: 'sleep' });
     assert.ok(sleeping.cpu < working.cpu - 10_000, `${sleeping.cpu} and ${working.cpu} µs for a request`);
     for (const { figures } of [working, sleeping]) {
-      assert.ok(figures.operationsPerSecond < 25);
+      // A pause of 40 ms is before every request but the first.
+      const most = 25 + 1 / options.seconds;
+      assert.ok(figures.operationsPerSecond < most, `${figures.operationsPerSecond} a second`);
       assert.ok(figures.medianLatency < 40_000);
     }
   }
