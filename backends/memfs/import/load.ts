@@ -4,17 +4,23 @@ import { FsError, type Logger, UsageError } from '../../../core/backend/index.js
 import { loadArchive } from './archive.js';
 import { loadDirectory } from './directory.js';
 import { TreeBuilder } from './tree-builder.js';
-import type { MemfsVolume } from '../host-api/volume.js';
+import type { Tree } from '../tree/tree.js';
 
 /** Milliseconds between two log lines of progress. */
 const INTERVAL_MS = 1000;
+
+/** What can be filled: its tree, and memfs's own way in for a JSON volume. */
+export interface LoadableVolume {
+  readonly tree: Tree;
+  fromNestedJSON(json: NestedDirectoryJSON, cwd: string): void;
+}
 
 /**
  * Fills a volume from a directory, a tar archive (gzipped or not), or a memfs JSON volume
  * (`*.json`). Progress is logged once a second.
  * @throws UsageError if the source does not exist, is damaged, or does not fit
  */
-export async function load(volume: MemfsVolume, from: string, log: Logger): Promise<void> {
+export async function load(volume: LoadableVolume, from: string, log: Logger): Promise<void> {
   const builder = new TreeBuilder(volume.tree);
   const started = performance.now();
   try {
@@ -31,7 +37,7 @@ export async function load(volume: MemfsVolume, from: string, log: Logger): Prom
   log.info({ from, files, bytes, milliseconds: Math.round(performance.now() - started) }, 'loaded');
 }
 
-function loadJson(volume: MemfsVolume, path: string): void {
+function loadJson(volume: LoadableVolume, path: string): void {
   volume.fromNestedJSON(JSON.parse(readFileSync(path, 'utf8')) as NestedDirectoryJSON, '/');
 }
 

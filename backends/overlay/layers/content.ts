@@ -8,8 +8,8 @@ import {
   wait,
 } from '../../../core/backend/index.js';
 import type { Content, LowerNode, OverlayNode } from '../tree/node.js';
+import type { Layer } from './layer.js';
 import { followMetacopy } from './stack.js';
-import type { Union } from '../tree/union.js';
 
 /*
  * Finds the layer that has a file's content. After a change of mode, owner or attributes a layer
@@ -17,6 +17,14 @@ import type { Union } from '../tree/union.js';
  * only copy up"). The content is then at the same path in a lower, or where `overlay.redirect`
  * says.
  */
+
+/** The layers of a union, and whether it follows files to content in another layer. */
+export interface UnionLayers {
+  readonly upper: { readonly layer: Layer } | undefined;
+  /** Top first. */
+  readonly lowers: readonly Layer[];
+  readonly metacopy: boolean;
+}
 
 /** The result of {@link locate}. */
 export interface Located {
@@ -33,7 +41,7 @@ export interface Located {
  * @throws EPERM if the content is in another layer and `metacopy` is off; EIO if it is in none.
  */
 export function* locate(
-  union: Union,
+  union: UnionLayers,
   parent: OverlayNode | undefined,
   name: string,
   top: LowerNode,
@@ -55,7 +63,7 @@ export function ownContent(file: LowerNode): Located {
 
 /** {@link locate}, but undefined instead of an error. The error comes when the content is used. */
 export function* tryLocate(
-  union: Union,
+  union: UnionLayers,
   parent: OverlayNode | undefined,
   name: string,
   top: LowerNode,
@@ -69,11 +77,11 @@ export function* tryLocate(
 }
 
 /** The layer node with a file's content, found at the first use. @throws as {@link locate}. */
-export function contentOf(union: Union, node: OverlayNode): Awaitable<Content> {
+export function contentOf(union: UnionLayers, node: OverlayNode): Awaitable<Content> {
   return node.content ?? run(findContent(union, node));
 }
 
-function* findContent(union: Union, node: OverlayNode): Steps<Content> {
+function* findContent(union: UnionLayers, node: OverlayNode): Steps<Content> {
   const top = node.upper === undefined ? node.lowers[0]! : { layer: union.upper!.layer, node: node.upper };
   const located = yield* locate(union, node.parent, node.name, top);
   if (node.content === undefined) setContent(node, located);

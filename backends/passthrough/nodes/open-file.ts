@@ -1,5 +1,20 @@
 import { type Fd, closeBacking } from '../../../core/system/index.js';
-import type { Node, Nodes } from './nodes.js';
+
+/** A node with the list of its open files. */
+export interface OpenNode {
+  /** The first of its open files, which are linked by `next`. */
+  open: OpenFile | undefined;
+}
+
+/** The table of nodes, as it follows which of them are open. */
+export interface OpenNodes<N extends OpenNode> {
+  /** A node gets its first open file. */
+  opened(node: N): void;
+  /** A node has lost its last open file. */
+  closed(node: N): void;
+  /** A descriptor is about to be closed. */
+  beforeClose(): void;
+}
 
 /** A file that a guest has open. */
 export class OpenFile {
@@ -31,7 +46,7 @@ export class OpenFile {
   }
 
   /** Makes an open file of a descriptor, which it now owns, and adds it to the node's list. */
-  static enter(nodes: Nodes, node: Node, fd: Fd, flags: OpenFileFlags): OpenFile {
+  static enter<N extends OpenNode>(nodes: OpenNodes<N>, node: N, fd: Fd, flags: OpenFileFlags): OpenFile {
     const file = new OpenFile(fd, node.open, flags);
     if (node.open === undefined) nodes.opened(node);
     node.open = file;
@@ -39,7 +54,7 @@ export class OpenFile {
   }
 
   /** Removes the file from the node's list and closes its descriptor. */
-  leave(nodes: Nodes, node: Node): void {
+  leave<N extends OpenNode>(nodes: OpenNodes<N>, node: N): void {
     if (node.open === this) node.open = this.next;
     else {
       let before = node.open;

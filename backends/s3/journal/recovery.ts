@@ -2,21 +2,33 @@ import { readdir, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WRITE_MARK } from '../objects/attributes.js';
 import { Deadline } from '../client/deadline.js';
-import type { Intent } from './intents.js';
-import type { Mounted } from '../service/mounted.js';
+import type { Files } from '../write/files.js';
+import type { Intent, Intents } from './intents.js';
 import type { Recovered } from './staged.js';
+import type { Renames } from '../tree/rename.js';
+import type { Services } from '../service/services.js';
 import { Staged } from './staged.js';
 import { pathOf } from '../tree/nodes.js';
+import type { Tree } from '../tree/tree.js';
 
 /** Milliseconds by which the clocks of server and client may differ. */
 const CLOCK_SKEW_MS = 60_000;
+
+/** The parts of a mounted bucket that take up what a crash interrupted. */
+export interface MountedParts {
+  readonly services: Services;
+  readonly tree: Tree;
+  readonly files: Files;
+  readonly renames: Renames;
+  readonly intents: Intents;
+}
 
 /**
  * Finishes what a crash interrupted. Intents come first, then journals: their files are in the tree
  * again, with what was staged, and are uploaded. A damaged journal is kept aside, never uploaded in
  * part.
  */
-export async function recover(mounted: Mounted, folder: string): Promise<void> {
+export async function recover(mounted: MountedParts, folder: string): Promise<void> {
   const { log } = mounted.services;
   const moved = new Map<string, string>();
   const replaced = new Set<string>();
@@ -49,12 +61,12 @@ export async function recover(mounted: Mounted, folder: string): Promise<void> {
   }
 }
 
-function deadline(mounted: Mounted): Deadline {
+function deadline(mounted: MountedParts): Deadline {
   return Deadline.after(mounted.services.options.operationTimeout);
 }
 
 async function finish(
-  mounted: Mounted,
+  mounted: MountedParts,
   intent: Intent,
   moved: Map<string, string>,
   replaced: Set<string>,
@@ -98,7 +110,7 @@ function movedPath(path: string, moved: ReadonlyMap<string, string>): string {
 }
 
 async function resumeJournal(
-  mounted: Mounted,
+  mounted: MountedParts,
   found: Recovered,
   moved: ReadonlyMap<string, string>,
 ): Promise<void> {
@@ -136,7 +148,7 @@ async function resumeJournal(
  * is identified by key and time.
  */
 async function abandon(
-  mounted: Mounted,
+  mounted: MountedParts,
   upload: { readonly key: string; readonly id: string | undefined; readonly at: number },
 ): Promise<void> {
   const { bucket } = mounted.services;
