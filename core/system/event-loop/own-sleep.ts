@@ -1,3 +1,4 @@
+import { isMainThread } from 'node:worker_threads';
 import type { Fd } from '../descriptors/fd.js';
 import { check, libc, nodeSymbol, result } from '../calls/libc.js';
 import { drain, eventfd, signal } from '../descriptors/eventfd.js';
@@ -56,10 +57,14 @@ const LIMIT_MS = 100;
 const runTicks = (process as unknown as Record<string, (() => void) | undefined>)['_tickCallback'];
 
 /**
- * The event loop of this thread, or 0 where the program does not show it. Electron's main process
+ * The event loop of this thread, or 0 where it sleeps as Node does: where the program does not show
+ * its loop, and in workers. A worker that ends by a mistake of its own runs the rest of its turn with
+ * JavaScript stopped, and koffi's callback, which this sleep has in every turn, then ends the whole
+ * process. Electron's main process
  * runs the loop out of another one, which a sleep in it would stop.
  */
 function findLoop(): number {
+  if (!isMainThread) return 0;
   const isNode = process.release.name === 'node' && process.versions['electron'] === undefined;
   if (!isNode || typeof runTicks !== 'function') return 0;
   if (!currentIsolate || !currentLoop || !backendFd || !backendTimeout || !updateTime) return 0;
