@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { type Fd, OwnedFd, UnixConnection, eventfd, watch } from '../../core/system/index.js';
+import { type Fd, OwnedFd, UnixConnection, eventfd, signal, watch } from '../../core/system/index.js';
 import { DATA, echo, GUEST, Rig, until } from '../core/virtqueue/rig.js';
 
 const child = fileURLToPath(new URL('notify-child.js', import.meta.url));
@@ -23,7 +23,8 @@ test('a kick descriptor that is always ready costs little, and requests are serv
   const make = libc<(count: number, flags: number) => number>('eventfd', 'int', ['uint', 'int']);
   const EFD_SEMAPHORE = 1;
   const rig = new Rig();
-  rig.queue.setKick(new OwnedFd(make(0xffff_fffe, EFD_SEMAPHORE) as Fd));
+  const kick = make(0xffff_fffe, EFD_SEMAPHORE) as Fd;
+  rig.queue.setKick(new OwnedFd(kick));
   rig.start(echo);
   const before = process.cpuUsage();
   await new Promise((resolve) => setTimeout(resolve, 500));
@@ -36,6 +37,7 @@ test('a kick descriptor that is always ready costs little, and requests are serv
   driver.writable(GUEST + DATA + 64, 8);
   driver.submit();
   driver.publish();
+  signal(kick);
   await until(() => driver.ready);
   rig.close();
 });
