@@ -60,7 +60,8 @@ const runTicks = (process as unknown as Record<string, (() => void) | undefined>
  * The event loop of this thread, or 0 where it sleeps as Node does: where the program does not show
  * its loop, and in workers. A worker that ends by an exception runs the rest of its turn with
  * JavaScript stopped, and koffi's callback, which this sleep has in every turn, then ends the whole
- * process. Electron's main process runs the loop out of another one, which a sleep in it would stop.
+ * process. Electron's main process runs the loop out of another one, which a sleep in it would
+ * stop.
  */
 function findLoop(): number {
   if (!isMainThread) return 0;
