@@ -4,6 +4,7 @@ import {
   type CloseWatch,
   drainForeign,
   isEventfd,
+  isSignal,
   type Log,
   type OwnedFd,
   signalForeign,
@@ -191,7 +192,7 @@ export class Virtqueue {
    * @throws SystemError if it cannot be polled.
    */
   setKick(fd: OwnedFd | undefined): void {
-    checkEventfd(fd);
+    check(fd, isEventfd);
     this.#watch?.close();
     this.#watch = undefined;
     this.#kick?.close();
@@ -201,7 +202,7 @@ export class Virtqueue {
 
   /** The eventfd that interrupts the guest; the queue owns it from here on. */
   setCall(fd: OwnedFd | undefined): void {
-    checkEventfd(fd);
+    check(fd, isSignal);
     this.#call?.close();
     this.#call = fd;
     this.#run?.setCall(fd?.value ?? (-1 as Fd));
@@ -209,7 +210,7 @@ export class Virtqueue {
 
   /** The eventfd that tells the front-end of a broken queue; the queue owns it from here on. */
   setErr(fd: OwnedFd | undefined): void {
-    checkEventfd(fd);
+    check(fd, isSignal);
     this.#err?.close();
     this.#err = fd;
   }
@@ -418,11 +419,12 @@ export class Virtqueue {
 }
 
 /**
- * What is not an eventfd may block, or ask a file system that does: it is closed.
+ * What is no eventfd, or no socket where this side writes, may block, or ask a file system that
+ * does: it is closed.
  * @throws RangeError
  */
-function checkEventfd(fd: OwnedFd | undefined): void {
-  if (fd === undefined || isEventfd(fd.value)) return;
+function check(fd: OwnedFd | undefined, isFit: (fd: Fd) => boolean): void {
+  if (fd === undefined || isFit(fd.value)) return;
   fd.close();
   throw new RangeError('the descriptor is not an eventfd');
 }

@@ -34,6 +34,12 @@ const transfer = {
     'size_t',
   ]),
 };
+const send = libc<(fd: Fd, at: number, count: number, flags: number) => number>('send', 'intptr_t', [
+  'int',
+  'uintptr_t',
+  'size_t',
+  'int',
+]);
 const poll = libc<(fds: number, count: number, timeout: number) => number>('poll', 'int', [
   'uintptr_t',
   'size_t',
@@ -49,7 +55,10 @@ const O_CLOEXEC = 0o2000000;
 const RWF_NOWAIT = 8;
 const POLLIN = 1;
 const POLLOUT = 4;
+const MSG_DONTWAIT = 0x40;
+const MSG_NOSIGNAL = 0x4000;
 const EAGAIN = 11;
+const EINVAL = 22;
 const EOPNOTSUPP = 95;
 const IOCB_FLAG_RESFD = 1;
 
@@ -100,6 +109,8 @@ function setUp(): void {
  * never blocks. It submits a read that ends at once, and the kernel signals the eventfd for that
  * without waiting (`eventfd_signal`). Where the system refuses asynchronous I/O, the eventfd is
  * polled first. Only a front-end that fills the counter after that poll could block this thread.
+ *
+ * A socket, by which User-Mode Linux is interrupted, gets eight bytes, unless it is full.
  */
 export function signalForeign(fd: Fd): number {
   if (!isTried) setUp();
@@ -108,7 +119,13 @@ export function signalForeign(fd: Fd): number {
   // Skips the results of earlier reads.
   ring[RING_HEAD] = ring[RING_TAIL]!;
   scratch.u32[RESFD] = fd;
-  return result(aio(SYS_IO_SUBMIT, id, 1, at + LIST));
+  const code = result(aio(SYS_IO_SUBMIT, id, 1, at + LIST));
+  return code === -EINVAL ? overSocket(fd) : code;
+}
+
+/** Sends a one over a socket; flags of this call alone keep it from waiting, send(2). */
+function overSocket(fd: Fd): number {
+  return result(send(fd, at + ONE, 8, MSG_DONTWAIT | MSG_NOSIGNAL));
 }
 
 /** Takes the count of an eventfd: 8, or minus the errno (EAGAIN: it was not signalled). */
@@ -138,9 +155,19 @@ function ifReady(fd: Fd, event: number, call: () => number): number {
  * below /proc is the kernel's own text, and any path would begin with a slash.
  */
 export function isEventfd(fd: Fd): boolean {
+  return kindOf(fd) === 'anon_inode:[eventfd]';
+}
+
+/** Whether {@link signalForeign} takes a descriptor: an eventfd or a socket, asked as above. */
+export function isSignal(fd: Fd): boolean {
+  const kind = kindOf(fd);
+  return kind === 'anon_inode:[eventfd]' || kind.startsWith('socket:[');
+}
+
+function kindOf(fd: Fd): string {
   try {
-    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+    return readlinkSync(`/proc/self/fd/${fd}`);
   } catch {
-    return false;
+    return '';
   }
 }
