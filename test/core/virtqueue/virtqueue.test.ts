@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import { openSync } from 'node:fs';
 import { constants } from 'node:os';
 import { test } from 'node:test';
 import type { Message } from '../../../core/memory/index.js';
-import { drain, eventfd, signal } from '../../../core/system/index.js';
+import { drain, eventfd, type Fd, OwnedFd, signal, UnixConnection } from '../../../core/system/index.js';
 import { RingFeature } from '../../../core/virtqueue/index.js';
 import { DATA, echo, GUEST, Rig, type RigOptions, until } from './rig.js';
 
@@ -315,18 +316,46 @@ test('a ring outside shared memory, unaligned, or of a wrong size is refused', (
   rig.close();
 });
 
-test('only eventfds are taken for notifications, and others are closed', async () => {
+test('what is no notification is refused and closed', () => {
   const rig = new Rig();
-  const { UnixConnection, OwnedFd } = await import('../../../core/system/index.js');
   rig.start(echo);
-  for (const set of ['setKick', 'setCall', 'setErr'] as const) {
-    const [ours, theirs] = UnixConnection.pair();
-    const fd = new OwnedFd(ours.fd);
+  const refuses = (set: 'setKick' | 'setCall' | 'setErr', fd: OwnedFd): void => {
     assert.throws(() => rig.queue[set](fd), /not an eventfd/);
     assert.equal(fd.value, -1);
+  };
+  try {
+    for (const set of ['setKick', 'setCall', 'setErr'] as const) {
+      refuses(set, new OwnedFd(openSync('/dev/null', 'r+') as Fd));
+    }
+    const [ours, theirs] = UnixConnection.pair();
+    refuses('setKick', new OwnedFd(ours.fd));
+    theirs.close();
+  } finally {
+    rig.close();
+  }
+});
+
+test('a guest may be interrupted over a socket, even one that nobody reads', async () => {
+  const rig = new Rig({ eventIdx: false });
+  const [ours, theirs] = UnixConnection.pair();
+  try {
+    rig.start(echo);
+    rig.queue.setCall(new OwnedFd(ours.fd));
+    submit(rig, DATA);
+    rig.driver.kick(rig.kick.value);
+    await until(() => rig.driver.ready);
+    const received = new Uint8Array(16);
+    assert.equal(theirs.recv(received, []), 8);
+    assert.equal(new DataView(received.buffer).getBigUint64(0, true), 1n);
+    while (ours.send(new Uint8Array(4096)) > 0) {}
+    rig.driver.poll();
+    submit(rig, DATA);
+    rig.driver.kick(rig.kick.value);
+    await until(() => rig.driver.ready);
+  } finally {
+    rig.close();
     theirs.close();
   }
-  rig.close();
 });
 
 test('the kick and call descriptors may be replaced while the queue runs', async () => {
