@@ -104,7 +104,13 @@ export async function contentOf(client: Client, id: bigint): Promise<Uint8Array>
   return content;
 }
 
-/** All names of a directory except `.` and `..`, in the order of the listing. */
+/** More names than any rule makes in one directory. */
+const MANY_NAMES = 20_000;
+
+/**
+ * All names of a directory except `.` and `..`, in the order of the listing.
+ * @throws ContractFailure if the listing does not end.
+ */
 export async function namesIn(client: Client, id: bigint, size?: number): Promise<string[]> {
   const directory = await client.opendir(id);
   const names: string[] = [];
@@ -113,6 +119,9 @@ export async function namesIn(client: Client, id: bigint, size?: number): Promis
     const entries = await client.readdir(directory, cookie, size);
     if (entries.length === 0) break;
     for (const { name } of entries) if (name !== '.' && name !== '..') names.push(name);
+    if (names.length > MANY_NAMES) {
+      throw new ContractFailure('a listing', 'its end', `${names.length} names, and more`);
+    }
     cookie = entries.at(-1)!.cookie;
   }
   await client.closedir(directory);

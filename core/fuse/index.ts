@@ -13,7 +13,7 @@
 export { GETATTR_FH, InitFlag, Opcode } from './wire/abi.js';
 export { Arguments, isName } from './wire/arguments.js';
 export type { Counters } from './session/counters.js';
-export { batchSize, FROM as GATHERED_FROM, MOST as GATHERED_MOST } from './session/gathering.js';
+export { batchSize, GATHERED_FROM, GATHERED_MOST } from './session/gathering.js';
 export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Validity } from './wire/reply.js';
 export * from './wire/reply-structures.js';

@@ -8,16 +8,17 @@ import { sep } from 'node:path';
  *   Named `*.host.test.ts`.
  * - `s3`: a server of the S3 protocol. Named `*.s3.test.ts`.
  * - `guest`: boots virtual machines. In `test/guest`, or named `*.guest.test.ts`.
+ * - `hostile`: floods, races, full disks, small heaps: seconds each. In `test/hostile`.
  * - `fuzz`: masses of random input, for minutes. In `test/fuzz`.
  */
-export const kinds = ['unit', 'host', 's3', 'fuzz', 'guest'] as const;
+export const kinds = ['unit', 'host', 's3', 'hostile', 'fuzz', 'guest'] as const;
 
 export type Kind = (typeof kinds)[number];
 
 /** The kind of a test file, by its path below `test`. */
 export function kindOf(file: string): Kind {
   const [folder] = file.split(sep);
-  if (folder === 'guest' || folder === 'fuzz') return folder;
   const word = /\.([a-z0-9]+)\.test\.[jt]s$/.exec(file)?.[1];
-  return kinds.find((kind) => kind === word) ?? 'unit';
+  const is = (kind: Kind): boolean => kind === folder || kind === word;
+  return kinds.find(is) ?? 'unit';
 }

@@ -5,15 +5,12 @@ import type { Logger } from '../../../core/backend/index.js';
 import { Deadline, Semaphore } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
 import type { Metrics } from './metrics.js';
+import { type RetryPauses, retryPauseMs } from './retry-pause.js';
 import type { S3Options } from '../options.js';
 import { SignedRequests } from './signed-requests.js';
 
-/**
- * Longest pause before the second attempt, and longest pause at all, in milliseconds. The actual
- * pause is a random part of it ("full jitter").
- */
-const PAUSE_FIRST_MS = 100;
-const PAUSE_MAX_MS = 5_000;
+/** Between the attempts of a request. */
+const PAUSES: RetryPauses = { firstMs: 100, maxMs: 5_000 };
 /**
  * Slowest transfer that counts as progress, in bytes per millisecond. A request that carries data
  * gets that much more time.
@@ -118,10 +115,11 @@ export class Requests {
         [this.#client, this.#signed] = this.#connect();
       }
       if (this.#closed) throw new S3Failure('transient', 0, 'Closed', failure);
-      const pause = Math.random() * Math.min(PAUSE_MAX_MS, PAUSE_FIRST_MS * 2 ** Math.min(number - 1, 10));
-      if (deadline.remaining <= pause) throw new S3Failure('transient', failure.status, 'Deadline', failure);
+      const pauseMs = retryPauseMs(PAUSES, number);
+      if (deadline.remaining <= pauseMs)
+        throw new S3Failure('transient', failure.status, 'Deadline', failure);
       this.#log.debug({ operation, attempt: number, error: failure.message }, 'S3 request failed, repeated');
-      await deadline.sleep(pause);
+      await deadline.sleep(pauseMs);
     }
   }
 

@@ -1,10 +1,10 @@
 import type { Logger } from '../../../core/backend/index.js';
 import type { Bucket } from '../client/bucket.js';
 import { Deadline } from '../client/deadline.js';
+import { type RetryPauses, retryPauseMs } from '../client/retry-pause.js';
 
-/** First and longest pause in milliseconds before a deletion is tried again. */
-const RETRY_FIRST_MS = 500;
-const RETRY_MAX_MS = 60_000;
+/** Before a deletion is tried again. */
+const PAUSES: RetryPauses = { firstMs: 500, maxMs: 60_000 };
 /** Most keys that one request deletes. */
 const DELETE_MAX_KEYS = 1000;
 
@@ -78,8 +78,8 @@ export class PendingDeletes {
   }
 
   async #retryUntilDone(keys: readonly string[]): Promise<void> {
-    for (let pause = RETRY_FIRST_MS; !this.#closed; pause = Math.min(RETRY_MAX_MS, pause * 2)) {
-      await new Promise((resolve) => setTimeout(resolve, pause).unref());
+    for (let failures = 1; !this.#closed; failures++) {
+      await new Promise((resolve) => setTimeout(resolve, retryPauseMs(PAUSES, failures)).unref());
       if (!this.#closed && (await this.#attempt(keys))) return;
     }
   }

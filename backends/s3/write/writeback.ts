@@ -2,13 +2,13 @@ import { FsError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
 import { Deadline, parallel } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
+import { type RetryPauses, retryPauseMs } from '../client/retry-pause.js';
 import { pathOf } from '../tree/nodes.js';
 import type { FileNode } from '../tree/nodes.js';
 import type { S3Options } from '../options.js';
 
-/** First and longest pause in milliseconds before a failed upload is tried again. */
-const RETRY_FIRST_MS = 1_000;
-const RETRY_MAX_MS = 60_000;
+/** Before a failed upload is tried again. */
+const PAUSES: RetryPauses = { firstMs: 1_000, maxMs: 60_000 };
 /** Milliseconds without a change after which the guest counts as idle. */
 const QUIET_MS = 100;
 /**
@@ -87,7 +87,7 @@ export class Writeback {
       await this.#commit(node);
     } catch (error) {
       if (node.staged === undefined || this.#closed) return;
-      const delay = Math.min(RETRY_MAX_MS, RETRY_FIRST_MS * 2 ** failures) * (0.5 + Math.random() / 2);
+      const delay = retryPauseMs(PAUSES, failures + 1);
       this.#log.warn(
         { path: pathOf(node), error: error instanceof S3Failure ? error.message : String(error), delay },
         'upload failed; the data stays in the journal and goes up later',

@@ -1,12 +1,9 @@
 import type { Gathered } from '../../backend/accelerator.js';
 import { decodeName, FsError, type Awaitable, type Entry } from '../../backend/index.js';
 import type { DirectoryStream } from '../../state/index.js';
+import { GATHERED_FEW, GATHERED_MOST } from '../session/gathering.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
-
-/** The most look-ups in a batch, and the fewest that are worth one. */
-const MOST_AHEAD = 32;
-const FEW_AHEAD = 4;
 
 interface Target {
   readonly session: Session;
@@ -76,11 +73,11 @@ export class LookAhead {
     const { accelerator, gathering } = session;
     if (accelerator.gatherLookup === undefined || gathering.count > 0) return false;
     let end = index;
-    for (let left = room; end < index + MOST_AHEAD && stream.has(end); end++) {
+    for (let left = room; end < index + GATHERED_MOST && stream.has(end); end++) {
       left -= this.#sizeOf(end);
       if (left < 0) break;
     }
-    if (end - index < FEW_AHEAD) return false;
+    if (end - index < GATHERED_FEW) return false;
     this.#results.length = 0;
     this.#first = index;
     this.#next = index;

@@ -7,22 +7,22 @@ import type { Request } from './request.js';
  * Requests are gathered only if at least so many are in the queue, the current one included. Fewer
  * gain nothing.
  */
-export const FROM = 8;
+export const GATHERED_FROM = 8;
 
 /**
  * If the queue has so many requests, a batch takes only half of them: the guest can then work on
- * its replies while the other half is carried out. A batch never takes more than MOST.
+ * its replies while the other half is carried out. A batch never takes more than GATHERED_MOST.
  */
 const HALVED = 16;
-export const MOST = 32;
+export const GATHERED_MOST = 32;
 
 /** The size of a batch, if the queue has `seen` requests, the current one included. */
 export function batchSize(seen: number): number {
-  return seen < HALVED ? seen : Math.min((seen + 1) >> 1, MOST);
+  return seen < HALVED ? seen : Math.min((seen + 1) >> 1, GATHERED_MOST);
 }
 
 /** A batch of fewer requests than this was not worth its cost. */
-const FEW = 4;
+export const GATHERED_FEW = 4;
 
 /**
  * A read or write of so many bytes is worth a batch of its own, which another thread may carry out
@@ -82,7 +82,7 @@ export class Gathering {
     this.#size = size;
     if (this.#batch.count > 0) return true;
     if (size >= LARGE) return this.following > 0;
-    if (this.following + 1 < FROM) return false;
+    if (this.following + 1 < GATHERED_FROM) return false;
     return !this.#backOff.skips();
   }
 
@@ -106,7 +106,7 @@ export class Gathering {
   end(): Batch {
     const batch = this.#batch;
     this.#batch = this.#spare.pop() ?? new Batch(this.#end);
-    if (!this.#isLarge) this.#backOff.tried(batch.count >= FEW);
+    if (!this.#isLarge) this.#backOff.tried(batch.count >= GATHERED_FEW);
     return batch;
   }
 
