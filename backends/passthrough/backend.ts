@@ -2,6 +2,7 @@ import { accelerate } from '../../core/backend/accelerator.js';
 import {
   type Awaitable,
   type Backend,
+  FsError,
   type BackendHost,
   type CachePolicy,
   type Logger,
@@ -63,7 +64,8 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     securityContext: options.securityLabel && options.xattr,
     submounts: options.submounts === 'announce',
   };
-  const { gather, startThreads, stopThreads, ...data } = dataOperations(share);
+  const { gather, startThreads, stopThreads, held, adoptFile, ...data } = dataOperations(share);
+  const { adoptNode, ...identity } = identityOperations(share);
   const backend: Backend<Node, OpenFile> = {
     cache,
     semantics,
@@ -76,7 +78,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
       if (options.ioThreads === 0) share.close();
       else return stopThreads().then(() => share.close());
     },
-    ...identityOperations(share),
+    ...identity,
     ...lookupOperations(share),
     ...directoryOperations(share),
     ...data,
@@ -90,6 +92,13 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     copyDomain: DESCRIPTORS,
     ...gather,
     ...backingOperations(share),
+    held,
+    adoptNode,
+    adoptFile: (node, fd, flags) => {
+      // The descriptor must be of this very node.
+      if (adoptNode(identity.key(node), fd) !== node) throw FsError.of('ESTALE');
+      return adoptFile(node, fd, flags);
+    },
   });
 }
 

@@ -31,7 +31,7 @@
  */
 import type { Attributes } from './attributes.js';
 import type { Awaitable } from './awaitable.js';
-import type { Backend, Entry } from './backend.js';
+import type { Backend, Entry, NodeKey } from './backend.js';
 import type { GuestBuffer } from './buffer.js';
 import type { Context } from './context.js';
 import { backendMethods, type BackendMethod } from './methods.js';
@@ -173,6 +173,23 @@ export interface Accelerator<N extends object = object, F = unknown> {
    * @returns nothing where there is more to it.
    */
   backing?(node: N, file: F | undefined): Backing | undefined;
+  /**
+   * The descriptor of an open file, which a daemon that takes this one's place on the same host can
+   * take over by {@link adoptNode} and {@link adoptFile}. So a file that was removed stays open.
+   */
+  held?(file: F): number;
+  /**
+   * Finds a node by a key that cannot be resolved otherwise, through an open descriptor of its
+   * file. The descriptor stays the caller's. The node is then in use, as after `lookup`.
+   * @throws ESTALE if the descriptor's file is not the one that the key names.
+   */
+  adoptNode?(key: NodeKey, fd: number): N;
+  /**
+   * Makes an open file of a descriptor, which the backend owns from here on.
+   * @param flags as `open` gets them.
+   * @throws ESTALE if the descriptor is not of this node.
+   */
+  adoptFile?(node: N, fd: number, flags: number): F;
 }
 
 /** An accelerator, and the methods that it stands for. */
@@ -211,5 +228,6 @@ export function acceleratorOf<N extends object, F>(backend: Backend<N, F>): Acce
   const found = registered.get(backend);
   if (found === undefined) return undefined;
   const { accelerator, methods } = found;
-  return backendMethods.every((name) => backend[name] === methods[name]) ? accelerator : undefined;
+  const isOwn = backendMethods.every((name) => backend[name] === methods[name]);
+  return isOwn ? (accelerator as Accelerator<N, F>) : undefined;
 }

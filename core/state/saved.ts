@@ -7,9 +7,16 @@ import { z } from 'zod';
  */
 
 /**
- * The version of these structures. It grows with every change of them. Only this version is read.
+ * The version of these structures. It grows with every change of them. Every version from
+ * {@link OLDEST_VERSION} on is read: what later versions added is optional.
+ *
+ * - 1: the first.
+ * - 2: `held` of a handle.
  */
-export const SAVED_VERSION = 1;
+export const SAVED_VERSION = 2;
+
+/** The oldest version that is read. */
+export const OLDEST_VERSION = 1;
 
 const index = z.int().nonnegative();
 const word = z.int().min(0).max(0xffffffff);
@@ -28,7 +35,7 @@ const savedNode = z.object({
 const savedLock = z.object({
   kind: z.enum(['posix', 'flock']),
   /** Number of the session that holds it. */
-  session: z.int().positive(),
+  session: z.int().positive().max(0x7fffffff),
   node: index,
   owner: wide,
   type: z.int(),
@@ -45,13 +52,18 @@ const savedHandle = z.object({
   node: index,
   /** The open flags that the backend was given. It gets them again when it reopens the file. */
   flags: word,
+  /**
+   * Number of the open descriptor that goes along, beside the saved form, to a successor on the
+   * same host. Without one, the file is opened again.
+   */
+  held: index.optional(),
   /** For a directory: the entries that its stream has pulled. */
   stream: z.object({ entries: base64, complete: z.boolean() }).optional(),
 });
 
 const savedSession = z.object({
   /** The session's number, to which its locks refer. */
-  id: z.int().positive(),
+  id: z.int().positive().max(0x7fffffff),
   /** What INIT negotiated. Absent if the guest has not mounted. */
   negotiated: z
     .object({
@@ -109,8 +121,10 @@ export function decodeSaved(bytes: Uint8Array): { saved: SavedExport; backendSta
     throw new RangeError('not a saved export: the first bytes are wrong');
   }
   const version = buffer.readUInt32LE(MAGIC.length);
-  if (version !== SAVED_VERSION) {
-    throw new RangeError(`saved export of version ${version}: this program knows version ${SAVED_VERSION}`);
+  if (version < OLDEST_VERSION || version > SAVED_VERSION) {
+    throw new RangeError(
+      `saved export of version ${version}: this program knows versions ${OLDEST_VERSION} to ${SAVED_VERSION}`,
+    );
   }
   const end = HEAD + buffer.readUInt32LE(MAGIC.length + 4);
   if (end > buffer.length) throw new RangeError('saved export: it is cut short');

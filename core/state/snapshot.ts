@@ -3,7 +3,21 @@ import { Export, type ExportOptions } from './export.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { restoreLocks, saveLocks } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
-import { decodeSaved, encodeSaved, type SavedNode, type SavedSession } from './saved.js';
+import { decodeSaved, encodeSaved, type SavedExport, type SavedNode, type SavedSession } from './saved.js';
+
+/**
+ * Open descriptors that go along with a saved form to a successor on the same host. Each has a
+ * number in the saved form.
+ */
+export interface HeldDescriptors {
+  /** The descriptor with a number, or -1 if it did not come. It stays where it is. */
+  at(index: number): number;
+  /** As {@link at}, but the descriptor is the caller's from here on. */
+  take(index: number): number;
+}
+
+/** No descriptors: for a successor on another host. */
+const NONE_HELD: HeldDescriptors = { at: () => -1, take: () => -1 };
 
 /** Saves one session. @param node maps a node's slot to its index in the saved form. */
 export type SaveSession = (node: (slot: Slot) => number) => SavedSession;
@@ -44,6 +58,7 @@ export async function saveExport(shared: Export, sessions: readonly SaveSession[
 /** A restored export, whose sessions are still to be restored. */
 export interface Restored {
   readonly export: Export;
+  readonly held: HeldDescriptors;
   readonly sessions: readonly SavedSession[];
   /**
    * The slot of a saved node, or {@link NO_SLOT} if the file is gone. The guest then gets ESTALE.
@@ -58,19 +73,33 @@ export interface Restored {
 /**
  * Mounts a backend and restores what {@link saveExport} has saved: nodes with their old ids, and
  * locks. Parked lock requests are not restored: the guest or its transport must send them again.
- * @throws RangeError for bytes that are no saved export; also what the backend throws.
+ * @param held descriptors of open files, where the process that saved ran on this host.
+ * @throws RangeError for bytes that are no saved export, or one that contradicts itself or the
+ * limits; also what the backend throws. The backend is unmounted then.
  */
 export async function restoreExport(
   backend: Backend,
   bytes: Uint8Array,
   options: ExportOptions,
+  held: HeldDescriptors = NONE_HELD,
 ): Promise<Restored> {
   const { saved, backendState } = decodeSaved(bytes);
   const shared = await Export.open(backend, options, backendState);
+  try {
+    return await restoreInto(shared, saved, held);
+  } catch (error) {
+    await shared.close();
+    throw error;
+  }
+}
+
+/** @throws RangeError for a saved form that contradicts itself or the limits. */
+async function restoreInto(shared: Export, saved: SavedExport, held: HeldDescriptors): Promise<Restored> {
   const { nodes } = shared;
+  const heldOf = heldByNode(saved, held);
   const slots: Slot[] = [];
   for (const [index, node] of saved.nodes.entries()) {
-    const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node);
+    const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node, heldOf.get(index));
     if (slot !== NO_SLOT) nodes.reference(slot);
     slots.push(slot);
   }
@@ -80,6 +109,7 @@ export async function restoreExport(
   restoreLocks(shared.locks, saved.locks, find, () => undefined);
   return {
     export: shared,
+    held,
     sessions: saved.sessions,
     slot: slotOf,
     finish() {
@@ -88,17 +118,48 @@ export async function restoreExport(
   };
 }
 
-async function restoreNode(shared: Export, saved: SavedNode): Promise<Slot> {
-  const { backend, nodes, log } = shared;
+/** For each node that has an open file with a descriptor: that descriptor. */
+function heldByNode(saved: SavedExport, held: HeldDescriptors): Map<number, number> {
+  const descriptors = new Map<number, number>();
+  for (const { handles } of saved.sessions) {
+    for (const handle of handles) {
+      const fd = handle.held === undefined ? -1 : held.at(handle.held);
+      if (fd >= 0) descriptors.set(handle.node, fd);
+    }
+  }
+  return descriptors;
+}
+
+/** @param fd an open descriptor of the node's file, for one that was removed. */
+async function restoreNode(shared: Export, saved: SavedNode, fd: number | undefined): Promise<Slot> {
+  const { nodes, log } = shared;
+  const low = (saved.low | 0) as NodeIdLow;
+  const high = (saved.high | 0) as NodeIdHigh;
   try {
-    const node = await backend.resolve!(restoreKey(saved.key));
-    const low = (saved.low | 0) as NodeIdLow;
-    const high = (saved.high | 0) as NodeIdHigh;
-    return nodes.restore(node, low, high, (saved.generation | 0) as NodeGeneration);
+    const node = await resolveNode(shared, restoreKey(saved.key), fd);
+    const slot = nodes.restore(node, low, high, (saved.generation | 0) as NodeGeneration);
+    if (slot === NO_SLOT || (nodes.idLow(slot) === low && nodes.idHigh(slot) === high)) return slot;
+    // Another node has the id that the guest knows. It must not be taken for this one.
+    nodes.reap(slot);
+    log.warn({ key: saved.key }, 'a node that a guest knew has another id now');
+    return NO_SLOT;
   } catch (error) {
     if (!(error instanceof FsError)) throw error;
     log.warn({ key: saved.key, error: error.code }, 'a node that a guest knew is gone');
     return NO_SLOT;
+  }
+}
+
+async function resolveNode(
+  { backend, accelerator }: Export,
+  key: NodeKey,
+  fd: number | undefined,
+): Promise<object> {
+  try {
+    return await backend.resolve!(key);
+  } catch (error) {
+    if (fd === undefined || accelerator.adoptNode === undefined) throw error;
+    return accelerator.adoptNode(key, fd);
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Fd } from '../../../core/system/index.js';
 import { decodeName, FsError, type NodeKey } from '../../../core/backend/index.js';
-import { AT, close, O, openat2, readlinkat } from '../../../core/system/calls/files.js';
+import { AT, close, O, openat, openat2, readlinkat } from '../../../core/system/calls/files.js';
 import type { Mount } from './mounts.js';
 import type { Node } from './nodes.js';
 import { at, bytes, offset, putDescriptorPath, putLong, putTarget, words } from '../calls/call-memory.js';
@@ -135,9 +135,19 @@ export function identityOperations(share: Share) {
     return node;
   }
 
+  /** The node with a key, if an open descriptor, which stays the caller's, is of its file. */
+  function adoptNode(given: NodeKey, fd: number): Node {
+    const path = openat(AT.FDCWD, putDescriptorPath(fd as Fd), O.PATH | O.CLOEXEC, 0);
+    if (path < 0) throw FsError.of('ESTALE');
+    const node = given instanceof Uint8Array ? enter(path, given) : undefined;
+    if (node === undefined) throw FsError.of('ESTALE');
+    return node;
+  }
+
   return {
     key,
     resolve,
+    adoptNode,
 
     /**
      * Saves the keys and paths of all known files: for each, two 16-bit lengths, the key, the path.

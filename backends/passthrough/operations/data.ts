@@ -93,6 +93,12 @@ export function dataOperations(share: Share) {
   }
 
   return {
+    held: (file: OpenFile): number => file.fd,
+
+    adoptFile(node: Node, fd: number, flags: number): OpenFile {
+      return enter(node, fd as Fd, hostFlags(flags));
+    },
+
     open(node: Node, flags: number, _context: Context): Opened<OpenFile> {
       return { file: openNode(node, flags) };
     },

@@ -1,10 +1,11 @@
-import { OpenFlags, type Opened } from '../../backend/index.js';
+import { type Backend, OpenFlags, type Opened } from '../../backend/index.js';
 import {
   DirectoryStream,
   HandleKind,
   NO_SLOT,
   type HandleGeneration,
   type HandleIndex,
+  type HeldDescriptors,
   type Slot,
   type Restored,
   type SavedHandle,
@@ -18,9 +19,15 @@ import { Session, type SessionOptions } from './session.js';
  * A session as plain data: what INIT negotiated, the guest's lookups and its handles. Only waiting
  * lock requests may be in flight (see {@link Session.drain}).
  * @param node maps a node's slot to its index in the saved form.
+ * @param hold has a descriptor go along to a successor on this host, and returns its number.
+ * Without it, files are to be opened again.
  */
-export function saveSession(session: Session, node: (slot: Slot) => number): SavedSession {
-  const { negotiated, counts, handles, locks } = session;
+export function saveSession(
+  session: Session,
+  node: (slot: Slot) => number,
+  hold?: (fd: number) => number,
+): SavedSession {
+  const { negotiated, counts, handles, locks, accelerator } = session;
   session.fileTable?.clear();
   const lookups: [number, number][] = [];
   counts.each((slot, count) => lookups.push([node(slot), count]));
@@ -32,8 +39,10 @@ export function saveSession(session: Session, node: (slot: Slot) => number): Sav
       node: node(handles.slot(index)),
       flags: handles.flags(index) >>> 0,
     };
-    if (!handles.isDirectory(index)) saved.push(handle);
-    else {
+    if (!handles.isDirectory(index)) {
+      const fd = hold === undefined ? undefined : accelerator.held?.(handles.object(index));
+      saved.push(fd === undefined ? handle : { ...handle, held: hold!(fd) });
+    } else {
       const { entries, complete } = (handles.object(index) as DirectoryStream).save();
       saved.push({ ...handle, stream: { entries: Buffer.from(entries).toString('base64'), complete } });
     }
@@ -49,7 +58,10 @@ export function saveSession(session: Session, node: (slot: Slot) => number): Sav
 
 /**
  * Restores a session: the guest continues with its node ids, handles, directory streams and locks.
- * Files are opened again. If one cannot be, that is logged, and its handle gives EBADF.
+ * Files are taken over by their descriptors, or opened again. If one cannot be, that is logged, and
+ * its handle gives EBADF.
+ * @throws RangeError for a saved session that contradicts itself or the limits. The session is
+ * closed then.
  */
 export async function restoreSession(
   restored: Restored,
@@ -57,6 +69,16 @@ export async function restoreSession(
   options: SessionOptions = {},
 ): Promise<Session> {
   const session = new Session(restored.export, options, saved.id);
+  try {
+    await restoreInto(session, restored, saved);
+    return session;
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+}
+
+async function restoreInto(session: Session, restored: Restored, saved: SavedSession): Promise<void> {
   session.negotiated = saved.negotiated;
   for (const [index, count] of saved.lookups) {
     const slot = restored.slot(index);
@@ -66,8 +88,9 @@ export async function restoreSession(
     const slot = restored.slot(handle.node);
     if (slot === NO_SLOT) continue;
     try {
-      await restoreHandle(session, handle, slot);
+      await restoreHandle(session, handle, slot, restored.held);
     } catch (error) {
+      if (error instanceof RangeError) throw error;
       session.export.log.warn(
         { err: error, handle: handle.index },
         'a file that a guest had open could not be opened again',
@@ -75,11 +98,15 @@ export async function restoreSession(
     }
   }
   session.handles.seal((saved.handleGeneration | 0) as HandleGeneration);
-  return session;
 }
 
-async function restoreHandle(session: Session, saved: SavedHandle, slot: Slot): Promise<void> {
-  const { handles, nodes, backend, export: shared } = session;
+async function restoreHandle(
+  session: Session,
+  saved: SavedHandle,
+  slot: Slot,
+  held: HeldDescriptors,
+): Promise<void> {
+  const { handles, nodes, backend, accelerator, export: shared } = session;
   const { flags, stream } = saved;
   const index = saved.index as HandleIndex;
   const generation = (saved.generation | 0) as HandleGeneration;
@@ -88,18 +115,21 @@ async function restoreHandle(session: Session, saved: SavedHandle, slot: Slot): 
     const listing = DirectoryStream.restore({ entries, complete: stream.complete }, shared.listings);
     handles.restore(index, generation, HandleKind.DIRECTORY, slot, listing, flags);
   } else {
+    const node = nodes.node(slot);
     const again = flags & ~(OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.TRUNC);
-    const opened: Opened<unknown> | undefined = await backend.open?.(
-      nodes.node(slot),
-      again,
-      new RequestContext(),
-    );
+    const fd = saved.held === undefined || accelerator.adoptFile === undefined ? -1 : held.take(saved.held);
+    const file = fd >= 0 ? accelerator.adoptFile!(node, fd, again) : await openAgain(backend, node, again);
     try {
-      handles.restore(index, generation, HandleKind.FILE, slot, opened?.file, flags);
+      handles.restore(index, generation, HandleKind.FILE, slot, file, flags);
     } catch (error) {
-      discardFile(session, nodes.node(slot), opened?.file);
+      discardFile(session, node, file);
       throw error;
     }
   }
   nodes.reference(slot);
+}
+
+async function openAgain(backend: Backend, node: object, flags: number): Promise<unknown> {
+  const opened: Opened<unknown> | undefined = await backend.open?.(node, flags, new RequestContext());
+  return opened?.file;
 }

@@ -1,0 +1,146 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as fc from 'fast-check';
+import { FsError } from '../../core/backend/index.js';
+import { restoreSession, saveSession, type Session } from '../../core/fuse/index.js';
+import { hostBuffer } from '../../core/memory/index.js';
+import { restoreExport, saveExport } from '../../core/state/index.js';
+import { decodeSaved, encodeSaved, type SavedExport } from '../../core/state/saved.js';
+import { engine, MemoryLog } from '../support/engine.js';
+import { FuseClient, ROOT } from '../support/fuse-client.js';
+import { Loopback } from '../support/loopback.js';
+import { checkProperty } from '../support/random.js';
+import { TinyBackend } from '../support/tiny-backend.js';
+
+/** Mutated states that are restored; VIRTIOFS_KIT_FUZZ sets another number. */
+const STATES = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
+/** States in each of fast-check's runs. */
+const PER_RUN = 200;
+const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
+
+/** Two guests with files, directory streams, locks held and waited for. */
+async function busyState(tiny: TinyBackend): Promise<Uint8Array> {
+  const running = await engine(tiny);
+  const guests = [running.guest(), running.guest()];
+  const waits: Promise<unknown>[] = [];
+  for (const [number, { client }] of guests.entries()) {
+    await client.init();
+    const { entry, open } = await client.create(ROOT, `file${number}`);
+    await client.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+    await client.setlk(entry.nodeid, open.fh, 7n, LOCK);
+    waits.push(client.setlk(entry.nodeid, open.fh, 8n, LOCK, true).catch(() => undefined));
+    const directory = await client.mkdir(ROOT, `directory${number}`);
+    await client.mkdir(directory.nodeid, 'inner');
+    const listing = await client.opendir(ROOT);
+    await client.readdir(ROOT, listing.fh, 0n, 64);
+  }
+  const bytes = await saveExport(
+    running.export,
+    guests.map(({ session }) => saveSession.bind(undefined, session)),
+  );
+  for (const { session } of guests) await session.drain();
+  await Promise.all(waits);
+  return bytes;
+}
+
+class Random {
+  #state: number;
+
+  constructor(seed: number) {
+    this.#state = seed | 1;
+  }
+
+  below(bound: number): number {
+    this.#state ^= this.#state << 13;
+    this.#state ^= this.#state >>> 17;
+    this.#state ^= this.#state << 5;
+    return (this.#state >>> 0) % bound;
+  }
+
+  pick<T>(values: readonly T[]): T {
+    return values[this.below(values.length)]!;
+  }
+}
+
+const STRANGE: readonly unknown[] = [
+  [0, 1, -1, 2, 7, 255, 65536, 2 ** 30, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 0.5, 1e300],
+  ['', '0', '9', '18446744073709551615', '99999999999999999999', 'x', 'AAAA', '/w==', '\0', '__proto__'],
+  [null, true, false, [], {}, [[]], [0, 1], { s: '' }, { n: -1 }, { b: 'AA==' }],
+].flat();
+
+/** Changes one value somewhere in the JSON: another value, a copy of a neighbour, or none. */
+function mutate(root: SavedExport, random: Random): void {
+  let parent: Record<string, unknown> = { root };
+  let key = 'root';
+  for (;;) {
+    const value = parent[key];
+    const keys = typeof value === 'object' && value !== null ? Object.keys(value) : [];
+    if (keys.length === 0 || (key !== 'root' && random.below(6) === 0)) break;
+    parent = value as Record<string, unknown>;
+    key = random.pick(keys);
+  }
+  if (parent['root'] !== undefined) return;
+  const choice = random.below(5);
+  const old = parent[key];
+  if (choice === 0 && Array.isArray(parent)) parent.splice(Number(key), 1);
+  else if (choice === 0) delete parent[key];
+  else if (choice === 1 && Array.isArray(parent)) parent.push(structuredClone(random.pick(parent)));
+  else if (choice === 2) parent[key] = structuredClone(parent[random.pick(Object.keys(parent))]);
+  else if (choice === 3 && typeof old === 'number') parent[key] = old + random.pick([-1, 1, 16, 1 << 20]);
+  else parent[key] = structuredClone(random.pick(STRANGE));
+}
+
+/** @returns whether the state was accepted. */
+async function restoreOnce(tiny: TinyBackend, bytes: Uint8Array): Promise<boolean> {
+  const sessions: Session[] = [];
+  let close: (() => Promise<void>) | undefined;
+  try {
+    const restored = await restoreExport(tiny, bytes, { log: new MemoryLog(), createBuffer: hostBuffer });
+    close = () => restored.export.close();
+    for (const saved of restored.sessions) sessions.push(await restoreSession(restored, saved));
+    restored.finish();
+    for (const session of sessions) {
+      if (session.negotiated === undefined) continue;
+      const client = new FuseClient(new Loopback(session));
+      await client.getattr(ROOT);
+    }
+    return true;
+  } catch (error) {
+    // Everything else would be a fault of this program.
+    if (!(error instanceof RangeError || error instanceof FsError)) throw error;
+    return false;
+  } finally {
+    for (const session of sessions) await session.close();
+    await close?.();
+  }
+}
+
+test('mutated saved states are refused cleanly, or restored to a session that works', async (t) => {
+  const tiny = new TinyBackend();
+  const bytes = await busyState(tiny);
+  tiny.openFiles.clear();
+  const { saved, backendState } = decodeSaved(bytes);
+  assert.equal(await restoreOnce(tiny, bytes), true);
+  let [accepted, refused] = [0, 0];
+  const property = fc.asyncProperty(fc.integer(), async (seed) => {
+    const random = new Random(seed);
+    for (let i = 0; i < PER_RUN; i++) {
+      let mutated: Uint8Array;
+      if (random.below(4) === 0) {
+        mutated = bytes.slice(0, random.below(3) === 0 ? random.below(bytes.length) : bytes.length);
+        for (let flips = random.below(4); flips > 0 && mutated.length > 0; flips--)
+          mutated[random.below(mutated.length)] = random.below(256);
+      } else {
+        const copy = structuredClone(saved);
+        for (let changes = 1 + random.below(3); changes > 0; changes--) mutate(copy, random);
+        mutated = encodeSaved(copy, backendState);
+      }
+      if (await restoreOnce(tiny, mutated)) accepted += 1;
+      else refused += 1;
+    }
+    assert.equal(tiny.openFiles.size, 0);
+  });
+  await checkProperty(t, property, { numRuns: Math.ceil(STATES / PER_RUN) });
+  t.diagnostic(`${accepted} restored, ${refused} refused`);
+  assert.ok(accepted > 0 && refused > 0);
+});
