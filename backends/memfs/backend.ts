@@ -30,6 +30,7 @@ import { getXattr, listXattrs, removeXattr, setXattr } from './tree/xattrs.js';
 const EEXIST = FsError.of('EEXIST');
 const EINVAL = FsError.of('EINVAL');
 const ESTALE = FsError.of('ESTALE');
+const ENOENT = FsError.of('ENOENT');
 
 /**
  * A key is an inode number below 2^32 with a generation of 20 bits above it. Beyond 2^32 inode
@@ -134,6 +135,13 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   lookup(parent: Inode, name: string): Entry<Inode> | undefined {
     const inode = this.#tree.lookup(parent, name);
     return inode === undefined ? undefined : this.#answer(inode);
+  }
+
+  parent(node: Inode): Inode {
+    const { parent } = node;
+    if (parent === undefined || node.nlink === 0) throw ENOENT;
+    parent.held = true;
+    return parent;
   }
 
   getattr(node: Inode): Attributes {
@@ -244,6 +252,8 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     // A map's iterator goes on to what is added meanwhile, and renamed names are added: a program
     // that renames what it lists would never end. Those that were there at first come first.
     let left = entries.size;
+    yield { name: '.', type: node.type, ino: node.ino };
+    yield { name: '..', type: node.type, ino: node.parent?.ino ?? 0 };
     for (const [name, inode] of entries) {
       if (left === 0) return;
       left -= 1;

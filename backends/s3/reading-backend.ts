@@ -205,6 +205,12 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return found instanceof Promise ? this.guard(async () => entry(await found)) : entry(found);
   }
 
+  parent({ parent, removed }: Node): Directory {
+    if (parent === undefined || removed) throw FsError.of('ENOENT');
+    this.mounted.tree.hold(parent);
+    return parent;
+  }
+
   /**
    * Asks the bucket again if what is known of a node is too old. Nodes without a name or with
    * staged data are known here only.

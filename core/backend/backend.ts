@@ -142,7 +142,8 @@ export interface DirectoryEntry {
   /** Type bits as in `Attributes.mode`; 0 where not known. */
   readonly type: number;
   /**
-   * Inode number as `getattr` shows it. Default: unknown, the guest sees a placeholder in `d_ino`.
+   * Inode number as `getattr` shows it. Default: unknown, the guest sees a placeholder in `d_ino`;
+   * for `.` and `..` the number of a node whose attributes have none.
    */
   readonly ino?: number | bigint | undefined;
 }
@@ -281,6 +282,14 @@ export interface Backend<N extends object = object, F = unknown> {
    * @throws ENOTDIR where `parent` is no directory.
    */
   lookup(parent: N, name: string, context: Context): Awaitable<Entry<N> | undefined>;
+  /**
+   * The directory that a directory, not the root, is in: `..`. The node is then in use, as after
+   * `lookup`. Absent: a listing that does not tell the inode number of `..` has a placeholder for
+   * it, and guests cannot open a directory by its handle (open_by_handle_at(2)) once they have
+   * forgotten it.
+   * @throws ENOENT where it was removed.
+   */
+  parent?(directory: N, context: Context): Awaitable<N>;
   /**
    * Attributes of a node. Serves GETATTR and STATX. The guest keeps them for `attributeTimeout`;
    * with write-back it believes its own size and times of a file that it has open.
@@ -433,11 +442,12 @@ export interface Backend<N extends object = object, F = unknown> {
   fsync?(node: N, file: F, dataOnly: boolean, context: Context): Awaitable<void>;
 
   /**
-   * Lists a directory, without `.` and `..`. Called once for each opening and each rewind. The
-   * engine pulls entries as the guest reads, keeps their order for seeks, and calls the iterator's
-   * `return` when the directory is closed early. Every name that is there all the time must come
-   * once. Guests that list with attributes have each name looked up by `lookup`. Absent: EACCES for
-   * opening the directory; its names can still be looked up.
+   * Lists a directory. `.` and `..` may come first, for their inode numbers: they should where
+   * attributes have numbers. Anywhere else they are left out. Called once for each opening and each
+   * rewind. The engine pulls entries as the guest reads, keeps their order for seeks, and calls the
+   * iterator's `return` when the directory is closed early. Every name that is there all the time
+   * must come once. Guests that list with attributes have each name looked up by `lookup`. Absent:
+   * EACCES for opening the directory; its names can still be looked up.
    */
   readdir?(node: N, context: Context): Awaitable<Iterable<DirectoryEntry> | AsyncIterable<DirectoryEntry>>;
   /**

@@ -17,6 +17,7 @@ const table: { readonly [method in BackendMethod]: true } = {
   resolve: true,
   forget: true,
   lookup: true,
+  parent: true,
   getattr: true,
   setattr: true,
   readlink: true,

@@ -15,6 +15,7 @@ const READING: ReadonlySet<BackendMethod> = new Set<BackendMethod>([
   'resolve',
   'forget',
   'lookup',
+  'parent',
   'getattr',
   'readlink',
   'open',

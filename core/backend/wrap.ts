@@ -41,6 +41,7 @@ const GIVE_NODES = [
   'mount',
   'resolve',
   'lookup',
+  'parent',
   'mknod',
   'mkdir',
   'symlink',

@@ -62,16 +62,16 @@ const MAX_BYTES = 0x7fff_ffff;
  * them from the backend only as far as the guest reads. `.` and `..` come first. The cookie of an
  * entry is its index plus one, so a READDIR at offset n begins with entry n. Cookies stay valid
  * whatever is created and removed meanwhile (POSIX `seekdir`). Offset 0 begins a new listing (POSIX
- * `rewinddir`).
+ * `rewinddir`). A listing may begin with `.` and `..` to tell their inode numbers.
  *
  * An entry takes 14 bytes and its name, at worst twice that, from a budget that all streams share.
  * When the budget is used up, listing fails with ENOMEM.
  */
 export class DirectoryStream {
   readonly #budget: ListingBudget;
-  /** The inode numbers of `.` and `..`; 0 if unknown. */
-  readonly #self: number | bigint;
-  readonly #parent: number | bigint;
+  /** The inode numbers of `.` and `..`, as the listing gave them; 0 if it did not. */
+  #self: number | bigint = 0;
+  #parent: number | bigint = 0;
   #bytes = new Uint8Array(0);
   #used = 0;
   #offsets = new Uint32Array(0);
@@ -87,14 +87,8 @@ export class DirectoryStream {
   #turn: Promise<void> | undefined;
   #list: () => Awaitable<Listing> = () => [];
 
-  /**
-   * @param self the inode number of `.`, 0 if unknown.
-   * @param parent the inode number of `..`, 0 if unknown.
-   */
-  constructor(budget: ListingBudget, self: number | bigint = 0, parent: number | bigint = 0) {
+  constructor(budget: ListingBudget) {
     this.#budget = budget;
-    this.#self = self;
-    this.#parent = parent;
   }
 
   /**
@@ -201,13 +195,8 @@ export class DirectoryStream {
    * backend lists the directory again, and the names that the stream does not have yet follow.
    * @throws RangeError for data that no stream has saved; ENOMEM beyond the budget.
    */
-  static restore(
-    saved: SavedStream,
-    budget: ListingBudget,
-    self: number | bigint = 0,
-    parent: number | bigint = 0,
-  ): DirectoryStream {
-    const stream = new DirectoryStream(budget, self, parent);
+  static restore(saved: SavedStream, budget: ListingBudget): DirectoryStream {
+    const stream = new DirectoryStream(budget);
     const { entries } = saved;
     const known = new Set<string>();
     for (let at = 0; at < entries.length;) {
@@ -248,6 +237,8 @@ export class DirectoryStream {
     this.#offsets = new Uint32Array(0);
     this.#used = 0;
     this.#count = 0;
+    this.#self = 0;
+    this.#parent = 0;
     this.#known = undefined;
     this.#complete = false;
     this.#failure = undefined;
@@ -274,11 +265,13 @@ export class DirectoryStream {
     this.#failure = { error };
   }
 
+  /** Stores `.` and `..`, once the listing has come past where it may tell their numbers. */
+  #pushDots(): void {
+    this.#push('.', FileType.DIRECTORY, this.#self);
+    this.#push('..', FileType.DIRECTORY, this.#parent);
+  }
+
   #begin(): Awaitable<void> {
-    if (this.#count === 0) {
-      this.#push('.', FileType.DIRECTORY, this.#self);
-      this.#push('..', FileType.DIRECTORY, this.#parent);
-    }
     return andThen(this.#list(), (listing) => {
       this.#isAsync = Symbol.asyncIterator in listing;
       this.#iterator =
@@ -288,13 +281,20 @@ export class DirectoryStream {
 
   #next(iterator: Iterator<DirectoryEntry> | AsyncIterator<DirectoryEntry>): Awaitable<void> {
     return andThen(iterator.next(), (step) => {
-      if (step.done) {
+      const entry = step.done ? undefined : step.value;
+      if (entry?.name === '.' || entry?.name === '..') {
+        if (entry.name === '.') this.#self = entry.ino ?? 0;
+        else this.#parent = entry.ino ?? 0;
+        return;
+      }
+      if (this.#count === 0) this.#pushDots();
+      if (entry === undefined) {
         this.#complete = true;
         this.#iterator = undefined;
         return;
       }
-      const { name, type, ino } = step.value;
-      if (this.#known?.has(name) || name === '.' || name === '..') return;
+      const { name, type, ino } = entry;
+      if (this.#known?.has(name)) return;
       const length = nameLength(name);
       if (length === 0 || length > NAME_MAX || name.includes('/') || name.includes('\0')) {
         throw new Error(`the backend listed an impossible file name: ${JSON.stringify(name)}`);

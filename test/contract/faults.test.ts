@@ -94,7 +94,7 @@ const mistakes: readonly [mistake: string, rule: RegExp, faults: Faults][] = [
     (sound) => ({
       readdir: (node, context) => {
         const entries = [...listed(sound.readdir!(node, context))];
-        return [...entries, ...entries.slice(0, 1)];
+        return [...entries, ...entries.slice(-1)];
       },
     }),
   ],

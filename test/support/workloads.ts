@@ -139,6 +139,37 @@ more" ]
         for (1..2000) { $now{$_} == 1 or die "$_ not listed after rewind" }'`,
   },
   {
+    name: 'a listing shows the inode numbers that stat shows, those of dot and dot-dot too',
+    needs: ['perl'],
+    script: `
+mkdir -p d/e; echo > d/f
+perl - <<'PERL'
+use strict;
+my $getdents64 = 217;
+for my $path ('.', 'd', 'd/e') {
+  open(my $directory, '<', $path) or die "open $path: $!";
+  my %found;
+  while (1) {
+    my $buffer = chr(0) x 32768;
+    my $size = syscall($getdents64, fileno($directory), $buffer, length $buffer);
+    die "getdents64: $!" if $size < 0;
+    last if $size == 0;
+    for (my $at = 0; $at < $size;) {
+      my ($ino, $off, $length, $type, $name) = unpack('Q q S C Z*', substr($buffer, $at, $size - $at));
+      $found{$name} = $ino;
+      $at += $length;
+    }
+  }
+  die "no dots in $path" unless exists $found{'.'} && exists $found{'..'};
+  for my $name (sort keys %found) {
+    my $wanted = (lstat "$path/$name")[1];
+    die "d_ino of $path/$name is $found{$name}, st_ino $wanted" unless $found{$name} == $wanted;
+  }
+}
+PERL
+`,
+  },
+  {
     name: 'flock keeps processes out that want the same file, and lets them in one after another',
     needs: ['flock'],
     script: `

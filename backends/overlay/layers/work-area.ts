@@ -248,14 +248,18 @@ function* claim({ backend }: Layer, directory: object): Steps<void> {
 export function* listAll(layer: Layer, directory: object): Steps<DirectoryEntry[]> {
   if (layer.backend.readdir === undefined) return [];
   const source = yield* wait(layer.backend.readdir(directory, DAEMON));
-  if (Symbol.iterator in source) return [...source];
+  if (Symbol.iterator in source) return [...source].filter(isName);
   const entries: DirectoryEntry[] = [];
   const iterator = source[Symbol.asyncIterator]();
   for (;;) {
     const step = yield* wait(iterator.next());
     if (step.done === true) return entries;
-    entries.push(step.value);
+    if (isName(step.value)) entries.push(step.value);
   }
+}
+
+function isName({ name }: DirectoryEntry): boolean {
+  return name !== '.' && name !== '..';
 }
 
 /** Finds or creates a path of directories and holds its end. */

@@ -16,7 +16,7 @@ import {
 import { inUpper } from './attributes.js';
 import * as changes from '../changes/changes.js';
 import { openFile } from './files.js';
-import { list } from '../tree/listing.js';
+import { dots, list } from '../tree/listing.js';
 import type { OverlayFile, OverlayNode } from '../tree/node.js';
 import type { ShownAttributes } from '../tree/shown-attributes.js';
 import type { PinnedEntry, Union } from '../tree/union.js';
@@ -95,12 +95,18 @@ export function nameOperations(union: () => Union, shown: ShownAttributes) {
       return shown.entry(union().lookup(parent, name));
     },
 
+    parent({ parent }: OverlayNode): OverlayNode {
+      if (parent === undefined) throw FsError.of('ENOENT');
+      union().reference(parent);
+      return parent;
+    },
+
     forget(node: OverlayNode): void {
       union().forget(node);
     },
 
     readdir(node: OverlayNode): Awaitable<Iterable<DirectoryEntry>> {
-      return run(list(union(), node));
+      return andThen(run(list(union(), node)), (entries) => [...dots(node), ...entries]);
     },
 
     fsyncdir(node: OverlayNode, dataOnly: boolean, context: Context): Awaitable<void> {

@@ -56,6 +56,14 @@ function mayComeFromBelow(directory: OverlayNode, type: number): boolean {
   return directory.impure || (directory.lowers.length > 0 && (type === FileType.DIRECTORY || type === 0));
 }
 
+/** The entries `.` and `..`, for their inode numbers. The root is its own parent. */
+export function dots({ ino, type, parent }: OverlayNode): DirectoryEntry[] {
+  return [
+    { name: '.', type, ino },
+    { name: '..', type, ino: parent === undefined ? ino : parent.ino },
+  ];
+}
+
 /**
  * `empty`: the union shows no entry in a directory. `upperIsEmpty`: the upper's directory has no
  * entry, not even a whiteout.

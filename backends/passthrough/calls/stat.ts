@@ -113,6 +113,11 @@ export function statInoHigh(): number {
   return words[(INO >>> 2) + 1]!;
 }
 
+/** The whole inode number. */
+export function statIno(): number | bigint {
+  return inode(statInoLow(), statInoHigh());
+}
+
 /** Number of the device that holds the file. */
 export function statDevice(): number {
   return words[DEV_MAJOR >>> 2]! * 2 ** 32 + words[DEV_MINOR >>> 2]!;
@@ -136,7 +141,7 @@ export type OwnAttributes = ReturnType<typeof newAttributes>;
 /** Fills attributes from the stat result in call memory. Owner ids are the host's. */
 export function fillAttributes(a: OwnAttributes): void {
   a.mode = statMode();
-  a.ino = inode(statInoLow(), statInoHigh());
+  a.ino = statIno();
   a.size = getLong(SIZE);
   a.blocks = getLong(BLOCKS);
   a.nlink = statLinks();

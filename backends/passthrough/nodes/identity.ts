@@ -69,10 +69,10 @@ export function identityOperations(share: Share) {
   }
 
   /**
-   * The node of an open file that lies in the share, if its key equals `given`. Takes over the
-   * descriptor.
+   * The node, known or new, of an open file that lies in the share. Takes over the descriptor.
+   * @returns undefined if the file lies on no mount that is known.
    */
-  function enter(fd: Fd, given: Uint8Array): Node | undefined {
+  function enterFile(fd: Fd): Node | undefined {
     const mount = statDescriptor(fd) < 0 ? undefined : mounts.find(statMount());
     if (mount === undefined) {
       close(fd);
@@ -84,10 +84,17 @@ export function identityOperations(share: Share) {
       : nodes.findByStat(mount.index, statInoLow(), statInoHigh());
     const description = [mount.index, statMode(), statInoLow(), statInoHigh()] as const;
     if (byHandle || known !== undefined) close(fd);
-    const node =
-      known ?? (byHandle ? nodes.addByHandle(...description) : nodes.addByDescriptor(...description, fd));
-    if (Buffer.compare(key(node), given) === 0) return node;
-    if (known === undefined) nodes.forget(node);
+    return (
+      known ?? (byHandle ? nodes.addByHandle(...description) : nodes.addByDescriptor(...description, fd))
+    );
+  }
+
+  /** {@link enterFile} if the node's key equals `given`. */
+  function enter(fd: Fd, given: Uint8Array): Node | undefined {
+    const { size } = nodes;
+    const node = enterFile(fd);
+    if (node === undefined || Buffer.compare(key(node), given) === 0) return node;
+    if (nodes.size > size) nodes.forget(node);
     return undefined;
   }
 
@@ -148,6 +155,23 @@ export function identityOperations(share: Share) {
     key,
     resolve,
     adoptNode,
+
+    /** @throws FsError ENOENT if the directory does not lie in the share any more. */
+    parent(node: Node): Node {
+      const fd = openat(share.descriptor(node), putTarget('..'), O.PATH | O.DIRECTORY, 0);
+      if (fd < 0) throw FsError.of(-fd);
+      if (isRoot(share, fd)) {
+        close(fd);
+        return share.root;
+      }
+      if (!isBeneath(share, fd)) {
+        close(fd);
+        throw FsError.of('ENOENT');
+      }
+      const found = enterFile(fd);
+      if (found === undefined) throw FsError.of('ENOENT');
+      return found;
+    },
 
     /**
      * Saves the keys and paths of all known files: for each, two 16-bit lengths, the key, the path.
@@ -224,6 +248,16 @@ export function pathOf(share: Share, fd: Fd): Uint8Array | undefined {
   return root.length === 1 || Buffer.compare(path.subarray(0, root.length), root) === 0
     ? path.subarray(start)
     : undefined;
+}
+
+/** Whether a descriptor is the shared directory's. */
+function isRoot(share: Share, fd: Fd): boolean {
+  const { nodes, root, mounts } = share;
+  return (
+    statDescriptor(fd) === 0 &&
+    nodes.hasIno(root, statInoLow(), statInoHigh()) &&
+    mounts.find(statMount()) === share.mountOf(root)
+  );
 }
 
 /**

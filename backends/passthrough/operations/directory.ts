@@ -1,5 +1,11 @@
 import type { Fd } from '../../../core/system/index.js';
-import { type Context, decodeName, type DirectoryEntry, FsError } from '../../../core/backend/index.js';
+import {
+  type Context,
+  decodeName,
+  type DirectoryEntry,
+  FileType,
+  FsError,
+} from '../../../core/backend/index.js';
 import { AT, O, close, getdents64, lockExclusively, openat } from '../../../core/system/calls/files.js';
 import type { Node } from '../nodes/nodes.js';
 import {
@@ -9,10 +15,11 @@ import {
   getLong,
   offset,
   putDescriptorPath,
+  putTarget,
   words,
 } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { statDescriptor, statDeviceNumber } from '../calls/stat.js';
+import { statDescriptor, statDeviceNumber, statIno, statName } from '../calls/stat.js';
 import { EAGAIN, ENOENT } from '../../../core/system/calls/errno.js';
 
 /** Opens a known directory for reading. The caller closes the descriptor. @throws FsError */
@@ -44,7 +51,7 @@ export function directoryOperations(share: Share) {
     },
 
     readdir(node: Node, _context: Context): Iterable<DirectoryEntry> {
-      return new Listing(share, openDirectory(share, node));
+      return new Listing(share, openDirectory(share, node), node === share.root);
     },
   };
 }
@@ -57,15 +64,22 @@ class Listing implements IterableIterator<DirectoryEntry> {
   readonly #share: Share;
   #fd: Fd;
   /** The directory's device, if its inode numbers are not shown as they are on the host. */
-  readonly #device: number | undefined;
+  readonly #device: number | undefined = undefined;
   #piece: DirectoryEntry[] = [];
   #next = 0;
 
-  constructor(share: Share, fd: Fd) {
+  constructor(share: Share, fd: Fd, isRoot: boolean) {
     this.#share = share;
     this.#fd = fd;
-    const isOwn = statDescriptor(fd) < 0 || share.inodeNumbers.isOwn(statDeviceNumber());
-    this.#device = isOwn ? undefined : statDeviceNumber();
+    if (statDescriptor(fd) < 0) return;
+    const self = shownNumber(share);
+    if (!share.inodeNumbers.isOwn(statDeviceNumber())) this.#device = statDeviceNumber();
+    // What is above the share is none of the guest's business: its root is in itself, as Linux's.
+    const parent = isRoot ? self : statName(fd, putTarget('..')) < 0 ? 0 : shownNumber(share);
+    this.#piece = [
+      { name: '.', type: FileType.DIRECTORY, ino: self },
+      { name: '..', type: FileType.DIRECTORY, ino: parent },
+    ];
   }
 
   [Symbol.iterator](): this {
@@ -109,6 +123,13 @@ class Listing implements IterableIterator<DirectoryEntry> {
   #renumbered(entry: DirectoryEntry): DirectoryEntry {
     return { ...entry, ino: this.#share.inodeNumbers.shown(this.#device!, entry.ino!) };
   }
+}
+
+/** The inode number of the stat result in call memory, as guests see it. */
+function shownNumber({ inodeNumbers }: Share): number | bigint {
+  const own = statIno();
+  const device = statDeviceNumber();
+  return inodeNumbers.isOwn(device) ? own : inodeNumbers.shown(device, own);
 }
 
 /**

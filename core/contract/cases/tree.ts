@@ -59,6 +59,25 @@ const UNKNOWN_INO = 0xffffffffn;
 
 export const treeCases: readonly ContractCase[] = [
   {
+    name: 'dot and dot-dot have the inode numbers of the directory and of the one above',
+    needs: ['readdir'],
+    async run(trial) {
+      const { client } = trial;
+      const visited = await walk(trial);
+      const directories = visited.filter(({ stat }) => (stat.mode & FileType.MASK) === FileType.DIRECTORY);
+      const root = (await client.stat(ROOT)).ino;
+      const inos = new Map([[ROOT, root], ...directories.map(({ id, stat }) => [id, stat.ino] as const)]);
+      for (const { id, parent, path } of [{ id: ROOT, parent: ROOT, path: '' }, ...directories]) {
+        const opened = await client.opendir(id);
+        for (const { name, ino } of await client.readdir(opened, 0n)) {
+          if (name === '.') equal(ino, inos.get(id), `d_ino of ${path}/.`);
+          if (name === '..' && ino !== UNKNOWN_INO) equal(ino, inos.get(parent), `d_ino of ${path}/..`);
+        }
+        await client.closedir(opened);
+      }
+    },
+  },
+  {
     name: 'the root is a directory',
     needs: [],
     async run({ client }) {

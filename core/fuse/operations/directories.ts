@@ -1,5 +1,5 @@
 import { FileType, FsError, run, type Awaitable, type Entry, type Steps } from '../../backend/index.js';
-import { DirectoryStream, HandleKind } from '../../state/index.js';
+import { DirectoryStream, HandleKind, NO_SLOT, ROOT_SLOT, type Slot } from '../../state/index.js';
 import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FSYNC_FDATASYNC, UNKNOWN_INO } from '../wire/abi.js';
 import { enter } from './entry.js';
 import { closeHandle, openHandle } from './handles.js';
@@ -137,6 +137,7 @@ function* fill(target: Target, index: number): Steps<number> {
   let filled = 0;
   let composed = 0;
   let waited = false;
+  let parent: Awaitable<Slot> = NO_SLOT;
   try {
     for (; ; index++) {
       let there = stream.at(index);
@@ -154,7 +155,24 @@ function* fill(target: Target, index: number): Steps<number> {
       }
       if (composed + size > BATCH) composed = place(target, filled, composed);
       // The entries `.` and `..` have no lookup.
-      if (!plus || index < 2) putEntry(session, BODY + composed, stream, index, plus, undefined);
+      if (index < 2) {
+        if (index === 1 && isUnnumbered(stream, 1)) {
+          parent = parentOf(target);
+          if (parent instanceof Promise) {
+            composed = place(target, filled, composed);
+            parent = (yield parent) as Slot;
+            waited = true;
+            if (isGone(session, request)) throw FsError.of('EIO');
+          }
+        }
+        putEntry(session, BODY + composed, stream, index, plus, undefined);
+        const slot = index === 0 ? session.handles.slot(request.handle) : parent;
+        if (slot !== NO_SLOT && isUnnumbered(stream, index)) {
+          const inoAt = BODY + composed + (plus ? fuse_direntplus.dirent : 0) + fuse_dirent.ino;
+          session.out.inode(inoAt, undefined, session.nodes.idLow(slot), session.nodes.idHigh(slot));
+          session.nodes.reap(slot);
+        }
+      } else if (!plus) putEntry(session, BODY + composed, stream, index, plus, undefined);
       else {
         let entry: Awaitable<Entry<object> | undefined>;
         try {
@@ -184,6 +202,33 @@ function* fill(target: Target, index: number): Steps<number> {
   }
   place(target, filled, composed);
   return filled;
+}
+
+/** Whether the backend did not tell the inode number of an entry. */
+function isUnnumbered(stream: DirectoryStream, index: number): boolean {
+  return stream.inoLow(index) === 0 && stream.inoHigh(index) === 0;
+}
+
+/**
+ * The slot of the directory above the one that is listed, for the number of `..`: its node id, as
+ * that of every node whose backend gives no number. The root's is the root itself.
+ * @returns {@link NO_SLOT} if it is not known. Else the caller calls `reap` for it.
+ */
+function parentOf({ session, request, node }: Target): Awaitable<Slot> {
+  const { backend, nodes, handles } = session;
+  const own = handles.slot(request.handle);
+  if (own === ROOT_SLOT || backend.parent === undefined) return own === ROOT_SLOT ? own : NO_SLOT;
+  const slotOf = (found: object): Slot => {
+    const slot = nodes.intern(found);
+    if (slot === NO_SLOT) nodes.discard(found);
+    return slot;
+  };
+  try {
+    const found = backend.parent(node, request.context);
+    return found instanceof Promise ? found.then(slotOf, () => NO_SLOT) : slotOf(found);
+  } catch {
+    return NO_SLOT;
+  }
 }
 
 /**

@@ -10,6 +10,7 @@ import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FallocateMode, FileType, FsError, OpenFlags, WriteFlags } from '../../../core/backend/index.js';
 import { bufferOf, caller, host } from './support.js';
 import { checkProperty } from '../../support/random.js';
+import { entriesOf } from '../../support/listings.js';
 
 function make({ pages = 1 << 20, inodes = 200_000, arena = new Arena() } = {}) {
   const space = new Space(pages, inodes);
@@ -28,7 +29,7 @@ test('a listing under creations and removals has every name that was there throu
   for (let i = 0; i < count; i++) fs.mknod(top, `stays-or-goes-${i}`, FileType.REGULAR | 0o644, 0, root);
   const seen = new Map<string, number>();
   let step = 0;
-  for (const { name } of fs.readdir(top)) {
+  for (const { name } of entriesOf(fs.readdir(top))) {
     seen.set(name, (seen.get(name) ?? 0) + 1);
     // One from the front, one from the middle and one from the back, of those whose number is odd.
     const odd = 2 * step + 1;

@@ -17,6 +17,7 @@ import * as files from '../../../core/system/calls/files.js';
 import * as xattrs from '../../../core/system/calls/xattrs.js';
 import { type Fd, NativeMemory } from '../../../core/system/index.js';
 import { caller, host } from './support.js';
+import { entriesOf } from '../../support/listings.js';
 
 const { AT, O } = files;
 
@@ -364,7 +365,9 @@ export class MemfsDriver implements Driver {
   }
 
   list(path: string): string[] {
-    return [...this.#fs.readdir(this.#find(path))].map((entry) => entry.name).sort();
+    return entriesOf(this.#fs.readdir(this.#find(path)))
+      .map((entry) => entry.name)
+      .sort();
   }
 
   readlink(path: string): string {

@@ -18,6 +18,7 @@ import {
   type OverlayBackend,
   type OverlaySettings,
 } from '../../../backends/overlay/index.js';
+import { allEntriesOf } from '../../support/listings.js';
 
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
@@ -277,7 +278,7 @@ export class Paths {
   async names(path: string): Promise<string[]> {
     return this.at(path, async (node) => {
       const names = [];
-      for await (const { name } of await this.backend.readdir!(node, root)) names.push(name);
+      for (const { name } of await allEntriesOf(await this.backend.readdir!(node, root))) names.push(name);
       return names.toSorted();
     });
   }

@@ -11,6 +11,7 @@ import type { OpenFile } from '../../../backends/passthrough/nodes/open-file.js'
 import { bufferOf, outcome, root, type Share, serve } from './harness.js';
 import { host } from './host-calls.js';
 import { checkProperty } from '../../support/random.js';
+import { entriesOf } from '../../support/listings.js';
 
 /**
  * Random operations on a share and on a plain directory of the same file system: both must answer
@@ -284,7 +285,7 @@ async function step(pair: Pair, op: Operation): Promise<void> {
       return;
     }
     case 'list': {
-      const names = [...((await backend.readdir(parent, root)) as Iterable<{ name: string }>)];
+      const names = entriesOf(await backend.readdir(parent, root));
       assert.deepEqual(
         names.map(({ name }) => name).sort(),
         fs.readdirSync(join(pair.plain, at.parent)).sort(),

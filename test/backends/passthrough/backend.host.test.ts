@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { outcome, root, serve, bufferOf } from './harness.js';
+import { entriesOf } from '../../support/listings.js';
 
 for (const handles of ['prefer', 'never']) {
   test(`with file handles ${handles}: a file is created, written, read, renamed and removed`, async () => {
@@ -47,7 +48,7 @@ for (const handles of ['prefer', 'never']) {
       writeFileSync(join(share.directory, 'file'), '');
       mkdirSync(join(share.directory, 'directory'));
       symlinkSync('/nowhere', join(share.directory, 'link'));
-      const listed = [...((await share.backend.readdir(share.node, root)) as Iterable<object>)];
+      const listed = entriesOf(await share.backend.readdir(share.node, root));
       const expected = ['directory', 'file', 'link'].map((name) => ({
         name,
         type: { directory: 0o040000, file: 0o100000, link: 0o120000 }[name],

@@ -20,6 +20,7 @@ import { capabilityNumber, setCapability } from '../../../core/system/calls/cred
 import { withFewDescriptors } from '../../support/descriptor-limit.js';
 import { bufferOf, outcome, root, type Share, serve, serveDirectory } from './harness.js';
 import { host } from './host-calls.js';
+import { entriesOf } from '../../support/listings.js';
 
 const asRoot = process.geteuid!() === 0 ? {} : { skip: 'needs root' };
 const user: Context = { ...root, uid: 1234, gid: 2345, umask: 0 };
@@ -487,8 +488,8 @@ test('hard links are one node, whichever name leads to it', async (t) => {
 test('a directory of 3,000 names lists each once, and an early end closes its descriptor', async (t) => {
   const { backend, node, directory } = share(t);
   for (let i = 0; i < 3000; i++) fs.writeFileSync(join(directory, `entry-${i}`), '');
-  const listing = (await backend.readdir(node, root)) as Iterable<DirectoryEntry>;
-  assert.equal(new Set([...listing].map(({ name }) => name)).size, 3000);
+  const listing = entriesOf(await backend.readdir(node, root));
+  assert.equal(new Set(listing.map(({ name }) => name)).size, 3000);
   const before = fs.readdirSync('/proc/self/fd').length;
   for (const _ of (await backend.readdir(node, root)) as Iterable<DirectoryEntry>) break;
   assert.equal(fs.readdirSync('/proc/self/fd').length, before);

@@ -83,8 +83,10 @@ describe('a directory stream', () => {
   });
 
   it('gives types and inode numbers of 64 bits, and 0 for unknown ones', () => {
-    const stream = new DirectoryStream(new ListingBudget(), 2 ** 40 + 7, 1);
+    const stream = new DirectoryStream(new ListingBudget());
     const entries = [
+      { name: '.', type: FileType.DIRECTORY, ino: 2 ** 40 + 7 },
+      { name: '..', type: FileType.DIRECTORY, ino: 1 },
       { name: 'x', type: FileType.SYMLINK, ino: 0xfedc_ba98_7654_3210n },
       { name: 'y', type: FileType.DIRECTORY | 0o755, ino: 2 ** 52 + 1 },
       { name: 'z', type: 0 },
@@ -107,7 +109,7 @@ describe('a directory stream', () => {
     }
     const stream = new DirectoryStream(new ListingBudget());
     assert.deepEqual(read(stream, 0, counted, 2), ['.@1', '..@2']);
-    assert.equal(pulled, 0);
+    assert.equal(pulled, 1, 'one entry, which could have been a dot');
     assert.deepEqual(read(stream, 2, counted, 2), ['n0@3', 'n1@4']);
     assert.equal(pulled, 2);
   });
@@ -233,10 +235,9 @@ describe('a directory stream', () => {
     });
   }
 
-  it('shows the error of a backend that can not list at all after dot and dot-dot', () => {
+  it('shows the error of a backend that can not list at all', () => {
     const stream = new DirectoryStream(new ListingBudget());
-    assert.deepEqual(read(stream, 0, unlistable, 2), ['.@1', '..@2']);
-    assert.throws(() => read(stream, 2, unlistable), FsError.of('EIO'));
+    assert.throws(() => read(stream, 0, unlistable, 2), FsError.of('EIO'));
   });
 
   it('leaves out dots that the backend lists, and refuses names that no directory has', () => {
@@ -279,7 +280,7 @@ describe('a directory stream', () => {
 
 describe('a saved directory stream', () => {
   it('comes back with its entries and goes on with what it had not seen', () => {
-    const stream = new DirectoryStream(new ListingBudget(), 11, 12);
+    const stream = new DirectoryStream(new ListingBudget());
     const before = [file('a', 1), file('b', 2), file('c', 3)];
     void read(stream, 0, () => before, 4);
     const saved = structuredClone(stream.save());

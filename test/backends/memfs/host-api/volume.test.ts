@@ -5,6 +5,7 @@ import { MemfsVolume } from '../../../../backends/memfs/index.js';
 import { TreeSuperblock } from '../../../../backends/memfs/host-api/superblock.js';
 import { FileType, OpenFlags } from '../../../../core/backend/index.js';
 import { bufferOf, caller, host } from '../support.js';
+import { entriesOf } from '../../../support/listings.js';
 
 const root = caller();
 
@@ -31,7 +32,7 @@ test('a guest reads what the host program wrote through the memfs API', () => {
   const d = backend.lookup(top, 'd')!.node;
   assert.equal(backend.getattr(d).nlink, 3);
   assert.deepEqual(
-    [...backend.readdir(top)].map((entry) => entry.name),
+    entriesOf(backend.readdir(top)).map((entry) => entry.name),
     ['a', 'd', 'empty'],
   );
 });

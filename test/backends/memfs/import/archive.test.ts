@@ -18,6 +18,7 @@ import { after, before, test } from 'node:test';
 import { MemfsVolume } from '../../../../backends/memfs/index.js';
 import { decodeName, FileType, makeDevice, UsageError } from '../../../../core/backend/index.js';
 import { caller, host } from '../support.js';
+import { entriesOf } from '../../../support/listings.js';
 
 let folder: string;
 
@@ -75,7 +76,7 @@ function describe(volume: MemfsVolume): Map<string, unknown> {
     const target = node.target ?? '';
     const content = [...(node.content?.extents() ?? [])];
     shown.set(path, { ...rest, xattrs, target, content, sameAs: ino });
-    for (const { name } of node.entries === undefined ? [] : backend.readdir(node)) {
+    for (const { name } of node.entries === undefined ? [] : entriesOf(backend.readdir(node))) {
       visit(`${path}/${name}`, backend.lookup(node, name)!.node);
     }
   };

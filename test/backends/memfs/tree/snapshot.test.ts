@@ -5,6 +5,7 @@ import { memoryInUse, MemfsVolume, type VolumeSnapshot } from '../../../../backe
 import { FileType } from '../../../../core/backend/index.js';
 import { host } from '../support.js';
 import { checkProperty } from '../../../support/random.js';
+import { entriesOf } from '../../../support/listings.js';
 
 /** Everything in a volume but its times. */
 function describe(volume: MemfsVolume): unknown[] {
@@ -15,7 +16,9 @@ function describe(volume: MemfsVolume): unknown[] {
     const content = node.type === FileType.REGULAR ? volume.readFileSync(path).toString() : '';
     shown.push([path, ino, mode, size, blocks, nlink, uid, content, node.target]);
     if (node.entries === undefined) return;
-    const names = Array.from(backend.readdir(node), ({ name }) => name).sort();
+    const names = entriesOf(backend.readdir(node))
+      .map(({ name }) => name)
+      .sort();
     for (const name of names) {
       const child = backend.lookup(node, name)!.node;
       visit(`${path}/${name}`, child);

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { type Backend, FileType, FsError, OpenFlags } from '../../../../core/backend/index.js';
 import { overlay as createOverlay } from '../../../../backends/overlay/index.js';
 import { defaults, memoryLayer, overlayOf, Paths, root, share } from '../support.js';
+import { allEntriesOf } from '../../../support/listings.js';
 
 /** Every path's identity and inode number, and the numbers that listings show. */
 async function identities(paths: Paths): Promise<Record<string, string>> {
@@ -13,7 +14,8 @@ async function identities(paths: Paths): Promise<Record<string, string>> {
   async function visit(path: string): Promise<void> {
     const listed = new Map<string, unknown>();
     await paths.at(path, async (node) => {
-      for await (const { name, ino } of await paths.backend.readdir!(node, root)) listed.set(name, ino);
+      for (const { name, ino } of await allEntriesOf(await paths.backend.readdir!(node, root)))
+        listed.set(name, ino);
     });
     for (const [name, ino] of listed) {
       const child = `${path}/${name}`;

@@ -11,6 +11,7 @@ import type { Node } from '../../../../backends/passthrough/nodes/nodes.js';
 import { withPlainNumbers } from '../../../support/plain-numbers.js';
 import { outcome, root, serve } from '../harness.js';
 import { host } from '../host-calls.js';
+import { entriesOf } from '../../../support/listings.js';
 
 const FILES = 300_000;
 const PER_DIRECTORY = 1000;
@@ -40,10 +41,10 @@ test('a guest that knows 300,000 files costs fewer than 1,000 descriptors, and 5
   const before = memory();
   let most = 0;
   const known: Node[] = [];
-  for (const entry of (await backend.readdir(node, root)) as Iterable<{ name: string }>) {
+  for (const entry of entriesOf(await backend.readdir(node, root))) {
     const found = (await backend.lookup(node, entry.name, root))!.node;
     table.reference(table.intern(found));
-    for (const { name } of (await backend.readdir(found, root)) as Iterable<{ name: string }>) {
+    for (const { name } of entriesOf(await backend.readdir(found, root))) {
       const file = (await backend.lookup(found, name, root))!.node;
       table.reference(table.intern(file));
       if (table.size % 100 === 0) known.push(file);
