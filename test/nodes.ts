@@ -16,6 +16,7 @@ const DEFAULT = [
   'core/cli/commands/serve.confined',
   'passthrough/backend.confined',
   'mount/host-mount.own-mounts',
+  'guest/confined',
 ];
 
 const root = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json')));

@@ -45,6 +45,11 @@ export interface BackendNeeds {
   readonly programs?: boolean;
   /** Whether it connects to other machines, or to this one, by TCP. */
   readonly network?: boolean;
+  /**
+   * It makes machine code after its `open`: it compiles WebAssembly or loads native libraries then.
+   * A confined daemon refuses that otherwise, and the JavaScript engine ends the process.
+   */
+  readonly machineCode?: boolean;
   /** Other backends that it is made of. */
   readonly backends?: readonly BackendSpec[];
 }

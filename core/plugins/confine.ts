@@ -16,9 +16,16 @@ import {
   restrictPaths,
 } from '../system/confinement/landlock.js';
 import { isAtOrBelow, readMounts, type MountInfo } from '../system/calls/own-mounts.js';
-import { forbidDevices, ownMounts } from '../system/confinement/namespaces.js';
-import { hideIoUring, refuseSystemCalls, type SeccompAction } from '../system/confinement/seccomp.js';
-import { isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
+import { forbidDevices, hideProcesses, ownMounts, ownNetwork } from '../system/confinement/namespaces.js';
+import {
+  hideIoUring,
+  refuseSystemCalls,
+  sealSystemCalls,
+  type SeccompAction,
+} from '../system/confinement/seccomp.js';
+import { threadsStarted } from '../system/started-threads.js';
+import { prepareFaultGuard } from '../system/memory/fault-guard.js';
+import { interfaces, isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
 import type { DaemonOptions } from './daemon.js';
 import { isBackend, type BackendSource } from './exports.js';
 import type { BackendRegistry } from './registry.js';
@@ -36,6 +43,18 @@ export interface Confinement {
   readonly reads: readonly string[];
   /** Further folders in which it makes files; those of its sockets are known. */
   readonly writes?: readonly string[];
+  /** Whether it goes on to make sockets to listen on when it has started, as for its commands. */
+  readonly listens?: boolean;
+}
+
+/** A process that has confined itself. */
+export interface Confined {
+  /**
+   * To be called when the daemon has started, with its threads: from here on it makes no sockets
+   * but those that it goes on to need, and no executable memory.
+   * @throws UsageError if that cannot be had, unless `missingLayers` is `warn`.
+   */
+  seal(): Promise<void>;
 }
 
 /**
@@ -53,8 +72,12 @@ const SYSTEM_PATHS = [
   '/lib',
   '/lib64',
   '/lib32',
+  // As a whole: a rule on what lies in it is lost when the kernel drops that from memory. The layer
+  // of mounts hides what is about other processes.
   '/proc',
-  '/sys',
+  '/sys/devices/system',
+  '/sys/fs/cgroup',
+  '/sys/kernel/mm',
   '/run/systemd/resolve',
   // Below /etc there are secrets: only what the C library and TLS read.
   '/etc/ld.so.cache',
@@ -82,6 +105,7 @@ const DEVICES = ['null', 'zero', 'full', 'random', 'urandom', 'tty'].map((name) 
 /** What was done: by layer, and what the filter of system calls has to allow. */
 interface Report {
   mounts?: string;
+  network?: string;
   landlock?: string;
   capabilities?: string;
   seccomp?: string;
@@ -98,17 +122,19 @@ type ConfinedOptions = Omit<DaemonOptions, 'log' | 'registry'>;
  * comes last.
  *
  * - `mounts`: a mount namespace of its own, in which the mounts of the shared directories have no
- *   devices and honour no set-id bits.
+ *   devices and honour no set-id bits, and /proc shows no other processes.
+ * - `network`: a network of its own with nothing in it, unless a backend connects to others.
  * - `landlock`: only shared directories, sockets' folders and the program's own files are
  *   accessible.
  * - `capabilities`: those that no backend needs are given up for good.
- * - `seccomp`: system calls that a file server never makes are refused, and no privilege can be
- *   gained.
+ * - `seccomp`: only system calls that the JavaScript engine and a file server make are allowed, and
+ *   no privilege can be gained. See {@link Confined.seal} for what follows when the daemon has
+ *   started.
  *
- * If a backend runs programs of the operator, `landlock` is left out, and `seccomp` allows the
- * calls that start programs.
- * @returns false if nothing was done, since the options are wrong or a path of theirs is missing:
- * the start of the daemon says it better, and must not succeed.
+ * If a backend runs programs of the operator, `landlock` is left out, and `seccomp` refuses only
+ * what no program should do.
+ * @returns undefined if nothing was done, since the options are wrong or a path is missing: the
+ * start of the daemon says it better, and must not succeed.
  * @throws UsageError if a layer cannot be had, unless `missingLayers` is `warn`.
  */
 export async function confine(
@@ -116,37 +142,60 @@ export async function confine(
   registry: BackendRegistry,
   wanted: Confinement,
   log: Logger,
-): Promise<boolean> {
+): Promise<Confined | undefined> {
   const claim = process.env[DONE];
   delete process.env[DONE];
   if (wanted.layers.length === 0) {
     log.info({ by: 'nothing' }, 'confined');
-    return true;
+    return { seal: () => Promise.resolve() };
   }
   const done = claimOfThisProcess(claim);
   const needs = await needsOf(options, registry).catch(() => undefined);
-  if (needs === undefined) return false;
+  if (needs === undefined) return undefined;
   if (done === undefined) {
-    if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return false;
+    if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return undefined;
     throw executeAnew(options, prepare(options, wanted, needs));
   }
   const report: Report = { ...done };
   verify(options, wanted, needs, report);
   if (report.landlock?.startsWith('version') === true) noteRestriction();
   if (wanted.layers.includes('seccomp')) {
-    const code = refuseSystemCalls(wanted.seccompAction, report.programs === 'allowed');
+    const programs = report.programs === 'allowed';
+    const code = refuseSystemCalls(wanted.seccompAction, { programs, network: hasNetwork(needs) });
     const filtered = code === 0 && threadStates().every(({ seccomp }) => seccomp === 2);
     report.seccomp = filtered ? wanted.seccompAction : absent(code);
   }
   settle(wanted, report, log);
   warnOfBinds(options, wanted, needs, log);
   log.info({ ...report }, 'confined');
-  return true;
+  return { seal: () => seal(wanted, needs, report, log) };
+}
+
+/** Whether a backend connects to other machines, as far as that is known. */
+function hasNetwork(needs: BackendNeeds | string): boolean {
+  return typeof needs === 'string' || needs.programs === true || needs.network === true;
+}
+
+async function seal(
+  wanted: Confinement,
+  needs: BackendNeeds | string,
+  report: Report,
+  log: Logger,
+): Promise<void> {
+  if (report.seccomp !== wanted.seccompAction || typeof needs === 'string' || needs.programs === true) return;
+  prepareFaultGuard();
+  await threadsStarted();
+  const { network = false, machineCode = false } = needs;
+  const options = { network, machineCode, listens: wanted.listens === true };
+  const code = sealSystemCalls(wanted.seccompAction, options);
+  if (code < 0) report.seccomp = absent(code);
+  settle(wanted, report, log);
+  log.debug(options, 'sealed');
 }
 
 /** Refuses to go on with a daemon that has started although it could not be confined. */
-export function mustBeConfined(confined: boolean): void {
-  if (confined) return;
+export function mustBeConfined(confined: Confined | undefined): asserts confined is Confined {
+  if (confined !== undefined) return;
   throw new UsageError('what the backends need has changed during the start; start again');
 }
 
@@ -203,6 +252,7 @@ function verify(
   if (report.mounts === OWN && !mountsOf(sharedPaths(needs)).every(({ flags }) => flags.includes('nodev'))) {
     untrue('a shared directory has devices');
   }
+  if (report.network === OWN && interfaces().some((name) => name !== 'lo')) untrue('there is a network');
   if (report.landlock?.startsWith('version') === true) {
     const allowed = typeof needs === 'string' ? [] : pathsOf(options, wanted, needs);
     if (!isRefused(allowed.map(({ path }) => path))) untrue('paths are not restricted');
@@ -237,7 +287,8 @@ function executeAnew({ exports }: ConfinedOptions, report: Report): UsageError {
 /** Confines this thread. @returns what was done, for the log. */
 function prepare(options: ConfinedOptions, wanted: Confinement, needs: BackendNeeds | string): Report {
   const report: Report = {};
-  if (wanted.layers.includes('mounts')) report.mounts = forbidSharedDevices(sharedPaths(needs));
+  if (wanted.layers.includes('mounts')) report.mounts = isolateMounts(sharedPaths(needs));
+  if (wanted.layers.includes('network')) report.network = leaveNetwork(needs);
   setNoNewPrivileges();
   if (typeof needs !== 'string' && needs.programs === true) report.programs = 'allowed';
   if (wanted.layers.includes('landlock')) {
@@ -298,15 +349,22 @@ function mountsOf(directories: readonly string[]): MountInfo[] {
   return [...found].filter((mount) => mount !== over('/dev'));
 }
 
-/** Takes the devices from the shared directories. @returns what was done, for the log. */
-function forbidSharedDevices(directories: readonly string[]): string {
+/** @returns what was done, for the log. */
+function leaveNetwork(needs: BackendNeeds | string): string {
+  if (hasNetwork(needs)) return 'left out (a backend may connect to other machines)';
+  if (threadStates().every(({ permitted }) => permitted === 0n)) return 'not needed (no privileges)';
+  const code = ownNetwork();
+  return code < 0 ? absent(code) : OWN;
+}
+
+/** Takes devices and other processes out of sight. @returns what was done, for the log. */
+function isolateMounts(directories: readonly string[]): string {
   if (threadStates().every(({ permitted }) => permitted === 0n)) return 'not needed (no privileges)';
   const code = ownMounts();
   if (code === -Errno.EINVAL) return absent('the root directory is no mount point');
   if (code < 0) return absent(code);
-  const failed = mountsOf(directories)
-    .map(({ directory }) => forbidDevices(directory))
-    .find((result) => result < 0);
+  const results = mountsOf(directories).map(({ directory }) => forbidDevices(directory));
+  const failed = [...results, hideProcesses()].find((result) => result < 0);
   return failed === undefined ? OWN : absent(failed);
 }
 
@@ -415,6 +473,7 @@ export async function needsOf(
   const capabilities = new Set<string>();
   let programs = false;
   let network = false;
+  let machineCode = false;
   const pending = [...exports.map(({ backend }) => backend), ...Object.values(backends ?? {})].filter(
     (source) => typeof source !== 'string',
   );
@@ -432,7 +491,8 @@ export async function needsOf(
     for (const name of needs.capabilities ?? []) capabilities.add(name);
     programs ||= needs.programs === true;
     network ||= needs.network === true;
+    machineCode ||= needs.machineCode === true;
     pending.push(...((needs.backends ?? []) as BackendSpec[]));
   }
-  return { paths, capabilities: [...capabilities], programs, network };
+  return { paths, capabilities: [...capabilities], programs, network, machineCode };
 }

@@ -2,7 +2,7 @@ import { UsageError } from '../backend/index.js';
 import { capabilityNumber } from '../system/calls/credentials.js';
 
 /** The layers by which a daemon can confine itself; see `confine`. */
-export const LAYERS = ['mounts', 'landlock', 'capabilities', 'seccomp'] as const;
+export const LAYERS = ['mounts', 'network', 'landlock', 'capabilities', 'seccomp'] as const;
 export type Layer = (typeof LAYERS)[number];
 
 /** Reads a list of layers from the command line, separated by commas. @throws UsageError */

@@ -17,7 +17,7 @@ export {
   readConfig,
 } from './config.js';
 export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config.js';
-export { confine, mustBeConfined, programFolders, type Confinement } from './confine.js';
+export { confine, mustBeConfined, programFolders, type Confined, type Confinement } from './confine.js';
 export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
 export { askDaemon, ControlSocket } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './container.js';

@@ -50,7 +50,10 @@ export type Command =
  * Messages from a queue thread. Each `pause` is followed by one `paused`, and then by one `idle`
  * unless the queue is resumed before it is idle.
  */
-export type Notice =
+export type Notice = { readonly notice: 'started' } | QueueNotice;
+
+/** A notice about one queue. */
+export type QueueNotice =
   | { readonly notice: 'paused' | 'idle'; readonly queue: number; readonly pause: number }
   | { readonly notice: 'stopped'; readonly queue: number }
   | { readonly notice: 'warning'; readonly queue: number; readonly fields: object; readonly reason: string }

@@ -16,6 +16,7 @@ import {
 import type { Poller, QueuePlacement, SharedTable, StartingQueue } from '../virtqueue/index.js';
 import { EngineMailbox, mailboxMemory } from './mailbox.js';
 import type { Notice, Command, ThreadData } from './messages.js';
+import { noteStart } from '../system/started-threads.js';
 import { type QueueCommand, regionsOf, RemoteRun } from './remote-run.js';
 import { SharedFileTable } from './file-table.js';
 
@@ -62,6 +63,7 @@ class Thread {
     const data: ThreadData = { user, own: this.#own.value, engine, pollTime };
     this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: data });
     this.#worker.unref();
+    noteStart(this.#worker);
     this.#worker.on('message', (notice: Notice) => this.#take(notice));
     let failure: unknown;
     this.#worker.once('error', (error) => {
@@ -146,6 +148,7 @@ class Thread {
   }
 
   #take(notice: Notice): void {
+    if (notice.notice === 'started') return;
     const entry = this.#runs.get(notice.queue);
     if (notice.notice === 'stopped') {
       this.#runs.delete(notice.queue);

@@ -11,7 +11,7 @@ import {
   type StartingQueue,
 } from '../virtqueue/index.js';
 import type { EngineMailbox } from './mailbox.js';
-import type { Notice, Command, SharedRegion } from './messages.js';
+import type { QueueNotice, Command, SharedRegion } from './messages.js';
 
 /** How a run talks to its thread. */
 export interface ThreadChannel {
@@ -180,7 +180,7 @@ export class RemoteRun implements Run, ChainOwner {
   }
 
   /** Handles a message of the thread. */
-  notice(notice: Notice): void {
+  notice(notice: QueueNotice): void {
     switch (notice.notice) {
       case 'paused':
         if (this.#paused !== 'asked' || notice.pause !== this.#pause) return;

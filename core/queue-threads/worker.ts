@@ -132,4 +132,5 @@ function execute(command: Command): void {
 }
 
 port.on('message', execute);
+say({ notice: 'started' });
 const waking = watchSignals(own, () => poller.serve());

@@ -94,6 +94,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     mustBeConfined(confined);
     const listening =
       typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
+    await confined.seal();
     await Promise.race([aborted(stop), daemon.ended()]);
     log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
     await listening?.close();
@@ -124,6 +125,7 @@ function confinementOf(
     capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
     reads: typeof config === 'string' ? [config] : [],
     writes: typeof control === 'string' ? [dirname(resolve(control))] : [],
+    listens: typeof control === 'string',
   };
 }
 

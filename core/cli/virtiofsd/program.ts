@@ -48,6 +48,7 @@ async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Prom
   const daemon = await container.get(Services.StartDaemon)(options);
   try {
     mustBeConfined(confined);
+    await confined.seal();
     await Promise.race([aborted(stop), daemon.ended()]);
   } finally {
     await daemon.close();
@@ -56,7 +57,7 @@ async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Prom
 
 function confinement({ sandbox, seccomp, modcaps }: VirtiofsdRequest): Confinement {
   const left = new Set<string>([
-    ...(sandbox === 'namespace' ? [] : ['mounts']),
+    ...(sandbox === 'namespace' ? [] : ['mounts', 'network']),
     ...(sandbox === 'none' ? ['landlock'] : []),
     ...(seccomp === 'none' ? ['seccomp'] : []),
   ]);

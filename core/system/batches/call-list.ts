@@ -116,8 +116,13 @@ export class CallList {
    * this process execute it.
    */
   static open(capacity: number): CallList | undefined {
+    CallList.prepare();
+    return loop === null || loop === undefined ? undefined : new CallList(capacity, loop);
+  }
+
+  /** Makes this thread's machine code, which is made at first use otherwise. */
+  static prepare(): void {
     if (loop === undefined) loop = load();
-    return loop === null ? undefined : new CallList(capacity, loop);
   }
 
   /**
@@ -127,8 +132,9 @@ export class CallList {
    * @throws Error where {@link open} returns undefined.
    */
   static make(address: number, count: number): void {
-    if (loop === undefined) loop = load();
-    if (loop === null) throw new Error('the system does not let this process execute its own machine code');
+    CallList.prepare();
+    if (loop === null || loop === undefined)
+      throw new Error('the system does not let this process execute its own machine code');
     loop(address, count);
   }
 

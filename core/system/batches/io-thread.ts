@@ -1,4 +1,4 @@
-import { workerData } from 'node:worker_threads';
+import { parentPort, workerData } from 'node:worker_threads';
 import { CallList } from './call-list.js';
 import { signal } from '../descriptors/eventfd.js';
 import { ATTENDED, LISTS, Own, ROOM, type ThreadData, WRAP } from './io-thread-state.js';
@@ -25,6 +25,9 @@ function next(done: number): boolean {
   return Atomics.load(state, Own.GIVEN) % WRAP !== done;
 }
 
+CallList.prepare();
+// oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none
+parentPort!.postMessage('started');
 Atomics.store(state, Own.READY, 1);
 for (let done = 0; next(done);) {
   const place = LISTS + (done % ROOM) * 2;

@@ -14,6 +14,7 @@ import {
 } from './io-thread-state.js';
 import type { OwnedFd } from '../descriptors/owned-fd.js';
 import { type CloseWatch, watchSignals } from '../event-loop/own-sleep.js';
+import { noteStart } from '../started-threads.js';
 import { EIO } from '../calls/errno.js';
 
 /** A list of calls that a thread makes. */
@@ -44,6 +45,7 @@ class Thread {
     const data: ThreadData = { own, common, wake };
     this.worker = new Worker(new URL('./io-thread.js', import.meta.url), { workerData: data });
     this.worker.unref();
+    noteStart(this.worker);
     let failure: unknown = new Error('the thread ended');
     this.worker.once('error', (error) => {
       failure = error;

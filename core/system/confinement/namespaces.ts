@@ -2,18 +2,21 @@ import { libc, result } from '../calls/libc.js';
 import { syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
 
-/** Mounts of the calling thread alone, mount_namespaces(7). */
+/** Mounts and a network of the calling thread alone, mount_namespaces(7), network_namespaces(7). */
 
 const calls = {
   unshare: libc<(flags: number) => number>('unshare', 'int', ['int']),
-  mount: libc<(source: string, target: string, type: string, flags: number, data: number) => number>(
+  mount: libc<(source: string, target: string, type: string, flags: number, data: string) => number>(
     'mount',
     'int',
-    ['str', 'str', 'str', 'uint64_t', 'uintptr_t'],
+    ['str', 'str', 'str', 'uint64_t', 'str'],
   ),
 };
 
 const CLONE_NEWNS = 0x20000;
+const CLONE_NEWNET = 0x40000000;
+/** No set-id bits, no devices, no programs. */
+const MS_INERT = 14;
 const MS_REC = 0x4000;
 const MS_SLAVE = 0x80000;
 const SYS_MOUNT_SETATTR = 442;
@@ -29,7 +32,24 @@ const ATTR_NODEV = 4;
  */
 export function ownMounts(): number {
   const code = result(calls.unshare(CLONE_NEWNS));
-  return code < 0 ? code : result(calls.mount('none', '/', '', MS_REC | MS_SLAVE, 0));
+  return code < 0 ? code : result(calls.mount('none', '/', '', MS_REC | MS_SLAVE, ''));
+}
+
+/**
+ * Covers /proc by one that shows only the processes which this one may trace: itself. To be used
+ * after {@link ownMounts}. @returns 0 or minus the errno.
+ */
+export function hideProcesses(): number {
+  return result(calls.mount('proc', '/proc', 'proc', MS_INERT, 'hidepid=4'));
+}
+
+/**
+ * Gives the thread a network of its own, in which there is nothing: no addresses, and no abstract
+ * unix sockets of others. Sockets that lie in a folder are reached as before. Needs CAP_SYS_ADMIN.
+ * @returns 0 or minus the errno.
+ */
+export function ownNetwork(): number {
+  return result(calls.unshare(CLONE_NEWNET));
 }
 
 /**

@@ -2,26 +2,16 @@ import { syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { setNoNewPrivileges } from '../calls/credentials.js';
 import { ENOSYS, EPERM } from '../calls/errno.js';
+import { readFileSync } from 'node:fs';
+import { ALLOWED, CONDITIONAL, OPENING, type SystemCall } from './system-calls.js';
 
 /**
- * A filter of system calls, seccomp(2): what a server of files never needs and an intruder would
- * want is refused. All else passes, since a JavaScript engine's needs change with every version.
+ * Filters of system calls, seccomp(2). The first is a list of what is allowed: what the JavaScript
+ * engine and a server of files use. The second comes when the daemon has started: then no socket is
+ * made any more, and no memory becomes executable except the JavaScript engine's own.
  */
 
-/**
- * Numbers on x86-64 and arm64, <asm/unistd_64.h> and <asm-generic/unistd.h>; -1 where there is no
- * such call.
- */
-type SystemCall = readonly [name: string, x64: number, arm64: number];
-
-/** What starts other programs. */
-const PROGRAMS: readonly SystemCall[] = [
-  ['execve', 59, 221],
-  ['execveat', 322, 281],
-  ['fork', 57, -1],
-  ['vfork', 58, -1],
-];
-
+/** What is refused where other programs may run: those may need anything else. */
 const REFUSED: readonly SystemCall[] = [
   // Other processes.
   ['ptrace', 101, 117],
@@ -82,13 +72,15 @@ const REFUSED: readonly SystemCall[] = [
 
 const arm64 = process.arch === 'arm64';
 const SYS_SECCOMP = arm64 ? 277 : 317;
-const SYS_CLONE = arm64 ? 220 : 56;
-const SYS_CLONE3 = 435;
-const SYS_IO_URING_SETUP = 425;
 /** AUDIT_ARCH_AARCH64 and AUDIT_ARCH_X86_64, <linux/audit.h>. */
 const ARCHITECTURE = arm64 ? 0xc00000b7 : 0xc000003e;
 /** Numbers from here on are the x32 calls of x86-64. */
 const X32 = 0x40000000;
+/**
+ * Calls from here on are younger than this list. They are not there, as on an older kernel: the C
+ * library then uses what was before.
+ */
+const UNKNOWN = 470;
 
 /**
  * What happens to a refused call: an error for the caller, a line in the kernel's log, a signal, or
@@ -107,78 +99,294 @@ const RETURNS: Record<SeccompAction, number> = {
   kill: KILL_PROCESS,
 };
 
-/**
- * Instructions of classic BPF, <linux/bpf_common.h>: BPF_LD|W|ABS, BPF_JMP|JEQ|K, JGE, JSET,
- * BPF_RET|K.
- */
+/** Instructions of classic BPF, <linux/bpf_common.h>. */
 const LOAD = 0x20;
+const JUMP = 0x05;
 const EQUAL = 0x15;
 const AT_LEAST = 0x35;
+const MORE = 0x25;
 const ANY_BIT = 0x45;
 const RETURN = 0x06;
+const AND = 0x54;
+const ADD_X = 0x0c;
+const TO_X = 0x07;
 /** `struct seccomp_data { int nr; u32 arch; u64 instruction_pointer; u64 args[6]; }` */
 const NUMBER = 0;
 const ARCH = 4;
-const FIRST_ARGUMENT = 16;
+/** Offsets of the lower and the upper half of an argument. */
+const low = (argument: number): number => 16 + 8 * argument;
+const high = (argument: number): number => low(argument) + 4;
 const CLONE_THREAD = 0x10000;
+const AF_UNIX = 1;
+const AF_INET = 2;
+const AF_INET6 = 10;
+const AF_NETLINK = 16;
+const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
+/** The type of a socket, without its flags. */
+const SOCK_TYPE = 0xf;
+/** Commands by which a descriptor sends signals to a process that it names, fcntl(2). */
+const SIGNALLING_COMMANDS = [8, 10, 15];
+/** TIOCSTI and TIOCLINUX put text into a terminal; SIOCSPGRP, FIOSETOWN and FIOASYNC signal. */
+const REFUSED_REQUESTS = [0x5412, 0x541c, 0x8902, 0x8901, 0x5452];
+const PROT_EXEC = 4;
+const PROT_WRITE_EXEC = 6;
 
 type Instruction = readonly [code: number, yes: number, no: number, k: number];
+
+const numberOf = ([, x64, arm]: SystemCall): number => (arm64 ? arm : x64);
+
+/** Instructions for one call; others go past them. Nothing, where there is no such call. */
+function when(call: SystemCall, ...body: readonly Instruction[]): readonly Instruction[] {
+  const number = numberOf(call);
+  if (number < 0) return [];
+  // A conditional jump reaches 255 instructions.
+  if (body.length < 256) return [[EQUAL, 0, body.length, number], ...body];
+  return [[EQUAL, 1, 0, number], [JUMP, 0, 0, body.length], ...body];
+}
+
+const NOT_THERE: Instruction = [RETURN, 0, 0, ERRNO | -ENOSYS];
+const PASS: Instruction = [RETURN, 0, 0, ALLOW];
+
+/** Lets the call pass if half an argument is one of some values. */
+function isOneOf(offset: number, values: readonly number[], refuse: Instruction): readonly Instruction[] {
+  return [[LOAD, 0, 0, offset], ...values.flatMap((k): Instruction[] => [[EQUAL, 0, 1, k], PASS]), refuse];
+}
+
+/** Lets the call pass unless half an argument is one of some values. */
+function isNoneOf(offset: number, values: readonly number[], refuse: Instruction): readonly Instruction[] {
+  return [[LOAD, 0, 0, offset], ...values.flatMap((k): Instruction[] => [[EQUAL, 0, 1, k], refuse]), PASS];
+}
+
+/** Lets a socket be made if its family and its type are among some. */
+function socketOf(
+  kinds: readonly (readonly [family: number, types: readonly number[]])[],
+  refuse: Instruction,
+) {
+  const program: Instruction[] = [];
+  for (const [family, types] of kinds) {
+    const body = types.flatMap((type): Instruction[] => [[EQUAL, 0, 1, type], PASS]);
+    program.push(
+      [LOAD, 0, 0, low(0)],
+      [EQUAL, 0, body.length + 3, family],
+      [LOAD, 0, 0, low(1)],
+      [AND, 0, 0, SOCK_TYPE],
+      ...body,
+      refuse,
+    );
+  }
+  return [...program, refuse];
+}
+
+const STREAM = [SOCK_STREAM];
+const UNIX = [[AF_UNIX, STREAM]] as const;
+/** Names are asked for by UDP; the C library asks by netlink for the machine's addresses. */
+const INTERNET = [
+  [AF_INET, [SOCK_STREAM, SOCK_DGRAM]],
+  [AF_INET6, [SOCK_STREAM, SOCK_DGRAM]],
+  [AF_NETLINK, [3]],
+] as const;
 
 /**
  * A kernel without io_uring, whatever the action: libuv asks for it whenever it makes an event
  * loop, and does without where it is not there.
  */
-const WITHOUT_IO_URING: readonly Instruction[] = [
-  [EQUAL, 0, 1, SYS_IO_URING_SETUP],
-  [RETURN, 0, 0, ERRNO | -ENOSYS],
-];
+const WITHOUT_IO_URING = when(CONDITIONAL.io_uring_setup, NOT_THERE);
 
-/**
- * The filter for an action. A jump's distances count instructions that are left out.
- * @param programs lets the process start other programs, under the same filter.
- */
-export function seccompProgram(action: SeccompAction, programs = false): readonly Instruction[] {
-  const refuse = RETURNS[action];
+/** Refuses what another architecture's numbers would name. */
+function checkArchitecture(refuse: Instruction): Instruction[] {
   const program: Instruction[] = [
     [LOAD, 0, 0, ARCH],
     [EQUAL, 1, 0, ARCHITECTURE],
     [RETURN, 0, 0, KILL_PROCESS],
     [LOAD, 0, 0, NUMBER],
   ];
-  if (!arm64) program.push([AT_LEAST, 0, 1, X32], [RETURN, 0, 0, refuse]);
-  for (const [, x64, arm] of programs ? REFUSED : [...PROGRAMS, ...REFUSED]) {
-    const number = arm64 ? arm : x64;
-    if (number >= 0) program.push([EQUAL, 0, 1, number], [RETURN, 0, 0, refuse]);
-  }
-  program.push(...WITHOUT_IO_URING);
-  if (!programs) {
-    program.push(
-      // The flags of clone3 lie in memory, where a filter can't look: the C library then uses
-      // clone.
-      [EQUAL, 0, 1, SYS_CLONE3],
-      [RETURN, 0, 0, ERRNO | -ENOSYS],
-      [EQUAL, 0, 3, SYS_CLONE],
-      [LOAD, 0, 0, FIRST_ARGUMENT],
-      [ANY_BIT, 1, 0, CLONE_THREAD],
-      [RETURN, 0, 0, refuse],
-    );
-  }
-  program.push([RETURN, 0, 0, ALLOW]);
+  if (!arm64) program.push([AT_LEAST, 0, 1, X32], refuse);
   return program;
 }
+
+/**
+ * The filter for an action. A jump's distances count instructions that are left out.
+ * @param network lets the process make sockets of the internet's families.
+ * @param programs lets the process start other programs, under the same filter. Only what no
+ * program should do is refused then.
+ */
+export function seccompProgram(
+  action: SeccompAction,
+  { programs = false, network = false } = {},
+): readonly Instruction[] {
+  const refuse: Instruction = [RETURN, 0, 0, RETURNS[action]];
+  const program = checkArchitecture(refuse);
+  program.push(...WITHOUT_IO_URING);
+  if (programs) {
+    for (const call of REFUSED) program.push(...when(call, refuse));
+    return [...program, PASS];
+  }
+  const { clone, clone3, kill, tgkill, prlimit64, socket, socketpair, ioctl, fcntl } = CONDITIONAL;
+  for (const call of ALLOWED) program.push(...when(call, PASS));
+  program.push(
+    // The flags of clone3 lie in memory, where a filter can't look: the C library then uses clone.
+    ...when(clone3, NOT_THERE),
+    ...when(clone, [LOAD, 0, 0, low(0)], [ANY_BIT, 0, 1, CLONE_THREAD], PASS, refuse),
+    ...when(kill, ...isOneOf(low(0), [process.pid], refuse)),
+    ...when(tgkill, ...isOneOf(low(0), [process.pid], refuse)),
+    ...when(prlimit64, ...isOneOf(low(0), [0, process.pid], refuse)),
+    ...when(socket, ...socketOf(network ? [...UNIX, ...INTERNET] : UNIX, refuse)),
+    ...when(socketpair, ...socketOf(UNIX, refuse)),
+    ...when(ioctl, ...isNoneOf(low(1), REFUSED_REQUESTS, refuse)),
+    ...when(fcntl, ...isNoneOf(low(1), SIGNALLING_COMMANDS, refuse)),
+    [AT_LEAST, 0, 1, UNKNOWN],
+    NOT_THERE,
+    refuse,
+  );
+  return program;
+}
+
+/** What a daemon goes on to need when it has started. */
+export interface SealOptions {
+  /** It connects to other machines. */
+  readonly network: boolean;
+  /** It compiles WebAssembly or loads native libraries. */
+  readonly machineCode: boolean;
+  /** It listens on further sockets. */
+  readonly listens: boolean;
+}
+
+const find = (name: string): SystemCall => ALLOWED.find(([known]) => known === name)!;
+
+/** A range of addresses. */
+export interface AddressRange {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** The filter of a daemon that has started. Memory outside `code` does not become executable. */
+export function sealProgram(
+  action: SeccompAction,
+  { network, machineCode, listens }: SealOptions,
+  code: readonly AddressRange[],
+): readonly Instruction[] {
+  const refuse: Instruction = [RETURN, 0, 0, RETURNS[action]];
+  const program = checkArchitecture(refuse);
+  for (const name of OPENING) {
+    const call = name === 'socket' ? CONDITIONAL.socket : find(name);
+    if (name === 'connect' && network) continue;
+    if (name === 'socket') {
+      const families = [...(listens ? UNIX : []), ...(network ? INTERNET : [])];
+      program.push(...when(call, ...socketOf(families, refuse)));
+    } else if (name === 'connect' || !listens) program.push(...when(call, refuse));
+  }
+  const ranges = code.flatMap((range) => ownMemory(range));
+  const check = (mask: number, passing: readonly Instruction[]): Instruction[] => [
+    [LOAD, 0, 0, low(2)],
+    [AND, 0, 0, mask],
+    [EQUAL, 1, 0, mask],
+    PASS,
+    ...passing,
+    refuse,
+  ];
+  // What is made for machine code is writable first, and executable later. So only what is both
+  // from the start can be refused to one who goes on to make some.
+  const mask = machineCode ? PROT_WRITE_EXEC : PROT_EXEC;
+  program.push(...when(find('mmap'), ...check(mask, ranges)));
+  if (!machineCode) {
+    for (const name of ['mprotect', 'pkey_mprotect'])
+      program.push(...when(find(name), ...check(mask, ranges)));
+  }
+  return [...program, PASS];
+}
+
+const HALF = 2 ** 32;
+
+/** Lets a call pass whose first two arguments, address and length, lie in a range. */
+function ownMemory({ start, end }: AddressRange): readonly Instruction[] {
+  // A filter compares 32 bits: a range that crosses such a bound is two.
+  const bound = Math.ceil((start + 1) / HALF) * HALF;
+  const parts =
+    end <= bound
+      ? [{ start, end }]
+      : [
+          { start, end: bound },
+          { start: bound, end },
+        ];
+  return parts.flatMap(({ start: first, end: after }) => {
+    const last = Math.min(after - Math.floor(first / HALF) * HALF, HALF - 1);
+    // Each test that fails goes on behind the last of these.
+    const tests: Instruction[] = [
+      [LOAD, 0, 0, high(0)],
+      [EQUAL, 0, 10, Math.floor(first / HALF)],
+      [LOAD, 0, 0, high(1)],
+      [EQUAL, 0, 8, 0],
+      [LOAD, 0, 0, low(0)],
+      [AT_LEAST, 0, 6, first % HALF],
+      [TO_X, 0, 0, 0],
+      [LOAD, 0, 0, low(1)],
+      [MORE, 3, 0, after - first],
+      [ADD_X, 0, 0, 0],
+      // Before such a bound the last page is left out, so that the sum fits.
+      [MORE, 1, 0, last],
+      PASS,
+    ];
+    return tests;
+  });
+}
+
+/**
+ * Where the JavaScript engine has its machine code: around each executable mapping that no file
+ * backs, what it has reserved for more.
+ */
+export function codeRanges(): AddressRange[] {
+  const lines = readFileSync('/proc/self/maps', 'latin1').trimEnd().split('\n');
+  const mappings = lines.map((line) => {
+    const [, start, end, rights, path] = /^(\w+)-(\w+) (\S+) \S+ \S+ \S+ *(.*)$/.exec(line)!;
+    return {
+      start: Number.parseInt(start!, 16),
+      end: Number.parseInt(end!, 16),
+      rights: rights!,
+      path: path!,
+    };
+  });
+  const ranges: AddressRange[] = [];
+  for (const [index, { rights, path }] of mappings.entries()) {
+    if (!rights.includes('x') || path !== '') continue;
+    let [first, last] = [index, index];
+    const isOwn = ({ start, end, rights: may, path: file }: (typeof mappings)[number]): boolean =>
+      file === '' && (may.startsWith('---') || may.includes('x') || end - start <= HEADER);
+    while (first > 0 && mappings[first - 1]!.end === mappings[first]!.start && isOwn(mappings[first - 1]!))
+      first--;
+    while (mappings[last + 1]?.start === mappings[last]!.end && isOwn(mappings[last + 1]!)) last++;
+    const range = { start: mappings[first]!.start, end: mappings[last]!.end };
+    if (!ranges.some(({ start }) => start === range.start)) ranges.push(range);
+  }
+  return ranges;
+}
+
+/** Bytes of the writable part at the begin of a piece of machine code, at most. */
+const HEADER = 0x10000;
 
 const SECCOMP_SET_MODE_FILTER = 1;
 const SECCOMP_FILTER_FLAG_TSYNC = 1;
 
 /**
- * Puts the filter in force for every thread of the process, for good. Sets no-new-privs as well.
+ * Puts the first filter in force for every thread of the process, for good. Sets no-new-privs, too.
  * The program must have been executed after {@link hideIoUring}: libuv aborts where a ring that it
  * has is refused to it.
- * @param programs as of {@link seccompProgram}.
+ * @param options as of {@link seccompProgram}.
  * @returns 0, or minus the errno (ENOSYS, EINVAL: the kernel has no filters).
  */
-export function refuseSystemCalls(action: SeccompAction, programs = false): number {
-  return install(seccompProgram(action, programs), SECCOMP_FILTER_FLAG_TSYNC);
+export function refuseSystemCalls(
+  action: SeccompAction,
+  options: { readonly programs: boolean; readonly network: boolean },
+): number {
+  return install(seccompProgram(action, options), SECCOMP_FILTER_FLAG_TSYNC);
+}
+
+/**
+ * Puts the second filter in force for every thread, for good.
+ * @returns as {@link refuseSystemCalls}.
+ */
+export function sealSystemCalls(action: SeccompAction, options: SealOptions): number {
+  return install(sealProgram(action, options, codeRanges()), SECCOMP_FILTER_FLAG_TSYNC);
 }
 
 /**

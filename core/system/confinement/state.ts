@@ -43,6 +43,12 @@ export function startTicks(): string {
   return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }
 
+/** Names of the network's interfaces, proc_pid_net(5). */
+export function interfaces(): string[] {
+  const lines = readFileSync('/proc/self/net/dev', 'utf8').matchAll(/^ *([^:|\s]+):/gm);
+  return [...lines].map(([, name]) => name!);
+}
+
 /** Files of which this process runs code: its executable, the loader, the libraries. */
 export function mappedFiles(): string[] {
   const lines = readFileSync('/proc/self/maps', 'utf8').matchAll(/^\S+ ..x. .*? (\/.*)$/gm);

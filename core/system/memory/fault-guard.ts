@@ -154,6 +154,14 @@ export interface GuardedRegion {
 }
 
 /**
+ * Makes the handler, as the first {@link guardRegion} does: for a process that must not make memory
+ * executable later.
+ */
+export function prepareFaultGuard(): void {
+  if (!isTried) guard = setUp();
+}
+
+/**
  * Guards a shared region. If a page of it is missing at an access, the region becomes zeroed memory
  * of this process, and `onLost` is called in a later turn of the event loop.
  * @returns undefined if there is no handler for this architecture, or a security policy forbids it.
@@ -161,7 +169,7 @@ export interface GuardedRegion {
  * @throws RangeError if too many regions are guarded.
  */
 export function guardRegion(region: Region, onLost: () => void): GuardedRegion | undefined {
-  if (!isTried) guard = setUp();
+  prepareFaultGuard();
   if (guard === undefined) return undefined;
   const { entries, free, onLost: listeners } = guard;
   const index = free.pop();

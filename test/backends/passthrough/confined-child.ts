@@ -4,28 +4,35 @@ import * as fs from 'node:fs';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import passthroughPlugin from '../../../backends/passthrough/index.js';
 import type { Gathered } from '../../../core/backend/accelerator.js';
-import { type Attributes, type Awaitable, OpenFlags } from '../../../core/backend/index.js';
+import { type Attributes, type Awaitable, type BackendSpec, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
 import { BackendRegistry, confine, LAYERS, parseLayers } from '../../../core/plugins/index.js';
 import { intrude } from './intruder.js';
 import { root, serveDirectory } from './harness.js';
 
 /** A process that confines itself as a daemon does, and then tries what it may and may not do. */
-const [base, layers, mode] = process.argv.slice(2) as [string, string?, string?];
+const [base, layers, mode, type = 'passthrough'] = process.argv.slice(2) as [
+  string,
+  string?,
+  string?,
+  string?,
+];
 const share = join(base, 'share');
 const log: Record<string, unknown> = {};
 const outcomes: Record<string, string> = {};
 
+const passthrough = { type: 'passthrough', sharedDir: share };
+/** What is served: each kind of backend, with the share as its folder. */
+const BACKENDS: Record<string, BackendSpec> = {
+  passthrough,
+  memfs: { type: 'memfs', save: join(share, 'volume') },
+  overlay: { type: 'overlay', lowers: [passthrough], upper: { type: 'memfs' } },
+  s3: { type: 's3', bucket: 'b', endpoint: 'http://127.0.0.1:9', cacheDir: share },
+};
 const registry = new BackendRegistry();
-registry.register(passthroughPlugin);
-await confine(
-  {
-    exports: [
-      { tag: 't', socket: join(base, 'sockets', 's'), backend: { type: 'passthrough', sharedDir: share } },
-    ],
-  },
+const confined = await confine(
+  { exports: [{ tag: 't', socket: join(base, 'sockets', 's'), backend: BACKENDS[type]! }] },
   registry,
   {
     layers: layers === undefined ? LAYERS : parseLayers(layers),
@@ -132,6 +139,7 @@ if (mode === 'cold') {
 } else if (mode === 'looks') {
   await attempt('looks', () => looks(serveDirectory(share, { cachedDescriptors: 16 })));
 } else if (mode === 'intrude') {
+  await confined!.seal();
   await intrude(base, share, attempt);
 } else {
   await attempt('read through the share', () => content(node, 'file'));

@@ -74,7 +74,7 @@ test('the confinement of a file is checked', () => {
   const exports = 'exports: [{ socket: a, backend: x }]';
   const all = readConfig(file(exports)).confine;
   assert.deepEqual(all, {
-    layers: ['mounts', 'landlock', 'capabilities', 'seccomp'],
+    layers: ['mounts', 'network', 'landlock', 'capabilities', 'seccomp'],
     missingLayers: 'error',
     seccompAction: 'errno',
   });

@@ -1,62 +1,14 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
 import { FrontEnd } from '../../../../core/vhost-user/index.js';
+import { serve } from '../../../support/confined-daemon.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
 
 const skip = process.geteuid!() === 0 && landlockVersion() > 0 ? {} : { skip: 'needs root and Landlock' };
-const cli = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
-
-type Line = Record<string, unknown>;
-
-interface Served {
-  /** What it logged until it served, or ended. */
-  readonly said: readonly Line[];
-  readonly text: string;
-  readonly socket: string;
-  readonly pid: number;
-  /** Ends it. @returns its exit code. */
-  end(): Promise<number | null>;
-}
-
-/** Starts `serve` with the default confinement and waits until it serves, or has ended. */
-async function serve(
-  t: TestContext,
-  share: string,
-  { node = process.execPath, environment = {}, words = [] as string[] } = {},
-): Promise<Served> {
-  const socket = join(temporaryFolder(t), 'socket');
-  const command = [cli, 'serve', '--backend', 'passthrough', '--shared-dir', share, '--tag', 'confined'];
-  command.push('--socket-path', socket, '--log-format', 'json', ...words);
-  const child = spawn(node, command, {
-    stdio: ['ignore', 'ignore', 'pipe'],
-    env: { ...process.env, ...environment },
-  });
-  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
-  t.after(() => child.kill());
-  const said: Line[] = [];
-  const lines: string[] = [];
-  await new Promise<void>((served) => {
-    createInterface({ input: child.stderr })
-      .on('line', (line) => {
-        lines.push(line);
-        if (line.startsWith('{')) said.push(JSON.parse(line) as Line);
-        if (said.at(-1)?.['msg'] === 'serving') served();
-      })
-      .on('close', served);
-  });
-  const end = (): Promise<number | null> => {
-    child.kill();
-    return ended;
-  };
-  return { said, text: lines.join('\n'), socket, pid: child.pid!, end };
-}
 
 function share(t: TestContext): string {
   const folder = join(temporaryFolder(t), 'share');
@@ -83,6 +35,28 @@ test('serve confines itself by default and answers a front-end', skip, async (t)
   frontEnd.close();
   assert.equal(await end(), 0);
 });
+
+test(
+  'threads of a confined daemon serve after it has given up the right to make machine code',
+  skip,
+  async (t) => {
+    const words = ['--io-threads', '1', '--queue-threads', '2', '--log-level', 'debug'];
+    const { said, text, socket, end } = await serve(t, share(t), { words, until: 'sealed' });
+    assert.equal(said.at(-1)?.['msg'], 'sealed', text);
+    const frontEnd = await FrontEnd.connect(socket, { requestQueues: 2 });
+    const fuse = new FuseClient(fuseTransport(frontEnd));
+    await fuse.init();
+    const { entry, open } = await fuse.create(ROOT, 'file');
+    const content = Buffer.alloc(100_000, 'content');
+    await fuse.write(entry.nodeid, open.fh, 0, content);
+    for (let round = 0; round < 2000; round++) {
+      const read = await fuse.read(entry.nodeid, open.fh, 0, content.length);
+      assert.ok(content.equals(read));
+    }
+    frontEnd.close();
+    assert.equal(await end(), 0);
+  },
+);
 
 test('a program that lies in an unusual folder, even in the share, is executed anew', skip, async (t) => {
   const folder = share(t);

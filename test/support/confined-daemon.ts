@@ -1,0 +1,58 @@
+import { spawn } from 'node:child_process';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { temporaryFolder } from './vhost-user.js';
+
+const cli = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
+
+/** A line of the log. */
+type Line = Record<string, unknown>;
+
+/** A daemon in a process of its own, confined as it is by default. */
+export interface Served {
+  /** What it logged until it served, or ended. */
+  readonly said: readonly Line[];
+  readonly text: string;
+  readonly socket: string;
+  readonly pid: number;
+  /** Ends it. @returns its exit code. */
+  end(): Promise<number | null>;
+}
+
+/**
+ * Starts `serve` for a directory with the default confinement, and waits until it has logged
+ * `until` or has ended.
+ */
+export async function serve(
+  t: TestContext,
+  share: string,
+  { node = process.execPath, environment = {}, words = [] as string[], until = 'serving' } = {},
+): Promise<Served> {
+  const socket = join(temporaryFolder(t), 'socket');
+  const command = [cli, 'serve', '--backend', 'passthrough', '--shared-dir', share, '--tag', 'confined'];
+  command.push('--socket-path', socket, '--log-format', 'json', ...words);
+  const child = spawn(node, command, {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, ...environment },
+  });
+  const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  t.after(() => child.kill());
+  const said: Line[] = [];
+  const lines: string[] = [];
+  await new Promise<void>((served) => {
+    createInterface({ input: child.stderr })
+      .on('line', (line) => {
+        lines.push(line);
+        if (line.startsWith('{')) said.push(JSON.parse(line) as Line);
+        if (said.at(-1)?.['msg'] === until) served();
+      })
+      .on('close', served);
+  });
+  const end = (): Promise<number | null> => {
+    child.kill();
+    return ended;
+  };
+  return { said, text: lines.join('\n'), socket, pid: child.pid!, end };
+}
