@@ -188,9 +188,8 @@ async function seal(
   const { network = false, machineCode = false } = needs;
   const options = { network, machineCode, listens: wanted.listens === true };
   const code = sealSystemCalls(wanted.seccompAction, options);
-  if (code < 0) report.seccomp = absent(code);
-  settle(wanted, report, log);
-  log.debug(options, 'sealed');
+  if (code < 0) settle(wanted, { seccomp: absent(code) }, log);
+  else log.debug(options, 'sealed');
 }
 
 /** Refuses to go on with a daemon that has started although it could not be confined. */
