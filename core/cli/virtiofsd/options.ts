@@ -87,14 +87,21 @@ const logLevel = choice(logLevels, (draft, value) => {
   const ours: Partial<Record<typeof value, string>> = { err: 'error', trace: 'debug', off: 'silent' };
   draft.logLevel = ours[value] ?? value;
 });
-const posixAcl = (on: boolean): Rule =>
-  flag((draft) => {
-    draft.backend['posixAcl'] = on;
-    if (on) draft.backend['xattr'] = true;
-  });
-const securityLabel = flag((draft) => {
-  draft.backend['securityLabel'] = true;
-  draft.backend['xattr'] = true;
+const negotiable = (key: 'posixAcl' | 'securityLabel') => (draft: Draft, isOn: boolean) => {
+  draft.backend[key] = isOn;
+  if (isOn) draft.backend['xattr'] = true;
+};
+const posixAcl = negotiable('posixAcl');
+const securityLabel = negotiable('securityLabel');
+/** An option whose value, if it has one, says how it is negotiated with the guest. */
+const negotiation = (set: (draft: Draft, isOn: boolean) => void): Rule => ({
+  value: 'optional',
+  apply: (draft, value, name) => {
+    if (!['', 'always', 'auto', 'never'].includes(value)) {
+      throw new UsageError(`${name}=${value}: is not one of always, auto, never`);
+    }
+    set(draft, value !== 'never');
+  },
 });
 /** Shares both kinds of locks, although virtiofsd has one option for each. */
 const sharedLocks = flag((draft) => (draft.settings['locks'] = 'shared'));
@@ -133,16 +140,8 @@ const LONG: Readonly<Record<string, Rule>> = {
   'preserve-noatime': without('none', 'O_NOATIME is always passed on where it is allowed'),
   xattr: backend('xattr', true),
   xattrmap,
-  'posix-acl': {
-    value: 'optional',
-    apply: (draft, value, name) => {
-      if (!['', 'always', 'auto', 'never'].includes(value)) {
-        throw new UsageError(`${name}=${value}: is not one of always, auto, never`);
-      }
-      posixAcl(value !== 'never').apply(draft, '', name);
-    },
-  },
-  'security-label': securityLabel,
+  'posix-acl': negotiation(posixAcl),
+  'security-label': negotiation(securityLabel),
   'killpriv-v2': backend('killprivV2', true),
   'no-killpriv-v2': backend('killprivV2', false),
   'announce-submounts': backend('submounts', 'announce'),
@@ -189,10 +188,10 @@ const COMPATIBLE: Readonly<Record<string, Rule>> = {
   xattr: backend('xattr', true),
   no_xattr: backend('xattr', false),
   xattrmap,
-  posix_acl: posixAcl(true),
-  no_posix_acl: posixAcl(false),
-  security_label: securityLabel,
-  no_security_label: backend('securityLabel', false),
+  posix_acl: flag((draft) => posixAcl(draft, true)),
+  no_posix_acl: flag((draft) => posixAcl(draft, false)),
+  security_label: flag((draft) => securityLabel(draft, true)),
+  no_security_label: flag((draft) => securityLabel(draft, false)),
   killpriv_v2: backend('killprivV2', true),
   no_killpriv_v2: backend('killprivV2', false),
   writeback: flag((draft) => (draft.backend['writeback'] = true)),
@@ -298,7 +297,10 @@ function complete(draft: Draft): void {
 }
 
 /** The output of `--print-capabilities` (QEMU `docs/interop/vhost-user.json`). */
-export const CAPABILITIES = { type: 'fs', features: ['separate-options'] } as const;
+export const CAPABILITIES = {
+  type: 'fs',
+  features: ['separate-options', 'posix-acl-negotiation-mode', 'security-label-negotiation-mode'],
+} as const;
 
 export const VIRTIOFSD_HELP = `Usage: virtiofs-kit virtiofsd --shared-dir DIR --socket-path PATH | --fd N [OPTION]…
 

@@ -46,6 +46,8 @@ async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Prom
   const confined = await confine(options, registry, confinement(request), log);
   if (request.ignored.length > 0) log.info({ options: request.ignored }, 'options without effect');
   const daemon = await container.get(Services.StartDaemon)(options);
+  // Kata Containers' runtime in Rust reads until a line has this text.
+  log.info({}, 'Waiting for vhost-user socket connection...');
   try {
     mustBeConfined(confined);
     await confined.seal();

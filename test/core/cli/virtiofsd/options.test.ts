@@ -65,6 +65,23 @@ test('the -o list as libvirt writes it is taken, commas in a path doubled', () =
   assert.deepEqual(cache, { entryTimeout: 2.5, attributeTimeout: 2.5 });
 });
 
+test('ACLs and security labels are negotiated by value, as in virtiofsd 1.14', () => {
+  const backendOf = (...words: string[]) =>
+    parseVirtiofsd(['--socket-path=/s', '--shared-dir=/d', ...words]).backend;
+  for (const [option, key] of [
+    ['--posix-acl', 'posixAcl'],
+    ['--security-label', 'securityLabel'],
+  ] as const) {
+    for (const value of ['', '=auto', '=always']) {
+      const { [key]: is, xattr } = backendOf(option + value);
+      assert.deepEqual([is, xattr], [true, true], option + value);
+    }
+    const { [key]: is, xattr } = backendOf(`${option}=never`);
+    assert.deepEqual([is, xattr], [false, false]);
+    assert.throws(() => backendOf(`${option}=maybe`), /is not one of always, auto, never/);
+  }
+});
+
 test('without options for them, extended attributes and ACLs are off, as in virtiofsd', () => {
   const { backend } = parseVirtiofsd(['--socket-path=/s', '--shared-dir=/d']);
   assert.equal(backend['xattr'], false);
