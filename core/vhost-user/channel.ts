@@ -1,4 +1,11 @@
-import { advancePromises, watch, type OwnedFd, type UnixConnection, type Watch } from '../system/index.js';
+import {
+  advancePromises,
+  type Fd,
+  watch,
+  type OwnedFd,
+  type UnixConnection,
+  type Watch,
+} from '../system/index.js';
 import { decodeHeader, HEADER_SIZE, type Header, MAX_REGIONS, ProtocolError } from './messages.js';
 import { EAGAIN, ECONNRESET, EINTR } from '../system/calls/errno.js';
 
@@ -62,9 +69,9 @@ export class Channel {
    * Sends a reply. If the socket has no room for all of it, the channel ends: a front-end that does
    * not read its replies is not served.
    */
-  send(bytes: Uint8Array): void {
+  send(bytes: Uint8Array, fds: readonly Fd[] = []): void {
     if (this.#ended) return;
-    const sent = this.#connection.send(bytes);
+    const sent = this.#connection.send(bytes, fds);
     if (sent === bytes.length) return;
     const reason = sent < 0 && sent !== EAGAIN ? `errno ${-sent}` : 'it does not read its replies';
     this.end(new ChannelError(`cannot send to the front-end: ${reason}`));

@@ -1,5 +1,6 @@
 import { AddressSpace, DirtyLog } from '../memory/index.js';
-import { type Log, Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
+import { type Fd, type Log, Mapping, type OwnedFd, type UnixConnection } from '../system/index.js';
+import { InflightArea, makeInflight } from './inflight-area.js';
 import { Poller, type QueueService, type QueuePlacement } from '../virtqueue/index.js';
 import { Channel, ChannelError, type ChannelReceiver, type RawMessage } from './channel.js';
 import { MemoryTable, type TableChange } from './memory-table.js';
@@ -7,6 +8,7 @@ import {
   decodeMessage,
   encodeConfig,
   encodeConfigSpace,
+  encodeInflight,
   encodeLog,
   encodeMessage,
   encodeU64,
@@ -15,6 +17,7 @@ import {
   type FrontEndMessage,
   hasReply,
   type Header,
+  type Inflight,
   HeaderFlags,
   MAX_MEM_SLOTS,
   ProtocolError,
@@ -53,7 +56,10 @@ export interface DeviceOptions {
    * Default: 0.
    */
   readonly pollTime?: number | undefined;
-  /** Decides which queues of a connection run on other threads. Called for each connection. */
+  /**
+   * Decides which queues of a connection run on other threads, which do not track what is in
+   * flight: INFLIGHT_SHMFD is not offered then. Called for each connection.
+   */
   openPlacement?(): QueuePlacement;
 }
 
@@ -76,13 +82,13 @@ const FEATURES =
   Feature.PROTOCOL_FEATURES |
   Feature.LOG_ALL;
 
-/** In-flight tracking (INFLIGHT_SHMFD with its two messages) would be one more bit here. */
 const PROTOCOL_FEATURES =
   ProtocolFeature.MQ |
   ProtocolFeature.LOG_SHMFD |
   ProtocolFeature.REPLY_ACK |
   ProtocolFeature.BACKEND_REQ |
   ProtocolFeature.CONFIG |
+  ProtocolFeature.INFLIGHT_SHMFD |
   ProtocolFeature.RESET_DEVICE |
   ProtocolFeature.CONFIGURE_MEM_SLOTS |
   ProtocolFeature.STATUS;
@@ -108,6 +114,7 @@ export class VhostUserDevice implements ChannelReceiver {
   #protocolFeatures = 0n;
   #status = 0;
   #dirtyLog: Mapping | undefined;
+  #inflight: InflightArea | undefined;
   #logFd: OwnedFd | undefined;
   #requestFd: OwnedFd | undefined;
   #end!: () => void;
@@ -211,7 +218,7 @@ export class VhostUserDevice implements ChannelReceiver {
 
   #answer(header: Header, payload: Answer): void {
     if (payload !== undefined) this.#reply(header, payload);
-    else if (this.#wantsAck(header)) this.#reply(header, encodeU64(0));
+    else if (!hasReply(header.request) && this.#wantsAck(header)) this.#reply(header, encodeU64(0));
   }
 
   /**
@@ -220,20 +227,22 @@ export class VhostUserDevice implements ChannelReceiver {
    */
   #refuse(header: Header, error: unknown): void {
     const config = header.request === Request.GET_CONFIG;
-    const answerable = config || (!hasReply(header.request) && this.#wantsAck(header));
+    const inflight = header.request === Request.GET_INFLIGHT_FD;
+    const answerable = config || inflight || (!hasReply(header.request) && this.#wantsAck(header));
     this.#refusals += 1;
     if (!(error instanceof ProtocolError) || !answerable || this.#refusals > MAX_REFUSALS) throw error;
     this.#log.warn({ reason: error.message }, 'a message of the front-end was refused');
     // "vhost-user back-end uses zero length of payload to indicate an error" (GET_CONFIG)
-    this.#reply(header, config ? new Uint8Array(0) : encodeU64(1));
+    if (inflight) this.#reply(header, encodeInflight({ size: 0, offset: 0, queues: 0, queueSize: 0 }));
+    else this.#reply(header, config ? new Uint8Array(0) : encodeU64(1));
   }
 
   #wantsAck(header: Header): boolean {
     return header.needReply && (this.#protocolFeatures & ProtocolFeature.REPLY_ACK) !== 0n;
   }
 
-  #reply(header: Header, payload: Uint8Array): void {
-    this.#channel.send(encodeMessage(header.request, HeaderFlags.REPLY, payload));
+  #reply({ request }: Pick<Header, 'request'>, payload: Uint8Array, fds: readonly Fd[] = []): void {
+    this.#channel.send(encodeMessage(request, HeaderFlags.REPLY, payload), fds);
   }
 
   #perform(message: FrontEndMessage, fds: readonly OwnedFd[]): Answer | Promise<Answer> {
@@ -244,9 +253,9 @@ export class VhostUserDevice implements ChannelReceiver {
       case 'SET_FEATURES':
         return this.#setFeatures(message.value);
       case 'GET_PROTOCOL_FEATURES':
-        return encodeU64(PROTOCOL_FEATURES);
+        return encodeU64(this.#offered);
       case 'SET_PROTOCOL_FEATURES':
-        this.#protocolFeatures = subset(message.type, message.value, PROTOCOL_FEATURES);
+        this.#protocolFeatures = subset(message.type, message.value, this.#offered);
         return undefined;
       case 'SET_OWNER':
         return undefined;
@@ -296,6 +305,12 @@ export class VhostUserDevice implements ChannelReceiver {
         this.#requestFd?.close();
         this.#requestFd = keep(fds[0]!);
         return undefined;
+      case 'GET_INFLIGHT_FD':
+        this.#sendInflight(message.inflight);
+        return undefined;
+      case 'SET_INFLIGHT_FD':
+        this.#setInflight(message.inflight, fds[0]!);
+        return undefined;
       case 'GET_CONFIG':
         return encodeConfig(
           message.offset,
@@ -312,6 +327,13 @@ export class VhostUserDevice implements ChannelReceiver {
       case 'SET_STATUS':
         return this.#setStatus(Number(message.value));
     }
+  }
+
+  /** The protocol features of this device. */
+  get #offered(): bigint {
+    return this.#placement === undefined
+      ? PROTOCOL_FEATURES
+      : PROTOCOL_FEATURES & ~ProtocolFeature.INFLIGHT_SHMFD;
   }
 
   #vring({ type, index }: { readonly type: string; readonly index: number }): Vring {
@@ -457,6 +479,26 @@ export class VhostUserDevice implements ChannelReceiver {
     });
   }
 
+  /** Makes an in-flight region for the front-end, which will give it back by SET_INFLIGHT_FD. */
+  #sendInflight(wanted: Inflight): void {
+    const { fd, inflight } = makeInflight(wanted, this.#vrings.length);
+    try {
+      this.#reply({ request: Request.GET_INFLIGHT_FD }, encodeInflight(inflight), [fd.value]);
+    } finally {
+      fd.close();
+    }
+  }
+
+  /** Goes on with what a former process has in flight, if one has used the region. */
+  #setInflight(given: Inflight, fd: OwnedFd): void {
+    if (this.#vrings.some((vring) => vring.running))
+      throw new ProtocolError('SET_INFLIGHT_FD: a queue is running');
+    const area = new InflightArea(given, fd.value, this.#vrings.length, () => this.#lose());
+    for (const vring of this.#vrings) vring.setInflight(area.queue(vring.index));
+    this.#inflight?.close();
+    this.#inflight = area;
+  }
+
   /**
    * "To start/stop logging of data/used ring writes, the front-end may send SET_FEATURES with
    * VHOST_F_LOG_ALL." Queues of other threads, which do not log, come back to this one.
@@ -512,6 +554,7 @@ export class VhostUserDevice implements ChannelReceiver {
     for (const vring of this.#vrings) vring.close();
     this.#placement?.leave();
     this.#memory.clear();
+    this.#inflight?.close();
     this.#dirtyLog?.unmap();
     this.#logFd?.close();
     this.#requestFd?.close();

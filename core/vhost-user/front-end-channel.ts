@@ -1,11 +1,4 @@
-import {
-  type Fd,
-  advancePromises,
-  UnixConnection,
-  watch,
-  type OwnedFd,
-  type Watch,
-} from '../system/index.js';
+import { type Fd, advancePromises, UnixConnection, watch, OwnedFd, type Watch } from '../system/index.js';
 import {
   encodeMessage,
   HEADER_SIZE,
@@ -24,7 +17,8 @@ export class FrontEndError extends Error {
 
 interface Waiter {
   readonly request: number;
-  resolve(payload: Uint8Array): void;
+  /** Takes the reply. Descriptors that it does not `take()` are closed. */
+  resolve(payload: Uint8Array, fds: readonly OwnedFd[]): void;
   reject(error: Error): void;
 }
 
@@ -38,6 +32,8 @@ export class FrontEndChannel {
   readonly #waiting: Waiter[] = [];
   readonly #onEnd: (error: FrontEndError) => void;
   #received = new Uint8Array(0);
+  /** Descriptors that came since the last reply. */
+  #fds: OwnedFd[] = [];
   #ended: FrontEndError | undefined;
   /** Whether REPLY_ACK was negotiated. Every command then asks for an acknowledgement. */
   acknowledged = false;
@@ -64,6 +60,18 @@ export class FrontEndChannel {
    */
   call(name: RequestName, payload: Uint8Array, fds: readonly Fd[] = []): Promise<Uint8Array> {
     return this.#exchange(name, payload, fds, 0);
+  }
+
+  /** Sends a message whose reply may bring a descriptor, and waits for it. */
+  async callForFd(
+    name: RequestName,
+    payload: Uint8Array,
+  ): Promise<{ readonly reply: Uint8Array; readonly fd: OwnedFd | undefined }> {
+    let fd: OwnedFd | undefined;
+    const reply = await this.#exchange(name, payload, [], 0, ([first]) => {
+      if (first !== undefined) fd = new OwnedFd(first.take());
+    });
+    return { reply, fd };
   }
 
   /**
@@ -97,24 +105,36 @@ export class FrontEndChannel {
     this.#ended = error;
     this.#watch.close();
     this.#connection.close();
+    this.#closeFds();
     for (const waiter of this.#waiting.splice(0)) waiter.reject(error);
     this.#onEnd(error);
     return error;
   }
 
-  #exchange(name: RequestName, payload: Uint8Array, fds: readonly Fd[], flags: number): Promise<Uint8Array> {
+  #exchange(
+    name: RequestName,
+    payload: Uint8Array,
+    fds: readonly Fd[],
+    flags: number,
+    takeFds?: (fds: readonly OwnedFd[]) => void,
+  ): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       this.send(name, payload, fds, flags);
-      this.#waiting.push({ request: Request[name], resolve, reject });
+      const answer = (reply: Uint8Array, given: readonly OwnedFd[]): void => {
+        takeFds?.(given);
+        resolve(reply);
+      };
+      this.#waiting.push({ request: Request[name], resolve: answer, reject });
     });
+  }
+
+  #closeFds(): void {
+    for (const fd of this.#fds.splice(0)) fd.close();
   }
 
   #read(): void {
     const chunk = new Uint8Array(HEADER_SIZE + MAX_PAYLOAD);
-    const fds: OwnedFd[] = [];
-    const count = this.#connection.recv(chunk, fds);
-    // No reply that this front-end asks for carries a descriptor.
-    for (const fd of fds) fd.close();
+    const count = this.#connection.recv(chunk, this.#fds);
     if (count === EAGAIN || count === EINTR) return;
     if (count <= 0) {
       this.end('the daemon closed the connection');
@@ -147,7 +167,8 @@ export class FrontEndChannel {
     }
     if (this.#received.length < end) return false;
     this.#waiting.shift();
-    waiter.resolve(this.#received.slice(HEADER_SIZE, end));
+    waiter.resolve(this.#received.slice(HEADER_SIZE, end), this.#fds);
+    this.#closeFds();
     this.#received = this.#received.subarray(end);
     return true;
   }

@@ -1,15 +1,18 @@
-import { UnixConnection } from '../system/index.js';
+import { type OwnedFd, UnixConnection } from '../system/index.js';
 import { DriverQueue, type DriverQueueOptions } from '../virtqueue/index.js';
 import { FrontEndChannel, FrontEndError } from './front-end-channel.js';
 import { FrontEndQueue } from './front-end-queue.js';
 import {
+  decodeInflight,
   encodeConfig,
+  encodeInflight,
   encodeMemoryTable,
   encodeSingleRegion,
   encodeU64,
   encodeVringAddresses,
   encodeVringState,
   Feature,
+  type Inflight,
   ProtocolFeature,
 } from './messages.js';
 import { SharedMemory } from './shared-memory.js';
@@ -29,6 +32,11 @@ export interface FrontEndOptions {
   readonly memorySlots?: boolean | undefined;
   /** Bytes of memory for requests, up to 1 GiB. Default 16 MiB. */
   readonly memory?: number | undefined;
+  /**
+   * Keeps an in-flight region, where the daemon has them (INFLIGHT_SHMFD). When the daemon goes
+   * away, requests then wait for {@link FrontEnd.reconnect}. Default false.
+   */
+  readonly inflight?: boolean | undefined;
 }
 
 const WANTED_PROTOCOL_FEATURES =
@@ -48,7 +56,7 @@ const EMPTY = new Uint8Array(0);
  * away.
  */
 export class FrontEnd {
-  readonly channel: FrontEndChannel;
+  channel: FrontEndChannel;
   readonly memory: SharedMemory;
   /** Queue 0 is hiprio. The request queues have the indices from 1 on. */
   queues: readonly FrontEndQueue[] = [];
@@ -56,31 +64,27 @@ export class FrontEnd {
    * Process id of the daemon, which listened on the socket. 0 if it has no id in this PID
    * namespace.
    */
-  readonly daemon: number;
+  daemon: number;
   /** The negotiated feature bits. */
   features = 0n;
   /** The negotiated protocol feature bits. */
   protocolFeatures = 0n;
   /** Resolves with the reason when the connection is over. */
-  readonly ended: Promise<FrontEndError>;
+  ended: Promise<FrontEndError>;
   readonly #options: FrontEndOptions;
   /**
    * Queues of the daemon, hiprio included. Without MQ there are two, which every virtio-fs device
    * has.
    */
   #offeredQueues = 2;
+  /** The in-flight region, which outlives connections. */
+  #inflight: { readonly fd: OwnedFd; readonly region: Inflight } | undefined;
+  #isClosed = false;
 
   private constructor(connection: UnixConnection, options: FrontEndOptions) {
     this.#options = options;
+    ({ channel: this.channel, ended: this.ended } = this.#open(connection));
     this.daemon = peerProcess(connection.fd);
-    let end: (error: FrontEndError) => void;
-    this.ended = new Promise((resolve) => {
-      end = resolve;
-    });
-    this.channel = new FrontEndChannel(connection, (error) => {
-      for (const queue of this.queues) queue.fail(error);
-      end(error);
-    });
     const { requestQueues = 1, memory = 16 * 2 ** 20 } = options;
     this.memory = new SharedMemory(memory + (1 + requestQueues) * (4096 + DriverQueue.bytes(this.#ring())));
   }
@@ -96,6 +100,7 @@ export class FrontEnd {
     try {
       await frontEnd.#negotiate();
       frontEnd.queues = frontEnd.#makeQueues();
+      if (frontEnd.has('INFLIGHT_SHMFD')) await frontEnd.#askForInflight();
       await frontEnd.#shareMemory();
       for (const { index } of frontEnd.queues) await frontEnd.startQueue(index);
       return frontEnd;
@@ -103,6 +108,30 @@ export class FrontEnd {
       frontEnd.close();
       throw error;
     }
+  }
+
+  /**
+   * Connects to the next daemon after the former one has gone, with the same memory, queues and
+   * in-flight region. Requests without a reply get theirs from the new daemon. As Cloud Hypervisor
+   * does, it gives the available index as the base; the daemon knows better by the region.
+   * @throws SystemError if nobody listens there, FrontEndError if the daemon refuses something, or
+   * offers less than the former one.
+   */
+  async reconnect(target: string | UnixConnection): Promise<void> {
+    const inflight = this.#inflight;
+    if (inflight === undefined) throw new FrontEndError('there is no in-flight region');
+    const connection = typeof target === 'string' ? UnixConnection.connect(target) : target;
+    ({ channel: this.channel, ended: this.ended } = this.#open(connection));
+    this.daemon = peerProcess(connection.fd);
+    const { features, protocolFeatures } = this;
+    await this.#negotiate();
+    if (this.features !== features || this.protocolFeatures !== protocolFeatures) {
+      throw this.channel.end('the new daemon offers other features than the former one');
+    }
+    const { region, fd } = inflight;
+    await this.channel.command('SET_INFLIGHT_FD', encodeInflight(region), [fd.value]);
+    await this.#shareMemory();
+    for (const { index, driver } of this.queues) await this.startQueue(index, driver.availableIndex);
   }
 
   /** Whether a protocol feature has been negotiated. */
@@ -171,9 +200,36 @@ export class FrontEnd {
 
   /** Ends the connection and gives everything back. Idempotent. */
   close(): void {
+    this.#isClosed = true;
     this.channel.end('the front-end was closed');
     for (const queue of this.queues) queue.close();
+    this.#inflight?.fd.close();
     this.memory.close();
+  }
+
+  #open(connection: UnixConnection): { channel: FrontEndChannel; ended: Promise<FrontEndError> } {
+    let end: (error: FrontEndError) => void;
+    const ended = new Promise<FrontEndError>((resolve) => {
+      end = resolve;
+    });
+    const channel = new FrontEndChannel(connection, (error) => {
+      const waits = this.#inflight !== undefined && !this.#isClosed;
+      if (!waits) for (const queue of this.queues) queue.fail(error);
+      end(error);
+    });
+    return { channel, ended };
+  }
+
+  async #askForInflight(): Promise<void> {
+    const wanted = { size: 0, offset: 0, queues: this.queues.length, queueSize: this.#ring().size };
+    const { reply, fd } = await this.channel.callForFd('GET_INFLIGHT_FD', encodeInflight(wanted));
+    if (fd === undefined || reply.length < 20) {
+      fd?.close();
+      throw new FrontEndError('the daemon gave no in-flight region');
+    }
+    const view = new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
+    this.#inflight = { fd, region: decodeInflight('GET_INFLIGHT_FD', view) };
+    await this.channel.command('SET_INFLIGHT_FD', encodeInflight(this.#inflight.region), [fd.value]);
   }
 
   async #negotiate(): Promise<void> {
@@ -194,13 +250,16 @@ export class FrontEnd {
       (eventIdx ? Feature.RING_EVENT_IDX : 0n) |
       (indirect > 0 ? Feature.RING_INDIRECT_DESC : 0n);
     if ((offered & Feature.PROTOCOL_FEATURES) !== 0n) {
-      this.protocolFeatures =
-        u64(await channel.call('GET_PROTOCOL_FEATURES', EMPTY)) & WANTED_PROTOCOL_FEATURES;
+      this.protocolFeatures = u64(await channel.call('GET_PROTOCOL_FEATURES', EMPTY)) & this.#wantedFeatures;
       channel.send('SET_PROTOCOL_FEATURES', encodeU64(this.protocolFeatures));
       channel.acknowledged = this.has('REPLY_ACK');
     }
     if (this.has('MQ')) this.#offeredQueues = Number(u64(await channel.call('GET_QUEUE_NUM', EMPTY)));
     await channel.command('SET_FEATURES', encodeU64(this.features));
+  }
+
+  get #wantedFeatures(): bigint {
+    return WANTED_PROTOCOL_FEATURES | (this.#options.inflight === true ? ProtocolFeature.INFLIGHT_SHMFD : 0n);
   }
 
   #ring(): Required<DriverQueueOptions> {

@@ -138,6 +138,14 @@ export interface Region {
   readonly mmapOffset: number;
 }
 
+/** Spec "Inflight description". In bytes. GET_INFLIGHT_FD asks with `size` and `offset` of 0. */
+export interface Inflight {
+  readonly size: number;
+  readonly offset: number;
+  readonly queues: number;
+  readonly queueSize: number;
+}
+
 /**
  * A message of the front-end, checked against every rule that needs no knowledge of the device's
  * state.
@@ -161,6 +169,7 @@ export type FrontEndMessage =
   | { readonly type: 'SET_MEM_TABLE'; readonly regions: readonly Region[] }
   | { readonly type: 'ADD_MEM_REG' | 'REM_MEM_REG'; readonly region: Region }
   | { readonly type: 'SET_LOG_BASE'; readonly size: number; readonly offset: number }
+  | { readonly type: InflightRequest; readonly inflight: Inflight }
   | { readonly type: 'GET_CONFIG'; readonly offset: number; readonly size: number; readonly flags: number }
   | {
       readonly type: 'SET_CONFIG';
@@ -182,6 +191,7 @@ type EmptyRequest =
   | 'GET_STATUS';
 type ValueRequest = 'SET_FEATURES' | 'SET_PROTOCOL_FEATURES' | 'SET_STATUS';
 type VringStateRequest = 'SET_VRING_NUM' | 'SET_VRING_BASE' | 'GET_VRING_BASE' | 'SET_VRING_ENABLE';
+type InflightRequest = 'GET_INFLIGHT_FD' | 'SET_INFLIGHT_FD';
 type VringFdRequest = 'SET_VRING_KICK' | 'SET_VRING_CALL' | 'SET_VRING_ERR';
 
 /** Message types that are served. */
@@ -209,6 +219,8 @@ const STATE = [8, 8] as const;
 const ADDRESSES = [40, 40] as const;
 const SINGLE_REGION = [40, 40] as const;
 const LOG = [16, 16] as const;
+/** 20 bytes. With the padding of a C structure, as libvhost-user and QEMU have it, 24. */
+const INFLIGHT = [20, 24] as const;
 const CONFIG = [12 + 1, MAX_PAYLOAD] as const;
 // Header of 8 and 32 bytes each region. User-Mode Linux 6.x sends the 72 bytes of a two-region
 // table with one region.
@@ -240,6 +252,8 @@ const rules: { readonly [name in SupportedRequest]: Rule } = {
   SET_BACKEND_REQ_FD: { payload: NONE, fds: ONE, feature: 'BACKEND_REQ' },
   GET_CONFIG: { payload: CONFIG, fds: NONE, feature: 'CONFIG', reply: true },
   SET_CONFIG: { payload: CONFIG, fds: NONE, feature: 'CONFIG' },
+  GET_INFLIGHT_FD: { payload: INFLIGHT, fds: NONE, feature: 'INFLIGHT_SHMFD', reply: true },
+  SET_INFLIGHT_FD: { payload: INFLIGHT, fds: ONE, feature: 'INFLIGHT_SHMFD' },
   RESET_DEVICE: { payload: NONE, fds: NONE },
   GET_MAX_MEM_SLOTS: { payload: NONE, fds: NONE, feature: 'CONFIGURE_MEM_SLOTS', reply: true },
   ADD_MEM_REG: { payload: SINGLE_REGION, fds: ONE, feature: 'CONFIGURE_MEM_SLOTS' },
@@ -331,6 +345,9 @@ export function decodeMessage(
       check(size > 0, name, 'the log is empty');
       return { type, size, offset };
     }
+    case 'GET_INFLIGHT_FD':
+    case 'SET_INFLIGHT_FD':
+      return { type, inflight: decodeInflight(type, view) };
     case 'GET_CONFIG':
     case 'SET_CONFIG':
       return decodeConfig(type, payload);
@@ -432,6 +449,13 @@ export function checkDisjoint(name: string, a: Region, b: Region): void {
   );
 }
 
+/** Spec "Inflight description": size u64, offset u64, number of queues u16, queue size u16. */
+export function decodeInflight(type: string, view: DataView): Inflight {
+  const size = address(type, 'size', view, 0);
+  const offset = address(type, 'offset', view, 8);
+  return { size, offset, queues: view.getUint16(16, true), queueSize: view.getUint16(18, true) };
+}
+
 /** Spec "Virtio device config space": offset u32, size u32, flags u32, then `size` bytes. */
 function decodeConfig(type: 'GET_CONFIG' | 'SET_CONFIG', payload: Uint8Array): FrontEndMessage {
   const view = viewOf(payload);
@@ -521,6 +545,14 @@ export function encodeSingleRegion(region: Region): Uint8Array {
 /** Payload of SET_LOG_BASE. */
 export function encodeLog(size: number, offset: number): Uint8Array {
   return words64(size, offset);
+}
+
+/** Payload of GET_INFLIGHT_FD and SET_INFLIGHT_FD. */
+export function encodeInflight({ size, offset, queues, queueSize }: Inflight): Uint8Array {
+  const bytes = new Uint8Array(INFLIGHT[1]);
+  bytes.set(words64(size, offset));
+  bytes.set(new Uint8Array(Uint16Array.of(queues, queueSize).buffer), 16);
+  return bytes;
 }
 
 /** Payload of GET_CONFIG and SET_CONFIG. */

@@ -1,6 +1,12 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
 import { type Log, OwnedFd, SystemError } from '../system/index.js';
-import { type QueuePlacer, type Poller, type QueueService, Virtqueue } from '../virtqueue/index.js';
+import {
+  type InflightQueue,
+  type QueuePlacer,
+  type Poller,
+  type QueueService,
+  Virtqueue,
+} from '../virtqueue/index.js';
 import { ProtocolError } from './messages.js';
 
 /** Where a ring lies, by the front-end's addresses. */
@@ -89,6 +95,13 @@ export class Vring {
   setFeatures(features: bigint, log: DirtyLog | undefined): void {
     this.#queue.dirtyLog = log;
     this.#queue.features = features;
+  }
+
+  /** Where the queue notes which chains it has. @throws ProtocolError if it runs. */
+  setInflight(inflight: InflightQueue | undefined): void {
+    this.#attempt('SET_INFLIGHT_FD', () => {
+      this.#queue.inflight = inflight;
+    });
   }
 
   setSize(size: number): void {

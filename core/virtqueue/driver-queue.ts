@@ -104,6 +104,11 @@ export class DriverQueue {
     for (let i = 0; i < size; i++) this.#table[i * 4 + 3] = (i + 1 === size ? NONE : i + 1) << 16;
   }
 
+  /** The available index that was published last. */
+  get availableIndex(): number {
+    return this.#published;
+  }
+
   /** Free entries of the descriptor table. A request with an indirect table takes one. */
   get freeDescriptors(): number {
     return this.#freeCount;

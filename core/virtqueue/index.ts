@@ -10,6 +10,7 @@
  */
 export * from './device-ring.js';
 export * from './driver-queue.js';
+export * from './inflight.js';
 export * from './layout.js';
 export * from './poller.js';
 export { ChainMessage, type ChainOwner } from './queue-run.js';

@@ -1,5 +1,6 @@
 import type { AddressSpace, DirtyLog, SegmentList } from '../memory/index.js';
 import { BROKEN, type DeviceRing, EMPTY } from './device-ring.js';
+import type { InflightQueue } from './inflight.js';
 import {
   AVAIL_NO_INTERRUPT,
   availableRingBytes,
@@ -31,6 +32,10 @@ export interface SplitRingSetup {
   readonly base: number;
   readonly eventIdx: boolean;
   readonly indirect: boolean;
+  /** Where it is noted which chains the device has. */
+  readonly inflight?: InflightQueue | undefined;
+  /** Heads of chains that a former process has taken, in order. They are taken again first. */
+  readonly again?: readonly number[] | undefined;
 }
 
 /** The device side of a split ring, section 2.7. */
@@ -51,6 +56,9 @@ export class SplitRing implements DeviceRing {
   readonly #used32: Uint32Array;
   /** By head: 1 if the device has the chain. */
   readonly #taken: Uint8Array;
+  readonly #inflight: InflightQueue | undefined;
+  /** Heads that are still to be taken again, the next one last. */
+  readonly #again: number[];
   readonly #scratch = new Uint32Array(DESCRIPTOR_SIZE / 4);
   readonly #scratchBytes = new Uint8Array(this.#scratch.buffer);
   /** The guest's available idx as last read. */
@@ -73,6 +81,8 @@ export class SplitRing implements DeviceRing {
     this.#mask = size - 1;
     this.#eventIdx = eventIdx;
     this.#indirect = setup.indirect;
+    this.#inflight = setup.inflight;
+    this.#again = (setup.again ?? []).toReversed();
     this.#descriptors = new Uint32Array(space.view(setup.descriptors, descriptorTableBytes(size)));
     this.#available = new Uint16Array(space.view(setup.available, availableRingBytes(size, eventIdx)));
     const used = space.view(setup.used, usedRingBytes(size, eventIdx));
@@ -94,21 +104,31 @@ export class SplitRing implements DeviceRing {
   }
 
   get ready(): boolean {
-    return Atomics.load(this.#available, 1) !== this.#next;
+    return this.#again.length > 0 || Atomics.load(this.#available, 1) !== this.#next;
   }
 
   get following(): number {
-    return (this.#seen - this.#next) & 0xffff;
+    return ((this.#seen - this.#next) & 0xffff) + this.#again.length;
   }
 
   pop(readable: SegmentList, writable: SegmentList): number {
+    if (this.#again.length > 0) return this.#popAgain(readable, writable);
     if (this.#seen === this.#next && !this.#readIndex()) return this.violation === '' ? EMPTY : BROKEN;
     const head = this.#available[2 + (this.#next & this.#mask)]!;
     if (head >= this.#size) return this.#break('a head beyond the descriptor table');
     if (this.#taken[head] === 1) return this.#break('a chain made available again while the device has it');
     if (!this.walk(head, readable, writable)) return BROKEN;
     this.#taken[head] = 1;
+    this.#inflight?.take(head);
     this.#next = (this.#next + 1) & 0xffff;
+    return head;
+  }
+
+  /** Takes a chain that is marked as taken in the in-flight region. The index stays. */
+  #popAgain(readable: SegmentList, writable: SegmentList): number {
+    const head = this.#again.pop()!;
+    if (!this.walk(head, readable, writable)) return BROKEN;
+    this.#taken[head] = 1;
     return head;
   }
 
@@ -257,9 +277,11 @@ export class SplitRing implements DeviceRing {
     this.#used32[at + 1] = written;
     const slot = this.#usedNext & this.#mask;
     this.#usedNext = (this.#usedNext + 1) & 0xffff;
+    this.#inflight?.beforeReturn(id);
     // 2.7.8.2: the element must be written before the index.
     if (STORES_IN_ORDER) this.#used16[1] = this.#usedNext;
     else Atomics.store(this.#used16, 1, this.#usedNext);
+    this.#inflight?.afterReturn(id, this.#usedNext);
     if (this.#log !== undefined) this.#logUsed(USED_RING_OFFSET + 8 * slot, 8);
   }
 

@@ -11,6 +11,7 @@ import {
   watchSignals,
 } from '../system/index.js';
 import type { DeviceRing } from './device-ring.js';
+import type { InflightQueue, LeftOver } from './inflight.js';
 import {
   Alignment,
   availableRingBytes,
@@ -92,6 +93,11 @@ export class Virtqueue {
   #kick: OwnedFd | undefined;
   #call: OwnedFd | undefined;
   #err: OwnedFd | undefined;
+  #inflight: InflightQueue | undefined;
+  /** Whether the next start goes on with what {@link InflightQueue} says. */
+  #resumes = false;
+  /** Whether a former process may have returned chains without an interrupt. */
+  #owesInterrupt = false;
 
   #run: Run | undefined;
   #watch: CloseWatch | undefined;
@@ -206,6 +212,7 @@ export class Virtqueue {
     this.#call?.close();
     this.#call = fd;
     this.#run?.setCall(fd?.value ?? (-1 as Fd));
+    this.#interruptIfOwed();
   }
 
   /** The eventfd that tells the front-end of a broken queue; the queue owns it from here on. */
@@ -213,6 +220,18 @@ export class Virtqueue {
     check(fd, isSignal);
     this.#err?.close();
     this.#err = fd;
+  }
+
+  /**
+   * Notes from the next start on which chains this queue has. That start goes on where the process
+   * ended that has used the region before: at the index that the region tells, with the chains that
+   * it had taken. The queue then runs on this thread.
+   * @throws RangeError if the queue runs.
+   */
+  set inflight(inflight: InflightQueue | undefined) {
+    this.#whileStopped();
+    this.#inflight = inflight;
+    this.#resumes = inflight !== undefined;
   }
 
   /** Requests that were taken and are not answered yet. */
@@ -247,6 +266,7 @@ export class Virtqueue {
       this.#listen();
     }
     this.#run = run;
+    this.#interruptIfOwed();
     this.#poller.add(run);
     this.#applyLog();
     this.#poller.serveLater();
@@ -254,7 +274,7 @@ export class Virtqueue {
 
   /**
    * Starts the queue on another thread if it may run there. A queue with a dirty log, or without a
-   * kick eventfd, which must be polled, runs on this thread.
+   * kick eventfd, which must be polled, runs on this thread. So does one whose chains are tracked.
    */
   #startElsewhere(
     ring: DeviceRing,
@@ -263,6 +283,8 @@ export class Virtqueue {
   ): Run | undefined {
     if (this.#place === undefined || this.#kick === undefined || this.#writeLog !== undefined)
       return undefined;
+    // The threads do not note which chains they have.
+    if (this.#inflight !== undefined) return undefined;
     return this.#place({
       space: this.#space,
       size: this.#size,
@@ -382,6 +404,24 @@ export class Virtqueue {
     if (this.#err !== undefined) signalForeign(this.#err.value);
   }
 
+  #interruptIfOwed(): void {
+    if (!this.#owesInterrupt || this.#call === undefined || this.#run === undefined) return;
+    this.#owesInterrupt = false;
+    signalForeign(this.#call.value);
+  }
+
+  /** Begins to track chains, or goes on with those that a former process has taken. */
+  #track(used: number): LeftOver | undefined {
+    const inflight = this.#inflight;
+    if (inflight === undefined) return undefined;
+    const usedIndex = Atomics.load(new Uint16Array(this.#space.view(used, 4)), 1);
+    const left = this.#resumes ? inflight.resume(this.#size, usedIndex) : undefined;
+    if (left === undefined) inflight.begin(this.#size, usedIndex, this.#base);
+    else this.#owesInterrupt = true;
+    this.#resumes = false;
+    return left;
+  }
+
   #makeRing(): DeviceRing {
     const addresses = this.#addresses;
     if (addresses === undefined) throw new RangeError('the ring has no addresses');
@@ -392,12 +432,18 @@ export class Virtqueue {
       if (found < 0) throw new RangeError(`the ring's ${part} are not in shared memory`);
       return found;
     };
+    const descriptors = host('descriptors', addresses.descriptors, descriptorTableBytes(size));
+    const available = host('available entries', addresses.available, availableRingBytes(size, eventIdx));
+    const used = host('used entries', addresses.used, usedRingBytes(size, eventIdx));
+    const left = this.#track(used);
     return new SplitRing(this.#space, {
       size,
-      descriptors: host('descriptors', addresses.descriptors, descriptorTableBytes(size)),
-      available: host('available entries', addresses.available, availableRingBytes(size, eventIdx)),
-      used: host('used entries', addresses.used, usedRingBytes(size, eventIdx)),
-      base: this.#base,
+      descriptors,
+      available,
+      used,
+      base: left?.base ?? this.#base,
+      inflight: this.#inflight,
+      again: left?.heads,
       eventIdx,
       indirect: (this.#features & RingFeature.INDIRECT_DESC) !== 0n,
     });

@@ -3,7 +3,8 @@
  * passthrough on a directory in memory. What the device takes for a request, 32 at a time, in
  * nanoseconds: the middle and the best tenth of all batches, so that builds can be told apart by
  * less than what two runs against a daemon differ. No guest's memory is in another processor's
- * cache here. By hand: `node dist/test/bench/request-path.js [requests] [WORD of a name]`.
+ * cache here. With the word `inflight` the queue tracks what is in flight. By hand:
+ * `node dist/test/bench/request-path.js [requests] [WORD of a name] [inflight]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import passthrough from '../../backends/passthrough/index.js';
@@ -16,7 +17,8 @@ import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 
 inlineMore();
 const requests = Number(process.argv[2] ?? 1_000_000);
-const word = process.argv[3] ?? '';
+const inflight = process.argv.includes('inflight');
+const word = process.argv[3] === 'inflight' ? '' : (process.argv[3] ?? '');
 const PAGE = 4096;
 const BATCH = 32;
 const STRIDE = 4 * PAGE;
@@ -31,7 +33,13 @@ const shared = await Export.open(await passthrough.create(options, environment),
 });
 const session = new Session(shared);
 
-const rig = new Rig({ size: 256, eventIdx: true, indirect: 8, memory: 16 * 2 ** 20 });
+const rig = new Rig({
+  size: 256,
+  eventIdx: true,
+  indirect: 8,
+  memory: 16 * 2 ** 20,
+  ...(inflight ? { inflight: 256 } : {}),
+});
 const { driver, queue } = rig;
 queue.start(session);
 driver.enableInterrupts();

@@ -39,11 +39,28 @@ test('the device offers exactly the features that it has', async (t) => {
   const echo = EchoServer.start(t);
   const channel = echo.channel(t);
   assert.equal(u64(await channel.call('GET_FEATURES', none)), everyFeature);
-  const { MQ, LOG_SHMFD, REPLY_ACK, BACKEND_REQ, CONFIG, RESET_DEVICE, CONFIGURE_MEM_SLOTS, STATUS } =
-    ProtocolFeature;
+  const {
+    MQ,
+    LOG_SHMFD,
+    REPLY_ACK,
+    BACKEND_REQ,
+    CONFIG,
+    RESET_DEVICE,
+    CONFIGURE_MEM_SLOTS,
+    STATUS,
+    INFLIGHT_SHMFD,
+  } = ProtocolFeature;
   assert.equal(
     u64(await channel.call('GET_PROTOCOL_FEATURES', none)),
-    MQ | LOG_SHMFD | REPLY_ACK | BACKEND_REQ | CONFIG | RESET_DEVICE | CONFIGURE_MEM_SLOTS | STATUS,
+    MQ |
+      LOG_SHMFD |
+      REPLY_ACK |
+      BACKEND_REQ |
+      CONFIG |
+      INFLIGHT_SHMFD |
+      RESET_DEVICE |
+      CONFIGURE_MEM_SLOTS |
+      STATUS,
   );
   assert.equal(u64(await channel.call('GET_QUEUE_NUM', none)), 3n);
   await negotiate(channel);
@@ -57,7 +74,7 @@ test('features that were not offered are refused', async (t) => {
     channel.command('SET_FEATURES', encodeU64(everyFeature | (1n << 34n))),
     /refused SET_FEATURES/,
   );
-  await assert.rejects(channel.command('SET_PROTOCOL_FEATURES', encodeU64(1n << 12n)), /refused/);
+  await assert.rejects(channel.command('SET_PROTOCOL_FEATURES', encodeU64(1n << 14n)), /refused/);
   await channel.command('SET_OWNER', none);
 });
 

@@ -1,8 +1,11 @@
 import { AddressSpace, type Message } from '../../../core/memory/index.js';
-import { eventfd, Mapping, memfd, type OwnedFd } from '../../../core/system/index.js';
+import { dup } from '../../../core/system/calls/files.js';
+import { eventfd, Mapping, memfd, OwnedFd } from '../../../core/system/index.js';
 import {
   DriverQueue,
   type DriverQueueOptions,
+  inflightBytes,
+  InflightQueue,
   type Poller,
   type QueueService,
   RingFeature,
@@ -19,6 +22,8 @@ export const DATA = 0x10_0000;
 export interface RigOptions extends Partial<DriverQueueOptions> {
   readonly memory?: number;
   readonly poller?: Poller;
+  /** Tracks what is in flight, in a region for rings of this size. */
+  readonly inflight?: number;
 }
 
 /** Both sides of one queue over one piece of shared memory, in one process. */
@@ -26,29 +31,58 @@ export class Rig {
   readonly space = new AddressSpace();
   readonly driverMemory: Mapping;
   readonly driver: DriverQueue;
-  readonly queue: Virtqueue;
+  queue: Virtqueue;
+  /** The in-flight region of one queue. */
+  readonly region: Mapping | undefined;
   /** The driver's ends of the eventfds; the queue has its own. */
   readonly kick: OwnedFd = eventfd();
   readonly call: OwnedFd = eventfd();
   readonly err: OwnedFd = eventfd();
   readonly warnings: string[] = [];
   readonly #deviceMemory: Mapping;
+  readonly #options: RigOptions;
 
   constructor(options: RigOptions = {}) {
-    const { size = 16, eventIdx = true, indirect = 0, memory = 4 * 2 ** 20 } = options;
+    const { size = 16, eventIdx = true, indirect = 0, memory = 4 * 2 ** 20, inflight } = options;
+    this.#options = options;
     using fd = memfd('guest', memory);
     this.driverMemory = Mapping.map(fd.value, memory, 0);
     this.#deviceMemory = Mapping.map(fd.value, memory, 0);
     this.space.add(this.#deviceMemory, GUEST, USER);
     this.driver = new DriverQueue(this.driverMemory, GUEST, 0, { size, eventIdx, indirect });
+    if (inflight !== undefined) {
+      const bytes = inflightBytes({ queues: 1, queueSize: inflight });
+      using region = memfd('in-flight', bytes);
+      this.region = Mapping.map(region.value, bytes, 0);
+    }
+    this.queue = this.#makeQueue();
+  }
+
+  /** The device's side of a process that begins: nothing is known but what memory says. */
+  #makeQueue(): Virtqueue {
+    const { size = 16, eventIdx = true, poller, inflight } = this.#options;
     const log = { warn: (_fields: object, message: string) => this.warnings.push(message) };
-    this.queue = new Virtqueue(this.space, size, log, options.poller);
-    this.queue.features =
+    const queue = new Virtqueue(this.space, size, log, poller);
+    queue.features =
       RingFeature.VERSION_1 | RingFeature.INDIRECT_DESC | (eventIdx ? RingFeature.EVENT_IDX : 0n);
+    if (this.region !== undefined)
+      queue.inflight = new InflightQueue(this.region, { queues: 1, queueSize: inflight! }, 0);
+    this.queue = queue;
     this.setAddresses();
-    this.queue.setKick(this.kick);
-    this.queue.setCall(this.call);
-    this.queue.setErr(this.err);
+    const own = (fd: OwnedFd) => (this.region === undefined ? fd : new OwnedFd(dup(fd.value)));
+    queue.setKick(own(this.kick));
+    queue.setCall(own(this.call));
+    queue.setErr(own(this.err));
+    return queue;
+  }
+
+  /**
+   * Another process takes the device over, after the former one was killed. Requests that it had
+   * are lost to it; it gives none of them back.
+   */
+  replaceDevice(): void {
+    this.queue.close();
+    this.#makeQueue();
   }
 
   setAddresses(log?: number): void {
@@ -103,6 +137,8 @@ export class Rig {
     this.queue.close();
     for (const mapping of this.space.clear()) mapping.unmap();
     this.driverMemory.unmap();
+    this.region?.unmap();
+    for (const fd of [this.kick, this.call, this.err]) fd.close();
   }
 }
 
