@@ -18,6 +18,7 @@ interface Parts {
 const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   serve: async ({ program, registry, backend }) =>
     (await import('./commands/serve.js')).addServe(program, registry, backend),
+  upgrade: async ({ program }) => (await import('./commands/upgrade.js')).addUpgrade(program),
   guest: async ({ program, backend }) => (await import('./commands/guest.js')).addGuest(program, backend),
   mount: async ({ program, backend }) => (await import('./commands/mount.js')).addMount(program, backend),
   sandbox: async ({ program, registry }) =>

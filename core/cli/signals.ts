@@ -27,15 +27,17 @@ const FAULT_TIMEOUT_MS = 30_000;
  * Aborted by the first signal that would end the process, or by an exception that nobody caught:
  * whoever serves then unmounts, makes data durable and removes its sockets. A second one ends the
  * process at once. SIGHUP is left alone under nohup.
+ * @param onHangup what SIGHUP does instead.
  */
-export function stopSignal(): AbortSignal {
+export function stopSignal(onHangup?: () => void): AbortSignal {
   const controller = new AbortController();
   const stop = (exitCode: number): void => {
     if (controller.signal.aborted) process.exit(exitCode);
     controller.abort(new Stopped(exitCode));
   };
   for (const signal of ENDING) {
-    if (signal === 'SIGHUP' && ignoresHangup()) process.on(signal, () => undefined);
+    if (signal === 'SIGHUP' && onHangup !== undefined) process.on(signal, onHangup);
+    else if (signal === 'SIGHUP' && ignoresHangup()) process.on(signal, () => undefined);
     else process.on(signal, () => stop(128 + constants.signals[signal]));
   }
   process.on('uncaughtException', (error) => {

@@ -157,6 +157,10 @@ export const configSchema = z.strictObject({
     .record(z.string(), backendSpec)
     .default({})
     .describe('backends by name, for exports that share one'),
+  keep: z
+    .boolean()
+    .default(false)
+    .describe('a keeper holds the guests, so that the engine can be replaced under them'),
   exports: z
     .array(exportSchema)
     .min(1, 'needs at least one export')

@@ -26,6 +26,7 @@ import {
 import { threadsStarted } from '../system/started-threads.js';
 import { prepareFaultGuard } from '../system/memory/fault-guard.js';
 import { interfaces, isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
+import { keeperDescriptor } from '../keeper/index.js';
 import type { DaemonOptions } from './daemon.js';
 import { isBackend, type BackendSource } from './exports.js';
 import type { BackendRegistry } from './registry.js';
@@ -270,7 +271,9 @@ function verify(
  * @returns only if that fails: what to say.
  */
 function executeAnew({ exports }: ConfinedOptions, report: Report): UsageError {
+  const keeper = keeperDescriptor();
   const keep = exports.flatMap(({ fd }) => (fd === undefined ? [] : [fd]));
+  if (keeper !== undefined) keep.push(keeper);
   const code = execute(
     process.execPath,
     [process.execPath, ...process.execArgv, ...process.argv.slice(1)],

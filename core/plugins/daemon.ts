@@ -2,12 +2,21 @@ import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
 import { UsageError, type Backend, type Logger } from '../backend/index.js';
-import { Session } from '../fuse/index.js';
-import type { Export } from '../state/index.js';
+import { restoreSession, saveSession, Session, type SessionOptions } from '../fuse/index.js';
+import type { Beginning, Connection, GivenConnection, HandedOver, KeptEngine } from '../keeper/index.js';
+import { saveExport, type Export, type Restored } from '../state/index.js';
+import { type Fd, OwnedFd } from '../system/index.js';
+import { dup } from '../system/calls/files.js';
 import { QueueThreads } from '../queue-threads/index.js';
-import { ListenError, VhostUserServer } from '../vhost-user/index.js';
+import { ListenError, type VhostUserDevice, VhostUserServer } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config.js';
-import { isBackend, openExport, type BackendSource, type OpenExportOptions } from './exports.js';
+import {
+  isBackend,
+  openExport,
+  reopenExport,
+  type BackendSource,
+  type OpenExportOptions,
+} from './exports.js';
 import { limited } from './limited-log.js';
 import { check } from './schema.js';
 import { suggestion } from './suggestion.js';
@@ -29,7 +38,20 @@ export interface DaemonOptions extends Omit<OpenExportOptions, 'optionName'> {
    * locks.
    */
   readonly backends?: Readonly<Record<string, BackendSource>> | undefined;
+  /** The keeper that accepts front-ends in this daemon's place, and outlives it. */
+  readonly keeper?: KeptEngine | undefined;
 }
+
+/** A connection that the keeper gave. */
+interface KeptDevice {
+  readonly id: number;
+  readonly socket: number;
+  readonly export: Export;
+  readonly device: VhostUserDevice;
+}
+
+/** How long a restored session waits for its connection, in milliseconds. */
+const UNCLAIMED_MS = 10_000;
 
 type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend' | 'optionName'>;
 
@@ -47,11 +69,19 @@ export class Daemon {
   /** Promises of the ends of queue threads, which end after their servers. */
   readonly #ending: Promise<void>[] = [];
   readonly #added = new Map<string, { readonly export: Export; readonly server: VhostUserServer }>();
+  readonly #keeper: KeptEngine | undefined;
+  /** The connections that the keeper gave, by their ids. */
+  readonly #kept = new Map<number, KeptDevice>();
+  /** Restored sessions whose connections have not come yet, by those connections' ids. */
+  readonly #restored = new Map<number, Session>();
+  /** Options of the sessions of a server. */
+  readonly #sessionOptions: (() => SessionOptions)[] = [];
   #closing: Promise<void> | undefined;
 
-  private constructor({ log, registry }: DaemonOptions) {
+  private constructor({ log, registry, keeper }: DaemonOptions) {
     this.#log = log;
     this.#registry = registry;
+    this.#keeper = keeper;
   }
 
   /**
@@ -69,9 +99,13 @@ export class Daemon {
     }
   }
 
-  /** Resolves when every server has ended, by {@link close} or with `exitOnDisconnect`. */
+  /**
+   * Resolves when every server has ended, by {@link close} or with `exitOnDisconnect`, or when the
+   * keeper has no more use for this process.
+   */
   async ended(): Promise<void> {
-    await Promise.all(this.#servers.map((server) => server.ended));
+    if (this.#keeper !== undefined) await this.#keeper.over;
+    else await Promise.all(this.#servers.map((server) => server.ended));
   }
 
   /**
@@ -115,6 +149,8 @@ export class Daemon {
   }
 
   async #start(options: DaemonOptions): Promise<void> {
+    const beginning = await this.#keeper?.begin();
+    const restored: Restored[] = [];
     const configs = options.exports.map(({ backend, optionName, ...rest }, index) => ({
       ...withLocks(check(settingsSchema, rest, `exports[${index}]`), isCommon(backend, options.exports)),
       backend,
@@ -130,21 +166,130 @@ export class Daemon {
       const odd = known && COMMON.find((key) => !isDeepStrictEqual(config[key], known.config[key]));
       if (odd !== undefined)
         throw new UsageError(`exports[${index}].${odd}: must be that of the other export of backend ${name}`);
-      const one = known?.one ?? (await openExport(source, config, log));
+      const one = known?.one ?? (await this.#open(source, config, log, beginning, restored));
       if (known === undefined) this.#exports.push(one);
       if (name !== undefined) shared.set(name, { config, one });
       opened.push([config, one]);
     }
     for (const [config, one] of opened) this.#listen(config, one);
+    if (beginning !== undefined) await this.#restoreSessions(beginning, restored);
+    await this.#keeper?.serve({
+      connect: (given) => this.#connect(given, opened),
+      handOver: () => this.#handOver(opened),
+    });
+  }
+
+  /** Opens an export, with the state of the process before this one if there is any. */
+  async #open(
+    source: BackendSource,
+    config: CheckedExport,
+    options: OpenExportOptions,
+    beginning: Beginning | undefined,
+    restored: Restored[],
+  ): Promise<Export> {
+    const state = beginning?.states[this.#exports.length];
+    if (beginning === undefined || state === undefined) return openExport(source, config, options);
+    const all = await reopenExport(source, config, options, state, beginning.held);
+    restored.push(all);
+    return all.export;
+  }
+
+  async #restoreSessions(beginning: Beginning, restored: readonly Restored[]): Promise<void> {
+    for (const { id, socket, export: index, session } of beginning.connections) {
+      const from = restored[index];
+      const saved = from?.sessions[session];
+      const options = this.#sessionOptions[socket];
+      if (from === undefined || saved === undefined || options === undefined)
+        throw new RangeError(`there is no saved session ${session} of export ${index}`);
+      this.#restored.set(id, await restoreSession(from, saved, options()));
+    }
+    for (const one of restored) one.finish();
+    beginning.close();
+    // A front-end may have gone while nobody served it. Its guest's locks must not stay.
+    setTimeout(() => this.#endUnclaimed(), UNCLAIMED_MS).unref();
+  }
+
+  #endUnclaimed(): void {
+    for (const session of this.#restored.values()) {
+      session.close().catch((error: unknown) => {
+        this.#log.error({ err: error }, 'a session did not end cleanly');
+      });
+    }
+    this.#restored.clear();
+  }
+
+  /** Serves a front-end that the keeper has accepted, with its restored session if it had one. */
+  #connect({ id, socket, connection }: GivenConnection, opened: readonly [CheckedExport, Export][]): void {
+    const server = this.#servers[socket];
+    const one = opened[socket]?.[1];
+    if (server === undefined || one === undefined) {
+      connection.close();
+      return;
+    }
+    const session = this.#restored.get(id);
+    this.#restored.delete(id);
+    const device = server.adopt(connection, session);
+    if (device === undefined) return;
+    this.#kept.set(id, { id, socket, export: one, device });
+    void device.ended.then(() => this.#kept.delete(id));
+  }
+
+  /** Stops, saves and closes everything. @throws Error if it can't be; all goes on then. */
+  async #handOver(opened: readonly [CheckedExport, Export][]): Promise<HandedOver> {
+    for (const [{ tag }, { backend }] of opened) {
+      if (backend.key === undefined || backend.resolve === undefined)
+        throw new Error(`export ${tag}: its backend has no durable node keys`);
+    }
+    this.#endUnclaimed();
+    const devices = [...this.#kept.values()];
+    const held: OwnedFd[] = [];
+    const hold = (fd: number): number => held.push(new OwnedFd(dup(fd as Fd))) - 1;
+    const states: Uint8Array[] = [];
+    const connections: Connection[] = [];
+    try {
+      const stopped = await Promise.all(
+        devices.map(async (kept) => ({ ...kept, bases: await kept.device.stopForSuccessor() })),
+      );
+      for (const [index, one] of this.#exports.entries()) {
+        const own = stopped.filter((kept) => kept.export === one);
+        states.push(
+          await saveExport(
+            one,
+            own.map(
+              ({ device }) =>
+                (node) =>
+                  saveSession(device.session as Session, node, hold),
+            ),
+          ),
+        );
+        for (const [session, { id, socket, bases }] of own.entries())
+          connections.push({ id, socket, export: index, session, bases: [...bases] });
+      }
+    } catch (error) {
+      for (const fd of held) fd.close();
+      for (const { device } of devices) device.goOn();
+      throw error;
+    }
+    await this.close();
+    return { states, held, connections };
   }
 
   #listen(config: CheckedExport, one: Export): VhostUserServer {
     const { tag, requestQueues, maxConnections, pollTime, queueThreads } = config;
     const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
+    const sessionOptions = (): SessionOptions => ({
+      fileTable: threads?.createFileTable(),
+      log: limited(this.#log),
+    });
     let server: VhostUserServer;
     try {
       server = VhostUserServer.start({
-        socket: config.socket === undefined ? { fd: config.fd! } : { path: config.socket },
+        socket:
+          this.#keeper !== undefined
+            ? 'given'
+            : config.socket === undefined
+              ? { fd: config.fd! }
+              : { path: config.socket },
         mode: config.socketMode === undefined ? undefined : Number.parseInt(config.socketMode, 8),
         group: config.socketGroup === undefined ? undefined : groupId(config.socketGroup),
         once: config.exitOnDisconnect,
@@ -154,11 +299,11 @@ export class Daemon {
         pollTime,
         log: limited(this.#log),
         openLog: () => limited(this.#log),
-        openSession: () =>
-          new Session(one, { fileTable: threads?.createFileTable(), log: limited(this.#log) }),
+        openSession: () => new Session(one, sessionOptions()),
         ...(threads === undefined ? {} : { openPlacement: () => threads.openPlacement() }),
       });
       this.#servers.push(server);
+      this.#sessionOptions.push(sessionOptions);
       if (threads !== undefined) this.#ending.push(server.ended.then(() => threads.close()));
     } catch (error) {
       if (threads !== undefined) this.#ending.push(threads.close());
@@ -193,6 +338,7 @@ export class Daemon {
   }
 
   async #close(): Promise<void> {
+    this.#endUnclaimed();
     await Promise.all(this.#servers.map((server) => server.close()));
     await Promise.all(this.#ending);
     const results = await Promise.allSettled(this.#exports.map((one) => one.close()));
@@ -233,7 +379,7 @@ function sourceOf(config: CheckedExport, backends: Readonly<Record<string, Backe
 }
 
 /** The number of a group of this host, from its name or number. @throws UsageError */
-function groupId(group: string): number {
+export function groupId(group: string): number {
   if (/^\d+$/.test(group)) return Number(group);
   const line = readFileSync('/etc/group', 'utf8')
     .split('\n')

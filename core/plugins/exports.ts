@@ -1,6 +1,13 @@
 import { readOnly, UsageError, type Backend, type BackendSpec } from '../backend/index.js';
 import { hostBuffer } from '../memory/index.js';
-import { Export, type ExportLimits } from '../state/index.js';
+import {
+  Export,
+  type ExportLimits,
+  type ExportOptions,
+  type HeldDescriptors,
+  restoreExport,
+  type Restored,
+} from '../state/index.js';
 import type { ExportConfig } from './config.js';
 import type { BackendRegistry, CreateBackendOptions } from './registry.js';
 
@@ -26,10 +33,36 @@ export async function openExport(
   settings: ExportSettings,
   options: OpenExportOptions,
 ): Promise<Export> {
+  return open(source, settings, options, (backend, exportOptions) => Export.open(backend, exportOptions));
+}
+
+/**
+ * As {@link openExport}, with the state that another process has saved.
+ * @param held descriptors that go along with the state.
+ * @throws also RangeError for a state that cannot be restored.
+ */
+export async function reopenExport(
+  source: BackendSource,
+  settings: ExportSettings,
+  options: OpenExportOptions,
+  state: Uint8Array,
+  held: HeldDescriptors,
+): Promise<Restored> {
+  return open(source, settings, options, (backend, exportOptions) =>
+    restoreExport(backend, state, exportOptions, held),
+  );
+}
+
+async function open<T>(
+  source: BackendSource,
+  settings: ExportSettings,
+  options: OpenExportOptions,
+  mount: (backend: Backend, exportOptions: ExportOptions) => Promise<T>,
+): Promise<T> {
   const { registry, log } = options;
   try {
     const backend = isBackend(source) ? source : await registry.create(source, options);
-    return await Export.open(settings.readOnly ? readOnly(backend) : backend, {
+    return await mount(settings.readOnly ? readOnly(backend) : backend, {
       cache: withoutAbsent(settings.cache),
       limits: withoutAbsent<Partial<ExportLimits>>(settings.limits),
       localLocks: settings.locks === 'local',
@@ -37,6 +70,7 @@ export async function openExport(
       createBuffer: hostBuffer,
     });
   } catch (error) {
+    if (error instanceof RangeError) throw error;
     if (isBackend(source)) throw error;
     const what = error instanceof Error ? error.message : String(error);
     // A plugin with its own copy of this package throws that copy's `UsageError`.

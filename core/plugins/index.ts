@@ -21,7 +21,7 @@ export { confine, mustBeConfined, programFolders, type Confined, type Confinemen
 export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
 export { askDaemon, ControlSocket } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './container.js';
-export { Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
+export { groupId, Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
 export { inlineMore } from './inlining.js';
 export {
   isBackend,

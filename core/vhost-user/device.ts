@@ -33,6 +33,11 @@ export interface DeviceSession extends QueueService {
    * Finishes or cancels requests in flight. Resolves when every request was answered.
    */
   drain(): Promise<void>;
+  /**
+   * Waits for requests in flight, except those that wait for a lock: a successor gets these again.
+   * @returns how many wait for a lock.
+   */
+  quiesce(): Promise<number>;
   /** Ends the session for good. */
   close(): Promise<void>;
 }
@@ -46,6 +51,8 @@ export interface DeviceOptions {
   readonly log: Log;
   /** Begins a session: for each connection, and again after RESET_DEVICE. */
   openSession(): DeviceSession;
+  /** The session with which the connection goes on, as it was restored. Default: a new one. */
+  readonly session?: DeviceSession | undefined;
   /**
    * How long a stop waits for requests in flight, in milliseconds. Default: 15,000, which is more
    * than the session's own timeouts.
@@ -129,7 +136,7 @@ export class VhostUserDevice implements ChannelReceiver {
     this.#options = options;
     this.#log = options.log;
     this.#config = encodeConfigSpace(options.tag, options.requestQueues);
-    this.#session = options.openSession();
+    this.#session = options.session ?? options.openSession();
     // RESET_DEVICE puts another session in the place of this one.
     const session = (): DeviceSession => this.#session;
     const service: QueueService = {
@@ -166,6 +173,45 @@ export class VhostUserDevice implements ChannelReceiver {
   close(): Promise<void> {
     this.#channel.end();
     return this.ended;
+  }
+
+  /** The session that serves the guest now. */
+  get session(): DeviceSession {
+    return this.#session;
+  }
+
+  /**
+   * Stops all queues for a successor. Requests that wait for a lock stay in the in-flight region.
+   * @returns where each queue stopped.
+   * @throws Error if requests do not end in time, or could not be taken up again. The queues go on
+   * then.
+   */
+  async stopForSuccessor(): Promise<readonly number[]> {
+    await this.#handling;
+    const running = this.#vrings.filter((vring) => vring.running || vring.isElsewhere);
+    for (const vring of running) vring.pause();
+    let reason: string | undefined = 'requests do not end';
+    const stop = async (): Promise<void> => {
+      await Promise.all(running.map((vring) => vring.whenPaused()));
+      const waiting = await this.#session.quiesce();
+      const others = running.reduce((sum, vring) => sum + vring.inFlight, 0) - waiting;
+      if (others > 0) reason = `${others} requests do not end`;
+      else if (waiting > 0 && this.#inflight === undefined)
+        reason = `${waiting} requests wait for locks, and nobody tracks what is in flight`;
+      else reason = undefined;
+    };
+    await this.#inTime(stop());
+    if (reason !== undefined) {
+      for (const vring of running) vring.goOn();
+      throw new Error(reason);
+    }
+    for (const vring of running) vring.suspend();
+    return this.#vrings.map((vring) => vring.base);
+  }
+
+  /** After {@link stopForSuccessor}, if there will be none. */
+  goOn(): void {
+    for (const vring of this.#vrings) vring.restart();
   }
 
   onMessage({ header, payload, fds }: RawMessage): void | Promise<void> {

@@ -21,4 +21,5 @@ export { FrontEndChannel, FrontEndError } from './front-end-channel.js';
 export { FrontEndQueue } from './front-end-queue.js';
 export { CONFIG_SIZE, Feature, ProtocolError, ProtocolFeature } from './messages.js';
 export { SharedMemory } from './shared-memory.js';
-export { ListenError, VhostUserServer, type ServerOptions } from './server.js';
+export { bindSocket, ListenError, type ListenOptions } from './listen.js';
+export { VhostUserServer, type ServerOptions } from './server.js';

@@ -1,34 +1,16 @@
-import { chmodSync, chownSync, lstatSync } from 'node:fs';
-import { dirname } from 'node:path';
-import {
-  type Fd,
-  type Log,
-  SystemError,
-  UnixConnection,
-  UnixListener,
-  watch,
-  type Watch,
-} from '../system/index.js';
+import { type Fd, type Log, UnixConnection, UnixListener, watch, type Watch } from '../system/index.js';
 import { Poller } from '../virtqueue/index.js';
-import { VhostUserDevice, type DeviceOptions } from './device.js';
+import { VhostUserDevice, type DeviceOptions, type DeviceSession } from './device.js';
+import { bindSocket, ListenError, type ListenOptions } from './listen.js';
 import { isListening } from './socket-options.js';
 
-/** A socket cannot be served. The text says why, and what to do, in one line. */
-export class ListenError extends Error {
-  override readonly name = 'ListenError';
-}
-
 /** How a server listens, and what it serves. */
-export interface ServerOptions extends DeviceOptions {
+export interface ServerOptions extends DeviceOptions, ListenOptions {
   /**
    * Path of the socket to make, or a descriptor that was inherited: a listening socket, or a
-   * connected one.
+   * connected one. `given`: connections come by {@link VhostUserServer.adopt}.
    */
-  readonly socket: { readonly path: string } | { readonly fd: number };
-  /** Permission bits of the socket file, such as 0o660. Default: what the umask leaves. */
-  readonly mode?: number | undefined;
-  /** Group id of the socket file. */
-  readonly group?: number | undefined;
+  readonly socket: { readonly path: string } | { readonly fd: number } | 'given';
   /** Makes the log of a connection. Default: the server's own. */
   openLog?(): Log;
   /** Milliseconds that a front-end may take to send its first message. Default 10,000. */
@@ -61,15 +43,7 @@ const IDLENESS = 60_000;
 /** How long the server stops accepting connections after accept(2) has failed. */
 const ACCEPT_PAUSE_MS = 200;
 
-const Errno = {
-  ENOENT: 2,
-  EAGAIN: 11,
-  EACCES: 13,
-  ENOTDIR: 20,
-  ENAMETOOLONG: 36,
-  EADDRINUSE: 98,
-  ECONNABORTED: 103,
-};
+const Errno = { EAGAIN: 11, ECONNABORTED: 103 };
 
 /** Serves a tag to every front-end that connects, each with a device and a session of its own. */
 export class VhostUserServer {
@@ -102,9 +76,19 @@ export class VhostUserServer {
   static start(options: ServerOptions): VhostUserServer {
     const server = new VhostUserServer(options);
     const { socket } = options;
+    if (socket === 'given') return server;
     if ('path' in socket) server.#listen(bindSocket(socket.path, options));
-    else server.#adopt(socket.fd as Fd);
+    else server.#inherit(socket.fd as Fd);
     return server;
+  }
+
+  /**
+   * Serves a front-end whose connection somebody else has accepted.
+   * @param session with which it goes on. Default: a new one.
+   * @returns its device; undefined if it could not be served, which was logged.
+   */
+  adopt(connection: UnixConnection, session?: DeviceSession): VhostUserDevice | undefined {
+    return this.#serve(connection, session);
   }
 
   /** Front-ends that are being served. */
@@ -132,7 +116,7 @@ export class VhostUserServer {
     this.#watch = watch(listener.fd, () => this.#accept(listener));
   }
 
-  #adopt(fd: Fd): void {
+  #inherit(fd: Fd): void {
     let listening: boolean;
     try {
       listening = isListening(fd);
@@ -184,15 +168,15 @@ export class VhostUserServer {
     }
   }
 
-  #serve(connection: UnixConnection): void {
+  #serve(connection: UnixConnection, session?: DeviceSession): VhostUserDevice | undefined {
     let device: VhostUserDevice;
     try {
       const log = this.#options.openLog?.() ?? this.#log;
-      device = new VhostUserDevice(connection, { ...this.#options, log }, this.#poller);
+      device = new VhostUserDevice(connection, { ...this.#options, log, session }, this.#poller);
     } catch (error) {
       this.#log.error({ err: error }, 'cannot serve a front-end');
       connection.close();
-      return;
+      return undefined;
     }
     this.#devices.set(device, performance.now());
     setTimeout(() => {
@@ -202,52 +186,16 @@ export class VhostUserServer {
     }, this.#options.silence ?? SILENCE).unref();
     this.#log.info({ connections: this.#devices.size }, 'a front-end connected');
     void this.#forgetWhenEnded(device);
+    return device;
   }
 
   async #forgetWhenEnded(device: VhostUserDevice): Promise<void> {
     await device.ended;
     this.#devices.delete(device);
     this.#log.info({ connections: this.#devices.size }, 'a front-end disconnected');
-    const last = this.#devices.size === 0 && (this.#options.once === true || this.#listener === undefined);
+    const { once, socket } = this.#options;
+    const isOnlyOne = socket !== 'given' && this.#listener === undefined;
+    const last = this.#devices.size === 0 && (once === true || isOnlyOne);
     if (last) void this.close();
-  }
-}
-
-/** Makes the socket file and listens on it. A stale one, on which nobody listens, is replaced. */
-function bindSocket(path: string, options: ServerOptions): UnixListener {
-  let listener: UnixListener | undefined;
-  // The umask closes the moment between bind and chmod in which others could connect.
-  const umask = options.mode === undefined ? undefined : process.umask(0o777 & ~options.mode);
-  try {
-    listener = UnixListener.listen(path);
-    if (options.mode !== undefined) chmodSync(path, options.mode);
-    if (options.group !== undefined) chownSync(path, -1, options.group);
-    return listener;
-  } catch (error) {
-    listener?.close();
-    throw new ListenError(`--socket-path ${path}: ${explain(path, error)}`, { cause: error });
-  } finally {
-    if (umask !== undefined) process.umask(umask);
-  }
-}
-
-function explain(path: string, error: unknown): string {
-  const directory = dirname(path);
-  const errno = error instanceof SystemError ? error.errno : 0;
-  switch (errno) {
-    case Errno.EADDRINUSE:
-      return lstatSync(path, { throwIfNoEntry: false })?.isSocket()
-        ? 'another process listens on it; stop that one or choose another path'
-        : 'there is a file that is not a socket; remove it or choose another path';
-    case Errno.ENOENT:
-      return `no such directory: ${directory}; create it first`;
-    case Errno.ENOTDIR:
-      return `${directory} is not a directory; choose another path`;
-    case Errno.EACCES:
-      return `no permission to create a socket in ${directory}; choose another path or another user`;
-    case Errno.ENAMETOOLONG:
-      return 'too long for a socket (107 bytes at most); choose a shorter path';
-    default:
-      return (error as Error).message;
   }
 }

@@ -152,6 +152,16 @@ export class Vring {
     this.#setPoll();
   }
 
+  /** The next available index. */
+  get base(): number {
+    return this.#queue.base;
+  }
+
+  /** Takes requests again after {@link pause}. */
+  goOn(): void {
+    if (this.#enabled) this.#queue.resume();
+  }
+
   /** Takes no further requests. */
   pause(): void {
     this.#queue.pause();

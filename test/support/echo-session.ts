@@ -31,6 +31,10 @@ export class EchoSession implements DeviceSession {
     for (const message of this.held.splice(0)) answer(message);
   }
 
+  async quiesce(): Promise<number> {
+    return this.held.length;
+  }
+
   async drain(): Promise<void> {
     if (!this.stuck) this.release();
     else await new Promise(() => undefined);

@@ -70,10 +70,11 @@ export function identityOperations(share: Share) {
 
   /**
    * The node, known or new, of an open file that lies in the share. Takes over the descriptor.
+   * @param itsMount the mount, where the descriptor comes from another mount namespace.
    * @returns undefined if the file lies on no mount that is known.
    */
-  function enterFile(fd: Fd): Node | undefined {
-    const mount = statDescriptor(fd) < 0 ? undefined : mounts.find(statMount());
+  function enterFile(fd: Fd, itsMount?: Mount): Node | undefined {
+    const mount = statDescriptor(fd) < 0 ? undefined : (itsMount ?? mounts.find(statMount()));
     if (mount === undefined) {
       close(fd);
       return undefined;
@@ -90,9 +91,9 @@ export function identityOperations(share: Share) {
   }
 
   /** {@link enterFile} if the node's key equals `given`. */
-  function enter(fd: Fd, given: Uint8Array): Node | undefined {
+  function enter(fd: Fd, given: Uint8Array, itsMount?: Mount): Node | undefined {
     const { size } = nodes;
-    const node = enterFile(fd);
+    const node = enterFile(fd, itsMount);
     if (node === undefined || Buffer.compare(key(node), given) === 0) return node;
     if (nodes.size > size) nodes.forget(node);
     return undefined;
@@ -142,11 +143,20 @@ export function identityOperations(share: Share) {
     return node;
   }
 
-  /** The node with a key, if an open descriptor, which stays the caller's, is of its file. */
+  /**
+   * The node with a key, if an open descriptor, which stays the caller's, is of its file. A
+   * confined predecessor had a mount namespace of its own: its descriptors are of other mounts.
+   */
   function adoptNode(given: NodeKey, fd: number): Node {
+    if (!(given instanceof Uint8Array) || given.length < HEADER_WORDS * 4) throw FsError.of('ESTALE');
+    const read = new Uint32Array(given.slice(0, HEADER_WORDS * 4).buffer);
+    const mount = mounts.all.find(
+      ({ fsid, fsidHigh, tag }) => fsid === read[0] && fsidHigh === read[1] && tag === read[2],
+    );
     const path = openat(AT.FDCWD, putDescriptorPath(fd as Fd), O.PATH | O.CLOEXEC, 0);
     if (path < 0) throw FsError.of('ESTALE');
-    const node = given instanceof Uint8Array ? enter(path, given) : undefined;
+    const node = mount === undefined ? undefined : enter(path, given, mount);
+    if (mount === undefined) close(path);
     if (node === undefined) throw FsError.of('ESTALE');
     return node;
   }

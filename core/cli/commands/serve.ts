@@ -21,9 +21,12 @@ import {
   type BackendRegistry,
   type ConfineConfig,
   type Confinement,
+  type Daemon,
   type DaemonOptions,
   type LogConfig,
 } from '../../plugins/index.js';
+import { keeperDescriptor, KeeperGone, KeptEngine } from '../../keeper/index.js';
+import { keep } from '../keep.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, servicesOf } from '../environment.js';
@@ -33,6 +36,7 @@ import { aborted, stopSignal } from '../signals.js';
 interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
   readonly logConfig: Partial<LogConfig>;
   readonly confineConfig: Partial<ConfineConfig>;
+  readonly keep: boolean;
 }
 
 const flagsSchema = exportSchema
@@ -69,6 +73,10 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
     .optionsGroup('Configuration:')
     .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
     .option('--control <PATH>', 'listen there for commands of backends, such as memfs fork')
+    .option(
+      '--keep',
+      'have a keeper hold the guests, so that virtiofs-kit upgrade can replace the engine under them',
+    )
     .option('--print-config', 'check everything, print it as a configuration file, and end')
     .addHelpText('after', EXAMPLES)
     .action((values: Values) => serve(values, registry, backend));
@@ -84,11 +92,25 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     process.stdout.write(toYaml({ confine: confinement, backends: served.backends, exports }));
     return;
   }
-  const stop = stopSignal();
   const container = servicesOf(values, served.logConfig, registry);
   const log = container.get(Services.Logger);
+  const keeperFd = keeperDescriptor();
+  if (keeperFd === undefined && (served.keep || values['keep'] === true)) {
+    if (values['control'] !== undefined) throw new UsageError('--control: not together with --keep');
+    await keep(served.exports, log);
+    return;
+  }
+  const stop = stopSignal();
   const confined = await confine(served, registry, confinementOf(confinement, values), log);
-  const daemon = await container.get(Services.StartDaemon)(served);
+  const keeper = keeperFd === undefined ? undefined : new KeptEngine(keeperFd);
+  stop.addEventListener('abort', () => keeper?.end());
+  let daemon: Daemon;
+  try {
+    daemon = await container.get(Services.StartDaemon)({ ...served, keeper });
+  } catch (error) {
+    if (error instanceof KeeperGone) return;
+    throw error;
+  }
   const { control } = values;
   try {
     mustBeConfined(confined);
@@ -96,7 +118,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
       typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
     await confined.seal();
     await Promise.race([aborted(stop), daemon.ended()]);
-    log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+    if (keeper === undefined) log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
     await listening?.close();
   } finally {
     await daemon.close();
@@ -152,6 +174,7 @@ function fromFlags(values: Values, backend: BackendOptions): ServeRequest {
     exports: [{ ...given, ...settings, backend: spec, optionName: backend.name }],
     logConfig: {},
     confineConfig: {},
+    keep: false,
   };
 }
 

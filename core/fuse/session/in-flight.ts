@@ -15,6 +15,11 @@ export class InFlight {
     return this.#requests.length;
   }
 
+  /** How many wait for something else than a lock. */
+  get others(): number {
+    return this.#requests.filter(({ lockId }) => lockId === undefined).length;
+  }
+
   /** @returns whether the request was interrupted before it came. */
   add(request: Request): boolean {
     request.place = this.#requests.length;

@@ -552,6 +552,29 @@ export class Session {
   }
 
   /**
+   * Waits until all requests in flight wait for locks. Others may end by themselves for the drain
+   * timeout. Then they are aborted and get the same time again.
+   * @returns how many are in flight.
+   */
+  async quiesce(): Promise<number> {
+    this.submit();
+    for (const isLast of [false, true]) {
+      const end = performance.now() + this.#drainTimeout;
+      while (this.#inFlight.others > 0 || this.gathering.outstanding > 0) {
+        if (performance.now() > end) break;
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        if (this.gathering.outstanding > 0) this.accelerator.completions!.collect();
+      }
+      if (this.#inFlight.others === 0) break;
+      if (isLast) continue;
+      this.#inFlight.each((request) => {
+        if (request.lockId === undefined) request.context.abort();
+      });
+    }
+    return this.#inFlight.size;
+  }
+
+  /**
    * Answers a request with EIO before its result is there. If its promise settles later, the result
    * is discarded.
    */

@@ -72,6 +72,7 @@ test('a front-end is served no further when its session cannot be opened', async
         dispatch: (message) => message.complete(0),
         submit: () => {},
         drain: async () => {},
+        quiesce: async () => 0,
         close: async () => {},
       };
     },

@@ -1,0 +1,67 @@
+import { UsageError, type Logger } from '../backend/index.js';
+import { CommandSocket } from '../control/index.js';
+import { Keeper, type KeptSocket } from '../keeper/index.js';
+import { check, exportSchema, groupId, type ServedExport } from '../plugins/index.js';
+import { aborted, stopSignal } from './signals.js';
+
+/** Where the keeper of a vhost-user socket listens for `upgrade`. */
+export function keeperSocket(socket: string): string {
+  return `${socket}.keeper`;
+}
+
+const settingsSchema = exportSchema.omit({ backend: true });
+
+/**
+ * Keeps the guests of exports, which engines in processes of their own serve, until a signal. An
+ * engine is this program with the same words. SIGHUP, or a command at the keeper's socket, replaces
+ * it.
+ * @throws UsageError for exports that cannot be kept, or a socket that can't be had.
+ */
+export async function keep(exports: readonly ServedExport[], log: Logger): Promise<void> {
+  const sockets = exports.map((one, index) => keptSocket(one, index));
+  const upgrade = async (): Promise<readonly string[]> => [await keeper.upgrade()];
+  const stop = stopSignal(() => {
+    upgrade().catch((error: unknown) => log.error({ reason: (error as Error).message }, 'no upgrade'));
+  });
+  const [, script, ...words] = process.argv;
+  const command = [process.execPath, ...process.execArgv, script!, ...words];
+  let keeper: Keeper;
+  try {
+    keeper = Keeper.start({ sockets, command, log });
+  } catch (error) {
+    throw (error as Error).name === 'ListenError'
+      ? new UsageError((error as Error).message, { cause: error })
+      : error;
+  }
+  const control: CommandSocket[] = [];
+  try {
+    for (const { path } of sockets) {
+      const socket = await CommandSocket.listen(keeperSocket(path), upgrade, log);
+      if (socket !== undefined) control.push(socket);
+    }
+    await Promise.race([aborted(stop), keeper.ended]);
+    log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+  } finally {
+    await keeper.close();
+    for (const socket of control) await socket.close();
+  }
+}
+
+function keptSocket(
+  { backend: _backend, optionName: _name, ...one }: ServedExport,
+  index: number,
+): KeptSocket {
+  const { socket, socketMode, socketGroup, maxConnections, exitOnDisconnect } = check(
+    settingsSchema,
+    one,
+    `exports[${index}]`,
+  );
+  if (socket === undefined) throw new UsageError('--fd: not with --keep, which needs a path');
+  return {
+    path: socket,
+    mode: socketMode === undefined ? undefined : Number.parseInt(socketMode, 8),
+    group: socketGroup === undefined ? undefined : groupId(socketGroup),
+    maxConnections,
+    once: exitOnDisconnect,
+  };
+}

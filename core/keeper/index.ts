@@ -1,0 +1,25 @@
+/**
+ * The keeper: a process between the virtual machine monitor and the engine, the process that serves
+ * the guests. It outlives engines, so that guests do. Upstream it is the back-end that the monitor
+ * sees, downstream the front-end of each engine in turn. It never maps a guest's memory and never
+ * sees a FUSE request: kicks and interrupts go straight to the engine.
+ *
+ * - `control.ts`: messages with descriptors between keeper and engine.
+ * - `messages.ts`: which messages there are.
+ * - `setup.ts`: what a front-end has set, to be said again to the next engine.
+ * - `engine-link.ts`: one front-end's connection to an engine.
+ * - `relay.ts`: one front-end, from its connection to its end.
+ * - `engine-process.ts`: an engine's process.
+ * - `keeper.ts`: the sockets, the engines, and the change from one to the next.
+ * - `kept.ts`: the engine's end of the control connection.
+ */
+export { Keeper, type KeptSocket, type KeeperOptions } from './keeper.js';
+export {
+  keeperDescriptor,
+  KeeperGone,
+  KeptEngine,
+  type Beginning,
+  type GivenConnection,
+  type HandedOver,
+} from './kept.js';
+export type { Connection } from './messages.js';

@@ -1,0 +1,257 @@
+import { type Log, UnixConnection, type UnixListener, type Watch, watch } from '../system/index.js';
+import { bindSocket, type ListenOptions } from '../vhost-user/listen.js';
+import { EngineLink } from './engine-link.js';
+import { EngineProcess, type State } from './engine-process.js';
+import { Relay } from './relay.js';
+
+/** A socket, at which the keeper listens in the engine's place. */
+export interface KeptSocket extends ListenOptions {
+  readonly path: string;
+  /** Front-ends at a time; more are turned away. */
+  readonly maxConnections: number;
+  /** The keeper ends when the last front-end of all sockets has gone. */
+  readonly once: boolean;
+}
+
+export interface KeeperOptions {
+  readonly sockets: readonly KeptSocket[];
+  /** Program and arguments of an engine: the program as it is installed when one is started. */
+  readonly command: readonly string[];
+  readonly log: Log;
+}
+
+/** The time between two attempts to start an engine doubles, from the first to the second. */
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 30_000;
+
+/** An engine that lived so long did not fail at its start. */
+const LIVED_MS = 10_000;
+
+/** How long after a connection's end its engine's own end is waited for. */
+const END_GRACE_MS = 500;
+
+/** Keeps front-ends, and an engine that serves them. */
+export class Keeper {
+  /** Resolves when the keeper has ended. */
+  readonly ended: Promise<void>;
+  readonly #options: KeeperOptions;
+  readonly #log: Log;
+  readonly #listeners: { readonly listener: UnixListener; readonly watch: Watch }[] = [];
+  readonly #relays = new Map<number, Relay>();
+  #nextId = 0;
+  /** The engine that serves; undefined between two. */
+  #engine: EngineProcess | undefined;
+  /** The next engine: it has loaded its program, and waits. */
+  #spare: EngineProcess | undefined;
+  #state: State | undefined;
+  /** Called when the serving engine has handed over or ended. */
+  #change: (() => void) | undefined;
+  #upgrading: Promise<string> | undefined;
+  /** Called when an engine serves. */
+  readonly #onServing: (() => void)[] = [];
+  #closing = false;
+  #wakePause: (() => void) | undefined;
+
+  private constructor(options: KeeperOptions) {
+    this.#options = options;
+    this.#log = options.log;
+    this.ended = this.#run();
+  }
+
+  /** Listens, and starts an engine. @throws ListenError if a socket can't be had. */
+  static start(options: KeeperOptions): Keeper {
+    const listeners = options.sockets.map((socket) => bindSocket(socket.path, socket));
+    const keeper = new Keeper(options);
+    for (const [index, listener] of listeners.entries()) {
+      keeper.#listeners.push({
+        listener,
+        watch: watch(listener.fd, () => keeper.#accept(listener, index)),
+      });
+    }
+    return keeper;
+  }
+
+  /** Ends the engine in order, and with it all front-ends. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    for (const { listener, watch: watched } of this.#listeners.splice(0)) {
+      watched.close();
+      listener.close();
+    }
+    const relays = [...this.#relays.values()];
+    for (const relay of relays) relay.end();
+    this.#wakePause?.();
+    await Promise.all([this.#engine?.end(), this.#spare?.end()]);
+    await this.ended;
+    this.#state?.close();
+  }
+
+  /**
+   * Replaces the engine by a new process of the program as it is installed now. Guests see a pause.
+   * @returns what was done, in words.
+   * @throws Error if it can't be; the old engine then goes on.
+   */
+  upgrade(): Promise<string> {
+    this.#upgrading ??= this.#upgrade().finally(() => {
+      this.#upgrading = undefined;
+    });
+    return this.#upgrading;
+  }
+
+  async #upgrade(): Promise<string> {
+    const old = this.#engine;
+    if (old === undefined) throw new Error('no engine serves now');
+    // The one that waits has loaded the program as it was.
+    const next = new EngineProcess(this.#options.command, this.#log);
+    try {
+      await next.waiting;
+    } catch (error) {
+      throw new Error(`the new engine does not start: ${(error as Error).message}`, { cause: error });
+    }
+    const before = this.#spare;
+    this.#spare = next;
+    void before?.end();
+    const relays = [...this.#relays.values()];
+    await Promise.all(relays.map((relay) => relay.hold()));
+    const since = performance.now();
+    try {
+      this.#state = await old.handOver();
+    } catch (error) {
+      for (const relay of relays) relay.goOn();
+      throw new Error(`the engine does not hand over: ${(error as Error).message}`, { cause: error });
+    }
+    for (const relay of relays) relay.detach();
+    const serving = new Promise<void>((resolve) => this.#onServing.push(resolve));
+    this.#change?.();
+    await serving;
+    const pauseMs = Math.round(performance.now() - since);
+    const { pid } = this.#engine!;
+    this.#log.info({ from: old.pid, to: pid, pauseMs, guests: relays.length }, 'the engine was replaced');
+    return `engine ${old.pid} was replaced by ${pid}, guests paused for ${pauseMs} ms`;
+  }
+
+  async #run(): Promise<void> {
+    let pauseMs = 0;
+    while (!this.#closing) {
+      if (pauseMs > 0) {
+        this.#log.warn({ pauseMs }, 'the next engine is started after a pause');
+        await this.#pause(pauseMs);
+        if (this.#closing) return;
+      }
+      const engine = this.#spare ?? new EngineProcess(this.#options.command, this.#log);
+      this.#spare = undefined;
+      const since = performance.now();
+      let reason: string | undefined;
+      try {
+        await this.#serve(engine);
+        reason = await this.#whenOver(engine);
+      } catch (error) {
+        reason = (error as Error).message;
+        await engine.end();
+      }
+      this.#engine = undefined;
+      if (reason === undefined) {
+        // It has handed over, and ends by itself.
+        pauseMs = 0;
+        continue;
+      }
+      if (this.#closing) return;
+      this.#log.error({ pid: engine.pid, reason }, 'the engine has ended');
+      this.#loseGuests();
+      const lived = performance.now() - since >= LIVED_MS;
+      pauseMs = lived ? FIRST_PAUSE_MS : Math.min(Math.max(pauseMs * 2, FIRST_PAUSE_MS), LONGEST_PAUSE_MS);
+    }
+  }
+
+  /** Has an engine serve, and gives it all front-ends. */
+  async #serve(engine: EngineProcess): Promise<void> {
+    await engine.waiting;
+    await engine.begin(this.#state);
+    this.#engine = engine;
+    await Promise.all([...this.#relays.values()].map((relay) => this.#attach(relay, engine)));
+    // From here on guests go on, so that the state is of the past.
+    this.#state?.close();
+    this.#state = undefined;
+    for (const served of this.#onServing.splice(0)) served();
+    this.#log.info({ pid: engine.pid, guests: this.#relays.size }, 'an engine serves');
+    this.#spare ??= new EngineProcess(this.#options.command, this.#log);
+  }
+
+  /** @returns why the engine has ended; undefined if it has handed over. */
+  #whenOver(engine: EngineProcess): Promise<string | undefined> {
+    return new Promise((resolve) => {
+      this.#change = () => resolve(undefined);
+      void engine.ended.then(resolve);
+    });
+  }
+
+  async #attach(relay: Relay, engine: EngineProcess): Promise<void> {
+    const saved = this.#state?.connections.find(({ id }) => id === relay.id);
+    for (const [index, base] of (saved?.bases ?? []).entries()) relay.setup.rebase(index, base);
+    const connection = await engine.connect(relay.id, relay.socket);
+    const link = new EngineLink(connection, () => void this.#linkEnded(relay, engine));
+    await relay.attach(link);
+  }
+
+  /** An engine has closed a front-end's connection: it refuses the front-end, or has ended. */
+  async #linkEnded(relay: Relay, engine: EngineProcess): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const grace = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, END_GRACE_MS);
+    });
+    await Promise.race([engine.ended, grace]);
+    clearTimeout(timer);
+    if (!engine.hasEnded && this.#engine === engine) relay.end();
+  }
+
+  /** An engine has ended and left nothing: guests that had begun cannot go on. */
+  #loseGuests(): void {
+    if (this.#state !== undefined) return;
+    const lost = [...this.#relays.values()].filter((relay) => relay.isStarted);
+    if (lost.length === 0) return;
+    this.#log.error(
+      { guests: lost.length },
+      'the engine left no state: its guests cannot go on, and their connections are closed',
+    );
+    for (const relay of lost) relay.end();
+  }
+
+  #accept(listener: UnixListener, socket: number): void {
+    const connection = listener.accept();
+    if (!(connection instanceof UnixConnection)) return;
+    const limit = this.#options.sockets[socket]!.maxConnections;
+    const others = [...this.#relays.values()].filter((relay) => relay.socket === socket);
+    if (others.length >= limit) {
+      this.#log.warn({ limit }, 'a front-end was turned away: too many connections');
+      connection.close();
+      return;
+    }
+    const relay = new Relay(connection, this.#nextId++, socket, this.#log, (one) => this.#forget(one));
+    this.#relays.set(relay.id, relay);
+    this.#log.info({ connections: this.#relays.size }, 'a front-end connected');
+    const engine = this.#engine;
+    // Between two engines it waits for the next one.
+    if (engine === undefined || this.#upgrading !== undefined) return;
+    this.#attach(relay, engine).catch((error: unknown) => {
+      this.#log.warn({ err: error }, 'a front-end could not be given to the engine');
+      relay.end();
+    });
+  }
+
+  #forget(relay: Relay): void {
+    this.#relays.delete(relay.id);
+    this.#log.info({ connections: this.#relays.size }, 'a front-end disconnected');
+    const isLast = this.#relays.size === 0 && this.#options.sockets.every(({ once }) => once);
+    if (isLast && !this.#closing) void this.close();
+  }
+
+  #pause(ms: number): Promise<void> {
+    return new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      this.#wakePause = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+  }
+}

@@ -1,0 +1,178 @@
+import { fstatSync, readSync, writeSync } from 'node:fs';
+import { type Fd, memfd, OwnedFd, UnixConnection } from '../system/index.js';
+import { ControlConnection, kept } from './control.js';
+import { KEEPER_VARIABLE } from './engine-process.js';
+import { type Connection, type EngineMessage, keeperMessage, type KeeperMessage } from './messages.js';
+
+/** What an engine begins with: nothing, or what the one before it has handed over. */
+export interface Beginning {
+  /** The saved state of each export; empty for a first start. */
+  readonly states: readonly Uint8Array[];
+  readonly connections: readonly Connection[];
+  /** Open files that the states refer to. */
+  readonly held: {
+    at(index: number): number;
+    take(index: number): number;
+  };
+  /** To be called when all is restored: closes the descriptors that nobody took. */
+  close(): void;
+}
+
+/** What an engine hands over. */
+export interface HandedOver {
+  readonly states: readonly Uint8Array[];
+  readonly held: readonly OwnedFd[];
+  readonly connections: readonly Connection[];
+}
+
+/** A front-end's connection that the keeper gives to the engine. */
+export interface GivenConnection {
+  readonly id: number;
+  readonly socket: number;
+  readonly connection: UnixConnection;
+}
+
+/** What the engine does for its keeper. */
+export interface EngineService {
+  connect(given: GivenConnection): void;
+  /** Stops and saves; everything is closed when it resolves. */
+  handOver(): Promise<HandedOver>;
+}
+
+/** The descriptor of the keeper's control connection; undefined in a process without keeper. */
+export function keeperDescriptor(): number | undefined {
+  const value = process.env[KEEPER_VARIABLE];
+  return value === undefined || !/^\d+$/.test(value) ? undefined : Number(value);
+}
+
+/** The keeper has ended, or does not need this process. */
+export class KeeperGone extends Error {
+  override readonly name = 'KeeperGone';
+}
+
+/** The engine's end of the connection to its keeper. */
+export class KeptEngine {
+  /** Resolves when the keeper is gone, or has got everything. The engine then ends. */
+  readonly over: Promise<void>;
+  readonly #control: ControlConnection;
+  readonly #begun: Promise<Beginning>;
+  readonly #early: GivenConnection[] = [];
+  #begin!: (beginning: Beginning) => void;
+  #service: EngineService | undefined;
+  #end!: () => void;
+
+  /** @param fd as {@link keeperDescriptor} gives it. */
+  constructor(fd: number) {
+    this.over = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+    this.#begun = new Promise((resolve) => {
+      this.#begin = resolve;
+    });
+    this.#control = new ControlConnection(UnixConnection.adopt(fd as Fd), {
+      onMessage: (message, fds) => this.#receive(keeperMessage.parse(message), fds),
+      onEnd: () => this.#end(),
+    });
+  }
+
+  /**
+   * Tells the keeper that the program is loaded, and waits for its turn.
+   * @throws KeeperGone if that never comes.
+   */
+  async begin(): Promise<Beginning> {
+    await this.#say({ type: 'waiting' });
+    const gone = this.over.then(() => {
+      throw new KeeperGone('the keeper has gone');
+    });
+    return Promise.race([this.#begun, gone]);
+  }
+
+  /** Takes connections from here on. */
+  async serve(service: EngineService): Promise<void> {
+    this.#service = service;
+    for (const given of this.#early.splice(0)) service.connect(given);
+    await this.#say({ type: 'serving' });
+  }
+
+  /** Ends the connection to the keeper. Idempotent. */
+  end(): void {
+    this.#control.end();
+  }
+
+  #receive(message: KeeperMessage, fds: readonly OwnedFd[]): void {
+    switch (message.type) {
+      case 'begin':
+        this.#begin(
+          beginningOf(
+            fds.map((fd) => kept(fd)),
+            message,
+          ),
+        );
+        return;
+      case 'connection': {
+        const { id, socket } = message;
+        const connection = UnixConnection.adopt(fds[0]!.take());
+        const given = { id, socket, connection };
+        if (this.#service === undefined) this.#early.push(given);
+        else this.#service.connect(given);
+        return;
+      }
+      case 'handOver':
+        void this.#handOver();
+    }
+  }
+
+  async #handOver(): Promise<void> {
+    let all: HandedOver;
+    try {
+      all = await this.#service!.handOver();
+    } catch (error) {
+      await this.#say({ type: 'refused', reason: (error as Error).message });
+      return;
+    }
+    const states = all.states.map((state) => memfdOf(state));
+    const fds = [...states, ...all.held].map((fd) => fd.value);
+    await this.#say({ type: 'handedOver', exports: states.length, connections: [...all.connections] }, fds);
+    for (const fd of [...states, ...all.held]) fd.close();
+    this.end();
+  }
+
+  #say(message: EngineMessage, fds: readonly Fd[] = []): Promise<void> {
+    return this.#control.send(message, fds);
+  }
+}
+
+function beginningOf(
+  fds: readonly OwnedFd[],
+  { exports, connections }: Extract<KeeperMessage, { type: 'begin' }>,
+): Beginning {
+  const states = fds.slice(0, exports).map((fd) => contentOf(fd));
+  const held = fds.slice(exports);
+  return {
+    states,
+    connections,
+    held: {
+      at: (index) => held[index]?.value ?? -1,
+      take: (index) => held[index]?.take() ?? -1,
+    },
+    close() {
+      for (const fd of fds) fd.close();
+    },
+  };
+}
+
+function memfdOf(bytes: Uint8Array): OwnedFd {
+  const fd = memfd('virtiofs-kit state', bytes.length);
+  for (let at = 0; at < bytes.length;) at += writeSync(fd.value, bytes, at, bytes.length - at, at);
+  return fd;
+}
+
+function contentOf({ value: fd }: OwnedFd): Uint8Array {
+  const bytes = new Uint8Array(fstatSync(fd).size);
+  for (let at = 0; at < bytes.length;) {
+    const count = readSync(fd, bytes, at, bytes.length - at, at);
+    if (count === 0) throw new RangeError('a saved state is cut short');
+    at += count;
+  }
+  return bytes;
+}

@@ -1,0 +1,53 @@
+import { z } from 'zod';
+
+/** Which saved session belongs to a connection, and where its rings stopped. */
+const connection = z.strictObject({
+  id: z.int().nonnegative(),
+  /** Number of the socket, in the order of the configuration. */
+  socket: z.int().nonnegative(),
+  export: z.int().nonnegative(),
+  session: z.int().nonnegative(),
+  bases: z.array(z.int().min(0).max(0xffff)),
+});
+
+/** What an engine's process says to the keeper. */
+export const engineMessage = z.discriminatedUnion('type', [
+  /** Its program is loaded, and it waits for {@link Begin}. */
+  z.strictObject({ type: z.literal('waiting') }),
+  /** Its backends are mounted, and it takes connections. */
+  z.strictObject({ type: z.literal('serving') }),
+  /**
+   * It has stopped. The descriptors: the saved states of its exports, in memfds, then those of open
+   * files.
+   */
+  z.strictObject({
+    type: z.literal('handedOver'),
+    exports: z.int().nonnegative(),
+    connections: z.array(connection),
+  }),
+  /** It cannot hand over, and goes on serving. */
+  z.strictObject({ type: z.literal('refused'), reason: z.string() }),
+]);
+
+/** What the keeper says to an engine's process. */
+export const keeperMessage = z.discriminatedUnion('type', [
+  /** It shall mount its backends. Descriptors as those of `handedOver`. */
+  z.strictObject({
+    type: z.literal('begin'),
+    exports: z.int().nonnegative(),
+    connections: z.array(connection),
+  }),
+  /** A front-end; the descriptor is the connection. It goes on with the saved session of its id. */
+  z.strictObject({
+    type: z.literal('connection'),
+    id: z.int().nonnegative(),
+    socket: z.int().nonnegative(),
+  }),
+  /** It shall stop, save and end. */
+  z.strictObject({ type: z.literal('handOver') }),
+]);
+
+export type Connection = z.infer<typeof connection>;
+export type EngineMessage = z.infer<typeof engineMessage>;
+export type HandedOverMessage = Extract<EngineMessage, { type: 'handedOver' }>;
+export type KeeperMessage = z.infer<typeof keeperMessage>;

@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test, type TestContext } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { FrontEnd, type FrontEndOptions } from '../../../core/vhost-user/index.js';
+import { connectTo, startDaemon, type Daemon, type RunningDaemon } from '../../support/daemons.js';
+import { FuseClient, FuseError, ROOT } from '../../support/fuse-client.js';
+import { fuseTransport } from '../../support/vhost-user.js';
+
+const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+const run = promisify(execFile);
+const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
+
+function keeping(backend: readonly string[], ...more: readonly string[]): Daemon {
+  return {
+    name: 'virtiofs-kit with a keeper',
+    missing: undefined,
+    requestQueues: 2,
+    listensAgain: true,
+    command: (directory, socket) => [
+      process.execPath,
+      program,
+      'serve',
+      '--keep',
+      '--socket-path',
+      socket,
+      '--log-level',
+      'warn',
+      ...backend.map((word) => (word === 'DIRECTORY' ? directory : word)),
+      ...more,
+    ],
+  };
+}
+
+const passthrough = keeping(['--backend', 'passthrough', '--shared-dir', 'DIRECTORY']);
+const memfs = keeping(['--backend', 'memfs']);
+
+async function connect(t: TestContext, daemon: RunningDaemon, options: FrontEndOptions = {}) {
+  const frontEnd = await FrontEnd.connect(await connectTo(daemon), options);
+  t.after(() => frontEnd.close());
+  return { frontEnd, fuse: new FuseClient(fuseTransport(frontEnd)) };
+}
+
+/** @returns the pause in milliseconds. */
+async function upgrade({ socket }: RunningDaemon): Promise<number> {
+  const { stdout } = await run(process.execPath, [program, 'upgrade', socket]);
+  const [, from, to, pauseMs] = /^engine (\d+) was replaced by (\d+), guests paused for (\d+) ms\n$/.exec(
+    stdout,
+  )!;
+  assert.notEqual(from, to);
+  return Number(pauseMs);
+}
+
+/** Process ids of a keeper's children. */
+function childrenOf({ process: { pid } }: RunningDaemon): number[] {
+  const list = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  return list === '' ? [] : list.split(' ').map(Number);
+}
+
+function failsWith(errno: number) {
+  return (error: unknown) => error instanceof FuseError && error.errno === errno;
+}
+
+for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
+  describe(`upgrade of an engine on ${name}`, () => {
+    test('a guest goes on with its files, listings and locks', async (t) => {
+      const running = startDaemon(t, daemon);
+      const { fuse } = await connect(t, running);
+      const { fuse: other } = await connect(t, running);
+      await fuse.init();
+      await other.init();
+      const { entry, open } = await fuse.create(ROOT, 'file');
+      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+      const removed = await fuse.create(ROOT, 'removed');
+      await fuse.write(removed.entry.nodeid, removed.open.fh, 0, Buffer.from('no name'));
+      await fuse.unlink(ROOT, 'removed');
+      for (const directory of ['a', 'b', 'c']) await fuse.mkdir(ROOT, directory);
+      const listing = await fuse.opendir(ROOT);
+      const [, , first] = await fuse.readdir(ROOT, listing.fh, 0n, 4096);
+      await fuse.setlk(entry.nodeid, open.fh, 7n, LOCK);
+      const theirs = await other.lookup(ROOT, 'file');
+      const { fh } = await other.open(theirs.nodeid, 2);
+      let granted = false;
+      const wait = async (): Promise<void> => {
+        await other.setlk(theirs.nodeid, fh, 7n, LOCK, true);
+        granted = true;
+      };
+      const waiting = wait();
+
+      for (let times = 0; times < 2; times++) {
+        const pauseMs = await upgrade(running);
+        t.diagnostic(`paused for ${pauseMs} ms`);
+        assert.ok(pauseMs < 1000, `${pauseMs} ms`);
+      }
+      assert.equal(Buffer.from(await fuse.read(entry.nodeid, open.fh, 0, 9)).toString(), 'data');
+      const { nodeid } = removed.entry;
+      assert.equal(Buffer.from(await fuse.read(nodeid, removed.open.fh, 0, 9)).toString(), 'no name');
+      assert.equal((await fuse.getattr(nodeid)).nlink, 0);
+      const rest = await fuse.readdir(ROOT, listing.fh, first!.off);
+      assert.equal(rest.length, 3);
+      assert.equal(granted, false);
+      const again = await other.open(theirs.nodeid, 2);
+      await assert.rejects(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), failsWith(11));
+      await fuse.flush(entry.nodeid, open.fh, 7n);
+      await waiting;
+      await fuse.create(ROOT, 'new');
+      assert.deepEqual(
+        (await other.readdir(ROOT, (await other.opendir(ROOT)).fh, 0n)).map((one) => one.name).sort(),
+        ['.', '..', 'a', 'b', 'c', 'file', 'new'],
+      );
+      assert.equal(await running.stop(), 0);
+      assert.deepEqual(readdirSync(join(running.directory, '..')), ['shared']);
+    });
+  });
+}
+
+test('requests that come during an upgrade are answered once, in time', async (t) => {
+  const running = startDaemon(t, passthrough);
+  const { fuse } = await connect(t, running, { requestQueues: 2 });
+  await fuse.init();
+  const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
+  const stop = new AbortController();
+  let appended = 0;
+  const append = async (): Promise<void> => {
+    for (; !stop.signal.aborted; appended++)
+      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
+  };
+  const writers = [append(), append(), append()];
+  for (let times = 0; times < 3; times++) await upgrade(running);
+  stop.abort();
+  await Promise.all(writers);
+  const lines = readFileSync(join(running.directory, 'log'), 'utf8').length / 5;
+  assert.equal(lines, appended);
+  assert.ok(lines > 100, `${lines} lines`);
+});
+
+test('an engine that does not start leaves the old one in its place', async (t) => {
+  const config = (directory: string, socket: string) => `${directory}.yaml:${socket}`;
+  const daemon = keeping([]);
+  let path = '';
+  const running = startDaemon(t, {
+    ...daemon,
+    command: (directory, socket) => {
+      path = config(directory, socket).split(':')[0]!;
+      writeFileSync(
+        path,
+        JSON.stringify({
+          keep: true,
+          exports: [{ socket, backend: { type: 'passthrough', sharedDir: directory } }],
+        }),
+      );
+      return [process.execPath, program, 'serve', '--config', path, '--log-level', 'warn'];
+    },
+  });
+  const { fuse } = await connect(t, running);
+  await fuse.init();
+  writeFileSync(path, '{ "nonsense": 1 }');
+  await assert.rejects(upgrade(running), /the new engine does not start/);
+  assert.equal((await fuse.getattr(ROOT)).mode & 0o170000, 0o040000);
+});
+
+test('an engine that is killed is followed by another; guests that it had are told to end', async (t) => {
+  const running = startDaemon(t, passthrough);
+  const { fuse, frontEnd } = await connect(t, running);
+  await fuse.init();
+  const [serving] = childrenOf(running);
+  process.kill(serving!, 'SIGKILL');
+  while (frontEnd.channel.poll()) await new Promise((resolve) => setTimeout(resolve, 10));
+  const { fuse: next } = await connect(t, running);
+  await next.init();
+  await next.create(ROOT, 'after');
+  assert.ok(!childrenOf(running).includes(serving!));
+});
