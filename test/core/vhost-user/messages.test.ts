@@ -209,6 +209,7 @@ test('only messages with a reply body have one', () => {
   assert.deepEqual(replied.sort(), [
     'GET_CONFIG',
     'GET_FEATURES',
+    'GET_INFLIGHT_FD',
     'GET_MAX_MEM_SLOTS',
     'GET_PROTOCOL_FEATURES',
     'GET_QUEUE_NUM',
