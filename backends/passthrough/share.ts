@@ -5,9 +5,11 @@ import {
   type Attributes,
   type Context,
   type Entry,
+  Errno,
   FileType,
   FsError,
   type Logger,
+  nameLength,
   newAttributes,
   type SecurityContext,
   UsageError,
@@ -23,7 +25,16 @@ import { InodeNumbers } from './maps/inode-numbers.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './nodes/mounts.js';
 import { HandleType, type Node, Nodes } from './nodes/nodes.js';
 import type { Options } from './options.js';
-import { at, bytes, offset, putDescriptorPath, putName, putText, words } from './calls/call-memory.js';
+import {
+  at,
+  bytes,
+  offset,
+  putDescriptorPath,
+  putName,
+  putTarget,
+  putText,
+  words,
+} from './calls/call-memory.js';
 import { XattrMap } from './maps/xattr-map.js';
 import {
   coveredBy,
@@ -51,6 +62,9 @@ const CAPABILITY = 'security.capability';
  * between two system calls.
  */
 const LOOKUP_ATTEMPTS = 16;
+
+/** Linux's PATH_MAX, with the terminating zero. */
+const PATH_MAX_BYTES = 4096;
 
 /** An answer object that is refilled by every look-up or creation. */
 export interface OwnEntry extends Entry<Node> {
@@ -104,7 +118,7 @@ export class Share {
         `--shared-dir ${options.sharedDir}: lies in ${own}, which this process serves; share it from a process of its own`,
       );
     }
-    const fd = open(options.sharedDir, O.PATH | O.DIRECTORY);
+    const fd = openShared(options.sharedDir);
     if (fd < 0) throw refusal(options.sharedDir, FsError.of(-fd));
     this.mounts = new Mounts(options.inodeFileHandles !== 'never', log);
     const code = statDescriptor(fd);
@@ -549,6 +563,15 @@ export class Share {
     if (kept < 0) throw FsError.of(-kept);
     return this.nodes.addByDescriptor(mount.index, statMode(), statInoLow(), statInoHigh(), kept);
   }
+}
+
+/**
+ * Opens the shared directory, whose path may have any bytes.
+ * @returns minus the errno if it fails.
+ */
+function openShared(directory: string): Fd {
+  if (nameLength(directory) >= PATH_MAX_BYTES) return -Errno.ENAMETOOLONG as Fd;
+  return openat(AT.FDCWD, putTarget(directory), O.PATH | O.DIRECTORY, 0);
 }
 
 function refusal(directory: string, error: FsError): UsageError {

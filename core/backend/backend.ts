@@ -56,7 +56,10 @@
  * Throw `FsError.of('ENOSPC')`, or reject with it, and the guest's program sees that errno. Any
  * errno is allowed; those named below are what the guest's kernel and programs expect. Anything
  * else that is thrown is a mistake in the backend: the guest sees EIO, the log has the stack, and
- * the daemon goes on. A result outside its range (a count larger than asked for) is such a mistake.
+ * the daemon goes on. An error of Node's own calls keeps its errno where that says what is full or
+ * used up (ENOSPC, EDQUOT, EROFS, EFBIG, ENOMEM, ENFILE), and is logged too. EMFILE, of this
+ * process, is ENFILE for guests. A result outside its range (a count larger than asked for) is such
+ * a mistake.
  *
  * Permissions are checked by the guest's kernel, which mounts with `default_permissions`. Throw
  * EACCES or EPERM only for what the mode bits do not tell.

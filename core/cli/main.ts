@@ -1,4 +1,5 @@
 #!/usr/bin/env node
 import { runProgram } from './program.js';
+import { programWords } from './words.js';
 
-await runProgram(process.argv.slice(2));
+await runProgram(programWords());

@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline';
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { ReadStream, WriteStream } from 'node:tty';
-import { UsageError } from '../backend/index.js';
+import { nameBytes, UsageError } from '../backend/index.js';
 import { chooseAccelerator, type Accelerator } from './accelerator.js';
 import { packInitramfs, quote } from './initramfs.js';
 import { findKernel, readModules } from './kernel.js';
@@ -76,6 +76,12 @@ export interface ExecOptions {
   /** As in {@link RunOptions}. */
   readonly folder?: string | undefined;
 }
+
+/**
+ * Most bytes of a script that the guest is sent at a time. A serial line of User-Mode Linux keeps
+ * 4,096 bytes for its reader, and these grow by a third in base64.
+ */
+const SCRIPT_PIECE_BYTES = { qemu: 64 * 1024, uml: 2800 } as const;
 
 /** The result of a command. */
 export interface RunResult {
@@ -226,7 +232,8 @@ export class Guest implements AsyncDisposable {
   }
 
   /**
-   * Runs a program with its arguments, or a shell script given as a string. Processes that it has
+   * Runs a program with its arguments, or a shell script given as a string, both encoded as names
+   * are, so that every byte can be told (`decodeName`). Processes that it has
    * started end with it.
    * @returns its exit code; if a signal has ended it, 128 plus the signal's number.
    * @throws GuestError if the guest ends.
@@ -242,9 +249,9 @@ export class Guest implements AsyncDisposable {
       if (this.#isUml) options.stdin.pipe(inParts()).pipe(port, { end: false });
       else options.stdin.pipe(port);
     }
-    this.#send(
-      `run ${token} ${options.stdin === undefined ? 'null' : 'port'} ${this.#script(command, options.folder)}`,
-    );
+    const input = options.stdin === undefined ? 'null' : 'port';
+    await this.#sendScript(script(command), options.folder);
+    this.#send(`run ${token} ${input}`);
     const [code] = await Promise.all([this.#exitCode(), ...output]);
     return code;
   }
@@ -281,7 +288,8 @@ export class Guest implements AsyncDisposable {
     input.setRawMode(true);
     input.pipe(port, { end: false });
     try {
-      this.#send(`shell ${token} ${this.#script(`${size}${term}; ${script(command)}`, undefined)}`);
+      await this.#sendScript(`${size}${term}; ${script(command)}`, undefined);
+      this.#send(`shell ${token}`);
       const [code] = await Promise.all([this.#exitCode(), passed]);
       return code;
     } finally {
@@ -320,10 +328,18 @@ export class Guest implements AsyncDisposable {
     return this.#options.accelerator === 'uml';
   }
 
-  #script(command: string | readonly string[], folder: string | undefined): string {
+  /** Hands the guest the script of its next command. */
+  async #sendScript(commands: string, folder: string | undefined): Promise<void> {
     const { shares, rootTag } = this.#options;
     const at = folder ?? shares.find(({ tag }) => tag !== rootTag)?.mountPoint ?? '/';
-    return Buffer.from(`cd ${quote(at)} || exit 126; ${script(command)}`).toString('base64');
+    const bytes = Buffer.from(nameBytes(`cd ${quote(at)} || exit 126; ${commands}`));
+    const most = this.#isUml ? SCRIPT_PIECE_BYTES.uml : SCRIPT_PIECE_BYTES.qemu;
+    for (let from = 0; from < bytes.length; from += most) {
+      const piece = bytes.subarray(from, from + most).toString('base64');
+      this.#ports.get('control').write(`script ${piece.length}\n${piece}`);
+      const answer = await this.#answer();
+      if (answer !== 'taken') throw this.#error(answer);
+    }
   }
 
   #send(line: string): void {

@@ -2,12 +2,17 @@
  * The guest's first process, for busybox's shell. It loads drivers, mounts what `/setup` says, and
  * then runs commands as the host asks over a virtio-serial port:
  *
- *     host → guest   run TOKEN null|port BASE64     a shell script, its input /dev/null or "stdin"
- *                    shell TOKEN BASE64             after the script, a shell on the console hvc0
+ *     host → guest   script LENGTH                  LENGTH bytes of base64 follow: more of a script
+ *                    run TOKEN null|port            runs the script, its input /dev/null or "stdin"
+ *                    shell TOKEN                    the same on the console hvc0
  *                    shutdown
  *     guest → host   ready
  *                    failed TEXT                    could not be set up
+ *                    taken                          after each "script"
  *                    exit CODE
+ *
+ * A script goes into a file, since Linux takes at most 128 KiB in one word of a command line. It
+ * comes in pieces, since a serial line loses what its reader does not take in time.
  *
  * A command's output goes through the ports "stdout" and "stderr", each ended by TOKEN; through
  * pipes, so that a command may open /dev/stdout again, which a port would refuse. A command's
@@ -105,14 +110,19 @@ root_is() {
 root=
 . /setup
 
-# Becomes a shell, in the root of commands, that runs a script. Before: a program to start it by.
-enter() { # SCRIPT PROGRAM...
-  script=$1
-  shift
+script=/run/virtiofs-kit-command
+
+take() { # LENGTH
+  dd bs="$1" count=1 iflag=fullblock <&3 2>/run/log | base64 -d >>"$root$script"
+  echo taken >&3
+}
+
+# Becomes a shell, in the root of commands, that runs the script. Before: a program to start it by.
+enter() { # PROGRAM...
   exec 3>&- 5>&- 6>&- 7>&-
-  [ -n "$root" ] || exec "$@" sh -c "$script"
+  [ -n "$root" ] || exec "$@" sh $script
   export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-  exec "$@" chroot "$root" /bin/sh -c "$script"
+  exec "$@" chroot "$root" /bin/sh $script
 }
 
 # Ends every process but those named and the kernel's own, which don't mind.
@@ -127,7 +137,7 @@ end_all_but() {
 
 mkfifo /run/stdin /run/stdout /run/stderr
 
-run() { # TOKEN INPUT SCRIPT
+run() { # TOKEN INPUT
   cat /run/stdout >"$stdout" 3>&- & out=$!
   cat /run/stderr >"$stderr" 3>&- & err=$!
   input=/dev/null
@@ -135,8 +145,9 @@ run() { # TOKEN INPUT SCRIPT
     input=/run/stdin
     read_input <"$stdin" >/run/stdin 3>&- &
   fi
-  (enter "$(echo "$3" | base64 -d)") <$input >/run/stdout 2>/run/stderr
+  (enter) <$input >/run/stdout 2>/run/stderr
   code=$?
+  rm -f "$root$script"
   end_all_but $out $err
   wait $out $err
   echo -n "$1" >"$stdout"
@@ -144,19 +155,21 @@ run() { # TOKEN INPUT SCRIPT
   echo "exit $code" >&3
 }
 
-shell() { # TOKEN SCRIPT
-  (enter "$(echo "$2" | base64 -d)" setsid -c) <"$console" >"$console" 2>&1
+shell() { # TOKEN
+  (enter setsid -c) <"$console" >"$console" 2>&1
   code=$?
+  rm -f "$root$script"
   end_all_but
   echo -n "$1" >"$console"
   echo "exit $code" >&3
 }
 
 echo ready >&3
-while read -r verb token input script <&3; do
+while read -r verb argument input <&3; do
   case $verb in
-    run) run "$token" "$input" "$script" ;;
-    shell) shell "$token" "$input" ;;
+    script) take "$argument" ;;
+    run) run "$argument" "$input" ;;
+    shell) shell "$argument" ;;
     *) break ;;
   esac
 done

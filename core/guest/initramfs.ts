@@ -1,3 +1,4 @@
+import { nameBytes } from '../backend/index.js';
 import { packCpio, type ArchiveEntry } from './cpio.js';
 import { INIT } from './init.js';
 import type { KernelModule } from './kernel.js';
@@ -28,7 +29,7 @@ export function packInitramfs(
   entries.push({
     path: 'setup',
     mode: FILE,
-    content: Buffer.from(setupScript(shares, rootTag, rootIsWritten)),
+    content: Buffer.from(nameBytes(setupScript(shares, rootTag, rootIsWritten))),
   });
   entries.push({ path: 'transport', mode: FILE, content: Buffer.from(transport) });
   for (const [index, { name, code }] of modules.entries()) {

@@ -28,6 +28,7 @@ import { prepareFaultGuard } from '../system/memory/fault-guard.js';
 import { interfaces, isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
 import { keeperDescriptor } from '../keeper/index.js';
 import type { DaemonOptions } from './daemon.js';
+import { commandLineWords } from './command-line.js';
 import { isBackend, type BackendSource } from './exports.js';
 import type { BackendRegistry } from './registry.js';
 import { LAYERS, type Layer } from './confinement-options.js';
@@ -276,7 +277,7 @@ function executeAnew({ exports }: ConfinedOptions, report: Report): UsageError {
   if (keeper !== undefined) keep.push(keeper);
   const code = execute(
     process.execPath,
-    [process.execPath, ...process.execArgv, ...process.argv.slice(1)],
+    [process.execPath, ...process.execArgv, ...commandLineWords()],
     { ...process.env, [DONE]: `${process.pid} ${startTicks()} ${JSON.stringify(report)}` },
     keep,
   );

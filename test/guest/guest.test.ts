@@ -3,6 +3,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
+import { decodeName } from '../../core/backend/index.js';
 import { Guest, GuestError } from '../../core/guest/index.js';
 import { findUml } from '../../core/guest/uml.js';
 import { DaemonWithGuests } from './daemon-with-guests.js';
@@ -30,6 +31,16 @@ for (const accelerator of [undefined, 'uml'] as const)
         served = await DaemonWithGuests.boot([{ backend: { type: 'memfs' } }, second], { accelerator });
       });
       after(() => served[Symbol.asyncDispose]());
+
+      it('takes as many words as Linux does, and every byte in them', async () => {
+        const names = Array.from({ length: 20_000 }, (_, i) => `file-${i}`);
+        const { stdout, code } = await served.guest.exec(['echo', ...names]);
+        assert.equal(stdout, `${names.join(' ')}\n`);
+        assert.equal(code, 0);
+        const word = decodeName(Buffer.from('caf\xe9 \'"\\', 'latin1'));
+        const bytes = await served.guest.exec(['sh', '-c', 'echo -n "$0" | od -An -tx1', word]);
+        assert.equal(bytes.stdout, ' 63 61 66 e9 20 27 22 5c\n');
+      });
 
       it('gives back output, errors and exit code of a command', async () => {
         assert.deepEqual(await served.guest.exec('echo out; echo err >&2; exit 7'), {

@@ -29,6 +29,12 @@ const LIST_AHEAD_DIRECTORIES = 3;
 const NAMES_MAX = 1_000_000;
 
 /**
+ * For so many times `metadataTtl` a file is taken to be none of the directories that keys below its
+ * name would make of it.
+ */
+const ALONE_TTLS = 12;
+
+/**
  * Looks names up in the bucket, by listings where that saves requests, otherwise one by one.
  * Answers are cached for the time that the options give. An error is never taken for absence.
  */
@@ -117,17 +123,20 @@ export class NameLookup {
    * file of the same name.
    */
   async #ask(directory: Directory, name: string, deadline: Deadline): Promise<void> {
-    const { bucket, pendingDeletes, keys } = this.#services;
+    const { bucket, pendingDeletes, keys, options } = this.#services;
     const path = childPath(directory, name);
     const key = keys.file(path);
     if (!keyFits(key) || pendingDeletes.has(key) || pendingDeletes.has(`${key}/`))
       return learnAbsent(directory, name);
-    const before = directory.names.get(name)?.kind;
+    const before = directory.names.get(name);
     const reply = { at: performance.now(), sequence: nextSequence() };
-    if (before === 'file') {
-      const head = await bucket.head(key, deadline);
-      if (head !== undefined) return this.#apply(directory, name, this.#file(head, reply));
-    } else if (before === 'directory') {
+    if (before?.kind === 'file') {
+      // Most files stay files: what lies below the name is asked for now and then only.
+      const aloneAt = before.aloneAt ?? Number.NEGATIVE_INFINITY;
+      const isRecent = reply.at - aloneAt < options.metadataTtl * 1000 * ALONE_TTLS;
+      const head = isRecent ? await bucket.head(key, deadline) : undefined;
+      if (head !== undefined) return this.#apply(directory, name, this.#file(head, reply, aloneAt));
+    } else if (before?.kind === 'directory') {
       const head = await bucket.head(`${key}/`, deadline);
       if (head !== undefined) return this.#apply(directory, name, this.#directory(head, reply));
     }
@@ -140,13 +149,14 @@ export class NameLookup {
       const marker = first.key === `${key}/` ? await bucket.head(first.key, deadline) : undefined;
       if (head !== undefined) this.#shadowed(path);
       this.#apply(directory, name, this.#directory(marker, reply));
-    } else if (head !== undefined) this.#apply(directory, name, this.#file(head, reply));
+    } else if (head !== undefined) this.#apply(directory, name, this.#file(head, reply, reply.at));
     else this.#apply(directory, name, { kind: 'absent', ...reply });
   }
 
-  #file(head: Head, reply: { at: number; sequence: number }): Known {
+  #file(head: Head, reply: { at: number; sequence: number }, aloneAt: number): Known {
     const attributesAtSeconds = Date.now() / 1000;
-    return { kind: 'file', object: head, posix: this.posixOf(head, false), attributesAtSeconds, ...reply };
+    const posix = this.posixOf(head, false);
+    return { kind: 'file', object: head, posix, attributesAtSeconds, aloneAt, ...reply };
   }
 
   #directory(marker: Head | undefined, reply: { at: number; sequence: number }): Known {
@@ -275,7 +285,7 @@ export class NameLookup {
         const name = this.#name(directory, object.key.slice(prefix.length));
         if (name === undefined) skipped = this.#skip(object.key);
         else if (found.get(name)?.kind === 'directory') shadowed.push(name);
-        else found.set(name, { kind: 'file', object, posix: undefined, at, sequence });
+        else found.set(name, { kind: 'file', object, posix: undefined, aloneAt: at, at, sequence });
       }
       for (const group of page.prefixes) {
         if (pendingDeletes.has(group)) continue;

@@ -28,6 +28,11 @@ export type Known =
       readonly posix: Posix | undefined;
       /** When `posix` was requested or written, in seconds of our clock. */
       readonly attributesAtSeconds?: number | undefined;
+      /**
+       * When the bucket last said that no key lies below the name, which would make it a directory;
+       * as `at`.
+       */
+      readonly aloneAt?: number | undefined;
       readonly at: number;
       readonly sequence: number;
     };

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { z } from 'zod';
-import { type Backend, type BackendSpec, UsageError } from '../../backend/index.js';
+import { type Backend, type BackendSpec, nameBytes, UsageError } from '../../backend/index.js';
 import type { GuestShare } from '../../guest/index.js';
 import {
   check,
@@ -124,7 +124,8 @@ async function runSandbox(
 function sharedDirectory(text: string): { directory: string; readOnly: boolean } {
   const readOnly = text.endsWith(':ro');
   const directory = resolve(readOnly ? text.slice(0, -':ro'.length) : text);
-  const isDirectory = statSync(directory, { throwIfNoEntry: false })?.isDirectory() === true;
+  const path = Buffer.from(nameBytes(directory));
+  const isDirectory = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
   if (!isDirectory || directory === '/')
     throw new UsageError(`--share ${text}: must be a directory, and not /`);
   return { directory, readOnly };

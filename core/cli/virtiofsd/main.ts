@@ -1,8 +1,9 @@
 #!/usr/bin/env node
 import { runProgram } from '../program.js';
+import { programWords } from '../words.js';
 
 /**
  * `virtiofs-kit virtiofsd` as a program of its own: libvirt and Kata are given a path, and no first
  * argument.
  */
-await runProgram(['virtiofsd', ...process.argv.slice(2)]);
+await runProgram(['virtiofsd', ...programWords()]);

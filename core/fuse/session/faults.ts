@@ -19,14 +19,15 @@ export class Faults {
   }
 
   /**
-   * The errno for the guest: that of an {@link FsError}, EINTR for an abort that was asked for, EIO
-   * for anything else, which is logged.
+   * The errno for the guest: that of an {@link FsError}, EINTR for an abort that was asked for,
+   * what Node's own calls say of a full disk or the like, and EIO for anything else. Both of the
+   * latter are logged.
    */
   errnoOf(error: unknown, request: Request): number {
-    if (error instanceof FsError || isForeignFsError(error)) return error.errno;
+    if (error instanceof FsError || isForeignFsError(error)) return told(error.errno);
     if (request.context.aborted && error instanceof Error && error.name === 'AbortError') return Errno.EINTR;
     this.report(error, `${request.operation.name} failed`);
-    return Errno.EIO;
+    return ownErrno(error) ?? Errno.EIO;
   }
 
   /** Logs a failure of the backend. */
@@ -42,6 +43,32 @@ export class Faults {
     else if (this.#logged === PER_SECOND + 1)
       this.#log.error({}, 'more failures in this second are not logged');
   }
+}
+
+/** What a backend's own files lack: their errno is of use to the guest's programs as it is. */
+const OWN: ReadonlySet<number> = new Set([
+  Errno.ENOSPC,
+  Errno.EDQUOT,
+  Errno.EROFS,
+  Errno.EFBIG,
+  Errno.ENOMEM,
+  Errno.EMFILE,
+  Errno.ENFILE,
+]);
+
+/** The errno of an error that one of Node's own calls has thrown, if it is one of {@link OWN}. */
+function ownErrno(error: unknown): number | undefined {
+  if (!(error instanceof Error) || !('syscall' in error) || !('errno' in error)) return undefined;
+  const errno = -Number(error.errno);
+  return OWN.has(errno) ? told(errno) : undefined;
+}
+
+/**
+ * What the guest's program is told. EMFILE says that the program has too many descriptors; it is
+ * this process that has, which is ENFILE for others (open(2)).
+ */
+function told(errno: number): number {
+  return errno === Errno.EMFILE ? Errno.ENFILE : errno;
 }
 
 /** A plugin with its own copy of this package throws that copy's `FsError`. */

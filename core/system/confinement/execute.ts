@@ -21,7 +21,7 @@ const F_SETFD = 2;
  */
 export function execute(
   path: string,
-  argv: readonly string[],
+  argv: readonly (string | Uint8Array)[],
   environment: Readonly<NodeJS.ProcessEnv>,
   keep: readonly number[],
 ): number {
@@ -32,7 +32,7 @@ export function execute(
   const settings = Object.entries(environment).flatMap(([name, value]) =>
     value === undefined ? [] : [`${name}=${value}`],
   );
-  const texts = [path, ...argv, ...settings].map((text) => Buffer.from(`${text}\0`));
+  const texts = [path, ...argv, ...settings].map((text) => Buffer.concat([Buffer.from(text), Buffer.of(0)]));
   const pointers = (texts.length + 2) * 8;
   const memory = NativeMemory.allocate(pointers + texts.reduce((sum, text) => sum + text.length, 0));
   let at = pointers;

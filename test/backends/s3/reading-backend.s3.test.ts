@@ -74,6 +74,20 @@ describe('reading a bucket', () => {
     await mount.close();
   });
 
+  it('a name known as a file becomes the directory that keys below it make of it', async () => {
+    const own = await TestBucket.create();
+    await own.put('k', 'file');
+    const mount = await Mount.open(own, { readOnly: true, metadataTtl: 0.05 });
+    assert.equal((await mount.at('k')).kind, 'file');
+    await own.put('k/x', 'below');
+    const end = performance.now() + 20_000;
+    // No listing of the directory: names that are only looked up learn it too.
+    while ((await mount.at('k')).kind === 'file' && performance.now() < end)
+      await new Promise((resolve) => setTimeout(resolve, 60));
+    assert.equal((await mount.content('k/x')).toString(), 'below');
+    await mount.close();
+  });
+
   it('keys that are no names are left out and said', async () => {
     const own = await TestBucket.create();
     await own.put('good', '');

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { after, before, describe, it } from 'node:test';
 import { optionsSchema } from '../../../backends/s3/options.js';
 import { WritableBackend } from '../../../backends/s3/writable-backend.js';
@@ -39,4 +40,28 @@ describe('over a host mount of a bucket', () => {
       assert.equal(code, 0);
     });
   });
+});
+
+it('a full disk of the cache is ENOSPC for who writes, and what follows works once there is room', async () => {
+  const cacheDir = await temporaryFolder();
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'cache', cacheDir]);
+  try {
+    const bucket = await TestBucket.create();
+    const options = optionsSchema.parse({
+      bucket: bucket.name,
+      endpoint: bucket.endpoint,
+      pathStyle: true,
+      cacheDir,
+      writebackDelay: 3600,
+    });
+    await using mounted = await MountedExport.open(new WritableBackend(options));
+    const script = `dd if=/dev/zero of=large bs=64k count=100 conv=fsync; rm large; echo small > small; cat small`;
+    const { output } = await shell(script, mounted.directory);
+    assert.match(output, /No space left on device/);
+    assert.doesNotMatch(output, /Input\/output error/);
+    assert.match(output, /\nsmall\n$/);
+  } finally {
+    execFileSync('umount', [cacheDir]);
+    await removeFolders();
+  }
 });
