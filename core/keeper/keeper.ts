@@ -168,10 +168,19 @@ export class Keeper {
     await engine.waiting;
     await engine.begin(this.#state);
     this.#engine = engine;
-    await Promise.all([...this.#relays.values()].map((relay) => this.#attach(relay, engine)));
+    const links = await Promise.all(
+      [...this.#relays.values()].map(async (relay) => {
+        const saved = this.#state?.connections.find(({ id }) => id === relay.id);
+        for (const [index, base] of (saved?.bases ?? []).entries()) relay.setup.rebase(index, base);
+        const link = await this.#link(relay, engine);
+        await relay.check(link);
+        return { relay, link };
+      }),
+    );
     // From here on guests go on, so that the state is of the past.
     this.#state?.close();
     this.#state = undefined;
+    await Promise.all(links.map(({ relay, link }) => this.#attach(relay, link)));
     for (const served of this.#onServing.splice(0)) served();
     this.#log.info({ pid: engine.pid, guests: this.#relays.size }, 'an engine serves');
     this.#spare ??= new EngineProcess(this.#options.command, this.#log);
@@ -185,12 +194,19 @@ export class Keeper {
     });
   }
 
-  async #attach(relay: Relay, engine: EngineProcess): Promise<void> {
-    const saved = this.#state?.connections.find(({ id }) => id === relay.id);
-    for (const [index, base] of (saved?.bases ?? []).entries()) relay.setup.rebase(index, base);
+  async #link(relay: Relay, engine: EngineProcess): Promise<EngineLink> {
     const connection = await engine.connect(relay.id, relay.socket);
-    const link = new EngineLink(connection, () => void this.#linkEnded(relay, engine));
-    await relay.attach(link);
+    return new EngineLink(connection, () => void this.#linkEnded(relay, engine));
+  }
+
+  /** An engine that does not take what one front-end has set goes on with the others. */
+  async #attach(relay: Relay, link: EngineLink): Promise<void> {
+    try {
+      await relay.attach(link);
+    } catch (error) {
+      this.#log.error({ reason: (error as Error).message }, 'a front-end could not be given to the engine');
+      relay.end();
+    }
   }
 
   /** An engine has closed a front-end's connection: it refuses the front-end, or has ended. */
@@ -232,10 +248,7 @@ export class Keeper {
     const engine = this.#engine;
     // Between two engines it waits for the next one.
     if (engine === undefined || this.#upgrading !== undefined) return;
-    this.#attach(relay, engine).catch((error: unknown) => {
-      this.#log.warn({ err: error }, 'a front-end could not be given to the engine');
-      relay.end();
-    });
+    void this.#link(relay, engine).then((link) => this.#attach(relay, link));
   }
 
   #forget(relay: Relay): void {

@@ -111,11 +111,11 @@ export class Relay implements ChannelReceiver {
   }
 
   /**
-   * Goes on with an engine, which is told what was set so far.
-   * @throws OffersLess if it does not have what was agreed; LinkError if it has gone.
+   * Goes on with an engine, which is told what was set so far, after {@link check}.
+   * @throws OffersLess if it refuses something; LinkError if it has gone.
    */
   async attach(link: EngineLink): Promise<void> {
-    await this.#replay(link);
+    if (!this.setup.isEmpty) for (const said of this.setup.replay()) await this.#say(link, said);
     this.#link = link;
     this.goOn();
   }
@@ -198,7 +198,11 @@ export class Relay implements ChannelReceiver {
     this.setup.note({ request: Request.SET_INFLIGHT_FD, payload, fds });
   }
 
-  async #replay(link: EngineLink): Promise<void> {
+  /**
+   * Looks whether an engine has what was agreed with the front-end.
+   * @throws OffersLess if not; LinkError if it has gone.
+   */
+  async check(link: EngineLink): Promise<void> {
     const { setup } = this;
     if (setup.isEmpty) return;
     const features = setup.features & ~(await ask(link, Request.GET_FEATURES));
@@ -208,7 +212,6 @@ export class Relay implements ChannelReceiver {
       throw new OffersLess(`it does not offer protocol feature bits 0x${protocol.toString(16)}`);
     const queues = Number(await ask(link, Request.GET_QUEUE_NUM));
     if (queues < setup.rings) throw new OffersLess(`it has ${queues} queues, not ${setup.rings}`);
-    for (const said of setup.replay()) await this.#say(link, said);
   }
 
   /** Says something of the keeper's own. @throws OffersLess if the engine refuses it. */

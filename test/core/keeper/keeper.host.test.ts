@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { FrontEnd, type FrontEndOptions } from '../../../core/vhost-user/index.js';
@@ -137,29 +138,58 @@ test('requests that come during an upgrade are answered once, in time', async (t
   assert.ok(lines > 100, `${lines} lines`);
 });
 
-test('an engine that does not start leaves the old one in its place', async (t) => {
-  const config = (directory: string, socket: string) => `${directory}.yaml:${socket}`;
-  const daemon = keeping([]);
-  let path = '';
+/** A daemon whose configuration file the test changes. */
+function configured(t: TestContext): { running: RunningDaemon; write: (change: object) => void } {
+  let write!: (change: object) => void;
   const running = startDaemon(t, {
-    ...daemon,
+    ...passthrough,
     command: (directory, socket) => {
-      path = config(directory, socket).split(':')[0]!;
-      writeFileSync(
-        path,
-        JSON.stringify({
-          keep: true,
-          exports: [{ socket, backend: { type: 'passthrough', sharedDir: directory } }],
-        }),
-      );
-      return [process.execPath, program, 'serve', '--config', path, '--log-level', 'warn'];
+      const path = `${directory}.yaml`;
+      const backend = { type: 'passthrough', sharedDir: directory };
+      write = (change) => {
+        const one = { socket, backend, requestQueues: 2, ...change };
+        writeFileSync(path, JSON.stringify({ keep: true, exports: [one] }));
+      };
+      write({});
+      return [process.execPath, program, 'serve', '--config', path, '--log-level', 'silent'];
     },
   });
+  return { running, write };
+}
+
+test('an engine that does not start leaves the old one in its place', async (t) => {
+  const { running, write } = configured(t);
   const { fuse } = await connect(t, running);
   await fuse.init();
-  writeFileSync(path, '{ "nonsense": 1 }');
+  write({ nonsense: 1 });
   await assert.rejects(upgrade(running), /the new engine does not start/);
   assert.equal((await fuse.getattr(ROOT)).mode & 0o170000, 0o040000);
+});
+
+test('an engine with fewer queues than a guest uses is refused, until one has them again', async (t) => {
+  const { running, write } = configured(t);
+  const { fuse } = await connect(t, running, { requestQueues: 2 });
+  await fuse.init();
+  const { entry, open } = await fuse.create(ROOT, 'file');
+  write({ requestQueues: 1 });
+  let isUpgraded = false;
+  const upgraded = upgrade(running).finally(() => {
+    isUpgraded = true;
+  });
+  // Requests are answered until the old engine has handed over.
+  let attributes: ReturnType<typeof fuse.getattr>;
+  for (let isAnswered = true; isAnswered;) {
+    attributes = fuse.getattr(entry.nodeid);
+    const answered = attributes.then(() => true);
+    isAnswered = await Promise.race([answered, sleep(3000).then(() => false)]);
+    await sleep(20);
+    assert.equal(isUpgraded, false);
+  }
+  write({});
+  await upgraded;
+  assert.equal((await attributes!).size, 0);
+  await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('on'));
+  assert.equal(readFileSync(join(running.directory, 'file'), 'utf8'), 'on');
 });
 
 test('an engine that is killed is followed by another; guests that it had are told to end', async (t) => {
