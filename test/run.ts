@@ -16,7 +16,8 @@ import { runFiles, type Outcome } from './runner/run-files.js';
  *   WORD            only files whose path has one of the words
  *   --kind KIND     only tests that need this (runner/kinds.ts)
  *   --name REGEX    only tests whose name matches
- *   --quick         random tests make a tenth of their runs
+ *   --quick         random tests make a tenth of their runs, races last a tenth
+ *   --together      the files of a room run in one process: faster, but they are less apart
  *   --seed, --path  repeats a failed random test, with the values that it printed
  */
 
@@ -32,6 +33,7 @@ const { values, positionals } = parseArgs({
     quick: { type: 'boolean', default: false },
     seed: { type: 'string' },
     path: { type: 'string' },
+    together: { type: 'boolean', default: false },
   },
 });
 const unknown = values.kind.find((kind) => !kinds.some((known) => known === kind));
@@ -62,7 +64,7 @@ const guests = asked.filter((file) => kindOf(file) === 'guest');
 const others = asked.filter((file) => !guests.includes(file));
 
 const outcome: Outcome = { passed: 0, skipped: 0, failed: [] };
-await runFiles(built, others, { jobs, name }, outcome);
+await runFiles(built, others, { jobs, name, isTogether: values.together }, outcome);
 await runFiles(built, guests, { jobs: Math.min(jobs, 2), name }, outcome);
 
 const { passed, skipped, failed } = outcome;

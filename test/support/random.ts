@@ -1,6 +1,4 @@
-import { relative } from 'node:path';
 import type { TestContext } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import fc from 'fast-check';
 import { kindOf } from '../runner/kinds.js';
 
@@ -11,10 +9,15 @@ import { kindOf } from '../runner/kinds.js';
  */
 const SEED = process.env['VIRTIOFS_KIT_SEED'];
 const PATH = process.env['VIRTIOFS_KIT_PATH'];
-/** `--quick`: a tenth of the runs. */
+/** `--quick`: a tenth of the runs, and of the time of races. */
 const QUICK = process.env['VIRTIOFS_KIT_QUICK'] !== undefined;
 /** fast-check's own number of runs. */
 const USUAL_RUNS = 100;
+
+/** How long a race of threads is run, in milliseconds. */
+export function raceMs(usual: number): number {
+  return QUICK ? usual / 10 : usual;
+}
 
 /** Checks a property with random values. Once a test: a path belongs to one property. */
 export async function checkProperty<T>(
@@ -22,6 +25,7 @@ export async function checkProperty<T>(
   property: fc.IAsyncProperty<T> | fc.IProperty<T>,
   parameters: fc.Parameters<T> = {},
 ): Promise<void> {
+  const file = callingFile();
   const details = await fc.check(property as fc.IAsyncProperty<T>, {
     includeErrorInReport: true,
     ...parameters,
@@ -32,7 +36,7 @@ export async function checkProperty<T>(
   const message = fc.defaultReportMessage(details) ?? 'failed';
   const path = details.counterexamplePath;
   const cause = details.errorInstance;
-  throw new Error(`${message}\n${repeatCommand(t, details.seed, path)}`, { cause });
+  throw new Error(`${message}\n${repeatCommand(t, file, details.seed, path)}`, { cause });
 }
 
 /** The seed of a test that makes its random values by itself: the one asked for, or `usual`. */
@@ -46,13 +50,14 @@ export async function withSeed(
   usual: number,
   body: (seed: number) => void | Promise<void>,
 ): Promise<void> {
+  const file = callingFile();
   const seed = seedOr(usual);
   t.diagnostic(`seed ${seed}`);
   try {
     await body(seed);
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
-    throw new Error(`${message}\n${repeatCommand(t, seed)}`, { cause: error });
+    throw new Error(`${message}\n${repeatCommand(t, file, seed)}`, { cause: error });
   }
 }
 
@@ -63,10 +68,16 @@ function repeated(): { seed?: number; path?: string } {
   };
 }
 
+/** The test file below `test` that calls here. Several files may share a process. */
+function callingFile(): string {
+  const root = new URL('..', import.meta.url).href;
+  const lines = (new Error().stack ?? '').split('\n').filter((line) => line.includes(root));
+  const caller = lines.find((line) => !line.includes(import.meta.url))!;
+  return caller.slice(caller.indexOf(root) + root.length).replace(/:\d+:\d+\)?$/, '');
+}
+
 /** The command that runs one test of one file again with the same values. */
-function repeatCommand(t: TestContext, seed: number, path?: string | null): string {
-  const root = fileURLToPath(new URL('..', import.meta.url));
-  const file = relative(root, process.argv[1]!);
+function repeatCommand(t: TestContext, file: string, seed: number, path?: string | null): string {
   const name = t.name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&').replace(/'/g, `'\\''`);
   const words = [`npm run test:${kindOf(file)} -- ${file.replace(/(\.test)?\.js$/, '')}`];
   words.push(`--name '^${name}$'`, `--seed=${seed}`);

@@ -23,6 +23,7 @@ import {
   type TakersEntry,
 } from './file-table-reader.js';
 import { withPlainNumbers, type PlainNumbers } from '../../support/plain-numbers.js';
+import { raceMs } from '../../support/random.js';
 
 /** Lookups with which an entry is published. */
 const GRANTED = 255;
@@ -871,7 +872,7 @@ test('every lookup with which an entry is published is taken by a thread or retu
     random = (Math.imul(random, 1103515245) + 12345) & 0x7fffffff;
     return (random >>> 8) % below;
   };
-  const end = performance.now() + 2000;
+  const end = performance.now() + raceMs(2000);
   while (
     (performance.now() < end || Atomics.load(progress, Progress.TURNS) < 1000) &&
     publications < most - 20
@@ -967,7 +968,7 @@ test('threads find no file and no node but the published ones, and no difference
   }
 
   let changes = 0;
-  const end = performance.now() + 1500;
+  const end = performance.now() + raceMs(1500);
   for (let round = 0; performance.now() < end || changes < 10; round++) {
     const which = round % nodes.length;
     const before = Atomics.load(confirmed, which);
