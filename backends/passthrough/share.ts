@@ -1,4 +1,5 @@
 import type { Fd } from '../../core/system/index.js';
+import { engineSlot } from '../../core/backend/accelerator.js';
 import { readlinkSync } from 'node:fs';
 import { resolve } from 'node:path';
 import {
@@ -182,7 +183,7 @@ export class Share {
       if (code < 0) throw FsError.of(-code);
       const mount = this.#statMountOf(parent, fd, name);
       const node = mount && (this.#known(mount) ?? this.#identify(mount, fd, name));
-      if (mount !== undefined && node !== undefined) {
+      if (mount !== undefined && node !== undefined && this.#holds(node)) {
         if (this.#recordsNames) {
           node.parent = parent;
           node.name = text;
@@ -458,6 +459,17 @@ export class Share {
     for (const fd of this.claims.splice(0)) close(fd);
     this.nodes.close();
     this.mounts.close();
+  }
+
+  /**
+   * Keeps a descriptor of a file that was just looked up, if files have turned out to be replaced
+   * under their names. @returns whether the file is still there.
+   */
+  #holds(node: Node): boolean {
+    if (!this.nodes.isWary || this.nodes.hold(node)) return true;
+    // The engine has not seen it yet, and will not.
+    if (node[engineSlot] < 0) this.nodes.forget(node);
+    return false;
   }
 
   /**

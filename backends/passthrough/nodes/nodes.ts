@@ -57,6 +57,12 @@ const UNUSED_LIMIT = 512;
 const LOOKUPS_PER_EPOCH = 8;
 
 /**
+ * Look-ups after a handle turned out stale in which each file that is found keeps a descriptor.
+ * Linux asks once more after ESTALE, and the file may be replaced again by then.
+ */
+const WARY_LOOKUPS = 64;
+
+/**
  * Most milliseconds by which a birth time may lag behind the clock. File systems take it from the
  * last tick, which is 10 ms ago at most; this is twice that.
  */
@@ -172,6 +178,9 @@ export class Nodes {
     this.#newer = new Int32Array(places);
     this.#older = Int32Array.from({ length: places }, (_, place) => (place + 1 < places ? place + 1 : NONE));
   }
+
+  /** Look-ups that are left in which files keep a descriptor: see {@link hold}. */
+  #wary = 0;
 
   /** Number of known nodes. */
   size = 0;
@@ -332,6 +341,21 @@ export class Nodes {
     if (!this.isAnchored(node) && this.#noteLookup(node)) this.#reopen(node, this.#cacheLimit);
   }
 
+  /** Whether {@link hold} is to be called for what a look-up finds. */
+  get isWary(): boolean {
+    return this.#wary > 0;
+  }
+
+  /**
+   * Keeps a descriptor of a file that was just looked up, while files are being replaced: what the
+   * guest asks of it next finds it, whatever happens to its name meanwhile.
+   * @returns whether the file is still there.
+   */
+  hold(node: Node): boolean {
+    this.#wary -= 1;
+    return this.isAnchored(node) || this.#reopen(node, this.#cacheLimit) !== -Errno.ESTALE;
+  }
+
   #noteLookup(node: Node): boolean {
     this.#lookups += 1;
     const now = (this.#lookups / LOOKUPS_PER_EPOCH) & 0xffff;
@@ -386,6 +410,7 @@ export class Nodes {
     this.putHandle(node);
     const mount = this.#mounts.all[info & 0xfff]!.fd;
     const fd = openByHandleAt(mount, at.handle, flags);
+    if (fd === -Errno.ESTALE) this.#wary = WARY_LOOKUPS;
     return this.freeDescriptors(fd) ? openByHandleAt(mount, at.handle, flags) : fd;
   }
 

@@ -13,7 +13,6 @@ import type { Awaitable } from '../../../core/backend/index.js';
 import {
   AT,
   close,
-  fchownat,
   getStatusFlags,
   O,
   openat,
@@ -26,18 +25,14 @@ import {
 } from '../../../core/system/calls/files.js';
 import { type Fd, mustReadOn, readInto, writeFrom } from '../../../core/system/index.js';
 import { endImpersonation, useFsetid } from '../calls/caller.js';
+import { clearSetIds } from '../calls/set-ids.js';
 import { gatherOperations } from '../batches/gather.js';
 import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
 import { OpenFile } from '../nodes/open-file.js';
 import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { statDescriptor, statMode } from '../calls/stat.js';
 import { EACCES, EEXIST, EOPNOTSUPP, EPERM, ESTALE } from '../../../core/system/calls/errno.js';
-
-const SET_IDS = 0o6000;
-/** An owner id that leaves the owner as it is, chown(2). */
-const UNCHANGED_ID = 0xffffffff;
 
 /** Opening, creating, reading and writing files. */
 export function dataOperations(share: Share) {
@@ -188,7 +183,9 @@ export function dataOperations(share: Share) {
       share.dropCapabilities(file.fd);
       if (file.append && (flags & WriteFlags.CACHE) !== 0) return writeAt(file, buffer, offset);
       if (file.synchronous) {
-        if (clears) clearSetIds(file.fd);
+        // The pool's threads have CAP_FSETID, so the kernel would leave the bits.
+        const code = clears ? clearSetIds(file.fd) : 0;
+        if (code < 0) throw FsError.of(-code);
         return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
       }
       const count = writeFrom(file.fd, buffer, offset);
@@ -260,18 +257,6 @@ function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: numb
     if (done > 0) return done;
     throw FsError.of(-more);
   });
-}
-
-/**
- * Clears set-id bits before a write on the thread pool. Its threads have CAP_FSETID, so the kernel
- * would leave the bits.
- */
-function clearSetIds(fd: Fd): void {
-  let code = statDescriptor(fd);
-  if (code === 0 && (statMode() & SET_IDS) !== 0) {
-    code = fchownat(fd, at.empty, UNCHANGED_ID, UNCHANGED_ID, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW);
-  }
-  if (code < 0) throw FsError.of(-code);
 }
 
 /**

@@ -12,6 +12,7 @@ import {
 } from '../../../core/system/calls/files.js';
 import { type Fd, NativeMemory } from '../../../core/system/index.js';
 import { useFsetid } from '../calls/caller.js';
+import { clearSetIds } from '../calls/set-ids.js';
 import { settle } from './data.js';
 import { openDirectory } from './directory.js';
 import type { Node } from '../nodes/nodes.js';
@@ -84,9 +85,9 @@ export function rangeOperations(share: Share) {
       mode: number,
       offset: number,
       length: number,
-      _context: Context,
+      context: Context,
     ): Awaitable<void> {
-      useFsetid(true);
+      clearFor(context, file.fd);
       if ((mode & ~RESERVING) !== 0 && length > INLINE_MAX_BYTES) {
         return turns.run(() => settle(fallocateLater(file.fd, mode, offset, length))).then(() => undefined);
       }
@@ -108,9 +109,9 @@ export function rangeOperations(share: Share) {
       toFile: OpenFile,
       toOffset: number,
       length: number,
-      _context: Context,
+      context: Context,
     ): Awaitable<number> {
-      useFsetid(true);
+      clearFor(context, toFile.fd);
       if (length > INLINE_MAX_BYTES) {
         // A copy may be shorter than asked for, copy_file_range(2): the guest goes on from there.
         const piece = Math.min(length, PIECE_BYTES);
@@ -123,6 +124,16 @@ export function rangeOperations(share: Share) {
       return count;
     },
   };
+}
+
+/**
+ * Before a change of content that has no flag for set-id bits: with FUSE_HANDLE_KILLPRIV_V2 the
+ * guest's kernel leaves them to us. Who is not root there has no CAP_FSETID.
+ */
+function clearFor({ uid }: Context, fd: Fd): void {
+  const code = uid === 0 ? 0 : clearSetIds(fd);
+  if (code < 0) throw FsError.of(-code);
+  useFsetid(true);
 }
 
 /**

@@ -17,6 +17,7 @@ import {
   utimensat,
 } from '../../../core/system/calls/files.js';
 import { useFsetid } from '../calls/caller.js';
+import { clearSetIds } from '../calls/set-ids.js';
 import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
 import { at, offset, putDescriptorPath, putLong } from '../calls/call-memory.js';
@@ -49,9 +50,10 @@ export function setattrOperations(share: Share) {
       let fd = share.descriptor(node);
       const { uid, gid, mode, size, atime, mtime } = changes;
       if (size !== undefined) {
-        useFsetid(changes.killSuidGid !== true);
+        useFsetid(true);
         succeed(file?.writable === true ? ftruncate(file.fd, size) : resize(node, fd, size));
         fd = share.descriptor(node);
+        if (changes.killSuidGid === true) succeed(clearSetIds(fd));
       }
       useFsetid(true);
       if (size !== undefined || uid !== undefined || gid !== undefined) share.dropCapabilities(fd);

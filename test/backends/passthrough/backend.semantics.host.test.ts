@@ -9,6 +9,7 @@ import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 import {
   type Context,
   type DirectoryEntry,
+  FallocateMode,
   FileType,
   makeDevice,
   OpenFlags,
@@ -79,6 +80,56 @@ test('in a set-group-id directory the group is inherited, and kept for members o
   assert.equal(await make('stranger', user), 0o775);
   assert.equal(await make('member', { ...user, groups: [7777] }), 0o2775);
   assert.equal(await make('root', root), 0o2755);
+});
+
+test('set-id bits are cleared, and kept, as ext4 does for who changes a file', asRoot, async (t) => {
+  const { backend, node, directory } = share(t);
+  const path = join(directory, 'tool');
+  const { node: tool, file } = await backend.create(node, 'tool', 0o755, OpenFlags.READ_WRITE, root);
+  const PUNCH = FallocateMode.PUNCH_HOLE | FallocateMode.KEEP_SIZE;
+  const changes: readonly [string, (context: Context) => unknown][] = [
+    ['fallocate', (context) => backend.fallocate(tool, file, 0, 0, 8192, context)],
+    ['punch', (context) => backend.fallocate(tool, file, PUNCH, 0, 4096, context)],
+    ['copy', (context) => backend.copyFileRange(tool, file, 0, tool, file, 4096, 100, context)],
+    ['truncate', ({ uid }) => backend.setattr(tool, { size: 8192, killSuidGid: uid !== 0 }, undefined, root)],
+  ];
+  // fs/attr.c: set-group-id stays where the group may not execute.
+  for (const [before, after] of [
+    [0o6755, 0o755],
+    [0o4755, 0o755],
+    [0o2755, 0o755],
+    [0o6666, 0o2666],
+    [0o2666, 0o2666],
+    [0o755, 0o755],
+  ] as const) {
+    for (const [name, change] of changes) {
+      fs.writeFileSync(path, 'x'.repeat(8192));
+      fs.chmodSync(path, before);
+      await change(root);
+      assert.equal(fs.statSync(path).mode & 0o7777, before, `${name} by root of ${before.toString(8)}`);
+      await change(user);
+      assert.equal(fs.statSync(path).mode & 0o7777, after, `${name} by a user of ${before.toString(8)}`);
+    }
+  }
+  await backend.release(tool, file);
+});
+
+test('a name that is replaced again and again can be opened after one more look-up', async (t) => {
+  const { backend, node, directory } = share(t, { inodeFileHandles: 'mandatory' });
+  const replace = (content: string): void => {
+    fs.writeFileSync(join(directory, 'new'), content);
+    fs.renameSync(join(directory, 'new'), join(directory, 'name'));
+  };
+  replace('first');
+  const { node: first } = (await backend.lookup(node, 'name', root))!;
+  replace('second');
+  // Linux asks once more after this, and only once.
+  assert.equal(await outcome(() => backend.open(first, OpenFlags.READ_ONLY, root)), 'ESTALE');
+  const { node: second } = (await backend.lookup(node, 'name', root))!;
+  replace('third');
+  const { file } = await backend.open(second, OpenFlags.READ_ONLY, root);
+  assert.equal((await backend.getattr(second, undefined, root)).size, 'second'.length);
+  await backend.release(second, file);
 });
 
 test('a write that must clear set-id bits does so, and one that need not leaves them', asRoot, async (t) => {
