@@ -1,4 +1,5 @@
 import { type Log, UnixConnection, type UnixListener, type Watch, watch } from '../system/index.js';
+import { EAGAIN } from '../system/calls/errno.js';
 import { bindSocket, type ListenOptions } from '../vhost-user/listen.js';
 import { EngineLink } from './engine-link.js';
 import { EngineProcess, type State } from './engine-process.js';
@@ -26,6 +27,9 @@ const LONGEST_PAUSE_MS = 30_000;
 
 /** An engine that lived so long did not fail at its start. */
 const LIVED_MS = 10_000;
+
+/** How long the keeper stops accepting connections after accept(2) has failed. */
+const ACCEPT_PAUSE_MS = 200;
 
 /** How long after a connection's end its engine's own end is waited for. */
 const END_GRACE_MS = 500;
@@ -138,16 +142,17 @@ export class Keeper {
         await this.#pause(pauseMs);
         if (this.#closing) return;
       }
-      const engine = this.#spare ?? new EngineProcess(this.#options.command, this.#log);
-      this.#spare = undefined;
       const since = performance.now();
+      let engine: EngineProcess | undefined;
       let reason: string | undefined;
       try {
+        engine = this.#spare ?? new EngineProcess(this.#options.command, this.#log);
+        this.#spare = undefined;
         await this.#serve(engine);
         reason = await this.#whenOver(engine);
       } catch (error) {
         reason = (error as Error).message;
-        await engine.end();
+        await engine?.end();
       }
       this.#engine = undefined;
       if (reason === undefined) {
@@ -156,7 +161,7 @@ export class Keeper {
         continue;
       }
       if (this.#closing) return;
-      this.#log.error({ pid: engine.pid, reason }, 'the engine has ended');
+      this.#log.error({ pid: engine?.pid, reason }, 'the engine has ended');
       this.#loseGuests();
       const lived = performance.now() - since >= LIVED_MS;
       pauseMs = lived ? FIRST_PAUSE_MS : Math.min(Math.max(pauseMs * 2, FIRST_PAUSE_MS), LONGEST_PAUSE_MS);
@@ -199,6 +204,16 @@ export class Keeper {
     return new EngineLink(connection, () => void this.#linkEnded(relay, engine));
   }
 
+  /** Gives a new front-end to the engine. */
+  async #give(relay: Relay, engine: EngineProcess): Promise<void> {
+    try {
+      await this.#attach(relay, await this.#link(relay, engine));
+    } catch (error) {
+      this.#log.error({ reason: (error as Error).message }, 'a front-end could not be given to the engine');
+      relay.end();
+    }
+  }
+
   /** An engine that does not take what one front-end has set goes on with the others. */
   async #attach(relay: Relay, link: EngineLink): Promise<void> {
     try {
@@ -234,7 +249,17 @@ export class Keeper {
 
   #accept(listener: UnixListener, socket: number): void {
     const connection = listener.accept();
-    if (!(connection instanceof UnixConnection)) return;
+    if (!(connection instanceof UnixConnection)) {
+      if (connection === EAGAIN) return;
+      // Mostly EMFILE. The socket stays readable, so that without a pause this would spin.
+      this.#log.error({ errno: -connection }, 'cannot accept a front-end');
+      const one = this.#listeners.find((listening) => listening.listener === listener);
+      one?.watch.pause();
+      setTimeout(() => {
+        if (this.#listeners.includes(one!)) one!.watch.resume();
+      }, ACCEPT_PAUSE_MS).unref();
+      return;
+    }
     const limit = this.#options.sockets[socket]!.maxConnections;
     const others = [...this.#relays.values()].filter((relay) => relay.socket === socket);
     if (others.length >= limit) {
@@ -248,7 +273,7 @@ export class Keeper {
     const engine = this.#engine;
     // Between two engines it waits for the next one.
     if (engine === undefined || this.#upgrading !== undefined) return;
-    void this.#link(relay, engine).then((link) => this.#attach(relay, link));
+    void this.#give(relay, engine);
   }
 
   #forget(relay: Relay): void {

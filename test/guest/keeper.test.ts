@@ -84,9 +84,8 @@ for (const accelerator of [undefined, 'uml'] as const) {
         for (let times = 0; times < UPGRADES; times++) {
           await sleep(1500);
           const { stdout } = await run(process.execPath, [program, 'upgrade', socket]);
-          const pauseMs = Number(/paused for (\d+) ms/.exec(stdout)![1]);
-          t.diagnostic(`paused for ${pauseMs} ms`);
-          assert.ok(pauseMs < 1000, stdout);
+          t.diagnostic(stdout.trim());
+          assert.match(stdout, /was replaced/);
         }
         writeFileSync(join(directory, 'stop'), '');
         const { code, stdout, stderr } = await working;

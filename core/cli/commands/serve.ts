@@ -87,15 +87,17 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     typeof values['config'] === 'string' ? fromFile(values['config'], values) : fromFlags(values, backend);
   await checkBackends(served, registry);
   const confinement = confinementFrom(values, served.confineConfig);
+  const isKept = served.keep || values['keep'] === true;
   if (values['printConfig'] === true) {
     const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
-    process.stdout.write(toYaml({ confine: confinement, backends: served.backends, exports }));
+    const kept = isKept ? { keep: true } : {};
+    process.stdout.write(toYaml({ confine: confinement, ...kept, backends: served.backends, exports }));
     return;
   }
   const container = servicesOf(values, served.logConfig, registry);
   const log = container.get(Services.Logger);
   const keeperFd = keeperDescriptor();
-  if (keeperFd === undefined && (served.keep || values['keep'] === true)) {
+  if (keeperFd === undefined && isKept) {
     if (values['control'] !== undefined) throw new UsageError('--control: not together with --keep');
     await keep(served.exports, log);
     return;
