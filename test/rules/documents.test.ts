@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { documents, prose, root } from '../support/documents.js';
+import { reports } from '../support/reports.js';
 
 /** The anchors that GitHub gives a document's headings. */
 function anchors(text: string): Set<string> {
@@ -74,4 +75,10 @@ test('every source that a document names exists', () => {
         unknown.push(`${path}: ${folder}`);
   }
   assert.deepEqual(unknown, []);
+});
+
+test('every report that is a test is listed with its tracker in docs/reports.md', () => {
+  const text = readFileSync(join(root, 'docs/reports.md'), 'utf8');
+  const missing = reports.filter(({ of, name }) => !text.includes(`[${of}](`) || !text.includes(name));
+  assert.deepEqual(missing, []);
 });

@@ -1,0 +1,53 @@
+import assert from 'node:assert/strict';
+import { chmod } from 'node:fs/promises';
+import { after, before, describe, it } from 'node:test';
+import memfs from '../../../backends/memfs/index.js';
+import { overlay } from '../../../backends/overlay/index.js';
+import passthrough from '../../../backends/passthrough/index.js';
+import { type Backend, UsageError } from '../../../core/backend/index.js';
+import { defaults, memoryLayer, share } from '../../backends/overlay/support.js';
+import { keepingLog, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
+import { reports } from '../../support/reports.js';
+
+const environment = {
+  log: keepingLog(),
+  createBackend: (): never => {
+    throw new UsageError('not made of others');
+  },
+};
+
+const kinds: readonly [string, (directory: string) => Backend | Promise<Backend>][] = [
+  ['memfs', () => memfs.create(memfs.options.parse({}), environment)],
+  ['passthrough', (path) => passthrough.create(passthrough.options.parse({ sharedDir: path }), environment)],
+  [
+    'an overlay of memfs over passthrough',
+    async (path) => overlay({ ...defaults, upper: await memoryLayer(), lowers: [share(path)] }) as Backend,
+  ],
+];
+
+for (const [kind, create] of kinds) {
+  describe(`what was reported of others, over ${kind}`, () => {
+    let host: Awaited<ReturnType<typeof temporaryDirectory>>;
+    let mounted: MountedExport;
+    before(async () => {
+      host = await temporaryDirectory();
+      await chmod(host.path, 0o755);
+      mounted = await MountedExport.open(await create(host.path));
+    });
+    after(async () => {
+      await mounted[Symbol.asyncDispose]();
+      await host[Symbol.asyncDispose]();
+    });
+
+    reports.forEach(({ of, name, script }, index) => {
+      it(`${of}: ${name}`, async () => {
+        const { code, output } = await shell(
+          `set -eu; mkdir r${index}; cd r${index}\n${script}\necho ok`,
+          mounted.directory,
+        );
+        assert.match(output, /(^|\n)ok\n$/);
+        assert.equal(code, 0);
+      });
+    });
+  });
+}

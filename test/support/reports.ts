@@ -1,0 +1,185 @@
+/**
+ * What people reported of other file systems of this kind, as shell scripts that end with `ok`
+ * where nothing of it happens. Each runs under `sh -eu` in an empty directory of a mount, as root.
+ */
+export interface Report {
+  /** Tracker and number. */
+  readonly of: string;
+  /** What must hold, as a sentence. */
+  readonly name: string;
+  readonly script: string;
+  /** Whether it needs hard links, which a bucket has not. */
+  readonly links?: boolean;
+}
+
+/** Runs a program as a user without privilege. */
+const AS_USER = 'setpriv --reuid 1234 --regid 2345 --clear-groups --';
+
+export const reports: readonly Report[] = [
+  {
+    of: 'libkrun/libkrun#769',
+    name: 'a file made for writing with a mode that forbids it can be written',
+    script: `chmod 777 .; ${AS_USER} perl -MFcntl -e 'sysopen(F, "object", O_CREAT|O_EXCL|O_WRONLY, 0444) or die $!; syswrite(F, "blob") == 4 or die $!; close F or die $!'
+      [ "$(cat object)" = blob ]; [ "$(stat -c %a object)" = 444 ]`,
+  },
+  {
+    of: 'lima-vm/lima#5039',
+    name: 'a lock file of mode 0 is made, seen and removed',
+    script: `chmod 777 .; ${AS_USER} perl -MFcntl -e 'umask 0; sysopen(F, "lock", O_CREAT|O_EXCL|O_RDONLY, 0) or die $!'
+      [ "$(stat -c %a lock)" = 0 ]; ${AS_USER} rm -f lock; [ ! -e lock ]`,
+  },
+  {
+    of: 'libkrun/libkrun#705',
+    name: 'an open file that another was renamed over can be changed and closed',
+    script: `echo old > status; echo new > status.new
+      perl -e 'open(F, "+<", "status") or die; rename("status.new", "status") or die; chmod(0600, *F) or die "fchmod: $!"; print F "more"; close F or die "close: $!"'
+      [ "$(cat status)" = new ]`,
+  },
+  {
+    of: 'docker/for-mac#6243',
+    name: 'a change of owner is seen at once and kept',
+    script: `mkdir data; chown 70:70 data; chmod 700 data; [ "$(stat -c %u:%g:%a data)" = 70:70:700 ]`,
+  },
+  {
+    of: 'docker/for-mac#6239',
+    name: 'a user makes folders within folders that he has made',
+    script: `chmod 777 .; ${AS_USER} sh -c 'mkdir -p node_modules/a/node_modules/b; echo x > node_modules/a/node_modules/b/c; rm -r node_modules'`,
+  },
+  {
+    of: 'docker/for-mac#7406',
+    name: 'folders that git makes belong to the one who runs it',
+    script: `chmod 777 .; ${AS_USER} env HOME=/nonexistent git init -q repository; [ "$(stat -c %u repository/.git/objects)" = 1234 ]`,
+  },
+  {
+    of: 'rclone/rclone#1598',
+    name: 'rsync brings an empty file, which it renames',
+    script: `: > source; mkdir to; rsync -a source to/; [ -e to/source ] && [ ! -s to/source ]`,
+  },
+  {
+    of: 'rclone/rclone#2021',
+    name: 'touch leaves the size, and sets the time',
+    script: `echo 'some content' > file; touch -d '2018-01-27 16:13:15 UTC' file; [ "$(stat -c %s:%Y file)" = 13:1517069595 ]; [ "$(cat file)" = 'some content' ]`,
+  },
+  {
+    of: 'rclone/rclone#2130',
+    name: 'an editor that renames a file over another while it has it open saves it',
+    script: `echo first > document
+      perl -e 'open(F, ">", ".goutputstream") or die; print F "second\\n"; F->flush; rename(".goutputstream", "document") or die $!; close F or die $!'
+      [ "$(cat document)" = second ]`,
+  },
+  {
+    of: 'rclone/rclone#2079',
+    name: 'a file is opened for writing without being cut, and changed in its middle',
+    script: `echo 0123456789 > file; printf abc | dd of=file bs=1 seek=3 conv=notrunc status=none; [ "$(cat file)" = 012abc6789 ]`,
+  },
+  {
+    of: 'rclone/rclone#4936',
+    name: 'a file that was just saved is edited again',
+    script: `mkdir d; echo one > d/test.txt; cat d/test.txt; sed -i s/one/two/ d/test.txt; [ "$(cat d/test.txt)" = two ]; echo three >> d/test.txt; [ "$(cat d/test.txt)" = "$(printf 'two\\nthree')" ]`,
+  },
+  {
+    of: 'rclone/rclone#9637',
+    name: 'a time that is set while a file is open for writing outlives its close',
+    script: `perl -e 'open(F, ">", "file") or die; print F "data"; F->flush; utime(1000000000, 1000000000, *F) or die; close F or die'
+      [ "$(stat -c %Y file)" = 1000000000 ]`,
+  },
+  {
+    of: 'google/gvisor#6739',
+    name: 'two names of a file have one content, size, owner and time',
+    links: true,
+    script: `echo a > one; ln one two; echo b >> two; chown 5:6 one; touch -d @5 two
+      [ "$(cat one)" = "$(printf 'a\\nb')" ]; [ "$(stat -c %i:%s:%u:%Y one)" = "$(stat -c %i:%s:%u:%Y two)" ]`,
+  },
+  {
+    of: 'google/gvisor#5545',
+    name: 'a deep tree is removed',
+    script: `mkdir -p 1/2/3/4/5/6/7/8/9/10/11/12; touch 1/2/3/4/5/6/7/8/f; rm -rf 1; [ ! -e 1 ]`,
+  },
+  {
+    of: 'google/gvisor#7297',
+    name: 'a chain of relative links leads to what the middle one was exchanged for',
+    script: `mkdir real_1 real_2; echo initial > real_1/target; echo final > real_2/target; ln -s real_1 intermediate; ln -s intermediate/target target
+      [ "$(cat target)" = initial ]; ln -s real_2 tmp; mv -T tmp intermediate; [ "$(cat target)" = final ]`,
+  },
+  {
+    of: 'mem9-ai/drive9#860',
+    name: 'a listing after a creation has the new name, although it was listed before',
+    script: `ls > /dev/null; echo hello > new.txt; [ "$(ls)" = new.txt ]; mkdir d; ls d; cp new.txt d/; [ "$(ls d)" = new.txt ]`,
+  },
+  {
+    of: 'GoogleCloudPlatform/gcsfuse#2570',
+    name: 'a temporary file is renamed while it is open, and written on',
+    script: `perl -e 'open(F, ">", ".tmp") or die; print F "a"; F->flush; rename(".tmp", "final") or die; print F "b"; close F or die'; [ "$(cat final)" = ab ]`,
+  },
+  {
+    of: 'hanwen/go-fuse#99',
+    name: 'a name of two is removed, and the other stays what it was',
+    links: true,
+    script: `echo x > a; ln a b; mv b c; rm a; [ "$(cat c)" = x ]; [ "$(stat -c %h c)" = 1 ]; [ "$(ls)" = c ]`,
+  },
+  {
+    of: 'kahing/goofys#432',
+    name: 'a sparse file is copied into a folder',
+    script: `mkdir d; truncate -s 64M big; echo end >> big; cp --sparse=always big d/; cmp big d/big`,
+  },
+  {
+    of: 'kahing/goofys#99',
+    name: 'a file is appended to, and keeps its mode and attributes when it is renamed',
+    script: `echo a > f; chmod 640 f; setfattr -n user.note -v kept f; echo b >> f; mv f g; [ "$(stat -c %a g)" = 640 ]; [ "$(getfattr --only-values -n user.note g)" = kept ]; [ "$(cat g)" = "$(printf 'a\\nb')" ]`,
+  },
+  {
+    of: 'kahing/goofys#69',
+    name: 'a folder stays when its last file goes',
+    script: `mkdir d; echo > d/f; rm d/f; [ -z "$(ls d)" ]; echo again > d/f; [ "$(cat d/f)" = again ]; rm -r d; [ ! -e d ]`,
+  },
+  {
+    of: 'kahing/goofys#109',
+    name: 'a folder with files in it is renamed',
+    script: `mkdir -p foo/sub; echo 1 > foo/1.txt; echo 2 > foo/sub/2.txt; mv foo bar; [ "$(cat bar/1.txt bar/sub/2.txt)" = "$(printf '1\\n2')" ]; [ ! -e foo ]`,
+  },
+  {
+    of: 'kahing/goofys#319',
+    name: 'names with signs that mean something in URLs are what they are',
+    script: `for name in 'folder#1#' 'Hello World.jpg' 'a+b' '100%' 'q?x=1&y' 'comma,2' '(1)' "it's" 'naïve' '%23' '~t' '=' ';' '@juno' '[x]' 'back\\slash'; do mkdir "$name"; echo "$name" > "$name/$name"; [ "$(cat "$name/$name")" = "$name" ]; [ "$(ls "$name")" = "$name" ]; done; [ "$(ls | wc -l)" = 16 ]; rm -r -- *; [ -z "$(ls)" ]`,
+  },
+  {
+    of: 'kahing/goofys#580',
+    name: 'a name with a plus is renamed',
+    script: `touch foo+; mv foo+ foo; [ "$(ls)" = foo ]; mv foo 'a b+c%20'; [ "$(ls)" = 'a b+c%20' ]`,
+  },
+  {
+    of: 's3fs-fuse/s3fs-fuse#259',
+    name: 'a folder named twice the same word takes files',
+    script: `mkdir showshow; echo content > showshow/test; [ "$(cat showshow/test)" = content ]`,
+  },
+  {
+    of: 's3fs-fuse/s3fs-fuse#2678',
+    name: 'the times of the mounted directory can be set',
+    script: `cd ..; touch -a -m -d '2025-05-10 12:00:00 UTC' .; [ "$(stat -c %Y .)" = 1746878400 ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#354',
+    name: 'a file renamed over a removed one is gone from its old name',
+    script: `touch testfile testfile2; rm testfile2; touch testfile; mv testfile testfile2; [ "$(ls)" = testfile2 ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#279',
+    name: 'a link takes the name of what was moved away',
+    script: `touch a.txt; mv a.txt a2.txt; touch a3.txt; ln -s a3.txt a.txt; [ "$(ls | tr '\\n' ' ')" = 'a.txt a2.txt a3.txt ' ]; [ "$(readlink a.txt)" = a3.txt ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#306',
+    name: 'a folder is moved out of one that was removed and made again',
+    script: `mkdir -p a/b; touch a/b/old; rm -rf a; mkdir -p a/b; mv a/b b; [ -z "$(ls a)" ]; [ -z "$(ls b)" ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#273',
+    name: 'a rename that must not replace succeeds where the name was removed',
+    script: `touch x y; rm y; mv -n x y; [ "$(ls)" = y ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#151',
+    name: 'a name that looks like a whiteout of another kind hides nothing else',
+    script: `mkdir sub; touch .wh.test || true; touch sub/test; [ -e sub/test ]; [ "$(ls sub)" = test ]`,
+  },
+];
