@@ -153,6 +153,12 @@ function keep<N extends object, F>(
     kept.submit = submit.bind(inner);
     if (inner.completions !== undefined) kept.completions = inner.completions;
   }
+  // Another daemon makes open files of descriptors, which would pass by an `open` that says no.
+  if (!isReplaced('open')) {
+    if (inner.held !== undefined) kept.held = inner.held.bind(inner);
+    if (inner.adoptNode !== undefined) kept.adoptNode = inner.adoptNode.bind(inner);
+    if (inner.adoptFile !== undefined) kept.adoptFile = inner.adoptFile.bind(inner);
+  }
   if (backing !== undefined && !isChanged('read')) {
     kept.backing = isChanged('write')
       ? (node, file) => {

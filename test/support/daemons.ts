@@ -131,8 +131,9 @@ export function launch(daemon: Pick<Daemon, 'command'>, directory: string, socke
  */
 export function isListening({ socket, process: child }: RunningDaemon): boolean {
   if (child.exitCode !== null) throw new Error(`the daemon ended with ${child.exitCode}`);
-  // Flags of a listening socket have SO_ACCEPTCON, 0x10000 (`include/linux/net.h`).
-  const lines = readFileSync('/proc/net/unix', 'utf8').split('\n');
+  // Flags of a listening socket have SO_ACCEPTCON, 0x10000 (`include/linux/net.h`). The list is
+  // that of the daemon's network: a confined one has its own.
+  const lines = readFileSync(`/proc/${child.pid}/net/unix`, 'utf8').split('\n');
   return lines.some((line) => line.endsWith(` ${socket}`) && line.split(' ')[3] === '00010000');
 }
 
