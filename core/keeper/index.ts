@@ -7,7 +7,6 @@
  * - `control.ts`: messages with descriptors between keeper and engine.
  * - `messages.ts`: which messages there are.
  * - `setup.ts`: what a front-end has set, to be said again to the next engine.
- * - `engine-link.ts`: one front-end's connection to an engine.
  * - `relay.ts`: one front-end, from its connection to its end.
  * - `engine-process.ts`: an engine's process.
  * - `keeper.ts`: the sockets, the engines, and the change from one to the next.

@@ -1,7 +1,7 @@
 import { type Log, UnixConnection, type UnixListener, type Watch, watch } from '../system/index.js';
 import { EAGAIN } from '../system/calls/errno.js';
+import { FrontEndChannel } from '../vhost-user/front-end-channel.js';
 import { bindSocket, type ListenOptions } from '../vhost-user/listen.js';
-import { EngineLink } from './engine-link.js';
 import { EngineProcess, type State } from './engine-process.js';
 import { Relay } from './relay.js';
 
@@ -173,19 +173,19 @@ export class Keeper {
     await engine.waiting;
     await engine.begin(this.#state);
     this.#engine = engine;
-    const links = await Promise.all(
+    const checked = await Promise.all(
       [...this.#relays.values()].map(async (relay) => {
         const saved = this.#state?.connections.find(({ id }) => id === relay.id);
         for (const [index, base] of (saved?.bases ?? []).entries()) relay.setup.rebase(index, base);
-        const link = await this.#link(relay, engine);
-        await relay.check(link);
-        return { relay, link };
+        const channel = await this.#channel(relay, engine);
+        await relay.check(channel);
+        return { relay, channel };
       }),
     );
     // From here on guests go on, so that the state is of the past.
     this.#state?.close();
     this.#state = undefined;
-    await Promise.all(links.map(({ relay, link }) => this.#attach(relay, link)));
+    await Promise.all(checked.map(({ relay, channel }) => this.#attach(relay, channel)));
     for (const served of this.#onServing.splice(0)) served();
     this.#log.info({ pid: engine.pid, guests: this.#relays.size }, 'an engine serves');
     this.#spare ??= new EngineProcess(this.#options.command, this.#log);
@@ -199,25 +199,16 @@ export class Keeper {
     });
   }
 
-  async #link(relay: Relay, engine: EngineProcess): Promise<EngineLink> {
+  /** Connects to the engine for a front-end. */
+  async #channel(relay: Relay, engine: EngineProcess): Promise<FrontEndChannel> {
     const connection = await engine.connect(relay.id, relay.socket);
-    return new EngineLink(connection, () => void this.#linkEnded(relay, engine));
+    return new FrontEndChannel(connection, () => void this.#channelEnded(relay, engine));
   }
 
-  /** Gives a new front-end to the engine. */
-  async #give(relay: Relay, engine: EngineProcess): Promise<void> {
+  /** Gives the engine a front-end. An engine that refuses one goes on with the others. */
+  async #attach(relay: Relay, channel: FrontEndChannel | Promise<FrontEndChannel>): Promise<void> {
     try {
-      await this.#attach(relay, await this.#link(relay, engine));
-    } catch (error) {
-      this.#log.error({ reason: (error as Error).message }, 'a front-end could not be given to the engine');
-      relay.end();
-    }
-  }
-
-  /** An engine that does not take what one front-end has set goes on with the others. */
-  async #attach(relay: Relay, link: EngineLink): Promise<void> {
-    try {
-      await relay.attach(link);
+      await relay.attach(await channel);
     } catch (error) {
       this.#log.error({ reason: (error as Error).message }, 'a front-end could not be given to the engine');
       relay.end();
@@ -225,7 +216,7 @@ export class Keeper {
   }
 
   /** An engine has closed a front-end's connection: it refuses the front-end, or has ended. */
-  async #linkEnded(relay: Relay, engine: EngineProcess): Promise<void> {
+  async #channelEnded(relay: Relay, engine: EngineProcess): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const grace = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, END_GRACE_MS);
@@ -273,7 +264,7 @@ export class Keeper {
     const engine = this.#engine;
     // Between two engines it waits for the next one.
     if (engine === undefined || this.#upgrading !== undefined) return;
-    void this.#give(relay, engine);
+    void this.#attach(relay, this.#channel(relay, engine));
   }
 
   #forget(relay: Relay): void {

@@ -1,5 +1,6 @@
 import type { Log, OwnedFd, UnixConnection } from '../system/index.js';
 import { Channel, ChannelError, type ChannelReceiver, type RawMessage } from '../vhost-user/channel.js';
+import { type FrontEndChannel, FrontEndError, type FrontEndReply } from '../vhost-user/front-end-channel.js';
 import {
   encodeInflight,
   encodeMessage,
@@ -10,9 +11,9 @@ import {
   ProtocolFeature,
   Request,
   requestName,
+  type RequestName,
 } from '../vhost-user/messages.js';
 import { kept } from './control.js';
-import { type EngineLink, LinkError, type LinkReply } from './engine-link.js';
 import { isAnswered, type Said, Setup } from './setup.js';
 
 /** Entries of the largest ring that the in-flight region has room for, unless a ring has more. */
@@ -37,7 +38,7 @@ export class Relay implements ChannelReceiver {
   readonly #log: Log;
   readonly #channel: Channel;
   readonly #onEnd: (relay: Relay) => void;
-  #link: EngineLink | undefined;
+  #engine: FrontEndChannel | undefined;
   /** Resolves {@link #attached} waits. */
   readonly #waiting: (() => void)[] = [];
   #held = false;
@@ -78,7 +79,7 @@ export class Relay implements ChannelReceiver {
       this.#log.warn({ reason: error.message }, 'the connection to the front-end was closed');
     else if (error !== undefined)
       this.#log.error({ err: error }, 'the connection to the front-end was closed after an error');
-    this.#link?.end('the front-end has gone');
+    this.#engine?.end('the front-end has gone');
     this.#wake();
     this.setup.close();
     this.#onEnd(this);
@@ -105,26 +106,26 @@ export class Relay implements ChannelReceiver {
 
   /** The engine is gone. */
   detach(): void {
-    const link = this.#link;
-    this.#link = undefined;
-    link?.end('the engine has ended');
+    const engine = this.#engine;
+    this.#engine = undefined;
+    engine?.end('the engine has ended');
   }
 
   /**
    * Goes on with an engine, which is told what was set so far, after {@link check}.
-   * @throws OffersLess if it refuses something; LinkError if it has gone.
+   * @throws OffersLess if it refuses something; FrontEndError if it has gone.
    */
-  async attach(link: EngineLink): Promise<void> {
-    if (!this.setup.isEmpty) for (const said of this.setup.replay()) await this.#say(link, said);
-    this.#link = link;
+  async attach(engine: FrontEndChannel): Promise<void> {
+    if (!this.setup.isEmpty) for (const said of this.setup.replay()) await this.#say(engine, said);
+    this.#engine = engine;
     this.goOn();
   }
 
-  async #attached(): Promise<EngineLink> {
-    while (!this.#ended && (this.#link === undefined || this.#held))
+  async #attached(): Promise<FrontEndChannel> {
+    while (!this.#ended && (this.#engine === undefined || this.#held))
       await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    if (this.#ended) throw new LinkError('the front-end has gone');
-    return this.#link!;
+    if (this.#ended) throw new FrontEndError('the front-end has gone');
+    return this.#engine!;
   }
 
   #wake(): void {
@@ -134,26 +135,26 @@ export class Relay implements ChannelReceiver {
   /** Sends one message to the engine, or to the next one if that ends before it has answered. */
   async #forward(given: Said, needReply: boolean, answered: boolean): Promise<void> {
     for (;;) {
-      const link = await this.#attached();
+      const engine = await this.#attached();
       try {
         const said = this.#withInflight(given);
-        if (said.request === Request.SET_VRING_KICK) await this.#trackInflight(link);
+        if (said.request === Request.SET_VRING_KICK) await this.#trackInflight(engine);
         if (answered) {
-          this.#answer(said, needReply, await link.exchange(said, needReply));
+          this.#answer(said, needReply, await exchange(engine, said, needReply));
         } else {
-          link.send(said, needReply);
+          send(engine, said, needReply);
           this.setup.note(said);
         }
         return;
       } catch (error) {
-        if (!(error instanceof LinkError)) throw error;
-        if (this.#link === link) this.#link = undefined;
+        if (!(error instanceof FrontEndError)) throw error;
+        if (this.#engine === engine) this.#engine = undefined;
       }
     }
   }
 
   /** Passes an answer on, and notes what it says. */
-  #answer(said: Said, needReply: boolean, { payload, fds }: LinkReply): void {
+  #answer(said: Said, needReply: boolean, { payload, fds }: FrontEndReply): void {
     const { request } = said;
     const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
     const isAck = needReply && !hasReply(request);
@@ -179,59 +180,69 @@ export class Relay implements ChannelReceiver {
   }
 
   /** Before the first queue starts: has the engine make an in-flight region, and keeps it. */
-  async #trackInflight(link: EngineLink): Promise<void> {
+  async #trackInflight(engine: FrontEndChannel): Promise<void> {
     if (this.setup.hasInflight || !this.setup.has('INFLIGHT_SHMFD')) return;
-    const count = await ask(link, Request.GET_QUEUE_NUM);
+    const count = await ask(engine, 'GET_QUEUE_NUM');
     const geometry = {
       size: 0,
       offset: 0,
       queues: Number(count),
       queueSize: Math.max(INFLIGHT_QUEUE_SIZE, this.setup.largestRing),
     };
-    const { payload, fds } = await link.exchange({
-      request: Request.GET_INFLIGHT_FD,
-      payload: encodeInflight(geometry),
-      fds: [],
-    });
-    if (fds.length !== 1) throw new OffersLess('the engine makes no in-flight region');
-    await this.#say(link, { request: Request.SET_INFLIGHT_FD, payload, fds });
+    const { payload, fds } = await engine.exchange('GET_INFLIGHT_FD', encodeInflight(geometry));
+    if (fds.length !== 1) {
+      closeAll(fds);
+      throw new OffersLess('the engine makes no in-flight region');
+    }
+    await this.#say(engine, { request: Request.SET_INFLIGHT_FD, payload, fds });
     this.setup.note({ request: Request.SET_INFLIGHT_FD, payload, fds });
   }
 
   /**
    * Looks whether an engine has what was agreed with the front-end.
-   * @throws OffersLess if not; LinkError if it has gone.
+   * @throws OffersLess if not; FrontEndError if it has gone.
    */
-  async check(link: EngineLink): Promise<void> {
+  async check(engine: FrontEndChannel): Promise<void> {
     const { setup } = this;
     if (setup.isEmpty) return;
-    const features = setup.features & ~(await ask(link, Request.GET_FEATURES));
+    const features = setup.features & ~(await ask(engine, 'GET_FEATURES'));
     if (features !== 0n) throw new OffersLess(`it does not offer feature bits 0x${features.toString(16)}`);
-    const protocol = setup.protocolFeatures & ~(await ask(link, Request.GET_PROTOCOL_FEATURES));
+    const protocol = setup.protocolFeatures & ~(await ask(engine, 'GET_PROTOCOL_FEATURES'));
     if (protocol !== 0n)
       throw new OffersLess(`it does not offer protocol feature bits 0x${protocol.toString(16)}`);
-    const queues = Number(await ask(link, Request.GET_QUEUE_NUM));
+    const queues = Number(await ask(engine, 'GET_QUEUE_NUM'));
     if (queues < setup.rings) throw new OffersLess(`it has ${queues} queues, not ${setup.rings}`);
   }
 
   /** Says something of the keeper's own. @throws OffersLess if the engine refuses it. */
-  async #say(link: EngineLink, said: Said): Promise<void> {
+  async #say(engine: FrontEndChannel, said: Said): Promise<void> {
     const { request } = said;
     const early = request === Request.SET_OWNER || request === Request.SET_PROTOCOL_FEATURES;
-    if (hasReply(request)) await link.exchange(said);
-    else if (early || !this.setup.has('REPLY_ACK')) link.send(said);
-    else {
-      const { payload } = await link.exchange(said, true);
-      if (payload.some((byte) => byte !== 0)) throw new OffersLess(`it refuses ${requestName(request)}`);
+    if (!hasReply(request) && (early || !this.setup.has('REPLY_ACK'))) {
+      send(engine, said, false);
+      return;
     }
+    const { payload, fds } = await exchange(engine, said, !hasReply(request));
+    closeAll(fds);
+    if (!hasReply(request) && payload.some((byte) => byte !== 0))
+      throw new OffersLess(`it refuses ${requestName(request)}`);
   }
 }
 
+function send(engine: FrontEndChannel, said: Said, needReply: boolean): void {
+  const fds = said.fds.map((fd) => fd.value);
+  engine.send(said.request, said.payload, fds, needReply ? HeaderFlags.NEED_REPLY : 0);
+}
+
+function exchange(engine: FrontEndChannel, said: Said, needReply: boolean): Promise<FrontEndReply> {
+  const fds = said.fds.map((fd) => fd.value);
+  return engine.exchange(said.request, said.payload, fds, needReply ? HeaderFlags.NEED_REPLY : 0);
+}
+
 /** Asks the engine for a number. */
-async function ask(link: EngineLink, request: number): Promise<bigint> {
-  const { payload, fds } = await link.exchange({ request, payload: EMPTY, fds: [] });
-  closeAll(fds);
-  if (payload.length !== 8) throw link.end(`the engine answered ${requestName(request)} wrongly`);
+async function ask(engine: FrontEndChannel, name: RequestName): Promise<bigint> {
+  const payload = await engine.call(name, EMPTY);
+  if (payload.length !== 8) throw engine.end(`the engine answered ${name} wrongly`);
   return new DataView(payload.buffer, payload.byteOffset).getBigUint64(0, true);
 }
 

@@ -1,4 +1,11 @@
-import { type Fd, advancePromises, UnixConnection, watch, OwnedFd, type Watch } from '../system/index.js';
+import {
+  type Fd,
+  advancePromises,
+  UnixConnection,
+  watch,
+  type OwnedFd,
+  type Watch,
+} from '../system/index.js';
 import {
   encodeMessage,
   HEADER_SIZE,
@@ -15,10 +22,15 @@ export class FrontEndError extends Error {
   override readonly name = 'FrontEndError';
 }
 
+/** A reply with the descriptors that came with it. Whoever gets it closes them. */
+export interface FrontEndReply {
+  readonly payload: Uint8Array;
+  readonly fds: readonly OwnedFd[];
+}
+
 interface Waiter {
   readonly request: number;
-  /** Takes the reply. Descriptors that it does not `take()` are closed. */
-  resolve(payload: Uint8Array, fds: readonly OwnedFd[]): void;
+  resolve(reply: FrontEndReply): void;
   reject(error: Error): void;
 }
 
@@ -33,7 +45,7 @@ export class FrontEndChannel {
   readonly #onEnd: (error: FrontEndError) => void;
   #received = new Uint8Array(0);
   /** Descriptors that came since the last reply. */
-  #fds: OwnedFd[] = [];
+  readonly #fds: OwnedFd[] = [];
   #ended: FrontEndError | undefined;
   /** Whether REPLY_ACK was negotiated. Every command then asks for an acknowledgement. */
   acknowledged = false;
@@ -45,33 +57,46 @@ export class FrontEndChannel {
     this.#watch = watch(connection.fd, () => this.#read());
   }
 
-  /** Sends a message. @throws FrontEndError if the stream has ended. */
-  send(name: RequestName, payload: Uint8Array, fds: readonly Fd[] = [], flags = 0): void {
+  /**
+   * Sends a message.
+   * @param request its name, or its number if the message is another front-end's, passed on.
+   * @throws FrontEndError if the stream has ended.
+   */
+  send(request: RequestName | number, payload: Uint8Array, fds: readonly Fd[] = [], flags = 0): void {
     if (this.#ended !== undefined) throw this.#ended;
-    const bytes = encodeMessage(Request[name], flags, payload);
+    const bytes = encodeMessage(numberOf(request), flags, payload);
     const sent = this.#connection.send(bytes, fds);
     if (sent === bytes.length) return;
-    throw this.end(`cannot send ${name} to the daemon: ${sent < 0 ? `errno ${-sent}` : 'it does not read'}`);
+    const reason = sent < 0 ? `errno ${-sent}` : 'it does not read';
+    throw this.end(`cannot send ${requestName(numberOf(request))} to the daemon: ${reason}`);
   }
 
   /**
-   * Sends a message that has a reply of its own, and waits for it.
-   * @returns the reply's payload.
+   * Sends a message and waits for its reply.
+   * @param request as for {@link send}.
+   * @throws FrontEndError if the stream ends before the reply.
    */
-  call(name: RequestName, payload: Uint8Array, fds: readonly Fd[] = []): Promise<Uint8Array> {
-    return this.#exchange(name, payload, fds, 0);
+  exchange(
+    request: RequestName | number,
+    payload: Uint8Array,
+    fds: readonly Fd[] = [],
+    flags = 0,
+  ): Promise<FrontEndReply> {
+    return new Promise((resolve, reject) => {
+      this.send(request, payload, fds, flags);
+      this.#waiting.push({ request: numberOf(request), resolve, reject });
+    });
   }
 
-  /** Sends a message whose reply may bring a descriptor, and waits for it. */
-  async callForFd(
-    name: RequestName,
-    payload: Uint8Array,
-  ): Promise<{ readonly reply: Uint8Array; readonly fd: OwnedFd | undefined }> {
-    let fd: OwnedFd | undefined;
-    const reply = await this.#exchange(name, payload, [], 0, ([first]) => {
-      if (first !== undefined) fd = new OwnedFd(first.take());
-    });
-    return { reply, fd };
+  /**
+   * Sends a message that has a reply of its own, and waits for it. Descriptors of the reply are
+   * closed.
+   * @returns the reply's payload.
+   */
+  async call(name: RequestName, payload: Uint8Array, fds: readonly Fd[] = []): Promise<Uint8Array> {
+    const reply = await this.exchange(name, payload, fds);
+    for (const fd of reply.fds) fd.close();
+    return reply.payload;
   }
 
   /**
@@ -83,8 +108,9 @@ export class FrontEndChannel {
       this.send(name, payload, fds);
       return;
     }
-    const reply = await this.#exchange(name, payload, fds, HeaderFlags.NEED_REPLY);
-    if (reply.length !== 8 || reply.some((byte) => byte !== 0)) {
+    const reply = await this.exchange(name, payload, fds, HeaderFlags.NEED_REPLY);
+    for (const fd of reply.fds) fd.close();
+    if (reply.payload.length !== 8 || reply.payload.some((byte) => byte !== 0)) {
       throw new FrontEndError(`the daemon refused ${name}`);
     }
   }
@@ -105,31 +131,10 @@ export class FrontEndChannel {
     this.#ended = error;
     this.#watch.close();
     this.#connection.close();
-    this.#closeFds();
+    for (const fd of this.#fds.splice(0)) fd.close();
     for (const waiter of this.#waiting.splice(0)) waiter.reject(error);
     this.#onEnd(error);
     return error;
-  }
-
-  #exchange(
-    name: RequestName,
-    payload: Uint8Array,
-    fds: readonly Fd[],
-    flags: number,
-    takeFds?: (fds: readonly OwnedFd[]) => void,
-  ): Promise<Uint8Array> {
-    return new Promise((resolve, reject) => {
-      this.send(name, payload, fds, flags);
-      const answer = (reply: Uint8Array, given: readonly OwnedFd[]): void => {
-        takeFds?.(given);
-        resolve(reply);
-      };
-      this.#waiting.push({ request: Request[name], resolve: answer, reject });
-    });
-  }
-
-  #closeFds(): void {
-    for (const fd of this.#fds.splice(0)) fd.close();
   }
 
   #read(): void {
@@ -167,9 +172,12 @@ export class FrontEndChannel {
     }
     if (this.#received.length < end) return false;
     this.#waiting.shift();
-    waiter.resolve(this.#received.slice(HEADER_SIZE, end), this.#fds);
-    this.#closeFds();
+    waiter.resolve({ payload: this.#received.slice(HEADER_SIZE, end), fds: this.#fds.splice(0) });
     this.#received = this.#received.subarray(end);
     return true;
   }
+}
+
+function numberOf(request: RequestName | number): number {
+  return typeof request === 'number' ? request : Request[request];
 }

@@ -222,12 +222,13 @@ export class FrontEnd {
 
   async #askForInflight(): Promise<void> {
     const wanted = { size: 0, offset: 0, queues: this.queues.length, queueSize: this.#ring().size };
-    const { reply, fd } = await this.channel.callForFd('GET_INFLIGHT_FD', encodeInflight(wanted));
-    if (fd === undefined || reply.length < 20) {
-      fd?.close();
+    const { payload, fds } = await this.channel.exchange('GET_INFLIGHT_FD', encodeInflight(wanted));
+    const [fd] = fds;
+    if (fd === undefined || fds.length > 1 || payload.length < 20) {
+      for (const one of fds) one.close();
       throw new FrontEndError('the daemon gave no in-flight region');
     }
-    const view = new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
+    const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
     this.#inflight = { fd, region: decodeInflight('GET_INFLIGHT_FD', view) };
     await this.channel.command('SET_INFLIGHT_FD', encodeInflight(this.#inflight.region), [fd.value]);
   }

@@ -17,7 +17,7 @@
  */
 export { VhostUserDevice, type DeviceOptions, type DeviceSession } from './device.js';
 export { FrontEnd, type FrontEndOptions } from './front-end.js';
-export { FrontEndChannel, FrontEndError } from './front-end-channel.js';
+export { FrontEndChannel, FrontEndError, type FrontEndReply } from './front-end-channel.js';
 export { FrontEndQueue } from './front-end-queue.js';
 export { CONFIG_SIZE, Feature, ProtocolError, ProtocolFeature } from './messages.js';
 export { SharedMemory } from './shared-memory.js';

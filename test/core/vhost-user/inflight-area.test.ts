@@ -24,9 +24,9 @@ async function negotiate(channel: FrontEndChannel): Promise<void> {
 }
 
 async function ask(channel: FrontEndChannel, wanted: Inflight) {
-  const { reply, fd } = await channel.callForFd('GET_INFLIGHT_FD', encodeInflight(wanted));
-  const view = new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
-  return { inflight: decodeInflight('reply', view), fd };
+  const { payload, fds } = await channel.exchange('GET_INFLIGHT_FD', encodeInflight(wanted));
+  const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
+  return { inflight: decodeInflight('reply', view), fd: fds[0] };
 }
 
 test('a region is made as large as the queues need, and taken back', async (t) => {

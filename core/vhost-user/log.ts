@@ -1,7 +1,0 @@
-/** The log of a device. pino's loggers have this interface. */
-export interface Log {
-  debug(fields: object, message: string): void;
-  info(fields: object, message: string): void;
-  warn(fields: object, message: string): void;
-  error(fields: object, message: string): void;
-}
