@@ -9,7 +9,7 @@ export class Counters {
   readonly requests = new Float64Array(OPCODE_END);
   /** How many of these were answered with an error, by opcode. */
   readonly failures = new Float64Array(OPCODE_END);
-  /** Errors, by errno. */
+  /** Errors, by errno as the backend gave it (guests get ENFILE for EMFILE). */
   readonly errors = new Float64Array(ERRNO_END);
   /** Bytes of file data. */
   bytesRead = 0;

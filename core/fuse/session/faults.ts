@@ -24,7 +24,7 @@ export class Faults {
    * latter are logged.
    */
   errnoOf(error: unknown, request: Request): number {
-    if (error instanceof FsError || isForeignFsError(error)) return told(error.errno);
+    if (error instanceof FsError || isForeignFsError(error)) return error.errno;
     if (request.context.aborted && error instanceof Error && error.name === 'AbortError') return Errno.EINTR;
     this.report(error, `${request.operation.name} failed`);
     return ownErrno(error) ?? Errno.EIO;
@@ -60,15 +60,7 @@ const OWN: ReadonlySet<number> = new Set([
 function ownErrno(error: unknown): number | undefined {
   if (!(error instanceof Error) || !('syscall' in error) || !('errno' in error)) return undefined;
   const errno = -Number(error.errno);
-  return OWN.has(errno) ? told(errno) : undefined;
-}
-
-/**
- * What the guest's program is told. EMFILE says that the program has too many descriptors; it is
- * this process that has, which is ENFILE for others (open(2)).
- */
-function told(errno: number): number {
-  return errno === Errno.EMFILE ? Errno.ENFILE : errno;
+  return OWN.has(errno) ? errno : undefined;
 }
 
 /** A plugin with its own copy of this package throws that copy's `FsError`. */

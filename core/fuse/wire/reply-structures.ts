@@ -1,3 +1,4 @@
+import { Errno } from '../../backend/index.js';
 import type { SegmentList } from '../../memory/index.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow } from '../../state/index.js';
 import { BODY, type Validity } from './reply.js';
@@ -8,7 +9,14 @@ import { fuse_attr_out, fuse_entry_out, fuse_out_header, fuse_write_out } from '
  * from the reply's begin; halves of ids may be signed.
  */
 
-/** `struct fuse_out_header`. @param code 0, or minus an errno. @param length of the whole reply. */
+/**
+ * `struct fuse_out_header`.
+ *
+ * EMFILE becomes ENFILE here: it says that the program has too many open files (open(2)), but it is
+ * this process that has them.
+ * @param length bytes of the whole reply.
+ * @param code 0, or minus an errno.
+ */
 export function putHeader(
   words: Uint32Array,
   length: number,
@@ -17,7 +25,7 @@ export function putHeader(
   uniqueHigh: number,
 ): void {
   words[fuse_out_header.len >> 2] = length;
-  words[fuse_out_header.error >> 2] = code;
+  words[fuse_out_header.error >> 2] = code === -Errno.EMFILE ? -Errno.ENFILE : code;
   words[fuse_out_header.unique >> 2] = uniqueLow;
   words[(fuse_out_header.unique >> 2) + 1] = uniqueHigh;
 }

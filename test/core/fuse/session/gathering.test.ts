@@ -1,15 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
+import { FsError } from '../../../../core/backend/index.js';
 import { engine, type Guest, type MemoryLog } from '../../../support/engine.js';
 import { FuseError, ROOT, type FuseClient } from '../../../support/fuse-client.js';
 import { GatheringBackend } from '../../../support/gathering-backend.js';
 import { checkProperty } from '../../../support/random.js';
+import type { TinyNode } from '../../../support/tiny-backend.js';
 
 const ENOENT = 2;
 const EBADF = 9;
 const EIO = 5;
 const ENOTDIR = 20;
+const ENFILE = 23;
 const BLOCK = 512;
 
 interface Mounted extends Guest {
@@ -200,6 +203,39 @@ test('results may be promises, of success or failure', async () => {
   assertBlocks(answers, 10);
   for (const answer of answers.slice(10)) assert.equal(errnoOf(answer), 27);
 });
+
+/** It has no descriptor left for one name. */
+class WithoutDescriptors extends GatheringBackend {
+  override lookup(parent: TinyNode, name: string) {
+    if (name === 'one too many') throw FsError.of('EMFILE');
+    return super.lookup(parent, name);
+  }
+}
+
+for (const { ways, set } of [
+  { ways: 'one by one', set: {} },
+  { ways: 'gathered', set: { gathersLookups: true } },
+  { ways: 'gathered, with promises', set: { gathersLookups: true, givesPromises: true } },
+  { ways: 'gathered and carried out later', set: { gathersLookups: true, runsLater: true } },
+  {
+    ways: 'gathered by a backend that throws',
+    set: { gathersLookups: true, failure: FsError.of('EMFILE') },
+  },
+]) {
+  test(`the daemon's lack of descriptors is ENFILE for guests: ${ways}`, async () => {
+    const tiny = new WithoutDescriptors();
+    Object.assign(tiny, set);
+    const { client, loopback } = (await engine(tiny)).guest();
+    await client.init();
+    const calls = Array.from({ length: 10 }, () => () => client.lookup(ROOT, 'one too many'));
+    const answers = await loopback.together(calls);
+    assert.deepEqual(
+      answers.map((answer) => errnoOf(answer)),
+      answers.map(() => ENFILE),
+    );
+    assert.equal(tiny.submitted.length > 0, tiny.gathersLookups);
+  });
+}
 
 test('a backend that fails to carry out what it gathered answers all of it with EIO, and goes on', async () => {
   const guest = await mounted();
