@@ -21,7 +21,7 @@ import {
   XattrFlags,
 } from '../../core/backend/index.js';
 import type { Posix, RemoteObject } from './objects/attributes.js';
-import { fresh, metadataSize, METADATA_MAX_BYTES, now } from './objects/attributes.js';
+import { attributesFit, fresh, metadataSize, METADATA_MAX_BYTES, now } from './objects/attributes.js';
 import { ReadingBackend } from './reading-backend.js';
 import { Deadline } from './client/deadline.js';
 import { S3Failure } from './client/failure.js';
@@ -393,15 +393,21 @@ export class WritableBackend extends ReadingBackend {
     file: OpenFile | undefined,
     context: Context,
   ): Promise<Attributes> {
+    const apply = (old: Posix): Posix => {
+      const next = changed(old, changes);
+      if (!attributesFit(next)) throw FsError.of('ENOSPC');
+      return next;
+    };
     return this.guard(async () => {
       const deadline = this.deadline(context);
-      if (node.kind === 'directory') await this.#setDirectory(node, changed(node.posix, changes), deadline);
+      if (node.kind === 'directory') await this.#setDirectory(node, apply(node.posix), deadline);
       else {
         if (file !== undefined && file.version !== node.version) throw FsError.of('ESTALE');
         if (changes.size !== undefined) await this.#resize(node, changes.size, context);
-        if (Object.keys(changes).some((name) => name !== 'size'))
-          await this.#setFile(node, (old) => changed(old, changes));
-        else this.#soon(node);
+        if (Object.keys(changes).some((name) => name !== 'size')) {
+          apply(node.posix);
+          await this.#setFile(node, apply);
+        } else this.#soon(node);
       }
       return this.attributes(node);
     });

@@ -4,10 +4,12 @@ import { S3Client } from '@aws-sdk/client-s3';
 import type { Logger } from '../../../core/backend/index.js';
 import { Deadline, Semaphore } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
+import { sendHeaderBytes } from './header-bytes.js';
 import type { Metrics } from './metrics.js';
 import { type RetryPauses, retryPauseMs } from './retry-pause.js';
 import type { S3Options } from '../options.js';
 import { SignedRequests } from './signed-requests.js';
+import { Connections } from './wire.js';
 
 /** Between the attempts of a request. */
 const PAUSES: RetryPauses = { firstMs: 100, maxMs: 5_000 };
@@ -76,7 +78,9 @@ export class Requests {
         connectionTimeout: 5_000,
       },
     });
-    return [client, new SignedRequests(client, this.#options.checksums === 'required')];
+    const connections = new Connections();
+    sendHeaderBytes(client, connections);
+    return [client, new SignedRequests(client, connections, this.#options.checksums === 'required')];
   }
 
   /**

@@ -1,10 +1,11 @@
-import { createHmac, hash, webcrypto } from 'node:crypto';
+import { hash, webcrypto } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
 import type { Dispatcher } from 'undici';
 import type { Content, Head } from './exchanged.js';
 import { S3Failure } from './failure.js';
-import { Collected, connectionsTo, exchange } from './wire.js';
-import type { Sink, WireAnswer, WireRequest } from './wire.js';
+import { encoded, encodedKey, signatureOf, signingKey } from './signature.js';
+import { Collected, exchange } from './wire.js';
+import type { Connections, Sink, WireAnswer, WireRequest } from './wire.js';
 
 /** SHA-256 of an empty body. */
 const EMPTY_SHA256 = hash('sha256', '', 'hex');
@@ -108,7 +109,7 @@ interface Fields {
  */
 export class SignedRequests {
   readonly #client: S3Client;
-  readonly #connections = new Map<string, Dispatcher>();
+  readonly #connections: Connections;
   readonly #reads: boolean;
   readonly #templates = new Map<string, Template>();
   #signing: SigningContext | undefined;
@@ -117,8 +118,9 @@ export class SignedRequests {
   /**
    * @param reads whether GETs are made here too. They are not where the SDK must check checksums.
    */
-  constructor(client: S3Client, reads: boolean) {
+  constructor(client: S3Client, connections: Connections, reads: boolean) {
     this.#client = client;
+    this.#connections = connections;
     this.#reads = reads;
     client.middlewareStack.add(
       (next, { commandName }) =>
@@ -288,9 +290,8 @@ export class SignedRequests {
       : fieldsOf(template, headers, digest, signing);
     const canonical = `${method}\n${path}\n${query}\n${fields.canonical}`;
     const scope = `${signing.date.slice(0, 8)}/${template.region}/s3/aws4_request`;
-    const text = `AWS4-HMAC-SHA256\n${signing.date}\n${scope}\n${hash('sha256', canonical, 'hex')}`;
     const { accessKeyId, secretAccessKey } = signing.credentials;
-    const signature = createHmac('sha256', this.#keyFor(scope, secretAccessKey)).update(text).digest('hex');
+    const signature = signatureOf(canonical, signing.date, scope, this.#keyFor(scope, secretAccessKey));
     const authorization = `AWS4-HMAC-SHA256 Credential=${accessKeyId}/${scope}, SignedHeaders=${fields.names}, Signature=${signature}`;
     return { ...fields.headers, authorization };
   }
@@ -319,9 +320,7 @@ export class SignedRequests {
 
   #keyFor(scope: string, secret: string): Buffer {
     if (this.#signingKey?.scope !== scope || this.#signingKey.secret !== secret) {
-      let key = Buffer.from(`AWS4${secret}`);
-      for (const part of scope.split('/')) key = createHmac('sha256', key).update(part).digest();
-      this.#signingKey = { scope, secret, key };
+      this.#signingKey = { scope, secret, key: signingKey(secret, scope) };
     }
     return this.#signingKey.key;
   }
@@ -349,19 +348,12 @@ export class SignedRequests {
     }
     if (headers['host'] === undefined) return undefined;
     const prefix = path.slice(0, path.length - end.length);
-    return { connections: this.#connectionsFor(request), prefix, region, headers };
-  }
-
-  #connectionsFor({ protocol, hostname, port }: SignedRequest): Dispatcher {
-    const origin = `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`;
-    const connections = this.#connections.get(origin) ?? connectionsTo(origin);
-    this.#connections.set(origin, connections);
-    return connections;
+    return { connections: this.#connections.to(request), prefix, region, headers };
   }
 
   close(): void {
     this.#templates.clear();
-    for (const connections of this.#connections.values()) void connections.destroy();
+    this.#connections.close();
   }
 }
 
@@ -391,18 +383,6 @@ async function hashOf(body: Uint8Array): Promise<string> {
 
 function unquoted(etag: string | undefined): string {
   return (etag ?? '').replace(/^"|"$/g, '');
-}
-
-/** Percent-encoding of RFC 3986, as S3's signature requires. */
-function encoded(text: string): string {
-  return encodeURIComponent(text).replace(
-    /[!'()*]/g,
-    (c) => `%${c.charCodeAt(0).toString(16).toUpperCase()}`,
-  );
-}
-
-function encodedKey(key: string): string {
-  return key.split('/').map(encoded).join('/');
 }
 
 function headOf(key: string, { headers }: WireAnswer): Head {

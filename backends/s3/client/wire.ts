@@ -28,8 +28,24 @@ export function connectionsTo(origin: string, connections: number | null = null)
   });
 }
 
+/** Connections to servers, each kept as long as this is. */
+export class Connections {
+  readonly #pools = new Map<string, Dispatcher>();
+
+  to({ protocol, hostname, port }: { protocol: string; hostname: string; port?: number }): Dispatcher {
+    const origin = `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`;
+    const pool = this.#pools.get(origin) ?? connectionsTo(origin);
+    this.#pools.set(origin, pool);
+    return pool;
+  }
+
+  close(): void {
+    for (const pool of this.#pools.values()) void pool.destroy();
+  }
+}
+
 export interface WireRequest {
-  readonly method: 'HEAD' | 'GET' | 'PUT';
+  readonly method: 'HEAD' | 'GET' | 'PUT' | 'POST';
   /** Path with the query. */
   readonly path: string;
   /** Includes `host`; names in lower case. */
@@ -77,8 +93,12 @@ export class Collected implements Sink {
     this.#filled += count;
   }
 
+  bytes(): Buffer {
+    return Buffer.concat([...this.#pieces, this.#piece.subarray(0, this.#filled)]);
+  }
+
   toString(): string {
-    return Buffer.concat([...this.#pieces, this.#piece.subarray(0, this.#filled)]).toString();
+    return this.bytes().toString();
   }
 }
 
@@ -156,7 +176,15 @@ function mapOf(
   const map = new Map<string, string>();
   for (const name in headers) {
     const value = headers[name];
-    if (value !== undefined) map.set(name, (typeof value === 'string' ? value : value.join(', ')).trim());
+    if (value !== undefined) map.set(name, trimmed(typeof value === 'string' ? value : value.join(', ')));
   }
   return map;
+}
+
+/**
+ * Without spaces and tabs around it (RFC 9110, section 5.5). Other characters that JavaScript takes
+ * for spaces are bytes of the value.
+ */
+function trimmed(value: string): string {
+  return value.replace(/^[ \t]+|[ \t]+$/g, '');
 }

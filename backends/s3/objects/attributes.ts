@@ -243,6 +243,47 @@ function formatTime(time: Time): string {
   return `${time.seconds}.${String(time.nanoseconds).padStart(9, '0')}`;
 }
 
+/** Our fields in metadata, in the order in which they get what room is left beside others'. */
+const RANK = [
+  '--symlink-target',
+  'rdev',
+  'mode',
+  'uid',
+  'gid',
+  'xattr',
+  'mtime',
+  WRITE_MARK,
+  'ctime',
+  'atime',
+];
+/** How many of them must not be lost when somebody sets attributes. */
+const ESSENTIAL = RANK.indexOf('mtime') + 1;
+
+/**
+ * Writes user metadata within {@link METADATA_MAX_BYTES}, beyond which S3 would refuse the data
+ * too. What others have put there stays whole, ours gives way.
+ */
+export function formatFitting(posix: Posix, mark: string | undefined): Record<string, string> {
+  const all = format(posix, mark);
+  const metadata: Record<string, string> = { ...posix.foreign };
+  let left = METADATA_MAX_BYTES;
+  for (const [name, value] of Object.entries(metadata)) left -= name.length + value.length;
+  for (const name of RANK) {
+    const value = all[name];
+    if (value === undefined || name.length + value.length > left) continue;
+    metadata[name] = value;
+    left -= name.length + value.length;
+  }
+  return metadata;
+}
+
+/** Whether {@link formatFitting} keeps type, mode, owner, extended attributes and mtime. */
+export function attributesFit(posix: Posix): boolean {
+  const all = format(posix, undefined);
+  const fitting = formatFitting(posix, undefined);
+  return RANK.slice(0, ESSENTIAL).every((name) => all[name] === fitting[name]);
+}
+
 /** Bytes that the attributes take of {@link METADATA_MAX_BYTES}, with room for a mark. */
 export function metadataSize(posix: Posix): number {
   let size = 64;

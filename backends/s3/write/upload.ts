@@ -1,5 +1,5 @@
 import type { Posix, RemoteObject } from '../objects/attributes.js';
-import { format } from '../objects/attributes.js';
+import { formatFitting } from '../objects/attributes.js';
 import { takeBuffer, returnBuffer } from '../client/buffers.js';
 import type { Bucket } from '../client/bucket.js';
 import type { Content, Part } from '../client/exchanged.js';
@@ -46,7 +46,7 @@ export interface Uploaded {
 
 /** What is written with the bytes. */
 export function contentOf(posix: Posix, mark: string | undefined): Content {
-  return { metadata: format(posix, mark), headers: posix.headers };
+  return { metadata: formatFitting(posix, mark), headers: posix.headers };
 }
 
 /**

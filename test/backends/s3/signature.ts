@@ -14,7 +14,8 @@ function encoded(text: string): string {
 
 /**
  * Signs a request with the test user's key (AWS Signature Version 4, "Create a signed request").
- * @param headers lower-case names; host and those that begin with x-amz- are signed.
+ * @param headers lower-case names, a character of a value for each byte; host and those that begin
+ * with x-amz- are signed.
  * @returns the headers to send.
  */
 export function signed(
@@ -43,13 +44,13 @@ export function signed(
     method,
     url.pathname,
     query,
-    ...names.map((name) => `${name}:${all[name]!.trim().replace(/ +/g, ' ')}`),
+    ...names.map((name) => `${name}:${all[name]!.replace(/^[ \t]+|[ \t]+$/g, '').replace(/ +/g, ' ')}`),
     '',
     names.join(';'),
     all['x-amz-content-sha256'],
   ].join('\n');
   const scope = `${day}/us-east-1/s3/aws4_request`;
-  const text = ['AWS4-HMAC-SHA256', date, scope, sha256(canonical)].join('\n');
+  const text = ['AWS4-HMAC-SHA256', date, scope, sha256(Buffer.from(canonical, 'latin1'))].join('\n');
   const key = ['us-east-1', 's3', 'aws4_request'].reduce(hmac, hmac(`AWS4${SECRET_KEY}`, day));
   const signature = hmac(key, text).toString('hex');
   all['authorization'] =

@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import type { IncomingHttpHeaders } from 'node:http';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,12 +13,15 @@ import {
   S3Client,
 } from '@aws-sdk/client-s3';
 import type { PutObjectCommandInput } from '@aws-sdk/client-s3';
+import { request } from 'undici';
+import type { Dispatcher } from 'undici';
 import type { Context, GuestBuffer, HostBuffer, Logger } from '../../../core/backend/index.js';
 import { ReadingBackend } from '../../../backends/s3/reading-backend.js';
 import type { OpenFile } from '../../../backends/s3/write/files.js';
 import type { Directory, Node } from '../../../backends/s3/tree/nodes.js';
 import { optionsSchema } from '../../../backends/s3/options.js';
 import { WritableBackend } from '../../../backends/s3/writable-backend.js';
+import { signed } from './signature.js';
 import { sharedServer } from '../../s3-server/shared.js';
 
 /** A buffer in ordinary memory, in two segments so that nobody relies on one. */
@@ -135,6 +139,23 @@ export class TestBucket {
   async get(key: string): Promise<Buffer> {
     const answer = await this.client.send(new GetObjectCommand({ Bucket: this.name, Key: key }));
     return Buffer.from((await answer.Body?.transformToByteArray()) ?? []);
+  }
+
+  /**
+   * A request without the SDK, which changes headers.
+   * @param path percent-encoded key, and the query if there is one
+   * @param headers a character for each byte
+   * @returns headers in the same way.
+   */
+  async plain(
+    method: Dispatcher.HttpMethod,
+    path: string,
+    headers: Readonly<Record<string, string>> = {},
+    body = Buffer.alloc(0),
+  ): Promise<{ status: number; headers: IncomingHttpHeaders; body: string }> {
+    const url = new URL(`${this.endpoint}/${this.name}/${path}`);
+    const answer = await request(url, { method, headers: signed(method, url, headers, body), body });
+    return { status: answer.statusCode, headers: answer.headers, body: await answer.body.text() };
   }
 
   async remove(key: string): Promise<void> {

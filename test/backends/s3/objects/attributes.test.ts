@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { FileType } from '../../../../core/backend/index.js';
-import { format, fresh, parse } from '../../../../backends/s3/objects/attributes.js';
+import {
+  attributesFit,
+  format,
+  formatFitting,
+  fresh,
+  METADATA_MAX_BYTES,
+  parse,
+} from '../../../../backends/s3/objects/attributes.js';
 import { checkProperty } from '../../../support/random.js';
 
 describe('attributes in metadata', () => {
@@ -20,6 +27,26 @@ describe('attributes in metadata', () => {
       { ...read, xattrs: [...read.xattrs] },
       { ...posix, mark: 'm1', xattrs: [...posix.xattrs] },
     );
+  });
+
+  it('give way to what others have put there, the least of ours first', () => {
+    const posix = fresh(0o100755, 1000, 100, { seconds: 1_700_000_000, nanoseconds: 5 });
+    const size = (metadata: Record<string, string>): number =>
+      Object.entries(metadata).reduce((sum, [name, value]) => sum + name.length + value.length, 0);
+    const ours = (theirs: number): string[] => {
+      const foreign = { theirs: 'x'.repeat(theirs - 6) };
+      const written = formatFitting({ ...posix, foreign }, 'mark');
+      assert.ok(size(written) <= Math.max(theirs, METADATA_MAX_BYTES));
+      assert.equal(written['theirs'], foreign.theirs);
+      return Object.keys(written).filter((name) => name !== 'theirs');
+    };
+    assert.deepEqual(ours(1000), ['mode', 'uid', 'gid', 'mtime', 'virtiofs-kit-write', 'ctime', 'atime']);
+    assert.deepEqual(ours(1970), ['mode', 'uid', 'gid', 'mtime', 'virtiofs-kit-write']);
+    assert.deepEqual(ours(2020), ['mode', 'uid', 'gid']);
+    assert.deepEqual(ours(2500), []);
+    const fits = (theirs: number): boolean =>
+      attributesFit({ ...posix, foreign: { theirs: 'x'.repeat(theirs - 6) } });
+    assert.deepEqual([fits(1970), fits(2020)], [true, false]);
   });
 
   it("s3fs's, rclone's and geesefs's are read", () => {
