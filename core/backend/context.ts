@@ -33,6 +33,11 @@ export interface Context {
    * answers to it rejects with EINTR.
    */
   readonly signal: AbortSignal;
+  /**
+   * Whose request it is: one object for all requests of a guest, another for each guest. For turns
+   * and budgets by guest. Absent for what the daemon does of its own accord.
+   */
+  readonly guest?: object;
 }
 
 /** For what the daemon does of its own accord, for no guest. */

@@ -66,6 +66,12 @@ export interface Confined {
 const DONE = 'VIRTIOFS_KIT_CONFINED';
 
 /**
+ * Threads of libuv's pool, if the environment does not say how many. Half of them are one guest's
+ * at most (passthrough's `Turns`): as many as libuv has by default.
+ */
+const POOL_THREADS = '8';
+
+/**
  * Paths that the program itself reads: the JavaScript engine, its libraries, settings of the
  * system. Missing ones do not matter.
  */
@@ -278,7 +284,11 @@ function executeAnew({ exports }: ConfinedOptions, report: Report): UsageError {
   const code = execute(
     process.execPath,
     [process.execPath, ...process.execArgv, ...commandLineWords()],
-    { ...process.env, [DONE]: `${process.pid} ${startTicks()} ${JSON.stringify(report)}` },
+    {
+      UV_THREADPOOL_SIZE: POOL_THREADS,
+      ...process.env,
+      [DONE]: `${process.pid} ${startTicks()} ${JSON.stringify(report)}`,
+    },
     keep,
   );
   return new UsageError(

@@ -6,7 +6,6 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { Turns } from '../../backends/passthrough/calls/turns.js';
 import { hostBuffer } from '../../core/memory/host-buffer.js';
 import memfs from '../../backends/memfs/index.js';
 import { MemoryLog } from '../support/engine.js';
@@ -35,29 +34,6 @@ for (const [flood, type, errors] of [
     assert.deepEqual([found, listed], ['ok', 'ok'], 'another guest');
   });
 }
-
-test('of long calls only a few run at a time, in the order in which they came', async () => {
-  const turns = new Turns(2);
-  const order: number[] = [];
-  let running = 0;
-  let most = 0;
-  await Promise.all(
-    [0, 1, 2, 3, 4].map((index) =>
-      turns
-        .run(async () => {
-          order.push(index);
-          running += 1;
-          most = Math.max(most, running);
-          await sleep(5);
-          running -= 1;
-          if (index === 1) throw new Error('it failed');
-        })
-        .catch(() => undefined),
-    ),
-  );
-  assert.deepEqual(order, [0, 1, 2, 3, 4]);
-  assert.equal(most, 2);
-});
 
 test(
   'a volume that has no room where it is to be saved waits for it, and is not lost',

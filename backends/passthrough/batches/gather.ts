@@ -25,6 +25,7 @@ type FinishRead = (
   offset: number,
   count: number,
   nowait: number,
+  context: Context,
 ) => Awaitable<number>;
 
 /** What {@link Accelerator.submit} fills: the answer of each request, in order. */
@@ -42,6 +43,7 @@ interface Transfer {
   length: number;
   offset: number;
   flags: number;
+  context: Context;
 }
 
 /** Reads, writes and stat calls that are made together, by this thread or by an I/O thread. */
@@ -72,13 +74,20 @@ class CallBatch implements IoWork {
     this.#onEnd = onEnd;
   }
 
-  addTransfer(isRead: boolean, node: Node, file: OpenFile, buffer: GuestBuffer, offset: number): void {
+  addTransfer(
+    isRead: boolean,
+    node: Node,
+    file: OpenFile,
+    buffer: GuestBuffer,
+    offset: number,
+    context: Context,
+  ): void {
     const { list } = this;
     const { length } = buffer;
     const flags = isRead ? file.nowait : 0;
     const transfer = this.#spareTransfers.pop();
     if (transfer === undefined) {
-      this.#transfers[list.count] = { isRead, node, file, buffer, length, offset, flags };
+      this.#transfers[list.count] = { isRead, node, file, buffer, length, offset, flags, context };
     } else {
       transfer.isRead = isRead;
       transfer.node = node;
@@ -87,6 +96,7 @@ class CallBatch implements IoWork {
       transfer.length = length;
       transfer.offset = offset;
       transfer.flags = flags;
+      transfer.context = context;
       this.#transfers[list.count] = transfer;
     }
     if (length > CallList.SMALL_BYTES) this.#isLarge = true;
@@ -172,10 +182,13 @@ class CallBatch implements IoWork {
   }
 
   /** The answer of a transfer that is not complete: a short or failed read is finished. */
-  #complete({ isRead, node, file, buffer, offset, flags }: Transfer, count: number): Awaitable<number> {
+  #complete(
+    { isRead, node, file, buffer, offset, flags, context }: Transfer,
+    count: number,
+  ): Awaitable<number> {
     if (!isRead || flags === 0) return count;
     try {
-      return this.#finishRead(node, file, buffer, offset, count, flags);
+      return this.#finishRead(node, file, buffer, offset, count, flags, context);
     } catch (error) {
       return error instanceof FsError ? -error.errno : Promise.reject(error);
     }
@@ -243,9 +256,9 @@ export function gatherOperations(share: Share, finishRead: FinishRead): GatherOp
   const gather: Accelerator<Node, OpenFile> = {
     ...(ioThreads === 0 ? {} : { completions }),
 
-    gatherRead(node: Node, file: OpenFile, buffer: GuestBuffer, offset: number, _context: Context): boolean {
+    gatherRead(node: Node, file: OpenFile, buffer: GuestBuffer, offset: number, context: Context): boolean {
       const target = canGather(buffer, file, true) ? openBatch() : undefined;
-      target?.addTransfer(true, node, file, buffer, offset);
+      target?.addTransfer(true, node, file, buffer, offset, context);
       return target !== undefined;
     },
 
@@ -255,7 +268,7 @@ export function gatherOperations(share: Share, finishRead: FinishRead): GatherOp
       buffer: GuestBuffer,
       offset: number,
       flags: number,
-      _context: Context,
+      context: Context,
     ): boolean {
       const isPlaced = file.append && (flags & WriteFlags.CACHE) !== 0;
       if (isPlaced || file.synchronous || !canGather(buffer, file, false)) return false;
@@ -264,7 +277,7 @@ export function gatherOperations(share: Share, finishRead: FinishRead): GatherOp
       if (target === undefined || (target.clearsSetIds ?? clearsSetIds) !== clearsSetIds) return false;
       share.dropCapabilities(file.fd);
       target.clearsSetIds = clearsSetIds;
-      target.addTransfer(false, node, file, buffer, offset);
+      target.addTransfer(false, node, file, buffer, offset, context);
       return true;
     },
 

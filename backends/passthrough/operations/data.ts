@@ -30,6 +30,7 @@ import { gatherOperations } from '../batches/gather.js';
 import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
 import { OpenFile } from '../nodes/open-file.js';
+import { turns } from '../calls/turns.js';
 import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { EACCES, EEXIST, EOPNOTSUPP, EPERM, ESTALE } from '../../../core/system/calls/errno.js';
@@ -163,11 +164,11 @@ export function dataOperations(share: Share) {
       file: OpenFile,
       buffer: GuestBuffer,
       offset: number,
-      _context: Context,
+      context: Context,
     ): Awaitable<number> {
       const { nowait } = file;
       const count = readInto(file.fd, buffer, offset, nowait);
-      return count === buffer.length ? count : finishRead(node, file, buffer, offset, count, nowait);
+      return count === buffer.length ? count : finishRead(node, file, buffer, offset, count, nowait, context);
     },
 
     write(
@@ -176,7 +177,7 @@ export function dataOperations(share: Share) {
       buffer: GuestBuffer,
       offset: number,
       flags: number,
-      _context: Context,
+      context: Context,
     ): Awaitable<number> {
       const clears = (flags & WriteFlags.KILL_SUIDGID) !== 0;
       useFsetid(!clears);
@@ -186,7 +187,8 @@ export function dataOperations(share: Share) {
         // The pool's threads have CAP_FSETID, so the kernel would leave the bits.
         const code = clears ? clearSetIds(file.fd) : 0;
         if (code < 0) throw FsError.of(-code);
-        return settle(pwritev2Later(file.fd, buffer.iov, buffer.iovCount, offset, 0));
+        const { iov, iovCount } = buffer;
+        return turns.run(context, 'short', () => settle(pwritev2Later(file.fd, iov, iovCount, offset, 0)));
       }
       const count = writeFrom(file.fd, buffer, offset);
       if (count < 0) throw FsError.of(-count);
@@ -212,6 +214,7 @@ export function dataOperations(share: Share) {
     offset: number,
     count: number,
     nowait: number,
+    context: Context,
   ): Awaitable<number> {
     if (nowait === 0) {
       if (count < 0) throw FsError.of(-count);
@@ -220,7 +223,7 @@ export function dataOperations(share: Share) {
     // The file system (tmpfs, for example) does not know these flags. Files that are opened later
     // on this mount go without them from the start.
     if (count === EOPNOTSUPP && nodes.fileType(node) === FileType.REGULAR) share.mountOf(node).nowait = 0;
-    return readOn(file, buffer, offset, count);
+    return readOn(file, buffer, offset, count, context);
   }
 
   function created(parent: Node, name: string, fd: Fd, flags: number): Created<Node, OpenFile> {
@@ -239,7 +242,13 @@ export function dataOperations(share: Share) {
  * Finishes a read that was not allowed to wait for the disk: it ended at the end of the file, or at
  * pages that are not in memory. Those are read on the thread pool.
  */
-function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: number): Awaitable<number> {
+function readOn(
+  file: OpenFile,
+  buffer: GuestBuffer,
+  offset: number,
+  count: number,
+  context: Context,
+): Awaitable<number> {
   if (count === EOPNOTSUPP) {
     file.nowait = 0;
     const again = readInto(file.fd, buffer, offset, 0);
@@ -252,7 +261,8 @@ function readOn(file: OpenFile, buffer: GuestBuffer, offset: number, count: numb
   }
   const done = Math.max(count, 0);
   const rest = done === 0 ? buffer : buffer.slice(done);
-  return preadv2Later(file.fd, rest.iov, rest.iovCount, offset + done, 0).then((more) => {
+  return turns.run(context, 'short', async () => {
+    const more = await preadv2Later(file.fd, rest.iov, rest.iovCount, offset + done, 0);
     if (more >= 0) return done + more;
     if (done > 0) return done;
     throw FsError.of(-more);

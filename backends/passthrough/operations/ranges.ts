@@ -6,6 +6,7 @@ import {
   fallocate,
   fallocateLater,
   fdatasyncLater,
+  fstatfs,
   fsyncLater,
   lseek,
   syncfsLater,
@@ -17,9 +18,9 @@ import { settle } from './data.js';
 import { openDirectory } from './directory.js';
 import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
-import { at, offset as area, putLong } from '../calls/call-memory.js';
+import { at, getLong, offset as area, putLong } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { Turns } from '../calls/turns.js';
+import { turns } from '../calls/turns.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -28,12 +29,12 @@ const SEEK_HOLE = 4;
  * pool.
  */
 const INLINE_MAX_BYTES = 262144;
-/** Most bytes of a copy on the thread pool: some milliseconds. */
+/** Most bytes of a copy on the thread pool: some milliseconds of a guest's turn. */
 const PIECE_BYTES = 2 ** 24;
-/** Long copies and allocations of all shares that run at a time: half of the thread pool. */
-const turns = new Turns(2);
-/** fallocate modes that only reserve blocks: quick at any length. */
-const RESERVING: number = FallocateMode.KEEP_SIZE;
+/** Most bytes that one call on the thread pool allocates, zeroes or makes a hole. */
+const ALLOCATION_PIECE_BYTES = 2 ** 28;
+/** fallocate modes that move what follows: only the whole range at once. */
+const MOVING: number = FallocateMode.COLLAPSE_RANGE | FallocateMode.INSERT_RANGE;
 
 /**
  * Allocation, copies, SEEK_DATA and SEEK_HOLE, and making data durable. Calls that may take long go
@@ -44,36 +45,36 @@ export function rangeOperations(share: Share) {
    * Syncs the file system of a mount below the share, if the mount is still registered and has a
    * descriptor.
    */
-  async function syncMount(index: number): Promise<void> {
+  async function syncMount(index: number, context: Context): Promise<void> {
     const mount = share.mounts.all[index];
     if (mount === undefined || mount.fd < 0) return;
     share.mounts.use(index);
     try {
-      await settle(syncfsLater(mount.fd));
+      await turns.run(context, 'long', () => settle(syncfsLater(mount.fd)));
     } finally {
       share.mounts.unuse(index);
     }
   }
 
   return {
-    async fsync(_node: Node, file: OpenFile, dataOnly: boolean, _context: Context): Promise<void> {
-      await settle(dataOnly ? fdatasyncLater(file.fd) : fsyncLater(file.fd));
+    async fsync(_node: Node, file: OpenFile, dataOnly: boolean, context: Context): Promise<void> {
+      await turns.run(context, 'short', () => syncLater(file.fd, dataOnly));
     },
 
-    async fsyncdir(node: Node, dataOnly: boolean, _context: Context): Promise<void> {
+    async fsyncdir(node: Node, dataOnly: boolean, context: Context): Promise<void> {
       const fd = openDirectory(share, node);
       try {
-        await settle(dataOnly ? fdatasyncLater(fd) : fsyncLater(fd));
+        await turns.run(context, 'short', () => syncLater(fd, dataOnly));
       } finally {
         close(fd);
       }
     },
 
-    async syncfs(_context: Context): Promise<void> {
+    async syncfs(context: Context): Promise<void> {
       const fd = openDirectory(share, share.root);
       try {
-        await settle(syncfsLater(fd));
-        for (const { index } of share.mounts.all.slice(1)) await syncMount(index);
+        await turns.run(context, 'long', () => settle(syncfsLater(fd)));
+        for (const { index } of share.mounts.all.slice(1)) await syncMount(index, context);
       } finally {
         close(fd);
       }
@@ -88,9 +89,7 @@ export function rangeOperations(share: Share) {
       context: Context,
     ): Awaitable<void> {
       clearFor(context, file.fd);
-      if ((mode & ~RESERVING) !== 0 && length > INLINE_MAX_BYTES) {
-        return turns.run(() => settle(fallocateLater(file.fd, mode, offset, length))).then(() => undefined);
-      }
+      if (length > INLINE_MAX_BYTES) return allocateLater(file.fd, mode, offset, length, context);
       const code = fallocate(file.fd, mode, offset, length);
       if (code < 0) throw FsError.of(-code);
     },
@@ -115,7 +114,7 @@ export function rangeOperations(share: Share) {
       if (length > INLINE_MAX_BYTES) {
         // A copy may be shorter than asked for, copy_file_range(2): the guest goes on from there.
         const piece = Math.min(length, PIECE_BYTES);
-        return turns.run(() => copyLater(file.fd, offset, toFile.fd, toOffset, piece));
+        return turns.run(context, 'long', () => copyLater(file.fd, offset, toFile.fd, toOffset, piece));
       }
       putLong(area.offsets, offset);
       putLong(area.offsets + 8, toOffset);
@@ -134,6 +133,40 @@ function clearFor({ uid }: Context, fd: Fd): void {
   const code = uid === 0 ? 0 : clearSetIds(fd);
   if (code < 0) throw FsError.of(-code);
   useFsetid(true);
+}
+
+/** fsync or fdatasync on the thread pool. @throws FsError */
+function syncLater(fd: Fd, dataOnly: boolean): Promise<number> {
+  return settle(dataOnly ? fdatasyncLater(fd) : fsyncLater(fd));
+}
+
+/**
+ * A long fallocate on the thread pool, a turn for each piece. The file gets its new size with the
+ * last piece, so that one that fails has the size that it had. @throws FsError
+ */
+async function allocateLater(
+  fd: Fd,
+  mode: number,
+  offset: number,
+  length: number,
+  context: Context,
+): Promise<void> {
+  const end = offset + length;
+  // A range that has no room is the file system's to refuse, before it takes what there is.
+  const isWhole = (mode & MOVING) !== 0 || length > roomOf(fd);
+  const pieceBytes = isWhole ? length : ALLOCATION_PIECE_BYTES;
+  for (let start = offset; start < end; start += pieceBytes) {
+    const isLast = end - start <= pieceBytes;
+    const pieceMode = isLast ? mode : mode | FallocateMode.KEEP_SIZE;
+    const count = isLast ? end - start : pieceBytes;
+    await turns.run(context, 'long', () => settle(fallocateLater(fd, pieceMode, start, count)));
+  }
+}
+
+/** Bytes that are free where a file lies. */
+function roomOf(fd: Fd): number {
+  const s = area.statfs;
+  return fstatfs(fd, at.statfs) < 0 ? 0 : getLong(s + 32) * getLong(s + 72);
 }
 
 /**

@@ -14,8 +14,14 @@ export class RequestContext implements Context {
   groups: readonly number[] = NO_GROUPS;
   securityContext: SecurityContext | undefined = undefined;
   birth = false;
+  readonly guest: object;
   #controller: AbortController | undefined = undefined;
   #aborted = false;
+
+  /** @param guest stands for the session. */
+  constructor(guest: object) {
+    this.guest = guest;
+  }
 
   /** Made when it is first read: a synchronous backend does not need it. */
   get signal(): AbortSignal {
@@ -54,7 +60,7 @@ export class RequestContext implements Context {
 export class Request {
   message!: Message;
   operation!: Operation;
-  readonly context = new RequestContext();
+  readonly context: RequestContext;
   opcode = 0;
   uniqueLow = 0;
   uniqueHigh = 0;
@@ -85,6 +91,11 @@ export class Request {
    * discarded.
    */
   abandoned = false;
+
+  /** @param guest as {@link RequestContext.guest}. */
+  constructor(guest: object) {
+    this.context = new RequestContext(guest);
+  }
 
   /** Clears what the last request has left. */
   reset(): void {

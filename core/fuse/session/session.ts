@@ -105,6 +105,8 @@ export class Session {
   readonly #maxWaiters: number | undefined;
   readonly #drainTimeout: number;
   readonly #spare: Request[] = [];
+  /** Stands for this guest in the contexts of its requests. */
+  readonly #guest: object = Object.freeze({});
   readonly #inFlight = new InFlight();
   #incarnation = 0;
   #closed = false;
@@ -171,7 +173,7 @@ export class Session {
   dispatch(message: Message, following = 0): void {
     const { gathering } = this;
     if (gathering.outstanding > 0) this.accelerator.completions!.collect();
-    const request = this.#spare.pop() ?? new Request();
+    const request = this.#spare.pop() ?? new Request(this.#guest);
     request.message = message;
     const loaded = this.in.load(message);
     if (loaded < 0) {

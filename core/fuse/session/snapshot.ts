@@ -1,4 +1,4 @@
-import { type Backend, OpenFlags, type Opened } from '../../backend/index.js';
+import { type Backend, DAEMON, OpenFlags, type Opened } from '../../backend/index.js';
 import {
   DirectoryStream,
   HandleKind,
@@ -12,7 +12,6 @@ import {
   type SavedSession,
 } from '../../state/index.js';
 import { discardFile } from '../operations/handles.js';
-import { RequestContext } from './request.js';
 import { Session, type SessionOptions } from './session.js';
 
 /**
@@ -130,6 +129,6 @@ async function restoreHandle(
 }
 
 async function openAgain(backend: Backend, node: object, flags: number): Promise<unknown> {
-  const opened: Opened<unknown> | undefined = await backend.open?.(node, flags, new RequestContext());
+  const opened: Opened<unknown> | undefined = await backend.open?.(node, flags, DAEMON);
   return opened?.file;
 }

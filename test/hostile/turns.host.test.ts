@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { Turns, type CallLength } from '../../backends/passthrough/calls/turns.js';
+import { DAEMON } from '../../core/backend/index.js';
+import { Client, ROOT } from '../../core/contract/client.js';
+import { Session } from '../../core/fuse/index.js';
+import { openExport } from '../../core/plugins/exports.js';
+import { BackendRegistry } from '../../core/plugins/registry.js';
+import { outcome } from '../backends/passthrough/harness.js';
+import { MemoryLog } from '../support/engine.js';
+
+/** A guest that asks for calls, which end when they are told to. */
+class Guests {
+  readonly turns: Turns;
+  /** Calls that run, in the order in which they began. */
+  readonly running: string[] = [];
+  readonly #ends = new Map<string, () => void>();
+  readonly #guests = new Map<string, object>();
+
+  constructor(threads: number) {
+    this.turns = new Turns(threads);
+  }
+
+  /** Asks for a call of guest `name[0]`. */
+  ask(name: string, length: CallLength, signal: AbortSignal = DAEMON.signal): Promise<void> {
+    const key = name[0]!;
+    if (!this.#guests.has(key)) this.#guests.set(key, {});
+    const context = { ...DAEMON, signal, guest: this.#guests.get(key)! };
+    return this.turns.run(context, length, () => {
+      this.running.push(name);
+      return new Promise<void>((resolve) => this.#ends.set(name, resolve));
+    });
+  }
+
+  /** Ends a call that runs. @returns what runs then. */
+  async end(name: string): Promise<readonly string[]> {
+    this.running.splice(this.running.indexOf(name), 1);
+    this.#ends.get(name)!();
+    return this.now();
+  }
+
+  async now(): Promise<readonly string[]> {
+    await new Promise((resolve) => setImmediate(resolve));
+    return [...this.running];
+  }
+}
+
+test('one guest has half of the threads, the next half of the rest, and each at least one', async () => {
+  const guests = new Guests(8);
+  for (const guest of ['a', 'b', 'c', 'd', 'e'])
+    for (let i = 0; i < 9; i++) void guests.ask(`${guest}${i}`, 'short');
+  assert.deepEqual(await guests.now(), ['a0', 'a1', 'a2', 'a3', 'b0', 'b1', 'c0', 'd0']);
+  // Who has none is next, then all in turn as far as they may.
+  assert.deepEqual((await guests.end('a0')).slice(7), ['e0']);
+  assert.deepEqual((await guests.end('c0')).slice(7), ['c1']);
+});
+
+test('guests take turns, however many calls one of them asks for', async () => {
+  const guests = new Guests(1);
+  for (let i = 0; i < 3; i++) void guests.ask(`a${i}`, 'short');
+  for (let i = 0; i < 2; i++) void guests.ask(`b${i}`, 'short');
+  void guests.ask('c0', 'short');
+  const order: string[] = [];
+  for (let [name] = await guests.now(); name !== undefined; [name] = await guests.end(name)) order.push(name);
+  assert.deepEqual(order, ['a0', 'a1', 'b0', 'c0', 'a2', 'b1']);
+});
+
+test('a guest copies one piece at a time, and short calls do not wait behind copies', async () => {
+  const guests = new Guests(4);
+  for (let i = 0; i < 8; i++) void guests.ask(`a${i}`, 'long');
+  for (let i = 0; i < 2; i++) void guests.ask(`b${i}`, 'long');
+  void guests.ask('c0', 'long');
+  assert.deepEqual(await guests.now(), ['a0', 'b0']);
+  void guests.ask('d0', 'short');
+  void guests.ask('e0', 'short');
+  assert.deepEqual(await guests.now(), ['a0', 'b0', 'd0', 'e0']);
+  for (let i = 0; i < 3; i++) void guests.ask(`f${i}`, 'short');
+  // One long call runs still: the short ones that wait go before another.
+  assert.deepEqual(await guests.end('a0'), ['b0', 'd0', 'e0', 'f0']);
+  assert.deepEqual(await guests.end('b0'), ['d0', 'e0', 'f0', 'a1']);
+});
+
+test('a call that fails gives its turn on; one that was given up does not begin', async () => {
+  const guests = new Guests(1);
+  const context = { ...DAEMON, guest: {} };
+  const failing = guests.turns.run(context, 'short', () => Promise.reject(new Error('it failed')));
+  const controller = new AbortController();
+  const aborted = outcome(() => guests.ask('a0', 'short', controller.signal));
+  controller.abort();
+  void guests.ask('b0', 'short');
+  await assert.rejects(failing, /it failed/);
+  assert.equal(await aborted, 'EINTR');
+  assert.deepEqual(await guests.now(), ['b0']);
+});
+
+const directory = mkdtempSync(join(tmpdir(), 'vfk-turns-'));
+const clients: Client[] = [];
+
+before(async () => {
+  const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1200m', 'tmpfs', directory]);
+  assert.equal(mounted.status, 0);
+  const shared = await openExport(
+    { type: 'passthrough', sharedDir: directory },
+    { readOnly: false, locks: 'shared', cache: {}, limits: {} },
+    { registry: new BackendRegistry(), log: new MemoryLog() },
+  );
+  for (let i = 0; i < 2; i++) {
+    const client = new Client(new Session(shared));
+    await client.init();
+    clients.push(client);
+  }
+});
+
+after(() => {
+  spawnSync('umount', ['-l', directory]);
+  rmSync(directory, { recursive: true });
+});
+
+test('a guest that syncs and copies is served among the many syncs and copies of another', async () => {
+  const [greedy, other] = clients as [Client, Client];
+  writeFileSync(join(directory, 'data'), Buffer.alloc(2 ** 22, 'x'));
+  const files = async (client: Client) => {
+    const { id } = await client.lookup(ROOT, 'data');
+    const copy = await client.mknod(ROOT, `copy-${clients.indexOf(client)}`, 0o100644);
+    return { from: await client.open(id, 2), to: await client.open(copy.id, 2) };
+  };
+  const [theirs, own] = [await files(greedy), await files(other)];
+  const order: string[] = [];
+  const flood: Promise<unknown>[] = [];
+  for (let i = 0; i < 300; i++) {
+    flood.push(greedy.fsync(theirs.from, false).then(() => order.push('fsync')));
+    flood.push(greedy.copyRange(theirs.from, 0, theirs.to, 0, 2 ** 22).then(() => order.push('copy')));
+  }
+  await Promise.all([
+    ...flood,
+    other.fsync(own.from, false).then(() => order.push('own fsync')),
+    other.copyRange(own.from, 0, own.to, 0, 2 ** 22).then(() => order.push('own copy')),
+  ]);
+  for (const kind of ['fsync', 'copy']) {
+    const before = order.slice(0, order.indexOf(`own ${kind}`)).filter((name) => name === kind);
+    assert.ok(before.length < 150, `${before.length} of 300 calls of ${kind} came before`);
+  }
+});
+
+test('an allocation in pieces has the size and the room that one call gives', async () => {
+  const [client] = clients as [Client];
+  const path = join(directory, 'allocated');
+  const { id } = await client.mknod(ROOT, 'allocated', 0o100644);
+  const file = await client.open(id, 2);
+  await client.fallocate(file, 0, 4096, 600 * 2 ** 20);
+  assert.deepEqual(sizes(path), [4096 + 600 * 2 ** 20, 600 * 2 ** 20]);
+  await client.fallocate(file, 3, 0, 512 * 2 ** 20);
+  assert.deepEqual(sizes(path), [4096 + 600 * 2 ** 20, 88 * 2 ** 20 + 4096]);
+  truncateSync(path, 0);
+  await client.fallocate(file, 1, 0, 300 * 2 ** 20);
+  assert.equal(sizes(path)[0], 0);
+  truncateSync(path, 0);
+  // More than there is: nothing is taken, and the size stays.
+  assert.equal(await outcome(() => client.fallocate(file, 0, 0, 2 ** 40)), 'ENOSPC');
+  assert.deepEqual(sizes(path), [0, 0]);
+});
+
+/** A file's size and the bytes that it takes. */
+function sizes(path: string): number[] {
+  const { size, blocks } = statSync(path);
+  return [size, blocks * 512];
+}
