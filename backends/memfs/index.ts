@@ -2,10 +2,11 @@
  * memfs: an ephemeral file system in the daemon's memory, for sandboxes, scratch space and tests.
  * To a guest it is a tmpfs.
  *
- * `backend.ts` serves guests, `saved-state.ts` is the saved form of a tree. `tree/` has the inodes,
- * every change to them with tmpfs's rules, and snapshots. `content/` stores the bytes of files.
- * `import/` fills a tree from a directory or archive and saves one. `host-api/` is what a host
- * program uses: volumes with the API of the npm package memfs.
+ * `backend.ts` serves guests, `commands.ts` has the commands, `saved-state.ts` is the saved form
+ * of a tree. `tree/` has the inodes, every change to them with tmpfs's rules, and snapshots.
+ * `content/` stores the bytes of files. `import/` fills a tree from a directory or archive and
+ * saves one. `host-api/` is what a host program uses: volumes with the API of the npm package
+ * memfs.
  */
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';

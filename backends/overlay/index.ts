@@ -1,12 +1,13 @@
 /**
- * The overlay backend: a writable upper over read-only lowers, each any backend, with the semantics
- * and the on-disk format of Linux overlayfs.
+ * The overlay backend: a writable upper over read-only lowers, each any backend, with the
+ * semantics and the on-disk format of Linux overlayfs.
  *
- * `backend.ts` puts an overlay together. `layers/` is what one layer knows: nodes that are in use,
- * whiteouts and other marks, the work area, where content is. `tree/` is the union: its nodes,
- * look-up, listings, and the queue of changes. `changes/` copies up, creates, renames and removes.
- * `operations/` are the contract's methods, thin. `offline/` has the commands, which list, export
- * and commit the differences. `saved-state.ts` is the state for a restart.
+ * `backend.ts` puts an overlay together, with `settings.ts`, which all parts share. `layers/` is
+ * what one layer knows: nodes that are in use, whiteouts and other marks, the work area, where
+ * content is. `tree/` is the union: its nodes, look-up, listings, and the queue of changes.
+ * `changes/` copies up, creates, renames and removes. `operations/` are the contract's methods,
+ * thin. `offline/` has the commands, which list, export and commit the differences.
+ * `saved-state.ts` is the state for a restart.
  */
 import { definePlugin } from '../../core/backend/index.js';
 import { commands } from './offline/commands.js';

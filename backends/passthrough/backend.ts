@@ -9,8 +9,8 @@ import {
   type Semantics,
   UsageError,
 } from '../../core/backend/index.js';
-import { backingOperations } from './backing.js';
-import { canImpersonate } from './calls/caller.js';
+import { backingOperations } from './operations/backing.js';
+import { canImpersonate } from './calls/impersonation.js';
 import { creationOperations } from './operations/creation.js';
 import { dataOperations } from './operations/data.js';
 import { directoryOperations } from './operations/directory.js';

@@ -11,7 +11,7 @@ import { options } from './options.js';
  * makes the system calls: memory for arguments, stat results, the caller's identity. `nodes/`
  * remembers files by file handle or descriptor. `operations/` are the methods of the contract by
  * subject, and `batches/` carries out many requests at once. `maps/` translates owners and xattr
- * names. `backing.ts` lends descriptors to queue threads.
+ * names.
  */
 export default definePlugin({
   name: 'passthrough',

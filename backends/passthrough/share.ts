@@ -20,7 +20,7 @@ import { isAtOrBelow, ownMounts, readMounts } from '../../core/system/calls/own-
 import { removexattr, setxattr } from '../../core/system/calls/xattrs.js';
 import { isRestricted } from '../../core/system/confinement/landlock.js';
 import { MAX_HANDLE_BYTES, nameToHandleAt, openByHandleAt } from '../../core/system/calls/file-handles.js';
-import { impersonate, prepare } from './calls/caller.js';
+import { impersonate, prepare } from './calls/impersonation.js';
 import { IdMap } from './maps/id-map.js';
 import { InodeNumbers } from './maps/inode-numbers.js';
 import { handleMount, isMountOf, type Mount, Mounts } from './nodes/mounts.js';
@@ -51,7 +51,7 @@ import {
   statMount,
   statName,
 } from './calls/stat.js';
-import { EACCES, ENOENT, ESTALE } from '../../core/system/calls/errno.js';
+import { EACCES, ENOENT, ESTALE } from '../../core/system/calls/negative-errno.js';
 
 const ACL_PREFIX = 'system.posix_acl_';
 /** Attributes that the kernel gives to CAP_SYS_ADMIN alone, xattr(7). */

@@ -17,7 +17,7 @@ import { attributesOf } from './objects/attributes.js';
 import { Deadline } from './client/deadline.js';
 import { errnoOf, S3Failure } from './client/failure.js';
 import type { OpenFile } from './write/files.js';
-import { Mounted } from './service/mounted.js';
+import { MountedBucket } from './service/mounted-bucket.js';
 import { isDirty } from './tree/nodes.js';
 import type { Directory, FileNode, Known, Node } from './tree/nodes.js';
 import type { S3Options } from './options.js';
@@ -32,7 +32,7 @@ const SELINUX = 'security.selinux';
 export class ReadingBackend implements Backend<Node, OpenFile> {
   readonly cache: Partial<CachePolicy>;
   protected readonly options: S3Options;
-  #mounted: Mounted | undefined;
+  #mounted: MountedBucket | undefined;
   /** Paths of nodes whose key differs from their path, from a saved state. */
   #restored = new Map<string, string>();
 
@@ -50,13 +50,13 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   /** The parts, once mounted. */
-  get mounted(): Mounted {
+  get mounted(): MountedBucket {
     if (this.#mounted === undefined) throw new Error('not mounted');
     return this.#mounted;
   }
 
   async mount(host: BackendHost): Promise<Node> {
-    this.#mounted = await Mounted.start(this.options, host.log);
+    this.#mounted = await MountedBucket.start(this.options, host.log);
     return this.#mounted.tree.root;
   }
 

@@ -1,7 +1,13 @@
 /**
- * The contract between the engine and a file system: the interface that a backend implements, the
- * values that pass between them, and the plugin shape by which a backend is found and configured.
- * This room uses nothing else in the project; a backend uses nothing but this room.
+ * The contract between the engine and a file system. This room uses nothing else in the project; a
+ * backend uses nothing but this room.
+ *
+ * - `backend.ts`: the interface that a backend implements. `methods.ts`: its methods by name.
+ * - `attributes.ts`, `buffer.ts`, `context.ts`, `flags.ts`, `names.ts`, `awaitable.ts`: the values
+ *   that pass between the two. `errors.ts`: errors and their numbers.
+ * - `plugin.ts`, `host.ts`: how a backend is found and configured, and what it is given.
+ * - `wrap.ts`, `read-only.ts`: backends over another backend.
+ * - `accelerator.ts`: optional, experimental: quicker ways for the engine.
  */
 export * from './attributes.js';
 export * from './awaitable.js';

@@ -10,7 +10,7 @@ import {
   type OpenNode,
   type WorkArea,
 } from './work-area.js';
-import { ENOENT } from '../system/calls/errno.js';
+import { ENOENT } from '../system/calls/negative-errno.js';
 
 const { Opcode } = fuse;
 const KIB = 1024;

@@ -1,7 +1,7 @@
 import { BenchError, type Driver, type Load } from './driver.js';
 import * as fuse from './fuse.js';
 import { BODY, type Lane, OUT_HEADER } from './lane.js';
-import { ENOENT } from '../system/calls/errno.js';
+import { ENOENT } from '../system/calls/negative-errno.js';
 
 const { Opcode } = fuse;
 

@@ -2,7 +2,12 @@
  * The command line: thin commands over `core/plugins`. Flags are made from the same schemas as
  * configuration files and documentation; nothing here knows what an option means.
  *
+ * - `main.ts`, `program.ts`: the program, and its commands.
  * - `commands/`: one file for each command.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
+ * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
+ * - `environment.ts`, `signals.ts`: what commands that serve have in common: log, confinement, and
+ *   an orderly end.
+ * - `keep.ts`: starts the keeper, and the engine under it.
  */
 export { runProgram } from './program.js';

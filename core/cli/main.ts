@@ -1,5 +1,5 @@
 #!/usr/bin/env node
 import { runProgram } from './program.js';
-import { programWords } from './words.js';
+import { programWords } from './program-arguments.js';
 
 await runProgram(programWords());

@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
-import { inlineMore } from '../plugins/inlining.js';
+import { inlineMore } from '../plugins/v8-inlining.js';
 import { BackendRegistry } from '../plugins/registry.js';
 import { BackendOptions } from './backend-options.js';
 

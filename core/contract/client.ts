@@ -13,9 +13,9 @@ import {
   type Stat,
   text,
   view,
-} from './wire.js';
+} from './replies.js';
 
-export type { Found, Listed, OpenFile, Stat } from './wire.js';
+export type { Found, Listed, OpenFile, Stat } from './replies.js';
 
 const { Opcode } = abi;
 

@@ -1,10 +1,14 @@
 /**
  * The contract as a test suite, for authors of backends. Each rule is a case with a sentence for a
- * name. Cases run through a real session, as a guest's kernel would see the backend: a `Client`
- * (`client.ts`) sends FUSE requests over a transport in this process (`local-transport.ts`). No
- * test runner is needed: {@link checkBackend} returns the result of each case.
+ * name. Cases run through a real session, as a guest's kernel would see the backend. No test
+ * runner is needed: {@link checkBackend} returns the result of each case.
  *
- * - `cases/`: the rules, by subject.
+ * - `cases/`: the rules, by subject. `case.ts`: what a case is given. `expect.ts`: what it asserts
+ *   with.
+ * - `check.ts`: runs the cases, and tells what is wrong.
+ * - `client.ts`, `replies.ts`: sends FUSE requests as a guest's kernel does, and reads the
+ *   replies.
+ * - `local-transport.ts`: carries them within this process.
  */
 export type { ContractCase, Method } from './case.js';
 export { cases } from './cases/index.js';

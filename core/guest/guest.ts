@@ -10,7 +10,7 @@ import { PassThrough, Readable, type Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { nameBytes, UsageError } from '../backend/index.js';
-import { chooseAccelerator, type Accelerator } from './accelerator.js';
+import { chooseAccelerator, type Accelerator } from './choose-accelerator.js';
 import { packInitramfs, quote } from './initramfs.js';
 import { findKernel, readModules } from './kernel.js';
 import { Ports, passUntil } from './ports.js';

@@ -1,12 +1,15 @@
 /**
- * Boots throw-away Linux guests under QEMU, to try exports in. It finds QEMU, a kernel and busybox,
- * packs an initial root file system, and mounts shares from vhost-user sockets. Commands run in the
- * guest with their input, output and exit codes. Who serves a share does not matter: any virtio-fs
- * daemon will do.
+ * Boots throw-away Linux guests to try exports in, under QEMU or as User-Mode Linux. Commands run
+ * in the guest with their input, output and exit codes. Who serves a share does not matter: any
+ * virtio-fs daemon will do.
  *
- * With the accelerator `uml` the guest is User-Mode Linux (`uml.ts`): the same init, with serial
- * lines over socket pairs instead of virtio-serial ports.
+ * - `guest.ts`: a guest from start to end. `qemu.ts`, `uml.ts`: how each of the two is started.
+ * - `choose-accelerator.ts`: whether KVM works here.
+ * - `kernel.ts`, `programs.ts`: finds a kernel with virtio-fs, QEMU and busybox.
+ * - `initramfs.ts`, `cpio.ts`, `init.ts`: the initial root file system, and the script that runs
+ *   in it.
+ * - `ports.ts`: the lines between host and guest that carry commands and their output.
  */
-export type { Accelerator } from './accelerator.js';
+export type { Accelerator } from './choose-accelerator.js';
 export { Guest, GuestError, type GuestOptions, type RunOptions, type RunResult } from './guest.js';
 export type { GuestShare } from './qemu.js';

@@ -1,4 +1,4 @@
-import type { Accelerator } from './accelerator.js';
+import type { Accelerator } from './choose-accelerator.js';
 
 /** The virtio-serial ports. Each has a socket `NAME.sock` in the guest's folder. */
 export const PORTS = ['control', 'alive', 'stdin', 'stdout', 'stderr'] as const;

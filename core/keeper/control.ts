@@ -6,7 +6,7 @@ import {
   watch,
   type Watch,
 } from '../system/index.js';
-import { EAGAIN, EINTR } from '../system/calls/errno.js';
+import { EAGAIN, EINTR } from '../system/calls/negative-errno.js';
 
 /** Descriptors that go with one `send`. */
 const FDS_PER_SEND = 250;

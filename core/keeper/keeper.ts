@@ -1,5 +1,5 @@
 import { type Log, UnixConnection, type UnixListener, type Watch, watch } from '../system/index.js';
-import { EAGAIN } from '../system/calls/errno.js';
+import { EAGAIN } from '../system/calls/negative-errno.js';
 import { FrontEndChannel } from '../vhost-user/front-end-channel.js';
 import { bindSocket, type ListenOptions } from '../vhost-user/listen.js';
 import { EngineProcess, type State } from './engine-process.js';

@@ -11,7 +11,7 @@ import {
   type CloseWatch,
   watchClosely,
 } from '../system/index.js';
-import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/errno.js';
+import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/negative-errno.js';
 
 const read = libc<(fd: Fd, target: number, count: number) => number>('read', 'intptr_t', [
   'int',

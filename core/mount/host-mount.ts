@@ -3,7 +3,7 @@ import type { Message } from '../memory/index.js';
 import { type Log, ownMounts, type OwnedFd, setNonBlocking } from '../system/index.js';
 import { FuseDevice } from './fuse-device.js';
 import { detachByFusermount, mountByFusermount, unmountByFusermount } from './fusermount.js';
-import { detachDirectly, mountDirectly, unmountDirectly } from './mount-call.js';
+import { detachDirectly, mountDirectly, unmountDirectly } from './direct-mount.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
 

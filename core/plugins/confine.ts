@@ -28,11 +28,11 @@ import { prepareFaultGuard } from '../system/memory/fault-guard.js';
 import { interfaces, isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
 import { keeperDescriptor } from '../keeper/index.js';
 import type { DaemonOptions } from './daemon.js';
-import { commandLineWords } from './command-line.js';
-import { isBackend, type BackendSource } from './exports.js';
+import { commandLineWords } from './process-arguments.js';
+import { isBackend, type BackendSource } from './open-export.js';
 import type { BackendRegistry } from './registry.js';
 import { LAYERS, type Layer } from './confinement-options.js';
-import { check } from './schema.js';
+import { check } from './option-descriptions.js';
 
 export interface Confinement {
   readonly layers: readonly Layer[];

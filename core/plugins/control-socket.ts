@@ -3,7 +3,7 @@ import { askSocket, CommandSocket, type CommandRequest } from '../control/index.
 import type { Daemon } from './daemon.js';
 import { suggestion } from './suggestion.js';
 import type { BackendRegistry } from './registry.js';
-import { check, toFlag } from './schema.js';
+import { check, toFlag } from './option-descriptions.js';
 
 /** A daemon's control socket: it runs commands of backends in the daemon, one at a time. */
 export class ControlSocket {

@@ -9,16 +9,16 @@ import { type Fd, OwnedFd } from '../system/index.js';
 import { dup } from '../system/calls/files.js';
 import { QueueThreads } from '../queue-threads/index.js';
 import { ListenError, type VhostUserDevice, VhostUserServer } from '../vhost-user/index.js';
-import { exportSchema, type ExportConfig } from './config.js';
+import { exportSchema, type ExportConfig } from './config-schema.js';
 import {
   isBackend,
   openExport,
   reopenExport,
   type BackendSource,
   type OpenExportOptions,
-} from './exports.js';
-import { limited } from './limited-log.js';
-import { check } from './schema.js';
+} from './open-export.js';
+import { limited } from './rate-limited-log.js';
+import { check } from './option-descriptions.js';
 import { suggestion } from './suggestion.js';
 import type { BackendRegistry, OptionName } from './registry.js';
 

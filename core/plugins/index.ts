@@ -1,10 +1,19 @@
 /**
- * Composition: finds and configures backends (`registry.ts`, `exports.ts`), and joins transports
- * and FUSE sessions to a daemon (`daemon.ts`), a mount on this host (`mount.ts`) or one call
- * (`serve.ts`). What people write (configuration files, options) is checked against zod schemas
- * (`config.ts`, `schema.ts`); a mistake is a `UsageError` of one line. Beside these: the
- * confinement of the process (`confine.ts`), the control socket of a daemon (`control-socket.ts`),
- * and the log.
+ * Composition: finds and configures backends, and joins transports and FUSE sessions.
+ *
+ * - `daemon.ts`: exports on vhost-user sockets. `mount.ts`: an export mounted on this host.
+ *   `serve.ts`: one call that serves one backend.
+ * - `open-export.ts`: from a backend's name and options to an open export. `registry.ts`: which
+ *   backends there are.
+ * - `config-schema.ts`: every option of the configuration file, as zod schemas.
+ *   `option-descriptions.ts`: from a schema to flags, help texts and errors of one line, with
+ *   `suggestion.ts` for misspelt words and `yaml.ts` for files.
+ * - `confine.ts`, `confinement-options.ts`: the confinement of the process.
+ * - `control-socket.ts`: the socket on which a daemon takes commands. `offline-commands.ts`: what
+ *   commands that run without a daemon may use.
+ * - `logger.ts`, `rate-limited-log.ts`: the log, and the part of it that guests can cause.
+ * - `service-container.ts`: how the program's services are wired, and replaced.
+ * - `process-arguments.ts`, `v8-inlining.ts`: the command line as bytes; a setting of V8.
  */
 export {
   cacheSchema,
@@ -15,26 +24,32 @@ export {
   logSchema,
   parseConfig,
   readConfig,
-} from './config.js';
-export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config.js';
+} from './config-schema.js';
+export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config-schema.js';
 export { confine, mustBeConfined, programFolders, type Confined, type Confinement } from './confine.js';
 export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
 export { askDaemon, ControlSocket } from './control-socket.js';
-export { createContainer, Services, type StartDaemon } from './container.js';
+export { createContainer, Services, type StartDaemon } from './service-container.js';
 export { groupId, Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
-export { inlineMore } from './inlining.js';
+export { inlineMore } from './v8-inlining.js';
 export {
   isBackend,
   openExport,
   type BackendSource,
   type ExportSettings,
   type OpenExportOptions,
-} from './exports.js';
-export { createLogger } from './log.js';
+} from './open-export.js';
+export { createLogger } from './logger.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
 export { closestWord, suggestion } from './suggestion.js';
-export { offlineEnvironment } from './offline.js';
+export { offlineEnvironment } from './offline-commands.js';
 export { BackendRegistry, type CreateBackendOptions, type OptionName } from './registry.js';
 export { serve, type ServeOptions } from './serve.js';
-export { check, describeOptions, parseOption, toFlag, type OptionDescription } from './schema.js';
+export {
+  check,
+  describeOptions,
+  parseOption,
+  toFlag,
+  type OptionDescription,
+} from './option-descriptions.js';
 export { toYaml } from './yaml.js';

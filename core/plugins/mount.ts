@@ -12,8 +12,8 @@ import {
   type BackendSource,
   type ExportSettings,
   type OpenExportOptions,
-} from './exports.js';
-import { limited } from './limited-log.js';
+} from './open-export.js';
+import { limited } from './rate-limited-log.js';
 
 /** What to mount on this host, and where. */
 export interface HostMountOptions extends OpenExportOptions, Partial<ExportSettings> {

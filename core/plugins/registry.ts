@@ -10,7 +10,7 @@ import {
   type Logger,
 } from '../backend/index.js';
 import { suggestion } from './suggestion.js';
-import { check } from './schema.js';
+import { check } from './option-descriptions.js';
 
 interface BuiltIn {
   readonly load: () => Promise<{ readonly default: BackendPlugin }>;

@@ -1,6 +1,6 @@
 import type { Logger } from '../backend/index.js';
 import { Daemon, type ServedExport } from './daemon.js';
-import { createLogger } from './log.js';
+import { createLogger } from './logger.js';
 import { BackendRegistry } from './registry.js';
 
 /** What a program serves from within itself. */

@@ -42,8 +42,8 @@ import { type Fd, CallList, type DescriptorUse, mustReadOn } from '../system/ind
 import type { Completions, QueueMessage, QueueService } from '../virtqueue/index.js';
 import type { DirectCalls } from './direct-calls.js';
 import type { ThreadMailbox } from './mailbox.js';
-import { Count, type FileTableView } from './file-table.js';
-import { ENOENT } from '../system/calls/errno.js';
+import { Count, type FileTableView } from './shared-file-table.js';
+import { ENOENT } from '../system/calls/negative-errno.js';
 
 const HEADER = fuse_in_header.bytes;
 const ATTR = (BODY + fuse_attr_out.attr) >> 2;

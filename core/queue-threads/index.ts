@@ -1,13 +1,15 @@
 /**
  * Queue threads: worker threads that serve request queues beside the engine's thread. All state
- * stays with the engine's thread. It publishes the descriptors behind nodes and open files in a
- * file table in shared memory ({@link SharedFileTable}). By these a thread serves READ, WRITE,
- * GETATTR and LOOKUP itself (`DirectService`, whose system calls are `DirectCalls`). Every other
- * request goes through a mailbox in shared memory (`mailbox.ts`) to the engine's thread, which
- * answers it as on any queue (`RemoteRun`).
+ * stays with the engine's thread.
  *
- * `QueueThreads` starts the threads and deals out queues. `worker.ts` is a thread's program, and
- * `messages.ts` has the messages by which queues come and go.
+ * - `queue-threads.ts`: starts the threads and deals out queues. `worker.ts`: a thread's program.
+ * - `shared-file-table.ts`: what the engine publishes for threads: descriptors behind nodes and
+ *   open files, in shared memory.
+ * - `direct-service.ts`, `direct-calls.ts`: how a thread serves READ, WRITE, GETATTR and LOOKUP
+ *   with these, and the system calls for it.
+ * - `mailbox.ts`, `remote-run.ts`: the way of every other request to the engine's thread, which
+ *   answers it as on any queue.
+ * - `messages.ts`: the messages by which queues come and go.
  *
  * How a thread serves requests although all state is the engine's:
  *
@@ -31,4 +33,4 @@
  *   afterwards. While a dirty log is kept the queue is the engine's.
  */
 export { QueueThreads, type ThreadLog } from './queue-threads.js';
-export type { DirectCounts, SharedFileTable } from './file-table.js';
+export type { DirectCounts, SharedFileTable } from './shared-file-table.js';

@@ -18,7 +18,7 @@ import { EngineMailbox, mailboxMemory } from './mailbox.js';
 import type { Notice, Command, ThreadData } from './messages.js';
 import { noteStart } from '../system/started-threads.js';
 import { type QueueCommand, regionsOf, RemoteRun } from './remote-run.js';
-import { SharedFileTable } from './file-table.js';
+import { SharedFileTable } from './shared-file-table.js';
 
 /** How long {@link QueueThreads.close} waits for a thread. */
 const END_TIMEOUT_MS = 5000;

@@ -15,7 +15,7 @@ import { DirectCalls } from './direct-calls.js';
 import { DirectService } from './direct-service.js';
 import { ThreadMailbox } from './mailbox.js';
 import type { Notice, Command, ServeCommand, SharedRegion, ThreadData } from './messages.js';
-import { FileTableView } from './file-table.js';
+import { FileTableView } from './shared-file-table.js';
 
 // The program of a thread that serves queues: see `QueueThreads`.
 

@@ -7,7 +7,7 @@ import {
   type CachePolicy,
   type Logger,
 } from '../backend/index.js';
-import { heapLimit } from './budget.js';
+import { heapLimit } from './budgets.js';
 import { ListingBudget } from './directory-stream.js';
 import type { Slot } from './ids.js';
 import { LockTable, type LockLimits } from './locks/index.js';

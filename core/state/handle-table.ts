@@ -1,4 +1,4 @@
-import { type Budget, handleBudget } from './budget.js';
+import { type Budget, handleBudget } from './budgets.js';
 import type { HandleGeneration, HandleIndex, Slot } from './ids.js';
 
 /** What a handle is of. */

@@ -1,21 +1,28 @@
 /**
- * The shared layer between the FUSE protocol and the backends: what a guest's numbers stand for.
- * Node ids, generations, lookup counts, `fh`s, directory streams and locks live here, so that a
+ * The shared layer between the FUSE protocol and the backends: what a guest's numbers stand for. A
  * backend sees only its own nodes and files. An {@link Export} has what all guests of one backend
- * share. A session (in `core/fuse`) adds its own lookup counts and handles. All of it is plain data
- * that can be saved and restored (`snapshot.ts`, `saved.ts`).
+ * share. A session (in `core/fuse`) adds its own lookup counts and handles. All of it is plain
+ * data that can be saved and restored.
  *
+ * - `export.ts`: a backend, and the tables that its guests share.
+ * - `node-table.ts`, `identity.ts`, `ids.ts`: nodes, the ids and generations that guests know them
+ *   by, and the types of these numbers.
+ * - `lookup-counts.ts`, `handle-table.ts`: a guest's lookups, and its open files and directories.
+ * - `directory-stream.ts`: a listing, which stays the same while a guest reads it.
+ * - `keep-cache.ts`: whether a guest may keep a file's cached data when it opens the file again.
+ * - `budgets.ts`: what all guests of the process share: heap for handles, descriptors.
  * - `locks/`: POSIX record locks and BSD flock of all guests of an export.
+ * - `saved-export.ts`, `saved-form.ts`: saving and restoring, and the form in which it is done.
  */
 export * from './directory-stream.js';
 export * from './export.js';
-export * from './freshness.js';
+export * from './keep-cache.js';
 export * from './handle-table.js';
 export * from './identity.js';
 export type * from './ids.js';
 export * from './locks/index.js';
 export * from './lookup-counts.js';
 export * from './node-table.js';
-export type { SavedHandle, SavedSession } from './saved.js';
-export * from './snapshot.js';
-export { descriptorBudget, handleBudget } from './budget.js';
+export type { SavedHandle, SavedSession } from './saved-form.js';
+export * from './saved-export.js';
+export { descriptorBudget, handleBudget } from './budgets.js';

@@ -14,13 +14,15 @@
  * call on a thread, finds zeros that nobody else uses. The addresses are given back when the last
  * view was collected.
  *
- * - `calls/`: libc through koffi, and the file system calls of passthrough.
+ * - `calls/`: libc through koffi, the file system calls of passthrough, and the errors that calls
+ *   return (`negative-errno.ts`; replies to guests have those of core/backend).
  * - `batches/`: many system calls in one foreign call (`CallList`), and threads that make such
- *   lists.
- * - `memory/`: memory outside the heap, mappings, memfds, and reads and writes of several pieces.
+ *   lists. `started-threads.ts`: waits for threads that are just starting.
+ * - `memory/`: memory outside the heap, mappings, memfds, and how V8 counts it.
  * - `descriptors/`: the type of a descriptor's number, descriptors with owners, eventfds, unix
- *   sockets, descriptors that threads share.
- * - `event-loop/`: polls of the event loop.
+ *   sockets, descriptors that threads share, output that never blocks.
+ * - `event-loop/`: the sleep of the engine's thread, and polls of the event loop.
+ * - `log.ts`: where rooms below `core/plugins` log.
  * - `confinement/`: Landlock, seccomp, namespaces. Landlock and namespaces confine one thread. That
  *   thread then executes the program anew, so that all threads of the new program are confined.
  */
@@ -31,15 +33,15 @@ export * from './descriptors/foreign-eventfd.js';
 export { IoThreads, type IoWork } from './batches/io-threads.js';
 export * from './calls/libc.js';
 export { isAtOrBelow, ownMounts } from './calls/own-mounts.js';
-export * from './descriptors/limits.js';
+export * from './descriptors/descriptor-limit.js';
 export type { Log } from './log.js';
 export { fileIdentity } from './memory/foreign-memory.js';
 export * from './memory/mapping.js';
 export * from './memory/memfd.js';
 export * from './memory/native-memory.js';
-export * from './descriptors/output.js';
+export * from './descriptors/non-blocking-output.js';
 export * from './descriptors/owned-fd.js';
-export * from './memory/pieces.js';
+export * from './calls/vectored-io.js';
 export { PAGE_SIZE } from './memory/region.js';
 export * from './descriptors/shared-descriptors.js';
 export * from './descriptors/unix-socket.js';

@@ -7,7 +7,7 @@ import {
   type Watch,
 } from '../system/index.js';
 import { decodeHeader, HEADER_SIZE, type Header, MAX_REGIONS, ProtocolError } from './messages.js';
-import { EAGAIN, ECONNRESET, EINTR } from '../system/calls/errno.js';
+import { EAGAIN, ECONNRESET, EINTR } from '../system/calls/negative-errno.js';
 
 /** The stream has failed: the front-end is gone, or does not read its replies. */
 export class ChannelError extends Error {

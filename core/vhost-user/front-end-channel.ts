@@ -15,7 +15,7 @@ import {
   requestName,
   type RequestName,
 } from './messages.js';
-import { EAGAIN, EINTR } from '../system/calls/errno.js';
+import { EAGAIN, EINTR } from '../system/calls/negative-errno.js';
 
 /** The daemon has refused a message, has broken the protocol, or has gone away. */
 export class FrontEndError extends Error {

@@ -5,7 +5,7 @@ import { FsError } from '../../core/backend/index.js';
 import { restoreSession, saveSession, type Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { restoreExport, saveExport } from '../../core/state/index.js';
-import { decodeSaved, encodeSaved, type SavedExport } from '../../core/state/saved.js';
+import { decodeSaved, encodeSaved, type SavedExport } from '../../core/state/saved-form.js';
 import { engine, MemoryLog } from '../support/engine.js';
 import { FuseClient, ROOT } from '../support/fuse-client.js';
 import { Loopback } from '../support/loopback.js';

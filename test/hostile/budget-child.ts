@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Client, ROOT } from '../../core/contract/client.js';
 import { Session } from '../../core/fuse/index.js';
-import { openExport } from '../../core/plugins/exports.js';
+import { openExport } from '../../core/plugins/open-export.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';
 import { eventfd } from '../../core/system/index.js';
 import { outcome } from '../backends/passthrough/harness.js';

@@ -6,7 +6,7 @@ import { test, type TestContext } from 'node:test';
 import { FileType, makeDevice, OpenFlags } from '../../core/backend/index.js';
 import { Client, ROOT } from '../../core/contract/client.js';
 import { Session } from '../../core/fuse/index.js';
-import { openExport } from '../../core/plugins/exports.js';
+import { openExport } from '../../core/plugins/open-export.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';
 import { setEffectiveGid, setEffectiveUid } from '../../core/system/calls/credentials.js';
 import { outcome } from '../backends/passthrough/harness.js';

@@ -1,4 +1,4 @@
-import { createLogger } from '../../core/plugins/log.js';
+import { createLogger } from '../../core/plugins/logger.js';
 
 /*
  * Logs lines without end to standard error, whatever that is, for some milliseconds; then says by

@@ -8,7 +8,7 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Readable } from 'node:stream';
-import { limited } from '../../core/plugins/limited-log.js';
+import { limited } from '../../core/plugins/rate-limited-log.js';
 import { UnixConnection } from '../../core/system/index.js';
 import { MemoryLog } from '../support/engine.js';
 
@@ -107,7 +107,7 @@ test('what a file has room for is all there when the process ends', async () => 
     process.execPath,
     [
       '-e',
-      `import(${JSON.stringify(fileURLToPath(new URL('../../core/plugins/log.js', import.meta.url)))}).then(({ createLogger }) => {
+      `import(${JSON.stringify(fileURLToPath(new URL('../../core/plugins/logger.js', import.meta.url)))}).then(({ createLogger }) => {
       const log = createLogger({ level: 'info', format: 'json' });
       for (let i = 0; i < 1000; i++) log.info({ i }, 'a line');
       process.exit(0);

@@ -4,11 +4,11 @@ import { mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Turns, type CallLength } from '../../backends/passthrough/calls/turns.js';
+import { Turns, type CallLength } from '../../backends/passthrough/calls/pool-turns.js';
 import { DAEMON } from '../../core/backend/index.js';
 import { Client, ROOT } from '../../core/contract/client.js';
 import { Session } from '../../core/fuse/index.js';
-import { openExport } from '../../core/plugins/exports.js';
+import { openExport } from '../../core/plugins/open-export.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';
 import { outcome } from '../backends/passthrough/harness.js';
 import { MemoryLog } from '../support/engine.js';

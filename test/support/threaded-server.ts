@@ -8,7 +8,7 @@ import { hostBuffer } from '../../core/memory/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
 import { Export, type ExportOptions } from '../../core/state/index.js';
 import { QueueThreads, type DirectCounts } from '../../core/queue-threads/index.js';
-import { SharedFileTable } from '../../core/queue-threads/file-table.js';
+import { SharedFileTable } from '../../core/queue-threads/shared-file-table.js';
 import { advancePromises, drain, type Watch, watch } from '../../core/system/index.js';
 import { FrontEnd, VhostUserServer, type FrontEndOptions } from '../../core/vhost-user/index.js';
 import { MemoryLog } from './engine.js';

@@ -7,7 +7,7 @@ import {
   WriteFlags,
 } from '../../../core/backend/index.js';
 import { type Fd, CallList, IoThreads, type IoWork } from '../../../core/system/index.js';
-import { useFsetid } from '../calls/caller.js';
+import { useFsetid } from '../calls/impersonation.js';
 import { StatBatch } from './stat-batches.js';
 import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';

@@ -5,7 +5,7 @@ import type { Node } from '../nodes/nodes.js';
 import { putComponent } from '../calls/call-memory.js';
 import { newEntry, type OwnEntry, type Share } from '../share.js';
 import { addStatName, fillFromStat, takeStat } from '../calls/stat.js';
-import { ENOENT } from '../../../core/system/calls/errno.js';
+import { ENOENT } from '../../../core/system/calls/negative-errno.js';
 
 /**
  * Each call of a list has a slot of native memory here: first the result (`struct stat` or `struct

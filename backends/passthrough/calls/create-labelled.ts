@@ -1,11 +1,11 @@
 import type { Fd } from '../../../core/system/index.js';
 import type { Context, SecurityContext } from '../../../core/backend/index.js';
 import { AT, close, linkat, O, openat } from '../../../core/system/calls/files.js';
-import { endImpersonation } from './caller.js';
+import { endImpersonation } from './impersonation.js';
 import { at, putDescriptorPath } from './call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor, statInoHigh, statInoLow, statMount } from './stat.js';
-import { EISDIR, ENOENT, EOPNOTSUPP } from '../../../core/system/calls/errno.js';
+import { EISDIR, ENOENT, EOPNOTSUPP } from '../../../core/system/calls/negative-errno.js';
 
 /**
  * Creates regular files that have their security context from the first moment on, also for

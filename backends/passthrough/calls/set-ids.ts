@@ -1,7 +1,7 @@
 import type { Fd } from '../../../core/system/index.js';
 import { ModeBits } from '../../../core/backend/index.js';
 import { chmod } from '../../../core/system/calls/files.js';
-import { useFsetid } from './caller.js';
+import { useFsetid } from './impersonation.js';
 import { putDescriptorPath } from './call-memory.js';
 import { statDescriptor, statMode } from './stat.js';
 

@@ -19,13 +19,13 @@ import {
   symlinkat,
   unlinkat,
 } from '../../../core/system/calls/files.js';
-import { endImpersonation } from '../calls/caller.js';
+import { endImpersonation } from '../calls/impersonation.js';
 import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { statLinks, statName } from '../calls/stat.js';
-import { EACCES, ENOENT, EOPNOTSUPP, EXDEV } from '../../../core/system/calls/errno.js';
+import { EACCES, ENOENT, EOPNOTSUPP, EXDEV } from '../../../core/system/calls/negative-errno.js';
 
 /** Creating, linking, renaming and removing names. */
 export function creationOperations(share: Share) {

@@ -24,16 +24,16 @@ import {
   unlinkat,
 } from '../../../core/system/calls/files.js';
 import { type Fd, mustReadOn, readInto, writeFrom } from '../../../core/system/index.js';
-import { endImpersonation, useFsetid } from '../calls/caller.js';
+import { endImpersonation, useFsetid } from '../calls/impersonation.js';
 import { clearSetIds } from '../calls/set-ids.js';
 import { gatherOperations } from '../batches/gather.js';
 import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
 import { OpenFile } from '../nodes/open-file.js';
-import { turns } from '../calls/turns.js';
+import { turns } from '../calls/pool-turns.js';
 import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { EACCES, EEXIST, EOPNOTSUPP, EPERM, ESTALE } from '../../../core/system/calls/errno.js';
+import { EACCES, EEXIST, EOPNOTSUPP, EPERM, ESTALE } from '../../../core/system/calls/negative-errno.js';
 
 /** Opening, creating, reading and writing files. */
 export function dataOperations(share: Share) {

@@ -20,7 +20,7 @@ import {
 } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor, statDeviceNumber, statIno, statName } from '../calls/stat.js';
-import { EAGAIN, ENOENT } from '../../../core/system/calls/errno.js';
+import { EAGAIN, ENOENT } from '../../../core/system/calls/negative-errno.js';
 
 /** Opens a known directory for reading. The caller closes the descriptor. @throws FsError */
 export function openDirectory(share: Share, node: Node): Fd {

@@ -12,7 +12,7 @@ import {
   syncfsLater,
 } from '../../../core/system/calls/files.js';
 import { type Fd, NativeMemory } from '../../../core/system/index.js';
-import { useFsetid } from '../calls/caller.js';
+import { useFsetid } from '../calls/impersonation.js';
 import { clearSetIds } from '../calls/set-ids.js';
 import { settle } from './data.js';
 import { openDirectory } from './directory.js';
@@ -20,7 +20,7 @@ import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
 import { at, getLong, offset as area, putLong } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { turns } from '../calls/turns.js';
+import { turns } from '../calls/pool-turns.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;

@@ -16,14 +16,14 @@ import {
   truncate,
   utimensat,
 } from '../../../core/system/calls/files.js';
-import { useFsetid } from '../calls/caller.js';
+import { useFsetid } from '../calls/impersonation.js';
 import { clearSetIds } from '../calls/set-ids.js';
 import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
 import { at, offset, putDescriptorPath, putLong } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { statDescriptor } from '../calls/stat.js';
-import { EACCES } from '../../../core/system/calls/errno.js';
+import { EACCES } from '../../../core/system/calls/negative-errno.js';
 
 /** An owner id that leaves the owner as it is, chown(2). */
 const UNCHANGED_ID = 0xffffffff;

@@ -1,10 +1,10 @@
 import { type Context, decodeName, FsError } from '../../../core/backend/index.js';
 import { getxattr, listxattr, removexattr, setxattr } from '../../../core/system/calls/xattrs.js';
-import { useFsetid } from '../calls/caller.js';
+import { useFsetid } from '../calls/impersonation.js';
 import type { Node } from '../nodes/nodes.js';
 import { at, bytes, offset, putDescriptorPath, putText, XATTR_MAX_BYTES } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { ENODATA } from '../../../core/system/calls/errno.js';
+import { ENODATA } from '../../../core/system/calls/negative-errno.js';
 
 /**
  * Extended attributes. They are reached by the descriptor's path below /proc, because descriptors

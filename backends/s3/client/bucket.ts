@@ -22,14 +22,14 @@ import { UsageError } from '../../../core/backend/index.js';
 import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
 import type { Deadline } from './deadline.js';
-import type { Capabilities, Condition, Content, Head, Page, Part } from './exchanged.js';
+import type { Capabilities, Condition, Content, Head, Page, Part } from './bucket-types.js';
 import { classify, S3Failure } from './failure.js';
 import { readListing } from './listing.js';
 import type { Metrics } from './metrics.js';
 import type { S3Options } from '../options.js';
 import type { Attempt, Requests } from './requests.js';
-import { pour } from './wire.js';
-import type { Sink } from './wire.js';
+import { pour } from './http.js';
+import type { Sink } from './http.js';
 
 /**
  * Modification time of an object that was just written. It is not known until a listing or HEAD

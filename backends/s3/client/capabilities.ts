@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../../core/backend/index.js';
 import { WRITE_MARK } from '../objects/attributes.js';
 import type { Bucket } from './bucket.js';
-import type { Capabilities, Condition, Content } from './exchanged.js';
+import type { Capabilities, Condition, Content } from './bucket-types.js';
 import type { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
 

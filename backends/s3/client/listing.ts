@@ -1,4 +1,4 @@
-import type { Page } from './exchanged.js';
+import type { Page } from './bucket-types.js';
 
 const entities: Readonly<Record<string, string>> = { lt: '<', gt: '>', amp: '&', quot: '"', apos: "'" };
 

@@ -2,14 +2,15 @@ import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { S3Client } from '@aws-sdk/client-s3';
 import type { Logger } from '../../../core/backend/index.js';
-import { Deadline, Semaphore } from './deadline.js';
+import { Semaphore } from './concurrency.js';
+import { Deadline } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
 import { sendHeaderBytes } from './header-bytes.js';
 import type { Metrics } from './metrics.js';
 import { type RetryPauses, retryPauseMs } from './retry-pause.js';
 import type { S3Options } from '../options.js';
 import { SignedRequests } from './signed-requests.js';
-import { Connections } from './wire.js';
+import { Connections } from './http.js';
 
 /** Between the attempts of a request. */
 const PAUSES: RetryPauses = { firstMs: 100, maxMs: 5_000 };

@@ -1,11 +1,11 @@
 import { hash, webcrypto } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
 import type { Dispatcher } from 'undici';
-import type { Content, Head } from './exchanged.js';
+import type { Content, Head } from './bucket-types.js';
 import { S3Failure } from './failure.js';
+import { Collected, exchange } from './http.js';
+import type { Connections, Sink, WireAnswer, WireRequest } from './http.js';
 import { encoded, encodedKey, signatureOf, signingKey } from './signature.js';
-import { Collected, exchange } from './wire.js';
-import type { Connections, Sink, WireAnswer, WireRequest } from './wire.js';
 
 /** SHA-256 of an empty body. */
 const EMPTY_SHA256 = hash('sha256', '', 'hex');

@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { unlink } from 'node:fs/promises';
 import { promisify } from 'node:util';
-import { Users } from '../client/deadline.js';
+import { Users } from '../client/concurrency.js';
 
 /**
  * Writes of at most this many bytes, and removals of files up to this size, are made at once. They

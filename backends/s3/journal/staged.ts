@@ -1,8 +1,8 @@
 import { stat } from 'node:fs/promises';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { format, now, parse } from '../objects/attributes.js';
-import type { Condition } from '../client/exchanged.js';
-import { Users } from '../client/deadline.js';
+import type { Condition } from '../client/bucket-types.js';
+import { Users } from '../client/concurrency.js';
 import { Extents } from './extents.js';
 import type { Piece } from './extents.js';
 import { RecordType, StagingLog } from './staging-log.js';

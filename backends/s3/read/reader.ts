@@ -1,13 +1,14 @@
 import { createHash } from 'node:crypto';
 import type { RemoteObject } from '../objects/attributes.js';
 import type { Bucket } from '../client/bucket.js';
-import { Deadline, deferred } from '../client/deadline.js';
-import type { Deferred } from '../client/deadline.js';
+import { deferred } from '../client/concurrency.js';
+import { Deadline } from '../client/deadline.js';
+import type { Deferred } from '../client/concurrency.js';
 import type { BlockId, DiskCache } from './disk-cache.js';
 import { S3Failure } from '../client/failure.js';
 import type { Metrics } from '../client/metrics.js';
-import { into } from '../client/wire.js';
-import type { Sink } from '../client/wire.js';
+import { into } from '../client/http.js';
+import type { Sink } from '../client/http.js';
 
 /** Bytes of a block, the unit in which data is fetched and cached. */
 export const BLOCK_BYTES = 128 * 1024;

@@ -6,7 +6,7 @@ import { UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
 import { askSocket, type CommandRequest } from '../../../core/control/index.js';
 import { Intents } from '../journal/intents.js';
-import { controlPath, Mounted } from './mounted.js';
+import { controlPath, MountedBucket } from './mounted-bucket.js';
 import type { S3Options } from '../options.js';
 import { Staged } from '../journal/staged.js';
 import type { Recovered } from '../journal/staged.js';
@@ -81,7 +81,7 @@ async function runningStatus(folder: string): Promise<Record<string, unknown> | 
 
 /** Uploads what a dead process left in its cache folder, and finishes its renames. */
 export async function recover(options: S3Options, log: Logger): Promise<FolderReport> {
-  const mounted = await Mounted.start({ ...options, readOnly: false }, log);
+  const mounted = await MountedBucket.start({ ...options, readOnly: false }, log);
   try {
     await mounted.files.writeback.flush();
   } finally {

@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { defineCommand, UsageError } from '../../../core/backend/index.js';
 import { optionsSchema } from '../options.js';
 import { exportAside, recover, status } from './administration.js';
-import { controlPath, defaultFolder } from './mounted.js';
+import { controlPath, defaultFolder } from './mounted-bucket.js';
 
 /** The options that say which mount is meant: its cache folder, or what it serves. */
 const placeSchema = optionsSchema

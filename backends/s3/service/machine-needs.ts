@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { BackendNeeds } from '../../../core/backend/index.js';
-import { defaultFolder } from './mounted.js';
+import { defaultFolder } from './mounted-bucket.js';
 import type { S3Options } from '../options.js';
 
 /**

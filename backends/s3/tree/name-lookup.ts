@@ -1,8 +1,9 @@
 import { FileType } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { fresh, parse } from '../objects/attributes.js';
-import type { Head } from '../client/exchanged.js';
-import { Deadline, parallel } from '../client/deadline.js';
+import type { Head } from '../client/bucket-types.js';
+import { parallel } from '../client/concurrency.js';
+import { Deadline } from '../client/deadline.js';
 import { decodePart, keyFits, RESERVED } from '../objects/keys.js';
 import { childPath, learn, learnAbsent, nextSequence, pathOf, stillHolds } from './nodes.js';
 import type { Directory, Known } from './nodes.js';

@@ -1,7 +1,7 @@
 import { engineSlot } from '../../../core/backend/accelerator.js';
 import type { Time } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
-import { Mutex } from '../client/deadline.js';
+import { Mutex } from '../client/concurrency.js';
 import type { Staged } from '../journal/staged.js';
 
 /**

@@ -2,12 +2,13 @@ import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { formatFitting } from '../objects/attributes.js';
 import { takeBuffer, returnBuffer } from '../client/buffers.js';
 import type { Bucket } from '../client/bucket.js';
-import type { Content, Part } from '../client/exchanged.js';
-import { Deadline, parallel, Semaphore } from '../client/deadline.js';
+import type { Content, Part } from '../client/bucket-types.js';
+import { parallel, Semaphore } from '../client/concurrency.js';
+import { Deadline } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
 import type { Services } from '../service/services.js';
 import type { Snapshot, Staged } from '../journal/staged.js';
-import { into } from '../client/wire.js';
+import { into } from '../client/http.js';
 
 /** Most parts of an upload (Amazon S3 User Guide, "Multipart upload limits"). */
 const PARTS_MAX = 10_000;

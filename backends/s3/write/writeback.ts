@@ -1,6 +1,7 @@
 import { FsError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
-import { Deadline, parallel } from '../client/deadline.js';
+import { parallel } from '../client/concurrency.js';
+import { Deadline } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
 import { type RetryPauses, retryPauseMs } from '../client/retry-pause.js';
 import { pathOf } from '../tree/nodes.js';

@@ -22,8 +22,8 @@ import {
   GETATTR_FH,
   InitFlag,
 } from '../wire/abi.js';
-import { checkId } from './ids.js';
-import { refuseChange } from './refusals.js';
+import { checkId } from './refused-ids.js';
+import { refuseChange } from './refused-changes.js';
 import { GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import { putAttributesValid } from '../wire/reply-structures.js';
@@ -125,7 +125,7 @@ function finishAttributes(session: Session, request: Request, attributes: Attrib
   putAttributesValid(out.words, attributeValidity);
   const low = nodes.idLow(slot);
   out.attributes(BODY + fuse_attr_out.attr, attributes, low, nodes.idHigh(slot));
-  session.freshness?.tell(slot, attributes, low);
+  session.keepCache?.tell(slot, attributes, low);
   if (request.message.passedOn === true) session.publishNode(slot, attributes);
   return fuse_attr_out.bytes;
 }

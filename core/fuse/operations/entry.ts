@@ -28,6 +28,6 @@ export function enter(session: Session, at: number, entry: Entry<object>): Slot 
   }
   putEntry(out.words, at, low, high, nodes.generation(slot), entryValidity, attributeValidity);
   session.counts.add(slot);
-  session.freshness?.tell(slot, attributes, low);
+  session.keepCache?.tell(slot, attributes, low);
   return slot;
 }

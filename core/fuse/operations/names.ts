@@ -11,9 +11,9 @@ import {
 } from '../../backend/index.js';
 import type { Slot } from '../../state/index.js';
 import { InitFlag, InitFlag2 } from '../wire/abi.js';
-import { refuseChange } from './refusals.js';
+import { refuseChange } from './refused-changes.js';
 import { enter } from './entry.js';
-import { checkAcl, checkId } from './ids.js';
+import { checkAcl, checkId } from './refused-ids.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import type { Request } from '../session/request.js';

@@ -17,7 +17,7 @@ import {
   OPEN_KILL_SUIDGID,
   RELEASE_FLOCK_UNLOCK,
 } from '../wire/abi.js';
-import { isReadOnly, refuseChange } from './refusals.js';
+import { isReadOnly, refuseChange } from './refused-changes.js';
 import { enter } from './entry.js';
 import { closeHandle, discardFile, openHandle } from './handles.js';
 import { creationContext } from './names.js';
@@ -226,11 +226,11 @@ function finishOpen(
   const { file, directIo, keepCache, nonSeekable } = opened;
   const { data } = session.export.cache;
   const { nodes, fileTable } = session;
-  if (session.freshness !== undefined)
+  if (session.keepCache !== undefined)
     fileTable?.reportDifferences(slot, nodes.idLow(slot), nodes.idHigh(slot));
   let openFlags = 0;
   if (directIo ?? data === 'never') openFlags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
-  if (keepCache ?? (data === 'always' || session.freshness?.open(slot) === true))
+  if (keepCache ?? (data === 'always' || session.keepCache?.open(slot) === true))
     openFlags |= FOPEN_KEEP_CACHE;
   if (nonSeekable === true) openFlags |= FOPEN_NONSEEKABLE;
   let handle: HandleIndex;

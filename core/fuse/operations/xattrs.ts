@@ -1,6 +1,6 @@
 import { Errno, FsError, encodeName, nameLength } from '../../backend/index.js';
 import { InitFlag, SETXATTR_ACL_KILL_SGID, XATTR_LIST_MAX, XATTR_SIZE_MAX } from '../wire/abi.js';
-import { checkAcl } from './ids.js';
+import { checkAcl } from './refused-ids.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import {

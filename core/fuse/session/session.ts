@@ -10,7 +10,7 @@ import {
 import type { Message } from '../../memory/index.js';
 import {
   descriptorBudget,
-  Freshness,
+  KeepCache,
   handleBudget,
   HandleKind,
   HandleTable,
@@ -82,7 +82,7 @@ export class Session {
   readonly counts: LookupCounts;
   readonly handles: HandleTable;
   /** Decides whose cached data the guest may keep, if the cache policy's `data` is `auto`. */
-  readonly freshness: Freshness | undefined;
+  readonly keepCache: KeepCache | undefined;
   /** The guest's locks. Replaced when the guest starts anew (see {@link reset}). */
   locks: LockSession<Slot>;
   /** The request being started. */
@@ -122,7 +122,7 @@ export class Session {
     // Where open files have descriptors, those are scarcer than memory.
     const budget = shared.accelerator.backing === undefined ? handleBudget : descriptorBudget;
     this.handles = new HandleTable(shared.limits.handles, budget);
-    this.freshness = shared.cache.data === 'auto' ? new Freshness() : undefined;
+    this.keepCache = shared.cache.data === 'auto' ? new KeepCache() : undefined;
     this.#maxWaiters = options.maxWaiters;
     this.locks = shared.locks.openSession(id, this.#maxWaiters);
     this.entryValidity = validity(shared.cache.entryTimeout);
@@ -133,7 +133,7 @@ export class Session {
       { entry: this.entryValidity, negative: this.negativeValidity, attributes: this.attributeValidity },
       {
         returnLookups: (slot, lookups) => this.counts.forget(slot, lookups),
-        attributesDiffer: (slot) => this.freshness?.lose(slot),
+        attributesDiffer: (slot) => this.keepCache?.lose(slot),
       },
     );
     this.#faults = new Faults(this.log);

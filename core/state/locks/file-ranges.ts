@@ -1,4 +1,4 @@
-import { LockType } from './types.js';
+import { LockType } from './request.js';
 
 /** An owner, which must have a unique number. */
 export interface Numbered {

@@ -1,5 +1,5 @@
 import type { FileRanges, Numbered, Range } from './file-ranges.js';
-import { LockType } from './types.js';
+import { LockType } from './request.js';
 
 /** A change to an owner's ranges that is computed and not yet made. */
 export interface RangeChange<O extends Numbered> {

@@ -1,6 +1,6 @@
 import type { FileRanges } from './file-ranges.js';
 import type { OwnerRanges } from './owner-ranges.js';
-import { type LockCompletion, LockType } from './types.js';
+import { type LockCompletion, LockType } from './request.js';
 
 /**
  * A lock owner of one session: a process of the guest, or for flock and OFD locks one of its open

@@ -1,6 +1,6 @@
 import { Errno } from '../../backend/index.js';
 import type { LockTable, SessionRecord } from './table.js';
-import type { LockCompletion, LockConflict, LockRequest } from './types.js';
+import type { LockCompletion, LockConflict, LockRequest } from './request.js';
 
 /**
  * One guest's locks, in the {@link LockTable} of its export. Results are 0, PARKED or a positive

@@ -4,17 +4,16 @@ import { FileRanges } from './file-ranges.js';
 import { OwnerRanges } from './owner-ranges.js';
 import { type Claim, type FileLocks, findBlocker, type Owner, type Waiter } from './records.js';
 import { LockSession } from './session.js';
+import { defaultLockLimits, type LockLimits } from './limits.js';
 import {
-  defaultLockLimits,
   type LockCompletion,
   type LockConflict,
-  type LockLimits,
   type LockRequest,
   LockType,
   type LockTypeValue,
   OFFSET_MAX,
   PARKED,
-} from './types.js';
+} from './request.js';
 
 /** How a table is set up. */
 export interface LockTableOptions<N> {

@@ -2,7 +2,7 @@ import type { Fd } from '../descriptors/fd.js';
 import koffi from 'koffi';
 import { SYS_FSTAT } from '../calls/files.js';
 import { NativeMemory, putLong } from '../memory/native-memory.js';
-import type { Pieces } from '../memory/pieces.js';
+import type { Pieces } from '../calls/vectored-io.js';
 import { Region } from '../memory/region.js';
 
 /**

@@ -15,7 +15,7 @@ import {
 import type { OwnedFd } from '../descriptors/owned-fd.js';
 import { type CloseWatch, watchSignals } from '../event-loop/own-sleep.js';
 import { noteStart } from '../started-threads.js';
-import { EIO } from '../calls/errno.js';
+import { EIO } from '../calls/negative-errno.js';
 
 /** A list of calls that a thread makes. */
 export interface IoWork {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { syscall } from './files.js';
 import { NativeMemory } from '../memory/native-memory.js';
-import { EINVAL } from './errno.js';
+import { EINVAL } from './negative-errno.js';
 
 /**
  * Identity and privileges of the calling thread alone. The C library's own functions would change

@@ -1,7 +1,7 @@
 import type { Fd } from '../descriptors/fd.js';
 import { close, O, open, syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
-import { EINVAL, ENOENT } from '../calls/errno.js';
+import { EINVAL, ENOENT } from '../calls/negative-errno.js';
 
 /**
  * Landlock, landlock(7). It restricts the calling thread to some paths, and with it the threads and

@@ -1,7 +1,7 @@
 import { syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { setNoNewPrivileges } from '../calls/credentials.js';
-import { ENOSYS, EPERM } from '../calls/errno.js';
+import { ENOSYS, EPERM } from '../calls/negative-errno.js';
 import { readFileSync } from 'node:fs';
 import { ALLOWED, CONDITIONAL, OPENING, type SystemCall } from './system-calls.js';
 

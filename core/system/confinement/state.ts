@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { EACCES } from '../calls/errno.js';
+import { EACCES } from '../calls/negative-errno.js';
 import { close, O, open } from '../calls/files.js';
 import { isAtOrBelow } from '../calls/own-mounts.js';
 

@@ -4,7 +4,7 @@ import { check, libc, result, SystemError } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { OwnedFd } from './owned-fd.js';
 import { setNonBlocking } from './eventfd.js';
-import { EADDRINUSE, ECONNREFUSED, EMFILE, EMSGSIZE, ENAMETOOLONG } from '../calls/errno.js';
+import { EADDRINUSE, ECONNREFUSED, EMFILE, EMSGSIZE, ENAMETOOLONG } from '../calls/negative-errno.js';
 
 const socket = libc<(domain: number, type: number, protocol: number) => number>('socket', 'int', [
   'int',

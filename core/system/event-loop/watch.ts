@@ -2,7 +2,7 @@ import type { Fd } from '../descriptors/fd.js';
 import koffi from 'koffi';
 import { check, libc, result } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
-import { EEXIST } from '../calls/errno.js';
+import { EEXIST } from '../calls/negative-errno.js';
 
 const epollCreate = libc<(flags: number) => number>('epoll_create1', 'int', ['int']);
 const epollCtl = libc<(epoll: Fd, operation: number, fd: Fd, event: number) => number>('epoll_ctl', 'int', [

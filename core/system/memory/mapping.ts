@@ -4,7 +4,7 @@ import { guardRegion, type GuardedRegion } from './fault-guard.js';
 import { whyNotMemory } from './foreign-memory.js';
 import { sealAgainstShrinking } from './memfd.js';
 import { LARGEST_VIEW, PAGE_SIZE, Region, roundUp } from './region.js';
-import { canBeUncounted, leaveUncounted } from './uncounted.js';
+import { canBeUncounted, leaveUncounted } from './v8-accounting.js';
 
 /**
  * A part of a mapping that typed arrays can cover: at most 1 GiB. Its host addresses are those from

@@ -3,7 +3,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { cpSync } from 'node:fs';
 import { after, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parallel } from '../../../backends/s3/client/deadline.js';
+import { parallel } from '../../../backends/s3/client/concurrency.js';
 import type { OpenFile } from '../../../backends/s3/write/files.js';
 import type { Fault } from './proxy.js';
 import { Proxy } from './proxy.js';

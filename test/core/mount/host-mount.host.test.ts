@@ -19,7 +19,7 @@ import {
 } from '../../../core/backend/index.js';
 import { Session } from '../../../core/fuse/index.js';
 import { HostMount, MountError } from '../../../core/mount/index.js';
-import { mountDirectly, unmountDirectly } from '../../../core/mount/mount-call.js';
+import { mountDirectly, unmountDirectly } from '../../../core/mount/direct-mount.js';
 import { keepingLog, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
 
 function notMadeOfOthers(): never {

@@ -7,7 +7,7 @@ import { DescriptorUse, SharedDescriptors } from '../../../core/system/index.js'
 import { DirectCalls } from '../../../core/queue-threads/direct-calls.js';
 import { DirectService } from '../../../core/queue-threads/direct-service.js';
 import { mailboxMemory, ThreadMailbox } from '../../../core/queue-threads/mailbox.js';
-import { SharedFileTable, FileTableView } from '../../../core/queue-threads/file-table.js';
+import { SharedFileTable, FileTableView } from '../../../core/queue-threads/shared-file-table.js';
 import type { QueueMessage } from '../../../core/virtqueue/index.js';
 import { temporaryFolder } from '../../support/vhost-user.js';
 import { withPlainNumbers } from '../../support/plain-numbers.js';

@@ -3,7 +3,7 @@ import { isMainThread, parentPort, workerData } from 'node:worker_threads';
 import type { Attributes } from '../../../core/backend/index.js';
 import { STAT, STATX_FIELD } from '../../../core/system/calls/files.js';
 import { DescriptorUse, type DescriptorUser } from '../../../core/system/index.js';
-import { FileTableView } from '../../../core/queue-threads/file-table.js';
+import { FileTableView } from '../../../core/queue-threads/shared-file-table.js';
 import { withPlainNumbers } from '../../support/plain-numbers.js';
 
 /** Where the structures of {@link stat} and {@link statx} begin, in words. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test, type TestContext } from 'node:test';
 import type { Message } from '../../../core/memory/index.js';
-import { EAGAIN } from '../../../core/system/calls/errno.js';
+import { EAGAIN } from '../../../core/system/calls/negative-errno.js';
 import { drain } from '../../../core/system/index.js';
 import { inflightBytes } from '../../../core/virtqueue/index.js';
 import { DATA, echo, GUEST, Rig, type RigOptions, until } from './rig.js';

@@ -5,7 +5,7 @@ import { after, before, describe, it } from 'node:test';
 import { ListObjectsV2Command } from '@aws-sdk/client-s3';
 import { WRITE_MARK } from '../../../../backends/s3/objects/attributes.js';
 import { Deadline } from '../../../../backends/s3/client/deadline.js';
-import { into } from '../../../../backends/s3/client/wire.js';
+import { into } from '../../../../backends/s3/client/http.js';
 import { FsError, OpenFlags } from '../../../../core/backend/index.js';
 import { Proxy } from '../proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from '../support.js';

@@ -15,7 +15,7 @@ import {
   type Validities,
 } from '../../../../core/fuse/index.js';
 import { DescriptorUse, SharedDescriptors } from '../../../../core/system/index.js';
-import { SharedFileTable, FileTableView } from '../../../../core/queue-threads/file-table.js';
+import { SharedFileTable, FileTableView } from '../../../../core/queue-threads/shared-file-table.js';
 import type { ExportOptions } from '../../../../core/state/index.js';
 import { engine, type Engine, type Guest } from '../../../support/engine.js';
 import { FuseError, ROOT } from '../../../support/fuse-client.js';

@@ -1,5 +1,5 @@
-import { readFileSync } from 'node:fs';
 import { getHeapStatistics } from 'node:v8';
+import { descriptorLimit } from '../system/index.js';
 
 /** Bytes that V8 lets the JavaScript heap grow to. */
 export const heapLimit: number = getHeapStatistics().heap_size_limit;
@@ -44,9 +44,3 @@ export const handleBudget = new Budget(Math.floor(heapLimit / 4 / HANDLE_BYTES))
 export const descriptorBudget = new Budget(
   Math.min(handleBudget.limit, Math.floor((descriptorLimit() * 3) / 8)),
 );
-
-/** The soft limit, getrlimit(2), which Node raises to the hard one when it starts. */
-function descriptorLimit(): number {
-  const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'latin1')) ?? [];
-  return soft === undefined ? 1024 : Number(soft);
-}

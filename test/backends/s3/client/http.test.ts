@@ -4,8 +4,8 @@ import type { AddressInfo, Server, Socket } from 'node:net';
 import { after, before, describe, it } from 'node:test';
 import type { Dispatcher } from 'undici';
 import { readListing } from '../../../../backends/s3/client/listing.js';
-import { Collected, connectionsTo, exchange, into } from '../../../../backends/s3/client/wire.js';
-import type { WireAnswer } from '../../../../backends/s3/client/wire.js';
+import { Collected, connectionsTo, exchange, into } from '../../../../backends/s3/client/http.js';
+import type { WireAnswer } from '../../../../backends/s3/client/http.js';
 
 const signal = (): AbortSignal => new AbortController().signal;
 

@@ -1,8 +1,8 @@
 import { Container, type ServiceIdentifier } from 'inversify';
 import type { Logger } from '../backend/index.js';
-import type { LogConfig } from './config.js';
+import type { LogConfig } from './config-schema.js';
 import { Daemon, type DaemonOptions } from './daemon.js';
-import { createLogger } from './log.js';
+import { createLogger } from './logger.js';
 import { BackendRegistry } from './registry.js';
 
 /** Starts a daemon with the program's registry and log. */

@@ -8,7 +8,7 @@ import {
   restoreExport,
   type Restored,
 } from '../state/index.js';
-import type { ExportConfig } from './config.js';
+import type { ExportConfig } from './config-schema.js';
 import type { BackendRegistry, CreateBackendOptions } from './registry.js';
 
 /**

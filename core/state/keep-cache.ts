@@ -14,7 +14,7 @@ const SETTLING_SECONDS = 2;
  * counts are the attributes that the guest was given last: before an open it sends a LOOKUP or
  * GETATTR, unless it has attributes as recent as the cache policy asks for.
  */
-export class Freshness {
+export class KeepCache {
   /**
    * By slot: a hash of the attributes that the guest was given last (0 for unknown), and the time
    * of the last change that they show, in seconds.

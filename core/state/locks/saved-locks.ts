@@ -1,12 +1,32 @@
 import type { LockTable } from './table.js';
-import {
-  type LockCompletion,
-  OFFSET_MAX,
-  PARKED,
-  type SavedLock,
-  type SavedLocks,
-  type SavedWaiter,
-} from './types.js';
+import { type LockCompletion, OFFSET_MAX, PARKED } from './request.js';
+
+/** The saved form of a lock. 64-bit numbers are decimal strings, so that JSON can hold them. */
+export interface SavedLock<K> {
+  readonly kind: 'posix' | 'flock';
+  readonly session: number;
+  readonly node: K;
+  readonly owner: string;
+  readonly type: number;
+  readonly start: string;
+  readonly end: string;
+  readonly pid: number;
+  readonly handle: number;
+}
+
+/** The saved form of a parked request. */
+export interface SavedWaiter<K> extends SavedLock<K> {
+  /** The request's id, decimal. */
+  readonly unique: string;
+}
+
+/**
+ * The saved form of a table: locks and parked requests, in order. `K` is the saved form of a node.
+ */
+export interface SavedLocks<K> {
+  readonly locks: readonly SavedLock<K>[];
+  readonly waiters: readonly SavedWaiter<K>[];
+}
 
 /** A table as plain data. @param saveNode maps a node to its saved form. */
 export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): SavedLocks<K> {

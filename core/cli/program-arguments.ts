@@ -1,5 +1,5 @@
 import { decodeName } from '../backend/index.js';
-import { commandLineWords } from '../plugins/command-line.js';
+import { commandLineWords } from '../plugins/process-arguments.js';
 
 /**
  * The words after the program's name, encoded as names are: paths and arguments of commands may

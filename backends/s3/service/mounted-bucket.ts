@@ -31,7 +31,7 @@ const FLUSH_TIMEOUT_SECONDS = 120;
 const START_TIMEOUT_SECONDS = 60;
 
 /** A mounted bucket: creates its parts, starts and stops them. */
-export class Mounted {
+export class MountedBucket {
   readonly services: Services;
   readonly nameLookup: NameLookup;
   readonly tree: Tree;
@@ -69,8 +69,8 @@ export class Mounted {
    * journal.
    * @throws UsageError if the bucket or the folder cannot be used.
    */
-  static async start(options: S3Options, log: Logger): Promise<Mounted> {
-    const mounted = new Mounted(options, log);
+  static async start(options: S3Options, log: Logger): Promise<MountedBucket> {
+    const mounted = new MountedBucket(options, log);
     try {
       await mounted.#start();
     } catch (error) {

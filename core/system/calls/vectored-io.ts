@@ -1,6 +1,6 @@
 import type { Fd } from '../descriptors/fd.js';
-import { EAGAIN } from '../calls/errno.js';
-import { lseek, pread, preadv2, pwrite, pwritev2 } from '../calls/files.js';
+import { EAGAIN } from './negative-errno.js';
+import { lseek, pread, preadv2, pwrite, pwritev2 } from './files.js';
 
 const SEEK_END = 2;
 

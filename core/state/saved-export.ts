@@ -3,7 +3,13 @@ import { Export, type ExportOptions } from './export.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { restoreLocks, saveLocks } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
-import { decodeSaved, encodeSaved, type SavedExport, type SavedNode, type SavedSession } from './saved.js';
+import {
+  decodeSaved,
+  encodeSaved,
+  type SavedExport,
+  type SavedNode,
+  type SavedSession,
+} from './saved-form.js';
 
 /**
  * Open descriptors that go along with a saved form to a successor on the same host. Each has a

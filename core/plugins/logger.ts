@@ -2,7 +2,7 @@ import { isatty } from 'node:tty';
 import { pino } from 'pino';
 import type { Logger } from '../backend/index.js';
 import { type Fd, Output } from '../system/index.js';
-import type { LogConfig } from './config.js';
+import type { LogConfig } from './config-schema.js';
 
 const STDERR = 2;
 /** Bytes of lines that wait for whoever reads them. */

@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
  * Runs chosen test files on every line of Node that is supported: what confines a daemon depends on
  * the system calls that Node and libuv make, and those change.
  *
- *   node dist/test/nodes.js [WORD…]     words as of run.js
+ *   node dist/test/node-versions.js [WORD…]     words as of run.js
  */
 
 /** Exact versions of npm's package of the program. */

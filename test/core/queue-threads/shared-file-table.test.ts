@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 import type { Backing } from '../../../core/backend/accelerator.js';
 import { type Attributes, FileType } from '../../../core/backend/index.js';
 import { type Fd, DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
-import { Count, SharedFileTable, FileTableView } from '../../../core/queue-threads/file-table.js';
+import { Count, SharedFileTable, FileTableView } from '../../../core/queue-threads/shared-file-table.js';
 import {
   FROM,
   type Identity,

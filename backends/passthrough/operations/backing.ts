@@ -1,10 +1,10 @@
-import type { Fd } from '../../core/system/index.js';
-import type { Backing, StatIdentity } from '../../core/backend/accelerator.js';
-import { FileType } from '../../core/backend/index.js';
-import type { Node } from './nodes/nodes.js';
-import type { OpenFile } from './nodes/open-file.js';
-import type { Share } from './share.js';
-import { statDescriptor, statDeviceNumber } from './calls/stat.js';
+import type { Fd } from '../../../core/system/index.js';
+import type { Backing, StatIdentity } from '../../../core/backend/accelerator.js';
+import { FileType } from '../../../core/backend/index.js';
+import type { Node } from '../nodes/nodes.js';
+import type { OpenFile } from '../nodes/open-file.js';
+import type { Share } from '../share.js';
+import { statDescriptor, statDeviceNumber } from '../calls/stat.js';
 
 /**
  * Descriptors for queue threads, which serve some requests without this backend: see

@@ -3,7 +3,7 @@ import { dirname, resolve } from 'node:path';
 import { z } from 'zod';
 import { UsageError } from '../backend/index.js';
 import { LAYERS, parseCapabilities } from './confinement-options.js';
-import { check } from './schema.js';
+import { check } from './option-descriptions.js';
 import { parseYaml } from './yaml.js';
 
 const count = z.number().int().min(1);

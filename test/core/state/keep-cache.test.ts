@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Attributes } from '../../../core/backend/index.js';
-import { Freshness } from '../../../core/state/index.js';
+import { KeepCache } from '../../../core/state/index.js';
 import { withPlainNumbers } from '../../support/plain-numbers.js';
 
 const file: Attributes = { mode: 0o100644, size: 5000, mtime: 1000, mtimeNsec: 7, ctime: 1000, ctimeNsec: 7 };
@@ -11,11 +11,11 @@ const file: Attributes = { mode: 0o100644, size: 5000, mtime: 1000, mtimeNsec: 7
  * told `later`.
  */
 function keeps(later: Attributes, identity = 1): boolean {
-  const freshness = withPlainNumbers(new Freshness());
-  freshness.tell(3, file, 1);
-  freshness.open(3, 2000);
-  freshness.tell(3, later, identity);
-  return freshness.open(3, 3000);
+  const keepCache = withPlainNumbers(new KeepCache());
+  keepCache.tell(3, file, 1);
+  keepCache.open(3, 2000);
+  keepCache.tell(3, later, identity);
+  return keepCache.open(3, 3000);
 }
 
 describe('cached data', () => {
@@ -24,7 +24,7 @@ describe('cached data', () => {
   });
 
   it('is dropped at the first open, and where size, mtime or ctime have changed by the least', () => {
-    assert.equal(withPlainNumbers(new Freshness()).open(3), false);
+    assert.equal(withPlainNumbers(new KeepCache()).open(3), false);
     assert.equal(keeps({ ...file, size: 5001 }), false);
     assert.equal(keeps({ ...file, size: 5000 + 2 ** 32 }), false);
     assert.equal(keeps({ ...file, mtimeNsec: 8 }), false);
@@ -38,20 +38,20 @@ describe('cached data', () => {
   });
 
   it('is dropped where the last change was so recent at the last open that another could hide in it', () => {
-    const freshness = withPlainNumbers(new Freshness());
-    freshness.tell(3, file, 1);
-    assert.equal(freshness.open(3, 1001), false);
-    freshness.tell(3, file, 1);
-    assert.equal(freshness.open(3, 1010), false);
-    assert.equal(freshness.open(3, 1020), true);
+    const keepCache = withPlainNumbers(new KeepCache());
+    keepCache.tell(3, file, 1);
+    assert.equal(keepCache.open(3, 1001), false);
+    keepCache.tell(3, file, 1);
+    assert.equal(keepCache.open(3, 1010), false);
+    assert.equal(keepCache.open(3, 1020), true);
   });
 
   it('is told apart by fractions of a second where a backend gives no nanoseconds', () => {
-    const freshness = withPlainNumbers(new Freshness());
-    freshness.tell(0, { mode: 0o100644, mtime: 1000.25 }, 1);
-    freshness.open(0, 2000);
-    freshness.tell(0, { mode: 0o100644, mtime: 1000.5 }, 1);
-    assert.equal(freshness.open(0, 2000), false);
-    assert.equal(freshness.open(0, 2000), true);
+    const keepCache = withPlainNumbers(new KeepCache());
+    keepCache.tell(0, { mode: 0o100644, mtime: 1000.25 }, 1);
+    keepCache.open(0, 2000);
+    keepCache.tell(0, { mode: 0o100644, mtime: 1000.5 }, 1);
+    assert.equal(keepCache.open(0, 2000), false);
+    assert.equal(keepCache.open(0, 2000), true);
   });
 });

@@ -2,7 +2,7 @@ import { constants, openSync } from 'node:fs';
 import { type Fd, deferred, libc, OwnedFd } from '../system/index.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
-import { EBUSY, EINVAL } from '../system/calls/errno.js';
+import { EBUSY, EINVAL } from '../system/calls/negative-errno.js';
 
 /*
  * Mount and unmount run on another thread. Meanwhile the kernel may send requests to the file
