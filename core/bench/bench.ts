@@ -1,35 +1,36 @@
 import type { ProcessTree } from './cpu.js';
 import { BenchError, Driver, type DriverOptions } from './driver.js';
-import { figuresOf, type Figures } from './figures.js';
-import type { Lane } from './lane.js';
+import { figuresOf, type Figures, type Sample } from './figures.js';
+import type { RequestSlot } from './request-slot.js';
 import type { Prepared, Scenario } from './scenarios.js';
 import { connect, type Target } from './target.js';
 import { WorkArea } from './work-area.js';
 
-/** How it is measured. */
+/** How daemons are measured. */
 export interface BenchOptions extends Partial<DriverOptions> {
-  /** Seconds that each scenario runs in each round. Default 0.5. */
+  /** How long each scenario runs in each round. Default 0.5. */
   readonly seconds?: number | undefined;
   /**
-   * Seconds that a daemon works on a scenario before it is first measured, so that its caches and
-   * compiler are warm. Default 1.
+   * How long a daemon works on a scenario before it is first measured, so that its caches are warm
+   * and its code is compiled. Default 1.
    */
-  readonly warmUp?: number | undefined;
-  /** How often each is measured; figures are medians. Default 1. */
+  readonly warmUpSeconds?: number | undefined;
+  /** How often each scenario is measured. Default 1. */
   readonly rounds?: number | undefined;
-  /** Microseconds between an answer and the next request, in all rows. Default: each row's own. */
-  readonly thinkTime?: number | undefined;
-  /** Hears what is going on. */
+  /** Time between a reply and the next request, in all rows. Default: each row's own. */
+  readonly thinkTimeUs?: number | undefined;
+  /** Called with a line of text about the progress. */
   onProgress?(text: string): void;
 }
 
-/** A daemon's results in one scenario: the figures of every round. */
+/** A daemon's figures in one scenario. */
 export interface Measurement {
   readonly target: Target;
+  /** One for each round, in order. */
   readonly rounds: readonly Figures[];
 }
 
-/** One scenario, measured. */
+/** A scenario and what it showed: a row of the table. */
 export interface Row {
   readonly scenario: Scenario;
   /** In the order of the targets. */
@@ -41,20 +42,23 @@ export interface TargetSummary {
   readonly target: Target;
   /** Request queues that were used. */
   readonly requestQueues: number;
-  /** Resident bytes in the end; null where the process is not known. */
-  readonly resident: number | null;
+  /** Resident memory in the end; null where the process is not known. */
+  readonly residentBytes: number | null;
 }
 
+/** Everything that was measured, for {@link toTable}, {@link toJson} and {@link plot}. */
 export interface BenchResult {
+  /** In the order of the scenarios. */
   readonly rows: readonly Row[];
+  /** In the order of the targets. */
   readonly targets: readonly TargetSummary[];
 }
 
 /**
- * How long a daemon warms up before later rounds, as a share of a round's time. The other daemons
- * have used the processor's caches meanwhile.
+ * How long a daemon warms up before later rounds, as a share of a round's time. In between, the
+ * other daemons have used the processor's caches.
  */
-const WARM_UP = 0.2;
+const LATER_WARM_UP_SHARE = 0.2;
 
 /** A daemon that is connected. */
 class Subject {
@@ -81,32 +85,32 @@ class Subject {
     }
   }
 
-  measure(scenario: Scenario, seconds: number, firstWarmUp: number, think = scenario.think ?? 0): Figures {
+  measure(scenario: Scenario, seconds: number, firstWarmUpSeconds: number, thinkTimeUs: number): Figures {
     const isFirst = !this.#prepared.has(scenario);
     const prepared = this.#prepared.get(scenario) ?? scenario.prepare(this.area);
     this.#prepared.set(scenario, prepared);
-    const lanes = this.driver.openLanes(scenario.depth, scenario.dataBytes);
+    const slots = this.driver.openSlots(scenario.depth, scenario.dataBytes);
     try {
-      const warm = isFirst ? firstWarmUp : seconds * WARM_UP;
-      for (let spent = 0; spent < warm;)
-        spent += Math.max(this.#run(prepared, lanes, warm - spent, think).seconds, 0.01);
-      const { cpu, ...sample } = this.#run(prepared, lanes, seconds, think);
+      const warmUpSeconds = isFirst ? firstWarmUpSeconds : seconds * LATER_WARM_UP_SHARE;
+      for (let spent = 0; spent < warmUpSeconds;)
+        spent += Math.max(this.#run(prepared, slots, warmUpSeconds - spent, thinkTimeUs).seconds, 0.01);
+      const sample = this.#run(prepared, slots, seconds, thinkTimeUs);
       const units = scenario.units?.count ?? 1;
-      return figuresOf({ ...sample, cpu, operations: sample.operations * units });
+      return figuresOf({ ...sample, operations: sample.operations * units });
     } finally {
-      this.driver.closeLanes(lanes);
+      this.driver.closeSlots(slots);
     }
   }
 
-  #run(prepared: Prepared, lanes: readonly Lane[], seconds: number, think: number) {
+  #run(prepared: Prepared, slots: readonly RequestSlot[], seconds: number, thinkTimeUs: number): Sample {
     try {
       prepared.before?.();
-      const before = this.#tree?.cpu() ?? Number.NaN;
-      const limits = { seconds, think, operations: prepared.limit ?? Number.POSITIVE_INFINITY };
-      const sample = this.driver.run(prepared.load, lanes, limits);
-      const cpu = (this.#tree?.cpu() ?? Number.NaN) - before;
+      const before = this.#tree?.cpuSeconds() ?? Number.NaN;
+      const limits = { seconds, thinkTimeUs, operations: prepared.limit ?? Number.POSITIVE_INFINITY };
+      const sample = this.driver.run(prepared.load, slots, limits);
+      const cpuSeconds = (this.#tree?.cpuSeconds() ?? Number.NaN) - before;
       prepared.after?.();
-      return { ...sample, cpu };
+      return { ...sample, cpuSeconds };
     } catch (error) {
       this.#clean(() => prepared.after?.());
       throw error;
@@ -125,7 +129,8 @@ class Subject {
 
   summary(): TargetSummary {
     const { target, driver } = this;
-    return { target, requestQueues: driver.requestQueues, resident: this.#tree?.resident() ?? null };
+    const residentBytes = this.#tree?.residentBytes() ?? null;
+    return { target, requestQueues: driver.requestQueues, residentBytes };
   }
 
   /** Removes the files and ends the connection. @returns the error, if there was one. */
@@ -146,17 +151,18 @@ export async function runBench(
   chosen: readonly Scenario[],
   options: BenchOptions = {},
 ): Promise<BenchResult> {
-  const { seconds = 0.5, warmUp = 1, rounds = 1, thinkTime } = options;
-  const { wait = 'sleep', think = 'work', segment = 4096 } = options;
+  const { seconds = 0.5, warmUpSeconds = 1, rounds = 1, thinkTimeUs } = options;
+  const { wait = 'sleep', thinkBy = 'work', segmentBytes = 4096 } = options;
   const subjects: Subject[] = [];
   try {
-    for (const target of targets) subjects.push(await Subject.connect(target, { wait, think, segment }));
+    for (const target of targets)
+      subjects.push(await Subject.connect(target, { wait, thinkBy, segmentBytes }));
     const figures = new Map(chosen.map((scenario) => [scenario, subjects.map((): Figures[] => [])]));
     for (let round = 0; round < rounds; round++) {
       // Each daemon is the first one in half of the rounds.
       const order = round % 2 === 0 ? subjects : subjects.toReversed();
-      // The place of a file's pages in memory makes a tenth of the time of large reads. The file
-      // that was made last has the better pages.
+      // Large reads take up to a tenth more or less time by where a file's pages lie in memory. The
+      // file that was made last has the better pages. So each daemon has it in half of the rounds.
       if (round > 0) {
         for (const { area } of order) area.dropFile();
         for (const { area } of order) area.renewFile();
@@ -164,7 +170,12 @@ export async function runBench(
       for (const scenario of chosen) {
         options.onProgress?.(`round ${round + 1} of ${rounds}: ${scenario.title}`);
         for (const subject of order) {
-          const measured = subject.measure(scenario, seconds, warmUp, thinkTime);
+          const measured = subject.measure(
+            scenario,
+            seconds,
+            warmUpSeconds,
+            thinkTimeUs ?? scenario.thinkTimeUs ?? 0,
+          );
           figures.get(scenario)![subjects.indexOf(subject)]!.push(measured);
           await new Promise(setImmediate);
         }
@@ -179,7 +190,7 @@ export async function runBench(
     if (failure !== undefined) throw failure;
     return { rows, targets: summaries };
   } catch (error) {
-    // The first error says more than one of the removal of files that follows from it.
+    // The removal of files may fail because of the first error, which says more.
     close(subjects);
     throw error;
   }

@@ -9,9 +9,9 @@ const clockGettime = libc<(clock: number, time: number) => number>('clock_gettim
 const scratch = NativeMemory.allocate(16);
 
 /**
- * CPU seconds of a daemon: of a process and all its descendants, with threads that have ended.
- * It is the scheduler's clock, in nanoseconds, by `clock_getcpuclockid(3)`: what
- * `/proc/PID/task/TID/schedstat` shows, summed over the threads, up to the moment of the call.
+ * A daemon's processes: one process and all its descendants. Their CPU time includes threads that
+ * have ended. It is exact to the nanosecond, since it comes from the kernel's clock of a process
+ * (`clock_getcpuclockid(3)`): what `/proc/PID/task/TID/schedstat` shows, summed over the threads.
  */
 export class ProcessTree {
   readonly #root: number;
@@ -19,18 +19,18 @@ export class ProcessTree {
   /** @param pid a process that runs. @throws RangeError if there is none. */
   constructor(pid: number) {
     this.#root = pid;
-    if (Number.isNaN(cpuOf(pid))) throw new RangeError(`process ${pid}: there is none`);
+    if (Number.isNaN(cpuSecondsOf(pid))) throw new RangeError(`process ${pid}: there is none`);
   }
 
-  /** CPU seconds used so far. */
-  cpu(): number {
+  /** CPU time used so far. */
+  cpuSeconds(): number {
     let seconds = 0;
-    for (const pid of this.#pids()) seconds += cpuOf(pid) || 0;
+    for (const pid of this.#pids()) seconds += cpuSecondsOf(pid) || 0;
     return seconds;
   }
 
-  /** Resident bytes. */
-  resident(): number {
+  /** Resident memory. */
+  residentBytes(): number {
     let bytes = 0;
     for (const pid of this.#pids()) {
       const status = readText(`/proc/${pid}/status`);
@@ -54,8 +54,8 @@ export class ProcessTree {
   }
 }
 
-/** CPU seconds of one process, or NaN if there is none. */
-function cpuOf(pid: number): number {
+/** CPU time of one process; NaN if there is none. */
+function cpuSecondsOf(pid: number): number {
   // MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of Linux `include/linux/posix-timers.h`.
   if (result(clockGettime((~pid << 3) | 2, scratch.address)) < 0) return Number.NaN;
   return scratch.u32[0]! + scratch.u32[1]! * 2 ** 32 + scratch.u32[2]! / 1e9;

@@ -1,7 +1,7 @@
 import { check, drain, libc, NativeMemory, signal } from '../system/index.js';
 import type { FrontEnd, FrontEndQueue } from '../vhost-user/index.js';
 import type { Sample } from './figures.js';
-import { IN_HEADER, Lane, OUT_HEADER } from './lane.js';
+import { IN_HEADER, RequestSlot, OUT_HEADER } from './request-slot.js';
 
 const yieldProcessor = libc<() => number>('sched_yield', 'int', []);
 const poll = libc<(fds: number, count: number, timeout: number) => number>('poll', 'int', [
@@ -19,19 +19,18 @@ const prctl = libc<(option: number, value: number) => number>('prctl', 'int', ['
 const POLLIN = 1;
 /** Of Linux `include/uapi/linux/prctl.h`. */
 const PR_SET_TIMERSLACK = 29;
-/**
- * How long a daemon may be silent before it counts as dead, and how often that is checked. In
- * milliseconds.
- */
-const PATIENCE = 20_000;
-const WAIT = 50;
-const SPINS = 4096;
+
+/** How long a daemon may be silent before it counts as dead, and how often that is checked. */
+const PATIENCE_MS = 20_000;
+const WAIT_MS = 50;
+/** A loop that spins checks after so many polls in vain. */
+const SPINS_PER_CHECK = 4096;
 
 /**
  * After so many polls in vain the loop yields the processor. The daemon may need it, if there are
  * few.
  */
-const YIELD = 256;
+const SPINS_PER_YIELD = 256;
 
 /** The most latencies that are kept. Further ones replace older ones. */
 const MAX_LATENCIES = 2 ** 20;
@@ -41,37 +40,37 @@ export class BenchError extends Error {
   override readonly name = 'BenchError';
 }
 
-/** What lanes do: operations, each of one or more requests. */
+/** What is measured: operations, each of one or more requests, one after the other. */
 export interface Load {
-  /** Writes the first request of an operation into the lane. */
-  begin(lane: Lane): void;
-  /** Called after a reply. @returns whether it has written a further request of the operation. */
-  next(lane: Lane): boolean;
+  /** Begins an operation: writes its first request into the slot. */
+  begin(slot: RequestSlot): void;
+  /** Takes a reply. @returns whether it has written a further request of the operation. */
+  next(slot: RequestSlot): boolean;
   /** An errno that is not a failure. */
   readonly tolerates?: number;
 }
 
-/** How requests are laid out and replies awaited; the same for all daemons. */
+/** How a driver lays out requests and waits for replies. It is the same for all daemons. */
 export interface DriverOptions {
   /**
-   * `sleep` blocks on the call eventfds until the daemon interrupts, and looks at the rings only
-   * then, as a guest does. `spin` looks at the used ring all the time.
+   * `sleep` blocks on the call eventfds until the daemon interrupts, as a guest does, and only then
+   * looks at the used rings. `spin` looks at them all the time.
    */
   readonly wait: 'sleep' | 'spin';
-  /** What a guest does between two requests: it computes, or its processor is idle. */
-  readonly think: 'work' | 'sleep';
-  /** Bytes of data in one segment: 4096, as Linux's page cache gives them, or more. */
-  readonly segment: number;
+  /** How the think time passes: the front-end computes, or it sleeps. */
+  readonly thinkBy: 'work' | 'sleep';
+  /** Data in one segment of a descriptor chain. Linux's page cache gives 4096 bytes. */
+  readonly segmentBytes: number;
 }
 
-/** How long lanes are kept busy. */
+/** How long a run lasts. */
 export interface RunLimits {
   /** Seconds for which new operations begin. Default: no limit. */
   readonly seconds?: number;
   /** Operations that begin at most. Default: no limit. */
   readonly operations?: number;
-  /** Microseconds between an answer and the lane's next request. Default 0. */
-  readonly think?: number;
+  /** Time between a reply and the slot's next request. Default 0. */
+  readonly thinkTimeUs?: number;
 }
 
 /** Drives the queues of a front-end as a guest's kernel does, in one synchronous loop. */
@@ -79,15 +78,15 @@ export class Driver {
   readonly frontEnd: FrontEnd;
   readonly #options: DriverOptions;
   readonly #queues: readonly FrontEndQueue[];
-  /** The lane of each request, by queue and token. */
-  readonly #owners: (Lane | undefined)[][];
-  /** For each queue: whether it has requests that are not published yet. */
-  readonly #fresh: boolean[];
+  /** The slot of each request in flight, by queue and by the ring's token. */
+  readonly #owners: (RequestSlot | undefined)[][];
+  /** For each queue: whether it has requests that the daemon was not told of yet. */
+  readonly #unpublished: boolean[];
   /** `struct pollfd` of each queue's call descriptor. */
   readonly #polled: NativeMemory;
-  /** Lanes that have their answer and were not dealt with yet. */
-  readonly #answered: Lane[] = [];
-  /** `struct timespec` of a think time. */
+  /** Slots whose reply has come and was not looked at yet. */
+  readonly #answered: RequestSlot[] = [];
+  /** `struct timespec` of the think time. */
   readonly #pause: NativeMemory;
   #unique = 0;
   #silentSince = 0;
@@ -97,12 +96,12 @@ export class Driver {
     this.#options = options;
     this.#queues = frontEnd.queues;
     this.#owners = frontEnd.queues.map(() => []);
-    this.#fresh = frontEnd.queues.map(() => false);
+    this.#unpublished = frontEnd.queues.map(() => false);
     this.#polled = NativeMemory.allocate(8 * this.#queues.length);
     for (const [i, { call }] of this.#queues.entries()) this.#polled.i32.set([call.value, POLLIN], 2 * i);
     this.#pause = NativeMemory.allocate(16);
-    // Linux lets a sleep last 50 microseconds longer than asked for, unless told not to.
-    if (options.think === 'sleep') check(prctl(PR_SET_TIMERSLACK, 1), 'prctl(PR_SET_TIMERSLACK)');
+    // By default Linux may let a sleep last 50 microseconds longer than asked for.
+    if (options.thinkBy === 'sleep') check(prctl(PR_SET_TIMERSLACK, 1), 'prctl(PR_SET_TIMERSLACK)');
   }
 
   /** Frees the driver's memory. The caller keeps owning the front-end. */
@@ -116,34 +115,38 @@ export class Driver {
     return this.#queues.length - 1;
   }
 
-  /** Makes `depth` lanes, each with room for so many bytes of data. */
-  openLanes(depth: number, dataBytes: number): Lane[] {
-    return Array.from({ length: depth }, (_, index) => new Lane(index, this.frontEnd.memory, dataBytes));
+  /** Makes slots for `depth` requests at a time. @throws RangeError if memory is too small. */
+  openSlots(depth: number, dataBytes: number): RequestSlot[] {
+    return Array.from(
+      { length: depth },
+      (_, index) => new RequestSlot(index, this.frontEnd.memory, dataBytes),
+    );
   }
 
-  closeLanes(lanes: readonly Lane[]): void {
-    for (const lane of lanes) this.frontEnd.memory.release(lane.offset);
+  /** Gives the memory of slots back. */
+  closeSlots(slots: readonly RequestSlot[]): void {
+    for (const slot of slots) this.frontEnd.memory.release(slot.offset);
   }
 
-  /** Sends the request in a lane and waits for its reply. @throws BenchError if it fails. */
-  call(lane: Lane): void {
-    this.#place(lane);
-    this.#show();
+  /** Sends the request in a slot and waits for its reply. @throws BenchError if it fails. */
+  call(slot: RequestSlot): void {
+    this.#place(slot);
+    this.#publish();
     for (let idle = 0; this.#answered.length === 0; idle++) this.#collect(idle);
-    if (this.#answered.pop() !== lane)
+    if (this.#answered.pop() !== slot)
       throw new BenchError('the daemon answered a request that was not sent');
-    checkReply(lane, 0);
+    checkReply(slot, 0);
   }
 
   /**
-   * Keeps all lanes busy with operations of a load, until the time or the number of operations is
+   * Keeps all slots busy with operations of a load, until the time or the number of operations is
    * over.
-   * @throws BenchError if one fails; the others have their answers then, as far as the daemon gives
-   * them.
+   * @throws BenchError if one fails. The replies to the others have then been received, if the
+   * daemon has sent them.
    */
-  run(load: Load, lanes: readonly Lane[], limits: RunLimits): Omit<Sample, 'cpu'> {
+  run(load: Load, slots: readonly RequestSlot[], limits: RunLimits): Omit<Sample, 'cpuSeconds'> {
     try {
-      return this.#run(load, lanes, limits);
+      return this.#run(load, slots, limits);
     } catch (error) {
       this.#settle();
       throw error;
@@ -152,7 +155,7 @@ export class Driver {
 
   /** Receives the replies to all requests in flight, whatever they are. */
   #settle(): void {
-    this.#show();
+    this.#publish();
     for (let idle = 0; this.#queues.some(({ driver }) => driver.pending > 0); idle++) {
       if (this.#answered.length > 0) idle = 0;
       this.#answered.length = 0;
@@ -161,116 +164,120 @@ export class Driver {
     this.#answered.length = 0;
   }
 
-  #run(load: Load, lanes: readonly Lane[], limits: RunLimits): Omit<Sample, 'cpu'> {
-    const { seconds = Number.POSITIVE_INFINITY, operations = Number.POSITIVE_INFINITY, think = 0 } = limits;
+  #run(load: Load, slots: readonly RequestSlot[], limits: RunLimits): Omit<Sample, 'cpuSeconds'> {
+    const {
+      seconds = Number.POSITIVE_INFINITY,
+      operations = Number.POSITIVE_INFINITY,
+      thinkTimeUs = 0,
+    } = limits;
     const spins = this.#options.wait === 'spin';
     const tolerated = load.tolerates ?? 0;
-    const latencies = new Float64Array(MAX_LATENCIES);
+    const latenciesUs = new Float64Array(MAX_LATENCIES);
     const started = performance.now();
     const end = started + seconds * 1000;
     let now = started;
     let begun = 0;
     let finished = 0;
-    for (const lane of lanes) {
+    for (const slot of slots) {
       if (begun === operations) break;
       begun += 1;
-      lane.started = now;
-      load.begin(lane);
-      this.#place(lane);
-      if (!spins) this.#show();
+      slot.startedMs = now;
+      load.begin(slot);
+      this.#place(slot);
+      if (!spins) this.#publish();
     }
-    this.#show();
+    this.#publish();
     for (let idle = 0; finished < begun;) {
       this.#collect(idle);
       idle = this.#answered.length > 0 ? 0 : idle + 1;
       if (spins && idle === 0) now = performance.now();
-      for (const lane of this.#answered) {
+      for (const slot of this.#answered) {
         if (!spins) now = performance.now();
-        checkReply(lane, tolerated);
-        const goesOn = load.next(lane);
+        checkReply(slot, tolerated);
+        const goesOn = load.next(slot);
         if (!goesOn) {
-          latencies[finished & (MAX_LATENCIES - 1)] = (now - lane.started) * 1000;
+          latenciesUs[finished & (MAX_LATENCIES - 1)] = (now - slot.startedMs) * 1000;
           finished += 1;
           if (now >= end || begun === operations) continue;
           begun += 1;
         }
-        const thought = think === 0 ? 0 : this.#think(think);
-        if (goesOn) lane.started += thought;
+        const thought = thinkTimeUs === 0 ? 0 : this.#think(thinkTimeUs);
+        if (goesOn) slot.startedMs += thought;
         else {
           now += thought;
-          lane.started = now;
-          load.begin(lane);
+          slot.startedMs = now;
+          load.begin(slot);
         }
-        this.#place(lane);
-        // Each thread of a guest kicks for itself.
-        if (!spins) this.#show();
+        this.#place(slot);
+        // In a guest each thread publishes its own request.
+        if (!spins) this.#publish();
       }
       this.#answered.length = 0;
-      if (spins && idle === 0) this.#show();
+      if (spins && idle === 0) this.#publish();
     }
-    const kept = latencies.subarray(0, Math.min(finished, MAX_LATENCIES)).sort();
-    return { operations: finished, seconds: (now - started) / 1000, latencies: kept };
+    const kept = latenciesUs.subarray(0, Math.min(finished, MAX_LATENCIES)).sort();
+    return { operations: finished, seconds: (now - started) / 1000, latenciesUs: kept };
   }
 
-  /** Lets time pass between an answer and the next request. @returns milliseconds that it was. */
-  #think(microseconds: number): number {
+  /** Lets the think time pass. @returns the milliseconds that it took. */
+  #think(thinkTimeUs: number): number {
     const from = performance.now();
-    if (this.#options.think === 'sleep') {
-      this.#pause.u32.set([Math.floor(microseconds / 1e6), 0, (microseconds % 1e6) * 1000, 0]);
+    if (this.#options.thinkBy === 'sleep') {
+      this.#pause.u32.set([Math.floor(thinkTimeUs / 1e6), 0, (thinkTimeUs % 1e6) * 1000, 0]);
       nanosleep(this.#pause.address, 0);
       return performance.now() - from;
     }
-    const until = from + microseconds / 1000;
+    const until = from + thinkTimeUs / 1000;
     let now = performance.now();
     while (now < until) now = performance.now();
     return now - from;
   }
 
   /**
-   * Puts a lane's request into its queue, with segments as Linux makes them
+   * Puts a slot's request into its queue, with segments as Linux makes them
    * (`fs/fuse/virtio_fs.c`).
    */
-  #place(lane: Lane): void {
-    const { driver } = this.#queues[lane.queue]!;
-    const { inBytes, dataIn, outBytes, dataOut } = lane;
+  #place(slot: RequestSlot): void {
+    const { driver } = this.#queues[slot.queue]!;
+    const { inBytes, dataInBytes, outBytes, dataOutBytes } = slot;
     const unique = (this.#unique = (this.#unique + 2) >>> 0);
-    lane.words[0] = inBytes + dataIn;
-    lane.words[2] = unique;
+    slot.words[0] = inBytes + dataInBytes;
+    slot.words[2] = unique;
     const { memory } = this.frontEnd;
-    const at = memory.guestAddress(lane.offset);
+    const at = memory.guestAddress(slot.offset);
     driver.begin();
     driver.readable(at, IN_HEADER);
     if (inBytes > IN_HEADER) driver.readable(at + IN_HEADER, inBytes - IN_HEADER);
-    const data = memory.guestAddress(lane.dataOffset);
-    const { segment } = this.#options;
-    for (let done = 0; done < dataIn; done += segment) {
-      driver.readable(data + done, Math.min(segment, dataIn - done));
+    const data = memory.guestAddress(slot.dataOffset);
+    const { segmentBytes } = this.#options;
+    for (let done = 0; done < dataInBytes; done += segmentBytes) {
+      driver.readable(data + done, Math.min(segmentBytes, dataInBytes - done));
     }
     if (outBytes > 0) {
-      const reply = memory.guestAddress(lane.replyOffset);
+      const reply = memory.guestAddress(slot.replyOffset);
       driver.writable(reply, OUT_HEADER);
       if (outBytes > OUT_HEADER) driver.writable(reply + OUT_HEADER, outBytes - OUT_HEADER);
-      for (let done = 0; done < dataOut; done += segment) {
-        driver.writable(data + done, Math.min(segment, dataOut - done));
+      for (let done = 0; done < dataOutBytes; done += segmentBytes) {
+        driver.writable(data + done, Math.min(segmentBytes, dataOutBytes - done));
       }
     }
-    this.#owners[lane.queue]![driver.submit()] = lane;
-    this.#fresh[lane.queue] = true;
+    this.#owners[slot.queue]![driver.submit()] = slot;
+    this.#unpublished[slot.queue] = true;
   }
 
-  /** Publishes the new requests of each queue to the daemon. */
-  #show(): void {
-    for (let queue = 0; queue < this.#fresh.length; queue++) {
-      if (!this.#fresh[queue]) continue;
-      this.#fresh[queue] = false;
+  /** Tells the daemon of the new requests. */
+  #publish(): void {
+    for (let queue = 0; queue < this.#unpublished.length; queue++) {
+      if (!this.#unpublished[queue]) continue;
+      this.#unpublished[queue] = false;
       const { driver, kick } = this.#queues[queue]!;
       if (driver.publish()) signal(kick.value);
     }
   }
 
   /**
-   * Finds lanes that have their answers, after a sleep where the front-end is one that sleeps.
-   * @param idle how often there was none since the last.
+   * Takes the replies that have come. A driver that sleeps waits for some first.
+   * @param idle how often no reply had come since the last one.
    */
   #collect(idle: number): void {
     if (this.#options.wait === 'sleep') this.#sleep(idle);
@@ -278,8 +285,8 @@ export class Driver {
     for (let queue = this.#queues.length - 1; queue >= 0; queue--) {
       const { driver } = this.#queues[queue]!;
       if (driver.pending === 0) continue;
-      // As `virtio_fs_requests_done_work` of Linux: everything is taken, then the next interrupt is
-      // asked for, and the ring looked at once more.
+      // As `virtio_fs_requests_done_work` of Linux does: it takes all replies, asks for the next
+      // interrupt, and then looks at the ring once more.
       do {
         for (let token = driver.poll(); token >= 0; token = driver.poll()) {
           this.#answered.push(this.#owner(queue, token));
@@ -288,21 +295,21 @@ export class Driver {
     }
   }
 
-  /** The lane of an answered request. */
-  #owner(queue: number, token: number): Lane {
-    const lane = this.#owners[queue]![token];
-    if (lane === undefined) throw new BenchError('the daemon gave back a request that it does not have');
+  /** The slot of a request whose reply has come. */
+  #owner(queue: number, token: number): RequestSlot {
+    const slot = this.#owners[queue]![token];
+    if (slot === undefined) throw new BenchError('the daemon gave back a request that it does not have');
     const { usedLength } = this.#queues[queue]!.driver;
-    if (lane.outBytes > 0 && usedLength !== lane.replyLength) {
-      throw new BenchError(`a reply of ${lane.replyLength} bytes, but ${usedLength} were given back`);
+    if (slot.outBytes > 0 && usedLength !== slot.replyBytes) {
+      throw new BenchError(`a reply of ${slot.replyBytes} bytes, but ${usedLength} were given back`);
     }
-    return lane;
+    return slot;
   }
 
   /** Blocks until the daemon interrupts. */
   #sleep(idle: number): void {
-    if (poll(this.#polled.address, this.#queues.length, WAIT) <= 0) {
-      this.#bePatient(idle * WAIT);
+    if (poll(this.#polled.address, this.#queues.length, WAIT_MS) <= 0) {
+      this.#bePatient(idle * WAIT_MS);
       return;
     }
     for (let queue = 0; queue < this.#queues.length; queue++) {
@@ -311,28 +318,31 @@ export class Driver {
     }
   }
 
-  /** Nothing has come: lets others run, and notices from time to time that the daemon is gone. */
+  /**
+   * No reply has come: yields the processor, or checks from time to time that the daemon is there.
+   */
   #spin(idle: number): void {
-    if (idle % YIELD === YIELD - 1) yieldProcessor();
-    if (idle % SPINS !== 0) return;
-    if (idle === SPINS) this.#silentSince = performance.now();
+    if (idle % SPINS_PER_YIELD === SPINS_PER_YIELD - 1) yieldProcessor();
+    if (idle % SPINS_PER_CHECK !== 0) return;
+    if (idle === SPINS_PER_CHECK) this.#silentSince = performance.now();
     this.#bePatient(performance.now() - this.#silentSince);
   }
 
-  #bePatient(silent: number): void {
-    if (silent < WAIT) return;
+  /** @throws BenchError if the daemon has gone, or has been silent for too long. */
+  #bePatient(silentMs: number): void {
+    if (silentMs < WAIT_MS) return;
     if (!this.frontEnd.channel.poll()) throw new BenchError('the daemon closed the connection');
-    if (silent <= PATIENCE) return;
+    if (silentMs <= PATIENCE_MS) return;
     const missed = this.#queues.some(({ driver }) => driver.pending > 0 && driver.ready);
     const what = missed ? 'answered, but not interrupted' : 'not answered';
-    throw new BenchError(`the daemon has ${what} for ${PATIENCE / 1000} seconds`);
+    throw new BenchError(`the daemon has ${what} for ${PATIENCE_MS / 1000} seconds`);
   }
 }
 
-function checkReply(lane: Lane, tolerated: number): void {
-  if (lane.outBytes === 0) return;
-  if (lane.reply[2] !== lane.words[2]) throw new BenchError('the reply is to another request');
-  const { errno } = lane;
+function checkReply(slot: RequestSlot, tolerated: number): void {
+  if (slot.outBytes === 0) return;
+  if (slot.reply[2] !== slot.words[2]) throw new BenchError('the reply is to another request');
+  const { errno } = slot;
   if (errno !== 0 && errno !== tolerated)
-    throw new BenchError(`opcode ${lane.words[1]} failed with errno ${errno}`);
+    throw new BenchError(`opcode ${slot.words[1]} failed with errno ${errno}`);
 }

@@ -1,50 +1,48 @@
 /** The raw results of one run of a scenario. */
 export interface Sample {
-  /** Operations, or entries if these are the scenario's unit. */
+  /** Operations that have ended, or entries if these are the scenario's unit. */
   readonly operations: number;
   readonly seconds: number;
-  /** CPU seconds of the daemon, or NaN if its process is not known. */
-  readonly cpu: number;
-  /** Microseconds from the beginning of each operation to its last reply, sorted. */
-  readonly latencies: Float64Array;
+  /** CPU time of the daemon; NaN if its process is not known. */
+  readonly cpuSeconds: number;
+  /** From the beginning of each operation to its last reply, without think times; sorted. */
+  readonly latenciesUs: Float64Array;
 }
 
 /** A scenario's figures for one daemon: of one run, or the medians of several. */
 export interface Figures {
   readonly operationsPerSecond: number;
-  /** Microseconds. */
-  readonly medianLatency: number;
-  /** Microseconds. */
-  readonly p99Latency: number;
-  /** Microseconds of the daemon's CPU time; null if its process is not known. */
-  readonly cpuPerOperation: number | null;
+  readonly medianLatencyUs: number;
+  readonly p99LatencyUs: number;
+  /** CPU time of the daemon; null if its process is not known. */
+  readonly cpuUsPerOperation: number | null;
 }
 
-/** A ratio over several rounds. */
+/** A ratio of two daemons, over several rounds. */
 export interface Ratio {
   readonly median: number;
   readonly least: number;
   readonly most: number;
 }
 
-/** Figures of one run. @param perOperation units (such as entries) that each latency stands for. */
-export function figuresOf({ operations, seconds, cpu, latencies }: Sample): Figures {
+/** Figures of one run. */
+export function figuresOf({ operations, seconds, cpuSeconds, latenciesUs }: Sample): Figures {
   return {
     operationsPerSecond: operations / seconds,
-    medianLatency: percentile(latencies, 0.5),
-    p99Latency: percentile(latencies, 0.99),
-    cpuPerOperation: Number.isNaN(cpu) ? null : (cpu * 1e6) / operations,
+    medianLatencyUs: percentile(latenciesUs, 0.5),
+    p99LatencyUs: percentile(latenciesUs, 0.99),
+    cpuUsPerOperation: Number.isNaN(cpuSeconds) ? null : (cpuSeconds * 1e6) / operations,
   };
 }
 
 /** The median of each figure over all rounds. */
 export function medianFigures(rounds: readonly Figures[]): Figures {
-  const cpu = rounds.map((figures) => figures.cpuPerOperation).filter((value) => value !== null);
+  const cpu = rounds.map((figures) => figures.cpuUsPerOperation).filter((value) => value !== null);
   return {
     operationsPerSecond: median(rounds.map((figures) => figures.operationsPerSecond)),
-    medianLatency: median(rounds.map((figures) => figures.medianLatency)),
-    p99Latency: median(rounds.map((figures) => figures.p99Latency)),
-    cpuPerOperation: cpu.length === 0 ? null : median(cpu),
+    medianLatencyUs: median(rounds.map((figures) => figures.medianLatencyUs)),
+    p99LatencyUs: median(rounds.map((figures) => figures.p99LatencyUs)),
+    cpuUsPerOperation: cpu.length === 0 ? null : median(cpu),
   };
 }
 
@@ -62,7 +60,7 @@ export function median(values: readonly number[]): number {
   return (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
-/** A percentile of values in order, from 0 to 1; NaN of none. */
+/** A percentile of sorted values; NaN of none. @param share from 0 to 1. */
 export function percentile(sorted: Float64Array, share: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
 }

@@ -1,31 +1,32 @@
 import { FrontEnd } from '../vhost-user/index.js';
 import { Driver } from './driver.js';
 import * as fuse from './fuse.js';
-import type { Lane } from './lane.js';
+import type { RequestSlot } from './request-slot.js';
 import type { Prepared, Scenario } from './scenarios.js';
 import type { Node, OpenNode, WorkArea } from './work-area.js';
 
 const { Opcode } = fuse;
 const DEPTH = 32;
-const SMALL = 4096;
+/** Data of each read, and bytes of each file. */
+const SMALL_BYTES = 4096;
 
-/** 4 KiB reads at random from `used` of the `count` files that are open. */
+/** Random reads of 4 KiB, from `used` of the `count` files that are open. */
 export function openFiles(count: number, used = count): Scenario {
   const key = used === count ? `open-${count}` : `among-open-${count}`;
   const prepare = (area: WorkArea): Prepared => {
     const files = openAll(area, key, count);
-    const begin = (lane: Lane) => {
-      Object.assign(lane, files[pick(count, used)]!);
-      fuse.read(lane, 0, SMALL);
+    const begin = (slot: RequestSlot) => {
+      Object.assign(slot, files[pick(count, used)]!);
+      fuse.read(slot, 0, SMALL_BYTES);
     };
     return { load: { begin, next: () => false } };
   };
   const which = used === count ? `${count} open files` : `${used} of ${count} open files`;
   const title = `read 4 KiB, depth ${DEPTH}, through ${which}`;
-  return { key, title, depth: DEPTH, dataBytes: SMALL, prepare };
+  return { key, title, depth: DEPTH, dataBytes: SMALL_BYTES, prepare };
 }
 
-/** GETATTR at random of `used` of the `count` files that the guest knows. */
+/** Random GETATTRs, of `used` of the `count` files that the guest knows. */
 export function knownNodes(count: number, used = count): Scenario {
   const key = used === count ? `known-${count}` : `among-known-${count}`;
   const prepare = (area: WorkArea): Prepared => {
@@ -35,9 +36,9 @@ export function knownNodes(count: number, used = count): Scenario {
       area.forget(nodes);
       removeAll(area, directory, count);
     });
-    const begin = (lane: Lane) => {
+    const begin = (slot: RequestSlot) => {
       const { node, nodeHigh } = nodes[pick(count, used)]!;
-      fuse.getattr(lane, node, nodeHigh);
+      fuse.getattr(slot, node, nodeHigh);
     };
     return { load: { begin, next: () => false } };
   };
@@ -50,7 +51,7 @@ export function knownNodes(count: number, used = count): Scenario {
   };
 }
 
-/** A random index: one of `used` that are spread evenly below `count`. */
+/** A random index below `count`: one of `used` that are spread evenly. */
 function pick(count: number, used: number): number {
   return Math.floor((Math.floor(Math.random() * used) * count) / used);
 }
@@ -69,10 +70,10 @@ export async function guestsBeside(sockets: readonly string[]): Promise<() => vo
       indirect: 8,
       memory: 2 ** 20,
     });
-    const driver = new Driver(frontEnd, { wait: 'sleep', think: 'work', segment: SMALL });
-    const lanes = driver.openLanes(1, 0);
-    fuse.init(lanes[0]!);
-    driver.call(lanes[0]!);
+    const driver = new Driver(frontEnd, { wait: 'sleep', thinkBy: 'work', segmentBytes: 4096 });
+    const slots = driver.openSlots(1, 0);
+    fuse.init(slots[0]!);
+    driver.call(slots[0]!);
     ends.push(() => {
       driver.close();
       frontEnd.close();
@@ -85,23 +86,23 @@ export async function guestsBeside(sockets: readonly string[]): Promise<() => vo
 
 function openAll(area: WorkArea, name: string, count: number): OpenNode[] {
   const directory = area.subdirectory(name);
-  const nodes = area.fill(directory, count, SMALL);
+  const nodes = area.fill(directory, count, SMALL_BYTES);
   const files: OpenNode[] = [];
-  const lanes = area.driver.openLanes(1, 0);
-  const lane = lanes[0]!;
+  const slots = area.driver.openSlots(1, 0);
+  const slot = slots[0]!;
   for (const { node, nodeHigh } of nodes) {
-    fuse.open(lane, node, nodeHigh);
-    area.driver.call(lane);
-    fuse.keepFile(lane);
-    files.push({ node, nodeHigh, file: lane.file, fileHigh: lane.fileHigh });
+    fuse.open(slot, node, nodeHigh);
+    area.driver.call(slot);
+    fuse.keepFile(slot);
+    files.push({ node, nodeHigh, file: slot.file, fileHigh: slot.fileHigh });
   }
   area.onClose(() => {
     for (const file of files) {
-      Object.assign(lane, file);
-      fuse.release(lane, Opcode.RELEASE);
-      area.driver.call(lane);
+      Object.assign(slot, file);
+      fuse.release(slot, Opcode.RELEASE);
+      area.driver.call(slot);
     }
-    area.driver.closeLanes(lanes);
+    area.driver.closeSlots(slots);
     area.forget(nodes);
     removeAll(area, directory, count);
   });

@@ -1,21 +1,27 @@
 /**
- * Measures vhost-user virtio-fs daemons, this one or others, without a guest: raw FUSE requests
- * laid out as Linux lays them out, over the front-end's rings, in one synchronous loop that sleeps
- * on the call eventfd as a guest does (or spins, by option). What is told of a daemon is its
- * operations per second, its latencies, and its CPU time for an operation, by the scheduler's own
- * clock.
+ * Measures vhost-user virtio-fs daemons, this one or others, without a guest. It sends raw FUSE
+ * requests, laid out as Linux does, over the front-end's rings. One synchronous loop sends and
+ * receives. It sleeps on the call eventfds as a guest does, or spins by option. The figures of a
+ * daemon are its operations per second, its latencies, and its CPU time for each operation, from
+ * the kernel's clock of the process.
  *
- * - `bench.ts`: takes daemons in turns. `target.ts`, `life.ts`: a daemon that is measured, and
- *   what it is like from its start on.
- * - `scenarios.ts`: the rows. `growth.ts`: rows that ask what grows. `work-area.ts`: the files
- *   that they need.
- * - `driver.ts`, `lane.ts`, `fuse.ts`: keeps requests under way; a place for one; its bytes.
+ * - `bench.ts`: measures several daemons in turns. `target.ts`: a daemon that is measured.
+ * - `scenarios.ts`: the rows of the table. `growth.ts`: further rows, with many files or many
+ *   guests. `work-area.ts`: the files that they need.
+ * - `cold-start.ts`: the first requests that a daemon serves.
+ * - `driver.ts`: keeps requests in flight. `request-slot.ts`: the memory of one. `fuse.ts`: lays
+ *   requests out.
  * - `cpu.ts`, `figures.ts`: CPU time, and what is made of many measurements.
  * - `report.ts`, `plot.ts`: tables and graphs.
  */
 export { runBench, type BenchOptions, type BenchResult, type Row } from './bench.js';
 export { BenchError } from './driver.js';
-export { lifeSteps, measureLife, type LifeFigures, type LifeOptions } from './life.js';
+export {
+  coldStartSteps,
+  measureColdStart,
+  type ColdStartFigures,
+  type ColdStartOptions,
+} from './cold-start.js';
 export { plot } from './plot.js';
 export { toJson, toTable } from './report.js';
 export {

@@ -9,9 +9,9 @@ const GAP = 14;
 const TOP = 64;
 
 /**
- * The result as a picture: for each scenario a bar for each daemon, its CPU time for an operation
- * on the left and its operations per second on the right, both relative to the last daemon (or to
- * the row's largest, if there is only one).
+ * Draws the result: for each scenario a bar for each daemon, on the left its CPU time for an
+ * operation, on the right its operations per second. The longest bar of a row is as wide as there
+ * is room.
  * @returns SVG text.
  */
 export function plot({ rows, targets }: BenchResult): string {
@@ -63,7 +63,7 @@ export function plot({ rows, targets }: BenchResult): string {
 type Medians = ReturnType<typeof medianFigures>;
 
 function cpu(figures: Medians): number {
-  return figures.cpuPerOperation ?? Number.NaN;
+  return figures.cpuUsPerOperation ?? Number.NaN;
 }
 
 function speed(figures: Medians): number {

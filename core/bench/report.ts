@@ -4,31 +4,34 @@ import { medianFigures, ratioOf, type Figures, type Ratio } from './figures.js';
 const HEAD = ['ops/s', 'p50 µs', 'p99 µs', 'CPU µs/op', 'MB/s'];
 const RATIOS = ['speed ratio', 'p50 ratio', 'CPU ratio'];
 
-/** Ratios of the first daemon to another. */
+/** Ratios of the first daemon's figures to another one's. */
 export interface Comparison {
   readonly operationsPerSecond: Ratio;
-  readonly medianLatency: Ratio;
+  readonly medianLatencyUs: Ratio;
   /** Absent where the processes are not known. */
-  readonly cpuPerOperation: Ratio | undefined;
+  readonly cpuUsPerOperation: Ratio | undefined;
 }
 
-/** Compares the first daemon of a row to each of the others, round by round. */
+/** Compares the first daemon of a row with each of the others, round by round. */
 export function compare({ measurements }: Row): Comparison[] {
   const [first, ...others] = measurements;
   if (first === undefined) return [];
   return others.map((other) => {
     const of = (figure: (one: Figures) => number) =>
       ratioOf(first.rounds.map(figure), other.rounds.map(figure));
-    const cpu = of((figures) => figures.cpuPerOperation ?? Number.NaN);
+    const cpu = of((figures) => figures.cpuUsPerOperation ?? Number.NaN);
     return {
       operationsPerSecond: of((figures) => figures.operationsPerSecond),
-      medianLatency: of((figures) => figures.medianLatency),
-      cpuPerOperation: Number.isNaN(cpu.median + cpu.least + cpu.most) ? undefined : cpu,
+      medianLatencyUs: of((figures) => figures.medianLatencyUs),
+      cpuUsPerOperation: Number.isNaN(cpu.median + cpu.least + cpu.most) ? undefined : cpu,
     };
   });
 }
 
-/** The result as text: a line for each scenario, daemons side by side, medians of the rounds. */
+/**
+ * The result as text: a line for each scenario, with the daemons side by side. Figures are medians
+ * of the rounds.
+ */
 export function toTable({ rows, targets }: BenchResult): string {
   const several = targets.length > 1;
   const lines: string[][] = [
@@ -37,13 +40,13 @@ export function toTable({ rows, targets }: BenchResult): string {
   ];
   for (const row of rows) {
     const cells = row.measurements.flatMap(({ rounds }) => figureCells(medianFigures(rounds), row));
-    const ratios = compare(row).flatMap(({ operationsPerSecond, medianLatency, cpuPerOperation }) =>
-      [operationsPerSecond, medianLatency, cpuPerOperation].map(ratioText),
+    const ratios = compare(row).flatMap(({ operationsPerSecond, medianLatencyUs, cpuUsPerOperation }) =>
+      [operationsPerSecond, medianLatencyUs, cpuUsPerOperation].map(ratioText),
     );
     lines.push([row.scenario.title, ...cells, ...ratios]);
   }
   const widths = lines[1]!.map((_, column) => Math.max(...lines.map((line) => line[column]?.length ?? 0)));
-  // A daemon's name stands over its columns and is not one of them.
+  // A daemon's name may be wider than the first of its columns, since it stands over all of them.
   for (const [i] of targets.entries())
     widths[1 + HEAD.length * i] = Math.max(8, ...widthsOf(lines.slice(1), 1 + HEAD.length * i));
   const [names, ...rest] = lines;
@@ -55,8 +58,8 @@ export function toTable({ rows, targets }: BenchResult): string {
     return target.name.padEnd(columns.reduce((sum, width) => sum + width + 2, -2));
   });
   const title = `${names![0]!.padEnd(widths[0]!)}  ${over.join('  ')}`.trimEnd();
-  const notes = targets.map(({ target, requestQueues, resident }) => {
-    const memory = resident === null ? '' : `, ${(resident / 2 ** 20).toFixed(0)} MiB resident`;
+  const notes = targets.map(({ target, requestQueues, residentBytes }) => {
+    const memory = residentBytes === null ? '' : `, ${(residentBytes / 2 ** 20).toFixed(0)} MiB resident`;
     return `${target.name}: ${requestQueues} request queue${requestQueues === 1 ? '' : 's'}${memory}`;
   });
   if (several)
@@ -71,13 +74,13 @@ function widthsOf(lines: readonly string[][], column: number): number[] {
 }
 
 function figureCells(figures: Figures, { scenario }: Row): string[] {
-  const { operationsPerSecond, medianLatency, p99Latency, cpuPerOperation } = figures;
+  const { operationsPerSecond, medianLatencyUs, p99LatencyUs, cpuUsPerOperation } = figures;
   const bytes = scenario.bytes;
   return [
     operationsPerSecond.toFixed(0),
-    medianLatency.toFixed(1),
-    p99Latency.toFixed(1),
-    cpuPerOperation === null ? '–' : cpuPerOperation.toFixed(2),
+    medianLatencyUs.toFixed(1),
+    p99LatencyUs.toFixed(1),
+    cpuUsPerOperation === null ? '–' : cpuUsPerOperation.toFixed(2),
     bytes === undefined ? '' : ((operationsPerSecond * bytes) / 1e6).toFixed(0),
   ];
 }
@@ -91,7 +94,11 @@ function ratioText(ratio: Ratio | undefined): string {
 /** The result for programs: figures of every round, medians and ratios. */
 export function toJson({ rows, targets }: BenchResult): object {
   return {
-    targets: targets.map(({ target, requestQueues, resident }) => ({ ...target, requestQueues, resident })),
+    targets: targets.map(({ target, requestQueues, residentBytes }) => ({
+      ...target,
+      requestQueues,
+      residentBytes,
+    })),
     rows: rows.map((row) => ({
       key: row.scenario.key,
       title: row.scenario.title,
@@ -103,7 +110,7 @@ export function toJson({ rows, targets }: BenchResult): object {
         median: medianFigures(rounds),
         rounds,
       })),
-      think: row.scenario.think ?? 0,
+      thinkTimeUs: row.scenario.thinkTimeUs ?? 0,
       ratios: compare(row),
     })),
   };

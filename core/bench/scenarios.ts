@@ -1,8 +1,8 @@
 import { BenchError, type Load } from './driver.js';
 import * as fuse from './fuse.js';
-import { BODY, type Lane } from './lane.js';
+import { BODY, type RequestSlot } from './request-slot.js';
 import {
-  FILE_SIZE,
+  FILE_BYTES,
   PREFIX,
   scanEntries,
   type Cookie,
@@ -16,46 +16,49 @@ const { Opcode } = fuse;
 const KIB = 1024;
 const MIB = 1024 * KIB;
 
-/** Bytes of small files. */
-const SMALL = 4 * KIB;
-/** Files that small-file scenarios go through. */
+/** Size of small files, and of small reads and writes. */
+const SMALL_BYTES = 4 * KIB;
+/** Files that scenarios look up and read. */
 const FILES = 1000;
-/** Files that are created, or removed, in one run. */
+/** The most files that one run creates, or removes. */
 const CREATED = 4000;
-/** Entries of the listed directory, and bytes of each READDIRPLUS: Linux asks for a page. */
+/** Entries of the directory that is listed. */
 const ENTRIES = 8000;
-const LISTING = 4096;
+/** Size of each READDIRPLUS. Linux asks for a page. */
+const LISTING_BYTES = 4096;
 
 /** A scenario that is ready to run. */
 export interface Prepared {
   readonly load: Load;
   /** The most operations in one run. */
   readonly limit?: number;
-  /** Called before each run and after it; not measured. */
+  /** Called before each run. What it does is not measured. */
   before?(): void;
+  /** Called after each run. What it does is not measured. */
   after?(): void;
 }
 
-/** One row of the table. */
+/** What is measured for one row of the table. */
 export interface Scenario {
-  /** For `--only` and JSON. */
+  /** Name for `--only` and JSON. */
   readonly key: string;
+  /** Name in tables. */
   readonly title: string;
   /** Operations at a time. */
   readonly depth: number;
-  /** Microseconds between an answer and the next request. Default 0. */
-  readonly think?: number;
-  /** Bytes of data with each request. */
+  /** Time between a reply and the next request. Default 0. */
+  readonly thinkTimeUs?: number;
+  /** The most data of one request, or of its reply. */
   readonly dataBytes: number;
-  /** Bytes that each operation transfers, if the row shows throughput. */
+  /** Data that each operation transfers, if the row shows throughput. */
   readonly bytes?: number;
-  /** The units that an operation counts for. Default: the operation itself. */
+  /** The units that one operation counts for. Default: the operation itself. */
   readonly units?: { readonly name: string; readonly count: number };
   /** Makes the files. Called once for each daemon; the work area removes them in the end. */
   prepare(area: WorkArea): Prepared;
 }
 
-/** The rows for a front-end that spins: what a daemon can do at most. */
+/** Rows for a front-end that spins: what a daemon can do at most. */
 export const spinningRows: readonly Scenario[] = [
   transfer('read-seq-128k', 'sequential read 128 KiB, depth 8', 8, 128 * KIB, 'read', 'sequential'),
   transfer('write-seq-128k', 'sequential write 128 KiB, depth 8', 8, 128 * KIB, 'write', 'sequential'),
@@ -87,15 +90,15 @@ const MIXED_D1 = mixed('mixed-d1', 'mixed 4 KiB reads, writes, GETATTR, LOOKUP, 
 const CREATE_D1 = createChain('create-d1', 'CREATE + WRITE 4 KiB + RELEASE + FORGET, depth 1', 1);
 const SMALL_READ_D1 = smallRead('small-read-d1', 'LOOKUP + OPEN + READ 4 KiB + RELEASE, depth 1', 1);
 
-/** The rows for a front-end that sleeps: what a daemon costs beside a guest. */
+/** Rows for a front-end that sleeps: what a daemon costs beside a guest. */
 export const sleepingRows: readonly Scenario[] = [
   ...[GETATTR_D1, READ_D1, LOOKUP_D1, MIXED_D1].flatMap((row) => [
     row,
-    withThink(row, 20),
-    withThink(row, 200),
+    withThinkTime(row, 20),
+    withThinkTime(row, 200),
   ]),
-  withThink(WRITE_D1, 20),
-  ...[CREATE_D1, SMALL_READ_D1].flatMap((row) => [row, withThink(row, 20)]),
+  withThinkTime(WRITE_D1, 20),
+  ...[CREATE_D1, SMALL_READ_D1].flatMap((row) => [row, withThinkTime(row, 20)]),
   ...[4, 32, 128].flatMap((depth) => [
     getattr(`getattr-d${depth}`, `GETATTR, depth ${depth}`, depth),
     transfer(`read-rand-4k-d${depth}`, `random read 4 KiB, depth ${depth}`, depth, 4 * KIB, 'read', 'random'),
@@ -106,19 +109,21 @@ export const sleepingRows: readonly Scenario[] = [
   transfer('read-seq-1m', 'sequential read 1 MiB, depth 4', 4, MIB, 'read', 'sequential'),
 ];
 
-/** All rows there are, each key once. */
+/** All rows, each key once. */
 export const scenarios: readonly Scenario[] = [
   ...new Map([...spinningRows, ...sleepingRows].map((row) => [row.key, row])).values(),
 ];
 
 /** The same row with time between its requests. */
-function withThink(row: Scenario, think: number): Scenario {
-  return { ...row, key: `${row.key}-${think}us`, title: `${row.title}, ${think} µs between requests`, think };
+function withThinkTime(row: Scenario, thinkTimeUs: number): Scenario {
+  const title = `${row.title}, ${thinkTimeUs} µs between requests`;
+  return { ...row, key: `${row.key}-${thinkTimeUs}us`, title, thinkTimeUs };
 }
 
 /**
- * READ or WRITE of one size, all over one file, or over its first `extent` bytes: at most {@link
- * FILE_SIZE}, or a multiple of it.
+ * READs or WRITEs of one size in one file.
+ * @param extentBytes only the beginning of the file is used, of this size: at most {@link
+ * FILE_BYTES}, or a multiple of it.
  */
 export function transfer(
   key: string,
@@ -127,51 +132,56 @@ export function transfer(
   bytes: number,
   direction: 'read' | 'write',
   order: 'sequential' | 'random',
-  extent = FILE_SIZE,
+  extentBytes = FILE_BYTES,
 ): Scenario {
-  const blocks = extent / bytes;
+  const blocks = extentBytes / bytes;
   const prepare = (area: WorkArea): Prepared => {
-    const file = area.file(Math.max(extent, FILE_SIZE));
+    const file = area.file(Math.max(extentBytes, FILE_BYTES));
     let position = 0;
-    const begin = (lane: Lane) => {
+    const begin = (slot: RequestSlot) => {
       position = order === 'sequential' ? (position + 1) % blocks : Math.floor(Math.random() * blocks);
-      aim(lane, file);
-      if (direction === 'read') fuse.read(lane, position * bytes, bytes);
-      else fuse.write(lane, position * bytes, bytes);
+      aim(slot, file);
+      if (direction === 'read') fuse.read(slot, position * bytes, bytes);
+      else fuse.write(slot, position * bytes, bytes);
     };
     return { load: { begin, next: isOver } };
   };
   return { key, title, depth, dataBytes: bytes, bytes, prepare };
 }
 
+/** GETATTR of one file, again and again. */
 export function getattr(key: string, title: string, depth: number): Scenario {
   return { key, title, depth, dataBytes: 0, prepare: prepareGetattr };
 }
 
 function prepareGetattr(area: WorkArea): Prepared {
   const file = area.file();
-  return { load: { begin: (lane) => fuse.getattr(lane, file.node, file.nodeHigh), next: isOver } };
+  return { load: { begin: (slot) => fuse.getattr(slot, file.node, file.nodeHigh), next: isOver } };
 }
 
-/** LOOKUP of names in a directory of `files`. What is found is forgotten after the run. */
+/**
+ * LOOKUPs of random names in a directory of `files` files. After the run, the guest forgets what it
+ * has found.
+ * @param hit whether the names exist.
+ */
 export function lookup(key: string, title: string, depth: number, hit: boolean, files = FILES): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = filledDirectory(area, key, files);
     const found = new Map<number, { readonly nodeHigh: number; count: number }>();
-    const begin = (lane: Lane) => {
+    const begin = (slot: RequestSlot) => {
       fuse.lookup(
-        lane,
+        slot,
         directory.node,
         directory.nodeHigh,
         hit ? PREFIX : 'none',
         Math.floor(Math.random() * files),
       );
     };
-    const next = (lane: Lane) => {
-      const node = lane.errno === 0 ? lane.reply[BODY]! : 0;
+    const next = (slot: RequestSlot) => {
+      const node = slot.errno === 0 ? slot.reply[BODY]! : 0;
       if (node === 0) return false;
       const known = found.get(node);
-      if (known === undefined) found.set(node, { nodeHigh: lane.reply[BODY + 1]!, count: 1 });
+      if (known === undefined) found.set(node, { nodeHigh: slot.reply[BODY + 1]!, count: 1 });
       else known.count += 1;
       return false;
     };
@@ -184,15 +194,15 @@ export function lookup(key: string, title: string, depth: number, hit: boolean, 
   return { key, title, depth, dataBytes: 0, prepare };
 }
 
-/** The requests after CREATE, when a small file is written. */
-function writeOn(lane: Lane): boolean {
-  lane.step += 1;
-  if (lane.step === 1) {
-    fuse.keepNode(lane);
-    fuse.keepFile(lane, fuse.ENTRY_OUT);
-    fuse.write(lane, 0, SMALL);
-  } else if (lane.step === 2) fuse.release(lane, Opcode.RELEASE);
-  else if (lane.step === 3) fuse.forget(lane, lane.node, lane.nodeHigh);
+/** What follows the CREATE of a small file: WRITE, RELEASE, FORGET. */
+function afterCreate(slot: RequestSlot): boolean {
+  slot.step += 1;
+  if (slot.step === 1) {
+    fuse.keepNode(slot);
+    fuse.keepFile(slot, fuse.ENTRY_OUT);
+    fuse.write(slot, 0, SMALL_BYTES);
+  } else if (slot.step === 2) fuse.release(slot, Opcode.RELEASE);
+  else if (slot.step === 3) fuse.forget(slot, slot.node, slot.nodeHigh);
   else return false;
   return true;
 }
@@ -205,44 +215,45 @@ function createChain(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = area.subdirectory(key);
     let created = 0;
-    const begin = (lane: Lane) => {
-      lane.step = 0;
-      fuse.create(lane, directory.node, directory.nodeHigh, PREFIX, created++);
+    const begin = (slot: RequestSlot) => {
+      slot.step = 0;
+      fuse.create(slot, directory.node, directory.nodeHigh, PREFIX, created++);
     };
     const after = () => {
       area.remove(directory, range(0, created));
       created = 0;
     };
-    return { load: { begin, next: writeOn }, limit: CREATED, after };
+    return { load: { begin, next: afterCreate }, limit: CREATED, after };
   };
-  return { key, title, depth, dataBytes: SMALL, prepare };
+  return { key, title, depth, dataBytes: SMALL_BYTES, prepare };
 }
 
-/** The requests after LOOKUP, when a small file is read. */
-function readOn(lane: Lane): boolean {
-  lane.step += 1;
-  if (lane.step === 1) {
-    fuse.keepNode(lane);
-    fuse.open(lane, lane.node, lane.nodeHigh);
-  } else if (lane.step === 2) {
-    fuse.keepFile(lane);
-    fuse.read(lane, 0, SMALL);
-  } else if (lane.step === 3) fuse.release(lane, Opcode.RELEASE);
-  else if (lane.step === 4) fuse.forget(lane, lane.node, lane.nodeHigh);
+/** What follows the LOOKUP of a small file: OPEN, READ, RELEASE, FORGET. */
+function afterLookup(slot: RequestSlot): boolean {
+  slot.step += 1;
+  if (slot.step === 1) {
+    fuse.keepNode(slot);
+    fuse.open(slot, slot.node, slot.nodeHigh);
+  } else if (slot.step === 2) {
+    fuse.keepFile(slot);
+    fuse.read(slot, 0, SMALL_BYTES);
+  } else if (slot.step === 3) fuse.release(slot, Opcode.RELEASE);
+  else if (slot.step === 4) fuse.forget(slot, slot.node, slot.nodeHigh);
   else return false;
   return true;
 }
 
+/** Looks a random small file up, reads and closes it. */
 function smallRead(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = filledDirectory(area, key);
-    const begin = (lane: Lane) => {
-      lane.step = 0;
-      fuse.lookup(lane, directory.node, directory.nodeHigh, PREFIX, Math.floor(Math.random() * FILES));
+    const begin = (slot: RequestSlot) => {
+      slot.step = 0;
+      fuse.lookup(slot, directory.node, directory.nodeHigh, PREFIX, Math.floor(Math.random() * FILES));
     };
-    return { load: { begin, next: readOn } };
+    return { load: { begin, next: afterLookup } };
   };
-  return { key, title, depth, dataBytes: SMALL, prepare };
+  return { key, title, depth, dataBytes: SMALL_BYTES, prepare };
 }
 
 /** Lists a whole directory, from OPENDIR to RELEASEDIR. */
@@ -253,27 +264,27 @@ function listing(key: string, title: string): Scenario {
     if (nodes.length !== ENTRIES) throw new BenchError(`${nodes.length} entries are listed, not ${ENTRIES}`);
     const cookie: Cookie = { low: 0, high: 0 };
     let passes = 0;
-    const begin = (lane: Lane) => {
-      lane.step = 0;
-      fuse.opendir(lane, directory.node, directory.nodeHigh);
+    const begin = (slot: RequestSlot) => {
+      slot.step = 0;
+      fuse.opendir(slot, directory.node, directory.nodeHigh);
     };
-    const next = (lane: Lane) => {
-      if (lane.step === 2) {
+    const next = (slot: RequestSlot) => {
+      if (slot.step === 2) {
         passes += 1;
         return false;
       }
-      if (lane.step === 0) {
-        aim(lane, directory);
-        fuse.keepFile(lane);
+      if (slot.step === 0) {
+        aim(slot, directory);
+        fuse.keepFile(slot);
         cookie.low = 0;
         cookie.high = 0;
-        lane.step = 1;
-      } else if (!scanEntries(lane, cookie)) {
-        lane.step = 2;
-        fuse.release(lane, Opcode.RELEASEDIR);
+        slot.step = 1;
+      } else if (!scanEntries(slot, cookie)) {
+        slot.step = 2;
+        fuse.release(slot, Opcode.RELEASEDIR);
         return true;
       }
-      fuse.readdirplus(lane, cookie.low, cookie.high, LISTING);
+      fuse.readdirplus(slot, cookie.low, cookie.high, LISTING_BYTES);
       return true;
     };
     area.onClose(() => {
@@ -281,7 +292,14 @@ function listing(key: string, title: string): Scenario {
     });
     return { load: { begin, next } };
   };
-  return { key, title, depth: 1, dataBytes: LISTING, units: { name: 'entry', count: ENTRIES }, prepare };
+  return {
+    key,
+    title,
+    depth: 1,
+    dataBytes: LISTING_BYTES,
+    units: { name: 'entry', count: ENTRIES },
+    prepare,
+  };
 }
 
 /**
@@ -298,16 +316,16 @@ function unlink(key: string, title: string, depth: number): Scenario {
       removed = 0;
       nodes = area.fill(directory, CREATED, 0);
     };
-    const begin = (lane: Lane) => {
-      lane.step = 0;
-      lane.number = removed++;
-      fuse.remove(lane, Opcode.UNLINK, directory.node, directory.nodeHigh, PREFIX, lane.number);
+    const begin = (slot: RequestSlot) => {
+      slot.step = 0;
+      slot.number = removed++;
+      fuse.remove(slot, Opcode.UNLINK, directory.node, directory.nodeHigh, PREFIX, slot.number);
     };
-    const next = (lane: Lane) => {
-      lane.step += 1;
-      const { node, nodeHigh } = nodes[lane.number]!;
-      if (lane.step === 1) fuse.forget(lane, node, nodeHigh);
-      return lane.step === 1;
+    const next = (slot: RequestSlot) => {
+      slot.step += 1;
+      const { node, nodeHigh } = nodes[slot.number]!;
+      if (slot.step === 1) fuse.forget(slot, node, nodeHigh);
+      return slot.step === 1;
     };
     const after = () => {
       area.forget(nodes.slice(removed));
@@ -318,7 +336,7 @@ function unlink(key: string, title: string, depth: number): Scenario {
   return { key, title, depth, dataBytes: 0, prepare };
 }
 
-/** Each lane renames a file of its own back and forth. */
+/** Each slot renames a file of its own back and forth. */
 function rename(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const directory = area.subdirectory(key);
@@ -327,11 +345,11 @@ function rename(key: string, title: string, depth: number): Scenario {
     area.onClose(() => area.remove(directory, range(0, 2 * depth)));
     const files = area.fill(directory, depth, 0);
     area.onClose(() => area.forget(files));
-    const begin = (lane: Lane) => {
-      const from = numbers[lane.index]!;
+    const begin = (slot: RequestSlot) => {
+      const from = numbers[slot.index]!;
       const to = from < depth ? from + depth : from - depth;
-      numbers[lane.index] = to;
-      fuse.rename(lane, directory.node, directory.nodeHigh, PREFIX, from, to);
+      numbers[slot.index] = to;
+      fuse.rename(slot, directory.node, directory.nodeHigh, PREFIX, from, to);
     };
     return { load: { begin, next: isOver } };
   };
@@ -339,26 +357,26 @@ function rename(key: string, title: string, depth: number): Scenario {
 }
 
 /**
- * Half reads, the rest writes, GETATTR and LOOKUP; lanes spread over two queues where the daemon
- * has them.
+ * Half of the requests are READs, the others WRITEs, GETATTRs and LOOKUPs. The slots spread over
+ * two queues where the daemon has them.
  */
 function mixed(key: string, title: string, depth: number): Scenario {
   const prepare = (area: WorkArea): Prepared => {
     const file = area.file();
     const queues = Math.min(2, area.driver.requestQueues);
     let lookups = 0;
-    const begin = (lane: Lane) => {
+    const begin = (slot: RequestSlot) => {
       const kind = Math.floor(Math.random() * 8);
-      const offset = Math.floor((Math.random() * FILE_SIZE) / SMALL) * SMALL;
-      aim(lane, file);
-      if (kind < 4) fuse.read(lane, offset, SMALL);
-      else if (kind < 6) fuse.write(lane, offset, SMALL);
-      else if (kind < 7) fuse.getattr(lane, file.node, file.nodeHigh);
+      const offset = Math.floor((Math.random() * FILE_BYTES) / SMALL_BYTES) * SMALL_BYTES;
+      aim(slot, file);
+      if (kind < 4) fuse.read(slot, offset, SMALL_BYTES);
+      else if (kind < 6) fuse.write(slot, offset, SMALL_BYTES);
+      else if (kind < 7) fuse.getattr(slot, file.node, file.nodeHigh);
       else {
         lookups += 1;
-        fuse.lookup(lane, area.directory.node, area.directory.nodeHigh, PREFIX, 0);
+        fuse.lookup(slot, area.directory.node, area.directory.nodeHigh, PREFIX, 0);
       }
-      lane.queue = 1 + (lane.index % queues);
+      slot.queue = 1 + (slot.index % queues);
     };
     const after = () => {
       area.forget([file], lookups);
@@ -366,7 +384,7 @@ function mixed(key: string, title: string, depth: number): Scenario {
     };
     return { load: { begin, next: isOver }, after };
   };
-  return { key, title, depth, dataBytes: SMALL, prepare };
+  return { key, title, depth, dataBytes: SMALL_BYTES, prepare };
 }
 
 /** The `next` of operations that have one request. */
@@ -374,26 +392,26 @@ function isOver(): boolean {
   return false;
 }
 
-/** Points a lane at an open file. */
-function aim(lane: Lane, { node, nodeHigh, file, fileHigh }: Node & Partial<OpenNode>): void {
-  lane.node = node;
-  lane.nodeHigh = nodeHigh;
-  if (file !== undefined) lane.file = file;
-  if (fileHigh !== undefined) lane.fileHigh = fileHigh;
+/** Makes an open file the one that a slot works on. */
+function aim(slot: RequestSlot, { node, nodeHigh, file, fileHigh }: Node & Partial<OpenNode>): void {
+  slot.node = node;
+  slot.nodeHigh = nodeHigh;
+  if (file !== undefined) slot.file = file;
+  if (fileHigh !== undefined) slot.fileHigh = fileHigh;
 }
 
 /**
- * A directory with files `f0`, `f1` and so on, none of them known to the daemon's tables
- * afterwards.
+ * Makes a directory with files `f0`, `f1` and so on. The guest has forgotten them, so that the
+ * daemon need not know them.
  */
-function filledDirectory(area: WorkArea, key: string, count = FILES, size = SMALL): Node {
+function filledDirectory(area: WorkArea, key: string, count = FILES, size = SMALL_BYTES): Node {
   const directory = area.subdirectory(key);
   area.onClose(() => area.remove(directory, range(0, count)));
   area.forget(area.fill(directory, count, size));
   return directory;
 }
 
-/** The numbers from `start` up to `end`. */
+/** The whole numbers from `start` up to, but not including, `end`. */
 function range(start: number, end: number): number[] {
   return Array.from({ length: end - start }, (_, i) => start + i);
 }

@@ -9,28 +9,28 @@ export interface Target {
   /** Path of its socket. */
   readonly socket: string;
   /**
-   * Its process, whose CPU time is counted, with its descendants. Default: the one that listens on
+   * The process whose CPU time is counted, with its descendants. Default: the one that listens on
    * the socket.
    */
   readonly pid?: number | undefined;
 }
 
-/** A daemon that is connected. */
+/** A connection to a daemon. */
 export interface Connected {
   readonly frontEnd: FrontEnd;
-  /** Its processes; absent where they are not known. */
+  /** The daemon's processes; absent where they are not known. */
   readonly tree: ProcessTree | undefined;
 }
 
 /**
- * Rings as QEMU makes them on request, whose tables hold header and arguments both ways and the
- * pages of 1 MiB.
+ * The rings. QEMU can be configured to have such ones. An indirect table has room for header and
+ * arguments in both directions and for the pages of 1 MiB.
  */
 const SET_UP = { requestQueues: 2, queueSize: 512, indirect: 4 + 256, memory: 48 * 2 ** 20 };
 
 /**
  * Connects to a daemon.
- * @throws BenchError of one line where that fails, RangeError if its process is not there.
+ * @throws BenchError, of one line, if that fails; RangeError if its process is not there.
  */
 export async function connect(target: Target): Promise<Connected> {
   let frontEnd: FrontEnd;
@@ -49,6 +49,6 @@ export async function connect(target: Target): Promise<Connected> {
 
 function processOf({ pid }: Target, listener: number): ProcessTree | undefined {
   if (pid !== undefined) return new ProcessTree(pid);
-  // An init system that made the socket is not the daemon.
+  // Process 1 is an init system that has made the socket, and not the daemon.
   return listener > 1 ? new ProcessTree(listener) : undefined;
 }

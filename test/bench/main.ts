@@ -12,7 +12,7 @@ import {
   toTable,
 } from '../../core/bench/index.js';
 import { cVirtiofsd, launch, ours, rustVirtiofsd, type Daemon } from '../support/daemons.js';
-import { compareLives } from './lives.js';
+import { compareColdStarts } from './cold-start.js';
 import { whenListening, type Subject } from './subject.js';
 
 /*
@@ -143,7 +143,7 @@ function onProgress(text: string): void {
 
 try {
   if (values.cold) {
-    const { table, json } = await compareLives(subjects, {
+    const { table, json } = await compareColdStarts(subjects, {
       scratch,
       directory,
       rounds: values.rounds,
@@ -169,8 +169,8 @@ async function compareRows(): Promise<void> {
       rounds: values.rounds,
       seconds: values.seconds,
       wait: values.spin ? 'spin' : 'sleep',
-      think: values.thinkBy,
-      thinkTime: values.think,
+      thinkBy: values.thinkBy,
+      thinkTimeUs: values.think,
       onProgress,
     });
     process.stdout.write(`\n${toTable(result)}`);

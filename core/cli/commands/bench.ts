@@ -97,10 +97,10 @@ async function measure(values: Values): Promise<void> {
     const result = await runBench(targets, chosen, {
       rounds: options.rounds,
       seconds: options.seconds,
-      segment: options.segment,
+      segmentBytes: options.segment,
       wait: options.spin ? 'spin' : 'sleep',
-      think: values['thinkBy'] === 'sleep' ? 'sleep' : 'work',
-      thinkTime: options.think,
+      thinkBy: values['thinkBy'] === 'sleep' ? 'sleep' : 'work',
+      thinkTimeUs: options.think,
       ...(process.stderr.isTTY ? { onProgress: showProgress } : {}),
     });
     if (process.stderr.isTTY) showProgress('');

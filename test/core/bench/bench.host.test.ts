@@ -15,8 +15,8 @@ import {
 } from '../../../core/bench/figures.js';
 import {
   BenchError,
-  lifeSteps,
-  measureLife,
+  coldStartSteps,
+  measureColdStart,
   plot,
   runBench,
   scenarios,
@@ -30,7 +30,7 @@ import { FuseClient, ROOT } from '../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder, until } from '../../support/vhost-user.js';
 
 function makeFigures(speed: number, cpu: number | null): Figures {
-  return { operationsPerSecond: speed, medianLatency: 1, p99Latency: 2, cpuPerOperation: cpu };
+  return { operationsPerSecond: speed, medianLatencyUs: 1, p99LatencyUs: 2, cpuUsPerOperation: cpu };
 }
 
 function isOneLine(error: unknown): boolean {
@@ -38,14 +38,17 @@ function isOneLine(error: unknown): boolean {
 }
 
 test('figures are rates, percentiles and CPU time for an operation', () => {
-  const latencies = Float64Array.from({ length: 100 }, (_, i) => i);
-  assert.deepEqual(figuresOf({ operations: 200, seconds: 2, cpu: 0.001, latencies }), {
+  const latenciesUs = Float64Array.from({ length: 100 }, (_, i) => i);
+  assert.deepEqual(figuresOf({ operations: 200, seconds: 2, cpuSeconds: 0.001, latenciesUs }), {
     operationsPerSecond: 100,
-    medianLatency: 50,
-    p99Latency: 99,
-    cpuPerOperation: 5,
+    medianLatencyUs: 50,
+    p99LatencyUs: 99,
+    cpuUsPerOperation: 5,
   });
-  assert.equal(figuresOf({ operations: 1, seconds: 1, cpu: Number.NaN, latencies }).cpuPerOperation, null);
+  assert.equal(
+    figuresOf({ operations: 1, seconds: 1, cpuSeconds: Number.NaN, latenciesUs }).cpuUsPerOperation,
+    null,
+  );
   assert.equal(percentile(Float64Array.of(7), 0.99), 7);
 });
 
@@ -54,7 +57,7 @@ test('medians are taken over rounds, and ratios round by round', () => {
   assert.equal(median([4, 1, 2, 3]), 2.5);
   const three = medianFigures([makeFigures(1, 10), makeFigures(9, null), makeFigures(2, 30)]);
   assert.deepEqual(three, makeFigures(2, 20));
-  assert.equal(medianFigures([makeFigures(1, null)]).cpuPerOperation, null);
+  assert.equal(medianFigures([makeFigures(1, null)]).cpuUsPerOperation, null);
   // Both were slow in the second round: their ratio was not.
   assert.deepEqual(ratioOf([20, 2, 30], [10, 1, 10]), { median: 2, least: 2, most: 3 });
 });
@@ -67,8 +70,8 @@ test('CPU time of a process counts its descendants', async (t) => {
   await once(child, 'spawn');
   t.after(() => process.kill(-child.pid!, 'SIGKILL'));
   const tree = new ProcessTree(child.pid!);
-  await until(() => tree.cpu() > 0.25, 'both have used the processor');
-  assert.ok(tree.resident() > 2 ** 20);
+  await until(() => tree.cpuSeconds() > 0.25, 'both have used the processor');
+  assert.ok(tree.residentBytes() > 2 ** 20);
   assert.throws(() => new ProcessTree(2 ** 22 + 1), /there is none/);
 });
 
@@ -89,7 +92,10 @@ test('CPU time of a process is that of its threads in the scheduler', async (t) 
   );
   const seconds = threads.reduce((sum, one) => sum + one, 0) / 1e9;
   // Threads that have ended are counted, too.
-  assert.ok(tree.cpu() >= seconds && tree.cpu() < seconds + 0.05, `${tree.cpu()} and ${seconds}`);
+  assert.ok(
+    tree.cpuSeconds() >= seconds && tree.cpuSeconds() < seconds + 0.05,
+    `${tree.cpuSeconds()} and ${seconds}`,
+  );
 });
 
 const missing = cVirtiofsd.missing ?? false;
@@ -109,7 +115,12 @@ test(
     const running = [startDaemon(t, ours, MEMORY), startDaemon(t, cVirtiofsd, MEMORY)];
     for (const daemon of running) await until(() => isListening(daemon), 'the daemon listens');
     const targets = running.map(({ socket }, i) => ({ name: ['ours', 'C'][i]!, socket }));
-    const result = await runBench(targets, chosen, { seconds: 0.01, rounds: 2, warmUp: 0.01, wait: 'sleep' });
+    const result = await runBench(targets, chosen, {
+      seconds: 0.01,
+      rounds: 2,
+      warmUpSeconds: 0.01,
+      wait: 'sleep',
+    });
     assert.equal(result.rows.length, chosen.length);
     for (const { scenario, measurements } of result.rows) {
       for (const { target, rounds } of measurements) {
@@ -147,7 +158,7 @@ test('one daemon is measured alone, by spinning', async (t) => {
   const daemon = startDaemon(t, ours, MEMORY);
   await until(() => isListening(daemon), 'the daemon listens');
   const two = scenarios.filter(({ key }) => ['getattr-d1', 'mixed-2q'].includes(key));
-  const options = { seconds: 0.02, warmUp: 0.01, wait: 'spin', segment: 65536 } as const;
+  const options = { seconds: 0.02, warmUpSeconds: 0.01, wait: 'spin', segmentBytes: 65536 } as const;
   const { rows, targets } = await runBench([{ name: 'ours', socket: daemon.socket }], two, options);
   assert.deepEqual(
     rows.map(({ measurements }) => measurements.length),
@@ -160,7 +171,7 @@ test('one daemon is measured alone, by spinning', async (t) => {
 async function costOf(socket: string, key: string, options: BenchOptions) {
   const row = scenarios.filter((scenario) => scenario.key === key);
   const before = process.resourceUsage();
-  const result = await runBench([{ name: 'x', socket }], row, { warmUp: 0.01, ...options });
+  const result = await runBench([{ name: 'x', socket }], row, { warmUpSeconds: 0.01, ...options });
   const { voluntaryContextSwitches, userCPUTime, systemCPUTime } = process.resourceUsage();
   const [figures] = result.rows[0]!.measurements[0]!.rounds;
   const operations = figures!.operationsPerSecond * options.seconds!;
@@ -183,16 +194,16 @@ test('a front-end sleeps between a request and its answer, and spins only where 
 test('time passes between requests, in work or in sleep, and is not counted as latency', async (t) => {
   const daemon = startDaemon(t, ours, MEMORY);
   await until(() => isListening(daemon), 'the daemon listens');
-  const options = { seconds: 0.6, thinkTime: 40_000 };
+  const options = { seconds: 0.6, thinkTimeUs: 40_000 };
   for (const key of ['getattr-d1', 'create-d1']) {
     const working = await costOf(daemon.socket, key, options);
-    const sleeping = await costOf(daemon.socket, key, { ...options, think: 'sleep' });
+    const sleeping = await costOf(daemon.socket, key, { ...options, thinkBy: 'sleep' });
     assert.ok(sleeping.cpu < working.cpu - 10_000, `${sleeping.cpu} and ${working.cpu} µs for a request`);
     for (const { figures } of [working, sleeping]) {
       // A pause of 40 ms is before every request but the first.
       const most = 25 + 1 / options.seconds;
       assert.ok(figures.operationsPerSecond < most, `${figures.operationsPerSecond} a second`);
-      assert.ok(figures.medianLatency < 40_000);
+      assert.ok(figures.medianLatencyUs < 40_000);
     }
   }
 });
@@ -200,14 +211,14 @@ test('time passes between requests, in work or in sleep, and is not counted as l
 test("a daemon's first operations of each kind are measured beside later ones", async (t) => {
   const daemon = startDaemon(t, ours, MEMORY);
   await until(() => isListening(daemon), 'the daemon listens');
-  const options = { files: 100, warmUp: 0.01, hotLives: 2 };
-  const { cold, hot } = await measureLife({ name: 'x', socket: daemon.socket }, options);
-  for (const [i, { key }] of lifeSteps.entries()) {
+  const options = { files: 100, warmUpSeconds: 0.01, hotPasses: 2 };
+  const { cold, hot } = await measureColdStart({ name: 'x', socket: daemon.socket }, options);
+  for (const [i, { key }] of coldStartSteps.entries()) {
     for (const figures of [cold[i]!, hot[i]!]) {
       for (const value of Object.values(figures)) assert.ok(value > 0, key);
     }
   }
-  const [first, later] = [cold, hot].map((all) => all.reduce((sum, one) => sum + one.cpuPerOperation!, 0));
+  const [first, later] = [cold, hot].map((all) => all.reduce((sum, one) => sum + one.cpuUsPerOperation!, 0));
   assert.ok(first! > later!, `${first} and ${later} µs`);
   assert.deepEqual(readdirSync(daemon.directory), []);
 });
@@ -232,7 +243,7 @@ for (const [key, size, what] of [
     t.after(() => daemon.stop('SIGKILL'));
     await until(() => isListening(daemon), 'the daemon listens');
     const chosenOne = scenarios.filter((scenario) => scenario.key === key);
-    const options = { seconds: 30, rounds: 2, warmUp: 30, wait: 'sleep' } as const;
+    const options = { seconds: 30, rounds: 2, warmUpSeconds: 30, wait: 'sleep' } as const;
     const running = runBench([{ name: 'x', socket }], chosenOne, options);
     await assert.rejects(running, (error) => isOneLine(error) && String(error).endsWith('errno 28'));
     const frontEnd = await FrontEnd.connect(socket);

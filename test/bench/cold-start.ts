@@ -1,32 +1,32 @@
 import { join } from 'node:path';
-import { lifeSteps, measureLife, type LifeFigures } from '../../core/bench/index.js';
+import { coldStartSteps, measureColdStart, type ColdStartFigures } from '../../core/bench/index.js';
 import { median, medianFigures, ratioOf, type Figures } from '../../core/bench/figures.js';
 import { launch } from '../support/daemons.js';
 import { whenListening, type Subject } from './subject.js';
 
 /** How often daemons are started, and where. */
-export interface LivesOptions {
+export interface CompareOptions {
   /** Folder for sockets. */
   readonly scratch: string;
-  /** What is served. */
+  /** The directory that they serve. */
   readonly directory: string;
   readonly rounds: number;
   onProgress(text: string): void;
 }
 
-/** What was measured of a daemon in one round. */
-interface Round extends LifeFigures {
-  /** Milliseconds from the start of its process until its socket listened. */
-  readonly start: number;
+/** What one round has shown of a daemon. */
+interface Round extends ColdStartFigures {
+  /** From the start of its process until its socket listened. */
+  readonly startMs: number;
 }
 
 /**
  * Starts each daemon anew in every round, in turns, and measures its first operations of each kind
  * and later ones.
  */
-export async function compareLives(
+export async function compareColdStarts(
   subjects: readonly Subject[],
-  { scratch, directory, rounds, onProgress }: LivesOptions,
+  { scratch, directory, rounds, onProgress }: CompareOptions,
 ): Promise<{ table: string; json: object }> {
   const results: Round[][] = subjects.map(() => []);
   for (let round = 0; round < rounds; round++) {
@@ -36,18 +36,18 @@ export async function compareLives(
       const { name, daemon } = subjects[i]!;
       onProgress(`round ${round + 1} of ${rounds}: ${name}`);
       const began = performance.now();
-      const running = launch(daemon, directory, join(scratch, `life-${round}-${i}`));
+      const running = launch(daemon, directory, join(scratch, `socket-${round}-${i}`));
       try {
         await whenListening(running);
-        const start = performance.now() - began;
+        const startMs = performance.now() - began;
         const target = { name, socket: running.socket, pid: running.process.pid };
-        results[i]!.push({ start, ...(await measureLife(target)) });
+        results[i]!.push({ startMs, ...(await measureColdStart(target)) });
       } finally {
         await running.stop();
       }
     }
   }
-  const json = subjects.map(({ name }, i) => ({ name, steps: lifeSteps, rounds: results[i] }));
+  const json = subjects.map(({ name }, i) => ({ name, steps: coldStartSteps, rounds: results[i] }));
   return { table: tableOf(subjects, results), json };
 }
 
@@ -57,14 +57,14 @@ function tableOf(subjects: readonly Subject[], results: readonly Round[][]): str
     ...subjects.map(({ name }) => `${name}: CPU µs cold, hot; p50 cold, hot`),
     ...subjects.slice(1).map(({ name }) => `CPU cold; hot : ${name}`),
   ];
-  const lines = lifeSteps.map(({ title }, step) => {
+  const lines = coldStartSteps.map(({ title }, step) => {
     const figures = (subject: number, when: 'cold' | 'hot') =>
       results[subject]!.map((round) => round[when][step]!);
     const cells = subjects.map((_, i) => {
       const [cold, hot] = [medianFigures(figures(i, 'cold')), medianFigures(figures(i, 'hot'))];
-      return [cold.cpuPerOperation ?? Number.NaN, hot.cpuPerOperation ?? Number.NaN]
+      return [cold.cpuUsPerOperation ?? Number.NaN, hot.cpuUsPerOperation ?? Number.NaN]
         .map((value) => value.toFixed(1))
-        .concat(`; ${cold.medianLatency.toFixed(1)}`, hot.medianLatency.toFixed(1))
+        .concat(`; ${cold.medianLatencyUs.toFixed(1)}`, hot.medianLatencyUs.toFixed(1))
         .join(', ')
         .replace(', ;', ';');
     });
@@ -78,7 +78,7 @@ function tableOf(subjects: readonly Subject[], results: readonly Round[][]): str
     );
     return [title, ...cells, ...ratios];
   });
-  const starts = results.map((rounds) => `${median(rounds.map(({ start }) => start)).toFixed(0)} ms`);
+  const starts = results.map((rounds) => `${median(rounds.map(({ startMs }) => startMs)).toFixed(0)} ms`);
   lines.push(['start until the socket listens', ...starts, ...subjects.slice(1).map(() => '')]);
   const all = [head, ...lines];
   const widths = head.map((_, column) => Math.max(...all.map((line) => line[column]!.length)));
@@ -89,5 +89,5 @@ function tableOf(subjects: readonly Subject[], results: readonly Round[][]): str
 }
 
 function cpuOf(figures: readonly Figures[]): number[] {
-  return figures.map(({ cpuPerOperation }) => cpuPerOperation ?? Number.NaN);
+  return figures.map(({ cpuUsPerOperation }) => cpuUsPerOperation ?? Number.NaN);
 }
