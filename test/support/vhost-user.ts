@@ -117,9 +117,12 @@ export function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
 }
 
-/** Waits until a condition holds; gives up after some seconds. */
+/** How long {@link until} waits. A daemon takes many seconds to start on a busy machine. */
+const PATIENCE_MS = 60_000;
+
+/** Waits until a condition holds. @throws Error if it does not in a minute. */
 export async function until(condition: () => boolean, what: string): Promise<void> {
-  for (let tries = 0; tries < 1000; tries++) {
+  for (const end = performance.now() + PATIENCE_MS; performance.now() < end;) {
     if (condition()) return;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
