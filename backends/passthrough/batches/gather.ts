@@ -275,7 +275,7 @@ export function gatherOperations(share: Share, finishRead: FinishRead): GatherOp
       const target = openBatch();
       const clearsSetIds = (flags & WriteFlags.KILL_SUIDGID) !== 0;
       if (target === undefined || (target.clearsSetIds ?? clearsSetIds) !== clearsSetIds) return false;
-      share.dropCapabilities(file.fd);
+      share.xattrs.dropCapabilities(file.fd);
       target.clearsSetIds = clearsSetIds;
       target.addTransfer(false, node, file, buffer, offset, context);
       return true;
@@ -290,7 +290,7 @@ export function gatherOperations(share: Share, finishRead: FinishRead): GatherOp
       if (target === undefined) return false;
       if (file !== undefined) return target.addDescriptor(file.fd);
       if (share.nodes.isAnchored(node)) return target.addDescriptor(share.descriptor(node));
-      const parent = share.lastSeenParent(node);
+      const parent = share.finder.lastSeenParent(node);
       return parent !== undefined && target.addNode(parent, node);
     },
 

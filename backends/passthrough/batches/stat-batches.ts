@@ -111,7 +111,7 @@ export class StatBatch {
     }
     if (code === 0) takeStat(u32, word);
     if (node !== undefined) {
-      if (code < 0 || !share.isStatOf(node)) share.statUnanchored(node);
+      if (code < 0 || !share.finder.isStatOf(node)) share.finder.statUnanchored(node);
       return share.attributes(entry.attributes);
     }
     if (code === ENOENT) return undefined;

@@ -42,7 +42,7 @@ export function createLabelled(
   // open(2): EISDIR means that the kernel does not know O_TMPFILE, EOPNOTSUPP that the file system
   // does not.
   if (file < 0) return file === EISDIR ? (EOPNOTSUPP as Fd) : file;
-  let code = share.label(file, label);
+  let code = share.xattrs.label(file, label);
   if (code >= 0) code = linkat(file, at.empty, fd, name, AT.EMPTY_PATH);
   // Without CAP_DAC_READ_SEARCH, linkat(2) refuses an empty path with ENOENT; a path below /proc
   // works.

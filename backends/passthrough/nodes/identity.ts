@@ -4,7 +4,8 @@ import { AT, close, O, openat, openat2, readlinkat } from '../../../core/system/
 import type { Mount } from './mounts.js';
 import type { Node } from './nodes.js';
 import { at, bytes, offset, putDescriptorPath, putLong, putTarget, words } from '../calls/call-memory.js';
-import { type Share, takeHandle } from '../share.js';
+import type { Share } from '../share.js';
+import { takeHandle } from './node-finder.js';
 import { statBirth, statDescriptor, statInoHigh, statInoLow, statMode, statMount } from '../calls/stat.js';
 
 /**
@@ -112,12 +113,12 @@ export function identityOperations(share: Share) {
    * accepted only if it lies below the shared directory.
    */
   function resolveHandle(given: Uint8Array): Node | undefined {
-    share.discoverMounts();
+    share.finder.discoverMounts();
     const mount = take(given);
     if (mount === undefined) return undefined;
     const known = nodes.findByHandle(mount.index);
     if (known !== undefined) return known;
-    const fd = share.openHandle(mount);
+    const fd = share.finder.openHandle(mount);
     if (fd < 0) return undefined;
     if (isBeneath(share, fd)) return enter(fd, given);
     close(fd);

@@ -47,7 +47,7 @@ export function creationOperations(share: Share) {
     const entry = share.find(parent, fd, path, name);
     if (entry === undefined) throw FsError.of('ENOENT');
     if (context?.securityContext !== undefined) {
-      const failed = share.label(share.descriptor(entry.node), context.securityContext);
+      const failed = share.xattrs.label(share.descriptor(entry.node), context.securityContext);
       if (failed < 0) {
         unlinkat(fd, path, 0);
         unlinkat(fd, path, AT.REMOVEDIR);
@@ -62,7 +62,7 @@ export function creationOperations(share: Share) {
    * but its handle will open nothing any more, so its descriptor is kept until they forget it.
    */
   function pinNamed(parent: Node, fd: Fd, path: number): void {
-    const node = share.known(parent, fd, path);
+    const node = share.finder.known(parent, fd, path);
     if (node !== undefined) nodes.pin(node);
   }
 
@@ -137,7 +137,7 @@ export function creationOperations(share: Share) {
       const fd = share.descriptor(parent);
       let path = putName(name);
       let code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
-      if ((code === EACCES || code === EXDEV) && share.reconnect(node)) {
+      if ((code === EACCES || code === EXDEV) && share.finder.reconnect(node)) {
         from = share.descriptor(node);
         path = putName(name);
         code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
@@ -168,9 +168,9 @@ export function creationOperations(share: Share) {
       const to = share.descriptor(newParent);
       const path = putName(name);
       const newPath = putOtherName(newName);
-      const node = share.known(parent, from, path);
+      const node = share.finder.known(parent, from, path);
       const exchanges = (flags & RenameFlags.EXCHANGE) !== 0;
-      const other = exchanges ? share.known(newParent, to, newPath) : undefined;
+      const other = exchanges ? share.finder.known(newParent, to, newPath) : undefined;
       const replaces = !exchanges && (flags & RenameFlags.NOREPLACE) === 0;
       // A directory can be replaced by a directory only.
       if (replaces && (node === undefined || nodes.fileType(node) === FileType.DIRECTORY))
@@ -178,8 +178,8 @@ export function creationOperations(share: Share) {
       else if (replaces) pinLastName(newParent, to, newPath);
       const code = renameat2(from, path, to, newPath, flags);
       if (code < 0) throw FsError.of(-code);
-      share.moved(node, newParent, newName);
-      share.moved(other, parent, name);
+      share.finder.moved(node, newParent, newName);
+      share.finder.moved(other, parent, name);
     },
   };
 }

@@ -63,7 +63,7 @@ export function dataOperations(share: Share) {
 
   function reopen(node: Node, flags: number): Fd {
     if (nodes.hasHandle(node)) {
-      const fd = share.reopen(node, flags);
+      const fd = share.finder.reopen(node, flags);
       if (fd !== ESTALE) return fd;
     }
     const path = putDescriptorPath(share.descriptor(node));
@@ -130,7 +130,7 @@ export function dataOperations(share: Share) {
         return { node: found.node, attributes: found.attributes, file: opened };
       }
       if (file < 0) throw FsError.of(-file);
-      const failed = label === undefined || !isPlain ? 0 : share.label(file, label);
+      const failed = label === undefined || !isPlain ? 0 : share.xattrs.label(file, label);
       if (failed < 0) {
         close(file);
         unlinkat(fd, path, 0);
@@ -151,7 +151,8 @@ export function dataOperations(share: Share) {
         endImpersonation();
       }
       if (file < 0) throw FsError.of(-file);
-      const failed = context.securityContext === undefined ? 0 : share.label(file, context.securityContext);
+      const failed =
+        context.securityContext === undefined ? 0 : share.xattrs.label(file, context.securityContext);
       if (failed < 0) {
         close(file);
         throw FsError.of(-failed);
@@ -181,7 +182,7 @@ export function dataOperations(share: Share) {
     ): Awaitable<number> {
       const clears = (flags & WriteFlags.KILL_SUIDGID) !== 0;
       useFsetid(!clears);
-      share.dropCapabilities(file.fd);
+      share.xattrs.dropCapabilities(file.fd);
       if (file.append && (flags & WriteFlags.CACHE) !== 0) return writeAt(file, buffer, offset);
       if (file.synchronous) {
         // The pool's threads have CAP_FSETID, so the kernel would leave the bits.

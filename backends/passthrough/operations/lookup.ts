@@ -28,7 +28,7 @@ export function lookupOperations(share: Share) {
 
     getattr(node: Node, file: OpenFile | undefined, context: Context): Attributes {
       if (file === undefined && !nodes.isAnchored(node)) {
-        share.statUnanchored(node);
+        share.finder.statUnanchored(node);
         return share.attributes();
       }
       const fd = file !== undefined ? file.fd : share.descriptor(node);

@@ -36,7 +36,7 @@ export function setattrOperations(share: Share) {
   function resize(node: Node, fd: Fd, size: number): number {
     if (share.nodes.fileType(node) !== FileType.REGULAR) throw FsError.of('EINVAL');
     const code = truncate(putDescriptorPath(fd), size);
-    if (code !== EACCES || !share.reconnect(node)) return code;
+    if (code !== EACCES || !share.finder.reconnect(node)) return code;
     return truncate(putDescriptorPath(share.descriptor(node)), size);
   }
 
@@ -56,7 +56,7 @@ export function setattrOperations(share: Share) {
         if (changes.killSuidGid === true) succeed(clearSetIds(fd));
       }
       useFsetid(true);
-      if (size !== undefined || uid !== undefined || gid !== undefined) share.dropCapabilities(fd);
+      if (size !== undefined || uid !== undefined || gid !== undefined) share.xattrs.dropCapabilities(fd);
       // The owner is set before the mode: a change of owner clears set-id bits, which the new mode
       // may set.
       if (uid !== undefined || gid !== undefined) {

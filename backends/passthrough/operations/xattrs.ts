@@ -11,12 +11,12 @@ import { ENODATA } from '../../../core/system/calls/negative-errno.js';
  * of O_PATH take no `f*xattr` call.
  */
 export function xattrOperations(share: Share) {
-  const map = share.xattrMap;
+  const map = share.xattrs.map;
 
   return {
     getxattr(node: Node, name: string, _context: Context): Uint8Array | undefined {
-      const hostName = share.hostXattr(name);
-      if (share.hidesXattr(hostName)) return undefined;
+      const hostName = share.xattrs.toHost(name);
+      if (share.xattrs.hides(hostName)) return undefined;
       const path = putDescriptorPath(share.descriptor(node));
       const size = getxattr(path, putText(hostName), at.xattr, XATTR_MAX_BYTES);
       if (size === ENODATA) return undefined;
@@ -33,7 +33,7 @@ export function xattrOperations(share: Share) {
         if (bytes[i] !== 0) continue;
         const name = decodeName(bytes, start, i);
         start = i + 1;
-        if (share.hidesXattr(name)) continue;
+        if (share.xattrs.hides(name)) continue;
         const shown = map === undefined ? name : map.toGuest(name);
         if (shown !== undefined) names.push(shown);
       }
@@ -54,14 +54,14 @@ export function xattrOperations(share: Share) {
       // A change of the ACL must clear the set-group-id bit if the caller may not keep it. The
       // kernel does that for a thread without CAP_FSETID.
       useFsetid(!killSgid);
-      const code = setxattr(path, putText(share.hostXattrToSet(name)), at.xattr, value.length, flags);
+      const code = setxattr(path, putText(share.xattrs.toSet(name)), at.xattr, value.length, flags);
       if (code < 0) throw FsError.of(-code);
     },
 
     removexattr(node: Node, name: string, _context: Context): void {
       const code = removexattr(
         putDescriptorPath(share.descriptor(node)),
-        putText(share.hostXattrToChange(name)),
+        putText(share.xattrs.toChange(name)),
       );
       if (code < 0) throw FsError.of(-code);
     },
