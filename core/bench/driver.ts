@@ -1,4 +1,4 @@
-import { check, drain, libc, NativeMemory, signal } from '../system/index.js';
+import { check, drain, libc, NativeMemory } from '../system/index.js';
 import type { FrontEnd, FrontEndQueue } from '../vhost-user/index.js';
 import type { Sample } from './figures.js';
 import { IN_HEADER, RequestSlot, OUT_HEADER } from './request-slot.js';
@@ -271,7 +271,7 @@ export class Driver {
       if (!this.#unpublished[queue]) continue;
       this.#unpublished[queue] = false;
       const { driver, kick } = this.#queues[queue]!;
-      if (driver.publish()) signal(kick.value);
+      driver.kick(kick.value);
     }
   }
 

@@ -49,11 +49,6 @@ export class Fields {
     this.#view = new DataView(this.bytes.buffer);
   }
 
-  u16(at: number, value: number): this {
-    this.#view.setUint16(at, value, true);
-    return this;
-  }
-
   u32(at: number, value: number): this {
     this.#view.setUint32(at, value, true);
     return this;

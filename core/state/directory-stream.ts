@@ -140,11 +140,6 @@ export class DirectoryStream {
     return this.at(index);
   }
 
-  /** Entries pulled so far. */
-  get count(): number {
-    return this.#count;
-  }
-
   /**
    * The stored entries. The name of an entry lies from {@link nameStart} to {@link nameEnd}. Valid
    * until the next entry is pulled.

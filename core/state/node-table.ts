@@ -158,7 +158,7 @@ export class NodeTable {
     return this.#generation[slot] as NodeGeneration;
   }
 
-  /** The number of references to a slot, for tests and figures. */
+  /** The number of references to a slot. */
   references(slot: Slot): number {
     return this.#references[slot]!;
   }

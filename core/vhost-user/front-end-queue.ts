@@ -1,4 +1,4 @@
-import { advancePromises, drain, eventfd, type OwnedFd, signal, watch, type Watch } from '../system/index.js';
+import { advancePromises, drain, eventfd, type OwnedFd, watch, type Watch } from '../system/index.js';
 import { DriverQueue, type DriverQueueOptions } from '../virtqueue/index.js';
 import { FrontEndError } from './front-end-channel.js';
 import type { SharedMemory } from './shared-memory.js';
@@ -41,11 +41,6 @@ export class FrontEndQueue {
     const offset = memory.allocate(DriverQueue.bytes(options));
     if (offset < 0) throw new FrontEndError('the shared memory is too small for the rings');
     this.driver = new DriverQueue(memory.mapping, memory.guestAddress(0), offset, options);
-  }
-
-  /** Requests that have no reply yet. */
-  get pending(): number {
-    return this.#inFlight.size + this.#waiting.length;
   }
 
   /**
@@ -102,7 +97,7 @@ export class FrontEndQueue {
       this.#place(request);
       submitted = true;
     }
-    if (submitted && driver.publish()) signal(this.kick.value);
+    if (submitted) driver.kick(this.kick.value);
     if (this.#inFlight.size === 0 && this.#waiting.length > 0) {
       this.#waiting.shift()!.reject(new FrontEndError('the request does not fit into the shared memory'));
     }

@@ -4,7 +4,6 @@ import { FrontEndChannel, FrontEndError } from './front-end-channel.js';
 import { FrontEndQueue } from './front-end-queue.js';
 import {
   decodeInflight,
-  encodeConfig,
   encodeInflight,
   encodeMemoryTable,
   encodeSingleRegion,
@@ -147,17 +146,9 @@ export class FrontEnd {
     return this.queues[queue]!.request(input, room);
   }
 
-  /** Reads a part of the configuration space. Needs CONFIG. */
-  async config(offset: number, size: number): Promise<Uint8Array> {
-    const reply = await this.channel.call('GET_CONFIG', encodeConfig(offset, 0, new Uint8Array(size)));
-    if (reply.length !== 12 + size)
-      throw new FrontEndError(`the daemon refused ${size} bytes of its configuration`);
-    return reply.subarray(12);
-  }
-
   /**
-   * Starts a queue, at first or after {@link stopQueue}.
-   * @param base the index to go on from, as `stopQueue` gave it.
+   * Starts a queue, at first or after GET_VRING_BASE has stopped it.
+   * @param base the available index to go on from.
    * @param log whether the device is to log its writes to the used ring.
    */
   async startQueue(index: number, base = 0, log = false): Promise<void> {
@@ -187,15 +178,6 @@ export class FrontEnd {
 
   enableQueue(index: number, enabled: boolean): Promise<void> {
     return this.channel.command('SET_VRING_ENABLE', encodeVringState(index, enabled ? 1 : 0));
-  }
-
-  /** Stops a queue when its requests have ended. @returns the next available index. */
-  async stopQueue(index: number): Promise<number> {
-    const reply = await this.channel.call('GET_VRING_BASE', encodeVringState(index, 0));
-    const view = viewOf(reply, 8);
-    if (view.getUint32(0, true) !== index)
-      throw new FrontEndError('GET_VRING_BASE answered for another queue');
-    return view.getUint32(4, true);
   }
 
   /** Ends the connection and gives everything back. Idempotent. */
@@ -284,11 +266,6 @@ export class FrontEnd {
 }
 
 function u64(reply: Uint8Array): bigint {
-  return viewOf(reply, 8).getBigUint64(0, true);
-}
-
-function viewOf(reply: Uint8Array, length: number): DataView {
-  if (reply.length !== length)
-    throw new FrontEndError(`the daemon replied ${reply.length} bytes, not ${length}`);
-  return new DataView(reply.buffer, reply.byteOffset, reply.byteLength);
+  if (reply.length !== 8) throw new FrontEndError(`the daemon replied ${reply.length} bytes, not 8`);
+  return new DataView(reply.buffer, reply.byteOffset).getBigUint64(0, true);
 }

@@ -96,7 +96,7 @@ export class MemoryTable {
 
   /** Unmaps everything. */
   clear(): void {
-    for (const slot of this.#slots) this.#drop(slot);
+    for (const mapping of this.#space.clear()) mapping.unmap();
     this.#slots = [];
   }
 

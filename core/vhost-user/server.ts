@@ -184,7 +184,7 @@ export class VhostUserServer {
       this.#log.warn({}, 'a front-end that sent nothing was turned away');
       void device.close();
     }, this.#options.silence ?? SILENCE).unref();
-    this.#log.info({ connections: this.#devices.size }, 'a front-end connected');
+    this.#log.info({ connections: this.connections }, 'a front-end connected');
     void this.#forgetWhenEnded(device);
     return device;
   }
@@ -192,7 +192,7 @@ export class VhostUserServer {
   async #forgetWhenEnded(device: VhostUserDevice): Promise<void> {
     await device.ended;
     this.#devices.delete(device);
-    this.#log.info({ connections: this.#devices.size }, 'a front-end disconnected');
+    this.#log.info({ connections: this.connections }, 'a front-end disconnected');
     const { once, socket } = this.#options;
     const isOnlyOne = socket !== 'given' && this.#listener === undefined;
     const last = this.#devices.size === 0 && (once === true || isOnlyOne);

@@ -1,6 +1,5 @@
 import { type Fd, type Mapping, signal } from '../system/index.js';
 import {
-  AVAIL_NO_INTERRUPT,
   availableRingBytes,
   DESCRIPTOR_SIZE,
   DescriptorFlag,
@@ -34,7 +33,7 @@ export interface DriverQueueOptions {
  * queue.readable(address, 64);
  * queue.writable(address + 64, 4096);
  * const token = queue.submit();
- * if (queue.publish()) signal(kick);
+ * queue.kick(kick);
  * …
  * for (let token = queue.poll(); token >= 0; token = queue.poll()) use(token, queue.usedLength);
  * ```
@@ -189,11 +188,6 @@ export class DriverQueue {
   /** Whether {@link poll} would return a request. */
   get ready(): boolean {
     return Atomics.load(this.#used16, 1) !== this.#usedNext;
-  }
-
-  /** Asks for no interrupts. With EVENT_IDX each one must be asked for, so nothing is written. */
-  suppressInterrupts(): void {
-    if (!this.#eventIdx) this.#available[0] = AVAIL_NO_INTERRUPT;
   }
 
   /**

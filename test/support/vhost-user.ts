@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +10,7 @@ import {
   type FrontEndOptions,
   type ServerOptions,
 } from '../../core/vhost-user/index.js';
+import { encodeConfig, encodeVringState } from '../../core/vhost-user/messages.js';
 import { UnixConnection } from '../../core/system/index.js';
 import { EchoSession } from './echo-session.js';
 import type { FuseTransport } from './fuse-client.js';
@@ -110,6 +112,22 @@ export function fuseTransport(frontEnd: FrontEnd): FuseTransport {
       );
     },
   };
+}
+
+/** Stops a queue when its requests have ended. @returns the next available index. */
+export async function stopQueue({ channel }: FrontEnd, index: number): Promise<number> {
+  const reply = await channel.call('GET_VRING_BASE', encodeVringState(index, 0));
+  assert.equal(reply.length, 8);
+  const view = new DataView(reply.buffer, reply.byteOffset);
+  assert.equal(view.getUint32(0, true), index);
+  return view.getUint32(4, true);
+}
+
+/** Reads a part of the configuration space. @returns nothing where the daemon refuses. */
+export async function readConfig({ channel }: FrontEnd, offset: number, size: number): Promise<Uint8Array> {
+  const reply = await channel.call('GET_CONFIG', encodeConfig(offset, 0, new Uint8Array(size)));
+  assert.ok(reply.length === 0 || reply.length === 12 + size);
+  return reply.subarray(12);
 }
 
 /** Descriptors that this process has open. */

@@ -30,11 +30,6 @@ export class Snapshot {
     if (older !== undefined) older.newer = this;
   }
 
-  /** Number of inodes that changed since, whose old state is kept here. */
-  get size(): number {
-    return this.#kept.size;
-  }
-
   /** The state that an inode of the tree had. */
   stateOf(inode: Inode): Inode {
     return this.#kept.get(inode) ?? this.newer?.stateOf(inode) ?? inode;

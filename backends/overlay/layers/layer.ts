@@ -5,11 +5,7 @@ import {
   type Backend,
   type Entry,
   type NodeKey,
-  run,
-  type Steps,
   andThen,
-  wait,
-  FsError,
 } from '../../../core/backend/index.js';
 import type { Marks } from './marks.js';
 
@@ -80,23 +76,6 @@ export class Layer {
   keep<E extends Entry<object>>(entry: E): E {
     this.hold(entry.node);
     return entry;
-  }
-
-  /** Walks down a path in this layer only and holds the node at its end. @throws ENOENT */
-  walk(path: readonly string[]): Awaitable<object> {
-    return run(this.#walk(path));
-  }
-
-  *#walk(path: readonly string[]): Steps<object> {
-    let node = this.root;
-    this.hold(node);
-    for (const name of path) {
-      const entry = yield* wait(this.lookup(node, name));
-      this.drop(node);
-      if (entry === undefined) throw FsError.of('ENOENT');
-      node = entry.node;
-    }
-    return node;
   }
 
   /** The union's inode number for one of this layer. */

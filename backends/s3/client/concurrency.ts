@@ -22,10 +22,6 @@ export class Semaphore {
     this.#free = size;
   }
 
-  get waiting(): number {
-    return this.#waiting.length;
-  }
-
   async run<T>(work: () => Promise<T>): Promise<T> {
     const turn = this.enter();
     if (turn !== undefined) await turn;

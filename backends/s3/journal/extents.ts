@@ -25,10 +25,6 @@ export class Extents {
   /** Bytes of the extents that are in the log. */
   live = 0;
 
-  get count(): number {
-    return this.#list.length;
-  }
-
   [Symbol.iterator](): IterableIterator<Extent> {
     return this.#list[Symbol.iterator]();
   }

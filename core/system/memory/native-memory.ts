@@ -51,8 +51,3 @@ export function putLong(words: Uint32Array, at: number, value: number): void {
   words[at] = value;
   words[at + 1] = value / HIGH;
 }
-
-/** Reads a number that {@link putLong} has stored. */
-export function getLong(words: Uint32Array, at: number): number {
-  return words[at]! + words[at + 1]! * HIGH;
-}

@@ -21,7 +21,7 @@ import {
   type ThreadedOptions,
 } from '../../support/threaded-server.js';
 import { withPlainNumbers } from '../../support/plain-numbers.js';
-import { openDescriptors, until } from '../../support/vhost-user.js';
+import { openDescriptors, until, stopQueue } from '../../support/vhost-user.js';
 
 /**
  * Queues of the front-end that connects first; where there are four, OTHER is the engine's and ALSO
@@ -121,7 +121,7 @@ for (const pollTime of [0, 20]) {
   test(`a busy queue is stopped and goes on without loss, again and again, polled for ${pollTime} µs`, async (t) => {
     const { server, frontEnd, traffic } = await busy(t, { pollTime });
     for (let round = 0; round < 20; round++) {
-      const base = await frontEnd.stopQueue(THREAD);
+      const base = await stopQueue(frontEnd, THREAD);
       assert.equal(used(frontEnd, THREAD), base);
       await pause(round === 0 ? 30 : 2);
       assert.equal(used(frontEnd, THREAD), base, 'nothing is served after the answer');
@@ -136,7 +136,7 @@ for (const pollTime of [0, 20]) {
 test('a queue that is stopped at once after its start, and started at once after its stop, loses nothing', async (t) => {
   const { server, frontEnd, traffic } = await busy(t);
   for (let round = 0; round < 50; round++)
-    await frontEnd.startQueue(THREAD, await frontEnd.stopQueue(THREAD));
+    await frontEnd.startQueue(THREAD, await stopQueue(frontEnd, THREAD));
   await traffic.goesOn();
   assert.deepEqual(await traffic.end(), []);
   assert.deepEqual(server.log.complaints, []);
@@ -207,7 +207,7 @@ test("a queue without a kick descriptor is polled by the engine, and is a thread
   assert.deepEqual(await traffic.end(), []);
   await frontEnd.channel.command('SET_VRING_KICK', encodeU64(THREAD), [frontEnd.queues[THREAD]!.kick.value]);
   for (let i = 0; i < 3; i++) await checkRead(fuse, THREAD, file);
-  await frontEnd.startQueue(THREAD, await frontEnd.stopQueue(THREAD));
+  await frontEnd.startQueue(THREAD, await stopQueue(frontEnd, THREAD));
   for (let i = 0; i < 3; i++) await checkRead(fuse, THREAD, file);
   assert.ok(server.counts().reads > reads);
   assert.deepEqual(server.log.complaints, []);
@@ -228,7 +228,7 @@ test('a disabled queue serves nothing until it is enabled', async (t) => {
   }
   await frontEnd.enableQueue(THREAD, false);
   await frontEnd.enableQueue(THREAD, false);
-  const base = await frontEnd.stopQueue(THREAD);
+  const base = await stopQueue(frontEnd, THREAD);
   assert.equal(used(frontEnd, THREAD), base);
   await frontEnd.startQueue(THREAD, base);
   await traffic.goesOn();
@@ -395,7 +395,7 @@ test('what is written into guest memory is in the dirty log from when it is swit
 
   await channel.command('SET_FEATURES', encodeU64(frontEnd.features));
   for (const { index } of frontEnd.queues) await frontEnd.setAddresses(index, false);
-  await frontEnd.startQueue(ALSO, await frontEnd.stopQueue(ALSO));
+  await frontEnd.startQueue(ALSO, await stopQueue(frontEnd, ALSO));
   marked();
   assert.ok(await threadReads(), "started again, the queue is the thread's");
   assert.deepEqual(marked(), []);
@@ -494,7 +494,7 @@ test('a guest that breaks a ring of a thread stops that queue only, and is told 
   assert.match(server.log.complaints[0]!, /^warn: queue stopped: the guest sent [^:]+$/);
 
   // It may go on from where it was, once the front-end has put it right.
-  assert.equal(await frontEnd.stopQueue(THREAD), index);
+  assert.equal(await stopQueue(frontEnd, THREAD), index);
   view.setUint16(at + 2, index, true);
   await frontEnd.startQueue(THREAD, index);
   const { reads } = server.counts();
@@ -512,7 +512,7 @@ test('a ring that breaks while requests are under way is stopped when they have 
   driver.submit();
   driver.kick(kick.value);
   await until(() => drain(err.value) === 8, 'the error descriptor is signalled');
-  const base = await frontEnd.stopQueue(THREAD);
+  const base = await stopQueue(frontEnd, THREAD);
   assert.equal(used(frontEnd, THREAD), base);
   // Behind the broken one.
   await frontEnd.startQueue(THREAD, base + 1);
@@ -534,7 +534,7 @@ test('requests too short to be understood stop the queue', async (t) => {
   assert.deepEqual(server.log.complaints, [
     'warn: queue stopped: the guest sent a request that can be neither understood nor answered',
   ]);
-  assert.equal(await frontEnd.stopQueue(ALSO), 1);
+  assert.equal(await stopQueue(frontEnd, ALSO), 1);
 });
 
 /**
@@ -558,7 +558,7 @@ test('when a thread ends its queues stop, and go on with the engine when they ar
   assert.deepEqual(others, ['warn: queue stopped: its thread ended']);
   const { reads } = server.counts();
   const waiting = checkRead(fuse, THREAD, file);
-  const base = await frontEnd.stopQueue(THREAD);
+  const base = await stopQueue(frontEnd, THREAD);
   assert.equal(base, used(frontEnd, THREAD));
   await frontEnd.startQueue(THREAD, base);
   await waiting;
@@ -595,7 +595,7 @@ test('a queue for which there are no descriptors left runs without a thread', as
     for (let i = 0; i < 3; i++) await checkRead(fuse, THREAD, file);
     assert.equal(server.counts().reads, reads);
     await frontEnd.enableQueue(THREAD, false);
-    await frontEnd.startQueue(THREAD, await frontEnd.stopQueue(THREAD));
+    await frontEnd.startQueue(THREAD, await stopQueue(frontEnd, THREAD));
     for (let i = 0; i < 3; i++) await checkRead(fuse, THREAD, file);
     assert.ok(server.counts().reads > reads);
     await frontEnd.enableQueue(THREAD, false);

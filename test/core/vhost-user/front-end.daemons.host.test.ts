@@ -14,7 +14,7 @@ import {
   type RunningDaemon,
 } from '../../support/daemons.js';
 import { FuseClient, FuseError, ROOT } from '../../support/fuse-client.js';
-import { fuseTransport } from '../../support/vhost-user.js';
+import { fuseTransport, stopQueue } from '../../support/vhost-user.js';
 
 const Errno = { ENOENT: 2, EEXIST: 17, ENOSYS: 38, ENOTEMPTY: 39 };
 
@@ -141,7 +141,7 @@ for (const daemon of [ours, oursThreaded, cVirtiofsd]) {
       const { fuse, frontEnd } = await mount(t, daemon);
       const { entry, open } = await fuse.create(ROOT, 'file');
       const bases: number[] = [];
-      for (const { index } of frontEnd.queues) bases.push(await frontEnd.stopQueue(index));
+      for (const { index } of frontEnd.queues) bases.push(await stopQueue(frontEnd, index));
       assert.equal(bases[0], 0);
       assert.equal(bases[1], 2);
       const waiting = fuse.write(entry.nodeid, open.fh, 0, Buffer.from('after'));

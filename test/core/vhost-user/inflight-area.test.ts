@@ -10,7 +10,7 @@ import {
   ProtocolFeature,
 } from '../../../core/vhost-user/messages.js';
 import { type Fd, memfd, Seal } from '../../../core/system/index.js';
-import { EchoServer, until } from '../../support/vhost-user.js';
+import { EchoServer, until, stopQueue } from '../../support/vhost-user.js';
 
 const GIVEN = { size: 0, offset: 0, queues: 3, queueSize: 64 };
 /** What three queues of 64 entries need. */
@@ -86,7 +86,7 @@ test('a region for smaller rings is refused when the queue starts, and one while
   using region = memfd('region', 4096);
   const small = encodeInflight({ ...GIVEN, queueSize: 4, size: 4096 });
   await assert.rejects(frontEnd.channel.command('SET_INFLIGHT_FD', small, [region.value]), FrontEndError);
-  for (const index of [0, 1, 2]) await frontEnd.stopQueue(index);
+  for (const index of [0, 1, 2]) await stopQueue(frontEnd, index);
   await frontEnd.channel.command('SET_INFLIGHT_FD', small, [region.value]);
   await assert.rejects(frontEnd.startQueue(1), FrontEndError);
 });
@@ -97,7 +97,7 @@ test('a front-end that keeps a region works, also over stops and resets', async 
   assert.ok(frontEnd.has('INFLIGHT_SHMFD'));
   const request = (byte: number) => frontEnd.request(1, [Uint8Array.of(byte)], [1]);
   for (let i = 0; i < 50; i++) assert.deepEqual(await request(i), Uint8Array.of(i));
-  const base = await frontEnd.stopQueue(1);
+  const base = await stopQueue(frontEnd, 1);
   await frontEnd.startQueue(1, base);
   for (let i = 0; i < 50; i++) assert.deepEqual(await request(i), Uint8Array.of(i));
   assert.deepEqual(echo.log.complaints, []);
