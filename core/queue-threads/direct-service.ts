@@ -48,6 +48,8 @@ import { ENOENT } from '../system/calls/negative-errno.js';
 const HEADER = fuse_in_header.bytes;
 const ATTR = (BODY + fuse_attr_out.attr) >> 2;
 const ENTRY_ATTR = (BODY + fuse_entry_out.attr) >> 2;
+/** Longer reads are passed on, so that they do not hold the other queues of this thread. */
+const OWN_READ_BYTES = 2 ** 20;
 
 /** A request that waits in the batch, to be carried out together with others. */
 class Gathered {
@@ -153,7 +155,7 @@ export class DirectService implements QueueService {
     if (input.length < fuse_read_in.bytes || message.writable.length <= BODY) return false;
     const length = readSize(input, message);
     const offset = readOffset(input);
-    if (length === 0 || !isInRange(offset, length)) return false;
+    if (length === 0 || length > OWN_READ_BYTES || !isInRange(offset, length)) return false;
     this.#use.enter();
     if (!this.#findFile(fuse_read_in.fh)) return false;
     const { fd, readFlags } = this.#fileTable;

@@ -14,10 +14,13 @@ const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
  */
 const COPY_MAX_BYTES = 8 << 20;
 
+/** Most chunks that COLLAPSE_RANGE and INSERT_RANGE copy: 64 MiB of data. */
+const MOVED_MAX_CHUNKS = 512;
+
 /**
  * Changes the allocation of a file. Modes beyond those of tmpfs work as on ext4.
  * @throws ENOSPC, with nothing changed; EINVAL, EOPNOTSUPP for an invalid mode or range
- * (`vfs_fallocate`).
+ * (`vfs_fallocate`). EOPNOTSUPP also where so much data would move that other guests had to wait.
  */
 export function fallocate(
   content: Content,
@@ -36,12 +39,14 @@ export function fallocate(
       return;
     case COLLAPSE_RANGE:
       if (offset % PAGE !== 0 || length % PAGE !== 0 || end >= content.size) throw EINVAL;
+      checkMoved(content, end);
       content.punch(offset, end, arena, space);
       shift(content, end, -length, arena, space);
       content.truncate(content.size - length, arena, space);
       return;
     case INSERT_RANGE:
       if (offset % PAGE !== 0 || length % PAGE !== 0 || offset >= content.size) throw EINVAL;
+      checkMoved(content, offset);
       shift(content, offset, length, arena, space);
       return;
     case ZERO_RANGE:
@@ -60,6 +65,12 @@ export function fallocate(
       throw EOPNOTSUPP;
   }
   if ((mode & KEEP_SIZE) === 0 && end > content.size) content.size = end;
+}
+
+/** @throws EOPNOTSUPP if too much data lies at or after `from` to be moved. */
+function checkMoved(content: Content, from: number): void {
+  let left = MOVED_MAX_CHUNKS;
+  for (const _ of dataPieces(content, from)) if (--left < 0) throw EOPNOTSUPP;
 }
 
 /**

@@ -31,6 +31,8 @@ type FinishRead = (
 /** What {@link Accelerator.submit} fills: the answer of each request, in order. */
 type Results = Awaitable<Gathered<Node>>[];
 
+/** Most bytes of a read that an I/O thread is given. */
+const GATHERED_BYTES = 2 ** 20;
 /** Most calls in one batch. */
 const BATCH_CAPACITY = 64;
 
@@ -238,7 +240,8 @@ export function gatherOperations(share: Share, finishRead: FinishRead): GatherOp
   }
 
   function canGather({ length }: GuestBuffer, { cached }: OpenFile, isRead: boolean): boolean {
-    return cached && (length <= CallList.SMALL_BYTES || (isRead && threads?.hasRoom === true));
+    if (!cached || length > GATHERED_BYTES) return false;
+    return length <= CallList.SMALL_BYTES || (isRead && threads?.hasRoom === true);
   }
 
   const completions: Completions = {

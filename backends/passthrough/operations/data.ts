@@ -35,6 +35,12 @@ import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
 import { EACCES, EEXIST, EOPNOTSUPP, EPERM, ESTALE } from '../../../core/system/calls/negative-errno.js';
 
+/**
+ * Reads of at most this many bytes are made at once, longer ones on the thread pool: only guests
+ * with large pages send such.
+ */
+const INLINE_READ_BYTES = 2 ** 20;
+
 /** Opening, creating, reading and writing files. */
 export function dataOperations(share: Share) {
   const { nodes, options } = share;
@@ -167,6 +173,7 @@ export function dataOperations(share: Share) {
       offset: number,
       context: Context,
     ): Awaitable<number> {
+      if (buffer.length > INLINE_READ_BYTES) return readLater(file, buffer, offset, 0, context);
       const { nowait } = file;
       const count = readInto(file.fd, buffer, offset, nowait);
       return count === buffer.length ? count : finishRead(node, file, buffer, offset, count, nowait, context);
@@ -260,7 +267,17 @@ function readOn(
     if (count < 0) throw FsError.of(-count);
     return count;
   }
-  const done = Math.max(count, 0);
+  return readLater(file, buffer, offset, Math.max(count, 0), context);
+}
+
+/** Reads on the thread pool what comes after the first `done` bytes. */
+function readLater(
+  file: OpenFile,
+  buffer: GuestBuffer,
+  offset: number,
+  done: number,
+  context: Context,
+): Promise<number> {
   const rest = done === 0 ? buffer : buffer.slice(done);
   return turns.run(context, 'short', async () => {
     const more = await preadv2Later(file.fd, rest.iov, rest.iovCount, offset + done, 0);

@@ -95,7 +95,8 @@ function list(session: Session, request: Request, plus: boolean): Awaitable<numb
   const { backend, handles, in: input } = session;
   const handle = session.handle(fuse_read_in.fh, HandleKind.DIRECTORY);
   const offset = input.u64(fuse_read_in.offset);
-  const room = Math.min(input.u32(fuse_read_in.size), request.message.writable.length - BODY);
+  const { length } = request.message.writable;
+  const room = Math.min(input.u32(fuse_read_in.size), length - BODY, MAX_ROOM_BYTES);
   if (offset > LAST_COOKIE) return 0;
   const stream = handles.object(handle) as DirectoryStream;
   const node = session.nodes.node(handles.slot(handle));
@@ -108,6 +109,8 @@ function list(session: Session, request: Request, plus: boolean): Awaitable<numb
   );
 }
 
+/** The most bytes of entries that one request gives: the guest asks again for more. */
+const MAX_ROOM_BYTES = 256 * 1024;
 /** Cookies are indexes below 2^31. */
 const LAST_COOKIE = 0x7fffffff;
 /** Bytes of entries that are composed in `session.out` before they are copied to the guest. */

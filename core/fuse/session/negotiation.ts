@@ -1,5 +1,6 @@
 import type { Backend, CachePolicy } from '../../backend/index.js';
 import { InitFlag, InitFlag2, KERNEL_MINOR_VERSION } from '../wire/abi.js';
+import { MAX_PAGES, MAX_WRITE_BYTES } from '../wire/transfer.js';
 
 /** What INIT negotiated. Plain data: it is part of a saved session. */
 export interface Negotiated {
@@ -24,9 +25,6 @@ export interface Offer {
   readonly maxReadahead: number;
 }
 
-/** The largest request in pages (Linux FUSE_MAX_MAX_PAGES) and in bytes. */
-const MAX_PAGES = 256;
-const MAX_WRITE = 1024 * 1024;
 /** The pages that Linux sends without FUSE_MAX_PAGES: FUSE_DEFAULT_MAX_PAGES_PER_REQ. */
 const DEFAULT_PAGES = 32;
 const PAGE = 4096;
@@ -50,7 +48,7 @@ export function negotiate(
     flags: offer.flags & supportedFlags(backend, cache) & (localLocks ? ~LOCKS : -1),
     flags2: (offer.flags & InitFlag.INIT_EXT) === 0 ? 0 : flags2 & supportedFlags2(backend),
     maxReadahead: offer.maxReadahead,
-    maxWrite: Math.min(MAX_WRITE, maxPages * PAGE),
+    maxWrite: Math.min(MAX_WRITE_BYTES, maxPages * PAGE),
     maxPages,
   };
 }

@@ -9,12 +9,24 @@ import { fuse_read_in, fuse_write_in, WRITE_DATA } from './structures.js';
  * guest's own pages. Who asks has checked that the arguments are there.
  */
 
+/** The largest request in pages that INIT offers: Linux FUSE_MAX_MAX_PAGES. */
+export const MAX_PAGES = 256;
+
+/** The most bytes of a WRITE that INIT offers. */
+export const MAX_WRITE_BYTES = 2 ** 20;
+
+/**
+ * The most bytes that a READ gives: as many pages as INIT offers, of 64 KiB, the largest pages that
+ * a guest may have (arm64, ppc64). More only a hostile guest asks for, to hold the others.
+ */
+const MAX_READ_BYTES = MAX_PAGES * 65536;
+
 /**
  * Bytes that a READ asks for and has room for, behind its reply's header.
  * @returns less than 0 where there is no room for the header.
  */
 export function readSize(input: Arguments, message: Message): number {
-  return Math.min(input.u32(fuse_read_in.size), message.writable.length - BODY);
+  return Math.min(input.u32(fuse_read_in.size), message.writable.length - BODY, MAX_READ_BYTES);
 }
 
 /** Where a READ begins, as {@link Arguments.u64}. */
@@ -42,9 +54,9 @@ export function writeFlags(input: Arguments): number {
   return input.u32(fuse_write_in.write_flags) & (WriteFlags.CACHE | WriteFlags.KILL_SUIDGID);
 }
 
-/** Whether a WRITE has as many bytes of data as it says. */
+/** Whether a WRITE has as many bytes of data as it says, and no more than INIT offers. */
 export function isWholeWrite(message: Message, size: number): boolean {
-  return size === message.readable.length - WRITE_DATA;
+  return size === message.readable.length - WRITE_DATA && size <= MAX_WRITE_BYTES;
 }
 
 /** Where a WRITE's data comes from. */
