@@ -14,7 +14,9 @@ import { chooseAccelerator, type Accelerator } from './choose-accelerator.js';
 import { packInitramfs, quote } from './initramfs.js';
 import { findKernel, readModules } from './kernel.js';
 import { Ports, passUntil } from './ports.js';
+import { packPrograms } from './host-programs.js';
 import { findQemu, readBusybox } from './programs.js';
+import { UmlRelay } from './relay.js';
 import { qemuArguments, type GuestShare } from './qemu.js';
 import { findUml, inParts, LINES, UML_PORTS, umlArguments } from './uml.js';
 
@@ -45,6 +47,11 @@ export interface GuestOptions {
   readonly qemu?: string | undefined;
   /** Appended to the kernel's command line. */
   readonly append?: string | undefined;
+  /**
+   * Programs of this host that commands have beside busybox, by name or path. They are copied into
+   * the guest's memory with the shared libraries that they name.
+   */
+  readonly programs?: readonly string[] | undefined;
   /** Further arguments for QEMU. */
   readonly qemuArguments?: readonly string[] | undefined;
   /** Seconds that booting may take. Default 180. */
@@ -151,6 +158,7 @@ export class Guest implements AsyncDisposable {
       options.shares,
       options.rootTag,
       options.rootIsWritten ?? false,
+      { programs: packPrograms(options.programs ?? []) },
     );
     const accelerator = options.accelerator ?? (await chooseAccelerator(qemu, kernel.image));
     options.signal?.throwIfAborted();
@@ -185,22 +193,36 @@ export class Guest implements AsyncDisposable {
     const missing = shares.find(({ socketPath }) => !existsSync(socketPath));
     if (missing !== undefined) throw new GuestError(`${missing.socketPath}: no such socket`);
     const modules = readModules(kernel);
-    const initramfs = packInitramfs(readBusybox(), modules, shares, rootTag, rootIsWritten, UML_PORTS);
+    const initramfs = packInitramfs(readBusybox(), modules, shares, rootTag, rootIsWritten, {
+      transport: UML_PORTS,
+      programs: packPrograms(options.programs ?? []),
+    });
     const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-guest-'));
+    const relays: UmlRelay[] = [];
+    let guest: Guest | undefined;
     try {
       const file = join(folder, 'initramfs');
       await writeFile(file, initramfs);
       options.signal?.throwIfAborted();
-      const args = umlArguments({ memory, append, shares, folder, initramfs: file });
+      const passed = shares.map((share, index) => {
+        if (share.isForeign !== true) return share;
+        const socketPath = join(folder, `relay${index}`);
+        relays.push(new UmlRelay(socketPath, share.socketPath, share.tag));
+        return { ...share, socketPath };
+      });
+      const args = umlArguments({ memory, append, shares: passed, folder, initramfs: file });
       // The kernel keeps the guest's memory in a file there.
       const env = { ...process.env, TMPDIR: '/dev/shm' };
       const stdio = ['ignore', 'pipe', 'pipe', ...LINES.map(() => 'pipe' as const)] as const;
       const child = spawn(kernel.image, args, { stdio: [...stdio], detached: true, env });
       const ports = Ports.of(LINES, child.stdio.slice(3) as Socket[]);
-      const guest = new Guest(child, ports, options);
+      guest = new Guest(child, ports, options);
       await guest.#booted();
       return guest;
     } finally {
+      const close = (): void => relays.forEach((relay) => relay[Symbol.dispose]());
+      if (guest === undefined) close();
+      else void guest.#ended.then(close);
       await rm(folder, { recursive: true, force: true });
     }
   }

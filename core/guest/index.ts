@@ -4,8 +4,10 @@
  * virtio-fs daemon will do.
  *
  * - `guest.ts`: a guest from start to end. `qemu.ts`, `uml.ts`: how each of the two is started.
+ *   `relay.ts`: what User-Mode Linux needs to use daemons that serve QEMU.
  * - `choose-accelerator.ts`: whether KVM works here.
  * - `kernel.ts`, `programs.ts`: finds a kernel with virtio-fs, QEMU and busybox.
+ * - `host-programs.ts`: programs of this host for the guest.
  * - `initramfs.ts`, `cpio.ts`, `init.ts`: the initial root file system, and the script that runs
  *   in it.
  * - `ports.ts`: the lines between host and guest that carry commands and their output.

@@ -13,7 +13,8 @@ const ROOT = '/root-of-commands';
 
 /**
  * Packs the initial root file system: busybox, the modules in load order, and what to mount.
- * @param transport functions that stand for those of `INIT` that use virtio-serial ports.
+ * @param options.transport functions that stand for those of `INIT` that use virtio-serial ports.
+ * @param options.programs files of programs of this host, from {@link packPrograms}.
  */
 export function packInitramfs(
   busybox: Uint8Array,
@@ -21,7 +22,7 @@ export function packInitramfs(
   shares: readonly GuestShare[],
   rootTag: string | undefined,
   rootIsWritten: boolean,
-  transport = '',
+  { transport = '', programs = [] }: { transport?: string; programs?: readonly ArchiveEntry[] } = {},
 ): Buffer {
   const entries: ArchiveEntry[] = ['bin', 'modules', 'dev'].map((path) => ({ path, mode: DIRECTORY }));
   entries.push({ path: 'bin/busybox', mode: PROGRAM, content: busybox });
@@ -32,6 +33,7 @@ export function packInitramfs(
     content: Buffer.from(nameBytes(setupScript(shares, rootTag, rootIsWritten))),
   });
   entries.push({ path: 'transport', mode: FILE, content: Buffer.from(transport) });
+  entries.push(...programs);
   for (const [index, { name, code }] of modules.entries()) {
     const order = index.toString().padStart(2, '0');
     entries.push({ path: `modules/${order}-${name}.ko`, mode: FILE, content: code });

@@ -14,6 +14,11 @@ export interface GuestShare {
   readonly readOnly?: boolean;
   /** Request queues that the server offers. Default 1. */
   readonly requestQueues?: number;
+  /**
+   * Whether another daemon than this project's serves it. User-Mode Linux then needs a go-between.
+   * Default: false.
+   */
+  readonly isForeign?: boolean;
 }
 
 /** A machine to start. */

@@ -24,6 +24,9 @@ describe('the comparison of daemons', () => {
       'only',
       'think',
       'think-by',
+      'peer',
+      'amount',
+      'warm-up',
       'json',
       'plot',
     ])
@@ -41,6 +44,10 @@ describe('the comparison of daemons', () => {
       ['--backend', 's3'],
       ['--think-by', 'magic'],
       ['--virtiofsd', '/nowhere'],
+      ['--peer', 'daemon --listen'],
+      ['--peer', 'name=daemon --listen'],
+      ['--guest', '--only', 'read-seq-1m'],
+      ['--guest', '--amount', '0'],
       ['--directory', '/nowhere'],
     ];
     for (const words of mistakes) {

@@ -13,6 +13,8 @@ import {
 } from '../../core/bench/index.js';
 import { cVirtiofsd, launch, ours, rustVirtiofsd, type Daemon } from '../support/daemons.js';
 import { compareColdStarts } from './cold-start.js';
+import { compareInGuest, groupKeys, guestTable } from './guest/compare.js';
+import { shareOf } from './guest/steps.js';
 import { whenListening, type Subject } from './subject.js';
 
 /*
@@ -47,7 +49,11 @@ const command = new Command('npm run bench --')
   .option('--directory <DIR>', 'where the served directory is made', '/dev/shm')
   .option('--rounds <N>', 'measurements of each row; shown is the median', count, 5)
   .option('--seconds <S>', 'length of each measurement', positive, 0.5)
-  .option('--only <ROWS>', `rows to measure, by comma: ${keys.join(' ')}`, chooseRows)
+  .option(
+    '--only <ROWS>',
+    `rows to measure, by comma: ${keys.join(' ')}; with --guest: ${groupKeys.join(' ')}`,
+    (text: string) => text.split(',').map((key) => key.trim()),
+  )
   .option('--spin', 'look at the rings all the time instead of sleeping until the interrupt', false)
   .option(
     '--think <US>',
@@ -64,6 +70,20 @@ const command = new Command('npm run bench --')
     'measure daemons that have just started: their first thousand operations of each kind',
     false,
   )
+  .option(
+    '--guest',
+    'run programs in a User-Mode Linux guest that has a share of each daemon, and measure their time',
+    false,
+  )
+  .option(
+    '--peer <NAME=COMMAND>',
+    'with --guest: also measure this daemon, a command of the shell with {socket} and {directory} in it, ' +
+      "instead of Debian's; may be repeated",
+    (text: string, peers: Subject[]) => [...peers, peerOf(text)],
+    [],
+  )
+  .option('--amount <SHARE>', 'with --guest: how much is done, as a share of the usual', positive, 1)
+  .option('--warm-up <N>', 'with --guest: rounds that are not counted, before the others', count, 1)
   .option('--json <FILE>', 'write the figures of every round')
   .option('--plot <FILE.svg>', 'draw the result')
   .allowExcessArguments(false)
@@ -81,6 +101,10 @@ interface Values {
   readonly think?: number;
   readonly thinkBy: 'work' | 'sleep';
   readonly cold: boolean;
+  readonly guest: boolean;
+  readonly peer: readonly Subject[];
+  readonly amount: number;
+  readonly warmUp: number;
   readonly json?: string;
   readonly plot?: string;
 }
@@ -88,6 +112,9 @@ interface Values {
 const values = command.opts<Values>();
 const backend = backends[values.backend];
 const rows = values.spin ? spinningRows : sleepingRows;
+const known = values.guest ? groupKeys : keys;
+const stray = values.only?.find((key) => !known.includes(key));
+if (stray !== undefined) command.error(`error: --only ${stray}: there is no such row`);
 const chosen = values.only === undefined ? rows : scenarios.filter(({ key }) => values.only!.includes(key));
 if (values.virtiofsd !== undefined && !existsSync(values.virtiofsd))
   command.error(`error: --virtiofsd ${values.virtiofsd}: there is none`);
@@ -105,11 +132,16 @@ function count(text: string): number {
   return value;
 }
 
-function chooseRows(text: string): string[] {
-  const chosenKeys = text.split(',').map((key) => key.trim());
-  const stray = chosenKeys.find((key) => !keys.includes(key));
-  if (stray !== undefined) throw new InvalidArgumentError(`There is no row ${stray}.`);
-  return chosenKeys;
+function peerOf(text: string): Subject {
+  const [, name, words] = /^([^=]+)=(.+)$/s.exec(text) ?? [];
+  if (name === undefined || words === undefined || !words.includes('{socket}'))
+    throw new InvalidArgumentError('It must be a name, = and a command with {socket} in it.');
+  const command = (directory: string, socket: string): string[] => {
+    // The words stand in the shell's environment, so that they need no quoting.
+    const line = words.replaceAll('{socket}', '"$SOCKET"').replaceAll('{directory}', '"$DIRECTORY"');
+    return ['/usr/bin/env', `SOCKET=${socket}`, `DIRECTORY=${directory}`, '/bin/sh', '-c', `exec ${line}`];
+  };
+  return { name, daemon: { command } };
 }
 
 const scratch = mkdtempSync(join(values.directory, 'virtiofs-kit-bench-'));
@@ -134,7 +166,10 @@ if (values.virtiofsd !== undefined) {
   const daemon = rustVirtiofsd(values.virtiofsd);
   subjects.push({ name: daemon.name, daemon });
 }
-if (cVirtiofsd.missing === undefined) subjects.push({ name: cVirtiofsd.name, daemon: cVirtiofsd });
+subjects.push(...values.peer);
+if (values.peer.length > 0) {
+  // Only what was asked for.
+} else if (cVirtiofsd.missing === undefined) subjects.push({ name: cVirtiofsd.name, daemon: cVirtiofsd });
 else process.stderr.write(`without ${cVirtiofsd.name}: ${cVirtiofsd.missing}\n`);
 
 function onProgress(text: string): void {
@@ -142,7 +177,20 @@ function onProgress(text: string): void {
 }
 
 try {
-  if (values.cold) {
+  if (values.guest) {
+    const { rounds, warmUp, only, amount } = values;
+    const results = await compareInGuest(subjects, {
+      amount: shareOf(amount),
+      only,
+      rounds,
+      warmUp,
+      scratch,
+      onProgress,
+    });
+    process.stdout.write(`\n${guestTable(subjects, results)}`);
+    const json = { subjects: subjects.map(({ name }) => name), results };
+    if (values.json !== undefined) writeFileSync(values.json, `${JSON.stringify(json, null, 2)}\n`);
+  } else if (values.cold) {
     const { table, json } = await compareColdStarts(subjects, {
       scratch,
       directory,

@@ -67,7 +67,15 @@ export const guestSchema = z.strictObject({
   console: z.boolean().default(false).describe('show what kernel and init print, on standard error'),
 });
 
-const GUEST_FLAGS = describeOptions(guestSchema);
+const guestCommandSchema = guestSchema.extend({
+  programs: z
+    .string()
+    .optional()
+    .describe("programs of the host that the command has beside busybox, by comma, in the guest's memory")
+    .meta({ placeholder: 'NAMES' }),
+});
+
+const GUEST_FLAGS = describeOptions(guestCommandSchema);
 
 /** `guest`: tries exports in a throw-away guest. */
 export function addGuest(program: Command, backend: BackendOptions): void {
@@ -91,7 +99,7 @@ export function addGuest(program: Command, backend: BackendOptions): void {
 }
 
 async function runGuest(words: readonly string[], values: Values, backend: BackendOptions): Promise<void> {
-  const options = check(guestSchema, givenOptions(GUEST_FLAGS, values), '', ([name]) => {
+  const options = check(guestCommandSchema, givenOptions(GUEST_FLAGS, values), '', ([name]) => {
     return `--${GUEST_FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`;
   });
   const served = whatToServe(values, backend);
@@ -107,7 +115,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
     return { tag, socketPath: socket!, mountPoint, readOnly: false };
   });
   if (served.socketPath !== undefined) {
-    shares.push({ tag: TAG, socketPath: served.socketPath, mountPoint: options.mountPoint });
+    shares.push({ tag: TAG, socketPath: served.socketPath, mountPoint: options.mountPoint, isForeign: true });
   }
   if (options.hostTools) {
     const socket = join(sockets, HOST_TAG);
@@ -122,6 +130,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
       const late = options.timeout === undefined ? [] : [AbortSignal.timeout(options.timeout * 1000)];
       process.exitCode = await runIn(words, {
         ...options,
+        programs: options.programs?.split(',').map((name) => name.trim()),
         shares,
         rootTag: options.hostTools ? HOST_TAG : undefined,
         console: options.console ? process.stderr : undefined,
