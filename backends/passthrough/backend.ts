@@ -65,7 +65,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     submounts: options.submounts === 'announce',
   };
   const { gather, startThreads, stopThreads, held, adoptFile, ...data } = dataOperations(share);
-  const { adoptNode, ...identity } = identityOperations(share);
+  const { adoptNode, recover, ...identity } = identityOperations(share);
   const backend: Backend<Node, OpenFile> = {
     cache,
     semantics,
@@ -93,6 +93,8 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     ...gather,
     ...backingOperations(share),
     held,
+    recover,
+    descriptor: (node) => share.nodes.descriptor(node),
     adoptNode,
     adoptFile: (node, fd, flags) => {
       // The descriptor must be of this very node.

@@ -179,6 +179,20 @@ export interface Accelerator<N extends object = object, F = unknown> {
    */
   held?(file: F): number;
   /**
+   * Finds a node by a key that this very backend gave out in a process that was killed, on the same
+   * host. Unlike `resolve` it need not prove that the guest may have the node, and has nothing of
+   * what `save` would have told. Without it, and where the backend has a `save`, guests do not
+   * survive that.
+   * @throws ESTALE if the file is gone.
+   */
+  recover?(key: NodeKey): N;
+  /**
+   * A descriptor of a node's file, which stays the backend's, and may be closed by the next call. A
+   * copy of it keeps a file that loses its last name, so that `recover` finds it.
+   * @returns -1 if there is none.
+   */
+  descriptor?(node: N): number;
+  /**
    * Finds a node by a key that cannot be resolved otherwise, through an open descriptor of its
    * file. The descriptor stays the caller's. The node is then in use, as after `lookup`.
    * @throws ESTALE if the descriptor's file is not the one that the key names.

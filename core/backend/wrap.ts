@@ -140,6 +140,10 @@ function keep<N extends object, F>(
   if (!isChanged('read') && !isReplaced('write') && !isReplaced('copyFileRange')) {
     kept.copyDomain = inner.copyDomain;
   }
+  if (!isReplaced('resolve') && inner.recover !== undefined) {
+    kept.recover = inner.recover.bind(inner);
+    if (inner.descriptor !== undefined) kept.descriptor = inner.descriptor.bind(inner);
+  }
   // These four may be called before `submit`, and may then do nothing that is not the inner one's.
   if (ACCELERATED.some(isReplaced)) return kept;
   const { submit, backing } = inner;

@@ -29,6 +29,7 @@ export type {
 export { Session, type SessionOptions } from './session/session.js';
 export { hashOfName } from './session/file-table.js';
 export type { FileTable, EntryName, EntryNode, FileTableOwner, Validities } from './session/file-table.js';
+export { recoverRequests } from './session/recovery.js';
 export { restoreSession, saveSession } from './session/saved-session.js';
 export {
   fuse_attr,

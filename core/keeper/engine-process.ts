@@ -3,10 +3,10 @@ import { type Fd, type Log, type OwnedFd, UnixConnection } from '../system/index
 import { ControlConnection, kept } from './control.js';
 import {
   type Connection,
-  type EngineMessage,
   engineMessage,
   type HandedOverMessage,
   type KeeperMessage,
+  type ServingMessage,
 } from './messages.js';
 
 /** Environment variable that tells an engine the descriptor of its control connection. */
@@ -36,16 +36,31 @@ export class State {
   }
 }
 
+/** What an engine that serves has told. */
+export interface Serving {
+  /** Memory in which it keeps the sessions of each export, for the next one if it is killed. */
+  readonly journals: readonly OwnedFd[];
+  readonly connections: ReadonlySet<number>;
+  readonly held: readonly number[];
+}
+
+/** The engine's end of the connection for descriptors, and the highest number that is taken. */
+export interface OwnedStash {
+  readonly connection: UnixConnection;
+  readonly last: number;
+}
+
 /** A process that serves guests, or waits for its turn. */
 export class EngineProcess {
   /** Rejects if the process ends before. */
   readonly waiting: Promise<void>;
-  readonly serving: Promise<void>;
+  readonly serving: Promise<Serving>;
   /** Resolves with the reason when the process has ended. */
   readonly ended: Promise<string>;
   readonly #child: ChildProcess;
   readonly #control: ControlConnection;
-  readonly #heard = new Map<EngineMessage['type'], () => void>();
+  #isWaiting!: () => void;
+  #isServing!: (serving: Serving) => void;
   #handOver: { resolve(state: State): void; reject(error: Error): void } | undefined;
   #hasEnded = false;
 
@@ -67,13 +82,13 @@ export class EngineProcess {
       this.#child.once('exit', (code, signal) => end(signal ?? `exit code ${code}`));
       this.#child.once('error', (error) => end(error.message));
     });
-    const hear = (type: EngineMessage['type']): Promise<void> =>
+    const hear = <T>(set: (resolve: (value: T) => void) => void): Promise<T> =>
       new Promise((resolve, reject) => {
-        this.#heard.set(type, resolve);
+        set(resolve);
         void this.ended.then((reason) => reject(new Error(`it ended: ${reason}`)));
       });
-    this.waiting = hear('waiting');
-    this.serving = hear('serving');
+    this.waiting = hear<void>((resolve) => (this.#isWaiting = resolve));
+    this.serving = hear<Serving>((resolve) => (this.#isServing = resolve));
     // Whoever does not wait for these is told by `ended`.
     this.waiting.catch(() => undefined);
     this.serving.catch(() => undefined);
@@ -94,12 +109,24 @@ export class EngineProcess {
     return this.#hasEnded;
   }
 
-  /** Has it mount its backends, with a former engine's state if there is one. */
-  async begin(state: State | undefined): Promise<void> {
-    const fds = [...(state?.states ?? []), ...(state?.held ?? [])].map((fd) => fd.value);
-    const connections = [...(state?.connections ?? [])];
-    await this.#say({ type: 'begin', exports: state?.states.length ?? 0, connections }, fds);
-    await this.serving;
+  /**
+   * Has it mount its backends.
+   * @param state what a former engine has handed over.
+   * @param journals what one has left that was killed.
+   * @param stash over which it hands descriptors over.
+   */
+  async begin(state: State | undefined, journals: readonly OwnedFd[], stash: OwnedStash): Promise<Serving> {
+    const left = state === undefined ? journals : [...state.states, ...state.held];
+    const message: KeeperMessage = {
+      type: 'begin',
+      exports: state?.states.length ?? 0,
+      journals: state === undefined ? journals.length : 0,
+      connections: [...(state?.connections ?? [])],
+      lastHeld: stash.last,
+    };
+    await this.#say(message, [stash.connection.fd, ...left.map((fd) => fd.value)]);
+    stash.connection.close();
+    return this.serving;
   }
 
   /** Gives it a front-end's connection. */
@@ -135,6 +162,11 @@ export class EngineProcess {
     const message = engineMessage.parse(given);
     if (message.type === 'handedOver') this.#handOver?.resolve(new State(message, fds));
     else if (message.type === 'refused') this.#handOver?.reject(new Error(message.reason));
-    else this.#heard.get(message.type)!();
+    else if (message.type === 'serving') this.#isServing(servingOf(message, fds));
+    else this.#isWaiting();
   }
+}
+
+function servingOf({ connections, held }: ServingMessage, fds: readonly OwnedFd[]): Serving {
+  return { journals: fds.map((fd) => kept(fd)), connections: new Set(connections), held };
 }

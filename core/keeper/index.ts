@@ -10,6 +10,7 @@
  * - `relay.ts`: one front-end, from its connection to its end.
  * - `engine-process.ts`: an engine's process.
  * - `keeper.ts`: the sockets, the engines, and the change from one to the next.
+ * - `stash.ts`: descriptors that an engine hands over while it serves, and the keeper holds.
  * - `kept.ts`: the engine's end of the control connection.
  */
 export { Keeper, type KeptSocket, type KeeperOptions } from './keeper.js';
@@ -20,5 +21,6 @@ export {
   type Beginning,
   type GivenConnection,
   type HandedOver,
+  type Served,
 } from './kept.js';
 export type { Connection } from './messages.js';

@@ -1,9 +1,17 @@
-import { type Log, UnixConnection, type UnixListener, type Watch, watch } from '../system/index.js';
+import {
+  type Log,
+  type OwnedFd,
+  UnixConnection,
+  type UnixListener,
+  type Watch,
+  watch,
+} from '../system/index.js';
 import { EAGAIN } from '../system/calls/negative-errno.js';
 import { FrontEndChannel } from '../vhost-user/front-end-channel.js';
 import { bindSocket, type ListenOptions } from '../vhost-user/listen.js';
 import { EngineProcess, type State } from './engine-process.js';
 import { Relay } from './relay.js';
+import { HeldDescriptors } from './stash.js';
 
 /** A socket, at which the keeper listens in the engine's place. */
 export interface KeptSocket extends ListenOptions {
@@ -25,8 +33,14 @@ export interface KeeperOptions {
 const FIRST_PAUSE_MS = 100;
 const LONGEST_PAUSE_MS = 30_000;
 
-/** An engine that lived so long did not fail at its start. */
-const LIVED_MS = 10_000;
+/** An engine that served so long did not fail at its start. */
+const SERVED_MS = 500;
+
+/** So many engines in a row that ended sooner are followed at once by another. */
+const FEW_FAILURES = 3;
+
+/** After so many, it may be what the guests have, or ask for, that ends engines. */
+const MOST_FAILURES = 16;
 
 /** How long the keeper stops accepting connections after accept(2) has failed. */
 const ACCEPT_PAUSE_MS = 200;
@@ -48,6 +62,11 @@ export class Keeper {
   /** The next engine: it has loaded its program, and waits. */
   #spare: EngineProcess | undefined;
   #state: State | undefined;
+  /** Memory in which the engine that serves, or the last one, keeps the sessions. */
+  #journals: readonly OwnedFd[] = [];
+  readonly #held: HeldDescriptors;
+  /** When the last engine has ended by itself, in milliseconds. */
+  #endedAt: number | undefined;
   /** Called when the serving engine has handed over or ended. */
   #change: (() => void) | undefined;
   #upgrading: Promise<string> | undefined;
@@ -59,6 +78,7 @@ export class Keeper {
   private constructor(options: KeeperOptions) {
     this.#options = options;
     this.#log = options.log;
+    this.#held = new HeldDescriptors(options.log);
     this.ended = this.#run();
   }
 
@@ -88,6 +108,8 @@ export class Keeper {
     await Promise.all([this.#engine?.end(), this.#spare?.end()]);
     await this.ended;
     this.#state?.close();
+    this.#keepJournals([]);
+    this.#held.close();
   }
 
   /**
@@ -136,19 +158,21 @@ export class Keeper {
 
   async #run(): Promise<void> {
     let pauseMs = 0;
+    let failures = 0;
     while (!this.#closing) {
       if (pauseMs > 0) {
         this.#log.warn({ pauseMs }, 'the next engine is started after a pause');
         await this.#pause(pauseMs);
         if (this.#closing) return;
       }
-      const since = performance.now();
+      let since = Infinity;
       let engine: EngineProcess | undefined;
       let reason: string | undefined;
       try {
         engine = this.#spare ?? new EngineProcess(this.#options.command, this.#log);
         this.#spare = undefined;
         await this.#serve(engine);
+        since = performance.now();
         reason = await this.#whenOver(engine);
       } catch (error) {
         reason = (error as Error).message;
@@ -161,17 +185,36 @@ export class Keeper {
         continue;
       }
       if (this.#closing) return;
+      this.#endedAt ??= performance.now();
       this.#log.error({ pid: engine?.pid, reason }, 'the engine has ended');
-      this.#loseGuests();
-      const lived = performance.now() - since >= LIVED_MS;
-      pauseMs = lived ? FIRST_PAUSE_MS : Math.min(Math.max(pauseMs * 2, FIRST_PAUSE_MS), LONGEST_PAUSE_MS);
+      this.#held.drain();
+      for (const relay of this.#relays.values()) relay.detach();
+      if (performance.now() - since >= SERVED_MS) {
+        pauseMs = 0;
+        failures = 0;
+        continue;
+      }
+      const hasServed = since < Infinity;
+      if (hasServed) failures += 1;
+      if (failures === MOST_FAILURES) this.#giveUp();
+      if (hasServed && failures <= FEW_FAILURES) {
+        pauseMs = 0;
+        continue;
+      }
+      pauseMs = Math.min(Math.max(pauseMs * 2, FIRST_PAUSE_MS), LONGEST_PAUSE_MS);
     }
   }
 
   /** Has an engine serve, and gives it all front-ends. */
   async #serve(engine: EngineProcess): Promise<void> {
     await engine.waiting;
-    await engine.begin(this.#state);
+    const [ours, theirs] = UnixConnection.pair();
+    this.#held.listen(ours);
+    const stash = { connection: theirs, last: this.#held.last };
+    const serving = await engine.begin(this.#state, this.#journals, stash);
+    this.#held.keepOnly(serving.held);
+    this.#keepJournals(serving.journals);
+    this.#loseGuests('the engine left too little of them', serving.connections);
     this.#engine = engine;
     const checked = await Promise.all(
       [...this.#relays.values()].map(async (relay) => {
@@ -187,7 +230,9 @@ export class Keeper {
     this.#state = undefined;
     await Promise.all(checked.map(({ relay, channel }) => this.#attach(relay, channel)));
     for (const served of this.#onServing.splice(0)) served();
-    this.#log.info({ pid: engine.pid, guests: this.#relays.size }, 'an engine serves');
+    const pauseMs = this.#endedAt === undefined ? 0 : Math.round(performance.now() - this.#endedAt);
+    this.#endedAt = undefined;
+    this.#log.info({ pid: engine.pid, guests: this.#relays.size, pauseMs }, 'an engine serves');
     this.#spare ??= new EngineProcess(this.#options.command, this.#log);
   }
 
@@ -226,16 +271,25 @@ export class Keeper {
     if (!engine.hasEnded && this.#engine === engine) relay.end();
   }
 
-  /** An engine has ended and left nothing: guests that had begun cannot go on. */
-  #loseGuests(): void {
-    if (this.#state !== undefined) return;
-    const lost = [...this.#relays.values()].filter((relay) => relay.isStarted);
+  /** Guests that had begun, and with which no engine goes on. @param kept ids of the others. */
+  #loseGuests(reason: string, kept: ReadonlySet<number> = new Set()): void {
+    const lost = [...this.#relays.values()].filter((relay) => relay.isStarted && !kept.has(relay.id));
     if (lost.length === 0) return;
-    this.#log.error(
-      { guests: lost.length },
-      'the engine left no state: its guests cannot go on, and their connections are closed',
-    );
+    const text = `guests cannot go on, and their connections are closed: ${reason}`;
+    this.#log.error({ guests: lost.length }, text);
     for (const relay of lost) relay.end();
+  }
+
+  /** Engines end again and again: what the guests have is dropped, so that others can be served. */
+  #giveUp(): void {
+    this.#keepJournals([]);
+    this.#held.keepOnly([]);
+    this.#loseGuests('engines end again and again');
+  }
+
+  #keepJournals(journals: readonly OwnedFd[]): void {
+    for (const fd of this.#journals) fd.close();
+    this.#journals = journals;
   }
 
   #accept(listener: UnixListener, socket: number): void {

@@ -2,6 +2,7 @@ import { fstatSync, readSync, writeSync } from 'node:fs';
 import { type Fd, memfd, OwnedFd, UnixConnection } from '../system/index.js';
 import { ControlConnection, kept } from './control.js';
 import { KEEPER_VARIABLE } from './engine-process.js';
+import { Stash } from './stash.js';
 import { type Connection, type EngineMessage, keeperMessage, type KeeperMessage } from './messages.js';
 
 /** What an engine begins with: nothing, or what the one before it has handed over. */
@@ -9,6 +10,10 @@ export interface Beginning {
   /** The saved state of each export; empty for a first start. */
   readonly states: readonly Uint8Array[];
   readonly connections: readonly Connection[];
+  /** In their place: memory in which an engine that was killed kept the sessions of each export. */
+  readonly journals: readonly OwnedFd[];
+  /** Over which descriptors are handed to the keeper. */
+  readonly stash: Stash;
   /** Open files that the states refer to. */
   readonly held: {
     at(index: number): number;
@@ -16,6 +21,16 @@ export interface Beginning {
   };
   /** To be called when all is restored: closes the descriptors that nobody took. */
   close(): void;
+}
+
+/** What an engine goes on with that serves. */
+export interface Served {
+  /** Memory in which the sessions of each export are kept. */
+  readonly journals: readonly OwnedFd[];
+  /** Ids of the connections whose sessions it has. */
+  readonly connections: readonly number[];
+  /** Numbers of the descriptors that are to be held further on. */
+  readonly held: readonly number[];
 }
 
 /** What an engine hands over. */
@@ -88,10 +103,11 @@ export class KeptEngine {
   }
 
   /** Takes connections from here on. */
-  async serve(service: EngineService): Promise<void> {
+  async serve(service: EngineService, { journals, connections, held }: Served): Promise<void> {
     this.#service = service;
     for (const given of this.#early.splice(0)) service.connect(given);
-    await this.#say({ type: 'serving' });
+    const fds = journals.map((fd) => fd.value);
+    await this.#say({ type: 'serving', connections: [...connections], held: [...held] }, fds);
   }
 
   /** Ends the connection to the keeper. Idempotent. */
@@ -143,14 +159,16 @@ export class KeptEngine {
 }
 
 function beginningOf(
-  fds: readonly OwnedFd[],
-  { exports, connections }: Extract<KeeperMessage, { type: 'begin' }>,
+  [stash, ...fds]: readonly OwnedFd[],
+  { exports, journals, connections, lastHeld }: Extract<KeeperMessage, { type: 'begin' }>,
 ): Beginning {
   const states = fds.slice(0, exports).map((fd) => contentOf(fd));
-  const held = fds.slice(exports);
+  const held = fds.slice(exports + journals);
   return {
     states,
     connections,
+    journals: fds.slice(exports, exports + journals),
+    stash: new Stash(UnixConnection.adopt(stash!.take()), lastHeld),
     held: {
       at: (index) => held[index]?.value ?? -1,
       take: (index) => held[index]?.take() ?? -1,

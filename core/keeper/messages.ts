@@ -14,8 +14,16 @@ const connection = z.strictObject({
 export const engineMessage = z.discriminatedUnion('type', [
   /** Its program is loaded, and it waits for {@link Begin}. */
   z.strictObject({ type: z.literal('waiting') }),
-  /** Its backends are mounted, and it takes connections. */
-  z.strictObject({ type: z.literal('serving') }),
+  /**
+   * Its backends are mounted, and it takes connections. The descriptors: memory in which it keeps
+   * the sessions of each export. Of the connections that the keeper has, it goes on with these.
+   */
+  z.strictObject({
+    type: z.literal('serving'),
+    connections: z.array(z.int().nonnegative()),
+    /** Numbers of the descriptors that must be held further on. */
+    held: z.array(z.int().positive()),
+  }),
   /**
    * It has stopped. The descriptors: the saved states of its exports, in memfds, then those of open
    * files.
@@ -31,11 +39,18 @@ export const engineMessage = z.discriminatedUnion('type', [
 
 /** What the keeper says to an engine's process. */
 export const keeperMessage = z.discriminatedUnion('type', [
-  /** It shall mount its backends. Descriptors as those of `handedOver`. */
+  /**
+   * It shall mount its backends. The descriptors: the connection over which it hands descriptors
+   * over, then those of `handedOver`; or, with `journals`, those of `serving`, which an engine has
+   * left that was killed.
+   */
   z.strictObject({
     type: z.literal('begin'),
     exports: z.int().nonnegative(),
+    journals: z.int().nonnegative(),
     connections: z.array(connection),
+    /** The highest number of a descriptor that is held. */
+    lastHeld: z.int().nonnegative(),
   }),
   /** A front-end; the descriptor is the connection. It goes on with the saved session of its id. */
   z.strictObject({
@@ -49,5 +64,6 @@ export const keeperMessage = z.discriminatedUnion('type', [
 
 export type Connection = z.infer<typeof connection>;
 export type EngineMessage = z.infer<typeof engineMessage>;
+export type ServingMessage = Extract<EngineMessage, { type: 'serving' }>;
 export type HandedOverMessage = Extract<EngineMessage, { type: 'handedOver' }>;
 export type KeeperMessage = z.infer<typeof keeperMessage>;

@@ -2,9 +2,18 @@ import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
 import { UsageError, type Backend, type Logger } from '../backend/index.js';
-import { restoreSession, saveSession, Session, type SessionOptions } from '../fuse/index.js';
+import { recoverRequests, restoreSession, saveSession, Session, type SessionOptions } from '../fuse/index.js';
 import type { Beginning, Connection, GivenConnection, HandedOver, KeptEngine } from '../keeper/index.js';
-import { saveExport, type Export, type Restored } from '../state/index.js';
+import {
+  saveExport,
+  type Export,
+  Journal,
+  type Left,
+  NO_SLOT,
+  replay,
+  type Restored,
+  type SessionPlace,
+} from '../state/index.js';
 import { type Fd, OwnedFd } from '../system/index.js';
 import { dup } from '../system/calls/files.js';
 import { QueueThreads } from '../queue-threads/index.js';
@@ -14,9 +23,11 @@ import {
   isBackend,
   openExport,
   reopenExport,
+  takeOverExport,
   type BackendSource,
   type OpenExportOptions,
 } from './open-export.js';
+import { makeJournalMemory, noJournal, withJournalMemory } from './journal-memory.js';
 import { limited } from './rate-limited-log.js';
 import { check } from './option-descriptions.js';
 import { suggestion } from './suggestion.js';
@@ -50,6 +61,12 @@ interface KeptDevice {
   readonly device: VhostUserDevice;
 }
 
+/** An export as the process before this one has left it. */
+interface RestoredExport extends Restored {
+  /** If that process was killed. */
+  readonly left?: Left | undefined;
+}
+
 /** How long a restored session waits for its connection, in milliseconds. */
 const UNCLAIMED_MS = 10_000;
 
@@ -73,7 +90,9 @@ export class Daemon {
   /** The connections that the keeper gave, by their ids. */
   readonly #kept = new Map<number, KeptDevice>();
   /** Restored sessions whose connections have not come yet, by those connections' ids. */
-  readonly #restored = new Map<number, Session>();
+  readonly #restored = new Map<number, { readonly session: Session; readonly socket: number }>();
+  /** Ends the use of a session journal's memory. */
+  readonly #journals: (() => void)[] = [];
   /** Options of the sessions of a server. */
   readonly #sessionOptions: (() => SessionOptions)[] = [];
   #closing: Promise<void> | undefined;
@@ -150,7 +169,7 @@ export class Daemon {
 
   async #start(options: DaemonOptions): Promise<void> {
     const beginning = await this.#keeper?.begin();
-    const restored: Restored[] = [];
+    const restored: (RestoredExport | undefined)[] = [];
     const configs = options.exports.map(({ backend, optionName, ...rest }, index) => ({
       ...withLocks(check(settingsSchema, rest, `exports[${index}]`), isCommon(backend, options.exports)),
       backend,
@@ -172,11 +191,17 @@ export class Daemon {
       opened.push([config, one]);
     }
     for (const [config, one] of opened) this.#listen(config, one);
-    if (beginning !== undefined) await this.#restoreSessions(beginning, restored);
-    await this.#keeper?.serve({
-      connect: (given) => this.#connect(given, opened),
-      handOver: () => this.#handOver(opened),
-    });
+    if (beginning === undefined || this.#keeper === undefined) return;
+    await this.#restoreSessions(beginning, restored);
+    const { journals, held } = this.#keepJournals(beginning, restored, opened);
+    const connections = [...this.#restored.keys()];
+    await this.#keeper.serve(
+      {
+        connect: (given) => this.#connect(given, opened),
+        handOver: () => this.#handOver(opened),
+      },
+      { journals, connections, held },
+    );
   }
 
   /** Opens an export, with the state of the process before this one if there is any. */
@@ -185,32 +210,96 @@ export class Daemon {
     config: CheckedExport,
     options: OpenExportOptions,
     beginning: Beginning | undefined,
-    restored: Restored[],
+    restored: (RestoredExport | undefined)[],
   ): Promise<Export> {
-    const state = beginning?.states[this.#exports.length];
-    if (beginning === undefined || state === undefined) return openExport(source, config, options);
-    const all = await reopenExport(source, config, options, state, beginning.held);
-    restored.push(all);
-    return all.export;
+    const index = this.#exports.length;
+    const state = beginning?.states[index];
+    const left = this.#readJournal(beginning?.journals[index]);
+    let one: RestoredExport | undefined;
+    if (beginning !== undefined && state !== undefined)
+      one = await reopenExport(source, config, options, state, beginning.held);
+    else if (left !== undefined) one = { ...(await takeOverExport(source, config, options, left)), left };
+    restored[index] = one;
+    return one?.export ?? openExport(source, config, options);
   }
 
-  async #restoreSessions(beginning: Beginning, restored: readonly Restored[]): Promise<void> {
+  /** Reads the journal of the process before this one, which was killed. */
+  #readJournal(fd: OwnedFd | undefined): Left | undefined {
+    if (fd === undefined) return undefined;
+    try {
+      return withJournalMemory(fd, replay);
+    } catch (error) {
+      this.#log.error({ err: error }, 'what a killed process has left of its guests cannot be read');
+      return undefined;
+    }
+  }
+
+  /** Has the sessions kept, so that guests survive the end of this process. */
+  #keepJournals(
+    { stash }: Beginning,
+    restored: readonly (RestoredExport | undefined)[],
+    opened: readonly [CheckedExport, Export][],
+  ): { journals: OwnedFd[]; held: number[] } {
+    const all: number[] = [];
+    const journals = this.#exports.map((one, index) => {
+      const configs = opened.filter(([, other]) => other === one);
+      // Queue threads do not tell which requests they have.
+      if (!one.isRecoverable || configs.some(([{ queueThreads }]) => queueThreads > 0)) return noJournal();
+      const memory = makeJournalMemory();
+      this.#journals.push(() => memory.close());
+      const journal = new Journal(one, { memory, holder: stash, log: this.#log });
+      one.journal = journal;
+      const from = restored[index];
+      for (const [node, number] of from?.left?.held ?? []) {
+        const slot = from!.slot(node);
+        if (slot !== NO_SLOT) journal.adoptHeld(slot, number);
+      }
+      for (const [id, { session, socket }] of this.#restored)
+        if (session.export === one) keepSession(journal, session, { connection: id, socket });
+      journal.begin();
+      for (const slot of from?.removed ?? []) journal.hold(slot);
+      journal.boundary();
+      all.push(...journal.held);
+      return memory.fd;
+    });
+    for (const from of restored) from?.finish();
+    this.#journals.push(() => stash.close());
+    return { journals, held: all };
+  }
+
+  async #restoreSessions(
+    beginning: Beginning,
+    restored: readonly (RestoredExport | undefined)[],
+  ): Promise<void> {
     for (const { id, socket, export: index, session } of beginning.connections) {
       const from = restored[index];
       const saved = from?.sessions[session];
       const options = this.#sessionOptions[socket];
       if (from === undefined || saved === undefined || options === undefined)
         throw new RangeError(`there is no saved session ${session} of export ${index}`);
-      this.#restored.set(id, await restoreSession(from, saved, options()));
+      this.#restored.set(id, { session: await restoreSession(from, saved, options()), socket });
     }
-    for (const one of restored) one.finish();
+    for (const from of restored) if (from?.left !== undefined) await this.#recoverSessions(from, from.left);
     beginning.close();
     // A front-end may have gone while nobody served it. Its guest's locks must not stay.
     setTimeout(() => this.#endUnclaimed(), UNCLAIMED_MS).unref();
   }
 
+  /** Restores the sessions of a process that was killed. */
+  async #recoverSessions(from: RestoredExport, left: Left): Promise<void> {
+    const sessions: Session[] = [];
+    for (const [index, { place }] of left.sessions.entries()) {
+      const options = this.#sessionOptions[place.socket];
+      if (options === undefined) throw new RangeError(`there is no socket ${place.socket}`);
+      const session = await restoreSession(from, from.sessions[index]!, options());
+      sessions.push(session);
+      this.#restored.set(place.connection, { session, socket: place.socket });
+    }
+    await recoverRequests(from, left, sessions);
+  }
+
   #endUnclaimed(): void {
-    for (const session of this.#restored.values()) {
+    for (const { session } of this.#restored.values()) {
       session.close().catch((error: unknown) => {
         this.#log.error({ err: error }, 'a session did not end cleanly');
       });
@@ -226,9 +315,14 @@ export class Daemon {
       connection.close();
       return;
     }
-    const session = this.#restored.get(id);
+    const session = this.#restored.get(id)?.session;
     this.#restored.delete(id);
-    const device = server.adopt(connection, session);
+    const openSession = (): Session => {
+      const made = new Session(one, this.#sessionOptions[socket]!());
+      if (one.journal !== undefined) keepSession(one.journal, made, { connection: id, socket });
+      return made;
+    };
+    const device = server.adopt(connection, openSession, session);
     if (device === undefined) return;
     this.#kept.set(id, { id, socket, export: one, device });
     void device.ended.then(() => this.#kept.delete(id));
@@ -270,6 +364,8 @@ export class Daemon {
       for (const { device } of devices) device.goOn();
       throw error;
     }
+    // Should this process be killed now, the next one goes on from here.
+    for (const { journal } of this.#exports) journal?.stop();
     await this.close();
     return { states, held, connections };
   }
@@ -341,9 +437,18 @@ export class Daemon {
     this.#endUnclaimed();
     await Promise.all(this.#servers.map((server) => server.close()));
     await Promise.all(this.#ending);
+    for (const end of this.#journals.splice(0)) end();
     const results = await Promise.allSettled(this.#exports.map((one) => one.close()));
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
+}
+
+/** Has a journal keep a session, with what a former process has left of its requests. */
+function keepSession(journal: Journal, session: Session, place: SessionPlace): void {
+  const kept = journal.register(session, place);
+  session.journal = kept;
+  for (const [unique, verdict] of session.recovered ?? [])
+    kept.keep(unique | 0, Math.floor(unique / 2 ** 32) | 0, verdict);
 }
 
 /**

@@ -5,6 +5,8 @@ import {
   type ExportLimits,
   type ExportOptions,
   type HeldDescriptors,
+  type Left,
+  recoverExport,
   restoreExport,
   type Restored,
 } from '../state/index.js';
@@ -50,6 +52,18 @@ export async function reopenExport(
 ): Promise<Restored> {
   return open(source, settings, options, (backend, exportOptions) =>
     restoreExport(backend, state, exportOptions, held),
+  );
+}
+
+/** As {@link openExport}, with what another process has left that was killed. */
+export async function takeOverExport(
+  source: BackendSource,
+  settings: ExportSettings,
+  options: OpenExportOptions,
+  left: Left,
+): Promise<Restored> {
+  return open(source, settings, options, (backend, exportOptions) =>
+    recoverExport(backend, left, exportOptions),
   );
 }
 

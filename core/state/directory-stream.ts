@@ -84,6 +84,7 @@ export class DirectoryStream {
   #complete = false;
   #failure: { readonly error: unknown } | undefined;
   #closed = false;
+  #listings = 0;
   #turn: Promise<void> | undefined;
   #list: () => Awaitable<Listing> = () => [];
 
@@ -138,6 +139,21 @@ export class DirectoryStream {
     await pulled;
     while (index >= this.#count && this.#failure === undefined && !this.#complete) await this.#pull();
     return this.at(index);
+  }
+
+  /** How often a listing began, see {@link read}. */
+  get listings(): number {
+    return this.#listings;
+  }
+
+  /** Whether the directory has no further entries. */
+  get complete(): boolean {
+    return this.#complete;
+  }
+
+  /** How many of {@link bytes} are stored entries. */
+  get used(): number {
+    return this.#used;
   }
 
   /**
@@ -235,6 +251,7 @@ export class DirectoryStream {
     this.#self = 0;
     this.#parent = 0;
     this.#known = undefined;
+    this.#listings += 1;
     this.#complete = false;
     this.#failure = undefined;
   }

@@ -10,6 +10,7 @@ import {
 import { heapLimit } from './budgets.js';
 import { ListingBudget } from './directory-stream.js';
 import type { Slot } from './ids.js';
+import type { Journal } from './journal/index.js';
 import { LockTable, type LockLimits } from './locks/index.js';
 import { NodeTable } from './node-table.js';
 
@@ -76,6 +77,8 @@ export class Export {
   /** The locks of all sessions. Nodes are given by their slots. */
   readonly locks: LockTable<Slot>;
   readonly listings: ListingBudget;
+  /** Mirrors what sessions have, where a keeper holds the guests. */
+  journal: Journal | undefined = undefined;
   #lockedNodes = 0;
   #sessions = 0;
   #closed = false;
@@ -123,6 +126,13 @@ export class Export {
    */
   get hasLocks(): boolean {
     return this.#lockedNodes > 0;
+  }
+
+  /** Whether guests can go on after this process was killed: nothing else is lost with it. */
+  get isRecoverable(): boolean {
+    const { backend, accelerator } = this;
+    if (backend.key === undefined || backend.resolve === undefined) return false;
+    return backend.save === undefined || accelerator.recover !== undefined;
   }
 
   /** A number for a new session. No two sessions of the export get the same. */

@@ -10,6 +10,13 @@ export const NO_HANDLE = -1 as HandleIndex;
 
 const FIRST_CAPACITY = 64;
 
+/** Told of changes of a {@link HandleTable}. */
+export interface HandleObserver {
+  opened(index: HandleIndex): void;
+  /** The `fh` is invalid from here on. */
+  closed(index: HandleIndex): void;
+}
+
 /**
  * The open files and directories of one session. An `fh` has the handle's index in its low 32 bits
  * and the generation of that place in its high 32 bits. So the `fh` of a closed handle is never
@@ -29,6 +36,7 @@ export class HandleTable {
   #size = 0;
   /** Generation of places that were never used. */
   #firstGeneration = 0 as HandleGeneration;
+  observer: HandleObserver | undefined = undefined;
 
   /**
    * @param limit how many handles may be open at a time.
@@ -70,6 +78,7 @@ export class HandleTable {
     this.#generation[index] = this.#generation[index]! + 1;
     this.#size += 1;
     this.#budget.take();
+    this.observer?.opened(index);
     return index;
   }
 
@@ -150,6 +159,17 @@ export class HandleTable {
     return this.#flags[index]!;
   }
 
+  /** All handles have indexes below this number. */
+  get end(): number {
+    return this.#objects.length;
+  }
+
+  /** Whether there is an `fh` with an index below {@link end}. */
+  isOpen(index: HandleIndex): boolean {
+    const kind = this.#kind[index]!;
+    return kind !== HandleKind.FREE && (kind & CLOSING) === 0;
+  }
+
   isDirectory(index: HandleIndex): boolean {
     return (this.#kind[index]! & HandleKind.DIRECTORY) !== 0;
   }
@@ -179,6 +199,7 @@ export class HandleTable {
    * will say so.
    */
   invalidate(index: HandleIndex): boolean {
+    this.observer?.closed(index);
     this.#kind[index] = this.#kind[index]! | CLOSING;
     return this.#uses[index] === 0;
   }
@@ -194,10 +215,8 @@ export class HandleTable {
 
   /** Calls `visit` for each valid handle; it may close the handle. */
   each(visit: (index: HandleIndex) => void): void {
-    for (let index = 0 as HandleIndex; index < this.#objects.length; index++) {
-      const kind = this.#kind[index]!;
-      if (kind !== HandleKind.FREE && (kind & CLOSING) === 0) visit(index);
-    }
+    for (let index = 0 as HandleIndex; index < this.#objects.length; index++)
+      if (this.isOpen(index)) visit(index);
   }
 
   #grow(): void {

@@ -11,6 +11,7 @@
  * - `directory-stream.ts`: a listing, which stays the same while a guest reads it.
  * - `keep-cache.ts`: whether a guest may keep a file's cached data when it opens the file again.
  * - `budgets.ts`: what all guests of the process share: heap for handles, descriptors.
+ * - `journal/`: all of that in memory that outlives this process.
  * - `locks/`: POSIX record locks and BSD flock of all guests of an export.
  * - `saved-export.ts`, `saved-form.ts`: saving and restoring, and the form in which it is done.
  */
@@ -20,6 +21,7 @@ export * from './keep-cache.js';
 export * from './handle-table.js';
 export * from './identity.js';
 export type * from './ids.js';
+export * from './journal/index.js';
 export * from './locks/index.js';
 export * from './lookup-counts.js';
 export * from './node-table.js';

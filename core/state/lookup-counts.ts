@@ -4,6 +4,13 @@ import { NO_SLOT, ROOT_SLOT, type NodeTable } from './node-table.js';
 /** The first slot after the root's. */
 const FIRST_COUNTED = (ROOT_SLOT + 1) as Slot;
 
+/** Told of changes of {@link LookupCounts}. */
+export interface CountsObserver {
+  counted(slot: Slot, count: number): void;
+  /** All counts are 0. */
+  cleared(): void;
+}
+
 /**
  * The lookup counts of one session: how often the guest was given each node, less what it has
  * forgotten (`nlookup` of FUSE's FORGET). While a count is above zero, the guest may use the node
@@ -13,6 +20,7 @@ const FIRST_COUNTED = (ROOT_SLOT + 1) as Slot;
 export class LookupCounts {
   readonly #nodes: NodeTable;
   #counts = new Float64Array(1024);
+  observer: CountsObserver | undefined = undefined;
 
   constructor(nodes: NodeTable) {
     this.#nodes = nodes;
@@ -22,6 +30,11 @@ export class LookupCounts {
   resolve(low: NodeIdLow, high: NodeIdHigh): Slot {
     const slot = this.#nodes.find(low, high);
     return slot === ROOT_SLOT || (slot > ROOT_SLOT && this.of(slot) > 0) ? slot : NO_SLOT;
+  }
+
+  /** All slots with a count are below this number. */
+  get end(): number {
+    return Math.min(this.#counts.length, this.#nodes.slotEnd);
   }
 
   /** The lookup count of a node. */
@@ -39,23 +52,23 @@ export class LookupCounts {
     const count = this.#counts[slot]!;
     if (count === 0) this.#nodes.reference(slot);
     this.#counts[slot] = count + times;
+    this.observer?.counted(slot, count + times);
   }
 
   /** The guest forgets `count` lookups. If that is more than it has, it forgets all. */
   forget(slot: Slot, count: number): void {
     const held = this.of(slot);
     if (slot === ROOT_SLOT || held === 0 || count <= 0) return;
-    if (count < held) this.#counts[slot] = held - count;
-    else {
-      this.#counts[slot] = 0;
-      this.#nodes.release(slot);
-    }
+    const left = Math.max(held - count, 0);
+    this.#counts[slot] = left;
+    this.observer?.counted(slot, left);
+    if (left === 0) this.#nodes.release(slot);
   }
 
   /** Forgets all lookups: the guest is gone. */
   clear(): void {
-    const end = Math.min(this.#counts.length, this.#nodes.slotEnd);
-    for (let slot = FIRST_COUNTED; slot < end; slot++) {
+    this.observer?.cleared();
+    for (let slot = FIRST_COUNTED; slot < this.end; slot++) {
       if (this.#counts[slot] === 0) continue;
       this.#counts[slot] = 0;
       this.#nodes.release(slot);
@@ -64,8 +77,7 @@ export class LookupCounts {
 
   /** Calls `visit` for each node that the guest knows. */
   each(visit: (slot: Slot, count: number) => void): void {
-    const end = Math.min(this.#counts.length, this.#nodes.slotEnd);
-    for (let slot = FIRST_COUNTED; slot < end; slot++) {
+    for (let slot = FIRST_COUNTED; slot < this.end; slot++) {
       const count = this.#counts[slot]!;
       if (count > 0) visit(slot, count);
     }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { engineSlot } from '../backend/accelerator.js';
-import type { Backend } from '../backend/index.js';
+import type { Backend, NodeKey } from '../backend/index.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { Counter, GENERATION, HIGH, LOW, ROOT_ID, identify, nextIdentity } from './identity.js';
 
@@ -14,6 +14,13 @@ const FIRST_CAPACITY = 1024;
 
 interface Slotted {
   [engineSlot]: Slot;
+}
+
+/** Told of changes of a {@link NodeTable}. */
+export interface NodeObserver {
+  inserted(slot: Slot, key: NodeKey): void;
+  /** The slot is free from here on. */
+  forgotten(slot: Slot): void;
 }
 
 /**
@@ -60,6 +67,8 @@ export class NodeTable {
   readonly #active = [0, 0];
   readonly #limbo: [Slot[], Slot[]] = [[], []];
   #period = 1;
+  /** For a backend with keys. */
+  observer: NodeObserver | undefined = undefined;
 
   /**
    * @param limit how many nodes may be known at a time, the root included.
@@ -106,12 +115,14 @@ export class NodeTable {
     if (known !== NO_SLOT) return known;
     if (this.#size >= this.#limit) return NO_SLOT;
     const identity = this.#identity;
-    const backend = this.#backend;
-    if (backend.key === undefined) this.#counter.identify(identity);
-    else identify(backend.key(node), identity);
+    const key = this.#backend.key?.(node);
+    if (key === undefined) this.#counter.identify(identity);
+    else identify(key, identity);
     while (this.find(identity[LOW] as NodeIdLow, identity[HIGH] as NodeIdHigh) !== NO_SLOT)
       nextIdentity(identity);
-    return this.#insert(node);
+    const slot = this.#insert(node);
+    if (key !== undefined) this.observer?.inserted(slot, key);
+    return slot;
   }
 
   /**
@@ -136,6 +147,11 @@ export class NodeTable {
     if (this.#slots !== undefined) return this.#slots.get(node) ?? NO_SLOT;
     const slot = (node as Slotted)[engineSlot];
     return slot >= 0 && this.#nodes[slot] === node ? slot : NO_SLOT;
+  }
+
+  /** Whether a slot below {@link slotEnd} is in use. */
+  isUsed(slot: Slot): boolean {
+    return this.#nodes[slot] !== undefined;
   }
 
   /** The backend node of a slot in use. */
@@ -234,6 +250,7 @@ export class NodeTable {
 
   #forget(slot: Slot): void {
     const node = this.#nodes[slot]!;
+    this.observer?.forgotten(slot);
     this.#unlink(slot);
     if (this.#slots === undefined) (node as Slotted)[engineSlot] = NO_SLOT;
     else this.#slots.delete(node);

@@ -1,6 +1,7 @@
 import { FsError, type Backend, type NodeKey } from '../backend/index.js';
 import { Export, type ExportOptions } from './export.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
+import type { Left } from './journal/index.js';
 import { restoreLocks, saveLocks } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
 import {
@@ -66,6 +67,8 @@ export interface Restored {
   readonly export: Export;
   readonly held: HeldDescriptors;
   readonly sessions: readonly SavedSession[];
+  /** Nodes that were found by a descriptor only: they have no name. */
+  readonly removed: readonly Slot[];
   /**
    * The slot of a saved node, or {@link NO_SLOT} if the file is gone. The guest then gets ESTALE.
    */
@@ -92,20 +95,65 @@ export async function restoreExport(
   const { saved, backendState } = decodeSaved(bytes);
   const shared = await Export.open(backend, options, backendState);
   try {
-    return await restoreInto(shared, saved, held);
+    const { accelerator } = shared;
+    const removed = new Set<object>();
+    const find: FindNode = async (key, fd) => {
+      try {
+        return await backend.resolve!(key);
+      } catch (error) {
+        if (fd === undefined || accelerator.adoptNode === undefined) throw error;
+        const node = accelerator.adoptNode(key, fd);
+        removed.add(node);
+        return node;
+      }
+    };
+    return await restoreInto(shared, saved, held, find, removed);
   } catch (error) {
     await shared.close();
     throw error;
   }
 }
 
-/** @throws RangeError for a saved form that contradicts itself or the limits. */
-async function restoreInto(shared: Export, saved: SavedExport, held: HeldDescriptors): Promise<Restored> {
+/**
+ * As {@link restoreExport}, for what a killed process has left. Requires
+ * {@link Export.isRecoverable}.
+ */
+export async function recoverExport(
+  backend: Backend,
+  { saved }: Left,
+  options: ExportOptions,
+): Promise<Restored> {
+  const shared = await Export.open(backend, options);
+  try {
+    if (!shared.isRecoverable) throw new RangeError('what the backend has is lost with its process');
+    const { accelerator } = shared;
+    const find: FindNode = async (key) => accelerator.recover?.(key) ?? (await backend.resolve!(key));
+    return await restoreInto(shared, saved, NONE_HELD, find, new Set());
+  } catch (error) {
+    await shared.close();
+    throw error;
+  }
+}
+
+/** Finds a node by its key. @param fd a descriptor of its file, if one came along. */
+type FindNode = (key: NodeKey, fd: number | undefined) => Promise<object>;
+
+/**
+ * @param removed nodes that `find` has found by a descriptor only.
+ * @throws RangeError for a saved form that contradicts itself or the limits.
+ */
+async function restoreInto(
+  shared: Export,
+  saved: SavedExport,
+  held: HeldDescriptors,
+  findNode: FindNode,
+  removed: ReadonlySet<object>,
+): Promise<Restored> {
   const { nodes } = shared;
   const heldOf = heldByNode(saved, held);
   const slots: Slot[] = [];
   for (const [index, node] of saved.nodes.entries()) {
-    const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node, heldOf.get(index));
+    const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node, findNode, heldOf.get(index));
     if (slot !== NO_SLOT) nodes.reference(slot);
     slots.push(slot);
   }
@@ -117,6 +165,7 @@ async function restoreInto(shared: Export, saved: SavedExport, held: HeldDescrip
     export: shared,
     held,
     sessions: saved.sessions,
+    removed: slots.filter((slot) => slot !== NO_SLOT && removed.has(nodes.node(slot))),
     slot: slotOf,
     finish() {
       for (const slot of slots.splice(0)) if (slot !== NO_SLOT) nodes.release(slot);
@@ -137,12 +186,17 @@ function heldByNode(saved: SavedExport, held: HeldDescriptors): Map<number, numb
 }
 
 /** @param fd an open descriptor of the node's file, for one that was removed. */
-async function restoreNode(shared: Export, saved: SavedNode, fd: number | undefined): Promise<Slot> {
+async function restoreNode(
+  shared: Export,
+  saved: SavedNode,
+  find: FindNode,
+  fd: number | undefined,
+): Promise<Slot> {
   const { nodes, log } = shared;
   const low = (saved.low | 0) as NodeIdLow;
   const high = (saved.high | 0) as NodeIdHigh;
   try {
-    const node = await resolveNode(shared, restoreKey(saved.key), fd);
+    const node = await find(restoreKey(saved.key), fd);
     const slot = nodes.restore(node, low, high, (saved.generation | 0) as NodeGeneration);
     if (slot === NO_SLOT || (nodes.idLow(slot) === low && nodes.idHigh(slot) === high)) return slot;
     // Another node has the id that the guest knows. It must not be taken for this one.
@@ -156,20 +210,8 @@ async function restoreNode(shared: Export, saved: SavedNode, fd: number | undefi
   }
 }
 
-async function resolveNode(
-  { backend, accelerator }: Export,
-  key: NodeKey,
-  fd: number | undefined,
-): Promise<object> {
-  try {
-    return await backend.resolve!(key);
-  } catch (error) {
-    if (fd === undefined || accelerator.adoptNode === undefined) throw error;
-    return accelerator.adoptNode(key, fd);
-  }
-}
-
-function saveKey(key: NodeKey): SavedNode['key'] {
+/** The saved form of a key. */
+export function saveKey(key: NodeKey): SavedNode['key'] {
   if (typeof key === 'string') return { s: key };
   return typeof key === 'number' ? { n: key } : { b: Buffer.from(key).toString('base64') };
 }

@@ -84,11 +84,16 @@ export class VhostUserServer {
 
   /**
    * Serves a front-end whose connection somebody else has accepted.
+   * @param openSession begins a session for it, in the place of the server's.
    * @param session with which it goes on. Default: a new one.
    * @returns its device; undefined if it could not be served, which was logged.
    */
-  adopt(connection: UnixConnection, session?: DeviceSession): VhostUserDevice | undefined {
-    return this.#serve(connection, session);
+  adopt(
+    connection: UnixConnection,
+    openSession: () => DeviceSession,
+    session?: DeviceSession,
+  ): VhostUserDevice | undefined {
+    return this.#serve(connection, { openSession, session });
   }
 
   /** Front-ends that are being served. */
@@ -168,11 +173,14 @@ export class VhostUserServer {
     }
   }
 
-  #serve(connection: UnixConnection, session?: DeviceSession): VhostUserDevice | undefined {
+  #serve(
+    connection: UnixConnection,
+    own: Partial<Pick<DeviceOptions, 'openSession' | 'session'>> = {},
+  ): VhostUserDevice | undefined {
     let device: VhostUserDevice;
     try {
       const log = this.#options.openLog?.() ?? this.#log;
-      device = new VhostUserDevice(connection, { ...this.#options, log, session }, this.#poller);
+      device = new VhostUserDevice(connection, { ...this.#options, ...own, log }, this.#poller);
     } catch (error) {
       this.#log.error({ err: error }, 'cannot serve a front-end');
       connection.close();

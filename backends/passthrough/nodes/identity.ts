@@ -125,6 +125,23 @@ export function identityOperations(share: Share) {
     return undefined;
   }
 
+  /** Finds a file by its handle, wherever it lies: the key is one that this daemon gave a guest. */
+  function recover(given: NodeKey): Node {
+    if (!(given instanceof Uint8Array) || given.length < HEADER_WORDS * 4) throw FsError.of('ESTALE');
+    let mount = take(given);
+    if (mount === undefined) {
+      share.finder.discoverMounts();
+      mount = take(given);
+    }
+    if (mount === undefined) throw FsError.of('ESTALE');
+    const known = nodes.findByHandle(mount.index);
+    if (known !== undefined) return known;
+    const fd = share.finder.openHandle(mount);
+    const node = fd < 0 ? undefined : enter(fd, given);
+    if (node === undefined) throw FsError.of('ESTALE');
+    return node;
+  }
+
   /** A known node without a handle that has this key. */
   function findKnown(given: Uint8Array): Node | undefined {
     for (const node of nodes) {
@@ -165,6 +182,7 @@ export function identityOperations(share: Share) {
   return {
     key,
     resolve,
+    recover,
     adoptNode,
 
     /** @throws FsError ENOENT if the directory does not lie in the share any more. */

@@ -68,6 +68,7 @@ export const init: Operation<Offer | undefined> = {
     const { backend, export: one } = session;
     const settled = negotiate(offer, backend, one.cache, one.localLocks);
     session.negotiated = settled;
+    session.journal?.describe();
     out.u32(BODY + fuse_init_out.minor, settled.minor);
     out.u32(BODY + fuse_init_out.max_readahead, settled.maxReadahead);
     out.u32(BODY + fuse_init_out.flags, settled.flags);

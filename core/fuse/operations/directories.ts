@@ -86,7 +86,8 @@ export const readdirplus: Operation<number> = {
   finish: finishListing,
 };
 
-function finishListing(_session: Session, request: Request, bytes: number): number {
+function finishListing(session: Session, request: Request, bytes: number): number {
+  session.journal?.listing(request.handle);
   request.data = bytes;
   return 0;
 }

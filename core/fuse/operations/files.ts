@@ -1,6 +1,7 @@
-import { FsError, type Awaitable } from '../../backend/index.js';
+import { FsError, OpenFlags, type Awaitable } from '../../backend/index.js';
 import { HandleKind } from '../../state/index.js';
 import { FSYNC_FDATASYNC, InitFlag, SEEK_DATA, SEEK_HOLE } from '../wire/abi.js';
+import { appending } from './once.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import { putWritten } from '../wire/reply-structures.js';
@@ -89,6 +90,13 @@ export const write: Operation<number> = {
     const buffer = writeData(message, size);
     const node = session.nodes.node(handles.slot(handle));
     const file = handles.object(handle);
+    const { journal } = session;
+    if (journal !== undefined && (handles.flags(handle) & OpenFlags.APPEND) !== 0) {
+      return appending(session, request, journal, file, size, (from) => {
+        const rest = from === 0 ? buffer : buffer.slice(from);
+        return backend.write!(node, file, rest, offset + from, flags, request.context);
+      });
+    }
     if (
       session.mayGather(size) &&
       accelerator.gatherWrite?.(node, file, buffer, offset, flags, request.context)

@@ -13,6 +13,7 @@ import type { Slot } from '../../state/index.js';
 import { InitFlag, InitFlag2 } from '../wire/abi.js';
 import { refuseChange } from './refused-changes.js';
 import { enter } from './entry.js';
+import { creating, linking, removing, renaming } from './once.js';
 import { checkAcl, checkId } from './refused-ids.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
@@ -50,6 +51,17 @@ export const readlink: Operation<string> = {
 function finishEntry(session: Session, _request: Request, entry: Entry<object>): number {
   enter(session, BODY, entry);
   return fuse_entry_out.bytes;
+}
+
+/** Makes a name whose node is the result. */
+function making(
+  session: Session,
+  request: Request,
+  parent: Slot,
+  name: string,
+  make: () => Awaitable<Entry<object>>,
+): Awaitable<Entry<object>> {
+  return creating(session, request, parent, name, make, (entry) => entry);
 }
 
 function discardEntry(session: Session, _request: Request, entry: Entry<object>): void {
@@ -104,7 +116,9 @@ export const mknod: Operation<Entry<object>> = {
     const name = input.name();
     creationContext(session, request, input.u32(fuse_mknod_in.umask));
     if (backend.mknod === undefined) throw refuseChange(backend);
-    return backend.mknod(session.nodes.node(parent), name, mode, rdev, request.context);
+    return making(session, request, parent, name, () =>
+      backend.mknod!(session.nodes.node(parent), name, mode, rdev, request.context),
+    );
   },
   finish: finishEntry,
   discard: discardEntry,
@@ -122,7 +136,9 @@ export const mkdir: Operation<Entry<object>> = {
     const name = input.name();
     creationContext(session, request, input.u32(fuse_mkdir_in.umask));
     if (backend.mkdir === undefined) throw refuseChange(backend);
-    return backend.mkdir(session.nodes.node(parent), name, mode, request.context);
+    return making(session, request, parent, name, () =>
+      backend.mkdir!(session.nodes.node(parent), name, mode, request.context),
+    );
   },
   finish: finishEntry,
   discard: discardEntry,
@@ -140,7 +156,9 @@ export const symlink: Operation<Entry<object>> = {
     const target = input.target();
     creationContext(session, request, 0);
     if (backend.symlink === undefined) throw refuseChange(backend);
-    return backend.symlink(session.nodes.node(parent), name, target, request.context);
+    return making(session, request, parent, name, () =>
+      backend.symlink!(session.nodes.node(parent), name, target, request.context),
+    );
   },
   finish: finishEntry,
   discard: discardEntry,
@@ -158,7 +176,9 @@ export const link: Operation<Entry<object>> = {
     const name = input.name();
     input.finish();
     if (backend.link === undefined) throw refuseChange(backend);
-    return backend.link(nodes.node(slot), nodes.node(parent), name, request.context);
+    return linking(session, request, slot, parent, name, () =>
+      backend.link!(nodes.node(slot), nodes.node(parent), name, request.context),
+    );
   },
   finish: finishEntry,
   discard: discardEntry,
@@ -172,7 +192,9 @@ export const unlink: Operation<void> = {
     const { backend, nodes } = session;
     const { parent, name } = only(session);
     if (backend.unlink === undefined) throw refuseChange(backend);
-    return backend.unlink(nodes.node(parent), name, request.context);
+    return removing(session, request, parent, name, () =>
+      backend.unlink!(nodes.node(parent), name, request.context),
+    );
   },
   finish: finishEmpty,
 };
@@ -185,7 +207,9 @@ export const rmdir: Operation<void> = {
     const { backend, nodes } = session;
     const { parent, name } = only(session);
     if (backend.rmdir === undefined) throw refuseChange(backend);
-    return backend.rmdir(nodes.node(parent), name, request.context);
+    return removing(session, request, parent, name, () =>
+      backend.rmdir!(nodes.node(parent), name, request.context),
+    );
   },
   finish: finishEmpty,
 };
@@ -223,7 +247,9 @@ function move(session: Session, request: Request, names: number, flags: number):
   const newName = input.name();
   input.finish();
   if (backend.rename === undefined) throw refuseChange(backend);
-  return backend.rename(nodes.node(parent), name, nodes.node(newParent), newName, flags, request.context);
+  return renaming(session, request, parent, name, newParent, newName, flags, () =>
+    backend.rename!(nodes.node(parent), name, nodes.node(newParent), newName, flags, request.context),
+  );
 }
 
 /** The slot of the node whose id is at an offset of the arguments. */

@@ -21,6 +21,7 @@ import { isReadOnly, refuseChange } from './refused-changes.js';
 import { enter } from './entry.js';
 import { closeHandle, discardFile, openHandle } from './handles.js';
 import { creationContext } from './names.js';
+import { creating } from './once.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import type { Request } from '../session/request.js';
@@ -114,7 +115,21 @@ export const create: Operation<Created<object, unknown>> = {
     if (backend.create === undefined)
       throw backend.mknod === undefined ? refuseChange(backend) : FsError.of('ENOSYS');
     admitHandle(session);
-    return backend.create(session.nodes.node(parent), name, mode, flags, request.context);
+    const { context } = request;
+    return creating(
+      session,
+      request,
+      parent,
+      name,
+      () => backend.create!(session.nodes.node(parent), name, mode, flags, context),
+      ({ node, attributes }) => {
+        const again = flags & ~(OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.TRUNC);
+        // The backend may use the object again.
+        const made = { node, attributes: { ...attributes } };
+        const opened = backend.open?.(node, again, context) ?? JUST_OPEN;
+        return andThen(opened, (file) => ({ ...file, ...made }));
+      },
+    );
   },
   finish: finishCreate,
   discard: discardCreated,
@@ -268,6 +283,8 @@ function finishCreate(session: Session, request: Request, created: Created<objec
     session.counts.forget(slot, 1);
     throw error;
   }
+  // A file without a name would be lost with this process.
+  if (request.operation === tmpfile) session.journal?.hold(slot);
   return fuse_entry_out.bytes + fuse_open_out.bytes;
 }
 

@@ -1,6 +1,7 @@
 import { Errno, FsError, encodeName, nameLength } from '../../backend/index.js';
 import { InitFlag, SETXATTR_ACL_KILL_SGID, XATTR_LIST_MAX, XATTR_SIZE_MAX } from '../wire/abi.js';
 import { checkAcl } from './refused-ids.js';
+import { changingXattr } from './once.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import {
@@ -90,7 +91,9 @@ export const setxattr: Operation<void> = {
     if (size > XATTR_SIZE_MAX) throw FsError.of('E2BIG');
     checkAcl(name, value);
     if (backend.setxattr === undefined) throw FsError.of('ENOSYS');
-    return backend.setxattr(session.nodes.node(slot), name, value, flags, killSgid, request.context);
+    return changingXattr(session, request, slot, name, flags, () =>
+      backend.setxattr!(session.nodes.node(slot), name, value, flags, killSgid, request.context),
+    );
   },
   finish: finishEmpty,
 };
@@ -105,7 +108,9 @@ export const removexattr: Operation<void> = {
     const name = session.in.xattrName();
     session.in.finish();
     if (session.backend.removexattr === undefined) throw FsError.of('ENOSYS');
-    return session.backend.removexattr(session.nodes.node(slot), name, request.context);
+    return changingXattr(session, request, slot, name, undefined, () =>
+      session.backend.removexattr!(session.nodes.node(slot), name, request.context),
+    );
   },
   finish: finishEmpty,
 };

@@ -86,6 +86,8 @@ export class Request {
   incarnation = 0;
   /** For a request that waits for a lock: its id in the lock table. */
   lockId: bigint | undefined = undefined;
+  /** Carried out by a former process: how many bytes an append wrote; -1 if it was not. */
+  happened = -1;
   /**
    * The guest has got EIO already, after the drain timeout. The result, if it still comes, is only
    * discarded.
@@ -105,6 +107,7 @@ export class Request {
     this.data = 0;
     this.place = -1;
     this.lockId = undefined;
+    this.happened = -1;
     this.abandoned = false;
     this.context.reset();
   }

@@ -24,9 +24,12 @@ import {
   type NodeIdHigh,
   type NodeIdLow,
   type NodeTable,
+  type SessionJournal,
   type Slot,
+  uniqueOf,
+  type Verdict,
 } from '../../state/index.js';
-import { CUSE_INIT_BSWAP_RESERVED, INIT_BSWAP_RESERVED, OPCODE_END } from '../wire/abi.js';
+import { CUSE_INIT_BSWAP_RESERVED, INIT_BSWAP_RESERVED, Opcode, OPCODE_END } from '../wire/abi.js';
 import { Arguments } from '../wire/arguments.js';
 import { Counters } from './counters.js';
 import { Faults } from './faults.js';
@@ -97,6 +100,10 @@ export class Session {
   readonly fileTable: FileTable | undefined;
   /** Figures for monitoring. Requests that queue threads answer themselves are not in them. */
   readonly counters = new Counters();
+  /** Keeps what the guest has for a process that follows, where somebody holds it. */
+  journal: SessionJournal | undefined = undefined;
+  /** What a former process has done of requests that come again, by their ids. */
+  recovered: Map<number, Verdict> | undefined = undefined;
   readonly entryValidity: Validity;
   readonly negativeValidity: Validity;
   readonly attributeValidity: Validity;
@@ -184,8 +191,9 @@ export class Session {
     }
     const operation = this.#admit(request, loaded);
     request.operation = operation;
-    if (gathering.count > 0 && operation.startsDuringBatch !== true) this.submit();
+    if (gathering.count > 0 && operation.startsDuringBatch !== true) this.#submitGathered();
     gathering.following = following;
+    if (this.recovered !== undefined && this.#recover(request)) return;
     let length: number;
     try {
       const result = operation.start(this, request);
@@ -195,7 +203,7 @@ export class Session {
       }
       if (result === PARKED) return;
       if (result === GATHERED) {
-        if (gathering.add(request)) this.submit();
+        if (gathering.add(request)) this.#submitGathered();
         return;
       }
       length = operation.finish(this, request, result);
@@ -212,12 +220,19 @@ export class Session {
   mayGather(size: number): boolean {
     const { gathering, accelerator } = this;
     // A large transfer may run on another thread. The requests gathered before it need not wait.
-    if (size >= LARGE && gathering.count > 0 && accelerator.completions !== undefined) this.submit();
+    if (size >= LARGE && gathering.count > 0 && accelerator.completions !== undefined) this.#submitGathered();
     return gathering.begin(size);
   }
 
-  /** Has the backend carry out the gathered requests. Never throws. */
+  /**
+   * Has the backend carry out the gathered requests, and keeps the journal short. Never throws.
+   */
   submit(): void {
+    this.#submitGathered();
+    this.journal?.collect();
+  }
+
+  #submitGathered(): void {
     const { gathering } = this;
     if (gathering.count === 0) return;
     const batch = gathering.end();
@@ -371,11 +386,45 @@ export class Session {
       if (message.writable.length < BODY) written = -1;
       else written = this.#compose(request, length);
     }
+    const { journal } = this;
+    // The guest must not learn of what a process that follows would not know.
+    if (journal !== undefined && (journal.pending || journal.isOpen(request.uniqueLow, request.uniqueHigh)))
+      this.#commit(journal, request, length);
     this.#recycle(request);
     if (written >= 0) message.complete(written);
     else {
       this.counters.unanswerable += 1;
       message.fail();
+    }
+  }
+
+  /** Looks-ups are carried out again, as is what has more data than a structure. */
+  #commit(journal: SessionJournal, { uniqueLow, uniqueHigh, data, opcode }: Request, length: number): void {
+    const isRepeated = data > 0 || opcode === Opcode.LOOKUP;
+    journal.answered(uniqueLow, uniqueHigh, length, isRepeated ? undefined : this.out.words, BODY >> 2);
+  }
+
+  /**
+   * Goes on with a request that a former process has had.
+   * @returns whether it is answered.
+   */
+  #recover(request: Request): boolean {
+    const unique = uniqueOf(request.uniqueLow, request.uniqueHigh);
+    const verdict = this.recovered!.get(unique);
+    if (verdict === undefined) return false;
+    this.recovered!.delete(unique);
+    if (this.recovered!.size === 0) this.recovered = undefined;
+    switch (verdict.kind) {
+      case 'answered':
+        this.out.words.set(verdict.words, BODY >> 2);
+        this.#reply(request, verdict.length);
+        return true;
+      case 'gave':
+        for (const [slot, count] of verdict.lookups) this.counts.forget(slot, count);
+        return false;
+      case 'happened':
+        request.happened = verdict.bytes;
+        return false;
     }
   }
 
@@ -536,6 +585,7 @@ export class Session {
     });
     this.fileTable?.clear();
     this.counts.clear();
+    this.journal?.describe();
     return closing.length === 0 ? undefined : Promise.all(closing).then(() => undefined);
   }
 
@@ -598,6 +648,7 @@ export class Session {
     await this.drain();
     await this.reset();
     this.locks.close(Errno.EINTR);
+    this.journal?.end();
   }
 }
 

@@ -1,6 +1,6 @@
 import { Errno } from '../../backend/index.js';
 import { wouldDeadlock } from './deadlock.js';
-import { FileRanges } from './file-ranges.js';
+import { FileRanges, type Range } from './file-ranges.js';
 import { OwnerRanges } from './owner-ranges.js';
 import { type Claim, type FileLocks, findBlocker, type Owner, type Waiter } from './records.js';
 import { LockSession } from './session.js';
@@ -22,6 +22,23 @@ export interface LockTableOptions<N> {
   readonly retain?: (node: N) => void;
   /** Called when the table no longer refers to a node. */
   readonly release?: (node: N) => void;
+}
+
+/** A range that an owner has locked; with UNLOCK, one that is no longer. */
+export interface LockChange<N> {
+  readonly owner: Owner<N>;
+  readonly type: number;
+  readonly start: bigint;
+  readonly end: bigint;
+  /** Those of the owner's latest request, for all of its ranges. */
+  readonly pid: number;
+  readonly handle: number;
+}
+
+/** Told of changes of a {@link LockTable}. */
+export interface LockObserver<N> {
+  /** Ranges of one owner on a node differ in their starts. */
+  changed(kind: 'posix' | 'flock', node: N, change: LockChange<N>): void;
 }
 
 /** What a session keeps for the table. */
@@ -62,6 +79,7 @@ export class LockTable<N> {
   /** Parked requests whose results are known but not reported yet. */
   readonly #ended: { done: LockCompletion; errno: number }[] = [];
   #completing = false;
+  observer: LockObserver<N> | undefined = undefined;
 
   constructor(options: LockTableOptions<N> = {}) {
     this.#options = options;
@@ -260,6 +278,15 @@ export class LockTable<N> {
     const change = holding.list.plan(start, end, type);
     const more = change.insert.length - change.remove;
     if (more > 0 && !this.#hasRoom(session, more)) return Errno.ENOLCK;
+    const { observer } = this;
+    if (observer !== undefined) {
+      const by = type === LockType.UNLOCK ? holding : { pid, handle };
+      const tell = (range: Range<Owner<N>>, now: number): void =>
+        observer.changed('posix', file.node, { owner, type: now, start: range.start, end: range.end, ...by });
+      for (const range of holding.list.ranges.slice(change.at, change.at + change.remove))
+        tell(range, LockType.UNLOCK);
+      for (const range of change.insert) tell(range, range.type);
+    }
     holding.list.apply(change);
     this.#count(session, more);
     if (type !== LockType.UNLOCK) {
@@ -281,6 +308,7 @@ export class LockTable<N> {
     const more = held === undefined ? 1 : 0;
     if (more > 0 && !this.#hasRoom(session, more)) return Errno.ENOLCK;
     file.flock.set(owner, { type, pid, handle });
+    this.observer?.changed('flock', file.node, { owner, type, start: 0n, end: OFFSET_MAX, pid, handle });
     owner.files.add(file);
     this.#count(session, more);
     if (held?.type === LockType.WRITE) this.#loosened.push({ file, owner });
@@ -292,6 +320,10 @@ export class LockTable<N> {
     if (holding === undefined) return;
     file.posix.delete(owner);
     this.#count(session, -holding.list.ranges.length);
+    const { pid, handle } = holding;
+    if (this.observer !== undefined)
+      for (const { start, end } of holding.list.ranges)
+        this.observer.changed('posix', file.node, { owner, type: LockType.UNLOCK, start, end, pid, handle });
     holding.list.clear();
     this.#loosened.push({ file, owner });
   }
@@ -299,6 +331,8 @@ export class LockTable<N> {
   #dropFlock(session: SessionRecord<N>, file: FileLocks<N>, owner: Owner<N>): void {
     if (!file.flock.delete(owner)) return;
     this.#count(session, -1);
+    const gone = { owner, type: LockType.UNLOCK, start: 0n, end: OFFSET_MAX, pid: 0, handle: 0 };
+    this.observer?.changed('flock', file.node, gone);
     this.#loosened.push({ file, owner });
   }
 

@@ -384,12 +384,23 @@ describe('wrap', () => {
         .filter((name) => !['gatherWrite', 'held', 'adoptNode', 'adoptFile'].includes(name))
         .sort(),
     );
-    assert.deepEqual(parts(wrap(inner, { read: (next, ...args) => next(...args) })), ['slots']);
+    const recovery = ['descriptor', 'recover'];
+    assert.deepEqual(parts(wrap(inner, { read: (next, ...args) => next(...args) })), [...recovery, 'slots']);
     assert.deepEqual(parts(wrap(inner, { getattr: (next, ...args) => next(...args) })), [
       'copyDomain',
+      ...recovery,
       'slots',
     ]);
-    assert.deepEqual(parts(wrap(inner, { lookup: (next, ...args) => next(...args) })), ['copyDomain']);
+    assert.deepEqual(parts(wrap(inner, { lookup: (next, ...args) => next(...args) })), [
+      'copyDomain',
+      ...recovery,
+    ]);
+    assert.deepEqual(
+      parts(wrap(inner, { resolve: (next, ...args) => next(...args) })),
+      Object.keys(own)
+        .filter((name) => name !== 'slots' && !recovery.includes(name))
+        .sort(),
+    );
     const mkdir = wrap(inner, { mkdir: (next, ...args) => next(...args) });
     assert.deepEqual(
       parts(mkdir),

@@ -1,69 +1,24 @@
 import assert from 'node:assert/strict';
-import { execFile } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
-import { FrontEnd, type FrontEndOptions } from '../../../core/vhost-user/index.js';
-import { connectTo, startDaemon, type Daemon, type RunningDaemon } from '../../support/daemons.js';
-import { FuseClient, FuseError, ROOT } from '../../support/fuse-client.js';
-import { fuseTransport } from '../../support/vhost-user.js';
+import { startDaemon, type RunningDaemon } from '../../support/daemons.js';
+import { ROOT } from '../../support/fuse-client.js';
+import {
+  connectKept as connect,
+  enginesOf,
+  failsWith,
+  keeping,
+  keptMemfs as memfs,
+  keptPassthrough as passthrough,
+  killEngine,
+  upgrade,
+} from '../../support/keepers.js';
 
 const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
-const run = promisify(execFile);
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
-
-function keeping(backend: readonly string[], ...more: readonly string[]): Daemon {
-  return {
-    name: 'virtiofs-kit with a keeper',
-    missing: undefined,
-    requestQueues: 2,
-    listensAgain: true,
-    command: (directory, socket) => [
-      process.execPath,
-      program,
-      'serve',
-      '--keep',
-      '--socket-path',
-      socket,
-      '--log-level',
-      'warn',
-      ...backend.map((word) => (word === 'DIRECTORY' ? directory : word)),
-      ...more,
-    ],
-  };
-}
-
-const passthrough = keeping(['--backend', 'passthrough', '--shared-dir', 'DIRECTORY']);
-const memfs = keeping(['--backend', 'memfs']);
-
-async function connect(t: TestContext, daemon: RunningDaemon, options: FrontEndOptions = {}) {
-  const frontEnd = await FrontEnd.connect(await connectTo(daemon), options);
-  t.after(() => frontEnd.close());
-  return { frontEnd, fuse: new FuseClient(fuseTransport(frontEnd)) };
-}
-
-/** @returns the pause in milliseconds. */
-async function upgrade({ socket }: RunningDaemon): Promise<number> {
-  const { stdout } = await run(process.execPath, [program, 'upgrade', socket]);
-  const [, from, to, pauseMs] = /^engine (\d+) was replaced by (\d+), guests paused for (\d+) ms\n$/.exec(
-    stdout,
-  )!;
-  assert.notEqual(from, to);
-  return Number(pauseMs);
-}
-
-/** Process ids of a keeper's children. */
-function childrenOf({ process: { pid } }: RunningDaemon): number[] {
-  const list = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
-  return list === '' ? [] : list.split(' ').map(Number);
-}
-
-function failsWith(errno: number) {
-  return (error: unknown) => error instanceof FuseError && error.errno === errno;
-}
 
 for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
   describe(`upgrade of an engine on ${name}`, () => {
@@ -214,15 +169,14 @@ test('what cannot be handed over stays with its engine', async (t) => {
   assert.ok((await other.readdir(ROOT, (await other.opendir(ROOT)).fh, 0n)).length > 2);
 });
 
-test('an engine that is killed is followed by another; guests that it had are told to end', async (t) => {
-  const running = startDaemon(t, passthrough);
+test('an engine that is killed is followed by another; guests whose files are gone are told to end', async (t) => {
+  const running = startDaemon(t, memfs);
   const { fuse, frontEnd } = await connect(t, running);
   await fuse.init();
-  const [serving] = childrenOf(running);
-  process.kill(serving!, 'SIGKILL');
-  while (frontEnd.channel.poll()) await new Promise((resolve) => setTimeout(resolve, 10));
+  const killed = await killEngine(running);
+  while (frontEnd.channel.poll()) await sleep(10);
   const { fuse: next } = await connect(t, running);
   await next.init();
   await next.create(ROOT, 'after');
-  assert.ok(!childrenOf(running).includes(serving!));
+  assert.ok(!enginesOf(running).includes(killed));
 });

@@ -1,0 +1,257 @@
+/**
+ * Requests that must not be carried out twice. Where a journal is kept, each notes before the
+ * backend is asked what tells a later process whether it was carried out. `session/recovery.ts`
+ * finds that out, and such a request then comes here with {@link Request.happened}.
+ */
+import {
+  andThen,
+  type Awaitable,
+  type Backend,
+  type Entry,
+  FileType,
+  type NodeKey,
+  RenameFlags,
+} from '../../backend/index.js';
+import {
+  type Intent,
+  IntentKind,
+  intentOf,
+  NO_SLOT,
+  type SessionJournal,
+  type Slot,
+} from '../../state/index.js';
+import type { Request } from '../session/request.js';
+import type { Session } from '../session/session.js';
+
+/** XATTR_CREATE, setxattr(2): it fails with EEXIST where the attribute is there. */
+const XATTR_CREATE = 1;
+
+/** What a name stands for. */
+interface Named {
+  readonly key: NodeKey;
+  /** {@link NO_SLOT} for a node that no guest knows. */
+  readonly slot: Slot;
+  readonly isDirectory: boolean;
+  /** Whether the file has no other name. */
+  readonly isLast: boolean;
+}
+
+/** It could not be found out what a name stands for. The backend's own method says why. */
+const UNKNOWN = Symbol('unknown');
+
+/**
+ * Makes a name.
+ * @param make has the backend make it.
+ * @param found makes the result of what a former process has made.
+ */
+export function creating<R>(
+  session: Session,
+  request: Request,
+  parent: Slot,
+  name: string,
+  make: () => Awaitable<R>,
+  found: (entry: Entry<object>) => Awaitable<R>,
+): Awaitable<R> {
+  const { journal, backend, nodes } = session;
+  if (journal === undefined) return make();
+  if (request.happened >= 0) {
+    return andThen(backend.lookup(nodes.node(parent), name, request.context), (entry) =>
+      entry === undefined ? make() : found(entry),
+    );
+  }
+  return andThen(lookUp(session, request, parent, name), (named) => {
+    if (named === undefined) intend(journal, request, IntentKind.CREATION, parent, { name });
+    return make();
+  });
+}
+
+/** Makes a name for a node. */
+export function linking(
+  session: Session,
+  request: Request,
+  node: Slot,
+  parent: Slot,
+  name: string,
+  make: () => Awaitable<Entry<object>>,
+): Awaitable<Entry<object>> {
+  const { journal, backend, nodes } = session;
+  if (journal === undefined) return make();
+  if (request.happened >= 0) {
+    return andThen(backend.lookup(nodes.node(parent), name, request.context), (entry) => entry ?? make());
+  }
+  return andThen(lookUp(session, request, parent, name), (named) => {
+    const key = keyOf(backend, nodes.node(node));
+    if (named === undefined && key !== undefined)
+      intend(journal, request, IntentKind.LINK, parent, { name, key });
+    return make();
+  });
+}
+
+/** Removes a name. */
+export function removing(
+  session: Session,
+  request: Request,
+  parent: Slot,
+  name: string,
+  remove: () => Awaitable<void>,
+): Awaitable<void> {
+  const { journal } = session;
+  if (journal === undefined) return remove();
+  if (request.happened >= 0) return undefined;
+  return andThen(lookUp(session, request, parent, name), (named) => {
+    if (!isNamed(named)) return remove();
+    beforeLoss(journal, named);
+    intend(journal, request, IntentKind.REMOVAL, parent, { name, key: named.key });
+    return andThen(remove(), () => afterLoss(journal, named));
+  });
+}
+
+/** Moves a name. */
+export function renaming(
+  session: Session,
+  request: Request,
+  from: Slot,
+  name: string,
+  to: Slot,
+  newName: string,
+  flags: number,
+  move: () => Awaitable<void>,
+): Awaitable<void> {
+  const { journal } = session;
+  if (journal === undefined) return move();
+  if (request.happened >= 0) return undefined;
+  return andThen(lookUp(session, request, from, name), (source) =>
+    andThen(lookUp(session, request, to, newName), (target) => {
+      if (!isNamed(source) || target === UNKNOWN) return move();
+      // Two names of one file stay as they are, rename(2).
+      if (target !== undefined && isSameKey(source.key, target.key)) return move();
+      const replaced = (flags & RenameFlags.EXCHANGE) === 0 ? target : undefined;
+      if (replaced !== undefined) beforeLoss(journal, replaced);
+      const more = { name, other: to, newName, key: source.key };
+      intend(journal, request, IntentKind.RENAME, from, more);
+      return andThen(move(), () => {
+        if (replaced !== undefined) afterLoss(journal, replaced);
+      });
+    }),
+  );
+}
+
+/** Sets or removes an extended attribute. @param flags of a setxattr; undefined for a removal. */
+export function changingXattr(
+  session: Session,
+  request: Request,
+  node: Slot,
+  name: string,
+  flags: number | undefined,
+  change: () => Awaitable<void>,
+): Awaitable<void> {
+  const { journal, backend, nodes } = session;
+  const isRepeatable = flags !== undefined && (flags & XATTR_CREATE) === 0;
+  if (journal === undefined || backend.getxattr === undefined || isRepeatable) return change();
+  if (request.happened >= 0) return undefined;
+  const { context } = request;
+  const before = attempt(() => backend.getxattr!(nodes.node(node), name, context));
+  return andThen(before, (value) => {
+    const isThere = value !== undefined;
+    const kind = flags === undefined ? IntentKind.XATTR_REMOVED : IntentKind.XATTR_SET;
+    if (value !== UNKNOWN && isThere === (flags === undefined))
+      intend(journal, request, kind, node, { name });
+    return change();
+  });
+}
+
+/**
+ * Writes at the end of a file.
+ * @param size bytes to be written.
+ * @param write has the backend write them from that byte on.
+ */
+export function appending(
+  session: Session,
+  request: Request,
+  journal: SessionJournal,
+  file: unknown,
+  size: number,
+  write: (from: number) => Awaitable<number>,
+): Awaitable<number> {
+  const { backend, nodes, handles } = session;
+  // A process that is killed may have written a part.
+  const done = Math.max(request.happened, 0);
+  if (done >= size) return size;
+  const slot = handles.slot(request.handle);
+  const before = attempt(() => backend.getattr(nodes.node(slot), file, request.context));
+  return andThen(before, (attributes) => {
+    if (attributes !== UNKNOWN) {
+      const begin = (attributes.size ?? 0) - done;
+      intend(journal, request, IntentKind.APPEND, slot, { size: begin, length: size });
+    }
+    return andThen(write(done), (count) => done + count);
+  });
+}
+
+/** Whether two keys are of one node. */
+export function isSameKey(a: NodeKey, b: NodeKey): boolean {
+  return a instanceof Uint8Array && b instanceof Uint8Array ? Buffer.compare(a, b) === 0 : a === b;
+}
+
+/** A node's key. @returns undefined where that cannot be told, as for a file that is gone. */
+export function keyOf(backend: Backend, node: object): NodeKey | undefined {
+  try {
+    return backend.key!(node);
+  } catch {
+    return undefined;
+  }
+}
+
+function intend(
+  journal: SessionJournal,
+  { uniqueLow, uniqueHigh }: Request,
+  kind: IntentKind,
+  slot: Slot,
+  more: Partial<Intent>,
+): void {
+  journal.intend(uniqueLow, uniqueHigh, intentOf(kind, slot, more));
+}
+
+function lookUp(
+  session: Session,
+  request: Request,
+  parent: Slot,
+  name: string,
+): Awaitable<Named | undefined | typeof UNKNOWN> {
+  const { backend, nodes } = session;
+  const looked = attempt(() => backend.lookup(nodes.node(parent), name, request.context));
+  return andThen(looked, (entry) => {
+    if (entry === undefined || entry === UNKNOWN) return entry;
+    const { node, attributes } = entry;
+    const slot = nodes.slotOf(node);
+    const isDirectory = (attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+    const isLast = isDirectory || (attributes.nlink ?? 1) <= 1;
+    const key = keyOf(backend, node);
+    if (slot === NO_SLOT) nodes.discard(node);
+    return key === undefined ? UNKNOWN : { key, slot, isDirectory, isLast };
+  });
+}
+
+/** Calls a method of the backend. @returns UNKNOWN where it fails. */
+function attempt<T>(call: () => Awaitable<T>): Awaitable<T | typeof UNKNOWN> {
+  try {
+    const result = call();
+    return result instanceof Promise ? result.catch((): typeof UNKNOWN => UNKNOWN) : result;
+  } catch {
+    return UNKNOWN;
+  }
+}
+
+function isNamed(named: Named | undefined | typeof UNKNOWN): named is Named {
+  return named !== undefined && named !== UNKNOWN;
+}
+
+/** To be called before a name is removed: an open file would be lost with this process. */
+function beforeLoss(journal: SessionJournal, { slot, isLast, isDirectory }: Named): void {
+  if (slot !== NO_SLOT && isLast && !isDirectory) journal.holdOpen(slot);
+}
+
+/** To be called after that: somebody may stay in a directory. */
+function afterLoss(journal: SessionJournal, { slot, isDirectory }: Named): void {
+  if (slot !== NO_SLOT && isDirectory) journal.holdLater(slot);
+}

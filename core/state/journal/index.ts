@@ -1,0 +1,20 @@
+/**
+ * What the guests of an export have, in memory that outlives this process: the session journal.
+ *
+ * - `log.ts`: records in shared memory, and how they are gathered anew.
+ * - `records.ts`: which records there are.
+ * - `journal.ts`: writes them.
+ * - `intent.ts`: requests that must not be carried out twice.
+ * - `replay.ts`: reads what a killed process has left.
+ */
+export { type Intent, IntentKind, intentOf, type Verdict } from './intent.js';
+export {
+  type DescriptorHolder,
+  Journal,
+  type JournaledSession,
+  SessionJournal,
+  type SessionPlace,
+  uniqueOf,
+} from './journal.js';
+export type { JournalMemory } from './log.js';
+export { type Left, type LeftSession, type OpenIntent, replay } from './replay.js';

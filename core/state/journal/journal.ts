@@ -1,0 +1,641 @@
+import type { Accelerator } from '../../backend/accelerator.js';
+import type { Backend, Logger, NodeKey } from '../../backend/index.js';
+import type { DirectoryStream } from '../directory-stream.js';
+import { HandleKind, type HandleTable } from '../handle-table.js';
+import type { HandleIndex, Slot } from '../ids.js';
+import { type LockChange, type LockTable, OFFSET_MAX } from '../locks/index.js';
+import type { LookupCounts } from '../lookup-counts.js';
+import { type NodeTable, ROOT_SLOT } from '../node-table.js';
+import type { SavedSession } from '../saved-form.js';
+import type { Intent, Verdict } from './intent.js';
+import { JournalLog, type JournalMemory } from './log.js';
+import { LOCK_KINDS, RecordType } from './records.js';
+
+/** What all sessions of an export share. */
+export interface JournaledExport {
+  readonly backend: Backend;
+  readonly accelerator: Accelerator;
+  readonly nodes: NodeTable;
+  readonly locks: LockTable<Slot>;
+}
+
+/** The part of a session that a journal keeps. */
+export interface JournaledSession {
+  readonly counts: LookupCounts;
+  readonly handles: HandleTable;
+  readonly locks: { readonly id: number };
+  readonly negotiated: SavedSession['negotiated'] | undefined;
+}
+
+/** Which front-end a session belongs to. */
+export interface SessionPlace {
+  /** The keeper's number of the connection. */
+  readonly connection: number;
+  /** Number of the socket, in the order of the configuration. */
+  readonly socket: number;
+}
+
+/** Somebody who holds descriptors, so that their files stay when this process is killed. */
+export interface DescriptorHolder {
+  /**
+   * Hands a copy of a descriptor over. Never waits.
+   * @returns its number, from 1 on; 0 if that is not possible now.
+   */
+  hold(fd: number): number;
+  /** It need not be held any more. */
+  drop(number: number): void;
+}
+
+export interface JournalOptions {
+  readonly memory: JournalMemory;
+  readonly holder: DescriptorHolder;
+  readonly log: Logger;
+}
+
+/** The log is gathered anew when it is longer than this, and than so many times what it needs. */
+const SMALL_WORDS = 1 << 16;
+const GROWTH = 3;
+
+/** For each word that was written, so many words are gathered. */
+const PACE = 4;
+const LEAST_WORDS = 64;
+
+/** Entries of a directory stream that one record has. */
+const LISTING_BYTES = 8192;
+
+/** How long a removed directory may be in use until its descriptor is handed over. */
+const REMOVED_MS = 50;
+const REMOVED_MOST = 4096;
+
+/** What of a directory stream is in the journal. */
+interface KnownListing {
+  listings: number;
+  used: number;
+  complete: boolean;
+}
+
+/**
+ * Mirrors what the guests of an export have (nodes, lookup counts, handles, listings, locks, and
+ * what INIT agreed) to memory that outlives this process, and notes which requests are carried out
+ * and which were. If this process is killed, `replay` reads it, and the next one goes on.
+ *
+ * Everything is written with plain stores before the reply that tells the guest of it is published.
+ */
+export class Journal {
+  readonly #export: JournaledExport;
+  readonly #log: JournalLog;
+  readonly #holder: DescriptorHolder;
+  readonly #logger: Logger;
+  readonly #sessions = new Map<number, SessionJournal>();
+  readonly #held = new Map<Slot, number>();
+  /** Removed directories, with their generation. */
+  #removed: [slot: Slot, node: object][] = [];
+  #nextSession = 0;
+  #pass: Generator<void, void> | undefined;
+  /** Where the log stood when the pass was last driven, and its length when one was complete. */
+  #driven = 0;
+  #needed = 0;
+  #isOver = false;
+
+  /** To be called before the export has sessions, or with {@link register} for those it has. */
+  constructor(shared: JournaledExport, { memory, holder, log }: JournalOptions) {
+    this.#export = shared;
+    this.#log = new JournalLog(memory);
+    this.#holder = holder;
+    this.#logger = log;
+    shared.nodes.observer = {
+      inserted: (slot, key) => this.#node(slot, key),
+      forgotten: (slot) => this.#drop(slot),
+    };
+    shared.locks.observer = {
+      changed: (kind, slot, change) => this.#lock(LOCK_KINDS.indexOf(kind), slot, change),
+    };
+  }
+
+  /** Writes everything that there is. From here on a later process finds the journal. */
+  begin(): void {
+    for (const _ of this.#everything());
+    this.#log.commit();
+    this.#log.begin();
+    this.#needed = this.#log.length;
+    this.#driven = this.#needed;
+  }
+
+  /** Keeps a session from here on. */
+  register(session: JournaledSession, place: SessionPlace): SessionJournal {
+    const one = new SessionJournal(this, this.#log, this.#nextSession++, session, place);
+    this.#sessions.set(one.id, one);
+    one.describe();
+    this.boundary();
+    return one;
+  }
+
+  /** Writes nothing more. What was committed stays. */
+  stop(): void {
+    this.#isOver = true;
+  }
+
+  /** Makes valid what something else than a request has changed. */
+  boundary(): void {
+    if (!this.#log.pending || !this.has(1)) return;
+    this.#log.put(RecordType.BOUNDARY | (1 << 8));
+    this.#log.commit();
+  }
+
+  /** Numbers of the descriptors that are held. */
+  get held(): Iterable<number> {
+    return this.#held.values();
+  }
+
+  /** Has the descriptors of a node held that a former process had held. */
+  adoptHeld(slot: Slot, number: number): void {
+    this.#held.set(slot, number);
+  }
+
+  /**
+   * To be called before a node may lose its last name. If it is open, its descriptor is handed
+   * over: nobody else could open it again.
+   */
+  holdOpen(slot: Slot): void {
+    let known = 0;
+    for (const { counts } of this.#sessions.values()) if (counts.of(slot) > 0) known += 1;
+    if (this.#export.nodes.references(slot) > known) this.hold(slot);
+  }
+
+  /** Hands a node's descriptor over. */
+  hold(slot: Slot): void {
+    const { nodes, accelerator } = this.#export;
+    if (slot === ROOT_SLOT || this.#held.has(slot)) return;
+    const fd = accelerator.descriptor?.(nodes.node(slot)) ?? -1;
+    const number = fd < 0 ? 0 : this.#holder.hold(fd);
+    if (number === 0) {
+      this.#logger.warn({}, 'a removed file that is open could not be handed to the keeper');
+      return;
+    }
+    this.#held.set(slot, number);
+    this.#putHeld(slot, number);
+  }
+
+  /** To be called when a directory was removed: somebody may stay in it. */
+  holdLater(slot: Slot): void {
+    if (this.#removed.length >= REMOVED_MOST) return;
+    if (this.#removed.length === 0) setTimeout(() => this.#holdRemoved(), REMOVED_MS).unref();
+    this.#removed.push([slot, this.#export.nodes.node(slot)]);
+  }
+
+  #holdRemoved(): void {
+    const { nodes } = this.#export;
+    for (const [slot, node] of this.#removed.splice(0))
+      if (nodes.isUsed(slot) && nodes.node(slot) === node) this.hold(slot);
+    this.boundary();
+  }
+
+  /**
+   * Gathers the log anew, a little at a time. Only to be called when every request that was
+   * answered is published.
+   */
+  collect(): void {
+    const log = this.#log;
+    if (this.#isOver) return;
+    if (this.#pass === undefined) {
+      if (log.length <= Math.max(SMALL_WORDS, GROWTH * this.#needed)) return;
+      this.boundary();
+      this.#turn();
+    }
+    const until = log.position + Math.max(LEAST_WORDS, PACE * (log.position - this.#driven));
+    while (log.position < until) {
+      if (this.#pass!.next().done !== true) continue;
+      this.boundary();
+      log.leave();
+      this.#pass = undefined;
+      this.#needed = log.length;
+      break;
+    }
+    this.boundary();
+    this.#driven = log.position;
+  }
+
+  #turn(): void {
+    this.#log.turn();
+    this.#driven = this.#log.position;
+    this.#pass = this.#everything();
+  }
+
+  /** Whether a record of so many words may be written. If not, the journal has ended. */
+  has(words: number): boolean {
+    if (this.#isOver) return false;
+    if (this.#log.hasRoom(words)) return true;
+    this.#isOver = true;
+    this.#log.invalidate();
+    this.#logger.error(
+      {},
+      'the guests have more open than the session journal holds: they do not survive a crash from here on',
+    );
+    return false;
+  }
+
+  /** @internal For a session that has ended. */
+  forget(session: SessionJournal): void {
+    this.#sessions.delete(session.id);
+    if (this.has(2)) {
+      this.#log.put(RecordType.SESSION_END | (2 << 8));
+      this.#log.put(session.id);
+    }
+    this.boundary();
+  }
+
+  #node(slot: Slot, key: NodeKey): void {
+    const { nodes } = this.#export;
+    const words = 6 + keyWords(key);
+    if (!this.has(words)) return;
+    const log = this.#log;
+    log.put(RecordType.NODE | (words << 8));
+    log.put(slot);
+    log.put(nodes.idLow(slot));
+    log.put(nodes.idHigh(slot));
+    log.put(nodes.generation(slot));
+    log.put(0);
+    putKey(log, key);
+  }
+
+  #drop(slot: Slot): void {
+    const number = this.#held.get(slot);
+    if (number === undefined) return;
+    this.#held.delete(slot);
+    this.#putHeld(slot, 0);
+    this.#holder.drop(number);
+  }
+
+  #putHeld(slot: Slot, number: number): void {
+    if (!this.has(3)) return;
+    this.#log.put(RecordType.HELD | (3 << 8));
+    this.#log.put(slot);
+    this.#log.put(number);
+  }
+
+  #lock(kind: number, slot: Slot, change: LockChange<Slot>): void {
+    const words = 13;
+    if (!this.has(words)) return;
+    const log = this.#log;
+    const { owner, type, start, end, pid, handle } = change;
+    log.put(RecordType.LOCK | (words << 8));
+    log.put(slot);
+    log.put(owner.session);
+    log.put(kind);
+    putWide(log, owner.id);
+    log.put(type);
+    putWide(log, start);
+    putWide(log, end);
+    log.put(pid);
+    log.put(handle);
+  }
+
+  /** @returns undefined for a file that is gone, where a key needs it. */
+  #keyOf(backend: Backend, slot: Slot): NodeKey | undefined {
+    try {
+      return backend.key!(this.#export.nodes.node(slot));
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Writes everything, with a pause after each small part. */
+  *#everything(): Generator<void, void> {
+    const { nodes, locks, backend } = this.#export;
+    for (const session of this.#sessions.values()) {
+      session.describe();
+      session.copyOpen();
+    }
+    yield;
+    for (let slot = (ROOT_SLOT + 1) as Slot; slot < nodes.slotEnd; slot++) {
+      if (!nodes.isUsed(slot)) continue;
+      const key = this.#keyOf(backend, slot);
+      if (key === undefined) continue;
+      this.#node(slot, key);
+      const held = this.#held.get(slot);
+      if (held !== undefined) this.#putHeld(slot, held);
+      yield;
+    }
+    for (const session of this.#sessions.values()) yield* session.everything();
+    for (const file of locks.files()) {
+      for (const [owner, { list, pid, handle }] of file.posix)
+        for (const range of list.ranges) this.#lock(0, file.node, { ...range, owner, pid, handle });
+      for (const [owner, held] of file.flock)
+        this.#lock(1, file.node, { ...held, owner, start: 0n, end: OFFSET_MAX });
+      yield;
+    }
+  }
+}
+
+/** One session's part of a {@link Journal}. */
+export class SessionJournal {
+  readonly id: number;
+  readonly counts: LookupCounts;
+  readonly #journal: Journal;
+  readonly #log: JournalLog;
+  readonly #session: JournaledSession;
+  readonly #place: SessionPlace;
+  readonly #listings = new Map<HandleIndex, KnownListing>();
+  /** INTENT and VERDICT records of requests that have no answer yet, by `unique`. */
+  readonly #open = new Map<number, number>();
+
+  constructor(journal: Journal, log: JournalLog, id: number, session: JournaledSession, place: SessionPlace) {
+    this.#journal = journal;
+    this.#log = log;
+    this.id = id;
+    this.#session = session;
+    this.#place = place;
+    const { counts, handles } = session;
+    this.counts = counts;
+    counts.observer = {
+      counted: (slot, count) => this.#count(slot, count),
+      cleared: () => this.#clear(),
+    };
+    handles.observer = {
+      opened: (index) => this.#handle(index, true),
+      closed: (index) => {
+        this.#listings.delete(index);
+        this.#handle(index, false);
+      },
+    };
+  }
+
+  /** Whether the current request has changed something that is not committed. */
+  get pending(): boolean {
+    return this.#log.pending;
+  }
+
+  /** See {@link Journal.holdOpen}. */
+  holdOpen(slot: Slot): void {
+    this.#journal.holdOpen(slot);
+  }
+
+  /** See {@link Journal.hold}. */
+  hold(slot: Slot): void {
+    this.#journal.hold(slot);
+  }
+
+  /** See {@link Journal.holdLater}. */
+  holdLater(slot: Slot): void {
+    this.#journal.holdLater(slot);
+  }
+
+  /** See {@link Journal.collect}. */
+  collect(): void {
+    this.#journal.collect();
+  }
+
+  /** Writes what INIT agreed, and the like. To be called when that has changed. */
+  describe(): void {
+    const words = 13;
+    if (!this.#journal.has(words)) return;
+    const log = this.#log;
+    const { handles, locks, negotiated } = this.#session;
+    log.put(RecordType.SESSION | (words << 8));
+    log.put(this.id);
+    log.put(this.#place.connection);
+    log.put(this.#place.socket);
+    log.put(locks.id);
+    log.put(handles.lastGeneration);
+    log.put(negotiated === undefined ? 0 : 1);
+    log.put(negotiated?.minor ?? 0);
+    log.put(negotiated?.flags ?? 0);
+    log.put(negotiated?.flags2 ?? 0);
+    log.put(negotiated?.maxReadahead ?? 0);
+    log.put(negotiated?.maxWrite ?? 0);
+    log.put(negotiated?.maxPages ?? 0);
+  }
+
+  /** The session is over. */
+  end(): void {
+    this.#session.counts.observer = undefined;
+    this.#session.handles.observer = undefined;
+    this.#journal.forget(this);
+  }
+
+  /** Notes what a request is about to do, at once. */
+  intend(low: number, high: number, intent: Intent): void {
+    const { kind, slot, other, name, newName, key, size, length } = intent;
+    const words = 10 + textWords(name) + textWords(newName) + (key === undefined ? 1 : keyWords(key));
+    if (!this.#journal.has(words)) return;
+    const log = this.#log;
+    this.#open.set(uniqueOf(low, high), log.position);
+    log.put(RecordType.INTENT | (words << 8));
+    log.put(this.id);
+    log.put(low);
+    log.put(high);
+    log.put(kind);
+    log.put(slot);
+    log.put(other);
+    log.put(size);
+    log.put(size / 2 ** 32);
+    log.put(length);
+    putText(log, name);
+    putText(log, newName);
+    if (key === undefined) log.put(KEY_NONE);
+    else putKey(log, key);
+    log.commit();
+  }
+
+  /** Keeps a verdict of a former process's request until that is answered. */
+  keep(low: number, high: number, verdict: Verdict): void {
+    const body = verdictWords(verdict);
+    const words = 4 + body.length;
+    if (!this.#journal.has(words)) return;
+    const log = this.#log;
+    this.#open.set(uniqueOf(low, high), log.position);
+    log.put(RecordType.VERDICT | (words << 8));
+    log.put(this.id);
+    log.put(low);
+    log.put(high);
+    for (const word of body) log.put(word);
+  }
+
+  /**
+   * Commits what a request has changed, with its answer. To be called before the answer is
+   * published, and if anything is {@link pending}.
+   * @param length bytes of the reply after its header, or minus an errno.
+   * @param reply words from which that reply begins; undefined if the request can be carried out
+   * again instead.
+   */
+  answered(low: number, high: number, length: number, reply: Uint32Array | undefined, from: number): void {
+    const count = reply === undefined || length <= 0 ? 0 : (length + 3) >>> 2;
+    const words = 6 + count;
+    if (!this.#journal.has(words)) return;
+    const log = this.#log;
+    log.put(RecordType.DONE | (words << 8));
+    log.put(this.id);
+    log.put(low);
+    log.put(high);
+    log.put(length);
+    log.put(reply === undefined ? 0 : 1);
+    for (let i = 0; i < count; i++) log.put(reply![from + i]!);
+    log.commit();
+    if (this.#open.size > 0) this.#open.delete(uniqueOf(low, high));
+  }
+
+  /** Whether a request has an {@link intend}ed change or a verdict. */
+  isOpen(low: number, high: number): boolean {
+    return this.#open.size > 0 && this.#open.has(uniqueOf(low, high));
+  }
+
+  /** Writes what a directory stream has got since the last time. */
+  listing(index: HandleIndex): void {
+    if (!this.#session.handles.isOpen(index)) return;
+    const stream = this.#session.handles.object(index) as DirectoryStream;
+    let known = this.#listings.get(index);
+    if (known === undefined) this.#listings.set(index, (known = { listings: 0, used: 0, complete: false }));
+    const isSame = known.listings === stream.listings;
+    if (isSame && known.used === stream.used && known.complete === stream.complete) return;
+    let at = isSame ? known.used : 0;
+    do {
+      const end = Math.min(at + LISTING_BYTES, stream.used);
+      this.#entries(index, stream, at, end);
+      at = end;
+    } while (at < stream.used);
+    known.listings = stream.listings;
+    known.used = stream.used;
+    known.complete = stream.complete;
+  }
+
+  /** Copies the records of requests that have no answer yet from the part that was left. */
+  copyOpen(): void {
+    for (const [unique, position] of this.#open) {
+      if (!this.#journal.has(this.#log.lengthAt(position))) return;
+      this.#open.set(unique, this.#log.copy(position));
+    }
+  }
+
+  /** Writes counts, handles and streams, with a pause after each small part. */
+  *everything(): Generator<void, void> {
+    const { counts, handles } = this.#session;
+    for (let slot = (ROOT_SLOT + 1) as Slot; slot < counts.end; slot++) {
+      const count = counts.of(slot);
+      if (count === 0) continue;
+      this.#count(slot, count);
+      yield;
+    }
+    for (let index = 0 as HandleIndex; index < handles.end; index++) {
+      if (!handles.isOpen(index)) continue;
+      this.#handle(index, true);
+      yield;
+      if (!handles.isOpen(index) || !handles.isDirectory(index)) continue;
+      const stream = handles.object(index) as DirectoryStream;
+      const { listings } = stream;
+      for (let at = 0; at < stream.used && stream.listings === listings;) {
+        const end = Math.min(at + LISTING_BYTES, stream.used);
+        if (!handles.isOpen(index) || handles.object(index) !== stream) break;
+        this.#entries(index, stream, at, end);
+        at = end;
+        yield;
+      }
+    }
+  }
+
+  #count(slot: Slot, count: number): void {
+    if (!this.#journal.has(5)) return;
+    const log = this.#log;
+    log.put(RecordType.COUNT | (5 << 8));
+    log.put(this.id);
+    log.put(slot);
+    log.put(count);
+    log.put(count / 2 ** 32);
+  }
+
+  #clear(): void {
+    if (!this.#journal.has(2)) return;
+    this.#log.put(RecordType.NO_COUNTS | (2 << 8));
+    this.#log.put(this.id);
+  }
+
+  #handle(index: HandleIndex, isOpen: boolean): void {
+    const words = 7;
+    if (!this.#journal.has(words)) return;
+    const log = this.#log;
+    const { handles } = this.#session;
+    const kind = handles.isDirectory(index) ? HandleKind.DIRECTORY : HandleKind.FILE;
+    log.put(RecordType.HANDLE | (words << 8));
+    log.put(this.id);
+    log.put(index);
+    log.put(handles.generation(index));
+    log.put(isOpen ? kind : HandleKind.FREE);
+    log.put(handles.slot(index));
+    log.put(handles.flags(index));
+  }
+
+  #entries(index: HandleIndex, stream: DirectoryStream, from: number, to: number): void {
+    const words = 6 + ((to - from + 3) >>> 2);
+    if (!this.#journal.has(words)) return;
+    const log = this.#log;
+    log.put(RecordType.LISTING | (words << 8));
+    log.put(this.id);
+    log.put(index);
+    log.put(from);
+    log.put(to - from);
+    log.put(stream.complete && to === stream.used ? 1 : 0);
+    log.putBytes(stream.bytes, from, to);
+  }
+}
+
+/** A request's id as a number. Halves are signed. */
+export function uniqueOf(low: number, high: number): number {
+  return (high >>> 0) * 2 ** 32 + (low >>> 0);
+}
+
+/** Kinds of verdicts, as records have them. */
+export const VerdictKind = { HAPPENED: 1, ANSWERED: 2, GAVE: 3 } as const;
+
+function verdictWords(verdict: Verdict): number[] {
+  switch (verdict.kind) {
+    case 'happened':
+      return [VerdictKind.HAPPENED, verdict.bytes];
+    case 'answered':
+      return [VerdictKind.ANSWERED, verdict.length, ...verdict.words];
+    case 'gave':
+      return [VerdictKind.GAVE, ...verdict.lookups.flat()];
+  }
+}
+
+/** The forms of a key: the lowest two bits of its first word; above them the length. */
+export const KEY_BYTES = 0;
+export const KEY_TEXT = 1;
+export const KEY_NUMBER = 2;
+export const KEY_NONE = 3;
+
+const float = new Float64Array(1);
+const floatWords = new Int32Array(float.buffer);
+
+function keyWords(key: NodeKey): number {
+  if (typeof key === 'string') return textWords(key);
+  return typeof key === 'number' ? 3 : 1 + ((key.length + 3) >>> 2);
+}
+
+function putKey(log: JournalLog, key: NodeKey): void {
+  if (typeof key === 'string') {
+    putText(log, key);
+  } else if (typeof key === 'number') {
+    float[0] = key;
+    log.put(KEY_NUMBER);
+    log.put(floatWords[0]!);
+    log.put(floatWords[1]!);
+  } else {
+    log.put(KEY_BYTES | (key.length << 2));
+    log.putBytes(key, 0, key.length);
+  }
+}
+
+/** Words of a string, which is written as its length and its UTF-16 units, two in a word. */
+function textWords(text: string): number {
+  return 1 + ((text.length + 1) >>> 1);
+}
+
+function putText(log: JournalLog, text: string): void {
+  log.put(KEY_TEXT | (text.length << 2));
+  for (let i = 0; i < text.length; i += 2)
+    log.put(text.charCodeAt(i) | ((i + 1 < text.length ? text.charCodeAt(i + 1) : 0) << 16));
+}
+
+function putWide(log: JournalLog, value: bigint): void {
+  log.put(Number(value & 0xffffffffn));
+  log.put(Number(value >> 32n));
+}

@@ -1,0 +1,39 @@
+/**
+ * The records of a session journal. Each sets something, whatever was before, so that a record may
+ * be repeated. Numbers are 32-bit words; wide ones are two, the low half first. `session` is a
+ * number of the journal's own.
+ */
+export const RecordType = {
+  /** slot, id low, id high, generation, key */
+  NODE: 1,
+  /** session, slot, count (2) */
+  COUNT: 2,
+  /** session: all its counts are 0 */
+  NO_COUNTS: 3,
+  /**
+   * session, connection, socket, number in the lock table, highest handle generation, and what INIT
+   * agreed: present, minor, flags, flags2, maxReadahead, maxWrite, maxPages
+   */
+  SESSION: 4,
+  /** session */
+  SESSION_END: 5,
+  /** session, index, generation, kind (0: closed), slot, flags */
+  HANDLE: 6,
+  /** session, handle index, first byte, bytes, complete, entries */
+  LISTING: 7,
+  /** slot, number in the lock table, kind, owner (2), type, start (2), end (2), pid, handle */
+  LOCK: 8,
+  /** slot, number of the descriptor that the keeper holds; 0 for none */
+  HELD: 9,
+  /** session, unique (2), and an {@link Intent} */
+  INTENT: 10,
+  /** session, unique (2), and a {@link Verdict} */
+  VERDICT: 11,
+  /** session, unique (2), and an {@link Answer}. It ends what a request has changed. */
+  DONE: 12,
+  /** Ends what something else than a request has changed. */
+  BOUNDARY: 13,
+} as const;
+
+/** Kinds of locks in a LOCK record. */
+export const LOCK_KINDS = ['posix', 'flock'] as const;

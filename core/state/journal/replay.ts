@@ -1,0 +1,440 @@
+import { HandleKind } from '../handle-table.js';
+import { LockType, u64 } from '../locks/index.js';
+import type { SavedExport, SavedHandle, SavedNode, SavedSession } from '../saved-form.js';
+import { type Intent, IntentKind, type Verdict } from './intent.js';
+import {
+  KEY_BYTES,
+  KEY_NONE,
+  KEY_NUMBER,
+  KEY_TEXT,
+  type SessionPlace,
+  uniqueOf,
+  VerdictKind,
+} from './journal.js';
+import { type JournalMemory, readLog } from './log.js';
+import { LOCK_KINDS, RecordType } from './records.js';
+
+/** An {@link Intent} without an answer. Nodes are indexes of the saved form; -1 for none. */
+export interface OpenIntent extends Omit<Intent, 'slot' | 'other' | 'key'> {
+  readonly unique: readonly [low: number, high: number];
+  readonly node: number;
+  readonly otherNode: number;
+  /** In the saved form. */
+  readonly key: SavedNode['key'] | undefined;
+}
+
+/** A {@link Verdict}. Nodes are indexes of the saved form. */
+export interface OpenVerdict {
+  readonly unique: readonly [low: number, high: number];
+  readonly verdict:
+    | Exclude<Verdict, { kind: 'gave' }>
+    | { readonly kind: 'gave'; readonly lookups: readonly (readonly [node: number, count: number])[] };
+}
+
+/** What a session of a killed process had, beside its saved form. */
+export interface LeftSession {
+  readonly place: SessionPlace;
+  readonly intents: readonly OpenIntent[];
+  readonly verdicts: readonly OpenVerdict[];
+}
+
+/** What a killed process has left. */
+export interface Left {
+  readonly saved: SavedExport;
+  /** In the order of `saved.sessions`. */
+  readonly sessions: readonly LeftSession[];
+  /** Numbers of the descriptors that are held, with the nodes that they are of. */
+  readonly held: readonly (readonly [node: number, number: number])[];
+}
+
+type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
+
+interface Listing {
+  bytes: Uint8Array;
+  complete: boolean;
+}
+
+interface Handle {
+  generation: number;
+  kind: number;
+  slot: number;
+  flags: number;
+  listing: Listing | undefined;
+}
+
+interface Session {
+  place: SessionPlace;
+  lockId: number;
+  lastGeneration: number;
+  negotiated: SavedSession['negotiated'] | undefined;
+  readonly counts: Map<number, number>;
+  readonly handles: Map<number, Handle>;
+  /** INTENT and VERDICT records without an answer: where they lie. */
+  readonly open: Map<number, { type: number; at: number; end: number }>;
+}
+
+interface Node {
+  low: number;
+  high: number;
+  generation: number;
+  key: SavedNode['key'];
+  held: number;
+}
+
+interface Lock {
+  readonly slot: number;
+  readonly session: number;
+  readonly kind: number;
+  readonly owner: bigint;
+  readonly type: number;
+  readonly start: bigint;
+  readonly end: bigint;
+}
+
+/** The answer that was committed last, whose guest may not have got it. */
+interface Last {
+  session: number;
+  at: number;
+  end: number;
+  lookups: Map<number, number>;
+}
+
+/**
+ * Reads the journal of a process that was killed.
+ * @returns undefined if there is none.
+ * @throws RangeError for memory that no journal has written.
+ */
+export function replay(memory: JournalMemory): Left | undefined {
+  const reader = new Reader(memory);
+  return readLog(memory, (type, at, end) => reader.take(type, at, end)) ? reader.finish() : undefined;
+}
+
+class Reader {
+  readonly #words: Int32Array;
+  readonly #nodes = new Map<number, Node>();
+  readonly #sessions = new Map<number, Session>();
+  readonly #locks = new Map<string, Lock>();
+  readonly #holders = new Map<string, { pid: number; handle: number }>();
+  /** Lookups that the current request has added: by session and slot. */
+  #added = new Map<number, number>();
+  #last: Last | undefined;
+  readonly #saved: SavedNode[] = [];
+  readonly #indexes = new Map<number, number>();
+
+  constructor({ words }: JournalMemory) {
+    this.#words = words;
+  }
+
+  take(type: number, at: number, end: number): void {
+    const w = this.#words;
+    switch (type) {
+      case RecordType.NODE:
+        this.#nodes.set(w[at]!, {
+          low: w[at + 1]! >>> 0,
+          high: w[at + 2]! >>> 0,
+          generation: w[at + 3]! >>> 0,
+          key: this.#key(at + 5, end).key!,
+          held: 0,
+        });
+        return;
+      case RecordType.HELD: {
+        const node = this.#nodes.get(w[at]!);
+        if (node !== undefined) node.held = w[at + 1]!;
+        return;
+      }
+      case RecordType.SESSION:
+        this.#describe(at);
+        return;
+      case RecordType.SESSION_END:
+        this.#sessions.delete(w[at]!);
+        return;
+      case RecordType.LOCK:
+        this.#lock(at);
+        return;
+      case RecordType.BOUNDARY:
+        this.#added = new Map();
+        return;
+    }
+    const session = this.#sessions.get(w[at]!);
+    if (session === undefined) return;
+    switch (type) {
+      case RecordType.COUNT: {
+        const slot = w[at + 1]!;
+        const count = wide(w, at + 2);
+        const more = count - (session.counts.get(slot) ?? 0);
+        if (more > 0) this.#added.set(slot, (this.#added.get(slot) ?? 0) + more);
+        if (count === 0) session.counts.delete(slot);
+        else session.counts.set(slot, count);
+        return;
+      }
+      case RecordType.NO_COUNTS:
+        session.counts.clear();
+        return;
+      case RecordType.HANDLE:
+        this.#handle(session, at);
+        return;
+      case RecordType.LISTING:
+        this.#listing(session, at);
+        return;
+      case RecordType.INTENT:
+      case RecordType.VERDICT:
+        session.open.set(uniqueOf(w[at + 1]!, w[at + 2]!), { type, at, end });
+        return;
+      case RecordType.DONE:
+        session.open.delete(uniqueOf(w[at + 1]!, w[at + 2]!));
+        this.#last = { session: w[at]!, at, end, lookups: this.#added };
+        this.#added = new Map();
+        return;
+      default:
+        throw new RangeError(`session journal: a record of type ${type}`);
+    }
+  }
+
+  finish(): Left {
+    this.#saved.push({ key: { s: '' }, low: 1, high: 0, generation: 0 });
+    this.#indexes.set(0, 0);
+    const sessions: SavedSession[] = [];
+    const left: LeftSession[] = [];
+    const ids = new Set<number>();
+    for (const [id, session] of this.#sessions) {
+      sessions.push(this.#savedSession(session));
+      left.push(this.#leftSession(id, session));
+      ids.add(session.lockId);
+    }
+    const locks = [...this.#locks.values()].filter((lock) => ids.has(lock.session));
+    const saved = {
+      nodes: this.#saved,
+      sessions,
+      locks: { locks: locks.map((lock) => this.#savedLock(lock)), waiters: [] },
+    };
+    const held: [number, number][] = [];
+    for (const [slot, index] of this.#indexes) {
+      const number = this.#nodes.get(slot)?.held ?? 0;
+      if (number > 0) held.push([index, number]);
+    }
+    return { saved, sessions: left, held };
+  }
+
+  #describe(at: number): void {
+    const w = this.#words;
+    const known = this.#sessions.get(w[at]!);
+    const session: Session = known ?? {
+      place: { connection: 0, socket: 0 },
+      lockId: 0,
+      lastGeneration: 0,
+      negotiated: undefined,
+      counts: new Map(),
+      handles: new Map(),
+      open: new Map(),
+    };
+    session.place = { connection: w[at + 1]!, socket: w[at + 2]! };
+    session.lockId = w[at + 3]!;
+    session.lastGeneration = Math.max(session.lastGeneration, w[at + 4]!);
+    session.negotiated =
+      w[at + 5] === 0
+        ? undefined
+        : {
+            minor: w[at + 6]!,
+            flags: w[at + 7]!,
+            flags2: w[at + 8]!,
+            maxReadahead: w[at + 9]! >>> 0,
+            maxWrite: w[at + 10]! >>> 0,
+            maxPages: w[at + 11]!,
+          };
+    this.#sessions.set(w[at]!, session);
+  }
+
+  #handle(session: Session, at: number): void {
+    const w = this.#words;
+    const index = w[at + 1]!;
+    const generation = w[at + 2]!;
+    session.lastGeneration = Math.max(session.lastGeneration, generation);
+    if (w[at + 3] === HandleKind.FREE) {
+      session.handles.delete(index);
+      return;
+    }
+    const known = session.handles.get(index);
+    const listing = known?.generation === generation ? known.listing : undefined;
+    session.handles.set(index, {
+      generation,
+      kind: w[at + 3]!,
+      slot: w[at + 4]!,
+      flags: w[at + 5]!,
+      listing,
+    });
+  }
+
+  #listing(session: Session, at: number): void {
+    const w = this.#words;
+    const handle = session.handles.get(w[at + 1]!);
+    const from = w[at + 2]!;
+    const length = w[at + 3]!;
+    if (handle === undefined) return;
+    const before = from === 0 ? new Uint8Array(0) : (handle.listing?.bytes ?? new Uint8Array(0));
+    if (before.length < from) throw new RangeError('session journal: a listing with a gap');
+    const bytes = new Uint8Array(from + length);
+    bytes.set(before.subarray(0, from));
+    bytes.set(new Uint8Array(w.buffer, w.byteOffset + (at + 5) * 4, length), from);
+    handle.listing = { bytes, complete: w[at + 4] === 1 };
+  }
+
+  #lock(at: number): void {
+    const w = this.#words;
+    const [slot, session, kind] = [w[at]!, w[at + 1]!, w[at + 2]!];
+    const owner = u64(w[at + 4]!, w[at + 3]!);
+    const type = w[at + 5]!;
+    const start = u64(w[at + 7]!, w[at + 6]!);
+    const end = u64(w[at + 9]!, w[at + 8]!);
+    const holder = `${slot} ${session} ${kind} ${owner}`;
+    const name = `${holder} ${start}`;
+    if (type === LockType.UNLOCK) this.#locks.delete(name);
+    else {
+      this.#locks.set(name, { slot, session, kind, owner, type, start, end });
+      this.#holders.set(holder, { pid: w[at + 10]! >>> 0, handle: w[at + 11]! });
+    }
+  }
+
+  #savedLock({ slot, session, kind, owner, type, start, end }: Lock): SavedExport['locks']['locks'][number] {
+    return {
+      kind: LOCK_KINDS[kind]!,
+      session,
+      node: this.#index(slot),
+      owner: `${owner}`,
+      type,
+      start: `${start}`,
+      end: `${end}`,
+      ...this.#holders.get(`${slot} ${session} ${kind} ${owner}`)!,
+    };
+  }
+
+  #savedSession(session: Session): SavedSession {
+    const { lockId, negotiated, counts, handles, lastGeneration } = session;
+    const saved: SavedHandle[] = [];
+    for (const [index, handle] of handles) {
+      const { generation, kind, slot, flags, listing } = handle;
+      const one: Mutable<SavedHandle> = {
+        index,
+        generation: generation >>> 0,
+        node: this.#index(slot),
+        flags: flags >>> 0,
+      };
+      if (kind === HandleKind.DIRECTORY) {
+        const entries = Buffer.from(listing?.bytes ?? []).toString('base64');
+        one.stream = { entries, complete: listing?.complete === true };
+      }
+      saved.push(one);
+    }
+    return {
+      id: lockId,
+      ...(negotiated === undefined ? {} : { negotiated }),
+      lookups: [...counts].map(([slot, count]) => [this.#index(slot), count]),
+      handles: saved,
+      handleGeneration: lastGeneration >>> 0,
+    };
+  }
+
+  #leftSession(id: number, { place, open }: Session): LeftSession {
+    const intents: OpenIntent[] = [];
+    const verdicts: OpenVerdict[] = [];
+    for (const { type, at, end } of open.values()) {
+      if (type === RecordType.INTENT) intents.push(this.#intent(at, end));
+      else verdicts.push(this.#verdict(at, end));
+    }
+    const last = this.#last;
+    if (last?.session === id) verdicts.push(this.#lastVerdict(last));
+    return { place, intents, verdicts };
+  }
+
+  #intent(at: number, end: number): OpenIntent {
+    const w = this.#words;
+    const kind = w[at + 3]! as IntentKind;
+    if (!Object.values(IntentKind).includes(kind)) throw new RangeError(`session journal: an intent ${kind}`);
+    const { text: name, next } = this.#text(at + 9, end);
+    const { text: newName, next: keyAt } = this.#text(next, end);
+    return {
+      unique: [w[at + 1]!, w[at + 2]!],
+      kind,
+      node: this.#index(w[at + 4]!),
+      otherNode: w[at + 5]! < 0 ? -1 : this.#index(w[at + 5]!),
+      size: wide(w, at + 6),
+      length: w[at + 8]!,
+      name,
+      newName,
+      key: this.#key(keyAt, end).key,
+    };
+  }
+
+  #verdict(at: number, end: number): OpenVerdict {
+    const w = this.#words;
+    const unique = [w[at + 1]!, w[at + 2]!] as const;
+    switch (w[at + 3]) {
+      case VerdictKind.HAPPENED:
+        return { unique, verdict: { kind: 'happened', bytes: w[at + 4]! } };
+      case VerdictKind.ANSWERED:
+        return { unique, verdict: { kind: 'answered', length: w[at + 4]!, words: w.slice(at + 5, end) } };
+      case VerdictKind.GAVE: {
+        const lookups: [number, number][] = [];
+        for (let i = at + 4; i + 1 < end; i += 2) lookups.push([this.#index(w[i]!), w[i + 1]!]);
+        return { unique, verdict: { kind: 'gave', lookups } };
+      }
+      default:
+        throw new RangeError(`session journal: a verdict ${w[at + 3]}`);
+    }
+  }
+
+  #lastVerdict({ at, end, lookups }: Last): OpenVerdict {
+    const w = this.#words;
+    const unique = [w[at + 1]!, w[at + 2]!] as const;
+    if (w[at + 4] === 1)
+      return { unique, verdict: { kind: 'answered', length: w[at + 3]!, words: w.slice(at + 5, end) } };
+    const given = [...lookups].map(([slot, count]) => [this.#index(slot), count] as const);
+    return { unique, verdict: { kind: 'gave', lookups: given } };
+  }
+
+  /** The index in the saved form of a node, which gets one if it has none. */
+  #index(slot: number): number {
+    const known = this.#indexes.get(slot);
+    if (known !== undefined) return known;
+    const node = this.#nodes.get(slot);
+    if (node === undefined) throw new RangeError(`session journal: no node ${slot}`);
+    const { key, low, high, generation } = node;
+    this.#saved.push({ key, low, high, generation });
+    this.#indexes.set(slot, this.#saved.length - 1);
+    return this.#saved.length - 1;
+  }
+
+  #key(at: number, end: number): { key: SavedNode['key'] | undefined } {
+    const w = this.#words;
+    const form = w[at]! & 3;
+    const length = w[at]! >>> 2;
+    if (at >= end) throw new RangeError('session journal: a key is missing');
+    switch (form) {
+      case KEY_NONE:
+        return { key: undefined };
+      case KEY_NUMBER:
+        return { key: { n: new Float64Array(w.slice(at + 1, at + 3).buffer)[0]! } };
+      case KEY_TEXT:
+        return { key: { s: this.#text(at, end).text } };
+      case KEY_BYTES:
+      default: {
+        if (at + 1 + ((length + 3) >>> 2) > end) throw new RangeError('session journal: a key is cut short');
+        const bytes = Buffer.from(w.buffer, w.byteOffset + (at + 1) * 4, length);
+        return { key: { b: bytes.toString('base64') } };
+      }
+    }
+  }
+
+  #text(at: number, end: number): { text: string; next: number } {
+    const w = this.#words;
+    const length = w[at]! >>> 2;
+    const next = at + 1 + ((length + 1) >>> 1);
+    if (at >= end || next > end) throw new RangeError('session journal: a text is cut short');
+    const units: number[] = [];
+    for (let i = 0; i < length; i++) units.push((w[at + 1 + (i >>> 1)]! >>> ((i & 1) * 16)) & 0xffff);
+    return { text: String.fromCharCode(...units), next };
+  }
+}
+
+function wide(words: Int32Array, at: number): number {
+  return (words[at]! >>> 0) + words[at + 1]! * 2 ** 32;
+}

@@ -1,0 +1,74 @@
+import { execFile } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import assert from 'node:assert/strict';
+import type { TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { FrontEnd, type FrontEndOptions } from '../../core/vhost-user/index.js';
+import { connectTo, type Daemon, type RunningDaemon } from './daemons.js';
+import { FuseClient, FuseError } from './fuse-client.js';
+import { fuseTransport } from './vhost-user.js';
+
+const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
+const run = promisify(execFile);
+
+/** This program with a keeper. @param backend its options; DIRECTORY stands for the shared one. */
+export function keeping(backend: readonly string[], ...more: readonly string[]): Daemon {
+  return {
+    name: 'virtiofs-kit with a keeper',
+    missing: undefined,
+    requestQueues: 2,
+    listensAgain: true,
+    command: (directory, socket) => [
+      process.execPath,
+      program,
+      'serve',
+      '--keep',
+      '--socket-path',
+      socket,
+      '--log-level',
+      process.env['KEEPER_LOG'] ?? 'silent',
+      ...backend.map((word) => (word === 'DIRECTORY' ? directory : word)),
+      ...more,
+    ],
+  };
+}
+
+export const keptPassthrough = keeping(['--backend', 'passthrough', '--shared-dir', 'DIRECTORY']);
+export const keptMemfs = keeping(['--backend', 'memfs']);
+
+export async function connectKept(t: TestContext, daemon: RunningDaemon, options: FrontEndOptions = {}) {
+  const frontEnd = await FrontEnd.connect(await connectTo(daemon), options);
+  t.after(() => frontEnd.close());
+  return { frontEnd, fuse: new FuseClient(fuseTransport(frontEnd)) };
+}
+
+/** @returns the pause in milliseconds. */
+export async function upgrade({ socket }: RunningDaemon): Promise<number> {
+  const { stdout } = await run(process.execPath, [program, 'upgrade', socket]);
+  const [, from, to, pauseMs] = /^engine (\d+) was replaced by (\d+), guests paused for (\d+) ms\n$/.exec(
+    stdout,
+  )!;
+  assert.notEqual(from, to);
+  return Number(pauseMs);
+}
+
+/** Process ids of a keeper's children: the engine that serves, and one that waits. */
+export function enginesOf({ process: { pid } }: RunningDaemon): number[] {
+  const list = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  return list === '' ? [] : list.split(' ').map(Number);
+}
+
+/** Kills the engine that serves, when another one waits. @returns its process id. */
+export async function killEngine(running: RunningDaemon): Promise<number> {
+  while (enginesOf(running).length < 2) await sleep(10);
+  const [serving] = enginesOf(running);
+  process.kill(serving!, 'SIGKILL');
+  while (enginesOf(running)[0] === serving) await sleep(2);
+  return serving!;
+}
+
+export function failsWith(errno: number) {
+  return (error: unknown) => error instanceof FuseError && error.errno === errno;
+}
