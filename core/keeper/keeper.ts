@@ -176,6 +176,7 @@ export class Keeper {
         reason = await this.#whenOver(engine);
       } catch (error) {
         reason = (error as Error).message;
+        this.#engine = undefined;
         await engine?.end();
       }
       this.#engine = undefined;
@@ -268,6 +269,8 @@ export class Keeper {
     });
     await Promise.race([engine.ended, grace]);
     clearTimeout(timer);
+    // One that hands over closes its connections before it ends.
+    if (this.#upgrading !== undefined) return;
     if (!engine.hasEnded && this.#engine === engine) relay.end();
   }
 

@@ -1,0 +1,124 @@
+import assert from 'node:assert/strict';
+import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { startDaemon } from '../../../support/daemons.js';
+import { type FuseClient, ROOT } from '../../../support/fuse-client.js';
+import { connectKept, failsWith, keeping } from '../../../support/keepers.js';
+
+const plugin = fileURLToPath(new URL('../../../support/fatal-backend.js', import.meta.url));
+
+/** A request after which the engine is killed. Names that begin with `!` end it once. */
+type Step = (fuse: FuseClient, share: string) => Promise<void>;
+
+/** What the guest sees, and what the host has then. */
+const steps: Readonly<Record<string, Step>> = {
+  async MKDIR(fuse, share) {
+    const { nodeid, attr } = await fuse.mkdir(ROOT, '!mkdir', 0o750);
+    assert.equal(attr.mode, 0o040750);
+    assert.equal((await fuse.getattr(nodeid)).ino, BigInt(lstatSync(join(share, '!mkdir')).ino));
+    await assert.rejects(fuse.mkdir(ROOT, '!mkdir'), failsWith(17));
+  },
+  async 'MKDIR of a name that is there'(fuse) {
+    await fuse.mkdir(ROOT, 'there');
+    await assert.rejects(fuse.mkdir(ROOT, 'there'), failsWith(17));
+  },
+  async MKNOD(fuse, share) {
+    const { attr } = await fuse.mknod(ROOT, '!mknod', 0o010600);
+    assert.equal(attr.mode, 0o010600);
+    assert.equal(lstatSync(join(share, '!mknod')).isFIFO(), true);
+  },
+  async SYMLINK(fuse, share) {
+    const { nodeid } = await fuse.symlink(ROOT, '!symlink', 'target');
+    assert.equal(await fuse.readlink(nodeid), 'target');
+    assert.equal(readlinkSync(join(share, '!symlink')), 'target');
+  },
+  async 'CREATE with O_EXCL'(fuse, share) {
+    const { entry, open } = await fuse.create(ROOT, '!create', 0o640, 0o302);
+    await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('content'));
+    assert.equal(readFileSync(join(share, '!create'), 'utf8'), 'content');
+    assert.equal(lstatSync(join(share, '!create')).mode & 0o777, 0o640);
+    await assert.rejects(fuse.create(ROOT, '!create', 0o640, 0o302), failsWith(17));
+  },
+  async LINK(fuse, share) {
+    const { entry } = await fuse.create(ROOT, 'linked');
+    const { nodeid, attr } = await fuse.link(entry.nodeid, ROOT, '!link');
+    assert.equal(nodeid, entry.nodeid);
+    assert.equal(attr.nlink, 2);
+    assert.equal(lstatSync(join(share, 'linked')).nlink, 2);
+  },
+  async UNLINK(fuse, share) {
+    await fuse.create(ROOT, '!unlink');
+    await fuse.unlink(ROOT, '!unlink');
+    assert.equal(readdirSync(share).includes('!unlink'), false);
+    await assert.rejects(fuse.unlink(ROOT, '!unlink'), failsWith(2));
+  },
+  async 'UNLINK of an open file'(fuse) {
+    const { entry, open } = await fuse.create(ROOT, '!open');
+    await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('content'));
+    await fuse.unlink(ROOT, '!open');
+    assert.equal(Buffer.from(await fuse.read(entry.nodeid, open.fh, 0, 9)).toString(), 'content');
+  },
+  async RMDIR(fuse, share) {
+    await fuse.mkdir(ROOT, '!rmdir');
+    await fuse.rmdir(ROOT, '!rmdir');
+    assert.equal(readdirSync(share).includes('!rmdir'), false);
+  },
+  async RENAME(fuse, share) {
+    const { entry } = await fuse.create(ROOT, '!rename');
+    await fuse.create(ROOT, 'replaced');
+    await fuse.rename(ROOT, '!rename', ROOT, 'replaced');
+    assert.equal((await fuse.lookup(ROOT, 'replaced')).nodeid, entry.nodeid);
+    assert.equal(readdirSync(share).includes('!rename'), false);
+  },
+  async 'RENAME with RENAME_EXCHANGE'(fuse) {
+    const { entry } = await fuse.create(ROOT, '!exchange');
+    const { entry: other } = await fuse.create(ROOT, 'other');
+    await fuse.rename(ROOT, '!exchange', ROOT, 'other', 2);
+    assert.equal((await fuse.lookup(ROOT, 'other')).nodeid, entry.nodeid);
+    assert.equal((await fuse.lookup(ROOT, '!exchange')).nodeid, other.nodeid);
+  },
+  async 'SETXATTR with XATTR_CREATE'(fuse) {
+    const { entry } = await fuse.create(ROOT, 'attributed');
+    await fuse.setxattr(entry.nodeid, 'user.a', Buffer.from('!value'), 1);
+    await assert.rejects(fuse.setxattr(entry.nodeid, 'user.a', Buffer.from('2'), 1), failsWith(17));
+  },
+  async REMOVEXATTR(fuse) {
+    const { nodeid } = await fuse.lookup(ROOT, 'attributed');
+    await fuse.setxattr(nodeid, 'user.!b', Buffer.from('1'));
+    await fuse.removexattr(nodeid, 'user.!b');
+    await assert.rejects(fuse.removexattr(nodeid, 'user.!b'), failsWith(61));
+  },
+  async 'WRITE at the end'(fuse, share) {
+    const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
+    await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('one\n'));
+    assert.equal(await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('!two\n')), 5);
+    assert.equal(await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('!half of it\n')), 12);
+    await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('three\n'));
+    assert.equal(readFileSync(join(share, 'log'), 'utf8'), 'one\n!two\n!half of it\nthree\n');
+  },
+};
+
+describe('a request after which the engine is killed is carried out once', () => {
+  test(Object.keys(steps).join(', '), async (t) => {
+    const running = startDaemon(t, {
+      ...keeping([]),
+      command: (directory, socket) => {
+        mkdirSync(`${directory}.marks`);
+        const backend = ['--backend', plugin, '--share', directory, '--marks', `${directory}.marks`];
+        return keeping(backend, '--confine', 'none').command(directory, socket);
+      },
+    });
+    const { fuse } = await connectKept(t, running);
+    await fuse.init();
+    for (const [name, step] of Object.entries(steps)) {
+      await step(fuse, running.directory);
+      t.diagnostic(name);
+      // The keeper waits before it follows up engines that end at once, again and again.
+      await sleep(600);
+    }
+    assert.equal(readdirSync(`${running.directory}.marks`).length, 19);
+  });
+});

@@ -1,0 +1,68 @@
+/**
+ * A kind of backend for tests: passthrough whose process is killed right after it has carried out
+ * something, or in the middle of it. That happens once for each name (or first letter of written
+ * data) that begins with `!`, so that the process that follows carries on.
+ */
+import { existsSync, writeFileSync } from 'node:fs';
+import { z } from 'zod';
+import passthrough from '../../backends/passthrough/index.js';
+import { definePlugin, type GuestBuffer, wrap } from '../../core/backend/index.js';
+
+const options = z.strictObject({
+  share: z.string().describe('the shared directory'),
+  marks: z.string().describe('a directory for marks of what was killed already'),
+});
+
+export default definePlugin({
+  name: 'fatal',
+  description: 'passthrough whose process is killed',
+  options,
+  async create({ share, marks }, environment) {
+    const inner = await passthrough.create(passthrough.options.parse({ sharedDir: share }), environment);
+    /** Ends this process, unless it was ended for the same thing. */
+    const end = (method: string, name: string): void => {
+      const mark = `${marks}/${method}${name.replaceAll('/', '_')}`;
+      if (!name.startsWith('!') || existsSync(mark)) return;
+      writeFileSync(mark, '');
+      process.kill(process.pid, 'SIGKILL');
+    };
+    const after =
+      (method: string) =>
+      <R>(name: string, call: () => R): R => {
+        const result = call();
+        end(method, name);
+        return result;
+      };
+    const text = (buffer: GuestBuffer): string => {
+      const bytes = new Uint8Array(buffer.length);
+      buffer.get(0, bytes);
+      return Buffer.from(bytes).toString();
+    };
+    return wrap(inner, {
+      mknod: (next, parent, name, ...rest) => after('mknod')(name, () => next(parent, name, ...rest)),
+      mkdir: (next, parent, name, ...rest) => after('mkdir')(name, () => next(parent, name, ...rest)),
+      symlink: (next, parent, name, ...rest) => after('symlink')(name, () => next(parent, name, ...rest)),
+      link: (next, node, parent, name, context) =>
+        after('link')(name, () => next(node, parent, name, context)),
+      create: (next, parent, name, ...rest) => after('create')(name, () => next(parent, name, ...rest)),
+      unlink: (next, parent, name, context) => after('unlink')(name, () => next(parent, name, context)),
+      rmdir: (next, parent, name, context) => after('rmdir')(name, () => next(parent, name, context)),
+      rename: (next, parent, name, ...rest) => after('rename')(name, () => next(parent, name, ...rest)),
+      setxattr: (next, node, name, value, ...rest) =>
+        after('setxattr')(Buffer.from(value).toString(), () => next(node, name, value, ...rest)),
+      removexattr: (next, node, name, context) =>
+        after('removexattr')(name.replace('user.', ''), () => next(node, name, context)),
+      write(next, node, file, buffer, ...rest) {
+        const data = text(buffer);
+        if (data.startsWith('!half')) {
+          // What a killed process has written may be a part.
+          if (!existsSync(`${marks}/write${data}`)) void next(node, file, buffer.slice(0, 7), ...rest);
+          end('write', data);
+        }
+        const result = next(node, file, buffer, ...rest);
+        end('write', data);
+        return result;
+      },
+    });
+  },
+});
