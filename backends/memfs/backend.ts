@@ -13,7 +13,9 @@ import {
   FileType,
   FsError,
   type FsStatistics,
+  gauge,
   type GuestBuffer,
+  type Metric,
   type NodeKey,
   OpenFlags,
   type Opened,
@@ -259,6 +261,16 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
       left -= 1;
       yield { name, type: inode.type, ino: inode.ino };
     }
+  }
+
+  metrics(): Metric[] {
+    const { pages, inodes, maxPages, maxInodes } = this.#tree.space;
+    return [
+      gauge('used_bytes', 'Bytes of content.', pages * PAGE),
+      gauge('size_bytes', 'Bytes of content that there may be.', maxPages * PAGE),
+      gauge('used_inodes', 'Inodes in use, with the room of extended attributes.', inodes),
+      gauge('max_inodes', 'Inodes that there may be.', maxInodes),
+    ];
   }
 
   statfs(): FsStatistics {

@@ -4,6 +4,7 @@ import {
   type Backend,
   type BackendHost,
   type CachePolicy,
+  counter,
   FsError,
   type Health,
   ModeBits,
@@ -115,6 +116,7 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
       );
     },
     health: () => run(healthOf(layers)),
+    metrics: () => [counter('copy_ups', 'Files and directories copied up.', union().copyUps)],
     key: (node: OverlayNode): string => node.identity,
     resolve: (key: NodeKey): Awaitable<OverlayNode> => run(resolveNode(union(), places, String(key))),
     ...nameOperations(union, shown),

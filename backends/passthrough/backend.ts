@@ -3,6 +3,7 @@ import {
   type Awaitable,
   type Backend,
   FsError,
+  gauge,
   type BackendHost,
   type CachePolicy,
   type Logger,
@@ -78,6 +79,9 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
       if (options.ioThreads === 0) share.close();
       else return stopThreads().then(() => share.close());
     },
+    metrics: () => [
+      gauge('node_descriptors', 'Descriptors kept for files that guests know.', share.nodes.descriptors),
+    ],
     ...identity,
     ...lookupOperations(share),
     ...directoryOperations(share),

@@ -10,6 +10,7 @@ import type {
   FsStatistics,
   GuestBuffer,
   Health,
+  Metric,
   Opened,
 } from '../../core/backend/index.js';
 import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
@@ -72,9 +73,8 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     return { ok: conflicts === 0, detail };
   }
 
-  /** Counters for monitoring. */
-  metrics(): Record<string, number> {
-    return this.mounted.services.metrics.snapshot();
+  metrics(): Metric[] {
+    return this.mounted.metrics();
   }
 
   /** The engine asks for the key of each node that it gets. */

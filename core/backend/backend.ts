@@ -95,6 +95,7 @@ import type { Awaitable } from './awaitable.js';
 import type { GuestBuffer } from './buffer.js';
 import type { Context } from './context.js';
 import type { BackendHost } from './host.js';
+import type { Metric } from './metric.js';
 
 /**
  * A node's durable identity: equal for the same file, for ever different for different ones (an
@@ -257,6 +258,11 @@ export interface Backend<N extends object = object, F = unknown> {
    * Absent: nothing is reported.
    */
   health?(): Awaitable<Health>;
+  /**
+   * The backend's own figures, asked by monitoring up to once a second. Returns at once. Absent:
+   * there are none. One that throws is logged, and leaves the other figures as they are.
+   */
+  metrics?(): readonly Metric[];
 
   /**
    * The node's durable identity: see "Nodes, identity and keys". Called once for each node when the

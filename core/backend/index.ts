@@ -4,7 +4,8 @@
  *
  * - `backend.ts`: the interface that a backend implements. `methods.ts`: its methods by name.
  * - `attributes.ts`, `buffer.ts`, `context.ts`, `flags.ts`, `names.ts`, `awaitable.ts`: the values
- *   that pass between the two. `errors.ts`: errors and their numbers.
+ *   that pass between the two. `errors.ts`: errors and their numbers. `metric.ts`: figures for
+ *   monitoring.
  * - `plugin.ts`, `host.ts`: how a backend is found and configured, and what it is given.
  * - `wrap.ts`, `read-only.ts`: backends over another backend.
  * - `accelerator.ts`: optional, experimental: quicker ways for the engine.
@@ -17,6 +18,7 @@ export * from './context.js';
 export * from './errors.js';
 export * from './flags.js';
 export * from './methods.js';
+export * from './metric.js';
 export * from './host.js';
 export * from './names.js';
 export * from './plugin.js';

@@ -13,6 +13,7 @@ const table: { readonly [method in BackendMethod]: true } = {
   restore: true,
   claim: true,
   health: true,
+  metrics: true,
   key: true,
   resolve: true,
   forget: true,

@@ -11,6 +11,7 @@ const READING: ReadonlySet<BackendMethod> = new Set<BackendMethod>([
   'save',
   'restore',
   'health',
+  'metrics',
   'key',
   'resolve',
   'forget',

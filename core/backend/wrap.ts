@@ -183,14 +183,17 @@ function keep<N extends object, F>(
  */
 export type Around = (method: BackendMethod, next: () => unknown, args: readonly unknown[]) => unknown;
 
+/** Methods that are no requests, and must answer at once. */
+const AT_ONCE: ReadonlySet<BackendMethod> = new Set<BackendMethod>(['key', 'forget', 'metrics']);
+
 /**
  * The same file system with something done around every call: for logs, figures, delays and faults.
- * All methods of the inner backend stay, and every request comes by. `key` and `forget`, which must
- * answer at once, are left alone.
+ * All methods of the inner backend stay, and every request comes by. `key`, `forget` and `metrics`,
+ * which must answer at once, are left alone.
  * @throws UsageError where `inner` is no backend.
  */
 export function wrapEach<N extends object, F>(inner: Backend<N, F>, around: Around): Backend<N, F> {
-  const names = backendMethods.filter((name) => name !== 'key' && name !== 'forget');
+  const names = backendMethods.filter((name) => !AT_ONCE.has(name));
   const overrides = Object.fromEntries(
     names.map((name) => [
       name,

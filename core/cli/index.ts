@@ -8,6 +8,7 @@
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
  * - `environment.ts`, `signals.ts`: what commands that serve have in common: log, confinement, and
  *   an orderly end.
+ * - `metrics.ts`: listens for Prometheus before the process is confined.
  * - `keep.ts`: starts the keeper, and the engine under it.
  */
 export { runProgram } from './program.js';

@@ -157,6 +157,10 @@ export const configSchema = z.strictObject({
     .record(z.string(), backendSpec)
     .default({})
     .describe('backends by name, for exports that share one'),
+  metrics: z
+    .string()
+    .optional()
+    .describe('serve figures to Prometheus there: PORT or ADDRESS:PORT on loopback, or unix:PATH'),
   keep: z
     .boolean()
     .default(false)

@@ -45,6 +45,8 @@ export interface Confinement {
   readonly reads: readonly string[];
   /** Further folders in which it makes files; those of its sockets are known. */
   readonly writes?: readonly string[];
+  /** Descriptors that it goes on with when it has executed its program anew. */
+  readonly descriptors?: readonly number[];
   /** Whether it goes on to make sockets to listen on when it has started, as for its commands. */
   readonly listens?: boolean;
 }
@@ -162,7 +164,7 @@ export async function confine(
   if (needs === undefined) return undefined;
   if (done === undefined) {
     if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return undefined;
-    throw executeAnew(options, prepare(options, wanted, needs));
+    throw executeAnew(options, wanted, prepare(options, wanted, needs));
   }
   const report: Report = { ...done };
   verify(options, wanted, needs, report);
@@ -277,9 +279,13 @@ function verify(
  * Executes the program again, so that all its threads are confined as this one.
  * @returns only if that fails: what to say.
  */
-function executeAnew({ exports }: ConfinedOptions, report: Report): UsageError {
+function executeAnew(
+  { exports }: ConfinedOptions,
+  { descriptors = [] }: Confinement,
+  report: Report,
+): UsageError {
   const keeper = keeperDescriptor();
-  const keep = exports.flatMap(({ fd }) => (fd === undefined ? [] : [fd]));
+  const keep = [...exports.flatMap(({ fd }) => (fd === undefined ? [] : [fd])), ...descriptors];
   if (keeper !== undefined) keep.push(keeper);
   const code = execute(
     process.execPath,

@@ -2,7 +2,14 @@ import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
 import { UsageError, type Backend, type Logger } from '../backend/index.js';
-import { recoverRequests, restoreSession, saveSession, Session, type SessionOptions } from '../fuse/index.js';
+import {
+  Counters,
+  recoverRequests,
+  restoreSession,
+  saveSession,
+  Session,
+  type SessionOptions,
+} from '../fuse/index.js';
 import type { Beginning, Connection, GivenConnection, HandedOver, KeptEngine } from '../keeper/index.js';
 import {
   saveExport,
@@ -16,6 +23,7 @@ import {
 } from '../state/index.js';
 import { type Fd, OwnedFd } from '../system/index.js';
 import { dup } from '../system/calls/files.js';
+import type { DaemonFigures } from '../monitoring/index.js';
 import { QueueThreads } from '../queue-threads/index.js';
 import { ListenError, type VhostUserDevice, VhostUserServer } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config-schema.js';
@@ -27,7 +35,11 @@ import {
   type BackendSource,
   type OpenExportOptions,
 } from './open-export.js';
+<<<<<<< HEAD
 import { makeJournalMemory, noJournal, withJournalMemory } from './journal-memory.js';
+=======
+import { figuresOf, type Served } from './figures.js';
+>>>>>>> 8096549 (serve --metrics: figures for Prometheus)
 import { limited } from './rate-limited-log.js';
 import { check } from './option-descriptions.js';
 import { suggestion } from './suggestion.js';
@@ -90,9 +102,16 @@ export class Daemon {
   /** The connections that the keeper gave, by their ids. */
   readonly #kept = new Map<number, KeptDevice>();
   /** Restored sessions whose connections have not come yet, by those connections' ids. */
+<<<<<<< HEAD
   readonly #restored = new Map<number, { readonly session: Session; readonly socket: number }>();
   /** Ends the use of a session journal's memory. */
   readonly #journals: (() => void)[] = [];
+=======
+  readonly #restored = new Map<number, Session>();
+  /** What each server serves, and counts. */
+  readonly #served = new Map<VhostUserServer, Served>();
+  readonly #started = Date.now() / 1000;
+>>>>>>> 8096549 (serve --metrics: figures for Prometheus)
   /** Options of the sessions of a server. */
   readonly #sessionOptions: (() => SessionOptions)[] = [];
   #closing: Promise<void> | undefined;
@@ -156,6 +175,12 @@ export class Daemon {
     await added.export.close();
     this.#log.info({ socket }, 'no longer serving');
     return true;
+  }
+
+  /** What there is to see now. Never rejects: a backend that cannot tell counts as down. */
+  async figures(): Promise<DaemonFigures> {
+    const exports = [...this.#served].map(([server, served]) => figuresOf(server, served, this.#log));
+    return { started: this.#started, exports: await Promise.all(exports) };
   }
 
   /**
@@ -373,8 +398,10 @@ export class Daemon {
   #listen(config: CheckedExport, one: Export): VhostUserServer {
     const { tag, requestQueues, maxConnections, pollTime, queueThreads } = config;
     const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
+    const counters = new Counters();
     const sessionOptions = (): SessionOptions => ({
       fileTable: threads?.createFileTable(),
+      counters,
       log: limited(this.#log),
     });
     let server: VhostUserServer;
@@ -410,6 +437,8 @@ export class Daemon {
       : isBackend(config.backend)
         ? 'own'
         : config.backend.type;
+    this.#served.set(server, { tag, backend, export: one, counters });
+    void server.ended.then(() => this.#served.delete(server));
     this.#log.info({ tag, socket: config.socket ?? config.fd, backend }, 'serving');
     return server;
   }

@@ -33,4 +33,4 @@
  *   afterwards. While a dirty log is kept the queue is the engine's.
  */
 export { QueueThreads, type ThreadLog } from './queue-threads.js';
-export type { DirectCounts, SharedFileTable } from './shared-file-table.js';
+export type { SharedFileTable } from './shared-file-table.js';

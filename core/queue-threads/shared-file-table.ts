@@ -1,18 +1,20 @@
 import type { Backing } from '../backend/accelerator.js';
 import type { Attributes } from '../backend/index.js';
-import type {
-  FileTable,
-  EntryName,
-  EntryNode,
-  FileTableOwner,
-  HandleGeneration,
-  HandleIndex,
-  NodeGeneration,
-  NodeIdHigh,
-  NodeIdLow,
-  Slot,
-  Validities,
-  Validity,
+import {
+  type Counters,
+  type FileTable,
+  Opcode,
+  type EntryName,
+  type EntryNode,
+  type FileTableOwner,
+  type HandleGeneration,
+  type HandleIndex,
+  type NodeGeneration,
+  type NodeIdHigh,
+  type NodeIdLow,
+  type Slot,
+  type Validities,
+  type Validity,
 } from '../fuse/index.js';
 import { STAT, STATX_FIELD } from '../system/calls/files.js';
 import { type Fd, type DescriptorUse, MOST_THREADS, type SharedDescriptors } from '../system/index.js';
@@ -122,18 +124,6 @@ function mix(low: number, high: number): number {
   return mixed ^ (mixed >>> 15);
 }
 
-/** What all threads together have served for a session directly, without the engine's thread. */
-export interface DirectCounts {
-  readonly reads: number;
-  readonly writes: number;
-  readonly getattrs: number;
-  readonly lookups: number;
-  /** How many of these were answered with an error. */
-  readonly failures: number;
-  readonly bytesRead: number;
-  readonly bytesWritten: number;
-}
-
 /**
  * One session's file table, in shared memory: nodes and open files that a thread once had to pass a
  * request on for. The engine's thread writes and the threads read. Nobody waits: a place that is
@@ -148,6 +138,8 @@ export class SharedFileTable implements FileTable {
   readonly #placeOf = new Map<Slot, number>();
   readonly #slotAt = new Map<number, Slot>();
   #owner: FileTableOwner | undefined;
+  /** What {@link addTo} has added, by {@link Count}. */
+  readonly #added = new Float64Array(COUNTS);
 
   constructor(descriptors: SharedDescriptors) {
     this.#descriptors = descriptors;
@@ -279,23 +271,28 @@ export class SharedFileTable implements FileTable {
     for (const slot of this.#placeOf.keys()) this.withdrawEntry(slot);
   }
 
-  /** What the threads have served so far. */
-  get counts(): DirectCounts {
+  addTo(counters: Counters): void {
+    const { requests } = counters;
+    const add = (opcode: number, which: number): void => {
+      requests[opcode] = requests[opcode]! + this.#served(which);
+    };
+    add(Opcode.READ, Count.READS);
+    add(Opcode.WRITE, Count.WRITES);
+    add(Opcode.GETATTR, Count.GETATTRS);
+    add(Opcode.LOOKUP, Count.LOOKUPS);
+    counters.threadFailures += this.#served(Count.FAILURES);
+    counters.bytesRead += this.#served(Count.BYTES_READ);
+    counters.bytesWritten += this.#served(Count.BYTES_WRITTEN);
+  }
+
+  /** What all threads have counted since this was last asked. */
+  #served(which: number): number {
     const all = new Float64Array(this.memory, 0, COUNTS * MOST_THREADS);
-    const sum = (which: number): number => {
-      let total = 0;
-      for (let thread = 0; thread < MOST_THREADS; thread++) total += all[thread * COUNTS + which]!;
-      return total;
-    };
-    return {
-      reads: sum(Count.READS),
-      writes: sum(Count.WRITES),
-      getattrs: sum(Count.GETATTRS),
-      lookups: sum(Count.LOOKUPS),
-      failures: sum(Count.FAILURES),
-      bytesRead: sum(Count.BYTES_READ),
-      bytesWritten: sum(Count.BYTES_WRITTEN),
-    };
+    let total = 0;
+    for (let thread = 0; thread < MOST_THREADS; thread++) total += all[thread * COUNTS + which]!;
+    const before = this.#added[which]!;
+    this.#added[which] = total;
+    return total - before;
   }
 
   /** Whether a place already has this node with this descriptor. */

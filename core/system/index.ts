@@ -44,6 +44,7 @@ export * from './descriptors/owned-fd.js';
 export * from './calls/vectored-io.js';
 export { PAGE_SIZE } from './memory/region.js';
 export * from './descriptors/shared-descriptors.js';
-export * from './descriptors/unix-socket.js';
+export { listenOnLoopback } from './descriptors/tcp-listener.js';
+export { MAX_FDS, MAX_TRANSFER, UnixConnection, UnixListener } from './descriptors/unix-socket.js';
 export * from './event-loop/own-sleep.js';
 export * from './event-loop/watch.js';

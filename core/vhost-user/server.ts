@@ -96,6 +96,11 @@ export class VhostUserServer {
     return this.#serve(connection, { openSession, session });
   }
 
+  /** The sessions of the front-ends that are being served. */
+  get sessions(): DeviceSession[] {
+    return [...this.#devices.keys()].map(({ session }) => session);
+  }
+
   /** Front-ends that are being served. */
   get connections(): number {
     return this.#devices.size;

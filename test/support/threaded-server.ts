@@ -3,12 +3,11 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
 import type { Backend } from '../../core/backend/index.js';
-import { Session } from '../../core/fuse/index.js';
+import { Counters, Opcode, Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
 import { Export, type ExportOptions } from '../../core/state/index.js';
-import { QueueThreads, type DirectCounts } from '../../core/queue-threads/index.js';
-import { SharedFileTable } from '../../core/queue-threads/shared-file-table.js';
+import { QueueThreads } from '../../core/queue-threads/index.js';
 import { advancePromises, drain, type Watch, watch } from '../../core/system/index.js';
 import { FrontEnd, VhostUserServer, type FrontEndOptions } from '../../core/vhost-user/index.js';
 import { MemoryLog } from './engine.js';
@@ -28,6 +27,16 @@ export interface ThreadedOptions {
   readonly view?: (backend: Backend) => Backend;
 }
 
+/** What threads have served without the engine's thread. */
+interface DirectCounts {
+  readonly reads: number;
+  readonly writes: number;
+  readonly getattrs: number;
+  readonly lookups: number;
+  /** How many of these were answered with an error. */
+  readonly failures: number;
+}
+
 /**
  * Passthrough on a directory of its own, served in this process as `Daemon` does with
  * `queueThreads`. Tests can reach every part. This thread serves queue 1 of the front-end that
@@ -44,6 +53,7 @@ export class ThreadedServer {
   /** The threads themselves, for a test that ends one. */
   readonly workers: Worker[] = [];
   readonly #threads: QueueThreads;
+  readonly #counted = new Map<Session, Counters>();
   #closing: Promise<void> | undefined;
 
   private constructor(folder: string, shared: Export, options: ThreadedOptions) {
@@ -92,11 +102,20 @@ export class ThreadedServer {
     return this.sessions.at(-1)!;
   }
 
-  /** What threads have served for a session. */
+  /** What threads have served for a session directly. */
   counts(session = this.session): DirectCounts {
-    const { fileTable } = session;
-    if (!(fileTable instanceof SharedFileTable)) throw new Error('the session has no file table');
-    return fileTable.counts;
+    if (session.fileTable === undefined) throw new Error('the session has no file table');
+    const counted = this.#counted.get(session) ?? new Counters();
+    this.#counted.set(session, counted);
+    session.fileTable.addTo(counted);
+    const { requests, threadFailures: failures } = counted;
+    return {
+      reads: requests[Opcode.READ]!,
+      writes: requests[Opcode.WRITE]!,
+      getattrs: requests[Opcode.GETATTR]!,
+      lookups: requests[Opcode.LOOKUP]!,
+      failures,
+    };
   }
 
   path(name: string): string {

@@ -53,6 +53,7 @@ export function* copyUpInChange(union: Union, node: OverlayNode): Steps<void> {
   const copy = yield* wait(pendingCopy(union, node, undefined));
   try {
     yield* place(union, node, copy);
+    union.copyUps += 1;
   } catch (error) {
     yield* union.writable().work.remove(copy.temporary);
     throw error;

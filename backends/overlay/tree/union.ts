@@ -58,6 +58,8 @@ export class Union {
    */
   readonly metacopy: boolean;
   readonly root: OverlayNode;
+  /** Files and directories that were copied up. */
+  copyUps = 0;
   /** Runs the changes of the tree one at a time. */
   readonly changeQueue = new ChangeQueue();
   readonly #byUpper = new Map<object, OverlayNode>();

@@ -1,3 +1,5 @@
+import { counter, type Metric } from '../../../core/backend/index.js';
+
 /** Counters of one mounted bucket, for `health`, `virtiofs-kit s3 status` and monitoring. */
 export class Metrics {
   readonly requests = new Map<string, number>();
@@ -29,6 +31,34 @@ export class Metrics {
   failed(operation: string, kind: string): void {
     const label = `${operation}:${kind}`;
     this.failures.set(label, (this.failures.get(label) ?? 0) + 1);
+  }
+
+  /** The counters as monitoring has them. */
+  counters(): Metric[] {
+    const failures = [...this.failures].map(([label, count]) => {
+      const [operation = '', kind = ''] = label.split(':');
+      return counter('request_failures', 'Attempts of requests that failed.', count, { operation, kind });
+    });
+    return [
+      ...[...this.requests].map(([operation, count]) =>
+        counter('requests', 'Attempts of requests to the server.', count, { operation }),
+      ),
+      ...[...this.milliseconds].map(([operation, time]) =>
+        counter('request_seconds', 'Time that requests took, in seconds.', time / 1000, { operation }),
+      ),
+      ...failures,
+      counter('received_bytes', 'Bytes of content received.', this.bytesDown),
+      counter('sent_bytes', 'Bytes of content sent.', this.bytesUp),
+      counter('block_hits', 'Blocks found in memory or on disk.', this.blockHits),
+      counter('block_misses', 'Blocks asked of the server.', this.blockMisses),
+      counter('disk_hits', 'Blocks found on disk.', this.diskHits),
+      counter('corrupt_blocks', 'Blocks on disk that were damaged, and fetched again.', this.diskCorrupt),
+      counter('metadata_hits', 'Names answered from what is known.', this.metadataHits),
+      counter('metadata_misses', 'Names asked of the server.', this.metadataMisses),
+      counter('uploads', 'Files uploaded.', this.uploads),
+      counter('lost_races', 'Files that another writer had changed meanwhile.', this.conflicts),
+      counter('skipped_keys', 'Keys that cannot be file names, seen in listings.', this.skippedKeys),
+    ];
   }
 
   /** All counters by name: `requests{operation}` and plain ones. */

@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { UsageError } from '../../../core/backend/index.js';
-import type { Logger } from '../../../core/backend/index.js';
+import { gauge, UsageError } from '../../../core/backend/index.js';
+import type { Logger, Metric } from '../../../core/backend/index.js';
 import { Bucket } from '../client/bucket.js';
 import { probe, sweep } from '../client/capabilities.js';
 import { CommandSocket, type CommandRequest } from '../../../core/control/index.js';
@@ -143,6 +143,23 @@ export class MountedBucket {
       capabilities: bucket.capabilities ?? null,
       metrics: metrics.snapshot(),
     };
+  }
+
+  /** The figures that monitoring shows. */
+  metrics(): Metric[] {
+    const { writeback } = this.files;
+    return [
+      ...this.services.metrics.counters(),
+      gauge('staged_files', 'Files that the bucket does not have yet.', writeback.files.length),
+      gauge('staged_bytes', 'Bytes in journals that wait for their upload.', writeback.bytes),
+      gauge(
+        'oldest_staged_seconds',
+        'Age of the oldest change that the bucket does not have.',
+        writeback.oldestSeconds,
+      ),
+      gauge('memory_cache_bytes', 'Bytes of content kept in memory.', this.services.reader.bytes),
+      gauge('disk_cache_bytes', 'Bytes of content kept on disk.', this.#disk?.bytes ?? 0),
+    ];
   }
 
   /**

@@ -24,6 +24,8 @@ interface Due {
   timer: NodeJS.Timeout;
   at: number;
   failures: number;
+  /** When the file began to have staged data, in milliseconds of `performance.now()`. */
+  since: number;
 }
 
 /** Files whose data the bucket does not have yet, and when each is to be uploaded. */
@@ -52,6 +54,14 @@ export class Writeback {
     return [...this.#dirty.keys()].filter((node) => node.staged !== undefined);
   }
 
+  /** Seconds since the oldest change that is still staged; 0 where nothing is. */
+  get oldestSeconds(): number {
+    const now = performance.now();
+    let oldest = now;
+    for (const { since } of this.#dirty.values()) oldest = Math.min(oldest, since);
+    return (now - oldest) / 1000;
+  }
+
   /** Bytes in journals. */
   get bytes(): number {
     let sum = 0;
@@ -75,7 +85,7 @@ export class Writeback {
     clearTimeout(due?.timer);
     const timer = setTimeout(() => void this.#run(node), seconds * 1000);
     timer.unref();
-    this.#dirty.set(node, { timer, at, failures });
+    this.#dirty.set(node, { timer, at, failures, since: due?.since ?? performance.now() });
   }
 
   async #run(node: FileNode): Promise<void> {

@@ -27,6 +27,7 @@ import {
 } from '../../plugins/index.js';
 import { keeperDescriptor, KeeperGone, KeptEngine } from '../../keeper/index.js';
 import { keep } from '../keep.js';
+import { type MetricsListener, openMetrics } from '../metrics.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, servicesOf } from '../environment.js';
@@ -37,6 +38,7 @@ interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
   readonly logConfig: Partial<LogConfig>;
   readonly confineConfig: Partial<ConfineConfig>;
   readonly keep: boolean;
+  readonly metrics?: string | undefined;
 }
 
 const flagsSchema = exportSchema
@@ -74,6 +76,10 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
     .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
     .option('--control <PATH>', 'listen there for commands of backends, such as memfs fork')
     .option(
+      '--metrics <ADDRESS>',
+      'serve figures to Prometheus there: PORT or ADDRESS:PORT on loopback, or unix:PATH',
+    )
+    .option(
       '--keep',
       'have a keeper hold the guests, so that virtiofs-kit upgrade can replace the engine under them',
     )
@@ -88,10 +94,14 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   await checkBackends(served, registry);
   const confinement = confinementFrom(values, served.confineConfig);
   const isKept = served.keep || values['keep'] === true;
+  const metrics = values['metrics'] ?? served.metrics;
   if (values['printConfig'] === true) {
     const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
     const kept = isKept ? { keep: true } : {};
-    process.stdout.write(toYaml({ confine: confinement, ...kept, backends: served.backends, exports }));
+    const shown = metrics === undefined ? {} : { metrics };
+    process.stdout.write(
+      toYaml({ confine: confinement, ...kept, ...shown, backends: served.backends, exports }),
+    );
     return;
   }
   const container = servicesOf(values, served.logConfig, registry);
@@ -103,7 +113,9 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     return;
   }
   const stop = stopSignal();
-  const confined = await confine(served, registry, confinementOf(confinement, values), log);
+  const listener = typeof metrics === 'string' ? await openMetrics(metrics) : undefined;
+  const wanted = confinementOf(confinement, values, listener);
+  const confined = await confine(served, registry, wanted, log);
   const keeper = keeperFd === undefined ? undefined : new KeptEngine(keeperFd);
   stop.addEventListener('abort', () => keeper?.end());
   let daemon: Daemon;
@@ -118,9 +130,11 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     mustBeConfined(confined);
     const listening =
       typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
+    const monitoring = await listener?.serve(() => daemon.figures(), log);
     await confined.seal();
     await Promise.race([aborted(stop), daemon.ended()]);
     if (keeper === undefined) log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+    await monitoring?.close();
     await listening?.close();
   } finally {
     await daemon.close();
@@ -140,16 +154,22 @@ function confinementFrom(values: Values, settings: Partial<ConfineConfig>): Conf
 function confinementOf(
   { layers, missingLayers, seccompAction, modcaps }: ConfineConfig,
   values: Values,
+  metrics: MetricsListener | undefined,
 ): Confinement {
   const { config, control } = values;
+  const sockets = [
+    ...(typeof control === 'string' ? [control] : []),
+    ...(metrics?.path === undefined ? [] : [metrics.path]),
+  ];
   return {
     layers,
     missingLayers,
     seccompAction,
     capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
     reads: typeof config === 'string' ? [config] : [],
-    writes: typeof control === 'string' ? [dirname(resolve(control))] : [],
-    listens: typeof control === 'string',
+    writes: sockets.map((path) => dirname(resolve(path))),
+    listens: sockets.length > 0 || metrics !== undefined,
+    descriptors: metrics?.fd === undefined ? [] : [metrics.fd],
   };
 }
 

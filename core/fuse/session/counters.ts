@@ -3,7 +3,22 @@ import { OPCODE_END } from '../wire/abi.js';
 /** One past the largest errno that is counted separately; larger ones count as the last. */
 const ERRNO_END = 134;
 
-/** A session's figures for monitoring: plain numbers that only grow. */
+/**
+ * Upper bounds of the latency histogram's buckets, in microseconds; one more bucket has what took
+ * longer.
+ */
+export const LATENCY_BOUNDS_US: readonly number[] = [
+  5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
+  1_000_000, 5_000_000, 30_000_000,
+];
+
+/** Buckets of one opcode. */
+export const LATENCY_BUCKETS = LATENCY_BOUNDS_US.length + 1;
+
+/** One request of so many is timed, since a look at the clock costs 40 ns. */
+const TIMED_ONE_OF = 16;
+
+/** Figures for monitoring: plain numbers that only grow. Sessions of one export may share them. */
 export class Counters {
   /** Requests answered, by opcode; 0 for unknown opcodes. */
   readonly requests = new Float64Array(OPCODE_END);
@@ -14,10 +29,38 @@ export class Counters {
   /** Bytes of file data. */
   bytesRead = 0;
   bytesWritten = 0;
+  /**
+   * Timed requests by opcode and bucket: that of opcode `o` and bucket `b` is at
+   * `o * LATENCY_BUCKETS + b`.
+   */
+  readonly latencies = new Float64Array(OPCODE_END * LATENCY_BUCKETS);
+  /** Microseconds of the timed requests, summed by opcode. */
+  readonly latencySum = new Float64Array(OPCODE_END);
+  /** Requests that queue threads answered with an error. Their opcode and errno are not known. */
+  threadFailures = 0;
   /** Messages too short for a request's header, or without room for a reply's. */
   unanswerable = 0;
   /** Unexpected exceptions, which are mistakes in the backend. */
   faults = 0;
+
+  #untimed = 0;
+
+  /** A request begins. @returns when, in milliseconds of `performance.now()`; 0: not timed. */
+  begin(): number {
+    if (++this.#untimed < TIMED_ONE_OF) return 0;
+    this.#untimed = 0;
+    return performance.now();
+  }
+
+  /** A timed request has ended. @param began what {@link begin} returned. */
+  time(opcode: number, began: number): void {
+    const microseconds = (performance.now() - began) * 1000;
+    this.latencySum[opcode] = this.latencySum[opcode]! + microseconds;
+    let bucket = 0;
+    while (bucket < LATENCY_BOUNDS_US.length && microseconds > LATENCY_BOUNDS_US[bucket]!) bucket += 1;
+    const at = opcode * LATENCY_BUCKETS + bucket;
+    this.latencies[at] = this.latencies[at]! + 1;
+  }
 
   /** @param length as `Operation.finish` returns. */
   count(opcode: number, length: number): void {

@@ -9,6 +9,7 @@ import type {
   Slot,
 } from '../../state/index.js';
 import type { Validity } from '../wire/reply.js';
+import type { Counters } from './counters.js';
 
 /** How long a guest may keep a name, the absence of a name, and attributes. */
 export interface Validities {
@@ -96,4 +97,6 @@ export interface FileTable {
   withdrawFile(index: HandleIndex): void;
   /** Withdraws everything. */
   clear(): void;
+  /** Adds what threads have answered since the last call. */
+  addTo(counters: Counters): void;
 }

@@ -62,6 +62,8 @@ export class Request {
   operation!: Operation;
   readonly context: RequestContext;
   opcode = 0;
+  /** When the request began, if it is timed: see `Counters.begin`. */
+  began = 0;
   uniqueLow = 0;
   uniqueHigh = 0;
   /** Hash of the name in a LOOKUP that a thread has passed on. */

@@ -60,6 +60,8 @@ export interface SessionOptions {
   readonly drainTimeout?: number;
   /** Where files are published to queue threads, if there may be such threads. */
   readonly fileTable?: FileTable | undefined;
+  /** Counts what this guest does, perhaps together with others. Default: one of its own. */
+  readonly counters?: Counters;
 }
 
 const UNKNOWN_OPCODE = refusal('unknown opcode', Errno.ENOSYS);
@@ -98,8 +100,11 @@ export class Session {
   readonly gathering = new Gathering((batch) => this.#endBatch(batch));
   /** Where files are published to the threads that serve queues of this session. */
   readonly fileTable: FileTable | undefined;
-  /** Figures for monitoring. Requests that queue threads answer themselves are not in them. */
-  readonly counters = new Counters();
+  /**
+   * Figures for monitoring. What queue threads answer themselves is added by {@link
+   * countThreads}.
+   */
+  readonly counters: Counters;
   /** Keeps what the guest has for a process that follows, where somebody holds it. */
   journal: SessionJournal | undefined = undefined;
   /** What a former process has done of requests that come again, by their ids. */
@@ -135,6 +140,7 @@ export class Session {
     this.entryValidity = validity(shared.cache.entryTimeout);
     this.negativeValidity = validity(shared.cache.negativeTimeout);
     this.attributeValidity = validity(shared.cache.attributeTimeout);
+    this.counters = options.counters ?? new Counters();
     this.fileTable = options.fileTable;
     this.fileTable?.begin(
       { entry: this.entryValidity, negative: this.negativeValidity, attributes: this.attributeValidity },
@@ -182,6 +188,7 @@ export class Session {
     if (gathering.outstanding > 0) this.accelerator.completions!.collect();
     const request = this.#spare.pop() ?? new Request(this.#guest);
     request.message = message;
+    request.began = this.counters.begin();
     const loaded = this.in.load(message);
     if (loaded < 0) {
       this.#recycle(request);
@@ -222,6 +229,11 @@ export class Session {
     // A large transfer may run on another thread. The requests gathered before it need not wait.
     if (size >= LARGE && gathering.count > 0 && accelerator.completions !== undefined) this.#submitGathered();
     return gathering.begin(size);
+  }
+
+  /** Adds to {@link counters} what queue threads have answered since the last call. */
+  countThreads(): void {
+    this.fileTable?.addTo(this.counters);
   }
 
   /**
@@ -381,6 +393,7 @@ export class Session {
   #reply(request: Request, length: number): void {
     const { message, operation } = request;
     this.counters.count(request.opcode, length);
+    if (request.began !== 0) this.counters.time(request.opcode, request.began);
     let written = 0;
     if (operation.silent !== true) {
       if (message.writable.length < BODY) written = -1;
@@ -647,6 +660,7 @@ export class Session {
     this.#closed = true;
     await this.drain();
     await this.reset();
+    this.countThreads();
     this.locks.close(Errno.EINTR);
     this.journal?.end();
   }

@@ -16,12 +16,12 @@ const socketpair = libc<(domain: number, type: number, protocol: number, fds: nu
   'int',
   ['int', 'int', 'int', 'uintptr_t'],
 );
-const bind = libc<(fd: Fd, address: number, length: number) => number>('bind', 'int', [
+export const bind = libc<(fd: Fd, address: number, length: number) => number>('bind', 'int', [
   'int',
   'uintptr_t',
   'uint',
 ]);
-const listen = libc<(fd: Fd, backlog: number) => number>('listen', 'int', ['int', 'int']);
+export const listen = libc<(fd: Fd, backlog: number) => number>('listen', 'int', ['int', 'int']);
 const connect = libc<(fd: Fd, address: number, length: number) => number>('connect', 'int', [
   'int',
   'uintptr_t',
@@ -48,7 +48,7 @@ const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
-const SOL_SOCKET = 1;
+export const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
@@ -107,9 +107,10 @@ function socketAddress(path: string): number {
   return 3 + bytes.length;
 }
 
-function newSocket(): OwnedFd {
+/** A stream socket, non-blocking and closed on execution. @throws SystemError */
+export function newSocket(domain = AF_UNIX): OwnedFd {
   return new OwnedFd(
-    check(result(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), 'socket') as Fd,
+    check(result(socket(domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), 'socket') as Fd,
   );
 }
 

@@ -99,7 +99,7 @@ describe('reading a bucket', () => {
     assert.deepEqual(await mount.names(''), ['d', 'good', '\udcc3']);
     assert.deepEqual(await mount.names('d'), []);
     assert.equal(mount.log.lines.filter((line) => line.includes('no valid names')).length, 2);
-    assert.equal(mount.backend.metrics()['skippedKeys'], 3);
+    assert.equal(mount.backend.mounted.services.metrics.snapshot()['skippedKeys'], 3);
     await mount.close();
   });
 
@@ -216,7 +216,7 @@ describe('reading a bucket', () => {
     const file = await other.openFile('big', 0);
     for (const block of [40, 3, 60, 21, 11]) await other.read(file, block * 131_072, 65_536);
     assert.equal(other.requests('GetObject'), 5);
-    assert.equal(other.backend.metrics()['bytesDown'], 5 * 131_072);
+    assert.equal(other.backend.mounted.services.metrics.snapshot()['bytesDown'], 5 * 131_072);
     await Promise.all([mount.close(), other.close()]);
   });
 
@@ -270,7 +270,7 @@ describe('reading a bucket', () => {
     await writeFile(path, stored);
     const third = await Mount.open(own, { readOnly: true, cacheDir });
     assert.ok((await third.content('f')).equals(bytes));
-    assert.equal(third.backend.metrics()['diskCorrupt'], 1);
+    assert.equal(third.backend.mounted.services.metrics.snapshot()['diskCorrupt'], 1);
     assert.equal(third.requests('GetObject'), 1);
     await third.close();
 

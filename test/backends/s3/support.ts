@@ -304,7 +304,7 @@ export class Mount {
 
   /** How often requests of a kind were made. */
   requests(operation: string): number {
-    return this.backend.metrics()[`requests{${operation}}`] ?? 0;
+    return this.backend.mounted.services.metrics.snapshot()[`requests{${operation}}`] ?? 0;
   }
 }
 

@@ -106,7 +106,7 @@ describe('a process that is killed', () => {
     assert.equal((await bucket.get('saved')).toString(), 'first');
     assert.equal((await bucket.get('tmp')).toString(), 'second');
     assert.equal((await bucket.get('open')).toString(), 'fourth');
-    assert.equal(next.backend.metrics()['conflicts'], 0);
+    assert.equal(next.backend.mounted.services.metrics.snapshot()['conflicts'], 0);
     await next.close();
     await mount.release(open).catch(() => undefined);
   });

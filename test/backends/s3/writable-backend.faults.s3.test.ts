@@ -87,7 +87,7 @@ describe('a bucket behind a bad network', () => {
       assert.deepEqual(await other.names(`${name}-2`), ['exclusive', 'large', 'link', 'renamed']);
       assert.equal((await other.content(`${name}-2/renamed`)).toString(), 'smNEW');
       assert.ok((await other.content(`${name}-2/large`)).equals(large));
-      assert.equal(mount.backend.metrics()['conflicts'], 0);
+      assert.equal(mount.backend.mounted.services.metrics.snapshot()['conflicts'], 0);
       await mount.close();
       await other.close();
       assert.deepEqual(await bucket.keys(`${name}/`), []);

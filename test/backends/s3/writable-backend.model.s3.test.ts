@@ -296,7 +296,7 @@ class Schedule {
       if (key.includes('/.virtiofs-kit/probe-')) continue;
       found.set(key.slice(this.#prefix.length + 1), await this.#bucket.get(key));
     }
-    const conflicts = mount.backend.metrics()['conflicts'];
+    const conflicts = mount.backend.mounted.services.metrics.snapshot()['conflicts'];
     await mount.close();
     const shown = describeWorld(found);
     const possible = this.#worlds.map(describeWorld);

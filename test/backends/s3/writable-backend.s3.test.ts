@@ -77,7 +77,7 @@ describe('writing to a bucket', () => {
     assert.equal((await bucket.metadata('large'))['uid'], '1000');
     await large.release(file);
 
-    const uploaded = large.backend.metrics()['bytesUp'] ?? 0;
+    const uploaded = large.backend.mounted.services.metrics.snapshot()['bytesUp'] ?? 0;
     const again = await large.openFile('large');
     await large.write(again, 12_345_678, 'changed');
     bytes.write('changed', 12_345_678);
@@ -85,7 +85,7 @@ describe('writing to a bucket', () => {
     await large.release(again);
     assert.ok((await bucket.get('large')).equals(bytes));
     assert.ok(large.requests('UploadPartCopy') >= 4);
-    assert.ok((large.backend.metrics()['bytesUp'] ?? 0) - uploaded < 6 * 2 ** 20);
+    assert.ok((large.backend.mounted.services.metrics.snapshot()['bytesUp'] ?? 0) - uploaded < 6 * 2 ** 20);
     await large.close();
   });
 
@@ -125,7 +125,7 @@ describe('writing to a bucket', () => {
     await bucket.put('foreign', 'data', { Metadata: { theirs: 'kept' }, ContentType: 'text/plain' });
     const mount = await Mount.open(bucket);
     const node = await mount.at('foreign');
-    const uploaded = mount.backend.metrics()['bytesUp'];
+    const uploaded = mount.backend.mounted.services.metrics.snapshot()['bytesUp'];
     await mount.backend.setattr(
       node,
       { mode: 0o600, uid: 4, mtime: { seconds: 1_500_000_000, nanoseconds: 7 } },
@@ -136,7 +136,7 @@ describe('writing to a bucket', () => {
     await mount.backend.syncfs(context);
     const { mode, uid, mtime, theirs } = await bucket.metadata('foreign');
     assert.deepEqual([mode, uid, mtime, theirs], ['33152', '4', '1500000000.000000007', 'kept']);
-    assert.equal(mount.backend.metrics()['bytesUp'], uploaded);
+    assert.equal(mount.backend.mounted.services.metrics.snapshot()['bytesUp'], uploaded);
     const other = await Mount.open(bucket, { readOnly: true });
     const value = await other.backend.getxattr(await other.at('foreign'), 'user.x');
     assert.equal(Buffer.from(value ?? []).toString(), 'value');
@@ -275,7 +275,7 @@ describe('writing to a bucket', () => {
       (await slow.names('')).filter((name) => name.startsWith('turn')),
       ['turned'],
     );
-    assert.equal(slow.backend.metrics()['conflicts'], 0);
+    assert.equal(slow.backend.mounted.services.metrics.snapshot()['conflicts'], 0);
     await slow.close();
   });
 
@@ -299,7 +299,7 @@ describe('writing to a bucket', () => {
       assert.ok(content.equals(await bucket.get(name)));
       assert.equal(content.toString(), 'renamed');
     }
-    assert.equal(slow.backend.metrics()['conflicts'], 0);
+    assert.equal(slow.backend.mounted.services.metrics.snapshot()['conflicts'], 0);
     await slow.close();
   });
 
@@ -467,7 +467,9 @@ describe('two mounts of one bucket', () => {
       // Both see the winner's content from now on.
       for (const mount of mounts) assert.equal((await mount.content(name)).toString(), content);
     }
-    const conflicts = mounts.map((mount) => mount.backend.metrics()['conflicts'] ?? 0);
+    const conflicts = mounts.map(
+      (mount) => mount.backend.mounted.services.metrics.snapshot()['conflicts'] ?? 0,
+    );
     assert.equal(conflicts[0]! + conflicts[1]!, 10);
     for (const mount of mounts) await mount.close();
   });

@@ -8,6 +8,7 @@ import { setImmediate, setTimeout } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import type { Backing } from '../../../core/backend/accelerator.js';
 import { type Attributes, FileType } from '../../../core/backend/index.js';
+import { Counters, Opcode } from '../../../core/fuse/index.js';
 import { type Fd, DescriptorUse, SharedDescriptors } from '../../../core/system/index.js';
 import { Count, SharedFileTable, FileTableView } from '../../../core/queue-threads/shared-file-table.js';
 import {
@@ -742,19 +743,12 @@ describe('the file table of a session', () => {
     assert.deepEqual(view.attributesValid, times.attributes);
   });
 
-  it('counts what all threads have served', (t) => {
+  it('adds what all threads have served to the counters, once', (t) => {
     const rig = new Rig(t, 64);
     const { fileTable, views } = rig;
-    const none = {
-      reads: 0,
-      writes: 0,
-      getattrs: 0,
-      lookups: 0,
-      failures: 0,
-      bytesRead: 0,
-      bytesWritten: 0,
-    };
-    assert.deepEqual(fileTable.counts, none);
+    const counters = new Counters();
+    fileTable.addTo(counters);
+    assert.deepEqual(counters, new Counters());
     for (const [i, { counts }] of views.entries()) {
       counts[Count.READS]! += 1;
       counts[Count.WRITES]! += 2;
@@ -764,19 +758,20 @@ describe('the file table of a session', () => {
       counts[Count.BYTES_READ]! += 2 ** 40;
       counts[Count.BYTES_WRITTEN]! += 2 ** 33 + 1;
     }
-    const expected = {
-      reads: 64,
-      writes: 128,
-      getattrs: 192,
-      lookups: 256,
-      failures: 2016,
-      bytesRead: 2 ** 46,
-      bytesWritten: 64 * (2 ** 33 + 1),
-    };
-    assert.deepEqual(fileTable.counts, expected);
+    const expected = new Counters();
+    expected.requests[Opcode.READ] = 64;
+    expected.requests[Opcode.WRITE] = 128;
+    expected.requests[Opcode.GETATTR] = 192;
+    expected.requests[Opcode.LOOKUP] = 256;
+    expected.threadFailures = 2016;
+    expected.bytesRead = 2 ** 46;
+    expected.bytesWritten = 64 * (2 ** 33 + 1);
+    fileTable.addTo(counters);
+    assert.deepEqual(counters, expected);
     // They stay when the table is emptied, and no other place of it has changed.
     fileTable.clear();
-    assert.deepEqual(fileTable.counts, expected);
+    fileTable.addTo(counters);
+    assert.deepEqual(counters, expected);
     assert.deepEqual(rig.view.entryValid, noTime());
     assert.equal(rig.view.findFile(0, 0, 0, 0), false);
   });

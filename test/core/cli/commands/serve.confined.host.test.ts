@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { copyFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { once } from 'node:events';
+import { copyFileSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
@@ -35,6 +37,34 @@ test('serve confines itself by default and answers a front-end', skip, async (t)
   frontEnd.close();
   assert.equal(await end(), 0);
 });
+
+test('a confined daemon, whose network is its own, serves metrics on a port of the host', skip, async (t) => {
+  const port = await freePort();
+  const { said, text, socket, pid, end } = await serve(t, share(t), {
+    words: ['--metrics', `${port}`],
+    until: 'serving metrics',
+  });
+  assert.equal(said.at(-1)?.['port'], port, text);
+  assert.notEqual(readlinkSync(`/proc/${pid}/ns/net`), readlinkSync('/proc/self/ns/net'));
+  const frontEnd = await FrontEnd.connect(socket);
+  const fuse = new FuseClient(fuseTransport(frontEnd));
+  await fuse.init();
+  const answer = await fetch(`http://127.0.0.1:${port}/metrics`);
+  assert.equal(answer.status, 200);
+  assert.match(await answer.text(), /^virtiofs_kit_requests_total\{export="confined",opcode="INIT"\} 1$/m);
+  frontEnd.close();
+  assert.equal(await end(), 0);
+});
+
+/** A port that nobody listens on. */
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  server.close();
+  await once(server, 'close');
+  return port;
+}
 
 test(
   'threads of a confined daemon serve after it has given up the right to make machine code',

@@ -97,6 +97,9 @@ class Recorder implements FileTable {
   /** How often something was published. */
   publications = 0;
 
+  /** There are no threads. */
+  addTo(): void {}
+
   calls(): string[] {
     const calls = this.#calls;
     this.#calls = [];

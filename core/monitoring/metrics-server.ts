@@ -1,0 +1,111 @@
+import { createServer, type Server } from 'node:http';
+import { isIP } from 'node:net';
+import { UsageError, type Logger } from '../backend/index.js';
+import { listenOnLoopback, type OwnedFd, SystemError } from '../system/index.js';
+import type { DaemonFigures } from './figures.js';
+
+/** Where metrics are served: a unix socket, or a port of this host's loopback interface. */
+export type MetricsAddress = { readonly path: string } | { readonly host: string; readonly port: number };
+
+/** Prometheus asks with a few hundred bytes. */
+const MAX_HEADER_BYTES = 8192;
+const MAX_CONNECTIONS = 16;
+const TIMEOUT_MS = 10_000;
+
+/**
+ * Reads `unix:PATH`, `PORT`, `127.0.0.1:PORT` or `[::1]:PORT`. Figures tell much of what guests do,
+ * and nobody has to say who he is: other addresses are refused.
+ * @throws UsageError
+ */
+export function parseMetricsAddress(text: string): MetricsAddress {
+  if (text.startsWith('unix:') && text.length > 5) return { path: text.slice(5) };
+  const [, host = '127.0.0.1', digits] = /^(?:\[?([0-9a-f.:]+?)\]?:)?(\d{1,5})$/i.exec(text) ?? [];
+  const port = Number(digits);
+  if (digits === undefined || port < 1 || port > 65_535) {
+    throw new UsageError(`--metrics ${text}: must be PORT, 127.0.0.1:PORT, [::1]:PORT or unix:PATH`);
+  }
+  if (!host.startsWith('127.') && host !== '::1') {
+    throw new UsageError(
+      `--metrics ${text}: only addresses of the loopback interface; forward it if need be`,
+    );
+  }
+  if (isIP(host) === 0) throw new UsageError(`--metrics ${text}: ${host} is no IP address`);
+  return { host, port };
+}
+
+/**
+ * Listens on a port. To be called before the process confines itself, which takes its network away:
+ * what listens already goes on.
+ * @throws UsageError if the port cannot be had.
+ */
+export function listenForMetrics(address: { readonly host: string; readonly port: number }): OwnedFd {
+  try {
+    return listenOnLoopback(address.host, address.port);
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    throw new UsageError(`--metrics ${address.host}:${address.port}: ${error.message}`, { cause: error });
+  }
+}
+
+/** Serves figures to Prometheus: `GET /metrics`. */
+export class MetricsServer {
+  readonly #server: Server;
+
+  private constructor(server: Server) {
+    this.#server = server;
+  }
+
+  /**
+   * @param where the path of a unix socket, or a descriptor that listens, which is the server's
+   * from here on.
+   * @param collect gives the figures. A scrape waits for it.
+   * @throws UsageError if the socket cannot be had.
+   */
+  static async start(
+    where: string | OwnedFd,
+    collect: () => Promise<DaemonFigures>,
+    log: Logger,
+  ): Promise<MetricsServer> {
+    // Only those who ask for figures pay for the library.
+    const { CONTENT_TYPE, prometheusText } = await import('./prometheus.js');
+    const server = createServer(
+      { maxHeaderSize: MAX_HEADER_BYTES, requestTimeout: TIMEOUT_MS, headersTimeout: TIMEOUT_MS },
+      (request, response) => {
+        const { method, url } = request;
+        if (method !== 'GET' || url === undefined || url.replace(/\?.*/s, '') !== '/metrics') {
+          response.writeHead(method === 'GET' ? 404 : 405).end();
+          return;
+        }
+        collect()
+          .then((figures) => prometheusText(figures, log))
+          .then(
+            (body) => response.writeHead(200, { 'content-type': CONTENT_TYPE }).end(body),
+            (error: unknown) => {
+              log.error({ err: error }, 'the figures could not be collected');
+              response.writeHead(500).end();
+            },
+          );
+      },
+    );
+    server.maxConnections = MAX_CONNECTIONS;
+    server.timeout = TIMEOUT_MS;
+    await new Promise<void>((resolve, reject) => {
+      server.once('listening', resolve);
+      server.once('error', (error) =>
+        reject(new UsageError(`--metrics: ${error.message}`, { cause: error })),
+      );
+      if (typeof where === 'string') server.listen(where);
+      else server.listen({ fd: where.take() });
+    });
+    server.on('error', (error) => log.error({ err: error }, 'metrics are not served any more'));
+    server.unref();
+    return new MetricsServer(server);
+  }
+
+  /** Ends every connection, and stops listening. */
+  async close(): Promise<void> {
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    this.#server.closeAllConnections();
+    await closed;
+  }
+}
