@@ -35,11 +35,8 @@ import {
   type BackendSource,
   type OpenExportOptions,
 } from './open-export.js';
-<<<<<<< HEAD
 import { makeJournalMemory, noJournal, withJournalMemory } from './journal-memory.js';
-=======
 import { figuresOf, type Served } from './figures.js';
->>>>>>> 8096549 (serve --metrics: figures for Prometheus)
 import { limited } from './rate-limited-log.js';
 import { check } from './option-descriptions.js';
 import { suggestion } from './suggestion.js';
@@ -102,16 +99,12 @@ export class Daemon {
   /** The connections that the keeper gave, by their ids. */
   readonly #kept = new Map<number, KeptDevice>();
   /** Restored sessions whose connections have not come yet, by those connections' ids. */
-<<<<<<< HEAD
   readonly #restored = new Map<number, { readonly session: Session; readonly socket: number }>();
   /** Ends the use of a session journal's memory. */
   readonly #journals: (() => void)[] = [];
-=======
-  readonly #restored = new Map<number, Session>();
   /** What each server serves, and counts. */
   readonly #served = new Map<VhostUserServer, Served>();
   readonly #started = Date.now() / 1000;
->>>>>>> 8096549 (serve --metrics: figures for Prometheus)
   /** Options of the sessions of a server. */
   readonly #sessionOptions: (() => SessionOptions)[] = [];
   #closing: Promise<void> | undefined;

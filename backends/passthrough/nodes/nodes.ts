@@ -188,6 +188,11 @@ export class Nodes {
   /** Called before a node's descriptor is closed. */
   beforeClose: () => void = () => {};
 
+  /** Descriptors kept for nodes; those of open files are not counted. */
+  get descriptors(): number {
+    return this.#cached + this.#held;
+  }
+
   /** The S_IFMT bits of the file, which never change. */
   fileType(node: Node): number {
     return ((this.#info[node.slot]! >>> 12) & 15) << 12;

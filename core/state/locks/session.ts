@@ -20,6 +20,11 @@ export class LockSession<N> {
     return this.#record.id;
   }
 
+  /** How many ranges this session has locked, and how many of its requests are parked. */
+  get counts(): { readonly locks: number; readonly waiters: number } {
+    return { locks: this.#record.locks, waiters: this.#record.waiters.size };
+  }
+
   /** GETLK. @returns a conflicting lock, undefined if there is none, or a positive errno. */
   test(request: LockRequest<N>): LockConflict | undefined | number {
     return this.#table.test(this.#record, request);
