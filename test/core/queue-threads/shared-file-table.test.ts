@@ -869,7 +869,7 @@ test('every lookup with which an entry is published is taken by a thread or retu
   };
   const taken = new Int32Array(data.taken);
   const attributesDiffer = new Int32Array(data.attributesDiffer);
-  /** A busy machine may give the threads no time for a while: the race goes on until all is seen. */
+  /** On a busy machine the threads may have no time for a while: it goes on until all is seen. */
   const hasSeenAll = (): boolean =>
     taken.some((count) => count === GRANTED) &&
     taken.some((count) => count > 0 && count < GRANTED) &&
