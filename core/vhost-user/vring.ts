@@ -1,5 +1,5 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
-import { type Log, OwnedFd, SystemError } from '../system/index.js';
+import { type Log, type OwnedFd, ReceivedFd, SystemError } from '../system/index.js';
 import {
   type InflightQueue,
   type QueuePlacer,
@@ -239,5 +239,5 @@ export class Vring {
 export function keep(fd: OwnedFd): OwnedFd;
 export function keep(fd: OwnedFd | undefined): OwnedFd | undefined;
 export function keep(fd: OwnedFd | undefined): OwnedFd | undefined {
-  return fd === undefined ? undefined : new OwnedFd(fd.take());
+  return fd === undefined ? undefined : new ReceivedFd(fd.take());
 }

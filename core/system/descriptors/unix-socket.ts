@@ -3,6 +3,7 @@ import { lstatSync, unlinkSync } from 'node:fs';
 import { check, libc, result, SystemError } from '../calls/libc.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { OwnedFd } from './owned-fd.js';
+import { acceptsDescriptors, ReceivedFd } from './received-fd.js';
 import { setNonBlocking } from './eventfd.js';
 import { EADDRINUSE, ECONNREFUSED, EMFILE, EMSGSIZE, ENAMETOOLONG } from '../calls/negative-errno.js';
 
@@ -161,11 +162,12 @@ export class UnixConnection {
    * Receives up to {@link MAX_TRANSFER} bytes into `target`. Descriptors that came with them are
    * appended to `fds`.
    * @returns bytes, 0 at the end of the stream, or minus the errno. EAGAIN: nothing has arrived.
-   * EMFILE: descriptors were lost, because this process has too many.
+   * EMFILE: descriptors were lost, because this process has too many, or too many that wait to be
+   * closed.
    */
   recv(target: Uint8Array, fds: OwnedFd[]): number {
     const count = Math.min(target.length, MAX_TRANSFER);
-    const header = prepare(count, CONTROL_LENGTH);
+    const header = prepare(count, acceptsDescriptors() ? CONTROL_LENGTH : 0);
     const received = result(recvmsg(this.#fd.value, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
     if (received < 0) return received;
     const first = fds.length;
@@ -214,7 +216,7 @@ function takeDescriptors(fds: OwnedFd[]): void {
     if (length < CMSG_HEADER || at + length > end) return;
     if (scratch.i32[(at + 8) >>> 2] === SOL_SOCKET && scratch.i32[(at + 12) >>> 2] === SCM_RIGHTS) {
       for (let i = at + CMSG_HEADER; i + 4 <= at + length; i += 4)
-        fds.push(new OwnedFd(scratch.i32[i >>> 2] as Fd));
+        fds.push(new ReceivedFd(scratch.i32[i >>> 2] as Fd));
     }
     at += (length + 7) & ~7;
   }
