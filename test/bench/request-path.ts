@@ -3,22 +3,27 @@
  * passthrough on a directory in memory. What the device takes for a request, 32 at a time, in
  * nanoseconds: the middle and the best tenth of all batches, so that builds can be told apart by
  * less than what two runs against a daemon differ. No guest's memory is in another processor's
- * cache here. With the word `inflight` the queue tracks what is in flight. By hand:
- * `node dist/test/bench/request-path.js [requests] [WORD of a name] [inflight]`.
+ * cache here. With the word `inflight` the queue tracks what is in flight, with `journal` also what
+ * a process that follows a killed one must know. With `names`: requests one at a time that open,
+ * make and remove files. By hand:
+ * `node dist/test/bench/request-path.js [requests] [WORD of a name] [inflight] [journal] [names]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import passthrough from '../../backends/passthrough/index.js';
 import { Session } from '../../core/fuse/index.js';
 import { inlineMore } from '../../core/plugins/index.js';
+import { makeJournalMemory } from '../../core/plugins/journal-memory.js';
 import { hostBuffer } from '../../core/memory/index.js';
-import { Export } from '../../core/state/index.js';
+import { Export, Journal } from '../../core/state/index.js';
 import { DATA, GUEST, Rig } from '../core/virtqueue/rig.js';
 import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 
 inlineMore();
 const requests = Number(process.argv[2] ?? 1_000_000);
-const inflight = process.argv.includes('inflight');
-const word = process.argv[3] === 'inflight' ? '' : (process.argv[3] ?? '');
+const journal = process.argv.includes('journal');
+const inflight = journal || process.argv.includes('inflight');
+const names = process.argv.includes('names');
+const word = process.argv.slice(3).find((each) => !['inflight', 'journal', 'names'].includes(each)) ?? '';
 const PAGE = 4096;
 const BATCH = 32;
 const STRIDE = 4 * PAGE;
@@ -32,6 +37,15 @@ const shared = await Export.open(await passthrough.create(options, environment),
   createBuffer: hostBuffer,
 });
 const session = new Session(shared);
+if (journal) {
+  const holder = { hold: () => 1, drop: () => undefined };
+  const kept = new Journal(shared, { memory: makeJournalMemory(), holder, log: quiet });
+  session.journal = kept.register(session, { connection: 0, socket: 0 });
+  kept.begin();
+}
+
+/** Nanoseconds of each request that {@link client} made. */
+const singles: number[] = [];
 
 const rig = new Rig({
   size: 256,
@@ -54,7 +68,9 @@ const client = new FuseClient({
     driver.writable(GUEST + DATA + PAGE, outSize);
     driver.submit();
     driver.publish();
+    const begun = performance.now();
     queue.kick();
+    singles.push((performance.now() - begun) * 1e6);
     driver.poll();
     driver.enableInterrupts();
     return Promise.resolve(rig.bytes.slice(DATA + PAGE, DATA + PAGE + driver.usedLength));
@@ -153,9 +169,65 @@ function run(places: readonly (readonly [number, number, boolean])[][], count: n
   return times.sort((a, b) => a - b);
 }
 
-for (const each of cases) run(place(each), 100_000);
+const log = await client.create(ROOT, 'log', 0o644, 0o2002);
+const changes: Readonly<Record<string, (i: number) => Promise<unknown>>> = {
+  OPEN: async () => {
+    const opened = await client.open(nodeid, 2);
+    return () => client.release(nodeid, opened.fh);
+  },
+  MKDIR: async () => {
+    await client.mkdir(ROOT, 'made');
+    return () => client.rmdir(ROOT, 'made');
+  },
+  CREATE: async () => {
+    const { entry, open } = await client.create(ROOT, 'made', 0o644, 0o302);
+    return async () => {
+      await client.release(entry.nodeid, open.fh);
+      await client.unlink(ROOT, 'made');
+      await client.send(Op.FORGET, entry.nodeid, new Fields().u64(1).bytes());
+    };
+  },
+  UNLINK: async () => {
+    const { entry, open } = await client.create(ROOT, 'made', 0o644, 0o302);
+    await client.release(entry.nodeid, open.fh);
+    await client.unlink(ROOT, 'made');
+    return () => client.send(Op.FORGET, entry.nodeid, new Fields().u64(1).bytes());
+  },
+  RENAME: async (i) => {
+    await client.rename(ROOT, `moved${i % 2}`, ROOT, `moved${(i + 1) % 2}`);
+    return () => Promise.resolve();
+  },
+  APPEND: async () => {
+    await client.write(log.entry.nodeid, log.open.fh, 0, new Uint8Array(64));
+    return () => Promise.resolve();
+  },
+};
+
+/** Prints the middle of how long each kind of change took. */
+async function runChanges(count: number, isPrinted: boolean): Promise<void> {
+  for (const [name, change] of Object.entries(changes)) {
+    const times: number[] = [];
+    for (let i = 0; i < count; i++) {
+      const undo = (await change(i)) as () => Promise<void>;
+      times.push(singles.at(-1)!);
+      await undo();
+      singles.length = 0;
+    }
+    times.sort((a, b) => a - b);
+    const middle = times[times.length >> 1]!.toFixed(0);
+    if (isPrinted) process.stdout.write(`${name.padEnd(12)} ${middle.padStart(6)} ns\n`);
+  }
+}
+
+if (names) {
+  await client.create(ROOT, 'moved0');
+  await runChanges(5_000, false);
+  for (let round = 0; round < 3; round++) await runChanges(requests, true);
+}
+const served = names ? [] : cases;
+for (const each of served) run(place(each), 100_000);
 for (let round = 0; round < 3; round++) {
-  for (const each of cases) {
+  for (const each of served) {
     const times = run(place(each), requests);
     const middle = times[times.length >> 1]!.toFixed(0);
     const best = times[Math.floor(times.length / 10)]!.toFixed(0);

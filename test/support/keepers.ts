@@ -27,6 +27,8 @@ export function keeping(backend: readonly string[], ...more: readonly string[]):
       '--keep',
       '--socket-path',
       socket,
+      '--tag',
+      'test',
       '--log-level',
       process.env['KEEPER_LOG'] ?? 'silent',
       ...backend.map((word) => (word === 'DIRECTORY' ? directory : word)),

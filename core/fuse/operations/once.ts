@@ -12,14 +12,7 @@ import {
   type NodeKey,
   RenameFlags,
 } from '../../backend/index.js';
-import {
-  type Intent,
-  IntentKind,
-  intentOf,
-  NO_SLOT,
-  type SessionJournal,
-  type Slot,
-} from '../../state/index.js';
+import { IntentKind, NO_SLOT, type SessionJournal, type Slot } from '../../state/index.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 
@@ -60,7 +53,8 @@ export function creating<R>(
     );
   }
   return andThen(lookUp(session, request, parent, name), (named) => {
-    if (named === undefined) intend(journal, request, IntentKind.CREATION, parent, { name });
+    if (named === undefined)
+      journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.CREATION, parent, name);
     return make();
   });
 }
@@ -82,7 +76,7 @@ export function linking(
   return andThen(lookUp(session, request, parent, name), (named) => {
     const key = keyOf(backend, nodes.node(node));
     if (named === undefined && key !== undefined)
-      intend(journal, request, IntentKind.LINK, parent, { name, key });
+      journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.LINK, parent, name, key);
     return make();
   });
 }
@@ -101,8 +95,8 @@ export function removing(
   return andThen(lookUp(session, request, parent, name), (named) => {
     if (!isNamed(named)) return remove();
     beforeLoss(journal, named);
-    intend(journal, request, IntentKind.REMOVAL, parent, { name, key: named.key });
-    return andThen(remove(), () => afterLoss(journal, named));
+    journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.REMOVAL, parent, name, named.key);
+    return named.isDirectory ? andThen(remove(), () => afterLoss(journal, named)) : remove();
   });
 }
 
@@ -127,8 +121,8 @@ export function renaming(
       if (target !== undefined && isSameKey(source.key, target.key)) return move();
       const replaced = (flags & RenameFlags.EXCHANGE) === 0 ? target : undefined;
       if (replaced !== undefined) beforeLoss(journal, replaced);
-      const more = { name, other: to, newName, key: source.key };
-      intend(journal, request, IntentKind.RENAME, from, more);
+      const { uniqueLow, uniqueHigh } = request;
+      journal.intend(uniqueLow, uniqueHigh, IntentKind.RENAME, from, name, source.key, to, newName);
       return andThen(move(), () => {
         if (replaced !== undefined) afterLoss(journal, replaced);
       });
@@ -155,7 +149,7 @@ export function changingXattr(
     const isThere = value !== undefined;
     const kind = flags === undefined ? IntentKind.XATTR_REMOVED : IntentKind.XATTR_SET;
     if (value !== UNKNOWN && isThere === (flags === undefined))
-      intend(journal, request, kind, node, { name });
+      journal.intend(request.uniqueLow, request.uniqueHigh, kind, node, name);
     return change();
   });
 }
@@ -182,7 +176,9 @@ export function appending(
   return andThen(before, (attributes) => {
     if (attributes !== UNKNOWN) {
       const begin = (attributes.size ?? 0) - done;
-      intend(journal, request, IntentKind.APPEND, slot, { size: begin, length: size });
+      const { uniqueLow, uniqueHigh } = request;
+      const { APPEND } = IntentKind;
+      journal.intend(uniqueLow, uniqueHigh, APPEND, slot, '', undefined, NO_SLOT, '', begin, size);
     }
     return andThen(write(done), (count) => done + count);
   });
@@ -202,16 +198,6 @@ export function keyOf(backend: Backend, node: object): NodeKey | undefined {
   }
 }
 
-function intend(
-  journal: SessionJournal,
-  { uniqueLow, uniqueHigh }: Request,
-  kind: IntentKind,
-  slot: Slot,
-  more: Partial<Intent>,
-): void {
-  journal.intend(uniqueLow, uniqueHigh, intentOf(kind, slot, more));
-}
-
 function lookUp(
   session: Session,
   request: Request,
@@ -219,17 +205,33 @@ function lookUp(
   name: string,
 ): Awaitable<Named | undefined | typeof UNKNOWN> {
   const { backend, nodes } = session;
-  const looked = attempt(() => backend.lookup(nodes.node(parent), name, request.context));
-  return andThen(looked, (entry) => {
-    if (entry === undefined || entry === UNKNOWN) return entry;
-    const { node, attributes } = entry;
-    const slot = nodes.slotOf(node);
-    const isDirectory = (attributes.mode & FileType.MASK) === FileType.DIRECTORY;
-    const isLast = isDirectory || (attributes.nlink ?? 1) <= 1;
-    const key = keyOf(backend, node);
-    if (slot === NO_SLOT) nodes.discard(node);
-    return key === undefined ? UNKNOWN : { key, slot, isDirectory, isLast };
-  });
+  let looked: Awaitable<Entry<object> | undefined>;
+  try {
+    looked = backend.lookup(nodes.node(parent), name, request.context);
+  } catch {
+    return UNKNOWN;
+  }
+  if (looked === undefined) return undefined;
+  return looked instanceof Promise
+    ? looked.then(
+        (entry) => namedBy(session, entry),
+        (): typeof UNKNOWN => UNKNOWN,
+      )
+    : namedBy(session, looked);
+}
+
+function namedBy(
+  { backend, nodes }: Session,
+  entry: Entry<object> | undefined,
+): Named | undefined | typeof UNKNOWN {
+  if (entry === undefined) return undefined;
+  const { node, attributes } = entry;
+  const slot = nodes.slotOf(node);
+  const isDirectory = (attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+  const isLast = isDirectory || (attributes.nlink ?? 1) <= 1;
+  const key = keyOf(backend, node);
+  if (slot === NO_SLOT) nodes.discard(node);
+  return key === undefined ? UNKNOWN : { key, slot, isDirectory, isLast };
 }
 
 /** Calls a method of the backend. @returns UNKNOWN where it fails. */

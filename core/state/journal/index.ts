@@ -7,7 +7,7 @@
  * - `intent.ts`: requests that must not be carried out twice.
  * - `replay.ts`: reads what a killed process has left.
  */
-export { type Intent, IntentKind, intentOf, type Verdict } from './intent.js';
+export { IntentKind, type Verdict } from './intent.js';
 export {
   type DescriptorHolder,
   Journal,

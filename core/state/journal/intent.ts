@@ -39,19 +39,6 @@ export const IntentKind = {
 } as const;
 export type IntentKind = (typeof IntentKind)[keyof typeof IntentKind];
 
-const NOTHING: Omit<Intent, 'kind' | 'slot'> = {
-  other: -1 as Slot,
-  name: '',
-  newName: '',
-  key: undefined,
-  size: 0,
-  length: 0,
-};
-
-export function intentOf(kind: IntentKind, slot: Slot, more: Partial<Intent>): Intent {
-  return { ...NOTHING, kind, slot, ...more };
-}
-
 /** What a request that comes again has done already. */
 export type Verdict =
   /** It was carried out, and not answered. `bytes` of an append were written. */

@@ -5,9 +5,9 @@ import { HandleKind, type HandleTable } from '../handle-table.js';
 import type { HandleIndex, Slot } from '../ids.js';
 import { type LockChange, type LockTable, OFFSET_MAX } from '../locks/index.js';
 import type { LookupCounts } from '../lookup-counts.js';
-import { type NodeTable, ROOT_SLOT } from '../node-table.js';
+import { NO_SLOT, type NodeTable, ROOT_SLOT } from '../node-table.js';
 import type { SavedSession } from '../saved-form.js';
-import type { Intent, Verdict } from './intent.js';
+import type { IntentKind, Verdict } from './intent.js';
 import { JournalLog, type JournalMemory } from './log.js';
 import { LOCK_KINDS, RecordType } from './records.js';
 
@@ -413,9 +413,19 @@ export class SessionJournal {
     this.#journal.forget(this);
   }
 
-  /** Notes what a request is about to do, at once. */
-  intend(low: number, high: number, intent: Intent): void {
-    const { kind, slot, other, name, newName, key, size, length } = intent;
+  /** Notes what a request is about to do, at once: the fields of `Intent`. */
+  intend(
+    low: number,
+    high: number,
+    kind: IntentKind,
+    slot: Slot,
+    name = '',
+    key: NodeKey | undefined = undefined,
+    other: Slot = NO_SLOT,
+    newName = '',
+    size = 0,
+    length = 0,
+  ): void {
     const words = 10 + textWords(name) + textWords(newName) + (key === undefined ? 1 : keyWords(key));
     if (!this.#journal.has(words)) return;
     const log = this.#log;
