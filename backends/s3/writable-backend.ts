@@ -11,6 +11,7 @@ import type {
 } from '../../core/backend/index.js';
 import {
   andThen,
+  creationMode,
   FallocateMode,
   FileType,
   FsError,
@@ -82,7 +83,8 @@ export class WritableBackend extends ReadingBackend {
   #creation(parent: Directory, mode: number, context: Context): Posix {
     const inherits = (parent.posix.mode & 0o2000) !== 0;
     const directory = (mode & FileType.MASK) === FileType.DIRECTORY;
-    const bits = (mode & ~context.umask) | (inherits && directory ? 0o2000 : 0);
+    const given = creationMode(mode, parent.posix, context);
+    const bits = (given & ~context.umask) | (inherits && directory ? 0o2000 : 0);
     return fresh(bits, context.uid, inherits ? parent.posix.gid : context.gid, now());
   }
 

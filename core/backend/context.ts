@@ -1,3 +1,5 @@
+import { FileType, ModeBits } from './attributes.js';
+
 /**
  * Who asks. A synchronous method must not keep the object beyond its return; one that returned a
  * promise may keep it until the promise settles.
@@ -16,6 +18,13 @@ export interface Context {
    * The caller's umask for creations; 0 for all else, and where the guest has applied it already.
    */
   readonly umask: number;
+  /**
+   * Whether the guest's kernel has already taken set-group-id from the mode of a creation where the
+   * caller may not give it (Linux since 6.0; told by FUSE 7.37). The mode is then to be set as it
+   * is: the guest knows all groups of the caller, the host does not. False or absent: the backend
+   * does it, see `creationMode`.
+   */
+  readonly setGroupIdChecked?: boolean;
   /** Supplementary groups that matter for a creation (FUSE_CREATE_SUPP_GROUP); mostly empty. */
   readonly groups: readonly number[];
   /**
@@ -57,4 +66,23 @@ export interface SecurityContext {
   readonly name: string;
   /** The attribute's value, as the guest's security module made it. */
   readonly value: Uint8Array;
+}
+
+/**
+ * The mode of what is made in a directory: without set-group-id where a group that inherits from
+ * the directory may execute it, and the caller is not in that group (Linux fs/inode.c,
+ * mode_strip_sgid). Unchanged where the guest's kernel has done so.
+ * @param mode with type bits
+ */
+export function creationMode(
+  mode: number,
+  parent: { readonly mode: number; readonly gid: number },
+  context: Pick<Context, 'uid' | 'gid' | 'groups' | 'setGroupIdChecked'>,
+): number {
+  const { SETGID } = ModeBits;
+  const isExecutable = (mode & (SETGID | 0o010)) === (SETGID | 0o010);
+  if (context.setGroupIdChecked === true || !isExecutable || (parent.mode & SETGID) === 0) return mode;
+  const isDirectory = (mode & FileType.MASK) === FileType.DIRECTORY;
+  const isMember = context.gid === parent.gid || context.groups.includes(parent.gid);
+  return isDirectory || isMember || context.uid === 0 ? mode : mode & ~SETGID;
 }

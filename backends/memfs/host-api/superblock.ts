@@ -16,7 +16,7 @@ import { NodeView } from './node-view.js';
 import type { Creator, Tree } from '../tree/tree.js';
 
 /** The host program acts as root. */
-const HOST: Creator = { uid: 0, gid: 0, umask: 0, securityContext: undefined };
+const HOST: Creator = { uid: 0, gid: 0, umask: 0, groups: [], securityContext: undefined };
 
 const PROCESS: IProcess = {
   cwd: () => '/',

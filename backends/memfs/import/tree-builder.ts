@@ -117,7 +117,7 @@ export class TreeBuilder {
       if (old.entries === undefined) this.#tree.unlink(parent, name);
       else this.#tree.rmdir(parent, name);
     }
-    const creator: Creator = { uid, gid, umask: 0, securityContext: undefined };
+    const creator: Creator = { uid, gid, umask: 0, groups: [], securityContext: undefined };
     if (type === FileType.SYMLINK) return this.#tree.symlink(parent, name, target ?? '', creator);
     return this.#tree.create(parent, name, mode, rdev, creator);
   }

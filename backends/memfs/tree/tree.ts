@@ -1,6 +1,7 @@
 import {
   type AttributeChanges,
   type Context,
+  creationMode,
   FileType,
   FsError,
   ModeBits,
@@ -30,7 +31,10 @@ const EPERM = FsError.of('EPERM');
 const MAX_ENTRIES = 16_000_000;
 
 /** The creator of a new node: the part of a {@link Context} that the node takes over. */
-export type Creator = Pick<Context, 'uid' | 'gid' | 'umask' | 'securityContext'>;
+export type Creator = Pick<
+  Context,
+  'uid' | 'gid' | 'umask' | 'groups' | 'setGroupIdChecked' | 'securityContext'
+>;
 
 /**
  * The tree of inodes and every change to it, with Linux's rules and tmpfs's figures. It knows no
@@ -251,7 +255,7 @@ export class Tree {
   #child(parent: Inode, mode: number, creator: Creator): Inode {
     const type = mode & FileType.MASK;
     let gid = creator.gid;
-    let effective = mode;
+    let effective = creationMode(mode, parent, creator);
     if ((parent.mode & ModeBits.SETGID) !== 0) {
       gid = parent.gid;
       if (type === FileType.DIRECTORY) effective |= ModeBits.SETGID;

@@ -73,8 +73,8 @@ export function impersonate(uid: number, gid: number, context: Context): void {
   }
   if (code === 0) {
     // Without CAP_FSETID the kernel drops the set-group-id bit where the caller is not in the
-    // group, as it would in the guest.
-    if (keeps || !changedUid) useFsetid(uid === 0);
+    // group. A guest's kernel that has done so itself knows more groups.
+    if (keeps || !changedUid) useFsetid(uid === 0 || context.setGroupIdChecked === true);
     return;
   }
   endImpersonation();

@@ -69,6 +69,12 @@ function discardEntry(session: Session, _request: Request, entry: Entry<object>)
 }
 
 /**
+ * The minor version of Linux 6.1. Linux takes set-group-id from modes itself since 6.0
+ * (fs/namei.c, vfs_prepare_mode), which has the minor version of older ones.
+ */
+const CHECKED_SET_GROUP_ID = 37;
+
+/**
  * Checks the end of a creation's arguments and puts its extensions into the context.
  * @param umask the guest's umask. The backend gets it only if the guest leaves masking to the
  * backend (FUSE_DONT_MASK).
@@ -81,6 +87,7 @@ export function creationContext(session: Session, request: Request, umask: numbe
   const label = session.in.securityContext;
   if (label !== undefined) checkAcl(label.name, label.value);
   context.groups = session.in.groups;
+  context.setGroupIdChecked = (session.negotiated?.minor ?? 0) >= CHECKED_SET_GROUP_ID;
   context.securityContext = session.in.securityContext;
   context.umask = session.has(InitFlag.DONT_MASK) ? umask & 0o777 : 0;
 }

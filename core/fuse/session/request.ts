@@ -11,6 +11,7 @@ export class RequestContext implements Context {
   gid = 0;
   pid = 0;
   umask = 0;
+  setGroupIdChecked = false;
   groups: readonly number[] = NO_GROUPS;
   securityContext: SecurityContext | undefined = undefined;
   birth = false;
@@ -44,6 +45,7 @@ export class RequestContext implements Context {
   /** Sets the values that most requests have. */
   reset(): void {
     this.umask = 0;
+    this.setGroupIdChecked = false;
     this.groups = NO_GROUPS;
     this.securityContext = undefined;
     this.birth = false;
