@@ -18,7 +18,7 @@ import { packPrograms } from './host-programs.js';
 import { findQemu, readBusybox } from './programs.js';
 import { UmlRelay } from './relay.js';
 import { qemuArguments, type GuestShare } from './qemu.js';
-import { findUml, inParts, LINES, UML_PORTS, umlArguments } from './uml.js';
+import { findUml, inParts, LINES, UML_MEMORY_FOLDER, UML_PORTS, umlArguments, whyNotUml } from './uml.js';
 
 /** A guest to boot. */
 export interface GuestOptions {
@@ -187,7 +187,8 @@ export class Guest implements AsyncDisposable {
   }
 
   static async #bootUml(options: GuestOptions): Promise<Guest> {
-    refuseForUml(options);
+    const lacking = whyNotUml(options);
+    if (lacking !== undefined) throw new UsageError(lacking);
     const kernel = findUml();
     const { shares, rootTag, rootIsWritten = false, memory = 512, append = '' } = options;
     const missing = shares.find(({ socketPath }) => !existsSync(socketPath));
@@ -211,10 +212,7 @@ export class Guest implements AsyncDisposable {
         return { ...share, socketPath };
       });
       const args = umlArguments({ memory, append, shares: passed, folder, initramfs: file });
-      // The kernel keeps the guest's memory in a file there.
-      const env = { ...process.env, TMPDIR: '/dev/shm' };
-      const stdio = ['ignore', 'pipe', 'pipe', ...LINES.map(() => 'pipe' as const)] as const;
-      const child = spawn(kernel.image, args, { stdio: [...stdio], detached: true, env });
+      const child = startUml(kernel.image, args);
       const ports = Ports.of(LINES, child.stdio.slice(3) as Socket[]);
       guest = new Guest(child, ports, options);
       await guest.#booted();
@@ -405,12 +403,23 @@ function start(qemu: string, args: readonly string[]): ChildProcess {
   return spawn(line[0]!, line.slice(1), { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
 }
 
-/** @throws UsageError where something is asked for that User-Mode Linux does not have. */
-function refuseForUml({ cpus = 1, kernel, qemu, qemuArguments: more = [] }: GuestOptions): void {
-  if (cpus > 1) throw new UsageError(`User-Mode Linux has one processor, not ${cpus}`);
-  if (kernel !== undefined) throw new UsageError(`User-Mode Linux is a kernel itself and takes no ${kernel}`);
-  if (qemu !== undefined || more.length > 0)
-    throw new UsageError('User-Mode Linux takes nothing that is for QEMU');
+/**
+ * Starts User-Mode Linux in a session of its own. It is several processes, one of which no signal
+ * of its parent's end reaches: a shell waits for that end and kills them all.
+ */
+function startUml(image: string, args: readonly string[]): ChildProcess {
+  const env = { ...process.env, TMPDIR: UML_MEMORY_FOLDER };
+  const stdio = ['ignore', 'pipe', 'pipe', ...LINES.map(() => 'pipe' as const)] as const;
+  const child = spawn(image, args, { stdio: [...stdio], detached: true, env });
+  if (child.pid === undefined) return child;
+  const guard = spawn('/bin/sh', ['-c', 'read -r end; kill -9 -- "-$0"', `${child.pid}`], {
+    stdio: ['pipe', 'ignore', 'ignore'],
+    detached: true,
+  });
+  guard.on('error', () => {});
+  guard.unref();
+  child.once('exit', () => guard.kill('SIGKILL'));
+  return child;
 }
 
 function script(command: string | readonly string[]): string {

@@ -5,13 +5,13 @@
  *
  * - `guest.ts`: a guest from start to end. `qemu.ts`, `uml.ts`: how each of the two is started.
  *   `relay.ts`: what User-Mode Linux needs to use daemons that serve QEMU.
- * - `choose-accelerator.ts`: whether KVM works here.
+ * - `choose-accelerator.ts`: whether KVM and User-Mode Linux work here.
  * - `kernel.ts`, `programs.ts`: finds a kernel with virtio-fs, QEMU and busybox.
  * - `host-programs.ts`: programs of this host for the guest.
  * - `initramfs.ts`, `cpio.ts`, `init.ts`: the initial root file system, and the script that runs
  *   in it.
  * - `ports.ts`: the lines between host and guest that carry commands and their output.
  */
-export type { Accelerator } from './choose-accelerator.js';
+export { chooseForTrusted, type Accelerator } from './choose-accelerator.js';
 export { Guest, GuestError, type GuestOptions, type RunOptions, type RunResult } from './guest.js';
 export type { GuestShare } from './qemu.js';

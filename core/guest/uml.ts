@@ -12,6 +12,9 @@ const MODULES = '/usr/lib/uml/modules';
 /** The virtio device id of a file system (virtio 1.2, section 5). */
 const FILE_SYSTEM = 26;
 
+/** The kernel keeps the guest's memory in a file there. */
+export const UML_MEMORY_FOLDER = '/dev/shm';
+
 /** Serial lines of the guest, in this order; the last one is the terminal. */
 export const LINES = [...PORTS, 'console'] as const;
 
@@ -41,6 +44,25 @@ function isTooOldForAmx(release: string): boolean {
   const [major = 0, minor = 0] = release.split('.').map(Number);
   const isOld = major < 6 || (major === 6 && minor < 13);
   return isOld && /^flags\s.*\bamx_tile\b/m.test(readFileSync('/proc/cpuinfo', 'latin1'));
+}
+
+/** Of a guest's options, those that decide what can run it. */
+export interface MachineWishes {
+  /** In MiB. */
+  readonly memory?: number | undefined;
+  readonly cpus?: number | undefined;
+  readonly kernel?: string | undefined;
+  readonly qemu?: string | undefined;
+  readonly qemuArguments?: readonly string[] | undefined;
+}
+
+/** What of a guest's options only QEMU has, as an error's text; undefined if nothing is. */
+export function whyNotUml(wishes: MachineWishes): string | undefined {
+  const { cpus = 1, kernel, qemu, qemuArguments: more = [] } = wishes;
+  if (cpus > 1) return `User-Mode Linux has one processor, not ${cpus}`;
+  if (kernel !== undefined) return `User-Mode Linux is a kernel itself and takes no ${kernel}`;
+  if (qemu !== undefined || more.length > 0) return 'User-Mode Linux takes nothing that is for QEMU';
+  return undefined;
 }
 
 /** A User-Mode Linux guest to start. */

@@ -161,6 +161,13 @@ const own: Pick<Daemon, 'command'> = {
   },
 };
 
+// A comparison that is stopped leaves neither daemons nor a guest behind.
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  process.once(signal, () => process.exit(code));
+
 const subjects: Subject[] = [{ name: `virtiofs-kit ${values.backend}`, daemon: own }];
 if (values.virtiofsd !== undefined) {
   const daemon = rustVirtiofsd(values.virtiofsd);

@@ -1,11 +1,15 @@
 import { strict as assert } from 'node:assert';
+import { spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
 import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { decodeName } from '../../core/backend/index.js';
-import { Guest, GuestError } from '../../core/guest/index.js';
+import { chooseForTrusted, Guest, GuestError } from '../../core/guest/index.js';
 import { findUml } from '../../core/guest/uml.js';
+import { until } from '../support/vhost-user.js';
 import { DaemonWithGuests } from './daemon-with-guests.js';
 
 const umlIsMissing = whyNoUml();
@@ -143,3 +147,53 @@ it('a guest of User-Mode Linux refuses what only QEMU has', async () => {
     await assert.rejects(Guest.boot({ shares: [], accelerator: 'uml', ...options }), what);
   }
 });
+
+describe('the choice of what runs a trusted guest', { skip: umlIsMissing || kvmMayWork() }, () => {
+  it('is User-Mode Linux without KVM', async () => {
+    assert.equal(await chooseForTrusted({}), 'uml');
+  });
+
+  it('is QEMU where the guest needs what only QEMU has, or has no room for its memory', async () => {
+    assert.equal(await chooseForTrusted({ cpus: 2 }), 'tcg');
+    assert.equal(await chooseForTrusted({ qemuArguments: ['-s'] }), 'tcg');
+    assert.equal(await chooseForTrusted({ memory: 2 ** 40 }), 'tcg');
+  });
+});
+
+function kvmMayWork(): string | false {
+  return existsSync('/dev/kvm') && 'this host may have KVM';
+}
+
+it(
+  'a guest of User-Mode Linux ends with its process, even if that is killed',
+  { skip: umlIsMissing },
+  async () => {
+    const index = import.meta.resolve('../../core/guest/index.js');
+    const program = `
+    const { Guest } = await import(${JSON.stringify(index)});
+    const guest = await Guest.boot({ shares: [], accelerator: 'uml' });
+    console.log('up');
+    await guest.exec('sleep 1000');`;
+    const parent = spawn(process.execPath, ['--input-type=module', '-e', program], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    await once(parent.stdout, 'data');
+    const children = readFileSync(`/proc/${parent.pid}/task/${parent.pid}/children`, 'utf8');
+    const group = Number(
+      children.split(' ').find((pid) => /linux/.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8'))),
+    );
+    process.kill(-group, 0);
+    parent.kill('SIGKILL');
+    await once(parent, 'exit');
+    await until(() => !isThere(group), 'the end of the guest');
+  },
+);
+
+function isThere(group: number): boolean {
+  try {
+    process.kill(-group, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}

@@ -119,6 +119,9 @@ export function launch(daemon: Pick<Daemon, 'command'>, directory: string, socke
     child.once('exit', (code, signal) => resolve(code ?? signal!));
     child.once('error', reject);
   });
+  const kill = (): void => void child.kill('SIGKILL');
+  process.once('exit', kill);
+  child.once('exit', () => process.off('exit', kill));
   const stop = (signal: NodeJS.Signals = 'SIGTERM') => {
     child.kill(signal);
     return ended;
