@@ -4,13 +4,8 @@ import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { findKernel } from './kernel.js';
 import { findQemu } from './programs.js';
+import type { Accelerator } from './qemu.js';
 import { findUml, UML_MEMORY_FOLDER, whyNotUml, type MachineWishes } from './uml.js';
-
-/**
- * How the guest runs. By QEMU: `kvm` on the processor, `tcg` by translating its instructions. Or
- * `uml`: as User-Mode Linux, a program of this host.
- */
-export type Accelerator = 'kvm' | 'tcg' | 'uml';
 
 /** A probe that takes longer has hung. */
 const KVM_TIMEOUT_MS = 8000;

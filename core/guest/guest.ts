@@ -10,14 +10,14 @@ import { PassThrough, Readable, type Writable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import type { ReadStream, WriteStream } from 'node:tty';
 import { nameBytes, UsageError } from '../backend/index.js';
-import { chooseAccelerator, type Accelerator } from './choose-accelerator.js';
+import { chooseAccelerator } from './choose-accelerator.js';
 import { packInitramfs, quote } from './initramfs.js';
 import { findKernel, readModules } from './kernel.js';
 import { Ports, passUntil } from './ports.js';
 import { packPrograms } from './host-programs.js';
 import { findQemu, readBusybox } from './programs.js';
 import { UmlRelay } from './relay.js';
-import { qemuArguments, type GuestShare } from './qemu.js';
+import { qemuArguments, type Accelerator, type GuestShare } from './qemu.js';
 import { findUml, inParts, LINES, UML_MEMORY_FOLDER, UML_PORTS, umlArguments, whyNotUml } from './uml.js';
 
 /** A guest to boot. */

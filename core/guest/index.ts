@@ -12,6 +12,6 @@
  *   in it.
  * - `ports.ts`: the lines between host and guest that carry commands and their output.
  */
-export { chooseForTrusted, type Accelerator } from './choose-accelerator.js';
+export { chooseForTrusted } from './choose-accelerator.js';
 export { Guest, GuestError, type GuestOptions, type RunOptions, type RunResult } from './guest.js';
-export type { GuestShare } from './qemu.js';
+export type { Accelerator, GuestShare } from './qemu.js';

@@ -1,4 +1,8 @@
-import type { Accelerator } from './choose-accelerator.js';
+/**
+ * How the guest runs. By QEMU: `kvm` on the processor, `tcg` by translating its instructions. Or
+ * `uml`: as User-Mode Linux, a program of this host.
+ */
+export type Accelerator = 'kvm' | 'tcg' | 'uml';
 
 /** The virtio-serial ports. Each has a socket `NAME.sock` in the guest's folder. */
 export const PORTS = ['control', 'alive', 'stdin', 'stdout', 'stderr'] as const;
