@@ -1,0 +1,187 @@
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import {
+  createWriteStream,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+import { Canary, type Latency } from './canary.js';
+import { type Setup, setups } from './setups.js';
+
+/*
+ * Attacks a daemon from several sides at once: raced requests, mutated messages, floods. Beside
+ * them an honest guest works on an export of its own; its data must be right, and no request of it
+ * may wait for long.
+ *
+ *   npm run test:attack [-- [--seconds N] [--seed N] [--heap MIB] [--setup NAME]…]
+ */
+
+/** How long a request of the honest guest may take, in milliseconds: longer, and it was held. */
+const HELD_MS = 5000;
+/** Descriptors that may stay: the daemon keeps some open for speed. */
+const KEPT_DESCRIPTORS = 16;
+/** How long attackers may take to end after their time, in milliseconds. */
+const GRACE_MS = 60_000;
+/** Bytes of the file systems on which the daemon's files lie. */
+const ROOM = '256m';
+
+const attackers = ['raced-requests', 'mutated-messages', 'floods'] as const;
+const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '60' },
+    seed: { type: 'string', default: String(Date.now() % 1_000_000_007) },
+    heap: { type: 'string', default: '512' },
+    setup: { type: 'string', multiple: true, default: setups.map(({ name }) => name) },
+  },
+});
+const seed = Number(values.seed);
+const seconds = Number(values.seconds);
+
+/** A mounted tmpfs, so that what attackers fill is not the machine's. */
+function mountRoom(path: string): void {
+  mkdirSync(path);
+  const { status } = spawnSync('mount', ['-t', 'tmpfs', '-o', `size=${ROOM},nr_inodes=200k`, 'tmpfs', path]);
+  if (status !== 0) throw new Error(`${path}: cannot be mounted on: this needs root`);
+}
+
+interface Daemon {
+  readonly process: ChildProcess;
+  /** Sockets: the attackers', the honest guest's. */
+  readonly sockets: readonly [string, string];
+  readonly log: string;
+}
+
+async function start(setup: Setup, folder: string): Promise<Daemon> {
+  const places = ['attacked', 'honest'].map((name) => {
+    const path = join(folder, name);
+    mountRoom(path);
+    return { name, socket: join(folder, `${name}.sock`), path };
+  });
+  const config = join(folder, 'config.json');
+  const queueThreads = setup.queueThreads ?? 0;
+  const exports: object[] = [];
+  for (const { name, socket, path } of places)
+    exports.push({ tag: name, socket, backend: await setup.backend(path), queueThreads });
+  writeFileSync(config, JSON.stringify({ exports }));
+  const log = join(folder, 'log');
+  const child = spawn(
+    process.execPath,
+    [`--max-old-space-size=${values.heap}`, program, 'serve', '--config', config],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  child.stderr.pipe(createWriteStream(log));
+  const sockets = places.map(({ socket }) => socket) as [string, string];
+  for (let tries = 0; ; tries++) {
+    if (readdirSync(folder).includes('honest.sock')) break;
+    if (child.exitCode !== null || tries > 300)
+      throw new Error(`the daemon did not start:\n${readFileSync(log, 'utf8')}`);
+    await sleep(100);
+  }
+  return { process: child, sockets, log };
+}
+
+/** Runs one attacker. @returns what it did. */
+async function attack(name: string, socket: string, number: number): Promise<string> {
+  const path = fileURLToPath(new URL(`${name}.js`, import.meta.url));
+  const child = spawn(process.execPath, [path, socket, String(seed + number), String(seconds)], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const timer = setTimeout(() => child.kill('SIGKILL'), seconds * 1000 + GRACE_MS);
+  let text = '';
+  child.stdout.on('data', (data: Buffer) => (text += data.toString()));
+  const code = await new Promise((resolve) =>
+    child.once('exit', (status, signal) => resolve(status ?? signal)),
+  );
+  clearTimeout(timer);
+  if (code !== 0) throw new Error(`${name} ended with ${String(code)}`);
+  return `${name} ${text.trim()}`;
+}
+
+/** Descriptors that a process has open. */
+function descriptorsOf({ pid }: ChildProcess): number {
+  return readdirSync(`/proc/${pid}/fd`).length;
+}
+
+function memoryOf({ pid }: ChildProcess): string {
+  return /VmRSS:\s+(.*)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!;
+}
+
+function shown({ requests, median, p99, worst }: Latency): string {
+  return `${requests} requests, ${median.toFixed(2)} / ${p99.toFixed(1)} / ${worst.toFixed(0)} ms`;
+}
+
+/** @returns what is wrong. */
+async function run(setup: Setup): Promise<string[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'vfk-attack-'));
+  const wrong: string[] = [];
+  const daemon = await start(setup, folder);
+  const { process: child } = daemon;
+  try {
+    const canary = await Canary.connect(daemon.sockets[1], seed);
+    const alone = await canary.work(Date.now() + Math.min(5, seconds) * 1000);
+    const before = descriptorsOf(child);
+    const [beside, ...done] = await Promise.all([
+      canary.work(Date.now() + seconds * 1000),
+      ...attackers.map((name, i) => attack(name, daemon.sockets[0], i)),
+    ]);
+    for (const line of done) console.log(`  ${line}`);
+    console.log(
+      `  the honest guest, median / 99 of 100 / worst: alone ${shown(alone)}; beside ${shown(beside)}`,
+    );
+    if (beside.worst > (setup.heldMs ?? HELD_MS))
+      wrong.push(`a request of the honest guest took ${beside.worst.toFixed(0)} ms`);
+    await canary.work(Date.now() + 1000);
+    let after = descriptorsOf(child);
+    for (let tries = 0; tries < 100 && after > before + KEPT_DESCRIPTORS; tries++) {
+      await sleep(100);
+      after = descriptorsOf(child);
+    }
+    if (after > before + KEPT_DESCRIPTORS) wrong.push(`${after - before} descriptors stayed open`);
+    console.log(`  memory ${memoryOf(child)}, descriptors ${before} before, ${after} after`);
+    canary.close();
+  } catch (error) {
+    wrong.push(error instanceof Error ? error.message : String(error));
+  }
+  if (child.exitCode !== null || child.signalCode !== null) {
+    wrong.push(`the daemon ended with ${child.exitCode ?? child.signalCode}`);
+  } else {
+    const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
+    child.kill('SIGTERM');
+    const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
+    const code = await ended;
+    clearTimeout(timer);
+    if (code !== 0) wrong.push(`the daemon, told to end, ended with ${String(code)}`);
+  }
+  const faults = readFileSync(daemon.log, 'utf8')
+    .split('\n')
+    .filter((line) => line.includes('"level":50'));
+  for (const line of new Set(faults.map((text) => text.slice(0, 500)))) wrong.push(`logged: ${line}`);
+  for (const name of ['attacked', 'honest']) spawnSync('umount', ['-l', join(folder, name)]);
+  rmSync(folder, { recursive: true, force: true });
+  return wrong;
+}
+
+let failed = 0;
+for (const name of values.setup) {
+  const setup = setups.find((known) => known.name === name);
+  if (setup === undefined) {
+    console.error(`--setup ${name}: it is one of ${setups.map((known) => known.name).join(', ')}`);
+    process.exit(1);
+  }
+  console.log(`${name}, seed ${seed}, ${seconds} s`);
+  const wrong = await run(setup);
+  for (const line of wrong) console.log(`  WRONG: ${line}`);
+  failed += wrong.length;
+}
+console.log(failed === 0 ? 'nothing was found' : `${failed} found`);
+process.exitCode = failed === 0 ? 0 : 1;

@@ -1,0 +1,109 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  eventfd,
+  type Fd,
+  memfd,
+  Seal,
+  signal,
+  SystemError,
+  UnixConnection,
+} from '../../core/system/index.js';
+import { encodeMessage, encodeU64, Request } from '../../core/vhost-user/messages.js';
+import { type Descriptors, everyProtocolFeature, makeMessage, MEMORY } from '../support/hostile-messages.js';
+import { Random } from '../support/xorshift.js';
+import { startOf } from './attacker.js';
+
+/* A front-end that sends mutated messages with descriptors of every kind. */
+
+/** Messages before the daemon is asked whether it has seen them. */
+const BURST = 20;
+const EAGAIN = 11;
+
+const { socket, seed, end, finish } = startOf();
+const random = new Random(seed);
+const folder = mkdtempSync(join(tmpdir(), 'vfk-messages-'));
+const fifo = join(folder, 'fifo');
+const file = join(folder, 'file');
+spawnSync('mkfifo', [fifo]);
+writeFileSync(file, new Uint8Array(4 * MEMORY));
+const opened = (path: string, flags: string): Fd => openSync(path, flags) as Fd;
+const seals = Seal.GROW | Seal.SHRINK | Seal.SEAL;
+const memory = [memfd('one', 4 * MEMORY, seals), memfd('two', 4 * MEMORY, 0), memfd('short', MEMORY, seals)];
+const events = Array.from({ length: 4 }, () => eventfd());
+const [one, other] = UnixConnection.pair();
+const descriptors: Descriptors = {
+  memory,
+  events,
+  others: [
+    one.fd,
+    other.fd,
+    memory[0]!.value,
+    events[0]!.value,
+    opened('/dev/null', 'r+'),
+    opened('/dev/zero', 'r+'),
+    opened('/', 'r'),
+    opened(fifo, 'r+'),
+    opened(file, 'r+'),
+    opened('/proc/self/mem', 'r'),
+    opened('/proc/self/status', 'r'),
+  ],
+};
+
+let messages = 0;
+let connections = 0;
+
+/** @returns whether the daemon still listens. */
+function send(connection: UnixConnection, bytes: Uint8Array, fds: readonly Fd[]): boolean {
+  const sent = connection.send(bytes, fds);
+  return sent >= 0 || sent === -EAGAIN;
+}
+
+/** Waits until the daemon has answered what was sent. @returns whether it still listens. */
+async function settle(connection: UnixConnection, sink: Uint8Array): Promise<boolean> {
+  if (!send(connection, encodeMessage(Request.GET_QUEUE_NUM, 0, new Uint8Array(0)), [])) return false;
+  for (let tries = 0; tries < 40; tries++) {
+    await sleep(tries < 20 ? 0 : 5);
+    const count = connection.recv(sink, []);
+    if (count === -EAGAIN) continue;
+    if (count <= 0) return false;
+    const last = sink.subarray(0, count).subarray(-20);
+    if (last[0] === Request.GET_QUEUE_NUM && last[8] === 8) return true;
+  }
+  return true;
+}
+
+async function connection(): Promise<void> {
+  const connected = UnixConnection.connect(socket);
+  connections += 1;
+  try {
+    const sink = new Uint8Array(65536);
+    const features = encodeMessage(Request.SET_PROTOCOL_FEATURES, 0, encodeU64(everyProtocolFeature));
+    let isAlive = send(connected, features, []);
+    while (isAlive && Date.now() < end) {
+      for (let i = 0; isAlive && i < BURST; i++) {
+        const { bytes, fds } = makeMessage(random, descriptors);
+        isAlive = send(connected, bytes, fds);
+        messages += 1;
+      }
+      for (const { value } of events) if (random.once(3)) signal(value);
+      if (isAlive) isAlive = await settle(connected, sink);
+    }
+  } finally {
+    connected.close();
+  }
+}
+
+while (Date.now() < end) {
+  try {
+    await connection();
+  } catch (error) {
+    if (!(error instanceof SystemError)) throw error;
+    await sleep(20);
+  }
+}
+rmSync(folder, { recursive: true });
+finish({ messages, connections });

@@ -1,0 +1,58 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { TestBucket } from '../backends/s3/support.js';
+
+/** A backend of an export. */
+export type Options = Readonly<Record<string, unknown>>;
+
+/** A way to serve. */
+export interface Setup {
+  readonly name: string;
+  /** Of the export: queue threads. */
+  readonly queueThreads?: number;
+  /** Options of a backend that has all that it keeps in `folder`, which is there and empty. */
+  backend(folder: string): Options | Promise<Options>;
+  /** How long a request of an honest guest may take, in milliseconds: longer, and it was held. */
+  readonly heldMs?: number;
+}
+
+function passthrough(sharedDir: string, more: object = {}): Options {
+  mkdirSync(sharedDir, { recursive: true });
+  return { type: 'passthrough', sharedDir, ...more };
+}
+
+function overlay(folder: string, upper: Options): Options {
+  const lower = join(folder, 'lower');
+  const layer = passthrough(lower);
+  for (let i = 0; i < 50; i++) writeFileSync(join(lower, `lower-${i}`), new Uint8Array(100_000));
+  return { type: 'overlay', lowers: [layer], upper };
+}
+
+/** All ways to serve that are attacked. */
+export const setups: readonly Setup[] = [
+  { name: 'passthrough', backend: (folder) => passthrough(join(folder, 'shared')) },
+  {
+    name: 'passthrough with queue threads',
+    queueThreads: 2,
+    backend: (folder) => passthrough(join(folder, 'shared')),
+  },
+  {
+    name: 'passthrough with io threads',
+    backend: (folder) => passthrough(join(folder, 'shared'), { ioThreads: 2 }),
+  },
+  { name: 'memfs', backend: () => ({ type: 'memfs', size: '256M' }) },
+  {
+    name: 'overlay over passthrough',
+    backend: (folder) => overlay(folder, passthrough(join(folder, 'upper'))),
+  },
+  { name: 'overlay with memfs', backend: (folder) => overlay(folder, { type: 'memfs', size: '256M' }) },
+  {
+    name: 's3',
+    // An fsync is an upload to a server that has the same processors.
+    heldMs: 30_000,
+    async backend(folder) {
+      const { name: bucket, endpoint } = await TestBucket.create();
+      return { type: 's3', bucket, endpoint, pathStyle: true, cacheDir: join(folder, 'cache') };
+    },
+  },
+];
