@@ -1,14 +1,10 @@
 import { check, drain, libc, NativeMemory } from '../system/index.js';
+import { native } from '../system/calls/libc-functions.js';
 import type { FrontEnd, FrontEndQueue } from '../vhost-user/index.js';
 import type { Sample } from './figures.js';
 import { IN_HEADER, RequestSlot, OUT_HEADER } from './request-slot.js';
 
 const yieldProcessor = libc<() => number>('sched_yield', 'int', []);
-const poll = libc<(fds: number, count: number, timeout: number) => number>('poll', 'int', [
-  'uintptr_t',
-  'uint',
-  'int',
-]);
 
 const nanosleep = libc<(time: number, left: number) => number>('nanosleep', 'int', [
   'uintptr_t',
@@ -308,7 +304,7 @@ export class Driver {
 
   /** Blocks until the daemon interrupts. */
   #sleep(idle: number): void {
-    if (poll(this.#polled.address, this.#queues.length, WAIT_MS) <= 0) {
+    if (native.poll(this.#polled.address, this.#queues.length, WAIT_MS) <= 0) {
       this.#bePatient(idle * WAIT_MS);
       return;
     }

@@ -2,6 +2,7 @@ import { constants, openSync } from 'node:fs';
 import { type Fd, deferred, libc, OwnedFd } from '../system/index.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
+import { native } from '../system/calls/libc-functions.js';
 import { EBUSY, EINVAL } from '../system/calls/negative-errno.js';
 
 /*
@@ -9,13 +10,7 @@ import { EBUSY, EINVAL } from '../system/calls/negative-errno.js';
  * system that is mounted or unmounted, or to another one of this process in which the directory
  * lies. This thread must be free to answer them.
  */
-const mount = deferred(
-  libc<(source: string, target: string, type: string, flags: number, data: string) => number>(
-    'mount',
-    'int',
-    ['str', 'str', 'str', 'uint64_t', 'str'],
-  ),
-);
+const mount = deferred(native.mount);
 const umountNow = libc<(target: string, flags: number) => number>('umount2', 'int', ['str', 'int']);
 const umount2 = deferred(umountNow);
 

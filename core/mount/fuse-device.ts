@@ -3,7 +3,6 @@ import {
   type Fd,
   type Log,
   advancePromises,
-  libc,
   NativeMemory,
   type OwnedFd,
   PAGE_SIZE,
@@ -11,18 +10,8 @@ import {
   type CloseWatch,
   watchClosely,
 } from '../system/index.js';
+import { native } from '../system/calls/libc-functions.js';
 import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/negative-errno.js';
-
-const read = libc<(fd: Fd, target: number, count: number) => number>('read', 'intptr_t', [
-  'int',
-  'uintptr_t',
-  'size_t',
-]);
-const write = libc<(fd: Fd, source: number, count: number) => number>('write', 'intptr_t', [
-  'int',
-  'uintptr_t',
-  'size_t',
-]);
 
 /**
  * The most bytes of data in one request and in one reply: 256 pages. The kernel refuses a read
@@ -55,7 +44,7 @@ class DeviceMessage implements Message {
 
   /** Reads the next request. @returns its length, or minus the errno. */
   receive(fd: Fd): number {
-    const length = result(read(fd, this.#memory.address, BUFFER));
+    const length = result(native.read(fd, this.#memory.address, BUFFER));
     this.readable.clear();
     if (length > 0) this.readable.push(this.#memory.address, length);
     return length;
@@ -120,7 +109,7 @@ export class FuseDevice {
   /** Sends a reply, or none if `written` is 0, and puts the message back into the pool. */
   answer(message: DeviceMessage, address: number, written: number): void {
     if (written > 0 && this.#fd.value >= 0) {
-      const sent = result(write(this.#fd.value, address, written));
+      const sent = result(native.write(this.#fd.value, address, written));
       // ENOENT: the caller was killed meanwhile. ENODEV: the file system was unmounted.
       if (sent < 0 && sent !== ENOENT && sent !== ENODEV) {
         this.#log.error({ errno: -sent, bytes: written }, 'the kernel refused a reply');

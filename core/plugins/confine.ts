@@ -16,7 +16,12 @@ import {
   restrictPaths,
 } from '../system/confinement/landlock.js';
 import { isAtOrBelow, readMounts, type MountInfo } from '../system/calls/own-mounts.js';
-import { forbidDevices, hideProcesses, ownMounts, ownNetwork } from '../system/confinement/namespaces.js';
+import {
+  forbidDevices,
+  hideProcesses,
+  unshareMounts,
+  unshareNetwork,
+} from '../system/confinement/namespaces.js';
 import {
   hideIoUring,
   refuseSystemCalls,
@@ -372,14 +377,14 @@ function mountsOf(directories: readonly string[]): MountInfo[] {
 function leaveNetwork(needs: BackendNeeds | string): string {
   if (hasNetwork(needs)) return 'left out (a backend may connect to other machines)';
   if (threadStates().every(({ permitted }) => permitted === 0n)) return 'not needed (no privileges)';
-  const code = ownNetwork();
+  const code = unshareNetwork();
   return code < 0 ? absent(code) : OWN;
 }
 
 /** Takes devices and other processes out of sight. @returns what was done, for the log. */
 function isolateMounts(directories: readonly string[]): string {
   if (threadStates().every(({ permitted }) => permitted === 0n)) return 'not needed (no privileges)';
-  const code = ownMounts();
+  const code = unshareMounts();
   if (code === -Errno.EINVAL) return absent('the root directory is no mount point');
   if (code < 0) return absent(code);
   const results = mountsOf(directories).map(({ directory }) => forbidDevices(directory));

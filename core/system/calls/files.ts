@@ -1,5 +1,6 @@
 import type { Fd } from '../descriptors/fd.js';
 import { deferred, libc, result } from './libc.js';
+import { native } from './libc-functions.js';
 
 /**
  * File system calls that work on descriptors. Paths, buffers and structures are addresses in native
@@ -59,14 +60,12 @@ export const STATX_NAME = {
 export const RWF = { NOWAIT: 0x8, NOAPPEND: 0x20 } as const;
 
 const calls = {
-  open: libc<(path: string, flags: number, mode: number) => number>('open', 'int', ['str', 'int', 'int']),
   openat: libc<(fd: Fd, path: number, flags: number, mode: number) => number>('openat', 'int', [
     'int',
     'uintptr_t',
     'int',
     'int',
   ]),
-  close: libc<(fd: Fd) => number>('close', 'int', ['int']),
   statx: libc<(fd: Fd, path: number, flags: number, mask: number, target: number) => number>('statx', 'int', [
     'int',
     'uintptr_t',
@@ -146,15 +145,8 @@ const calls = {
     'uintptr_t',
     'int',
   ]),
-  ftruncate: libc<(fd: Fd, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']),
   truncate: libc<(path: number, length: number) => number>('truncate', 'int', ['uintptr_t', 'int64_t']),
-  // Linux moves 0x7ffff000 bytes at most in one call, read(2): the count is an `int`, which costs
-  // less than 64 bits.
-  preadv2: libc<(fd: Fd, iov: number, count: number, offset: number, flags: number) => number>(
-    'preadv2',
-    'int',
-    ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
-  ),
+  // As of `preadv2`, the count is an `int`.
   pwritev2: libc<(fd: Fd, iov: number, count: number, offset: number, flags: number) => number>(
     'pwritev2',
     'int',
@@ -185,7 +177,6 @@ const calls = {
     (fd: Fd, offset: number, toFd: Fd, toOffset: number, length: number, flags: number) => number
   >('copy_file_range', 'intptr_t', ['int', 'uintptr_t', 'int', 'uintptr_t', 'size_t', 'uint']),
   flock: libc<(fd: Fd, operation: number) => number>('flock', 'int', ['int', 'int']),
-  fcntl: libc<(fd: Fd, command: number, argument: number) => number>('fcntl', 'int', ['int', 'int', 'int']),
   dup: libc<(fd: Fd) => number>('dup', 'int', ['int']),
   umask: libc<(mask: number) => number>('umask', 'uint', ['uint']),
   syscall: libc<(number: number, a: number, b: number, c: number, d: number, e: number, f: number) => number>(
@@ -197,7 +188,7 @@ const calls = {
 
 /** open(2) of a path given as text. For set-up, never for names that a guest chose. */
 export function open(path: string, flags: number, mode = 0): Fd {
-  return result(calls.open(path, flags | O.CLOEXEC, mode)) as Fd;
+  return result(native.open(path, flags | O.CLOEXEC, mode)) as Fd;
 }
 
 /** openat(2); the descriptor is closed on exec. */
@@ -217,12 +208,12 @@ export function openat2(fd: Fd, path: number, how: number): Fd {
 
 /** close(2). The descriptor is gone whatever it returns. */
 export function close(fd: Fd): number {
-  return result(calls.close(fd));
+  return result(native.close(fd));
 }
 
 /** dup(2), closed on exec. */
 export function dup(fd: Fd): Fd {
-  return result(calls.fcntl(fd, F_DUPFD_CLOEXEC, 0)) as Fd;
+  return result(native.fcntl(fd, F_DUPFD_CLOEXEC, 0)) as Fd;
 }
 
 /** statx(2) into `target`, 256 bytes. */
@@ -346,7 +337,7 @@ export function utimensat(fd: Fd, path: number, times: number, flags: number): n
 }
 
 export function ftruncate(fd: Fd, length: number): number {
-  return result(calls.ftruncate(fd, length));
+  return result(native.ftruncate(fd, length));
 }
 
 /** truncate(2). Follows symbolic links: for paths below /proc/self/fd. */
@@ -356,7 +347,7 @@ export function truncate(path: number, length: number): number {
 
 /** preadv2(2): bytes read. */
 export function preadv2(fd: Fd, iov: number, count: number, offset: number, flags: number): number {
-  return result(calls.preadv2(fd, iov, count, offset, flags));
+  return result(native.preadv2(fd, iov, count, offset, flags));
 }
 
 /** pwritev2(2): bytes written. */
@@ -408,12 +399,12 @@ const F_DUPFD_CLOEXEC = 1030;
 
 /** Status flags of an open file (F_GETFL). */
 export function getStatusFlags(fd: Fd): number {
-  return result(calls.fcntl(fd, F_GETFL, 0));
+  return result(native.fcntl(fd, F_GETFL, 0));
 }
 
 /** Sets the status flags of an open file: APPEND, DIRECT, NOATIME, NONBLOCK (F_SETFL). */
 export function setStatusFlags(fd: Fd, flags: number): number {
-  return result(calls.fcntl(fd, F_SETFL, flags));
+  return result(native.fcntl(fd, F_SETFL, flags));
 }
 
 /**
@@ -425,7 +416,7 @@ export function syscall(number: number, a = 0, b = 0, c = 0, d = 0, e = 0, f = 0
 }
 
 /** The same calls on a thread of libuv's pool, because they may take long. */
-export const preadv2Later = deferred(calls.preadv2);
+export const preadv2Later = deferred(native.preadv2);
 export const pwritev2Later = deferred(calls.pwritev2);
 export const fsyncLater = deferred(calls.fsync);
 export const fdatasyncLater = deferred(calls.fdatasync);

@@ -1,15 +1,13 @@
 import type { Fd } from '../descriptors/fd.js';
 import { libc, result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { NativeMemory } from '../memory/native-memory.js';
 
-const calls = {
-  execve: libc<(path: number, argv: number, environment: number) => number>('execve', 'int', [
-    'uintptr_t',
-    'uintptr_t',
-    'uintptr_t',
-  ]),
-  fcntl: libc<(fd: Fd, command: number, argument: number) => number>('fcntl', 'int', ['int', 'int', 'int']),
-};
+const execve = libc<(path: number, argv: number, environment: number) => number>('execve', 'int', [
+  'uintptr_t',
+  'uintptr_t',
+  'uintptr_t',
+]);
 
 const F_SETFD = 2;
 
@@ -26,7 +24,7 @@ export function execute(
   keep: readonly number[],
 ): number {
   for (const fd of [0, 1, 2, ...keep]) {
-    const code = result(calls.fcntl(fd as Fd, F_SETFD, 0));
+    const code = result(native.fcntl(fd as Fd, F_SETFD, 0));
     if (code < 0 && fd > 2) return code;
   }
   const settings = Object.entries(environment).flatMap(([name, value]) =>
@@ -48,7 +46,7 @@ export function execute(
     memory.u32[slot * 2] = address >>> 0;
     memory.u32[slot * 2 + 1] = Math.floor(address / 2 ** 32);
   });
-  const code = result(calls.execve(program, memory.address, memory.address + (argv.length + 1) * 8));
+  const code = result(execve(program, memory.address, memory.address + (argv.length + 1) * 8));
   memory.free();
   return code;
 }

@@ -1,17 +1,11 @@
 import { libc, result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
 
 /** Mounts and a network of the calling thread alone, mount_namespaces(7), network_namespaces(7). */
 
-const calls = {
-  unshare: libc<(flags: number) => number>('unshare', 'int', ['int']),
-  mount: libc<(source: string, target: string, type: string, flags: number, data: string) => number>(
-    'mount',
-    'int',
-    ['str', 'str', 'str', 'uint64_t', 'str'],
-  ),
-};
+const unshare = libc<(flags: number) => number>('unshare', 'int', ['int']);
 
 const CLONE_NEWNS = 0x20000;
 const CLONE_NEWNET = 0x40000000;
@@ -30,17 +24,17 @@ const ATTR_NODEV = 4;
  * @returns 0 or minus the errno. EINVAL: the root directory is no mount point, as in some chroots.
  * Mounts of the thread could then appear on the host.
  */
-export function ownMounts(): number {
-  const code = result(calls.unshare(CLONE_NEWNS));
-  return code < 0 ? code : result(calls.mount('none', '/', '', MS_REC | MS_SLAVE, ''));
+export function unshareMounts(): number {
+  const code = result(unshare(CLONE_NEWNS));
+  return code < 0 ? code : result(native.mount('none', '/', '', MS_REC | MS_SLAVE, ''));
 }
 
 /**
  * Covers /proc by one that shows only the processes which this one may trace: itself. To be used
- * after {@link ownMounts}. @returns 0 or minus the errno.
+ * after {@link unshareMounts}. @returns 0 or minus the errno.
  */
 export function hideProcesses(): number {
-  return result(calls.mount('proc', '/proc', 'proc', MS_INERT, 'hidepid=4'));
+  return result(native.mount('proc', '/proc', 'proc', MS_INERT, 'hidepid=4'));
 }
 
 /**
@@ -48,13 +42,13 @@ export function hideProcesses(): number {
  * unix sockets of others. Sockets that lie in a folder are reached as before. Needs CAP_SYS_ADMIN.
  * @returns 0 or minus the errno.
  */
-export function ownNetwork(): number {
-  return result(calls.unshare(CLONE_NEWNET));
+export function unshareNetwork(): number {
+  return result(unshare(CLONE_NEWNET));
 }
 
 /**
  * From here on no device on this mount can be opened and no set-id bit is honoured, by this
- * process. To be used after {@link ownMounts}. The mount itself is changed: a directory mounted
+ * process. To be used after {@link unshareMounts}. The mount itself is changed: a directory mounted
  * over itself would defeat Landlock, which takes all that is reached by handle through such a
  * mount, even if it lies elsewhere on the file system, to lie below the directory.
  * @param directory where it is mounted.

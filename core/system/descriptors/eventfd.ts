@@ -1,24 +1,11 @@
 import type { Fd } from './fd.js';
 import { check, libc, result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { OwnedFd } from './owned-fd.js';
 
+const { fcntl, read, write } = native;
 const makeEventfd = libc<(initial: number, flags: number) => number>('eventfd', 'int', ['uint', 'int']);
-const fcntl = libc<(fd: Fd, command: number, argument: number) => number>('fcntl', 'int', [
-  'int',
-  'int',
-  'int',
-]);
-const read = libc<(fd: Fd, target: number, count: number) => number>('read', 'intptr_t', [
-  'int',
-  'uintptr_t',
-  'size_t',
-]);
-const write = libc<(fd: Fd, source: number, count: number) => number>('write', 'intptr_t', [
-  'int',
-  'uintptr_t',
-  'size_t',
-]);
 
 const EFD_CLOEXEC = 0o2000000;
 const EFD_NONBLOCK = 0o4000;

@@ -1,6 +1,7 @@
 import type { Fd } from './fd.js';
 import { readlinkSync } from 'node:fs';
 import { libc, result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { NativeMemory, putLong } from '../memory/native-memory.js';
 import { Region } from '../memory/region.js';
 
@@ -15,36 +16,7 @@ const aio = libc<(number: number, context: number, count: number, list: number) 
   'intptr_t',
   ['intptr_t', 'uintptr_t', 'intptr_t', 'uintptr_t'],
 );
-const open = libc<(path: string, flags: number) => Fd>('open', 'int', ['str', 'int']);
-const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
-const preadv2 = libc<(fd: Fd, iov: number, count: number, offset: number, flags: number) => number>(
-  'preadv2',
-  'intptr_t',
-  ['int', 'uintptr_t', 'int', 'int64_t', 'int'],
-);
-const transfer = {
-  read: libc<(fd: Fd, at: number, count: number) => number>('read', 'intptr_t', [
-    'int',
-    'uintptr_t',
-    'size_t',
-  ]),
-  write: libc<(fd: Fd, at: number, count: number) => number>('write', 'intptr_t', [
-    'int',
-    'uintptr_t',
-    'size_t',
-  ]),
-};
-const send = libc<(fd: Fd, at: number, count: number, flags: number) => number>('send', 'intptr_t', [
-  'int',
-  'uintptr_t',
-  'size_t',
-  'int',
-]);
-const poll = libc<(fds: number, count: number, timeout: number) => number>('poll', 'int', [
-  'uintptr_t',
-  'size_t',
-  'int',
-]);
+const { close: closeFd, open, poll, preadv2, read, send, write } = native;
 
 const arm64 = process.arch === 'arm64';
 const SYS_IO_SETUP = arm64 ? 0 : 206;
@@ -89,7 +61,7 @@ let isTried = false;
 
 function setUp(): void {
   isTried = true;
-  const nothing = open('/dev/null', O_CLOEXEC);
+  const nothing = open('/dev/null', O_CLOEXEC, 0);
   if (nothing < 0) return;
   putLong(scratch.u32, CONTEXT >> 2, 0);
   if (aio(SYS_IO_SETUP, 8, at + CONTEXT, 0) !== 0) {
@@ -114,7 +86,7 @@ function setUp(): void {
  */
 export function signalForeign(fd: Fd): number {
   if (!isTried) setUp();
-  if (context === undefined) return ifReady(fd, POLLOUT, () => transfer.write(fd, at + ONE, 8));
+  if (context === undefined) return ifReady(fd, POLLOUT, () => write(fd, at + ONE, 8));
   const { ring, id } = context;
   // Skips the results of earlier reads.
   ring[RING_HEAD] = ring[RING_TAIL]!;
@@ -133,7 +105,7 @@ export function drainForeign(fd: Fd): number {
   const code = result(preadv2(fd, at + IOVEC, 1, -1, RWF_NOWAIT));
   if (code !== -EOPNOTSUPP) return code;
   // Linux before 5.8.
-  return ifReady(fd, POLLIN, () => transfer.read(fd, at + SINK, 8));
+  return ifReady(fd, POLLIN, () => read(fd, at + SINK, 8));
 }
 
 /** Frees this thread's context of asynchronous I/O. */

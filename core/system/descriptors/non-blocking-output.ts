@@ -1,26 +1,8 @@
 import type { Fd } from './fd.js';
 import { constants, fstatSync, openSync } from 'node:fs';
-import { libc, result } from '../calls/libc.js';
+import { result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { NativeMemory } from '../memory/native-memory.js';
-
-const native = {
-  send: libc<(fd: Fd, at: number, count: number, flags: number) => number>('send', 'intptr_t', [
-    'int',
-    'uintptr_t',
-    'size_t',
-    'int',
-  ]),
-  write: libc<(fd: Fd, at: number, count: number) => number>('write', 'intptr_t', [
-    'int',
-    'uintptr_t',
-    'size_t',
-  ]),
-  poll: libc<(fds: number, count: number, timeout: number) => number>('poll', 'int', [
-    'uintptr_t',
-    'size_t',
-    'int',
-  ]),
-};
 
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;

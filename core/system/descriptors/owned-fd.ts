@@ -1,7 +1,5 @@
 import type { Fd } from './fd.js';
-import { libc } from '../calls/libc.js';
-
-const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
+import { native } from '../calls/libc-functions.js';
 
 /** A descriptor with an owner, who closes it exactly once. */
 export class OwnedFd {
@@ -25,7 +23,7 @@ export class OwnedFd {
 
   /** Idempotent. */
   close(): void {
-    if (this.#value >= 0) closeFd(this.take());
+    if (this.#value >= 0) native.close(this.take());
   }
 
   [Symbol.dispose](): void {

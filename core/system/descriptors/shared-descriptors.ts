@@ -1,7 +1,5 @@
 import type { Fd } from './fd.js';
-import { libc } from '../calls/libc.js';
-
-const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
+import { native } from '../calls/libc-functions.js';
 
 /** The most threads. {@link DescriptorUser.thread} is below it. */
 export const MOST_THREADS = 64;
@@ -97,7 +95,7 @@ export class SharedDescriptors {
   /** Closes a descriptor, as soon as no thread uses it. If it was not published, at once. */
   close(fd: Fd): void {
     if (this.#published[fd] !== 1) {
-      closeFd(fd);
+      native.close(fd);
       return;
     }
     this.#published[fd] = 0;
@@ -110,7 +108,7 @@ export class SharedDescriptors {
       const turn = Atomics.load(words, thread * LINE);
       if ((turn & 1) === 1) turns.push({ thread, turn });
     }
-    if (turns.length === 0) closeFd(fd);
+    if (turns.length === 0) native.close(fd);
     else {
       this.#closing.push({ fd, turns });
       this.#retryLater();
@@ -148,7 +146,7 @@ export class SharedDescriptors {
   #closeUnused(): void {
     this.#closing = this.#closing.filter(({ fd, turns }) => {
       const isUsed = turns.some(({ thread, turn }) => Atomics.load(this.#words, thread * LINE) === turn);
-      if (!isUsed) closeFd(fd);
+      if (!isUsed) native.close(fd);
       return isUsed;
     });
   }

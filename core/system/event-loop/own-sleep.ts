@@ -1,23 +1,17 @@
 import { isMainThread } from 'node:worker_threads';
 import type { Fd } from '../descriptors/fd.js';
 import { check, libc, nodeSymbol, result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { drain, eventfd, signal } from '../descriptors/eventfd.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { type Watch, watch, watchBarely } from './watch.js';
 
-const epollCreate = libc<(flags: number) => number>('epoll_create1', 'int', ['int']);
-const epollCtl = libc<(epoll: Fd, operation: number, fd: Fd, event: number) => number>('epoll_ctl', 'int', [
-  'int',
-  'int',
-  'int',
-  'uintptr_t',
-]);
+const { epollCreate, epollCtl, close: closeFd } = native;
 const epollWait = libc<(epoll: Fd, events: number, most: number, timeout: number) => number>(
   'epoll_wait',
   'int',
   ['int', 'uintptr_t', 'int', 'int'],
 );
-const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
 
 // Public functions of the embedding interfaces of V8, Node (node.h) and libuv, which the program
 // exports for addons.

@@ -1,17 +1,11 @@
 import type { Fd } from '../descriptors/fd.js';
 import koffi from 'koffi';
-import { check, libc, result } from '../calls/libc.js';
+import { check, result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { NativeMemory } from '../memory/native-memory.js';
 import { EEXIST } from '../calls/negative-errno.js';
 
-const epollCreate = libc<(flags: number) => number>('epoll_create1', 'int', ['int']);
-const epollCtl = libc<(epoll: Fd, operation: number, fd: Fd, event: number) => number>('epoll_ctl', 'int', [
-  'int',
-  'int',
-  'int',
-  'uintptr_t',
-]);
-const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
+const { epollCreate, epollCtl, close: closeFd } = native;
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;

@@ -1,16 +1,14 @@
 import type { Fd } from '../descriptors/fd.js';
 import { readdirSync, readFileSync } from 'node:fs';
 import { AT, statx, STATX_FIELD } from '../calls/files.js';
-import { libc, result } from '../calls/libc.js';
+import { result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { NativeMemory } from './native-memory.js';
 
 /*
  * What kind of file a descriptor from another process is. The file system of the file is not asked,
  * because that of a stopped FUSE or network server would never answer.
  */
-
-const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
-const closeFd = libc<(fd: Fd) => number>('close', 'int', ['int']);
 
 const MFD_CLOEXEC = 1;
 const MFD_HUGETLB = 4;
@@ -100,12 +98,12 @@ function readMounts(): Mount[] {
 function learnInternal(): void {
   if (internal.mounts.size > 0) return;
   for (const flags of [0, MFD_HUGETLB, ...hugePages()]) {
-    const fd = result(memfdCreate('virtiofs-kit', MFD_CLOEXEC | flags)) as Fd;
+    const fd = result(native.memfdCreate('virtiofs-kit', MFD_CLOEXEC | flags)) as Fd;
     if (fd < 0) continue;
     const mount = mountOf(fd);
     if (mount !== undefined) internal.mounts.add(mount);
     internal.devices.add(deviceOf(fd));
-    closeFd(fd);
+    native.close(fd);
   }
 }
 

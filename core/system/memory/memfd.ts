@@ -1,14 +1,7 @@
 import type { Fd } from '../descriptors/fd.js';
-import { check, libc, result } from '../calls/libc.js';
+import { check, result } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { OwnedFd } from '../descriptors/owned-fd.js';
-
-const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
-const ftruncate = libc<(fd: Fd, length: number) => number>('ftruncate', 'int', ['int', 'int64_t']);
-const fcntl = libc<(fd: Fd, command: number, argument: number) => number>('fcntl', 'int', [
-  'int',
-  'int',
-  'int',
-]);
 
 const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
@@ -22,7 +15,7 @@ export const Seal = { SEAL: 1, SHRINK: 2, GROW: 4, WRITE: 8 } as const;
  * happens if the file takes no seals, as that of a memory-backend-file, or no further ones.
  */
 export function sealAgainstShrinking(fd: Fd): void {
-  fcntl(fd, F_ADD_SEALS, Seal.SHRINK);
+  native.fcntl(fd, F_ADD_SEALS, Seal.SHRINK);
 }
 
 /**
@@ -32,11 +25,11 @@ export function sealAgainstShrinking(fd: Fd): void {
  */
 export function memfd(name: string, size: number, seals = 0): OwnedFd {
   const fd = new OwnedFd(
-    check(result(memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)), 'memfd_create') as Fd,
+    check(result(native.memfdCreate(name, MFD_CLOEXEC | MFD_ALLOW_SEALING)), 'memfd_create') as Fd,
   );
   try {
-    check(result(ftruncate(fd.value, size)), `ftruncate of a memfd to ${size} bytes`);
-    if (seals !== 0) check(result(fcntl(fd.value, F_ADD_SEALS, seals)), 'sealing a memfd');
+    check(result(native.ftruncate(fd.value, size)), `ftruncate of a memfd to ${size} bytes`);
+    if (seals !== 0) check(result(native.fcntl(fd.value, F_ADD_SEALS, seals)), 'sealing a memfd');
   } catch (error) {
     fd.close();
     throw error;
