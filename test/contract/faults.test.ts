@@ -12,7 +12,7 @@ import {
   type Time,
 } from '../../core/backend/index.js';
 import { cases, checkBackend } from '../../core/contract/index.js';
-import { keepingLog } from '../support/host-mount.js';
+import { pluginEnvironment, keepingLog } from '../support/host-mount.js';
 
 /*
  * Mistakes that authors make, put into a backend that has none: the suite must name the rule that
@@ -22,7 +22,7 @@ import { keepingLog } from '../support/host-mount.js';
 type Faults = (sound: Backend) => { readonly [M in keyof Backend]?: Backend[M] };
 
 async function backendWith(faults: Faults): Promise<Backend> {
-  const environment = { log: keepingLog(), createBackend: (): never => assert.fail('not made of others') };
+  const environment = pluginEnvironment();
   const sound = await memfs.create(memfs.options.parse({ size: '64m' }), environment);
   const wrong: Record<PropertyKey, unknown> = faults(sound);
   return new Proxy(sound, {

@@ -3,13 +3,9 @@ import { after, it } from 'node:test';
 import s3 from '../../backends/s3/index.js';
 import { checkBackend } from '../../core/contract/index.js';
 import { removeFolders, temporaryFolder, TestBucket } from '../backends/s3/support.js';
-import { keepingLog } from '../support/host-mount.js';
+import { pluginEnvironment, keepingLog } from '../support/host-mount.js';
 
 after(removeFolders);
-
-function createBackend(): never {
-  throw new Error('a bucket is not made of others');
-}
 
 it('the contract is kept by a bucket, but for hard links and files without a name', async () => {
   const bucket = await TestBucket.create();
@@ -20,7 +16,7 @@ it('the contract is kept by a bucket, but for hard links and files without a nam
     pathStyle: true,
     cacheDir: await temporaryFolder(),
   });
-  const create = () => s3.create(options, { log: keepingLog(), createBackend });
+  const create = () => s3.create(options, pluginEnvironment());
   const { results } = await checkBackend({ create, log: keepingLog() });
   const wrong = results.filter(({ outcome }) => outcome === 'failed');
   assert.deepEqual(

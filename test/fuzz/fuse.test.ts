@@ -7,8 +7,7 @@ import { GatheringBackend } from '../support/gathering-backend.js';
 import { QueueFailed } from '../support/loopback.js';
 import { TinyBackend, asynchronous } from '../support/tiny-backend.js';
 import { checkReply, Guesses, makeRequest } from '../support/hostile-requests.js';
-import { withSeed } from '../support/random.js';
-import { Random } from '../support/xorshift.js';
+import { Random, withSeed } from '../support/random.js';
 
 /** How many requests are sent; VIRTIOFS_KIT_FUZZ sets another number. */
 const REQUESTS = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);

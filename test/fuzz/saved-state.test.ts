@@ -9,7 +9,7 @@ import { decodeSaved, encodeSaved, type SavedExport } from '../../core/state/sav
 import { engine, MemoryLog } from '../support/engine.js';
 import { FuseClient, ROOT } from '../support/fuse-client.js';
 import { Loopback } from '../support/loopback.js';
-import { checkProperty } from '../support/random.js';
+import { checkProperty, Random } from '../support/random.js';
 import { TinyBackend } from '../support/tiny-backend.js';
 
 /** Mutated states that are restored; VIRTIOFS_KIT_FUZZ sets another number. */
@@ -41,25 +41,6 @@ async function busyState(tiny: TinyBackend): Promise<Uint8Array> {
   for (const { session } of guests) await session.drain();
   await Promise.all(waits);
   return bytes;
-}
-
-class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed | 1;
-  }
-
-  below(bound: number): number {
-    this.#state ^= this.#state << 13;
-    this.#state ^= this.#state >>> 17;
-    this.#state ^= this.#state << 5;
-    return (this.#state >>> 0) % bound;
-  }
-
-  pick<T>(values: readonly T[]): T {
-    return values[this.below(values.length)]!;
-  }
 }
 
 const STRANGE: readonly unknown[] = [

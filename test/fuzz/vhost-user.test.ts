@@ -24,7 +24,7 @@ import {
   type Wire,
 } from '../support/hostile-messages.js';
 import { checkProperty } from '../support/random.js';
-import { Random } from '../support/xorshift.js';
+import { Random } from '../support/random.js';
 
 /** Messages that the device gets; VIRTIOFS_KIT_FUZZ sets another number. */
 const MESSAGES = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import type { Message } from '../../core/memory/index.js';
 import { DATA, echo, GUEST, Rig } from '../core/virtqueue/rig.js';
-import { checkProperty } from '../support/random.js';
+import { checkProperty, Random } from '../support/random.js';
 
 /** Chains that the device gets; VIRTIOFS_KIT_FUZZ sets another number. */
 const CHAINS = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
@@ -13,32 +13,10 @@ const SIZE = 16;
 const MEMORY = 2 * 2 ** 20;
 const TABLES = 0x8_0000;
 
-type Numbers = { next(bound: number): number };
-
-/**
- * A generator of its own for the mass of values: fast-check gives the seed, and shrinks it to a
- * small run.
- */
-function numbers(seed: number): Numbers {
-  let state = seed | 1;
-  return {
-    next(bound) {
-      state ^= state << 13;
-      state ^= state >>> 17;
-      state ^= state << 5;
-      return (state >>> 0) % bound;
-    },
-  };
-}
-
-function pick<T>(random: Numbers, values: readonly T[]): T {
-  return values[random.next(values.length)]!;
-}
-
-function address(random: Numbers): number {
-  switch (random.next(40)) {
+function address(random: Random): number {
+  switch (random.below(40)) {
     case 0:
-      return pick(random, [
+      return random.pick([
         0,
         GUEST - 1,
         GUEST + MEMORY,
@@ -48,23 +26,23 @@ function address(random: Numbers): number {
         2 ** 64 - 2 ** 11,
       ]);
     case 1:
-      return GUEST + MEMORY - random.next(5000);
+      return GUEST + MEMORY - random.below(5000);
     case 2:
       // The ring itself, and the tables: legal targets, rewritten while the device reads them.
-      return GUEST + random.next(TABLES + 65536);
+      return GUEST + random.below(TABLES + 65536);
     default:
-      return GUEST + DATA + random.next(65536);
+      return GUEST + DATA + random.below(65536);
   }
 }
 
-function length(random: Numbers): number {
-  switch (random.next(30)) {
+function length(random: Random): number {
+  switch (random.below(30)) {
     case 0:
-      return pick(random, [0, 0xffff_ffff, 0x8000_0000, MEMORY, MEMORY + 1]);
+      return random.pick([0, 0xffff_ffff, 0x8000_0000, MEMORY, MEMORY + 1]);
     case 1:
-      return random.next(65536);
+      return random.below(65536);
     default:
-      return random.next(4097);
+      return random.below(4097);
   }
 }
 
@@ -72,44 +50,44 @@ function length(random: Numbers): number {
  * Mostly a readable and then a writable descriptor of a chain that goes on, so that the walk gets
  * deep.
  */
-function flags(random: Numbers, writable: boolean, last: boolean): number {
-  if (random.next(40) === 0) return random.next(65536);
+function flags(random: Random, writable: boolean, last: boolean): number {
+  if (random.below(40) === 0) return random.below(65536);
   return (last ? 0 : 1) | (writable ? 2 : 0);
 }
 
-function writeRing(rig: Rig, random: Numbers): void {
-  const pivot = random.next(SIZE);
+function writeRing(rig: Rig, random: Random): void {
+  const pivot = random.below(SIZE);
   for (let i = 0; i < SIZE; i++) {
     const next =
-      random.next(30) === 0 ? random.next(65536) : random.next(12) === 0 ? random.next(SIZE) : i + 1;
-    if (random.next(4) === 0) {
-      const table = GUEST + TABLES + pick(random, [0, 16, 4096, 8, 1, 4090]);
-      const bytes = random.next(10) === 0 ? length(random) : 16 * random.next(20);
-      rig.descriptor(i, table, bytes, 4 | (random.next(10) === 0 ? random.next(4) : 0), next);
+      random.below(30) === 0 ? random.below(65536) : random.below(12) === 0 ? random.below(SIZE) : i + 1;
+    if (random.below(4) === 0) {
+      const table = GUEST + TABLES + random.pick([0, 16, 4096, 8, 1, 4090]);
+      const bytes = random.below(10) === 0 ? length(random) : 16 * random.below(20);
+      rig.descriptor(i, table, bytes, 4 | (random.below(10) === 0 ? random.below(4) : 0), next);
     } else {
-      const last = i === SIZE - 1 || random.next(4) === 0;
+      const last = i === SIZE - 1 || random.below(4) === 0;
       rig.descriptor(i, address(random), length(random), flags(random, i >= pivot, last), next);
     }
   }
   for (let i = 0; i < 40; i++) {
-    const next = random.next(30) === 0 ? random.next(65536) : i + 1;
+    const next = random.below(30) === 0 ? random.below(65536) : i + 1;
     rig.entry(
       TABLES / 16 + i,
       address(random),
       length(random),
-      flags(random, i > 3, random.next(6) === 0),
+      flags(random, i > 3, random.below(6) === 0),
       next,
     );
   }
 }
 
 /** What a request may do: everything that an honest session does, in any order. */
-function serve(random: Numbers, held: Message[]): (message: Message) => void {
+function serve(random: Random, held: Message[]): (message: Message) => void {
   const bytes = new Uint8Array(65536);
   const words = new Uint32Array(16);
   return (message) => {
     const { readable, writable } = message;
-    if (readable.length >= 64) readable.copyWordsOut(random.next(readable.length - 63), words, 0, 16);
+    if (readable.length >= 64) readable.copyWordsOut(random.below(readable.length - 63), words, 0, 16);
     readable.get(0, bytes, 0, Math.min(bytes.length, readable.length));
     assert.equal(readable.count === 0, readable.length === 0);
     // Not into memory where the ring lies: that is checked elsewhere, and would make each run end
@@ -119,7 +97,7 @@ function serve(random: Numbers, held: Message[]): (message: Message) => void {
       data.segments.reduce((sum, part) => sum + part.length, 0),
       data.length,
     );
-    switch (random.next(20)) {
+    switch (random.below(20)) {
       case 0:
         held.push(message);
         break;
@@ -132,7 +110,7 @@ function serve(random: Numbers, held: Message[]): (message: Message) => void {
         message.complete(1);
         break;
       default:
-        message.complete(random.next(writable.length + 1));
+        message.complete(random.below(writable.length + 1));
     }
   };
 }
@@ -142,8 +120,8 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
   let broken = 0;
   let served = 0;
   const run = async (seed: number) => {
-    const random = numbers(seed);
-    const rig = new Rig({ size: SIZE, eventIdx: random.next(2) === 0, memory: MEMORY });
+    const random = new Random(seed);
+    const rig = new Rig({ size: SIZE, eventIdx: random.below(2) === 0, memory: MEMORY });
     const held: Message[] = [];
     const handle = serve(random, held);
     const start = () =>
@@ -155,18 +133,18 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
     const available = (rig.driver.available - GUEST) / 2;
     for (let i = 0; i < PER_RUN; i++) {
       if (i % 4 === 0) writeRing(rig, random);
-      if (random.next(50) === 0) rig.halves[available + 1] = random.next(65536);
-      rig.halves[available] = random.next(4);
-      rig.offer(random.next(60) === 0 ? random.next(65536) : random.next(SIZE));
+      if (random.below(50) === 0) rig.halves[available + 1] = random.below(65536);
+      rig.halves[available] = random.below(4);
+      rig.offer(random.below(60) === 0 ? random.below(65536) : random.below(SIZE));
       chains += 1;
-      if (held.length > 4) held.splice(random.next(held.length), 1)[0]!.complete(0);
+      if (held.length > 4) held.splice(random.below(held.length), 1)[0]!.complete(0);
       if (rig.queue.broken) {
         broken += 1;
         assert.equal(rig.warnings.length, 1);
         rig.warnings.length = 0;
         rig.queue.stop();
         rig.queue.base = rig.halves[available + 1]!;
-        if (random.next(2) === 0) for (const message of held.splice(0)) message.complete(0);
+        if (random.below(2) === 0) for (const message of held.splice(0)) message.complete(0);
         start();
       }
     }

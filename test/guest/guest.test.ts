@@ -8,21 +8,11 @@ import { buffer } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
 import { decodeName } from '../../core/backend/index.js';
 import { chooseForTrusted, Guest, GuestError } from '../../core/guest/index.js';
-import { findUml } from '../../core/guest/uml.js';
+import { whyNoUml } from '../support/uml.js';
 import { until } from '../support/vhost-user.js';
 import { DaemonWithGuests } from './daemon-with-guests.js';
 
 const umlIsMissing = whyNoUml();
-
-/** Why User-Mode Linux does not run here: not installed, or a processor it cannot deal with. */
-function whyNoUml(): string | false {
-  try {
-    findUml();
-    return false;
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
 
 for (const accelerator of [undefined, 'uml'] as const)
   describe(

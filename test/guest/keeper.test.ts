@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Guest } from '../../core/guest/index.js';
-import { findUml } from '../../core/guest/uml.js';
+import { whyNoUml } from '../support/uml.js';
 import { BackendRegistry, createLogger, Daemon } from '../../core/plugins/index.js';
 import { type RunningDaemon, startDaemon } from '../support/daemons.js';
 import { enginesOf, keptPassthrough, killEngine, upgrade } from '../support/keepers.js';
@@ -43,15 +43,6 @@ exec 9>&-
 flock -n -x lock true || exit 9
 [ $n -gt 10 ] || exit 10
 echo ok`;
-
-function whyNoUml(): string | false {
-  try {
-    findUml();
-    return false;
-  } catch (error) {
-    return (error as Error).message;
-  }
-}
 
 /** How often the guest has gone through its work. */
 function linesOf(directory: string): number {

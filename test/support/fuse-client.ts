@@ -3,6 +3,7 @@
  * carries them. Layouts are those of Linux `include/uapi/linux/fuse.h`. Every reply's header is
  * checked as the Linux kernel checks it.
  */
+import assert from 'node:assert/strict';
 import { InitFlag as FirstWord, InitFlag2 as SecondWord, Opcode } from '../../core/fuse/wire/abi.js';
 
 /** What carries a request: the front-end over a virtqueue, or anything else that moves bytes. */
@@ -58,6 +59,11 @@ export class FuseError extends Error {
     super(`opcode ${opcode} failed with errno ${errno}`);
     this.errno = errno;
   }
+}
+
+/** Asserts that a request is answered with an error. */
+export function rejectsWith(reply: Promise<unknown>, errno: number): Promise<void> {
+  return assert.rejects(reply, (error) => error instanceof FuseError && error.errno === errno);
 }
 
 /** `struct fuse_attr`. */

@@ -4,7 +4,7 @@ import { mkdtemp, rm, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import type { Backend, Logger } from '../../core/backend/index.js';
+import { type Backend, type PluginEnvironment, type Logger, UsageError } from '../../core/backend/index.js';
 import { Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { HostMount, type MountOptions } from '../../core/mount/index.js';
@@ -20,20 +20,32 @@ import { contentions } from './workloads.js';
 function drop(): void {}
 
 /** A logger that keeps warnings and errors. */
-export function keepingLog(): Logger & { readonly lines: string[] } {
+export interface KeepingLog extends Logger {
+  readonly lines: string[];
+}
+
+export function keepingLog(): KeepingLog {
   const lines: string[] = [];
   const keep = (fields: object, message: string): void =>
     void lines.push(`${message} ${JSON.stringify(fields)}`);
   return { lines, debug: drop, info: drop, warn: keep, error: keep };
 }
 
+/** What a plugin gets that makes a backend which is not made of others. */
+export function pluginEnvironment(): PluginEnvironment & { readonly log: KeepingLog } {
+  const createBackend = (): never => {
+    throw new UsageError('not made of others');
+  };
+  return { log: keepingLog(), createBackend };
+}
+
 /** One export, mounted once or several times. */
 export class MountedExport implements AsyncDisposable {
   readonly export: Export;
   readonly mounts: readonly HostMount[];
-  readonly log: ReturnType<typeof keepingLog>;
+  readonly log: KeepingLog;
 
-  private constructor(shared: Export, mounts: readonly HostMount[], log: ReturnType<typeof keepingLog>) {
+  private constructor(shared: Export, mounts: readonly HostMount[], log: KeepingLog) {
     this.export = shared;
     this.mounts = mounts;
     this.log = log;

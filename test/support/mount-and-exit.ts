@@ -1,14 +1,10 @@
 import memfs from '../../backends/memfs/index.js';
-import { keepingLog, MountedExport } from './host-mount.js';
+import { pluginEnvironment, MountedExport } from './host-mount.js';
 
 /* Mounts, says where, and ends without unmounting: `node mount-and-exit.js direct|fusermount`. */
 
-function notMadeOfOthers(): never {
-  throw new Error('memfs is not made of others');
-}
-
 const method = process.argv[2] === 'fusermount' ? 'fusermount' : 'direct';
-const environment = { log: keepingLog(), createBackend: notMadeOfOthers };
+const environment = pluginEnvironment();
 const backend = await memfs.create(memfs.options.parse({ size: '1m' }), environment);
 const mounted = await MountedExport.open(backend, { mount: { method } });
 process.stdout.write(mounted.directory);

@@ -61,6 +61,52 @@ export async function withSeed(
   }
 }
 
+/**
+ * Random numbers, the same ones for the same seed (xorshift32). For the mass of values of a test,
+ * where the seed comes from {@link withSeed} or is a value of a property.
+ */
+export class Random {
+  #state: number;
+
+  constructor(seed: number) {
+    // Seeds that are close to each other begin with numbers that are not.
+    this.#state = Math.imul(seed, 0x9e3779b1) | 1;
+  }
+
+  /** 0 to 2^32 - 1. */
+  next(): number {
+    this.#state ^= this.#state << 13;
+    this.#state ^= this.#state >>> 17;
+    this.#state ^= this.#state << 5;
+    return this.#state >>> 0;
+  }
+
+  /** 0 to `end` - 1. */
+  below(end: number): number {
+    return this.next() % end;
+  }
+
+  /** True once in `times`. */
+  once(times: number): boolean {
+    return this.below(times) === 0;
+  }
+
+  /** True in so many of a hundred. */
+  chance(percent: number): boolean {
+    return this.below(100) < percent;
+  }
+
+  pick<T>(values: readonly T[]): T {
+    return values[this.below(values.length)]!;
+  }
+
+  bytes(length: number): Buffer {
+    const bytes = Buffer.alloc(length);
+    for (let at = 0; at < length; at++) bytes[at] = this.next();
+    return bytes;
+  }
+}
+
 function repeated(): { seed?: number; path?: string } {
   return {
     ...(SEED !== undefined && { seed: Number(SEED) }),

@@ -237,26 +237,3 @@ export function memoryOf(frontEnd: FrontEnd, size: number): GuestMemory {
     guestAddress: frontEnd.memory.guestAddress(at),
   };
 }
-
-/** Numbers that look random and are the same for the same seed (mulberry32). */
-export class Dice {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed;
-  }
-
-  /** 0 to `end` - 1. */
-  below(end: number): number {
-    this.#state = (this.#state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) % end;
-  }
-
-  bytes(length: number): Buffer {
-    const made = Buffer.alloc(length);
-    for (let i = 0; i < length; i++) made[i] = this.below(256);
-    return made;
-  }
-}

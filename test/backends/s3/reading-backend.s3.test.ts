@@ -3,10 +3,7 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { FsError } from '../../../core/backend/index.js';
-import { context, Mount, pattern, removeFolders, TestBucket } from './support.js';
-
-const denied = (code: string) => (error: unknown) => error instanceof FsError && error.code === code;
+import { context, Mount, pattern, removeFolders, TestBucket, denied } from './support.js';
 
 describe('reading a bucket', () => {
   let bucket: TestBucket;

@@ -15,13 +15,14 @@ import {
 import type { PutObjectCommandInput } from '@aws-sdk/client-s3';
 import { request } from 'undici';
 import type { Dispatcher } from 'undici';
-import type { Context, GuestBuffer, HostBuffer, Logger } from '../../../core/backend/index.js';
+import { FsError, type Context, type GuestBuffer, type HostBuffer } from '../../../core/backend/index.js';
 import { ReadingBackend } from '../../../backends/s3/reading-backend.js';
 import type { OpenFile } from '../../../backends/s3/write/files.js';
 import type { Directory, Node } from '../../../backends/s3/tree/nodes.js';
-import { optionsSchema } from '../../../backends/s3/options.js';
+import { optionsSchema, type S3Options } from '../../../backends/s3/options.js';
 import { WritableBackend } from '../../../backends/s3/writable-backend.js';
 import { signed } from './signature.js';
+import { keepingLog, MountedExport, type KeepingLog } from '../../support/host-mount.js';
 import { sharedServer } from '../../s3-server/shared.js';
 
 /** A buffer in ordinary memory, in two segments so that nobody relies on one. */
@@ -83,18 +84,8 @@ export const context: Context = {
   },
 };
 
-/** Lines that a backend logged, warnings and errors only. */
-export interface KeptLog extends Logger {
-  readonly lines: string[];
-}
-
-export function keptLog(): KeptLog {
-  const lines: string[] = [];
-  const keep = (fields: object, message: string): void =>
-    void lines.push(`${message} ${JSON.stringify(fields)}`);
-  const drop = (): void => undefined;
-  return { lines, debug: drop, info: drop, warn: keep, error: keep };
-}
+/** For `assert.rejects`: an error of the backend, by its code. */
+export const denied = (code: string) => (error: unknown) => error instanceof FsError && error.code === code;
 
 /** A bucket of a test's own on the shared server, and the SDK beside the backend. */
 export class TestBucket {
@@ -188,11 +179,11 @@ export class TestBucket {
 /** A mounted backend, driven by paths. */
 export class Mount {
   readonly backend: WritableBackend;
-  readonly log: KeptLog;
+  readonly log: KeepingLog;
   readonly cacheDir: string;
   readonly root: Directory;
 
-  private constructor(backend: WritableBackend, log: KeptLog, cacheDir: string, root: Directory) {
+  private constructor(backend: WritableBackend, log: KeepingLog, cacheDir: string, root: Directory) {
     this.backend = backend;
     this.log = log;
     this.cacheDir = cacheDir;
@@ -201,19 +192,11 @@ export class Mount {
 
   /** Mounts a bucket; without `cacheDir` with an empty cache folder of its own. */
   static async open(bucket: TestBucket, options: Record<string, unknown> = {}): Promise<Mount> {
-    const cacheDir = (options['cacheDir'] as string | undefined) ?? (await temporaryFolder());
-    const parsed = optionsSchema.parse({
-      bucket: bucket.name,
-      endpoint: bucket.endpoint,
-      pathStyle: true,
-      cacheDir,
-      writebackDelay: 0,
-      ...options,
-    });
+    const parsed = await optionsOf(bucket, { writebackDelay: 0, ...options });
     const backend = parsed.readOnly ? new ReadingBackend(parsed) : new WritableBackend(parsed);
-    const log = keptLog();
+    const log = keepingLog();
     const root = await backend.mount({ log, createBuffer: heapBuffer });
-    return new Mount(backend as WritableBackend, log, cacheDir, root as Directory);
+    return new Mount(backend as WritableBackend, log, parsed.cacheDir!, root as Directory);
   }
 
   async close(): Promise<void> {
@@ -330,4 +313,26 @@ export function pattern(length: number, seed = 1): Buffer {
     bytes.writeUInt32LE(state, i);
   }
   return bytes;
+}
+
+/** Options of a bucket's backend; without `cacheDir`, with an empty cache folder of its own. */
+export async function optionsOf(
+  bucket: TestBucket,
+  options: Record<string, unknown> = {},
+): Promise<S3Options> {
+  return optionsSchema.parse({
+    bucket: bucket.name,
+    endpoint: bucket.endpoint,
+    pathStyle: true,
+    cacheDir: options['cacheDir'] ?? (await temporaryFolder()),
+    ...options,
+  });
+}
+
+/** Mounts a bucket on this host. Options as for {@link optionsOf}. */
+export async function mountBucket(
+  bucket: TestBucket,
+  options: Record<string, unknown> = {},
+): Promise<MountedExport> {
+  return MountedExport.open(new WritableBackend(await optionsOf(bucket, options)));
 }

@@ -3,9 +3,8 @@ import { after, before, describe, it } from 'node:test';
 import { FsError } from '../../../core/backend/index.js';
 import type { Fault, Seen } from './proxy.js';
 import { Proxy } from './proxy.js';
-import { context, Mount, pattern, removeFolders, TestBucket } from './support.js';
+import { context, Mount, pattern, removeFolders, TestBucket, denied } from './support.js';
 
-const denied = (code: string) => (error: unknown) => error instanceof FsError && error.code === code;
 const passing: Fault[] = [
   'slow-down',
   'internal-error',

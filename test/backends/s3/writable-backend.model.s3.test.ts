@@ -8,7 +8,7 @@ import type { OpenFile } from '../../../backends/s3/write/files.js';
 import type { Fault } from './proxy.js';
 import { Proxy } from './proxy.js';
 import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from './support.js';
-import { withSeed } from '../../support/random.js';
+import { Random, withSeed } from '../../support/random.js';
 
 /*
  * Random schedules of operations, with faults at every request, and crashes in the middle of
@@ -29,27 +29,6 @@ type World = ReadonlyMap<string, Buffer>;
 
 /** A buffer that no content equals. */
 const absent = Buffer.from(randomUUID());
-
-class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = Math.imul(seed, 2_654_435_761) >>> 0;
-  }
-
-  below(limit: number): number {
-    this.#state = (Math.imul(this.#state, 1_664_525) + 1_013_904_223) >>> 0;
-    return Math.floor((this.#state / 2 ** 32) * limit);
-  }
-
-  chance(probability: number): boolean {
-    return this.below(1_000_000) < probability * 1_000_000;
-  }
-
-  pick<T>(items: readonly T[]): T {
-    return items[this.below(items.length)]!;
-  }
-}
 
 function withFile(world: World, name: string, content: Buffer | undefined): World {
   const next = new Map(world);
@@ -124,7 +103,7 @@ class Schedule {
       writebackDelay: this.#random.pick([0, 0.05, 600]),
       metadataTtl: this.#random.pick([0, 5]),
     });
-    proxy.fault = () => (this.#random.chance(0.2) ? this.#random.pick(faults) : undefined);
+    proxy.fault = () => (this.#random.chance(20) ? this.#random.pick(faults) : undefined);
     this.#crashed = false;
     for (let i = 0; i < operations; i++) await this.#operation(mount);
     const last = this.#operation(mount);
@@ -205,7 +184,7 @@ class Schedule {
 
   async #write(mount: Mount, name: string): Promise<void> {
     const random = this.#random;
-    const flags = random.chance(0.3) ? 0o302 : 0o102;
+    const flags = random.chance(30) ? 0o302 : 0o102;
     const created = (world: World): World[] => [
       world.has(name) ? world : withFile(world, name, Buffer.alloc(0)),
     ];
@@ -223,7 +202,7 @@ class Schedule {
     if (file === undefined) return;
     const steps = 1 + random.below(3);
     for (let i = 0; i < steps; i++) await this.#change(mount, name, file);
-    if (random.chance(0.5))
+    if (random.chance(50))
       await this.#step(
         `fsync ${name}`,
         (world) => [world],
@@ -231,7 +210,7 @@ class Schedule {
       );
     if (this.#crashed) return;
     await mount.release(file).catch(() => undefined);
-    if (random.chance(0.5)) mount.backend.forget(file.node);
+    if (random.chance(50)) mount.backend.forget(file.node);
   }
 
   /** What is read must be what one of the possible worlds has; a failure tells nothing. */
@@ -244,7 +223,7 @@ class Schedule {
         // As the engine does with each node that it takes into use.
         mount.backend.key(node);
         content = await mount.content(name);
-        if (this.#random.chance(0.5)) mount.backend.forget(node);
+        if (this.#random.chance(50)) mount.backend.forget(node);
       }
     } catch (error) {
       this.#trace.push(`read ${name}: ${String(error)}`);
@@ -260,9 +239,9 @@ class Schedule {
 
   async #change(mount: Mount, name: string, file: OpenFile): Promise<void> {
     const random = this.#random;
-    const large = random.chance(0.04);
+    const large = random.chance(4);
     const at = random.below(large ? 12_000_000 : 30_000);
-    if (random.chance(0.2)) {
+    if (random.chance(20)) {
       await this.#step(
         `truncate ${name} ${at}`,
         (world) => [withFile(world, name, resized(world.get(name), at))],

@@ -1,11 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { after, before, describe, it } from 'node:test';
-import { optionsSchema } from '../../../backends/s3/options.js';
-import { WritableBackend } from '../../../backends/s3/writable-backend.js';
 import { MountedExport, shell } from '../../support/host-mount.js';
 import { WITHOUT_HARD_LINKS, workloads } from '../../support/workloads.js';
-import { removeFolders, temporaryFolder, TestBucket } from './support.js';
+import { mountBucket, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 /**
  * Workloads that a bucket can't do, or not in time: an object has one name, and 25,000 requests one
@@ -17,13 +15,7 @@ describe('over a host mount of a bucket', () => {
   let mounted: MountedExport;
   before(async () => {
     const bucket = await TestBucket.create();
-    const options = optionsSchema.parse({
-      bucket: bucket.name,
-      endpoint: bucket.endpoint,
-      pathStyle: true,
-      cacheDir: await temporaryFolder(),
-    });
-    mounted = await MountedExport.open(new WritableBackend(options));
+    mounted = await mountBucket(bucket);
   });
   after(async () => {
     await mounted[Symbol.asyncDispose]();
@@ -47,14 +39,7 @@ it('a full disk of the cache is ENOSPC for who writes, and what follows works on
   execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'cache', cacheDir]);
   try {
     const bucket = await TestBucket.create();
-    const options = optionsSchema.parse({
-      bucket: bucket.name,
-      endpoint: bucket.endpoint,
-      pathStyle: true,
-      cacheDir,
-      writebackDelay: 3600,
-    });
-    await using mounted = await MountedExport.open(new WritableBackend(options));
+    await using mounted = await mountBucket(bucket, { cacheDir, writebackDelay: 3600 });
     const script = `dd if=/dev/zero of=large bs=64k count=100 conv=fsync; rm large; echo small > small; cat small`;
     const { output } = await shell(script, mounted.directory);
     assert.match(output, /No space left on device/);

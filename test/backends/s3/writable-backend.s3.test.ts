@@ -1,9 +1,8 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
-import { FsError, OpenFlags, RenameFlags, XattrFlags } from '../../../core/backend/index.js';
-import { context, Mount, pattern, removeFolders, TestBucket } from './support.js';
+import { OpenFlags, RenameFlags, XattrFlags } from '../../../core/backend/index.js';
+import { context, Mount, pattern, removeFolders, TestBucket, denied } from './support.js';
 
-const denied = (code: string) => (error: unknown) => error instanceof FsError && error.code === code;
 const EXCLUSIVE = OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.READ_WRITE;
 
 describe('writing to a bucket', () => {

@@ -15,19 +15,20 @@ import {
   FsError,
   type GuestBuffer,
   type Opened,
-  UsageError,
 } from '../../../core/backend/index.js';
 import { Session } from '../../../core/fuse/index.js';
 import { HostMount, MountError } from '../../../core/mount/index.js';
 import { mountDirectly, unmountDirectly } from '../../../core/mount/direct-mount.js';
-import { keepingLog, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
-
-function notMadeOfOthers(): never {
-  throw new UsageError('not made of others');
-}
+import {
+  pluginEnvironment,
+  keepingLog,
+  MountedExport,
+  shell,
+  temporaryDirectory,
+} from '../../support/host-mount.js';
 
 function memory(): Backend | Promise<Backend> {
-  const environment = { log: keepingLog(), createBackend: notMadeOfOthers };
+  const environment = pluginEnvironment();
   return memfs.create(memfs.options.parse({ size: '64m' }), environment);
 }
 

@@ -4,17 +4,12 @@ import { after, before, describe, it } from 'node:test';
 import memfs from '../../../backends/memfs/index.js';
 import { overlay } from '../../../backends/overlay/index.js';
 import passthrough from '../../../backends/passthrough/index.js';
-import { type Backend, UsageError } from '../../../core/backend/index.js';
+import { type Backend } from '../../../core/backend/index.js';
 import { defaults, memoryLayer, share } from '../../backends/overlay/support.js';
-import { keepingLog, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
+import { pluginEnvironment, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
 import { reports } from '../../support/reports.js';
 
-const environment = {
-  log: keepingLog(),
-  createBackend: (): never => {
-    throw new UsageError('not made of others');
-  },
-};
+const environment = pluginEnvironment();
 
 const kinds: readonly [string, (directory: string) => Backend | Promise<Backend>][] = [
   ['memfs', () => memfs.create(memfs.options.parse({}), environment)],

@@ -2,16 +2,17 @@ import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
 import memfs from '../../../backends/memfs/index.js';
 import passthrough from '../../../backends/passthrough/index.js';
-import { type Backend, UsageError } from '../../../core/backend/index.js';
-import { contend, keepingLog, MountedExport, shell, temporaryDirectory } from '../../support/host-mount.js';
+import { type Backend } from '../../../core/backend/index.js';
+import {
+  contend,
+  pluginEnvironment,
+  MountedExport,
+  shell,
+  temporaryDirectory,
+} from '../../support/host-mount.js';
 import { workloads } from '../../support/workloads.js';
 
-const environment = {
-  log: keepingLog(),
-  createBackend: (): never => {
-    throw new UsageError('not made of others');
-  },
-};
+const environment = pluginEnvironment();
 
 const kinds: readonly [string, (directory: string) => Backend | Promise<Backend>][] = [
   ['memfs', () => memfs.create(memfs.options.parse({}), environment)],

@@ -14,8 +14,9 @@ import { test, type TestContext } from 'node:test';
 import { BackendRegistry, Daemon } from '../../../core/plugins/index.js';
 import { FrontEnd, FrontEndError } from '../../../core/vhost-user/index.js';
 import { MemoryLog } from '../../support/engine.js';
+import { Random } from '../../support/random.js';
 import { FuseClient, FuseError, Op, ROOT, type FuseTransport } from '../../support/fuse-client.js';
-import { by, Dice, memoryOf, OwnRing, ThreadedServer } from '../../support/threaded-server.js';
+import { by, memoryOf, OwnRing, ThreadedServer } from '../../support/threaded-server.js';
 import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
 
 /** Queues of the front-end that connects first. */
@@ -115,7 +116,7 @@ function comparable(replies: readonly Recorded[]): string[] {
 
 /** A bit of everything, most of it by one queue. */
 async function everything(fuse: FuseClient, queue: number, other: number): Promise<void> {
-  const dice = new Dice(7);
+  const random = new Random(7);
   fuse.caller = { ...fuse.caller, queue };
   await fuse.init();
   await errnoOf(fuse.lookup(ROOT, 'file'));
@@ -124,7 +125,7 @@ async function everything(fuse: FuseClient, queue: number, other: number): Promi
   const { fh } = open;
   for (let i = 0; i < 3; i++) await fuse.lookup(ROOT, 'file');
   for (const size of [1, 4096, 16_384, 16_385, 100_000, MiB])
-    assert.equal(await fuse.write(nodeid, fh, 3 * size, dice.bytes(size)), size);
+    assert.equal(await fuse.write(nodeid, fh, 3 * size, random.bytes(size)), size);
   const end = 4 * MiB;
   for (const [offset, size] of [
     [0, 1],
@@ -242,7 +243,7 @@ for (const segment of [13, 16, 40, 4096, 8191]) {
   test(`replies are the same to the byte where segments have ${segment} bytes`, async (t) => {
     const server = await ThreadedServer.start(t);
     const { frontEnd, fuse } = await server.connect(t, { queueSize: 1024 });
-    const data = new Dice(segment).bytes(2 * MiB);
+    const data = new Random(segment).bytes(2 * MiB);
     writeFileSync(server.path('file'), data);
     const ring = new OwnRing(t, frontEnd, THREAD, memoryOf(frontEnd, 2 * MiB), segment);
     const direct = fuseTransport(frontEnd);
@@ -268,7 +269,7 @@ for (const segment of [13, 16, 40, 4096, 8191]) {
     await twice.getattr(nodeid);
     await twice.getattr(nodeid, fh);
     await errnoOf(twice.lookup(ROOT, 'none'));
-    const written = new Dice(1).bytes(most);
+    const written = new Random(1).bytes(most);
     assert.equal(await twice.write(nodeid, fh, 77, written), most);
     assert.ok(
       readFileSync(server.path('file'))
@@ -284,13 +285,13 @@ for (const seed of [1, 2, 3]) {
   test(`mixed requests by both queues at once leave what a model of them has, seed ${seed}`, async (t) => {
     const server = await ThreadedServer.start(t);
     const { fuse } = await server.connect(t);
-    const dice = new Dice(seed);
+    const random = new Random(seed);
     const BLOCK = 1024;
     const BLOCKS = 256;
     const files = await Promise.all(
       Array.from({ length: 6 }, async (_, index) => {
         const name = `file-${index}`;
-        const model = dice.bytes(BLOCK * BLOCKS);
+        const model = random.bytes(BLOCK * BLOCKS);
         writeFileSync(server.path(name), model);
         const { nodeid } = await fuse.lookup(ROOT, name);
         const { fh } = await fuse.open(nodeid, O_RDWR);
@@ -298,10 +299,10 @@ for (const seed of [1, 2, 3]) {
       }),
     );
     const step = async (): Promise<void> => {
-      const file = files[dice.below(files.length)]!;
+      const file = files[random.below(files.length)]!;
       const { name, model, nodeid, fh, busy } = file;
-      const queue = 1 + dice.below(2);
-      const kind = dice.below(20);
+      const queue = 1 + random.below(2);
+      const kind = random.below(20);
       if (kind === 0) {
         file.lookups += 1n;
         assert.equal((await by(fuse, queue, (one) => one.lookup(ROOT, name))).nodeid, nodeid);
@@ -311,16 +312,16 @@ for (const seed of [1, 2, 3]) {
         assert.equal((await by(fuse, queue, (one) => one.getattr(nodeid))).size, model.length);
         return;
       }
-      const first = dice.below(BLOCKS);
-      const count = Math.min(1 + dice.below(40), BLOCKS - first);
+      const first = random.below(BLOCKS);
+      const count = Math.min(1 + random.below(40), BLOCKS - first);
       const blocks = Array.from({ length: count }, (_, i) => first + i);
       if (blocks.some((block) => busy.has(block))) return;
       for (const block of blocks) busy.add(block);
-      const start = first * BLOCK + dice.below(BLOCK);
-      const end = (first + count) * BLOCK - dice.below(BLOCK);
+      const start = first * BLOCK + random.below(BLOCK);
+      const end = (first + count) * BLOCK - random.below(BLOCK);
       const size = Math.max(end - start, 1);
       if (kind < 10) {
-        const data = dice.bytes(size);
+        const data = random.bytes(size);
         data.copy(model, start);
         assert.equal(await by(fuse, queue, (one) => one.write(nodeid, fh, start, data)), size);
       } else if (kind < 18) {
@@ -460,14 +461,14 @@ test('descriptors that are opened and closed all the time are never read for ano
   const end = performance.now() + 2000;
   let late = 0;
   const loop = async (queue: number, seed: number): Promise<void> => {
-    const dice = new Dice(seed);
+    const random = new Random(seed);
     while (performance.now() < end) {
-      const index = dice.below(COUNT);
+      const index = random.below(COUNT);
       const nodeid = nodes[index]!;
       const content = contents[index]!;
       const { fh } = await by(fuse, queue, (one) => one.open(nodeid));
       for (let i = 0; i < 4; i++) {
-        const offset = dice.below(content.length);
+        const offset = random.below(content.length);
         const data = await by(fuse, queue, (one) => one.read(nodeid, fh, offset, 5000));
         assert.ok(content.subarray(offset, offset + 5000).equals(data), `file ${index} from ${offset}`);
       }
@@ -496,7 +497,7 @@ test('two guests are served at once: where one has the engine for a queue, the o
   const guests = [await server.connect(t), await server.connect(t)];
   const step = async (fuse: FuseClient, guest: number, number: number): Promise<void> => {
     const name = `${guest}-${number}`;
-    const data = new Dice(number).bytes(3000);
+    const data = new Random(number).bytes(3000);
     const queue = 1 + (number % 2);
     const { entry, open } = await by(fuse, queue, (one) => one.create(ROOT, name));
     await by(fuse, queue, (one) => one.write(entry.nodeid, open.fh, 0, data));

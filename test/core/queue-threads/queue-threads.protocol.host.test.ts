@@ -11,10 +11,10 @@ import {
   Feature,
 } from '../../../core/vhost-user/messages.js';
 import { withFewDescriptors } from '../../support/descriptor-limit.js';
+import { Random } from '../../support/random.js';
 import { FuseClient, Op, ROOT } from '../../support/fuse-client.js';
 import {
   by,
-  Dice,
   memoryOf,
   OwnRing,
   ThreadedServer,
@@ -43,7 +43,7 @@ interface Opened {
 }
 
 async function openFile(server: ThreadedServer, fuse: FuseClient): Promise<Opened> {
-  const content = new Dice(5).bytes(SIZE);
+  const content = new Random(5).bytes(SIZE);
   writeFileSync(server.path('file'), content);
   const { nodeid } = await by(fuse, ENGINE, (one) => one.lookup(ROOT, 'file'));
   const { fh } = await by(fuse, ENGINE, (one) => one.open(nodeid, 2));
@@ -69,14 +69,14 @@ class Traffic {
 
   constructor(fuse: FuseClient, queue: number, file: Opened, depth = 16) {
     const run = async (seed: number): Promise<void> => {
-      const dice = new Dice(seed);
+      const random = new Random(seed);
       while (this.#goesOn) {
-        const offset = dice.below(SIZE - 1);
+        const offset = random.below(SIZE - 1);
         // Now and then one that the thread passes on.
-        const kind = dice.below(16);
+        const kind = random.below(16);
         if (kind === 0) await by(fuse, queue, (one) => one.statfs());
         else if (kind < 3) await by(fuse, queue, (one) => one.getattr(file.nodeid));
-        else await checkRead(fuse, queue, file, offset, 1 + dice.below(20_000));
+        else await checkRead(fuse, queue, file, offset, 1 + random.below(20_000));
         this.served += 1;
       }
     };

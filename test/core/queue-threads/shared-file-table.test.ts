@@ -24,7 +24,7 @@ import {
   type TakersEntry,
 } from './file-table-reader.js';
 import { withPlainNumbers, type PlainNumbers } from '../../support/plain-numbers.js';
-import { raceMs } from '../../support/random.js';
+import { raceMs, Random } from '../../support/random.js';
 
 /** Lookups with which an entry is published. */
 const GRANTED = 255;
@@ -862,11 +862,7 @@ test('every lookup with which an entry is published is taken by a thread or retu
     descriptors.close(fd);
   }
 
-  let random = 12345;
-  const next = (below: number): number => {
-    random = (Math.imul(random, 1103515245) + 12345) & 0x7fffffff;
-    return (random >>> 8) % below;
-  };
+  const random = new Random(12345);
   const taken = new Int32Array(data.taken);
   const attributesDiffer = new Int32Array(data.attributesDiffer);
   /** On a busy machine the threads may have no time for a while: it goes on until all is seen. */
@@ -877,15 +873,15 @@ test('every lookup with which an entry is published is taken by a thread or retu
   const end = performance.now() + 2000;
   while ((performance.now() < end || !hasSeenAll()) && publications < most - 20) {
     for (let i = 0; i < 20; i++) {
-      const slot = next(entries.length);
-      if (next(4) === 0) withdraw(slot);
-      else if (next(50) === 0) fileTable.reportDifferences(slot, 1000 + slot, 0);
-      else if (next(300) === 0) fileTable.clear();
+      const slot = random.below(entries.length);
+      if (random.below(4) === 0) withdraw(slot);
+      else if (random.below(50) === 0) fileTable.reportDifferences(slot, 1000 + slot, 0);
+      else if (random.below(300) === 0) fileTable.clear();
       else publish(slot);
     }
     // Some stay published long enough for all their lookups to be taken.
     await Promise.race([
-      next(30) === 0 ? setTimeout(performance.now() < end ? 1 : 20) : setImmediate(),
+      random.below(30) === 0 ? setTimeout(performance.now() < end ? 1 : 20) : setImmediate(),
       reports,
     ]);
   }

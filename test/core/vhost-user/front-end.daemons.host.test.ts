@@ -13,14 +13,10 @@ import {
   type Daemon,
   type RunningDaemon,
 } from '../../support/daemons.js';
-import { FuseClient, FuseError, ROOT } from '../../support/fuse-client.js';
+import { FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
 import { fuseTransport, stopQueue } from '../../support/vhost-user.js';
 
 const Errno = { ENOENT: 2, EEXIST: 17, ENOSYS: 38, ENOTEMPTY: 39 };
-
-function failsWith(errno: number) {
-  return (error: unknown) => error instanceof FuseError && error.errno === errno;
-}
 
 interface Mounted extends RunningDaemon {
   readonly frontEnd: FrontEnd;
@@ -63,17 +59,17 @@ for (const daemon of [ours, oursThreaded, cVirtiofsd]) {
       assert.equal(again.nodeid, entry.nodeid);
       await fuse.unlink(ROOT, 'renamed');
       await fuse.forget(entry.nodeid, 2n);
-      await assert.rejects(fuse.lookup(ROOT, 'renamed'), failsWith(Errno.ENOENT));
+      await rejectsWith(fuse.lookup(ROOT, 'renamed'), Errno.ENOENT);
     });
 
     test('answers mistakes with the errors of POSIX', async (t) => {
       const { fuse, directory } = await mount(t, daemon);
       mkdirSync(join(directory, 'full/inner'), { recursive: true });
       await fuse.lookup(ROOT, 'full');
-      await assert.rejects(fuse.mkdir(ROOT, 'full'), failsWith(Errno.EEXIST));
-      await assert.rejects(fuse.rmdir(ROOT, 'full'), failsWith(Errno.ENOTEMPTY));
-      await assert.rejects(fuse.lookup(ROOT, 'none'), failsWith(Errno.ENOENT));
-      await assert.rejects(fuse.call(200, ROOT, new Uint8Array(0), 0), failsWith(Errno.ENOSYS));
+      await rejectsWith(fuse.mkdir(ROOT, 'full'), Errno.EEXIST);
+      await rejectsWith(fuse.rmdir(ROOT, 'full'), Errno.ENOTEMPTY);
+      await rejectsWith(fuse.lookup(ROOT, 'none'), Errno.ENOENT);
+      await rejectsWith(fuse.call(200, ROOT, new Uint8Array(0), 0), Errno.ENOSYS);
     });
 
     for (const options of [
@@ -176,7 +172,7 @@ for (const daemon of [ours, oursThreaded, cVirtiofsd]) {
         assert.equal((await second.fuse.lookup(ROOT, 'file')).attr.ino, entry.attr.ino);
         const third = await connect(t, mounted, {});
         await third.fuse.unlink(ROOT, 'file');
-        await assert.rejects(second.fuse.lookup(ROOT, 'file'), failsWith(Errno.ENOENT));
+        await rejectsWith(second.fuse.lookup(ROOT, 'file'), Errno.ENOENT);
         assert.equal(await mounted.stop(), 0);
       });
     }

@@ -5,6 +5,7 @@ import { EAGAIN } from '../../../core/system/calls/negative-errno.js';
 import { drain } from '../../../core/system/index.js';
 import { inflightBytes } from '../../../core/virtqueue/index.js';
 import { DATA, echo, GUEST, Rig, type RigOptions, until } from './rig.js';
+import { Random } from '../../support/random.js';
 
 function rigOf(t: TestContext, options: RigOptions = {}): Rig {
   const rig = new Rig({ size: 8, inflight: 8, ...options });
@@ -190,10 +191,7 @@ test('a region that does not fit the ring is refused', (t) => {
 });
 
 test('a region full of nonsense costs its own queue only', async (t) => {
-  const random = (() => {
-    let state = 12345;
-    return () => (state = (Math.imul(state, 1103515245) + 12345) >>> 0) >>> 8;
-  })();
+  const random = new Random(12345);
   for (let round = 0; round < 300; round++) {
     const rig = rigOf(t);
     rig.start(() => undefined);
@@ -201,7 +199,7 @@ test('a region full of nonsense costs its own queue only', async (t) => {
     rig.queue.kick();
     rig.replaceDevice();
     const region = halves(rig);
-    for (let i = 6; i < region.length; i++) if (random() % 3 === 0) region[i] = random();
+    for (let i = 6; i < region.length; i++) if (random.once(3)) region[i] = random.next();
     let served = 0;
     rig.start((message) => {
       served += 1;

@@ -6,11 +6,10 @@ import { ListObjectsV2Command } from '@aws-sdk/client-s3';
 import { WRITE_MARK } from '../../../../backends/s3/objects/attributes.js';
 import { Deadline } from '../../../../backends/s3/client/deadline.js';
 import { into } from '../../../../backends/s3/client/http.js';
-import { FsError, OpenFlags } from '../../../../core/backend/index.js';
+import { OpenFlags } from '../../../../core/backend/index.js';
 import { Proxy } from '../proxy.js';
-import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket } from '../support.js';
+import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket, denied } from '../support.js';
 
-const denied = (code: string) => (error: unknown) => error instanceof FsError && error.code === code;
 const EXCLUSIVE = OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.READ_WRITE;
 
 describe('servers that differ', () => {

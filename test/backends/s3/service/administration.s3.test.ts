@@ -5,7 +5,8 @@ import s3Plugin from '../../../../backends/s3/index.js';
 import { exportAside, type FolderReport, status } from '../../../../backends/s3/service/administration.js';
 import { askSocket } from '../../../../core/control/index.js';
 import { runOffline } from '../../../support/commands.js';
-import { keptLog, Mount, removeFolders, temporaryFolder, TestBucket } from '../support.js';
+import { keepingLog } from '../../../support/host-mount.js';
+import { Mount, removeFolders, temporaryFolder, TestBucket } from '../support.js';
 
 /** `virtiofs-kit s3 flush --cache-dir …`: asks the mount at the socket that the command names. */
 async function flush(cacheDir: string): Promise<readonly string[] | undefined> {
@@ -55,7 +56,7 @@ describe('what an operator asks of a cache folder', () => {
       pathStyle: true,
       cacheDir: mount.cacheDir,
     };
-    const lines = await runOffline(s3Plugin, 'recover', options, keptLog());
+    const lines = await runOffline(s3Plugin, 'recover', options, keepingLog());
     const report = JSON.parse(lines.join('\n')) as FolderReport;
     assert.deepEqual([report.mounted, report.journals, report.intents], [false, [], []]);
     assert.equal((await bucket.get('left')).toString(), '\0\0\0behind');

@@ -3,15 +3,11 @@ import { describe, it } from 'node:test';
 import type { Context, Entry } from '../../../../core/backend/index.js';
 import { FsError } from '../../../../core/backend/index.js';
 import { engine } from '../../../support/engine.js';
-import { Fields, FuseError, Op, ROOT, InitFlag, usualInitFlags } from '../../../support/fuse-client.js';
+import { Fields, Op, ROOT, InitFlag, usualInitFlags, rejectsWith } from '../../../support/fuse-client.js';
 import { QueueFailed } from '../../../support/loopback.js';
 import { TinyBackend, type TinyNode } from '../../../support/tiny-backend.js';
 
 const WRITE_LOCK = { start: 0n, end: 99n, type: 1, pid: 4242 };
-
-function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
-  return assert.rejects(promise, (error) => error instanceof FuseError && error.errno === errno);
-}
 
 /** Lets everything that is ready run. */
 function turn(): Promise<void> {

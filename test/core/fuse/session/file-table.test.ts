@@ -18,10 +18,11 @@ import { DescriptorUse, SharedDescriptors } from '../../../../core/system/index.
 import { SharedFileTable, FileTableView } from '../../../../core/queue-threads/shared-file-table.js';
 import type { ExportOptions } from '../../../../core/state/index.js';
 import { engine, type Engine, type Guest } from '../../../support/engine.js';
-import { FuseError, ROOT } from '../../../support/fuse-client.js';
+import { ROOT, rejectsWith } from '../../../support/fuse-client.js';
 import { asynchronous, TinyBackend, type TinyFile, type TinyNode } from '../../../support/tiny-backend.js';
 import { FROM, statx } from '../../queue-threads/file-table-reader.js';
 import { withPlainNumbers } from '../../../support/plain-numbers.js';
+import { Random } from '../../../support/random.js';
 
 const ESTALE = 116;
 const EBADF = 9;
@@ -31,10 +32,6 @@ const MOUNT = 30;
 
 /** Lookups with which the recorder publishes an entry. */
 const GRANTED = 10;
-
-function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
-  return assert.rejects(promise, (error) => error instanceof FuseError && error.errno === errno);
-}
 
 /** A file system whose nodes and open files have descriptors. Nothing is open under them. */
 class BackedBackend extends TinyBackend {
@@ -622,11 +619,7 @@ test('a node is forgotten exactly when the guest has forgotten all its lookups, 
   const ids = files.map(() => 0n);
   let taken = 0;
 
-  let random = 4711;
-  const next = (below: number): number => {
-    random = (Math.imul(random, 1103515245) + 12345) & 0x7fffffff;
-    return (random >>> 8) % below;
-  };
+  const random = new Random(4711);
 
   /** Answers a LOOKUP as a thread does, if the entry is published. */
   function take(which: number): void {
@@ -654,19 +647,19 @@ test('a node is forgotten exactly when the guest has forgotten all its lookups, 
   }
 
   for (let step = 0; step < 6000; step++) {
-    const which = next(files.length);
-    const action = next(20);
-    loopback.passedOn = next(4) > 0;
+    const which = random.below(files.length);
+    const action = random.below(20);
+    loopback.passedOn = random.below(4) > 0;
     if (action < 4) {
       ids[which] = (await client.lookup(ROOT, names[which]!)).nodeid;
       held[which]! += 1;
-    } else if (action < 12) for (let i = next(40); i >= 0; i--) take(which);
+    } else if (action < 12) for (let i = random.below(40); i >= 0; i--) take(which);
     else if (action < 15) {
-      const count = next(held[which]! + 1);
+      const count = random.below(held[which]! + 1);
       held[which]! -= count;
       await client.forget(ids[which]!, BigInt(count));
     } else if (action === 15) {
-      const all = [...new Set([which, next(files.length), next(files.length)])];
+      const all = [...new Set([which, random.below(files.length), random.below(files.length)])];
       await client.batchForget(all.map((one) => [ids[one]!, BigInt(held[one]!)]));
       for (const one of all) held[one] = 0;
     } else if (action === 16) {
@@ -676,7 +669,7 @@ test('a node is forgotten exactly when the guest has forgotten all its lookups, 
       const { fh } = await client.open(ids[which]!);
       await client.release(ids[which]!, fh);
     } else if (action === 18) tiny.setattr(files[which]!, { mtime: { seconds: step, nanoseconds: 0 } });
-    if (next(50) === 0) await check(session);
+    if (random.below(50) === 0) await check(session);
   }
   assert.ok(taken > 1000);
   await check(session);

@@ -4,15 +4,11 @@ import { restoreSession, saveSession } from '../../../../core/fuse/index.js';
 import { hostBuffer } from '../../../../core/memory/index.js';
 import { restoreExport, saveExport } from '../../../../core/state/index.js';
 import { MemoryLog, engine, type Engine, type Guest } from '../../../support/engine.js';
-import { FuseClient, FuseError, ROOT } from '../../../support/fuse-client.js';
+import { FuseClient, ROOT, rejectsWith } from '../../../support/fuse-client.js';
 import { Loopback } from '../../../support/loopback.js';
 import { TinyBackend } from '../../../support/tiny-backend.js';
 
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
-
-function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
-  return assert.rejects(promise, (error) => error instanceof FuseError && error.errno === errno);
-}
 
 /**
  * Saves guests and brings them back in an engine of its own, over the same files, as after the

@@ -2,12 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FileType, type Backend, type Entry } from '../../../../core/backend/index.js';
 import { engine, type Engine, type Guest } from '../../../support/engine.js';
-import { Fields, FuseError, Op, ROOT } from '../../../support/fuse-client.js';
+import { Fields, Op, ROOT, rejectsWith } from '../../../support/fuse-client.js';
 import { TinyBackend, type TinyNode, asynchronous } from '../../../support/tiny-backend.js';
-
-function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
-  return assert.rejects(promise, (error) => error instanceof FuseError && error.errno === errno);
-}
 
 async function mounted(tiny: TinyBackend, backend: Backend = tiny): Promise<Guest & { engine: Engine }> {
   const running = await engine(backend);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Backend } from '../../../../core/backend/index.js';
 import { engine, type Guest } from '../../../support/engine.js';
-import { FuseError, Op, ROOT } from '../../../support/fuse-client.js';
+import { Op, ROOT, rejectsWith } from '../../../support/fuse-client.js';
 import { TinyBackend, asynchronous } from '../../../support/tiny-backend.js';
 
 /** Starts a guest on a fresh file system. */
@@ -14,10 +14,6 @@ async function mounted(
   const connected = guest();
   await connected.client.init();
   return { ...connected, tiny, log: log.errors };
-}
-
-function rejectsWith(promise: Promise<unknown>, errno: number): Promise<void> {
-  return assert.rejects(promise, (error) => error instanceof FuseError && error.errno === errno);
 }
 
 for (const [kind, variant] of [

@@ -1,0 +1,14 @@
+import { findUml } from '../../core/guest/uml.js';
+
+/**
+ * Why User-Mode Linux does not run here, for a test's `skip`: it is not installed, or the processor
+ * is one that it cannot deal with. False where it runs.
+ */
+export function whyNoUml(): string | false {
+  try {
+    findUml();
+    return false;
+  } catch (error) {
+    return (error as Error).message;
+  }
+}
