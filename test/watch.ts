@@ -53,12 +53,12 @@ async function turn(): Promise<void> {
   if ((await execute('npx', ['tsc', '-p', '.'])) === 0) {
     const tests = affected(sources);
     if (tests.length === 0) console.log('No test that is asked for imports this.');
-    // First the tests of these files, by their name: an answer after a second.
+    // The tests named after these files come first, since they give an answer within a second.
     const named = tests.filter((test) => sources.some((source) => isNamedAfter(test, source)));
     const others = tests.filter((test) => !named.includes(test));
     if ((await run(named)) === 0) await run(others);
   } else {
-    // What did not build is part of the next turn.
+    // Files that could not be built are tried again in the next turn.
     for (const source of sources) changed.add(source);
   }
   busy = false;
@@ -89,7 +89,7 @@ function affected(sources: readonly string[]): string[] {
   return affectedTests(tests, built).map((file) => relative(join(root, 'dist', 'test'), file));
 }
 
-/** Runs a program to its end, with this terminal; its exit code. */
+/** Runs a program to its end, on this terminal. @returns its exit code. */
 function execute(program: string, args: readonly string[]): Promise<number> {
   return new Promise((resolve, reject) => {
     spawn(program, args, { cwd: root, stdio: 'inherit' })

@@ -5,7 +5,7 @@ const PAGE = 4096;
 /** Offset of the reply's header, so that what follows it begins on a page. */
 const REPLY = 2 * PAGE - 16;
 
-/** A request that can be sent again and again; its segments are Linux's. */
+/** A request that can be sent again and again. It has the segments that Linux gives it. */
 export class Again implements Message {
   readonly readable: SegmentList;
   readonly writable: SegmentList;

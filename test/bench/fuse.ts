@@ -1,7 +1,7 @@
 /**
- * Nanoseconds of CPU that a request takes in the FUSE and state rooms: requests laid out once in
- * native memory, answered by a backend that does nothing. Run by hand: `node
- * dist/test/bench/fuse.js [requests]`.
+ * Measures the nanoseconds of CPU time that a request takes in core/fuse and core/state. Requests
+ * are laid out once in native memory, and a backend that does nothing answers them. Run by hand:
+ * `node dist/test/bench/fuse.js [requests]`.
  */
 import type { Attributes, Backend, Entry, GuestBuffer, Opened } from '../../core/backend/index.js';
 import { Session } from '../../core/fuse/index.js';

@@ -54,14 +54,14 @@ const scenarios: readonly Scenario[] = [
   ),
   ...[10, 1000, 5000, 10_000].map((count) => openFiles(count)),
   ...[10, 100, 1000, 10_000, 100_000].map((count) => knownNodes(count)),
-  // The same few, however many others there are.
+  // The same ten files are used, among more and more others.
   ...[1000, 5000, 10_000].map((count) => openFiles(count, 10)),
   ...[1000, 10_000, 100_000, 1_000_000].map((count) => knownNodes(count, 10)),
 ].filter(({ key }) => key.includes(values.only));
 
 /**
- * What the C daemon has too few descriptors for, at the usual 20,000 at most: files open, or known,
- * twice over.
+ * Rows for which the C daemon has too few descriptors, of which it usually has 20,000. It needs one
+ * for each file that the guest knows, and one more for each that is open.
  */
 const TOO_MUCH_FOR_C = new Set([
   'names-100000',
@@ -72,7 +72,10 @@ const TOO_MUCH_FOR_C = new Set([
   'among-known-1000000',
 ]);
 
-/** Rows of one kind, whose files are there together, and gone before those of the next. */
+/**
+ * Groups rows of one kind. Their files exist at the same time, and are removed before the next
+ * kind's are made.
+ */
 function alike(rows: readonly Scenario[]): readonly (readonly Scenario[])[] {
   const kinds = new Map<string, Scenario[]>();
   for (const row of rows) {

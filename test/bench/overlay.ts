@@ -1,7 +1,7 @@
 /**
- * CPU of an overlay (memfs over passthrough) beside that of passthrough alone, on one directory,
- * through whole sessions: what a guest's look-ups and reads of a lower's files cost. Run by hand:
- * `node dist/test/bench/overlay.js [requests]`.
+ * Compares the CPU time of an overlay (memfs over passthrough) with that of passthrough alone, on
+ * one directory, through whole sessions. So it tells what a guest's look-ups and reads of a lower's
+ * files cost. Run by hand: `node dist/test/bench/overlay.js [requests]`.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -28,7 +28,7 @@ for (let i = 0; i < FILES; i++) writeFileSync(join(directory, 'd', `f${i}`), Buf
 const over = async (): Promise<Backend> =>
   overlay({ ...defaults, upper: await memoryLayer(), lowers: [share(directory)] }) as Backend;
 
-/** In the last one the directory has something in the upper too. */
+/** In the last one the directory has an entry in the upper, too. */
 const kinds: readonly (readonly [name: string, backend: Backend, isMerged: boolean])[] = [
   ['passthrough', share(directory), false],
   ['overlay', await over(), false],
@@ -67,7 +67,7 @@ async function operationsOf(
     reads.push(read(PAGE));
     largeReads.push(read(LARGE));
   }
-  // Files of which nothing is known between two operations.
+  // Files that the guest forgets after each operation.
   for (let i = 0; i < FILES; i++) writeFileSync(join(directory, 'd', `g${i}`), Buffer.alloc(PAGE));
   for (let i = 0; i < FILES; i++) fresh.push(lookup(`g${i}`));
   const forget = new Again(client.encode(Op.FORGET, ROOT, new Fields().u64(1).bytes()), [40, 8], []);

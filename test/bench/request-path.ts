@@ -1,11 +1,14 @@
 /**
- * The whole path of a request in one process and one thread: a driver's ring, the engine, and
- * passthrough on a directory in memory. What the device takes for a request, 32 at a time, in
- * nanoseconds: the middle and the best tenth of all batches, so that builds can be told apart by
- * less than what two runs against a daemon differ. No guest's memory is in another processor's
- * cache here. With the word `inflight` the queue tracks what is in flight, with `journal` also what
- * a process that follows a killed one must know. With `names`: requests one at a time that open,
- * make and remove files. By hand:
+ * Measures the whole path of a request in one process and one thread: a driver's ring, the engine,
+ * and passthrough on a directory in memory. It prints the nanoseconds that the device takes for a
+ * request, 32 at a time: the median of all batches, and the best tenth. These differ less from run
+ * to run than figures of a daemon, so that small changes show. The guest's memory is in this
+ * processor's cache, which it is not with a daemon.
+ *
+ * With the word `inflight` the queue tracks what is in flight, with `journal` also what a process
+ * that follows a killed one must know. With `names`: requests one at a time that open, make and
+ * remove files. Run by hand:
+ *
  * `node dist/test/bench/request-path.js [requests] [WORD of a name] [inflight] [journal] [names]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
@@ -58,8 +61,8 @@ const { driver, queue } = rig;
 queue.start(session);
 driver.enableInterrupts();
 
-// The set-up goes through the ring too: other kinds of memory would make the code under test more
-// general than a daemon's.
+// The set-up goes through the ring, too. Memory of other kinds would make V8 compile the measured
+// code for more cases than it meets in a daemon.
 const client = new FuseClient({
   request(_queue, input, outSize) {
     rig.bytes.set(input, DATA);

@@ -1,14 +1,14 @@
 /**
- * What a ring costs: a driver and a device in one process, with requests whose headers are read and
- * answered and whose data stays as it is. The device's share has one interrupt (a system call) in
- * each batch. By hand: `node dist/test/bench/ring.js [requests]`.
+ * Measures what a ring costs. Driver and device are in one process. The device reads and writes
+ * headers, and leaves data as it is. Its share has one interrupt, a system call, for each batch.
+ * Run by hand: `node dist/test/bench/ring.js [requests]`.
  */
 import type { Message } from '../../core/memory/index.js';
 import { DATA, GUEST, Rig } from '../core/virtqueue/rig.js';
 
 const requests = Number(process.argv[2] ?? 2_000_000);
 
-/** The middle of all batches: others that use the machine meanwhile do not count. */
+/** The median of all batches, which leaves out those that were disturbed. */
 function median(times: number[]): number {
   return times.sort((a, b) => a - b)[times.length >> 1]!;
 }

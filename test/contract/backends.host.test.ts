@@ -21,7 +21,7 @@ function make(spec: BackendSpec): Promise<Backend> {
   return registry.create(spec, { log: keepingLog() });
 }
 
-/** Checks a backend, and that what it skips is what it is known to lack. */
+/** Checks a backend. The cases that are skipped must be those for what it is known to lack. */
 async function check(
   create: () => Awaitable<Backend>,
   lacks: readonly RegExp[],
@@ -63,7 +63,7 @@ describe('the contract is kept by', () => {
     await using host = await temporaryDirectory();
     const options = passthrough.options.parse({ sharedDir: host.path });
     const create = () => passthrough.create(options, { log: keepingLog(), createBackend: make });
-    // ext4 keeps attributes of one file in one block.
+    // ext4 has room for extended attributes of one block for each file.
     await check(create, [/64 KiB/, /space is set aside/, /temporary file/]);
     assert.deepEqual(await readdir(host.path), []);
   });

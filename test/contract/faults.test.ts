@@ -15,8 +15,8 @@ import { cases, checkBackend } from '../../core/contract/index.js';
 import { pluginEnvironment, keepingLog } from '../support/host-mount.js';
 
 /*
- * Mistakes that authors make, put into a backend that has none: the suite must name the rule that
- * each breaks.
+ * Mistakes that authors of backends make. Each is put into a backend that has none. The suite must
+ * then name the rule that it breaks.
  */
 
 type Faults = (sound: Backend) => { readonly [M in keyof Backend]?: Backend[M] };

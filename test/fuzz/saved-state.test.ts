@@ -87,7 +87,7 @@ async function restoreOnce(tiny: TinyBackend, bytes: Uint8Array): Promise<boolea
     }
     return true;
   } catch (error) {
-    // Everything else would be a fault of this program.
+    // Any other error would be a fault of this program.
     if (!(error instanceof RangeError || error instanceof FsError)) throw error;
     return false;
   } finally {

@@ -28,7 +28,8 @@ function address(random: Random): number {
     case 1:
       return GUEST + MEMORY - random.below(5000);
     case 2:
-      // The ring itself, and the tables: legal targets, rewritten while the device reads them.
+      // The ring itself and the tables may be the target of a request. The device then changes them
+      // while it reads them.
       return GUEST + random.below(TABLES + 65536);
     default:
       return GUEST + DATA + random.below(65536);
@@ -47,8 +48,8 @@ function length(random: Random): number {
 }
 
 /**
- * Mostly a readable and then a writable descriptor of a chain that goes on, so that the walk gets
- * deep.
+ * Most descriptors are part of a chain that goes on: readable ones first, then writable ones. So
+ * the walk gets deep.
  */
 function flags(random: Random, writable: boolean, last: boolean): number {
   if (random.below(40) === 0) return random.below(65536);
@@ -81,7 +82,7 @@ function writeRing(rig: Rig, random: Random): void {
   }
 }
 
-/** What a request may do: everything that an honest session does, in any order. */
+/** Does with a request what an honest session does, in any order. */
 function serve(random: Random, held: Message[]): (message: Message) => void {
   const bytes = new Uint8Array(65536);
   const words = new Uint32Array(16);
@@ -90,8 +91,8 @@ function serve(random: Random, held: Message[]): (message: Message) => void {
     if (readable.length >= 64) readable.copyWordsOut(random.below(readable.length - 63), words, 0, 16);
     readable.get(0, bytes, 0, Math.min(bytes.length, readable.length));
     assert.equal(readable.count === 0, readable.length === 0);
-    // Not into memory where the ring lies: that is checked elsewhere, and would make each run end
-    // early.
+    // Nothing is written to memory in which the ring lies. Another test does that, and it would end
+    // each run early.
     const data = writable.window(Math.min(16, writable.length), writable.length);
     assert.equal(
       data.segments.reduce((sum, part) => sum + part.length, 0),
@@ -153,7 +154,7 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
     rig.queue.stop();
     checkHonest(rig);
     rig.close();
-    // Views of released memory are given back in between.
+    // Lets the memory behind collected views be unmapped.
     await new Promise((resolve) => setImmediate(resolve));
   };
   await checkProperty(t, fc.asyncProperty(fc.integer(), run), {

@@ -2,8 +2,8 @@ import { workerData } from 'node:worker_threads';
 import { libc, NativeMemory } from '../../core/system/index.js';
 
 /*
- * The program of a thread that does what a hostile front-end can do to an eventfd it shares with a
- * daemon: has it block, fills its counter, and takes what was signalled.
+ * The program of a thread that does what a hostile front-end can do to an eventfd which it shares
+ * with a daemon. It makes the eventfd block, fills its counter, and takes signals away.
  */
 
 const { fd, word, fill } = workerData as { fd: number; word: SharedArrayBuffer; fill: boolean };

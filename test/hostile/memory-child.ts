@@ -67,7 +67,7 @@ async function lose(): Promise<void> {
       ftruncateSync(fd.value, size);
       execFileSync('dd', ['if=/dev/zero', `of=${join(directory, 'rest')}`, 'bs=4096', 'count=100'], {
         stdio: 'ignore',
-        // It ends with an error, for the file system is full.
+        // It ends with an error, because the file system is full.
         timeout: 10_000,
       });
     }
@@ -96,7 +96,7 @@ async function lose(): Promise<void> {
   try {
     mapping = Mapping.map(fd!.value, size, 0, () => (lost += 1));
   } catch (error) {
-    // No huge pages are reserved: that is found out before any is touched.
+    // No huge pages are reserved. This is noticed before a page is touched.
     if (kind !== 'huge') throw error;
     console.log(JSON.stringify({ lost: 1, zero: 0, other: 7, copied: -14 }));
     return;

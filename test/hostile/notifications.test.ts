@@ -29,7 +29,7 @@ test('a kick descriptor that is always ready costs little, and requests are serv
   const before = process.cpuUsage();
   await new Promise((resolve) => setTimeout(resolve, 500));
   const { user, system } = process.cpuUsage(before);
-  // Unlimited, it is all of the half second.
+  // Without a limit it would take the whole half second.
   assert.ok((user + system) / 1000 < 400, `${(user + system) / 1000} ms of 500`);
   const { driver } = rig;
   driver.begin();
@@ -57,7 +57,7 @@ test('a notification reaches whoever waits for it', async () => {
   watching.close();
   fd.close();
   assert.ok(signalForeign(9999 as Fd) < 0);
-  // A socket, as User-Mode Linux has it: once it is full nothing more goes in, and nothing waits.
+  // User-Mode Linux has a socket in the eventfd's place. When it is full, a write gives up at once.
   const [one, other] = UnixConnection.pair();
   let sent = 0;
   while (signalForeign(one.fd) === 8) sent += 1;

@@ -4,8 +4,8 @@ import { signal } from '../../core/system/index.js';
 import { DATA, echo, GUEST, Rig } from '../core/virtqueue/rig.js';
 
 /*
- * Serves requests from a queue, `kick` or `call` of which another thread has block as far as it
- * can. Prints how many it served, and how often the other thread tried meanwhile.
+ * Serves requests from a queue. Another thread tries to make writes to its `kick` or `call` block.
+ * Prints how many requests were served, and how often the other thread has tried.
  */
 
 const which = process.argv[2] as 'kick' | 'call';
@@ -31,7 +31,7 @@ while (served < requests) {
     signal(rig.kick.value);
     await turn();
   }
-  // A kick that the other thread took is as none.
+  // The other thread may have taken a kick. It then counts as none.
   rig.queue.kick();
   while (driver.ready) {
     driver.poll();

@@ -54,7 +54,7 @@ test('one guest has half of the threads, the next half of the rest, and each at 
   for (const guest of ['a', 'b', 'c', 'd', 'e'])
     for (let i = 0; i < 9; i++) void guests.ask(`${guest}${i}`, 'short');
   assert.deepEqual(await guests.now(), ['a0', 'a1', 'a2', 'a3', 'b0', 'b1', 'c0', 'd0']);
-  // Who has none is next, then all in turn as far as they may.
+  // A guest that has no call running is next. Then all have their turn, up to their limit.
   assert.deepEqual((await guests.end('a0')).slice(7), ['e0']);
   assert.deepEqual((await guests.end('c0')).slice(7), ['c1']);
 });
@@ -79,7 +79,7 @@ test('a guest copies one piece at a time, and short calls do not wait behind cop
   void guests.ask('e0', 'short');
   assert.deepEqual(await guests.now(), ['a0', 'b0', 'd0', 'e0']);
   for (let i = 0; i < 3; i++) void guests.ask(`f${i}`, 'short');
-  // One long call runs still: the short ones that wait go before another.
+  // One long call still runs. The short calls that wait go before another long one.
   assert.deepEqual(await guests.end('a0'), ['b0', 'd0', 'e0', 'f0']);
   assert.deepEqual(await guests.end('b0'), ['d0', 'e0', 'f0', 'a1']);
 });
@@ -159,7 +159,7 @@ test('an allocation in pieces has the size and the room that one call gives', as
   await client.fallocate(file, 1, 0, 300 * 2 ** 20);
   assert.equal(sizes(path)[0], 0);
   truncateSync(path, 0);
-  // More than there is: nothing is taken, and the size stays.
+  // There is not that much room: no blocks are taken, and the size stays.
   assert.equal(await outcome(() => client.fallocate(file, 0, 0, 2 ** 40)), 'ENOSPC');
   assert.deepEqual(sizes(path), [0, 0]);
 });

@@ -6,7 +6,7 @@ import { fileURLToPath } from 'node:url';
 
 const root = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json')));
 
-/** Stands for every file of its folder: a new operation joins the circle of the others. */
+/** Stands for every file of its folder, since a new operation joins the circle of the others. */
 const OPERATIONS = 'core/fuse/operations/*';
 
 /** The circles that docs/architecture.md gives the reasons for. */

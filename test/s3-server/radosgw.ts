@@ -82,9 +82,9 @@ export class Radosgw {
   }
 
   /**
-   * Starts the server with packages unpacked at `root`, its files at `data` (emptied first).
-   * Answers in 2 s, mostly: now and then an OSD of Ceph 16 speaks to its monitor too early and ends
-   * ("wrong fsid"), so the start is repeated.
+   * Starts the server, whose packages are unpacked at `root`. Its files are at `data`, which is
+   * emptied first. It mostly answers within 2 seconds. Now and then an OSD of Ceph 16 speaks to its
+   * monitor too early and ends ("wrong fsid"). The start is then repeated.
    */
   static async start(root: string, data: string, port: number): Promise<Radosgw> {
     for (let attempt = 1; ; attempt++) {

@@ -51,7 +51,10 @@ async function running(): Promise<string | undefined> {
   }
 }
 
-/** One process starts the server; a claim that has led to nothing for 60 seconds is void. */
+/**
+ * One process claims the start of the server. Others may claim it again after 60 seconds without a
+ * server.
+ */
 async function claimStart(): Promise<boolean> {
   const claim = join(state, 'starting');
   try {

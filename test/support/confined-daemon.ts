@@ -12,7 +12,7 @@ type Line = Record<string, unknown>;
 
 /** A daemon in a process of its own, confined as it is by default. */
 export interface Served {
-  /** What it logged until it served, or ended. */
+  /** What it had logged when it served, or ended. */
   readonly said: readonly Line[];
   readonly text: string;
   readonly socket: string;

@@ -5,8 +5,9 @@ import type { DeviceSession } from '../../core/vhost-user/index.js';
 export const HOLD = 0xff;
 
 /**
- * The simplest service behind a device: it answers a request with the request's own bytes, as many
- * as fit. One that begins with {@link HOLD} is kept, as a backend's slow work would be.
+ * The simplest service behind a device. It answers a request with the request's own bytes, as many
+ * as fit. A request that begins with {@link HOLD} is kept, as one would be that a backend takes
+ * long for.
  */
 export class EchoSession implements DeviceSession {
   served = 0;

@@ -1,6 +1,6 @@
 /**
- * The kernel's side of FUSE for tests: builds raw requests and reads raw replies, over whatever
- * carries them. Layouts are those of Linux `include/uapi/linux/fuse.h`. Every reply's header is
+ * The kernel's side of FUSE for tests. It builds raw requests and reads raw replies, over any
+ * transport. Layouts are those of Linux `include/uapi/linux/fuse.h`. Every reply's header is
  * checked as the Linux kernel checks it.
  */
 import assert from 'node:assert/strict';

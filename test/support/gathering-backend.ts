@@ -43,15 +43,18 @@ export class GatheringBackend extends TinyBackend implements Accelerator<TinyNod
   givesPromises = false;
   /** Carries requests out later where that is allowed, as a backend with threads does. */
   runsLater = false;
-  /** Nothing that is carried out later becomes ready. */
+  /** What is to be carried out later never becomes ready. */
   stuck = false;
-  /** What {@link submit} throws, once it has `failsAfter` results. */
+  /** What {@link submit} throws after it has got `failsAfter` results. */
   failure: Error | undefined;
   failsAfter = 0;
-  /** A name for which the offer of a look-up fails. */
+  /** The name for which {@link gatherLookup} throws EIO. */
   refusedName: string | undefined;
 
-  /** Requests that are carried out later. They end in a later turn if nobody polls for them. */
+  /**
+   * Tells of requests that are carried out later. If nobody polls for them, they end in a later
+   * turn of the event loop.
+   */
   readonly completions: Completions;
 
   constructor() {

@@ -31,7 +31,7 @@ export function keepingLog(): KeepingLog {
   return { lines, debug: drop, info: drop, warn: keep, error: keep };
 }
 
-/** What a plugin gets that makes a backend which is not made of others. */
+/** What a plugin gets to make a backend. The backend is not made of others. */
 export function pluginEnvironment(): PluginEnvironment & { readonly log: KeepingLog } {
   const createBackend = (): never => {
     throw new UsageError('not made of others');
@@ -92,7 +92,7 @@ export interface ShellResult {
   readonly output: string;
 }
 
-/** Runs a shell script in a directory, within a minute or two. */
+/** Runs a shell script in a directory. It is ended after two minutes. */
 export function shell(script: string, directory: string): Promise<ShellResult> {
   return new Promise((resolve, reject) => {
     const child = spawn(
@@ -119,7 +119,7 @@ export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly
 }
 
 /**
- * Tests that locks hold between the first two mounts of an export, which is mounted by the time
+ * Declares tests that locks hold between the first two mounts of an export. It must be mounted when
  * they run.
  */
 export function contend(mounted: () => MountedExport): void {

@@ -3,7 +3,7 @@ import { NativeWindow } from '../../core/memory/index.js';
 import { NativeMemory } from '../../core/system/index.js';
 import type { FuseTransport } from './fuse-client.js';
 
-/** The transport failed the queue: a request was neither understood nor answered. */
+/** The session failed the queue, because it could not answer a request. */
 export class QueueFailed extends Error {
   override readonly name = 'QueueFailed';
 }
@@ -11,7 +11,7 @@ export class QueueFailed extends Error {
 /** How a request's bytes are cut into segments: lengths, the last one repeated. */
 export type Cut = (length: number, writable: boolean) => readonly number[];
 
-/** As Linux lays a request out: the header by itself, the rest behind it. */
+/** Linux gives the header a segment of its own, and the rest another one. */
 const linuxCut: Cut = (length, writable) => {
   const head = Math.min(length, writable ? 16 : 40);
   return [head, length - head];
@@ -91,7 +91,7 @@ export interface LoopbackTarget {
 export class Loopback implements FuseTransport {
   readonly #target: LoopbackTarget;
   #following = 0;
-  /** Taken for each request; tests may change it. */
+  /** How the next requests are cut. Tests may change it. */
   cut: Cut = linuxCut;
   /** Whether a queue thread has passed the requests on; tests may change it. */
   passedOn = false;
@@ -123,7 +123,7 @@ export class Loopback implements FuseTransport {
     this.#following = count;
   }
 
-  /** There are no more requests for now. */
+  /** Tells the session that no more requests are there for now. */
   submit(): void {
     this.#following = 0;
     this.#target.submit();

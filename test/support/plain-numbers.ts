@@ -13,7 +13,9 @@ export type PlainNumbers<T> = {
     : T[K];
 };
 
-/** For tests of one table, which make up the numbers that other parts of the engine would give. */
+/**
+ * Lets a test of one table make up numbers, which come from other parts of the engine otherwise.
+ */
 export function withPlainNumbers<T extends object>(table: T): PlainNumbers<T> {
   return table as PlainNumbers<T>;
 }

@@ -1,6 +1,7 @@
 /**
- * What people reported of other file systems of this kind, as shell scripts that end with `ok`
- * where nothing of it happens. Each runs under `sh -eu` in an empty directory of a mount, as root.
+ * Faults that people have reported of other file systems of this kind, as shell scripts. A script
+ * ends with `ok` if the fault is not there. Each runs under `sh -eu` as root, in an empty directory
+ * of a mount.
  */
 export interface Report {
   /** Tracker and number. */
@@ -8,7 +9,7 @@ export interface Report {
   /** What must hold, as a sentence. */
   readonly name: string;
   readonly script: string;
-  /** Whether it needs hard links, which a bucket has not. */
+  /** Whether it needs hard links, which a bucket does not have. */
   readonly links?: boolean;
 }
 

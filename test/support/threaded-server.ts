@@ -23,7 +23,7 @@ export interface ThreadedOptions {
   /** Microseconds. Default 20, as a daemon's. */
   readonly pollTime?: number;
   readonly cache?: ExportOptions['cache'];
-  /** What is served, made of passthrough. Default: passthrough itself. */
+  /** Makes what is served out of passthrough. Default: passthrough itself. */
   readonly view?: (backend: Backend) => Backend;
 }
 
@@ -45,12 +45,12 @@ interface DirectCounts {
 export class ThreadedServer {
   readonly directory: string;
   readonly socket: string;
-  /** One for each connection, and one more for each reset. */
+  /** Each connection has a session, and a further one after each reset. */
   readonly sessions: Session[] = [];
   readonly log = new LogLines();
   readonly export: Export;
   readonly server: VhostUserServer;
-  /** The threads themselves, for a test that ends one. */
+  /** The threads, for a test that ends one of them. */
   readonly workers: Worker[] = [];
   readonly #threads: QueueThreads;
   readonly #counted = new Map<Session, Counters>();
@@ -97,7 +97,7 @@ export class ThreadedServer {
     return server;
   }
 
-  /** The session of the newest connection, or since the newest reset. */
+  /** The latest session: that of the newest connection, or the one after its reset. */
   get session(): Session {
     return this.sessions.at(-1)!;
   }
@@ -160,14 +160,14 @@ export interface GuestMemory {
 }
 
 /**
- * A queue of a front-end driven by hand: one request at a time, in memory of the test's choice, cut
- * into segments that do not touch each other. The queue must not be used through `FrontEnd.request`
- * as well.
+ * Drives a queue of a front-end by hand, one request at a time. The test chooses the memory.
+ * Requests are cut into segments that do not touch each other. `FrontEnd.request` must not use the
+ * same queue.
  */
 export class OwnRing implements FuseTransport {
   readonly #frontEnd: FrontEnd;
   readonly #queue: number;
-  /** Where further requests are placed. */
+  /** Where the next request is placed. */
   memory: GuestMemory;
   readonly #segment: number;
   readonly #watch: Watch;

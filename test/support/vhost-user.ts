@@ -15,7 +15,7 @@ import { UnixConnection } from '../../core/system/index.js';
 import { EchoSession } from './echo-session.js';
 import type { FuseTransport } from './fuse-client.js';
 
-/** A folder that is removed when the test ends, in memory where speed matters. */
+/** A folder that is removed when the test ends. @param parent below which it is made. */
 export function temporaryFolder(t: TestContext, parent: string = tmpdir()): string {
   const folder = mkdtempSync(join(parent, 'virtiofs-kit-'));
   t.after(() => rmSync(folder, { recursive: true, force: true }));
@@ -25,7 +25,7 @@ export function temporaryFolder(t: TestContext, parent: string = tmpdir()): stri
 /** Log lines by level, as `level: message reason`. */
 export class LogLines {
   readonly lines: string[] = [];
-  /** Messages of front-ends that were understood. */
+  /** How many messages of front-ends were understood. */
   messages = 0;
   readonly debug = (): void => {
     this.messages += 1;
@@ -88,7 +88,7 @@ export class EchoServer {
     return frontEnd;
   }
 
-  /** A bare stream of messages: nothing is negotiated. */
+  /** A stream of messages, on which nothing has been negotiated. */
   channel(t: TestContext): FrontEndChannel {
     const channel = new FrontEndChannel(UnixConnection.connect(this.path), () => undefined);
     t.after(() => channel.end('the test ended'));

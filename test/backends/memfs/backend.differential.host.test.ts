@@ -19,8 +19,8 @@ const RUNS = Number(process.env['VIRTIOFS_KIT_RUNS'] ?? 60);
 const STEPS = 60;
 
 /**
- * What a sequence of operations carries from step to step: handles, the same number for both
- * drivers.
+ * What a sequence of operations carries from step to step: handles, which have the same numbers for
+ * both drivers.
  */
 interface State {
   readonly driver: Driver;
@@ -29,7 +29,7 @@ interface State {
 
 interface Operation {
   readonly name: string;
-  /** @returns what both must answer alike. */
+  /** @returns an answer, which must be the same for both drivers. */
   run(state: State): unknown;
 }
 
@@ -83,7 +83,7 @@ function operation<T extends unknown[]>(
   }));
 }
 
-/** Runs with a handle, where the sequence has opened so many. */
+/** Runs `use` with a handle, if the sequence has opened that many files. */
 function withHandle(state: State, index: number, use: (id: number) => unknown): unknown {
   const chosen = state.handles[index];
   return chosen === undefined ? 'none' : use(chosen);
@@ -264,7 +264,7 @@ function changes(earlier: Observed, later: Observed): string[] {
   return changed;
 }
 
-/** What is compared after each step; all is after the last. */
+/** What is compared after each step. After the last step, everything is compared. */
 type Thoroughness = 'answers' | 'state' | 'times';
 
 /** The kernel's clock for timestamps ticks every 4 ms or less. */

@@ -31,7 +31,7 @@ test('a listing under creations and removals has every name that was there throu
   let step = 0;
   for (const { name } of entriesOf(fs.readdir(top))) {
     seen.set(name, (seen.get(name) ?? 0) + 1);
-    // One from the front, one from the middle and one from the back, of those whose number is odd.
+    // Of those with odd numbers: one at the front, one in the middle and one at the back.
     const odd = 2 * step + 1;
     if (odd < count / 2) {
       fs.unlink(top, `stays-or-goes-${odd}`);
@@ -254,7 +254,8 @@ test('no memory beyond the limit of the arena is taken, however a guest scatters
   const { fs, top, space } = make({ arena });
   const { node, file } = fs.create(top, 'f', 0o644, RDWR, root);
   const page = bufferOf(PAGE);
-  // The first and the last page of each chunk: the block between them is taken too.
+  // Only the first and the last page of each chunk are written. The blocks between them are taken
+  // too.
   const scatter = () => {
     for (let i = 0; ; i++) {
       fs.write(node, file, page, i * CHUNK, 0);

@@ -22,7 +22,8 @@ import { entriesOf } from '../../support/listings.js';
 const { AT, O } = files;
 
 /**
- * What two file systems must agree on about one file. Times are only compared for having changed.
+ * What two file systems must agree on about one file. Of times, only whether they have changed is
+ * compared.
  */
 export interface ComparedAttributes {
   readonly mode: number;
@@ -316,7 +317,7 @@ export class HostDriver implements Driver {
     }
   }
 
-  /** Calls with a path that stands for the very node, links not followed. */
+  /** Makes a call with a path that stands for the node itself. No link at its end is followed. */
   #node(path: string, call: (node: number, name: number) => number, name = ''): number {
     return this.#with(path, O.PATH, (fd) => {
       const [node, named] = strings(`/proc/self/fd/${fd}`, name);
@@ -468,7 +469,7 @@ export class MemfsDriver implements Driver {
     const [parent, name] = this.#parent(to);
     if (this.#lookup(parent, name) !== undefined) throw FsError.of('EEXIST');
     const node = this.#node(handle);
-    // Linux `vfs_link`: only a file made by O_TMPFILE comes back from having no name.
+    // Linux `vfs_link`: a file without a name gets one only if it was made by O_TMPFILE.
     if (node.nlink === 0 && !this.#temporary.has(node)) throw FsError.of('ENOENT');
     this.#fs.link(node, parent, name);
     this.#temporary.delete(node);

@@ -59,7 +59,7 @@ for (const name of Object.keys(operations)) {
   });
 }
 
-/** Hard links, devices and extended attributes are part of a layer's state: the copy keeps them. */
+/** Copies a layer with hard links, devices and extended attributes, which are part of its state. */
 function copyOf(from: string, to: string): string {
   const { status, stderr } = spawnSync('cp', ['--archive', from, to], { encoding: 'utf8' });
   assert.equal(status, 0, stderr);

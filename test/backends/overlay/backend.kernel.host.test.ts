@@ -75,7 +75,7 @@ class OverlayTree implements Tree {
     let here = '';
     let type: number = FileType.DIRECTORY;
     for (const name of path.split('/').slice(1)) {
-      // Links of this test dangle.
+      // The symbolic links of this test lead nowhere.
       if (type === FileType.SYMLINK) throw failure('ENOENT');
       if (type !== FileType.DIRECTORY) throw failure('ENOTDIR');
       here = `${here}/${name}`;
@@ -284,9 +284,9 @@ function mountKernel(directory: string, side: string, metacopy: boolean): void {
 }
 
 /**
- * Out of the tree at once, even where another program has something open on it (EBUSY): a daemon
- * that shares the host's root, as those of guests with the host's tools, keeps a descriptor on
- * every mount that it meets.
+ * Takes the mount out of the tree at once, even if another program has something open on it
+ * (EBUSY). A daemon that shares the host's root, as for guests with the host's tools, keeps a
+ * descriptor on every mount that it meets.
  */
 function unmountKernel(directory: string): void {
   execFileSync('umount', ['--lazy', join(directory, 'mount')]);
@@ -312,7 +312,10 @@ async function mountOurs(directory: string, side: string, metacopy: boolean): Pr
 
 const runs = Number(process.env['VIRTIOFS_KIT_OVERLAY_RUNS'] ?? 40);
 
-/** Makes the same changes on both sides, each outcome compared, and hands both trees over. */
+/**
+ * Makes the same changes on both sides, and compares the outcome of each. Then hands both trees
+ * over.
+ */
 async function compare(
   sequence: readonly Step[],
   links: boolean,

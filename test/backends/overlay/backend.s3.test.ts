@@ -35,7 +35,7 @@ for (const kind of ['memfs', 'passthrough'] as const) {
     };
     const mount = (): Promise<Paths> =>
       Paths.mount(createOverlay({ ...defaults, upper, lowers: [lower()] }) as Backend);
-    /** A memfs is lost with its daemon: what a restart keeps is for passthrough to show. */
+    /** A memfs is lost with its daemon. The tests with passthrough show what outlives a restart. */
     const again = async (): Promise<Paths> => {
       if (kind === 'memfs') return union;
       await union.backend.unmount!();

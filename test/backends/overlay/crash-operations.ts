@@ -33,7 +33,7 @@ export const operations: Record<string, (paths: Paths) => Promise<unknown>> = {
   'mkdir over a whiteout': (paths) => paths.mkdir('/gone'),
 };
 
-/** Only brings the content up. */
+/** Copies the content up, and changes nothing else. */
 function openToWrite(paths: Paths, path: string): Promise<void> {
   return paths.at(path, async (node) => {
     const { file } = await paths.backend.open!(node, OpenFlags.READ_WRITE, root);
@@ -41,10 +41,10 @@ function openToWrite(paths: Paths, path: string): Promise<void> {
   });
 }
 
-/** Operations after which the union shows what it did before. */
+/** Operations that do not change what the union shows. */
 export const INVISIBLE: ReadonlySet<string> = new Set(['copy-up of a file', "copy-up of a file's content"]);
 
-/** Layers with something for each operation. */
+/** Makes layers that have something for each operation. */
 export function fill(directory: string): void {
   const lower = join(directory, 'lower');
   mkdirSync(join(lower, 'dir/sub'), { recursive: true });
@@ -61,7 +61,7 @@ export function fill(directory: string): void {
   mkdirSync(join(directory, 'upper'));
 }
 
-/** What was changed in the union before the operation. */
+/** Makes the changes in the union that come before the operation. */
 export async function prepare(paths: Paths): Promise<void> {
   await paths.write('/changed', 'new');
   await paths.unlink('/emptied/x');

@@ -128,8 +128,8 @@ test('an exported layer, extracted, is a layer that shows the same', () =>
     const lowers = [share(target), share(join(directory, 'lower'))];
     const union = await Paths.mount(createOverlay({ ...defaults, lowers, marks: 'names' }) as Backend);
     const seen = await view(union);
-    // A layer does not link to files of another: the names of one file that are not in it stay what
-    // they were.
+    // A layer cannot have links to another layer's files. So other names of the same file, which
+    // are not in it, stay as they were.
     delete seen['/linked'];
     delete seen['/dir/a'];
     const expected = { ...shown };
@@ -160,7 +160,7 @@ test('a commit that was interrupted is completed by another', () =>
     await flattened.unmount!();
     execFileSync('cp', ['--archive', upper, `${upper}-before`]);
     await run('commit', layers);
-    // The upper as before, over a lower that has almost everything already.
+    // The same upper, over a lower that has almost everything already.
     rmSync(upper, { recursive: true });
     execFileSync('cp', ['--archive', `${upper}-before`, upper]);
     rmSync(join(directory, 'lower/dir/file'));

@@ -93,7 +93,8 @@ function nextTurn(): Promise<void> {
 }
 
 /**
- * A promise's answer must not change: a synchronous backend's object is refilled at its next call.
+ * Copies an answer. A synchronous backend fills the same object again at its next call, but what a
+ * promise has given must not change.
  */
 function copyOf(answer: unknown): unknown {
   if (answer === null || typeof answer !== 'object' || Object.getPrototypeOf(answer) !== Object.prototype)

@@ -77,7 +77,7 @@ test('a confined daemon serves its share and reaches nothing else, on any of its
     'write beside the share': 'EACCES',
     'read the secret on the pool': 'EACCES',
     'list the root directory': 'EACCES',
-    // Its own mounts have no devices; that the backend opens none is another test's.
+    // Its own mounts have no devices. Another test shows that the backend opens none.
     'open a device in the share': rootIsMountPoint ? 'EACCES' : 'ok',
     'start a program': 'EPERM',
     'make a socket': 'ok',
@@ -130,7 +130,7 @@ function refused(): Record<string, string> {
   };
 }
 
-/** What is answered to whoever opens a file beside the share by its handle. */
+/** The errors that opening a file beside the share by its handle may give. */
 function byHandle(atShare: string): Record<string, string> {
   const places = { share: atShare, base: EACCES, root: EACCES };
   return Object.fromEntries(

@@ -14,14 +14,14 @@ import { checkProperty } from '../../support/random.js';
 import { entriesOf } from '../../support/listings.js';
 
 /**
- * Random operations on a share and on a plain directory of the same file system: both must answer
- * alike.
+ * Makes random operations on a share and on a plain directory of the same file system. Both must
+ * give the same answers.
  */
 
 const NAMES = ['a', 'b', 'c', 'ä\u{1f600}', 'x'.repeat(255)];
 const XATTRS = ['user.one', 'user.two', 'trusted.three'];
 
-/** Where an operation acts: which directory, name and handle of those there are then. */
+/** What an operation works on: a directory, a name and a handle, of those that there are then. */
 const where = { directory: fc.nat(), name: fc.nat(), handle: fc.nat() };
 const range = { offset: fc.nat(20000), length: fc.integer({ min: 1, max: 9000 }) };
 
@@ -363,9 +363,9 @@ async function step(pair: Pair, op: Operation): Promise<void> {
     case 'data':
     case 'hole': {
       if (handle === undefined) return;
-      // Of what was allocated and not written, Linux calls data what is in memory
-      // (`iomap_seek_data`), and reading without waiting takes in more or fewer pages than reading
-      // does.
+      // Of blocks that were allocated and not written, Linux calls those data whose pages are in
+      // memory (`iomap_seek_data`). A read that may not wait brings in other pages than one that
+      // may.
       host.dropPages(handle.fd);
       host.dropPages(handle.file.fd);
       let found = -1;

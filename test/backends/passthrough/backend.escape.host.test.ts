@@ -180,7 +180,7 @@ test('while the host exchanges a directory and a link to the outside, a guest ne
       assert.notEqual(content, SECRET);
       if (content === 'harmless') seen.directory += 1;
       else seen.link += 1;
-      // The racer needs a processor now and then.
+      // The other process needs a processor now and then.
       if (i % 100 === 0) await new Promise((turn) => setTimeout(turn, 1));
     }
   } finally {

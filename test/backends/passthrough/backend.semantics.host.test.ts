@@ -312,7 +312,7 @@ test("the host's own processes see no new file without its security context", as
     const context = { ...root, securityContext };
     const { node: made, file } = await backend.create(node, `${i}`, 0o644, OpenFlags.READ_ONLY, context);
     await backend.release(made, file);
-    // The looker needs a processor now and then.
+    // The other process needs a processor now and then.
     if (i % 10 === 0) await sleep(1);
   }
   assert.equal((await lines.next()).value, '0');
@@ -467,7 +467,8 @@ test('shares of one process leave it half of its descriptors', async (t) => {
       for (let turns = 0; turns < 3; turns++)
         for (const one of known) await backend.getattr(one, undefined, root);
       const now = open() - before;
-      // The first has one for each file; the second what is left of the half, and 512 in any case.
+      // The first share has a descriptor for each file. The second has what is left of half of the
+      // limit, and 512 at least.
       if (shares === 0) assert.ok(now >= 1200 && now < 1300, `${now} descriptors of one share`);
       else assert.ok(now > 1500 && now < 1800, `${now} descriptors of both`);
     }

@@ -86,7 +86,8 @@ async function looks({
   const FILES = 100;
   const path = (name: string): string => join(share, name);
   for (let i = 0; i < FILES; i++) fs.writeFileSync(path(`f${i}`), Buffer.alloc(i));
-  // Older than a tick of the file system's clock: then the time of birth tells them apart.
+  // The files must be older than a tick of the file system's clock. Then the time of birth tells
+  // them apart.
   await sleep(50);
   const nodes: (typeof node)[] = [];
   for (let i = 0; i < FILES; i++) nodes.push((await few.lookup(top, `f${i}`, root))!.node);
@@ -108,7 +109,7 @@ async function looks({
       asked,
     );
   }
-  // Nothing of the forgotten ones is left that younger files could be taken for.
+  // A younger file must not be taken for one that was forgotten.
   for (const known of nodes.splice(0)) few.forget(known);
   for (let i = 0; i < FILES; i++) fs.writeFileSync(path(`young ${i}`), Buffer.alloc(i));
   for (let i = 0; i < FILES; i++) nodes.push((await few.lookup(top, `young ${i}`, root))!.node);
@@ -122,7 +123,7 @@ async function looks({
 if (mode === 'cold') {
   const d = (await backend.lookup(node, 'd', root))!.node;
   const cold = (await backend.lookup(d, 'cold', root))!.node;
-  /** The parent, which may, makes the kernel drop the names that nobody uses. */
+  /** The parent has the right to make the kernel drop the names that nobody uses. */
   const drop = async (): Promise<void> => {
     process.stdout.write('drop\n');
     await new Promise((dropped) => process.stdin.once('data', dropped));

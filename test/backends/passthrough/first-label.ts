@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { host } from './host-calls.js';
 
 /**
- * A process that looks for names of a directory, `0`, `1`, …, in turn until they are there, and
- * prints for how many the first look that found the file found no attribute.
+ * A process that waits for the names `0`, `1` and so on of a directory, one after the other. It
+ * prints how many files had no attribute when it first found them.
  */
 const [directory, attribute, count] = process.argv.slice(2) as [string, string, string];
 const ENOENT = -2;

@@ -24,7 +24,10 @@ const libraries = ['root/usr/lib', 'root/lib'].map((path) => join(peers, path, '
 interface Task {
   readonly name: string;
   readonly timed: string;
-  /** Mounted anew in between, so that nothing is cached in the process or the kernel. */
+  /**
+   * Whether the bucket is mounted anew before it, so that neither process nor kernel has anything
+   * cached.
+   */
   readonly cold?: boolean;
 }
 
@@ -140,8 +143,8 @@ async function shell(script: string, directory: string): Promise<void> {
 }
 
 /**
- * Removed at the end: ext4 passes over inodes that were deleted a moment ago one by one, and who
- * creates files next would pay for it.
+ * They are removed at the end. ext4 skips inodes that were deleted a moment ago one by one, which
+ * would slow down whoever creates files next.
  */
 const folders: string[] = [];
 

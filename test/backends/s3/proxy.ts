@@ -67,7 +67,7 @@ const codes: Readonly<Partial<Record<Fault, readonly [number, string]>>> = {
  */
 export class Proxy {
   readonly endpoint: string;
-  /** Asked for each request; nothing lets it pass. */
+  /** Called for each request. It returns a fault, or undefined to let the request pass. */
   fault: (seen: Seen) => Fault | undefined = () => undefined;
   readonly seen: Seen[] = [];
   readonly #server: Server;

@@ -60,7 +60,7 @@ describe('reading a bucket', () => {
     const own = await TestBucket.create();
     for (const key of ['a', 'a-/x', 'a!', 'a/y', 'a.txt', 'a0', 'ab/', 'b-', 'b/z']) await own.put(key, key);
     const mount = await Mount.open(own, { readOnly: true });
-    // Looked up one by one before there is a listing, and after.
+    // They are looked up one by one, before there is a listing and after.
     assert.equal((await mount.at('a')).kind, 'directory');
     assert.equal((await mount.at('b')).kind, 'directory');
     assert.deepEqual(await mount.names(''), ['a', 'a!', 'a-', 'a.txt', 'a0', 'ab', 'b', 'b-']);
@@ -78,7 +78,7 @@ describe('reading a bucket', () => {
     assert.equal((await mount.at('k')).kind, 'file');
     await own.put('k/x', 'below');
     const end = performance.now() + 20_000;
-    // No listing of the directory: names that are only looked up learn it too.
+    // The directory is not listed. Look-ups alone notice it too.
     while ((await mount.at('k')).kind === 'file' && performance.now() < end)
       await new Promise((resolve) => setTimeout(resolve, 60));
     assert.equal((await mount.content('k/x')).toString(), 'below');
@@ -121,8 +121,8 @@ describe('reading a bucket', () => {
     await mount.close();
     const other = await Mount.open(own, { readOnly: true });
     const parent = await other.at('d');
-    // Lookups give up listing behind the first page; who wants all of it at the same moment gets
-    // all.
+    // Look-ups stop a listing after its first page. A reader who lists at the same moment still
+    // gets everything.
     const lookups = names.slice(0, 5).map((name) => other.backend.lookup(parent, name, context));
     assert.deepEqual(await other.names('d'), names);
     for (const found of await Promise.all(lookups)) assert.equal(found?.attributes.size, 5);
@@ -133,7 +133,7 @@ describe('reading a bucket', () => {
     const own = await TestBucket.create();
     for (let i = 0; i < 20; i++) await own.put(`f${i}`, '', { Metadata: { mode: '33152' } });
     const mount = await Mount.open(own, { readOnly: true, metadataTtl: 0.2 });
-    // Of what changed this very second nobody can say whether it changes again.
+    // An object that changed in this very second may change again with the same time.
     await sleep(3000);
     const look = async (): Promise<void> => {
       for (const name of await mount.names('')) {
@@ -177,7 +177,7 @@ describe('reading a bucket', () => {
     await own.remove('d/f7');
     assert.equal(await look(), 19);
     assert.equal(await mount.node('d/f7'), undefined);
-    // That of the directory itself.
+    // One more request may be for the directory itself.
     assert.ok(mount.requests('HeadObject') <= heads + 1);
     await mount.close();
   });

@@ -78,7 +78,7 @@ export const context: Context = {
   umask: 0,
   groups: [],
   securityContext: undefined,
-  // One for each request, as the engine gives them.
+  // Each request has a signal of its own, as the engine gives it.
   get signal() {
     return new AbortController().signal;
   },
@@ -87,7 +87,9 @@ export const context: Context = {
 /** For `assert.rejects`: an error of the backend, by its code. */
 export const denied = (code: string) => (error: unknown) => error instanceof FsError && error.code === code;
 
-/** A bucket of a test's own on the shared server, and the SDK beside the backend. */
+/**
+ * A bucket of a test's own on the shared server. The test uses it by the SDK, beside the backend.
+ */
 export class TestBucket {
   readonly name: string;
   readonly endpoint: string;
@@ -106,7 +108,7 @@ export class TestBucket {
     return bucket;
   }
 
-  /** A bucket that is there. */
+  /** A bucket that exists. */
   static open(name: string, endpoint: string): TestBucket {
     const checksums = 'WHEN_REQUIRED';
     const client = new S3Client({
@@ -277,7 +279,7 @@ export class Mount {
     }
   }
 
-  /** Creates a file with this content and brings it into the bucket. */
+  /** Creates a file with this content and waits until it is in the bucket. */
   async put(path: string, bytes: string | Uint8Array): Promise<void> {
     const file = await this.create(path);
     await this.write(file, 0, bytes);

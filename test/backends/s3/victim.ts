@@ -24,7 +24,7 @@ if (scenario === 'write') {
   const file = await mount.create('large');
   for (let i = 0; ; i++) {
     await mount.write(file, i * 2 ** 20, pattern(2 ** 20, i));
-    // Parts that are on their way get there first, so that there is something to be left behind.
+    // Waits until parts under way have been uploaded, so that the crash leaves something behind.
     if (i === 16)
       while (mount.requests('UploadPart') < 3) await new Promise((resolve) => setTimeout(resolve, 20));
     say(String(i));

@@ -49,7 +49,7 @@ describe('a process that is killed', () => {
     assert.equal(said.length, 40);
     assert.deepEqual(await bucket.keys('file'), []);
     const mount = await Mount.open(bucket, { cacheDir });
-    // What is in the journal is there at once, before the bucket has it.
+    // Files of the journal are there at once, before the bucket has them.
     assert.ok((await mount.names('')).includes('file0'));
     await mount.backend.syncfs(context);
     for (const line of said) {
@@ -91,7 +91,7 @@ describe('a process that is killed', () => {
       await mount.write(file, 0, content);
       return file;
     };
-    // Both begin as empty objects, which are as alike as can be.
+    // Both begin as empty objects, which look the same.
     await mount.release(await make('tmp', 'first'));
     await mount.backend.rename(mount.root, 'tmp', mount.root, 'saved', 0, context);
     await mount.release(await make('tmp', 'second'));
@@ -131,7 +131,7 @@ describe('a rename that a crash cuts in two', () => {
     return mount;
   }
 
-  /** The first so many copies and deletions pass; the rest are not answered, or refused. */
+  /** Lets the first `count` copies and deletions pass. Later ones get no answer, or are refused. */
   function cutAfter(proxy: Proxy, count: number, fault: 'hang' | 'reset-before'): Promise<void> {
     let left = count;
     return new Promise((resolve) => {
@@ -154,7 +154,7 @@ describe('a rename that a crash cuts in two', () => {
         .rename(mount.root, 'from', mount.root, 'to', 0, context)
         .catch(() => undefined);
       await cut;
-      // At this instant it dies: its folder is as it is now, and it reaches no server any more.
+      // The daemon dies here: its folder stays as it is now, and it reaches no server any more.
       const cacheDir = await temporaryFolder();
       cpSync(mount.cacheDir, cacheDir, { recursive: true, filter: (path) => !path.endsWith('.sock') });
       await proxy.close();

@@ -45,8 +45,8 @@ print "done\n";
 `;
 
 /**
- * Uploads go on in the background while names and files change. With nothing believed, nodes are
- * let go all the time.
+ * Uploads go on in the background while names and files change. Where no metadata is trusted, nodes
+ * are forgotten all the time.
  */
 const mounts = {
   'as it is by default': { writebackDelay: 0.02 },

@@ -174,7 +174,7 @@ class Schedule {
     const move = (world: World): World[] => {
       const content = world.get(name);
       if (content === undefined || target === name) return [world];
-      // The second is what a rename that failed may leave: it was told.
+      // A rename that failed may leave the second state. Its caller was told.
       return [withFile(withFile(world, name, undefined), target, content), withFile(world, target, content)];
     };
     await this.#step(`rename ${name} ${target}`, move, () =>
@@ -213,7 +213,7 @@ class Schedule {
     if (random.chance(50)) mount.backend.forget(file.node);
   }
 
-  /** What is read must be what one of the possible worlds has; a failure tells nothing. */
+  /** Reads a file. Its content must be that of one of the possible worlds. A read may also fail. */
   async #read(mount: Mount, name: string): Promise<void> {
     if (this.#crashed) return;
     let content: Buffer | undefined;
@@ -271,7 +271,7 @@ class Schedule {
     );
     const found = new Map<string, Buffer>();
     for (const key of await this.#bucket.keys(`${this.#prefix}/`)) {
-      // A probe whose deletion met a fault is removed by a later start.
+      // A fault may keep a start from deleting its probe. A later start deletes it.
       if (key.includes('/.virtiofs-kit/probe-')) continue;
       found.set(key.slice(this.#prefix.length + 1), await this.#bucket.get(key));
     }

@@ -6,8 +6,8 @@ import { WITHOUT_HARD_LINKS, workloads } from '../../support/workloads.js';
 import { mountBucket, removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 /**
- * Workloads that a bucket can't do, or not in time: an object has one name, and 25,000 requests one
- * after the other take minutes. `reading-backend.s3.test.ts` lists large directories.
+ * Workloads that a bucket cannot do, or not in time. An object has one name, and 25,000 requests
+ * one after the other take minutes. `reading-backend.s3.test.ts` lists large directories.
  */
 const skipped = /hard links share|10,000 files/;
 

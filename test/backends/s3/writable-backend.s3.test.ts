@@ -447,8 +447,8 @@ describe('two mounts of one bucket', () => {
     const mounts = await Promise.all([Mount.open(bucket), Mount.open(bucket)]);
     for (let round = 0; round < 10; round++) {
       const name = `f${round % 5}`;
-      // Both have opened and written before either is told to save: else one may come after the
-      // other, and both win.
+      // Both open and write before either is told to save. Otherwise one could save before the
+      // other opens, and both would win.
       const files = await Promise.all(
         mounts.map(async (mount, who) => {
           const file = await mount.create(name, OpenFlags.CREAT | OpenFlags.READ_WRITE);

@@ -50,7 +50,7 @@ class Delegating implements Backend {
   constructor(inner: Backend, seen: Seen) {
     this.#inner = inner;
     this.#seen = seen;
-    // What it does not count is the inner one's.
+    // Methods that it does not count are the inner backend's.
     for (const name of backendMethods) {
       const method = inner[name];
       if (method !== undefined && !(name in this)) Object.assign(this, { [name]: method.bind(inner) });
@@ -380,7 +380,7 @@ describe('wrap', () => {
     assert.deepEqual(
       parts(readOnly(inner)),
       Object.keys(own)
-        // It overrides `open`, by which open files are taken over.
+        // It overrides `open`, by which the next engine takes open files over.
         .filter((name) => !['gatherWrite', 'held', 'adoptNode', 'adoptFile'].includes(name))
         .sort(),
     );

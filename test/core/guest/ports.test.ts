@@ -40,7 +40,7 @@ class SlowSink extends Writable {
 test('output passes unchanged up to its token, however it is cut', async (t) => {
   const [socket, other] = await pair();
   const token = 'abcabd';
-  // Pieces of the token make the beginnings that are none.
+  // Pieces of the token look like its beginning, but are not.
   const bytes = fc.array(
     fc.constantFrom('abcabd'.slice(0, 5), 'abc', 'a', 'bd', '\0\xff', 'x'.repeat(70_000)),
     { maxLength: 6 },

@@ -38,7 +38,7 @@ const paged: WindowSource = {
 
 const segments = fc.array(
   fc.tuple(
-    // Where it begins; or where the one before it ends.
+    // An address where the region begins, or where the one before it ends.
     fc.oneof(fc.integer({ min: 0, max: MEMORY - 1 }), fc.constant(-1)),
     fc.oneof(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 0, max: 9000 })),
   ),

@@ -62,7 +62,7 @@ class Stuck implements Backend<object> {
     return this.attributes.get(node)!;
   }
 
-  /** Past the page cache: its read-ahead would wait instead of the reader. */
+  /** Reads past the page cache. With it, read-ahead would wait in the reader's place. */
   open(): Opened<undefined> {
     return { file: undefined, directIo: true };
   }

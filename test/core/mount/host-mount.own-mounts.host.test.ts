@@ -11,7 +11,10 @@ import { BackendRegistry, MountedExport } from '../../../core/plugins/index.js';
 
 const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
 
-/** The command line in a process of its own: what these tests are about would hang this one. */
+/**
+ * Runs the command line in a process of its own. The faults that these tests look for would hang
+ * this process.
+ */
 async function mount(directory: string, ...words: string[]): Promise<ChildProcess> {
   const child = spawn(process.execPath, [cli, 'mount', directory, '--log-level', 'error', ...words], {
     stdio: ['ignore', 'inherit', 'inherit'],

@@ -32,11 +32,11 @@ export interface TakerData {
   readonly program: 'take';
   readonly fileTable: SharedArrayBuffer;
   readonly user: DescriptorUser;
-  /** By slot; their nodes have the ids 1000 + slot. */
+  /** The entries, by slot. Their nodes have the ids 1000 + slot. */
   readonly entries: readonly TakersEntry[];
   readonly attributes: Attributes;
   readonly progress: SharedArrayBuffer;
-  /** By generation: how many lookups were taken, and whether other attributes were given. */
+  /** How many lookups were taken, and whether other attributes were given, by generation. */
   readonly taken: SharedArrayBuffer;
   readonly attributesDiffer: SharedArrayBuffer;
 }

@@ -176,10 +176,10 @@ test('between threads nothing is lost, doubled or put into another order, and no
   const worker = new Worker(new URL('./mailbox-engine.js', import.meta.url), { workerData: data });
   const ended = once(worker, 'message') as Promise<[MailboxReport]>;
   const thread = new ThreadMailbox(memory, size);
-  // By id of a chain that the other end has: the number of its request.
+  // The number of each request that the other end has, by the id of its chain.
   const turns = new Map<number, number>();
   const free = Array.from({ length: size }, (_, id) => id);
-  /** Answers out of turn; and requests by the turn in which they were answered. */
+  /** How many answers came out of turn; and the requests in the order of their answers. */
   const wrong: string[] = [];
   const answeredIn: number[] = [];
   const passed: number[] = [];
@@ -229,7 +229,7 @@ test('between threads nothing is lost, doubled or put into another order, and no
     taken.every((id, turn) => id === passed[turn]),
     'the requests come in the order in which they were passed',
   );
-  // Each was answered once, and not all in their order: the other end mixes them.
+  // Each request was answered once. The other end mixes the order, so not all came in theirs.
   assert.equal(new Set(answeredIn).size, count);
   assert.ok(answeredIn.some((request, turn) => request !== turn));
 });

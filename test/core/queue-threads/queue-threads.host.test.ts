@@ -74,8 +74,8 @@ class Recorder implements FuseTransport {
 }
 
 /**
- * Replies with what differs from one directory to another taken out: ids and generations become
- * ordinals; times and blocks, nothing.
+ * Replies without what differs from one directory to another. Ids and generations become ordinals;
+ * times and blocks are left out.
  */
 function comparable(replies: readonly Recorded[]): string[] {
   const ids = new Map<bigint, number>();
@@ -114,7 +114,7 @@ function comparable(replies: readonly Recorded[]): string[] {
   });
 }
 
-/** A bit of everything, most of it by one queue. */
+/** Sends requests of every kind, most of them by one queue. */
 async function everything(fuse: FuseClient, queue: number, other: number): Promise<void> {
   const random = new Random(7);
   fuse.caller = { ...fuse.caller, queue };
@@ -345,7 +345,7 @@ for (const seed of [1, 2, 3]) {
     for (const { name, model, nodeid, fh, lookups } of files) {
       assert.ok(readFileSync(server.path(name)).equals(model), name);
       await fuse.release(nodeid, fh);
-      // Lookups are counted to the last one, whoever told of them.
+      // Every lookup is counted, whichever thread has answered it.
       if (lookups > 1n) await fuse.forget(nodeid, lookups - 1n);
       assert.equal(await errnoOf(by(fuse, ENGINE, (one) => one.getattr(nodeid))), 0);
       await fuse.forget(nodeid);
@@ -432,7 +432,7 @@ test('what the host does to a name is seen by the next look-up', async (t) => {
 
   unlinkSync(server.path('file'));
   for (let i = 0; i < 3; i++) assert.equal(await errnoOf(fuse.lookup(ROOT, 'file')), Errno.ENOENT);
-  // The number of the file that went may be that of the next one.
+  // The next file may get the inode number of the removed one.
   for (let i = 0; i < 50; i++) {
     writeFileSync(server.path('file'), `number ${i}`);
     const { nodeid, attr } = await fuse.lookup(ROOT, 'file');
@@ -472,7 +472,8 @@ test('descriptors that are opened and closed all the time are never read for ano
         const data = await by(fuse, queue, (one) => one.read(nodeid, fh, offset, 5000));
         assert.ok(content.subarray(offset, offset + 5000).equals(data), `file ${index} from ${offset}`);
       }
-      // No guest reads what it releases, but if one does it gets an error or what it asked for.
+      // No honest guest reads a file that it is releasing. If one does, it gets an error, or the
+      // file's data.
       const [read, release] = await Promise.allSettled([
         by(fuse, THREAD, (one) => one.read(nodeid, fh, 0, content.length)),
         by(fuse, ENGINE, (one) => one.release(nodeid, fh)),
@@ -519,7 +520,7 @@ test('two guests are served at once: where one has the engine for a queue, the o
   assert.equal(second![Op.READ]! + ofSecond!.reads, 300);
   assert.ok(first![Op.READ]! >= 150 && second![Op.READ]! >= 150, "each has a queue that is the engine's");
 
-  // A lock of the one, by a thread's queue, keeps the other waiting, by a thread's queue too.
+  // A lock of the first guest makes the second wait. Both ask by the queue of a thread.
   const [one, two] = guests;
   const lock = { start: 0n, end: 9n, type: 1, pid: 1 };
   const opened = await Promise.all(

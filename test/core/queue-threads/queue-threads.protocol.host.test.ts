@@ -89,7 +89,7 @@ class Traffic {
     await until(() => this.served >= goal, `${count} requests were served`);
   }
 
-  /** Lets it end. @returns why it did: reasons of those that were rejected. */
+  /** Lets the requests end. @returns the reasons of those that were rejected. */
   async end(): Promise<unknown[]> {
     this.#goesOn = false;
     return (await this.#ended).flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
@@ -274,7 +274,7 @@ for (const slots of [false, true]) {
     }
     assert.deepEqual(server.log.complaints, []);
 
-    // What lies in memory that is gone breaks its queue, and no other one.
+    // A request in memory that is gone breaks its own queue, and no other one.
     ring.memory = more.memory;
     const { err } = frontEnd.queues[ALSO]!;
     ring.place(new Uint8Array(80), 200);
@@ -303,7 +303,7 @@ test('a broken queue of a thread has no part in changes of memory, and none in a
   const region = { ...more.region, size: 2 * more.region.size };
   await channel.command('ADD_MEM_REG', encodeSingleRegion(region), [bigger.value]);
   await traffic.goesOn();
-  // What is broken stays so until the front-end stops it.
+  // A broken queue stays broken until the front-end stops it.
   driver.kick(kick.value);
   await traffic.goesOn();
   assert.equal(used(frontEnd, ALSO), 0);
@@ -419,7 +419,7 @@ test('RESET_DEVICE under load ends the session, and the next one is served by th
   assert.equal(used(frontEnd, THREAD), stopped);
   await channel.command('SET_FEATURES', encodeU64(frontEnd.features));
   for (const { index } of frontEnd.queues) await frontEnd.startQueue(index, used(frontEnd, index));
-  // What lay in the ring is the old session's: refused.
+  // The requests in the ring belong to the old session, and are refused.
   assert.ok((await traffic.end()).length > 0);
   await by(fuse, ENGINE, (one) => one.init());
   const again = await openFile(server, fuse);
@@ -450,7 +450,7 @@ test('a front-end that goes away under load leaves nothing behind, and the next 
   for (let round = 0; round < 5; round++) {
     last.frontEnd.close();
     for (const reason of await last.traffic.end()) assert.ok(reason instanceof FrontEndError, String(reason));
-    // At once, while the former one's requests are still under way.
+    // Connects at once, while requests of the former front-end are still in flight.
     const { frontEnd: next, fuse } = await server.connect(t);
     const file = await openFile(server, fuse);
     await by(fuse, THREAD, (one) => one.getattr(file.nodeid));
@@ -514,7 +514,7 @@ test('a ring that breaks while requests are under way is stopped when they have 
   await until(() => drain(err.value) === 8, 'the error descriptor is signalled');
   const base = await stopQueue(frontEnd, THREAD);
   assert.equal(used(frontEnd, THREAD), base);
-  // Behind the broken one.
+  // Behind the broken chain.
   await frontEnd.startQueue(THREAD, base + 1);
   await traffic.goesOn();
   assert.deepEqual(await traffic.end(), []);
@@ -538,8 +538,8 @@ test('requests too short to be understood stop the queue', async (t) => {
 });
 
 /**
- * Has a thread end by a mistake: an order about a queue that it does not have. (`terminate` may end
- * the whole process, amid a callback of koffi.)
+ * Makes a thread end by an error: a message about a queue that it does not have. (`terminate` may
+ * end the whole process, if a callback of koffi runs.)
  */
 function endThread(server: ThreadedServer): void {
   // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a worker has none

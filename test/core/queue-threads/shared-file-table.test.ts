@@ -56,7 +56,7 @@ class Rig {
   readonly uses: readonly DescriptorUse[];
   readonly fileTable = withPlainNumbers(new SharedFileTable(this.descriptors));
   readonly views: readonly PlainNumbers<FileTableView>[];
-  /** The first of them. */
+  /** The view of the first thread. */
   readonly view: PlainNumbers<FileTableView>;
   /** Slots for which the owner learned that a thread gave other attributes, in order. */
   readonly differing: number[] = [];
@@ -533,7 +533,7 @@ describe('a published entry', () => {
     const from = statx(identity, file);
     rig.publishEntry(3, identity);
     for (let i = 0; i < GRANTED - 2; i++) assert.equal(rig.takes(identity, file, i % 2 ? one : two), true);
-    // Both have found it; the last of the lookups is the first one's.
+    // Both threads have found it. The first one has taken the last of the lookups.
     assert.ok(findEntry(one, from) && findEntry(two, from));
     assert.equal(one.confirmEntry(from, FROM), true);
     assert.equal(two.confirmEntry(from, FROM), true);
@@ -790,7 +790,7 @@ test('every lookup with which an entry is published is taken by a thread or retu
   const fileTable = withPlainNumbers(new SharedFileTable(descriptors));
   const users = [descriptors.join(), descriptors.join()];
   const most = 400_000;
-  // By publication. Each has a number, which is the generation of its node id.
+  // What was published, by number. The number is the generation of the node id.
   const granted = new Int32Array(most);
   const givenBack = new Int32Array(most);
   const differing = new Uint8Array(most);
@@ -915,7 +915,7 @@ test('threads find no file and no node but the published ones, and no difference
   });
   // The first two have the same place.
   const nodes = [50, new Rig(t).sharingNode(50), 49].map((low) => ({ low, high: 0 }));
-  // As the first and the third of these.
+  // The same as the first and the third of these.
   const files = [7, 8, 7 + 2048].map((index) => ({ index, generation: 1 }));
   const paths = [...nodes, ...files].map((_, i) => join(folder, `${i}`));
   for (const [i, path] of paths.entries()) fs.writeFileSync(path, Uint8Array.of(i));
@@ -976,12 +976,12 @@ test('threads find no file and no node but the published ones, and no difference
       else if ((round + i) % 7 === 0) close(at);
     }
     if (round % 4 === 0) await setImmediate();
-    // In one of the ways in which a node is withdrawn.
+    // Withdraws the node, in one of the ways there are.
     if (round % 5 === 0) publishNode(which === 0 ? 1 : which === 1 ? 0 : 2);
     if (round % 7 === 0) close(which);
     if (round % 11 === 0) fileTable.clear();
     withdrawNode(which);
-    // The thread has ended what it was about.
+    // The thread has finished what it was doing.
     await turnOver();
     await turnOver();
     if (Atomics.load(confirmed, which) === before) continue;

@@ -7,8 +7,8 @@ import { withPlainNumbers } from '../../support/plain-numbers.js';
 const file: Attributes = { mode: 0o100644, size: 5000, mtime: 1000, mtimeNsec: 7, ctime: 1000, ctimeNsec: 7 };
 
 /**
- * Whether a guest that opened the file long after its last change may keep its data, having been
- * told `later`.
+ * Whether a guest may keep a file's data that opened it long after its last change, and was then
+ * told the attributes `later`.
  */
 function keeps(later: Attributes, identity = 1): boolean {
   const keepCache = withPlainNumbers(new KeepCache());

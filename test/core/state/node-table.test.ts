@@ -14,7 +14,7 @@ interface Node {
 type Make = (key: string) => Node;
 
 const plain: Make = (key) => ({ key });
-/** With a place for the table. */
+/** A node with a place for the table's slot. */
 const slotted: Make = (key) => Object.assign(plain(key), { [engineSlot]: -1 });
 
 /** A table over a backend that records what it is told to forget. */

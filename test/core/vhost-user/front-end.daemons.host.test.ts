@@ -39,8 +39,8 @@ async function connect(t: TestContext, daemon: RunningDaemon, options: FrontEndO
   return { frontEnd, fuse };
 }
 
-// What our daemon and the one in C do is what the protocol says: the same tests show that the tests
-// are right.
+// Our daemon and the one in C pass the same tests. So these test the protocol, and not our reading
+// of it.
 for (const daemon of [ours, oursThreaded, cVirtiofsd]) {
   describe(`${daemon.name} over vhost-user`, { skip: daemon.missing ?? false }, () => {
     test('serves a file from its creation to its end', async (t) => {
@@ -158,7 +158,7 @@ for (const daemon of [ours, oursThreaded, cVirtiofsd]) {
     test('ends the connection when it dies, and what is asked then is rejected', async (t) => {
       const { fuse, frontEnd, stop } = await mount(t, daemon);
       assert.equal(await stop('SIGKILL'), 'SIGKILL');
-      // The C daemon serves in a child, which outlives the process that was killed by a moment.
+      // The C daemon serves in a child process, which ends a moment after the one that was killed.
       assert.ok((await frontEnd.ended) instanceof FrontEndError);
       await assert.rejects(fuse.getattr(ROOT), FrontEndError);
     });

@@ -34,7 +34,7 @@ test('requests in flight when the daemon is killed are answered by the next one'
       const bytes = Uint8Array.of(i % HOLD, i >> 8);
       assert.deepEqual(await frontEnd.request(1 + (i % 2), [bytes], [2]), bytes);
     };
-    // This daemon keeps the first for ever. Requests behind it come and go.
+    // This daemon never answers the first request. Later ones are answered.
     const held = frontEnd.request(1, [Uint8Array.of(HOLD, 7)], [2]);
     for (let i = 0; i < 100; i++) await request(i);
     for (let round = 0; round < 5; round++) {
@@ -46,7 +46,7 @@ test('requests in flight when the daemon is killed are answered by the next one'
       await frontEnd.reconnect(path);
       await Promise.all(many);
     }
-    // A stop of the queue has the device answer what it holds.
+    // When the queue is stopped, the device answers what it holds.
     await frontEnd.channel.call('GET_VRING_BASE', new Uint8Array(Uint32Array.of(1, 0).buffer));
     assert.deepEqual(await held, Uint8Array.of(HOLD, 7));
     await kill(child);

@@ -12,7 +12,7 @@ import { EchoServer, openDescriptors, temporaryFolder, until } from '../../suppo
 const duplicate = libc<(fd: number) => number>('dup', 'int', ['int']);
 const none = new Uint8Array(0);
 
-/** A descriptor of its own, as one that was inherited. */
+/** A duplicate of a descriptor, in the place of one that was inherited. */
 function inherited(fd: number): number {
   return check(result(duplicate(fd)), 'dup');
 }

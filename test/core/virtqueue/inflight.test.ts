@@ -69,7 +69,7 @@ test('what a killed process had taken is served again, in order, and nothing els
     const rig = rigOf(t, { eventIdx, size: 16, inflight: 16 });
     const held: Message[] = [];
     rig.start((message) => held.push(message));
-    // Indexes and heads differ: some requests came and went before.
+    // Some requests came and went before, so that indexes and heads differ.
     for (const byte of [1, 2, 3]) submit(rig, byte);
     rig.queue.kick();
     held.splice(1, 1)[0]!.complete(0);
@@ -125,7 +125,7 @@ test('a kill between any two stores of a return loses nothing and repeats nothin
     rig.queue.kick();
     held[0]!.complete(0);
     assert.deepEqual(returned(rig), [first]);
-    // What the region and the ring were, and what they are after the second return.
+    // The region and the ring, before the second return and after it.
     const region = halves(rig);
     const used = (rig.driver.used - GUEST) / 2;
     const places: [Uint16Array, number, number][] = [
@@ -166,7 +166,8 @@ test('a queue that is stopped and started in one process goes on where it was', 
   });
   submit(rig, 3);
   rig.queue.kick();
-  // The first is still with whoever got it, so it must not be served twice in one process.
+  // The first request is still with the session that got it. It must not be served twice in one
+  // process.
   assert.deepEqual(served, [3]);
   rig.replaceDevice();
   const later: number[] = [];

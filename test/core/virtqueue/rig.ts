@@ -58,7 +58,7 @@ export class Rig {
     this.queue = this.#makeQueue();
   }
 
-  /** The device's side of a process that begins: nothing is known but what memory says. */
+  /** Makes the device's side as in a new process, which knows only what is in memory. */
   #makeQueue(): Virtqueue {
     const { size = 16, eventIdx = true, poller, inflight } = this.#options;
     const log = { warn: (_fields: object, message: string) => this.warnings.push(message) };
@@ -77,8 +77,8 @@ export class Rig {
   }
 
   /**
-   * Another process takes the device over, after the former one was killed. Requests that it had
-   * are lost to it; it gives none of them back.
+   * Replaces the device's side, as if its process was killed and another one took over. The new one
+   * does not know the requests that the former one had taken.
    */
   replaceDevice(): void {
     this.queue.close();
@@ -147,7 +147,7 @@ export async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }
 
-/** Answers a request with the bytes of its readable part, each one up by one. */
+/** Answers a request with the bytes of its readable part, each incremented by one. */
 export function echo(message: Message): void {
   const bytes = new Uint8Array(Math.min(message.readable.length, message.writable.length));
   message.readable.get(0, bytes);

@@ -10,7 +10,7 @@ const INDIRECT = 4;
 const TABLE = 0x8_0000;
 const MEMORY = 4 * 2 ** 20;
 
-/** What the device makes of a chain: the lengths of its segments, or the rule that it breaks. */
+/** What the device reads of a chain: the lengths of its segments, or the rule that it breaks. */
 function take(write: (rig: Rig) => void, options: { size?: number; features?: bigint } = {}) {
   const rig = new Rig({ size: options.size ?? 16 });
   if (options.features !== undefined) rig.queue.features = options.features;

@@ -81,7 +81,7 @@ function describe(volume: MemfsVolume): Map<string, unknown> {
     }
   };
   visit('', backend.mount(host));
-  // Inode numbers differ, but say which names are one file.
+  // Inode numbers may differ. They must only tell which names are of one file.
   const numbers = new Map<unknown, number>();
   for (const value of shown.values()) {
     const one = value as { sameAs: unknown };
@@ -194,7 +194,7 @@ test('a memfs JSON volume is loaded', async () => {
   assert.deepEqual(volume.toJSON(), { '/a': 'one', '/d/e': 'two', '/d/empty': null });
 });
 
-/** Loading is refused with this message, in one line. */
+/** Asserts that loading is refused with this message, of one line. */
 async function refused(
   path: string,
   content: string | Uint8Array | undefined,

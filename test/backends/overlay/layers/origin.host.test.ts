@@ -131,7 +131,7 @@ test('what guests know is found again by a restarted daemon, files without a nam
   const unlinked = await walk(first.top, 'unlinked');
   const { file } = { ...(await backend.open!(unlinked, OpenFlags.READ_WRITE, root)) };
   await first.unlink('/unlinked');
-  // Of this one the upper has the metadata alone.
+  // The upper has only the metadata of this file.
   const borrowed = await walk(first.top, 'borrowed');
   await backend.setattr!(borrowed, { mode: 0o600 }, undefined, root);
   const { file: reader } = { ...(await backend.open!(borrowed, OpenFlags.READ_ONLY, root)) };

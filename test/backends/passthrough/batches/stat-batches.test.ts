@@ -81,7 +81,7 @@ for (const where of [tmpdir(), '/dev/shm']) {
     const opened = backend.open(other, OpenFlags.READ_ONLY, root);
     assert.ok(!(opened instanceof Promise));
     assert.ok(accelerator.gatherLookup(top, 'name', root));
-    // Makes the calls so far, for the descriptor could be another file's afterwards.
+    // Makes the calls so far, since the descriptor could be another file's afterwards.
     backend.release(other, opened.file);
     fs.unlinkSync(path);
     execFileSync('mkfifo', [path]);
@@ -153,7 +153,7 @@ test('a look at a descriptor is made before that is closed', async (t) => {
   const names = Array.from({ length: 200 }, (_, i) => `f${i}`);
   for (const name of names) fs.writeFileSync(join(directory, name), name.padEnd(Number(name.slice(1)) + 10));
   const nodes = names.map((name) => lookup(served, top, name));
-  // Each of them has a descriptor for a while: that of another takes its place, and its number.
+  // Each file has a descriptor only for a while. Then another file gets its place, and its number.
   for (let round = 0; round < 5; round++) {
     for (let first = 0; first < nodes.length; first += 20) {
       const gathered: number[] = [];

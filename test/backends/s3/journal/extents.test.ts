@@ -23,7 +23,8 @@ describe('extents', () => {
             extents.truncate(start);
             model.fill(undefined, start);
           } else if (kind === 'drop') {
-            // Always the start of a record: one of the log is dropped whole or not at all.
+            // Each offset is the start of a record. A record of the log is dropped as a whole or
+            // not at all.
             const limit = position - Math.floor(start / 10) * 100;
             extents.dropBefore(limit);
             model = model.map((owner) => (Number(owner?.split(':')[1] ?? 0) >= limit ? owner : undefined));

@@ -58,7 +58,8 @@ describe('the staging log', () => {
       changed[at]! ^= 0x10;
       await writeFile(path, changed);
       const { found, whole } = await scanned(path);
-      // A length that points beyond the end looks like a cut; every other change is told.
+      // A length that points beyond the end looks as if the log was cut short. Every other change
+      // is reported.
       if (at !== 9) assert.equal(whole, false, `byte ${at}`);
       assert.equal(found.length, 0);
     }

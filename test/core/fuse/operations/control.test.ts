@@ -99,7 +99,7 @@ describe('a lock that has to be waited for', () => {
     await guest.setlk(entry.nodeid, open.fh, 1n, WRITE_LOCK);
     const first = guest.setlk(entry.nodeid, open.fh, 2n, WRITE_LOCK, true);
     await rejectsWith(guest.setlk(entry.nodeid, open.fh, 3n, WRITE_LOCK, true), 37);
-    // As a host mount asks: the total of the table is left as its limit.
+    // A host mount sets no limit of its own: the table's total is its limit.
     const mount = running.guest({ maxWaiters: Number.POSITIVE_INFINITY }).client;
     await mount.init();
     const { nodeid } = await mount.lookup(ROOT, 'file');

@@ -80,7 +80,8 @@ test('a listing that looks names up together tells what one does that looks them
             ),
           );
           const known = told.filter(({ entry }) => entry!.nodeid !== 0n);
-          // What was looked up and has no room is let go when it is there.
+          // A node that was looked up, but has no room in the reply, is forgotten when its look-up
+          // ends.
           if (late) await sleep(5);
           assert.equal(tiny.known.size, known.length);
           await client.batchForget(known.map(({ entry }) => [entry!.nodeid, 1n]));
@@ -123,7 +124,7 @@ test('a name that is not gathered for an error, or a batch that fails, harms no 
   );
   assert.equal(guest.log.errors.length, 1);
 
-  // Some results are there when it fails.
+  // It fails after it has given some results.
   tiny.failsAfter = 3;
   assert.deepEqual(told(await list(guest, [100_000])), told(without));
 });

@@ -25,7 +25,7 @@ test('what the own files of a backend lack is told to guests as it is, and logge
   }
   assert.deepEqual(new Set(lines), new Set(['WRITE failed']));
   assert.equal(lines.length, 7);
-  // What is no shortage is a mistake, as any other exception.
+  // An errno that is no shortage is a mistake of the backend, as any other exception.
   assert.equal(faults.errnoOf(systemError('ENOENT'), request), Errno.EIO);
   assert.equal(faults.errnoOf(systemError('EACCES'), request), Errno.EIO);
   assert.equal(faults.errnoOf(new Error('a mistake'), request), Errno.EIO);

@@ -198,8 +198,8 @@ interface Mounted extends Guest {
 }
 
 /**
- * A guest that has mounted a file system with `dir/file`; its requests are such as a thread has
- * passed on.
+ * A guest that has mounted a file system with `dir/file`. Its requests are marked as passed on by a
+ * queue thread.
  */
 async function mounted(
   wrap: (backed: BackedBackend) => Backend = (backed) => backed,
@@ -219,7 +219,7 @@ async function mounted(
   return { ...guest, tiny, fileTable, engine: running };
 }
 
-/** The file `dir/file`, which the guest knows by one lookup of each; and it is open. */
+/** The open file `dir/file`. The guest has looked up each component once. */
 async function opened(guest: Guest): Promise<{ dir: bigint; file: bigint; fh: bigint; index: number }> {
   const dir = (await guest.client.lookup(ROOT, 'dir')).nodeid;
   const file = (await guest.client.lookup(dir, 'file')).nodeid;
@@ -384,7 +384,7 @@ describe('a session withdraws', () => {
     const { nodeid } = await client.lookup(ROOT, 'dir');
     await client.getattr(nodeid);
     await client.lookup(ROOT, 'dir');
-    // Two by this thread, three by others.
+    // This thread has given two of them, others three.
     for (let i = 0; i < 3; i++) fileTable.take(nodeid);
     await client.forget(nodeid, 2n);
     assert.equal(fileTable.entryOf(nodeid), undefined);
@@ -520,7 +520,7 @@ describe('a session withdraws', () => {
     const settled = Promise.allSettled(late);
     await client.destroy();
     await settled;
-    // What was opened in vain is closed later, too.
+    // Files that were opened in vain are closed, too.
     for (let turns = 0; tiny.known.size + tiny.openFiles.size > 0 && turns < 100; turns++)
       await setImmediate();
     assert.equal(fileTable.isEmpty, true);

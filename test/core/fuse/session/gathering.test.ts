@@ -36,7 +36,7 @@ async function mounted(): Promise<Mounted> {
   return { ...connected, tiny, log, nodeid: entry.nodeid, fh: open.fh };
 }
 
-/** Reads of the first so many blocks. */
+/** Reads of the first `count` blocks. */
 function reads(client: FuseClient, { nodeid, fh }: Mounted, count: number): (() => Promise<Uint8Array>)[] {
   return Array.from({ length: count }, (_, i) => () => client.read(nodeid, fh, i * BLOCK, BLOCK));
 }
@@ -55,7 +55,7 @@ function errnoOf(answer: PromiseSettledResult<unknown> | undefined): number {
   return answer.reason.errno;
 }
 
-/** A mounted guest whose backend carries out later what it may. */
+/** A mounted guest. Its backend carries requests out later where that is allowed. */
 async function aside(): Promise<Mounted> {
   const guest = await mounted();
   guest.tiny.runsLater = true;
@@ -183,7 +183,8 @@ test('where there was little to gather, chances are passed over, and taken again
     ...Array.from({ length: 9 }, () => () => client.open(nodeid)),
   ];
   for (let round = 0; round < 40; round++) await loopback.together<unknown>(mostlyOthers);
-  // After the 1st, 3rd, 7th, 15th and 31st chance: each time that many more were passed over.
+  // The 1st, 3rd, 7th, 15th and 31st chance are taken. After each, about twice as many are passed
+  // over.
   assert.deepEqual(tiny.submitted, [1, 1, 1, 1, 1]);
   assert.equal(tiny.single, 35);
   tiny.submitted.length = 0;
@@ -204,7 +205,7 @@ test('results may be promises, of success or failure', async () => {
   for (const answer of answers.slice(10)) assert.equal(errnoOf(answer), 27);
 });
 
-/** It has no descriptor left for one name. */
+/** A backend that has no descriptor left for one of its names. */
 class WithoutDescriptors extends GatheringBackend {
   override lookup(parent: TinyNode, name: string) {
     if (name === 'one too many') throw FsError.of('EMFILE');
@@ -317,7 +318,7 @@ test('what is carried out beside the others is answered later, and they meanwhil
   const asking = client.getattr(nodeid);
   loopback.submit();
   await asking;
-  // The first half waits; the other one had nobody behind it.
+  // The first half waits. The second half had no request behind it, and was carried out at once.
   assert.deepEqual([tiny.submitted, tiny.later], [[9, 7], 1]);
   assert.equal(session.inFlight, 9);
   assert.equal(loopback.pending, 9);

@@ -43,8 +43,8 @@ it('structures have the sizes and offsets that the C compiler gives the kernel h
       expected.push([`${name}.${field}`, offset]);
     }
   }
-  // The installed header may be older than 7.45: fields that were reserved then, and what is left
-  // of the reserve.
+  // The installed header may be older than 7.45. These fields were reserved then, and these are
+  // what is left of the reserve.
   const young = new Set<string>();
   for (const [structure, field] of [
     ['fuse_init_out', 'max_stack_depth'],

@@ -22,7 +22,9 @@ interface Request {
   readonly end: number;
 }
 
-/** POSIX locks as the standard words them: for each byte, what each owner has; and a queue. */
+/**
+ * POSIX locks in the words of the standard: what each owner has locked of each byte, and a queue.
+ */
 class NaiveLocks {
   readonly bytes: (number | undefined)[][] = Array.from({ length: OWNERS }, () =>
     Array(BYTES).fill(undefined),

@@ -42,7 +42,7 @@ function bench(t: TestContext): Bench {
   return { list, memory, fds };
 }
 
-/** Puts a name, and what no call leaves, into a place. @returns the place's address. */
+/** Fills a place with a name, and with bytes that no call leaves behind. @returns its address. */
 function prepare({ memory }: Bench, index: number, name: string): number {
   const start = index * PLACE;
   memory.u8.fill(0xa5, start, start + NAME);

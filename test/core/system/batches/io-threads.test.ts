@@ -191,7 +191,7 @@ test('where a thread ends by itself, what it had fails, and the others go on', a
   const threads = await started(2, (error) => failures.push(error));
   process.off('worker', note);
   assert.equal(workers.length, 2);
-  // Asleep, not in a call of the system's, which must not be ended.
+  // The thread must be asleep here: it must not be ended within a system call.
   await new Promise((resolve) => setTimeout(resolve, 100));
   await workers[0]!.terminate();
   await new Promise((resolve) => setTimeout(resolve, 20));
@@ -205,7 +205,7 @@ test('where a thread ends by itself, what it had fails, and the others go on', a
   works[0]!.assertRead([8]);
   works[1]!.assertRead([8]);
 
-  // Nothing carries this out: the thread is ended in the moment in which it is given.
+  // The thread is ended at the moment in which it gets this work, so that nothing carries it out.
   const stopping = workers[1]!.terminate();
   assert.ok(threads.give(works[2]!));
   await stopping;

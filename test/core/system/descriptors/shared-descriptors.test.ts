@@ -78,7 +78,7 @@ describe('a descriptor is closed at once', () => {
     descriptors.leave(users[0]!);
     descriptors.close(fd);
     assert.equal(isOpen(fd), false);
-    // A turn that begins now finds that it is not current.
+    // A thread whose turn begins now finds that the descriptor is not current.
     const later = new DescriptorUse(descriptors.join());
     later.enter();
     assert.equal(later.isCurrent(fd, serial), false);
@@ -212,7 +212,7 @@ describe('a serial', () => {
     descriptors.close(fd);
     late.enter();
     assert.equal(late.isCurrent(fd, serial), false);
-    // What was found before may be used on, though it is not found any more.
+    // A descriptor that was found before may still be used, though it is not found any more.
     assert.equal(early.isCurrent(fd, serial), false);
     assert.equal(isOpen(fd), true);
     early.leave();

@@ -47,7 +47,7 @@ async function requestOverHttp(): Promise<void> {
 
 async function askThread(): Promise<void> {
   const worker = new Worker(`require('worker_threads').parentPort.postMessage('here')`, { eval: true });
-  // A thread that has ended gives its messages and its end in one go.
+  // The messages and the end of a thread that has ended come together.
   const ended = new Promise((resolve) => worker.once('exit', resolve));
   assert.equal(await new Promise((resolve) => worker.once('message', resolve)), 'here');
   await ended;
