@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Guest, type GuestOptions, type GuestShare } from '../../core/guest/index.js';
 import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../../core/plugins/index.js';
-import { FrontEnd } from '../../core/vhost-user/index.js';
+import { FrontEnd } from '../support/front-end.js';
 
 /**
  * Seconds after which a test's guests are ended. Calls that wait for them then fail, with the last

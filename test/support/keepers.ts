@@ -5,9 +5,9 @@ import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { FrontEnd, type FrontEndOptions } from '../../core/vhost-user/index.js';
 import { connectTo, type Daemon, type RunningDaemon } from './daemons.js';
-import { FuseClient, FuseError } from './fuse-client.js';
+import { FrontEnd, type FrontEndOptions } from './front-end.js';
+import { FuseClient } from './fuse-client.js';
 import { fuseTransport } from './vhost-user.js';
 
 const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
@@ -69,8 +69,4 @@ export async function killEngine(running: RunningDaemon): Promise<number> {
   process.kill(serving!, 'SIGKILL');
   while (enginesOf(running)[0] === serving) await sleep(2);
   return serving!;
-}
-
-export function failsWith(errno: number) {
-  return (error: unknown) => error instanceof FuseError && error.errno === errno;
 }

@@ -9,10 +9,11 @@ import { BackendRegistry } from '../../core/plugins/index.js';
 import { Export, type ExportOptions } from '../../core/state/index.js';
 import { QueueThreads } from '../../core/queue-threads/index.js';
 import { advancePromises, drain, type Watch, watch } from '../../core/system/index.js';
-import { FrontEnd, VhostUserServer, type FrontEndOptions } from '../../core/vhost-user/index.js';
+import { VhostUserServer } from '../../core/vhost-user/index.js';
 import { MemoryLog } from './engine.js';
 import { FuseClient, type FuseTransport } from './fuse-client.js';
 import { fuseTransport, LogLines, temporaryFolder } from './vhost-user.js';
+import { FrontEnd, type FrontEndOptions } from './front-end.js';
 
 /** How a {@link ThreadedServer} serves. */
 export interface ThreadedOptions {

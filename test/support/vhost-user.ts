@@ -3,17 +3,12 @@ import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import {
-  FrontEnd,
-  FrontEndChannel,
-  VhostUserServer,
-  type FrontEndOptions,
-  type ServerOptions,
-} from '../../core/vhost-user/index.js';
+import { FrontEndChannel, VhostUserServer, type ServerOptions } from '../../core/vhost-user/index.js';
 import { encodeConfig, encodeVringState } from '../../core/vhost-user/messages.js';
 import { UnixConnection } from '../../core/system/index.js';
 import { EchoSession } from './echo-session.js';
 import type { FuseTransport } from './fuse-client.js';
+import { FrontEnd, type FrontEndOptions } from './front-end.js';
 
 /** A folder that is removed when the test ends. @param parent below which it is made. */
 export function temporaryFolder(t: TestContext, parent: string = tmpdir()): string {

@@ -24,10 +24,10 @@ import {
   toTable,
   type BenchOptions,
 } from '../../../core/bench/index.js';
-import { FrontEnd } from '../../../core/vhost-user/index.js';
 import { cVirtiofsd, isListening, launch, ours, startDaemon } from '../../support/daemons.js';
 import { FuseClient, ROOT } from '../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder, until } from '../../support/vhost-user.js';
+import { FrontEnd } from '../../support/front-end.js';
 
 function makeFigures(speed: number, cpu: number | null): Figures {
   return { operationsPerSecond: speed, medianLatencyUs: 1, p99LatencyUs: 2, cpuUsPerOperation: cpu };

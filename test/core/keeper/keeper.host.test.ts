@@ -5,11 +5,10 @@ import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { startDaemon, type RunningDaemon } from '../../support/daemons.js';
-import { ROOT } from '../../support/fuse-client.js';
+import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
   enginesOf,
-  failsWith,
   keeping,
   keptMemfs as memfs,
   keptPassthrough as passthrough,
@@ -58,7 +57,7 @@ for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
       assert.equal(rest.length, 3);
       assert.equal(granted, false);
       const again = await other.open(theirs.nodeid, 2);
-      await assert.rejects(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), failsWith(11));
+      await rejectsWith(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), 11);
       await fuse.flush(entry.nodeid, open.fh, 7n);
       await waiting;
       await fuse.create(ROOT, 'new');

@@ -3,10 +3,9 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startDaemon } from '../../support/daemons.js';
-import { ROOT } from '../../support/fuse-client.js';
+import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
-  failsWith,
   keptPassthrough as passthrough,
   killEngine,
   upgrade,
@@ -50,12 +49,12 @@ test('a guest goes on with its files, listings and locks when its engine is kill
   assert.equal(rest.length, 3);
   assert.equal(granted, false);
   const again = await other.open(theirs.nodeid, 2);
-  await assert.rejects(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), failsWith(11));
+  await rejectsWith(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), 11);
   await fuse.flush(entry.nodeid, open.fh, 7n);
   await waiting;
   await killEngine(running);
   // The lock that was granted is the other guest's.
-  await assert.rejects(fuse.setlk(entry.nodeid, open.fh, 7n, LOCK), failsWith(11));
+  await rejectsWith(fuse.setlk(entry.nodeid, open.fh, 7n, LOCK), 11);
   await fuse.release(removed.entry.nodeid, removed.open.fh);
   await fuse.create(ROOT, 'new');
   assert.deepEqual(

@@ -6,9 +6,9 @@ import { setTimeout } from 'node:timers/promises';
 import { counter, gauge, UsageError, wrap, type Backend } from '../../../core/backend/index.js';
 import { MetricsServer, parseMetricsAddress } from '../../../core/monitoring/index.js';
 import { BackendRegistry, createLogger, Daemon } from '../../../core/plugins/index.js';
-import { FrontEnd } from '../../../core/vhost-user/index.js';
 import { FuseClient, ROOT } from '../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+import { FrontEnd } from '../../support/front-end.js';
 
 const log = createLogger({ level: 'silent', format: 'json' });
 

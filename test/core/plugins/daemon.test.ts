@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../../../core/plugins/index.js';
-import { FrontEnd } from '../../../core/vhost-user/index.js';
 import { FuseClient, InitFlag } from '../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+import { FrontEnd } from '../../support/front-end.js';
 
 const memfs = { type: 'memfs' };
 

@@ -12,12 +12,13 @@ import {
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { BackendRegistry, Daemon } from '../../../core/plugins/index.js';
-import { FrontEnd, FrontEndError } from '../../../core/vhost-user/index.js';
+import { FrontEndError } from '../../../core/vhost-user/index.js';
 import { MemoryLog } from '../../support/engine.js';
 import { Random } from '../../support/random.js';
 import { FuseClient, FuseError, Op, ROOT, type FuseTransport } from '../../support/fuse-client.js';
 import { by, memoryOf, OwnRing, ThreadedServer } from '../../support/threaded-server.js';
 import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+import { FrontEnd } from '../../support/front-end.js';
 
 /** Queues of the front-end that connects first. */
 const ENGINE = 1;

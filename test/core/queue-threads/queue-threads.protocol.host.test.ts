@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { test, type TestContext } from 'node:test';
 import { drain, eventfd, Mapping, memfd, signal, watch } from '../../../core/system/index.js';
-import { FrontEndError, type FrontEnd } from '../../../core/vhost-user/index.js';
+import { FrontEndError } from '../../../core/vhost-user/index.js';
 import {
   encodeLog,
   encodeMemoryTable,
@@ -22,6 +22,7 @@ import {
 } from '../../support/threaded-server.js';
 import { withPlainNumbers } from '../../support/plain-numbers.js';
 import { openDescriptors, until, stopQueue } from '../../support/vhost-user.js';
+import { type FrontEnd } from '../../support/front-end.js';
 
 /**
  * Queues of the front-end that connects first; where there are four, OTHER is the engine's and ALSO

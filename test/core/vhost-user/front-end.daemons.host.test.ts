@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
-import { FrontEnd, FrontEndError, type FrontEndOptions } from '../../../core/vhost-user/index.js';
+import { FrontEndError } from '../../../core/vhost-user/index.js';
 import {
   connectTo,
   cVirtiofsd,
@@ -15,6 +15,7 @@ import {
 } from '../../support/daemons.js';
 import { FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
 import { fuseTransport, stopQueue } from '../../support/vhost-user.js';
+import { FrontEnd, type FrontEndOptions } from '../../support/front-end.js';
 
 const Errno = { ENOENT: 2, EEXIST: 17, ENOSYS: 38, ENOTEMPTY: 39 };
 

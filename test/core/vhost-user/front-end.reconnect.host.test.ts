@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { FrontEnd } from '../../../core/vhost-user/index.js';
 import { HOLD } from '../../support/echo-session.js';
 import { temporaryFolder } from '../../support/vhost-user.js';
+import { FrontEnd } from '../../support/front-end.js';
 
 const program = fileURLToPath(new URL('./echo-child.js', import.meta.url));
 

@@ -3,11 +3,12 @@ import { spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
-import { FrontEnd, FrontEndChannel, ListenError } from '../../../core/vhost-user/index.js';
+import { FrontEndChannel, ListenError } from '../../../core/vhost-user/index.js';
 import { encodeMessage, Request } from '../../../core/vhost-user/messages.js';
 import { check, eventfd, libc, result, UnixConnection, UnixListener } from '../../../core/system/index.js';
 import { withFewDescriptors } from '../../support/descriptor-limit.js';
 import { EchoServer, openDescriptors, temporaryFolder, until } from '../../support/vhost-user.js';
+import { FrontEnd } from '../../support/front-end.js';
 
 const duplicate = libc<(fd: number) => number>('dup', 'int', ['int']);
 const none = new Uint8Array(0);

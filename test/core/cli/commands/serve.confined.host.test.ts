@@ -5,10 +5,10 @@ import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
-import { FrontEnd } from '../../../../core/vhost-user/index.js';
 import { serve } from '../../../support/confined-daemon.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
+import { FrontEnd } from '../../../support/front-end.js';
 
 const skip = process.geteuid!() === 0 && landlockVersion() > 0 ? {} : { skip: 'needs root and Landlock' };
 

@@ -5,8 +5,8 @@ import { describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { startDaemon } from '../../../support/daemons.js';
-import { type FuseClient, ROOT } from '../../../support/fuse-client.js';
-import { connectKept, failsWith, keeping } from '../../../support/keepers.js';
+import { type FuseClient, ROOT, rejectsWith } from '../../../support/fuse-client.js';
+import { connectKept, keeping } from '../../../support/keepers.js';
 
 const plugin = fileURLToPath(new URL('../../../support/fatal-backend.js', import.meta.url));
 
@@ -19,11 +19,11 @@ const steps: Readonly<Record<string, Step>> = {
     const { nodeid, attr } = await fuse.mkdir(ROOT, '!mkdir', 0o750);
     assert.equal(attr.mode, 0o040750);
     assert.equal((await fuse.getattr(nodeid)).ino, BigInt(lstatSync(join(share, '!mkdir')).ino));
-    await assert.rejects(fuse.mkdir(ROOT, '!mkdir'), failsWith(17));
+    await rejectsWith(fuse.mkdir(ROOT, '!mkdir'), 17);
   },
   async 'MKDIR of a name that is there'(fuse) {
     await fuse.mkdir(ROOT, 'there');
-    await assert.rejects(fuse.mkdir(ROOT, 'there'), failsWith(17));
+    await rejectsWith(fuse.mkdir(ROOT, 'there'), 17);
   },
   async MKNOD(fuse, share) {
     const { attr } = await fuse.mknod(ROOT, '!mknod', 0o010600);
@@ -40,7 +40,7 @@ const steps: Readonly<Record<string, Step>> = {
     await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('content'));
     assert.equal(readFileSync(join(share, '!create'), 'utf8'), 'content');
     assert.equal(lstatSync(join(share, '!create')).mode & 0o777, 0o640);
-    await assert.rejects(fuse.create(ROOT, '!create', 0o640, 0o302), failsWith(17));
+    await rejectsWith(fuse.create(ROOT, '!create', 0o640, 0o302), 17);
   },
   async LINK(fuse, share) {
     const { entry } = await fuse.create(ROOT, 'linked');
@@ -53,7 +53,7 @@ const steps: Readonly<Record<string, Step>> = {
     await fuse.create(ROOT, '!unlink');
     await fuse.unlink(ROOT, '!unlink');
     assert.equal(readdirSync(share).includes('!unlink'), false);
-    await assert.rejects(fuse.unlink(ROOT, '!unlink'), failsWith(2));
+    await rejectsWith(fuse.unlink(ROOT, '!unlink'), 2);
   },
   async 'UNLINK of an open file'(fuse) {
     const { entry, open } = await fuse.create(ROOT, '!open');
@@ -83,13 +83,13 @@ const steps: Readonly<Record<string, Step>> = {
   async 'SETXATTR with XATTR_CREATE'(fuse) {
     const { entry } = await fuse.create(ROOT, 'attributed');
     await fuse.setxattr(entry.nodeid, 'user.a', Buffer.from('!value'), 1);
-    await assert.rejects(fuse.setxattr(entry.nodeid, 'user.a', Buffer.from('2'), 1), failsWith(17));
+    await rejectsWith(fuse.setxattr(entry.nodeid, 'user.a', Buffer.from('2'), 1), 17);
   },
   async REMOVEXATTR(fuse) {
     const { nodeid } = await fuse.lookup(ROOT, 'attributed');
     await fuse.setxattr(nodeid, 'user.!b', Buffer.from('1'));
     await fuse.removexattr(nodeid, 'user.!b');
-    await assert.rejects(fuse.removexattr(nodeid, 'user.!b'), failsWith(61));
+    await rejectsWith(fuse.removexattr(nodeid, 'user.!b'), 61);
   },
   async 'WRITE at the end'(fuse, share) {
     const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
