@@ -48,6 +48,13 @@ export const optionsSchema = z.strictObject({
     .default(false)
     .describe('address the bucket in the path, as most other servers need'),
   createBucket: z.boolean().default(false).describe('create the bucket where it is missing'),
+  preserve: z
+    .enum(['all', 'headers'])
+    .default('all')
+    .describe(
+      'what an object keeps when it is rewritten or moved: all, grants and tags too, by three small requests more; ' +
+        'headers: those of its content alone, and grants, tags, class, encryption and lock are those of a new object',
+    ),
   readOnly: z.boolean().default(false).describe('refuse every change'),
   cacheDir: z
     .string()

@@ -419,7 +419,12 @@ export class WritableBackend extends ReadingBackend {
     const { bucket, keys } = this.mounted.services;
     const key = keys.directory(pathOf(node));
     // The root has no key if there is no prefix: its attributes last while it is mounted.
-    if (key !== '') await bucket.put(key, nothing, contentOf(posix, undefined), undefined, deadline);
+    if (key !== '') {
+      const content = contentOf(posix, undefined);
+      const beside = node.marker === false ? {} : await bucket.beside(key, deadline);
+      const whole = { ...content, headers: { ...content.headers, ...beside } };
+      await bucket.put(key, nothing, whole, undefined, deadline);
+    }
     node.posix = posix;
     node.touched = undefined;
     node.marker = true;

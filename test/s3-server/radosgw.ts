@@ -7,6 +7,7 @@ import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { ListBucketsCommand, S3Client } from '@aws-sdk/client-s3';
 
 const run = promisify(execFile);
 
@@ -136,11 +137,33 @@ export class Radosgw {
       '0',
     );
     this.#spawn('ceph-osd', ...c, '-i', '0', '-f');
+    const admin = ['radosgw-admin', ...c, '-n', 'client.rgw'] as const;
+    const user = ['user', 'create', '--uid=test', '--display-name=test'];
+    await this.#run(...admin, ...user, `--access-key=${ACCESS_KEY}`, `--secret-key=${SECRET_KEY}`);
+    const place = ['--placement-id=default-placement', '--storage-class=COLD'];
+    await this.#run(...admin, 'zonegroup', 'placement', 'add', '--rgw-zonegroup=default', ...place);
+    const pool = '--data-pool=default.rgw.cold.data';
+    await this.#run(...admin, 'zone', 'placement', 'add', '--rgw-zone=default', ...place, pool);
     this.#spawn('radosgw', ...c, '-n', 'client.rgw', '-f');
     await this.#answers(port);
-    const user = ['user', 'create', '--uid=test', '--display-name=test'];
-    const keys = [`--access-key=${ACCESS_KEY}`, `--secret-key=${SECRET_KEY}`];
-    await this.#run('radosgw-admin', ...c, '-n', 'client.rgw', ...user, ...keys);
+    await this.#knowsUser();
+  }
+
+  /** A server that has just begun to listen may not know its users yet, and answers 403. */
+  async #knowsUser(): Promise<void> {
+    const credentials = { accessKeyId: ACCESS_KEY, secretAccessKey: SECRET_KEY };
+    const { endpoint } = this;
+    const client = new S3Client({ endpoint, region: 'us-east-1', forcePathStyle: true, credentials });
+    for (let attempt = 0; ; attempt++) {
+      try {
+        await client.send(new ListBucketsCommand({}));
+        break;
+      } catch (error) {
+        if (attempt === 100) throw error;
+        await sleep(100);
+      }
+    }
+    client.destroy();
   }
 
   async #run(command: string, ...args: string[]): Promise<void> {

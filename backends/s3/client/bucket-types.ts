@@ -1,3 +1,4 @@
+import type { CarriedHeaders } from './carried.js';
 import type { ContentHeaders, RemoteObject } from '../objects/attributes.js';
 
 /* Types that the files of the client share: what they read and write, and what a provider keeps. */
@@ -12,11 +13,14 @@ export type Condition = 'absent' | { readonly etag: string };
 export interface Head extends RemoteObject {
   readonly metadata: Readonly<Record<string, string>>;
   readonly headers: ContentHeaders;
+  /** How the bucket keeps it: class, encryption, lock; see `carried.ts`. */
+  readonly properties: CarriedHeaders;
 }
 
 /** What is written with the bytes. */
 export interface Content {
   readonly metadata: Readonly<Record<string, string>>;
+  /** Those of the content, and those that carry over what the object had; see `carried.ts`. */
   readonly headers: ContentHeaders;
 }
 

@@ -8,17 +8,39 @@ import {
   CreateMultipartUploadCommand,
   DeleteObjectCommand,
   DeleteObjectsCommand,
+  GetBucketOwnershipControlsCommand,
+  GetObjectAclCommand,
   GetObjectCommand,
+  GetObjectTaggingCommand,
   HeadBucketCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
   PutObjectCommand,
+  PutObjectLegalHoldCommand,
+  PutObjectRetentionCommand,
+  PutObjectTaggingCommand,
   UploadPartCommand,
   UploadPartCopyCommand,
 } from '@aws-sdk/client-s3';
-import type { ServerSideEncryption, StorageClass } from '@aws-sdk/client-s3';
+import type { ObjectLockRetentionMode, ServerSideEncryption, StorageClass, Tag } from '@aws-sdk/client-s3';
 import { UsageError } from '../../../core/backend/index.js';
+import type { Logger } from '../../../core/backend/index.js';
+import { answering, carrying, headOf, unquoted } from './answers.js';
+import {
+  encryptionOf,
+  grantsOf,
+  hasGrants,
+  isEncrypted,
+  isLocked,
+  propertiesOf,
+  settled,
+  tagsOf,
+  withoutGrants,
+} from './carried.js';
+import type { CarriedHeaders } from './carried.js';
+import { readAcl, readTags } from './documents.js';
+import type { Acl } from './documents.js';
 import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
 import type { Deadline } from './deadline.js';
@@ -37,9 +59,7 @@ import type { Sink } from './http.js';
  */
 export const UNKNOWN_TIME = Number.NaN;
 
-function unquoted(etag: string | undefined): string {
-  return (etag ?? '').replace(/^"|"$/g, '');
-}
+const LOST = 'grants or tags of an object can not be read: what is made of it has none';
 
 /** Bucket and key for the header x-amz-copy-source: percent-encoded, slashes kept. */
 function copySource(bucket: string, key: string): string {
@@ -58,8 +78,16 @@ export class Bucket {
    * keys).
    */
   copies = true;
+  readonly #options: S3Options;
   readonly #requests: Requests;
   readonly #metrics: Metrics;
+  readonly #log: Logger;
+  /** Whether grants and tags are asked for, and the canonical id of our account. */
+  #beside: { readonly grants: boolean; readonly tags: boolean; readonly self: string | undefined } = {
+    grants: false,
+    tags: false,
+    self: undefined,
+  };
   /**
    * Fields of all requests, of those that need the customer's key, and of those that create an
    * object.
@@ -73,8 +101,10 @@ export class Bucket {
   };
 
   /** @throws UsageError if the options contradict each other. */
-  constructor(options: S3Options, requests: Requests, metrics: Metrics) {
+  constructor(options: S3Options, requests: Requests, metrics: Metrics, log: Logger) {
     this.name = options.bucket;
+    this.#options = options;
+    this.#log = log;
     this.#requests = requests;
     this.#metrics = metrics;
     this.#common = {
@@ -122,23 +152,13 @@ export class Bucket {
     try {
       const found = await attempt.signed.head(key, attempt.signal);
       if (found !== undefined) return found;
-      const command = new HeadObjectCommand({ ...this.#common, ...this.#customer, Key: key });
-      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
-      return {
-        key,
-        etag: unquoted(answer.ETag),
-        size: answer.ContentLength ?? 0,
-        modified: Math.floor((answer.LastModified?.getTime() ?? 0) / 1000),
-        storageClass: answer.StorageClass,
-        metadata: answer.Metadata ?? {},
-        headers: {
-          ContentType: answer.ContentType,
-          ContentEncoding: answer.ContentEncoding,
-          ContentLanguage: answer.ContentLanguage,
-          ContentDisposition: answer.ContentDisposition,
-          CacheControl: answer.CacheControl,
-        },
-      };
+      let headers: ReadonlyMap<string, string> = new Map();
+      const command = answering(
+        new HeadObjectCommand({ ...this.#common, ...this.#customer, Key: key }),
+        (answer) => (headers = answer),
+      );
+      await attempt.client.send(command, { abortSignal: attempt.signal });
+      return headOf(key, headers);
     } catch (error) {
       const failure = classify(error);
       // HEAD answers 400 to an expired token, without a body that says so.
@@ -214,7 +234,8 @@ export class Bucket {
       await this.#check(key, condition, deadline);
     return this.#conditionalWrite('PutObject', key, content, deadline, body.length, async (attempt) => {
       const conditions = this.#conditionFields('put', condition);
-      const etag = await attempt.signed.put(key, body, content, conditions, attempt.signal);
+      const headers = this.#given(content, body);
+      const etag = await attempt.signed.put(key, body, { ...content, headers }, conditions, attempt.signal);
       if (etag !== undefined) {
         this.#metrics.bytesUp += body.length;
         return this.#written(key, etag, body.length);
@@ -223,14 +244,14 @@ export class Bucket {
         ...this.#common,
         ...this.#customer,
         ...this.#creation,
-        ...content.headers,
         ...conditions,
         Key: key,
         Body: body,
         ContentLength: body.length,
         Metadata: content.metadata,
       });
-      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      const sent = attempt.client.send(carrying(command, headers), { abortSignal: attempt.signal });
+      const answer = await sent;
       this.#metrics.bytesUp += body.length;
       return this.#written(key, unquoted(answer.ETag), body.length);
     });
@@ -254,7 +275,7 @@ export class Bucket {
   ): Promise<RemoteObject> {
     return this.#requests.send(operation, deadline, bytes, async (state) => {
       try {
-        return await attempt(state);
+        return await this.#granting(content, () => attempt(state));
       } catch (error) {
         const failure = classify(error);
         const lost =
@@ -309,31 +330,29 @@ export class Bucket {
   }
 
   /**
-   * Copies an object in one request, with new metadata, or as it is if `content` is undefined.
+   * Copies an object in one request, with new metadata.
    * @throws S3Failure of kind precondition or missing if the source is another version now,
    * unsupported if the server does not copy.
    */
-  async copy(
-    source: RemoteObject,
-    key: string,
-    content: Content | undefined,
-    deadline: Deadline,
-  ): Promise<RemoteObject> {
+  async copy(source: RemoteObject, key: string, content: Content, deadline: Deadline): Promise<RemoteObject> {
     const object = await this.#requests.send('CopyObject', deadline, 0, async ({ client, signal }) => {
       const command = new CopyObjectCommand({
         ...this.#common,
         ...this.#customer,
         ...this.#creation,
         ...this.#sourceFields(),
-        ...content?.headers,
         Key: key,
         ...this.#source(source),
-        MetadataDirective: content === undefined ? 'COPY' : 'REPLACE',
-        Metadata: content?.metadata,
+        MetadataDirective: 'REPLACE',
+        TaggingDirective: 'REPLACE',
+        Metadata: content.metadata,
       });
-      const answer = await this.#copying(() => client.send(command, { abortSignal: signal }));
+      const answer = await this.#copying(content, () =>
+        client.send(carrying(command, this.#given(content)), { abortSignal: signal }),
+      );
       return this.#written(key, unquoted(answer.CopyObjectResult?.ETag), source.size);
     });
+    await this.#settle(key, content, deadline);
     if (this.capabilities?.copySource === false && object.etag !== source.etag) {
       throw new S3Failure('precondition', 412, 'SourceChanged');
     }
@@ -346,13 +365,158 @@ export class Bucket {
     return { CopySource, CopySourceIfMatch: this.#quoted(source.etag) };
   }
 
-  async #copying<T>(request: () => Promise<T>): Promise<T> {
+  async #copying<T>(content: Content | undefined, request: () => Promise<T>): Promise<T> {
+    try {
+      return await (content === undefined ? request() : this.#granting(content, request));
+    } catch (error) {
+      const failure = classify(error);
+      // One that does not copy what is encrypted may copy the rest.
+      const alone =
+        content === undefined ? this.#customer.SSECustomerKey === undefined : isEncrypted(content.headers);
+      if (failure.kind === 'unsupported' && !alone) this.copies = false;
+      throw failure;
+    }
+  }
+
+  /** Headers of a request that makes an object. */
+  #given(content: Content, body?: Uint8Array): CarriedHeaders {
+    const headers = this.#beside.grants ? content.headers : withoutGrants(content.headers);
+    if (body === undefined || !isLocked(headers)) return headers;
+    return { ...headers, 'content-md5': createHash('md5').update(body).digest('base64') };
+  }
+
+  /** A bucket's lists may be switched off at any time: then nobody has lost anything with them. */
+  async #granting<T>(content: Content, request: () => Promise<T>): Promise<T> {
     try {
       return await request();
     } catch (error) {
       const failure = classify(error);
-      if (failure.kind === 'unsupported') this.copies = false;
-      throw failure;
+      const isOff = failure.code === 'AccessControlListNotSupported' && this.#beside.grants;
+      if (!isOff || !hasGrants(content.headers)) throw failure;
+      this.#beside = { ...this.#beside, grants: false };
+      throw new S3Failure('transient', failure.status, failure.code, error);
+    }
+  }
+
+  /**
+   * Finds out whether grants and tags can be asked for, on an object of our own.
+   * @returns what is refused to these credentials.
+   */
+  async learnBeside(key: string, deadline: Deadline): Promise<readonly ('grants' | 'tags')[]> {
+    if (this.#options.preserve === 'headers') return [];
+    const refused: ('grants' | 'tags')[] = [];
+    const asked = async <T>(request: Promise<T>, what?: 'grants' | 'tags'): Promise<T | undefined> => {
+      try {
+        return await request;
+      } catch (error) {
+        const failure = classify(error);
+        if (failure.transient) throw failure;
+        if (failure.kind === 'denied' && what !== undefined) refused.push(what);
+        return undefined;
+      }
+    };
+    const [ownsAll, acl, tags] = await Promise.all([
+      asked(this.#ownsAll(deadline)),
+      asked(this.#acl(key, deadline), 'grants'),
+      asked(this.#tags(key, deadline), 'tags'),
+    ]);
+    const grants = ownsAll !== true && acl !== undefined;
+    this.#beside = { grants, tags: tags !== undefined, self: acl?.owner?.ID };
+    return ownsAll === true ? refused.filter((what) => what !== 'grants') : refused;
+  }
+
+  async #ownsAll(deadline: Deadline): Promise<boolean> {
+    return this.#requests.send('GetBucketOwnershipControls', deadline, 0, async ({ client, signal }) => {
+      const command = new GetBucketOwnershipControlsCommand({ ...this.#common });
+      const { OwnershipControls } = await client.send(command, { abortSignal: signal });
+      return OwnershipControls?.Rules?.[0]?.ObjectOwnership === 'BucketOwnerEnforced';
+    });
+  }
+
+  async #acl(key: string, deadline: Deadline): Promise<Acl> {
+    return this.#requests.send('GetObjectAcl', deadline, 0, async (attempt) => {
+      const xml = await attempt.signed.document(key, 'acl', attempt.signal);
+      const acl = xml === undefined ? undefined : readAcl(xml);
+      if (acl !== undefined) return acl;
+      const command = new GetObjectAclCommand({ ...this.#common, Key: key });
+      const { Owner, Grants } = await attempt.client.send(command, { abortSignal: attempt.signal });
+      return { owner: Owner, grants: Grants ?? [] };
+    });
+  }
+
+  async #tags(key: string, deadline: Deadline): Promise<readonly Tag[]> {
+    return this.#requests.send('GetObjectTagging', deadline, 0, async (attempt) => {
+      const xml = await attempt.signed.document(key, 'tagging', attempt.signal);
+      const tags = xml === undefined ? undefined : readTags(xml);
+      if (tags !== undefined) return tags;
+      const command = new GetObjectTaggingCommand({ ...this.#common, Key: key });
+      return (await attempt.client.send(command, { abortSignal: attempt.signal })).TagSet ?? [];
+    });
+  }
+
+  /**
+   * What an object has beside bytes, metadata and headers of its content, to be given to whatever
+   * is made of it. Nothing if there is no object.
+   * @param asked what HEAD tells of it
+   */
+  async beside(key: string, deadline: Deadline, asked?: Promise<Head | undefined>): Promise<CarriedHeaders> {
+    if (this.#options.preserve === 'headers') return {};
+    const { grants, tags, self } = this.#beside;
+    const none = (error: unknown): undefined => {
+      const failure = classify(error);
+      if (failure.transient) throw failure;
+      if (failure.kind !== 'missing') this.#log.warn({ key, error: failure.message }, LOST);
+      return undefined;
+    };
+    const [head, acl, tagSet] = await Promise.all([
+      asked ?? this.head(key, deadline),
+      grants ? this.#acl(key, deadline).catch(none) : undefined,
+      tags ? this.#tags(key, deadline).catch(none) : undefined,
+    ]);
+    return {
+      ...(head === undefined ? {} : propertiesOf(head.properties, this.#options)),
+      ...(acl === undefined ? {} : grantsOf(acl.grants, acl.owner, self)),
+      ...(tagSet === undefined ? {} : tagsOf(tagSet)),
+    };
+  }
+
+  /** How an object is encrypted, for a copy that only we use. */
+  async encryption(key: string, deadline: Deadline): Promise<CarriedHeaders> {
+    if (this.#options.preserve === 'headers') return {};
+    const head = await this.head(key, deadline);
+    return head === undefined ? {} : encryptionOf(head.properties, this.#options);
+  }
+
+  /**
+   * Gives an object what the server has left out of the request that made it: Ceph 16 has no tags
+   * for copies with new metadata, and neither tags nor locks for multipart uploads.
+   */
+  async #settle(key: string, content: Content, deadline: Deadline): Promise<void> {
+    const { tags, retention, legalHold } = settled(content.headers);
+    const send = <T>(name: string, request: (attempt: Attempt) => Promise<T>): Promise<T> =>
+      this.#requests.send(name, deadline, 0, request);
+    const at = { ...this.#common, Key: key };
+    if (tags.length > 0 && (await this.#tags(key, deadline)).length === 0) {
+      await send('PutObjectTagging', ({ client, signal }) =>
+        client.send(new PutObjectTaggingCommand({ ...at, Tagging: { TagSet: [...tags] } }), {
+          abortSignal: signal,
+        }),
+      );
+    }
+    if (retention === undefined && !legalHold) return;
+    const has = settled((await this.head(key, deadline))?.properties ?? {});
+    if (retention !== undefined && has.retention === undefined) {
+      const Retention = { Mode: retention.mode as ObjectLockRetentionMode, RetainUntilDate: retention.until };
+      await send('PutObjectRetention', ({ client, signal }) =>
+        client.send(new PutObjectRetentionCommand({ ...at, Retention }), { abortSignal: signal }),
+      );
+    }
+    if (legalHold && !has.legalHold) {
+      await send('PutObjectLegalHold', ({ client, signal }) =>
+        client.send(new PutObjectLegalHoldCommand({ ...at, LegalHold: { Status: 'ON' } }), {
+          abortSignal: signal,
+        }),
+      );
     }
   }
 
@@ -434,11 +598,12 @@ export class Bucket {
         ...this.#common,
         ...this.#customer,
         ...this.#creation,
-        ...content.headers,
         Key: key,
         Metadata: content.metadata,
       });
-      const answer = await client.send(command, { abortSignal: signal });
+      const answer = await this.#granting(content, () =>
+        client.send(carrying(command, this.#given(content)), { abortSignal: signal }),
+      );
       if (answer.UploadId === undefined) throw new S3Failure('transient', 200, 'NoUploadId');
       return answer.UploadId;
     });
@@ -496,7 +661,7 @@ export class Bucket {
         ...this.#source(source),
         CopySourceRange: `bytes=${start}-${end - 1}`,
       });
-      const answer = await this.#copying(() => client.send(command, { abortSignal: signal }));
+      const answer = await this.#copying(undefined, () => client.send(command, { abortSignal: signal }));
       return { number, etag: unquoted(answer.CopyPartResult?.ETag) };
     });
   }
@@ -518,7 +683,7 @@ export class Bucket {
     if (condition !== undefined && !this.#conditional('complete', condition)) {
       await this.#check(key, condition, deadline);
     }
-    return this.#conditionalWrite('CompleteMultipartUpload', key, content, deadline, 0, async (state) => {
+    const complete = async (state: Attempt): Promise<RemoteObject> => {
       const { client, signal } = state;
       const command = new CompleteMultipartUploadCommand({
         ...this.#common,
@@ -544,7 +709,17 @@ export class Bucket {
       const own = await this.#ownWrite(key, content, state);
       if (own === undefined) throw new S3Failure('precondition', 412, 'Overwritten');
       return own;
-    });
+    };
+    const object = await this.#conditionalWrite(
+      'CompleteMultipartUpload',
+      key,
+      content,
+      deadline,
+      0,
+      complete,
+    );
+    await this.#settle(key, content, deadline);
+    return object;
   }
 
   /** Aborts an upload. An upload that is gone is no error. */

@@ -9,6 +9,9 @@ import { S3Failure } from './failure.js';
 /** The mark identifies the object as ours where the server does not report what an upload made. */
 const plain: Content = { metadata: { [WRITE_MARK]: 'probe' }, headers: {} };
 
+const REFUSED =
+  'these credentials may not read grants or tags of objects: what is rewritten or moved loses them';
+
 /** Milliseconds after which a probe's object counts as left behind by a dead process. */
 const STALE_MS = 600_000;
 
@@ -65,6 +68,8 @@ export async function probe(bucket: Bucket, key: string, log: Logger, deadline: 
     ));
     const complete = create && !(await completes(bucket, scratch, deadline));
     bucket.capabilities = { create, replace, unquoted, complete, copySource };
+    const refused = await bucket.learnBeside(scratch, deadline);
+    if (refused.length > 0) log.warn({ refused }, REFUSED);
     // The probe's copy was refused for its condition, which does not mean that the server cannot
     // copy.
     bucket.copies = true;

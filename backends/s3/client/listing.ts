@@ -15,7 +15,7 @@ function text(raw: string): string {
  * The content of the first element of that name. Such elements have no attributes and no child
  * elements.
  */
-function field(xml: string, name: string): string | undefined {
+export function field(xml: string, name: string): string | undefined {
   const start = xml.indexOf(`<${name}>`);
   if (start < 0) return undefined;
   const from = start + name.length + 2;
@@ -26,7 +26,7 @@ function field(xml: string, name: string): string | undefined {
 /**
  * The content of all elements of a name, each from its start tag; undefined if one has no end tag.
  */
-function elements(xml: string, name: string): string[] | undefined {
+export function elements(xml: string, name: string): string[] | undefined {
   const found: string[] = [];
   for (let at = xml.indexOf(`<${name}>`); at >= 0;) {
     const end = xml.indexOf(`</${name}>`, at);

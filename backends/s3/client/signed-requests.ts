@@ -1,6 +1,7 @@
 import { hash, webcrypto } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
 import type { Dispatcher } from 'undici';
+import { CARRIES, headOf, unquoted } from './answers.js';
 import type { Content, Head } from './bucket-types.js';
 import { S3Failure } from './failure.js';
 import { Collected, exchange } from './http.js';
@@ -123,10 +124,11 @@ export class SignedRequests {
     this.#connections = connections;
     this.#reads = reads;
     client.middlewareStack.add(
-      (next, { commandName }) =>
+      (next, { commandName, [CARRIES]: carries }) =>
         async (sent) => {
           const { Key } = sent.input as { Key?: string };
-          if (commandName !== undefined && kinds.has(commandName)) {
+          // What one object has must not be given to all.
+          if (commandName !== undefined && kinds.has(commandName) && carries !== true) {
             const template = this.#templateOf(sent.request as SignedRequest, Key);
             if (template !== undefined) this.#templates.set(commandName, template);
           }
@@ -143,7 +145,7 @@ export class SignedRequests {
   async head(key: string, signal: AbortSignal): Promise<Head | undefined> {
     const answer = await this.#send('HeadObjectCommand', key, HEAD, signal, unwanted);
     if (answer?.status === 404) throw new S3Failure('missing', 404, 'NotFound');
-    return answer?.status === 200 ? headOf(key, answer) : undefined;
+    return answer?.status === 200 ? headOf(key, answer.headers) : undefined;
   }
 
   /**
@@ -190,8 +192,9 @@ export class SignedRequests {
     signal: AbortSignal,
   ): Promise<string | undefined> {
     const headers: Record<string, string> = { 'content-type': 'application/octet-stream' };
-    for (const [name, value] of Object.entries({ ...content.headers, ...condition })) {
-      if (value !== undefined) headers[name.replace(/(?!^)[A-Z]/g, '-$&').toLowerCase()] = value;
+    Object.assign(headers, content.headers);
+    for (const [name, value] of Object.entries(condition)) {
+      headers[name.replace(/(?!^)[A-Z]/g, '-$&').toLowerCase()] = value;
     }
     for (const [name, value] of Object.entries(content.metadata)) {
       headers[`x-amz-meta-${name.toLowerCase()}`] = value;
@@ -213,6 +216,19 @@ export class SignedRequests {
   ): Promise<string | undefined> {
     const query = `partNumber=${number}&uploadId=${encoded(upload)}`;
     return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers: NONE, body }, signal);
+  }
+
+  /**
+   * @param subresource of an object, such as `acl`
+   * @returns the document, or undefined if the SDK must make the request.
+   */
+  async document(key: string, subresource: string, signal: AbortSignal): Promise<string | undefined> {
+    const body = new Collected();
+    const request = { method: 'GET', query: `${subresource}=`, headers: NONE } as const;
+    const answer = await this.#send('HeadObjectCommand', key, request, signal, ({ status }) =>
+      status === 200 ? body : undefined,
+    );
+    return answer?.status === 200 ? body.toString() : undefined;
   }
 
   /**
@@ -379,30 +395,4 @@ function fieldsOf(
 async function hashOf(body: Uint8Array): Promise<string> {
   if (body.length < HASH_OFF_THREAD_BYTES) return hash('sha256', body, 'hex');
   return Buffer.from(await webcrypto.subtle.digest('SHA-256', body)).toString('hex');
-}
-
-function unquoted(etag: string | undefined): string {
-  return (etag ?? '').replace(/^"|"$/g, '');
-}
-
-function headOf(key: string, { headers }: WireAnswer): Head {
-  const metadata: Record<string, string> = {};
-  for (const [name, value] of headers) {
-    if (name.startsWith('x-amz-meta-')) metadata[name.slice(11)] = value;
-  }
-  return {
-    key,
-    etag: unquoted(headers.get('etag')),
-    size: Number(headers.get('content-length') ?? 0),
-    modified: Math.floor(Date.parse(headers.get('last-modified') ?? '') / 1000) || 0,
-    storageClass: headers.get('x-amz-storage-class'),
-    metadata,
-    headers: {
-      ContentType: headers.get('content-type'),
-      ContentEncoding: headers.get('content-encoding'),
-      ContentLanguage: headers.get('content-language'),
-      ContentDisposition: headers.get('content-disposition'),
-      CacheControl: headers.get('cache-control'),
-    },
-  };
 }

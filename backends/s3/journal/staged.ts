@@ -1,5 +1,5 @@
 import { stat } from 'node:fs/promises';
-import type { Posix, RemoteObject } from '../objects/attributes.js';
+import type { ContentHeaders, Posix, RemoteObject } from '../objects/attributes.js';
 import { format, now, parse } from '../objects/attributes.js';
 import type { Condition } from '../client/bucket-types.js';
 import { Users } from '../client/concurrency.js';
@@ -614,5 +614,17 @@ function toJson(posix: Posix): PosixJson {
 }
 
 function fromJson({ metadata, headers }: PosixJson): Posix {
-  return parse(metadata, headers, false, 0, { uid: 0, gid: 0, fileMode: 0o644, directoryMode: 0o755 });
+  return parse(metadata, headerNames(headers), false, 0, {
+    uid: 0,
+    gid: 0,
+    fileMode: 0o644,
+    directoryMode: 0o755,
+  });
+}
+
+/** Journals of earlier versions have the SDK's names of headers. */
+function headerNames(headers: ContentHeaders): ContentHeaders {
+  return Object.fromEntries(
+    Object.entries(headers).map(([name, value]) => [name.replace(/(?!^)[A-Z]/g, '-$&').toLowerCase(), value]),
+  );
 }

@@ -18,14 +18,11 @@ export interface RemoteObject {
   readonly storageClass: string | undefined;
 }
 
-/** Headers that belong to an object and survive a rewrite of it. */
-export interface ContentHeaders {
-  readonly ContentType?: string | undefined;
-  readonly ContentEncoding?: string | undefined;
-  readonly ContentLanguage?: string | undefined;
-  readonly ContentDisposition?: string | undefined;
-  readonly CacheControl?: string | undefined;
-}
+/**
+ * Headers that belong to an object and survive a rewrite of it, names in lower case, each character
+ * of a value a byte.
+ */
+export type ContentHeaders = Readonly<Record<string, string>>;
 
 /** A file's attributes as user metadata carries them. Immutable: a change makes a new one. */
 export interface Posix {

@@ -47,7 +47,7 @@ export class MountedBucket {
     const metrics = new Metrics();
     this.folder = options.cacheDir ?? defaultFolder(options);
     this.#requests = new Requests(options, log, metrics);
-    const bucket = new Bucket(options, this.#requests, metrics);
+    const bucket = new Bucket(options, this.#requests, metrics, log);
     const blocks = join(this.folder, 'blocks');
     this.#disk = options.diskCache === 0 ? undefined : new DiskCache(blocks, options.diskCache, log, metrics);
     const { memoryCache: memory, readAhead, operationTimeout: timeout } = options;

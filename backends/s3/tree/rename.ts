@@ -11,7 +11,7 @@ import { childPath, learnAbsent, learnDirectory, learnFile, pathOf } from './nod
 import type { Directory, FileNode, Node } from './nodes.js';
 import type { Services } from '../service/services.js';
 import type { Tree } from './tree.js';
-import { contentOf, copyObject } from '../write/upload.js';
+import { contentOf, copyAs, copyObject } from '../write/upload.js';
 
 /** Most copies of one rename at once, and most keys that one request deletes. */
 const WIDTH = 16;
@@ -114,7 +114,7 @@ export class Renames {
       return;
     }
     if (object === undefined) throw FsError.of('ESTALE');
-    const posix = { ...node.posix, ctime: now() };
+    const posix = { ...(await this.#files.attributes(node)), ctime: now() };
     const mark = randomUUID();
     const { etag } = object;
     const intent = await this.#intents.begin({ type: 'rename-file', from, to: path, etag, mark, replaces });
@@ -236,7 +236,7 @@ export class Renames {
 
   /** Copies every object below one directory to below another. @returns the copies by old key. */
   async copyBelow(from: string, to: string): Promise<Map<string, RemoteObject>> {
-    const { bucket, keys, options } = this.#services;
+    const { bucket, keys } = this.#services;
     const fromKey = keys.directory(from);
     const toKey = keys.directory(to);
     const copies = new Map<string, RemoteObject>();
@@ -245,21 +245,11 @@ export class Renames {
       const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
       await parallel(page.objects, WIDTH, async (object) => {
         const key = toKey + object.key.slice(fromKey.length);
-        if (object.size <= options.copyLimit && bucket.copies) {
-          const copy = bucket.copy(object, key, undefined, this.#deadline());
-          const made = await copy.catch((error: unknown) => {
-            if (bucket.copies) throw error;
-          });
-          if (made !== undefined) {
-            copies.set(object.key, made);
-            return;
-          }
-        }
-        // Unless it is copied in one request, the copy's metadata must be given.
-        const head = await bucket.head(object.key, this.#deadline());
+        const asked = bucket.head(object.key, this.#deadline());
+        const [head, beside] = await Promise.all([asked, bucket.beside(object.key, this.#deadline(), asked)]);
         if (head === undefined) return;
-        const posix = this.#nameLookup.posixOf(head, object.key.endsWith('/'));
-        copies.set(object.key, await copyObject(this.#services, object, key, posix, 'rename'));
+        const content = { metadata: head.metadata, headers: { ...head.headers, ...beside } };
+        copies.set(object.key, await copyAs(this.#services, object, key, content));
       });
       token = page.next;
     } while (token !== undefined);

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
-import { FsError } from '../../../core/backend/index.js';
+import { FileType, FsError } from '../../../core/backend/index.js';
 import type { GuestBuffer } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
-import { WRITE_MARK } from '../objects/attributes.js';
+import { parse, WRITE_MARK } from '../objects/attributes.js';
 import { takeBuffer, returnBuffer } from '../client/buffers.js';
+import type { Content } from '../client/bucket-types.js';
 import { deferred, Semaphore } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
@@ -15,7 +16,7 @@ import type { FileNode, Version } from '../tree/nodes.js';
 import { isChanged, Stream } from '../read/reader.js';
 import type { Services } from '../service/services.js';
 import { Staged } from '../journal/staged.js';
-import { contentOf, copyObject, PartUpload, uploadSnapshot } from './upload.js';
+import { contentOf, copyAs, PartUpload, uploadSnapshot } from './upload.js';
 import { Writeback } from './writeback.js';
 
 /** Ended journals are removed from the list each time it has a multiple of this length. */
@@ -211,6 +212,9 @@ export class Files {
       if (node.staged !== undefined) return;
       const id = randomUUID();
       const { object } = node.version;
+      const known = await this.attributes(node);
+      // Where links are shown as files, one that is written is a file.
+      node.posix = { ...known, mode: (node.posix.mode & FileType.MASK) | (known.mode & 0o7777) };
       const condition = object === undefined ? 'absent' : { etag: object.etag };
       const path = node.removed ? undefined : pathOf(node);
       if (this.#closed) throw FsError.of('EIO');
@@ -219,6 +223,21 @@ export class Files {
         await Staged.begin(this.#logPath(id), id, path, node.posix, object, condition),
       );
     });
+  }
+
+  /**
+   * The attributes of a file, before they are written with it. With attributes from listings alone
+   * nobody has asked for them yet.
+   */
+  async attributes(node: FileNode): Promise<Posix> {
+    const { bucket, options, defaults } = this.#services;
+    const { object } = node.version;
+    // HEAD gives headers of every object.
+    const isKnown = options.attributes === 'posix' || Object.keys(node.posix.headers).length > 0;
+    if (isKnown || object === undefined) return node.posix;
+    const head = await bucket.head(object.key, Deadline.after(options.operationTimeout));
+    if (head?.etag !== object.etag) return node.posix;
+    return parse(head.metadata, head.headers, false, head.modified, defaults);
   }
 
   /** Attaches a journal to a file. */
@@ -363,7 +382,7 @@ export class Files {
       return async () => undefined;
     const key = this.#services.keys.reserved(`open-${randomUUID()}`);
     node.hiddenIntent = await this.#intents.begin({ type: 'hidden', key });
-    const copy = await copyObject(this.#services, object, key, node.posix, 'open');
+    const copy = await copyAs(this.#services, object, key, await this.#hiddenContent(node, object));
     const use = (source: RemoteObject): void => {
       node.version.object = source;
       if (staged !== undefined) staged.base = source;
@@ -375,6 +394,14 @@ export class Files {
       use(object);
       await this.#dropHidden(node);
     };
+  }
+
+  /** Nobody is granted a file that has no name any more, and nothing may keep it from going. */
+  async #hiddenContent({ posix }: FileNode, { key }: RemoteObject): Promise<Content> {
+    const { bucket, options } = this.#services;
+    const content = contentOf(posix, 'open');
+    const encryption = await bucket.encryption(key, Deadline.after(options.operationTimeout));
+    return { ...content, headers: { ...content.headers, ...encryption } };
   }
 
   async #dropHidden(node: FileNode): Promise<void> {

@@ -51,6 +51,22 @@ export function contentOf(posix: Posix, mark: string | undefined): Content {
 }
 
 /**
+ * What is written with the bytes of what is made of an object: it keeps what that has beside them.
+ * @param base undefined for a new object
+ */
+export async function contentFor(
+  { bucket, options }: Services,
+  base: RemoteObject | undefined,
+  posix: Posix,
+  mark: string | undefined,
+): Promise<Content> {
+  const content = contentOf(posix, mark);
+  if (base === undefined) return content;
+  const beside = await bucket.beside(base.key, Deadline.after(options.operationTimeout));
+  return { ...content, headers: { ...content.headers, ...beside } };
+}
+
+/**
  * Reads bytes `start` to `end` (exclusive) of a snapshot: from the log, from the base, zeros
  * elsewhere.
  */
@@ -103,6 +119,8 @@ export class PartUpload {
   readonly #slots = new Semaphore(WIDTH);
   /** Attributes at the start of the upload, which the object gets. */
   readonly #posix: Posix;
+  readonly #mark: string;
+  #content: Content | undefined;
   #id: Promise<string> | undefined;
   #underWay: Promise<void>[] = [];
   /** Index of the next part to be uploaded early. */
@@ -114,6 +132,7 @@ export class PartUpload {
     this.#staged = staged;
     this.#key = key;
     this.#posix = staged.posix;
+    this.#mark = `${staged.id}.parts`;
     staged.onChange = (start, end) => this.#invalidate(start, end);
   }
 
@@ -136,8 +155,9 @@ export class PartUpload {
   async #create(): Promise<string> {
     const { bucket, options } = this.#services;
     await this.#staged.noteUpload(this.#key, undefined, false);
-    const content = contentOf(this.#posix, `${this.#staged.id}.parts`);
-    const id = await bucket.createUpload(this.#key, content, Deadline.after(options.operationTimeout));
+    this.#content = await contentFor(this.#services, this.#staged.base, this.#posix, this.#mark);
+    const deadline = Deadline.after(options.operationTimeout);
+    const id = await bucket.createUpload(this.#key, this.#content, deadline);
     await this.#staged.noteUpload(this.#key, id, false);
     return id;
   }
@@ -201,7 +221,7 @@ export class PartUpload {
       parts[index] = await this.#send(index, start, end, snapshot);
     });
     const id = await this.#begin();
-    const content = contentOf(this.#posix, `${this.#staged.id}.parts`);
+    const content = this.#content ?? contentOf(this.#posix, this.#mark);
     const deadline = Deadline.after(options.operationTimeout);
     const { size, condition, posix } = snapshot;
     const object = await bucket.completeUpload(this.#key, id, parts, size, content, condition, deadline);
@@ -229,7 +249,7 @@ async function copied<T>(bucket: Bucket, copy: () => Promise<T>, instead: () => 
   try {
     return await copy();
   } catch (error) {
-    if (bucket.copies) throw error;
+    if (!(error instanceof S3Failure) || error.kind !== 'unsupported') throw error;
     return instead();
   }
 }
@@ -271,7 +291,7 @@ async function copyPart(
 
 /**
  * Copies an object and gives it new attributes; in parts if it is large, on the server if that
- * copies.
+ * copies. The copy has what the object has beside them.
  * @throws S3Failure of kind precondition if the source has changed.
  */
 export async function copyObject(
@@ -281,8 +301,17 @@ export async function copyObject(
   posix: Posix,
   mark: string,
 ): Promise<RemoteObject> {
+  return copyAs(services, source, key, await contentFor(services, source, posix, mark));
+}
+
+/** As {@link copyObject}, with content of any kind. */
+export async function copyAs(
+  services: Services,
+  source: RemoteObject,
+  key: string,
+  content: Content,
+): Promise<RemoteObject> {
   const { bucket, options } = services;
-  const content = contentOf(posix, mark);
   const deadline = (): Deadline => Deadline.after(options.operationTimeout);
   const inParts = (size: number): Promise<RemoteObject> =>
     copyInParts(services, source, key, content, Math.max(size, Math.ceil(source.size / PARTS_MAX)));
@@ -358,9 +387,12 @@ export async function uploadSnapshot(
     }
   }
   await parts?.abort();
-  const body = await assemble(services, staged, snapshot, 0, size);
+  const [content, body] = await Promise.all([
+    contentFor(services, base, posix, mark),
+    assemble(services, staged, snapshot, 0, size),
+  ]);
   const deadline = Deadline.after(options.operationTimeout);
-  const object = await bucket.put(key, body, contentOf(posix, mark), condition, deadline);
+  const object = await bucket.put(key, body, content, condition, deadline);
   reader.keep(object, body);
   returnBuffer(body);
   return { object, attributed: true };

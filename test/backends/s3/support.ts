@@ -144,7 +144,7 @@ export class TestBucket {
     method: Dispatcher.HttpMethod,
     path: string,
     headers: Readonly<Record<string, string>> = {},
-    body = Buffer.alloc(0),
+    body: Buffer = Buffer.alloc(0),
   ): Promise<{ status: number; headers: IncomingHttpHeaders; body: string }> {
     const url = new URL(`${this.endpoint}/${this.name}/${path}`);
     const answer = await request(url, { method, headers: signed(method, url, headers, body), body });

@@ -1,0 +1,78 @@
+import { HEADERS_OF_HEAD, PROPERTIES_OF_HEAD } from './carried.js';
+import type { CarriedHeaders } from './carried.js';
+import type { Head } from './bucket-types.js';
+
+/* Headers of requests and answers of the SDK, as they are on the wire. */
+
+/** In the context of a command: its headers are those of one object. */
+export const CARRIES = 'virtiofsKitCarries';
+
+type Layer = (
+  next: (sent: object) => Promise<object>,
+  context: Record<string, unknown>,
+) => (sent: object) => Promise<object>;
+
+/** The layers of a command, as much as is used here. */
+interface Layered {
+  readonly middlewareStack: { add(layer: Layer, options: object): void };
+}
+
+/** Gives a command headers that the SDK has no fields for, or fields that change their bytes. */
+export function carrying<C extends object>(command: C, headers: CarriedHeaders): C {
+  (command as unknown as Layered).middlewareStack.add(
+    (next, context) => (sent) => {
+      context[CARRIES] = true;
+      Object.assign((sent as { request: { headers: object } }).request.headers, headers);
+      return next(sent);
+    },
+    { step: 'build', priority: 'low', name: 'carriedHeaders' },
+  );
+  return command;
+}
+
+/** Gives what the server's answer to a command had as headers, to `take`. */
+export function answering<C extends object>(
+  command: C,
+  take: (headers: ReadonlyMap<string, string>) => void,
+): C {
+  (command as unknown as Layered).middlewareStack.add(
+    (next) => async (sent) => {
+      const result = await next(sent);
+      const { response } = result as { response: { headers: Readonly<Record<string, string>> } };
+      take(new Map(Object.entries(response.headers)));
+      return result;
+    },
+    { step: 'deserialize', priority: 'low', name: 'answerHeaders' },
+  );
+  return command;
+}
+
+export function unquoted(etag: string | undefined): string {
+  return (etag ?? '').replace(/^"|"$/g, '');
+}
+
+export function headOf(key: string, headers: ReadonlyMap<string, string>): Head {
+  const metadata: Record<string, string> = {};
+  for (const [name, value] of headers) {
+    if (name.startsWith('x-amz-meta-')) metadata[name.slice(11)] = value;
+  }
+  return {
+    key,
+    etag: unquoted(headers.get('etag')),
+    size: Number(headers.get('content-length') ?? 0),
+    modified: Math.floor(Date.parse(headers.get('last-modified') ?? '') / 1000) || 0,
+    storageClass: headers.get('x-amz-storage-class'),
+    metadata,
+    headers: picked(headers, HEADERS_OF_HEAD),
+    properties: picked(headers, PROPERTIES_OF_HEAD),
+  };
+}
+
+function picked(headers: ReadonlyMap<string, string>, names: readonly string[]): CarriedHeaders {
+  const found: Record<string, string> = {};
+  for (const name of names) {
+    const value = headers.get(name);
+    if (value !== undefined) found[name] = value;
+  }
+  return found;
+}
