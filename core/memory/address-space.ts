@@ -4,6 +4,8 @@ import type { WindowSource } from './windows.js';
 
 /** The most regions. QEMU's front-end uses up to so many with CONFIGURE_MEM_SLOTS. */
 export const MAX_REGIONS = 509;
+/** Most regions in a line of the log. */
+const REGIONS_SHOWN = 8;
 
 /** A mapping, and its addresses in the guest and in the front-end. */
 export interface Region {
@@ -99,6 +101,34 @@ export class AddressSpace implements WindowSource {
    */
   translateGuest(address: number, length: number): number {
     return translate(this.#guest, address, length);
+  }
+
+  /**
+   * Says which memory is missing for a guest physical address, and what an operator can do.
+   * @returns undefined if all of it is there.
+   */
+  describeOutside(address: number, length: number): string | undefined {
+    const end = address + length;
+    for (let at = address; at < end;) {
+      const region = this.#regions.find(
+        ({ guestAddress: guest, mapping }) => at >= guest && at < guest + mapping.length,
+      );
+      if (region === undefined) return `${length} bytes at ${hex(address)}, ${this.#describe(at)}`;
+      at = region.guestAddress + region.mapping.length;
+    }
+    return undefined;
+  }
+
+  #describe(at: number): string {
+    const shown = this.#regions
+      .slice(0, REGIONS_SHOWN)
+      .map(({ guestAddress: guest, mapping }) => `${hex(guest)} to ${hex(guest + mapping.length)}`);
+    const more =
+      this.#regions.length > REGIONS_SHOWN ? ` and ${this.#regions.length - REGIONS_SHOWN} more` : '';
+    return (
+      `${hex(at)} is not shared with this process (shared: ${shown.join(', ') || 'nothing'}${more}); ` +
+      'all memory of the guest, hot-plugged memory too, must be shared (QEMU: share=on)'
+    );
   }
 
   /**
@@ -226,4 +256,8 @@ function find(table: Table, address: number): number {
     else low = middle + 1;
   }
   return low < ends.length && address >= starts[low]! ? low : -1;
+}
+
+function hex(address: number): string {
+  return `0x${address.toString(16)}`;
 }

@@ -204,7 +204,10 @@ export class SplitRing implements DeviceRing {
     else if (entries > MAX_QUEUE_SIZE)
       violation = `an indirect table of more than ${MAX_QUEUE_SIZE} descriptors`;
     const table = violation === '' ? this.#space.translateGuest(high * 0x100000000 + low, length) : 0;
-    if (table < 0) violation = 'an indirect table outside memory';
+    if (table < 0) {
+      const outside = this.#space.describeOutside(high * 0x100000000 + low, length);
+      violation = `an indirect table outside memory: ${outside ?? 'it lies in several regions'}`;
+    }
     if (violation !== '') {
       this.#break(violation);
       return false;
@@ -266,7 +269,12 @@ export class SplitRing implements DeviceRing {
     const address = high * 0x100000000 + low;
     const host = this.#space.translateGuest(address, length);
     if (host >= 0 ? list.push(host, length) : this.#space.append(list, address, length)) return true;
-    this.#break('a segment outside memory, or too many of them');
+    const outside = this.#space.describeOutside(address, length);
+    this.#break(
+      outside === undefined
+        ? 'a chain with too many segments or bytes'
+        : `a segment outside memory: ${outside}`,
+    );
     return false;
   }
 

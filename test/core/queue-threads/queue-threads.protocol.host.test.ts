@@ -134,6 +134,9 @@ for (const pollTime of [0, 20]) {
   });
 }
 
+/** A line of the log without what it says of the addresses of a run. */
+const withoutAddresses = (line: string): string => line.replace(/(?<=outside memory): .*/, '');
+
 test('a queue that is stopped at once after its start, and started at once after its stop, loses nothing', async (t) => {
   const { server, frontEnd, traffic } = await busy(t);
   for (let round = 0; round < 50; round++)
@@ -282,8 +285,8 @@ for (const slots of [false, true]) {
     await until(() => drain(err.value) === 8, 'the error descriptor is signalled');
     await traffic.goesOn();
     assert.deepEqual(await traffic.end(), []);
-    assert.deepEqual(server.log.complaints, [
-      'warn: queue stopped: the guest sent a segment outside memory, or too many of them',
+    assert.deepEqual(server.log.complaints.map(withoutAddresses), [
+      'warn: queue stopped: the guest sent a segment outside memory',
     ]);
   });
 }
@@ -519,8 +522,8 @@ test('a ring that breaks while requests are under way is stopped when they have 
   await frontEnd.startQueue(THREAD, base + 1);
   await traffic.goesOn();
   assert.deepEqual(await traffic.end(), []);
-  assert.deepEqual(server.log.complaints, [
-    'warn: queue stopped: the guest sent a segment outside memory, or too many of them',
+  assert.deepEqual(server.log.complaints.map(withoutAddresses), [
+    'warn: queue stopped: the guest sent a segment outside memory',
   ]);
 });
 

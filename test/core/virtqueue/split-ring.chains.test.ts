@@ -104,6 +104,17 @@ test('a chain as long as the queue is taken, also with 1024 segments', () => {
   assert.deepEqual(indirect, [{ readable: [], writable: Array<number>(1024).fill(1) }]);
 });
 
+/** What is said of memory that the front-end has not shared. */
+function outside(what: string, length: number, address: number, missing: number): string {
+  const hex = (number: number): string => `0x${number.toString(16)}`;
+  const shared = `${hex(GUEST)} to ${hex(GUEST + MEMORY)}`;
+  return (
+    `${what} outside memory: ${length} bytes at ${hex(address)}, ` +
+    `${hex(missing)} is not shared with this process (shared: ${shared}); ` +
+    'all memory of the guest, hot-plugged memory too, must be shared (QEMU: share=on)'
+  );
+}
+
 const violations: Record<string, [string, (rig: Rig) => void]> = {
   'a loop of two descriptors': [
     'a chain longer than the queue',
@@ -136,17 +147,17 @@ const violations: Record<string, [string, (rig: Rig) => void]> = {
       rig.offer(0);
     },
   ],
-  'a segment below the memory': ['a segment outside memory, or too many of them', one(GUEST - 1, 2)],
+  'a segment below the memory': [outside('a segment', 2, GUEST - 1, GUEST - 1), one(GUEST - 1, 2)],
   'a segment beyond the memory': [
-    'a segment outside memory, or too many of them',
+    outside('a segment', 2, GUEST + MEMORY - 1, GUEST + MEMORY),
     one(GUEST + MEMORY - 1, 2),
   ],
-  'a segment of 4 GiB': ['a segment outside memory, or too many of them', one(GUEST, 0xffff_ffff)],
+  'a segment of 4 GiB': [outside('a segment', 0xffff_ffff, GUEST, GUEST + MEMORY), one(GUEST, 0xffff_ffff)],
   'an address of 2^64 - 1': [
-    'a segment outside memory, or too many of them',
+    outside('a segment', 0xffff_ffff, 2 ** 64 - 2 ** 11, 2 ** 64 - 2 ** 11),
     one(2 ** 64 - 2 ** 11, 0xffff_ffff),
   ],
-  'address 0': ['a segment outside memory, or too many of them', one(0, 1)],
+  'address 0': [outside('a segment', 1, 0, 0), one(0, 1)],
   'more chains than entries': [
     'more chains available than the queue has entries',
     (rig) => {
@@ -180,7 +191,7 @@ const violations: Record<string, [string, (rig: Rig) => void]> = {
   'a table of a part of a descriptor': ['an indirect table of 24 bytes', table(24)],
   'a table of too many descriptors': ['an indirect table of more than 1024 descriptors', table(1025 * 16)],
   'a table outside memory': [
-    'an indirect table outside memory',
+    outside('an indirect table', 32, GUEST + MEMORY - 16, GUEST + MEMORY),
     (rig) => {
       rig.descriptor(0, GUEST + MEMORY - 16, 32, INDIRECT);
       rig.offer(0);
@@ -204,7 +215,7 @@ const violations: Record<string, [string, (rig: Rig) => void]> = {
     },
   ],
   'more than 4 GiB in all': [
-    'a segment outside memory, or too many of them',
+    'a chain with too many segments or bytes',
     (rig) => {
       for (let i = 0; i < 1024; i++) {
         rig.entry(TABLE / 16 + i, GUEST, MEMORY, i === 1023 ? 0 : NEXT, i + 1);
@@ -214,7 +225,7 @@ const violations: Record<string, [string, (rig: Rig) => void]> = {
     },
   ],
   'more than 1024 segments in all': [
-    'a segment outside memory, or too many of them',
+    'a chain with too many segments or bytes',
     (rig) => {
       rig.descriptor(0, GUEST + DATA, 1, NEXT, 1);
       for (let i = 0; i < 1024; i++) rig.entry(TABLE / 16 + i, GUEST + DATA, 1, i === 1023 ? 0 : NEXT, i + 1);
