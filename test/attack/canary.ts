@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
-import { FrontEnd } from '../../core/vhost-user/index.js';
+import { FrontEnd } from '../support/front-end.js';
 import { FuseClient, ROOT } from '../support/fuse-client.js';
 import { fuseTransport } from '../support/vhost-user.js';
-import { Random } from '../support/xorshift.js';
+import { Random } from '../support/random.js';
 
 const SIZE = 65_536;
 

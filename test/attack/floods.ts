@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { SystemError, UnixConnection } from '../../core/system/index.js';
-import { FrontEnd, FrontEndError } from '../../core/vhost-user/index.js';
+import { FrontEndError } from '../../core/vhost-user/index.js';
+import { FrontEnd } from '../support/front-end.js';
 import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
-import { Random } from '../support/xorshift.js';
+import { Random } from '../support/random.js';
 import { fuseTransport } from '../support/vhost-user.js';
 import { startOf } from './attacker.js';
 

@@ -14,7 +14,7 @@ import {
 } from '../../core/system/index.js';
 import { encodeMessage, encodeU64, Request } from '../../core/vhost-user/messages.js';
 import { type Descriptors, everyProtocolFeature, makeMessage, MEMORY } from '../support/hostile-messages.js';
-import { Random } from '../support/xorshift.js';
+import { Random } from '../support/random.js';
 import { startOf } from './attacker.js';
 
 /* A front-end that sends mutated messages with descriptors of every kind. */

@@ -1,10 +1,11 @@
 import { Worker } from 'node:worker_threads';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { signal, SystemError } from '../../core/system/index.js';
-import { FrontEnd, FrontEndError } from '../../core/vhost-user/index.js';
+import { FrontEndError } from '../../core/vhost-user/index.js';
+import { FrontEnd } from '../support/front-end.js';
 import { FuseClient, Op } from '../support/fuse-client.js';
 import { Guesses, makeRequest } from '../support/hostile-requests.js';
-import { Random } from '../support/xorshift.js';
+import { Random } from '../support/random.js';
 import { MAPPED, type Target } from './racer.js';
 import { startOf } from './attacker.js';
 

@@ -1,6 +1,6 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { type Fd, Mapping } from '../../core/system/index.js';
-import { Random } from '../support/xorshift.js';
+import { Random } from '../support/random.js';
 
 /*
  * A thread that changes a front-end's memory while requests in it are served, as a guest with a

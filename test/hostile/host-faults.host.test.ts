@@ -8,7 +8,7 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { type Fd, UnixConnection } from '../../core/system/index.js';
-import { FrontEnd } from '../../core/vhost-user/index.js';
+import { FrontEnd } from '../support/front-end.js';
 import { encodeMessage, encodeU64, Request } from '../../core/vhost-user/messages.js';
 import type { Order } from '../support/faulty-mount.js';
 import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';

@@ -14,7 +14,7 @@ import {
   Request,
   type Region,
 } from '../../core/vhost-user/messages.js';
-import type { Random } from './xorshift.js';
+import type { Random } from './random.js';
 
 /* vhost-user messages as a hostile front-end sends them, with good descriptors and bad ones. */
 

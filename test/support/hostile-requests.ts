@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { OPCODE_END } from '../../core/fuse/wire/abi.js';
 import { Fields, type FuseClient, Op, ROOT } from './fuse-client.js';
-import type { Random } from './xorshift.js';
+import type { Random } from './random.js';
 
 /* FUSE requests as a hostile guest makes them: mostly well formed, with values at the edges. */
 
