@@ -15,7 +15,7 @@ import { canImpersonate } from './calls/impersonation.js';
 import { creationOperations } from './operations/creation.js';
 import { dataOperations } from './operations/data.js';
 import { directoryOperations } from './operations/directory.js';
-import { identityOperations } from './nodes/identity.js';
+import { identityOperations } from './nodes/durable-keys.js';
 import { lookupOperations } from './operations/lookup.js';
 import type { Node } from './nodes/nodes.js';
 import type { OpenFile } from './nodes/open-file.js';

@@ -1,6 +1,6 @@
 /**
- * The contract between the engine and a file system. This room uses nothing else in the project; a
- * backend uses nothing but this room.
+ * The contract between the engine and a file system. This room uses nothing else in the project,
+ * and a backend of one's own nothing but this room.
  *
  * - `backend.ts`: the interface that a backend implements. `methods.ts`: its methods by name.
  * - `attributes.ts`, `buffer.ts`, `context.ts`, `flags.ts`, `names.ts`, `awaitable.ts`: the values

@@ -6,8 +6,8 @@
  * - `commands/`: one file for each command.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
- * - `environment.ts`, `signals.ts`: what commands that serve have in common: log, confinement, and
- *   an orderly end.
+ * - `log-and-services.ts`, `signals.ts`: what commands that serve have in common: log, services,
+ *   and an orderly end.
  * - `metrics.ts`: listens for Prometheus before the process is confined.
  * - `keep.ts`: starts the keeper, and the engine under it.
  */

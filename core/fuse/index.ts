@@ -16,7 +16,7 @@ export { Counters, LATENCY_BOUNDS_US, LATENCY_BUCKETS } from './session/counters
 export { batchSize, GATHERED_FROM, GATHERED_MOST } from './session/gathering.js';
 export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Validity } from './wire/reply.js';
-export * from './wire/reply-structures.js';
+export * from './wire/reply-writers.js';
 export * from './wire/transfer.js';
 export type {
   HandleGeneration,

@@ -11,7 +11,7 @@
  * - `engine-process.ts`: an engine's process.
  * - `keeper.ts`: the sockets, the engines, and the change from one to the next.
  * - `stash.ts`: descriptors that an engine hands over while it serves, and the keeper holds.
- * - `kept.ts`: the engine's end of the control connection.
+ * - `engine-end.ts`: the engine's end of the control connection.
  */
 export { Keeper, type KeptSocket, type KeeperOptions } from './keeper.js';
 export {
@@ -22,5 +22,5 @@ export {
   type GivenConnection,
   type HandedOver,
   type Served,
-} from './kept.js';
+} from './engine-end.js';
 export type { Connection } from './messages.js';

@@ -2,9 +2,10 @@
 const MOST_SKIPPED = 63;
 
 /**
- * Chances at something that costs time and may be fruitless: to look at rings for a moment, to
- * gather requests. After each time that it was, twice as many chances as before are passed over, up
- * to 63; the first fruitful time ends that. So it costs little where it does not pay.
+ * Decides when to try something that costs time and may bring nothing, such as a look at the rings
+ * before the thread sleeps. After a try that brought nothing, the next chance is passed over, then
+ * 3, 7 and up to 63 chances after each further one. A try that brought something ends that. So it
+ * costs little where it does not pay.
  */
 export class BackOff {
   #skipped = 0;

@@ -1,7 +1,7 @@
 import { eventfd, type OwnedFd } from '../system/index.js';
 import { DriverQueue, type DriverQueueOptions } from '../virtqueue/index.js';
 import { FrontEndError } from './front-end-channel.js';
-import type { SharedMemory } from './shared-memory.js';
+import type { SharedMemory } from './front-end-memory.js';
 
 /** One queue of a front-end: the ring and its eventfds. */
 export class FrontEndQueue {

@@ -10,7 +10,7 @@ import {
   Feature,
   ProtocolFeature,
 } from './messages.js';
-import { SharedMemory } from './shared-memory.js';
+import { SharedMemory } from './front-end-memory.js';
 import { peerProcess } from './socket-options.js';
 
 /** How a front-end sets its device up. */

@@ -10,7 +10,7 @@
  *   connection's state. `vring.ts`: one queue's.
  * - `memory-table.ts`: the guest's memory regions. `inflight-area.ts`: the region of requests in
  *   flight.
- * - `front-end.ts`, `front-end-channel.ts`, `front-end-queue.ts`, `shared-memory.ts`: the
+ * - `front-end.ts`, `front-end-channel.ts`, `front-end-queue.ts`, `front-end-memory.ts`: the
  *   front-end.
  *
  * A session outlives stopped queues and status 0, which QEMU sends for a paused guest.
@@ -24,6 +24,6 @@ export { FrontEnd, type FrontEndOptions } from './front-end.js';
 export { FrontEndChannel, FrontEndError, type FrontEndReply } from './front-end-channel.js';
 export { FrontEndQueue } from './front-end-queue.js';
 export { CONFIG_SIZE, Feature, ProtocolError, ProtocolFeature } from './messages.js';
-export { SharedMemory } from './shared-memory.js';
+export { SharedMemory } from './front-end-memory.js';
 export { bindSocket, ListenError, type ListenOptions } from './listen.js';
 export { VhostUserServer, type ServerOptions } from './server.js';

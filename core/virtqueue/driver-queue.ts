@@ -7,7 +7,7 @@ import {
   passed,
   USED_NO_NOTIFY,
   usedRingBytes,
-} from './layout.js';
+} from './split-ring-layout.js';
 
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
 const NONE = 0xffff;

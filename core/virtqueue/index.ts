@@ -3,8 +3,8 @@
  * back. Section numbers are those of the virtio specification, version 1.2.
  *
  * - `device-ring.ts`: a ring's format as the device needs it: what lies where, and which rules a
- *   chain must keep. `split-ring.ts` and `layout.ts` are the split ring. Another format, such as
- *   the packed ring, implements `DeviceRing` too.
+ *   chain must keep. `split-ring.ts` and `split-ring-layout.ts` are the split ring. Another format,
+ *   such as the packed ring, implements `DeviceRing` too.
  * - `virtqueue.ts`: a queue's life: set up, started, stopped. `queue-run.ts`: when to take
  *   requests, and when to interrupt the guest. `poller.ts`: looks at rings for a moment before the
  *   thread sleeps.
@@ -15,7 +15,7 @@
 export * from './device-ring.js';
 export * from './driver-queue.js';
 export * from './inflight.js';
-export * from './layout.js';
+export * from './split-ring-layout.js';
 export * from './poller.js';
 export { ChainMessage, type ChainOwner } from './queue-run.js';
 export type { Completions, QueueMessage, QueueService, Run, SharedTable } from './queue-run.js';

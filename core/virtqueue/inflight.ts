@@ -1,5 +1,5 @@
 import type { Mapping } from '../system/index.js';
-import { MAX_QUEUE_SIZE } from './layout.js';
+import { MAX_QUEUE_SIZE } from './split-ring-layout.js';
 
 /**
  * The in-flight region: which chains of which queue the device has taken and not returned. The

@@ -12,7 +12,7 @@ import {
   USED_NO_NOTIFY,
   USED_RING_OFFSET,
   usedRingBytes,
-} from './layout.js';
+} from './split-ring-layout.js';
 
 const { NEXT, WRITE, INDIRECT } = DescriptorFlag;
 

@@ -19,7 +19,7 @@ import {
   MAX_QUEUE_SIZE,
   RingFeature,
   usedRingBytes,
-} from './layout.js';
+} from './split-ring-layout.js';
 import { Poller } from './poller.js';
 import { QueueRun, type QueueService, type Run } from './queue-run.js';
 import { SplitRing } from './split-ring.js';

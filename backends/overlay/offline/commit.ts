@@ -7,7 +7,7 @@ import {
   wait,
 } from '../../../core/backend/index.js';
 import type { OverlayBackend } from '../backend.js';
-import { copyUpName } from '../changes/changes.js';
+import { copyUpName } from '../changes/name-changes.js';
 import { copyUpInChange, copyUp } from '../changes/copy-up.js';
 import { type Difference, differences } from './diff.js';
 import { Layer } from '../layers/layer.js';

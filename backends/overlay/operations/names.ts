@@ -14,7 +14,7 @@ import {
   wait,
 } from '../../../core/backend/index.js';
 import { inUpper } from './attributes.js';
-import * as changes from '../changes/changes.js';
+import * as changes from '../changes/name-changes.js';
 import { openFile } from './files.js';
 import { dots, list } from '../tree/listing.js';
 import type { OverlayFile, OverlayNode } from '../tree/node.js';

@@ -3,7 +3,7 @@ import { readOnly } from '../../backend/index.js';
 import { cases, type CaseResult, checkBackend } from '../../contract/index.js';
 import { type BackendRegistry, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, servicesOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../log-and-services.js';
 import type { Values } from '../flags.js';
 
 /** `check-backend`: runs the contract's test suite on a backend. */

@@ -14,7 +14,7 @@ import {
   type ServedExport,
 } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, servicesOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../log-and-services.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { Stopped, stopSignal } from '../signals.js';
 

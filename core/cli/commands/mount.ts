@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { MountedExport, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, servicesOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../log-and-services.js';
 import type { Values } from '../flags.js';
 import { aborted, stopSignal } from '../signals.js';
 

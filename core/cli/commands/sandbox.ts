@@ -12,7 +12,7 @@ import {
   type BackendRegistry,
   type ServedExport,
 } from '../../plugins/index.js';
-import { addLogOptions, servicesOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../log-and-services.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { guestSchema, runIn } from './guest.js';
 import { stopSignal } from '../signals.js';

@@ -30,7 +30,7 @@ import { keep } from '../keep.js';
 import { type MetricsListener, openMetrics } from '../metrics.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-import { addLogOptions, servicesOf } from '../environment.js';
+import { addLogOptions, servicesOf } from '../log-and-services.js';
 import { aborted, stopSignal } from '../signals.js';
 
 /** What `serve` serves, from flags or from a file. */

@@ -10,7 +10,7 @@ import {
   type Confinement,
   type ServedExport,
 } from '../../plugins/index.js';
-import { servicesOf } from '../environment.js';
+import { servicesOf } from '../log-and-services.js';
 import { aborted, stopSignal } from '../signals.js';
 import { CAPABILITIES, parseVirtiofsd, VIRTIOFSD_HELP, type VirtiofsdRequest } from './options.js';
 

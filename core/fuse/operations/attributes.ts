@@ -26,7 +26,7 @@ import { checkId } from './refused-ids.js';
 import { refuseChange } from './refused-changes.js';
 import { GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
-import { putAttributesValid } from '../wire/reply-structures.js';
+import { putAttributesValid } from '../wire/reply-writers.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 import {

@@ -1,7 +1,7 @@
 import { FsError, type Entry } from '../../backend/index.js';
 import { NO_SLOT, type Slot } from '../../state/index.js';
 import type { Session } from '../session/session.js';
-import { putEntry } from '../wire/reply-structures.js';
+import { putEntry } from '../wire/reply-writers.js';
 import { fuse_entry_out } from '../wire/structures.js';
 
 /**

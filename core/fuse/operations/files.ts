@@ -1,10 +1,10 @@
 import { FsError, OpenFlags, type Awaitable } from '../../backend/index.js';
 import { HandleKind } from '../../state/index.js';
 import { FSYNC_FDATASYNC, InitFlag, SEEK_DATA, SEEK_HOLE } from '../wire/abi.js';
-import { appending } from './once.js';
+import { appending } from './at-most-once.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
-import { putWritten } from '../wire/reply-structures.js';
+import { putWritten } from '../wire/reply-writers.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 import {

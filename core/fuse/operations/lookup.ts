@@ -3,7 +3,7 @@ import { NO_SLOT, type NodeIdHigh, type NodeIdLow } from '../../state/index.js';
 import { enter } from './entry.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
-import { putMissing } from '../wire/reply-structures.js';
+import { putMissing } from '../wire/reply-writers.js';
 import type { Session } from '../session/session.js';
 import { hashOfName } from '../session/file-table.js';
 import {

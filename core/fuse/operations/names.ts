@@ -13,7 +13,7 @@ import type { Slot } from '../../state/index.js';
 import { InitFlag, InitFlag2 } from '../wire/abi.js';
 import { refuseChange } from './refused-changes.js';
 import { enter } from './entry.js';
-import { creating, linking, removing, renaming } from './once.js';
+import { creating, linking, removing, renaming } from './at-most-once.js';
 import { checkAcl, checkId } from './refused-ids.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';

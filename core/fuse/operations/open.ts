@@ -21,7 +21,7 @@ import { isReadOnly, refuseChange } from './refused-changes.js';
 import { enter } from './entry.js';
 import { closeHandle, discardFile, openHandle } from './handles.js';
 import { creationContext } from './names.js';
-import { creating } from './once.js';
+import { creating } from './at-most-once.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import type { Request } from '../session/request.js';

@@ -42,7 +42,7 @@ import { operations } from '../operations/table.js';
 import { BODY, Reply, validity, type Validity } from '../wire/reply.js';
 import { Request } from './request.js';
 import type { FileTable } from './file-table.js';
-import { putHeader, sendWords } from '../wire/reply-structures.js';
+import { putHeader, sendWords } from '../wire/reply-writers.js';
 import { fuse_in_header } from '../wire/structures.js';
 
 export interface SessionOptions {

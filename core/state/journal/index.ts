@@ -1,7 +1,7 @@
 /**
  * What the guests of an export have, in memory that outlives this process: the session journal.
  *
- * - `log.ts`: records in shared memory, and how they are gathered anew.
+ * - `log.ts`: records in shared memory, and how they are compacted.
  * - `records.ts`: which records there are.
  * - `journal.ts`: writes them.
  * - `intent.ts`: requests that must not be carried out twice.

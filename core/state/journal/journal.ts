@@ -52,15 +52,21 @@ export interface JournalOptions {
   readonly log: Logger;
 }
 
-/** The log is gathered anew when it is longer than this, and than so many times what it needs. */
+/**
+ * The log is compacted when it has more words than `SMALL_WORDS`, and more than `GROWTH` times as
+ * many as the present state takes.
+ */
 const SMALL_WORDS = 1 << 16;
 const GROWTH = 3;
 
-/** For each word that was written, so many words are gathered. */
+/**
+ * A compaction goes on a little with each record that is written: `PACE` words for each word of it,
+ * and at least `LEAST_WORDS`.
+ */
 const PACE = 4;
 const LEAST_WORDS = 64;
 
-/** Entries of a directory stream that one record has. */
+/** Bytes of a directory stream's entries that one record has. */
 const LISTING_BYTES = 8192;
 
 /** How long a removed directory may be in use until its descriptor is handed over. */

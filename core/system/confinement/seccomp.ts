@@ -3,12 +3,13 @@ import { NativeMemory } from '../memory/native-memory.js';
 import { setNoNewPrivileges } from '../calls/credentials.js';
 import { ENOSYS, EPERM } from '../calls/negative-errno.js';
 import { readFileSync } from 'node:fs';
-import { ALLOWED, CONDITIONAL, OPENING, type SystemCall } from './system-calls.js';
+import { ALLOWED, CONDITIONAL, OPENING, type SystemCall } from './allowed-calls.js';
 
 /**
- * Filters of system calls, seccomp(2). The first is a list of what is allowed: what the JavaScript
- * engine and a server of files use. The second comes when the daemon has started: then no socket is
- * made any more, and no memory becomes executable except the JavaScript engine's own.
+ * Filters of system calls, seccomp(2). The first is set at the start. It allows what the JavaScript
+ * engine and a server of files use (`allowed-calls.ts`), or, where a backend runs other programs,
+ * everything but what {@link REFUSED} has. The second comes when the daemon has started: then no
+ * socket is made any more, and no memory becomes executable except the JavaScript engine's own.
  */
 
 /** What is refused where other programs may run: those may need anything else. */

@@ -51,11 +51,12 @@ const LIMIT_MS = 100;
 const runTicks = (process as unknown as Record<string, (() => void) | undefined>)['_tickCallback'];
 
 /**
- * The event loop of this thread, or 0 where it sleeps as Node does: where the program does not show
- * its loop, and in workers. A worker that ends by an exception runs the rest of its turn with
- * JavaScript stopped, and koffi's callback, which this sleep has in every turn, then ends the whole
- * process. Electron's main process runs the loop out of another one, which a sleep in it would
- * stop.
+ * The event loop of this thread, or 0 where the thread must sleep as Node does:
+ *
+ * - The program does not export libuv's functions.
+ * - In workers. A worker that ends by an exception runs the rest of its turn with JavaScript
+ *   stopped; koffi's callback, which this sleep has in every turn, would then end the process.
+ * - In Electron, whose main process runs this loop inside another one: that one would stop.
  */
 function findLoop(): number {
   if (!isMainThread) return 0;

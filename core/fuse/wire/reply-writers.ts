@@ -5,8 +5,9 @@ import { BODY, type Validity } from './reply.js';
 import { fuse_attr_out, fuse_entry_out, fuse_out_header, fuse_write_out } from './structures.js';
 
 /*
- * The replies that the engine's thread and the threads of queues both compose. Offsets are bytes
- * from the reply's begin; halves of ids may be signed.
+ * Writers of the replies that both the engine's thread and queue threads compose. Offsets are bytes
+ * from the reply's beginning. The halves of ids may be given as signed or unsigned numbers: the
+ * same 32 bits are written.
  */
 
 /**
