@@ -90,7 +90,7 @@ export class CommandSocket {
 }
 
 /** Whether somebody listens on a path; a socket that nobody listens on is removed. */
-async function isListening(path: string): Promise<boolean> {
+export async function isListening(path: string): Promise<boolean> {
   const socket = connect(path);
   try {
     await once(socket, 'connect');

@@ -192,8 +192,10 @@ export function readConfig(path: string): Config & { readonly folder: string } {
   }
   const folder = dirname(resolve(path));
   const config = parseConfig(parseYaml(text, `--config ${path}`), `${path}: `);
+  const { metrics } = config;
   return {
     ...config,
+    ...(metrics?.startsWith('unix:') === true && { metrics: `unix:${resolve(folder, metrics.slice(5))}` }),
     folder,
     exports: config.exports.map((one) =>
       one.socket === undefined ? one : { ...one, socket: resolve(folder, one.socket) },

@@ -109,6 +109,8 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const keeperFd = keeperDescriptor();
   if (keeperFd === undefined && isKept) {
     if (values['control'] !== undefined) throw new UsageError('--control: not together with --keep');
+    // Engines overlap: a waiting one would take connections that it does not answer.
+    if (metrics !== undefined) throw new UsageError('--metrics: not together with --keep');
     await keep(served.exports, log);
     return;
   }
@@ -168,7 +170,7 @@ function confinementOf(
     capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
     reads: typeof config === 'string' ? [config] : [],
     writes: sockets.map((path) => dirname(resolve(path))),
-    listens: sockets.length > 0 || metrics !== undefined,
+    listens: typeof control === 'string',
     descriptors: metrics?.fd === undefined ? [] : [metrics.fd],
   };
 }

@@ -13,7 +13,6 @@ const setsockopt = libc<(fd: Fd, level: number, name: number, at: number, length
 const AF_INET = 2;
 const AF_INET6 = 10;
 const SO_REUSEADDR = 2;
-const SO_REUSEPORT = 15;
 const BACKLOG = 16;
 /** Bytes of `struct sockaddr_in` and `struct sockaddr_in6`, ip(7) and ipv6(7). */
 const IPV4_ADDRESS_BYTES = 16;
@@ -24,8 +23,8 @@ const scratch = NativeMemory.allocate(64);
 const OPTION = 32;
 
 /**
- * Listens on a port of the loopback interface. A process of the same user may listen there too, so
- * that one can follow another without a gap (SO_REUSEPORT, socket(7)).
+ * Listens on a port of the loopback interface. A process that has just ended does not keep it taken
+ * (SO_REUSEADDR, socket(7)).
  * @param host an address of 127.0.0.0/8, or `::1`.
  * @throws SystemError
  */
@@ -39,12 +38,8 @@ export function listenOnLoopback(host: string, port: number): OwnedFd {
     if (isIpv6) scratch.u8[8 + 15] = 1;
     else scratch.u8.set(host.split('.').map(Number), 4);
     scratch.u32[OPTION >>> 2] = 1;
-    for (const option of [SO_REUSEADDR, SO_REUSEPORT]) {
-      check(
-        result(setsockopt(fd.value, SOL_SOCKET, option, scratch.address + OPTION, 4)),
-        `setsockopt ${option}`,
-      );
-    }
+    const code = result(setsockopt(fd.value, SOL_SOCKET, SO_REUSEADDR, scratch.address + OPTION, 4));
+    check(code, 'setsockopt SO_REUSEADDR');
     const length = isIpv6 ? IPV6_ADDRESS_BYTES : IPV4_ADDRESS_BYTES;
     check(result(bind(fd.value, scratch.address, length)), `bind port ${port}`);
     check(result(listen(fd.value, BACKLOG)), `listen on port ${port}`);

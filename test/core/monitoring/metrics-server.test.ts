@@ -1,10 +1,13 @@
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { renameSync } from 'node:fs';
 import { request } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { counter, gauge, UsageError, wrap, type Backend } from '../../../core/backend/index.js';
-import { MetricsServer, parseMetricsAddress } from '../../../core/monitoring/index.js';
+import { listenForMetrics, MetricsServer, parseMetricsAddress } from '../../../core/monitoring/index.js';
 import { BackendRegistry, createLogger, Daemon } from '../../../core/plugins/index.js';
 import { FuseClient, ROOT } from '../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
@@ -173,6 +176,27 @@ test('other paths and methods are refused, and the figures stay', async (t) => {
   assert.equal((await ask(path, '/')).status, 404);
   assert.equal((await ask(path, '/metrics', 'POST')).status, 405);
   assert.equal((await ask(path, '/metrics?x=1')).status, 200);
+});
+
+test('a socket that nobody listens on is replaced; one that is taken, and a taken port, are refused', async (t) => {
+  const folder = temporaryFolder(t);
+  const [made, path] = [join(folder, 'made'), join(folder, 'left')];
+  const left = createServer().listen(made);
+  await once(left, 'listening');
+  renameSync(made, path);
+  left.close();
+  await once(left, 'close');
+  const none = (): Promise<never> => Promise.reject(new Error('no figures'));
+  const server = await MetricsServer.start(path, none, log);
+  assert.equal((await ask(path)).status, 500);
+  await assert.rejects(MetricsServer.start(path, none, log), /another process listens there/);
+  await server.close();
+
+  const taken = createServer().listen(0, '127.0.0.1');
+  await once(taken, 'listening');
+  const { port } = taken.address() as AddressInfo;
+  assert.throws(() => listenForMetrics({ host: '127.0.0.1', port }), UsageError);
+  taken.close();
 });
 
 test('addresses are those of loopback, or paths', () => {
