@@ -3,6 +3,7 @@ import type { Counters } from '../fuse/index.js';
 
 /** What there is to see of one export. */
 export interface ExportFigures {
+  /** Its tag; where several exports have the same one, followed by the socket. */
   readonly tag: string;
   /** The kind of its backend. */
   readonly backend: string;

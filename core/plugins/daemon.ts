@@ -172,7 +172,12 @@ export class Daemon {
 
   /** What there is to see now. Never rejects: a backend that cannot tell counts as down. */
   async figures(): Promise<DaemonFigures> {
-    const exports = [...this.#served].map(([server, served]) => figuresOf(server, served, this.#log));
+    const all = [...this.#served];
+    const exports = all.map(([server, served]) => {
+      const { tag, socket } = served;
+      const isOnly = all.filter(([, other]) => other.tag === tag).length === 1;
+      return figuresOf(server, { ...served, tag: isOnly ? tag : `${tag} ${socket}` }, this.#log);
+    });
     return { started: this.#started, exports: await Promise.all(exports) };
   }
 
@@ -430,7 +435,13 @@ export class Daemon {
       : isBackend(config.backend)
         ? 'own'
         : config.backend.type;
-    this.#served.set(server, { tag, backend, export: one, counters });
+    this.#served.set(server, {
+      tag,
+      socket: String(config.socket ?? config.fd),
+      backend,
+      export: one,
+      counters,
+    });
     void server.ended.then(() => this.#served.delete(server));
     this.#log.info({ tag, socket: config.socket ?? config.fd, backend }, 'serving');
     return server;

@@ -7,6 +7,8 @@ import type { VhostUserServer } from '../vhost-user/index.js';
 /** What a server serves, and what its guests have done. */
 export interface Served {
   readonly tag: string;
+  /** Tells it from others with the same tag: a path or a descriptor's number. */
+  readonly socket: string;
   readonly backend: string;
   readonly export: Export;
   readonly counters: Counters;

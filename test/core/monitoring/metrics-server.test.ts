@@ -109,6 +109,19 @@ test('figures count what guests of each export have done, exactly', async (t) =>
   assert.ok(told('process_resident_memory_bytes')! > 1e6);
 });
 
+test('exports with the same tag are told apart by their sockets', async (t) => {
+  const folder = temporaryFolder(t);
+  const sockets = [join(folder, 'one'), join(folder, 'two')];
+  const exports = sockets.map((socket) => ({ tag: 'same', socket, backend: { type: 'memfs' } }));
+  const daemon = await Daemon.start({ exports, log, registry: new BackendRegistry() });
+  t.after(() => daemon.close());
+  const { exports: told } = await daemon.figures();
+  assert.deepEqual(
+    told.map(({ tag }) => tag),
+    sockets.map((socket) => `same ${socket}`),
+  );
+});
+
 test('a guest that has gone leaves what it did, and nothing else', async (t) => {
   const { connect, values } = await serve(t, { one: await memfs() });
   const first = await connect('one');

@@ -41,10 +41,10 @@ test('serve confines itself by default and answers a front-end', skip, async (t)
 test('a confined daemon, whose network is its own, serves metrics on a port of the host', skip, async (t) => {
   const port = await freePort();
   const { said, text, socket, pid, end } = await serve(t, share(t), {
-    words: ['--metrics', `${port}`],
-    until: 'serving metrics',
+    words: ['--metrics', `${port}`, '--log-level', 'debug'],
+    until: 'sealed',
   });
-  assert.equal(said.at(-1)?.['port'], port, text);
+  assert.equal(said.find(({ msg }) => msg === 'serving metrics')?.['port'], port, text);
   assert.notEqual(readlinkSync(`/proc/${pid}/ns/net`), readlinkSync('/proc/self/ns/net'));
   const frontEnd = await FrontEnd.connect(socket);
   const fuse = new FuseClient(fuseTransport(frontEnd));
