@@ -276,6 +276,8 @@ test("a file's exports are all served, and those that name one backend share it"
     await mistake('serve', '--config', 'several.yaml', '--tag', 'x'),
     /^--tag: not together with --config/,
   );
+  const kept = ['serve', '--socket-path', 's', '--backend', 'memfs', '--keep', '--metrics', '9469'];
+  assert.match(await mistake(...kept), /^--metrics: not together with --keep$/);
 });
 
 test("backends' commands are in the help, with their flags and arguments from their schemas", async () => {
