@@ -16,6 +16,8 @@ const HEAP_MIB = 96;
 for (const [flood, type, errors] of [
   ['symlinks', 'memfs', ['ENOSPC']],
   ['names', 'memfs', ['ENOSPC', 'ENFILE']],
+  ['sparse data', 'memfs', ['ENOSPC']],
+  ['sparser data', 'memfs', ['ENOSPC']],
   ['directories', 'memfs', ['ENFILE']],
   ['directories', 'passthrough', ['ENFILE']],
   ['files', 'memfs', ['ENFILE']],
@@ -28,10 +30,13 @@ for (const [flood, type, errors] of [
       timeout: 240_000,
     });
     assert.deepEqual([run.signal, run.status], [null, 0], run.stderr.slice(0, 2000));
-    const { code, found, listed, taken, heap } = JSON.parse(run.stdout) as Record<string, string | number>;
+    const { code, found, listed, written, taken, heap } = JSON.parse(run.stdout) as Record<
+      string,
+      string | number
+    >;
     assert.ok((errors as readonly unknown[]).includes(code), `${code} after ${taken}`);
     assert.ok(Number(heap) < HEAP_MIB * 2 ** 20);
-    assert.deepEqual([found, listed], ['ok', 'ok'], 'another guest');
+    assert.deepEqual([found, listed, written], ['ok', 'ok', 'ok'], 'other guests');
   });
 }
 

@@ -34,6 +34,13 @@ const SPARE_SLABS = 8;
  */
 const TRIM_SLABS = 16;
 
+/** Steps of freeing that are done at once. */
+const FREED_AT_ONCE = 16;
+/** Milliseconds of freeing in one turn of the event loop. */
+const FREEING_MS = 1;
+/** Most steps of freeing for one slab, where there is no other left. */
+const FREED_FOR_SLAB = 500;
+
 /** Memory of a region. */
 export interface RegionMemory {
   readonly bytes: Uint8Array;
@@ -125,10 +132,55 @@ export class Arena {
   #nextRegion = REGION_FIRST_BYTES;
   #slabCount = 0;
   #blockBytes = 0;
+  readonly #maxHeapBytes: number;
+  #heapBytes = 0;
+  /** What is to be freed, in steps. */
+  readonly #unfreed: Iterator<void>[] = [];
+  #freeing = false;
 
-  /** @param maxBytes most bytes in slabs, whatever the limits of the volumes. */
-  constructor(maxBytes = Infinity) {
+  /**
+   * @param maxBytes most bytes in slabs, whatever the limits of the volumes.
+   * @param maxHeapBytes most bytes of heap for what says where the content of files is.
+   */
+  constructor(maxBytes = Infinity, maxHeapBytes = Infinity) {
     this.#maxSlabs = Math.max(1, Math.floor(maxBytes / SLAB_BYTES));
+    this.#maxHeapBytes = maxHeapBytes;
+  }
+
+  /**
+   * Whether a volume may take `bytes` more of the heap. It has `own` bytes, and may not have more
+   * than is left: so there is always something for other volumes.
+   */
+  hasHeap(bytes: number, own: number): boolean {
+    return own + bytes <= this.#maxHeapBytes - this.#heapBytes;
+  }
+
+  /** Counts bytes of heap that are taken, or given back (below 0). */
+  addHeap(bytes: number): void {
+    this.#heapBytes += bytes;
+  }
+
+  /**
+   * Frees what may be much in steps of some microseconds each: few of them at once, the others in
+   * later turns of the event loop.
+   */
+  free(steps: Iterator<void>): void {
+    for (let i = 0; i < FREED_AT_ONCE; i++) if (steps.next().done === true) return;
+    this.#unfreed.push(steps);
+    if (this.#freeing) return;
+    this.#freeing = true;
+    setImmediate(() => this.#freeMore());
+  }
+
+  #freeMore(): void {
+    const end = performance.now() + FREEING_MS;
+    while (this.#unfreed.length > 0 && performance.now() < end) this.#freeStep();
+    this.#freeing = this.#unfreed.length > 0;
+    if (this.#freeing) setImmediate(() => this.#freeMore());
+  }
+
+  #freeStep(): void {
+    if (this.#unfreed.at(-1)!.next().done === true) this.#unfreed.pop();
   }
 
   /** Bytes in slabs. */
@@ -197,7 +249,8 @@ export class Arena {
   #openSpan(sizeClass: number, partial: Span[]): Span {
     let slab = this.#slabs[this.#slabs.length - 1];
     if (slab === undefined) {
-      slab = this.#spare.pop() ?? this.#newSlab();
+      if (this.#spare.length === 0 && this.#slabCount >= this.#maxSlabs) this.#freeForSlab();
+      slab = this.#slabs.pop() ?? this.#spare.pop() ?? this.#newSlab();
       this.#slabs.push(slab);
     }
     const span = slab.free.pop()!;
@@ -206,6 +259,14 @@ export class Arena {
     span.partialIndex = partial.length;
     partial.push(span);
     return span;
+  }
+
+  /** Frees what is to be freed, until there is a span or a slab. */
+  #freeForSlab(): void {
+    for (let i = 0; i < FREED_FOR_SLAB && this.#unfreed.length > 0; i++) {
+      if (this.#slabs.length > 0 || this.#spare.length > 0) return;
+      this.#freeStep();
+    }
   }
 
   #newSlab(): Slab {

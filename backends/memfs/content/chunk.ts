@@ -5,6 +5,9 @@ export const PAGE = 4096;
 /** Bytes of a file that one chunk has. */
 export const CHUNK = 128 << 10;
 
+/** Bytes of heap for a chunk, with its share of the arena's lists of free blocks. */
+export const CHUNK_HEAP_BYTES = 192;
+
 /** The mask of the pages that bytes `from` to `to` (not empty) of a chunk touch. */
 export function pageMask(from: number, to: number): number {
   const first = from >>> 12;
@@ -47,6 +50,11 @@ export class Chunk {
   /** Bytes in the block. */
   length = 0;
 
+  /** Whoever makes one asks {@link Arena.hasHeap} first. */
+  constructor(arena: Arena) {
+    arena.addHeap(CHUNK_HEAP_BYTES);
+  }
+
   /** Enlarges the block so that it covers `from` to `to`. @throws ENOSPC, with nothing changed. */
   cover(arena: Arena, from: number, to: number): void {
     if (from >= this.start && to <= this.start + this.length) return;
@@ -70,10 +78,14 @@ export class Chunk {
 
   /** A private copy; this chunk loses a reference. @throws ENOSPC, with nothing changed. */
   copy(arena: Arena): Chunk {
-    const copy = new Chunk();
-    if (this.length > 0) {
-      copy.#place(arena, this.start, this.length);
-      copyPages(this, copy.span!, copy.at, copy.start, copy.length);
+    const span = this.length > 0 ? arena.span(this.length) : undefined;
+    const copy = new Chunk(arena);
+    if (span !== undefined) {
+      copy.span = span;
+      copy.at = arena.take(span);
+      copy.start = this.start;
+      copy.length = this.length;
+      copyPages(this, span, copy.at, copy.start, copy.length);
     }
     copy.pages = this.pages;
     copy.data = this.data;
@@ -84,7 +96,9 @@ export class Chunk {
   /** Drops a reference, and the memory with the last one. */
   drop(arena: Arena): void {
     this.references -= 1;
-    if (this.references === 0 && this.length > 0) arena.give(this.span!, this.at);
+    if (this.references > 0) return;
+    if (this.length > 0) arena.give(this.span!, this.at);
+    arena.addHeap(-CHUNK_HEAP_BYTES);
   }
 
   /** Zeroes the bytes `from` to `to` as far as they are in the block. */
@@ -105,13 +119,6 @@ export class Chunk {
     if (span !== undefined) arena.give(span, at);
     this.span = next;
     this.at = nextAt;
-    this.start = start;
-    this.length = length;
-  }
-
-  #place(arena: Arena, start: number, length: number): void {
-    this.span = arena.span(length);
-    this.at = arena.take(this.span);
     this.start = start;
     this.length = length;
   }

@@ -1,6 +1,7 @@
 import { FsError, type GuestBuffer } from '../../../core/backend/index.js';
 import type { Arena } from './arena.js';
-import { CHUNK, Chunk, firstPage, PAGE, pageCount, pageMask } from './chunk.js';
+import { CHUNK, Chunk, CHUNK_HEAP_BYTES, firstPage, PAGE, pageCount, pageMask } from './chunk.js';
+import { ChunkTree } from './chunk-tree.js';
 import type { Space } from '../tree/space.js';
 
 const ENOSPC = FsError.of('ENOSPC');
@@ -11,14 +12,10 @@ export type Sink = Pick<GuestBuffer, 'length' | 'put' | 'zero'>;
 /** Source of a write. */
 export type Source = Pick<GuestBuffer, 'length' | 'get'>;
 
-/** Chunks in a group: 8 MiB of a file. */
-const GROUP_CHUNKS = 64;
-type Group = (Chunk | undefined)[];
-
 /**
  * A file's bytes in chunks of 128 KiB. A chunk that is all hole is absent. The first chunk has a
- * field of its own, since most files have no other. The others are in groups by number, so a sparse
- * file costs only what its data does.
+ * field of its own, since most files have no other. The others are in a tree, so that a sparse file
+ * costs only what its data does.
  */
 export class Content {
   /** Length of the file in bytes. */
@@ -26,10 +23,12 @@ export class Content {
   /** Pages of 4 KiB that are allocated. */
   pages = 0;
   #first: Chunk | undefined;
-  #groups: Map<number, Group> | undefined;
-  /** The group used last. */
-  #group: Group | undefined;
-  #groupNumber = -1;
+  #tree: ChunkTree | undefined;
+
+  /** Bytes of heap of the chunks, as if none were shared. */
+  get heapBytes(): number {
+    return (this.#first === undefined ? 0 : CHUNK_HEAP_BYTES) + (this.#tree?.heapBytes ?? 0);
+  }
 
   /**
    * Reads into the sink.
@@ -62,7 +61,7 @@ export class Content {
       const index = Math.floor((offset + done) / CHUNK);
       const from = offset + done - index * CHUNK;
       let to = Math.min(CHUNK, from + length - done);
-      let chunk = this.chunk(index);
+      let chunk = this.#changeable(index, arena);
       const mask = pageMask(from, to);
       if (
         chunk === undefined ||
@@ -97,18 +96,18 @@ export class Content {
 
   /** Turns `from` to `to` into a hole: whole pages are freed, parts of pages zeroed. */
   punch(from: number, to: number, arena: Arena, space: Space): void {
-    if (from < CHUNK) this.#punchChunk(0, from, Math.min(to, CHUNK), arena, space);
-    if (this.#groups === undefined) return;
-    const first = Math.floor(from / CHUNK);
-    const end = Math.ceil(to / CHUNK);
-    for (const [number, group] of this.#groups) {
-      const base = number * GROUP_CHUNKS;
-      if (base >= end || base + GROUP_CHUNKS <= first) continue;
-      for (let i = Math.max(0, first - base); i < Math.min(GROUP_CHUNKS, end - base); i++) {
-        const start = (base + i) * CHUNK;
-        this.#punchChunk(base + i, Math.max(0, from - start), Math.min(CHUNK, to - start), arena, space);
-      }
-      if (group.every((chunk) => chunk === undefined)) this.#removeGroup(number);
+    if (to === Infinity) this.#cut(from, arena, space);
+    else for (const _ of this.punching(from, to, arena, space));
+  }
+
+  /** As {@link punch}, in steps of a chunk each. */
+  *punching(from: number, to: number, arena: Arena, space: Space): Generator<void> {
+    let index = Math.floor(from / CHUNK);
+    while (index * CHUNK < to) {
+      const start = index * CHUNK;
+      this.#punchChunk(index, Math.max(0, from - start), Math.min(CHUNK, to - start), arena, space);
+      yield;
+      index = this.#nextIndex(index + 1);
     }
   }
 
@@ -128,18 +127,19 @@ export class Content {
     if (missing > space.freePages) throw ENOSPC;
     for (let index = Math.floor(from / CHUNK); index < end; index++) {
       const mask = maskOf(index, from, to);
-      const old = this.chunk(index);
+      const old = this.#changeable(index, arena);
       if (old !== undefined && (old.data & mask) === mask) continue;
-      const chunk = this.#own(index, old, arena);
+      const chunk = this.#own(index, old, arena, space);
       const blank = chunk.pages & ~chunk.data & mask;
       for (let page = 0; page < 32; page++) {
         if ((blank & (1 << page)) !== 0) chunk.zero(page * PAGE, (page + 1) * PAGE);
       }
       chunk.data |= blank;
+      const count = pageCount(mask & ~chunk.pages);
       chunk.pages |= mask;
+      this.#addPages(index, count);
+      space.takePages(count);
     }
-    this.pages += missing;
-    space.takePages(missing);
   }
 
   /** First byte of data at or after `offset`. @throws ENXIO if there is none before the end. */
@@ -177,7 +177,7 @@ export class Content {
 
   /** The ranges of pages that are allocated but have no data. */
   *allocations(): Generator<readonly [number, number]> {
-    for (const index of this.#indexes()) {
+    for (let index = this.#nextIndex(0); index !== Infinity; index = this.#nextIndex(index + 1)) {
       const { pages, data } = this.chunk(index)!;
       for (let blank = pages & ~data; blank !== 0;) {
         const page = firstPage(blank);
@@ -195,51 +195,36 @@ export class Content {
     copy.pages = this.pages;
     copy.#first = this.#first;
     if (this.#first !== undefined) this.#first.references += 1;
-    if (this.#groups === undefined) return copy;
-    copy.#groups = new Map();
-    for (const [number, group] of this.#groups) {
-      copy.#groups.set(number, group.slice());
-      for (const chunk of group) if (chunk !== undefined) chunk.references += 1;
-    }
+    copy.#tree = this.#tree?.clone();
     return copy;
   }
 
-  /** Drops everything. The caller gives the pages back to the volume's space. */
+  /** Drops everything. The caller gives pages and heap back to the volume's space. */
   clear(arena: Arena): void {
     this.#first?.drop(arena);
-    if (this.#groups !== undefined) {
-      for (const group of this.#groups.values()) for (const chunk of group) chunk?.drop(arena);
-    }
+    this.#tree?.clear(arena);
     this.pages = 0;
     this.size = 0;
     this.#first = undefined;
-    this.#groups = undefined;
-    this.#group = undefined;
-    this.#groupNumber = -1;
+    this.#tree = undefined;
   }
 
-  /** The chunk at byte `index` × 128 KiB; undefined if it is a hole. */
+  /** The chunk at byte `index` × 128 KiB, to be read; undefined if it is a hole. */
   chunk(index: number): Chunk | undefined {
-    if (index === 0) return this.#first;
-    if (this.#groups === undefined) return undefined;
-    const number = Math.floor(index / GROUP_CHUNKS);
-    if (number !== this.#groupNumber) {
-      this.#group = this.#groups.get(number);
-      this.#groupNumber = number;
-    }
-    return this.#group === undefined ? undefined : this.#group[index % GROUP_CHUNKS];
+    return index === 0 ? this.#first : this.#tree?.get(index);
   }
 
-  /** Shares `chunk` as the whole chunk at `index`. */
+  /** Shares `chunk` as the whole chunk at `index`. @throws ENOSPC, with nothing changed. */
   share(index: number, chunk: Chunk, arena: Arena, space: Space): void {
-    const old = this.chunk(index);
+    const old = this.#changeable(index, arena);
     const count = pageCount(chunk.pages) - (old === undefined ? 0 : pageCount(old.pages));
-    if (count > 0) space.takePages(count);
-    else space.givePages(-count);
-    this.pages += count;
-    old?.drop(arena);
+    if (count > space.freePages) throw ENOSPC;
+    if (old === undefined) this.#check(index, arena, space);
     chunk.references += 1;
-    this.#put(index, chunk);
+    old?.drop(arena);
+    this.#put(index, chunk, old === undefined, arena, space);
+    this.#addPages(index, count);
+    space.takePages(count);
   }
 
   /**
@@ -258,53 +243,66 @@ export class Content {
     return Infinity;
   }
 
-  #put(index: number, chunk: Chunk | undefined): void {
-    if (index === 0) {
+  /** The chunk at `index`, to be changed if it has one reference. */
+  #changeable(index: number, arena: Arena): Chunk | undefined {
+    return index === 0 ? this.#first : this.#tree?.own(index, arena);
+  }
+
+  /** Checks that there is heap for a chunk more, at `index`. @throws ENOSPC */
+  #check(index: number, arena: Arena, space: Space): void {
+    if (index > 0) (this.#tree ??= new ChunkTree()).check(index, arena, space);
+    else if (!arena.hasHeap(CHUNK_HEAP_BYTES, space.contentHeapBytes)) throw ENOSPC;
+  }
+
+  #put(index: number, chunk: Chunk, isMore: boolean, arena: Arena, space: Space): void {
+    if (index > 0) this.#tree!.put(index, chunk, arena, space);
+    else {
       this.#first = chunk;
-      return;
-    }
-    const number = Math.floor(index / GROUP_CHUNKS);
-    this.#groups ??= new Map();
-    let group = this.#groups.get(number);
-    if (group === undefined) {
-      group = Array.from({ length: GROUP_CHUNKS }, (): Chunk | undefined => undefined);
-      this.#groups.set(number, group);
-    }
-    this.#group = group;
-    this.#groupNumber = number;
-    group[index % GROUP_CHUNKS] = chunk;
-  }
-
-  /** Indexes of all chunks. */
-  *#indexes(): Generator<number> {
-    if (this.#first !== undefined) yield 0;
-    for (const [number, group] of this.#groups ?? []) {
-      for (let i = 0; i < GROUP_CHUNKS; i++) if (group[i] !== undefined) yield number * GROUP_CHUNKS + i;
+      if (isMore) space.contentHeapBytes += CHUNK_HEAP_BYTES;
     }
   }
 
-  #removeGroup(number: number): void {
-    this.#groups!.delete(number);
-    if (this.#groups!.size === 0) this.#groups = undefined;
-    this.#group = undefined;
-    this.#groupNumber = -1;
+  #remove(index: number, arena: Arena, space: Space): void {
+    if (index > 0) this.#tree!.remove(index, arena, space);
+    else {
+      this.#first = undefined;
+      space.contentHeapBytes -= CHUNK_HEAP_BYTES;
+    }
   }
 
-  /** The first index from `index` on whose group exists; Infinity when there is none. */
+  /** Counts pages that the chunk at `index` has got or lost. */
+  #addPages(index: number, count: number): void {
+    this.pages += count;
+    if (index > 0 && count !== 0) this.#tree!.addPages(index, count);
+  }
+
+  /** Removes everything from a byte on. */
+  #cut(from: number, arena: Arena, space: Space): void {
+    let index = Math.floor(from / CHUNK);
+    if (from % CHUNK !== 0 || index === 0) {
+      this.#punchChunk(index, from % CHUNK, CHUNK, arena, space);
+      index += 1;
+    }
+    const freed = this.#tree?.cut(index, arena, space) ?? 0;
+    this.pages -= freed;
+    space.givePages(freed);
+  }
+
+  /** The first index from `index` on that has a chunk; Infinity when there is none. */
   #nextIndex(index: number): number {
-    if (this.#groups === undefined) return Infinity;
-    const number = Math.floor(index / GROUP_CHUNKS);
-    if (this.#groups.has(number)) return index;
-    let next = Infinity;
-    for (const candidate of this.#groups.keys()) if (candidate > number && candidate < next) next = candidate;
-    return next * GROUP_CHUNKS;
+    if (index === 0 && this.#first !== undefined) return 0;
+    return this.#tree?.next(index) ?? Infinity;
   }
 
-  /** The chunk at `index`, made private to this file. A new one if there is none. */
-  #own(index: number, old: Chunk | undefined, arena: Arena): Chunk {
+  /**
+   * The chunk at `index`, made private to this file. A new one if there is none.
+   * @throws ENOSPC, with nothing changed.
+   */
+  #own(index: number, old: Chunk | undefined, arena: Arena, space: Space): Chunk {
     if (old !== undefined && old.references === 1) return old;
-    const chunk = old === undefined ? new Chunk() : old.copy(arena);
-    this.#put(index, chunk);
+    if (old === undefined) this.#check(index, arena, space);
+    const chunk = old === undefined ? new Chunk(arena) : old.copy(arena);
+    this.#put(index, chunk, old === undefined, arena, space);
     return chunk;
   }
 
@@ -320,7 +318,7 @@ export class Content {
     arena: Arena,
     space: Space,
   ): Chunk {
-    const chunk = this.#own(index, old, arena);
+    const chunk = this.#own(index, old, arena, space);
     const mask = pageMask(from, to);
     // A growing file, or one allocated in advance, will fill the chunk: it gets the largest block
     // at once.
@@ -334,7 +332,7 @@ export class Content {
     const count = pageCount(mask & ~chunk.pages);
     chunk.pages |= mask;
     chunk.data |= mask;
-    this.pages += count;
+    this.#addPages(index, count);
     space.takePages(count);
     return chunk;
   }
@@ -345,17 +343,18 @@ export class Content {
   }
 
   #punchChunk(index: number, from: number, to: number, arena: Arena, space: Space): void {
-    const chunk = this.chunk(index);
+    const chunk = this.#changeable(index, arena);
     if (chunk === undefined || from >= to) return;
     const wholeFrom = Math.ceil(from / PAGE) * PAGE;
     const wholeTo = to - (to % PAGE);
     const whole = wholeFrom < wholeTo ? pageMask(wholeFrom, wholeTo) : 0;
     const freed = pageCount(chunk.pages & whole);
     if ((chunk.pages & ~whole) === 0) {
+      this.#addPages(index, -freed);
+      this.#remove(index, arena, space);
       chunk.drop(arena);
-      this.#put(index, undefined);
     } else {
-      const owned = this.#own(index, chunk, arena);
+      const owned = this.#own(index, chunk, arena, space);
       owned.pages &= ~whole;
       owned.data &= ~whole;
       if (wholeFrom > wholeTo) owned.zero(from, to);
@@ -364,8 +363,8 @@ export class Content {
         owned.zero(wholeTo, to);
       }
       owned.shrink(arena);
+      this.#addPages(index, -freed);
     }
-    this.pages -= freed;
     space.givePages(freed);
   }
 }

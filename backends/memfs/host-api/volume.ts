@@ -30,8 +30,11 @@ const SILENT: Logger = { debug: silent, info: silent, warn: silent, error: silen
  */
 const HEAP_BYTES_PER_INODE = 2048;
 
-/** The arena for the content of all volumes of this process. */
-const arena = new Arena(memoryBytes() * 0.8);
+/**
+ * The arena for the content of all volumes of this process. What says where that is takes at most a
+ * quarter of the heap.
+ */
+const arena = new Arena(memoryBytes() * 0.8, getHeapStatistics().heap_size_limit / 4);
 
 /** Memory that this process may use, in bytes. */
 export function memoryBytes(): number {

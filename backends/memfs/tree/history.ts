@@ -35,6 +35,7 @@ export class History {
     const usage = space.copy();
     for (const orphan of orphans) {
       usage.givePages(pagesOf(orphan));
+      usage.contentHeapBytes -= orphan.content?.heapBytes ?? 0;
       usage.giveInode();
     }
     this.#newest = new Snapshot(this.#tree, usage, this.#newest);

@@ -29,6 +29,11 @@ export class Space {
   #pages = 0;
   #inodeBytes = 0;
   #attributeMemory = 0;
+  /**
+   * Bytes of heap of the content of all files, as if none of it were shared with other volumes.
+   * {@link Arena} limits them.
+   */
+  contentHeapBytes = 0;
 
   constructor(maxPages: number, maxInodes: number) {
     this.maxPages = maxPages;
@@ -108,6 +113,7 @@ export class Space {
     this.#pages += other.#pages;
     this.#inodeBytes += other.#inodeBytes;
     this.#attributeMemory += other.#attributeMemory;
+    this.contentHeapBytes += other.contentHeapBytes;
   }
 
   /** A copy with the same limits and use. */

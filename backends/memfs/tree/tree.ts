@@ -235,7 +235,10 @@ export class Tree {
     }
     this.orphans.delete(inode);
     this.space.givePages(pagesOf(inode));
-    inode.content?.clear(this.arena);
+    if (inode.content !== undefined) {
+      this.space.contentHeapBytes -= inode.content.heapBytes;
+      inode.content.clear(this.arena);
+    }
     clearXattrs(inode, this.space);
     if (inode.target !== undefined) this.space.giveTarget(inode.target.length);
     this.space.giveInode();
