@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
-import { UsageError, type Backend, type Logger } from '../backend/index.js';
+import { Errno, UsageError, type Backend, type Logger } from '../backend/index.js';
 import {
   Counters,
   recoverRequests,
@@ -78,6 +78,8 @@ interface RestoredExport extends Restored {
 
 /** How long a restored session waits for its connection, in milliseconds. */
 const UNCLAIMED_MS = 10_000;
+
+const LEFT_UNREADABLE = 'what a killed process has left of its guests cannot be read';
 
 type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend' | 'optionName'>;
 
@@ -241,9 +243,25 @@ export class Daemon {
     let one: RestoredExport | undefined;
     if (beginning !== undefined && state !== undefined)
       one = await reopenExport(source, config, options, state, beginning.held);
-    else if (left !== undefined) one = { ...(await takeOverExport(source, config, options, left)), left };
+    else if (left !== undefined) one = await this.#takeOver(source, config, options, left);
     restored[index] = one;
     return one?.export ?? openExport(source, config, options);
+  }
+
+  /** @returns undefined for a journal that contradicts itself: its guests are lost. */
+  async #takeOver(
+    source: BackendSource,
+    config: CheckedExport,
+    options: OpenExportOptions,
+    left: Left,
+  ): Promise<RestoredExport | undefined> {
+    try {
+      return { ...(await takeOverExport(source, config, options, left)), left };
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      this.#log.error({ err: error }, LEFT_UNREADABLE);
+      return undefined;
+    }
   }
 
   /** Reads the journal of the process before this one, which was killed. */
@@ -252,7 +270,7 @@ export class Daemon {
     try {
       return withJournalMemory(fd, replay);
     } catch (error) {
-      this.#log.error({ err: error }, 'what a killed process has left of its guests cannot be read');
+      this.#log.error({ err: error }, LEFT_UNREADABLE);
       return undefined;
     }
   }
@@ -290,10 +308,7 @@ export class Daemon {
     return { journals, held: all };
   }
 
-  async #restoreSessions(
-    beginning: Beginning,
-    restored: readonly (RestoredExport | undefined)[],
-  ): Promise<void> {
+  async #restoreSessions(beginning: Beginning, restored: (RestoredExport | undefined)[]): Promise<void> {
     for (const { id, socket, export: index, session } of beginning.connections) {
       const from = restored[index];
       const saved = from?.sessions[session];
@@ -302,23 +317,39 @@ export class Daemon {
         throw new RangeError(`there is no saved session ${session} of export ${index}`);
       this.#restored.set(id, { session: await restoreSession(from, saved, options()), socket });
     }
-    for (const from of restored) if (from?.left !== undefined) await this.#recoverSessions(from, from.left);
+    for (const [index, from] of restored.entries()) {
+      if (from?.left === undefined || (await this.#recoverSessions(from, from.left))) continue;
+      restored[index] = { ...from, left: undefined };
+    }
     beginning.close();
     // A front-end may have gone while nobody served it. Its guest's locks must not stay.
     setTimeout(() => this.#endUnclaimed(), UNCLAIMED_MS).unref();
   }
 
-  /** Restores the sessions of a process that was killed. */
-  async #recoverSessions(from: RestoredExport, left: Left): Promise<void> {
+  /**
+   * Restores the sessions of a process that was killed.
+   * @returns false if they contradict themselves. Their guests are lost.
+   */
+  async #recoverSessions(from: RestoredExport, left: Left): Promise<boolean> {
     const sessions: Session[] = [];
-    for (const [index, { place }] of left.sessions.entries()) {
-      const options = this.#sessionOptions[place.socket];
-      if (options === undefined) throw new RangeError(`there is no socket ${place.socket}`);
-      const session = await restoreSession(from, from.sessions[index]!, options());
-      sessions.push(session);
-      this.#restored.set(place.connection, { session, socket: place.socket });
+    try {
+      for (const [index, { place }] of left.sessions.entries()) {
+        const options = this.#sessionOptions[place.socket];
+        if (options === undefined) throw new RangeError(`there is no socket ${place.socket}`);
+        sessions.push(await restoreSession(from, from.sessions[index]!, options()));
+      }
+      await recoverRequests(from, left, sessions);
+    } catch (error) {
+      if (!(error instanceof RangeError)) throw error;
+      this.#log.error({ err: error }, LEFT_UNREADABLE);
+      await Promise.all(sessions.map((session) => session.close()));
+      // Those that were not reached have locks.
+      for (const { id } of from.sessions) from.export.locks.openSession(id).close(Errno.EINTR);
+      return false;
     }
-    await recoverRequests(from, left, sessions);
+    for (const [index, { place }] of left.sessions.entries())
+      this.#restored.set(place.connection, { session: sessions[index]!, socket: place.socket });
+    return true;
   }
 
   #endUnclaimed(): void {

@@ -9,6 +9,7 @@ import {
   uniqueOf,
   type Verdict,
 } from '../../state/index.js';
+import { REPLY_CAPACITY } from '../wire/reply.js';
 import { RequestContext } from './request.js';
 import type { Session } from './session.js';
 
@@ -17,6 +18,7 @@ import type { Session } from './session.js';
  * `docs/crashes.md`. To be called before any guest goes on, for what guests do later would look the
  * same.
  * @param sessions those of `left`, in order.
+ * @throws RangeError for an answer that is longer than any is.
  */
 export async function recoverRequests(
   restored: Restored,
@@ -28,6 +30,8 @@ export async function recoverRequests(
     const { intents, verdicts } = left.sessions[index]!;
     const recovered = new Map<number, Verdict>();
     for (const { unique, verdict } of verdicts) {
+      if (verdict.kind === 'answered' && verdict.length > REPLY_CAPACITY)
+        throw new RangeError(`session journal: an answer of ${verdict.length} bytes`);
       recovered.set(
         uniqueOf(...unique),
         verdict.kind !== 'gave'

@@ -17,6 +17,9 @@ const CAPACITY = 80 * 1024;
 /** Offset of the structure that follows the header. */
 export const BODY = fuse_out_header.bytes;
 
+/** The most bytes that follow the header in a reply that is composed here. */
+export const REPLY_CAPACITY = CAPACITY - BODY;
+
 /** How long the guest may cache something, as replies give it. */
 export interface Validity {
   readonly seconds: number;

@@ -35,5 +35,22 @@ export const RecordType = {
   BOUNDARY: 13,
 } as const;
 
+/** The least words of a record after its first one, by type. */
+export const LEAST_WORDS: Readonly<Record<number, number>> = {
+  [RecordType.NODE]: 6,
+  [RecordType.COUNT]: 4,
+  [RecordType.NO_COUNTS]: 1,
+  [RecordType.SESSION]: 12,
+  [RecordType.SESSION_END]: 1,
+  [RecordType.HANDLE]: 6,
+  [RecordType.LISTING]: 5,
+  [RecordType.LOCK]: 12,
+  [RecordType.HELD]: 2,
+  [RecordType.INTENT]: 11,
+  [RecordType.VERDICT]: 4,
+  [RecordType.DONE]: 5,
+  [RecordType.BOUNDARY]: 0,
+};
+
 /** Kinds of locks in a LOCK record. */
 export const LOCK_KINDS = ['posix', 'flock'] as const;

@@ -12,7 +12,7 @@ import {
   VerdictKind,
 } from './journal.js';
 import { type JournalMemory, readLog } from './log.js';
-import { LOCK_KINDS, RecordType } from './records.js';
+import { LEAST_WORDS, LOCK_KINDS, RecordType } from './records.js';
 
 /** An {@link Intent} without an answer. Nodes are indexes of the saved form; -1 for none. */
 export interface OpenIntent extends Omit<Intent, 'slot' | 'other' | 'key'> {
@@ -50,7 +50,9 @@ export interface Left {
 type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
 
 interface Listing {
+  /** With room for more, so that parts are not copied again and again. */
   bytes: Uint8Array;
+  used: number;
   complete: boolean;
 }
 
@@ -127,13 +129,16 @@ class Reader {
 
   take(type: number, at: number, end: number): void {
     const w = this.#words;
+    const least = LEAST_WORDS[type];
+    if (least === undefined) throw new RangeError(`session journal: a record of type ${type}`);
+    if (end - at < least) throw new RangeError('session journal: a short record');
     switch (type) {
       case RecordType.NODE:
         this.#nodes.set(w[at]!, {
           low: w[at + 1]! >>> 0,
           high: w[at + 2]! >>> 0,
           generation: w[at + 3]! >>> 0,
-          key: this.#key(at + 5, end).key!,
+          key: this.#nodeKey(at + 5, end),
           held: 0,
         });
         return;
@@ -161,6 +166,7 @@ class Reader {
       case RecordType.COUNT: {
         const slot = w[at + 1]!;
         const count = wide(w, at + 2);
+        if (!Number.isSafeInteger(count)) throw new RangeError('session journal: a bad lookup count');
         const more = count - (session.counts.get(slot) ?? 0);
         if (more > 0) this.#added.set(slot, (this.#added.get(slot) ?? 0) + more);
         if (count === 0) session.counts.delete(slot);
@@ -174,7 +180,7 @@ class Reader {
         this.#handle(session, at);
         return;
       case RecordType.LISTING:
-        this.#listing(session, at);
+        this.#listing(session, at, end);
         return;
       case RecordType.INTENT:
       case RecordType.VERDICT:
@@ -184,9 +190,6 @@ class Reader {
         session.open.delete(uniqueOf(w[at + 1]!, w[at + 2]!));
         this.#last = { session: w[at]!, at, end, lookups: this.#added };
         this.#added = new Map();
-        return;
-      default:
-        throw new RangeError(`session journal: a record of type ${type}`);
     }
   }
 
@@ -205,7 +208,7 @@ class Reader {
     const saved = {
       nodes: this.#saved,
       sessions,
-      locks: { locks: locks.map((lock) => this.#savedLock(lock)), waiters: [] },
+      locks: { locks: locks.flatMap((lock) => this.#savedLock(lock)), waiters: [] },
     };
     const held: [number, number][] = [];
     for (const [slot, index] of this.#indexes) {
@@ -229,6 +232,8 @@ class Reader {
     };
     session.place = { connection: w[at + 1]!, socket: w[at + 2]! };
     session.lockId = w[at + 3]!;
+    if (w[at + 1]! < 0 || w[at + 2]! < 0 || session.lockId <= 0)
+      throw new RangeError('session journal: a bad session');
     session.lastGeneration = Math.max(session.lastGeneration, w[at + 4]!);
     session.negotiated =
       w[at + 5] === 0
@@ -264,18 +269,24 @@ class Reader {
     });
   }
 
-  #listing(session: Session, at: number): void {
+  #listing(session: Session, at: number, end: number): void {
     const w = this.#words;
     const handle = session.handles.get(w[at + 1]!);
     const from = w[at + 2]!;
     const length = w[at + 3]!;
+    if (length < 0 || length > (end - at - 5) * 4) throw new RangeError('session journal: a bad listing');
     if (handle === undefined) return;
-    const before = from === 0 ? new Uint8Array(0) : (handle.listing?.bytes ?? new Uint8Array(0));
-    if (before.length < from) throw new RangeError('session journal: a listing with a gap');
-    const bytes = new Uint8Array(from + length);
-    bytes.set(before.subarray(0, from));
+    const before = from === 0 ? undefined : handle.listing;
+    if (from < 0 || from > (before?.used ?? 0)) throw new RangeError('session journal: a listing with a gap');
+    let bytes = before?.bytes ?? new Uint8Array(0);
+    const used = from + length;
+    if (used > bytes.length) {
+      const wider = new Uint8Array(used * 2);
+      wider.set(bytes.subarray(0, from));
+      bytes = wider;
+    }
     bytes.set(new Uint8Array(w.buffer, w.byteOffset + (at + 5) * 4, length), from);
-    handle.listing = { bytes, complete: w[at + 4] === 1 };
+    handle.listing = { bytes, used, complete: w[at + 4] === 1 };
   }
 
   #lock(at: number): void {
@@ -283,6 +294,8 @@ class Reader {
     const [slot, session, kind] = [w[at]!, w[at + 1]!, w[at + 2]!];
     const owner = u64(w[at + 4]!, w[at + 3]!);
     const type = w[at + 5]!;
+    if (LOCK_KINDS[kind] === undefined || type < LockType.READ || type > LockType.UNLOCK || w[at + 11]! < 0)
+      throw new RangeError('session journal: a bad lock');
     const start = u64(w[at + 7]!, w[at + 6]!);
     const end = u64(w[at + 9]!, w[at + 8]!);
     const holder = `${slot} ${session} ${kind} ${owner}`;
@@ -294,17 +307,12 @@ class Reader {
     }
   }
 
-  #savedLock({ slot, session, kind, owner, type, start, end }: Lock): SavedExport['locks']['locks'][number] {
-    return {
-      kind: LOCK_KINDS[kind]!,
-      session,
-      node: this.#index(slot),
-      owner: `${owner}`,
-      type,
-      start: `${start}`,
-      end: `${end}`,
-      ...this.#holders.get(`${slot} ${session} ${kind} ${owner}`)!,
-    };
+  #savedLock({ slot, session, kind, owner, type, start, end }: Lock): SavedExport['locks']['locks'] {
+    const node = this.#index(slot);
+    if (node < 0) return [];
+    const holder = this.#holders.get(`${slot} ${session} ${kind} ${owner}`)!;
+    const range = { type, start: `${start}`, end: `${end}` };
+    return [{ kind: LOCK_KINDS[kind]!, session, node, owner: `${owner}`, ...range, ...holder }];
   }
 
   #savedSession(session: Session): SavedSession {
@@ -312,14 +320,12 @@ class Reader {
     const saved: SavedHandle[] = [];
     for (const [index, handle] of handles) {
       const { generation, kind, slot, flags, listing } = handle;
-      const one: Mutable<SavedHandle> = {
-        index,
-        generation: generation >>> 0,
-        node: this.#index(slot),
-        flags: flags >>> 0,
-      };
+      const node = this.#index(slot);
+      if (node < 0) continue;
+      const one: Mutable<SavedHandle> = { index, generation: generation >>> 0, node, flags: flags >>> 0 };
       if (kind === HandleKind.DIRECTORY) {
-        const entries = Buffer.from(listing?.bytes ?? []).toString('base64');
+        const bytes = listing?.bytes.subarray(0, listing.used) ?? [];
+        const entries = Buffer.from(bytes).toString('base64');
         one.stream = { entries, complete: listing?.complete === true };
       }
       saved.push(one);
@@ -327,7 +333,7 @@ class Reader {
     return {
       id: lockId,
       ...(negotiated === undefined ? {} : { negotiated }),
-      lookups: [...counts].map(([slot, count]) => [this.#index(slot), count]),
+      lookups: this.#lookups(counts),
       handles: saved,
       handleGeneration: lastGeneration >>> 0,
     };
@@ -337,7 +343,7 @@ class Reader {
     const intents: OpenIntent[] = [];
     const verdicts: OpenVerdict[] = [];
     for (const { type, at, end } of open.values()) {
-      if (type === RecordType.INTENT) intents.push(this.#intent(at, end));
+      if (type === RecordType.INTENT) intents.push(...this.#intent(at, end));
       else verdicts.push(this.#verdict(at, end));
     }
     const last = this.#last;
@@ -345,23 +351,20 @@ class Reader {
     return { place, intents, verdicts };
   }
 
-  #intent(at: number, end: number): OpenIntent {
+  /** @returns none if a node is gone. */
+  #intent(at: number, end: number): OpenIntent[] {
     const w = this.#words;
     const kind = w[at + 3]! as IntentKind;
     if (!Object.values(IntentKind).includes(kind)) throw new RangeError(`session journal: an intent ${kind}`);
     const { text: name, next } = this.#text(at + 9, end);
     const { text: newName, next: keyAt } = this.#text(next, end);
-    return {
-      unique: [w[at + 1]!, w[at + 2]!],
-      kind,
-      node: this.#index(w[at + 4]!),
-      otherNode: w[at + 5]! < 0 ? -1 : this.#index(w[at + 5]!),
-      size: wide(w, at + 6),
-      length: w[at + 8]!,
-      name,
-      newName,
-      key: this.#key(keyAt, end).key,
-    };
+    const key = this.#key(keyAt, end);
+    const unique = [w[at + 1]!, w[at + 2]!] as const;
+    const [size, length] = [wide(w, at + 6), w[at + 8]!];
+    const node = this.#index(w[at + 4]!);
+    const otherNode = w[at + 5]! < 0 ? -1 : this.#index(w[at + 5]!);
+    if (node < 0 || (kind === IntentKind.RENAME && otherNode < 0)) return [];
+    return [{ unique, kind, node, otherNode, size, length, name, newName, key }];
   }
 
   #verdict(at: number, end: number): OpenVerdict {
@@ -371,55 +374,79 @@ class Reader {
       case VerdictKind.HAPPENED:
         return { unique, verdict: { kind: 'happened', bytes: w[at + 4]! } };
       case VerdictKind.ANSWERED:
-        return { unique, verdict: { kind: 'answered', length: w[at + 4]!, words: w.slice(at + 5, end) } };
+        return { unique, verdict: this.#answer(w[at + 4]!, at + 5, end) };
       case VerdictKind.GAVE: {
-        const lookups: [number, number][] = [];
-        for (let i = at + 4; i + 1 < end; i += 2) lookups.push([this.#index(w[i]!), w[i + 1]!]);
-        return { unique, verdict: { kind: 'gave', lookups } };
+        const given: [number, number][] = [];
+        for (let i = at + 4; i + 1 < end; i += 2) given.push([w[i]!, w[i + 1]!]);
+        return { unique, verdict: { kind: 'gave', lookups: this.#lookups(given) } };
       }
       default:
         throw new RangeError(`session journal: a verdict ${w[at + 3]}`);
     }
   }
 
+  #answer(length: number, at: number, end: number): Extract<Verdict, { kind: 'answered' }> {
+    if (end - at !== (length <= 0 ? 0 : (length + 3) >>> 2))
+      throw new RangeError('session journal: a bad answer');
+    return { kind: 'answered', length, words: this.#words.slice(at, end) };
+  }
+
   #lastVerdict({ at, end, lookups }: Last): OpenVerdict {
     const w = this.#words;
     const unique = [w[at + 1]!, w[at + 2]!] as const;
-    if (w[at + 4] === 1)
-      return { unique, verdict: { kind: 'answered', length: w[at + 3]!, words: w.slice(at + 5, end) } };
-    const given = [...lookups].map(([slot, count]) => [this.#index(slot), count] as const);
-    return { unique, verdict: { kind: 'gave', lookups: given } };
+    if (w[at + 4] === 1) return { unique, verdict: this.#answer(w[at + 3]!, at + 5, end) };
+    return { unique, verdict: { kind: 'gave', lookups: this.#lookups(lookups) } };
   }
 
-  /** The index in the saved form of a node, which gets one if it has none. */
+  /** Counts by slot as counts by the index in the saved form. */
+  #lookups(counts: Iterable<readonly [slot: number, count: number]>): [node: number, count: number][] {
+    const lookups: [number, number][] = [];
+    for (const [slot, count] of counts) {
+      const node = this.#index(slot);
+      if (node >= 0) lookups.push([node, count]);
+    }
+    return lookups;
+  }
+
+  /**
+   * The index in the saved form of a node, which gets one if it has none.
+   * @returns -1 for a node whose key could not be told: nobody could find it again.
+   */
   #index(slot: number): number {
     const known = this.#indexes.get(slot);
     if (known !== undefined) return known;
     const node = this.#nodes.get(slot);
-    if (node === undefined) throw new RangeError(`session journal: no node ${slot}`);
+    if (node === undefined) return -1;
     const { key, low, high, generation } = node;
     this.#saved.push({ key, low, high, generation });
     this.#indexes.set(slot, this.#saved.length - 1);
     return this.#saved.length - 1;
   }
 
-  #key(at: number, end: number): { key: SavedNode['key'] | undefined } {
+  #nodeKey(at: number, end: number): SavedNode['key'] {
+    const key = this.#key(at, end);
+    if (key === undefined) throw new RangeError('session journal: a node without a key');
+    return key;
+  }
+
+  #key(at: number, end: number): SavedNode['key'] | undefined {
     const w = this.#words;
     const form = w[at]! & 3;
     const length = w[at]! >>> 2;
-    if (at >= end) throw new RangeError('session journal: a key is missing');
+    const words = form === KEY_NUMBER ? 3 : 1;
+    if (at + words > end) throw new RangeError('session journal: a key is missing');
     switch (form) {
       case KEY_NONE:
-        return { key: undefined };
+        return undefined;
       case KEY_NUMBER:
-        return { key: { n: new Float64Array(w.slice(at + 1, at + 3).buffer)[0]! } };
+        return { n: new Float64Array(w.slice(at + 1, at + 3).buffer)[0]! };
       case KEY_TEXT:
-        return { key: { s: this.#text(at, end).text } };
+        return { s: this.#text(at, end).text };
       case KEY_BYTES:
       default: {
         if (at + 1 + ((length + 3) >>> 2) > end) throw new RangeError('session journal: a key is cut short');
         const bytes = Buffer.from(w.buffer, w.byteOffset + (at + 1) * 4, length);
-        return { key: { b: bytes.toString('base64') } };
+        return { b: bytes.toString('base64') };
       }
     }
   }

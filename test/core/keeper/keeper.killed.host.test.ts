@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startDaemon } from '../../support/daemons.js';
 import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
+  enginesOf,
   keptPassthrough as passthrough,
   killEngine,
   upgrade,
@@ -102,3 +103,46 @@ test('requests are carried out once, however often the engine is killed', async 
   assert.equal(lines, appended);
   assert.ok(lines > 100 && made > 20);
 });
+
+/** Words of the journal's header, and of a record: `core/state/journal`. */
+const ORDER = 2;
+const FIRST_RECORD = 1024;
+const HANDLE_RECORD = 6;
+
+/** Where a journal is broken, given its words, and what is put there. */
+const breaks: Readonly<Record<string, (words: Int32Array) => [at: number, word: number]>> = {
+  'cannot be read': () => [ORDER, 9],
+  'contradicts itself': (words) => {
+    let at = FIRST_RECORD;
+    while ((words[at]! & 0xff) !== HANDLE_RECORD) at += words[at]! >>> 8;
+    return [at + 2, -5];
+  },
+};
+
+for (const [what, where] of Object.entries(breaks)) {
+  test(`a journal that ${what} ends its guests, and others are served`, async (t) => {
+    const running = startDaemon(t, passthrough);
+    const { fuse, frontEnd } = await connect(t, running);
+    await fuse.init();
+    await fuse.create(ROOT, 'file');
+    while (enginesOf(running).length < 2) await new Promise((resolve) => setTimeout(resolve, 10));
+    const [serving] = enginesOf(running);
+    process.kill(serving!, 'SIGSTOP');
+    const descriptors = `/proc/${running.process.pid}/fd`;
+    const journal = readdirSync(descriptors)
+      .map((name) => join(descriptors, name))
+      .find((path) => readlinkSync(path).includes('virtiofs-kit sessions'))!;
+    const fd = openSync(journal, 'r+');
+    const words = new Int32Array(8192);
+    readSync(fd, words, 0, words.byteLength, 0);
+    const [at, word] = where(words);
+    writeSync(fd, Int32Array.of(word), 0, 4, at * 4);
+    closeSync(fd);
+    process.kill(serving!, 'SIGKILL');
+    await frontEnd.ended;
+    const { fuse: next } = await connect(t, running);
+    await next.init();
+    assert.deepEqual(await next.list(ROOT), ['file']);
+    assert.equal(await running.stop(), 0);
+  });
+}
