@@ -103,7 +103,7 @@ class Bench {
     }
     try {
       const trial = await this.#trial(`case-${++this.#cases}`);
-      await within(this.#options.timeout ?? 60_000, run(trial));
+      await within(this.#timeout, run(trial));
       return { name, outcome: 'passed' };
     } catch (error) {
       if (error instanceof NotSupported)
@@ -137,6 +137,10 @@ class Bench {
     await this.#export.close();
   }
 
+  get #timeout(): number {
+    return this.#options.timeout ?? 60_000;
+  }
+
   #has(method: Method): boolean {
     return this.#export.backend[method] !== undefined;
   }
@@ -160,7 +164,7 @@ class Bench {
   }
 
   async #begin(): Promise<void> {
-    this.#session = new Session(this.#export, { drainTimeout: 1000 });
+    this.#session = new Session(this.#export, { drainTimeout: Math.min(1000, this.#timeout) });
     this.#client = new Client(this.#session);
     await this.#client.init();
   }

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, relative, sep } from 'node:path';
 import { Transform } from 'node:stream';
@@ -56,18 +56,26 @@ export async function runFiles(
   if (folder !== undefined) rmSync(folder, { recursive: true });
 }
 
-/** Makes a file for each room in `folder`, which imports the tests of the room. */
+/**
+ * Makes a file for each room in `folder`, which imports the tests of the room. Those with most to
+ * do, by the length of their tests, come first, so that the last ones are short.
+ */
 function rooms(root: string, paths: readonly string[], folder: string): string[] {
-  const imports = new Map<string, string>();
+  const rooms = new Map<string, { text: string; bytes: number }>();
   for (const path of paths) {
-    const room = relative(root, path).split(sep).slice(0, -1).slice(0, 2).join('-');
-    imports.set(room, `${imports.get(room) ?? ''}import '${pathToFileURL(path).href}';\n`);
+    const name = relative(root, path).split(sep).slice(0, -1).slice(0, 2).join('-');
+    const room = rooms.get(name) ?? { text: '', bytes: 0 };
+    room.text += `import '${pathToFileURL(path).href}';\n`;
+    room.bytes += statSync(path).size;
+    rooms.set(name, room);
   }
-  return Array.from(imports, ([room, text]) => {
-    const file = join(folder, `${room}.mjs`);
-    writeFileSync(file, text);
-    return file;
-  });
+  return [...rooms]
+    .sort(([, a], [, b]) => b.bytes - a.bytes)
+    .map(([name, { text }]) => {
+      const file = join(folder, `${name}.mjs`);
+      writeFileSync(file, text);
+      return file;
+    });
 }
 
 interface TestEvent {

@@ -9,7 +9,7 @@ import { kindOf } from '../runner/kinds.js';
  */
 const SEED = process.env['VIRTIOFS_KIT_SEED'];
 const PATH = process.env['VIRTIOFS_KIT_PATH'];
-/** `--quick`: a tenth of the runs, and of the time of races. */
+/** `--quick`: a tenth of the runs and repetitions, and of the time of races. */
 const QUICK = process.env['VIRTIOFS_KIT_QUICK'] !== undefined;
 /** fast-check's own number of runs. */
 const USUAL_RUNS = 100;
@@ -17,6 +17,11 @@ const USUAL_RUNS = 100;
 /** How long a race of threads is run, in milliseconds. */
 export function raceMs(usual: number): number {
   return QUICK ? usual / 10 : usual;
+}
+
+/** How often a test repeats what fails by chance only. */
+export function repetitions(usual: number): number {
+  return QUICK ? Math.ceil(usual / 10) : usual;
 }
 
 /** Checks a property with random values. Once a test: a path belongs to one property. */
@@ -29,7 +34,7 @@ export async function checkProperty<T>(
   const details = await fc.check(property as fc.IAsyncProperty<T>, {
     includeErrorInReport: true,
     ...parameters,
-    ...(QUICK && { numRuns: Math.ceil((parameters.numRuns ?? USUAL_RUNS) / 10) }),
+    numRuns: repetitions(parameters.numRuns ?? USUAL_RUNS),
     ...repeated(),
   });
   if (!details.failed) return;

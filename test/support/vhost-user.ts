@@ -42,6 +42,12 @@ export class LogLines {
   }
 }
 
+/**
+ * Memory of a front-end of an echo server. Buffers over it count for V8 as its own, so that with
+ * much of it collections take most of the time.
+ */
+const MEMORY_BYTES = 2 ** 20;
+
 /** A server in this process whose sessions echo. */
 export class EchoServer {
   readonly path: string;
@@ -78,7 +84,11 @@ export class EchoServer {
 
   /** A front-end with everything set up. */
   async connect(t: TestContext, options: FrontEndOptions = {}): Promise<FrontEnd> {
-    const frontEnd = await FrontEnd.connect(this.path, { requestQueues: 2, ...options });
+    const frontEnd = await FrontEnd.connect(this.path, {
+      requestQueues: 2,
+      memory: MEMORY_BYTES,
+      ...options,
+    });
     t.after(() => frontEnd.close());
     return frontEnd;
   }

@@ -9,7 +9,7 @@ import { Space } from '../../../backends/memfs/tree/space.js';
 import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FallocateMode, FileType, FsError, OpenFlags, WriteFlags } from '../../../core/backend/index.js';
 import { bufferOf, caller, host } from './support.js';
-import { checkProperty } from '../../support/random.js';
+import { checkProperty, repetitions } from '../../support/random.js';
 import { entriesOf } from '../../support/listings.js';
 
 function make({ pages = 1 << 20, inodes = 200_000, arena = new Arena() } = {}) {
@@ -25,7 +25,7 @@ const is = (code: string) => (error: unknown) => error instanceof FsError && err
 
 test('a listing under creations and removals has every name that was there throughout, once', () => {
   const { fs, top } = make();
-  const count = 100_000;
+  const count = repetitions(100_000);
   for (let i = 0; i < count; i++) fs.mknod(top, `stays-or-goes-${i}`, FileType.REGULAR | 0o644, 0, root);
   const seen = new Map<string, number>();
   let step = 0;

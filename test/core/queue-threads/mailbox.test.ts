@@ -4,6 +4,7 @@ import { describe, it, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { EngineMailbox, mailboxMemory, ThreadMailbox } from '../../../core/queue-threads/mailbox.js';
+import { repetitions } from '../../support/random.js';
 import { failsAt, type MailboxData, type MailboxReport, STOP } from './mailbox-engine.js';
 
 interface Answer {
@@ -169,7 +170,7 @@ describe('the end that passes requests on', () => {
 
 test('between threads nothing is lost, doubled or put into another order, and no thread sleeps while it has work', async () => {
   const size = 128;
-  const count = 200_000;
+  const count = repetitions(200_000);
   const memory = mailboxMemory(size);
   const awake = new SharedArrayBuffer(4);
   const data: MailboxData = { memory, size, awake };

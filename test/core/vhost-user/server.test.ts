@@ -43,7 +43,7 @@ test('front-ends come and go, several at a time, each with a session of its own'
 test('a hundred connections leave no descriptor and no memory mapped', async (t) => {
   const echo = EchoServer.start(t);
   const once = async () => {
-    const frontEnd = await FrontEnd.connect(echo.path);
+    const frontEnd = await FrontEnd.connect(echo.path, { memory: 2 ** 16 });
     await frontEnd.request(1, [Uint8Array.of(1)], [1]);
     frontEnd.close();
     await until(() => echo.server.connections === 0, 'the front-end is gone');

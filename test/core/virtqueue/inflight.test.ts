@@ -5,7 +5,7 @@ import { EAGAIN } from '../../../core/system/calls/negative-errno.js';
 import { drain } from '../../../core/system/index.js';
 import { inflightBytes } from '../../../core/virtqueue/index.js';
 import { DATA, echo, GUEST, Rig, type RigOptions, until } from './rig.js';
-import { Random } from '../../support/random.js';
+import { Random, repetitions } from '../../support/random.js';
 
 function rigOf(t: TestContext, options: RigOptions = {}): Rig {
   const rig = new Rig({ size: 8, inflight: 8, ...options });
@@ -193,7 +193,7 @@ test('a region that does not fit the ring is refused', (t) => {
 
 test('a region full of nonsense costs its own queue only', async (t) => {
   const random = new Random(12345);
-  for (let round = 0; round < 300; round++) {
+  for (let round = 0; round < repetitions(300); round++) {
     const rig = rigOf(t);
     rig.start(() => undefined);
     for (const byte of [1, 2, 3]) submit(rig, byte);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
 import { type Fd, CallList, IoThreads, type IoWork, NativeMemory } from '../../../../core/system/index.js';
+import { repetitions } from '../../../support/random.js';
 
 const BLOCK = 4096;
 const EIO = -5;
@@ -106,7 +107,7 @@ test('a list is used again and again, by any thread', async (t) => {
   const fd = numbered(t);
   const threads = await started(3);
   const works = Array.from({ length: 6 }, () => new Work(t));
-  for (let round = 0; round < 200; round++) {
+  for (let round = 0; round < repetitions(200); round++) {
     const blocks = works.map((_, i) =>
       Array.from({ length: 1 + ((round + i) % 9) }, (__, j) => (round * 7 + i * 5 + j) % 64),
     );
@@ -170,7 +171,7 @@ test('what goes wrong with a transfer is its result', async (t) => {
 
 test('the end waits for what was given', async (t) => {
   const fd = numbered(t);
-  for (let round = 0; round < 5; round++) {
+  for (let round = 0; round < repetitions(5); round++) {
     const threads = await started(2);
     const works = Array.from({ length: 4 }, () => new Work(t).read(fd, [1, 2, 3, 4, 5]));
     for (const work of works) {

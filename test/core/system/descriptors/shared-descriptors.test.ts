@@ -13,6 +13,7 @@ import {
   MOST_THREADS,
   SharedDescriptors,
 } from '../../../../core/system/index.js';
+import { raceMs } from '../../../support/random.js';
 import { Place, PLACE_WORDS, type ReaderData, type ReaderReport, Progress } from '../descriptor-reader.js';
 
 /** Where serials begin in the shared state, in words: after the turns, of 16 words each. */
@@ -351,7 +352,7 @@ test('a thread reads no file but the one that it has found, while descriptors ar
     opened += 1;
   }
 
-  const end = performance.now() + 1500;
+  const end = performance.now() + raceMs(1500);
   while (performance.now() < end || Atomics.load(progress, Progress.READS) < 100) {
     for (let i = 0; i < 40; i++) change(opened % places);
     waited += descriptors.pending;

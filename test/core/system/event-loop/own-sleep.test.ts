@@ -18,6 +18,7 @@ import {
   watchClosely,
   watchSignals,
 } from '../../../../core/system/index.js';
+import { repetitions } from '../../../support/random.js';
 
 const PROGRAM = fileURLToPath(new URL('./sleeper.js', import.meta.url));
 
@@ -155,7 +156,8 @@ test('a process ends when its last watch is closed', async () => {
 });
 
 test('a process exits while a thread of it sleeps', async () => {
-  for (let i = 0; i < 5; i++) assert.deepEqual(await run('exit-beside-thread'), { code: 7, stderr: '' });
+  for (let i = 0; i < repetitions(5); i++)
+    assert.deepEqual(await run('exit-beside-thread'), { code: 7, stderr: '' });
 });
 
 test('a thread ends when its last watch is closed', async () => {
