@@ -5,6 +5,7 @@ import {
   type BackendHost,
   type CachePolicy,
   counter,
+  gauge,
   FsError,
   type Health,
   ModeBits,
@@ -116,7 +117,10 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
       );
     },
     health: () => run(healthOf(layers)),
-    metrics: () => [counter('copy_ups', 'Files and directories copied up.', union().copyUps)],
+    metrics: () => [
+      counter('copy_ups', 'Files and directories copied up.', union().copyUps),
+      gauge('known_nodes', 'Files and directories that it keeps in memory.', union().knownNodes),
+    ],
     key: (node: OverlayNode): string => node.identity,
     resolve: (key: NodeKey): Awaitable<OverlayNode> => run(resolveNode(union(), places, String(key))),
     ...nameOperations(union, shown),

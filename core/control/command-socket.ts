@@ -38,7 +38,7 @@ export class CommandSocket {
    * @throws NodeJS.ErrnoException if the path cannot be a socket.
    */
   static async listen(path: string, reply: Reply, log: Logger): Promise<CommandSocket | undefined> {
-    if (await isListening(path)) return undefined;
+    if (await isPathTaken(path)) return undefined;
     const made = new CommandSocket(reply, log);
     const umask = process.umask(0o177);
     try {
@@ -90,7 +90,7 @@ export class CommandSocket {
 }
 
 /** Whether somebody listens on a path; a socket that nobody listens on is removed. */
-export async function isListening(path: string): Promise<boolean> {
+export async function isPathTaken(path: string): Promise<boolean> {
   const socket = connect(path);
   try {
     await once(socket, 'connect');

@@ -5,6 +5,6 @@
  * daemon listens on one (`serve --control`), and so does each mount of a bucket, in its cache
  * folder.
  */
-export { CommandSocket, isListening, type Reply } from './command-socket.js';
+export { CommandSocket, isPathTaken, type Reply } from './command-socket.js';
 export { askSocket } from './client.js';
 export type { CommandRequest } from './messages.js';

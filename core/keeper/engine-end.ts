@@ -24,7 +24,7 @@ export interface Beginning {
 }
 
 /** What an engine goes on with that serves. */
-export interface Served {
+export interface KeptState {
   /** Memory in which the sessions of each export are kept. */
   readonly journals: readonly OwnedFd[];
   /** Ids of the connections whose sessions it has. */
@@ -103,7 +103,7 @@ export class KeptEngine {
   }
 
   /** Takes connections from here on. */
-  async serve(service: EngineService, { journals, connections, held }: Served): Promise<void> {
+  async serve(service: EngineService, { journals, connections, held }: KeptState): Promise<void> {
     this.#service = service;
     for (const given of this.#early.splice(0)) service.connect(given);
     const fds = journals.map((fd) => fd.value);

@@ -21,6 +21,6 @@ export {
   type Beginning,
   type GivenConnection,
   type HandedOver,
-  type Served,
+  type KeptState,
 } from './engine-end.js';
 export type { Connection } from './messages.js';

@@ -17,6 +17,8 @@ export interface ExportFigures {
   readonly nodes: number;
   readonly handles: number;
   readonly inFlight: number;
+  /** Bytes that the listings of open directories take, of the limit that all guests share. */
+  readonly listingBytes: number;
   /** Locked ranges, and lock requests that wait. */
   readonly locks: number;
   readonly waitingLocks: number;

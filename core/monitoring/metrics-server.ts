@@ -1,7 +1,7 @@
 import { createServer, type Server } from 'node:http';
 import { isIP } from 'node:net';
 import { UsageError, type Logger } from '../backend/index.js';
-import { isListening } from '../control/index.js';
+import { isPathTaken } from '../control/index.js';
 import { listenOnLoopback, type OwnedFd, SystemError } from '../system/index.js';
 import type { DaemonFigures } from './figures.js';
 
@@ -67,7 +67,7 @@ export class MetricsServer {
     collect: () => Promise<DaemonFigures>,
     log: Logger,
   ): Promise<MetricsServer> {
-    if (typeof where === 'string' && (await isListening(where))) {
+    if (typeof where === 'string' && (await isPathTaken(where))) {
       throw new UsageError(`--metrics unix:${where}: another process listens there`);
     }
     // Only those who ask for figures pay for the library.

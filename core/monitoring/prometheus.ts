@@ -58,6 +58,7 @@ const ROWS: readonly Row[] = [
   gauge('mounts', 'Guests that have mounted the export.', (one) => one.mounts),
   gauge('nodes', 'Files and directories that guests know.', (one) => one.nodes),
   gauge('handles', 'Open files and directories.', (one) => one.handles),
+  gauge('listing_bytes', 'Memory that listings of open directories take.', (one) => one.listingBytes),
   gauge('requests_in_flight', 'Requests that wait for the backend or for a lock.', (one) => one.inFlight),
   gauge('locks', 'Locked ranges.', (one) => one.locks),
   gauge('waiting_locks', 'Lock requests that wait.', (one) => one.waitingLocks),

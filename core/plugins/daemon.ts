@@ -36,7 +36,7 @@ import {
   type OpenExportOptions,
 } from './open-export.js';
 import { makeJournalMemory, noJournal, withJournalMemory } from './journal-memory.js';
-import { figuresOf, type Served } from './figures.js';
+import { figuresOf, type FigureSource } from './figures.js';
 import { limited } from './rate-limited-log.js';
 import { check } from './option-descriptions.js';
 import { suggestion } from './suggestion.js';
@@ -105,7 +105,7 @@ export class Daemon {
   /** Ends the use of a session journal's memory. */
   readonly #journals: (() => void)[] = [];
   /** What each server serves, and counts. */
-  readonly #served = new Map<VhostUserServer, Served>();
+  readonly #served = new Map<VhostUserServer, FigureSource>();
   readonly #started = Date.now() / 1000;
   /** Options of the sessions of a server. */
   readonly #sessionOptions: (() => SessionOptions)[] = [];

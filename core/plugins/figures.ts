@@ -5,7 +5,7 @@ import type { Export } from '../state/index.js';
 import type { VhostUserServer } from '../vhost-user/index.js';
 
 /** What a server serves, and what its guests have done. */
-export interface Served {
+export interface FigureSource {
   readonly tag: string;
   /** Tells it from others with the same tag: a path or a descriptor's number. */
   readonly socket: string;
@@ -20,7 +20,7 @@ const HEALTH_TIMEOUT_MS = 2000;
 /** What there is to see of a server now. Never rejects. */
 export async function figuresOf(
   server: VhostUserServer,
-  { tag, backend, export: shared, counters }: Served,
+  { tag, backend, export: shared, counters }: FigureSource,
   log: Logger,
 ): Promise<ExportFigures> {
   const sessions = server.sessions.filter((session) => session instanceof Session);
@@ -37,6 +37,7 @@ export async function figuresOf(
     mounts: sessions.filter(({ negotiated }) => negotiated !== undefined).length,
     nodes: shared.nodes.size,
     handles: sum(({ handles }) => handles.size),
+    listingBytes: shared.listings.used,
     inFlight: sum(({ inFlight }) => inFlight),
     locks: sum(({ locks }) => locks.counts.locks),
     waitingLocks: sum(({ locks }) => locks.counts.waiters),

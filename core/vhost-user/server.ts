@@ -2,7 +2,7 @@ import { type Fd, type Log, UnixConnection, UnixListener, watch, type Watch } fr
 import { Poller } from '../virtqueue/index.js';
 import { VhostUserDevice, type DeviceOptions, type DeviceSession } from './device.js';
 import { bindSocket, ListenError, type ListenOptions } from './listen.js';
-import { isListening } from './socket-options.js';
+import { isListeningSocket } from './socket-options.js';
 
 /** How a server listens, and what it serves. */
 export interface ServerOptions extends DeviceOptions, ListenOptions {
@@ -129,7 +129,7 @@ export class VhostUserServer {
   #inherit(fd: Fd): void {
     let listening: boolean;
     try {
-      listening = isListening(fd);
+      listening = isListeningSocket(fd);
     } catch (error) {
       throw new ListenError(`--fd ${fd}: not an open socket; pass one that listens or is connected`, {
         cause: error,

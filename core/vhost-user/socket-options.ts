@@ -24,7 +24,7 @@ function option(fd: Fd, name: number, bytes: number): Uint32Array {
  * Whether an inherited socket listens, or is connected already.
  * @throws SystemError if it is no socket.
  */
-export function isListening(fd: Fd): boolean {
+export function isListeningSocket(fd: Fd): boolean {
   return option(fd, SO_ACCEPTCONN, 4)[0] !== 0;
 }
 

@@ -4,7 +4,7 @@ import { FuseClient, ROOT } from '../support/fuse-client.js';
 import { fuseTransport } from '../support/vhost-user.js';
 import { Random } from '../support/random.js';
 
-const SIZE = 65_536;
+const FILE_BYTES = 65_536;
 
 /** How long requests took, in milliseconds. */
 export interface Latency {
@@ -49,7 +49,7 @@ export class Canary {
    */
   async work(end: number): Promise<Latency> {
     this.#times = [];
-    const kept = this.#random.bytes(SIZE);
+    const kept = this.#random.bytes(FILE_BYTES);
     const old = await this.#make('kept', kept);
     while (Date.now() < end) {
       await this.#file(`file-${(this.#round += 1)}`);
@@ -78,16 +78,16 @@ export class Canary {
   }
 
   async #holds({ id, fh }: { id: bigint; fh: bigint }, data: Uint8Array): Promise<void> {
-    assert.ok(Buffer.from(data).equals(await this.#client.read(id, fh, 0, SIZE)), "the canary's data");
+    assert.ok(Buffer.from(data).equals(await this.#client.read(id, fh, 0, FILE_BYTES)), "the canary's data");
   }
 
   async #file(name: string): Promise<void> {
     const client = this.#client;
-    const data = this.#random.bytes(SIZE);
+    const data = this.#random.bytes(FILE_BYTES);
     const file = await this.#make(name, data);
     await client.fsync(file.id, file.fh);
     await this.#holds(file, data);
-    assert.equal((await client.getattr(file.id)).size, SIZE);
+    assert.equal((await client.getattr(file.id)).size, FILE_BYTES);
     await client.rename(ROOT, name, ROOT, 'renamed');
     assert.equal((await client.lookup(ROOT, 'renamed')).nodeid, file.id);
     assert.ok((await client.list(ROOT)).includes('renamed'));

@@ -13,7 +13,12 @@ import {
   UnixConnection,
 } from '../../core/system/index.js';
 import { encodeMessage, encodeU64, Request } from '../../core/vhost-user/messages.js';
-import { type Descriptors, everyProtocolFeature, makeMessage, MEMORY } from '../support/hostile-messages.js';
+import {
+  type Descriptors,
+  everyProtocolFeature,
+  makeMessage,
+  MEMORY_BYTES,
+} from '../support/hostile-messages.js';
 import { Random } from '../support/random.js';
 import { startOf } from './attacker.js';
 
@@ -29,10 +34,14 @@ const folder = mkdtempSync(join(tmpdir(), 'vfk-messages-'));
 const fifo = join(folder, 'fifo');
 const file = join(folder, 'file');
 spawnSync('mkfifo', [fifo]);
-writeFileSync(file, new Uint8Array(4 * MEMORY));
+writeFileSync(file, new Uint8Array(4 * MEMORY_BYTES));
 const opened = (path: string, flags: string): Fd => openSync(path, flags) as Fd;
 const seals = Seal.GROW | Seal.SHRINK | Seal.SEAL;
-const memory = [memfd('one', 4 * MEMORY, seals), memfd('two', 4 * MEMORY, 0), memfd('short', MEMORY, seals)];
+const memory = [
+  memfd('one', 4 * MEMORY_BYTES, seals),
+  memfd('two', 4 * MEMORY_BYTES, 0),
+  memfd('short', MEMORY_BYTES, seals),
+];
 const events = Array.from({ length: 4 }, () => eventfd());
 const [one, other] = UnixConnection.pair();
 const descriptors: Descriptors = {

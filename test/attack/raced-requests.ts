@@ -14,7 +14,7 @@ import { startOf } from './attacker.js';
  * memory in which they lie. It believes nothing that comes back.
  */
 
-const RING = 256;
+const RING_SIZE = 256;
 /** Requests that lie in the ring together. */
 const SLOTS = 64;
 const IN_BYTES = 16384;
@@ -25,7 +25,7 @@ const PATIENCE_MS = 300;
 const BATCHES = 400;
 /** One in so many descriptors has a length that cannot be right: the daemon stops the queue. */
 const BAD_DESCRIPTOR = 20_000;
-const HEADER = 40;
+const HEADER_BYTES = 40;
 const NEXT = 1;
 const WRITE = 2;
 
@@ -68,9 +68,9 @@ class BlindQueue {
   get ring(): readonly (readonly [number, number])[] {
     const { descriptors, available, used } = this.#frontEnd.queues[this.#index]!.driver;
     return [
-      [descriptors - this.#base, RING * 16],
-      [available - this.#base, 4 + RING * 2],
-      [used - this.#base, 4 + RING * 8],
+      [descriptors - this.#base, RING_SIZE * 16],
+      [available - this.#base, 4 + RING_SIZE * 2],
+      [used - this.#base, 4 + RING_SIZE * 8],
     ];
   }
 
@@ -107,7 +107,7 @@ class BlindQueue {
     const used = driver.used - this.#base;
     const from = this.#view.getUint16(used + 2, true);
     for (let slot = 0; slot < SLOTS; slot++) {
-      this.#view.setUint16(available + 4 + 2 * ((this.#next + slot) % RING), slot * 4, true);
+      this.#view.setUint16(available + 4 + 2 * ((this.#next + slot) % RING_SIZE), slot * 4, true);
     }
     this.#next = (this.#next + SLOTS) & 0xffff;
     this.#view.setUint16(available + 2, this.#next, true);
@@ -171,7 +171,7 @@ function initRequest(): Uint8Array {
 async function connection(): Promise<void> {
   const frontEnd = await FrontEnd.connect(socket, {
     requestQueues: 1 + random.below(2),
-    queueSize: RING,
+    queueSize: RING_SIZE,
     eventIdx: random.chance(50),
     memorySlots: random.chance(50),
     memory: 8 * 2 ** 20,
@@ -193,7 +193,7 @@ async function connection(): Promise<void> {
         const made = makeRequest(random, guesses, client);
         sent.push(made);
         // A request without a header stops the queue.
-        const isShort = made.bytes.length < HEADER && !random.once(BAD_DESCRIPTOR);
+        const isShort = made.bytes.length < HEADER_BYTES && !random.once(BAD_DESCRIPTOR);
         queue.put(slot, random, isShort ? harmless[1]! : made.bytes);
       }
       const done = await queue.publish();

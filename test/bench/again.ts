@@ -1,9 +1,9 @@
 import { type Message, NativeWindow, SegmentList } from '../../core/memory/index.js';
 import { NativeMemory } from '../../core/system/index.js';
 
-const PAGE = 4096;
+const PAGE_BYTES = 4096;
 /** Offset of the reply's header, so that what follows it begins on a page. */
-const REPLY = 2 * PAGE - 16;
+const REPLY_BYTES = 2 * PAGE_BYTES - 16;
 
 /** A request that can be sent again and again. It has the segments that Linux gives it. */
 export class Again implements Message {
@@ -19,7 +19,7 @@ export class Again implements Message {
    */
   constructor(input: Uint8Array, inputCut: readonly number[], outputCut: readonly number[]) {
     const room = outputCut.reduce((sum, length) => sum + length, 0);
-    this.#memory = NativeMemory.allocate(REPLY + room + PAGE);
+    this.#memory = NativeMemory.allocate(REPLY_BYTES + room + PAGE_BYTES);
     this.#memory.u8.set(input);
     const window = new NativeWindow(this.#memory);
     this.readable = new SegmentList(window, inputCut.length);
@@ -29,7 +29,7 @@ export class Again implements Message {
       this.readable.push(at, length);
       at += length;
     }
-    at = this.#memory.address + REPLY;
+    at = this.#memory.address + REPLY_BYTES;
     for (const length of outputCut) {
       this.writable.push(at, length);
       at += length;
@@ -44,7 +44,7 @@ export class Again implements Message {
 
   /** 32 bits of the last reply, at an offset behind its header. */
   word(offset: number): number {
-    return this.#memory.u32[(REPLY + 16 + offset) >> 2]!;
+    return this.#memory.u32[(REPLY_BYTES + 16 + offset) >> 2]!;
   }
 
   complete(written: number): void {

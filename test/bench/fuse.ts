@@ -7,12 +7,12 @@ import type { Attributes, Backend, Entry, GuestBuffer, Opened } from '../../core
 import { Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { Export } from '../../core/state/index.js';
-import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
+import { RequestBytes, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 import { Loopback } from '../support/loopback.js';
 import { Again } from './again.js';
 
 const requests = Number(process.argv[2] ?? 2_000_000);
-const PAGE = 4096;
+const PAGE_BYTES = 4096;
 
 const root = {};
 const file = {};
@@ -53,22 +53,37 @@ await client.init();
 const { nodeid } = await client.lookup(ROOT, 'file');
 const { fh } = await client.open(nodeid);
 
-const readArgs = new Fields().u64(fh).u64(0).u32(PAGE).u32(0).u64(0).u32(0).u32(0);
-const writeArgs = new Fields().u64(fh).u64(0).u32(PAGE).u32(0).u64(0).u32(0).u32(0).raw(new Uint8Array(PAGE));
+const readArgs = new RequestBytes().u64(fh).u64(0).u32(PAGE_BYTES).u32(0).u64(0).u32(0).u32(0);
+const writeArgs = new RequestBytes()
+  .u64(fh)
+  .u64(0)
+  .u32(PAGE_BYTES)
+  .u32(0)
+  .u64(0)
+  .u32(0)
+  .u32(0)
+  .raw(new Uint8Array(PAGE_BYTES));
 const cases: readonly (readonly [string, Again])[] = [
   [
     'GETATTR',
-    new Again(client.encode(Op.GETATTR, nodeid, new Fields().u64(0).u64(0).bytes()), [40, 16], [16, 104]),
+    new Again(
+      client.encode(Op.GETATTR, nodeid, new RequestBytes().u64(0).u64(0).bytes()),
+      [40, 16],
+      [16, 104],
+    ),
   ],
-  ['READ 4 KiB', new Again(client.encode(Op.READ, nodeid, readArgs.bytes()), [40, 40], [16, PAGE])],
-  ['WRITE 4 KiB', new Again(client.encode(Op.WRITE, nodeid, writeArgs.bytes()), [40, 40, PAGE], [16, 8])],
+  ['READ 4 KiB', new Again(client.encode(Op.READ, nodeid, readArgs.bytes()), [40, 40], [16, PAGE_BYTES])],
+  [
+    'WRITE 4 KiB',
+    new Again(client.encode(Op.WRITE, nodeid, writeArgs.bytes()), [40, 40, PAGE_BYTES], [16, 8]),
+  ],
   [
     'LOOKUP hit',
-    new Again(client.encode(Op.LOOKUP, ROOT, new Fields().name('file').bytes()), [40, 5], [16, 128]),
+    new Again(client.encode(Op.LOOKUP, ROOT, new RequestBytes().name('file').bytes()), [40, 5], [16, 128]),
   ],
   [
     'LOOKUP miss',
-    new Again(client.encode(Op.LOOKUP, ROOT, new Fields().name('none').bytes()), [40, 5], [16, 128]),
+    new Again(client.encode(Op.LOOKUP, ROOT, new RequestBytes().name('none').bytes()), [40, 5], [16, 128]),
   ],
 ];
 

@@ -10,7 +10,7 @@ import type { Backend } from '../../core/backend/index.js';
 import { Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { Export } from '../../core/state/index.js';
-import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
+import { RequestBytes, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 import { Loopback } from '../support/loopback.js';
 import { defaults, host, memoryLayer, share } from '../backends/overlay/support.js';
 import { Again } from './again.js';
@@ -18,12 +18,12 @@ import { Again } from './again.js';
 const REQUESTS = Number(process.argv[2] ?? 20_000);
 const ROUNDS = 9;
 const FILES = 200;
-const PAGE = 4096;
-const LARGE = 32 * PAGE;
+const PAGE_BYTES = 4096;
+const LARGE_BYTES = 32 * PAGE_BYTES;
 
 const directory = mkdtempSync('/dev/shm/virtiofs-kit-bench-');
 mkdirSync(join(directory, 'd'));
-for (let i = 0; i < FILES; i++) writeFileSync(join(directory, 'd', `f${i}`), Buffer.alloc(LARGE));
+for (let i = 0; i < FILES; i++) writeFileSync(join(directory, 'd', `f${i}`), Buffer.alloc(LARGE_BYTES));
 
 const over = async (): Promise<Backend> =>
   overlay({ ...defaults, upper: await memoryLayer(), lowers: [share(directory)] }) as Backend;
@@ -56,29 +56,37 @@ async function operationsOf(
     const { nodeid } = await client.lookup(parent, `f${i}`);
     const { fh } = await client.open(nodeid);
     const read = (size: number): Again => {
-      const args = new Fields().u64(fh).u64(0).u32(size).u32(0).u64(0).u32(0).u32(0);
+      const args = new RequestBytes().u64(fh).u64(0).u32(size).u32(0).u64(0).u32(0).u32(0);
       return new Again(client.encode(Op.READ, nodeid, args.bytes()), [40, 40], [16, size]);
     };
     lookups.push(lookup(`f${i}`));
     misses.push(lookup(`none${i}`));
     getattrs.push(
-      new Again(client.encode(Op.GETATTR, nodeid, new Fields().u64(0).u64(0).bytes()), [40, 16], [16, 104]),
+      new Again(
+        client.encode(Op.GETATTR, nodeid, new RequestBytes().u64(0).u64(0).bytes()),
+        [40, 16],
+        [16, 104],
+      ),
     );
-    reads.push(read(PAGE));
-    largeReads.push(read(LARGE));
+    reads.push(read(PAGE_BYTES));
+    largeReads.push(read(LARGE_BYTES));
   }
   // Files that the guest forgets after each operation.
-  for (let i = 0; i < FILES; i++) writeFileSync(join(directory, 'd', `g${i}`), Buffer.alloc(PAGE));
+  for (let i = 0; i < FILES; i++) writeFileSync(join(directory, 'd', `g${i}`), Buffer.alloc(PAGE_BYTES));
   for (let i = 0; i < FILES; i++) fresh.push(lookup(`g${i}`));
-  const forget = new Again(client.encode(Op.FORGET, ROOT, new Fields().u64(1).bytes()), [40, 8], []);
-  const open = new Again(client.encode(Op.OPEN, ROOT, new Fields().u32(0).u32(0).bytes()), [40, 8], [16, 16]);
-  const pageArgs = new Fields().u64(0n).u64(0).u32(PAGE).u32(0).u64(0).u32(0).u32(0);
-  const page = new Again(client.encode(Op.READ, ROOT, pageArgs.bytes()), [40, 40], [16, PAGE]);
-  const releaseArgs = new Fields().u64(0n).u32(0).u32(0).u64(0);
+  const forget = new Again(client.encode(Op.FORGET, ROOT, new RequestBytes().u64(1).bytes()), [40, 8], []);
+  const open = new Again(
+    client.encode(Op.OPEN, ROOT, new RequestBytes().u32(0).u32(0).bytes()),
+    [40, 8],
+    [16, 16],
+  );
+  const pageArgs = new RequestBytes().u64(0n).u64(0).u32(PAGE_BYTES).u32(0).u64(0).u32(0).u32(0);
+  const page = new Again(client.encode(Op.READ, ROOT, pageArgs.bytes()), [40, 40], [16, PAGE_BYTES]);
+  const releaseArgs = new RequestBytes().u64(0n).u32(0).u32(0).u64(0);
   const release = new Again(client.encode(Op.RELEASE, ROOT, releaseArgs.bytes()), [40, 24], [16]);
 
   function lookup(name: string): Again {
-    const args = new Fields().name(name).bytes();
+    const args = new RequestBytes().name(name).bytes();
     return new Again(client.encode(Op.LOOKUP, parent, args), [40, args.length], [16, 128]);
   }
 

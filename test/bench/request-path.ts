@@ -19,7 +19,7 @@ import { makeJournalMemory } from '../../core/plugins/journal-memory.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { Export, Journal } from '../../core/state/index.js';
 import { DATA, GUEST, Rig } from '../core/virtqueue/rig.js';
-import { Fields, FuseClient, Op, ROOT } from '../support/fuse-client.js';
+import { RequestBytes, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 
 inlineMore();
 const requests = Number(process.argv[2] ?? 1_000_000);
@@ -27,9 +27,9 @@ const journal = process.argv.includes('journal');
 const inflight = journal || process.argv.includes('inflight');
 const names = process.argv.includes('names');
 const word = process.argv.slice(3).find((each) => !['inflight', 'journal', 'names'].includes(each)) ?? '';
-const PAGE = 4096;
+const PAGE_BYTES = 4096;
 const BATCH = 32;
-const STRIDE = 4 * PAGE;
+const STRIDE_BYTES = 4 * PAGE_BYTES;
 
 const folder = mkdtempSync('/dev/shm/virtiofs-kit-path-');
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
@@ -68,7 +68,7 @@ const client = new FuseClient({
     rig.bytes.set(input, DATA);
     driver.begin();
     driver.readable(GUEST + DATA, input.length);
-    driver.writable(GUEST + DATA + PAGE, outSize);
+    driver.writable(GUEST + DATA + PAGE_BYTES, outSize);
     driver.submit();
     driver.publish();
     const begun = performance.now();
@@ -76,7 +76,7 @@ const client = new FuseClient({
     singles.push((performance.now() - begun) * 1e6);
     driver.poll();
     driver.enableInterrupts();
-    return Promise.resolve(rig.bytes.slice(DATA + PAGE, DATA + PAGE + driver.usedLength));
+    return Promise.resolve(rig.bytes.slice(DATA + PAGE_BYTES, DATA + PAGE_BYTES + driver.usedLength));
   },
 });
 await client.init();
@@ -92,11 +92,11 @@ interface Case {
   readonly writable: readonly number[];
 }
 
-const args = () => new Fields().u64(fh).u64(0).u32(PAGE).u32(0).u64(0).u32(0).u32(0);
+const args = () => new RequestBytes().u64(fh).u64(0).u32(PAGE_BYTES).u32(0).u64(0).u32(0).u32(0);
 const all: readonly Case[] = [
   {
     name: 'GETATTR',
-    request: client.encode(Op.GETATTR, nodeid, new Fields().u64(0).u64(0).bytes()),
+    request: client.encode(Op.GETATTR, nodeid, new RequestBytes().u64(0).u64(0).bytes()),
     readable: [40, 16],
     writable: [16, 104],
   },
@@ -104,23 +104,23 @@ const all: readonly Case[] = [
     name: 'READ 4 KiB',
     request: client.encode(Op.READ, nodeid, args().bytes()),
     readable: [40, 40],
-    writable: [16, PAGE],
+    writable: [16, PAGE_BYTES],
   },
   {
     name: 'WRITE 4 KiB',
-    request: client.encode(Op.WRITE, nodeid, args().raw(new Uint8Array(PAGE)).bytes()),
-    readable: [40, 40, PAGE],
+    request: client.encode(Op.WRITE, nodeid, args().raw(new Uint8Array(PAGE_BYTES)).bytes()),
+    readable: [40, 40, PAGE_BYTES],
     writable: [16, 8],
   },
   {
     name: 'LOOKUP hit',
-    request: client.encode(Op.LOOKUP, ROOT, new Fields().name('file').bytes()),
+    request: client.encode(Op.LOOKUP, ROOT, new RequestBytes().name('file').bytes()),
     readable: [40, 5],
     writable: [16, 128],
   },
   {
     name: 'LOOKUP miss',
-    request: client.encode(Op.LOOKUP, ROOT, new Fields().name('none').bytes()),
+    request: client.encode(Op.LOOKUP, ROOT, new RequestBytes().name('none').bytes()),
     readable: [40, 5],
     writable: [16, 128],
   },
@@ -131,12 +131,12 @@ const cases = all.filter(({ name }) => name.includes(word));
 /** Lays a request out in each of the places, its pieces apart from each other. */
 function place({ request, readable, writable }: Case): readonly (readonly [number, number, boolean])[][] {
   return Array.from({ length: BATCH }, (_, i) => {
-    const base = DATA + i * STRIDE;
+    const base = DATA + i * STRIDE_BYTES;
     const pieces: [number, number, boolean][] = [];
     let from = 0;
     let at = base;
     for (const length of readable) {
-      if (length === PAGE) at = base + PAGE;
+      if (length === PAGE_BYTES) at = base + PAGE_BYTES;
       rig.bytes.set(request.subarray(from, from + length), at);
       pieces.push([GUEST + at, length, false]);
       from += length;
@@ -144,7 +144,7 @@ function place({ request, readable, writable }: Case): readonly (readonly [numbe
     }
     at = base + 512;
     for (const length of writable) {
-      pieces.push([GUEST + (length === PAGE ? base + 2 * PAGE : at), length, true]);
+      pieces.push([GUEST + (length === PAGE_BYTES ? base + 2 * PAGE_BYTES : at), length, true]);
       at += 128;
     }
     return pieces;
@@ -187,14 +187,14 @@ const changes: Readonly<Record<string, (i: number) => Promise<unknown>>> = {
     return async () => {
       await client.release(entry.nodeid, open.fh);
       await client.unlink(ROOT, 'made');
-      await client.send(Op.FORGET, entry.nodeid, new Fields().u64(1).bytes());
+      await client.send(Op.FORGET, entry.nodeid, new RequestBytes().u64(1).bytes());
     };
   },
   UNLINK: async () => {
     const { entry, open } = await client.create(ROOT, 'made', 0o644, 0o302);
     await client.release(entry.nodeid, open.fh);
     await client.unlink(ROOT, 'made');
-    return () => client.send(Op.FORGET, entry.nodeid, new Fields().u64(1).bytes());
+    return () => client.send(Op.FORGET, entry.nodeid, new RequestBytes().u64(1).bytes());
   },
   RENAME: async (i) => {
     await client.rename(ROOT, `moved${i % 2}`, ROOT, `moved${(i + 1) % 2}`);

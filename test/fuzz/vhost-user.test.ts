@@ -20,7 +20,7 @@ import {
   type Descriptors,
   everyProtocolFeature,
   makeMessage,
-  MEMORY,
+  MEMORY_BYTES,
   type Wire,
 } from '../support/hostile-messages.js';
 import { checkProperty } from '../support/random.js';
@@ -33,7 +33,7 @@ const PER_RUN = 500;
 /** Messages sent before the device gets a turn of the event loop. */
 const BURST = 20;
 const EAGAIN = 11;
-const GROWTH = 64 * 2 ** 20;
+const GROWTH_BYTES = 64 * 2 ** 20;
 
 setFlagsFromString('--expose-gc');
 const collectGarbage = runInNewContext('gc') as () => void;
@@ -118,7 +118,7 @@ test(`${MESSAGES} random and mutated messages neither crash, stall nor fatten th
   });
   const honest = await echo.connect(t);
   const seals = Seal.GROW | Seal.SHRINK | Seal.SEAL;
-  const memory = [memfd('zeros', 4 * MEMORY, seals), memfd('noise', 4 * MEMORY, seals)];
+  const memory = [memfd('zeros', 4 * MEMORY_BYTES, seals), memfd('noise', 4 * MEMORY_BYTES, seals)];
   const events = Array.from({ length: 4 }, () => eventfd());
   const [one, other] = UnixConnection.pair();
   const descriptors = {
@@ -157,7 +157,7 @@ test(`${MESSAGES} random and mutated messages neither crash, stall nor fatten th
   );
   collectGarbage();
   const growth = process.memoryUsage.rss() - settled;
-  assert.ok(growth < GROWTH, `${growth} bytes of growth`);
+  assert.ok(growth < GROWTH_BYTES, `${growth} bytes of growth`);
   assert.ok(connections > runs, 'some connections were closed by the device');
   const unexpected = echo.log.complaints.filter(
     (line) => line.startsWith('error') && !line.includes('in time'),

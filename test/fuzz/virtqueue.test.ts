@@ -9,8 +9,8 @@ import { checkProperty, Random } from '../support/random.js';
 const CHAINS = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
 /** Chains in each of fast-check's runs. */
 const PER_RUN = 200;
-const SIZE = 16;
-const MEMORY = 2 * 2 ** 20;
+const RING_SIZE = 16;
+const MEMORY_BYTES = 2 * 2 ** 20;
 const TABLES = 0x8_0000;
 
 function address(random: Random): number {
@@ -19,14 +19,14 @@ function address(random: Random): number {
       return random.pick([
         0,
         GUEST - 1,
-        GUEST + MEMORY,
-        GUEST + MEMORY - 1,
+        GUEST + MEMORY_BYTES,
+        GUEST + MEMORY_BYTES - 1,
         2 ** 53,
         2 ** 63,
         2 ** 64 - 2 ** 11,
       ]);
     case 1:
-      return GUEST + MEMORY - random.below(5000);
+      return GUEST + MEMORY_BYTES - random.below(5000);
     case 2:
       // The ring itself and the tables may be the target of a request. The device then changes them
       // while it reads them.
@@ -39,7 +39,7 @@ function address(random: Random): number {
 function length(random: Random): number {
   switch (random.below(30)) {
     case 0:
-      return random.pick([0, 0xffff_ffff, 0x8000_0000, MEMORY, MEMORY + 1]);
+      return random.pick([0, 0xffff_ffff, 0x8000_0000, MEMORY_BYTES, MEMORY_BYTES + 1]);
     case 1:
       return random.below(65536);
     default:
@@ -57,16 +57,16 @@ function flags(random: Random, writable: boolean, last: boolean): number {
 }
 
 function writeRing(rig: Rig, random: Random): void {
-  const pivot = random.below(SIZE);
-  for (let i = 0; i < SIZE; i++) {
+  const pivot = random.below(RING_SIZE);
+  for (let i = 0; i < RING_SIZE; i++) {
     const next =
-      random.below(30) === 0 ? random.below(65536) : random.below(12) === 0 ? random.below(SIZE) : i + 1;
+      random.below(30) === 0 ? random.below(65536) : random.below(12) === 0 ? random.below(RING_SIZE) : i + 1;
     if (random.below(4) === 0) {
       const table = GUEST + TABLES + random.pick([0, 16, 4096, 8, 1, 4090]);
       const bytes = random.below(10) === 0 ? length(random) : 16 * random.below(20);
       rig.descriptor(i, table, bytes, 4 | (random.below(10) === 0 ? random.below(4) : 0), next);
     } else {
-      const last = i === SIZE - 1 || random.below(4) === 0;
+      const last = i === RING_SIZE - 1 || random.below(4) === 0;
       rig.descriptor(i, address(random), length(random), flags(random, i >= pivot, last), next);
     }
   }
@@ -122,7 +122,7 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
   let served = 0;
   const run = async (seed: number) => {
     const random = new Random(seed);
-    const rig = new Rig({ size: SIZE, eventIdx: random.below(2) === 0, memory: MEMORY });
+    const rig = new Rig({ size: RING_SIZE, eventIdx: random.below(2) === 0, memory: MEMORY_BYTES });
     const held: Message[] = [];
     const handle = serve(random, held);
     const start = () =>
@@ -136,7 +136,7 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
       if (i % 4 === 0) writeRing(rig, random);
       if (random.below(50) === 0) rig.halves[available + 1] = random.below(65536);
       rig.halves[available] = random.below(4);
-      rig.offer(random.below(60) === 0 ? random.below(65536) : random.below(SIZE));
+      rig.offer(random.below(60) === 0 ? random.below(65536) : random.below(RING_SIZE));
       chains += 1;
       if (held.length > 4) held.splice(random.below(held.length), 1)[0]!.complete(0);
       if (rig.queue.broken) {

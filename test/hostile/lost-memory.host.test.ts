@@ -28,7 +28,7 @@ import { fuseTransport, temporaryFolder } from '../support/vhost-user.js';
  * serves another guest at the same time.
  */
 
-const SIZE = 2 ** 22;
+const MEMORY_BYTES = 2 ** 22;
 const GUEST = 2 ** 40;
 const MFD_CLOEXEC_HUGETLB = 5;
 const memfdCreate = libc<(name: string, flags: number) => number>('memfd_create', 'int', ['str', 'uint']);
@@ -43,7 +43,7 @@ const kinds: Readonly<Record<string, Memory>> = {
     const fd = new OwnedFd(openSync(path, 'w+') as Fd);
     rmSync(path);
     t.after(() => fd.close());
-    ftruncateSync(fd.value, SIZE);
+    ftruncateSync(fd.value, MEMORY_BYTES);
     return { fd, lose: () => ftruncateSync(fd.value, 0) };
   },
   'a file on a full tmpfs': (t) => {
@@ -55,7 +55,7 @@ const kinds: Readonly<Record<string, Memory>> = {
       spawnSync('umount', ['-l', directory]);
       rmdirSync(directory);
     });
-    ftruncateSync(fd.value, SIZE);
+    ftruncateSync(fd.value, MEMORY_BYTES);
     const fill = () =>
       spawnSync('dd', ['if=/dev/zero', `of=${join(directory, 'rest')}`, 'bs=4096', 'count=100']);
     return { fd, lose: fill };
@@ -65,7 +65,7 @@ const kinds: Readonly<Record<string, Memory>> = {
     if (value < 0) return undefined;
     const fd = new OwnedFd(value);
     t.after(() => fd.close());
-    ftruncateSync(value, SIZE);
+    ftruncateSync(value, MEMORY_BYTES);
     return { fd, lose: () => undefined };
   },
 };
@@ -115,7 +115,7 @@ for (const [name, memory] of Object.entries(kinds)) {
       const socket = await serve(t);
       const other = await guest(t, socket);
       const { frontEnd, client } = await guest(t, socket);
-      const region = { guestAddress: GUEST, size: SIZE, userAddress: 2 ** 41, mmapOffset: 0 };
+      const region = { guestAddress: GUEST, size: MEMORY_BYTES, userAddress: 2 ** 41, mmapOffset: 0 };
       const table = encodeMemoryTable([frontEnd.memory.region, region]);
       try {
         await frontEnd.channel.command('SET_MEM_TABLE', table, [frontEnd.memory.fd, made.fd.value]);
@@ -137,7 +137,7 @@ for (const [name, memory] of Object.entries(kinds)) {
 function ask(frontEnd: FrontEnd, client: FuseClient, use: 'requests' | 'replies'): void {
   const { memory, queues } = frontEnd;
   const { driver, kick } = queues[1]!;
-  const lost = GUEST + SIZE - 4096;
+  const lost = GUEST + MEMORY_BYTES - 4096;
   const offset = memory.allocate(4096);
   const request = client.encode(3, ROOT, new Uint8Array(16));
   memory.bytes.set(request, offset);

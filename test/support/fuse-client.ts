@@ -161,14 +161,17 @@ export interface Caller {
   readonly queue: number;
 }
 
-const IN_HEADER = 40;
-const OUT_HEADER = 16;
-const ENTRY_OUT = 128;
-const ATTR_OUT = 104;
-const OPEN_OUT = 16;
+const IN_HEADER_BYTES = 40;
+const OUT_HEADER_BYTES = 16;
+const ENTRY_OUT_BYTES = 128;
+const ATTR_OUT_BYTES = 104;
+const OPEN_OUT_BYTES = 16;
 
-/** Appends fields in wire order. */
-export class Fields {
+/**
+ * Appends fields in wire order. The layouts are written out here, apart from those of the engine,
+ * so that a mistake in its tables is seen.
+ */
+export class RequestBytes {
   readonly #bytes: number[] = [];
 
   u16(value: number): this {
@@ -221,10 +224,10 @@ export class FuseClient {
    * given.
    */
   encode(opcode: number, nodeid: bigint, args: Uint8Array, unique = (this.#unique += 2n)): Uint8Array {
-    const request = new Uint8Array(IN_HEADER + args.length);
+    const request = new Uint8Array(IN_HEADER_BYTES + args.length);
     const { uid, gid, pid } = this.caller;
     request.set(
-      new Fields()
+      new RequestBytes()
         .u32(request.length)
         .u32(opcode)
         .u64(unique)
@@ -235,7 +238,7 @@ export class FuseClient {
         .u32(0)
         .bytes(),
     );
-    request.set(args, IN_HEADER);
+    request.set(args, IN_HEADER_BYTES);
     return request;
   }
 
@@ -249,7 +252,7 @@ export class FuseClient {
   async call(opcode: number, nodeid: bigint, args: Uint8Array, room: number): Promise<Uint8Array> {
     const request = this.encode(opcode, nodeid, args);
     const unique = this.#unique;
-    const reply = await this.#transport.request(this.caller.queue, request, OUT_HEADER + room);
+    const reply = await this.#transport.request(this.caller.queue, request, OUT_HEADER_BYTES + room);
     return checkReply(reply, opcode, unique);
   }
 
@@ -261,7 +264,7 @@ export class FuseClient {
 
   /** Starts the session. */
   async init(flags = usualInitFlags, minor = 38, major = 7): Promise<InitReply> {
-    const fields = new Fields().u32(major).u32(minor).u32(131072);
+    const fields = new RequestBytes().u32(major).u32(minor).u32(131072);
     fields.u32(Number(flags & 0xffffffffn)).u32(Number(flags >> 32n));
     const body = await this.call(Opcode.INIT, 0n, fields.raw(new Uint8Array(44)).bytes(), 64);
     const view = viewOf(body, 64);
@@ -284,7 +287,9 @@ export class FuseClient {
   }
 
   async lookup(parent: bigint, name: string | Uint8Array): Promise<EntryReply> {
-    return decodeEntry(await this.call(Opcode.LOOKUP, parent, new Fields().name(name).bytes(), ENTRY_OUT));
+    return decodeEntry(
+      await this.call(Opcode.LOOKUP, parent, new RequestBytes().name(name).bytes(), ENTRY_OUT_BYTES),
+    );
   }
 
   /** Looks a path up, component by component, from the root. */
@@ -297,21 +302,21 @@ export class FuseClient {
   }
 
   forget(nodeid: bigint, nlookup = 1n): Promise<void> {
-    return this.send(Opcode.FORGET, nodeid, new Fields().u64(nlookup).bytes());
+    return this.send(Opcode.FORGET, nodeid, new RequestBytes().u64(nlookup).bytes());
   }
 
   batchForget(nodes: readonly (readonly [nodeid: bigint, nlookup: bigint])[]): Promise<void> {
-    const fields = new Fields().u32(nodes.length).u32(0);
+    const fields = new RequestBytes().u32(nodes.length).u32(0);
     for (const [nodeid, nlookup] of nodes) fields.u64(nodeid).u64(nlookup);
     return this.send(Opcode.BATCH_FORGET, 0n, fields.bytes());
   }
 
   async getattr(nodeid: bigint, fh?: bigint): Promise<Attr> {
-    const args = new Fields()
+    const args = new RequestBytes()
       .u32(fh === undefined ? 0 : 1)
       .u32(0)
       .u64(fh ?? 0n);
-    return decodeAttr(await this.call(Opcode.GETATTR, nodeid, args.bytes(), ATTR_OUT), 16);
+    return decodeAttr(await this.call(Opcode.GETATTR, nodeid, args.bytes(), ATTR_OUT_BYTES), 16);
   }
 
   async setattr(nodeid: bigint, changes: SetattrRequest): Promise<Attr> {
@@ -326,7 +331,7 @@ export class FuseClient {
     if (atime !== undefined) valid |= atime === 'now' ? (1 << 4) | (1 << 7) : 1 << 4;
     if (mtime !== undefined) valid |= mtime === 'now' ? (1 << 5) | (1 << 8) : 1 << 5;
     if (fh !== undefined) valid |= 1 << 6;
-    const args = new Fields().u32(valid).u32(0);
+    const args = new RequestBytes().u32(valid).u32(0);
     args
       .u64(fh ?? 0n)
       .u64(size ?? 0)
@@ -344,7 +349,7 @@ export class FuseClient {
       .u32(uid ?? 0)
       .u32(gid ?? 0)
       .u32(0);
-    return decodeAttr(await this.call(Opcode.SETATTR, nodeid, args.bytes(), ATTR_OUT), 16);
+    return decodeAttr(await this.call(Opcode.SETATTR, nodeid, args.bytes(), ATTR_OUT_BYTES), 16);
   }
 
   async readlink(nodeid: bigint): Promise<string> {
@@ -353,31 +358,36 @@ export class FuseClient {
 
   async symlink(parent: bigint, name: string, target: string): Promise<EntryReply> {
     return decodeEntry(
-      await this.call(Opcode.SYMLINK, parent, new Fields().name(name).name(target).bytes(), ENTRY_OUT),
+      await this.call(
+        Opcode.SYMLINK,
+        parent,
+        new RequestBytes().name(name).name(target).bytes(),
+        ENTRY_OUT_BYTES,
+      ),
     );
   }
 
   async mknod(parent: bigint, name: string, mode: number, rdev = 0, umask = 0): Promise<EntryReply> {
-    const args = new Fields().u32(mode).u32(rdev).u32(umask).u32(0).name(name);
-    return decodeEntry(await this.call(Opcode.MKNOD, parent, args.bytes(), ENTRY_OUT));
+    const args = new RequestBytes().u32(mode).u32(rdev).u32(umask).u32(0).name(name);
+    return decodeEntry(await this.call(Opcode.MKNOD, parent, args.bytes(), ENTRY_OUT_BYTES));
   }
 
   async mkdir(parent: bigint, name: string, mode = 0o755, umask = 0): Promise<EntryReply> {
-    const args = new Fields().u32(mode).u32(umask).name(name);
-    return decodeEntry(await this.call(Opcode.MKDIR, parent, args.bytes(), ENTRY_OUT));
+    const args = new RequestBytes().u32(mode).u32(umask).name(name);
+    return decodeEntry(await this.call(Opcode.MKDIR, parent, args.bytes(), ENTRY_OUT_BYTES));
   }
 
   async unlink(parent: bigint, name: string): Promise<void> {
-    await this.call(Opcode.UNLINK, parent, new Fields().name(name).bytes(), 0);
+    await this.call(Opcode.UNLINK, parent, new RequestBytes().name(name).bytes(), 0);
   }
 
   async rmdir(parent: bigint, name: string): Promise<void> {
-    await this.call(Opcode.RMDIR, parent, new Fields().name(name).bytes(), 0);
+    await this.call(Opcode.RMDIR, parent, new RequestBytes().name(name).bytes(), 0);
   }
 
   /** RENAME, or RENAME2 where there are flags. */
   async rename(parent: bigint, name: string, newParent: bigint, newName: string, flags = 0): Promise<void> {
-    const args = new Fields().u64(newParent);
+    const args = new RequestBytes().u64(newParent);
     if (flags !== 0) args.u32(flags).u32(0);
     await this.call(
       flags === 0 ? Opcode.RENAME : Opcode.RENAME2,
@@ -388,8 +398,8 @@ export class FuseClient {
   }
 
   async link(nodeid: bigint, newParent: bigint, newName: string): Promise<EntryReply> {
-    const args = new Fields().u64(nodeid).name(newName);
-    return decodeEntry(await this.call(Opcode.LINK, newParent, args.bytes(), ENTRY_OUT));
+    const args = new RequestBytes().u64(nodeid).name(newName);
+    return decodeEntry(await this.call(Opcode.LINK, newParent, args.bytes(), ENTRY_OUT_BYTES));
   }
 
   open(nodeid: bigint, flags = 0): Promise<OpenReply> {
@@ -401,7 +411,10 @@ export class FuseClient {
   }
 
   async #open(opcode: number, nodeid: bigint, flags: number): Promise<OpenReply> {
-    return decodeOpen(await this.call(opcode, nodeid, new Fields().u32(flags).u32(0).bytes(), OPEN_OUT), 0);
+    return decodeOpen(
+      await this.call(opcode, nodeid, new RequestBytes().u32(flags).u32(0).bytes(), OPEN_OUT_BYTES),
+      0,
+    );
   }
 
   /** Creates and opens. `flags` as for `open(2)`; 2 is O_RDWR. */
@@ -412,19 +425,19 @@ export class FuseClient {
     flags = 2,
     umask = 0,
   ): Promise<{ entry: EntryReply; open: OpenReply }> {
-    const args = new Fields().u32(flags).u32(mode).u32(umask).u32(0).name(name);
-    const body = await this.call(Opcode.CREATE, parent, args.bytes(), ENTRY_OUT + OPEN_OUT);
-    return { entry: decodeEntry(body), open: decodeOpen(body, ENTRY_OUT) };
+    const args = new RequestBytes().u32(flags).u32(mode).u32(umask).u32(0).name(name);
+    const body = await this.call(Opcode.CREATE, parent, args.bytes(), ENTRY_OUT_BYTES + OPEN_OUT_BYTES);
+    return { entry: decodeEntry(body), open: decodeOpen(body, ENTRY_OUT_BYTES) };
   }
 
   read(nodeid: bigint, fh: bigint, offset: number, size: number): Promise<Uint8Array> {
-    const args = new Fields().u64(fh).u64(offset).u32(size).u32(0).u64(0).u32(0).u32(0);
+    const args = new RequestBytes().u64(fh).u64(offset).u32(size).u32(0).u64(0).u32(0).u32(0);
     return this.call(Opcode.READ, nodeid, args.bytes(), size);
   }
 
   /** @returns the bytes written. */
   async write(nodeid: bigint, fh: bigint, offset: number, data: Uint8Array, writeFlags = 0): Promise<number> {
-    const head = new Fields()
+    const head = new RequestBytes()
       .u64(fh)
       .u64(offset)
       .u32(data.length)
@@ -440,11 +453,11 @@ export class FuseClient {
   }
 
   async flush(nodeid: bigint, fh: bigint, lockOwner = 0n): Promise<void> {
-    await this.call(Opcode.FLUSH, nodeid, new Fields().u64(fh).u64(0).u64(lockOwner).bytes(), 0);
+    await this.call(Opcode.FLUSH, nodeid, new RequestBytes().u64(fh).u64(0).u64(lockOwner).bytes(), 0);
   }
 
   async fsync(nodeid: bigint, fh: bigint, dataOnly = false): Promise<void> {
-    const args = new Fields()
+    const args = new RequestBytes()
       .u64(fh)
       .u32(dataOnly ? 1 : 0)
       .u32(0);
@@ -452,12 +465,12 @@ export class FuseClient {
   }
 
   async release(nodeid: bigint, fh: bigint, flags = 0, releaseFlags = 0, lockOwner = 0n): Promise<void> {
-    const args = new Fields().u64(fh).u32(flags).u32(releaseFlags).u64(lockOwner);
+    const args = new RequestBytes().u64(fh).u32(flags).u32(releaseFlags).u64(lockOwner);
     await this.call(Opcode.RELEASE, nodeid, args.bytes(), 0);
   }
 
   async releasedir(nodeid: bigint, fh: bigint): Promise<void> {
-    await this.call(Opcode.RELEASEDIR, nodeid, new Fields().u64(fh).u32(0).u32(0).u64(0).bytes(), 0);
+    await this.call(Opcode.RELEASEDIR, nodeid, new RequestBytes().u64(fh).u32(0).u32(0).u64(0).bytes(), 0);
   }
 
   /** One READDIR: the entries from offset `offset` on that fit in `size` bytes. */
@@ -471,7 +484,7 @@ export class FuseClient {
   }
 
   #readdir(opcode: number, nodeid: bigint, fh: bigint, offset: bigint, size: number): Promise<Uint8Array> {
-    const args = new Fields().u64(fh).u64(offset).u32(size).u32(0).u64(0).u32(0).u32(0);
+    const args = new RequestBytes().u64(fh).u64(offset).u32(size).u32(0).u64(0).u32(0).u32(0);
     return this.call(opcode, nodeid, args.bytes(), size);
   }
 
@@ -506,25 +519,25 @@ export class FuseClient {
   }
 
   async access(nodeid: bigint, mask: number): Promise<void> {
-    await this.call(Opcode.ACCESS, nodeid, new Fields().u32(mask).u32(0).bytes(), 0);
+    await this.call(Opcode.ACCESS, nodeid, new RequestBytes().u32(mask).u32(0).bytes(), 0);
   }
 
   async setxattr(nodeid: bigint, name: string, value: Uint8Array, flags = 0): Promise<void> {
-    const args = new Fields().u32(value.length).u32(flags).name(name).raw(value);
+    const args = new RequestBytes().u32(value.length).u32(flags).name(name).raw(value);
     await this.call(Opcode.SETXATTR, nodeid, args.bytes(), 0);
   }
 
   getxattr(nodeid: bigint, name: string, size = 65536): Promise<Uint8Array> {
-    return this.call(Opcode.GETXATTR, nodeid, new Fields().u32(size).u32(0).name(name).bytes(), size);
+    return this.call(Opcode.GETXATTR, nodeid, new RequestBytes().u32(size).u32(0).name(name).bytes(), size);
   }
 
   async listxattr(nodeid: bigint, size = 65536): Promise<string[]> {
-    const body = await this.call(Opcode.LISTXATTR, nodeid, new Fields().u32(size).u32(0).bytes(), size);
+    const body = await this.call(Opcode.LISTXATTR, nodeid, new RequestBytes().u32(size).u32(0).bytes(), size);
     return Buffer.from(body).toString().split('\0').filter(Boolean);
   }
 
   async removexattr(nodeid: bigint, name: string): Promise<void> {
-    await this.call(Opcode.REMOVEXATTR, nodeid, new Fields().name(name).bytes(), 0);
+    await this.call(Opcode.REMOVEXATTR, nodeid, new RequestBytes().name(name).bytes(), 0);
   }
 
   async getlk(nodeid: bigint, fh: bigint, owner: bigint, lock: FileLock): Promise<FileLock> {
@@ -558,21 +571,27 @@ export class FuseClient {
     flags: number,
     room: number,
   ) {
-    const args = new Fields().u64(fh).u64(owner).u64(lock.start).u64(lock.end).u32(lock.type).u32(lock.pid);
+    const args = new RequestBytes()
+      .u64(fh)
+      .u64(owner)
+      .u64(lock.start)
+      .u64(lock.end)
+      .u32(lock.type)
+      .u32(lock.pid);
     return this.call(opcode, nodeid, args.u32(flags).u32(0).bytes(), room);
   }
 
   interrupt(unique: bigint): Promise<void> {
-    return this.send(Opcode.INTERRUPT, 0n, new Fields().u64(unique).bytes());
+    return this.send(Opcode.INTERRUPT, 0n, new RequestBytes().u64(unique).bytes());
   }
 
   async fallocate(nodeid: bigint, fh: bigint, mode: number, offset: number, length: number): Promise<void> {
-    const args = new Fields().u64(fh).u64(offset).u64(length).u32(mode).u32(0);
+    const args = new RequestBytes().u64(fh).u64(offset).u64(length).u32(mode).u32(0);
     await this.call(Opcode.FALLOCATE, nodeid, args.bytes(), 0);
   }
 
   async lseek(nodeid: bigint, fh: bigint, offset: number, whence: number): Promise<number> {
-    const args = new Fields().u64(fh).u64(offset).u32(whence).u32(0);
+    const args = new RequestBytes().u64(fh).u64(offset).u32(whence).u32(0);
     return Number(viewOf(await this.call(Opcode.LSEEK, nodeid, args.bytes(), 8), 8).getBigUint64(0, true));
   }
 }
@@ -582,14 +601,14 @@ export class FuseClient {
  * @returns its body.
  */
 export function checkReply(reply: Uint8Array, opcode: number, unique: bigint): Uint8Array {
-  const view = viewOf(reply, OUT_HEADER);
+  const view = viewOf(reply, OUT_HEADER_BYTES);
   const length = view.getUint32(0, true);
   const error = view.getInt32(4, true);
   if (length !== reply.length)
     throw new Error(`opcode ${opcode}: len ${length}, but ${reply.length} bytes used`);
   if (view.getBigUint64(8, true) !== unique) throw new Error(`opcode ${opcode}: reply to another request`);
   if (error !== 0) throw new FuseError(opcode, -error);
-  return reply.subarray(OUT_HEADER);
+  return reply.subarray(OUT_HEADER_BYTES);
 }
 
 function decodeAttr(body: Uint8Array, at: number): Attr {
@@ -618,7 +637,7 @@ function decodeAttr(body: Uint8Array, at: number): Attr {
 }
 
 function decodeEntry(body: Uint8Array, at = 0): EntryReply {
-  const view = viewOf(body, at + ENTRY_OUT);
+  const view = viewOf(body, at + ENTRY_OUT_BYTES);
   return {
     nodeid: view.getBigUint64(at, true),
     generation: view.getBigUint64(at + 8, true),
@@ -629,13 +648,13 @@ function decodeEntry(body: Uint8Array, at = 0): EntryReply {
 }
 
 function decodeOpen(body: Uint8Array, at: number): OpenReply {
-  const view = viewOf(body, at + OPEN_OUT);
+  const view = viewOf(body, at + OPEN_OUT_BYTES);
   return { fh: view.getBigUint64(at, true), openFlags: view.getUint32(at + 8, true) };
 }
 
 function decodeDirents(body: Uint8Array, plus: boolean): Dirent[] {
   const entries: Dirent[] = [];
-  const skip = plus ? ENTRY_OUT : 0;
+  const skip = plus ? ENTRY_OUT_BYTES : 0;
   for (let at = 0; at < body.length;) {
     const view = viewOf(body, at + skip + 24);
     const length = view.getUint32(at + skip + 16, true);

@@ -19,7 +19,7 @@ import type { Random } from './random.js';
 /* vhost-user messages as a hostile front-end sends them, with good descriptors and bad ones. */
 
 /** Bytes of a region that is well formed; a memory descriptor has four of them. */
-export const MEMORY = 2 ** 20;
+export const MEMORY_BYTES = 2 ** 20;
 
 /** Descriptors that a front-end may send, good ones and bad ones. */
 export interface Descriptors {
@@ -34,14 +34,25 @@ export interface Wire {
 }
 
 const USER = 0x7f00_0000_0000;
-const addresses = [0, 1, 4095, 4096, MEMORY, 2 * MEMORY, USER, USER + 4096, 2 ** 47, 2 ** 53 - 4096];
+const addresses = [
+  0,
+  1,
+  4095,
+  4096,
+  MEMORY_BYTES,
+  2 * MEMORY_BYTES,
+  USER,
+  USER + 4096,
+  2 ** 47,
+  2 ** 53 - 4096,
+];
 
 function region(random: Random): Region {
   const slot = random.below(4);
   const usual = {
-    guestAddress: slot * MEMORY,
-    size: MEMORY,
-    userAddress: USER + slot * MEMORY,
+    guestAddress: slot * MEMORY_BYTES,
+    size: MEMORY_BYTES,
+    userAddress: USER + slot * MEMORY_BYTES,
     mmapOffset: 0,
   };
   if (!random.once(4)) return usual;
@@ -84,7 +95,7 @@ function payload(random: Random, request: number, fds: Descriptors): { payload: 
       return { payload: encodeSingleRegion(region(random)), fds: random.once(2) ? [] : [memory()] };
     case Request.SET_LOG_BASE:
       return {
-        payload: encodeLog(random.pick([64, 4096, MEMORY]), random.pick([0, 1, 4096])),
+        payload: encodeLog(random.pick([64, 4096, MEMORY_BYTES]), random.pick([0, 1, 4096])),
         fds: [memory()],
       };
     case Request.SET_VRING_NUM:

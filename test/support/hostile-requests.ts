@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { OPCODE_END } from '../../core/fuse/wire/abi.js';
-import { Fields, type FuseClient, Op, ROOT } from './fuse-client.js';
+import { RequestBytes, type FuseClient, Op, ROOT } from './fuse-client.js';
 import type { Random } from './random.js';
 
 /* FUSE requests as a hostile guest makes them: mostly well formed, with values at the edges. */
@@ -63,7 +63,7 @@ const OF_FILES = new Set<number>([15, 16, 18, 20, 25, 31, 32, 33, 39, 43, 46, 47
 const ENDINGS = new Set<number>([Op.INIT, Op.DESTROY]);
 
 function argumentsOf(random: Random, guesses: Guesses, opcode: number, own: Handle): Uint8Array {
-  const fields = new Fields();
+  const fields = new RequestBytes();
   const number = (): bigint => (random.chance(80) ? random.pick(NUMBERS.slice(0, 12)) : random.pick(NUMBERS));
   const word = (): number => Number(BigInt.asUintN(32, number()));
   const handle = (): bigint => own.fh;

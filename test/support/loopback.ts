@@ -18,7 +18,7 @@ const linuxCut: Cut = (length, writable) => {
 };
 
 /** Bytes between segments. Without a gap they would be merged into one. */
-const GAP = 8;
+const GAP_BYTES = 8;
 
 /** A request in native memory, as a transport would hand it over. */
 class LoopbackMessage implements Message {
@@ -39,8 +39,8 @@ class LoopbackMessage implements Message {
     this.passedOn = passedOn;
     const inCuts = cut(input.length, false);
     const outCuts = cut(room, true);
-    const replyAt = (input.length + GAP * inCuts.length + 7) & ~7;
-    this.#memory = NativeMemory.allocate(replyAt + room + GAP * outCuts.length + 1);
+    const replyAt = (input.length + GAP_BYTES * inCuts.length + 7) & ~7;
+    this.#memory = NativeMemory.allocate(replyAt + room + GAP_BYTES * outCuts.length + 1);
     this.#room = room;
     this.#done = done;
     const window = new NativeWindow(this.#memory);
@@ -77,7 +77,7 @@ function push(list: SegmentList, address: number, lengths: readonly number[]): v
   let at = address;
   for (const length of lengths) {
     list.push(at, length);
-    at += length + GAP;
+    at += length + GAP_BYTES;
   }
 }
 

@@ -94,7 +94,7 @@ export class Union {
     return marks.holds(FileType.REGULAR) && setattr !== undefined && removexattr !== undefined;
   }
 
-  /** Number of known nodes, for tests. */
+  /** Number of known nodes: the root, what the engine knows, and their parents. */
   get knownNodes(): number {
     return this.#byIdentity.size;
   }

@@ -1,6 +1,13 @@
-import { FsError, OpenFlags, type Awaitable } from '../../backend/index.js';
+import { FsError, OpenFlags, type Awaitable, type IoctlResult } from '../../backend/index.js';
 import { HandleKind } from '../../state/index.js';
-import { FSYNC_FDATASYNC, InitFlag, SEEK_DATA, SEEK_HOLE } from '../wire/abi.js';
+import {
+  FSYNC_FDATASYNC,
+  InitFlag,
+  IOCTL_DIR,
+  IOCTL_UNRESTRICTED,
+  SEEK_DATA,
+  SEEK_HOLE,
+} from '../wire/abi.js';
 import { appending } from './at-most-once.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
@@ -13,9 +20,12 @@ import {
   fuse_fallocate_in,
   fuse_fsync_in,
   fuse_in_header,
+  fuse_ioctl_in,
+  fuse_ioctl_out,
   fuse_lseek_in,
   fuse_lseek_out,
   fuse_read_in,
+  fuse_syncfs_in,
   fuse_write_in,
   fuse_write_out,
 } from '../wire/structures.js';
@@ -134,6 +144,18 @@ export const fsync: Operation<void> = {
   finish: finishEmpty,
 };
 
+export const syncfs: Operation<void> = {
+  name: 'SYNCFS',
+  arguments: fuse_syncfs_in.bytes,
+  reply: 0,
+  start(session, request) {
+    session.node();
+    if (session.backend.syncfs === undefined) throw FsError.of('ENOSYS');
+    return session.backend.syncfs(request.context);
+  },
+  finish: finishEmpty,
+};
+
 export const fallocate: Operation<void> = {
   name: 'FALLOCATE',
   arguments: fuse_fallocate_in.bytes,
@@ -243,3 +265,41 @@ function checkCount(count: number, most: number): void {
     throw new RangeError(`the backend returned ${count}, not a whole number from 0 to ${most}`);
   }
 }
+
+/**
+ * Serves ioctls on files only, and only "restricted" ones: their number tells Linux the sizes of
+ * their argument and result.
+ */
+export const ioctl: Operation<IoctlResult> = {
+  name: 'IOCTL',
+  arguments: fuse_ioctl_in.bytes,
+  reply: fuse_ioctl_out.bytes,
+  start(session, request) {
+    const { backend, handles, in: input } = session;
+    const flags = input.u32(fuse_ioctl_in.flags);
+    if (backend.ioctl === undefined || (flags & (IOCTL_DIR | IOCTL_UNRESTRICTED)) !== 0)
+      throw FsError.of('ENOTTY');
+    const handle = session.handle(fuse_ioctl_in.fh, HandleKind.FILE);
+    input.seek(fuse_ioctl_in.bytes);
+    const argument = input.rest();
+    if (argument.length !== input.u32(fuse_ioctl_in.in_size)) throw FsError.of('EINVAL');
+    const room = request.message.writable.length - BODY - fuse_ioctl_out.bytes;
+    const size = Math.min(input.u32(fuse_ioctl_in.out_size), room);
+    const node = session.nodes.node(handles.slot(handle));
+    request.handle = handle;
+    request.size = size;
+    const command = input.u32(fuse_ioctl_in.cmd);
+    return backend.ioctl(node, handles.object(handle), command, argument, size, request.context);
+  },
+  finish(session, request, { result, output }) {
+    session.out.zero(BODY, fuse_ioctl_out.bytes);
+    session.out.u32(BODY + fuse_ioctl_out.result, result);
+    if (output !== undefined) {
+      if (output.length > request.size)
+        throw new RangeError(`ioctl gave ${output.length} bytes, not ${request.size}`);
+      request.message.writable.copyIn(BODY + fuse_ioctl_out.bytes, output, 0, output.length);
+      request.data = output.length;
+    }
+    return fuse_ioctl_out.bytes;
+  },
+};

@@ -100,22 +100,27 @@ function openAndTruncate(
   });
 }
 
-export const create: Operation<Created<object, unknown>> = {
-  name: 'CREATE',
+/** What CREATE and TMPFILE have alike. */
+const CREATION = {
   arguments: fuse_create_in.bytes,
   reply: fuse_entry_out.bytes + fuse_open_out.bytes,
+  finish: finishCreate,
+  discard: discardCreated,
+} as const;
+
+export const create: Operation<Created<object, unknown>> = {
+  name: 'CREATE',
+  ...CREATION,
   start(session, request) {
     const { backend, in: input } = session;
     const parent = session.node();
-    const flags = creationFlags(session, request);
-    const mode = input.u32(fuse_create_in.mode) & ModeBits.PERMISSIONS;
-    input.seek(fuse_create_in.bytes);
+    const mode = creationArguments(session, request);
     const name = input.name();
     creationContext(session, request, input.u32(fuse_create_in.umask));
     if (backend.create === undefined)
       throw backend.mknod === undefined ? refuseChange(backend) : FsError.of('ENOSYS');
     admitHandle(session);
-    const { context } = request;
+    const { context, flags } = request;
     return creating(
       session,
       request,
@@ -131,29 +136,22 @@ export const create: Operation<Created<object, unknown>> = {
       },
     );
   },
-  finish: finishCreate,
-  discard: discardCreated,
 };
 
 /** Makes a file without a name. Linux sends `/` in the place of a name. */
 export const tmpfile: Operation<Created<object, unknown>> = {
   name: 'TMPFILE',
-  arguments: fuse_create_in.bytes,
-  reply: fuse_entry_out.bytes + fuse_open_out.bytes,
+  ...CREATION,
   start(session, request) {
     const { backend, in: input } = session;
     const parent = session.node();
-    const flags = creationFlags(session, request);
-    const mode = input.u32(fuse_create_in.mode) & ModeBits.PERMISSIONS;
-    input.seek(fuse_create_in.bytes);
+    const mode = creationArguments(session, request);
     input.target();
     creationContext(session, request, input.u32(fuse_create_in.umask));
     if (backend.tmpfile === undefined) throw FsError.of('ENOSYS');
     admitHandle(session);
-    return backend.tmpfile(session.nodes.node(parent), mode, flags, request.context);
+    return backend.tmpfile(session.nodes.node(parent), mode, request.flags, request.context);
   },
-  finish: finishCreate,
-  discard: discardCreated,
 };
 
 export const flush: Operation<void> = {
@@ -218,11 +216,18 @@ function passedFlags(session: Session, flags: number): number {
   return passed;
 }
 
-function creationFlags(session: Session, request: Request): number {
-  const flags = session.in.u32(fuse_create_in.flags);
-  const passed = passedFlags(session, flags) | (flags & (OpenFlags.CREAT | OpenFlags.EXCL));
-  request.flags = passed;
-  return passed;
+/**
+ * Reads what CREATE and TMPFILE have before the name, and keeps the flags in the request. The name
+ * is next then.
+ * @returns the mode's permissions.
+ */
+function creationArguments(session: Session, request: Request): number {
+  const { in: input } = session;
+  const flags = input.u32(fuse_create_in.flags);
+  request.flags = passedFlags(session, flags) | (flags & (OpenFlags.CREAT | OpenFlags.EXCL));
+  const mode = input.u32(fuse_create_in.mode) & ModeBits.PERMISSIONS;
+  input.seek(fuse_create_in.bytes);
+  return mode;
 }
 
 /** Checks that there is room for a handle, before the backend opens a file. @throws ENFILE */

@@ -1,8 +1,20 @@
+import { Errno } from '../../backend/index.js';
 import { OPCODE_END, Opcode } from '../wire/abi.js';
 import { getattr, setattr, statfs, statx } from './attributes.js';
-import { destroy, init, interrupt, ioctl, notifyReply, refusals, syncfs } from './control.js';
 import { fsyncdir, opendir, readdir, readdirplus, releasedir } from './directories.js';
-import { copyFileRange, copyFileRange64, fallocate, fsync, lseek, read, write } from './files.js';
+import {
+  copyFileRange,
+  copyFileRange64,
+  fallocate,
+  fsync,
+  ioctl,
+  lseek,
+  read,
+  syncfs,
+  write,
+} from './files.js';
+import { destroy, init } from './init.js';
+import { interrupt, notifyReply } from './interrupt.js';
 import { getlk, setlk, setlkw } from './locks.js';
 import { batchForget, forget, lookup } from './lookup.js';
 import { link, mkdir, mknod, readlink, rename, rename2, rmdir, symlink, unlink } from './names.js';
@@ -43,13 +55,16 @@ const byName: { readonly [name in keyof typeof Opcode]: Operation } = {
   GETLK: getlk,
   SETLK: setlk,
   SETLKW: setlkw,
-  ACCESS: refusal('ACCESS', refusals.ACCESS),
+  // Linux checks permissions itself (`default_permissions`). After ENOSYS it does not ask again.
+  ACCESS: refusal('ACCESS', Errno.ENOSYS),
   CREATE: create,
   INTERRUPT: interrupt,
-  BMAP: refusal('BMAP', refusals.BMAP),
+  // Only for file systems on a block device.
+  BMAP: refusal('BMAP', Errno.ENOSYS),
   DESTROY: destroy,
   IOCTL: ioctl,
-  POLL: refusal('POLL', refusals.POLL),
+  // After ENOSYS Linux regards every file as ready, as on other file systems.
+  POLL: refusal('POLL', Errno.ENOSYS),
   NOTIFY_REPLY: notifyReply,
   BATCH_FORGET: batchForget,
   FALLOCATE: fallocate,
@@ -57,8 +72,9 @@ const byName: { readonly [name in keyof typeof Opcode]: Operation } = {
   RENAME2: rename2,
   LSEEK: lseek,
   COPY_FILE_RANGE: copyFileRange,
-  SETUPMAPPING: refusal('SETUPMAPPING', refusals.SETUPMAPPING),
-  REMOVEMAPPING: refusal('REMOVEMAPPING', refusals.REMOVEMAPPING),
+  // There is no DAX window: INIT never agrees to FUSE_MAP_ALIGNMENT.
+  SETUPMAPPING: refusal('SETUPMAPPING', Errno.ENOSYS),
+  REMOVEMAPPING: refusal('REMOVEMAPPING', Errno.ENOSYS),
   SYNCFS: syncfs,
   TMPFILE: tmpfile,
   STATX: statx,

@@ -88,7 +88,7 @@ function datagram(): Promise<string> {
   });
 }
 
-const PAGE = 4096;
+const PAGE_BYTES = 4096;
 const READ_WRITE = 3;
 const EXEC = 4;
 const READ_EXEC = 5;
@@ -98,10 +98,10 @@ const PRIVATE_ANONYMOUS = 0x22;
 /** Makes memory of this process executable that was written, or can be. */
 function executable(how: 'at once' | 'later' | { file: string } | 'memory file'): string {
   const map = (rights: number, flags: number, fd: number): number =>
-    syscall(SYS.MMAP, 0, PAGE, rights, flags, fd, 0);
+    syscall(SYS.MMAP, 0, PAGE_BYTES, rights, flags, fd, 0);
   if (how === 'at once') return answer(Math.min(map(READ_WRITE | EXEC, PRIVATE_ANONYMOUS, -1), 0));
   if (how === 'later')
-    return answer(syscall(SYS.MPROTECT, map(READ_WRITE, PRIVATE_ANONYMOUS, -1), PAGE, READ_EXEC));
+    return answer(syscall(SYS.MPROTECT, map(READ_WRITE, PRIVATE_ANONYMOUS, -1), PAGE_BYTES, READ_EXEC));
   const fd =
     typeof how === 'object' ? open(how.file, O.RDONLY) : syscall(SYS.MEMFD_CREATE, putPath('code'), 0);
   return answer(Math.min(map(READ_EXEC, PRIVATE, fd), 0));
@@ -167,7 +167,7 @@ export async function intrude(
     const { error } = spawnSync('/bin/true');
     if (error !== undefined) throw error;
   });
-  fs.writeFileSync(`${share}/code`, Buffer.alloc(PAGE));
+  fs.writeFileSync(`${share}/code`, Buffer.alloc(PAGE_BYTES));
   await attempt('write and execute memory', () => executable('at once'));
   await attempt('execute memory that was written', () => executable('later'));
   await attempt('execute a file of the share', () => executable({ file: `${share}/code` }));

@@ -15,7 +15,7 @@ import { groupsOf, materialScript, type Amount, type Group, type Step } from './
 const FILES_SOURCE = fileURLToPath(new URL('../../../../test/bench/guest/files.c', import.meta.url));
 
 /** MiB. Room for the material, and for what the guest caches. */
-const GUEST_MEMORY = 1536;
+const GUEST_MEMORY_MIB = 1536;
 
 /** How daemons are compared. */
 export interface GuestComparison {
@@ -94,7 +94,7 @@ export async function compareInGuest(
     }));
     const programs = [files, ...groups.flatMap((group) => group.programs)];
     onProgress('booting the guest');
-    await using guest = await Guest.boot({ shares, programs, memory: GUEST_MEMORY, accelerator: 'uml' });
+    await using guest = await Guest.boot({ shares, programs, memory: GUEST_MEMORY_MIB, accelerator: 'uml' });
     await using worker = new Worker(guest);
     await worker.obey(materialScript(amount, groups), '/tmp');
     const results = groups.flatMap(({ steps }) =>

@@ -125,15 +125,15 @@ function readOnlyExceptCounting(inner: Backend, seen: Seen): Backend {
 }
 
 const FILES = 40;
-const BLOCK = 4096;
-const LARGE = 64 * 1024;
+const BLOCK_BYTES = 4096;
+const LARGE_BYTES = 64 * 1024;
 
 /** A directory of files, served by passthrough. */
 async function share(t: TestContext, ioThreads: number): Promise<Backend> {
   const sharedDir = mkdtempSync('/dev/shm/vfk-wrap-');
   t.after(() => rmSync(sharedDir, { recursive: true }));
   for (let i = 0; i < FILES; i++) writeFileSync(join(sharedDir, `file ${i}`), '');
-  writeFileSync(join(sharedDir, 'data'), Buffer.alloc(16 * LARGE, 'data'));
+  writeFileSync(join(sharedDir, 'data'), Buffer.alloc(16 * LARGE_BYTES, 'data'));
   return new BackendRegistry().create(
     { type: 'passthrough', sharedDir, ioThreads },
     { log: new MemoryLog() },
@@ -153,8 +153,8 @@ async function load(backend: Backend): Promise<Seen> {
   sent.lookup += 1;
   const { fh } = await client.open(nodeid, 2);
   const kinds: Record<Watched, (i: number) => Promise<unknown>> = {
-    read: (i) => client.read(nodeid, fh, i * BLOCK, BLOCK),
-    write: (i) => client.write(nodeid, fh, i * BLOCK, Buffer.alloc(BLOCK, i)),
+    read: (i) => client.read(nodeid, fh, i * BLOCK_BYTES, BLOCK_BYTES),
+    write: (i) => client.write(nodeid, fh, i * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, i)),
     lookup: (i) => client.lookup(ROOT, `file ${i}`),
     getattr: () => client.getattr(nodeid),
   };
@@ -165,7 +165,7 @@ async function load(backend: Backend): Promise<Seen> {
   };
   for (let round = 0; round < 3; round++) {
     for (const kind of WATCHED) await together(kind, FILES);
-    await together('read', 12, (i) => client.read(nodeid, fh, i * LARGE, LARGE));
+    await together('read', 12, (i) => client.read(nodeid, fh, i * LARGE_BYTES, LARGE_BYTES));
   }
   // A listing has its names looked up.
   const directory = await client.opendir(ROOT);
@@ -220,7 +220,7 @@ for (const ioThreads of [0, 2]) {
 
 /** Requests by the queue that a thread serves. @returns how many of each kind. */
 async function loadThread(t: TestContext, server: ThreadedServer): Promise<Seen> {
-  for (let i = 0; i < 4; i++) writeFileSync(server.path(`file ${i}`), Buffer.alloc(BLOCK));
+  for (let i = 0; i < 4; i++) writeFileSync(server.path(`file ${i}`), Buffer.alloc(BLOCK_BYTES));
   const { fuse } = await server.connect(t);
   fuse.caller = { ...fuse.caller, queue: 2 };
   const sent = none();
@@ -229,7 +229,7 @@ async function loadThread(t: TestContext, server: ThreadedServer): Promise<Seen>
     const { fh } = await fuse.open(nodeid, 2);
     await fuse.getattr(nodeid);
     await fuse.write(nodeid, fh, 0, Buffer.from('x'));
-    for (let again = 0; again < 3; again++) await fuse.read(nodeid, fh, 0, BLOCK);
+    for (let again = 0; again < 3; again++) await fuse.read(nodeid, fh, 0, BLOCK_BYTES);
     await fuse.release(nodeid, fh);
     sent.lookup += 1;
     sent.getattr += 1;

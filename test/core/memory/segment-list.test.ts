@@ -16,8 +16,8 @@ const pwrite = libc<(fd: number, source: number, count: number, offset: number) 
   ['int', 'uintptr_t', 'size_t', 'int64_t'],
 );
 
-const MEMORY = 65536;
-const memory = NativeMemory.allocate(MEMORY);
+const MEMORY_BYTES = 65536;
+const memory = NativeMemory.allocate(MEMORY_BYTES);
 const native = new NativeWindow(memory);
 
 /** Memory whose windows are as short as a page, so that segments cross them. */
@@ -39,7 +39,7 @@ const paged: WindowSource = {
 const segments = fc.array(
   fc.tuple(
     // An address where the region begins, or where the one before it ends.
-    fc.oneof(fc.integer({ min: 0, max: MEMORY - 1 }), fc.constant(-1)),
+    fc.oneof(fc.integer({ min: 0, max: MEMORY_BYTES - 1 }), fc.constant(-1)),
     fc.oneof(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 0, max: 9000 })),
   ),
   { minLength: 1, maxLength: 80 },
@@ -50,8 +50,8 @@ function build(source: WindowSource, pieces: [number, number][]): { list: Segmen
   const list = new SegmentList(source);
   const at: number[] = [];
   for (const [given, wanted] of pieces) {
-    const start = given >= 0 ? given : Math.min((at.at(-1) ?? -1) + 1, MEMORY - 1);
-    const length = Math.min(wanted, MEMORY - start);
+    const start = given >= 0 ? given : Math.min((at.at(-1) ?? -1) + 1, MEMORY_BYTES - 1);
+    const length = Math.min(wanted, MEMORY_BYTES - start);
     assert.ok(list.push(memory.address + start, length));
     for (let i = 0; i < length; i++) at.push(start + i);
   }
@@ -63,7 +63,7 @@ function joined(parts: readonly Uint8Array[]): number[] {
 }
 
 function fill(): void {
-  for (let i = 0; i < MEMORY; i++) memory.u8[i] = (i * 31 + (i >> 8)) & 0xff;
+  for (let i = 0; i < MEMORY_BYTES; i++) memory.u8[i] = (i * 31 + (i >> 8)) & 0xff;
 }
 
 for (const [name, source] of [
@@ -118,7 +118,7 @@ for (const [name, source] of [
 }
 
 test("a window's and a slice's iovec arrays cover exactly their part, and the list's own stays whole", async (t) => {
-  using fd = memfd('data', MEMORY);
+  using fd = memfd('data', MEMORY_BYTES);
   await checkProperty(
     t,
     fc.property(segments, fc.nat(), fc.nat(), (pieces, a, b) => {
@@ -126,12 +126,15 @@ test("a window's and a slice's iovec arrays cover exactly their part, and the li
       const start = a % (at.length + 1);
       const end = start + (b % (at.length - start + 1));
       const read = (part: { iov: number; iovCount: number }, first: number, last: number) => {
-        for (let i = 0; i < MEMORY; i++) memory.u8[i] = 0x55;
-        assert.equal(result(pwrite(fd.value, memory.address, MEMORY, 0)), MEMORY);
+        for (let i = 0; i < MEMORY_BYTES; i++) memory.u8[i] = 0x55;
+        assert.equal(result(pwrite(fd.value, memory.address, MEMORY_BYTES, 0)), MEMORY_BYTES);
         memory.u8.fill(0xaa);
-        assert.equal(result(preadv(fd.value, part.iov, part.iovCount, 0)), Math.min(last - first, MEMORY));
-        if (last - first > MEMORY) return;
-        const expected = new Uint8Array(MEMORY).fill(0xaa);
+        assert.equal(
+          result(preadv(fd.value, part.iov, part.iovCount, 0)),
+          Math.min(last - first, MEMORY_BYTES),
+        );
+        if (last - first > MEMORY_BYTES) return;
+        const expected = new Uint8Array(MEMORY_BYTES).fill(0xaa);
         for (const address of at.slice(first, last)) expected[address] = 0x55;
         assert.ok(Buffer.from(expected).equals(memory.u8));
       };
@@ -235,9 +238,9 @@ test('a list holds 1024 segments and not one more', () => {
     memory.u8.slice(0, 2048).filter((_, i) => i % 2 === 0),
   );
   list.clear();
-  assert.ok(list.push(memory.address, MEMORY));
-  assert.ok(!list.push(memory.address, 2 ** 32 - MEMORY));
-  assert.ok(list.push(memory.address, 2 ** 32 - MEMORY - 1));
+  assert.ok(list.push(memory.address, MEMORY_BYTES));
+  assert.ok(!list.push(memory.address, 2 ** 32 - MEMORY_BYTES));
+  assert.ok(list.push(memory.address, 2 ** 32 - MEMORY_BYTES - 1));
   list.close();
 });
 

@@ -93,12 +93,16 @@ test('figures count what guests of each export have done, exactly', async (t) =>
   await fuse.write(entry.nodeid, open.fh, 0, Buffer.alloc(1000));
   await fuse.read(entry.nodeid, open.fh, 0, 400);
   for (let i = 0; i < 3; i++) await assert.rejects(fuse.lookup(ROOT, 'missing'));
+  const listing = await fuse.opendir(ROOT);
+  await fuse.readdir(ROOT, listing.fh, 0n);
   const after = await values();
   const told = (name: string): number | undefined => after.get(name);
   assert.equal(told('connections{export="one"}'), 1);
   assert.equal(told('mounts{export="one"}'), 1);
   assert.equal(told('nodes{export="one"}'), 2);
-  assert.equal(told('handles{export="one"}'), 1);
+  assert.equal(told('handles{export="one"}'), 2);
+  assert.ok(told('listing_bytes{export="one"}')! >= 'file'.length);
+  assert.equal(told('listing_bytes{export="two"}'), 0);
   assert.equal(told('requests_total{export="one",opcode="INIT"}'), 1);
   assert.equal(told('requests_total{export="one",opcode="CREATE"}'), 1);
   assert.equal(told('requests_total{export="one",opcode="LOOKUP"}'), 3);

@@ -13,24 +13,24 @@ import { temporaryFolder } from '../../support/vhost-user.js';
 import { withPlainNumbers } from '../../support/plain-numbers.js';
 
 const GETATTR = 3;
-const HEADER = 40;
-const ATTR_OUT = 16 + 104;
+const HEADER_BYTES = 40;
+const ATTR_REPLY_BYTES = 16 + 104;
 /** `fuse_attr.size` behind `fuse_out_header` and the validity. */
-const SIZE = 16 + 16 + 8;
+const SIZE_AT = 16 + 16 + 8;
 const NODE = 50;
 const QUEUE = 128;
 const none = { seconds: 0, nanoseconds: 0 };
 
 /** A GETATTR that a queue has taken. */
 class Message {
-  readonly readable = hostBuffer(HEADER + 16);
-  readonly writable = hostBuffer(ATTR_OUT);
+  readonly readable = hostBuffer(HEADER_BYTES + 16);
+  readonly writable = hostBuffer(ATTR_REPLY_BYTES);
   id: number;
   outcome = 'none';
 
   constructor(id: number) {
     this.id = id;
-    const header = Buffer.alloc(HEADER + 16);
+    const header = Buffer.alloc(HEADER_BYTES + 16);
     header.writeUInt32LE(header.length, 0);
     header.writeUInt32LE(GETATTR, 4);
     header.writeBigUInt64LE(BigInt(id), 8);
@@ -39,9 +39,9 @@ class Message {
   }
 
   complete(): void {
-    const reply = Buffer.alloc(ATTR_OUT);
+    const reply = Buffer.alloc(ATTR_REPLY_BYTES);
     this.writable.get(0, reply);
-    this.outcome = `${reply.readBigUInt64LE(SIZE)} bytes`;
+    this.outcome = `${reply.readBigUInt64LE(SIZE_AT)} bytes`;
     this.id = -1;
   }
 

@@ -287,12 +287,12 @@ for (const seed of [1, 2, 3]) {
     const server = await ThreadedServer.start(t);
     const { fuse } = await server.connect(t);
     const random = new Random(seed);
-    const BLOCK = 1024;
+    const BLOCK_BYTES = 1024;
     const BLOCKS = 256;
     const files = await Promise.all(
       Array.from({ length: 6 }, async (_, index) => {
         const name = `file-${index}`;
-        const model = random.bytes(BLOCK * BLOCKS);
+        const model = random.bytes(BLOCK_BYTES * BLOCKS);
         writeFileSync(server.path(name), model);
         const { nodeid } = await fuse.lookup(ROOT, name);
         const { fh } = await fuse.open(nodeid, O_RDWR);
@@ -318,8 +318,8 @@ for (const seed of [1, 2, 3]) {
       const blocks = Array.from({ length: count }, (_, i) => first + i);
       if (blocks.some((block) => busy.has(block))) return;
       for (const block of blocks) busy.add(block);
-      const start = first * BLOCK + random.below(BLOCK);
-      const end = (first + count) * BLOCK - random.below(BLOCK);
+      const start = first * BLOCK_BYTES + random.below(BLOCK_BYTES);
+      const end = (first + count) * BLOCK_BYTES - random.below(BLOCK_BYTES);
       const size = Math.max(end - start, 1);
       if (kind < 10) {
         const data = random.bytes(size);

@@ -8,7 +8,7 @@ const NEXT = 1;
 const WRITE = 2;
 const INDIRECT = 4;
 const TABLE = 0x8_0000;
-const MEMORY = 4 * 2 ** 20;
+const MEMORY_BYTES = 4 * 2 ** 20;
 
 /** What the device reads of a chain: the lengths of its segments, or the rule that it breaks. */
 function take(write: (rig: Rig) => void, options: { size?: number; features?: bigint } = {}) {
@@ -107,7 +107,7 @@ test('a chain as long as the queue is taken, also with 1024 segments', () => {
 /** What is said of memory that the front-end has not shared. */
 function outside(what: string, length: number, address: number, missing: number): string {
   const hex = (number: number): string => `0x${number.toString(16)}`;
-  const shared = `${hex(GUEST)} to ${hex(GUEST + MEMORY)}`;
+  const shared = `${hex(GUEST)} to ${hex(GUEST + MEMORY_BYTES)}`;
   return (
     `${what} outside memory: ${length} bytes at ${hex(address)}, ` +
     `${hex(missing)} is not shared with this process (shared: ${shared}); ` +
@@ -149,10 +149,13 @@ const violations: Record<string, [string, (rig: Rig) => void]> = {
   ],
   'a segment below the memory': [outside('a segment', 2, GUEST - 1, GUEST - 1), one(GUEST - 1, 2)],
   'a segment beyond the memory': [
-    outside('a segment', 2, GUEST + MEMORY - 1, GUEST + MEMORY),
-    one(GUEST + MEMORY - 1, 2),
+    outside('a segment', 2, GUEST + MEMORY_BYTES - 1, GUEST + MEMORY_BYTES),
+    one(GUEST + MEMORY_BYTES - 1, 2),
   ],
-  'a segment of 4 GiB': [outside('a segment', 0xffff_ffff, GUEST, GUEST + MEMORY), one(GUEST, 0xffff_ffff)],
+  'a segment of 4 GiB': [
+    outside('a segment', 0xffff_ffff, GUEST, GUEST + MEMORY_BYTES),
+    one(GUEST, 0xffff_ffff),
+  ],
   'an address of 2^64 - 1': [
     outside('a segment', 0xffff_ffff, 2 ** 64 - 2 ** 11, 2 ** 64 - 2 ** 11),
     one(2 ** 64 - 2 ** 11, 0xffff_ffff),
@@ -191,9 +194,9 @@ const violations: Record<string, [string, (rig: Rig) => void]> = {
   'a table of a part of a descriptor': ['an indirect table of 24 bytes', table(24)],
   'a table of too many descriptors': ['an indirect table of more than 1024 descriptors', table(1025 * 16)],
   'a table outside memory': [
-    outside('an indirect table', 32, GUEST + MEMORY - 16, GUEST + MEMORY),
+    outside('an indirect table', 32, GUEST + MEMORY_BYTES - 16, GUEST + MEMORY_BYTES),
     (rig) => {
-      rig.descriptor(0, GUEST + MEMORY - 16, 32, INDIRECT);
+      rig.descriptor(0, GUEST + MEMORY_BYTES - 16, 32, INDIRECT);
       rig.offer(0);
     },
   ],
@@ -218,7 +221,7 @@ const violations: Record<string, [string, (rig: Rig) => void]> = {
     'a chain with too many segments or bytes',
     (rig) => {
       for (let i = 0; i < 1024; i++) {
-        rig.entry(TABLE / 16 + i, GUEST, MEMORY, i === 1023 ? 0 : NEXT, i + 1);
+        rig.entry(TABLE / 16 + i, GUEST, MEMORY_BYTES, i === 1023 ? 0 : NEXT, i + 1);
       }
       rig.descriptor(0, GUEST + TABLE, 16 * 1024, INDIRECT);
       rig.offer(0);

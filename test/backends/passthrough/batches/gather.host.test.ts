@@ -10,7 +10,7 @@ import { O } from '../../../../core/system/calls/files.js';
 import { bufferOf, root, type Share, serve } from '../harness.js';
 import { host } from '../host-calls.js';
 
-const BLOCK = 4096;
+const BLOCK_BYTES = 4096;
 const EBADF = 9;
 
 function share(t: TestContext, where: string, given: Record<string, unknown> = {}): Share {
@@ -24,7 +24,7 @@ async function numbered(served: Share, blocks: number, flags: number = OpenFlags
   const path = join(served.directory, 'file');
   fs.writeFileSync(
     path,
-    Buffer.alloc(blocks * BLOCK).map((_, i) => i / BLOCK),
+    Buffer.alloc(blocks * BLOCK_BYTES).map((_, i) => i / BLOCK_BYTES),
   );
   const { node } = (await served.backend.lookup(served.node, 'file', root))!;
   const { file } = await served.backend.open(node, flags, root);
@@ -45,20 +45,20 @@ for (const where of [tmpdir(), '/var/tmp', '/dev/shm']) {
     for (let round = 0; round < 3; round++) {
       const fd = fs.openSync(path, 'r+');
       host.dropPages(fd);
-      if (round === 1) fs.readSync(fd, Buffer.alloc(BLOCK), 0, BLOCK, 40 * BLOCK);
+      if (round === 1) fs.readSync(fd, Buffer.alloc(BLOCK_BYTES), 0, BLOCK_BYTES, 40 * BLOCK_BYTES);
       fs.closeSync(fd);
       const places = Array.from({ length: 20 }, (_, i) => (i * 37 + round) % 200);
-      const buffers = places.map(() => hostBuffer(2 * BLOCK));
+      const buffers = places.map(() => hostBuffer(2 * BLOCK_BYTES));
       for (const [i, place] of places.entries()) {
-        const length = place === 199 ? BLOCK : 2 * BLOCK;
+        const length = place === 199 ? BLOCK_BYTES : 2 * BLOCK_BYTES;
         const buffer = buffers[i]!.slice(0, length);
-        assert.ok(served.accelerator.gatherRead(node, file, buffer, place * BLOCK, root));
+        assert.ok(served.accelerator.gatherRead(node, file, buffer, place * BLOCK_BYTES, root));
       }
       const counts = await submitted(served);
       for (const [i, place] of places.entries()) {
-        const length = place === 199 ? BLOCK : 2 * BLOCK;
+        const length = place === 199 ? BLOCK_BYTES : 2 * BLOCK_BYTES;
         assert.equal(counts[i], length);
-        const expected = Buffer.alloc(length).map((_, at) => place + at / BLOCK);
+        const expected = Buffer.alloc(length).map((_, at) => place + at / BLOCK_BYTES);
         assert.deepEqual(Buffer.from(buffers[i]!.bytes.subarray(0, length)), expected);
         buffers[i]!.close();
       }
@@ -70,13 +70,13 @@ test('a read that was gathered ends at the end of the file, and tells what went 
   const served = share(t, '/var/tmp');
   const { node, file } = await numbered(served, 4, OpenFlags.WRITE_ONLY);
   const { file: readable } = await served.backend.open(node, OpenFlags.READ_ONLY, root);
-  const buffer = hostBuffer(2 * BLOCK);
-  for (const place of [0, 3 * BLOCK, 3 * BLOCK + 1, 4 * BLOCK, 9 * BLOCK]) {
+  const buffer = hostBuffer(2 * BLOCK_BYTES);
+  for (const place of [0, 3 * BLOCK_BYTES, 3 * BLOCK_BYTES + 1, 4 * BLOCK_BYTES, 9 * BLOCK_BYTES]) {
     assert.ok(served.accelerator.gatherRead(node, readable, buffer, place, root));
   }
   assert.ok(served.accelerator.gatherWrite(node, readable, bufferOf('x'), 0, 0, root));
   assert.ok(served.accelerator.gatherWrite(node, file, bufferOf('xy'), 0, 0, root));
-  assert.deepEqual(await submitted(served), [2 * BLOCK, BLOCK, BLOCK - 1, 0, 0, -EBADF, 2]);
+  assert.deepEqual(await submitted(served), [2 * BLOCK_BYTES, BLOCK_BYTES, BLOCK_BYTES - 1, 0, 0, -EBADF, 2]);
 });
 
 const asRoot = process.geteuid!() === 0 ? {} : { skip: 'needs root' };
@@ -108,7 +108,7 @@ test('what would take long, or not go through the page cache, is not gathered', 
   const { node, file } = await numbered(served, 32);
   const { backend, accelerator } = served;
   const large = hostBuffer(16 * 1024 + 1);
-  const small = hostBuffer(BLOCK);
+  const small = hostBuffer(BLOCK_BYTES);
   assert.equal(accelerator.gatherRead(node, file, large, 0, root), false);
   assert.equal(accelerator.gatherWrite(node, file, large, 0, 0, root), false);
   for (const flags of [O.SYNC, O.DSYNC, O.APPEND, O.DIRECT]) {
@@ -117,7 +117,7 @@ test('what would take long, or not go through the page cache, is not gathered', 
     assert.equal(accelerator.gatherWrite(node, opened.file, small, 0, fromCache, root), false);
     const isDirect = flags === O.DIRECT;
     assert.equal(accelerator.gatherRead(node, opened.file, small, 0, root), !isDirect);
-    if (!isDirect) assert.deepEqual(await submitted(served), [BLOCK]);
+    if (!isDirect) assert.deepEqual(await submitted(served), [BLOCK_BYTES]);
     await backend.release(node, opened.file);
   }
   const { node: fifo } = await backend.mknod(served.node, 'fifo', 0o010600, 0, root);
@@ -134,18 +134,18 @@ test('a share that is read-only gathers reads, and takes no writes', async (t) =
   assert.ok(accelerator !== undefined);
   assert.equal(accelerator.gatherWrite, undefined);
   assert.equal(view.write, undefined);
-  const buffers = Array.from({ length: 8 }, () => hostBuffer(BLOCK));
+  const buffers = Array.from({ length: 8 }, () => hostBuffer(BLOCK_BYTES));
   for (const [i, buffer] of buffers.entries()) {
-    assert.equal(accelerator.gatherRead?.(node, file, buffer, i * BLOCK, root), true);
+    assert.equal(accelerator.gatherRead?.(node, file, buffer, i * BLOCK_BYTES, root), true);
   }
   const results: Awaitable<number>[] = [];
   accelerator.submit?.(results);
   assert.deepEqual(
     await Promise.all(results),
-    buffers.map(() => BLOCK),
+    buffers.map(() => BLOCK_BYTES),
   );
   for (const [i, buffer] of buffers.entries()) {
-    assert.deepEqual(Buffer.from(buffer.bytes), Buffer.alloc(BLOCK, i));
+    assert.deepEqual(Buffer.from(buffer.bytes), Buffer.alloc(BLOCK_BYTES, i));
     buffer.close();
   }
 });

@@ -12,8 +12,8 @@ import { ROOT } from '../../../support/fuse-client.js';
 import { host } from '../host-calls.js';
 import { Lines } from '../harness.js';
 
-const LENGTH = 5 * 2 ** 20 + 12_345;
-const content = Buffer.from(Buffer.alloc(LENGTH).map((_, i) => (i * 7 + (i >> 12)) & 0xff));
+const FILE_BYTES = 5 * 2 ** 20 + 12_345;
+const content = Buffer.from(Buffer.alloc(FILE_BYTES).map((_, i) => (i * 7 + (i >> 12)) & 0xff));
 const READ_ONLY = 0;
 
 interface Share extends Guest {
@@ -72,9 +72,9 @@ const places = [
   { at: 5000, size: 10 },
   { at: 8192, size: 32 * 1024 },
   // The file ends there, and before.
-  { at: LENGTH - 50_000, size: 128 * 1024 },
-  { at: LENGTH, size: 64 * 1024 },
-  { at: LENGTH + 4096, size: 64 * 1024 },
+  { at: FILE_BYTES - 50_000, size: 128 * 1024 },
+  { at: FILE_BYTES, size: 64 * 1024 },
+  { at: FILE_BYTES + 4096, size: 64 * 1024 },
   { at: 4096, size: 128 * 1024 },
 ];
 
@@ -146,7 +146,7 @@ test('a descriptor is not closed while a look at it waits to be made', async (t)
     // Takes the descriptor's number, if it is free.
     others.push(client.lookup(found.nodeid, 'x'));
     loopback.submit();
-    assert.equal(Number((await looking).size), LENGTH);
+    assert.equal(Number((await looking).size), FILE_BYTES);
     await Promise.all(others);
   }
 });

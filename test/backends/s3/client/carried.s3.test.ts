@@ -5,7 +5,7 @@ import { OpenFlags } from '../../../../core/backend/index.js';
 import { context, Mount, pattern, removeFolders, TestBucket } from '../support.js';
 
 const ALL_USERS = 'http://acs.amazonaws.com/groups/global/AllUsers';
-const LARGE = 11 * 2 ** 20;
+const LARGE_BYTES = 11 * 2 ** 20;
 
 /** What an object has, by the name of the row in backends/s3/README.md. */
 interface Row {
@@ -115,7 +115,7 @@ describe('what an object has beside its bytes and metadata', () => {
         };
         const paths = [`row${index}`, `row${index}-dir/below/file`, `row${index}-dir/`] as const;
         for (const path of paths) await make(path);
-        if (inParts) await make(`row${index}-large`, pattern(LARGE));
+        if (inParts) await make(`row${index}-large`, pattern(LARGE_BYTES));
         const given = await shown(target, paths[0]);
         assert.notDeepEqual(given, await shown(bucket, 'not-there'));
         const kept = async (path: string, done: string): Promise<void> =>
@@ -133,9 +133,9 @@ describe('what an object has beside its bytes and metadata', () => {
         assert.equal((await target.get(file)).toString(), 'data and more');
         await kept(file, 'append');
         if (inParts) {
-          await mount.write(opened, 13, pattern(LARGE));
+          await mount.write(opened, 13, pattern(LARGE_BYTES));
           await mount.fsync(opened);
-          assert.equal((await target.get(file)).length, 13 + LARGE);
+          assert.equal((await target.get(file)).length, 13 + LARGE_BYTES);
           await kept(file, 'an upload in parts');
         }
         await mount.backend.setattr(opened.node, { size: 3 }, opened, context);
@@ -148,7 +148,7 @@ describe('what an object has beside its bytes and metadata', () => {
         await kept(`${file}-moved`, 'mv');
         if (inParts) {
           await mount.backend.rename(mount.root, `${file}-large`, mount.root, `${file}-l`, 0, context);
-          assert.ok((await target.get(`${file}-l`)).equals(pattern(LARGE)));
+          assert.ok((await target.get(`${file}-l`)).equals(pattern(LARGE_BYTES)));
           await kept(`${file}-l`, 'mv of a large file');
         }
 

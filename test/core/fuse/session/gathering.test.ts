@@ -13,7 +13,7 @@ const EBADF = 9;
 const EIO = 5;
 const ENOTDIR = 20;
 const ENFILE = 23;
-const BLOCK = 512;
+const BLOCK_BYTES = 512;
 
 interface Mounted extends Guest {
   readonly tiny: GatheringBackend;
@@ -30,7 +30,7 @@ async function mounted(): Promise<Mounted> {
   await connected.client.init();
   const { entry, open } = await connected.client.create(ROOT, 'file');
   for (let i = 0; i < 32; i++) {
-    await connected.client.write(entry.nodeid, open.fh, i * BLOCK, Buffer.alloc(BLOCK, i));
+    await connected.client.write(entry.nodeid, open.fh, i * BLOCK_BYTES, Buffer.alloc(BLOCK_BYTES, i));
   }
   tiny.single = 0;
   return { ...connected, tiny, log, nodeid: entry.nodeid, fh: open.fh };
@@ -38,14 +38,14 @@ async function mounted(): Promise<Mounted> {
 
 /** Reads of the first `count` blocks. */
 function reads(client: FuseClient, { nodeid, fh }: Mounted, count: number): (() => Promise<Uint8Array>)[] {
-  return Array.from({ length: count }, (_, i) => () => client.read(nodeid, fh, i * BLOCK, BLOCK));
+  return Array.from({ length: count }, (_, i) => () => client.read(nodeid, fh, i * BLOCK_BYTES, BLOCK_BYTES));
 }
 
 function assertBlocks(answers: readonly PromiseSettledResult<unknown>[], count: number): void {
   for (let i = 0; i < count; i++) {
     const answer = answers[i]!;
     assert.equal(answer.status, 'fulfilled');
-    assert.deepEqual(Buffer.from(answer.value as Uint8Array), Buffer.alloc(BLOCK, i));
+    assert.deepEqual(Buffer.from(answer.value as Uint8Array), Buffer.alloc(BLOCK_BYTES, i));
   }
 }
 
@@ -82,7 +82,10 @@ for (const { count, submitted, single } of [
 test('of 100 reads in sight 32 at most are carried out together', async () => {
   const guest = await mounted();
   const { client, nodeid, fh } = guest;
-  const calls = Array.from({ length: 100 }, (_, i) => () => client.read(nodeid, fh, (i % 32) * BLOCK, 1));
+  const calls = Array.from(
+    { length: 100 },
+    (_, i) => () => client.read(nodeid, fh, (i % 32) * BLOCK_BYTES, 1),
+  );
   await guest.loopback.together(calls);
   assert.equal(Math.max(...guest.tiny.submitted), 32);
   assert.equal(guest.tiny.submitted.reduce((sum, count) => sum + count) + guest.tiny.single, 100);
@@ -95,7 +98,7 @@ test('what may close or forget something, or anything else that changes, comes a
   const answers = await loopback.together<unknown>([
     ...reads(client, guest, 10),
     () => client.release(nodeid, fh),
-    () => client.read(nodeid, fh, 0, BLOCK),
+    () => client.read(nodeid, fh, 0, BLOCK_BYTES),
     ...reads(client, { ...guest, fh: second.fh }, 10),
     () => client.setattr(nodeid, { size: 0 }),
     ...reads(client, { ...guest, fh: second.fh }, 10),
@@ -289,8 +292,8 @@ test('requests sent together do what they do one by one', async (t) => {
           for (const [number, batch] of batches.entries()) {
             const calls = batch.map(({ kind, block, size }, i) => (): Promise<unknown> => {
               const data = Buffer.alloc(size, number * 64 + i);
-              if (kind === 'read') return client.read(nodeid, fh, block * BLOCK, size);
-              if (kind === 'write') return client.write(nodeid, fh, block * BLOCK, data);
+              if (kind === 'read') return client.read(nodeid, fh, block * BLOCK_BYTES, size);
+              if (kind === 'write') return client.write(nodeid, fh, block * BLOCK_BYTES, data);
               if (kind === 'getattr') return client.getattr(nodeid).then(({ mode }) => mode);
               if (kind === 'lookup') return client.lookup(ROOT, 'file').then(({ attr }) => attr.mode);
               if (kind === 'fsync') return client.fsync(nodeid, fh).catch((error: FuseError) => error.errno);
@@ -396,7 +399,7 @@ test('what does not end is answered with EIO by a drain, and harmless when it do
   tiny.stuck = true;
   loopback.announce(20);
   const reading = Promise.allSettled(
-    Array.from({ length: 8 }, () => client.read(entry.nodeid, open.fh, 0, BLOCK)),
+    Array.from({ length: 8 }, () => client.read(entry.nodeid, open.fh, 0, BLOCK_BYTES)),
   );
   loopback.submit();
   assert.equal(session.inFlight, 8);

@@ -5,7 +5,7 @@ import { InitFlag, InitFlag2, SEEK_HOLE } from '../../../../core/fuse/wire/abi.j
 import { negotiate } from '../../../../core/fuse/session/negotiation.js';
 import { defaultCachePolicy } from '../../../../core/state/index.js';
 import { engine } from '../../../support/engine.js';
-import { Fields, FuseError, Op, ROOT, usualInitFlags } from '../../../support/fuse-client.js';
+import { RequestBytes, FuseError, Op, ROOT, usualInitFlags } from '../../../support/fuse-client.js';
 import { TinyBackend } from '../../../support/tiny-backend.js';
 
 const everything = { minor: 45, flags: -1, flags2: -1, maxReadahead: 131072 };
@@ -128,7 +128,7 @@ describe('INIT', () => {
 
   it('accepts the 16 bytes that guests before 7.36 send', async () => {
     const { client, session } = (await engine(new TinyBackend())).guest();
-    const offer = new Fields()
+    const offer = new RequestBytes()
       .u32(7)
       .u32(35)
       .u32(4096)

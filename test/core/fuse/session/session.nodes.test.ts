@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FileType, type Backend, type Entry } from '../../../../core/backend/index.js';
 import { engine, type Engine, type Guest } from '../../../support/engine.js';
-import { Fields, Op, ROOT, rejectsWith } from '../../../support/fuse-client.js';
+import { RequestBytes, Op, ROOT, rejectsWith } from '../../../support/fuse-client.js';
 import { TinyBackend, type TinyNode, asynchronous } from '../../../support/tiny-backend.js';
 
 async function mounted(tiny: TinyBackend, backend: Backend = tiny): Promise<Guest & { engine: Engine }> {
@@ -65,7 +65,7 @@ describe('lookup counts', () => {
     await client.batchForget([...others, [nodeid, 1n]]);
     assert.equal(tiny.known.size, 0);
     await client.lookup(ROOT, 'dir');
-    await client.send(Op.BATCH_FORGET, 0n, new Fields().u32(1000).u32(0).u64(nodeid).u64(1).bytes());
+    await client.send(Op.BATCH_FORGET, 0n, new RequestBytes().u32(1000).u32(0).u64(nodeid).u64(1).bytes());
     assert.equal(tiny.known.size, 0);
   });
 
@@ -272,11 +272,16 @@ describe('names', () => {
   it('that are no UTF-8 come back as they were', async () => {
     const { client } = await mounted(new TinyBackend());
     const bytes = Uint8Array.of(0x66, 0xff, 0xc3, 0xa9, 0x80);
-    const made = await client.call(Op.MKDIR, ROOT, new Fields().u32(0o755).u32(0).name(bytes).bytes(), 128);
+    const made = await client.call(
+      Op.MKDIR,
+      ROOT,
+      new RequestBytes().u32(0o755).u32(0).name(bytes).bytes(),
+      128,
+    );
     assert.equal(made.length, 128);
     assert.equal((await client.lookup(ROOT, bytes)).attr.mode, 0o40755);
     const { fh } = await client.opendir(ROOT);
-    const args = new Fields().u64(fh).u64(2).u32(4096).u32(0).u64(0).u32(0).u32(0);
+    const args = new RequestBytes().u64(fh).u64(2).u32(4096).u32(0).u64(0).u32(0).u32(0);
     const listing = await client.call(Op.READDIR, ROOT, args.bytes(), 4096);
     assert.deepEqual(listing.subarray(24, 29), bytes);
   });

@@ -40,7 +40,7 @@ function compileAndRun(expressions: readonly string[]): number[] {
   }
 }
 
-/** Fields of structures and their offsets, and structures and their sizes. */
+/** RequestBytes of structures and their offsets, and structures and their sizes. */
 function structureNumbers(): Expected[] {
   const expected: Expected[] = [];
   for (const [name, layout] of Object.entries(structures)) {

@@ -11,8 +11,8 @@ import { checkProperty } from '../../../support/random.js';
 const EIO = -5;
 const EBADF = -9;
 const EOPNOTSUPP = -95;
-const PLACE = 512;
-const NAME = 256;
+const PLACE_BYTES = 512;
+const NAME_BYTES = 256;
 const CAPACITY = 32;
 const WANTED = STATX.BASIC | STATX.BTIME;
 
@@ -28,7 +28,7 @@ const NAMES = ['file', 'link', 'missing', 'file/below', '', 'x'.repeat(240), 'é
 function bench(t: TestContext): Bench {
   const list = CallList.open(CAPACITY);
   assert.ok(list !== undefined, 'machine code is allowed here');
-  const memory = NativeMemory.allocate((CAPACITY + 1) * PLACE);
+  const memory = NativeMemory.allocate((CAPACITY + 1) * PLACE_BYTES);
   const folder = fs.mkdtempSync(join(tmpdir(), 'vfk-call-list-'));
   fs.writeFileSync(join(folder, 'file'), 'content');
   fs.symlinkSync('file', join(folder, 'link'));
@@ -44,9 +44,9 @@ function bench(t: TestContext): Bench {
 
 /** Fills a place with a name, and with bytes that no call leaves behind. @returns its address. */
 function prepare({ memory }: Bench, index: number, name: string): number {
-  const start = index * PLACE;
-  memory.u8.fill(0xa5, start, start + NAME);
-  memory.u8.set(Buffer.from(`${name}\0`), start + NAME);
+  const start = index * PLACE_BYTES;
+  memory.u8.fill(0xa5, start, start + NAME_BYTES);
+  memory.u8.set(Buffer.from(`${name}\0`), start + NAME_BYTES);
   return memory.address + start;
 }
 
@@ -72,7 +72,7 @@ test('a list does what the same calls do one after the other', async (t) => {
         const address = prepare(all, i, name);
         const target = nowhere ? 8 : address;
         const flags = AT.SYMLINK_NOFOLLOW | AT.NO_AUTOMOUNT;
-        if (isName) list.statx(fds[fd]!, address + NAME, flags, WANTED, target);
+        if (isName) list.statx(fds[fd]!, address + NAME_BYTES, flags, WANTED, target);
         else list.fstat(fds[fd]!, target);
         if (runs) list.run();
       }
@@ -84,10 +84,11 @@ test('a list does what the same calls do one after the other', async (t) => {
         const target = nowhere ? 8 : address;
         const flags = AT.SYMLINK_NOFOLLOW | AT.NO_AUTOMOUNT;
         const alone = isName
-          ? statx(fds[fd]!, address + NAME, flags, WANTED, target)
+          ? statx(fds[fd]!, address + NAME_BYTES, flags, WANTED, target)
           : fstat(fds[fd]!, target);
         assert.equal(list.result(i), alone, JSON.stringify(given[i]));
-        const of = (place: number) => Buffer.from(memory.u8.subarray(place * PLACE, place * PLACE + NAME));
+        const of = (place: number) =>
+          Buffer.from(memory.u8.subarray(place * PLACE_BYTES, place * PLACE_BYTES + NAME_BYTES));
         assert.deepEqual(of(i), of(CAPACITY));
       }
     }),

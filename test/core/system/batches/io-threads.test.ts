@@ -7,14 +7,14 @@ import type { Worker } from 'node:worker_threads';
 import { type Fd, CallList, IoThreads, type IoWork, NativeMemory } from '../../../../core/system/index.js';
 import { repetitions } from '../../../support/random.js';
 
-const BLOCK = 4096;
+const BLOCK_BYTES = 4096;
 const EIO = -5;
 const EBADF = -9;
 
 /** A list with memory for its reads, which notes its end. */
 class Work implements IoWork {
   readonly list: CallList;
-  readonly memory = NativeMemory.allocate(64 * BLOCK);
+  readonly memory = NativeMemory.allocate(64 * BLOCK_BYTES);
   readonly ended: Promise<void>;
   ends = 0;
   #resolve!: () => void;
@@ -35,8 +35,8 @@ class Work implements IoWork {
   /** Adds reads of blocks. */
   read(fd: Fd, blocks: readonly number[]): this {
     for (const [i, block] of blocks.entries()) {
-      const address = this.memory.address + i * BLOCK;
-      this.list.read(fd, { address, length: BLOCK, iov: 0, iovCount: 1 }, block * BLOCK, 0);
+      const address = this.memory.address + i * BLOCK_BYTES;
+      this.list.read(fd, { address, length: BLOCK_BYTES, iov: 0, iovCount: 1 }, block * BLOCK_BYTES, 0);
     }
     return this;
   }
@@ -49,9 +49,9 @@ class Work implements IoWork {
   assertRead(blocks: readonly number[]): void {
     assert.equal(this.ends, 1);
     for (const [i, block] of blocks.entries()) {
-      assert.equal(this.list.result(i), BLOCK);
-      const bytes = this.memory.u8.subarray(i * BLOCK, (i + 1) * BLOCK);
-      assert.deepEqual(Buffer.from(bytes), Buffer.alloc(BLOCK, block));
+      assert.equal(this.list.result(i), BLOCK_BYTES);
+      const bytes = this.memory.u8.subarray(i * BLOCK_BYTES, (i + 1) * BLOCK_BYTES);
+      assert.deepEqual(Buffer.from(bytes), Buffer.alloc(BLOCK_BYTES, block));
     }
   }
 }
@@ -62,7 +62,7 @@ function numbered(t: TestContext): Fd {
   const path = join(folder, 'file');
   fs.writeFileSync(
     path,
-    Buffer.alloc(64 * BLOCK).map((_, i) => i / BLOCK),
+    Buffer.alloc(64 * BLOCK_BYTES).map((_, i) => i / BLOCK_BYTES),
   );
   const fd = fs.openSync(path, 'r') as Fd;
   t.after(() => {
@@ -211,7 +211,7 @@ test('where a thread ends by itself, what it had fails, and the others go on', a
   assert.ok(threads.give(works[2]!));
   await stopping;
   await works[2]!.ended;
-  assert.ok([EIO, BLOCK].includes(works[2]!.list.result(0)));
+  assert.ok([EIO, BLOCK_BYTES].includes(works[2]!.list.result(0)));
   assert.equal(threads.pending, 0);
   assert.equal(threads.hasRoom, false);
   await threads.close();

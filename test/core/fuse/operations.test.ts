@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { Context, Entry } from '../../../../core/backend/index.js';
-import { FsError } from '../../../../core/backend/index.js';
-import { engine } from '../../../support/engine.js';
-import { Fields, Op, ROOT, InitFlag, usualInitFlags, rejectsWith } from '../../../support/fuse-client.js';
-import { QueueFailed } from '../../../support/loopback.js';
-import { TinyBackend, type TinyNode } from '../../../support/tiny-backend.js';
+import type { Context, Entry } from '../../../core/backend/index.js';
+import { FsError } from '../../../core/backend/index.js';
+import { engine } from '../../support/engine.js';
+import { RequestBytes, Op, ROOT, InitFlag, usualInitFlags, rejectsWith } from '../../support/fuse-client.js';
+import { QueueFailed } from '../../support/loopback.js';
+import { TinyBackend, type TinyNode } from '../../support/tiny-backend.js';
 
 const WRITE_LOCK = { start: 0n, end: 99n, type: 1, pid: 4242 };
 
@@ -297,14 +297,20 @@ describe('a creation', () => {
     client.caller = { uid: 1000, gid: 100, pid: 7, queue: 1 };
     const label = Buffer.from('label');
     const name = Buffer.from('security.selinux\0');
-    const record = new Fields().u32(label.length).u32(0).raw(name).raw(label).raw(new Uint8Array(2)).bytes();
-    const contexts = new Fields()
+    const record = new RequestBytes()
+      .u32(label.length)
+      .u32(0)
+      .raw(name)
+      .raw(label)
+      .raw(new Uint8Array(2))
+      .bytes();
+    const contexts = new RequestBytes()
       .u32(8 + record.length)
       .u32(1)
       .raw(record)
       .bytes();
-    const groups = new Fields().u32(16).u32(32).u32(1).u32(27).bytes();
-    const args = new Fields().u32(0o700).u32(0o022).name('dir').raw(contexts).raw(groups).bytes();
+    const groups = new RequestBytes().u32(16).u32(32).u32(1).u32(27).bytes();
+    const args = new RequestBytes().u32(0o700).u32(0o022).name('dir').raw(contexts).raw(groups).bytes();
     const request = client.encode(Op.MKDIR, ROOT, args);
     new DataView(request.buffer).setUint16(36, (contexts.length + groups.length) / 8, true);
     assert.equal((await loopback.request(1, request, 144)).length, 144);
@@ -316,10 +322,10 @@ describe('a creation', () => {
     assert.equal(context!.securityContext!.name, 'security.selinux');
     assert.equal(Buffer.from(context!.securityContext!.value).toString(), 'label');
     // Before 7.38 a security context was not counted in the header.
-    const old = new Fields().u32(0o700).u32(0).name('old').raw(contexts).bytes();
+    const old = new RequestBytes().u32(0o700).u32(0).name('old').raw(contexts).bytes();
     await client.call(Op.MKDIR, ROOT, old, 128);
     assert.equal(backend.seen[1]!.securityContext!.name, 'security.selinux');
-    const cut = new Fields().u32(0o700).u32(0).name('bad').raw(contexts.subarray(0, 20)).bytes();
+    const cut = new RequestBytes().u32(0o700).u32(0).name('bad').raw(contexts.subarray(0, 20)).bytes();
     await rejectsWith(client.call(Op.MKDIR, ROOT, cut, 128), 22);
   });
 });
