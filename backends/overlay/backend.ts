@@ -27,6 +27,7 @@ import { nameOperations } from './operations/names.js';
 import type { OverlayFile, OverlayNode } from './tree/node.js';
 import { probeMarks } from './layers/probe.js';
 import { decodeState, encodeState, type Places, placesOf, resolveNode } from './saved-state.js';
+import { recovery } from './recovery.js';
 import { ShownAttributes } from './tree/shown-attributes.js';
 import { Union, type Upper } from './tree/union.js';
 import { WorkArea } from './layers/work-area.js';
@@ -135,7 +136,7 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
   // The engine takes the methods that are present as the capabilities: those that no layer supports
   // are removed.
   for (const name of missing) delete backend[name];
-  return accelerate(backend, { slots: true });
+  return accelerate(backend, { slots: true, ...recovery(union, layers) });
 }
 
 function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {

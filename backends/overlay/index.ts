@@ -7,7 +7,7 @@
  * content is. `tree/` is the union: its nodes, look-up, listings, and the queue of changes.
  * `changes/` copies up, creates, renames and removes. `operations/` are the contract's methods,
  * thin. `offline/` has the commands, which list, export and commit the differences.
- * `saved-state.ts` is the state for a restart.
+ * `saved-state.ts` is the state for a restart, `recovery.ts` for one after the process was killed.
  */
 import { definePlugin } from '../../core/backend/index.js';
 import { commands } from './offline/commands.js';

@@ -1,15 +1,18 @@
 import {
   DAEMON,
+  type Awaitable,
   type Backend,
   FileType,
   FsError,
   type NodeKey,
+  run,
   type Steps,
   wait,
 } from '../../core/backend/index.js';
 import { setContent } from './layers/content.js';
 import type { LowerNode, OverlayNode } from './tree/node.js';
 import { dropAll } from './layers/stack.js';
+import { topOf } from './operations/attributes.js';
 import type { Union } from './tree/union.js';
 
 /*
@@ -44,9 +47,14 @@ interface SavedKey {
   readonly key: string | number | { readonly base64: string };
 }
 
-interface Nameless extends SavedKey {
+export interface Nameless extends SavedKey {
   readonly content?: SavedKey;
 }
+
+/** Finds a node of a layer, which has `resolve`. */
+export type FindInLayer = (layer: Backend, key: NodeKey) => Awaitable<object>;
+
+const resolve: FindInLayer = (layer, key) => layer.resolve!(key);
 
 export type Places = ReadonlyMap<string, Place>;
 
@@ -65,13 +73,18 @@ export function* encodeState(union: Union, layers: readonly Backend[]): Steps<Ui
 function savedNode(union: Union, node: OverlayNode): SavedNode[] {
   const names = pathOf(union, node);
   if (names !== undefined) return [[node.identity, names]];
-  const top =
-    node.upper === undefined ? node.lowers[0]! : { layer: union.writable().layer, node: node.upper };
+  const keys = savedKeys(union, node);
+  return keys === undefined ? [] : [[node.identity, keys]];
+}
+
+/** Where a node is in the layers. @returns undefined if they have no keys. */
+export function savedKeys(union: Union, node: OverlayNode): Nameless | undefined {
+  const top = topOf(union, node);
   const saved = savedKey(top);
-  if (saved === undefined) return [];
-  if (node.type !== FileType.REGULAR || node.content?.node === top.node) return [[node.identity, saved]];
+  if (saved === undefined) return undefined;
+  if (node.type !== FileType.REGULAR || node.content?.node === top.node) return saved;
   const content = node.content && savedKey(node.content);
-  return content === undefined ? [] : [[node.identity, { ...saved, content }]];
+  return content === undefined ? undefined : { ...saved, content };
 }
 
 function savedKey({ layer, node }: LowerNode): SavedKey | undefined {
@@ -132,7 +145,7 @@ export function placesOf(nodes: readonly SavedNode[]): Places {
 }
 
 function inLayer({ layer, key }: SavedKey): InLayer {
-  return { layer, key: typeof key === 'object' ? Buffer.from(key.base64, 'base64') : key };
+  return { layer, key: typeof key === 'object' ? new Uint8Array(Buffer.from(key.base64, 'base64')) : key };
 }
 
 /**
@@ -147,7 +160,7 @@ export function* resolveNode(union: Union, places: Places, identity: string): St
   }
   const place = places.get(identity);
   if (place === undefined) throw FsError.of('ESTALE');
-  const node = 'key' in place ? yield* nameless(union, identity, place) : yield* walk(union, place);
+  const node = 'key' in place ? yield* nameless(union, identity, place, resolve) : yield* walk(union, place);
   try {
     if (node.identity !== identity) throw FsError.of('ESTALE');
     union.reference(node);
@@ -170,14 +183,26 @@ function* walk(union: Union, names: readonly string[]): Steps<OverlayNode> {
   return node;
 }
 
+/** Finds a node by where it is in the layers. @returns the node, pinned. */
+export function resolveByKeys(
+  union: Union,
+  identity: string,
+  saved: Nameless,
+  find: FindInLayer,
+): Awaitable<OverlayNode> {
+  const content = saved.content && inLayer(saved.content);
+  return run(nameless(union, identity, { ...inLayer(saved), content }, find));
+}
+
 function* nameless(
   union: Union,
   identity: string,
   { content, ...place }: InLayer & { readonly content: InLayer | undefined },
+  find: FindInLayer,
 ): Steps<OverlayNode> {
   const held: LowerNode[] = [];
   try {
-    for (const at of [place, content]) if (at !== undefined) held.push(yield* resolveIn(union, at));
+    for (const at of [place, content]) if (at !== undefined) held.push(yield* resolveIn(union, at, find));
     const [top, followed] = held as [LowerNode, LowerNode | undefined];
     const attributes = yield* wait(top.layer.backend.getattr(top.node, undefined, DAEMON));
     const node = union.enterNameless(top.layer, top.node, identity, attributes);
@@ -191,10 +216,10 @@ function* nameless(
 }
 
 /** Finds a node of a layer by its key, and holds it. */
-function* resolveIn(union: Union, { layer: number, key }: InLayer): Steps<LowerNode> {
+function* resolveIn(union: Union, { layer: number, key }: InLayer, find: FindInLayer): Steps<LowerNode> {
   const layer = [union.upper?.layer, ...union.lowers].find((candidate) => candidate?.number === number);
   if (layer?.backend.resolve === undefined) throw FsError.of('ESTALE');
-  const node = yield* wait(layer.backend.resolve(key));
+  const node = yield* wait(find(layer.backend, key));
   layer.hold(node);
   return { layer, node };
 }

@@ -185,7 +185,19 @@ export interface Accelerator<N extends object = object, F = unknown> {
    * survive that.
    * @throws ESTALE if the file is gone.
    */
-  recover?(key: NodeKey): N;
+  recover?(key: NodeKey): Awaitable<N>;
+  /**
+   * What {@link recover} needs to know of a node beside its key, such as where it is. Text that
+   * means something to this backend only. Kept for every node that the engine knows. Never throws.
+   */
+  trace?(node: N): string;
+  /**
+   * Has `changed` called when a node has another {@link trace}, and before a change after which the
+   * former one would lead nowhere. Replaces an earlier `changed`. Required beside `trace`.
+   */
+  watchTraces?(changed: (node: N) => void): void;
+  /** Takes the traces of the process that was killed, before {@link recover}. */
+  retrace?(traces: ReadonlyMap<NodeKey, string>): void;
   /**
    * A descriptor of a node's file, which stays the backend's, and may be closed by the next call. A
    * copy of it keeps a file that loses its last name, so that `recover` finds it.

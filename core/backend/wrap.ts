@@ -143,6 +143,9 @@ function keep<N extends object, F>(
   if (!isReplaced('resolve') && inner.recover !== undefined) {
     kept.recover = inner.recover.bind(inner);
     if (inner.descriptor !== undefined) kept.descriptor = inner.descriptor.bind(inner);
+    if (inner.trace !== undefined) kept.trace = inner.trace.bind(inner);
+    if (inner.watchTraces !== undefined) kept.watchTraces = inner.watchTraces.bind(inner);
+    if (inner.retrace !== undefined) kept.retrace = inner.retrace.bind(inner);
   }
   // These four may be called before `submit`, and may then do nothing that is not the inner one's.
   if (ACCELERATED.some(isReplaced)) return kept;

@@ -120,14 +120,18 @@ export async function restoreExport(
  */
 export async function recoverExport(
   backend: Backend,
-  { saved }: Left,
+  { saved, traces }: Left,
   options: ExportOptions,
 ): Promise<Restored> {
   const shared = await Export.open(backend, options);
   try {
     if (!shared.isRecoverable) throw new RangeError('what the backend has is lost with its process');
     const { accelerator } = shared;
-    const find: FindNode = async (key) => accelerator.recover?.(key) ?? (await backend.resolve!(key));
+    accelerator.retrace?.(
+      new Map([...traces].map(([node, trace]) => [restoreKey(saved.nodes[node]!.key), trace])),
+    );
+    const find: FindNode = async (key) =>
+      accelerator.recover === undefined ? backend.resolve!(key) : accelerator.recover(key);
     return await restoreInto(shared, saved, NONE_HELD, find, new Set());
   } catch (error) {
     await shared.close();

@@ -31,7 +31,7 @@ export function keeping(backend: readonly string[], ...more: readonly string[]):
       'test',
       '--log-level',
       process.env['KEEPER_LOG'] ?? 'silent',
-      ...backend.map((word) => (word === 'DIRECTORY' ? directory : word)),
+      ...backend.map((word) => word.replace('DIRECTORY', directory)),
       ...more,
     ],
   };

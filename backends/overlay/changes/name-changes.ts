@@ -373,6 +373,8 @@ function* exchange(
   yield* markMoved(union, target, newParent, newName, parent);
   yield* markImpure(union, parent, target);
   yield* markImpure(union, newParent, source);
+  union.willMove(target, parent, name);
+  union.willMove(source, newParent, newName);
   yield* wait(work.exchange(parent.upper!, name, newParent.upper!, newName));
   work.reached('rename-done');
   union.move(target, parent, name);
@@ -397,6 +399,7 @@ function* move(
   const needsWhiteout = yield* union.existsBelow(parent, name);
   yield* markMoved(union, source, parent, name, newParent);
   yield* markImpure(union, newParent, source);
+  union.willMove(source, newParent, newName);
   yield* replace(union, parent, name, newParent, newName, source, target?.node, needsWhiteout);
   union.writable().work.reached('rename-done');
   union.move(source, newParent, newName);

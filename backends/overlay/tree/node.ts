@@ -55,6 +55,8 @@ export class OverlayNode {
    */
   parent: OverlayNode | undefined;
   name = '';
+  /** Where it is about to be moved, so that a process that is killed meanwhile can be followed. */
+  nextPlace: readonly [parent: OverlayNode, name: string] | undefined;
   /**
    * `overlay.redirect` of an upper directory, or of an upper file without its content: where its
    * lowers are if not at its own name.

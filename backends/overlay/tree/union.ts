@@ -60,6 +60,8 @@ export class Union {
   readonly root: OverlayNode;
   /** Files and directories that were copied up. */
   copyUps = 0;
+  /** Called when a node that the engine knows has another place or another file in the upper. */
+  changed: ((node: OverlayNode) => void) | undefined;
   /** Runs the changes of the tree one at a time. */
   readonly changeQueue = new ChangeQueue();
   readonly #byUpper = new Map<object, OverlayNode>();
@@ -450,6 +452,11 @@ export class Union {
     node.upper = upperNode;
     node.content = content;
     this.#byUpper.set(upperNode, node);
+    this.#tell(node);
+  }
+
+  #tell(node: OverlayNode): void {
+    if (node.known) this.changed?.(node);
   }
 
   #enter(node: OverlayNode): void {
@@ -471,7 +478,15 @@ export class Union {
     if (parent !== undefined) parent.references += 1;
     node.parent = parent;
     node.name = name;
+    node.nextPlace = undefined;
+    this.#tell(node);
     if (before !== undefined) this.#release(before);
+  }
+
+  /** To be called before {@link move}, and before the layers are changed. */
+  willMove(node: OverlayNode, parent: OverlayNode, name: string): void {
+    node.nextPlace = [parent, name];
+    this.#tell(node);
   }
 
   /** Called when the engine gets to know the node. */

@@ -113,6 +113,7 @@ export class Journal {
       inserted: (slot, key) => this.#node(slot, key),
       forgotten: (slot) => this.#drop(slot),
     };
+    shared.accelerator.watchTraces?.((node) => this.#traced(node));
     shared.locks.observer = {
       changed: (kind, slot, change) => this.#lock(LOCK_KINDS.indexOf(kind), slot, change),
     };
@@ -251,8 +252,9 @@ export class Journal {
   }
 
   #node(slot: Slot, key: NodeKey): void {
-    const { nodes } = this.#export;
-    const words = 6 + keyWords(key);
+    const { nodes, accelerator } = this.#export;
+    const trace = accelerator.trace?.(nodes.node(slot)) ?? '';
+    const words = 6 + textWords(trace) + keyWords(key);
     if (!this.has(words)) return;
     const log = this.#log;
     log.put(RecordType.NODE | (words << 8));
@@ -261,7 +263,19 @@ export class Journal {
     log.put(nodes.idHigh(slot));
     log.put(nodes.generation(slot));
     log.put(0);
+    putText(log, trace);
     putKey(log, key);
+  }
+
+  /** A node that the engine knows has another trace, or is about to. */
+  #traced(node: object): void {
+    const slot = this.#export.nodes.slotOf(node);
+    const key = slot === NO_SLOT ? undefined : this.#keyOf(this.#export.backend, slot);
+    if (key === undefined) return;
+    const { pending } = this.#log;
+    this.#node(slot, key);
+    // In the middle of a request's records it counts with them.
+    if (!pending) this.boundary();
   }
 
   #drop(slot: Slot): void {

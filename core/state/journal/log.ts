@@ -7,7 +7,7 @@ export interface JournalMemory {
 }
 
 const MAGIC = 0x4a534656;
-const VERSION = 1;
+const VERSION = 2;
 
 /** Words of the header. The length of a part is stored last, and makes its records valid. */
 const Header = { MAGIC: 0, VERSION: 1, ORDER: 2, LENGTHS: 3 } as const;

@@ -4,7 +4,7 @@
  * number of the journal's own.
  */
 export const RecordType = {
-  /** slot, id low, id high, generation, key */
+  /** slot, id low, id high, generation, 0, what the backend's `trace` says, key */
   NODE: 1,
   /** session, slot, count (2) */
   COUNT: 2,
@@ -37,7 +37,7 @@ export const RecordType = {
 
 /** The least words of a record after its first one, by type. */
 export const LEAST_WORDS: Readonly<Record<number, number>> = {
-  [RecordType.NODE]: 6,
+  [RecordType.NODE]: 7,
   [RecordType.COUNT]: 4,
   [RecordType.NO_COUNTS]: 1,
   [RecordType.SESSION]: 12,

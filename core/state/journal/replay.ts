@@ -45,6 +45,8 @@ export interface Left {
   readonly sessions: readonly LeftSession[];
   /** Numbers of the descriptors that are held, with the nodes that they are of. */
   readonly held: readonly (readonly [node: number, number: number])[];
+  /** What the backend has said of nodes: see `Accelerator.trace`. */
+  readonly traces: ReadonlyMap<number, string>;
 }
 
 type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
@@ -80,6 +82,7 @@ interface Node {
   high: number;
   generation: number;
   key: SavedNode['key'];
+  trace: string;
   held: number;
 }
 
@@ -133,15 +136,20 @@ class Reader {
     if (least === undefined) throw new RangeError(`session journal: a record of type ${type}`);
     if (end - at < least) throw new RangeError('session journal: a short record');
     switch (type) {
-      case RecordType.NODE:
+      case RecordType.NODE: {
+        const { text: trace, next } = this.#text(at + 5, end);
+        const known = this.#nodes.get(w[at]!);
+        const [low, high] = [w[at + 1]! >>> 0, w[at + 2]! >>> 0];
         this.#nodes.set(w[at]!, {
-          low: w[at + 1]! >>> 0,
-          high: w[at + 2]! >>> 0,
+          low,
+          high,
           generation: w[at + 3]! >>> 0,
-          key: this.#nodeKey(at + 5, end),
-          held: 0,
+          key: this.#nodeKey(next, end),
+          trace,
+          held: known?.low === low && known.high === high ? known.held : 0,
         });
         return;
+      }
       case RecordType.HELD: {
         const node = this.#nodes.get(w[at]!);
         if (node !== undefined) node.held = w[at + 1]!;
@@ -211,11 +219,13 @@ class Reader {
       locks: { locks: locks.flatMap((lock) => this.#savedLock(lock)), waiters: [] },
     };
     const held: [number, number][] = [];
+    const traces = new Map<number, string>();
     for (const [slot, index] of this.#indexes) {
-      const number = this.#nodes.get(slot)?.held ?? 0;
+      const { held: number = 0, trace = '' } = this.#nodes.get(slot) ?? {};
       if (number > 0) held.push([index, number]);
+      if (trace !== '') traces.set(index, trace);
     }
-    return { saved, sessions: left, held };
+    return { saved, sessions: left, held, traces };
   }
 
   #describe(at: number): void {

@@ -1,0 +1,116 @@
+import { acceleratorOf, type Accelerator } from '../../core/backend/accelerator.js';
+import { type Backend, FsError, type NodeKey, run, type Steps, wait } from '../../core/backend/index.js';
+import { topOf } from './operations/attributes.js';
+import { type Nameless, resolveByKeys, savedKeys } from './saved-state.js';
+import type { OverlayNode } from './tree/node.js';
+import type { Union } from './tree/union.js';
+
+/*
+ * How a node is found after the process was killed: by its name in a directory that was known, so
+ * that what the layers have now counts; and if it is not there, by the keys that it has in the
+ * layers.
+ */
+
+/** A name in a directory, which is given by its identity. */
+type Named = readonly [parent: string, name: string];
+
+/** A node's trace, in JSON. */
+interface Trace {
+  /** Where it is; and where it is about to be moved. None for one that was removed. */
+  readonly places: readonly Named[];
+  readonly keys: Nameless | undefined;
+}
+
+/** Whether a layer's nodes can be found by their keys alone after the process was killed. */
+function isRecoverable(layer: Backend): boolean {
+  const accelerator = acceleratorOf(layer);
+  if (layer.key === undefined || layer.resolve === undefined || accelerator?.trace !== undefined)
+    return false;
+  return layer.save === undefined || accelerator?.recover !== undefined;
+}
+
+/** @returns the parts of an accelerator by which guests survive; none if a layer does not. */
+export function recovery(
+  union: () => Union,
+  layers: readonly Backend[],
+): Pick<Accelerator<OverlayNode>, 'recover' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace'> {
+  if (!layers.every(isRecoverable)) return {};
+  const traces = new Map<string, Trace>();
+  return {
+    recover: (key: NodeKey) => run(recover(union(), traces, String(key))),
+    trace: (node) => JSON.stringify(traceOf(union(), node)),
+    watchTraces(changed) {
+      union().changed = changed;
+    },
+    retrace(given) {
+      for (const [key, trace] of given) traces.set(String(key), JSON.parse(trace) as Trace);
+    },
+    descriptor(node) {
+      const { layer, node: inLayer } = topOf(union(), node);
+      return acceleratorOf(layer.backend)?.descriptor?.(inLayer) ?? -1;
+    },
+  };
+}
+
+function traceOf(union: Union, node: OverlayNode): Trace {
+  const places: Named[] = [];
+  if (node.parent !== undefined) places.push([node.parent.identity, node.name]);
+  if (node.nextPlace !== undefined) places.push([node.nextPlace[0].identity, node.nextPlace[1]]);
+  return { places, keys: savedKeys(union, node) };
+}
+
+/** Finds a node, and references it. @throws ESTALE if it is gone. */
+function* recover(union: Union, traces: ReadonlyMap<string, Trace>, identity: string): Steps<OverlayNode> {
+  const node = yield* find(union, traces, identity, new Set());
+  union.reference(node);
+  union.unpin(node);
+  return node;
+}
+
+/**
+ * @param above identities of those below which this one is looked for.
+ * @returns the node, pinned.
+ */
+function* find(
+  union: Union,
+  traces: ReadonlyMap<string, Trace>,
+  identity: string,
+  above: ReadonlySet<string>,
+): Steps<OverlayNode> {
+  const known = identity === union.root.identity ? union.root : union.known(identity);
+  if (known !== undefined) {
+    union.pin(known);
+    return known;
+  }
+  const trace = traces.get(identity);
+  if (trace === undefined || above.has(identity)) throw FsError.of('ESTALE');
+  let isHidden = false;
+  for (const [parentIdentity, name] of trace.places) {
+    let parent: OverlayNode;
+    try {
+      parent = yield* find(union, traces, parentIdentity, new Set([...above, identity]));
+    } catch (error) {
+      if (!(error instanceof FsError)) throw error;
+      // It may still have its name, so that changes of a copy without one would be lost.
+      isHidden = true;
+      continue;
+    }
+    try {
+      const seen = yield* union.find(parent, name);
+      if (seen?.node.identity === identity) return seen.node;
+      if (seen !== undefined) union.unpin(seen.node);
+    } catch (error) {
+      if (!(error instanceof FsError)) throw error;
+    } finally {
+      union.unpin(parent);
+    }
+  }
+  if (trace.keys === undefined || isHidden) throw FsError.of('ESTALE');
+  return yield* wait(resolveByKeys(union, identity, trace.keys, recoverIn));
+}
+
+/** Finds a node of a layer as {@link Accelerator.recover} does. */
+function recoverIn(layer: Backend, key: NodeKey) {
+  const accelerator = acceleratorOf(layer);
+  return accelerator?.recover === undefined ? layer.resolve!(key) : accelerator.recover(key);
+}
