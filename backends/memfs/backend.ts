@@ -25,7 +25,7 @@ import {
 import { copyRange, fallocate } from './content/allocation.js';
 import { PAGE } from './content/chunk.js';
 import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './tree/inode.js';
-import { allInodes, decodeTree, encodeTree } from './saved-state.js';
+import { allInodes, decodeTree, emptyTree, encodeTree } from './saved-state.js';
 import type { Tree } from './tree/tree.js';
 import { getXattr, listXattrs, removeXattr, setXattr } from './tree/xattrs.js';
 
@@ -101,8 +101,13 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     return encodeTree(this.#tree, { generation: this.#generation, lastIno: this.#tree.lastIno });
   }
 
-  /** @throws EINVAL if `save` did not write this; ENOSPC if it exceeds the limits. */
+  /**
+   * What the tree had before goes.
+   * @throws EINVAL if `save` did not write this; ENOSPC if it exceeds the limits; EBUSY while a
+   * file without a name is in use. The tree is empty then.
+   */
   restore(state: Uint8Array): void {
+    emptyTree(this.#tree);
     const { generation, lastIno } = decodeTree(state, this.#tree);
     this.#generation = generation;
     this.#tree.lastIno = lastIno;

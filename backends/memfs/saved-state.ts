@@ -100,17 +100,57 @@ function encodeContent(content: NonNullable<Inode['content']>, out: Writer): voi
 }
 
 /**
+ * Removes everything below the root.
+ * @throws EBUSY while files without a name are in use.
+ */
+export function emptyTree(tree: Tree): void {
+  if (tree.orphans.size > 0) throw FsError.of('EBUSY');
+  const above: [Inode, string][] = [];
+  const directories: Inode[] = [tree.root];
+  for (const directory of directories) {
+    for (const name of directory.entries!.keys()) {
+      const child = tree.lookup(directory, name)!;
+      if (child.entries === undefined) tree.unlink(directory, name);
+      else {
+        above.push([directory, name]);
+        directories.push(child);
+      }
+    }
+  }
+  for (const [directory, name] of above.toReversed()) tree.rmdir(directory, name);
+}
+
+/**
  * Fills an empty tree with what {@link encodeTree} wrote.
- * @throws EINVAL for other bytes; ENOSPC if they exceed the tree's limits.
+ * @throws EINVAL for other bytes; ENOSPC if they exceed the tree's limits. The tree is empty then.
  */
 export function decodeTree(state: Uint8Array, tree: Tree): Saved {
+  const inodes = new Map<number, Inode>();
+  const { mode, nlink } = tree.root;
+  const before = tree.space.copy();
+  try {
+    return decodeInto(state, tree, inodes);
+  } catch (error) {
+    for (const inode of inodes.values()) {
+      inode.content?.clear(tree.arena);
+      tree.orphans.delete(inode);
+    }
+    tree.root.entries!.clear();
+    tree.root.xattrs = undefined;
+    Object.assign(tree.root, { mode, nlink });
+    tree.space.rewind(before);
+    throw error;
+  }
+}
+
+function decodeInto(state: Uint8Array, tree: Tree, inodes: Map<number, Inode>): Saved {
   const input = new Reader(state);
   if (Buffer.from(input.bytes(MAGIC.length)).toString() !== MAGIC || input.u8() !== VERSION)
     throw FsError.of('EINVAL');
   const generation = input.f64();
   const lastIno = input.f64();
   const count = input.u32();
-  const inodes = new Map<number, Inode>();
+  const names = new Map<Inode, number>();
   const directories: (readonly [Inode, readonly (readonly [string, number])[]])[] = [];
   for (let i = 0; i < count; i++) {
     const ino = input.f64();
@@ -118,6 +158,7 @@ export function decodeTree(state: Uint8Array, tree: Tree): Saved {
     const inode = ino === tree.root.ino ? tree.root : new Inode(tree, 0, ino, mode, tree.clock);
     if (inode.type !== (mode & FileType.MASK)) throw FsError.of('EINVAL');
     inode.mode = mode;
+    if (inodes.has(ino)) throw FsError.of('EINVAL');
     if (inode !== tree.root) tree.space.takeInode();
     inodes.set(ino, inode);
     decodeInode(inode, input, tree, directories);
@@ -133,11 +174,15 @@ export function decodeTree(state: Uint8Array, tree: Tree): Saved {
     for (const [name, ino] of entries) {
       const child = find(ino);
       inode.entries!.set(name, child);
+      names.set(child, (names.get(child) ?? 0) + 1);
       if (child.entries === undefined) continue;
       if (child.parent !== undefined) throw FsError.of('EINVAL');
       child.parent = inode;
     }
   }
+  // What has more or fewer names than it says would never go away, or go too early.
+  for (const inode of inodes.values())
+    if (inode.entries === undefined && inode.nlink !== (names.get(inode) ?? 0)) throw FsError.of('EINVAL');
   for (const [inode] of directories) checkAncestors(inode, tree.root, directories.length);
   return { generation, lastIno };
 }

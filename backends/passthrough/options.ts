@@ -39,6 +39,16 @@ export const options = z.strictObject({
     .max(1048576)
     .default(8192)
     .describe('Most descriptors kept open for files that can be remembered in no other way'),
+  migrationMode: z
+    .enum(['find-paths', 'file-handles'])
+    .default('find-paths')
+    .describe(
+      'How files are found where a guest migrates to: by their paths, or by file handle in the very same file system',
+    ),
+  migrationVerifyHandles: z
+    .boolean()
+    .default(false)
+    .describe('With find-paths: take a file only if it is the very same, in the same file system'),
   submounts: z
     .enum(['announce', 'cross', 'refuse'])
     .default('announce')

@@ -116,6 +116,25 @@ export interface Completions {
   rest(): boolean;
 }
 
+/**
+ * Nodes on their way to another host, where their keys are not enough. Used in the place of `save`,
+ * `restore` and `resolve` when one guest of several moves.
+ */
+export interface NodeMigration<N extends object = object> {
+  /**
+   * What {@link arrive} needs on the other host to find these nodes by their keys. Other nodes need
+   * not be found.
+   */
+  depart(nodes: readonly N[]): Awaitable<Uint8Array>;
+  /**
+   * Reads what `depart` gave. It may come from somebody who wishes harm.
+   * @returns finds a node by the key that it had there; the node is then in use, as after `lookup`.
+   * It throws ENOENT if the node had no name any more there, and ESTALE if it is not found here.
+   * @throws EINVAL for other bytes.
+   */
+  arrive(state: Uint8Array): (key: NodeKey) => Awaitable<N>;
+}
+
 /** Quicker ways to what a backend's methods do. Every part is optional. Experimental. */
 export interface Accelerator<N extends object = object, F = unknown> {
   /**
@@ -204,6 +223,8 @@ export interface Accelerator<N extends object = object, F = unknown> {
    * @returns -1 if there is none.
    */
   descriptor?(node: N): number;
+  /** How nodes are found on another host. Absent: `save`, `restore` and `resolve` do it. */
+  readonly migration?: NodeMigration<N> | undefined;
   /**
    * Finds a node by a key that cannot be resolved otherwise, through an open descriptor of its
    * file. The descriptor stays the caller's. The node is then in use, as after `lookup`.

@@ -31,6 +31,7 @@ export { hashOfName } from './session/file-table.js';
 export type { FileTable, EntryName, EntryNode, FileTableOwner, Validities } from './session/file-table.js';
 export { recoverRequests } from './session/recovery.js';
 export { restoreSession, saveSession } from './session/saved-session.js';
+export { loadMigratingSession, saveMigratingSession, type OnMigrationError } from './session/migration.js';
 export {
   fuse_attr,
   fuse_attr_out,

@@ -103,6 +103,12 @@ export const exportSchema = z.strictObject({
       'threads that serve request queues beside the main one, for guests with several of them, or several guests',
     )
     .meta({ placeholder: 'N' }),
+  migrationOnError: z
+    .enum(['abort', 'guest-error'])
+    .default('abort')
+    .describe(
+      'what becomes of a guest that migrates here if some of its files cannot be found: it stays where it is, or comes and gets errors for these',
+    ),
   cache: cacheSchema.default({}).describe("how guests may cache; default: the backend's own policy"),
   limits: limitsSchema.default({}).describe('bounds on what guests can make this export hold'),
 });

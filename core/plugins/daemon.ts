@@ -1,11 +1,14 @@
+import { constants } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
 import type { z } from 'zod';
 import { Errno, UsageError, type Backend, type Logger } from '../backend/index.js';
 import {
   Counters,
+  loadMigratingSession,
   recoverRequests,
   restoreSession,
+  saveMigratingSession,
   saveSession,
   Session,
   type SessionOptions,
@@ -16,6 +19,8 @@ import {
   type Export,
   Journal,
   type Left,
+  memoryLimit,
+  movesAsWhole,
   NO_SLOT,
   replay,
   type Restored,
@@ -25,7 +30,13 @@ import { type Fd, OwnedFd } from '../system/index.js';
 import { dup } from '../system/calls/files.js';
 import type { DaemonFigures } from '../monitoring/index.js';
 import { QueueThreads } from '../queue-threads/index.js';
-import { ListenError, type VhostUserDevice, VhostUserServer } from '../vhost-user/index.js';
+import {
+  type DeviceSession,
+  ListenError,
+  type Migration,
+  type VhostUserDevice,
+  VhostUserServer,
+} from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config-schema.js';
 import {
   isBackend,
@@ -75,6 +86,12 @@ interface RestoredExport extends Restored {
   /** If that process was killed. */
   readonly left?: Left | undefined;
 }
+
+/**
+ * Bytes of states that may be on their way into this process: a quarter of the machine's memory,
+ * and no more than one array can have.
+ */
+const MAX_STATE_BYTES = Math.min(constants.MAX_LENGTH, Math.floor(memoryLimit() / 4));
 
 /** How long a restored session waits for its connection, in milliseconds. */
 const UNCLAIMED_MS = 10_000;
@@ -364,8 +381,8 @@ export class Daemon {
   /** Serves a front-end that the keeper has accepted, with its restored session if it had one. */
   #connect({ id, socket, connection }: GivenConnection, opened: readonly [CheckedExport, Export][]): void {
     const server = this.#servers[socket];
-    const one = opened[socket]?.[1];
-    if (server === undefined || one === undefined) {
+    const [config, one] = opened[socket] ?? [];
+    if (server === undefined || config === undefined || one === undefined) {
       connection.close();
       return;
     }
@@ -376,7 +393,8 @@ export class Daemon {
       if (one.journal !== undefined) keepSession(one.journal, made, { connection: id, socket });
       return made;
     };
-    const device = server.adopt(connection, openSession, session);
+    const migration = this.#migration(config, one, openSession);
+    const device = server.adopt(connection, { openSession, session, migration });
     if (device === undefined) return;
     this.#kept.set(id, { id, socket, export: one, device });
     void device.ended.then(() => this.#kept.delete(id));
@@ -433,6 +451,7 @@ export class Daemon {
       counters,
       log: limited(this.#log),
     });
+    const openSession = (): Session => new Session(one, sessionOptions());
     let server: VhostUserServer;
     try {
       server = VhostUserServer.start({
@@ -451,7 +470,8 @@ export class Daemon {
         pollTime,
         log: limited(this.#log),
         openLog: () => limited(this.#log),
-        openSession: () => new Session(one, sessionOptions()),
+        openSession,
+        migration: this.#migration(config, one, openSession),
         ...(threads === undefined ? {} : { openPlacement: () => threads.openPlacement() }),
       });
       this.#servers.push(server);
@@ -476,6 +496,26 @@ export class Daemon {
     void server.ended.then(() => this.#served.delete(server));
     this.#log.info({ tag, socket: config.socket ?? config.fd, backend }, 'serving');
     return server;
+  }
+
+  /** Takes guests of an export to other hosts and back. */
+  #migration({ tag, migrationOnError }: CheckedExport, one: Export, openSession: () => Session): Migration {
+    const others = (except?: DeviceSession): boolean =>
+      [...this.#served].some(
+        ([server, served]) =>
+          served.export === one &&
+          server.sessions.some((other) => other !== except && (other as Session).negotiated !== undefined),
+      );
+    return {
+      maxBytes: MAX_STATE_BYTES,
+      save: async (session) => {
+        if (movesAsWhole(one) && others(session))
+          throw new Error(`export ${tag}: another guest uses what would go along`);
+        return saveMigratingSession(session as Session);
+      },
+      load: (state) =>
+        loadMigratingSession(one, state, { openSession, isAlone: !others(), onError: migrationOnError }),
+    };
   }
 
   /** Starts threads for an export's queues, if its backend has descriptors that they can use. */

@@ -39,7 +39,7 @@ export const defaultExportLimits: ExportLimits = {
 };
 
 /** Bytes that this process may use. */
-function memoryLimit(): number {
+export function memoryLimit(): number {
   const constrained = process.constrainedMemory();
   return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
 }

@@ -1,8 +1,11 @@
 import { type Budget, handleBudget } from './budgets.js';
 import type { HandleGeneration, HandleIndex, Slot } from './ids.js';
 
-/** What a handle is of. */
-export const HandleKind = { FREE: 0, FILE: 1, DIRECTORY: 2 } as const;
+/**
+ * What a handle is of. LOST: a file on which a lock was lost, so that what its program believes no
+ * longer holds. It can be closed, and nothing else.
+ */
+export const HandleKind = { FREE: 0, FILE: 1, DIRECTORY: 2, LOST: 4 } as const;
 export type HandleKind = (typeof HandleKind)[keyof typeof HandleKind];
 
 /** Stands for no handle: there is no such handle, or no room for one. */
@@ -107,6 +110,7 @@ export class HandleTable {
     this.#objects[index] = object;
     this.#size += 1;
     this.#budget.take();
+    this.observer?.opened(index);
   }
 
   /**
@@ -168,6 +172,16 @@ export class HandleTable {
   isOpen(index: HandleIndex): boolean {
     const kind = this.#kind[index]!;
     return kind !== HandleKind.FREE && (kind & CLOSING) === 0;
+  }
+
+  /** Marks an open file as {@link HandleKind}'s LOST. @returns whether it is one now. */
+  lose(index: HandleIndex): boolean {
+    if (this.#kind[index] === HandleKind.FILE) this.#kind[index] = HandleKind.LOST;
+    return this.isLost(index);
+  }
+
+  isLost(index: HandleIndex): boolean {
+    return (this.#kind[index]! & HandleKind.LOST) !== 0;
   }
 
   isDirectory(index: HandleIndex): boolean {

@@ -14,6 +14,7 @@
  * - `journal/`: all of that in memory that outlives this process.
  * - `locks/`: POSIX record locks and BSD flock of all guests of an export.
  * - `saved-export.ts`, `saved-form.ts`: saving and restoring, and the form in which it is done.
+ *   `migration.ts`: the same for one guest that moves to another host.
  */
 export * from './directory-stream.js';
 export * from './export.js';
@@ -27,4 +28,5 @@ export * from './lookup-counts.js';
 export * from './node-table.js';
 export type { SavedHandle, SavedSession } from './saved-form.js';
 export * from './saved-export.js';
+export * from './migration.js';
 export { descriptorBudget, handleBudget } from './budgets.js';

@@ -139,7 +139,10 @@ export class NodeTable {
     identity[LOW] = low;
     identity[HIGH] = high;
     identity[GENERATION] = generation;
-    return this.find(low, high) === NO_SLOT ? this.#insert(node) : this.intern(node);
+    if (this.find(low, high) !== NO_SLOT) return this.intern(node);
+    const slot = this.#insert(node);
+    if (this.observer !== undefined) this.observer.inserted(slot, this.#backend.key!(node));
+    return slot;
   }
 
   /** The slot of a known backend node, or {@link NO_SLOT}. */

@@ -24,7 +24,7 @@ export interface HeldDescriptors {
 }
 
 /** No descriptors: for a successor on another host. */
-const NONE_HELD: HeldDescriptors = { at: () => -1, take: () => -1 };
+export const NONE_HELD: HeldDescriptors = { at: () => -1, take: () => -1 };
 
 /** Saves one session. @param node maps a node's slot to its index in the saved form. */
 export type SaveSession = (node: (slot: Slot) => number) => SavedSession;
@@ -35,17 +35,39 @@ export type SaveSession = (node: (slot: Slot) => number) => SavedSession;
  * @throws Error if the backend has no durable identities (`key` and `resolve`).
  */
 export async function saveExport(shared: Export, sessions: readonly SaveSession[]): Promise<Uint8Array> {
+  const { saved, node } = savedNodes(shared);
+  const savedSessions = sessions.map((save) => save(node));
+  const { locks, waiters } = saveLocks(shared.locks, node);
+  const state = (await shared.backend.save?.()) ?? new Uint8Array(0);
+  return encodeSaved(
+    { nodes: saved, sessions: savedSessions, locks: { locks: [...locks], waiters: [...waiters] } },
+    state,
+  );
+}
+
+/** The nodes of a saved form, the root first. Those that `node` is asked for are added. */
+export interface SavedNodes {
+  readonly saved: SavedNode[];
+  /** Where they are in the export, in the same order. */
+  readonly slots: Slot[];
+  node(slot: Slot): number;
+}
+
+/** @throws Error if the backend has no durable identities (`key` and `resolve`). */
+export function savedNodes(shared: Export): SavedNodes {
   const { backend, nodes } = shared;
   if (backend.key === undefined || backend.resolve === undefined) {
     throw new Error('this backend can’t be saved: it has no durable node keys');
   }
   const saved: SavedNode[] = [];
+  const slots: Slot[] = [];
   const indexes = new Map<Slot, number>();
   const node = (slot: Slot): number => {
     let index = indexes.get(slot);
     if (index === undefined) {
       index = saved.length;
       indexes.set(slot, index);
+      slots.push(slot);
       const [low, high, generation] = [nodes.idLow(slot), nodes.idHigh(slot), nodes.generation(slot)];
       const key = saveKey(backend.key!(nodes.node(slot)));
       saved.push({ key, low: low >>> 0, high: high >>> 0, generation: generation >>> 0 });
@@ -53,13 +75,7 @@ export async function saveExport(shared: Export, sessions: readonly SaveSession[
     return index;
   };
   node(ROOT_SLOT);
-  const savedSessions = sessions.map((save) => save(node));
-  const { locks, waiters } = saveLocks(shared.locks, node);
-  const state = (await backend.save?.()) ?? new Uint8Array(0);
-  return encodeSaved(
-    { nodes: saved, sessions: savedSessions, locks: { locks: [...locks], waiters: [...waiters] } },
-    state,
-  );
+  return { saved, slots, node };
 }
 
 /** A restored export, whose sessions are still to be restored. */
@@ -196,22 +212,31 @@ async function restoreNode(
   find: FindNode,
   fd: number | undefined,
 ): Promise<Slot> {
-  const { nodes, log } = shared;
-  const low = (saved.low | 0) as NodeIdLow;
-  const high = (saved.high | 0) as NodeIdHigh;
+  const { log } = shared;
   try {
-    const node = await find(restoreKey(saved.key), fd);
-    const slot = nodes.restore(node, low, high, (saved.generation | 0) as NodeGeneration);
-    if (slot === NO_SLOT || (nodes.idLow(slot) === low && nodes.idHigh(slot) === high)) return slot;
-    // Another node has the id that the guest knows. It must not be taken for this one.
-    nodes.reap(slot);
-    log.warn({ key: saved.key }, 'a node that a guest knew has another id now');
-    return NO_SLOT;
+    const slot = enterNode(shared, await find(restoreKey(saved.key), fd), saved);
+    if (slot === NO_SLOT) log.warn({ key: saved.key }, 'a node that a guest knew has another id now');
+    return slot;
   } catch (error) {
     if (!(error instanceof FsError)) throw error;
     log.warn({ key: saved.key, error: error.code }, 'a node that a guest knew is gone');
     return NO_SLOT;
   }
+}
+
+/**
+ * Gives a node the id that the guest knows it by.
+ * @returns its slot; {@link NO_SLOT} if another node has that id, or there is no room.
+ */
+export function enterNode({ nodes, backend }: Export, node: object, saved: SavedNode): Slot {
+  const low = (saved.low | 0) as NodeIdLow;
+  const high = (saved.high | 0) as NodeIdHigh;
+  const slot = nodes.restore(node, low, high, (saved.generation | 0) as NodeGeneration);
+  if (slot === NO_SLOT) backend.forget?.(node);
+  if (slot === NO_SLOT || (nodes.idLow(slot) === low && nodes.idHigh(slot) === high)) return slot;
+  // Another node has the id that the guest knows. It must not be taken for this one.
+  nodes.reap(slot);
+  return NO_SLOT;
 }
 
 /** The saved form of a key. */
@@ -220,7 +245,7 @@ export function saveKey(key: NodeKey): SavedNode['key'] {
   return typeof key === 'number' ? { n: key } : { b: Buffer.from(key).toString('base64') };
 }
 
-function restoreKey(key: SavedNode['key']): NodeKey {
+export function restoreKey(key: SavedNode['key']): NodeKey {
   if ('s' in key) return key.s;
   return 'n' in key ? key.n : new Uint8Array(Buffer.from(key.b, 'base64'));
 }

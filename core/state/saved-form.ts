@@ -12,8 +12,9 @@ import { z } from 'zod';
  *
  * - 1: the first.
  * - 2: `held` of a handle.
+ * - 3: `lost` of a handle.
  */
-export const SAVED_VERSION = 2;
+export const SAVED_VERSION = 3;
 
 /** The oldest version that is read. */
 export const OLDEST_VERSION = 1;
@@ -57,6 +58,8 @@ const savedHandle = z.object({
    * same host. Without one, the file is opened again.
    */
   held: index.optional(),
+  /** A lock that was set through it is lost: see {@link HandleKind}. */
+  lost: z.boolean().optional(),
   /** For a directory: the entries that its stream has pulled. */
   stream: z.object({ entries: base64, complete: z.boolean() }).optional(),
 });
@@ -114,8 +117,15 @@ export function encodeSaved(saved: SavedExport, backendState: Uint8Array): Uint8
   return Buffer.concat([head, json, backendState]);
 }
 
-/** Reads the envelope. @throws RangeError if it is no saved export, or of an unknown version. */
-export function decodeSaved(bytes: Uint8Array): { saved: SavedExport; backendState: Uint8Array } {
+/**
+ * Reads the envelope.
+ * @param most bytes that the JSON may have. Default: any number.
+ * @throws RangeError if it is no saved export, or of an unknown version.
+ */
+export function decodeSaved(
+  bytes: Uint8Array,
+  most = Infinity,
+): { saved: SavedExport; backendState: Uint8Array } {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (buffer.length < HEAD || !buffer.subarray(0, MAGIC.length).equals(MAGIC)) {
     throw new RangeError('not a saved export: the first bytes are wrong');
@@ -128,6 +138,8 @@ export function decodeSaved(bytes: Uint8Array): { saved: SavedExport; backendSta
   }
   const end = HEAD + buffer.readUInt32LE(MAGIC.length + 4);
   if (end > buffer.length) throw new RangeError('saved export: it is cut short');
+  if (end - HEAD > most)
+    throw new RangeError(`saved export: ${end - HEAD} bytes of JSON are more than ${most}`);
   let json: unknown;
   try {
     json = JSON.parse(buffer.toString('utf8', HEAD, end));

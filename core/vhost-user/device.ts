@@ -24,7 +24,9 @@ import {
   ProtocolFeature,
   type Region,
   Request,
+  type StateDirection,
 } from './messages.js';
+import { readState, whyNoPipe, writeState } from './state-pipe.js';
 import { keep, Vring } from './vring.js';
 
 /** The FUSE side, which serves the requests of one front-end. */
@@ -40,6 +42,16 @@ export interface DeviceSession extends QueueService {
   quiesce(): Promise<number>;
   /** Ends the session for good. */
   close(): Promise<void>;
+}
+
+/** Takes sessions to another host and back. Both throw an Error that says why it cannot be. */
+export interface Migration {
+  /** Bytes that states which are being received may have together. */
+  readonly maxBytes: number;
+  /** What the guest has, for another process. The session stays as it is. */
+  save(session: DeviceSession): Promise<Uint8Array>;
+  /** A session that goes on with what `save` gave. */
+  load(state: Uint8Array): Promise<DeviceSession>;
 }
 
 /** The options of a device. */
@@ -68,6 +80,8 @@ export interface DeviceOptions {
    * flight: INFLIGHT_SHMFD is not offered then. Called for each connection.
    */
   openPlacement?(): QueuePlacement;
+  /** Moves sessions between hosts (DEVICE_STATE). Default: that is not offered. */
+  readonly migration?: Migration | undefined;
 }
 
 const DEFAULT_DRAIN_TIMEOUT_MS = 15_000;
@@ -98,7 +112,12 @@ const PROTOCOL_FEATURES =
   ProtocolFeature.INFLIGHT_SHMFD |
   ProtocolFeature.RESET_DEVICE |
   ProtocolFeature.CONFIGURE_MEM_SLOTS |
-  ProtocolFeature.STATUS;
+  ProtocolFeature.STATUS |
+  ProtocolFeature.DEVICE_STATE;
+
+/** Reply of SET_DEVICE_STATE_FD: no descriptor comes back, and whether it failed. */
+const STATE_TAKEN = 0x100;
+const STATE_REFUSED = 0x101;
 
 /** A reply's payload, or nothing for a message without reply. */
 type Answer = Uint8Array | undefined;
@@ -126,6 +145,14 @@ export class VhostUserDevice implements ChannelReceiver {
   #requestFd: OwnedFd | undefined;
   #end!: () => void;
   #handling: Promise<void> | undefined;
+  /** The last transfer of the session's state: whether it succeeded. */
+  #transfer: Promise<boolean> | undefined;
+  #loading: Promise<void> | undefined;
+  readonly #over = new AbortController();
+  /** Resolves when the connection has ended: a call on the front-end's pipe may never return. */
+  readonly #ending = new Promise<false>((resolve) => {
+    this.#over.signal.addEventListener('abort', () => resolve(false));
+  });
   #refusals = 0;
 
   /**
@@ -274,12 +301,14 @@ export class VhostUserDevice implements ChannelReceiver {
   #refuse(header: Header, error: unknown): void {
     const config = header.request === Request.GET_CONFIG;
     const inflight = header.request === Request.GET_INFLIGHT_FD;
-    const answerable = config || inflight || (!hasReply(header.request) && this.#wantsAck(header));
+    const state = header.request === Request.SET_DEVICE_STATE_FD;
+    const answerable = config || inflight || state || (!hasReply(header.request) && this.#wantsAck(header));
     this.#refusals += 1;
     if (!(error instanceof ProtocolError) || !answerable || this.#refusals > MAX_REFUSALS) throw error;
     this.#log.warn({ reason: error.message }, 'a message of the front-end was refused');
     // "vhost-user back-end uses zero length of payload to indicate an error" (GET_CONFIG)
-    if (inflight) this.#reply(header, encodeInflight({ size: 0, offset: 0, queues: 0, queueSize: 0 }));
+    if (state) this.#reply(header, encodeU64(STATE_REFUSED));
+    else if (inflight) this.#reply(header, encodeInflight({ size: 0, offset: 0, queues: 0, queueSize: 0 }));
     else this.#reply(header, config ? new Uint8Array(0) : encodeU64(1));
   }
 
@@ -372,14 +401,21 @@ export class VhostUserDevice implements ChannelReceiver {
         return encodeU64(this.#status);
       case 'SET_STATUS':
         return this.#setStatus(Number(message.value));
+      case 'SET_DEVICE_STATE_FD':
+        return this.#transferState(message.direction, fds[0]!);
+      case 'CHECK_DEVICE_STATE':
+        return this.#checkTransfer();
     }
   }
 
   /** The protocol features of this device. */
   get #offered(): bigint {
-    return this.#placement === undefined
-      ? PROTOCOL_FEATURES
-      : PROTOCOL_FEATURES & ~ProtocolFeature.INFLIGHT_SHMFD;
+    const { migration } = this.#options;
+    return (
+      PROTOCOL_FEATURES &
+      (this.#placement === undefined ? -1n : ~ProtocolFeature.INFLIGHT_SHMFD) &
+      (migration === undefined ? ~ProtocolFeature.DEVICE_STATE : -1n)
+    );
   }
 
   #vring({ type, index }: { readonly type: string; readonly index: number }): Vring {
@@ -589,8 +625,87 @@ export class VhostUserDevice implements ChannelReceiver {
     for (const vring of this.#vrings) vring.reset();
   }
 
+  /** "Front-end and back-end negotiate a channel over which to transfer the back-end's state." */
+  async #transferState(direction: StateDirection, given: OwnedFd): Promise<Answer> {
+    const name = 'SET_DEVICE_STATE_FD';
+    const why = whyNoPipe(given);
+    if (why !== undefined) throw new ProtocolError(`${name}: descriptor: ${why}`);
+    if (this.#runs) throw new ProtocolError(`${name}: a queue is running`);
+    const migration = this.#options.migration!;
+    const fd = keep(given);
+    await Promise.race([this.#transfer, this.#ending]);
+    if (direction === 'load') {
+      this.#transfer = this.#endTransfer(direction, fd, () =>
+        readState(fd, migration.maxBytes, this.#over.signal, (state) => {
+          this.#loading = this.#load(migration, state);
+          return this.#loading;
+        }),
+      );
+      return encodeU64(STATE_TAKEN);
+    }
+    let state: Uint8Array;
+    try {
+      state = await migration.save(this.#session);
+    } catch (error) {
+      fd.close();
+      this.#logFailure(direction, error);
+      return encodeU64(STATE_REFUSED);
+    }
+    this.#transfer = this.#endTransfer(direction, fd, () => writeState(fd, state, this.#over.signal));
+    return encodeU64(STATE_TAKEN);
+  }
+
+  /** @returns whether the transfer succeeded. */
+  async #endTransfer(
+    direction: StateDirection,
+    fd: OwnedFd,
+    transfer: () => Promise<void>,
+  ): Promise<boolean> {
+    try {
+      await transfer();
+      this.#log.info({}, direction === 'save' ? "the guest's state was saved" : 'the guest goes on here');
+      return true;
+    } catch (error) {
+      this.#logFailure(direction, error);
+      return false;
+    } finally {
+      fd.close();
+    }
+  }
+
+  async #load(migration: Migration, state: Uint8Array): Promise<void> {
+    const session = await migration.load(state);
+    if (this.#over.signal.aborted || this.#runs) {
+      await session.close();
+      throw new Error('the front-end did not wait for the end of it');
+    }
+    const before = this.#session;
+    this.#session = session;
+    await before.close();
+  }
+
+  #logFailure(direction: StateDirection, error: unknown): void {
+    const reason = error instanceof Error ? error.message : String(error);
+    const text = direction === 'save' ? 'a guest cannot leave' : 'a guest cannot be taken over';
+    this.#log.warn({ reason }, `live migration: ${text}`);
+  }
+
+  /** "Return value is 0 for success, anything else for error." */
+  async #checkTransfer(): Promise<Answer> {
+    const succeeded = await Promise.race([this.#transfer, this.#ending]);
+    this.#transfer = undefined;
+    return encodeU64(succeeded === true ? 0 : 1);
+  }
+
+  /** Whether a queue takes requests or has some. */
+  get #runs(): boolean {
+    return this.#vrings.some((vring) => vring.running || vring.isElsewhere);
+  }
+
   async #release(): Promise<void> {
+    this.#over.abort();
     await this.#handling;
+    await this.#loading?.catch(() => undefined);
     try {
       await this.#stopAll();
       await this.#session.close();

@@ -8,6 +8,7 @@
  *   their descriptors with them.
  * - `server.ts`, `listen.ts`, `socket-options.ts`: accepts connections. `device.ts`: one
  *   connection's state. `vring.ts`: one queue's.
+ * - `state-pipe.ts`: a session's state, on its way to or from another host.
  * - `memory-table.ts`: the guest's memory regions. `inflight-area.ts`: the region of requests in
  *   flight.
  * - `front-end.ts`, `front-end-channel.ts`, `front-end-queue.ts`, `front-end-memory.ts`: the
@@ -19,7 +20,7 @@
  * Only then is the message answered or the memory unmapped. A region that a new memory table
  * repeats keeps its mapping, so that memory hot-plug disturbs no request.
  */
-export { VhostUserDevice, type DeviceOptions, type DeviceSession } from './device.js';
+export { VhostUserDevice, type DeviceOptions, type DeviceSession, type Migration } from './device.js';
 export { FrontEnd, type FrontEndOptions } from './front-end.js';
 export { FrontEndChannel, FrontEndError, type FrontEndReply } from './front-end-channel.js';
 export { FrontEndQueue } from './front-end-queue.js';

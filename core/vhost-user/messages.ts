@@ -90,6 +90,7 @@ export const ProtocolFeature = {
   RESET_DEVICE: 1n << 13n,
   CONFIGURE_MEM_SLOTS: 1n << 15n,
   STATUS: 1n << 16n,
+  DEVICE_STATE: 1n << 19n,
 } as const;
 
 /** Bytes of a message's header: request, flags, size. */
@@ -170,6 +171,7 @@ export type FrontEndMessage =
   | { readonly type: 'ADD_MEM_REG' | 'REM_MEM_REG'; readonly region: Region }
   | { readonly type: 'SET_LOG_BASE'; readonly size: number; readonly offset: number }
   | { readonly type: InflightRequest; readonly inflight: Inflight }
+  | { readonly type: 'SET_DEVICE_STATE_FD'; readonly direction: StateDirection }
   | { readonly type: 'GET_CONFIG'; readonly offset: number; readonly size: number; readonly flags: number }
   | {
       readonly type: 'SET_CONFIG';
@@ -188,11 +190,15 @@ type EmptyRequest =
   | 'SET_BACKEND_REQ_FD'
   | 'RESET_DEVICE'
   | 'GET_MAX_MEM_SLOTS'
+  | 'CHECK_DEVICE_STATE'
   | 'GET_STATUS';
 type ValueRequest = 'SET_FEATURES' | 'SET_PROTOCOL_FEATURES' | 'SET_STATUS';
 type VringStateRequest = 'SET_VRING_NUM' | 'SET_VRING_BASE' | 'GET_VRING_BASE' | 'SET_VRING_ENABLE';
 type InflightRequest = 'GET_INFLIGHT_FD' | 'SET_INFLIGHT_FD';
 type VringFdRequest = 'SET_VRING_KICK' | 'SET_VRING_CALL' | 'SET_VRING_ERR';
+
+/** Which way a device's state goes (spec "Device state transfer parameters"). */
+export type StateDirection = 'save' | 'load';
 
 /** Message types that are served. */
 export type SupportedRequest = FrontEndMessage['type'];
@@ -221,6 +227,7 @@ const SINGLE_REGION = [40, 40] as const;
 const LOG = [16, 16] as const;
 /** 20 bytes. With the padding of a C structure, as libvhost-user and QEMU have it, 24. */
 const INFLIGHT = [20, 24] as const;
+const STATE_TRANSFER = [8, 8] as const;
 const CONFIG = [12 + 1, MAX_PAYLOAD] as const;
 // Header of 8 and 32 bytes each region. User-Mode Linux 6.x sends the 72 bytes of a two-region
 // table with one region.
@@ -262,6 +269,8 @@ const rules: { readonly [name in SupportedRequest]: Rule } = {
   REM_MEM_REG: { payload: SINGLE_REGION, fds: OPTIONAL, feature: 'CONFIGURE_MEM_SLOTS' },
   SET_STATUS: { payload: U64, fds: NONE, feature: 'STATUS' },
   GET_STATUS: { payload: NONE, fds: NONE, feature: 'STATUS', reply: true },
+  SET_DEVICE_STATE_FD: { payload: STATE_TRANSFER, fds: ONE, feature: 'DEVICE_STATE', reply: true },
+  CHECK_DEVICE_STATE: { payload: NONE, fds: NONE, feature: 'DEVICE_STATE', reply: true },
 };
 
 /** Whether a message type is answered with a body of its own. */
@@ -348,6 +357,13 @@ export function decodeMessage(
     case 'GET_INFLIGHT_FD':
     case 'SET_INFLIGHT_FD':
       return { type, inflight: decodeInflight(type, view) };
+    case 'SET_DEVICE_STATE_FD': {
+      const direction = view.getUint32(0, true);
+      const phase = view.getUint32(4, true);
+      check(direction <= 1, type, `direction ${direction} is neither 0 (save) nor 1 (load)`);
+      check(phase === 0, type, `phase ${phase} is not 0 (stopped)`);
+      return { type, direction: direction === 0 ? 'save' : 'load' };
+    }
     case 'GET_CONFIG':
     case 'SET_CONFIG':
       return decodeConfig(type, payload);
@@ -553,6 +569,11 @@ export function encodeInflight({ size, offset, queues, queueSize }: Inflight): U
   bytes.set(words64(size, offset));
   bytes.set(new Uint8Array(Uint16Array.of(queues, queueSize).buffer), 16);
   return bytes;
+}
+
+/** Payload of SET_DEVICE_STATE_FD, while the device is stopped. */
+export function encodeStateTransfer(direction: StateDirection): Uint8Array {
+  return new Uint8Array(Uint32Array.of(direction === 'save' ? 0 : 1, 0).buffer);
 }
 
 /** Payload of GET_CONFIG and SET_CONFIG. */

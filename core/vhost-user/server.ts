@@ -84,16 +84,14 @@ export class VhostUserServer {
 
   /**
    * Serves a front-end whose connection somebody else has accepted.
-   * @param openSession begins a session for it, in the place of the server's.
-   * @param session with which it goes on. Default: a new one.
+   * @param own options of its own, in the place of the server's.
    * @returns its device; undefined if it could not be served, which was logged.
    */
   adopt(
     connection: UnixConnection,
-    openSession: () => DeviceSession,
-    session?: DeviceSession,
+    own: Pick<DeviceOptions, 'openSession' | 'session' | 'migration'>,
   ): VhostUserDevice | undefined {
-    return this.#serve(connection, { openSession, session });
+    return this.#serve(connection, own);
   }
 
   /** The sessions of the front-ends that are being served. */
@@ -178,10 +176,7 @@ export class VhostUserServer {
     }
   }
 
-  #serve(
-    connection: UnixConnection,
-    own: Partial<Pick<DeviceOptions, 'openSession' | 'session'>> = {},
-  ): VhostUserDevice | undefined {
+  #serve(connection: UnixConnection, own: Partial<DeviceOptions> = {}): VhostUserDevice | undefined {
     let device: VhostUserDevice;
     try {
       const log = this.#options.openLog?.() ?? this.#log;

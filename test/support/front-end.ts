@@ -229,7 +229,7 @@ export class FrontEnd extends Connected {
 
   protected override get wantedProtocolFeatures(): bigint {
     const inflight = this.#options.inflight === true ? ProtocolFeature.INFLIGHT_SHMFD : 0n;
-    return super.wantedProtocolFeatures | inflight;
+    return super.wantedProtocolFeatures | inflight | ProtocolFeature.DEVICE_STATE;
   }
 
   protected override async shareMemory(): Promise<void> {

@@ -116,6 +116,13 @@ export class Space {
     this.contentHeapBytes += other.contentHeapBytes;
   }
 
+  /** Returns to what a {@link copy} says. */
+  rewind(to: Space): void {
+    this.#pages = to.#pages;
+    this.#inodeBytes = to.#inodeBytes;
+    this.#attributeMemory = to.#attributeMemory;
+  }
+
   /** A copy with the same limits and use. */
   copy(): Space {
     const copy = new Space(this.maxPages, this.maxInodes);

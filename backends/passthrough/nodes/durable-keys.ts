@@ -91,6 +91,29 @@ export function identityOperations(share: Share) {
     );
   }
 
+  /**
+   * The node at a path below the share.
+   * @param given the key that it must have. Default: any.
+   */
+  function resolveAt(path: string, given?: Uint8Array): Node | undefined {
+    const fd = openBeneath(share.descriptor(share.root), path);
+    if (fd < 0) return undefined;
+    return given === undefined ? enterFile(fd) : enter(fd, given);
+  }
+
+  /**
+   * A key that another daemon gave, on the file system that is mounted here at the same place of
+   * the share. The same file system may have another id on another host.
+   */
+  function translate(given: Uint8Array): Uint8Array {
+    const copy = new Uint8Array(given);
+    const read = new Uint32Array(copy.buffer);
+    const place = mounts.all.filter(({ tag, id }) => tag === read[2] && id >= 0);
+    const mount = place.find(({ fsid, fsidHigh }) => fsid === read[0] && fsidHigh === read[1]) ?? place[0];
+    if (mount !== undefined) read.set([mount.fsid, mount.fsidHigh]);
+    return copy;
+  }
+
   /** {@link enterFile} if the node's key equals `given`. */
   function enter(fd: Fd, given: Uint8Array, itsMount?: Mount): Node | undefined {
     const { size } = nodes;
@@ -103,9 +126,7 @@ export function identityOperations(share: Share) {
   /** Finds a file by the path that the previous daemon saved. */
   function resolvePath(given: Uint8Array): Node | undefined {
     const path = remembered.get(Buffer.from(given).toString('latin1'));
-    if (path === undefined) return undefined;
-    const fd = openBeneath(share.descriptor(share.root), path);
-    return fd < 0 ? undefined : enter(fd, given);
+    return path === undefined ? undefined : resolveAt(path, given);
   }
 
   /**
@@ -151,11 +172,9 @@ export function identityOperations(share: Share) {
   }
 
   function resolve(given: NodeKey): Node {
-    if (!(given instanceof Uint8Array) || given.length % 4 !== 0 || given.length > KEY_MAX_BYTES) {
-      throw FsError.of('ESTALE');
-    }
+    if (!isKey(given)) throw FsError.of('ESTALE');
     const kind = given.length < HEADER_WORDS * 4 ? 0 : new Uint32Array(given.slice().buffer)[3];
-    if (kind === ROOT && given.length === HEADER_WORDS * 4) return share.root;
+    if (isRootKey(given)) return share.root;
     const node = resolvePath(given) ?? (kind === BY_INODE ? findKnown(given) : resolveHandle(given));
     if (node === undefined) throw FsError.of('ESTALE');
     return node;
@@ -184,6 +203,8 @@ export function identityOperations(share: Share) {
     resolve,
     recover,
     adoptNode,
+    /** For `migrationOperations`. */
+    finding: { key, resolveAt, resolveHandle, translate },
 
     /** @throws FsError ENOENT if the directory does not lie in the share any more. */
     parent(node: Node): Node {
@@ -233,6 +254,16 @@ export function identityOperations(share: Share) {
   };
 }
 
+/** Whether it may be a key of this backend. */
+export function isKey(given: NodeKey): given is Uint8Array {
+  return given instanceof Uint8Array && given.length % 4 === 0 && given.length <= KEY_MAX_BYTES;
+}
+
+/** Whether a key is the root's. */
+export function isRootKey(given: Uint8Array): boolean {
+  return given.length === HEADER_WORDS * 4 && new Uint32Array(given.slice().buffer)[3] === ROOT;
+}
+
 function putWord(target: Uint8Array, index: number, value: number): void {
   target[index * 4] = value;
   target[index * 4 + 1] = value >>> 8;
@@ -250,7 +281,7 @@ function bytesOf(parts: readonly number[]): Uint8Array {
  * Opens a path below a directory. Symbolic links and ways out are refused.
  * @returns an O_PATH descriptor or minus the errno.
  */
-function openBeneath(fd: Fd, path: string): Fd {
+export function openBeneath(fd: Fd, path: string): Fd {
   putLong(offset.how, O.PATH | O.NOFOLLOW | O.CLOEXEC);
   putLong(offset.how + 8, 0);
   putLong(offset.how + 16, RESOLVE_STRICT);
@@ -296,8 +327,12 @@ function isRoot(share: Share, fd: Fd): boolean {
  */
 function isBeneath(share: Share, fd: Fd): boolean {
   const path = pathOf(share, fd);
-  if (path === undefined) return false;
-  const again = openBeneath(share.descriptor(share.root), decodeName(path));
+  return path !== undefined && leadsTo(share, decodeName(path), fd);
+}
+
+/** Whether a path below the share leads to an open file. */
+export function leadsTo(share: Share, path: string, fd: Fd): boolean {
+  const again = openBeneath(share.descriptor(share.root), path);
   if (again < 0) return false;
   try {
     if (statDescriptor(fd) < 0) return false;

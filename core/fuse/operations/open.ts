@@ -160,7 +160,7 @@ export const flush: Operation<void> = {
   reply: 0,
   start(session, request) {
     const { backend, handles } = session;
-    const handle = session.handle(fuse_flush_in.fh, HandleKind.FILE);
+    const handle = session.handle(fuse_flush_in.fh, HandleKind.FILE, undefined, true);
     const slot = handles.slot(handle);
     request.handle = handle;
     if (session.export.hasLocks)
@@ -175,7 +175,7 @@ export const release: Operation<void> = {
   arguments: fuse_release_in.bytes,
   reply: 0,
   start(session) {
-    const handle = session.handle(fuse_release_in.fh, HandleKind.FILE);
+    const handle = session.handle(fuse_release_in.fh, HandleKind.FILE, undefined, true);
     if (session.export.hasLocks) {
       const flags = session.in.u32(fuse_release_in.release_flags);
       const owner = session.in.bigint(fuse_release_in.lock_owner);
@@ -191,7 +191,7 @@ export const release: Operation<void> = {
 const O_DIRECT = process.arch === 'arm64' ? 0o200000 : 0o40000;
 
 /** The open flags that a backend gets to see. */
-const PASSED_FLAGS =
+export const PASSED_FLAGS =
   O_DIRECT |
   OpenFlags.ACCESS_MODE |
   OpenFlags.TRUNC |

@@ -3,6 +3,7 @@ import {
   DirectoryStream,
   HandleKind,
   NO_SLOT,
+  NONE_HELD,
   type HandleGeneration,
   type HandleIndex,
   type HeldDescriptors,
@@ -12,6 +13,7 @@ import {
   type SavedSession,
 } from '../../state/index.js';
 import { discardFile } from '../operations/handles.js';
+import { PASSED_FLAGS } from '../operations/open.js';
 import { Session, type SessionOptions } from './session.js';
 
 /**
@@ -40,7 +42,8 @@ export function saveSession(
     };
     if (!handles.isDirectory(index)) {
       const fd = hold === undefined ? undefined : accelerator.held?.(handles.object(index));
-      saved.push(fd === undefined ? handle : { ...handle, held: hold!(fd) });
+      const file = handles.isLost(index) ? { ...handle, lost: true } : handle;
+      saved.push(fd === undefined ? file : { ...file, held: hold!(fd) });
     } else {
       const { entries, complete } = (handles.object(index) as DirectoryStream).save();
       saved.push({ ...handle, stream: { entries: Buffer.from(entries).toString('base64'), complete } });
@@ -69,7 +72,7 @@ export async function restoreSession(
 ): Promise<Session> {
   const session = new Session(restored.export, options, saved.id);
   try {
-    await restoreInto(session, restored, saved);
+    await restoreInto(session, restored, saved, restored.held);
     return session;
   } catch (error) {
     await session.close();
@@ -77,7 +80,19 @@ export async function restoreSession(
   }
 }
 
-async function restoreInto(session: Session, restored: Restored, saved: SavedSession): Promise<void> {
+/**
+ * Restores what a session has but its locks.
+ * @param held descriptors of open files, by which they are opened.
+ * @returns how many open files are lost.
+ * @throws RangeError as {@link restoreSession}.
+ */
+export async function restoreInto(
+  session: Session,
+  restored: Pick<Restored, 'slot'>,
+  saved: SavedSession,
+  held: HeldDescriptors = NONE_HELD,
+): Promise<number> {
+  let lost = 0;
   session.negotiated = saved.negotiated;
   for (const [index, count] of saved.lookups) {
     const slot = restored.slot(index);
@@ -85,11 +100,15 @@ async function restoreInto(session: Session, restored: Restored, saved: SavedSes
   }
   for (const handle of saved.handles) {
     const slot = restored.slot(handle.node);
-    if (slot === NO_SLOT) continue;
+    if (slot === NO_SLOT) {
+      lost += 1;
+      continue;
+    }
     try {
-      await restoreHandle(session, handle, slot, restored.held);
+      await restoreHandle(session, handle, slot, held);
     } catch (error) {
       if (error instanceof RangeError) throw error;
+      lost += 1;
       session.export.log.warn(
         { err: error, handle: handle.index },
         'a file that a guest had open could not be opened again',
@@ -97,6 +116,7 @@ async function restoreInto(session: Session, restored: Restored, saved: SavedSes
     }
   }
   session.handles.seal((saved.handleGeneration | 0) as HandleGeneration);
+  return lost;
 }
 
 async function restoreHandle(
@@ -115,11 +135,12 @@ async function restoreHandle(
     handles.restore(index, generation, HandleKind.DIRECTORY, slot, listing, flags);
   } else {
     const node = nodes.node(slot);
-    const again = flags & ~(OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.TRUNC);
+    const again = flags & PASSED_FLAGS & ~OpenFlags.TRUNC;
     const fd = saved.held === undefined || accelerator.adoptFile === undefined ? -1 : held.take(saved.held);
     const file = fd >= 0 ? accelerator.adoptFile!(node, fd, again) : await openAgain(backend, node, again);
     try {
       handles.restore(index, generation, HandleKind.FILE, slot, file, flags);
+      if (saved.lost === true) handles.lose(index);
     } catch (error) {
       discardFile(session, node, file);
       throw error;

@@ -492,17 +492,35 @@ export class Session {
    * The handle whose `fh` is at an offset of the arguments. It keeps its node, so the guest may use
    * it even if a FORGET of the node, on another queue, came first.
    * @param node offset, in the whole request, of the node id that the handle must belong to.
-   * @throws EBADF if there is no such handle, or it belongs to another node.
+   * @param isClosing whether the handle is being closed.
+   * @throws EBADF if there is no such handle, or it belongs to another node; EIO for one on which a
+   * lock was lost, unless it is being closed.
    */
-  handle(offset: number, kind: HandleKind, node: number = fuse_in_header.nodeid): HandleIndex {
+  handle(
+    offset: number,
+    kind: HandleKind,
+    node: number = fuse_in_header.nodeid,
+    isClosing = false,
+  ): HandleIndex {
     const { ints } = this.in;
     const at = (fuse_in_header.bytes + offset) >> 2;
-    const index = this.handles.find(ints[at] as HandleIndex, ints[at + 1] as HandleGeneration, kind);
-    if (index === NO_HANDLE) throw FsError.of('EBADF');
+    let index = this.handles.find(ints[at] as HandleIndex, ints[at + 1] as HandleGeneration, kind);
+    if (index === NO_HANDLE) index = this.#lostHandle(at, kind, isClosing);
     const slot = this.handles.slot(index);
     if (this.nodes.idLow(slot) !== ints[node >> 2] || this.nodes.idHigh(slot) !== ints[(node >> 2) + 1]) {
       throw FsError.of('EBADF');
     }
+    return index;
+  }
+
+  /** The handle at a word of the request if a lock on it was lost. @throws as {@link handle}. */
+  #lostHandle(at: number, kind: HandleKind, isClosing: boolean): HandleIndex {
+    const { ints } = this.in;
+    const low = ints[at] as HandleIndex;
+    const high = ints[at + 1] as HandleGeneration;
+    const index = kind === HandleKind.FILE ? this.handles.find(low, high, HandleKind.LOST) : NO_HANDLE;
+    if (index === NO_HANDLE) throw FsError.of('EBADF');
+    if (!isClosing) throw FsError.of('EIO');
     return index;
   }
 

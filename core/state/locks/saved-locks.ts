@@ -1,3 +1,4 @@
+import type { LockSession } from './session.js';
 import type { LockTable } from './table.js';
 import { type LockCompletion, OFFSET_MAX, PARKED } from './request.js';
 
@@ -28,13 +29,30 @@ export interface SavedLocks<K> {
   readonly waiters: readonly SavedWaiter<K>[];
 }
 
-/** A table as plain data. @param saveNode maps a node to its saved form. */
-export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): SavedLocks<K> {
+/**
+ * A table as plain data.
+ * @param saveNode maps a node to its saved form.
+ * @param session of which alone locks are saved. Default: of all.
+ */
+export function saveLocks<N, K>(
+  table: LockTable<N>,
+  saveNode: (node: N) => K,
+  session?: number,
+): SavedLocks<K> {
   const locks: SavedLock<K>[] = [];
   const waiters: SavedWaiter<K>[] = [];
+  const isOther = (owner: { readonly session: number }): boolean =>
+    session !== undefined && owner.session !== session;
   for (const file of table.files()) {
+    const holders = [
+      ...file.posix.keys(),
+      ...file.flock.keys(),
+      ...[...file.waiters].map((one) => one.claim.owner),
+    ];
+    if (holders.every(isOther)) continue;
     const node = saveNode(file.node);
     for (const [owner, { list, pid, handle }] of file.posix) {
+      if (isOther(owner)) continue;
       const holder = {
         kind: 'posix',
         session: owner.session,
@@ -48,6 +66,7 @@ export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): 
       }
     }
     for (const [owner, { type, pid, handle }] of file.flock) {
+      if (isOther(owner)) continue;
       const holder = {
         kind: 'flock',
         session: owner.session,
@@ -60,6 +79,7 @@ export function saveLocks<N, K>(table: LockTable<N>, saveNode: (node: N) => K): 
     }
     for (const { claim, unique } of file.waiters) {
       const { kind, owner, type, start, end, pid, handle } = claim;
+      if (isOther(owner)) continue;
       const holder = { kind, session: owner.session, node, owner: `${owner.id}`, pid, handle };
       waiters.push({ ...holder, type, start: `${start}`, end: `${end}`, unique: `${unique}` });
     }
@@ -94,6 +114,26 @@ export function restoreLocks<N, K>(
     const result = retake(table, node, waiter, BigInt(waiter.unique), done);
     if (result !== PARKED) done(result);
   }
+}
+
+/**
+ * Takes a session's saved locks again, in the order in which they are saved.
+ * @param find maps the saved form of a node to the node; undefined if it is gone.
+ * @returns those that cannot be had.
+ */
+export function retakeLocks<N, K>(
+  session: LockSession<N>,
+  locks: readonly SavedLock<K>[],
+  find: (key: K) => N | undefined,
+): SavedLock<K>[] {
+  return locks.filter((lock) => {
+    const node = find(lock.node);
+    if (node === undefined) return true;
+    const range = { start: BigInt(lock.start), end: BigInt(lock.end) };
+    const { owner, type, pid, handle } = lock;
+    const request = { node, owner: BigInt(owner), type, ...range, pid, handle };
+    return (lock.kind === 'posix' ? session.set(request) : session.flock(request)) !== 0;
+  });
 }
 
 function retake<N, K>(

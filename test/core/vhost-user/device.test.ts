@@ -431,7 +431,7 @@ test('messages of other devices and later protocols are refused by name', async 
   const echo = EchoServer.start(t);
   const channel = echo.channel(t);
   await negotiate(channel);
-  for (const name of ['SEND_RARP', 'IOTLB_MSG', 'POSTCOPY_ADVISE', 'SET_DEVICE_STATE_FD'] as const) {
+  for (const name of ['SEND_RARP', 'IOTLB_MSG', 'POSTCOPY_ADVISE', 'GET_SHMEM_CONFIG'] as const) {
     await assert.rejects(channel.command(name, none), new RegExp(`refused ${name}`));
     assert.match(echo.log.complaints.at(-1)!, new RegExp(`${name}: not supported`));
   }

@@ -10,6 +10,7 @@ import {
   encodeMemoryTable,
   encodeMessage,
   encodeSingleRegion,
+  encodeStateTransfer,
   encodeU64,
   encodeVringAddresses,
   encodeVringState,
@@ -179,6 +180,20 @@ test('messages of a protocol feature need its negotiation', () => {
   refuses(/CONFIGURE_MEM_SLOTS has not been negotiated/, 'GET_MAX_MEM_SLOTS', none, 0, 0n);
   refuses(/STATUS has not been negotiated/, 'GET_STATUS', none, 0, 0n);
   refuses(/LOG_SHMFD has not been negotiated/, 'SET_LOG_BASE', encodeLog(1, 0), 1, 0n);
+  const save = encodeStateTransfer('save');
+  refuses(/DEVICE_STATE has not been negotiated/, 'SET_DEVICE_STATE_FD', save, 1, 0n);
+});
+
+test("a device's state goes one of two ways, by one descriptor, while the device is stopped", () => {
+  for (const direction of ['save', 'load'] as const)
+    assert.deepEqual(decode('SET_DEVICE_STATE_FD', encodeStateTransfer(direction), 1), {
+      type: 'SET_DEVICE_STATE_FD',
+      direction,
+    });
+  const words = (...values: number[]) => new Uint8Array(Uint32Array.from(values).buffer);
+  refuses(/direction 2 is neither/, 'SET_DEVICE_STATE_FD', words(2, 0), 1);
+  refuses(/phase 1 is not 0/, 'SET_DEVICE_STATE_FD', words(0, 1), 1);
+  refuses(/0 file descriptors/, 'SET_DEVICE_STATE_FD', words(0, 0), 0);
 });
 
 test('messages that are not served are refused by name', () => {
@@ -207,6 +222,7 @@ test('only messages with a reply body have one', () => {
     .filter(([, request]) => hasReply(request))
     .map(([name]) => name);
   assert.deepEqual(replied.sort(), [
+    'CHECK_DEVICE_STATE',
     'GET_CONFIG',
     'GET_FEATURES',
     'GET_INFLIGHT_FD',
@@ -215,6 +231,7 @@ test('only messages with a reply body have one', () => {
     'GET_QUEUE_NUM',
     'GET_STATUS',
     'GET_VRING_BASE',
+    'SET_DEVICE_STATE_FD',
     'SET_LOG_BASE',
   ]);
 });

@@ -1,0 +1,134 @@
+import { readlinkSync } from 'node:fs';
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { NodeMigration } from '../../../core/backend/accelerator.js';
+import { decodeName, FsError, nameBytes, type NodeKey } from '../../../core/backend/index.js';
+import { ownMounts } from '../../../core/system/calls/own-mounts.js';
+import { statDescriptor, statLinks } from '../calls/stat.js';
+import type { Share } from '../share.js';
+import { isKey, isRootKey, leadsTo, pathOf } from './durable-keys.js';
+import type { Node } from './nodes.js';
+
+/*
+ * What another daemon needs to find a guest's files:
+ *
+ *   u8 version, u8 how: 0 by path, 1 by path and key, 2 by key (the path saves time)
+ *   then for each file: u16 length of the key, u16 length of the path, or REMOVED or UNKNOWN;
+ *   the key, the path
+ */
+
+const VERSION = 1;
+const How = { PATH: 0, VERIFIED: 1, HANDLE: 2 } as const;
+const HEADER_BYTES = 2;
+
+/** In the place of a path's length: the file has no name any more, or its name was not found. */
+const REMOVED = 0xffff;
+const UNKNOWN = 0xfffe;
+
+/** Nodes that are looked at before other guests get a turn. */
+const NODES_PER_TURN = 64;
+
+/** How nodes are found by keys and paths: `finding` of `identityOperations`. */
+interface Finding {
+  key(node: Node): Uint8Array;
+  resolveAt(path: string, given?: Uint8Array): Node | undefined;
+  resolveHandle(given: Uint8Array): Node | undefined;
+  translate(given: Uint8Array): Uint8Array;
+}
+
+/** A guest's files on their way to another host. */
+export function migrationOperations(
+  share: Share,
+  { key, resolveAt, resolveHandle, translate }: Finding,
+): NodeMigration<Node> {
+  const { nodes, options } = share;
+
+  /** A path that leads to the file now, or why there is none. */
+  function pathTo(node: Node): Uint8Array | typeof REMOVED | typeof UNKNOWN {
+    const fd = nodes.descriptor(node);
+    if (fd < 0) return REMOVED;
+    if (statDescriptor(fd) < 0) return UNKNOWN;
+    if (statLinks() === 0) return REMOVED;
+    const found = pathOf(share, fd);
+    if (found !== undefined && found.length < UNKNOWN && leadsTo(share, decodeName(found), fd)) return found;
+    const named = namesOf(share, node);
+    return named !== undefined && leadsTo(share, named, fd) ? nameBytes(named) : UNKNOWN;
+  }
+
+  async function depart(all: readonly Node[]): Promise<Uint8Array> {
+    const how =
+      options.migrationMode === 'file-handles'
+        ? How.HANDLE
+        : options.migrationVerifyHandles
+          ? How.VERIFIED
+          : How.PATH;
+    const parts: Uint8Array[] = [Uint8Array.of(VERSION, how)];
+    for (const [index, node] of all.entries()) {
+      if (index % NODES_PER_TURN === NODES_PER_TURN - 1) await nextTurn();
+      if (node === share.root) continue;
+      const path = pathTo(node);
+      const name = key(node);
+      const isFound = typeof path !== 'number';
+      parts.push(lengths(name.length, isFound ? path.length : path), name);
+      if (isFound) parts.push(path);
+    }
+    return Buffer.concat(parts);
+  }
+
+  function arrive(state: Uint8Array): (given: NodeKey) => Node {
+    const view = Buffer.from(state.buffer, state.byteOffset, state.byteLength);
+    const how = view[1];
+    if (view[0] !== VERSION || how === undefined || how > How.HANDLE) throw FsError.of('EINVAL');
+    const places = new Map<string, string | typeof REMOVED | typeof UNKNOWN>();
+    for (let from = HEADER_BYTES; from < view.length;) {
+      if (from + 4 > view.length) throw FsError.of('EINVAL');
+      const middle = from + 4 + view.readUInt16LE(from);
+      const length = view.readUInt16LE(from + 2);
+      const place = length === REMOVED || length === UNKNOWN ? length : undefined;
+      const end = place === undefined ? middle + length : middle;
+      if (end > view.length) throw FsError.of('EINVAL');
+      places.set(view.toString('latin1', from + 4, middle), place ?? decodeName(view, middle, end));
+      from = end;
+    }
+    share.finder.discoverMounts();
+    const root = readlinkSync(`/proc/self/fd/${share.descriptor(share.root)}`);
+    return (given) => {
+      if (!isKey(given)) throw FsError.of('ESTALE');
+      if (isRootKey(given)) return share.root;
+      const place = places.get(Buffer.from(given).toString('latin1')) ?? UNKNOWN;
+      const wanted = how === How.PATH ? undefined : translate(given);
+      let node: Node | undefined;
+      if (typeof place === 'string' && isPlain(place) && ownMounts.above(`${root}/${place}`) === undefined)
+        node = resolveAt(place, wanted);
+      if (node === undefined && how === How.HANDLE) node = resolveHandle(wanted!);
+      if (node === undefined) throw FsError.of(place === REMOVED ? 'ENOENT' : 'ESTALE');
+      return node;
+    };
+  }
+
+  return { depart, arrive };
+}
+
+/** The path by the names under which directories and file were last seen, if that is recorded. */
+function namesOf({ root, nodes }: Share, node: Node): string | undefined {
+  const names: string[] = [];
+  for (let at = node; at !== root;) {
+    const { parent, name } = at;
+    if (parent === undefined || name === '' || names.length > MOST_NAMES) return undefined;
+    if (parent !== root && !nodes.has(parent)) return undefined;
+    names.unshift(name);
+    at = parent;
+  }
+  return names.join('/');
+}
+
+/** A path of 4,096 bytes has no more. */
+const MOST_NAMES = 2048;
+
+/** Whether a path goes straight down. */
+function isPlain(path: string): boolean {
+  return path.split('/').every((name) => name !== '' && name !== '.' && name !== '..');
+}
+
+function lengths(key: number, path: number): Uint8Array {
+  return new Uint8Array(Uint16Array.of(key, path).buffer);
+}

@@ -1,0 +1,123 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+import { FsError, type NodeKey } from '../backend/index.js';
+import { heapLimit } from './budgets.js';
+import type { Export } from './export.js';
+import type { Slot } from './ids.js';
+import { saveLocks } from './locks/index.js';
+import { NO_SLOT, ROOT_SLOT } from './node-table.js';
+import { enterNode, restoreKey, savedNodes, type SaveSession } from './saved-export.js';
+import { decodeSaved, encodeSaved, type SavedExport, type SavedSession } from './saved-form.js';
+
+/**
+ * JSON takes some forty times its bytes of the heap where somebody makes it so. Whoever sends a
+ * state may wish harm.
+ */
+const MOST_JSON = Math.floor(heapLimit / 40);
+
+/** Nodes that are found before other guests get a turn. */
+const NODES_PER_TURN = 64;
+
+/** What one guest has, on its way to another host: {@link saveExport} of a single session. */
+export async function saveMigrating(shared: Export, session: number, save: SaveSession): Promise<Uint8Array> {
+  const { saved, slots, node } = savedNodes(shared);
+  const one = save(node);
+  const { locks, waiters } = saveLocks(shared.locks, node, session);
+  const { backend, accelerator, nodes } = shared;
+  const migration = accelerator.migration;
+  const state =
+    migration === undefined
+      ? await backend.save?.()
+      : await migration.depart(slots.map((slot) => nodes.node(slot)));
+  const plain = { nodes: saved, sessions: [one], locks: { locks: [...locks], waiters: [...waiters] } };
+  return encodeSaved(plain, state ?? new Uint8Array(0));
+}
+
+/** A guest's nodes, found in an export that is served already. */
+export interface Arrived {
+  readonly session: SavedSession;
+  readonly locks: SavedExport['locks']['locks'];
+  /** Nodes that were not found, and were there when the guest left, or that it has open. */
+  readonly lost: number;
+  /** The slot of a saved node, or {@link NO_SLOT} if it was not found: the guest gets ESTALE. */
+  slot(index: number): Slot;
+  /** To be called once the session is restored, or will not be. */
+  finish(): void;
+}
+
+/**
+ * Finds what {@link saveMigrating} has saved.
+ * @param isAlone whether no other guest uses the export: a backend that is saved as a whole can
+ * only be replaced as a whole.
+ * @throws Error that says why it cannot be. Everything is as before then, but what the backend had
+ * may be gone.
+ */
+export async function findMigrated(shared: Export, bytes: Uint8Array, isAlone: boolean): Promise<Arrived> {
+  const { saved, backendState } = decodeSaved(bytes, MOST_JSON);
+  const [session, second] = saved.sessions;
+  if (session === undefined || second !== undefined)
+    throw new RangeError(`${saved.sessions.length} guests in the state, not one`);
+  if ([...saved.locks.locks, ...saved.locks.waiters].some((lock) => lock.session !== session.id))
+    throw new RangeError("a lock in the state is not the guest's");
+  const find = await finder(shared, backendState, isAlone);
+  const { nodes } = shared;
+  const used = new Set(session.handles.map(({ node }) => node));
+  const slots: Slot[] = [];
+  let lost = 0;
+  const finish = (): void => {
+    for (const slot of slots.splice(0)) if (slot !== NO_SLOT) nodes.release(slot);
+  };
+  try {
+    for (const [index, node] of saved.nodes.entries()) {
+      if (index % NODES_PER_TURN === NODES_PER_TURN - 1) await nextTurn();
+      let slot: Slot = ROOT_SLOT;
+      if (index > 0) {
+        try {
+          slot = enterNode(shared, await find(restoreKey(node.key)), node);
+          if (slot === NO_SLOT) lost += 1;
+        } catch (error) {
+          if (!(error instanceof FsError)) throw error;
+          // A name that was removed before concerns nobody who has the file not open.
+          if (error.code !== 'ENOENT' || used.has(index)) lost += 1;
+          slot = NO_SLOT;
+        }
+      }
+      if (slot !== NO_SLOT) nodes.reference(slot);
+      slots.push(slot);
+    }
+  } catch (error) {
+    finish();
+    throw error;
+  }
+  return {
+    session,
+    locks: saved.locks.locks,
+    lost,
+    slot: (index) => slots[index] ?? NO_SLOT,
+    finish,
+  };
+}
+
+/** How nodes are found by their keys. */
+async function finder(
+  shared: Export,
+  state: Uint8Array,
+  isAlone: boolean,
+): Promise<(key: NodeKey) => object | Promise<object>> {
+  const { backend, accelerator } = shared;
+  if (backend.key === undefined || backend.resolve === undefined)
+    throw new Error('the backend has no durable node keys');
+  const { migration } = accelerator;
+  if (migration !== undefined) return migration.arrive(state);
+  if (state.length > 0 && backend.restore === undefined)
+    throw new RangeError('the state is that of another backend');
+  if (backend.restore !== undefined) {
+    if (!isAlone) throw new Error('another guest uses what would be replaced');
+    await backend.restore(state);
+  }
+  return (key) => backend.resolve!(key);
+}
+
+/** Whether a guest takes what the backend has along, so that no other guest may use it. */
+export function movesAsWhole({ backend, accelerator }: Export): boolean {
+  return backend.save !== undefined && accelerator.migration === undefined;
+}

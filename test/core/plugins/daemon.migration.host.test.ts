@@ -1,0 +1,291 @@
+import assert from 'node:assert/strict';
+import { cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, test, type TestContext } from 'node:test';
+import { BackendRegistry, Daemon, type ServedExport } from '../../../core/plugins/index.js';
+import { MemoryLog } from '../../support/engine.js';
+import { FrontEnd } from '../../support/front-end.js';
+import { FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
+import { loadState, saveState, startQueues, stopQueues } from '../../support/migration.js';
+import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+
+const O_RDWR = 2;
+const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
+const [EAGAIN, EBADF, EIO, ESTALE] = [11, 9, 5, 116];
+
+type Settings = Omit<ServedExport, 'socket'>;
+
+/** One guest on a daemon of its own. */
+interface Host {
+  readonly frontEnd: FrontEnd;
+  readonly fuse: FuseClient;
+  readonly log: MemoryLog;
+  /** One more guest of the export. */
+  another(): Promise<FuseClient>;
+}
+
+async function host(t: TestContext, settings: Settings): Promise<Host> {
+  const socket = join(temporaryFolder(t), 'socket');
+  const log = new MemoryLog();
+  const daemon = await Daemon.start({
+    exports: [{ locks: 'shared', ...settings, socket }],
+    log,
+    registry: new BackendRegistry(),
+  });
+  t.after(() => daemon.close());
+  const connect = async () => {
+    const frontEnd = await FrontEnd.connect(socket);
+    t.after(() => frontEnd.close());
+    return frontEnd;
+  };
+  const frontEnd = await connect();
+  return {
+    frontEnd,
+    fuse: new FuseClient(fuseTransport(frontEnd)),
+    log,
+    async another() {
+      const fuse = new FuseClient(fuseTransport(await connect()));
+      await fuse.init();
+      return fuse;
+    },
+  };
+}
+
+/** Moves a guest as QEMU does. @returns whether the destination goes on with it. */
+async function migrate(from: Host, to: Host): Promise<boolean> {
+  await stopQueues(from.frontEnd);
+  const bases = await stopQueues(to.frontEnd);
+  const state = await saveState(from.frontEnd);
+  assert.ok(state !== undefined);
+  const taken = await loadState(to.frontEnd, state);
+  await startQueues(to.frontEnd, bases);
+  return taken;
+}
+
+const warnings = ({ log }: Host): string[] =>
+  log.lines.filter(({ level }) => level !== 'info' && level !== 'debug').map(({ message }) => message);
+
+const warningFields = ({ log }: Host) => log.lines.findLast(({ level }) => level === 'warn')?.fields;
+
+function shared(t: TestContext): string {
+  const directory = join(temporaryFolder(t), 'shared');
+  mkdirSync(directory);
+  return directory;
+}
+
+/** What a guest has that works with files, and what of it is right afterwards. */
+async function work(fuse: FuseClient): Promise<(after: FuseClient) => Promise<void>> {
+  await fuse.init();
+  const { entry, open } = await fuse.create(ROOT, 'file');
+  await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+  await fuse.lookup(ROOT, 'file');
+  const directory = await fuse.mkdir(ROOT, 'directory');
+  const inner = await fuse.create(directory.nodeid, 'inner');
+  for (const name of ['a', 'b', 'c']) await fuse.mkdir(ROOT, name);
+  const listing = await fuse.opendir(ROOT);
+  const pulled = await fuse.readdir(ROOT, listing.fh, 0n, 128);
+  await fuse.setlk(entry.nodeid, open.fh, 7n, LOCK);
+  const { ino } = entry.attr;
+  return async (after) => {
+    assert.equal(Buffer.from(await after.read(entry.nodeid, open.fh, 0, 9)).toString(), 'data');
+    await after.write(entry.nodeid, open.fh, 4, Buffer.from('+more'));
+    assert.equal((await after.getattr(entry.nodeid)).size, 9);
+    assert.equal((await after.lookup(directory.nodeid, 'inner')).nodeid, inner.entry.nodeid);
+    const rest = await after.readdir(ROOT, listing.fh, pulled.at(-1)!.off);
+    const names = [...pulled, ...rest].map(({ name }) => name).filter((name) => !name.startsWith('.'));
+    assert.deepEqual(names.sort(), ['a', 'b', 'c', 'directory', 'file']);
+    const other = await after.open(entry.nodeid, O_RDWR);
+    await rejectsWith(after.setlk(entry.nodeid, other.fh, 8n, LOCK), EAGAIN);
+    await after.flush(entry.nodeid, open.fh, 7n);
+    await after.setlk(entry.nodeid, other.fh, 8n, LOCK);
+    await after.forget(entry.nodeid, 1n);
+    await after.getattr(entry.nodeid);
+    await after.forget(entry.nodeid, 1n);
+    await after.release(entry.nodeid, open.fh);
+    await after.release(entry.nodeid, other.fh);
+    await rejectsWith(after.getattr(entry.nodeid), ESTALE);
+    assert.ok(ino > 0n);
+  };
+}
+
+describe('a guest that migrates', () => {
+  test('takes memfs along, with its open files, listings and locks, and removed files', async (t) => {
+    const [from, to] = [
+      await host(t, { backend: { type: 'memfs' } }),
+      await host(t, { backend: { type: 'memfs' } }),
+    ];
+    const check = await work(from.fuse);
+    const removed = await from.fuse.create(ROOT, 'removed');
+    for (let at = 0; at < 3_000_000; at += 500_000)
+      await from.fuse.write(removed.entry.nodeid, removed.open.fh, at, Buffer.alloc(500_000, 'x'));
+    await from.fuse.unlink(ROOT, 'removed');
+    assert.equal(await migrate(from, to), true);
+    await check(to.fuse);
+    const last = await to.fuse.read(removed.entry.nodeid, removed.open.fh, 2_999_999, 9);
+    assert.equal(Buffer.from(last).toString(), 'x');
+    assert.equal((await to.fuse.getattr(removed.entry.nodeid)).nlink, 0);
+    assert.deepEqual(warnings(to), []);
+  });
+
+  for (const mode of ['find-paths', 'file-handles'] as const) {
+    test(`goes on with the same shared directory, by ${mode}`, async (t) => {
+      const backend = { type: 'passthrough', sharedDir: shared(t), migrationMode: mode };
+      const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+      const check = await work(from.fuse);
+      assert.equal(await migrate(from, to), true);
+      await check(to.fuse);
+      assert.deepEqual(warnings(to), []);
+      assert.equal(readFileSync(join(backend.sharedDir, 'file'), 'utf8'), 'data+more');
+    });
+  }
+
+  test('goes on with a copy of its shared directory by paths, and not where the handles are to be the same', async (t) => {
+    const [there, here] = [shared(t), shared(t)];
+    for (const migrationVerifyHandles of [false, true]) {
+      rmSync(there, { recursive: true });
+      mkdirSync(there);
+      const backend = { type: 'passthrough', migrationVerifyHandles };
+      const from = await host(t, { backend: { ...backend, sharedDir: there } });
+      const check = await work(from.fuse);
+      rmSync(here, { recursive: true });
+      cpSync(there, here, { recursive: true });
+      const to = await host(t, { backend: { ...backend, sharedDir: here } });
+      assert.equal(await migrate(from, to), !migrationVerifyHandles);
+      if (!migrationVerifyHandles) await check(to.fuse);
+    }
+  });
+
+  test('stays where it is if a file is not found, or gets errors for that file alone, as the destination says', async (t) => {
+    for (const migrationOnError of ['abort', 'guest-error'] as const) {
+      const [there, here] = [shared(t), shared(t)];
+      const from = await host(t, { backend: { type: 'passthrough', sharedDir: there } });
+      await from.fuse.init();
+      const kept = await from.fuse.create(ROOT, 'kept');
+      const gone = await from.fuse.create(ROOT, 'gone');
+      await from.fuse.setlk(gone.entry.nodeid, gone.open.fh, 7n, LOCK);
+      writeFileSync(join(here, 'kept'), 'here');
+      const to = await host(t, { backend: { type: 'passthrough', sharedDir: here }, migrationOnError });
+      assert.equal(await migrate(from, to), migrationOnError === 'guest-error');
+      if (migrationOnError === 'abort') {
+        assert.deepEqual(warnings(to), ['live migration: a guest cannot be taken over']);
+        await startQueues(from.frontEnd, await stopQueues(from.frontEnd));
+        await from.fuse.write(gone.entry.nodeid, gone.open.fh, 0, Buffer.from('still there'));
+      } else {
+        assert.equal(
+          Buffer.from(await to.fuse.read(kept.entry.nodeid, kept.open.fh, 0, 9)).toString(),
+          'here',
+        );
+        await rejectsWith(to.fuse.getattr(gone.entry.nodeid), ESTALE);
+        await rejectsWith(to.fuse.read(gone.entry.nodeid, gone.open.fh, 0, 9), EBADF);
+        assert.deepEqual(warnings(to), ['a guest has come without some of what it had']);
+        assert.deepEqual(warningFields(to), { nodes: 1, files: 1, locks: 1 });
+      }
+    }
+  });
+
+  test('is not held up by names that were removed before, unless it has the file open', async (t) => {
+    const backend = { type: 'passthrough', sharedDir: shared(t) };
+    for (const isOpen of [false, true]) {
+      const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+      await from.fuse.init();
+      const { entry, open } = await from.fuse.create(ROOT, 'removed');
+      if (!isOpen) await from.fuse.release(entry.nodeid, open.fh);
+      rmSync(join(backend.sharedDir, 'removed'));
+      // Its name belongs to another file by now.
+      writeFileSync(join(backend.sharedDir, 'removed'), 'another');
+      assert.equal(await migrate(from, to), !isOpen);
+      if (!isOpen) await rejectsWith(to.fuse.getattr(entry.nodeid), ESTALE);
+      rmSync(join(backend.sharedDir, 'removed'));
+    }
+  });
+
+  test('finds files that were renamed under it, and no other guest loses anything', async (t) => {
+    const backend = { type: 'passthrough', sharedDir: shared(t) };
+    const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+    const stays = await from.another();
+    await to.another();
+    await from.fuse.init();
+    const { entry, open } = await from.fuse.create(ROOT, 'old');
+    await from.fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+    const theirs = await stays.lookup(ROOT, 'old');
+    const { fh } = await stays.open(theirs.nodeid, O_RDWR);
+    await stays.setlk(theirs.nodeid, fh, 7n, LOCK);
+    renameSync(join(backend.sharedDir, 'old'), join(backend.sharedDir, 'new'));
+    assert.equal(await migrate(from, to), true);
+    assert.equal(Buffer.from(await to.fuse.read(entry.nodeid, open.fh, 0, 9)).toString(), 'data');
+    assert.equal((await to.fuse.lookup(ROOT, 'new')).nodeid, entry.nodeid);
+    await from.frontEnd.close();
+    assert.equal((await stays.getattr(theirs.nodeid)).size, 4);
+    await stays.release(theirs.nodeid, fh);
+  });
+
+  test('gets EIO for a file on which its lock is lost, until it closes the file', async (t) => {
+    const backend = { type: 'passthrough', sharedDir: shared(t) };
+    for (const migrationOnError of ['abort', 'guest-error'] as const) {
+      const [from, to] = [await host(t, { backend }), await host(t, { backend, migrationOnError })];
+      await from.fuse.init();
+      const { entry, open } = await from.fuse.create(ROOT, 'file');
+      const free = await from.fuse.open(entry.nodeid, O_RDWR);
+      await from.fuse.setlk(entry.nodeid, open.fh, 7n, LOCK);
+      const quicker = await to.another();
+      const theirs = await quicker.lookup(ROOT, 'file');
+      const held = await quicker.open(theirs.nodeid, O_RDWR);
+      await quicker.setlk(theirs.nodeid, held.fh, 7n, LOCK);
+      assert.equal(await migrate(from, to), migrationOnError === 'guest-error');
+      if (migrationOnError === 'guest-error') {
+        await rejectsWith(to.fuse.read(entry.nodeid, open.fh, 0, 9), EIO);
+        await rejectsWith(to.fuse.write(entry.nodeid, open.fh, 0, Buffer.from('x')), EIO);
+        await to.fuse.write(entry.nodeid, free.fh, 0, Buffer.from('x'));
+        await to.fuse.flush(entry.nodeid, open.fh, 7n);
+        await to.fuse.release(entry.nodeid, open.fh);
+        await rejectsWith(to.fuse.read(entry.nodeid, open.fh, 0, 9), EBADF);
+        assert.deepEqual(warningFields(to), { nodes: 0, files: 0, locks: 1 });
+      }
+      await quicker.release(theirs.nodeid, held.fh);
+    }
+  });
+
+  test('does not come to a memfs that another guest uses, nor from one', async (t) => {
+    const backend = { type: 'memfs' };
+    const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+    await from.fuse.init();
+    const other = await to.another();
+    await other.create(ROOT, 'theirs');
+    assert.equal(await migrate(from, to), false);
+    await other.lookup(ROOT, 'theirs');
+    await from.another();
+    assert.equal(await saveState(from.frontEnd), undefined);
+    assert.deepEqual(warnings(from), ['live migration: a guest cannot leave']);
+  });
+
+  test('does not come where what it agreed to is not offered', async (t) => {
+    const backend = { type: 'memfs' };
+    const [from, to] = [await host(t, { backend }), await host(t, { backend, locks: 'local' })];
+    await from.fuse.init();
+    assert.equal(await migrate(from, to), false);
+    assert.match(JSON.stringify(warningFields(to)), /not offered here/);
+    await to.fuse.init();
+    await to.fuse.create(ROOT, 'new');
+  });
+
+  test('replaces what a memfs had before, and its space is free again', async (t) => {
+    const backend = { type: 'memfs', size: 2 ** 20, inodes: 8 };
+    const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+    await to.fuse.init();
+    const old = await to.fuse.mkdir(ROOT, 'old');
+    const { entry, open } = await to.fuse.create(old.nodeid, 'file');
+    await to.fuse.write(entry.nodeid, open.fh, 0, Buffer.alloc(2 ** 20));
+    await to.fuse.release(entry.nodeid, open.fh);
+    await from.fuse.init();
+    const mine = await from.fuse.create(ROOT, 'mine');
+    await from.fuse.write(mine.entry.nodeid, mine.open.fh, 0, Buffer.alloc(2 ** 20, 'm'));
+    await to.fuse.destroy();
+    assert.equal(await migrate(from, to), true);
+    const names = await to.fuse.readdir(ROOT, (await to.fuse.opendir(ROOT)).fh, 0n);
+    assert.deepEqual(names.map(({ name }) => name).sort(), ['.', '..', 'mine']);
+    assert.equal(
+      Buffer.from(await to.fuse.read(mine.entry.nodeid, mine.open.fh, 2 ** 20 - 1, 9)).toString(),
+      'm',
+    );
+  });
+});
