@@ -6,9 +6,7 @@
  * the kernel's clock of the process.
  *
  * - `bench.ts`: measures several daemons in turns. `target.ts`: a daemon that is measured.
- * - `scenarios.ts`: the rows of the table. `growth.ts`: further rows, with many files or many
- *   guests. `work-area.ts`: the files that they need.
- * - `cold-start.ts`: the first requests that a daemon serves.
+ * - `scenarios.ts`: the rows of the table. `work-area.ts`: the files that they need.
  * - `driver.ts`: keeps requests in flight. `request-slot.ts`: the memory of one. `fuse.ts`: lays
  *   requests out.
  * - `cpu.ts`, `figures.ts`: CPU time, and what is made of many measurements.
@@ -16,12 +14,6 @@
  */
 export { runBench, type BenchOptions, type BenchResult, type Row } from './bench.js';
 export { BenchError } from './driver.js';
-export {
-  coldStartSteps,
-  measureColdStart,
-  type ColdStartFigures,
-  type ColdStartOptions,
-} from './cold-start.js';
 export { plot } from './plot.js';
 export { toJson, toTable } from './report.js';
 export {
@@ -33,5 +25,4 @@ export {
   transfer,
   type Scenario,
 } from './scenarios.js';
-export { guestsBeside, openFiles, knownNodes } from './growth.js';
 export type { Target } from './target.js';

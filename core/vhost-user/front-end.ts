@@ -116,13 +116,14 @@ export class FrontEnd {
 
   /**
    * Starts a queue, at first or after GET_VRING_BASE has stopped it.
-   * @param base the available index to go on from.
+   * @param base the available index to go on from. Default: where the driver is.
    * @param log whether the device is to log its writes to the used ring.
    */
-  async startQueue(index: number, base = 0, log = false): Promise<void> {
+  async startQueue(index: number, base?: number, log = false): Promise<void> {
     const queue = this.queues[index]!;
+    const from = base ?? queue.driver.availableIndex;
     await this.channel.command('SET_VRING_NUM', encodeVringState(index, queue.driver.size));
-    await this.channel.command('SET_VRING_BASE', encodeVringState(index, base));
+    await this.channel.command('SET_VRING_BASE', encodeVringState(index, from));
     await this.setAddresses(index, log);
     await this.channel.command('SET_VRING_ERR', encodeU64(index), [queue.err.value]);
     await this.channel.command('SET_VRING_CALL', encodeU64(index), [queue.call.value]);

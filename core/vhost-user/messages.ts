@@ -551,13 +551,6 @@ export function encodeMemoryTable(regions: readonly Region[]): Uint8Array {
   return bytes;
 }
 
-/** Payload of ADD_MEM_REG and REM_MEM_REG. */
-export function encodeSingleRegion(region: Region): Uint8Array {
-  const bytes = new Uint8Array(40);
-  bytes.set(regionWords(region), 8);
-  return bytes;
-}
-
 /** Payload of SET_LOG_BASE. */
 export function encodeLog(size: number, offset: number): Uint8Array {
   return words64(size, offset);
@@ -569,11 +562,6 @@ export function encodeInflight({ size, offset, queues, queueSize }: Inflight): U
   bytes.set(words64(size, offset));
   bytes.set(new Uint8Array(Uint16Array.of(queues, queueSize).buffer), 16);
   return bytes;
-}
-
-/** Payload of SET_DEVICE_STATE_FD, while the device is stopped. */
-export function encodeStateTransfer(direction: StateDirection): Uint8Array {
-  return new Uint8Array(Uint32Array.of(direction === 'save' ? 0 : 1, 0).buffer);
 }
 
 /** Payload of GET_CONFIG and SET_CONFIG. */

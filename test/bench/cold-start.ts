@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { coldStartSteps, measureColdStart, type ColdStartFigures } from '../../core/bench/index.js';
+import { coldStartSteps, measureColdStart, type ColdStartFigures } from './cold-start-steps.js';
 import { median, medianFigures, ratioOf, type Figures } from '../../core/bench/figures.js';
 import { launch } from '../support/daemons.js';
 import { whenListening, type Subject } from './subject.js';

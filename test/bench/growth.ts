@@ -9,17 +9,8 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { stringify } from 'yaml';
-import {
-  getattr,
-  guestsBeside,
-  knownNodes,
-  lookup,
-  openFiles,
-  runBench,
-  type Scenario,
-  toTable,
-  transfer,
-} from '../../core/bench/index.js';
+import { getattr, lookup, runBench, type Scenario, toTable, transfer } from '../../core/bench/index.js';
+import { guestsBeside, knownNodes, openFiles } from './growth-rows.js';
 import { cVirtiofsd, isListening, launch, ours } from '../support/daemons.js';
 
 const { values } = parseArgs({

@@ -14,12 +14,8 @@ import {
   ProtocolFeature,
   type SharedMemory,
 } from '../../core/vhost-user/index.js';
-import {
-  decodeInflight,
-  encodeInflight,
-  encodeSingleRegion,
-  type Inflight,
-} from '../../core/vhost-user/messages.js';
+import { decodeInflight, encodeInflight, type Inflight } from '../../core/vhost-user/messages.js';
+import { encodeSingleRegion } from './payloads.js';
 
 /** A request that waits for room in the ring, or for its reply. */
 interface Request {
@@ -216,7 +212,7 @@ export class FrontEnd extends Connected {
     const { region, fd } = inflight;
     await this.channel.command('SET_INFLIGHT_FD', encodeInflight(region), [fd.value]);
     await this.shareMemory();
-    for (const { index, driver } of this.queues) await this.startQueue(index, driver.availableIndex);
+    for (const { index } of this.queues) await this.startQueue(index);
   }
 
   /** Ends the connection, rejects all requests, and gives everything back. Idempotent. */

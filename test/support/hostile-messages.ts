@@ -4,7 +4,6 @@ import {
   encodeLog,
   encodeMemoryTable,
   encodeMessage,
-  encodeSingleRegion,
   encodeU64,
   encodeVringAddresses,
   encodeVringState,
@@ -15,6 +14,7 @@ import {
   type Region,
 } from '../../core/vhost-user/messages.js';
 import type { Random } from './random.js';
+import { encodeSingleRegion } from './payloads.js';
 
 /* vhost-user messages as a hostile front-end sends them, with good descriptors and bad ones. */
 

@@ -1,7 +1,8 @@
 import { read, write } from 'node:fs';
 import { promisify } from 'node:util';
 import { check, type Fd, libc, NativeMemory, OwnedFd, result } from '../../core/system/index.js';
-import { encodeStateTransfer, encodeVringState } from '../../core/vhost-user/messages.js';
+import { encodeVringState } from '../../core/vhost-user/messages.js';
+import { encodeStateTransfer } from './payloads.js';
 import type { FrontEnd } from './front-end.js';
 
 const pipe2 = libc<(ends: number, flags: number) => number>('pipe2', 'int', ['uintptr_t', 'int']);

@@ -15,8 +15,6 @@ import {
 } from '../../../core/bench/figures.js';
 import {
   BenchError,
-  coldStartSteps,
-  measureColdStart,
   plot,
   runBench,
   scenarios,
@@ -28,6 +26,7 @@ import { cVirtiofsd, isListening, launch, ours, startDaemon } from '../../suppor
 import { FuseClient, ROOT } from '../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder, until } from '../../support/vhost-user.js';
 import { FrontEnd } from '../../support/front-end.js';
+import { coldStartSteps, measureColdStart } from '../../bench/cold-start-steps.js';
 
 function makeFigures(speed: number, cpu: number | null): Figures {
   return { operationsPerSecond: speed, medianLatencyUs: 1, p99LatencyUs: 2, cpuUsPerOperation: cpu };

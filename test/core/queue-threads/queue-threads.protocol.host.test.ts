@@ -3,13 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { test, type TestContext } from 'node:test';
 import { drain, eventfd, Mapping, memfd, signal, watch } from '../../../core/system/index.js';
 import { FrontEndError } from '../../../core/vhost-user/index.js';
-import {
-  encodeLog,
-  encodeMemoryTable,
-  encodeSingleRegion,
-  encodeU64,
-  Feature,
-} from '../../../core/vhost-user/messages.js';
+import { encodeLog, encodeMemoryTable, encodeU64, Feature } from '../../../core/vhost-user/messages.js';
 import { withFewDescriptors } from '../../support/descriptor-limit.js';
 import { Random } from '../../support/random.js';
 import { FuseClient, Op, ROOT } from '../../support/fuse-client.js';
@@ -23,6 +17,7 @@ import {
 import { withPlainNumbers } from '../../support/plain-numbers.js';
 import { openDescriptors, until, stopQueue } from '../../support/vhost-user.js';
 import { type FrontEnd } from '../../support/front-end.js';
+import { encodeSingleRegion } from '../../support/payloads.js';
 
 /**
  * Queues of the front-end that connects first; where there are four, OTHER is the engine's and ALSO

@@ -6,7 +6,6 @@ import {
   encodeConfig,
   encodeLog,
   encodeMemoryTable,
-  encodeSingleRegion,
   encodeU64,
   encodeVringAddresses,
   encodeVringState,
@@ -17,6 +16,7 @@ import {
 import { type Fd, drain, eventfd, Mapping, memfd, signal, watch } from '../../../core/system/index.js';
 import { HOLD } from '../../support/echo-session.js';
 import { EchoServer, openDescriptors, until, readConfig, stopQueue } from '../../support/vhost-user.js';
+import { encodeSingleRegion } from '../../support/payloads.js';
 
 const none = new Uint8Array(0);
 const u64 = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);

@@ -9,8 +9,6 @@ import {
   encodeLog,
   encodeMemoryTable,
   encodeMessage,
-  encodeSingleRegion,
-  encodeStateTransfer,
   encodeU64,
   encodeVringAddresses,
   encodeVringState,
@@ -25,6 +23,7 @@ import {
   type RequestName,
 } from '../../../core/vhost-user/messages.js';
 import { checkProperty } from '../../support/random.js';
+import { encodeSingleRegion, encodeStateTransfer } from '../../support/payloads.js';
 
 const everyFeature = Object.values(ProtocolFeature).reduce((all, bit) => all | bit, 0n);
 

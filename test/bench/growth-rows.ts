@@ -1,9 +1,9 @@
-import { FrontEnd } from '../vhost-user/index.js';
-import { Driver } from './driver.js';
-import * as fuse from './fuse.js';
-import type { RequestSlot } from './request-slot.js';
-import type { Prepared, Scenario } from './scenarios.js';
-import type { Node, OpenNode, WorkArea } from './work-area.js';
+import { FrontEnd } from '../../core/vhost-user/index.js';
+import { Driver } from '../../core/bench/driver.js';
+import * as fuse from '../../core/bench/fuse.js';
+import type { RequestSlot } from '../../core/bench/request-slot.js';
+import type { Prepared, Scenario } from '../../core/bench/scenarios.js';
+import type { Node, OpenNode, WorkArea } from '../../core/bench/work-area.js';
 
 const { Opcode } = fuse;
 const DEPTH = 32;

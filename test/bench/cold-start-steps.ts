@@ -1,10 +1,10 @@
-import { ProcessTree } from './cpu.js';
-import { BenchError, Driver, type Load } from './driver.js';
-import { figuresOf, medianFigures, type Figures } from './figures.js';
-import * as fuse from './fuse.js';
-import type { RequestSlot } from './request-slot.js';
-import { connect, type Target } from './target.js';
-import { PREFIX, scanEntries, WorkArea, type Cookie, type Node } from './work-area.js';
+import { ProcessTree } from '../../core/bench/cpu.js';
+import { BenchError, Driver, type Load } from '../../core/bench/driver.js';
+import { figuresOf, medianFigures, type Figures } from '../../core/bench/figures.js';
+import * as fuse from '../../core/bench/fuse.js';
+import type { RequestSlot } from '../../core/bench/request-slot.js';
+import { connect, type Target } from '../../core/bench/target.js';
+import { PREFIX, scanEntries, WorkArea, type Cookie, type Node } from '../../core/bench/work-area.js';
 
 const { Opcode } = fuse;
 /** Bytes of each file, and of each READDIRPLUS. */
