@@ -3,6 +3,7 @@ import { accelerate } from '../../core/backend/accelerator.js';
 import {
   type AttributeChanges,
   type Attributes,
+  andThen,
   type Awaitable,
   type Backend,
   type BackendHost,
@@ -22,8 +23,9 @@ import {
   WriteFlags,
   newAttributes,
 } from '../../core/backend/index.js';
-import { copyRange, fallocate } from './content/allocation.js';
+import { allocating, copyRange } from './content/allocation.js';
 import { PAGE } from './content/chunk.js';
+import { inTurns } from './content/in-turns.js';
 import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './tree/inode.js';
 import { allInodes, decodeTree, emptyTree, encodeTree } from './saved-state.js';
 import type { Tree } from './tree/tree.js';
@@ -316,14 +318,17 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     offset: number,
     length: number,
     context: Context,
-  ): void {
+  ): Awaitable<void> {
     const { arena, space, clock } = this.#tree;
-    const content = contentOf(node);
-    this.#tree.touch(node);
-    fallocate(content, mode, offset, length, arena, space);
-    if (context.uid !== 0) this.#tree.killPrivileges(node);
-    clock.tick();
-    node.modified(clock);
+    const steps = allocating(contentOf(node), mode, offset, length, arena, space);
+    return andThen(
+      inTurns(steps, () => this.#tree.touch(node)),
+      () => {
+        if (context.uid !== 0) this.#tree.killPrivileges(node);
+        clock.tick();
+        node.modified(clock);
+      },
+    );
   }
 
   copyFileRange(

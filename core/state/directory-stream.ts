@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import {
   type Awaitable,
   decodeName,
@@ -9,6 +10,12 @@ import {
   nameLength,
   andThen,
 } from '../backend/index.js';
+
+/**
+ * Entries that are pulled from a backend in one turn of the event loop, before the one that is
+ * asked for. A guest may ask for the last of a million.
+ */
+const PULLED_AT_ONCE = 1024;
 
 /** What a backend's `readdir` returns. */
 export type Listing = Iterable<DirectoryEntry> | AsyncIterable<DirectoryEntry>;
@@ -52,6 +59,7 @@ export interface SavedStream {
 const HEADER = 10;
 const TYPE = 8;
 const LENGTH = 9;
+const WORD = 2 ** 32;
 const FIRST_BYTES = 512;
 const FIRST_ENTRIES = 16;
 /** Keeps offsets and cookies below 2^31, so that they are exact in every form. */
@@ -114,10 +122,10 @@ export class DirectoryStream {
    * an Error if the backend listed an impossible name.
    */
   at(index: number): Awaitable<boolean> {
-    while (index >= this.#count) {
+    for (let left = PULLED_AT_ONCE; index >= this.#count; left--) {
       if (this.#failure !== undefined) throw this.#failure.error;
       if (this.#complete) return false;
-      const pulled = this.#pull();
+      const pulled = left === 0 ? nextTurn() : this.#pull();
       if (pulled instanceof Promise) return this.#atLater(index, pulled);
     }
     return true;
@@ -137,7 +145,15 @@ export class DirectoryStream {
 
   async #atLater(index: number, pulled: Promise<void>): Promise<boolean> {
     await pulled;
-    while (index >= this.#count && this.#failure === undefined && !this.#complete) await this.#pull();
+    let left = PULLED_AT_ONCE;
+    while (index >= this.#count && this.#failure === undefined && !this.#complete) {
+      const next = this.#pull();
+      if (next instanceof Promise) await next;
+      else if (--left === 0) {
+        await nextTurn();
+        left = PULLED_AT_ONCE;
+      }
+    }
     return this.at(index);
   }
 
@@ -320,9 +336,13 @@ export class DirectoryStream {
     this.#reserve(HEADER + length);
     const at = this.#used;
     const bytes = this.#bytes;
-    const wide = BigInt(ino);
-    writeWord(bytes, at, Number(wide & 0xffff_ffffn));
-    writeWord(bytes, at + 4, Number((wide >> 32n) & 0xffff_ffffn));
+    if (typeof ino === 'number') {
+      writeWord(bytes, at, ino % WORD);
+      writeWord(bytes, at + 4, Math.floor(ino / WORD));
+    } else {
+      writeWord(bytes, at, Number(ino & 0xffff_ffffn));
+      writeWord(bytes, at + 4, Number((ino >> 32n) & 0xffff_ffffn));
+    }
     bytes[at + TYPE] = (type & FileType.MASK) >>> 12;
     bytes[at + LENGTH] = length;
     encodeName(name, bytes, at + HEADER);

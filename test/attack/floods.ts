@@ -2,7 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { SystemError, UnixConnection } from '../../core/system/index.js';
 import { FrontEndError } from '../../core/vhost-user/index.js';
 import { FrontEnd } from '../support/front-end.js';
-import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
+import { floods, groundOf } from '../support/floods.js';
+import { FuseClient, FuseError } from '../support/fuse-client.js';
 import { Random } from '../support/random.js';
 import { fuseTransport } from '../support/vhost-user.js';
 import { startOf } from './attacker.js';
@@ -21,61 +22,13 @@ const { socket, seed, end, finish } = startOf();
 const random = new Random(seed);
 const counts: Record<string, number> = {};
 
-interface Ground {
-  readonly client: FuseClient;
-  /** A directory of this flood. */
-  readonly directory: bigint;
-  /** A file in it, and a handle of that. */
-  readonly file: bigint;
-  readonly fh: bigint;
-}
-
-type Take = (ground: Ground, i: number) => Promise<unknown>;
-
-const long = (i: number): string => `${'n'.repeat(240)}${i}`;
-const lock = (i: number) => ({ start: BigInt(i) * 4n, end: BigInt(i) * 4n, type: 1, pid: 1 });
-
-const floods: Readonly<Record<string, Take>> = {
-  opendir: ({ client, directory }) => client.opendir(directory),
-  open: ({ client, file }) => client.open(file, 2),
-  symlinks: ({ client, directory }, i) => client.symlink(directory, `l${i}`, '../'.repeat(1360)),
-  names: ({ client, directory }, i) => client.mknod(directory, long(i), 0o100644),
-  directories: ({ client, directory }, i) => client.mkdir(directory, long(i)),
-  links: ({ client, file, directory }, i) => client.link(file, directory, long(i)),
-  missing: ({ client, directory }, i) => client.lookup(directory, long(i)),
-  xattrs: ({ client, file }, i) => client.setxattr(file, `user.${i}`, new Uint8Array(60_000)),
-  'small xattrs': ({ client, file }, i) =>
-    client.setxattr(file, `user.${'k'.repeat(200)}${i}`, new Uint8Array(9)),
-  locks: ({ client, file, fh }, i) => client.setlk(file, fh, 1n, lock(i)),
-  'lock owners': ({ client, file, fh }, i) => client.setlk(file, fh, BigInt(i), { ...lock(0), type: 0 }),
-  sparse: ({ client, file, fh }, i) => client.write(file, fh, i * 131_072, Uint8Array.of(1)),
-  data: ({ client, file, fh }, i) => client.write(file, fh, i * 65_536, new Uint8Array(65_536)),
-  allocations: ({ client, file, fh }, i) => client.fallocate(file, fh, 0, i * 2 ** 26, 2 ** 26),
-  syncs: ({ client, file, fh }) => client.fsync(file, fh),
-  unlinked: async ({ client, directory }, i) => {
-    await client.create(directory, long(i), 0o600);
-    await client.unlink(directory, long(i));
-  },
-  listings: async ({ client, directory }, i) => {
-    if (i < 2000) return client.mknod(directory, long(i), 0o100644);
-    const { fh } = await client.opendir(directory);
-    return client.readdirplus(directory, fh, 0n, 2 ** 17);
-  },
-};
-
-async function ground(client: FuseClient, name: string): Promise<Ground> {
-  await client.init();
-  const made = `${name}-${random.next()}`;
-  const { nodeid } = await client.mkdir(ROOT, made);
-  const { entry, open } = await client.create(nodeid, 'file', 0o644);
-  return { client, directory: nodeid, file: entry.nodeid, fh: open.fh };
-}
-
 /** Takes one resource until it is refused. */
 async function flood(name: string, until: number): Promise<void> {
   const frontEnd = await FrontEnd.connect(socket, { queueSize: 256, memory: 32 * 2 ** 20 });
   try {
-    const place = await ground(new FuseClient(fuseTransport(frontEnd)), name);
+    const client = new FuseClient(fuseTransport(frontEnd));
+    await client.init();
+    const place = await groundOf(client, `${name}-${random.next()}`);
     const take = floods[name]!;
     let next = 0;
     let refusals = 0;

@@ -26,6 +26,8 @@ import { startOf } from './attacker.js';
 
 /** Messages before the daemon is asked whether it has seen them. */
 const BURST = 20;
+/** Connections at a time: the daemon takes its time for each message, and serves others then. */
+const LANES = 12;
 const EAGAIN = 11;
 
 const { socket, seed, end, finish } = startOf();
@@ -74,8 +76,8 @@ function send(connection: UnixConnection, bytes: Uint8Array, fds: readonly Fd[])
 /** Waits until the daemon has answered what was sent. @returns whether it still listens. */
 async function settle(connection: UnixConnection, sink: Uint8Array): Promise<boolean> {
   if (!send(connection, encodeMessage(Request.GET_QUEUE_NUM, 0, new Uint8Array(0)), [])) return false;
-  for (let tries = 0; tries < 40; tries++) {
-    await sleep(tries < 20 ? 0 : 5);
+  for (let tries = 0; tries < 300; tries++) {
+    await sleep(tries < 20 ? 1 : 5);
     const count = connection.recv(sink, []);
     if (count === -EAGAIN) continue;
     if (count <= 0) return false;
@@ -106,13 +108,18 @@ async function connection(): Promise<void> {
   }
 }
 
-while (Date.now() < end) {
-  try {
-    await connection();
-  } catch (error) {
-    if (!(error instanceof SystemError)) throw error;
-    await sleep(20);
+/** Makes one connection after the other. */
+async function lane(): Promise<void> {
+  while (Date.now() < end) {
+    try {
+      await connection();
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      await sleep(20);
+    }
   }
 }
+
+await Promise.all(Array.from({ length: LANES }, lane));
 rmSync(folder, { recursive: true });
 finish({ messages, connections });

@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { signal, SystemError } from '../../core/system/index.js';
 import { FrontEndError } from '../../core/vhost-user/index.js';
 import { FrontEnd } from '../support/front-end.js';
@@ -19,8 +19,12 @@ const RING_SIZE = 256;
 const SLOTS = 64;
 const IN_BYTES = 16384;
 const OUT_BYTES = 16384;
-/** How long a batch without progress is waited for, in milliseconds. */
-const PATIENCE_MS = 300;
+/** How long a batch without progress is waited for, in milliseconds: some wait for locks. */
+const PATIENCE_MS = 3;
+/** How long the first answer is waited for, before the queue is taken to be stopped. */
+const STOPPED_MS = 300;
+/** A connection with fewer slots that were given back is given up. */
+const LEAST_FREE = 16;
 /** Batches over one connection, at most. */
 const BATCHES = 400;
 /** One in so many descriptors has a length that cannot be right: the daemon stops the queue. */
@@ -34,6 +38,8 @@ interface Sent {
   readonly node: bigint;
 }
 
+const pause = new Int32Array(new SharedArrayBuffer(4));
+
 /** A ring that is written without a look at what it has. */
 class BlindQueue {
   readonly #frontEnd: FrontEnd;
@@ -44,6 +50,9 @@ class BlindQueue {
   readonly #in: number;
   readonly #out: number;
   #next = 0;
+  /** How much of the used ring has been seen. */
+  #seen = 0;
+  readonly #free = new Set(Array.from({ length: SLOTS }, (_, slot) => slot));
 
   constructor(frontEnd: FrontEnd, index: number) {
     const { memory } = frontEnd;
@@ -97,30 +106,50 @@ class BlindQueue {
     });
   }
 
+  /** The slots that are not in use. */
+  get free(): readonly number[] {
+    return [...this.#free];
+  }
+
   /**
-   * Makes all slots available. @returns how many were used; fewer than all where requests wait for
-   * locks, or the daemon has stopped the queue.
+   * Makes slots available. They are free again when they were used. Others stay in use: requests
+   * that wait for locks, or the daemon has stopped the queue.
+   * @returns the slots that were used.
    */
-  async publish(): Promise<number> {
+  publish(slots: readonly number[]): number[] {
     const { driver, kick } = this.#frontEnd.queues[this.#index]!;
     const available = driver.available - this.#base;
-    const used = driver.used - this.#base;
-    const from = this.#view.getUint16(used + 2, true);
-    for (let slot = 0; slot < SLOTS; slot++) {
-      this.#view.setUint16(available + 4 + 2 * ((this.#next + slot) % RING_SIZE), slot * 4, true);
+    for (const slot of slots) {
+      this.#free.delete(slot);
+      this.#view.setUint16(available + 4 + 2 * (this.#next % RING_SIZE), slot * 4, true);
+      this.#next = (this.#next + 1) & 0xffff;
     }
-    this.#next = (this.#next + SLOTS) & 0xffff;
     this.#view.setUint16(available + 2, this.#next, true);
     signal(kick.value);
-    let done = 0;
-    let progress = Date.now();
-    while (done < SLOTS && Date.now() - progress < PATIENCE_MS) {
-      await sleep(0);
-      const now = (this.#view.getUint16(used + 2, true) - from) & 0xffff;
-      if (now !== done) progress = Date.now();
-      done = now;
+    const done: number[] = [];
+    let progress = performance.now();
+    while (this.#free.size < SLOTS) {
+      const before = done.length;
+      this.#collect(done);
+      const now = performance.now();
+      if (done.length > before) progress = now;
+      else if (now - progress > (done.length > 0 ? PATIENCE_MS : STOPPED_MS)) break;
+      Atomics.wait(pause, 0, 0, 0.05);
     }
-    return Math.min(done, SLOTS);
+    return done;
+  }
+
+  /** Frees what lies in the used ring. */
+  #collect(done: number[]): void {
+    const used = this.#frontEnd.queues[this.#index]!.driver.used - this.#base;
+    const end = this.#view.getUint16(used + 2, true);
+    for (let left = RING_SIZE; this.#seen !== end && left > 0; left--) {
+      const slot = this.#view.getUint32(used + 4 + 8 * (this.#seen % RING_SIZE), true) >>> 2;
+      this.#seen = (this.#seen + 1) & 0xffff;
+      if (slot >= SLOTS || this.#free.has(slot)) continue;
+      this.#free.add(slot);
+      done.push(slot);
+    }
   }
 
   reply(slot: number): Uint8Array {
@@ -184,28 +213,32 @@ async function connection(): Promise<void> {
     const harmless = Array.from({ length: SLOTS }, () => client.encode(Op.GETATTR, 1n, new Uint8Array(16)));
     harmless[0] = initRequest();
     harmless.forEach((request, slot) => queue.put(slot, random, request));
-    await queue.publish();
+    queue.publish(queue.free);
     const ranges = random.chance(80) ? queue.requests : [...queue.requests, ...queue.ring];
     await racer.aim({ fd: frontEnd.memory.fd, length: frontEnd.memory.mapping.length, ranges });
+    const sent: Sent[] = harmless.map(() => ({ opcode: Op.GETATTR, node: 1n }));
     for (let batch = 0; batch < BATCHES && Date.now() < end; batch++) {
-      const sent: Sent[] = [];
-      for (let slot = 0; slot < SLOTS; slot++) {
+      const slots = queue.free;
+      if (slots.length < LEAST_FREE) return;
+      for (const slot of slots) {
         const made = makeRequest(random, guesses, client);
-        sent.push(made);
+        sent[slot] = made;
         // A request without a header stops the queue.
         const isShort = made.bytes.length < HEADER_BYTES && !random.once(BAD_DESCRIPTOR);
         queue.put(slot, random, isShort ? harmless[1]! : made.bytes);
       }
-      const done = await queue.publish();
-      requests += done;
-      for (let slot = 0; slot < SLOTS; slot++) {
+      const done = queue.publish(slots);
+      requests += done.length;
+      for (const slot of done) {
         const reply = queue.reply(slot);
         const length = new DataView(reply.buffer).getUint32(0, true);
         if (length < 16) continue;
         answered += 1;
         guesses.learn(sent[slot]!.opcode, sent[slot]!.node, reply);
       }
-      if (done === 0) return;
+      // The thread's messages, and the end of the connection.
+      await turn();
+      if (done.length === 0) return;
     }
   } finally {
     await racer.aim({ fd: frontEnd.memory.fd, length: 4096, ranges: [] });

@@ -1,62 +1,108 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Client, ROOT } from '../../core/contract/client.js';
+import { Errno } from '../../core/backend/index.js';
 import { Session } from '../../core/fuse/index.js';
 import { openExport } from '../../core/plugins/open-export.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';
 import { eventfd } from '../../core/system/index.js';
-import { outcome } from '../backends/passthrough/harness.js';
 import { MemoryLog } from '../support/engine.js';
+import { floods, groundOf } from '../support/floods.js';
+import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
+import { Loopback } from '../support/loopback.js';
 
-/* Takes as much of one resource as a guest can get by default; then another guest works. */
+/*
+ * One guest takes as much as it gets of one resource, with default limits. Then two others work,
+ * on the same export and on another.
+ *
+ *   node budget-child.js FLOOD memfs|passthrough|overlay|union
+ */
+
+/** Refusals in a row after which a resource is exhausted. */
+const REFUSALS = 100;
+const MOST = Number(process.env['FLOOD_MOST'] ?? 3_000_000);
 
 const [flood, type] = process.argv.slice(2) as [string, string];
-const sharedDir = mkdtempSync(join(tmpdir(), 'vfk-budget-'));
-const shared = await openExport(
-  type === 'passthrough' ? { type, sharedDir } : { type },
-  { readOnly: false, locks: 'shared', cache: {}, limits: {} },
-  { registry: new BackendRegistry(), log: new MemoryLog() },
-);
-const elsewhere = mkdtempSync(join(tmpdir(), 'vfk-budget-'));
-const neighbour = await openExport(
-  type === 'passthrough' ? { type, sharedDir: elsewhere } : { type },
-  { readOnly: false, locks: 'shared', cache: {}, limits: {} },
-  { registry: new BackendRegistry(), log: new MemoryLog() },
-);
-const greedy = new Client(new Session(shared));
-const other = new Client(new Session(shared));
-const beside = new Client(new Session(neighbour));
-for (const client of [greedy, other, beside]) await client.init();
+const folder = mkdtempSync(join(tmpdir(), 'vfk-budget-'));
 
-const target = 'x'.repeat(4090);
-const takers: Record<string, (i: number) => Promise<unknown>> = {
-  symlinks: (i) => greedy.symlink(ROOT, `l${i}`, target),
-  directories: () => greedy.opendir(ROOT),
-  files: () => greedy.open(file.id, 2),
-  names: (i) => greedy.mknod(ROOT, `${'n'.repeat(240)}${i}`, 0o100644),
-  // Each write is the only one in a chunk, and in all nodes above that but the root.
-  'sparse data': (i) => greedy.write(handle, i * 2 ** 23, Uint8Array.of(1)),
-  'sparser data': (i) => greedy.write(handle, (i % 64) * 2 ** 47 + i * 2 ** 23, Uint8Array.of(1)),
-  xattrs: (i) => greedy.setxattr(file.id, `user.${i}`, new Uint8Array(60_000)),
-};
-const file = await greedy.mknod(ROOT, 'file', 0o100644);
-const handle = await greedy.open(file.id, 2);
+/** Options of a backend whose files lie in a folder of their own. */
+function backend(name: string): { readonly type: string } {
+  const shared = (part: string) => {
+    const sharedDir = join(folder, name, part);
+    mkdirSync(sharedDir, { recursive: true });
+    return { type: 'passthrough', sharedDir };
+  };
+  if (type === 'passthrough') return shared('shared');
+  if (type === 'memfs') return { type };
+  const options = { type: 'overlay', lowers: [shared('lower')] };
+  const upper = type === 'union' ? { type: 'memfs' } : shared('upper');
+  return { ...options, upper } as { readonly type: string };
+}
+
+function open(name: string) {
+  return openExport(
+    backend(name),
+    { readOnly: false, locks: 'shared', cache: {}, limits: {} },
+    { registry: new BackendRegistry(), log: new MemoryLog() },
+  );
+}
+
+async function guest(shared: Awaited<ReturnType<typeof open>>): Promise<FuseClient> {
+  const client = new FuseClient(new Loopback(new Session(shared)));
+  await client.init();
+  return client;
+}
+
+const codes = new Map<number, string>(Object.entries(Errno).map(([code, errno]) => [errno, code]));
+
+async function outcome(call: () => Promise<unknown>): Promise<string> {
+  try {
+    await call();
+    return 'ok';
+  } catch (error) {
+    return error instanceof FuseError ? (codes.get(error.errno) ?? String(error.errno)) : String(error);
+  }
+}
+
+/** Makes, writes, reads, lists and removes a file. */
+async function work(client: FuseClient): Promise<void> {
+  const { nodeid: directory } = await client.mkdir(ROOT, 'own');
+  const { entry, open: opened } = await client.create(directory, 'file', 0o600);
+  await client.write(entry.nodeid, opened.fh, 0, Uint8Array.of(7));
+  if ((await client.read(entry.nodeid, opened.fh, 0, 9))[0] !== 7) throw new Error('other bytes');
+  if (!(await client.list(directory)).includes('file')) throw new Error('the file is not listed');
+  await client.release(entry.nodeid, opened.fh);
+  await client.unlink(directory, 'file');
+}
+
+const shared = await open('one');
+const greedy = await guest(shared);
+const other = await guest(shared);
+const beside = await guest(await open('two'));
+const ground = await groundOf(greedy, 'ground');
+const refusals = new Map<string, number>();
 let taken = 0;
-let code = 'ok';
-for (; code === 'ok' && taken < 3_000_000; taken++) code = await outcome(() => takers[flood]!(taken));
-// Another guest opens a file and a directory.
-const found = await outcome(async () => other.open((await other.lookup(ROOT, 'file')).id));
+for (let inRow = 0; inRow < REFUSALS && taken < MOST;) {
+  const code = await outcome(() => floods[flood]!(ground, taken));
+  if (code === 'ok') {
+    taken += 1;
+    inRow = 0;
+  } else {
+    inRow += 1;
+    refusals.set(code, (refusals.get(code) ?? 0) + 1);
+  }
+}
+// Another guest of the same export opens a file and a directory.
+const found = await outcome(async () => other.open((await other.walk('/ground/file')).nodeid));
 const listed = await outcome(() => other.opendir(ROOT));
-// A guest of another export writes and reads a file.
-const written = await outcome(async () => {
-  const { file: own } = await beside.create(ROOT, 'own', 0o600, 2);
-  await beside.write(own, 0, Uint8Array.of(7));
-  if ((await beside.read(own, 0, 9))[0] !== 7) throw new Error('other bytes');
-});
+// A guest of another export works.
+const worked = await outcome(() => work(beside));
 // A guest's connection and its eventfds.
 const connections = Array.from({ length: 100 }, () => eventfd());
 for (const connection of connections) connection.close();
-console.log(JSON.stringify({ taken, code, found, listed, written, heap: process.memoryUsage().heapUsed }));
-for (const folder of [sharedDir, elsewhere]) rmSync(folder, { recursive: true, force: true });
+const codesSeen = [...refusals.keys()];
+console.log(
+  JSON.stringify({ taken, codes: codesSeen, found, listed, worked, heap: process.memoryUsage().heapUsed }),
+);
+rmSync(folder, { recursive: true, force: true });
 process.exit(0);

@@ -1,17 +1,24 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import memfs from '../../backends/memfs/index.js';
-import { engine } from '../support/engine.js';
-import { FuseError, ROOT } from '../support/fuse-client.js';
+import { Session } from '../../core/fuse/index.js';
+import { openExport } from '../../core/plugins/open-export.js';
+import { BackendRegistry } from '../../core/plugins/registry.js';
+import { engine, MemoryLog } from '../support/engine.js';
+import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
+import { Loopback } from '../support/loopback.js';
 
 /* Requests that are larger than any that a guest's kernel sends hold all other guests. */
 
-async function guest() {
-  const backend = await memfs.create(memfs.options!.parse({ size: '256M' }) as never, {} as never);
-  const { client } = (await engine(backend)).guest();
+async function guest(size = '256M') {
+  const backend = await memfs.create(memfs.options!.parse({ size }) as never, {} as never);
+  const shared = await engine(backend);
+  const { client } = shared.guest();
   const { maxWrite, maxPages } = await client.init();
   const { entry, open } = await client.create(ROOT, 'file', 0o644);
-  return { client, maxWrite, maxPages, id: entry.nodeid, fh: open.fh };
+  const other = shared.guest().client;
+  await other.init();
+  return { client, other, maxWrite, maxPages, id: entry.nodeid, fh: open.fh };
 }
 
 test('a READ gives no more than as many pages as INIT offers, of the largest pages', async () => {
@@ -61,4 +68,75 @@ test('an inserted range moves no more data than is moved in a moment', async () 
   assert.deepEqual(await client.read(id, fh, 0, 2), Uint8Array.of(7, 7));
   await collapse(4 * 2 ** 20);
   assert.deepEqual(await client.read(id, fh, 4 * 2 ** 20 + 4095, 2), Uint8Array.of(7, 7));
+});
+
+/** Whether another guest is answered while a request is under way. */
+async function isAnsweredDuring(other: FuseClient, request: Promise<unknown>): Promise<boolean> {
+  let isOver = false;
+  void request.finally(() => (isOver = true));
+  await other.getattr(ROOT);
+  const wasOver = isOver;
+  await request;
+  return !wasOver;
+}
+
+test('memfs allocates and frees much in turns, while other guests are answered', async () => {
+  const { client, other, id, fh } = await guest('16G');
+  const length = 10 * 2 ** 30;
+  for (const mode of [0, 0x10, 3]) {
+    assert.equal(
+      await isAnsweredDuring(other, client.fallocate(id, fh, mode, 0, length)),
+      true,
+      String(mode),
+    );
+    const { size, blocks } = await client.getattr(id);
+    assert.deepEqual([size, blocks * 512], [length, mode === 3 ? 0 : length]);
+  }
+  await assert.rejects(client.fallocate(id, fh, 0, 0, 2 ** 35), new FuseError(43, 28));
+  assert.equal((await client.getattr(id)).blocks, 0);
+  // Two at a time, and the space is right at the end.
+  await Promise.all([
+    client.fallocate(id, fh, 0, 0, length),
+    client.fallocate(id, fh, 0, length, length / 2),
+  ]);
+  assert.equal((await client.getattr(id)).blocks * 512, 1.5 * length);
+  assert.equal((await client.statfs()).bfree, (2 ** 34 - 1.5 * length) / 4096);
+  await client.setattr(id, { size: 1 });
+  assert.equal((await client.getattr(id)).blocks, 8);
+  assert.equal((await client.statfs()).bfree, 2 ** 34 / 4096 - 1);
+});
+
+test('a listing that begins far behind is read in turns, while other guests are answered', async () => {
+  const { client, other } = await guest();
+  for (let i = 0; i < 5000; i++) await client.mknod(ROOT, `name-${i}`, 0o100644);
+  const { fh } = await client.opendir(ROOT);
+  const far = client.readdir(ROOT, fh, 5000n, 4096);
+  assert.equal(await isAnsweredDuring(other, far), true);
+  assert.equal((await far).at(-1)!.off, 5003n);
+});
+
+test('a BATCH_FORGET takes no more nodes than are forgotten in a moment', async () => {
+  const { client } = await guest();
+  const { nodeid: first } = await client.mknod(ROOT, 'first', 0o100644);
+  const { nodeid: last } = await client.mknod(ROOT, 'last', 0o100644);
+  const unknown = Array.from({ length: 131_071 }, () => [999n, 1n] as const);
+  await client.batchForget([...unknown, [first, 1n], [last, 1n]]);
+  await assert.rejects(client.getattr(first), FuseError);
+  assert.equal((await client.getattr(last)).size, 0);
+});
+
+test('an overlay forgets directories as deep as guests make them', async () => {
+  const shared = await openExport(
+    { type: 'overlay', lowers: [{ type: 'memfs' }], upper: { type: 'memfs' } } as { type: string },
+    { readOnly: false, locks: 'shared', cache: {}, limits: {} },
+    { registry: new BackendRegistry(), log: new MemoryLog() },
+  );
+  const client = new FuseClient(new Loopback(new Session(shared)));
+  await client.init();
+  const chain: bigint[] = [ROOT];
+  for (let i = 0; i < 8000; i++) chain.push((await client.mkdir(chain.at(-1)!, 'd')).nodeid);
+  for (const id of chain.slice(1)) await client.forget(id);
+  assert.equal((await client.lookup(ROOT, 'd')).nodeid, chain[1]);
+  assert.equal((await client.lookup(chain[1]!, 'd')).nodeid, chain[2]);
+  await shared.close();
 });

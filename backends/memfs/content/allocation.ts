@@ -14,33 +14,41 @@ const EOPNOTSUPP = FsError.of('EOPNOTSUPP');
  */
 const COPY_MAX_BYTES = 8 << 20;
 
+/**
+ * Most chunks that one `copy_file_range` shares: 256 MiB. Callers continue after a short count.
+ */
+const SHARED_MAX_CHUNKS = 2048;
+
 /** Most chunks that COLLAPSE_RANGE and INSERT_RANGE copy: 64 MiB of data. */
 const MOVED_MAX_CHUNKS = 512;
 
 /**
- * Changes the allocation of a file. Modes beyond those of tmpfs work as on ext4.
- * @throws ENOSPC, with nothing changed; EINVAL, EOPNOTSUPP for an invalid mode or range
- * (`vfs_fallocate`). EOPNOTSUPP also where so much data would move that other guests had to wait.
+ * Changes the allocation of a file, in steps of some microseconds each. Modes beyond those of tmpfs
+ * work as on ext4.
+ * @throws ENOSPC, with nothing changed unless others changed the file between steps; EINVAL,
+ * EOPNOTSUPP for an invalid mode or range (`vfs_fallocate`). EOPNOTSUPP also where so much data
+ * would move that other guests had to wait.
  */
-export function fallocate(
+export function* allocating(
   content: Content,
   mode: number,
   offset: number,
   length: number,
   arena: Arena,
   space: Space,
-): void {
+): Generator<void> {
   const { KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE_RANGE, INSERT_RANGE, UNSHARE_RANGE } = FallocateMode;
   if (length <= 0) throw EINVAL;
   const end = offset + length;
   switch (mode) {
     case PUNCH_HOLE | KEEP_SIZE:
-      content.punch(offset, end, arena, space);
+      yield* content.punching(offset, end, arena, space);
       return;
     case COLLAPSE_RANGE:
       if (offset % PAGE !== 0 || length % PAGE !== 0 || end >= content.size) throw EINVAL;
       checkMoved(content, end);
-      content.punch(offset, end, arena, space);
+      yield* content.punching(offset, end, arena, space);
+      checkMoved(content, end);
       shift(content, end, -length, arena, space);
       content.truncate(content.size - length, arena, space);
       return;
@@ -51,15 +59,20 @@ export function fallocate(
       return;
     case ZERO_RANGE:
     case ZERO_RANGE | KEEP_SIZE:
-      content.allocate(offset, end, arena, space);
-      content.punch(offset, end, arena, space);
-      content.allocate(offset, end, arena, space);
+      yield* content.allocating(offset, end, arena, space);
+      for (let at = offset; at < end;) {
+        const to = Math.min(end, at - (at % CHUNK) + CHUNK);
+        content.punch(at, to, arena, space);
+        content.allocate(at, to, arena, space);
+        yield;
+        at = to;
+      }
       break;
     case 0:
     case KEEP_SIZE:
     case UNSHARE_RANGE:
     case UNSHARE_RANGE | KEEP_SIZE:
-      content.allocate(offset, end, arena, space);
+      yield* content.allocating(offset, end, arena, space);
       break;
     default:
       throw EOPNOTSUPP;
@@ -122,8 +135,8 @@ class Range implements Source {
 /**
  * Copies between files. Whole chunks that are data throughout are shared until one of the files
  * changes them.
- * @returns the bytes copied. They are fewer than `length` at the end of the source, and after 8 MiB
- * of real copying.
+ * @returns the bytes copied. They are fewer than `length` at the end of the source, after 8 MiB of
+ * real copying, and after 256 MiB that are shared.
  */
 export function copyRange(
   source: Content,
@@ -137,13 +150,15 @@ export function copyRange(
   const total = Math.min(length, source.size - offset);
   let done = 0;
   let copied = 0;
-  while (done < total && copied < COPY_MAX_BYTES) {
+  let shared = 0;
+  while (done < total && copied < COPY_MAX_BYTES && shared < SHARED_MAX_CHUNKS) {
     const from = offset + done;
     const to = targetOffset + done;
     const chunk = from % CHUNK === 0 ? source.chunk(from / CHUNK) : undefined;
     if (chunk?.data === -1 && to % CHUNK === 0 && total - done >= CHUNK) {
       target.share(to / CHUNK, chunk, arena, space);
       done += CHUNK;
+      shared += 1;
       if (to + CHUNK > target.size) target.size = to + CHUNK;
       continue;
     }

@@ -150,7 +150,13 @@ export class ChunkTree {
   /** The first index from `index` on that has a chunk; Infinity when there is none. */
   next(index: number): number {
     if (this.#root === undefined || index >= CHILDREN ** this.#levels) return Infinity;
-    return nextBelow(this.#root, this.#levels, index);
+    return nextBelow(this.#root, this.#levels, index, false);
+  }
+
+  /** As {@link next}, for chunks with data. */
+  nextData(index: number): number {
+    if (this.#root === undefined || index >= CHILDREN ** this.#levels) return Infinity;
+    return nextBelow(this.#root, this.#levels, index, true);
   }
 
   /** Removes the chunks from `index` on. Their memory is freed later. @returns their pages. */
@@ -163,7 +169,9 @@ export class ChunkTree {
     if (index === 0) this.clear(arena);
     else {
       this.#root = ownNode(this.#root, arena);
-      cutBelow(this.#root, this.#levels, index, arena);
+      const removed: [Node, number][] = [];
+      cutBelow(this.#root, this.#levels, index, arena, removed);
+      arena.free(freeingAll(removed, arena));
       pagesAfter = this.#root.pages;
       if (this.#root.used === 0) this.#dropRoot(arena);
     }
@@ -310,21 +318,27 @@ function removeBelow(node: Node, level: number, index: number, arena: Arena): nu
   return removed;
 }
 
-function nextBelow(node: Node, level: number, index: number): number {
+function nextBelow(node: Node, level: number, index: number, hasData: boolean): number {
   const width = CHILDREN ** (level - 1);
   let from = index % width;
   for (let slot = Math.floor(index / width); slot < CHILDREN; slot++, from = 0) {
     const child = node.children[slot];
     if (child === undefined) continue;
-    if (level === 1) return slot;
-    const found = nextBelow(child as Node, level - 1, from);
+    if (level === 1) {
+      if (hasData && (child as Chunk).data === 0) continue;
+      return slot;
+    }
+    const found = nextBelow(child as Node, level - 1, from, hasData);
     if (found !== Infinity) return slot * width + found;
   }
   return Infinity;
 }
 
-/** Removes what is below a private node from an index on, which is not the node's first. */
-function cutBelow(node: Node, level: number, index: number, arena: Arena): void {
+/**
+ * Removes what is below a private node from an index on, which is not the node's first. Nodes that
+ * are to be freed are added to `removed`, with their levels.
+ */
+function cutBelow(node: Node, level: number, index: number, arena: Arena, removed: [Node, number][]): void {
   const width = CHILDREN ** (level - 1);
   const rest = index % width;
   let slot = Math.floor(index / width);
@@ -333,7 +347,7 @@ function cutBelow(node: Node, level: number, index: number, arena: Arena): void 
     if (child !== undefined) {
       const own = (node.children[slot] = ownNode(child, arena));
       const { pages, heapBytes } = own;
-      cutBelow(own, level - 1, rest, arena);
+      cutBelow(own, level - 1, rest, arena, removed);
       node.pages -= pages - own.pages;
       node.heapBytes -= heapBytes - own.heapBytes;
       if (own.used === 0) {
@@ -353,13 +367,17 @@ function cutBelow(node: Node, level: number, index: number, arena: Arena): void 
     if (child instanceof Node) {
       node.pages -= child.pages;
       node.heapBytes -= child.heapBytes + NODE_HEAP_BYTES;
-      arena.free(freeing(child, level - 1, arena));
+      removed.push([child, level - 1]);
     } else {
       node.pages -= pageCount(child.pages);
       node.heapBytes -= CHUNK_HEAP_BYTES;
       child.drop(arena);
     }
   }
+}
+
+function* freeingAll(nodes: readonly [Node, number][], arena: Arena): Generator<void> {
+  for (const [node, level] of nodes) yield* freeing(node, level, arena);
 }
 
 /** Drops a reference to a node, and what is below it with the last one, in steps. */

@@ -12,6 +12,9 @@ export type Sink = Pick<GuestBuffer, 'length' | 'put' | 'zero'>;
 /** Source of a write. */
 export type Source = Pick<GuestBuffer, 'length' | 'get'>;
 
+/** Chunks that are counted in one step. */
+const COUNTED_AT_ONCE = 256;
+
 /**
  * A file's bytes in chunks of 128 KiB. A chunk that is all hole is absent. The first chunk has a
  * field of its own, since most files have no other. The others are in a tree, so that a sparse file
@@ -111,34 +114,36 @@ export class Content {
     }
   }
 
-  /**
-   * Allocates every page of a range, or none (`fallocate`). New pages have no data. Pages that were
-   * allocated already count as data from now on, as on tmpfs.
-   * @throws ENOSPC
-   */
+  /** Does at once what {@link allocating} does in steps. */
   allocate(from: number, to: number, arena: Arena, space: Space): void {
+    for (const _ of this.allocating(from, to, arena, space));
+  }
+
+  /**
+   * Allocates every page of a range, or none, in steps of a chunk each (`fallocate`). New pages
+   * have no data. Pages that were allocated already count as data from now on, as on tmpfs.
+   * @throws ENOSPC. Then nothing was changed, unless others changed this file between the steps.
+   */
+  *allocating(from: number, to: number, arena: Arena, space: Space): Generator<void> {
     const end = Math.ceil(to / CHUNK);
     if (Math.ceil(to / PAGE) - Math.floor(from / PAGE) > space.freePages + this.pages) throw ENOSPC;
-    let missing = 0;
+    let reserved = 0;
+    let chunks = 0;
     for (let index = Math.floor(from / CHUNK); index < end; index++) {
-      const mask = maskOf(index, from, to);
-      missing += pageCount(mask & ~(this.chunk(index)?.pages ?? 0));
+      const chunk = this.chunk(index);
+      if (chunk === undefined) chunks += 1;
+      reserved += pageCount(maskOf(index, from, to) & ~(chunk?.pages ?? 0));
+      if (index % COUNTED_AT_ONCE === 0) yield;
     }
-    if (missing > space.freePages) throw ENOSPC;
-    for (let index = Math.floor(from / CHUNK); index < end; index++) {
-      const mask = maskOf(index, from, to);
-      const old = this.#changeable(index, arena);
-      if (old !== undefined && (old.data & mask) === mask) continue;
-      const chunk = this.#own(index, old, arena, space);
-      const blank = chunk.pages & ~chunk.data & mask;
-      for (let page = 0; page < 32; page++) {
-        if ((blank & (1 << page)) !== 0) chunk.zero(page * PAGE, (page + 1) * PAGE);
+    if (!arena.hasHeap(chunks * CHUNK_HEAP_BYTES, space.contentHeapBytes)) throw ENOSPC;
+    space.takePages(reserved);
+    try {
+      for (let index = Math.floor(from / CHUNK); index < end; index++) {
+        reserved = this.#allocateIn(index, maskOf(index, from, to), reserved, arena, space);
+        yield;
       }
-      chunk.data |= blank;
-      const count = pageCount(mask & ~chunk.pages);
-      chunk.pages |= mask;
-      this.#addPages(index, count);
-      space.takePages(count);
+    } finally {
+      space.givePages(reserved);
     }
   }
 
@@ -232,15 +237,12 @@ export class Content {
    * end.
    */
   #firstData(offset: number): number {
-    let index = Math.floor(offset / CHUNK);
-    let page = (offset - index * CHUNK) >>> 12;
-    while (index * CHUNK < this.size) {
-      const data = (this.chunk(index)?.data ?? 0) & (-1 << page);
-      if (data !== 0) return Math.max(offset, index * CHUNK + firstPage(data) * PAGE);
-      index = this.#nextIndex(index + 1);
-      page = 0;
-    }
-    return Infinity;
+    const index = Math.floor(offset / CHUNK);
+    const page = (offset - index * CHUNK) >>> 12;
+    const data = (this.chunk(index)?.data ?? 0) & (-1 << page);
+    if (data !== 0) return Math.max(offset, index * CHUNK + firstPage(data) * PAGE);
+    const next = this.#tree?.nextData(index + 1) ?? Infinity;
+    return next === Infinity ? Infinity : next * CHUNK + firstPage(this.chunk(next)!.data) * PAGE;
   }
 
   /** The chunk at `index`, to be changed if it has one reference. */
@@ -340,6 +342,28 @@ export class Content {
   /** Whether the chunk before `index` has data up to its end. */
   #endsInData(index: number): boolean {
     return index > 0 && ((this.chunk(index - 1)?.data ?? 0) & (1 << 31)) !== 0;
+  }
+
+  /**
+   * Allocates pages of a chunk.
+   * @param reserved pages that were taken from the space.
+   * @returns how many of those are left.
+   */
+  #allocateIn(index: number, mask: number, reserved: number, arena: Arena, space: Space): number {
+    const old = this.#changeable(index, arena);
+    if (old !== undefined && (old.data & mask) === mask) return reserved;
+    const chunk = this.#own(index, old, arena, space);
+    const count = pageCount(mask & ~chunk.pages);
+    // More than were counted: others have freed some meanwhile.
+    if (count > reserved) space.takePages(count - reserved);
+    const blank = chunk.pages & ~chunk.data & mask;
+    for (let page = 0; page < 32; page++) {
+      if ((blank & (1 << page)) !== 0) chunk.zero(page * PAGE, (page + 1) * PAGE);
+    }
+    chunk.data |= blank;
+    chunk.pages |= mask;
+    this.#addPages(index, count);
+    return Math.max(0, reserved - count);
   }
 
   #punchChunk(index: number, from: number, to: number, arena: Arena, space: Space): void {

@@ -12,10 +12,10 @@ const INODE_BYTES = 1024;
 const XATTR_BYTES = 40;
 
 /**
- * Bytes of heap that an xattr really takes besides name and value: an array with its header, and a
- * map entry.
+ * Bytes of heap that an xattr really takes besides name and value: an array with its header and
+ * buffer, and a map entry.
  */
-const XATTR_HEAP_BYTES = 256;
+const XATTR_HEAP_BYTES = 512;
 
 /** Most bytes of heap for a character of a string. */
 const CHARACTER_BYTES = 2;

@@ -14,6 +14,7 @@ const ERANGE = FsError.of('ERANGE');
 /** Linux `include/uapi/linux/limits.h`. */
 const XATTR_NAME_MAX = 255;
 const XATTR_MAX_BYTES = 65536;
+const XATTR_LIST_MAX_BYTES = 65536;
 
 /** Attributes that only a privileged caller sees. */
 const TRUSTED = 'trusted.';
@@ -31,11 +32,20 @@ export function getXattr(inode: Inode, name: string): Uint8Array | undefined {
   return inode.xattrs?.get(name);
 }
 
-/** Names of an inode's xattrs. Those of `trusted.` are for a privileged caller only. */
+/**
+ * Names of an inode's xattrs. Those of `trusted.` are for a privileged caller only.
+ * @throws E2BIG for more than Linux lists (listxattr(2)).
+ */
 export function listXattrs(inode: Inode, privileged: boolean): string[] {
-  if (inode.xattrs === undefined) return [];
-  const names = [...inode.xattrs.keys()];
-  return privileged ? names : names.filter((name) => !name.startsWith(TRUSTED));
+  const names: string[] = [];
+  let bytes = 0;
+  for (const name of inode.xattrs?.keys() ?? []) {
+    if (!privileged && name.startsWith(TRUSTED)) continue;
+    bytes += nameLength(name) + 1;
+    if (bytes > XATTR_LIST_MAX_BYTES) throw E2BIG;
+    names.push(name);
+  }
+  return names;
 }
 
 /**

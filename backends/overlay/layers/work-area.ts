@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import {
   DAEMON,
   type Awaitable,
-  type DirectoryEntry,
   FileType,
   FsError,
   RenameFlags,
@@ -10,6 +9,7 @@ import {
   type Steps,
   wait,
 } from '../../../core/backend/index.js';
+import { hasNoEntry, listAll } from './entries.js';
 import type { Layer } from './layer.js';
 
 /**
@@ -128,7 +128,7 @@ export class WorkArea {
 
   /** Whether any file with several names in a lower was copied up. */
   *hasIndexed(): Steps<boolean> {
-    return (yield* listAll(this.layer, this.#index)).length > 0;
+    return !(yield* hasNoEntry(this.layer, this.#index));
   }
 
   /** Adds an upper file to the index. */
@@ -242,24 +242,6 @@ function* claim({ backend }: Layer, directory: object): Steps<void> {
     }
     yield* wait(new Promise<void>((resolve) => setTimeout(resolve, CLAIM_RETRY_MS)));
   }
-}
-
-/** All entries of a directory in one layer. */
-export function* listAll(layer: Layer, directory: object): Steps<DirectoryEntry[]> {
-  if (layer.backend.readdir === undefined) return [];
-  const source = yield* wait(layer.backend.readdir(directory, DAEMON));
-  if (Symbol.iterator in source) return [...source].filter(isName);
-  const entries: DirectoryEntry[] = [];
-  const iterator = source[Symbol.asyncIterator]();
-  for (;;) {
-    const step = yield* wait(iterator.next());
-    if (step.done === true) return entries;
-    if (isName(step.value)) entries.push(step.value);
-  }
-}
-
-function isName({ name }: DirectoryEntry): boolean {
-  return name !== '.' && name !== '..';
 }
 
 /** Finds or creates a path of directories and holds its end. */

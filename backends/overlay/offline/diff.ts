@@ -2,7 +2,7 @@ import { DAEMON, type Attributes, run } from '../../../core/backend/index.js';
 import { list } from '../tree/listing.js';
 import type { OverlayNode } from '../tree/node.js';
 import type { PinnedEntry, Union } from '../tree/union.js';
-import { listAll } from '../layers/work-area.js';
+import { listAll } from '../layers/entries.js';
 
 /** One difference between a union and its lowers. */
 export interface Difference {
@@ -80,7 +80,7 @@ async function hasOtherAttributes(node: OverlayNode, now: Attributes): Promise<b
 
 /** All of a directory that is new at its place, lowers that moved with it included. */
 async function* everything(union: Union, directory: OverlayNode, prefix: string): AsyncGenerator<Difference> {
-  const entries = await run(list(union, directory));
+  const entries = [...(await run(list(union, directory)))];
   for (const { name } of entries.toSorted(byName)) {
     const seen = await run(union.find(directory, name));
     if (seen === undefined) continue;

@@ -106,7 +106,7 @@ export function nameOperations(union: () => Union, shown: ShownAttributes) {
     },
 
     readdir(node: OverlayNode): Awaitable<Iterable<DirectoryEntry>> {
-      return andThen(run(list(union(), node)), (entries) => [...dots(node), ...entries]);
+      return run(list(union(), node, Infinity, dots(node)));
     },
 
     fsyncdir(node: OverlayNode, dataOnly: boolean, context: Context): Awaitable<void> {

@@ -513,13 +513,23 @@ export class Union {
     this.#release(node);
   }
 
+  /**
+   * Removes a reference. With the last one the node is removed, which releases its parent: a chain
+   * as deep as guests make directories.
+   */
   #release(node: OverlayNode): void {
-    node.references -= 1;
-    if (node.references === 0) this.#remove(node);
+    for (let at: OverlayNode | undefined = node; at !== undefined;) {
+      at.references -= 1;
+      if (at.references > 0 || at === this.root) return;
+      this.#remove(at);
+      const { parent }: OverlayNode = at;
+      at.parent = undefined;
+      at = parent;
+    }
   }
 
+  /** Removes a node without references; its parent is still to be released. */
   #remove(node: OverlayNode): void {
-    if (node === this.root) return;
     if (this.#byIdentity.get(node.identity) === node) this.#byIdentity.delete(node.identity);
     if (node.upper !== undefined) {
       this.#byUpper.delete(node.upper);
@@ -530,7 +540,6 @@ export class Union {
     if (first !== undefined && this.#byLower.get(first.node) === node) this.#byLower.delete(first.node);
     dropAll(node.lowers);
     if (node.followed !== undefined) dropAll([node.followed]);
-    this.move(node, undefined, node.name);
   }
 
   async #letGo(upperNode: object, { file }: Opened<unknown>): Promise<void> {

@@ -111,7 +111,7 @@ function list(session: Session, request: Request, plus: boolean): Awaitable<numb
 }
 
 /** The most bytes of entries that one request gives: the guest asks again for more. */
-const MAX_ROOM_BYTES = 256 * 1024;
+const MAX_ROOM_BYTES = 64 * 1024;
 /** Cookies are indexes below 2^31. */
 const LAST_COOKIE = 0x7fffffff;
 /** Bytes of entries that are composed in `session.out` before they are copied to the guest. */

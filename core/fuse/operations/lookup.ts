@@ -16,6 +16,12 @@ import {
 
 const HEADER = fuse_in_header.bytes;
 
+/**
+ * Nodes that one BATCH_FORGET takes at most: 2 MiB of them, more than Linux puts into one. A chain
+ * can have gigabytes, all of the same memory.
+ */
+const MAX_FORGOTTEN = 131_072;
+
 /** Looks a name up. The guest may cache that it is missing, if the export's options allow that. */
 export const lookup: Operation<Entry<object> | undefined> = {
   name: 'LOOKUP',
@@ -80,7 +86,7 @@ export const batchForget: Operation<undefined> = {
     const first = fuse_in_header.bytes + fuse_batch_forget_in.bytes;
     const one = fuse_forget_one.bytes;
     const room = Math.floor((readable.length - first) / one);
-    const count = Math.min(session.in.u32(fuse_batch_forget_in.count), room);
+    const count = Math.min(session.in.u32(fuse_batch_forget_in.count), room, MAX_FORGOTTEN);
     for (let i = 0; i < count; i++) {
       readable.copyOut(first + i * one, item8, 0, one);
       const low = (item[0]! | 0) as NodeIdLow;
