@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -107,9 +108,27 @@ async function attack(name: string, socket: string, number: number): Promise<str
   return `${name} ${text.trim()}`;
 }
 
-/** Descriptors that a process has open. */
-function descriptorsOf({ pid }: ChildProcess): number {
-  return readdirSync(`/proc/${pid}/fd`).length;
+/** What the descriptors are that a process has open. */
+function descriptorsOf({ pid }: ChildProcess): string[] {
+  const folder = `/proc/${pid}/fd`;
+  return readdirSync(folder).flatMap((fd) => {
+    try {
+      return [readlinkSync(join(folder, fd)).replace(/[0-9]+/g, 'N')];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** What is in `after` more often than in `before`. */
+function moreIn(before: readonly string[], after: readonly string[]): string {
+  const left = [...before];
+  const more = after.filter((name) => {
+    const at = left.indexOf(name);
+    if (at >= 0) left.splice(at, 1);
+    return at < 0;
+  });
+  return more.length === 0 ? '' : ` (more: ${more.join(', ')})`;
 }
 
 function memoryOf({ pid }: ChildProcess): string {
@@ -142,12 +161,16 @@ async function run(setup: Setup): Promise<string[]> {
       wrong.push(`a request of the honest guest took ${beside.worst.toFixed(0)} ms`);
     await canary.work(Date.now() + 1000);
     let after = descriptorsOf(child);
-    for (let tries = 0; tries < 100 && after > before + KEPT_DESCRIPTORS; tries++) {
+    for (let tries = 0; tries < 100 && after.length > before.length + KEPT_DESCRIPTORS; tries++) {
       await sleep(100);
       after = descriptorsOf(child);
     }
-    if (after > before + KEPT_DESCRIPTORS) wrong.push(`${after - before} descriptors stayed open`);
-    console.log(`  memory ${memoryOf(child)}, descriptors ${before} before, ${after} after`);
+    const more = moreIn(before, after);
+    if (after.length > before.length + KEPT_DESCRIPTORS)
+      wrong.push(`${after.length - before.length} descriptors stayed open${more}`);
+    console.log(
+      `  memory ${memoryOf(child)}, descriptors ${before.length} before, ${after.length} after${more}`,
+    );
     canary.close();
   } catch (error) {
     wrong.push(error instanceof Error ? error.message : String(error));

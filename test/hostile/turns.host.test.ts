@@ -146,6 +146,24 @@ test('a guest that syncs and copies is served among the many syncs and copies of
   }
 });
 
+test('an allocation of more than is free is refused as a whole, while another guest syncs and copies', async () => {
+  const [greedy, other] = clients as [Client, Client];
+  writeFileSync(join(directory, 'kept'), Buffer.alloc(2 ** 22, 'k'));
+  const { id } = await greedy.mknod(ROOT, 'too-large', 0o100644);
+  const tooLarge = await greedy.open(id, 2);
+  const from = await other.open((await other.lookup(ROOT, 'kept')).id, 2);
+  const to = await other.open((await other.mknod(ROOT, 'kept-copy', 0o100644)).id, 2);
+  const { bfree } = await greedy.statfs(ROOT);
+  const refusals = Array.from({ length: 8 }, () => outcome(() => greedy.fallocate(tooLarge, 0, 0, 2 ** 32)));
+  await other.fsync(from, false);
+  assert.equal(await other.copyRange(from, 0, to, 0, 2 ** 22), 2 ** 22);
+  assert.deepEqual(new Set(await Promise.all(refusals)), new Set(['ENOSPC']));
+  assert.equal(statSync(join(directory, 'too-large')).size, 0);
+  // The copy took what is missing.
+  assert.equal((await greedy.statfs(ROOT)).bfree, bfree - 2 ** 22 / 4096);
+  await other.closeFile(from);
+});
+
 test('an allocation in pieces has the size and the room that one call gives', async () => {
   const [client] = clients as [Client];
   const path = join(directory, 'allocated');
