@@ -154,6 +154,11 @@ export const tmpfile: Operation<Created<object, unknown>> = {
   },
 };
 
+/**
+ * A descriptor of a file was closed. After ENOSYS Linux sends no further FLUSH and lets close(2)
+ * succeed (`fuse_flush` in Linux `fs/fuse/file.c`): it saves a request for each close where neither
+ * the backend nor a lock of the closing process has any use for it.
+ */
 export const flush: Operation<void> = {
   name: 'FLUSH',
   arguments: fuse_flush_in.bytes,
@@ -161,6 +166,7 @@ export const flush: Operation<void> = {
   start(session, request) {
     const { backend, handles } = session;
     const handle = session.handle(fuse_flush_in.fh, HandleKind.FILE, undefined, true);
+    if (backend.flush === undefined && !session.has(InitFlag.POSIX_LOCKS)) throw FsError.of('ENOSYS');
     const slot = handles.slot(handle);
     request.handle = handle;
     if (session.export.hasLocks)

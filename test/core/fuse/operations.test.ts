@@ -114,6 +114,26 @@ describe('a lock that has to be waited for', () => {
     await others[1];
   });
 
+  it('is its guest’s own by option, who then need not tell of closed descriptors', async () => {
+    const { guest } = await engine(new TinyBackend(), { localLocks: true });
+    const { client } = guest();
+    await client.init();
+    const { entry, open } = await client.create(ROOT, 'file');
+    await rejectsWith(client.flush(entry.nodeid, open.fh, 1n), 38);
+    // A backend that has a use for them is told.
+    const flushed: string[] = [];
+    class Told extends TinyBackend {
+      flush(): void {
+        flushed.push('file');
+      }
+    }
+    const told = (await engine(new Told(), { localLocks: true })).guest().client;
+    await told.init();
+    const other = await told.create(ROOT, 'file');
+    await told.flush(other.entry.nodeid, other.open.fh, 1n);
+    assert.deepEqual(flushed, ['file']);
+  });
+
   it('is released, flock and all, when its handle is', async () => {
     const { guest, export: shared } = await engine(new TinyBackend());
     const { client } = guest();
