@@ -10,6 +10,7 @@
  * - `message.ts`: one request with its two lists, which transports hand to the FUSE side.
  * - `host-buffer.ts`: the same interface over memory of this process.
  * - `dirty-log.ts`: which pages were written, for live migration.
+ * - `pool.ts`: objects that wait to be used again.
  * - `back-off.ts`: when to pass over what costs time and was fruitless. Rings and FUSE both use
  *   it.
  */
@@ -18,5 +19,6 @@ export * from './back-off.js';
 export * from './dirty-log.js';
 export * from './host-buffer.js';
 export * from './message.js';
+export * from './pool.js';
 export * from './segment-list.js';
 export * from './windows.js';

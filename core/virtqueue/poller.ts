@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks';
 import { BackOff } from '../memory/index.js';
 import type { Completions, PolledQueue } from './queue-run.js';
 

@@ -1,4 +1,5 @@
-import { type AddressSpace, type DirtyLog, type Message, SegmentList } from '../memory/index.js';
+import { performance } from 'node:perf_hooks';
+import { type AddressSpace, type DirtyLog, type Message, Pool, SegmentList } from '../memory/index.js';
 import { type Fd, advancePromises, signalForeign } from '../system/index.js';
 import { BROKEN, type DeviceRing } from './device-ring.js';
 
@@ -181,7 +182,7 @@ export class QueueRun implements Run, ChainOwner {
   readonly #limit: number;
   readonly #service: QueueService;
   readonly #onBroken: (fields: object, reason: string) => void;
-  readonly #pool: ChainMessage[] = [];
+  readonly #pool = new Pool<ChainMessage>();
   #over = false;
   #draining = false;
   /** Whether notifications are still suppressed, since the last drain. */
@@ -264,11 +265,11 @@ export class QueueRun implements Run, ChainOwner {
     this.#awake = true;
     ring.suppressNotifications();
     for (let taken = 1; ; taken++) {
-      const message = this.#pool.pop() ?? new ChainMessage(this, this.#space);
+      const message = this.#pool.take() ?? new ChainMessage(this, this.#space);
       const id = ring.pop(message.readable, message.writable);
       if (id < 0) {
         message.clear();
-        this.#pool.push(message);
+        this.#pool.give(message);
         if (id === BROKEN) {
           this.#violated(ring.violation);
           return false;
@@ -315,7 +316,7 @@ export class QueueRun implements Run, ChainOwner {
     if (this.#log !== undefined) this.#logWrites(this.#log, message.writable, written);
     this.#ring.push(message.id, written);
     message.clear();
-    this.#pool.push(message);
+    this.#pool.give(message);
     this.#unannounced += 1;
     if (!this.#draining || this.#unannounced >= NOTIFY_REQUESTS) this.#interrupt();
     this.#settle(1);
@@ -340,7 +341,7 @@ export class QueueRun implements Run, ChainOwner {
   end(): void {
     this.#over = true;
     this.taking = false;
-    for (const message of this.#pool.splice(0)) message.close();
+    for (const message of this.#pool.takeAll()) message.close();
     this.#settle(this.inFlight);
   }
 

@@ -102,7 +102,9 @@ export class IdMap {
 }
 
 function translate(ranges: readonly Range[], id: number): number {
-  for (const { base, end, target, kind } of ranges) {
+  // An iterator would be made for each id of each reply.
+  for (let i = 0; i < ranges.length; i++) {
+    const { base, end, target, kind } = ranges[i]!;
     if (id < base || id >= end) continue;
     if (kind === 'forbid') throw FsError.of('EPERM');
     return kind === 'squash' ? target : target + (id - base);

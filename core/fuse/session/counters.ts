@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks';
 import { OPCODE_END } from '../wire/abi.js';
 
 /** One past the largest errno that is counted separately; larger ones count as the last. */

@@ -1,6 +1,6 @@
 import type { Gathered } from '../../backend/accelerator.js';
 import type { Awaitable } from '../../backend/index.js';
-import { BackOff } from '../../memory/index.js';
+import { BackOff, Pool } from '../../memory/index.js';
 import type { Request } from './request.js';
 
 /**
@@ -55,7 +55,7 @@ export class Gathering {
   /** Batches that other threads are carrying out. */
   outstanding = 0;
   readonly #end: (batch: Batch) => void;
-  readonly #spare: Batch[] = [];
+  readonly #spare = new Pool<Batch>();
   #batch: Batch;
   /** Bytes of data of the current request, and whether the one added last was large. */
   #size = 0;
@@ -105,13 +105,13 @@ export class Gathering {
   /** Begins a new batch. @returns the former one, which {@link recycle} takes back. */
   end(): Batch {
     const batch = this.#batch;
-    this.#batch = this.#spare.pop() ?? new Batch(this.#end);
+    this.#batch = this.#spare.take() ?? new Batch(this.#end);
     if (!this.#isLarge) this.#backOff.tried(batch.count >= GATHERED_FEW);
     return batch;
   }
 
   recycle(batch: Batch): void {
     batch.count = 0;
-    this.#spare.push(batch);
+    this.#spare.give(batch);
   }
 }

@@ -7,7 +7,7 @@ import {
   type Backend,
   type Logger,
 } from '../../backend/index.js';
-import type { Message } from '../../memory/index.js';
+import { Pool, type Message } from '../../memory/index.js';
 import {
   descriptorBudget,
   KeepCache,
@@ -116,7 +116,7 @@ export class Session {
   readonly #faults: Faults;
   readonly #maxWaiters: number | undefined;
   readonly #drainTimeout: number;
-  readonly #spare: Request[] = [];
+  readonly #spare = new Pool<Request>();
   /** Stands for this guest in the contexts of its requests. */
   readonly #guest: object = Object.freeze({});
   readonly #inFlight = new InFlight();
@@ -186,7 +186,7 @@ export class Session {
   dispatch(message: Message, following = 0): void {
     const { gathering } = this;
     if (gathering.outstanding > 0) this.accelerator.completions!.collect();
-    const request = this.#spare.pop() ?? new Request(this.#guest);
+    const request = this.#spare.take() ?? new Request(this.#guest);
     request.message = message;
     request.began = this.counters.begin();
     const loaded = this.in.load(message);
@@ -457,7 +457,7 @@ export class Session {
 
   #recycle(request: Request): void {
     request.reset();
-    this.#spare.push(request);
+    this.#spare.give(request);
   }
 
   /** The errno for an exception. One that is no {@link FsError} is logged and counted. */

@@ -31,6 +31,7 @@ const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const EAGAIN = 11;
 const EINVAL = 22;
+const ENOTSOCK = 88;
 const EOPNOTSUPP = 95;
 const IOCB_FLAG_RESFD = 1;
 
@@ -59,6 +60,9 @@ putLong(scratch.u32, (IOVEC >> 2) + 2, 8);
 let context: { readonly id: number; readonly ring: Uint32Array; readonly nothing: Fd } | undefined;
 let isTried = false;
 
+/** Descriptors that were sockets when they were last signalled. */
+const sockets = new Set<Fd>();
+
 function setUp(): void {
   isTried = true;
   const nothing = open('/dev/null', O_CLOEXEC, 0);
@@ -85,6 +89,12 @@ function setUp(): void {
  * A socket, by which User-Mode Linux is interrupted, gets eight bytes, unless it is full.
  */
 export function signalForeign(fd: Fd): number {
+  if (sockets.has(fd)) {
+    const code = overSocket(fd);
+    if (code !== -ENOTSOCK) return code;
+    // The number was given to another descriptor.
+    sockets.delete(fd);
+  }
   if (!isTried) setUp();
   if (context === undefined) return ifReady(fd, POLLOUT, () => write(fd, at + ONE, 8));
   const { ring, id } = context;
@@ -92,7 +102,9 @@ export function signalForeign(fd: Fd): number {
   ring[RING_HEAD] = ring[RING_TAIL]!;
   scratch.u32[RESFD] = fd;
   const code = result(aio(SYS_IO_SUBMIT, id, 1, at + LIST));
-  return code === -EINVAL ? overSocket(fd) : code;
+  if (code !== -EINVAL) return code;
+  sockets.add(fd);
+  return overSocket(fd);
 }
 
 /** Sends a one over a socket; flags of this call alone keep it from waiting, send(2). */

@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks';
 import { isMainThread } from 'node:worker_threads';
 import type { Fd } from '../descriptors/fd.js';
 import { check, libc, nodeSymbol, result } from '../calls/libc.js';
@@ -34,6 +35,8 @@ const EPOLLET = 0x80000000;
 /** `struct epoll_event` is packed on x86-64 only (epoll_ctl(2)); the data are used as a number. */
 const EVENT_BYTES = process.arch === 'x64' ? 12 : 16;
 const DATA_OFFSET = process.arch === 'x64' ? 4 : 8;
+const EVENT_WORDS = EVENT_BYTES / 4;
+const DATA_WORD = DATA_OFFSET / 4;
 /** Descriptors served in one go at most. */
 const MOST_EVENTS = 64;
 
@@ -90,7 +93,6 @@ class OwnSleep {
   readonly #loop: number;
   readonly #epoll: Fd;
   readonly #events = NativeMemory.allocate(MOST_EVENTS * EVENT_BYTES);
-  readonly #eventData = new DataView(this.#events.u8.buffer, this.#events.u8.byteOffset);
   readonly #sources = new Map<number, Source>();
   /**
    * Signalled before each turn of the event loop, so that libuv does not sleep in it. Like any
@@ -181,7 +183,7 @@ class OwnSleep {
     if (count <= 0) return false;
     let isTurnDue = timeout === 0;
     for (let i = 0; i < count; i++) {
-      const source = this.#sources.get(this.#eventData.getUint32(i * EVENT_BYTES + DATA_OFFSET, true));
+      const source = this.#sources.get(this.#events.i32[i * EVENT_WORDS + DATA_WORD]!);
       if (source === undefined) isTurnDue = true;
       else source.onReadable();
     }
