@@ -110,6 +110,15 @@ export class KeptEngine {
     await this.#say({ type: 'serving', connections: [...connections], held: [...held] }, fds);
   }
 
+  /**
+   * This process was asked to end. The keeper has another one take its place, if that can be, and
+   * then ends this one.
+   */
+  leave(): void {
+    if (this.#service === undefined) this.end();
+    else void this.#say({ type: 'leaving' });
+  }
+
   /** Ends the connection to the keeper. Idempotent. */
   end(): void {
     this.#control.end();

@@ -57,11 +57,14 @@ export class EngineProcess {
   readonly serving: Promise<Serving>;
   /** Resolves with the reason when the process has ended. */
   readonly ended: Promise<string>;
+  /** Called when somebody else has asked it to end. */
+  onLeaving: (() => void) | undefined;
   readonly #child: ChildProcess;
   readonly #control: ControlConnection;
   #isWaiting!: () => void;
   #isServing!: (serving: Serving) => void;
   #handOver: { resolve(state: State): void; reject(error: Error): void } | undefined;
+  #hasBegun = false;
   #hasEnded = false;
 
   /** @param command program and arguments. */
@@ -116,6 +119,7 @@ export class EngineProcess {
    * @param stash over which it hands descriptors over.
    */
   async begin(state: State | undefined, journals: readonly OwnedFd[], stash: OwnedStash): Promise<Serving> {
+    this.#hasBegun = true;
     const left = state === undefined ? journals : [...state.states, ...state.held];
     const message: KeeperMessage = {
       type: 'begin',
@@ -148,7 +152,9 @@ export class EngineProcess {
   /** Ends it in order, or by force if that takes too long. */
   async end(): Promise<void> {
     if (this.#hasEnded) return;
-    this.#child.kill('SIGTERM');
+    // One that has not begun has nothing to put in order.
+    if (this.#hasBegun) this.#control.end();
+    else this.#child.kill('SIGKILL');
     const force = setTimeout(() => this.#child.kill('SIGKILL'), END_TIMEOUT_MS);
     await this.ended;
     clearTimeout(force);
@@ -162,6 +168,7 @@ export class EngineProcess {
     const message = engineMessage.parse(given);
     if (message.type === 'handedOver') this.#handOver?.resolve(new State(message, fds));
     else if (message.type === 'refused') this.#handOver?.reject(new Error(message.reason));
+    else if (message.type === 'leaving') this.onLeaving?.();
     else if (message.type === 'serving') this.#isServing(servingOf(message, fds));
     else this.#isWaiting();
   }

@@ -59,6 +59,8 @@ export class Keeper {
   #nextId = 0;
   /** The engine that serves; undefined between two. */
   #engine: EngineProcess | undefined;
+  /** An engine that mounts its backends. */
+  #starting: EngineProcess | undefined;
   /** The next engine: it has loaded its program, and waits. */
   #spare: EngineProcess | undefined;
   #state: State | undefined;
@@ -105,7 +107,7 @@ export class Keeper {
     const relays = [...this.#relays.values()];
     for (const relay of relays) relay.end();
     this.#wakePause?.();
-    await Promise.all([this.#engine?.end(), this.#spare?.end()]);
+    await Promise.all([this.#engine?.end(), this.#starting?.end(), this.#spare?.end()]);
     await this.ended;
     this.#state?.close();
     this.#keepJournals([]);
@@ -171,7 +173,9 @@ export class Keeper {
       try {
         engine = this.#spare ?? new EngineProcess(this.#options.command, this.#log);
         this.#spare = undefined;
+        this.#starting = engine;
         await this.#serve(engine);
+        if (this.#closing) await engine.end();
         since = performance.now();
         reason = await this.#whenOver(engine);
       } catch (error) {
@@ -179,6 +183,7 @@ export class Keeper {
         this.#engine = undefined;
         await engine?.end();
       }
+      this.#starting = undefined;
       this.#engine = undefined;
       if (reason === undefined) {
         // It has handed over, and ends by itself.
@@ -217,6 +222,7 @@ export class Keeper {
     this.#keepJournals(serving.journals);
     this.#loseGuests('the engine left too little of them', serving.connections);
     this.#engine = engine;
+    engine.onLeaving = () => void this.#replace(engine);
     const checked = await Promise.all(
       [...this.#relays.values()].map(async (relay) => {
         const saved = this.#state?.connections.find(({ id }) => id === relay.id);
@@ -234,7 +240,21 @@ export class Keeper {
     const pauseMs = this.#endedAt === undefined ? 0 : Math.round(performance.now() - this.#endedAt);
     this.#endedAt = undefined;
     this.#log.info({ pid: engine.pid, guests: this.#relays.size, pauseMs }, 'an engine serves');
-    this.#spare ??= new EngineProcess(this.#options.command, this.#log);
+    if (!this.#closing) this.#spare ??= new EngineProcess(this.#options.command, this.#log);
+  }
+
+  /** An engine was asked to end: it is replaced, or ends in order, and its guests with it. */
+  async #replace(engine: EngineProcess): Promise<void> {
+    if (this.#closing) return;
+    try {
+      await this.upgrade();
+    } catch (error) {
+      this.#log.error(
+        { pid: engine.pid, reason: (error as Error).message },
+        'the engine ends with its guests',
+      );
+      await engine.end();
+    }
   }
 
   /** @returns why the engine has ended; undefined if it has handed over. */

@@ -33,6 +33,8 @@ export const engineMessage = z.discriminatedUnion('type', [
     exports: z.int().nonnegative(),
     connections: z.array(connection),
   }),
+  /** It was asked to end, by somebody else than the keeper. */
+  z.strictObject({ type: z.literal('leaving') }),
   /** It cannot hand over, and goes on serving. */
   z.strictObject({ type: z.literal('refused'), reason: z.string() }),
 ]);

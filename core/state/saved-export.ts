@@ -178,6 +178,14 @@ async function restoreInto(
     slots.push(slot);
   }
   const slotOf = (index: number): Slot => slots[index] ?? NO_SLOT;
+  const isGone = (node: number): boolean => slotOf(node) === NO_SLOT;
+  const gone = slots.filter((slot) => slot === NO_SLOT).length;
+  if (gone > 0) {
+    const handles = saved.sessions.flatMap((session) => session.handles.filter(({ node }) => isGone(node)));
+    const locks = saved.locks.locks.filter(({ node }) => isGone(node)).length;
+    const lost = { nodes: gone, handles: handles.length, locks };
+    shared.log.warn(lost, 'files that guests knew are gone, with what was open or locked of them');
+  }
   for (const { id } of saved.sessions) shared.reserveSession(id);
   const find = (index: number): Slot | undefined => (slotOf(index) === NO_SLOT ? undefined : slotOf(index));
   restoreLocks(shared.locks, saved.locks, find, () => undefined);
@@ -215,11 +223,11 @@ async function restoreNode(
   const { log } = shared;
   try {
     const slot = enterNode(shared, await find(restoreKey(saved.key), fd), saved);
-    if (slot === NO_SLOT) log.warn({ key: saved.key }, 'a node that a guest knew has another id now');
+    if (slot === NO_SLOT) log.debug({ key: saved.key }, 'a node that a guest knew has another id now');
     return slot;
   } catch (error) {
     if (!(error instanceof FsError)) throw error;
-    log.warn({ key: saved.key, error: error.code }, 'a node that a guest knew is gone');
+    log.debug({ key: saved.key, error: error.code }, 'a node that a guest knew is gone');
     return NO_SLOT;
   }
 }

@@ -119,7 +119,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const wanted = confinementOf(confinement, values, listener);
   const confined = await confine(served, registry, wanted, log);
   const keeper = keeperFd === undefined ? undefined : new KeptEngine(keeperFd);
-  stop.addEventListener('abort', () => keeper?.end());
+  stop.addEventListener('abort', () => keeper?.leave());
   let daemon: Daemon;
   try {
     daemon = await container.get(Services.StartDaemon)({ ...served, keeper });
@@ -134,7 +134,8 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
       typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
     const monitoring = await listener?.serve(() => daemon.figures(), log);
     await confined.seal();
-    await Promise.race([aborted(stop), daemon.ended()]);
+    // One with a keeper ends when that has another one.
+    await Promise.race([...(keeper === undefined ? [aborted(stop)] : []), daemon.ended()]);
     if (keeper === undefined) log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
     await monitoring?.close();
     await listening?.close();

@@ -110,6 +110,28 @@ function configured(t: TestContext): { running: RunningDaemon; write: (change: o
   return { running, write };
 }
 
+for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
+  test(`an engine that is asked to end by a signal hands its guests over, on ${name}`, async (t) => {
+    const running = startDaemon(t, daemon);
+    const { fuse } = await connect(t, running);
+    await fuse.init();
+    const { entry, open } = await fuse.create(ROOT, 'file');
+    await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+    while (enginesOf(running).length < 2) await sleep(10);
+    const [serving] = enginesOf(running);
+    process.kill(serving!, 'SIGTERM');
+    while (enginesOf(running).includes(serving!)) await sleep(10);
+    assert.equal(Buffer.from(await fuse.read(entry.nodeid, open.fh, 0, 9)).toString(), 'data');
+    assert.equal(await running.stop(), 0);
+  });
+}
+
+test('a keeper that is asked to end while its first engine starts ends with it', async (t) => {
+  const running = startDaemon(t, passthrough);
+  while (enginesOf(running).length === 0) await sleep(2);
+  assert.equal(await running.stop(), 0);
+});
+
 test('an engine that does not start leaves the old one in its place', async (t) => {
   const { running, write } = configured(t);
   const { fuse } = await connect(t, running);
