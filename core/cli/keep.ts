@@ -1,7 +1,8 @@
 import { UsageError, type Logger } from '../backend/index.js';
 import { CommandSocket } from '../control/index.js';
-import { Keeper, type KeptSocket } from '../keeper/index.js';
+import { FIRST_INHERITED, Keeper, type KeptSocket } from '../keeper/index.js';
 import { check, exportSchema, groupId, type ServedExport } from '../plugins/index.js';
+import { keepMetrics } from './metrics.js';
 import { aborted, stopSignal } from './signals.js';
 
 /** Where the keeper of a vhost-user socket listens for `upgrade`. */
@@ -15,9 +16,14 @@ const settingsSchema = exportSchema.omit({ backend: true });
  * Keeps the guests of exports, which engines in processes of their own serve, until a signal. An
  * engine is this program with the same words. SIGHUP, or a command at the keeper's socket, replaces
  * it.
+ * @param metrics where figures are served, as `--metrics` takes it.
  * @throws UsageError for exports that cannot be kept, or a socket that can't be had.
  */
-export async function keep(exports: readonly ServedExport[], log: Logger): Promise<void> {
+export async function keep(
+  exports: readonly ServedExport[],
+  metrics: string | undefined,
+  log: Logger,
+): Promise<void> {
   const sockets = exports.map((one, index) => keptSocket(one, index));
   const upgrade = async (): Promise<readonly string[]> => [await keeper.upgrade()];
   const stop = stopSignal(() => {
@@ -25,10 +31,12 @@ export async function keep(exports: readonly ServedExport[], log: Logger): Promi
   });
   const [, script, ...words] = process.argv;
   const command = [process.execPath, ...process.execArgv, script!, ...words];
+  const listener = metrics === undefined ? undefined : await keepMetrics(metrics, FIRST_INHERITED);
   let keeper: Keeper;
   try {
-    keeper = Keeper.start({ sockets, command, log });
+    keeper = Keeper.start({ sockets, command, inherited: listener === undefined ? [] : [listener.fd], log });
   } catch (error) {
+    listener?.close();
     throw (error as Error).name === 'ListenError'
       ? new UsageError((error as Error).message, { cause: error })
       : error;
@@ -44,6 +52,7 @@ export async function keep(exports: readonly ServedExport[], log: Logger): Promi
   } finally {
     await keeper.close();
     for (const socket of control) await socket.close();
+    listener?.close();
   }
 }
 

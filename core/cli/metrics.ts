@@ -1,6 +1,6 @@
-import type { Logger } from '../backend/index.js';
+import { type Logger, UsageError } from '../backend/index.js';
 import type { DaemonFigures, MetricsServer } from '../monitoring/index.js';
-import { type Fd, OwnedFd } from '../system/index.js';
+import { type Fd, OwnedFd, UnixListener } from '../system/index.js';
 
 /** Environment variable with the descriptor that listens for Prometheus, through execve(2). */
 const METRICS_FD = 'VIRTIOFS_KIT_METRICS_FD';
@@ -24,12 +24,8 @@ export async function openMetrics(address: string): Promise<MetricsListener> {
   // Only those who ask for figures pay for the modules.
   const { listenForMetrics, MetricsServer, parseMetricsAddress } = await import('../monitoring/index.js');
   const parsed = parseMetricsAddress(address);
-  let where: string | OwnedFd;
-  if ('path' in parsed) where = parsed.path;
-  else {
-    where = inherited() ?? listenForMetrics(parsed);
-    process.env[METRICS_FD] = `${where.value}`;
-  }
+  const where = inherited() ?? ('path' in parsed ? parsed.path : listenForMetrics(parsed));
+  if (typeof where !== 'string') process.env[METRICS_FD] = `${where.value}`;
   return {
     path: typeof where === 'string' ? where : undefined,
     fd: typeof where === 'string' ? undefined : where.value,
@@ -39,6 +35,37 @@ export async function openMetrics(address: string): Promise<MetricsListener> {
       return server;
     },
   };
+}
+
+/** What the engines of a keeper inherit. */
+export interface KeptMetrics {
+  readonly fd: Fd;
+  /** Removes the socket, if it has a path. */
+  close(): void;
+}
+
+/**
+ * Listens in the place of engines, of which one at a time serves: what is asked between two of them
+ * waits.
+ * @param inheritedAs the descriptor's number in an engine.
+ * @throws UsageError
+ */
+export async function keepMetrics(address: string, inheritedAs: number): Promise<KeptMetrics> {
+  const { listenForMetrics, parseMetricsAddress } = await import('../monitoring/index.js');
+  const parsed = parseMetricsAddress(address);
+  let kept: KeptMetrics;
+  if ('path' in parsed) {
+    try {
+      kept = UnixListener.listen(parsed.path);
+    } catch (error) {
+      throw new UsageError(`--metrics ${address}: ${(error as Error).message}`, { cause: error });
+    }
+  } else {
+    const listening = listenForMetrics(parsed);
+    kept = { fd: listening.value, close: () => listening.close() };
+  }
+  process.env[METRICS_FD] = `${inheritedAs}`;
+  return kept;
 }
 
 function inherited(): OwnedFd | undefined {

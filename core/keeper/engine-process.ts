@@ -15,6 +15,17 @@ export const KEEPER_VARIABLE = 'VIRTIOFS_KIT_KEEPER';
 /** The control connection's descriptor in an engine, after standard input, output and error. */
 const CONTROL_FD = 3;
 
+/** The first descriptor in an engine that is inherited beyond that. */
+export const FIRST_INHERITED = CONTROL_FD + 1;
+
+/** How an engine is started. */
+export interface EngineCommand {
+  /** Program and arguments. */
+  readonly command: readonly string[];
+  /** Descriptors that it has from {@link FIRST_INHERITED} on. */
+  readonly inherited: readonly Fd[];
+}
+
 /** How long an engine may take to end after it was asked to. */
 const END_TIMEOUT_MS = 30_000;
 
@@ -67,11 +78,10 @@ export class EngineProcess {
   #hasBegun = false;
   #hasEnded = false;
 
-  /** @param command program and arguments. */
-  constructor([program, ...words]: readonly string[], log: Log) {
+  constructor({ command: [program, ...words], inherited }: EngineCommand, log: Log) {
     const [ours, theirs] = UnixConnection.pair();
     this.#child = spawn(program!, words, {
-      stdio: ['ignore', 'inherit', 'inherit', theirs.fd],
+      stdio: ['ignore', 'inherit', 'inherit', theirs.fd, ...inherited],
       env: { ...process.env, [KEEPER_VARIABLE]: `${CONTROL_FD}` },
     });
     theirs.close();

@@ -13,6 +13,7 @@
  * - `stash.ts`: descriptors that an engine hands over while it serves, and the keeper holds.
  * - `engine-end.ts`: the engine's end of the control connection.
  */
+export { FIRST_INHERITED } from './engine-process.js';
 export { Keeper, type KeptSocket, type KeeperOptions } from './keeper.js';
 export {
   keeperDescriptor,

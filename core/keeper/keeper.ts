@@ -9,7 +9,7 @@ import {
 import { EAGAIN } from '../system/calls/negative-errno.js';
 import { FrontEndChannel } from '../vhost-user/front-end-channel.js';
 import { bindSocket, type ListenOptions } from '../vhost-user/listen.js';
-import { EngineProcess, type State } from './engine-process.js';
+import { type EngineCommand, EngineProcess, type State } from './engine-process.js';
 import { Relay } from './relay.js';
 import { HeldDescriptors } from './stash.js';
 
@@ -22,10 +22,9 @@ export interface KeptSocket extends ListenOptions {
   readonly once: boolean;
 }
 
-export interface KeeperOptions {
+/** An engine is the program as it is installed when one is started. */
+export interface KeeperOptions extends EngineCommand {
   readonly sockets: readonly KeptSocket[];
-  /** Program and arguments of an engine: the program as it is installed when one is started. */
-  readonly command: readonly string[];
   readonly log: Log;
 }
 
@@ -130,7 +129,7 @@ export class Keeper {
     const old = this.#engine;
     if (old === undefined) throw new Error('no engine serves now');
     // The one that waits has loaded the program as it was.
-    const next = new EngineProcess(this.#options.command, this.#log);
+    const next = new EngineProcess(this.#options, this.#log);
     try {
       await next.waiting;
     } catch (error) {
@@ -171,7 +170,7 @@ export class Keeper {
       let engine: EngineProcess | undefined;
       let reason: string | undefined;
       try {
-        engine = this.#spare ?? new EngineProcess(this.#options.command, this.#log);
+        engine = this.#spare ?? new EngineProcess(this.#options, this.#log);
         this.#spare = undefined;
         this.#starting = engine;
         await this.#serve(engine);
@@ -240,7 +239,7 @@ export class Keeper {
     const pauseMs = this.#endedAt === undefined ? 0 : Math.round(performance.now() - this.#endedAt);
     this.#endedAt = undefined;
     this.#log.info({ pid: engine.pid, guests: this.#relays.size, pauseMs }, 'an engine serves');
-    if (!this.#closing) this.#spare ??= new EngineProcess(this.#options.command, this.#log);
+    if (!this.#closing) this.#spare ??= new EngineProcess(this.#options, this.#log);
   }
 
   /** An engine was asked to end: it is replaced, or ends in order, and its guests with it. */

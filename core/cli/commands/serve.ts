@@ -109,9 +109,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const keeperFd = keeperDescriptor();
   if (keeperFd === undefined && isKept) {
     if (values['control'] !== undefined) throw new UsageError('--control: not together with --keep');
-    // Engines overlap: a waiting one would take connections that it does not answer.
-    if (metrics !== undefined) throw new UsageError('--metrics: not together with --keep');
-    await keep(served.exports, log);
+    await keep(served.exports, typeof metrics === 'string' ? metrics : undefined, log);
     return;
   }
   const stop = stopSignal();
