@@ -27,7 +27,10 @@ import { type Setup, setups } from './setups.js';
 
 /** How long a request of the honest guest may take, in milliseconds: longer, and it was held. */
 const HELD_MS = 5000;
-/** Descriptors that may stay: the daemon keeps some open for speed. */
+/**
+ * Descriptors that may stay: the daemon keeps some open for speed, and each queue thread opens
+ * /dev/null when it first interrupts a guest.
+ */
 const KEPT_DESCRIPTORS = 16;
 /** How long attackers may take to end after their time, in milliseconds. */
 const GRACE_MS = 60_000;

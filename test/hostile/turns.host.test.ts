@@ -164,6 +164,29 @@ test('an allocation of more than is free is refused as a whole, while another gu
   await other.closeFile(from);
 });
 
+test('a large file is cut and removed beside what other guests do', async () => {
+  const [client, other] = clients as [Client, Client];
+  const { id } = await client.mknod(ROOT, 'large', 0o100644);
+  const file = await client.open(id, 2);
+  const { bfree } = await client.statfs(ROOT);
+  for (const handle of [file, undefined]) {
+    await client.fallocate(file, 0, 0, 2 ** 29);
+    let isOver = false;
+    const cut = client.change(id, { size: 5, ...(handle !== undefined && { file: handle }) });
+    void cut.finally(() => (isOver = true));
+    await other.stat(ROOT);
+    assert.equal(isOver, false);
+    assert.equal(Number((await cut).size), 5);
+    assert.equal((await client.statfs(ROOT)).bfree, bfree - 1);
+  }
+  await client.fallocate(file, 0, 0, 2 ** 29);
+  await client.closeFile(file);
+  await client.unlink(ROOT, 'large');
+  assert.equal(await client.find(ROOT, 'large'), undefined);
+  await client.forgetAll();
+  while ((await other.statfs(ROOT)).bfree < bfree) await new Promise((resolve) => setTimeout(resolve, 5));
+});
+
 test('an allocation in pieces has the size and the room that one call gives', async () => {
   const [client] = clients as [Client];
   const path = join(directory, 'allocated');

@@ -113,6 +113,19 @@ export function statInoHigh(): number {
   return words[(INO >>> 2) + 1]!;
 }
 
+/** Blocks of 512 bytes that a file takes from which to free them may take milliseconds: 64 MiB. */
+const LARGE_BLOCKS = 131_072;
+
+/** Whether the file takes so much room that to free it is not for the engine's thread. */
+export function statIsLarge(): boolean {
+  return getLong(BLOCKS) >= LARGE_BLOCKS;
+}
+
+/** Bytes in the file. */
+export function statSize(): number {
+  return getLong(SIZE);
+}
+
 /** The whole inode number. */
 export function statIno(): number | bigint {
   return inode(statInoLow(), statInoHigh());

@@ -11,10 +11,12 @@ import {
 import {
   AT,
   close,
+  closeLater,
   linkat,
   mkdirat,
   mknodat,
   O,
+  openat,
   renameat2,
   symlinkat,
   unlinkat,
@@ -24,8 +26,20 @@ import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
 import { at, putDescriptorPath, putName, putOtherName, putTarget } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { statLinks, statName } from '../calls/stat.js';
+import { statIsLarge, statLinks, statName } from '../calls/stat.js';
 import { EACCES, ENOENT, EOPNOTSUPP, EXDEV } from '../../../core/system/calls/negative-errno.js';
+
+/** No descriptor. */
+const NONE = -1 as Fd;
+
+/**
+ * Opens a large file that loses its last name, so that its room is freed when it is closed on the
+ * thread pool, and not here. @returns a descriptor, or one below 0.
+ */
+function openLarge(fd: Fd, path: number): Fd {
+  if (statName(fd, path) < 0 || statLinks() !== 1 || !statIsLarge()) return NONE;
+  return openat(fd, path, O.PATH | O.NOFOLLOW, 0);
+}
 
 /** Creating, linking, renaming and removing names. */
 export function creationOperations(share: Share) {
@@ -80,7 +94,9 @@ export function creationOperations(share: Share) {
     const path = putName(name);
     if (flags === AT.REMOVEDIR) pinNamed(parent, fd, path);
     else pinLastName(parent, fd, path);
+    const large = flags === AT.REMOVEDIR ? NONE : openLarge(fd, path);
     const code = unlinkat(fd, path, flags);
+    if (large >= 0) void closeLater(large);
     if (code < 0) throw FsError.of(-code);
   }
 

@@ -2,6 +2,7 @@ import type { Fd } from '../../../core/system/index.js';
 import {
   type AttributeChanges,
   type Attributes,
+  type Awaitable,
   type Context,
   FileType,
   FsError,
@@ -10,9 +11,13 @@ import {
 import {
   AT,
   chmod,
+  close,
   fchmod,
   fchownat,
   ftruncate,
+  ftruncateLater,
+  O,
+  openat,
   truncate,
   utimensat,
 } from '../../../core/system/calls/files.js';
@@ -22,7 +27,9 @@ import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
 import { at, offset, putDescriptorPath, putLong } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { statDescriptor } from '../calls/stat.js';
+import { turns } from '../calls/pool-turns.js';
+import { statDescriptor, statIsLarge, statSize } from '../calls/stat.js';
+import { settle } from './data.js';
 import { EACCES } from '../../../core/system/calls/negative-errno.js';
 
 /** An owner id that leaves the owner as it is, chown(2). */
@@ -40,42 +47,69 @@ export function setattrOperations(share: Share) {
     return truncate(putDescriptorPath(share.descriptor(node)), size);
   }
 
+  /**
+   * Cuts a large file on the thread pool.
+   * @returns undefined if it is not large, or cannot be opened: to be resized at once then.
+   */
+  function cutLater(
+    node: Node,
+    size: number,
+    file: OpenFile | undefined,
+    context: Context,
+  ): Promise<number> | undefined {
+    if (share.nodes.fileType(node) !== FileType.REGULAR) return undefined;
+    const fd = share.descriptor(node);
+    if (statDescriptor(fd) < 0 || !statIsLarge() || size >= statSize()) return undefined;
+    const cut = (writable: Fd) => turns.run(context, 'long', () => settle(ftruncateLater(writable, size)));
+    if (file?.writable === true) return cut(file.fd);
+    const opened = openat(AT.FDCWD, putDescriptorPath(fd), O.WRONLY, 0);
+    return opened < 0 ? undefined : cut(opened).finally(() => close(opened));
+  }
+
   return {
     setattr(
       node: Node,
       changes: AttributeChanges,
       file: OpenFile | undefined,
-      _context: Context,
-    ): Attributes {
-      let fd = share.descriptor(node);
-      const { uid, gid, mode, size, atime, mtime } = changes;
-      if (size !== undefined) {
-        useFsetid(true);
-        succeed(file?.writable === true ? ftruncate(file.fd, size) : resize(node, fd, size));
-        fd = share.descriptor(node);
-        if (changes.killSuidGid === true) succeed(clearSetIds(fd));
-      }
+      context: Context,
+    ): Awaitable<Attributes> {
+      const { size } = changes;
+      if (size === undefined) return change(node, changes);
+      const cut = cutLater(node, size, file, context);
+      if (cut !== undefined) return cut.then(() => change(node, changes));
       useFsetid(true);
-      if (size !== undefined || uid !== undefined || gid !== undefined) share.xattrs.dropCapabilities(fd);
-      // The owner is set before the mode: a change of owner clears set-id bits, which the new mode
-      // may set.
-      if (uid !== undefined || gid !== undefined) {
-        const owner = uid === undefined ? UNCHANGED_ID : share.uids.toHost(uid);
-        const group = gid === undefined ? UNCHANGED_ID : share.gids.toHost(gid);
-        succeed(fchownat(fd, at.empty, owner, group, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
-      }
-      if (mode !== undefined) {
-        succeed(node.open === undefined ? chmod(putDescriptorPath(fd), mode) : fchmod(fd, mode));
-      }
-      if (atime !== undefined || mtime !== undefined) {
-        putTime(offset.times, atime);
-        putTime(offset.times + 16, mtime);
-        succeed(utimensat(fd, at.empty, at.times, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
-      }
-      succeed(statDescriptor(fd));
-      return share.attributes();
+      succeed(
+        file?.writable === true ? ftruncate(file.fd, size) : resize(node, share.descriptor(node), size),
+      );
+      return change(node, changes);
     },
   };
+
+  /** Changes all but the size, which has been changed. */
+  function change(node: Node, changes: AttributeChanges): Attributes {
+    const fd = share.descriptor(node);
+    const { uid, gid, mode, size, atime, mtime } = changes;
+    useFsetid(true);
+    if (size !== undefined && changes.killSuidGid === true) succeed(clearSetIds(fd));
+    if (size !== undefined || uid !== undefined || gid !== undefined) share.xattrs.dropCapabilities(fd);
+    // The owner is set before the mode: a change of owner clears set-id bits, which the new mode
+    // may set.
+    if (uid !== undefined || gid !== undefined) {
+      const owner = uid === undefined ? UNCHANGED_ID : share.uids.toHost(uid);
+      const group = gid === undefined ? UNCHANGED_ID : share.gids.toHost(gid);
+      succeed(fchownat(fd, at.empty, owner, group, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
+    }
+    if (mode !== undefined) {
+      succeed(node.open === undefined ? chmod(putDescriptorPath(fd), mode) : fchmod(fd, mode));
+    }
+    if (atime !== undefined || mtime !== undefined) {
+      putTime(offset.times, atime);
+      putTime(offset.times + 16, mtime);
+      succeed(utimensat(fd, at.empty, at.times, AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW));
+    }
+    succeed(statDescriptor(fd));
+    return share.attributes();
+  }
 }
 
 function succeed(code: number): void {

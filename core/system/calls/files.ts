@@ -421,5 +421,7 @@ export const pwritev2Later = deferred(calls.pwritev2);
 export const fsyncLater = deferred(calls.fsync);
 export const fdatasyncLater = deferred(calls.fdatasync);
 export const syncfsLater = deferred(calls.syncfs);
+export const ftruncateLater = deferred(native.ftruncate);
+export const closeLater = deferred(native.close);
 export const fallocateLater = deferred(calls.fallocate);
 export const copyFileRangeLater = deferred(calls.copyFileRange);
