@@ -43,6 +43,9 @@ const ENOENT = FsError.of('ENOENT');
 const GENERATION_UNIT = 2 ** 32;
 const MAX_GENERATION = 2 ** 20;
 
+/** How long inodes can be found by their numbers quickly, after the first was. Milliseconds. */
+const RESOLVING_MS = 1000;
+
 /**
  * What a descriptor adds to its inode. There are only four such objects, shared by all descriptors.
  */
@@ -125,10 +128,10 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     if (this.#byNumber === undefined) {
       const all = Array.from(allInodes(this.#tree), (inode) => [inode.ino, inode] as const);
       this.#byNumber = new Map(all);
-      // Keys are resolved together, after a restart. The map is dropped in the next turn.
-      setImmediate(() => {
+      // Keys are resolved together, after a restart. Other guests have turns meanwhile.
+      setTimeout(() => {
         this.#byNumber = undefined;
-      });
+      }, RESOLVING_MS).unref();
     }
     const inode = this.#byNumber.get(Number(key) - this.#generation * GENERATION_UNIT);
     if (inode === undefined || (inode.nlink === 0 && !this.#tree.orphans.has(inode))) throw ESTALE;

@@ -104,6 +104,8 @@ function encodeContent(content: NonNullable<Inode['content']>, out: Writer): voi
  * @throws EBUSY while files without a name are in use.
  */
 export function emptyTree(tree: Tree): void {
+  // Nobody came for those that a state had without need.
+  for (const orphan of tree.orphans) tree.reap(orphan);
   if (tree.orphans.size > 0) throw FsError.of('EBUSY');
   const above: [Inode, string][] = [];
   const directories: Inode[] = [tree.root];

@@ -163,10 +163,14 @@ const LONG: Readonly<Record<string, Rule>> = {
     if (value > 1) draft.backend['ioThreads'] = Math.min(value, mostThreads());
   }),
   'rlimit-nofile': without('needed', 'files are remembered by handle; the limit is raised as far as it goes'),
-  'migration-mode': without('needed', "state is saved in this program's own form"),
-  'migration-on-error': without('needed', "state is saved in this program's own form"),
-  'migration-verify-handles': without('none', 'files are always found by handle'),
-  'migration-confirm-paths': without('none', 'files are always found by handle'),
+  'migration-mode': choice(['find-paths', 'file-handles'], (draft, value) => {
+    draft.backend['migrationMode'] = value;
+  }),
+  'migration-on-error': choice(['abort', 'guest-error'], (draft, value) => {
+    draft.settings['migrationOnError'] = value;
+  }),
+  'migration-verify-handles': backend('migrationVerifyHandles', true),
+  'migration-confirm-paths': without('none', 'paths are confirmed in any case'),
   daemonize: flag(() => {
     throw new UsageError('--daemonize: not supported; let a service manager start it');
   }),
@@ -299,7 +303,12 @@ function complete(draft: Draft): void {
 /** The output of `--print-capabilities` (QEMU `docs/interop/vhost-user.json`). */
 export const CAPABILITIES = {
   type: 'fs',
-  features: ['separate-options', 'posix-acl-negotiation-mode', 'security-label-negotiation-mode'],
+  features: [
+    'migrate-precopy',
+    'separate-options',
+    'posix-acl-negotiation-mode',
+    'security-label-negotiation-mode',
+  ],
 } as const;
 
 export const VIRTIOFSD_HELP = `Usage: virtiofs-kit virtiofsd --shared-dir DIR --socket-path PATH | --fd N [OPTION]…

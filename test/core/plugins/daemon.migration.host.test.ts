@@ -268,6 +268,25 @@ describe('a guest that migrates', () => {
     await to.fuse.create(ROOT, 'new');
   });
 
+  test('takes the memfs layer of an overlay along', async (t) => {
+    const lower = { type: 'passthrough', sharedDir: shared(t) };
+    writeFileSync(join(lower.sharedDir, 'below'), 'below');
+    const backend = { type: 'overlay', lowers: [lower], upper: { type: 'memfs' } };
+    const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+    await from.fuse.init();
+    const { nodeid } = await from.fuse.lookup(ROOT, 'below');
+    const below = await from.fuse.open(nodeid, O_RDWR);
+    await from.fuse.write(nodeid, below.fh, 0, Buffer.from('BE'));
+    const made = await from.fuse.create(ROOT, 'made');
+    await from.fuse.write(made.entry.nodeid, made.open.fh, 0, Buffer.from('made'));
+    assert.equal(await migrate(from, to), true);
+    assert.deepEqual(warnings(to), []);
+    assert.equal(Buffer.from(await to.fuse.read(nodeid, below.fh, 0, 9)).toString(), 'BElow');
+    assert.equal(Buffer.from(await to.fuse.read(made.entry.nodeid, made.open.fh, 0, 9)).toString(), 'made');
+    assert.equal((await to.fuse.lookup(ROOT, 'made')).nodeid, made.entry.nodeid);
+    await rejectsWith(to.fuse.lookup(ROOT, 'absent'), 2);
+  });
+
   test('replaces what a memfs had before, and its space is free again', async (t) => {
     const backend = { type: 'memfs', size: 2 ** 20, inodes: 8 };
     const [from, to] = [await host(t, { backend }), await host(t, { backend })];
