@@ -1,0 +1,238 @@
+import { strict as assert } from 'node:assert';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createConnection } from 'node:net';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { packCpio } from '../../core/guest/cpio.js';
+import { packPrograms } from '../../core/guest/host-programs.js';
+import { findKernel, readModules } from '../../core/guest/kernel.js';
+import { temporaryFolder } from '../support/vhost-user.js';
+
+/*
+ * A guest moves from one QEMU to another, each with a daemon of its own, while it works. QEMU must
+ * be 8.2 or later: `.ci/setup test` unpacks Debian's backport of it, and VIRTIOFS_KIT_QEMU names
+ * another.
+ */
+
+/** How often the guest moves; VIRTIOFS_KIT_MIGRATIONS sets another number. */
+const MOVES = Number(process.env['VIRTIOFS_KIT_MIGRATIONS'] ?? 1);
+
+const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
+const unpacked = fileURLToPath(new URL('../../../.cache/qemu/usr', import.meta.url));
+const qemu = [
+  process.env['VIRTIOFS_KIT_QEMU'],
+  join(unpacked, 'bin/qemu-system-x86_64'),
+  'qemu-system-x86_64',
+].find((one) => one !== undefined && migrates(one));
+const skip = qemu === undefined && 'no QEMU of 8.2 or later';
+
+/** Whether a QEMU knows DEVICE_STATE. */
+function migrates(file: string): boolean {
+  const { stdout } = spawnSync(file, ['--version'], { encoding: 'utf8' });
+  const [, major, minor] = /version (\d+)\.(\d+)/.exec(stdout ?? '') ?? [];
+  return Number(major) > 8 || (Number(major) === 8 && Number(minor) >= 2);
+}
+
+/** Mounts the share and works there until somebody types a line. Tells each tenth round. */
+const INIT = `#!/bin/busybox sh
+/bin/busybox mkdir -p /dev /proc /tmp /mnt
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc proc /proc
+for module in /modules/*; do insmod $module; done
+mount -t virtiofs test /mnt && cd /mnt || poweroff -f
+fail() { echo "FAILED $*"; poweroff -f; }
+if [ -n "$memfs" ]; then exec 3<> removed; echo before >&3; rm removed; fi
+exec 9> lock
+flock -x 9
+mkdir many
+i=0; while [ $i -lt 200 ]; do : > many/$i; i=$((i+1)); done
+(read -r line </dev/ttyS0; : > /tmp/stop) &
+n=0
+while [ ! -e /tmp/stop ]; do
+  echo line $n >> log || fail append
+  mkdir d$n && : > d$n/f && mv d$n/f d$n/g && rm d$n/g && rmdir d$n || fail names
+  [ $(ls many | wc -l) = 200 ] || fail listing
+  echo v$n > new && mv new value && [ "$(cat value)" = v$n ] || fail value
+  n=$((n+1))
+  [ $((n % 10)) = 0 ] && echo "ROUND"
+done
+[ $(wc -l < log) = $n ] || fail lines
+flock -n -x lock true && fail lock
+if [ -n "$memfs" ]; then
+  echo after >&3 || fail removed
+  [ "$(cat /proc/$$/fd/3 | tr '\\n' ' ')" = 'before after ' ] || fail content
+fi
+exec 9>&-
+flock -n -x lock true || fail unlock
+echo DONE
+poweroff -f
+`;
+
+/** QEMU's monitor. */
+class Monitor {
+  readonly #socket;
+  readonly #waiting: ((answer: { return?: unknown; error?: { desc: string } }) => void)[] = [];
+
+  constructor(path: string) {
+    this.#socket = createConnection(path).on('error', () => undefined);
+    const lines = createInterface({ input: this.#socket }).on('error', () => undefined);
+    lines.on('line', (line) => {
+      const message = JSON.parse(line) as Record<string, unknown>;
+      if ('return' in message || 'error' in message) this.#waiting.shift()?.(message);
+    });
+  }
+
+  async ask<T>(execute: string, given: object = {}): Promise<T> {
+    const answered = new Promise<{ return?: unknown; error?: { desc: string } }>((resolve) =>
+      this.#waiting.push(resolve),
+    );
+    this.#socket.write(`${JSON.stringify({ execute, arguments: given })}\n`);
+    const { return: value, error } = await answered;
+    if (error !== undefined) throw new Error(`${execute}: ${error.desc}`);
+    return value as T;
+  }
+}
+
+/** A QEMU and its daemon. */
+interface Host {
+  readonly monitor: Monitor;
+  readonly errors: () => string;
+  /** Types on the guest's console. */
+  type(text: string): void;
+  leave(): void;
+}
+
+/** The guest's console, of whichever QEMU it is on. */
+class Console {
+  text = '';
+
+  get rounds(): number {
+    return this.text.split('ROUND').length - 1;
+  }
+
+  get isOver(): boolean {
+    return /FAILED|DONE/.test(this.text);
+  }
+
+  async works(): Promise<void> {
+    const { rounds } = this;
+    while (this.rounds === rounds && !this.isOver) await sleep(50);
+  }
+}
+
+async function start(
+  t: TestContext,
+  folder: string,
+  backend: readonly string[],
+  initrd: string,
+  output: Console,
+  incoming: boolean,
+): Promise<Host> {
+  let errors = '';
+  const run = (file: string, words: readonly string[]): ChildProcess => {
+    const child = spawn(file, words, { stdio: ['pipe', 'pipe', 'pipe'] });
+    t.after(() => child.kill('SIGKILL'));
+    child.stderr.on('data', (text) => (errors += String(text)));
+    return child;
+  };
+  const [socket, monitor] = [join(folder, 'socket'), join(folder, 'monitor')];
+  const serve = ['serve', '--socket-path', socket, '--tag', 'test', '--locks', 'shared', ...backend];
+  const daemon = run(process.execPath, [program, ...serve]);
+  while (!existsSync(socket)) {
+    assert.equal(daemon.exitCode, null, errors);
+    await sleep(20);
+  }
+  const line = [
+    '-nodefaults -no-user-config -display none -no-reboot -serial stdio -M q35,accel=tcg -cpu max -m 192M',
+    `-L ${join(unpacked, 'share/qemu')} -L /usr/share/qemu -L /usr/share/seabios`,
+    '-object memory-backend-memfd,id=mem,size=192M,share=on -numa node,memdev=mem',
+    `-kernel ${findKernel().image} -initrd ${initrd} -chardev socket,id=c,path=${socket}`,
+    '-device vhost-user-fs-pci,chardev=c,tag=test,num-request-queues=2',
+    `-qmp unix:${monitor},server=on,wait=off${incoming ? ' -incoming defer' : ''}`,
+  ];
+  const append = `console=ttyS0 quiet panic=-1${backend.includes('memfs') ? ' memfs=1' : ''}`;
+  const machine = run(qemu!, [...line.join(' ').split(' '), '-append', append]);
+  machine.stdout!.on('data', (text) => (output.text += String(text)));
+  const isListening = (): boolean => readFileSync('/proc/net/unix', 'utf8').includes(monitor);
+  while (!isListening()) {
+    assert.equal(machine.exitCode, null, errors);
+    await sleep(20);
+  }
+  await sleep(100);
+  const qmp = new Monitor(monitor);
+  await qmp.ask('qmp_capabilities');
+  return {
+    monitor: qmp,
+    errors: () => errors,
+    type: (text) => machine.stdin!.write(text),
+    leave() {
+      machine.kill('SIGKILL');
+      daemon.kill('SIGTERM');
+    },
+  };
+}
+
+/** Moves the guest. @returns for how long it stood still, in milliseconds. */
+async function move(from: Host, to: Host, path: string): Promise<number> {
+  const uri = `unix:${path}`;
+  await to.monitor.ask('migrate-incoming', { uri });
+  await from.monitor.ask('migrate-set-parameters', { 'max-bandwidth': 2 ** 30 });
+  await from.monitor.ask('migrate', { uri });
+  for (;;) {
+    const { status, downtime } = await from.monitor.ask<{ status?: string; downtime?: number }>(
+      'query-migrate',
+    );
+    if (status === 'completed') return downtime!;
+    assert.notEqual(status, 'failed', `${from.errors()}\n${to.errors()}`);
+    await sleep(20);
+  }
+}
+
+for (const name of ['passthrough', 'memfs']) {
+  test(`a guest on ${name} works on while it moves from QEMU to QEMU`, { skip }, async (t) => {
+    const folder = temporaryFolder(t);
+    const shared = join(folder, 'shared');
+    mkdirSync(shared);
+    const initrd = join(folder, 'initrd');
+    const directories = ['bin', 'modules', 'dev'].map((path) => ({ path, mode: 0o040755 }));
+    const modules = readModules(findKernel()).map(({ name: module, code }, index) => ({
+      path: `modules/${String(index).padStart(2, '0')}-${module}.ko`,
+      mode: 0o100644,
+      content: code,
+    }));
+    const programs = [
+      { path: 'bin/busybox', mode: 0o100755, content: readFileSync('/bin/busybox') },
+      { path: 'init', mode: 0o100755, content: Buffer.from(INIT) },
+      ...packPrograms(['flock']),
+    ];
+    writeFileSync(initrd, packCpio([...directories, ...programs, ...modules]));
+    const backend = ['--backend', name, ...(name === 'memfs' ? [] : ['--shared-dir', shared])];
+    const output = new Console();
+    const next = async (number: number): Promise<Host> => {
+      const own = join(folder, String(number));
+      mkdirSync(own);
+      return start(t, own, backend, initrd, output, number > 0);
+    };
+    let at = await next(0);
+    await output.works();
+    const pauses: number[] = [];
+    for (let moves = 1; moves <= MOVES && !output.isOver; moves++) {
+      const to = await next(moves);
+      pauses.push(await move(at, to, join(folder, `stream${moves}`)));
+      at.leave();
+      at = to;
+      await output.works();
+    }
+    at.type('stop\n');
+    while (!output.isOver) await sleep(50);
+    t.diagnostic(`stood still for ${pauses.join(', ')} ms`);
+    assert.match(output.text, /DONE/, output.text.slice(-2000));
+    assert.equal(pauses.length, MOVES);
+  });
+}
