@@ -38,7 +38,8 @@ const { values, positionals } = parseArgs({
 });
 const unknown = values.kind.find((kind) => !kinds.some((known) => known === kind));
 if (unknown !== undefined) stop(`--kind ${unknown}: it is one of ${kinds.join(', ')}`);
-const jobs = Number(values.jobs ?? Math.max(2, Math.min(4, cpus().length)));
+// One more than processors, because tests wait for disks, servers and times, too.
+const jobs = Number(values.jobs ?? Math.max(2, Math.min(4, cpus().length + 1)));
 const name = values.name === undefined ? undefined : new RegExp(values.name);
 if (values.quick) process.env['VIRTIOFS_KIT_QUICK'] = '1';
 if (values.seed !== undefined) process.env['VIRTIOFS_KIT_SEED'] = values.seed;

@@ -24,7 +24,7 @@ export interface CheckOptions {
   /** Chooses the cases to run, by name. Default: all. */
   readonly only?: (name: string) => boolean;
   /** How long a case may take, in milliseconds. Default: 60,000. */
-  readonly timeout?: number;
+  readonly timeoutMs?: number;
   /** Called after each case. */
   readonly onResult?: (result: CaseResult) => void;
 }
@@ -103,7 +103,7 @@ class Bench {
     }
     try {
       const trial = await this.#trial(`case-${++this.#cases}`);
-      await within(this.#timeout, run(trial));
+      await within(this.#timeoutMs, run(trial));
       return { name, outcome: 'passed' };
     } catch (error) {
       if (error instanceof NotSupported)
@@ -137,8 +137,8 @@ class Bench {
     await this.#export.close();
   }
 
-  get #timeout(): number {
-    return this.#options.timeout ?? 60_000;
+  get #timeoutMs(): number {
+    return this.#options.timeoutMs ?? 60_000;
   }
 
   #has(method: Method): boolean {
@@ -164,7 +164,7 @@ class Bench {
   }
 
   async #begin(): Promise<void> {
-    this.#session = new Session(this.#export, { drainTimeout: Math.min(1000, this.#timeout) });
+    this.#session = new Session(this.#export, { drainTimeoutMs: Math.min(1000, this.#timeoutMs) });
     this.#client = new Client(this.#session);
     await this.#client.init();
   }

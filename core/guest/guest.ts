@@ -55,7 +55,7 @@ export interface GuestOptions {
   /** Further arguments for QEMU. */
   readonly qemuArguments?: readonly string[] | undefined;
   /** Seconds that booting may take. Default 180. */
-  readonly bootTimeout?: number | undefined;
+  readonly bootTimeoutSeconds?: number | undefined;
   /** Where the output of kernel and init goes. Default: nowhere. */
   readonly console?: Writable | undefined;
   /** Ends the guest when aborted. */
@@ -226,7 +226,7 @@ export class Guest implements AsyncDisposable {
   }
 
   async #booted(): Promise<void> {
-    const seconds = this.#options.bootTimeout ?? 180;
+    const seconds = this.#options.bootTimeoutSeconds ?? 180;
     const timer = setTimeout(() => {
       this.#note(`\nnot up after ${seconds} seconds`);
       this.kill();

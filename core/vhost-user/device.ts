@@ -69,7 +69,7 @@ export interface DeviceOptions {
    * How long a stop waits for requests in flight, in milliseconds. Default: 15,000, which is more
    * than the session's own timeouts.
    */
-  readonly drainTimeout?: number | undefined;
+  readonly drainTimeoutMs?: number | undefined;
   /**
    * How long rings are polled before sleeping, in microseconds, 0 to 1000: see {@link Poller}.
    * Default: 0.
@@ -521,19 +521,19 @@ export class VhostUserDevice implements ChannelReceiver {
     await this.#inTime(this.#settle(vrings));
     const requests = vrings.reduce((sum, vring) => sum + vring.inFlight, 0);
     if (!isIdle()) {
-      this.#log.error({ requests, limit: this.#drainTimeout }, 'requests in flight did not end in time');
+      this.#log.error({ requests, limit: this.#drainTimeoutMs }, 'requests in flight did not end in time');
     }
   }
 
-  get #drainTimeout(): number {
-    return this.#options.drainTimeout ?? DEFAULT_DRAIN_TIMEOUT_MS;
+  get #drainTimeoutMs(): number {
+    return this.#options.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS;
   }
 
   /** Waits for a promise, but no longer than the drain timeout. */
   async #inTime(ended: Promise<unknown>): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const expired = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, this.#drainTimeout);
+      timer = setTimeout(resolve, this.#drainTimeoutMs);
     });
     await Promise.race([ended, expired]);
     clearTimeout(timer);

@@ -280,13 +280,13 @@ describe('the contract suite names the rule that is broken by a backend that', (
       const options = { log: keepingLog(), only: (name: string) => rule.test(name) };
       const sound = await checkBackend({
         ...options,
-        timeout: 2000,
+        timeoutMs: 2000,
         create: () => backendWith(() => ({})),
       });
       assert.deepEqual([sound.passed, sound.failed], [1, 0]);
       const { results } = await checkBackend({
         ...options,
-        timeout: timeoutMs,
+        timeoutMs,
         create: () => backendWith(faults),
       });
       assert.equal(results[0]!.outcome, 'failed');

@@ -25,7 +25,7 @@ async function fuzz(
   const running = await engine(backend(tiny), {
     limits: { nodes: 200, handles: 50, locks: { sessionWaiters: 20 } },
   });
-  const { client, loopback, session } = running.guest({ drainTimeout: 1000 });
+  const { client, loopback, session } = running.guest({ drainTimeoutMs: 1000 });
   await client.init();
   const guesses = new Guesses();
   const pending = new Set<Promise<void>>();

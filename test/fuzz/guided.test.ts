@@ -132,7 +132,7 @@ const fuse: Guided = {
   async run(input) {
     const tiny = new TinyBackend();
     const running = await engine(tiny, { limits: { nodes: 50, handles: 20, locks: { sessionWaiters: 5 } } });
-    const { client, loopback, session } = running.guest({ drainTimeout: 1000 });
+    const { client, loopback, session } = running.guest({ drainTimeoutMs: 1000 });
     await client.init();
     const pending: Promise<string>[] = [];
     for (let at = 0; at + 2 < input.length;) {

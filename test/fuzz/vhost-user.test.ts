@@ -112,7 +112,7 @@ async function attack(
 
 test(`${MESSAGES} random and mutated messages neither crash, stall nor fatten the device`, async (t) => {
   const echo = EchoServer.start(t, {
-    drainTimeout: 20,
+    drainTimeoutMs: 20,
     maxConnections: 64,
     openSession: () => new EchoSession(),
   });

@@ -9,7 +9,8 @@ import { BackendRegistry, createLogger, Daemon } from '../../core/plugins/index.
 import { type RunningDaemon, startDaemon } from '../support/daemons.js';
 import { enginesOf, keptPassthrough, killEngine, upgrade } from '../support/keepers.js';
 
-const TIMES = 4;
+/** How often an engine is replaced or killed; VIRTIOFS_KIT_ENGINES=200 for a long run. */
+const TIMES = Number(process.env['VIRTIOFS_KIT_ENGINES'] ?? 2);
 
 /** Rounds of work between two of them. */
 const ROUNDS = 3;

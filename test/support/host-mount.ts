@@ -64,7 +64,7 @@ export class MountedExport implements AsyncDisposable {
     const mounts: HostMount[] = [];
     for (let i = 0; i < times; i++) {
       const directory = await mkdtemp(join(tmpdir(), 'virtiofs-kit-mount-'));
-      const openSession = () => new Session(shared, { drainTimeout: 500 });
+      const openSession = () => new Session(shared, { drainTimeoutMs: 500 });
       const flags = { source: 'test', setuid: true, devices: true };
       mounts.push(await HostMount.open({ ...flags, directory, log, openSession, ...mount }));
     }

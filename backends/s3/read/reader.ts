@@ -51,26 +51,26 @@ export class Reader {
   readonly #metrics: Metrics;
   readonly #limit: number;
   readonly #readAhead: number;
-  readonly #timeout: number;
+  readonly #timeoutSeconds: number;
   /** Least recently used first. */
   readonly #memory = new Map<BlockId, Buffer>();
   readonly #coming = new Map<BlockId, Promise<Buffer>>();
   #bytes = 0;
   #comingBytes = 0;
 
-  /** @param timeout seconds for a fetch, retries included. */
+  /** @param limits.timeoutSeconds for a fetch, retries included. */
   constructor(
     bucket: Bucket,
     disk: DiskCache | undefined,
     metrics: Metrics,
-    limits: { memory: number; readAhead: number; timeout: number },
+    limits: { memory: number; readAhead: number; timeoutSeconds: number },
   ) {
     this.#bucket = bucket;
     this.#disk = disk;
     this.#metrics = metrics;
     this.#limit = limits.memory;
     this.#readAhead = Math.min(limits.readAhead, limits.memory / 4);
-    this.#timeout = limits.timeout;
+    this.#timeoutSeconds = limits.timeoutSeconds;
   }
 
   get bytes(): number {
@@ -180,7 +180,7 @@ export class Reader {
   }
 
   async #get({ key, etag }: RemoteObject, start: number, target: Buffer): Promise<void> {
-    const deadline = Deadline.after(this.#timeout);
+    const deadline = Deadline.after(this.#timeoutSeconds);
     await this.#bucket.read(key, etag, start, start + target.length, deadline, into(target));
   }
 
@@ -209,7 +209,7 @@ export class Reader {
       },
     };
     this.#bucket
-      .read(object.key, object.etag, start, end, Deadline.after(this.#timeout), sink)
+      .read(object.key, object.etag, start, end, Deadline.after(this.#timeoutSeconds), sink)
       .catch((error: unknown) => {
         for (const block of blocks.slice(current)) block.coming.reject(error);
       });

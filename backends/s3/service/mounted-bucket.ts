@@ -50,12 +50,12 @@ export class MountedBucket {
     const bucket = new Bucket(options, this.#requests, metrics, log);
     const blocks = join(this.folder, 'blocks');
     this.#disk = options.diskCache === 0 ? undefined : new DiskCache(blocks, options.diskCache, log, metrics);
-    const { memoryCache: memory, readAhead, operationTimeout: timeout } = options;
-    const reader = new Reader(bucket, this.#disk, metrics, { memory, readAhead, timeout });
+    const { memoryCache: memory, readAhead, operationTimeout: timeoutSeconds } = options;
+    const reader = new Reader(bucket, this.#disk, metrics, { memory, readAhead, timeoutSeconds });
     const { uid, gid, fileMode, directoryMode } = options;
     const defaults = { uid, gid, fileMode, directoryMode };
     const keys = new KeyMap(options.prefix);
-    const pendingDeletes = new PendingDeletes(bucket, log, timeout);
+    const pendingDeletes = new PendingDeletes(bucket, log, timeoutSeconds);
     this.services = { options, log, metrics, bucket, keys, reader, pendingDeletes, defaults };
     this.nameLookup = new NameLookup(this.services);
     this.tree = new Tree(this.services, this.nameLookup);

@@ -15,15 +15,15 @@ const DELETE_MAX_KEYS = 1000;
 export class PendingDeletes {
   readonly #bucket: Bucket;
   readonly #log: Logger;
-  readonly #timeout: number;
+  readonly #timeoutSeconds: number;
   readonly #keys = new Map<string, Promise<void>>();
   #closed = false;
 
-  /** @param timeout seconds for one attempt. */
-  constructor(bucket: Bucket, log: Logger, timeout: number) {
+  /** @param timeoutSeconds for one attempt. */
+  constructor(bucket: Bucket, log: Logger, timeoutSeconds: number) {
     this.#bucket = bucket;
     this.#log = log;
-    this.#timeout = timeout;
+    this.#timeoutSeconds = timeoutSeconds;
   }
 
   has(key: string): boolean {
@@ -61,11 +61,14 @@ export class PendingDeletes {
     try {
       const [only] = keys;
       if (only !== undefined && keys.length === 1) {
-        await this.#bucket.remove(only, Deadline.after(this.#timeout));
+        await this.#bucket.remove(only, Deadline.after(this.#timeoutSeconds));
         return true;
       }
       for (let at = 0; at < keys.length; at += DELETE_MAX_KEYS) {
-        await this.#bucket.removeMany(keys.slice(at, at + DELETE_MAX_KEYS), Deadline.after(this.#timeout));
+        await this.#bucket.removeMany(
+          keys.slice(at, at + DELETE_MAX_KEYS),
+          Deadline.after(this.#timeoutSeconds),
+        );
       }
       return true;
     } catch (error) {

@@ -57,7 +57,7 @@ export interface SessionOptions {
    * How long {@link Session.drain} waits for requests to finish, in milliseconds, and then once
    * more after it has aborted them. Default: 5000.
    */
-  readonly drainTimeout?: number;
+  readonly drainTimeoutMs?: number;
   /** Where files are published to queue threads, if there may be such threads. */
   readonly fileTable?: FileTable | undefined;
   /** Counts what this guest does, perhaps together with others. Default: one of its own. */
@@ -115,7 +115,7 @@ export class Session {
 
   readonly #faults: Faults;
   readonly #maxWaiters: number | undefined;
-  readonly #drainTimeout: number;
+  readonly #drainTimeoutMs: number;
   readonly #spare = new Pool<Request>();
   /** Stands for this guest in the contexts of its requests. */
   readonly #guest: object = Object.freeze({});
@@ -150,7 +150,7 @@ export class Session {
       },
     );
     this.#faults = new Faults(this.log);
-    this.#drainTimeout = options.drainTimeout ?? 5000;
+    this.#drainTimeoutMs = options.drainTimeoutMs ?? 5000;
   }
 
   /** Tells when batches have ended that the backend carries out on other threads. */
@@ -627,9 +627,9 @@ export class Session {
    */
   async drain(): Promise<void> {
     this.locks.cancelAll(Errno.EINTR);
-    if (await this.#inFlight.idle(this.#drainTimeout)) return;
+    if (await this.#inFlight.idle(this.#drainTimeoutMs)) return;
     this.#inFlight.each((request) => request.context.abort());
-    if (await this.#inFlight.idle(this.#drainTimeout)) return;
+    if (await this.#inFlight.idle(this.#drainTimeoutMs)) return;
     this.log.warn({ requests: this.#inFlight.size }, 'requests that do not end are answered with EIO');
     this.#inFlight.each((request) => this.#abandon(request));
   }
@@ -642,7 +642,7 @@ export class Session {
   async quiesce(): Promise<number> {
     this.submit();
     for (const isLast of [false, true]) {
-      const end = performance.now() + this.#drainTimeout;
+      const end = performance.now() + this.#drainTimeoutMs;
       while (this.#inFlight.others > 0 || this.gathering.outstanding > 0) {
         if (performance.now() > end) break;
         await new Promise((resolve) => setTimeout(resolve, 1));

@@ -1,14 +1,13 @@
 import type { Fd } from './fd.js';
 import { constants, fstatSync, openSync } from 'node:fs';
 import { result } from '../calls/libc.js';
+import { EAGAIN, EINTR } from '../calls/negative-errno.js';
 import { native } from '../calls/libc-functions.js';
 import { NativeMemory } from '../memory/native-memory.js';
 
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const POLLOUT = 4;
-const EAGAIN = 11;
-const EINTR = 4;
 
 /**
  * Bytes written at a time. A pipe that is ready takes as many at once, pipe(7), PIPE_BUF.
@@ -93,7 +92,7 @@ export class Output {
     const poll = this.#scratch.u32;
     poll[CHUNK / 4] = this.#fd;
     poll[CHUNK / 4 + 1] = POLLOUT;
-    if (native.poll(this.#scratch.address + CHUNK, 1, 0) !== 1) return -EAGAIN;
+    if (native.poll(this.#scratch.address + CHUNK, 1, 0) !== 1) return EAGAIN;
     return result(native.write(this.#fd, at, count));
   }
 
@@ -111,10 +110,10 @@ export class Output {
       this.#scratch.u8.set(first.subarray(0, count));
       const written = this.#writeNow(this.#scratch.address, count);
       if (written > 0) this.#took(written);
-      else if (written === -EAGAIN) {
+      else if (written === EAGAIN) {
         this.#later();
         return;
-      } else if (written !== -EINTR) {
+      } else if (written !== EINTR) {
         this.#lose();
         return;
       }

@@ -196,7 +196,7 @@ describe('a request that takes time', () => {
   it('is aborted by a drain after its time, and answered with EIO where even that does not end it', async () => {
     const slow = new Slow();
     const { guest, log } = await engine(slow);
-    const { client, session } = guest({ drainTimeout: 20 });
+    const { client, session } = guest({ drainTimeoutMs: 20 });
     await client.init();
     const aborted = client.lookup(ROOT, 'slow');
     await session.drain();

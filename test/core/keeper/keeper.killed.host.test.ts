@@ -12,6 +12,9 @@ import {
   upgrade,
 } from '../../support/keepers.js';
 
+/** How often an engine is killed under work; VIRTIOFS_KIT_ENGINES=200 for a long run. */
+const KILLS = Number(process.env['VIRTIOFS_KIT_ENGINES'] ?? 6);
+
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 
 test('a guest goes on with its files, listings and locks when its engine is killed', async (t) => {
@@ -92,7 +95,7 @@ test('requests are carried out once, however often the engine is killed', async 
     }
   };
   const working = Promise.all([append(), append(), append(), change('x'), change('y'), change('z')]);
-  for (let times = 0; times < 12; times++) {
+  for (let times = 0; times < KILLS; times++) {
     await killEngine(running);
     await new Promise((resolve) => setTimeout(resolve, 600 + Math.random() * 300));
   }

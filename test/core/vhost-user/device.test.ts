@@ -202,7 +202,7 @@ test('GET_VRING_BASE waits for the requests in flight, and the queue goes on fro
 });
 
 test('a stop gives up on requests that never end, and their late answers go nowhere', async (t) => {
-  const echo = EchoServer.start(t, { drainTimeout: 50 });
+  const echo = EchoServer.start(t, { drainTimeoutMs: 50 });
   const frontEnd = await echo.connect(t);
   echo.session.stuck = true;
   void frontEnd.request(1, [Uint8Array.of(HOLD)], [1]).catch(() => undefined);

@@ -104,7 +104,7 @@ test('closing the server ends its connections and removes its socket', async (t)
 });
 
 test('requests under way are rejected when the daemon goes away', async (t) => {
-  const echo = EchoServer.start(t, { drainTimeout: 10 });
+  const echo = EchoServer.start(t, { drainTimeoutMs: 10 });
   const frontEnd = await echo.connect(t);
   echo.session.stuck = true;
   const replies = Promise.allSettled(

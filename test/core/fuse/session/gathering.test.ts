@@ -392,7 +392,7 @@ test('a guest that starts anew gets no answer to what it had asked for, and its 
 test('what does not end is answered with EIO by a drain, and harmless when it does end', async () => {
   const tiny = new GatheringBackend();
   const { guest, log } = await engine(tiny);
-  const { client, loopback, session } = guest({ drainTimeout: 10 });
+  const { client, loopback, session } = guest({ drainTimeoutMs: 10 });
   await client.init();
   const { entry, open } = await client.create(ROOT, 'file');
   tiny.runsLater = true;
