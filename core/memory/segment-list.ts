@@ -149,7 +149,7 @@ export class SegmentList implements GuestBuffer {
     if (!(start >= 0 && start + count <= target.length)) throw new RangeError('target too short');
     while (count > 0) {
       const index = this.#find(offset);
-      const address = this.#addressOf(offset, index);
+      const address = this.#addresses[index]! + offset - this.#starts[index]!;
       const window = this.#windowAt(address);
       const bytes = Math.min(count, this.#starts[index + 1]! - offset, window.end - address);
       copy(target, start, window.u8, address - window.start, bytes);
@@ -168,7 +168,7 @@ export class SegmentList implements GuestBuffer {
     if (!(start >= 0 && start + count <= source.length)) throw new RangeError('source too short');
     while (count > 0) {
       const index = this.#find(offset);
-      const address = this.#addressOf(offset, index);
+      const address = this.#addresses[index]! + offset - this.#starts[index]!;
       const window = this.#windowAt(address);
       const bytes = Math.min(count, this.#starts[index + 1]! - offset, window.end - address);
       copy(window.u8, address - window.start, source, start, bytes);
@@ -186,9 +186,14 @@ export class SegmentList implements GuestBuffer {
     this.#check(offset, count * 4);
     if (!(start >= 0 && start + count <= target.length)) throw new RangeError('target too short');
     if (count === 0) return;
-    const from = this.#wordIndex(offset, count);
-    if (from >= 0) {
-      const words = this.#window.u32;
+    const index = this.#find(offset);
+    const address = this.#addresses[index]! + offset - this.#starts[index]!;
+    const window = this.#windowAt(address);
+    const at = address - window.start;
+    const end = offset + count * 4;
+    if ((at & 3) === 0 && end <= this.#starts[index + 1]! && at + count * 4 <= window.end - window.start) {
+      const words = window.u32;
+      const from = at >>> 2;
       for (let i = 0; i < count; i++) target[start + i] = words[from + i]!;
     } else {
       const bytes = new Uint8Array(target.buffer, target.byteOffset + start * 4, count * 4);
@@ -196,14 +201,22 @@ export class SegmentList implements GuestBuffer {
     }
   }
 
-  /** As {@link copyIn}, by 32-bit words. */
+  /**
+   * As {@link copyIn}, by 32-bit words. Where the words lie is found here once more, because a
+   * method for both costs a LOOKUP 12 % and a GETATTR 6 %.
+   */
   copyWordsIn(offset: number, source: Uint32Array, start: number, count: number): void {
     this.#check(offset, count * 4);
     if (!(start >= 0 && start + count <= source.length)) throw new RangeError('source too short');
     if (count === 0) return;
-    const to = this.#wordIndex(offset, count);
-    if (to >= 0) {
-      const words = this.#window.u32;
+    const index = this.#find(offset);
+    const address = this.#addresses[index]! + offset - this.#starts[index]!;
+    const window = this.#windowAt(address);
+    const at = address - window.start;
+    const end = offset + count * 4;
+    if ((at & 3) === 0 && end <= this.#starts[index + 1]! && at + count * 4 <= window.end - window.start) {
+      const words = window.u32;
+      const to = at >>> 2;
       for (let i = 0; i < count; i++) words[to + i] = source[start + i]!;
     } else {
       const bytes = new Uint8Array(source.buffer, source.byteOffset + start * 4, count * 4);
@@ -223,7 +236,7 @@ export class SegmentList implements GuestBuffer {
     this.#check(at, length);
     while (length > 0) {
       const index = this.#find(at);
-      const address = this.#addressOf(at, index);
+      const address = this.#addresses[index]! + at - this.#starts[index]!;
       const window = this.#windowAt(address);
       const bytes = Math.min(length, this.#starts[index + 1]! - at, window.end - address);
       window.u8.fill(0, address - window.start, address - window.start + bytes);
@@ -289,7 +302,7 @@ export class SegmentList implements GuestBuffer {
     const arrays: Uint8Array[] = [];
     while (start < end) {
       const index = this.#find(start);
-      const address = this.#addressOf(start, index);
+      const address = this.#addresses[index]! + start - this.#starts[index]!;
       const window = this.#windowAt(address);
       const bytes = Math.min(end - start, this.#starts[index + 1]! - start, window.end - address);
       arrays.push(window.u8.subarray(address - window.start, address - window.start + bytes));
@@ -317,22 +330,6 @@ export class SegmentList implements GuestBuffer {
     while (offset >= starts[index + 1]!) index += 1;
     this.#cursor = index;
     return index;
-  }
-
-  /**
-   * Where `count` 32-bit words from `offset` on lie in the window of the first one, which becomes
-   * the window used last. -1 if they are not aligned there, or go on elsewhere.
-   */
-  #wordIndex(offset: number, count: number): number {
-    const index = this.#find(offset);
-    const address = this.#addressOf(offset, index);
-    const window = this.#windowAt(address);
-    const at = address - window.start;
-    const isWhole =
-      (at & 3) === 0 &&
-      offset + count * 4 <= this.#starts[index + 1]! &&
-      at + count * 4 <= window.end - window.start;
-    return isWhole ? at >>> 2 : -1;
   }
 
   #windowAt(address: number): Window {
