@@ -19,6 +19,8 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   serve: async ({ program, registry, backend }) =>
     (await import('./commands/serve.js')).addServe(program, registry, backend),
   upgrade: async ({ program }) => (await import('./commands/upgrade.js')).addUpgrade(program),
+  status: async ({ program }) => (await import('./commands/status.js')).addStatus(program),
+  top: async ({ program }) => (await import('./commands/status.js')).addTop(program),
   guest: async ({ program, backend }) => (await import('./commands/guest.js')).addGuest(program, backend),
   mount: async ({ program, backend }) => (await import('./commands/mount.js')).addMount(program, backend),
   sandbox: async ({ program, registry }) =>

@@ -50,6 +50,7 @@ export class ControlSocket {
   }
 
   async #run({ backend, command, options }: CommandRequest): Promise<readonly string[]> {
+    if (backend === DAEMON_ITSELF) return this.#runOwn(command);
     const { run, options: schema } = await findDaemonCommand(this.#registry, backend, command);
     return run(check(schema, options, '', flagOf), {
       log: this.#log,
@@ -57,7 +58,16 @@ export class ControlSocket {
       stop: (socket) => this.#daemon.remove(socket),
     });
   }
+
+  /** Runs a command of the daemon itself: `status` gives one line of JSON. */
+  async #runOwn(command: string): Promise<readonly string[]> {
+    if (command !== 'status') throw new UsageError(`${command}: no such command of a daemon`);
+    return [JSON.stringify(await this.#daemon.status())];
+  }
 }
+
+/** Stands in a request in the place of a backend, for what is asked of the daemon itself. */
+export const DAEMON_ITSELF = 'daemon';
 
 /** A command that is asked for at a control socket. @throws UsageError if there is none. */
 async function findDaemonCommand(

@@ -29,6 +29,7 @@ import {
 import { type Fd, OwnedFd } from '../system/index.js';
 import { dup } from '../system/calls/files.js';
 import type { DaemonFigures } from '../monitoring/index.js';
+import { statusOf, type DaemonStatus } from '../monitoring/status.js';
 import { QueueThreads } from '../queue-threads/index.js';
 import {
   type DeviceSession,
@@ -47,7 +48,7 @@ import {
   type OpenExportOptions,
 } from './open-export.js';
 import { makeJournalMemory, noJournal, withJournalMemory } from './journal-memory.js';
-import { figuresOf, type FigureSource } from './figures.js';
+import { detailsOf, figuresOf, type FigureSource } from './figures.js';
 import { limited } from './rate-limited-log.js';
 import { check } from './option-descriptions.js';
 import { suggestion } from './suggestion.js';
@@ -191,13 +192,23 @@ export class Daemon {
 
   /** What there is to see now. Never rejects: a backend that cannot tell counts as down. */
   async figures(): Promise<DaemonFigures> {
+    return { started: this.#started, exports: await this.#ofEach(figuresOf) };
+  }
+
+  /** The same, with each guest and each lock that is waited for. Never rejects. */
+  async status(): Promise<DaemonStatus> {
+    return statusOf({ started: this.#started }, await this.#ofEach(detailsOf));
+  }
+
+  #ofEach<T>(of: (server: VhostUserServer, served: FigureSource, log: Logger) => Promise<T>): Promise<T[]> {
     const all = [...this.#served];
-    const exports = all.map(([server, served]) => {
-      const { tag, socket } = served;
-      const isOnly = all.filter(([, other]) => other.tag === tag).length === 1;
-      return figuresOf(server, { ...served, tag: isOnly ? tag : `${tag} ${socket}` }, this.#log);
-    });
-    return { started: this.#started, exports: await Promise.all(exports) };
+    return Promise.all(
+      all.map(([server, served]) => {
+        const { tag, socket } = served;
+        const isOnly = all.filter(([, other]) => other.tag === tag).length === 1;
+        return of(server, { ...served, tag: isOnly ? tag : `${tag} ${socket}` }, this.#log);
+      }),
+    );
   }
 
   /**

@@ -1,7 +1,8 @@
-import type { Backend, Health, Logger, Metric } from '../backend/index.js';
+import { DAEMON, type Backend, type Health, type Logger, type Metric } from '../backend/index.js';
 import { type Counters, Session } from '../fuse/index.js';
 import type { ExportFigures } from '../monitoring/index.js';
-import type { Export } from '../state/index.js';
+import { LOCK_WAITS_MAX, type ExportDetails, type GuestStatus, type LockWait } from '../monitoring/status.js';
+import { LockType, type Export, type Slot, type WaitingLock } from '../state/index.js';
 import type { VhostUserServer } from '../vhost-user/index.js';
 
 /** What a server serves, and what its guests have done. */
@@ -14,8 +15,8 @@ export interface FigureSource {
   readonly counters: Counters;
 }
 
-/** Milliseconds that a backend may take to say how it is. */
-const HEALTH_TIMEOUT_MS = 2000;
+/** Milliseconds that a backend may take to say how it is, or what a file is. */
+const ANSWER_TIMEOUT_MS = 2000;
 
 /** What there is to see of a server now. Never rejects. */
 export async function figuresOf(
@@ -46,15 +47,78 @@ export async function figuresOf(
   };
 }
 
-async function healthOf(backend: Backend): Promise<Health> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<Health>((resolve) => {
-    timer = setTimeout(() => resolve({ ok: false, detail: 'it does not say how it is' }), HEALTH_TIMEOUT_MS);
-  });
+/** What `virtiofs-kit status` shows of a server now. Never rejects. */
+export async function detailsOf(
+  server: VhostUserServer,
+  source: FigureSource,
+  log: Logger,
+): Promise<ExportDetails> {
+  const { export: shared } = source;
+  const waiting = shared.locks.waiting(LOCK_WAITS_MAX);
+  const [figures, lockWaits] = await Promise.all([
+    figuresOf(server, source, log),
+    Promise.all(waiting.map((wait) => lockWaitOf(shared, wait))),
+  ]);
+  const guests = server.sessions.filter((session) => session instanceof Session).map(guestOf);
+  return { figures, guests, lockWaits };
+}
+
+function guestOf({ negotiated, handles, inFlight, locks }: Session): GuestStatus {
+  return {
+    id: locks.id,
+    isMounted: negotiated !== undefined,
+    handles: handles.size,
+    inFlight,
+    locks: locks.counts.locks,
+    waitingLocks: locks.counts.waiters,
+  };
+}
+
+async function lockWaitOf(shared: Export, wait: WaitingLock<Slot>): Promise<LockWait> {
+  const { node, kind, type, start, end, session, pid, heldBySession, heldByPid } = wait;
+  const ino = await inodeOf(shared, node);
+  return {
+    ...(ino !== undefined && { ino }),
+    kind,
+    wanted: type === LockType.WRITE ? 'write' : 'read',
+    start: `${start}`,
+    end: `${end}`,
+    guest: session,
+    pid,
+    heldByGuest: heldBySession,
+    heldByPid,
+  };
+}
+
+/** A file's inode number as its guests see it, if the backend tells it in time. */
+async function inodeOf({ backend, nodes }: Export, slot: Slot): Promise<string | undefined> {
+  const id = (BigInt(nodes.idHigh(slot)) << 32n) | BigInt(nodes.idLow(slot) >>> 0);
+  const node = nodes.node(slot);
   try {
-    return await Promise.race([backend.health?.() ?? { ok: true }, late]);
+    const told = await inTime(async () => backend.getattr(node, undefined, DAEMON), undefined);
+    return told === undefined ? undefined : `${told.ino ?? BigInt.asUintN(64, id)}`;
+  } catch {
+    return undefined;
+  }
+}
+
+async function healthOf(backend: Backend): Promise<Health> {
+  const late: Health = { ok: false, detail: 'it does not say how it is' };
+  try {
+    return await inTime<Health>(async () => backend.health?.() ?? { ok: true }, late);
   } catch (error) {
     return { ok: false, detail: String(error) };
+  }
+}
+
+/** What a backend answers within {@link ANSWER_TIMEOUT_MS}, else `late`. Rejects as it does. */
+async function inTime<T>(ask: () => Promise<T>, late: T): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const over = new Promise<T>((resolve) => {
+    timer = setTimeout(() => resolve(late), ANSWER_TIMEOUT_MS);
+  });
+  try {
+    return await Promise.race([ask(), over]);
   } finally {
     clearTimeout(timer);
   }

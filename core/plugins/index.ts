@@ -30,7 +30,7 @@ export {
 export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config-schema.js';
 export { confine, mustBeConfined, programFolders, type Confined, type Confinement } from './confine.js';
 export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
-export { askDaemon, ControlSocket } from './control-socket.js';
+export { askDaemon, ControlSocket, DAEMON_ITSELF } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './service-container.js';
 export { groupId, Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
 export { inlineMore } from './v8-inlining.js';

@@ -8,5 +8,11 @@
 export { LockSession } from './session.js';
 export * from './limits.js';
 export * from './saved-locks.js';
-export { LockTable, type LockChange, type LockObserver, type LockTableOptions } from './table.js';
+export {
+  LockTable,
+  type LockChange,
+  type LockObserver,
+  type LockTableOptions,
+  type WaitingLock,
+} from './table.js';
 export * from './request.js';

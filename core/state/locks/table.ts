@@ -41,6 +41,20 @@ export interface LockObserver<N> {
   changed(kind: 'posix' | 'flock', node: N, change: LockChange<N>): void;
 }
 
+/** A parked request, and one owner whose lock is in its way. */
+export interface WaitingLock<N> {
+  readonly node: N;
+  readonly kind: 'posix' | 'flock';
+  readonly type: number;
+  readonly start: bigint;
+  readonly end: bigint;
+  /** The session that waits, and the process in its guest. */
+  readonly session: number;
+  readonly pid: number;
+  readonly heldBySession: number;
+  readonly heldByPid: number;
+}
+
 /** What a session keeps for the table. */
 export interface SessionRecord<N> {
   readonly id: number;
@@ -218,6 +232,30 @@ export class LockTable<N> {
   /** The files on which there are locks or parked requests. */
   files(): Iterable<FileLocks<N>> {
     return this.#files.values();
+  }
+
+  /** The parked requests, those on one file in order of arrival. @param most how many of them. */
+  waiting(most: number): readonly WaitingLock<N>[] {
+    const found: WaitingLock<N>[] = [];
+    for (const { node, posix, flock, waiters } of this.#files.values()) {
+      for (const { claim, blocker } of waiters) {
+        if (found.length === most) return found;
+        const { kind, owner, type, start, end, pid } = claim;
+        const held = kind === 'posix' ? posix.get(blocker) : flock.get(blocker);
+        found.push({
+          node,
+          kind,
+          type,
+          start,
+          end,
+          session: owner.session,
+          pid,
+          heldBySession: blocker.session,
+          heldByPid: held?.pid ?? 0,
+        });
+      }
+    }
+    return found;
   }
 
   /** The record of a session, made if it is new. */

@@ -345,3 +345,41 @@ test("a daemon's volumes answer at its control socket", async () => {
   }
   assert.equal((await daemon.result).code, 0);
 });
+
+test('status and top show a daemon that serves, and say what is wrong with their words', async () => {
+  const socket = join(folder, 'shown.sock');
+  const control = join(folder, 'shown.control');
+  const daemon = start(
+    'serve',
+    '--socket-path',
+    socket,
+    '--tag',
+    'shown',
+    '--backend',
+    'memfs',
+    '--control',
+    control,
+  );
+  try {
+    await listening(daemon, control);
+    const { code, stdout } = await run('status', control);
+    assert.equal(code, 0);
+    assert.match(stdout, new RegExp(`^process ${daemon.pid}, up `));
+    assert.match(stdout, /^shown +memfs +0 /m);
+    const told = JSON.parse((await run('status', control, '--json')).stdout) as {
+      exports: { tag: string }[];
+    };
+    assert.equal(told.exports[0]!.tag, 'shown');
+    const looks = await run('top', control, '--interval', '0.1', '--count', '2');
+    assert.equal(looks.code, 0);
+    assert.equal(looks.stdout.match(/^process /gm)?.length, 2);
+    assert.match(await mistake('top', control, '--interval', '0'), /^--interval 0: must be 0.1 to 3600$/);
+    assert.match(await mistake('top', control, '--count', 'x'), /^--count x: must be 1 to /);
+  } finally {
+    daemon.kill();
+    await daemon.result;
+  }
+  assert.match(await mistake('status', control), /no daemon listens there; start it with serve --control/);
+  assert.match(await mistake('status'), /missing required argument/);
+  assert.match(await mistake('status', control, '--jsn'), /did you mean --json\?$/);
+});

@@ -1,0 +1,259 @@
+import { LATENCY_BOUNDS_US, LATENCY_BUCKETS } from '../fuse/index.js';
+import type { DaemonStatus, ExportStatus, LockWait } from './status.js';
+
+/** Rows of opcodes in {@link topText}. */
+const MOST_OPCODES = 12;
+
+/** What a daemon has done since its start, and what there is now: lines for a terminal. */
+export function statusText(status: DaemonStatus): string[] {
+  const { exports } = status;
+  const lines = [
+    ...processLines(status),
+    '',
+    ...table([
+      ['export', 'backend', 'guests', 'files', 'open', 'in flight', 'locks', 'waiting', 'requests', 'failed'],
+      ...exports.map((one) => [
+        one.tag,
+        one.backend,
+        `${one.guests.length}`,
+        whole(one.nodes),
+        whole(one.handles),
+        whole(one.inFlight),
+        whole(one.locks),
+        whole(one.waitingLocks),
+        whole(total(one.requests)),
+        whole(total(one.failures)),
+      ]),
+    ]),
+  ];
+  for (const one of exports) lines.push(...details(one));
+  return lines;
+}
+
+/**
+ * What happened between two looks, in numbers a second: lines for a terminal, busiest first.
+ * @param before the look before, of the same process.
+ */
+export function topText(before: DaemonStatus, now: DaemonStatus): string[] {
+  const seconds = Math.max(now.time - before.time, 1e-3);
+  const rates = now.exports.map((one) => rateOf(before, one, seconds));
+  rates.sort((a, b) => b.requests - a.requests);
+  const cpu = ((now.cpuSeconds - before.cpuSeconds) / seconds) * 100;
+  const lines = [
+    ...processLines(now, `${cpu.toFixed(0)}% CPU`),
+    '',
+    ...table([
+      [
+        'export',
+        'guests',
+        'requests/s',
+        'read',
+        'written',
+        'half within',
+        '99% within',
+        'errors/s',
+        'in flight',
+      ],
+      ...rates.map(({ one, requests, failures, readBytes, writtenBytes, buckets }) => [
+        one.tag,
+        `${one.guests.length}`,
+        whole(requests),
+        `${bytes(readBytes)}/s`,
+        `${bytes(writtenBytes)}/s`,
+        quantile(buckets, 0.5),
+        quantile(buckets, 0.99),
+        whole(failures),
+        whole(one.inFlight),
+      ]),
+    ]),
+    '',
+    ...table([['opcode', 'requests/s', 'average', '99% within'], ...opcodeRows(before, now, seconds)]),
+  ];
+  for (const one of now.exports) lines.push(...troubles(one));
+  return lines;
+}
+
+interface Rate {
+  readonly one: ExportStatus;
+  readonly requests: number;
+  readonly failures: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  /** Timed requests by bucket, of all opcodes. */
+  readonly buckets: readonly number[];
+}
+
+function rateOf(before: DaemonStatus, one: ExportStatus, seconds: number): Rate {
+  const old = before.exports.find(({ tag }) => tag === one.tag);
+  const rate = (of: (status: ExportStatus) => number): number =>
+    (of(one) - (old === undefined ? 0 : of(old))) / seconds;
+  const all = Object.keys(one.latencies).map((opcode) => latencyOf(old, one, opcode).buckets);
+  return {
+    one,
+    requests: rate(({ requests }) => total(requests)),
+    failures: rate(({ failures }) => total(failures)),
+    readBytes: rate(({ readBytes }) => readBytes),
+    writtenBytes: rate(({ writtenBytes }) => writtenBytes),
+    buckets: sumOf(all),
+  };
+}
+
+type Latency = ExportStatus['latencies'][string];
+
+/** What was timed of an opcode since the look before. */
+function latencyOf(old: ExportStatus | undefined, one: ExportStatus, opcode: string): Latency {
+  const now = one.latencies[opcode];
+  const then = old?.latencies[opcode];
+  if (now === undefined) return { sumUs: 0, buckets: [] };
+  if (then === undefined) return now;
+  return {
+    sumUs: now.sumUs - then.sumUs,
+    buckets: now.buckets.map((value, index) => value - (then.buckets[index] ?? 0)),
+  };
+}
+
+function requestsOf({ exports }: DaemonStatus, opcode: string): number {
+  return exports.reduce((all, { requests }) => all + (requests[opcode] ?? 0), 0);
+}
+
+function opcodeRows(before: DaemonStatus, now: DaemonStatus, seconds: number): string[][] {
+  const opcodes = [...new Set(now.exports.flatMap(({ requests }) => Object.keys(requests)))];
+  return opcodes
+    .map((opcode) => ({ opcode, rate: (requestsOf(now, opcode) - requestsOf(before, opcode)) / seconds }))
+    .filter(({ rate }) => rate > 0)
+    .toSorted((a, b) => b.rate - a.rate)
+    .slice(0, MOST_OPCODES)
+    .map(({ opcode, rate }) => {
+      const parts = now.exports.map((one) =>
+        latencyOf(
+          before.exports.find(({ tag }) => tag === one.tag),
+          one,
+          opcode,
+        ),
+      );
+      const buckets = sumOf(parts.map((part) => part.buckets));
+      const timed = buckets.reduce((all, each) => all + each, 0);
+      const sumUs = parts.reduce((all, part) => all + part.sumUs, 0);
+      return [opcode, whole(rate), timed === 0 ? '-' : duration(sumUs / timed), quantile(buckets, 0.99)];
+    });
+}
+
+function processLines(
+  { pid, time, started, residentBytes, heapUsedBytes }: DaemonStatus,
+  extra = '',
+): string[] {
+  const words = [
+    `process ${pid}`,
+    `up ${age(time - started)}`,
+    `${bytes(residentBytes)} resident (heap ${bytes(heapUsedBytes)})`,
+    ...(extra === '' ? [] : [extra]),
+  ];
+  return [words.join(', ')];
+}
+
+/** One export: who uses it, what went wrong, what its backend says. */
+function details(one: ExportStatus): string[] {
+  const lines = ['', `${one.tag} (${one.backend})${one.isUp ? '' : ': DOWN'}`];
+  if (one.detail !== '') lines.push(`  ${one.detail}`);
+  for (const { id, isMounted, handles, inFlight, locks, waitingLocks } of one.guests) {
+    const state = isMounted ? 'mounted' : 'connected, not mounted';
+    lines.push(
+      `  guest ${id}: ${state}, ${handles} open, ${inFlight} in flight, ${locks} locks, ${waitingLocks} waiting`,
+    );
+  }
+  const errors = Object.entries(one.errors).toSorted(([, a], [, b]) => b - a);
+  if (errors.length > 0)
+    lines.push(`  errors: ${errors.map(([name, value]) => `${name} ${whole(value)}`).join(', ')}`);
+  if (one.readBytes + one.writtenBytes > 0)
+    lines.push(`  content: ${bytes(one.readBytes)} read, ${bytes(one.writtenBytes)} written`);
+  for (const { name, value } of one.figures) lines.push(`  ${name}: ${value.toLocaleString('en')}`);
+  lines.push(...one.lockWaits.map(waitLine));
+  return lines;
+}
+
+/** What somebody should look at. */
+function troubles(one: ExportStatus): string[] {
+  const lines: string[] = [];
+  if (!one.isUp) lines.push(`${one.tag}: DOWN${one.detail === '' ? '' : `: ${one.detail}`}`);
+  lines.push(...one.lockWaits.map((wait) => `${one.tag}:${waitLine(wait)}`));
+  return lines.length === 0 ? [] : ['', ...lines];
+}
+
+function waitLine({ ino, kind, wanted, start, end, guest, pid, heldByGuest, heldByPid }: LockWait): string {
+  const file = ino === undefined ? 'a file' : `inode ${ino}`;
+  const range = kind === 'flock' ? 'flock' : `bytes ${start} to ${end}`;
+  return (
+    `  guest ${guest}, process ${pid} waits for a ${wanted} lock on ${file} (${range}); ` +
+    `guest ${heldByGuest}, process ${heldByPid} has one`
+  );
+}
+
+/** Columns side by side: the first to the left, the others to the right. */
+function table(rows: readonly (readonly string[])[]): string[] {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  return rows.map((row) =>
+    row
+      .map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)))
+      .join('  ')
+      .trimEnd(),
+  );
+}
+
+function total(counts: Readonly<Record<string, number>>): number {
+  return Object.values(counts).reduce((all, each) => all + each, 0);
+}
+
+function sumOf(all: readonly (readonly number[])[]): number[] {
+  const length = Math.max(0, ...all.map((each) => each.length));
+  return Array.from({ length }, (_, index) => all.reduce((sum, each) => sum + (each[index] ?? 0), 0));
+}
+
+/** The bound within which a share of the timed requests were answered. */
+function quantile(buckets: readonly number[], share: number): string {
+  const timed = buckets.reduce((all, each) => all + each, 0);
+  if (timed === 0) return '-';
+  let seen = 0;
+  for (let bucket = 0; bucket < LATENCY_BUCKETS - 1; bucket++) {
+    seen += buckets[bucket] ?? 0;
+    if (seen >= timed * share) return duration(LATENCY_BOUNDS_US[bucket]!);
+  }
+  return `> ${duration(LATENCY_BOUNDS_US.at(-1)!)}`;
+}
+
+function duration(microseconds: number): string {
+  if (microseconds < 1000) return `${microseconds < 10 ? round(microseconds) : Math.round(microseconds)} µs`;
+  if (microseconds < 1e6) return `${round(microseconds / 1000)} ms`;
+  return `${round(microseconds / 1e6)} s`;
+}
+
+function round(value: number): string {
+  return `${Math.round(value * 10) / 10}`;
+}
+
+function whole(value: number): string {
+  return value > 0 && value < 10 && !Number.isInteger(value)
+    ? value.toFixed(1)
+    : Math.round(value).toLocaleString('en');
+}
+
+function bytes(value: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  return `${unit === 0 || value >= 100 ? Math.round(value) : round(value)} ${units[unit]!}`;
+}
+
+function age(seconds: number): string {
+  const all = Math.max(0, Math.floor(seconds));
+  const [days, hours, minutes] = [
+    Math.floor(all / 86_400),
+    Math.floor(all / 3600) % 24,
+    Math.floor(all / 60) % 60,
+  ];
+  if (days > 0) return `${days} d ${hours} h`;
+  if (hours > 0) return `${hours} h ${minutes} min`;
+  return minutes > 0 ? `${minutes} min ${all % 60} s` : `${all} s`;
+}

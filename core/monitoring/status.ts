@@ -1,0 +1,150 @@
+import { z } from 'zod';
+import { LATENCY_BUCKETS, type Counters } from '../fuse/index.js';
+import type { DaemonFigures, ExportFigures } from './figures.js';
+import { errorName, opcodeName } from './names.js';
+
+const count = z.number().nonnegative();
+const counts = z.record(z.string(), count);
+
+const guestSchema = z.object({
+  /** The number of its session; lock requests name their guest by it. */
+  id: count,
+  isMounted: z.boolean(),
+  handles: count,
+  inFlight: count,
+  locks: count,
+  waitingLocks: count,
+});
+
+const lockWaitSchema = z.object({
+  /** The file's inode number; undefined where the backend does not tell it in time. */
+  ino: z.string().optional(),
+  kind: z.enum(['posix', 'flock']),
+  wanted: z.enum(['read', 'write']),
+  /** First and last byte. */
+  start: z.string(),
+  end: z.string(),
+  /** The waiting guest, and the process in it. */
+  guest: count,
+  pid: count,
+  /** Who has a lock that is in the way. */
+  heldByGuest: count,
+  heldByPid: count,
+});
+
+const exportSchema = z.object({
+  tag: z.string(),
+  backend: z.string(),
+  isUp: z.boolean(),
+  detail: z.string(),
+  nodes: count,
+  handles: count,
+  inFlight: count,
+  locks: count,
+  waitingLocks: count,
+  listingBytes: count,
+  guests: z.array(guestSchema),
+  /** At most {@link LOCK_WAITS_MAX}. */
+  lockWaits: z.array(lockWaitSchema),
+  /** By opcode, since the start. */
+  requests: counts,
+  failures: counts,
+  /** By the name of the error. */
+  errors: counts,
+  readBytes: count,
+  writtenBytes: count,
+  /** Timed requests by opcode: microseconds in all, and one count for each bucket. */
+  latencies: z.record(z.string(), z.object({ sumUs: count, buckets: z.array(count) })),
+  /** The backend's own figures. */
+  figures: z.array(z.object({ name: z.string(), help: z.string(), value: z.number() })),
+});
+
+/** What a daemon answers to `virtiofs-kit status`. A field may be added, none taken away. */
+export const statusSchema = z.object({
+  pid: count,
+  /** Seconds since the epoch. */
+  time: count,
+  started: count,
+  cpuSeconds: count,
+  residentBytes: count,
+  heapUsedBytes: count,
+  exports: z.array(exportSchema),
+});
+
+/** What there is to see of a daemon at one moment, as plain data. */
+export type DaemonStatus = z.output<typeof statusSchema>;
+export type ExportStatus = z.output<typeof exportSchema>;
+export type GuestStatus = z.output<typeof guestSchema>;
+export type LockWait = z.output<typeof lockWaitSchema>;
+
+/** The most waiting lock requests of an export that are told one by one. */
+export const LOCK_WAITS_MAX = 64;
+
+/** What a status says of an export beside the figures that Prometheus has, too. */
+export interface ExportDetails {
+  readonly figures: ExportFigures;
+  readonly guests: readonly GuestStatus[];
+  readonly lockWaits: readonly LockWait[];
+}
+
+/** The status of this process. */
+export function statusOf(
+  { started }: Pick<DaemonFigures, 'started'>,
+  exports: readonly ExportDetails[],
+): DaemonStatus {
+  const { user, system } = process.cpuUsage();
+  const { rss, heapUsed } = process.memoryUsage();
+  return {
+    pid: process.pid,
+    time: Date.now() / 1000,
+    started,
+    cpuSeconds: (user + system) / 1e6,
+    residentBytes: rss,
+    heapUsedBytes: heapUsed,
+    exports: exports.map(exportStatus),
+  };
+}
+
+function exportStatus({ figures, guests, lockWaits }: ExportDetails): ExportStatus {
+  const { counters, metrics } = figures;
+  return {
+    tag: figures.tag,
+    backend: figures.backend,
+    isUp: figures.isUp,
+    detail: figures.detail,
+    nodes: figures.nodes,
+    handles: figures.handles,
+    inFlight: figures.inFlight,
+    locks: figures.locks,
+    waitingLocks: figures.waitingLocks,
+    listingBytes: figures.listingBytes,
+    guests: [...guests],
+    lockWaits: [...lockWaits],
+    requests: named(counters.requests, opcodeName),
+    failures: named(counters.failures, opcodeName),
+    errors: named(counters.errors, errorName),
+    readBytes: counters.bytesRead,
+    writtenBytes: counters.bytesWritten,
+    latencies: latenciesOf(counters),
+    figures: metrics.map(({ name, help, value, labels = {} }) => {
+      const words = Object.entries(labels).map(([key, label]) => `${key}=${label}`);
+      return { name: words.length === 0 ? name : `${name} ${words.join(' ')}`, help, value };
+    }),
+  };
+}
+
+function named(values: Float64Array, nameOf: (index: number) => string): Record<string, number> {
+  const result: Record<string, number> = {};
+  for (const [index, value] of values.entries()) if (value > 0) result[nameOf(index)] = value;
+  return result;
+}
+
+function latenciesOf({ latencies, latencySum }: Counters): ExportStatus['latencies'] {
+  const result: ExportStatus['latencies'] = {};
+  for (const [opcode, sumUs] of latencySum.entries()) {
+    const from = opcode * LATENCY_BUCKETS;
+    const buckets = [...latencies.subarray(from, from + LATENCY_BUCKETS)];
+    if (buckets.some((each) => each > 0)) result[opcodeName(opcode)] = { sumUs, buckets };
+  }
+  return result;
+}
