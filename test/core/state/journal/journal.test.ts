@@ -5,7 +5,7 @@ import { IntentKind, replay } from '../../../../core/state/index.js';
 import type { Guest } from '../../../support/engine.js';
 import { ROOT } from '../../../support/fuse-client.js';
 import { journaled, leftState, livingState, PlainMemory } from '../../../support/journaled.js';
-import { Random, withSeed } from '../../../support/random.js';
+import { Random, repetitions, withSeed } from '../../../support/random.js';
 import { TinyBackend } from '../../../support/tiny-backend.js';
 
 /** Words of a journal that is compacted now and then. */
@@ -84,7 +84,7 @@ describe('a session journal', () => {
         states.push({ directory: nodeid, files: [], listings: [], known: [] });
       }
       const orders = new Set<number>();
-      for (let i = 0; i < 12_000; i++) {
+      for (let i = 0; i < repetitions(12_000) || orders.size < 4; i++) {
         const which = random.below(guests.length);
         await act(guests[which]!, random, states[which]!);
         const isNew = !orders.has(memory.words[2]!);
