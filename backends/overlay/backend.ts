@@ -114,6 +114,7 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
       return run(
         (function* () {
           places = placesOf(yield* decodeState(state, layers));
+          yield* union().layersRestored();
         })(),
       );
     },

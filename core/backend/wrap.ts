@@ -147,7 +147,7 @@ function keep<N extends object, F>(
     if (inner.watchTraces !== undefined) kept.watchTraces = inner.watchTraces.bind(inner);
     if (inner.retrace !== undefined) kept.retrace = inner.retrace.bind(inner);
   }
-  if (!isReplaced('resolve')) kept.migration = inner.migration;
+  if (!isReplaced('resolve') && inner.migration !== undefined) kept.migration = inner.migration;
   // These four may be called before `submit`, and may then do nothing that is not the inner one's.
   if (ACCELERATED.some(isReplaced)) return kept;
   const { submit, backing } = inner;

@@ -27,6 +27,22 @@ const CLAIM_RETRY_MS = 100;
 /** Called at each step after which a crash must do no harm. Crash tests stop the daemon there. */
 export type FaultPoint = (step: string) => void;
 
+/** Where a work area is in the upper's backend. */
+interface WorkPaths {
+  /** Of the upper's root. */
+  readonly upper: readonly string[];
+  /** Of the work area; undefined: hidden in the upper's root. */
+  readonly work: readonly string[] | undefined;
+}
+
+/** The directories of a work area, held. */
+interface Directories {
+  readonly root: object;
+  readonly temporaries: object;
+  readonly index: object;
+  readonly isNew: boolean;
+}
+
 /**
  * A directory in the upper's backend where changes are copiedUpBefore before one rename makes them
  * visible. It also has the index: hard links by which the names of a lower file find the file that
@@ -34,31 +50,15 @@ export type FaultPoint = (step: string) => void;
  */
 export class WorkArea {
   readonly layer: Layer;
-  /** The directory that holds the upper's part of the union's root. */
-  readonly root: object;
   readonly reached: FaultPoint;
-  /** Whether the work area was just created: the upper has not been used before. */
-  readonly isNew: boolean;
-  readonly #hidden: string | undefined;
-  readonly #temporaries: object;
-  readonly #index: object;
+  readonly #paths: WorkPaths;
+  #directories: Directories;
   #next = 0;
 
-  private constructor(
-    layer: Layer,
-    root: object,
-    hidden: string | undefined,
-    temporaries: object,
-    index: object,
-    isNew: boolean,
-    reached: FaultPoint,
-  ) {
+  private constructor(layer: Layer, paths: WorkPaths, directories: Directories, reached: FaultPoint) {
     this.layer = layer;
-    this.root = root;
-    this.#hidden = hidden;
-    this.#temporaries = temporaries;
-    this.#index = index;
-    this.isNew = isNew;
+    this.#paths = paths;
+    this.#directories = directories;
     this.reached = reached;
   }
 
@@ -75,36 +75,43 @@ export class WorkArea {
     workPath: readonly string[] | undefined,
     reached: FaultPoint,
   ): Awaitable<WorkArea> {
-    return run(WorkArea.#open(layer, upperPath, workPath, reached));
+    return run(WorkArea.#open(layer, { upper: upperPath, work: workPath }, reached));
   }
 
-  static *#open(
-    layer: Layer,
-    upperPath: readonly string[],
-    workPath: readonly string[] | undefined,
-    reached: FaultPoint,
-  ): Steps<WorkArea> {
-    const { node: root } = yield* makePath(layer, layer.root, upperPath, 0o755);
-    yield* claim(layer, root);
-    const base = workPath === undefined ? root : layer.root;
-    const { node: work, isNew } = yield* makePath(layer, base, workPath ?? [DEFAULT_WORK], 0o700);
-    if (work !== root) yield* claim(layer, work);
-    const { node: temporaries } = yield* makePath(layer, work, [TEMPORARIES], 0o700);
-    const { node: index } = yield* makePath(layer, work, [INDEX], 0o700);
-    layer.drop(work);
-    const hidden = workPath === undefined ? DEFAULT_WORK : undefined;
-    const area = new WorkArea(layer, root, hidden, temporaries, index, isNew, reached);
-    yield* area.#empty(temporaries);
+  static *#open(layer: Layer, paths: WorkPaths, reached: FaultPoint): Steps<WorkArea> {
+    const area = new WorkArea(layer, paths, yield* openDirectories(layer, paths, true), reached);
+    yield* area.#empty(area.directory);
     return area;
+  }
+
+  /**
+   * Finds its directories anew, after the backend's `restore`: one that keeps its content in memory
+   * has replaced them. They are claimed already.
+   */
+  *reopen(): Steps<void> {
+    const { root, temporaries, index } = this.#directories;
+    this.#directories = yield* openDirectories(this.layer, this.#paths, false);
+    for (const directory of [root, temporaries, index]) this.layer.drop(directory);
+    yield* this.#empty(this.directory);
+  }
+
+  /** The directory that holds the upper's part of the union's root. */
+  get root(): object {
+    return this.#directories.root;
+  }
+
+  /** Whether the work area was just created: the upper has not been used before. */
+  get isNew(): boolean {
+    return this.#directories.isNew;
   }
 
   /** The directory of temporaries. */
   get directory(): object {
-    return this.#temporaries;
+    return this.#directories.temporaries;
   }
 
   isHidden(name: string): boolean {
-    return name === this.#hidden;
+    return this.#paths.work === undefined && name === DEFAULT_WORK;
   }
 
   /** A new name for a temporary. */
@@ -122,13 +129,13 @@ export class WorkArea {
   }
 
   *#findIndexed(identity: string): Steps<object | undefined> {
-    const entry = yield* wait(this.layer.lookup(this.#index, indexName(identity)));
+    const entry = yield* wait(this.layer.lookup(this.#directories.index, indexName(identity)));
     return entry?.node;
   }
 
   /** Whether any file with several names in a lower was copied up. */
   *hasIndexed(): Steps<boolean> {
-    return !(yield* hasNoEntry(this.layer, this.#index));
+    return !(yield* hasNoEntry(this.layer, this.#directories.index));
   }
 
   /** Adds an upper file to the index. */
@@ -136,7 +143,9 @@ export class WorkArea {
     const { backend } = this.layer;
     if (backend.link === undefined) return;
     try {
-      const entry = yield* wait(backend.link(upperNode, this.#index, indexName(identity), DAEMON));
+      const entry = yield* wait(
+        backend.link(upperNode, this.#directories.index, indexName(identity), DAEMON),
+      );
       this.layer.keep(entry);
       this.layer.drop(entry.node);
     } catch (error) {
@@ -146,7 +155,7 @@ export class WorkArea {
 
   *removeIndexed(identity: string): Steps<void> {
     try {
-      yield* wait(this.layer.backend.unlink?.(this.#index, indexName(identity), DAEMON));
+      yield* wait(this.layer.backend.unlink?.(this.#directories.index, indexName(identity), DAEMON));
     } catch (error) {
       if (!(error instanceof FsError) || error.code !== 'ENOENT') throw error;
     }
@@ -156,7 +165,7 @@ export class WorkArea {
   *make<R>(name: string, mode: number, use: (node: object) => Steps<R>): Steps<R> {
     const { backend } = this.layer;
     if (backend.mkdir === undefined) throw FsError.of('EROFS');
-    const { node } = this.layer.keep(yield* wait(backend.mkdir(this.#temporaries, name, mode, DAEMON)));
+    const { node } = this.layer.keep(yield* wait(backend.mkdir(this.directory, name, mode, DAEMON)));
     try {
       return yield* use(node);
     } finally {
@@ -170,14 +179,14 @@ export class WorkArea {
    */
   *discard(parent: object, name: string): Steps<void> {
     const temporary = this.temporary();
-    yield* wait(this.rename(parent, name, this.#temporaries, temporary, 0));
+    yield* wait(this.rename(parent, name, this.directory, temporary, 0));
     this.reached('discard-moved');
     yield* this.remove(temporary);
   }
 
   /** Removes a temporary, with its content if it is a directory. */
   *remove(name: string): Steps<void> {
-    yield* this.#removeTree(this.#temporaries, name);
+    yield* this.#removeTree(this.directory, name);
   }
 
   *#empty(directory: object): Steps<void> {
@@ -208,12 +217,12 @@ export class WorkArea {
     for (const { name } of yield* listAll(this.layer, this.root)) {
       if (!this.isHidden(name)) yield* this.#removeTree(this.root, name);
     }
-    yield* this.#empty(this.#index);
+    yield* this.#empty(this.#directories.index);
   }
 
   /** Removes the work area if it is hidden in the upper's root. It cannot be used afterwards. */
   *destroy(): Steps<void> {
-    if (this.#hidden !== undefined) yield* this.#removeTree(this.root, this.#hidden);
+    if (this.#paths.work === undefined) yield* this.#removeTree(this.root, DEFAULT_WORK);
   }
 
   /** Renames within the upper. */
@@ -227,6 +236,23 @@ export class WorkArea {
   exchange(parent: object, name: string, newParent: object, newName: string): Awaitable<void> {
     return this.rename(parent, name, newParent, newName, RenameFlags.EXCHANGE);
   }
+}
+
+/** Finds or makes a work area's directories. */
+function* openDirectories(
+  layer: Layer,
+  { upper, work: workPath }: WorkPaths,
+  isToBeClaimed: boolean,
+): Steps<Directories> {
+  const { node: root } = yield* makePath(layer, layer.root, upper, 0o755);
+  if (isToBeClaimed) yield* claim(layer, root);
+  const base = workPath === undefined ? root : layer.root;
+  const { node: work, isNew } = yield* makePath(layer, base, workPath ?? [DEFAULT_WORK], 0o700);
+  if (isToBeClaimed && work !== root) yield* claim(layer, work);
+  const { node: temporaries } = yield* makePath(layer, work, [TEMPORARIES], 0o700);
+  const { node: index } = yield* makePath(layer, work, [INDEX], 0o700);
+  layer.drop(work);
+  return { root, temporaries, index, isNew };
 }
 
 /**

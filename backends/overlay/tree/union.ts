@@ -88,6 +88,19 @@ export class Union {
     this.#enter(this.root);
   }
 
+  /** To be called after the layers' `restore`, before the engine knows any node but the root. */
+  *layersRestored(): Steps<void> {
+    const { upper, root } = this;
+    if (upper === undefined) return;
+    yield* upper.work.reopen();
+    if (root.upper === upper.work.root) return;
+    this.#byUpper.delete(root.upper!);
+    upper.layer.hold(upper.work.root);
+    upper.layer.drop(root.upper!);
+    root.upper = upper.work.root;
+    this.#byUpper.set(root.upper, root);
+  }
+
   /** Whether a change of metadata leaves a file's content in the lower. */
   get writesMetacopy(): boolean {
     if (!this.metacopy || this.upper === undefined) return false;
