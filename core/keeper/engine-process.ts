@@ -77,6 +77,7 @@ export class EngineProcess {
   #handOver: { resolve(state: State): void; reject(error: Error): void } | undefined;
   #hasBegun = false;
   #hasEnded = false;
+  #isCutOff = false;
 
   constructor({ command: [program, ...words], inherited }: EngineCommand, log: Log) {
     const [ours, theirs] = UnixConnection.pair();
@@ -109,7 +110,11 @@ export class EngineProcess {
       onMessage: (message, fds) => this.#receive(message, fds),
       onEnd: () => {
         // An engine that does not keep to the form, or is ending.
-        if (!this.#hasEnded) log.debug({ pid: this.pid }, 'the control connection to an engine has ended');
+        if (this.#hasEnded) return;
+        this.#isCutOff = true;
+        log.debug({ pid: this.pid }, 'the control connection to an engine has ended');
+        const timer = setTimeout(() => this.#child.kill('SIGKILL'), END_TIMEOUT_MS);
+        void this.ended.then(() => clearTimeout(timer));
       },
     });
   }
@@ -118,8 +123,9 @@ export class EngineProcess {
     return this.#child.pid ?? 0;
   }
 
-  get hasEnded(): boolean {
-    return this.#hasEnded;
+  /** Whether it has ended, or is about to: a process that is killed closes its connections first. */
+  get isEnding(): boolean {
+    return this.#hasEnded || this.#isCutOff;
   }
 
   /**

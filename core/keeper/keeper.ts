@@ -290,7 +290,7 @@ export class Keeper {
     clearTimeout(timer);
     // One that hands over closes its connections before it ends.
     if (this.#upgrading !== undefined) return;
-    if (!engine.hasEnded && this.#engine === engine) relay.end();
+    if (!engine.isEnding && this.#engine === engine) relay.end();
   }
 
   /** Guests that had begun, and with which no engine goes on. @param kept ids of the others. */

@@ -384,7 +384,7 @@ describe('wrap', () => {
         .filter((name) => !['gatherWrite', 'held', 'adoptNode', 'adoptFile'].includes(name))
         .sort(),
     );
-    const recovery = ['descriptor', 'recover'];
+    const recovery = ['descriptor', 'migration', 'recover'];
     assert.deepEqual(parts(wrap(inner, { read: (next, ...args) => next(...args) })), [...recovery, 'slots']);
     assert.deepEqual(parts(wrap(inner, { getattr: (next, ...args) => next(...args) })), [
       'copyDomain',
