@@ -13,7 +13,7 @@ import { enginesOf, keptPassthrough, killEngine, upgrade } from '../support/keep
 const TIMES = Number(process.env['VIRTIOFS_KIT_ENGINES'] ?? 2);
 
 /** Rounds of work between two of them. */
-const ROUNDS = 3;
+const ROUNDS = 5;
 
 /** How an engine makes room for the next. @returns what was done. */
 const changes: Readonly<Record<string, (daemon: RunningDaemon) => Promise<string>>> = {
