@@ -25,6 +25,7 @@ export const ENAMETOOLONG = -errno.ENAMETOOLONG;
 export const ENOSYS = -errno.ENOSYS;
 export const ENODATA = -errno.ENODATA;
 export const EMSGSIZE = -errno.EMSGSIZE;
+export const ENOTSOCK = -errno.ENOTSOCK;
 export const EOPNOTSUPP = -errno.EOPNOTSUPP;
 export const EADDRINUSE = -errno.EADDRINUSE;
 export const ECONNRESET = -errno.ECONNRESET;

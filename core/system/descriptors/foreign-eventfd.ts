@@ -2,6 +2,7 @@ import type { Fd } from './fd.js';
 import { readlinkSync } from 'node:fs';
 import { libc, result } from '../calls/libc.js';
 import { native } from '../calls/libc-functions.js';
+import { EAGAIN, EINVAL, ENOTSOCK, EOPNOTSUPP } from '../calls/negative-errno.js';
 import { NativeMemory, putLong } from '../memory/native-memory.js';
 import { Region } from '../memory/region.js';
 
@@ -29,10 +30,6 @@ const POLLIN = 1;
 const POLLOUT = 4;
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
-const EAGAIN = 11;
-const EINVAL = 22;
-const ENOTSOCK = 88;
-const EOPNOTSUPP = 95;
 const IOCB_FLAG_RESFD = 1;
 
 /** Byte offsets in `scratch`: the number one, a sink, `struct pollfd`, an iovec for the sink. */
@@ -91,7 +88,7 @@ function setUp(): void {
 export function signalForeign(fd: Fd): number {
   if (sockets.has(fd)) {
     const code = overSocket(fd);
-    if (code !== -ENOTSOCK) return code;
+    if (code !== ENOTSOCK) return code;
     // The number was given to another descriptor.
     sockets.delete(fd);
   }
@@ -102,7 +99,7 @@ export function signalForeign(fd: Fd): number {
   ring[RING_HEAD] = ring[RING_TAIL]!;
   scratch.u32[RESFD] = fd;
   const code = result(aio(SYS_IO_SUBMIT, id, 1, at + LIST));
-  if (code !== -EINVAL) return code;
+  if (code !== EINVAL) return code;
   sockets.add(fd);
   return overSocket(fd);
 }
@@ -115,7 +112,7 @@ function overSocket(fd: Fd): number {
 /** Takes the count of an eventfd: 8, or minus the errno (EAGAIN: it was not signalled). */
 export function drainForeign(fd: Fd): number {
   const code = result(preadv2(fd, at + IOVEC, 1, -1, RWF_NOWAIT));
-  if (code !== -EOPNOTSUPP) return code;
+  if (code !== EOPNOTSUPP) return code;
   // Linux before 5.8.
   return ifReady(fd, POLLIN, () => read(fd, at + SINK, 8));
 }
@@ -131,7 +128,7 @@ export function endForeignSignals(): void {
 function ifReady(fd: Fd, event: number, call: () => number): number {
   scratch.u32[POLLFD >> 2] = fd;
   scratch.u32[(POLLFD >> 2) + 1] = event;
-  return poll(at + POLLFD, 1, 0) === 1 ? result(call()) : -EAGAIN;
+  return poll(at + POLLFD, 1, 0) === 1 ? result(call()) : EAGAIN;
 }
 
 /**
