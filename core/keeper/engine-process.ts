@@ -123,7 +123,7 @@ export class EngineProcess {
     return this.#child.pid ?? 0;
   }
 
-  /** Whether it has ended, or is about to: a process that is killed closes its connections first. */
+  /** Whether it has ended, or is about to: a killed process closes its connections first. */
   get isEnding(): boolean {
     return this.#hasEnded || this.#isCutOff;
   }
