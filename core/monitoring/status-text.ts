@@ -113,7 +113,7 @@ function latencyOf(old: ExportStatus | undefined, one: ExportStatus, opcode: str
 }
 
 function requestsOf({ exports }: DaemonStatus, opcode: string): number {
-  return exports.reduce((all, { requests }) => all + (requests[opcode] ?? 0), 0);
+  return sum(exports.map(({ requests }) => requests[opcode] ?? 0));
 }
 
 function opcodeRows(before: DaemonStatus, now: DaemonStatus, seconds: number): string[][] {
@@ -132,8 +132,8 @@ function opcodeRows(before: DaemonStatus, now: DaemonStatus, seconds: number): s
         ),
       );
       const buckets = sumOf(parts.map((part) => part.buckets));
-      const timed = buckets.reduce((all, each) => all + each, 0);
-      const sumUs = parts.reduce((all, part) => all + part.sumUs, 0);
+      const timed = sum(buckets);
+      const sumUs = sum(parts.map((part) => part.sumUs));
       return [opcode, whole(rate), timed === 0 ? '-' : duration(sumUs / timed), quantile(buckets, 0.99)];
     });
 }
@@ -200,17 +200,21 @@ function table(rows: readonly (readonly string[])[]): string[] {
 }
 
 function total(counts: Readonly<Record<string, number>>): number {
-  return Object.values(counts).reduce((all, each) => all + each, 0);
+  return sum(Object.values(counts));
+}
+
+function sum(values: readonly number[]): number {
+  return values.reduce((all, each) => all + each, 0);
 }
 
 function sumOf(all: readonly (readonly number[])[]): number[] {
   const length = Math.max(0, ...all.map((each) => each.length));
-  return Array.from({ length }, (_, index) => all.reduce((sum, each) => sum + (each[index] ?? 0), 0));
+  return Array.from({ length }, (_, index) => sum(all.map((each) => each[index] ?? 0)));
 }
 
 /** The bound within which a share of the timed requests were answered. */
 function quantile(buckets: readonly number[], share: number): string {
-  const timed = buckets.reduce((all, each) => all + each, 0);
+  const timed = sum(buckets);
   if (timed === 0) return '-';
   let seen = 0;
   for (let bucket = 0; bucket < LATENCY_BUCKETS - 1; bucket++) {

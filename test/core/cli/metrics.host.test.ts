@@ -1,25 +1,14 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { get } from 'node:http';
-import { type AddressInfo, createServer } from 'node:net';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
 import { startDaemon } from '../../support/daemons.js';
 import { ROOT } from '../../support/fuse-client.js';
+import { freePort } from '../../support/free-port.js';
 import { connectKept, enginesOf, keeping, killEngine, upgrade } from '../../support/keepers.js';
 
 const PASSTHROUGH = ['--backend', 'passthrough', '--shared-dir', 'DIRECTORY'];
-
-/** A port that nobody listens on. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 async function figures(from: { port: number } | { socketPath: string }): Promise<string> {
   return new Promise((resolve, reject) => {

@@ -1,11 +1,10 @@
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { copyFileSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
-import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
 import { serve } from '../../../support/confined-daemon.js';
+import { freePort } from '../../../support/free-port.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
 import { FrontEnd } from '../../../support/front-end.js';
@@ -55,16 +54,6 @@ test('a confined daemon, whose network is its own, serves metrics on a port of t
   frontEnd.close();
   assert.equal(await end(), 0);
 });
-
-/** A port that nobody listens on. */
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
-}
 
 test(
   'threads of a confined daemon serve after it has given up the right to make machine code',
