@@ -187,18 +187,20 @@ export class VhostUserServer {
       return undefined;
     }
     this.#devices.set(device, performance.now());
-    setTimeout(() => {
+    const silence = setTimeout(() => {
       if (!this.#devices.has(device) || device.hasSpoken) return;
       this.#log.warn({}, 'a front-end that sent nothing was turned away');
       void device.close();
     }, this.#options.silence ?? SILENCE).unref();
     this.#log.info({ connections: this.connections }, 'a front-end connected');
-    void this.#forgetWhenEnded(device);
+    void this.#forgetWhenEnded(device, silence);
     return device;
   }
 
-  async #forgetWhenEnded(device: VhostUserDevice): Promise<void> {
+  async #forgetWhenEnded(device: VhostUserDevice, silence: NodeJS.Timeout): Promise<void> {
     await device.ended;
+    // It would keep the ended device until it is due.
+    clearTimeout(silence);
     this.#devices.delete(device);
     this.#log.info({ connections: this.connections }, 'a front-end disconnected');
     const { once, socket } = this.#options;
