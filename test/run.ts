@@ -21,6 +21,9 @@ import { runFiles, type Outcome } from './runner/run-files.js';
  *   --seed, --path  repeats a failed random test, with the values that it printed
  */
 
+/** How many files are listed that took longest. */
+const SLOWEST = 30;
+
 const built = fileURLToPath(new URL('.', import.meta.url));
 const sources = join(dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json'))), 'test');
 
@@ -64,11 +67,13 @@ if (asked.length === 0) {
 const guests = asked.filter((file) => kindOf(file) === 'guest');
 const others = asked.filter((file) => !guests.includes(file));
 
-const outcome: Outcome = { passed: 0, skipped: 0, failed: [] };
+const outcome: Outcome = { passed: 0, skipped: 0, failed: [], seconds: new Map() };
 await runFiles(built, others, { jobs, name, isTogether: values.together }, outcome);
 await runFiles(built, guests, { jobs: Math.min(jobs, 2), name }, outcome);
 
-const { passed, skipped, failed } = outcome;
+const { passed, skipped, failed, seconds } = outcome;
+const slowest = [...seconds].sort(([, a], [, b]) => b - a).slice(0, SLOWEST);
+for (const [file, took] of slowest) console.log(`${took.toFixed(0).padStart(4)} s ${file}`);
 for (const test of failed) console.log(`failed: ${test}`);
 console.log(`${passed} passed, ${failed.length} failed${skipped === 0 ? '' : `, ${skipped} skipped`}`);
 process.exitCode = failed.length > 0 || passed === 0 ? 1 : 0;

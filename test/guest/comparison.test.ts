@@ -3,10 +3,10 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
-import { findUml } from '../../core/guest/uml.js';
 import { compareInGuest, guestTable } from '../bench/guest/compare.js';
 import { groupsOf, shareOf } from '../bench/guest/steps.js';
 import { cVirtiofsd, ours } from '../support/daemons.js';
+import { whyNoUml } from '../support/uml.js';
 
 const AMOUNT = shareOf(0.005);
 /** Of each way to take steps one: calls, programs, fio. */
@@ -69,13 +69,3 @@ describe('the comparison of daemons in a User-Mode Linux guest', { skip: whyNoUm
     );
   });
 });
-
-/** Why User-Mode Linux does not run here: not installed, or a processor it cannot deal with. */
-function whyNoUml(): string | false {
-  try {
-    findUml();
-    return false;
-  } catch (error) {
-    return (error as Error).message;
-  }
-}

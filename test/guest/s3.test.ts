@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { after, it } from 'node:test';
 import type { Guest } from '../../core/guest/index.js';
 import { removeFolders, temporaryFolder, TestBucket } from '../backends/s3/support.js';
+import { fastest } from '../support/uml.js';
 import { WITHOUT_HARD_LINKS } from '../support/workloads.js';
 import { runWorkloads } from './workloads.js';
 
@@ -81,5 +82,5 @@ runWorkloads(
     const { name, endpoint } = bucket;
     return { type: 's3', bucket: name, endpoint, pathStyle: true, cacheDir: await temporaryFolder() };
   },
-  { lacks: LACKS, prelude: WITHOUT_HARD_LINKS, more: moreTests },
+  { accelerator: fastest(), lacks: LACKS, prelude: WITHOUT_HARD_LINKS, more: moreTests },
 );

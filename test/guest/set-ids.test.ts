@@ -3,19 +3,9 @@ import { chmod, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import { findUml } from '../../core/guest/uml.js';
 import { setIdProgram } from '../support/set-ids.js';
+import { fastest } from '../support/uml.js';
 import { DaemonWithGuests } from './daemon-with-guests.js';
-
-/** User-Mode Linux takes seconds where emulation takes minutes. */
-function accelerator(): 'uml' | undefined {
-  try {
-    findUml();
-    return 'uml';
-  } catch {
-    return undefined;
-  }
-}
 
 /**
  * What Linux gives a file in a set-group-id directory of a group: set-group-id with group-execute
@@ -44,7 +34,7 @@ describe('in a guest that tells no supplementary groups', () => {
         { tag: 'memfs', backend: { type: 'memfs' } },
         { tag: 'overlay', backend: { type: 'overlay', ...overlaid } },
       ],
-      { hostTools: true, accelerator: accelerator() },
+      { hostTools: true, accelerator: fastest() },
     );
   });
   after(async () => {

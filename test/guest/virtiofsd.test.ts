@@ -6,7 +6,7 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as pass } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Guest } from '../../core/guest/index.js';
-import { whyNoUml } from '../support/uml.js';
+import { fastest } from '../support/uml.js';
 import { UnixListener } from '../../core/system/index.js';
 import { temporaryFolder } from '../support/vhost-user.js';
 
@@ -131,7 +131,7 @@ for (const [name, caller] of Object.entries(callers)) {
     const daemon = await start(t, caller, folder, id);
 
     await using guest = await Guest.boot({
-      accelerator: whyNoUml() === false ? 'uml' : undefined,
+      accelerator: fastest(),
       signal: daemon.gone,
       shares: [{ socketPath: socket(folder), tag: 'virtiofs', mountPoint: '/mnt' }],
     });

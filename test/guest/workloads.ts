@@ -8,6 +8,8 @@ import { DaemonWithGuests } from './daemon-with-guests.js';
 
 /** What is special about a backend. */
 export interface WorkloadOptions {
+  /** What runs the guest; QEMU by default. */
+  readonly accelerator?: 'uml' | undefined;
   /** How it is served. */
   readonly served?: Partial<ServedExport>;
   /** Whether a queue thread serves the guest's queue. */
@@ -27,7 +29,7 @@ export interface WorkloadOptions {
 export function runWorkloads(
   name: string,
   prepare: () => Promise<BackendSpec>,
-  { lacks, prelude = '', more, served: settings = {}, onThread = false }: WorkloadOptions = {},
+  { accelerator, lacks, prelude = '', more, served: settings = {}, onThread = false }: WorkloadOptions = {},
 ): void {
   describe(`in a real guest on ${name}`, () => {
     let served: DaemonWithGuests | undefined;
@@ -37,7 +39,7 @@ export function runWorkloads(
     };
     it('boots and mounts', async () => {
       const one = { ...settings, backend: await prepare() };
-      served = await DaemonWithGuests.boot([one], { hostTools: true, onThread });
+      served = await DaemonWithGuests.boot([one], { hostTools: true, onThread, accelerator });
     });
     for (const [index, { name: sentence, script }] of workloads
       .filter(({ interrupts }) => interrupts !== true)

@@ -14,6 +14,8 @@ export interface Outcome {
   skipped: number;
   /** `file: name of the test`, for each that failed. */
   readonly failed: string[];
+  /** Seconds that the tests of each file took. */
+  readonly seconds: Map<string, number>;
 }
 
 export interface Selection {
@@ -41,12 +43,21 @@ export async function runFiles(
     timeout: TEST_TIMEOUT_MS,
     ...(name !== undefined && { testNamePatterns: [name] }),
   });
+  const count = ({ file, name, nesting, details }: TestEnd): void => {
+    if (nesting > 0 || file === undefined) return;
+    const path = relative(root, file);
+    // The file is the one that declares the test, which several test files may share.
+    const what = path.endsWith('.test.js') ? path : `${path}: ${name}`;
+    outcome.seconds.set(what, (outcome.seconds.get(what) ?? 0) + details.duration_ms / 1000);
+  };
   stream.on('test:pass', (event) => {
+    count(event);
     if (event.details.type === 'suite') return;
     if (event.skip === undefined && event.todo === undefined) outcome.passed += 1;
     else if (!isFiltered(event.skip)) outcome.skipped += 1;
   });
   stream.on('test:fail', (event) => {
+    count(event);
     if (event.details.type === 'suite') return;
     outcome.failed.push(`${event.file === undefined ? '' : `${relative(root, event.file)}: `}${event.name}`);
   });
@@ -76,6 +87,14 @@ function rooms(root: string, paths: readonly string[], folder: string): string[]
       writeFileSync(file, text);
       return file;
     });
+}
+
+/** What the events of a test's end have in common. */
+interface TestEnd {
+  readonly file?: string;
+  readonly name: string;
+  readonly nesting: number;
+  readonly details: { readonly duration_ms: number };
 }
 
 interface TestEvent {

@@ -12,3 +12,8 @@ export function whyNoUml(): string | false {
     return (error as Error).message;
   }
 }
+
+/** What boots a guest fastest: User-Mode Linux takes seconds where emulation takes minutes. */
+export function fastest(): 'uml' | undefined {
+  return whyNoUml() === false ? 'uml' : undefined;
+}
