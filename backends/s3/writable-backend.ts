@@ -421,7 +421,7 @@ export class WritableBackend extends ReadingBackend {
     // The root has no key if there is no prefix: its attributes last while it is mounted.
     if (key !== '') {
       const content = contentOf(posix, undefined);
-      const beside = node.marker === false ? {} : await bucket.beside(key, deadline);
+      const beside = node.marker === false ? {} : await bucket.beside({ key }, deadline);
       const whole = { ...content, headers: { ...content.headers, ...beside } };
       await bucket.put(key, nothing, whole, undefined, deadline);
     }

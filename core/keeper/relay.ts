@@ -207,6 +207,8 @@ export class Relay implements ChannelReceiver {
     if (setup.isEmpty) return;
     const features = setup.features & ~(await ask(engine, 'GET_FEATURES'));
     if (features !== 0n) throw new OffersLess(`it does not offer feature bits 0x${features.toString(16)}`);
+    // CONFIG is offered to those only who say this first.
+    engine.send(Request.SET_OWNER, EMPTY, [], 0);
     const protocol = setup.protocolFeatures & ~(await ask(engine, 'GET_PROTOCOL_FEATURES'));
     if (protocol !== 0n)
       throw new OffersLess(`it does not offer protocol feature bits 0x${protocol.toString(16)}`);

@@ -103,6 +103,11 @@ const FEATURES =
   Feature.PROTOCOL_FEATURES |
   Feature.LOG_ALL;
 
+/**
+ * All but CONFIG are always offered. CONFIG is to front-ends that have said SET_OWNER before they
+ * ask: User-Mode Linux, crosvm and Cloud Hypervisor do, and read the tag here. QEMU says it after,
+ * makes the configuration itself, and warns its user of a device that offers to.
+ */
 const PROTOCOL_FEATURES =
   ProtocolFeature.MQ |
   ProtocolFeature.LOG_SHMFD |
@@ -138,6 +143,7 @@ export class VhostUserDevice implements ChannelReceiver {
   #session: DeviceSession;
   #features = 0n;
   #protocolFeatures = 0n;
+  #owned = false;
   #status = 0;
   #dirtyLog: Mapping | undefined;
   #inflight: InflightArea | undefined;
@@ -328,11 +334,11 @@ export class VhostUserDevice implements ChannelReceiver {
       case 'SET_FEATURES':
         return this.#setFeatures(message.value);
       case 'GET_PROTOCOL_FEATURES':
-        return encodeU64(this.#offered);
+        return encodeU64(this.#owned ? this.#known : this.#known & ~ProtocolFeature.CONFIG);
       case 'SET_PROTOCOL_FEATURES':
-        this.#protocolFeatures = subset(message.type, message.value, this.#offered);
-        return undefined;
+        return this.#setProtocolFeatures(subset(message.type, message.value, this.#known));
       case 'SET_OWNER':
+        this.#owned = true;
         return undefined;
       case 'RESET_OWNER':
         // "It is recommended that back-ends either ignore this message, or use it to disable all
@@ -408,8 +414,16 @@ export class VhostUserDevice implements ChannelReceiver {
     }
   }
 
-  /** The protocol features of this device. */
-  get #offered(): bigint {
+  #setProtocolFeatures(value: bigint): undefined {
+    this.#protocolFeatures = value;
+    if ((this.#known & ~value & ProtocolFeature.DEVICE_STATE) !== 0n) {
+      // It refuses to move the guest by itself, and this daemon hears nothing of that.
+      this.#log.info({}, 'no live migration of this guest: its front-end knows no DEVICE_STATE');
+    }
+  }
+
+  /** The protocol features of this device, CONFIG too. */
+  get #known(): bigint {
     const { migration } = this.#options;
     return (
       PROTOCOL_FEATURES &

@@ -28,6 +28,7 @@ import { UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
 import { answering, carrying, headOf, unquoted } from './answers.js';
 import {
+  besideOf,
   encryptionOf,
   grantsOf,
   hasGrants,
@@ -48,6 +49,7 @@ import type { Capabilities, Condition, Content, Head, Page, Part } from './bucke
 import { classify, S3Failure } from './failure.js';
 import { readListing } from './listing.js';
 import type { Metrics } from './metrics.js';
+import { OwnWrites } from './own-writes.js';
 import type { S3Options } from '../options.js';
 import type { Attempt, Requests } from './requests.js';
 import { pour } from './http.js';
@@ -82,6 +84,7 @@ export class Bucket {
   readonly #requests: Requests;
   readonly #metrics: Metrics;
   readonly #log: Logger;
+  readonly #own: OwnWrites;
   /** Whether grants and tags are asked for, and the canonical id of our account. */
   #beside: { readonly grants: boolean; readonly tags: boolean; readonly self: string | undefined } = {
     grants: false,
@@ -105,6 +108,7 @@ export class Bucket {
     this.name = options.bucket;
     this.#options = options;
     this.#log = log;
+    this.#own = new OwnWrites(options.metadataTtl);
     this.#requests = requests;
     this.#metrics = metrics;
     this.#common = {
@@ -273,6 +277,23 @@ export class Bucket {
     bytes: number,
     attempt: (attempt: Attempt) => Promise<RemoteObject>,
   ): Promise<RemoteObject> {
+    const object = await this.#recognisedWrite(operation, key, content, deadline, bytes, attempt);
+    this.#noteOwn(object, content);
+    return object;
+  }
+
+  #noteOwn({ key, etag }: RemoteObject, content: Content): void {
+    this.#own.note(key, etag, besideOf(this.#given(content)));
+  }
+
+  async #recognisedWrite(
+    operation: string,
+    key: string,
+    content: Content,
+    deadline: Deadline,
+    bytes: number,
+    attempt: (attempt: Attempt) => Promise<RemoteObject>,
+  ): Promise<RemoteObject> {
     return this.#requests.send(operation, deadline, bytes, async (state) => {
       try {
         return await this.#granting(content, () => attempt(state));
@@ -353,6 +374,7 @@ export class Bucket {
       return this.#written(key, unquoted(answer.CopyObjectResult?.ETag), source.size);
     });
     await this.#settle(key, content, deadline);
+    this.#noteOwn(object, content);
     if (this.capabilities?.copySource === false && object.etag !== source.etag) {
       throw new S3Failure('precondition', 412, 'SourceChanged');
     }
@@ -459,8 +481,14 @@ export class Bucket {
    * is made of it. Nothing if there is no object.
    * @param asked what HEAD tells of it
    */
-  async beside(key: string, deadline: Deadline, asked?: Promise<Head | undefined>): Promise<CarriedHeaders> {
+  async beside(
+    { key, etag }: { readonly key: string; readonly etag?: string },
+    deadline: Deadline,
+    asked?: Promise<Head | undefined>,
+  ): Promise<CarriedHeaders> {
     if (this.#options.preserve === 'headers') return {};
+    const own = this.#own.of(key, etag);
+    if (own !== undefined) return own;
     const { grants, tags, self } = this.#beside;
     const none = (error: unknown): undefined => {
       const failure = classify(error);

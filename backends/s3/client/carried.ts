@@ -101,6 +101,11 @@ export function grantsOf(
   return Object.fromEntries([...values].map(([header, grantees]) => [header, grantees.join(', ')]));
 }
 
+/** Of an object's headers, those that are not its content's. */
+export function besideOf(headers: CarriedHeaders): CarriedHeaders {
+  return Object.fromEntries(Object.entries(headers).filter(([name]) => !HEADERS_OF_HEAD.includes(name)));
+}
+
 export function tagsOf(tags: readonly Tag[]): CarriedHeaders {
   if (tags.length === 0) return {};
   const text = tags.map(({ Key, Value }) => `${encoded(Key ?? '')}=${encoded(Value ?? '')}`).join('&');

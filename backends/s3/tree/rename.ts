@@ -246,7 +246,7 @@ export class Renames {
       await parallel(page.objects, WIDTH, async (object) => {
         const key = toKey + object.key.slice(fromKey.length);
         const asked = bucket.head(object.key, this.#deadline());
-        const [head, beside] = await Promise.all([asked, bucket.beside(object.key, this.#deadline(), asked)]);
+        const [head, beside] = await Promise.all([asked, bucket.beside(object, this.#deadline(), asked)]);
         if (head === undefined) return;
         const content = { metadata: head.metadata, headers: { ...head.headers, ...beside } };
         copies.set(object.key, await copyAs(this.#services, object, key, content));

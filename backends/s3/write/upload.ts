@@ -62,7 +62,7 @@ export async function contentFor(
 ): Promise<Content> {
   const content = contentOf(posix, mark);
   if (base === undefined) return content;
-  const beside = await bucket.beside(base.key, Deadline.after(options.operationTimeout));
+  const beside = await bucket.beside(base, Deadline.after(options.operationTimeout));
   return { ...content, headers: { ...content.headers, ...beside } };
 }
 

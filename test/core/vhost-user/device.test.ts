@@ -38,6 +38,7 @@ async function negotiate(channel: FrontEndChannel): Promise<void> {
 test('the device offers exactly the features that it has', async (t) => {
   const echo = EchoServer.start(t);
   const channel = echo.channel(t);
+  channel.send('SET_OWNER', none);
   assert.equal(u64(await channel.call('GET_FEATURES', none)), everyFeature);
   const {
     MQ,
@@ -65,6 +66,39 @@ test('the device offers exactly the features that it has', async (t) => {
   assert.equal(u64(await channel.call('GET_QUEUE_NUM', none)), 3n);
   await negotiate(channel);
   assert.equal(u64(await channel.call('GET_MAX_MEM_SLOTS', none)), 509n);
+});
+
+test('the configuration is offered to front-ends that say SET_OWNER first, as QEMU does not', async (t) => {
+  const echo = EchoServer.start(t);
+  const asQemu = u64(await echo.channel(t).call('GET_PROTOCOL_FEATURES', none));
+  const other = echo.channel(t);
+  other.send('SET_OWNER', none);
+  assert.equal(u64(await other.call('GET_PROTOCOL_FEATURES', none)), asQemu | ProtocolFeature.CONFIG);
+  assert.equal(asQemu & ProtocolFeature.CONFIG, 0n);
+});
+
+test('the log says which guests cannot be moved, since their front-end refuses by itself', async (t) => {
+  const line = 'info: no live migration of this guest: its front-end knows no DEVICE_STATE';
+  for (const [taken, lines] of [
+    [0n, [line]],
+    [ProtocolFeature.DEVICE_STATE, []],
+  ] as const) {
+    const migration = {
+      maxBytes: 1,
+      save: () => Promise.resolve(none),
+      load: () => Promise.reject(new Error('nothing to load')),
+    };
+    const echo = EchoServer.start(t, { migration });
+    const channel = echo.channel(t);
+    const offered = u64(await channel.call('GET_PROTOCOL_FEATURES', none));
+    assert.notEqual(offered & ProtocolFeature.DEVICE_STATE, 0n);
+    channel.send('SET_PROTOCOL_FEATURES', encodeU64((offered & ~ProtocolFeature.DEVICE_STATE) | taken));
+    await channel.call('GET_FEATURES', none);
+    assert.deepEqual(
+      echo.log.lines.filter((one) => one.includes('migration')),
+      lines,
+    );
+  }
 });
 
 test('features that were not offered are refused', async (t) => {

@@ -168,6 +168,44 @@ describe('what an object has beside its bytes and metadata', () => {
     });
   }
 
+  it('is not asked for before a rewrite of what this mount has just written', async () => {
+    const asked = ['HeadObject', 'GetObjectAcl', 'GetObjectTagging'] as const;
+    const counts = (mount: Mount): number[] => asked.map((name) => mount.requests(name));
+    const append = async (mount: Mount, name: string): Promise<void> => {
+      const file = await mount.openFile(name, OpenFlags.WRITE_ONLY | OpenFlags.APPEND);
+      await mount.write(file, 4, ' and more');
+      await mount.fsync(file);
+      await mount.release(file);
+    };
+    const rewrite = async (mount: Mount, name: string): Promise<void> => {
+      await mount.backend.setattr(await mount.at(name), { mode: 0o600 }, undefined, context);
+      await mount.backend.syncfs(context);
+      await append(mount, name);
+    };
+    const lasting = await Mount.open(bucket, { metadataTtl: 3600, openTtl: 3600 });
+    await bucket.plain('PUT', 'mine-tagged', { 'x-amz-tagging': 'a=1' }, Buffer.from('data'));
+    await append(lasting, 'mine-tagged');
+    await lasting.put('mine', 'data');
+    await lasting.backend.mkdir(lasting.root, 'mine-dir', 0o755, context);
+    const before = counts(lasting);
+    await rewrite(lasting, 'mine');
+    await append(lasting, 'mine-tagged');
+    await lasting.backend.setattr(await lasting.at('mine-dir'), { mode: 0o700 }, undefined, context);
+    assert.deepEqual(counts(lasting), before);
+    assert.ok((await bucket.plain('GET', 'mine-tagged?tagging')).body.includes('<Key>a</Key>'));
+    await bucket.plain('PUT', 'mine', { 'x-amz-tagging': 'b=2' }, Buffer.from('theirs'));
+    await lasting.close();
+
+    const doubting = await Mount.open(bucket, { metadataTtl: 0 });
+    await doubting.put('doubted', 'data');
+    const [, acls = 0, tags = 0] = counts(doubting);
+    await rewrite(doubting, 'doubted');
+    assert.deepEqual(counts(doubting).slice(1), [acls + 2, tags + 2]);
+    await rewrite(doubting, 'mine');
+    assert.ok((await bucket.plain('GET', 'mine?tagging')).body.includes('<Key>b</Key>'));
+    await doubting.close();
+  });
+
   it('is not given to other objects', async () => {
     const mount = await Mount.open(bucket);
     await bucket.plain('PUT', 'public', { 'x-amz-acl': 'public-read', 'x-amz-tagging': 'a=1' });
