@@ -21,4 +21,9 @@ export interface Message {
    * To be called instead of `complete` if the request cannot be answered at all. Its queue stops.
    */
   fail(): void;
+  /**
+   * Puts the request back, if its queue has stopped: when that starts again, it is dispatched
+   * again. @returns whether it was put back; it must not be used any more then.
+   */
+  putBack?(): boolean;
 }

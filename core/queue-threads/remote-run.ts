@@ -35,6 +35,7 @@ export class RemoteRun implements Run, ChainOwner {
   broken = false;
   inFlight = 0;
   readonly isElsewhere = true;
+  readonly backlog: readonly number[] = [];
   readonly completions: Completions | undefined;
   readonly #mailbox: EngineMailbox;
   readonly #ring: DeviceRing;
@@ -163,6 +164,11 @@ export class RemoteRun implements Run, ChainOwner {
 
   giveUp(message: ChainMessage): void {
     this.#answer(message, undefined);
+  }
+
+  /** Requests of other threads stay where they are. */
+  putBack(): boolean {
+    return false;
   }
 
   #answer(message: ChainMessage, written: number | undefined): void {

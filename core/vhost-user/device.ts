@@ -26,6 +26,7 @@ import {
   Request,
   type StateDirection,
 } from './messages.js';
+import { decodeState, encodeState } from './saved-queues.js';
 import { readState, whyNoPipe, writeState } from './state-pipe.js';
 import { keep, Vring } from './vring.js';
 
@@ -40,6 +41,10 @@ export interface DeviceSession extends QueueService {
    * @returns how many wait for a lock.
    */
   quiesce(): Promise<number>;
+  /** As {@link drain}, but requests that wait for a lock go on waiting. */
+  settle(): Promise<void>;
+  /** Puts requests back that wait for a lock, where their queue has stopped. */
+  withdraw(): void;
   /** Ends the session for good. */
   close(): Promise<void>;
 }
@@ -244,6 +249,7 @@ export class VhostUserDevice implements ChannelReceiver {
 
   /** After {@link stopForSuccessor}, if there will be none. */
   goOn(): void {
+    this.#session.withdraw();
     for (const vring of this.#vrings) vring.restart();
   }
 
@@ -493,8 +499,9 @@ export class VhostUserDevice implements ChannelReceiver {
     // A broken queue of another thread may have requests there too.
     const running = this.#vrings.filter((vring) => vring.running || vring.isElsewhere);
     for (const vring of running) vring.pause();
-    await this.#drain(running);
+    await this.#drain(running, this.#isElsewhere);
     for (const vring of running) vring.suspend();
+    this.#session.withdraw();
     try {
       apply();
     } finally {
@@ -524,36 +531,44 @@ export class VhostUserDevice implements ChannelReceiver {
 
   async #getVringBase(vring: Vring): Promise<Answer> {
     vring.pause();
-    await this.#drain([vring]);
-    return encodeVringState(vring.index, vring.stop());
+    await this.#drain([vring], vring.isElsewhere);
+    const base = vring.stop();
+    this.#session.withdraw();
+    return encodeVringState(vring.index, base);
   }
 
-  /** Waits until these queues have no request in flight, but no longer than the drain timeout. */
-  async #drain(vrings: readonly Vring[]): Promise<void> {
-    const isIdle = () => vrings.every((vring) => vring.isIdle);
-    if (isIdle()) return;
-    await this.#inTime(this.#settle(vrings));
+  /**
+   * Waits until these queues have no request in flight, but no longer than the drain timeout.
+   * @param withLocks also ends requests that wait for locks, which may go on waiting otherwise.
+   */
+  async #drain(vrings: readonly Vring[], withLocks: boolean): Promise<void> {
+    if (vrings.every((vring) => vring.isIdle)) return;
+    if (await this.#inTime(withLocks ? this.#settleAll(vrings) : this.#settle(vrings))) return;
     const requests = vrings.reduce((sum, vring) => sum + vring.inFlight, 0);
-    if (!isIdle()) {
-      this.#log.error({ requests, limit: this.#drainTimeoutMs }, 'requests in flight did not end in time');
-    }
+    this.#log.error({ requests, limit: this.#drainTimeoutMs }, 'requests in flight did not end in time');
   }
 
   get #drainTimeoutMs(): number {
     return this.#options.drainTimeoutMs ?? DEFAULT_DRAIN_TIMEOUT_MS;
   }
 
-  /** Waits for a promise, but no longer than the drain timeout. */
-  async #inTime(ended: Promise<unknown>): Promise<void> {
+  /** Waits for a promise, but no longer than the drain timeout. @returns whether it settled. */
+  async #inTime(ended: Promise<unknown>): Promise<boolean> {
     let timer: NodeJS.Timeout | undefined;
-    const expired = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, this.#drainTimeoutMs);
+    const expired = new Promise<false>((resolve) => {
+      timer = setTimeout(() => resolve(false), this.#drainTimeoutMs);
     });
-    await Promise.race([ended, expired]);
+    const inTime = await Promise.race([ended.then(() => true), expired]);
     clearTimeout(timer);
+    return inTime;
   }
 
   async #settle(vrings: readonly Vring[]): Promise<void> {
+    await Promise.all(vrings.map((vring) => vring.whenPaused()));
+    await this.#session.settle();
+  }
+
+  async #settleAll(vrings: readonly Vring[]): Promise<void> {
     await Promise.all(vrings.map((vring) => vring.whenPaused()));
     await this.#session.drain();
     await Promise.all(vrings.map((vring) => vring.whenIdle()));
@@ -635,7 +650,7 @@ export class VhostUserDevice implements ChannelReceiver {
 
   async #stopAll(): Promise<void> {
     for (const vring of this.#vrings) vring.pause();
-    await this.#drain(this.#vrings);
+    await this.#drain(this.#vrings, true);
     for (const vring of this.#vrings) vring.reset();
   }
 
@@ -659,7 +674,11 @@ export class VhostUserDevice implements ChannelReceiver {
     }
     let state: Uint8Array;
     try {
-      state = await migration.save(this.#session);
+      const saved = await migration.save(this.#session);
+      state = encodeState(
+        this.#vrings.map(({ backlog }) => backlog),
+        saved,
+      );
     } catch (error) {
       fd.close();
       this.#logFailure(direction, error);
@@ -688,13 +707,15 @@ export class VhostUserDevice implements ChannelReceiver {
   }
 
   async #load(migration: Migration, state: Uint8Array): Promise<void> {
-    const session = await migration.load(state);
+    const { backlogs, rest } = decodeState(state, this.#vrings.length);
+    const session = await migration.load(rest);
     if (this.#over.signal.aborted || this.#runs) {
       await session.close();
       throw new Error('the front-end did not wait for the end of it');
     }
     const before = this.#session;
     this.#session = session;
+    for (const { index, ...backlog } of backlogs) this.#vrings[index]!.setBacklog(backlog);
     await before.close();
   }
 

@@ -8,7 +8,8 @@
  *   their descriptors with them.
  * - `server.ts`, `listen.ts`, `socket-options.ts`: accepts connections. `device.ts`: one
  *   connection's state. `vring.ts`: one queue's.
- * - `state-pipe.ts`: a session's state, on its way to or from another host.
+ * - `state-pipe.ts`: a session's state, on its way to or from another host. `saved-queues.ts`: what
+ *   goes along of the queues.
  * - `memory-table.ts`: the guest's memory regions. `inflight-area.ts`: the region of requests in
  *   flight.
  * - `front-end.ts`, `front-end-channel.ts`, `front-end-queue.ts`, `front-end-memory.ts`: the
@@ -17,7 +18,8 @@
  * A session outlives stopped queues and status 0, which QEMU sends for a paused guest.
  * RESET_DEVICE ends it and opens another. GET_VRING_BASE, memory that goes away, reset and
  * disconnect stop taking requests and wait for those in flight, no longer than the drain timeout.
- * Only then is the message answered or the memory unmapped. A region that a new memory table
+ * Only then is the message answered or the memory unmapped. Requests that wait for locks are not
+ * waited for: they are dispatched again when their queue starts again. A region that a new memory table
  * repeats keeps its mapping, so that memory hot-plug disturbs no request.
  */
 export { VhostUserDevice, type DeviceOptions, type DeviceSession, type Migration } from './device.js';

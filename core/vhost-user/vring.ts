@@ -1,6 +1,7 @@
 import type { AddressSpace, DirtyLog } from '../memory/index.js';
 import { type Log, type OwnedFd, ReceivedFd, SystemError } from '../system/index.js';
 import {
+  type Backlog,
   type InflightQueue,
   type QueuePlacer,
   type Poller,
@@ -155,6 +156,16 @@ export class Vring {
   /** The next available index. */
   get base(): number {
     return this.#queue.base;
+  }
+
+  /** Requests that were put back since the queue stopped. */
+  get backlog(): Backlog {
+    return this.#queue.backlog;
+  }
+
+  /** As `Virtqueue.backlog`. */
+  setBacklog(backlog: Backlog): void {
+    this.#queue.backlog = backlog;
   }
 
   /** Takes requests again after {@link pause}. */

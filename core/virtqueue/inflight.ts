@@ -111,7 +111,7 @@ export class InflightQueue {
    * @param size entries of the ring.
    * @param usedIndex the used index in the ring.
    * @param base the next available index. Chains between the two stay marked, if there are as many:
-   * a stop has not waited for them, and only a later process will answer them.
+   * a stop has not waited for them.
    * @throws RangeError if the ring is larger than the region's.
    */
   begin(size: number, usedIndex: number, base: number): void {

@@ -32,6 +32,8 @@ export interface ChainOwner {
   giveBack(message: ChainMessage, written: number): void;
   /** Implements {@link Message.fail}. */
   giveUp(message: ChainMessage): void;
+  /** Implements {@link Message.putBack}. */
+  putBack(message: ChainMessage): boolean;
 }
 
 /** A descriptor chain that the device has taken. Pooled. */
@@ -57,6 +59,10 @@ export class ChainMessage implements QueueMessage {
 
   fail(): void {
     if (this.id >= 0) this.#owner.giveUp(this);
+  }
+
+  putBack(): boolean {
+    return this.id >= 0 && this.#owner.putBack(this);
   }
 
   clear(): void {
@@ -146,8 +152,12 @@ export interface Run extends PolledQueue {
    */
   readonly isIdle: boolean;
   whenIdle(): Promise<void>;
-  /** Ends the run. Requests that are still in flight complete without effect. */
+  /**
+   * Ends the run. Requests that are still in flight complete without effect, or are put back.
+   */
   end(): void;
+  /** After {@link end}: the chains of requests that were put back, in that order. */
+  readonly backlog: readonly number[];
   /** @param fd the descriptor that interrupts the guest, or -1. */
   setCall(fd: Fd): void;
   /** Whether another thread runs the queue and listens to the guest's notifications. */
@@ -175,6 +185,7 @@ export class QueueRun implements Run, ChainOwner {
   broken = false;
   inFlight = 0;
   readonly isElsewhere = false;
+  readonly backlog: number[] = [];
   readonly #ring: DeviceRing;
   #call = -1 as Fd;
   #log: DirtyLog | undefined;
@@ -327,6 +338,13 @@ export class QueueRun implements Run, ChainOwner {
     if (this.#over) return;
     this.#violated('a request that can be neither understood nor answered');
     this.#settle(1);
+  }
+
+  putBack(message: ChainMessage): boolean {
+    if (!this.#over) return false;
+    this.backlog.push(message.id);
+    message.close();
+    return true;
   }
 
   get isIdle(): boolean {

@@ -58,6 +58,16 @@ export interface StartingQueue {
   readonly onBroken: (fields: object, reason: string) => void;
 }
 
+/** Chains that a stopped queue has taken, and whose requests were put back. */
+export interface Backlog {
+  /** Where the queue stopped: the next available index. */
+  readonly base: number;
+  /** In the order in which they are to be dispatched again. */
+  readonly heads: readonly number[];
+}
+
+const NO_BACKLOG: Backlog = { base: 0, heads: [] };
+
 /** Starts a queue on another thread. @returns undefined if the queue is to run on this one. */
 export type QueuePlacer = (queue: StartingQueue) => Run | undefined;
 
@@ -96,6 +106,7 @@ export class Virtqueue {
   #inflight: InflightQueue | undefined;
   /** Whether the next start goes on with what {@link InflightQueue} says. */
   #resumes = false;
+  #backlog = NO_BACKLOG;
   /** Whether a former process may have returned chains without an interrupt. */
   #owesInterrupt = false;
 
@@ -234,6 +245,21 @@ export class Virtqueue {
     this.#resumes = inflight !== undefined;
   }
 
+  /** Requests that were put back since the queue stopped (`Message.putBack`). */
+  get backlog(): Backlog {
+    return this.#backlog;
+  }
+
+  /**
+   * The next start takes these chains again, if the queue goes on where it stopped: then the ring
+   * says that as many chains were not returned. They are otherwise forgotten, as those of a guest
+   * that starts anew. @throws RangeError if the queue runs.
+   */
+  set backlog(backlog: Backlog) {
+    this.#whileStopped();
+    this.#backlog = backlog;
+  }
+
   /** Requests that were taken and are not answered yet. */
   get inFlight(): number {
     return this.#run?.inFlight ?? 0;
@@ -256,9 +282,9 @@ export class Virtqueue {
    */
   start(service: QueueService): void {
     this.#whileStopped();
-    const ring = this.#makeRing();
+    const { ring, goesOn } = this.#makeRing();
     const onBroken = (fields: object, reason: string): void => this.#break(fields, reason);
-    const elsewhere = this.#startElsewhere(ring, service, onBroken);
+    const elsewhere = goesOn ? undefined : this.#startElsewhere(ring, service, onBroken);
     const run =
       elsewhere ?? new QueueRun({ ring, space: this.#space, limit: ROUNDS * this.#size, service, onBroken });
     if (elsewhere === undefined) {
@@ -352,6 +378,7 @@ export class Virtqueue {
     const run = this.#run;
     if (run === undefined) return this.#base;
     this.#base = run.base;
+    this.#backlog = { base: run.base, heads: run.backlog };
     this.#run = undefined;
     this.#poller.remove(run);
     this.#watch?.close();
@@ -410,11 +437,23 @@ export class Virtqueue {
     signalForeign(this.#call.value);
   }
 
+  /** What the start goes on with: chains of a former process, or of the last run. */
+  #leftOver(used: number): LeftOver | undefined {
+    const usedIndex = Atomics.load(new Uint16Array(this.#space.view(used, 4)), 1);
+    const left = this.#track(usedIndex);
+    const { base, heads } = this.#backlog;
+    this.#backlog = NO_BACKLOG;
+    if (left !== undefined || heads.length === 0 || base !== this.#base) return left;
+    if (((base - usedIndex) & 0xffff) !== heads.length || heads.some((head) => head >= this.#size))
+      return undefined;
+    for (const head of heads) this.#inflight?.take(head);
+    return { heads, base };
+  }
+
   /** Begins to track chains, or goes on with those that a former process has taken. */
-  #track(used: number): LeftOver | undefined {
+  #track(usedIndex: number): LeftOver | undefined {
     const inflight = this.#inflight;
     if (inflight === undefined) return undefined;
-    const usedIndex = Atomics.load(new Uint16Array(this.#space.view(used, 4)), 1);
     const left = this.#resumes ? inflight.resume(this.#size, usedIndex) : undefined;
     if (left === undefined) inflight.begin(this.#size, usedIndex, this.#base);
     else this.#owesInterrupt = true;
@@ -422,7 +461,8 @@ export class Virtqueue {
     return left;
   }
 
-  #makeRing(): DeviceRing {
+  /** @returns also whether the ring begins with chains that were taken before. */
+  #makeRing(): { readonly ring: DeviceRing; readonly goesOn: boolean } {
     const addresses = this.#addresses;
     if (addresses === undefined) throw new RangeError('the ring has no addresses');
     const size = this.#size;
@@ -435,8 +475,8 @@ export class Virtqueue {
     const descriptors = host('descriptors', addresses.descriptors, descriptorTableBytes(size));
     const available = host('available entries', addresses.available, availableRingBytes(size, eventIdx));
     const used = host('used entries', addresses.used, usedRingBytes(size, eventIdx));
-    const left = this.#track(used);
-    return new SplitRing(this.#space, {
+    const left = this.#leftOver(used);
+    const ring = new SplitRing(this.#space, {
       size,
       descriptors,
       available,
@@ -447,6 +487,7 @@ export class Virtqueue {
       eventIdx,
       indirect: (this.#features & RingFeature.INDIRECT_DESC) !== 0n,
     });
+    return { ring, goesOn: left !== undefined && left.heads.length > 0 };
   }
 
   /** The log of writes, if writes are to be logged. */

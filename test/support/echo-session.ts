@@ -41,6 +41,13 @@ export class EchoSession implements DeviceSession {
     else await new Promise(() => undefined);
   }
 
+  settle(): Promise<void> {
+    return this.drain();
+  }
+
+  /** Nothing waits for a lock. */
+  withdraw(): void {}
+
   async close(): Promise<void> {
     this.closed = true;
   }

@@ -215,6 +215,22 @@ export class FrontEnd extends Connected {
     for (const { index } of this.queues) await this.startQueue(index);
   }
 
+  /**
+   * Goes to another daemon with memory and rings, as a guest that moves. The queues are stopped.
+   * @param load gives the daemon the session's state. @returns what it returns.
+   */
+  async moveTo<T>(target: string, bases: readonly number[], load: () => Promise<T>): Promise<T> {
+    const { channel } = this;
+    this.open(target);
+    this.#failWithConnection();
+    channel.end('the guest has moved');
+    await this.negotiate();
+    await this.shareMemory();
+    const loaded = await load();
+    for (const [index, base] of bases.entries()) await this.startQueue(index, base);
+    return loaded;
+  }
+
   /** Ends the connection, rejects all requests, and gives everything back. Idempotent. */
   override close(): void {
     this.#isClosed = true;
@@ -237,7 +253,9 @@ export class FrontEnd extends Connected {
 
   /** Requests end with their connection, unless another daemon can go on with them. */
   #failWithConnection(): void {
-    void this.ended.then((error) => {
+    const { ended } = this;
+    void ended.then((error) => {
+      if (ended !== this.ended) return;
       if (this.#inflight !== undefined && !this.#isClosed) return;
       this.#failure = error;
       for (const requests of this.#requests) requests?.fail(error);

@@ -657,6 +657,34 @@ export class Session {
     return this.#inFlight.size;
   }
 
+  /** As {@link drain}, but requests that wait for locks go on waiting. */
+  async settle(): Promise<void> {
+    await this.quiesce();
+    if (this.#inFlight.others === 0) return;
+    this.log.warn({ requests: this.#inFlight.others }, 'requests that do not end are answered with EIO');
+    this.#inFlight.each((request) => {
+      if (request.lockId === undefined) this.#abandon(request);
+    });
+  }
+
+  /**
+   * Puts requests back that wait for locks, where their queue has stopped: they come again when it
+   * starts again.
+   */
+  withdraw(): void {
+    const requests = new Map<bigint, Request>();
+    this.#inFlight.each((request) => {
+      if (request.lockId !== undefined) requests.set(request.lockId, request);
+    });
+    for (const lockId of this.locks.waiting()) {
+      const request = requests.get(lockId);
+      if (request?.message.putBack?.() !== true) continue;
+      this.#inFlight.remove(request);
+      request.abandoned = true;
+      this.locks.interrupt(lockId);
+    }
+  }
+
   /**
    * Answers a request with EIO before its result is there. If its promise settles later, the result
    * is discarded.

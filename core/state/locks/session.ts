@@ -81,6 +81,11 @@ export class LockSession<N> {
     return this.#table.cancel(this.#record, unique, Errno.EINTR);
   }
 
+  /** The ids of this session's parked requests, in order of arrival. */
+  waiting(): readonly bigint[] {
+    return [...this.#record.waiters.keys()];
+  }
+
   /** Ends all parked requests of this session with `errno`. Its locks stay. */
   cancelAll(errno: number): void {
     for (const unique of this.#record.waiters.keys()) this.#table.cancel(this.#record, unique, errno);

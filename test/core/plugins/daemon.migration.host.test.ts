@@ -11,12 +11,13 @@ import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
 
 const O_RDWR = 2;
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
-const [EAGAIN, EBADF, EIO, ESTALE] = [11, 9, 5, 116];
+const [EAGAIN, EBADF, EINTR, EIO, ESTALE] = [11, 9, 4, 5, 116];
 
 type Settings = Omit<ServedExport, 'socket'>;
 
 /** One guest on a daemon of its own. */
 interface Host {
+  readonly socket: string;
   readonly frontEnd: FrontEnd;
   readonly fuse: FuseClient;
   readonly log: MemoryLog;
@@ -40,6 +41,7 @@ async function host(t: TestContext, settings: Settings): Promise<Host> {
   };
   const frontEnd = await connect();
   return {
+    socket,
     frontEnd,
     fuse: new FuseClient(fuseTransport(frontEnd)),
     log,
@@ -243,6 +245,54 @@ describe('a guest that migrates', () => {
       }
       await quicker.release(theirs.nodeid, held.fh);
     }
+  });
+
+  test('goes on waiting for locks, in the order in which it asked, wherever it is', async (t) => {
+    const backend = { type: 'passthrough', sharedDir: shared(t) };
+    for (const moves of [false, true]) {
+      const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+      const { frontEnd, fuse } = from;
+      await fuse.init();
+      const { entry, open } = await fuse.create(ROOT, 'file');
+      const handles = [open.fh];
+      for (let i = 1; i < 4; i++) handles.push((await fuse.open(entry.nodeid, O_RDWR)).fh);
+      await fuse.setlk(entry.nodeid, open.fh, 1n, LOCK);
+      const order: number[] = [];
+      const waits = [3, 1, 2].map(async (i) => {
+        await fuse.setlk(entry.nodeid, handles[i]!, BigInt(10 + i), LOCK, true);
+        order.push(i);
+      });
+      await fuse.getattr(entry.nodeid);
+      if (moves) {
+        const bases = await stopQueues(frontEnd);
+        const state = await saveState(frontEnd);
+        const load = () => loadState(frontEnd, state!);
+        assert.equal(await frontEnd.moveTo(to.socket, bases, load), true, JSON.stringify(to.log.lines));
+      } else for (let i = 0; i < 2; i++) await startQueues(frontEnd, await stopQueues(frontEnd));
+      await fuse.getattr(entry.nodeid);
+      assert.equal(order.length, 0);
+      await fuse.flush(entry.nodeid, open.fh, 1n);
+      for (const i of [3, 1, 2]) {
+        while (!order.includes(i)) await fuse.getattr(entry.nodeid);
+        await fuse.flush(entry.nodeid, handles[i]!, BigInt(10 + i));
+      }
+      await Promise.all(waits);
+      assert.deepEqual(order, [3, 1, 2]);
+      assert.deepEqual(warnings(moves ? to : from), []);
+    }
+  });
+
+  test('that waited for a lock before it stood still has EINTR if it unmounts', async (t) => {
+    const { frontEnd, fuse } = await host(t, { backend: { type: 'memfs' } });
+    await fuse.init();
+    const { entry, open } = await fuse.create(ROOT, 'file');
+    const other = await fuse.open(entry.nodeid, O_RDWR);
+    await fuse.setlk(entry.nodeid, open.fh, 1n, LOCK);
+    const waiting = fuse.setlk(entry.nodeid, other.fh, 2n, LOCK, true);
+    await fuse.getattr(entry.nodeid);
+    await startQueues(frontEnd, await stopQueues(frontEnd));
+    await fuse.destroy();
+    await rejectsWith(waiting, EINTR);
   });
 
   test('does not come to a memfs that another guest uses, nor from one', async (t) => {

@@ -74,6 +74,8 @@ test('a front-end is served no further when its session cannot be opened', async
         submit: () => {},
         drain: async () => {},
         quiesce: async () => 0,
+        settle: async () => {},
+        withdraw: () => {},
         close: async () => {},
       };
     },
