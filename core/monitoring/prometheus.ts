@@ -78,6 +78,7 @@ const ROWS: readonly Row[] = [
   ),
   counter('read_bytes_total', 'Bytes of content read.', ({ bytesRead }) => bytesRead),
   counter('written_bytes_total', 'Bytes of content written.', ({ bytesWritten }) => bytesWritten),
+  counter('lost_locks_total', 'Locks that could not be had again.', ({ lostLocks }) => lostLocks),
   counter('malformed_requests_total', 'Messages too short to be answered.', (of) => of.unanswerable),
   counter(
     'faults_total',

@@ -166,6 +166,8 @@ function details(one: ExportStatus): string[] {
     lines.push(`  errors: ${errors.map(([name, value]) => `${name} ${whole(value)}`).join(', ')}`);
   if (one.readBytes + one.writtenBytes > 0)
     lines.push(`  content: ${bytes(one.readBytes)} read, ${bytes(one.writtenBytes)} written`);
+  if (one.lostLocks > 0)
+    lines.push(`  locks lost: ${whole(one.lostLocks)} (EIO until their files are closed)`);
   for (const { name, value } of one.figures) lines.push(`  ${name}: ${value.toLocaleString('en')}`);
   lines.push(...one.lockWaits.map(waitLine));
   return lines;

@@ -42,6 +42,8 @@ const exportSchema = z.object({
   inFlight: count,
   locks: count,
   waitingLocks: count,
+  /** Those that could not be had again after a restart or a migration, since the start. */
+  lostLocks: count,
   listingBytes: count,
   guests: z.array(guestSchema),
   /** At most {@link LOCK_WAITS_MAX}. */
@@ -117,6 +119,7 @@ function exportStatus({ figures, guests, lockWaits }: ExportDetails): ExportStat
     inFlight: figures.inFlight,
     locks: figures.locks,
     waitingLocks: figures.waitingLocks,
+    lostLocks: counters.lostLocks,
     listingBytes: figures.listingBytes,
     guests: [...guests],
     lockWaits: [...lockWaits],

@@ -2,7 +2,7 @@ import { FsError, type Backend, type NodeKey } from '../backend/index.js';
 import { Export, type ExportOptions } from './export.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import type { Left } from './journal/index.js';
-import { restoreLocks, saveLocks } from './locks/index.js';
+import { restoreLocks, saveLocks, type SavedLock } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
 import {
   decodeSaved,
@@ -83,6 +83,8 @@ export interface Restored {
   readonly export: Export;
   readonly held: HeldDescriptors;
   readonly sessions: readonly SavedSession[];
+  /** Locks that could not be had again, on nodes that are there. */
+  readonly lostLocks: readonly SavedLock<number>[];
   /** Nodes that were found by a descriptor only: they have no name. */
   readonly removed: readonly Slot[];
   /**
@@ -97,7 +99,7 @@ export interface Restored {
 
 /**
  * Mounts a backend and restores what {@link saveExport} has saved: nodes with their old ids, and
- * locks. Parked lock requests are not restored: the guest or its transport must send them again.
+ * locks. Lock requests that wait are not restored: the guest or its transport must send them again.
  * @param held descriptors of open files, where the process that saved ran on this host.
  * @throws RangeError for bytes that are no saved export, or one that contradicts itself or the
  * limits; also what the backend throws. The backend is unmounted then.
@@ -188,11 +190,12 @@ async function restoreInto(
   }
   for (const { id } of saved.sessions) shared.reserveSession(id);
   const find = (index: number): Slot | undefined => (slotOf(index) === NO_SLOT ? undefined : slotOf(index));
-  restoreLocks(shared.locks, saved.locks, find, () => undefined);
+  const lostLocks = restoreLocks(shared.locks, saved.locks.locks, find);
   return {
     export: shared,
     held,
     sessions: saved.sessions,
+    lostLocks,
     removed: slots.filter((slot) => slot !== NO_SLOT && removed.has(nodes.node(slot))),
     slot: slotOf,
     finish() {

@@ -19,8 +19,8 @@
  * RESET_DEVICE ends it and opens another. GET_VRING_BASE, memory that goes away, reset and
  * disconnect stop taking requests and wait for those in flight, no longer than the drain timeout.
  * Only then is the message answered or the memory unmapped. Requests that wait for locks are not
- * waited for: they are dispatched again when their queue starts again. A region that a new memory table
- * repeats keeps its mapping, so that memory hot-plug disturbs no request.
+ * waited for: they are dispatched again when their queue starts again. A region that a new memory
+ * table repeats keeps its mapping, so that memory hot-plug disturbs no request.
  */
 export { VhostUserDevice, type DeviceOptions, type DeviceSession, type Migration } from './device.js';
 export { FrontEnd, type FrontEndOptions } from './front-end.js';

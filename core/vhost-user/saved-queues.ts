@@ -53,7 +53,8 @@ export function decodeState(
   const backlogs: SavedBacklog[] = [];
   for (let left = next(); left > 0; left--) {
     const index = next();
-    if (index >= queues) throw new RangeError(`requests of queue ${index} wait, and there are ${queues} here`);
+    if (index >= queues)
+      throw new RangeError(`requests of queue ${index} wait, and there are ${queues} here`);
     const base = next();
     const heads = Array.from({ length: next() }, next);
     if (new Set(heads).size !== heads.length || backlogs.some((one) => one.index === index))

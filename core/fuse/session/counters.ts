@@ -41,6 +41,8 @@ export class Counters {
   threadFailures = 0;
   /** Messages too short for a request's header, or without room for a reply's. */
   unanswerable = 0;
+  /** Locks that could not be had again after a restart or at the destination of a migration. */
+  lostLocks = 0;
   /** Unexpected exceptions, which are mistakes in the backend. */
   faults = 0;
 

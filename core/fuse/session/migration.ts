@@ -54,7 +54,7 @@ export async function loadMigratingSession(
       return found === NO_SLOT ? undefined : found;
     };
     const locks = retakeLocks(session.locks, arrived.locks, slot);
-    for (const { handle } of locks) session.handles.lose(handle as HandleIndex);
+    for (const { handle } of locks) session.loseLock(handle as HandleIndex);
     const lost = { nodes: arrived.lost, files, locks: locks.length };
     if (lost.nodes + lost.files + lost.locks > 0) {
       if (onError === 'abort')

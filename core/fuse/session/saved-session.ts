@@ -73,6 +73,13 @@ export async function restoreSession(
   const session = new Session(restored.export, options, saved.id);
   try {
     await restoreInto(session, restored, saved, restored.held);
+    const lost = restored.lostLocks.filter((lock) => lock.session === saved.id);
+    for (const { handle } of lost) session.loseLock(handle as HandleIndex);
+    if (lost.length > 0)
+      session.log.warn(
+        { guest: saved.id, locks: lost.length },
+        'locks of a guest cannot be had again: the files give EIO until they are closed',
+      );
     return session;
   } catch (error) {
     await session.close();

@@ -590,6 +590,15 @@ export class Session {
     this.#inFlight.expect(low, high);
   }
 
+  /**
+   * A lock that was set through a file is lost. Every use of the file gives EIO until it is closed,
+   * so that nobody writes in the belief that he holds the lock.
+   */
+  loseLock(handle: HandleIndex): void {
+    this.handles.lose(handle);
+    this.counters.lostLocks += 1;
+  }
+
   #cancel(request: Request): void {
     if (request.lockId === undefined) request.context.abort();
     else this.locks.interrupt(request.lockId);

@@ -1,6 +1,6 @@
 import type { LockSession } from './session.js';
 import type { LockTable } from './table.js';
-import { type LockCompletion, OFFSET_MAX, PARKED } from './request.js';
+import { type LockRequest, OFFSET_MAX } from './request.js';
 
 /** The saved form of a lock. 64-bit numbers are decimal strings, so that JSON can hold them. */
 export interface SavedLock<K> {
@@ -88,32 +88,22 @@ export function saveLocks<N, K>(
 }
 
 /**
- * Restores a saved table into an empty one, before any session is opened.
+ * Takes the saved locks of all sessions again, in an empty table and in the order in which they are
+ * saved. Requests that waited are not restored: their guests' requests come again.
  * @param findNode maps the saved form of a node to the node, or to undefined if it is gone: its
- * locks are then gone too.
- * @param completion returns the completion function of a parked request, or undefined if the guest
- * will ask again.
- * @throws RangeError for locks that contradict each other or exceed the table's limits.
+ * locks are then gone too, as are the handles that they were set through.
+ * @returns locks that cannot be had: they exclude each other, or the limits are lower now.
  */
 export function restoreLocks<N, K>(
   table: LockTable<N>,
-  saved: SavedLocks<K>,
+  locks: readonly SavedLock<K>[],
   findNode: (key: K) => N | undefined,
-  completion: (waiter: SavedWaiter<K>) => LockCompletion | undefined,
-): void {
-  for (const lock of saved.locks) {
+): SavedLock<K>[] {
+  return locks.filter((lock) => {
     const node = findNode(lock.node);
-    if (node === undefined) continue;
-    if (retake(table, node, lock) !== 0)
-      throw new RangeError('saved locks contradict each other or the limits');
-  }
-  for (const waiter of saved.waiters) {
-    const node = findNode(waiter.node);
-    const done = completion(waiter);
-    if (node === undefined || done === undefined) continue;
-    const result = retake(table, node, waiter, BigInt(waiter.unique), done);
-    if (result !== PARKED) done(result);
-  }
+    if (node === undefined) return false;
+    return table[lock.kind](table.sessionRecord(lock.session), requestOf(node, lock)) !== 0;
+  });
 }
 
 /**
@@ -129,21 +119,11 @@ export function retakeLocks<N, K>(
   return locks.filter((lock) => {
     const node = find(lock.node);
     if (node === undefined) return true;
-    const range = { start: BigInt(lock.start), end: BigInt(lock.end) };
-    const { owner, type, pid, handle } = lock;
-    const request = { node, owner: BigInt(owner), type, ...range, pid, handle };
+    const request = requestOf(node, lock);
     return (lock.kind === 'posix' ? session.set(request) : session.flock(request)) !== 0;
   });
 }
 
-function retake<N, K>(
-  table: LockTable<N>,
-  node: N,
-  { kind, session, owner, type, start, end, pid, handle }: SavedLock<K>,
-  unique?: bigint,
-  done?: LockCompletion,
-): number {
-  const range = { start: BigInt(start), end: BigInt(end) };
-  const request = { node, owner: BigInt(owner), type, ...range, pid, handle };
-  return table[kind](table.sessionRecord(session), request, unique, done);
+function requestOf<N>(node: N, { owner, type, start, end, pid, handle }: SavedLock<unknown>): LockRequest<N> {
+  return { node, owner: BigInt(owner), type, start: BigInt(start), end: BigInt(end), pid, handle };
 }

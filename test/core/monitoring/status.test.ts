@@ -158,6 +158,7 @@ test('numbers a second are differences of two looks, the busiest first', () => {
         inFlight: 3,
         locks: 0,
         waitingLocks: 0,
+        lostLocks: 2,
         listingBytes: 0,
         guests: [],
         lockWaits: [],
@@ -172,6 +173,7 @@ test('numbers a second are differences of two looks, the busiest first', () => {
       },
     ],
   });
+  assert.ok(statusText(at(1, 0, 0)).includes('  locks lost: 2 (EIO until their files are closed)'));
   assert.deepEqual(topText(at(90_000, 100, 1000), at(90_002, 3100, 1400)), [
     'process 7, up 1 d 1 h, 80 MiB resident (heap 20 MiB), 50% CPU',
     '',

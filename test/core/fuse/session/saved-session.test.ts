@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { restoreSession, saveSession } from '../../../../core/fuse/index.js';
 import { hostBuffer } from '../../../../core/memory/index.js';
-import { restoreExport, saveExport } from '../../../../core/state/index.js';
+import { type ExportOptions, restoreExport, saveExport } from '../../../../core/state/index.js';
 import { MemoryLog, engine, type Engine, type Guest } from '../../../support/engine.js';
 import { FuseClient, ROOT, rejectsWith } from '../../../support/fuse-client.js';
 import { Loopback } from '../../../support/loopback.js';
@@ -18,12 +18,13 @@ async function restart(
   tiny: TinyBackend,
   running: Engine,
   guests: readonly Guest[],
+  limits: ExportOptions['limits'] = {},
 ): Promise<{ guests: Guest[]; log: MemoryLog; nodes: number; bytes: Uint8Array }> {
   const saves = guests.map(({ session }) => saveSession.bind(undefined, session));
   const bytes = await saveExport(running.export, saves);
   tiny.openFiles.clear();
   const log = new MemoryLog();
-  const restored = await restoreExport(tiny, bytes, { log, createBuffer: hostBuffer });
+  const restored = await restoreExport(tiny, bytes, { log, createBuffer: hostBuffer, limits });
   const back: Guest[] = [];
   for (const saved of restored.sessions) {
     const session = await restoreSession(restored, saved);
@@ -97,6 +98,34 @@ describe('a restored session', () => {
     await rejectsWith(second.client.setlk(theirs.nodeid, fh, 1n, LOCK), 11);
     await first.client.destroy();
     await second.client.setlk(theirs.nodeid, fh, 1n, LOCK);
+  });
+
+  it('gets EIO for a file on which its lock cannot be had again, until it closes it', async () => {
+    const tiny = new TinyBackend();
+    const running = await engine(tiny);
+    const guest = running.guest();
+    await guest.client.init();
+    const files: Awaited<ReturnType<typeof guest.client.create>>[] = [];
+    for (const name of ['one', 'two']) {
+      const file = await guest.client.create(ROOT, name);
+      await guest.client.setlk(file.entry.nodeid, file.open.fh, 1n, LOCK);
+      files.push(file);
+    }
+    const narrow = { locks: { sessionLocks: 1 } };
+    const { guests, log } = await restart(tiny, running, [guest], narrow);
+    const [again] = guests as [Guest];
+    const [one, two] = files as [(typeof files)[0], (typeof files)[0]];
+    await again.client.read(one.entry.nodeid, one.open.fh, 0, 1);
+    await rejectsWith(again.client.read(two.entry.nodeid, two.open.fh, 0, 1), 5);
+    assert.equal(again.session.counters.lostLocks, 1);
+    assert.match(log.lines.at(-1)!.message, /locks of a guest cannot be had again/);
+    // The mark outlives another restart.
+    const third = await restart(tiny, { ...running, export: again.session.export }, [again], narrow);
+    const [last] = third.guests as [Guest];
+    await rejectsWith(last.client.read(two.entry.nodeid, two.open.fh, 0, 1), 5);
+    await last.client.release(two.entry.nodeid, two.open.fh);
+    const opened = await last.client.open(two.entry.nodeid, 2);
+    await last.client.read(two.entry.nodeid, opened.fh, 0, 1);
   });
 
   it('answers ESTALE for a file that went away meanwhile, and EBADF for its handles', async () => {
