@@ -8,6 +8,7 @@
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
  * - `log-and-services.ts`, `signals.ts`: what commands that serve have in common: log, services,
  *   and an orderly end.
+ * - `service-manager.ts`: tells systemd how the program is doing.
  * - `metrics.ts`: listens for Prometheus before the process is confined.
  * - `keep.ts`: starts the keeper, and the engine under it.
  */

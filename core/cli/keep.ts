@@ -3,7 +3,9 @@ import { CommandSocket } from '../control/index.js';
 import { FIRST_INHERITED, Keeper, type KeptSocket } from '../keeper/index.js';
 import { check, exportSchema, groupId, type ServedExport } from '../plugins/index.js';
 import { keepMetrics } from './metrics.js';
+import { serving } from './service-manager.js';
 import { aborted, stopSignal } from './signals.js';
+import type { ServiceManager } from '../system/index.js';
 
 /** Where the keeper of a vhost-user socket listens for `upgrade`. */
 export function keeperSocket(socket: string): string {
@@ -17,15 +19,25 @@ const settingsSchema = exportSchema.omit({ backend: true });
  * engine is this program with the same words. SIGHUP, or a command at the keeper's socket, replaces
  * it.
  * @param metrics where figures are served, as `--metrics` takes it.
+ * @param manager is told when an engine serves, and when it is replaced.
  * @throws UsageError for exports that cannot be kept, or a socket that can't be had.
  */
 export async function keep(
   exports: readonly ServedExport[],
   metrics: string | undefined,
+  manager: ServiceManager | undefined,
   log: Logger,
 ): Promise<void> {
   const sockets = exports.map((one, index) => keptSocket(one, index));
-  const upgrade = async (): Promise<readonly string[]> => [await keeper.upgrade()];
+  const status = serving(exports.length);
+  const upgrade = async (): Promise<readonly string[]> => {
+    manager?.reloading();
+    try {
+      return [await keeper.upgrade()];
+    } finally {
+      manager?.ready(status);
+    }
+  };
   const stop = stopSignal(() => {
     upgrade().catch((error: unknown) => log.error({ reason: (error as Error).message }, 'no upgrade'));
   });
@@ -47,12 +59,15 @@ export async function keep(
       const socket = await CommandSocket.listen(keeperSocket(path), upgrade, log);
       if (socket !== undefined) control.push(socket);
     }
+    void keeper.serving().then(() => manager?.ready(status));
     await Promise.race([aborted(stop), keeper.ended]);
+    manager?.stopping();
     log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
   } finally {
     await keeper.close();
     for (const socket of control) await socket.close();
     listener?.close();
+    manager?.close();
   }
 }
 
@@ -65,7 +80,7 @@ function keptSocket(
     one,
     `exports[${index}]`,
   );
-  if (socket === undefined) throw new UsageError('--fd: not with --keep, which needs a path');
+  if (socket === undefined) throw new UsageError('--fd and --fd-name: not with --keep, which needs a path');
   return {
     path: socket,
     mode: socketMode === undefined ? undefined : Number.parseInt(socketMode, 8),

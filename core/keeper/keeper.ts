@@ -96,6 +96,12 @@ export class Keeper {
     return keeper;
   }
 
+  /** Resolves when an engine serves. */
+  serving(): Promise<void> {
+    if (this.#engine !== undefined) return Promise.resolve();
+    return new Promise((resolve) => this.#onServing.push(resolve));
+  }
+
   /** Ends the engine in order, and with it all front-ends. */
   async close(): Promise<void> {
     this.#closing = true;

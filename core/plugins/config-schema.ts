@@ -58,6 +58,12 @@ export const exportSchema = z.strictObject({
     .describe('path of the vhost-user socket to make')
     .meta({ placeholder: 'PATH' }),
   fd: z.number().int().min(0).optional().describe('inherited descriptor of a socket, instead of a path'),
+  fdName: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("name of a systemd socket unit's descriptor (FileDescriptorName=), instead of a path")
+    .meta({ placeholder: 'NAME' }),
   socketMode: z
     .string()
     .regex(/^[0-7]{3,4}$/, 'must be octal, such as "0660"')
@@ -215,9 +221,10 @@ export function parseConfig(value: unknown, what = ''): Config {
   const sockets = new Set<string | number>();
   for (const [index, one] of config.exports.entries()) {
     const name = `${what}exports[${index}]`;
-    const socket = one.socket ?? one.fd;
-    if (socket === undefined || (one.socket !== undefined && one.fd !== undefined)) {
-      throw new UsageError(`${name}: needs a socket, or an fd, and not both`);
+    const given = [one.socket, one.fd, one.fdName].filter((way) => way !== undefined);
+    const [socket] = given;
+    if (socket === undefined || given.length > 1) {
+      throw new UsageError(`${name}: needs a socket, an fd or an fdName, and one of them only`);
     }
     if (sockets.has(socket)) throw new UsageError(`${name}: ${socket} is another export's socket already`);
     sockets.add(socket);

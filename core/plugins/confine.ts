@@ -34,6 +34,7 @@ import { interfaces, isRefused, mappedFiles, startTicks, threadStates } from '..
 import { keeperDescriptor } from '../keeper/index.js';
 import type { DaemonOptions } from './daemon.js';
 import { commandLineWords } from './process-arguments.js';
+import { inheritedSocket } from './inherited-socket.js';
 import { isBackend, type BackendSource } from './open-export.js';
 import type { BackendRegistry } from './registry.js';
 import { LAYERS, type Layer } from './confinement-options.js';
@@ -290,7 +291,7 @@ function executeAnew(
   report: Report,
 ): UsageError {
   const keeper = keeperDescriptor();
-  const keep = [...exports.flatMap(({ fd }) => (fd === undefined ? [] : [fd])), ...descriptors];
+  const keep = [...exports.flatMap((one) => inheritedSocket(one) ?? []), ...descriptors];
   if (keeper !== undefined) keep.push(keeper);
   const code = execute(
     process.execPath,

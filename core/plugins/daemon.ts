@@ -39,6 +39,7 @@ import {
   VhostUserServer,
 } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config-schema.js';
+import { inheritedSocket } from './inherited-socket.js';
 import {
   isBackend,
   openExport,
@@ -470,7 +471,7 @@ export class Daemon {
           this.#keeper !== undefined
             ? 'given'
             : config.socket === undefined
-              ? { fd: config.fd! }
+              ? { fd: inheritedSocket(config)! }
               : { path: config.socket },
         mode: config.socketMode === undefined ? undefined : Number.parseInt(config.socketMode, 8),
         group: config.socketGroup === undefined ? undefined : groupId(config.socketGroup),
@@ -499,13 +500,13 @@ export class Daemon {
         : config.backend.type;
     this.#served.set(server, {
       tag,
-      socket: String(config.socket ?? config.fd),
+      socket: String(config.socket ?? config.fdName ?? config.fd),
       backend,
       export: one,
       counters,
     });
     void server.ended.then(() => this.#served.delete(server));
-    this.#log.info({ tag, socket: config.socket ?? config.fd, backend }, 'serving');
+    this.#log.info({ tag, socket: config.socket ?? config.fdName ?? config.fd, backend }, 'serving');
     return server;
   }
 

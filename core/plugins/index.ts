@@ -9,6 +9,7 @@
  * - `config-schema.ts`: every option of the configuration file, as zod schemas.
  *   `option-descriptions.ts`: from a schema to flags, help texts and errors of one line, with
  *   `suggestion.ts` for misspelt words and `yaml.ts` for files.
+ * - `inherited-socket.ts`: sockets that the parent or a service manager made.
  * - `figures.ts`: collects what monitoring shows of an export.
  * - `confine.ts`, `confinement-options.ts`: the confinement of the process.
  * - `control-socket.ts`: the socket on which a daemon takes commands. `offline-commands.ts`: what

@@ -20,7 +20,8 @@
  *   lists. `started-threads.ts`: waits for threads that are just starting.
  * - `memory/`: memory outside the heap, mappings, memfds, and how V8 counts it.
  * - `descriptors/`: the type of a descriptor's number, descriptors with owners, eventfds, unix
- *   sockets, descriptors that threads share, output that never blocks.
+ *   sockets, descriptors that threads share, output that never blocks, what a service manager
+ *   passes and is told.
  * - `event-loop/`: the sleep of the engine's thread, and polls of the event loop.
  * - `log.ts`: where rooms below `core/plugins` log.
  * - `confinement/`: Landlock, seccomp, namespaces. Landlock and namespaces confine one thread. That
@@ -45,6 +46,7 @@ export { ReceivedFd } from './descriptors/received-fd.js';
 export * from './calls/vectored-io.js';
 export { PAGE_SIZE } from './memory/region.js';
 export * from './descriptors/shared-descriptors.js';
+export { passedDescriptors, ServiceManager } from './descriptors/service-manager.js';
 export { listenOnLoopback } from './descriptors/tcp-listener.js';
 export { MAX_FDS, MAX_TRANSFER, UnixConnection, UnixListener } from './descriptors/unix-socket.js';
 export * from './event-loop/own-sleep.js';

@@ -3,6 +3,7 @@ import { MountedExport, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addLogOptions, servicesOf } from '../log-and-services.js';
 import type { Values } from '../flags.js';
+import { serviceManager } from '../service-manager.js';
 import { aborted, stopSignal } from '../signals.js';
 
 /** `mount`: serves a backend to this host itself until a signal or an unmount. */
@@ -25,6 +26,7 @@ async function mount(directory: string, values: Values, backend: BackendOptions)
   const stop = stopSignal();
   const container = servicesOf(values, {}, backend.registry);
   const log = container.get(Services.Logger);
+  const manager = serviceManager(log);
   const mounted = await MountedExport.open({
     ...settings,
     directory,
@@ -35,9 +37,12 @@ async function mount(directory: string, values: Values, backend: BackendOptions)
     log,
   });
   log.info({ directory: mounted.directory, backend: spec.type }, 'mounted');
+  manager?.ready(`mounted at ${mounted.directory}`);
   await Promise.race([aborted(stop), mounted.ended]);
+  manager?.stopping();
   log.info({}, stop.aborted ? 'unmounting' : 'unmounted by somebody else');
   await mounted.close();
+  manager?.close();
 }
 
 const EXAMPLES = `

@@ -27,7 +27,8 @@ import {
 } from '../../plugins/index.js';
 import { keeperDescriptor, KeeperGone, KeptEngine } from '../../keeper/index.js';
 import { keep } from '../keep.js';
-import { type MetricsListener, openMetrics } from '../metrics.js';
+import { openMetrics } from '../metrics.js';
+import { serviceManager, serving } from '../service-manager.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, servicesOf } from '../log-and-services.js';
@@ -107,14 +108,16 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const container = servicesOf(values, served.logConfig, registry);
   const log = container.get(Services.Logger);
   const keeperFd = keeperDescriptor();
+  // An engine is its keeper's affair.
+  const manager = keeperFd === undefined ? serviceManager(log) : undefined;
   if (keeperFd === undefined && isKept) {
     if (values['control'] !== undefined) throw new UsageError('--control: not together with --keep');
-    await keep(served.exports, typeof metrics === 'string' ? metrics : undefined, log);
+    await keep(served.exports, typeof metrics === 'string' ? metrics : undefined, manager, log);
     return;
   }
   const stop = stopSignal();
   const listener = typeof metrics === 'string' ? await openMetrics(metrics) : undefined;
-  const wanted = confinementOf(confinement, values, listener);
+  const wanted = confinementOf(confinement, values, [listener?.fd, manager?.fd], listener?.path);
   const confined = await confine(served, registry, wanted, log);
   const keeper = keeperFd === undefined ? undefined : new KeptEngine(keeperFd);
   stop.addEventListener('abort', () => keeper?.leave());
@@ -132,13 +135,16 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
       typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
     const monitoring = await listener?.serve(() => daemon.figures(), log);
     await confined.seal();
+    manager?.ready(serving(served.exports.length));
     // One with a keeper ends when that has another one.
     await Promise.race([...(keeper === undefined ? [aborted(stop)] : []), daemon.ended()]);
+    manager?.stopping();
     if (keeper === undefined) log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
     await monitoring?.close();
     await listening?.close();
   } finally {
     await daemon.close();
+    manager?.close();
   }
 }
 
@@ -155,12 +161,13 @@ function confinementFrom(values: Values, settings: Partial<ConfineConfig>): Conf
 function confinementOf(
   { layers, missingLayers, seccompAction, modcaps }: ConfineConfig,
   values: Values,
-  metrics: MetricsListener | undefined,
+  descriptors: readonly (number | undefined)[],
+  metricsPath: string | undefined,
 ): Confinement {
   const { config, control } = values;
   const sockets = [
     ...(typeof control === 'string' ? [control] : []),
-    ...(metrics?.path === undefined ? [] : [metrics.path]),
+    ...(metricsPath === undefined ? [] : [metricsPath]),
   ];
   return {
     layers,
@@ -170,7 +177,7 @@ function confinementOf(
     reads: typeof config === 'string' ? [config] : [],
     writes: sockets.map((path) => dirname(resolve(path))),
     listens: typeof control === 'string',
-    descriptors: metrics?.fd === undefined ? [] : [metrics.fd],
+    descriptors: descriptors.filter((fd) => fd !== undefined),
   };
 }
 
@@ -189,10 +196,10 @@ function fromFlags(values: Values, backend: BackendOptions): ServeRequest {
   const given = check(flagsSchema, givenOptions(EXPORT_FLAGS, values), '', ([name]) => {
     return `--${EXPORT_FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`;
   });
-  const { socket, fd } = given;
-  if (socket === undefined && fd === undefined) throw new UsageError('--socket-path is required');
-  if (socket !== undefined && fd !== undefined)
-    throw new UsageError('--socket-path and --fd: give one of them');
+  const { socket, fd, fdName } = given;
+  const ways = [socket, fd, fdName].filter((way) => way !== undefined).length;
+  if (ways === 0) throw new UsageError('--socket-path is required');
+  if (ways > 1) throw new UsageError('--socket-path, --fd and --fd-name: give one of them');
   return {
     exports: [{ ...given, ...settings, backend: spec, optionName: backend.name }],
     logConfig: {},

@@ -47,6 +47,7 @@ const sendmsg = libc<(fd: Fd, message: number, flags: number) => number>('sendms
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_NONBLOCK = 0o4000;
 const SOCK_CLOEXEC = 0o2000000;
 export const SOL_SOCKET = 1;
@@ -113,6 +114,25 @@ export function newSocket(domain = AF_UNIX): OwnedFd {
   return new OwnedFd(
     check(result(socket(domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0)), 'socket') as Fd,
   );
+}
+
+/**
+ * A datagram socket that is connected to another, non-blocking and closed on execution: each
+ * write(2) is a message.
+ * @param path `@` at its start stands for the byte 0 of an abstract address, unix(7).
+ * @throws SystemError
+ */
+export function connectDatagram(path: string): OwnedFd {
+  const withEnd = socketAddress(path);
+  const isAbstract = path.startsWith('@');
+  if (isAbstract) scratch.u8[2] = 0;
+  const length = isAbstract ? withEnd - 1 : withEnd;
+  const type = SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK;
+  const fd = new OwnedFd(check(result(socket(AF_UNIX, type, 0)), 'socket') as Fd);
+  const code = result(connect(fd.value, scratch.address, length));
+  if (code === 0) return fd;
+  fd.close();
+  throw new SystemError(`connect ${path}`, -code);
 }
 
 /** A non-blocking stream socket that carries descriptors. */

@@ -57,7 +57,10 @@ test('a mistake in a configuration file is named by its place', () => {
     'config.yaml: exports[0].backned: no such option; did you mean backend?',
   );
   assert.match(mistake('exports: [{ socket: a, backend: 5 }]'), /exports\[0\]\.backend 5: must be a name/);
-  assert.match(mistake('exports: [{ tag: t, backend: x }]'), /exports\[0\]: needs a socket, or an fd/);
+  assert.match(
+    mistake('exports: [{ tag: t, backend: x }]'),
+    /exports\[0\]: needs a socket, an fd or an fdName/,
+  );
   assert.match(
     mistake('exports: [{ socket: a, backend: x }, { socket: a, backend: x }]'),
     /another export's socket/,
