@@ -1,6 +1,8 @@
+import type { S3Client } from '@aws-sdk/client-s3';
 import { HEADERS_OF_HEAD, PROPERTIES_OF_HEAD } from './carried.js';
 import type { CarriedHeaders } from './carried.js';
 import type { Head } from './bucket-types.js';
+import { noAnswer } from './failure.js';
 
 /* Headers of requests and answers of the SDK, as they are on the wire. */
 
@@ -47,11 +49,41 @@ export function answering<C extends object>(
   return command;
 }
 
+/** Their bodies are of any type; an ETag tells that the answer is of S3. */
+const CONTENT_COMMANDS = new Set(['GetObjectCommand', 'HeadObjectCommand']);
+
+/**
+ * Refuses pages of HTML in the place of answers: a captive portal answers so, with 200, and the SDK
+ * would read an empty listing from it, or a deletion that has been made.
+ */
+export function refusePages(client: S3Client): void {
+  client.middlewareStack.add(
+    (next, { commandName = '' }) =>
+      async (sent) => {
+        const result = await next(sent);
+        const { statusCode, headers } = result.response as HttpAnswer;
+        const isPage = /^\s*text\/html/i.test(headers['content-type'] ?? '');
+        if (isPage && statusCode < 300 && !CONTENT_COMMANDS.has(commandName))
+          throw noAnswer('a page of HTML');
+        return result;
+      },
+    { step: 'deserialize', priority: 'low', name: 'refusePages' },
+  );
+}
+
+interface HttpAnswer {
+  readonly statusCode: number;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
 export function unquoted(etag: string | undefined): string {
   return (etag ?? '').replace(/^"|"$/g, '');
 }
 
+/** @throws S3Failure of kind transient where the answer is not of S3. */
 export function headOf(key: string, headers: ReadonlyMap<string, string>): Head {
+  if (unquoted(headers.get('etag')) === '') throw noAnswer('HEAD without ETag');
+  if (!/^\d+$/.test(headers.get('content-length') ?? '')) throw noAnswer('HEAD without length');
   const metadata: Record<string, string> = {};
   for (const [name, value] of headers) {
     if (name.startsWith('x-amz-meta-')) metadata[name.slice(11)] = value;
@@ -59,7 +91,7 @@ export function headOf(key: string, headers: ReadonlyMap<string, string>): Head 
   return {
     key,
     etag: unquoted(headers.get('etag')),
-    size: Number(headers.get('content-length') ?? 0),
+    size: Number(headers.get('content-length')),
     modified: Math.floor(Date.parse(headers.get('last-modified') ?? '') / 1000) || 0,
     storageClass: headers.get('x-amz-storage-class'),
     metadata,

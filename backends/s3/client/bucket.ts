@@ -46,7 +46,7 @@ import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
 import type { Deadline } from './deadline.js';
 import type { Capabilities, Condition, Content, Head, Page, Part } from './bucket-types.js';
-import { classify, S3Failure } from './failure.js';
+import { classify, noAnswer, S3Failure } from './failure.js';
 import { readListing } from './listing.js';
 import type { Metrics } from './metrics.js';
 import { OwnWrites } from './own-writes.js';
@@ -60,6 +60,21 @@ import type { Sink } from './http.js';
  * tells.
  */
 export const UNKNOWN_TIME = Number.NaN;
+
+/**
+ * Attempts at a write that the server refuses although its condition holds. Before the last one we
+ * look ourselves and send no condition.
+ */
+const BELIEVED_ATTEMPTS = 3;
+
+/** Milliseconds for which a server's refusal to copy is believed. */
+const REFUSAL_MS = 600_000;
+
+/** Fields of a conditional write, as the SDK names them. */
+interface ConditionFields {
+  readonly IfNoneMatch?: string;
+  readonly IfMatch?: string;
+}
 
 const LOST = 'grants or tags of an object can not be read: what is made of it has none';
 
@@ -75,11 +90,10 @@ function copySource(bucket: string, key: string): string {
 export class Bucket {
   readonly name: string;
   capabilities: Capabilities | undefined;
-  /**
-   * Whether the server copies. Set to false when it has refused to (Ceph 16 does with customer
-   * keys).
-   */
-  copies = true;
+  /** Finds the capabilities out again. Absent: refusals are believed. */
+  learnAgain: ((deadline: Deadline) => Promise<void>) | undefined;
+  /** Milliseconds of `performance.now()` until which a refusal to copy is believed. */
+  #copiesAgain = 0;
   readonly #options: S3Options;
   readonly #requests: Requests;
   readonly #metrics: Metrics;
@@ -124,6 +138,24 @@ export class Bucket {
         ? { SSEKMSKeyId: options.kmsKey }
         : {}),
     };
+  }
+
+  /**
+   * Whether the server copies. False for some minutes after it has refused to (Ceph 16 does with
+   * customer keys).
+   */
+  get copies(): boolean {
+    return performance.now() >= this.#copiesAgain;
+  }
+
+  /**
+   * The same bucket, asked as if the server kept certain conditions: for finding out whether it
+   * does.
+   */
+  assuming(capabilities: Capabilities): Bucket {
+    const other = new Bucket(this.#options, this.#requests, this.#metrics, this.#log);
+    other.capabilities = capabilities;
+    return other;
   }
 
   /** @throws S3Failure of kind missing (the answer to HEAD has no body with a reason) or denied. */
@@ -185,42 +217,58 @@ export class Bucket {
     sink: Sink,
   ): Promise<void> {
     let at = start;
-    await this.#requests.send('GetObject', deadline, 0, async (attempt) => {
-      const counted: Sink = {
-        room: () => sink.room(),
-        took: (count) => {
-          attempt.progress();
-          at += count;
-          this.#metrics.bytesDown += count;
-          sink.took(count);
-        },
-      };
-      const match = this.#quoted(etag);
-      if (await attempt.signed.get(key, etag, match, at, end, counted, attempt.signal)) return;
-      const command = new GetObjectCommand({
-        ...this.#common,
-        ...this.#customer,
-        Key: key,
-        IfMatch: match,
-        Range: `bytes=${at}-${end - 1}`,
-      });
-      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
-      const body = answer.Body as AsyncIterable<Buffer> & { destroy(): void };
-      try {
-        if (unquoted(answer.ETag) !== etag) throw new S3Failure('precondition', 412, 'ETagChanged');
-        if (!(answer.ContentRange ?? '').startsWith(`bytes ${at}-${end - 1}/`)) {
-          throw new S3Failure('transient', 0, 'WrongRange');
-        }
-        for await (const chunk of body) {
-          if (attempt.signal.aborted) throw new S3Failure('transient', 0, 'RequestTimeout');
-          if (at + chunk.length > end) throw new S3Failure('transient', 0, 'LongBody');
-          pour(chunk, counted);
-        }
-        if (at < end) throw new S3Failure('transient', 0, 'ShortBody');
-      } finally {
-        body.destroy();
-      }
+    await this.#ofVersion({ key, etag }, always, deadline, (isSent) =>
+      this.#requests.send('GetObject', deadline, 0, async (attempt) => {
+        const counted: Sink = {
+          room: () => sink.room(),
+          took: (count) => {
+            attempt.progress();
+            at += count;
+            this.#metrics.bytesDown += count;
+            sink.took(count);
+          },
+        };
+        await this.#get(key, etag, at, end, isSent, counted, attempt);
+      }),
+    );
+  }
+
+  async #get(
+    key: string,
+    etag: string,
+    start: number,
+    end: number,
+    isConditional: boolean,
+    sink: Sink,
+    attempt: Attempt,
+  ): Promise<void> {
+    const match = isConditional ? this.#quoted(etag) : undefined;
+    if (await attempt.signed.get(key, etag, match, start, end, sink, attempt.signal)) return;
+    const command = new GetObjectCommand({
+      ...this.#common,
+      ...this.#customer,
+      Key: key,
+      ...(match === undefined ? {} : { IfMatch: match }),
+      Range: `bytes=${start}-${end - 1}`,
     });
+    const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+    const body = answer.Body as AsyncIterable<Buffer> & { destroy(): void };
+    let at = start;
+    try {
+      if (told(answer.ETag) !== etag) throw new S3Failure('precondition', 412, 'ETagChanged');
+      if (!(answer.ContentRange ?? '').startsWith(`bytes ${start}-${end - 1}/`)) {
+        throw new S3Failure('transient', 0, 'WrongRange');
+      }
+      for await (const chunk of body) {
+        if (attempt.signal.aborted) throw new S3Failure('transient', 0, 'RequestTimeout');
+        at += chunk.length;
+        if (at > end) throw new S3Failure('transient', 0, 'LongBody');
+        pour(chunk, sink);
+      }
+      if (at < end) throw new S3Failure('transient', 0, 'ShortBody');
+    } finally {
+      body.destroy();
+    }
   }
 
   /**
@@ -234,16 +282,24 @@ export class Bucket {
     condition: Condition | undefined,
     deadline: Deadline,
   ): Promise<RemoteObject> {
-    if (condition !== undefined && !this.#conditional('put', condition))
-      await this.#check(key, condition, deadline);
-    return this.#conditionalWrite('PutObject', key, content, deadline, body.length, async (attempt) => {
-      const conditions = this.#conditionFields('put', condition);
-      const headers = this.#given(content, body);
-      const etag = await attempt.signed.put(key, body, { ...content, headers }, conditions, attempt.signal);
-      if (etag !== undefined) {
-        this.#metrics.bytesUp += body.length;
-        return this.#written(key, etag, body.length);
-      }
+    return this.#conditionally('put', key, content, condition, deadline, (conditions) =>
+      this.#requests.send('PutObject', deadline, body.length, (attempt) =>
+        this.#granting(content, () => this.#put(key, body, content, conditions, attempt)),
+      ),
+    );
+  }
+
+  async #put(
+    key: string,
+    body: Uint8Array,
+    content: Content,
+    conditions: ConditionFields,
+    attempt: Attempt,
+  ): Promise<RemoteObject> {
+    const headers = this.#given(content, body);
+    const known = { ...content, headers };
+    let etag = await attempt.signed.put(key, body, known, { ...conditions }, attempt.signal);
+    if (etag === undefined) {
       const command = new PutObjectCommand({
         ...this.#common,
         ...this.#customer,
@@ -255,10 +311,10 @@ export class Bucket {
         Metadata: content.metadata,
       });
       const sent = attempt.client.send(carrying(command, headers), { abortSignal: attempt.signal });
-      const answer = await sent;
-      this.#metrics.bytesUp += body.length;
-      return this.#written(key, unquoted(answer.ETag), body.length);
-    });
+      etag = told((await sent).ETag);
+    }
+    this.#metrics.bytesUp += body.length;
+    return this.#written(key, etag, body.length);
   }
 
   #written(key: string, etag: string, size: number): RemoteObject {
@@ -266,18 +322,20 @@ export class Bucket {
   }
 
   /**
-   * Sends a conditional write. If an answer was lost and the repeated request fails its condition,
-   * the object may be our own; its mark tells.
+   * Sends a write under its condition. A refusal is believed only when a look at the object agrees:
+   * - The object has our mark: the answer to an earlier request was lost, or a request was doubled.
+   * - The condition holds: what we know of the server is wrong or not true any more, and is found
+   *   out again.
    */
-  async #conditionalWrite(
-    operation: string,
+  async #conditionally(
+    request: 'put' | 'complete',
     key: string,
     content: Content,
+    condition: Condition | undefined,
     deadline: Deadline,
-    bytes: number,
-    attempt: (attempt: Attempt) => Promise<RemoteObject>,
+    write: (conditions: ConditionFields) => Promise<RemoteObject>,
   ): Promise<RemoteObject> {
-    const object = await this.#recognisedWrite(operation, key, content, deadline, bytes, attempt);
+    const object = await this.#believed(request, key, content, condition, deadline, write);
     this.#noteOwn(object, content);
     return object;
   }
@@ -286,38 +344,54 @@ export class Bucket {
     this.#own.note(key, etag, besideOf(this.#given(content)));
   }
 
-  async #recognisedWrite(
-    operation: string,
+  async #believed(
+    request: 'put' | 'complete',
     key: string,
     content: Content,
+    condition: Condition | undefined,
     deadline: Deadline,
-    bytes: number,
-    attempt: (attempt: Attempt) => Promise<RemoteObject>,
+    write: (conditions: ConditionFields) => Promise<RemoteObject>,
   ): Promise<RemoteObject> {
-    return this.#requests.send(operation, deadline, bytes, async (state) => {
+    for (let attempt = 1; ; attempt++) {
+      const isSent =
+        condition !== undefined && attempt < BELIEVED_ATTEMPTS && this.#conditional(request, condition);
+      if (condition !== undefined && !isSent) await this.#check(key, condition, deadline);
       try {
-        return await this.#granting(content, () => attempt(state));
+        return await write(isSent ? this.#conditionFields(condition) : {});
       } catch (error) {
-        const failure = classify(error);
-        const lost =
-          failure.kind === 'precondition' || failure.kind === 'missing' || failure.kind === 'no-upload';
-        if (!lost || !state.ambiguous) throw failure;
-        const own = await this.#ownWrite(key, content, state);
-        if (own === undefined) throw failure;
-        return own;
+        const { kind } = classify(error);
+        if (kind !== 'precondition' && kind !== 'missing' && kind !== 'no-upload') throw error;
+        const head = await this.head(key, deadline);
+        const mark = content.metadata[WRITE_MARK];
+        if (mark !== undefined && head?.metadata[WRITE_MARK] === mark) return head;
+        const isRefusal = kind === 'precondition' && isSent && this.learnAgain !== undefined;
+        if (!isRefusal || !holds(condition, head)) throw error;
+        this.#metrics.contradictions += 1;
+        if (attempt === 1) await this.learnAgain?.(deadline);
       }
-    });
+    }
   }
 
-  async #ownWrite(key: string, content: Content, state: Attempt): Promise<RemoteObject | undefined> {
-    const mark = content.metadata[WRITE_MARK];
-    if (mark === undefined) return undefined;
-    try {
-      const head = await this.#head(key, state);
-      return head.metadata[WRITE_MARK] === mark ? head : undefined;
-    } catch (error) {
-      if (classify(error).kind === 'missing') return undefined;
-      throw error;
+  /**
+   * Sends a request that is conditional on an object's version. A refusal is believed only when a
+   * look at the object agrees.
+   */
+  async #ofVersion<T>(
+    { key, etag }: { readonly key: string; readonly etag: string },
+    isKept: () => boolean,
+    deadline: Deadline,
+    send: (isSent: boolean) => Promise<T>,
+  ): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      const isSent = attempt < BELIEVED_ATTEMPTS && isKept();
+      try {
+        return await send(isSent);
+      } catch (error) {
+        if (classify(error).kind !== 'precondition' || !isSent || this.learnAgain === undefined) throw error;
+        if ((await this.head(key, deadline))?.etag !== etag) throw error;
+        this.#metrics.contradictions += 1;
+        if (attempt === 1) await this.learnAgain(deadline);
+      }
     }
   }
 
@@ -327,8 +401,7 @@ export class Bucket {
    */
   async #check(key: string, condition: Condition, deadline: Deadline): Promise<void> {
     const head = await this.head(key, deadline);
-    const holds = condition === 'absent' ? head === undefined : head?.etag === condition.etag;
-    if (!holds) throw new S3Failure('precondition', 412, 'PreconditionFailed');
+    if (!holds(condition, head)) throw new S3Failure('precondition', 412, 'PreconditionFailed');
   }
 
   #conditional(request: 'put' | 'complete', condition: Condition): boolean {
@@ -338,11 +411,7 @@ export class Bucket {
     return condition === 'absent' ? capabilities.create : capabilities.replace;
   }
 
-  #conditionFields(
-    request: 'put' | 'complete',
-    condition: Condition | undefined,
-  ): { IfNoneMatch?: string; IfMatch?: string } {
-    if (condition === undefined || !this.#conditional(request, condition)) return {};
+  #conditionFields(condition: Condition): ConditionFields {
     return condition === 'absent' ? { IfNoneMatch: '*' } : { IfMatch: this.#quoted(condition.etag) };
   }
 
@@ -356,34 +425,40 @@ export class Bucket {
    * unsupported if the server does not copy.
    */
   async copy(source: RemoteObject, key: string, content: Content, deadline: Deadline): Promise<RemoteObject> {
-    const object = await this.#requests.send('CopyObject', deadline, 0, async ({ client, signal }) => {
-      const command = new CopyObjectCommand({
-        ...this.#common,
-        ...this.#customer,
-        ...this.#creation,
-        ...this.#sourceFields(),
-        Key: key,
-        ...this.#source(source),
-        MetadataDirective: 'REPLACE',
-        TaggingDirective: 'REPLACE',
-        Metadata: content.metadata,
-      });
-      const answer = await this.#copying(content, () =>
-        client.send(carrying(command, this.#given(content)), { abortSignal: signal }),
-      );
-      return this.#written(key, unquoted(answer.CopyObjectResult?.ETag), source.size);
-    });
+    if (!this.#checksSources()) await this.#check(source.key, source, deadline);
+    const object = await this.#ofVersion(source, this.#checksSources, deadline, (isSent) =>
+      this.#requests.send('CopyObject', deadline, 0, async ({ client, signal }) => {
+        const command = new CopyObjectCommand({
+          ...this.#common,
+          ...this.#customer,
+          ...this.#creation,
+          ...this.#sourceFields(),
+          Key: key,
+          ...this.#source(source, isSent),
+          MetadataDirective: 'REPLACE',
+          TaggingDirective: 'REPLACE',
+          Metadata: content.metadata,
+        });
+        const answer = await this.#copying(content, () =>
+          client.send(carrying(command, this.#given(content)), { abortSignal: signal }),
+        );
+        return this.#written(key, told(answer.CopyObjectResult?.ETag), source.size);
+      }),
+    );
     await this.#settle(key, content, deadline);
     this.#noteOwn(object, content);
-    if (this.capabilities?.copySource === false && object.etag !== source.etag) {
-      throw new S3Failure('precondition', 412, 'SourceChanged');
-    }
+    if (this.#checksSources() || object.etag === source.etag || key === source.key) return object;
+    // A copy of an object of several parts has another ETag.
+    const now = await this.head(source.key, deadline);
+    if (now?.etag !== source.etag) throw new S3Failure('precondition', 412, 'SourceChanged');
     return object;
   }
 
-  #source(source: RemoteObject): { CopySource: string; CopySourceIfMatch?: string } {
+  readonly #checksSources = (): boolean => this.capabilities?.copySource !== false;
+
+  #source(source: RemoteObject, isSent: boolean): { CopySource: string; CopySourceIfMatch?: string } {
     const CopySource = copySource(this.name, source.key);
-    if (this.capabilities?.copySource === false) return { CopySource };
+    if (!isSent) return { CopySource };
     return { CopySource, CopySourceIfMatch: this.#quoted(source.etag) };
   }
 
@@ -395,7 +470,7 @@ export class Bucket {
       // One that does not copy what is encrypted may copy the rest.
       const alone =
         content === undefined ? this.#customer.SSECustomerKey === undefined : isEncrypted(content.headers);
-      if (failure.kind === 'unsupported' && !alone) this.copies = false;
+      if (failure.kind === 'unsupported' && !alone) this.#copiesAgain = performance.now() + REFUSAL_MS;
       throw failure;
     }
   }
@@ -570,11 +645,12 @@ export class Bucket {
     await this.#requests.send('DeleteObjects', deadline, 0, async ({ client, signal }) => {
       const command = new DeleteObjectsCommand({
         ...this.#common,
-        Delete: { Quiet: true, Objects: keys.map((key) => ({ Key: key })) },
+        Delete: { Quiet: false, Objects: keys.map((key) => ({ Key: key })) },
       });
       const answer = await client.send(command, { abortSignal: signal });
       const error = answer.Errors?.[0];
       if (error !== undefined) throw classify({ name: error.Code ?? 'InternalError', $metadata: {} });
+      if ((answer.Deleted?.length ?? 0) < keys.length) throw noAnswer('less deleted than was asked for');
     });
   }
 
@@ -605,6 +681,7 @@ export class Bucket {
         EncodingType: 'url',
       });
       const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      if (answer.Name === undefined && answer.IsTruncated === undefined) throw noAnswer('no listing');
       return {
         objects: (answer.Contents ?? []).map((object) => ({
           key: urlDecoded(object.Key ?? ''),
@@ -661,7 +738,7 @@ export class Bucket {
       });
       const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
       this.#metrics.bytesUp += body.length;
-      return { number, etag: unquoted(answer.ETag) };
+      return { number, etag: told(answer.ETag) };
     });
   }
 
@@ -678,20 +755,22 @@ export class Bucket {
     number: number,
     deadline: Deadline,
   ): Promise<Part> {
-    return this.#requests.send('UploadPartCopy', deadline, 0, async ({ client, signal }) => {
-      const command = new UploadPartCopyCommand({
-        ...this.#common,
-        ...this.#customer,
-        ...this.#sourceFields(),
-        Key: key,
-        UploadId: upload,
-        PartNumber: number,
-        ...this.#source(source),
-        CopySourceRange: `bytes=${start}-${end - 1}`,
-      });
-      const answer = await this.#copying(undefined, () => client.send(command, { abortSignal: signal }));
-      return { number, etag: unquoted(answer.CopyPartResult?.ETag) };
-    });
+    return this.#ofVersion(source, this.#checksSources, deadline, (isSent) =>
+      this.#requests.send('UploadPartCopy', deadline, 0, async ({ client, signal }) => {
+        const command = new UploadPartCopyCommand({
+          ...this.#common,
+          ...this.#customer,
+          ...this.#sourceFields(),
+          Key: key,
+          UploadId: upload,
+          PartNumber: number,
+          ...this.#source(source, isSent),
+          CopySourceRange: `bytes=${start}-${end - 1}`,
+        });
+        const answer = await this.#copying(undefined, () => client.send(command, { abortSignal: signal }));
+        return { number, etag: told(answer.CopyPartResult?.ETag) };
+      }),
+    );
   }
 
   /**
@@ -708,46 +787,40 @@ export class Bucket {
     condition: Condition | undefined,
     deadline: Deadline,
   ): Promise<RemoteObject> {
-    if (condition !== undefined && !this.#conditional('complete', condition)) {
-      await this.#check(key, condition, deadline);
-    }
-    const complete = async (state: Attempt): Promise<RemoteObject> => {
-      const { client, signal } = state;
-      const command = new CompleteMultipartUploadCommand({
-        ...this.#common,
-        ...this.#customer,
-        ...this.#conditionFields('complete', condition),
-        Key: key,
-        UploadId: upload,
-        MultipartUpload: {
-          Parts: parts.map(({ number, etag }) => ({ PartNumber: number, ETag: `"${etag}"` })),
-        },
-      });
-      try {
-        const answer = await client.send(command, { abortSignal: signal });
-        const etag = unquoted(answer.ETag);
-        if (etag !== '') return this.#written(key, etag, size);
-      } catch (error) {
-        const failure = classify(error);
-        if (failure.kind === 'conflict') throw new S3Failure('no-upload', 409, failure.code, error);
-        throw failure;
-      }
-      // Ceph 16 does not report the ETag here. The object is ours, or another writer has replaced
-      // it.
-      const own = await this.#ownWrite(key, content, state);
-      if (own === undefined) throw new S3Failure('precondition', 412, 'Overwritten');
-      return own;
+    const MultipartUpload = {
+      Parts: parts.map(({ number, etag }) => ({ PartNumber: number, ETag: `"${etag}"` })),
     };
-    const object = await this.#conditionalWrite(
-      'CompleteMultipartUpload',
-      key,
-      content,
-      deadline,
-      0,
-      complete,
-    );
-    await this.#settle(key, content, deadline);
-    return object;
+    const complete = (conditions: ConditionFields): Promise<RemoteObject> =>
+      this.#requests.send('CompleteMultipartUpload', deadline, 0, async ({ client, signal }) => {
+        const command = new CompleteMultipartUploadCommand({
+          ...this.#common,
+          ...this.#customer,
+          ...conditions,
+          Key: key,
+          UploadId: upload,
+          MultipartUpload,
+        });
+        try {
+          const answer = await client.send(command, { abortSignal: signal });
+          const etag = unquoted(answer.ETag);
+          if (etag !== '') return this.#written(key, etag, size);
+        } catch (error) {
+          const failure = classify(error);
+          if (failure.kind === 'conflict') throw new S3Failure('no-upload', 409, failure.code, error);
+          throw failure;
+        }
+        // Ceph 16 does not report the ETag here. The object is ours, or another writer has replaced
+        // it.
+        throw new S3Failure('missing', 200, 'Overwritten');
+      });
+    try {
+      const object = await this.#conditionally('complete', key, content, condition, deadline, complete);
+      await this.#settle(key, content, deadline);
+      return object;
+    } catch (error) {
+      if (!(error instanceof S3Failure) || error.code !== 'Overwritten') throw error;
+      throw new S3Failure('precondition', 412, error.code, error);
+    }
   }
 
   /** Aborts an upload. An upload that is gone is no error. */
@@ -774,6 +847,23 @@ export class Bucket {
         .map((upload) => ({ id: upload.UploadId ?? '', initiated: upload.Initiated?.getTime() ?? 0 }));
     });
   }
+}
+
+/** Whether what is at a key is what a condition requires. */
+function holds(condition: Condition | undefined, head: Head | undefined): boolean {
+  return condition === 'absent' ? head === undefined : head !== undefined && head.etag === condition?.etag;
+}
+
+const always = (): boolean => true;
+
+/**
+ * The ETag of an answer.
+ * @throws S3Failure of kind transient: without one it is no answer of S3.
+ */
+function told(etag: string | undefined): string {
+  const found = unquoted(etag);
+  if (found === '') throw noAnswer('no ETag');
+  return found;
 }
 
 /**

@@ -5,9 +5,13 @@ import type { Bucket } from './bucket.js';
 import type { Capabilities, Condition, Content } from './bucket-types.js';
 import type { Deadline } from './deadline.js';
 import { S3Failure } from './failure.js';
+import type { Metrics } from './metrics.js';
 
-/** The mark identifies the object as ours where the server does not report what an upload made. */
-const plain: Content = { metadata: { [WRITE_MARK]: 'probe' }, headers: {} };
+/**
+ * The mark tells a probe's own object from that of the probe before, where an answer was lost or
+ * the server does not report what an upload made.
+ */
+const marked = (): Content => ({ metadata: { [WRITE_MARK]: `probe-${randomUUID()}` }, headers: {} });
 
 const REFUSED =
   'these credentials may not read grants or tags of objects: what is rewritten or moved loses them';
@@ -35,63 +39,110 @@ const assumed: Capabilities = {
   copySource: true,
 };
 
+/** Most rounds of probes. One in which no request failed counts. */
+const ROUNDS_MAX = 5;
+/** Milliseconds for which what was found out again is not asked for once more. */
+const LEARNING_PAUSE_MS = 10_000;
+
 /**
  * Finds out which conditions the provider keeps, by a few requests on a key of our own that is
- * removed afterwards. Sets `bucket.capabilities`.
+ * removed afterwards. Sets `bucket.capabilities`, and finds them out again when the server
+ * contradicts them.
  * @throws S3Failure if the bucket cannot be written.
  */
-export async function probe(bucket: Bucket, key: string, log: Logger, deadline: Deadline): Promise<void> {
-  const scratch = `${key}-${randomUUID()}`;
-  const put = (condition: Condition | undefined): Promise<boolean> =>
-    holds(() => bucket.put(scratch, Buffer.from('probe'), plain, condition, deadline));
+export async function probe(
+  bucket: Bucket,
+  key: string,
+  log: Logger,
+  metrics: Metrics,
+  deadline: Deadline,
+): Promise<void> {
+  let learning: Promise<void> | undefined;
+  const learn = async (until: Deadline): Promise<void> => {
+    bucket.capabilities = await agreed(bucket, key, log, metrics, until);
+    complain(bucket.capabilities, log);
+  };
+  await learn(deadline);
+  let learnedAgain = Number.NEGATIVE_INFINITY;
+  bucket.learnAgain = async (until) => {
+    if (performance.now() - learnedAgain < LEARNING_PAUSE_MS) return;
+    learning ??= learn(until).finally(() => (learning = undefined));
+    await until.wait(learning);
+    learnedAgain = performance.now();
+    log.warn(
+      { capabilities: bucket.capabilities },
+      'the S3 server refused a condition that held: what it keeps was found out again',
+    );
+  };
+}
 
-  bucket.capabilities = assumed;
+/**
+ * A fact that was found out while requests failed may be none: rounds are repeated until one has
+ * met no failure, or two say the same.
+ */
+async function agreed(
+  bucket: Bucket,
+  key: string,
+  log: Logger,
+  metrics: Metrics,
+  deadline: Deadline,
+): Promise<Capabilities> {
+  const seen = new Set<string>();
+  for (let round = 1; ; round++) {
+    const before = metrics.passingFailures;
+    const found = await roundOfProbes(bucket, `${key}-${randomUUID()}`, log, deadline);
+    const text = JSON.stringify(found);
+    if (metrics.passingFailures === before || seen.has(text) || round === ROUNDS_MAX) return found;
+    seen.add(text);
+  }
+}
+
+function complain(capabilities: Capabilities, log: Logger): void {
+  const ignored = Object.entries(capabilities).filter(([name, has]) => name !== 'unquoted' && has === false);
+  if (ignored.length === 0) return;
+  log.warn(
+    { ignored: ignored.map(([name]) => name) },
+    'this S3 server ignores some conditions: between a look and a write another writer may come unnoticed',
+  );
+}
+
+async function roundOfProbes(
+  bucket: Bucket,
+  scratch: string,
+  log: Logger,
+  deadline: Deadline,
+): Promise<Capabilities> {
+  const put = (condition: Condition | undefined, form = assumed): Promise<boolean> =>
+    holds(() => bucket.assuming(form).put(scratch, Buffer.from('probe'), marked(), condition, deadline));
   try {
-    const { etag } = await bucket.put(scratch, Buffer.from('probe'), plain, undefined, deadline);
+    const probing = bucket.assuming(assumed);
+    const { etag } = await probing.put(scratch, Buffer.from('probe'), marked(), undefined, deadline);
     const create = !(await put('absent'));
     const wrong = { etag: '0'.repeat(32) };
     let replace = !(await put(wrong));
     let unquoted = false;
     if (replace && !(await put({ etag }))) {
-      bucket.capabilities = { ...assumed, unquoted: true };
-      unquoted = await put({ etag });
+      unquoted = await put({ etag }, { ...assumed, unquoted: true });
       replace = unquoted;
     }
-    bucket.capabilities = { ...assumed, create, replace, unquoted };
-    const copySource = !(await holds(() =>
-      bucket.copy(
-        { key: scratch, etag: wrong.etag, size: 5, modified: 0, storageClass: undefined },
-        scratch,
-        plain,
-        deadline,
-      ),
-    ));
-    const complete = create && !(await completes(bucket, scratch, deadline));
-    bucket.capabilities = { create, replace, unquoted, complete, copySource };
+    const inForm = bucket.assuming({ ...assumed, create, replace, unquoted });
+    const source = { key: scratch, etag: wrong.etag, size: 5, modified: 0, storageClass: undefined };
+    const copySource = !(await holds(() => inForm.copy(source, scratch, marked(), deadline)));
+    const complete = create && !(await completes(inForm, scratch, deadline));
     const refused = await bucket.learnBeside(scratch, deadline);
     if (refused.length > 0) log.warn({ refused }, REFUSED);
-    // The probe's copy was refused for its condition, which does not mean that the server cannot
-    // copy.
-    bucket.copies = true;
+    return { create, replace, unquoted, complete, copySource };
   } finally {
     await bucket.remove(scratch, deadline).catch(() => undefined);
-  }
-  const ignored = Object.entries(bucket.capabilities).filter(
-    ([name, has]) => name !== 'unquoted' && has === false,
-  );
-  if (ignored.length > 0) {
-    log.warn(
-      { ignored: ignored.map(([name]) => name) },
-      'this S3 server ignores some conditions: between a look and a write another writer may come unnoticed',
-    );
   }
 }
 
 async function completes(bucket: Bucket, key: string, deadline: Deadline): Promise<boolean> {
-  const upload = await bucket.createUpload(key, plain, deadline);
+  const content = marked();
+  const upload = await bucket.createUpload(key, content, deadline);
   try {
     const part = await bucket.uploadPart(key, upload, 1, Buffer.from('probe'), deadline);
-    return await holds(() => bucket.completeUpload(key, upload, [part], 5, plain, 'absent', deadline));
+    return await holds(() => bucket.completeUpload(key, upload, [part], 5, content, 'absent', deadline));
   } finally {
     await bucket.abortUpload(key, upload, deadline).catch(() => undefined);
   }

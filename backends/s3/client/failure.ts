@@ -116,6 +116,14 @@ const errnosByCode: Readonly<Record<string, ErrnoName>> = {
   Deadline: 'ETIMEDOUT',
 };
 
+/**
+ * An answer that no S3 server gives, such as the page of a captive portal. Nothing of it is
+ * believed.
+ */
+export function noAnswer(what: string): S3Failure {
+  return new S3Failure('transient', 0, 'NoS3Answer', new S3Failure('transient', 0, what));
+}
+
 /** The error that the guest gets. */
 export function errnoOf(failure: S3Failure): FsError {
   return FsError.of(errnosByCode[failure.code] ?? errnos[failure.kind]);

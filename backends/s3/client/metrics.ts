@@ -16,6 +16,7 @@ export class Metrics {
   metadataMisses = 0;
   uploads = 0;
   conflicts = 0;
+  contradictions = 0;
   skippedKeys = 0;
 
   /** An attempt of a request begins. */
@@ -31,6 +32,14 @@ export class Metrics {
   failed(operation: string, kind: string): void {
     const label = `${operation}:${kind}`;
     this.failures.set(label, (this.failures.get(label) ?? 0) + 1);
+  }
+
+  /** Attempts that failed and may succeed when they are repeated. */
+  get passingFailures(): number {
+    let sum = 0;
+    for (const [label, count] of this.failures)
+      if (/:(?:transient|conflict|expired)$/.test(label)) sum += count;
+    return sum;
   }
 
   /** The counters as monitoring has them. */
@@ -57,6 +66,11 @@ export class Metrics {
       counter('metadata_misses', 'Names asked of the server.', this.metadataMisses),
       counter('uploads', 'Files uploaded.', this.uploads),
       counter('lost_races', 'Files that another writer had changed meanwhile.', this.conflicts),
+      counter(
+        'contradictions',
+        'Refusals for a condition that held: the server keeps conditions otherwise than was found out.',
+        this.contradictions,
+      ),
       counter('skipped_keys', 'Keys that cannot be file names, seen in listings.', this.skippedKeys),
     ];
   }

@@ -5,6 +5,7 @@ import type { Logger } from '../../../core/backend/index.js';
 import { Semaphore } from './concurrency.js';
 import { Deadline } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
+import { refusePages } from './answers.js';
 import { sendHeaderBytes } from './header-bytes.js';
 import type { Metrics } from './metrics.js';
 import { type RetryPauses, retryPauseMs } from './retry-pause.js';
@@ -25,10 +26,6 @@ export interface Attempt {
   readonly client: S3Client;
   readonly signed: SignedRequests;
   readonly signal: AbortSignal;
-  /** 1 for the first. */
-  readonly number: number;
-  /** Whether an earlier attempt may have been carried out though its answer was lost. */
-  readonly ambiguous: boolean;
   /** Call it when data has arrived: the attempt's time starts again. */
   progress(): void;
 }
@@ -79,6 +76,7 @@ export class Requests {
         connectionTimeout: 5_000,
       },
     });
+    refusePages(client);
     const connections = new Connections();
     sendHeaderBytes(client, connections);
     return [client, new SignedRequests(client, connections, this.#options.checksums === 'required')];
@@ -96,14 +94,13 @@ export class Requests {
     bytes: number,
     attempt: (attempt: Attempt) => Promise<T>,
   ): Promise<T> {
-    let ambiguous = false;
     for (let number = 1; ; number++) {
       deadline.check();
       const turn = this.#slots.enter();
       if (turn !== undefined) await turn;
       let failure: S3Failure;
       try {
-        return await this.#attempt(operation, deadline, bytes, number, ambiguous, attempt);
+        return await this.#attempt(operation, deadline, bytes, attempt);
       } catch (error) {
         failure = classify(error);
       } finally {
@@ -112,9 +109,6 @@ export class Requests {
       this.#metrics.failed(operation, failure.kind);
       deadline.check();
       if (!failure.transient || (failure.kind === 'expired' && number > 3)) throw failure;
-      // An attempt may consist of several requests. The first may have been carried out even if a
-      // later one was refused.
-      ambiguous = true;
       if (failure.kind === 'expired') {
         this.#signed.close();
         [this.#client, this.#signed] = this.#connect();
@@ -132,12 +126,10 @@ export class Requests {
     operation: string,
     deadline: Deadline,
     bytes: number,
-    number: number,
-    ambiguous: boolean,
     attempt: (attempt: Attempt) => Promise<T>,
   ): Promise<T> {
     const allowed = this.#options.requestTimeout * 1000 + bytes / SLOWEST_BYTES_PER_MS;
-    const trial = new Trial(this.#client, this.#signed, number, ambiguous, this.#controllers);
+    const trial = new Trial(this.#client, this.#signed, this.#controllers);
     trial.begin(Math.min(allowed, deadline.remaining), deadline.signal);
     const started = performance.now();
     this.#metrics.request(operation);
@@ -161,8 +153,6 @@ export class Requests {
 /** An attempt under way. */
 class Trial implements Attempt {
   readonly signed: SignedRequests;
-  readonly number: number;
-  readonly ambiguous: boolean;
   readonly #client: S3Client;
   readonly #controllers: AbortController[];
   readonly #controller: AbortController;
@@ -170,17 +160,9 @@ class Trial implements Attempt {
   #timer: NodeJS.Timeout | undefined;
 
   /** @param controllers a pool of unused ones: creating one costs as much as signing a request. */
-  constructor(
-    client: S3Client,
-    signed: SignedRequests,
-    number: number,
-    ambiguous: boolean,
-    controllers: AbortController[],
-  ) {
+  constructor(client: S3Client, signed: SignedRequests, controllers: AbortController[]) {
     this.#client = client;
     this.signed = signed;
-    this.number = number;
-    this.ambiguous = ambiguous;
     this.#controllers = controllers;
     this.#controller = controllers.pop() ?? new AbortController();
   }

@@ -150,7 +150,8 @@ export class SignedRequests {
 
   /**
    * Reads bytes `start` to `end` (exclusive) of the version with an ETag.
-   * @param match the ETag as the server expects it in If-Match
+   * @param match the ETag as the server expects it in If-Match; undefined: the answer's ETag alone
+   * tells
    * @returns whether it was read; otherwise nothing has arrived and the SDK must make the request.
    * @throws S3Failure of kind precondition or transient; what the connection throws, perhaps after
    * some bytes.
@@ -158,7 +159,7 @@ export class SignedRequests {
   async get(
     key: string,
     etag: string,
-    match: string,
+    match: string | undefined,
     start: number,
     end: number,
     sink: Sink,
@@ -166,7 +167,8 @@ export class SignedRequests {
   ): Promise<boolean> {
     if (!this.#reads) return false;
     const range = `bytes=${start}-${end - 1}`;
-    const request = { method: 'GET', query: '', headers: { 'if-match': match, range } } as const;
+    const headers = match === undefined ? { range } : { 'if-match': match, range };
+    const request = { method: 'GET', query: '', headers } as const;
     const expected = (answer: WireAnswer): boolean =>
       answer.status === 206 &&
       unquoted(answer.headers.get('etag')) === etag &&

@@ -10,6 +10,8 @@ const HEADER_BYTES = 16;
 const MAGIC = 0x32424b56;
 /** Most blocks waiting to be written to disk. Further ones are not cached. */
 const QUEUE_MAX_BLOCKS = 64;
+/** Milliseconds for which the cache is not written after a failure. */
+const REST_MS = 60_000;
 
 /** Name of a cached block: at least two hex digits, then letters, digits and dashes. */
 export type BlockId = string;
@@ -30,7 +32,8 @@ export class DiskCache {
   readonly #groups = new Set<string>();
   readonly #written = new Set<Promise<void>>();
   #bytes = 0;
-  #broken = false;
+  /** Milliseconds of `performance.now()` until which nothing is written, after a failure. */
+  #rests = 0;
 
   constructor(folder: string, limit: number, log: Logger, metrics: Metrics) {
     this.#folder = folder;
@@ -107,11 +110,17 @@ export class DiskCache {
 
   /** Stores a block in the background. It is left out if too many are waiting. */
   write(id: BlockId, block: Uint8Array): void {
-    if (this.#broken || this.#limit === 0 || this.#written.size >= QUEUE_MAX_BLOCKS || this.#blocks.has(id))
+    if (
+      performance.now() < this.#rests ||
+      this.#limit === 0 ||
+      this.#written.size >= QUEUE_MAX_BLOCKS ||
+      this.#blocks.has(id)
+    )
       return;
     const done = this.#store(id, block).catch((error: unknown) => {
-      this.#broken = true;
-      this.#log.error({ error: String(error) }, 'the disk cache can not be written: used no more');
+      if (performance.now() < this.#rests) return;
+      this.#rests = performance.now() + REST_MS;
+      this.#log.error({ error: String(error) }, 'the disk cache can not be written: tried again in a minute');
     });
     this.#written.add(done);
     void done.finally(() => this.#written.delete(done));

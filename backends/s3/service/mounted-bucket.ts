@@ -82,7 +82,7 @@ export class MountedBucket {
   }
 
   async #start(): Promise<void> {
-    const { options, log, bucket, keys } = this.services;
+    const { options, log, bucket, keys, metrics } = this.services;
     for (const name of ['staging', 'intents', 'conflicts']) {
       await mkdir(join(this.folder, name), { recursive: true, mode: 0o700 });
     }
@@ -91,7 +91,7 @@ export class MountedBucket {
     await this.#exists(deadline);
     if (!options.readOnly) {
       await sweep(bucket, keys.reserved('probe'), deadline);
-      await probe(bucket, keys.reserved('probe'), log, deadline);
+      await probe(bucket, keys.reserved('probe'), log, metrics, deadline);
     }
     await this.#disk?.start();
     if (!options.readOnly) await recover(this, this.folder);

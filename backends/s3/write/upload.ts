@@ -132,7 +132,7 @@ export class PartUpload {
     this.#staged = staged;
     this.#key = key;
     this.#posix = staged.posix;
-    this.#mark = `${staged.id}.parts`;
+    this.#mark = `${staged.id}.parts-${staged.sequence}`;
     staged.onChange = (start, end) => this.#invalidate(start, end);
   }
 

@@ -34,7 +34,19 @@ export type Fault =
   /** 400 BadDigest. */
   | 'bad-digest'
   /** Carries the request out without looking at its conditions. */
-  | 'ignore-conditions';
+  | 'ignore-conditions'
+  /** Carries the request out twice, and gives the second answer. */
+  | 'duplicate'
+  /** 200 with a page of HTML, as a captive portal answers, without asking the server. */
+  | 'portal'
+  /** Leaves the ETag out of the answer. */
+  | 'no-etag'
+  /** Gives another ETag in the answer. */
+  | 'wrong-etag'
+  /** Flips a bit of the body of the answer, whose length stays. */
+  | 'flip'
+  /** Refuses the request for its condition, whatever is there. */
+  | 'refuse-conditions';
 
 /** A request as the proxy sees it. */
 export interface Seen {
@@ -70,6 +82,8 @@ export class Proxy {
   /** Called for each request. It returns a fault, or undefined to let the request pass. */
   fault: (seen: Seen) => Fault | undefined = () => undefined;
   readonly seen: Seen[] = [];
+  /** Leaves conditions to the server, which has its own ideas of them. */
+  raw = false;
   readonly #server: Server;
   readonly #target: URL;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 });
@@ -121,7 +135,11 @@ export class Proxy {
     if (code !== undefined && fault !== 'internal-error') return answerError(request, response, ...code);
     if (fault === 'delay') await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 100));
     if (this.#closed) return;
-    const work = this.#carryOut(request, body, seen, fault === 'ignore-conditions');
+    if (fault === 'portal') return answerPage(request, response);
+    if (fault === 'refuse-conditions') return answerError(request, response, 412, 'PreconditionFailed');
+    const always = fault === 'ignore-conditions';
+    if (fault === 'duplicate') await this.#carryOut(request, body, seen, always);
+    const work = this.#carryOut(request, body, seen, always);
     this.#onward.add(work);
     const answer = await work.finally(() => this.#onward.delete(work));
     if (fault === 'reset-after') {
@@ -130,7 +148,13 @@ export class Proxy {
     }
     if (fault === 'internal-error') return answerError(request, response, 500, 'InternalError');
     if (answer === undefined) return answerError(request, response, 412, 'PreconditionFailed');
-    response.writeHead(answer.status, answer.headers);
+    const { etag, ...others } = answer.headers;
+    const told = fault === 'wrong-etag' && etag !== undefined ? `"${'0'.repeat(32)}"` : etag;
+    if (fault === 'flip' && answer.body.length > 0) answer.body[answer.body.length >> 1]! ^= 1;
+    response.writeHead(
+      answer.status,
+      fault === 'no-etag' || told === undefined ? others : { ...others, etag: told },
+    );
     if (fault === 'short-body' && answer.body.length > 1 && request.method === 'GET') {
       response.write(answer.body.subarray(0, answer.body.length >> 1), () => response.destroy());
     } else response.end(answer.body);
@@ -145,7 +169,7 @@ export class Proxy {
     seen: Seen,
     always: boolean,
   ): Promise<Answer | undefined> {
-    if (seen.method !== 'PUT' && seen.method !== 'POST') return this.#forward(request, body);
+    if (this.raw || (seen.method !== 'PUT' && seen.method !== 'POST')) return this.#forward(request, body);
     const before = this.#writes.get(seen.path) ?? Promise.resolve();
     const work = before.then(async () =>
       always || (await this.#conditionHolds(request, seen)) ? this.#forward(request, body) : undefined,
@@ -182,10 +206,8 @@ export class Proxy {
   #forward(request: IncomingMessage, body: Buffer): Promise<Answer> {
     const headers: Record<string, string> = {};
     for (const [name, value] of Object.entries(request.headers)) {
-      if (typeof value === 'string' && !dropped.has(name)) headers[name] = value;
-    }
-    if (request.method === 'GET' && typeof request.headers['if-match'] === 'string') {
-      headers['if-match'] = request.headers['if-match'];
+      const isKept = !dropped.has(name) || (conditions.has(name) && (this.raw || request.method === 'GET'));
+      if (typeof value === 'string' && isKept) headers[name] = value;
     }
     return this.#send(request.method ?? 'GET', new URL(request.url ?? '/', this.#target), headers, body);
   }
@@ -213,14 +235,14 @@ interface Answer {
   readonly body: Buffer;
 }
 
+const conditions = new Set(['if-match', 'if-none-match', 'x-amz-copy-source-if-match']);
+
 /** Headers that the proxy answers for itself. */
 const dropped = new Set([
   'host',
   'connection',
   'authorization',
-  'if-match',
-  'if-none-match',
-  'x-amz-copy-source-if-match',
+  ...conditions,
   'transfer-encoding',
   'expect',
   // The real server has no keys of its own to encrypt with, and no accounts that pay.
@@ -262,6 +284,12 @@ async function collect(stream: AsyncIterable<Buffer>): Promise<Buffer> {
   const chunks: Buffer[] = [];
   for await (const chunk of stream) chunks.push(chunk);
   return Buffer.concat(chunks);
+}
+
+function answerPage(request: IncomingMessage, response: ServerResponse): void {
+  const page = '<html><body>Log in</body></html>';
+  response.writeHead(200, { 'content-type': 'text/html', 'content-length': page.length });
+  response.end(request.method === 'HEAD' ? '' : page);
 }
 
 function answerError(request: IncomingMessage, response: ServerResponse, status: number, code: string): void {

@@ -115,7 +115,8 @@ describe('servers that differ', () => {
     for (const key of keys) {
       const bytes = pattern(300_000, key.length);
       const { etag } = await own.put(key, bytes, content, 'absent', deadline);
-      await assert.rejects(own.put(key, bytes, content, 'absent', deadline), /412/);
+      const other = { ...content, metadata: { ...content.metadata, [WRITE_MARK]: 'other' } };
+      await assert.rejects(own.put(key, bytes, other, 'absent', deadline), /412/);
       await own.put(key, bytes, content, { etag }, deadline);
       assert.ok((await bucket.get(key)).equals(bytes));
       const head = await own.head(key, deadline);

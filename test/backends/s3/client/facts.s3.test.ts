@@ -1,0 +1,180 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, it } from 'node:test';
+import { PutBucketVersioningCommand } from '@aws-sdk/client-s3';
+import type { Capabilities } from '../../../../backends/s3/client/bucket-types.js';
+import type { Fault, Seen } from '../proxy.js';
+import { Proxy } from '../proxy.js';
+import { context, denied, Mount, pattern, removeFolders, TestBucket } from '../support.js';
+
+/** `VIRTIOFS_KIT_FAULTS=all` tries each fault at each request, in minutes. */
+const isWhole = process.env['VIRTIOFS_KIT_FAULTS'] === 'all';
+const FAULTS = isWhole
+  ? (['slow-down', 'internal-error', 'reset-after', 'duplicate'] as const)
+  : (['slow-down'] as const);
+
+/** More than a mount has requests. */
+const REQUESTS_MAX = 60;
+
+/** The request with a number, from 0, meets a fault. */
+function nth(number: number, fault: Fault): (seen: Seen) => Fault | undefined {
+  let count = 0;
+  return () => (count++ === number ? fault : undefined);
+}
+
+describe('what is known of a server', () => {
+  let bucket: TestBucket;
+  let proxy: Proxy;
+  before(async () => {
+    bucket = await TestBucket.create();
+    proxy = await Proxy.start(bucket.endpoint);
+  });
+  after(async () => {
+    await proxy.close();
+    await removeFolders();
+  });
+
+  async function open(options: Record<string, unknown> = {}): Promise<Mount> {
+    return Mount.open(bucket, { endpoint: proxy.endpoint, requestTimeout: 2, ...options });
+  }
+
+  const capabilitiesOf = (mount: Mount): Capabilities | undefined =>
+    mount.backend.mounted.services.bucket.capabilities;
+
+  for (const raw of isWhole ? [false, true] : [true]) {
+    for (const fault of FAULTS) {
+      it(`is the same whichever request of the mount meets ${fault}${raw ? ', on Ceph 16' : ''}`, async () => {
+        proxy.raw = raw;
+        proxy.fault = () => undefined;
+        const sound = await open();
+        const expected = capabilitiesOf(sound);
+        await sound.close();
+        for (let number = 0; number < REQUESTS_MAX; number++) {
+          const prefix = `${fault}-${raw}-${number}`;
+          proxy.seen.length = 0;
+          proxy.fault = nth(number, fault);
+          const mount = await open({ prefix });
+          const isOver = proxy.seen.length <= number;
+          assert.deepEqual(capabilitiesOf(mount), expected, `request ${number}`);
+          proxy.fault = () => undefined;
+          await mount.put('file', 'first');
+          await mount.put('file', 'second');
+          assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
+          await mount.close();
+          if (isOver) break;
+        }
+        proxy.raw = false;
+      });
+    }
+  }
+
+  it('is found out again when versioning is switched on while mounted, and no write goes aside', async () => {
+    const own = await TestBucket.create();
+    const mount = await Mount.open(own);
+    await mount.put('file', 'before');
+    const { client, name } = own;
+    const VersioningConfiguration = { Status: 'Enabled' } as const;
+    await client.send(new PutBucketVersioningCommand({ Bucket: name, VersioningConfiguration }));
+    for (let i = 0; i < 6; i++) {
+      const file = await mount.openFile('file');
+      await mount.write(file, 0, `after${i}`);
+      await mount.fsync(file);
+      await mount.release(file);
+      assert.equal((await own.get('file')).toString(), `after${i}`);
+      await mount.put(`new-${i}`, 'new');
+      await mount.backend.rename(mount.root, `new-${i}`, mount.root, 'renamed', 0, context);
+    }
+    const { metrics } = mount.backend.mounted.services;
+    assert.equal(metrics.conflicts, 0);
+    assert.ok(metrics.contradictions > 0);
+    assert.ok(mount.log.lines.some((line) => line.includes('found out again')));
+    const theirs = await mount.openFile('file');
+    await mount.write(theirs, 0, 'ours');
+    await own.put('file', "another writer's");
+    await assert.rejects(mount.fsync(theirs), denied('ESTALE'));
+    await mount.release(theirs);
+    await mount.close();
+  });
+
+  it('a server that begins to refuse all conditions makes no conflicts', async () => {
+    proxy.fault = () => undefined;
+    const mount = await open({ prefix: 'refuses', partSize: '5m', diskCache: 0, memoryCache: '4m' });
+    const large = pattern(12 * 2 ** 20);
+    await mount.put('file', 'first');
+    await mount.put('large', large);
+    proxy.fault = ({ conditional, headers }) =>
+      conditional || headers['if-match'] !== undefined ? 'refuse-conditions' : undefined;
+    await mount.put('file', 'second');
+    await mount.put('new', 'new');
+    await mount.backend.rename(mount.root, 'large', mount.root, 'moved', 0, context);
+    const file = await mount.openFile('moved');
+    await mount.write(file, 6_000_000, 'changed');
+    large.write('changed', 6_000_000);
+    await mount.fsync(file);
+    await mount.release(file);
+    assert.ok((await mount.content('moved')).equals(large));
+    assert.equal((await bucket.get('refuses/file')).toString(), 'second');
+    assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
+    proxy.fault = () => undefined;
+    await mount.close();
+  });
+
+  it('a doubled request makes nothing that the guest sees', async () => {
+    proxy.fault = () => undefined;
+    const mount = await open({ prefix: 'doubled', partSize: '5m' });
+    proxy.fault = () => 'duplicate';
+    await mount.backend.mkdir(mount.root, 'directory', 0o755, context);
+    await mount.backend.symlink(mount.root, 'link', 'target', context);
+    await mount.release(await mount.create('directory/exclusive', 0o302));
+    await mount.put('directory/small', 'small');
+    await mount.put('directory/small', 'again');
+    await mount.put('large', pattern(12 * 2 ** 20));
+    await mount.put('large', pattern(12 * 2 ** 20, 2));
+    await mount.backend.rename(mount.root, 'directory', mount.root, 'moved', 0, context);
+    await mount.backend.rename(mount.root, 'large', await mount.at('moved'), 'large', 0, context);
+    assert.deepEqual(await mount.names('moved'), ['exclusive', 'large', 'small']);
+    assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
+    proxy.fault = () => undefined;
+    assert.ok((await bucket.get('doubled/moved/large')).equals(pattern(12 * 2 ** 20, 2)));
+    await mount.close();
+  });
+
+  it('what is no answer of S3 is none: a portal between us and the bucket makes no file and empties no directory', async () => {
+    await bucket.put('portal/there', 'content');
+    await bucket.put('portal/below/there', 'content');
+    for (const isWarm of [false, true]) {
+      proxy.fault = () => undefined;
+      const mount = await open({ prefix: 'portal', operationTimeout: 1, metadataTtl: 0, diskCache: 0 });
+      if (isWarm) {
+        await mount.content('there');
+        await mount.put('warm', 'x');
+        await mount.names('');
+      }
+      const file = await mount.openFile('there', 0);
+      const dirty = await mount.create('dirty');
+      await mount.write(dirty, 0, 'not lost');
+      proxy.fault = () => 'portal';
+      const below = await mount
+        .at('')
+        .then((root) => mount.backend.readdir(root, context))
+        .catch((e: unknown) => e);
+      assert.ok(below instanceof Error, 'a listing');
+      await assert.rejects(async () => mount.backend.lookup(mount.root, 'other', context));
+      if (!isWarm) await assert.rejects(mount.read(file, 0, 10));
+      await assert.rejects(mount.fsync(dirty));
+      await assert.rejects(mount.backend.mkdir(mount.root, 'directory', 0o755, context));
+      await assert.rejects(mount.backend.unlink(mount.root, 'there', context));
+      proxy.fault = () => undefined;
+      assert.equal((await mount.content('there')).toString(), 'content');
+      await mount.fsync(dirty);
+      assert.equal((await bucket.get('portal/dirty')).toString(), 'not lost');
+      assert.deepEqual(
+        (await mount.names('')).filter((name) => name !== 'warm'),
+        ['below', 'dirty', 'there'],
+      );
+      await mount.release(file);
+      await mount.release(dirty);
+      await bucket.remove('portal/dirty');
+      await mount.close();
+    }
+  });
+});
