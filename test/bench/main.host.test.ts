@@ -25,6 +25,7 @@ describe('the comparison of daemons', () => {
       'think',
       'think-by',
       'peer',
+      'guests',
       'amount',
       'warm-up',
       'json',
@@ -48,6 +49,7 @@ describe('the comparison of daemons', () => {
       ['--peer', 'name=daemon --listen'],
       ['--guest', '--only', 'read-seq-1m'],
       ['--guest', '--amount', '0'],
+      ['--guest', '--guests', '2', '--only', 'fio'],
       ['--directory', '/nowhere'],
     ];
     for (const words of mistakes) {

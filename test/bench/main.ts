@@ -13,7 +13,7 @@ import {
 } from '../../core/bench/index.js';
 import { cVirtiofsd, launch, ours, rustVirtiofsd, type Daemon } from '../support/daemons.js';
 import { compareColdStarts } from './cold-start.js';
-import { compareInGuest, groupKeys, guestTable } from './guest/compare.js';
+import { compareInGuest, groupKeys, guestTable, sharedGroupKeys } from './guest/compare.js';
 import { shareOf } from './guest/steps.js';
 import { whenListening, type Subject } from './subject.js';
 
@@ -82,6 +82,13 @@ const command = new Command('npm run bench --')
     (text: string, peers: Subject[]) => [...peers, peerOf(text)],
     [],
   )
+  .option(
+    '--guests <N>',
+    'with --guest: guests that work at the same time, on one process of this program and on one of its peers ' +
+      `for each: ${sharedGroupKeys.join(' ')}`,
+    count,
+    1,
+  )
   .option('--amount <SHARE>', 'with --guest: how much is done, as a share of the usual', positive, 1)
   .option('--warm-up <N>', 'with --guest: rounds that are not counted, before the others', count, 1)
   .option('--json <FILE>', 'write the figures of every round')
@@ -104,6 +111,7 @@ interface Values {
   readonly guest: boolean;
   readonly peer: readonly Subject[];
   readonly amount: number;
+  readonly guests: number;
   readonly warmUp: number;
   readonly json?: string;
   readonly plot?: string;
@@ -112,7 +120,7 @@ interface Values {
 const values = command.opts<Values>();
 const backend = backends[values.backend];
 const rows = values.spin ? spinningRows : sleepingRows;
-const known = values.guest ? groupKeys : keys;
+const known = !values.guest ? keys : values.guests > 1 ? sharedGroupKeys : groupKeys;
 const stray = values.only?.find((key) => !known.includes(key));
 if (stray !== undefined) command.error(`error: --only ${stray}: there is no such row`);
 const chosen = values.only === undefined ? rows : scenarios.filter(({ key }) => values.only!.includes(key));
@@ -168,7 +176,7 @@ for (const [signal, code] of [
 ] as const)
   process.once(signal, () => process.exit(code));
 
-const subjects: Subject[] = [{ name: `virtiofs-kit ${values.backend}`, daemon: own }];
+const subjects: Subject[] = [{ name: `virtiofs-kit ${values.backend}`, daemon: own, servesMany: true }];
 if (values.virtiofsd !== undefined) {
   const daemon = rustVirtiofsd(values.virtiofsd);
   subjects.push({ name: daemon.name, daemon });
@@ -185,12 +193,13 @@ function onProgress(text: string): void {
 
 try {
   if (values.guest) {
-    const { rounds, warmUp, only, amount } = values;
+    const { rounds, warmUp, only, amount, guests } = values;
     const results = await compareInGuest(subjects, {
       amount: shareOf(amount),
       only,
       rounds,
       warmUp,
+      guests,
       scratch,
       onProgress,
     });

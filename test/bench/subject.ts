@@ -6,6 +6,8 @@ export interface Subject {
   /** Name in tables. */
   readonly name: string;
   readonly daemon: Pick<Daemon, 'command'>;
+  /** Whether one process of it serves several guests. */
+  readonly servesMany?: boolean;
 }
 
 /** Resolves when a daemon listens; looks often enough for its start to be timed. */

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { compareInGuest, guestTable } from '../bench/guest/compare.js';
 import { groupsOf, shareOf } from '../bench/guest/steps.js';
-import { cVirtiofsd, ours } from '../support/daemons.js';
+import { cVirtiofsd, ours, type Daemon } from '../support/daemons.js';
 import { whyNoUml } from '../support/uml.js';
 
 const AMOUNT = shareOf(0.005);
@@ -27,6 +27,7 @@ describe('the comparison of daemons in a User-Mode Linux guest', { skip: whyNoUm
         only: GROUPS,
         rounds: 1,
         warmUp: 0,
+        guests: 1,
         scratch,
         onProgress: (text) => progress.push(text),
       });
@@ -49,6 +50,37 @@ describe('the comparison of daemons in a User-Mode Linux guest', { skip: whyNoUm
         progress.filter((text) => text.startsWith('round')),
         GROUPS.map((key) => `round 1 of 1: ${key}`),
       );
+    },
+  );
+
+  it(
+    'has two guests work at the same time, on one process of this daemon and on two of another',
+    { skip: cVirtiofsd.missing ?? false },
+    async () => {
+      const folder = mkdtempSync(join(scratch, 'two-'));
+      const launched: string[] = [];
+      const daemonOf = ({ command }: Daemon): Pick<Daemon, 'command'> => ({
+        command(directory, socket) {
+          launched.push(relative(folder, socket));
+          return command(directory, socket);
+        },
+      });
+      const subjects = [
+        { name: 'one', daemon: daemonOf(ours), servesMany: true },
+        { name: 'two', daemon: daemonOf(cVirtiofsd) },
+      ];
+      const [create] = await compareInGuest(subjects, {
+        amount: AMOUNT,
+        only: ['files'],
+        rounds: 1,
+        warmUp: 0,
+        guests: 2,
+        scratch: folder,
+        onProgress() {},
+      });
+      assert.deepEqual(launched, ['socket0-0', 'socket1-0', 'socket1-1']);
+      assert.deepEqual(create!.step.key, 'create');
+      for (const { wall, cpu } of create!.rounds.flat()) assert.ok(wall > 0 && cpu > 0);
     },
   );
 

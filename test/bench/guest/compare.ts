@@ -26,6 +26,8 @@ export interface GuestComparison {
   readonly rounds: number;
   /** Rounds before them that are not counted. */
   readonly warmUp: number;
+  /** Guests that work at the same time, each in a folder of its own. */
+  readonly guests: number;
   /** An empty folder on the file system to be served. */
   readonly scratch: string;
   onProgress(text: string): void;
@@ -33,9 +35,9 @@ export interface GuestComparison {
 
 /** What one step took in one round. */
 export interface StepFigures {
-  /** Seconds in the guest. */
+  /** Seconds in the guest; of several guests, those of the last one to end. */
   readonly wall: number;
-  /** CPU seconds of the daemon, all its threads and processes. */
+  /** CPU seconds of the daemon or daemons, all their threads and processes. */
   readonly cpu: number;
 }
 
@@ -45,79 +47,133 @@ export interface StepResult {
   readonly rounds: readonly (readonly StepFigures[])[];
 }
 
-/** A daemon that serves a share of the guest. */
+/** What each guest has a share of: one daemon, or one for each guest. */
 interface Served {
-  readonly running: RunningDaemon;
-  readonly tree: ProcessTree;
-  /** Where the guest has it. */
+  readonly trees: readonly ProcessTree[];
+  /** By guest. */
+  readonly sockets: readonly string[];
+  /** Where the guests have it. */
   readonly mountPoint: string;
 }
 
+/** CPU seconds that the daemons have used so far. */
+function cpuSecondsOf({ trees }: Served): number {
+  return trees.reduce((sum, tree) => sum + tree.cpuSeconds(), 0);
+}
+
+const allGroups = groupsOf({ files: 1, tree: 1, transactions: 1, fileMiB: 1, smallMiB: 1 });
+
 /** The keys of all groups. */
-export const groupKeys: readonly string[] = groupsOf({
-  files: 1,
-  tree: 1,
-  transactions: 1,
-  fileMiB: 1,
-  smallMiB: 1,
-}).map(({ key }) => key);
+export const groupKeys: readonly string[] = allGroups.map(({ key }) => key);
+
+/** Those that several guests can work on at the same time: one fio takes all its steps in turn. */
+export const sharedGroupKeys: readonly string[] = allGroups
+  .filter(({ steps }) => steps.every(({ job }) => job === undefined))
+  .map(({ key }) => key);
 
 /**
- * Boots one guest of User-Mode Linux with a share of each daemon, and has it take every step on
- * each of them in turns. Each daemon serves a folder of its own on the same file system.
+ * Boots guests of User-Mode Linux with a share of each daemon, and has them take every step on each
+ * of them in turns, all guests at the same time. Each daemon serves a folder of its own on the same
+ * file system. A daemon that serves one guest is started for each of them.
  * @throws UsageError if User-Mode Linux, gcc or a program of the steps is missing.
  */
 export async function compareInGuest(
   subjects: readonly Subject[],
-  { amount, only = groupKeys, rounds, warmUp, scratch, onProgress }: GuestComparison,
+  { amount, only, rounds, warmUp, guests, scratch, onProgress }: GuestComparison,
 ): Promise<StepResult[]> {
-  const groups = groupsOf(amount).filter(({ key }) => only.includes(key));
+  const wanted = only ?? (guests > 1 ? sharedGroupKeys : groupKeys);
+  const groups = groupsOf(amount).filter(({ key }) => wanted.includes(key));
   const files = compile(scratch);
-  const daemons: RunningDaemon[] = [];
+  const started: (() => Promise<unknown>)[] = [];
   try {
-    for (const [i, { daemon }] of subjects.entries()) {
-      const directory = join(scratch, `served${i}`);
-      mkdirSync(directory);
-      daemons.push(launch(daemon, directory, join(scratch, `socket${i}`)));
-    }
-    const served: Served[] = [];
-    for (const [i, running] of daemons.entries()) {
+    const served = await startDaemons(subjects, guests, scratch, started);
+    const programs = [files, ...groups.flatMap((group) => group.programs)];
+    onProgress(guests > 1 ? 'booting the guests' : 'booting the guest');
+    const workers = await startGuests(served, guests, programs, started);
+    for (const worker of workers) await worker.obey(materialScript(amount, groups), '/tmp');
+    return await takeRounds(workers, groups, served, { rounds, warmUp, onProgress });
+  } finally {
+    for (const stop of started.toReversed()) await stop();
+  }
+}
+
+/** @param started gets what stops each daemon. */
+async function startDaemons(
+  subjects: readonly Subject[],
+  guests: number,
+  scratch: string,
+  started: (() => Promise<unknown>)[],
+): Promise<Served[]> {
+  const served: Served[] = [];
+  for (const [i, { daemon, servesMany }] of subjects.entries()) {
+    const directory = join(scratch, `served${i}`);
+    mkdirSync(directory);
+    const own: RunningDaemon[] = [];
+    for (let guest = 0; guest < (servesMany === true ? 1 : guests); guest++) {
+      const running = launch(daemon, directory, join(scratch, `socket${i}-${guest}`));
+      started.push(() => running.stop());
+      own.push(running);
       await whenListening(running);
-      const tree = new ProcessTree(running.process.pid!);
-      served.push({ running, tree, mountPoint: `/mnt/${i}` });
     }
-    const shares = served.map(({ running, mountPoint }, i) => ({
-      tag: `share${i}`,
-      socketPath: running.socket,
+    served.push({
+      trees: own.map((running) => new ProcessTree(running.process.pid!)),
+      sockets: Array.from({ length: guests }, (_, guest) => (own[guest] ?? own[0]!).socket),
+      mountPoint: `/mnt/${i}`,
+    });
+  }
+  return served;
+}
+
+/** @param started gets what stops each guest. */
+async function startGuests(
+  served: readonly Served[],
+  guests: number,
+  programs: readonly string[],
+  started: (() => Promise<unknown>)[],
+): Promise<Worker[]> {
+  const workers: Worker[] = [];
+  for (let i = 0; i < guests; i++) {
+    const shares = served.map(({ sockets, mountPoint }, at) => ({
+      tag: `share${at}`,
+      socketPath: sockets[i]!,
       mountPoint,
       isForeign: true,
     }));
-    const programs = [files, ...groups.flatMap((group) => group.programs)];
-    onProgress('booting the guest');
-    await using guest = await Guest.boot({ shares, programs, memory: GUEST_MEMORY_MIB, accelerator: 'uml' });
-    await using worker = new Worker(guest);
-    await worker.obey(materialScript(amount, groups), '/tmp');
-    const results = groups.flatMap(({ steps }) =>
-      steps.map((step) => ({ step, rounds: served.map((): StepFigures[] => []) })),
-    );
-    for (let round = -warmUp; round < rounds; round++) {
-      // Each daemon is the first one in half of the rounds.
-      const order = served.map((_, i) => i);
-      if (round % 2 !== 0) order.reverse();
-      for (const group of groups) {
-        onProgress(round < 0 ? `warming up: ${group.key}` : `round ${round + 1} of ${rounds}: ${group.key}`);
-        for (const { mountPoint } of served) await worker.obey('mkdir work', mountPoint);
-        const figures = await takeSteps(worker, group, served, order);
-        for (const { mountPoint } of served) await worker.obey('rm -r work', mountPoint);
-        if (round < 0) continue;
-        for (const { step, rounds: all } of results)
-          for (const [i, one] of (figures.get(step.key) ?? []).entries()) all[i]!.push(one);
-      }
-    }
-    return results;
-  } finally {
-    for (const daemon of daemons) await daemon.stop();
+    const guest = await Guest.boot({ shares, programs, memory: GUEST_MEMORY_MIB, accelerator: 'uml' });
+    started.push(() => guest[Symbol.asyncDispose]());
+    const worker = new Worker(guest, `work${i}`);
+    started.push(() => worker[Symbol.asyncDispose]());
+    workers.push(worker);
   }
+  return workers;
+}
+
+async function takeRounds(
+  workers: readonly Worker[],
+  groups: readonly Group[],
+  served: readonly Served[],
+  { rounds, warmUp, onProgress }: Pick<GuestComparison, 'rounds' | 'warmUp' | 'onProgress'>,
+): Promise<StepResult[]> {
+  const results = groups.flatMap(({ steps }) =>
+    steps.map((step) => ({ step, rounds: served.map((): StepFigures[] => []) })),
+  );
+  for (let round = -warmUp; round < rounds; round++) {
+    // Each daemon is the first one in half of the rounds.
+    const order = served.map((_, i) => i);
+    if (round % 2 !== 0) order.reverse();
+    for (const group of groups) {
+      onProgress(round < 0 ? `warming up: ${group.key}` : `round ${round + 1} of ${rounds}: ${group.key}`);
+      for (const worker of workers)
+        for (const { mountPoint } of served) await worker.obey(`mkdir ${worker.folder}`, mountPoint);
+      const figures = await takeSteps(workers, group, served, order);
+      for (const worker of workers)
+        for (const { mountPoint } of served) await worker.obey(`rm -r ${worker.folder}`, mountPoint);
+      if (round < 0) continue;
+      for (const { step, rounds: all } of results)
+        for (const [i, one] of (figures.get(step.key) ?? []).entries()) all[i]!.push(one);
+    }
+  }
+  return results;
 }
 
 function compile(scratch: string): string {
@@ -131,6 +187,8 @@ function compile(scratch: string): string {
 
 /** The program in the guest that takes commands, one after another. */
 class Worker implements AsyncDisposable {
+  /** Its folder in each share. */
+  readonly folder: string;
   readonly #commands = new PassThrough();
   readonly #ended: Promise<unknown>;
   #held = '';
@@ -138,7 +196,8 @@ class Worker implements AsyncDisposable {
   #onLine: (line: string) => void = () => {};
   #failure: Error | undefined;
 
-  constructor(guest: Guest) {
+  constructor(guest: Guest, folder: string) {
+    this.folder = folder;
     const stdout = new Writable({
       write: (chunk: Buffer, _encoding, done) => {
         const lines = (this.#held + chunk.toString('latin1')).split('\n');
@@ -196,7 +255,7 @@ type FiguresByStep = ReadonlyMap<string, StepFigures[]>;
 
 /** Takes the steps of a group on each daemon in turns. */
 async function takeSteps(
-  worker: Worker,
+  workers: readonly Worker[],
   { steps }: Group,
   served: readonly Served[],
   order: readonly number[],
@@ -204,20 +263,26 @@ async function takeSteps(
   const figures: FiguresByStep = new Map(steps.map(({ key }) => [key, []]));
   for (const { key, script } of steps) {
     if (script === undefined) continue;
-    for (const i of order) figures.get(key)![i] = await takeStep(worker, script, served[i]!);
+    for (const i of order) figures.get(key)![i] = await takeStep(workers, script, served[i]!);
   }
   const jobs = steps.filter(({ job }) => job !== undefined);
-  if (jobs.length > 0) await runFio(worker, jobs, served, order, figures);
+  if (jobs.length > 0) await runFio(workers[0]!, jobs, served, order, figures);
   return figures;
 }
 
-async function takeStep(worker: Worker, script: string, { tree, mountPoint }: Served): Promise<StepFigures> {
+/** Has all guests take a step at the same time. */
+async function takeStep(workers: readonly Worker[], script: string, share: Served): Promise<StepFigures> {
+  let waiting = workers.length;
   let cpu = 0;
-  const wall = await worker.obey(script, `${mountPoint}/work`, (line) => {
-    if (line === 'begin') cpu = -tree.cpuSeconds();
-    else if (line.startsWith('done ')) cpu += tree.cpuSeconds();
-  });
-  return { wall, cpu };
+  const walls = await Promise.all(
+    workers.map((worker) =>
+      worker.obey(script, `${share.mountPoint}/${worker.folder}`, (line) => {
+        // From here on all of them have dropped what they had cached.
+        if (line === 'begin' && --waiting === 0) cpu = -cpuSecondsOf(share);
+      }),
+    ),
+  );
+  return { wall: Math.max(...walls), cpu: cpu + cpuSecondsOf(share) };
 }
 
 /** Of fio's result, as far as it is used. */
@@ -249,7 +314,7 @@ async function runFio(
     "exec_postrun=sh -c 'echo fio ends >&9 && sleep 0.1'",
   ];
   const jobs = turns.map(
-    ({ key, job, i }) => `[${key}-${i}]\nfilename=${served[i]!.mountPoint}/work/big\n${job}`,
+    ({ key, job, i }) => `[${key}-${i}]\nfilename=${served[i]!.mountPoint}/${worker.folder}/big\n${job}`,
   );
   const script = [
     'exec 9>&1',
@@ -266,8 +331,8 @@ async function runFio(
     if (line.startsWith('done ')) return;
     if (json !== undefined) json += line;
     else if (line === 'result') json = '';
-    else if (line === 'fio begins') before = served[turns[turn]!.i]!.tree.cpuSeconds();
-    else if (line === 'fio ends') cpu.push(served[turns[turn++]!.i]!.tree.cpuSeconds() - before);
+    else if (line === 'fio begins') before = cpuSecondsOf(served[turns[turn]!.i]!);
+    else if (line === 'fio ends') cpu.push(cpuSecondsOf(served[turns[turn++]!.i]!) - before);
   });
   const { jobs: results } = JSON.parse(json ?? '') as FioResult;
   for (const [at, { key, i }] of turns.entries()) {
