@@ -95,6 +95,14 @@ export const optionsSchema = z.strictObject({
     .enum(['background', 'wait'])
     .default('background')
     .describe('close returns at once, or when the bucket has the data'),
+  conflicts: z
+    .enum(['aside', 'refuse', 'last-wins'])
+    .default('aside')
+    .describe(
+      "what becomes of a change when another writer came first: aside: it is kept beside the bucket, and whoever had not heard of it gets EIO at the file's next open; " +
+        'refuse: the same, and close waits for the bucket, so that the writer hears it there; ' +
+        'last-wins: it replaces what the other wrote, where all of it is known here',
+    ),
   writebackDelay: seconds(1, 3600).describe(
     'seconds from the last close to the upload; up to five times as many while files go on changing',
   ),

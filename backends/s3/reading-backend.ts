@@ -17,6 +17,7 @@ import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/ba
 import { attributesOf } from './objects/attributes.js';
 import { Deadline } from './client/deadline.js';
 import { errnoOf, S3Failure } from './client/failure.js';
+import { isFull } from './journal/disk-space.js';
 import type { OpenFile } from './write/files.js';
 import { MountedBucket } from './service/mounted-bucket.js';
 import { isDirty } from './tree/nodes.js';
@@ -68,9 +69,11 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   health(): Health {
     const { files, services } = this.mounted;
     const dirty = files.writeback.files.length;
+    const { asides } = files.losses;
+    void files.losses.count();
     const { conflicts } = services.metrics;
-    const detail = `${dirty} files to upload, ${files.writeback.bytes} bytes in the journal, ${conflicts} lost races`;
-    return { ok: conflicts === 0, detail };
+    const detail = `${dirty} files to upload, ${files.writeback.bytes} bytes in the journal, ${conflicts} lost races, ${asides} kept aside`;
+    return { ok: asides === 0, detail };
   }
 
   metrics(): Metric[] {
@@ -139,6 +142,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     try {
       return await operation();
     } catch (error) {
+      if (isFull(error)) throw FsError.of('ENOSPC');
       if (!(error instanceof S3Failure)) throw error;
       const { log } = this.mounted.services;
       const fields = { code: error.code, status: error.status };

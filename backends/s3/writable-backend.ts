@@ -290,7 +290,16 @@ export class WritableBackend extends ReadingBackend {
     await this.mounted.renames.directory(node, to, newName);
   }
 
+  /**
+   * Tells, once, of a change at a path that lost a race after its writer had gone.
+   * @throws EIO. The kernel repeats what gets ESTALE, so that nobody would see it.
+   */
+  #tellLoss(path: string): void {
+    if (this.mounted.files.losses.take(path)) throw FsError.of('EIO');
+  }
+
   override open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
+    this.#tellLoss(pathOf(node));
     const opened = super.open(node, flags, context);
     if ((flags & OpenFlags.TRUNC) === 0) return opened;
     return andThen(opened, (done) => this.#resize(this.file(node), 0, context).then(() => done));
@@ -313,6 +322,7 @@ export class WritableBackend extends ReadingBackend {
         const node = await this.#make(directory, name, nothing, posix, deadline);
         return { ...this.entry(node), file: files.open(node, append) };
       }
+      this.#tellLoss(childPath(directory, name));
       const found = await this.find(directory, name, this.ttl, () => deadline);
       if (found !== undefined) {
         const node = this.file(found);
@@ -321,7 +331,12 @@ export class WritableBackend extends ReadingBackend {
         return { ...this.entry(node), file };
       }
       const node = tree.create(directory, name, posix);
-      await files.create(node);
+      try {
+        await files.create(node, deadline);
+      } catch (error) {
+        tree.detach(node);
+        throw error;
+      }
       this.#touch(directory);
       return { ...this.entry(node), file: files.open(node, append) };
     });
@@ -343,7 +358,17 @@ export class WritableBackend extends ReadingBackend {
   }
 
   flush(node: Node, file: OpenFile, context: Context): Awaitable<void> {
-    if (this.options.close === 'wait') return this.#commit(this.file(node), file, context);
+    const { close, conflicts } = this.options;
+    if (close === 'wait' || conflicts === 'refuse') return this.#commit(this.file(node), file, context);
+    // What is known already is told, even though nothing is waited for.
+    if (file.changed && !node.removed) this.#mustBeCurrent(this.file(node), file);
+  }
+
+  /** @throws ESTALE if another writer's change has replaced what a handle has open. */
+  #mustBeCurrent(node: FileNode, file: OpenFile): void {
+    if (file.version === node.version) return;
+    this.mounted.files.losses.take(pathOf(node));
+    throw FsError.of('ESTALE');
   }
 
   async fsync(node: Node, file: OpenFile, _dataOnly: boolean, context: Context): Promise<void> {
@@ -353,9 +378,9 @@ export class WritableBackend extends ReadingBackend {
   async #commit(node: FileNode, file: OpenFile, context: Context): Promise<void> {
     await this.guard(async () => {
       if (node.removed) return;
-      if (file.version !== node.version) throw FsError.of('ESTALE');
+      this.#mustBeCurrent(node, file);
       if (this.options.durability === 'local') await this.mounted.files.sync(node);
-      else await this.mounted.files.commit(node, this.patient(context));
+      else await this.mounted.files.commit(node, this.patient(context), true);
     });
   }
 
@@ -408,7 +433,7 @@ export class WritableBackend extends ReadingBackend {
         if (changes.size !== undefined) await this.#resize(node, changes.size, context);
         if (Object.keys(changes).some((name) => name !== 'size')) {
           apply(node.posix);
-          await this.#setFile(node, apply);
+          await this.#setFile(node, deadline, apply);
         } else this.#soon(node);
       }
       return this.attributes(node);
@@ -431,8 +456,8 @@ export class WritableBackend extends ReadingBackend {
     if (node.parent !== undefined) learnDirectory(node.parent, node.name, true, posix);
   }
 
-  async #setFile(node: FileNode, change: (posix: Posix) => Posix): Promise<void> {
-    await this.mounted.files.setPosix(node, change);
+  async #setFile(node: FileNode, deadline: Deadline, change: (posix: Posix) => Posix): Promise<void> {
+    await this.mounted.files.setPosix(node, deadline, change);
     this.#soon(node);
   }
 
@@ -482,7 +507,7 @@ export class WritableBackend extends ReadingBackend {
     await this.guard(async () => {
       if (node.kind === 'file') {
         apply(node.posix);
-        await this.#setFile(node, apply);
+        await this.#setFile(node, this.deadline(context), apply);
       } else await this.#setDirectory(node, apply(node.posix), this.deadline(context));
     });
   }
@@ -506,7 +531,7 @@ export class WritableBackend extends ReadingBackend {
       const { files } = this.mounted;
       if (!keep && offset + length > target.size) await this.#resize(target, offset + length, context);
       const end = Math.min(target.size, offset + length);
-      if (zeroes && end > offset) await files.zero(target, offset, end - offset);
+      if (zeroes && end > offset) await files.zero(target, offset, end - offset, this.deadline(context));
     });
   }
 }

@@ -49,6 +49,7 @@ export async function recover(mounted: MountedParts, folder: string): Promise<vo
       await found.staged.close();
       const aside = join(folder, 'conflicts', name);
       await rename(path, aside);
+      mounted.files.losses.add(found.path ?? '', false);
       log.error({ path: found.path, aside }, 'journal is damaged: kept aside; see "virtiofs-kit s3 status"');
       continue;
     }

@@ -126,6 +126,8 @@ export class Staged {
   sequentialEnd = 0;
   /** Number of changes being appended to the log. */
   pending = 0;
+  /** Programs that wait for an upload and hear of its failure. */
+  listeners = 0;
   /** Offset for the next write of a handle opened to append. */
   appendAt: number;
   /** Called for each range of bytes that changes. */
@@ -172,7 +174,12 @@ export class Staged {
       size,
     };
     const log = await StagingLog.create(logPath);
-    await log.append({ type: RecordType.BEGIN, offset: 0, payload: json(begin) });
+    try {
+      await log.append({ type: RecordType.BEGIN, offset: 0, payload: json(begin) });
+    } catch (error) {
+      await log.remove();
+      throw error;
+    }
     const staged = new Staged(id, log, posix, base, condition, size);
     if (base === undefined) staged.contentSequence = 1;
     return staged;
@@ -319,6 +326,8 @@ export class Staged {
       await work();
     } finally {
       this.pending -= 1;
+      // A change that failed took no place.
+      if (this.pending === 0) this.appendAt = this.size;
     }
   }
 
@@ -351,6 +360,20 @@ export class Staged {
       contentChanged: this.contentSequence > 0,
       tail: this.#applied,
     };
+  }
+
+  /** Whether no byte of the file comes from the base. */
+  get isWhole(): boolean {
+    if (this.base === undefined) return true;
+    for (const { source, start } of this.pieces(0, this.size)) {
+      if (source === 'gap' && start < this.baseLimit) return false;
+    }
+    return true;
+  }
+
+  /** Whether bytes have changed, not attributes alone. */
+  get changesContent(): boolean {
+    return this.contentSequence > 0;
   }
 
   /** Whether nothing has changed since a snapshot. */
@@ -466,7 +489,7 @@ export class Staged {
     const log = await StagingLog.open(logPath, !repair);
     const found = new Found();
     let staged: Staged | undefined;
-    const whole = await log.scan((record) => {
+    const unreadable = await log.scan((record) => {
       if (record.type === RecordType.BEGIN) {
         const begin = fields<BeginJson>(record.payload);
         const base = reviveObject(begin.base);
@@ -479,16 +502,26 @@ export class Staged {
       }
     }, repair);
     if (staged === undefined) {
-      if (whole && repair) await log.remove();
-      else await log.close();
-      return undefined;
+      if (unreadable === 0) {
+        await (repair ? log.remove() : log.close());
+        return undefined;
+      }
+      staged = new Staged(id, log, fromJson({ metadata: {}, headers: {} }), undefined, 'absent', 0);
     }
     if (found.written) {
       const time = { seconds: Math.floor(touched / 1000), nanoseconds: Math.floor((touched % 1000) * 1e6) };
       staged.posix = { ...staged.posix, mtime: time, ctime: time };
     }
     const { path, obsolete, replaces } = found;
-    return { staged, path, obsolete, replaces, uploads: [...found.uploads.values()], damaged: !whole };
+    return {
+      staged,
+      path,
+      obsolete,
+      replaces,
+      uploads: [...found.uploads.values()],
+      damaged: unreadable > 0,
+      unreadable,
+    };
   }
 
   /** Applies a record of the log. `sizes`: the SIZE records so far. */
@@ -548,6 +581,8 @@ export interface Recovered {
   readonly uploads: readonly { readonly key: string; readonly id: string | undefined; readonly at: number }[];
   /** A record in the middle fails its checksum: acknowledged bytes are lost. */
   readonly damaged: boolean;
+  /** Bytes of the journal that can not be read for that. */
+  readonly unreadable: number;
 }
 
 /** What a log contains besides content. */

@@ -175,33 +175,71 @@ export class StagingLog {
    * Reads a log from its start and visits each record. A record that is cut off at the end was
    * never acknowledged.
    * @param repair removes a record that is cut off
-   * @returns false if a record fails its checksum without being cut off; nothing is removed then.
+   * @returns bytes that can not be read: a record fails its checksum without being cut off. Nothing
+   * is removed then. Those behind it are read where its header tells where they begin.
    */
-  async scan(visit: (record: FoundRecord) => void, repair: boolean): Promise<boolean> {
+  async scan(visit: (record: FoundRecord) => void, repair: boolean): Promise<number> {
     const size = await this.#file.size();
-    const header = Buffer.alloc(HEADER_BYTES);
     let at = 0;
+    let unreadable = 0;
     while (at + HEADER_BYTES <= size) {
-      await this.read(at, header);
-      const length = header.readUInt32LE(8);
-      if (header.readUInt32LE(0) !== MAGIC || length > PAYLOAD_MAX_BYTES) {
-        if (await isZero(this.#file, at, size)) break;
-        return false;
+      const found = await this.#recordAt(at, size);
+      if (found === 'cut-off') break;
+      if (typeof found === 'object') {
+        visit(found);
+        at = found.position + found.payload.length;
+        continue;
       }
-      if (at + HEADER_BYTES + length > size) break;
-      const payload = Buffer.allocUnsafe(length);
-      await this.read(at + HEADER_BYTES, payload);
-      const type = header.readUInt32LE(4);
-      const offset = header.readDoubleLE(16);
+      const next = found;
+      const isNext =
+        next !== undefined && (next === size || typeof (await this.#recordAt(next, size)) === 'object');
+      unreadable += (isNext ? next : size) - at;
+      at = isNext ? next : size;
+    }
+    if (repair && unreadable === 0) await this.#file.truncate(at);
+    this.#size = at;
+    return unreadable;
+  }
+
+  /** Whether a whole record follows somewhere: what ends behind the log is damaged then. */
+  async #recordBehind(at: number, size: number): Promise<boolean> {
+    const rest = Buffer.allocUnsafe(size - at);
+    await this.read(at, rest);
+    const magic = Buffer.alloc(4);
+    magic.writeUInt32LE(MAGIC);
+    for (let from = rest.indexOf(magic, 1); from >= 0; from = rest.indexOf(magic, from + 1)) {
+      if (from + HEADER_BYTES > rest.length) return false;
+      const header = Buffer.from(rest.subarray(from, from + HEADER_BYTES));
+      const payload = rest.subarray(from + HEADER_BYTES, from + HEADER_BYTES + header.readUInt32LE(8));
       const checksum = header.readUInt32LE(12);
       header.writeUInt32LE(0, 12);
-      if (checksumOf(header, payload) !== checksum) return false;
-      visit({ type, offset, payload, position: at + HEADER_BYTES });
-      at += HEADER_BYTES + length;
+      if (payload.length === header.readUInt32LE(8) && checksumOf(header, payload) === checksum) return true;
     }
-    if (repair) await this.#file.truncate(at);
-    this.#size = at;
-    return true;
+    return false;
+  }
+
+  /**
+   * @returns the record; where the next one would begin, if it fails its checksum; undefined if its
+   * header is none; or that it was never complete.
+   */
+  async #recordAt(at: number, size: number): Promise<FoundRecord | number | undefined | 'cut-off'> {
+    const header = Buffer.alloc(HEADER_BYTES);
+    if (at + HEADER_BYTES > size) return 'cut-off';
+    await this.read(at, header);
+    const length = header.readUInt32LE(8);
+    if (header.readUInt32LE(0) !== MAGIC || length > PAYLOAD_MAX_BYTES) {
+      return (await isZero(this.#file, at, size)) ? 'cut-off' : undefined;
+    }
+    const end = at + HEADER_BYTES + length;
+    if (end > size) return (await this.#recordBehind(at, size)) ? undefined : 'cut-off';
+    const payload = Buffer.allocUnsafe(length);
+    await this.read(at + HEADER_BYTES, payload);
+    const type = header.readUInt32LE(4);
+    const offset = header.readDoubleLE(16);
+    const checksum = header.readUInt32LE(12);
+    header.writeUInt32LE(0, 12);
+    if (checksumOf(header, payload) !== checksum) return end;
+    return { type, offset, payload, position: at + HEADER_BYTES };
   }
 }
 

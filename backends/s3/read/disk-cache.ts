@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import type { Logger } from '../../../core/backend/index.js';
 import type { Metrics } from '../client/metrics.js';
+import type { DiskSpace } from '../journal/disk-space.js';
 
 /** Header of a cached block: magic, CRC-32 of the data, length, zero. */
 const HEADER_BYTES = 16;
@@ -12,6 +13,9 @@ const MAGIC = 0x32424b56;
 const QUEUE_MAX_BLOCKS = 64;
 /** Milliseconds for which the cache is not written after a failure. */
 const REST_MS = 60_000;
+
+/** Part of the free disk that the cache may take, where its limit is more than that. */
+const DISK_SHARE = 1 / 4;
 
 /** Name of a cached block: at least two hex digits, then letters, digits and dashes. */
 export type BlockId = string;
@@ -23,7 +27,8 @@ export type BlockId = string;
  */
 export class DiskCache {
   readonly #folder: string;
-  readonly #limit: number;
+  #limit: number;
+  readonly #space: DiskSpace;
   readonly #log: Logger;
   readonly #metrics: Metrics;
   /** Sizes by id, least recently used first. */
@@ -35,9 +40,11 @@ export class DiskCache {
   /** Milliseconds of `performance.now()` until which nothing is written, after a failure. */
   #rests = 0;
 
-  constructor(folder: string, limit: number, log: Logger, metrics: Metrics) {
+  /** @param limit most bytes; less where the disk has less room. */
+  constructor(folder: string, limit: number, space: DiskSpace, log: Logger, metrics: Metrics) {
     this.#folder = folder;
     this.#limit = limit;
+    this.#space = space;
     this.#log = log;
     this.#metrics = metrics;
   }
@@ -60,6 +67,9 @@ export class DiskCache {
     }
     found.sort((a, b) => a.used - b.used);
     for (const { id, size } of found) this.#add(id, size);
+    // What is cached already counts as free: it may be replaced.
+    this.#limit = Math.min(this.#limit, (this.#space.atStart + this.#bytes) * DISK_SHARE);
+    await this.#shrink();
   }
 
   #path(id: BlockId): string {
@@ -127,6 +137,8 @@ export class DiskCache {
   }
 
   async #store(id: BlockId, block: Uint8Array): Promise<void> {
+    // The journal's room is not for copies of what the bucket has.
+    if (!this.#space.takes(HEADER_BYTES + block.length + this.#space.reserve)) return;
     const header = Buffer.alloc(HEADER_BYTES);
     header.writeUInt32LE(MAGIC, 0);
     header.writeUInt32LE(crc32(block), 4);
@@ -138,11 +150,12 @@ export class DiskCache {
     this.#groups.add(group);
     const file = await open(partial, 'wx', 0o600);
     try {
-      await file.writev([header, block]);
-    } finally {
-      await file.close();
+      await file.writev([header, block]).finally(() => file.close());
+      await rename(partial, path);
+    } catch (error) {
+      await unlink(partial).catch(() => undefined);
+      throw error;
     }
-    await rename(partial, path);
     this.#add(id, HEADER_BYTES + block.length);
     await this.#shrink();
   }
@@ -158,6 +171,17 @@ export class DiskCache {
       if (this.#bytes <= this.#limit) return;
       await this.#drop(id);
     }
+  }
+
+  /** Gives up the blocks that were used longest ago. @returns whether there were any. */
+  async free(bytes: number): Promise<boolean> {
+    const until = this.#bytes - bytes;
+    const had = this.#blocks.size > 0;
+    for (const id of this.#blocks.keys()) {
+      if (this.#bytes <= until) break;
+      await this.#drop(id);
+    }
+    return had;
   }
 
   async #drop(id: BlockId): Promise<void> {

@@ -18,6 +18,8 @@ export interface JournalReport {
   readonly path: string | undefined;
   readonly size: number;
   readonly damaged: boolean;
+  /** Bytes of the journal that can not be read, if it is damaged. */
+  readonly unreadable: number;
 }
 
 /** The state of a cache folder. */
@@ -54,7 +56,8 @@ export async function status(folder: string): Promise<FolderReport> {
 async function journals(folder: string): Promise<JournalReport[]> {
   const reports: JournalReport[] = [];
   for (const { id, found } of await open(folder)) {
-    reports.push({ id, path: found.path, size: found.staged.size, damaged: found.damaged });
+    const { path, staged, damaged, unreadable } = found;
+    reports.push({ id, path, size: staged.size, damaged, unreadable });
     await found.staged.close();
   }
   return reports;
@@ -95,9 +98,11 @@ export interface Exported {
   readonly file: string;
   readonly path: string | undefined;
   /**
-   * Bytes that are zeros in the file: they were in an object that is gone, never in the journal.
+   * Bytes that were accepted and are not in the file: zeros there, since an object had them that is
+   * gone, or unreadable in the journal.
    */
   readonly missing: number;
+  readonly damaged: boolean;
 }
 
 /**
@@ -109,12 +114,12 @@ export async function exportAside(folder: string, target: string, remove: boolea
   await mkdir(target, { recursive: true });
   const exported: Exported[] = [];
   for (const { id, found } of await open(join(folder, 'conflicts'))) {
-    const { staged, path } = found;
+    const { staged, path, damaged, unreadable } = found;
     const file = join(target, id);
-    const missing = await write(staged, file);
+    const missing = unreadable + (await write(staged, file));
     await staged.close();
     if (remove) await unlink(join(folder, 'conflicts', `${id}.log`));
-    exported.push({ file, path, missing });
+    exported.push({ file, path, missing, damaged });
   }
   return exported;
 }

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { mkdirSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
@@ -9,6 +10,7 @@ import { probe, sweep } from '../client/capabilities.js';
 import { CommandSocket, type CommandRequest } from '../../../core/control/index.js';
 import { Deadline } from '../client/deadline.js';
 import { DiskCache } from '../read/disk-cache.js';
+import { DiskSpace } from '../journal/disk-space.js';
 import { S3Failure } from '../client/failure.js';
 import { Files } from '../write/files.js';
 import { PendingDeletes } from '../write/pending-deletes.js';
@@ -30,6 +32,8 @@ const FLUSH_TIMEOUT_SECONDS = 120;
 /** Seconds for finding and probing the bucket at start. */
 const START_TIMEOUT_SECONDS = 60;
 
+const ASIDES = 'changes are kept aside that lost a race or are damaged; see "virtiofs-kit s3 status"';
+
 /** A mounted bucket: creates its parts, starts and stops them. */
 export class MountedBucket {
   readonly services: Services;
@@ -49,7 +53,10 @@ export class MountedBucket {
     this.#requests = new Requests(options, log, metrics);
     const bucket = new Bucket(options, this.#requests, metrics, log);
     const blocks = join(this.folder, 'blocks');
-    this.#disk = options.diskCache === 0 ? undefined : new DiskCache(blocks, options.diskCache, log, metrics);
+    mkdirSync(this.folder, { recursive: true, mode: 0o700 });
+    const space = DiskSpace.of(this.folder);
+    const { diskCache } = options;
+    this.#disk = diskCache === 0 ? undefined : new DiskCache(blocks, diskCache, space, log, metrics);
     const { memoryCache: memory, readAhead, operationTimeout: timeoutSeconds } = options;
     const reader = new Reader(bucket, this.#disk, metrics, { memory, readAhead, timeoutSeconds });
     const { uid, gid, fileMode, directoryMode } = options;
@@ -60,7 +67,10 @@ export class MountedBucket {
     this.nameLookup = new NameLookup(this.services);
     this.tree = new Tree(this.services, this.nameLookup);
     this.intents = new Intents(join(this.folder, 'intents'));
-    this.files = new Files(this.services, this.folder, this.intents, (node) => this.tree.release(node));
+    this.files = new Files(this.services, this.folder, this.intents, space, {
+      clean: (node) => this.tree.release(node),
+      free: async (bytes) => (await this.#disk?.free(bytes)) ?? false,
+    });
     this.renames = new Renames(this.services, this.nameLookup, this.tree, this.files, this.intents);
   }
 
@@ -83,7 +93,10 @@ export class MountedBucket {
 
   async #start(): Promise<void> {
     const { options, log, bucket, keys, metrics } = this.services;
-    for (const name of ['staging', 'intents', 'conflicts']) {
+    await this.files.losses.start();
+    const { asides } = this.files.losses;
+    if (asides > 0) log.warn({ asides, folder: this.folder }, ASIDES);
+    for (const name of ['staging', 'intents']) {
       await mkdir(join(this.folder, name), { recursive: true, mode: 0o700 });
     }
     await this.#listen(log);
@@ -114,6 +127,7 @@ export class MountedBucket {
 
   async #answer({ command }: CommandRequest): Promise<string[]> {
     if (command !== 'status' && command !== 'flush') throw new UsageError(`no such command: ${command}`);
+    await this.files.losses.count();
     if (command === 'flush') await this.files.writeback.flush();
     return [JSON.stringify(this.status(), undefined, 2)];
   }
@@ -138,6 +152,7 @@ export class MountedBucket {
       prefix: options.prefix,
       dirtyFiles: writeback.files.map((node) => ({ path: pathOf(node), size: node.size })),
       journalBytes: writeback.bytes,
+      asides: this.files.losses.asides,
       memoryBytes: reader.bytes,
       diskCacheBytes: this.#disk?.bytes ?? 0,
       capabilities: bucket.capabilities ?? null,
@@ -147,9 +162,15 @@ export class MountedBucket {
 
   /** The figures that monitoring shows. */
   metrics(): Metric[] {
-    const { writeback } = this.files;
+    const { writeback, losses } = this.files;
+    void losses.count();
     return [
       ...this.services.metrics.counters(),
+      gauge(
+        'asides',
+        'Changes that lost a race or are damaged, kept aside until `s3 export --remove`.',
+        losses.asides,
+      ),
       gauge('staged_files', 'Files that the bucket does not have yet.', writeback.files.length),
       gauge('staged_bytes', 'Bytes in journals that wait for their upload.', writeback.bytes),
       gauge(

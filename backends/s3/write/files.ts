@@ -10,6 +10,8 @@ import type { Content } from '../client/bucket-types.js';
 import { deferred, Semaphore } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
+import type { DiskSpace } from '../journal/disk-space.js';
+import { isFull } from '../journal/disk-space.js';
 import type { Intents } from '../journal/intents.js';
 import { learnFile, pathOf, unlearn } from '../tree/nodes.js';
 import type { FileNode, Version } from '../tree/nodes.js';
@@ -17,7 +19,13 @@ import { isChanged, Stream } from '../read/reader.js';
 import type { Services } from '../service/services.js';
 import { Staged } from '../journal/staged.js';
 import { contentOf, copyAs, PartUpload, uploadSnapshot } from './upload.js';
+import { Losses } from './losses.js';
 import { Writeback } from './writeback.js';
+
+/** How often one upload replaces what other writers wrote meanwhile. */
+const OVERTAKES_MAX = 3;
+/** Milliseconds after which a change that the full disk has refused is tried again. */
+const FULL_PAUSE_MS = 200;
 
 /** Ended journals are removed from the list each time it has a multiple of this length. */
 const SWEEP_JOURNALS = 256;
@@ -29,6 +37,16 @@ export interface OpenFile {
   readonly version: Version;
   readonly stream: Stream;
   readonly append: boolean;
+  /** Whether something was written through it. */
+  changed: boolean;
+}
+
+/** What files ask of the mount that they are part of. */
+export interface FilesOwner {
+  /** A file has nothing staged any more. */
+  clean(node: FileNode): void;
+  /** Frees bytes of the disk that are not the journal's. @returns whether it could. */
+  free(bytes: number): Promise<boolean>;
 }
 
 /**
@@ -36,13 +54,14 @@ export interface OpenFile {
  */
 export class Files {
   readonly writeback: Writeback;
+  readonly losses: Losses;
   readonly #services: Services;
   readonly #folder: string;
   readonly #uploads: Semaphore;
   /** Multipart uploads in progress, by journal. */
   readonly #parts = new Map<Staged, PartUpload>();
   readonly #intents: Intents;
-  readonly #onClean: (node: FileNode) => void;
+  readonly #owner: FilesOwner;
   #paused: Promise<void> | undefined;
   /** Open journals; ended ones are removed now and then. */
   readonly #journals = new Set<Staged>();
@@ -50,17 +69,18 @@ export class Files {
 
   /**
    * @param folder of the cache: `staging` has the journals, `conflicts` those kept aside
-   * @param onClean called for each file that has nothing staged any more
+   * @param space of the disk with the folder
    */
-  constructor(services: Services, folder: string, intents: Intents, onClean: (node: FileNode) => void) {
+  constructor(services: Services, folder: string, intents: Intents, space: DiskSpace, owner: FilesOwner) {
     this.#intents = intents;
-    this.#onClean = onClean;
+    this.#owner = owner;
     this.#services = services;
     this.#folder = folder;
+    this.losses = new Losses(join(folder, 'conflicts'));
     this.#uploads = new Semaphore(services.options.uploads);
-    this.writeback = new Writeback(services.options, services.log, (node) =>
-      this.commit(node, Deadline.never),
-    );
+    const { options, log } = services;
+    const commit = (node: FileNode): Promise<void> => this.commit(node, Deadline.never);
+    this.writeback = new Writeback(options, log, space, commit, (bytes) => owner.free(bytes));
   }
 
   /**
@@ -82,7 +102,7 @@ export class Files {
 
   open(node: FileNode, append: boolean): OpenFile {
     node.opens += 1;
-    return { node, version: node.version, stream: new Stream(), append };
+    return { node, version: node.version, stream: new Stream(), append, changed: false };
   }
 
   /** @returns the bytes read. */
@@ -149,11 +169,11 @@ export class Files {
     deadline: Deadline,
   ): Promise<number> {
     this.#current(file);
-    await this.writeback.room(buffer.length, deadline);
+    file.changed = true;
     const payload = takeBuffer(buffer.length);
     buffer.get(0, payload);
     const { node } = file;
-    await this.#change(node, (staged) =>
+    await this.#change(node, buffer.length, deadline, (staged) =>
       staged.write(file.append && !fixed ? staged.appendAt : offset, payload),
     );
     returnBuffer(payload);
@@ -180,21 +200,45 @@ export class Files {
   }
 
   async resize(node: FileNode, size: number, deadline: Deadline): Promise<void> {
-    await this.writeback.room(0, deadline);
-    await this.#change(node, (staged) => staged.resize(size));
+    await this.#change(node, 0, deadline, (staged) => staged.resize(size));
   }
 
   /** Zeroes a range within the file. */
-  async zero(node: FileNode, offset: number, length: number): Promise<void> {
-    await this.#change(node, (staged) => staged.zero(offset, length));
+  async zero(node: FileNode, offset: number, length: number, deadline: Deadline): Promise<void> {
+    await this.#change(node, 0, deadline, (staged) => staged.zero(offset, length));
   }
 
-  async setPosix(node: FileNode, change: (posix: Posix) => Posix): Promise<void> {
-    await this.#change(node, (staged) => staged.setPosix(change(staged.posix)));
+  async setPosix(node: FileNode, deadline: Deadline, change: (posix: Posix) => Posix): Promise<void> {
+    await this.#change(node, 0, deadline, (staged) => staged.setPosix(change(staged.posix)));
   }
 
-  /** Runs a change on the file's journal, which is created if there is none. */
-  async #change(node: FileNode, change: (staged: Staged) => Promise<void>): Promise<void> {
+  /**
+   * Runs a change on the file's journal, which is created if there is none. A full disk is waited
+   * for: uploads make room.
+   * @param length bytes of data that the change takes
+   * @throws ENOSPC if no room came until the deadline.
+   */
+  async #change(
+    node: FileNode,
+    length: number,
+    deadline: Deadline,
+    change: (staged: Staged) => Promise<void>,
+  ): Promise<void> {
+    for (;;) {
+      await this.writeback.room(length, deadline);
+      try {
+        return await this.#changeOnce(node, change);
+      } catch (error) {
+        // Somebody else has filled the disk.
+        if (!isFull(error)) throw error;
+        if (deadline.remaining === 0) throw FsError.of('ENOSPC');
+        await this.#owner.free(length);
+        await deadline.sleep(Math.min(FULL_PAUSE_MS, deadline.remaining));
+      }
+    }
+  }
+
+  async #changeOnce(node: FileNode, change: (staged: Staged) => Promise<void>): Promise<void> {
     while (node.staged === undefined) {
       node.staging ??= this.#begin(node).finally(() => (node.staging = undefined));
       await node.staging;
@@ -251,7 +295,8 @@ export class Files {
   }
 
   /** Creates the journal of a file that the bucket does not have. */
-  async create(node: FileNode): Promise<void> {
+  async create(node: FileNode, deadline: Deadline): Promise<void> {
+    await this.writeback.room(0, deadline);
     node.staging = this.#begin(node).finally(() => (node.staging = undefined));
     await node.staging;
     this.writeback.touched(node);
@@ -269,11 +314,21 @@ export class Files {
 
   /**
    * Resolves when the bucket has everything that was staged at the time of the call.
+   * @param isHeard whether the program that changed the file hears of the failure
    * @throws ESTALE if another writer came first; the data is kept aside.
    */
-  async commit(node: FileNode, deadline: Deadline): Promise<void> {
+  async commit(node: FileNode, deadline: Deadline, isHeard = false): Promise<void> {
     const { staged } = node;
     if (staged === undefined || node.removed) return;
+    if (isHeard) staged.listeners += 1;
+    try {
+      await this.#commit(node, staged, deadline);
+    } finally {
+      if (isHeard) staged.listeners -= 1;
+    }
+  }
+
+  async #commit(node: FileNode, staged: Staged, deadline: Deadline): Promise<void> {
     const target = staged.sequence;
     while (node.staged === staged && staged.committedSequence < target && !node.removed) {
       await this.#paused;
@@ -286,9 +341,10 @@ export class Files {
 
   /**
    * Uploads what is staged. The caller holds `node.changes`.
+   * @param overtakes how often another writer's object may be replaced, by `conflicts`
    * @throws ESTALE if another writer came first.
    */
-  async uploadNow(node: FileNode): Promise<void> {
+  async uploadNow(node: FileNode, overtakes = OVERTAKES_MAX): Promise<void> {
     const { staged } = node;
     if (staged === undefined) return;
     try {
@@ -297,8 +353,10 @@ export class Files {
       if (!isChanged(error)) throw error;
       if (await this.recogniseOwnUpload(staged, this.#services.keys.file(pathOf(node)))) {
         node.version.object = staged.base;
-        return this.uploadNow(node);
+        return this.uploadNow(node, overtakes);
       }
+      const isOver = overtakes === 0 || this.#services.options.conflicts !== 'last-wins';
+      if (!isOver && (await this.#overtake(node, staged))) return this.uploadNow(node, overtakes - 1);
       await this.#keepAside(node, staged);
       throw FsError.of('ESTALE');
     }
@@ -339,12 +397,31 @@ export class Files {
       node.staged = undefined;
       this.writeback.clean(node);
       await staged.retire();
-      this.#onClean(node);
+      this.#owner.clean(node);
     } else {
       await staged.committed(snapshot, object, attributed);
       this.writeback.clean(node);
       this.writeback.touched(node);
     }
+  }
+
+  /**
+   * Makes what is at the key now the condition of the next upload, which replaces it.
+   * @returns false where bytes are missing that only the version before had.
+   */
+  async #overtake(node: FileNode, staged: Staged): Promise<boolean> {
+    const { bucket, keys, options, log } = this.#services;
+    const path = pathOf(node);
+    const head = await bucket.head(keys.file(path), Deadline.after(options.operationTimeout));
+    const isWhole = staged.isWhole;
+    // A change of attributes alone goes to whatever is there.
+    const isApplied = head?.size === staged.size && !staged.changesContent;
+    if (!isWhole && !isApplied) return false;
+    const condition = head === undefined ? 'absent' : { etag: head.etag };
+    await staged.place(path, isApplied ? head : undefined, condition);
+    if (isApplied) node.version.object = head;
+    log.warn({ path }, 'another writer changed the object: ours replaces it, as the options say');
+    return true;
   }
 
   /**
@@ -354,13 +431,14 @@ export class Files {
   async #keepAside(node: FileNode, staged: Staged): Promise<void> {
     this.#services.metrics.conflicts += 1;
     const path = pathOf(node);
+    this.losses.add(path, staged.listeners > 0);
     node.staged = undefined;
     node.version = { object: undefined };
     node.checked = Number.NEGATIVE_INFINITY;
     if (node.parent !== undefined) unlearn(node.parent, node.name);
     this.writeback.clean(node);
     await staged.close();
-    const aside = join(this.#folder, 'conflicts', `${staged.id}.log`);
+    const aside = join(this.losses.folder, `${staged.id}.log`);
     await rename(staged.log.path, aside);
     this.#services.log.error(
       { path, aside },

@@ -6,6 +6,7 @@ import { S3Failure } from '../client/failure.js';
 import { type RetryPauses, retryPauseMs } from '../client/retry-pause.js';
 import { pathOf } from '../tree/nodes.js';
 import type { FileNode } from '../tree/nodes.js';
+import type { DiskSpace } from '../journal/disk-space.js';
 import type { S3Options } from '../options.js';
 
 /** Before a failed upload is tried again. */
@@ -20,6 +21,9 @@ const CALM_MAX_DELAYS = 4;
 /** Most bytes that one change takes in a journal besides the data: attributes in JSON. */
 const RECORD_MAX_BYTES = 4096;
 
+/** Part of the free disk that journals may take, where `maxDirty` is more than that. */
+const DISK_SHARE = 1 / 2;
+
 interface Due {
   timer: NodeJS.Timeout;
   at: number;
@@ -33,6 +37,10 @@ export class Writeback {
   readonly #options: S3Options;
   readonly #log: Logger;
   readonly #commit: (node: FileNode) => Promise<void>;
+  readonly #space: DiskSpace;
+  /** Frees bytes of the disk that are not the journal's. @returns whether some were freed. */
+  readonly #free: (bytes: number) => Promise<boolean>;
+  readonly #limit: number;
   readonly #dirty = new Map<FileNode, Due>();
   #wake: (() => void)[] = [];
   #changed = Number.NEGATIVE_INFINITY;
@@ -40,10 +48,24 @@ export class Writeback {
   #counted = 0;
   #grown = 0;
   #calming: Promise<void> | undefined;
+  /** Writers that wait for room. */
+  #pressing = 0;
   #closed = false;
 
-  /** @param commit uploads everything that a file has staged when it is called. */
-  constructor(options: S3Options, log: Logger, commit: (node: FileNode) => Promise<void>) {
+  /**
+   * @param commit uploads everything that a file has staged when it is called
+   * @param free frees bytes of the disk that are not the journal's; returns whether it could
+   */
+  constructor(
+    options: S3Options,
+    log: Logger,
+    space: DiskSpace,
+    commit: (node: FileNode) => Promise<void>,
+    free: (bytes: number) => Promise<boolean>,
+  ) {
+    this.#space = space;
+    this.#free = free;
+    this.#limit = Math.min(options.maxDirty, space.atStart * DISK_SHARE);
     this.#options = options;
     this.#log = log;
     this.#commit = commit;
@@ -92,7 +114,8 @@ export class Writeback {
     const due = this.#dirty.get(node);
     if (due !== undefined) due.at = Number.POSITIVE_INFINITY;
     const failures = due?.failures ?? 0;
-    if (!this.#exceed(this.#options.maxDirty / 2)) await (this.#calming ??= this.#calm());
+    const isPressed = (): boolean => this.#pressing > 0 || this.#exceed(this.#limit / 2);
+    if (!isPressed()) await (this.#calming ??= this.#calm(isPressed));
     if (this.#closed || !this.#dirty.has(node)) return;
     try {
       await this.#commit(node);
@@ -108,13 +131,13 @@ export class Writeback {
   }
 
   /** Background uploads wait while the guest itself changes files, for a limited time. */
-  async #calm(): Promise<void> {
+  async #calm(isPressed: () => boolean): Promise<void> {
     const until = performance.now() + CALM_MAX_DELAYS * this.#options.writebackDelay * 1000;
     for (;;) {
       const now = performance.now();
       const pause = Math.min(this.#changed + QUIET_MS, until) - now;
-      if (pause <= 0 || this.#closed) break;
-      await new Promise((resolve) => setTimeout(resolve, pause).unref());
+      if (pause <= 0 || this.#closed || isPressed()) break;
+      await new Promise((resolve) => setTimeout(resolve, Math.min(pause, QUIET_MS)).unref());
     }
     this.#calming = undefined;
   }
@@ -138,18 +161,26 @@ export class Writeback {
   }
 
   /**
-   * Waits until the journals have room for more, and hurries uploads meanwhile.
+   * Waits until journals and disk have room for more, and hurries uploads meanwhile.
    * @param length bytes to be written
-   * @throws ENOSPC if none became free in time.
+   * @throws ENOSPC if none became free in time, or nothing can become free.
    */
   async room(length: number, deadline: Deadline): Promise<void> {
     this.#grown += length;
-    while (this.#exceed(this.#options.maxDirty)) {
-      if (deadline.remaining === 0) throw FsError.of('ENOSPC');
-      for (const node of this.files) this.schedule(node, 0);
-      const freed = new Promise<void>((resolve) => this.#wake.push(resolve));
-      const pause = Math.min(1000, deadline.remaining);
-      await Promise.race([freed, deadline.sleep(pause)]);
+    if (!this.#exceed(this.#limit) && this.#space.takes(length + RECORD_MAX_BYTES)) return;
+    this.#pressing += 1;
+    try {
+      for (;;) {
+        const isFull = !this.#space.takes(length + RECORD_MAX_BYTES);
+        if (!isFull && !this.#exceed(this.#limit)) return;
+        if (isFull && (await this.#free(length + RECORD_MAX_BYTES))) continue;
+        if (deadline.remaining === 0 || this.files.length === 0) throw FsError.of('ENOSPC');
+        for (const node of this.files) this.schedule(node, 0);
+        const freed = new Promise<void>((resolve) => this.#wake.push(resolve));
+        await Promise.race([freed, deadline.sleep(Math.min(1000, deadline.remaining))]);
+      }
+    } finally {
+      this.#pressing -= 1;
     }
   }
 

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import s3Plugin from '../../../../backends/s3/index.js';
 import { exportAside, type FolderReport, status } from '../../../../backends/s3/service/administration.js';
@@ -81,5 +82,35 @@ describe('what an operator asks of a cache folder', () => {
     assert.deepEqual([exported!.path, exported!.missing], ['raced', 1]);
     assert.deepEqual((await status(mount.cacheDir)).aside, []);
     assert.equal((await bucket.get('raced')).toString(), 'theirs');
+  });
+
+  it('what is damaged in a journal is missing in its export, and the rest is there', async () => {
+    const bucket = await TestBucket.create();
+    const mount = await Mount.open(bucket, { writebackDelay: 600, durability: 'local' });
+    const file = await mount.create('damaged');
+    for (const [at, text] of ['first', 'other', 'third'].entries()) await mount.write(file, at * 5, text);
+    await mount.fsync(file);
+    await mount.backend.mounted.abandon();
+    const staging = join(mount.cacheDir, 'staging');
+    const log = join(
+      staging,
+      (await readdir(staging)).find((name) => name.endsWith('.log'))!,
+    );
+    const bytes = await readFile(log);
+    bytes[bytes.indexOf('other')]! ^= 1;
+    await writeFile(log, bytes);
+    const again = await Mount.open(bucket, { cacheDir: mount.cacheDir });
+    assert.equal(again.backend.health().ok, false);
+    assert.equal(await again.node('damaged'), undefined);
+    await again.close();
+    const [exported] = await exportAside(mount.cacheDir, await temporaryFolder(), false);
+    assert.equal((await readFile(exported!.file)).toString(), 'first\0\0\0\0\0third');
+    assert.deepEqual([exported!.damaged, exported!.missing], [true, 5 + 32]);
+    const header = bytes.subarray();
+    header[0]! ^= 1;
+    const [aside] = await readdir(join(mount.cacheDir, 'conflicts'));
+    await writeFile(join(mount.cacheDir, 'conflicts', aside!), header);
+    const [nothing] = await exportAside(mount.cacheDir, await temporaryFolder(), true);
+    assert.deepEqual([nothing!.path, nothing!.damaged, nothing!.missing], [undefined, true, bytes.length]);
   });
 });
