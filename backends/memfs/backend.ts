@@ -26,6 +26,7 @@ import {
 import { allocating, copyRange } from './content/allocation.js';
 import { PAGE } from './content/chunk.js';
 import { inTurns } from './content/in-turns.js';
+import { type Keys, VolumeContents } from './lasting/contents.js';
 import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './tree/inode.js';
 import { allInodes, decodeTree, emptyTree, encodeTree } from './saved-state.js';
 import type { Tree } from './tree/tree.js';
@@ -78,21 +79,37 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
   readonly #tree: Tree;
   readonly #attributes = { ...newAttributes(), blksize: PAGE };
-  #generation = randomInt(1, MAX_GENERATION);
+  readonly #keys: Keys = { generation: randomInt(1, MAX_GENERATION) };
+  /** Keeps the volume where the process is killed. A fork's content is not its own. */
+  readonly #contents: VolumeContents | undefined;
   #byNumber: Map<number, Inode> | undefined;
   readonly #entry: { node: Inode; attributes: Attributes; file: OpenFile };
 
   constructor(tree: Tree) {
     this.#tree = tree;
     this.#entry = { node: tree.root, attributes: this.#attributes, file: OPENED[0]!.file };
-    accelerate(this, { slots: true }, MemfsBackend.prototype);
+    const contents = tree.history.isFork ? undefined : new VolumeContents(tree, this.#keys);
+    this.#contents = contents;
+    const recovery = contents === undefined ? {} : { contents, recover: (key: NodeKey) => this.resolve(key) };
+    accelerate(this, { slots: true, ...recovery }, MemfsBackend.prototype);
+  }
+
+  /** Whether what the volume has outlives the process. */
+  get isKept(): boolean {
+    return this.#contents?.isKept === true;
+  }
+
+  /** Called where the volume cannot be recovered, and is not used any more. */
+  set onLost(lost: () => void) {
+    if (this.#contents !== undefined) this.#contents.onLost = lost;
   }
 
   /** Called at the end of service. */
   onUnmount: (() => Awaitable<void>) | undefined;
 
   mount(host: BackendHost): Inode {
-    this.#tree.arena.source = (length) => host.createBuffer(length);
+    if (this.isKept) this.#contents!.mounted(host.log);
+    else this.#tree.arena.source = (length) => host.createBuffer(length);
     this.#tree.root.held = true;
     return this.#tree.root;
   }
@@ -103,7 +120,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
 
   /** Saves the whole tree with its inode numbers, including open files without a name. */
   save(): Uint8Array {
-    return encodeTree(this.#tree, { generation: this.#generation, lastIno: this.#tree.lastIno });
+    return encodeTree(this.#tree, { generation: this.#keys.generation, lastIno: this.#tree.lastIno });
   }
 
   /**
@@ -112,19 +129,31 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
    * file without a name is in use. The tree is empty then.
    */
   restore(state: Uint8Array): void {
-    emptyTree(this.#tree);
-    const { generation, lastIno } = decodeTree(state, this.#tree);
-    this.#generation = generation;
-    this.#tree.lastIno = lastIno;
+    const replace = (): void => {
+      emptyTree(this.#tree);
+      const { generation, lastIno } = decodeTree(state, this.#tree);
+      this.#keys.generation = generation;
+      this.#tree.lastIno = lastIno;
+    };
     this.#byNumber = undefined;
+    if (this.#contents === undefined) replace();
+    else this.#contents.replace(replace);
   }
 
   /** The inode number, which a volume never gives twice, with the volume's generation above it. */
   key(node: Inode): number {
-    return this.#generation * GENERATION_UNIT + node.ino;
+    return this.#keys.generation * GENERATION_UNIT + node.ino;
   }
 
   resolve(key: NodeKey): Inode {
+    const ino = Number(key) - this.#keys.generation * GENERATION_UNIT;
+    const inode = this.isKept ? this.#contents!.inode(ino) : this.#numbered(ino);
+    if (inode === undefined || (inode.nlink === 0 && !this.#tree.orphans.has(inode))) throw ESTALE;
+    inode.held = true;
+    return inode;
+  }
+
+  #numbered(ino: number): Inode | undefined {
     if (this.#byNumber === undefined) {
       const all = Array.from(allInodes(this.#tree), (inode) => [inode.ino, inode] as const);
       this.#byNumber = new Map(all);
@@ -133,15 +162,14 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
         this.#byNumber = undefined;
       }, RESOLVING_MS).unref();
     }
-    const inode = this.#byNumber.get(Number(key) - this.#generation * GENERATION_UNIT);
-    if (inode === undefined || (inode.nlink === 0 && !this.#tree.orphans.has(inode))) throw ESTALE;
-    inode.held = true;
-    return inode;
+    return this.#byNumber.get(ino);
   }
 
   forget(node: Inode): void {
     node.held = false;
+    if (node.nlink > 0) return;
     this.#tree.reap(node);
+    this.#tree.commit();
   }
 
   lookup(parent: Inode, name: string): Entry<Inode> | undefined {
@@ -161,7 +189,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   }
 
   setattr(node: Inode, changes: AttributeChanges, file: OpenFile | undefined): Attributes {
-    this.#tree.change(node, changes, file !== undefined);
+    this.#changing(() => this.#tree.change(node, changes, file !== undefined));
     return this.#show(node);
   }
 
@@ -174,29 +202,31 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   mknod(parent: Inode, name: string, mode: number, rdev: number, context: Context): Entry<Inode> {
     const type = mode & FileType.MASK;
     const isDevice = type === FileType.CHARACTER || type === FileType.BLOCK;
-    return this.#answer(this.#tree.create(parent, name, mode, isDevice ? rdev : 0, context));
+    return this.#made(this.#tree.create(parent, name, mode, isDevice ? rdev : 0, context));
   }
 
   mkdir(parent: Inode, name: string, mode: number, context: Context): Entry<Inode> {
     const type = FileType.DIRECTORY | (mode & ~FileType.MASK);
-    return this.#answer(this.#tree.create(parent, name, type, 0, context));
+    return this.#made(this.#tree.create(parent, name, type, 0, context));
   }
 
   symlink(parent: Inode, name: string, target: string, context: Context): Entry<Inode> {
-    return this.#answer(this.#tree.symlink(parent, name, target, context));
+    return this.#made(this.#tree.symlink(parent, name, target, context));
   }
 
   link(node: Inode, parent: Inode, name: string): Entry<Inode> {
     this.#tree.link(node, parent, name);
-    return this.#answer(node);
+    return this.#made(node);
   }
 
   unlink(parent: Inode, name: string): void {
     this.#tree.unlink(parent, name);
+    this.#tree.commit();
   }
 
   rmdir(parent: Inode, name: string): void {
     this.#tree.rmdir(parent, name);
+    this.#tree.commit();
   }
 
   rename(
@@ -208,10 +238,11 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     context: Context,
   ): void {
     this.#tree.rename(parent, name, newParent, newName, flags, context);
+    this.#tree.commit();
   }
 
   open(node: Inode, flags: number): Opened<OpenFile> {
-    if ((flags & OpenFlags.TRUNC) !== 0) this.#tree.change(node, { size: 0 }, true);
+    if ((flags & OpenFlags.TRUNC) !== 0) this.#changing(() => this.#tree.change(node, { size: 0 }, true));
     return opened(flags);
   }
 
@@ -227,11 +258,13 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
       inode = this.#tree.create(parent, name, FileType.REGULAR | (mode & ~FileType.MASK), 0, context);
     } else if ((flags & OpenFlags.EXCL) !== 0) throw EEXIST;
     else if ((flags & OpenFlags.TRUNC) !== 0) this.#tree.change(inode, { size: 0 }, true);
+    this.#tree.commit();
     return this.#opened(inode, flags);
   }
 
   tmpfile(parent: Inode, mode: number, flags: number, context: Context): Created<Inode, OpenFile> {
     const inode = this.#tree.anonymous(parent, FileType.REGULAR | (mode & ~FileType.MASK), context);
+    this.#tree.commit();
     return this.#opened(inode, flags);
   }
 
@@ -249,7 +282,11 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     if ((flags & WriteFlags.KILL_SUIDGID) !== 0) this.#tree.killPrivileges(node);
     clock.tick();
     node.modified(clock);
-    return content.write(buffer, at, arena, space);
+    try {
+      return content.write(buffer, at, arena, space);
+    } finally {
+      this.#tree.commit();
+    }
   }
 
   fsync(): void {}
@@ -303,15 +340,11 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   }
 
   setxattr(node: Inode, name: string, value: Uint8Array, flags: number, killSgid: boolean): void {
-    this.#tree.touch(node);
-    setXattr(node, name, value, flags, killSgid, this.#tree.space);
-    this.#changed(node);
+    this.#changeXattrs(node, () => setXattr(node, name, value, flags, killSgid, this.#tree.space));
   }
 
   removexattr(node: Inode, name: string): void {
-    this.#tree.touch(node);
-    removeXattr(node, name, this.#tree.space);
-    this.#changed(node);
+    this.#changeXattrs(node, () => removeXattr(node, name, this.#tree.space));
   }
 
   fallocate(
@@ -325,11 +358,16 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     const { arena, space, clock } = this.#tree;
     const steps = allocating(contentOf(node), mode, offset, length, arena, space);
     return andThen(
-      inTurns(steps, () => this.#tree.touch(node)),
+      inTurns(steps, () => {
+        this.#tree.commit();
+        this.#tree.touch(node);
+      }),
       () => {
+        this.#tree.touch(node);
         if (context.uid !== 0) this.#tree.killPrivileges(node);
         clock.tick();
         node.modified(clock);
+        this.#tree.commit();
       },
     );
   }
@@ -347,13 +385,17 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     const { arena, space, clock } = this.#tree;
     this.#tree.touch(toNode);
     const target = contentOf(toNode);
-    const copied = copyRange(contentOf(node), offset, target, toOffset, length, arena, space);
-    if (copied > 0) {
-      if (context.uid !== 0) this.#tree.killPrivileges(toNode);
-      clock.tick();
-      toNode.modified(clock);
+    try {
+      const copied = copyRange(contentOf(node), offset, target, toOffset, length, arena, space);
+      if (copied > 0) {
+        if (context.uid !== 0) this.#tree.killPrivileges(toNode);
+        clock.tick();
+        toNode.modified(clock);
+      }
+      return copied;
+    } finally {
+      this.#tree.commit();
     }
-    return copied;
   }
 
   lseek(node: Inode, _file: OpenFile, offset: number, whence: 'data' | 'hole'): number {
@@ -369,13 +411,34 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     const changed = atime < inode.ctime || (atime === inode.ctime && atimeNsec <= inode.ctimeNsec);
     if (!modified && !changed && clock.seconds - atime < ATIME_AGE_SECONDS) return;
     clock.tick();
+    this.#tree.recorder?.touched(inode);
     inode.atime = clock.seconds;
     inode.atimeNsec = clock.nanoseconds;
+    this.#tree.commit();
   }
 
-  #changed(inode: Inode): void {
-    this.#tree.clock.tick();
-    inode.changed(this.#tree.clock);
+  #changeXattrs(inode: Inode, change: () => void): void {
+    this.#tree.touch(inode);
+    this.#changing(() => {
+      change();
+      this.#tree.clock.tick();
+      inode.changed(this.#tree.clock);
+    });
+  }
+
+  /** Makes a change that may fail when it is made in part. */
+  #changing(change: () => void): void {
+    try {
+      change();
+    } finally {
+      this.#tree.commit();
+    }
+  }
+
+  /** Answers a request that has made something. */
+  #made(inode: Inode): Entry<Inode> {
+    this.#tree.commit();
+    return this.#answer(inode);
   }
 
   #answer(inode: Inode): Entry<Inode> {

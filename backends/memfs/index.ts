@@ -4,9 +4,9 @@
  *
  * `backend.ts` serves guests, `commands.ts` has the commands, `saved-state.ts` is the saved form
  * of a tree. `tree/` has the inodes, every change to them with tmpfs's rules, and snapshots.
- * `content/` stores the bytes of files. `import/` fills a tree from a directory or archive and
- * saves one. `host-api/` is what a host program uses: volumes with the API of the npm package
- * memfs.
+ * `content/` stores the bytes of files. `lasting/` keeps a volume when its process is killed.
+ * `import/` fills a tree from a directory or archive and saves one. `host-api/` is what a host
+ * program uses: volumes with the API of the npm package memfs.
  */
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -50,7 +50,11 @@ export default definePlugin({
       if (save !== undefined) {
         await saveSurely(volume, save, log);
       }
-      volume.discard();
+      // The next process may have to go on with it.
+      if (!backend.isKept) volume.discard();
+    };
+    backend.onLost = () => {
+      if (name !== undefined) unregister(name);
     };
     return backend;
   },

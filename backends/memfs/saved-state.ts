@@ -185,20 +185,26 @@ function decodeInto(state: Uint8Array, tree: Tree, inodes: Map<number, Inode>): 
   // What has more or fewer names than it says would never go away, or go too early.
   for (const inode of inodes.values())
     if (inode.entries === undefined && inode.nlink !== (names.get(inode) ?? 0)) throw FsError.of('EINVAL');
-  for (const [inode] of directories) checkAncestors(inode, tree.root, directories.length);
+  const all = directories.map(([inode]) => inode);
+  if (!areWithoutCircles(all, tree.root)) throw FsError.of('EINVAL');
   return { generation, lastIno };
 }
 
 /**
- * @throws EINVAL unless the directories above this one end at the root, or at a directory without a
- * name.
+ * Whether the directories above each of these end at the root, or at a directory without a name.
+ * Takes time by their number, however deep they are.
  */
-function checkAncestors(inode: Inode, root: Inode, limit: number): void {
-  let at = inode;
-  for (let steps = 0; at.parent !== undefined && at !== root; steps++) {
-    if (steps > limit) throw FsError.of('EINVAL');
-    at = at.parent;
+export function areWithoutCircles(directories: Iterable<Inode>, root: Inode): boolean {
+  const checked = new Set<Inode>([root]);
+  for (const directory of directories) {
+    const above = new Set<Inode>();
+    for (let at: Inode | undefined = directory; at !== undefined && !checked.has(at); at = at.parent) {
+      if (above.has(at)) return false;
+      above.add(at);
+    }
+    for (const one of above) checked.add(one);
   }
+  return true;
 }
 
 function decodeInode(

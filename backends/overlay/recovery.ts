@@ -1,4 +1,9 @@
-import { acceleratorOf, type Accelerator } from '../../core/backend/accelerator.js';
+import {
+  acceleratorOf,
+  type Accelerator,
+  type LastingContents,
+  type LastingMemory,
+} from '../../core/backend/accelerator.js';
 import { type Backend, FsError, type NodeKey, run, type Steps, wait } from '../../core/backend/index.js';
 import { topOf } from './operations/attributes.js';
 import { type Nameless, resolveByKeys, savedKeys } from './saved-state.js';
@@ -33,7 +38,10 @@ function isRecoverable(layer: Backend): boolean {
 export function recovery(
   union: () => Union,
   layers: readonly Backend[],
-): Pick<Accelerator<OverlayNode>, 'recover' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace'> {
+): Pick<
+  Accelerator<OverlayNode>,
+  'recover' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace' | 'contents'
+> {
   if (!layers.every(isRecoverable)) return {};
   const traces = new Map<string, Trace>();
   return {
@@ -47,8 +55,43 @@ export function recovery(
     },
     descriptor(node) {
       const { layer, node: inLayer } = topOf(union(), node);
-      return acceleratorOf(layer.backend)?.descriptor?.(inLayer) ?? -1;
+      const accelerator = acceleratorOf(layer.backend);
+      if (accelerator?.contents !== undefined) return undefined;
+      return accelerator?.descriptor?.(inLayer) ?? -1;
     },
+    contents: contentsOf(layers),
+  };
+}
+
+/** What the layers have in memory, in one piece of it after the other. */
+function contentsOf(layers: readonly Backend[]): LastingContents | undefined {
+  const all = layers.flatMap((layer) => acceleratorOf(layer)?.contents ?? []);
+  if (all.length === 0) return undefined;
+  const parts = (memory: LastingMemory): (readonly [LastingContents, LastingMemory])[] => {
+    let offset = 0;
+    return all.map((one) => {
+      const from = offset;
+      offset += one.bytes;
+      return [one, partOf(memory, from, one.bytes)];
+    });
+  };
+  return {
+    bytes: all.reduce((sum, { bytes }) => sum + bytes, 0),
+    begin: (memory) => parts(memory).every(([one, part]) => one.begin(part)),
+    recover(memory) {
+      for (const [one, part] of parts(memory)) one.recover(part);
+    },
+    recovered() {
+      for (const one of all) one.recovered();
+    },
+  };
+}
+
+function partOf(memory: LastingMemory, from: number, bytes: number): LastingMemory {
+  return {
+    bytes,
+    map: (offset, length) => memory.map(from + offset, length),
+    discard: (start, end) => memory.discard(from + start, from + end),
   };
 }
 

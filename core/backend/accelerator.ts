@@ -15,6 +15,7 @@
  *   of READ, WRITE, GETATTR and LOOKUP themselves.
  * - **Slots.** Nodes that have a place for the engine, which then needs no map of them.
  * - **Copy domain.** Backends that can copy from each other's open files.
+ * - **Contents.** What a backend has in memory outlives the process.
  *
  * ## Whose accelerator it is
  *
@@ -135,6 +136,41 @@ export interface NodeMigration<N extends object = object> {
   arrive(state: Uint8Array): (key: NodeKey) => Awaitable<N>;
 }
 
+/** Memory that outlives this process, because somebody else holds it too. */
+export interface LastingMemory {
+  /** Its length. Only what was written takes memory. */
+  readonly bytes: number;
+  /**
+   * Maps a part, for this process.
+   * @param offset in bytes, a multiple of 4096.
+   * @param length bytes, 1 to 2^30.
+   * @throws RangeError for a part beyond the end; SystemError if there is no room for it.
+   */
+  map(offset: number, length: number): { readonly bytes: Uint8Array; close(): void };
+  /** Gives back what backs the whole pages of a range. They read as zeros then. */
+  discard(start: number, end: number): void;
+}
+
+/** Keeps what a backend has in memory that outlives the process. */
+export interface LastingContents {
+  /** Bytes of memory that it needs at most. */
+  readonly bytes: number;
+  /**
+   * Has everything kept from here on, with what there is already. Called once, before `mount`.
+   * @param memory zeroed.
+   * @returns false if that is not possible.
+   */
+  begin(memory: LastingMemory): boolean;
+  /**
+   * In the place of `begin`: goes on with what a process has left that was killed. What there is
+   * already goes.
+   * @throws RangeError for memory in which nothing was kept, or which contradicts itself.
+   */
+  recover(memory: LastingMemory): void;
+  /** All nodes were found that guests know: files without a name that none of them uses may go. */
+  recovered(): void;
+}
+
 /** Quicker ways to what a backend's methods do. Every part is optional. Experimental. */
 export interface Accelerator<N extends object = object, F = unknown> {
   /**
@@ -220,9 +256,11 @@ export interface Accelerator<N extends object = object, F = unknown> {
   /**
    * A descriptor of a node's file, which stays the backend's, and may be closed by the next call. A
    * copy of it keeps a file that loses its last name, so that `recover` finds it.
-   * @returns -1 if there is none.
+   * @returns -1 if there is none; undefined where the file stays without.
    */
-  descriptor?(node: N): number;
+  descriptor?(node: N): number | undefined;
+  /** Beside {@link recover}, where what it finds is in this process's memory. */
+  readonly contents?: LastingContents | undefined;
   /** How nodes are found on another host. Absent: `save`, `restore` and `resolve` do it. */
   readonly migration?: NodeMigration<N> | undefined;
   /**

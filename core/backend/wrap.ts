@@ -146,6 +146,7 @@ function keep<N extends object, F>(
     if (inner.trace !== undefined) kept.trace = inner.trace.bind(inner);
     if (inner.watchTraces !== undefined) kept.watchTraces = inner.watchTraces.bind(inner);
     if (inner.retrace !== undefined) kept.retrace = inner.retrace.bind(inner);
+    kept.contents = inner.contents;
   }
   if (!isReplaced('resolve') && inner.migration !== undefined) kept.migration = inner.migration;
   // These four may be called before `submit`, and may then do nothing that is not the inner one's.

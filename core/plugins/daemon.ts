@@ -48,7 +48,13 @@ import {
   type BackendSource,
   type OpenExportOptions,
 } from './open-export.js';
-import { makeJournalMemory, noJournal, withJournalMemory } from './journal-memory.js';
+import {
+  contentsMemory,
+  makeContentsMemory,
+  makeJournalMemory,
+  noMemory,
+  withJournalMemory,
+} from './lasting-memory.js';
 import { detailsOf, figuresOf, type FigureSource } from './figures.js';
 import { limited } from './rate-limited-log.js';
 import { check } from './option-descriptions.js';
@@ -123,6 +129,10 @@ export class Daemon {
   readonly #restored = new Map<number, { readonly session: Session; readonly socket: number }>();
   /** Ends the use of a session journal's memory. */
   readonly #journals: (() => void)[] = [];
+  /** Memory in which backends keep what they have, by export. */
+  readonly #contents = new Map<Export, OwnedFd>();
+  /** Descriptors that are closed at the end. */
+  readonly #descriptors: OwnedFd[] = [];
   /** What each server serves, and counts. */
   readonly #served = new Map<VhostUserServer, FigureSource>();
   readonly #started = Date.now() / 1000;
@@ -248,13 +258,14 @@ export class Daemon {
     if (beginning === undefined || this.#keeper === undefined) return;
     await this.#restoreSessions(beginning, restored);
     const { journals, held } = this.#keepJournals(beginning, restored, opened);
+    const contents = this.#exports.map((one) => this.#contents.get(one) ?? this.#owned(noMemory()));
     const connections = [...this.#restored.keys()];
     await this.#keeper.serve(
       {
         connect: (given) => this.#connect(given, opened),
         handOver: () => this.#handOver(opened),
       },
-      { journals, connections, held },
+      { journals: [...journals, ...contents], connections, held },
     );
   }
 
@@ -269,12 +280,35 @@ export class Daemon {
     const index = this.#exports.length;
     const state = beginning?.states[index];
     const left = this.#readJournal(beginning?.journals[index]);
+    let memory: OwnedFd | undefined;
+    const keeping = (fd?: OwnedFd): OpenExportOptions =>
+      beginning === undefined || config.queueThreads > 0
+        ? options
+        : {
+            ...options,
+            contentsMemory: (bytes) => {
+              memory = this.#owned(fd === undefined ? makeContentsMemory(bytes) : new OwnedFd(fd.take()));
+              return contentsMemory(memory);
+            },
+          };
     let one: RestoredExport | undefined;
     if (beginning !== undefined && state !== undefined)
-      one = await reopenExport(source, config, options, state, beginning.held);
-    else if (left !== undefined) one = await this.#takeOver(source, config, options, left);
+      one = await reopenExport(source, config, keeping(), state, beginning.held);
+    else if (left !== undefined) {
+      // Those of the journals come first, one for each export, and then those of the contents.
+      const fd = beginning!.journals[beginning!.journals.length / 2 + index];
+      one = await this.#takeOver(source, config, keeping(fd), left);
+    }
     restored[index] = one;
-    return one?.export ?? openExport(source, config, options);
+    const opened = one?.export ?? (await openExport(source, config, keeping()));
+    if (memory !== undefined) this.#contents.set(opened, memory);
+    return opened;
+  }
+
+  /** Has a descriptor closed at the end. */
+  #owned(fd: OwnedFd): OwnedFd {
+    this.#descriptors.push(fd);
+    return fd;
   }
 
   /** @returns undefined for a journal that contradicts itself: its guests are lost. */
@@ -314,7 +348,8 @@ export class Daemon {
     const journals = this.#exports.map((one, index) => {
       const configs = opened.filter(([, other]) => other === one);
       // Queue threads do not tell which requests they have.
-      if (!one.isRecoverable || configs.some(([{ queueThreads }]) => queueThreads > 0)) return noJournal();
+      if (!one.isRecoverable || configs.some(([{ queueThreads }]) => queueThreads > 0))
+        return this.#owned(noMemory());
       const memory = makeJournalMemory();
       this.#journals.push(() => memory.close());
       const journal = new Journal(one, { memory, holder: stash, log: this.#log });
@@ -555,6 +590,7 @@ export class Daemon {
     await Promise.all(this.#ending);
     for (const end of this.#journals.splice(0)) end();
     const results = await Promise.allSettled(this.#exports.map((one) => one.close()));
+    for (const fd of this.#descriptors.splice(0)) fd.close();
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 }

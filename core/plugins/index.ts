@@ -3,7 +3,8 @@
  *
  * - `daemon.ts`: exports on vhost-user sockets. `mount.ts`: an export mounted on this host.
  *   `serve.ts`: one call that serves one backend.
- * - `journal-memory.ts`: memory in which guests' sessions outlive the process.
+ * - `lasting-memory.ts`: memory in which guests' sessions, and what backends have, outlive the
+ *   process.
  * - `open-export.ts`: from a backend's name and options to an open export. `registry.ts`: which
  *   backends there are.
  * - `config-schema.ts`: every option of the configuration file, as zod schemas.

@@ -24,6 +24,8 @@ export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' |
 /** What {@link openExport} needs. */
 export interface OpenExportOptions extends CreateBackendOptions {
   readonly registry: BackendRegistry;
+  /** See {@link ExportOptions.contentsMemory}. */
+  readonly contentsMemory?: ExportOptions['contentsMemory'];
 }
 
 /**
@@ -73,7 +75,7 @@ async function open<T>(
   options: OpenExportOptions,
   mount: (backend: Backend, exportOptions: ExportOptions) => Promise<T>,
 ): Promise<T> {
-  const { registry, log } = options;
+  const { registry, log, contentsMemory } = options;
   try {
     const backend = isBackend(source) ? source : await registry.create(source, options);
     return await mount(settings.readOnly ? readOnly(backend) : backend, {
@@ -82,6 +84,7 @@ async function open<T>(
       localLocks: settings.locks === 'local',
       log,
       createBuffer: hostBuffer,
+      ...(contentsMemory === undefined ? {} : { contentsMemory }),
     });
   } catch (error) {
     if (error instanceof RangeError) throw error;

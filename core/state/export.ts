@@ -1,5 +1,5 @@
 import { totalmem } from 'node:os';
-import { acceleratorOf, type Accelerator } from '../backend/accelerator.js';
+import { acceleratorOf, type Accelerator, type LastingMemory } from '../backend/accelerator.js';
 import {
   requireBackend,
   type Backend,
@@ -59,6 +59,11 @@ export interface ExportOptions extends BackendHost {
   readonly limits?: Partial<ExportLimits>;
   /** Each guest manages its locks itself: INIT offers no locks. */
   readonly localLocks?: boolean;
+  /**
+   * Memory for what the backend has, of so many bytes. Absent where nobody goes on when this
+   * process is killed.
+   */
+  readonly contentsMemory?: (bytes: number) => LastingMemory;
 }
 
 /**
@@ -79,12 +84,15 @@ export class Export {
   readonly listings: ListingBudget;
   /** Mirrors what sessions have, where a keeper holds the guests. */
   journal: Journal | undefined = undefined;
+  /** Whether what the backend has in memory outlives this process. */
+  readonly #hasLastingContents: boolean;
   #lockedNodes = 0;
   #sessions = 0;
   #closed = false;
 
-  private constructor(backend: Backend, root: object, options: ExportOptions) {
+  private constructor(backend: Backend, root: object, options: ExportOptions, hasLastingContents: boolean) {
     this.backend = backend;
+    this.#hasLastingContents = hasLastingContents;
     this.accelerator = acceleratorOf(backend) ?? {};
     this.log = options.log;
     this.cache = { ...defaultCachePolicy, ...backend.cache, ...options.cache };
@@ -109,15 +117,29 @@ export class Export {
   /**
    * Mounts a backend.
    * @param state what the backend's `save` returned, to be restored.
+   * @param left whether what the backend had is in the memory for it, left by a killed process.
    * @throws UsageError for an object that is no backend.
+   * @throws RangeError for memory in which a backend has left nothing that can be read.
    * @throws what the backend's `mount` and `restore` throw.
    */
-  static async open(backend: Backend, options: ExportOptions, state?: Uint8Array): Promise<Export> {
+  static async open(
+    backend: Backend,
+    options: ExportOptions,
+    state?: Uint8Array,
+    left = false,
+  ): Promise<Export> {
     requireBackend(backend);
-    const { log, createBuffer } = options;
+    const { log, createBuffer, contentsMemory } = options;
+    const contents = acceleratorOf(backend)?.contents;
+    let isLasting = contents !== undefined && contentsMemory !== undefined;
+    if (isLasting) {
+      const memory = contentsMemory!(contents!.bytes);
+      if (left) contents!.recover(memory);
+      else isLasting = contents!.begin(memory);
+    }
     const root = await backend.mount({ log, createBuffer });
     if (state !== undefined && state.length > 0) await backend.restore?.(state);
-    return new Export(backend, root, options);
+    return new Export(backend, root, options, isLasting);
   }
 
   /**
@@ -132,6 +154,7 @@ export class Export {
   get isRecoverable(): boolean {
     const { backend, accelerator } = this;
     if (backend.key === undefined || backend.resolve === undefined) return false;
+    if (accelerator.contents !== undefined && !this.#hasLastingContents) return false;
     return backend.save === undefined || accelerator.recover !== undefined;
   }
 

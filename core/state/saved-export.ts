@@ -141,7 +141,7 @@ export async function recoverExport(
   { saved, traces }: Left,
   options: ExportOptions,
 ): Promise<Restored> {
-  const shared = await Export.open(backend, options);
+  const shared = await Export.open(backend, options, undefined, true);
   try {
     if (!shared.isRecoverable) throw new RangeError('what the backend has is lost with its process');
     const { accelerator } = shared;
@@ -150,7 +150,14 @@ export async function recoverExport(
     );
     const find: FindNode = async (key) =>
       accelerator.recover === undefined ? backend.resolve!(key) : accelerator.recover(key);
-    return await restoreInto(shared, saved, NONE_HELD, find, new Set());
+    const restored = await restoreInto(shared, saved, NONE_HELD, find, new Set());
+    return {
+      ...restored,
+      finish() {
+        restored.finish();
+        accelerator.contents?.recovered();
+      },
+    };
   } catch (error) {
     await shared.close();
     throw error;

@@ -15,7 +15,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import passthrough from '../../backends/passthrough/index.js';
 import { Session } from '../../core/fuse/index.js';
 import { inlineMore } from '../../core/plugins/index.js';
-import { makeJournalMemory } from '../../core/plugins/journal-memory.js';
+import { makeJournalMemory } from '../../core/plugins/lasting-memory.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { Export, Journal } from '../../core/state/index.js';
 import { DATA, GUEST, Rig } from '../core/virtqueue/rig.js';

@@ -1,17 +1,19 @@
 /**
- * A kind of backend for tests: passthrough, or an overlay of two, whose process is killed right
- * after it has carried out something, or in the middle of it. That happens once for each name (or
- * first letter of written data) that begins with `!`, so that the process that follows carries on.
+ * A kind of backend for tests: passthrough, memfs, or an overlay of two, whose process is killed
+ * right after it has carried out something, or in the middle of it. That happens once for each name
+ * (or first letter of written data) that begins with `!`, so that the process that follows carries
+ * on.
  */
 import { existsSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
+import memfs from '../../backends/memfs/index.js';
 import overlay from '../../backends/overlay/index.js';
 import passthrough from '../../backends/passthrough/index.js';
 import { type Backend, definePlugin, type GuestBuffer, wrap } from '../../core/backend/index.js';
 
 const options = z.strictObject({
-  share: z.string().describe('the shared directory'),
+  share: z.string().optional().describe('the shared directory; memfs without'),
   lower: z.string().optional().describe('a directory above which the shared one is the upper'),
   within: z.boolean().default(false).describe('the upper ends the process, within what the overlay does'),
   marks: z.string().describe('a directory for marks of what was killed already'),
@@ -19,18 +21,19 @@ const options = z.strictObject({
 
 export default definePlugin({
   name: 'fatal',
-  description: 'passthrough whose process is killed',
+  description: 'passthrough or memfs whose process is killed',
   options,
   async create({ share, lower, within, marks }, environment) {
-    const fatal = { type: fileURLToPath(import.meta.url), share, marks };
+    const fatal = { type: fileURLToPath(import.meta.url), ...(share === undefined ? {} : { share }), marks };
     const above = (upper: unknown) =>
       overlay.create(overlay.options.parse({ lowers: [lower], upper }), environment);
     if (lower !== undefined && within) return above(fatal);
     const options = { sharedDir: share, trustedXattrs: 'allow' };
-    const inner: Backend =
-      lower === undefined
-        ? await passthrough.create(passthrough.options.parse(options), environment)
-        : await above(share);
+    const own = async (): Promise<Backend> =>
+      share === undefined
+        ? memfs.create(memfs.options.parse({}), environment)
+        : passthrough.create(passthrough.options.parse(options), environment);
+    const inner = lower === undefined ? await own() : await above(share ?? { type: 'memfs' });
     /** Ends this process, unless it was ended for the same thing. */
     const end = (method: string, name: string): void => {
       const mark = `${marks}/${method}${name.replaceAll('/', '_')}`;

@@ -44,6 +44,8 @@ const FREED_FOR_SLAB = 500;
 /** Memory of a region. */
 export interface RegionMemory {
   readonly bytes: Uint8Array;
+  /** Where it is in memory that outlives the process, in bytes. Absent elsewhere. */
+  readonly offset?: number;
   /** Gives the memory of a range back to the system until it is written again. */
   discard?(start: number, end: number): void;
   close(): void;
@@ -52,6 +54,40 @@ export interface RegionMemory {
 /** Memory of the JavaScript engine, freed by its garbage collector. */
 function engineMemory(): RegionMemory {
   return { bytes: new Uint8Array(Buffer.allocUnsafeSlow(SLAB_BYTES).buffer), close: () => undefined };
+}
+
+/** What a recorder must know of a chunk of a file. */
+export interface RecordedChunk {
+  readonly pages: number;
+  readonly data: number;
+  readonly start: number;
+  readonly length: number;
+  readonly offset: number;
+}
+
+/** Keeps what is where, so that the next process finds it. */
+export interface ContentRecorder {
+  /** The chunk of a file at an index is as it is now. */
+  chunk(ino: number, index: number, chunk: RecordedChunk | undefined): void;
+  /** A file has no chunks from an index on. */
+  cut(ino: number, index: number): void;
+}
+
+/** A block that a former process has left: bytes, and where it is in lasting memory. */
+export type LeftBlock = readonly [offset: number, bytes: number];
+
+/** What all arenas of a process may take together. */
+class Budget {
+  readonly maxSlabs: number;
+  readonly maxHeapBytes: number;
+  slabs = 0;
+  blockBytes = 0;
+  heapBytes = 0;
+
+  constructor(maxSlabs: number, maxHeapBytes: number) {
+    this.maxSlabs = maxSlabs;
+    this.maxHeapBytes = maxHeapBytes;
+  }
 }
 
 /** A region of reserved address space, divided into slabs. */
@@ -119,7 +155,9 @@ export class Arena {
    * and costs no garbage collections as it grows.
    */
   source: ((length: number) => RegionMemory) | undefined;
-  readonly #maxSlabs: number;
+  /** Set while what files have is kept in memory that outlives the process. */
+  recorder: ContentRecorder | undefined;
+  readonly #budget: Budget;
   readonly #partial: Span[][] = Array.from({ length: CLASSES }, () => []);
   /** Slabs in use that have free spans. */
   readonly #slabs: Slab[] = [];
@@ -130,10 +168,11 @@ export class Arena {
   readonly #regions: Region[] = [];
   #regionCount = 0;
   #nextRegion = REGION_FIRST_BYTES;
-  #slabCount = 0;
-  #blockBytes = 0;
-  readonly #maxHeapBytes: number;
-  #heapBytes = 0;
+  /** Blocks that were freed by the change that is being made: see {@link change}. */
+  readonly #given: (Span | number)[] = [];
+  #isChanging = false;
+  /** Whether it frees something of which the rest is freed later. */
+  #hasFreed = false;
   /** What is to be freed, in steps. */
   readonly #unfreed: Iterator<void>[] = [];
   #freeing = false;
@@ -141,10 +180,37 @@ export class Arena {
   /**
    * @param maxBytes most bytes in slabs, whatever the limits of the volumes.
    * @param maxHeapBytes most bytes of heap for what says where the content of files is.
+   * @param budget in the place of both: that of another arena.
    */
-  constructor(maxBytes = Infinity, maxHeapBytes = Infinity) {
-    this.#maxSlabs = Math.max(1, Math.floor(maxBytes / SLAB_BYTES));
-    this.#maxHeapBytes = maxHeapBytes;
+  constructor(maxBytes = Infinity, maxHeapBytes = Infinity, budget?: Budget) {
+    this.#budget = budget ?? new Budget(Math.max(1, Math.floor(maxBytes / SLAB_BYTES)), maxHeapBytes);
+  }
+
+  /** An arena of its own that shares the limits of this one. */
+  sibling(): Arena {
+    return new Arena(undefined, undefined, this.#budget);
+  }
+
+  /** Most bytes in slabs. */
+  get maxBytes(): number {
+    return this.#budget.maxSlabs * SLAB_BYTES;
+  }
+
+  /**
+   * A change of a tree begins whose content is kept. Until {@link changed} a killed process leaves
+   * the state before it. So blocks that it frees stay as they are until then.
+   */
+  change(): void {
+    this.#isChanging = true;
+  }
+
+  /** The change is made, and recorded. */
+  changed(): void {
+    this.#isChanging = false;
+    this.#hasFreed = false;
+    const given = this.#given;
+    for (let i = 0; i < given.length; i += 2) this.#giveNow(given[i] as Span, given[i + 1] as number);
+    given.length = 0;
   }
 
   /**
@@ -152,12 +218,12 @@ export class Arena {
    * than is left: so there is always something for other volumes.
    */
   hasHeap(bytes: number, own: number): boolean {
-    return own + bytes <= this.#maxHeapBytes - this.#heapBytes;
+    return own + bytes <= this.#budget.maxHeapBytes - this.#budget.heapBytes;
   }
 
   /** Counts bytes of heap that are taken, or given back (below 0). */
   addHeap(bytes: number): void {
-    this.#heapBytes += bytes;
+    this.#budget.heapBytes += bytes;
   }
 
   /**
@@ -165,6 +231,7 @@ export class Arena {
    * later turns of the event loop.
    */
   free(steps: Iterator<void>): void {
+    if (this.#isChanging) this.#hasFreed = true;
     for (let i = 0; i < FREED_AT_ONCE; i++) if (steps.next().done === true) return;
     this.#unfreed.push(steps);
     if (this.#freeing) return;
@@ -183,14 +250,14 @@ export class Arena {
     if (this.#unfreed.at(-1)!.next().done === true) this.#unfreed.pop();
   }
 
-  /** Bytes in slabs. */
+  /** Bytes in slabs, of all arenas that share its limits. */
   get slabBytes(): number {
-    return this.#slabCount * SLAB_BYTES;
+    return this.#budget.slabs * SLAB_BYTES;
   }
 
-  /** Bytes in blocks that are in use. */
+  /** Bytes in blocks that are in use, of all arenas that share its limits. */
   get blockBytes(): number {
-    return this.#blockBytes;
+    return this.#budget.blockBytes;
   }
 
   /**
@@ -214,15 +281,86 @@ export class Arena {
       span.unusedOffset += bytes;
     }
     span.used += 1;
-    this.#blockBytes += bytes;
+    this.#budget.blockBytes += bytes;
     if (span.used * bytes === SPAN_BYTES) this.#unlist(span);
     return at;
   }
 
   /** Frees a block. */
   give(span: Span, at: number): void {
+    if (this.#isChanging) this.#given.push(span, at);
+    else this.#giveNow(span, at);
+  }
+
+  /**
+   * Goes on with the blocks that a former process has left, in regions that cover the memory.
+   * @param blocks no two of which overlap
+   * @returns for each block its span.
+   * @throws RangeError for blocks that no arena has made.
+   */
+  adopt(regions: readonly RegionMemory[], blocks: readonly LeftBlock[]): Span[] {
+    const spans = new Map<number, Span>();
+    const slabs = new Map<number, Slab>();
+    for (const memory of regions) {
+      const region = new Region(memory);
+      for (const slab of region.empty) slabs.set(memory.offset! + slab.start, slab);
+    }
+    const found = blocks.map(([offset, bytes]) => {
+      const spanOffset = offset - (offset % SPAN_BYTES);
+      const slab = slabs.get(offset - (offset % SLAB_BYTES));
+      if (slab === undefined) throw new RangeError('memfs: content outside of its memory');
+      let span = spans.get(spanOffset);
+      if (span === undefined) {
+        if (slab.free.length === 0) slab.open();
+        span = slab.free.find(({ start }) => start === slab.start + (spanOffset % SLAB_BYTES))!;
+        slab.free.splice(slab.free.indexOf(span), 1);
+        span.sizeClass = 31 - Math.clz32(bytes) - SHIFT_MIN;
+        spans.set(spanOffset, span);
+      }
+      if (bytes !== BLOCK_MIN << span.sizeClass || offset % bytes !== 0)
+        throw new RangeError('memfs: content where other content is');
+      const end = (offset % SPAN_BYTES) + bytes;
+      span.used += 1;
+      span.unusedOffset = Math.max(span.unusedOffset, end);
+      this.#budget.blockBytes += bytes;
+      return span;
+    });
+    this.#listAdopted(slabs.values(), spans, blocks);
+    return found;
+  }
+
+  /** Puts slabs and spans with room into the lists. */
+  #listAdopted(slabs: Iterable<Slab>, spans: ReadonlyMap<number, Span>, blocks: readonly LeftBlock[]): void {
+    const used = new Set(blocks.map(([offset]) => offset));
+    for (const [offset, span] of spans) {
+      const bytes = BLOCK_MIN << span.sizeClass;
+      for (let at = 0; at < span.unusedOffset; at += bytes)
+        if (!used.has(offset + at)) span.freed.push(span.start + at);
+      if (span.used * bytes === SPAN_BYTES) continue;
+      const partial = this.#partial[span.sizeClass]!;
+      span.partialIndex = partial.length;
+      partial.push(span);
+    }
+    const inUse = new Set([...spans.values()].map(({ slab }) => slab));
+    const regions = new Set<Region>();
+    for (const slab of slabs) {
+      const { region } = slab;
+      regions.add(region);
+      if (!inUse.has(slab)) continue;
+      region.empty.splice(region.empty.indexOf(slab), 1);
+      this.#budget.slabs += 1;
+      if (slab.free.length > 0) this.#slabs.push(slab);
+    }
+    for (const region of regions) {
+      this.#regionCount += 1;
+      if (region.empty.length > 0) this.#regions.push(region);
+      for (const { start } of region.empty) region.memory.discard?.(start, start + SLAB_BYTES);
+    }
+  }
+
+  #giveNow(span: Span, at: number): void {
     span.used -= 1;
-    this.#blockBytes -= BLOCK_MIN << span.sizeClass;
+    this.#budget.blockBytes -= BLOCK_MIN << span.sizeClass;
     if (span.used === 0) {
       if (span.partialIndex >= 0) this.#unlist(span);
       this.#closeSpan(span);
@@ -249,7 +387,7 @@ export class Arena {
   #openSpan(sizeClass: number, partial: Span[]): Span {
     let slab = this.#slabs[this.#slabs.length - 1];
     if (slab === undefined) {
-      if (this.#spare.length === 0 && this.#slabCount >= this.#maxSlabs) this.#freeForSlab();
+      if (this.#spare.length === 0 && this.#budget.slabs >= this.#budget.maxSlabs) this.#freeForSlab();
       slab = this.#slabs.pop() ?? this.#spare.pop() ?? this.#newSlab();
       this.#slabs.push(slab);
     }
@@ -263,19 +401,24 @@ export class Arena {
 
   /** Frees what is to be freed, until there is a span or a slab. */
   #freeForSlab(): void {
+    if (this.#hasFreed) return;
+    // What earlier changes freed can be used at once.
+    const isChanging = this.#isChanging;
+    this.#isChanging = false;
     for (let i = 0; i < FREED_FOR_SLAB && this.#unfreed.length > 0; i++) {
-      if (this.#slabs.length > 0 || this.#spare.length > 0) return;
+      if (this.#slabs.length > 0 || this.#spare.length > 0) break;
       this.#freeStep();
     }
+    this.#isChanging = isChanging;
   }
 
   #newSlab(): Slab {
-    if (this.#slabCount >= this.#maxSlabs) throw ENOSPC;
+    if (this.#budget.slabs >= this.#budget.maxSlabs) throw ENOSPC;
     const region = this.#regions[this.#regions.length - 1] ?? this.#newRegion();
     const slab = region.empty.pop()!;
     if (region.empty.length === 0) this.#regions.pop();
     slab.open();
-    this.#slabCount += 1;
+    this.#budget.slabs += 1;
     return slab;
   }
 
@@ -319,7 +462,7 @@ export class Arena {
   /** Gives a slab's memory back; and its region's address space when no slab of it is in use. */
   #giveSlab(slab: Slab): void {
     const { region } = slab;
-    this.#slabCount -= 1;
+    this.#budget.slabs -= 1;
     slab.free.length = 0;
     region.empty.push(slab);
     if (region.empty.length === 1) this.#regions.push(region);

@@ -50,6 +50,11 @@ export class Chunk {
   /** Bytes in the block. */
   length = 0;
 
+  /** Offset in lasting memory of the block's first byte. There must be a block, in such memory. */
+  get offset(): number {
+    return this.span!.slab.region.memory.offset! + this.at;
+  }
+
   /** Whoever makes one asks {@link Arena.hasHeap} first. */
   constructor(arena: Arena) {
     arena.addHeap(CHUNK_HEAP_BYTES);
@@ -60,6 +65,18 @@ export class Chunk {
     if (from >= this.start && to <= this.start + this.length) return;
     if (this.length === 0) this.#move(arena, from, to);
     else this.#move(arena, Math.min(from, this.start), Math.max(to, this.start + this.length));
+  }
+
+  /** Moves the block to another arena. @throws ENOSPC, with nothing changed. */
+  relocate(from: Arena, to: Arena): void {
+    if (this.length === 0) return;
+    const { span, at } = this;
+    const next = to.span(this.length);
+    const nextAt = to.take(next);
+    next.bytes.set(span!.bytes.subarray(at, at + this.length), nextAt);
+    from.give(span!, at);
+    this.span = next;
+    this.at = nextAt;
   }
 
   /** Shrinks the block to the data pages, if that frees half of it or more. */

@@ -25,6 +25,8 @@ export class Content {
   size = 0;
   /** Pages of 4 KiB that are allocated. */
   pages = 0;
+  /** Number of the inode, where the content is recorded; otherwise 0. */
+  ino = 0;
   #first: Chunk | undefined;
   #tree: ChunkTree | undefined;
 
@@ -230,6 +232,21 @@ export class Content {
     this.#put(index, chunk, old === undefined, arena, space);
     this.#addPages(index, count);
     space.takePages(count);
+    this.#record(index, chunk, arena);
+  }
+
+  /** Puts a chunk where none is. The caller takes its pages from the space. */
+  restore(index: number, chunk: Chunk, arena: Arena, space: Space): void {
+    if (index > 0) this.#tree ??= new ChunkTree();
+    this.#put(index, chunk, true, arena, space);
+    this.pages += pageCount(chunk.pages);
+    if (index > 0) this.#tree!.addPages(index, pageCount(chunk.pages));
+  }
+
+  /** The chunks, in order. */
+  *chunks(): Generator<readonly [index: number, chunk: Chunk]> {
+    for (let index = this.#nextIndex(0); index !== Infinity; index = this.#nextIndex(index + 1))
+      yield [index, this.chunk(index)!];
   }
 
   /**
@@ -286,6 +303,7 @@ export class Content {
       index += 1;
     }
     const freed = this.#tree?.cut(index, arena, space) ?? 0;
+    if (freed > 0 && this.ino !== 0) arena.recorder!.cut(this.ino, index);
     this.pages -= freed;
     space.givePages(freed);
   }
@@ -305,7 +323,13 @@ export class Content {
     if (old === undefined) this.#check(index, arena, space);
     const chunk = old === undefined ? new Chunk(arena) : old.copy(arena);
     this.#put(index, chunk, old === undefined, arena, space);
+    if (old !== undefined) this.#record(index, chunk, arena);
     return chunk;
+  }
+
+  /** To be called when a chunk has another block, other pages or other pages with data. */
+  #record(index: number, chunk: Chunk | undefined, arena: Arena): void {
+    if (this.ino !== 0) arena.recorder!.chunk(this.ino, index, chunk);
   }
 
   /**
@@ -336,6 +360,7 @@ export class Content {
     chunk.data |= mask;
     this.#addPages(index, count);
     space.takePages(count);
+    this.#record(index, chunk, arena);
     return chunk;
   }
 
@@ -363,6 +388,7 @@ export class Content {
     chunk.data |= blank;
     chunk.pages |= mask;
     this.#addPages(index, count);
+    this.#record(index, chunk, arena);
     return Math.max(0, reserved - count);
   }
 
@@ -376,6 +402,7 @@ export class Content {
     if ((chunk.pages & ~whole) === 0) {
       this.#addPages(index, -freed);
       this.#remove(index, arena, space);
+      this.#record(index, undefined, arena);
       chunk.drop(arena);
     } else {
       const owned = this.#own(index, chunk, arena, space);
@@ -388,6 +415,7 @@ export class Content {
       }
       owned.shrink(arena);
       this.#addPages(index, -freed);
+      this.#record(index, owned, arena);
     }
     space.givePages(freed);
   }

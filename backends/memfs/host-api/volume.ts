@@ -70,7 +70,7 @@ export class MemfsVolume extends Volume {
 
   /** @param origin the snapshot that the volume is forked from: see {@link VolumeSnapshot.fork}. */
   constructor({ size = defaultSize(), inodes = defaultInodes() }: VolumeLimits = {}, origin?: Snapshot) {
-    const tree = new Tree(arena, new Space(Math.ceil(size / PAGE), inodes), origin);
+    const tree = new Tree(origin?.tree.arena ?? arena, new Space(Math.ceil(size / PAGE), inodes), origin);
     super(new TreeSuperblock(tree));
     this.tree = tree;
     this.backend = new MemfsBackend(tree);

@@ -20,6 +20,16 @@ export class History {
     if (origin !== undefined) origin.forks += 1;
   }
 
+  /** Whether the tree shares nothing with others: it has no origin and no snapshots. */
+  get isAlone(): boolean {
+    return this.#origin === undefined && this.#newest === undefined;
+  }
+
+  /** Whether the tree was forked from another. */
+  get isFork(): boolean {
+    return this.#origin !== undefined;
+  }
+
   get epoch(): number {
     return this.#epoch;
   }

@@ -53,6 +53,12 @@ export class Inode {
   held = false;
   /** Number of the host program's open descriptors. */
   descriptors = 0;
+  /** Whether the tree's recorder keeps it. */
+  isRecorded = false;
+  /** Whether it has changed since the recorder has written it. */
+  isDirty = false;
+  /** Names of xattrs that have changed since then. */
+  changedXattrs: Set<string> | undefined = undefined;
 
   /** Names in a directory. */
   entries: Map<string, Inode> | undefined;

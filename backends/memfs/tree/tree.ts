@@ -27,6 +27,20 @@ const ENOSPC = FsError.of('ENOSPC');
 const ENOTEMPTY = FsError.of('ENOTEMPTY');
 const EPERM = FsError.of('EPERM');
 
+/** What must be told of each change of a tree, so that it can be kept. */
+export interface Recorder {
+  /** An inode was made. */
+  made(inode: Inode): void;
+  /** An inode is about to change. */
+  touched(inode: Inode): void;
+  /** An inode is no more. */
+  gone(inode: Inode): void;
+  /** A name in a directory is that of another inode, or of none. */
+  entry(parent: Inode, name: string, inode: Inode | undefined): void;
+  /** A change is complete. */
+  commit(): void;
+}
+
 /** Most names in a directory: what a JavaScript map can hold, with a margin. */
 const MAX_ENTRIES = 16_000_000;
 
@@ -42,7 +56,8 @@ export type Creator = Pick<
  * that snapshots keep the former state.
  */
 export class Tree {
-  readonly arena: Arena;
+  /** Replaced when the tree begins to be recorded. */
+  arena: Arena;
   readonly space: Space;
   readonly clock = new Clock();
   readonly root: Inode;
@@ -52,6 +67,8 @@ export class Tree {
   readonly history: History;
   /** The last inode number assigned. Numbers are never reused. */
   lastIno: number;
+  /** Keeps every change in memory that outlives the process, where that is wanted. */
+  recorder: Recorder | undefined = undefined;
 
   constructor(arena: Arena, space: Space, origin?: Snapshot) {
     this.arena = arena;
@@ -224,6 +241,12 @@ export class Tree {
   /** Must be called before any change to an inode, see {@link History.touch}. */
   touch(inode: Inode): void {
     this.history.touch(inode);
+    this.recorder?.touched(inode);
+  }
+
+  /** Must be called at the end of a change. What was changed counts as a whole. */
+  commit(): void {
+    this.recorder?.commit();
   }
 
   /** Frees an inode if it has no name and is not in use. */
@@ -234,6 +257,7 @@ export class Tree {
       return;
     }
     this.orphans.delete(inode);
+    this.recorder?.gone(inode);
     this.space.givePages(pagesOf(inode));
     if (inode.content !== undefined) {
       this.space.contentHeapBytes -= inode.content.heapBytes;
@@ -251,6 +275,7 @@ export class Tree {
     const inode = new Inode(this, this.history.epoch, this.lastIno, mode, this.clock);
     inode.uid = uid;
     inode.gid = gid;
+    this.recorder?.made(inode);
     return inode;
   }
 
@@ -285,6 +310,7 @@ export class Tree {
       const security = creator.securityContext;
       if (security !== undefined) store(inode, security.name, security.value.slice(), space);
     } catch (error) {
+      this.recorder?.gone(inode);
       clearXattrs(inode, space);
       space.giveInode();
       throw error;
@@ -300,14 +326,20 @@ export class Tree {
 
   #enter(parent: Inode, name: string, inode: Inode): void {
     this.touch(parent);
-    parent.entries!.set(name, inode);
+    this.#setEntry(parent, name, inode);
     parent.modified(this.clock);
   }
 
   #leave(parent: Inode, name: string): void {
     this.touch(parent);
-    parent.entries!.delete(name);
+    this.#setEntry(parent, name, undefined);
     parent.modified(this.clock);
+  }
+
+  #setEntry(parent: Inode, name: string, inode: Inode | undefined): void {
+    if (inode === undefined) parent.entries!.delete(name);
+    else parent.entries!.set(name, inode);
+    this.recorder?.entry(parent, name, inode);
   }
 
   /** Updates a file that is no directory after one of its names was removed. */
@@ -337,8 +369,8 @@ export class Tree {
     target: Inode,
   ): void {
     this.#touchAll(parent, inode, newParent, target);
-    parent.entries!.set(name, target);
-    newParent.entries!.set(newName, inode);
+    this.#setEntry(parent, name, target);
+    this.#setEntry(newParent, newName, inode);
     this.#moved(inode, parent, newParent);
     this.#moved(target, newParent, parent);
   }
@@ -353,9 +385,8 @@ export class Tree {
     whiteout: Inode | undefined,
   ): void {
     this.#touchAll(parent, inode, newParent);
-    if (whiteout === undefined) parent.entries!.delete(name);
-    else parent.entries!.set(name, whiteout);
-    newParent.entries!.set(newName, inode);
+    this.#setEntry(parent, name, whiteout);
+    this.#setEntry(newParent, newName, inode);
     this.#moved(inode, parent, newParent);
     if (target?.entries !== undefined) this.#removed(newParent, target);
     else if (target !== undefined) this.#unlinked(target);

@@ -82,6 +82,12 @@ export function store(inode: Inode, name: string, value: Uint8Array, space: Spac
   drop(inode, name, space);
   inode.xattrs ??= new Map();
   inode.xattrs.set(name, value);
+  changed(inode, name);
+}
+
+/** For the recorder of the tree. */
+function changed(inode: Inode, name: string): void {
+  if (inode.isRecorded) (inode.changedXattrs ??= new Set()).add(name);
 }
 
 /** Removes all xattrs and frees their space. */
@@ -98,6 +104,7 @@ export function aclChmod(inode: Inode): void {
   const acl = Acl.decode(value);
   acl.setMode(inode.mode);
   inode.xattrs!.set(ACCESS_ACL, acl.encode());
+  changed(inode, ACCESS_ACL);
 }
 
 /** Removes the file's capabilities, since the file has changed. */
@@ -128,6 +135,7 @@ function drop(inode: Inode, name: string, space: Space): boolean {
   space.giveXattr(nameLength(name) + value.length, isCounted(name));
   inode.xattrs!.delete(name);
   if (inode.xattrs!.size === 0) inode.xattrs = undefined;
+  changed(inode, name);
   return true;
 }
 

@@ -1,7 +1,6 @@
 /**
  * What the guests of an export have, in memory that outlives this process: the session journal.
  *
- * - `log.ts`: records in shared memory, and how they are compacted.
  * - `records.ts`: which records there are.
  * - `journal.ts`: writes them.
  * - `intent.ts`: requests that must not be carried out twice.
@@ -16,5 +15,4 @@ export {
   type SessionPlace,
   uniqueOf,
 } from './journal.js';
-export type { JournalMemory } from './log.js';
 export { type Left, type LeftSession, type OpenIntent, replay } from './replay.js';

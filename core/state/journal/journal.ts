@@ -1,5 +1,6 @@
 import type { Accelerator } from '../../backend/accelerator.js';
 import type { Backend, Logger, NodeKey } from '../../backend/index.js';
+import { Compaction, type LogMemory, putText, RecordLog, textWords } from '../../lasting-memory/index.js';
 import type { DirectoryStream } from '../directory-stream.js';
 import { HandleKind, type HandleTable } from '../handle-table.js';
 import type { HandleIndex, Slot } from '../ids.js';
@@ -8,8 +9,7 @@ import type { LookupCounts } from '../lookup-counts.js';
 import { NO_SLOT, type NodeTable, ROOT_SLOT } from '../node-table.js';
 import type { SavedSession } from '../saved-form.js';
 import type { IntentKind, Verdict } from './intent.js';
-import { JournalLog, type JournalMemory } from './log.js';
-import { LOCK_KINDS, RecordType } from './records.js';
+import { JOURNAL, LOCK_KINDS, RecordType } from './records.js';
 
 /** What all sessions of an export share. */
 export interface JournaledExport {
@@ -47,24 +47,10 @@ export interface DescriptorHolder {
 }
 
 export interface JournalOptions {
-  readonly memory: JournalMemory;
+  readonly memory: LogMemory;
   readonly holder: DescriptorHolder;
   readonly log: Logger;
 }
-
-/**
- * The log is compacted when it has more words than `SMALL_WORDS`, and more than `GROWTH` times as
- * many as the present state takes.
- */
-const SMALL_WORDS = 1 << 16;
-const GROWTH = 3;
-
-/**
- * A compaction goes on a little with each record that is written: `PACE` words for each word of it,
- * and at least `LEAST_WORDS`.
- */
-const PACE = 4;
-const LEAST_WORDS = 64;
 
 /** Bytes of a directory stream's entries that one record has. */
 const LISTING_BYTES = 8192;
@@ -89,7 +75,8 @@ interface KnownListing {
  */
 export class Journal {
   readonly #export: JournaledExport;
-  readonly #log: JournalLog;
+  readonly #log: RecordLog;
+  readonly #compaction: Compaction;
   readonly #holder: DescriptorHolder;
   readonly #logger: Logger;
   readonly #sessions = new Map<number, SessionJournal>();
@@ -97,16 +84,14 @@ export class Journal {
   /** Removed directories, with their generation. */
   #removed: [slot: Slot, node: object][] = [];
   #nextSession = 0;
-  #pass: Generator<void, void> | undefined;
-  /** Where the log stood when the pass was last driven, and its length when one was complete. */
-  #driven = 0;
-  #needed = 0;
   #isOver = false;
 
   /** To be called before the export has sessions, or with {@link register} for those it has. */
   constructor(shared: JournaledExport, { memory, holder, log }: JournalOptions) {
     this.#export = shared;
-    this.#log = new JournalLog(memory);
+    this.#log = new RecordLog(memory, JOURNAL);
+    const everything = (): Iterator<void> => this.#everything();
+    this.#compaction = new Compaction(this.#log, everything, () => this.boundary());
     this.#holder = holder;
     this.#logger = log;
     shared.nodes.observer = {
@@ -124,8 +109,7 @@ export class Journal {
     for (const _ of this.#everything());
     this.#log.commit();
     this.#log.begin();
-    this.#needed = this.#log.length;
-    this.#driven = this.#needed;
+    this.#compaction.written();
   }
 
   /** Keeps a session from here on. */
@@ -173,7 +157,10 @@ export class Journal {
   hold(slot: Slot): void {
     const { nodes, accelerator } = this.#export;
     if (slot === ROOT_SLOT || this.#held.has(slot)) return;
-    const fd = accelerator.descriptor?.(nodes.node(slot)) ?? -1;
+    // What is in memory that outlives this process needs none.
+    if (accelerator.descriptor === undefined && accelerator.contents !== undefined) return;
+    const fd = accelerator.descriptor === undefined ? -1 : accelerator.descriptor(nodes.node(slot));
+    if (fd === undefined) return;
     const number = fd < 0 ? 0 : this.#holder.hold(fd);
     if (number === 0) {
       this.#logger.warn({}, 'a removed file that is open could not be handed to the keeper');
@@ -202,30 +189,7 @@ export class Journal {
    * answered is published.
    */
   collect(): void {
-    const log = this.#log;
-    if (this.#isOver) return;
-    if (this.#pass === undefined) {
-      if (log.length <= Math.max(SMALL_WORDS, GROWTH * this.#needed)) return;
-      this.boundary();
-      this.#turn();
-    }
-    const until = log.position + Math.max(LEAST_WORDS, PACE * (log.position - this.#driven));
-    while (log.position < until) {
-      if (this.#pass!.next().done !== true) continue;
-      this.boundary();
-      log.leave();
-      this.#pass = undefined;
-      this.#needed = log.length;
-      break;
-    }
-    this.boundary();
-    this.#driven = log.position;
-  }
-
-  #turn(): void {
-    this.#log.turn();
-    this.#driven = this.#log.position;
-    this.#pass = this.#everything();
+    if (!this.#isOver) this.#compaction.collect();
   }
 
   /** Whether a record of so many words may be written. If not, the journal has ended. */
@@ -352,14 +316,14 @@ export class SessionJournal {
   readonly id: number;
   readonly counts: LookupCounts;
   readonly #journal: Journal;
-  readonly #log: JournalLog;
+  readonly #log: RecordLog;
   readonly #session: JournaledSession;
   readonly #place: SessionPlace;
   readonly #listings = new Map<HandleIndex, KnownListing>();
   /** INTENT and VERDICT records of requests that have no answer yet, by `unique`. */
   readonly #open = new Map<number, number>();
 
-  constructor(journal: Journal, log: JournalLog, id: number, session: JournaledSession, place: SessionPlace) {
+  constructor(journal: Journal, log: RecordLog, id: number, session: JournaledSession, place: SessionPlace) {
     this.#journal = journal;
     this.#log = log;
     this.id = id;
@@ -640,9 +604,9 @@ function keyWords(key: NodeKey): number {
   return typeof key === 'number' ? 3 : 1 + ((key.length + 3) >>> 2);
 }
 
-function putKey(log: JournalLog, key: NodeKey): void {
+function putKey(log: RecordLog, key: NodeKey): void {
   if (typeof key === 'string') {
-    putText(log, key);
+    putText(log, key, KEY_TEXT);
   } else if (typeof key === 'number') {
     float[0] = key;
     log.put(KEY_NUMBER);
@@ -654,18 +618,7 @@ function putKey(log: JournalLog, key: NodeKey): void {
   }
 }
 
-/** Words of a string, which is written as its length and its UTF-16 units, two in a word. */
-function textWords(text: string): number {
-  return 1 + ((text.length + 1) >>> 1);
-}
-
-function putText(log: JournalLog, text: string): void {
-  log.put(KEY_TEXT | (text.length << 2));
-  for (let i = 0; i < text.length; i += 2)
-    log.put(text.charCodeAt(i) | ((i + 1 < text.length ? text.charCodeAt(i + 1) : 0) << 16));
-}
-
-function putWide(log: JournalLog, value: bigint): void {
+function putWide(log: RecordLog, value: bigint): void {
   log.put(Number(value & 0xffffffffn));
   log.put(Number(value >> 32n));
 }

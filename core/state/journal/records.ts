@@ -54,3 +54,5 @@ export const LEAST_WORDS: Readonly<Record<number, number>> = {
 
 /** Kinds of locks in a LOCK record. */
 export const LOCK_KINDS = ['posix', 'flock'] as const;
+
+export const JOURNAL = { name: 'session journal', magic: 0x4a534656, version: 2 } as const;

@@ -1,3 +1,4 @@
+import { type LogMemory, readLog, readText, readWide } from '../../lasting-memory/index.js';
 import { HandleKind } from '../handle-table.js';
 import { LockType, u64 } from '../locks/index.js';
 import type { SavedExport, SavedHandle, SavedNode, SavedSession } from '../saved-form.js';
@@ -11,8 +12,7 @@ import {
   uniqueOf,
   VerdictKind,
 } from './journal.js';
-import { type JournalMemory, readLog } from './log.js';
-import { LEAST_WORDS, LOCK_KINDS, RecordType } from './records.js';
+import { JOURNAL, LEAST_WORDS, LOCK_KINDS, RecordType } from './records.js';
 
 /** An {@link Intent} without an answer. Nodes are indexes of the saved form; -1 for none. */
 export interface OpenIntent extends Omit<Intent, 'slot' | 'other' | 'key'> {
@@ -109,9 +109,11 @@ interface Last {
  * @returns undefined if there is none.
  * @throws RangeError for memory that no journal has written.
  */
-export function replay(memory: JournalMemory): Left | undefined {
+export function replay(memory: LogMemory): Left | undefined {
   const reader = new Reader(memory);
-  return readLog(memory, (type, at, end) => reader.take(type, at, end)) ? reader.finish() : undefined;
+  return readLog(memory, JOURNAL, (type, at, end) => reader.take(type, at, end))
+    ? reader.finish()
+    : undefined;
 }
 
 class Reader {
@@ -126,7 +128,7 @@ class Reader {
   readonly #saved: SavedNode[] = [];
   readonly #indexes = new Map<number, number>();
 
-  constructor({ words }: JournalMemory) {
+  constructor({ words }: LogMemory) {
     this.#words = words;
   }
 
@@ -137,7 +139,7 @@ class Reader {
     if (end - at < least) throw new RangeError('session journal: a short record');
     switch (type) {
       case RecordType.NODE: {
-        const { text: trace, next } = this.#text(at + 5, end);
+        const { text: trace, next } = readText(w, at + 5, end, JOURNAL.name);
         const known = this.#nodes.get(w[at]!);
         const [low, high] = [w[at + 1]! >>> 0, w[at + 2]! >>> 0];
         this.#nodes.set(w[at]!, {
@@ -173,7 +175,7 @@ class Reader {
     switch (type) {
       case RecordType.COUNT: {
         const slot = w[at + 1]!;
-        const count = wide(w, at + 2);
+        const count = readWide(w, at + 2);
         if (!Number.isSafeInteger(count)) throw new RangeError('session journal: a bad lookup count');
         const more = count - (session.counts.get(slot) ?? 0);
         if (more > 0) this.#added.set(slot, (this.#added.get(slot) ?? 0) + more);
@@ -366,11 +368,11 @@ class Reader {
     const w = this.#words;
     const kind = w[at + 3]! as IntentKind;
     if (!Object.values(IntentKind).includes(kind)) throw new RangeError(`session journal: an intent ${kind}`);
-    const { text: name, next } = this.#text(at + 9, end);
-    const { text: newName, next: keyAt } = this.#text(next, end);
+    const { text: name, next } = readText(w, at + 9, end, JOURNAL.name);
+    const { text: newName, next: keyAt } = readText(w, next, end, JOURNAL.name);
     const key = this.#key(keyAt, end);
     const unique = [w[at + 1]!, w[at + 2]!] as const;
-    const [size, length] = [wide(w, at + 6), w[at + 8]!];
+    const [size, length] = [readWide(w, at + 6), w[at + 8]!];
     const node = this.#index(w[at + 4]!);
     const otherNode = w[at + 5]! < 0 ? -1 : this.#index(w[at + 5]!);
     if (node < 0 || (kind === IntentKind.RENAME && otherNode < 0)) return [];
@@ -451,7 +453,7 @@ class Reader {
       case KEY_NUMBER:
         return { n: new Float64Array(w.slice(at + 1, at + 3).buffer)[0]! };
       case KEY_TEXT:
-        return { s: this.#text(at, end).text };
+        return { s: readText(w, at, end, JOURNAL.name).text };
       case KEY_BYTES:
       default: {
         if (at + 1 + ((length + 3) >>> 2) > end) throw new RangeError('session journal: a key is cut short');
@@ -460,18 +462,4 @@ class Reader {
       }
     }
   }
-
-  #text(at: number, end: number): { text: string; next: number } {
-    const w = this.#words;
-    const length = w[at]! >>> 2;
-    const next = at + 1 + ((length + 1) >>> 1);
-    if (at >= end || next > end) throw new RangeError('session journal: a text is cut short');
-    const units: number[] = [];
-    for (let i = 0; i < length; i++) units.push((w[at + 1 + (i >>> 1)]! >>> ((i & 1) * 16)) & 0xffff);
-    return { text: String.fromCharCode(...units), next };
-  }
-}
-
-function wide(words: Int32Array, at: number): number {
-  return (words[at]! >>> 0) + words[at + 1]! * 2 ** 32;
 }

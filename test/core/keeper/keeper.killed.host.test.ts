@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readdirSync, readFileSync, readlinkSync, readSync, writeSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readlinkSync, readSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startDaemon } from '../../support/daemons.js';
@@ -7,6 +7,7 @@ import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
   enginesOf,
+  keptMemfs as memfs,
   keptPassthrough as passthrough,
   killEngine,
   upgrade,
@@ -17,98 +18,100 @@ const KILLS = Number(process.env['VIRTIOFS_KIT_ENGINES'] ?? 6);
 
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 
-test('a guest goes on with its files, listings and locks when its engine is killed', async (t) => {
-  const running = startDaemon(t, passthrough);
-  const { fuse } = await connect(t, running);
-  const { fuse: other } = await connect(t, running);
-  await fuse.init();
-  await other.init();
-  const { entry, open } = await fuse.create(ROOT, 'file');
-  await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
-  const removed = await fuse.create(ROOT, 'removed');
-  await fuse.write(removed.entry.nodeid, removed.open.fh, 0, Buffer.from('no name'));
-  await fuse.unlink(ROOT, 'removed');
-  for (const directory of ['a', 'b', 'c']) await fuse.mkdir(ROOT, directory);
-  const listing = await fuse.opendir(ROOT);
-  const [, , first] = await fuse.readdir(ROOT, listing.fh, 0n, 4096);
-  await fuse.setlk(entry.nodeid, open.fh, 7n, LOCK);
-  const theirs = await other.lookup(ROOT, 'file');
-  const { fh } = await other.open(theirs.nodeid, 2);
-  let granted = false;
-  const wait = async (): Promise<void> => {
-    await other.setlk(theirs.nodeid, fh, 7n, LOCK, true);
-    granted = true;
-  };
-  const waiting = wait();
+for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
+  test(`a guest goes on with its files, listings and locks when its engine is killed, on ${name}`, async (t) => {
+    const running = startDaemon(t, daemon);
+    const { fuse } = await connect(t, running);
+    const { fuse: other } = await connect(t, running);
+    await fuse.init();
+    await other.init();
+    const { entry, open } = await fuse.create(ROOT, 'file');
+    await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+    const removed = await fuse.create(ROOT, 'removed');
+    await fuse.write(removed.entry.nodeid, removed.open.fh, 0, Buffer.from('no name'));
+    await fuse.unlink(ROOT, 'removed');
+    for (const directory of ['a', 'b', 'c']) await fuse.mkdir(ROOT, directory);
+    const listing = await fuse.opendir(ROOT);
+    const [, , first] = await fuse.readdir(ROOT, listing.fh, 0n, 4096);
+    await fuse.setlk(entry.nodeid, open.fh, 7n, LOCK);
+    const theirs = await other.lookup(ROOT, 'file');
+    const { fh } = await other.open(theirs.nodeid, 2);
+    let granted = false;
+    const wait = async (): Promise<void> => {
+      await other.setlk(theirs.nodeid, fh, 7n, LOCK, true);
+      granted = true;
+    };
+    const waiting = wait();
 
-  for (let times = 0; times < 4; times++) {
-    if (times === 2) await upgrade(running);
-    await killEngine(running);
-    assert.equal(Buffer.from(await fuse.read(entry.nodeid, open.fh, 0, 9)).toString(), 'data');
-    const { nodeid } = removed.entry;
-    assert.equal(Buffer.from(await fuse.read(nodeid, removed.open.fh, 0, 9)).toString(), 'no name');
-    assert.equal((await fuse.getattr(nodeid)).nlink, 0);
-  }
-  const rest = await fuse.readdir(ROOT, listing.fh, first!.off);
-  assert.equal(rest.length, 3);
-  assert.equal(granted, false);
-  const again = await other.open(theirs.nodeid, 2);
-  await rejectsWith(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), 11);
-  await fuse.flush(entry.nodeid, open.fh, 7n);
-  await waiting;
-  await killEngine(running);
-  // The lock that was granted is the other guest's.
-  await rejectsWith(fuse.setlk(entry.nodeid, open.fh, 7n, LOCK), 11);
-  await fuse.release(removed.entry.nodeid, removed.open.fh);
-  await fuse.create(ROOT, 'new');
-  assert.deepEqual(
-    (await other.readdir(ROOT, (await other.opendir(ROOT)).fh, 0n)).map((one) => one.name).sort(),
-    ['.', '..', 'a', 'b', 'c', 'file', 'new'],
-  );
-  assert.equal(await running.stop(), 0);
-});
-
-test('requests are carried out once, however often the engine is killed', async (t) => {
-  const running = startDaemon(t, passthrough);
-  const { fuse } = await connect(t, running, { requestQueues: 2 });
-  await fuse.init();
-  const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
-  const stop = new AbortController();
-  let appended = 0;
-  const append = async (): Promise<void> => {
-    for (; !stop.signal.aborted; appended++)
-      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
-  };
-  let made = 0;
-  const change = async (name: string): Promise<void> => {
-    for (; !stop.signal.aborted; made++) {
-      const directory = await fuse.mkdir(ROOT, name);
-      const file = await fuse.create(directory.nodeid, 'f', 0o644, 0o302);
-      await fuse.release(file.entry.nodeid, file.open.fh);
-      await fuse.rename(directory.nodeid, 'f', directory.nodeid, 'g');
-      await fuse.link(file.entry.nodeid, directory.nodeid, 'h');
-      await fuse.symlink(directory.nodeid, 's', 'target');
-      await fuse.setxattr(file.entry.nodeid, 'user.a', Buffer.from('1'), 1);
-      await fuse.removexattr(file.entry.nodeid, 'user.a');
-      for (const each of ['g', 'h', 's']) await fuse.unlink(directory.nodeid, each);
-      await fuse.rmdir(ROOT, name);
+    for (let times = 0; times < 4; times++) {
+      if (times === 2) await upgrade(running);
+      await killEngine(running);
+      assert.equal(Buffer.from(await fuse.read(entry.nodeid, open.fh, 0, 9)).toString(), 'data');
+      const { nodeid } = removed.entry;
+      assert.equal(Buffer.from(await fuse.read(nodeid, removed.open.fh, 0, 9)).toString(), 'no name');
+      assert.equal((await fuse.getattr(nodeid)).nlink, 0);
     }
-  };
-  const working = Promise.all([append(), append(), append(), change('x'), change('y'), change('z')]);
-  for (let times = 0; times < KILLS; times++) {
+    const rest = await fuse.readdir(ROOT, listing.fh, first!.off);
+    assert.equal(rest.length, 3);
+    assert.equal(granted, false);
+    const again = await other.open(theirs.nodeid, 2);
+    await rejectsWith(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), 11);
+    await fuse.flush(entry.nodeid, open.fh, 7n);
+    await waiting;
     await killEngine(running);
-    await new Promise((resolve) => setTimeout(resolve, 600 + Math.random() * 300));
-  }
-  // On a busy machine little was done meanwhile.
-  const isEnough = (): boolean => appended > 100 && made > 20;
-  while (!isEnough()) await Promise.race([working, new Promise((resolve) => setTimeout(resolve, 50))]);
-  stop.abort();
-  await working;
-  const lines = readFileSync(join(running.directory, 'log'), 'utf8').length / 5;
-  t.diagnostic(`${lines} lines, ${made} directories`);
-  assert.equal(lines, appended);
-  assert.ok(lines > 100 && made > 20);
-});
+    // The lock that was granted is the other guest's.
+    await rejectsWith(fuse.setlk(entry.nodeid, open.fh, 7n, LOCK), 11);
+    await fuse.release(removed.entry.nodeid, removed.open.fh);
+    await fuse.create(ROOT, 'new');
+    assert.deepEqual(
+      (await other.readdir(ROOT, (await other.opendir(ROOT)).fh, 0n)).map((one) => one.name).sort(),
+      ['.', '..', 'a', 'b', 'c', 'file', 'new'],
+    );
+    assert.equal(await running.stop(), 0);
+  });
+
+  test(`requests are carried out once, however often the engine is killed, on ${name}`, async (t) => {
+    const running = startDaemon(t, daemon);
+    const { fuse } = await connect(t, running, { requestQueues: 2 });
+    await fuse.init();
+    const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
+    const stop = new AbortController();
+    let appended = 0;
+    const append = async (): Promise<void> => {
+      for (; !stop.signal.aborted; appended++)
+        await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
+    };
+    let made = 0;
+    const change = async (name: string): Promise<void> => {
+      for (; !stop.signal.aborted; made++) {
+        const directory = await fuse.mkdir(ROOT, name);
+        const file = await fuse.create(directory.nodeid, 'f', 0o644, 0o302);
+        await fuse.release(file.entry.nodeid, file.open.fh);
+        await fuse.rename(directory.nodeid, 'f', directory.nodeid, 'g');
+        await fuse.link(file.entry.nodeid, directory.nodeid, 'h');
+        await fuse.symlink(directory.nodeid, 's', 'target');
+        await fuse.setxattr(file.entry.nodeid, 'user.a', Buffer.from('1'), 1);
+        await fuse.removexattr(file.entry.nodeid, 'user.a');
+        for (const each of ['g', 'h', 's']) await fuse.unlink(directory.nodeid, each);
+        await fuse.rmdir(ROOT, name);
+      }
+    };
+    const working = Promise.all([append(), append(), append(), change('x'), change('y'), change('z')]);
+    for (let times = 0; times < KILLS; times++) {
+      await killEngine(running);
+      await new Promise((resolve) => setTimeout(resolve, 600 + Math.random() * 300));
+    }
+    // On a busy machine little was done meanwhile.
+    const isEnough = (): boolean => appended > 100 && made > 20;
+    while (!isEnough()) await Promise.race([working, new Promise((resolve) => setTimeout(resolve, 50))]);
+    stop.abort();
+    await working;
+    const lines = Number((await fuse.getattr(entry.nodeid)).size) / 5;
+    t.diagnostic(`${lines} lines, ${made} directories`);
+    assert.equal(lines, appended);
+    assert.ok(lines > 100 && made > 20);
+  });
+}
 
 /** Words of the journal's header, and of a record: `core/state/journal`. */
 const ORDER = 2;

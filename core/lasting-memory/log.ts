@@ -1,13 +1,19 @@
 /** Memory that outlives this process: a shared mapping that somebody else holds too. */
-export interface JournalMemory {
+export interface LogMemory {
   /** All of it, zeroed in the beginning. */
   readonly words: Int32Array;
   /** Frees what backs the words from `from` up to `to`; they read as zeros then. */
   discard(from: number, to: number): void;
 }
 
-const MAGIC = 0x4a534656;
-const VERSION = 2;
+/** What tells the logs of one kind from others. */
+export interface LogForm {
+  /** What errors call it. */
+  readonly name: string;
+  /** 32 bits, not 0. */
+  readonly magic: number;
+  readonly version: number;
+}
 
 /** Words of the header. The length of a part is stored last, and makes its records valid. */
 const Header = { MAGIC: 0, VERSION: 1, ORDER: 2, LENGTHS: 3 } as const;
@@ -31,8 +37,9 @@ const KEPT_WORDS = 1 << 18;
  * other one, little by little, among those of the changes meanwhile. Both parts count until that is
  * done.
  */
-export class JournalLog {
-  readonly #memory: JournalMemory;
+export class RecordLog {
+  readonly #memory: LogMemory;
+  readonly #magic: number;
   readonly #words: Int32Array;
   readonly #partWords: number;
   #order = 0;
@@ -42,18 +49,39 @@ export class JournalLog {
   #at = 0;
   #committed = 0;
 
-  /** @param memory in which no log was before. */
-  constructor(memory: JournalMemory) {
+  /**
+   * @param memory in which there is no valid log; or one that {@link readLog} has read, which is
+   * gone on with.
+   */
+  constructor(memory: LogMemory, { magic, version }: LogForm) {
     this.#memory = memory;
     this.#words = memory.words;
+    this.#magic = magic;
     this.#partWords = Math.floor((memory.words.length - HEADER_WORDS) / 2);
-    this.#words[Header.VERSION] = VERSION;
-    this.#enter(0);
+    if (this.#words[Header.MAGIC] === magic) {
+      this.#order = this.#words[Header.ORDER]!;
+      this.#enter(this.#part, this.#words[Header.LENGTHS + this.#part]!);
+    } else {
+      const isUsed = this.#words[Header.VERSION] !== 0;
+      if (isUsed) this.#words.fill(0, Header.ORDER, HEADER_WORDS);
+      this.#words[Header.VERSION] = version;
+      this.#enter(0, 0);
+    }
   }
 
   /** From here on a later process finds the log. */
   begin(): void {
-    this.#words[Header.MAGIC] = MAGIC;
+    this.#words[Header.MAGIC] = this.#magic;
+  }
+
+  /** Whether both parts count: {@link turn} was called, and {@link leave} was not. */
+  get isHalved(): boolean {
+    return ORDERS[this.#order]!.length === 2;
+  }
+
+  /** Words that a part holds. */
+  get capacity(): number {
+    return this.#partWords;
   }
 
   /** Whether something was written and not committed. */
@@ -118,7 +146,7 @@ export class JournalLog {
     this.#words[Header.LENGTHS + next] = 0;
     this.#order = (this.#order + 1) & 3;
     this.#words[Header.ORDER] = this.#order;
-    this.#enter(next);
+    this.#enter(next, 0);
   }
 
   /** Drops the part that was left. */
@@ -140,10 +168,11 @@ export class JournalLog {
     return ORDERS[this.#order]!.at(-1)!;
   }
 
-  #enter(part: number): void {
+  /** @param length words that are in the part already. */
+  #enter(part: number, length: number): void {
     this.#start = HEADER_WORDS + part * this.#partWords;
     this.#end = this.#start + this.#partWords;
-    this.#at = this.#start;
+    this.#at = this.#start + length;
     this.#committed = this.#at;
   }
 }
@@ -154,22 +183,23 @@ export class JournalLog {
  * @throws RangeError for a log that is no log of this version.
  */
 export function readLog(
-  { words }: JournalMemory,
+  { words }: LogMemory,
+  { name, magic, version }: LogForm,
   visit: (type: number, at: number, end: number) => void,
 ): boolean {
-  if (words.length <= HEADER_WORDS || words[Header.MAGIC] !== MAGIC) return false;
-  if (words[Header.VERSION] !== VERSION)
-    throw new RangeError(`a session journal of version ${words[Header.VERSION]}, not ${VERSION}`);
+  if (words.length <= HEADER_WORDS || words[Header.MAGIC] !== magic) return false;
+  if (words[Header.VERSION] !== version)
+    throw new RangeError(`a ${name} of version ${words[Header.VERSION]}, not ${version}`);
   const partWords = Math.floor((words.length - HEADER_WORDS) / 2);
   const order = ORDERS[words[Header.ORDER]!];
-  if (order === undefined) throw new RangeError('session journal: bad order');
+  if (order === undefined) throw new RangeError(`${name}: bad order`);
   for (const part of order) {
     const length = words[Header.LENGTHS + part]!;
-    if (length < 0 || length > partWords) throw new RangeError('session journal: bad length');
+    if (length < 0 || length > partWords) throw new RangeError(`${name}: bad length`);
     const start = HEADER_WORDS + part * partWords;
     for (let at = start; at < start + length;) {
       const end = at + (words[at]! >>> 8);
-      if (end <= at || end > start + length) throw new RangeError('session journal: bad record');
+      if (end <= at || end > start + length) throw new RangeError(`${name}: bad record`);
       visit(words[at]! & 0xff, at + 1, end);
       at = end;
     }
