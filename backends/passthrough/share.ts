@@ -136,6 +136,11 @@ export class Share {
     return this.found(statName(fd, name), parent, fd, name, text, entry);
   }
 
+  /** {@link find} for a name that this process has not just made. */
+  lookUp(parent: Node, fd: Fd, name: number, text: string): Entry<Node> | undefined {
+    return this.found(this.finder.statName(parent, fd, name), parent, fd, name, text, entry);
+  }
+
   /**
    * {@link find} for a name whose stat has been made already: `code` is its result, and the
    * attributes are in call memory.

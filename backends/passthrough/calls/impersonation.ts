@@ -19,13 +19,18 @@ import { umask } from '../../../core/system/calls/files.js';
  * that.
  */
 
-const own: { uid: number; gid: number; groups: readonly number[] } = { uid: 0, gid: 0, groups: [] };
+const own: { uid: number; gid: number; groups: readonly number[]; umask: number } = {
+  uid: 0,
+  gid: 0,
+  groups: [],
+  umask: 0,
+};
 let prepared = false;
 let mayChange = false;
 /** Whether the capabilities stay effective while the thread has another user id. */
 let keeps = false;
 let fsetid: FsetidSwitch | undefined;
-let formerMask = 0;
+let changedMask = false;
 let changedUid = false;
 let changedGid = false;
 let changedGroups = false;
@@ -37,6 +42,8 @@ export function prepare(): void {
   own.uid = process.geteuid!();
   own.gid = process.getegid!();
   own.groups = getGroups();
+  own.umask = umask(0o077);
+  umask(own.umask);
   mayChange = hasCapability(Capability.SETUID) && hasCapability(Capability.SETGID);
   keeps = mayChange && keepCapabilities() === 0;
   fsetid = new FsetidSwitch();
@@ -56,7 +63,8 @@ export function canImpersonate(): boolean {
  * @throws FsError EPERM or EINVAL, with nothing changed, if the host does not allow this identity.
  */
 export function impersonate(uid: number, gid: number, context: Context): void {
-  formerMask = umask(context.umask);
+  changedMask = context.umask !== own.umask;
+  if (changedMask) umask(context.umask);
   if (!mayChange) return;
   let code = 0;
   if (context.groups.length > 0) {
@@ -98,7 +106,10 @@ export function endImpersonation(): void {
     abortOnFailure(setGroups(own.groups));
     changedGroups = false;
   }
-  umask(formerMask);
+  if (changedMask) {
+    umask(own.umask);
+    changedMask = false;
+  }
 }
 
 /** Ends the process: a thread that keeps a guest's identity must not serve others. */

@@ -22,7 +22,7 @@ import {
 import type { InodeNumbers } from '../maps/inode-numbers.js';
 import type { Options } from '../options.js';
 import { handleMount, isMountOf, type Mount, type Mounts } from './mounts.js';
-import { HandleType, type Node, type Nodes } from './nodes.js';
+import { HandleType, type Node, type Nodes, wasBornBefore } from './nodes.js';
 
 /**
  * Attempts of a look-up before EAGAIN: it starts again when the host renamed or replaced the file
@@ -51,6 +51,10 @@ export class NodeFinder {
   readonly #root: Node;
   readonly #submounts: Options['submounts'];
   readonly #recordsNames = isRestricted();
+  /** The directory in which a look-up found a file that was not known, and none that was since. */
+  #newIn: Node | undefined;
+  /** When {@link statName} began to take the handle in call memory; 0 where it took none. */
+  #handleTime = 0;
 
   constructor({ mounts, nodes, inodeNumbers, root, submounts }: FinderParts) {
     this.#mounts = mounts;
@@ -58,6 +62,22 @@ export class NodeFinder {
     this.#inodeNumbers = inodeNumbers;
     this.#root = root;
     this.#submounts = submounts;
+  }
+
+  /**
+   * Stats a name for {@link found}, which must be called next. Where the file is likely to be a new
+   * one, its handle is taken first. A file that was there before that has this handle if it has its
+   * inode number, so that no second stat is needed to be sure of it.
+   * @returns 0 or minus the errno.
+   */
+  statName(parent: Node, fd: Fd, name: number): number {
+    if (this.#newIn === parent && !ownMounts.any && this.#mountOf(parent).fd >= 0) {
+      const time = Date.now();
+      const code = takeHandle(fd, name, 0);
+      if (code === ENOENT) return code;
+      if (code >= 0) this.#handleTime = time;
+    }
+    return statName(fd, name);
   }
 
   /**
@@ -69,11 +89,21 @@ export class NodeFinder {
    * @throws FsError
    */
   found(code: number, parent: Node, fd: Fd, name: number, text: string): Node | undefined {
+    const time = this.#handleTime;
+    this.#handleTime = 0;
     for (let attempt = 1; ; attempt++) {
       if (code === ENOENT) return undefined;
       if (code < 0) throw FsError.of(-code);
       const mount = this.#statMountOf(parent, fd, name);
-      const node = mount && (this.#known(mount) ?? this.#identify(mount, fd, name));
+      const known = mount && this.#known(mount);
+      let node = known;
+      if (mount !== undefined && node === undefined) {
+        if (time > 0 && attempt === 1 && mount === this.#mountOf(parent))
+          node = this.#identifyByTaken(mount, time);
+        node ??= this.#identify(mount, fd, name);
+      }
+      if (known === undefined) this.#newIn = parent;
+      else if (this.#newIn === parent) this.#newIn = undefined;
       if (mount !== undefined && node !== undefined && this.#holds(node)) {
         if (this.#recordsNames) {
           node.parent = parent;
@@ -248,6 +278,21 @@ export class NodeFinder {
    */
   #known(mount: Mount): Node | undefined {
     return this.#nodes.findByStat(mount.index, statInoLow(), statInoHigh());
+  }
+
+  /**
+   * The node, known or new, of the file that was just stat'ed, by the handle that was taken before
+   * that. Undefined if it may be the handle of another file, which had the same inode number.
+   * @param time milliseconds since 1970, read before the handle was taken.
+   */
+  #identifyByTaken(mount: Mount, time: number): Node | undefined {
+    if (!isMountOf(handleMount(), mount.id) || !handleNames(statInoLow(), statInoHigh())) return undefined;
+    if (!wasBornBefore(time)) return undefined;
+    const known = this.#nodes.findByHandle(mount.index);
+    const node = known ?? this.#nodes.addByHandle(mount.index, statMode(), statInoLow(), statInoHigh());
+    this.#nodes.identifyByBirth(node, time);
+    if (known !== undefined) this.#nodes.noteLookup(known);
+    return node;
   }
 
   /**

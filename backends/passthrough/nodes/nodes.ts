@@ -233,8 +233,7 @@ export class Nodes {
     const mark = statBirthNanoseconds();
     const seconds = statBirthSeconds();
     if (!GENERATIONS.has(this.#info[slot]! >>> 24)) return;
-    if (mark === NO_BIRTH || this.#birthNanoseconds[slot] !== NO_BIRTH) return;
-    if (seconds * 1000 + (mark & 0x3fffffff) / 1e6 + BIRTH_LAG_MS >= time) return;
+    if (this.#birthNanoseconds[slot] !== NO_BIRTH || !wasBornBefore(time)) return;
     if (!this.isAnchored(node)) this.#enterIno(slot);
     this.#birthSeconds[slot] = seconds;
     this.#birthNanoseconds[slot] = mark;
@@ -661,6 +660,15 @@ export class Nodes {
       'no more files can be kept open: guests get ENFILE for new ones until they forget others',
     );
   }
+}
+
+/**
+ * Whether the file whose stat result is in call memory was certainly there at a time, in
+ * milliseconds since 1970.
+ */
+export function wasBornBefore(time: number): boolean {
+  const mark = statBirthNanoseconds();
+  return mark !== NO_BIRTH && statBirthSeconds() * 1000 + (mark & 0x3fffffff) / 1e6 + BIRTH_LAG_MS < time;
 }
 
 function handleType(): number {

@@ -23,7 +23,7 @@ export function lookupOperations(share: Share) {
     },
 
     lookup(parent: Node, name: string, _context: Context): Entry<Node> | undefined {
-      return share.find(parent, share.descriptor(parent), putName(name), name);
+      return share.lookUp(parent, share.descriptor(parent), putName(name), name);
     },
 
     getattr(node: Node, file: OpenFile | undefined, context: Context): Attributes {
