@@ -38,7 +38,18 @@ const id = z.coerce.number().int().min(0).max(0xffff_fffe).default(0);
 const MiB = 2 ** 20;
 
 export const optionsSchema = z.strictObject({
-  bucket: z.string().min(1).describe('bucket to serve'),
+  bucket: z
+    .string()
+    .min(1)
+    .refine(
+      (name) => !/^s3:/i.test(name),
+      'is the name alone, without s3://; what lies below it is the prefix',
+    )
+    .refine(
+      (name) => name.startsWith('arn:') || !name.includes('/'),
+      'is the name alone; what lies below it is the prefix',
+    )
+    .describe('bucket to serve, or the ARN of an access point'),
   prefix: z.string().default('').describe('serve what lies below this prefix as the root'),
   endpoint: z.url().optional().describe("URL of an S3 server that is not Amazon's"),
   region: z.string().optional().describe("region; default: the SDK's configuration, else us-east-1"),
@@ -46,7 +57,10 @@ export const optionsSchema = z.strictObject({
   pathStyle: z
     .boolean()
     .default(false)
-    .describe('address the bucket in the path, as most other servers need'),
+    .describe(
+      'address the bucket in the path, as most other servers need; it is so in any case where the endpoint is localhost or an IP address',
+    ),
+  anonymous: z.boolean().default(false).describe('sign nothing: for buckets that everybody may read'),
   createBucket: z.boolean().default(false).describe('create the bucket where it is missing'),
   preserve: z
     .enum(['all', 'headers'])
@@ -102,6 +116,13 @@ export const optionsSchema = z.strictObject({
       "what becomes of a change when another writer came first: aside: it is kept beside the bucket, and whoever had not heard of it gets EIO at the file's next open; " +
         'refuse: the same, and close waits for the bucket, so that the writer hears it there; ' +
         'last-wins: it replaces what the other wrote, where all of it is known here',
+    ),
+  exclusive: z
+    .enum(['bucket', 'mount'])
+    .default('bucket')
+    .describe(
+      'who decides which of two creators with O_EXCL comes first. bucket: at the time of the call, by a request more for each such file; ' +
+        'mount: this mount among its own, and of two mounts the later upload is refused',
     ),
   writebackDelay: seconds(1, 3600).describe(
     'seconds from the last close to the upload; up to five times as many while files go on changing',

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import type {
   AttributeChanges,
   Attributes,
@@ -27,10 +28,10 @@ import { ReadingBackend } from './reading-backend.js';
 import { Deadline } from './client/deadline.js';
 import { S3Failure } from './client/failure.js';
 import type { OpenFile } from './write/files.js';
-import { keyFits, RESERVED } from './objects/keys.js';
+import { decodePart, keyFits, RESERVED } from './objects/keys.js';
 import { childPath, learnAbsent, learnDirectory, learnFile, pathOf, unlearn } from './tree/nodes.js';
 import type { Directory, FileNode, Node } from './tree/nodes.js';
-import { contentOf } from './write/upload.js';
+import { contentOf, copyObject } from './write/upload.js';
 
 const nothing = new Uint8Array(0);
 /**
@@ -38,6 +39,11 @@ const nothing = new Uint8Array(0);
  * limits").
  */
 const SIZE_MAX_BYTES = 5 * 2 ** 40;
+
+const OWN_CONTENT =
+  'the object of this directory has content that no file shows: the directory is not removed; delete the key by another tool';
+const HIDDEN =
+  'this directory has a key that is no file name and is not shown: the directory is not removed; delete the key by another tool';
 
 /** Serves a bucket for reading and writing. */
 export class WritableBackend extends ReadingBackend {
@@ -223,8 +229,18 @@ export class WritableBackend extends ReadingBackend {
     if (children.some((child) => child.kind === 'file' && child.staged !== undefined))
       throw FsError.of('ENOTEMPTY');
     const prefix = keys.directory(pathOf(node));
-    const page = await bucket.list(prefix, '', undefined, 2, deadline);
-    if (page.objects.some(({ key }) => key !== prefix)) throw FsError.of('ENOTEMPTY');
+    const { objects } = await bucket.list(prefix, '', undefined, 2, deadline);
+    const content = objects.find(({ key, size }) => key === prefix && size > 0);
+    if (content !== undefined) {
+      const { size } = content;
+      this.mounted.services.log.warn({ key: prefix, size }, OWN_CONTENT);
+      throw FsError.of('ENOTEMPTY');
+    }
+    const below = objects.find(({ key }) => key !== prefix);
+    if (below === undefined) return;
+    const [part = ''] = below.key.slice(prefix.length).split('/');
+    if (decodePart(part) === undefined) this.mounted.services.log.warn({ key: below.key }, HIDDEN);
+    throw FsError.of('ENOTEMPTY');
   }
 
   async rename(
@@ -318,7 +334,10 @@ export class WritableBackend extends ReadingBackend {
       const { files, tree } = this.mounted;
       const deadline = this.deadline(context);
       const posix = this.#creation(directory, FileType.REGULAR | (mode & 0o7777), context);
-      if ((flags & OpenFlags.EXCL) !== 0) {
+      const isExclusive = (flags & OpenFlags.EXCL) !== 0;
+      if (isExclusive && this.options.exclusive === 'mount')
+        await this.#mustBeFree(directory, name, deadline);
+      else if (isExclusive) {
         const node = await this.#make(directory, name, nothing, posix, deadline);
         return { ...this.entry(node), file: files.open(node, append) };
       }
@@ -445,10 +464,18 @@ export class WritableBackend extends ReadingBackend {
     const key = keys.directory(pathOf(node));
     // The root has no key if there is no prefix: its attributes last while it is mounted.
     if (key !== '') {
-      const content = contentOf(posix, undefined);
-      const beside = node.marker === false ? {} : await bucket.beside({ key }, deadline);
-      const whole = { ...content, headers: { ...content.headers, ...beside } };
-      await bucket.put(key, nothing, whole, undefined, deadline);
+      const isKnown = node.marker === false || bucket.wrote(key);
+      const asked = isKnown ? undefined : bucket.head(key, deadline);
+      const head = await asked;
+      if (head !== undefined && head.size > 0) {
+        // What others have put there stays.
+        await copyObject(this.mounted.services, head, key, posix, randomUUID());
+      } else {
+        const content = contentOf(posix, undefined);
+        const beside = node.marker === false ? {} : await bucket.beside({ key }, deadline, asked);
+        const whole = { ...content, headers: { ...content.headers, ...beside } };
+        await bucket.put(key, nothing, whole, undefined, deadline);
+      }
     }
     node.posix = posix;
     node.touched = undefined;

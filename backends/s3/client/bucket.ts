@@ -12,7 +12,6 @@ import {
   GetObjectAclCommand,
   GetObjectCommand,
   GetObjectTaggingCommand,
-  HeadBucketCommand,
   HeadObjectCommand,
   ListMultipartUploadsCommand,
   ListObjectsV2Command,
@@ -75,6 +74,10 @@ interface ConditionFields {
   readonly IfNoneMatch?: string;
   readonly IfMatch?: string;
 }
+
+/** Milliseconds by which the server's clock may differ, and whole seconds are off. */
+const UPLOAD_CLOCK_MS = 5_000;
+const LEFT = 'an upload whose answer was lost may be left in the bucket: a lifecycle rule removes such';
 
 const LOST = 'grants or tags of an object can not be read: what is made of it has none';
 
@@ -156,13 +159,6 @@ export class Bucket {
     const other = new Bucket(this.#options, this.#requests, this.#metrics, this.#log);
     other.capabilities = capabilities;
     return other;
-  }
-
-  /** @throws S3Failure of kind missing (the answer to HEAD has no body with a reason) or denied. */
-  async exists(deadline: Deadline): Promise<void> {
-    await this.#requests.send('HeadBucket', deadline, 0, ({ client, signal }) =>
-      client.send(new HeadBucketCommand({ Bucket: this.name }), { abortSignal: signal }),
-    );
   }
 
   async create(deadline: Deadline): Promise<void> {
@@ -583,6 +579,11 @@ export class Bucket {
     };
   }
 
+  /** Whether this mount was the last to write an object, as far as is believed for a while. */
+  wrote(key: string): boolean {
+    return this.#own.of(key, undefined) !== undefined;
+  }
+
   /** How an object is encrypted, for a copy that only we use. */
   async encryption(key: string, deadline: Deadline): Promise<CarriedHeaders> {
     if (this.#options.preserve === 'headers') return {};
@@ -698,7 +699,10 @@ export class Bucket {
 
   /** @returns the upload's id. */
   async createUpload(key: string, content: Content, deadline: Deadline): Promise<string> {
-    return this.#requests.send('CreateMultipartUpload', deadline, 0, async ({ client, signal }) => {
+    let attempts = 0;
+    const since = Date.now();
+    const id = await this.#requests.send('CreateMultipartUpload', deadline, 0, async ({ client, signal }) => {
+      attempts += 1;
       const command = new CreateMultipartUploadCommand({
         ...this.#common,
         ...this.#customer,
@@ -712,6 +716,24 @@ export class Bucket {
       if (answer.UploadId === undefined) throw new S3Failure('transient', 200, 'NoUploadId');
       return answer.UploadId;
     });
+    if (attempts > 1) await this.#abortOthers(key, id, since, deadline);
+    return id;
+  }
+
+  /**
+   * Aborts what an attempt has begun whose answer was lost. Another writer's upload of the same key
+   * in these seconds is made anew by that writer.
+   */
+  async #abortOthers(key: string, id: string, since: number, deadline: Deadline): Promise<void> {
+    try {
+      for (const other of await this.uploadsOf(key, deadline)) {
+        if (other.id !== id && other.initiated >= since - UPLOAD_CLOCK_MS) {
+          await this.abortUpload(key, other.id, deadline);
+        }
+      }
+    } catch (error) {
+      this.#log.warn({ key, error: String(error) }, LEFT);
+    }
   }
 
   async uploadPart(

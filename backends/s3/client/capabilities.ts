@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Logger } from '../../../core/backend/index.js';
+import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
 import type { Bucket } from './bucket.js';
 import type { Capabilities, Condition, Content } from './bucket-types.js';
@@ -19,10 +20,13 @@ const REFUSED =
 /** Milliseconds after which a probe's object counts as left behind by a dead process. */
 const STALE_MS = 600_000;
 
-/** Removes objects that earlier probes left behind. */
-export async function sweep(bucket: Bucket, key: string, deadline: Deadline): Promise<void> {
-  const page = await bucket.list(`${key}-`, '', undefined, 1000, deadline);
-  const stale = page.objects.filter(({ modified }) => modified * 1000 < Date.now() - STALE_MS);
+/** Removes those objects of earlier probes whose process is dead. */
+export async function sweep(
+  bucket: Bucket,
+  left: readonly RemoteObject[],
+  deadline: Deadline,
+): Promise<void> {
+  const stale = left.filter(({ modified }) => modified * 1000 < Date.now() - STALE_MS);
   if (stale.length > 0)
     await bucket.removeMany(
       stale.map((object) => object.key),

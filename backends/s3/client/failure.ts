@@ -143,7 +143,8 @@ export function classify(error: unknown): S3Failure {
     $metadata?: { httpStatusCode?: number };
   };
   const status = $metadata?.httpStatusCode ?? 0;
-  const label = Code ?? (name === undefined || name === 'Error' ? code : name) ?? 'Unknown';
+  const isPlain = name === undefined || name === 'Error' || name === 'AggregateError';
+  const label = Code ?? (isPlain ? code : name) ?? 'Unknown';
   const byCode = kindsByCode[label];
   if (byCode !== undefined) return new S3Failure(byCode, status, label, error);
   if (status === 0 && UNTRUSTED.test(label)) return new S3Failure('untrusted', 0, label, error);

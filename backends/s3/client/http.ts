@@ -13,10 +13,11 @@ const IDLE_MAX_MS = 4_000;
 
 /**
  * @param origin such as `https://bucket.s3.example`
+ * @param ca certificates of authorities, instead of Node's own
  * @param connections most connections; null: as many as there are requests at a time
  * @returns a pool of connections.
  */
-export function connectionsTo(origin: string, connections: number | null = null): Dispatcher {
+export function connectionsTo(origin: string, connections: number | null = null, ca?: string): Dispatcher {
   // The caller's signal ends requests that take too long.
   return new Pool(origin, {
     connections,
@@ -24,17 +25,23 @@ export function connectionsTo(origin: string, connections: number | null = null)
     keepAliveMaxTimeout: IDLE_MAX_MS,
     headersTimeout: 0,
     bodyTimeout: 0,
-    connect: { timeout: CONNECT_TIMEOUT_MS },
+    connect: { timeout: CONNECT_TIMEOUT_MS, ...(ca === undefined ? {} : { ca }) },
   });
 }
 
 /** Connections to servers, each kept as long as this is. */
 export class Connections {
   readonly #pools = new Map<string, Dispatcher>();
+  readonly #ca: string | undefined;
+
+  /** @param ca certificates of authorities, instead of Node's own. */
+  constructor(ca?: string) {
+    this.#ca = ca;
+  }
 
   to({ protocol, hostname, port }: { protocol: string; hostname: string; port?: number }): Dispatcher {
     const origin = `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`;
-    const pool = this.#pools.get(origin) ?? connectionsTo(origin);
+    const pool = this.#pools.get(origin) ?? connectionsTo(origin, null, this.#ca);
     this.#pools.set(origin, pool);
     return pool;
   }

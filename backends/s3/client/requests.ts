@@ -5,6 +5,7 @@ import type { Logger } from '../../../core/backend/index.js';
 import { Semaphore } from './concurrency.js';
 import { Deadline } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
+import { authorities, endpointOf, isBareHost } from './endpoint.js';
 import { refusePages } from './answers.js';
 import { sendHeaderBytes } from './header-bytes.js';
 import type { Metrics } from './metrics.js';
@@ -20,6 +21,12 @@ const PAUSES: RetryPauses = { firstMs: 100, maxMs: 5_000 };
  * gets that much more time.
  */
 const SLOWEST_BYTES_PER_MS = 256;
+
+/** For requests that nobody signs. */
+const UNSIGNED = {
+  credentials: { accessKeyId: '', secretAccessKey: '' },
+  signer: { sign: async <T>(request: T): Promise<T> => request },
+};
 
 /** One attempt of a request. */
 export interface Attempt {
@@ -57,14 +64,17 @@ export class Requests {
     // The SDK's warning that later versions need a later Node is suppressed: the version is pinned,
     // and operators cannot change it.
     process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
-    const { endpoint, region, profile, requests } = this.#options;
+    const { region, profile, requests, pathStyle, anonymous } = this.#options;
+    const endpoint = endpointOf(this.#options);
+    const ca = authorities();
     const agents = { keepAlive: true, maxSockets: requests * 2 };
     const checksums = this.#options.checksums === 'required' ? 'WHEN_REQUIRED' : 'WHEN_SUPPORTED';
     const client = new S3Client({
       ...(endpoint === undefined ? {} : { endpoint }),
       ...(profile === undefined ? {} : { profile }),
       region: region ?? process.env['AWS_REGION'] ?? process.env['AWS_DEFAULT_REGION'] ?? 'us-east-1',
-      forcePathStyle: this.#options.pathStyle,
+      forcePathStyle: pathStyle || isBareHost(endpoint),
+      ...(anonymous ? UNSIGNED : {}),
       followRegionRedirects: true,
       requestChecksumCalculation: checksums,
       responseChecksumValidation: checksums,
@@ -72,12 +82,12 @@ export class Requests {
       cacheMiddleware: true,
       requestHandler: {
         httpAgent: new HttpAgent(agents),
-        httpsAgent: new HttpsAgent(agents),
+        httpsAgent: new HttpsAgent({ ...agents, ...(ca === undefined ? {} : { ca }) }),
         connectionTimeout: 5_000,
       },
     });
     refusePages(client);
-    const connections = new Connections();
+    const connections = new Connections(ca);
     sendHeaderBytes(client, connections);
     return [client, new SignedRequests(client, connections, this.#options.checksums === 'required')];
   }

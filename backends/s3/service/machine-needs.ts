@@ -1,7 +1,8 @@
-import { existsSync, mkdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, statSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import type { BackendNeeds } from '../../../core/backend/index.js';
+import { readConfiguration } from '../client/endpoint.js';
 import { defaultFolder } from './mounted-bucket.js';
 import type { S3Options } from '../options.js';
 
@@ -47,10 +48,7 @@ export function machineNeeds(options: S3Options, environment: NodeJS.ProcessEnv 
 function usesProgram(profile: string | undefined, environment: NodeJS.ProcessEnv): boolean {
   const named = profile ?? environment['AWS_PROFILE'];
   if (named === undefined && environment['AWS_ACCESS_KEY_ID'] !== undefined) return false;
-  const home = join(homedir(), '.aws');
-  const settings = new Map<string, Map<string, string>>();
-  readSettings(environment['AWS_CONFIG_FILE'] ?? join(home, 'config'), settings);
-  readSettings(environment['AWS_SHARED_CREDENTIALS_FILE'] ?? join(home, 'credentials'), settings);
+  const settings = readConfiguration(environment);
   const seen = new Set<string>();
   for (let name: string | undefined = named ?? 'default'; name !== undefined && !seen.has(name);) {
     seen.add(name);
@@ -59,23 +57,4 @@ function usesProgram(profile: string | undefined, environment: NodeJS.ProcessEnv
     name = section?.get('source_profile');
   }
   return false;
-}
-
-function readSettings(file: string, settings: Map<string, Map<string, string>>): void {
-  let text: string;
-  try {
-    text = readFileSync(file, 'utf8');
-  } catch {
-    return;
-  }
-  let section: Map<string, string> | undefined;
-  for (const line of text.split('\n')) {
-    const name = /^\s*\[\s*(?:profile\s+)?["']?([^"'\]]+?)["']?\s*\]/.exec(line)?.[1];
-    if (name !== undefined) {
-      section = settings.get(name) ?? new Map<string, string>();
-      settings.set(name, section);
-    }
-    const [, key, value] = /^([a-z_]+)\s*=\s*(.*?)\s*$/i.exec(line) ?? [];
-    if (key !== undefined) section?.set(key.toLowerCase(), value ?? '');
-  }
 }

@@ -12,12 +12,14 @@ import { Deadline } from '../client/deadline.js';
 import { DiskCache } from '../read/disk-cache.js';
 import { DiskSpace } from '../journal/disk-space.js';
 import { S3Failure } from '../client/failure.js';
+import { explained } from './start-errors.js';
 import { Files } from '../write/files.js';
 import { PendingDeletes } from '../write/pending-deletes.js';
 import { Intents } from '../journal/intents.js';
 import { KeyMap } from '../objects/keys.js';
 import { Metrics } from '../client/metrics.js';
 import { NameLookup } from '../tree/name-lookup.js';
+import type { RemoteObject } from '../objects/attributes.js';
 import { pathOf } from '../tree/nodes.js';
 import type { S3Options } from '../options.js';
 import { Reader } from '../read/reader.js';
@@ -31,6 +33,8 @@ import { Tree } from '../tree/tree.js';
 const FLUSH_TIMEOUT_SECONDS = 120;
 /** Seconds for finding and probing the bucket at start. */
 const START_TIMEOUT_SECONDS = 60;
+/** Seconds for the first answer. A start that fails says why before 5 are over. */
+const FIRST_ANSWER_SECONDS = 4;
 
 const ASIDES = 'changes are kept aside that lost a race or are damaged; see "virtiofs-kit s3 status"';
 
@@ -86,7 +90,7 @@ export class MountedBucket {
     } catch (error) {
       await mounted.#control?.close();
       mounted.#requests.close();
-      throw explain(error, options);
+      throw explained(error, options);
     }
     return mounted;
   }
@@ -101,10 +105,17 @@ export class MountedBucket {
     }
     await this.#listen(log);
     const deadline = Deadline.after(START_TIMEOUT_SECONDS);
-    await this.#exists(deadline);
+    if (options.bucket.startsWith('arn:') && options.endpoint !== undefined) {
+      throw new UsageError(`bucket ${options.bucket}: an ARN names its server; leave --endpoint out`);
+    }
+    const left = await this.#exists(keys.reserved('probe'));
     if (!options.readOnly) {
-      await sweep(bucket, keys.reserved('probe'), deadline);
-      await probe(bucket, keys.reserved('probe'), log, metrics, deadline);
+      try {
+        await sweep(bucket, left, deadline);
+        await probe(bucket, keys.reserved('probe'), log, metrics, deadline);
+      } catch (error) {
+        throw explained(error, options, true);
+      }
     }
     await this.#disk?.start();
     if (!options.readOnly) await recover(this, this.folder);
@@ -132,14 +143,23 @@ export class MountedBucket {
     return [JSON.stringify(this.status(), undefined, 2)];
   }
 
-  async #exists(deadline: Deadline): Promise<void> {
+  /**
+   * Asks for a listing: unlike HEAD, it says what is wrong.
+   * @returns what earlier probes left behind.
+   */
+  async #exists(key: string): Promise<readonly RemoteObject[]> {
     const { bucket, options, log } = this.services;
+    const list = async (): Promise<readonly RemoteObject[]> =>
+      (await bucket.list(`${key}-`, '', undefined, 1000, Deadline.after(FIRST_ANSWER_SECONDS))).objects;
     try {
-      await bucket.exists(deadline);
+      return await list();
     } catch (error) {
-      if (!(error instanceof S3Failure) || error.kind !== 'missing' || !options.createBucket) throw error;
-      await bucket.create(deadline);
+      const isMissing =
+        error instanceof S3Failure && (error.kind === 'missing' || error.kind === 'no-bucket');
+      if (!isMissing || !options.createBucket) throw error;
+      await bucket.create(Deadline.after(FIRST_ANSWER_SECONDS));
       log.info({ bucket: options.bucket }, 'bucket created');
+      return [];
     }
   }
 
@@ -228,24 +248,4 @@ export function defaultFolder({
     .digest('hex')
     .slice(0, 12);
   return join(cache, 'virtiofs-kit', 's3', `${bucket}-${hash}`);
-}
-
-function explain(error: unknown, { bucket, endpoint }: S3Options): unknown {
-  if (!(error instanceof S3Failure)) return error;
-  const where = endpoint === undefined ? '' : ` at ${endpoint}`;
-  if (error.kind === 'missing' || error.kind === 'no-bucket') {
-    return new UsageError(`bucket ${bucket}${where}: no such bucket; --create-bucket makes it`);
-  }
-  if (error.kind === 'denied' || error.kind === 'expired') {
-    return new UsageError(
-      `bucket ${bucket}${where}: ${error.message}: check the credentials and their rights`,
-    );
-  }
-  if (error.kind === 'untrusted') {
-    return new UsageError(
-      `bucket ${bucket}${where}: the server's certificate is not trusted (${error.code}); ` +
-        'NODE_EXTRA_CA_CERTS names a file with the certificate of its authority',
-    );
-  }
-  return new UsageError(`bucket ${bucket}${where}: ${error.message}`);
 }

@@ -17,6 +17,8 @@ const LINK_MAX_BYTES = 4096;
  */
 const REQUESTS_FOR_NAME = 2;
 const REQUESTS_FOR_FILE = 1;
+const HIDDEN =
+  'keys that are no file names are not shown and stay as they are, here and elsewhere; the counter skippedKeys has their number';
 const ABSENT: Known = { kind: 'absent', at: 0, sequence: 0 };
 /**
  * Most files of a directory whose attributes are requested ahead of a sequential reader, and the
@@ -49,6 +51,8 @@ export class NameLookup {
    */
   readonly #retired = new Map<string, Map<string, Known>>();
   #count = 0;
+  /** Said once for each mount: a listing every few seconds would fill the log. */
+  #complained = false;
 
   constructor(services: Services) {
     this.#services = services;
@@ -305,19 +309,19 @@ export class NameLookup {
       }
     } while (token !== undefined);
     for (const name of shadowed) this.#shadowed(childPath(directory, name));
-    if (skipped !== undefined) {
-      const path = pathOf(directory);
-      this.#services.log.warn(
-        { directory: path, key: skipped },
-        'keys that are no valid names are not shown',
-      );
-    }
+    if (skipped !== undefined) this.#complain(skipped);
     this.#merge(directory, found, sequence);
     directory.listed = at;
     directory.pages = pages;
     directory.misses = 0;
     this.#account(directory);
     return true;
+  }
+
+  #complain(key: string): void {
+    if (this.#complained) return;
+    this.#complained = true;
+    this.#services.log.warn({ key }, HIDDEN);
   }
 
   #name(directory: Directory, part: string): string | undefined {
