@@ -1,7 +1,9 @@
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { createSecureContext, rootCertificates } from 'node:tls';
+import type { SecureContext } from 'node:tls';
 import { UsageError } from '../../../core/backend/index.js';
 import type { S3Options } from '../options.js';
 
@@ -57,15 +59,20 @@ export function isBareHost(endpoint: string | undefined): boolean {
 }
 
 /**
- * Certificates of authorities that count instead of Node's own: those of `AWS_CA_BUNDLE`.
- * @throws UsageError if the file can't be read.
+ * The authorities that are trusted where `AWS_CA_BUNDLE` names a file: those in it beside Node's
+ * own and those of `NODE_EXTRA_CA_CERTS`. Undefined where it does not: Node's defaults count.
+ * @throws UsageError if the file can't be read, or is none of certificates.
  */
-export function authorities(environment: NodeJS.ProcessEnv = process.env): string | undefined {
+export function trust(environment: NodeJS.ProcessEnv = process.env): SecureContext | undefined {
   const file = environment['AWS_CA_BUNDLE'];
   if (file === undefined || file === '') return undefined;
+  const extra = environment['NODE_EXTRA_CA_CERTS'];
   try {
-    return readFileSync(file, 'utf8');
-  } catch {
-    throw new UsageError(`AWS_CA_BUNDLE ${file}: can't be read`);
+    const own = [readFileSync(file, 'utf8')];
+    // Node has complained of it already where it can't be read.
+    if (extra !== undefined && existsSync(extra)) own.push(readFileSync(extra, 'utf8'));
+    return createSecureContext({ ca: [...rootCertificates, ...own] });
+  } catch (error) {
+    throw new UsageError(`AWS_CA_BUNDLE ${file}: ${(error as Error).message}`, { cause: error });
   }
 }

@@ -1,3 +1,4 @@
+import type { SecureContext } from 'node:tls';
 import { type Dispatcher, Pool } from 'undici';
 
 /**
@@ -13,11 +14,15 @@ const IDLE_MAX_MS = 4_000;
 
 /**
  * @param origin such as `https://bucket.s3.example`
- * @param ca certificates of authorities, instead of Node's own
+ * @param secureContext the authorities that are trusted, instead of Node's defaults
  * @param connections most connections; null: as many as there are requests at a time
  * @returns a pool of connections.
  */
-export function connectionsTo(origin: string, connections: number | null = null, ca?: string): Dispatcher {
+export function connectionsTo(
+  origin: string,
+  connections: number | null = null,
+  secureContext?: SecureContext,
+): Dispatcher {
   // The caller's signal ends requests that take too long.
   return new Pool(origin, {
     connections,
@@ -25,23 +30,23 @@ export function connectionsTo(origin: string, connections: number | null = null,
     keepAliveMaxTimeout: IDLE_MAX_MS,
     headersTimeout: 0,
     bodyTimeout: 0,
-    connect: { timeout: CONNECT_TIMEOUT_MS, ...(ca === undefined ? {} : { ca }) },
+    connect: { timeout: CONNECT_TIMEOUT_MS, ...(secureContext === undefined ? {} : { secureContext }) },
   });
 }
 
 /** Connections to servers, each kept as long as this is. */
 export class Connections {
   readonly #pools = new Map<string, Dispatcher>();
-  readonly #ca: string | undefined;
+  readonly #secureContext: SecureContext | undefined;
 
-  /** @param ca certificates of authorities, instead of Node's own. */
-  constructor(ca?: string) {
-    this.#ca = ca;
+  /** @param secureContext the authorities that are trusted, instead of Node's defaults. */
+  constructor(secureContext?: SecureContext) {
+    this.#secureContext = secureContext;
   }
 
   to({ protocol, hostname, port }: { protocol: string; hostname: string; port?: number }): Dispatcher {
     const origin = `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`;
-    const pool = this.#pools.get(origin) ?? connectionsTo(origin, null, this.#ca);
+    const pool = this.#pools.get(origin) ?? connectionsTo(origin, null, this.#secureContext);
     this.#pools.set(origin, pool);
     return pool;
   }

@@ -5,7 +5,7 @@ import type { Logger } from '../../../core/backend/index.js';
 import { Semaphore } from './concurrency.js';
 import { Deadline } from './deadline.js';
 import { classify, S3Failure } from './failure.js';
-import { authorities, endpointOf, isBareHost } from './endpoint.js';
+import { endpointOf, isBareHost, trust } from './endpoint.js';
 import { refusePages } from './answers.js';
 import { sendHeaderBytes } from './header-bytes.js';
 import type { Metrics } from './metrics.js';
@@ -66,7 +66,7 @@ export class Requests {
     process.env['AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED'] ??= 'true';
     const { region, profile, requests, pathStyle, anonymous } = this.#options;
     const endpoint = endpointOf(this.#options);
-    const ca = authorities();
+    const secureContext = trust();
     const agents = { keepAlive: true, maxSockets: requests * 2 };
     const checksums = this.#options.checksums === 'required' ? 'WHEN_REQUIRED' : 'WHEN_SUPPORTED';
     const client = new S3Client({
@@ -82,12 +82,12 @@ export class Requests {
       cacheMiddleware: true,
       requestHandler: {
         httpAgent: new HttpAgent(agents),
-        httpsAgent: new HttpsAgent({ ...agents, ...(ca === undefined ? {} : { ca }) }),
+        httpsAgent: new HttpsAgent({ ...agents, ...(secureContext === undefined ? {} : { secureContext }) }),
         connectionTimeout: 5_000,
       },
     });
     refusePages(client);
-    const connections = new Connections(ca);
+    const connections = new Connections(secureContext);
     sendHeaderBytes(client, connections);
     return [client, new SignedRequests(client, connections, this.#options.checksums === 'required')];
   }
