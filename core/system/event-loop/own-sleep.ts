@@ -108,8 +108,9 @@ class OwnSleep {
   #isScheduled = false;
   /** Nothing was served since the last turn, and that ended a sleep that had a limit. */
   #isIdle = false;
-  /** When the last turn of the event loop was (milliseconds). */
+  /** When the last turn of the event loop was, and the time now (milliseconds). */
   #turnedAt = 0;
+  #now = 0;
 
   constructor(loop: number) {
     this.#loop = loop;
@@ -161,7 +162,8 @@ class OwnSleep {
 
   #sleepUntilTurn(): void {
     this.#isScheduled = false;
-    this.#turnedAt = performance.now();
+    updateTime!(this.#loop);
+    this.#turnedAt = this.#now = performance.now();
     try {
       while (!this.isEmpty && this.#sleep());
     } finally {
@@ -173,8 +175,10 @@ class OwnSleep {
 
   /** @returns false if the event loop is to have a turn. */
   #sleep(): boolean {
-    updateTime!(this.#loop);
     let timeout = backendTimeout!(this.#loop);
+    // The event loop's time is still that of its turn, or that of a timer which was set since: then
+    // this sleep ends too early, and the next turn puts it right.
+    if (timeout > 0) timeout = Math.max(0, timeout - Math.floor(this.#now - this.#turnedAt));
     const isLimited = !this.#isIdle && (timeout < 0 || timeout > LIMIT_MS);
     if (isLimited) timeout = LIMIT_MS;
     const count = epollWait(this.#epoll, this.#events.address, MOST_EVENTS, timeout);
@@ -188,7 +192,8 @@ class OwnSleep {
       else source.onReadable();
     }
     runTicks!();
-    return !isTurnDue && performance.now() - this.#turnedAt < LIMIT_MS;
+    this.#now = performance.now();
+    return !isTurnDue && this.#now - this.#turnedAt < LIMIT_MS;
   }
 }
 
