@@ -83,12 +83,13 @@ export class BackendOptions {
       addFlag(command, option);
     }
     command.optionsGroup('Any backend:');
-    if (!this.#has('read-only')) command.option('--read-only', 'refuse every change');
-    for (const option of describeOptions(locksSchema)) if (!this.#has(option.flag)) addFlag(command, option);
-    for (const { option } of SETTINGS) if (!this.#has(option.flag)) addFlag(command, option);
+    if (!this.has('read-only')) command.option('--read-only', 'refuse every change');
+    for (const option of describeOptions(locksSchema)) if (!this.has(option.flag)) addFlag(command, option);
+    for (const { option } of SETTINGS) if (!this.has(option.flag)) addFlag(command, option);
   }
 
-  #has(flag: string): boolean {
+  /** Whether a flag is an option of the backend. */
+  has(flag: string): boolean {
     return this.#own.some((option) => option.flag === flag);
   }
 
@@ -105,10 +106,10 @@ export class BackendOptions {
     return {
       spec: { type: this.#type, ...givenOptions(this.#own, values) },
       settings: {
-        readOnly: !this.#has('read-only') && values['readOnly'] === true,
+        readOnly: !this.has('read-only') && values['readOnly'] === true,
         ...check(
           locksSchema,
-          this.#has('locks') ? {} : givenOptions(describeOptions(locksSchema), values),
+          this.has('locks') ? {} : givenOptions(describeOptions(locksSchema), values),
           '',
           () => '--locks',
         ),
@@ -119,7 +120,7 @@ export class BackendOptions {
   }
 
   #group<T>(group: Group, schema: ZodType<T>, values: Readonly<Record<string, unknown>>): T {
-    const members = SETTINGS.filter((member) => member.group === group && !this.#has(member.option.flag));
+    const members = SETTINGS.filter((member) => member.group === group && !this.has(member.option.flag));
     const flags = new Map(members.map(({ option }) => [option.name, option.flag]));
     const given = givenOptions(
       members.map(({ option }) => option),

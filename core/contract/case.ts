@@ -12,8 +12,15 @@ export interface Trial {
    * The backend under test. Cases read its properties and call only `key` and `resolve` on it.
    */
   readonly backend: Backend;
-  /** An empty directory for this case alone. If the backend can make none, it is the root. */
+  /**
+   * An empty directory for this case alone. If the backend can make none, it is the one in which to
+   * begin.
+   */
   readonly directory: bigint;
+  /** The key of a known node, as text that is the same for the same key. */
+  keyOf(id: bigint): string | undefined;
+  /** Content that the backend takes for a file. */
+  readonly content: Uint8Array;
   /**
    * Closes the session and the backend, and makes new ones. Former node ids and handles are
    * invalid.

@@ -1,7 +1,10 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { decodeName, Errno, FsError } from '../backend/index.js';
 import * as abi from '../fuse/wire/abi.js';
 import * as wire from '../fuse/wire/structures.js';
+import { ContractFailure, NotSupported } from './expect.js';
 import { type Dispatcher, LocalTransport } from './local-transport.js';
+import type { NamePattern } from './name-pattern.js';
 import {
   Fields,
   type Found,
@@ -40,9 +43,23 @@ export interface Caller {
   readonly gid: number;
 }
 
+/** What a client does not say or write as it likes. */
+export interface ClientOptions {
+  readonly names?: NamePattern | undefined;
+  /** The only content that is written. */
+  readonly content?: Uint8Array | undefined;
+}
+
 const SECOND = 1_000_000_000n;
 const HEAD = wire.fuse_in_header.bytes;
 const NOTHING = new Uint8Array(0);
+
+/** After so many requests timers and other input get their turn: most backends answer at once. */
+const REQUESTS_A_TURN = 64;
+
+const OPERATIONS: ReadonlyMap<number, string> = new Map(
+  Object.entries(Opcode).map(([name, opcode]) => [opcode, name]),
+);
 
 /**
  * A small replacement for a guest's kernel: it sends FUSE requests to a session and reads the
@@ -50,12 +67,24 @@ const NOTHING = new Uint8Array(0);
  */
 export class Client {
   readonly #transport: LocalTransport;
-  readonly #known = new Map<bigint, bigint>();
+  readonly #lookups = new Map<bigint, bigint>();
+  readonly #names: NamePattern | undefined;
+  readonly #content: Uint8Array | undefined;
   #unique = 0n;
+  #end: { readonly at: number; readonly milliseconds: number } | undefined;
   caller: Caller = { uid: 0, gid: 0 };
+  /** The last request that failed, for people, and its error. */
+  failure: { readonly request: string; readonly error: FsError } | undefined;
 
-  constructor(session: Dispatcher) {
+  constructor(session: Dispatcher, { names, content }: ClientOptions = {}) {
     this.#transport = new LocalTransport(session);
+    this.#names = names;
+    this.#content = content;
+  }
+
+  /** From then on no request is sent but FORGET: a rule that does not end must not go on. */
+  endAfter(milliseconds: number): void {
+    this.#end = { at: performance.now() + milliseconds, milliseconds };
   }
 
   /** Starts the session. */
@@ -82,11 +111,12 @@ export class Client {
 
   /** Sends FORGETs for all lookups of all nodes. */
   async forgetAll(): Promise<void> {
-    const nodes = [...this.#known];
-    this.#known.clear();
+    const nodes = [...this.#lookups];
+    this.#lookups.clear();
     const at = wire.fuse_forget_in;
     for (const [id, count] of nodes) {
-      await this.#call(Opcode.FORGET, id, -1, new Fields(at.bytes).u64(at.nlookup, count).bytes);
+      const nlookup = new Fields(at.bytes).u64(at.nlookup, count).bytes;
+      await this.#exchange(Opcode.FORGET, id, -1, [nlookup], NOTHING);
     }
   }
 
@@ -103,7 +133,7 @@ export class Client {
   }
 
   lookup(parent: bigint, name: string): Promise<Found> {
-    return this.#entry(Opcode.LOOKUP, parent, text(name));
+    return this.#entry(Opcode.LOOKUP, parent, this.#known(name));
   }
 
   /** Looks up a name. @returns undefined if it is missing. */
@@ -163,35 +193,38 @@ export class Client {
   mknod(parent: bigint, name: string, mode: number, rdev = 0): Promise<Found> {
     const at = wire.fuse_mknod_in;
     const fields = new Fields(at.bytes).u32(at.mode, mode).u32(at.rdev, rdev);
-    return this.#entry(Opcode.MKNOD, parent, fields.bytes, text(name));
+    return this.#entry(Opcode.MKNOD, parent, fields.bytes, this.#file(name));
   }
 
   mkdir(parent: bigint, name: string, mode = 0o755): Promise<Found> {
     const at = wire.fuse_mkdir_in;
-    return this.#entry(Opcode.MKDIR, parent, new Fields(at.bytes).u32(at.mode, mode).bytes, text(name));
+    const called = text(this.#names?.directory(name) ?? name);
+    return this.#entry(Opcode.MKDIR, parent, new Fields(at.bytes).u32(at.mode, mode).bytes, called);
   }
 
   symlink(parent: bigint, name: string, target: string): Promise<Found> {
-    return this.#entry(Opcode.SYMLINK, parent, text(name), text(target));
+    return this.#entry(Opcode.SYMLINK, parent, this.#file(name), text(target));
   }
 
   link(id: bigint, parent: bigint, name: string): Promise<Found> {
     const at = wire.fuse_link_in;
-    return this.#entry(Opcode.LINK, parent, new Fields(at.bytes).u64(at.oldnodeid, id).bytes, text(name));
+    const fields = new Fields(at.bytes).u64(at.oldnodeid, id);
+    return this.#entry(Opcode.LINK, parent, fields.bytes, this.#file(name));
   }
 
   async unlink(parent: bigint, name: string): Promise<void> {
-    await this.#call(Opcode.UNLINK, parent, 0, text(name));
+    await this.#call(Opcode.UNLINK, parent, 0, this.#known(name));
   }
 
   async rmdir(parent: bigint, name: string): Promise<void> {
-    await this.#call(Opcode.RMDIR, parent, 0, text(name));
+    await this.#call(Opcode.RMDIR, parent, 0, this.#known(name));
   }
 
   async rename(parent: bigint, name: string, newParent: bigint, newName: string, flags = 0): Promise<void> {
     const at = wire.fuse_rename2_in;
     const fields = new Fields(at.bytes).u64(at.newdir, newParent).u32(at.flags, flags);
-    await this.#call(Opcode.RENAME2, parent, 0, fields.bytes, text(name), text(newName));
+    const [from, to] = [this.#known(name), text(this.#names?.renamed(name, newName) ?? newName)];
+    await this.#call(Opcode.RENAME2, parent, 0, fields.bytes, from, to);
   }
 
   async open(id: bigint, flags = 0): Promise<OpenFile> {
@@ -209,7 +242,7 @@ export class Client {
     const at = wire.fuse_create_in;
     const fields = new Fields(at.bytes).u32(at.flags, flags).u32(at.mode, mode);
     const room = wire.fuse_entry_out.bytes + wire.fuse_open_out.bytes;
-    const reply = await this.#call(Opcode.CREATE, parent, room, fields.bytes, text(name));
+    const reply = await this.#call(Opcode.CREATE, parent, room, fields.bytes, this.#file(name));
     const found = this.#found(reply, 0);
     return { ...found, file: opened(found.id, reply, wire.fuse_entry_out.bytes) };
   }
@@ -230,8 +263,14 @@ export class Client {
     return this.#call(Opcode.READ, id, size, fields.bytes);
   }
 
-  /** Writes up to 1 MiB. @returns the bytes written. */
+  /**
+   * Writes up to 1 MiB. @returns the bytes written.
+   * @throws NotSupported for what is not a part of the one content that the backend takes.
+   */
   async write({ id, fh }: OpenFile, offset: number, data: Uint8Array): Promise<number> {
+    const given = this.#content?.subarray(offset, offset + data.length);
+    if (given !== undefined && Buffer.compare(given, data) !== 0)
+      throw new NotSupported('it writes other content than was given');
     const at = wire.fuse_write_in;
     const fields = new Fields(at.bytes).u64(at.fh, fh).u64(at.offset, offset).u32(at.size, data.length);
     const reply = await this.#send(Opcode.WRITE, id, wire.fuse_write_out.bytes, [fields.bytes], data);
@@ -275,7 +314,20 @@ export class Client {
     const at = wire.fuse_read_in;
     const fields = new Fields(at.bytes).u64(at.fh, fh).u64(at.offset, cookie).u32(at.size, size);
     const reply = await this.#call(Opcode.READDIR, id, size, fields.bytes);
-    return listed(reply);
+    const names = this.#names;
+    const entries = listed(reply);
+    if (names === undefined) return entries;
+    return entries.map((entry) => ({ ...entry, name: names.listed(entry.name) }));
+  }
+
+  /** The bytes of the name of a file that is made. */
+  #file(name: string): Uint8Array {
+    return text(this.#names?.file(name) ?? name);
+  }
+
+  /** The bytes of the name of what may be there. */
+  #known(name: string): Uint8Array {
+    return text(this.#names?.known(name) ?? name);
   }
 
   /** Figures of the file system. */
@@ -370,12 +422,32 @@ export class Client {
   #found(reply: Uint8Array, from: number): Found {
     const id = view(reply).getBigUint64(from + wire.fuse_entry_out.nodeid, true);
     if (id === 0n) throw FsError.of('ENOENT');
-    this.#known.set(id, (this.#known.get(id) ?? 0n) + 1n);
+    this.#lookups.set(id, (this.#lookups.get(id) ?? 0n) + 1n);
     return { id, stat: stat(reply, from + wire.fuse_entry_out.attr) };
   }
 
   #call(opcode: number, id: bigint, room: number, ...parts: Uint8Array[]): Promise<Uint8Array> {
     return this.#send(opcode, id, room, parts, NOTHING);
+  }
+
+  async #send(
+    opcode: number,
+    id: bigint,
+    room: number,
+    parts: readonly Uint8Array[],
+    data: Uint8Array,
+  ): Promise<Uint8Array> {
+    const end = this.#end;
+    if (end !== undefined && performance.now() > end.at)
+      throw new ContractFailure('the case', 'an end', `none within ${end.milliseconds / 1000} s`);
+    try {
+      return await this.#exchange(opcode, id, room, parts, data);
+    } catch (error) {
+      if (error instanceof FsError) this.failure = { request: describe(opcode, id, parts), error };
+      throw error;
+    } finally {
+      if (this.#unique % BigInt(2 * REQUESTS_A_TURN) === 0n) await nextTurn();
+    }
   }
 
   /**
@@ -384,7 +456,7 @@ export class Client {
    * @returns the reply's body.
    * @throws FsError for an error reply.
    */
-  async #send(
+  async #exchange(
     opcode: number,
     id: bigint,
     room: number,
@@ -415,4 +487,13 @@ export class Client {
     if (error !== 0) throw FsError.of(-error);
     return reply.subarray(out.bytes);
   }
+}
+
+/** A request for people. Its names are the parts that end with a NUL. */
+function describe(opcode: number, id: bigint, parts: readonly Uint8Array[]): string {
+  const names = parts
+    .filter((part) => part.at(-1) === 0 && part.indexOf(0) === part.length - 1)
+    .map((part) => ` ${JSON.stringify(decodeName(part.subarray(0, -1)))}`);
+  const where = names.length > 0 ? names.join(' to') : id === ROOT ? ' of the root' : ` of node ${id}`;
+  return `${OPERATIONS.get(opcode) ?? opcode}${where}`;
 }

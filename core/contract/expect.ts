@@ -74,6 +74,7 @@ export async function fails(
     result = await operation;
   } catch (error) {
     if (error instanceof FsError && names.includes(error.code)) return;
+    if (error instanceof NotSupported) throw error;
     throw new ContractFailure(what, names.join(' or '), codeOf(error));
   }
   throw new ContractFailure(what, names.join(' or '), result === undefined ? 'success' : show(result));

@@ -14,6 +14,7 @@ export { GETATTR_FH, InitFlag, Opcode } from './wire/abi.js';
 export { Arguments, isName } from './wire/arguments.js';
 export { Counters, LATENCY_BOUNDS_US, LATENCY_BUCKETS } from './session/counters.js';
 export { batchSize, GATHERED_FROM, GATHERED_MOST } from './session/gathering.js';
+export { isReadOnly } from './operations/refused-changes.js';
 export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Validity } from './wire/reply.js';
 export * from './wire/reply-writers.js';

@@ -118,6 +118,8 @@ export class Guest implements AsyncDisposable {
   readonly #options: GuestOptions;
   readonly #ended: Promise<unknown>;
   #lines: AsyncIterator<string> | undefined;
+  /** Resolves when no program runs, or is to run. */
+  #programs: Promise<unknown> = Promise.resolve();
   #console = '';
 
   private constructor(qemu: ChildProcess, ports: Ports, options: GuestOptions) {
@@ -254,11 +256,16 @@ export class Guest implements AsyncDisposable {
   /**
    * Runs a program with its arguments, or a shell script given as a string, both encoded as names
    * are, so that every byte can be told (`decodeName`). Processes that it has
-   * started end with it.
+   * started end with it. The guest has one place for a program: another waits until this one has
+   * ended.
    * @returns its exit code; if a signal has ended it, 128 plus the signal's number.
    * @throws GuestError if the guest ends.
    */
-  async run(command: string | readonly string[], options: RunOptions = {}): Promise<number> {
+  run(command: string | readonly string[], options: RunOptions = {}): Promise<number> {
+    return this.#inTurn(() => this.#run(command, options));
+  }
+
+  async #run(command: string | readonly string[], options: RunOptions): Promise<number> {
     const token = randomBytes(16).toString('hex');
     const output = [
       passUntil(this.#ports.get('stdout'), token, options.stdout ?? drop()),
@@ -294,11 +301,17 @@ export class Guest implements AsyncDisposable {
    * Runs an interactive shell, or another command, on a terminal.
    * @returns its exit code.
    */
-  async shell(
+  shell(
     terminal: { input: ReadStream; output: WriteStream },
     command: string | readonly string[] = 'exec sh -i',
   ): Promise<number> {
-    const { input, output } = terminal;
+    return this.#inTurn(() => this.#shell(terminal, command));
+  }
+
+  async #shell(
+    { input, output }: { input: ReadStream; output: WriteStream },
+    command: string | readonly string[],
+  ): Promise<number> {
     const token = randomBytes(16).toString('hex');
     const port = this.#ports.get('console');
     const term = `export TERM=${quote(process.env['TERM'] ?? 'vt100')}`;
@@ -317,6 +330,12 @@ export class Guest implements AsyncDisposable {
       input.setRawMode(false);
       input.pause();
     }
+  }
+
+  #inTurn<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#programs.then(task);
+    this.#programs = result.catch(() => undefined);
+    return result;
   }
 
   /** Unmounts the shares and switches the guest off. */

@@ -5,6 +5,7 @@ import type { z } from 'zod';
 import { Errno, UsageError, type Backend, type Logger } from '../backend/index.js';
 import {
   Counters,
+  isReadOnly,
   loadMigratingSession,
   recoverRequests,
   restoreSession,
@@ -188,10 +189,21 @@ export class Daemon {
     }
   }
 
-  /** Stops serving a socket that {@link add} has added. @returns whether there was one. */
-  async remove(socket: string): Promise<boolean> {
+  /**
+   * Stops serving a socket that {@link add} has added.
+   * @param inUse whether guests that use it are cut off: whatever they ask for then waits for ever.
+   * @returns whether there was one.
+   * @throws UsageError while a guest uses it, unless `inUse` is set.
+   */
+  async remove(socket: string, { inUse = false }: { readonly inUse?: boolean } = {}): Promise<boolean> {
     const added = this.#added.get(socket);
     if (added === undefined) return false;
+    const { connections } = added.server;
+    if (connections > 0 && !inUse) {
+      throw new UsageError(
+        `${socket}: ${connections === 1 ? 'a guest uses' : `${connections} guests use`} it, and would hang for ever; end the guest first`,
+      );
+    }
     this.#added.delete(socket);
     this.#servers.splice(this.#servers.indexOf(added.server), 1);
     this.#exports.splice(this.#exports.indexOf(added.export), 1);
@@ -199,6 +211,13 @@ export class Daemon {
     await added.export.close();
     this.#log.info({ socket }, 'no longer serving');
     return true;
+  }
+
+  /** Whether what is served on a socket has no way to change anything. */
+  isReadOnly(socket: string): boolean {
+    return [...this.#served.values()].some(
+      (served) => served.socket === socket && isReadOnly(served.export.backend),
+    );
   }
 
   /** What there is to see now. Never rejects: a backend that cannot tell counts as down. */

@@ -1,7 +1,7 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { UsageError } from '../backend/index.js';
-import { Session } from '../fuse/index.js';
+import { isReadOnly, Session } from '../fuse/index.js';
 import { HostMount, MountError } from '../mount/index.js';
 import type { Export } from '../state/index.js';
 import { isAtOrBelow } from '../system/index.js';
@@ -46,7 +46,7 @@ export class MountedExport {
         directory,
         source: `virtiofs-kit:${isBackend(backend) ? 'own' : backend.type}`,
         log,
-        readOnly,
+        readOnly: readOnly || isReadOnly(one.backend),
         ...(allowOther === undefined ? {} : { allowOther }),
         // Here is no ring that waiting requests could fill: the lock table's total is the limit.
         openSession: () => new Session(one, { maxWaiters: Number.POSITIVE_INFINITY, log: limited(log) }),

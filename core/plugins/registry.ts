@@ -10,7 +10,7 @@ import {
   type Logger,
 } from '../backend/index.js';
 import { suggestion } from './suggestion.js';
-import { check } from './option-descriptions.js';
+import { check, describeOptions } from './option-descriptions.js';
 
 interface BuiltIn {
   readonly load: () => Promise<{ readonly default: BackendPlugin }>;
@@ -91,12 +91,12 @@ export class BackendRegistry {
    */
   async load(type: string, folder = process.cwd()): Promise<BackendPlugin> {
     const known = this.#plugins.get(type);
-    if (known !== undefined) return known;
+    if (known !== undefined) return checkOptionNames(type, known);
     const builtIn = Object.hasOwn(BUILT_IN, type) ? BUILT_IN[type] : undefined;
     if (builtIn !== undefined) return (await builtIn.load()).default;
     const module = await this.#import(type, folder);
     const plugin = (module as { default?: unknown }).default;
-    if (isPlugin(plugin)) return plugin;
+    if (isPlugin(plugin)) return checkOptionNames(type, plugin);
     throw new UsageError(`backend ${type}: its default export is no backend plugin; use definePlugin`);
   }
 
@@ -172,6 +172,28 @@ function resolvePackage(name: string, folder: string): string | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Names that mean something else wherever a backend's options are given. */
+const OWN_NAMES: Readonly<Record<string, string>> = {
+  type: 'says in configurations which backend is meant',
+  backend: 'says on command lines which backend is meant',
+  config: 'is a flag that names a configuration file',
+  help: 'is a flag that shows help',
+  version: 'is a flag that shows the version',
+  logLevel: 'is a flag that sets what is logged',
+  logFormat: 'is a flag that sets how it is logged',
+};
+
+/** @throws UsageError for an option that could not be given. */
+function checkOptionNames(type: string, plugin: BackendPlugin): BackendPlugin {
+  for (const { name } of describeOptions(plugin.options)) {
+    if (Object.hasOwn(OWN_NAMES, name))
+      throw new UsageError(
+        `backend ${type}: its option ${name} needs another name: ${name} ${OWN_NAMES[name]}`,
+      );
+  }
+  return plugin;
 }
 
 function isPlugin(value: unknown): value is BackendPlugin {

@@ -50,6 +50,17 @@ for (const accelerator of [undefined, 'uml'] as const)
         assert.equal(stdout, words.map((word) => `[${word}]`).join(''));
       });
 
+      it('runs programs that are asked for at the same time one after the other', async () => {
+        const words = Array.from({ length: 5 }, (_, i) => `program-${i}`);
+        const results = await Promise.all(
+          words.map((word, i) => served.guest.exec(`echo ${word}; echo ${word} >&2; exit ${i}`)),
+        );
+        assert.deepEqual(
+          results,
+          words.map((word, code) => ({ code, stdout: `${word}\n`, stderr: `${word}\n` })),
+        );
+      });
+
       it('tells a missing program and a signal by their exit codes', async () => {
         assert.equal((await served.guest.exec(['no-such-program'])).code, 127);
         assert.equal((await served.guest.exec('kill -TERM $$')).code, 143);

@@ -116,7 +116,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   }));
   const shares: GuestShare[] = exports.map(({ tag = TAG, socket }) => {
     const mountPoint = served.several === true ? join(options.mountPoint, tag) : options.mountPoint;
-    return { tag, socketPath: socket!, mountPoint, readOnly: false };
+    return { tag, socketPath: socket!, mountPoint };
   });
   if (served.socketPath !== undefined) {
     shares.push({ tag: TAG, socketPath: served.socketPath, mountPoint: options.mountPoint, isForeign: true });
@@ -136,7 +136,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
         ...options,
         accelerator,
         programs: options.programs?.split(',').map((name) => name.trim()),
-        shares,
+        shares: shares.map((share) => ({ ...share, readOnly: daemon.isReadOnly(share.socketPath) })),
         rootTag: options.hostTools ? HOST_TAG : undefined,
         console: options.console ? process.stderr : undefined,
         signal: AbortSignal.any([stop, ...late]),

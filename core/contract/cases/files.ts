@@ -104,6 +104,41 @@ export const fileCases: readonly ContractCase[] = [
     },
   },
   {
+    name: 'a file that is made has its content when it is opened again, whole and in pieces',
+    needs: [CREATES, 'write', 'read'],
+    async run(trial) {
+      const { client, directory, content } = trial;
+      await writeFile(trial, 'file', content);
+      const { id, stat } = await client.lookup(directory, 'file');
+      equal(stat.size, content.length, 'size');
+      sameBytes(await contentOf(client, id), content, 'content');
+      const file = await client.open(id);
+      const piece = Math.max(1, Math.ceil(content.length / 7));
+      sameBytes(await readAll(client, file, 0, piece), content, 'content in pieces');
+      await client.closeFile(file);
+    },
+  },
+  {
+    name: 'each file that is made is a node of its own, with a key of its own where there are keys',
+    needs: [CREATES],
+    async run(trial) {
+      const { client, directory } = trial;
+      const ids = new Set<bigint>();
+      const keys = new Map<string, string>();
+      for (const name of ['one', 'two', 'three']) {
+        const { id, file } = await createFile(trial, name);
+        await client.closeFile(file);
+        equal((await client.lookup(directory, name)).id, id, `node of ${name}, looked up`);
+        ids.add(id);
+        const key = trial.keyOf(id);
+        if (key === undefined) continue;
+        equal(keys.get(key), undefined, `another file with the key ${key} of ${name}`);
+        keys.set(key, name);
+      }
+      equal(ids.size, 3, 'nodes of three files');
+    },
+  },
+  {
     name: 'a write beyond the end leaves zeros between',
     needs: [CREATES, 'write', 'read'],
     async run(trial) {

@@ -14,6 +14,9 @@ import { equal, fails, holds, sameBytes, supported } from '../expect.js';
 /** More than what a backend is likely to fetch of a listing at once. */
 const RENAMED_WHILE_LISTED = 300;
 
+/** More than a page of what many services list at once: 1,000. */
+const MANY = 1100;
+
 /** Rules for names and directories. */
 export const nameCases: readonly ContractCase[] = [
   {
@@ -51,6 +54,47 @@ export const nameCases: readonly ContractCase[] = [
       for (const name of names) {
         const { id } = await client.lookup(directory, name);
         sameBytes(await contentOf(client, id), Buffer.from(name), `content of ${JSON.stringify(name)}`);
+      }
+    },
+  },
+  {
+    name: 'a listing of more than a thousand names has each of them',
+    needs: [CREATES, 'readdir'],
+    async run(trial) {
+      const names = Array.from({ length: MANY }, (_, i) => `name-${i}`);
+      for (const name of names) await trial.client.closeFile((await createFile(trial, name)).file);
+      const listed = (await namesIn(trial.client, trial.directory)).filter((name) => names.includes(name));
+      equal(listed.sort(), [...names].sort(), 'names listed');
+    },
+  },
+  {
+    name: 'a name that was looked up is gone when it is removed or renamed',
+    needs: [CREATES, 'unlink'],
+    async run(trial) {
+      const { client, directory, backend } = trial;
+      const make = async (name: string): Promise<void> => {
+        await client.closeFile((await createFile(trial, name)).file);
+        await client.lookup(directory, name);
+        await client.lookup(directory, name);
+      };
+      await make('removed');
+      await client.unlink(directory, 'removed');
+      await fails(client.lookup(directory, 'removed'), 'ENOENT', 'lookup of a name that unlink has removed');
+      if (backend.rename !== undefined) {
+        await make('renamed');
+        await client.rename(directory, 'renamed', directory, 'new');
+        await fails(
+          client.lookup(directory, 'renamed'),
+          'ENOENT',
+          'lookup of a name that rename has removed',
+        );
+        await client.lookup(directory, 'new');
+      }
+      if (backend.mkdir !== undefined && backend.rmdir !== undefined) {
+        await client.mkdir(directory, 'folder');
+        await client.lookup(directory, 'folder');
+        await client.rmdir(directory, 'folder');
+        await fails(client.lookup(directory, 'folder'), 'ENOENT', 'lookup of a name that rmdir has removed');
       }
     },
   },
@@ -310,6 +354,7 @@ export const nameCases: readonly ContractCase[] = [
         c: 'ä😀 \n',
         d: 'x'.repeat(4095),
         e: '.',
+        f: './with//slashes/',
       })) {
         const { id, stat } = await client.symlink(directory, name, target);
         equal(stat.mode & FileType.MASK, FileType.SYMLINK, 'type');

@@ -148,6 +148,21 @@ export const treeCases: readonly ContractCase[] = [
     },
   },
   {
+    name: 'files that have one link each are different nodes with different inode numbers',
+    needs: ['readdir'],
+    async run(trial) {
+      const seen = new Map<bigint, string>();
+      const inos = new Map<string, string>();
+      for (const { id, path, stat } of await files(trial)) {
+        if (stat.nlink !== 1) continue;
+        equal(seen.get(id), undefined, `another path of the node of ${path}`);
+        seen.set(id, path);
+        equal(inos.get(String(stat.ino)), undefined, `another path with the inode number of ${path}`);
+        inos.set(String(stat.ino), path);
+      }
+    },
+  },
+  {
     name: 'no directory lists a name twice, and each lists the same again',
     needs: ['readdir'],
     async run(trial) {

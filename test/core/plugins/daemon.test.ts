@@ -50,3 +50,20 @@ test('locks are as they were asked for', async (t) => {
   const same = [{ backend: 'common' }, { backend: 'common', locks: 'shared' as const }];
   assert.deepEqual(await locksOf(t, same), ['shared', 'shared']);
 });
+
+test('a socket is not taken from under a guest, unless that is asked for', async (t) => {
+  const folder = temporaryFolder(t);
+  const log = createLogger({ level: 'silent', format: 'json' });
+  const registry = new BackendRegistry();
+  const daemon = await Daemon.start({ exports: [], log, registry });
+  t.after(() => daemon.close());
+  const socket = join(folder, 'added');
+  await daemon.add('added', socket, await registry.create({ type: 'memfs' }, { log }));
+  const guest = await FrontEnd.connect(socket);
+  t.after(() => guest.close());
+  await assert.rejects(daemon.remove(socket), /added: a guest uses it, and would hang for ever/);
+  await new FuseClient(fuseTransport(guest)).init();
+  assert.equal(await daemon.remove(socket, { inUse: true }), true);
+  await guest.ended;
+  assert.equal(await daemon.remove(socket), false);
+});

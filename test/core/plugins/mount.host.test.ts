@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { it } from 'node:test';
+import { type Backend, FileType } from '../../../core/backend/index.js';
 import { BackendRegistry, MountedExport } from '../../../core/plugins/index.js';
 import { keepingLog, shell, temporaryDirectory } from '../../support/host-mount.js';
 
@@ -20,5 +22,26 @@ it('on a host mount more processes may wait for one lock than a queue of a guest
     assert.deepEqual(lines.slice(1), Array(150).fill('granted'));
   } finally {
     await mounted.close();
+  }
+});
+
+it('a backend that has no way to change anything is mounted read-only, and shown so', async () => {
+  const root = { mode: FileType.DIRECTORY | 0o555 };
+  const backend: Backend = { mount: () => root, lookup: () => undefined, getattr: () => root };
+  for (const [source, shown] of [
+    [backend, 'ro'],
+    [{ type: 'memfs' }, 'rw'],
+  ] as const) {
+    await using host = await temporaryDirectory();
+    const options = { directory: host.path, backend: source, registry: new BackendRegistry() };
+    const mounted = await MountedExport.open({ ...options, log: keepingLog() });
+    try {
+      const line = readFileSync('/proc/mounts', 'utf8')
+        .split('\n')
+        .find((one) => one.includes(` ${mounted.directory} `));
+      assert.match(line ?? '', new RegExp(` fuse[^ ]* ${shown},`));
+    } finally {
+      await mounted.close();
+    }
   }
 });

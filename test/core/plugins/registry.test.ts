@@ -3,7 +3,8 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { UsageError } from '../../../core/backend/index.js';
+import { z } from 'zod';
+import { definePlugin, UsageError } from '../../../core/backend/index.js';
 import { BackendRegistry, createLogger } from '../../../core/plugins/index.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-registry-'));
@@ -91,4 +92,21 @@ test('wrong options are refused by the backend that they are for', async () => {
     registry.create({ type: 'memfs', sise: '1g' }, { log }),
     refused(/^backend memfs: sise: no such option; did you mean size\?$/),
   );
+});
+
+test('options whose names mean something else are refused when the plugin is loaded', async () => {
+  for (const name of ['type', 'backend', 'config', 'logLevel']) {
+    const own = new BackendRegistry();
+    own.register(
+      definePlugin({
+        name: 'own',
+        description: 'has an option that it cannot have',
+        options: z.strictObject({ [name]: z.string().optional() }),
+        create: () => assert.fail('it is not made'),
+      }),
+    );
+    const message = refused(new RegExp(`^backend own: its option ${name} needs another name: ${name} `));
+    await assert.rejects(own.load('own'), message);
+    await assert.rejects(own.create({ type: 'own' }, { log }), message);
+  }
 });
