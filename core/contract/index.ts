@@ -5,8 +5,8 @@
  *
  * - `cases/`: the rules, by subject. `case.ts`: what a case is given. `expect.ts`: what it asserts
  *   with.
- * - `check.ts`: runs the cases, and tells what is wrong. `name-pattern.ts`: for backends that refuse
- *   names.
+ * - `check.ts`: runs the cases, and tells what is wrong.
+ * - `name-pattern.ts`: for backends that refuse names.
  * - `client.ts`, `replies.ts`: sends FUSE requests as a guest's kernel does, and reads the
  *   replies.
  * - `local-transport.ts`: carries them within this process.

@@ -53,9 +53,13 @@ async function runInSandbox(base: MemfsVolume, script: string, limits: Limits): 
   let code: number | undefined;
   try {
     const shares = [{ tag: 'work', socketPath, mountPoint: '/work', readOnly: false }];
-    await using guest = await Guest.boot({ shares, signal: late });
-    code = await guest.run(['sh', '-c', script], { stdout: collect(), stderr: collect() });
-    await guest.shutdown();
+    const guest = await Guest.boot({ shares, signal: late });
+    try {
+      code = await guest.run(['sh', '-c', script], { stdout: collect(), stderr: collect() });
+      await guest.shutdown();
+    } finally {
+      guest.kill();
+    }
   } catch (error) {
     if (!late.aborted) throw error;
   } finally {

@@ -60,15 +60,15 @@ test('a JSON document mounts in a guest as a tree that can be read and not chang
 
 test("the README's backend greets a guest, and keeps to the contract", async () => {
   const root = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json')));
-  const source = /^\/\/ hello\.js\n[^]*?(?=^```)/m.exec(readFileSync(join(root, 'README.md'), 'utf8'))?.[0];
+  const source = /^\/\/ hello\.mjs\n[^]*?(?=^```)/m.exec(readFileSync(join(root, 'README.md'), 'utf8'))?.[0];
   assert.ok(source !== undefined);
   // Below the package's folder, so that it finds the package by name.
   const cache = join(root, '.cache');
   mkdirSync(cache, { recursive: true });
   const home = mkdtempSync(join(cache, 'readme-'));
   try {
-    writeFileSync(join(home, 'hello.js'), source);
-    const backend = ['--backend', join(home, 'hello.js'), '--who', 'you'];
+    writeFileSync(join(home, 'hello.mjs'), source);
+    const backend = ['--backend', join(home, 'hello.mjs'), '--who', 'you'];
     const { stdout, stderr, code } = await run('guest', ...backend, '--', 'cat', '/mnt/greeting');
     assert.deepEqual([stdout, stderr, code], ['hello, you\n', '', 0]);
     const checked = await run('check-backend', ...backend);

@@ -1,9 +1,76 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { statSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
-import { test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
 import { documents, prose, root } from '../support/documents.js';
+
+/** Runs a program. @throws AssertionError with what it said if it fails. */
+function run(folder: string, program: string, ...args: string[]): string {
+  const { status, stdout, stderr } = spawnSync(program, args, { cwd: folder, encoding: 'utf8' });
+  assert.equal(status, 0, `${program} ${args.join(' ')}: ${stdout}${stderr}`);
+  return stdout;
+}
+
+/** A project as `npm init -y` makes it, with the packed package in it and what that needs. */
+function makeProject(folder: string): void {
+  run(folder, 'npm', 'init', '-y');
+  const modules = join(folder, 'node_modules');
+  mkdirSync(modules);
+  for (const name of readdirSync(join(root, 'node_modules')))
+    symlinkSync(join(root, 'node_modules', name), join(modules, name));
+  const file = run(root, 'npm', 'pack', '--ignore-scripts', '--silent', '--pack-destination', folder).trim();
+  mkdirSync(join(modules, 'virtiofs-kit'));
+  run(folder, 'tar', 'xzf', file, '-C', join(modules, 'virtiofs-kit'), '--strip-components=1');
+}
+
+describe('in a project that has the packed package', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-package-'));
+  before(() => makeProject(folder));
+  after(() => rmSync(folder, { recursive: true }));
+  test("the README's backend is loaded and keeps the contract", () => {
+    const source = /^\/\/ hello\.mjs\n[^]*?(?=^```)/m.exec(
+      readFileSync(join(root, 'README.md'), 'utf8'),
+    )?.[0];
+    writeFileSync(join(folder, 'hello.mjs'), source!);
+    const program = join(folder, 'node_modules/virtiofs-kit/dist/core/cli/main.js');
+    const said = run(folder, process.execPath, program, 'check-backend', '--backend', './hello.mjs');
+    assert.match(said, /^\d+ passed, 0 failed/m);
+  });
+
+  test("the sandbox is compiled with the compiler's own defaults, for this Node", () => {
+    const examples = join(folder, 'node_modules/virtiofs-kit/examples');
+    writeFileSync(join(folder, 'sandbox.mts'), readFileSync(join(examples, 'sandbox/sandbox.ts'), 'utf8'));
+    const tsc = join(root, 'node_modules/typescript/bin/tsc');
+    run(folder, process.execPath, tsc, '--init', '--types', 'node');
+    run(folder, process.execPath, tsc, '-p', '.');
+    run(folder, process.execPath, '--check', 'sandbox.mjs');
+  });
+
+  test('source maps bring the sources along, or these are there', () => {
+    const packed = join(folder, 'node_modules/virtiofs-kit');
+    for (const entry of readdirSync(join(packed, 'dist'), { recursive: true, encoding: 'utf8' })) {
+      if (!entry.endsWith('.map')) continue;
+      const file = join(packed, 'dist', entry);
+      const map = JSON.parse(readFileSync(file, 'utf8')) as { sources: string[]; sourcesContent?: string[] };
+      for (const [index, source] of map.sources.entries()) {
+        const isThere = existsSync(join(dirname(file), source));
+        assert.ok(isThere || map.sourcesContent?.[index] !== undefined, `${entry}: ${source}`);
+      }
+    }
+  });
+});
 
 test('what a document of the package links to is in the package', () => {
   const { stdout } = spawnSync('npm', ['pack', '--dry-run', '--json', '--ignore-scripts'], {
