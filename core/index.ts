@@ -3,7 +3,8 @@
  *
  * - To write a backend: `Backend`, `definePlugin`, `FsError` and the rest of the contract
  *   (`core/backend`).
- * - To test it against the contract: {@link checkBackend}.
+ * - To test it against the contract: {@link checkBackend}, and `virtiofs-kit/contract` for test
+ *   runners.
  * - To serve from one's own program: {@link serve}, `Daemon` with `BackendRegistry`, or
  *   `MountedExport` on this host.
  * - To try an export in a throw-away Linux guest: `Guest`.

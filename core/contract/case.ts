@@ -19,6 +19,8 @@ export interface Trial {
   readonly directory: bigint;
   /** The key of a known node, as text that is the same for the same key. */
   keyOf(id: bigint): string | undefined;
+  /** Chooses random sequences. */
+  readonly seed: number;
   /** Content that the backend takes for a file. */
   readonly content: Uint8Array;
   /**

@@ -43,6 +43,8 @@ export interface CheckOptions {
    * write another are skipped then.
    */
   readonly content?: Uint8Array;
+  /** Chooses the random sequences of operations: the same ones for the same number. Default: 1. */
+  readonly seed?: number;
   /** Chooses cases that may fail, by name. One that passes all the same is reported as failed. */
   readonly except?: (name: string) => boolean;
   /** Called after each case. */
@@ -267,7 +269,8 @@ class Bench {
     };
     const { backend } = this.#export;
     const content = this.#options.content ?? noise(CONTENT_BYTES);
-    return { client, backend, directory, content, keyOf: (id) => this.#keyOf(id), restart };
+    const { seed = 1 } = this.#options;
+    return { client, backend, directory, seed, content, keyOf: (id) => this.#keyOf(id), restart };
   }
 
   #keyOf(id: bigint): string | undefined {

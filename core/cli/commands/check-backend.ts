@@ -59,6 +59,7 @@ const OPTIONS: readonly {
     value: 'SECONDS',
     text: 'most time for each rule, and for what comes after it; default 60',
   },
+  { name: 'seed', value: 'NUMBER', text: 'chooses the random sequences of operations; default 1' },
   { name: 'list', text: 'list the rules, and the methods that each needs' },
   { name: 'verbose', text: 'show the rules that hold, too' },
 ];
@@ -111,15 +112,21 @@ const aimSchema = z.strictObject({
   content: z.string().optional(),
   except: z.array(z.string().min(1)).default([]),
   timeout: z.coerce.number().positive().max(86_400).default(60),
+  seed: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(2 ** 31)
+    .default(1),
 });
 
-type Aim = Pick<CheckOptions, 'directory' | 'namePattern' | 'content' | 'except' | 'timeoutMs'>;
+type Aim = Pick<CheckOptions, 'directory' | 'namePattern' | 'content' | 'except' | 'timeoutMs' | 'seed'>;
 
 /** What the options say of how the backend is to be tested. */
 function aimOf(given: Values, flag: (name: string) => string): Aim {
   const wanted = Object.keys(aimSchema.shape).map((name) => [name, given[name]]);
   const aim = check(aimSchema, Object.fromEntries(wanted), '', ([name]) => flag(String(name)));
-  const { directory, 'name-pattern': namePattern, content, except, timeout } = aim;
+  const { directory, 'name-pattern': namePattern, content, except, timeout, seed } = aim;
   for (const words of except) {
     if (!cases.some(({ name }) => name.includes(words)))
       throw new UsageError(`${flag('except')} ${words}: no rule has these words; --list shows them`);
@@ -130,6 +137,7 @@ function aimOf(given: Values, flag: (name: string) => string): Aim {
     ...(content === undefined ? {} : { content: readContent(content, flag('content')) }),
     except: (name) => except.some((words) => name.includes(words)),
     timeoutMs: timeout * 1000,
+    seed,
   };
 }
 
