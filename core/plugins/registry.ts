@@ -187,6 +187,8 @@ const OWN_NAMES: Readonly<Record<string, string>> = {
 
 /** @throws UsageError for an option that could not be given. */
 function checkOptionNames(type: string, plugin: BackendPlugin): BackendPlugin {
+  // A schema that is not zod's does not tell its options.
+  if (!('_zod' in plugin.options)) return plugin;
   for (const { name } of describeOptions(plugin.options)) {
     if (Object.hasOwn(OWN_NAMES, name))
       throw new UsageError(
