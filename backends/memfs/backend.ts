@@ -82,7 +82,6 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   readonly #keys: Keys = { generation: randomInt(1, MAX_GENERATION) };
   /** Keeps the volume where the process is killed. A fork's content is not its own. */
   readonly #contents: VolumeContents | undefined;
-  #byNumber: Map<number, Inode> | undefined;
   readonly #entry: { node: Inode; attributes: Attributes; file: OpenFile };
 
   constructor(tree: Tree) {
@@ -135,7 +134,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
       this.#keys.generation = generation;
       this.#tree.lastIno = lastIno;
     };
-    this.#byNumber = undefined;
+    this.#tree.byNumber = undefined;
     if (this.#contents === undefined) replace();
     else this.#contents.replace(replace);
   }
@@ -154,15 +153,17 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   }
 
   #numbered(ino: number): Inode | undefined {
-    if (this.#byNumber === undefined) {
-      const all = Array.from(allInodes(this.#tree), (inode) => [inode.ino, inode] as const);
-      this.#byNumber = new Map(all);
+    const tree = this.#tree;
+    let inodes = tree.byNumber;
+    if (inodes === undefined) {
+      inodes = new Map(Array.from(allInodes(tree), (inode) => [inode.ino, inode] as const));
+      tree.byNumber = inodes;
       // Keys are resolved together, after a restart. Other guests have turns meanwhile.
       setTimeout(() => {
-        this.#byNumber = undefined;
+        if (tree.byNumber === inodes) tree.byNumber = undefined;
       }, RESOLVING_MS).unref();
     }
-    return this.#byNumber.get(ino);
+    return inodes.get(ino);
   }
 
   forget(node: Inode): void {

@@ -26,6 +26,9 @@ interface Trace {
   readonly keys: Nameless | undefined;
 }
 
+/** Traces by identity, which is a node's key. */
+type Traces = ReadonlyMap<NodeKey, string>;
+
 /** Whether a layer's nodes can be found by their keys alone after the process was killed. */
 function isRecoverable(layer: Backend): boolean {
   const accelerator = acceleratorOf(layer);
@@ -43,7 +46,7 @@ export function recovery(
   'recover' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace' | 'contents'
 > {
   if (!layers.every(isRecoverable)) return {};
-  const traces = new Map<string, Trace>();
+  let traces: Traces = new Map();
   return {
     recover: (key: NodeKey) => run(recover(union(), traces, String(key))),
     trace: (node) => JSON.stringify(traceOf(union(), node)),
@@ -51,7 +54,7 @@ export function recovery(
       union().changed = changed;
     },
     retrace(given) {
-      for (const [key, trace] of given) traces.set(String(key), JSON.parse(trace) as Trace);
+      traces = given;
     },
     descriptor(node) {
       const { layer, node: inLayer } = topOf(union(), node);
@@ -103,7 +106,7 @@ function traceOf(union: Union, node: OverlayNode): Trace {
 }
 
 /** Finds a node, and references it. @throws ESTALE if it is gone. */
-function* recover(union: Union, traces: ReadonlyMap<string, Trace>, identity: string): Steps<OverlayNode> {
+function* recover(union: Union, traces: Traces, identity: string): Steps<OverlayNode> {
   const node = yield* find(union, traces, identity, new Set());
   union.reference(node);
   union.unpin(node);
@@ -116,7 +119,7 @@ function* recover(union: Union, traces: ReadonlyMap<string, Trace>, identity: st
  */
 function* find(
   union: Union,
-  traces: ReadonlyMap<string, Trace>,
+  traces: Traces,
   identity: string,
   above: ReadonlySet<string>,
 ): Steps<OverlayNode> {
@@ -125,8 +128,9 @@ function* find(
     union.pin(known);
     return known;
   }
-  const trace = traces.get(identity);
-  if (trace === undefined || above.has(identity)) throw FsError.of('ESTALE');
+  const told = traces.get(identity);
+  if (told === undefined || above.has(identity)) throw FsError.of('ESTALE');
+  const trace = JSON.parse(told) as Trace;
   let isHidden = false;
   for (const [parentIdentity, name] of trace.places) {
     let parent: OverlayNode;

@@ -234,10 +234,10 @@ export interface Accelerator<N extends object = object, F = unknown> {
    */
   held?(file: F): number;
   /**
-   * Finds a node by a key that this very backend gave out in a process that was killed, on the same
-   * host. Unlike `resolve` it need not prove that the guest may have the node, and has nothing of
-   * what `save` would have told. Without it, and where the backend has a `save`, guests do not
-   * survive that.
+   * Finds a node by a key that this very backend gave out, in this process or one that was killed,
+   * on the same host. Unlike `resolve` it need not prove that the guest may have the node, and has
+   * nothing of what `save` would have told. Without it, and where the backend has a `save`, guests
+   * do not survive that.
    * @throws ESTALE if the file is gone.
    */
   recover?(key: NodeKey): Awaitable<N>;
@@ -251,7 +251,10 @@ export interface Accelerator<N extends object = object, F = unknown> {
    * former one would lead nowhere. Replaces an earlier `changed`. Required beside `trace`.
    */
   watchTraces?(changed: (node: N) => void): void;
-  /** Takes the traces of the process that was killed, before {@link recover}. */
+  /**
+   * Takes traces by key, before {@link recover}, in the place of those before: of the process that
+   * was killed, or of nodes that were forgotten. The map may change later.
+   */
   retrace?(traces: ReadonlyMap<NodeKey, string>): void;
   /**
    * A descriptor of a node's file, which stays the backend's, and may be closed by the next call. A

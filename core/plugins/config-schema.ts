@@ -41,6 +41,15 @@ export const limitsSchema = z.strictObject({
     .max(2 ** 30)
     .optional()
     .describe('open files and directories of one guest; beyond, ENFILE'),
+  remembered: z
+    .number()
+    .int()
+    .min(0)
+    .max(1_000_000)
+    .optional()
+    .describe(
+      'forgotten nodes that are still found by file handles (open_by_handle_at, NFS), up to 1.5 KiB of memory each; default: 0',
+    ),
 });
 
 /** An export: one socket with one tag. */

@@ -20,6 +20,12 @@ export interface ExportLimits {
   readonly nodes: number;
   /** Open files and directories of one guest; beyond it ENFILE. At most 2^30. */
   readonly handles: number;
+  /**
+   * Nodes that all guests have forgotten and that are still found by their file handles
+   * (open_by_handle_at(2), NFS). Each takes up to 1.5 KiB of memory. 0: none, and guests are not
+   * told that they may come back with handles (EXPORT_SUPPORT).
+   */
+  readonly remembered: number;
   /** Locks and waiting lock requests; beyond it ENOLCK. */
   readonly locks: Partial<LockLimits>;
   /** Bytes of memory for the directory listings that all guests have open; beyond it ENOMEM. */
@@ -34,6 +40,7 @@ const LOCK_BYTES = 256;
 export const defaultExportLimits: ExportLimits = {
   nodes: Math.min(4_194_304, Math.floor(heapLimit / 3 / NODE_BYTES)),
   handles: 1_048_576,
+  remembered: 0,
   locks: { totalLocks: Math.min(1_048_576, Math.floor(heapLimit / 16 / LOCK_BYTES)) },
   listings: Math.min(1 << 30, Math.floor(memoryLimit() / 8)),
 };
@@ -98,7 +105,13 @@ export class Export {
     this.cache = { ...defaultCachePolicy, ...backend.cache, ...options.cache };
     this.limits = { ...defaultExportLimits, ...options.limits };
     this.localLocks = options.localLocks === true;
-    const nodes = new NodeTable(backend, root, this.limits.nodes, this.accelerator.slots);
+    const nodes = new NodeTable(
+      backend,
+      root,
+      this.limits.nodes,
+      this.accelerator.slots,
+      this.limits.remembered,
+    );
     this.nodes = nodes;
     this.listings = new ListingBudget(this.limits.listings);
     this.locks = new LockTable<Slot>({
@@ -156,6 +169,12 @@ export class Export {
     if (backend.key === undefined || backend.resolve === undefined) return false;
     if (accelerator.contents !== undefined && !this.#hasLastingContents) return false;
     return backend.save === undefined || accelerator.recover !== undefined;
+  }
+
+  /** Whether guests may come back with file handles of nodes that they have forgotten. */
+  get findsByHandle(): boolean {
+    const { backend, limits } = this;
+    return limits.remembered > 0 && backend.key !== undefined && backend.resolve !== undefined;
   }
 
   /** A number for a new session. No two sessions of the export get the same. */

@@ -9,6 +9,7 @@
  *   by, and the types of these numbers.
  * - `lookup-counts.ts`, `handle-table.ts`: a guest's lookups, and its open files and directories.
  * - `directory-stream.ts`: a listing, which stays the same while a guest reads it.
+ * - `remembered-nodes.ts`: nodes that guests have forgotten, and that are found by file handles.
  * - `keep-cache.ts`: whether a guest may keep a file's cached data when it opens the file again.
  * - `budgets.ts`: what all guests of the process share: heap for handles, descriptors.
  * - `journal/`: all of that in memory that outlives this process.
@@ -26,6 +27,7 @@ export * from './journal/index.js';
 export * from './locks/index.js';
 export * from './lookup-counts.js';
 export * from './node-table.js';
+export type { RememberedNode } from './remembered-nodes.js';
 export type { SavedHandle, SavedSession } from './saved-form.js';
 export * from './saved-export.js';
 export * from './migration.js';

@@ -5,7 +5,14 @@ import type { Export } from './export.js';
 import type { Slot } from './ids.js';
 import { saveLocks } from './locks/index.js';
 import { NO_SLOT, ROOT_SLOT } from './node-table.js';
-import { enterNode, restoreKey, savedNodes, type SaveSession } from './saved-export.js';
+import {
+  enterNode,
+  restoreKey,
+  restoreRemembered,
+  savedNodes,
+  saveRemembered,
+  type SaveSession,
+} from './saved-export.js';
 import { decodeSaved, encodeSaved, type SavedExport, type SavedSession } from './saved-form.js';
 
 /**
@@ -29,7 +36,8 @@ export async function saveMigrating(shared: Export, session: number, save: SaveS
       ? await backend.save?.()
       : await migration.depart(slots.map((slot) => nodes.node(slot)));
   const plain = { nodes: saved, sessions: [one], locks: { locks: [...locks], waiters: [...waiters] } };
-  return encodeSaved(plain, state ?? new Uint8Array(0));
+  const remembered = mayRemember(shared) ? saveRemembered(shared) : {};
+  return encodeSaved({ ...plain, ...remembered }, state ?? new Uint8Array(0));
 }
 
 /** A guest's nodes, found in an export that is served already. */
@@ -59,6 +67,7 @@ export async function findMigrated(shared: Export, bytes: Uint8Array, isAlone: b
   if ([...saved.locks.locks, ...saved.locks.waiters].some((lock) => lock.session !== session.id))
     throw new RangeError("a lock in the state is not the guest's");
   const find = await finder(shared, backendState, isAlone);
+  if (mayRemember(shared)) restoreRemembered(shared, saved);
   const { nodes } = shared;
   const used = new Set(session.handles.map(({ node }) => node));
   const slots: Slot[] = [];
@@ -115,6 +124,15 @@ async function finder(
     await backend.restore(state);
   }
   return (key) => backend.resolve!(key);
+}
+
+/**
+ * Whether forgotten nodes are found by keys that come from another host. They must be of what goes
+ * along: `recover` believes any key of a file system.
+ */
+function mayRemember(shared: Export): boolean {
+  const { recover, contents, trace } = shared.accelerator;
+  return movesAsWhole(shared) && (recover === undefined || contents !== undefined) && trace === undefined;
 }
 
 /** Whether a guest takes what the backend has along, so that no other guest may use it. */

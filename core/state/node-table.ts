@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { engineSlot } from '../backend/accelerator.js';
+import { acceleratorOf, engineSlot, type Accelerator } from '../backend/accelerator.js';
 import type { Backend, NodeKey } from '../backend/index.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
+import { RememberedNodes } from './remembered-nodes.js';
 import { Counter, GENERATION, HIGH, LOW, ROOT_ID, identify, nextIdentity } from './identity.js';
 
 /** The slot of the root directory. */
@@ -67,15 +68,23 @@ export class NodeTable {
   readonly #active = [0, 0];
   readonly #limbo: [Slot[], Slot[]] = [[], []];
   #period = 1;
+  /** Nodes that are forgotten, and found again by their ids. */
+  readonly remembered: RememberedNodes;
+  readonly #remembers: boolean;
+  readonly #accelerator: Accelerator | undefined;
   /** For a backend with keys. */
   observer: NodeObserver | undefined = undefined;
 
   /**
    * @param limit how many nodes may be known at a time, the root included.
    * @param isSlotted whether every node has a place for its slot.
+   * @param remembered how many forgotten nodes are remembered, of a backend with keys.
    */
-  constructor(backend: Backend, root: object, limit: number, isSlotted = false) {
+  constructor(backend: Backend, root: object, limit: number, isSlotted = false, remembered = 0) {
     this.#backend = backend;
+    this.remembered = new RememberedNodes(remembered);
+    this.#remembers = remembered > 0 && backend.key !== undefined;
+    this.#accelerator = acceleratorOf(backend);
     this.#limit = limit;
     this.#identity[LOW] = ROOT_ID;
     this.#slots = isSlotted ? undefined : new Map();
@@ -253,6 +262,7 @@ export class NodeTable {
 
   #forget(slot: Slot): void {
     const node = this.#nodes[slot]!;
+    if (this.#remembers) this.#remember(slot, node);
     this.observer?.forgotten(slot);
     this.#unlink(slot);
     if (this.#slots === undefined) (node as Slotted)[engineSlot] = NO_SLOT;
@@ -262,6 +272,19 @@ export class NodeTable {
     this.#idLow[slot] = this.#freeSlot;
     this.#freeSlot = slot;
     this.#backend.forget?.(node);
+  }
+
+  #remember(slot: Slot, node: object): void {
+    let key: NodeKey;
+    try {
+      key = this.#backend.key!(node);
+    } catch {
+      // The file is gone.
+      return;
+    }
+    const [low, high, generation] = [this.idLow(slot), this.idHigh(slot), this.generation(slot)];
+    const trace = this.#accelerator?.trace?.(node);
+    this.remembered.add({ low, high, generation, key, trace });
   }
 
   /** Adds a node with the id and generation in `#identity`. */

@@ -9,6 +9,7 @@ import {
   encodeSaved,
   type SavedExport,
   type SavedNode,
+  type SavedRemembered,
   type SavedSession,
 } from './saved-form.js';
 
@@ -39,10 +40,33 @@ export async function saveExport(shared: Export, sessions: readonly SaveSession[
   const savedSessions = sessions.map((save) => save(node));
   const { locks, waiters } = saveLocks(shared.locks, node);
   const state = (await shared.backend.save?.()) ?? new Uint8Array(0);
-  return encodeSaved(
-    { nodes: saved, sessions: savedSessions, locks: { locks: [...locks], waiters: [...waiters] } },
-    state,
-  );
+  const plain = {
+    nodes: saved,
+    sessions: savedSessions,
+    locks: { locks: [...locks], waiters: [...waiters] },
+  };
+  return encodeSaved({ ...plain, ...saveRemembered(shared) }, state);
+}
+
+/** The nodes that guests have forgotten and that are found by their file handles. */
+export function saveRemembered({ nodes }: Export): { remembered?: SavedRemembered[] } {
+  const remembered = Array.from(nodes.remembered.all, ({ low, high, generation, key, trace }) => ({
+    key: saveKey(key),
+    low: low >>> 0,
+    high: high >>> 0,
+    generation: generation >>> 0,
+    ...(trace === undefined ? {} : { trace }),
+  }));
+  return remembered.length === 0 ? {} : { remembered };
+}
+
+/** Takes what {@link saveRemembered} gave, as far as this export remembers nodes. */
+export function restoreRemembered({ nodes }: Export, { remembered = [] }: SavedExport): void {
+  for (const { low, high, generation, key, trace } of remembered) {
+    const id = { low: (low | 0) as NodeIdLow, high: (high | 0) as NodeIdHigh };
+    const rest = { generation: (generation | 0) as NodeGeneration, key: restoreKey(key), trace };
+    nodes.remembered.add({ ...id, ...rest });
+  }
 }
 
 /** The nodes of a saved form, the root first. Those that `node` is asked for are added. */
@@ -125,6 +149,7 @@ export async function restoreExport(
         return node;
       }
     };
+    restoreRemembered(shared, saved);
     return await restoreInto(shared, saved, held, find, removed);
   } catch (error) {
     await shared.close();

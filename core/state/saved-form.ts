@@ -13,8 +13,9 @@ import { z } from 'zod';
  * - 1: the first.
  * - 2: `held` of a handle.
  * - 3: `lost` of a handle.
+ * - 4: `remembered`.
  */
-export const SAVED_VERSION = 3;
+export const SAVED_VERSION = 4;
 
 /** The oldest version that is read. */
 export const OLDEST_VERSION = 1;
@@ -85,6 +86,11 @@ const savedSession = z.object({
   handleGeneration: word,
 });
 
+const rememberedNode = savedNode.extend({
+  /** What the backend needs to know beside the key (`Accelerator.trace`). */
+  trace: z.string().optional(),
+});
+
 const savedExport = z.object({
   /** All nodes to which a guest, a handle or a lock refers. The root is first. */
   nodes: z.array(savedNode),
@@ -94,8 +100,11 @@ const savedExport = z.object({
     /** Parked lock requests. */
     waiters: z.array(savedLock.extend({ unique: wide })),
   }),
+  /** Nodes that guests have forgotten and that are found by their file handles. */
+  remembered: z.array(rememberedNode).optional(),
 });
 
+export type SavedRemembered = z.infer<typeof rememberedNode>;
 export type SavedNode = z.infer<typeof savedNode>;
 export type SavedHandle = z.infer<typeof savedHandle>;
 export type SavedSession = z.infer<typeof savedSession>;

@@ -50,6 +50,10 @@ fail() { echo "FAILED $*"; poweroff -f; }
 if [ -n "$memfs" ]; then exec 3<> removed; echo before >&3; rm removed; fi
 exec 9> lock
 flock -x 9
+exec 8> waited
+flock -x 8
+(exec 8>&- 9>&- 7> waited; flock -x 7 || echo "FAILED wait $?"; : > got) &
+waiter=$!
 mkdir many
 i=0; while [ $i -lt 200 ]; do : > many/$i; i=$((i+1)); done
 (read -r line </dev/ttyS0; : > /tmp/stop) &
@@ -68,6 +72,10 @@ if [ -n "$memfs" ]; then
   echo after >&3 || fail removed
   [ "$(cat /proc/$$/fd/3 | tr '\\n' ' ')" = 'before after ' ] || fail content
 fi
+[ -e got ] && fail waiter
+flock -u 8
+wait $waiter
+[ -e got ] || fail waiting
 exec 9>&-
 flock -n -x lock true || fail unlock
 echo DONE

@@ -65,6 +65,8 @@ export class Tree {
   readonly orphans = new Set<Inode>();
   /** Its snapshots and its origin. */
   readonly history: History;
+  /** Inodes by their numbers, while they are looked for so. Has removed ones, too. */
+  byNumber: Map<number, Inode> | undefined;
   /** The last inode number assigned. Numbers are never reused. */
   lastIno: number;
   /** Keeps every change in memory that outlives the process, where that is wanted. */
@@ -276,6 +278,7 @@ export class Tree {
     inode.uid = uid;
     inode.gid = gid;
     this.recorder?.made(inode);
+    this.byNumber?.set(inode.ino, inode);
     return inode;
   }
 

@@ -48,8 +48,7 @@ export const init: Operation<Offer | undefined> = {
     out.u32(BODY + fuse_init_out.minor, KERNEL_MINOR_VERSION);
     // After a newer major version than ours the guest sends another INIT.
     if (offer === undefined) return fuse_init_out.bytes;
-    const { backend, export: one } = session;
-    const settled = negotiate(offer, backend, one.cache, one.localLocks);
+    const settled = negotiate(offer, session.export);
     session.negotiated = settled;
     session.journal?.describe();
     out.u32(BODY + fuse_init_out.minor, settled.minor);

@@ -1,6 +1,7 @@
 import { Errno, type Entry } from '../../backend/index.js';
 import { NO_SLOT, type NodeIdHigh, type NodeIdLow } from '../../state/index.js';
 import { enter } from './entry.js';
+import { lookUpDots } from './lookup-by-id.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import { putMissing } from '../wire/reply-writers.js';
@@ -29,8 +30,10 @@ export const lookup: Operation<Entry<object> | undefined> = {
   reply: fuse_entry_out.bytes,
   startsDuringBatch: true,
   start(session, request) {
-    const slot = session.node();
     session.in.seek(0);
+    const dots = lookUpDots(session, request);
+    if (dots !== undefined) return dots;
+    const slot = session.node();
     const name = session.in.name();
     session.in.finish();
     const { backend, accelerator } = session;

@@ -77,7 +77,7 @@ export async function loadMigratingSession(
 /** @throws RangeError if the guest uses something that this export does not offer. */
 function checkAgreed(shared: Export, agreed: Negotiated | undefined): void {
   if (agreed === undefined) return;
-  const here = negotiate(agreed, shared.backend, shared.cache, shared.localLocks);
+  const here = negotiate(agreed, shared);
   const flags = (agreed.flags & ~here.flags) >>> 0;
   const flags2 = (agreed.flags2 & ~here.flags2) >>> 0;
   if (

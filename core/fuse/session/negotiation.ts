@@ -1,3 +1,4 @@
+import type { Export } from '../../state/index.js';
 import type { Backend, CachePolicy } from '../../backend/index.js';
 import { InitFlag, InitFlag2, KERNEL_MINOR_VERSION } from '../wire/abi.js';
 import { MAX_PAGES, MAX_WRITE_BYTES } from '../wire/transfer.js';
@@ -25,6 +26,9 @@ export interface Offer {
   readonly maxReadahead: number;
 }
 
+/** What decides over flags. Where `localLocks` is set, lock flags are not agreed to. */
+export type NegotiatingExport = Pick<Export, 'backend' | 'cache' | 'localLocks' | 'findsByHandle'>;
+
 /** The pages that Linux sends without FUSE_MAX_PAGES: FUSE_DEFAULT_MAX_PAGES_PER_REQ. */
 const DEFAULT_PAGES = 32;
 const PAGE = 4096;
@@ -33,19 +37,19 @@ const LOCKS = InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS;
 /**
  * Negotiates the protocol: agrees to what the guest offers and this backend can do. A flag that
  * needs a method is agreed to only if the backend has that method.
- * @param localLocks each guest manages its locks itself, so lock flags are not agreed to.
  */
 export function negotiate(
   offer: Offer,
-  backend: Backend,
-  cache: CachePolicy,
-  localLocks = false,
+  { backend, cache, localLocks, findsByHandle }: NegotiatingExport,
 ): Negotiated {
   const { flags2 } = offer;
   const maxPages = (offer.flags & InitFlag.MAX_PAGES) === 0 ? DEFAULT_PAGES : MAX_PAGES;
   return {
     minor: Math.min(offer.minor, KERNEL_MINOR_VERSION),
-    flags: offer.flags & supportedFlags(backend, cache) & (localLocks ? ~LOCKS : -1),
+    flags:
+      offer.flags &
+      (supportedFlags(backend, cache) | (findsByHandle ? InitFlag.EXPORT_SUPPORT : 0)) &
+      (localLocks ? ~LOCKS : -1),
     flags2: (offer.flags & InitFlag.INIT_EXT) === 0 ? 0 : flags2 & supportedFlags2(backend),
     maxReadahead: offer.maxReadahead,
     maxWrite: Math.min(MAX_WRITE_BYTES, maxPages * PAGE),

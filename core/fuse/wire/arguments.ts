@@ -128,6 +128,15 @@ export class Arguments {
     return this.#names.decode(this.bytes, start, end);
   }
 
+  /** 1 if the next name is `.`, 2 for `..`, which {@link name} refuses; 0 for all others. */
+  dots(): number {
+    const { bytes } = this;
+    const start = this.#cursor;
+    const count = this.end - start - 1;
+    if (count < 1 || count > 2 || bytes[start] !== DOT || bytes[start + count] !== 0) return 0;
+    return bytes[start + count - 1] === DOT ? count : 0;
+  }
+
   /**
    * A symbolic link's target.
    * @throws EINVAL if it is not terminated, ENOENT if it is empty, ENAMETOOLONG if it is too long.

@@ -22,6 +22,7 @@ import type { Directory, Node } from '../../../backends/s3/tree/nodes.js';
 import { optionsSchema, type S3Options } from '../../../backends/s3/options.js';
 import { WritableBackend } from '../../../backends/s3/writable-backend.js';
 import { signed } from './signature.js';
+import type { ExportOptions } from '../../../core/state/index.js';
 import { keepingLog, MountedExport, type KeepingLog } from '../../support/host-mount.js';
 import { sharedServer } from '../../s3-server/shared.js';
 
@@ -335,6 +336,7 @@ export async function optionsOf(
 export async function mountBucket(
   bucket: TestBucket,
   options: Record<string, unknown> = {},
+  settings: Partial<ExportOptions> = {},
 ): Promise<MountedExport> {
-  return MountedExport.open(new WritableBackend(await optionsOf(bucket, options)));
+  return MountedExport.open(new WritableBackend(await optionsOf(bucket, options)), { settings });
 }

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { after, before, describe, it } from 'node:test';
+import { reopenByHandle } from '../../support/file-handles.js';
 import { MountedExport, shell } from '../../support/host-mount.js';
 import { WITHOUT_HARD_LINKS, workloads } from '../../support/workloads.js';
 import { Proxy } from './proxy.js';
@@ -34,6 +35,13 @@ describe('over a host mount of a bucket', () => {
       assert.equal(code, 0);
     });
   });
+});
+
+it('files and directories of a bucket are opened by handle after caches are dropped', async () => {
+  const bucket = await TestBucket.create();
+  await using mounted = await mountBucket(bucket, {}, { limits: { remembered: 100 } });
+  // An object's identity is its key.
+  await reopenByHandle(mounted, false);
 });
 
 describe('a full disk of the cache', () => {

@@ -2,7 +2,11 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Backend, CachePolicy } from '../../../../core/backend/index.js';
 import { InitFlag, InitFlag2, SEEK_HOLE } from '../../../../core/fuse/wire/abi.js';
-import { negotiate } from '../../../../core/fuse/session/negotiation.js';
+import {
+  negotiate,
+  type Negotiated,
+  type NegotiatingExport,
+} from '../../../../core/fuse/session/negotiation.js';
 import { defaultCachePolicy } from '../../../../core/state/index.js';
 import { engine } from '../../../support/engine.js';
 import { RequestBytes, FuseError, Op, ROOT, usualInitFlags } from '../../../support/fuse-client.js';
@@ -15,8 +19,12 @@ const bare: Backend = {
   getattr: () => ({ mode: 0o40755 }),
 };
 
-function settle(backend: Backend, cache: Partial<CachePolicy> = {}): ReturnType<typeof negotiate> {
-  return negotiate(everything, backend, { ...defaultCachePolicy, ...cache });
+function exported(backend: Backend, cache: Partial<CachePolicy> = {}): NegotiatingExport {
+  return { backend, cache: { ...defaultCachePolicy, ...cache }, localLocks: false, findsByHandle: false };
+}
+
+function settle(backend: Backend, cache: Partial<CachePolicy> = {}): Negotiated {
+  return negotiate(everything, exported(backend, cache));
 }
 
 describe('INIT', () => {
@@ -50,7 +58,7 @@ describe('INIT', () => {
   });
 
   it('agrees to no locks where guests keep theirs to themselves', () => {
-    const { flags } = negotiate(everything, bare, defaultCachePolicy, true);
+    const { flags } = negotiate(everything, { ...exported(bare), localLocks: true });
     assert.equal(flags & (InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS), 0);
     assert.notEqual(flags & InitFlag.BIG_WRITES, 0);
   });
@@ -61,8 +69,13 @@ describe('INIT', () => {
     assert.notEqual(flags & InitFlag.FLOCK_LOCKS, 0);
   });
 
+  it('agrees to handles of forgotten nodes where such nodes are remembered', () => {
+    const { flags } = negotiate(everything, { ...exported(bare), findsByHandle: true });
+    assert.notEqual(flags & InitFlag.EXPORT_SUPPORT, 0);
+  });
+
   it('agrees to nothing that the guest does not offer', () => {
-    const settled = negotiate({ ...everything, flags: 0, flags2: 0 }, new TinyBackend(), defaultCachePolicy);
+    const settled = negotiate({ ...everything, flags: 0, flags2: 0 }, exported(new TinyBackend()));
     assert.equal(settled.flags, 0);
     assert.equal(settled.flags2, 0);
     assert.equal(settled.maxPages, 32);
@@ -71,7 +84,7 @@ describe('INIT', () => {
 
   it('does not read the second flag word without FUSE_INIT_EXT', () => {
     const flags = -1 & ~InitFlag.INIT_EXT;
-    assert.equal(negotiate({ ...everything, flags }, new TinyBackend(), defaultCachePolicy).flags2, 0);
+    assert.equal(negotiate({ ...everything, flags }, exported(new TinyBackend())).flags2, 0);
   });
 
   it('follows the semantics that a backend declares', () => {

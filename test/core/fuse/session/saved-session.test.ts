@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { restoreSession, saveSession } from '../../../../core/fuse/index.js';
+import { InitFlag } from '../../../../core/fuse/wire/abi.js';
 import { hostBuffer } from '../../../../core/memory/index.js';
 import { type ExportOptions, restoreExport, saveExport } from '../../../../core/state/index.js';
 import { MemoryLog, engine, type Engine, type Guest } from '../../../support/engine.js';
-import { FuseClient, ROOT, rejectsWith } from '../../../support/fuse-client.js';
+import { FuseClient, ROOT, rejectsWith, usualInitFlags } from '../../../support/fuse-client.js';
 import { Loopback } from '../../../support/loopback.js';
 import { TinyBackend } from '../../../support/tiny-backend.js';
 
@@ -126,6 +127,30 @@ describe('a restored session', () => {
     await last.client.release(two.entry.nodeid, two.open.fh);
     const opened = await last.client.open(two.entry.nodeid, 2);
     await last.client.read(two.entry.nodeid, opened.fh, 0, 1);
+  });
+
+  it('finds a file by its handle that it had forgotten before, and not where none is remembered', async () => {
+    const tiny = new TinyBackend();
+    const limits = { remembered: 2 };
+    const running = await engine(tiny, { limits });
+    const guest = running.guest();
+    const flags = usualInitFlags | BigInt(InitFlag.EXPORT_SUPPORT);
+    await guest.client.init(flags);
+    const { nodeid, generation } = await guest.client.mkdir(ROOT, 'directory');
+    await guest.client.forget(nodeid, 1n);
+    assert.equal(running.export.nodes.size, 1);
+    const { guests, bytes } = await restart(tiny, running, [guest], limits);
+    const [{ client, session }] = guests as [Guest];
+    const found = await client.lookup(nodeid, '.');
+    assert.deepEqual([found.nodeid, found.generation], [nodeid, generation]);
+    await client.getattr(nodeid);
+    await rejectsWith(client.lookup(nodeid + 1n, '.'), 116);
+    await client.forget(nodeid, 1n);
+    for (const name of ['one', 'two']) await client.forget((await client.mkdir(ROOT, name)).nodeid, 1n);
+    await rejectsWith(client.lookup(nodeid, '.'), 116);
+    assert.equal(session.export.nodes.size, 1);
+    const restored = await restoreExport(tiny, bytes, { log: new MemoryLog(), createBuffer: hostBuffer });
+    assert.deepEqual([...restored.export.nodes.remembered.all], []);
   });
 
   it('answers ESTALE for a file that went away meanwhile, and EBADF for its handles', async () => {
