@@ -32,14 +32,14 @@ export default definePlugin({
       ...(save === undefined ? [] : [{ path: dirname(resolve(save)), write: true }]),
     ],
   }),
-  async create({ from, save, base, name, ...limits }, { log }) {
+  async create({ from, save, base, name, ...limits }, { log, continues }) {
     if (from !== undefined && base !== undefined) {
       throw new UsageError('backend memfs: from and base: give one of them');
     }
     const volume = base === undefined ? new MemfsVolume(limits) : baseNamed(base).fork(limits);
     const { backend } = volume;
     try {
-      if (from !== undefined) await volume.load(from, log);
+      if (from !== undefined && continues !== true) await volume.load(from, log);
       if (name !== undefined) register(name, volume);
     } catch (error) {
       volume.discard();

@@ -21,6 +21,11 @@ export interface PluginEnvironment {
    * @throws UsageError as configuration does.
    */
   createBackend(spec: BackendSpec): Awaitable<Backend>;
+  /**
+   * Whether the backend goes on with what one had in another process, by `restore` or the like. So
+   * it need not load what it would begin with. Default false.
+   */
+  readonly continues?: boolean;
 }
 
 /**

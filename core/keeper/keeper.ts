@@ -245,7 +245,14 @@ export class Keeper {
     const pauseMs = this.#endedAt === undefined ? 0 : Math.round(performance.now() - this.#endedAt);
     this.#endedAt = undefined;
     this.#log.info({ pid: engine.pid, guests: this.#relays.size, pauseMs }, 'an engine serves');
-    if (!this.#closing) this.#spare ??= new EngineProcess(this.#options, this.#log);
+    if (this.#closing || this.#spare !== undefined) return;
+    const spare = new EngineProcess(this.#options, this.#log);
+    this.#spare = spare;
+    // One that ends is found out when it is needed.
+    spare.waiting.then(
+      () => this.#log.info({ pid: spare.pid }, 'the next engine waits'),
+      () => undefined,
+    );
   }
 
   /** An engine was asked to end: it is replaced, or ends in order, and its guests with it. */

@@ -25,9 +25,9 @@ export function readText(
   const length = words[at]! >>> 2;
   const next = at + 1 + ((length + 1) >>> 1);
   if (at >= end || next > end) throw new RangeError(`${log}: a text is cut short`);
-  const units: number[] = [];
-  for (let i = 0; i < length; i++) units.push((words[at + 1 + (i >>> 1)]! >>> ((i & 1) * 16)) & 0xffff);
-  return { text: String.fromCharCode(...units), next };
+  // Whole units, as they are: lone surrogates stand for bytes that are no UTF-8.
+  const text = Buffer.from(words.buffer, words.byteOffset + (at + 1) * 4, length * 2).toString('utf16le');
+  return { text, next };
 }
 
 /** Writes an integer between -2^53 and 2^53, as two words. */

@@ -52,7 +52,7 @@ export async function reopenExport(
   state: Uint8Array,
   held: HeldDescriptors,
 ): Promise<Restored> {
-  return open(source, settings, options, (backend, exportOptions) =>
+  return open(source, settings, { ...options, continues: true }, (backend, exportOptions) =>
     restoreExport(backend, state, exportOptions, held),
   );
 }
@@ -64,7 +64,7 @@ export async function takeOverExport(
   options: OpenExportOptions,
   left: Left,
 ): Promise<Restored> {
-  return open(source, settings, options, (backend, exportOptions) =>
+  return open(source, settings, { ...options, continues: true }, (backend, exportOptions) =>
     recoverExport(backend, left, exportOptions),
   );
 }

@@ -54,6 +54,8 @@ export interface CreateBackendOptions {
   readonly folder?: string | undefined;
   /** Names the backend's options in errors. Default: `backend TYPE: option`. */
   readonly optionName?: OptionName | undefined;
+  /** Whether it goes on with what a backend had in another process. Default false. */
+  readonly continues?: boolean;
 }
 
 /** Finds the plugins of backends, and makes backends. */
@@ -149,11 +151,12 @@ export class BackendRegistry {
   async #create(spec: BackendSpec, creation: CreateBackendOptions, depth: number): Promise<Backend> {
     const { type, ...options } = spec;
     if (depth > MAX_DEPTH) throw new UsageError(`backend ${type}: nested more than ${MAX_DEPTH} deep`);
-    const { log, folder, optionName } = creation;
+    const { log, folder, optionName, continues = false } = creation;
     const plugin = await this.load(type, folder);
     return plugin.create(check(plugin.options, options, `backend ${type}: `, optionName), {
       log,
-      createBackend: (inner) => this.#create(inner, { log, folder }, depth + 1),
+      continues,
+      createBackend: (inner) => this.#create(inner, { log, folder, continues }, depth + 1),
     });
   }
 }

@@ -143,6 +143,17 @@ export class Span {
   }
 }
 
+/** Gives back what a former process had in slabs that are not in use. */
+function discardFree({ empty, memory }: Region): void {
+  const starts = empty.map(({ start }) => start).sort((a, b) => a - b);
+  for (let i = 0; i < starts.length;) {
+    let end = starts[i]! + SLAB_BYTES;
+    const first = i;
+    for (i += 1; starts[i] === end; i++) end += SLAB_BYTES;
+    memory.discard?.(starts[first]!, end);
+  }
+}
+
 /**
  * Allocates memory for file content: blocks of 256 bytes to 128 KiB, in powers of two, cut from
  * slabs of 4 MiB in regions. An ArrayBuffer for each block would cost 3 µs for 4 KiB, and a garbage
@@ -354,7 +365,7 @@ export class Arena {
     for (const region of regions) {
       this.#regionCount += 1;
       if (region.empty.length > 0) this.#regions.push(region);
-      for (const { start } of region.empty) region.memory.discard?.(start, start + SLAB_BYTES);
+      discardFree(region);
     }
   }
 

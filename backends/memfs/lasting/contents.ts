@@ -10,11 +10,20 @@ import { LOG_BYTES } from './records.js';
 import { TreeRecorder } from './recorder.js';
 import { replayVolume } from './replay.js';
 
-/** Bytes of memory that are mapped at once. */
-const WINDOW_BYTES = 2 ** 30;
-
-/** Most of it, whatever the limits. */
+/**
+ * The memory is mapped in windows, most of them later or never. Each costs time and an entry in a
+ * table of the process; but for one of 64 MiB V8 collects garbage, whoever owns its memory.
+ */
+const WINDOW_BYTES_MIN = 2 ** 25;
+const WINDOW_BYTES_MAX = 2 ** 30;
 const MAX_WINDOWS = 1024;
+
+/** Bytes of a window, if so many bytes are to be mapped. */
+function windowBytes(content: number): number {
+  let bytes = WINDOW_BYTES_MIN;
+  while (bytes < WINDOW_BYTES_MAX && content > bytes * MAX_WINDOWS) bytes *= 2;
+  return bytes;
+}
 
 /** What the keys of a volume's inodes have in common. */
 export interface Keys {
@@ -34,8 +43,9 @@ export class VolumeContents implements LastingContents {
   constructor(tree: Tree, keys: Keys) {
     this.#tree = tree;
     this.#keys = keys;
-    const windows = Math.min(Math.ceil(tree.arena.maxBytes / WINDOW_BYTES), MAX_WINDOWS);
-    this.bytes = LOG_BYTES + windows * WINDOW_BYTES;
+    const content = Math.min(tree.arena.maxBytes, WINDOW_BYTES_MAX * MAX_WINDOWS);
+    const unit = windowBytes(content);
+    this.bytes = LOG_BYTES + Math.ceil(content / unit) * unit;
   }
 
   /** Whether the volume is kept now. */
@@ -138,21 +148,23 @@ function logIn(memory: LastingMemory): LogMemory {
 /** The part of the memory that is behind the log, in windows of one length. */
 class Windows {
   readonly #memory: LastingMemory;
+  readonly #bytes: number;
   readonly #isMapped: boolean[];
 
   constructor(memory: LastingMemory) {
     this.#memory = memory;
-    const count = Math.floor((memory.bytes - LOG_BYTES) / WINDOW_BYTES);
+    this.#bytes = windowBytes(memory.bytes - LOG_BYTES);
+    const count = Math.floor((memory.bytes - LOG_BYTES) / this.#bytes);
     this.#isMapped = Array.from({ length: count }, () => false);
   }
 
   indexOf(offset: number): number {
-    return Math.floor((offset - LOG_BYTES) / WINDOW_BYTES);
+    return Math.floor((offset - LOG_BYTES) / this.#bytes);
   }
 
   map(index: number): RegionMemory {
-    const offset = LOG_BYTES + index * WINDOW_BYTES;
-    const { bytes, close } = this.#memory.map(offset, WINDOW_BYTES);
+    const offset = LOG_BYTES + index * this.#bytes;
+    const { bytes, close } = this.#memory.map(offset, this.#bytes);
     this.#isMapped[index] = true;
     return {
       bytes,
@@ -160,7 +172,7 @@ class Windows {
       discard: (start, end) => this.#memory.discard(offset + start, offset + end),
       close: () => {
         this.#isMapped[index] = false;
-        this.#memory.discard(offset, offset + WINDOW_BYTES);
+        this.#memory.discard(offset, offset + this.#bytes);
         close();
       },
     };
@@ -175,9 +187,11 @@ class Windows {
 
   /** Gives back what a former process had in windows that are not mapped. */
   discardOthers(): void {
-    for (const [index, isMapped] of this.#isMapped.entries()) {
-      const offset = LOG_BYTES + index * WINDOW_BYTES;
-      if (!isMapped) this.#memory.discard(offset, offset + WINDOW_BYTES);
+    for (let i = 0; i < this.#isMapped.length; i++) {
+      const first = i;
+      while (i < this.#isMapped.length && !this.#isMapped[i]!) i++;
+      const at = (index: number): number => LOG_BYTES + index * this.#bytes;
+      if (i > first) this.#memory.discard(at(first), at(i));
     }
   }
 }

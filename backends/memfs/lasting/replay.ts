@@ -14,12 +14,12 @@ interface Found {
   /** The INODE record; -1 before there is one. */
   attributes: number;
   target: string | undefined;
-  readonly xattrs: Map<string, Uint8Array>;
-  readonly entries: Map<string, number>;
+  xattrs: Map<string, Uint8Array> | undefined;
+  entries: Map<string, number> | undefined;
   /** CHUNK records by index: where they lie, with the number of the part above 2^32. */
-  readonly chunks: Map<number, number>;
+  chunks: Map<number, number> | undefined;
   /** CUT records: both numbers grow. */
-  readonly cuts: (readonly [place: number, index: number])[];
+  cuts: (readonly [place: number, index: number])[] | undefined;
 }
 
 const PART = 2 ** 32;
@@ -99,17 +99,18 @@ class Reader implements LeftVolume {
       case RecordType.ENTRY: {
         const { text: name } = readText(w, at + 4, end, VOLUME_LOG.name);
         const child = readWide(w, at + 2);
-        if (child === 0) found.entries.delete(name);
-        else found.entries.set(name, child);
+        if (child === 0) found.entries?.delete(name);
+        else (found.entries ??= new Map()).set(name, child);
         return;
       }
       case RecordType.CHUNK:
-        found.chunks.set(readWide(w, at + 2), place);
+        (found.chunks ??= new Map()).set(readWide(w, at + 2), place);
         return;
       default: {
         const index = readWide(w, at + 2);
-        while (found.cuts.length > 0 && found.cuts.at(-1)![1] >= index) found.cuts.pop();
-        found.cuts.push([place, index]);
+        const cuts = (found.cuts ??= []);
+        while (cuts.length > 0 && cuts.at(-1)![1] >= index) cuts.pop();
+        cuts.push([place, index]);
       }
     }
   }
@@ -117,10 +118,10 @@ class Reader implements LeftVolume {
   finish(): this {
     for (const [ino, found] of this.#found) {
       if (found.attributes < 0) throw wrong(`nothing is known of inode ${ino}`);
-      for (const [index, place] of found.chunks) {
-        if (isCut(found, index, place)) found.chunks.delete(index);
-        else this.#checkChunk(found, index, place % PART);
-      }
+      const { chunks } = found;
+      if (chunks === undefined) continue;
+      for (const [index, place] of chunks)
+        if (isCut(found, index, place) || !this.#isChunk(index, place % PART)) chunks.delete(index);
     }
     return this;
   }
@@ -140,7 +141,7 @@ class Reader implements LeftVolume {
       this.#attributes(inode, found.attributes);
       inodes.set(ino, inode);
       if (inode !== tree.root) space.takeInode();
-      for (const [name, value] of found.xattrs) store(inode, name, value, space);
+      for (const [name, value] of found.xattrs ?? []) store(inode, name, value, space);
       if (inode.type === FileType.SYMLINK) {
         inode.target = found.target ?? '';
         space.takeTarget(inode.target.length);
@@ -148,7 +149,7 @@ class Reader implements LeftVolume {
       }
       if (inode.content === undefined) continue;
       inode.content.size = readWide(w, found.attributes + 7);
-      for (const [index, place] of [...found.chunks].sort(([a], [b]) => a - b)) {
+      for (const [index, place] of [...(found.chunks ?? [])].sort(([a], [b]) => a - b)) {
         const chunk = this.#chunk(place % PART, arena, shared);
         if (chunk.length > 0) {
           const offset = this.#block(place % PART)!.offset;
@@ -172,23 +173,27 @@ class Reader implements LeftVolume {
       found = {
         attributes: -1,
         target: undefined,
-        xattrs: new Map(),
-        entries: new Map(),
-        chunks: new Map(),
-        cuts: [],
+        xattrs: undefined,
+        entries: undefined,
+        chunks: undefined,
+        cuts: undefined,
       };
       this.#found.set(ino, found);
     }
     return found;
   }
 
-  #xattr({ xattrs }: Found, at: number, end: number): void {
+  #xattr(found: Found, at: number, end: number): void {
     const w = this.#words;
     const length = w[at + 2]!;
     const { text: name, next } = readText(w, at + 3, end, VOLUME_LOG.name);
-    if (length < 0) xattrs.delete(name);
+    if (length < 0) found.xattrs?.delete(name);
     else if (next + ((length + 3) >>> 2) > end) throw wrong('an attribute is cut short');
-    else xattrs.set(name, new Uint8Array(w.buffer, w.byteOffset + next * 4, length).slice());
+    else
+      (found.xattrs ??= new Map()).set(
+        name,
+        new Uint8Array(w.buffer, w.byteOffset + next * 4, length).slice(),
+      );
   }
 
   /** The block of a CHUNK record; undefined if it has none. */
@@ -203,16 +208,14 @@ class Reader implements LeftVolume {
     };
   }
 
-  #checkChunk(found: Found, index: number, at: number): void {
+  /** Checks a CHUNK record. @returns false for a hole. */
+  #isChunk(index: number, at: number): boolean {
     const [pages, data] = [this.#words[at + 4]!, this.#words[at + 5]!];
-    if (pages === 0) {
-      found.chunks.delete(index);
-      return;
-    }
+    if (pages === 0) return false;
     if (!(Number.isSafeInteger(index) && index >= 0) || (data & ~pages) !== 0) throw wrong('a bad chunk');
     const block = this.#block(at);
     // Data without a block is zeros.
-    if (block === undefined) return;
+    if (block === undefined) return true;
     const { offset, length, start } = block;
     const isPower = length > 0 && (length & (length - 1)) === 0;
     if (!isPower || length > CHUNK || start % length !== 0 || start + length > CHUNK)
@@ -220,6 +223,7 @@ class Reader implements LeftVolume {
     if ((this.#blocks.get(offset) ?? length) !== length) throw wrong('content where other content is');
     this.#blocks.set(offset, length);
     this.end = Math.max(this.end, offset + length);
+    return true;
   }
 
   /** The chunk of a record. Those with one block are one chunk, which files share. */
@@ -266,6 +270,7 @@ class Reader implements LeftVolume {
     if (!inodes.has(tree.root.ino)) throw wrong('no root');
     for (const [ino, inode] of inodes) {
       const { entries } = this.#found.get(ino)!;
+      if (entries === undefined) continue;
       if (entries.size > 0 && inode.entries === undefined) throw wrong('names in a file');
       for (const [name, number] of entries) {
         const child = inodes.get(number);
@@ -294,6 +299,7 @@ class Reader implements LeftVolume {
 }
 
 function isCut({ cuts }: Found, index: number, place: number): boolean {
+  if (cuts === undefined) return false;
   let [low, high] = [0, cuts.length];
   while (low < high) {
     const middle = (low + high) >>> 1;

@@ -1,5 +1,15 @@
 import assert from 'node:assert/strict';
-import { closeSync, openSync, readdirSync, readlinkSync, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { startDaemon } from '../../support/daemons.js';
@@ -7,6 +17,7 @@ import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
   enginesOf,
+  keeping,
   keptMemfs as memfs,
   keptPassthrough as passthrough,
   killEngine,
@@ -112,6 +123,31 @@ for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
     assert.ok(lines > 100 && made > 20);
   });
 }
+
+test('what memfs began with is not loaded again', async (t) => {
+  const running = startDaemon(t, {
+    ...memfs,
+    command(directory, socket) {
+      writeFileSync(join(directory, 'file'), 'content');
+      return keeping(['--backend', 'memfs', '--from', directory]).command(directory, socket);
+    },
+  });
+  const { fuse } = await connect(t, running);
+  await fuse.init();
+  const { nodeid } = await fuse.lookup(ROOT, 'file');
+  const { fh } = await fuse.open(nodeid, 2);
+  rmSync(running.directory, { recursive: true });
+  mkdirSync(running.directory);
+  writeFileSync(join(running.directory, 'other'), '');
+  await killEngine(running);
+  assert.equal(Buffer.from(await fuse.read(nodeid, fh, 0, 9)).toString(), 'content');
+  await upgrade(running);
+  await fuse.write(nodeid, fh, 0, Buffer.from('C'));
+  await killEngine(running);
+  assert.equal(Buffer.from(await fuse.read(nodeid, fh, 0, 9)).toString(), 'Content');
+  assert.deepEqual(await fuse.list(ROOT), ['file']);
+  assert.equal(await running.stop(), 0);
+});
 
 /** Words of the journal's header, and of a record: `core/state/journal`. */
 const ORDER = 2;
