@@ -342,6 +342,39 @@ test('a change is made as a whole or not at all, at whatever store its process i
   });
 });
 
+test('a log that no recorder has written is refused, or read as far as it makes sense', async (t) => {
+  await withSeed(t, 1, async (seed) => {
+    const random = new Random(seed);
+    const fd = memory(t);
+    const volume = make(fd);
+    for (let i = 0; i < 400; i++) attempt(change(random), volume);
+    const { bytes } = contentsMemory(fd).map(0, 2 ** 30);
+    const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 2);
+    const header = words.slice(0, 8);
+    const [, , , length] = header;
+    const records = words.slice(1024, 1024 + length!);
+    let refused = 0;
+    for (let i = 0; i < repetitions(1000); i++) {
+      for (let left = 1 + random.below(4); left > 0; left--) {
+        const at = random.once(10) ? 2 + random.below(3) : 1024 + random.below(length!);
+        words[at] = random.pick([0, 1, -1, random.next() | 0, words[at]! ^ (1 << random.below(32))]);
+      }
+      try {
+        make(fd, true);
+      } catch (error) {
+        assert.ok(error instanceof RangeError, String(error));
+        refused += 1;
+      }
+      words.set(header);
+      words.set(records, 1024);
+    }
+    t.diagnostic(`${refused} were refused`);
+    assert.ok(refused > 0);
+    assertSame(dump(recovered(fd, volume, volume)), dump(volume), 'the log itself');
+    await nextTurn();
+  });
+});
+
 /** Whether two volumes differ in bytes only that a write changes in place, and is repeated. */
 function isInPlace(left: string, before: string): boolean {
   const shape = (text: string): string => text.replace(/ [0-9a-f]{40}"/g, '"');
