@@ -43,6 +43,7 @@ export class WorkArea {
   readonly #slots: readonly RequestSlot[];
   readonly #name: string;
   readonly #undo: (() => void)[] = [];
+  #directories = 0;
   #file: OpenNode | undefined;
   #fileBytes = 0;
 
@@ -71,8 +72,9 @@ export class WorkArea {
     this.driver.closeSlots([this.#slot, ...this.#slots]);
   }
 
-  /** A directory in this one, for a scenario. */
-  subdirectory(name: string): Node {
+  /** A directory in this one, for a scenario. Another one has another name. */
+  subdirectory(key: string): Node {
+    const name = `${key}-${this.#directories++}`;
     const directory = this.#makeDirectory(this.directory, name);
     this.onClose(() => this.#removeDirectory(this.directory, name, directory));
     return directory;

@@ -102,9 +102,9 @@ const missing = cVirtiofsd.missing ?? false;
 /** A file system in memory. */
 const MEMORY = '/dev/shm';
 
-/** One of each kind. */
+/** One of each kind, and one row with and without time between its requests. */
 const KEYS =
-  'write-seq-128k read-seq-1m read-rand-4k-d32 getattr-d1 lookup-hit-d32 lookup-miss-d32 create-d8 small-read-d8 readdirplus unlink-d8 rename-d8 mixed-2q';
+  'write-seq-128k read-seq-1m read-rand-4k-d32 getattr-d1 lookup-hit-d1 lookup-hit-d1-20us lookup-miss-d32 create-d8 small-read-d8 readdirplus unlink-d8 rename-d8 mixed-2q';
 const chosen = scenarios.filter(({ key }) => KEYS.split(' ').includes(key));
 
 test(
