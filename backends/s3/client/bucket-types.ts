@@ -53,4 +53,6 @@ export interface Capabilities {
   readonly complete: boolean;
   /** CopyObject with x-amz-copy-source-if-match. */
   readonly copySource: boolean;
+  /** The ETag of an object that was written by one request is the MD5 of its bytes. */
+  readonly digests: boolean;
 }

@@ -75,6 +75,14 @@ interface ConditionFields {
   readonly IfMatch?: string;
 }
 
+const ENCRYPTION = 'x-amz-server-side-encryption';
+const CUSTOMER = 'x-amz-server-side-encryption-customer-algorithm';
+
+/** ETags of objects of one part, where they are digests. */
+const SINGLE_PART = /^[0-9a-f]{32}$/;
+/** Most reads of an object whose bytes are not those of its ETag. */
+const READS_MAX = 3;
+
 /** Milliseconds by which the server's clock may differ, and whole seconds are off. */
 const UPLOAD_CLOCK_MS = 5_000;
 const LEFT = 'an upload whose answer was lost may be left in the bucket: a lifecycle rule removes such';
@@ -95,6 +103,8 @@ export class Bucket {
   capabilities: Capabilities | undefined;
   /** Finds the capabilities out again. Absent: refusals are believed. */
   learnAgain: ((deadline: Deadline) => Promise<void>) | undefined;
+  /** An ETag of this server was the MD5 of the bytes that were read. */
+  #hasDigests = false;
   /** Milliseconds of `performance.now()` until which a refusal to copy is believed. */
   #copiesAgain = 0;
   readonly #options: S3Options;
@@ -202,6 +212,8 @@ export class Bucket {
   /**
    * Reads bytes `start` to `end` (exclusive) of exactly the version with this ETag. A transfer that
    * breaks off is continued.
+   * @returns whether the ETag may be the MD5 of the bytes: it is not where a key of somebody
+   * encrypts them.
    * @throws S3Failure of kind precondition or missing if the bucket has another version now.
    */
   async read(
@@ -211,9 +223,9 @@ export class Bucket {
     end: number,
     deadline: Deadline,
     sink: Sink,
-  ): Promise<void> {
+  ): Promise<boolean> {
     let at = start;
-    await this.#ofVersion({ key, etag }, always, deadline, (isSent) =>
+    return this.#ofVersion({ key, etag }, always, deadline, (isSent) =>
       this.#requests.send('GetObject', deadline, 0, async (attempt) => {
         const counted: Sink = {
           room: () => sink.room(),
@@ -224,7 +236,7 @@ export class Bucket {
             sink.took(count);
           },
         };
-        await this.#get(key, etag, at, end, isSent, counted, attempt);
+        return this.#get(key, etag, at, end, isSent, counted, attempt);
       }),
     );
   }
@@ -237,9 +249,13 @@ export class Bucket {
     isConditional: boolean,
     sink: Sink,
     attempt: Attempt,
-  ): Promise<void> {
+  ): Promise<boolean> {
     const match = isConditional ? this.#quoted(etag) : undefined;
-    if (await attempt.signed.get(key, etag, match, start, end, sink, attempt.signal)) return;
+    const read = await attempt.signed.get(key, etag, match, start, end, sink, attempt.signal);
+    if (read !== undefined) {
+      const { headers } = read;
+      return !headers.has(CUSTOMER) && !(headers.get(ENCRYPTION)?.startsWith('aws:') ?? false);
+    }
     const command = new GetObjectCommand({
       ...this.#common,
       ...this.#customer,
@@ -262,8 +278,42 @@ export class Bucket {
         pour(chunk, sink);
       }
       if (at < end) throw new S3Failure('transient', 0, 'ShortBody');
+      const { SSECustomerAlgorithm, ServerSideEncryption = '' } = answer;
+      return SSECustomerAlgorithm === undefined && !ServerSideEncryption.startsWith('aws:');
     } finally {
       body.destroy();
+    }
+  }
+
+  /**
+   * Reads a whole object. Its bytes are compared with its ETag where that is their MD5, and read
+   * again where they differ.
+   * @param sink called for each attempt
+   * @param digest MD5 of what the sink has got, in hexadecimal
+   * @throws S3Failure as {@link read} does; of code CorruptBody if the bytes stay wrong.
+   */
+  async readWhole(
+    { key, etag, size }: RemoteObject,
+    deadline: Deadline,
+    sink: () => Sink,
+    digest: () => string,
+  ): Promise<void> {
+    let before: string | undefined;
+    for (let attempt = 1; ; attempt++) {
+      const isComparable = await this.read(key, etag, 0, size, deadline, sink());
+      if (!isComparable || this.capabilities?.digests === false || !SINGLE_PART.test(etag)) return;
+      const found = digest();
+      if (found === etag) {
+        this.#hasDigests = true;
+        return;
+      }
+      const isKnown = this.capabilities !== undefined || this.#hasDigests;
+      // Where it is not known what ETags are, the same bytes twice are taken for right.
+      if (!isKnown && found === before) return;
+      this.#metrics.corruptReads += 1;
+      this.#log.warn({ key }, 'the bytes of an object are not those of its ETag: read again');
+      if (attempt === READS_MAX) throw new S3Failure('transient', 0, 'CorruptBody');
+      before = found;
     }
   }
 

@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import type { Logger } from '../../../core/backend/index.js';
 import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
@@ -34,6 +34,9 @@ export async function sweep(
     );
 }
 
+/** Of the capabilities, those that are no conditions. */
+const FORMS = new Set(['unquoted', 'digests']);
+
 /** Assumed during the probe, so that every condition is sent. */
 const assumed: Capabilities = {
   create: true,
@@ -41,6 +44,7 @@ const assumed: Capabilities = {
   unquoted: false,
   complete: true,
   copySource: true,
+  digests: true,
 };
 
 /** Most rounds of probes. One in which no request failed counts. */
@@ -102,7 +106,7 @@ async function agreed(
 }
 
 function complain(capabilities: Capabilities, log: Logger): void {
-  const ignored = Object.entries(capabilities).filter(([name, has]) => name !== 'unquoted' && has === false);
+  const ignored = Object.entries(capabilities).filter(([name, has]) => !FORMS.has(name) && has === false);
   if (ignored.length === 0) return;
   log.warn(
     { ignored: ignored.map(([name]) => name) },
@@ -120,7 +124,9 @@ async function roundOfProbes(
     holds(() => bucket.assuming(form).put(scratch, Buffer.from('probe'), marked(), condition, deadline));
   try {
     const probing = bucket.assuming(assumed);
-    const { etag } = await probing.put(scratch, Buffer.from('probe'), marked(), undefined, deadline);
+    const body = Buffer.from('probe');
+    const { etag } = await probing.put(scratch, body, marked(), undefined, deadline);
+    const digests = etag === createHash('md5').update(body).digest('hex');
     const create = !(await put('absent'));
     const wrong = { etag: '0'.repeat(32) };
     let replace = !(await put(wrong));
@@ -135,7 +141,7 @@ async function roundOfProbes(
     const complete = create && !(await completes(inForm, scratch, deadline));
     const refused = await bucket.learnBeside(scratch, deadline);
     if (refused.length > 0) log.warn({ refused }, REFUSED);
-    return { create, replace, unquoted, complete, copySource };
+    return { create, replace, unquoted, complete, copySource, digests };
   } finally {
     await bucket.remove(scratch, deadline).catch(() => undefined);
   }

@@ -17,6 +17,7 @@ export class Metrics {
   uploads = 0;
   conflicts = 0;
   contradictions = 0;
+  corruptReads = 0;
   skippedKeys = 0;
 
   /** An attempt of a request begins. */
@@ -62,6 +63,11 @@ export class Metrics {
       counter('block_misses', 'Blocks asked of the server.', this.blockMisses),
       counter('disk_hits', 'Blocks found on disk.', this.diskHits),
       counter('corrupt_blocks', 'Blocks on disk that were damaged, and fetched again.', this.diskCorrupt),
+      counter(
+        'corrupt_reads',
+        'Objects whose bytes were not those of their ETag, read again.',
+        this.corruptReads,
+      ),
       counter('metadata_hits', 'Names answered from what is known.', this.metadataHits),
       counter('metadata_misses', 'Names asked of the server.', this.metadataMisses),
       counter('uploads', 'Files uploaded.', this.uploads),

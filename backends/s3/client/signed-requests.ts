@@ -152,7 +152,8 @@ export class SignedRequests {
    * Reads bytes `start` to `end` (exclusive) of the version with an ETag.
    * @param match the ETag as the server expects it in If-Match; undefined: the answer's ETag alone
    * tells
-   * @returns whether it was read; otherwise nothing has arrived and the SDK must make the request.
+   * @returns the answer's head if it was read; otherwise nothing has arrived and the SDK must make
+   * the request.
    * @throws S3Failure of kind precondition or transient; what the connection throws, perhaps after
    * some bytes.
    */
@@ -164,8 +165,8 @@ export class SignedRequests {
     end: number,
     sink: Sink,
     signal: AbortSignal,
-  ): Promise<boolean> {
-    if (!this.#reads) return false;
+  ): Promise<WireAnswer | undefined> {
+    if (!this.#reads) return undefined;
     const range = `bytes=${start}-${end - 1}`;
     const headers = match === undefined ? { range } : { 'if-match': match, range };
     const request = { method: 'GET', query: '', headers } as const;
@@ -177,7 +178,7 @@ export class SignedRequests {
     const answer = await this.#send('HeadObjectCommand', key, request, signal, (head) =>
       expected(head) ? sink : undefined,
     );
-    return answer !== undefined && expected(answer);
+    return answer !== undefined && expected(answer) ? answer : undefined;
   }
 
   /**

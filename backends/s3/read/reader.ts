@@ -14,6 +14,11 @@ import type { Sink } from '../client/http.js';
 export const BLOCK_BYTES = 128 * 1024;
 /** Most blocks of one request. Larger reads are split into parallel requests. */
 const REQUEST_MAX_BLOCKS = 32;
+/**
+ * Objects of at most so many blocks are fetched whole, so that their bytes can be compared with
+ * their ETag.
+ */
+const WHOLE_MAX_BLOCKS = 4;
 /** Bytes of the first read-ahead of a sequential reader. */
 const WINDOW_FIRST_BYTES = 2 * BLOCK_BYTES;
 
@@ -93,7 +98,9 @@ export class Reader {
   ): Promise<void> {
     const first = Math.floor(start / BLOCK_BYTES);
     const last = Math.floor((end - 1) / BLOCK_BYTES);
-    this.#want(object, first, last);
+    const isSmall = object.size <= WHOLE_MAX_BLOCKS * BLOCK_BYTES;
+    if (isSmall) this.#want(object, 0, Math.floor((object.size - 1) / BLOCK_BYTES));
+    else this.#want(object, first, last);
     const blocks: (Buffer | Promise<Buffer>)[] = [];
     for (let index = first; index <= last; index++) blocks.push(this.#block(object, index));
     if (stream !== undefined) this.#adapt(object, stream, start, end);
@@ -196,23 +203,37 @@ export class Reader {
       this.#track(id, length, coming.promise);
     }
     let current = 0;
-    let filled = 0;
-    const sink: Sink = {
-      room: () => blocks[current]!.data.subarray(filled),
-      took: (count) => {
-        const block = blocks[current]!;
-        filled += count;
-        if (filled < block.length) return;
-        block.coming.resolve(block.data);
-        current += 1;
-        filled = 0;
-      },
+    const sink = (arrived: (block: (typeof blocks)[number]) => void): Sink => {
+      let filled = 0;
+      current = 0;
+      return {
+        room: () => blocks[current]?.data.subarray(filled) ?? EMPTY,
+        took: (count) => {
+          const block = blocks[current]!;
+          filled += count;
+          if (filled < block.length) return;
+          arrived(block);
+          current += 1;
+          filled = 0;
+        },
+      };
     };
-    this.#bucket
-      .read(object.key, object.etag, start, end, Deadline.after(this.#timeoutSeconds), sink)
-      .catch((error: unknown) => {
-        for (const block of blocks.slice(current)) block.coming.reject(error);
-      });
+    const give = (block: (typeof blocks)[number]): void => block.coming.resolve(block.data);
+    const deadline = Deadline.after(this.#timeoutSeconds);
+    const fetching =
+      start === 0 && end === object.size
+        ? this.#bucket
+            .readWhole(
+              object,
+              deadline,
+              () => sink(() => undefined),
+              () => digestOf(blocks),
+            )
+            .then(() => blocks.forEach(give))
+        : this.#bucket.read(object.key, object.etag, start, end, deadline, sink(give));
+    fetching.catch((error: unknown) => {
+      for (const block of blocks) block.coming.reject(error);
+    });
   }
 
   #track(id: BlockId, length: number, coming: Promise<Buffer>): void {
@@ -261,6 +282,14 @@ export class Reader {
       if (!this.#memory.has(id)) this.#remember(id, Buffer.from(body.subarray(at, at + BLOCK_BYTES)));
     }
   }
+}
+
+const EMPTY = new Uint8Array(0);
+
+function digestOf(blocks: readonly { readonly data: Buffer }[]): string {
+  const hash = createHash('md5');
+  for (const { data } of blocks) hash.update(data);
+  return hash.digest('hex');
 }
 
 /** Whether a read failed because the bucket has another version now. */
