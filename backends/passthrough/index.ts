@@ -1,5 +1,4 @@
 import { definePlugin } from '../../core/backend/index.js';
-import { passthrough } from './backend.js';
 import { options } from './options.js';
 
 /**
@@ -17,7 +16,8 @@ export default definePlugin({
   name: 'passthrough',
   description: 'A directory of the host',
   options,
-  create: (given, environment) => passthrough(given, environment.log),
+  // Who only asks what it needs does not load what serves.
+  create: async (given, environment) => (await import('./backend.js')).passthrough(given, environment.log),
   needs: ({ sharedDir, inodeFileHandles, trustedXattrs, xattr }) => ({
     paths: [{ path: sharedDir, write: true, shared: true }],
     capabilities: [

@@ -1,16 +1,9 @@
 import type { Command } from 'commander';
 import type { ZodType } from 'zod';
 import { UsageError, type BackendSpec } from '../backend/index.js';
-import {
-  cacheSchema,
-  check,
-  describeOptions,
-  exportSchema,
-  limitsSchema,
-  type BackendRegistry,
-  type ExportConfig,
-  type OptionDescription,
-} from '../plugins/index.js';
+import { cacheSchema, exportSchema, limitsSchema, type ExportConfig } from '../plugins/config-schema.js';
+import { check, describeOptions, type OptionDescription } from '../plugins/option-descriptions.js';
+import type { BackendRegistry } from '../plugins/registry.js';
 import { addFlag, givenOptions } from './flags.js';
 
 type Group = 'cache' | 'limits';

@@ -9,6 +9,7 @@
  * - `log-and-services.ts`, `signals.ts`: what commands that serve have in common: log, services,
  *   and an orderly end.
  * - `service-manager.ts`: tells systemd how the program is doing.
+ * - `serve-exports.ts`: all that serves, loaded when the process is confined.
  * - `metrics.ts`: listens for Prometheus before the process is confined.
  * - `keep.ts`: starts the keeper, and the engine under it.
  */

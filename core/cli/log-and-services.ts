@@ -1,14 +1,9 @@
 import type { Command } from 'commander';
 import type { Container } from 'inversify';
 import { addFlag, type Values } from './flags.js';
-import {
-  type BackendRegistry,
-  check,
-  createContainer,
-  describeOptions,
-  logSchema,
-  type LogConfig,
-} from '../plugins/index.js';
+import { logSchema, type LogConfig } from '../plugins/config-schema.js';
+import { check, describeOptions } from '../plugins/option-descriptions.js';
+import type { BackendRegistry } from '../plugins/registry.js';
 
 /** Adds the flags of the log. */
 export function addLogOptions(command: Command): void {
@@ -19,16 +14,25 @@ export function addLogOptions(command: Command): void {
 }
 
 /**
- * Makes the program's services. The flags configure the log; `settings` hold where there are none.
+ * The log's configuration. The flags decide; `settings` hold where there are none.
  * @throws UsageError for a wrong value of a flag.
  */
-export function servicesOf(
+export function logConfigOf(values: Values, settings: Partial<LogConfig>): LogConfig {
+  const flags = Object.entries({ level: values['logLevel'], format: values['logFormat'] });
+  const given = Object.fromEntries(flags.filter(([, value]) => value !== undefined));
+  return check(logSchema, { ...settings, ...given }, '', ([key]) => `--log-${String(key)}`);
+}
+
+/**
+ * Makes the program's services; with them comes all that serves.
+ * @throws UsageError as {@link logConfigOf} does.
+ */
+export async function servicesOf(
   values: Values,
   settings: Partial<LogConfig>,
   registry: BackendRegistry,
-): Container {
-  const flags = Object.entries({ level: values['logLevel'], format: values['logFormat'] });
-  const given = Object.fromEntries(flags.filter(([, value]) => value !== undefined));
-  const log = check(logSchema, { ...settings, ...given }, '', ([key]) => `--log-${String(key)}`);
+): Promise<Container> {
+  const log = logConfigOf(values, settings);
+  const { createContainer } = await import('../plugins/service-container.js');
   return createContainer(log, registry);
 }

@@ -77,9 +77,9 @@ async function createProgram(argv: readonly string[]): Promise<Command> {
   if (Object.hasOwn(COMMANDS, word)) await COMMANDS[word]!(parts);
   else {
     for (const add of Object.values(COMMANDS)) await add(parts);
+    const { addBackendCommands } = await import('./commands/backend-commands.js');
+    await addBackendCommands(program, registry, argv);
   }
-  const { addBackendCommands } = await import('./commands/backend-commands.js');
-  await addBackendCommands(program, registry, argv);
   for (const command of program.commands) command.copyInheritedSettings(program);
   return program;
 }

@@ -1,12 +1,16 @@
-import type { Logger } from '../backend/index.js';
-import { ServiceManager } from '../system/index.js';
+import type { LogConfig } from '../plugins/config-schema.js';
+import { ServiceManager } from '../system/descriptors/service-manager.js';
 
 /** The service manager. If it cannot be reached, that is a warning, and none is told anything. */
-export function serviceManager(log: Logger): ServiceManager | undefined {
+export async function serviceManager(log: LogConfig): Promise<ServiceManager | undefined> {
   try {
     return ServiceManager.open();
   } catch (error) {
-    log.warn({ reason: (error as Error).message }, 'the service manager cannot be told anything');
+    const { createLogger } = await import('../plugins/logger.js');
+    createLogger(log).warn(
+      { reason: (error as Error).message },
+      'the service manager cannot be told anything',
+    );
     return undefined;
   }
 }

@@ -1,7 +1,6 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { type Fd, memfd, OwnedFd, UnixConnection } from '../system/index.js';
 import { ControlConnection, kept } from './control.js';
-import { KEEPER_VARIABLE } from './engine-process.js';
 import { Stash } from './stash.js';
 import { type Connection, type EngineMessage, keeperMessage, type KeeperMessage } from './messages.js';
 
@@ -54,12 +53,6 @@ export interface EngineService {
   handOver(): Promise<HandedOver>;
 }
 
-/** The descriptor of the keeper's control connection; undefined in a process without keeper. */
-export function keeperDescriptor(): number | undefined {
-  const value = process.env[KEEPER_VARIABLE];
-  return value === undefined || !/^\d+$/.test(value) ? undefined : Number(value);
-}
-
 /** The keeper has ended, or does not need this process. */
 export class KeeperGone extends Error {
   override readonly name = 'KeeperGone';
@@ -76,7 +69,7 @@ export class KeptEngine {
   #service: EngineService | undefined;
   #end!: () => void;
 
-  /** @param fd as {@link keeperDescriptor} gives it. */
+  /** @param fd as `keeperDescriptor` gives it. */
   constructor(fd: number) {
     this.over = new Promise((resolve) => {
       this.#end = resolve;

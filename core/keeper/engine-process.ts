@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { type Fd, type Log, type OwnedFd, UnixConnection } from '../system/index.js';
 import { ControlConnection, kept } from './control.js';
+import { KEEPER_VARIABLE } from './inherited.js';
 import {
   type Connection,
   engineMessage,
@@ -8,9 +9,6 @@ import {
   type KeeperMessage,
   type ServingMessage,
 } from './messages.js';
-
-/** Environment variable that tells an engine the descriptor of its control connection. */
-export const KEEPER_VARIABLE = 'VIRTIOFS_KIT_KEEPER';
 
 /** The control connection's descriptor in an engine, after standard input, output and error. */
 const CONTROL_FD = 3;

@@ -12,11 +12,11 @@
  * - `keeper.ts`: the sockets, the engines, and the change from one to the next.
  * - `stash.ts`: descriptors that an engine hands over while it serves, and the keeper holds.
  * - `engine-end.ts`: the engine's end of the control connection.
+ * - `inherited.ts`: how an engine knows that it has a keeper.
  */
 export { FIRST_INHERITED } from './engine-process.js';
 export { Keeper, type KeptSocket, type KeeperOptions } from './keeper.js';
 export {
-  keeperDescriptor,
   KeeperGone,
   KeptEngine,
   type Beginning,
@@ -24,4 +24,5 @@ export {
   type HandedOver,
   type KeptState,
 } from './engine-end.js';
+export { keeperDescriptor } from './inherited.js';
 export type { Connection } from './messages.js';

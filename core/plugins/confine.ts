@@ -31,11 +31,11 @@ import {
 import { threadsStarted } from '../system/started-threads.js';
 import { prepareFaultGuard } from '../system/memory/fault-guard.js';
 import { interfaces, isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
-import { keeperDescriptor } from '../keeper/index.js';
+import { keeperDescriptor } from '../keeper/inherited.js';
 import type { DaemonOptions } from './daemon.js';
 import { commandLineWords } from './process-arguments.js';
 import { inheritedSocket } from './inherited-socket.js';
-import { isBackend, type BackendSource } from './open-export.js';
+import { type BackendSource, isBackend } from './backend-source.js';
 import type { BackendRegistry } from './registry.js';
 import { LAYERS, type Layer } from './confinement-options.js';
 import { check } from './option-descriptions.js';
@@ -55,6 +55,16 @@ export interface Confinement {
   readonly descriptors?: readonly number[];
   /** Whether it goes on to make sockets to listen on when it has started, as for its commands. */
   readonly listens?: boolean;
+}
+
+/** A process whose threads are what they will be, and which has not loaded what serves. */
+export interface Entered {
+  /**
+   * Confines the process further, all that is left but {@link Confined.seal}, and logs in one line
+   * what was done.
+   * @throws UsageError if a layer cannot be had, unless `missingLayers` is `warn`.
+   */
+  confine(log: Logger): Confined;
 }
 
 /** A process that has confined itself. */
@@ -131,11 +141,11 @@ interface Report {
 type ConfinedOptions = Omit<DaemonOptions, 'log' | 'registry'>;
 
 /**
- * Confines the daemon before it serves, and logs in one line what was done. Mount namespace,
- * Landlock and capabilities belong to single threads, and a JavaScript engine has several threads
- * from the start. So they are set up on this thread, which then executes the program again in the
- * same process: all new threads inherit them. The filter of system calls applies to all threads and
- * comes last.
+ * Begins to confine the daemon before it serves. Mount namespace, Landlock and capabilities belong
+ * to single threads, and a JavaScript engine has several threads from the start. So they are set up
+ * on this thread, which then executes the program again in the same process: all new threads
+ * inherit them. This does not return in the first program. That one should load nothing that only
+ * the second needs. The filter of system calls applies to all threads and comes last.
  *
  * - `mounts`: a mount namespace of its own, in which the mounts of the shared directories have no
  *   devices and honour no set-id bits, and /proc shows no other processes.
@@ -151,19 +161,22 @@ type ConfinedOptions = Omit<DaemonOptions, 'log' | 'registry'>;
  * what no program should do.
  * @returns undefined if nothing was done, since the options are wrong or a path is missing: the
  * start of the daemon says it better, and must not succeed.
- * @throws UsageError if a layer cannot be had, unless `missingLayers` is `warn`.
+ * @throws UsageError if the program cannot be executed again.
  */
-export async function confine(
+export async function enterConfinement(
   options: ConfinedOptions,
   registry: BackendRegistry,
   wanted: Confinement,
-  log: Logger,
-): Promise<Confined | undefined> {
+): Promise<Entered | undefined> {
   const claim = process.env[DONE];
   delete process.env[DONE];
   if (wanted.layers.length === 0) {
-    log.info({ by: 'nothing' }, 'confined');
-    return { seal: () => Promise.resolve() };
+    return {
+      confine: (log) => {
+        log.info({ by: 'nothing' }, 'confined');
+        return { seal: () => Promise.resolve() };
+      },
+    };
   }
   const done = claimOfThisProcess(claim);
   const needs = await needsOf(options, registry).catch(() => undefined);
@@ -172,7 +185,17 @@ export async function confine(
     if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return undefined;
     throw executeAnew(options, wanted, prepare(options, wanted, needs));
   }
-  const report: Report = { ...done };
+  return { confine: (log) => confine(options, wanted, needs, { ...done }, log) };
+}
+
+/** @param report what was done before, as it is claimed. */
+function confine(
+  options: ConfinedOptions,
+  wanted: Confinement,
+  needs: BackendNeeds | string,
+  report: Report,
+  log: Logger,
+): Confined {
   verify(options, wanted, needs, report);
   if (report.landlock?.startsWith('version') === true) noteRestriction();
   if (wanted.layers.includes('seccomp')) {

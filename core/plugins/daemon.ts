@@ -41,14 +41,8 @@ import {
 } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config-schema.js';
 import { inheritedSocket } from './inherited-socket.js';
-import {
-  isBackend,
-  openExport,
-  reopenExport,
-  takeOverExport,
-  type BackendSource,
-  type OpenExportOptions,
-} from './open-export.js';
+import { type BackendSource, isBackend } from './backend-source.js';
+import { openExport, reopenExport, takeOverExport, type OpenExportOptions } from './open-export.js';
 import {
   contentsMemory,
   makeContentsMemory,

@@ -5,8 +5,8 @@
  *   `serve.ts`: one call that serves one backend.
  * - `lasting-memory.ts`: memory in which guests' sessions, and what backends have, outlive the
  *   process.
- * - `open-export.ts`: from a backend's name and options to an open export. `registry.ts`: which
- *   backends there are.
+ * - `open-export.ts`, `backend-source.ts`: from a backend's name and options to an open export.
+ *   `registry.ts`: which backends there are.
  * - `config-schema.ts`: every option of the configuration file, as zod schemas.
  *   `option-descriptions.ts`: from a schema to flags, help texts and errors of one line, with
  *   `suggestion.ts` for misspelt words and `yaml.ts` for files.
@@ -30,19 +30,14 @@ export {
   readConfig,
 } from './config-schema.js';
 export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config-schema.js';
-export { confine, mustBeConfined, programFolders, type Confined, type Confinement } from './confine.js';
+export { mustBeConfined, programFolders, type Confined, type Confinement } from './confine.js';
 export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
 export { askDaemon, ControlSocket, DAEMON_ITSELF } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './service-container.js';
 export { groupId, Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
 export { inlineMore } from './v8-inlining.js';
-export {
-  isBackend,
-  openExport,
-  type BackendSource,
-  type ExportSettings,
-  type OpenExportOptions,
-} from './open-export.js';
+export { isBackend, type BackendSource } from './backend-source.js';
+export { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
 export { createLogger } from './logger.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
 export { closestWord, suggestion } from './suggestion.js';

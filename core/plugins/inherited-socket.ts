@@ -1,5 +1,5 @@
 import { UsageError } from '../backend/index.js';
-import { passedDescriptors } from '../system/index.js';
+import { passedDescriptors } from '../system/descriptors/service-manager.js';
 import { suggestion } from './suggestion.js';
 
 /**

@@ -6,13 +6,8 @@ import { HostMount, MountError } from '../mount/index.js';
 import type { Export } from '../state/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { needsOf } from './confine.js';
-import {
-  isBackend,
-  openExport,
-  type BackendSource,
-  type ExportSettings,
-  type OpenExportOptions,
-} from './open-export.js';
+import { type BackendSource, isBackend } from './backend-source.js';
+import { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
 import { limited } from './rate-limited-log.js';
 
 /** What to mount on this host, and where. */

@@ -1,4 +1,4 @@
-import { readOnly, UsageError, type Backend, type BackendSpec } from '../backend/index.js';
+import { readOnly, UsageError, type Backend } from '../backend/index.js';
 import { hostBuffer } from '../memory/index.js';
 import {
   Export,
@@ -10,13 +10,9 @@ import {
   restoreExport,
   type Restored,
 } from '../state/index.js';
+import { type BackendSource, isBackend } from './backend-source.js';
 import type { ExportConfig } from './config-schema.js';
 import type { BackendRegistry, CreateBackendOptions } from './registry.js';
-
-/**
- * The backend of an export: its kind and options, or a backend that the calling program has made.
- */
-export type BackendSource = BackendSpec | Backend;
 
 /** The settings of an export that do not depend on its transport. */
 export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'>;
@@ -94,12 +90,6 @@ async function open<T>(
     if (error instanceof Error && error.name === 'UsageError') throw error;
     throw new UsageError(`backend ${source.type}: ${what}`, { cause: error });
   }
-}
-
-/** Whether a program made it itself; {@link Export.open} refuses what has lost its methods. */
-export function isBackend(source: BackendSource): source is Backend {
-  const { mount, type } = source as Partial<Backend & BackendSpec>;
-  return typeof mount === 'function' || typeof type !== 'string';
 }
 
 type Given<T> = { [K in keyof T]: Exclude<T[K], undefined> };

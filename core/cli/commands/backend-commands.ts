@@ -77,7 +77,7 @@ async function runOffline(
   registry: BackendRegistry,
 ): Promise<void> {
   const { logLevel: level = 'warn' } = command;
-  const log = servicesOf(values, { level }, registry).get(Services.Logger);
+  const log = (await servicesOf(values, { level }, registry)).get(Services.Logger);
   await print(await command.run(options, offlineEnvironment(registry, log)));
 }
 

@@ -76,7 +76,7 @@ async function run(
   backend: BackendOptions,
 ): Promise<void> {
   const { spec, settings } = backend.choice(values);
-  const log = servicesOf(values, { level: 'warn' }, registry).get(Services.Logger);
+  const log = (await servicesOf(values, { level: 'warn' }, registry)).get(Services.Logger);
   const words = given['only'];
   const aim = aimOf(given, (name) => `--${flagOf(name, backend)}`);
   const report = await checkBackend({

@@ -127,7 +127,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
     exports.push({ tag: HOST_TAG, socket, backend: source, readOnly: true, maxConnections: 1 });
     shares.unshift({ tag: HOST_TAG, socketPath: socket, mountPoint: '/' });
   }
-  const container = servicesOf(values, { level: 'error' }, backend.registry);
+  const container = await servicesOf(values, { level: 'error' }, backend.registry);
   try {
     const daemon = await container.get(Services.StartDaemon)({ ...served, exports });
     try {

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { MountedExport, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, servicesOf } from '../log-and-services.js';
+import { addLogOptions, logConfigOf, servicesOf } from '../log-and-services.js';
 import type { Values } from '../flags.js';
 import { serviceManager } from '../service-manager.js';
 import { aborted, stopSignal } from '../signals.js';
@@ -24,9 +24,9 @@ export function addMount(program: Command, backend: BackendOptions): void {
 async function mount(directory: string, values: Values, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
   const stop = stopSignal();
-  const container = servicesOf(values, {}, backend.registry);
+  const container = await servicesOf(values, {}, backend.registry);
   const log = container.get(Services.Logger);
-  const manager = serviceManager(log);
+  const manager = await serviceManager(logConfigOf(values, {}));
   const mounted = await MountedExport.open({
     ...settings,
     directory,

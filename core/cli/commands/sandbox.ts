@@ -78,7 +78,7 @@ async function runSandbox(
   );
   const shared = share.map(sharedDirectory);
   const stop = stopSignal();
-  const container = servicesOf(values, { level: 'error' }, registry);
+  const container = await servicesOf(values, { level: 'error' }, registry);
   const log = container.get(Services.Logger);
   const root = (await registry.create(ROOT, { log })) as Overlay;
   const sockets = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sockets-'));

@@ -1,38 +1,27 @@
 import { dirname, resolve } from 'node:path';
 import type { Command } from 'commander';
 import { UsageError } from '../../backend/index.js';
+import { keeperDescriptor } from '../../keeper/inherited.js';
+import { isBackend } from '../../plugins/backend-source.js';
 import {
-  check,
-  confine,
   confineSchema,
-  ControlSocket,
-  describeOptions,
   exportSchema,
-  isBackend,
-  LAYERS,
-  mustBeConfined,
-  parseCapabilities,
-  parseLayers,
-  Services,
   readConfig,
-  suggestion,
-  toFlag,
-  toYaml,
-  type BackendRegistry,
   type ConfineConfig,
-  type Confinement,
-  type Daemon,
-  type DaemonOptions,
   type LogConfig,
-} from '../../plugins/index.js';
-import { keeperDescriptor, KeeperGone, KeptEngine } from '../../keeper/index.js';
-import { keep } from '../keep.js';
-import { openMetrics } from '../metrics.js';
-import { serviceManager, serving } from '../service-manager.js';
+} from '../../plugins/config-schema.js';
+import { enterConfinement, type Confinement } from '../../plugins/confine.js';
+import { LAYERS, parseCapabilities, parseLayers } from '../../plugins/confinement-options.js';
+import type { DaemonOptions } from '../../plugins/index.js';
+import { check, describeOptions, toFlag } from '../../plugins/option-descriptions.js';
+import type { BackendRegistry } from '../../plugins/registry.js';
+import { suggestion } from '../../plugins/suggestion.js';
+import { toYaml } from '../../plugins/yaml.js';
+import { serviceManager } from '../service-manager.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-import { addLogOptions, servicesOf } from '../log-and-services.js';
-import { aborted, stopSignal } from '../signals.js';
+import { addLogOptions, logConfigOf } from '../log-and-services.js';
+import { stopSignal } from '../signals.js';
 
 /** What `serve` serves, from flags or from a file. */
 interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
@@ -105,47 +94,29 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     );
     return;
   }
-  const container = servicesOf(values, served.logConfig, registry);
-  const log = container.get(Services.Logger);
-  const keeperFd = keeperDescriptor();
+  const logConfig = logConfigOf(values, served.logConfig);
+  const isEngine = keeperDescriptor() !== undefined;
   // An engine is its keeper's affair.
-  const manager = keeperFd === undefined ? serviceManager(log) : undefined;
-  if (keeperFd === undefined && isKept) {
+  const manager = isEngine ? undefined : await serviceManager(logConfig);
+  if (!isEngine && isKept) {
     if (values['control'] !== undefined) throw new UsageError('--control: not together with --keep');
+    const [{ keep }, { createLogger }] = await Promise.all([
+      import('../keep.js'),
+      import('../../plugins/logger.js'),
+    ]);
+    const log = createLogger(logConfig);
     await keep(served.exports, typeof metrics === 'string' ? metrics : undefined, manager, log);
     return;
   }
   const stop = stopSignal();
-  const listener = typeof metrics === 'string' ? await openMetrics(metrics) : undefined;
+  const listener =
+    typeof metrics === 'string' ? await (await import('../metrics.js')).openMetrics(metrics) : undefined;
   const wanted = confinementOf(confinement, values, [listener?.fd, manager?.fd], listener?.path);
-  const confined = await confine(served, registry, wanted, log);
-  const keeper = keeperFd === undefined ? undefined : new KeptEngine(keeperFd);
-  stop.addEventListener('abort', () => keeper?.leave());
-  let daemon: Daemon;
-  try {
-    daemon = await container.get(Services.StartDaemon)({ ...served, keeper });
-  } catch (error) {
-    if (error instanceof KeeperGone) return;
-    throw error;
-  }
-  const { control } = values;
-  try {
-    mustBeConfined(confined);
-    const listening =
-      typeof control === 'string' ? await ControlSocket.listen(control, daemon, registry, log) : undefined;
-    const monitoring = await listener?.serve(() => daemon.figures(), log);
-    await confined.seal();
-    manager?.ready(serving(served.exports.length));
-    // One with a keeper ends when that has another one.
-    await Promise.race([...(keeper === undefined ? [aborted(stop)] : []), daemon.ended()]);
-    manager?.stopping();
-    if (keeper === undefined) log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
-    await monitoring?.close();
-    await listening?.close();
-  } finally {
-    await daemon.close();
-    manager?.close();
-  }
+  const entered = await enterConfinement(served, registry, wanted);
+  // Only the program that serves pays for these modules.
+  const { serveExports } = await import('../serve-exports.js');
+  const control = typeof values['control'] === 'string' ? values['control'] : undefined;
+  await serveExports({ options: served, entered, logConfig, registry, stop, listener, manager, control });
 }
 
 /**

@@ -1,17 +1,11 @@
 import type { Command } from 'commander';
 import type { BackendSpec } from '../../backend/index.js';
-import {
-  confine,
-  LAYERS,
-  mustBeConfined,
-  parseCapabilities,
-  Services,
-  type BackendRegistry,
-  type Confinement,
-  type ServedExport,
-} from '../../plugins/index.js';
-import { servicesOf } from '../log-and-services.js';
-import { aborted, stopSignal } from '../signals.js';
+import { type Confinement, enterConfinement } from '../../plugins/confine.js';
+import { LAYERS, parseCapabilities } from '../../plugins/confinement-options.js';
+import type { ServedExport } from '../../plugins/index.js';
+import type { BackendRegistry } from '../../plugins/registry.js';
+import { logConfigOf } from '../log-and-services.js';
+import { stopSignal } from '../signals.js';
 import { CAPABILITIES, parseVirtiofsd, VIRTIOFSD_HELP, type VirtiofsdRequest } from './options.js';
 
 /** `virtiofsd`: serves a directory with virtiofsd's own command line, in virtiofsd's place. */
@@ -38,23 +32,23 @@ async function virtiofsd(words: readonly string[], registry: BackendRegistry): P
 
 async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Promise<void> {
   const stop = stopSignal();
-  const container = servicesOf({ logLevel: request.logLevel }, {}, registry);
-  const log = container.get(Services.Logger);
+  const logConfig = logConfigOf({ logLevel: request.logLevel }, {});
   const backend: BackendSpec = { ...request.backend, type: 'passthrough' };
   const served = { ...request.settings, cache: request.cache, backend } as unknown as ServedExport;
   const options = { exports: [served] };
-  const confined = await confine(options, registry, confinement(request), log);
-  if (request.ignored.length > 0) log.info({ options: request.ignored }, 'options without effect');
-  const daemon = await container.get(Services.StartDaemon)(options);
-  // Kata Containers' runtime in Rust reads until a line has this text.
-  log.info({}, 'Waiting for vhost-user socket connection...');
-  try {
-    mustBeConfined(confined);
-    await confined.seal();
-    await Promise.race([aborted(stop), daemon.ended()]);
-  } finally {
-    await daemon.close();
-  }
+  const entered = await enterConfinement(options, registry, confinement(request));
+  // Only the program that serves pays for these modules.
+  const { serveExports } = await import('../serve-exports.js');
+  await serveExports({
+    options,
+    entered,
+    logConfig,
+    registry,
+    stop,
+    ignored: request.ignored,
+    // Kata Containers' runtime in Rust reads until a line has this text.
+    ready: 'Waiting for vhost-user socket connection...',
+  });
 }
 
 function confinement({ sandbox, seccomp, modcaps }: VirtiofsdRequest): Confinement {

@@ -7,7 +7,8 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Gathered } from '../../../core/backend/accelerator.js';
 import { type Attributes, type Awaitable, type BackendSpec, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
-import { BackendRegistry, confine, LAYERS, parseLayers } from '../../../core/plugins/index.js';
+import { enterConfinement } from '../../../core/plugins/confine.js';
+import { BackendRegistry, LAYERS, parseLayers } from '../../../core/plugins/index.js';
 import { intrude } from './intruder.js';
 import { root, serveDirectory } from './harness.js';
 
@@ -31,7 +32,7 @@ const BACKENDS: Record<string, BackendSpec> = {
   s3: { type: 's3', bucket: 'b', endpoint: 'http://127.0.0.1:9', cacheDir: share },
 };
 const registry = new BackendRegistry();
-const confined = await confine(
+const entered = await enterConfinement(
   { exports: [{ tag: 't', socket: join(base, 'sockets', 's'), backend: BACKENDS[type]! }] },
   registry,
   {
@@ -41,13 +42,13 @@ const confined = await confine(
     capabilities: [],
     reads: [],
   },
-  {
-    debug() {},
-    warn() {},
-    error() {},
-    info: (fields, msg) => Object.assign(log, fields, { msg }),
-  },
 );
+const confined = entered?.confine({
+  debug() {},
+  warn() {},
+  error() {},
+  info: (fields, msg) => Object.assign(log, fields, { msg }),
+});
 
 async function attempt(name: string, action: () => unknown): Promise<void> {
   try {

@@ -1,0 +1,75 @@
+import { KeeperGone, keeperDescriptor, KeptEngine } from '../keeper/index.js';
+import type { LogConfig } from '../plugins/config-schema.js';
+import { type Entered, mustBeConfined } from '../plugins/confine.js';
+import { ControlSocket } from '../plugins/control-socket.js';
+import type { Daemon, DaemonOptions } from '../plugins/daemon.js';
+import type { BackendRegistry } from '../plugins/registry.js';
+import { createContainer, Services } from '../plugins/service-container.js';
+import type { ServiceManager } from '../system/index.js';
+import type { MetricsListener } from './metrics.js';
+import { serving } from './service-manager.js';
+import { aborted } from './signals.js';
+
+/** What a daemon is started with that {@link serveExports} serves. */
+export interface Serving {
+  readonly options: Omit<DaemonOptions, 'log' | 'registry' | 'keeper'>;
+  /** How far the process is confined; see `enterConfinement`. */
+  readonly entered: Entered | undefined;
+  readonly logConfig: LogConfig;
+  readonly registry: BackendRegistry;
+  /** Aborted when the daemon is to end. */
+  readonly stop: AbortSignal;
+  /** Where metrics are served. */
+  readonly listener?: MetricsListener | undefined;
+  /** Is told when the daemon serves and when it ends. */
+  readonly manager?: ServiceManager | undefined;
+  /** Path of the socket for commands. */
+  readonly control?: string | undefined;
+  /** Options to be told of in the log, since they have no effect. */
+  readonly ignored?: readonly string[];
+  /** A line for the log when front-ends may connect. */
+  readonly ready?: string;
+}
+
+/**
+ * Serves exports over vhost-user sockets until a signal, or until the last front-end or the keeper
+ * needs this process no more. All that serves is loaded with this file, which the command line
+ * therefore imports only when the process is confined.
+ * @throws UsageError for a mistake in the options.
+ */
+export async function serveExports(given: Serving): Promise<void> {
+  const { options, entered, logConfig, registry, stop, listener, manager, control } = given;
+  const { ignored = [], ready } = given;
+  const container = createContainer(logConfig, registry);
+  const log = container.get(Services.Logger);
+  const confined = entered?.confine(log);
+  if (ignored.length > 0) log.info({ options: ignored }, 'options without effect');
+  const keeperFd = keeperDescriptor();
+  const keeper = keeperFd === undefined ? undefined : new KeptEngine(keeperFd);
+  stop.addEventListener('abort', () => keeper?.leave());
+  let daemon: Daemon;
+  try {
+    daemon = await container.get(Services.StartDaemon)({ ...options, keeper });
+  } catch (error) {
+    if (error instanceof KeeperGone) return;
+    throw error;
+  }
+  if (ready !== undefined) log.info({}, ready);
+  try {
+    mustBeConfined(confined);
+    const listening =
+      control === undefined ? undefined : await ControlSocket.listen(control, daemon, registry, log);
+    const monitoring = await listener?.serve(() => daemon.figures(), log);
+    await confined.seal();
+    manager?.ready(serving(options.exports.length));
+    // One with a keeper ends when that has another one.
+    await Promise.race([...(keeper === undefined ? [aborted(stop)] : []), daemon.ended()]);
+    manager?.stopping();
+    if (keeper === undefined) log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+    await monitoring?.close();
+    await listening?.close();
+  } finally {
+    await daemon.close();
+    manager?.close();
+  }
+}

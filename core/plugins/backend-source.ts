@@ -1,0 +1,12 @@
+import type { Backend, BackendSpec } from '../backend/index.js';
+
+/**
+ * The backend of an export: its kind and options, or a backend that the calling program has made.
+ */
+export type BackendSource = BackendSpec | Backend;
+
+/** Whether a program made it itself; `Export.open` refuses what has lost its methods. */
+export function isBackend(source: BackendSource): source is Backend {
+  const { mount, type } = source as Partial<Backend & BackendSpec>;
+  return typeof mount === 'function' || typeof type !== 'string';
+}

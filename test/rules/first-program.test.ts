@@ -1,0 +1,46 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.json')));
+
+/** What the program loads, in order, until it has executed itself anew to be confined. */
+const FIRST = [
+  'core/cli/main',
+  'core/cli/commands/serve',
+  'core/cli/virtiofsd/program',
+  'backends/passthrough/index',
+];
+/** What only the program that serves needs. */
+const SERVING = [
+  /^core\/(fuse|state|memory|virtqueue|vhost-user|queue-threads|monitoring|mount|control)\//,
+  /^core\/plugins\/(daemon|index|logger|service-container)\.js$/,
+  /^core\/system\/index\.js$/,
+  /^backends\/passthrough\/(backend|share)\.js$/,
+  /^(inversify|pino|@aws-sdk\/.*)$/,
+];
+
+/** Modules and packages that a compiled file imports before it runs, and those that they import. */
+function staticImports(file: string, seen = new Set<string>()): Set<string> {
+  if (seen.has(file)) return seen;
+  seen.add(file);
+  const text = readFileSync(join(root, 'dist', file), 'utf8');
+  for (const [, name] of text.matchAll(/^(?:import|export)\b[^;']*'([^']+)';$/gm)) {
+    if (name!.startsWith('.')) staticImports(join(dirname(file), name!), seen);
+    else seen.add(name!);
+  }
+  return seen;
+}
+
+for (const file of FIRST) {
+  test(`${file} loads nothing that only a confined daemon needs`, () => {
+    const loaded = [...staticImports(`${file}.js`)];
+    assert.ok(loaded.length > 3, loaded.join(' '));
+    assert.deepEqual(
+      loaded.filter((name) => SERVING.some((pattern) => pattern.test(name))),
+      [],
+    );
+  });
+}
