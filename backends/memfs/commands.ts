@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { defineCommand, UsageError } from '../../core/backend/index.js';
-import { z } from 'zod';
+import * as z from 'zod';
 import { sizeOption } from './options.js';
 import {
   baseNamed,

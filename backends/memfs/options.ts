@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { PAGE } from './content/chunk.js';
 import { defaultInodes, defaultSize, memoryBytes } from './host-api/volume.js';
 

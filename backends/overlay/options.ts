@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { type BackendSpec, type PluginEnvironment, UsageError } from '../../core/backend/index.js';
 import { overlay, type OverlayBackend } from './backend.js';
 import { LAYERS_MAX } from './layers/layer.js';

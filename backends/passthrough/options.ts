@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** What an operator may set for a share. */
 export const options = z.strictObject({

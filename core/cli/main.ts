@@ -1,5 +1,4 @@
 #!/usr/bin/env node
-import { runProgram } from './program.js';
-import { programWords } from './program-arguments.js';
+import { begin } from './begin.js';
 
-await runProgram(programWords());
+await begin((words) => words);

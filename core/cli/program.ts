@@ -1,6 +1,5 @@
 import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
-import { inlineMore } from '../plugins/v8-inlining.js';
 import { BackendRegistry } from '../plugins/registry.js';
 import { BackendOptions } from './backend-options.js';
 
@@ -43,7 +42,6 @@ const USAGE = 2;
  * @param argv the words after the program's name.
  */
 export async function runProgram(argv: readonly string[]): Promise<void> {
-  inlineMore();
   // The reader of the output may have closed it, as `head` does. That is no fault of the program,
   // but not everything was written.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -10,7 +10,7 @@ import {
   requestSchema,
   type CommandRequest,
 } from './messages.js';
-import type { z } from 'zod';
+import type * as z from 'zod';
 
 /** Runs a command. Rejects with a UsageError for a mistake in the request. */
 export type Reply = (request: CommandRequest) => Promise<readonly string[]>;

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** The longest request, in bytes. */
 export const REQUEST_MAX_BYTES = 1 << 20;

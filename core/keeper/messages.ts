@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /** Which saved session belongs to a connection, and where its rings stopped. */
 const connection = z.strictObject({

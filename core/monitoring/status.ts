@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { LATENCY_BUCKETS, type Counters } from '../fuse/index.js';
 import type { DaemonFigures, ExportFigures } from './figures.js';
 import { errorName, opcodeName } from './names.js';

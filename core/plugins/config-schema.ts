@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { z } from 'zod';
+import * as z from 'zod';
 import { UsageError } from '../backend/index.js';
 import { LAYERS, parseCapabilities } from './confinement-options.js';
 import { check } from './option-descriptions.js';

@@ -161,12 +161,14 @@ type ConfinedOptions = Omit<DaemonOptions, 'log' | 'registry'>;
  * what no program should do.
  * @returns undefined if nothing was done, since the options are wrong or a path is missing: the
  * start of the daemon says it better, and must not succeed.
+ * @param beforeExecution called in the first program, while nothing is confined yet.
  * @throws UsageError if the program cannot be executed again.
  */
 export async function enterConfinement(
   options: ConfinedOptions,
   registry: BackendRegistry,
   wanted: Confinement,
+  beforeExecution: () => Promise<void> = () => Promise.resolve(),
 ): Promise<Entered | undefined> {
   const claim = process.env[DONE];
   delete process.env[DONE];
@@ -183,6 +185,7 @@ export async function enterConfinement(
   if (needs === undefined) return undefined;
   if (done === undefined) {
     if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return undefined;
+    await beforeExecution();
     throw executeAnew(options, wanted, prepare(options, wanted, needs));
   }
   return { confine: (log) => confine(options, wanted, needs, { ...done }, log) };

@@ -1,7 +1,7 @@
 import { constants } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import type { z } from 'zod';
+import type * as z from 'zod';
 import { Errno, UsageError, type Backend, type Logger } from '../backend/index.js';
 import {
   Counters,

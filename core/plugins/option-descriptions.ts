@@ -1,4 +1,5 @@
-import { z, type ZodType } from 'zod';
+import * as z from 'zod';
+import type { ZodType } from 'zod';
 import { UsageError } from '../backend/index.js';
 import { suggestion } from './suggestion.js';
 import { parseYaml } from './yaml.js';

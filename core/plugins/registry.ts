@@ -14,6 +14,8 @@ import { check, describeOptions } from './option-descriptions.js';
 
 interface BuiltIn {
   readonly load: () => Promise<{ readonly default: BackendPlugin }>;
+  /** Loads what `load` leaves until a backend is made. */
+  readonly loadLater?: () => Promise<unknown>;
   /** What its commands do; absent if it has none. */
   readonly commands?: string;
 }
@@ -27,7 +29,10 @@ const BUILT_IN: Readonly<Record<string, BuiltIn>> = {
     load: async () => import('../../backends/memfs/index.js'),
     commands: 'snapshot, fork, compare and save volumes of a running daemon',
   },
-  passthrough: { load: async () => import('../../backends/passthrough/index.js') },
+  passthrough: {
+    load: async () => import('../../backends/passthrough/index.js'),
+    loadLater: async () => import('../../backends/passthrough/backend.js'),
+  },
   overlay: {
     load: async () => import('../../backends/overlay/index.js'),
     commands: "list, export or merge down what an overlay's upper changed, while nobody serves it",
@@ -100,6 +105,11 @@ export class BackendRegistry {
     const plugin = (module as { default?: unknown }).default;
     if (isPlugin(plugin)) return checkOptionNames(type, plugin);
     throw new UsageError(`backend ${type}: its default export is no backend plugin; use definePlugin`);
+  }
+
+  /** Loads what built-ins leave until a backend is made. */
+  async loadLater(): Promise<void> {
+    await Promise.all(Object.values(BUILT_IN).map(({ loadLater }) => loadLater?.()));
   }
 
   /**

@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 
 /**
  * The saved form of an export and its sessions: the structures of the envelope, and nothing else.

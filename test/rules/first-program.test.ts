@@ -8,7 +8,9 @@ const root = dirname(fileURLToPath(import.meta.resolve('virtiofs-kit/package.jso
 
 /** What the program loads, in order, until it has executed itself anew to be confined. */
 const FIRST = [
-  'core/cli/main',
+  'core/cli/begin',
+  'core/cli/program',
+  'core/cli/program-arguments',
   'core/cli/commands/serve',
   'core/cli/virtiofsd/program',
   'backends/passthrough/index',

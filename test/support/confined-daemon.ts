@@ -28,10 +28,16 @@ export interface Served {
 export async function serve(
   t: TestContext,
   share: string,
-  { node = process.execPath, environment = {}, words = [] as string[], until = 'serving' } = {},
+  {
+    node = process.execPath,
+    program = cli,
+    environment = {},
+    words = [] as string[],
+    until = 'serving',
+  } = {},
 ): Promise<Served> {
   const socket = join(temporaryFolder(t), 'socket');
-  const command = [cli, 'serve', '--backend', 'passthrough', '--shared-dir', share, '--tag', 'confined'];
+  const command = [program, 'serve', '--backend', 'passthrough', '--shared-dir', share, '--tag', 'confined'];
   command.push('--socket-path', socket, '--log-format', 'json', ...words);
   const child = spawn(node, command, {
     stdio: ['ignore', 'ignore', 'pipe'],

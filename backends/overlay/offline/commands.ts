@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { defineCommand, type OfflineEnvironment, run } from '../../../core/backend/index.js';
 import type { OverlayBackend } from '../backend.js';
 import { createOverlay, layerBackend, layerSpec, options, type OverlayOptions } from '../options.js';

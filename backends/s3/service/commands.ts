@@ -1,4 +1,4 @@
-import { z } from 'zod';
+import * as z from 'zod';
 import { defineCommand, UsageError } from '../../../core/backend/index.js';
 import { optionsSchema } from '../options.js';
 import { exportAside, recover, status } from './administration.js';

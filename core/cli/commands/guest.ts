@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Command } from 'commander';
-import { z } from 'zod';
+import * as z from 'zod';
 import { UsageError } from '../../backend/index.js';
 import { chooseForTrusted, Guest, type GuestOptions, type GuestShare } from '../../guest/index.js';
 import {

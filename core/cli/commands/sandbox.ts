@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import type { Command } from 'commander';
-import { z } from 'zod';
+import * as z from 'zod';
 import { type Backend, type BackendSpec, nameBytes, UsageError } from '../../backend/index.js';
 import type { GuestShare } from '../../guest/index.js';
 import {

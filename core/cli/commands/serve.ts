@@ -10,7 +10,7 @@ import {
   type ConfineConfig,
   type LogConfig,
 } from '../../plugins/config-schema.js';
-import { enterConfinement, type Confinement } from '../../plugins/confine.js';
+import type { Confinement } from '../../plugins/confine.js';
 import { LAYERS, parseCapabilities, parseLayers } from '../../plugins/confinement-options.js';
 import type { DaemonOptions } from '../../plugins/index.js';
 import { check, describeOptions, toFlag } from '../../plugins/option-descriptions.js';
@@ -21,6 +21,7 @@ import { serviceManager } from '../service-manager.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../log-and-services.js';
+import { serveConfined } from '../confined-start.js';
 import { stopSignal } from '../signals.js';
 
 /** What `serve` serves, from flags or from a file. */
@@ -112,11 +113,8 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const listener =
     typeof metrics === 'string' ? await (await import('../metrics.js')).openMetrics(metrics) : undefined;
   const wanted = confinementOf(confinement, values, [listener?.fd, manager?.fd], listener?.path);
-  const entered = await enterConfinement(served, registry, wanted);
-  // Only the program that serves pays for these modules.
-  const { serveExports } = await import('../serve-exports.js');
   const control = typeof values['control'] === 'string' ? values['control'] : undefined;
-  await serveExports({ options: served, entered, logConfig, registry, stop, listener, manager, control });
+  await serveConfined({ options: served, logConfig, registry, stop, listener, manager, control }, wanted);
 }
 
 /**

@@ -1,9 +1,10 @@
 import type { Command } from 'commander';
 import type { BackendSpec } from '../../backend/index.js';
-import { type Confinement, enterConfinement } from '../../plugins/confine.js';
+import type { Confinement } from '../../plugins/confine.js';
 import { LAYERS, parseCapabilities } from '../../plugins/confinement-options.js';
 import type { ServedExport } from '../../plugins/index.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
+import { serveConfined } from '../confined-start.js';
 import { logConfigOf } from '../log-and-services.js';
 import { stopSignal } from '../signals.js';
 import { CAPABILITIES, parseVirtiofsd, VIRTIOFSD_HELP, type VirtiofsdRequest } from './options.js';
@@ -36,19 +37,16 @@ async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Prom
   const backend: BackendSpec = { ...request.backend, type: 'passthrough' };
   const served = { ...request.settings, cache: request.cache, backend } as unknown as ServedExport;
   const options = { exports: [served] };
-  const entered = await enterConfinement(options, registry, confinement(request));
-  // Only the program that serves pays for these modules.
-  const { serveExports } = await import('../serve-exports.js');
-  await serveExports({
+  const serving = {
     options,
-    entered,
     logConfig,
     registry,
     stop,
     ignored: request.ignored,
     // Kata Containers' runtime in Rust reads until a line has this text.
     ready: 'Waiting for vhost-user socket connection...',
-  });
+  };
+  await serveConfined(serving, confinement(request));
 }
 
 function confinement({ sandbox, seccomp, modcaps }: VirtiofsdRequest): Confinement {

@@ -20,17 +20,18 @@ const message = NativeMemory.allocate(4096);
  */
 export class ServiceManager {
   readonly #socket: OwnedFd | undefined;
-  readonly #watchdog: NodeJS.Timeout | undefined;
+  readonly #watchdogMs: number | undefined;
+  #watchdog: NodeJS.Timeout | undefined;
 
   private constructor(socket: OwnedFd | undefined, watchdogMs: number | undefined) {
     this.#socket = socket;
-    if (socket === undefined || watchdogMs === undefined) return;
-    this.#watchdog = setInterval(() => this.#tell('WATCHDOG=1'), watchdogMs).unref();
+    this.#watchdogMs = watchdogMs;
   }
 
   /**
    * Connects to `NOTIFY_SOCKET`, before the process confines itself. If `WATCHDOG_USEC` is set for
-   * this process, the manager is told twice in that time that the event loop turns.
+   * this process, the manager is told twice in that time that the event loop turns, from {@link
+   * ready} on.
    * @throws SystemError if it cannot be connected to.
    */
   static open(): ServiceManager {
@@ -52,6 +53,8 @@ export class ServiceManager {
   /** It serves. @param status one line for people. */
   ready(status: string): void {
     this.#tell('READY=1', `STATUS=${status}`);
+    if (this.#socket === undefined || this.#watchdogMs === undefined) return;
+    this.#watchdog ??= setInterval(() => this.#tell('WATCHDOG=1'), this.#watchdogMs).unref();
   }
 
   /** It takes up a new program or settings; `ready` ends that. */
