@@ -573,8 +573,11 @@ export class Daemon {
           throw new Error(`export ${tag}: another guest uses what would go along`);
         return saveMigratingSession(session as Session);
       },
-      load: (state) =>
-        loadMigratingSession(one, state, { openSession, isAlone: !others(), onError: migrationOnError }),
+      load: async (state, instead) => {
+        const isAlone = !others(instead);
+        await (instead as Session).reset();
+        return loadMigratingSession(one, state, { openSession, isAlone, onError: migrationOnError });
+      },
     };
   }
 

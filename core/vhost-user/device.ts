@@ -55,8 +55,12 @@ export interface Migration {
   readonly maxBytes: number;
   /** What the guest has, for another process. The session stays as it is. */
   save(session: DeviceSession): Promise<Uint8Array>;
-  /** A session that goes on with what `save` gave. */
-  load(state: Uint8Array): Promise<DeviceSession>;
+  /**
+   * A session that goes on with what `save` gave.
+   * @param instead the session in whose place it comes. What its guest has is given up, for a
+   * monitor that loads a snapshot (`loadvm`) has thrown that guest away.
+   */
+  load(state: Uint8Array, instead: DeviceSession): Promise<DeviceSession>;
 }
 
 /** The options of a device. */
@@ -708,7 +712,7 @@ export class VhostUserDevice implements ChannelReceiver {
 
   async #load(migration: Migration, state: Uint8Array): Promise<void> {
     const { backlogs, rest } = decodeState(state, this.#vrings.length);
-    const session = await migration.load(rest);
+    const session = await migration.load(rest, this.#session);
     if (this.#over.signal.aborted || this.#runs) {
       await session.close();
       throw new Error('the front-end did not wait for the end of it');

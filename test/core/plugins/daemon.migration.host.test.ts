@@ -295,6 +295,35 @@ describe('a guest that migrates', () => {
     await rejectsWith(waiting, EINTR);
   });
 
+  test('goes back to a snapshot of itself, as often as it likes', async (t) => {
+    for (const type of ['memfs', 'passthrough']) {
+      const backend = type === 'memfs' ? { type } : { type, sharedDir: shared(t) };
+      const { frontEnd, fuse, log } = await host(t, { backend });
+      await fuse.init();
+      const { entry, open } = await fuse.create(ROOT, 'file');
+      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('then'));
+      await fuse.setlk(entry.nodeid, open.fh, 1n, LOCK);
+      let bases = await stopQueues(frontEnd);
+      const state = await saveState(frontEnd);
+      await startQueues(frontEnd, bases);
+      for (let i = 0; i < 2; i++) {
+        await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('later'));
+        await fuse.flush(entry.nodeid, open.fh, 1n);
+        await fuse.release(entry.nodeid, open.fh);
+        await fuse.create(ROOT, `new${i}`);
+        bases = await stopQueues(frontEnd);
+        assert.equal(await loadState(frontEnd, state!), true, JSON.stringify(log.lines));
+        await startQueues(frontEnd, bases);
+        const content = Buffer.from(await fuse.read(entry.nodeid, open.fh, 0, 9)).toString();
+        assert.equal(content, type === 'memfs' ? 'then' : 'later');
+        const other = await fuse.open(entry.nodeid, O_RDWR);
+        await rejectsWith(fuse.setlk(entry.nodeid, other.fh, 2n, LOCK), EAGAIN);
+        await fuse.release(entry.nodeid, other.fh);
+        if (type === 'memfs') await rejectsWith(fuse.lookup(ROOT, `new${i}`), 2);
+      }
+    }
+  });
+
   test('does not come to a memfs that another guest uses, nor from one', async (t) => {
     const backend = { type: 'memfs' };
     const [from, to] = [await host(t, { backend }), await host(t, { backend })];
