@@ -299,7 +299,7 @@ test('a volume is what it was after each change, over kills between changes and 
     const fd = memory(t);
     const plain = make();
     let kept = make(fd);
-    for (let i = 0; i < repetitions(8000); i++) {
+    for (let i = 0; i < repetitions(3000); i++) {
       const one = change(random);
       assert.equal(attempt(one, kept), attempt(one, plain));
       if (i % 100 !== 0) continue;
@@ -320,7 +320,7 @@ test('a change is made as a whole or not at all, at whatever store its process i
     let kept = make(fd);
     let kills = 0;
     let before = dump(plain);
-    for (let i = 0; i < repetitions(800); i++) {
+    for (let i = 0; i < repetitions(400); i++) {
       const one = change(random);
       const stores = random.pick([0, 1, 2, 5, 20, 22, 23, 40, 45, 60, 80, 200]);
       const result = attempt(one, plain);
@@ -337,7 +337,7 @@ test('a change is made as a whole or not at all, at whatever store its process i
       assertSame(dump(kept), after, `change ${i}`);
       before = after;
     }
-    assert.ok(kills > repetitions(80), `${kills} kills`);
+    assert.ok(kills > repetitions(40), `${kills} kills`);
     await nextTurn();
   });
 });
@@ -354,7 +354,7 @@ test('a log that no recorder has written is refused, or read as far as it makes 
     const [, , , length] = header;
     const records = words.slice(1024, 1024 + length!);
     let refused = 0;
-    for (let i = 0; i < repetitions(1000); i++) {
+    for (let i = 0; i < repetitions(300); i++) {
       for (let left = 1 + random.below(4); left > 0; left--) {
         const at = random.once(10) ? 2 + random.below(3) : 1024 + random.below(length!);
         words[at] = random.pick([0, 1, -1, random.next() | 0, words[at]! ^ (1 << random.below(32))]);
