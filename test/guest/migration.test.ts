@@ -192,41 +192,59 @@ async function move(from: Host, to: Host, path: string): Promise<number> {
   await to.monitor.ask('migrate-incoming', { uri });
   await from.monitor.ask('migrate-set-parameters', { 'max-bandwidth': 2 ** 30 });
   await from.monitor.ask('migrate', { uri });
+  return left(from, to);
+}
+
+/** Waits until the guest has left. @returns for how long it stood still, in milliseconds. */
+async function left(from: Host, to?: Host): Promise<number> {
   for (;;) {
     const { status, downtime } = await from.monitor.ask<{ status?: string; downtime?: number }>(
       'query-migrate',
     );
     if (status === 'completed') return downtime!;
-    assert.notEqual(status, 'failed', `${from.errors()}\n${to.errors()}`);
+    assert.notEqual(status, 'failed', `${from.errors()}\n${to?.errors() ?? ''}`);
     await sleep(20);
   }
 }
 
+/** Makes what a guest needs. @returns starts the host with a number, the first of which boots. */
+function prepare(t: TestContext, name: string, output: Console): (number: number) => Promise<Host> {
+  const folder = temporaryFolder(t);
+  const shared = join(folder, 'shared');
+  mkdirSync(shared);
+  const initrd = join(folder, 'initrd');
+  const directories = ['bin', 'modules', 'dev'].map((path) => ({ path, mode: 0o040755 }));
+  const modules = readModules(findKernel()).map(({ name: module, code }, index) => ({
+    path: `modules/${String(index).padStart(2, '0')}-${module}.ko`,
+    mode: 0o100644,
+    content: code,
+  }));
+  const programs = [
+    { path: 'bin/busybox', mode: 0o100755, content: readFileSync('/bin/busybox') },
+    { path: 'init', mode: 0o100755, content: Buffer.from(INIT) },
+    ...packPrograms(['flock']),
+  ];
+  writeFileSync(initrd, packCpio([...directories, ...programs, ...modules]));
+  const backend = ['--backend', name, ...(name === 'memfs' ? [] : ['--shared-dir', shared])];
+  return (number) => {
+    const own = join(folder, String(number));
+    mkdirSync(own);
+    return start(t, own, backend, initrd, output, number > 0);
+  };
+}
+
+/** Has the guest end its work, and checks what it found. */
+async function finish(at: Host, output: Console): Promise<void> {
+  at.type('stop\n');
+  while (!output.isOver) await sleep(50);
+  assert.match(output.text, /DONE/, output.text.slice(-2000));
+}
+
 for (const name of ['passthrough', 'memfs']) {
   test(`a guest on ${name} works on while it moves from QEMU to QEMU`, { skip }, async (t) => {
-    const folder = temporaryFolder(t);
-    const shared = join(folder, 'shared');
-    mkdirSync(shared);
-    const initrd = join(folder, 'initrd');
-    const directories = ['bin', 'modules', 'dev'].map((path) => ({ path, mode: 0o040755 }));
-    const modules = readModules(findKernel()).map(({ name: module, code }, index) => ({
-      path: `modules/${String(index).padStart(2, '0')}-${module}.ko`,
-      mode: 0o100644,
-      content: code,
-    }));
-    const programs = [
-      { path: 'bin/busybox', mode: 0o100755, content: readFileSync('/bin/busybox') },
-      { path: 'init', mode: 0o100755, content: Buffer.from(INIT) },
-      ...packPrograms(['flock']),
-    ];
-    writeFileSync(initrd, packCpio([...directories, ...programs, ...modules]));
-    const backend = ['--backend', name, ...(name === 'memfs' ? [] : ['--shared-dir', shared])];
     const output = new Console();
-    const next = async (number: number): Promise<Host> => {
-      const own = join(folder, String(number));
-      mkdirSync(own);
-      return start(t, own, backend, initrd, output, number > 0);
-    };
+    const next = prepare(t, name, output);
+    const folder = temporaryFolder(t);
     let at = await next(0);
     await output.works();
     const pauses: number[] = [];
@@ -237,10 +255,27 @@ for (const name of ['passthrough', 'memfs']) {
       at = to;
       await output.works();
     }
-    at.type('stop\n');
-    while (!output.isOver) await sleep(50);
     t.diagnostic(`stood still for ${pauses.join(', ')} ms`);
-    assert.match(output.text, /DONE/, output.text.slice(-2000));
+    await finish(at, output);
     assert.equal(pauses.length, MOVES);
   });
 }
+
+test('a guest on memfs is suspended to a file, and resumes from it twice', { skip }, async (t) => {
+  const output = new Console();
+  const next = prepare(t, 'memfs', output);
+  const uri = `file:${join(temporaryFolder(t), 'suspended')}`;
+  const first = await next(0);
+  await output.works();
+  await first.monitor.ask('migrate', { uri });
+  await left(first);
+  first.leave();
+  for (const again of [1, 2]) {
+    const at = await next(again);
+    await at.monitor.ask('migrate-incoming', { uri });
+    await output.works();
+    assert.ok(!output.isOver, output.text.slice(-2000));
+    if (again === 2) await finish(at, output);
+    else at.leave();
+  }
+});
