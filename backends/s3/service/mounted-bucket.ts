@@ -12,7 +12,7 @@ import { Deadline } from '../client/deadline.js';
 import { DiskCache } from '../read/disk-cache.js';
 import { DiskSpace } from '../journal/disk-space.js';
 import { S3Failure } from '../client/failure.js';
-import { explained } from './start-errors.js';
+import { explained, isLasting } from './start-errors.js';
 import { Files } from '../write/files.js';
 import { PendingDeletes } from '../write/pending-deletes.js';
 import { Intents } from '../journal/intents.js';
@@ -149,11 +149,13 @@ export class MountedBucket {
    */
   async #exists(key: string): Promise<readonly RemoteObject[]> {
     const { bucket, options, log } = this.services;
-    const list = async (): Promise<readonly RemoteObject[]> =>
-      (await bucket.list(`${key}-`, '', undefined, 1000, Deadline.after(FIRST_ANSWER_SECONDS))).objects;
+    const list = async (seconds: number): Promise<readonly RemoteObject[]> =>
+      (await bucket.list(`${key}-`, '', undefined, 1000, Deadline.after(seconds))).objects;
     try {
-      return await list();
+      return await list(FIRST_ANSWER_SECONDS);
     } catch (error) {
+      // A server that is slow or busy is given more time.
+      if (!isLasting(error)) return list(START_TIMEOUT_SECONDS - FIRST_ANSWER_SECONDS);
       const isMissing =
         error instanceof S3Failure && (error.kind === 'missing' || error.kind === 'no-bucket');
       if (!isMissing || !options.createBucket) throw error;

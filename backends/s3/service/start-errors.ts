@@ -26,6 +26,24 @@ export function explained(error: unknown, options: S3Options, isWriting = false)
   return new UsageError(`${where}: ${text}${skew(failure, headers)}`, { cause: error });
 }
 
+/** Failures to reach a server that do not pass by themselves within a minute. */
+const LASTING = new Set([
+  'ECONNREFUSED',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'NoS3Answer',
+  'CredentialsProviderError',
+]);
+
+/** Whether a failed start would fail again if it went on trying. */
+export function isLasting(error: unknown): boolean {
+  if (!(error instanceof S3Failure)) return true;
+  const { code, status, transient } = origin(error).failure;
+  return !transient || LASTING.has(code) || (status >= 300 && status < 400);
+}
+
 /** The failure that the others were made of, and what its answer had. */
 function origin(error: S3Failure): {
   failure: S3Failure;
