@@ -226,6 +226,38 @@ describe('a restored session', () => {
     await session.close();
   });
 
+  it('is made of saved forms of versions 2 and 3, as they were stored then', async () => {
+    const tiny = new TinyBackend();
+    const running = await engine(tiny);
+    const guest = running.guest();
+    await guest.client.init();
+    const { entry } = await guest.client.create(ROOT, 'file');
+    const keys = [tiny.root, tiny.root.children.get('file')!].map((node) => {
+      const key = tiny.key(node);
+      return JSON.stringify(typeof key === 'number' ? { n: key } : { s: key });
+    });
+    const [low, high] = [entry.nodeid & 0xffffffffn, entry.nodeid >> 32n];
+    for (const [version, added] of [
+      [2, '"held":0'],
+      [3, '"lost":true'],
+    ] as const) {
+      const json = `{"nodes":[{"key":${keys[0]},"low":1,"high":0,"generation":0},{"key":${keys[1]},"low":${low},"high":${high},"generation":${entry.generation}}],"sessions":[{"id":3,"negotiated":{"minor":38,"flags":0,"flags2":0,"maxReadahead":131072,"maxWrite":131072,"maxPages":32},"lookups":[[1,1]],"handles":[{"index":0,"generation":5,"node":1,"flags":2,${added}}],"handleGeneration":5}],"locks":{"locks":[{"kind":"posix","session":3,"node":1,"owner":"7","type":1,"start":"0","end":"9","pid":1,"handle":0}],"waiters":[]}}`;
+      const head = Buffer.from('VFSKSAVE\0\0\0\0\0\0\0\0', 'latin1');
+      head.writeUInt32LE(version, 8);
+      head.writeUInt32LE(json.length, 12);
+      const bytes = Buffer.concat([head, Buffer.from(json)]);
+      const restored = await restoreExport(tiny, bytes, { log: new MemoryLog(), createBuffer: hostBuffer });
+      const session = await restoreSession(restored, restored.sessions[0]!);
+      restored.finish();
+      const client = new FuseClient(new Loopback(session));
+      const reading = client.read(entry.nodeid, 5n << 32n, 0, 1);
+      if (version === 3) await rejectsWith(reading, 5);
+      else assert.equal((await reading).length, 0);
+      assert.equal(session.locks.counts.locks, 1);
+      await session.close();
+    }
+  });
+
   it('is refused where the backend has no durable keys', async () => {
     const tiny = new TinyBackend();
     const running = await engine({
