@@ -5,6 +5,7 @@
  * - `main.ts`, `begin.ts`, `program.ts`: the program, and its commands.
  * - `code-cache.ts`: compiled code that the next start finds.
  * - `commands/`: one file for each command.
+ * - `init/`: the package that `init` writes.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
  * - `log-and-services.ts`, `signals.ts`: what commands that serve have in common: log, services,

@@ -30,6 +30,7 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
     (await import('./commands/backends.js')).addBackends(program, registry),
   'check-backend': async ({ program, registry, backend }) =>
     (await import('./commands/check-backend.js')).addCheckBackend(program, registry, backend),
+  init: async ({ program }) => (await import('./commands/init.js')).addInit(program),
   bench: async ({ program }) => (await import('./commands/bench.js')).addBench(program),
 };
 
