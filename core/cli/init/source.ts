@@ -11,7 +11,7 @@ ${node}
  * A directory with one file in it. Replace it by what you have: each method that you add is one
  * more thing that guests can do.
  */
-export function backend${signature} {
+function backend${signature} {
   const root${asNode} = { mode: FileType.DIRECTORY | 0o555 };
   const content = Buffer.from(\`hello, \${who}\\n\`);
   const greeting${asNode} = { mode: FileType.REGULAR | 0o444, size: content.length, content };
@@ -28,6 +28,8 @@ export function backend${signature} {
     },
   };
 }
+
+export { backend };
 
 export default definePlugin({
   name: '${name}',
