@@ -51,7 +51,6 @@ const { metafile } = await build({
   plugins: [contractStays],
   chunkNames: '[name]-[hash]',
   sourcemap: true,
-  sourcesContent: false,
   legalComments: 'none',
   metafile: true,
   logLevel: 'warning',
