@@ -22,7 +22,8 @@ export interface MetricsListener {
  */
 export async function openMetrics(address: string): Promise<MetricsListener> {
   // Only those who ask for figures pay for the modules.
-  const { listenForMetrics, MetricsServer, parseMetricsAddress } = await import('../monitoring/index.js');
+  const loading = whenCompiled(() => import('../monitoring/index.js'));
+  const { listenForMetrics, MetricsServer, parseMetricsAddress } = await loading;
   const parsed = parseMetricsAddress(address);
   const where = inherited() ?? ('path' in parsed ? parsed.path : listenForMetrics(parsed));
   if (typeof where !== 'string') process.env[METRICS_FD] = `${where.value}`;
@@ -35,6 +36,32 @@ export async function openMetrics(address: string): Promise<MetricsListener> {
       return server;
     },
   };
+}
+
+/**
+ * Loads modules and waits until the WebAssembly of theirs is compiled. From Node 22 on, `node:http`
+ * begins to compile some when it is loaded; if a confined process has given up machine code before
+ * that ends, V8 ends the process.
+ */
+async function whenCompiled<T>(load: () => Promise<T>): Promise<T> {
+  const { WebAssembly: assembly } = globalThis as unknown as { WebAssembly: Compiler };
+  const { compile } = assembly;
+  const compiling: Promise<unknown>[] = [];
+  assembly.compile = (code) => {
+    const result = compile(code);
+    compiling.push(result);
+    return result;
+  };
+  try {
+    return await load();
+  } finally {
+    assembly.compile = compile;
+    await Promise.allSettled(compiling);
+  }
+}
+
+interface Compiler {
+  compile(code: unknown): Promise<unknown>;
 }
 
 /** What the engines of a keeper inherit. */
