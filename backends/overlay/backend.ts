@@ -1,4 +1,4 @@
-import { accelerate } from '../../core/backend/accelerator.js';
+import { accelerate, acceleratorOf } from '../../core/backend/accelerator.js';
 import {
   DAEMON,
   type Backend,
@@ -137,7 +137,8 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
   // The engine takes the methods that are present as the capabilities: those that no layer supports
   // are removed.
   for (const name of missing) delete backend[name];
-  return accelerate(backend, { slots: true, ...recovery(union, layers) });
+  const descriptors = layers.some((layer) => acceleratorOf(layer)?.descriptors === true);
+  return accelerate(backend, { slots: true, descriptors, ...recovery(union, layers) });
 }
 
 function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {

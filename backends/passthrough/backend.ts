@@ -94,6 +94,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
   };
   return accelerate(backend, {
     slots: true,
+    descriptors: true,
     copyDomain: DESCRIPTORS,
     ...gather,
     ...backingOperations(share),

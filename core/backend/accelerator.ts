@@ -179,6 +179,11 @@ export interface Accelerator<N extends object = object, F = unknown> {
    */
   readonly slots?: boolean | undefined;
   /**
+   * Open files take a descriptor of this process each: all guests together then have no more of
+   * them than leaves some for connections. Default false.
+   */
+  readonly descriptors?: boolean | undefined;
+  /**
    * Backends with the same symbol take each other's open files in `copyFileRange`, because those
    * are descriptors of the host, or the like. Absent: only their own. Used by backends that are
    * made of others.

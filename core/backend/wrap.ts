@@ -135,6 +135,8 @@ function keep<N extends object, F>(
   isChanged: (name: BackendMethod) => boolean,
 ): Accelerator<N, F> {
   const kept: { -readonly [Part in keyof Accelerator<N, F>]: Accelerator<N, F>[Part] } = {};
+  // Its files take descriptors, whatever is changed.
+  if (inner.descriptors !== undefined) kept.descriptors = inner.descriptors;
   if (inner.slots === true) kept.slots = !GIVE_NODES.some(isReplaced);
   // Others may copy from its open files what `read` would give, and into them by `copyFileRange`.
   if (!isChanged('read') && !isReplaced('write') && !isReplaced('copyFileRange')) {

@@ -8,7 +8,7 @@ import { createContainer, Services } from '../plugins/service-container.js';
 import type { ServiceManager } from '../system/index.js';
 import type { MetricsListener } from './metrics.js';
 import { serving } from './service-manager.js';
-import { aborted } from './signals.js';
+import { aborted, surviveRejections } from './signals.js';
 
 /** What a daemon is started with that {@link serveExports} serves. */
 export interface Serving {
@@ -42,6 +42,7 @@ export async function serveExports(given: Serving): Promise<void> {
   const { ignored = [], ready } = given;
   const container = createContainer(logConfig, registry);
   const log = container.get(Services.Logger);
+  surviveRejections(log);
   const confined = entered?.confine(log);
   if (ignored.length > 0) log.info({ options: ignored }, 'options without effect');
   const keeperFd = keeperDescriptor();

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
+import type { Logger } from '../backend/index.js';
 
 /**
  * Signals whose default action ends a process, signal(7), except those that Node or V8 use
@@ -47,6 +48,16 @@ export function stopSignal(onHangup?: () => void): AbortSignal {
     process.exitCode = 1;
   });
   return controller.signal;
+}
+
+/**
+ * Has a rejection that nobody waits for logged, in the place of Node's default: that it ends the
+ * process, and with it all guests. What it is about has failed by itself, and holds nothing up.
+ */
+export function surviveRejections(log: Logger): void {
+  process.on('unhandledRejection', (err) =>
+    log.error({ err }, 'a promise was rejected, and nobody waited for it: this is a bug'),
+  );
 }
 
 /**

@@ -124,6 +124,12 @@ export const exportSchema = z.strictObject({
     .describe(
       'what becomes of a guest that migrates here if some of its files cannot be found: it stays where it is, or comes and gets errors for these',
     ),
+  isolate: z
+    .enum(['none', 'process'])
+    .default('none')
+    .describe(
+      'process: serve this export by a process of its own, so that what holds or ends that does so for the guests of this export alone',
+    ),
   cache: cacheSchema.default({}).describe("how guests may cache; default: the backend's own policy"),
   limits: limitsSchema.default({}).describe('bounds on what guests can make this export hold'),
 });

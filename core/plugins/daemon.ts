@@ -255,6 +255,10 @@ export class Daemon {
     const shared = new Map<string, { readonly config: CheckedExport; readonly one: Export }>();
     const opened: [CheckedExport, Export][] = [];
     for (const [index, config] of configs.entries()) {
+      if (config.isolate !== 'none')
+        throw new UsageError(
+          `exports[${index}].isolate: a daemon is one process; the command serve starts others`,
+        );
       const source = sourceOf(config, options.backends ?? {});
       const name = typeof config.backend === 'string' ? config.backend : undefined;
       const log = { ...options, log: options.log };

@@ -105,10 +105,12 @@ export class Export {
     this.cache = { ...defaultCachePolicy, ...backend.cache, ...options.cache };
     this.limits = { ...defaultExportLimits, ...options.limits };
     this.localLocks = options.localLocks === true;
+    const report = (err: unknown): void => this.log.error({ err }, 'forgetting a node failed');
     const nodes = new NodeTable(
       backend,
       root,
       this.limits.nodes,
+      report,
       this.accelerator.slots,
       this.limits.remembered,
     );

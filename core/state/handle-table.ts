@@ -227,7 +227,7 @@ export class HandleTable {
     this.#free.push(index);
   }
 
-  /** Calls `visit` for each valid handle; it may close the handle. */
+  /** Calls `visit` for each valid handle. */
   each(visit: (index: HandleIndex) => void): void {
     for (let index = 0 as HandleIndex; index < this.#objects.length; index++)
       if (this.isOpen(index)) visit(index);

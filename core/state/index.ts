@@ -11,6 +11,7 @@
  * - `directory-stream.ts`: a listing, which stays the same while a guest reads it.
  * - `remembered-nodes.ts`: nodes that guests have forgotten, and that are found by file handles.
  * - `keep-cache.ts`: whether a guest may keep a file's cached data when it opens the file again.
+ * - `in-turns.ts`: doing something for many items without holding the thread.
  * - `budgets.ts`: what all guests of the process share: heap for handles, descriptors.
  * - `journal/`: all of that in memory that outlives this process.
  * - `locks/`: POSIX record locks and BSD flock of all guests of an export.
@@ -22,6 +23,7 @@ export * from './export.js';
 export * from './keep-cache.js';
 export * from './handle-table.js';
 export * from './identity.js';
+export * from './in-turns.js';
 export type * from './ids.js';
 export * from './journal/index.js';
 export * from './locks/index.js';

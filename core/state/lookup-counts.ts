@@ -1,8 +1,11 @@
+import { inTurns } from './in-turns.js';
 import type { NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { NO_SLOT, ROOT_SLOT, type NodeTable } from './node-table.js';
 
 /** The first slot after the root's. */
 const FIRST_COUNTED = (ROOT_SLOT + 1) as Slot;
+
+const FIRST_CAPACITY = 1024;
 
 /** Told of changes of {@link LookupCounts}. */
 export interface CountsObserver {
@@ -19,7 +22,7 @@ export interface CountsObserver {
  */
 export class LookupCounts {
   readonly #nodes: NodeTable;
-  #counts = new Float64Array(1024);
+  #counts = new Float64Array(FIRST_CAPACITY);
   observer: CountsObserver | undefined = undefined;
 
   constructor(nodes: NodeTable) {
@@ -65,14 +68,18 @@ export class LookupCounts {
     if (left === 0) this.#nodes.release(slot);
   }
 
-  /** Forgets all lookups: the guest is gone. */
-  clear(): void {
+  /**
+   * Forgets all lookups: the guest is gone.
+   * @returns a promise if there are many nodes, which are then released in turns of the event loop.
+   */
+  clear(): Promise<void> | undefined {
     this.observer?.cleared();
-    for (let slot = FIRST_COUNTED; slot < this.end; slot++) {
-      if (this.#counts[slot] === 0) continue;
-      this.#counts[slot] = 0;
-      this.#nodes.release(slot);
-    }
+    const { end } = this;
+    const counts = this.#counts;
+    this.#counts = new Float64Array(FIRST_CAPACITY);
+    return inTurns(FIRST_COUNTED, end, (slot) => {
+      if (counts[slot] !== 0) this.#nodes.release(slot as Slot);
+    });
   }
 
   /** Calls `visit` for each node that the guest knows. */

@@ -13,6 +13,9 @@ export const NO_SLOT = -1 as Slot;
 
 const FIRST_CAPACITY = 1024;
 
+/** Nodes that are forgotten together when a grace period ends. The rest waits for later turns. */
+const FORGOTTEN_AT_ONCE = 512;
+
 interface Slotted {
   [engineSlot]: Slot;
 }
@@ -68,6 +71,9 @@ export class NodeTable {
   readonly #active = [0, 0];
   readonly #limbo: [Slot[], Slot[]] = [[], []];
   #period = 1;
+  /** Slots that were too many to be forgotten together, by the grace period that has ended. */
+  readonly #backlog: { readonly slots: Slot[]; readonly period: number }[] = [];
+  readonly #report: (error: unknown) => void;
   /** Nodes that are forgotten, and found again by their ids. */
   readonly remembered: RememberedNodes;
   readonly #remembers: boolean;
@@ -77,11 +83,20 @@ export class NodeTable {
 
   /**
    * @param limit how many nodes may be known at a time, the root included.
+   * @param report is told of what the backend's `forget` throws.
    * @param isSlotted whether every node has a place for its slot.
    * @param remembered how many forgotten nodes are remembered, of a backend with keys.
    */
-  constructor(backend: Backend, root: object, limit: number, isSlotted = false, remembered = 0) {
+  constructor(
+    backend: Backend,
+    root: object,
+    limit: number,
+    report: (error: unknown) => void,
+    isSlotted = false,
+    remembered = 0,
+  ) {
     this.#backend = backend;
+    this.#report = report;
     this.remembered = new RememberedNodes(remembered);
     this.#remembers = remembered > 0 && backend.key !== undefined;
     this.#accelerator = acceleratorOf(backend);
@@ -213,7 +228,7 @@ export class NodeTable {
    */
   discard(node: object): void {
     const slot = this.slotOf(node);
-    if (slot === NO_SLOT) this.#backend.forget?.(node);
+    if (slot === NO_SLOT) this.#tellBackend(node);
     else this.reap(slot);
   }
 
@@ -252,12 +267,29 @@ export class NodeTable {
   #forgetLimbo(parity: number, period: number): void {
     const slots = this.#limbo[parity]!;
     if (slots.length === 0) return;
-    for (const slot of slots) {
+    this.#limbo[parity] = [];
+    for (let left = FORGOTTEN_AT_ONCE; left > 0 && slots.length > 0; left--) {
+      const slot = slots.pop()!;
       if (this.#retiredIn[slot] !== period) continue;
       this.#retiredIn[slot] = 0;
       if (this.#references[slot] === 0) this.#forget(slot);
     }
-    slots.length = 0;
+    if (slots.length === 0) return;
+    if (this.#backlog.length === 0) setImmediate(() => this.#shortenBacklog());
+    this.#backlog.push({ slots, period });
+  }
+
+  /** Retires some nodes of the backlog anew: what began since may be about to return them. */
+  #shortenBacklog(): void {
+    const { slots, period } = this.#backlog[0]!;
+    for (let left = FORGOTTEN_AT_ONCE; left > 0 && slots.length > 0; left--) {
+      const slot = slots.pop()!;
+      if (this.#retiredIn[slot] !== period) continue;
+      this.#retiredIn[slot] = 0;
+      this.reap(slot);
+    }
+    if (slots.length === 0) this.#backlog.shift();
+    if (this.#backlog.length > 0) setImmediate(() => this.#shortenBacklog());
   }
 
   #forget(slot: Slot): void {
@@ -271,7 +303,15 @@ export class NodeTable {
     this.#nodes[slot] = undefined;
     this.#idLow[slot] = this.#freeSlot;
     this.#freeSlot = slot;
-    this.#backend.forget?.(node);
+    this.#tellBackend(node);
+  }
+
+  #tellBackend(node: object): void {
+    try {
+      this.#backend.forget?.(node);
+    } catch (error) {
+      this.#report(error);
+    }
   }
 
   #remember(slot: Slot, node: object): void {

@@ -46,7 +46,11 @@ export { ReceivedFd } from './descriptors/received-fd.js';
 export * from './calls/vectored-io.js';
 export { PAGE_SIZE } from './memory/region.js';
 export * from './descriptors/shared-descriptors.js';
-export { passedDescriptors, ServiceManager } from './descriptors/service-manager.js';
+export {
+  passedDescriptors,
+  SERVICE_MANAGER_VARIABLES,
+  ServiceManager,
+} from './descriptors/service-manager.js';
 export { listenOnLoopback } from './descriptors/tcp-listener.js';
 export { MAX_FDS, MAX_TRANSFER, UnixConnection, UnixListener } from './descriptors/unix-socket.js';
 export * from './event-loop/own-sleep.js';

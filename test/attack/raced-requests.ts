@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import { signal, SystemError } from '../../core/system/index.js';
+import { drain, signal, SystemError } from '../../core/system/index.js';
 import { FrontEndError } from '../../core/vhost-user/index.js';
 import { FrontEnd } from '../support/front-end.js';
 import { FuseClient, Op } from '../support/fuse-client.js';
@@ -19,9 +19,11 @@ const RING_SIZE = 256;
 const SLOTS = 64;
 const IN_BYTES = 16384;
 const OUT_BYTES = 16384;
-/** How long a batch without progress is waited for, in milliseconds: some wait for locks. */
-const PATIENCE_MS = 3;
-/** How long the first answer is waited for, before the queue is taken to be stopped. */
+/**
+ * How long a batch is waited for of which most was answered, in milliseconds: some wait for locks.
+ */
+const PATIENCE_MS = 0.5;
+/** How long the first answers are waited for, before the queue is taken to be stopped. */
 const STOPPED_MS = 300;
 /** A connection with fewer slots that were given back is given up. */
 const LEAST_FREE = 16;
@@ -30,6 +32,8 @@ const BATCHES = 400;
 /** One in so many descriptors has a length that cannot be right: the daemon stops the queue. */
 const BAD_DESCRIPTOR = 20_000;
 const HEADER_BYTES = 40;
+/** What a read of an eventfd returns that was signalled. */
+const EVENTFD_BYTES = 8;
 const NEXT = 1;
 const WRITE = 2;
 
@@ -49,6 +53,8 @@ class BlindQueue {
   readonly #base: number;
   readonly #in: number;
   readonly #out: number;
+  /** Whether the daemon has told by the error descriptor that it serves the queue no more. */
+  isStopped = false;
   #next = 0;
   /** How much of the used ring has been seen. */
   #seen = 0;
@@ -117,7 +123,7 @@ class BlindQueue {
    * @returns the slots that were used.
    */
   publish(slots: readonly number[]): number[] {
-    const { driver, kick } = this.#frontEnd.queues[this.#index]!;
+    const { driver, kick, err } = this.#frontEnd.queues[this.#index]!;
     const available = driver.available - this.#base;
     for (const slot of slots) {
       this.#free.delete(slot);
@@ -133,7 +139,11 @@ class BlindQueue {
       this.#collect(done);
       const now = performance.now();
       if (done.length > before) progress = now;
-      else if (now - progress > (done.length > 0 ? PATIENCE_MS : STOPPED_MS)) break;
+      else if (now - progress > (done.length * 2 >= slots.length ? PATIENCE_MS : STOPPED_MS)) break;
+      else if (drain(err.value) === EVENTFD_BYTES) {
+        this.isStopped = true;
+        break;
+      }
       Atomics.wait(pause, 0, 0, 0.05);
     }
     return done;
@@ -238,7 +248,7 @@ async function connection(): Promise<void> {
       }
       // The thread's messages, and the end of the connection.
       await turn();
-      if (done.length === 0) return;
+      if (done.length === 0 || queue.isStopped) return;
     }
   } finally {
     await racer.aim({ fd: frontEnd.memory.fd, length: 4096, ranges: [] });

@@ -28,6 +28,9 @@ for (const [flood, type, errors] of [
   ['opendir', 'passthrough', ['ENFILE']],
   ['open', 'memfs', ['ENFILE']],
   ['open', 'passthrough', ['ENFILE']],
+  ['open', 'overlay', ['ENFILE']],
+  ['open', 'copied', ['ENFILE', 'EMFILE']],
+  ['creates', 'overlay', ['ENFILE']],
   ['locks', 'memfs', ['ENOLCK']],
 ] as const) {
   test(`${type}: a guest that makes ${flood} without end is refused before the heap is full`, () => {
@@ -46,6 +49,8 @@ for (const [flood, type, errors] of [
       `${codes} after ${taken}`,
     );
     assert.ok(Number(heap) < HEAP_MIB * 2 ** 20);
+    // Of what the engine does not know of, it can only keep some for connections.
+    if (type === 'copied') return;
     assert.deepEqual([found, listed, worked], ['ok', 'ok', 'ok'], 'other guests');
   });
 }

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, fork, spawn } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { closeSync, existsSync, mkdirSync, openSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
@@ -10,7 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { type Fd, UnixConnection } from '../../core/system/index.js';
 import { FrontEnd } from '../support/front-end.js';
 import { encodeMessage, encodeU64, Request } from '../../core/vhost-user/messages.js';
-import type { Order } from '../support/faulty-mount.js';
+import { faultyMount } from '../support/faulty-mounts.js';
 import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
 import { fuseTransport, temporaryFolder } from '../support/vhost-user.js';
 
@@ -20,31 +20,6 @@ const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url)
 const EIO = 5;
 const ENOSPC = 28;
 const EDQUOT = 122;
-
-/** The mount, and the process that serves it. */
-interface FaultyMount {
-  readonly directory: string;
-  readonly process: ChildProcess;
-  order(order: Order): Promise<void>;
-}
-
-async function faultyMount(t: TestContext): Promise<FaultyMount> {
-  const child = fork(fileURLToPath(new URL('../support/faulty-mount.js', import.meta.url)));
-  t.after(async () => {
-    child.kill('SIGCONT');
-    child.disconnect();
-    await once(child, 'exit');
-  });
-  const [directory] = (await once(child, 'message')) as [string];
-  return {
-    directory,
-    process: child,
-    async order(order) {
-      child.send(order);
-      await once(child, 'message');
-    },
-  };
-}
 
 interface Guest {
   readonly client: FuseClient;

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import memfs from '../../backends/memfs/index.js';
 import { Session } from '../../core/fuse/index.js';
@@ -13,12 +15,12 @@ import { Loopback } from '../support/loopback.js';
 async function guest(size = '256M') {
   const backend = await memfs.create(memfs.options!.parse({ size }) as never, {} as never);
   const shared = await engine(backend);
-  const { client } = shared.guest();
+  const { client, session } = shared.guest();
   const { maxWrite, maxPages } = await client.init();
   const { entry, open } = await client.create(ROOT, 'file', 0o644);
   const other = shared.guest().client;
   await other.init();
-  return { client, other, maxWrite, maxPages, id: entry.nodeid, fh: open.fh };
+  return { client, session, other, shared: shared.export, maxWrite, maxPages, id: entry.nodeid, fh: open.fh };
 }
 
 test('a READ gives no more than as many pages as INIT offers, of the largest pages', async () => {
@@ -123,6 +125,51 @@ test('a BATCH_FORGET takes no more nodes than are forgotten in a moment', async 
   await client.batchForget([...unknown, [first, 1n], [last, 1n]]);
   await assert.rejects(client.getattr(first), FuseError);
   assert.equal((await client.getattr(last)).size, 0);
+});
+
+for (const [what, act] of [
+  ['a BATCH_FORGET', ({ client }, ids) => client.batchForget(ids.map((id) => [id, 1n]))],
+  ['a second INIT', ({ client }) => client.init()],
+  ['the end of a session', ({ session }) => session.close()],
+] satisfies [
+  string,
+  (all: Awaited<ReturnType<typeof guest>>, ids: readonly bigint[]) => Promise<unknown>,
+][]) {
+  test(`${what} releases thousands of nodes and directories in turns`, async () => {
+    const guests = await guest();
+    const { client, other } = guests;
+    const ids: bigint[] = [];
+    for (let i = 0; i < 5000; i++) {
+      ids.push((await client.mknod(ROOT, `name-${i}`, 0o100644)).nodeid);
+      await client.opendir(ROOT);
+    }
+    assert.equal(guests.shared.nodes.size, 5002);
+    assert.equal(await isAnsweredDuring(other, act(guests, ids)), true);
+    while (guests.shared.nodes.size > 2) await new Promise(setImmediate);
+    assert.deepEqual(await other.list(ROOT), await other.list(ROOT));
+  });
+}
+
+test('a file that an append makes larger than any number can say is found, cut and removed', async (t) => {
+  const sharedDir = mkdtempSync('/dev/shm/vfk-sizes-');
+  t.after(() => rmSync(sharedDir, { recursive: true }));
+  const shared = await openExport(
+    { type: 'passthrough', sharedDir } as { type: string },
+    { readOnly: false, locks: 'shared', cache: {}, limits: {} },
+    { registry: new BackendRegistry(), log: new MemoryLog() },
+  );
+  const client = new FuseClient(new Loopback(new Session(shared)));
+  await client.init();
+  const { entry, open } = await client.create(ROOT, 'file', 0o644, 0o2002);
+  await client.setattr(entry.nodeid, { size: Number.MAX_SAFE_INTEGER });
+  assert.equal(await client.write(entry.nodeid, open.fh, 0, new Uint8Array(9000)), 9000);
+  assert.ok(statSync(join(sharedDir, 'file'), { bigint: true }).size > Number.MAX_SAFE_INTEGER);
+  assert.equal((await client.lookup(ROOT, 'file')).nodeid, entry.nodeid);
+  const { fh } = await client.opendir(ROOT);
+  assert.ok((await client.readdirplus(ROOT, fh)).some(({ name }) => name === 'file'));
+  assert.equal((await client.setattr(entry.nodeid, { size: 1 })).size, 1);
+  await client.unlink(ROOT, 'file');
+  await shared.close();
 });
 
 test('an overlay forgets directories as deep as guests make them', async () => {

@@ -13,6 +13,8 @@ export interface Ground {
   /** A file in it, and a handle of that. */
   readonly file: bigint;
   readonly fh: bigint;
+  /** Directories of a chain, each in the one before it. */
+  readonly depths: bigint[];
 }
 
 /** Takes one more of something; `i` counts. */
@@ -26,6 +28,12 @@ export const floods: Readonly<Record<string, Take>> = {
   open: ({ client, file }) => client.open(file, 2),
   symlinks: ({ client, directory }, i) => client.symlink(directory, `l${i}`, '../'.repeat(1360)),
   names: ({ client, directory }, i) => client.mknod(directory, long(i), 0o100644),
+  // Each of them is open, and known.
+  creates: ({ client, directory }, i) => client.create(directory, `c${i}`, 0o600),
+  tree: async ({ client, directory, depths }) => {
+    const parent = depths.at(-1) ?? directory;
+    depths.push((await client.mkdir(parent, 'd')).nodeid);
+  },
   directories: ({ client, directory }, i) => client.mkdir(directory, long(i)),
   links: ({ client, file, directory }, i) => client.link(file, directory, long(i)),
   missing: ({ client, directory }, i) =>
@@ -72,5 +80,5 @@ export const floods: Readonly<Record<string, Take>> = {
 export async function groundOf(client: FuseClient, name: string): Promise<Ground> {
   const { nodeid } = await client.mkdir(ROOT, name);
   const { entry, open } = await client.create(nodeid, 'file', 0o644);
-  return { client, directory: nodeid, file: entry.nodeid, fh: open.fh };
+  return { client, directory: nodeid, file: entry.nodeid, fh: open.fh, depths: [] };
 }

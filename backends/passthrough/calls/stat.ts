@@ -27,6 +27,12 @@ const STATX_WORDS = (STATX_FIELD.MOUNT_ID + 8) / 4;
 
 const HIGH = 2 ** 32;
 
+/**
+ * Bytes of the largest file that is shown as it is. An append can make one larger, up to 2^63 on
+ * tmpfs: it is shown with this size, so that a guest can still remove it.
+ */
+const MOST_BYTES = Number.MAX_SAFE_INTEGER;
+
 const { FLAGS: NAME_FLAGS, MASK: NAME_MASK } = STATX_NAME;
 const DESCRIPTOR_FLAGS = AT.EMPTY_PATH | AT.SYMLINK_NOFOLLOW;
 
@@ -155,7 +161,7 @@ export type OwnAttributes = ReturnType<typeof newAttributes>;
 export function fillAttributes(a: OwnAttributes): void {
   a.mode = statMode();
   a.ino = statIno();
-  a.size = getLong(SIZE);
+  a.size = Math.min(getLong(SIZE), MOST_BYTES);
   a.blocks = getLong(BLOCKS);
   a.nlink = statLinks();
   a.uid = words[UID >>> 2]!;
@@ -209,7 +215,8 @@ export function fillFromDescriptor(fd: Fd, a: OwnAttributes): number {
 export function fillFromStat(from: Uint32Array, signed: Int32Array, s: number, a: OwnAttributes): void {
   a.mode = from[s + (STAT.MODE >>> 2)]!;
   a.ino = inode(from[s + (STAT.INO >>> 2)]!, from[s + (STAT.INO >>> 2) + 1]!);
-  a.size = from[s + (STAT.SIZE >>> 2)]! + from[s + (STAT.SIZE >>> 2) + 1]! * HIGH;
+  const size = from[s + (STAT.SIZE >>> 2)]! + from[s + (STAT.SIZE >>> 2) + 1]! * HIGH;
+  a.size = Math.min(size, MOST_BYTES);
   a.blocks = from[s + (STAT.BLOCKS >>> 2)]! + from[s + (STAT.BLOCKS >>> 2) + 1]! * HIGH;
   a.nlink = from[s + (STAT.NLINK >>> 2)]!;
   a.uid = from[s + (STAT.UID >>> 2)]!;

@@ -23,7 +23,7 @@ import {
   setStatusFlags,
   unlinkat,
 } from '../../../core/system/calls/files.js';
-import { type Fd, mustReadOn, readInto, writeFrom } from '../../../core/system/index.js';
+import { descriptorLimit, type Fd, mustReadOn, readInto, writeFrom } from '../../../core/system/index.js';
 import { endImpersonation, useFsetid } from '../calls/impersonation.js';
 import { clearSetIds } from '../calls/set-ids.js';
 import { gatherOperations } from '../batches/gather.js';
@@ -33,13 +33,27 @@ import { OpenFile } from '../nodes/open-file.js';
 import { turns } from '../calls/pool-turns.js';
 import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { EACCES, EEXIST, EOPNOTSUPP, EPERM, ESTALE } from '../../../core/system/calls/negative-errno.js';
+import {
+  EACCES,
+  EEXIST,
+  EMFILE,
+  EOPNOTSUPP,
+  EPERM,
+  ESTALE,
+} from '../../../core/system/calls/negative-errno.js';
 
 /**
  * Reads of at most this many bytes are made at once, longer ones on the thread pool: only guests
  * with large pages send such.
  */
 const INLINE_READ_BYTES = 2 ** 20;
+
+/**
+ * Descriptors from this number on are the daemon's reserve, a sixteenth of what it may have:
+ * connections of guests take some, and whoever opens files through this backend, such as an
+ * overlay, may not count them. The kernel gives the lowest number that is free.
+ */
+const FIRST_RESERVED = Math.floor((descriptorLimit() * 15) / 16);
 
 /** Opening, creating, reading and writing files. */
 export function dataOperations(share: Share) {
@@ -91,7 +105,17 @@ export function dataOperations(share: Share) {
     // A daemon without privilege may have permission to write but not to read.
     if (fd === EACCES) fd = reopen(node, guestFlags & passed);
     if (fd < 0) throw FsError.of(-fd);
+    if (fd >= FIRST_RESERVED) {
+      close(fd);
+      throw FsError.of('EMFILE');
+    }
     return enter(node, fd, flags);
+  }
+
+  /** Labels a new file, where it has no label yet. @returns 0 or minus the errno. */
+  function finishNew(file: Fd, label: Context['securityContext']): number {
+    if (file >= FIRST_RESERVED) return EMFILE;
+    return label === undefined ? 0 : share.xattrs.label(file, label);
   }
 
   return {
@@ -136,7 +160,7 @@ export function dataOperations(share: Share) {
         return { node: found.node, attributes: found.attributes, file: opened };
       }
       if (file < 0) throw FsError.of(-file);
-      const failed = label === undefined || !isPlain ? 0 : share.xattrs.label(file, label);
+      const failed = finishNew(file, isPlain ? label : undefined);
       if (failed < 0) {
         close(file);
         unlinkat(fd, path, 0);
@@ -157,8 +181,7 @@ export function dataOperations(share: Share) {
         endImpersonation();
       }
       if (file < 0) throw FsError.of(-file);
-      const failed =
-        context.securityContext === undefined ? 0 : share.xattrs.label(file, context.securityContext);
+      const failed = finishNew(file, context.securityContext);
       if (failed < 0) {
         close(file);
         throw FsError.of(-failed);

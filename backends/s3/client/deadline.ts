@@ -53,6 +53,8 @@ export class Deadline {
    */
   async wait<T>(work: Promise<T>): Promise<T> {
     if (this.at === Number.POSITIVE_INFINITY && this.signal === undefined) return work;
+    // It may fail, for the same reason, after this has.
+    work.catch(() => undefined);
     this.check();
     const limit = deferred<never>();
     const abort = (): void => limit.reject(FsError.of('EINTR'));

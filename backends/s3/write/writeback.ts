@@ -26,7 +26,9 @@ const DISK_SHARE = 1 / 2;
 
 interface Due {
   timer: NodeJS.Timeout;
+  /** When the file is to be uploaded; while it is, when once more: infinity for never. */
   at: number;
+  isUploading: boolean;
   failures: number;
   /** When the file began to have staged data, in milliseconds of `performance.now()`. */
   since: number;
@@ -104,16 +106,32 @@ export class Writeback {
     const at = performance.now() + seconds * 1000;
     const due = this.#dirty.get(node);
     if (due !== undefined && due.at <= at) return;
+    if (due?.isUploading === true) {
+      due.at = at;
+      due.failures = failures;
+      return;
+    }
     clearTimeout(due?.timer);
     const timer = setTimeout(() => void this.#run(node), seconds * 1000);
     timer.unref();
-    this.#dirty.set(node, { timer, at, failures, since: due?.since ?? performance.now() });
+    const since = due?.since ?? performance.now();
+    this.#dirty.set(node, { timer, at, isUploading: false, failures, since });
   }
 
   async #run(node: FileNode): Promise<void> {
     const due = this.#dirty.get(node);
-    if (due !== undefined) due.at = Number.POSITIVE_INFINITY;
-    const failures = due?.failures ?? 0;
+    if (due === undefined) return;
+    due.at = Number.POSITIVE_INFINITY;
+    due.isUploading = true;
+    await this.#upload(node, due.failures);
+    due.isUploading = false;
+    const { at, failures } = due;
+    if (this.#dirty.get(node) !== due || at === Number.POSITIVE_INFINITY) return;
+    due.at = Number.POSITIVE_INFINITY;
+    this.schedule(node, Math.max(0, at - performance.now()) / 1000, failures);
+  }
+
+  async #upload(node: FileNode, failures: number): Promise<void> {
     const isPressed = (): boolean => this.#pressing > 0 || this.#exceed(this.#limit / 2);
     if (!isPressed()) await (this.#calming ??= this.#calm(isPressed));
     if (this.#closed || !this.#dirty.has(node)) return;

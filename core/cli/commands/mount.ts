@@ -4,7 +4,7 @@ import type { BackendOptions } from '../backend-options.js';
 import { addLogOptions, logConfigOf, servicesOf } from '../log-and-services.js';
 import type { Values } from '../flags.js';
 import { serviceManager } from '../service-manager.js';
-import { aborted, stopSignal } from '../signals.js';
+import { aborted, stopSignal, surviveRejections } from '../signals.js';
 
 /** `mount`: serves a backend to this host itself until a signal or an unmount. */
 export function addMount(program: Command, backend: BackendOptions): void {
@@ -26,6 +26,7 @@ async function mount(directory: string, values: Values, backend: BackendOptions)
   const stop = stopSignal();
   const container = await servicesOf(values, {}, backend.registry);
   const log = container.get(Services.Logger);
+  surviveRejections(log);
   const manager = await serviceManager(logConfigOf(values, {}));
   const mounted = await MountedExport.open({
     ...settings,

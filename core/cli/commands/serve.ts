@@ -1,5 +1,5 @@
 import { dirname, resolve } from 'node:path';
-import type { Command } from 'commander';
+import { Option, type Command } from 'commander';
 import { UsageError } from '../../backend/index.js';
 import { keeperDescriptor } from '../../keeper/inherited.js';
 import { isBackend } from '../../plugins/backend-source.js';
@@ -18,6 +18,7 @@ import type { BackendRegistry } from '../../plugins/registry.js';
 import { suggestion } from '../../plugins/suggestion.js';
 import { toYaml } from '../../plugins/yaml.js';
 import { serviceManager } from '../service-manager.js';
+import { endWithParent, isIsolated, ISOLATED, partOf } from '../isolated-exports.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../log-and-services.js';
@@ -33,12 +34,12 @@ interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
 }
 
 const flagsSchema = exportSchema
-  .omit({ backend: true, readOnly: true, locks: true, cache: true, limits: true })
+  .omit({ backend: true, readOnly: true, locks: true, isolate: true, cache: true, limits: true })
   .partial();
 
 /** Flags of one export, from the configuration schema. */
 const EXPORT_FLAGS = describeOptions(exportSchema)
-  .filter(({ name }) => !['backend', 'readOnly', 'locks', 'cache', 'limits'].includes(name))
+  .filter(({ name }) => !['backend', 'readOnly', 'locks', 'isolate', 'cache', 'limits'].includes(name))
   .map((option) =>
     option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,
   );
@@ -74,14 +75,17 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
       '--keep',
       'have a keeper hold the guests, so that virtiofs-kit upgrade can replace the engine under them',
     )
+    .addOption(new Option(`--${ISOLATED} <NUMBERS>`).hideHelp())
     .option('--print-config', 'check everything, print it as a configuration file, and end')
     .addHelpText('after', EXAMPLES)
     .action((values: Values) => serve(values, registry, backend));
 }
 
 async function serve(values: Values, registry: BackendRegistry, backend: BackendOptions): Promise<void> {
-  const served =
+  const { isolatedExports } = values;
+  const whole =
     typeof values['config'] === 'string' ? fromFile(values['config'], values) : fromFlags(values, backend);
+  const served = typeof isolatedExports === 'string' ? partOf(whole, isolatedExports) : whole;
   await checkBackends(served, registry);
   const confinement = confinementFrom(values, served.confineConfig);
   const isKept = served.keep || values['keep'] === true;
@@ -97,6 +101,18 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   }
   const logConfig = logConfigOf(values, served.logConfig);
   const isEngine = keeperDescriptor() !== undefined;
+  if (served.exports.some(isIsolated)) {
+    const given = { control: values['control'], metrics };
+    const stray = Object.entries(given).find(([, value]) => value !== undefined);
+    if (stray !== undefined) throw new UsageError(`${stray[0]}: not together with isolate: process`);
+    const [{ isolate }, { createLogger }] = await Promise.all([
+      import('../isolate.js'),
+      import('../../plugins/logger.js'),
+    ]);
+    const manager = await serviceManager(logConfig);
+    return isolate(served.exports, { isKept, manager, log: createLogger(logConfig) });
+  }
+  if (typeof isolatedExports === 'string' && !isEngine) endWithParent();
   // An engine is its keeper's affair.
   const manager = isEngine ? undefined : await serviceManager(logConfig);
   if (!isEngine && isKept) {
@@ -170,7 +186,7 @@ function fromFlags(values: Values, backend: BackendOptions): ServeRequest {
   if (ways === 0) throw new UsageError('--socket-path is required');
   if (ways > 1) throw new UsageError('--socket-path, --fd and --fd-name: give one of them');
   return {
-    exports: [{ ...given, ...settings, backend: spec, optionName: backend.name }],
+    exports: [{ ...given, ...settings, isolate: 'none', backend: spec, optionName: backend.name }],
     logConfig: {},
     confineConfig: {},
     keep: false,

@@ -1,5 +1,5 @@
 import { Errno, type Entry } from '../../backend/index.js';
-import { NO_SLOT, type NodeIdHigh, type NodeIdLow } from '../../state/index.js';
+import { inTurns, NO_SLOT, type NodeIdHigh, type NodeIdLow } from '../../state/index.js';
 import { enter } from './entry.js';
 import { lookUpDots } from './lookup-by-id.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
@@ -79,7 +79,7 @@ export const forget: Operation<undefined> = {
  * Many FORGETs in one request. The list is read item by item from guest memory, since it may be
  * longer than what {@link Arguments} holds.
  */
-export const batchForget: Operation<undefined> = {
+export const batchForget: Operation<void> = {
   name: 'BATCH_FORGET',
   arguments: fuse_batch_forget_in.bytes,
   reply: 0,
@@ -90,12 +90,17 @@ export const batchForget: Operation<undefined> = {
     const one = fuse_forget_one.bytes;
     const room = Math.floor((readable.length - first) / one);
     const count = Math.min(session.in.u32(fuse_batch_forget_in.count), room, MAX_FORGOTTEN);
-    for (let i = 0; i < count; i++) {
+    const forgetOne = (i: number): void => {
+      // The guest may have begun anew since, or its memory be gone.
+      if (request.context.aborted || request.abandoned) return;
       readable.copyOut(first + i * one, item8, 0, one);
       const low = (item[0]! | 0) as NodeIdLow;
       const high = (item[1]! | 0) as NodeIdHigh;
       drop(session, low, high, item[3]! * 0x100000000 + item[2]!);
-    }
+    };
+    if (session.journal === undefined) return inTurns(0, count, forgetOne);
+    // Carried out twice, after a crash in between, it would take lookups that the guest still has.
+    for (let i = 0; i < count; i++) forgetOne(i);
     return undefined;
   },
   finish: finishEmpty,

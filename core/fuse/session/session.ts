@@ -14,6 +14,7 @@ import {
   handleBudget,
   HandleKind,
   HandleTable,
+  inTurns,
   LookupCounts,
   NO_HANDLE,
   NO_SLOT,
@@ -121,6 +122,8 @@ export class Session {
   readonly #guest: object = Object.freeze({});
   readonly #inFlight = new InFlight();
   #incarnation = 0;
+  /** What resets have begun: handles, lookups and files that go in turns of the event loop. */
+  #emptying: Promise<unknown> | undefined = undefined;
   #closed = false;
 
   /** @param id the number of a session that is restored. Default: a new one. */
@@ -132,7 +135,7 @@ export class Session {
     this.nodes = shared.nodes;
     this.counts = new LookupCounts(shared.nodes);
     // Where open files have descriptors, those are scarcer than memory.
-    const budget = shared.accelerator.backing === undefined ? handleBudget : descriptorBudget;
+    const budget = shared.accelerator.descriptors === true ? descriptorBudget : handleBudget;
     this.handles = new HandleTable(shared.limits.handles, budget);
     this.keepCache = shared.cache.data === 'auto' ? new KeepCache() : undefined;
     this.#maxWaiters = options.maxWaiters;
@@ -607,7 +610,7 @@ export class Session {
   /**
    * Forgets the guest's state, because it is gone or starts anew (DESTROY, another INIT). Aborts
    * requests in flight, and releases locks, handles and lookups.
-   * @returns a promise if the backend takes time to close files.
+   * @returns a promise if the backend takes time to close files, or if there is much to release.
    */
   reset(): Promise<void> | undefined {
     this.negotiated = undefined;
@@ -618,15 +621,31 @@ export class Session {
     this.#inFlight.each((request) => {
       if (request.incarnation !== this.#incarnation) request.context.abort();
     });
-    const closing: Promise<void>[] = [];
-    this.handles.each((index) => {
-      const closed = closeHandle(this, index);
-      if (closed !== undefined) closing.push(closed);
-    });
+    // Gives the lookups that threads have taken back to the counts.
     this.fileTable?.clear();
-    this.counts.clear();
+    const closing: Promise<void>[] = [];
+    const closed = inTurns(0, this.handles.end, (item) => {
+      const index = item as HandleIndex;
+      if (!this.handles.isOpen(index)) return;
+      const released = closeHandle(this, index);
+      if (released !== undefined) closing.push(released);
+    });
+    const forgotten = this.counts.clear();
     this.journal?.describe();
-    return closing.length === 0 ? undefined : Promise.all(closing).then(() => undefined);
+    if (closed === undefined && forgotten === undefined && closing.length === 0) return undefined;
+    const emptying = this.#empty(closed, forgotten, closing);
+    this.#emptying = Promise.allSettled([this.#emptying, emptying]);
+    return emptying;
+  }
+
+  async #empty(
+    closed: Promise<void> | undefined,
+    forgotten: Promise<void> | undefined,
+    closing: readonly Promise<void>[],
+  ): Promise<void> {
+    await closed;
+    await forgotten;
+    await Promise.all(closing);
   }
 
   /**
@@ -715,6 +734,7 @@ export class Session {
     this.#closed = true;
     await this.drain();
     await this.reset();
+    await this.#emptying;
     this.countThreads();
     this.locks.close(Errno.EINTR);
     this.journal?.end();

@@ -58,6 +58,34 @@ export class FileRanges<O extends Numbered> {
   }
 
   /**
+   * Removes ranges that one owner has added: all that it has between the first and the last of
+   * them, which are given in their order.
+   */
+  removeAll(ranges: readonly Range<O>[]): void {
+    if (ranges.length < CHUNK_SIZE) {
+      for (const range of ranges) this.remove(range);
+      return;
+    }
+    const { owner, start: from } = ranges[0]!;
+    const to = ranges.at(-1)!.start;
+    const left: Chunk<O>[] = [];
+    for (const chunk of this.#chunks) {
+      const first = chunk.ranges[0]!.start;
+      const last = chunk.ranges.at(-1)!.start;
+      if (last < from || first > to) {
+        left.push(chunk);
+        continue;
+      }
+      const isWithin = first >= from && last <= to;
+      const others = chunk.ranges.filter(
+        (range) => range.owner !== owner || !(isWithin || (range.start >= from && range.start <= to)),
+      );
+      if (others.length > 0) left.push(measured(others));
+    }
+    this.#chunks = left;
+  }
+
+  /**
    * The ranges that conflict with a lock of `owner` from `start` to `end`, sorted by start. An
    * undefined owner is one that has no locks yet.
    */

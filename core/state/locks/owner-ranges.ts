@@ -70,14 +70,13 @@ export class OwnerRanges<O extends Numbered> {
 
   /** Makes a change that {@link plan} has computed. The ranges must not have changed since. */
   apply(change: RangeChange<O>): void {
-    for (const range of this.ranges.splice(change.at, change.remove, ...change.insert))
-      this.#file.remove(range);
+    this.#file.removeAll(this.ranges.splice(change.at, change.remove, ...change.insert));
     for (const range of change.insert) this.#file.add(range);
   }
 
   /** Removes everything. */
   clear(): void {
-    for (const range of this.ranges) this.#file.remove(range);
+    this.#file.removeAll(this.ranges);
     this.ranges.length = 0;
   }
 

@@ -8,6 +8,9 @@ import { connectDatagram } from './unix-socket.js';
 /** The descriptor of the connected socket, through execve(2). */
 const CONNECTED = 'VIRTIOFS_KIT_NOTIFY_FD';
 
+/** Variables of the environment that a process must not inherit that is not the manager's. */
+export const SERVICE_MANAGER_VARIABLES: readonly string[] = ['NOTIFY_SOCKET', CONNECTED];
+
 /** SD_LISTEN_FDS_START. */
 const FIRST_PASSED = 3;
 

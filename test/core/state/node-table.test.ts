@@ -32,7 +32,7 @@ function table(
     ...(key === undefined ? {} : { key }),
   };
   const root = make('root');
-  return { nodes: new NodeTable(backend, root, limit, make === slotted), forgotten, root };
+  return { nodes: new NodeTable(backend, root, limit, assert.ifError, make === slotted), forgotten, root };
 }
 
 for (const [kind, make] of [

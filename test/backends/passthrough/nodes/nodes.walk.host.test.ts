@@ -37,7 +37,7 @@ test('a guest that knows 300,000 files costs fewer than 1,000 descriptors, and 5
       host.mknod(join(directory, `d${d}`, `file-${f}`), FileType.REGULAR | 0o644, 0);
     }
   }
-  const table = new NodeTable(backend, node, 2 ** 20, true);
+  const table = new NodeTable(backend, node, 2 ** 20, assert.ifError, true);
   const before = memory();
   let most = 0;
   const known: Node[] = [];

@@ -69,6 +69,57 @@ function holders(table: LockTable<string>): string[] {
   );
 }
 
+describe('thousands of locks of one owner', () => {
+  const MANY = 3000;
+
+  /** Every tenth byte has a lock of owner 1, the byte after it one of owner 2. */
+  function locked() {
+    const { table, one, two } = setUp();
+    for (let i = 0; i < MANY; i++) {
+      assert.equal(one.set(request(1, WRITE, i * 10, i * 10)), 0);
+      assert.equal(two.set(request(2, WRITE, i * 10 + 1, i * 10 + 1)), 0);
+    }
+    return { table, one, two };
+  }
+
+  /** The starts of all locks that a third owner meets. */
+  function met(session: LockSession<string>): number[] {
+    const starts: number[] = [];
+    for (let from = 0n; ;) {
+      const found = session.test(request(3, WRITE, Number(from), OFFSET_MAX));
+      if (found === undefined) return starts;
+      if (typeof found === 'number') return assert.fail(`error ${found}`);
+      starts.push(Number(found.start));
+      from = found.end + 1n;
+    }
+  }
+
+  const startsOf = (session: number): number[] =>
+    Array.from({ length: MANY }, (_, i) => i * 10 + session - 1);
+
+  it('are unlocked together, and those of others stay', () => {
+    const { table, one, two } = locked();
+    assert.equal(one.set(whole(1, UNLOCK)), 0);
+    assert.deepEqual(met(two), startsOf(2));
+    assert.deepEqual(table.counts, { locks: MANY, waiters: 0 });
+    two.releaseOwner('a', 2n);
+    assert.deepEqual(met(one), []);
+    assert.deepEqual(table.counts, { locks: 0, waiters: 0 });
+  });
+
+  it('are unlocked in a part of the file', () => {
+    const { one, two } = locked();
+    assert.equal(one.set(request(1, UNLOCK, 105, 25_004)), 0);
+    const left = startsOf(1).filter((start) => start < 105 || start > 25_004);
+    assert.deepEqual(
+      met(two),
+      [...left, ...startsOf(2)].sort((a, b) => a - b),
+    );
+    assert.equal(one.set(request(1, WRITE, 202, 209)), 0);
+    assert.equal(two.set(request(2, WRITE, 202, 203)), Errno.EAGAIN);
+  });
+});
+
 describe('record locks', () => {
   it('let readers share and keep writers out, of other owners and other sessions alike', () => {
     const { one, two } = setUp();

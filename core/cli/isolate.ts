@@ -1,0 +1,182 @@
+import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
+import { statSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { UsageError, type Logger } from '../backend/index.js';
+import type { ServedExport } from '../plugins/index.js';
+import { SERVICE_MANAGER_VARIABLES, type ServiceManager } from '../system/descriptors/service-manager.js';
+import { ISOLATED, isIsolated } from './isolated-exports.js';
+import { serving } from './service-manager.js';
+import { aborted, stopSignal } from './signals.js';
+
+/** Exit code of a mistake in the options, which the process has explained. */
+const MISTAKE = 2;
+
+/** The time between two starts of a process doubles, from the first to the second. */
+const FIRST_PAUSE_MS = 100;
+const LONGEST_PAUSE_MS = 30_000;
+
+/** A process that lived so long did not fail at its start. */
+const SERVED_MS = 10_000;
+
+/** How often it is looked whether all sockets are there. */
+const SOCKET_POLL_MS = 50;
+
+/** How long a process may take to end after it was asked to. */
+const END_TIMEOUT_MS = 30_000;
+
+/** How long the end of a killed process is waited for: a file system that hangs may hold it. */
+const KILLED_TIMEOUT_MS = 1000;
+
+/**
+ * The exports that one process each serves, and those that one serves together, by their numbers.
+ * @throws UsageError for an isolated export whose backend another one shares.
+ */
+function processesOf(exports: readonly ServedExport[]): readonly (readonly number[])[] {
+  const alone: number[][] = [];
+  const together: number[] = [];
+  for (const [index, one] of exports.entries()) {
+    const { backend } = one;
+    if (!isIsolated(one)) {
+      together.push(index);
+      continue;
+    }
+    if (typeof backend === 'string' && exports.some((other) => other !== one && other.backend === backend))
+      throw new UsageError(`exports[${index}].isolate: another export shares the backend ${backend}`);
+    alone.push([index]);
+  }
+  const named = exports.findIndex(({ fdName }) => fdName !== undefined);
+  if (named >= 0) throw new UsageError(`exports[${named}].fdName: not together with isolate: process`);
+  return together.length === 0 ? alone : [together, ...alone];
+}
+
+/** A process that serves some of the exports, and the next one when it has ended. */
+class IsolatedProcess {
+  /** Resolves with its exit code when it has ended for good. */
+  readonly ended: Promise<number>;
+  readonly #exports: readonly ServedExport[];
+  readonly #numbers: readonly number[];
+  readonly #log: Logger;
+  readonly #closing = new AbortController();
+  #child: ChildProcess | undefined;
+
+  constructor(exports: readonly ServedExport[], numbers: readonly number[], log: Logger) {
+    this.#exports = numbers.map((number) => exports[number]!);
+    this.#numbers = numbers;
+    this.#log = log;
+    this.ended = this.#run();
+  }
+
+  signal(signal: NodeJS.Signals): void {
+    this.#child?.kill(signal);
+  }
+
+  /** Ends it in order, or by force if that takes too long. */
+  async close(): Promise<void> {
+    this.#closing.abort();
+    this.signal('SIGTERM');
+    if (await this.#endsWithin(END_TIMEOUT_MS)) return;
+    this.signal('SIGKILL');
+    if (await this.#endsWithin(KILLED_TIMEOUT_MS)) return;
+    this.#log.error({ pid: this.#child?.pid, tags: this.#tags }, 'a process cannot be ended: it is left');
+    this.#child?.unref();
+  }
+
+  get #tags(): readonly string[] {
+    return this.#exports.map(({ tag }) => tag ?? '');
+  }
+
+  async #endsWithin(timeoutMs: number): Promise<boolean> {
+    const timeout = new AbortController();
+    const late = sleep(timeoutMs, false, { signal: timeout.signal }).catch(() => false);
+    const isEnded = await Promise.race([this.ended.then(() => true), late]);
+    timeout.abort();
+    return isEnded;
+  }
+
+  async #run(): Promise<number> {
+    for (let pauseMs = FIRST_PAUSE_MS, starts = 1; ; starts++) {
+      const began = performance.now();
+      const end = await this.#start();
+      if (end === 0 || (end === MISTAKE && starts === 1)) return end;
+      if (this.#closing.signal.aborted) return typeof end === 'number' ? end : 1;
+      if (performance.now() - began > SERVED_MS) pauseMs = FIRST_PAUSE_MS;
+      this.#log.error(
+        { tags: this.#tags, end, pauseMs },
+        'the process that serves an export has ended: another one is started',
+      );
+      await sleep(pauseMs, undefined, { signal: this.#closing.signal }).catch(() => undefined);
+      if (this.#closing.signal.aborted) return 1;
+      pauseMs = Math.min(2 * pauseMs, LONGEST_PAUSE_MS);
+    }
+  }
+
+  /** Starts a process. @returns its exit code, or what has ended it, when it has ended. */
+  #start(): Promise<number | string> {
+    const [, script, ...words] = process.argv;
+    const args = [...process.execArgv, script!, ...words, `--${ISOLATED}`, this.#numbers.join(',')];
+    const stdio: StdioOptions = ['pipe', 'inherit', 'inherit'];
+    for (const { fd } of this.#exports) {
+      if (fd === undefined) continue;
+      while (stdio.length < fd) stdio.push('ignore');
+      stdio[fd] = fd;
+    }
+    // Only the first process is the service manager's.
+    const env = Object.entries(process.env).filter(([name]) => !SERVICE_MANAGER_VARIABLES.includes(name));
+    const child = spawn(process.execPath, args, { stdio, env: Object.fromEntries(env) });
+    this.#child = child;
+    const { pid } = child;
+    this.#log.info({ pid, tags: this.#tags }, 'a process of its own');
+    return new Promise((resolve) => {
+      child.once('exit', (code, signal) => resolve(signal ?? code!));
+      child.once('error', (error) => resolve(error.message));
+    });
+  }
+}
+
+interface IsolateOptions {
+  /** Whether a SIGHUP has each process replace its engine. */
+  readonly isKept: boolean;
+  readonly manager: ServiceManager | undefined;
+  readonly log: Logger;
+}
+
+/**
+ * Serves exports by several processes until a signal, and starts those anew that end. This process
+ * opens no file system of theirs, so that none can hold it. Each is this program with the same
+ * words.
+ * @throws UsageError as {@link processesOf} does.
+ */
+export async function isolate(
+  exports: readonly ServedExport[],
+  { isKept, manager, log }: IsolateOptions,
+): Promise<void> {
+  const processes = processesOf(exports);
+  const began = Date.now();
+  const all = processes.map((numbers) => new IsolatedProcess(exports, numbers, log));
+  const hangUp = (): void => all.forEach((one) => one.signal('SIGHUP'));
+  const stop = stopSignal(isKept ? hangUp : undefined);
+  const isMistaken = new Promise<true>((resolve) => {
+    for (const { ended } of all) void ended.then((code) => code === MISTAKE && resolve(true));
+  });
+  const allEnded = Promise.all(all.map(({ ended }) => ended)).then(() => false);
+  const over = Promise.race([aborted(stop), allEnded, isMistaken]);
+  const waiting = new AbortController();
+  void over.then(() => waiting.abort());
+  while (
+    !waiting.signal.aborted &&
+    !exports.every(({ socket }) => socket === undefined || isNew(socket, began))
+  )
+    await sleep(SOCKET_POLL_MS);
+  if (!waiting.signal.aborted) manager?.ready(serving(exports.length));
+  if ((await over) === true) process.exitCode = MISTAKE;
+  manager?.stopping();
+  if (stop.aborted) log.info({}, 'stopping');
+  await Promise.all(all.map((one) => one.close()));
+  manager?.close();
+}
+
+/** Whether a socket was made since. */
+function isNew(socket: string, sinceMs: number): boolean {
+  // The clock of file systems is a few milliseconds behind.
+  return (statSync(socket, { throwIfNoEntry: false })?.ctimeMs ?? 0) > sinceMs - 20;
+}
