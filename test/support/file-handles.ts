@@ -46,10 +46,10 @@ async function forgetAll(mounted: MountedExport): Promise<void> {
 /**
  * Checks that files and directories of a mount are opened by their handles after the kernel and the
  * export have forgotten them, and that those of removed files give ESTALE.
- * @param renamed whether so are files that were renamed.
+ * @param renamed whether a file that was renamed is opened, too.
  */
 export async function reopenByHandle(mounted: MountedExport, renamed = true): Promise<void> {
-  const names = ['a', 'sub/b', 'sub/deep/c', 'moved', 'sub', 'sub/deep', 'gone'];
+  const names = ['a', 'sub/b', 'sub/deep/c', 'sub', 'sub/deep', 'gone', ...(renamed ? ['moved'] : [])];
   const handles = await withHandles(
     `mkdir -p sub/deep; for f in a sub/b sub/deep/c moved gone; do echo "in $f" > $f; done; sync
     for f in ${names.join(' ')}; do file_handle save $f; done; mv moved sub/there; rm gone`,
@@ -61,10 +61,10 @@ export async function reopenByHandle(mounted: MountedExport, renamed = true): Pr
     'in a',
     'in sub/b',
     'in sub/deep/c',
-    renamed ? 'in moved' : STALE,
     '. .. b deep there',
     '. .. c',
     STALE,
+    ...(renamed ? ['in moved'] : []),
   ];
   for (let round = 0; round < 2; round++) {
     await forgetAll(mounted);
