@@ -7,7 +7,7 @@ import { type MountedExport, shell } from './host-mount.js';
  * `file-handle open MOUNT HANDLE` opens one and prints the content, or the names of a directory
  * (open_by_handle_at(2)). Numbers of system calls are those of x86-64.
  */
-const FILE_HANDLE = String.raw`
+export const FILE_HANDLE = String.raw`
 file_handle() { perl -e '
 use Fcntl;
 my ($what, $path, $hex) = @ARGV;
