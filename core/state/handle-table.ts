@@ -15,6 +15,7 @@ const FIRST_CAPACITY = 64;
 
 /** Told of changes of a {@link HandleTable}. */
 export interface HandleObserver {
+  /** Also called when a handle becomes LOST. */
   opened(index: HandleIndex): void;
   /** The `fh` is invalid from here on. */
   closed(index: HandleIndex): void;
@@ -176,7 +177,10 @@ export class HandleTable {
 
   /** Marks an open file as {@link HandleKind}'s LOST. @returns whether it is one now. */
   lose(index: HandleIndex): boolean {
-    if (this.#kind[index] === HandleKind.FILE) this.#kind[index] = HandleKind.LOST;
+    if (this.#kind[index] === HandleKind.FILE) {
+      this.#kind[index] = HandleKind.LOST;
+      this.observer?.opened(index);
+    }
     return this.isLost(index);
   }
 

@@ -86,8 +86,8 @@ function sessionLines(session: SavedSession, nodeId: (node: number) => string): 
     `${id} ${JSON.stringify(negotiated)} ${handleGeneration}`,
     ...lookups.map(([node, count]) => `${id} lookup ${nodeId(node)} ${count}`),
     ...handles.map(
-      ({ index, generation, node, flags, stream }) =>
-        `${id} handle ${index} ${generation} ${nodeId(node)} ${flags} ${stream?.complete} ${stream?.entries}`,
+      ({ index, generation, node, flags, lost, stream }) =>
+        `${id} handle ${index} ${generation} ${nodeId(node)} ${flags} ${lost} ${stream?.complete} ${stream?.entries}`,
     ),
   ];
 }

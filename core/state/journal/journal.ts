@@ -547,7 +547,8 @@ export class SessionJournal {
     if (!this.#journal.has(words)) return;
     const log = this.#log;
     const { handles } = this.#session;
-    const kind = handles.isDirectory(index) ? HandleKind.DIRECTORY : HandleKind.FILE;
+    const file = handles.isLost(index) ? HandleKind.LOST : HandleKind.FILE;
+    const kind = handles.isDirectory(index) ? HandleKind.DIRECTORY : file;
     log.put(RecordType.HANDLE | (words << 8));
     log.put(this.id);
     log.put(index);

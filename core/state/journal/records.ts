@@ -17,7 +17,7 @@ export const RecordType = {
   SESSION: 4,
   /** session */
   SESSION_END: 5,
-  /** session, index, generation, kind (0: closed), slot, flags */
+  /** session, index, generation, kind (`HandleKind`; FREE: closed), slot, flags */
   HANDLE: 6,
   /** session, handle index, first byte, bytes, complete, entries */
   LISTING: 7,

@@ -339,7 +339,7 @@ class Reader {
         const bytes = listing?.bytes.subarray(0, listing.used) ?? [];
         const entries = Buffer.from(bytes).toString('base64');
         one.stream = { entries, complete: listing?.complete === true };
-      }
+      } else if (kind === HandleKind.LOST) one.lost = true;
       saved.push(one);
     }
     return {

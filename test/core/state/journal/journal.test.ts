@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FsError } from '../../../../core/backend/index.js';
-import { IntentKind, replay } from '../../../../core/state/index.js';
+import { type HandleIndex, IntentKind, replay } from '../../../../core/state/index.js';
 import type { Guest } from '../../../support/engine.js';
 import { ROOT } from '../../../support/fuse-client.js';
 import { journaled, leftState, livingState, PlainMemory } from '../../../support/journaled.js';
@@ -17,7 +17,7 @@ const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 async function act({ client, session }: Guest, random: Random, state: GuestState): Promise<void> {
   const { files, listings, known, directory } = state;
   const name = `n${random.below(12)}`;
-  switch (random.below(8)) {
+  switch (random.below(9)) {
     case 0:
       await client.mkdir(directory, name).catch(ignore);
       break;
@@ -53,6 +53,14 @@ async function act({ client, session }: Guest, random: Random, state: GuestState
       const node = random.once(2) ? known.pop() : undefined;
       if (node !== undefined) await client.forget(node, 1n);
       else known.push((await client.lookup(directory, name).catch(ignore))?.nodeid ?? 0n);
+      break;
+    }
+    case 7: {
+      const [file] = files;
+      if (file !== undefined && random.once(4))
+        session.loseLock(Number(file[1] & 0xffff_ffffn) as HandleIndex);
+      // What something else than a request has changed is committed with the next one.
+      await client.getattr(directory);
       break;
     }
     default:
