@@ -42,10 +42,13 @@ export default definePlugin({
 `;
 }
 
+/** The package's own file, as its test imports it. */
+const ENTRY = '../index.js';
+
 /** Its test: each rule of the contract is one. */
 export const TEST_SOURCE = `import { test } from 'node:test';
 import { testContract } from 'virtiofs-kit/contract';
-import { backend } from '../index.js';
+import { backend } from '${ENTRY}';
 
 testContract(test, { create: () => backend('world') });
 `;
