@@ -32,8 +32,8 @@ type Traces = ReadonlyMap<NodeKey, string>;
 /** Whether a layer's nodes can be found by their keys alone after the process was killed. */
 function isRecoverable(layer: Backend): boolean {
   const accelerator = acceleratorOf(layer);
-  if (layer.key === undefined || layer.resolve === undefined || accelerator?.trace !== undefined)
-    return false;
+  if (layer.key === undefined || layer.resolve === undefined) return false;
+  if (accelerator?.trace !== undefined && accelerator.tracesHelp !== true) return false;
   return layer.save === undefined || accelerator?.recover !== undefined;
 }
 

@@ -17,6 +17,7 @@ import { dataOperations } from './operations/data.js';
 import { directoryOperations } from './operations/directory.js';
 import { identityOperations } from './nodes/durable-keys.js';
 import { migrationOperations } from './nodes/migration.js';
+import { traceOperations } from './nodes/traces.js';
 import { lookupOperations } from './operations/lookup.js';
 import type { Node } from './nodes/nodes.js';
 import type { OpenFile } from './nodes/open-file.js';
@@ -67,7 +68,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     submounts: options.submounts === 'announce',
   };
   const { gather, startThreads, stopThreads, held, adoptFile, ...data } = dataOperations(share);
-  const { adoptNode, recover, finding, ...identity } = identityOperations(share);
+  const { adoptNode, recover, finding, places, ...identity } = identityOperations(share);
   const backend: Backend<Node, OpenFile> = {
     cache,
     semantics,
@@ -100,6 +101,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     ...backingOperations(share),
     held,
     recover,
+    ...traceOperations(share, places),
     migration: migrationOperations(share, finding),
     descriptor: (node) => share.nodes.descriptor(node),
     adoptNode,

@@ -251,6 +251,8 @@ export interface Accelerator<N extends object = object, F = unknown> {
    * means something to this backend only. Kept for every node that the engine knows. Never throws.
    */
   trace?(node: N): string;
+  /** Whether `recover` finds nodes without their traces, too, which then only make it surer. */
+  readonly tracesHelp?: boolean | undefined;
   /**
    * Has `changed` called when a node has another {@link trace}, and before a change after which the
    * former one would lead nowhere. Replaces an earlier `changed`. Required beside `trace`.

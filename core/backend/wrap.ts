@@ -146,6 +146,7 @@ function keep<N extends object, F>(
     kept.recover = inner.recover.bind(inner);
     if (inner.descriptor !== undefined) kept.descriptor = inner.descriptor.bind(inner);
     if (inner.trace !== undefined) kept.trace = inner.trace.bind(inner);
+    kept.tracesHelp = inner.tracesHelp;
     if (inner.watchTraces !== undefined) kept.watchTraces = inner.watchTraces.bind(inner);
     if (inner.retrace !== undefined) kept.retrace = inner.retrace.bind(inner);
     kept.contents = inner.contents;

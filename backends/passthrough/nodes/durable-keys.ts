@@ -101,6 +101,17 @@ export function identityOperations(share: Share) {
     return given === undefined ? enterFile(fd) : enter(fd, given);
   }
 
+  /** The node of a directory of the share, if it is known and has a handle. */
+  function directoryAt(path: string): Node | undefined {
+    if (path === '') return share.root;
+    const fd = openBeneath(share.descriptor(share.root), path);
+    if (fd < 0) return undefined;
+    const mount = statDescriptor(fd) < 0 ? undefined : mounts.find(statMount());
+    const isNamed = mount !== undefined && takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0;
+    close(fd);
+    return isNamed ? nodes.findByHandle(mount.index) : undefined;
+  }
+
   /**
    * A key that another daemon gave, on the file system that is mounted here at the same place of
    * the share. The same file system may have another id on another host.
@@ -125,7 +136,7 @@ export function identityOperations(share: Share) {
 
   /** Finds a file by the path that the previous daemon saved. */
   function resolvePath(given: Uint8Array): Node | undefined {
-    const path = remembered.get(Buffer.from(given).toString('latin1'));
+    const path = remembered.get(textOf(given));
     return path === undefined ? undefined : resolveAt(path, given);
   }
 
@@ -203,6 +214,8 @@ export function identityOperations(share: Share) {
     resolve,
     recover,
     adoptNode,
+    /** For `traceOperations`. */
+    places: { key, pathOf: (name: Uint8Array) => remembered.get(textOf(name)), directoryAt },
     /** For `migrationOperations`. */
     finding: { key, resolveAt, resolveHandle, translate },
 
@@ -252,6 +265,11 @@ export function identityOperations(share: Share) {
       }
     },
   };
+}
+
+/** A key as text, for a map. */
+export function textOf(key: Uint8Array): string {
+  return Buffer.from(key).toString('latin1');
 }
 
 /** Whether it may be a key of this backend. */

@@ -51,6 +51,10 @@ export class NodeFinder {
   readonly #root: Node;
   readonly #submounts: Options['submounts'];
   readonly #recordsNames = isRestricted();
+  /** Told of a known node that has another directory or name than before. */
+  onMoved: ((node: Node) => void) | undefined;
+  /** Asked where a node was last seen by a process that was killed. It sets the node's place. */
+  recall: ((node: Node) => void) | undefined;
   /** The directory in which a look-up found a file that was not known, and none that was since. */
   #newIn: Node | undefined;
   /** When {@link statName} began to take the handle in call memory; 0 where it took none. */
@@ -105,10 +109,7 @@ export class NodeFinder {
       if (known === undefined) this.#newIn = parent;
       else if (this.#newIn === parent) this.#newIn = undefined;
       if (mount !== undefined && node !== undefined && this.#holds(node)) {
-        if (this.#recordsNames) {
-          node.parent = parent;
-          node.name = text;
-        }
+        if (this.#recordsNames) this.#seen(node, parent, text);
         return node;
       }
       if (attempt === LOOKUP_ATTEMPTS) throw FsError.of('EAGAIN');
@@ -123,11 +124,20 @@ export class NodeFinder {
   adopted(parent: Node, fd: Fd, text: string): Node {
     const mount = this.#mountOf(parent);
     const node = this.#known(mount) ?? this.#identifyDescriptor(mount, fd, -1 as Fd);
-    if (this.#recordsNames && text !== '') {
-      node.parent = parent;
-      node.name = text;
-    }
+    if (this.#recordsNames && text !== '') this.#seen(node, parent, text);
     return node;
+  }
+
+  /** Whether places of nodes are recorded, which only {@link reopen} under Landlock needs. */
+  get recordsNames(): boolean {
+    return this.#recordsNames;
+  }
+
+  #seen(node: Node, parent: Node, name: string): void {
+    if (node.parent === parent && node.name === name) return;
+    node.parent = parent;
+    node.name = name;
+    if (node[engineSlot] >= 0) this.onMoved?.(node);
   }
 
   /**
@@ -183,6 +193,7 @@ export class NodeFinder {
    * reopen}. @returns whether the name still belongs to the node.
    */
   reconnect(node: Node): boolean {
+    if (this.#recordsNames && node.parent === undefined) this.recall?.(node);
     const { parent, name } = node;
     if (!this.#recordsNames || parent === undefined || !this.#nodes.has(parent)) return false;
     const fd = this.#nodes.descriptor(parent);
@@ -201,9 +212,7 @@ export class NodeFinder {
 
   /** Records the new name of a node after a rename. */
   moved(node: Node | undefined, parent: Node, name: string): void {
-    if (!this.#recordsNames || node === undefined) return;
-    node.parent = parent;
-    node.name = name;
+    if (this.#recordsNames && node !== undefined) this.#seen(node, parent, name);
   }
 
   /** Opens the file handle in call memory. @returns an O_PATH descriptor or minus the errno. */

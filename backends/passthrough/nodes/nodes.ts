@@ -300,6 +300,12 @@ export class Nodes {
     return this.#inoLow[node.slot] === inoLow && this.#inoHigh[node.slot] === inoHigh;
   }
 
+  /** The node's mount and inode number as text. */
+  placeText(node: Node): string {
+    const { slot } = node;
+    return `${this.#info[slot]! & 0xfff}:${this.#inoHigh[slot]! >>> 0}:${this.#inoLow[slot]! >>> 0}`;
+  }
+
   /** Adds a node that is identified by the handle in call memory. */
   addByHandle(mountIndex: number, mode: number, inoLow: number, inoHigh: number): Node {
     const count = handleWords();
