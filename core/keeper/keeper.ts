@@ -98,7 +98,10 @@ export class Keeper {
 
   /** Resolves when an engine serves. */
   serving(): Promise<void> {
-    if (this.#engine !== undefined) return Promise.resolve();
+    return this.#engine === undefined ? this.#nextServing() : Promise.resolve();
+  }
+
+  #nextServing(): Promise<void> {
     return new Promise((resolve) => this.#onServing.push(resolve));
   }
 
@@ -154,7 +157,7 @@ export class Keeper {
       throw new Error(`the engine does not hand over: ${(error as Error).message}`, { cause: error });
     }
     for (const relay of relays) relay.detach();
-    const serving = new Promise<void>((resolve) => this.#onServing.push(resolve));
+    const serving = this.#nextServing();
     this.#change?.();
     await serving;
     const pauseMs = Math.round(performance.now() - since);

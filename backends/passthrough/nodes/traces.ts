@@ -24,28 +24,28 @@ export function traceOperations(
 ): Pick<Accelerator<Node>, 'trace' | 'tracesHelp' | 'watchTraces' | 'retrace'> {
   if (!finder.recordsNames) return {};
   let given: ReadonlyMap<NodeKey, string> = new Map();
-  /** The traces by the text of the key, and known directories by their inode number. */
-  let traces = new Map<string, string>();
-  let directories = new Map<string, Node>();
-  /** How many nodes were known when `directories` was made. */
-  let known = 0;
+  /**
+   * The traces by the text of the key, and known directories by their inode number. Made once for
+   * the traces that are given, when first needed: what comes later is without a hint, and no
+   * request pays for all nodes again.
+   */
+  let traces: ReadonlyMap<string, string> | undefined;
+  let directories: ReadonlyMap<string, Node> | undefined;
 
   function recalled(node: Node): string {
     if (given.size === 0 || node === root) return '';
-    if (traces.size !== given.size)
-      traces = new Map(Array.from(given, ([itsKey, trace]) => [textOf(itsKey as Uint8Array), trace]));
+    traces ??= new Map(Array.from(given, ([itsKey, trace]) => [textOf(itsKey as Uint8Array), trace]));
     return traces.get(textOf(key(node))) ?? '';
   }
 
   function directory(place: string): Node | undefined {
+    directories ??= new Map(
+      Array.from(nodes)
+        .filter((node) => nodes.fileType(node) === FileType.DIRECTORY)
+        .map((node) => [nodes.placeText(node), node]),
+    );
     const found = directories.get(place);
-    if (found !== undefined && nodes.has(found)) return found;
-    if (nodes.size === known) return undefined;
-    known = nodes.size;
-    directories = new Map();
-    for (const node of nodes)
-      if (nodes.fileType(node) === FileType.DIRECTORY) directories.set(nodes.placeText(node), node);
-    return directories.get(place);
+    return found !== undefined && nodes.has(found) ? found : undefined;
   }
 
   finder.recall = (node) => {
@@ -73,8 +73,10 @@ export function traceOperations(
       finder.onMoved = changed;
     },
     retrace(before) {
-      if (before !== given) traces = new Map();
+      if (before === given) return;
       given = before;
+      traces = undefined;
+      directories = undefined;
     },
   };
 }
