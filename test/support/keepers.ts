@@ -7,11 +7,14 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { connectTo, type Daemon, type RunningDaemon } from './daemons.js';
 import { FrontEnd, type FrontEndOptions } from './front-end.js';
-import { FuseClient } from './fuse-client.js';
+import { FuseClient, ROOT } from './fuse-client.js';
 import { fuseTransport } from './vhost-user.js';
 
 const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
+
+/** What {@link guestsAtWork} locks, for writing. */
+export const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 
 /** This program with a keeper. @param backend its options; DIRECTORY stands for the shared one. */
 export function keeping(backend: readonly string[], ...more: readonly string[]): Daemon {
@@ -69,4 +72,33 @@ export async function killEngine(running: RunningDaemon): Promise<number> {
   process.kill(serving!, 'SIGKILL');
   while (enginesOf(running)[0] === serving) await sleep(2);
   return serving!;
+}
+
+/**
+ * Two guests of one export: the first has an open file, a removed one that is open, a listing that
+ * it has begun and a lock, for which the other waits.
+ */
+export async function guestsAtWork(t: TestContext, running: RunningDaemon) {
+  const { fuse } = await connectKept(t, running);
+  const { fuse: other } = await connectKept(t, running);
+  await fuse.init();
+  await other.init();
+  const { entry, open } = await fuse.create(ROOT, 'file');
+  await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
+  const removed = await fuse.create(ROOT, 'removed');
+  await fuse.write(removed.entry.nodeid, removed.open.fh, 0, Buffer.from('no name'));
+  await fuse.unlink(ROOT, 'removed');
+  for (const directory of ['a', 'b', 'c']) await fuse.mkdir(ROOT, directory);
+  const listing = await fuse.opendir(ROOT);
+  const [, , first] = await fuse.readdir(ROOT, listing.fh, 0n, 4096);
+  await fuse.setlk(entry.nodeid, open.fh, 7n, LOCK);
+  const theirs = await other.lookup(ROOT, 'file');
+  const { fh } = await other.open(theirs.nodeid, 2);
+  const state = { granted: false };
+  const wait = async (): Promise<void> => {
+    await other.setlk(theirs.nodeid, fh, 7n, LOCK, true);
+    state.granted = true;
+  };
+  const waiting = wait();
+  return Object.assign(state, { fuse, other, entry, open, removed, listing, first, theirs, waiting });
 }

@@ -9,10 +9,12 @@ import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
   enginesOf,
+  guestsAtWork,
   keeping,
   keptMemfs as memfs,
   keptPassthrough as passthrough,
   killEngine,
+  LOCK,
   upgrade,
 } from '../../support/keepers.js';
 
@@ -20,33 +22,13 @@ const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.u
 const plugin = fileURLToPath(new URL('../../../examples/environment.js', import.meta.url));
 /** Serves a backend that cannot tell the next process what a node is. */
 const withoutKeys = keeping(['--backend', plugin, '--confine', 'none']);
-const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 
 for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
   describe(`upgrade of an engine on ${name}`, () => {
     test('a guest goes on with its files, listings and locks', async (t) => {
       const running = startDaemon(t, daemon);
-      const { fuse } = await connect(t, running);
-      const { fuse: other } = await connect(t, running);
-      await fuse.init();
-      await other.init();
-      const { entry, open } = await fuse.create(ROOT, 'file');
-      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
-      const removed = await fuse.create(ROOT, 'removed');
-      await fuse.write(removed.entry.nodeid, removed.open.fh, 0, Buffer.from('no name'));
-      await fuse.unlink(ROOT, 'removed');
-      for (const directory of ['a', 'b', 'c']) await fuse.mkdir(ROOT, directory);
-      const listing = await fuse.opendir(ROOT);
-      const [, , first] = await fuse.readdir(ROOT, listing.fh, 0n, 4096);
-      await fuse.setlk(entry.nodeid, open.fh, 7n, LOCK);
-      const theirs = await other.lookup(ROOT, 'file');
-      const { fh } = await other.open(theirs.nodeid, 2);
-      let granted = false;
-      const wait = async (): Promise<void> => {
-        await other.setlk(theirs.nodeid, fh, 7n, LOCK, true);
-        granted = true;
-      };
-      const waiting = wait();
+      const guests = await guestsAtWork(t, running);
+      const { fuse, other, entry, open, removed, listing, first, theirs, waiting } = guests;
 
       for (let times = 0; times < 2; times++) {
         // How long it takes depends on what else this machine does.
@@ -58,7 +40,7 @@ for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
       assert.equal((await fuse.getattr(nodeid)).nlink, 0);
       const rest = await fuse.readdir(ROOT, listing.fh, first!.off);
       assert.equal(rest.length, 3);
-      assert.equal(granted, false);
+      assert.equal(guests.granted, false);
       const again = await other.open(theirs.nodeid, 2);
       await rejectsWith(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), 11);
       await fuse.flush(entry.nodeid, open.fh, 7n);

@@ -18,42 +18,23 @@ import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
   enginesOf,
+  guestsAtWork,
   keeping,
   keptMemfs as memfs,
   keptPassthrough as passthrough,
   killEngine,
+  LOCK,
   upgrade,
 } from '../../support/keepers.js';
 
 /** How often an engine is killed under work; VIRTIOFS_KIT_ENGINES=200 for a long run. */
 const KILLS = Number(process.env['VIRTIOFS_KIT_ENGINES'] ?? 6);
 
-const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
-
 for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
   test(`a guest goes on with its files, listings and locks when its engine is killed, on ${name}`, async (t) => {
     const running = startDaemon(t, daemon);
-    const { fuse } = await connect(t, running);
-    const { fuse: other } = await connect(t, running);
-    await fuse.init();
-    await other.init();
-    const { entry, open } = await fuse.create(ROOT, 'file');
-    await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('data'));
-    const removed = await fuse.create(ROOT, 'removed');
-    await fuse.write(removed.entry.nodeid, removed.open.fh, 0, Buffer.from('no name'));
-    await fuse.unlink(ROOT, 'removed');
-    for (const directory of ['a', 'b', 'c']) await fuse.mkdir(ROOT, directory);
-    const listing = await fuse.opendir(ROOT);
-    const [, , first] = await fuse.readdir(ROOT, listing.fh, 0n, 4096);
-    await fuse.setlk(entry.nodeid, open.fh, 7n, LOCK);
-    const theirs = await other.lookup(ROOT, 'file');
-    const { fh } = await other.open(theirs.nodeid, 2);
-    let granted = false;
-    const wait = async (): Promise<void> => {
-      await other.setlk(theirs.nodeid, fh, 7n, LOCK, true);
-      granted = true;
-    };
-    const waiting = wait();
+    const guests = await guestsAtWork(t, running);
+    const { fuse, other, entry, open, removed, listing, first, theirs, waiting } = guests;
 
     // What the kernel has dropped from memory is opened again under Landlock, too.
     const dropping = setInterval(() => void writeFile('/proc/sys/vm/drop_caches', '2'), 20);
@@ -69,7 +50,7 @@ for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
     clearInterval(dropping);
     const rest = await fuse.readdir(ROOT, listing.fh, first!.off);
     assert.equal(rest.length, 3);
-    assert.equal(granted, false);
+    assert.equal(guests.granted, false);
     const again = await other.open(theirs.nodeid, 2);
     await rejectsWith(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), 11);
     await fuse.flush(entry.nodeid, open.fh, 7n);
