@@ -7,6 +7,10 @@ import { at, offset, putDescriptorPath, signedWords, words } from '../calls/call
 /** Most mounts that one share may reach: a node's description has 12 bits for the index. */
 const MAX_MOUNTS = 4096;
 
+/** `statfs.f_type` of file systems without storage (Linux `include/uapi/linux/magic.h`). */
+const TMPFS_MAGIC = 0x01021994;
+const RAMFS_MAGIC = 0x858458f6;
+
 /**
  * A mounted file system that the share reaches: the one with the shared directory, or one mounted
  * below it.
@@ -37,6 +41,11 @@ export interface Mount {
    * file system does not support them.
    */
   nowait: number;
+  /**
+   * Whether regular files and directories live in memory alone, so that fsync(2) has nothing to
+   * wait for (`noop_fsync` in Linux `mm/shmem.c` and `fs/ramfs`).
+   */
+  readonly inMemory: boolean;
   /**
    * Tells several mounts of one file system apart: a hash of the path below the share, 0 for the
    * share's own mount.
@@ -76,9 +85,10 @@ export class Mounts {
    */
   add(id: number, fd: Fd, directory: boolean, path: string): Mount {
     if (this.all.length >= MAX_MOUNTS && this.#vacant.length === 0) throw FsError.of('ENFILE');
-    fstatfs(fd, at.statfs);
+    if (fstatfs(fd, at.statfs) < 0) words.fill(0, offset.statfs >>> 2, (offset.statfs + 64) >>> 2);
     const fsid = words[(offset.statfs + 56) >>> 2]!;
     const fsidHigh = words[(offset.statfs + 60) >>> 2]!;
+    const type = words[offset.statfs >>> 2]!;
     const handleFd = this.#useHandles && directory ? this.#openForHandles(fd, path) : (-1 as Fd);
     const mount: Mount = {
       index: this.#vacant.pop() ?? this.all.length,
@@ -88,6 +98,7 @@ export class Mounts {
       fsid,
       fsidHigh,
       nowait: RWF.NOWAIT,
+      inMemory: type === TMPFS_MAGIC || type === RAMFS_MAGIC,
       tag: tagOf(path),
     };
     this.all[mount.index] = mount;

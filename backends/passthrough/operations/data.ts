@@ -72,12 +72,14 @@ export function dataOperations(share: Share) {
   }
 
   function enter(node: Node, fd: Fd, flags: number): OpenFile {
+    const { nowait, inMemory } = share.mountOf(node);
+    const isRegular = nodes.fileType(node) === FileType.REGULAR;
     return OpenFile.enter(nodes, node, fd, {
-      nowait: share.mountOf(node).nowait,
+      nowait,
       append: (flags & O.APPEND) !== 0,
-      synchronous: (flags & (O.DSYNC | O.SYNC)) !== 0,
+      synchronous: (flags & (O.DSYNC | O.SYNC)) !== 0 && !(inMemory && isRegular),
       writable: (flags & O.ACCMODE) !== O.RDONLY,
-      cached: nodes.fileType(node) === FileType.REGULAR && (flags & O.DIRECT) === 0,
+      cached: isRegular && (flags & O.DIRECT) === 0,
     });
   }
 

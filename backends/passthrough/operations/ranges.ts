@@ -1,12 +1,20 @@
-import { type Awaitable, type Context, FallocateMode, FsError } from '../../../core/backend/index.js';
+import {
+  type Awaitable,
+  type Context,
+  FallocateMode,
+  FileType,
+  FsError,
+} from '../../../core/backend/index.js';
 import {
   close,
   copyFileRange,
   copyFileRangeLater,
   fallocate,
   fallocateLater,
+  fdatasync,
   fdatasyncLater,
   fstatfs,
+  fsync,
   fsyncLater,
   lseek,
   syncfsLater,
@@ -41,6 +49,8 @@ const MOVING: number = FallocateMode.COLLAPSE_RANGE | FallocateMode.INSERT_RANGE
  * to the thread pool.
  */
 export function rangeOperations(share: Share) {
+  const { nodes } = share;
+
   /**
    * Syncs the file system of a mount below the share, if the mount is still registered and has a
    * descriptor.
@@ -57,14 +67,18 @@ export function rangeOperations(share: Share) {
   }
 
   return {
-    async fsync(_node: Node, file: OpenFile, dataOnly: boolean, context: Context): Promise<void> {
-      await turns.run(context, 'short', () => syncLater(file.fd, dataOnly));
+    fsync(node: Node, file: OpenFile, dataOnly: boolean, context: Context): Awaitable<void> {
+      // A device node that lies in memory stands for a disk.
+      if (share.mountOf(node).inMemory && nodes.fileType(node) === FileType.REGULAR)
+        syncAtOnce(file.fd, dataOnly);
+      else return syncLater(file.fd, dataOnly, context);
     },
 
-    async fsyncdir(node: Node, dataOnly: boolean, context: Context): Promise<void> {
+    fsyncdir(node: Node, dataOnly: boolean, context: Context): Awaitable<void> {
       const fd = openDirectory(share, node);
+      if (!share.mountOf(node).inMemory) return syncLater(fd, dataOnly, context).finally(() => close(fd));
       try {
-        await turns.run(context, 'short', () => syncLater(fd, dataOnly));
+        syncAtOnce(fd, dataOnly);
       } finally {
         close(fd);
       }
@@ -136,8 +150,14 @@ function clearFor({ uid }: Context, fd: Fd): void {
 }
 
 /** fsync or fdatasync on the thread pool. @throws FsError */
-function syncLater(fd: Fd, dataOnly: boolean): Promise<number> {
-  return settle(dataOnly ? fdatasyncLater(fd) : fsyncLater(fd));
+async function syncLater(fd: Fd, dataOnly: boolean, context: Context): Promise<void> {
+  await turns.run(context, 'short', () => settle(dataOnly ? fdatasyncLater(fd) : fsyncLater(fd)));
+}
+
+/** fsync or fdatasync of what lies in memory alone. @throws FsError */
+function syncAtOnce(fd: Fd, dataOnly: boolean): void {
+  const code = dataOnly ? fdatasync(fd) : fsync(fd);
+  if (code < 0) throw FsError.of(-code);
 }
 
 /**

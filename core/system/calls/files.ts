@@ -272,6 +272,16 @@ export function fstat(fd: Fd, target: number): number {
   return result(calls.syscall2(SYS_FSTAT, fd, target));
 }
 
+/** fsync(2), at once: where it has nothing to wait for. */
+export function fsync(fd: Fd): number {
+  return result(calls.fsync(fd));
+}
+
+/** fdatasync(2), as {@link fsync}. */
+export function fdatasync(fd: Fd): number {
+  return result(calls.fdatasync(fd));
+}
+
 /** fstatfs(2) into `target`, 120 bytes. */
 export function fstatfs(fd: Fd, target: number): number {
   return result(calls.fstatfs(fd, target));
