@@ -12,6 +12,11 @@ export interface Message {
   /** Whether a queue thread has passed the request on, because it could not serve it itself. */
   readonly passedOn?: boolean;
   /**
+   * If it was: a number that no other request has until this one was returned, of those that the
+   * guest's queue threads have passed on. They return it some time after `complete`.
+   */
+  readonly place?: number;
+  /**
    * Returns the request to the guest. To be called once; requests may be completed in any order.
    * @param written how many bytes of `writable` are filled, from its start. 0 for a request without
    * a reply.

@@ -274,7 +274,7 @@ export class Daemon {
     for (const [config, one] of opened) this.#listen(config, one);
     if (beginning === undefined || this.#keeper === undefined) return;
     await this.#restoreSessions(beginning, restored);
-    const { journals, held } = this.#keepJournals(beginning, restored, opened);
+    const { journals, held } = this.#keepJournals(beginning, restored);
     const contents = this.#exports.map((one) => this.#contents.get(one) ?? this.#owned(noMemory()));
     const connections = [...this.#restored.keys()];
     await this.#keeper.serve(
@@ -299,7 +299,7 @@ export class Daemon {
     const left = this.#readJournal(beginning?.journals[index]);
     let memory: OwnedFd | undefined;
     const keeping = (fd?: OwnedFd): OpenExportOptions =>
-      beginning === undefined || config.queueThreads > 0
+      beginning === undefined
         ? options
         : {
             ...options,
@@ -359,14 +359,10 @@ export class Daemon {
   #keepJournals(
     { stash }: Beginning,
     restored: readonly (RestoredExport | undefined)[],
-    opened: readonly [CheckedExport, Export][],
   ): { journals: OwnedFd[]; held: number[] } {
     const all: number[] = [];
     const journals = this.#exports.map((one, index) => {
-      const configs = opened.filter(([, other]) => other === one);
-      // Queue threads do not tell which requests they have.
-      if (!one.isRecoverable || configs.some(([{ queueThreads }]) => queueThreads > 0))
-        return this.#owned(noMemory());
+      if (!one.isRecoverable) return this.#owned(noMemory());
       const memory = makeJournalMemory();
       this.#journals.push(() => memory.close());
       const journal = new Journal(one, { memory, holder: stash, log: this.#log });

@@ -25,6 +25,7 @@
  *   comes with 255 lookups that are counted as the guest's already. Threads take from them by
  *   compare-and-exchange. What is left is given back before the guest's FORGET, and when the entry
  *   is withdrawn. So lookup counts stay exact.
+ *   Where a session journal is kept, no lookups are given: who reads it could not count them.
  * - Page cache. Whether a guest may keep what it cached is decided by the attributes that it was
  *   told last. A thread that tells others than the table has says so in the place, and the engine
  *   then takes the file as changed.

@@ -1,7 +1,7 @@
 /**
  * Words that both ends share: how many requests were passed and answered so far, whether an end
- * polls, the thread's next available index, whether the queue was stopped, and whether the engine's
- * thread was signalled.
+ * polls, the thread's next available index, whether the queue was stopped, whether the engine's
+ * thread was signalled, and how many answers the thread has returned to the guest.
  */
 const Word = {
   PASSED: 0,
@@ -11,6 +11,7 @@ const Word = {
   NEXT: 4,
   STOPPED: 5,
   SIGNALLED: 6,
+  COLLECTED: 7,
 } as const;
 const FIRST = 8;
 
@@ -78,6 +79,11 @@ export class EngineMailbox extends MailboxEnd {
     Atomics.store(this.words, Word.ANSWERED, this.#answered);
   }
 
+  /** Whether every answer was returned to the guest. */
+  get isCollected(): boolean {
+    return Atomics.load(this.words, Word.COLLECTED) === this.#answered;
+  }
+
   /** The available index that the thread takes next. */
   get next(): number {
     return Atomics.load(this.words, Word.NEXT);
@@ -107,13 +113,21 @@ export class EngineMailbox extends MailboxEnd {
 export class ThreadMailbox extends MailboxEnd {
   #passed = 0;
   #collected = 0;
+  #again: number;
+
+  /** @param again requests that the thread takes first, which lie before its first index. */
+  constructor(memory: SharedArrayBuffer, size: number, again = 0) {
+    super(memory, size);
+    this.#again = again;
+  }
 
   /**
    * To be called for each request that the thread takes from the ring.
    * @returns false if the queue was stopped: the thread must not serve the request.
    */
   take(): boolean {
-    Atomics.store(this.words, Word.NEXT, (this.words[Word.NEXT]! + 1) & 0xffff);
+    if (this.#again > 0) this.#again -= 1;
+    else Atomics.store(this.words, Word.NEXT, (this.words[Word.NEXT]! + 1) & 0xffff);
     return Atomics.load(this.words, Word.STOPPED) === 0;
   }
 
@@ -139,6 +153,7 @@ export class ThreadMailbox extends MailboxEnd {
     this.#collected = (this.#collected + 1) | 0;
     const written = this.words[at + 1]!;
     answer(this.words[at]!, written === FAILED ? undefined : written);
+    Atomics.store(this.words, Word.COLLECTED, this.#collected);
   }
 
   /**

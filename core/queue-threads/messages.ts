@@ -1,5 +1,5 @@
 import type { Fd, DescriptorUser } from '../system/index.js';
-import type { StartingQueue } from '../virtqueue/index.js';
+import type { InflightPlace, StartingQueue } from '../virtqueue/index.js';
 
 /** What a thread is started with. */
 export interface ThreadData {
@@ -22,7 +22,7 @@ export interface SharedRegion {
 /** What a thread learns of a queue, as {@link StartingQueue} has it. */
 type Start = Pick<
   StartingQueue,
-  'size' | 'features' | 'base' | 'descriptors' | 'available' | 'used' | 'kick' | 'call'
+  'size' | 'features' | 'base' | 'again' | 'descriptors' | 'available' | 'used' | 'kick' | 'call'
 >;
 
 /** Has a thread serve a queue. The thread owns the queue's descriptors from here on. */
@@ -30,6 +30,7 @@ export interface ServeCommand extends Start {
   readonly command: 'serve';
   readonly queue: number;
   readonly regions: readonly SharedRegion[];
+  readonly inflight: InflightPlace | undefined;
   /** The memory of the queue's mailbox and of its session's `SharedFileTable`. */
   readonly mailbox: SharedArrayBuffer;
   readonly fileTable: SharedArrayBuffer;

@@ -79,11 +79,12 @@ class Thread {
 
   /**
    * Starts to serve a queue on this thread.
+   * @param index its number in its device.
    * @returns undefined if the thread has ended, or the process has no descriptors left: the queue
    * must then run elsewhere.
    * @throws SystemError if the kick descriptor cannot be polled.
    */
-  serve(queue: StartingQueue, fileTable: SharedTable): RemoteRun | undefined {
+  serve(index: number, queue: StartingQueue, fileTable: SharedTable): RemoteRun | undefined {
     if (this.#isGone) return undefined;
     // Checked here, since an exception in the thread would end it.
     checkPollable(queue.kick);
@@ -98,12 +99,14 @@ class Thread {
     // The thread may still use memory that the guest has just removed. If it were unmapped, its
     // addresses could come to hold other data, or a write could store zeros.
     const keeps = new Set<Mapping>();
+    const { inflight } = queue;
+    if (inflight !== undefined) hold([inflight.mapping], keeps);
     const mailbox = mailboxMemory(queue.size, queue.base);
     const send = (command: QueueCommand): void => {
       if (command.command === 'serve' || command.command === 'memory') hold(queue.space.mappings, keeps);
       this.#send({ ...command, queue: number } as Command);
     };
-    const run = new RemoteRun(queue, new EngineMailbox(mailbox, queue.size), {
+    const run = new RemoteRun(index, queue, new EngineMailbox(mailbox, queue.size), {
       send,
       wake: () => signal(this.#own.value),
     });
@@ -114,6 +117,8 @@ class Thread {
       size: queue.size,
       features: queue.features,
       base: queue.base,
+      again: queue.again,
+      inflight: inflight?.place,
       descriptors: queue.descriptors,
       available: queue.available,
       used: queue.used,
@@ -220,7 +225,7 @@ export class QueueThreads {
     this.#devices.add(device);
     return {
       // Queue 0 is hiprio: FORGET and INTERRUPT are for the engine's thread.
-      place: (index) => (index === 0 ? undefined : (queue) => this.#place(device + index - 1, queue)),
+      place: (index) => (index === 0 ? undefined : (queue) => this.#place(device, index, queue)),
       leave: () => void this.#devices.delete(device),
     };
   }
@@ -232,11 +237,11 @@ export class QueueThreads {
     void Promise.all(this.#threads.map((thread) => thread.ended)).then(() => this.#engine.close());
   }
 
-  #place(turn: number, queue: StartingQueue): RemoteRun | undefined {
-    const thread = this.#threads[(turn % (this.#threads.length + 1)) - 1];
+  #place(device: number, index: number, queue: StartingQueue): RemoteRun | undefined {
+    const thread = this.#threads[((device + index - 1) % (this.#threads.length + 1)) - 1];
     const { fileTable } = queue.service;
     if (thread === undefined || fileTable === undefined) return undefined;
     this.#pollers.add(queue.poller);
-    return thread.serve(queue, fileTable);
+    return thread.serve(index, queue, fileTable);
   }
 }

@@ -35,8 +35,9 @@ export class RemoteRun implements Run, ChainOwner {
   broken = false;
   inFlight = 0;
   readonly isElsewhere = true;
-  readonly backlog: readonly number[] = [];
+  readonly backlog: number[] = [];
   readonly completions: Completions | undefined;
+  readonly #index: number;
   readonly #mailbox: EngineMailbox;
   readonly #ring: DeviceRing;
   readonly #space: AddressSpace;
@@ -56,8 +57,10 @@ export class RemoteRun implements Run, ChainOwner {
   #onPaused: (() => void)[] = [];
   #onIdle: (() => void)[] = [];
 
-  constructor(queue: StartingQueue, mailbox: EngineMailbox, channel: ThreadChannel) {
+  /** @param index the queue's number in its device. */
+  constructor(index: number, queue: StartingQueue, mailbox: EngineMailbox, channel: ThreadChannel) {
     this.completions = queue.service.completions;
+    this.#index = index;
     this.#mailbox = mailbox;
     this.#ring = queue.ring;
     this.#space = queue.space;
@@ -134,6 +137,11 @@ export class RemoteRun implements Run, ChainOwner {
     return new Promise((resolve) => this.#onIdle.push(resolve));
   }
 
+  async whenReturned(): Promise<void> {
+    while (!this.#mailbox.isCollected && !this.#over && !this.#isLost)
+      await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+
   end(): void {
     if (this.#over) return;
     this.#over = true;
@@ -166,9 +174,11 @@ export class RemoteRun implements Run, ChainOwner {
     this.#answer(message, undefined);
   }
 
-  /** Requests of other threads stay where they are. */
-  putBack(): boolean {
-    return false;
+  putBack(message: ChainMessage): boolean {
+    if (!this.#over) return false;
+    this.backlog.push(message.id);
+    message.close();
+    return true;
   }
 
   #answer(message: ChainMessage, written: number | undefined): void {
@@ -231,7 +241,7 @@ export class RemoteRun implements Run, ChainOwner {
   }
 
   #dispatch(id: number, following: number): void {
-    const message = this.#pool.pop() ?? new ChainMessage(this, this.#space, true);
+    const message = this.#pool.pop() ?? new ChainMessage(this, this.#space, this.#index);
     message.id = id;
     this.#latest = message;
     this.inFlight += 1;

@@ -10,11 +10,11 @@ import {
   signalForeign,
   watchSignals,
 } from '../system/index.js';
-import { Poller, type QueueLog, Virtqueue } from '../virtqueue/index.js';
+import { type InflightPlace, InflightQueue, Poller, type QueueLog, Virtqueue } from '../virtqueue/index.js';
 import { DirectCalls } from './direct-calls.js';
 import { DirectService } from './direct-service.js';
 import { ThreadMailbox } from './mailbox.js';
-import type { Notice, Command, ServeCommand, SharedRegion, ThreadData } from './messages.js';
+import type { Notice, Command, SharedRegion, ServeCommand, ThreadData } from './messages.js';
 import { FileTableView } from './shared-file-table.js';
 
 // The program of a thread that serves queues: see `QueueThreads`.
@@ -38,8 +38,9 @@ function serve(command: ServeCommand): void {
   const { queue } = command;
   const space = new AddressSpace();
   extend(space, command.regions);
+  const { inflight, again } = command;
   const service = new DirectService(
-    new ThreadMailbox(command.mailbox, command.size),
+    new ThreadMailbox(command.mailbox, command.size, again.length),
     new FileTableView(command.fileTable, use),
     use,
     calls,
@@ -53,10 +54,15 @@ function serve(command: ServeCommand): void {
   virtqueue.setAddresses(command.descriptors, command.available, command.used);
   virtqueue.features = command.features;
   virtqueue.base = command.base;
+  virtqueue.takeOver(inflight === undefined ? undefined : tracked(inflight), again);
   virtqueue.setKick(owned(command.kick));
   virtqueue.setCall(owned(command.call));
   queues.set(queue, { virtqueue, space });
   virtqueue.start(service);
+}
+
+function tracked({ address, length, queueSize }: InflightPlace): InflightQueue {
+  return new InflightQueue(Mapping.at(address, length), { queues: 1, queueSize }, 0);
 }
 
 /** Adds the regions that a space does not have yet. */

@@ -9,7 +9,8 @@ const FIRST_CAPACITY = 1024;
 
 /** Told of changes of {@link LookupCounts}. */
 export interface CountsObserver {
-  counted(slot: Slot, count: number): void;
+  /** @param added how many lookups were added; 0 if some were forgotten. */
+  counted(slot: Slot, count: number, added: number): void;
   /** All counts are 0. */
   cleared(): void;
 }
@@ -55,7 +56,7 @@ export class LookupCounts {
     const count = this.#counts[slot]!;
     if (count === 0) this.#nodes.reference(slot);
     this.#counts[slot] = count + times;
-    this.observer?.counted(slot, count + times);
+    this.observer?.counted(slot, count + times, times);
   }
 
   /** The guest forgets `count` lookups. If that is more than it has, it forgets all. */
@@ -64,7 +65,7 @@ export class LookupCounts {
     if (slot === ROOT_SLOT || held === 0 || count <= 0) return;
     const left = Math.max(held - count, 0);
     this.#counts[slot] = left;
-    this.observer?.counted(slot, left);
+    this.observer?.counted(slot, left, 0);
     if (left === 0) this.#nodes.release(slot);
   }
 

@@ -85,8 +85,7 @@ export interface DeviceOptions {
    */
   readonly pollTime?: number | undefined;
   /**
-   * Decides which queues of a connection run on other threads, which do not track what is in
-   * flight: INFLIGHT_SHMFD is not offered then. Called for each connection.
+   * Decides which queues of a connection run on other threads. Called for each connection.
    */
   openPlacement?(): QueuePlacement;
   /** Moves sessions between hosts (DEVICE_STATE). Default: that is not offered. */
@@ -236,6 +235,7 @@ export class VhostUserDevice implements ChannelReceiver {
     const stop = async (): Promise<void> => {
       await Promise.all(running.map((vring) => vring.whenPaused()));
       const waiting = await this.#session.quiesce();
+      await Promise.all(running.map((vring) => vring.whenReturned()));
       const others = running.reduce((sum, vring) => sum + vring.inFlight, 0) - waiting;
       if (others > 0) reason = `${others} requests do not end`;
       else if (waiting > 0 && this.#inflight === undefined)
@@ -435,11 +435,7 @@ export class VhostUserDevice implements ChannelReceiver {
   /** The protocol features of this device, CONFIG too. */
   get #known(): bigint {
     const { migration } = this.#options;
-    return (
-      PROTOCOL_FEATURES &
-      (this.#placement === undefined ? -1n : ~ProtocolFeature.INFLIGHT_SHMFD) &
-      (migration === undefined ? ~ProtocolFeature.DEVICE_STATE : -1n)
-    );
+    return PROTOCOL_FEATURES & (migration === undefined ? ~ProtocolFeature.DEVICE_STATE : -1n);
   }
 
   #vring({ type, index }: { readonly type: string; readonly index: number }): Vring {

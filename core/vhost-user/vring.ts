@@ -92,6 +92,11 @@ export class Vring {
     return this.#queue.whenIdle();
   }
 
+  /** After {@link pause}: resolves when every answer is in the ring. */
+  whenReturned(): Promise<void> {
+    return this.#queue.whenReturned();
+  }
+
   /** @param log the dirty log, if there is one. */
   setFeatures(features: bigint, log: DirtyLog | undefined): void {
     this.#queue.dirtyLog = log;

@@ -63,6 +63,13 @@ export interface LeftOver {
   readonly base: number;
 }
 
+/** Where a queue's part lies in this process. */
+export interface InflightPlace {
+  readonly address: number;
+  readonly length: number;
+  readonly queueSize: number;
+}
+
 /**
  * The part of a region that belongs to one queue. The front-end may write to the region at any
  * time. It is read only when a queue starts; all that is read is checked.
@@ -71,6 +78,9 @@ export interface LeftOver {
  * of a later one. So the order of stores is what makes each moment readable.
  */
 export class InflightQueue {
+  /** For another thread that tracks the queue. The mapping must stay as long as it does. */
+  readonly place: InflightPlace;
+  readonly mapping: Mapping;
   readonly #size: number;
   readonly #u16: Uint16Array;
   readonly #u32: Uint32Array;
@@ -79,7 +89,10 @@ export class InflightQueue {
   /** @throws RangeError if the region has no such queue. */
   constructor(region: Mapping, { queueSize }: InflightGeometry, index: number) {
     const bytes = queueBytes(queueSize);
-    const view = region.view(region.address + index * bytes, bytes);
+    const address = region.address + index * bytes;
+    const view = region.view(address, bytes);
+    this.mapping = region;
+    this.place = { address, length: bytes, queueSize };
     this.#size = queueSize;
     this.#u16 = new Uint16Array(view);
     this.#u32 = new Uint32Array(view);

@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks';
 import { type AddressSpace, type DirtyLog, type Message, Pool, SegmentList } from '../memory/index.js';
 import { type Fd, advancePromises, signalForeign } from '../system/index.js';
 import { BROKEN, type DeviceRing } from './device-ring.js';
+import { MAX_QUEUE_SIZE } from './split-ring-layout.js';
 
 /**
  * During a long drain the guest is interrupted after this many requests, or this time, so that it
@@ -41,16 +42,22 @@ export class ChainMessage implements QueueMessage {
   readonly readable: SegmentList;
   readonly writable: SegmentList;
   readonly passedOn: boolean;
+  readonly #queue: number;
   /** The chain's id, or -1 once it was returned to the guest. */
   id = -1;
   readonly #owner: ChainOwner;
 
-  /** @param passedOn see {@link Message.passedOn}. */
-  constructor(owner: ChainOwner, space: AddressSpace, passedOn = false) {
+  /** @param passedOnBy the number of the queue whose thread has passed it on. */
+  constructor(owner: ChainOwner, space: AddressSpace, passedOnBy = -1) {
     this.#owner = owner;
-    this.passedOn = passedOn;
+    this.passedOn = passedOnBy >= 0;
+    this.#queue = passedOnBy;
     this.readable = new SegmentList(space);
     this.writable = new SegmentList(space);
+  }
+
+  get place(): number {
+    return this.passedOn ? this.#queue * MAX_QUEUE_SIZE + this.id : -1;
   }
 
   complete(written: number): void {
@@ -152,6 +159,8 @@ export interface Run extends PolledQueue {
    */
   readonly isIdle: boolean;
   whenIdle(): Promise<void>;
+  /** For a paused run on another thread: resolves when every answer is in the ring. */
+  whenReturned?(): Promise<void>;
   /**
    * Ends the run. Requests that are still in flight complete without effect, or are put back.
    */

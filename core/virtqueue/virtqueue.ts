@@ -52,6 +52,10 @@ export interface StartingQueue {
   readonly call: Fd;
   /** The ring. Only its `walk` and `given` may be used. */
   readonly ring: DeviceRing;
+  /** Where it is to be noted which chains the device has. */
+  readonly inflight: InflightQueue | undefined;
+  /** Heads of chains that were taken before `base`, in order. They are to be taken again first. */
+  readonly again: readonly number[];
   readonly service: QueueService;
   readonly poller: Poller;
   /** To be called when the run stops taking requests, with the reason. */
@@ -236,13 +240,23 @@ export class Virtqueue {
   /**
    * Notes from the next start on which chains this queue has. That start goes on where the process
    * ended that has used the region before: at the index that the region tells, with the chains that
-   * it had taken. The queue then runs on this thread.
+   * it had taken.
    * @throws RangeError if the queue runs.
    */
   set inflight(inflight: InflightQueue | undefined) {
     this.#whileStopped();
     this.#inflight = inflight;
     this.#resumes = inflight !== undefined;
+  }
+
+  /**
+   * For a queue whose start another thread has prepared: it begins at its {@link base}, takes these
+   * chains again first, and notes which it has. @throws RangeError if the queue runs.
+   */
+  takeOver(inflight: InflightQueue | undefined, again: readonly number[]): void {
+    this.inflight = inflight;
+    this.#resumes = false;
+    this.#backlog = { base: this.#base, heads: again };
   }
 
   /** Requests that were put back since the queue stopped (`Message.putBack`). */
@@ -282,9 +296,9 @@ export class Virtqueue {
    */
   start(service: QueueService): void {
     this.#whileStopped();
-    const { ring, goesOn } = this.#makeRing();
+    const { ring, base, again } = this.#makeRing();
     const onBroken = (fields: object, reason: string): void => this.#break(fields, reason);
-    const elsewhere = goesOn ? undefined : this.#startElsewhere(ring, service, onBroken);
+    const elsewhere = this.#startElsewhere({ ring, base, again }, service, onBroken);
     const run =
       elsewhere ?? new QueueRun({ ring, space: this.#space, limit: ROUNDS * this.#size, service, onBroken });
     if (elsewhere === undefined) {
@@ -300,26 +314,24 @@ export class Virtqueue {
 
   /**
    * Starts the queue on another thread if it may run there. A queue with a dirty log, or without a
-   * kick eventfd, which must be polled, runs on this thread. So does one whose chains are tracked.
+   * kick eventfd, which must be polled, runs on this thread.
    */
   #startElsewhere(
-    ring: DeviceRing,
+    start: Pick<StartingQueue, 'ring' | 'base' | 'again'>,
     service: QueueService,
     onBroken: (fields: object, reason: string) => void,
   ): Run | undefined {
     if (this.#place === undefined || this.#kick === undefined || this.#writeLog !== undefined)
       return undefined;
-    // The threads do not note which chains they have.
-    if (this.#inflight !== undefined) return undefined;
     return this.#place({
       space: this.#space,
       size: this.#size,
       features: this.#features,
-      base: this.#base,
+      ...start,
+      inflight: this.#inflight,
       ...this.#addresses!,
       kick: this.#kick.value,
       call: this.#call?.value ?? (-1 as Fd),
-      ring,
       service,
       poller: this.#poller,
       onBroken,
@@ -368,6 +380,11 @@ export class Virtqueue {
   /** Resolves when {@link isIdle} is true. */
   whenIdle(): Promise<void> {
     return this.#run?.whenIdle() ?? Promise.resolve();
+  }
+
+  /** After {@link pause}: resolves when every answer is in the ring. */
+  whenReturned(): Promise<void> {
+    return this.#run?.whenReturned?.() ?? Promise.resolve();
   }
 
   /**
@@ -461,8 +478,8 @@ export class Virtqueue {
     return left;
   }
 
-  /** @returns also whether the ring begins with chains that were taken before. */
-  #makeRing(): { readonly ring: DeviceRing; readonly goesOn: boolean } {
+  /** @returns also where the ring begins. */
+  #makeRing(): Pick<StartingQueue, 'ring' | 'base' | 'again'> {
     const addresses = this.#addresses;
     if (addresses === undefined) throw new RangeError('the ring has no addresses');
     const size = this.#size;
@@ -475,19 +492,19 @@ export class Virtqueue {
     const descriptors = host('descriptors', addresses.descriptors, descriptorTableBytes(size));
     const available = host('available entries', addresses.available, availableRingBytes(size, eventIdx));
     const used = host('used entries', addresses.used, usedRingBytes(size, eventIdx));
-    const left = this.#leftOver(used);
+    const { base, heads: again } = this.#leftOver(used) ?? { base: this.#base, heads: [] };
     const ring = new SplitRing(this.#space, {
       size,
       descriptors,
       available,
       used,
-      base: left?.base ?? this.#base,
+      base,
       inflight: this.#inflight,
-      again: left?.heads,
+      again,
       eventIdx,
       indirect: (this.#features & RingFeature.INDIRECT_DESC) !== 0n,
     });
-    return { ring, goesOn: left !== undefined && left.heads.length > 0 };
+    return { ring, base, again };
   }
 
   /** The log of writes, if writes are to be logged. */

@@ -4,7 +4,7 @@ import * as fc from 'fast-check';
 import { FsError } from '../../core/backend/index.js';
 import { recoverRequests, restoreSession, type Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
-import { IntentKind, recoverExport, replay, type Slot } from '../../core/state/index.js';
+import { IntentKind, NO_PLACE, recoverExport, replay, type Slot } from '../../core/state/index.js';
 import { MemoryLog } from '../support/engine.js';
 import { FuseClient, ROOT } from '../support/fuse-client.js';
 import { journaled, PlainMemory } from '../support/journaled.js';
@@ -55,8 +55,11 @@ async function busyJournal(tiny: TinyBackend): Promise<PlainMemory> {
     journal.intend(105, 0, IntentKind.XATTR_REMOVED, root, 'user.b');
     journal.intend(106, 0, IntentKind.APPEND, root, '', undefined, root, '', 3, 5);
     journal.keep(107, 0, { kind: 'happened', bytes: 5 });
-    journal.keep(108, 0, { kind: 'answered', length: 8, words: Int32Array.of(1, 2) });
-    journal.keep(109, 0, { kind: 'gave', lookups: [[slot, 1]] });
+    for (const place of [NO_PLACE, 5]) {
+      const words = Int32Array.of(1, 2);
+      journal.keep(108, 0, { kind: 'answered', place, length: 8, words });
+      journal.keep(109, 0, { kind: 'gave', place: place + 1, lookups: [[slot, 1]] });
+    }
     await client.lookup(ROOT, 'file0');
   }
   return memory;

@@ -41,6 +41,12 @@ export function keeping(backend: readonly string[], ...more: readonly string[]):
 }
 
 export const keptPassthrough = keeping(['--backend', 'passthrough', '--shared-dir', 'DIRECTORY']);
+/** The second request queue of a guest is a thread's, and the first of a second guest. */
+export const keptThreaded = keeping(
+  ['--backend', 'passthrough', '--shared-dir', 'DIRECTORY'],
+  '--queue-threads',
+  '1',
+);
 export const keptMemfs = keeping(['--backend', 'memfs']);
 
 export async function connectKept(t: TestContext, daemon: RunningDaemon, options: FrontEndOptions = {}) {

@@ -1,5 +1,6 @@
 import { SegmentList, type Message } from '../../core/memory/index.js';
 import { NativeWindow } from '../../core/memory/index.js';
+import { NO_PLACE } from '../../core/state/index.js';
 import { NativeMemory } from '../../core/system/index.js';
 import type { FuseTransport } from './fuse-client.js';
 
@@ -25,6 +26,7 @@ class LoopbackMessage implements Message {
   readonly readable: SegmentList;
   readonly writable: SegmentList;
   readonly passedOn: boolean;
+  readonly place: number;
   readonly #memory: NativeMemory;
   readonly #room: number;
   #done: ((reply: Uint8Array | QueueFailed) => void) | undefined;
@@ -34,9 +36,11 @@ class LoopbackMessage implements Message {
     room: number,
     cut: Cut,
     passedOn: boolean,
+    place: number,
     done: (reply: Uint8Array | QueueFailed) => void,
   ) {
     this.passedOn = passedOn;
+    this.place = place;
     const inCuts = cut(input.length, false);
     const outCuts = cut(room, true);
     const replyAt = (input.length + GAP_BYTES * inCuts.length + 7) & ~7;
@@ -95,6 +99,8 @@ export class Loopback implements FuseTransport {
   cut: Cut = linuxCut;
   /** Whether a queue thread has passed the requests on; tests may change it. */
   passedOn = false;
+  /** The `place` of the next requests, if it has. */
+  place = NO_PLACE;
   /** Requests sent and not yet answered. */
   pending = 0;
 
@@ -105,7 +111,7 @@ export class Loopback implements FuseTransport {
   request(_queue: number, input: Uint8Array, outSize: number): Promise<Uint8Array> {
     return new Promise((resolve, reject) => {
       this.pending += 1;
-      const message = new LoopbackMessage(input, outSize, this.cut, this.passedOn, (reply) => {
+      const message = new LoopbackMessage(input, outSize, this.cut, this.passedOn, this.place, (reply) => {
         this.pending -= 1;
         if (reply instanceof QueueFailed) reject(reply);
         else resolve(reply);

@@ -38,6 +38,7 @@ export async function recoverRequests(
           ? verdict
           : {
               kind: 'gave',
+              place: verdict.place,
               lookups: verdict.lookups
                 .map(([node, count]) => [restored.slot(node), count] as const)
                 .filter(([slot]) => slot !== NO_SLOT),

@@ -17,6 +17,7 @@ import {
   inTurns,
   LookupCounts,
   NO_HANDLE,
+  NO_PLACE,
   NO_SLOT,
   type Export,
   type LockSession,
@@ -415,9 +416,11 @@ export class Session {
   }
 
   /** Looks-ups are carried out again, as is what has more data than a structure. */
-  #commit(journal: SessionJournal, { uniqueLow, uniqueHigh, data, opcode }: Request, length: number): void {
+  #commit(journal: SessionJournal, request: Request, length: number): void {
+    const { uniqueLow, uniqueHigh, data, opcode, message } = request;
     const isRepeated = data > 0 || opcode === Opcode.LOOKUP;
-    journal.answered(uniqueLow, uniqueHigh, length, isRepeated ? undefined : this.out.words, BODY >> 2);
+    const reply = isRepeated ? undefined : this.out.words;
+    journal.answered(uniqueLow, uniqueHigh, length, reply, BODY >> 2, message.place ?? NO_PLACE);
   }
 
   /**
@@ -551,6 +554,8 @@ export class Session {
   publishEntry(slot: Slot, hash: number, child: Slot, attributes: Attributes): void {
     const { fileTable, nodes, accelerator } = this;
     if (fileTable === undefined || attributes.submount === true) return;
+    // Threads do not tell of lookups that they take, so a process that follows would not know.
+    if (this.journal !== undefined) return;
     const parent = accelerator.backing?.(nodes.node(slot), undefined);
     const backing = accelerator.backing?.(nodes.node(child), undefined);
     const mount = parent?.names === true ? parent.identity?.mount : undefined;
@@ -614,6 +619,8 @@ export class Session {
    */
   reset(): Promise<void> | undefined {
     this.negotiated = undefined;
+    // The guest gives its requests the same ids again.
+    this.recovered = undefined;
     this.#incarnation += 1;
     this.locks.close(Errno.EINTR);
     this.locks = this.export.locks.openSession(this.export.nextSession(), this.#maxWaiters);

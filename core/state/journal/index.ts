@@ -6,7 +6,7 @@
  * - `intent.ts`: requests that must not be carried out twice.
  * - `replay.ts`: reads what a killed process has left.
  */
-export { IntentKind, type Verdict } from './intent.js';
+export { IntentKind, NO_PLACE, type Verdict } from './intent.js';
 export {
   type DescriptorHolder,
   Journal,

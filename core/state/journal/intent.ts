@@ -39,13 +39,25 @@ export const IntentKind = {
 } as const;
 export type IntentKind = (typeof IntentKind)[keyof typeof IntentKind];
 
-/** What a request that comes again has done already. */
-export type Verdict =
+/** What a request that comes again has done already. `Node` stands for a node. */
+export type Verdict<Node = Slot> =
   /** It was carried out, and not answered. `bytes` of an append were written. */
   | { readonly kind: 'happened'; readonly bytes: number }
   /**
    * It was answered, but the guest may not have seen that. `words` is the reply after its header.
    */
-  | { readonly kind: 'answered'; readonly length: number; readonly words: Int32Array }
+  | {
+      readonly kind: 'answered';
+      readonly place: number;
+      readonly length: number;
+      readonly words: Int32Array;
+    }
   /** It gave the guest nodes, which the guest may not have seen. It is carried out again. */
-  | { readonly kind: 'gave'; readonly lookups: readonly (readonly [slot: Slot, count: number])[] };
+  | {
+      readonly kind: 'gave';
+      readonly place: number;
+      readonly lookups: readonly (readonly [node: Node, count: number])[];
+    };
+
+/** The place of an answer that was published at once. Others have that of `Message.place`. */
+export const NO_PLACE = -1;

@@ -8,8 +8,8 @@ import { type LockChange, type LockTable, OFFSET_MAX } from '../locks/index.js';
 import type { LookupCounts } from '../lookup-counts.js';
 import { NO_SLOT, type NodeTable, ROOT_SLOT } from '../node-table.js';
 import type { SavedSession } from '../saved-form.js';
-import type { IntentKind, Verdict } from './intent.js';
-import { JOURNAL, LOCK_KINDS, RecordType } from './records.js';
+import { type IntentKind, NO_PLACE, type Verdict } from './intent.js';
+import { AnswerKind, JOURNAL, LOCK_KINDS, RecordType } from './records.js';
 
 /** What all sessions of an export share. */
 export interface JournaledExport {
@@ -25,6 +25,8 @@ export interface JournaledSession {
   readonly handles: HandleTable;
   readonly locks: { readonly id: number };
   readonly negotiated: SavedSession['negotiated'] | undefined;
+  /** Where it is there, other threads publish answers later than these are committed. */
+  readonly fileTable?: object | undefined;
 }
 
 /** Which front-end a session belongs to. */
@@ -322,6 +324,13 @@ export class SessionJournal {
   readonly #listings = new Map<HandleIndex, KnownListing>();
   /** INTENT and VERDICT records of requests that have no answer yet, by `unique`. */
   readonly #open = new Map<number, number>();
+  /**
+   * VERDICT records of answers that other threads may not have published yet, by place. That of a
+   * published one stays until the place is used again, so that nobody needs to tell.
+   */
+  readonly #returned = new Map<number, number>();
+  /** Lookups that the current request has added: slot and number. */
+  readonly #given: number[] = [];
 
   constructor(journal: Journal, log: RecordLog, id: number, session: JournaledSession, place: SessionPlace) {
     this.#journal = journal;
@@ -331,8 +340,12 @@ export class SessionJournal {
     this.#place = place;
     const { counts, handles } = session;
     this.counts = counts;
+    const hasThreads = session.fileTable !== undefined;
     counts.observer = {
-      counted: (slot, count) => this.#count(slot, count),
+      counted: (slot, count, added) => {
+        if (hasThreads && added > 0) this.#given.push(slot, added);
+        this.#count(slot, count);
+      },
       cleared: () => this.#clear(),
     };
     handles.observer = {
@@ -434,15 +447,23 @@ export class SessionJournal {
   /** Keeps a verdict of a former process's request until that is answered. */
   keep(low: number, high: number, verdict: Verdict): void {
     const body = verdictWords(verdict);
-    const words = 4 + body.length;
+    const words = 5 + body.length;
     if (!this.#journal.has(words)) return;
+    const place = verdict.kind === 'happened' ? NO_PLACE : verdict.place;
+    if (place === NO_PLACE) this.#open.set(uniqueOf(low, high), this.#log.position);
+    this.#verdict(low, high, place, words);
+    for (const word of body) this.#log.put(word);
+  }
+
+  /** Begins a VERDICT record, whose body follows. */
+  #verdict(low: number, high: number, place: number, words: number): void {
     const log = this.#log;
-    this.#open.set(uniqueOf(low, high), log.position);
+    if (place !== NO_PLACE) this.#returned.set(place, log.position);
     log.put(RecordType.VERDICT | (words << 8));
     log.put(this.id);
     log.put(low);
     log.put(high);
-    for (const word of body) log.put(word);
+    log.put(place);
   }
 
   /**
@@ -451,20 +472,41 @@ export class SessionJournal {
    * @param length bytes of the reply after its header, or minus an errno.
    * @param reply words from which that reply begins; undefined if the request can be carried out
    * again instead.
+   * @param place {@link NO_PLACE} for an answer that is published right after this.
    */
-  answered(low: number, high: number, length: number, reply: Uint32Array | undefined, from: number): void {
+  answered(
+    low: number,
+    high: number,
+    length: number,
+    reply: Uint32Array | undefined,
+    from: number,
+    place: number,
+  ): void {
     const count = reply === undefined || length <= 0 ? 0 : (length + 3) >>> 2;
     const words = 6 + count;
-    if (!this.#journal.has(words)) return;
+    const given = place === NO_PLACE ? undefined : this.#given;
+    if (!this.#journal.has(words + (given === undefined ? 0 : 7 + given.length))) return;
     const log = this.#log;
-    log.put(RecordType.DONE | (words << 8));
+    if (given !== undefined) {
+      this.#verdict(low, high, place, reply === undefined ? 6 + given.length : 7 + count);
+      log.put(reply === undefined ? VerdictKind.GAVE : VerdictKind.ANSWERED);
+      if (reply === undefined) for (const word of given) log.put(word);
+      else {
+        log.put(length);
+        for (let i = 0; i < count; i++) log.put(reply[from + i]!);
+      }
+    }
+    const here = given === undefined ? count : 0;
+    log.put(RecordType.DONE | ((6 + here) << 8));
     log.put(this.id);
     log.put(low);
     log.put(high);
     log.put(length);
-    log.put(reply === undefined ? 0 : 1);
-    for (let i = 0; i < count; i++) log.put(reply![from + i]!);
+    if (given !== undefined) log.put(AnswerKind.BEFORE);
+    else log.put(reply === undefined ? AnswerKind.NONE : AnswerKind.REPLY);
+    for (let i = 0; i < here; i++) log.put(reply![from + i]!);
     log.commit();
+    this.#given.length = 0;
     if (this.#open.size > 0) this.#open.delete(uniqueOf(low, high));
   }
 
@@ -492,12 +534,13 @@ export class SessionJournal {
     known.complete = stream.complete;
   }
 
-  /** Copies the records of requests that have no answer yet from the part that was left. */
+  /** Copies the records of requests that may come again from the part that was left. */
   copyOpen(): void {
-    for (const [unique, position] of this.#open) {
-      if (!this.#journal.has(this.#log.lengthAt(position))) return;
-      this.#open.set(unique, this.#log.copy(position));
-    }
+    for (const records of [this.#open, this.#returned])
+      for (const [request, position] of records) {
+        if (!this.#journal.has(this.#log.lengthAt(position))) return;
+        records.set(request, this.#log.copy(position));
+      }
   }
 
   /** Writes counts, handles and streams, with a pause after each small part. */
@@ -537,6 +580,8 @@ export class SessionJournal {
   }
 
   #clear(): void {
+    // A guest that starts anew gives its requests the same ids.
+    this.#returned.clear();
     if (!this.#journal.has(2)) return;
     this.#log.put(RecordType.NO_COUNTS | (2 << 8));
     this.#log.put(this.id);

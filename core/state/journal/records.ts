@@ -27,9 +27,15 @@ export const RecordType = {
   HELD: 9,
   /** session, unique (2), and an {@link Intent} */
   INTENT: 10,
-  /** session, unique (2), and a {@link Verdict} */
+  /**
+   * session, unique (2), place, and a {@link Verdict}. One with a place stands until the next of
+   * that place; others until the request's answer.
+   */
   VERDICT: 11,
-  /** session, unique (2), and an {@link Answer}. It ends what a request has changed. */
+  /**
+   * session, unique (2), length, what of the answer is here (`AnswerKind`), and the answer. It ends
+   * what a request has changed.
+   */
   DONE: 12,
   /** Ends what something else than a request has changed. */
   BOUNDARY: 13,
@@ -47,12 +53,21 @@ export const LEAST_WORDS: Readonly<Record<number, number>> = {
   [RecordType.LOCK]: 12,
   [RecordType.HELD]: 2,
   [RecordType.INTENT]: 11,
-  [RecordType.VERDICT]: 4,
+  [RecordType.VERDICT]: 5,
   [RecordType.DONE]: 5,
   [RecordType.BOUNDARY]: 0,
 };
 
+/** What a DONE record has of the answer. */
+export const AnswerKind = {
+  /** Nothing: the request can be carried out again. */
+  NONE: 0,
+  REPLY: 1,
+  /** Nothing: it is in the VERDICT record before, since it is not published at once. */
+  BEFORE: 2,
+} as const;
+
 /** Kinds of locks in a LOCK record. */
 export const LOCK_KINDS = ['posix', 'flock'] as const;
 
-export const JOURNAL = { name: 'session journal', magic: 0x4a534656, version: 2 } as const;
+export const JOURNAL = { name: 'session journal', magic: 0x4a534656, version: 3 } as const;

@@ -2,7 +2,7 @@ import { type LogMemory, readLog, readText, readWide } from '../../lasting-memor
 import { HandleKind } from '../handle-table.js';
 import { LockType, u64 } from '../locks/index.js';
 import type { SavedExport, SavedHandle, SavedNode, SavedSession } from '../saved-form.js';
-import { type Intent, IntentKind, type Verdict } from './intent.js';
+import { type Intent, IntentKind, NO_PLACE, type Verdict } from './intent.js';
 import {
   KEY_BYTES,
   KEY_NONE,
@@ -12,7 +12,7 @@ import {
   uniqueOf,
   VerdictKind,
 } from './journal.js';
-import { JOURNAL, LEAST_WORDS, LOCK_KINDS, RecordType } from './records.js';
+import { AnswerKind, JOURNAL, LEAST_WORDS, LOCK_KINDS, RecordType } from './records.js';
 
 /** An {@link Intent} without an answer. Nodes are indexes of the saved form; -1 for none. */
 export interface OpenIntent extends Omit<Intent, 'slot' | 'other' | 'key'> {
@@ -26,9 +26,7 @@ export interface OpenIntent extends Omit<Intent, 'slot' | 'other' | 'key'> {
 /** A {@link Verdict}. Nodes are indexes of the saved form. */
 export interface OpenVerdict {
   readonly unique: readonly [low: number, high: number];
-  readonly verdict:
-    | Exclude<Verdict, { kind: 'gave' }>
-    | { readonly kind: 'gave'; readonly lookups: readonly (readonly [node: number, count: number])[] };
+  readonly verdict: Verdict<number>;
 }
 
 /** What a session of a killed process had, beside its saved form. */
@@ -74,7 +72,16 @@ interface Session {
   readonly counts: Map<number, number>;
   readonly handles: Map<number, Handle>;
   /** INTENT and VERDICT records without an answer: where they lie. */
-  readonly open: Map<number, { type: number; at: number; end: number }>;
+  readonly open: Map<number, Place>;
+  /** VERDICT records of answers that may not be published: where they lie, by their place. */
+  readonly returned: Map<number, Place>;
+}
+
+/** Where a record lies. */
+interface Place {
+  readonly type: number;
+  readonly at: number;
+  readonly end: number;
 }
 
 interface Node {
@@ -185,6 +192,7 @@ class Reader {
       }
       case RecordType.NO_COUNTS:
         session.counts.clear();
+        session.returned.clear();
         return;
       case RecordType.HANDLE:
         this.#handle(session, at);
@@ -193,12 +201,16 @@ class Reader {
         this.#listing(session, at, end);
         return;
       case RecordType.INTENT:
-      case RecordType.VERDICT:
-        session.open.set(uniqueOf(w[at + 1]!, w[at + 2]!), { type, at, end });
+      case RecordType.VERDICT: {
+        const place = type === RecordType.VERDICT ? w[at + 3]! : NO_PLACE;
+        if (place !== NO_PLACE) session.returned.set(place, { type, at, end });
+        else session.open.set(uniqueOf(w[at + 1]!, w[at + 2]!), { type, at, end });
         return;
+      }
       case RecordType.DONE:
         session.open.delete(uniqueOf(w[at + 1]!, w[at + 2]!));
-        this.#last = { session: w[at]!, at, end, lookups: this.#added };
+        this.#last =
+          w[at + 4] === AnswerKind.BEFORE ? undefined : { session: w[at]!, at, end, lookups: this.#added };
         this.#added = new Map();
     }
   }
@@ -241,6 +253,7 @@ class Reader {
       counts: new Map(),
       handles: new Map(),
       open: new Map(),
+      returned: new Map(),
     };
     session.place = { connection: w[at + 1]!, socket: w[at + 2]! };
     session.lockId = w[at + 3]!;
@@ -351,9 +364,9 @@ class Reader {
     };
   }
 
-  #leftSession(id: number, { place, open }: Session): LeftSession {
+  #leftSession(id: number, { place, open, returned }: Session): LeftSession {
     const intents: OpenIntent[] = [];
-    const verdicts: OpenVerdict[] = [];
+    const verdicts: OpenVerdict[] = [...returned.values()].map(({ at, end }) => this.#verdict(at, end));
     for (const { type, at, end } of open.values()) {
       if (type === RecordType.INTENT) intents.push(...this.#intent(at, end));
       else verdicts.push(this.#verdict(at, end));
@@ -382,32 +395,35 @@ class Reader {
   #verdict(at: number, end: number): OpenVerdict {
     const w = this.#words;
     const unique = [w[at + 1]!, w[at + 2]!] as const;
-    switch (w[at + 3]) {
+    const place = w[at + 3]!;
+    switch (w[at + 4]) {
       case VerdictKind.HAPPENED:
-        return { unique, verdict: { kind: 'happened', bytes: w[at + 4]! } };
+        return { unique, verdict: { kind: 'happened', bytes: w[at + 5]! } };
       case VerdictKind.ANSWERED:
-        return { unique, verdict: this.#answer(w[at + 4]!, at + 5, end) };
+        return { unique, verdict: this.#answer(place, w[at + 5]!, at + 6, end) };
       case VerdictKind.GAVE: {
         const given: [number, number][] = [];
-        for (let i = at + 4; i + 1 < end; i += 2) given.push([w[i]!, w[i + 1]!]);
-        return { unique, verdict: { kind: 'gave', lookups: this.#lookups(given) } };
+        for (let i = at + 5; i + 1 < end; i += 2) given.push([w[i]!, w[i + 1]!]);
+        return { unique, verdict: { kind: 'gave', place, lookups: this.#lookups(given) } };
       }
       default:
-        throw new RangeError(`session journal: a verdict ${w[at + 3]}`);
+        throw new RangeError(`session journal: a verdict ${w[at + 4]}`);
     }
   }
 
-  #answer(length: number, at: number, end: number): Extract<Verdict, { kind: 'answered' }> {
+  #answer(place: number, length: number, at: number, end: number): Verdict<number> {
     if (end - at !== (length <= 0 ? 0 : (length + 3) >>> 2))
       throw new RangeError('session journal: a bad answer');
-    return { kind: 'answered', length, words: this.#words.slice(at, end) };
+    return { kind: 'answered', place, length, words: this.#words.slice(at, end) };
   }
 
   #lastVerdict({ at, end, lookups }: Last): OpenVerdict {
     const w = this.#words;
     const unique = [w[at + 1]!, w[at + 2]!] as const;
-    if (w[at + 4] === 1) return { unique, verdict: this.#answer(w[at + 3]!, at + 5, end) };
-    return { unique, verdict: { kind: 'gave', lookups: this.#lookups(lookups) } };
+    const place = NO_PLACE;
+    if (w[at + 4] === AnswerKind.REPLY)
+      return { unique, verdict: this.#answer(place, w[at + 3]!, at + 5, end) };
+    return { unique, verdict: { kind: 'gave', place, lookups: this.#lookups(lookups) } };
   }
 
   /** Counts by slot as counts by the index in the saved form. */

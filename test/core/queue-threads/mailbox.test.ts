@@ -156,6 +156,32 @@ describe('the end that passes requests on', () => {
     assert.deepEqual([far.waiting, later.pending, later.ready], [0, 0, false]);
   });
 
+  it('does not count requests that it takes again, which lie before its first index', () => {
+    const memory = mailboxMemory(4, 7);
+    const [thread, engine] = [new ThreadMailbox(memory, 4, 2), new EngineMailbox(memory, 4)];
+    const seen: number[] = [];
+    for (let i = 0; i < 3; i++) {
+      thread.take();
+      seen.push(engine.next);
+    }
+    assert.deepEqual(seen, [7, 7, 8]);
+  });
+
+  it('tells when all answers are with the guest', () => {
+    const { engine, thread } = mailbox(4);
+    for (const id of [1, 3]) thread.pass(id);
+    takeAll(engine);
+    assert.equal(engine.isCollected, true);
+    engine.answer(3, 16);
+    engine.answer(1, 16);
+    const seen: boolean[] = [];
+    while (thread.ready) {
+      seen.push(engine.isCollected);
+      thread.collect(() => seen.push(engine.isCollected));
+    }
+    assert.deepEqual([...seen, engine.isCollected], [false, false, false, false, true]);
+  });
+
   it('learns when it may serve nothing further, and still gives its index', () => {
     const { engine, thread } = mailbox(4);
     assert.equal(thread.take(), true);

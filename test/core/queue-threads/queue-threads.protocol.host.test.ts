@@ -616,3 +616,15 @@ test('a server that ends leaves no descriptors of its threads behind', async (t)
   }
   assert.deepEqual(open.slice(2), open.slice(1, -1));
 });
+
+test('a queue whose chains are tracked for a process that follows is a thread’s, too', async (t) => {
+  const server = await ThreadedServer.start(t);
+  const { frontEnd, fuse } = await server.connect(t, { inflight: true });
+  assert.ok(frontEnd.has('INFLIGHT_SHMFD'));
+  const { entry, open } = await by(fuse, 2, (one) => one.create(ROOT, 'file'));
+  for (let i = 0; i < 3; i++)
+    await by(fuse, 2, (one) => one.write(entry.nodeid, open.fh, i, Buffer.from('x')));
+  assert.ok(server.counts().writes > 0);
+  // The thread has returned all, and notes so.
+  assert.equal(await stopQueue(frontEnd, 2), 4);
+});

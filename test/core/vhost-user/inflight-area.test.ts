@@ -103,13 +103,6 @@ test('a front-end that keeps a region works, also over stops and resets', async 
   assert.deepEqual(echo.log.complaints, []);
 });
 
-test('where queue threads run, which do not track, the feature is not offered', async (t) => {
-  const openPlacement = () => ({ place: () => undefined, leave() {} });
-  const frontEnd = await EchoServer.start(t, { openPlacement }).connect(t, { inflight: true });
-  assert.equal(frontEnd.has('INFLIGHT_SHMFD'), false);
-  assert.deepEqual(await frontEnd.request(1, [Uint8Array.of(1)], [1]), Uint8Array.of(1));
-});
-
 test('a front-end whose daemon stops in order goes on with the next one', async (t) => {
   const first = EchoServer.start(t);
   const frontEnd = await first.connect(t, { inflight: true, queueSize: 4 });

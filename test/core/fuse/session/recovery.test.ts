@@ -38,7 +38,14 @@ const file =
     return { nodeid: entry.nodeid, fh: open.fh };
   };
 
-const names = (tiny: TinyBackend): string => [...tiny.root.children.keys()].sort().join(' ');
+/** What is made by a request that is in flight beside the one that is tried. */
+const BESIDE = 'beside';
+
+const names = (tiny: TinyBackend): string =>
+  [...tiny.root.children.keys()]
+    .filter((name) => name !== BESIDE)
+    .sort()
+    .join(' ');
 
 /** Every opcode that must not be carried out twice, and some that may. */
 const cases: Readonly<Record<string, Case>> = {
@@ -152,6 +159,23 @@ const repeatable: Readonly<Record<string, Case>> = {
   },
 };
 
+/** What the guest does beside the request that is tried. */
+interface Beside {
+  /** Where a request of another queue is when the process is killed. */
+  readonly other?: 'before the change' | 'after the change';
+  /**
+   * A queue thread has passed the request on, and has not published the answer. So many others were
+   * passed on and answered after it.
+   */
+  readonly passedOnAfter?: number;
+}
+
+/** Where the queue thread has a request. */
+const PLACE = 5;
+
+/** So many that the journal is gathered anew meanwhile. */
+const MANY = 5000;
+
 /** Carries requests, unless it is dead, and keeps the last one. */
 class Recorder implements FuseTransport {
   readonly #loopback: Loopback;
@@ -175,8 +199,8 @@ function watched(
   on: (stage: Stage) => void,
 ): { backend: Backend; made(): number } {
   let made = 0;
-  const backend = wrapEach(inner, (name, next) => {
-    if (name !== method) return next();
+  const backend = wrapEach(inner, (name, next, args) => {
+    if (name !== method || args[1] === BESIDE) return next();
     on('before the change');
     const result = next();
     const after = (value: unknown): unknown => {
@@ -189,6 +213,24 @@ function watched(
   return { backend, made: () => made };
 }
 
+/** A backend that makes {@link BESIDE} at first no further than that until it is let go. */
+function heldBeside(inner: Backend, stage: Beside['other']) {
+  let reach = (): void => undefined;
+  let letGo = (): void => undefined;
+  const reached = new Promise<void>((resolve) => (reach = resolve));
+  const released = new Promise<void>((resolve) => (letGo = resolve));
+  let isFirst = true;
+  const backend = wrapEach(inner, async (name, next, args) => {
+    if (!isFirst || name !== 'mknod' || args[1] !== BESIDE) return next();
+    isFirst = false;
+    const made = stage === 'after the change' ? await next() : undefined;
+    reach();
+    await released;
+    return made ?? next();
+  });
+  return { backend, reached, letGo: () => letGo() };
+}
+
 /** Thrown where a process would be killed: what follows in it is of no account. */
 class Killed extends Error {}
 
@@ -197,9 +239,10 @@ async function survive(
   stage: Stage,
   isAsynchronous: boolean,
   kills: number,
+  { other, passedOnAfter }: Beside = {},
 ): Promise<number> {
   const tiny = new TinyBackend();
-  const memory = new PlainMemory(WORDS);
+  const memory = new PlainMemory(passedOnAfter === MANY ? 8 * WORDS : WORDS);
   let left: Int32Array | undefined;
   let isArmed = false;
   const on = (reached: Stage): void => {
@@ -207,7 +250,9 @@ async function survive(
     left = memory.words.slice();
     if (reached === 'before the change') throw new Killed();
   };
-  const inner = isAsynchronous ? asynchronous(tiny) : tiny;
+  const plain = isAsynchronous ? asynchronous(tiny) : tiny;
+  const held = other === undefined ? undefined : heldBeside(plain, other);
+  const inner = held?.backend ?? plain;
   const { backend, made } = watched(inner, method, on);
   const running = await journaled(backend, memory);
   const { session, loopback } = running.kept();
@@ -215,13 +260,30 @@ async function survive(
   const client = new FuseClient(recorder);
   await client.init();
   const known = (await prepare?.(client)) ?? { nodeid: 0n, fh: 0n };
+  const requests: Recorder['last'][] = [];
+  const beside = held === undefined ? undefined : client.mknod(ROOT, BESIDE, 0o010600);
+  if (beside !== undefined) requests.push(recorder.last);
+  await held?.reached;
   const before = made();
   isArmed = true;
   recorder.isDead = stage === 'taken';
+  if (passedOnAfter !== undefined) loopback.place = PLACE;
   await request(client, known).catch(() => undefined);
+  requests.push(recorder.last);
+  const isOvertaken = passedOnAfter !== undefined && stage === 'answered, not published';
+  if (isOvertaken) {
+    loopback.place = PLACE + 1;
+    await client.mknod(ROOT, BESIDE, 0o010600);
+    const orders = new Set<number>();
+    for (let i = 0; i < passedOnAfter; i++) {
+      await client.lookup(ROOT, BESIDE);
+      session.submit();
+      orders.add(memory.words[2]!);
+    }
+    assert.equal(orders.size > 1, passedOnAfter === MANY, 'whether the journal was gathered anew');
+  }
   // The last store before the reply is published is the journal's.
   left ??= memory.words.slice();
-  const sent = recorder.last!;
 
   const log = new MemoryLog();
   let words = left;
@@ -243,14 +305,19 @@ async function survive(
     restored.finish();
     words = again.words;
   }
-  const reply = await new Loopback(next!).request(...sent);
-  const errno = new DataView(reply.buffer, reply.byteOffset).getInt32(4, true);
-  assert.equal(errno, 0, 'the reply');
+  for (const sent of requests.toReversed()) {
+    const reply = await new Loopback(next!).request(...sent!);
+    const errno = new DataView(reply.buffer, reply.byteOffset).getInt32(4, true);
+    assert.equal(errno, 0, 'the reply');
+  }
+  assert.equal(tiny.root.children.has(BESIDE), held !== undefined || isOvertaken);
   // The new client's requests have other ids than those that come again.
   const second = new FuseClient(new Loopback(next!));
   next!.recovered = undefined;
   await check(second, tiny, known);
   await next!.close();
+  held?.letGo();
+  await beside?.catch(() => undefined);
   await session.close();
   return made() - before;
 }
@@ -264,11 +331,35 @@ for (const isAsynchronous of [false, true]) {
           for (const kills of [1, 2]) assert.equal(await survive(one, stage, isAsynchronous, kills), 1);
         });
   });
+  describe(`on ${kind}, so is one that a queue thread has passed on`, () => {
+    for (const [name, one] of Object.entries(cases))
+      for (const stage of STAGES)
+        test(`${name}, ${stage}`, async () => {
+          const beside = { passedOnAfter: 1 };
+          for (const kills of [1, 2])
+            assert.equal(await survive(one, stage, isAsynchronous, kills, beside), 1);
+        });
+    test('CREATE, and the journal was gathered anew', async () => {
+      const [create, stage] = [cases['CREATE']!, STAGES[3]];
+      assert.equal(await survive(create, stage, isAsynchronous, 2, { passedOnAfter: MANY }), 1);
+    });
+  });
   describe(`on ${kind}, a request that may be repeated leaves the same`, () => {
     for (const [name, one] of Object.entries(repeatable))
       for (const stage of STAGES)
         test(`${name}, ${stage}`, async () => {
-          for (const kills of [1, 2]) await survive(one, stage, isAsynchronous, kills);
+          for (const kills of [1, 2])
+            for (const beside of [{}, { passedOnAfter: 1 }])
+              await survive(one, stage, isAsynchronous, kills, beside);
         });
   });
 }
+
+describe('two requests of two queues are carried out once each', () => {
+  for (const [name, one] of Object.entries(cases))
+    for (const other of ['before the change', 'after the change'] as const)
+      for (const stage of STAGES)
+        test(`${name}, ${stage}, and MKNOD, ${other}`, async () => {
+          for (const kills of [1, 2]) assert.equal(await survive(one, stage, true, kills, { other }), 1);
+        });
+});

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import { FsError } from '../../../../core/backend/index.js';
-import { type HandleIndex, IntentKind, replay } from '../../../../core/state/index.js';
+import { type HandleIndex, IntentKind, NO_PLACE, replay } from '../../../../core/state/index.js';
 import type { Guest } from '../../../support/engine.js';
 import { ROOT } from '../../../support/fuse-client.js';
 import { journaled, leftState, livingState, PlainMemory } from '../../../support/journaled.js';
@@ -183,7 +183,7 @@ describe('a session journal', () => {
       if (i % 500 === 0) assert.equal(intents().length, 1);
     }
     assert.equal(intents()[0]!.name, 'name');
-    journal.answered(77, 1, -17, undefined, 0);
+    journal.answered(77, 1, -17, undefined, 0, NO_PLACE);
     assert.deepEqual(intents(), []);
     await session.close();
   });
