@@ -14,6 +14,7 @@
  * - `confined-start.ts`: confines the process. `serve-exports.ts`: all that serves, loaded after
  *   that.
  * - `metrics.ts`: listens for Prometheus before the process is confined.
+ * - `access-log.ts`: opens the access log before that.
  * - `isolate.ts`, `isolated-exports.ts`: serve exports by processes of their own.
  * - `keep.ts`: starts the keeper, and the engine under it.
  */

@@ -20,6 +20,7 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   upgrade: async ({ program }) => (await import('./commands/upgrade.js')).addUpgrade(program),
   status: async ({ program }) => (await import('./commands/status.js')).addStatus(program),
   top: async ({ program }) => (await import('./commands/status.js')).addTop(program),
+  trace: async ({ program, backend }) => (await import('./commands/trace.js')).addTrace(program, backend),
   guest: async ({ program, backend }) => (await import('./commands/guest.js')).addGuest(program, backend),
   mount: async ({ program, backend }) => (await import('./commands/mount.js')).addMount(program, backend),
   sandbox: async ({ program, registry }) =>

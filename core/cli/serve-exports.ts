@@ -6,6 +6,7 @@ import type { Daemon, DaemonOptions } from '../plugins/daemon.js';
 import type { BackendRegistry } from '../plugins/registry.js';
 import { createContainer, Services } from '../plugins/service-container.js';
 import type { ServiceManager } from '../system/index.js';
+import type { AccessLogTarget } from './access-log.js';
 import type { MetricsListener } from './metrics.js';
 import { serving } from './service-manager.js';
 import { aborted, surviveRejections } from './signals.js';
@@ -21,6 +22,8 @@ export interface Serving {
   readonly stop: AbortSignal;
   /** Where metrics are served. */
   readonly listener?: MetricsListener | undefined;
+  /** Where each request has its line. */
+  readonly accessLog?: AccessLogTarget | undefined;
   /** Is told when the daemon serves and when it ends. */
   readonly manager?: ServiceManager | undefined;
   /** Path of the socket for commands. */
@@ -39,7 +42,7 @@ export interface Serving {
  */
 export async function serveExports(given: Serving): Promise<void> {
   const { options, entered, logConfig, registry, stop, listener, manager, control } = given;
-  const { ignored = [], ready } = given;
+  const { ignored = [], ready, accessLog } = given;
   const container = createContainer(logConfig, registry);
   const log = container.get(Services.Logger);
   surviveRejections(log);
@@ -60,6 +63,7 @@ export async function serveExports(given: Serving): Promise<void> {
     mustBeConfined(confined);
     const listening =
       control === undefined ? undefined : await ControlSocket.listen(control, daemon, registry, log);
+    const requests = await accessLog?.begin(daemon.tracing);
     const monitoring = await listener?.serve(() => daemon.figures(), log);
     await confined.seal();
     manager?.ready(serving(options.exports.length));
@@ -68,6 +72,7 @@ export async function serveExports(given: Serving): Promise<void> {
     manager?.stopping();
     if (keeper === undefined) log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
     await monitoring?.close();
+    requests?.close();
     await listening?.close();
   } finally {
     await daemon.close();

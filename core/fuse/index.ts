@@ -14,9 +14,10 @@ export { GETATTR_FH, InitFlag, Opcode } from './wire/abi.js';
 export { Arguments, isName } from './wire/arguments.js';
 export { Counters, LATENCY_BOUNDS_US, LATENCY_BUCKETS } from './session/counters.js';
 export { batchSize, GATHERED_FROM, GATHERED_MOST } from './session/gathering.js';
+export type { Observation, Observed, ObservedRequest, RequestObserver } from './session/observer.js';
 export { isReadOnly } from './operations/refused-changes.js';
 export type { Negotiated } from './session/negotiation.js';
-export { BODY, type Validity } from './wire/reply.js';
+export { BODY, type Reply, type Validity } from './wire/reply.js';
 export * from './wire/reply-writers.js';
 export * from './wire/transfer.js';
 export type {

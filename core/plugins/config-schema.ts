@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import * as z from 'zod';
 import { UsageError } from '../backend/index.js';
+import { filterSchema } from '../trace/filter.js';
 import { LAYERS, parseCapabilities } from './confinement-options.js';
 import { check } from './option-descriptions.js';
 import { parseYaml } from './yaml.js';
@@ -146,6 +147,15 @@ export const logSchema = z.strictObject({
     .describe('lines for people, or JSON; auto: text on a terminal'),
 });
 
+/** Where each request has its line, and which ones do. */
+export const accessLogSchema = filterSchema.extend({
+  file: z
+    .string()
+    .min(1)
+    .describe('path of a file or pipe to which lines are added; - for standard output')
+    .meta({ placeholder: 'FILE' }),
+});
+
 /** How the daemon confines itself before it serves; see `confine`. */
 export const confineSchema = z.strictObject({
   layers: z
@@ -188,6 +198,7 @@ export const configSchema = z.strictObject({
     .string()
     .optional()
     .describe('serve figures to Prometheus there: PORT or ADDRESS:PORT on loopback, or unix:PATH'),
+  accessLog: accessLogSchema.optional().describe('a line for each request that guests make'),
   keep: z
     .boolean()
     .default(false)
@@ -199,6 +210,7 @@ export const configSchema = z.strictObject({
 });
 
 export type ExportConfig = z.output<typeof exportSchema>;
+export type AccessLogConfig = z.output<typeof accessLogSchema>;
 export type LogConfig = z.output<typeof logSchema>;
 export type ConfineConfig = z.output<typeof confineSchema>;
 export type Config = z.output<typeof configSchema>;
@@ -219,9 +231,11 @@ export function readConfig(path: string): Config & { readonly folder: string } {
   }
   const folder = dirname(resolve(path));
   const config = parseConfig(parseYaml(text, `--config ${path}`), `${path}: `);
-  const { metrics } = config;
+  const { metrics, accessLog } = config;
+  const isPath = accessLog !== undefined && accessLog.file !== '-';
   return {
     ...config,
+    ...(isPath && { accessLog: { ...accessLog, file: resolve(folder, accessLog.file) } }),
     ...(metrics?.startsWith('unix:') === true && { metrics: `unix:${resolve(folder, metrics.slice(5))}` }),
     folder,
     exports: config.exports.map((one) =>

@@ -1,5 +1,7 @@
 import { UsageError, type BackendCommand, type DaemonCommand, type Logger } from '../backend/index.js';
+import * as z from 'zod';
 import { askSocket, CommandSocket, type CommandRequest } from '../control/index.js';
+import { Feeds } from '../trace/feeds.js';
 import type { Daemon } from './daemon.js';
 import { suggestion } from './suggestion.js';
 import type { BackendRegistry } from './registry.js';
@@ -10,6 +12,7 @@ export class ControlSocket {
   readonly #daemon: Daemon;
   readonly #registry: BackendRegistry;
   readonly #log: Logger;
+  readonly #feeds: Feeds;
   #socket: CommandSocket | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -17,6 +20,7 @@ export class ControlSocket {
     this.#daemon = daemon;
     this.#registry = registry;
     this.#log = log;
+    this.#feeds = new Feeds(daemon.tracing);
   }
 
   /** @throws UsageError if the path cannot be a socket, or another daemon listens there. */
@@ -40,17 +44,19 @@ export class ControlSocket {
 
   /** Waits for running commands, and closes the socket and every connection. */
   async close(): Promise<void> {
+    this.#feeds.close();
     await this.#socket?.close();
   }
 
+  /** What is asked of the daemon itself does not wait for commands of backends. */
   #queue(request: CommandRequest): Promise<readonly string[]> {
+    if (request.backend === DAEMON_ITSELF) return this.#runOwn(request);
     const reply = this.#turn.then(() => this.#run(request));
     this.#turn = reply.catch(() => undefined);
     return reply;
   }
 
   async #run({ backend, command, options }: CommandRequest): Promise<readonly string[]> {
-    if (backend === DAEMON_ITSELF) return this.#runOwn(command);
     const { run, options: schema } = await findDaemonCommand(this.#registry, backend, command);
     return run(check(schema, options, '', flagOf), {
       log: this.#log,
@@ -59,11 +65,33 @@ export class ControlSocket {
     });
   }
 
-  /** Runs a command of the daemon itself: `status` gives one line of JSON. */
-  async #runOwn(command: string): Promise<readonly string[]> {
-    if (command !== 'status') throw new UsageError(`${command}: no such command of a daemon`);
-    return [JSON.stringify(await this.#daemon.status())];
+  /** Runs a command of the daemon itself. */
+  async #runOwn({ command, options }: CommandRequest): Promise<readonly string[]> {
+    switch (command) {
+      case 'status':
+        return [JSON.stringify(await this.#daemon.status())];
+      case 'trace': {
+        const asked = check(traceSchema, options, 'trace ');
+        if ('start' in asked) return [`${this.#feeds.start(asked.data)}`];
+        if ('next' in asked) return this.#feeds.next(asked.next).map(toBase64);
+        this.#feeds.stop(asked.stop);
+        return [];
+      }
+      default:
+        throw new UsageError(`${command}: no such command of a daemon`);
+    }
   }
+}
+
+/** Asks for a capture, its next pieces, or its end. */
+const traceSchema = z.union([
+  z.strictObject({ start: z.literal(true), data: z.boolean() }),
+  z.strictObject({ next: z.number().int() }),
+  z.strictObject({ stop: z.number().int() }),
+]);
+
+function toBase64(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64');
 }
 
 /** Stands in a request in the place of a backend, for what is asked of the daemon itself. */

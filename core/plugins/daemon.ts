@@ -32,6 +32,7 @@ import { dup } from '../system/calls/files.js';
 import type { DaemonFigures } from '../monitoring/index.js';
 import { statusOf, type DaemonStatus } from '../monitoring/status.js';
 import { QueueThreads } from '../queue-threads/index.js';
+import { Tracing } from '../trace/tracing.js';
 import {
   type DeviceSession,
   ListenError,
@@ -131,6 +132,8 @@ export class Daemon {
   /** What each server serves, and counts. */
   readonly #served = new Map<VhostUserServer, FigureSource>();
   readonly #started = Date.now() / 1000;
+  /** Tells of each request that its guests make. */
+  readonly tracing: Tracing = new Tracing();
   /** Options of the sessions of a server. */
   readonly #sessionOptions: (() => SessionOptions)[] = [];
   #closing: Promise<void> | undefined;
@@ -506,9 +509,11 @@ export class Daemon {
     const { tag, requestQueues, maxConnections, pollTime, queueThreads } = config;
     const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
     const counters = new Counters();
+    const observed = this.tracing.add(tag);
     const sessionOptions = (): SessionOptions => ({
       fileTable: threads?.createFileTable(),
       counters,
+      observed,
       log: limited(this.#log),
     });
     const openSession = (): Session => new Session(one, sessionOptions());

@@ -20,6 +20,7 @@
  * - `process-arguments.ts`, `v8-inlining.ts`: the command line as bytes; a setting of V8.
  */
 export {
+  accessLogSchema,
   cacheSchema,
   configSchema,
   confineSchema,
@@ -29,7 +30,7 @@ export {
   parseConfig,
   readConfig,
 } from './config-schema.js';
-export type { Config, ConfineConfig, ExportConfig, LogConfig } from './config-schema.js';
+export type { AccessLogConfig, Config, ConfineConfig, ExportConfig, LogConfig } from './config-schema.js';
 export { mustBeConfined, programFolders, type Confined, type Confinement } from './confine.js';
 export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
 export { askDaemon, ControlSocket, DAEMON_ITSELF } from './control-socket.js';

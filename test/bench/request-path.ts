@@ -7,9 +7,11 @@
  *
  * With the word `inflight` the queue tracks what is in flight, with `journal` also what a process
  * that follows a killed one must know. With `names`: requests one at a time that open, make and
- * remove files. Run by hand:
+ * remove files. With `trace`: records are made of all, as for `virtiofs-kit trace`, and at the end
+ * the nanoseconds are told that a line of the access log takes beside that. Run by hand:
  *
- * `node dist/test/bench/request-path.js [requests] [WORD of a name] [inflight] [journal] [names]`.
+ * `node dist/test/bench/request-path.js [requests] [WORD of a name] [inflight] [journal] [names]
+ * [trace]`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import passthrough from '../../backends/passthrough/index.js';
@@ -18,6 +20,8 @@ import { inlineMore } from '../../core/plugins/index.js';
 import { makeJournalMemory } from '../../core/plugins/lasting-memory.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { Export, Journal } from '../../core/state/index.js';
+import { CaptureReader, requestLine, Tracing } from '../../core/trace/index.js';
+import { RecordBuffer } from '../../core/trace/record-buffer.js';
 import { DATA, GUEST, Rig } from '../core/virtqueue/rig.js';
 import { RequestBytes, FuseClient, Op, ROOT } from '../support/fuse-client.js';
 
@@ -26,7 +30,8 @@ const requests = Number(process.argv[2] ?? 1_000_000);
 const journal = process.argv.includes('journal');
 const inflight = journal || process.argv.includes('inflight');
 const names = process.argv.includes('names');
-const word = process.argv.slice(3).find((each) => !['inflight', 'journal', 'names'].includes(each)) ?? '';
+const OPTIONS = ['inflight', 'journal', 'names', 'trace'];
+const word = process.argv.slice(3).find((each) => !OPTIONS.includes(each)) ?? '';
 const PAGE_BYTES = 4096;
 const BATCH = 32;
 const STRIDE_BYTES = 4 * PAGE_BYTES;
@@ -39,7 +44,25 @@ const shared = await Export.open(await passthrough.create(options, environment),
   log: quiet,
   createBuffer: hostBuffer,
 });
-const session = new Session(shared);
+const tracing = new Tracing();
+const session = new Session(shared, { observed: tracing.add('bench') });
+const records = new RecordBuffer(2 ** 24);
+if (process.argv.includes('trace')) tracing.open({ buffer: records, data: false });
+const capture = new CaptureReader();
+const lines = { count: 0, milliseconds: 0, characters: 0 };
+
+/** Makes lines of what was captured. */
+function makeLines(): void {
+  for (let piece = records.take(); piece !== undefined; piece = records.take()) {
+    const begun = performance.now();
+    for (const event of capture.read(piece)) {
+      if ('lost' in event) continue;
+      lines.count += 1;
+      lines.characters += requestLine(event).length;
+    }
+    lines.milliseconds += performance.now() - begun;
+  }
+}
 if (journal) {
   const holder = { hold: () => 1, drop: () => undefined };
   const kept = new Journal(shared, { memory: makeJournalMemory(), holder, log: quiet });
@@ -167,6 +190,7 @@ function run(places: readonly (readonly [number, number, boolean])[][], count: n
     queue.kick();
     times.push(((performance.now() - begun) * 1e6) / BATCH);
     while (driver.poll() >= 0) done += 1;
+    if (!records.isEmpty) makeLines();
     driver.enableInterrupts();
   }
   return times.sort((a, b) => a - b);
@@ -238,6 +262,11 @@ for (let round = 0; round < 3; round++) {
       `${each.name.padEnd(12)} ${middle.padStart(5)} ns, best tenth ${best.padStart(5)} ns\n`,
     );
   }
+}
+if (lines.count > 0) {
+  const one = ((lines.milliseconds * 1e6) / lines.count).toFixed(0);
+  const length = (lines.characters / lines.count).toFixed(0);
+  process.stdout.write(`a line of ${length} characters takes ${one} ns more\n`);
 }
 rig.close();
 await session.close();

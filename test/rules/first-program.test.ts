@@ -17,7 +17,8 @@ const FIRST = [
 ];
 /** What only the program that serves needs. */
 const SERVING = [
-  /^core\/(fuse|state|memory|virtqueue|vhost-user|queue-threads|monitoring|mount|control)\//,
+  // The names of opcodes are options.
+  /^core\/(?!fuse\/wire\/abi\.js)(fuse|state|memory|virtqueue|vhost-user|queue-threads|monitoring|mount|control)\//,
   /^core\/plugins\/(daemon|index|logger|service-container)\.js$/,
   /^core\/system\/index\.js$/,
   /^backends\/passthrough\/(backend|share)\.js$/,

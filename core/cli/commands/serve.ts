@@ -7,6 +7,7 @@ import {
   confineSchema,
   exportSchema,
   readConfig,
+  type AccessLogConfig,
   type ConfineConfig,
   type LogConfig,
 } from '../../plugins/config-schema.js';
@@ -20,6 +21,7 @@ import { toYaml } from '../../plugins/yaml.js';
 import { serviceManager } from '../service-manager.js';
 import { endWithParent, isIsolated, ISOLATED, partOf } from '../isolated-exports.js';
 import type { BackendOptions } from '../backend-options.js';
+import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../access-log.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../log-and-services.js';
 import { serveConfined } from '../confined-start.js';
@@ -31,6 +33,7 @@ interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
   readonly confineConfig: Partial<ConfineConfig>;
   readonly keep: boolean;
   readonly metrics?: string | undefined;
+  readonly accessLog?: AccessLogConfig | undefined;
 }
 
 const flagsSchema = exportSchema
@@ -56,6 +59,7 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
   for (const option of EXPORT_FLAGS) addFlag(command, option);
   backend.addTo(command);
   addLogOptions(command);
+  addAccessLogOptions(command);
   command
     .optionsGroup('Confinement:')
     .option(
@@ -90,10 +94,14 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const confinement = confinementFrom(values, served.confineConfig);
   const isKept = served.keep || values['keep'] === true;
   const metrics = values['metrics'] ?? served.metrics;
+  const accessLog = accessLogOf(values, served.accessLog);
   if (values['printConfig'] === true) {
     const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
     const kept = isKept ? { keep: true } : {};
-    const shown = metrics === undefined ? {} : { metrics };
+    const shown = {
+      ...(metrics === undefined ? {} : { metrics }),
+      ...(accessLog === undefined ? {} : { accessLog }),
+    };
     process.stdout.write(
       toYaml({ confine: confinement, ...kept, ...shown, backends: served.backends, exports }),
     );
@@ -128,9 +136,21 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const stop = stopSignal();
   const listener =
     typeof metrics === 'string' ? await (await import('../metrics.js')).openMetrics(metrics) : undefined;
-  const wanted = confinementOf(confinement, values, [listener?.fd, manager?.fd], listener?.path);
+  const target = accessLog === undefined ? undefined : await openAccessLogTarget(accessLog);
+  const descriptors = [listener?.fd, manager?.fd, target?.fd];
+  const wanted = confinementOf(confinement, values, descriptors, listener?.path);
   const control = typeof values['control'] === 'string' ? values['control'] : undefined;
-  await serveConfined({ options: served, logConfig, registry, stop, listener, manager, control }, wanted);
+  const serving = {
+    options: served,
+    logConfig,
+    registry,
+    stop,
+    listener,
+    accessLog: target,
+    manager,
+    control,
+  };
+  await serveConfined(serving, wanted);
 }
 
 /**

@@ -2,6 +2,7 @@ import type { Context, SecurityContext } from '../../backend/index.js';
 import { NO_HANDLE, NO_SLOT } from '../../state/index.js';
 import type { Message } from '../../memory/index.js';
 import type { Operation } from '../operations/operation.js';
+import type { Observation } from './observer.js';
 
 const NO_GROUPS: readonly number[] = Object.freeze([]);
 
@@ -66,6 +67,8 @@ export class Request {
   opcode = 0;
   /** When the request began, if it is timed: see `Counters.begin`. */
   began = 0;
+  /** What somebody who looks on has kept of it. */
+  observation: Observation | undefined = undefined;
   uniqueLow = 0;
   uniqueHigh = 0;
   /** Hash of the name in a LOOKUP that a thread has passed on. */
@@ -113,6 +116,7 @@ export class Request {
     this.lockId = undefined;
     this.happened = -1;
     this.abandoned = false;
+    this.observation = undefined;
     this.context.reset();
   }
 }

@@ -38,6 +38,7 @@ import { Faults } from './faults.js';
 import { closeHandle, endHandle } from '../operations/handles.js';
 import { InFlight } from './in-flight.js';
 import type { Negotiated } from './negotiation.js';
+import type { Observed } from './observer.js';
 import { type Batch, Gathering, LARGE } from './gathering.js';
 import { GATHERED, IGNORED, PARKED, refusal, type Operation } from '../operations/operation.js';
 import { operations } from '../operations/table.js';
@@ -64,6 +65,8 @@ export interface SessionOptions {
   readonly fileTable?: FileTable | undefined;
   /** Counts what this guest does, perhaps together with others. Default: one of its own. */
   readonly counters?: Counters;
+  /** Who looks on what this guest asks for, perhaps others', too. Default: nobody. */
+  readonly observed?: Observed | undefined;
 }
 
 const UNKNOWN_OPCODE = refusal('unknown opcode', Errno.ENOSYS);
@@ -107,6 +110,7 @@ export class Session {
    * countThreads}.
    */
   readonly counters: Counters;
+  readonly #observed: Observed;
   /** Keeps what the guest has for a process that follows, where somebody holds it. */
   journal: SessionJournal | undefined = undefined;
   /** What a former process has done of requests that come again, by their ids. */
@@ -145,6 +149,7 @@ export class Session {
     this.negativeValidity = validity(shared.cache.negativeTimeout);
     this.attributeValidity = validity(shared.cache.attributeTimeout);
     this.counters = options.counters ?? new Counters();
+    this.#observed = options.observed ?? { observer: undefined };
     this.fileTable = options.fileTable;
     this.fileTable?.begin(
       { entry: this.entryValidity, negative: this.negativeValidity, attributes: this.attributeValidity },
@@ -202,6 +207,7 @@ export class Session {
     }
     const operation = this.#admit(request, loaded);
     request.operation = operation;
+    if (this.#observed.observer !== undefined) this.#observe(request);
     if (gathering.count > 0 && operation.startsDuringBatch !== true) this.#submitGathered();
     gathering.following = following;
     if (this.recovered !== undefined && this.#recover(request)) return;
@@ -336,6 +342,11 @@ export class Session {
     return silent || request.message.writable.length >= BODY + operation.reply ? operation : NO_ROOM;
   }
 
+  #observe(request: Request): void {
+    const { flags = 0, flags2 = 0 } = this.negotiated ?? {};
+    request.observation = this.#observed.observer?.began(this.locks.id, request, this.in, flags, flags2);
+  }
+
   /** Keeps a request until its promise settles. */
   #wait(request: Request, result: Promise<unknown>): void {
     this.#keep(request);
@@ -403,6 +414,7 @@ export class Session {
       if (message.writable.length < BODY) written = -1;
       else written = this.#compose(request, length);
     }
+    request.observation?.ended(request, length, this.out);
     const { journal } = this;
     // The guest must not learn of what a process that follows would not know.
     if (journal !== undefined && (journal.pending || journal.isOpen(request.uniqueLow, request.uniqueHigh)))
@@ -730,6 +742,8 @@ export class Session {
     request.message.readable.leaveArrays();
     request.message.writable.leaveArrays();
     this.counters.count(request.opcode, -Errno.EIO);
+    request.observation?.ended(request, -Errno.EIO, this.out);
+    request.observation = undefined;
     if (request.operation.silent === true) request.message.complete(0);
     else if (request.message.writable.length < BODY) request.message.fail();
     else request.message.complete(this.#compose(request, -Errno.EIO));

@@ -1,5 +1,5 @@
 import type { Fd } from './fd.js';
-import { constants, fstatSync, openSync } from 'node:fs';
+import { closeSync, constants, fstatSync, openSync } from 'node:fs';
 import { result } from '../calls/libc.js';
 import { EAGAIN, EINTR } from '../calls/negative-errno.js';
 import { native } from '../calls/libc-functions.js';
@@ -13,10 +13,13 @@ const POLLOUT = 4;
  * Bytes written at a time. A pipe that is ready takes as many at once, pipe(7), PIPE_BUF.
  */
 const CHUNK = 4096;
+/** The same for files: lines that are written together come into a file together. */
+const FILE_CHUNK = 65_536;
+const LINE_FEED = 0x0a;
 /** Between two attempts at what does not take anything, in milliseconds. */
 const RETRY_MS = 100;
 
-/** Writes at most {@link CHUNK} bytes: how many it took, or minus the errno; EAGAIN for later. */
+/** Writes some bytes: how many it took, or minus the errno; EAGAIN for later. */
 type Write = (at: number, count: number) => number;
 
 /**
@@ -28,11 +31,16 @@ export class Output {
   readonly #fd: Fd;
   readonly #limit: number;
   readonly #onLost: (count: number) => string;
-  readonly #scratch = NativeMemory.allocate(2 * CHUNK);
+  readonly #scratch = NativeMemory.allocate(FILE_CHUNK + CHUNK);
   readonly #writeNow: Write;
+  readonly #atExit = (): void => this.#advance();
+  #chunk = CHUNK;
+  #own = -1 as Fd;
   #waiting: Buffer[] = [];
   #bytes = 0;
   #lost = 0;
+  /** The byte that was written last. */
+  #last = LINE_FEED;
   #retry: NodeJS.Timeout | undefined;
 
   /**
@@ -44,14 +52,14 @@ export class Output {
     this.#limit = limit;
     this.#onLost = onLost;
     this.#writeNow = this.#find();
-    process.on('exit', () => this.#advance());
+    process.on('exit', this.#atExit);
   }
 
-  /** Writes a line, now or as soon as can be. */
-  write(line: string): void {
-    const bytes = Buffer.from(line);
+  /** Writes lines, now or as soon as can be. */
+  write(lines: string): void {
+    const bytes = Buffer.from(lines);
     if (this.#bytes + bytes.length > this.#limit) {
-      this.#lost += 1;
+      this.#lost += linesIn(bytes);
     } else {
       this.#waiting.push(bytes);
       this.#bytes += bytes.length;
@@ -59,11 +67,23 @@ export class Output {
     if (this.#retry === undefined) this.#advance();
   }
 
+  /** Tries once more to write what waits, and ends. The descriptor stays open. */
+  close(): void {
+    process.off('exit', this.#atExit);
+    this.#advance();
+    clearTimeout(this.#retry);
+    if (this.#own >= 0) closeSync(this.#own);
+    this.#scratch.free();
+  }
+
   #find(): Write {
     const fd = this.#fd;
     try {
       const stats = fstatSync(fd);
-      if (stats.isFile()) return (at, count) => result(native.write(fd, at, count));
+      if (stats.isFile()) {
+        this.#chunk = FILE_CHUNK;
+        return (at, count) => result(native.write(fd, at, count));
+      }
       if (stats.isSocket()) {
         const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
         return (at, count) => result(native.send(fd, at, count, flags));
@@ -72,6 +92,7 @@ export class Output {
       // It is closed: every attempt fails.
     }
     const own = this.#reopen();
+    this.#own = own;
     if (own >= 0) return (at, count) => result(native.write(own, at, count));
     return (at, count) => this.#writeIfReady(at, count);
   }
@@ -90,23 +111,23 @@ export class Output {
 
   #writeIfReady(at: number, count: number): number {
     const poll = this.#scratch.u32;
-    poll[CHUNK / 4] = this.#fd;
-    poll[CHUNK / 4 + 1] = POLLOUT;
-    if (native.poll(this.#scratch.address + CHUNK, 1, 0) !== 1) return EAGAIN;
+    poll[FILE_CHUNK / 4] = this.#fd;
+    poll[FILE_CHUNK / 4 + 1] = POLLOUT;
+    if (native.poll(this.#scratch.address + FILE_CHUNK, 1, 0) !== 1) return EAGAIN;
     return result(native.write(this.#fd, at, count));
   }
 
   /** Writes until nothing waits or nothing more is taken. */
   #advance(): void {
     if (this.#lost > 0 && this.#bytes === 0) {
-      const told = Buffer.from(this.#onLost(this.#lost));
+      const told = Buffer.from((this.#last === LINE_FEED ? '' : '\n') + this.#onLost(this.#lost));
       this.#lost = 0;
       this.#waiting.push(told);
       this.#bytes += told.length;
     }
     while (this.#waiting.length > 0) {
       const first = this.#waiting[0]!;
-      const count = Math.min(first.length, CHUNK);
+      const count = Math.min(first.length, this.#chunk);
       this.#scratch.u8.set(first.subarray(0, count));
       const written = this.#writeNow(this.#scratch.address, count);
       if (written > 0) this.#took(written);
@@ -127,6 +148,7 @@ export class Output {
     let left = written;
     while (left > 0) {
       const first = this.#waiting[0]!;
+      this.#last = first[Math.min(first.length, left) - 1]!;
       if (first.length > left) {
         this.#waiting[0] = first.subarray(left);
         return;
@@ -138,7 +160,7 @@ export class Output {
 
   /** What waits is lost: there is no room, or nobody to read it. The next attempt comes later. */
   #lose(): void {
-    this.#lost += this.#waiting.length;
+    for (const bytes of this.#waiting) this.#lost += linesIn(bytes);
     this.#waiting = [];
     this.#bytes = 0;
     this.#later();
@@ -150,4 +172,10 @@ export class Output {
       this.#advance();
     }, RETRY_MS).unref();
   }
+}
+
+function linesIn(bytes: Uint8Array): number {
+  let count = 0;
+  for (let at = bytes.indexOf(LINE_FEED); at >= 0; at = bytes.indexOf(LINE_FEED, at + 1)) count += 1;
+  return count;
 }

@@ -1,0 +1,102 @@
+import { constants, openSync } from 'node:fs';
+import { UsageError } from '../backend/index.js';
+import { type Fd, Output, OwnedFd } from '../system/index.js';
+import { filterOf, type TraceFilter } from './filter.js';
+import { lostRequestsLine, requestLine } from './lines.js';
+import { CaptureReader } from './reader.js';
+import { RecordBuffer } from './record-buffer.js';
+import type { TraceReader, Tracing } from './tracing.js';
+
+const STDOUT = 1 as Fd;
+/** Bytes of records that wait to be made lines. */
+const RECORDS_WAITING = 4 * 2 ** 20;
+/** Bytes of lines that wait for whoever takes them. */
+const LINES_WAITING = 4 * 2 ** 20;
+/** From the first request until it is in the log, in milliseconds, while there are few. */
+const DELAY_MS = 100;
+/** After so many milliseconds of making lines, requests get their turn. */
+const TURN_MS = 2;
+
+/**
+ * Opens the file of an access log, to whose end lines are added. It is made if need be.
+ * @param file a path, also of a pipe, or `-` for standard output.
+ * @returns undefined for standard output.
+ * @throws UsageError
+ */
+export function openAccessLog(file: string): OwnedFd | undefined {
+  if (file === '-') return undefined;
+  const { O_WRONLY, O_APPEND, O_CREAT, O_NONBLOCK, O_NOCTTY } = constants;
+  try {
+    return new OwnedFd(openSync(file, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK | O_NOCTTY, 0o640) as Fd);
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException;
+    const why = code === 'ENXIO' ? 'a pipe that nobody reads' : message;
+    throw new UsageError(`--access-log ${file}: ${why}`, { cause: error });
+  }
+}
+
+/**
+ * A line for each request, in a file. Lines are made together, between requests. Where they come
+ * faster than they can be made or written, some are left out, and a line says how many.
+ */
+export class AccessLog {
+  readonly #fd: OwnedFd | undefined;
+  readonly #output: Output;
+  readonly #shows: ReturnType<typeof filterOf>;
+  readonly #capture = new CaptureReader();
+  readonly #tracing: Tracing;
+  readonly #reader: TraceReader;
+  #timer: NodeJS.Timeout | undefined;
+  #turn: NodeJS.Immediate | undefined;
+
+  /** @param fd where lines go, which is closed at the end; undefined for standard output. */
+  constructor(fd: OwnedFd | undefined, filter: TraceFilter, tracing: Tracing) {
+    this.#fd = fd;
+    this.#output = new Output(
+      fd?.value ?? STDOUT,
+      LINES_WAITING,
+      (count) => `# ${count} lines are missing: there was no room for them\n`,
+    );
+    this.#shows = filterOf(filter);
+    this.#tracing = tracing;
+    this.#reader = { buffer: new RecordBuffer(RECORDS_WAITING, () => this.#later()), data: false };
+    tracing.open(this.#reader);
+  }
+
+  /** Writes what there is, and ends. */
+  close(): void {
+    this.#tracing.close(this.#reader);
+    clearTimeout(this.#timer);
+    clearImmediate(this.#turn);
+    this.#advance(Infinity);
+    this.#output.close();
+    this.#fd?.close();
+  }
+
+  #later(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = undefined;
+      this.#advance(performance.now() + TURN_MS);
+    }, DELAY_MS).unref();
+  }
+
+  #advance(until: number): void {
+    this.#turn = undefined;
+    const { buffer } = this.#reader;
+    for (let piece = buffer.take(); piece !== undefined; piece = buffer.take()) {
+      this.#write(piece);
+      if (performance.now() < until) continue;
+      if (!buffer.isEmpty) this.#turn = setImmediate(() => this.#advance(performance.now() + TURN_MS));
+      return;
+    }
+  }
+
+  #write(piece: Uint8Array): void {
+    let lines = '';
+    for (const event of this.#capture.read(piece)) {
+      if ('lost' in event) lines += `${lostRequestsLine(event.lost)}\n`;
+      else if (this.#shows(event)) lines += `${requestLine(event)}\n`;
+    }
+    if (lines !== '') this.#output.write(lines);
+  }
+}
