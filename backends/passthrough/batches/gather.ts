@@ -129,6 +129,7 @@ class CallBatch implements IoWork {
   /** Makes the calls that were added so far, on this thread. */
   run(): void {
     if (this.clearsSetIds !== undefined) useFsetid(!this.clearsSetIds);
+    if (this.#hasStats) this.#stats.takeHandles();
     this.list.run();
   }
 
@@ -170,6 +171,7 @@ class CallBatch implements IoWork {
       }
     }
     list.clear();
+    if (this.#hasStats) this.#stats.clear();
     this.clearsSetIds = undefined;
     this.#isLarge = false;
     this.#hasStats = false;
@@ -219,7 +221,7 @@ export function gatherOperations(share: Share, finishRead: FinishRead): GatherOp
     if (ioThreads > 0) share.log.warn({}, 'calls cannot be made together here: ioThreads has no effect');
     return { gather: {}, startThreads: () => {}, stopThreads: () => Promise.resolve() };
   }
-  const stats = new StatBatch(share, BATCH_CAPACITY);
+  const stats = new StatBatch(share, BATCH_CAPACITY, CallList.open(BATCH_CAPACITY)!);
   const idle = [create(list)];
   let batch: CallBatch | undefined;
   let threads: IoThreads | undefined;

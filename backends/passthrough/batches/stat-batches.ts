@@ -5,14 +5,18 @@ import type { Node } from '../nodes/nodes.js';
 import { putComponent } from '../calls/call-memory.js';
 import { newEntry, type OwnEntry, type Share } from '../share.js';
 import { addStatName, fillFromStat, takeStat } from '../calls/stat.js';
+import { HANDLE_WORDS, putHandle } from '../nodes/node-finder.js';
+import { MAX_HANDLE_BYTES } from '../../../core/system/calls/file-handles.js';
 import { ENOENT } from '../../../core/system/calls/negative-errno.js';
 
 /**
  * Each call of a list has a slot of native memory here: first the result (`struct stat` or `struct
- * statx`, at most 256 bytes), then the name with its NUL.
+ * statx`, at most 256 bytes), then the name with its NUL, the file handle, and its mount's id.
  */
 const NAME_OFFSET = 256;
-const SLOT_BYTES = 512;
+const HANDLE_OFFSET = 512;
+const MOUNT_OFFSET = HANDLE_OFFSET + HANDLE_WORDS * 4;
+const SLOT_BYTES = 704;
 /** Longest name, in UTF-16 units, that fits a slot: each unit is at most three bytes of UTF-8. */
 const NAME_MAX_UNITS = 85;
 
@@ -25,6 +29,8 @@ interface PendingStat {
   parent: Node | undefined;
   node: Node | undefined;
   name: string;
+  /** Index of the call that takes its file handle; -1 where there is none. */
+  handleCall: number;
   readonly entry: OwnEntry;
 }
 
@@ -36,15 +42,24 @@ export class StatBatch {
   readonly #share: Share;
   readonly #memory: NativeMemory;
   readonly #pending: readonly PendingStat[];
+  /** The calls that take file handles, all before the stats of the list. */
+  readonly #handles: CallList;
+  /** When the first of them began (milliseconds since 1970); 0 before. */
+  #handleTime = 0;
 
-  /** @param capacity calls in a list at most. */
-  constructor(share: Share, capacity: number) {
+  /**
+   * @param capacity calls in a list at most.
+   * @param handles a list for as many, which this batch owns.
+   */
+  constructor(share: Share, capacity: number, handles: CallList) {
     this.#share = share;
+    this.#handles = handles;
     this.#memory = NativeMemory.allocate(capacity * SLOT_BYTES);
     this.#pending = Array.from({ length: capacity }, () => ({
       parent: undefined,
       node: undefined,
       name: '',
+      handleCall: -1,
       entry: newEntry(),
     }));
   }
@@ -89,8 +104,32 @@ export class StatBatch {
     pending.node = node;
     pending.name = name;
     const address = this.#memory.address + start;
+    pending.handleCall = node === undefined ? this.#addHandle(parent, fd, start) : -1;
     addStatName(list, fd, address + NAME_OFFSET, address);
     return true;
+  }
+
+  /** @returns the index of the call, or -1 where the handle is not worth it. */
+  #addHandle(parent: Node, fd: Fd, start: number): number {
+    if (!this.#share.finder.expectsNew(parent)) return -1;
+    const { address, u32 } = this.#memory;
+    u32[(start + HANDLE_OFFSET) >>> 2] = MAX_HANDLE_BYTES;
+    const slot = address + start;
+    this.#handles.nameToHandle(fd, slot + NAME_OFFSET, slot + HANDLE_OFFSET, slot + MOUNT_OFFSET);
+    return this.#handles.count - 1;
+  }
+
+  /** Takes the file handles for what was added so far. To be called right before the list runs. */
+  takeHandles(): void {
+    if (this.#handles.count === 0) return;
+    if (this.#handleTime === 0) this.#handleTime = Date.now();
+    this.#handles.run();
+  }
+
+  /** The list was cleared. */
+  clear(): void {
+    this.#handles.clear();
+    this.#handleTime = 0;
   }
 
   /**
@@ -99,7 +138,7 @@ export class StatBatch {
    * @throws FsError what `lookup` or `getattr` would have thrown.
    */
   take(list: CallList, index: number): Attributes | Entry<Node> | undefined {
-    const { parent, node, name, entry } = this.#pending[index]!;
+    const { parent, node, name, handleCall, entry } = this.#pending[index]!;
     const share = this.#share;
     const code = list.result(index);
     const word = (index * SLOT_BYTES) >>> 2;
@@ -115,17 +154,16 @@ export class StatBatch {
       return share.attributes(entry.attributes);
     }
     if (code === ENOENT) return undefined;
-    return share.found(
-      code,
-      parent,
-      share.descriptor(parent),
-      address + index * SLOT_BYTES + NAME_OFFSET,
-      name,
-      entry,
-    );
+    // To open the directory again takes its handle into call memory.
+    const fd = share.descriptor(parent);
+    const handleWord = word + (HANDLE_OFFSET >>> 2);
+    if (handleCall >= 0 && this.#handles.result(handleCall) >= 0 && putHandle(u32, handleWord))
+      share.finder.handleWasTaken(this.#handleTime);
+    return share.found(code, parent, fd, address + index * SLOT_BYTES + NAME_OFFSET, name, entry);
   }
 
   close(): void {
+    this.#handles.close();
     this.#memory.free();
   }
 }

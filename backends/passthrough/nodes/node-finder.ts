@@ -25,6 +25,14 @@ import { handleMount, isMountOf, type Mount, type Mounts } from './mounts.js';
 import { HandleType, type Node, type Nodes, wasBornBefore } from './nodes.js';
 
 /**
+ * No file system uses types above this (Linux `include/linux/exportfs.h`), and a node's description
+ * has 8 bits for them.
+ */
+const MOST_HANDLE_TYPE = 255;
+/** Words of a `struct file_handle` with all its room. */
+export const HANDLE_WORDS = 2 + MAX_HANDLE_BYTES / 4;
+
+/**
  * Attempts of a look-up before EAGAIN: it starts again when the host renamed or replaced the file
  * between two system calls.
  */
@@ -57,7 +65,9 @@ export class NodeFinder {
   recall: ((node: Node) => void) | undefined;
   /** The directory in which a look-up found a file that was not known, and none that was since. */
   #newIn: Node | undefined;
-  /** When {@link statName} began to take the handle in call memory; 0 where it took none. */
+  /** Whether the last look-up found a file that was not known. */
+  #wasNew = false;
+  /** When the handle in call memory began to be taken, before the stat; 0 where it was not. */
   #handleTime = 0;
 
   constructor({ mounts, nodes, inodeNumbers, root, submounts }: FinderParts) {
@@ -75,13 +85,34 @@ export class NodeFinder {
    * @returns 0 or minus the errno.
    */
   statName(parent: Node, fd: Fd, name: number): number {
-    if (this.#newIn === parent && !ownMounts.any && this.#mountOf(parent).fd >= 0) {
+    if (this.#newIn === parent && this.#takesHandles(parent)) {
       const time = Date.now();
       const code = takeHandle(fd, name, 0);
       if (code === ENOENT) return code;
       if (code >= 0) this.#handleTime = time;
     }
     return statName(fd, name);
+  }
+
+  /**
+   * Whether names of a directory that are looked up together are likely to be new ones, so that
+   * their handles are worth taking before their stats: see {@link statName}. Listings come from one
+   * directory after another, of which mostly all files are known or none.
+   */
+  expectsNew(parent: Node): boolean {
+    return (this.#wasNew || this.#newIn === parent) && this.#takesHandles(parent);
+  }
+
+  /**
+   * The handle in call memory was taken before the stat that {@link found} is told of next.
+   * @param time milliseconds since 1970, read before the handle was taken.
+   */
+  handleWasTaken(time: number): void {
+    this.#handleTime = time;
+  }
+
+  #takesHandles(parent: Node): boolean {
+    return !ownMounts.any && this.#mountOf(parent).fd >= 0;
   }
 
   /**
@@ -106,6 +137,7 @@ export class NodeFinder {
           node = this.#identifyByTaken(mount, time);
         node ??= this.#identify(mount, fd, name);
       }
+      this.#wasNew = known === undefined;
       if (known === undefined) this.#newIn = parent;
       else if (this.#newIn === parent) this.#newIn = undefined;
       if (mount !== undefined && node !== undefined && this.#holds(node)) {
@@ -388,9 +420,21 @@ function isDirectory(mode: number): boolean {
 export function takeHandle(fd: Fd, name: number, flags: number): number {
   words[offset.handle >>> 2] = MAX_HANDLE_BYTES;
   const code = nameToHandleAt(fd, name, at.handle, at.mountId, flags);
-  // No file system uses types above 255 (Linux `include/linux/exportfs.h`), and a node's
-  // description has 8 bits for them.
-  return code >= 0 && words[(offset.handle >>> 2) + 1]! > 255 ? EOPNOTSUPP : code;
+  return code >= 0 && words[(offset.handle >>> 2) + 1]! > MOST_HANDLE_TYPE ? EOPNOTSUPP : code;
+}
+
+/**
+ * Copies a file handle, its mount's id behind it, into call memory.
+ * @param start index of the first word of a `struct file_handle` that the kernel has filled.
+ * @returns false for a type that is not served.
+ */
+export function putHandle(from: Uint32Array, start: number): boolean {
+  if (from[start + 1]! > MOST_HANDLE_TYPE) return false;
+  const to = offset.handle >>> 2;
+  const count = 2 + ((from[start]! + 3) >>> 2);
+  for (let i = 0; i < count; i++) words[to + i] = from[start + i]!;
+  words[offset.mountId >>> 2] = from[start + HANDLE_WORDS]!;
+  return true;
 }
 
 /**

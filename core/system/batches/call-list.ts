@@ -53,6 +53,7 @@ const LOOPS: Readonly<Record<string, readonly string[]>> = {
 
 const arm64 = process.arch === 'arm64';
 const SYS_STATX = arm64 ? 291 : 332;
+const SYS_NAME_TO_HANDLE_AT = arm64 ? 264 : 303;
 const SYS_PREAD64 = arm64 ? 67 : 17;
 const SYS_PWRITE64 = arm64 ? 68 : 18;
 const SYS_PREADV2 = arm64 ? 286 : 327;
@@ -171,6 +172,22 @@ export class CallList {
     words[at + 8] = mask;
     words[at + 9] = 0;
     putLong(words, at + 10, target);
+  }
+
+  /**
+   * Adds name_to_handle_at(2), without flags. What {@link fstat} asks for holds here, too.
+   * @param path address of a NUL-terminated path.
+   * @param handle address of a `struct file_handle` that tells its room.
+   * @param mountId address of an i32.
+   */
+  nameToHandle(fd: Fd, path: number, handle: number, mountId: number): void {
+    const at = this.#add(SYS_NAME_TO_HANDLE_AT, fd);
+    const words = this.#words;
+    putLong(words, at + 4, path);
+    putLong(words, at + 6, handle);
+    putLong(words, at + 8, mountId);
+    words[at + 10] = 0;
+    words[at + 11] = 0;
   }
 
   /**

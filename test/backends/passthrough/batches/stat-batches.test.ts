@@ -4,6 +4,7 @@ import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import * as fc from 'fast-check';
 import { acceleratorOf, type Gathered } from '../../../../core/backend/accelerator.js';
 import {
@@ -91,6 +92,62 @@ for (const where of [tmpdir(), '/dev/shm']) {
     assert.ok(typeof found === 'object' && 'node' in found);
     assert.equal(found.attributes.mode & FileType.MASK, FileType.FIFO);
     assert.throws(() => backend.open(found.node, OpenFlags.READ_ONLY, root), FsError);
+  });
+}
+
+/** More than birth times lag behind the clock. */
+const OLD_MS = 60;
+
+for (const where of [tmpdir(), '/dev/shm']) {
+  test(`new files of one directory after another are entered as what they are (${where})`, async (t) => {
+    const served = share(t, where);
+    const { accelerator, backend, directory, node: top } = served;
+    const folders = ['a', 'b', 'c'];
+    const names = Array.from({ length: 20 }, (_, i) => `new ${i}`);
+    for (const folder of folders) {
+      fs.mkdirSync(join(directory, folder));
+      for (const name of names) fs.writeFileSync(join(directory, folder, name), `${folder} ${name}`);
+    }
+    await sleep(OLD_MS);
+    for (const folder of folders) {
+      const parent = lookup(served, top, folder);
+      for (const name of [...names, 'missing']) assert.ok(accelerator.gatherLookup(parent, name, root));
+      const found = await submitted(served);
+      assert.equal(found.pop(), undefined);
+      for (const [i, name] of names.entries()) {
+        const { node, attributes } = found[i] as { node: Node; attributes: Attributes };
+        assert.equal(attributes.ino, fs.statSync(join(directory, folder, name)).ino);
+        assert.equal(lookup(served, parent, name), node);
+        const { file } = await backend.open(node, OpenFlags.READ_ONLY, root);
+        const buffer = hostBuffer(64);
+        const count = (await backend.read(node, file, buffer, 0, root)) as number;
+        assert.equal(Buffer.from(buffer.segments[0]!).toString('latin1', 0, count), `${folder} ${name}`);
+        buffer.close();
+        await backend.release(node, file);
+      }
+    }
+  });
+
+  test(`an old file that is replaced after it was looked at is gone for who knows it (${where})`, async (t) => {
+    const served = share(t, where);
+    const { accelerator, backend, directory, node: top } = served;
+    for (const name of ['other', 'name']) fs.writeFileSync(join(directory, name), name);
+    await sleep(OLD_MS);
+    const other = lookup(served, top, 'other');
+    const opened = await backend.open(other, OpenFlags.READ_ONLY, root);
+    assert.ok(accelerator.gatherLookup(top, 'name', root));
+    // Makes the calls so far, since the descriptor could be another file's afterwards.
+    await backend.release(other, opened.file);
+    fs.unlinkSync(join(directory, 'name'));
+    fs.writeFileSync(join(directory, 'name'), 'another');
+    const [found] = await submitted(served);
+    assert.equal((found as { attributes: Attributes }).attributes.size, 'name'.length);
+    const { node } = found as { node: Node };
+    assert.throws(
+      () => backend.open(node, OpenFlags.READ_ONLY, root),
+      (error) => error instanceof FsError && error.errno === Errno.ESTALE,
+    );
+    assert.notEqual(lookup(served, top, 'name'), node);
   });
 }
 

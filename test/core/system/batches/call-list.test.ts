@@ -6,6 +6,7 @@ import { test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
 import { type Fd, CallList, NativeMemory, type Pieces } from '../../../../core/system/index.js';
 import { AT, fstat, O, RWF, STATX, statx } from '../../../../core/system/calls/files.js';
+import { MAX_HANDLE_BYTES, nameToHandleAt } from '../../../../core/system/calls/file-handles.js';
 import { checkProperty } from '../../../support/random.js';
 
 const EIO = -5;
@@ -49,6 +50,29 @@ function prepare({ memory }: Bench, index: number, name: string): number {
   memory.u8.set(Buffer.from(`${name}\0`), start + NAME_BYTES);
   return memory.address + start;
 }
+
+test('file handles that a list takes are those that the call gives', (t) => {
+  const one = bench(t);
+  const { list, memory } = one;
+  const HANDLE = 1024;
+  const MOUNT = HANDLE + 8 + MAX_HANDLE_BYTES;
+  const room = NativeMemory.allocate(2048);
+  t.after(() => room.free());
+  for (const name of ['file', 'link', 'missing']) {
+    const address = prepare(one, 0, name) + NAME_BYTES;
+    const taken = [room, memory].map(({ u8, u32, address: base }, i) => {
+      u8.fill(0, HANDLE, MOUNT + 4);
+      u32[HANDLE >>> 2] = MAX_HANDLE_BYTES;
+      if (i === 0) return nameToHandleAt(one.fds[0]!, address, base + HANDLE, base + MOUNT, 0);
+      list.nameToHandle(one.fds[0]!, address, base + HANDLE, base + MOUNT);
+      list.run();
+      return list.result(0);
+    });
+    list.clear();
+    assert.equal(taken[1], taken[0], name);
+    assert.deepEqual(memory.u8.subarray(HANDLE, MOUNT + 4), room.u8.subarray(HANDLE, MOUNT + 4));
+  }
+});
 
 const calls = fc.array(
   fc.record({
