@@ -480,7 +480,7 @@ export class DirectService implements QueueService {
 const FROM_STAT = words(STAT);
 const FROM_STATX = words({ ...STATX_FIELD, RDEV: STATX_FIELD.RDEV_MAJOR });
 
-type Fields = Record<
+type StatOffsets = Record<
   | 'INO'
   | 'SIZE'
   | 'BLOCKS'
@@ -500,7 +500,7 @@ function long(offset: number): readonly number[] {
   return [offset, offset + 4];
 }
 
-function words(from: Fields): Int32Array {
+function words(from: StatOffsets): Int32Array {
   return Int32Array.from(
     [
       ...long(from.INO),

@@ -58,7 +58,6 @@ export class DriverQueue {
   readonly #used32: Uint32Array;
   /** Descriptors not in use, linked by `next`. */
   #free = 0;
-  #freeCount: number;
   /** The chain under construction: first descriptor, last one, and segments. */
   #head = NONE;
   #last = NONE;
@@ -99,18 +98,12 @@ export class DriverQueue {
     const tables = size * indirect * DESCRIPTOR_SIZE;
     this.#indirectTables =
       tables === 0 ? new Uint32Array(0) : new Uint32Array(mapping.view(host + indirectOffset(size), tables));
-    this.#freeCount = size;
     for (let i = 0; i < size; i++) this.#table[i * 4 + 3] = (i + 1 === size ? NONE : i + 1) << 16;
   }
 
   /** The available index that was published last. */
   get availableIndex(): number {
     return this.#published;
-  }
-
-  /** Free entries of the descriptor table. A request with an indirect table takes one. */
-  get freeDescriptors(): number {
-    return this.#freeCount;
   }
 
   /** Begins a request. */
@@ -238,20 +231,14 @@ export class DriverQueue {
     const index = this.#free;
     if (index === NONE) throw new RangeError('no free descriptor');
     this.#free = this.#table[index * 4 + 3]! >>> 16;
-    this.#freeCount -= 1;
     return index;
   }
 
   #release(head: number): void {
     let last = head;
-    let count = 1;
-    while ((this.#table[last * 4 + 3]! & NEXT) !== 0) {
-      last = this.#table[last * 4 + 3]! >>> 16;
-      count += 1;
-    }
+    while ((this.#table[last * 4 + 3]! & NEXT) !== 0) last = this.#table[last * 4 + 3]! >>> 16;
     this.#table[last * 4 + 3] = this.#free << 16;
     this.#free = head;
-    this.#freeCount += count;
   }
 }
 

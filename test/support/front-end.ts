@@ -33,6 +33,8 @@ class Requests {
   readonly #memory: SharedMemory;
   /** Segments of an indirect table; 0 if there are no such tables. */
   readonly #indirect: number;
+  /** Free entries of the descriptor table. A request with an indirect table takes one. */
+  #freeDescriptors: number;
   /** Requests in the ring, by token. */
   readonly #inFlight = new Map<number, Request>();
   readonly #waiting: Request[] = [];
@@ -43,6 +45,7 @@ class Requests {
     this.#queue = queue;
     this.#memory = memory;
     this.#indirect = indirect;
+    this.#freeDescriptors = queue.driver.size;
   }
 
   /**
@@ -87,8 +90,7 @@ class Requests {
     const { driver } = this.#queue;
     let submitted = false;
     for (let request = this.#waiting[0]; request !== undefined; request = this.#waiting[0]) {
-      const segments = request.input.length + request.room.length;
-      if (driver.freeDescriptors < (this.#indirect > 0 ? 1 : segments)) break;
+      if (this.#freeDescriptors < this.#descriptorsOf(request)) break;
       const bytes = sum(request.input.map((part) => part.length)) + sum(request.room);
       request.offset = this.#memory.allocate(bytes);
       if (request.offset < 0) break;
@@ -102,8 +104,13 @@ class Requests {
     }
   }
 
+  #descriptorsOf({ input, room }: Request): number {
+    return this.#indirect > 0 ? 1 : input.length + room.length;
+  }
+
   #place(request: Request): void {
     const { driver } = this.#queue;
+    this.#freeDescriptors -= this.#descriptorsOf(request);
     const memory = this.#memory;
     let at = request.offset;
     driver.begin();
@@ -139,6 +146,7 @@ class Requests {
       return;
     }
     this.#inFlight.delete(token);
+    this.#freeDescriptors += this.#descriptorsOf(request);
     const start = request.offset + sum(request.input.map((part) => part.length));
     const room = sum(request.room);
     const reply = this.#memory.bytes.slice(start, start + Math.min(length, room));

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -138,6 +138,26 @@ export async function readConfig({ channel }: FrontEnd, offset: number, size: nu
 /** Descriptors that this process has open. */
 export function openDescriptors(): number {
   return readdirSync('/proc/self/fd').length;
+}
+
+/** The descriptors that this process has open, each with what it refers to. */
+export function descriptors(): ReadonlySet<string> {
+  const open = readdirSync('/proc/self/fd').flatMap((fd) => {
+    try {
+      return [`${fd} ${readlinkSync(`/proc/self/fd/${fd}`)}`];
+    } catch {
+      return []; // that of the directory itself, which is closed again
+    }
+  });
+  return new Set(open);
+}
+
+/**
+ * Descriptors that are open and were not then. What an earlier test left to be closed a little
+ * later does not count.
+ */
+export function openedSince(then: ReadonlySet<string>): string[] {
+  return [...descriptors()].filter((descriptor) => !then.has(descriptor));
 }
 
 /** How long {@link until} waits. A daemon takes many seconds to start on a busy machine. */

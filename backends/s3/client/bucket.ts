@@ -381,41 +381,29 @@ export class Bucket {
     deadline: Deadline,
     write: (conditions: ConditionFields) => Promise<RemoteObject>,
   ): Promise<RemoteObject> {
-    const object = await this.#believed(request, key, content, condition, deadline, write);
-    this.#noteOwn(object, content);
-    return object;
-  }
-
-  #noteOwn({ key, etag }: RemoteObject, content: Content): void {
-    this.#own.note(key, etag, besideOf(this.#given(content)));
-  }
-
-  async #believed(
-    request: 'put' | 'complete',
-    key: string,
-    content: Content,
-    condition: Condition | undefined,
-    deadline: Deadline,
-    write: (conditions: ConditionFields) => Promise<RemoteObject>,
-  ): Promise<RemoteObject> {
     for (let attempt = 1; ; attempt++) {
       const isSent =
         condition !== undefined && attempt < BELIEVED_ATTEMPTS && this.#conditional(request, condition);
       if (condition !== undefined && !isSent) await this.#check(key, condition, deadline);
       try {
-        return await write(isSent ? this.#conditionFields(condition) : {});
+        return this.#noteOwn(await write(isSent ? this.#conditionFields(condition) : {}), content);
       } catch (error) {
         const { kind } = classify(error);
         if (kind !== 'precondition' && kind !== 'missing' && kind !== 'no-upload') throw error;
         const head = await this.head(key, deadline);
         const mark = content.metadata[WRITE_MARK];
-        if (mark !== undefined && head?.metadata[WRITE_MARK] === mark) return head;
+        if (mark !== undefined && head?.metadata[WRITE_MARK] === mark) return this.#noteOwn(head, content);
         const isRefusal = kind === 'precondition' && isSent && this.learnAgain !== undefined;
         if (!isRefusal || !holds(condition, head)) throw error;
         this.#metrics.contradictions += 1;
         if (attempt === 1) await this.learnAgain?.(deadline);
       }
     }
+  }
+
+  #noteOwn<T extends RemoteObject>(object: T, content: Content): T {
+    this.#own.note(object.key, object.etag, besideOf(this.#given(content)));
+    return object;
   }
 
   /**

@@ -89,11 +89,11 @@ interface SigningContext {
     readonly secretAccessKey: string;
     readonly sessionToken?: string | undefined;
   };
-  readonly plain: Map<Template, Fields>;
+  readonly plain: Map<Template, SignedHeaders>;
 }
 
 /** The headers of a request, and their form in the signature. */
-interface Fields {
+interface SignedHeaders {
   readonly headers: Readonly<Record<string, string>>;
   /** The canonical request from its headers on. */
   readonly canonical: string;
@@ -319,7 +319,7 @@ export class SignedRequests {
    * The fields of requests without a body and own headers. They are the same while time and
    * credentials are reused.
    */
-  #plainFields(template: Template, signing: SigningContext): Fields {
+  #plainFields(template: Template, signing: SigningContext): SignedHeaders {
     let fields = signing.plain.get(template);
     if (fields === undefined) {
       fields = fieldsOf(template, NONE, EMPTY_SHA256, signing);
@@ -381,7 +381,7 @@ function fieldsOf(
   own: Readonly<Record<string, string>>,
   digest: string,
   { date, credentials: { sessionToken } }: SigningContext,
-): Fields {
+): SignedHeaders {
   const headers: Record<string, string> = {
     ...template.headers,
     ...own,

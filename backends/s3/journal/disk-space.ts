@@ -1,5 +1,4 @@
 import { statfsSync } from 'node:fs';
-import { statfs } from 'node:fs/promises';
 
 /** The part of a disk for nothing but the journal's own records, and its limits in bytes. */
 const RESERVE_SHARE = 1 / 16;
@@ -48,12 +47,6 @@ export class DiskSpace {
     if (this.#available - bytes < this.reserve) return false;
     this.#available -= bytes;
     return true;
-  }
-
-  /** Bytes that are available now, without the reserve; 0 or more. */
-  async spare(): Promise<number> {
-    const { bavail, bsize } = await statfs(this.#folder);
-    return Math.max(0, bavail * bsize - this.reserve);
   }
 }
 

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { FsError } from '../../../core/backend/index.js';
 import type { Fault, Seen } from './proxy.js';
-import { Proxy } from './proxy.js';
-import { context, Mount, pattern, removeFolders, TestBucket, denied } from './support.js';
+import { proxiedBucket } from './proxied-bucket.js';
+import { context, Mount, pattern, denied } from './support.js';
 
 const passing: Fault[] = [
   'slow-down',
@@ -29,20 +29,11 @@ function first(
 const is = (operation: string) => (seen: Seen) => seen.operation === operation;
 
 describe('a bucket behind a bad network', () => {
-  let bucket: TestBucket;
-  let proxy: Proxy;
-  before(async () => {
-    bucket = await TestBucket.create();
-    proxy = await Proxy.start(bucket.endpoint);
-  });
-  after(async () => {
-    await proxy.close();
-    await removeFolders();
-  });
+  const server = proxiedBucket();
 
   async function open(options: Record<string, unknown> = {}): Promise<Mount> {
-    proxy.fault = () => undefined;
-    return Mount.open(bucket, { endpoint: proxy.endpoint, requestTimeout: 2, ...options });
+    server.proxy.fault = () => undefined;
+    return Mount.open(server.bucket, { endpoint: server.proxy.endpoint, requestTimeout: 2, ...options });
   }
 
   it('conditions are found to be kept as Amazon keeps them, and nothing is complained of', async () => {
@@ -55,7 +46,7 @@ describe('a bucket behind a bad network', () => {
     it(`every request may meet ${fault} once, and nothing is seen of it`, async () => {
       const mount = await open({ partSize: '5m' });
       const met = new Set<string>();
-      proxy.fault = (seen) => {
+      server.proxy.fault = (seen) => {
         const request = `${seen.operation} ${seen.path}`;
         if (met.has(request)) return undefined;
         met.add(request);
@@ -77,7 +68,7 @@ describe('a bucket behind a bad network', () => {
       await mount.backend.rename(mount.root, name, mount.root, `${name}-2`, 0, context);
       const other = await open({ readOnly: true });
       met.clear();
-      proxy.fault = (seen) => {
+      server.proxy.fault = (seen) => {
         const request = `${seen.operation} ${seen.path}`;
         if (met.has(request)) return undefined;
         met.add(request);
@@ -89,15 +80,15 @@ describe('a bucket behind a bad network', () => {
       assert.equal(mount.backend.mounted.services.metrics.snapshot()['conflicts'], 0);
       await mount.close();
       await other.close();
-      assert.deepEqual(await bucket.keys(`${name}/`), []);
+      assert.deepEqual(await server.bucket.keys(`${name}/`), []);
     });
   }
 
   it('an operation that gets no answer ends with ETIMEDOUT, and others go on meanwhile', async () => {
-    await bucket.put('hangs', 'x');
-    await bucket.put('works', 'y');
+    await server.bucket.put('hangs', 'x');
+    await server.bucket.put('works', 'y');
     const mount = await open({ operationTimeout: 1.5, requestTimeout: 0.5, metadataTtl: 0 });
-    proxy.fault = (seen) => (seen.path.endsWith('/hangs') ? 'hang' : undefined);
+    server.proxy.fault = (seen) => (seen.path.endsWith('/hangs') ? 'hang' : undefined);
     const hanging = Promise.resolve(mount.backend.lookup(mount.root, 'hangs', context));
     const settled = hanging.then(
       () => 'answered',
@@ -106,21 +97,21 @@ describe('a bucket behind a bad network', () => {
     assert.equal((await mount.content('works')).toString(), 'y');
     assert.equal(await Promise.race([settled, 'still waiting']), 'still waiting');
     await assert.rejects(hanging, denied('ETIMEDOUT'));
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     assert.equal((await mount.content('hangs')).toString(), 'x');
     await mount.close();
   });
 
   it('an operation that the guest gives up ends at once with EINTR', async () => {
     const mount = await open({ metadataTtl: 0 });
-    proxy.fault = () => 'hang';
+    server.proxy.fault = () => 'hang';
     const abort = new AbortController();
     const waiting = Promise.resolve(
       mount.backend.lookup(mount.root, 'hangs', { ...context, signal: abort.signal }),
     );
     setImmediate(() => abort.abort());
     await assert.rejects(waiting, denied('EINTR'));
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     await mount.close();
   });
 
@@ -132,14 +123,14 @@ describe('a bucket behind a bad network', () => {
   ];
   for (const [fault, errno] of refusals) {
     it(`${fault} gives ${errno}, and nothing is taken for absent because of it`, async () => {
-      await bucket.put('there', 'content');
+      await server.bucket.put('there', 'content');
       const mount = await open({ diskCache: 0 });
       const file = await mount.openFile('there', 0);
-      proxy.fault = () => fault;
+      server.proxy.fault = () => fault;
       await assert.rejects(mount.read(file, 0, 10), denied(errno));
       await assert.rejects(async () => mount.backend.lookup(mount.root, 'other', context), FsError);
-      proxy.fault = () => undefined;
-      await bucket.put('other', 'is there');
+      server.proxy.fault = () => undefined;
+      await server.bucket.put('other', 'is there');
       assert.equal((await mount.content('other')).toString(), 'is there');
       assert.equal((await mount.read(file, 0, 10)).toString(), 'content');
       if (fault === 'archived') assert.ok(mount.log.lines.some((line) => line.includes('archived')));
@@ -152,41 +143,41 @@ describe('a bucket behind a bad network', () => {
     const mount = await open({ operationTimeout: 1, requestTimeout: 0.5 });
     const file = await mount.create('stays');
     await mount.write(file, 0, 'not lost');
-    proxy.fault = (seen) => (seen.method === 'PUT' ? 'slow-down' : undefined);
+    server.proxy.fault = (seen) => (seen.method === 'PUT' ? 'slow-down' : undefined);
     await assert.rejects(mount.fsync(file), FsError);
     assert.equal((await mount.read(file, 0, 100)).toString(), 'not lost');
-    assert.deepEqual(await bucket.keys('stays'), []);
-    proxy.fault = (seen) => (seen.method === 'PUT' ? 'quota' : undefined);
+    assert.deepEqual(await server.bucket.keys('stays'), []);
+    server.proxy.fault = (seen) => (seen.method === 'PUT' ? 'quota' : undefined);
     await assert.rejects(mount.fsync(file), denied('ENOSPC'));
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     await mount.fsync(file);
-    assert.equal((await bucket.get('stays')).toString(), 'not lost');
+    assert.equal((await server.bucket.get('stays')).toString(), 'not lost');
     await mount.release(file);
     await mount.close();
   });
 
   it('a conflict while an upload is completed makes it anew', async () => {
     const mount = await open({ partSize: '5m' });
-    proxy.fault = first(1, 'conflict', is('CompleteMultipartUpload'));
+    server.proxy.fault = first(1, 'conflict', is('CompleteMultipartUpload'));
     const bytes = pattern(12 * 2 ** 20);
     const file = await mount.create('conflict');
     await mount.write(file, 0, bytes);
     await mount.fsync(file);
-    assert.ok((await bucket.get('conflict')).equals(bytes));
+    assert.ok((await server.bucket.get('conflict')).equals(bytes));
     await mount.release(file);
     await mount.close();
   });
 
   it('uploads that fail leave no parts behind', async () => {
     const mount = await open({ partSize: '5m', operationTimeout: 1, requestTimeout: 0.5 });
-    proxy.fault = (seen) => (seen.operation === 'CompleteMultipartUpload' ? 'quota' : undefined);
+    server.proxy.fault = (seen) => (seen.operation === 'CompleteMultipartUpload' ? 'quota' : undefined);
     const file = await mount.create('parts');
     await mount.write(file, 0, pattern(12 * 2 ** 20));
     await assert.rejects(mount.fsync(file), denied('ENOSPC'));
     const { bucket: own, keys } = mount.backend.mounted.services;
     const { Deadline } = await import('../../../backends/s3/client/deadline.js');
     assert.deepEqual(await own.uploadsOf(keys.file('parts'), Deadline.after(5)), []);
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     await mount.release(file);
     await mount.close();
   });

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { PutBucketVersioningCommand } from '@aws-sdk/client-s3';
 import type { Capabilities } from '../../../../backends/s3/client/bucket-types.js';
 import type { Fault, Seen } from '../proxy.js';
-import { Proxy } from '../proxy.js';
-import { context, denied, Mount, pattern, removeFolders, TestBucket } from '../support.js';
+import { proxiedBucket } from '../proxied-bucket.js';
+import { context, denied, Mount, pattern, TestBucket } from '../support.js';
 
 /** `VIRTIOFS_KIT_FAULTS=all` tries each fault at each request, in minutes. */
 const isWhole = process.env['VIRTIOFS_KIT_FAULTS'] === 'all';
@@ -22,19 +22,10 @@ function nth(number: number, fault: Fault): (seen: Seen) => Fault | undefined {
 }
 
 describe('what is known of a server', () => {
-  let bucket: TestBucket;
-  let proxy: Proxy;
-  before(async () => {
-    bucket = await TestBucket.create();
-    proxy = await Proxy.start(bucket.endpoint);
-  });
-  after(async () => {
-    await proxy.close();
-    await removeFolders();
-  });
+  const server = proxiedBucket();
 
   async function open(options: Record<string, unknown> = {}): Promise<Mount> {
-    return Mount.open(bucket, { endpoint: proxy.endpoint, requestTimeout: 2, ...options });
+    return Mount.open(server.bucket, { endpoint: server.proxy.endpoint, requestTimeout: 2, ...options });
   }
 
   const capabilitiesOf = (mount: Mount): Capabilities | undefined =>
@@ -43,26 +34,26 @@ describe('what is known of a server', () => {
   for (const raw of isWhole ? [false, true] : [true]) {
     for (const fault of FAULTS) {
       it(`is the same whichever request of the mount meets ${fault}${raw ? ', on Ceph 16' : ''}`, async () => {
-        proxy.raw = raw;
-        proxy.fault = () => undefined;
+        server.proxy.raw = raw;
+        server.proxy.fault = () => undefined;
         const sound = await open();
         const expected = capabilitiesOf(sound);
         await sound.close();
         for (let number = 0; number < REQUESTS_MAX; number++) {
           const prefix = `${fault}-${raw}-${number}`;
-          proxy.seen.length = 0;
-          proxy.fault = nth(number, fault);
+          server.proxy.seen.length = 0;
+          server.proxy.fault = nth(number, fault);
           const mount = await open({ prefix });
-          const isOver = proxy.seen.length <= number;
+          const isOver = server.proxy.seen.length <= number;
           assert.deepEqual(capabilitiesOf(mount), expected, `request ${number}`);
-          proxy.fault = () => undefined;
+          server.proxy.fault = () => undefined;
           await mount.put('file', 'first');
           await mount.put('file', 'second');
           assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
           await mount.close();
           if (isOver) break;
         }
-        proxy.raw = false;
+        server.proxy.raw = false;
       });
     }
   }
@@ -96,12 +87,12 @@ describe('what is known of a server', () => {
   });
 
   it('a server that begins to refuse all conditions makes no conflicts', async () => {
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     const mount = await open({ prefix: 'refuses', partSize: '5m', diskCache: 0, memoryCache: '4m' });
     const large = pattern(12 * 2 ** 20);
     await mount.put('file', 'first');
     await mount.put('large', large);
-    proxy.fault = ({ conditional, headers }) =>
+    server.proxy.fault = ({ conditional, headers }) =>
       conditional || headers['if-match'] !== undefined ? 'refuse-conditions' : undefined;
     await mount.put('file', 'second');
     await mount.put('new', 'new');
@@ -112,16 +103,16 @@ describe('what is known of a server', () => {
     await mount.fsync(file);
     await mount.release(file);
     assert.ok((await mount.content('moved')).equals(large));
-    assert.equal((await bucket.get('refuses/file')).toString(), 'second');
+    assert.equal((await server.bucket.get('refuses/file')).toString(), 'second');
     assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     await mount.close();
   });
 
   it('a doubled request makes nothing that the guest sees', async () => {
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     const mount = await open({ prefix: 'doubled', partSize: '5m' });
-    proxy.fault = () => 'duplicate';
+    server.proxy.fault = () => 'duplicate';
     await mount.backend.mkdir(mount.root, 'directory', 0o755, context);
     await mount.backend.symlink(mount.root, 'link', 'target', context);
     await mount.release(await mount.create('directory/exclusive', 0o302));
@@ -133,16 +124,16 @@ describe('what is known of a server', () => {
     await mount.backend.rename(mount.root, 'large', await mount.at('moved'), 'large', 0, context);
     assert.deepEqual(await mount.names('moved'), ['exclusive', 'large', 'small']);
     assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
-    proxy.fault = () => undefined;
-    assert.ok((await bucket.get('doubled/moved/large')).equals(pattern(12 * 2 ** 20, 2)));
+    server.proxy.fault = () => undefined;
+    assert.ok((await server.bucket.get('doubled/moved/large')).equals(pattern(12 * 2 ** 20, 2)));
     await mount.close();
   });
 
   it('what is no answer of S3 is none: a portal between us and the bucket makes no file and empties no directory', async () => {
-    await bucket.put('portal/there', 'content');
-    await bucket.put('portal/below/there', 'content');
+    await server.bucket.put('portal/there', 'content');
+    await server.bucket.put('portal/below/there', 'content');
     for (const isWarm of [false, true]) {
-      proxy.fault = () => undefined;
+      server.proxy.fault = () => undefined;
       const mount = await open({ prefix: 'portal', operationTimeout: 1, metadataTtl: 0, diskCache: 0 });
       if (isWarm) {
         await mount.content('there');
@@ -152,7 +143,7 @@ describe('what is known of a server', () => {
       const file = await mount.openFile('there', 0);
       const dirty = await mount.create('dirty');
       await mount.write(dirty, 0, 'not lost');
-      proxy.fault = () => 'portal';
+      server.proxy.fault = () => 'portal';
       const below = await mount
         .at('')
         .then((root) => mount.backend.readdir(root, context))
@@ -163,17 +154,17 @@ describe('what is known of a server', () => {
       await assert.rejects(mount.fsync(dirty));
       await assert.rejects(mount.backend.mkdir(mount.root, 'directory', 0o755, context));
       await assert.rejects(mount.backend.unlink(mount.root, 'there', context));
-      proxy.fault = () => undefined;
+      server.proxy.fault = () => undefined;
       assert.equal((await mount.content('there')).toString(), 'content');
       await mount.fsync(dirty);
-      assert.equal((await bucket.get('portal/dirty')).toString(), 'not lost');
+      assert.equal((await server.bucket.get('portal/dirty')).toString(), 'not lost');
       assert.deepEqual(
         (await mount.names('')).filter((name) => name !== 'warm'),
         ['below', 'dirty', 'there'],
       );
       await mount.release(file);
       await mount.release(dirty);
-      await bucket.remove('portal/dirty');
+      await server.bucket.remove('portal/dirty');
       await mount.close();
     }
   });

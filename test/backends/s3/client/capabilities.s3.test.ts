@@ -1,37 +1,28 @@
 import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { ListObjectsV2Command } from '@aws-sdk/client-s3';
 import { WRITE_MARK } from '../../../../backends/s3/objects/attributes.js';
 import { Deadline } from '../../../../backends/s3/client/deadline.js';
 import { into } from '../../../../backends/s3/client/http.js';
 import { OpenFlags } from '../../../../core/backend/index.js';
-import { Proxy } from '../proxy.js';
-import { context, Mount, pattern, removeFolders, temporaryFolder, TestBucket, denied } from '../support.js';
+import { proxiedBucket } from '../proxied-bucket.js';
+import { context, Mount, pattern, temporaryFolder, denied } from '../support.js';
 
 const EXCLUSIVE = OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.READ_WRITE;
 
 describe('servers that differ', () => {
-  let bucket: TestBucket;
-  let proxy: Proxy;
-  before(async () => {
-    bucket = await TestBucket.create();
-    proxy = await Proxy.start(bucket.endpoint);
-  });
-  after(async () => {
-    await proxy.close();
-    await removeFolders();
-  });
+  const server = proxiedBucket();
 
   for (const [fault, does] of [
     ['not-implemented', 'refuses'],
     ['ignore-conditions', 'ignores'],
   ] as const) {
     it(`one that ${does} conditions is found out, and what is there is looked at before each write`, async () => {
-      proxy.fault = ({ conditional }) => (conditional ? fault : undefined);
-      const mount = await Mount.open(bucket, {
-        endpoint: proxy.endpoint,
+      server.proxy.fault = ({ conditional }) => (conditional ? fault : undefined);
+      const mount = await Mount.open(server.bucket, {
+        endpoint: server.proxy.endpoint,
         prefix: fault,
         partSize: '5m',
         writebackDelay: 600,
@@ -42,7 +33,7 @@ describe('servers that differ', () => {
       );
       await mount.put('file', 'first');
       await mount.put('file', 'second');
-      assert.equal((await bucket.get(`${fault}/file`)).toString(), 'second');
+      assert.equal((await server.bucket.get(`${fault}/file`)).toString(), 'second');
       await assert.rejects(mount.create('file', EXCLUSIVE), denied('EEXIST'));
       for (const [name, bytes] of [
         ['file', pattern(100)],
@@ -50,19 +41,19 @@ describe('servers that differ', () => {
       ] as const) {
         const file = await mount.create(name);
         await mount.write(file, 0, bytes);
-        await bucket.put(`${fault}/${name}`, "another writer's");
+        await server.bucket.put(`${fault}/${name}`, "another writer's");
         await assert.rejects(mount.fsync(file), denied('ESTALE'));
         await mount.release(file);
-        assert.equal((await bucket.get(`${fault}/${name}`)).toString(), "another writer's");
+        assert.equal((await server.bucket.get(`${fault}/${name}`)).toString(), "another writer's");
       }
       await mount.backend.rename(mount.root, 'file', mount.root, 'renamed', 0, context);
-      assert.equal((await bucket.get(`${fault}/renamed`)).toString(), "another writer's");
+      assert.equal((await server.bucket.get(`${fault}/renamed`)).toString(), "another writer's");
       await mount.close();
     });
   }
 
   it('HEADs that are made without the SDK say what its own say', async () => {
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     const Metadata = { mode: '33188', mtime: '1600000000.5', theirs: 'a  b "c" %41' };
     const headers = {
       ContentType: 'text/plain; charset=utf-8',
@@ -70,16 +61,16 @@ describe('servers that differ', () => {
       ContentEncoding: 'x',
     };
     for (const key of ['plain', 'a b+c%20', '日本/\u201bC3', "x'(1)*!&=?#", 'dir/']) {
-      await bucket.put(key, key, { Metadata, ...headers });
-      const mount = await Mount.open(bucket, { endpoint: proxy.endpoint, readOnly: true });
+      await server.bucket.put(key, key, { Metadata, ...headers });
+      const mount = await Mount.open(server.bucket, { endpoint: server.proxy.endpoint, readOnly: true });
       const { bucket: own } = mount.backend.mounted.services;
-      proxy.seen.length = 0;
+      server.proxy.seen.length = 0;
       const first = await own.head(key, Deadline.after(10));
       assert.deepEqual(await own.head(key, Deadline.after(10)), first);
       assert.deepEqual([first?.size, first?.metadata], [Buffer.byteLength(key), Metadata]);
       assert.equal(await own.head(`${key}-not`, Deadline.after(10)), undefined);
       assert.deepEqual(
-        proxy.seen.map((seen) => seen.headers['user-agent'] !== undefined),
+        server.proxy.seen.map((seen) => seen.headers['user-agent'] !== undefined),
         [true, false, false],
       );
       await mount.close();
@@ -87,12 +78,12 @@ describe('servers that differ', () => {
   });
 
   it('listings, reads, writes and parts that are made without the SDK are as its own', async () => {
-    proxy.fault = () => undefined;
+    server.proxy.fault = () => undefined;
     const ours = (operation: string): boolean[] =>
-      proxy.seen
+      server.proxy.seen
         .filter((seen) => seen.operation === operation)
         .map((seen) => seen.headers['user-agent'] === undefined);
-    const mount = await Mount.open(bucket, { endpoint: proxy.endpoint, prefix: 'quick' });
+    const mount = await Mount.open(server.bucket, { endpoint: server.proxy.endpoint, prefix: 'quick' });
     const { bucket: own } = mount.backend.mounted.services;
     const deadline = Deadline.after(30);
     const content = {
@@ -111,14 +102,14 @@ describe('servers that differ', () => {
       'quick/dir/below',
       'quick/dir/',
     ];
-    proxy.seen.length = 0;
+    server.proxy.seen.length = 0;
     for (const key of keys) {
       const bytes = pattern(300_000, key.length);
       const { etag } = await own.put(key, bytes, content, 'absent', deadline);
       const other = { ...content, metadata: { ...content.metadata, [WRITE_MARK]: 'other' } };
       await assert.rejects(own.put(key, bytes, other, 'absent', deadline), /412/);
       await own.put(key, bytes, content, { etag }, deadline);
-      assert.ok((await bucket.get(key)).equals(bytes));
+      assert.ok((await server.bucket.get(key)).equals(bytes));
       const head = await own.head(key, deadline);
       assert.deepEqual(head!.headers, content.headers);
       assert.deepEqual(head?.metadata, content.metadata);
@@ -135,7 +126,7 @@ describe('servers that differ', () => {
       sent.push(await own.uploadPart('quick/parts', id, i + 1, bytes, deadline));
     }
     await own.completeUpload('quick/parts', id, sent, 0, content, undefined, deadline);
-    assert.ok((await bucket.get('quick/parts')).equals(Buffer.concat(parts)));
+    assert.ok((await server.bucket.get('quick/parts')).equals(Buffer.concat(parts)));
     assert.ok(ours('UploadPart').every(Boolean) && ours('GetObject').some(Boolean));
 
     for (const delimiter of ['', '/'] as const) {
@@ -146,9 +137,9 @@ describe('servers that differ', () => {
         pages.push(page);
         token = page.next;
       } while (token !== undefined);
-      const whole = await bucket.client.send(
+      const whole = await server.bucket.client.send(
         new ListObjectsV2Command({
-          Bucket: bucket.name,
+          Bucket: server.bucket.name,
           Prefix: 'quick/',
           ...(delimiter === '' ? {} : { Delimiter: delimiter }),
         }),
@@ -174,32 +165,37 @@ describe('servers that differ', () => {
   });
 
   it('encryption, storage class and payment are asked for where an object is made', async () => {
-    proxy.fault = () => undefined;
-    const options = { endpoint: proxy.endpoint, prefix: 'options', partSize: '5m', storageClass: 'STANDARD' };
-    const mount = await Mount.open(bucket, {
+    server.proxy.fault = () => undefined;
+    const options = {
+      endpoint: server.proxy.endpoint,
+      prefix: 'options',
+      partSize: '5m',
+      storageClass: 'STANDARD',
+    };
+    const mount = await Mount.open(server.bucket, {
       ...options,
       encryption: 'sse-kms',
       kmsKey: 'key-1',
       requesterPays: true,
     });
-    proxy.seen.length = 0;
+    server.proxy.seen.length = 0;
     await mount.put('small', 'small');
     await mount.put('large', pattern(12 * 2 ** 20));
     await mount.backend.rename(mount.root, 'small', mount.root, 'renamed', 0, context);
     const making = ['PutObject', 'CreateMultipartUpload', 'CopyObject'];
-    const made = proxy.seen.filter(({ operation }) => making.includes(operation));
+    const made = server.proxy.seen.filter(({ operation }) => making.includes(operation));
     assert.deepEqual([...new Set(made.map(({ operation }) => operation))].sort(), [...making].sort());
     for (const { headers } of made) {
       assert.equal(headers['x-amz-server-side-encryption'], 'aws:kms');
       assert.equal(headers['x-amz-server-side-encryption-aws-kms-key-id'], 'key-1');
       assert.equal(headers['x-amz-storage-class'], 'STANDARD');
     }
-    for (const { headers } of proxy.seen) assert.equal(headers['x-amz-request-payer'], 'requester');
+    for (const { headers } of server.proxy.seen) assert.equal(headers['x-amz-request-payer'], 'requester');
     await mount.close();
-    const own = await Mount.open(bucket, { ...options, encryption: 'sse-s3' });
-    proxy.seen.length = 0;
+    const own = await Mount.open(server.bucket, { ...options, encryption: 'sse-s3' });
+    server.proxy.seen.length = 0;
     await own.put('own', 'own');
-    assert.equal(proxy.seen.at(-1)?.headers['x-amz-server-side-encryption'], 'AES256');
+    assert.equal(server.proxy.seen.at(-1)?.headers['x-amz-server-side-encryption'], 'AES256');
     await own.close();
   });
 
@@ -208,7 +204,7 @@ describe('servers that differ', () => {
     await writeFile(customerKeyFile, pattern(32));
     const options = { prefix: 'secret', partSize: '5m', diskCache: 0, encryption: 'sse-c', customerKeyFile };
     const bytes = pattern(12 * 2 ** 20);
-    const mount = await Mount.open(bucket, options);
+    const mount = await Mount.open(server.bucket, options);
     await mount.put('small', 'small');
     await mount.put('large', bytes);
     const large = await mount.openFile('large');
@@ -221,13 +217,13 @@ describe('servers that differ', () => {
     await mount.put('directory/file', 'below');
     await mount.backend.rename(mount.root, 'directory', mount.root, 'moved', 0, context);
     await mount.close();
-    const again = await Mount.open(bucket, options);
+    const again = await Mount.open(server.bucket, options);
     assert.equal((await again.content('renamed')).toString(), 'small');
     assert.equal((await again.content('moved/file')).toString(), 'below');
     assert.equal((await again.at('moved')).posix.mode, 0o40700);
     assert.deepEqual(await again.names(''), ['large', 'moved', 'renamed']);
     assert.ok((await again.content('large')).equals(bytes));
     await again.close();
-    await assert.rejects(bucket.get('secret/renamed'));
+    await assert.rejects(server.bucket.get('secret/renamed'));
   });
 });
