@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import * as fc from 'fast-check';
 import type { Message } from '../../core/memory/index.js';
 import { DATA, echo, GUEST, Rig } from '../core/virtqueue/rig.js';
-import { checkProperty, Random } from '../support/random.js';
+import { checkProperty, Random, repetitions } from '../support/random.js';
 
 /** Chains that the device gets; VIRTIOFS_KIT_FUZZ sets another number. */
 const CHAINS = Number(process.env['VIRTIOFS_KIT_FUZZ'] ?? 100_000);
@@ -162,7 +162,7 @@ test(`${CHAINS} hostile chains neither throw, nor hang, nor keep a correct reque
     numRuns: Math.ceil(CHAINS / PER_RUN),
     endOnFailure: true,
   });
-  assert.ok(chains >= CHAINS);
+  assert.ok(chains >= repetitions(CHAINS));
   // Some chains are refused and some are served.
   assert.ok(broken > chains / 10 && served > chains / 4, `${served} served, ${broken} broken`);
 });
