@@ -170,7 +170,7 @@ function beginningOf(
     states,
     connections,
     journals: fds.slice(exports, exports + journals),
-    stash: new Stash(UnixConnection.adopt(stash!.take()), lastHeld),
+    stash: new Stash(UnixConnection.adopt(stash!.take()), lastHeld, held.length),
     held: {
       at: (index) => held[index]?.value ?? -1,
       take: (index) => held[index]?.take() ?? -1,

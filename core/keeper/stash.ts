@@ -1,6 +1,15 @@
-import { type Fd, type Log, OwnedFd, type UnixConnection, type Watch, watch } from '../system/index.js';
+import {
+  acceptsDescriptors,
+  descriptorLimit,
+  type Fd,
+  type Log,
+  OwnedFd,
+  type UnixConnection,
+  type Watch,
+  watch,
+} from '../system/index.js';
 import { EAGAIN, EINTR } from '../system/calls/negative-errno.js';
-import { dup } from '../system/calls/files.js';
+import { dup, O, getStatusFlags } from '../system/calls/files.js';
 
 /** Messages are two 32-bit numbers, what to do and with which descriptor. */
 const MESSAGE_BYTES = 8;
@@ -10,6 +19,12 @@ const DROP = 2;
 /** Messages that wait for room in the socket. A descriptor that waits is not safe yet. */
 const MOST_WAITING = 4096;
 const RETRY_MS = 2;
+
+/** The keeper reads so often at most. Meanwhile the socket holds a few hundred messages. */
+const READ_MS = 5;
+
+/** Descriptors that the keeper holds at most. Its limit is that of its engines. */
+const MOST_HELD = Math.floor(descriptorLimit() / 4);
 
 interface Waiting {
   readonly message: Uint8Array;
@@ -23,48 +38,63 @@ interface Waiting {
 export class Stash {
   readonly #connection: UnixConnection;
   #last: number;
-  readonly #waiting: Waiting[] = [];
+  #held: number;
+  /** Messages by the descriptor's number, or minus that where it is to be dropped. */
+  readonly #waiting = new Map<number, Waiting>();
   #retry: NodeJS.Timeout | undefined;
 
-  /** @param last the highest number that is taken. */
-  constructor(connection: UnixConnection, last: number) {
+  /**
+   * @param last the highest number that is taken.
+   * @param held how many the keeper holds.
+   */
+  constructor(connection: UnixConnection, last: number, held: number) {
     this.#connection = connection;
     this.#last = last;
+    this.#held = held;
   }
 
-  /** @returns the copy's number; 0 if too many wait. */
+  /** @returns the copy's number; 0 if too many wait, or are held. */
   hold(fd: number): number {
-    if (this.#waiting.length >= MOST_WAITING) return 0;
+    if (this.#waiting.size >= MOST_WAITING || this.#held >= MOST_HELD) return 0;
+    this.#held += 1;
     const number = ++this.#last;
-    this.#send(messageOf(HOLD, number), fd as Fd);
+    this.#send(number, messageOf(HOLD, number), fd as Fd);
     return number;
   }
 
   drop(number: number): void {
-    this.#send(messageOf(DROP, number), undefined);
+    this.#held -= 1;
+    const unsent = this.#waiting.get(number);
+    if (unsent === undefined) {
+      this.#send(-number, messageOf(DROP, number), undefined);
+      return;
+    }
+    this.#waiting.delete(number);
+    unsent.fd?.close();
   }
 
   close(): void {
     clearTimeout(this.#retry);
-    for (const { fd } of this.#waiting.splice(0)) fd?.close();
+    for (const { fd } of this.#waiting.values()) fd?.close();
+    this.#waiting.clear();
     this.#connection.close();
   }
 
-  #send(message: Uint8Array, fd: Fd | undefined): void {
-    if (this.#waiting.length === 0 && this.#isSent(message, fd)) return;
-    this.#waiting.push({ message, fd: fd === undefined ? undefined : new OwnedFd(dup(fd)) });
+  #send(key: number, message: Uint8Array, fd: Fd | undefined): void {
+    if (this.#waiting.size === 0 && this.#isSent(message, fd)) return;
+    this.#waiting.set(key, { message, fd: fd === undefined ? undefined : new OwnedFd(dup(fd)) });
     this.#retry ??= setTimeout(() => this.#sendWaiting(), RETRY_MS);
   }
 
   #sendWaiting(): void {
     this.#retry = undefined;
-    for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
-      if (!this.#isSent(next.message, next.fd?.value)) {
+    for (const [key, { message, fd }] of this.#waiting) {
+      if (!this.#isSent(message, fd?.value)) {
         this.#retry = setTimeout(() => this.#sendWaiting(), RETRY_MS);
         return;
       }
-      next.fd?.close();
-      this.#waiting.shift();
+      fd?.close();
+      this.#waiting.delete(key);
     }
   }
 
@@ -86,6 +116,7 @@ export class HeldDescriptors {
   #last = 0;
   #connection: UnixConnection | undefined;
   #watch: Watch | undefined;
+  #resume: NodeJS.Timeout | undefined;
   #fds: OwnedFd[] = [];
   #received = Buffer.alloc(0);
 
@@ -102,7 +133,7 @@ export class HeldDescriptors {
   listen(connection: UnixConnection): void {
     this.drain();
     this.#connection = connection;
-    this.#watch = watch(connection.fd, () => this.#read(connection));
+    this.#watch = watch(connection.fd, () => this.#readSome(connection));
   }
 
   /** Takes what an engine that has ended has sent. */
@@ -110,6 +141,7 @@ export class HeldDescriptors {
     const connection = this.#connection;
     if (connection === undefined) return;
     while (this.#read(connection));
+    clearTimeout(this.#resume);
     this.#watch?.close();
     connection.close();
     this.#connection = undefined;
@@ -128,13 +160,25 @@ export class HeldDescriptors {
     this.keepOnly([]);
   }
 
+  /**
+   * Reads what has come, and looks again a while later: directories that are removed come and go in
+   * great number. While many descriptors wait to be closed, messages wait in the socket, and then
+   * in the engine.
+   */
+  #readSome(connection: UnixConnection): void {
+    while (acceptsDescriptors() && this.#read(connection));
+    this.#watch?.pause();
+    this.#resume = setTimeout(() => this.#watch?.resume(), READ_MS);
+  }
+
   /** @returns whether something came. */
   #read(connection: UnixConnection): boolean {
     const chunk = Buffer.alloc(MESSAGE_BYTES * 512);
-    const count = connection.recv(chunk, this.#fds);
+    const count = connection.recv(chunk, this.#fds, true);
     if (count <= 0) {
       if (count === EAGAIN || count === EINTR) return false;
-      this.#watch?.pause();
+      if (count < 0) this.#log.error({ errno: -count }, 'descriptors of an engine are not taken any more');
+      this.#watch?.close();
       return false;
     }
     this.#received = Buffer.concat([this.#received, chunk.subarray(0, count)]);
@@ -152,7 +196,7 @@ export class HeldDescriptors {
     }
     this.#last = Math.max(this.#last, number);
     const fd = this.#fds.shift();
-    if (fd !== undefined) this.#held.set(number, fd);
+    if (fd !== undefined) this.#held.set(number, plain(fd));
     else this.#log.error({ number }, 'an engine’s descriptor did not come through');
   }
 
@@ -160,4 +204,9 @@ export class HeldDescriptors {
     this.#held.get(number)?.close();
     this.#held.delete(number);
   }
+}
+
+/** close(2) of an O_PATH descriptor asks no file system's server: it need not wait its turn. */
+function plain(fd: OwnedFd): OwnedFd {
+  return (getStatusFlags(fd.value) & O.PATH) === 0 ? fd : new OwnedFd(fd.take());
 }

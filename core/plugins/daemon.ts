@@ -368,7 +368,7 @@ export class Daemon {
       if (!one.isRecoverable) return this.#owned(noMemory());
       const memory = makeJournalMemory();
       this.#journals.push(() => memory.close());
-      const journal = new Journal(one, { memory, holder: stash, log: this.#log });
+      const journal = new Journal(one, { memory, holder: stash, log: limited(this.#log) });
       one.journal = journal;
       const from = restored[index];
       for (const [node, number] of from?.left?.held ?? []) {

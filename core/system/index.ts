@@ -42,7 +42,7 @@ export * from './memory/memfd.js';
 export * from './memory/native-memory.js';
 export * from './descriptors/non-blocking-output.js';
 export * from './descriptors/owned-fd.js';
-export { ReceivedFd } from './descriptors/received-fd.js';
+export { acceptsDescriptors, ReceivedFd } from './descriptors/received-fd.js';
 export * from './calls/vectored-io.js';
 export { PAGE_SIZE } from './memory/region.js';
 export * from './descriptors/shared-descriptors.js';

@@ -104,8 +104,11 @@ async function work(): Promise<() => Promise<void>> {
     };
   }
   return async () => {
-    const frontEnd = await FrontEnd.connect(socket, { memory: 2 ** 20 });
-    await use(new FuseClient(fuseTransport(frontEnd)), 'file');
+    const frontEnd = await FrontEnd.connect(socket, { memory: 2 ** 20, requestQueues: 1 + queueThreads });
+    const client = new FuseClient(fuseTransport(frontEnd));
+    // The first request queue is served by the engine's thread, the next one by a queue thread.
+    client.caller = { ...client.caller, queue: 1 + queueThreads };
+    await use(client, 'file');
     frontEnd.close();
     do await sleep(0);
     while (!(await isIdle()));

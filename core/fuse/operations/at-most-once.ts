@@ -96,7 +96,7 @@ export function removing(
     if (!isNamed(named)) return remove();
     beforeLoss(journal, named);
     journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.REMOVAL, parent, name, named.key);
-    return named.isDirectory ? andThen(remove(), () => afterLoss(journal, named)) : remove();
+    return remove();
   });
 }
 
@@ -123,9 +123,7 @@ export function renaming(
       if (replaced !== undefined) beforeLoss(journal, replaced);
       const { uniqueLow, uniqueHigh } = request;
       journal.intend(uniqueLow, uniqueHigh, IntentKind.RENAME, from, name, source.key, to, newName);
-      return andThen(move(), () => {
-        if (replaced !== undefined) afterLoss(journal, replaced);
-      });
+      return move();
     }),
   );
 }
@@ -248,12 +246,12 @@ function isNamed(named: Named | undefined | typeof UNKNOWN): named is Named {
   return named !== undefined && named !== UNKNOWN;
 }
 
-/** To be called before a name is removed: an open file would be lost with this process. */
+/**
+ * To be called before a name is removed: an open file, or a directory in which somebody stays,
+ * would be lost with this process.
+ */
 function beforeLoss(journal: SessionJournal, { slot, isLast, isDirectory }: Named): void {
-  if (slot !== NO_SLOT && isLast && !isDirectory) journal.holdOpen(slot);
-}
-
-/** To be called after that: somebody may stay in a directory. */
-function afterLoss(journal: SessionJournal, { slot, isDirectory }: Named): void {
-  if (slot !== NO_SLOT && isDirectory) journal.holdLater(slot);
+  if (slot === NO_SLOT || !isLast) return;
+  if (isDirectory) journal.hold(slot);
+  else journal.holdOpen(slot);
 }

@@ -57,10 +57,6 @@ export interface JournalOptions {
 /** Bytes of a directory stream's entries that one record has. */
 const LISTING_BYTES = 8192;
 
-/** How long a removed directory may be in use until its descriptor is handed over. */
-const REMOVED_MS = 50;
-const REMOVED_MOST = 4096;
-
 /** What of a directory stream is in the journal. */
 interface KnownListing {
   listings: number;
@@ -83,8 +79,6 @@ export class Journal {
   readonly #logger: Logger;
   readonly #sessions = new Map<number, SessionJournal>();
   readonly #held = new Map<Slot, number>();
-  /** Removed directories, with their generation. */
-  #removed: [slot: Slot, node: object][] = [];
   #nextSession = 0;
   #isOver = false;
 
@@ -155,7 +149,10 @@ export class Journal {
     if (this.#export.nodes.references(slot) > known) this.hold(slot);
   }
 
-  /** Hands a node's descriptor over. */
+  /**
+   * Hands a node's descriptor over. To be called before a directory may lose its name: a process
+   * may stay in it, of which only the guest's kernel knows.
+   */
   hold(slot: Slot): void {
     const { nodes, accelerator } = this.#export;
     if (slot === ROOT_SLOT || this.#held.has(slot)) return;
@@ -165,25 +162,14 @@ export class Journal {
     if (fd === undefined) return;
     const number = fd < 0 ? 0 : this.#holder.hold(fd);
     if (number === 0) {
-      this.#logger.warn({}, 'a removed file that is open could not be handed to the keeper');
+      this.#logger.warn(
+        {},
+        'a file that is removed could not be handed to the keeper: it does not survive a crash',
+      );
       return;
     }
     this.#held.set(slot, number);
     this.#putHeld(slot, number);
-  }
-
-  /** To be called when a directory was removed: somebody may stay in it. */
-  holdLater(slot: Slot): void {
-    if (this.#removed.length >= REMOVED_MOST) return;
-    if (this.#removed.length === 0) setTimeout(() => this.#holdRemoved(), REMOVED_MS).unref();
-    this.#removed.push([slot, this.#export.nodes.node(slot)]);
-  }
-
-  #holdRemoved(): void {
-    const { nodes } = this.#export;
-    for (const [slot, node] of this.#removed.splice(0))
-      if (nodes.isUsed(slot) && nodes.node(slot) === node) this.hold(slot);
-    this.boundary();
   }
 
   /**
@@ -370,11 +356,6 @@ export class SessionJournal {
   /** See {@link Journal.hold}. */
   hold(slot: Slot): void {
     this.#journal.hold(slot);
-  }
-
-  /** See {@link Journal.holdLater}. */
-  holdLater(slot: Slot): void {
-    this.#journal.holdLater(slot);
   }
 
   /** See {@link Journal.collect}. */

@@ -181,13 +181,15 @@ export class UnixConnection {
   /**
    * Receives up to {@link MAX_TRANSFER} bytes into `target`. Descriptors that came with them are
    * appended to `fds`.
+   * @param accepts whether descriptors are taken. {@link acceptsDescriptors} says so for those of a
+   * peer that may send any number.
    * @returns bytes, 0 at the end of the stream, or minus the errno. EAGAIN: nothing has arrived.
    * EMFILE: descriptors were lost, because this process has too many, or too many that wait to be
    * closed.
    */
-  recv(target: Uint8Array, fds: OwnedFd[]): number {
+  recv(target: Uint8Array, fds: OwnedFd[], accepts = acceptsDescriptors()): number {
     const count = Math.min(target.length, MAX_TRANSFER);
-    const header = prepare(count, acceptsDescriptors() ? CONTROL_LENGTH : 0);
+    const header = prepare(count, accepts ? CONTROL_LENGTH : 0);
     const received = result(recvmsg(this.#fd.value, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
     if (received < 0) return received;
     const first = fds.length;

@@ -11,8 +11,10 @@ import {
   writeSync,
 } from 'node:fs';
 import { writeFile } from 'node:fs/promises';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { startDaemon } from '../../support/daemons.js';
 import { FuseClient, type FuseTransport, ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
@@ -120,6 +122,38 @@ for (const [name, daemon] of Object.entries(kept)) {
     t.diagnostic(`${lines} lines, ${made} directories`);
     assert.equal(lines, appended);
     assert.ok(lines > 100 && made > 20);
+  });
+}
+
+for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
+  test(`a directory that was removed just before the engine is killed is there for who is in it, on ${name}`, async (t) => {
+    const running = startDaemon(t, daemon);
+    const { fuse } = await connect(t, running);
+    await fuse.init();
+    for (let times = 0; times < 3; times++) {
+      const removed = await fuse.mkdir(ROOT, 'removed');
+      const listed = await fuse.opendir(removed.nodeid);
+      const replaced = await fuse.mkdir(ROOT, 'replaced');
+      const full = await fuse.mkdir(ROOT, 'full');
+      await fuse.mkdir(full.nodeid, 'child');
+      await fuse.mkdir(ROOT, 'other');
+      while (enginesOf(running).length < 2) await sleep(10);
+      await fuse.rmdir(ROOT, 'removed');
+      await fuse.rename(ROOT, 'other', ROOT, 'replaced');
+      await rejectsWith(fuse.rmdir(ROOT, 'full'), constants.errno.ENOTEMPTY);
+      await killEngine(running);
+      for (const { nodeid } of [removed, replaced]) {
+        const { fh } = await fuse.opendir(nodeid);
+        await fuse.releasedir(nodeid, fh);
+        assert.equal((await fuse.getattr(nodeid)).mode & 0o170000, 0o040000);
+        await rejectsWith(fuse.create(nodeid, 'file'), constants.errno.ENOENT);
+      }
+      await fuse.releasedir(removed.nodeid, listed.fh);
+      assert.deepEqual(await fuse.list(full.nodeid), ['child']);
+      await fuse.rmdir(full.nodeid, 'child');
+      for (const each of ['full', 'replaced']) await fuse.rmdir(ROOT, each);
+    }
+    assert.equal(await running.stop(), 0);
   });
 }
 
