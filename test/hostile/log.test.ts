@@ -1,52 +1,17 @@
 import assert from 'node:assert/strict';
-import { spawn, spawnSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { Readable } from 'node:stream';
 import { limited } from '../../core/plugins/rate-limited-log.js';
 import { UnixConnection } from '../../core/system/index.js';
 import { MemoryLog } from '../support/engine.js';
+import { flood, MOST_MS } from './log-flood.js';
 
-const child = fileURLToPath(new URL('log-child.js', import.meta.url));
 const asRoot = process.geteuid!() === 0 ? {} : { skip: 'needs root' };
-/** Longest that a daemon's event loop may stand still, with room for a busy machine. */
-const MOST_MS = 500;
-
-interface Logging {
-  readonly stderr: Readable | null;
-  readonly most: number;
-  readonly lines: number;
-  /** Has the program end in good order. */
-  end(): Promise<void>;
-}
-
-/** Runs a program that logs as much as it can. @returns when it has done so for a second. */
-async function flood(stderr: number | 'pipe'): Promise<Logging> {
-  const program = spawn(process.execPath, [child, '1000'], { stdio: ['pipe', 'pipe', stderr] });
-  const timer = setTimeout(() => program.kill('SIGKILL'), 30_000);
-  const ended = new Promise<[number | null, string | null]>((resolve) =>
-    program.once('exit', (code, signal) => resolve([code, signal])),
-  );
-  const line = await Promise.race([
-    new Promise<string>((resolve) => createInterface(program.stdout!).once('line', resolve)),
-    ended.then((how) => assert.fail(`it ended: ${how.join(' ')}`)),
-  ]);
-  return {
-    stderr: program.stderr,
-    ...(JSON.parse(line) as { most: number; lines: number }),
-    async end() {
-      program.stdin!.write('end\n');
-      assert.deepEqual(await ended, [0, null]);
-      clearTimeout(timer);
-    },
-  };
-}
-
 test('a pipe that nobody reads holds up nothing, and what was lost is told', async () => {
   const logging = await flood('pipe');
   assert.ok(logging.most < MOST_MS, `${logging.most} ms`);

@@ -1,6 +1,7 @@
 import type { Fd } from './fd.js';
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { result } from '../calls/libc.js';
+import { closeSync, constants, openSync, readFileSync } from 'node:fs';
+import { AT, statx, STATX_FIELD } from '../calls/files.js';
+import { deferred, result } from '../calls/libc.js';
 import { EAGAIN, EINTR } from '../calls/negative-errno.js';
 import { native } from '../calls/libc-functions.js';
 import { NativeMemory } from '../memory/native-memory.js';
@@ -8,16 +9,26 @@ import { NativeMemory } from '../memory/native-memory.js';
 const MSG_DONTWAIT = 0x40;
 const MSG_NOSIGNAL = 0x4000;
 const POLLOUT = 4;
+const F_DUPFD_CLOEXEC = 1030;
+const AT_STATX_DONT_SYNC = 0x4000;
+const { S_IFMT, S_IFREG, S_IFSOCK } = constants;
 
 /**
  * Bytes written at a time. A pipe that is ready takes as many at once, pipe(7), PIPE_BUF.
  */
 const CHUNK = 4096;
-/** The same for files: lines that are written together come into a file together. */
+/** The same for files. */
 const FILE_CHUNK = 65_536;
+/** Room beside it for `struct pollfd`, and for `struct statx` and an empty path at the start. */
+const SCRATCH_BYTES = FILE_CHUNK + 512;
 const LINE_FEED = 0x0a;
 /** Between two attempts at what does not take anything, in milliseconds. */
 const RETRY_MS = 100;
+/** How long the end of a process waits for a file to take what is left, and between two looks. */
+const END_MS = 500;
+const LOOK_MS = 1;
+
+const writeLater = deferred(native.write);
 
 /** Writes some bytes: how many it took, or minus the errno; EAGAIN for later. */
 type Write = (at: number, count: number) => number;
@@ -25,17 +36,21 @@ type Write = (at: number, count: number) => number;
 /**
  * Writes to a descriptor that is shared with other processes, such as standard error, and never
  * waits for whoever reads it: what does not take anything, is full, or is closed, loses what there
- * is no room for. Files are written at once, so that nothing is lost when the process ends.
+ * is no room for. A file is written on the thread pool, one write at a time, since its disk or
+ * server may hang. The end of the process waits half a second for what is left then.
  */
 export class Output {
   readonly #fd: Fd;
   readonly #limit: number;
   readonly #onLost: (count: number) => string;
-  readonly #scratch = NativeMemory.allocate(FILE_CHUNK + CHUNK);
-  readonly #writeNow: Write;
-  readonly #atExit = (): void => this.#advance();
-  #chunk = CHUNK;
+  readonly #scratch = NativeMemory.allocate(SCRATCH_BYTES);
+  /** How to write at once; undefined for a file. */
+  readonly #writeNow: Write | undefined;
+  readonly #atExit = (): void => this.#finish();
   #own = -1 as Fd;
+  /** The write on the thread pool, if there is one. */
+  #underWay: { readonly bytes: number; readonly position: string | undefined } | undefined;
+  #isClosed = false;
   #waiting: Buffer[] = [];
   #bytes = 0;
   #lost = 0;
@@ -70,31 +85,42 @@ export class Output {
   /** Tries once more to write what waits, and ends. The descriptor stays open. */
   close(): void {
     process.off('exit', this.#atExit);
-    this.#advance();
+    this.#finish();
     clearTimeout(this.#retry);
+    this.#isClosed = true;
+    if (this.#underWay === undefined) this.#release();
+  }
+
+  #release(): void {
     if (this.#own >= 0) closeSync(this.#own);
     this.#scratch.free();
   }
 
-  #find(): Write {
+  #find(): Write | undefined {
     const fd = this.#fd;
-    try {
-      const stats = fstatSync(fd);
-      if (stats.isFile()) {
-        this.#chunk = FILE_CHUNK;
-        return (at, count) => result(native.write(fd, at, count));
-      }
-      if (stats.isSocket()) {
-        const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
-        return (at, count) => result(native.send(fd, at, count, flags));
-      }
-    } catch {
-      // It is closed: every attempt fails.
+    const type = this.#type();
+    if (type === S_IFREG) {
+      // Another file may have the number of one that is closed before its write has begun.
+      this.#own = result(native.fcntl(fd, F_DUPFD_CLOEXEC, 0)) as Fd;
+      return undefined;
+    }
+    if (type === S_IFSOCK) {
+      const flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+      return (at, count) => result(native.send(fd, at, count, flags));
     }
     const own = this.#reopen();
     this.#own = own;
     if (own >= 0) return (at, count) => result(native.write(own, at, count));
     return (at, count) => this.#writeIfReady(at, count);
+  }
+
+  /** The type of file, as the kernel knows it without asking the file system. */
+  #type(): number {
+    const { address, u32, u8 } = this.#scratch;
+    u8[FILE_CHUNK] = 0;
+    const flags = AT.EMPTY_PATH | AT_STATX_DONT_SYNC;
+    if (statx(this.#fd, address + FILE_CHUNK, flags, 0, address) < 0) return 0;
+    return u32[STATX_FIELD.MODE >> 2]! & S_IFMT;
   }
 
   /**
@@ -119,27 +145,79 @@ export class Output {
 
   /** Writes until nothing waits or nothing more is taken. */
   #advance(): void {
+    while (this.#underWay === undefined && this.#hasMore()) {
+      if (this.#writeNow === undefined) {
+        this.#begin();
+        return;
+      }
+      const count = this.#copyOut(CHUNK);
+      if (!this.#ended(this.#writeNow(this.#scratch.address, count))) return;
+    }
+  }
+
+  /** Whether something waits. That lines were lost is told when those before have been written. */
+  #hasMore(): boolean {
     if (this.#lost > 0 && this.#bytes === 0) {
       const told = Buffer.from((this.#last === LINE_FEED ? '' : '\n') + this.#onLost(this.#lost));
       this.#lost = 0;
       this.#waiting.push(told);
       this.#bytes += told.length;
     }
-    while (this.#waiting.length > 0) {
-      const first = this.#waiting[0]!;
-      const count = Math.min(first.length, this.#chunk);
-      this.#scratch.u8.set(first.subarray(0, count));
-      const written = this.#writeNow(this.#scratch.address, count);
-      if (written > 0) this.#took(written);
-      else if (written === EAGAIN) {
-        this.#later();
-        return;
-      } else if (written !== EINTR) {
-        this.#lose();
-        return;
-      }
+    return this.#bytes > 0;
+  }
+
+  /** Copies what waits to where it is written from. @returns how many bytes. */
+  #copyOut(most: number): number {
+    let count = 0;
+    for (const bytes of this.#waiting) {
+      const part = bytes.subarray(0, most - count);
+      this.#scratch.u8.set(part, count);
+      count += part.length;
+      if (count === most) break;
     }
-    if (this.#lost > 0) this.#advance();
+    return count;
+  }
+
+  /** Deals with the result of a write. @returns whether to go on now. */
+  #ended(written: number): boolean {
+    if (written > 0) this.#took(written);
+    else if (written === EAGAIN) this.#later();
+    else if (written !== EINTR) this.#lose();
+    return written > 0 || written === EINTR;
+  }
+
+  /** Begins a write on the thread pool. */
+  #begin(): void {
+    const bytes = this.#copyOut(FILE_CHUNK);
+    const own = { bytes, position: positionOf(this.#own) };
+    this.#underWay = own;
+    const end = (written: number): void => {
+      // What has ended since by #finish was dealt with there.
+      if (this.#underWay !== own) return;
+      this.#underWay = undefined;
+      if (this.#isClosed) this.#release();
+      else if (this.#ended(written)) this.#advance();
+    };
+    writeLater(this.#own, this.#scratch.address, bytes).then(end, () => end(-1));
+  }
+
+  /**
+   * Writes what waits while the process, or this output, ends: no promise is settled any more. That
+   * a write to a file has ended is seen by the position of the descriptor.
+   */
+  #finish(): void {
+    this.#advance();
+    const until = performance.now() + END_MS;
+    while (this.#underWay !== undefined && performance.now() < until) {
+      const { bytes, position } = this.#underWay;
+      if (positionOf(this.#own) === position) {
+        Atomics.wait(ASLEEP, 0, 0, LOOK_MS);
+        continue;
+      }
+      this.#underWay = undefined;
+      this.#took(bytes);
+      this.#advance();
+    }
   }
 
   /** Takes what was written off what waits. */
@@ -171,6 +249,17 @@ export class Output {
       this.#retry = undefined;
       this.#advance();
     }, RETRY_MS).unref();
+  }
+}
+
+const ASLEEP = new Int32Array(new SharedArrayBuffer(4));
+
+/** Where a descriptor stands in its file, by proc(5): the file system is not asked. */
+function positionOf(fd: Fd): string | undefined {
+  try {
+    return /^pos:.*/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[0];
+  } catch {
+    return undefined;
   }
 }
 
