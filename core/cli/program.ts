@@ -20,6 +20,8 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   upgrade: async ({ program }) => (await import('./commands/upgrade.js')).addUpgrade(program),
   status: async ({ program }) => (await import('./commands/status.js')).addStatus(program),
   top: async ({ program }) => (await import('./commands/status.js')).addTop(program),
+  doctor: async ({ program, registry }) =>
+    (await import('./commands/doctor.js')).addDoctor(program, registry),
   trace: async ({ program, backend }) => (await import('./commands/trace.js')).addTrace(program, backend),
   guest: async ({ program, backend }) => (await import('./commands/guest.js')).addGuest(program, backend),
   mount: async ({ program, backend }) => (await import('./commands/mount.js')).addMount(program, backend),

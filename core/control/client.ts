@@ -8,6 +8,7 @@ const ABSENT = new Set(['ENOENT', 'ECONNREFUSED']);
 
 /**
  * Sends a command to the process that listens on a control socket.
+ * @param signal ends the waiting for an answer, with an Error.
  * @returns the lines of its reply; undefined if nobody listens.
  * @throws UsageError if the process finds a mistake in the request, or this one may not ask it;
  * Error if the command failed.
@@ -15,8 +16,11 @@ const ABSENT = new Set(['ENOENT', 'ECONNREFUSED']);
 export async function askSocket(
   path: string,
   request: CommandRequest,
+  signal?: AbortSignal,
 ): Promise<readonly string[] | undefined> {
   const socket = connect(path);
+  const abort = (): void => void socket.destroy(new Error(`${path}: it does not answer in time`));
+  signal?.addEventListener('abort', abort);
   try {
     await once(socket, 'connect');
     socket.write(`${JSON.stringify(request)}\n`);
@@ -33,6 +37,7 @@ export async function askSocket(
     if (code === 'EACCES') throw new UsageError(`${path}: only its owner may ask there`);
     throw error;
   } finally {
+    signal?.removeEventListener('abort', abort);
     socket.destroy();
   }
 }

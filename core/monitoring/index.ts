@@ -7,11 +7,12 @@
  * - `prometheus.ts`: the figures in Prometheus's text format.
  * - `status.ts`: the same and more as plain data, for `virtiofs-kit status` and `top`;
  *   `status-text.ts` makes lines of it.
+ * - `doctor/`: what is wrong with a host or a daemon, in plain words.
  * - `metrics-server.ts`: serves them over HTTP, on loopback or a unix socket.
  */
 export type { DaemonFigures, ExportFigures } from './figures.js';
 export { errorName, opcodeName } from './names.js';
-export { statusSchema, type DaemonStatus } from './status.js';
+export { statusSchema, type DaemonStatus, type LockWait } from './status.js';
 export { statusText, topText } from './status-text.js';
 export {
   listenForMetrics,

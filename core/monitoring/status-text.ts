@@ -3,6 +3,10 @@ import type { DaemonStatus, ExportStatus, LockWait } from './status.js';
 
 /** Rows of opcodes in {@link topText}. */
 const MOST_OPCODES = 12;
+/** A request that waits for longer is told, in seconds. */
+const LONG_SECONDS = 1;
+/** Where less of the space is free, that is told. */
+const LEAST_FREE = 0.02;
 
 /** What a daemon has done since its start, and what there is now: lines for a terminal. */
 export function statusText(status: DaemonStatus): string[] {
@@ -166,6 +170,8 @@ function details(one: ExportStatus): string[] {
     lines.push(`  errors: ${errors.map(([name, value]) => `${name} ${whole(value)}`).join(', ')}`);
   if (one.readBytes + one.writtenBytes > 0)
     lines.push(`  content: ${bytes(one.readBytes)} read, ${bytes(one.writtenBytes)} written`);
+  if (one.space !== undefined && one.space.bytes > 0)
+    lines.push(`  space: ${bytes(one.space.freeBytes)} of ${bytes(one.space.bytes)} free`);
   if (one.lostLocks > 0)
     lines.push(`  locks lost: ${whole(one.lostLocks)} (EIO until their files are closed)`);
   for (const { name, value } of one.figures) lines.push(`  ${name}: ${value.toLocaleString('en')}`);
@@ -177,11 +183,26 @@ function details(one: ExportStatus): string[] {
 function troubles(one: ExportStatus): string[] {
   const lines: string[] = [];
   if (!one.isUp) lines.push(`${one.tag}: DOWN${one.detail === '' ? '' : `: ${one.detail}`}`);
+  if (one.longestWaitSeconds > LONG_SECONDS)
+    lines.push(`${one.tag}: a request has waited for the backend for ${age(one.longestWaitSeconds)}`);
+  if (one.space !== undefined && one.space.freeBytes < one.space.bytes * LEAST_FREE)
+    lines.push(`${one.tag}: ${bytes(one.space.freeBytes)} of ${bytes(one.space.bytes)} free`);
   lines.push(...one.lockWaits.map((wait) => `${one.tag}:${waitLine(wait)}`));
   return lines.length === 0 ? [] : ['', ...lines];
 }
 
-function waitLine({ ino, kind, wanted, start, end, guest, pid, heldByGuest, heldByPid }: LockWait): string {
+/** Who waits for which lock, and who has one that is in the way. */
+export function waitLine({
+  ino,
+  kind,
+  wanted,
+  start,
+  end,
+  guest,
+  pid,
+  heldByGuest,
+  heldByPid,
+}: LockWait): string {
   const file = ino === undefined ? 'a file' : `inode ${ino}`;
   const range = kind === 'flock' ? 'flock' : `bytes ${start} to ${end}`;
   return (

@@ -30,6 +30,8 @@ const lockWaitSchema = z.object({
   /** Who has a lock that is in the way. */
   heldByGuest: count,
   heldByPid: count,
+  /** For how long it has waited. */
+  seconds: count.default(0),
 });
 
 const exportSchema = z.object({
@@ -40,11 +42,18 @@ const exportSchema = z.object({
   nodes: count,
   handles: count,
   inFlight: count,
+  /** For how long the oldest request waits for the backend. */
+  longestWaitSeconds: count.default(0),
   locks: count,
   waitingLocks: count,
   /** Those that could not be had again after a restart or a migration, since the start. */
   lostLocks: count,
   listingBytes: count,
+  /** Mistakes of the backend, and of guests, since the start. */
+  faults: count.default(0),
+  malformed: count.default(0),
+  /** The file system as the backend tells it; undefined if it does not, in time. */
+  space: z.object({ bytes: count, freeBytes: count, files: count, freeFiles: count }).optional(),
   guests: z.array(guestSchema),
   /** At most {@link LOCK_WAITS_MAX}. */
   lockWaits: z.array(lockWaitSchema),
@@ -70,6 +79,8 @@ export const statusSchema = z.object({
   cpuSeconds: count,
   residentBytes: count,
   heapUsedBytes: count,
+  /** Lines of the log that nobody took. */
+  lostLogLines: count.default(0),
   exports: z.array(exportSchema),
 });
 
@@ -87,11 +98,13 @@ export interface ExportDetails {
   readonly figures: ExportFigures;
   readonly guests: readonly GuestStatus[];
   readonly lockWaits: readonly LockWait[];
+  readonly longestWaitSeconds: number;
+  readonly space: ExportStatus['space'];
 }
 
 /** The status of this process. */
 export function statusOf(
-  { started }: Pick<DaemonFigures, 'started'>,
+  { started, lostLogLines }: Pick<DaemonFigures, 'started'> & Pick<DaemonStatus, 'lostLogLines'>,
   exports: readonly ExportDetails[],
 ): DaemonStatus {
   const { user, system } = process.cpuUsage();
@@ -103,11 +116,18 @@ export function statusOf(
     cpuSeconds: (user + system) / 1e6,
     residentBytes: rss,
     heapUsedBytes: heapUsed,
+    lostLogLines,
     exports: exports.map(exportStatus),
   };
 }
 
-function exportStatus({ figures, guests, lockWaits }: ExportDetails): ExportStatus {
+function exportStatus({
+  figures,
+  guests,
+  lockWaits,
+  longestWaitSeconds,
+  space,
+}: ExportDetails): ExportStatus {
   const { counters, metrics } = figures;
   return {
     tag: figures.tag,
@@ -117,10 +137,14 @@ function exportStatus({ figures, guests, lockWaits }: ExportDetails): ExportStat
     nodes: figures.nodes,
     handles: figures.handles,
     inFlight: figures.inFlight,
+    longestWaitSeconds,
     locks: figures.locks,
     waitingLocks: figures.waitingLocks,
     lostLocks: counters.lostLocks,
     listingBytes: figures.listingBytes,
+    faults: counters.faults,
+    malformed: counters.unanswerable,
+    ...(space !== undefined && { space }),
     guests: [...guests],
     lockWaits: [...lockWaits],
     requests: named(counters.requests, opcodeName),

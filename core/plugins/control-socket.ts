@@ -116,11 +116,16 @@ function isDaemonCommand(command: BackendCommand): command is DaemonCommand {
 
 /**
  * Sends a command to a daemon.
+ * @param signal ends the waiting for its answer, with an Error.
  * @returns the lines of its reply.
  * @throws UsageError if no daemon listens, or if it finds a mistake in the request.
  */
-export async function askDaemon(path: string, request: CommandRequest): Promise<readonly string[]> {
-  const lines = await askSocket(path, request);
+export async function askDaemon(
+  path: string,
+  request: CommandRequest,
+  signal?: AbortSignal,
+): Promise<readonly string[]> {
+  const lines = await askSocket(path, request, signal);
   if (lines !== undefined) return lines;
   throw new UsageError(`--control ${path}: no daemon listens there; start it with serve --control ${path}`);
 }

@@ -52,6 +52,7 @@ import {
   withJournalMemory,
 } from './lasting-memory.js';
 import { detailsOf, figuresOf, type FigureSource } from './figures.js';
+import { lostLogLines } from './logger.js';
 import { limited } from './rate-limited-log.js';
 import { check } from './option-descriptions.js';
 import { suggestion } from './suggestion.js';
@@ -224,7 +225,7 @@ export class Daemon {
 
   /** The same, with each guest and each lock that is waited for. Never rejects. */
   async status(): Promise<DaemonStatus> {
-    return statusOf({ started: this.#started }, await this.#ofEach(detailsOf));
+    return statusOf({ started: this.#started, lostLogLines: lostLogLines() }, await this.#ofEach(detailsOf));
   }
 
   #ofEach<T>(of: (server: VhostUserServer, served: FigureSource, log: Logger) => Promise<T>): Promise<T[]> {

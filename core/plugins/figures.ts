@@ -2,7 +2,7 @@ import { DAEMON, type Backend, type Health, type Logger, type Metric } from '../
 import { type Counters, Session } from '../fuse/index.js';
 import type { ExportFigures } from '../monitoring/index.js';
 import { LOCK_WAITS_MAX, type ExportDetails, type GuestStatus, type LockWait } from '../monitoring/status.js';
-import { LockType, type Export, type Slot, type WaitingLock } from '../state/index.js';
+import { LockType, ROOT_SLOT, type Export, type Slot, type WaitingLock } from '../state/index.js';
 import type { VhostUserServer } from '../vhost-user/index.js';
 
 /** What a server serves, and what its guests have done. */
@@ -55,12 +55,14 @@ export async function detailsOf(
 ): Promise<ExportDetails> {
   const { export: shared } = source;
   const waiting = shared.locks.waiting(LOCK_WAITS_MAX);
-  const [figures, lockWaits] = await Promise.all([
+  const [figures, lockWaits, space] = await Promise.all([
     figuresOf(server, source, log),
     Promise.all(waiting.map((wait) => lockWaitOf(shared, wait))),
+    spaceOf(shared),
   ]);
-  const guests = server.sessions.filter((session) => session instanceof Session).map(guestOf);
-  return { figures, guests, lockWaits };
+  const sessions = server.sessions.filter((session) => session instanceof Session);
+  const longestWaitSeconds = Math.max(0, ...sessions.map(({ longestWait }) => longestWait)) / 1000;
+  return { figures, guests: sessions.map(guestOf), lockWaits, longestWaitSeconds, space };
 }
 
 function guestOf({ negotiated, handles, inFlight, locks }: Session): GuestStatus {
@@ -75,7 +77,7 @@ function guestOf({ negotiated, handles, inFlight, locks }: Session): GuestStatus
 }
 
 async function lockWaitOf(shared: Export, wait: WaitingLock<Slot>): Promise<LockWait> {
-  const { node, kind, type, start, end, session, pid, heldBySession, heldByPid } = wait;
+  const { node, kind, type, start, end, session, pid, heldBySession, heldByPid, since } = wait;
   const ino = await inodeOf(shared, node);
   return {
     ...(ino !== undefined && { ino }),
@@ -87,6 +89,7 @@ async function lockWaitOf(shared: Export, wait: WaitingLock<Slot>): Promise<Lock
     pid,
     heldByGuest: heldBySession,
     heldByPid,
+    seconds: (performance.now() - since) / 1000,
   };
 }
 
@@ -97,6 +100,25 @@ async function inodeOf({ backend, nodes }: Export, slot: Slot): Promise<string |
   try {
     const told = await inTime(async () => backend.getattr(node, undefined, DAEMON), undefined);
     return told === undefined ? undefined : `${told.ino ?? BigInt.asUintN(64, id)}`;
+  } catch {
+    return undefined;
+  }
+}
+
+/** The file system's size as its guests see it, if the backend tells it in time. */
+async function spaceOf({ backend, nodes }: Export): Promise<ExportDetails['space']> {
+  try {
+    const told = await inTime(async () => backend.statfs?.(nodes.node(ROOT_SLOT), DAEMON), undefined);
+    if (told === undefined) return undefined;
+    const { blockSize = 4096, blocks = 0, blocksFree = 0, blocksAvailable = blocksFree } = told;
+    const { files = 0, filesFree = 0 } = told;
+    const space = {
+      bytes: blocks * blockSize,
+      freeBytes: blocksAvailable * blockSize,
+      files,
+      freeFiles: filesFree,
+    };
+    return Object.values(space).every((value) => value >= 0 && Number.isFinite(value)) ? space : undefined;
   } catch {
     return undefined;
   }

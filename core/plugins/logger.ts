@@ -25,6 +25,11 @@ export function createLogger({ level, format }: LogConfig): Logger {
   return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
 }
 
+/** How many lines of this process's log nobody took, since its start. */
+export function lostLogLines(): number {
+  return output?.lost ?? 0;
+}
+
 function lostLine(count: number): string {
   const time = new Date().toISOString();
   return `${JSON.stringify({ level: WARN, time, count, msg: 'lines of the log were lost: nobody took them' })}\n`;

@@ -16,7 +16,7 @@ export function addStatus(program: Command): void {
     .argument('<CONTROL>', 'its control socket: serve --control CONTROL')
     .option('--json', 'one line of JSON, for programs')
     .action(async (control: string, { json }: { readonly json?: boolean }) => {
-      const status = await ask(control);
+      const status = await askStatus(control);
       write(json === true ? [JSON.stringify(status)] : statusText(status));
     });
 }
@@ -42,11 +42,11 @@ async function top(control: string, options: TopOptions): Promise<void> {
   const most = options.count === undefined ? Infinity : number('count', options.count, 1, 1e9);
   const isTerminal = process.stdout.isTTY;
   const stop = stopSignal();
-  let before = await ask(control);
+  let before = await askStatus(control);
   for (let shown = 0; shown < most; shown++) {
     await Promise.race([sleep(interval * 1000), aborted(stop)]);
     if (stop.aborted) return;
-    const now = await ask(control);
+    const now = await askStatus(control);
     // Another daemon has taken the socket: its numbers begin anew.
     if (now.pid === before.pid && now.started === before.started) {
       if (isTerminal) process.stdout.write(CLEAR);
@@ -57,8 +57,10 @@ async function top(control: string, options: TopOptions): Promise<void> {
   }
 }
 
-async function ask(control: string): Promise<DaemonStatus> {
-  const [line = ''] = await askDaemon(control, { backend: DAEMON_ITSELF, command: 'status', options: {} });
+/** The status of a daemon. @throws UsageError if none answers. */
+export async function askStatus(control: string, signal?: AbortSignal): Promise<DaemonStatus> {
+  const request = { backend: DAEMON_ITSELF, command: 'status', options: {} };
+  const [line = ''] = await askDaemon(control, request, signal);
   let told: unknown;
   try {
     told = JSON.parse(line);
@@ -81,7 +83,7 @@ function write(lines: readonly string[]): void {
 }
 
 /** Tags and a backend's own words may hold what a terminal obeys. */
-function printable(line: string): string {
+export function printable(line: string): string {
   // eslint-disable-next-line no-control-regex
   return line.replaceAll(/[\x00-\x1f\x7f-\x9f]/g, '?');
 }

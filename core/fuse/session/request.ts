@@ -69,6 +69,8 @@ export class Request {
   began = 0;
   /** What somebody who looks on has kept of it. */
   observation: Observation | undefined = undefined;
+  /** Since when it is kept, in milliseconds of `performance.now()`. */
+  since = 0;
   uniqueLow = 0;
   uniqueHigh = 0;
   /** Hash of the name in a LOOKUP that a thread has passed on. */

@@ -177,6 +177,17 @@ export class Session {
     return this.#inFlight.size;
   }
 
+  /**
+   * For how long the oldest request has waited for the backend, in milliseconds; 0 if none waits.
+   */
+  get longestWait(): number {
+    let since = Infinity;
+    this.#inFlight.each((request) => {
+      if (request.lockId === undefined) since = Math.min(since, request.since);
+    });
+    return since === Infinity ? 0 : performance.now() - since;
+  }
+
   /** Whether INIT negotiated a flag of the first word ({@link InitFlag}). */
   has(flag: number): boolean {
     return this.negotiated !== undefined && (this.negotiated.flags & flag) !== 0;
@@ -391,6 +402,7 @@ export class Session {
   /** Keeps a request until {@link answer} is called for it. */
   park(request: Request): void {
     request.incarnation = this.#incarnation;
+    request.since = performance.now();
     if (this.#inFlight.add(request)) this.#cancel(request);
   }
 

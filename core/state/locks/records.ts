@@ -63,6 +63,8 @@ export interface Waiter<N> {
   readonly unique: bigint;
   /** Increases in the order of arrival. */
   readonly sequence: number;
+  /** When it came, in milliseconds of `performance.now()`. */
+  readonly since: number;
   /**
    * One owner of a conflicting lock. The claim is tried again when that owner's locks on the file
    * change.

@@ -53,6 +53,8 @@ export interface WaitingLock<N> {
   readonly pid: number;
   readonly heldBySession: number;
   readonly heldByPid: number;
+  /** When the request came, in milliseconds of `performance.now()`. */
+  readonly since: number;
 }
 
 /** What a session keeps for the table. */
@@ -238,7 +240,7 @@ export class LockTable<N> {
   waiting(most: number): readonly WaitingLock<N>[] {
     const found: WaitingLock<N>[] = [];
     for (const { node, posix, flock, waiters } of this.#files.values()) {
-      for (const { claim, blocker } of waiters) {
+      for (const { claim, blocker, since } of waiters) {
         if (found.length === most) return found;
         const { kind, owner, type, start, end, pid } = claim;
         const held = kind === 'posix' ? posix.get(blocker) : flock.get(blocker);
@@ -252,6 +254,7 @@ export class LockTable<N> {
           pid,
           heldBySession: blocker.session,
           heldByPid: held?.pid ?? 0,
+          since,
         });
       }
     }
@@ -298,7 +301,8 @@ export class LockTable<N> {
     if (session.waiters.has(unique)) return Errno.EINVAL;
     const full = session.waiters.size >= session.maxWaiters || this.#waiters >= this.#limits.totalWaiters;
     if (full || session.closed) return Errno.ENOLCK;
-    const waiter: Waiter<N> = { claim, unique, sequence: this.#serial++, blocker, done };
+    const since = performance.now();
+    const waiter: Waiter<N> = { claim, unique, sequence: this.#serial++, since, blocker, done };
     session.waiters.set(unique, waiter);
     claim.file.waiters.add(waiter);
     claim.owner.waits.add(waiter);

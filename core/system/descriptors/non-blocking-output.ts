@@ -54,6 +54,8 @@ export class Output {
   #waiting: Buffer[] = [];
   #bytes = 0;
   #lost = 0;
+  /** Those of which somebody was told. */
+  #told = 0;
   /** The byte that was written last. */
   #last = LINE_FEED;
   #retry: NodeJS.Timeout | undefined;
@@ -68,6 +70,11 @@ export class Output {
     this.#onLost = onLost;
     this.#writeNow = this.#find();
     process.on('exit', this.#atExit);
+  }
+
+  /** Lines that were lost, since the begin. */
+  get lost(): number {
+    return this.#told + this.#lost;
   }
 
   /** Writes lines, now or as soon as can be. */
@@ -159,6 +166,7 @@ export class Output {
   #hasMore(): boolean {
     if (this.#lost > 0 && this.#bytes === 0) {
       const told = Buffer.from((this.#last === LINE_FEED ? '' : '\n') + this.#onLost(this.#lost));
+      this.#told += this.#lost;
       this.#lost = 0;
       this.#waiting.push(told);
       this.#bytes += told.length;
