@@ -41,7 +41,19 @@ const BUILT_IN: Readonly<Record<string, BuiltIn>> = {
     load: async () => import('../../backends/s3/index.js'),
     commands: 'show, upload and recover what mounts of buckets keep in their journals',
   },
+  ...wrappers('quota', 'cached', 'throttled', 'encrypted', 'routed'),
 };
+
+/** Wrappers, which are backends of other backends. */
+function wrappers(
+  ...names: readonly ('quota' | 'cached' | 'throttled' | 'encrypted' | 'routed')[]
+): Readonly<Record<string, BuiltIn>> {
+  const load = async (name: (typeof names)[number]): Promise<{ readonly default: BackendPlugin }> => {
+    const { default: plugins } = await import('../wrappers/plugins.js');
+    return { default: plugins[name] as BackendPlugin };
+  };
+  return Object.fromEntries(names.map((name) => [name, { load: () => load(name) }]));
+}
 
 /** The deepest nesting of backends in backends. */
 const MAX_DEPTH = 16;

@@ -11,8 +11,6 @@ import { type CaseResult, cases, checkBackend } from '../../core/contract/index.
 import { BackendRegistry } from '../../core/plugins/index.js';
 import environment from '../../examples/environment.js';
 import json from '../../examples/json-document.js';
-import { logging } from '../../examples/logging.js';
-import { throttling } from '../../examples/throttling.js';
 import { keepingLog, temporaryDirectory } from '../support/host-mount.js';
 
 const registry = new BackendRegistry();
@@ -112,30 +110,6 @@ describe('the contract is kept by', () => {
     );
     assert.ok(results.filter(({ outcome }) => outcome === 'passed').length >= 15);
   });
-
-  for (const [name, create, lacks] of [
-    ['memory', () => make({ type: 'memfs' }), []],
-    [
-      'a directory',
-      (path: string) => make({ type: 'passthrough', sharedDir: path }),
-      [/64 KiB/, /space is set aside/, /temporary file/],
-    ],
-  ] as const) {
-    it(`the logging example over ${name}, which loses nothing`, async () => {
-      await using host = await temporaryDirectory();
-      const methods = new Set<string>();
-      const log = { ...keepingLog(), debug: (_fields: object, method: string) => void methods.add(method) };
-      await check(async () => logging(await create(host.path), log), lacks);
-      for (const method of ['lookup', 'read', 'write', 'copyFileRange', 'setxattr'])
-        assert.ok(methods.has(method));
-    });
-
-    it(`the throttling example over ${name}, without other ways to move data`, async () => {
-      await using host = await temporaryDirectory();
-      const moving = [/copied/, /hole/i, /fallocate/];
-      await check(async () => throttling(await create(host.path), 2 ** 30), [...lacks, ...moving]);
-    });
-  }
 
   it('the JSON example', async () => {
     const file = fileURLToPath(import.meta.resolve('virtiofs-kit/package.json'));

@@ -113,8 +113,10 @@ export function shell(script: string, directory: string): Promise<ShellResult> {
 }
 
 /** A directory of the host's own file system, removed afterwards. */
-export async function temporaryDirectory(): Promise<AsyncDisposable & { readonly path: string }> {
-  const path = await mkdtemp(join(tmpdir(), 'virtiofs-kit-'));
+export async function temporaryDirectory(
+  folder = tmpdir(),
+): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = await mkdtemp(join(folder, 'virtiofs-kit-'));
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true, force: true }) };
 }
 
