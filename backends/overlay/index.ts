@@ -8,12 +8,16 @@
  * `changes/` copies up, creates, renames and removes. `operations/` are the contract's methods,
  * thin. `offline/` has the commands, which list, export and commit the differences.
  * `saved-state.ts` is the state for a restart, `recovery.ts` for one after the process was killed.
+ * `host-files.ts` is for the program that serves it: files by path.
  */
 import { definePlugin } from '../../core/backend/index.js';
 import { commands } from './offline/commands.js';
 import { createOverlay, layerBackend, options } from './options.js';
 
 export { overlay, type OverlayBackend } from './backend.js';
+export { HostFiles, type HostEntry, type NewFileOptions } from './host-files.js';
+export { differences, type Difference } from './offline/diff.js';
+export { writeLayer } from './offline/layer-archive.js';
 export type { OverlaySettings } from './settings.js';
 
 export default definePlugin({

@@ -25,8 +25,7 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   trace: async ({ program, backend }) => (await import('./commands/trace.js')).addTrace(program, backend),
   guest: async ({ program, backend }) => (await import('./commands/guest.js')).addGuest(program, backend),
   mount: async ({ program, backend }) => (await import('./commands/mount.js')).addMount(program, backend),
-  sandbox: async ({ program, registry }) =>
-    (await import('./commands/sandbox.js')).addSandbox(program, registry),
+  sandbox: async ({ program }) => (await import('./commands/sandbox.js')).addSandbox(program),
   virtiofsd: async ({ program, registry }) =>
     (await import('./virtiofsd/program.js')).addVirtiofsd(program, registry),
   backends: async ({ program, registry }) =>

@@ -86,6 +86,12 @@ export class Stopped extends Error {
     super('stopped by a signal');
     this.exitCode = exitCode;
   }
+
+  /** The signal; undefined if it was none. */
+  get signal(): NodeJS.Signals | undefined {
+    const found = Object.entries(constants.signals).find(([, number]) => 128 + number === this.exitCode);
+    return found?.[0] as NodeJS.Signals | undefined;
+  }
 }
 
 /** Resolves when a signal is aborted. */

@@ -2,8 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { PassThrough, Readable, type Writable } from 'node:stream';
@@ -17,6 +16,7 @@ import { Ports, passUntil } from './ports.js';
 import { packPrograms } from './host-programs.js';
 import { findQemu, readBusybox } from './programs.js';
 import { UmlRelay } from './relay.js';
+import { TemporaryFolder } from './temporary-folder.js';
 import { qemuArguments, type Accelerator, type GuestShare } from './qemu.js';
 import { findUml, inParts, LINES, UML_MEMORY_FOLDER, UML_PORTS, umlArguments, whyNotUml } from './uml.js';
 
@@ -164,7 +164,8 @@ export class Guest implements AsyncDisposable {
     );
     const accelerator = options.accelerator ?? (await chooseAccelerator(qemu, kernel.image));
     options.signal?.throwIfAborted();
-    const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-guest-'));
+    const temporary = new TemporaryFolder();
+    const folder = temporary.path;
     try {
       await writeFile(join(folder, 'initramfs'), initramfs);
       const ports = await Ports.listen(folder);
@@ -184,7 +185,7 @@ export class Guest implements AsyncDisposable {
       return guest;
     } finally {
       // By now QEMU has read its files and connected to the sockets, or it never will.
-      await rm(folder, { recursive: true, force: true });
+      temporary[Symbol.dispose]();
     }
   }
 
@@ -200,7 +201,8 @@ export class Guest implements AsyncDisposable {
       transport: UML_PORTS,
       programs: packPrograms(options.programs ?? []),
     });
-    const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-guest-'));
+    const temporary = new TemporaryFolder();
+    const folder = temporary.path;
     const relays: UmlRelay[] = [];
     let guest: Guest | undefined;
     try {
@@ -223,7 +225,7 @@ export class Guest implements AsyncDisposable {
       const close = (): void => relays.forEach((relay) => relay[Symbol.dispose]());
       if (guest === undefined) close();
       else void guest.#ended.then(close);
-      await rm(folder, { recursive: true, force: true });
+      temporary[Symbol.dispose]();
     }
   }
 

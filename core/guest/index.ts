@@ -10,8 +10,10 @@
  * - `host-programs.ts`: programs of this host for the guest.
  * - `initramfs.ts`, `cpio.ts`, `init.ts`: the initial root file system, and the script that runs
  *   in it.
+ * - `temporary-folder.ts`: folders that do not outlive their process for long.
  * - `ports.ts`: the lines between host and guest that carry commands and their output.
  */
 export { chooseForTrusted } from './choose-accelerator.js';
 export { Guest, GuestError, type GuestOptions, type RunOptions, type RunResult } from './guest.js';
 export type { Accelerator, GuestShare } from './qemu.js';
+export { TemporaryFolder } from './temporary-folder.js';

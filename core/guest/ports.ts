@@ -95,7 +95,7 @@ export function passUntil(socket: Socket, token: string, sink: Writable): Promis
 }
 
 /** The length of the longest end of `bytes` that may be the beginning of a token. */
-function overlap(bytes: Buffer, mark: Buffer): number {
+export function overlap(bytes: Buffer, mark: Buffer): number {
   for (let length = Math.min(bytes.length, mark.length - 1); length > 0; length--) {
     if (bytes.subarray(bytes.length - length).equals(mark.subarray(0, length))) return length;
   }

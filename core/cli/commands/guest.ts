@@ -1,10 +1,15 @@
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import * as z from 'zod';
 import { UsageError } from '../../backend/index.js';
-import { chooseForTrusted, Guest, type GuestOptions, type GuestShare } from '../../guest/index.js';
+import {
+  chooseForTrusted,
+  Guest,
+  type GuestOptions,
+  type GuestShare,
+  TemporaryFolder,
+} from '../../guest/index.js';
 import {
   check,
   describeOptions,
@@ -19,7 +24,7 @@ import { addFlag, givenOptions, type Values } from '../flags.js';
 import { Stopped, stopSignal } from '../signals.js';
 
 /** Exit code after `--timeout`, as that of timeout(1). */
-const TIMED_OUT = 124;
+export const TIMED_OUT = 124;
 
 /** Tag of the export that flags describe. */
 const TAG = 'virtiofs';
@@ -108,7 +113,8 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   const served = whatToServe(values, backend);
   const accelerator = options.accelerator ?? (await chooseForTrusted(options));
   const stop = stopSignal();
-  const sockets = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sockets-'));
+  const temporary = new TemporaryFolder();
+  const sockets = temporary.path;
   const exports: ServedExport[] = served.exports.map((one, index) => ({
     ...one,
     socket: join(sockets, `${index}`),
@@ -145,7 +151,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
       await daemon.close();
     }
   } finally {
-    rmSync(sockets, { recursive: true, force: true });
+    temporary[Symbol.dispose]();
   }
 }
 

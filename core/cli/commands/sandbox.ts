@@ -1,36 +1,13 @@
-import { mkdtempSync, rmSync, statSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import * as z from 'zod';
-import { type Backend, type BackendSpec, nameBytes, UsageError } from '../../backend/index.js';
-import type { GuestShare } from '../../guest/index.js';
-import {
-  check,
-  describeOptions,
-  Services,
-  type BackendRegistry,
-  type ServedExport,
-} from '../../plugins/index.js';
-import { addLogOptions, servicesOf } from '../log-and-services.js';
+import { UsageError } from '../../backend/index.js';
+import { check, createLogger, describeOptions } from '../../plugins/index.js';
+import { Sandbox, type SandboxCommand, type SandboxMount, type TerminalSize } from '../../sandbox/index.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-import { guestSchema, runIn } from './guest.js';
-import { stopSignal } from '../signals.js';
-
-/** The root of the guest: the host's file system, with a layer in memory for every change. */
-const ROOT: BackendSpec = {
-  type: 'overlay',
-  upper: { type: 'memfs' },
-  lowers: [{ type: 'passthrough', sharedDir: '/', cache: 'always', submounts: 'cross' }],
-};
-
-/** What the overlay backend can do beside the contract. */
-interface Overlay extends Backend {
-  /** Writes what the upper changed into an archive. */
-  saveLayer(file: string): Promise<void>;
-}
-
-const ROOT_TAG = 'root';
+import { addLogOptions, logConfigOf } from '../log-and-services.js';
+import { aborted, Stopped, stopSignal } from '../signals.js';
+import { guestSchema, TIMED_OUT } from './guest.js';
 
 const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).extend({
   share: z
@@ -38,6 +15,37 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .default([])
     .describe('directory that is shared for real, at its own path; DIR:ro without changes')
     .meta({ placeholder: 'DIR[:ro]' }),
+  env: z
+    .array(z.string().min(1))
+    .default([])
+    .describe("variable of the command's environment; NAME alone has the value that it has here")
+    .meta({ placeholder: 'NAME[=VALUE]' }),
+  user: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('who runs the command, by name or number; default root')
+    .meta({ placeholder: 'USER[:GROUP]' }),
+  cwd: z
+    .string()
+    .startsWith('/', 'must be absolute')
+    .optional()
+    .describe('where the command starts; default: the current directory')
+    .meta({ placeholder: 'DIR' }),
+  size: z
+    .string()
+    .regex(/^\d+[kmgt]?$/i, 'must be bytes, or such as 512m or 2g')
+    .transform((text) => Number.parseInt(text, 10) * 1024 ** ' kmgt'.indexOf(unitOf(text)))
+    .optional()
+    .describe('most bytes of what the command writes; default 1g')
+    .meta({ placeholder: 'SIZE' }),
+  files: z
+    .number()
+    .int()
+    .min(1)
+    .optional()
+    .describe('most files and directories that it changes or makes; default 1,000,000')
+    .meta({ placeholder: 'COUNT' }),
   keepDiff: z
     .string()
     .optional()
@@ -45,98 +53,141 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .meta({ placeholder: 'FILE' }),
 });
 
+function unitOf(text: string): string {
+  return /[kmgt]$/i.exec(text)?.[0].toLowerCase() ?? ' ';
+}
+
 const FLAGS = describeOptions(sandboxSchema);
 
 /**
  * `sandbox`: runs a command in a throw-away guest that has this host's file system, and changes
  * nothing on it.
  */
-export function addSandbox(program: Command, registry: BackendRegistry): void {
+export function addSandbox(program: Command): void {
   const command = program
     .command('sandbox')
     .description("run a command on this host's file system in a throw-away guest: it changes nothing here")
     .argument('[COMMAND...]', 'program and arguments; without it, a shell')
     .passThroughOptions()
-    .optionsGroup('Sandbox:');
+    .optionsGroup('Sandbox:')
+    .option('-t, --tty', 'give the command a terminal; default: only a shell has one');
   for (const option of FLAGS) addFlag(command, option);
   addLogOptions(command);
-  command
-    .addHelpText('after', EXAMPLES)
-    .action((words: string[], values: Values) => runSandbox(words, values, registry));
+  command.addHelpText('after', EXAMPLES).action(runSandbox);
 }
 
-async function runSandbox(
-  words: readonly string[],
-  values: Values,
-  registry: BackendRegistry,
-): Promise<void> {
-  const { share, keepDiff, timeout, ...machine } = check(
+async function runSandbox(words: readonly string[], values: Values): Promise<void> {
+  const { share, env, keepDiff, cwd, memory, console, ...rest } = check(
     sandboxSchema,
     givenOptions(FLAGS, values),
     '',
     ([name]) => `--${FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`,
   );
-  const shared = share.map(sharedDirectory);
+  const { stdin, stdout, stderr } = process;
+  const isTerminal = stdin.isTTY && stdout.isTTY;
+  if (values['tty'] === true && !isTerminal)
+    throw new UsageError('--tty: standard input and output must be a terminal here, too');
   const stop = stopSignal();
-  const container = await servicesOf(values, { level: 'error' }, registry);
-  const log = container.get(Services.Logger);
-  const root = (await registry.create(ROOT, { log })) as Overlay;
-  const sockets = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sockets-'));
-  const exports: ServedExport[] = [
-    { tag: ROOT_TAG, socket: join(sockets, ROOT_TAG), backend: root, maxConnections: 1 },
-    ...shared.map(({ directory, readOnly }, index) => ({
-      tag: `share${index}`,
-      socket: join(sockets, `${index}`),
-      backend: { type: 'passthrough', sharedDir: directory },
-      readOnly,
-      maxConnections: 1,
-    })),
-  ];
-  const shares: GuestShare[] = exports.map(({ tag, socket, readOnly = false }, index) => ({
-    tag: tag!,
-    socketPath: socket!,
-    mountPoint: index === 0 ? '/' : shared[index - 1]!.directory,
-    readOnly,
-  }));
+  const gone = new AbortController();
+  // The reader of the output has closed it, as `head` does.
+  stdout.on('error', () => gone.abort(new Stopped(141)));
   try {
-    const daemon = await container.get(Services.StartDaemon)({ exports });
-    try {
-      const late = timeout === undefined ? [] : [AbortSignal.timeout(timeout * 1000)];
-      const options = {
-        ...machine,
-        shares,
-        rootTag: ROOT_TAG,
-        rootIsWritten: true,
-        console: machine.console ? process.stderr : undefined,
-        signal: AbortSignal.any([stop, ...late]),
-      };
-      process.exitCode = await runIn(words, options, process.cwd());
-      if (keepDiff !== undefined) await root.saveLayer(keepDiff);
-    } finally {
-      await daemon.close();
-    }
+    const booting = new AbortController();
+    const abort = (): void => booting.abort(stop.reason);
+    stop.addEventListener('abort', abort, { once: true });
+    await using box = await Sandbox.start({
+      ...rest,
+      memory,
+      mounts: Object.fromEntries(share.map(sharedDirectory)),
+      env: Object.fromEntries(env.flatMap(variable)),
+      cwd: cwd ?? process.cwd(),
+      console: console ? stderr : undefined,
+      signal: AbortSignal.any([booting.signal, gone.signal]),
+      log: createLogger(logConfigOf(values, { level: 'error' })),
+    });
+    stop.removeEventListener('abort', abort);
+    const hasTerminal = values['tty'] === true || (words.length === 0 && isTerminal);
+    const command = await box.spawn(words.length === 0 ? ['sh'] : words, {
+      stdin,
+      tty: hasTerminal ? terminalSize() : undefined,
+    });
+    process.exitCode = await attend(command, stop, hasTerminal);
+    if (keepDiff !== undefined) await box.export(keepDiff);
+  } catch (error) {
+    if (error instanceof Stopped) process.exitCode = error.exitCode;
+    else if (error instanceof DOMException && error.name === 'TimeoutError') {
+      stderr.write('virtiofs-kit: --timeout: time is up, the guest was ended\n');
+      process.exitCode = TIMED_OUT;
+    } else throw error;
   } finally {
-    rmSync(sockets, { recursive: true, force: true });
+    stdin.destroy();
   }
 }
 
-/** Reads the value of `--share`. @throws UsageError if it is no directory. */
-function sharedDirectory(text: string): { directory: string; readOnly: boolean } {
+/** Passes on what a command says, and what it is told. @returns its exit code. */
+async function attend(command: SandboxCommand, stop: AbortSignal, hasTerminal: boolean): Promise<number> {
+  const { stdin, stdout, stderr } = process;
+  // The first signal is for the command; the second one ends this process.
+  void aborted(stop).then(() => {
+    if (stop.reason instanceof Stopped) void command.kill(stop.reason.signal ?? 'SIGTERM');
+  });
+  const resize = (): void => command.resize(terminalSize());
+  if (hasTerminal) {
+    stdin.setRawMode(true);
+    stdout.on('resize', resize);
+  }
+  try {
+    const outputs = [copied(command.stdout, stdout), copied(command.stderr, stderr)];
+    const code = await command.exitCode;
+    await Promise.all(outputs);
+    return code;
+  } finally {
+    if (hasTerminal) {
+      stdin.setRawMode(false);
+      stdout.off('resize', resize);
+    }
+  }
+}
+
+/** Copies to one of this process's outputs, which stays open. */
+async function copied(from: NodeJS.ReadableStream, to: NodeJS.WriteStream): Promise<void> {
+  for await (const part of from) {
+    if (to.writable && !to.write(part)) {
+      await new Promise((go) => to.once('drain', go).once('close', go));
+    }
+  }
+}
+
+function terminalSize(): TerminalSize {
+  const { columns, rows } = process.stdout;
+  // A terminal without a known size reports 0.
+  return columns > 0 && rows > 0 ? { columns, rows } : { columns: 80, rows: 24 };
+}
+
+/** Reads the value of `--share`. */
+function sharedDirectory(text: string): [string, SandboxMount] {
   const readOnly = text.endsWith(':ro');
-  const directory = resolve(readOnly ? text.slice(0, -':ro'.length) : text);
-  const path = Buffer.from(nameBytes(directory));
-  const isDirectory = statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
-  if (!isDirectory || directory === '/')
-    throw new UsageError(`--share ${text}: must be a directory, and not /`);
-  return { directory, readOnly };
+  const source = resolve(readOnly ? text.slice(0, -':ro'.length) : text);
+  if (source === '/') throw new UsageError(`--share ${text}: must be a directory, and not /`);
+  return [source, { source, readOnly }];
+}
+
+/** Reads the value of `--env`. */
+function variable(text: string): [string, string][] {
+  const at = text.indexOf('=');
+  if (at >= 0) return [[text.slice(0, at), text.slice(at + 1)]];
+  const value = process.env[text];
+  return value === undefined ? [] : [[text, value]];
 }
 
 const EXAMPLES = `
 Examples:
   virtiofs-kit sandbox -- sh -c 'rm -rf /usr/share/doc; ls /usr/share | wc -l'
   virtiofs-kit sandbox --keep-diff changes.tar.gz -- make install
-  virtiofs-kit sandbox --share . --share ~/data:ro -- ./untrusted-script
+  virtiofs-kit sandbox --share . --share ~/data:ro --user nobody -- ./untrusted-script
 
 The command sees this host's programs and files; what it changes is kept in memory and thrown away. It has no network.
-Its exit code is ours. Needs QEMU and the like: see virtiofs-kit guest --help
+Its exit code is ours. The first Ctrl-C is for the command, the second one ends it. Needs QEMU and the like: see
+virtiofs-kit guest --help. --accelerator uml starts in a second or two without KVM: for your own code, not for code that
+you don't trust, since User-Mode Linux is a process of this host like any other.
 `;

@@ -1,0 +1,15 @@
+/**
+ * Sandboxes: throw-away virtual machines whose files the host owns. {@link sandbox} starts one.
+ *
+ * - `sandbox.ts`: a sandbox from start to end, with `options.ts`. `base.ts`: what it begins with:
+ *   a directory, or a snapshot of another one. `users.ts`: its users by name.
+ * - `command.ts`: a command that runs in it. `agent.ts`: the scripts in the guest that start
+ *   commands.
+ * - `control-share.ts`, `pipes.ts`: how host and guest talk, which is a file system, too.
+ *   `telnet.ts`: terminals.
+ */
+export { SandboxSnapshot, type Base } from './base.js';
+export { SandboxCommand } from './command.js';
+export type { TerminalSize } from './agent.js';
+export type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
+export { sandbox, Sandbox, type ExecResult, type SandboxChange, type StreamOptions } from './sandbox.js';

@@ -1,0 +1,71 @@
+import type { Writable } from 'node:stream';
+import type { Logger } from '../backend/index.js';
+import type { Accelerator } from '../guest/index.js';
+import type { Base } from './base.js';
+
+/** A directory of this host, or any backend, to be seen in a sandbox. */
+export interface SandboxMount {
+  /** Directory of this host. */
+  readonly source: string;
+  /** Whether the sandbox can only read it. Default false. */
+  readonly readOnly?: boolean | undefined;
+}
+
+/** What a sandbox is made of. `root` or `base` says what its files are at first. */
+export interface SandboxOptions {
+  /** Directory of this host with a Linux system. Default: `/`. */
+  readonly root?: string | undefined;
+  /** What {@link Sandbox.snapshot} has taken of another sandbox. */
+  readonly base?: Base | undefined;
+  /**
+   * Directories of this host that are seen as they are, and written to: by their paths in the
+   * sandbox.
+   */
+  readonly mounts?: Readonly<Record<string, string | SandboxMount>> | undefined;
+  /** Environment of commands, beside PATH, HOME and with a terminal TERM. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  /** User of commands: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. Default: root. */
+  readonly user?: string | undefined;
+  /** Where commands start. Default: `/`. */
+  readonly cwd?: string | undefined;
+  /** Memory of the guest in MiB. Default 512. */
+  readonly memory?: number | undefined;
+  /** Processors of the guest. Default 1. */
+  readonly cpus?: number | undefined;
+  /** Most bytes of what the sandbox writes. Default: 1 GiB. */
+  readonly size?: number | undefined;
+  /** Most files and directories that it changes or makes. Default: 1,000,000. */
+  readonly files?: number | undefined;
+  /** Seconds after which the sandbox is ended. Default: none. */
+  readonly timeout?: number | undefined;
+  /** Ends the sandbox when aborted. */
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * Default: KVM where it works, else TCG. `uml` is User-Mode Linux, which starts in two seconds
+   * without KVM: for your own code, not for code that you don't trust, since it is a process of
+   * this host like any other.
+   */
+  readonly accelerator?: Accelerator | undefined;
+  /** Kernel image. Default: the newest with virtio-fs. */
+  readonly kernel?: string | undefined;
+  /** QEMU's program. Default: `qemu-system-x86_64` from PATH. */
+  readonly qemu?: string | undefined;
+  /** More for the kernel's command line. */
+  readonly append?: string | undefined;
+  /** Where the output of kernel and init goes. Default: nowhere. */
+  readonly console?: Writable | undefined;
+  /** Default: errors, on standard error. */
+  readonly log?: Logger | undefined;
+}
+
+/** How a command runs. */
+export interface SpawnOptions {
+  /** Its environment, beside the sandbox's. */
+  readonly env?: Readonly<Record<string, string>> | undefined;
+  /** As the sandbox's. Default: that. */
+  readonly user?: string | undefined;
+  /** Default: the sandbox's. */
+  readonly cwd?: string | undefined;
+  /** Kills the command when aborted. */
+  readonly signal?: AbortSignal | undefined;
+}

@@ -1,0 +1,255 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough, type Readable } from 'node:stream';
+import { buffer, text } from 'node:stream/consumers';
+import { after, before, describe, it } from 'node:test';
+import { createHash } from 'node:crypto';
+import { fileURLToPath } from 'node:url';
+import { UsageError } from '../../core/backend/index.js';
+import { sandbox, type Sandbox } from '../../core/sandbox/index.js';
+import { fastest } from '../support/uml.js';
+
+const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
+const machine = { accelerator: fastest(), memory: 256, timeout: 480 };
+const folder = realpathSync(mkdtempSync(join(tmpdir(), 'virtiofs-kit-test-')));
+after(() => rmSync(folder, { recursive: true, force: true }));
+
+/** Reads on until a stream has said something. */
+async function said(stream: Readable, words: string): Promise<string> {
+  let all = '';
+  while (!all.includes(words)) {
+    const piece = stream.read() as Buffer | null;
+    if (piece !== null) all += piece.toString();
+    else if (stream.readableEnded) assert.fail(`it said only ${JSON.stringify(all)}`);
+    else await Promise.race([once(stream, 'readable'), once(stream, 'end')]);
+  }
+  return all;
+}
+
+describe('a sandbox', () => {
+  let box: Sandbox;
+  before(async () => {
+    for (const name of ['shared', 'fixed']) mkdirSync(join(folder, name));
+    writeFileSync(join(folder, 'fixed/file'), 'host\n');
+    box = await sandbox({
+      ...machine,
+      mounts: {
+        '/mnt/shared': join(folder, 'shared'),
+        '/mnt/fixed': { source: join(folder, 'fixed'), readOnly: true },
+      },
+      env: { GREETING: "it's\n$HOME" },
+    });
+  });
+  after(() => box.stop());
+
+  it('gives back output, errors and exit code of a command', async () => {
+    assert.deepEqual(await box.exec('cat; echo err >&2; exit 7', { stdin: 'input' }), {
+      exitCode: 7,
+      stdout: 'input',
+      stderr: 'err\n',
+    });
+    assert.equal((await box.exec(['no-such-program'])).exitCode, 127);
+    assert.equal((await box.exec('kill -TERM $$')).exitCode, 143);
+  });
+
+  it('gives a command its environment, user and folder, and its words as they are', async () => {
+    const script = 'printf "[%s]" "$0" "$@" "$GREETING" "$OWN" "$HOME"; pwd; id -u; id -g; id -G';
+    const words = ['sh', '-c', script, 'a b', "it's", '$HOME', 'two\nlines', ''];
+    const options = { env: { OWN: 'own' }, user: 'daemon', cwd: '/usr/share' };
+    const { stdout, stderr } = await box.exec(words, options);
+    assert.equal(
+      stdout,
+      `[a b][it's][$HOME][two\nlines][][it's\n$HOME][own][/usr/sbin]/usr/share\n1\n1\n1\n`,
+      stderr,
+    );
+    assert.equal((await box.exec('id -u; id -g', { user: '4321:8765' })).stdout, '4321\n8765\n');
+    assert.equal((await box.exec('true', { cwd: '/no/such' })).exitCode, 126);
+    await assert.rejects(box.exec('true', { user: 'nobody-here' }), UsageError);
+  });
+
+  it('runs commands side by side, and passes millions of bytes on', async () => {
+    // Each waits for the one before it, which was started after it.
+    const scripts = [3, 2, 1].map(
+      (n) => `while [ ! -e /tmp/side-${n - 1} ]; do sleep 0.05; done; touch /tmp/side-${n}`,
+    );
+    const ends = Promise.all(scripts.map((script) => box.exec(script)));
+    await box.exec('touch /tmp/side-0');
+    assert.deepEqual(
+      (await ends).map(({ exitCode }) => exitCode),
+      [0, 0, 0],
+    );
+    const bytes = Buffer.alloc(3_000_000, 'some text that is not the same everywhere ');
+    const command = await box.spawn('tee /tmp/copy | sha256sum; cat /tmp/copy', { stdin: bytes });
+    const output = await buffer(command.stdout);
+    const digest = createHash('sha256').update(bytes).digest('hex');
+    assert.equal(output.toString('latin1', 0, 64), digest);
+    assert.ok(output.subarray(output.indexOf('\n') + 1).equals(bytes));
+  });
+
+  it('sends signals to a command, and leaves alone what that has left running', async () => {
+    const command = await box.spawn(
+      "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.1; done",
+    );
+    await said(command.stdout, 'ready');
+    await command.kill('SIGINT');
+    assert.equal(await command.exitCode, 9);
+    assert.equal(await text(command.stdout), 'caught\n');
+    const early = await box.spawn(['sleep', '1000']);
+    await early.kill('SIGKILL');
+    assert.equal(await early.exitCode, 137);
+    const abort = new AbortController();
+    const aborted = await box.spawn(['sleep', '1000'], { signal: abort.signal });
+    abort.abort();
+    assert.equal(await aborted.exitCode, 137);
+    assert.equal((await box.exec('sleep 1000 & echo $! > /tmp/left')).exitCode, 0);
+    assert.equal((await box.exec('kill $(cat /tmp/left)')).exitCode, 0);
+  });
+
+  it('ends the input of a command that does not read it, and of one that does', async () => {
+    const stdin = new PassThrough();
+    const command = await box.spawn(['true'], { stdin });
+    assert.equal(await command.exitCode, 0);
+    const reader = await box.spawn('read -r line; echo "$line"; cat', { stdin });
+    stdin.write('one\n');
+    await said(reader.stdout, 'one');
+    stdin.end('two\n');
+    assert.equal(await text(reader.stdout), 'two\n');
+    assert.equal(await reader.exitCode, 0);
+  });
+
+  it('gives a command a terminal with a size, whose keys reach it', async () => {
+    const stdin = new PassThrough();
+    const script = `trap 'stty size' WINCH; trap 'echo interrupted' INT
+      tty; stty size; stty -echo; read -r line; echo "[$line]"; while :; do sleep 0.1; done`;
+    const command = await box.spawn(script, { stdin, tty: { columns: 100, rows: 30 } });
+    assert.match(await said(command.stdout, '30 100'), /^\/dev\/pts\/\d+\r\n30 100/);
+    stdin.write('typed\r');
+    await said(command.stdout, '[typed]');
+    command.resize({ columns: 90, rows: 20 });
+    await said(command.stdout, '20 90');
+    stdin.write('\x03');
+    await said(command.stdout, 'interrupted');
+    await command.kill('SIGKILL');
+    assert.equal(await command.exitCode, 137);
+    const other = await box.spawn('echo over; exit 5', { tty: { columns: 80, rows: 24 } });
+    assert.equal(await text(other.stdout), 'over\r\n');
+    assert.equal(await other.exitCode, 5);
+  });
+
+  it('shares its files with the host, in both directions at once', async () => {
+    const { files } = box;
+    await box.exec('mkdir -p /srv/a; echo guest > /srv/a/file; ln -s a/file /srv/link; ln -s / /srv/top');
+    assert.equal((await files.readFile('/srv/link')).toString(), 'guest\n');
+    assert.equal(await files.realpath('/srv/top/srv/a/../link'), '/srv/a/file');
+    await files.writeFile('/srv/link', 'from the host, longer than before\n');
+    assert.equal((await box.exec('cat /srv/a/file')).stdout, 'from the host, longer than before\n');
+    await files.mkdir('/srv/b/c');
+    await files.writeFile('/srv/b/c/own', 'x', { mode: 0o640, uid: 1, gid: 2 });
+    await files.rename('/srv/b/c/own', '/srv/b/moved');
+    assert.equal(
+      (await box.exec('stat -c "%a %u %g" /srv/b/moved; ls /srv/b/c | wc -l')).stdout,
+      '640 1 2\n0\n',
+    );
+    await files.rm('/srv/a');
+    assert.equal((await box.exec('ls /srv')).stdout, 'b\nlink\ntop\n');
+    assert.deepEqual((await files.readdir('/srv')).map(({ name }) => name).sort(), ['b', 'link', 'top']);
+    assert.equal(await files.exists('/srv/a'), false);
+    await assert.rejects(files.readFile('/srv/a/file'), { code: 'ENOENT', path: '/srv/a/file' });
+    await assert.rejects(files.readFile('/srv/b'), { code: 'EISDIR' });
+    assert.equal(existsSync('/srv/b'), false);
+  });
+
+  it('writes to mounted directories for real, where it may', async () => {
+    const script = 'echo kept > /mnt/shared/file; cat /mnt/fixed/file; echo x > /mnt/fixed/file';
+    const { stdout, stderr, exitCode } = await box.exec(script);
+    assert.equal(stdout, 'host\n');
+    assert.match(stderr, /Read-only file system/);
+    assert.notEqual(exitCode, 0);
+    assert.equal(readFileSync(join(folder, 'shared/file'), 'utf8'), 'kept\n');
+  });
+
+  it('forks with its files, and each fork goes its own way and ends', async () => {
+    await box.exec('echo common > /opt/common; rm -rf /usr/share/doc/base-files');
+    const forks = await box.fork(2, { mounts: {} });
+    try {
+      await Promise.all(forks.map((fork, n) => fork.exec(`echo ${n} > /opt/own; cat /opt/common`)));
+      const own = await Promise.all(forks.map((fork) => fork.exec('cat /opt/common /opt/own')));
+      assert.deepEqual(
+        own.map(({ stdout }) => stdout),
+        ['common\n0\n', 'common\n1\n'],
+      );
+      assert.equal(await box.files.exists('/opt/own'), false);
+      const changes = (await forks[1]!.diff()).map(({ kind, path }) => `${kind} ${path}`);
+      for (const change of ['added /opt/own', 'added /opt/common', 'removed /usr/share/doc/base-files'])
+        assert.ok(changes.includes(change), change);
+      const command = await forks[0]!.spawn(['sleep', '1000']);
+      await forks[0]!.stop();
+      await assert.rejects(command.exitCode, /the sandbox has ended/);
+      await assert.rejects(forks[0]!.exec('true'), /the sandbox has ended/);
+    } finally {
+      await Promise.all(forks.map((fork) => fork.stop()));
+    }
+    const layer = new PassThrough();
+    const archive = buffer(layer);
+    await box.export(layer);
+    layer.end();
+    assert.ok((await archive).includes('usr/share/doc/.wh.base-files\0'));
+    assert.ok(existsSync('/usr/share/doc/base-files'));
+  });
+});
+
+it('a sandbox that cannot be is refused at once', async () => {
+  await assert.rejects(sandbox({ ...machine, cwd: '/dev/shm/x' }), /has its own \/dev/);
+  await assert.rejects(sandbox({ ...machine, cwd: '/no/such' }), /cwd \/no\/such: no such folder/);
+  await assert.rejects(sandbox({ ...machine, user: 'nobody-here' }), /has no user nobody-here/);
+  await assert.rejects(sandbox({ ...machine, mounts: { '/x': '/no/such' } }), /no such directory/);
+  await assert.rejects(sandbox({ ...machine, root: '/no/such' }), /no such/);
+});
+
+it('what a killed process has left of its sandbox is removed by the next one, which has a terminal', async () => {
+  const temporary = join(folder, 'temporary');
+  mkdirSync(temporary);
+  const uml = machine.accelerator === undefined ? '' : `--accelerator ${machine.accelerator}`;
+  const options = {
+    env: { ...process.env, TMPDIR: temporary, PROGRAM: `${process.execPath} ${program} sandbox ${uml}` },
+    cwd: '/',
+  };
+  const waiting = 'while :; do sleep 0.1; done';
+  const killed = spawn('sh', ['-c', `exec $PROGRAM -- sh -c "trap 'echo caught' INT; echo up; ${waiting}"`], {
+    ...options,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  after(() => killed.kill('SIGKILL'));
+  await said(killed.stdout, 'up');
+  killed.kill('SIGINT');
+  await said(killed.stdout, 'caught');
+  killed.kill('SIGKILL');
+  await once(killed, 'exit');
+  assert.equal(readdirSync(temporary).length, 1);
+  const script = `trap "echo caught; exit 9" INT; echo $A; id -un; pwd; tty; ${waiting}`;
+  const words = `$PROGRAM -t --env A=b --user daemon --cwd /usr -- sh -c '${script}'`;
+  const next = spawn('script', ['-qec', words, '/dev/null'], {
+    ...options,
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  const ended = once(next, 'exit');
+  after(() => next.kill('SIGKILL'));
+  assert.match(await said(next.stdout, '/dev/pts'), /^b\r+\ndaemon\r+\n\/usr\r+\n/);
+  next.stdin.write('\x03');
+  assert.match(await text(next.stdout), /caught\r+\n$/);
+  assert.deepEqual(await ended, [9, null]);
+  assert.deepEqual(readdirSync(temporary), []);
+});
