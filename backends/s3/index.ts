@@ -4,9 +4,10 @@
  * bucket has it. README.md has the design.
  *
  * `reading-backend.ts` and `writable-backend.ts` serve the contract. `client/` makes the requests,
- * `objects/` maps keys and metadata to names and attributes, `tree/` has the nodes, look-up and
- * renames. `read/` reads and caches blocks, `write/` stages and uploads, `journal/` is what
- * survives a crash. `service/` puts a mount together and has the commands.
+ * `objects/` maps keys and metadata to names and attributes, `tree/` has the nodes, look-up,
+ * renames, and where nodes are for a process that follows. `read/` reads and caches blocks,
+ * `write/` stages and uploads, `journal/` is what survives a crash. `service/` puts a mount
+ * together and has the commands.
  */
 import { accelerate } from '../../core/backend/accelerator.js';
 import { definePlugin } from '../../core/backend/index.js';
@@ -25,7 +26,7 @@ export default definePlugin({
   commands,
   create(options) {
     const backend = options.readOnly ? new ReadingBackend(options) : new WritableBackend(options);
-    return accelerate<Node, OpenFile, ReadingBackend>(backend, { slots: true });
+    return accelerate<Node, OpenFile, ReadingBackend>(backend, { slots: true, ...backend.recovery });
   },
   needs: (options) => machineNeeds(options),
 });

@@ -1,3 +1,4 @@
+import type { Accelerator } from '../../core/backend/accelerator.js';
 import type {
   Attributes,
   Awaitable,
@@ -11,6 +12,7 @@ import type {
   GuestBuffer,
   Health,
   Metric,
+  NodeKey,
   Opened,
 } from '../../core/backend/index.js';
 import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
@@ -20,6 +22,7 @@ import { errnoOf, S3Failure } from './client/failure.js';
 import { isFull } from './journal/disk-space.js';
 import type { OpenFile } from './write/files.js';
 import { MountedBucket } from './service/mounted-bucket.js';
+import { pathIn, traceOf, Traces } from './tree/traces.js';
 import { isDirty } from './tree/nodes.js';
 import type { Directory, FileNode, Known, Node } from './tree/nodes.js';
 import type { S3Options } from './options.js';
@@ -37,6 +40,10 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   #mounted: MountedBucket | undefined;
   /** Paths of nodes whose key differs from their path, from a saved state. */
   #restored = new Map<string, string>();
+  /** Traces by key: of nodes in a process that was killed, or of nodes that were forgotten. */
+  #given: ReadonlyMap<NodeKey, string> = new Map();
+  /** While the nodes of a process that was killed are looked for. */
+  #traces: Traces | undefined;
 
   constructor(options: S3Options) {
     this.options = options;
@@ -58,7 +65,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   async mount(host: BackendHost): Promise<Node> {
-    this.#mounted = await MountedBucket.start(this.options, host.log);
+    this.#mounted = await MountedBucket.start(this.options, host.log, this.#traces);
     return this.#mounted.tree.root;
   }
 
@@ -95,17 +102,71 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
         tree.hold(known);
         return known;
       }
-      const path = this.#restored.get(key) ?? key;
-      if (path.includes('\0')) throw FsError.of('ESTALE');
-      let node: Node = tree.root;
-      for (const name of path.split('/')) {
-        if (node.kind !== 'directory') throw FsError.of('ESTALE');
-        const next: Node | undefined = await this.find(node, name, this.ttl, () => this.deadline());
-        if (next === undefined) throw FsError.of('ESTALE');
-        node = next;
-      }
-      return node;
+      return this.#walk(this.#restored.get(key) ?? key);
     });
+  }
+
+  async #walk(path: string): Promise<Node> {
+    if (path.includes('\0')) throw FsError.of('ESTALE');
+    let node: Node = this.mounted.tree.root;
+    for (const name of path.split('/')) {
+      if (node.kind !== 'directory') throw FsError.of('ESTALE');
+      const next: Node | undefined = await this.find(node, name, this.ttl, () => this.deadline());
+      if (next === undefined) throw FsError.of('ESTALE');
+      node = next;
+    }
+    return node;
+  }
+
+  /** For guests that outlive a process that was killed, see `Accelerator`. */
+  get recovery(): Pick<
+    Accelerator<Node, OpenFile>,
+    'recover' | 'trace' | 'watchTraces' | 'retrace' | 'recovered' | 'descriptor'
+  > {
+    return {
+      recover: (key) => this.guard(() => this.#recover(key).catch((error: unknown) => this.#unfound(error))),
+      trace: traceOf,
+      watchTraces: (changed) => {
+        this.mounted.tree.changed = changed;
+      },
+      retrace: (traces) => {
+        this.#given = traces;
+        if (this.#mounted === undefined) this.#traces = new Traces(traces);
+      },
+      recovered: () => {
+        const traces = this.#traces;
+        this.#traces = undefined;
+        traces?.end(this.mounted).catch((error: unknown) => {
+          const { log } = this.mounted.services;
+          log.warn({ error: String(error) }, 'content of removed files is dropped by the next start only');
+        });
+      },
+      descriptor: () => undefined,
+    };
+  }
+
+  /**
+   * @throws Error where the bucket does not answer: the next process asks it again, so that no node
+   * is lost for that.
+   */
+  #unfound(error: unknown): never {
+    const isTransient =
+      error instanceof S3Failure ? error.transient : error instanceof FsError && error.code === 'ETIMEDOUT';
+    if (this.#traces === undefined || !isTransient) throw error;
+    throw new Error('the bucket does not answer', { cause: error });
+  }
+
+  async #recover(key: NodeKey): Promise<Node> {
+    const { tree } = this.mounted;
+    const traces = this.#traces;
+    if (typeof key !== 'string') throw FsError.of('ESTALE');
+    const known = tree.byId(key) ?? traces?.adopt(this.mounted, key);
+    const path = (): string => traces?.path(key) ?? pathIn(this.#given.get(key)) ?? key;
+    const node = known ?? (await this.#walk(path()));
+    // Another file may have come to its place.
+    if (node.id !== key) throw FsError.of('ESTALE');
+    tree.hold(node);
+    return node;
   }
 
   save(): Uint8Array {

@@ -187,11 +187,13 @@ export class WritableBackend extends ReadingBackend {
     const undo = await files.preserve(node);
     const { staged } = node;
     const obsolete = node.etag === undefined ? undefined : { key, etag: node.etag };
-    await staged?.place(undefined, staged.base, staged.condition, obsolete);
+    tree.leaving(node, pathOf(node));
     try {
+      await staged?.place(undefined, staged.base, staged.condition, obsolete);
       if (obsolete !== undefined) await services.bucket.remove(key, deadline);
     } catch (error) {
       await staged?.place(pathOf(node), staged.base, staged.condition);
+      tree.leaving(node, undefined);
       await undo().catch(() => undefined);
       throw error;
     }

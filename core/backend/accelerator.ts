@@ -263,6 +263,8 @@ export interface Accelerator<N extends object = object, F = unknown> {
    * was killed, or of nodes that were forgotten. The map may change later.
    */
   retrace?(traces: ReadonlyMap<NodeKey, string>): void;
+  /** Beside {@link recover}: all nodes were found that guests know. Never throws. */
+  recovered?(): void;
   /**
    * A descriptor of a node's file, which stays the backend's, and may be closed by the next call. A
    * copy of it keeps a file that loses its last name, so that `recover` finds it.

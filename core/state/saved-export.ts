@@ -1,3 +1,4 @@
+import { acceleratorOf } from '../backend/accelerator.js';
 import { FsError, type Backend, type NodeKey } from '../backend/index.js';
 import { Export, type ExportOptions } from './export.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
@@ -166,13 +167,13 @@ export async function recoverExport(
   { saved, traces }: Left,
   options: ExportOptions,
 ): Promise<Restored> {
+  acceleratorOf(backend)?.retrace?.(
+    new Map([...traces].map(([node, trace]) => [restoreKey(saved.nodes[node]!.key), trace])),
+  );
   const shared = await Export.open(backend, options, undefined, true);
   try {
     if (!shared.isRecoverable) throw new RangeError('what the backend has is lost with its process');
     const { accelerator } = shared;
-    accelerator.retrace?.(
-      new Map([...traces].map(([node, trace]) => [restoreKey(saved.nodes[node]!.key), trace])),
-    );
     const find: FindNode = async (key) =>
       accelerator.recover === undefined ? backend.resolve!(key) : accelerator.recover(key);
     const restored = await restoreInto(shared, saved, NONE_HELD, find, new Set());
@@ -180,6 +181,7 @@ export async function recoverExport(
       ...restored,
       finish() {
         restored.finish();
+        accelerator.recovered?.();
         accelerator.contents?.recovered();
       },
     };

@@ -9,6 +9,7 @@ import type { Renames } from '../tree/rename.js';
 import type { Services } from '../service/services.js';
 import { Staged } from './staged.js';
 import { pathOf } from '../tree/nodes.js';
+import type { Traces } from '../tree/traces.js';
 import type { Tree } from '../tree/tree.js';
 
 /** Milliseconds by which the clocks of server and client may differ. */
@@ -27,12 +28,14 @@ export interface MountedParts {
  * Finishes what a crash interrupted. Intents come first, then journals: their files are in the tree
  * again, with what was staged, and are uploaded. A damaged journal is kept aside, never uploaded in
  * part.
+ * @param traces of the nodes that guests know, where a process was killed. What is open stays.
  */
-export async function recover(mounted: MountedParts, folder: string): Promise<void> {
+export async function recover(mounted: MountedParts, folder: string, traces: Traces): Promise<void> {
   const { log } = mounted.services;
   const moved = new Map<string, string>();
   const replaced = new Set<string>();
   for (const { id, intent } of await mounted.intents.list()) {
+    if (intent.type === 'hidden' && traces.keepHidden(id, intent.key)) continue;
     await finish(mounted, intent, moved, replaced);
     await mounted.intents.end(id);
     log.info({ intent }, 'interrupted change finished');
@@ -57,9 +60,11 @@ export async function recover(mounted: MountedParts, folder: string): Promise<vo
     for (const other of found.replaces) replaced.add(other);
   }
   for (const found of journals) {
-    if (replaced.has(found.staged.id)) await found.staged.retire();
-    else await resumeJournal(mounted, found, moved);
+    const isNameless = found.path === undefined || replaced.has(found.staged.id);
+    if (replaced.has(found.staged.id) && !traces.keepJournal(found.staged)) await found.staged.retire();
+    else await resumeJournal(mounted, isNameless ? { ...found, path: undefined } : found, moved, traces);
   }
+  await traces.settle(mounted, moved);
 }
 
 function deadline(mounted: MountedParts): Deadline {
@@ -114,6 +119,7 @@ async function resumeJournal(
   mounted: MountedParts,
   found: Recovered,
   moved: ReadonlyMap<string, string>,
+  traces: Traces,
 ): Promise<void> {
   const { bucket, keys, log } = mounted.services;
   const { staged } = found;
@@ -123,7 +129,7 @@ async function resumeJournal(
     if (object?.etag === etag) await bucket.remove(key, deadline(mounted));
   }
   if (found.path === undefined) {
-    await staged.retire();
+    if (!traces.keepJournal(staged)) await staged.retire();
     return;
   }
   const path = movedPath(found.path, moved);

@@ -9,7 +9,7 @@ import { RecordType, StagingLog } from './staging-log.js';
 import type { FoundRecord } from './staging-log.js';
 
 /** Attributes in JSON: as the bucket's metadata, and what metadata does not contain. */
-interface PosixJson {
+export interface PosixJson {
   readonly metadata: Record<string, string>;
   readonly headers: Posix['headers'];
 }
@@ -640,15 +640,15 @@ function fields<T>(payload: Uint8Array): T {
 }
 
 /** Restores an object from JSON, where an unknown time (NaN) became null. */
-function reviveObject(object: RemoteObject | null): RemoteObject | undefined {
+export function reviveObject(object: RemoteObject | null): RemoteObject | undefined {
   return object === null ? undefined : { ...object, modified: object.modified ?? Number.NaN };
 }
 
-function toJson(posix: Posix): PosixJson {
+export function toJson(posix: Posix): PosixJson {
   return { metadata: format(posix, posix.mark), headers: posix.headers };
 }
 
-function fromJson({ metadata, headers }: PosixJson): Posix {
+export function fromJson({ metadata, headers }: PosixJson): Posix {
   return parse(metadata, headerNames(headers), false, 0, {
     uid: 0,
     gid: 0,

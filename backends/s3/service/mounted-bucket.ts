@@ -27,6 +27,7 @@ import { recover } from '../journal/recovery.js';
 import { Renames } from '../tree/rename.js';
 import { Requests } from '../client/requests.js';
 import type { Services } from './services.js';
+import { Traces } from '../tree/traces.js';
 import { Tree } from '../tree/tree.js';
 
 /** Seconds that unmounting waits for uploads. What is not uploaded by then stays in the journal. */
@@ -73,6 +74,7 @@ export class MountedBucket {
     this.intents = new Intents(join(this.folder, 'intents'));
     this.files = new Files(this.services, this.folder, this.intents, space, {
       clean: (node) => this.tree.release(node),
+      stagedNameless: (node) => this.tree.changed(node),
       free: async (bytes) => (await this.#disk?.free(bytes)) ?? false,
     });
     this.renames = new Renames(this.services, this.nameLookup, this.tree, this.files, this.intents);
@@ -81,12 +83,17 @@ export class MountedBucket {
   /**
    * Starts service on a bucket and a cache folder, and resumes what an earlier process left in its
    * journal.
+   * @param traces of the nodes that guests know, where that process was killed.
    * @throws UsageError if the bucket or the folder cannot be used.
    */
-  static async start(options: S3Options, log: Logger): Promise<MountedBucket> {
+  static async start(
+    options: S3Options,
+    log: Logger,
+    traces = new Traces(new Map()),
+  ): Promise<MountedBucket> {
     const mounted = new MountedBucket(options, log);
     try {
-      await mounted.#start();
+      await mounted.#start(traces);
     } catch (error) {
       await mounted.#control?.close();
       mounted.#requests.close();
@@ -95,7 +102,7 @@ export class MountedBucket {
     return mounted;
   }
 
-  async #start(): Promise<void> {
+  async #start(traces: Traces): Promise<void> {
     const { options, log, bucket, keys, metrics } = this.services;
     await this.files.losses.start();
     const { asides } = this.files.losses;
@@ -118,7 +125,8 @@ export class MountedBucket {
       }
     }
     await this.#disk?.start();
-    if (!options.readOnly) await recover(this, this.folder);
+    if (options.readOnly) await traces.settle(this, new Map());
+    else await recover(this, this.folder, traces);
   }
 
   /**

@@ -42,9 +42,11 @@ export class FileNode {
   [engineSlot] = -1;
   readonly kind = 'file';
   /** Durable key. */
-  readonly id: string;
+  id: string;
   parent: Directory | undefined;
   name: string;
+  /** The path that it is about to get. */
+  moving: string | undefined;
   posix: Posix;
   /**
    * The version that open handles are pinned to. Our own uploads change it; another writer's change
@@ -71,6 +73,8 @@ export class FileNode {
   hiddenIntent: string | undefined;
   /** Old key that a rename left to be deleted; the journal must not end before. */
   pendingDelete: string | undefined;
+  /** It is about to lose its name, and has it as long as there is something at this path. */
+  leaving: string | undefined;
   removed = false;
   forgotten = false;
 
@@ -110,9 +114,11 @@ export class Directory {
   [engineSlot] = -1;
   readonly kind = 'directory';
   /** Durable key. */
-  readonly id: string;
+  id: string;
   parent: Directory | undefined;
   name: string;
+  /** The path that it is about to get. */
+  moving: string | undefined;
   posix: Posix;
   /** Time of our last change of its names, which the bucket does not record. */
   touched: Time | undefined;

@@ -57,15 +57,19 @@ export class Renames {
     await node.changes.run(async () => {
       if (node.parent === undefined || node.removed) throw FsError.of('ENOENT');
       await this.#settle(node);
-      if (replaced === undefined) await this.#move(node, parent, name, undefined);
+      if (replaced === undefined) await this.#tryMove(node, parent, name, undefined);
       else {
         await replaced.changes.run(async () => {
           await this.#files.reconcile(replaced);
           const undo = await this.#files.preserve(replaced);
+          this.#tree.leaving(replaced, pathOf(node));
           try {
-            await this.#move(node, parent, name, replaced);
+            await this.#tryMove(node, parent, name, replaced);
           } catch (error) {
-            if (!replaced.removed) await undo();
+            if (!replaced.removed) {
+              this.#tree.leaving(replaced, undefined);
+              await undo();
+            }
             throw error;
           }
           if (replaced.opens === 0) await this.#files.discard(replaced);
@@ -79,6 +83,22 @@ export class Renames {
     await this.#files.reconcile(node);
     for (let i = 0; i < SETTLE_UPLOADS && node.staged !== undefined && !this.#files.isLocal(node); i++) {
       await this.#files.uploadNow(node);
+    }
+  }
+
+  /** As {@link #move}; a process that follows finds the file whatever became of it. */
+  async #tryMove(
+    node: FileNode,
+    parent: Directory,
+    name: string,
+    replaced: FileNode | undefined,
+  ): Promise<void> {
+    this.#tree.moving(node, childPath(parent, name));
+    try {
+      await this.#move(node, parent, name, replaced);
+    } catch (error) {
+      this.#tree.moving(node, undefined);
+      throw error;
     }
   }
 
@@ -171,6 +191,7 @@ export class Renames {
             await this.#files.uploadNow(file);
         }),
       );
+      this.#tree.moving(node, to);
       const intent = await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'copy' });
       const copies = await this.#copyAll(node, from, to, intent);
       await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'delete' }, intent);
@@ -180,6 +201,9 @@ export class Renames {
       learnDirectory(parent, name, true, node.posix);
       await this.#repoint(node, from, copies);
       await this.#services.pendingDeletes.remove([...copies.keys()], () => this.#intents.end(intent));
+    } catch (error) {
+      this.#tree.moving(node, undefined);
+      throw error;
     } finally {
       release();
     }

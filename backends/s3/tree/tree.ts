@@ -17,6 +17,11 @@ export class Tree {
   /** Time of directories without attributes of their own. */
   readonly #started = { seconds: Math.floor(Date.now() / 1000), nanoseconds: 0 };
   #unique = 0;
+  /** What a process that was killed has left: keys by path, and all keys that are not paths. */
+  #keys: ReadonlyMap<string, string> = new Map();
+  #reserved: ReadonlySet<string> = new Set();
+  /** Called when a node has another place, or is about to. */
+  changed: (node: Node) => void = () => undefined;
 
   constructor(services: Services, nameLookup: NameLookup) {
     this.#services = services;
@@ -35,11 +40,46 @@ export class Tree {
    * renamed, or unlinked while open).
    */
   #claim(path: string): string {
-    return this.#byId.has(path) ? `${path}\0${Date.now().toString(36)}.${++this.#unique}` : path;
+    const former = this.#keys.get(path);
+    if (former !== undefined && !this.#byId.has(former)) return former;
+    return this.#byId.has(path) || this.#reserved.has(path)
+      ? `${path}\0${Date.now().toString(36)}.${++this.#unique}`
+      : path;
   }
 
   byId(id: string): Node | undefined {
     return this.#byId.get(id);
+  }
+
+  /**
+   * Gives nodes the keys that they had in a process that was killed: those that are here already,
+   * and others when they are found.
+   * @param paths of nodes, by key.
+   * @param reserved keys that no other node gets.
+   */
+  identify(paths: ReadonlyMap<string, string>, reserved: readonly string[]): void {
+    this.#keys = new Map(Array.from(paths, ([id, path]) => [path, id]));
+    this.#reserved = new Set(reserved);
+    for (const [path, id] of this.#keys) {
+      const node = this.at(path);
+      if (node === undefined || node.id === id) continue;
+      if (this.#byId.get(node.id) === node) this.#byId.delete(node.id);
+      node.id = id;
+      this.#byId.set(id, node);
+    }
+  }
+
+  /** The node at a path, if it is in use. */
+  at(path: string): Node | undefined {
+    let node: Node | undefined = this.root;
+    for (const name of path.split('/'))
+      node = node?.kind === 'directory' ? node.children.get(name) : undefined;
+    return node;
+  }
+
+  /** Takes a node in that has no name. */
+  enter(node: FileNode): void {
+    this.#byId.set(node.id, node);
   }
 
   /** Nodes whose key differs from their path, because they were renamed. */
@@ -57,6 +97,7 @@ export class Tree {
       // Another writer has replaced it by something of another kind.
       node.removed = true;
       parent.children.delete(name);
+      this.changed(node);
       node = undefined;
     }
     if (known.kind === 'directory') return this.#directory(parent, name, known, node);
@@ -139,13 +180,33 @@ export class Tree {
     node.parent = parent;
     node.name = name;
     parent.children.set(name, node);
+    this.moving(node, undefined);
+  }
+
+  /** A node is about to get another path; undefined once it has it, or does not get it. */
+  moving(node: Node, path: string | undefined): void {
+    node.moving = path;
+    this.#changedBelow(node);
+  }
+
+  /** A file is about to lose its name, as {@link FileNode.leaving} says; undefined if it stays. */
+  leaving(node: FileNode, path: string | undefined): void {
+    node.leaving = path;
+    this.changed(node);
+  }
+
+  #changedBelow(node: Node): void {
+    this.changed(node);
+    if (node.kind === 'directory') for (const child of node.children.values()) this.#changedBelow(child);
   }
 
   /** Removes a node's name. */
   detach(node: Node): void {
     node.removed = true;
+    if (node.kind === 'file') node.leaving = undefined;
     if (node.parent?.children.get(node.name) === node) node.parent.children.delete(node.name);
     if (node.forgotten) this.#byId.delete(node.id);
+    this.changed(node);
   }
 
   /**

@@ -45,6 +45,8 @@ export interface OpenFile {
 export interface FilesOwner {
   /** A file has nothing staged any more. */
   clean(node: FileNode): void;
+  /** A file without a name has a journal now. */
+  stagedNameless(node: FileNode): void;
   /** Frees bytes of the disk that are not the journal's. @returns whether it could. */
   free(bytes: number): Promise<boolean>;
 }
@@ -266,6 +268,7 @@ export class Files {
         node,
         await Staged.begin(this.#logPath(id), id, path, node.posix, object, condition),
       );
+      if (node.removed) this.#owner.stagedNameless(node);
     });
   }
 

@@ -1,0 +1,194 @@
+import { FsError } from '../../../core/backend/index.js';
+import type { NodeKey } from '../../../core/backend/index.js';
+import type { RemoteObject } from '../objects/attributes.js';
+import { Deadline } from '../client/deadline.js';
+import { fromJson, type PosixJson, reviveObject, type Staged, toJson } from '../journal/staged.js';
+import type { Intents } from '../journal/intents.js';
+import type { Services } from '../service/services.js';
+import type { Files } from '../write/files.js';
+import { FileNode, pathOf } from './nodes.js';
+import type { Node } from './nodes.js';
+import type { Tree } from './tree.js';
+
+/*
+ * Where nodes are, for the process that follows one that was killed. A node whose key is its path
+ * needs no trace. Others have their path; during a rename both; and a file that was removed while
+ * it was open has what its content is made of.
+ */
+
+/** The parts of a mounted bucket that find nodes again. */
+export interface FindingParts {
+  readonly services: Services;
+  readonly tree: Tree;
+  readonly files: Files;
+  readonly intents: Intents;
+}
+
+/** A file without a name that is open. */
+interface Nameless {
+  readonly posix: PosixJson;
+  /** The object with its content, as far as that is not in a journal. */
+  readonly object: RemoteObject | null;
+  /** Id of its journal. */
+  readonly journal: string | null;
+  /** The key of our own with its content, and the intent that removes it. */
+  readonly hidden: readonly [key: string, intent: string] | null;
+}
+
+/** A trace, in JSON. */
+interface Trace {
+  readonly path: string;
+  /** It, or a directory above it, is about to be moved. */
+  readonly moving?: readonly [from: string, to: string];
+  /** It has no name; null if nobody has it open. */
+  readonly nameless?: Nameless | null;
+  /** It has its name all the same if there is something at this path. */
+  readonly unless?: string;
+}
+
+/** @returns a node's trace, see `Accelerator.trace`. */
+export function traceOf(node: Node): string {
+  const path = pathOf(node);
+  let moving: Trace['moving'];
+  for (let above: Node | undefined = node; above !== undefined; above = above.parent)
+    if (above.moving !== undefined) moving = [pathOf(above), above.moving];
+  const unless = node.kind === 'file' ? node.leaving : undefined;
+  const hasName = !node.removed && unless === undefined;
+  if (hasName && moving === undefined) return node.id === path ? '' : JSON.stringify({ path });
+  const trace: Trace = {
+    path,
+    ...(moving === undefined ? {} : { moving }),
+    ...(hasName ? {} : { nameless: namelessOf(node) }),
+    ...(unless === undefined ? {} : { unless }),
+  };
+  return JSON.stringify(trace);
+}
+
+/** The path in a trace; undefined where the key is the path. */
+export function pathIn(trace: string | undefined): string | undefined {
+  return trace === undefined || trace === '' ? undefined : (JSON.parse(trace) as Trace).path;
+}
+
+function namelessOf(node: Node): Nameless | null {
+  if (node.kind !== 'file' || node.opens === 0) return null;
+  const { posix, version, staged, hidden, hiddenIntent } = node;
+  return {
+    posix: toJson(posix),
+    object: version.object ?? null,
+    journal: staged?.id ?? null,
+    hidden: hidden === undefined || hiddenIntent === undefined ? null : [hidden, hiddenIntent],
+  };
+}
+
+/** What a process that was killed has told of its nodes. */
+export class Traces {
+  readonly #traces = new Map<string, Trace>();
+  /** Paths of nodes that have names, by key. */
+  readonly #paths = new Map<string, string>();
+  readonly #nameless = new Map<string, Trace>();
+  /** What belongs to files without a name, until they are found. */
+  readonly #journals = new Map<string, Staged>();
+  readonly #hidden = new Map<string, string>();
+
+  constructor(traces: ReadonlyMap<NodeKey, string>) {
+    for (const [key, text] of traces) this.#traces.set(String(key), JSON.parse(text) as Trace);
+    for (const [key, { path, moving, nameless }] of this.#traces)
+      if (moving === undefined && nameless === undefined) this.#paths.set(key, path);
+  }
+
+  /** Whether an intent's key may be the content of a file that is open. It stays then. */
+  keepHidden(intent: string, key: string): boolean {
+    const isKept = this.#some(({ hidden }) => hidden?.[1] === intent);
+    if (isKept) this.#hidden.set(intent, key);
+    return isKept;
+  }
+
+  /** As {@link keepHidden}, for a journal. */
+  keepJournal(staged: Staged): boolean {
+    const isKept = this.#some(({ journal }) => journal === staged.id);
+    if (isKept) this.#journals.set(staged.id, staged);
+    return isKept;
+  }
+
+  #some(is: (nameless: Nameless) => boolean): boolean {
+    for (const { nameless } of this.#traces.values()) if (nameless != null && is(nameless)) return true;
+    return false;
+  }
+
+  /**
+   * Finds out which changes of names have happened, once what was interrupted is finished. Gives
+   * nodes their keys again.
+   * @param moved the renames that were finished just now.
+   */
+  async settle(mounted: FindingParts, moved: ReadonlyMap<string, string>): Promise<void> {
+    const isThere = new Map<string, boolean>();
+    const stays = async (path: string): Promise<boolean> => {
+      const known = isThere.get(path);
+      if (known !== undefined) return known;
+      const found = !moved.has(path) && (await exists(mounted, path));
+      isThere.set(path, found);
+      return found;
+    };
+    for (const [key, trace] of this.#traces) {
+      const { path, moving, nameless, unless } = trace;
+      if (nameless !== undefined && (unless === undefined || !(await stays(unless)))) {
+        this.#nameless.set(key, trace);
+        continue;
+      }
+      const isMoved = moving !== undefined && !(await stays(moving[0]));
+      this.#paths.set(key, isMoved ? moving[1] + path.slice(moving[0].length) : path);
+    }
+    mounted.tree.identify(this.#paths, [...this.#traces.keys()]);
+  }
+
+  /** The path of a node by its key, unless that is its path itself. */
+  path(key: string): string | undefined {
+    return this.#paths.get(key);
+  }
+
+  /** The file without a name that has a key. @throws ESTALE for one that nobody has open. */
+  adopt({ tree, files }: FindingParts, key: string): FileNode | undefined {
+    const trace = this.#nameless.get(key);
+    if (trace === undefined) return undefined;
+    const { nameless, path } = trace;
+    if (nameless == null) throw FsError.of('ESTALE');
+    const object = reviveObject(nameless.object);
+    const name = path.slice(path.lastIndexOf('/') + 1);
+    const node = new FileNode(key, tree.root, name, fromJson(nameless.posix), object);
+    node.removed = true;
+    const staged = this.#journals.get(nameless.journal ?? '');
+    if (staged !== undefined) {
+      this.#journals.delete(staged.id);
+      // A journal may not have been told of the key with what the bucket has lost.
+      if (object !== undefined && staged.base !== undefined) staged.base = object;
+      files.attachJournal(node, staged);
+      node.posix = staged.posix;
+    }
+    if (nameless.hidden !== null) {
+      [node.hidden, node.hiddenIntent] = nameless.hidden;
+      this.#hidden.delete(nameless.hidden[1]);
+    }
+    tree.enter(node);
+    return node;
+  }
+
+  /** Drops what belongs to files that nobody has open any more. */
+  async end({ services, intents }: FindingParts): Promise<void> {
+    const { bucket, options } = services;
+    for (const staged of this.#journals.values()) await staged.retire();
+    this.#journals.clear();
+    for (const [intent, key] of this.#hidden) {
+      await bucket.remove(key, Deadline.after(options.operationTimeout));
+      await intents.end(intent);
+    }
+    this.#hidden.clear();
+  }
+}
+
+async function exists({ services, tree }: FindingParts, path: string): Promise<boolean> {
+  if (tree.at(path)) return true;
+  const { bucket, keys, options } = services;
+  const deadline = Deadline.after(options.operationTimeout);
+  if ((await bucket.head(keys.file(path), deadline)) !== undefined) return true;
+  return (await bucket.list(keys.directory(path), '', undefined, 1, deadline)).objects.length > 0;
+}

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { after, test, type TestContext } from 'node:test';
+import { type RunningDaemon, startDaemon } from '../../support/daemons.js';
+import { type FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
+import { connectKept, guestsAtWork, keeping, killEngine, LOCK } from '../../support/keepers.js';
+import { removeFolders, temporaryFolder, TestBucket } from './support.js';
+
+after(removeFolders);
+
+/** Guests of a bucket whose engine is killed. VIRTIOFS_KIT_ENGINES=200 for a long run. */
+const KILLS = Number(process.env['VIRTIOFS_KIT_ENGINES'] ?? 2);
+
+async function start(t: TestContext): Promise<{ running: RunningDaemon; bucket: TestBucket }> {
+  const bucket = await TestBucket.create();
+  const cacheDir = await temporaryFolder();
+  const words = [
+    '--bucket',
+    bucket.name,
+    '--endpoint',
+    bucket.endpoint,
+    '--path-style',
+    '--cache-dir',
+    cacheDir,
+  ];
+  const daemon = keeping(['--backend', 's3', ...words]);
+  return { running: startDaemon(t, daemon), bucket };
+}
+
+interface Opened {
+  readonly nodeid: bigint;
+  readonly fh: bigint;
+}
+
+async function text(fuse: FuseClient, { nodeid, fh }: Opened): Promise<string> {
+  return Buffer.from(await fuse.read(nodeid, fh, 0, 100)).toString();
+}
+
+/** Makes a file with its name as content, and leaves it open. */
+async function made(fuse: FuseClient, parent: bigint, name: string, isUploaded: boolean): Promise<Opened> {
+  const { entry, open } = await fuse.create(parent, name, 0o640);
+  const { nodeid } = entry;
+  await fuse.write(nodeid, open.fh, 0, Buffer.from(name));
+  if (isUploaded) await fuse.fsync(nodeid, open.fh);
+  return { nodeid, fh: open.fh };
+}
+
+test('a guest goes on with its files, listings and locks when its engine is killed, on S3', async (t) => {
+  const { running } = await start(t);
+  const guests = await guestsAtWork(t, running);
+  const { fuse, other, entry, open, removed, listing, first, theirs, waiting } = guests;
+  for (let times = 0; times < KILLS; times++) {
+    await killEngine(running);
+    assert.equal(await text(fuse, { nodeid: entry.nodeid, fh: open.fh }), 'data');
+    assert.equal(await text(fuse, { nodeid: removed.entry.nodeid, fh: removed.open.fh }), 'no name');
+  }
+  assert.equal((await fuse.readdir(ROOT, listing.fh, first!.off)).length, 3);
+  assert.equal(guests.granted, false);
+  const again = await other.open(theirs.nodeid, 2);
+  await rejectsWith(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), 11);
+  await fuse.flush(entry.nodeid, open.fh, 7n);
+  await waiting;
+  assert.equal(await running.stop(), 0);
+});
+
+for (const isUploaded of [false, true]) {
+  const what = isUploaded ? 'in the bucket' : 'in the journal';
+  test(`renamed, replaced and removed files stay what they are when the engine is killed, ${what}`, async (t) => {
+    const { running, bucket } = await start(t);
+    const { fuse } = await connectKept(t, running);
+    await fuse.init();
+    const make = (parent: bigint, name: string) => made(fuse, parent, name, isUploaded);
+    const directory = (await fuse.mkdir(ROOT, 'directory')).nodeid;
+    const below = await make(directory, 'below');
+    const renamed = await make(ROOT, 'renamed');
+    const replaced = await make(ROOT, 'replaced');
+    const removed = await make(ROOT, 'removed');
+    await fuse.rename(ROOT, 'directory', ROOT, 'moved');
+    await fuse.rename(ROOT, 'renamed', ROOT, 'replaced');
+    await fuse.unlink(ROOT, 'removed');
+    // Others come to the names that are free now.
+    const successor = await make(ROOT, 'renamed');
+    const files = { below, renamed, replaced, removed };
+    for (let times = 0; times < 2; times++) {
+      await killEngine(running);
+      for (const [name, file] of Object.entries(files)) assert.equal(await text(fuse, file), name);
+      assert.equal(await text(fuse, successor), 'renamed');
+      assert.equal((await fuse.lookup(ROOT, 'moved')).nodeid, directory);
+      assert.equal((await fuse.lookup(directory, 'below')).nodeid, below.nodeid);
+      assert.equal((await fuse.lookup(ROOT, 'replaced')).nodeid, renamed.nodeid);
+      assert.equal((await fuse.lookup(ROOT, 'renamed')).nodeid, successor.nodeid);
+      assert.equal((await fuse.lookup(ROOT, 'removed')).nodeid, 0n);
+      assert.equal((await fuse.getattr(removed.nodeid)).nlink, 0);
+    }
+    await fuse.write(removed.nodeid, removed.fh, 0, Buffer.from('REMOVED'));
+    await killEngine(running);
+    assert.equal(await text(fuse, removed), 'REMOVED');
+    for (const { nodeid, fh } of [...Object.values(files), successor]) await fuse.release(nodeid, fh);
+    assert.equal(await running.stop(), 0);
+    // Nothing is left of those without a name.
+    assert.deepEqual(await bucket.keys(), ['moved/', 'moved/below', 'renamed', 'replaced']);
+    assert.equal((await bucket.get('replaced')).toString(), 'renamed');
+  });
+}
+
+test('requests are carried out once, however often the engine is killed, on S3', async (t) => {
+  const { running } = await start(t);
+  const { fuse } = await connectKept(t, running);
+  await fuse.init();
+  const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
+  const stop = new AbortController();
+  let appended = 0;
+  const append = async (): Promise<void> => {
+    for (; !stop.signal.aborted; appended++)
+      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
+  };
+  let changes = 0;
+  const change = async (name: string): Promise<void> => {
+    for (; !stop.signal.aborted; changes++) {
+      const { nodeid } = await fuse.mkdir(ROOT, name);
+      const file = await fuse.create(nodeid, 'f', 0o644, 0o302);
+      await fuse.rename(nodeid, 'f', nodeid, 'g');
+      await fuse.symlink(nodeid, 's', 'target');
+      await fuse.setxattr(file.entry.nodeid, 'user.a', Buffer.from('1'), 1);
+      await fuse.removexattr(file.entry.nodeid, 'user.a');
+      for (const each of ['g', 's']) await fuse.unlink(nodeid, each);
+      await fuse.release(file.entry.nodeid, file.open.fh);
+      await fuse.rmdir(ROOT, name);
+    }
+  };
+  const working = Promise.all([append(), append(), change('x'), change('y')]);
+  for (let times = 0; times < KILLS; times++) {
+    await killEngine(running);
+    await new Promise((resolve) => setTimeout(resolve, 600 + Math.random() * 300));
+  }
+  const isEnough = (): boolean => changes >= 4;
+  while (!isEnough()) await Promise.race([working, new Promise((resolve) => setTimeout(resolve, 50))]);
+  stop.abort();
+  await working;
+  const lines = Number((await fuse.getattr(entry.nodeid)).size) / 5;
+  t.diagnostic(`${lines} lines, ${changes} directories`);
+  assert.equal(lines, appended);
+  assert.equal(await running.stop(), 0);
+});
