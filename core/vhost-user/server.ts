@@ -13,13 +13,13 @@ export interface ServerOptions extends DeviceOptions, ListenOptions {
   readonly socket: { readonly path: string } | { readonly fd: number } | 'given';
   /** Makes the log of a connection. Default: the server's own. */
   openLog?(): Log;
-  /** Milliseconds that a front-end may take to send its first message. Default 10,000. */
-  readonly silence?: number | undefined;
+  /** How long a front-end may take to send its first message. Default 10,000. */
+  readonly silenceMs?: number | undefined;
   /**
-   * Milliseconds after which a front-end without memory makes room for another one, where there is
+   * After how long a front-end without memory makes room for another one, where there is
    * none left. Default 60,000.
    */
-  readonly idleness?: number | undefined;
+  readonly idleMs?: number | undefined;
   /** Front-ends served at a time; more are turned away. Default 16. */
   readonly maxConnections?: number | undefined;
   /**
@@ -32,13 +32,13 @@ export interface ServerOptions extends DeviceOptions, ListenOptions {
 const DEFAULT_MAX_CONNECTIONS = 16;
 
 /** A front-end that has sent nothing for so long is turned away. Milliseconds. */
-const SILENCE = 10_000;
+const SILENCE_MS = 10_000;
 
 /**
  * A front-end without memory, so that its guest can ask nothing, makes room for another one after
  * this time if there is none left. Milliseconds.
  */
-const IDLENESS = 60_000;
+const IDLE_MS = 60_000;
 
 /** How long the server stops accepting connections after accept(2) has failed. */
 const ACCEPT_PAUSE_MS = 200;
@@ -167,7 +167,7 @@ export class VhostUserServer {
   #makeRoom(): void {
     const now = performance.now();
     for (const [device, since] of this.#devices) {
-      if (now - since < (this.#options.idleness ?? IDLENESS)) return;
+      if (now - since < (this.#options.idleMs ?? IDLE_MS)) return;
       if (device.hasMemory) continue;
       this.#devices.delete(device);
       this.#log.warn({}, 'a front-end without memory made room for another one');
@@ -191,7 +191,7 @@ export class VhostUserServer {
       if (!this.#devices.has(device) || device.hasSpoken) return;
       this.#log.warn({}, 'a front-end that sent nothing was turned away');
       void device.close();
-    }, this.#options.silence ?? SILENCE).unref();
+    }, this.#options.silenceMs ?? SILENCE_MS).unref();
     this.#log.info({ connections: this.connections }, 'a front-end connected');
     void this.#forgetWhenEnded(device, silence);
     return device;

@@ -3,23 +3,28 @@ import { mkdirSync, mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import passthrough from '../../backends/passthrough/index.js';
-import { type Backend, Errno } from '../../core/backend/index.js';
+import { type Backend, type Entry, Errno, FileType } from '../../core/backend/index.js';
+import { defaultInodes, defaultSize } from '../../backends/memfs/host-api/volume.js';
 import { Session } from '../../core/fuse/index.js';
 import { openExport } from '../../core/plugins/open-export.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';
+import { heapLimit } from '../../core/state/budgets.js';
+import { defaultExportLimits } from '../../core/state/export.js';
 import { eventfd } from '../../core/system/index.js';
 import { MemoryLog } from '../support/engine.js';
 import { floods, groundOf } from '../support/floods.js';
 import { FuseClient, FuseError, ROOT } from '../support/fuse-client.js';
 import { Loopback } from '../support/loopback.js';
+import { TinyBackend, TinyNode } from '../support/tiny-backend.js';
 
 /*
  * One guest takes as much as it gets of one resource, with default limits. Then two others work,
  * on the same export and on another.
  *
- *   node budget-child.js FLOOD memfs|passthrough|overlay|union|copied
+ *   node budget-child.js FLOOD memfs|passthrough|overlay|union|copied|endless
  *
  * `copied` is passthrough as an object of somebody's own: the engine does not know of descriptors.
+ * `endless` has a file of every name.
  */
 
 /** Refusals in a row after which a resource is exhausted. */
@@ -50,9 +55,23 @@ async function copied(name: string): Promise<Backend> {
   };
 }
 
+/** Has a file of every name that begins with `endless`. */
+class Endless extends TinyBackend {
+  override lookup(parent: TinyNode, name: string): Entry<TinyNode> | undefined {
+    if (!name.startsWith('endless')) return super.lookup(parent, name);
+    const node = Object.assign(Object.create(TinyNode.prototype) as TinyNode, ONE_FILE, { id: 1e6 + taken });
+    return { node, attributes: this.getattr(node) };
+  }
+}
+const ONE_FILE = new TinyNode(FileType.REGULAR | 0o644);
+
 async function open(name: string) {
+  const objects: Readonly<Record<string, () => Backend | Promise<Backend>>> = {
+    copied: () => copied(name),
+    endless: () => new Endless(),
+  };
   return openExport(
-    type === 'copied' ? await copied(name) : backend(name),
+    (await objects[type]?.()) ?? backend(name),
     { readOnly: false, locks: 'shared', cache: {}, limits: {} },
     { registry: new BackendRegistry(), log: new MemoryLog() },
   );
@@ -86,13 +105,13 @@ async function work(client: FuseClient): Promise<void> {
   await client.unlink(directory, 'file');
 }
 
+let taken = 0;
 const shared = await open('one');
 const greedy = await guest(shared);
 const other = await guest(shared);
 const beside = await guest(await open('two'));
 const ground = await groundOf(greedy, 'ground');
 const refusals = new Map<string, number>();
-let taken = 0;
 for (let inRow = 0; inRow < REFUSALS && taken < MOST;) {
   const code = await outcome(() => floods[flood]!(ground, taken));
   if (code === 'ok') {
@@ -113,7 +132,20 @@ const connections = Array.from({ length: 100 }, () => eventfd());
 for (const connection of connections) connection.close();
 const codesSeen = [...refusals.keys()];
 console.log(
-  JSON.stringify({ taken, codes: codesSeen, found, listed, worked, heap: process.memoryUsage().heapUsed }),
+  JSON.stringify({
+    taken,
+    codes: codesSeen,
+    found,
+    listed,
+    worked,
+    heap: process.memoryUsage().heapUsed,
+    limits: {
+      heap: heapLimit,
+      ...defaultExportLimits,
+      inodes: defaultInodes(),
+      contentBytes: defaultSize(),
+    },
+  }),
 );
 // Deeper than fs.rm can follow.
 spawnSync('rm', ['-rf', folder]);

@@ -5,7 +5,7 @@ import { UnixConnection } from '../../core/system/index.js';
 import { EchoServer, until } from '../support/vhost-user.js';
 
 test('front-ends that send nothing are turned away, and others get their place', async (t) => {
-  const echo = EchoServer.start(t, { maxConnections: 4, silence: 200 });
+  const echo = EchoServer.start(t, { maxConnections: 4, silenceMs: 200 });
   const good = await echo.connect(t);
   const silent = Array.from({ length: 3 }, () => UnixConnection.connect(echo.path));
   await until(() => echo.server.connections === 4, 'all are there');
@@ -17,7 +17,7 @@ test('front-ends that send nothing are turned away, and others get their place',
 });
 
 test('front-ends that share no memory make room for those that do', async (t) => {
-  const echo = EchoServer.start(t, { maxConnections: 3, idleness: 200 });
+  const echo = EchoServer.start(t, { maxConnections: 3, idleMs: 200 });
   const good = await echo.connect(t);
   const idle = [echo.channel(t), echo.channel(t)];
   for (const channel of idle) await channel.call('GET_FEATURES', new Uint8Array(0));

@@ -77,6 +77,33 @@ test('every source that a document names exists', () => {
   assert.deepEqual(unknown, []);
 });
 
+test('every test that docs/security.md names is there, and each budget has one', () => {
+  const tests = readdirSync(join(root, 'test'), { recursive: true, encoding: 'utf8' });
+  const text = readFileSync(join(root, 'docs/security.md'), 'utf8');
+  const [, budgets] = /^## What a guest may take$([^]*?)^## /m.exec(text)!;
+  const rows = [...budgets!.matchAll(/^\| (?!resource|---)(.*?) \|.*\| (.*?) \|$/gm)];
+  assert.ok(rows.length > 10);
+  assert.deepEqual(
+    rows.filter(([, , named]) => !named!.startsWith('`')).map(([, resource]) => resource),
+    [],
+  );
+  const places = ['', 'core/', 'backends/'];
+  const named = [...text.matchAll(/`((?:hostile|guest|core|backends|passthrough|memfs)\/[a-z0-9/.-]+)`/g)];
+  const missing = named.filter(
+    ([, name]) =>
+      !places.some((place) =>
+        tests.some(
+          (file) =>
+            file === `${place}${name}` || (file.startsWith(`${place}${name}.`) && file.endsWith('.test.ts')),
+        ),
+      ),
+  );
+  assert.deepEqual(
+    missing.map(([, name]) => name),
+    [],
+  );
+});
+
 test('every report that is a test is listed with its tracker in docs/reports.md', () => {
   const text = readFileSync(join(root, 'docs/reports.md'), 'utf8');
   const missing = reports.filter(({ of, name }) => !text.includes(`[${of}](`) || !text.includes(name));

@@ -24,6 +24,7 @@ const long = (i: number): string => `${'n'.repeat(240)}${i}`;
 const lock = (i: number) => ({ start: BigInt(i) * 4n, end: BigInt(i) * 4n, type: 1, pid: 1 });
 
 export const floods: Readonly<Record<string, Take>> = {
+  lookups: ({ client, directory }, i) => client.lookup(directory, `endless${i}`),
   opendir: ({ client, directory }) => client.opendir(directory),
   open: ({ client, file }) => client.open(file, 2),
   symlinks: ({ client, directory }, i) => client.symlink(directory, `l${i}`, '../'.repeat(1360)),

@@ -452,6 +452,17 @@ export class FuseClient {
     return viewOf(await this.call(Opcode.WRITE, nodeid, args, 8), 8).getUint32(0, true);
   }
 
+  /** @returns the bytes copied. */
+  async copyFileRange(
+    from: readonly [nodeid: bigint, fh: bigint, offset: number],
+    to: readonly [nodeid: bigint, fh: bigint, offset: number],
+    length: number,
+  ): Promise<number> {
+    const args = new RequestBytes().u64(from[1]).u64(from[2]);
+    args.u64(to[0]).u64(to[1]).u64(to[2]).u64(length).u64(0);
+    return viewOf(await this.call(Opcode.COPY_FILE_RANGE, from[0], args.bytes(), 8), 8).getUint32(0, true);
+  }
+
   async flush(nodeid: bigint, fh: bigint, lockOwner = 0n): Promise<void> {
     await this.call(Opcode.FLUSH, nodeid, new RequestBytes().u64(fh).u64(0).u64(lockOwner).bytes(), 0);
   }
