@@ -18,6 +18,7 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   serve: async ({ program, registry, backend }) =>
     (await import('./commands/serve.js')).addServe(program, registry, backend),
   upgrade: async ({ program }) => (await import('./commands/upgrade.js')).addUpgrade(program),
+  reload: async ({ program }) => (await import('./commands/reload.js')).addReload(program),
   status: async ({ program }) => (await import('./commands/status.js')).addStatus(program),
   top: async ({ program }) => (await import('./commands/status.js')).addTop(program),
   doctor: async ({ program, registry }) =>

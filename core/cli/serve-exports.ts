@@ -4,6 +4,7 @@ import { type Entered, mustBeConfined } from '../plugins/confine.js';
 import { ControlSocket } from '../plugins/control-socket.js';
 import type { Daemon, DaemonOptions } from '../plugins/daemon.js';
 import type { BackendRegistry } from '../plugins/registry.js';
+import type { Started } from '../plugins/reload.js';
 import { createContainer, Services } from '../plugins/service-container.js';
 import type { ServiceManager } from '../system/index.js';
 import type { AccessLogTarget } from './access-log.js';
@@ -26,6 +27,8 @@ export interface Serving {
   readonly accessLog?: AccessLogTarget | undefined;
   /** Is told when the daemon serves and when it ends. */
   readonly manager?: ServiceManager | undefined;
+  /** The configuration file, where there is one, so that it can be reloaded. */
+  readonly started?: Started | undefined;
   /** Path of the socket for commands. */
   readonly control?: string | undefined;
   /** Options to be told of in the log, since they have no effect. */
@@ -42,7 +45,7 @@ export interface Serving {
  */
 export async function serveExports(given: Serving): Promise<void> {
   const { options, entered, logConfig, registry, stop, listener, manager, control } = given;
-  const { ignored = [], ready, accessLog } = given;
+  const { ignored = [], ready, accessLog, started } = given;
   const container = createContainer(logConfig, registry);
   const log = container.get(Services.Logger);
   surviveRejections(log);
@@ -62,7 +65,7 @@ export async function serveExports(given: Serving): Promise<void> {
   try {
     mustBeConfined(confined);
     const listening =
-      control === undefined ? undefined : await ControlSocket.listen(control, daemon, registry, log);
+      control === undefined ? undefined : await ControlSocket.listen(control, daemon, registry, log, started);
     const requests = await accessLog?.begin(daemon.tracing);
     const monitoring = await listener?.serve(() => daemon.figures(), log);
     await confined.seal();

@@ -215,12 +215,17 @@ export type LogConfig = z.output<typeof logSchema>;
 export type ConfineConfig = z.output<typeof confineSchema>;
 export type Config = z.output<typeof configSchema>;
 
+/** A configuration with the folder of its file. */
+export interface ReadConfig extends Config {
+  readonly folder: string;
+}
+
 /**
  * Reads a configuration file (YAML, or JSON, which is YAML).
  * Relative paths of sockets and modules in it are relative to its folder.
  * @throws UsageError for every mistake in it.
  */
-export function readConfig(path: string): Config & { readonly folder: string } {
+export function readConfig(path: string): ReadConfig {
   let text: string;
   try {
     text = readFileSync(path, 'utf8');
@@ -229,6 +234,11 @@ export function readConfig(path: string): Config & { readonly folder: string } {
       `--config ${path}: ${(error as NodeJS.ErrnoException).code === 'ENOENT' ? 'no such file' : (error as Error).message}`,
     );
   }
+  return configOf(text, path);
+}
+
+/** The configuration of a file's text, as {@link readConfig} has it. */
+export function configOf(text: string, path: string): ReadConfig {
   const folder = dirname(resolve(path));
   const config = parseConfig(parseYaml(text, `--config ${path}`), `${path}: `);
   const { metrics, accessLog } = config;

@@ -2,7 +2,10 @@ import { UsageError, type BackendCommand, type DaemonCommand, type Logger } from
 import * as z from 'zod';
 import { askSocket, CommandSocket, type CommandRequest } from '../control/index.js';
 import { Feeds } from '../trace/feeds.js';
+import { configOf, type LogConfig } from './config-schema.js';
 import type { Daemon } from './daemon.js';
+import { setLogLevel } from './logger.js';
+import { reload, type Started } from './reload.js';
 import { suggestion } from './suggestion.js';
 import type { BackendRegistry } from './registry.js';
 import { check, toFlag } from './option-descriptions.js';
@@ -13,24 +16,34 @@ export class ControlSocket {
   readonly #registry: BackendRegistry;
   readonly #log: Logger;
   readonly #feeds: Feeds;
+  readonly #started: Started | undefined;
+  /** The level of the log that the configuration file names. */
+  #level: LogConfig['level'] | undefined;
   #socket: CommandSocket | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(daemon: Daemon, registry: BackendRegistry, log: Logger) {
+  private constructor(daemon: Daemon, registry: BackendRegistry, log: Logger, started: Started | undefined) {
     this.#daemon = daemon;
     this.#registry = registry;
     this.#log = log;
     this.#feeds = new Feeds(daemon.tracing);
+    this.#started = started;
+    this.#level = started?.config.log.level;
   }
 
-  /** @throws UsageError if the path cannot be a socket, or another daemon listens there. */
+  /**
+   * @param started what the daemon was started with, where that was a configuration file: it can be
+   * changed then.
+   * @throws UsageError if the path cannot be a socket, or another daemon listens there.
+   */
   static async listen(
     path: string,
     daemon: Daemon,
     registry: BackendRegistry,
     log: Logger,
+    started?: Started,
   ): Promise<ControlSocket> {
-    const control = new ControlSocket(daemon, registry, log);
+    const control = new ControlSocket(daemon, registry, log, started);
     try {
       control.#socket = await CommandSocket.listen(path, (request) => control.#queue(request), log);
     } catch (error) {
@@ -65,6 +78,26 @@ export class ControlSocket {
     });
   }
 
+  /** Reloads in turn with commands of backends, which serve and stop, too. */
+  #reload({ file, text, logLevel }: z.output<typeof reloadSchema>): Promise<readonly string[]> {
+    const reply = this.#turn.then(async () => {
+      if (logLevel !== undefined) setLogLevel(logLevel);
+      if (file === undefined || text === undefined) return [];
+      if (this.#started === undefined)
+        throw new UsageError('reload: the daemon was started without --config: restart it with one');
+      const config = configOf(text, file);
+      const lines = await reload(this.#daemon, this.#registry, this.#started, config);
+      // A level of the command line, or of another request, holds until the file's has changed.
+      const { level } = config.log;
+      if (level !== this.#level) setLogLevel(level);
+      this.#level = level;
+      this.#log.info({ changes: lines }, 'reloaded');
+      return lines;
+    });
+    this.#turn = reply.catch(() => undefined);
+    return reply;
+  }
+
   /** Runs a command of the daemon itself. */
   async #runOwn({ command, options }: CommandRequest): Promise<readonly string[]> {
     switch (command) {
@@ -77,11 +110,20 @@ export class ControlSocket {
         this.#feeds.stop(asked.stop);
         return [];
       }
+      case 'reload':
+        return this.#reload(check(reloadSchema, options, 'reload '));
       default:
         throw new UsageError(`${command}: no such command of a daemon`);
     }
   }
 }
+
+/** Asks for another configuration, or for more or less in the log. */
+const reloadSchema = z.strictObject({
+  file: z.string().optional(),
+  text: z.string().optional(),
+  logLevel: z.enum(['debug', 'info', 'warn', 'error', 'silent']).optional(),
+});
 
 /** Asks for a capture, its next pieces, or its end. */
 const traceSchema = z.union([

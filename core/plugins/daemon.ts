@@ -41,6 +41,7 @@ import {
   VhostUserServer,
 } from '../vhost-user/index.js';
 import { exportSchema, type ExportConfig } from './config-schema.js';
+import { exportChanges, placeOf } from './export-changes.js';
 import { inheritedSocket } from './inherited-socket.js';
 import { type BackendSource, isBackend } from './backend-source.js';
 import { openExport, reopenExport, takeOverExport, type OpenExportOptions } from './open-export.js';
@@ -78,12 +79,26 @@ export interface DaemonOptions extends Omit<OpenExportOptions, 'optionName'> {
   readonly keeper?: KeptEngine | undefined;
 }
 
+/** What a daemon is to serve from now on. */
+export type ChangedOptions = Pick<DaemonOptions, 'exports' | 'backends' | 'folder'>;
+
 /** A connection that the keeper gave. */
 interface KeptDevice {
   readonly id: number;
   readonly socket: number;
   readonly export: Export;
   readonly device: VhostUserDevice;
+}
+
+/** An export with its settings, and what its backend was made of. */
+type OpenedExport = readonly [CheckedExport, Export, BackendSource];
+
+/** An export of the configuration, as it is served. */
+interface ConfiguredExport {
+  readonly config: CheckedExport;
+  readonly source: BackendSource;
+  readonly export: Export;
+  readonly server: VhostUserServer;
 }
 
 /** An export as the process before this one has left it. */
@@ -137,6 +152,10 @@ export class Daemon {
   readonly tracing: Tracing = new Tracing();
   /** Options of the sessions of a server. */
   readonly #sessionOptions: (() => SessionOptions)[] = [];
+  /** The exports of the configuration, with what serves them. */
+  #configured: ConfiguredExport[] = [];
+  /** The change of the configuration that is being made. */
+  #changing: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   private constructor({ log, registry, keeper }: DaemonOptions) {
@@ -165,8 +184,109 @@ export class Daemon {
    * keeper has no more use for this process.
    */
   async ended(): Promise<void> {
-    if (this.#keeper !== undefined) await this.#keeper.over;
-    else await Promise.all(this.#servers.map((server) => server.ended));
+    if (this.#keeper !== undefined) {
+      await this.#keeper.over;
+      return;
+    }
+    for (let ended: readonly VhostUserServer[] | undefined; ;) {
+      await this.#changing;
+      const servers = [...this.#servers];
+      if (ended !== undefined && servers.every((server) => ended!.includes(server))) return;
+      await Promise.all(servers.map((server) => server.ended));
+      ended = servers;
+    }
+  }
+
+  /**
+   * Serves another configuration: takes exports away, adds others, and changes what can be changed.
+   * Guests of all others notice nothing. Exports that {@link add} has added stay.
+   * @returns lines that say what was done.
+   * @throws UsageError for what cannot be done; nothing is changed then.
+   */
+  change(options: ChangedOptions): Promise<readonly string[]> {
+    const changed = this.#changing.then(() => this.#change(options));
+    this.#changing = changed.catch(() => undefined);
+    return changed;
+  }
+
+  async #change(options: ChangedOptions): Promise<readonly string[]> {
+    if (this.#keeper !== undefined) throw new UsageError('a daemon with a keeper is changed by upgrade');
+    const wanted = checkedExports(options).map((config) => ({
+      config,
+      source: sourceOf(config, options.backends ?? {}),
+    }));
+    const served = this.#configured.map((one) => ({ ...one, connections: one.server.connections }));
+    const { added, removed, changed } = exportChanges(served, wanted);
+    // What may fail comes first, and is undone.
+    const made: ConfiguredExport[] = [];
+    try {
+      for (const one of added) made.push(await this.#serveOneMore(one, made, options));
+    } catch (error) {
+      for (const one of made.toReversed()) await this.#endServing(one, made);
+      throw error;
+    }
+    const stay = this.#configured.filter((one) => !removed.some(({ server }) => server === one.server));
+    this.#configured = [...stay, ...made];
+    for (const one of removed) await this.#endServing(one);
+    for (const { from, to } of changed) {
+      this.#forgetServer(from.server);
+      await from.server.close();
+      const server = this.#listen(to.config, from.export);
+      const now = { ...to, export: from.export, server };
+      this.#configured = this.#configured.map((one) => (one.server === from.server ? now : one));
+    }
+    return [
+      ...removed.map(({ config }) => `${placeOf(config)}: no longer served`),
+      ...changed.map(({ to }) => `${placeOf(to.config)}: changed`),
+      ...added.map(({ config }) => `${placeOf(config)}: served`),
+    ];
+  }
+
+  /** Serves an export of a new configuration, on a backend that is open if it has the same name. */
+  async #serveOneMore(
+    { config, source }: Pick<ConfiguredExport, 'config' | 'source'>,
+    made: readonly ConfiguredExport[],
+    { folder }: ChangedOptions,
+  ): Promise<ConfiguredExport> {
+    const { backend } = config;
+    const like = isNamed(backend)
+      ? [...this.#configured, ...made].find((one) => one.config.backend === backend)
+      : undefined;
+    if (like !== undefined) mustAgree(config, like.config, `export ${config.tag}`);
+    const options = { registry: this.#registry, log: this.#log, folder };
+    const one = like?.export ?? (await openExport(source, config, options));
+    if (like === undefined) this.#exports.push(one);
+    try {
+      return { config, source, export: one, server: this.#listen(config, one) };
+    } catch (error) {
+      if (like === undefined) await this.#closeExport(one);
+      throw error;
+    }
+  }
+
+  /** @param others exports that may have the same backend, beside those that are configured. */
+  async #endServing(
+    { server, export: one }: ConfiguredExport,
+    others: readonly ConfiguredExport[] = [],
+  ): Promise<void> {
+    this.#forgetServer(server);
+    await server.close();
+    const isShared = [...others, ...this.#configured].some(
+      (other) => other.export === one && this.#servers.includes(other.server),
+    );
+    if (!isShared) await this.#closeExport(one);
+  }
+
+  #forgetServer(server: VhostUserServer): void {
+    const index = this.#servers.indexOf(server);
+    if (index < 0) return;
+    this.#servers.splice(index, 1);
+    this.#sessionOptions.splice(index, 1);
+  }
+
+  async #closeExport(one: Export): Promise<void> {
+    this.#exports.splice(this.#exports.indexOf(one), 1);
+    await one.close();
   }
 
   /**
@@ -203,10 +323,9 @@ export class Daemon {
       );
     }
     this.#added.delete(socket);
-    this.#servers.splice(this.#servers.indexOf(added.server), 1);
-    this.#exports.splice(this.#exports.indexOf(added.export), 1);
+    this.#forgetServer(added.server);
     await added.server.close();
-    await added.export.close();
+    await this.#closeExport(added.export);
     this.#log.info({ socket }, 'no longer serving');
     return true;
   }
@@ -251,31 +370,22 @@ export class Daemon {
   async #start(options: DaemonOptions): Promise<void> {
     const beginning = await this.#keeper?.begin();
     const restored: (RestoredExport | undefined)[] = [];
-    const configs = options.exports.map(({ backend, optionName, ...rest }, index) => ({
-      ...withLocks(check(settingsSchema, rest, `exports[${index}]`), isCommon(backend, options.exports)),
-      backend,
-      optionName,
-    }));
+    const configs = checkedExports(options);
     const shared = new Map<string, { readonly config: CheckedExport; readonly one: Export }>();
-    const opened: [CheckedExport, Export][] = [];
+    const opened: OpenedExport[] = [];
     for (const [index, config] of configs.entries()) {
-      if (config.isolate !== 'none')
-        throw new UsageError(
-          `exports[${index}].isolate: a daemon is one process; the command serve starts others`,
-        );
       const source = sourceOf(config, options.backends ?? {});
       const name = typeof config.backend === 'string' ? config.backend : undefined;
       const log = { ...options, log: options.log };
       const known = name === undefined ? undefined : shared.get(name);
-      const odd = known && COMMON.find((key) => !isDeepStrictEqual(config[key], known.config[key]));
-      if (odd !== undefined)
-        throw new UsageError(`exports[${index}].${odd}: must be that of the other export of backend ${name}`);
+      if (known !== undefined) mustAgree(config, known.config, `exports[${index}]`);
       const one = known?.one ?? (await this.#open(source, config, log, beginning, restored));
       if (known === undefined) this.#exports.push(one);
       if (name !== undefined) shared.set(name, { config, one });
-      opened.push([config, one]);
+      opened.push([config, one, source]);
     }
-    for (const [config, one] of opened) this.#listen(config, one);
+    for (const [config, one, source] of opened)
+      this.#configured.push({ config, source, export: one, server: this.#listen(config, one) });
     if (beginning === undefined || this.#keeper === undefined) return;
     await this.#restoreSessions(beginning, restored);
     const { journals, held } = this.#keepJournals(beginning, restored);
@@ -443,7 +553,7 @@ export class Daemon {
   }
 
   /** Serves a front-end that the keeper has accepted, with its restored session if it had one. */
-  #connect({ id, socket, connection }: GivenConnection, opened: readonly [CheckedExport, Export][]): void {
+  #connect({ id, socket, connection }: GivenConnection, opened: readonly OpenedExport[]): void {
     const server = this.#servers[socket];
     const [config, one] = opened[socket] ?? [];
     if (server === undefined || config === undefined || one === undefined) {
@@ -465,7 +575,7 @@ export class Daemon {
   }
 
   /** Stops, saves and closes everything. @throws Error if it can't be; all goes on then. */
-  async #handOver(opened: readonly [CheckedExport, Export][]): Promise<HandedOver> {
+  async #handOver(opened: readonly OpenedExport[]): Promise<HandedOver> {
     for (const [{ tag }, { backend }] of opened) {
       if (backend.key === undefined || backend.resolve === undefined)
         throw new Error(`export ${tag}: its backend has no durable node keys`);
@@ -559,7 +669,10 @@ export class Daemon {
       export: one,
       counters,
     });
-    void server.ended.then(() => this.#served.delete(server));
+    void server.ended.then(() => {
+      this.#served.delete(server);
+      this.tracing.remove(observed);
+    });
     this.#log.info({ tag, socket: config.socket ?? config.fdName ?? config.fd, backend }, 'serving');
     return server;
   }
@@ -615,6 +728,27 @@ export class Daemon {
     for (const fd of this.#descriptors.splice(0)) fd.close();
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
+}
+
+/** Exports as they are to be served. @throws UsageError for a mistake in them. */
+function checkedExports({ exports }: Pick<DaemonOptions, 'exports'>): CheckedExport[] {
+  return exports.map(({ backend, optionName, ...rest }, index) => {
+    const settings = check(settingsSchema, rest, `exports[${index}]`);
+    if (settings.isolate !== 'none')
+      throw new UsageError(
+        `exports[${index}].isolate: a daemon is one process; the command serve starts others`,
+      );
+    return { ...withLocks(settings, isCommon(backend, exports)), backend, optionName };
+  });
+}
+
+/** @throws UsageError where exports of one backend differ in what applies to that. */
+function mustAgree(config: CheckedExport, other: CheckedExport, what: string): void {
+  const odd = COMMON.find((key) => !isDeepStrictEqual(config[key], other[key]));
+  if (odd === undefined) return;
+  throw new UsageError(
+    `${what}.${odd}: must be that of the other export of backend ${String(other.backend)}`,
+  );
 }
 
 /** Has a journal keep a session, with what a former process has left of its requests. */

@@ -13,6 +13,7 @@
  * - `inherited-socket.ts`: sockets that the parent or a service manager made.
  * - `figures.ts`: collects what monitoring shows of an export.
  * - `confine.ts`, `confinement-options.ts`: the confinement of the process.
+ * - `export-changes.ts`, `reload.ts`: another configuration while a daemon serves.
  * - `control-socket.ts`: the socket on which a daemon takes commands. `offline-commands.ts`: what
  *   commands that run without a daemon may use.
  * - `logger.ts`, `rate-limited-log.ts`: the log, and the part of it that guests can cause.

@@ -1,5 +1,5 @@
 import { isatty } from 'node:tty';
-import { pino } from 'pino';
+import { pino, type Logger as PinoLogger } from 'pino';
 import type { Logger } from '../backend/index.js';
 import { type Fd, Output } from '../system/index.js';
 import type { LogConfig } from './config-schema.js';
@@ -11,6 +11,7 @@ const WARN = 40;
 
 /** Standard error, once for all loggers of the process. */
 let output: Output | undefined;
+let latest: PinoLogger | undefined;
 
 /**
  * A logger to standard error. It never waits: where nobody reads, or there is no room, lines are
@@ -22,7 +23,14 @@ export function createLogger({ level, format }: LogConfig): Logger {
   output ??= new Output(STDERR as Fd, MOST_WAITING, (count) => toLine(lostLine(count)));
   const target = output;
   const stream = { write: (line: string): void => target.write(toLine(line)) };
-  return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
+  const made = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
+  latest = made;
+  return made;
+}
+
+/** Changes the least severity that the logger writes which was made last: a program's own. */
+export function setLogLevel(level: LogConfig['level']): void {
+  if (latest !== undefined) latest.level = level;
 }
 
 /** How many lines of this process's log nobody took, since its start. */

@@ -41,22 +41,33 @@ export interface TraceReader {
  * answer themselves does not come here.
  */
 export class Tracing {
-  readonly #exports: { readonly tag: string; readonly observed: Observed }[] = [];
+  /** By number. A number is given again when its export is gone. */
+  readonly #exports: ({ readonly tag: string; readonly observed: Observed } | undefined)[] = [];
   readonly #readers = new Set<TraceReader>();
 
   /** Adds an export. @returns what its sessions are to be given. */
   add(tag: string): Observed {
     const observed: Observed = { observer: undefined };
-    const index = this.#exports.push({ tag, observed }) - 1;
+    const free = this.#exports.indexOf(undefined);
+    const index = free < 0 ? this.#exports.length : free;
+    this.#exports[index] = { tag, observed };
     for (const { buffer } of this.#readers) addExport(buffer, index, tag);
     if (this.#readers.size > 0) observed.observer = this.#observer(index);
     return observed;
   }
 
+  /** Removes an export. */
+  remove(observed: Observed): void {
+    const index = this.#exports.findIndex((one) => one?.observed === observed);
+    if (index >= 0) this.#exports[index] = undefined;
+    observed.observer = undefined;
+  }
+
   /** Begins to tell somebody. */
   open(reader: TraceReader): void {
     reader.buffer.begin();
-    for (const [index, { tag }] of this.#exports.entries()) addExport(reader.buffer, index, tag);
+    for (const [index, one] of this.#exports.entries())
+      if (one !== undefined) addExport(reader.buffer, index, one.tag);
     this.#readers.add(reader);
     this.#renew();
   }
@@ -67,8 +78,9 @@ export class Tracing {
   }
 
   #renew(): void {
-    for (const [index, { observed }] of this.#exports.entries())
-      observed.observer = this.#readers.size > 0 ? this.#observer(index) : undefined;
+    for (const [index, one] of this.#exports.entries())
+      if (one !== undefined)
+        one.observed.observer = this.#readers.size > 0 ? this.#observer(index) : undefined;
   }
 
   #observer(index: number): RequestObserver {

@@ -10,6 +10,7 @@ import {
   type AccessLogConfig,
   type ConfineConfig,
   type LogConfig,
+  type ReadConfig,
 } from '../../plugins/config-schema.js';
 import type { Confinement } from '../../plugins/confine.js';
 import { LAYERS, parseCapabilities, parseLayers } from '../../plugins/confinement-options.js';
@@ -34,6 +35,7 @@ interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
   readonly keep: boolean;
   readonly metrics?: string | undefined;
   readonly accessLog?: AccessLogConfig | undefined;
+  readonly file?: ReadConfig | undefined;
 }
 
 const flagsSchema = exportSchema
@@ -150,7 +152,12 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     manager,
     control,
   };
-  await serveConfined(serving, wanted);
+  const { file } = served;
+  const folders = [control, listener?.path].flatMap((path) =>
+    path === undefined ? [] : [dirname(resolve(path))],
+  );
+  const started = file && { config: file, isConfined: wanted.layers.length > 0, folders };
+  await serveConfined({ ...serving, started }, wanted);
 }
 
 /**
@@ -192,8 +199,9 @@ function fromFile(path: string, values: Values): ServeRequest {
   );
   if (stray !== undefined)
     throw new UsageError(`--${stray}: not together with --config; write it into ${path}`);
-  const { log, confine: confineConfig, ...config } = readConfig(path);
-  return { ...config, logConfig: log, confineConfig };
+  const file = readConfig(path);
+  const { log, confine: confineConfig, ...config } = file;
+  return { ...config, logConfig: log, confineConfig, file };
 }
 
 function fromFlags(values: Values, backend: BackendOptions): ServeRequest {
