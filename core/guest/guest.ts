@@ -433,7 +433,7 @@ function startUml(image: string, args: readonly string[]): ChildProcess {
   const stdio = ['ignore', 'pipe', 'pipe', ...LINES.map(() => 'pipe' as const)] as const;
   const child = spawn(image, args, { stdio: [...stdio], detached: true, env });
   if (child.pid === undefined) return child;
-  const guard = spawn('/bin/sh', ['-c', 'read -r end; kill -9 -- "-$0"', `${child.pid}`], {
+  const guard = spawn('/bin/sh', ['-c', 'read -r end; kill -9 "-$0"', `${child.pid}`], {
     stdio: ['pipe', 'ignore', 'ignore'],
     detached: true,
   });

@@ -21,6 +21,7 @@ import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../core/backend/index.js';
 import { sandbox, type Sandbox } from '../../core/sandbox/index.js';
 import { fastest } from '../support/uml.js';
+import { until } from '../support/vhost-user.js';
 
 const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const machine = { accelerator: fastest(), memory: 256, timeout: 480 };
@@ -236,9 +237,12 @@ it('what a killed process has left of its sandbox is removed by the next one, wh
   await said(killed.stdout, 'up');
   killed.kill('SIGINT');
   await said(killed.stdout, 'caught');
+  const machines = childrenOf(killed.pid!);
+  assert.ok(machines.length > 0);
   killed.kill('SIGKILL');
   await once(killed, 'exit');
   assert.equal(readdirSync(temporary).length, 1);
+  await until(() => !machines.some((pid) => isThere(pid)), 'the end of its machine');
   const script = `trap "echo caught; exit 9" INT; echo $A; id -un; pwd; tty; ${waiting}`;
   const words = `$PROGRAM -t --env A=b --user daemon --cwd /usr -- sh -c '${script}'`;
   const next = spawn('script', ['-qec', words, '/dev/null'], {
@@ -253,3 +257,11 @@ it('what a killed process has left of its sandbox is removed by the next one, wh
   assert.deepEqual(await ended, [9, null]);
   assert.deepEqual(readdirSync(temporary), []);
 });
+
+function childrenOf(pid: number): number[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
+}
+
+function isThere(pid: number): boolean {
+  return existsSync(`/proc/${pid}`);
+}
