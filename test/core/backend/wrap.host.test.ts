@@ -15,6 +15,8 @@ import {
 } from '../../../core/backend/index.js';
 import { ROOT_SLOT } from '../../../core/state/index.js';
 import { BackendRegistry, serve } from '../../../core/plugins/index.js';
+import { logging } from '../../contract/own-wrappers/logging.js';
+import { perSecond, throttling } from '../../contract/own-wrappers/throttling.js';
 import { engine, MemoryLog } from '../../support/engine.js';
 import { ROOT } from '../../support/fuse-client.js';
 import { ThreadedServer } from '../../support/threaded-server.js';
@@ -117,6 +119,14 @@ const compositions: readonly (readonly [string, (inner: Backend, seen: Seen) => 
     'methods replaced in the object itself',
     (inner, seen) => Object.assign(inner, counted({ ...inner }, seen)),
   ],
+  [
+    'a logging wrapper of an author',
+    (inner, seen) =>
+      logging(inner, (line) => {
+        const [method] = line.split(' ');
+        if (isWatched(method!)) seen[method] += 1;
+      }),
+  ],
   ['a wrapper of a wrapper', (inner, seen) => readOnlyExceptCounting(wrap(inner, {}), seen)],
 ];
 
@@ -215,6 +225,17 @@ for (const ioThreads of [0, 2]) {
         assert.deepEqual(seen, sent);
       });
     }
+
+    it('a throttling wrapper of an author has every read and write wait', async (t) => {
+      const pace = perSecond(2 ** 40);
+      let turns = 0;
+      const throttled = throttling(await share(t, ioThreads), (bytes, context) => {
+        turns += 1;
+        return pace(bytes, context);
+      });
+      const { read, write } = await load(throttled);
+      assert.equal(turns, read + write);
+    });
   });
 }
 
