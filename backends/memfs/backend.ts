@@ -24,7 +24,7 @@ import {
   newAttributes,
 } from '../../core/backend/index.js';
 import { allocating, copyRange } from './content/allocation.js';
-import { PAGE } from './content/chunk.js';
+import { PAGE_BYTES } from './content/chunk.js';
 import { inTurns } from './content/in-turns.js';
 import { type Keys, VolumeContents } from './lasting/contents.js';
 import { contentOf, entriesOf, type Inode, pagesOf, sizeOf } from './tree/inode.js';
@@ -78,7 +78,7 @@ const ATIME_AGE_SECONDS = 86_400;
 export class MemfsBackend implements Backend<Inode, OpenFile> {
   readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
   readonly #tree: Tree;
-  readonly #attributes = { ...newAttributes(), blksize: PAGE };
+  readonly #attributes = { ...newAttributes(), blksize: PAGE_BYTES };
   readonly #keys: Keys = { generation: randomInt(1, MAX_GENERATION) };
   /** Keeps the volume where the process is killed. A fork's content is not its own. */
   readonly #contents: VolumeContents | undefined;
@@ -314,8 +314,8 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   metrics(): Metric[] {
     const { pages, inodes, maxPages, maxInodes } = this.#tree.space;
     return [
-      gauge('used_bytes', 'Bytes of content.', pages * PAGE),
-      gauge('size_bytes', 'Bytes of content that there may be.', maxPages * PAGE),
+      gauge('used_bytes', 'Bytes of content.', pages * PAGE_BYTES),
+      gauge('size_bytes', 'Bytes of content that there may be.', maxPages * PAGE_BYTES),
       gauge('used_inodes', 'Inodes in use, with the room of extended attributes.', inodes),
       gauge('max_inodes', 'Inodes that there may be.', maxInodes),
     ];
@@ -324,7 +324,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   statfs(): FsStatistics {
     const { maxPages, freePages, maxInodes, freeInodes } = this.#tree.space;
     return {
-      blockSize: PAGE,
+      blockSize: PAGE_BYTES,
       blocks: maxPages,
       blocksFree: freePages,
       files: maxInodes,
@@ -460,7 +460,7 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
     shown.ino = inode.ino;
     shown.mode = inode.mode;
     shown.size = sizeOf(inode);
-    shown.blocks = pagesOf(inode) * (PAGE / 512);
+    shown.blocks = pagesOf(inode) * (PAGE_BYTES / 512);
     shown.nlink = inode.nlink;
     shown.uid = inode.uid;
     shown.gid = inode.gid;

@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { PAGE } from './content/chunk.js';
+import { PAGE_BYTES } from './content/chunk.js';
 import { defaultInodes, defaultSize, memoryBytes } from './host-api/volume.js';
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
@@ -17,7 +17,7 @@ export const sizeOption = z
     }
     return Math.floor(Number(match[1]) * scale);
   })
-  .refine((bytes) => bytes >= PAGE && Number.isSafeInteger(bytes), {
+  .refine((bytes) => bytes >= PAGE_BYTES && Number.isSafeInteger(bytes), {
     error: 'at least one page of 4096 bytes',
   });
 

@@ -1,6 +1,6 @@
 import { FileType, FsError, nameBytes, decodeName } from '../../core/backend/index.js';
 import { Bytes } from './content/bytes.js';
-import { CHUNK } from './content/chunk.js';
+import { CHUNK_BYTES } from './content/chunk.js';
 import { Inode, pagesOf } from './tree/inode.js';
 import type { Tree } from './tree/tree.js';
 import { store } from './tree/xattrs.js';
@@ -85,8 +85,8 @@ function encodeContent(content: NonNullable<Inode['content']>, out: Writer): voi
   for (const [from, to] of extents) {
     out.f64(from);
     out.f64(to - from);
-    for (let at = from; at < to; at += CHUNK) {
-      const piece = new Uint8Array(Math.min(CHUNK, to - at));
+    for (let at = from; at < to; at += CHUNK_BYTES) {
+      const piece = new Uint8Array(Math.min(CHUNK_BYTES, to - at));
       content.read(new Bytes(piece), at);
       out.bytes(piece);
     }

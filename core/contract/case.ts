@@ -71,7 +71,7 @@ export async function writeAll(
   data: Uint8Array,
 ): Promise<void> {
   for (let at = 0; at < data.length;) {
-    const written = await client.write(file, offset + at, data.subarray(at, at + CHUNK));
+    const written = await client.write(file, offset + at, data.subarray(at, at + CHUNK_BYTES));
     if (written === 0) throw new Error('a write of nothing');
     at += written;
   }
@@ -86,7 +86,7 @@ export async function readAll(
   client: Client,
   file: OpenFile,
   offset = 0,
-  chunk = CHUNK,
+  chunk = CHUNK_BYTES,
 ): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
   for (let at = offset, asked = 0; ; asked = chunk) {
@@ -150,4 +150,4 @@ export function noise(length: number, seed = 1): Uint8Array {
   return bytes;
 }
 
-const CHUNK = 128 * 1024;
+const CHUNK_BYTES = 128 * 1024;

@@ -8,7 +8,7 @@ import { type OwnedFd, UnixConnection, UnixListener, watch, type Watch } from '.
 
 const HEADER_BYTES = 12;
 /** More than any message of the protocol that a file system's device knows. */
-const MAX_PAYLOAD = 8192;
+const MAX_PAYLOAD_BYTES = 8192;
 const SET_MEM_TABLE = 5;
 const GET_PROTOCOL_FEATURES = 15;
 const SET_PROTOCOL_FEATURES = 16;
@@ -149,7 +149,7 @@ class Side {
   readonly #watch: Watch;
   readonly #onMessage: (message: VhostUserMessage) => void;
   readonly #onEnd: () => void;
-  readonly #piece = Buffer.alloc(HEADER_BYTES + MAX_PAYLOAD);
+  readonly #piece = Buffer.alloc(HEADER_BYTES + MAX_PAYLOAD_BYTES);
   #held = Buffer.alloc(0);
   #fds: OwnedFd[] = [];
 
@@ -167,7 +167,7 @@ class Side {
     this.#held = Buffer.concat([this.#held, this.#piece.subarray(0, received)]);
     while (this.#held.length >= HEADER_BYTES) {
       const size = this.#held.readUInt32LE(8);
-      if (size > MAX_PAYLOAD) return this.#onEnd();
+      if (size > MAX_PAYLOAD_BYTES) return this.#onEnd();
       const end = HEADER_BYTES + size;
       if (this.#held.length < end) return;
       const bytes = Buffer.from(this.#held.subarray(0, end));

@@ -3,7 +3,7 @@ import type { Mapping } from '../system/index.js';
 /**
  * The bytes of guest memory for each bit of the log (vhost-user, "Migration": `VHOST_LOG_PAGE`).
  */
-const LOG_PAGE = 4096;
+const LOG_PAGE_BYTES = 4096;
 
 /**
  * The bitmap in which a back-end marks the pages that it has written, so that live migration sends
@@ -24,8 +24,8 @@ export class DirtyLog {
    */
   mark(guestAddress: number, length: number): void {
     if (length === 0) return;
-    const last = Math.floor((guestAddress + length - 1) / LOG_PAGE);
-    for (let page = Math.floor(guestAddress / LOG_PAGE); page <= last; page++) {
+    const last = Math.floor((guestAddress + length - 1) / LOG_PAGE_BYTES);
+    for (let page = Math.floor(guestAddress / LOG_PAGE_BYTES); page <= last; page++) {
       const byte = Math.floor(page / 8);
       if (byte >= this.#mapping.length) return;
       const address = this.#mapping.address + byte;

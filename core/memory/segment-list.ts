@@ -5,7 +5,7 @@ import { SegmentWindow } from './segment-window.js';
 import type { WindowSource } from './windows.js';
 
 /** Up to so many bytes a loop is faster than `TypedArray.set`, which needs a `subarray` first. */
-const LOOP_LIMIT = 256;
+const LOOP_LIMIT_BYTES = 256;
 
 const NOWHERE: Window = {
   start: -1,
@@ -370,7 +370,7 @@ export class SegmentList implements GuestBuffer {
 }
 
 function copy(target: Uint8Array, to: number, source: Uint8Array, from: number, count: number): void {
-  if (count <= LOOP_LIMIT) {
+  if (count <= LOOP_LIMIT_BYTES) {
     for (let i = 0; i < count; i++) target[to + i] = source[from + i]!;
   } else {
     target.set(source.subarray(from, from + count), to);

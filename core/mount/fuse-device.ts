@@ -18,9 +18,9 @@ import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/negative-
  * (EINVAL) into a buffer that has no room for a header and a write of that size (Linux
  * `fs/fuse/dev.c`, `fuse_dev_do_read`).
  */
-const MAX_DATA = 1024 * 1024;
+const MAX_DATA_BYTES = 1024 * 1024;
 /** Room for headers and arguments. */
-const BUFFER = MAX_DATA + PAGE_SIZE;
+const BUFFER = MAX_DATA_BYTES + PAGE_SIZE;
 
 /** How many requests are served in one turn of the event loop, which has other work too. */
 const BATCH = 64;

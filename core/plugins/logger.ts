@@ -6,7 +6,7 @@ import type { LogConfig } from './config-schema.js';
 
 const STDERR = 2;
 /** Bytes of lines that wait for whoever reads them. */
-const MOST_WAITING = 2 ** 20;
+const MOST_WAITING_BYTES = 2 ** 20;
 const WARN = 40;
 
 /** Standard error, once for all loggers of the process. */
@@ -20,7 +20,7 @@ let latest: PinoLogger | undefined;
 export function createLogger({ level, format }: LogConfig): Logger {
   const isText = format === 'text' || (format === 'auto' && isatty(STDERR));
   const toLine = isText ? toText : (line: string): string => line;
-  output ??= new Output(STDERR as Fd, MOST_WAITING, (count) => toLine(lostLine(count)));
+  output ??= new Output(STDERR as Fd, MOST_WAITING_BYTES, (count) => toLine(lostLine(count)));
   const target = output;
   const stream = { write: (line: string): void => target.write(toLine(line)) };
   const made = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);

@@ -30,7 +30,7 @@ const MAX_COMMANDS = 48;
 /** How long a sandbox that ends may take to write what is cached. */
 const SYNC_TIMEOUT_MS = 5000;
 
-const DEFAULT_SIZE = 2 ** 30;
+const DEFAULT_BYTES = 2 ** 30;
 const DEFAULT_FILES = 1_000_000;
 
 /** How a command's input and output go. */
@@ -99,7 +99,7 @@ export class Sandbox implements AsyncDisposable {
     if (options.root !== undefined && options.base !== undefined)
       throw new UsageError('root and base: give one of them');
     const base = options.base ?? directoryBase(options.root ?? '/');
-    const limits = { size: size ?? DEFAULT_SIZE, inodes: files ?? DEFAULT_FILES };
+    const limits = { size: size ?? DEFAULT_BYTES, inodes: files ?? DEFAULT_FILES };
     const lowers = await base.lowers(new BackendRegistry(), log);
     const volume = base.changes?.fork(limits) ?? new MemfsVolume(limits);
     const root = overlay({

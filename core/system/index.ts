@@ -52,6 +52,6 @@ export {
   ServiceManager,
 } from './descriptors/service-manager.js';
 export { listenOnLoopback } from './descriptors/tcp-listener.js';
-export { MAX_FDS, MAX_TRANSFER, UnixConnection, UnixListener } from './descriptors/unix-socket.js';
+export { MAX_FDS, MAX_TRANSFER_BYTES, UnixConnection, UnixListener } from './descriptors/unix-socket.js';
 export * from './event-loop/own-sleep.js';
 export * from './event-loop/watch.js';

@@ -9,9 +9,9 @@ import type { TraceReader, Tracing } from './tracing.js';
 
 const STDOUT = 1 as Fd;
 /** Bytes of records that wait to be made lines. */
-const RECORDS_WAITING = 4 * 2 ** 20;
+const RECORDS_WAITING_BYTES = 4 * 2 ** 20;
 /** Bytes of lines that wait for whoever takes them. */
-const LINES_WAITING = 4 * 2 ** 20;
+const LINES_WAITING_BYTES = 4 * 2 ** 20;
 /** From the first request until it is in the log, in milliseconds, while there are few. */
 const DELAY_MS = 100;
 /** After so many milliseconds of making lines, requests get their turn. */
@@ -54,12 +54,12 @@ export class AccessLog {
     this.#fd = fd;
     this.#output = new Output(
       fd?.value ?? STDOUT,
-      LINES_WAITING,
+      LINES_WAITING_BYTES,
       (count) => `# ${count} lines are missing: there was no room for them\n`,
     );
     this.#shows = filterOf(filter);
     this.#tracing = tracing;
-    this.#reader = { buffer: new RecordBuffer(RECORDS_WAITING, () => this.#later()), data: false };
+    this.#reader = { buffer: new RecordBuffer(RECORDS_WAITING_BYTES, () => this.#later()), data: false };
     tracing.open(this.#reader);
   }
 

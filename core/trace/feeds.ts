@@ -3,7 +3,7 @@ import { RecordBuffer } from './record-buffer.js';
 import type { TraceReader, Tracing } from './tracing.js';
 
 /** Bytes that wait for one who asks. */
-const WAITING = 8 * 2 ** 20;
+const WAITING_BYTES = 8 * 2 ** 20;
 /** Bytes that one answer has at most, and some. */
 const ANSWER_BYTES = 256 * 1024;
 const MOST_FEEDS = 4;
@@ -35,7 +35,7 @@ export class Feeds {
    */
   start(data: boolean): number {
     if (this.#feeds.size >= MOST_FEEDS) throw new UsageError(`trace: ${MOST_FEEDS} look on already`);
-    const feed: Feed = { buffer: new RecordBuffer(WAITING), data, asked: performance.now() };
+    const feed: Feed = { buffer: new RecordBuffer(WAITING_BYTES), data, asked: performance.now() };
     this.#last += 1;
     this.#feeds.set(this.#last, feed);
     this.#tracing.open(feed);

@@ -10,7 +10,7 @@ import {
   encodeMessage,
   HEADER_SIZE,
   HeaderFlags,
-  MAX_PAYLOAD,
+  MAX_PAYLOAD_BYTES,
   Request,
   requestName,
   type RequestName,
@@ -138,7 +138,7 @@ export class FrontEndChannel {
   }
 
   #read(): void {
-    const chunk = new Uint8Array(HEADER_SIZE + MAX_PAYLOAD);
+    const chunk = new Uint8Array(HEADER_SIZE + MAX_PAYLOAD_BYTES);
     const count = this.#connection.recv(chunk, this.#fds);
     if (count === EAGAIN || count === EINTR) return;
     if (count <= 0) {
@@ -160,7 +160,7 @@ export class FrontEndChannel {
     const waiter = this.#waiting[0];
     const name = requestName(request);
     if (
-      end > HEADER_SIZE + MAX_PAYLOAD ||
+      end > HEADER_SIZE + MAX_PAYLOAD_BYTES ||
       (flags & ~HeaderFlags.NEED_REPLY) !== (HeaderFlags.VERSION | HeaderFlags.REPLY)
     ) {
       this.end(`the daemon sent a malformed reply to ${name}`);

@@ -97,7 +97,7 @@ export const ProtocolFeature = {
 export const HEADER_SIZE = 12;
 
 /** Most payload bytes of any message: the device configuration space ends at 4 KiB. */
-export const MAX_PAYLOAD = 4096;
+export const MAX_PAYLOAD_BYTES = 4096;
 
 /**
  * Most regions of a memory table, thus most descriptors with one message (spec "Memory regions
@@ -228,7 +228,7 @@ const LOG = [16, 16] as const;
 /** 20 bytes. With the padding of a C structure, as libvhost-user and QEMU have it, 24. */
 const INFLIGHT = [20, 24] as const;
 const STATE_TRANSFER = [8, 8] as const;
-const CONFIG = [12 + 1, MAX_PAYLOAD] as const;
+const CONFIG = [12 + 1, MAX_PAYLOAD_BYTES] as const;
 // Header of 8 and 32 bytes each region. User-Mode Linux 6.x sends the 72 bytes of a two-region
 // table with one region.
 const MEMORY_TABLE = [8, 8 + 32 * MAX_REGIONS] as const;
@@ -294,7 +294,7 @@ export function decodeHeader(bytes: Uint8Array): Header {
   // "Bit 2 is the reply flag - needs to be sent on each reply from the back-end"
   check((flags & REPLY) === 0, name, 'a request has the reply flag');
   check((flags & ~(VERSION_MASK | NEED_REPLY)) === 0, name, `unknown flags 0x${(flags >>> 0).toString(16)}`);
-  check(size <= MAX_PAYLOAD, name, `payload of ${size} bytes is more than ${MAX_PAYLOAD}`);
+  check(size <= MAX_PAYLOAD_BYTES, name, `payload of ${size} bytes is more than ${MAX_PAYLOAD_BYTES}`);
   return { request, needReply: (flags & NEED_REPLY) !== 0, size };
 }
 

@@ -9,7 +9,7 @@ import { type OwnedFd, setNonBlocking } from '../system/index.js';
  */
 
 /** Bytes of one read or write. */
-const PIECE = 1 << 20;
+const PIECE_BYTES = 1 << 20;
 
 /** Transfers that may have a call on the pool at a time: one that blocks keeps its thread. */
 const MAX_CALLS = 2;
@@ -71,7 +71,7 @@ export async function readState<T>(
 
 /** A buffer of twice the length with the same content. Counts what it has more. */
 function grown(buffer: Buffer, most: number): Buffer {
-  const more = Math.min(Math.max(buffer.length, PIECE), most - held);
+  const more = Math.min(Math.max(buffer.length, PIECE_BYTES), most - held);
   if (more <= 0) throw new StateTransferError(`the state is larger than ${most} bytes`);
   const larger = Buffer.allocUnsafeSlow(buffer.length + more);
   buffer.copy(larger);
@@ -132,14 +132,14 @@ async function inTurn<T>(step: () => Promise<T>): Promise<T> {
 
 function readOnce(fd: number, buffer: Buffer, at: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    const length = Math.min(buffer.length - at, PIECE);
+    const length = Math.min(buffer.length - at, PIECE_BYTES);
     read(fd, buffer, at, length, null, (error, count) => (error ? reject(error) : resolve(count)));
   });
 }
 
 function writeOnce(fd: number, bytes: Uint8Array, from: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    const length = Math.min(bytes.length - from, PIECE);
+    const length = Math.min(bytes.length - from, PIECE_BYTES);
     write(fd, bytes, from, length, null, (error, count) => (error ? reject(error) : resolve(count)));
   });
 }

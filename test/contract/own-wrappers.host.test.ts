@@ -40,8 +40,8 @@ for (const [name, wrapped] of Object.entries(own)) {
         .map(({ name: rule, reason }) => `${rule}: ${reason}`),
       [],
     );
-    // What would move data past `read` and `write` is not offered; the host's file system may refuse
-    // an attribute of 64 KiB.
+    // What would move data past `read` and `write` is not offered. The host's file system may
+    // refuse an attribute of 64 KiB.
     const lacks = name === 'throttling' ? /copied|hole|64 KiB/i : /64 KiB/;
     const skipped = results.filter(({ outcome, name: rule }) => outcome === 'skipped' && !lacks.test(rule));
     assert.deepEqual(

@@ -59,7 +59,7 @@ const messages: Guided = {
 };
 
 const RING_SIZE = 16;
-const RING_MEMORY = 2 * 2 ** 20;
+const RING_MEMORY_BYTES = 2 * 2 ** 20;
 const RING_TABLES = 0x8_0000;
 
 /** A guest's memory: descriptors, then what is available, then an indirect table. */
@@ -82,7 +82,7 @@ const ring: Guided = {
     return bytes;
   }),
   async run(input) {
-    const rig = new Rig({ size: RING_SIZE, eventIdx: input.length % 2 === 0, memory: RING_MEMORY });
+    const rig = new Rig({ size: RING_SIZE, eventIdx: input.length % 2 === 0, memory: RING_MEMORY_BYTES });
     rig.bytes.set(input.subarray(0, RING_SIZE * 16), 0);
     const available = rig.driver.available - GUEST;
     rig.bytes.set(input.subarray(RING_SIZE * 16, RING_SIZE * 16 + 40), available);

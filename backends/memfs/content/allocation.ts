@@ -1,7 +1,7 @@
 import { FallocateMode, FsError } from '../../../core/backend/index.js';
 import type { Arena } from './arena.js';
 import { Bytes } from './bytes.js';
-import { CHUNK, PAGE } from './chunk.js';
+import { CHUNK_BYTES, PAGE_BYTES } from './chunk.js';
 import type { Content, Source } from './content.js';
 import type { Space } from '../tree/space.js';
 
@@ -45,7 +45,7 @@ export function* allocating(
       yield* content.punching(offset, end, arena, space);
       return;
     case COLLAPSE_RANGE:
-      if (offset % PAGE !== 0 || length % PAGE !== 0 || end >= content.size) throw EINVAL;
+      if (offset % PAGE_BYTES !== 0 || length % PAGE_BYTES !== 0 || end >= content.size) throw EINVAL;
       checkMoved(content, end);
       yield* content.punching(offset, end, arena, space);
       checkMoved(content, end);
@@ -53,7 +53,7 @@ export function* allocating(
       content.truncate(content.size - length, arena, space);
       return;
     case INSERT_RANGE:
-      if (offset % PAGE !== 0 || length % PAGE !== 0 || offset >= content.size) throw EINVAL;
+      if (offset % PAGE_BYTES !== 0 || length % PAGE_BYTES !== 0 || offset >= content.size) throw EINVAL;
       checkMoved(content, offset);
       shift(content, offset, length, arena, space);
       return;
@@ -61,7 +61,7 @@ export function* allocating(
     case ZERO_RANGE | KEEP_SIZE:
       yield* content.allocating(offset, end, arena, space);
       for (let at = offset; at < end;) {
-        const to = Math.min(end, at - (at % CHUNK) + CHUNK);
+        const to = Math.min(end, at - (at % CHUNK_BYTES) + CHUNK_BYTES);
         content.punch(at, to, arena, space);
         content.allocate(at, to, arena, space);
         yield;
@@ -95,11 +95,11 @@ function shift(content: Content, from: number, by: number, arena: Arena, space: 
     pieces.reverse();
     content.size += by;
   }
-  const buffer = new Uint8Array(CHUNK);
+  const buffer = new Uint8Array(CHUNK_BYTES);
   for (const [start, end] of pieces) {
     const bytes = new Bytes(buffer.subarray(0, end - start));
     content.read(bytes, start);
-    content.punch(start, start + Math.ceil((end - start) / PAGE) * PAGE, arena, space);
+    content.punch(start, start + Math.ceil((end - start) / PAGE_BYTES) * PAGE_BYTES, arena, space);
     content.write(bytes, start + by, arena, space);
   }
 }
@@ -108,7 +108,7 @@ function shift(content: Content, from: number, by: number, arena: Arena, space: 
 function* dataPieces(content: Content, from: number): Generator<readonly [number, number]> {
   for (const [start, end] of content.extents(from)) {
     for (let at = start; at < end;) {
-      const to = Math.min(end, at - (at % CHUNK) + CHUNK);
+      const to = Math.min(end, at - (at % CHUNK_BYTES) + CHUNK_BYTES);
       yield [at, to];
       at = to;
     }
@@ -154,15 +154,15 @@ export function copyRange(
   while (done < total && copied < COPY_MAX_BYTES && shared < SHARED_MAX_CHUNKS) {
     const from = offset + done;
     const to = targetOffset + done;
-    const chunk = from % CHUNK === 0 ? source.chunk(from / CHUNK) : undefined;
-    if (chunk?.data === -1 && to % CHUNK === 0 && total - done >= CHUNK) {
-      target.share(to / CHUNK, chunk, arena, space);
-      done += CHUNK;
+    const chunk = from % CHUNK_BYTES === 0 ? source.chunk(from / CHUNK_BYTES) : undefined;
+    if (chunk?.data === -1 && to % CHUNK_BYTES === 0 && total - done >= CHUNK_BYTES) {
+      target.share(to / CHUNK_BYTES, chunk, arena, space);
+      done += CHUNK_BYTES;
       shared += 1;
-      if (to + CHUNK > target.size) target.size = to + CHUNK;
+      if (to + CHUNK_BYTES > target.size) target.size = to + CHUNK_BYTES;
       continue;
     }
-    const piece = Math.min(total - done, CHUNK - (from % CHUNK));
+    const piece = Math.min(total - done, CHUNK_BYTES - (from % CHUNK_BYTES));
     const written = target.write(new Range(source, from, piece), to, arena, space);
     done += written;
     copied += written;

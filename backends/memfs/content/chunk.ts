@@ -1,9 +1,9 @@
 import { BLOCK_MIN, type Arena, type Span } from './arena.js';
 
 /** Bytes of a page, the unit of allocation that `st_blocks` counts (as tmpfs). */
-export const PAGE = 4096;
+export const PAGE_BYTES = 4096;
 /** Bytes of a file that one chunk has. */
-export const CHUNK = 128 << 10;
+export const CHUNK_BYTES = 128 << 10;
 
 /** Bytes of heap for a chunk, with its share of the arena's lists of free blocks. */
 export const CHUNK_HEAP_BYTES = 192;
@@ -88,8 +88,8 @@ export class Chunk {
       this.length = 0;
       return;
     }
-    const from = Math.max(this.start, firstPage(this.data) * PAGE);
-    const to = Math.min(this.start + this.length, (32 - Math.clz32(this.data)) * PAGE);
+    const from = Math.max(this.start, firstPage(this.data) * PAGE_BYTES);
+    const to = Math.min(this.start + this.length, (32 - Math.clz32(this.data)) * PAGE_BYTES);
     if (covering(from, to) < this.length) this.#move(arena, from, to);
   }
 
@@ -157,12 +157,12 @@ function copyPages(chunk: Chunk, span: Span, at: number, start: number, length: 
   const target = span.bytes;
   const end = start + length;
   for (let low = start; low < end;) {
-    let high = Math.min(end, low - (low % PAGE) + PAGE);
+    let high = Math.min(end, low - (low % PAGE_BYTES) + PAGE_BYTES);
     if ((chunk.data & (1 << (low >>> 12))) === 0) {
       low = high;
       continue;
     }
-    while (high < end && (chunk.data & (1 << (high >>> 12))) !== 0) high = Math.min(end, high + PAGE);
+    while (high < end && (chunk.data & (1 << (high >>> 12))) !== 0) high = Math.min(end, high + PAGE_BYTES);
     const copyLow = Math.max(low, chunk.start);
     const copyHigh = Math.min(high, chunk.start + chunk.length);
     if (copyLow >= copyHigh) target.fill(0, at + low - start, at + high - start);

@@ -1,6 +1,6 @@
 import { FsError, type GuestBuffer } from '../../../core/backend/index.js';
 import type { Arena } from './arena.js';
-import { CHUNK, Chunk, CHUNK_HEAP_BYTES, firstPage, PAGE, pageCount, pageMask } from './chunk.js';
+import { CHUNK_BYTES, Chunk, CHUNK_HEAP_BYTES, firstPage, PAGE_BYTES, pageCount, pageMask } from './chunk.js';
 import { ChunkTree } from './chunk-tree.js';
 import type { Space } from '../tree/space.js';
 
@@ -43,9 +43,9 @@ export class Content {
     const length = Math.min(sink.length, this.size - offset);
     if (length <= 0) return 0;
     for (let done = 0; done < length;) {
-      const index = Math.floor((offset + done) / CHUNK);
-      const from = offset + done - index * CHUNK;
-      const to = Math.min(CHUNK, from + length - done);
+      const index = Math.floor((offset + done) / CHUNK_BYTES);
+      const from = offset + done - index * CHUNK_BYTES;
+      const to = Math.min(CHUNK_BYTES, from + length - done);
       const chunk = this.chunk(index);
       if (chunk === undefined || chunk.data === 0) sink.zero(done, to - from);
       else readChunk(chunk, sink, done, from, to);
@@ -63,9 +63,9 @@ export class Content {
     const length = source.length;
     let done = 0;
     while (done < length) {
-      const index = Math.floor((offset + done) / CHUNK);
-      const from = offset + done - index * CHUNK;
-      let to = Math.min(CHUNK, from + length - done);
+      const index = Math.floor((offset + done) / CHUNK_BYTES);
+      const from = offset + done - index * CHUNK_BYTES;
+      let to = Math.min(CHUNK_BYTES, from + length - done);
       let chunk = this.#changeable(index, arena);
       const mask = pageMask(from, to);
       if (
@@ -107,10 +107,10 @@ export class Content {
 
   /** As {@link punch}, in steps of a chunk each. */
   *punching(from: number, to: number, arena: Arena, space: Space): Generator<void> {
-    let index = Math.floor(from / CHUNK);
-    while (index * CHUNK < to) {
-      const start = index * CHUNK;
-      this.#punchChunk(index, Math.max(0, from - start), Math.min(CHUNK, to - start), arena, space);
+    let index = Math.floor(from / CHUNK_BYTES);
+    while (index * CHUNK_BYTES < to) {
+      const start = index * CHUNK_BYTES;
+      this.#punchChunk(index, Math.max(0, from - start), Math.min(CHUNK_BYTES, to - start), arena, space);
       yield;
       index = this.#nextIndex(index + 1);
     }
@@ -127,11 +127,12 @@ export class Content {
    * @throws ENOSPC. Then nothing was changed, unless others changed this file between the steps.
    */
   *allocating(from: number, to: number, arena: Arena, space: Space): Generator<void> {
-    const end = Math.ceil(to / CHUNK);
-    if (Math.ceil(to / PAGE) - Math.floor(from / PAGE) > space.freePages + this.pages) throw ENOSPC;
+    const end = Math.ceil(to / CHUNK_BYTES);
+    if (Math.ceil(to / PAGE_BYTES) - Math.floor(from / PAGE_BYTES) > space.freePages + this.pages)
+      throw ENOSPC;
     let reserved = 0;
     let chunks = 0;
-    for (let index = Math.floor(from / CHUNK); index < end; index++) {
+    for (let index = Math.floor(from / CHUNK_BYTES); index < end; index++) {
       const chunk = this.chunk(index);
       if (chunk === undefined) chunks += 1;
       reserved += pageCount(maskOf(index, from, to) & ~(chunk?.pages ?? 0));
@@ -140,7 +141,7 @@ export class Content {
     if (!arena.hasHeap(chunks * CHUNK_HEAP_BYTES, space.contentHeapBytes)) throw ENOSPC;
     space.takePages(reserved);
     try {
-      for (let index = Math.floor(from / CHUNK); index < end; index++) {
+      for (let index = Math.floor(from / CHUNK_BYTES); index < end; index++) {
         reserved = this.#allocateIn(index, maskOf(index, from, to), reserved, arena, space);
         yield;
       }
@@ -162,12 +163,12 @@ export class Content {
    */
   nextHole(offset: number): number {
     if (offset >= this.size) throw ENXIO;
-    let index = Math.floor(offset / CHUNK);
-    let page = (offset - index * CHUNK) >>> 12;
-    for (; index * CHUNK < this.size; index++, page = 0) {
+    let index = Math.floor(offset / CHUNK_BYTES);
+    let page = (offset - index * CHUNK_BYTES) >>> 12;
+    for (; index * CHUNK_BYTES < this.size; index++, page = 0) {
       const holes = ~(this.chunk(index)?.data ?? 0) & (-1 << page);
       if (holes === 0) continue;
-      return Math.min(this.size, Math.max(offset, index * CHUNK + firstPage(holes) * PAGE));
+      return Math.min(this.size, Math.max(offset, index * CHUNK_BYTES + firstPage(holes) * PAGE_BYTES));
     }
     return this.size;
   }
@@ -188,8 +189,8 @@ export class Content {
       const { pages, data } = this.chunk(index)!;
       for (let blank = pages & ~data; blank !== 0;) {
         const page = firstPage(blank);
-        const at = index * CHUNK + page * PAGE;
-        yield [at, at + PAGE];
+        const at = index * CHUNK_BYTES + page * PAGE_BYTES;
+        yield [at, at + PAGE_BYTES];
         blank &= ~(1 << page);
       }
     }
@@ -254,12 +255,12 @@ export class Content {
    * end.
    */
   #firstData(offset: number): number {
-    const index = Math.floor(offset / CHUNK);
-    const page = (offset - index * CHUNK) >>> 12;
+    const index = Math.floor(offset / CHUNK_BYTES);
+    const page = (offset - index * CHUNK_BYTES) >>> 12;
     const data = (this.chunk(index)?.data ?? 0) & (-1 << page);
-    if (data !== 0) return Math.max(offset, index * CHUNK + firstPage(data) * PAGE);
+    if (data !== 0) return Math.max(offset, index * CHUNK_BYTES + firstPage(data) * PAGE_BYTES);
     const next = this.#tree?.nextData(index + 1) ?? Infinity;
-    return next === Infinity ? Infinity : next * CHUNK + firstPage(this.chunk(next)!.data) * PAGE;
+    return next === Infinity ? Infinity : next * CHUNK_BYTES + firstPage(this.chunk(next)!.data) * PAGE_BYTES;
   }
 
   /** The chunk at `index`, to be changed if it has one reference. */
@@ -297,9 +298,9 @@ export class Content {
 
   /** Removes everything from a byte on. */
   #cut(from: number, arena: Arena, space: Space): void {
-    let index = Math.floor(from / CHUNK);
-    if (from % CHUNK !== 0 || index === 0) {
-      this.#punchChunk(index, from % CHUNK, CHUNK, arena, space);
+    let index = Math.floor(from / CHUNK_BYTES);
+    if (from % CHUNK_BYTES !== 0 || index === 0) {
+      this.#punchChunk(index, from % CHUNK_BYTES, CHUNK_BYTES, arena, space);
       index += 1;
     }
     const freed = this.#tree?.cut(index, arena, space) ?? 0;
@@ -349,12 +350,12 @@ export class Content {
     // A growing file, or one allocated in advance, will fill the chunk: it gets the largest block
     // at once.
     const filling = chunk.length === 0 && (chunk.pages === -1 || this.#endsInData(index));
-    if (filling) chunk.cover(arena, 0, CHUNK);
+    if (filling) chunk.cover(arena, 0, CHUNK_BYTES);
     else chunk.cover(arena, from, to);
     const fresh = mask & ~chunk.data;
-    if ((fresh & (1 << (from >>> 12))) !== 0) chunk.zero(from - (from % PAGE), from);
-    const tail = to % PAGE;
-    if (tail !== 0 && (fresh & (1 << (to >>> 12))) !== 0) chunk.zero(to, to - tail + PAGE);
+    if ((fresh & (1 << (from >>> 12))) !== 0) chunk.zero(from - (from % PAGE_BYTES), from);
+    const tail = to % PAGE_BYTES;
+    if (tail !== 0 && (fresh & (1 << (to >>> 12))) !== 0) chunk.zero(to, to - tail + PAGE_BYTES);
     const count = pageCount(mask & ~chunk.pages);
     chunk.pages |= mask;
     chunk.data |= mask;
@@ -383,7 +384,7 @@ export class Content {
     if (count > reserved) space.takePages(count - reserved);
     const blank = chunk.pages & ~chunk.data & mask;
     for (let page = 0; page < 32; page++) {
-      if ((blank & (1 << page)) !== 0) chunk.zero(page * PAGE, (page + 1) * PAGE);
+      if ((blank & (1 << page)) !== 0) chunk.zero(page * PAGE_BYTES, (page + 1) * PAGE_BYTES);
     }
     chunk.data |= blank;
     chunk.pages |= mask;
@@ -395,8 +396,8 @@ export class Content {
   #punchChunk(index: number, from: number, to: number, arena: Arena, space: Space): void {
     const chunk = this.#changeable(index, arena);
     if (chunk === undefined || from >= to) return;
-    const wholeFrom = Math.ceil(from / PAGE) * PAGE;
-    const wholeTo = to - (to % PAGE);
+    const wholeFrom = Math.ceil(from / PAGE_BYTES) * PAGE_BYTES;
+    const wholeTo = to - (to % PAGE_BYTES);
     const whole = wholeFrom < wholeTo ? pageMask(wholeFrom, wholeTo) : 0;
     const freed = pageCount(chunk.pages & whole);
     if ((chunk.pages & ~whole) === 0) {
@@ -423,7 +424,7 @@ export class Content {
 
 /** The mask of the pages of chunk `index` that are in the range. */
 function maskOf(index: number, from: number, to: number): number {
-  return pageMask(Math.max(0, from - index * CHUNK), Math.min(CHUNK, to - index * CHUNK));
+  return pageMask(Math.max(0, from - index * CHUNK_BYTES), Math.min(CHUNK_BYTES, to - index * CHUNK_BYTES));
 }
 
 function readChunk(chunk: Chunk, sink: Sink, at: number, from: number, to: number): void {
@@ -435,7 +436,7 @@ function readChunk(chunk: Chunk, sink: Sink, at: number, from: number, to: numbe
     return;
   }
   for (let low = from; low < to;) {
-    const high = Math.min(to, low - (low % PAGE) + PAGE);
+    const high = Math.min(to, low - (low % PAGE_BYTES) + PAGE_BYTES);
     const copyLow = Math.max(low, chunk.start);
     const copyHigh = Math.min(high, end);
     if ((chunk.data & (1 << (low >>> 12))) === 0 || copyLow >= copyHigh)
@@ -457,7 +458,7 @@ function writableEnd(chunk: Chunk | undefined, from: number, to: number, space: 
   let at = from;
   while (at < to) {
     if ((pages & (1 << (at >>> 12))) === 0 && --left < 0) return at;
-    at = Math.min(to, at - (at % PAGE) + PAGE);
+    at = Math.min(to, at - (at % PAGE_BYTES) + PAGE_BYTES);
   }
   return to;
 }

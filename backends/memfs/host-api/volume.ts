@@ -7,7 +7,7 @@ import { saveArchive } from '../import/archive.js';
 import { Arena } from '../content/arena.js';
 import { MemfsBackend } from '../backend.js';
 import { type Change, changes } from '../tree/changes.js';
-import { PAGE } from '../content/chunk.js';
+import { PAGE_BYTES } from '../content/chunk.js';
 import { load } from '../import/load.js';
 import type { Snapshot } from '../tree/snapshot.js';
 import { Space } from '../tree/space.js';
@@ -70,7 +70,11 @@ export class MemfsVolume extends Volume {
 
   /** @param origin the snapshot that the volume is forked from: see {@link VolumeSnapshot.fork}. */
   constructor({ size = defaultSize(), inodes = defaultInodes() }: VolumeLimits = {}, origin?: Snapshot) {
-    const tree = new Tree(origin?.tree.arena ?? arena, new Space(Math.ceil(size / PAGE), inodes), origin);
+    const tree = new Tree(
+      origin?.tree.arena ?? arena,
+      new Space(Math.ceil(size / PAGE_BYTES), inodes),
+      origin,
+    );
     super(new TreeSuperblock(tree));
     this.tree = tree;
     this.backend = new MemfsBackend(tree);
@@ -157,7 +161,7 @@ export class VolumeSnapshot {
    */
   fork(limits?: VolumeLimits): MemfsVolume {
     const { maxPages, maxInodes } = this.#tree.space;
-    return new MemfsVolume({ size: maxPages * PAGE, inodes: maxInodes, ...limits }, this.#snapshot);
+    return new MemfsVolume({ size: maxPages * PAGE_BYTES, inodes: maxInodes, ...limits }, this.#snapshot);
   }
 
   /** Discards the snapshot. Its forks live on. */

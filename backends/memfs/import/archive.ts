@@ -4,7 +4,7 @@ import { pipeline } from 'node:stream/promises';
 import { createGunzip, createGzip } from 'node:zlib';
 import { deviceMajor, deviceMinor, FileType, makeDevice } from '../../../core/backend/index.js';
 import { Bytes } from '../content/bytes.js';
-import { CHUNK } from '../content/chunk.js';
+import { CHUNK_BYTES } from '../content/chunk.js';
 import type { Content } from '../content/content.js';
 import { entriesOf, type Inode } from '../tree/inode.js';
 import type { NewFile, TreeBuilder } from './tree-builder.js';
@@ -226,8 +226,8 @@ function* fileMembers(entry: TarEntry, content: Content): Generator<Uint8Array> 
   }
   let written = 0;
   for (const [from, to] of extents) {
-    for (let at = from; at < to; at += CHUNK) {
-      const piece = new Uint8Array(Math.min(CHUNK, to - at));
+    for (let at = from; at < to; at += CHUNK_BYTES) {
+      const piece = new Uint8Array(Math.min(CHUNK_BYTES, to - at));
       content.read(new Bytes(piece), at);
       written += piece.length;
       yield piece;

@@ -17,8 +17,8 @@ export interface NewFile {
   readonly xattrs?: ReadonlyMap<string, Uint8Array>;
 }
 
-const PAGE = 4096;
-const ZEROS = Buffer.alloc(PAGE);
+const PAGE_BYTES = 4096;
+const ZEROS = Buffer.alloc(PAGE_BYTES);
 
 /**
  * Fills a tree from elsewhere, by paths. Missing directories are created; existing files are
@@ -162,7 +162,7 @@ function stepsOf(path: string): string[] {
 
 /** End of the page of the file that holds byte `at` of a piece that lies at `offset`. */
 function nextPage(at: number, offset: number, length: number): number {
-  return Math.min(length, at + PAGE - ((offset + at) % PAGE));
+  return Math.min(length, at + PAGE_BYTES - ((offset + at) % PAGE_BYTES));
 }
 
 function isZeroPage(content: Uint8Array, at: number, offset: number): boolean {

@@ -1,7 +1,7 @@
 import { FileType } from '../../../core/backend/index.js';
 import { type LogMemory, readLog, readText, readWide } from '../../../core/lasting-memory/index.js';
 import type { Arena, LeftBlock, RegionMemory } from '../content/arena.js';
-import { CHUNK, Chunk, pageCount } from '../content/chunk.js';
+import { CHUNK_BYTES, Chunk, pageCount } from '../content/chunk.js';
 import { areWithoutCircles } from '../saved-state.js';
 import { Inode, pagesOf } from '../tree/inode.js';
 import { Space } from '../tree/space.js';
@@ -16,7 +16,7 @@ interface Found {
   target: string | undefined;
   xattrs: Map<string, Uint8Array> | undefined;
   entries: Map<string, number> | undefined;
-  /** CHUNK records by index: where they lie, with the number of the part above 2^32. */
+  /** CHUNK_BYTES records by index: where they lie, with the number of the part above 2^32. */
   chunks: Map<number, number> | undefined;
   /** CUT records: both numbers grow. */
   cuts: (readonly [place: number, index: number])[] | undefined;
@@ -196,7 +196,7 @@ class Reader implements LeftVolume {
       );
   }
 
-  /** The block of a CHUNK record; undefined if it has none. */
+  /** The block of a CHUNK_BYTES record; undefined if it has none. */
   #block(at: number): { offset: number; length: number; start: number } | undefined {
     const w = this.#words;
     const form = w[at + 7]!;
@@ -208,7 +208,7 @@ class Reader implements LeftVolume {
     };
   }
 
-  /** Checks a CHUNK record. @returns false for a hole. */
+  /** Checks a CHUNK_BYTES record. @returns false for a hole. */
   #isChunk(index: number, at: number): boolean {
     const [pages, data] = [this.#words[at + 4]!, this.#words[at + 5]!];
     if (pages === 0) return false;
@@ -218,7 +218,7 @@ class Reader implements LeftVolume {
     if (block === undefined) return true;
     const { offset, length, start } = block;
     const isPower = length > 0 && (length & (length - 1)) === 0;
-    if (!isPower || length > CHUNK || start % length !== 0 || start + length > CHUNK)
+    if (!isPower || length > CHUNK_BYTES || start % length !== 0 || start + length > CHUNK_BYTES)
       throw wrong('a bad block');
     if ((this.#blocks.get(offset) ?? length) !== length) throw wrong('content where other content is');
     this.#blocks.set(offset, length);

@@ -24,7 +24,7 @@ import { type Difference, differences } from './diff.js';
  * it (OCI image specification, "layer.md").
  */
 
-const PIECE = 1 << 20;
+const PIECE_BYTES = 1 << 20;
 
 type Overlay = Backend<OverlayNode, OverlayFile>;
 
@@ -129,7 +129,7 @@ class LayerWriter {
   async #content(node: OverlayNode, size: number): Promise<void> {
     if (size === 0) return;
     const { file } = await this.#overlay.open!(node, OpenFlags.READ_ONLY, DAEMON);
-    const buffer = this.#union.host.createBuffer(Math.min(PIECE, size));
+    const buffer = this.#union.host.createBuffer(Math.min(PIECE_BYTES, size));
     try {
       for (let at = 0; at < size;) {
         const length = Math.min(buffer.length, size - at);

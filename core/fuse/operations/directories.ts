@@ -115,7 +115,7 @@ const MAX_ROOM_BYTES = 64 * 1024;
 /** Cookies are indexes below 2^31. */
 const LAST_COOKIE = 0x7fffffff;
 /** Bytes of entries that are composed in `session.out` before they are copied to the guest. */
-const BATCH = 64 * 1024;
+const BATCH_BYTES = 64 * 1024;
 
 interface Target {
   readonly session: Session;
@@ -157,7 +157,7 @@ function* fill(target: Target, index: number): Steps<number> {
         if (filled === 0) throw FsError.of('EINVAL');
         break;
       }
-      if (composed + size > BATCH) composed = place(target, filled, composed);
+      if (composed + size > BATCH_BYTES) composed = place(target, filled, composed);
       // The entries `.` and `..` have no lookup.
       if (index < 2) {
         if (index === 1 && isUnnumbered(stream, 1)) {

@@ -31,7 +31,7 @@ export type NegotiatingExport = Pick<Export, 'backend' | 'cache' | 'localLocks' 
 
 /** The pages that Linux sends without FUSE_MAX_PAGES: FUSE_DEFAULT_MAX_PAGES_PER_REQ. */
 const DEFAULT_PAGES = 32;
-const PAGE = 4096;
+const PAGE_BYTES = 4096;
 const LOCKS = InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS;
 
 /**
@@ -52,7 +52,7 @@ export function negotiate(
       (localLocks ? ~LOCKS : -1),
     flags2: (offer.flags & InitFlag.INIT_EXT) === 0 ? 0 : flags2 & supportedFlags2(backend),
     maxReadahead: offer.maxReadahead,
-    maxWrite: Math.min(MAX_WRITE_BYTES, maxPages * PAGE),
+    maxWrite: Math.min(MAX_WRITE_BYTES, maxPages * PAGE_BYTES),
     maxPages,
   };
 }

@@ -16,11 +16,11 @@ const { S_IFMT, S_IFREG, S_IFSOCK } = constants;
 /**
  * Bytes written at a time. A pipe that is ready takes as many at once, pipe(7), PIPE_BUF.
  */
-const CHUNK = 4096;
+const CHUNK_BYTES = 4096;
 /** The same for files. */
-const FILE_CHUNK = 65_536;
+const FILE_CHUNK_BYTES = 65_536;
 /** Room beside it for `struct pollfd`, and for `struct statx` and an empty path at the start. */
-const SCRATCH_BYTES = FILE_CHUNK + 512;
+const SCRATCH_BYTES = FILE_CHUNK_BYTES + 512;
 const LINE_FEED = 0x0a;
 /** Between two attempts at what does not take anything, in milliseconds. */
 const RETRY_MS = 100;
@@ -124,9 +124,9 @@ export class Output {
   /** The type of file, as the kernel knows it without asking the file system. */
   #type(): number {
     const { address, u32, u8 } = this.#scratch;
-    u8[FILE_CHUNK] = 0;
+    u8[FILE_CHUNK_BYTES] = 0;
     const flags = AT.EMPTY_PATH | AT_STATX_DONT_SYNC;
-    if (statx(this.#fd, address + FILE_CHUNK, flags, 0, address) < 0) return 0;
+    if (statx(this.#fd, address + FILE_CHUNK_BYTES, flags, 0, address) < 0) return 0;
     return u32[STATX_FIELD.MODE >> 2]! & S_IFMT;
   }
 
@@ -144,9 +144,9 @@ export class Output {
 
   #writeIfReady(at: number, count: number): number {
     const poll = this.#scratch.u32;
-    poll[FILE_CHUNK / 4] = this.#fd;
-    poll[FILE_CHUNK / 4 + 1] = POLLOUT;
-    if (native.poll(this.#scratch.address + FILE_CHUNK, 1, 0) !== 1) return EAGAIN;
+    poll[FILE_CHUNK_BYTES / 4] = this.#fd;
+    poll[FILE_CHUNK_BYTES / 4 + 1] = POLLOUT;
+    if (native.poll(this.#scratch.address + FILE_CHUNK_BYTES, 1, 0) !== 1) return EAGAIN;
     return result(native.write(this.#fd, at, count));
   }
 
@@ -157,7 +157,7 @@ export class Output {
         this.#begin();
         return;
       }
-      const count = this.#copyOut(CHUNK);
+      const count = this.#copyOut(CHUNK_BYTES);
       if (!this.#ended(this.#writeNow(this.#scratch.address, count))) return;
     }
   }
@@ -196,7 +196,7 @@ export class Output {
 
   /** Begins a write on the thread pool. */
   #begin(): void {
-    const bytes = this.#copyOut(FILE_CHUNK);
+    const bytes = this.#copyOut(FILE_CHUNK_BYTES);
     const own = { bytes, position: positionOf(this.#own) };
     this.#underWay = own;
     const end = (written: number): void => {

@@ -61,7 +61,7 @@ const MSG_CTRUNC = 0x08;
 export const MAX_FDS = 253;
 
 /** The most bytes that one `send` or `recv` moves. */
-export const MAX_TRANSFER = 65536;
+export const MAX_TRANSFER_BYTES = 65536;
 
 /** `sun_path` holds 108 bytes with the terminator, unix(7). */
 const MAX_PATH_BYTES = 107;
@@ -77,7 +77,7 @@ const CONTROL = 128;
 const CMSG_HEADER = 16;
 const CONTROL_LENGTH = 1040;
 const DATA = 4096;
-const scratch = NativeMemory.allocate(DATA + MAX_TRANSFER);
+const scratch = NativeMemory.allocate(DATA + MAX_TRANSFER_BYTES);
 
 function setPointer(at: number, address: number): void {
   scratch.u32[at >>> 2] = address >>> 0;
@@ -179,7 +179,7 @@ export class UnixConnection {
   }
 
   /**
-   * Receives up to {@link MAX_TRANSFER} bytes into `target`. Descriptors that came with them are
+   * Receives up to {@link MAX_TRANSFER_BYTES} into `target`. Descriptors that came with them are
    * appended to `fds`.
    * @param accepts whether descriptors are taken. {@link acceptsDescriptors} says so for those of a
    * peer that may send any number.
@@ -188,7 +188,7 @@ export class UnixConnection {
    * closed.
    */
   recv(target: Uint8Array, fds: OwnedFd[], accepts = acceptsDescriptors()): number {
-    const count = Math.min(target.length, MAX_TRANSFER);
+    const count = Math.min(target.length, MAX_TRANSFER_BYTES);
     const header = prepare(count, accepts ? CONTROL_LENGTH : 0);
     const received = result(recvmsg(this.#fd.value, header, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
     if (received < 0) return received;
@@ -203,13 +203,13 @@ export class UnixConnection {
   }
 
   /**
-   * Sends up to {@link MAX_TRANSFER} bytes, at least one, with at most {@link MAX_FDS} descriptors.
-   * The caller still owns those. They are sent with the first byte.
+   * Sends up to {@link MAX_TRANSFER_BYTES}, at least one byte, with at most {@link MAX_FDS}
+   * descriptors. The caller still owns those. They are sent with the first byte.
    * @returns bytes sent, or minus the errno. EAGAIN: the peer reads too slowly. EPIPE: it is gone.
    */
   send(bytes: Uint8Array, fds: readonly Fd[] = []): number {
     if (fds.length > MAX_FDS) return EMSGSIZE;
-    const count = Math.min(bytes.length, MAX_TRANSFER);
+    const count = Math.min(bytes.length, MAX_TRANSFER_BYTES);
     const controlLength = fds.length === 0 ? 0 : CMSG_HEADER + 4 * fds.length;
     // CMSG_SPACE: rounded up to 8 bytes.
     const header = prepare(count, (controlLength + 7) & ~7);

@@ -34,7 +34,7 @@ const MADV_HUGEPAGE = 14;
  * Private memory of this size or more may be backed by huge pages. To clear a whole one costs less
  * than the page faults that it saves.
  */
-const HUGE_PAGE = 2 ** 21;
+const HUGE_PAGE_BYTES = 2 ** 21;
 
 /** Bytes of the smallest page. Addresses and lengths of regions are multiples of it. */
 export const PAGE_SIZE = 4096;
@@ -91,7 +91,7 @@ export class Region {
       `mmap of ${length} bytes`,
     );
     // A kernel without huge pages refuses this advice, which does no harm.
-    if (length >= HUGE_PAGE) madvise(address, length, MADV_HUGEPAGE);
+    if (length >= HUGE_PAGE_BYTES) madvise(address, length, MADV_HUGEPAGE);
     return new Region(address, length);
   }
 

@@ -7,7 +7,7 @@ import { after, before, test, type TestContext } from 'node:test';
 import * as fc from 'fast-check';
 import { Arena } from '../../../backends/memfs/content/arena.js';
 import { MemfsBackend } from '../../../backends/memfs/backend.js';
-import { PAGE } from '../../../backends/memfs/content/chunk.js';
+import { PAGE_BYTES } from '../../../backends/memfs/content/chunk.js';
 import { Space } from '../../../backends/memfs/tree/space.js';
 import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FallocateMode, FileType, FsError } from '../../../core/backend/index.js';
@@ -44,14 +44,14 @@ const anyUmask = fc.constantFrom(0, 0o022, 0o077);
 const anyHandle = fc.nat(3);
 const anyOffset = fc.oneof(
   fc.nat(9000),
-  fc.nat(100).map((page) => page * PAGE),
+  fc.nat(100).map((page) => page * PAGE_BYTES),
   fc.nat(400_000),
   fc.constantFrom(131_072, 131_071, 262_144, 1 << 23, 5 * 2 ** 30, 0),
 );
 const anyLength = fc.oneof(
   fc.nat(300),
   fc.nat(20_000),
-  fc.nat(60).map((page) => page * PAGE),
+  fc.nat(60).map((page) => page * PAGE_BYTES),
   fc.nat(300_000),
 );
 const anyXattr = fc.constantFrom('user.a', 'trusted.b', 'security.c', 'user.', 'nothing.d');
@@ -307,7 +307,7 @@ after(() => {
 
 /** Runs with an empty tmpfs of this size. */
 function withTmpfs(pages: number, inodes: number, use: (root: string) => void): void {
-  const options = `size=${pages * PAGE},nr_inodes=${inodes},mode=755,huge=never`;
+  const options = `size=${pages * PAGE_BYTES},nr_inodes=${inodes},mode=755,huge=never`;
   const mounted = spawnSync('mount', ['-t', 'tmpfs', '-o', options, 'memfs-test', directory]);
   assert.equal(mounted.status, 0, String(mounted.stderr));
   try {

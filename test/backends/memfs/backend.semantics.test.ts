@@ -4,7 +4,7 @@ import { setImmediate } from 'node:timers/promises';
 import * as fc from 'fast-check';
 import { Arena, SLAB_BYTES } from '../../../backends/memfs/content/arena.js';
 import { MemfsBackend } from '../../../backends/memfs/backend.js';
-import { CHUNK, PAGE } from '../../../backends/memfs/content/chunk.js';
+import { CHUNK_BYTES, PAGE_BYTES } from '../../../backends/memfs/content/chunk.js';
 import { Space } from '../../../backends/memfs/tree/space.js';
 import { Tree } from '../../../backends/memfs/tree/tree.js';
 import { FallocateMode, FileType, FsError, OpenFlags, WriteFlags } from '../../../core/backend/index.js';
@@ -60,8 +60,8 @@ test('fallocate zeroes, collapses and inserts as it does on ext4', async (t) => 
     }),
     fc.record({
       kind: fc.constantFrom(COLLAPSE_RANGE, INSERT_RANGE),
-      at: pages.map((page) => page * PAGE),
-      length: pages.map((page) => (page + 1) * PAGE),
+      at: pages.map((page) => page * PAGE_BYTES),
+      length: pages.map((page) => (page + 1) * PAGE_BYTES),
     }),
   );
   await checkProperty(
@@ -253,13 +253,13 @@ test('no memory beyond the limit of the arena is taken, however a guest scatters
   const arena = new Arena(2 * SLAB_BYTES);
   const { fs, top, space } = make({ arena });
   const { node, file } = fs.create(top, 'f', 0o644, RDWR, root);
-  const page = bufferOf(PAGE);
+  const page = bufferOf(PAGE_BYTES);
   // Only the first and the last page of each chunk are written. The blocks between them are taken
   // too.
   const scatter = () => {
     for (let i = 0; ; i++) {
-      fs.write(node, file, page, i * CHUNK, 0);
-      fs.write(node, file, page, (i + 1) * CHUNK - PAGE, 0);
+      fs.write(node, file, page, i * CHUNK_BYTES, 0);
+      fs.write(node, file, page, (i + 1) * CHUNK_BYTES - PAGE_BYTES, 0);
     }
   };
   assert.throws(scatter, is('ENOSPC'));
@@ -275,9 +275,10 @@ test('what is punched out of a file leaves no more memory behind than its data n
   const megabyte = bufferOf(1 << 20);
   fs.write(node, file, megabyte, 0, 0);
   const punch = FallocateMode.PUNCH_HOLE | FallocateMode.KEEP_SIZE;
-  for (let at = 0; at < 1 << 20; at += CHUNK) fs.fallocate(node, file, punch, at + PAGE, CHUNK - PAGE, root);
+  for (let at = 0; at < 1 << 20; at += CHUNK_BYTES)
+    fs.fallocate(node, file, punch, at + PAGE_BYTES, CHUNK_BYTES - PAGE_BYTES, root);
   assert.equal(fs.getattr(node).blocks, 8 * 8);
-  assert.equal(arena.blockBytes, 8 * PAGE);
+  assert.equal(arena.blockBytes, 8 * PAGE_BYTES);
 });
 
 test('memory of deleted files goes back to the system, but for a small reserve', async () => {
@@ -312,7 +313,7 @@ test('a small file takes little memory, and copies share what they can', () => {
   assert.equal(arena.blockBytes, before);
   assert.equal(space.pages, 1 + 2 * 256);
   fs.write(copy, file, bufferOf('changed'), 0, 0);
-  assert.equal(arena.blockBytes, before + CHUNK);
+  assert.equal(arena.blockBytes, before + CHUNK_BYTES);
   const buffer = bufferOf(7);
   fs.read(source, file, buffer, 0);
   assert.deepEqual(buffer.bytes.slice(0, 7), new Uint8Array(7));

@@ -29,7 +29,7 @@ const OTHER = 3;
 const ALSO = 4;
 
 const none = new Uint8Array(0);
-const SIZE = 200_000;
+const FILE_BYTES = 200_000;
 
 /** A file that a guest has open. */
 interface Opened {
@@ -39,7 +39,7 @@ interface Opened {
 }
 
 async function openFile(server: ThreadedServer, fuse: FuseClient): Promise<Opened> {
-  const content = new Random(5).bytes(SIZE);
+  const content = new Random(5).bytes(FILE_BYTES);
   writeFileSync(server.path('file'), content);
   const { nodeid } = await by(fuse, ENGINE, (one) => one.lookup(ROOT, 'file'));
   const { fh } = await by(fuse, ENGINE, (one) => one.open(nodeid, 2));
@@ -67,7 +67,7 @@ class Traffic {
     const run = async (seed: number): Promise<void> => {
       const random = new Random(seed);
       while (this.#goesOn) {
-        const offset = random.below(SIZE - 1);
+        const offset = random.below(FILE_BYTES - 1);
         // Now and then one that the thread passes on.
         const kind = random.below(16);
         if (kind === 0) await by(fuse, queue, (one) => one.statfs());

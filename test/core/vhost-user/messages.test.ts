@@ -15,7 +15,7 @@ import {
   hasReply,
   HEADER_SIZE,
   HeaderFlags,
-  MAX_PAYLOAD,
+  MAX_PAYLOAD_BYTES,
   ProtocolError,
   ProtocolFeature,
   Request,
@@ -59,9 +59,9 @@ test('a header of another version, with reply or unknown flags, or for a huge pa
   assert.throws(header(2), /version 2 is not 1/);
   assert.throws(header(1 | HeaderFlags.REPLY), /reply flag/);
   assert.throws(header(0x11), /unknown flags 0x11/);
-  assert.throws(header(1, MAX_PAYLOAD + 1), /payload of 4097 bytes is more than 4096/);
+  assert.throws(header(1, MAX_PAYLOAD_BYTES + 1), /payload of 4097 bytes is more than 4096/);
   assert.throws(header(1, 0xffff_ffff), /payload of 4294967295 bytes/);
-  assert.equal(header(1, MAX_PAYLOAD)().size, MAX_PAYLOAD);
+  assert.equal(header(1, MAX_PAYLOAD_BYTES)().size, MAX_PAYLOAD_BYTES);
 });
 
 test('every message that is encoded decodes to what it was made of', () => {

@@ -4,7 +4,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import * as fc from 'fast-check';
 import { copyRange } from '../../../../backends/memfs/content/allocation.js';
 import { Arena } from '../../../../backends/memfs/content/arena.js';
-import { CHUNK, PAGE } from '../../../../backends/memfs/content/chunk.js';
+import { CHUNK_BYTES, PAGE_BYTES } from '../../../../backends/memfs/content/chunk.js';
 import { Content } from '../../../../backends/memfs/content/content.js';
 import { Space } from '../../../../backends/memfs/tree/space.js';
 import { FsError } from '../../../../core/backend/index.js';
@@ -13,7 +13,7 @@ import { bufferOf } from '../support.js';
 
 const HEAP_BYTES = 2 ** 40;
 const FILES = 3;
-const PAGES_OF_CHUNK = CHUNK / PAGE;
+const PAGES_OF_CHUNK = CHUNK_BYTES / PAGE_BYTES;
 /** Chunks at which something changes in a tree whose nodes have 64 children. */
 const CHUNKS = [0, 1, 2, 63, 64, 65, 127, 4095, 4096, 4097, 262_143, 262_144, 2 ** 30 + 5, 2 ** 35];
 
@@ -31,12 +31,14 @@ class PlainFile {
 
   /** Starts and ends of data, as far as the file goes. */
   edges(): number[] {
-    const data = [...this.pages].filter(([page, byte]) => byte !== undefined && page * PAGE < this.size);
+    const data = [...this.pages].filter(
+      ([page, byte]) => byte !== undefined && page * PAGE_BYTES < this.size,
+    );
     const edges: number[] = [];
     for (const page of data.map(([index]) => index).sort((a, b) => a - b)) {
-      if (edges.at(-1) === page * PAGE) edges.pop();
-      else edges.push(page * PAGE);
-      edges.push(Math.min((page + 1) * PAGE, this.size));
+      if (edges.at(-1) === page * PAGE_BYTES) edges.pop();
+      else edges.push(page * PAGE_BYTES);
+      edges.push(Math.min((page + 1) * PAGE_BYTES, this.size));
     }
     return edges;
   }
@@ -107,18 +109,18 @@ test('content, however sparse and shared, is what a list of pages says, and all 
         const content = files[file]!;
         const model = plain[file]!;
         if (kind === 'write') {
-          content.write(bufferOf(new Uint8Array(PAGE).fill(byte)), at * PAGE, arena, space);
+          content.write(bufferOf(new Uint8Array(PAGE_BYTES).fill(byte)), at * PAGE_BYTES, arena, space);
           model.pages.set(at, byte);
-          model.size = Math.max(model.size, (at + 1) * PAGE);
+          model.size = Math.max(model.size, (at + 1) * PAGE_BYTES);
         } else if (kind === 'allocate') {
-          content.allocate(at * PAGE, (at + count) * PAGE, arena, space);
+          content.allocate(at * PAGE_BYTES, (at + count) * PAGE_BYTES, arena, space);
           for (let i = at; i < at + count; i++)
             model.pages.set(i, model.pages.has(i) ? (model.pages.get(i) ?? 0) : undefined);
         } else if (kind === 'punch') {
-          content.punch(at * PAGE, to * PAGE, arena, space);
+          content.punch(at * PAGE_BYTES, to * PAGE_BYTES, arena, space);
           for (const i of model.pages.keys()) if (i >= at && i < to) model.pages.delete(i);
         } else if (kind === 'truncate') {
-          const size = at * PAGE;
+          const size = at * PAGE_BYTES;
           if (size <= model.size) for (const i of model.pages.keys()) if (i >= at) model.pages.delete(i);
           content.truncate(size, arena, space);
           model.size = size;
@@ -132,14 +134,22 @@ test('content, however sparse and shared, is what a list of pages says, and all 
           // A whole chunk, from where it may be one.
           const from = at - (at % PAGES_OF_CHUNK);
           const target = plain[to]!;
-          const copied = copyRange(content, from * PAGE, files[to]!, chunk * CHUNK, CHUNK, arena, space);
-          assert.equal(copied, Math.max(0, Math.min(CHUNK, model.size - from * PAGE)));
+          const copied = copyRange(
+            content,
+            from * PAGE_BYTES,
+            files[to]!,
+            chunk * CHUNK_BYTES,
+            CHUNK_BYTES,
+            arena,
+            space,
+          );
+          assert.equal(copied, Math.max(0, Math.min(CHUNK_BYTES, model.size - from * PAGE_BYTES)));
           const bytes = Array.from(
-            { length: Math.ceil(copied / PAGE) },
+            { length: Math.ceil(copied / PAGE_BYTES) },
             (_, i) => model.pages.get(from + i) ?? 0,
           );
           bytes.forEach((value, i) => target.pages.set(chunk * PAGES_OF_CHUNK + i, value));
-          if (copied > 0) target.size = Math.max(target.size, chunk * CHUNK + copied);
+          if (copied > 0) target.size = Math.max(target.size, chunk * CHUNK_BYTES + copied);
         }
       }
       let pages = 0;
@@ -152,9 +162,9 @@ test('content, however sparse and shared, is what a list of pages says, and all 
         for (const [from, to] of content.extents()) found.push(from, to);
         assert.deepEqual(found, model.edges());
         for (const [index, byte] of model.pages) {
-          if (index * PAGE >= model.size) continue;
+          if (index * PAGE_BYTES >= model.size) continue;
           const buffer = bufferOf(1);
-          content.read(buffer, index * PAGE + 17);
+          content.read(buffer, index * PAGE_BYTES + 17);
           assert.equal(buffer.bytes[0], byte ?? 0);
         }
         pages += content.pages;

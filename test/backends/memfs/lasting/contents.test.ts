@@ -5,7 +5,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import { MemfsBackend } from '../../../../backends/memfs/backend.js';
 import { Arena } from '../../../../backends/memfs/content/arena.js';
 import { Bytes } from '../../../../backends/memfs/content/bytes.js';
-import { CHUNK } from '../../../../backends/memfs/content/chunk.js';
+import { CHUNK_BYTES } from '../../../../backends/memfs/content/chunk.js';
 import { allInodes } from '../../../../backends/memfs/saved-state.js';
 import { type Inode, pagesOf, sizeOf } from '../../../../backends/memfs/tree/inode.js';
 import { Space } from '../../../../backends/memfs/tree/space.js';
@@ -89,8 +89,8 @@ function sha1(bytes: Uint8Array): string {
 
 function digest({ content }: Inode, from: number, to: number): string {
   const hash = createHash('sha1');
-  for (let at = from; at < to; at += CHUNK) {
-    const piece = new Uint8Array(Math.min(CHUNK, to - at));
+  for (let at = from; at < to; at += CHUNK_BYTES) {
+    const piece = new Uint8Array(Math.min(CHUNK_BYTES, to - at));
     content!.read(new Bytes(piece), at);
     hash.update(piece);
   }
@@ -105,7 +105,7 @@ const NAMES = 7;
 /** Offsets in files: at edges of chunks and pages, and far away. */
 function offset(random: Random): number {
   const index = random.pick([0, 0, 0, 1, 2, 3, 63, 64, 130, 5000]);
-  return index * CHUNK + random.below(4) * random.pick([0, 100, 4096, 40_000]);
+  return index * CHUNK_BYTES + random.below(4) * random.pick([0, 100, 4096, 40_000]);
 }
 
 /** What a guest may do, as the backend gets it. */
@@ -201,7 +201,16 @@ function change(random: Random): Change {
         const found = file(volume);
         const target = volume.tree.lookup(parent(volume, newInner), other);
         if (found?.content !== undefined && target?.content !== undefined && found !== target)
-          volume.fs.copyFileRange(found, opened, 0, target, opened, (number % 3) * CHUNK, 400_000, root);
+          volume.fs.copyFileRange(
+            found,
+            opened,
+            0,
+            target,
+            opened,
+            (number % 3) * CHUNK_BYTES,
+            400_000,
+            root,
+          );
       };
     case 15:
       // An open file loses its name, or nobody has it open any more.
