@@ -1,5 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { BackOff } from '../memory/index.js';
+import { signalOwed } from '../system/index.js';
 import type { Completions, PolledQueue } from './queue-run.js';
 
 /**
@@ -131,6 +132,7 @@ export class Poller {
   #poll(): boolean {
     const runs = this.#runs;
     const completions = this.#completions;
+    signalOwed();
     const end = performance.now() + this.#time;
     do {
       for (let i = 0; i < completions.length; i++) {

@@ -1,6 +1,14 @@
 import { performance } from 'node:perf_hooks';
 import { type AddressSpace, type DirtyLog, type Message, Pool, SegmentList } from '../memory/index.js';
-import { type Fd, advancePromises, signalForeign } from '../system/index.js';
+import {
+  type Fd,
+  advancePromises,
+  signalBeforeSleep,
+  signalForeign,
+  signalKind,
+  type SignalKind,
+  signalOwed,
+} from '../system/index.js';
 import { BROKEN, type DeviceRing } from './device-ring.js';
 import { MAX_QUEUE_SIZE } from './split-ring-layout.js';
 
@@ -197,6 +205,7 @@ export class QueueRun implements Run, ChainOwner {
   readonly backlog: number[] = [];
   readonly #ring: DeviceRing;
   #call = -1 as Fd;
+  #callKind: SignalKind | undefined;
   #log: DirtyLog | undefined;
   readonly #space: AddressSpace;
   readonly #limit: number;
@@ -244,6 +253,7 @@ export class QueueRun implements Run, ChainOwner {
 
   setCall(fd: Fd): void {
     this.#call = fd;
+    this.#callKind = fd < 0 ? undefined : signalKind(fd);
   }
 
   logTo(log: DirtyLog | undefined, usedAddress: number | undefined): void {
@@ -268,7 +278,7 @@ export class QueueRun implements Run, ChainOwner {
     } finally {
       this.#service.submit();
       this.#draining = false;
-      if (!this.#over) this.#interrupt();
+      if (!this.#over) this.#interruptLast();
       if (this.inFlight > 0) advancePromises();
     }
   }
@@ -276,6 +286,7 @@ export class QueueRun implements Run, ChainOwner {
   #takeAll(isAlone: boolean): boolean {
     const ring = this.#ring;
     const service = this.#service;
+    signalOwed();
     // Reading the clock costs as much as a ring entry, so it is not read for one or two requests.
     let started = 0;
     let announced = 0;
@@ -386,6 +397,15 @@ export class QueueRun implements Run, ChainOwner {
   #interrupt(): void {
     this.#unannounced = 0;
     if (this.#ring.takeInterrupt() && this.#call >= 0) signalForeign(this.#call);
+  }
+
+  /** As {@link #interrupt}, after the last answer for now: it may wait until the thread sleeps. */
+  #interruptLast(): void {
+    this.#unannounced = 0;
+    if (!this.#ring.takeInterrupt() || this.#call < 0) return;
+    // Requests that are under way may be answered by what runs before the sleep.
+    if (this.inFlight > 0 || this.#callKind === undefined) signalForeign(this.#call);
+    else signalBeforeSleep(this.#call, this.#callKind);
   }
 
   #settle(count: number): void {

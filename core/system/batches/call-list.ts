@@ -54,6 +54,9 @@ const LOOPS: Readonly<Record<string, readonly string[]>> = {
 const arm64 = process.arch === 'arm64';
 const SYS_STATX = arm64 ? 291 : 332;
 const SYS_NAME_TO_HANDLE_AT = arm64 ? 264 : 303;
+const SYS_SENDTO = arm64 ? 206 : 44;
+const SYS_IO_SUBMIT = arm64 ? 2 : 209;
+const SYS_EPOLL_PWAIT = arm64 ? 22 : 281;
 const SYS_PREAD64 = arm64 ? 67 : 17;
 const SYS_PWRITE64 = arm64 ? 68 : 18;
 const SYS_PREADV2 = arm64 ? 286 : 327;
@@ -190,6 +193,46 @@ export class CallList {
     words[at + 11] = 0;
   }
 
+  /** Adds send(2). @param source address of the data, which stay until the call was made. */
+  send(fd: Fd, source: number, count: number, flags: number): void {
+    const at = this.#add(SYS_SENDTO, fd);
+    const words = this.#words;
+    putLong(words, at + 4, source);
+    putLong(words, at + 6, count);
+    putLong(words, at + 8, flags);
+    putLong(words, at + 10, 0);
+    putLong(words, at + 12, 0);
+  }
+
+  /**
+   * Adds io_submit(2).
+   * @param context of asynchronous I/O, as io_setup(2) gave it.
+   * @param list address of the addresses of `struct iocb`.
+   */
+  ioSubmit(context: number, count: number, list: number): void {
+    const at = this.#add(SYS_IO_SUBMIT, context);
+    const words = this.#words;
+    putLong(words, at + 2, context);
+    putLong(words, at + 4, count);
+    putLong(words, at + 6, list);
+  }
+
+  /**
+   * Adds epoll_wait(2).
+   * @param events address for as many `struct epoll_event` as `most`.
+   * @param timeout milliseconds; -1 for none.
+   */
+  epollWait(epoll: Fd, events: number, most: number, timeout: number): void {
+    const at = this.#add(SYS_EPOLL_PWAIT, epoll);
+    const words = this.#words;
+    putLong(words, at + 4, events);
+    putLong(words, at + 6, most);
+    words[at + 8] = timeout;
+    words[at + 9] = 0;
+    putLong(words, at + 10, 0);
+    putLong(words, at + 12, 0);
+  }
+
   /**
    * Adds a read: pread(2), or preadv2(2) for several pieces or with flags. What {@link fstat} asks
    * for holds here, too.
@@ -228,10 +271,11 @@ export class CallList {
   }
 
   /** Begins a call. @returns the index of its first word. Its second argument is at word 4. */
-  #add(number: number, fd: Fd): number {
+  #add(number: number, fd: number): number {
     const at = this.#count++ * CALL_WORDS;
     this.#words[at] = number;
     this.#words[at + 2] = fd;
+    this.#words[at + 3] = 0;
     return at;
   }
 

@@ -4,6 +4,7 @@ import { libc, result } from '../calls/libc.js';
 import { native } from '../calls/libc-functions.js';
 import { EAGAIN, EINVAL, ENOTSOCK, EOPNOTSUPP } from '../calls/negative-errno.js';
 import { NativeMemory, putLong } from '../memory/native-memory.js';
+import type { CallList } from '../batches/call-list.js';
 import { Region } from '../memory/region.js';
 
 /*
@@ -53,8 +54,14 @@ scratch.u32[ONE >> 2] = 1;
 putLong(scratch.u32, IOVEC >> 2, at + SINK);
 putLong(scratch.u32, (IOVEC >> 2) + 2, 8);
 
+interface Context {
+  readonly id: number;
+  readonly ring: Uint32Array;
+  readonly nothing: Fd;
+}
+
 /** This thread's context of asynchronous I/O; undefined if the system gives none. */
-let context: { readonly id: number; readonly ring: Uint32Array; readonly nothing: Fd } | undefined;
+let context: Context | undefined;
 let isTried = false;
 
 /** Descriptors that were sockets when they were last signalled. */
@@ -94,14 +101,37 @@ export function signalForeign(fd: Fd): number {
   }
   if (!isTried) setUp();
   if (context === undefined) return ifReady(fd, POLLOUT, () => write(fd, at + ONE, 8));
-  const { ring, id } = context;
-  // Skips the results of earlier reads.
-  ring[RING_HEAD] = ring[RING_TAIL]!;
-  scratch.u32[RESFD] = fd;
-  const code = result(aio(SYS_IO_SUBMIT, id, 1, at + LIST));
+  prepareSignal(context, fd);
+  const code = result(aio(SYS_IO_SUBMIT, context.id, 1, at + LIST));
   if (code !== EINVAL) return code;
   sockets.add(fd);
   return overSocket(fd);
+}
+
+/** What {@link signalForeign} may be given. */
+export type SignalKind = 'eventfd' | 'socket';
+
+/**
+ * Adds the call of {@link signalForeign} to a list that is run at once.
+ * @param kind what the descriptor is, which the caller has made sure of.
+ * @returns false where it takes more than one call.
+ */
+export function addSignal(list: CallList, fd: Fd, kind: SignalKind): boolean {
+  if (kind === 'socket') {
+    list.send(fd, at + ONE, 8, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return true;
+  }
+  if (!isTried) setUp();
+  if (context === undefined) return false;
+  prepareSignal(context, fd);
+  list.ioSubmit(context.id, 1, at + LIST);
+  return true;
+}
+
+function prepareSignal({ ring }: Context, fd: Fd): void {
+  // Skips the results of earlier reads.
+  ring[RING_HEAD] = ring[RING_TAIL]!;
+  scratch.u32[RESFD] = fd;
 }
 
 /** Sends a one over a socket; flags of this call alone keep it from waiting, send(2). */
@@ -141,8 +171,14 @@ export function isEventfd(fd: Fd): boolean {
 
 /** Whether {@link signalForeign} takes a descriptor: an eventfd or a socket, asked as above. */
 export function isSignal(fd: Fd): boolean {
+  return signalKind(fd) !== undefined;
+}
+
+/** What a descriptor is, asked as above; undefined if {@link signalForeign} does not take it. */
+export function signalKind(fd: Fd): SignalKind | undefined {
   const kind = kindOf(fd);
-  return kind === 'anon_inode:[eventfd]' || kind.startsWith('socket:[');
+  if (kind === 'anon_inode:[eventfd]') return 'eventfd';
+  return kind.startsWith('socket:[') ? 'socket' : undefined;
 }
 
 function kindOf(fd: Fd): string {

@@ -5,6 +5,7 @@ import { check, libc, nodeSymbol, result } from '../calls/libc.js';
 import { native } from '../calls/libc-functions.js';
 import { drain, eventfd, signal } from '../descriptors/eventfd.js';
 import { NativeMemory } from '../memory/native-memory.js';
+import { setBeforeSleep, signalOwed, sleepAfterSignal } from './signal-before-sleep.js';
 import { type Watch, watch, watchBarely } from './watch.js';
 
 const { epollCreate, epollCtl, close: closeFd } = native;
@@ -167,6 +168,8 @@ class OwnSleep {
     try {
       while (!this.isEmpty && this.#sleep());
     } finally {
+      setBeforeSleep(false);
+      signalOwed();
       // Its time is that of its last turn: it would sleep on for a timer that is due.
       updateTime!(this.#loop);
       this.#schedule();
@@ -181,16 +184,21 @@ class OwnSleep {
     if (timeout > 0) timeout = Math.max(0, timeout - Math.floor(this.#now - this.#turnedAt));
     const isLimited = !this.#isIdle && (timeout < 0 || timeout > LIMIT_MS);
     if (isLimited) timeout = LIMIT_MS;
-    const count = epollWait(this.#epoll, this.#events.address, MOST_EVENTS, timeout);
+    const count =
+      sleepAfterSignal(this.#epoll, this.#events.address, MOST_EVENTS, timeout) ??
+      epollWait(this.#epoll, this.#events.address, MOST_EVENTS, timeout);
     this.#isIdle = count === 0 && isLimited;
     // The time is over, or a signal came (EINTR), which libuv learns of by a descriptor.
     if (count <= 0) return false;
     let isTurnDue = timeout === 0;
+    setBeforeSleep(true);
     for (let i = 0; i < count; i++) {
+      signalOwed();
       const source = this.#sources.get(this.#events.i32[i * EVENT_WORDS + DATA_WORD]!);
       if (source === undefined) isTurnDue = true;
       else source.onReadable();
     }
+    setBeforeSleep(false);
     runTicks!();
     this.#now = performance.now();
     return !isTurnDue && this.#now - this.#turnedAt < LIMIT_MS;
