@@ -214,7 +214,13 @@ export class WritableBackend extends ReadingBackend {
       const node = this.directory(found);
       await this.#mustBeEmpty(node, deadline);
       await this.#anchor(directory, deadline);
-      await services.bucket.remove(services.keys.directory(pathOf(node)), deadline);
+      tree.leaving(node, pathOf(node));
+      try {
+        await services.bucket.remove(services.keys.directory(pathOf(node)), deadline);
+      } catch (error) {
+        tree.leaving(node, undefined);
+        throw error;
+      }
       learnAbsent(directory, name);
       tree.detach(node);
       this.#touch(directory);

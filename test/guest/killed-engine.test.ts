@@ -11,6 +11,7 @@ import { Guest } from '../../core/guest/index.js';
 import { BackendRegistry, createLogger, Daemon } from '../../core/plugins/index.js';
 import { type Daemon as Program, startDaemon } from '../support/daemons.js';
 import { enginesOf, keeping, killEngine } from '../support/keepers.js';
+import { TestBucket } from '../backends/s3/support.js';
 import { whyNoUml } from '../support/uml.js';
 
 const KILLS = Number(process.env['VIRTIOFS_KIT_KILLS'] ?? 4);
@@ -150,30 +151,40 @@ function hostTools(socket: string, orders: string): Promise<Daemon> {
 
 interface Kept {
   /** Words for `serve`; DIRECTORY stands for a directory of the test's own. */
-  readonly words: readonly string[];
+  words(): Promise<readonly string[]> | readonly string[];
+  /** Whether there are no hard links. Files are copied then. */
+  readonly lacksLinks?: boolean;
   /** Where in that directory the guest's files are seen, if they are. */
   readonly seen?: string;
   prepare?(directory: string): void;
 }
 
 const backends: Readonly<Record<string, Kept>> = {
-  passthrough: { words: ['--backend', 'passthrough', '--shared-dir', 'DIRECTORY'], seen: '.' },
-  memfs: { words: ['--backend', 'memfs'] },
+  passthrough: { words: () => ['--backend', 'passthrough', '--shared-dir', 'DIRECTORY'], seen: '.' },
+  memfs: { words: () => ['--backend', 'memfs'] },
   'an overlay of memfs': {
-    words: ['--backend', 'overlay', '--lower', 'DIRECTORY', '--upper', 'memfs'],
+    words: () => ['--backend', 'overlay', '--lower', 'DIRECTORY', '--upper', 'memfs'],
   },
   overlay: {
-    words: ['--backend', 'overlay', '--lower', 'DIRECTORY/lower', '--upper', 'DIRECTORY/upper'],
+    words: () => ['--backend', 'overlay', '--lower', 'DIRECTORY/lower', '--upper', 'DIRECTORY/upper'],
     seen: 'upper',
     prepare(directory) {
       mkdirSync(join(directory, 'lower'));
       mkdirSync(join(directory, 'upper'));
     },
   },
+  s3: {
+    async words() {
+      const { name, endpoint } = await TestBucket.create();
+      const bucket = ['--bucket', name, '--endpoint', endpoint, '--path-style'];
+      return ['--backend', 's3', ...bucket, '--cache-dir', 'DIRECTORY'];
+    },
+    lacksLinks: true,
+  },
 };
 
 /** A daemon with a keeper whose log is in a file beside its directory. */
-function logged({ words }: Kept): Program {
+function logged(words: readonly string[]): Program {
   const program = keeping(words, '--log-level', 'info');
   return {
     ...program,
@@ -209,17 +220,19 @@ function pauses(directory: string): number[] {
 }
 
 async function work(t: TestContext, kept: Kept): Promise<void> {
+  const program = logged(await kept.words());
   const daemon = startDaemon(t, {
-    ...logged(kept),
+    ...program,
     command(directory, socket) {
       kept.prepare?.(directory);
-      return logged(kept).command(directory, socket);
+      return program.command(directory, socket);
     },
   });
   const { socket, directory } = daemon;
   const orders = `${directory}.orders`;
   mkdirSync(orders);
-  for (const [name, script] of Object.entries(PROGRAMS)) writeFileSync(join(orders, name), script);
+  for (const [name, script] of Object.entries(PROGRAMS))
+    writeFileSync(join(orders, name), kept.lacksLinks === true ? script.replace('ln d/g', 'cp d/g') : script);
   while (enginesOf(daemon).length < 2) await sleep(20);
   const tools = await hostTools(`${socket}.host`, orders);
   t.after(() => tools.close());

@@ -47,6 +47,8 @@ export class FileNode {
   name: string;
   /** The path that it is about to get. */
   moving: string | undefined;
+  /** It is about to lose its name, and has it as long as there is something at this path. */
+  leaving: string | undefined;
   posix: Posix;
   /**
    * The version that open handles are pinned to. Our own uploads change it; another writer's change
@@ -73,8 +75,6 @@ export class FileNode {
   hiddenIntent: string | undefined;
   /** Old key that a rename left to be deleted; the journal must not end before. */
   pendingDelete: string | undefined;
-  /** It is about to lose its name, and has it as long as there is something at this path. */
-  leaving: string | undefined;
   removed = false;
   forgotten = false;
 
@@ -119,6 +119,8 @@ export class Directory {
   name: string;
   /** The path that it is about to get. */
   moving: string | undefined;
+  /** It is about to lose its name, and has it as long as there is something at this path. */
+  leaving: string | undefined;
   posix: Posix;
   /** Time of our last change of its names, which the bucket does not record. */
   touched: Time | undefined;

@@ -1,4 +1,4 @@
-import { FsError } from '../../../core/backend/index.js';
+import { FileType, FsError } from '../../../core/backend/index.js';
 import type { NodeKey } from '../../../core/backend/index.js';
 import type { RemoteObject } from '../objects/attributes.js';
 import { Deadline } from '../client/deadline.js';
@@ -6,7 +6,7 @@ import { fromJson, type PosixJson, reviveObject, type Staged, toJson } from '../
 import type { Intents } from '../journal/intents.js';
 import type { Services } from '../service/services.js';
 import type { Files } from '../write/files.js';
-import { FileNode, pathOf } from './nodes.js';
+import { Directory, FileNode, pathOf } from './nodes.js';
 import type { Node } from './nodes.js';
 import type { Tree } from './tree.js';
 
@@ -24,9 +24,10 @@ export interface FindingParts {
   readonly intents: Intents;
 }
 
-/** A file without a name that is open. */
+/** A file without a name that is open, or a directory without one. */
 interface Nameless {
   readonly posix: PosixJson;
+  readonly isDirectory: boolean;
   /** The object with its content, as far as that is not in a journal. */
   readonly object: RemoteObject | null;
   /** Id of its journal. */
@@ -40,7 +41,7 @@ interface Trace {
   readonly path: string;
   /** It, or a directory above it, is about to be moved. */
   readonly moving?: readonly [from: string, to: string];
-  /** It has no name; null if nobody has it open. */
+  /** It has no name; null for a file that nobody has open. */
   readonly nameless?: Nameless | null;
   /** It has its name all the same if there is something at this path. */
   readonly unless?: string;
@@ -52,8 +53,8 @@ export function traceOf(node: Node): string {
   let moving: Trace['moving'];
   for (let above: Node | undefined = node; above !== undefined; above = above.parent)
     if (above.moving !== undefined) moving = [pathOf(above), above.moving];
-  const unless = node.kind === 'file' ? node.leaving : undefined;
-  const hasName = !node.removed && unless === undefined;
+  const { leaving: unless, removed } = node;
+  const hasName = !removed && unless === undefined;
   if (hasName && moving === undefined) return node.id === path ? '' : JSON.stringify({ path });
   const trace: Trace = {
     path,
@@ -70,10 +71,15 @@ export function pathIn(trace: string | undefined): string | undefined {
 }
 
 function namelessOf(node: Node): Nameless | null {
-  if (node.kind !== 'file' || node.opens === 0) return null;
-  const { posix, version, staged, hidden, hiddenIntent } = node;
+  const posix = toJson(node.posix);
+  // Somebody may be in it.
+  if (node.kind === 'directory')
+    return { posix, isDirectory: true, object: null, journal: null, hidden: null };
+  if (node.opens === 0) return null;
+  const { version, staged, hidden, hiddenIntent } = node;
   return {
-    posix: toJson(posix),
+    posix,
+    isDirectory: false,
     object: version.object ?? null,
     journal: staged?.id ?? null,
     hidden: hidden === undefined || hiddenIntent === undefined ? null : [hidden, hiddenIntent],
@@ -146,14 +152,22 @@ export class Traces {
     return this.#paths.get(key);
   }
 
-  /** The file without a name that has a key. @throws ESTALE for one that nobody has open. */
-  adopt({ tree, files }: FindingParts, key: string): FileNode | undefined {
+  /** The node without a name that has a key. @throws ESTALE for a file that nobody has open. */
+  adopt({ tree, files }: FindingParts, key: string): Node | undefined {
     const trace = this.#nameless.get(key);
     if (trace === undefined) return undefined;
     const { nameless, path } = trace;
     if (nameless == null) throw FsError.of('ESTALE');
     const object = reviveObject(nameless.object);
     const name = path.slice(path.lastIndexOf('/') + 1);
+    if (nameless.isDirectory) {
+      const posix = fromJson(nameless.posix);
+      const mode = FileType.DIRECTORY | (posix.mode & 0o7777);
+      const directory = new Directory(key, tree.root, name, { ...posix, mode });
+      directory.removed = true;
+      tree.enter(directory);
+      return directory;
+    }
     const node = new FileNode(key, tree.root, name, fromJson(nameless.posix), object);
     node.removed = true;
     const staged = this.#journals.get(nameless.journal ?? '');

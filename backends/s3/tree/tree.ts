@@ -78,7 +78,7 @@ export class Tree {
   }
 
   /** Takes a node in that has no name. */
-  enter(node: FileNode): void {
+  enter(node: Node): void {
     this.#byId.set(node.id, node);
   }
 
@@ -189,8 +189,8 @@ export class Tree {
     this.#changedBelow(node);
   }
 
-  /** A file is about to lose its name, as {@link FileNode.leaving} says; undefined if it stays. */
-  leaving(node: FileNode, path: string | undefined): void {
+  /** A node is about to lose its name, as {@link FileNode.leaving} says; undefined if it stays. */
+  leaving(node: Node, path: string | undefined): void {
     node.leaving = path;
     this.changed(node);
   }
@@ -203,7 +203,7 @@ export class Tree {
   /** Removes a node's name. */
   detach(node: Node): void {
     node.removed = true;
-    if (node.kind === 'file') node.leaving = undefined;
+    node.leaving = undefined;
     if (node.parent?.children.get(node.name) === node) node.parent.children.delete(node.name);
     if (node.forgotten) this.#byId.delete(node.id);
     this.changed(node);

@@ -193,11 +193,19 @@ export class Mount {
     this.root = root;
   }
 
-  /** Mounts a bucket; without `cacheDir` with an empty cache folder of its own. */
-  static async open(bucket: TestBucket, options: Record<string, unknown> = {}): Promise<Mount> {
+  /**
+   * Mounts a bucket; without `cacheDir` with an empty cache folder of its own.
+   * @param traces what a process has told that was killed.
+   */
+  static async open(
+    bucket: TestBucket,
+    options: Record<string, unknown> = {},
+    traces?: ReadonlyMap<string, string>,
+  ): Promise<Mount> {
     const parsed = await optionsOf(bucket, { writebackDelay: 0, ...options });
     const backend = parsed.readOnly ? new ReadingBackend(parsed) : new WritableBackend(parsed);
     const log = keepingLog();
+    if (traces !== undefined) backend.recovery.retrace!(traces);
     const root = await backend.mount({ log, createBuffer: heapBuffer });
     return new Mount(backend as WritableBackend, log, parsed.cacheDir!, root as Directory);
   }
