@@ -12,7 +12,8 @@
  */
 export { GETATTR_FH, InitFlag, Opcode } from './wire/abi.js';
 export { Arguments, isName } from './wire/arguments.js';
-export { Counters, LATENCY_BOUNDS_US, LATENCY_BUCKETS } from './session/counters.js';
+export type { Busy } from './session/busiest.js';
+export { Counters, LATENCY_BOUNDS_US, LATENCY_BUCKETS, TIMED_ONE_OF } from './session/counters.js';
 export { batchSize, GATHERED_FROM, GATHERED_MOST } from './session/gathering.js';
 export type { Observation, Observed, ObservedRequest, RequestObserver } from './session/observer.js';
 export { isReadOnly } from './operations/refused-changes.js';

@@ -3,6 +3,8 @@ import type { DaemonStatus, ExportStatus, LockWait } from './status.js';
 
 /** Rows of opcodes in {@link topText}. */
 const MOST_OPCODES = 12;
+/** The busiest files, or processes, that are shown of an export. */
+const MOST_BUSY = 5;
 /** A request that waits for longer is told, in seconds. */
 const LONG_SECONDS = 1;
 /** Where less of the space is free, that is told. */
@@ -73,8 +75,52 @@ export function topText(before: DaemonStatus, now: DaemonStatus): string[] {
     '',
     ...table([['opcode', 'requests/s', 'average', '99% within'], ...opcodeRows(before, now, seconds)]),
   ];
+  lines.push(...busiest(before, now, seconds));
   for (const one of now.exports) lines.push(...troubles(one));
   return lines;
+}
+
+type BusyFile = ExportStatus['busiestFiles'][number];
+type BusyProcess = ExportStatus['busiestProcesses'][number];
+
+function fileText({ ino, requests }: BusyFile): string {
+  return `inode ${ino} (${whole(requests)})`;
+}
+
+function processText({ guest, pid, requests }: BusyProcess): string {
+  return `${pid} of guest ${guest} (${whole(requests)})`;
+}
+
+const processKey = ({ guest, pid }: BusyProcess): string => `${guest} ${pid}`;
+
+/** Which files and processes of each export have had most requests since the look before. */
+function busiest(before: DaemonStatus, now: DaemonStatus, seconds: number): string[] {
+  const rows = now.exports.flatMap((one) => {
+    const old = before.exports.find(({ tag }) => tag === one.tag);
+    const files = since(old?.busiestFiles ?? [], one.busiestFiles, ({ ino }) => ino, seconds);
+    const processes = since(old?.busiestProcesses ?? [], one.busiestProcesses, processKey, seconds);
+    if (processes.length === 0) return [];
+    const told = [`${one.tag}: busiest processes, requests/s: ${processes.map(processText).join(', ')}`];
+    if (files.length > 0)
+      told.push(`${one.tag}: busiest files, requests/s: ${files.map(fileText).join(', ')}`);
+    return told;
+  });
+  return rows.length === 0 ? [] : ['', ...rows];
+}
+
+/** Requests a second of those that were busiest. */
+function since<T extends { readonly requests: number }>(
+  then: readonly T[],
+  now: readonly T[],
+  keyOf: (one: T) => string,
+  seconds: number,
+): T[] {
+  const counts = new Map(then.map((one) => [keyOf(one), one.requests]));
+  return now
+    .map((one) => ({ ...one, requests: (one.requests - (counts.get(keyOf(one)) ?? 0)) / seconds }))
+    .filter(({ requests }) => requests > 0)
+    .toSorted((a, b) => b.requests - a.requests)
+    .slice(0, MOST_BUSY);
 }
 
 interface Rate {
@@ -170,6 +216,12 @@ function details(one: ExportStatus): string[] {
     lines.push(`  errors: ${errors.map(([name, value]) => `${name} ${whole(value)}`).join(', ')}`);
   if (one.readBytes + one.writtenBytes > 0)
     lines.push(`  content: ${bytes(one.readBytes)} read, ${bytes(one.writtenBytes)} written`);
+  if (one.busiestFiles.length > 0)
+    lines.push(`  busiest files: ${one.busiestFiles.slice(0, MOST_BUSY).map(fileText).join(', ')}`);
+  if (one.busiestProcesses.length > 0)
+    lines.push(
+      `  busiest processes: ${one.busiestProcesses.slice(0, MOST_BUSY).map(processText).join(', ')}`,
+    );
   if (one.space !== undefined && one.space.bytes > 0)
     lines.push(`  space: ${bytes(one.space.freeBytes)} of ${bytes(one.space.bytes)} free`);
   if (one.lostLocks > 0)

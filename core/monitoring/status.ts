@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import { LATENCY_BUCKETS, type Counters } from '../fuse/index.js';
+import { LATENCY_BUCKETS, TIMED_ONE_OF, type Counters } from '../fuse/index.js';
 import type { DaemonFigures, ExportFigures } from './figures.js';
 import { errorName, opcodeName } from './names.js';
 
@@ -52,6 +52,9 @@ const exportSchema = z.object({
   /** Mistakes of the backend, and of guests, since the start. */
   faults: count.default(0),
   malformed: count.default(0),
+  /** Of the requests that were timed, one in sixteen: whose they were, in about all requests. */
+  busiestFiles: z.array(z.object({ ino: z.string(), requests: count })).default([]),
+  busiestProcesses: z.array(z.object({ guest: count, pid: count, requests: count })).default([]),
   /** The file system as the backend tells it; undefined if it does not, in time. */
   space: z.object({ bytes: count, freeBytes: count, files: count, freeFiles: count }).optional(),
   guests: z.array(guestSchema),
@@ -93,6 +96,9 @@ export type LockWait = z.output<typeof lockWaitSchema>;
 /** The most waiting lock requests of an export that are told one by one. */
 export const LOCK_WAITS_MAX = 64;
 
+/** How many of the busiest files and processes of an export are told. */
+export const BUSIEST = 10;
+
 /** What a status says of an export beside the figures that Prometheus has, too. */
 export interface ExportDetails {
   readonly figures: ExportFigures;
@@ -100,6 +106,7 @@ export interface ExportDetails {
   readonly lockWaits: readonly LockWait[];
   readonly longestWaitSeconds: number;
   readonly space: ExportStatus['space'];
+  readonly busiestFiles: ExportStatus['busiestFiles'];
 }
 
 /** The status of this process. */
@@ -127,6 +134,7 @@ function exportStatus({
   lockWaits,
   longestWaitSeconds,
   space,
+  busiestFiles,
 }: ExportDetails): ExportStatus {
   const { counters, metrics } = figures;
   return {
@@ -145,6 +153,12 @@ function exportStatus({
     faults: counters.faults,
     malformed: counters.unanswerable,
     ...(space !== undefined && { space }),
+    busiestFiles: [...busiestFiles],
+    busiestProcesses: counters.processes.top(BUSIEST).map(({ low, high, count: timed }) => ({
+      guest: high >>> 0,
+      pid: low >>> 0,
+      requests: timed * TIMED_ONE_OF,
+    })),
     guests: [...guests],
     lockWaits: [...lockWaits],
     requests: named(counters.requests, opcodeName),

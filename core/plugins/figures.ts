@@ -1,8 +1,14 @@
 import { DAEMON, type Backend, type Health, type Logger, type Metric } from '../backend/index.js';
-import { type Counters, Session } from '../fuse/index.js';
+import { type Counters, type NodeIdHigh, type NodeIdLow, Session, TIMED_ONE_OF } from '../fuse/index.js';
 import type { ExportFigures } from '../monitoring/index.js';
-import { LOCK_WAITS_MAX, type ExportDetails, type GuestStatus, type LockWait } from '../monitoring/status.js';
-import { LockType, ROOT_SLOT, type Export, type Slot, type WaitingLock } from '../state/index.js';
+import {
+  BUSIEST,
+  LOCK_WAITS_MAX,
+  type ExportDetails,
+  type GuestStatus,
+  type LockWait,
+} from '../monitoring/status.js';
+import { LockType, NO_SLOT, ROOT_SLOT, type Export, type Slot, type WaitingLock } from '../state/index.js';
 import type { VhostUserServer } from '../vhost-user/index.js';
 
 /** What a server serves, and what its guests have done. */
@@ -55,14 +61,15 @@ export async function detailsOf(
 ): Promise<ExportDetails> {
   const { export: shared } = source;
   const waiting = shared.locks.waiting(LOCK_WAITS_MAX);
-  const [figures, lockWaits, space] = await Promise.all([
+  const [figures, lockWaits, space, busiestFiles] = await Promise.all([
     figuresOf(server, source, log),
     Promise.all(waiting.map((wait) => lockWaitOf(shared, wait))),
     spaceOf(shared),
+    busiestFilesOf(source),
   ]);
   const sessions = server.sessions.filter((session) => session instanceof Session);
   const longestWaitSeconds = Math.max(0, ...sessions.map(({ longestWait }) => longestWait)) / 1000;
-  return { figures, guests: sessions.map(guestOf), lockWaits, longestWaitSeconds, space };
+  return { figures, guests: sessions.map(guestOf), lockWaits, longestWaitSeconds, space, busiestFiles };
 }
 
 function guestOf({ negotiated, handles, inFlight, locks }: Session): GuestStatus {
@@ -98,18 +105,38 @@ async function inodeOf({ backend, nodes }: Export, slot: Slot): Promise<string |
   const id = (BigInt(nodes.idHigh(slot)) << 32n) | BigInt(nodes.idLow(slot) >>> 0);
   const node = nodes.node(slot);
   try {
-    const told = await inTime(async () => backend.getattr(node, undefined, DAEMON), undefined);
-    return told === undefined ? undefined : `${told.ino ?? BigInt.asUintN(64, id)}`;
+    return await inTime(async () => {
+      const told = backend.getattr(node, undefined, DAEMON);
+      // A backend may fill the same object for each answer: it is read before it is asked again.
+      const { ino = BigInt.asUintN(64, id) } = told instanceof Promise ? await told : told;
+      return `${ino}`;
+    }, undefined);
   } catch {
     return undefined;
   }
 }
 
+/** The busiest of the files that guests still know. */
+async function busiestFilesOf({
+  export: shared,
+  counters,
+}: FigureSource): Promise<ExportDetails['busiestFiles']> {
+  const found = counters.files.top(BUSIEST).map(async ({ low, high, count }) => {
+    const slot = shared.nodes.find(low as NodeIdLow, high as NodeIdHigh);
+    const ino = slot === NO_SLOT ? undefined : await inodeOf(shared, slot);
+    return ino === undefined ? [] : [{ ino, requests: count * TIMED_ONE_OF }];
+  });
+  return (await Promise.all(found)).flat();
+}
+
 /** The file system's size as its guests see it, if the backend tells it in time. */
 async function spaceOf({ backend, nodes }: Export): Promise<ExportDetails['space']> {
   try {
-    const told = await inTime(async () => backend.statfs?.(nodes.node(ROOT_SLOT), DAEMON), undefined);
-    if (told === undefined) return undefined;
+    const told = await inTime(async () => {
+      const answer = backend.statfs?.(nodes.node(ROOT_SLOT), DAEMON);
+      return { ...(answer instanceof Promise ? await answer : answer) };
+    }, undefined);
+    if (told === undefined || backend.statfs === undefined) return undefined;
     const { blockSize = 4096, blocks = 0, blocksFree = 0, blocksAvailable = blocksFree } = told;
     const { files = 0, filesFree = 0 } = told;
     const space = {

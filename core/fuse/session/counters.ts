@@ -1,5 +1,6 @@
 import { performance } from 'node:perf_hooks';
 import { OPCODE_END } from '../wire/abi.js';
+import { Busiest } from './busiest.js';
 
 /** One past the largest errno that is counted separately; larger ones count as the last. */
 const ERRNO_END = 134;
@@ -17,7 +18,7 @@ export const LATENCY_BOUNDS_US: readonly number[] = [
 export const LATENCY_BUCKETS = LATENCY_BOUNDS_US.length + 1;
 
 /** One request of so many is timed, since a look at the clock costs 40 ns. */
-const TIMED_ONE_OF = 16;
+export const TIMED_ONE_OF = 16;
 
 /** Figures for monitoring: plain numbers that only grow. Sessions of one export may share them. */
 export class Counters {
@@ -37,6 +38,10 @@ export class Counters {
   readonly latencies = new Float64Array(OPCODE_END * LATENCY_BUCKETS);
   /** Microseconds of the timed requests, summed by opcode. */
   readonly latencySum = new Float64Array(OPCODE_END);
+  /** Files of timed requests, by the halves of their node ids. */
+  readonly files = new Busiest();
+  /** Processes that made timed requests, by their numbers and their guests' (sessions'). */
+  readonly processes = new Busiest();
   /** Requests that queue threads answered with an error. Their opcode and errno are not known. */
   threadFailures = 0;
   /** Messages too short for a request's header, or without room for a reply's. */

@@ -218,6 +218,7 @@ export class Session {
     }
     const operation = this.#admit(request, loaded);
     request.operation = operation;
+    if (request.began !== 0) this.#sample(request);
     if (this.#observed.observer !== undefined) this.#observe(request);
     if (gathering.count > 0 && operation.startsDuringBatch !== true) this.#submitGathered();
     gathering.following = following;
@@ -351,6 +352,14 @@ export class Session {
       return silent ? IGNORED : NOT_MOUNTED;
     }
     return silent || request.message.writable.length >= BODY + operation.reply ? operation : NO_ROOM;
+  }
+
+  /** Notes who makes a request that is timed, and of which file. */
+  #sample({ context }: Request): void {
+    const { ints } = this.in;
+    const at = fuse_in_header.nodeid >> 2;
+    this.counters.files.see(ints[at]!, ints[at + 1]!);
+    this.counters.processes.see(context.pid | 0, this.locks.id | 0);
   }
 
   #observe(request: Request): void {

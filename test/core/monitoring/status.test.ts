@@ -131,6 +131,56 @@ test('a lock that is waited for is told with the file and both processes', async
   assert.deepEqual((await look()).exports[0]!.lockWaits, []);
 });
 
+test('locks that are waited for on several files are told each with its own', async (t) => {
+  const { look, connect } = await serve(t, await memfs());
+  const [one, other] = [await connect(), await connect()];
+  const waiting: Promise<unknown>[] = [];
+  const files: string[] = [];
+  for (const name of ['a', 'b', 'c']) {
+    const { entry, open } = await one.create(ROOT, name);
+    files.push(`${entry.attr.ino}`);
+    await one.setlk(entry.nodeid, open.fh, 1n, WRITE_LOCK);
+    const { nodeid } = await other.lookup(ROOT, name);
+    const { fh } = await other.open(nodeid, 2);
+    waiting.push(other.setlk(nodeid, fh, 7n, { ...WRITE_LOCK, pid: 42 }, true).catch(() => undefined));
+  }
+  await other.getattr(ROOT);
+  const told = (await look()).exports[0]!.lockWaits.map(({ ino = '' }) => ino);
+  assert.deepEqual(told.toSorted(), files.toSorted());
+});
+
+test('the busiest files and processes are told, also in numbers a second', async (t) => {
+  const { look, connect } = await serve(t, await memfs());
+  const fuse = await connect();
+  const [busy, idle] = [await fuse.create(ROOT, 'busy'), await fuse.create(ROOT, 'idle')];
+  const before = await look();
+  fuse.caller = { ...fuse.caller, pid: 77 };
+  for (let i = 0; i < 320; i++) await fuse.getattr(busy.entry.nodeid);
+  fuse.caller = { ...fuse.caller, pid: 78 };
+  for (let i = 0; i < 64; i++) await fuse.getattr(idle.entry.nodeid);
+  const now = await look();
+  const [{ busiestFiles, busiestProcesses, guests }] = now.exports as [DaemonStatus['exports'][number]];
+  assert.deepEqual(busiestFiles.slice(0, 2), [
+    { ino: `${busy.entry.attr.ino}`, requests: 320 },
+    { ino: `${idle.entry.attr.ino}`, requests: 64 },
+  ]);
+  const guest = guests[0]!.id;
+  assert.deepEqual(busiestProcesses.slice(0, 2), [
+    { guest, pid: 77, requests: 320 },
+    { guest, pid: 78, requests: 64 },
+  ]);
+  assert.ok(
+    statusText(now).some((line) => line.startsWith(`  busiest processes: 77 of guest ${guest} (320), 78`)),
+  );
+  const shown = topText({ ...before, time: now.time - 2 }, now);
+  assert.ok(
+    shown.some((line) =>
+      line.startsWith(`data: busiest files, requests/s: inode ${busy.entry.attr.ino} (160)`),
+    ),
+    shown.join('\n'),
+  );
+});
+
 test('a backend that is down is told', async (t) => {
   const health = (): Health => ({ ok: false, detail: 'another writer won' });
   const down = wrap(await memfs(), {}, { add: { health } });
@@ -185,6 +235,8 @@ test('numbers a second are differences of two looks, the busiest first', () => {
         longestWaitSeconds: 0,
         faults: 0,
         malformed: 0,
+        busiestFiles: [],
+        busiestProcesses: [],
       },
     ],
   });

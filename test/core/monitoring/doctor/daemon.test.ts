@@ -21,6 +21,8 @@ const QUIET: ExportStatus = {
   listingBytes: 0,
   faults: 0,
   malformed: 0,
+  busiestFiles: [],
+  busiestProcesses: [],
   space: { bytes: 1000, freeBytes: 500, files: 1000, freeFiles: 500 },
   guests: [],
   lockWaits: [],
