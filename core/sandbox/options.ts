@@ -11,10 +11,16 @@ export interface SandboxMount {
   readonly readOnly?: boolean | undefined;
 }
 
-/** What a sandbox is made of. `root` or `base` says what its files are at first. */
+/** What a sandbox is made of. One of `root`, `image`, `base` says what its files are at first. */
 export interface SandboxOptions {
   /** Directory of this host with a Linux system. Default: `/`. */
   readonly root?: string | undefined;
+  /**
+   * Image of a container: a directory in the OCI layout or one that `docker save` filled, or an
+   * archive of either; `PATH:TAG` where it has several. Its environment, user and folder are the
+   * defaults of commands.
+   */
+  readonly image?: string | undefined;
   /** What {@link Sandbox.snapshot} has taken of another sandbox. */
   readonly base?: Base | undefined;
   /**
@@ -22,6 +28,12 @@ export interface SandboxOptions {
    * sandbox.
    */
   readonly mounts?: Readonly<Record<string, string | SandboxMount>> | undefined;
+  /** Paths that commands do not see, nor can make. Nobody can rename or remove what leads there. */
+  readonly hide?: readonly string[] | undefined;
+  /** Paths below which commands change nothing. */
+  readonly readOnly?: readonly string[] | undefined;
+  /** Whether the secrets of home directories in `root` are hidden. Default true. */
+  readonly hideSecrets?: boolean | undefined;
   /** Environment of commands, beside PATH, HOME and with a terminal TERM. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** User of commands: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. Default: root. */

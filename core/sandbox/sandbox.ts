@@ -3,7 +3,9 @@ import { posix, resolve } from 'node:path';
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Logger, nameBytes, UsageError } from '../backend/index.js';
+import { type Backend, type Logger, nameBytes, UsageError, wrap } from '../backend/index.js';
+import { hostBuffer } from '../memory/index.js';
+import { routed } from '../wrappers/index.js';
 import { Guest, type GuestShare, TemporaryFolder } from '../guest/index.js';
 import { BackendRegistry, createLogger, Daemon, type ServedExport } from '../plugins/index.js';
 import { MemfsVolume } from '../../backends/memfs/index.js';
@@ -15,11 +17,14 @@ import {
   writeLayer,
 } from '../../backends/overlay/index.js';
 import { agentScript, CONTROL, type Mount, OWN_FOLDERS, ROOT, type TerminalSize } from './agent.js';
-import { type Base, directoryBase, SandboxSnapshot } from './base.js';
+import { type Base, directoryBase, imageBase, SandboxSnapshot } from './base.js';
 import { SandboxCommand } from './command.js';
 import { ControlShare, Folder, Source } from './control-share.js';
+import { commitImage } from './image/commit.js';
+import { Image } from './image/image.js';
 import type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 import { Messages } from './pipes.js';
+import { rulesOf } from './policy.js';
 import { findUser } from './users.js';
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
@@ -66,6 +71,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #log: Logger;
   readonly #volume: MemfsVolume;
   readonly #overlay: OverlayBackend;
+  readonly #closeLayers: () => void;
   readonly #control = new ControlShare();
   readonly #messages = new Messages();
   readonly #commands = new Set<SandboxCommand>();
@@ -77,6 +83,7 @@ export class Sandbox implements AsyncDisposable {
   #agent: Promise<unknown> | undefined;
   #stopping: Promise<void> | undefined;
   #count = 0;
+  #isMounted = false;
 
   private constructor(
     options: SandboxOptions,
@@ -84,27 +91,30 @@ export class Sandbox implements AsyncDisposable {
     log: Logger,
     volume: MemfsVolume,
     root: OverlayBackend,
+    closeLayers: () => void,
   ) {
     this.#options = options;
     this.#base = base;
     this.#log = log;
     this.#volume = volume;
     this.#overlay = root;
-    this.files = new HostFiles(root, () => this.#messages.send('forget\n'));
+    this.#closeLayers = closeLayers;
+    this.files = new HostFiles(root, () =>
+      // Before it runs, the guest has nothing to forget.
+      this.#agent === undefined ? Promise.resolve() : this.#messages.send('forget\n'),
+    );
   }
 
   /** See {@link sandbox}. */
   static async start(options: SandboxOptions): Promise<Sandbox> {
     const { log = createLogger({ level: 'error', format: 'auto' }), size, files } = options;
-    if (options.root !== undefined && options.base !== undefined)
-      throw new UsageError('root and base: give one of them');
-    const base = options.base ?? directoryBase(options.root ?? '/');
+    const base = await baseOf(options, log);
     const limits = { size: size ?? DEFAULT_BYTES, inodes: files ?? DEFAULT_FILES };
-    const lowers = await base.lowers(new BackendRegistry(), log);
+    const layers = await base.open(new BackendRegistry(), log);
     const volume = base.changes?.fork(limits) ?? new MemfsVolume(limits);
     const root = overlay({
       upper: volume.backend,
-      lowers,
+      lowers: layers.lowers,
       upperPath: [],
       workPath: undefined,
       redirectDir: true,
@@ -112,7 +122,7 @@ export class Sandbox implements AsyncDisposable {
       xattrs: 'trusted',
       marks: 'auto',
     });
-    const box = new Sandbox(options, base, log, volume, root);
+    const box = new Sandbox(options, base, log, volume, root, layers.close);
     try {
       await box.#start();
       return box;
@@ -123,7 +133,9 @@ export class Sandbox implements AsyncDisposable {
   }
 
   async #start(): Promise<void> {
-    const { mounts = {}, cwd = '/', timeout, signal, user, console } = this.#options;
+    const { mounts = {}, timeout, signal, user = this.#config?.user, console } = this.#options;
+    const root = await this.#mountRoot();
+    await this.#makeWorkingFolder();
     const shared = Object.entries(mounts).map(([path, mount]) => checkedMount(path, mount));
     this.#temporary = new TemporaryFolder();
     const socket = (name: string): string => `${this.#temporary!.path}/${name}`;
@@ -132,7 +144,7 @@ export class Sandbox implements AsyncDisposable {
     const common = { maxConnections: 1, locks: 'local' as const };
     const cache = { entryTimeout: 1, attributeTimeout: 1, data: 'auto' as const };
     const exports: ServedExport[] = [
-      { tag: 'root', socket: socket('root'), backend: this.#overlay, cache, ...common },
+      { tag: 'root', socket: socket('root'), backend: root, cache, ...common },
       { tag: 'control', socket: socket('control'), backend: control, ...common },
       ...shared.map(({ source, readOnly }, index) => ({
         tag: `mount${index}`,
@@ -146,9 +158,9 @@ export class Sandbox implements AsyncDisposable {
       const mountPoint = tag === 'root' ? ROOT : tag === 'control' ? CONTROL : `/shares/${tag}`;
       return { tag: tag!, socketPath: socketPath!, mountPoint, readOnly };
     });
-    this.#daemon = await Daemon.start({ exports, log: this.#log, registry: new BackendRegistry() });
-    await this.#checkFolder(cwd, shared);
+    await this.#checkFolder(this.#cwd, shared);
     if (user !== undefined) await findUser(this.files, user);
+    this.#daemon = await Daemon.start({ exports, log: this.#log, registry: new BackendRegistry() });
     const late = timeout === undefined ? [] : [AbortSignal.timeout(timeout * 1000)];
     const ends = [this.#ending.signal, ...(signal === undefined ? [] : [signal]), ...late];
     const { memory, cpus, accelerator, kernel, qemu, append } = this.#options;
@@ -169,6 +181,41 @@ export class Sandbox implements AsyncDisposable {
     // The agent asks for its first message when everything is mounted.
     await Promise.race([this.#messages.send('sync\n'), this.#agent]);
     if (this.#stopping !== undefined) await this.#failed();
+  }
+
+  /** Mounts the overlay, which tells where the paths of the rules lead. @returns what to serve. */
+  async #mountRoot(): Promise<Backend> {
+    const { hide = [], readOnly = [], hideSecrets = this.#base.image === undefined } = this.#options;
+    const node = await this.#overlay.mount({ log: this.#log, createBuffer: hostBuffer });
+    this.#isMounted = true;
+    const mounted = wrap(this.#overlay, { mount: () => node }) as Backend;
+    const rules = await rulesOf(this.files, { hide, readOnly, hideSecrets });
+    return rules.length === 0 ? mounted : (routed({ mounts: { '/': mounted }, rules }) as Backend);
+  }
+
+  /** What the image says of its commands. */
+  get #config(): Image['config'] | undefined {
+    return this.#base.image?.config;
+  }
+
+  /** Where commands start by default. */
+  get #cwd(): string {
+    return this.#options.cwd ?? this.#config?.workingDir ?? '/';
+  }
+
+  /** Makes an image's own folder, as container engines do. */
+  async #makeWorkingFolder(): Promise<void> {
+    const folder = this.#config?.workingDir;
+    if (folder !== undefined && !(await this.files.exists(folder))) await this.files.mkdir(folder);
+  }
+
+  /**
+   * What an image runs by default.
+   * @param words in the place of its `Cmd`.
+   * @returns its `Entrypoint` and `Cmd`; `words` alone where there is no image.
+   */
+  command(words: readonly string[] = this.#config?.cmd ?? []): readonly string[] {
+    return [...(this.#config?.entrypoint ?? []), ...words];
   }
 
   /** @throws UsageError where commands could not start in a folder. */
@@ -200,16 +247,20 @@ export class Sandbox implements AsyncDisposable {
       throw new UsageError(`a sandbox runs at most ${MAX_COMMANDS} commands at a time`);
     const words = typeof command === 'string' ? ['/bin/sh', '-c', command] : command;
     if (words.length === 0) throw new UsageError('a command needs a program');
-    const { uid, gid, home } = await findUser(this.files, options.user ?? this.#options.user ?? '0');
+    const { uid, gid, home } = await findUser(
+      this.files,
+      options.user ?? this.#options.user ?? this.#config?.user ?? '0',
+    );
     const env = {
       PATH,
       HOME: home,
       ...(tty === undefined ? {} : { TERM: 'xterm-256color' }),
+      ...this.#config?.env,
       ...this.#options.env,
       ...options.env,
     };
     checkWords(words, env);
-    const cwd = posix.resolve(this.#options.cwd ?? '/', options.cwd ?? '');
+    const cwd = posix.resolve(this.#cwd, options.cwd ?? '');
     const id = String((this.#count += 1));
     const folder = new Folder();
     const input =
@@ -262,9 +313,9 @@ export class Sandbox implements AsyncDisposable {
    * @param count of sandboxes, 1 or more.
    * @param options that are to differ from this one's.
    */
-  async fork(count = 1, options: Omit<SandboxOptions, 'root' | 'base'> = {}): Promise<Sandbox[]> {
+  async fork(count = 1, options: Omit<SandboxOptions, 'root' | 'image' | 'base'> = {}): Promise<Sandbox[]> {
     using base = await this.snapshot();
-    const settings = { ...this.#options, root: undefined, ...options, base };
+    const settings = { ...this.#options, root: undefined, image: undefined, ...options, base };
     const starts = await Promise.allSettled(Array.from({ length: count }, () => Sandbox.start(settings)));
     const boxes = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
     const failed = starts.find((start) => start.status === 'rejected');
@@ -290,6 +341,20 @@ export class Sandbox implements AsyncDisposable {
     await this.#sync();
     if (typeof to === 'string') await this.#overlay.saveLayer(to);
     else await writeLayer(this.#overlay, this.#overlay.union, to);
+  }
+
+  /**
+   * Writes an image in the OCI layout: what {@link diff} shows as a layer upon those of the image
+   * that the sandbox began with, or as the only one.
+   * @param directory which is made if need be; other images stay in it.
+   * @param tag of the image.
+   * @throws UsageError for a tag that is none, or a directory that is no layout.
+   */
+  async commit(directory: string, tag = 'latest'): Promise<void> {
+    await this.#sync();
+    await commitImage(directory, tag, this.#base.image, (sink) =>
+      writeLayer(this.#overlay, this.#overlay.union, sink),
+    );
   }
 
   /**
@@ -331,9 +396,11 @@ export class Sandbox implements AsyncDisposable {
     // Its files are thrown away, so that nothing needs to be written.
     this.#guest?.kill();
     await this.#guest?.ended();
-    await this.#daemon?.close();
+    if (this.#daemon !== undefined) await this.#daemon.close();
+    else if (this.#isMounted) await this.#overlay.unmount?.();
     this.#temporary?.[Symbol.dispose]();
     this.#volume.discard();
+    this.#closeLayers();
   }
 }
 
@@ -345,6 +412,16 @@ export class Sandbox implements AsyncDisposable {
  */
 export function sandbox(options: SandboxOptions = {}): Promise<Sandbox> {
   return Sandbox.start(options);
+}
+
+/** @throws UsageError for several, or an image that cannot be read. */
+async function baseOf({ root, image, base }: SandboxOptions, log: Logger): Promise<Base> {
+  if ([root, image, base].filter((given) => given !== undefined).length > 1)
+    throw new UsageError('root, image and base: give one of them');
+  if (base !== undefined) return base;
+  if (image === undefined) return directoryBase(root ?? '/');
+  const opened = await Image.open(image);
+  return imageBase(opened, await opened.load(log));
 }
 
 interface CheckedMount {

@@ -19,7 +19,10 @@ import { after, before, describe, it } from 'node:test';
 import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../core/backend/index.js';
+import { TarType } from '../../core/archive/tar.js';
+import { Image } from '../../core/sandbox/image/image.js';
 import { sandbox, type Sandbox } from '../../core/sandbox/index.js';
+import { layout, tar } from '../support/images.js';
 import { fastest } from '../support/uml.js';
 import { until } from '../support/vhost-user.js';
 
@@ -52,6 +55,8 @@ describe('a sandbox', () => {
         '/mnt/fixed': { source: join(folder, 'fixed'), readOnly: true },
       },
       env: { GREETING: "it's\n$HOME" },
+      hide: ['/etc/apt', '/tmp/../var/mail'],
+      readOnly: ['/usr/share/common-licenses'],
     });
   });
   after(() => box.stop());
@@ -92,7 +97,7 @@ describe('a sandbox', () => {
       (await ends).map(({ exitCode }) => exitCode),
       [0, 0, 0],
     );
-    const bytes = Buffer.alloc(3_000_000, 'some text that is not the same everywhere ');
+    const bytes = Buffer.alloc(1_000_000, 'some text that is not the same everywhere ');
     const command = await box.spawn('tee /tmp/copy | sha256sum; cat /tmp/copy', { stdin: bytes });
     const output = await buffer(command.stdout);
     const digest = createHash('sha256').update(bytes).digest('hex');
@@ -182,18 +187,41 @@ describe('a sandbox', () => {
     assert.equal(readFileSync(join(folder, 'shared/file'), 'utf8'), 'kept\n');
   });
 
+  it('holds its rules against renames, links, dots and whatever else leads there', async () => {
+    const script = `exec 2>&1; cd /tmp
+      ls -a /etc | grep -c '^apt$'; ls -d /etc/apt /etc/../etc/apt /proc/self/root/etc/apt
+      mkdir /etc/apt; ln -s /etc/apt link; ls link/; mv /etc moved; mv bin /etc/apt; rm -rf /etc/apt; ls /etc/apt
+      ls /var/mail
+      cd /usr/share/common-licenses; echo x > GPL-3; rm GPL-3; touch new; chmod 777 GPL-3; ln GPL-3 /tmp/hard
+      mv GPL-3 /tmp/moved; mv /tmp/link .; mv /usr/share/common-licenses /tmp/licenses; mv /usr/share /tmp/share
+      ln -s /usr/share/common-licenses/GPL-3 /tmp/soft; echo x > /tmp/soft; head -c 20 GPL-3 | wc -c`;
+    const { stdout } = await box.exec(script);
+    const said = stdout.split('\n').map((line) => line.replace(/^.*: /, ''));
+    assert.equal(said.shift(), '0');
+    assert.equal(said.splice(-2).join(), '20,');
+    for (const reason of said)
+      assert.match(
+        reason,
+        /^(No such file or directory|Permission denied|Device or resource busy|Read-only file system|Invalid cross-device link)$/,
+        stdout,
+      );
+    assert.equal(said.filter((reason) => reason === 'Read-only file system').length >= 6, true, stdout);
+    assert.ok((await box.files.readdir('/etc/apt')).length > 0);
+    assert.deepEqual(
+      (await box.files.readdir('/usr/share/common-licenses')).length,
+      readdirSync('/usr/share/common-licenses').length,
+    );
+  });
+
   it('forks with its files, and each fork goes its own way and ends', async () => {
     await box.exec('echo common > /opt/common; rm -rf /usr/share/doc/base-files');
-    const forks = await box.fork(2, { mounts: {} });
+    const forks = await box.fork(1, { mounts: {} });
     try {
-      await Promise.all(forks.map((fork, n) => fork.exec(`echo ${n} > /opt/own; cat /opt/common`)));
-      const own = await Promise.all(forks.map((fork) => fork.exec('cat /opt/common /opt/own')));
-      assert.deepEqual(
-        own.map(({ stdout }) => stdout),
-        ['common\n0\n', 'common\n1\n'],
-      );
-      assert.equal(await box.files.exists('/opt/own'), false);
-      const changes = (await forks[1]!.diff()).map(({ kind, path }) => `${kind} ${path}`);
+      await box.exec('echo parent > /opt/own');
+      const { stdout } = await forks[0]!.exec('ls /opt; echo fork > /opt/own; cat /opt/common /opt/own');
+      assert.match(stdout, /^(?!.*own)[^]*common\nfork\n$/);
+      assert.equal((await box.exec('cat /opt/own')).stdout, 'parent\n');
+      const changes = (await forks[0]!.diff()).map(({ kind, path }) => `${kind} ${path}`);
       for (const change of ['added /opt/own', 'added /opt/common', 'removed /usr/share/doc/base-files'])
         assert.ok(changes.includes(change), change);
       const command = await forks[0]!.spawn(['sleep', '1000']);
@@ -210,6 +238,53 @@ describe('a sandbox', () => {
     assert.ok((await archive).includes('usr/share/doc/.wh.base-files\0'));
     assert.ok(existsSync('/usr/share/doc/base-files'));
   });
+});
+
+it('an image gives a sandbox its files, environment, user and folder, and takes changes as a layer', async () => {
+  const busybox = readFileSync('/bin/busybox');
+  const layers = [
+    tar({
+      'bin/busybox': { content: busybox, mode: 0o755 },
+      'bin/sh': { type: TarType.SYMLINK, link: 'busybox' },
+      'bin/cat': { type: TarType.SYMLINK, link: 'busybox' },
+      'etc/passwd': { content: 'root:x:0:0::/root:/bin/sh\napp:x:7:8::/home/app:/bin/sh\n' },
+      'etc/group': { content: 'crew:x:9:\n' },
+      'etc/removed': { content: 'x' },
+    }),
+    tar({ 'etc/.wh.removed': {}, 'srv/': { type: TarType.DIRECTORY, mode: 0o777 } }),
+  ];
+  const config = {
+    User: 'app:crew',
+    Env: ['FROM=image', 'OTHER=image'],
+    WorkingDir: '/srv/made',
+    Entrypoint: ['/bin/busybox'],
+    Cmd: ['id'],
+  };
+  const target = join(folder, 'committed');
+  {
+    await using box = await sandbox({
+      ...machine,
+      image: layout(folder, layers, { config }),
+      env: { OTHER: 'own' },
+    });
+    assert.deepEqual(await box.exec(box.command()), {
+      exitCode: 0,
+      stdout: 'uid=7(app) gid=9(crew)\n',
+      stderr: '',
+    });
+    const { stdout } = await box.exec('pwd; echo $FROM $OTHER $HOME; cat /etc/removed || echo gone');
+    assert.equal(stdout, '/srv/made\nimage own /home/app\ngone\n');
+    await box.exec('echo new > /srv/new; busybox rm /etc/group', { user: 'root' });
+    await box.commit(target, 'next');
+  }
+  const image = await Image.open(`${target}:next`);
+  assert.equal(image.layers.length, 3);
+  assert.deepEqual(image.config.entrypoint, ['/bin/busybox']);
+  const silent = (): void => {};
+  const snapshot = await image.load({ debug: silent, info: silent, warn: silent, error: silent });
+  const volume = snapshot.fork();
+  assert.equal(volume.readFileSync('/srv/new', 'utf8'), 'new\n');
+  assert.equal(volume.existsSync('/etc/group'), false);
 });
 
 it('a sandbox that cannot be is refused at once', async () => {

@@ -3,7 +3,7 @@ import { getHeapStatistics } from 'node:v8';
 import type { DirectoryJSON } from '@jsonjoy.com/fs-core';
 import { Volume } from 'memfs';
 import type { Logger } from '../../../core/backend/index.js';
-import { saveArchive } from '../import/archive.js';
+import { addLayer, saveArchive } from '../import/archive.js';
 import { Arena } from '../content/arena.js';
 import { MemfsBackend } from '../backend.js';
 import { type Change, changes } from '../tree/changes.js';
@@ -110,6 +110,16 @@ export class MemfsVolume extends Volume {
    */
   load(from: string, log: Logger = SILENT): Promise<void> {
     return load(this, from, log);
+  }
+
+  /**
+   * Adds a layer of a container image: a tar archive in which `.wh.NAME` removes what was NAME
+   * before, and `.wh..wh..opq` in a directory all that was in it (OCI image specification,
+   * "layer.md").
+   * @throws TarError for an archive that is damaged, or leads out of the volume; FsError.
+   */
+  addLayer(archive: AsyncIterable<Uint8Array>): Promise<void> {
+    return addLayer(archive, this.tree);
   }
 
   /**

@@ -7,7 +7,7 @@ import { Bytes } from '../content/bytes.js';
 import { CHUNK_BYTES } from '../content/chunk.js';
 import type { Content } from '../content/content.js';
 import { entriesOf, type Inode } from '../tree/inode.js';
-import type { NewFile, TreeBuilder } from './tree-builder.js';
+import { type NewFile, TreeBuilder } from './tree-builder.js';
 import {
   encodeEntry,
   END,
@@ -57,6 +57,26 @@ export async function loadArchive(
   } finally {
     stream.destroy();
   }
+}
+
+const WHITEOUT = '.wh.';
+const OPAQUE = '.wh..wh..opq';
+
+/** Adds a layer of a container image to a tree: see `MemfsVolume.addLayer`. */
+export async function addLayer(input: AsyncIterable<Uint8Array>, tree: Tree): Promise<void> {
+  const builder = new TreeBuilder(tree, true);
+  const reader = new TarReader(input);
+  for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
+    const path = entry.path.replace(/\/+$/, '');
+    const at = path.lastIndexOf('/') + 1;
+    const name = path.slice(at);
+    if (name === OPAQUE) builder.removeBefore(path.slice(0, at));
+    else if (!name.startsWith(WHITEOUT)) await addEntry(entry, reader, builder, () => {});
+    // Other names with two marks are of a former file system, aufs.
+    else if (!name.startsWith(WHITEOUT, WHITEOUT.length))
+      builder.removeBefore(path.slice(0, at) + name.slice(WHITEOUT.length));
+  }
+  builder.finish();
 }
 
 async function startsWith(path: string, bytes: readonly number[]): Promise<boolean> {

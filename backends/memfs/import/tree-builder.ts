@@ -28,13 +28,60 @@ const ZEROS = Buffer.alloc(PAGE_BYTES);
 export class TreeBuilder {
   readonly #tree: Tree;
   readonly #times = new Map<Inode, NewFile>();
+  /** What was added, where something that was there before may have to go. */
+  readonly #added: Set<Inode> | undefined;
   /** Number of files and directories added. */
   files = 0;
   /** Bytes of content added. */
   bytes = 0;
 
-  constructor(tree: Tree) {
+  /**
+   * @param isLayer what was there before may be removed, and gives way also where it is a directory
+   * with content.
+   */
+  constructor(tree: Tree, isLayer = false) {
     this.#tree = tree;
+    this.#added = isLayer ? new Set() : undefined;
+  }
+
+  /**
+   * Removes what was at a path before the first addition. Of a directory that was added since, or
+   * at the root or after a slash, this removes the content. Nothing happens where nothing is.
+   */
+  removeBefore(path: string): void {
+    const steps = stepsOf(path);
+    const keeps = path === '' || path.endsWith('/');
+    const name = steps.pop();
+    let parent = this.#tree.root;
+    for (const step of steps) {
+      const next = parent.entries === undefined ? undefined : this.#tree.lookup(parent, step);
+      if (next === undefined) return;
+      parent = next;
+    }
+    if (name === undefined) return this.#emptyBefore(parent);
+    const inode = parent.entries === undefined ? undefined : this.#tree.lookup(parent, name);
+    if (inode === undefined) return;
+    if (keeps || this.#added?.has(inode) === true) this.#emptyBefore(inode);
+    else this.#removeAll(parent, name, inode);
+  }
+
+  /** Removes of a directory's content what was not added. */
+  #emptyBefore(directory: Inode): void {
+    for (const name of Array.from(directory.entries?.keys() ?? [])) {
+      const inode = this.#tree.lookup(directory, name)!;
+      if (this.#added?.has(inode) === true) this.#emptyBefore(inode);
+      else this.#removeAll(directory, name, inode);
+    }
+  }
+
+  #removeAll(parent: Inode, name: string, inode: Inode): void {
+    if (inode.entries === undefined) {
+      this.#tree.unlink(parent, name);
+      return;
+    }
+    for (const child of Array.from(inode.entries.keys()))
+      this.#removeAll(inode, child, this.#tree.lookup(inode, child)!);
+    this.#tree.rmdir(parent, name);
   }
 
   /**
@@ -46,6 +93,7 @@ export class TreeBuilder {
     const name = steps.pop();
     const inode = name === undefined ? this.#tree.root : this.#place(this.#directory(steps), name, file);
     this.#setAttributes(inode, file);
+    this.#added?.add(inode);
     this.files += 1;
     return inode;
   }
@@ -62,7 +110,8 @@ export class TreeBuilder {
     const parent = this.#directory(places);
     const old = this.#tree.lookup(parent, last);
     if (old === inode) return;
-    if (old !== undefined) this.#tree.unlink(parent, last);
+    if (old !== undefined && this.#added !== undefined) this.#removeAll(parent, last, old);
+    else if (old !== undefined) this.#tree.unlink(parent, last);
     this.#tree.link(inode, parent, last);
     this.files += 1;
   }
@@ -114,7 +163,8 @@ export class TreeBuilder {
     const old = this.#tree.lookup(parent, name);
     if (old !== undefined) {
       if (old.entries !== undefined && type === FileType.DIRECTORY) return old;
-      if (old.entries === undefined) this.#tree.unlink(parent, name);
+      if (this.#added !== undefined) this.#removeAll(parent, name, old);
+      else if (old.entries === undefined) this.#tree.unlink(parent, name);
       else this.#tree.rmdir(parent, name);
     }
     const creator: Creator = { uid, gid, umask: 0, groups: [], securityContext: undefined };

@@ -15,6 +15,26 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .default([])
     .describe('directory that is shared for real, at its own path; DIR:ro without changes')
     .meta({ placeholder: 'DIR[:ro]' }),
+  image: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("image of a container in place of this host's files: an OCI layout, or of docker save")
+    .meta({ placeholder: 'PATH[:TAG]' }),
+  hide: z
+    .array(z.string().startsWith('/', 'must be absolute'))
+    .default([])
+    .describe('path that the command does not see, nor can make')
+    .meta({ placeholder: 'PATH' }),
+  readOnly: z
+    .array(z.string().startsWith('/', 'must be absolute'))
+    .default([])
+    .describe('path below which the command changes nothing')
+    .meta({ placeholder: 'PATH' }),
+  hideSecrets: z
+    .boolean()
+    .default(true)
+    .describe('hide keys, tokens and histories of home directories (the list is in docs/sandboxes.md)'),
   env: z
     .array(z.string().min(1))
     .default([])
@@ -24,13 +44,13 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .string()
     .min(1)
     .optional()
-    .describe('who runs the command, by name or number; default root')
+    .describe("who runs the command, by name or number; default root, or the image's")
     .meta({ placeholder: 'USER[:GROUP]' }),
   cwd: z
     .string()
     .startsWith('/', 'must be absolute')
     .optional()
-    .describe('where the command starts; default: the current directory')
+    .describe("where the command starts; default: the current directory, or the image's")
     .meta({ placeholder: 'DIR' }),
   size: z
     .string()
@@ -51,7 +71,16 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .optional()
     .describe('archive to write all changes into, a layer of a container image; gzipped if it ends in gz')
     .meta({ placeholder: 'FILE' }),
+  commit: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('OCI layout to write an image into: that of --image, if any, with the changes')
+    .meta({ placeholder: 'DIR[:TAG]' }),
 });
+
+/** Ends of `--commit` that name a tag. */
+const TAG = /^(.+):([\w.-]+)$/;
 
 function unitOf(text: string): string {
   return /[kmgt]$/i.exec(text)?.[0].toLowerCase() ?? ' ';
@@ -77,7 +106,7 @@ export function addSandbox(program: Command): void {
 }
 
 async function runSandbox(words: readonly string[], values: Values): Promise<void> {
-  const { share, env, keepDiff, cwd, memory, console, ...rest } = check(
+  const { share, env, keepDiff, commit, cwd, console, ...rest } = check(
     sandboxSchema,
     givenOptions(FLAGS, values),
     '',
@@ -97,22 +126,25 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
     stop.addEventListener('abort', abort, { once: true });
     await using box = await Sandbox.start({
       ...rest,
-      memory,
+      hideSecrets: rest.image === undefined && rest.hideSecrets,
       mounts: Object.fromEntries(share.map(sharedDirectory)),
       env: Object.fromEntries(env.flatMap(variable)),
-      cwd: cwd ?? process.cwd(),
+      cwd: cwd ?? (rest.image === undefined ? process.cwd() : undefined),
       console: console ? stderr : undefined,
       signal: AbortSignal.any([booting.signal, gone.signal]),
       log: createLogger(logConfigOf(values, { level: 'error' })),
     });
     stop.removeEventListener('abort', abort);
     const hasTerminal = values['tty'] === true || (words.length === 0 && isTerminal);
-    const command = await box.spawn(words.length === 0 ? ['sh'] : words, {
+    const wanted = box.command(words.length === 0 ? undefined : words);
+    const command = await box.spawn(wanted.length === 0 ? ['sh'] : wanted, {
       stdin,
       tty: hasTerminal ? terminalSize() : undefined,
     });
     process.exitCode = await attend(command, stop, hasTerminal);
     if (keepDiff !== undefined) await box.export(keepDiff);
+    const [, directory = commit, tag] = TAG.exec(commit ?? '') ?? [];
+    if (directory !== undefined) await box.commit(directory, tag);
   } catch (error) {
     if (error instanceof Stopped) process.exitCode = error.exitCode;
     else if (error instanceof DOMException && error.name === 'TimeoutError') {
@@ -184,9 +216,10 @@ const EXAMPLES = `
 Examples:
   virtiofs-kit sandbox -- sh -c 'rm -rf /usr/share/doc; ls /usr/share | wc -l'
   virtiofs-kit sandbox --keep-diff changes.tar.gz -- make install
+  virtiofs-kit sandbox --image ./debian-layout:stable -- apt-get --version
   virtiofs-kit sandbox --share . --share ~/data:ro --user nobody -- ./untrusted-script
 
-The command sees this host's programs and files; what it changes is kept in memory and thrown away. It has no network.
+The command sees this host's programs and files, but for the secrets of home directories; what it changes is kept in memory and thrown away. It has no network.
 Its exit code is ours. The first Ctrl-C is for the command, the second one ends it. Needs QEMU and the like: see
 virtiofs-kit guest --help. --accelerator uml starts in a second or two without KVM: for your own code, not for code that
 you don't trust, since User-Mode Linux is a process of this host like any other.

@@ -1,0 +1,142 @@
+import { randomBytes } from 'node:crypto';
+import {
+  createWriteStream,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { PassThrough, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { createGzip } from 'node:zlib';
+import { UsageError } from '../../backend/index.js';
+import { Digest, digestOf } from './digest.js';
+import { type ConfigDocument, type Descriptor, indexSchema, parse } from './documents.js';
+import { blobName, type Image } from './image.js';
+
+const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
+const CONFIG = 'application/vnd.oci.image.config.v1+json';
+const LAYER = 'application/vnd.oci.image.layer.v1.tar';
+const REF_NAME = 'org.opencontainers.image.ref.name';
+
+/** A blob that was written. */
+interface Blob {
+  readonly digest: string;
+  readonly size: number;
+  /** Of what was compressed; the same as `digest` where nothing was. */
+  readonly diffId: string;
+}
+
+/**
+ * Adds an image to an OCI layout: the layers of another one, if any, and one more.
+ * @param writeLayer writes that layer's archive.
+ * @throws UsageError for a tag that is none, or a directory that is no layout.
+ */
+export async function commitImage(
+  directory: string,
+  tag: string,
+  base: Image | undefined,
+  writeLayer: (sink: Writable) => Promise<void>,
+): Promise<void> {
+  if (!/^[a-z0-9][\w.-]{0,127}$/i.test(tag)) throw new UsageError(`tag ${tag}: letters, digits, . - _ only`);
+  const manifests = openLayout(directory).filter(({ annotations }) => annotations?.[REF_NAME] !== tag);
+  const layers: Descriptor[] = [];
+  for (const { name } of base?.layers ?? []) {
+    const { digest, size, isGzip } = await copyLayer(directory, base!, name);
+    layers.push({ mediaType: isGzip ? `${LAYER}+gzip` : LAYER, digest, size });
+  }
+  const archive = new PassThrough();
+  const [added] = await Promise.all([
+    writeBlob(directory, archive, true),
+    writeLayer(archive).then(
+      () => archive.end(),
+      (error: Error) => void archive.destroy(error),
+    ),
+  ]);
+  layers.push({ mediaType: `${LAYER}+gzip`, digest: added.digest, size: added.size });
+  const config = writeDocument(directory, configOf(base, added.diffId));
+  const manifest = writeDocument(directory, {
+    schemaVersion: 2,
+    mediaType: MANIFEST,
+    config: { mediaType: CONFIG, ...config },
+    layers,
+  });
+  manifests.push({ mediaType: MANIFEST, ...manifest, annotations: { [REF_NAME]: tag } });
+  replace(join(directory, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests }));
+}
+
+/** Makes a layout if there is none. @returns the manifests that it has. */
+function openLayout(directory: string): Descriptor[] {
+  const index = join(directory, 'index.json');
+  mkdirSync(join(directory, 'blobs/sha256'), { recursive: true });
+  if (existsSync(index)) return parse(indexSchema, readFileSync(index), index).manifests;
+  writeFileSync(join(directory, 'oci-layout'), JSON.stringify({ imageLayoutVersion: '1.0.0' }));
+  return [];
+}
+
+function configOf(base: Image | undefined, diffId: string): ConfigDocument {
+  const before: ConfigDocument = base?.document ?? {
+    architecture: process.arch === 'x64' ? 'amd64' : process.arch,
+    os: 'linux',
+    rootfs: { diff_ids: [] },
+  };
+  const created = new Date().toISOString();
+  return {
+    ...before,
+    created,
+    rootfs: { type: 'layers', diff_ids: [...before.rootfs.diff_ids, diffId] },
+    ...(before.history === undefined
+      ? {}
+      : { history: [...before.history, { created, created_by: 'virtiofs-kit sandbox' }] }),
+  };
+}
+
+/** Copies a layer as it is; one in zstd is read by fewer tools, and stays what it is. */
+async function copyLayer(
+  directory: string,
+  { store }: Image,
+  name: string,
+): Promise<{ digest: string; size: number; isGzip: boolean }> {
+  let start: Buffer | undefined;
+  const input = store.stream(name).on('data', (part: Buffer) => {
+    start ??= part;
+  });
+  const blob = await writeBlob(directory, input, false);
+  return { ...blob, isGzip: start?.[0] === 0x1f && start[1] === 0x8b };
+}
+
+/** Writes a blob under its digest. */
+async function writeBlob(
+  directory: string,
+  input: NodeJS.ReadableStream,
+  compresses: boolean,
+): Promise<Blob> {
+  const partial = join(directory, `blobs/.${randomBytes(8).toString('hex')}.partial`);
+  const inner = new Digest();
+  const outer = new Digest();
+  const steps = compresses ? [inner.stream, createGzip(), outer.stream] : [outer.stream];
+  try {
+    await pipeline([input, ...steps, createWriteStream(partial, { flush: true })]);
+    const digest = outer.value();
+    renameSync(partial, join(directory, blobName(digest)));
+    return { digest, size: outer.size, diffId: compresses ? inner.value() : digest };
+  } finally {
+    rmSync(partial, { force: true });
+  }
+}
+
+function writeDocument(directory: string, document: object): { digest: string; size: number } {
+  const bytes = Buffer.from(JSON.stringify(document));
+  const digest = digestOf(bytes);
+  replace(join(directory, blobName(digest)), bytes);
+  return { digest, size: bytes.length };
+}
+
+/** The file has the old content or the new one, whenever it is read. */
+function replace(path: string, content: string | Buffer): void {
+  writeFileSync(`${path}.partial`, content, { flush: true });
+  renameSync(`${path}.partial`, path);
+}
