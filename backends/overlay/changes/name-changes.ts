@@ -336,16 +336,17 @@ export function* rename(
   if (union.isReserved(newParent, newName)) throw FsError.of('EINVAL');
   if ((flags & RenameFlags.WHITEOUT) !== 0) throw FsError.of('EINVAL');
   const source = yield* existing(union, parent, name);
+  const change: Rename = { source: source.node, parent, name, newParent, newName };
   let target: PinnedEntry | undefined;
   try {
     target = yield* union.find(newParent, newName);
     if (target?.node === source.node) return;
     if ((flags & RenameFlags.EXCHANGE) !== 0) {
       if (target === undefined) throw FsError.of('ENOENT');
-      yield* exchange(union, parent, name, source.node, newParent, newName, target.node);
+      yield* exchange(union, change, target.node);
     } else {
       if (target !== undefined && (flags & RenameFlags.NOREPLACE) !== 0) throw FsError.of('EEXIST');
-      yield* move(union, parent, name, source.node, newParent, newName, target);
+      yield* move(union, change, target);
     }
   } finally {
     union.unpin(source.node);
@@ -353,15 +354,17 @@ export function* rename(
   }
 }
 
-function* exchange(
-  union: Union,
-  parent: OverlayNode,
-  name: string,
-  source: OverlayNode,
-  newParent: OverlayNode,
-  newName: string,
-  target: OverlayNode,
-): Steps<void> {
+/** What gets another name: a node, its name before and the one to be. */
+interface Rename {
+  readonly source: OverlayNode;
+  readonly parent: OverlayNode;
+  readonly name: string;
+  readonly newParent: OverlayNode;
+  readonly newName: string;
+}
+
+function* exchange(union: Union, change: Rename, target: OverlayNode): Steps<void> {
+  const { source, parent, name, newParent, newName } = change;
   const { work } = union.writable();
   checkRedirect(union, source);
   checkRedirect(union, target);
@@ -381,15 +384,8 @@ function* exchange(
   union.move(source, newParent, newName);
 }
 
-function* move(
-  union: Union,
-  parent: OverlayNode,
-  name: string,
-  source: OverlayNode,
-  newParent: OverlayNode,
-  newName: string,
-  target: PinnedEntry | undefined,
-): Steps<void> {
+function* move(union: Union, change: Rename, target: PinnedEntry | undefined): Steps<void> {
+  const { source, parent, name, newParent, newName } = change;
   if (target !== undefined) yield* checkReplaceable(union, source, target.node);
   checkRedirect(union, source);
   yield* copyUpName(union, source, parent, name);
@@ -400,7 +396,7 @@ function* move(
   yield* markMoved(union, source, parent, name, newParent);
   yield* markImpure(union, newParent, source);
   union.willMove(source, newParent, newName);
-  yield* replace(union, parent, name, newParent, newName, source, target?.node, needsWhiteout);
+  yield* replace(union, change, target?.node, needsWhiteout);
   union.writable().work.reached('rename-done');
   union.move(source, newParent, newName);
 }
@@ -468,11 +464,7 @@ function* markImpure(union: Union, parent: OverlayNode, moved: OverlayNode): Ste
 /** Renames, and leaves a whiteout behind if a lower has something at the old name. */
 function* replace(
   union: Union,
-  parent: OverlayNode,
-  name: string,
-  newParent: OverlayNode,
-  newName: string,
-  source: OverlayNode,
+  { source, parent, name, newParent, newName }: Rename,
   target: OverlayNode | undefined,
   needsWhiteout: boolean,
 ): Steps<void> {
