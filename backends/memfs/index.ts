@@ -21,6 +21,7 @@ export { memoryInUse, MemfsVolume, VolumeSnapshot } from './host-api/volume.js';
 export type { Change } from './tree/changes.js';
 export type { VolumeLimits } from './host-api/volume.js';
 
+/** The plugin: `memfs` on the command line and in configuration files. */
 export default definePlugin({
   name: 'memfs',
   description: 'ephemeral file system in memory',

@@ -36,6 +36,7 @@ export interface ContractCase {
   readonly name: string;
   /** The case runs only on backends with these methods. Of a nested array one is enough. */
   readonly needs: readonly (Method | readonly Method[])[];
+  /** Tries it. @throws AssertionError that says what was expected and what came. */
   run(trial: Trial): Promise<void>;
 }
 

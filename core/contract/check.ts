@@ -20,15 +20,18 @@ import { NamePattern } from './name-pattern.js';
 /** Settings, all of them optional. */
 type Settings<T> = { readonly [K in keyof T]?: T[K] | undefined };
 
+/** What {@link checkBackend} checks, and how. */
 export interface CheckOptions {
   /**
    * Makes the backend. Rules about restarts call it again: the new backend must have the same data,
    * and its `restore` gets what the former one's `save` has returned.
    */
   create(): Awaitable<Backend>;
+  /** Gets what the backend and the session log. */
   readonly log: Logger;
   /** Settings of the export, as for any that is served. */
   readonly cache?: Settings<CachePolicy>;
+  /** Limits of the export, as for any that is served. */
   readonly limits?: Settings<ExportLimits>;
   /** Chooses the cases to run, by name. Default: all. */
   readonly only?: (name: string) => boolean;
@@ -53,7 +56,9 @@ export interface CheckOptions {
 
 /** The result of one case. */
 export interface CaseResult {
+  /** The rule, as a sentence. */
   readonly name: string;
+  /** Skipped: the backend lacks what the rule is about. */
   readonly outcome: 'passed' | 'failed' | 'skipped';
   /** For a failure: what was expected and what came. For a skip: what the backend lacks. */
   readonly reason?: string;
@@ -65,9 +70,13 @@ export interface CaseResult {
 
 /** The results of all cases. */
 export interface CheckReport {
+  /** A result for each rule, in the order in which they ran. */
   readonly results: readonly CaseResult[];
+  /** How many rules the backend keeps. */
   readonly passed: number;
+  /** How many it breaks. */
   readonly failed: number;
+  /** How many it has not the methods for. */
   readonly skipped: number;
 }
 

@@ -22,6 +22,7 @@ import { findUml, inParts, LINES, UML_MEMORY_FOLDER, UML_PORTS, umlArguments, wh
 
 /** A guest to boot. */
 export interface GuestOptions {
+  /** What the guest mounts. */
   readonly shares: readonly GuestShare[];
   /**
    * Tag of a share that has a Linux system. It becomes the root of commands, below a layer in
@@ -92,8 +93,11 @@ const SCRIPT_PIECE_BYTES = { qemu: 64 * 1024, uml: 2800 } as const;
 
 /** The result of a command. */
 export interface RunResult {
+  /** The exit code, as a shell gives it: 128 and the signal's number for one that was killed. */
   readonly code: number;
+  /** All of its standard output. */
   readonly stdout: string;
+  /** All of its standard error. */
   readonly stderr: string;
 }
 
@@ -361,6 +365,7 @@ export class Guest implements AsyncDisposable {
     await this.#ended;
   }
 
+  /** Shuts the guest down, at the end of an `await using`. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.shutdown();
   }

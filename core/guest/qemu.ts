@@ -12,9 +12,11 @@ export type PortName = (typeof PORTS)[number] | 'console';
 export interface GuestShare {
   /** At most 36 bytes (virtio 1.2, section 5.11.4). */
   readonly tag: string;
+  /** The vhost-user socket of the daemon that serves it. */
   readonly socketPath: string;
   /** Where the guest mounts it: an absolute path. */
   readonly mountPoint: string;
+  /** Whether the guest mounts it read-only. Default: false. */
   readonly readOnly?: boolean;
   /** Request queues that the server offers. Default 1. */
   readonly requestQueues?: number;

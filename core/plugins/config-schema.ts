@@ -211,8 +211,10 @@ export const configSchema = z.strictObject({
 
 export type ExportConfig = z.output<typeof exportSchema>;
 export type AccessLogConfig = z.output<typeof accessLogSchema>;
+/** What of the log is configured: its level and its format. */
 export type LogConfig = z.output<typeof logSchema>;
 export type ConfineConfig = z.output<typeof confineSchema>;
+/** A configuration file, checked and with its defaults (docs/config.md). */
 export type Config = z.output<typeof configSchema>;
 
 /** A configuration with the folder of its file. */

@@ -69,6 +69,7 @@ export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backen
 
 /** What a daemon serves. */
 export interface DaemonOptions extends Omit<OpenExportOptions, 'optionName'> {
+  /** What is served, and where. */
   readonly exports: readonly ServedExport[];
   /**
    * Backends to which exports refer by name. Exports of one backend share its file system and

@@ -14,6 +14,7 @@ import { limited } from './rate-limited-log.js';
 export interface HostMountOptions extends OpenExportOptions, Partial<ExportSettings> {
   /** A directory that exists. */
   readonly directory: string;
+  /** What is mounted: a backend, or the name of a kind of backend with its options. */
   readonly backend: BackendSource;
   /** Whether other users may use the mount too. Default: true for root, else false. */
   readonly allowOther?: boolean | undefined;

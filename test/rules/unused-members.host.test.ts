@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { join, relative } from 'node:path';
+import { relative } from 'node:path';
 import { test } from 'node:test';
-import { API, type NodeHandle } from 'typescript/unstable/sync';
+import type { NodeHandle, Project } from 'typescript/unstable/sync';
 import { SyntaxKind, type Identifier, type Node } from 'typescript/unstable/ast';
+import { withCompiler } from '../support/compiler.js';
 import { root } from '../support/documents.js';
 
 /*
@@ -50,42 +51,37 @@ function declaresMember(identifier: Identifier): boolean {
 const idOf = ({ path, index }: NodeHandle): string => `${path}:${index}`;
 
 /** The members of classes below `folders` that nothing there mentions, as `file: name`. */
-function unusedMembers(folders: readonly string[]): string[] {
-  const api = new API({ cwd: root });
-  try {
-    const config = join(root, 'tsconfig.json');
-    const { program, checker } = api.updateSnapshot({ openProjects: [config] }).getProject(config)!;
-    const declared = new Map<string, { readonly file: string; readonly name: string }>();
-    const used = new Set<string>();
-    /** Names in interfaces and patterns. */
-    const mentioned = new Set<string>();
-    for (const path of program.getSourceFileNames()) {
-      const file = relative(root, path);
-      if (!folders.some((folder) => file.startsWith(`${folder}/`))) continue;
-      const identifiers = identifiersOf(program.getSourceFile(path)!);
-      const symbols = checker.getSymbolAtLocation(identifiers);
-      for (const [index, identifier] of identifiers.entries()) {
-        if (identifier.parent.kind === SyntaxKind.BindingElement) mentioned.add(identifier.text);
-        const declaration = symbols[index]?.valueDeclaration;
-        if (declaration === undefined) continue;
-        const id = idOf(declaration);
-        if (declaresMember(identifier)) declared.set(id, { file, name: identifier.text });
-        else used.add(id);
-        if (SIGNATURES.includes(declaration.kind)) mentioned.add(identifier.text);
-      }
+function unusedMembers({ program, checker }: Project, folders: readonly string[]): string[] {
+  const declared = new Map<string, { readonly file: string; readonly name: string }>();
+  const used = new Set<string>();
+  /** Names in interfaces and patterns. */
+  const mentioned = new Set<string>();
+  for (const path of program.getSourceFileNames()) {
+    const file = relative(root, path);
+    if (!folders.some((folder) => file.startsWith(`${folder}/`))) continue;
+    const identifiers = identifiersOf(program.getSourceFile(path)!);
+    const symbols = checker.getSymbolAtLocation(identifiers);
+    for (const [index, identifier] of identifiers.entries()) {
+      if (identifier.parent.kind === SyntaxKind.BindingElement) mentioned.add(identifier.text);
+      const declaration = symbols[index]?.valueDeclaration;
+      if (declaration === undefined) continue;
+      const id = idOf(declaration);
+      if (declaresMember(identifier)) declared.set(id, { file, name: identifier.text });
+      else used.add(id);
+      if (SIGNATURES.includes(declaration.kind)) mentioned.add(identifier.text);
     }
-    return [...declared]
-      .filter(([id, { name }]) => !used.has(id) && !mentioned.has(name))
-      .map(([, { file, name }]) => `${file}: ${name}`);
-  } finally {
-    api.close();
   }
+  return [...declared]
+    .filter(([id, { name }]) => !used.has(id) && !mentioned.has(name))
+    .map(([, { file, name }]) => `${file}: ${name}`);
 }
 
 test('no class of the product has a member that only tests use', () => {
-  const found = unusedMembers(['core', 'backends', 'examples']).filter((one) => {
-    const [file, name] = one.split(': ');
-    return !OF_MEMFS.test(file!) && EXCEPTIONS[file!]?.includes(name!) !== true;
-  });
+  const found = withCompiler((project) => unusedMembers(project, ['core', 'backends', 'examples'])).filter(
+    (one) => {
+      const [file, name] = one.split(': ');
+      return !OF_MEMFS.test(file!) && EXCEPTIONS[file!]?.includes(name!) !== true;
+    },
+  );
   assert.deepEqual(found, []);
 });

@@ -64,6 +64,7 @@ export function memoryInUse(): { readonly used: number; readonly taken: number }
  * times in milliseconds and `blocks` as 1.
  */
 export class MemfsVolume extends Volume {
+  /** The files themselves, which the backend and this API share. */
   readonly tree: Tree;
   /** What to serve: `serve({ socket, backend: volume.backend })`. */
   readonly backend: MemfsBackend;
