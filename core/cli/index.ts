@@ -13,7 +13,8 @@
  * - `service-manager.ts`: tells systemd how the program is doing.
  * - `confined-start.ts`: confines the process. `serve-exports.ts`: all that serves, loaded after
  *   that.
- * - `metrics.ts`: listens for Prometheus before the process is confined.
+ * - `metrics.ts`: listens for Prometheus before the process is confined. `control.ts`: the socket
+ *   for commands, which a keeper makes for its engines.
  * - `access-log.ts`: opens the access log before that.
  * - `isolate.ts`, `isolated-exports.ts`: serve exports by processes of their own.
  * - `keep.ts`: starts the keeper, and the engine under it.

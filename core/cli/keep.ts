@@ -2,10 +2,11 @@ import { UsageError, type Logger } from '../backend/index.js';
 import { CommandSocket } from '../control/index.js';
 import { FIRST_INHERITED, Keeper, type KeptSocket } from '../keeper/index.js';
 import { check, exportSchema, groupId, type ServedExport } from '../plugins/index.js';
+import { keepControl } from './control.js';
 import { keepMetrics } from './metrics.js';
 import { serving } from './service-manager.js';
 import { aborted, stopSignal } from './signals.js';
-import type { ServiceManager } from '../system/index.js';
+import type { Fd, ServiceManager } from '../system/index.js';
 
 /** Where the keeper of a vhost-user socket listens for `upgrade`. */
 export function keeperSocket(socket: string): string {
@@ -14,17 +15,23 @@ export function keeperSocket(socket: string): string {
 
 const settingsSchema = exportSchema.omit({ backend: true });
 
+/** What the keeper listens on in the place of engines. */
+export interface KeptListeners {
+  readonly metrics: string | undefined;
+  readonly control: string | undefined;
+}
+
 /**
  * Keeps the guests of exports, which engines in processes of their own serve, until a signal. An
  * engine is this program with the same words. SIGHUP, or a command at the keeper's socket, replaces
  * it.
- * @param metrics where figures are served, as `--metrics` takes it.
+ * @param listeners where figures are served, as `--metrics` takes it, and commands are taken.
  * @param manager is told when an engine serves, and when it is replaced.
  * @throws UsageError for exports that cannot be kept, or a socket that can't be had.
  */
 export async function keep(
   exports: readonly ServedExport[],
-  metrics: string | undefined,
+  { metrics, control }: KeptListeners,
   manager: ServiceManager | undefined,
   log: Logger,
 ): Promise<void> {
@@ -43,21 +50,26 @@ export async function keep(
   });
   const [, script, ...words] = process.argv;
   const command = [process.execPath, ...process.execArgv, script!, ...words];
-  const listener = metrics === undefined ? undefined : await keepMetrics(metrics, FIRST_INHERITED);
+  const listeners: { readonly fd: Fd; close(): void }[] = [];
+  const closeListeners = (): void => {
+    for (const listener of listeners) listener.close();
+  };
   let keeper: Keeper;
   try {
-    keeper = Keeper.start({ sockets, command, inherited: listener === undefined ? [] : [listener.fd], log });
+    if (metrics !== undefined) listeners.push(await keepMetrics(metrics, FIRST_INHERITED));
+    if (control !== undefined) listeners.push(await keepControl(control, FIRST_INHERITED + listeners.length));
+    keeper = Keeper.start({ sockets, command, inherited: listeners.map(({ fd }) => fd), log });
   } catch (error) {
-    listener?.close();
+    closeListeners();
     throw (error as Error).name === 'ListenError'
       ? new UsageError((error as Error).message, { cause: error })
       : error;
   }
-  const control: CommandSocket[] = [];
+  const upgrades: CommandSocket[] = [];
   try {
     for (const { path } of sockets) {
       const socket = await CommandSocket.listen(keeperSocket(path), upgrade, log);
-      if (socket !== undefined) control.push(socket);
+      if (socket !== undefined) upgrades.push(socket);
     }
     void keeper.serving().then(() => manager?.ready(status));
     await Promise.race([aborted(stop), keeper.ended]);
@@ -65,8 +77,8 @@ export async function keep(
     log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
   } finally {
     await keeper.close();
-    for (const socket of control) await socket.close();
-    listener?.close();
+    for (const socket of upgrades) await socket.close();
+    closeListeners();
     manager?.close();
   }
 }

@@ -8,6 +8,7 @@ import type { Started } from '../plugins/reload.js';
 import { createContainer, Services } from '../plugins/service-container.js';
 import type { ServiceManager } from '../system/index.js';
 import type { AccessLogTarget } from './access-log.js';
+import type { ControlTarget } from './control.js';
 import type { MetricsListener } from './metrics.js';
 import { serving } from './service-manager.js';
 import { aborted, surviveRejections } from './signals.js';
@@ -29,8 +30,8 @@ export interface Serving {
   readonly manager?: ServiceManager | undefined;
   /** The configuration file, where there is one, so that it can be reloaded. */
   readonly started?: Started | undefined;
-  /** Path of the socket for commands. */
-  readonly control?: string | undefined;
+  /** The socket for commands. */
+  readonly control?: ControlTarget | undefined;
   /** Options to be told of in the log, since they have no effect. */
   readonly ignored?: readonly string[];
   /** A line for the log when front-ends may connect. */
@@ -65,7 +66,9 @@ export async function serveExports(given: Serving): Promise<void> {
   try {
     mustBeConfined(confined);
     const listening =
-      control === undefined ? undefined : await ControlSocket.listen(control, daemon, registry, log, started);
+      control === undefined
+        ? undefined
+        : await ControlSocket.listen(control.fd ?? control.path, daemon, registry, log, started);
     const requests = await accessLog?.begin(daemon.tracing);
     const monitoring = await listener?.serve(() => daemon.figures(), log);
     await confined.seal();

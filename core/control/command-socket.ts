@@ -51,6 +51,15 @@ export class CommandSocket {
     return made;
   }
 
+  /** Answers at a descriptor that listens already, which is the socket's from here on. */
+  static async adopt(fd: number, reply: Reply, log: Logger): Promise<CommandSocket> {
+    const made = new CommandSocket(reply, log);
+    made.#server.listen({ fd });
+    await once(made.#server, 'listening');
+    made.#server.unref();
+    return made;
+  }
+
   /** Waits for running commands, and closes the socket and every connection. */
   async close(): Promise<void> {
     const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));

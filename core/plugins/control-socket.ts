@@ -1,6 +1,7 @@
 import { UsageError, type BackendCommand, type DaemonCommand, type Logger } from '../backend/index.js';
 import * as z from 'zod';
 import { askSocket, CommandSocket, type CommandRequest } from '../control/index.js';
+import type { OwnedFd } from '../system/index.js';
 import { Feeds } from '../trace/feeds.js';
 import { configOf, type LogConfig } from './config-schema.js';
 import type { Daemon } from './daemon.js';
@@ -32,20 +33,26 @@ export class ControlSocket {
   }
 
   /**
+   * @param path also a descriptor that listens, which is the socket's from here on.
    * @param started what the daemon was started with, where that was a configuration file: it can be
    * changed then.
    * @throws UsageError if the path cannot be a socket, or another daemon listens there.
    */
   static async listen(
-    path: string,
+    path: string | OwnedFd,
     daemon: Daemon,
     registry: BackendRegistry,
     log: Logger,
     started?: Started,
   ): Promise<ControlSocket> {
     const control = new ControlSocket(daemon, registry, log, started);
+    const answer = (request: CommandRequest): Promise<readonly string[]> => control.#queue(request);
+    if (typeof path !== 'string') {
+      control.#socket = await CommandSocket.adopt(path.take(), answer, log);
+      return control;
+    }
     try {
-      control.#socket = await CommandSocket.listen(path, (request) => control.#queue(request), log);
+      control.#socket = await CommandSocket.listen(path, answer, log);
     } catch (error) {
       throw new UsageError(`--control ${path}: ${(error as Error).message}`, { cause: error });
     }

@@ -295,6 +295,8 @@ export class Daemon {
    * @throws UsageError if the socket is taken.
    */
   async add(tag: string, socket: string, backend: Backend): Promise<void> {
+    if (this.#keeper !== undefined)
+      throw new UsageError(`${socket}: a daemon with a keeper has the sockets that it was started with`);
     const settings = withLocks(check(settingsSchema, { tag, socket }, ''), false);
     const config = { ...settings, backend, optionName: undefined };
     const one = await openExport(backend, config, { registry: this.#registry, log: this.#log });

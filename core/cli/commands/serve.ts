@@ -23,6 +23,7 @@ import { serviceManager } from '../service-manager.js';
 import { endWithParent, isIsolated, ISOLATED, partOf } from '../isolated-exports.js';
 import type { BackendOptions } from '../backend-options.js';
 import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../access-log.js';
+import { controlTarget } from '../control.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../log-and-services.js';
 import { serveConfined } from '../confined-start.js';
@@ -72,7 +73,10 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
   command
     .optionsGroup('Configuration:')
     .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
-    .option('--control <PATH>', 'listen there for commands of backends, such as memfs fork')
+    .option(
+      '--control <PATH>',
+      'listen there for commands: status, top, trace, reload, and those of backends, such as memfs fork',
+    )
     .option(
       '--metrics <ADDRESS>',
       'serve figures to Prometheus there: PORT or ADDRESS:PORT on loopback, or unix:PATH',
@@ -126,22 +130,34 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   // An engine is its keeper's affair.
   const manager = isEngine ? undefined : await serviceManager(logConfig);
   if (!isEngine && isKept) {
-    if (values['control'] !== undefined) throw new UsageError('--control: not together with --keep');
     const [{ keep }, { createLogger }] = await Promise.all([
       import('../keep.js'),
       import('../../plugins/logger.js'),
     ]);
     const log = createLogger(logConfig);
-    await keep(served.exports, typeof metrics === 'string' ? metrics : undefined, manager, log);
+    await keep(
+      served.exports,
+      { metrics: textOf(metrics), control: textOf(values['control']) },
+      manager,
+      log,
+    );
     return;
   }
   const stop = stopSignal();
   const listener =
     typeof metrics === 'string' ? await (await import('../metrics.js')).openMetrics(metrics) : undefined;
   const target = accessLog === undefined ? undefined : await openAccessLogTarget(accessLog);
-  const descriptors = [listener?.fd, manager?.fd, target?.fd];
-  const wanted = confinementOf(confinement, values, descriptors, listener?.path);
-  const control = typeof values['control'] === 'string' ? values['control'] : undefined;
+  const path = textOf(values['control']);
+  const control = path === undefined ? undefined : await controlTarget(path);
+  const descriptors = [listener?.fd, manager?.fd, target?.fd, control?.fd?.value];
+  // A keeper has made an engine's sockets.
+  const made = [control?.fd === undefined ? control?.path : undefined, listener?.path];
+  const folders = made.flatMap((each) => (each === undefined ? [] : [dirname(resolve(each))]));
+  const wanted = {
+    ...confinementOf(confinement, values, descriptors),
+    writes: folders,
+    listens: control !== undefined && control.fd === undefined,
+  };
   const serving = {
     options: served,
     logConfig,
@@ -153,9 +169,6 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     control,
   };
   const { file } = served;
-  const folders = [control, listener?.path].flatMap((path) =>
-    path === undefined ? [] : [dirname(resolve(path))],
-  );
   const started = file && { config: file, isConfined: wanted.layers.length > 0, folders };
   await serveConfined({ ...serving, started }, wanted);
 }
@@ -174,23 +187,20 @@ function confinementOf(
   { layers, missingLayers, seccompAction, modcaps }: ConfineConfig,
   values: Values,
   descriptors: readonly (number | undefined)[],
-  metricsPath: string | undefined,
 ): Confinement {
-  const { config, control } = values;
-  const sockets = [
-    ...(typeof control === 'string' ? [control] : []),
-    ...(metricsPath === undefined ? [] : [metricsPath]),
-  ];
+  const { config } = values;
   return {
     layers,
     missingLayers,
     seccompAction,
     capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
     reads: typeof config === 'string' ? [config] : [],
-    writes: sockets.map((path) => dirname(resolve(path))),
-    listens: typeof control === 'string',
     descriptors: descriptors.filter((fd) => fd !== undefined),
   };
+}
+
+function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
 }
 
 function fromFile(path: string, values: Values): ServeRequest {

@@ -1,0 +1,47 @@
+import { UsageError } from '../backend/index.js';
+import type { Fd, OwnedFd } from '../system/index.js';
+
+/** Environment variable with the descriptor of a control socket that listens, through execve(2). */
+const CONTROL_FD = 'VIRTIOFS_KIT_CONTROL_FD';
+
+/** Where commands are taken. */
+export interface ControlTarget {
+  readonly path: string;
+  /** The descriptor that listens already, in an engine: its keeper has made the socket. */
+  readonly fd: OwnedFd | undefined;
+}
+
+/** The socket at a path, or the one that a keeper has made there. */
+export async function controlTarget(path: string): Promise<ControlTarget> {
+  const text = process.env[CONTROL_FD];
+  if (text === undefined || !/^\d+$/.test(text)) return { path, fd: undefined };
+  const { OwnedFd: Owned } = await import('../system/index.js');
+  return { path, fd: new Owned(Number(text) as Fd) };
+}
+
+/** What the engines of a keeper inherit. */
+export interface KeptControl {
+  readonly fd: Fd;
+  /** Removes the socket. */
+  close(): void;
+}
+
+/**
+ * Listens in the place of engines, of which one at a time answers: what is asked between two of
+ * them waits. Only the owner may open the socket.
+ * @param inheritedAs the descriptor's number in an engine.
+ * @throws UsageError
+ */
+export async function keepControl(path: string, inheritedAs: number): Promise<KeptControl> {
+  const { UnixListener } = await import('../system/index.js');
+  const umask = process.umask(0o177);
+  try {
+    const kept = UnixListener.listen(path);
+    process.env[CONTROL_FD] = `${inheritedAs}`;
+    return kept;
+  } catch (error) {
+    throw new UsageError(`--control ${path}: ${(error as Error).message}`, { cause: error });
+  } finally {
+    process.umask(umask);
+  }
+}
