@@ -103,6 +103,7 @@ export class Bucket {
   capabilities: Capabilities | undefined;
   /** Finds the capabilities out again. Absent: refusals are believed. */
   learnAgain: ((deadline: Deadline) => Promise<void>) | undefined;
+  #believesRefusals = false;
   /** An ETag of this server was the MD5 of the bytes that were read. */
   #hasDigests = false;
   /** Milliseconds of `performance.now()` until which a refusal to copy is believed. */
@@ -164,10 +165,13 @@ export class Bucket {
   /**
    * The same bucket, asked as if the server kept certain conditions: for finding out whether it
    * does.
+   * @param refusals whether a look at the object has to agree with a refusal. Where the condition
+   * does not hold, none is needed.
    */
-  assuming(capabilities: Capabilities): Bucket {
+  assuming(capabilities: Capabilities, refusals: 'checked' | 'believed' = 'checked'): Bucket {
     const other = new Bucket(this.#options, this.#requests, this.#metrics, this.#log);
     other.capabilities = capabilities;
+    other.#believesRefusals = refusals === 'believed';
     return other;
   }
 
@@ -390,6 +394,7 @@ export class Bucket {
       } catch (error) {
         const { kind } = classify(error);
         if (kind !== 'precondition' && kind !== 'missing' && kind !== 'no-upload') throw error;
+        if (kind === 'precondition' && this.#believesRefusals) throw error;
         const head = await this.head(key, deadline);
         const mark = content.metadata[WRITE_MARK];
         if (mark !== undefined && head?.metadata[WRITE_MARK] === mark) return this.#noteOwn(head, content);

@@ -120,28 +120,31 @@ async function roundOfProbes(
   log: Logger,
   deadline: Deadline,
 ): Promise<Capabilities> {
-  const put = (condition: Condition | undefined, form = assumed): Promise<boolean> =>
-    holds(() => bucket.assuming(form).put(scratch, Buffer.from('probe'), marked(), condition, deadline));
+  const body = Buffer.from('probe');
+  const put = (to: Bucket, condition: Condition): Promise<boolean> =>
+    holds(() => to.put(scratch, body, marked(), condition, deadline));
+  const probing = bucket.assuming(assumed);
+  const refusing = bucket.assuming(assumed, 'believed');
   try {
-    const probing = bucket.assuming(assumed);
-    const body = Buffer.from('probe');
     const { etag } = await probing.put(scratch, body, marked(), undefined, deadline);
     const digests = etag === createHash('md5').update(body).digest('hex');
-    const create = !(await put('absent'));
+    const create = !(await put(refusing, 'absent'));
     const wrong = { etag: '0'.repeat(32) };
-    let replace = !(await put(wrong));
+    let replace = !(await put(refusing, wrong));
     let unquoted = false;
-    if (replace && !(await put({ etag }))) {
-      unquoted = await put({ etag }, { ...assumed, unquoted: true });
+    if (replace && !(await put(probing, { etag }))) {
+      unquoted = await put(bucket.assuming({ ...assumed, unquoted: true }), { etag });
       replace = unquoted;
     }
-    const inForm = bucket.assuming({ ...assumed, create, replace, unquoted });
+    const inForm = bucket.assuming({ ...assumed, create, replace, unquoted }, 'believed');
     const source = { key: scratch, etag: wrong.etag, size: 5, modified: 0, storageClass: undefined };
-    const copySource = !(await holds(() => inForm.copy(source, scratch, marked(), deadline)));
-    const complete = create && !(await completes(inForm, scratch, deadline));
-    const refused = await bucket.learnBeside(scratch, deadline);
+    const [copied, completed, refused] = await Promise.all([
+      holds(() => inForm.copy(source, scratch, marked(), deadline)),
+      create && completes(inForm, scratch, deadline),
+      bucket.learnBeside(scratch, deadline),
+    ]);
     if (refused.length > 0) log.warn({ refused }, REFUSED);
-    return { create, replace, unquoted, complete, copySource, digests };
+    return { create, replace, unquoted, complete: create && !completed, copySource: !copied, digests };
   } finally {
     await bucket.remove(scratch, deadline).catch(() => undefined);
   }

@@ -31,6 +31,14 @@ describe('what is known of a server', () => {
   const capabilitiesOf = (mount: Mount): Capabilities | undefined =>
     mount.backend.mounted.services.bucket.capabilities;
 
+  it('is found out by 14 requests', async () => {
+    server.proxy.fault = () => undefined;
+    server.proxy.seen.length = 0;
+    const mount = await open({ prefix: 'found-out' });
+    assert.equal(server.proxy.seen.length, 14);
+    await mount.close();
+  });
+
   for (const raw of isWhole ? [false, true] : [true]) {
     for (const fault of FAULTS) {
       it(`is the same whichever request of the mount meets ${fault}${raw ? ', on Ceph 16' : ''}`, async () => {
