@@ -151,11 +151,25 @@ function enter(id: string, uid: number, gid: number): string {
   return `chroot ${ROOT} ${BUSYBOX}${user} sh /proc/self/fd/9 9<${CONTROL}/${id}/command`;
 }
 
-/** The script that runs in the sandbox's root, as its user. */
+/**
+ * The script that runs in the sandbox's root, as its user. It looks for a program itself, since
+ * busybox would run its own of that name.
+ */
 export function commandScript({ words, env, cwd }: CommandLine): string {
+  const [program = '', ...rest] = words;
   const settings = Object.entries(env).map(([name, value]) => quote(`${name}=${value}`));
-  const line = [BUSYBOX, 'env', '-i', ...settings, ...words.map((word) => quote(word))];
-  return `cd ${quote(cwd)} || exit 126
-exec ${line.join(' ')} 9<&-
+  const run = (place: string): string =>
+    ['exec', BUSYBOX, 'env', '-i', ...settings, place, ...rest.map((word) => quote(word)), '9<&-'].join(' ');
+  const enters = `cd ${quote(cwd)} || exit 126\n`;
+  if (program.includes('/')) return `${enters}${run(quote(program))}\n`;
+  return `${enters}set -f
+IFS=:
+path=${quote(env['PATH'] ?? '')}
+for folder in $path; do
+  program="\${folder:-.}"/${quote(program)}
+  [ -f "$program" ] && [ -x "$program" ] && ${run('"$program"')}
+done
+echo ${quote(`${program}: no such program`)} >&2
+exit 127
 `;
 }

@@ -1,12 +1,21 @@
 import { strict as assert } from 'node:assert';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { text } from 'node:stream/consumers';
+import { fastest } from '../support/uml.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-examples-'));
 after(() => rmSync(folder, { recursive: true, force: true }));
@@ -105,4 +114,58 @@ test('a program serves its own state to a guest, and hears what the guest writes
   }
   assert.deepEqual(await ended, [0, null]);
   assert.match(await said, /hello\n$/);
+});
+
+/** Runs an example of sandboxes. */
+async function sandboxExample(name: string, ...words: string[]): Promise<{ code: unknown; stdout: string }> {
+  const child = spawn(process.execPath, [example(`sandbox/${name}`), ...words], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const [stdout, [code]] = await Promise.all([text(child.stdout), once(child, 'exit')]);
+  return { code, stdout };
+}
+
+const uml = fastest() === undefined ? [] : ['uml'];
+
+test('a script that nobody trusts runs on this host, changes nothing, and is told of', async () => {
+  const project = join(realpathSync(folder), 'project');
+  mkdirSync(join(project, 'src'), { recursive: true });
+  writeFileSync(join(project, 'src/main'), 'main');
+  writeFileSync(join(project, 'package'), 'mine');
+  const script = join(folder, 'script.sh');
+  writeFileSync(
+    script,
+    'echo owned > package; rm -r src; touch /etc/owned; head -c 400000000 /dev/zero > full; exit 3',
+  );
+  const { code, stdout } = await sandboxExample('sandbox', project, script, ...uml);
+  assert.equal(code, 0);
+  assert.deepEqual(stdout.trimEnd().split('\n').sort(), [
+    'added /etc/owned',
+    `added ${project}/full`,
+    `changed ${project}/package`,
+    'exit code 3',
+    `removed ${project}/src`,
+  ]);
+  assert.equal(readFileSync(join(project, 'package'), 'utf8'), 'mine');
+  assert.ok(existsSync(join(project, 'src/main')));
+});
+
+test("an agent's loop keeps the best of its patches, and merges that one back", async () => {
+  const project = join(realpathSync(folder), 'agent');
+  mkdirSync(project);
+  writeFileSync(join(project, 'bundle'), 'code\ndebug\ncode\n');
+  const patches = ['sed -i /debug/d bundle', 'rm bundle'];
+  const { code, stdout } = await sandboxExample('agent', project, 'wc -c < bundle', ...uml, '--', ...patches);
+  assert.equal(
+    stdout,
+    `as it is: 16\n${patches[0]}: 10\n${patches[1]}: Infinity\nmerged ${project}/bundle\n`,
+  );
+  assert.equal(code, 0);
+  assert.equal(readFileSync(join(project, 'bundle'), 'utf8'), 'code\ncode\n');
+});
+
+test('forks of a machine have its files, and each its own', async () => {
+  const { code, stdout } = await sandboxExample('forks', '2', ...uml);
+  assert.equal(stdout, 'the same for all: 0\nthe same for all: 1\n');
+  assert.equal(code, 0);
 });

@@ -68,6 +68,8 @@ describe('a sandbox', () => {
       stderr: 'err\n',
     });
     assert.equal((await box.exec(['no-such-program'])).exitCode, 127);
+    assert.equal((await box.exec(['/no/such/program'])).exitCode, 127);
+    assert.match((await box.exec(['ls', '--version'])).stdout, /coreutils/);
     assert.equal((await box.exec('kill -TERM $$')).exitCode, 143);
   });
 

@@ -16,8 +16,7 @@ import { root } from '../support/documents.js';
 /** Members that are for users of the package, and for the npm package memfs, which calls them. */
 const EXCEPTIONS: Readonly<Record<string, readonly string[]>> = {
   'backends/memfs/host-api/volume.ts': ['fromJSON'],
-  'backends/overlay/host-files.ts': ['realpath', 'rm'],
-  'core/sandbox/sandbox.ts': ['fork', 'diff'],
+  'backends/overlay/host-files.ts': ['rm'],
 };
 
 /** Their members are what the npm package memfs calls of its own classes. */
