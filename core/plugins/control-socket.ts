@@ -4,6 +4,8 @@ import { askSocket, CommandSocket, type CommandRequest } from '../control/index.
 import type { OwnedFd } from '../system/index.js';
 import { Feeds } from '../trace/feeds.js';
 import { configOf, type LogConfig } from './config-schema.js';
+import type { DaemonStatus } from '../monitoring/index.js';
+import type { Tracing } from '../trace/tracing.js';
 import type { Daemon } from './daemon.js';
 import { setLogLevel } from './logger.js';
 import { reload, type Started } from './reload.js';
@@ -11,9 +13,15 @@ import { suggestion } from './suggestion.js';
 import type { BackendRegistry } from './registry.js';
 import { check, toFlag } from './option-descriptions.js';
 
+/** What is commanded: a daemon, or a host mount, which has no sockets to serve on. */
+export interface Commanded extends Partial<Pick<Daemon, 'add' | 'remove' | 'change'>> {
+  readonly tracing: Tracing;
+  status(): Promise<DaemonStatus>;
+}
+
 /** A daemon's control socket: it runs commands of backends in the daemon, one at a time. */
 export class ControlSocket {
-  readonly #daemon: Daemon;
+  readonly #daemon: Commanded;
   readonly #registry: BackendRegistry;
   readonly #log: Logger;
   readonly #feeds: Feeds;
@@ -23,7 +31,12 @@ export class ControlSocket {
   #socket: CommandSocket | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
-  private constructor(daemon: Daemon, registry: BackendRegistry, log: Logger, started: Started | undefined) {
+  private constructor(
+    daemon: Commanded,
+    registry: BackendRegistry,
+    log: Logger,
+    started: Started | undefined,
+  ) {
     this.#daemon = daemon;
     this.#registry = registry;
     this.#log = log;
@@ -40,7 +53,7 @@ export class ControlSocket {
    */
   static async listen(
     path: string | OwnedFd,
-    daemon: Daemon,
+    daemon: Commanded,
     registry: BackendRegistry,
     log: Logger,
     started?: Started,
@@ -80,8 +93,11 @@ export class ControlSocket {
     const { run, options: schema } = await findDaemonCommand(this.#registry, backend, command);
     return run(check(schema, options, '', flagOf), {
       log: this.#log,
-      serve: (tag, socket, served) => this.#daemon.add(tag, socket, served),
-      stop: (socket) => this.#daemon.remove(socket),
+      serve: async (tag, socket, served) => {
+        if (this.#daemon.add === undefined) throw new UsageError(`${socket}: a host mount serves no sockets`);
+        return this.#daemon.add(tag, socket, served);
+      },
+      stop: async (socket) => (await this.#daemon.remove?.(socket)) ?? false,
     });
   }
 
@@ -90,10 +106,16 @@ export class ControlSocket {
     const reply = this.#turn.then(async () => {
       if (logLevel !== undefined) setLogLevel(logLevel);
       if (file === undefined || text === undefined) return [];
-      if (this.#started === undefined)
+      const { change } = this.#daemon;
+      if (this.#started === undefined || change === undefined)
         throw new UsageError('reload: the daemon was started without --config: restart it with one');
       const config = configOf(text, file);
-      const lines = await reload(this.#daemon, this.#registry, this.#started, config);
+      const lines = await reload(
+        (next) => change.call(this.#daemon, next),
+        this.#registry,
+        this.#started,
+        config,
+      );
       // A level of the command line, or of another request, holds until the file's has changed.
       const { level } = config.log;
       if (level !== this.#level) setLogLevel(level);

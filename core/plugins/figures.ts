@@ -9,7 +9,11 @@ import {
   type LockWait,
 } from '../monitoring/status.js';
 import { LockType, NO_SLOT, ROOT_SLOT, type Export, type Slot, type WaitingLock } from '../state/index.js';
-import type { VhostUserServer } from '../vhost-user/index.js';
+
+/** What has the sessions of an export: a server, or a mount. */
+export interface SessionSource {
+  readonly sessions: readonly unknown[];
+}
 
 /** What a server serves, and what its guests have done. */
 export interface FigureSource {
@@ -26,7 +30,7 @@ const ANSWER_TIMEOUT_MS = 2000;
 
 /** What there is to see of a server now. Never rejects. */
 export async function figuresOf(
-  server: VhostUserServer,
+  server: SessionSource,
   { tag, backend, export: shared, counters }: FigureSource,
   log: Logger,
 ): Promise<ExportFigures> {
@@ -55,7 +59,7 @@ export async function figuresOf(
 
 /** What `virtiofs-kit status` shows of a server now. Never rejects. */
 export async function detailsOf(
-  server: VhostUserServer,
+  server: SessionSource,
   source: FigureSource,
   log: Logger,
 ): Promise<ExportDetails> {

@@ -1,12 +1,17 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { UsageError } from '../backend/index.js';
-import { isReadOnly, Session } from '../fuse/index.js';
+import { type Logger, UsageError } from '../backend/index.js';
+import { Counters, isReadOnly, Session } from '../fuse/index.js';
+import type { DaemonFigures } from '../monitoring/index.js';
+import { statusOf, type DaemonStatus } from '../monitoring/status.js';
 import { HostMount, MountError } from '../mount/index.js';
 import type { Export } from '../state/index.js';
 import { isAtOrBelow } from '../system/index.js';
+import { Tracing } from '../trace/tracing.js';
 import { needsOf } from './confine.js';
 import { type BackendSource, isBackend } from './backend-source.js';
+import { detailsOf, figuresOf, type FigureSource, type SessionSource } from './figures.js';
+import { lostLogLines } from './logger.js';
 import { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
 import { limited } from './rate-limited-log.js';
 
@@ -20,15 +25,33 @@ export interface HostMountOptions extends OpenExportOptions, Partial<ExportSetti
   readonly allowOther?: boolean | undefined;
 }
 
+/** What is beside a mount. */
+interface MountParts {
+  readonly source: FigureSource;
+  readonly sessions: readonly Session[];
+  readonly tracing: Tracing;
+  readonly log: Logger;
+}
+
 /** An export that this host has mounted through `/dev/fuse`, without a virtual machine. */
 export class MountedExport {
   readonly #mount: HostMount;
   readonly #export: Export;
+  readonly #sessions: readonly Session[];
+  readonly #source: FigureSource;
+  readonly #log: Logger;
+  readonly #started = Date.now() / 1000;
+  /** Tells of each request that this host makes of it. */
+  readonly tracing: Tracing;
   #closing: Promise<void> | undefined;
 
-  private constructor(mount: HostMount, one: Export) {
+  private constructor(mount: HostMount, { source, sessions, tracing, log }: MountParts) {
     this.#mount = mount;
-    this.#export = one;
+    this.#export = source.export;
+    this.#source = source;
+    this.#sessions = sessions;
+    this.tracing = tracing;
+    this.#log = log;
   }
 
   /** @throws UsageError for a mistake in the options. Nothing stays mounted then. */
@@ -37,17 +60,31 @@ export class MountedExport {
     const { cache = {}, limits = {} } = options;
     await refuseOwnPaths(options);
     const one = await openExport(backend, { readOnly, locks, cache, limits }, options);
+    const kind = isBackend(backend) ? 'own' : backend.type;
+    const counters = new Counters();
+    const tracing = new Tracing();
+    const sessions: Session[] = [];
     try {
       const mount = await HostMount.open({
         directory,
-        source: `virtiofs-kit:${isBackend(backend) ? 'own' : backend.type}`,
+        source: `virtiofs-kit:${kind}`,
         log,
         readOnly: readOnly || isReadOnly(one.backend),
         ...(allowOther === undefined ? {} : { allowOther }),
         // Here is no ring that waiting requests could fill: the lock table's total is the limit.
-        openSession: () => new Session(one, { maxWaiters: Number.POSITIVE_INFINITY, log: limited(log) }),
+        openSession: () => {
+          const session = new Session(one, {
+            maxWaiters: Number.POSITIVE_INFINITY,
+            log: limited(log),
+            counters,
+            observed: tracing.add(directory),
+          });
+          sessions.push(session);
+          return session;
+        },
       });
-      return new MountedExport(mount, one);
+      const source = { tag: mount.directory, socket: mount.directory, backend: kind, export: one, counters };
+      return new MountedExport(mount, { source, sessions, tracing, log });
     } catch (error) {
       await one.close();
       throw error instanceof MountError ? new UsageError(error.message, { cause: error }) : error;
@@ -57,6 +94,21 @@ export class MountedExport {
   /** The directory on which it is mounted, without symbolic links. */
   get directory(): string {
     return this.#mount.directory;
+  }
+
+  /** What there is to see now, as of a daemon's export. Never rejects. */
+  async figures(): Promise<DaemonFigures> {
+    return { started: this.#started, exports: [await figuresOf(this.#asServer, this.#source, this.#log)] };
+  }
+
+  /** The same, with each lock that is waited for. Never rejects. */
+  async status(): Promise<DaemonStatus> {
+    const details = await detailsOf(this.#asServer, this.#source, this.#log);
+    return statusOf({ started: this.#started, lostLogLines: lostLogLines() }, [details]);
+  }
+
+  get #asServer(): SessionSource {
+    return { sessions: this.#sessions };
   }
 
   /** Resolves when it is unmounted, by {@link close} or by somebody else. */

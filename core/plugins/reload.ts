@@ -27,11 +27,12 @@ const OF_THE_PROCESS = [
 /**
  * Serves another configuration than the one that a daemon was started with, as far as that is
  * possible while it runs.
+ * @param change the daemon's.
  * @returns lines that say what was done, and what needs a restart.
  * @throws UsageError if nothing was done.
  */
 export async function reload(
-  daemon: Daemon,
+  change: Daemon['change'],
   registry: BackendRegistry,
   started: Started,
   config: ReadConfig,
@@ -40,7 +41,7 @@ export async function reload(
   for (const backend of Object.values(config.backends)) await registry.check(backend, config);
   for (const { backend } of config.exports)
     if (typeof backend !== 'string') await registry.check(backend, config);
-  const lines = [...(await daemon.change(config))];
+  const lines = [...(await change(config))];
   const odd: string[] = OF_THE_PROCESS.filter((key) => !isDeepStrictEqual(config[key], started.config[key]));
   if (config.log.format !== started.config.log.format) odd.push('log.format');
   if (lines.length === 0) lines.push('no export has changed');

@@ -1,8 +1,10 @@
 import type { Command } from 'commander';
-import { MountedExport, Services } from '../../plugins/index.js';
+import { ControlSocket, MountedExport, Services } from '../../plugins/index.js';
+import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../access-log.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addLogOptions, logConfigOf, servicesOf } from '../log-and-services.js';
 import type { Values } from '../flags.js';
+import { openMetrics } from '../metrics.js';
 import { serviceManager } from '../service-manager.js';
 import { aborted, stopSignal, surviveRejections } from '../signals.js';
 
@@ -16,6 +18,14 @@ export function addMount(program: Command, backend: BackendOptions): void {
     .option('--allow-other', 'other users may use it too; the default for root');
   backend.addTo(command);
   addLogOptions(command);
+  addAccessLogOptions(command);
+  command
+    .optionsGroup('To see:')
+    .option('--control <PATH>', 'listen there for status, top, trace, and commands of the backend')
+    .option(
+      '--metrics <ADDRESS>',
+      'serve figures to Prometheus there: PORT or ADDRESS:PORT on loopback, or unix:PATH',
+    );
   command
     .addHelpText('after', EXAMPLES)
     .action((directory: string, values: Values) => mount(directory, values, backend));
@@ -23,7 +33,11 @@ export function addMount(program: Command, backend: BackendOptions): void {
 
 async function mount(directory: string, values: Values, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
+  const accessLog = accessLogOf(values, undefined);
+  const { control, metrics } = values;
   const stop = stopSignal();
+  const target = accessLog && (await openAccessLogTarget(accessLog));
+  const listener = typeof metrics === 'string' ? await openMetrics(metrics) : undefined;
   const container = await servicesOf(values, {}, backend.registry);
   const log = container.get(Services.Logger);
   surviveRejections(log);
@@ -37,13 +51,26 @@ async function mount(directory: string, values: Values, backend: BackendOptions)
     registry: container.get(Services.Registry),
     log,
   });
-  log.info({ directory: mounted.directory, backend: spec.type }, 'mounted');
-  manager?.ready(`mounted at ${mounted.directory}`);
-  await Promise.race([aborted(stop), mounted.ended]);
-  manager?.stopping();
-  log.info({}, stop.aborted ? 'unmounting' : 'unmounted by somebody else');
-  await mounted.close();
-  manager?.close();
+  try {
+    const requests = await target?.begin(mounted.tracing);
+    const commands =
+      typeof control === 'string'
+        ? await ControlSocket.listen(control, mounted, backend.registry, log)
+        : undefined;
+    const monitoring = await listener?.serve(() => mounted.figures(), log);
+    log.info({ directory: mounted.directory, backend: spec.type }, 'mounted');
+    manager?.ready(`mounted at ${mounted.directory}`);
+    await Promise.race([aborted(stop), mounted.ended]);
+    manager?.stopping();
+    log.info({}, stop.aborted ? 'unmounting' : 'unmounted by somebody else');
+    await monitoring?.close();
+    await commands?.close();
+    await mounted.close();
+    requests?.close();
+  } finally {
+    await mounted.close();
+    manager?.close();
+  }
 }
 
 const EXAMPLES = `
