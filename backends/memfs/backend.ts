@@ -7,6 +7,7 @@ import {
   type Awaitable,
   type Backend,
   type BackendHost,
+  type NodeChange,
   type Context,
   type Created,
   type DirectoryEntry,
@@ -78,6 +79,7 @@ const ATIME_AGE_SECONDS = 86_400;
 export class MemfsBackend implements Backend<Inode, OpenFile> {
   readonly semantics = { killPriv: true, posixAcl: true, securityContext: true };
   readonly #tree: Tree;
+  #host: BackendHost | undefined = undefined;
   readonly #attributes = { ...newAttributes(), blksize: PAGE_BYTES };
   readonly #keys: Keys = { generation: randomInt(1, MAX_GENERATION) };
   /** Keeps the volume where the process is killed. A fork's content is not its own. */
@@ -106,7 +108,13 @@ export class MemfsBackend implements Backend<Inode, OpenFile> {
   /** Called at the end of service. */
   onUnmount: (() => Awaitable<void>) | undefined;
 
+  /** The host program has changed something. */
+  changed(directory: Inode, change: NodeChange): void {
+    this.#host?.changed?.(directory, change);
+  }
+
   mount(host: BackendHost): Inode {
+    this.#host = host;
     if (this.isKept) this.#contents!.mounted(host.log);
     else this.#tree.arena.source = (length) => host.createBuffer(length);
     this.#tree.root.held = true;

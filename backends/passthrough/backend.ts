@@ -25,6 +25,7 @@ import type { Options } from './options.js';
 import { rangeOperations } from './operations/ranges.js';
 import { setattrOperations } from './operations/setattr.js';
 import { Share } from './share.js';
+import { Watches } from './watches.js';
 import { xattrOperations } from './operations/xattrs.js';
 
 const DAY_SECONDS = 86400;
@@ -69,15 +70,19 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
   };
   const { gather, startThreads, stopThreads, held, adoptFile, ...data } = dataOperations(share);
   const { adoptNode, recover, finding, places, ...identity } = identityOperations(share);
+  const watches = new Watches(share, log);
   const backend: Backend<Node, OpenFile> = {
     cache,
     semantics,
-    mount(_host: BackendHost): Node {
+    mount(host: BackendHost): Node {
+      watches.mounted(host);
       if (!canImpersonate()) log.warn({ uid: process.geteuid!() }, NOT_ROOT);
       startThreads();
       return share.root;
     },
+    watch: (directory) => watches.watch(directory),
     unmount(): Awaitable<void> {
+      watches.close();
       if (options.ioThreads === 0) share.close();
       else return stopThreads().then(() => share.close());
     },

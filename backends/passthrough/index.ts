@@ -9,8 +9,8 @@ import { options } from './options.js';
  * `backend.ts` puts the methods together, and `share.ts` holds what they have in common. `calls/`
  * makes the system calls: memory for arguments, stat results, the caller's identity. `nodes/`
  * remembers files by file handle or descriptor. `operations/` are the methods of the contract by
- * subject, and `batches/` carries out many requests at once. `maps/` translates owners and xattr
- * names.
+ * subject, and `batches/` carries out many requests at once. `watches.ts` tells what others change.
+ * `maps/` translates owners and xattr names.
  */
 export default definePlugin({
   name: 'passthrough',

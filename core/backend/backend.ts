@@ -284,6 +284,13 @@ export interface Backend<N extends object = object, F = unknown> {
   forget?(node: N): void;
 
   /**
+   * Begins to tell by {@link BackendHost.changed} what others change in a directory, and in the
+   * files there. Called for directories that guests know, if anybody wants to know. Absent: the
+   * backend tells by itself, or never.
+   * @returns ends it, which is called before `forget`; nothing where no more can be watched.
+   */
+  watch?(directory: N): (() => void) | undefined;
+  /**
    * Finds a name in a directory. The guest's kernel then keeps name and attributes for the times of
    * the cache policy, and refers to the node until `forget`.
    * @returns the node and its attributes; nothing where there is no such name, which is cheaper

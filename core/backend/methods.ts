@@ -17,6 +17,7 @@ const table: { readonly [method in BackendMethod]: true } = {
   key: true,
   resolve: true,
   forget: true,
+  watch: true,
   lookup: true,
   parent: true,
   getattr: true,

@@ -15,6 +15,7 @@ const READING: ReadonlySet<BackendMethod> = new Set<BackendMethod>([
   'key',
   'resolve',
   'forget',
+  'watch',
   'lookup',
   'parent',
   'getattr',

@@ -193,12 +193,12 @@ function keep<N extends object, F>(
 export type Around = (method: BackendMethod, next: () => unknown, args: readonly unknown[]) => unknown;
 
 /** Methods that are no requests, and must answer at once. */
-const AT_ONCE: ReadonlySet<BackendMethod> = new Set<BackendMethod>(['key', 'forget', 'metrics']);
+const AT_ONCE: ReadonlySet<BackendMethod> = new Set<BackendMethod>(['key', 'forget', 'metrics', 'watch']);
 
 /**
  * The same file system with something done around every call: for logs, figures, delays and faults.
- * All methods of the inner backend stay, and every request comes by. `key`, `forget` and `metrics`,
- * which must answer at once, are left alone.
+ * All methods of the inner backend stay, and every request comes by. `key`, `forget`, `watch` and
+ * `metrics`, which must answer at once, are left alone.
  * @throws UsageError where `inner` is no backend.
  */
 export function wrapEach<N extends object, F>(inner: Backend<N, F>, around: Around): Backend<N, F> {

@@ -21,10 +21,13 @@ function settingOf(group: Group, option: OptionDescription): { group: Group; opt
   return { group, option: { ...option, flag: prefix + option.flag } };
 }
 
+/** Help of `--watch`. */
+const WATCH = 'tell guests, and mounts on this host, what others change behind their back';
+
 /** The backend and its settings, as a command line gives them. */
 export interface BackendChoice {
   readonly spec: BackendSpec;
-  readonly settings: Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'>;
+  readonly settings: Pick<ExportConfig, 'readOnly' | 'watch' | 'locks' | 'cache' | 'limits'>;
 }
 
 /**
@@ -77,6 +80,7 @@ export class BackendOptions {
     }
     command.optionsGroup('Any backend:');
     if (!this.has('read-only')) command.option('--read-only', 'refuse every change');
+    if (!this.has('watch')) command.option('--watch', WATCH);
     for (const option of describeOptions(locksSchema)) if (!this.has(option.flag)) addFlag(command, option);
     for (const { option } of SETTINGS) if (!this.has(option.flag)) addFlag(command, option);
   }
@@ -100,6 +104,7 @@ export class BackendOptions {
       spec: { type: this.#type, ...givenOptions(this.#own, values) },
       settings: {
         readOnly: !this.has('read-only') && values['readOnly'] === true,
+        watch: !this.has('watch') && values['watch'] === true,
         ...check(
           locksSchema,
           this.has('locks') ? {} : givenOptions(describeOptions(locksSchema), values),

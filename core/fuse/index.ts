@@ -19,6 +19,7 @@ export type { Observation, Observed, ObservedRequest, RequestObserver } from './
 export { isReadOnly } from './operations/refused-changes.js';
 export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Reply, type Validity } from './wire/reply.js';
+export { invalidEntry, invalidInode } from './wire/notifications.js';
 export * from './wire/reply-writers.js';
 export * from './wire/transfer.js';
 export type {

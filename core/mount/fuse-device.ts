@@ -1,3 +1,4 @@
+import { write } from 'node:fs';
 import { type Message, NativeWindow, SegmentList } from '../memory/index.js';
 import {
   type Fd,
@@ -10,6 +11,7 @@ import {
   type CloseWatch,
   watchClosely,
 } from '../system/index.js';
+import { dup } from '../system/calls/files.js';
 import { native } from '../system/calls/libc-functions.js';
 import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/negative-errno.js';
 
@@ -26,6 +28,9 @@ const BUFFER = MAX_DATA_BYTES + PAGE_SIZE;
 const BATCH = 64;
 /** How many idle buffers are kept. Each uses as much memory as its largest request has needed. */
 const MAX_SPARE = 16;
+
+/** Notifications that wait to be sent. Others are dropped: what is cached ends by its time. */
+const MAX_NOTIFICATIONS = 4096;
 
 /** One request that was read, and room for its reply. */
 class DeviceMessage implements Message {
@@ -82,6 +87,8 @@ export class FuseDevice {
   readonly #log: Log;
   readonly #watch: CloseWatch;
   readonly #spare: DeviceMessage[] = [];
+  readonly #notifications: Uint8Array[] = [];
+  #isNotifying = false;
   #inFlight = 0;
   #stopped = false;
 
@@ -104,6 +111,37 @@ export class FuseDevice {
     this.stop();
     this.#fd.close();
     for (const message of this.#spare.splice(0)) message.free();
+  }
+
+  /**
+   * Sends a notification. It goes by another thread: the kernel waits for what holds the directory
+   * or page, which may be a request that this thread has yet to answer (Linux `fs/fuse/dir.c`,
+   * `fuse_reverse_inval_entry`).
+   */
+  notify(message: Uint8Array): void {
+    if (this.#notifications.length >= MAX_NOTIFICATIONS || this.#stopped) return;
+    this.#notifications.push(message);
+    if (!this.#isNotifying) this.#sendNotifications();
+  }
+
+  #sendNotifications(): void {
+    const copy = dup(this.#fd.value);
+    if (copy < 0) {
+      this.#notifications.length = 0;
+      return;
+    }
+    this.#isNotifying = true;
+    const next = (): void => {
+      const message = this.#stopped ? undefined : this.#notifications.shift();
+      if (message === undefined) {
+        this.#isNotifying = false;
+        native.close(copy);
+        return;
+      }
+      // It may fail with ENOENT: the kernel does not know the node or name any more.
+      write(copy, message, next);
+    };
+    next();
   }
 
   /** Sends a reply, or none if `written` is 0, and puts the message back into the pool. */

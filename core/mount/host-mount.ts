@@ -118,6 +118,11 @@ export class HostMount {
     }
   }
 
+  /** Tells the kernel something that it did not ask for (`FUSE_NOTIFY_*`): a whole message. */
+  notify(message: Uint8Array): void {
+    this.#device.notify(message);
+  }
+
   /**
    * Unmounts and ends the session. If files are in use, the mount is detached at once, and its
    * users lose these files after two seconds (EIO, ENOTCONN).

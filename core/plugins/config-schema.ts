@@ -89,6 +89,10 @@ export const exportSchema = z.strictObject({
     .union([z.string(), backendSpec], 'must be a name under backends, or have a type')
     .describe('a name under backends, or a backend of its own'),
   readOnly: z.boolean().default(false).describe('refuse every change'),
+  watch: z
+    .boolean()
+    .default(false)
+    .describe('tell guests, and mounts on this host, what others change behind their back'),
   locks: z
     .enum(['shared', 'local'])
     .optional()

@@ -124,7 +124,7 @@ type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend
 const settingsSchema = exportSchema.omit({ backend: true });
 
 /** Settings in which exports of one backend must agree, since they apply to the backend. */
-const COMMON = ['readOnly', 'locks', 'cache', 'limits'] as const;
+const COMMON = ['readOnly', 'watch', 'locks', 'cache', 'limits'] as const;
 
 /** Serves exports over vhost-user sockets until it is closed. */
 export class Daemon {

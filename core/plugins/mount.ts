@@ -1,11 +1,11 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { type Logger, UsageError } from '../backend/index.js';
-import { Counters, isReadOnly, Session } from '../fuse/index.js';
+import { type Logger, type NodeChange, UsageError } from '../backend/index.js';
+import { Counters, invalidEntry, invalidInode, isReadOnly, Session } from '../fuse/index.js';
 import type { DaemonFigures } from '../monitoring/index.js';
 import { statusOf, type DaemonStatus } from '../monitoring/status.js';
 import { HostMount, MountError } from '../mount/index.js';
-import type { Export } from '../state/index.js';
+import { type Export, NO_SLOT } from '../state/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { Tracing } from '../trace/tracing.js';
 import { needsOf } from './confine.js';
@@ -57,9 +57,9 @@ export class MountedExport {
   /** @throws UsageError for a mistake in the options. Nothing stays mounted then. */
   static async open(options: HostMountOptions): Promise<MountedExport> {
     const { directory, backend, readOnly = false, locks = 'shared', allowOther, log } = options;
-    const { cache = {}, limits = {} } = options;
+    const { cache = {}, limits = {}, watch = false } = options;
     await refuseOwnPaths(options);
-    const one = await openExport(backend, { readOnly, locks, cache, limits }, options);
+    const one = await openExport(backend, { readOnly, locks, cache, limits, watch }, options);
     const kind = isBackend(backend) ? 'own' : backend.type;
     const counters = new Counters();
     const tracing = new Tracing();
@@ -83,6 +83,7 @@ export class MountedExport {
           return session;
         },
       });
+      if (watch) one.listeners.add((node, change) => notify(mount, one, node, change));
       const source = { tag: mount.directory, socket: mount.directory, backend: kind, export: one, counters };
       return new MountedExport(mount, { source, sessions, tracing, log });
     } catch (error) {
@@ -129,6 +130,17 @@ export class MountedExport {
       await this.#export.close();
     }
   }
+}
+
+/** Has the host's kernel drop what it has cached. */
+function notify(mount: HostMount, { nodes }: Export, node: object, { kind, name }: NodeChange): void {
+  const slot = nodes.slotOf(node);
+  if (slot === NO_SLOT) return;
+  const low = nodes.idLow(slot);
+  const high = nodes.idHigh(slot);
+  const isOfNames = kind === 'made' || kind === 'removed';
+  if (name === undefined || isOfNames) mount.notify(invalidInode(low, high, kind === 'content'));
+  if (name !== undefined && isOfNames) mount.notify(invalidEntry(low, high, name));
 }
 
 /**

@@ -10,12 +10,14 @@ import {
   restoreExport,
   type Restored,
 } from '../state/index.js';
+import { watched } from '../wrappers/index.js';
 import { type BackendSource, isBackend } from './backend-source.js';
 import type { ExportConfig } from './config-schema.js';
 import type { BackendRegistry, CreateBackendOptions } from './registry.js';
 
 /** The settings of an export that do not depend on its transport. */
-export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'>;
+export type ExportSettings = Pick<ExportConfig, 'readOnly' | 'locks' | 'cache' | 'limits'> &
+  Partial<Pick<ExportConfig, 'watch'>>;
 
 /** What {@link openExport} needs. */
 export interface OpenExportOptions extends CreateBackendOptions {
@@ -74,7 +76,9 @@ async function open<T>(
   const { registry, log, contentsMemory } = options;
   try {
     const backend = isBackend(source) ? source : await registry.create(source, options);
-    return await mount(settings.readOnly ? readOnly(backend) : backend, {
+    // The agent's touch must come by, also where nothing can be changed.
+    const seen = settings.readOnly ? readOnly(backend) : backend;
+    return await mount(settings.watch === true ? watched(seen) : seen, {
       cache: withoutAbsent(settings.cache),
       limits: withoutAbsent<Partial<ExportLimits>>(settings.limits),
       localLocks: settings.locks === 'local',

@@ -6,6 +6,7 @@ import {
   type BackendHost,
   type CachePolicy,
   type Logger,
+  type NodeChange,
 } from '../backend/index.js';
 import { heapLimit } from './budgets.js';
 import { ListingBudget } from './directory-stream.js';
@@ -13,6 +14,9 @@ import type { Slot } from './ids.js';
 import type { Journal } from './journal/index.js';
 import { LockTable, type LockLimits } from './locks/index.js';
 import { NodeTable } from './node-table.js';
+
+/** Hears of changes that no guest has made. It must not throw. */
+export type ChangeListener = (node: object, change: NodeChange) => void;
 
 /** Limits on the state that guests can make an export keep. */
 export interface ExportLimits {
@@ -91,14 +95,23 @@ export class Export {
   readonly listings: ListingBudget;
   /** Mirrors what sessions have, where a keeper holds the guests. */
   journal: Journal | undefined = undefined;
+  /** Who is told what changes behind the guests' back: host mounts. */
+  readonly listeners: Set<ChangeListener>;
   /** Whether what the backend has in memory outlives this process. */
   readonly #hasLastingContents: boolean;
   #lockedNodes = 0;
   #sessions = 0;
   #closed = false;
 
-  private constructor(backend: Backend, root: object, options: ExportOptions, hasLastingContents: boolean) {
+  private constructor(
+    backend: Backend,
+    root: object,
+    options: ExportOptions,
+    hasLastingContents: boolean,
+    listeners: Set<ChangeListener>,
+  ) {
     this.backend = backend;
+    this.listeners = listeners;
     this.#hasLastingContents = hasLastingContents;
     this.accelerator = acceleratorOf(backend) ?? {};
     this.log = options.log;
@@ -152,9 +165,13 @@ export class Export {
       if (left) contents!.recover(memory);
       else isLasting = contents!.begin(memory);
     }
-    const root = await backend.mount({ log, createBuffer });
+    const listeners = new Set<ChangeListener>();
+    const changed: ChangeListener = (node, change) => {
+      for (const listener of listeners) listener(node, change);
+    };
+    const root = await backend.mount({ log, createBuffer, changed });
     if (state !== undefined && state.length > 0) await backend.restore?.(state);
-    return new Export(backend, root, options, isLasting);
+    return new Export(backend, root, options, isLasting, listeners);
   }
 
   /**

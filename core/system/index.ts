@@ -22,8 +22,8 @@
  * - `descriptors/`: the type of a descriptor's number, descriptors with owners, eventfds, unix
  *   sockets, descriptors that threads share, output that never blocks, what a service manager
  *   passes and is told.
- * - `event-loop/`: the sleep of the engine's thread, signals right before it, and polls of the
- *   event loop.
+ * - `event-loop/`: the sleep of the engine's thread, signals right before it, polls of the event
+ *   loop, and inotify.
  * - `log.ts`: where rooms below `core/plugins` log.
  * - `confinement/`: Landlock, seccomp, namespaces. Landlock and namespaces confine one thread. That
  *   thread then executes the program anew, so that all threads of the new program are confined.
@@ -54,6 +54,7 @@ export {
 } from './descriptors/service-manager.js';
 export { listenOnLoopback } from './descriptors/tcp-listener.js';
 export { MAX_FDS, MAX_TRANSFER_BYTES, UnixConnection, UnixListener } from './descriptors/unix-socket.js';
+export { Inotify, type InotifyKind } from './event-loop/inotify.js';
 export * from './event-loop/own-sleep.js';
 export { signalBeforeSleep, signalOwed } from './event-loop/signal-before-sleep.js';
 export * from './event-loop/watch.js';

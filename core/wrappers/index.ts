@@ -11,6 +11,7 @@
  * - `quota/`: how much there may be. `usage.ts` counts it.
  * - `routed/`: a tree of several backends, and what is hidden or read-only in it. `points.ts` has
  *   the paths, `tree.ts` the nodes.
+ * - `watched/`: programs in guests hear of changes from outside. `events.ts`: what waits for them.
  * - `plugins.ts`: some of them as kinds of backend, for configuration files.
  * - `nodes-in-use.ts`, `turns.ts`, `buffers.ts`: what several of them need.
  */
@@ -21,4 +22,5 @@ export { encryptionKeyFrom, newEncryptionKey, readEncryptionKey } from './encryp
 export { logged, type LoggedOptions } from './logged.js';
 export { quota, type QuotaOptions } from './quota/quota.js';
 export { type PathRule, routed, type RoutedNode, type RoutedOptions } from './routed/routed.js';
+export { watched, type WatchedOptions } from './watched/watched.js';
 export { throttled, type ThrottledOptions } from './throttled.js';

@@ -9,7 +9,7 @@ import {
   type Node,
   Superblock,
 } from '@jsonjoy.com/fs-core';
-import { FileType, FsError, nameLength, NAME_MAX } from '../../../core/backend/index.js';
+import { FileType, FsError, nameLength, NAME_MAX, type NodeChange } from '../../../core/backend/index.js';
 import type { Inode } from '../tree/inode.js';
 import { LinkView } from './link-view.js';
 import { NodeView } from './node-view.js';
@@ -26,6 +26,9 @@ const PROCESS: IProcess = {
   getuid: () => HOST.uid,
   getgid: () => HOST.gid,
 };
+
+/** What the types of memfs's events mean; a renamed name is made. */
+const KINDS: readonly NodeChange['kind'][] = ['made', 'removed', 'content', 'attributes', 'made'];
 
 /** A path's last name: its directory, and its link if it exists. */
 interface Place {
@@ -52,6 +55,24 @@ export class TreeSuperblock extends Superblock {
     this.inodes = {};
     this.maxFiles = Infinity;
     this.root = new LinkView(this, undefined, '', tree.root);
+  }
+
+  /** Is told what the host program changes. */
+  changed: ((directory: Inode, change: NodeChange) => void) | undefined = undefined;
+
+  protected override emit(event: FsEvent): void {
+    super.emit(event);
+    this.#tell(event.steps, KINDS[event.type] ?? 'attributes');
+    if (event.oldSteps !== undefined) this.#tell(event.oldSteps, 'removed');
+  }
+
+  /** @param steps a path from the root, which is its first step. */
+  #tell(steps: readonly string[], kind: NodeChange['kind']): void {
+    if (this.changed === undefined || steps.length < 2) return;
+    let directory: Inode | undefined = this.#tree.root;
+    for (const name of steps.slice(1, -1))
+      directory = directory?.entries === undefined ? undefined : this.#tree.lookup(directory, name);
+    if (directory !== undefined) this.changed(directory, { kind, name: steps.at(-1)! });
   }
 
   nodeOf(inode: Inode): NodeView {

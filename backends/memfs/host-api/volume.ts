@@ -76,9 +76,11 @@ export class MemfsVolume extends Volume {
       new Space(Math.ceil(size / PAGE_BYTES), inodes),
       origin,
     );
-    super(new TreeSuperblock(tree));
+    const superblock = new TreeSuperblock(tree);
+    super(superblock);
     this.tree = tree;
     this.backend = new MemfsBackend(tree);
+    superblock.changed = (directory, change) => this.backend.changed(directory, change);
   }
 
   static override fromJSON(json: DirectoryJSON, cwd = '/'): MemfsVolume {

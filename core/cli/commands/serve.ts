@@ -40,12 +40,14 @@ interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
 }
 
 const flagsSchema = exportSchema
-  .omit({ backend: true, readOnly: true, locks: true, isolate: true, cache: true, limits: true })
+  .omit({ backend: true, readOnly: true, watch: true, locks: true, isolate: true, cache: true, limits: true })
   .partial();
 
 /** Flags of one export, from the configuration schema. */
 const EXPORT_FLAGS = describeOptions(exportSchema)
-  .filter(({ name }) => !['backend', 'readOnly', 'locks', 'isolate', 'cache', 'limits'].includes(name))
+  .filter(
+    ({ name }) => !['backend', 'readOnly', 'watch', 'locks', 'isolate', 'cache', 'limits'].includes(name),
+  )
   .map((option) =>
     option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,
   );
@@ -204,7 +206,7 @@ function textOf(value: unknown): string | undefined {
 }
 
 function fromFile(path: string, values: Values): ServeRequest {
-  const stray = [...EXPORT_FLAGS.map(({ flag }) => flag), 'backend', 'read-only', 'locks'].find(
+  const stray = [...EXPORT_FLAGS.map(({ flag }) => flag), 'backend', 'read-only', 'watch', 'locks'].find(
     (flag) => values[flag.replaceAll(/-[a-z]/g, (part) => part.slice(1).toUpperCase())] !== undefined,
   );
   if (stray !== undefined)

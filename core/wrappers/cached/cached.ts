@@ -2,11 +2,13 @@ import {
   type Attributes,
   type Awaitable,
   type Backend,
+  type BackendHost,
   type Context,
   type DirectoryEntry,
   type Entry,
   gauge,
   type GuestBuffer,
+  type NodeChange,
   OpenFlags,
   run,
   type Steps,
@@ -80,6 +82,17 @@ export function cached<N extends object, F>(
     if (known.kept === undefined) nodes.hold(node, () => known);
     known.keep(() => nodes.letGo(node));
     return known;
+  }
+
+  /** Others have changed something. */
+  function outside(host: BackendHost, node: object, what: NodeChange): void {
+    const known = nodes.get(node as N);
+    known?.changed();
+    if (what.name !== undefined) {
+      known?.name(what.name)?.known?.changed();
+      known?.forgetName(what.name);
+    }
+    host.changed?.(node, what);
   }
 
   function changed(node: N): void {
@@ -204,7 +217,7 @@ export function cached<N extends object, F>(
         run(
           (function* () {
             buffers.host = host;
-            root = yield* wait(next(host));
+            root = yield* wait(next({ ...host, changed: (node, what) => outside(host, node, what) }));
             nodes.use(root, () => new Known(root!, clock, budget));
             return root;
           })(),

@@ -238,6 +238,19 @@ export function encrypted<N extends object, F>(
     for (const name of texts) await inner.unlink?.(directory, name, context);
   }
 
+  /** Tells of changes by the names that guests know. */
+  function telling(given: BackendHost): BackendHost {
+    return {
+      ...given,
+      changed(node, { kind, name }) {
+        if (name === undefined) return given.changed?.(node, { kind });
+        const opened = longNames.get(name) ?? names.open(name);
+        if (opened !== undefined) given.changed?.(node, { kind, name: opened });
+        else if (textNameOf(name) !== undefined) given.changed?.(node, { kind: 'attributes' });
+      },
+    };
+  }
+
   /** Tells a wrong key, or keeps what will tell one. */
   async function check(root: N): Promise<void> {
     const buffer = content.buffers.take();
@@ -276,7 +289,7 @@ export function encrypted<N extends object, F>(
       async mount(next, given) {
         host = given;
         content.buffers.host = given;
-        const root = await next(given);
+        const root = await next(telling(given));
         nodes.use(root, newState);
         await check(root);
         return root;

@@ -114,7 +114,7 @@ class Routed implements Backend<RoutedNode> {
     const roots = new Map<Mount, object>();
     try {
       for (const mount of this.#mounts) {
-        roots.set(mount, await mount.backend.mount(host));
+        roots.set(mount, await mount.backend.mount(this.#telling(mount, host)));
         mounted.push(mount);
       }
     } catch (error) {
@@ -122,6 +122,19 @@ class Routed implements Backend<RoutedNode> {
       throw error;
     }
     return this.#keep(this.#root, false, roots);
+  }
+
+  /** Has changes told of the nodes that guests know. */
+  #telling(mount: Mount, host: BackendHost): BackendHost {
+    return {
+      ...host,
+      changed: (inner, change) => {
+        const pair = this.#tree.pairsOf(mount).get(inner);
+        const root = this.#tree.lasting(this.#root.at(mount.path));
+        const nodes = [pair?.writable, pair?.readOnly, root?.inner === inner ? root : undefined];
+        for (const node of nodes) if (node !== undefined) host.changed?.(node, change);
+      },
+    };
   }
 
   /** Makes the nodes of mounts and of what leads to them. */
@@ -205,6 +218,10 @@ class Routed implements Backend<RoutedNode> {
 
   forget(node: RoutedNode): void {
     this.#tree.forget(node);
+  }
+
+  watch({ mount, inner }: RoutedNode): (() => void) | undefined {
+    return mount?.backend.watch?.(inner);
   }
 
   lookup(parent: RoutedNode, name: string, context: Context): Awaitable<Entry<RoutedNode> | undefined> {

@@ -1,0 +1,43 @@
+import { nameLength, encodeName } from '../../backend/index.js';
+import { fuse_notify_inval_entry_out, fuse_notify_inval_inode_out, fuse_out_header } from './structures.js';
+
+/*
+ * What the kernel is told without having asked: a reply whose `unique` is 0 and whose `error` is
+ * one of these numbers (Linux include/uapi/linux/fuse.h, `enum fuse_notify_code`).
+ */
+const INVAL_INODE = 2;
+const INVAL_ENTRY = 3;
+
+function message(code: number, body: number): { readonly bytes: Uint8Array; readonly view: DataView } {
+  const bytes = new Uint8Array(fuse_out_header.bytes + body);
+  const view = new DataView(bytes.buffer);
+  view.setUint32(fuse_out_header.len, bytes.length, true);
+  view.setInt32(fuse_out_header.error, code, true);
+  return { bytes, view };
+}
+
+/**
+ * The attributes of a node are not what the kernel has cached.
+ * @param content whether its content is not, either.
+ */
+export function invalidInode(low: number, high: number, content: boolean): Uint8Array {
+  const { bytes, view } = message(INVAL_INODE, fuse_notify_inval_inode_out.bytes);
+  const at = fuse_out_header.bytes;
+  view.setUint32(at + fuse_notify_inval_inode_out.ino, low, true);
+  view.setUint32(at + fuse_notify_inval_inode_out.ino + 4, high, true);
+  // Offset -1: attributes alone. Length 0: to the end.
+  view.setBigInt64(at + fuse_notify_inval_inode_out.off, content ? 0n : -1n, true);
+  return bytes;
+}
+
+/** A name does not stand for what the kernel believes. */
+export function invalidEntry(low: number, high: number, name: string): Uint8Array {
+  const length = nameLength(name);
+  const { bytes, view } = message(INVAL_ENTRY, fuse_notify_inval_entry_out.bytes + length + 1);
+  const at = fuse_out_header.bytes;
+  view.setUint32(at + fuse_notify_inval_entry_out.parent, low, true);
+  view.setUint32(at + fuse_notify_inval_entry_out.parent + 4, high, true);
+  view.setUint32(at + fuse_notify_inval_entry_out.namelen, length, true);
+  encodeName(name, bytes, at + fuse_notify_inval_entry_out.bytes);
+  return bytes;
+}
