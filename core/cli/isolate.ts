@@ -45,7 +45,10 @@ function processesOf(exports: readonly ServedExport[]): readonly (readonly numbe
     alone.push([index]);
   }
   const named = exports.findIndex(({ fdName }) => fdName !== undefined);
-  if (named >= 0) throw new UsageError(`exports[${named}].fdName: not together with isolate: process`);
+  if (named >= 0)
+    throw new UsageError(
+      `exports[${named}].fdName: a socket unit is for one process, and isolate: process makes several; name a path as socket`,
+    );
   return together.length === 0 ? alone : [together, ...alone];
 }
 

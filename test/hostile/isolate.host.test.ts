@@ -156,7 +156,24 @@ for (const [what, settings, words, message] of [
     [],
     '/missing',
   ],
-  ['the control socket', { backend: { type: 'memfs' } }, ['--control', '/tmp/control'], 'not together'],
+  [
+    'the control socket',
+    { backend: { type: 'memfs' } },
+    ['--control', '/tmp/control'],
+    'control: shows one process, and isolate: process makes several; leave one of the two out, or',
+  ],
+  [
+    'metrics',
+    { backend: { type: 'memfs' } },
+    ['--metrics', '9469'],
+    'metrics: shows one process, and isolate: process makes several; leave one of the two out, or',
+  ],
+  [
+    'the socket of a unit',
+    { backend: { type: 'memfs' }, socket: undefined, fdName: 'unit' },
+    [],
+    'exports[0].fdName: a socket unit is for one process',
+  ],
 ] as const) {
   test(`an isolated export with ${what} ends the start`, (t) => {
     const folder = temporaryFolder(t);

@@ -120,7 +120,10 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   if (served.exports.some(isIsolated)) {
     const given = { control: values['control'], metrics };
     const stray = Object.entries(given).find(([, value]) => value !== undefined);
-    if (stray !== undefined) throw new UsageError(`${stray[0]}: not together with isolate: process`);
+    if (stray !== undefined)
+      throw new UsageError(
+        `${stray[0]}: shows one process, and isolate: process makes several; leave one of the two out, or start a daemon for each export`,
+      );
     const [{ isolate }, { createLogger }] = await Promise.all([
       import('../isolate.js'),
       import('../../plugins/logger.js'),
