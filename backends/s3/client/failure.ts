@@ -114,6 +114,7 @@ const errnosByCode: Readonly<Record<string, ErrnoName>> = {
   MetadataTooLarge: 'ENOSPC',
   RequestTimeout: 'ETIMEDOUT',
   Deadline: 'ETIMEDOUT',
+  TooManyNames: 'ENOMEM',
 };
 
 /**

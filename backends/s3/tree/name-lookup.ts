@@ -1,9 +1,11 @@
+import { getHeapStatistics } from 'node:v8';
 import { FileType } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { fresh, parse } from '../objects/attributes.js';
 import type { Head } from '../client/bucket-types.js';
 import { parallel } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
+import { S3Failure } from '../client/failure.js';
 import { decodePart, keyFits, RESERVED } from '../objects/keys.js';
 import { childPath, learn, learnAbsent, nextSequence, pathOf, stillHolds } from './nodes.js';
 import type { Directory, Known } from './nodes.js';
@@ -28,8 +30,19 @@ const PREFETCH_NAMES = 1000;
 const PREFETCH_WIDTH = 24;
 /** Directories that are listed ahead of a reader who goes from one to the next. */
 const LIST_AHEAD_DIRECTORIES = 3;
-/** Most names kept in memory, over all directories. */
-const NAMES_MAX = 1_000_000;
+/** Bytes of heap for what is known of a name: its key, ETag, attributes, and its place. */
+const NAME_HEAP_BYTES = 1024;
+/** Most names kept in memory, over all directories: what a quarter of the heap holds. */
+const NAMES_MAX = Math.min(1_000_000, Math.floor(getHeapStatistics().heap_size_limit / 4 / NAME_HEAP_BYTES));
+/** Most names of a directory that is listed, beyond which its listing is ENOMEM. */
+const LISTED_MAX = 2 * NAMES_MAX;
+/**
+ * A directory is looked through when so many of its names were learned one by one, and an eighth of
+ * those that it has.
+ */
+const LEARNED_MAX = 10_000;
+/** What was heard of a name so long ago is asked for again in any case. */
+const STALE_MS = 60_000;
 
 /**
  * For so many times `metadataTtl` a file is taken to be none of the directories that keys below its
@@ -61,6 +74,7 @@ export class NameLookup {
   /** What a name stands for, with attributes, if the cache knows; otherwise undefined. */
   fresh(directory: Directory, name: string, maxAge: number): Known | undefined {
     if (directory.parent === undefined && name === RESERVED) return ABSENT;
+    if (directory.learned >= LEARNED_MAX) this.#trim(directory);
     const known = this.#believed(directory, name, maxAge);
     if (known === undefined || !this.#complete(known)) return undefined;
     this.#services.metrics.metadataHits += 1;
@@ -307,6 +321,7 @@ export class NameLookup {
         directory.pages = Number.POSITIVE_INFINITY;
         return false;
       }
+      if (found.size > LISTED_MAX) throw new S3Failure('refused', 200, 'TooManyNames');
     } while (token !== undefined);
     for (const name of shadowed) this.#shadowed(childPath(directory, name));
     if (skipped !== undefined) this.#complain(skipped);
@@ -362,6 +377,7 @@ export class NameLookup {
    * longest ago.
    */
   #account(directory: Directory): void {
+    directory.learned = 0;
     this.#count += directory.names.size - (this.#filled.get(directory) ?? 0);
     this.#filled.delete(directory);
     this.#filled.set(directory, directory.names.size);
@@ -377,6 +393,23 @@ export class NameLookup {
       old.names.clear();
       old.listed = undefined;
     }
+  }
+
+  /**
+   * Forgets names of a directory that guests have asked for one by one: those that are not there,
+   * and where there are too many in all, those that were last heard of long ago.
+   */
+  #trim(directory: Directory): void {
+    const { names } = directory;
+    // While a listing is under way, it must not bring back what was removed since it began.
+    if (directory.learned < names.size / 8 || directory.listing !== undefined) return;
+    for (const [name, { kind }] of names) if (kind === 'absent') names.delete(name);
+    this.#account(directory);
+    if (this.#count <= NAMES_MAX) return;
+    const staleAt = performance.now() - Math.max(STALE_MS, this.#services.options.metadataTtl * 1000);
+    for (const [name, { at }] of names) if (at < staleAt) names.delete(name);
+    directory.listed = undefined;
+    this.#account(directory);
   }
 
   /** Forgets the names of a directory. */

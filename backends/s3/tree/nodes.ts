@@ -132,6 +132,8 @@ export class Directory {
   readonly children = new Map<string, Node>();
   /** Names and the bucket's last answers about them. */
   readonly names = new Map<string, Known>();
+  /** How many were learned one by one since the names were last counted. */
+  learned = 0;
   /** Time of the listing that made `names` complete; undefined if it is not complete. */
   listed: number | undefined;
   /** Pages of the last listing; a guess before the first one. */
@@ -199,6 +201,7 @@ export function nextSequence(): number {
 
 /** Records what is known of a name. */
 export function learn(directory: Directory, name: string, known: Known): void {
+  if (!directory.names.has(name)) directory.learned += 1;
   directory.names.set(name, known);
 }
 
