@@ -94,6 +94,12 @@ function copySource(bucket: string, key: string): string {
   return `${bucket}/${key}`.split('/').map(encodeURIComponent).join('/');
 }
 
+/** What a start finds out of a server. */
+export interface Learned {
+  readonly capabilities: Capabilities;
+  readonly beside: { readonly grants: boolean; readonly tags: boolean; readonly self: string | undefined };
+}
+
 /**
  * The requests to a bucket, each with its conditions, and with what is known of how providers
  * deviate.
@@ -114,11 +120,7 @@ export class Bucket {
   readonly #log: Logger;
   readonly #own: OwnWrites;
   /** Whether grants and tags are asked for, and the canonical id of our account. */
-  #beside: { readonly grants: boolean; readonly tags: boolean; readonly self: string | undefined } = {
-    grants: false,
-    tags: false,
-    self: undefined,
-  };
+  #beside: Learned['beside'] = { grants: false, tags: false, self: undefined };
   /**
    * Fields of all requests, of those that need the customer's key, and of those that create an
    * object.
@@ -160,6 +162,18 @@ export class Bucket {
    */
   get copies(): boolean {
     return performance.now() >= this.#copiesAgain;
+  }
+
+  /** What was found out; undefined before that. */
+  get learned(): Learned | undefined {
+    const { capabilities } = this;
+    return capabilities === undefined ? undefined : { capabilities, beside: this.#beside };
+  }
+
+  /** Takes what a process before has found out. */
+  adopt({ capabilities, beside }: Learned): void {
+    this.capabilities = capabilities;
+    this.#beside = beside;
   }
 
   /**

@@ -54,8 +54,8 @@ const LEARNING_PAUSE_MS = 10_000;
 
 /**
  * Finds out which conditions the provider keeps, by a few requests on a key of our own that is
- * removed afterwards. Sets `bucket.capabilities`, and finds them out again when the server
- * contradicts them.
+ * removed afterwards. Sets `bucket.capabilities`, unless a process before has found them out, and
+ * finds them out again when the server contradicts them.
  * @throws S3Failure if the bucket cannot be written.
  */
 export async function probe(
@@ -70,7 +70,7 @@ export async function probe(
     bucket.capabilities = await agreed(bucket, key, log, metrics, until);
     complain(bucket.capabilities, log);
   };
-  await learn(deadline);
+  if (bucket.capabilities === undefined) await learn(deadline);
   let learnedAgain = Number.NEGATIVE_INFINITY;
   bucket.learnAgain = async (until) => {
     if (performance.now() - learnedAgain < LEARNING_PAUSE_MS) return;

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { gauge, UsageError } from '../../../core/backend/index.js';
 import type { Logger, Metric } from '../../../core/backend/index.js';
 import { Bucket } from '../client/bucket.js';
+import { readLearned, writeLearned } from '../client/learned.js';
 import { probe, sweep } from '../client/capabilities.js';
 import { CommandSocket, type CommandRequest } from '../../../core/control/index.js';
 import { Deadline } from '../client/deadline.js';
@@ -83,14 +84,10 @@ export class MountedBucket {
   /**
    * Starts service on a bucket and a cache folder, and resumes what an earlier process left in its
    * journal.
-   * @param traces of the nodes that guests know, where that process was killed.
+   * @param traces of the nodes that guests know, where that process was killed. They wait.
    * @throws UsageError if the bucket or the folder cannot be used.
    */
-  static async start(
-    options: S3Options,
-    log: Logger,
-    traces = new Traces(new Map()),
-  ): Promise<MountedBucket> {
+  static async start(options: S3Options, log: Logger, traces?: Traces): Promise<MountedBucket> {
     const mounted = new MountedBucket(options, log);
     try {
       await mounted.#start(traces);
@@ -102,7 +99,7 @@ export class MountedBucket {
     return mounted;
   }
 
-  async #start(traces: Traces): Promise<void> {
+  async #start(traces: Traces | undefined): Promise<void> {
     const { options, log, bucket, keys, metrics } = this.services;
     await this.files.losses.start();
     const { asides } = this.files.losses;
@@ -115,6 +112,9 @@ export class MountedBucket {
     if (options.bucket.startsWith('arn:') && options.endpoint !== undefined) {
       throw new UsageError(`bucket ${options.bucket}: an ARN names its server; leave --endpoint out`);
     }
+    const learnedPath = join(this.folder, 'server.json');
+    const learned = traces === undefined ? undefined : await readLearned(learnedPath, options);
+    if (learned !== undefined) bucket.adopt(learned);
     const left = await this.#exists(keys.reserved('probe'));
     if (!options.readOnly) {
       try {
@@ -123,10 +123,14 @@ export class MountedBucket {
       } catch (error) {
         throw explained(error, options, true);
       }
+      if (learned === undefined)
+        await writeLearned(learnedPath, options, bucket.learned!).catch((error: unknown) =>
+          log.warn({ error: String(error) }, 'what was found out of the server could not be kept'),
+        );
     }
     await this.#disk?.start();
-    if (options.readOnly) await traces.settle(this, new Map());
-    else await recover(this, this.folder, traces);
+    if (!options.readOnly) await recover(this, this.folder, traces ?? new Traces(new Map()));
+    else await traces?.settle(this, new Map());
   }
 
   /**
