@@ -27,6 +27,9 @@ export {
 } from './plugins/index.js';
 export type {
   BackendSource,
+  Events,
+  ExportEvent,
+  ExportEvents,
   Config,
   DaemonOptions,
   HostMountOptions,

@@ -198,8 +198,8 @@ export class Guest implements AsyncDisposable {
     if (lacking !== undefined) throw new UsageError(lacking);
     const kernel = findUml();
     const { shares, rootTag, rootIsWritten = false, memory = 512, append = '' } = options;
-    const missing = shares.find(({ socketPath }) => !existsSync(socketPath));
-    if (missing !== undefined) throw new GuestError(`${missing.socketPath}: no such socket`);
+    const missing = shares.find(({ socket }) => !existsSync(socket));
+    if (missing !== undefined) throw new GuestError(`${missing.socket}: no such socket`);
     const modules = readModules(kernel);
     const initramfs = packInitramfs(readBusybox(), modules, shares, rootTag, rootIsWritten, {
       transport: UML_PORTS,
@@ -215,9 +215,9 @@ export class Guest implements AsyncDisposable {
       options.signal?.throwIfAborted();
       const passed = shares.map((share, index) => {
         if (share.isForeign !== true) return share;
-        const socketPath = join(folder, `relay${index}`);
-        relays.push(new UmlRelay(socketPath, share.socketPath, share.tag));
-        return { ...share, socketPath };
+        const socket = join(folder, `relay${index}`);
+        relays.push(new UmlRelay(socket, share.socket, share.tag));
+        return { ...share, socket };
       });
       const args = umlArguments({ memory, append, shares: passed, folder, initramfs: file });
       const child = startUml(kernel.image, args);

@@ -13,7 +13,7 @@ export interface GuestShare {
   /** At most 36 bytes (virtio 1.2, section 5.11.4). */
   readonly tag: string;
   /** The vhost-user socket of the daemon that serves it. */
-  readonly socketPath: string;
+  readonly socket: string;
   /** Where the guest mounts it: an absolute path. */
   readonly mountPoint: string;
   /** Whether the guest mounts it read-only. Default: false. */
@@ -85,7 +85,7 @@ export function qemuArguments(machine: Machine): string[] {
   }
   for (const [index, share] of machine.shares.entries()) {
     const queues = share.requestQueues ?? 1;
-    args.push('-chardev', socket(`share${index}`, share.socketPath));
+    args.push('-chardev', socket(`share${index}`, share.socket));
     args.push(
       '-device',
       `vhost-user-fs-pci,chardev=share${index},tag=${comma(share.tag)},num-request-queues=${queues}`,

@@ -80,7 +80,7 @@ export interface UmlMachine {
 /** The kernel's command line. Serial lines are the descriptors from 3 on. */
 export function umlArguments({ memory, initramfs, append, shares, folder }: UmlMachine): string[] {
   const lines = LINES.map((_, index) => `ssl${index}=fd:${FIRST_LINE + index}`);
-  const devices = shares.map(({ socketPath }) => `virtio_uml.device=${socketPath}:${FILE_SYSTEM}`);
+  const devices = shares.map(({ socket }) => `virtio_uml.device=${socket}:${FILE_SYSTEM}`);
   const words =
     'root=/dev/ram0 quiet loglevel=3 panic=-1 random.trust_cpu=on con=null con0=null,fd:1 ssl=null';
   return [`mem=${memory}M`, `initrd=${initramfs}`, 'umid=guest', `uml_dir=${folder}`].concat(

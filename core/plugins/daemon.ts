@@ -40,6 +40,7 @@ import {
   type VhostUserDevice,
   VhostUserServer,
 } from '../vhost-user/index.js';
+import { Events } from './events.js';
 import { exportSchema, type ExportConfig } from './config-schema.js';
 import { exportChanges, placeOf } from './export-changes.js';
 import { inheritedSocket } from './inherited-socket.js';
@@ -151,6 +152,8 @@ export class Daemon {
   readonly #started = Date.now() / 1000;
   /** Tells of each request that its guests make. */
   readonly tracing: Tracing = new Tracing();
+  /** Tells what happens: `daemon.events.on('mounted', ({ tag }) => …)`. */
+  readonly events: Events;
   /** Options of the sessions of a server. */
   readonly #sessionOptions: (() => SessionOptions)[] = [];
   /** The exports of the configuration, with what serves them. */
@@ -161,6 +164,7 @@ export class Daemon {
 
   private constructor({ log, registry, keeper }: DaemonOptions) {
     this.#log = log;
+    this.events = new Events(this.#log);
     this.#registry = registry;
     this.#keeper = keeper;
   }
@@ -624,7 +628,10 @@ export class Daemon {
     const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
     const counters = new Counters();
     const observed = this.tracing.add(tag);
+    const event = { tag, socket: String(config.socket ?? config.fdName ?? config.fd) };
     const sessionOptions = (): SessionOptions => ({
+      onMounted: () => this.events.tell('mounted', event),
+      onFault: (error, message) => this.events.tell('fault', { ...event, error, message }),
       fileTable: threads?.createFileTable(),
       counters,
       observed,
@@ -650,6 +657,8 @@ export class Daemon {
         log: limited(this.#log),
         openLog: () => limited(this.#log),
         openSession,
+        onConnected: () => this.events.tell('connected', event),
+        onDisconnected: () => this.events.tell('disconnected', event),
         migration: this.#migration(config, one, openSession),
         ...(threads === undefined ? {} : { openPlacement: () => threads.openPlacement() }),
       });
@@ -666,8 +675,7 @@ export class Daemon {
         ? 'own'
         : config.backend.type;
     this.#served.set(server, {
-      tag,
-      socket: String(config.socket ?? config.fdName ?? config.fd),
+      ...event,
       backend,
       export: one,
       counters,

@@ -11,7 +11,8 @@
  *   `option-descriptions.ts`: from a schema to flags, help texts and errors of one line, with
  *   `suggestion.ts` for misspelt words and `yaml.ts` for files.
  * - `inherited-socket.ts`: sockets that the parent or a service manager made.
- * - `figures.ts`: collects what monitoring shows of an export.
+ * - `events.ts`: tells programs what happens. `figures.ts`: collects what monitoring shows of an
+ *   export.
  * - `confine.ts`, `confinement-options.ts`: the confinement of the process.
  * - `export-changes.ts`, `reload.ts`: another configuration while a daemon serves.
  * - `control-socket.ts`: the socket on which a daemon takes commands. `offline-commands.ts`: what
@@ -20,6 +21,7 @@
  * - `service-container.ts`: how the program's services are wired, and replaced.
  * - `process-arguments.ts`, `v8-inlining.ts`: the command line as bytes; a setting of V8.
  */
+export { Events, type ExportEvent, type ExportEvents } from './events.js';
 export {
   accessLogSchema,
   cacheSchema,

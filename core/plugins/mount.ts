@@ -10,6 +10,7 @@ import { isAtOrBelow } from '../system/index.js';
 import { Tracing } from '../trace/tracing.js';
 import { needsOf } from './confine.js';
 import { type BackendSource, isBackend } from './backend-source.js';
+import { Events } from './events.js';
 import { detailsOf, figuresOf, type FigureSource, type SessionSource } from './figures.js';
 import { lostLogLines } from './logger.js';
 import { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
@@ -31,6 +32,7 @@ interface MountParts {
   readonly sessions: readonly Session[];
   readonly tracing: Tracing;
   readonly log: Logger;
+  readonly events: Events;
 }
 
 /** An export that this host has mounted through `/dev/fuse`, without a virtual machine. */
@@ -43,9 +45,12 @@ export class MountedExport {
   readonly #started = Date.now() / 1000;
   /** Tells of each request that this host makes of it. */
   readonly tracing: Tracing;
+  /** Tells what happens, except `connected`: `mounted.events.on('fault', ({ error }) => …)`. */
+  readonly events: Events;
   #closing: Promise<void> | undefined;
 
-  private constructor(mount: HostMount, { source, sessions, tracing, log }: MountParts) {
+  private constructor(mount: HostMount, { source, sessions, tracing, log, events }: MountParts) {
+    this.events = events;
     this.#mount = mount;
     this.#export = source.export;
     this.#source = source;
@@ -64,6 +69,8 @@ export class MountedExport {
     const counters = new Counters();
     const tracing = new Tracing();
     const sessions: Session[] = [];
+    const events = new Events(log);
+    const event = { tag: directory, socket: directory };
     try {
       const mount = await HostMount.open({
         directory,
@@ -78,6 +85,8 @@ export class MountedExport {
             log: limited(log),
             counters,
             observed: tracing.add(directory),
+            onMounted: () => events.tell('mounted', event),
+            onFault: (error, message) => events.tell('fault', { ...event, error, message }),
           });
           sessions.push(session);
           return session;
@@ -85,7 +94,9 @@ export class MountedExport {
       });
       if (watch) one.listeners.add((node, change) => notify(mount, one, node, change));
       const source = { tag: mount.directory, socket: mount.directory, backend: kind, export: one, counters };
-      return new MountedExport(mount, { source, sessions, tracing, log });
+      const gone = (): void => events.tell('disconnected', event);
+      void mount.ended.then(gone, gone);
+      return new MountedExport(mount, { source, sessions, tracing, log, events });
     } catch (error) {
       await one.close();
       throw error instanceof MountError ? new UsageError(error.message, { cause: error }) : error;

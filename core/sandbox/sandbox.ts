@@ -154,9 +154,9 @@ export class Sandbox implements AsyncDisposable {
         ...common,
       })),
     ];
-    const shares: GuestShare[] = exports.map(({ tag, socket: socketPath, readOnly = false }) => {
+    const shares: GuestShare[] = exports.map(({ tag, socket: served, readOnly = false }) => {
       const mountPoint = tag === 'root' ? ROOT : tag === 'control' ? CONTROL : `/shares/${tag}`;
-      return { tag: tag!, socketPath: socketPath!, mountPoint, readOnly };
+      return { tag: tag!, socket: served!, mountPoint, readOnly };
     });
     await this.#checkFolder(this.#cwd, shared);
     if (user !== undefined) await findUser(this.files, user);

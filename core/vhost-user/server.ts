@@ -13,6 +13,10 @@ export interface ServerOptions extends DeviceOptions, ListenOptions {
   readonly socket: { readonly path: string } | { readonly fd: number } | 'given';
   /** Makes the log of a connection. Default: the server's own. */
   openLog?(): Log;
+  /** Called when a front-end has connected. It must not throw. */
+  onConnected?(): void;
+  /** Called when a front-end has gone. It must not throw. */
+  onDisconnected?(): void;
   /** How long a front-end may take to send its first message. Default 10,000. */
   readonly silenceMs?: number | undefined;
   /**
@@ -193,6 +197,7 @@ export class VhostUserServer {
       void device.close();
     }, this.#options.silenceMs ?? SILENCE_MS).unref();
     this.#log.info({ connections: this.connections }, 'a front-end connected');
+    this.#options.onConnected?.();
     void this.#forgetWhenEnded(device, silence);
     return device;
   }
@@ -203,6 +208,7 @@ export class VhostUserServer {
     clearTimeout(silence);
     this.#devices.delete(device);
     this.#log.info({ connections: this.connections }, 'a front-end disconnected');
+    this.#options.onDisconnected?.();
     const { once, socket } = this.#options;
     const isOnlyOne = socket !== 'given' && this.#listener === undefined;
     const last = this.#devices.size === 0 && (once === true || isOnlyOne);

@@ -21,7 +21,7 @@ test(
     const words = ['--log-level', 'debug', '--queue-threads', '1', '--io-threads', '1'];
     const { said, text, socket, end } = await serve(t, share, { words, until: 'sealed' });
     assert.equal(said.at(-1)?.['msg'], 'sealed', text);
-    const guest = await Guest.boot({ shares: [{ tag: 'confined', socketPath: socket, mountPoint: '/mnt' }] });
+    const guest = await Guest.boot({ shares: [{ tag: 'confined', socket, mountPoint: '/mnt' }] });
     try {
       const { stdout } = await guest.exec('cp /mnt/file /mnt/copy && sync && sha256sum < /mnt/copy');
       assert.equal(stdout.split(' ')[0], createHash('sha256').update(content).digest('hex'));

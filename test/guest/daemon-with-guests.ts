@@ -47,13 +47,13 @@ export class DaemonWithGuests implements AsyncDisposable {
       socket: join(folder, `${index}.sock`),
     }));
     const shares: GuestShare[] = served.map(({ tag = 'virtiofs', socket }, index) => {
-      return { tag, socketPath: socket!, mountPoint: index === 0 ? '/mnt' : `/mnt/${tag}` };
+      return { tag, socket: socket!, mountPoint: index === 0 ? '/mnt' : `/mnt/${tag}` };
     });
     if (hostTools) {
       const socket = join(folder, 'host.sock');
       const backend = { type: 'passthrough', sharedDir: '/', cache: 'always', submounts: 'cross' };
       served.push({ tag: 'host', socket, backend, readOnly: true });
-      shares.push({ tag: 'host', socketPath: socket, mountPoint: '/' });
+      shares.push({ tag: 'host', socket, mountPoint: '/' });
     }
     const log = createLogger({ level: 'error', format: 'text' });
     const daemon = await Daemon.start({ exports: served, log, registry: new BackendRegistry() });

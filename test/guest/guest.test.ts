@@ -105,7 +105,7 @@ for (const accelerator of [undefined, 'uml'] as const)
       it('is refused where a share has no socket', async () => {
         await assert.rejects(
           DaemonWithGuests.boot([{ backend: { type: 'memfs' } }], {
-            shares: [{ tag: 'x', socketPath: '/none', mountPoint: '/mnt' }],
+            shares: [{ tag: 'x', socket: '/none', mountPoint: '/mnt' }],
             accelerator,
           }),
           (error) => error instanceof GuestError && /\/none/.test(error.message),
@@ -120,7 +120,7 @@ for (const accelerator of [undefined, 'uml'] as const)
           const busy = setInterval(() => Atomics.wait(asleep, 0, 0, 300), 5);
           try {
             await assert.rejects(
-              Guest.boot({ shares: [{ tag: 'x', socketPath: '/none', mountPoint: '/mnt' }], accelerator }),
+              Guest.boot({ shares: [{ tag: 'x', socket: '/none', mountPoint: '/mnt' }], accelerator }),
               (error) => error instanceof GuestError && /\/none/.test(error.message),
             );
           } finally {

@@ -72,8 +72,8 @@ for (const accelerator of [undefined, 'uml'] as const) {
         const tools = await hostTools(`${socket}.host`);
         t.after(() => tools.close());
         const shares = [
-          { tag: 'test', socketPath: socket, mountPoint: '/mnt' },
-          { tag: 'host', socketPath: `${socket}.host`, mountPoint: '/' },
+          { tag: 'test', socket, mountPoint: '/mnt' },
+          { tag: 'host', socket: `${socket}.host`, mountPoint: '/' },
         ];
         const signal = AbortSignal.timeout(240_000);
         const guest = await Guest.boot({ shares, rootTag: 'host', accelerator, signal });

@@ -237,9 +237,9 @@ async function work(t: TestContext, kept: Kept): Promise<void> {
   const tools = await hostTools(`${socket}.host`, orders);
   t.after(() => tools.close());
   const shares = [
-    { tag: 'test', socketPath: socket, mountPoint: '/mnt' },
-    { tag: 'host', socketPath: `${socket}.host`, mountPoint: '/' },
-    { tag: 'orders', socketPath: `${socket}.host.orders`, mountPoint: '/srv' },
+    { tag: 'test', socket, mountPoint: '/mnt' },
+    { tag: 'host', socket: `${socket}.host`, mountPoint: '/' },
+    { tag: 'orders', socket: `${socket}.host.orders`, mountPoint: '/srv' },
   ];
   const signal = AbortSignal.timeout(240_000 + KILLS * MOST_MS);
   const guest = await Guest.boot({ shares, rootTag: 'host', accelerator: 'uml', signal });

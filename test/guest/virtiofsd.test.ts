@@ -133,7 +133,7 @@ for (const [name, caller] of Object.entries(callers)) {
     await using guest = await Guest.boot({
       accelerator: fastest(),
       signal: daemon.gone,
-      shares: [{ socketPath: socket(folder), tag: 'virtiofs', mountPoint: '/mnt' }],
+      shares: [{ socket: socket(folder), tag: 'virtiofs', mountPoint: '/mnt' }],
     });
     const { stdout, stderr } = await guest.exec(
       'cd /mnt && cat given && echo from the guest > made && stat -c "%u %g" made',

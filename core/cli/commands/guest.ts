@@ -122,16 +122,16 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
   }));
   const shares: GuestShare[] = exports.map(({ tag = TAG, socket }) => {
     const mountPoint = served.several === true ? join(options.mountPoint, tag) : options.mountPoint;
-    return { tag, socketPath: socket!, mountPoint };
+    return { tag, socket: socket!, mountPoint };
   });
   if (served.socketPath !== undefined) {
-    shares.push({ tag: TAG, socketPath: served.socketPath, mountPoint: options.mountPoint, isForeign: true });
+    shares.push({ tag: TAG, socket: served.socketPath, mountPoint: options.mountPoint, isForeign: true });
   }
   if (options.hostTools) {
     const socket = join(sockets, HOST_TAG);
     const source = { type: 'passthrough', sharedDir: '/', cache: 'always', submounts: 'cross' };
     exports.push({ tag: HOST_TAG, socket, backend: source, readOnly: true, maxConnections: 1 });
-    shares.unshift({ tag: HOST_TAG, socketPath: socket, mountPoint: '/' });
+    shares.unshift({ tag: HOST_TAG, socket, mountPoint: '/' });
   }
   const container = await servicesOf(values, { level: 'error' }, backend.registry);
   try {
@@ -142,7 +142,7 @@ async function runGuest(words: readonly string[], values: Values, backend: Backe
         ...options,
         accelerator,
         programs: options.programs?.split(',').map((name) => name.trim()),
-        shares: shares.map((share) => ({ ...share, readOnly: daemon.isReadOnly(share.socketPath) })),
+        shares: shares.map((share) => ({ ...share, readOnly: daemon.isReadOnly(share.socket) })),
         rootTag: options.hostTools ? HOST_TAG : undefined,
         console: options.console ? process.stderr : undefined,
         signal: AbortSignal.any([stop, ...late]),

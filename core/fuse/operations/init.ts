@@ -61,6 +61,7 @@ export const init: Operation<Offer | undefined> = {
     out.u32(BODY + fuse_init_out.time_gran, 1);
     out.u16(BODY + fuse_init_out.max_pages, settled.maxPages);
     session.log.info({ ...settled }, 'mounted');
+    session.mounted();
     return fuse_init_out.bytes;
   },
 };

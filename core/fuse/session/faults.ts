@@ -9,13 +9,16 @@ const PER_SECOND = 10;
 /** Turns a backend's exceptions into errnos, and logs unexpected ones. A session has one. */
 export class Faults {
   readonly #log: Logger;
+  readonly #told: ((error: unknown, message: string) => void) | undefined;
   /** Unexpected exceptions so far. */
   count = 0;
   #second = 0;
   #logged = 0;
 
-  constructor(log: Logger) {
+  /** @param told hears of what is logged. */
+  constructor(log: Logger, told?: (error: unknown, message: string) => void) {
     this.#log = log;
+    this.#told = told;
   }
 
   /**
@@ -39,8 +42,10 @@ export class Faults {
       this.#logged = 0;
     }
     this.#logged += 1;
-    if (this.#logged <= PER_SECOND) this.#log.error({ err: error }, message);
-    else if (this.#logged === PER_SECOND + 1)
+    if (this.#logged <= PER_SECOND) {
+      this.#log.error({ err: error }, message);
+      this.#told?.(error, message);
+    } else if (this.#logged === PER_SECOND + 1)
       this.#log.error({}, 'more failures in this second are not logged');
   }
 }

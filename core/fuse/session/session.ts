@@ -67,7 +67,13 @@ export interface SessionOptions {
   readonly counters?: Counters;
   /** Who looks on what this guest asks for, perhaps others', too. Default: nobody. */
   readonly observed?: Observed | undefined;
+  /** Called when the guest has mounted. It must not throw. */
+  readonly onMounted?: (() => void) | undefined;
+  /** Called when the backend has failed and that is logged. It must not throw. */
+  readonly onFault?: ((error: unknown, message: string) => void) | undefined;
 }
+
+function nobody(): void {}
 
 const UNKNOWN_OPCODE = refusal('unknown opcode', Errno.ENOSYS);
 const SWAPPED = refusal('INIT of the other byte order', Errno.EPROTO);
@@ -119,6 +125,9 @@ export class Session {
   readonly negativeValidity: Validity;
   readonly attributeValidity: Validity;
 
+  /** Tells that the guest has mounted. */
+  readonly mounted: () => void;
+
   readonly #faults: Faults;
   readonly #maxWaiters: number | undefined;
   readonly #drainTimeoutMs: number;
@@ -158,7 +167,8 @@ export class Session {
         attributesDiffer: (slot) => this.keepCache?.lose(slot),
       },
     );
-    this.#faults = new Faults(this.log);
+    this.#faults = new Faults(this.log, options.onFault);
+    this.mounted = options.onMounted ?? nobody;
     this.#drainTimeoutMs = options.drainTimeoutMs ?? 5000;
   }
 

@@ -135,7 +135,7 @@ async function startGuests(
   for (let i = 0; i < guests; i++) {
     const shares = served.map(({ sockets, mountPoint }, at) => ({
       tag: `share${at}`,
-      socketPath: sockets[i]!,
+      socket: sockets[i]!,
       mountPoint,
       isForeign: true,
     }));
