@@ -1,4 +1,5 @@
-import { deferred, libc } from '../calls/libc.js';
+import { deferred } from '../calls/libc.js';
+import { native } from '../calls/libc-functions.js';
 import { whyNotMemory } from '../memory/foreign-memory.js';
 import type { Fd } from './fd.js';
 import { isEventfd } from './foreign-eventfd.js';
@@ -9,8 +10,7 @@ import { OwnedFd } from './owned-fd.js';
  * A descriptor from another process may be any of these, and its server stopped.
  */
 
-const closeNow = libc<(fd: Fd) => number>('close', 'int', ['int']);
-const closeLater = deferred(closeNow);
+const closeLater = deferred(native.close);
 
 /** How many descriptors may wait to be closed. */
 const WAITING_MAX = 256;
@@ -35,7 +35,7 @@ export class ReceivedFd extends OwnedFd {
     const fd = this.take();
     if (fd < 0) return;
     if (isEventfd(fd) || whyNotMemory(fd) === undefined) {
-      closeNow(fd);
+      native.close(fd);
       return;
     }
     waiting.push(fd);
