@@ -6,6 +6,7 @@
  * - `code-cache.ts`: compiled code that the next start finds.
  * - `commands/`: one file for each command.
  * - `init/`: the package that `init` writes.
+ * - `sandboxes/`: sandboxes that run on, in a process of their own, and how commands reach it.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
  * - `log-and-services.ts`, `signals.ts`: what commands that serve have in common: log, services,

@@ -8,6 +8,8 @@ interface Parts {
   readonly program: Command;
   readonly registry: BackendRegistry;
   readonly backend: BackendOptions;
+  /** The program's words. */
+  readonly argv: readonly string[];
 }
 
 /**
@@ -26,7 +28,7 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   trace: async ({ program, backend }) => (await import('./commands/trace.js')).addTrace(program, backend),
   guest: async ({ program, backend }) => (await import('./commands/guest.js')).addGuest(program, backend),
   mount: async ({ program, backend }) => (await import('./commands/mount.js')).addMount(program, backend),
-  sandbox: async ({ program }) => (await import('./commands/sandbox.js')).addSandbox(program),
+  sandbox: async ({ program, argv }) => (await import('./commands/sandbox.js')).addSandbox(program, argv),
   virtiofsd: async ({ program, registry }) =>
     (await import('./virtiofsd/program.js')).addVirtiofsd(program, registry),
   backends: async ({ program, registry }) =>
@@ -74,7 +76,7 @@ async function createProgram(argv: readonly string[]): Promise<Command> {
     .configureOutput({ outputError: (text, write) => write(oneLine(text)) })
     .addHelpText('after', HELP)
     .exitOverride();
-  const parts: Parts = { program, registry, backend };
+  const parts: Parts = { program, registry, backend, argv };
   const [word = ''] = argv;
   if (Object.hasOwn(COMMANDS, word)) await COMMANDS[word]!(parts);
   else {

@@ -106,6 +106,12 @@ export class GuestError extends Error {
   override readonly name = 'GuestError';
 }
 
+/** Guests that are ended when this process ends. */
+const running = new Set<{ kill(): void }>();
+process.once('exit', () => {
+  for (const guest of running) guest.kill();
+});
+
 /** How long a guest may take to unmount and switch itself off. */
 const SHUTDOWN_TIMEOUT_MS = 10_000;
 
@@ -140,10 +146,10 @@ export class Guest implements AsyncDisposable {
       stream?.setEncoding('latin1').on('data', (part: string) => this.#note(part));
     }
     const kill = (): void => this.kill();
-    process.once('exit', kill);
+    running.add(this);
     options.signal?.addEventListener('abort', kill, { once: true });
     void this.#ended.then(() => {
-      process.off('exit', kill);
+      running.delete(this);
       options.signal?.removeEventListener('abort', kill);
       ports.close();
     });

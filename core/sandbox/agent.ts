@@ -95,20 +95,25 @@ export interface TerminalSize {
  */
 export function pipedScript(id: string, token: string, hasInput: boolean): string {
   const command = `{
-    setsid sh launch 2>&7 6>&- 7>&-
+    exec 7>&2 2>/run/log
+    setsid sh launch 6>&-
     echo $? >exit
     printf %s ${token}
     printf %s ${token} >&7
-  } 7>&2 2>/run/log`;
-  const piped = hasInput ? `${INPUT} | { ${command}; }` : `{ ${command} </dev/null; }`;
+  }`;
+  const piped = hasInput ? `${INPUT} | ${command}` : `${command} </dev/null`;
   return `cd ${CONTROL}/${id} || exit
 { ${piped} 2>&1 >&6 6>&- | cat >stderr 6>&-; } 6>&1 | cat >stdout
 `;
 }
 
-/** Says who it is, and becomes the command. */
+/**
+ * Says who it is, and becomes the command. It takes its errors' descriptor itself: the shell that
+ * waits for it tells of signals where it has sent the errors of what it waits for.
+ */
 export function launchScript({ uid, gid, id }: CommandLine): string {
-  return `echo $$ >started
+  return `exec 2>&7 7>&-
+echo $$ >started
 exec ${enter(id, uid, gid)}
 `;
 }
@@ -139,7 +144,7 @@ trap : INT QUIT TERM HUP TSTP USR1 USR2
 printf %s ${token}
 echo $$ >started
 exec 7>&2 2>/run/log
-${enter(id, uid, gid)} 2>&7 7>&-
+(exec 2>&7 7>&-; exec ${enter(id, uid, gid)})
 echo $? >exit
 printf %s ${token}
 cat over

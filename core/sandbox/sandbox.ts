@@ -66,6 +66,9 @@ export interface SandboxChange {
 export class Sandbox implements AsyncDisposable {
   /** Its files, which the host reads and writes without the guest's help. */
   readonly files: HostFiles;
+  /** Resolves when it has ended, for whatever reason. */
+  readonly ended: Promise<void>;
+  #resolveEnded = (): void => {};
   readonly #options: SandboxOptions;
   readonly #base: Base;
   readonly #log: Logger;
@@ -93,6 +96,9 @@ export class Sandbox implements AsyncDisposable {
     root: OverlayBackend,
     closeLayers: () => void,
   ) {
+    this.ended = new Promise((end) => {
+      this.#resolveEnded = end;
+    });
     this.#options = options;
     this.#base = base;
     this.#log = log;
@@ -386,7 +392,7 @@ export class Sandbox implements AsyncDisposable {
 
   #end(reason: unknown): Promise<void> {
     this.#reason ??= reason;
-    this.#stopping ??= this.#stop();
+    this.#stopping ??= this.#stop().finally(this.#resolveEnded);
     return this.#stopping;
   }
 

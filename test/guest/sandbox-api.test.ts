@@ -342,3 +342,57 @@ function childrenOf(pid: number): number[] {
 function isThere(pid: number): boolean {
   return existsSync(`/proc/${pid}`);
 }
+
+it('a detached sandbox runs on, and is used, forked, told of and ended by its name', async () => {
+  const runtime = join(folder, 'runtime');
+  mkdirSync(runtime, { mode: 0o700 });
+  const run = async (...words: string[]) => {
+    const child = spawn(process.execPath, [program, 'sandbox', ...words], {
+      env: { ...process.env, XDG_RUNTIME_DIR: runtime },
+      cwd: '/',
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    child.stdin.end('input');
+    const [stdout, stderr, [code]] = await Promise.all([
+      text(child.stdout),
+      text(child.stderr),
+      once(child, 'exit'),
+    ]);
+    return { code: code as number | null, stdout, stderr };
+  };
+  const uml = machine.accelerator === undefined ? [] : ['--accelerator', machine.accelerator];
+  const options = ['--timeout', '480', '--memory', '256', ...uml];
+  after(async () => {
+    for (const name of (await run('ps')).stdout.split('\n')) if (name !== '') await run('rm', name);
+  });
+  assert.deepEqual(await run('run', '--detach', '--name', 'box', ...options), {
+    code: 0,
+    stdout: 'box\n',
+    stderr: '',
+  });
+  const script = 'cat; echo " $A"; pwd; id -un; touch /etc/made; kill -KILL $$';
+  assert.deepEqual(await run('exec', '-e', 'A=b', '--cwd', '/usr', 'box', 'sh', '-c', script), {
+    code: 137,
+    stdout: 'input b\n/usr\nroot\n',
+    stderr: '',
+  });
+  assert.equal((await run('fork', 'box')).stdout, 'box-1\n');
+  assert.equal(
+    (await run('exec', 'box-1', 'sh', '-c', 'ls /etc/made; rm /etc/made; touch /etc/own')).code,
+    0,
+  );
+  const [ps, one, other] = await Promise.all([run('ps'), run('diff', 'box'), run('diff', 'box-1')]);
+  assert.equal(ps.stdout, 'box\nbox-1\n');
+  assert.equal(one.stdout, 'added /etc/made\n');
+  assert.equal(other.stdout, 'added /etc/own\n');
+  assert.equal((await run('commit', 'box-1', `${folder}/image:mine`)).code, 0);
+  assert.equal((await Image.open(`${folder}/image:mine`)).layers.length, 1);
+  assert.match((await run('run', '--detach', '--name', 'box')).stderr, /there is a sandbox of that name/);
+  assert.match(
+    (await run('run', '--detach', '--name', 'x', '--cwd', '/dev/shm/x')).stderr,
+    /has its own \/dev/,
+  );
+  assert.match((await run('exec', 'boxx', 'true')).stderr, /boxx: no such sandbox; there are box, box-1/);
+  assert.equal((await run('rm', 'box', 'box-1')).code, 0);
+  assert.equal((await run('ps')).stdout, '');
+});

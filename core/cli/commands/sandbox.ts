@@ -3,11 +3,16 @@ import type { Command } from 'commander';
 import * as z from 'zod';
 import { UsageError } from '../../backend/index.js';
 import { check, createLogger, describeOptions } from '../../plugins/index.js';
-import { Sandbox, type SandboxCommand, type SandboxMount, type TerminalSize } from '../../sandbox/index.js';
+import { Sandbox, type SandboxMount } from '../../sandbox/index.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../log-and-services.js';
-import { aborted, Stopped, stopSignal } from '../signals.js';
+import { holdUntil, isHolder, startHolder } from '../sandboxes/start.js';
+import { checkName } from '../sandboxes/places.js';
+import { show } from '../sandboxes/visit.js';
+import { Stopped, stopSignal } from '../signals.js';
 import { guestSchema, TIMED_OUT } from './guest.js';
+import { addSandboxCommands } from './sandbox-commands.js';
+import { attended, placeAndTag, terminalSize, variable, wantsTerminal } from './sandbox-words.js';
 
 const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).extend({
   share: z
@@ -79,27 +84,40 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .meta({ placeholder: 'DIR[:TAG]' }),
 });
 
-/** Ends of `--commit` that name a tag. */
-const TAG = /^(.+):([\w.-]+)$/;
-
 function unitOf(text: string): string {
   return /[kmgt]$/i.exec(text)?.[0].toLowerCase() ?? ' ';
 }
 
 const FLAGS = describeOptions(sandboxSchema);
 
+/** Commands for sandboxes that run on, as the first word after `sandbox`. */
+const OTHERS = new Set(['run', 'ps', 'exec', 'fork', 'diff', 'export', 'commit', 'rm']);
+
 /**
  * `sandbox`: runs a command in a throw-away guest that has this host's file system, and changes
- * nothing on it.
+ * nothing on it. `sandbox run` is the same, and can leave the guest to the commands beside it.
+ * @param argv the program's words, which tell the two apart.
  */
-export function addSandbox(program: Command): void {
-  const command = program
+export function addSandbox(program: Command, argv: readonly string[]): void {
+  const sandbox = program
     .command('sandbox')
-    .description("run a command on this host's file system in a throw-away guest: it changes nothing here")
+    .description("run a command on this host's file system in a throw-away guest: it changes nothing here");
+  if (!OTHERS.has(argv[1] ?? '')) return addRun(sandbox);
+  sandbox.enablePositionalOptions().usage('COMMAND');
+  const run = sandbox.command('run').description('run a command, or with --detach leave a sandbox running');
+  addRun(run);
+  addSandboxCommands(sandbox);
+  for (const command of sandbox.commands) command.copyInheritedSettings(program);
+}
+
+function addRun(command: Command): void {
+  command
     .argument('[COMMAND...]', 'program and arguments; without it, a shell')
     .passThroughOptions()
     .optionsGroup('Sandbox:')
-    .option('-t, --tty', 'give the command a terminal; default: only a shell has one');
+    .option('-t, --tty', 'give the command a terminal; default: only a shell has one')
+    .option('-d, --detach', 'leave it running without a command, until sandbox rm; needs a name')
+    .option('--name <NAME>', 'its name for sandbox exec and the like');
   for (const option of FLAGS) addFlag(command, option);
   addLogOptions(command);
   command.addHelpText('after', EXAMPLES).action(runSandbox);
@@ -112,10 +130,10 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
     '',
     ([name]) => `--${FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`,
   );
+  const detached = detachedName(words, values, [keepDiff, commit]);
+  if (detached !== undefined && !isHolder()) return startHolder(detached);
   const { stdin, stdout, stderr } = process;
-  const isTerminal = stdin.isTTY && stdout.isTTY;
-  if (values['tty'] === true && !isTerminal)
-    throw new UsageError('--tty: standard input and output must be a terminal here, too');
+  const hasTerminal = wantsTerminal(words, values);
   const stop = stopSignal();
   const gone = new AbortController();
   // The reader of the output has closed it, as `head` does.
@@ -134,17 +152,25 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
       signal: AbortSignal.any([booting.signal, gone.signal]),
       log: createLogger(logConfigOf(values, { level: 'error' })),
     });
+    if (detached !== undefined) return await holdUntil(stop, detached, box);
     stop.removeEventListener('abort', abort);
-    const hasTerminal = values['tty'] === true || (words.length === 0 && isTerminal);
     const wanted = box.command(words.length === 0 ? undefined : words);
     const command = await box.spawn(wanted.length === 0 ? ['sh'] : wanted, {
       stdin,
       tty: hasTerminal ? terminalSize() : undefined,
     });
-    process.exitCode = await attend(command, stop, hasTerminal);
+    process.exitCode = await attended(stop, hasTerminal, {
+      kill: (signal) => command.kill(signal),
+      resize: (size) => command.resize(size),
+      run: async () => {
+        const outputs = [copied(command.stdout, stdout), copied(command.stderr, stderr)];
+        const code = await command.exitCode;
+        await Promise.all(outputs);
+        return code;
+      },
+    });
     if (keepDiff !== undefined) await box.export(keepDiff);
-    const [, directory = commit, tag] = TAG.exec(commit ?? '') ?? [];
-    if (directory !== undefined) await box.commit(directory, tag);
+    if (commit !== undefined) await box.commit(...placeAndTag(commit));
   } catch (error) {
     if (error instanceof Stopped) process.exitCode = error.exitCode;
     else if (error instanceof DOMException && error.name === 'TimeoutError') {
@@ -156,44 +182,26 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
   }
 }
 
-/** Passes on what a command says, and what it is told. @returns its exit code. */
-async function attend(command: SandboxCommand, stop: AbortSignal, hasTerminal: boolean): Promise<number> {
-  const { stdin, stdout, stderr } = process;
-  // The first signal is for the command; the second one ends this process.
-  void aborted(stop).then(() => {
-    if (stop.reason instanceof Stopped) void command.kill(stop.reason.signal ?? 'SIGTERM');
-  });
-  const resize = (): void => command.resize(terminalSize());
-  if (hasTerminal) {
-    stdin.setRawMode(true);
-    stdout.on('resize', resize);
+/** @throws UsageError for what a sandbox that runs on cannot have. */
+function detachedName(
+  words: readonly string[],
+  { detach, name, tty }: Values,
+  atEnd: readonly (string | undefined)[],
+): string | undefined {
+  if (detach !== true) {
+    if (name !== undefined) throw new UsageError('--name: only with --detach');
+    return undefined;
   }
-  try {
-    const outputs = [copied(command.stdout, stdout), copied(command.stderr, stderr)];
-    const code = await command.exitCode;
-    await Promise.all(outputs);
-    return code;
-  } finally {
-    if (hasTerminal) {
-      stdin.setRawMode(false);
-      stdout.off('resize', resize);
-    }
-  }
+  if (typeof name !== 'string') throw new UsageError('--detach: needs --name NAME');
+  if (words.length > 0 || tty === true) throw new UsageError('--detach: runs no command: use sandbox exec');
+  if (atEnd.some((path) => path !== undefined))
+    throw new UsageError('--detach: use sandbox export and sandbox commit');
+  return checkName(name);
 }
 
 /** Copies to one of this process's outputs, which stays open. */
 async function copied(from: NodeJS.ReadableStream, to: NodeJS.WriteStream): Promise<void> {
-  for await (const part of from) {
-    if (to.writable && !to.write(part)) {
-      await new Promise((go) => to.once('drain', go).once('close', go));
-    }
-  }
-}
-
-function terminalSize(): TerminalSize {
-  const { columns, rows } = process.stdout;
-  // A terminal without a known size reports 0.
-  return columns > 0 && rows > 0 ? { columns, rows } : { columns: 80, rows: 24 };
+  for await (const part of from as AsyncIterable<Buffer>) await show(to, part);
 }
 
 /** Reads the value of `--share`. */
@@ -204,19 +212,12 @@ function sharedDirectory(text: string): [string, SandboxMount] {
   return [source, { source, readOnly }];
 }
 
-/** Reads the value of `--env`. */
-function variable(text: string): [string, string][] {
-  const at = text.indexOf('=');
-  if (at >= 0) return [[text.slice(0, at), text.slice(at + 1)]];
-  const value = process.env[text];
-  return value === undefined ? [] : [[text, value]];
-}
-
 const EXAMPLES = `
 Examples:
   virtiofs-kit sandbox -- sh -c 'rm -rf /usr/share/doc; ls /usr/share | wc -l'
   virtiofs-kit sandbox --keep-diff changes.tar.gz -- make install
   virtiofs-kit sandbox --image ./debian-layout:stable -- apt-get --version
+  virtiofs-kit sandbox run --detach --name box; virtiofs-kit sandbox exec box make; virtiofs-kit sandbox rm box
   virtiofs-kit sandbox --share . --share ~/data:ro --user nobody -- ./untrusted-script
 
 The command sees this host's programs and files, but for the secrets of home directories; what it changes is kept in memory and thrown away. It has no network.

@@ -1,0 +1,149 @@
+import { once } from 'node:events';
+import { rmSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { PassThrough, type Readable } from 'node:stream';
+import { UsageError } from '../../backend/index.js';
+import type { Sandbox, SandboxCommand } from '../../sandbox/index.js';
+import { FrameKind, frames, type Request, requestSchema, send } from './frames.js';
+import { connectTo, leave, socketOf } from './places.js';
+
+/** A sandbox that others use by its name. */
+interface Held {
+  readonly box: Sandbox;
+  readonly server: Server;
+}
+
+/** Holds sandboxes for command lines that come and go, until each has been removed. */
+export class SandboxHolder {
+  readonly #held = new Map<string, Held>();
+  readonly #commands = new Map<number, SandboxCommand>();
+  #count = 0;
+  #resolveEmpty = (): void => {};
+  /** Resolves when there is no sandbox any more. */
+  readonly empty = new Promise<void>((resolve) => {
+    this.#resolveEmpty = resolve;
+  });
+
+  /** Has a sandbox used by a name. @throws UsageError if another one has it. */
+  async hold(name: string, box: Sandbox): Promise<void> {
+    const other = await connectTo(name);
+    other?.destroy();
+    if (other !== undefined) throw new UsageError(`${name}: there is a sandbox of that name`);
+    const path = socketOf(name);
+    rmSync(path, { force: true });
+    const server = createServer((socket) => void this.#serve(box, socket));
+    await once(server.listen(path), 'listening');
+    this.#held.set(name, { box, server });
+    void box.ended.then(() => this.#forget(name));
+  }
+
+  /** Ends all sandboxes. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#held.values()].map(({ box }) => box.stop()));
+  }
+
+  #forget(name: string): void {
+    this.#held.get(name)?.server.close();
+    this.#held.delete(name);
+    leave(name);
+    if (this.#held.size === 0) this.#resolveEmpty();
+  }
+
+  async #serve(box: Sandbox, socket: Socket): Promise<void> {
+    socket.on('error', () => socket.destroy());
+    const incoming = frames(socket);
+    try {
+      const first = await incoming.next();
+      if (first.done === true) return;
+      const request = requestSchema.parse(JSON.parse(first.value.payload.toString()));
+      const exitCode = await this.#carryOut(request, box, socket, incoming);
+      await send(socket, FrameKind.RESULT, String(exitCode));
+    } catch (error) {
+      await send(socket, FrameKind.ERROR, error instanceof Error ? error.message : String(error));
+    } finally {
+      socket.end();
+    }
+  }
+
+  async #carryOut(
+    request: Request,
+    box: Sandbox,
+    socket: Socket,
+    incoming: ReturnType<typeof frames>,
+  ): Promise<number> {
+    switch (request.command) {
+      case 'exec':
+        return this.#exec(request, box, socket, incoming);
+      case 'kill':
+        await this.#commands.get(request.id)?.kill(request.signal as NodeJS.Signals);
+        return 0;
+      case 'resize':
+        this.#commands.get(request.id)?.resize(request);
+        return 0;
+      case 'fork': {
+        const forks = await box.fork(request.names.length);
+        for (const [index, fork] of forks.entries()) await this.hold(request.names[index]!, fork);
+        return 0;
+      }
+      case 'diff':
+        for (const { kind, path } of await box.diff())
+          await send(socket, FrameKind.STDOUT, `${kind} ${path}\n`);
+        return 0;
+      case 'export':
+        await box.export(request.file);
+        return 0;
+      case 'commit':
+        await box.commit(request.directory, request.tag);
+        return 0;
+      case 'rm':
+        await box.stop();
+        return 0;
+    }
+  }
+
+  async #exec(
+    request: Request & { readonly command: 'exec' },
+    box: Sandbox,
+    socket: Socket,
+    incoming: ReturnType<typeof frames>,
+  ): Promise<number> {
+    const stdin = new PassThrough();
+    const { env, user, cwd, tty } = request;
+    const words = request.words.length === 0 ? ['sh'] : request.words;
+    const command = await box.spawn(words, { env, user, cwd, tty, stdin });
+    const id = (this.#count += 1);
+    this.#commands.set(id, command);
+    // Whoever has started it has gone: it is told as by a terminal that is closed.
+    socket.once('close', () => void command.kill('SIGHUP'));
+    try {
+      await send(socket, FrameKind.STARTED, String(id));
+      void feed(stdin, incoming);
+      const outputs = [
+        pass(command.stdout, socket, FrameKind.STDOUT),
+        pass(command.stderr, socket, FrameKind.STDERR),
+      ];
+      const code = await command.exitCode;
+      await Promise.all(outputs);
+      return code;
+    } finally {
+      this.#commands.delete(id);
+    }
+  }
+}
+
+/** Gives a command the input that comes. */
+async function feed(stdin: PassThrough, incoming: ReturnType<typeof frames>): Promise<void> {
+  try {
+    for await (const { kind, payload } of incoming) {
+      if (kind !== FrameKind.INPUT) continue;
+      if (payload.length === 0) stdin.end();
+      else if (!stdin.write(payload)) await once(stdin, 'drain');
+    }
+  } catch {
+    // The connection has broken, which its `close` tells.
+  }
+}
+
+async function pass(from: Readable, socket: Socket, kind: number): Promise<void> {
+  for await (const part of from as AsyncIterable<Buffer>) await send(socket, kind, part);
+}
