@@ -1,5 +1,5 @@
 import { type Context, decodeName, FsError } from '../../../core/backend/index.js';
-import { getxattr, listxattr, removexattr, setxattr } from '../../../core/system/calls/xattrs.js';
+import { fgetxattr, getxattr, listxattr, removexattr, setxattr } from '../../../core/system/calls/xattrs.js';
 import { useFsetid } from '../calls/impersonation.js';
 import type { Node } from '../nodes/nodes.js';
 import { at, bytes, offset, putDescriptorPath, putText, XATTR_MAX_BYTES } from '../calls/call-memory.js';
@@ -7,18 +7,24 @@ import type { Share } from '../share.js';
 import { ENODATA } from '../../../core/system/calls/negative-errno.js';
 
 /**
- * Extended attributes. They are reached by the descriptor's path below /proc, because descriptors
- * of O_PATH take no `f*xattr` call.
+ * Extended attributes. Those of files that are not open are reached by the descriptor's path below
+ * /proc, because descriptors of O_PATH take no `f*xattr` call.
  */
 export function xattrOperations(share: Share) {
   const map = share.xattrs.map;
+
+  /** Linux asks for `security.capability` at the first write to each file, which is open then. */
+  function read(node: Node, name: string): number {
+    if (node.open !== undefined) return fgetxattr(node.open.fd, putText(name), at.xattr, XATTR_MAX_BYTES);
+    const path = putDescriptorPath(share.descriptor(node));
+    return getxattr(path, putText(name), at.xattr, XATTR_MAX_BYTES);
+  }
 
   return {
     getxattr(node: Node, name: string, _context: Context): Uint8Array | undefined {
       const hostName = share.xattrs.toHost(name);
       if (share.xattrs.hides(hostName)) return undefined;
-      const path = putDescriptorPath(share.descriptor(node));
-      const size = getxattr(path, putText(hostName), at.xattr, XATTR_MAX_BYTES);
+      const size = read(node, hostName);
       if (size === ENODATA) return undefined;
       if (size < 0) throw FsError.of(-size);
       return bytes.slice(offset.xattr, offset.xattr + size);

@@ -1,3 +1,4 @@
+import type { Fd } from '../descriptors/fd.js';
 import { libc, result } from './libc.js';
 
 /**
@@ -13,6 +14,12 @@ const calls = {
     'intptr_t',
     ['uintptr_t', 'uintptr_t', 'uintptr_t', 'size_t'],
   ),
+  fgetxattr: libc<(fd: Fd, name: number, value: number, size: number) => number>('fgetxattr', 'intptr_t', [
+    'int',
+    'uintptr_t',
+    'uintptr_t',
+    'size_t',
+  ]),
   setxattr: libc<(path: number, name: number, value: number, size: number, flags: number) => number>(
     'setxattr',
     'int',
@@ -29,6 +36,11 @@ const calls = {
 /** getxattr(2): bytes of the value. */
 export function getxattr(path: number, name: number, value: number, size: number): number {
   return result(calls.getxattr(path, name, value, size));
+}
+
+/** fgetxattr(2), of a descriptor that is not one of O_PATH: it has no path below /proc to walk. */
+export function fgetxattr(fd: Fd, name: number, value: number, size: number): number {
+  return result(calls.fgetxattr(fd, name, value, size));
 }
 
 export function setxattr(path: number, name: number, value: number, size: number, flags: number): number {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { OpenFlags } from '../../../../core/backend/index.js';
 import { BackendRegistry } from '../../../../core/plugins/index.js';
 import { needsOf } from '../../../../core/plugins/confine.js';
 import { root, serve } from '../harness.js';
@@ -32,6 +33,33 @@ test(
     assert.deepEqual(await allowing.backend.listxattr(allowing.node, root), [NAME]);
   },
 );
+
+test('an open file has the attributes that it has when it is not open', async (t) => {
+  const share = serve('/var/tmp');
+  t.after(() => share.close());
+  const { backend, node, directory } = share;
+  const path = join(directory, 'file');
+  writeFileSync(path, '');
+  assert.equal(host.setxattr(path, 'user.kind', 'first', 0), 0);
+  const { node: file } = (await backend.lookup(node, 'file', root))!;
+  const attribute = async (name: string): Promise<string | undefined> => {
+    const value = await backend.getxattr(file, name, root);
+    return value && Buffer.from(value).toString();
+  };
+  assert.equal(await attribute('user.kind'), 'first');
+  for (const flags of [OpenFlags.READ_ONLY, OpenFlags.WRITE_ONLY, OpenFlags.READ_WRITE]) {
+    const { file: opened } = await backend.open(file, flags, root);
+    assert.equal(await attribute('user.kind'), 'first');
+    assert.equal(await attribute('security.capability'), undefined);
+    await backend.release(file, opened);
+  }
+  const { file: opened } = await backend.open(file, OpenFlags.READ_ONLY, root);
+  unlinkSync(path);
+  writeFileSync(path, '');
+  assert.equal(host.setxattr(path, 'user.kind', 'second', 0), 0);
+  assert.equal(await attribute('user.kind'), 'first');
+  await backend.release(file, opened);
+});
 
 test('a daemon keeps CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH only for an export that uses them', async () => {
   const capabilities = async (backend: { type: string; [option: string]: unknown }): Promise<string[]> => {
