@@ -356,15 +356,17 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
       nameLookup.walk(directory, this.ttl);
       const age = directory.listed === undefined ? Infinity : performance.now() - directory.listed;
       if (age > this.ttl) await nameLookup.list(directory, this.deadline(context));
-      const types = new Map<string, number>();
+      const entries = new Map<string, DirectoryEntry>();
       for (const [name, known] of directory.names) {
-        if (known.kind !== 'absent') types.set(name, nameLookup.typeOf(known));
+        if (known.kind === 'absent') continue;
+        const lookupLater = !nameLookup.isComplete(known);
+        entries.set(name, { name, type: nameLookup.typeOf(known), lookupLater });
       }
       for (const [name, child] of directory.children) {
-        const decided = child.kind === 'directory' && types.has(name);
-        if (!decided && isDirty(child)) types.set(name, child.posix.mode & FileType.MASK);
+        const decided = child.kind === 'directory' && entries.has(name);
+        if (!decided && isDirty(child)) entries.set(name, { name, type: child.posix.mode & FileType.MASK });
       }
-      return [...types].map(([name, type]): DirectoryEntry => ({ name, type }));
+      return [...entries.values()];
     });
   }
 

@@ -150,6 +150,12 @@ export interface DirectoryEntry {
    * for `.` and `..` the number of a node whose attributes have none.
    */
   readonly ino?: number | bigint | undefined;
+  /**
+   * Whether a look-up of this name would cost a request of its own. READDIRPLUS then gives it
+   * without its node, and the guest looks it up if it needs it: `ls -l` does, `ls` does not.
+   * Default: false.
+   */
+  readonly lookupLater?: boolean | undefined;
 }
 
 /** Answer of {@link Backend.ioctl}. */

@@ -55,10 +55,15 @@ export interface SavedStream {
   readonly complete: boolean;
 }
 
-/** A stored entry: inode number (two little-endian words), type, length of the name, name. */
+/**
+ * A stored entry: inode number (two little-endian words), type and {@link LATER}, length of the
+ * name, name.
+ */
 const HEADER = 10;
 const TYPE = 8;
 const LENGTH = 9;
+/** Beside the type: the name is not to be looked up ahead. */
+const LATER = 0x80;
 const WORD = 2 ** 32;
 const FIRST_BYTES = 512;
 const FIRST_ENTRIES = 16;
@@ -191,7 +196,12 @@ export class DirectoryStream {
 
   /** The type as in `struct fuse_dirent`: the type bits of a mode, shifted right by 12. */
   type(index: number): number {
-    return this.#bytes[this.#offsets[index]! + TYPE]!;
+    return this.#bytes[this.#offsets[index]! + TYPE]! & ~LATER;
+  }
+
+  /** Whether the name is looked up only when the guest asks for that. */
+  isLater(index: number): boolean {
+    return (this.#bytes[this.#offsets[index]! + TYPE]! & LATER) !== 0;
   }
 
   /** The low half of the inode number. Both halves are 0 if it is unknown. */
@@ -321,17 +331,17 @@ export class DirectoryStream {
         this.#iterator = undefined;
         return;
       }
-      const { name, type, ino } = entry;
+      const { name, type, ino, lookupLater } = entry;
       if (this.#known?.has(name)) return;
       const length = nameLength(name);
       if (length === 0 || length > NAME_MAX || name.includes('/') || name.includes('\0')) {
         throw new Error(`the backend listed an impossible file name: ${JSON.stringify(name)}`);
       }
-      this.#push(name, type, ino ?? 0);
+      this.#push(name, type, ino ?? 0, lookupLater);
     });
   }
 
-  #push(name: string, type: number, ino: number | bigint): void {
+  #push(name: string, type: number, ino: number | bigint, isLater = false): void {
     const length = nameLength(name);
     this.#reserve(HEADER + length);
     const at = this.#used;
@@ -343,7 +353,7 @@ export class DirectoryStream {
       writeWord(bytes, at, Number(ino & 0xffff_ffffn));
       writeWord(bytes, at + 4, Number((ino >> 32n) & 0xffff_ffffn));
     }
-    bytes[at + TYPE] = (type & FileType.MASK) >>> 12;
+    bytes[at + TYPE] = ((type & FileType.MASK) >>> 12) | (isLater ? LATER : 0);
     bytes[at + LENGTH] = length;
     encodeName(name, bytes, at + HEADER);
     this.#append(HEADER + length);

@@ -76,13 +76,13 @@ export class NameLookup {
     if (directory.parent === undefined && name === RESERVED) return ABSENT;
     if (directory.learned >= LEARNED_MAX) this.#trim(directory);
     const known = this.#believed(directory, name, maxAge);
-    if (known === undefined || !this.#complete(known)) return undefined;
+    if (known === undefined || !this.isComplete(known)) return undefined;
     this.#services.metrics.metadataHits += 1;
     return known;
   }
 
   /** Whether everything is known that could be asked for. */
-  #complete(known: Known): boolean {
+  isComplete(known: Known): boolean {
     if (known.kind === 'absent' || known.posix !== undefined) return true;
     if (known.kind === 'directory' && known.marker === false) return true;
     return this.#services.options.attributes === 'listing';
@@ -106,7 +106,7 @@ export class NameLookup {
         known = directory.names.get(name) ?? ABSENT;
       }
     }
-    if (this.#complete(known)) return known;
+    if (this.isComplete(known)) return known;
     this.#prefetch(directory, name);
     await deadline.wait(this.#askOnce(directory, name, deadline));
     return directory.names.get(name) ?? ABSENT;

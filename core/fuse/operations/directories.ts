@@ -176,7 +176,8 @@ function* fill(target: Target, index: number): Steps<number> {
           session.out.inode(inoAt, undefined, session.nodes.idLow(slot), session.nodes.idHigh(slot));
           session.nodes.reap(slot);
         }
-      } else if (!plus) putEntry(session, BODY + composed, stream, index, plus, undefined);
+      } else if (!plus || stream.isLater(index))
+        putEntry(session, BODY + composed, stream, index, plus, undefined);
       else {
         let entry: Awaitable<Entry<object> | undefined>;
         try {

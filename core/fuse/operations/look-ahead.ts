@@ -74,6 +74,7 @@ export class LookAhead {
     if (accelerator.gatherLookup === undefined || gathering.count > 0) return false;
     let end = index;
     for (let left = room; end < index + GATHERED_MOST && stream.has(end); end++) {
+      if (stream.isLater(end)) break;
       left -= this.#sizeOf(end);
       if (left < 0) break;
     }

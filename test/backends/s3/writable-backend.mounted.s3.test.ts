@@ -44,6 +44,27 @@ it('files and directories of a bucket are opened by handle after caches are drop
   await reopenByHandle(mounted, false);
 });
 
+it('a listing of names takes no request for each of them, one of attributes takes one', async (t) => {
+  const bucket = await TestBucket.create();
+  for (let i = 0; i < 100; i++) await bucket.put(`directory/file${i}`, 'content');
+  const proxy = await Proxy.start(bucket.endpoint);
+  t.after(() => proxy.close());
+  await using mounted = await mountBucket(bucket, { endpoint: proxy.endpoint });
+  const asks = async (script: string): Promise<{ all: number; heads: number; output: string }> => {
+    proxy.seen.length = 0;
+    const { output } = await shell(script, mounted.directory);
+    const heads = proxy.seen.filter(({ method }) => method === 'HEAD').length;
+    return { all: proxy.seen.length, heads, output };
+  };
+  const names = await asks('ls directory | wc -l');
+  assert.equal(names.output.trim(), '100');
+  assert.ok(names.all <= 5, `${names.all} requests`);
+  const attributes = await asks('ls -l directory | grep -c "1 root root 7 "');
+  assert.equal(attributes.output.trim(), '100');
+  assert.equal(attributes.heads, 100);
+  assert.equal((await asks('ls -l directory')).all, 0);
+});
+
 describe('a full disk of the cache', () => {
   let proxy: Proxy;
   let cacheDir: string;
