@@ -381,18 +381,26 @@ it('a detached sandbox runs on, and is used, forked, told of and ended by its na
     (await run('exec', 'box-1', 'sh', '-c', 'ls /etc/made; rm /etc/made; touch /etc/own')).code,
     0,
   );
-  const [ps, one, other] = await Promise.all([run('ps'), run('diff', 'box'), run('diff', 'box-1')]);
+  const [ps, one, other, committed] = await Promise.all([
+    run('ps'),
+    run('diff', 'box'),
+    run('diff', 'box-1'),
+    run('commit', 'box-1', `${folder}/image:mine`),
+  ]);
   assert.equal(ps.stdout, 'box\nbox-1\n');
   assert.equal(one.stdout, 'added /etc/made\n');
   assert.equal(other.stdout, 'added /etc/own\n');
-  assert.equal((await run('commit', 'box-1', `${folder}/image:mine`)).code, 0);
+  assert.equal(committed.code, 0);
   assert.equal((await Image.open(`${folder}/image:mine`)).layers.length, 1);
-  assert.match((await run('run', '--detach', '--name', 'box')).stderr, /there is a sandbox of that name/);
-  assert.match(
-    (await run('run', '--detach', '--name', 'x', '--cwd', '/dev/shm/x')).stderr,
-    /has its own \/dev/,
-  );
-  assert.match((await run('exec', 'boxx', 'true')).stderr, /boxx: no such sandbox; there are box, box-1/);
+  const refused = await Promise.all([
+    run('run', '--detach', '--name', 'box'),
+    run('run', '--detach', '--name', 'x', '--cwd', '/dev/shm/x'),
+    run('exec', 'boxx', 'true'),
+  ]);
+  assert.match(refused[0]!.stderr, /there is a sandbox of that name/);
+  assert.match(refused[1]!.stderr, /has its own \/dev/);
+  assert.match(refused[2]!.stderr, /boxx: no such sandbox; there are box, box-1/);
+  for (const { code } of refused) assert.equal(code, 2);
   assert.equal((await run('rm', 'box', 'box-1')).code, 0);
   assert.equal((await run('ps')).stdout, '');
 });
