@@ -1,6 +1,7 @@
 import { realpath, stat } from 'node:fs/promises';
 import type { Message } from '../memory/index.js';
 import { type Log, ownMounts, type OwnedFd, setNonBlocking } from '../system/index.js';
+import { BackingFiles } from './backing-files.js';
 import { FuseDevice } from './fuse-device.js';
 import { detachByFusermount, mountByFusermount, unmountByFusermount } from './fusermount.js';
 import { detachDirectly, mountDirectly, unmountDirectly } from './direct-mount.js';
@@ -28,8 +29,8 @@ export interface MountOptions extends Partial<MountFlags> {
   /** The mount's source, as `df` for instance shows it. */
   readonly source: string;
   readonly log: Log;
-  /** Called once, when it is mounted. */
-  openSession(): MountSession;
+  /** Called once, when it is mounted. @param files what the kernel may use itself. */
+  openSession(files: BackingFiles): MountSession;
   /** Default: `direct` for root, else `fusermount`. */
   readonly method?: 'direct' | 'fusermount';
 }
@@ -74,7 +75,7 @@ export class HostMount {
     this.ended = new Promise((resolve) => {
       this.#settle = resolve;
     });
-    this.#session = options.openSession();
+    this.#session = options.openSession(new BackingFiles(fd));
     const receiver = {
       dispatch: (message: Message) => this.#session.dispatch(message),
       ended: (errno: number) => this.#end(errno),

@@ -6,6 +6,7 @@
  *   `mount-error.ts`.
  * - `direct-mount.ts`, `fusermount.ts`: mounting by the system call, or without privilege by
  *   fusermount3.
+ * - `backing-files.ts`: files that the kernel reads and writes itself.
  * - `fuse-device.ts`: reads requests, hands them on as messages and writes the replies.
  */
 export { HostMount, type MountOptions, type MountSession } from './host-mount.js';

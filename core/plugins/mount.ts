@@ -24,6 +24,12 @@ export interface HostMountOptions extends OpenExportOptions, Partial<ExportSetti
   readonly backend: BackendSource;
   /** Whether other users may use the mount too. Default: true for root, else false. */
   readonly allowOther?: boolean | undefined;
+  /**
+   * Whether the kernel reads and writes files of the host itself, where the backend has such files
+   * (FUSE_PASSTHROUGH; Linux 6.9, CAP_SYS_ADMIN). Nobody here sees these reads and writes then: not
+   * in figures, not in the access log. Default: false.
+   */
+  readonly kernelIo?: boolean | undefined;
 }
 
 /** What is beside a mount. */
@@ -62,7 +68,7 @@ export class MountedExport {
   /** @throws UsageError for a mistake in the options. Nothing stays mounted then. */
   static async open(options: HostMountOptions): Promise<MountedExport> {
     const { directory, backend, readOnly = false, locks = 'shared', allowOther, log } = options;
-    const { cache = {}, limits = {}, watch = false } = options;
+    const { cache = {}, limits = {}, watch = false, kernelIo = false } = options;
     await refuseOwnPaths(options);
     const one = await openExport(backend, { readOnly, locks, cache, limits, watch }, options);
     const kind = isBackend(backend) ? 'own' : backend.type;
@@ -79,11 +85,12 @@ export class MountedExport {
         readOnly: readOnly || isReadOnly(one.backend),
         ...(allowOther === undefined ? {} : { allowOther }),
         // Here is no ring that waiting requests could fill: the lock table's total is the limit.
-        openSession: () => {
+        openSession: (files) => {
           const session = new Session(one, {
             maxWaiters: Number.POSITIVE_INFINITY,
             log: limited(log),
             counters,
+            hostFiles: kernelIo ? files : undefined,
             observed: tracing.add(directory),
             onMounted: () => events.tell('mounted', event),
             onFault: (error, message) => events.tell('fault', { ...event, error, message }),

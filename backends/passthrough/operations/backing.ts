@@ -18,8 +18,8 @@ export function backingOperations(share: Share) {
     backing(node: Node, file: OpenFile | undefined): Backing | undefined {
       if (file !== undefined) {
         if (!file.cached) return undefined;
-        const writes =
-          file.writable && !file.append && !file.synchronous && !share.xattrs.hasMappedCapability;
+        // A write to a file that was opened for reading is EBADF either way.
+        const writes = !file.append && !file.synchronous && !share.xattrs.hasMappedCapability;
         return {
           fd: file.fd,
           attributes: attributes && isNumberedAlike(file.fd),

@@ -15,7 +15,11 @@ export function addMount(program: Command, backend: BackendOptions): void {
     .description('mount a backend on this host, without a virtual machine, until a signal or umount')
     .argument('<DIR>', 'where to mount: a directory that exists')
     .optionsGroup('Mount:')
-    .option('--allow-other', 'other users may use it too; the default for root');
+    .option('--allow-other', 'other users may use it too; the default for root')
+    .option(
+      '--kernel-io',
+      'the kernel reads and writes files of passthrough itself (Linux 6.9); figures and logs do not have it then',
+    );
   backend.addTo(command);
   addLogOptions(command);
   addAccessLogOptions(command);
@@ -46,6 +50,7 @@ async function mount(directory: string, values: Values, backend: BackendOptions)
     ...settings,
     directory,
     backend: spec,
+    kernelIo: values['kernelIo'] === true,
     allowOther: values['allowOther'] === true ? true : undefined,
     optionName: backend.name,
     registry: container.get(Services.Registry),

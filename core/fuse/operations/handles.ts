@@ -40,6 +40,7 @@ export function endHandle(session: Session, index: HandleIndex): Promise<void> |
   const { handles, nodes, backend } = session;
   const object = handles.object(index);
   const slot = handles.slot(index);
+  if (session.kernelFiles !== undefined && !handles.isDirectory(index)) session.kernelFiles.end(slot);
   try {
     const closed = handles.isDirectory(index)
       ? (object as DirectoryStream).close()

@@ -1,5 +1,11 @@
 import { FsError, andThen, type Awaitable } from '../../backend/index.js';
-import { InitFlag, KERNEL_MINOR_VERSION, KERNEL_VERSION, OLDEST_MINOR_VERSION } from '../wire/abi.js';
+import {
+  InitFlag,
+  InitFlag2,
+  KERNEL_MINOR_VERSION,
+  KERNEL_VERSION,
+  OLDEST_MINOR_VERSION,
+} from '../wire/abi.js';
 import { negotiate, type Offer } from '../session/negotiation.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
@@ -48,7 +54,7 @@ export const init: Operation<Offer | undefined> = {
     out.u32(BODY + fuse_init_out.minor, KERNEL_MINOR_VERSION);
     // After a newer major version than ours the guest sends another INIT.
     if (offer === undefined) return fuse_init_out.bytes;
-    const settled = negotiate(offer, session.export);
+    const settled = negotiate(offer, session.export, session.kernelFiles !== undefined);
     session.negotiated = settled;
     session.journal?.describe();
     out.u32(BODY + fuse_init_out.minor, settled.minor);
@@ -60,6 +66,8 @@ export const init: Operation<Offer | undefined> = {
     out.u32(BODY + fuse_init_out.max_write, settled.maxWrite);
     out.u32(BODY + fuse_init_out.time_gran, 1);
     out.u16(BODY + fuse_init_out.max_pages, settled.maxPages);
+    // Files of a file system that is no layer over another one.
+    if ((settled.flags2 & InitFlag2.PASSTHROUGH) !== 0) out.u32(BODY + fuse_init_out.max_stack_depth, 1);
     session.log.info({ ...settled }, 'mounted');
     session.mounted();
     return fuse_init_out.bytes;

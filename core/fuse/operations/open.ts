@@ -13,7 +13,9 @@ import {
   FOPEN_KEEP_CACHE,
   FOPEN_NONSEEKABLE,
   FOPEN_PARALLEL_DIRECT_WRITES,
+  FOPEN_PASSTHROUGH,
   InitFlag,
+  InitFlag2,
   OPEN_KILL_SUIDGID,
   RELEASE_FLOCK_UNLOCK,
 } from '../wire/abi.js';
@@ -266,8 +268,19 @@ function finishOpen(
     discardFile(session, session.nodes.node(slot), file);
     throw error;
   }
+  const id = session.has2(InitFlag2.PASSTHROUGH) ? beginKernelFile(session, slot, file, openFlags) : 0;
+  if (id > 0) openFlags = FOPEN_PASSTHROUGH;
   putHandle(session, at, handle, openFlags);
+  session.out.words[(at + fuse_open_out.backing_id) >> 2] = id;
   return handle;
+}
+
+/** Has the kernel read and write an open file itself, if it can. @returns its number, or 0. */
+function beginKernelFile(session: Session, slot: Slot, file: unknown, openFlags: number): number {
+  const { kernelFiles, accelerator, nodes } = session;
+  const backing = accelerator.backing?.(nodes.node(slot), file);
+  const isPlain = (openFlags & (FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE)) !== 0 || backing?.writes !== true;
+  return kernelFiles?.begin(slot, isPlain ? -1 : backing.fd) ?? 0;
 }
 
 /** Puts `struct fuse_open_out` into the reply. */

@@ -37,12 +37,16 @@ const LOCKS = InitFlag.POSIX_LOCKS | InitFlag.FLOCK_LOCKS;
 /**
  * Negotiates the protocol: agrees to what the guest offers and this backend can do. A flag that
  * needs a method is agreed to only if the backend has that method.
+ * @param kernelFiles whether the kernel may read and write files of the host itself.
  */
 export function negotiate(
   offer: Offer,
   { backend, cache, localLocks, findsByHandle }: NegotiatingExport,
+  kernelFiles = false,
 ): Negotiated {
   const { flags2 } = offer;
+  // The kernel refuses it together with write-back caching.
+  const passthrough = kernelFiles && !writeback(backend, cache) ? InitFlag2.PASSTHROUGH : 0;
   const maxPages = (offer.flags & InitFlag.MAX_PAGES) === 0 ? DEFAULT_PAGES : MAX_PAGES;
   return {
     minor: Math.min(offer.minor, KERNEL_MINOR_VERSION),
@@ -50,7 +54,7 @@ export function negotiate(
       offer.flags &
       (supportedFlags(backend, cache) | (findsByHandle ? InitFlag.EXPORT_SUPPORT : 0)) &
       (localLocks ? ~LOCKS : -1),
-    flags2: (offer.flags & InitFlag.INIT_EXT) === 0 ? 0 : flags2 & supportedFlags2(backend),
+    flags2: (offer.flags & InitFlag.INIT_EXT) === 0 ? 0 : flags2 & (supportedFlags2(backend) | passthrough),
     maxReadahead: offer.maxReadahead,
     maxWrite: Math.min(MAX_WRITE_BYTES, maxPages * PAGE_BYTES),
     maxPages,

@@ -37,6 +37,7 @@ import { Counters } from './counters.js';
 import { Faults } from './faults.js';
 import { closeHandle, endHandle } from '../operations/handles.js';
 import { InFlight } from './in-flight.js';
+import { type HostFiles, KernelFiles } from './kernel-files.js';
 import type { Negotiated } from './negotiation.js';
 import type { Observed } from './observer.js';
 import { type Batch, Gathering, LARGE } from './gathering.js';
@@ -65,6 +66,8 @@ export interface SessionOptions {
   readonly fileTable?: FileTable | undefined;
   /** Counts what this guest does, perhaps together with others. Default: one of its own. */
   readonly counters?: Counters;
+  /** Files of this host that the guest's kernel, which is this host's, may use itself. */
+  readonly hostFiles?: HostFiles | undefined;
   /** Who looks on what this guest asks for, perhaps others', too. Default: nobody. */
   readonly observed?: Observed | undefined;
   /** Called when the guest has mounted. It must not throw. */
@@ -116,6 +119,8 @@ export class Session {
    * countThreads}.
    */
   readonly counters: Counters;
+  /** Open files that the kernel reads and writes itself, where it may. */
+  readonly kernelFiles: KernelFiles | undefined;
   readonly #observed: Observed;
   /** Keeps what the guest has for a process that follows, where somebody holds it. */
   journal: SessionJournal | undefined = undefined;
@@ -158,6 +163,7 @@ export class Session {
     this.negativeValidity = validity(shared.cache.negativeTimeout);
     this.attributeValidity = validity(shared.cache.attributeTimeout);
     this.counters = options.counters ?? new Counters();
+    this.kernelFiles = options.hostFiles === undefined ? undefined : new KernelFiles(options.hostFiles);
     this.#observed = options.observed ?? { observer: undefined };
     this.fileTable = options.fileTable;
     this.fileTable?.begin(
