@@ -36,6 +36,10 @@ export class Events extends EventEmitter<ExportEvents> {
     this.#log = log;
   }
 
+  /**
+   * Tells the listeners of an event in a later turn of the event loop. One that throws is logged,
+   * and the others are told.
+   */
   tell<Name extends keyof ExportEvents>(name: Name, ...event: ExportEvents[Name]): void {
     if (this.listenerCount(name) === 0) return;
     setImmediate(() => {
