@@ -32,8 +32,8 @@ const HELD_MS = 5000;
  * /dev/null when it first interrupts a guest.
  */
 const KEPT_DESCRIPTORS = 16;
-/** How long attackers may take to end after their time, in milliseconds. */
-const GRACE_MS = 60_000;
+/** How long attackers, and then the daemon, may take to end, in milliseconds. */
+const END_MS = 60_000;
 /** Bytes of the file systems on which the daemon's files lie. */
 const ROOM = '256m';
 
@@ -95,12 +95,12 @@ async function start(setup: Setup, folder: string): Promise<Daemon> {
 }
 
 /** Runs one attacker. @returns what it did. */
-async function attack(name: string, socket: string, number: number): Promise<string> {
+async function attack(name: string, socket: string, number: number, endMs: number): Promise<string> {
   const path = fileURLToPath(new URL(`${name}.js`, import.meta.url));
   const child = spawn(process.execPath, [path, socket, String(seed + number), String(seconds)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
-  const timer = setTimeout(() => child.kill('SIGKILL'), seconds * 1000 + GRACE_MS);
+  const timer = setTimeout(() => child.kill('SIGKILL'), seconds * 1000 + endMs);
   let text = '';
   child.stdout.on('data', (data: Buffer) => (text += data.toString()));
   const code = await new Promise((resolve) =>
@@ -146,6 +146,7 @@ function shown({ requests, median, p99, worst }: Latency): string {
 async function run(setup: Setup): Promise<string[]> {
   const folder = mkdtempSync(join(tmpdir(), 'vfk-attack-'));
   const wrong: string[] = [];
+  const { endMs = END_MS } = setup;
   const daemon = await start(setup, folder);
   const { process: child } = daemon;
   try {
@@ -154,7 +155,7 @@ async function run(setup: Setup): Promise<string[]> {
     const before = descriptorsOf(child);
     const [beside, ...done] = await Promise.all([
       canary.work(Date.now() + seconds * 1000),
-      ...attackers.map((name, i) => attack(name, daemon.sockets[0], i)),
+      ...attackers.map((name, i) => attack(name, daemon.sockets[0], i, endMs)),
     ]);
     for (const line of done) console.log(`  ${line}`);
     console.log(
@@ -183,7 +184,7 @@ async function run(setup: Setup): Promise<string[]> {
   } else {
     const ended = new Promise((resolve) => child.once('exit', (code, signal) => resolve(code ?? signal)));
     child.kill('SIGTERM');
-    const timer = setTimeout(() => child.kill('SIGKILL'), 60_000);
+    const timer = setTimeout(() => child.kill('SIGKILL'), endMs);
     const code = await ended;
     clearTimeout(timer);
     if (code !== 0) wrong.push(`the daemon, told to end, ended with ${String(code)}`);

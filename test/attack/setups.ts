@@ -14,6 +14,8 @@ export interface Setup {
   backend(folder: string): Options | Promise<Options>;
   /** How long a request of an honest guest may take, in milliseconds: longer, and it was held. */
   readonly heldMs?: number;
+  /** How long attackers, and then the daemon, may take to end, in milliseconds. */
+  readonly endMs?: number;
 }
 
 function passthrough(sharedDir: string, more: object = {}): Options {
@@ -50,6 +52,8 @@ export const setups: readonly Setup[] = [
     name: 's3',
     // An fsync is an upload to a server that has the same processors.
     heldMs: 30_000,
+    // A request waits a minute for the server, and the end of a mount two minutes for uploads.
+    endMs: 180_000,
     async backend(folder) {
       const { name: bucket, endpoint } = await TestBucket.create();
       return { type: 's3', bucket, endpoint, pathStyle: true, cacheDir: join(folder, 'cache') };
