@@ -6,7 +6,7 @@ import { setImmediate } from 'node:timers/promises';
 import { type Backend, wrapEach } from '../../core/backend/index.js';
 import { cases, checkBackend } from '../../core/contract/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
-import { cached, encrypted, logged, quota, routed, throttled } from '../../core/wrappers/index.js';
+import { cached, encrypted, logged, quota, routed, throttled, watched } from '../../core/wrappers/index.js';
 import { keepingLog, temporaryDirectory } from '../support/host-mount.js';
 
 const registry = new BackendRegistry();
@@ -36,6 +36,7 @@ const wrappings: Readonly<Record<string, Wrapping>> = {
   quota: {
     wrap: (inner) => quota(inner, { bytes: 2 ** 40, inodes: 100_000 }),
     lacks: [/space is set aside/],
+    isPlain: true,
   },
   cached: { wrap: (inner) => cached(inner, { bytes: 2 ** 20, blockBytes: 4096 }), lacks: [] },
   'cached, with room for nothing': {
@@ -51,6 +52,7 @@ const wrappings: Readonly<Record<string, Wrapping>> = {
   'routed, as the root': {
     wrap: (inner) => routed({ mounts: { '/': inner }, rules: [{ path: '/hidden/away', access: 'hidden' }] }),
     lacks: [],
+    isPlain: true,
   },
   'routed, below directories that lead there': {
     wrap: (inner) => routed({ mounts: { '/a/b': inner } }),
@@ -58,6 +60,7 @@ const wrappings: Readonly<Record<string, Wrapping>> = {
     directory: '/a/b',
     isPlain: true,
   },
+  watched: { wrap: (inner) => watched(inner), lacks: [] },
   'all of them': {
     wrap: (inner) =>
       cached(
