@@ -1,8 +1,13 @@
 import type { Command } from 'commander';
 import type { ZodType } from 'zod';
 import { UsageError, type BackendSpec } from '../backend/index.js';
-import { cacheSchema, exportSchema, limitsSchema, type ExportConfig } from '../plugins/config-schema.js';
-import { check, describeOptions, type OptionDescription } from '../plugins/option-descriptions.js';
+import {
+  cacheSchema,
+  exportSchema,
+  limitsSchema,
+  type ExportConfig,
+} from '../plugins/options/config-schema.js';
+import { check, describeOptions, type OptionDescription } from '../plugins/options/option-descriptions.js';
 import type { BackendRegistry } from '../plugins/registry.js';
 import { addFlag, givenOptions } from './flags.js';
 

@@ -1,5 +1,5 @@
 import { Option, type Command } from 'commander';
-import { parseOption, type OptionDescription } from '../plugins/option-descriptions.js';
+import { parseOption, type OptionDescription } from '../plugins/options/option-descriptions.js';
 
 /** The values of parsed flags, by commander's names. */
 export type Values = Readonly<Record<string, unknown>>;

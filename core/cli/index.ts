@@ -9,15 +9,11 @@
  * - `sandboxes/`: sandboxes that run on, in a process of their own, and how commands reach it.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
- * - `log-and-services.ts`, `signals.ts`: what commands that serve have in common: log, services,
- *   and an orderly end.
- * - `service-manager.ts`: tells systemd how the program is doing.
- * - `confined-start.ts`: confines the process. `serve-exports.ts`: all that serves, loaded after
- *   that.
- * - `metrics.ts`: listens for Prometheus before the process is confined. `control.ts`: the socket
- *   for commands, which a keeper makes for its engines.
- * - `access-log.ts`: opens the access log before that.
- * - `isolate.ts`, `isolated-exports.ts`: serve exports by processes of their own.
- * - `keep.ts`: starts the keeper, and the engine under it.
+ * - `serving/`: what commands that serve have in common. `confined-start.ts` confines the process;
+ *   `serve-exports.ts` is all that serves, loaded after that. `metrics.ts`, `control.ts` and
+ *   `access-log.ts` open before what the confined process can no longer open. `isolate.ts` and
+ *   `isolated-exports.ts` serve exports by processes of their own, `keep.ts` starts the keeper and
+ *   the engine under it. `log-and-services.ts`, `service-manager.ts` and `signals.ts`: the log,
+ *   systemd, and an orderly end.
  */
 export { runProgram } from './program.js';

@@ -37,8 +37,8 @@ import { commandLineWords } from './process-arguments.js';
 import { inheritedSocket } from './inherited-socket.js';
 import { type BackendSource, isBackend } from './backend-source.js';
 import type { BackendRegistry } from './registry.js';
-import { LAYERS, type Layer } from './confinement-options.js';
-import { check } from './option-descriptions.js';
+import { LAYERS, type Layer } from './options/confinement-options.js';
+import { check } from './options/option-descriptions.js';
 
 export interface Confinement {
   readonly layers: readonly Layer[];

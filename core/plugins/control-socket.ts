@@ -3,15 +3,15 @@ import * as z from 'zod';
 import { askSocket, CommandSocket, type CommandRequest } from '../control/index.js';
 import type { OwnedFd } from '../system/index.js';
 import { Feeds } from '../trace/feeds.js';
-import { configOf, type LogConfig } from './config-schema.js';
+import { configOf, type LogConfig } from './options/config-schema.js';
 import type { DaemonStatus } from '../monitoring/index.js';
 import type { Tracing } from '../trace/tracing.js';
 import type { Daemon } from './daemon.js';
 import { setLogLevel } from './logger.js';
 import { reload, type Started } from './reload.js';
-import { suggestion } from './suggestion.js';
+import { suggestion } from './options/suggestion.js';
 import type { BackendRegistry } from './registry.js';
-import { check, toFlag } from './option-descriptions.js';
+import { check, toFlag } from './options/option-descriptions.js';
 
 /** What is commanded: a daemon, or a host mount, which has no sockets to serve on. */
 export interface Commanded extends Partial<Pick<Daemon, 'add' | 'remove' | 'change'>> {

@@ -41,7 +41,7 @@ import {
   VhostUserServer,
 } from '../vhost-user/index.js';
 import { Events } from './events.js';
-import { exportSchema, type ExportConfig } from './config-schema.js';
+import { exportSchema, type ExportConfig } from './options/config-schema.js';
 import { exportChanges, placeOf } from './export-changes.js';
 import { inheritedSocket } from './inherited-socket.js';
 import { type BackendSource, isBackend } from './backend-source.js';
@@ -56,8 +56,8 @@ import {
 import { detailsOf, figuresOf, type FigureSource } from './figures.js';
 import { lostLogLines } from './logger.js';
 import { limited } from './rate-limited-log.js';
-import { check } from './option-descriptions.js';
-import { suggestion } from './suggestion.js';
+import { check } from './options/option-descriptions.js';
+import { suggestion } from './options/suggestion.js';
 import type { BackendRegistry, OptionName } from './registry.js';
 
 /** One socket to serve. Defaults are those of a configuration file. */

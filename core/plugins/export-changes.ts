@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { UsageError } from '../backend/index.js';
 import type { BackendSource } from './backend-source.js';
-import type { ExportConfig } from './config-schema.js';
+import type { ExportConfig } from './options/config-schema.js';
 
 /** Settings that belong to an export's file system: they last as long as that is open. */
 const LASTING = ['backend', 'readOnly', 'locks', 'cache', 'limits'] as const;

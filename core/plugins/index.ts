@@ -7,13 +7,14 @@
  *   process.
  * - `open-export.ts`, `backend-source.ts`: from a backend's name and options to an open export.
  *   `registry.ts`: which backends there are.
- * - `config-schema.ts`: every option of the configuration file, as zod schemas.
- *   `option-descriptions.ts`: from a schema to flags, help texts and errors of one line, with
- *   `suggestion.ts` for misspelt words and `yaml.ts` for files.
+ * - `options/`: the configuration. `config-schema.ts` has every option of the file, as zod schemas;
+ *   `option-descriptions.ts` makes flags, help texts and errors of one line of a schema, with
+ *   `suggestion.ts` for misspelt words and `yaml.ts` for files. `confinement-options.ts`: words for
+ *   layers and capabilities.
  * - `inherited-socket.ts`: sockets that the parent or a service manager made.
  * - `events.ts`: tells programs what happens. `figures.ts`: collects what monitoring shows of an
  *   export.
- * - `confine.ts`, `confinement-options.ts`: the confinement of the process.
+ * - `confine.ts`: the confinement of the process.
  * - `export-changes.ts`, `reload.ts`: another configuration while a daemon serves.
  * - `control-socket.ts`: the socket on which a daemon takes commands. `offline-commands.ts`: what
  *   commands that run without a daemon may use.
@@ -32,10 +33,16 @@ export {
   logSchema,
   parseConfig,
   readConfig,
-} from './config-schema.js';
-export type { AccessLogConfig, Config, ConfineConfig, ExportConfig, LogConfig } from './config-schema.js';
+} from './options/config-schema.js';
+export type {
+  AccessLogConfig,
+  Config,
+  ConfineConfig,
+  ExportConfig,
+  LogConfig,
+} from './options/config-schema.js';
 export { mustBeConfined, programFolders, type Confined, type Confinement } from './confine.js';
-export { LAYERS, parseCapabilities, parseLayers, type Layer } from './confinement-options.js';
+export { LAYERS, parseCapabilities, parseLayers, type Layer } from './options/confinement-options.js';
 export { askDaemon, ControlSocket, DAEMON_ITSELF } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './service-container.js';
 export { groupId, Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
@@ -44,7 +51,7 @@ export { isBackend, type BackendSource } from './backend-source.js';
 export { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
 export { createLogger } from './logger.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
-export { closestWord, suggestion } from './suggestion.js';
+export { closestWord, suggestion } from './options/suggestion.js';
 export { offlineEnvironment } from './offline-commands.js';
 export { BackendRegistry, type CreateBackendOptions, type OptionName } from './registry.js';
 export { serve, type ServeOptions } from './serve.js';
@@ -54,5 +61,5 @@ export {
   parseOption,
   toFlag,
   type OptionDescription,
-} from './option-descriptions.js';
-export { toYaml } from './yaml.js';
+} from './options/option-descriptions.js';
+export { toYaml } from './options/yaml.js';

@@ -1,6 +1,6 @@
 import { UsageError } from '../backend/index.js';
 import { passedDescriptors } from '../system/descriptors/service-manager.js';
-import { suggestion } from './suggestion.js';
+import { suggestion } from './options/suggestion.js';
 
 /**
  * The inherited descriptor of an export's socket, by its number or its name.

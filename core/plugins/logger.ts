@@ -2,7 +2,7 @@ import { isatty } from 'node:tty';
 import { pino, type Logger as PinoLogger } from 'pino';
 import type { Logger } from '../backend/index.js';
 import { type Fd, Output } from '../system/index.js';
-import type { LogConfig } from './config-schema.js';
+import type { LogConfig } from './options/config-schema.js';
 
 const STDERR = 2;
 /** Bytes of lines that wait for whoever reads them. */

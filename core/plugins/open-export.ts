@@ -12,7 +12,7 @@ import {
 } from '../state/index.js';
 import { watched } from '../wrappers/index.js';
 import { type BackendSource, isBackend } from './backend-source.js';
-import type { ExportConfig } from './config-schema.js';
+import type { ExportConfig } from './options/config-schema.js';
 import type { BackendRegistry, CreateBackendOptions } from './registry.js';
 
 /** The settings of an export that do not depend on its transport. */

@@ -9,8 +9,8 @@ import {
   type BackendSpec,
   type Logger,
 } from '../backend/index.js';
-import { suggestion } from './suggestion.js';
-import { check, describeOptions } from './option-descriptions.js';
+import { suggestion } from './options/suggestion.js';
+import { check, describeOptions } from './options/option-descriptions.js';
 
 interface BuiltIn {
   readonly load: () => Promise<{ readonly default: BackendPlugin }>;

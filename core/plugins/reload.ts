@@ -3,7 +3,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { UsageError } from '../backend/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { needsOf } from './confine.js';
-import type { Config, ReadConfig } from './config-schema.js';
+import type { Config, ReadConfig } from './options/config-schema.js';
 import type { Daemon } from './daemon.js';
 import type { BackendRegistry } from './registry.js';
 

@@ -1,6 +1,6 @@
 import { Container, type ServiceIdentifier } from 'inversify';
 import type { Logger } from '../backend/index.js';
-import type { LogConfig } from './config-schema.js';
+import type { LogConfig } from './options/config-schema.js';
 import { Daemon, type DaemonOptions } from './daemon.js';
 import { createLogger } from './logger.js';
 import { BackendRegistry } from './registry.js';

@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { BackendRegistry, parseConfig } from '../../core/plugins/index.js';
-import { parseYaml } from '../../core/plugins/yaml.js';
+import { parseYaml } from '../../core/plugins/options/yaml.js';
 import { documents, root } from '../support/documents.js';
 
 /*

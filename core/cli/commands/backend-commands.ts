@@ -11,7 +11,7 @@ import {
   type BackendRegistry,
   type OptionDescription,
 } from '../../plugins/index.js';
-import { addLogOptions, servicesOf } from '../log-and-services.js';
+import { addLogOptions, servicesOf } from '../serving/log-and-services.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 
 /**

@@ -6,7 +6,7 @@ import { readOnly, UsageError } from '../../backend/index.js';
 import { cases, type CaseResult, checkBackend, type CheckOptions } from '../../contract/index.js';
 import { type BackendRegistry, check, Services } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, servicesOf } from '../log-and-services.js';
+import { addLogOptions, servicesOf } from '../serving/log-and-services.js';
 import type { Values } from '../flags.js';
 
 /** `check-backend`: runs the contract's test suite on a backend. */

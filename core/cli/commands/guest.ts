@@ -19,9 +19,9 @@ import {
   type ServedExport,
 } from '../../plugins/index.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, servicesOf } from '../log-and-services.js';
+import { addLogOptions, servicesOf } from '../serving/log-and-services.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-import { Stopped, stopSignal } from '../signals.js';
+import { Stopped, stopSignal } from '../serving/signals.js';
 
 /** Exit code after `--timeout`, as that of timeout(1). */
 export const TIMED_OUT = 124;

@@ -4,7 +4,7 @@ import { UsageError } from '../../backend/index.js';
 import type { Values } from '../flags.js';
 import { checkName, sandboxNames } from '../sandboxes/places.js';
 import { visit } from '../sandboxes/visit.js';
-import { stopSignal } from '../signals.js';
+import { stopSignal } from '../serving/signals.js';
 import { attended, placeAndTag, terminalSize, variable, wantsTerminal } from './sandbox-words.js';
 
 /** Most forks that one command makes. */

@@ -1,7 +1,7 @@
 import { UsageError } from '../../backend/index.js';
 import type { TerminalSize } from '../../sandbox/index.js';
 import type { Values } from '../flags.js';
-import { aborted, Stopped } from '../signals.js';
+import { aborted, Stopped } from '../serving/signals.js';
 
 /** Whether a command is to have a terminal. @throws UsageError if here is none to show it. */
 export function wantsTerminal(words: readonly string[], { tty }: Values): boolean {

@@ -11,23 +11,23 @@ import {
   type ConfineConfig,
   type LogConfig,
   type ReadConfig,
-} from '../../plugins/config-schema.js';
+} from '../../plugins/options/config-schema.js';
 import type { Confinement } from '../../plugins/confine.js';
-import { LAYERS, parseCapabilities, parseLayers } from '../../plugins/confinement-options.js';
+import { LAYERS, parseCapabilities, parseLayers } from '../../plugins/options/confinement-options.js';
 import type { DaemonOptions } from '../../plugins/index.js';
-import { check, describeOptions, toFlag } from '../../plugins/option-descriptions.js';
+import { check, describeOptions, toFlag } from '../../plugins/options/option-descriptions.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
-import { suggestion } from '../../plugins/suggestion.js';
-import { toYaml } from '../../plugins/yaml.js';
-import { serviceManager } from '../service-manager.js';
-import { endWithParent, isIsolated, ISOLATED, partOf } from '../isolated-exports.js';
+import { suggestion } from '../../plugins/options/suggestion.js';
+import { toYaml } from '../../plugins/options/yaml.js';
+import { serviceManager } from '../serving/service-manager.js';
+import { endWithParent, isIsolated, ISOLATED, partOf } from '../serving/isolated-exports.js';
 import type { BackendOptions } from '../backend-options.js';
-import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../access-log.js';
-import { controlTarget } from '../control.js';
+import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../serving/access-log.js';
+import { controlTarget } from '../serving/control.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-import { addLogOptions, logConfigOf } from '../log-and-services.js';
-import { serveConfined } from '../confined-start.js';
-import { stopSignal } from '../signals.js';
+import { addLogOptions, logConfigOf } from '../serving/log-and-services.js';
+import { serveConfined } from '../serving/confined-start.js';
+import { stopSignal } from '../serving/signals.js';
 
 /** What `serve` serves, from flags or from a file. */
 interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
@@ -125,7 +125,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
         `${stray[0]}: shows one process, and isolate: process makes several; leave one of the two out, or start a daemon for each export`,
       );
     const [{ isolate }, { createLogger }] = await Promise.all([
-      import('../isolate.js'),
+      import('../serving/isolate.js'),
       import('../../plugins/logger.js'),
     ]);
     const manager = await serviceManager(logConfig);
@@ -136,7 +136,7 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const manager = isEngine ? undefined : await serviceManager(logConfig);
   if (!isEngine && isKept) {
     const [{ keep }, { createLogger }] = await Promise.all([
-      import('../keep.js'),
+      import('../serving/keep.js'),
       import('../../plugins/logger.js'),
     ]);
     const log = createLogger(logConfig);
@@ -150,7 +150,9 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   }
   const stop = stopSignal();
   const listener =
-    typeof metrics === 'string' ? await (await import('../metrics.js')).openMetrics(metrics) : undefined;
+    typeof metrics === 'string'
+      ? await (await import('../serving/metrics.js')).openMetrics(metrics)
+      : undefined;
   const target = accessLog === undefined ? undefined : await openAccessLogTarget(accessLog);
   const path = textOf(values['control']);
   const control = path === undefined ? undefined : await controlTarget(path);

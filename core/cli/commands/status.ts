@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError } from '../../backend/index.js';
 import { statusSchema, statusText, topText, type DaemonStatus } from '../../monitoring/index.js';
 import { askDaemon, DAEMON_ITSELF } from '../../plugins/index.js';
-import { aborted, stopSignal } from '../signals.js';
+import { aborted, stopSignal } from '../serving/signals.js';
 
 /** Clears a terminal from its first line on: ECMA-48's CUP and ED. */
 const CLEAR = '\x1b[H\x1b[2J';

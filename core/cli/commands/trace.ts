@@ -24,7 +24,7 @@ import {
 } from '../../trace/index.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
-import { aborted, stopSignal } from '../signals.js';
+import { aborted, stopSignal } from '../serving/signals.js';
 
 /** Between two questions for more, in milliseconds, while there is nothing. */
 const PAUSE_MS = 100;

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { UsageError } from '../../backend/index.js';
 import { askSocket } from '../../control/index.js';
-import { keeperSocket } from '../keep.js';
+import { keeperSocket } from '../serving/keep.js';
 
 /** `upgrade`: replaces the engine of `serve --keep` under its guests. */
 export function addUpgrade(program: Command): void {

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { closeSync, readFileSync, writeSync } from 'node:fs';
 import { UsageError } from '../../backend/index.js';
 import type { Sandbox } from '../../sandbox/index.js';
-import { aborted } from '../signals.js';
+import { aborted } from '../serving/signals.js';
 import { SandboxHolder } from './holder.js';
 import { openLog, sandboxNames } from './places.js';
 

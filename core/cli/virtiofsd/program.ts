@@ -1,12 +1,12 @@
 import type { Command } from 'commander';
 import type { BackendSpec } from '../../backend/index.js';
 import type { Confinement } from '../../plugins/confine.js';
-import { LAYERS, parseCapabilities } from '../../plugins/confinement-options.js';
+import { LAYERS, parseCapabilities } from '../../plugins/options/confinement-options.js';
 import type { ServedExport } from '../../plugins/index.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
-import { serveConfined } from '../confined-start.js';
-import { logConfigOf } from '../log-and-services.js';
-import { stopSignal } from '../signals.js';
+import { serveConfined } from '../serving/confined-start.js';
+import { logConfigOf } from '../serving/log-and-services.js';
+import { stopSignal } from '../serving/signals.js';
 import { CAPABILITIES, parseVirtiofsd, VIRTIOFSD_HELP, type VirtiofsdRequest } from './options.js';
 
 /** `virtiofsd`: serves a directory with virtiofsd's own command line, in virtiofsd's place. */

@@ -1,8 +1,8 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { closestWord, suggestion } from '../../../core/plugins/index.js';
-import { checkProperty } from '../../support/random.js';
+import { closestWord, suggestion } from '../../../../core/plugins/index.js';
+import { checkProperty } from '../../../support/random.js';
 
 const words = ['memfs', 'passthrough', 'overlay', 's3', 'sharedDir'];
 

@@ -1,5 +1,5 @@
-import { enterConfinement, type Confinement } from '../plugins/confine.js';
-import { codeCacheDirectory, fillCodeCache } from './code-cache.js';
+import { enterConfinement, type Confinement } from '../../plugins/confine.js';
+import { codeCacheDirectory, fillCodeCache } from '../code-cache.js';
 import type { Serving } from './serve-exports.js';
 
 /**

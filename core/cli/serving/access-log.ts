@@ -1,10 +1,10 @@
 import type { Command } from 'commander';
-import { accessLogSchema, type AccessLogConfig } from '../plugins/config-schema.js';
-import { check, describeOptions } from '../plugins/option-descriptions.js';
-import type { Fd, OwnedFd } from '../system/index.js';
-import type { AccessLog } from '../trace/access-log.js';
-import type { Tracing } from '../trace/tracing.js';
-import { addFlag, givenOptions, type Values } from './flags.js';
+import { accessLogSchema, type AccessLogConfig } from '../../plugins/options/config-schema.js';
+import { check, describeOptions } from '../../plugins/options/option-descriptions.js';
+import type { Fd, OwnedFd } from '../../system/index.js';
+import type { AccessLog } from '../../trace/access-log.js';
+import type { Tracing } from '../../trace/tracing.js';
+import { addFlag, givenOptions, type Values } from '../flags.js';
 
 /** Environment variable with the descriptor of the log, through execve(2). */
 const ACCESS_LOG_FD = 'VIRTIOFS_KIT_ACCESS_LOG_FD';
@@ -51,7 +51,7 @@ export interface AccessLogTarget {
  */
 export async function openAccessLogTarget({ file, ...filter }: AccessLogConfig): Promise<AccessLogTarget> {
   // Only those who want the log pay for the modules.
-  const { AccessLog, openAccessLog } = await import('../trace/access-log.js');
+  const { AccessLog, openAccessLog } = await import('../../trace/access-log.js');
   const fd = (await inherited()) ?? openAccessLog(file);
   if (fd !== undefined) process.env[ACCESS_LOG_FD] = `${fd.value}`;
   return {
@@ -66,6 +66,6 @@ export async function openAccessLogTarget({ file, ...filter }: AccessLogConfig):
 async function inherited(): Promise<OwnedFd | undefined> {
   const text = process.env[ACCESS_LOG_FD];
   if (text === undefined || !/^\d+$/.test(text)) return undefined;
-  const { OwnedFd: Owned } = await import('../system/index.js');
+  const { OwnedFd: Owned } = await import('../../system/index.js');
   return new Owned(Number(text) as Fd);
 }

@@ -1,5 +1,5 @@
-import { UsageError } from '../backend/index.js';
-import type { Fd, OwnedFd } from '../system/index.js';
+import { UsageError } from '../../backend/index.js';
+import type { Fd, OwnedFd } from '../../system/index.js';
 
 /** Environment variable with the descriptor of a control socket that listens, through execve(2). */
 const CONTROL_FD = 'VIRTIOFS_KIT_CONTROL_FD';
@@ -15,7 +15,7 @@ export interface ControlTarget {
 export async function controlTarget(path: string): Promise<ControlTarget> {
   const text = process.env[CONTROL_FD];
   if (text === undefined || !/^\d+$/.test(text)) return { path, fd: undefined };
-  const { OwnedFd: Owned } = await import('../system/index.js');
+  const { OwnedFd: Owned } = await import('../../system/index.js');
   return { path, fd: new Owned(Number(text) as Fd) };
 }
 
@@ -33,7 +33,7 @@ export interface KeptControl {
  * @throws UsageError
  */
 export async function keepControl(path: string, inheritedAs: number): Promise<KeptControl> {
-  const { UnixListener } = await import('../system/index.js');
+  const { UnixListener } = await import('../../system/index.js');
   const umask = process.umask(0o177);
   try {
     const kept = UnixListener.listen(path);

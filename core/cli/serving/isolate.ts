@@ -1,9 +1,9 @@
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { UsageError, type Logger } from '../backend/index.js';
-import type { ServedExport } from '../plugins/index.js';
-import { SERVICE_MANAGER_VARIABLES, type ServiceManager } from '../system/descriptors/service-manager.js';
+import { UsageError, type Logger } from '../../backend/index.js';
+import type { ServedExport } from '../../plugins/index.js';
+import { SERVICE_MANAGER_VARIABLES, type ServiceManager } from '../../system/descriptors/service-manager.js';
 import { ISOLATED, isIsolated } from './isolated-exports.js';
 import { serving } from './service-manager.js';
 import { aborted, stopSignal } from './signals.js';

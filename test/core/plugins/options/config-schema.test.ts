@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { UsageError } from '../../../core/backend/index.js';
+import { UsageError } from '../../../../core/backend/index.js';
 import {
   cacheSchema,
   configSchema,
@@ -14,7 +14,7 @@ import {
   logSchema,
   parseConfig,
   readConfig,
-} from '../../../core/plugins/index.js';
+} from '../../../../core/plugins/index.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-config-'));
 after(() => rmSync(folder, { recursive: true, force: true }));

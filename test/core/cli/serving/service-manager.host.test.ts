@@ -6,13 +6,13 @@ import { createInterface } from 'node:readline';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { type Daemon, launch, ours, startDaemon } from '../../support/daemons.js';
-import { FrontEnd } from '../../support/front-end.js';
-import { FuseClient } from '../../support/fuse-client.js';
-import { enginesOf, keptPassthrough, upgrade } from '../../support/keepers.js';
-import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+import { type Daemon, launch, ours, startDaemon } from '../../../support/daemons.js';
+import { FrontEnd } from '../../../support/front-end.js';
+import { FuseClient } from '../../../support/fuse-client.js';
+import { enginesOf, keptPassthrough, upgrade } from '../../../support/keepers.js';
+import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 
 /** Binds a datagram socket as systemd does, and prints a line for each message. */
 const RECEIVER = `

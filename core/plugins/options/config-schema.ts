@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import * as z from 'zod';
-import { UsageError } from '../backend/index.js';
-import { filterSchema } from '../trace/filter.js';
+import { UsageError } from '../../backend/index.js';
+import { filterSchema } from '../../trace/filter.js';
 import { LAYERS, parseCapabilities } from './confinement-options.js';
 import { check } from './option-descriptions.js';
 import { parseYaml } from './yaml.js';

@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module';
-import { UsageError } from '../backend/index.js';
+import { UsageError } from '../../backend/index.js';
 
 /** Loads the library on first use: most daemons read no YAML, and it takes several MB of memory. */
 function library(): typeof import('yaml') {

@@ -1,12 +1,12 @@
-import { UsageError, type Logger } from '../backend/index.js';
-import { CommandSocket } from '../control/index.js';
-import { FIRST_INHERITED, Keeper, type KeptSocket } from '../keeper/index.js';
-import { check, exportSchema, groupId, type ServedExport } from '../plugins/index.js';
+import { UsageError, type Logger } from '../../backend/index.js';
+import { CommandSocket } from '../../control/index.js';
+import { FIRST_INHERITED, Keeper, type KeptSocket } from '../../keeper/index.js';
+import { check, exportSchema, groupId, type ServedExport } from '../../plugins/index.js';
 import { keepControl } from './control.js';
 import { keepMetrics } from './metrics.js';
 import { serving } from './service-manager.js';
 import { aborted, stopSignal } from './signals.js';
-import type { Fd, ServiceManager } from '../system/index.js';
+import type { Fd, ServiceManager } from '../../system/index.js';
 
 /** Where the keeper of a vhost-user socket listens for `upgrade`. */
 export function keeperSocket(socket: string): string {

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import type { Container } from 'inversify';
-import { addFlag, type Values } from './flags.js';
-import { logSchema, type LogConfig } from '../plugins/config-schema.js';
-import { check, describeOptions } from '../plugins/option-descriptions.js';
-import type { BackendRegistry } from '../plugins/registry.js';
+import { addFlag, type Values } from '../flags.js';
+import { logSchema, type LogConfig } from '../../plugins/options/config-schema.js';
+import { check, describeOptions } from '../../plugins/options/option-descriptions.js';
+import type { BackendRegistry } from '../../plugins/registry.js';
 
 /** Adds the flags of the log. */
 export function addLogOptions(command: Command): void {
@@ -33,6 +33,6 @@ export async function servicesOf(
   registry: BackendRegistry,
 ): Promise<Container> {
   const log = logConfigOf(values, settings);
-  const { createContainer } = await import('../plugins/service-container.js');
+  const { createContainer } = await import('../../plugins/service-container.js');
   return createContainer(log, registry);
 }

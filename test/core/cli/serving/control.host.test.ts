@@ -5,12 +5,12 @@ import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { statusSchema, type DaemonStatus } from '../../../core/monitoring/index.js';
-import { startDaemon } from '../../support/daemons.js';
-import { ROOT } from '../../support/fuse-client.js';
-import { connectKept, keeping, killEngine, upgrade } from '../../support/keepers.js';
+import { statusSchema, type DaemonStatus } from '../../../../core/monitoring/index.js';
+import { startDaemon } from '../../../support/daemons.js';
+import { ROOT } from '../../../support/fuse-client.js';
+import { connectKept, keeping, killEngine, upgrade } from '../../../support/keepers.js';
 
-const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
 const MEMFS = ['--backend', 'memfs', '--name', 'base'];

@@ -1,5 +1,5 @@
-import { UsageError } from '../backend/index.js';
-import type { ServedExport } from '../plugins/index.js';
+import { UsageError } from '../../backend/index.js';
+import type { ServedExport } from '../../plugins/index.js';
 
 /* What every start of `serve` needs of isolated exports; `isolate.ts` is loaded for them only. */
 

@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import type { ZodType } from 'zod';
-import { UsageError } from '../backend/index.js';
+import { UsageError } from '../../backend/index.js';
 import { suggestion } from './suggestion.js';
 import { parseYaml } from './yaml.js';
 

@@ -1,6 +1,6 @@
-import { type Logger, UsageError } from '../backend/index.js';
-import type { DaemonFigures, MetricsServer } from '../monitoring/index.js';
-import { type Fd, OwnedFd, UnixListener } from '../system/index.js';
+import { type Logger, UsageError } from '../../backend/index.js';
+import type { DaemonFigures, MetricsServer } from '../../monitoring/index.js';
+import { type Fd, OwnedFd, UnixListener } from '../../system/index.js';
 
 /** Environment variable with the descriptor that listens for Prometheus, through execve(2). */
 const METRICS_FD = 'VIRTIOFS_KIT_METRICS_FD';
@@ -22,7 +22,7 @@ export interface MetricsListener {
  */
 export async function openMetrics(address: string): Promise<MetricsListener> {
   // Only those who ask for figures pay for the modules.
-  const loading = whenCompiled(() => import('../monitoring/index.js'));
+  const loading = whenCompiled(() => import('../../monitoring/index.js'));
   const { listenForMetrics, MetricsServer, parseMetricsAddress } = await loading;
   const parsed = parseMetricsAddress(address);
   const where = inherited() ?? ('path' in parsed ? parsed.path : listenForMetrics(parsed));
@@ -78,7 +78,7 @@ export interface KeptMetrics {
  * @throws UsageError
  */
 export async function keepMetrics(address: string, inheritedAs: number): Promise<KeptMetrics> {
-  const { listenForMetrics, parseMetricsAddress } = await import('../monitoring/index.js');
+  const { listenForMetrics, parseMetricsAddress } = await import('../../monitoring/index.js');
   const parsed = parseMetricsAddress(address);
   let kept: KeptMetrics;
   if ('path' in parsed) {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import { basename } from 'node:path';
-import type { Logger } from '../backend/index.js';
+import type { Logger } from '../../backend/index.js';
 
 /**
  * Signals whose default action ends a process, signal(7), except those that Node or V8 use

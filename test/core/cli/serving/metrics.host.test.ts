@@ -3,10 +3,10 @@ import { existsSync } from 'node:fs';
 import { get } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { test } from 'node:test';
-import { startDaemon } from '../../support/daemons.js';
-import { ROOT } from '../../support/fuse-client.js';
-import { freePort } from '../../support/free-port.js';
-import { connectKept, enginesOf, keeping, killEngine, upgrade } from '../../support/keepers.js';
+import { startDaemon } from '../../../support/daemons.js';
+import { ROOT } from '../../../support/fuse-client.js';
+import { freePort } from '../../../support/free-port.js';
+import { connectKept, enginesOf, keeping, killEngine, upgrade } from '../../../support/keepers.js';
 
 const PASSTHROUGH = ['--backend', 'passthrough', '--shared-dir', 'DIRECTORY'];
 

@@ -1,8 +1,8 @@
 import { strict as assert } from 'node:assert';
 import { test } from 'node:test';
 import { z } from 'zod';
-import { UsageError } from '../../../core/backend/index.js';
-import { check, describeOptions, parseOption } from '../../../core/plugins/index.js';
+import { UsageError } from '../../../../core/backend/index.js';
+import { check, describeOptions, parseOption } from '../../../../core/plugins/index.js';
 
 const schema = z.strictObject({
   sharedDir: z.string().describe('directory to share').meta({ placeholder: 'DIR' }),

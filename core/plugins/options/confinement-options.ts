@@ -1,5 +1,5 @@
-import { UsageError } from '../backend/index.js';
-import { capabilityNumber } from '../system/calls/credentials.js';
+import { UsageError } from '../../backend/index.js';
+import { capabilityNumber } from '../../system/calls/credentials.js';
 
 /** The layers by which a daemon can confine itself; see `confine`. */
 export const LAYERS = ['mounts', 'network', 'landlock', 'capabilities', 'seccomp'] as const;
