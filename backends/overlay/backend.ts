@@ -21,7 +21,7 @@ import { attributeOperations } from './operations/attributes.js';
 import { giveOwner } from './changes/copy-up.js';
 import { fileOperations } from './operations/files.js';
 import { Layer } from './layers/layer.js';
-import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './layers/marks.js';
+import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './layers/whiteouts.js';
 import { saveLayer } from './offline/layer-archive.js';
 import { nameOperations } from './operations/names.js';
 import type { OverlayFile, OverlayNode } from './tree/node.js';

@@ -17,7 +17,7 @@ import { dataOperations } from './operations/data.js';
 import { directoryOperations } from './operations/directory.js';
 import { identityOperations } from './nodes/durable-keys.js';
 import { migrationOperations } from './nodes/migration.js';
-import { traceOperations } from './nodes/traces.js';
+import { traceOperations } from './nodes/last-seen.js';
 import { lookupOperations } from './operations/lookup.js';
 import type { Node } from './nodes/nodes.js';
 import type { OpenFile } from './nodes/open-file.js';

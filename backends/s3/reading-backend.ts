@@ -22,7 +22,7 @@ import { errnoOf, S3Failure } from './client/failure.js';
 import { isFull } from './journal/disk-space.js';
 import type { OpenFile } from './write/files.js';
 import { MountedBucket } from './service/mounted-bucket.js';
-import { pathIn, traceOf, Traces } from './tree/traces.js';
+import { pathIn, traceOf, Traces } from './tree/last-seen.js';
 import { isDirty } from './tree/nodes.js';
 import type { Directory, FileNode, Known, Node } from './tree/nodes.js';
 import type { S3Options } from './options.js';

@@ -6,14 +6,14 @@
  * - `code-cache.ts`: compiled code that the next start finds.
  * - `commands/`: one file for each command.
  * - `init/`: the package that `init` writes.
- * - `sandboxes/`: sandboxes that run on, in a process of their own, and how commands reach it.
+ * - `detached-sandboxes/`: sandboxes in a process of their own, and how commands reach it.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
  * - `serving/`: what commands that serve have in common. `confined-start.ts` confines the process;
  *   `serve-exports.ts` is all that serves, loaded after that. `metrics.ts`, `control.ts` and
- *   `access-log.ts` open before what the confined process can no longer open. `isolate.ts` and
+ *   `open-access-log.ts` open before what the confined process can no longer open. `isolate.ts` and
  *   `isolated-exports.ts` serve exports by processes of their own, `keep.ts` starts the keeper and
- *   the engine under it. `log-and-services.ts`, `service-manager.ts` and `signals.ts`: the log,
+ *   the engine under it. `log-and-services.ts`, `systemd-notices.ts` and `signals.ts`: the log,
  *   systemd, and an orderly end.
  */
 export { runProgram } from './program.js';

@@ -1,7 +1,7 @@
 import { fstatSync, readSync, writeSync } from 'node:fs';
 import { type Fd, memfd, OwnedFd, UnixConnection } from '../system/index.js';
 import { ControlConnection, kept } from './control.js';
-import { Stash } from './stash.js';
+import { Stash } from './held-descriptors.js';
 import { type Connection, type EngineMessage, keeperMessage, type KeeperMessage } from './messages.js';
 
 /** What an engine begins with: nothing, or what the one before it has handed over. */

@@ -10,7 +10,7 @@
  * - `relay.ts`: one front-end, from its connection to its end.
  * - `engine-process.ts`: an engine's process.
  * - `keeper.ts`: the sockets, the engines, and the change from one to the next.
- * - `stash.ts`: descriptors that an engine hands over while it serves, and the keeper holds.
+ * - `held-descriptors.ts`: descriptors that an engine hands over, and the keeper holds.
  * - `engine-end.ts`: the engine's end of the control connection.
  * - `inherited.ts`: how an engine knows that it has a keeper.
  */

@@ -11,7 +11,7 @@ import { FrontEndChannel } from '../vhost-user/front-end-channel.js';
 import { bindSocket, type ListenOptions } from '../vhost-user/listen.js';
 import { type EngineCommand, EngineProcess, type State } from './engine-process.js';
 import { Relay } from './relay.js';
-import { HeldDescriptors } from './stash.js';
+import { HeldDescriptors } from './held-descriptors.js';
 
 /** A socket, at which the keeper listens in the engine's place. */
 export interface KeptSocket extends ListenOptions {

@@ -1,5 +1,5 @@
 import { UsageError } from '../backend/index.js';
-import { passedDescriptors } from '../system/descriptors/service-manager.js';
+import { passedDescriptors } from '../system/descriptors/sd-notify.js';
 import { suggestion } from './options/suggestion.js';
 
 /**

@@ -3,7 +3,7 @@
  *
  * - `sandbox.ts`: a sandbox from start to end, with `options.ts`. `base.ts`: what it begins with:
  *   a directory, an image, or a snapshot of another one. `users.ts`: its users by name.
- *   `policy.ts`: what its commands do not see, or not change.
+ *   `path-rules.ts`: what its commands do not see, or not change.
  * - `image/`: images of containers. `store.ts` has their files, `documents.ts` the forms of their
  *   JSON, `digest.ts` digests; `image.ts` reads them, `commit.ts` writes them.
  * - `command.ts`: a command that runs in it. `agent.ts`: the scripts in the guest that start

@@ -24,7 +24,7 @@ import { commitImage } from './image/commit.js';
 import { Image } from './image/image.js';
 import type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 import { Messages } from './pipes.js';
-import { rulesOf } from './policy.js';
+import { rulesOf } from './path-rules.js';
 import { findUser } from './users.js';
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';

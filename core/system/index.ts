@@ -47,11 +47,7 @@ export { acceptsDescriptors, ReceivedFd } from './descriptors/received-fd.js';
 export * from './calls/vectored-io.js';
 export { PAGE_SIZE } from './memory/region.js';
 export * from './descriptors/shared-descriptors.js';
-export {
-  passedDescriptors,
-  SERVICE_MANAGER_VARIABLES,
-  ServiceManager,
-} from './descriptors/service-manager.js';
+export { passedDescriptors, SERVICE_MANAGER_VARIABLES, ServiceManager } from './descriptors/sd-notify.js';
 export { listenOnLoopback } from './descriptors/tcp-listener.js';
 export { MAX_FDS, MAX_TRANSFER_BYTES, UnixConnection, UnixListener } from './descriptors/unix-socket.js';
 export { Inotify, type InotifyKind } from './event-loop/inotify.js';

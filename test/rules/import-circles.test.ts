@@ -13,7 +13,7 @@ const OPERATIONS = 'core/fuse/operations/*';
 const accepted = [
   ['backends/memfs/host-api/link-view.ts', 'backends/memfs/host-api/superblock.ts'],
   ['backends/memfs/tree/history.ts', 'backends/memfs/tree/snapshot.ts', 'backends/memfs/tree/tree.ts'],
-  ['backends/overlay/layers/layer.ts', 'backends/overlay/layers/marks.ts'],
+  ['backends/overlay/layers/layer.ts', 'backends/overlay/layers/whiteouts.ts'],
   [
     OPERATIONS,
     'core/fuse/session/faults.ts',

@@ -7,7 +7,7 @@ import {
   type NodeKey,
   andThen,
 } from '../../../core/backend/index.js';
-import type { Marks } from './marks.js';
+import type { Marks } from './whiteouts.js';
 
 /**
  * Inode numbers of the union have 6 bits of layer number above 47 bits of the layer's own number,

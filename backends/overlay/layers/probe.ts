@@ -8,7 +8,7 @@ import {
 } from '../../../core/backend/index.js';
 import type { OverlaySettings } from '../settings.js';
 import type { Layer } from './layer.js';
-import { type Marks, NameMarks, OverlayfsMarks } from './marks.js';
+import { type Marks, NameMarks, OverlayfsMarks } from './whiteouts.js';
 import type { WorkArea } from './work-area.js';
 
 /**

@@ -1,6 +1,6 @@
 import { type Attributes, FileType, type Steps, wait } from '../../../core/backend/index.js';
 import type { Layer } from './layer.js';
-import type { Found } from './marks.js';
+import type { Found } from './whiteouts.js';
 import type { LowerNode, OverlayNode } from '../tree/node.js';
 
 /*

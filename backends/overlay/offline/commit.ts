@@ -12,7 +12,7 @@ import { copyUpInChange, copyUp } from '../changes/copy-up.js';
 import { type Difference, differences } from './diff.js';
 import { Layer } from '../layers/layer.js';
 import { list } from '../tree/listing.js';
-import { type Marks, NameMarks } from '../layers/marks.js';
+import { type Marks, NameMarks } from '../layers/whiteouts.js';
 import type { OverlayNode } from '../tree/node.js';
 import { Union } from '../tree/union.js';
 import { WorkArea } from '../layers/work-area.js';

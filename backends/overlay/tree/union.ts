@@ -21,7 +21,7 @@ import {
   setContent,
   tryLocate,
 } from '../layers/content.js';
-import type { Found, Marks } from '../layers/marks.js';
+import type { Found, Marks } from '../layers/whiteouts.js';
 import { type Content, type LowerNode, OverlayNode } from './node.js';
 import { type Links, readLinks, readOrigin } from '../layers/origin.js';
 import { dropAll, mergeLowers, redirectOf, type Stack } from '../layers/stack.js';

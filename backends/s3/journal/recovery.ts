@@ -9,7 +9,7 @@ import type { Renames } from '../tree/rename.js';
 import type { Services } from '../service/services.js';
 import { Staged } from './staged.js';
 import { pathOf } from '../tree/nodes.js';
-import type { Traces } from '../tree/traces.js';
+import type { Traces } from '../tree/last-seen.js';
 import type { Tree } from '../tree/tree.js';
 
 /** Milliseconds by which the clocks of server and client may differ. */

@@ -28,7 +28,7 @@ import { recover } from '../journal/recovery.js';
 import { Renames } from '../tree/rename.js';
 import { Requests } from '../client/requests.js';
 import type { Services } from './services.js';
-import { Traces } from '../tree/traces.js';
+import { Traces } from '../tree/last-seen.js';
 import { Tree } from '../tree/tree.js';
 
 /** Seconds that unmounting waits for uploads. What is not uploaded by then stays in the journal. */

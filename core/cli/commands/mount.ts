@@ -1,11 +1,11 @@
 import type { Command } from 'commander';
 import { ControlSocket, MountedExport, Services } from '../../plugins/index.js';
-import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../serving/access-log.js';
+import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../serving/open-access-log.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addLogOptions, logConfigOf, servicesOf } from '../serving/log-and-services.js';
 import type { Values } from '../flags.js';
 import { openMetrics } from '../serving/metrics.js';
-import { serviceManager } from '../serving/service-manager.js';
+import { serviceManager } from '../serving/systemd-notices.js';
 import { aborted, stopSignal, surviveRejections } from '../serving/signals.js';
 
 /** `mount`: serves a backend to this host itself until a signal or an unmount. */

@@ -2,8 +2,8 @@ import { resolve } from 'node:path';
 import type { Command } from 'commander';
 import { UsageError } from '../../backend/index.js';
 import type { Values } from '../flags.js';
-import { checkName, sandboxNames } from '../sandboxes/places.js';
-import { visit } from '../sandboxes/visit.js';
+import { checkName, sandboxNames } from '../detached-sandboxes/places.js';
+import { visit } from '../detached-sandboxes/visit.js';
 import { stopSignal } from '../serving/signals.js';
 import { attended, placeAndTag, terminalSize, variable, wantsTerminal } from './sandbox-words.js';
 

@@ -19,10 +19,10 @@ import { check, describeOptions, toFlag } from '../../plugins/options/option-des
 import type { BackendRegistry } from '../../plugins/registry.js';
 import { suggestion } from '../../plugins/options/suggestion.js';
 import { toYaml } from '../../plugins/options/yaml.js';
-import { serviceManager } from '../serving/service-manager.js';
+import { serviceManager } from '../serving/systemd-notices.js';
 import { endWithParent, isIsolated, ISOLATED, partOf } from '../serving/isolated-exports.js';
 import type { BackendOptions } from '../backend-options.js';
-import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../serving/access-log.js';
+import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../serving/open-access-log.js';
 import { controlTarget } from '../serving/control.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../serving/log-and-services.js';

@@ -3,9 +3,9 @@ import { statSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError, type Logger } from '../../backend/index.js';
 import type { ServedExport } from '../../plugins/index.js';
-import { SERVICE_MANAGER_VARIABLES, type ServiceManager } from '../../system/descriptors/service-manager.js';
+import { SERVICE_MANAGER_VARIABLES, type ServiceManager } from '../../system/descriptors/sd-notify.js';
 import { ISOLATED, isIsolated } from './isolated-exports.js';
-import { serving } from './service-manager.js';
+import { serving } from './systemd-notices.js';
 import { aborted, stopSignal } from './signals.js';
 
 /** Exit code of a mistake in the options, which the process has explained. */

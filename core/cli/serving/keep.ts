@@ -4,7 +4,7 @@ import { FIRST_INHERITED, Keeper, type KeptSocket } from '../../keeper/index.js'
 import { check, exportSchema, groupId, type ServedExport } from '../../plugins/index.js';
 import { keepControl } from './control.js';
 import { keepMetrics } from './metrics.js';
-import { serving } from './service-manager.js';
+import { serving } from './systemd-notices.js';
 import { aborted, stopSignal } from './signals.js';
 import type { Fd, ServiceManager } from '../../system/index.js';
 

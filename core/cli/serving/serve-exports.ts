@@ -7,10 +7,10 @@ import type { BackendRegistry } from '../../plugins/registry.js';
 import type { Started } from '../../plugins/reload.js';
 import { createContainer, Services } from '../../plugins/service-container.js';
 import type { ServiceManager } from '../../system/index.js';
-import type { AccessLogTarget } from './access-log.js';
+import type { AccessLogTarget } from './open-access-log.js';
 import type { ControlTarget } from './control.js';
 import type { MetricsListener } from './metrics.js';
-import { serving } from './service-manager.js';
+import { serving } from './systemd-notices.js';
 import { aborted, surviveRejections } from './signals.js';
 
 /** What a daemon is started with that {@link serveExports} serves. */

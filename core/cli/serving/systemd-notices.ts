@@ -1,5 +1,5 @@
 import type { LogConfig } from '../../plugins/options/config-schema.js';
-import { ServiceManager } from '../../system/descriptors/service-manager.js';
+import { ServiceManager } from '../../system/descriptors/sd-notify.js';
 
 /** The service manager. If it cannot be reached, that is a warning, and none is told anything. */
 export async function serviceManager(log: LogConfig): Promise<ServiceManager | undefined> {

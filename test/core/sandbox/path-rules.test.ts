@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { hostBuffer } from '../../../core/memory/index.js';
-import { rulesOf, SECRETS } from '../../../core/sandbox/policy.js';
+import { rulesOf, SECRETS } from '../../../core/sandbox/path-rules.js';
 import { root } from '../../support/documents.js';
 import { MemfsVolume } from '../../../backends/memfs/index.js';
 import { HostFiles, overlay } from '../../../backends/overlay/index.js';

@@ -4,7 +4,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import type { Node } from '../../../../backends/s3/tree/nodes.js';
-import { traceOf } from '../../../../backends/s3/tree/traces.js';
+import { traceOf } from '../../../../backends/s3/tree/last-seen.js';
 import type { OpenFile } from '../../../../backends/s3/write/files.js';
 import { Proxy } from '../proxy.js';
 import { context, Mount, removeFolders, temporaryFolder, TestBucket } from '../support.js';
