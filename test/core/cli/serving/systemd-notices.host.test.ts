@@ -101,7 +101,10 @@ describe('a service manager', () => {
       { skip: existsSync('/usr/bin/systemd-analyze') ? false : 'systemd is not installed' },
       (t) => {
         const file = join(temporaryFolder(t), unit.replace('@', '@data'));
-        const text = readFileSync(new URL(`../../../../examples/systemd/${unit}`, import.meta.url), 'utf8');
+        const text = readFileSync(
+          new URL(`../../../../../examples/systemd/${unit}`, import.meta.url),
+          'utf8',
+        );
         // The program may be installed elsewhere on this machine.
         writeFileSync(file, text.replace('=/usr/local/bin/virtiofs-kit ', `=${process.execPath} `));
         const { status, stderr } = spawnSync('/usr/bin/systemd-analyze', ['verify', file], {
