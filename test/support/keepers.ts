@@ -108,3 +108,51 @@ export async function guestsAtWork(t: TestContext, running: RunningDaemon) {
   const waiting = wait();
   return Object.assign(state, { fuse, other, entry, open, removed, listing, first, theirs, waiting });
 }
+
+/** What a guest does while its engine is killed, see {@link workWhileKilled}. */
+export interface KilledWork {
+  readonly kills: number;
+  /** How many append to one file. */
+  readonly appenders: number;
+  /** Names of the directories in which somebody works. */
+  readonly names: readonly string[];
+  /** Makes such a directory, changes and removes it. */
+  change(name: string): Promise<void>;
+  /** Whether so much was done at least. On a busy machine little is done between two kills. */
+  isEnough(lines: number, directories: number): boolean;
+}
+
+/**
+ * A guest works on while its engine is killed again and again. Each of its requests must succeed,
+ * and what it appends be there once.
+ */
+export async function workWhileKilled(
+  t: TestContext,
+  running: RunningDaemon,
+  fuse: FuseClient,
+  { kills, appenders, names, change, isEnough }: KilledWork,
+): Promise<void> {
+  const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
+  const stop = new AbortController();
+  let appended = 0;
+  const append = async (): Promise<void> => {
+    for (; !stop.signal.aborted; appended++)
+      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
+  };
+  let made = 0;
+  const changeAgain = async (name: string): Promise<void> => {
+    for (; !stop.signal.aborted; made++) await change(name);
+  };
+  const working = Promise.all([...Array.from({ length: appenders }, append), ...names.map(changeAgain)]);
+  for (let times = 0; times < kills; times++) {
+    await killEngine(running);
+    await sleep(600 + Math.random() * 300);
+  }
+  while (!isEnough(appended, made)) await Promise.race([working, sleep(50)]);
+  stop.abort();
+  await working;
+  const lines = Number((await fuse.getattr(entry.nodeid)).size) / 5;
+  t.diagnostic(`${lines} lines, ${made} directories`);
+  assert.equal(lines, appended);
+  assert.ok(isEnough(lines, made));
+}

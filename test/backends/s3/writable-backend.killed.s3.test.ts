@@ -2,7 +2,14 @@ import assert from 'node:assert/strict';
 import { after, test, type TestContext } from 'node:test';
 import { type RunningDaemon, startDaemon } from '../../support/daemons.js';
 import { type FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
-import { connectKept, guestsAtWork, keeping, killEngine, LOCK } from '../../support/keepers.js';
+import {
+  connectKept,
+  guestsAtWork,
+  keeping,
+  killEngine,
+  LOCK,
+  workWhileKilled,
+} from '../../support/keepers.js';
 import { removeFolders, temporaryFolder, TestBucket } from './support.js';
 
 after(removeFolders);
@@ -117,16 +124,11 @@ test('requests are carried out once, however often the engine is killed, on S3',
   const { running } = await start(t);
   const { fuse } = await connectKept(t, running);
   await fuse.init();
-  const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
-  const stop = new AbortController();
-  let appended = 0;
-  const append = async (): Promise<void> => {
-    for (; !stop.signal.aborted; appended++)
-      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
-  };
-  let changes = 0;
-  const change = async (name: string): Promise<void> => {
-    for (; !stop.signal.aborted; changes++) {
+  await workWhileKilled(t, running, fuse, {
+    kills: KILLS,
+    appenders: 2,
+    names: ['x', 'y'],
+    async change(name) {
       const { nodeid } = await fuse.mkdir(ROOT, name);
       const file = await fuse.create(nodeid, 'f', 0o644, 0o302);
       await fuse.rename(nodeid, 'f', nodeid, 'g');
@@ -136,19 +138,8 @@ test('requests are carried out once, however often the engine is killed, on S3',
       for (const each of ['g', 's']) await fuse.unlink(nodeid, each);
       await fuse.release(file.entry.nodeid, file.open.fh);
       await fuse.rmdir(ROOT, name);
-    }
-  };
-  const working = Promise.all([append(), append(), change('x'), change('y')]);
-  for (let times = 0; times < KILLS; times++) {
-    await killEngine(running);
-    await new Promise((resolve) => setTimeout(resolve, 600 + Math.random() * 300));
-  }
-  const isEnough = (): boolean => changes >= 4;
-  while (!isEnough()) await Promise.race([working, new Promise((resolve) => setTimeout(resolve, 50))]);
-  stop.abort();
-  await working;
-  const lines = Number((await fuse.getattr(entry.nodeid)).size) / 5;
-  t.diagnostic(`${lines} lines, ${changes} directories`);
-  assert.equal(lines, appended);
+    },
+    isEnough: (_lines, directories) => directories >= 4,
+  });
   assert.equal(await running.stop(), 0);
 });

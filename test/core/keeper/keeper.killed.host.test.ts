@@ -28,6 +28,7 @@ import {
   killEngine,
   LOCK,
   upgrade,
+  workWhileKilled,
 } from '../../support/keepers.js';
 import { fuseTransport } from '../../support/vhost-user.js';
 
@@ -86,16 +87,11 @@ for (const [name, daemon] of Object.entries(kept)) {
     const { frontEnd } = await connect(t, running, { requestQueues: 2 });
     const fuse = new FuseClient(byTwoQueues(fuseTransport(frontEnd)));
     await fuse.init();
-    const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
-    const stop = new AbortController();
-    let appended = 0;
-    const append = async (): Promise<void> => {
-      for (; !stop.signal.aborted; appended++)
-        await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
-    };
-    let made = 0;
-    const change = async (name: string): Promise<void> => {
-      for (; !stop.signal.aborted; made++) {
+    await workWhileKilled(t, running, fuse, {
+      kills: KILLS,
+      appenders: 3,
+      names: ['x', 'y', 'z'],
+      async change(name) {
         const directory = await fuse.mkdir(ROOT, name);
         const file = await fuse.create(directory.nodeid, 'f', 0o644, 0o302);
         await fuse.release(file.entry.nodeid, file.open.fh);
@@ -106,22 +102,9 @@ for (const [name, daemon] of Object.entries(kept)) {
         await fuse.removexattr(file.entry.nodeid, 'user.a');
         for (const each of ['g', 'h', 's']) await fuse.unlink(directory.nodeid, each);
         await fuse.rmdir(ROOT, name);
-      }
-    };
-    const working = Promise.all([append(), append(), append(), change('x'), change('y'), change('z')]);
-    for (let times = 0; times < KILLS; times++) {
-      await killEngine(running);
-      await new Promise((resolve) => setTimeout(resolve, 600 + Math.random() * 300));
-    }
-    // On a busy machine little was done meanwhile.
-    const isEnough = (): boolean => appended > 100 && made > 20;
-    while (!isEnough()) await Promise.race([working, new Promise((resolve) => setTimeout(resolve, 50))]);
-    stop.abort();
-    await working;
-    const lines = Number((await fuse.getattr(entry.nodeid)).size) / 5;
-    t.diagnostic(`${lines} lines, ${made} directories`);
-    assert.equal(lines, appended);
-    assert.ok(lines > 100 && made > 20);
+      },
+      isEnough: (lines, directories) => lines > 100 && directories > 20,
+    });
   });
 }
 
