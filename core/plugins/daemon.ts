@@ -42,7 +42,7 @@ import {
 } from '../vhost-user/index.js';
 import { Events } from './events.js';
 import { exportSchema, type ExportConfig } from './options/config-schema.js';
-import { exportChanges, placeOf } from './export-changes.js';
+import { COMMON, exportChanges, placeOf } from './export-changes.js';
 import { inheritedSocket } from './inherited-socket.js';
 import { type BackendSource, isBackend } from './backend-source.js';
 import { openExport, reopenExport, takeOverExport, type OpenExportOptions } from './open-export.js';
@@ -123,9 +123,6 @@ const LEFT_UNREADABLE = 'what a killed process has left of its guests cannot be 
 type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend' | 'optionName'>;
 
 const settingsSchema = exportSchema.omit({ backend: true });
-
-/** Settings in which exports of one backend must agree, since they apply to the backend. */
-const COMMON = ['readOnly', 'watch', 'locks', 'cache', 'limits'] as const;
 
 /** Serves exports over vhost-user sockets until it is closed. */
 export class Daemon {

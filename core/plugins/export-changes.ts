@@ -3,8 +3,14 @@ import { UsageError } from '../backend/index.js';
 import type { BackendSource } from './backend-source.js';
 import type { ExportConfig } from './options/config-schema.js';
 
-/** Settings that belong to an export's file system: they last as long as that is open. */
-const LASTING = ['backend', 'readOnly', 'locks', 'cache', 'limits'] as const;
+/**
+ * Settings that belong to an export's file system beside its backend: exports of one backend agree
+ * in them.
+ */
+export const COMMON = ['readOnly', 'watch', 'locks', 'cache', 'limits'] as const;
+
+/** Settings that last as long as the file system is open. */
+const LASTING = ['backend', ...COMMON] as const;
 
 /** An export with what its backend is made of. */
 export interface SourcedExport {

@@ -36,7 +36,18 @@ export class RecordBuffer {
     const header = new Uint8Array(FILE_HEADER_BYTES);
     header.set(Buffer.from(MAGIC));
     new DataView(header.buffer).setUint32(MAGIC.length, VERSION, true);
-    this.#append(header, header.length);
+    this.keep(header);
+  }
+
+  /**
+   * Adds a record without which later ones have no meaning: it is never left out. To be called
+   * only as often as something is configured.
+   */
+  keep(record: Uint8Array): void {
+    const wasEmpty = this.isEmpty;
+    if (this.#lost > 0) this.#tellLost();
+    this.#append(record, record.length);
+    if (wasEmpty) this.#onFirst();
   }
 
   /** Adds a record, which is the first so many bytes of `record`, or counts it as lost. */

@@ -97,7 +97,7 @@ function addExport(buffer: RecordBuffer, index: number, tag: string): void {
   view.setUint16(record_header.export, index, true);
   view.setUint32(export_record.tag, bytes.length, true);
   record.set(bytes, export_record.bytes);
-  buffer.add(record, record.length);
+  buffer.keep(record);
 }
 
 /** One record, whose first part is there when the request begins. */

@@ -9,6 +9,7 @@ import { promisify } from 'node:util';
 import { ours, startDaemon } from '../../../support/daemons.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
 import { connectKept } from '../../../support/keepers.js';
+import { until } from '../../../support/vhost-user.js';
 
 const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
@@ -49,8 +50,10 @@ test('a confined daemon has an access log, through its start', async (t) => {
     'MKDIR',
   );
   await fuse.mkdir(ROOT, 'directory');
+  const log = control.replace(/control$/, 'log');
+  await until(() => readFileSync(log, 'utf8') !== '', 'the line, while the daemon serves');
   await stop();
-  const [line, end] = readFileSync(control.replace(/control$/, 'log'), 'utf8').split('\n');
+  const [line, end] = readFileSync(log, 'utf8').split('\n');
   assert.match(line!, / test guest=\d+ uid=0 gid=0 pid=1 MKDIR \/directory mode=0\d+ = ok [\d.]+us$/);
   assert.equal(end, '');
 });
