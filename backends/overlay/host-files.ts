@@ -56,8 +56,11 @@ export class HostFiles {
     return this.#overlay.union;
   }
 
-  /** @throws ENOENT, EISDIR, ELOOP. */
-  readFile(path: string): Promise<Buffer> {
+  /**
+   * @param most bytes that it may have. Default: any number.
+   * @throws ENOENT, EISDIR, ELOOP, EFBIG.
+   */
+  readFile(path: string, most = Infinity): Promise<Buffer> {
     return this.#at(path, true, async ({ node }) => {
       if (node.isDirectory) throw FsError.of('EISDIR');
       const { file } = await this.#overlay.open!(node, OpenFlags.READ_ONLY, DAEMON);
@@ -69,6 +72,7 @@ export class HostFiles {
           if (count === 0) return Buffer.concat(parts);
           parts.push(Buffer.from(buffer.bytes.subarray(0, count)));
           at += count;
+          if (at > most) throw FsError.of('EFBIG');
         }
       } finally {
         buffer.close();

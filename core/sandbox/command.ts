@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
 import { PassThrough, type Readable, type Writable } from 'node:stream';
-import { nameBytes, UsageError } from '../backend/index.js';
+import { FsError, nameBytes, UsageError } from '../backend/index.js';
 import { overlap } from '../guest/ports.js';
 import {
   type CommandLine,
@@ -181,6 +181,8 @@ class OutputPipe {
 
   #take(piece: Buffer): Promise<void> | undefined {
     if (this.#ended) return undefined;
+    // A write that was interrupted has left its bytes here: another one waits like the first.
+    if (this.stream.writableNeedDrain) throw FsError.of('EAGAIN');
     const decoded = this.#decode?.(piece) ?? piece;
     let bytes = this.#held.length === 0 ? decoded : Buffer.concat([this.#held, decoded]);
     let at = bytes.indexOf(this.#token);

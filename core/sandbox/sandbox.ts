@@ -2,6 +2,7 @@ import { statSync } from 'node:fs';
 import { posix, resolve } from 'node:path';
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
+import { finished } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Backend, type Logger, nameBytes, UsageError, wrap } from '../backend/index.js';
 import { hostBuffer } from '../memory/index.js';
@@ -31,6 +32,9 @@ const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
 /** Most commands at a time. Each has a request or two parked in the ring of the control share. */
 const MAX_COMMANDS = 48;
+
+/** Characters of what the agent said last that are told when it fails. */
+const MOST_SAID = 2000;
 
 /** How long a sandbox that ends may take to write what is cached. */
 const SYNC_TIMEOUT_MS = 5000;
@@ -175,12 +179,16 @@ export class Sandbox implements AsyncDisposable {
     this.#guest = guest;
     const binds: Mount[] = shared.map(({ path }, index) => ({ from: `/shares/mount${index}`, to: path }));
     const errors = new PassThrough();
-    const said = buffer(errors);
+    let said = '';
+    errors.setEncoding('utf8').on('data', (part: string) => {
+      said = (said + part).slice(-MOST_SAID);
+    });
     this.#agent = guest
       .run(agentScript(binds), { folder: '/', stderr: errors })
       .then(async (code) => {
         errors.end();
-        return new Error(`the sandbox has failed (${code}): ${String(await said).trim()}`);
+        await finished(errors);
+        return new Error(`the sandbox has failed (${code}): ${said.trim()}`);
       })
       .catch((error: unknown) => error)
       .then((error) => this.#end(error));

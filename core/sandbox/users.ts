@@ -37,8 +37,7 @@ async function findGroup(files: HostFiles, user: string, group: string): Promise
 /** The lines of a file whose fields are separated by colons; none if there is no such file. */
 export async function fieldsOf(files: HostFiles, path: string): Promise<string[][]> {
   try {
-    if (((await files.stat(path)).size ?? 0) > MAX_BYTES) return [];
-    const text = (await files.readFile(path)).toString();
+    const text = (await files.readFile(path, MAX_BYTES)).toString();
     return text.split('\n').map((line) => line.split(':'));
   } catch {
     return [];

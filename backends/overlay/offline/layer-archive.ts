@@ -1,7 +1,7 @@
 import { createWriteStream } from 'node:fs';
-import type { Writable } from 'node:stream';
+import { PassThrough, type Writable } from 'node:stream';
 import { once } from 'node:events';
-import { finished } from 'node:stream/promises';
+import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { encodeEntry, END, padding, type TarEntry, TarType } from '../../../core/archive/tar.js';
 import {
@@ -28,15 +28,20 @@ const PIECE_BYTES = 1 << 20;
 
 type Overlay = Backend<OverlayNode, OverlayFile>;
 
-/** Writes the changes of an overlay into a file, gzipped if its name ends in `gz`. */
+/**
+ * Writes the changes of an overlay into a file, gzipped if its name ends in `gz`.
+ * @throws what node:fs throws
+ */
 export async function saveLayer(overlay: Overlay, union: Union, file: string): Promise<void> {
+  const archive = new PassThrough();
   const target = createWriteStream(file);
-  await once(target, 'open');
-  const sink = file.endsWith('gz') ? createGzip() : undefined;
-  sink?.pipe(target);
-  await writeLayer(overlay, union, sink ?? target);
-  (sink ?? target).end();
-  await finished(target);
+  await Promise.all([
+    file.endsWith('gz') ? pipeline(archive, createGzip(), target) : pipeline(archive, target),
+    writeLayer(overlay, union, archive).then(
+      () => archive.end(),
+      (error: Error) => void archive.destroy(error),
+    ),
+  ]);
 }
 
 /** Writes the changes of an overlay into a stream, which stays open. */
@@ -146,7 +151,9 @@ class LayerWriter {
   }
 
   async #write(bytes: Uint8Array): Promise<void> {
-    if (bytes.length > 0 && !this.#sink.write(bytes)) await once(this.#sink, 'drain');
+    if (bytes.length === 0 || this.#sink.write(bytes)) return;
+    if (this.#sink.destroyed) throw this.#sink.errored ?? new Error('the archive is closed');
+    await once(this.#sink, 'drain');
   }
 }
 

@@ -6,6 +6,7 @@ import { UsageError } from '../../backend/index.js';
 import type { Sandbox, SandboxCommand } from '../../sandbox/index.js';
 import { FrameKind, frames, type Request, requestSchema, send } from './frames.js';
 import { connectTo, leave, socketOf } from './places.js';
+import { show } from './visit.js';
 
 /** A sandbox that others use by its name. */
 interface Held {
@@ -82,7 +83,12 @@ export class SandboxHolder {
         return 0;
       case 'fork': {
         const forks = await box.fork(request.names.length);
-        for (const [index, fork] of forks.entries()) await this.hold(request.names[index]!, fork);
+        try {
+          for (const [index, fork] of forks.entries()) await this.hold(request.names[index]!, fork);
+        } catch (error) {
+          await Promise.all(forks.map((fork) => fork.stop()));
+          throw error;
+        }
         return 0;
       }
       case 'diff':
@@ -127,6 +133,7 @@ export class SandboxHolder {
       return code;
     } finally {
       this.#commands.delete(id);
+      stdin.destroy();
     }
   }
 }
@@ -137,7 +144,7 @@ async function feed(stdin: PassThrough, incoming: ReturnType<typeof frames>): Pr
     for await (const { kind, payload } of incoming) {
       if (kind !== FrameKind.INPUT) continue;
       if (payload.length === 0) stdin.end();
-      else if (!stdin.write(payload)) await once(stdin, 'drain');
+      else await show(stdin, payload);
     }
   } catch {
     // The connection has broken, which its `close` tells.

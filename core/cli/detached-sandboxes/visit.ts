@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import type { Writable } from 'node:stream';
 import { UsageError } from '../../backend/index.js';
 import { FrameKind, frames, type Request, send } from './frames.js';
 import { connectTo, sandboxNames } from './places.js';
@@ -53,8 +54,8 @@ async function feed(stdin: NodeJS.ReadStream, socket: Socket): Promise<void> {
   await send(socket, FrameKind.INPUT);
 }
 
-/** Writes to an output of this process, at its speed. */
-export async function show(to: NodeJS.WriteStream, bytes: Uint8Array): Promise<void> {
+/** Writes to a stream at its speed; nothing where it is closed. */
+export async function show(to: Writable, bytes: Uint8Array): Promise<void> {
   if (!to.writable || to.write(bytes)) return;
   await new Promise((go) => {
     to.once('drain', go).once('close', go);
