@@ -1,4 +1,4 @@
-import type { Backend, Logger } from '../backend/index.js';
+import { type Backend, FileType, type Logger } from '../backend/index.js';
 import type { BackendRegistry } from '../plugins/index.js';
 import type { VolumeSnapshot } from '../../backends/memfs/index.js';
 import type { Image } from './image/image.js';
@@ -24,6 +24,17 @@ export interface Base {
 }
 
 const nothing = (): void => {};
+
+/** A directory with nothing in it, in which nothing can be made. */
+export function emptyFolder(): Backend<object> {
+  const root = {};
+  return {
+    mount: () => root,
+    lookup: () => undefined,
+    getattr: () => ({ mode: FileType.DIRECTORY | 0o755 }),
+    readdir: () => [],
+  };
+}
 
 /** A directory of this host with a Linux system, mounts below it included. */
 export function directoryBase(directory: string): Base {

@@ -18,7 +18,7 @@ import {
   writeLayer,
 } from '../../backends/overlay/index.js';
 import { agentScript, CONTROL, type Mount, OWN_FOLDERS, ROOT, type TerminalSize } from './agent.js';
-import { type Base, directoryBase, imageBase, SandboxSnapshot } from './base.js';
+import { type Base, directoryBase, emptyFolder, imageBase, SandboxSnapshot } from './base.js';
 import { SandboxCommand } from './command.js';
 import { ControlShare, Folder, Source } from './control-share.js';
 import { commitImage } from './image/commit.js';
@@ -204,7 +204,17 @@ export class Sandbox implements AsyncDisposable {
     this.#isMounted = true;
     const mounted = wrap(this.#overlay, { mount: () => node }) as Backend;
     const rules = await rulesOf(this.files, { hide, readOnly, hideSecrets });
-    return rules.length === 0 ? mounted : (routed({ mounts: { '/': mounted }, rules }) as Backend);
+    if (this.#base.image !== undefined && rules.length === 0) return mounted;
+    return routed({ mounts: { '/': mounted, ...this.#ownFolders() }, rules }) as Backend;
+  }
+
+  /**
+   * What is served where the guest mounts file systems of its own: of this host's it sees nothing
+   * there, even if it looks below these.
+   */
+  #ownFolders(): Record<string, Backend> {
+    if (this.#base.image !== undefined) return {};
+    return Object.fromEntries(OWN_FOLDERS.map((folder) => [folder, emptyFolder()]));
   }
 
   /** What the image says of its commands. */

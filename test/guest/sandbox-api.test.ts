@@ -71,6 +71,11 @@ describe('a sandbox', () => {
     assert.equal((await box.exec(['/no/such/program'])).exitCode, 127);
     assert.match((await box.exec(['ls', '--version'])).stdout, /coreutils/);
     assert.equal((await box.exec('kill -TERM $$')).exitCode, 143);
+    // Not even below its own file systems is there anything of this host's.
+    const below = await box.exec(
+      'mkdir /tmp/below && mount --bind / /tmp/below && ls -A /tmp/below/proc /tmp/below/sys; umount /tmp/below',
+    );
+    assert.equal(`${below.stdout}${below.stderr}`, '/tmp/below/proc:\n\n/tmp/below/sys:\n');
   });
 
   it('gives a command its environment, user and folder, and its words as they are', async () => {
