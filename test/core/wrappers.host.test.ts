@@ -11,6 +11,7 @@ import {
   FsError,
   OpenFlags,
   RenameFlags,
+  wrap,
   wrapEach,
 } from '../../core/backend/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
@@ -159,6 +160,30 @@ describe('throttled', () => {
 
 describe('quota', () => {
   const LIMIT = 1_000_000;
+
+  it('gets back what was written while sizes could not be told, when the file goes', async () => {
+    let fails = false;
+    const flaky = wrap(await memory(), {
+      getattr(next, ...args) {
+        if (fails) throw FsError.of('EIO');
+        return next(...args);
+      },
+    });
+    const { client, end } = await guestOf(quota(flaky, { bytes: LIMIT }));
+    const { entry, open } = await client.create(ROOT, 'file');
+    fails = true;
+    for (let i = 0; i < 9; i++)
+      assert.equal(await client.write(entry.nodeid, open.fh, 0, Buffer.alloc(100_000)), 100_000);
+    fails = false;
+    await client.write(entry.nodeid, open.fh, 0, Buffer.alloc(1));
+    await make(client, 'beside', Buffer.alloc(900_000));
+    await rejectsWith(client.write(entry.nodeid, open.fh, 100_000, Buffer.alloc(1)), Errno.ENOSPC);
+    await client.unlink(ROOT, 'file');
+    await client.release(entry.nodeid, open.fh);
+    await client.forget(entry.nodeid);
+    await make(client, 'after', Buffer.alloc(100_000));
+    await end();
+  });
 
   it('holds no more than its bytes, whichever way a guest adds some', async () => {
     await using host = await temporaryDirectory('/dev/shm');

@@ -222,6 +222,7 @@ Examples:
 
 The command sees this host's programs and files, but for the secrets of home directories; what it changes is kept in memory and thrown away. It has no network.
 Its exit code is ours. The first Ctrl-C is for the command, the second one ends it. Needs QEMU and the like: see
-virtiofs-kit guest --help. --accelerator uml starts in a second or two without KVM: for your own code, not for code that
+virtiofs-kit guest --help. Of sandboxes that run on: virtiofs-kit sandbox ps | exec NAME COMMAND | fork NAME [COUNT] |
+diff NAME | export NAME FILE | commit NAME DIR[:TAG] | rm NAME… A program of such a name comes after --. --accelerator uml starts in a second or two without KVM: for your own code, not for code that
 you don't trust, since User-Mode Linux is a process of this host like any other.
 `;

@@ -141,7 +141,15 @@ export class Usage<N extends object, F> {
       charged.changing -= 1;
       if (charged.changing === 0 && charged.isDirty) {
         charged.isDirty = false;
-        yield* this.#measure(node, file, charged, context);
+        try {
+          // The guest may have given up on the change, which has happened nevertheless.
+          yield* this.#measure(node, file, charged, DAEMON);
+        } catch {
+          // What was reserved is the file's until it is measured, at the next change, or is gone.
+          charged.isDirty = true;
+          charged.size += reserved;
+          this.#bytes += reserved;
+        }
       }
       this.#bytes -= reserved;
     }
