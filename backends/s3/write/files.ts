@@ -30,6 +30,16 @@ const FULL_PAUSE_MS = 200;
 /** Ended journals are removed from the list each time it has a multiple of this length. */
 const SWEEP_JOURNALS = 256;
 
+/** Bytes of a file, `end` exclusive. */
+interface Range {
+  readonly start: number;
+  readonly end: number;
+}
+
+const WHOLE: Range = { start: 0, end: Infinity };
+
+const nothing = (): void => {};
+
 /** An open file. */
 export interface OpenFile {
   readonly node: FileNode;
@@ -110,6 +120,7 @@ export class Files {
   /** @returns the bytes read. */
   async read(file: OpenFile, buffer: GuestBuffer, offset: number, deadline: Deadline): Promise<number> {
     const { node } = file;
+    if (node.underWay.size > 0) await this.#settled(node, offset, offset + buffer.length, deadline);
     for (;;) {
       const { object } = file.version;
       const size = file.version === node.version ? node.size : (object?.size ?? 0);
@@ -125,6 +136,15 @@ export class Files {
         if (file.version.object === object) throw FsError.of('ESTALE');
       }
     }
+  }
+
+  /**
+   * Waits for changes of a range that have begun. A guest's kernel may drop a page whose write it
+   * has sent and not heard of yet, and then reads it: it must not get the bytes from before.
+   */
+  async #settled({ underWay }: FileNode, from: number, to: number, deadline: Deadline): Promise<void> {
+    const before = [...underWay].filter(({ start, end }) => start < to && end > from);
+    if (before.length > 0) await deadline.wait(Promise.all(before.map(({ over }) => over)));
   }
 
   async #readRange(
@@ -175,8 +195,10 @@ export class Files {
     const payload = takeBuffer(buffer.length);
     buffer.get(0, payload);
     const { node } = file;
-    await this.#change(node, buffer.length, deadline, (staged) =>
-      staged.write(file.append && !fixed ? staged.appendAt : offset, payload),
+    const appends = file.append && !fixed;
+    const range = appends ? WHOLE : { start: offset, end: offset + buffer.length };
+    await this.#change(node, buffer.length, range, deadline, (staged) =>
+      staged.write(appends ? staged.appendAt : offset, payload),
     );
     returnBuffer(payload);
     this.#sendParts(node);
@@ -202,34 +224,42 @@ export class Files {
   }
 
   async resize(node: FileNode, size: number, deadline: Deadline): Promise<void> {
-    await this.#change(node, 0, deadline, (staged) => staged.resize(size));
+    const range = { start: Math.min(node.size, size), end: Infinity };
+    await this.#change(node, 0, range, deadline, (staged) => staged.resize(size));
   }
 
   /** Zeroes a range within the file. */
   async zero(node: FileNode, offset: number, length: number, deadline: Deadline): Promise<void> {
-    await this.#change(node, 0, deadline, (staged) => staged.zero(offset, length));
+    const range = { start: offset, end: offset + length };
+    await this.#change(node, 0, range, deadline, (staged) => staged.zero(offset, length));
   }
 
   async setPosix(node: FileNode, deadline: Deadline, change: (posix: Posix) => Posix): Promise<void> {
-    await this.#change(node, 0, deadline, (staged) => staged.setPosix(change(staged.posix)));
+    await this.#change(node, 0, undefined, deadline, (staged) => staged.setPosix(change(staged.posix)));
   }
 
   /**
    * Runs a change on the file's journal, which is created if there is none. A full disk is waited
    * for: uploads make room.
    * @param length bytes of data that the change takes
+   * @param range of content that it changes, if it does
    * @throws ENOSPC if no room came until the deadline.
    */
   async #change(
     node: FileNode,
     length: number,
+    range: Range | undefined,
     deadline: Deadline,
     change: (staged: Staged) => Promise<void>,
   ): Promise<void> {
     for (;;) {
-      await this.writeback.room(length, deadline);
+      // Where there is room the change begins in this turn, before whatever the guest asks next.
+      const waiting = this.writeback.room(length, deadline);
+      if (waiting !== undefined) await waiting;
       try {
-        return await this.#changeOnce(node, change);
+        const staged = await this.#inOrder(node, range, this.#changeOnce(node, change));
+        if (staged.wasteful) await this.#compact(node, staged);
+        return;
       } catch (error) {
         // Somebody else has filled the disk.
         if (!isFull(error)) throw error;
@@ -240,7 +270,21 @@ export class Files {
     }
   }
 
-  async #changeOnce(node: FileNode, change: (staged: Staged) => Promise<void>): Promise<void> {
+  /** Has reads of a range wait for a change that has just begun, see {@link Files.read}. */
+  async #inOrder<T>({ underWay }: FileNode, range: Range | undefined, work: Promise<T>): Promise<T> {
+    if (range === undefined) return work;
+    const over = work.then(nothing, nothing);
+    const entry = { ...range, over };
+    underWay.add(entry);
+    try {
+      return await work;
+    } finally {
+      underWay.delete(entry);
+    }
+  }
+
+  /** @returns the journal that has the change. */
+  async #changeOnce(node: FileNode, change: (staged: Staged) => Promise<void>): Promise<Staged> {
     while (node.staged === undefined) {
       node.staging ??= this.#begin(node).finally(() => (node.staging = undefined));
       await node.staging;
@@ -250,7 +294,7 @@ export class Files {
     await change(staged);
     node.posix = staged.posix;
     if (!node.removed) this.writeback.touched(node);
-    if (staged.wasteful) await this.#compact(node, staged);
+    return staged;
   }
 
   async #begin(node: FileNode): Promise<void> {

@@ -181,11 +181,16 @@ export class Writeback {
   /**
    * Waits until journals and disk have room for more, and hurries uploads meanwhile.
    * @param length bytes to be written
+   * @returns undefined where there is room now.
    * @throws ENOSPC if none became free in time, or nothing can become free.
    */
-  async room(length: number, deadline: Deadline): Promise<void> {
+  room(length: number, deadline: Deadline): Promise<void> | undefined {
     this.#grown += length;
-    if (!this.#exceed(this.#limit) && this.#space.takes(length + RECORD_MAX_BYTES)) return;
+    const has = !this.#exceed(this.#limit) && this.#space.takes(length + RECORD_MAX_BYTES);
+    return has ? undefined : this.#makeRoom(length, deadline);
+  }
+
+  async #makeRoom(length: number, deadline: Deadline): Promise<void> {
     this.#pressing += 1;
     try {
       for (;;) {
