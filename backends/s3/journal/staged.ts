@@ -93,6 +93,7 @@ export interface Snapshot {
   readonly tail: number;
 }
 
+const nothing = (): void => {};
 const empty = new Uint8Array(0);
 /** Smaller logs are not compacted. */
 const COMPACT_MIN_BYTES = 64 * 2 ** 20;
@@ -136,6 +137,10 @@ export class Staged {
   /** Smallest size since the last snapshot. */
   #lowWater = Number.POSITIVE_INFINITY;
   readonly #users = new Users();
+  /** Resolves when the log was rewritten, or could not be. */
+  #compacting: Promise<void> | undefined;
+  /** The same, from the time on at which the log is replaced. */
+  #replacing: Promise<void> | undefined;
   #ended: Promise<void> | undefined;
 
   private constructor(
@@ -323,6 +328,7 @@ export class Staged {
   async #change(work: () => Promise<void>): Promise<void> {
     this.pending += 1;
     try {
+      if (this.#compacting !== undefined) await this.#compacting;
       await work();
     } finally {
       this.pending -= 1;
@@ -408,8 +414,12 @@ export class Staged {
     return [...this.extents.cover(start, end)];
   }
 
-  /** Runs `work`, which reads the log. The log is not removed before it ends. */
-  using<T>(work: () => Promise<T>): Promise<T> {
+  /**
+   * Runs `work`, which reads the log at positions that it looks up itself. The log is neither
+   * removed nor replaced before it ends.
+   */
+  async using<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#replacing !== undefined) await this.#replacing;
     return this.#users.run(work);
   }
 
@@ -435,11 +445,27 @@ export class Staged {
     return this.log.size > COMPACT_MIN_BYTES && this.log.size > 4 * this.extents.live;
   }
 
+  /** Whether the log is being rewritten. */
+  get isCompacting(): boolean {
+    return this.#compacting !== undefined;
+  }
+
   /**
-   * Rewrites the log without overwritten data. The caller prevents changes meanwhile; readers are
-   * waited for.
+   * Rewrites the log without overwritten data. Changes wait meanwhile; readers are waited for, and
+   * those that come then wait for the new log. There must be no change under way.
    */
   async compact(path: string | undefined, logPath: string): Promise<void> {
+    const rewriting = this.#rewrite(path, logPath);
+    this.#compacting = rewriting.then(nothing, nothing);
+    try {
+      await rewriting;
+    } finally {
+      this.#compacting = undefined;
+      this.#replacing = undefined;
+    }
+  }
+
+  async #rewrite(path: string | undefined, logPath: string): Promise<void> {
     const fresh = await StagingLog.create(logPath);
     const begin: BeginJson = {
       path: path ?? null,
@@ -465,8 +491,9 @@ export class Staged {
         at = end;
       }
     }
-    await this.#users.gone();
-    this.log = await fresh.replace(this.log);
+    const replaced = this.#users.gone().then(() => fresh.replace(this.log));
+    this.#replacing = replaced.then(nothing, nothing);
+    this.log = await replaced;
     this.extents = extents;
     this.#applied = applied;
   }

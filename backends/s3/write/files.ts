@@ -163,8 +163,8 @@ export class Files {
       await reader.read(object, start, end, file.stream, deadline, put);
       return;
     }
-    const { base, baseLimit } = staged;
     await staged.using(async () => {
+      const { base, baseLimit } = staged;
       for (const piece of staged.pieces(start, end)) {
         if (piece.source === 'log') {
           const bytes = Buffer.allocUnsafe(piece.end - piece.start);
@@ -213,7 +213,8 @@ export class Files {
   /** Uploads parts of a large file while a writer goes from the start to the end. */
   #sendParts(node: FileNode): void {
     const { staged } = node;
-    if (staged === undefined || node.removed || node.uploading !== undefined) return;
+    if (staged === undefined || staged.isCompacting) return;
+    if (node.removed || node.uploading !== undefined) return;
     if (staged.sequentialEnd <= 2 * this.#services.options.partSize) return;
     let parts = this.#parts.get(staged);
     if (parts === undefined) {
