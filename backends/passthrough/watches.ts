@@ -1,5 +1,5 @@
 import { type BackendHost, decodeName, type Logger } from '../../core/backend/index.js';
-import { Inotify, type InotifyKind } from '../../core/system/index.js';
+import { Inotify, type InotifyKind, SystemError } from '../../core/system/index.js';
 import { close } from '../../core/system/calls/files.js';
 import type { Node } from './nodes/nodes.js';
 import { openDirectory } from './operations/directory.js';
@@ -33,8 +33,8 @@ export class Watches {
   }
 
   watch(directory: Node): (() => void) | undefined {
-    this.#inotify ??= new Inotify((watch, kind, name) => this.#changed(watch, kind, name));
-    const inotify = this.#inotify;
+    const inotify = this.#opened();
+    if (inotify === undefined) return undefined;
     let fd;
     try {
       fd = openDirectory(this.#share, directory);
@@ -44,9 +44,7 @@ export class Watches {
     const watch = inotify.add(fd);
     close(fd);
     if (watch < 0) {
-      if (!this.#isFull)
-        this.#log.warn({ errno: -watch }, 'no more directories can be watched (fs.inotify.max_user_watches)');
-      this.#isFull = true;
+      this.#warn(-watch, 'no more directories can be watched (fs.inotify.max_user_watches)');
       return undefined;
     }
     this.#directories.set(watch, directory);
@@ -55,6 +53,22 @@ export class Watches {
       this.#directories.delete(watch);
       inotify.remove(watch);
     };
+  }
+
+  /** Tried anew for each directory: others may have given back what there was too little of. */
+  #opened(): Inotify | undefined {
+    try {
+      this.#inotify ??= new Inotify((watch, kind, name) => this.#changed(watch, kind, name));
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      this.#warn(error.errno, 'no directory can be watched (fs.inotify.max_user_instances, open files)');
+    }
+    return this.#inotify;
+  }
+
+  #warn(errno: number, message: string): void {
+    if (!this.#isFull) this.#log.warn({ errno }, message);
+    this.#isFull = true;
   }
 
   #changed(watch: number, kind: InotifyKind, name: Uint8Array): void {

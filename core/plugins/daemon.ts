@@ -221,22 +221,19 @@ export class Daemon {
     const { added, removed, changed } = exportChanges(served, wanted);
     // What may fail comes first, and is undone.
     const made: ConfiguredExport[] = [];
+    const anew: { now: ConfiguredExport; before: CheckedExport }[] = [];
     try {
       for (const one of added) made.push(await this.#serveOneMore(one, made, options));
+      for (const { from, to } of changed)
+        anew.push({ now: await this.#serveAnew(from, to.config), before: from.config });
     } catch (error) {
+      for (const { now, before } of anew.toReversed()) await this.#serveAnew(now, before);
       for (const one of made.toReversed()) await this.#endServing(one, made);
       throw error;
     }
     const stay = this.#configured.filter((one) => !removed.some(({ server }) => server === one.server));
     this.#configured = [...stay, ...made];
     for (const one of removed) await this.#endServing(one);
-    for (const { from, to } of changed) {
-      this.#forgetServer(from.server);
-      await from.server.close();
-      const server = this.#listen(to.config, from.export);
-      const now = { ...to, export: from.export, server };
-      this.#configured = this.#configured.map((one) => (one.server === from.server ? now : one));
-    }
     return [
       ...removed.map(({ config }) => `${placeOf(config)}: no longer served`),
       ...changed.map(({ to }) => `${placeOf(to.config)}: changed`),
@@ -262,6 +259,35 @@ export class Daemon {
       return { config, source, export: one, server: this.#listen(config, one) };
     } catch (error) {
       if (like === undefined) await this.#closeExport(one);
+      throw error;
+    }
+  }
+
+  /**
+   * Opens the socket of an export anew, for other settings.
+   * @throws UsageError if they cannot be had. It is served with those from before then.
+   */
+  async #serveAnew(from: ConfiguredExport, config: CheckedExport): Promise<ConfiguredExport> {
+    this.#forgetServer(from.server);
+    await from.server.close();
+    const listen = (settings: CheckedExport): ConfiguredExport => {
+      const now = { ...from, config: settings, server: this.#listen(settings, from.export) };
+      this.#configured = this.#configured.map((one) => (one.server === from.server ? now : one));
+      return now;
+    };
+    try {
+      return listen(config);
+    } catch (error) {
+      try {
+        listen(from.config);
+      } catch (again) {
+        this.#log.error(
+          { err: again, tag: from.config.tag },
+          'no longer served: its socket cannot be opened',
+        );
+        this.#configured = this.#configured.filter((one) => one.server !== from.server);
+        await this.#endServing(from);
+      }
       throw error;
     }
   }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { FrontEnd } from '../support/front-end.js';
 import { FuseClient, ROOT } from '../support/fuse-client.js';
 import { fuseTransport } from '../support/vhost-user.js';
@@ -45,15 +46,17 @@ export class Canary {
 
   /**
    * Writes and reads files until `end`, in milliseconds since 1970.
+   * @param paceMs how long it rests after each.
    * @throws AssertionError if a byte or a name is not what it was.
    */
-  async work(end: number): Promise<Latency> {
+  async work(end: number, paceMs = 0): Promise<Latency> {
     this.#times = [];
     const kept = this.#random.bytes(FILE_BYTES);
     const old = await this.#make('kept', kept);
     while (Date.now() < end) {
       await this.#file(`file-${(this.#round += 1)}`);
       await this.#holds(old, kept);
+      if (paceMs > 0) await sleep(paceMs);
     }
     await this.#client.unlink(ROOT, 'kept');
     await this.#client.release(old.id, old.fh);

@@ -22,7 +22,11 @@ import { type Setup, setups } from './setups.js';
  * them an honest guest works on an export of its own; its data must be right, and no request of it
  * may wait for long.
  *
- *   npm run test:attack [-- [--seconds N] [--seed N] [--heap MIB] [--setup NAME]…]
+ *   npm run test:attack [-- [--seconds N] [--seed N] [--heap MIB] [--setup NAME]…
+ *                           [--attacker NAME]… [--pace MS]]
+ *
+ * `--pace` is how long the honest guest rests between its files: an attacker that is to send much
+ * needs the processor.
  */
 
 /** How long a request of the honest guest may take, in milliseconds: longer, and it was held. */
@@ -45,11 +49,19 @@ const { values } = parseArgs({
     seconds: { type: 'string', default: '60' },
     seed: { type: 'string', default: String(Date.now() % 1_000_000_007) },
     heap: { type: 'string', default: '512' },
+    pace: { type: 'string', default: '0' },
+    attacker: { type: 'string', multiple: true, default: [...attackers] },
     setup: { type: 'string', multiple: true, default: setups.map(({ name }) => name) },
   },
 });
 const seed = Number(values.seed);
 const seconds = Number(values.seconds);
+const paceMs = Number(values.pace);
+for (const name of values.attacker) {
+  if (attackers.some((known) => known === name)) continue;
+  console.error(`--attacker ${name}: it is one of ${attackers.join(', ')}`);
+  process.exit(1);
+}
 
 /** A mounted tmpfs, so that what attackers fill is not the machine's. */
 function mountRoom(path: string): void {
@@ -72,10 +84,10 @@ async function start(setup: Setup, folder: string): Promise<Daemon> {
     return { name, socket: join(folder, `${name}.sock`), path };
   });
   const config = join(folder, 'config.json');
-  const queueThreads = setup.queueThreads ?? 0;
+  const { queueThreads = 0, isolate = 'none' } = setup;
   const exports: object[] = [];
   for (const { name, socket, path } of places)
-    exports.push({ tag: name, socket, backend: await setup.backend(path), queueThreads });
+    exports.push({ tag: name, socket, backend: await setup.backend(path), queueThreads, isolate });
   writeFileSync(config, JSON.stringify({ exports }));
   const log = join(folder, 'log');
   const child = spawn(
@@ -111,15 +123,23 @@ async function attack(name: string, socket: string, number: number, endMs: numbe
   return `${name} ${text.trim()}`;
 }
 
-/** What the descriptors are that a process has open. */
-function descriptorsOf({ pid }: ChildProcess): string[] {
-  const folder = `/proc/${pid}/fd`;
-  return readdirSync(folder).flatMap((fd) => {
-    try {
-      return [readlinkSync(join(folder, fd)).replace(/[0-9]+/g, 'N')];
-    } catch {
-      return [];
-    }
+/** The daemon's process and those of its exports. */
+function processesOf({ pid }: ChildProcess): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
+  return [pid!, ...(children === '' ? [] : children.split(' ').map(Number))];
+}
+
+/** What the descriptors are that a daemon has open. */
+function descriptorsOf(daemon: ChildProcess): string[] {
+  return processesOf(daemon).flatMap((pid) => {
+    const folder = `/proc/${pid}/fd`;
+    return readdirSync(folder).flatMap((fd) => {
+      try {
+        return [readlinkSync(join(folder, fd)).replace(/[0-9]+/g, 'N')];
+      } catch {
+        return [];
+      }
+    });
   });
 }
 
@@ -134,8 +154,11 @@ function moreIn(before: readonly string[], after: readonly string[]): string {
   return more.length === 0 ? '' : ` (more: ${more.join(', ')})`;
 }
 
-function memoryOf({ pid }: ChildProcess): string {
-  return /VmRSS:\s+(.*)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!;
+function memoryOf(daemon: ChildProcess): string {
+  const all = processesOf(daemon).map(
+    (pid) => /VmRSS:\s+(.*)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]!,
+  );
+  return all.join(' + ');
 }
 
 function shown({ requests, median, p99, worst }: Latency): string {
@@ -154,8 +177,8 @@ async function run(setup: Setup): Promise<string[]> {
     const alone = await canary.work(Date.now() + Math.min(5, seconds) * 1000);
     const before = descriptorsOf(child);
     const [beside, ...done] = await Promise.all([
-      canary.work(Date.now() + seconds * 1000),
-      ...attackers.map((name, i) => attack(name, daemon.sockets[0], i, endMs)),
+      canary.work(Date.now() + seconds * 1000, paceMs),
+      ...values.attacker.map((name, i) => attack(name, daemon.sockets[0], i, endMs)),
     ]);
     for (const line of done) console.log(`  ${line}`);
     console.log(

@@ -10,6 +10,8 @@ export interface Setup {
   readonly name: string;
   /** Of the export: queue threads. */
   readonly queueThreads?: number;
+  /** Of the export: its own process. */
+  readonly isolate?: 'process';
   /** Options of a backend that has all that it keeps in `folder`, which is there and empty. */
   backend(folder: string): Options | Promise<Options>;
   /** How long a request of an honest guest may take, in milliseconds: longer, and it was held. */
@@ -41,6 +43,11 @@ export const setups: readonly Setup[] = [
   {
     name: 'passthrough with io threads',
     backend: (folder) => passthrough(join(folder, 'shared'), { ioThreads: 2 }),
+  },
+  {
+    name: 'passthrough in a process of its own',
+    isolate: 'process',
+    backend: (folder) => passthrough(join(folder, 'shared')),
   },
   { name: 'memfs', backend: () => ({ type: 'memfs', size: '256M' }) },
   {

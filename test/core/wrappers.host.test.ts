@@ -291,6 +291,42 @@ describe('quota', () => {
     await client.setxattr(file, 'user.a', Buffer.alloc(90));
     await end();
   });
+
+  it('sets attributes of one node at a time, while others are set, and names change', async () => {
+    const asked: (() => void)[] = [];
+    const answer = async (): Promise<void> => {
+      while (asked.length === 0) await new Promise(setImmediate);
+      asked.pop()!();
+    };
+    let slow: object | undefined;
+    const inner = wrap(await memory(), {
+      async listxattr(next, node, context) {
+        if (node === slow) await new Promise<void>((resolve) => asked.push(resolve));
+        return next(node, context);
+      },
+      async lookup(next, parent, name, context) {
+        const found = await next(parent, name, context);
+        if (name === 'slow') slow = found?.node;
+        return found;
+      },
+    });
+    const { client, end } = await guestOf(quota(inner, { xattrBytes: 100 }));
+    const [node, other] = [await make(client, 'slow', ''), await make(client, 'other', '')];
+    await client.lookup(ROOT, 'slow');
+    const both = [
+      client.setxattr(node, 'user.a', Buffer.alloc(60)),
+      rejectsWith(client.setxattr(node, 'user.b', Buffer.alloc(60)), Errno.ENOSPC),
+    ];
+    await client.setxattr(other, 'user.a', Buffer.alloc(60));
+    await client.mkdir(ROOT, 'directory');
+    await client.unlink(ROOT, 'other');
+    assert.equal(asked.length, 1);
+    await answer();
+    await both[0];
+    await answer();
+    await both[1];
+    await end();
+  });
 });
 
 describe('cached', () => {

@@ -5,8 +5,10 @@ import { describe, it } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { MemfsVolume } from '../../backends/memfs/index.js';
 import { type Backend, Errno } from '../../core/backend/index.js';
+import { hostBuffer } from '../../core/memory/index.js';
 import { BackendRegistry, MountedExport } from '../../core/plugins/index.js';
 import { cached, encrypted, routed, watched } from '../../core/wrappers/index.js';
+import { withFewDescriptors } from '../support/descriptor-limit.js';
 import { engine, MemoryLog } from '../support/engine.js';
 import { type FuseClient, rejectsWith, ROOT } from '../support/fuse-client.js';
 import { keepingLog, shell, temporaryDirectory } from '../support/host-mount.js';
@@ -174,6 +176,22 @@ describe('watched', () => {
     assert.equal((await agent.client.getattr(entry.nodeid)).mode & 0o777, 0o640);
     await agent.end();
   });
+});
+
+it('a directory that cannot be watched for want of descriptors is served all the same', async () => {
+  await using host = await temporaryDirectory('/dev/shm');
+  const log = new MemoryLog();
+  const backend = await registry.create({ type: 'passthrough', sharedDir: host.path }, { log });
+  const root = await backend.mount({ log, createBuffer: hostBuffer });
+  await withFewDescriptors(0, () => {
+    for (let i = 0; i < 3; i++) assert.equal(backend.watch?.(root), undefined);
+    return Promise.resolve();
+  });
+  assert.equal(log.lines.filter(({ level }) => level === 'warn').length, 1);
+  const unwatch = backend.watch?.(root);
+  assert.ok(unwatch !== undefined);
+  unwatch();
+  await backend.unmount?.();
 });
 
 it('a mount on this host drops what it has cached when something changed', async () => {

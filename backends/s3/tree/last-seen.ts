@@ -92,33 +92,35 @@ export class Traces {
   /** Paths of nodes that have names, by key. */
   readonly #paths = new Map<string, string>();
   readonly #nameless = new Map<string, Trace>();
+  /** Ids of the journals, and of the intents, of files that are open and may have no name. */
+  readonly #openJournals = new Set<string>();
+  readonly #openIntents = new Set<string>();
   /** What belongs to files without a name, until they are found. */
   readonly #journals = new Map<string, Staged>();
   readonly #hidden = new Map<string, string>();
 
   constructor(traces: ReadonlyMap<NodeKey, string>) {
     for (const [key, text] of traces) this.#traces.set(String(key), JSON.parse(text) as Trace);
-    for (const [key, { path, moving, nameless }] of this.#traces)
+    for (const [key, { path, moving, nameless }] of this.#traces) {
       if (moving === undefined && nameless === undefined) this.#paths.set(key, path);
+      if (nameless == null) continue;
+      if (nameless.journal !== null) this.#openJournals.add(nameless.journal);
+      if (nameless.hidden !== null) this.#openIntents.add(nameless.hidden[1]);
+    }
   }
 
   /** Whether an intent's key may be the content of a file that is open. It stays then. */
   keepHidden(intent: string, key: string): boolean {
-    const isKept = this.#some(({ hidden }) => hidden?.[1] === intent);
+    const isKept = this.#openIntents.has(intent);
     if (isKept) this.#hidden.set(intent, key);
     return isKept;
   }
 
   /** As {@link keepHidden}, for a journal. */
   keepJournal(staged: Staged): boolean {
-    const isKept = this.#some(({ journal }) => journal === staged.id);
+    const isKept = this.#openJournals.has(staged.id);
     if (isKept) this.#journals.set(staged.id, staged);
     return isKept;
-  }
-
-  #some(is: (nameless: Nameless) => boolean): boolean {
-    for (const { nameless } of this.#traces.values()) if (nameless != null && is(nameless)) return true;
-    return false;
   }
 
   /**

@@ -8,6 +8,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { PassThrough, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
@@ -57,15 +58,15 @@ export async function commitImage(
     ),
   ]);
   layers.push({ mediaType: `${LAYER}+gzip`, digest: added.digest, size: added.size });
-  const config = writeDocument(directory, configOf(base, added.diffId));
-  const manifest = writeDocument(directory, {
+  const config = await writeDocument(directory, configOf(base, added.diffId));
+  const manifest = await writeDocument(directory, {
     schemaVersion: 2,
     mediaType: MANIFEST,
     config: { mediaType: CONFIG, ...config },
     layers,
   });
   manifests.push({ mediaType: MANIFEST, ...manifest, annotations: { [REF_NAME]: tag } });
-  replace(join(directory, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests }));
+  await replace(directory, 'index.json', JSON.stringify({ schemaVersion: 2, manifests }));
 }
 
 /** Makes a layout if there is none. @returns the manifests that it has. */
@@ -114,7 +115,7 @@ async function writeBlob(
   input: NodeJS.ReadableStream,
   compresses: boolean,
 ): Promise<Blob> {
-  const partial = join(directory, `blobs/.${randomBytes(8).toString('hex')}.partial`);
+  const partial = partialPath(directory);
   const inner = new Digest();
   const outer = new Digest();
   const steps = compresses ? [inner.stream, createGzip(), outer.stream] : [outer.stream];
@@ -128,15 +129,25 @@ async function writeBlob(
   }
 }
 
-function writeDocument(directory: string, document: object): { digest: string; size: number } {
+async function writeDocument(directory: string, document: object): Promise<{ digest: string; size: number }> {
   const bytes = Buffer.from(JSON.stringify(document));
   const digest = digestOf(bytes);
-  replace(join(directory, blobName(digest)), bytes);
+  await replace(directory, blobName(digest), bytes);
   return { digest, size: bytes.length };
 }
 
 /** The file has the old content or the new one, whenever it is read. */
-function replace(path: string, content: string | Buffer): void {
-  writeFileSync(`${path}.partial`, content, { flush: true });
-  renameSync(`${path}.partial`, path);
+async function replace(directory: string, name: string, content: string | Buffer): Promise<void> {
+  const partial = partialPath(directory);
+  try {
+    await writeFile(partial, content, { flush: true });
+    renameSync(partial, join(directory, name));
+  } finally {
+    rmSync(partial, { force: true });
+  }
+}
+
+/** Where what is not whole yet lies. Others may write into the layout at the same time. */
+function partialPath(directory: string): string {
+  return join(directory, `blobs/.${randomBytes(8).toString('hex')}.partial`);
 }

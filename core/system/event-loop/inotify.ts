@@ -41,7 +41,7 @@ export type InotifyKind = 'made' | 'removed' | 'content' | 'attributes';
 /** Changes in directories, by inotify(7). Events that the kernel has no room for are lost. */
 export class Inotify {
   readonly #fd: Fd;
-  readonly #memory = NativeMemory.allocate(BUFFER_BYTES);
+  readonly #memory: NativeMemory;
   readonly #watch: Watch;
   readonly #happened: (watch: number, kind: InotifyKind, name: Uint8Array) => void;
   #isClosed = false;
@@ -55,6 +55,7 @@ export class Inotify {
     this.#happened = happened;
     this.#fd = result(init(FLAGS)) as Fd;
     if (this.#fd < 0) throw new SystemError('inotify_init1', -this.#fd);
+    this.#memory = NativeMemory.allocate(BUFFER_BYTES);
     this.#watch = watch(this.#fd, () => this.#read());
   }
 

@@ -59,6 +59,8 @@ export function quota<N extends object, F>(
   const usage = new Usage(inner, { bytes, inodes });
   const { nodes } = usage;
   const turns = new Turns();
+  /** Of each node's extended attributes. */
+  const attributeTurns = new WeakMap<N, Turns>();
   let root: N;
 
   function* creation<E extends Entry<N>>(make: () => Awaitable<E>): Steps<E> {
@@ -239,7 +241,7 @@ export function quota<N extends object, F>(
           ),
         ),
       setxattr: (next, node, name, value, flags, killSgid, context) =>
-        turns.run(function* () {
+        turnsOf(attributeTurns, node).run(function* () {
           const others = yield* xattrBytesOf(inner, node, name, context);
           if (others + nameLength(name) + value.length > xattrBytes) throw FsError.of('ENOSPC');
           return yield* wait(next(node, name, value, flags, killSgid, context));
@@ -249,6 +251,12 @@ export function quota<N extends object, F>(
     },
     { add: { statfs: () => usage.statistics({}) } },
   );
+}
+
+function turnsOf<N extends object>(all: WeakMap<N, Turns>, node: N): Turns {
+  let turns = all.get(node);
+  if (turns === undefined) all.set(node, (turns = new Turns()));
+  return turns;
 }
 
 /** The attributes may be one object that the backend refills. */

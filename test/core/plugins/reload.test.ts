@@ -137,7 +137,7 @@ test('an export that a guest uses is not taken out, and nothing else is changed 
 });
 
 test('mistakes in a new configuration change nothing', async (t) => {
-  const { folder, reload } = await started(t, { exports: [one('stays')] });
+  const { folder, reload, connect, daemon } = await started(t, { exports: [one('stays')] });
   writeFileSync(join(folder, 'taken'), '');
   const cases: readonly [object, RegExp][] = [
     [{ exports: [] }, /needs at least one export/],
@@ -147,6 +147,7 @@ test('mistakes in a new configuration change nothing', async (t) => {
       /sise: no such option/,
     ],
     [{ exports: [one('stays'), one('first'), one('taken')] }, /taken/],
+    [{ exports: [one('stays', { socketGroup: 'no-group' }), one('first')] }, /no-group: no such group/],
     [
       { exports: [one('stays', { backend: { type: 'memfs', size: '1m' } })] },
       /backend lasts as long as the file system is open: take the export out, reload/,
@@ -159,7 +160,12 @@ test('mistakes in a new configuration change nothing', async (t) => {
   for (const [config, message] of cases) {
     await assert.rejects(reload(config), refused(message));
     assert.ok(existsSync(join(folder, 'stays')) && !existsSync(join(folder, 'first')));
+    assert.deepEqual(
+      (await daemon.status()).exports.map(({ tag }) => tag),
+      ['stays'],
+    );
   }
+  await connect('stays');
   assert.deepEqual(await reload({ exports: [one('stays')], metrics: '9999', log: { level: 'warn' } }), [
     'no export has changed',
     'metrics: has changed, and needs a restart',

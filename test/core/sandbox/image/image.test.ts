@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
@@ -204,4 +204,22 @@ test('a committed image has the layers of the one before and one more, beside ot
   await assert.rejects(Image.open(target), /several images, give PATH:TAG; it has first, second/);
   await assert.rejects(commitImage(target, '../x', undefined, write({})), /tag \.\.\/x/);
   assert.equal(dirname(join(target, 'index.json')), target);
+});
+
+test('a commit that fails leaves nothing that is half written', async () => {
+  const target = join(folder, 'half');
+  const writeLayer = (sink: NodeJS.WritableStream): Promise<void> => {
+    // What is no file cannot be replaced by one.
+    mkdirSync(join(target, 'index.json'));
+    sink.write(tar({}));
+    return Promise.resolve();
+  };
+  await assert.rejects(commitImage(target, 'tag', undefined, writeLayer), /EISDIR/);
+  const all = readdirSync(target, { recursive: true }).map(String);
+  assert.deepEqual(
+    all.filter((name) => name.endsWith('.partial')),
+    [],
+  );
+  // The layer, the configuration and the manifest.
+  assert.equal(all.filter((name) => name.startsWith('blobs/sha256/')).length, 3);
 });
