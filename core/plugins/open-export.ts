@@ -10,7 +10,6 @@ import {
   restoreExport,
   type Restored,
 } from '../state/index.js';
-import { watched } from '../wrappers/index.js';
 import { type BackendSource, isBackend } from './backend-source.js';
 import type { ExportConfig } from './options/config-schema.js';
 import type { BackendRegistry, CreateBackendOptions } from './registry.js';
@@ -78,7 +77,7 @@ async function open<T>(
     const backend = isBackend(source) ? source : await registry.create(source, options);
     // The agent's touch must come by, also where nothing can be changed.
     const seen = settings.readOnly ? readOnly(backend) : backend;
-    return await mount(settings.watch === true ? watched(seen) : seen, {
+    return await mount(settings.watch === true ? await watched(seen) : seen, {
       cache: withoutAbsent(settings.cache),
       limits: withoutAbsent<Partial<ExportLimits>>(settings.limits),
       localLocks: settings.locks === 'local',
@@ -94,6 +93,12 @@ async function open<T>(
     if (error instanceof Error && error.name === 'UsageError') throw error;
     throw new UsageError(`backend ${source.type}: ${what}`, { cause: error });
   }
+}
+
+/** Only exports that are watched load what watches. */
+async function watched(backend: Backend): Promise<Backend> {
+  const wrapper = await import('../wrappers/watched/watched.js');
+  return wrapper.watched(backend);
 }
 
 type Given<T> = { [K in keyof T]: Exclude<T[K], undefined> };

@@ -51,6 +51,11 @@ const { metafile } = await build({
   plugins: [contractStays],
   chunkNames: '[name]-[hash]',
   sourcemap: true,
+  // What is smaller is read sooner, and V8 keeps all of it in memory. Names stay, for stacks.
+  minifyWhitespace: true,
+  minifySyntax: true,
+  // Node shows the line in which an exception was thrown.
+  lineLimit: 160,
   legalComments: 'none',
   metafile: true,
   logLevel: 'warning',

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { inspect } from 'node:util';
 import { type Command, Option } from 'commander';
-import { z } from 'zod';
+import * as z from 'zod';
 import { readOnly, UsageError } from '../../backend/index.js';
 import { cases, type CaseResult, checkBackend, type CheckOptions } from '../../contract/index.js';
 import { type BackendRegistry, check, Services } from '../../plugins/index.js';
