@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { CHECKSUMS } from './client/checksums.js';
 
 const units: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30, t: 2 ** 40 };
 
@@ -147,10 +148,10 @@ export const optionsSchema = z.strictObject({
     .meta({ placeholder: 'FILE' }),
   requesterPays: z.boolean().default(false).describe('pay for the requests to a bucket of somebody else'),
   checksums: z
-    .enum(['required', 'supported'])
+    .enum(['required', ...CHECKSUMS])
     .default('required')
     .describe(
-      "the SDK's checksums: where the service requires them, or wherever it supports them; " +
+      'the checksum that the bucket keeps of what is written, for whoever reads it: none but where the service requires one, or of this kind; ' +
         'the signature covers every uploaded byte by SHA-256 either way',
     ),
 

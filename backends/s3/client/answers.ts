@@ -6,7 +6,7 @@ import { noAnswer } from './failure.js';
 
 /* Headers of requests and answers of the SDK, as they are on the wire. */
 
-/** In the context of a command: its headers are those of one object. */
+/** In the context of a command, while it is sent: its headers are those of one object. */
 export const CARRIES = 'virtiofsKitCarries';
 
 type Layer = (
@@ -21,9 +21,10 @@ interface Layered {
 
 /** Gives a command headers that the SDK has no fields for, or fields that change their bytes. */
 export function carrying<C extends object>(command: C, headers: CarriedHeaders): C {
+  const isOfOne = Object.keys(headers).some((name) => name.startsWith('x-amz-'));
   (command as unknown as Layered).middlewareStack.add(
     (next, context) => (sent) => {
-      context[CARRIES] = true;
+      context[CARRIES] = isOfOne;
       Object.assign((sent as { request: { headers: object } }).request.headers, headers);
       return next(sent);
     },

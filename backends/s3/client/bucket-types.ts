@@ -1,4 +1,5 @@
 import type { CarriedHeaders } from './carried.js';
+import type { PartChecksum } from './checksums.js';
 import type { ContentHeaders, RemoteObject } from '../objects/attributes.js';
 
 /* Types that the files of the client share: what they read and write, and what a provider keeps. */
@@ -36,6 +37,7 @@ export interface Page {
 export interface Part {
   readonly number: number;
   readonly etag: string;
+  readonly checksum: PartChecksum;
 }
 
 /**

@@ -22,9 +22,24 @@ import {
   UploadPartCommand,
   UploadPartCopyCommand,
 } from '@aws-sdk/client-s3';
-import type { ObjectLockRetentionMode, ServerSideEncryption, StorageClass, Tag } from '@aws-sdk/client-s3';
+import type {
+  ChecksumAlgorithm,
+  ObjectLockRetentionMode,
+  ServerSideEncryption,
+  StorageClass,
+  Tag,
+} from '@aws-sdk/client-s3';
 import { UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
+import {
+  agrees,
+  ASKS_CHECKSUM,
+  checksumHeaders,
+  checksumOf,
+  copiedChecksum,
+  partChecksum,
+} from './checksums.js';
+import type { ChecksumName } from './checksums.js';
 import { answering, carrying, headOf, unquoted } from './answers.js';
 import {
   besideOf,
@@ -115,6 +130,8 @@ export class Bucket {
   /** Milliseconds of `performance.now()` until which a refusal to copy is believed. */
   #copiesAgain = 0;
   readonly #options: S3Options;
+  /** Of what is written. */
+  readonly #checksum: ChecksumName | undefined;
   readonly #requests: Requests;
   readonly #metrics: Metrics;
   readonly #log: Logger;
@@ -137,6 +154,7 @@ export class Bucket {
   constructor(options: S3Options, requests: Requests, metrics: Metrics, log: Logger) {
     this.name = options.bucket;
     this.#options = options;
+    this.#checksum = options.checksums === 'required' ? undefined : options.checksums;
     this.#log = log;
     this.#own = new OwnWrites(options.metadataTtl);
     this.#requests = requests;
@@ -230,8 +248,8 @@ export class Bucket {
   /**
    * Reads bytes `start` to `end` (exclusive) of exactly the version with this ETag. A transfer that
    * breaks off is continued.
-   * @returns whether the ETag may be the MD5 of the bytes: it is not where a key of somebody
-   * encrypts them.
+   * @param answered called with the head of each answer
+   * @param others headers that are sent too
    * @throws S3Failure of kind precondition or missing if the bucket has another version now.
    */
   async read(
@@ -241,7 +259,9 @@ export class Bucket {
     end: number,
     deadline: Deadline,
     sink: Sink,
-  ): Promise<boolean> {
+    answered: (headers: ReadonlyMap<string, string>) => void = nothing,
+    others: CarriedHeaders = {},
+  ): Promise<void> {
     let at = start;
     return this.#ofVersion({ key, etag }, always, deadline, (isSent) =>
       this.#requests.send('GetObject', deadline, 0, async (attempt) => {
@@ -254,7 +274,11 @@ export class Bucket {
             sink.took(count);
           },
         };
-        return this.#get(key, etag, at, end, isSent, counted, attempt);
+        const sinkOf = (headers: ReadonlyMap<string, string>): Sink => {
+          answered(headers);
+          return counted;
+        };
+        return this.#get(key, etag, at, end, isSent, others, sinkOf, attempt);
       }),
     );
   }
@@ -265,22 +289,26 @@ export class Bucket {
     start: number,
     end: number,
     isConditional: boolean,
-    sink: Sink,
+    others: CarriedHeaders,
+    sinkOf: (headers: ReadonlyMap<string, string>) => Sink,
     attempt: Attempt,
-  ): Promise<boolean> {
+  ): Promise<void> {
     const match = isConditional ? this.#quoted(etag) : undefined;
-    const read = await attempt.signed.get(key, etag, match, start, end, sink, attempt.signal);
-    if (read !== undefined) {
-      const { headers } = read;
-      return !headers.has(CUSTOMER) && !(headers.get(ENCRYPTION)?.startsWith('aws:') ?? false);
-    }
-    const command = new GetObjectCommand({
-      ...this.#common,
-      ...this.#customer,
-      Key: key,
-      ...(match === undefined ? {} : { IfMatch: match }),
-      Range: `bytes=${start}-${end - 1}`,
-    });
+    if (await attempt.signed.get(key, etag, match, start, end, others, sinkOf, attempt.signal)) return;
+    let headers: ReadonlyMap<string, string> = new Map();
+    const command = answering(
+      carrying(
+        new GetObjectCommand({
+          ...this.#common,
+          ...this.#customer,
+          Key: key,
+          ...(match === undefined ? {} : { IfMatch: match }),
+          Range: `bytes=${start}-${end - 1}`,
+        }),
+        others,
+      ),
+      (found) => (headers = found),
+    );
     const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
     const body = answer.Body as AsyncIterable<Buffer> & { destroy(): void };
     let at = start;
@@ -289,6 +317,7 @@ export class Bucket {
       if (!(answer.ContentRange ?? '').startsWith(`bytes ${start}-${end - 1}/`)) {
         throw new S3Failure('transient', 0, 'WrongRange');
       }
+      const sink = sinkOf(headers);
       for await (const chunk of body) {
         if (attempt.signal.aborted) throw new S3Failure('transient', 0, 'RequestTimeout');
         at += chunk.length;
@@ -296,40 +325,46 @@ export class Bucket {
         pour(chunk, sink);
       }
       if (at < end) throw new S3Failure('transient', 0, 'ShortBody');
-      const { SSECustomerAlgorithm, ServerSideEncryption = '' } = answer;
-      return SSECustomerAlgorithm === undefined && !ServerSideEncryption.startsWith('aws:');
     } finally {
       body.destroy();
     }
   }
 
   /**
-   * Reads a whole object. Its bytes are compared with its ETag where that is their MD5, and read
-   * again where they differ.
+   * Reads a whole object. Its bytes are compared with its checksum where the bucket has one, and
+   * with its ETag where that is their MD5. They are read again where they differ.
    * @param sink called for each attempt
-   * @param digest MD5 of what the sink has got, in hexadecimal
+   * @param pieces what the sink has got, in order
    * @throws S3Failure as {@link read} does; of code CorruptBody if the bytes stay wrong.
    */
   async readWhole(
     { key, etag, size }: RemoteObject,
     deadline: Deadline,
     sink: () => Sink,
-    digest: () => string,
+    pieces: () => Iterable<Uint8Array>,
   ): Promise<void> {
     let before: string | undefined;
     for (let attempt = 1; ; attempt++) {
-      const isComparable = await this.read(key, etag, 0, size, deadline, sink());
-      if (!isComparable || this.capabilities?.digests === false || !SINGLE_PART.test(etag)) return;
-      const found = digest();
-      if (found === etag) {
+      let head: ReadonlyMap<string, string> | undefined;
+      // Where a transfer was continued, the answer to its beginning tells of the whole.
+      const answered = (headers: ReadonlyMap<string, string>): void => void (head ??= headers);
+      await this.read(key, etag, 0, size, deadline, sink(), answered, ASKS_CHECKSUM);
+      const checksum = checksumOf(head!);
+      if (checksum !== undefined && (await agrees(checksum, pieces()))) return;
+      // A key of somebody makes ETags of something else.
+      const isKeyed = head!.has(CUSTOMER) || (head!.get(ENCRYPTION)?.startsWith('aws:') ?? false);
+      const isDigest = !isKeyed && this.capabilities?.digests !== false && SINGLE_PART.test(etag);
+      if (checksum === undefined && !isDigest) return;
+      const found = md5(pieces());
+      if (isDigest && found === etag) {
         this.#hasDigests = true;
         return;
       }
-      const isKnown = this.capabilities !== undefined || this.#hasDigests;
+      const isKnown = checksum !== undefined || this.capabilities !== undefined || this.#hasDigests;
       // Where it is not known what ETags are, the same bytes twice are taken for right.
       if (!isKnown && found === before) return;
       this.#metrics.corruptReads += 1;
-      this.#log.warn({ key }, 'the bytes of an object are not those of its ETag: read again');
+      this.#log.warn({ key }, 'the bytes of an object are not those of its checksum: read again');
       if (attempt === READS_MAX) throw new S3Failure('transient', 0, 'CorruptBody');
       before = found;
     }
@@ -360,7 +395,7 @@ export class Bucket {
     conditions: ConditionFields,
     attempt: Attempt,
   ): Promise<RemoteObject> {
-    const headers = this.#given(content, body);
+    const headers = { ...this.#given(content, body), ...(await checksumHeaders(this.#checksum, body)) };
     const known = { ...content, headers };
     let etag = await attempt.signed.put(key, body, known, { ...conditions }, attempt.signal);
     if (etag === undefined) {
@@ -490,6 +525,7 @@ export class Bucket {
           ...this.#sourceFields(),
           Key: key,
           ...this.#source(source, isSent),
+          ...(this.#checksum === undefined ? {} : { ChecksumAlgorithm: sdkName(this.#checksum) }),
           MetadataDirective: 'REPLACE',
           TaggingDirective: 'REPLACE',
           Metadata: content.metadata,
@@ -763,6 +799,7 @@ export class Bucket {
         ...this.#common,
         ...this.#customer,
         ...this.#creation,
+        ...(this.#checksum === undefined ? {} : { ChecksumAlgorithm: sdkName(this.#checksum) }),
         Key: key,
         Metadata: content.metadata,
       });
@@ -799,11 +836,13 @@ export class Bucket {
     body: Uint8Array,
     deadline: Deadline,
   ): Promise<Part> {
+    const headers = await checksumHeaders(this.#checksum, body);
+    const checksum = partChecksum(headers);
     return this.#requests.send('UploadPart', deadline, body.length, async (attempt) => {
-      const etag = await attempt.signed.part(key, upload, number, body, attempt.signal);
+      const etag = await attempt.signed.part(key, upload, number, body, headers, attempt.signal);
       if (etag !== undefined) {
         this.#metrics.bytesUp += body.length;
-        return { number, etag };
+        return { number, etag, checksum };
       }
       const command = new UploadPartCommand({
         ...this.#common,
@@ -814,9 +853,10 @@ export class Bucket {
         Body: body,
         ContentLength: body.length,
       });
-      const answer = await attempt.client.send(command, { abortSignal: attempt.signal });
+      const sent = attempt.client.send(carrying(command, headers), { abortSignal: attempt.signal });
+      const answer = await sent;
       this.#metrics.bytesUp += body.length;
-      return { number, etag: told(answer.ETag) };
+      return { number, etag: told(answer.ETag), checksum };
     });
   }
 
@@ -846,7 +886,12 @@ export class Bucket {
           CopySourceRange: `bytes=${start}-${end - 1}`,
         });
         const answer = await this.#copying(undefined, () => client.send(command, { abortSignal: signal }));
-        return { number, etag: told(answer.CopyPartResult?.ETag) };
+        const copied = answer.CopyPartResult ?? {};
+        return {
+          number,
+          etag: told(copied.ETag),
+          checksum: this.#checksum === undefined ? {} : copiedChecksum(copied),
+        };
       }),
     );
   }
@@ -866,7 +911,11 @@ export class Bucket {
     deadline: Deadline,
   ): Promise<RemoteObject> {
     const MultipartUpload = {
-      Parts: parts.map(({ number, etag }) => ({ PartNumber: number, ETag: `"${etag}"` })),
+      Parts: parts.map(({ number, etag, checksum }) => ({
+        PartNumber: number,
+        ETag: `"${etag}"`,
+        ...checksum,
+      })),
     };
     const complete = (conditions: ConditionFields): Promise<RemoteObject> =>
       this.#requests.send('CompleteMultipartUpload', deadline, 0, async ({ client, signal }) => {
@@ -933,6 +982,17 @@ function holds(condition: Condition | undefined, head: Head | undefined): boolea
 }
 
 const always = (): boolean => true;
+const nothing = (): void => undefined;
+
+function md5(pieces: Iterable<Uint8Array>): string {
+  const hash = createHash('md5');
+  for (const piece of pieces) hash.update(piece);
+  return hash.digest('hex');
+}
+
+function sdkName(name: ChecksumName): ChecksumAlgorithm {
+  return name.toUpperCase() as ChecksumAlgorithm;
+}
 
 /**
  * The ETag of an answer.

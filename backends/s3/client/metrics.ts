@@ -65,7 +65,7 @@ export class Metrics {
       counter('corrupt_blocks', 'Blocks on disk that were damaged, and fetched again.', this.diskCorrupt),
       counter(
         'corrupt_reads',
-        'Objects whose bytes were not those of their ETag, read again.',
+        'Objects whose bytes were not those of their checksum, read again.',
         this.corruptReads,
       ),
       counter('metadata_hits', 'Names answered from what is known.', this.metadataHits),

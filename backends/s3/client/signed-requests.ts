@@ -111,29 +111,24 @@ interface SignedHeaders {
 export class SignedRequests {
   readonly #client: S3Client;
   readonly #connections: Connections;
-  readonly #reads: boolean;
   readonly #templates = new Map<string, Template>();
   #signing: SigningContext | undefined;
   #signingKey: { readonly scope: string; readonly secret: string; readonly key: Buffer } | undefined;
 
-  /**
-   * @param reads whether GETs are made here too. They are not where the SDK must check checksums.
-   */
-  constructor(client: S3Client, connections: Connections, reads: boolean) {
+  constructor(client: S3Client, connections: Connections) {
     this.#client = client;
     this.#connections = connections;
-    this.#reads = reads;
     client.middlewareStack.add(
-      (next, { commandName, [CARRIES]: carries }) =>
-        async (sent) => {
-          const { Key } = sent.input as { Key?: string };
-          // What one object has must not be given to all.
-          if (commandName !== undefined && kinds.has(commandName) && carries !== true) {
-            const template = this.#templateOf(sent.request as SignedRequest, Key);
-            if (template !== undefined) this.#templates.set(commandName, template);
-          }
-          return next(sent);
-        },
+      (next, context) => async (sent) => {
+        const { Key } = sent.input as { Key?: string };
+        const { commandName, [CARRIES]: carries } = context;
+        // What one object has must not be given to all.
+        if (commandName !== undefined && kinds.has(commandName) && carries !== true) {
+          const template = this.#templateOf(sent.request as SignedRequest, Key);
+          if (template !== undefined) this.#templates.set(commandName, template);
+        }
+        return next(sent);
+      },
       { step: 'deserialize', priority: 'low', name: 'noteRequest' },
     );
   }
@@ -152,8 +147,9 @@ export class SignedRequests {
    * Reads bytes `start` to `end` (exclusive) of the version with an ETag.
    * @param match the ETag as the server expects it in If-Match; undefined: the answer's ETag alone
    * tells
-   * @returns the answer's head if it was read; otherwise nothing has arrived and the SDK must make
-   * the request.
+   * @param others headers that are sent too
+   * @param sinkOf called with the answer's head; returns where the bytes go
+   * @returns whether it was read; otherwise nothing has arrived and the SDK must make the request.
    * @throws S3Failure of kind precondition or transient; what the connection throws, perhaps after
    * some bytes.
    */
@@ -163,12 +159,12 @@ export class SignedRequests {
     match: string | undefined,
     start: number,
     end: number,
-    sink: Sink,
+    others: Readonly<Record<string, string>>,
+    sinkOf: (headers: ReadonlyMap<string, string>) => Sink,
     signal: AbortSignal,
-  ): Promise<WireAnswer | undefined> {
-    if (!this.#reads) return undefined;
+  ): Promise<boolean> {
     const range = `bytes=${start}-${end - 1}`;
-    const headers = match === undefined ? { range } : { 'if-match': match, range };
+    const headers = { ...others, ...(match === undefined ? { range } : { 'if-match': match, range }) };
     const request = { method: 'GET', query: '', headers } as const;
     const expected = (answer: WireAnswer): boolean =>
       answer.status === 206 &&
@@ -176,9 +172,9 @@ export class SignedRequests {
       answer.headers.get('content-range')?.startsWith(`bytes ${start}-${end - 1}/`) === true &&
       answer.headers.get('content-length') === String(end - start);
     const answer = await this.#send('HeadObjectCommand', key, request, signal, (head) =>
-      expected(head) ? sink : undefined,
+      expected(head) ? sinkOf(head.headers) : undefined,
     );
-    return answer !== undefined && expected(answer) ? answer : undefined;
+    return answer !== undefined && expected(answer);
   }
 
   /**
@@ -215,10 +211,12 @@ export class SignedRequests {
     upload: string,
     number: number,
     body: Uint8Array,
+    checksum: Readonly<Record<string, string>>,
     signal: AbortSignal,
   ): Promise<string | undefined> {
     const query = `partNumber=${number}&uploadId=${encoded(upload)}`;
-    return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers: NONE, body }, signal);
+    const headers = Object.keys(checksum).length === 0 ? NONE : checksum;
+    return this.#write('UploadPartCommand', key, { method: 'PUT', query, headers, body }, signal);
   }
 
   /**

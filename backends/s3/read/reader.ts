@@ -16,7 +16,7 @@ export const BLOCK_BYTES = 128 * 1024;
 const REQUEST_MAX_BLOCKS = 32;
 /**
  * Objects of at most so many blocks are fetched whole, so that their bytes can be compared with
- * their ETag.
+ * their checksum.
  */
 const WHOLE_MAX_BLOCKS = 4;
 /** Bytes of the first read-ahead of a sequential reader. */
@@ -227,7 +227,7 @@ export class Reader {
               object,
               deadline,
               () => sink(() => undefined),
-              () => digestOf(blocks),
+              () => blocks.map(({ data }) => data),
             )
             .then(() => blocks.forEach(give))
         : this.#bucket.read(object.key, object.etag, start, end, deadline, sink(give));
@@ -285,12 +285,6 @@ export class Reader {
 }
 
 const EMPTY = new Uint8Array(0);
-
-function digestOf(blocks: readonly { readonly data: Buffer }[]): string {
-  const hash = createHash('md5');
-  for (const { data } of blocks) hash.update(data);
-  return hash.digest('hex');
-}
 
 /** Whether a read failed because the bucket has another version now. */
 export function isChanged(error: unknown): boolean {

@@ -1,6 +1,7 @@
 import { Agent, createServer, request as httpRequest } from 'node:http';
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
 import { createHash } from 'node:crypto';
+import { ProxiedChecksums } from './proxied-checksums.js';
 import { signed } from './signature.js';
 
 /** What the proxy does to one request instead of, or beside, passing it on. */
@@ -74,8 +75,8 @@ const codes: Readonly<Partial<Record<Fault, readonly [number, string]>>> = {
 
 /**
  * A proxy of our own in front of the real server. It injects faults, and gives what this server
- * lacks: If-Match with quotes, and conditions on CompleteMultipartUpload and on the source of a
- * copy, as Amazon has them.
+ * lacks: If-Match with quotes, conditions on CompleteMultipartUpload and on the source of a copy,
+ * and checksums of objects, as Amazon has them.
  */
 export class Proxy {
   readonly endpoint: string;
@@ -84,6 +85,7 @@ export class Proxy {
   readonly seen: Seen[] = [];
   /** Leaves conditions to the server, which has its own ideas of them. */
   raw = false;
+  readonly #checksums = new ProxiedChecksums();
   readonly #server: Server;
   readonly #target: URL;
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 64 });
@@ -137,6 +139,8 @@ export class Proxy {
     if (this.#closed) return;
     if (fault === 'portal') return answerPage(request, response);
     if (fault === 'refuse-conditions') return answerError(request, response, 412, 'PreconditionFailed');
+    const asked = { ...seen, url: request.url ?? '/', body };
+    if (!(await this.#checksums.isSound(asked))) return answerError(request, response, 400, 'BadDigest');
     const always = fault === 'ignore-conditions';
     if (fault === 'duplicate') await this.#carryOut(request, body, seen, always);
     const work = this.#carryOut(request, body, seen, always);
@@ -148,7 +152,10 @@ export class Proxy {
     }
     if (fault === 'internal-error') return answerError(request, response, 500, 'InternalError');
     if (answer === undefined) return answerError(request, response, 412, 'PreconditionFailed');
-    const { etag, ...others } = answer.headers;
+    const { etag } = answer.headers;
+    if (answer.status === 200) await this.#checksums.note(asked, etag);
+    const { etag: _, ...own } = answer.headers;
+    const others = { ...own, ...this.#checksums.answered(asked, answer.headers) };
     const told = fault === 'wrong-etag' && etag !== undefined ? `"${'0'.repeat(32)}"` : etag;
     if (fault === 'flip' && answer.body.length > 0) answer.body[answer.body.length >> 1]! ^= 1;
     response.writeHead(

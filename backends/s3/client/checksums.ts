@@ -1,0 +1,117 @@
+import { createHash } from 'node:crypto';
+import { crc32 } from 'node:zlib';
+import type { CopyPartResult } from '@aws-sdk/client-s3';
+import { Crc32c, Crc64Nvme } from '@aws-sdk/checksums/crc';
+
+/**
+ * Algorithms of S3's checksums, the quickest first (Amazon S3 User Guide, "Checking object
+ * integrity").
+ */
+export const CHECKSUMS = ['crc32', 'crc64nvme', 'crc32c', 'sha256', 'sha1'] as const;
+export type ChecksumName = (typeof CHECKSUMS)[number];
+
+/** Fields of the SDK for the checksum of a part. */
+const FIELDS = {
+  crc32: 'ChecksumCRC32',
+  crc64nvme: 'ChecksumCRC64NVME',
+  crc32c: 'ChecksumCRC32C',
+  sha256: 'ChecksumSHA256',
+  sha1: 'ChecksumSHA1',
+} as const satisfies Readonly<Record<ChecksumName, keyof CopyPartResult>>;
+
+/** The checksum of a part, in base64, for the request that completes an upload. */
+export type PartChecksum = Readonly<Partial<Record<(typeof FIELDS)[ChecksumName], string>>>;
+
+/** The header that asks for an object's checksum beside it. */
+export const ASKS_CHECKSUM = { 'x-amz-checksum-mode': 'ENABLED' } as const;
+
+/** Of a checksum of the checksums of parts. */
+const COMPOSITE = /-(\d+)$/;
+
+/** What a server says of an object's bytes. */
+export interface Checksum {
+  readonly name: ChecksumName;
+  /** In base64. */
+  readonly value: string;
+  /** Whether it is that of the only part's checksum, and not of the bytes. */
+  readonly isComposite: boolean;
+}
+
+/**
+ * The checksum that an answer has of all bytes of an object.
+ * @returns undefined where it has none, or one of several parts that says nothing of the whole.
+ */
+export function checksumOf(headers: ReadonlyMap<string, string>): Checksum | undefined {
+  const isComposite = headers.get('x-amz-checksum-type') === 'COMPOSITE';
+  for (const name of CHECKSUMS) {
+    const text = headers.get(`x-amz-checksum-${name}`);
+    if (text === undefined) continue;
+    const parts = COMPOSITE.exec(text)?.[1];
+    if (parts !== undefined && parts !== '1') continue;
+    if (parts === undefined && isComposite) continue;
+    return { name, value: text.replace(COMPOSITE, ''), isComposite: parts !== undefined };
+  }
+  return undefined;
+}
+
+/** A checksum of bytes, in base64 as in headers. */
+export async function checksum(name: ChecksumName, pieces: Iterable<Uint8Array>): Promise<string> {
+  return (await sum(name, pieces)).toString('base64');
+}
+
+async function sum(name: ChecksumName, pieces: Iterable<Uint8Array>): Promise<Buffer> {
+  if (name === 'sha1' || name === 'sha256') {
+    const hash = createHash(name);
+    for (const piece of pieces) hash.update(piece);
+    return hash.digest();
+  }
+  if (name === 'crc32') {
+    let value = 0;
+    for (const piece of pieces) value = crc32(piece, value);
+    const bytes = Buffer.alloc(4);
+    bytes.writeUInt32BE(value);
+    return bytes;
+  }
+  const crc = name === 'crc32c' ? new Crc32c() : new Crc64Nvme();
+  for (const piece of pieces) crc.update(piece);
+  return Buffer.from(await crc.digest());
+}
+
+/** Whether bytes are those that a server has the checksum of. */
+export async function agrees(
+  { name, value, isComposite }: Checksum,
+  pieces: Iterable<Uint8Array>,
+): Promise<boolean> {
+  const found = await sum(name, pieces);
+  return (isComposite ? await sum(name, [found]) : found).toString('base64') === value;
+}
+
+/** Headers that give a write its checksum. */
+export async function checksumHeaders(
+  name: ChecksumName | undefined,
+  body: Uint8Array,
+): Promise<Readonly<Record<string, string>>> {
+  if (name === undefined) return {};
+  return {
+    'x-amz-sdk-checksum-algorithm': name.toUpperCase(),
+    [`x-amz-checksum-${name}`]: await checksum(name, [body]),
+  };
+}
+
+/** The checksum of a part that was sent with {@link checksumHeaders}. */
+export function partChecksum(headers: Readonly<Record<string, string>>): PartChecksum {
+  return fieldOf((name) => headers[`x-amz-checksum-${name}`]);
+}
+
+/** The checksum that the server has made of a part that it has copied. */
+export function copiedChecksum(copied: CopyPartResult): PartChecksum {
+  return fieldOf((name) => copied[FIELDS[name]]);
+}
+
+function fieldOf(value: (name: ChecksumName) => string | undefined): PartChecksum {
+  for (const name of CHECKSUMS) {
+    const found = value(name);
+    if (found !== undefined) return { [FIELDS[name]]: found };
+  }
+  return {};
+}
