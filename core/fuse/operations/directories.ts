@@ -146,7 +146,7 @@ function* fill(target: Target, index: number): Steps<number> {
     for (; ; index++) {
       let there = stream.at(index);
       if (there instanceof Promise) {
-        composed = place(target, filled, composed);
+        composed = pause(target, filled, composed);
         there = (yield there) as boolean;
         waited = true;
         if (isGone(session, request)) throw FsError.of('EIO');
@@ -163,7 +163,7 @@ function* fill(target: Target, index: number): Steps<number> {
         if (index === 1 && isUnnumbered(stream, 1)) {
           parent = parentOf(target);
           if (parent instanceof Promise) {
-            composed = place(target, filled, composed);
+            composed = pause(target, filled, composed);
             parent = (yield parent) as Slot;
             waited = true;
             if (isGone(session, request)) throw FsError.of('EIO');
@@ -183,7 +183,7 @@ function* fill(target: Target, index: number): Steps<number> {
         try {
           entry = ahead.take(index, room - filled);
           if (entry instanceof Promise) {
-            composed = place(target, filled, composed);
+            composed = pause(target, filled, composed);
             waited = true;
             entry = (yield entry) as Entry<object> | undefined;
           }
@@ -252,6 +252,13 @@ function place({ session, request }: Target, filled: number, composed: number): 
   if (composed > 0)
     request.message.writable.copyIn(BODY + filled - composed, session.out.bytes, BODY, composed);
   return 0;
+}
+
+/** As {@link place}, before other requests have their turn. */
+function pause(target: Target, filled: number, composed: number): number {
+  const { uniqueLow, uniqueHigh } = target.request;
+  target.session.journal?.waits(uniqueLow, uniqueHigh);
+  return place(target, filled, composed);
 }
 
 /** FUSE_DIRENT_SIZE and FUSE_DIRENTPLUS_SIZE: multiples of 8. */

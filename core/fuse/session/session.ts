@@ -489,6 +489,7 @@ export class Session {
         return true;
       case 'gave':
         for (const [slot, count] of verdict.lookups) this.counts.forget(slot, count);
+        this.journal?.beginsAnew(request.uniqueLow, request.uniqueHigh, verdict.place);
         return false;
       case 'happened':
         request.happened = verdict.bytes;

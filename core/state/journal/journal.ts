@@ -57,6 +57,9 @@ export interface JournalOptions {
 /** Bytes of a directory stream's entries that one record has. */
 const LISTING_BYTES = 8192;
 
+const NOT_HELD =
+  'open files and directories that are removed cannot be handed to the keeper now: they do not survive a crash';
+
 /** What of a directory stream is in the journal. */
 interface KnownListing {
   listings: number;
@@ -81,6 +84,8 @@ export class Journal {
   readonly #held = new Map<Slot, number>();
   #nextSession = 0;
   #isOver = false;
+  /** Whether the keeper has taken the last descriptor. */
+  #isHeld = true;
 
   /** To be called before the export has sessions, or with {@link register} for those it has. */
   constructor(shared: JournaledExport, { memory, holder, log }: JournalOptions) {
@@ -162,12 +167,11 @@ export class Journal {
     if (fd === undefined) return;
     const number = fd < 0 ? 0 : this.#holder.hold(fd);
     if (number === 0) {
-      this.#logger.warn(
-        {},
-        'a file that is removed could not be handed to the keeper: it does not survive a crash',
-      );
+      if (this.#isHeld) this.#logger.warn({}, NOT_HELD);
+      this.#isHeld = false;
       return;
     }
+    this.#isHeld = true;
     this.#held.set(slot, number);
     this.#putHeld(slot, number);
   }
@@ -315,8 +319,10 @@ export class SessionJournal {
    * published one stays until the place is used again, so that nobody needs to tell.
    */
   readonly #returned = new Map<number, number>();
-  /** Lookups that the current request has added: slot and number. */
+  /** Lookups that the current request has added since it last waited: slots and numbers. */
   readonly #given: number[] = [];
+  /** Those that requests that wait had added before, by `unique`. */
+  readonly #givenBefore = new Map<number, readonly number[]>();
 
   constructor(journal: Journal, log: RecordLog, id: number, session: JournaledSession, place: SessionPlace) {
     this.#journal = journal;
@@ -326,11 +332,9 @@ export class SessionJournal {
     this.#place = place;
     const { counts, handles } = session;
     this.counts = counts;
-    const hasThreads = session.fileTable !== undefined;
     counts.observer = {
       counted: (slot, count, added) => {
-        if (hasThreads && added > 0) this.#given.push(slot, added);
-        this.#count(slot, count);
+        if (this.#count(slot, count) && added > 0) this.#given.push(slot, added);
       },
       cleared: () => this.#clear(),
     };
@@ -465,8 +469,13 @@ export class SessionJournal {
   ): void {
     const count = reply === undefined || length <= 0 ? 0 : (length + 3) >>> 2;
     const words = 6 + count;
-    const given = place === NO_PLACE ? undefined : this.#given;
-    if (!this.#journal.has(words + (given === undefined ? 0 : 7 + given.length))) return;
+    const given = place === NO_PLACE ? undefined : this.#allGiven(low, high);
+    const room = words + (given === undefined ? 0 : 7 + given.length);
+    if (this.#givenBefore.size > 0) this.#givenBefore.delete(uniqueOf(low, high));
+    if (!this.#journal.has(room)) {
+      this.#given.length = 0;
+      return;
+    }
     const log = this.#log;
     if (given !== undefined) {
       this.#verdict(low, high, place, reply === undefined ? 6 + given.length : 7 + count);
@@ -489,6 +498,38 @@ export class SessionJournal {
     log.commit();
     this.#given.length = 0;
     if (this.#open.size > 0) this.#open.delete(uniqueOf(low, high));
+  }
+
+  /**
+   * The current request waits, and others have their turn. To be called if it may have added
+   * lookups, which a later process must not take for those of another request.
+   */
+  waits(low: number, high: number): void {
+    if (this.#given.length === 0) return;
+    const given = [...this.#allGiven(low, high)];
+    this.#given.length = 0;
+    this.#givenBefore.set(uniqueOf(low, high), given);
+    this.#gave(low, high, NO_PLACE, given);
+  }
+
+  /** What a request had given in a former process was taken back, and it begins anew. */
+  beginsAnew(low: number, high: number, place: number): void {
+    this.#gave(low, high, place, []);
+  }
+
+  /** Says, at once, which lookups a request has added that is carried out again. */
+  #gave(low: number, high: number, place: number, given: readonly number[]): void {
+    if (!this.#journal.has(6 + given.length)) return;
+    if (place === NO_PLACE) this.#open.set(uniqueOf(low, high), this.#log.position);
+    this.#verdict(low, high, place, 6 + given.length);
+    this.#log.put(VerdictKind.GAVE);
+    for (const word of given) this.#log.put(word);
+    this.#log.commit();
+  }
+
+  #allGiven(low: number, high: number): readonly number[] {
+    const before = this.#givenBefore.size === 0 ? undefined : this.#givenBefore.get(uniqueOf(low, high));
+    return before === undefined ? this.#given : [...before, ...this.#given];
   }
 
   /** Whether a request has an {@link intend}ed change or a verdict. */
@@ -550,19 +591,23 @@ export class SessionJournal {
     }
   }
 
-  #count(slot: Slot, count: number): void {
-    if (!this.#journal.has(5)) return;
+  /** @returns whether there was room for the record. */
+  #count(slot: Slot, count: number): boolean {
+    if (!this.#journal.has(5)) return false;
     const log = this.#log;
     log.put(RecordType.COUNT | (5 << 8));
     log.put(this.id);
     log.put(slot);
     log.put(count);
     log.put(count / 2 ** 32);
+    return true;
   }
 
   #clear(): void {
     // A guest that starts anew gives its requests the same ids.
     this.#returned.clear();
+    this.#given.length = 0;
+    this.#givenBefore.clear();
     if (!this.#journal.has(2)) return;
     this.#log.put(RecordType.NO_COUNTS | (2 << 8));
     this.#log.put(this.id);

@@ -205,9 +205,12 @@ class Reader {
         const place = type === RecordType.VERDICT ? w[at + 3]! : NO_PLACE;
         if (place !== NO_PLACE) session.returned.set(place, { type, at, end });
         else session.open.set(uniqueOf(w[at + 1]!, w[at + 2]!), { type, at, end });
+        // The lookups are in the record.
+        if (type === RecordType.VERDICT && w[at + 4] === VerdictKind.GAVE) this.#added = new Map();
         return;
       }
       case RecordType.DONE:
+        this.#addEarlier(session.open.get(uniqueOf(w[at + 1]!, w[at + 2]!)));
         session.open.delete(uniqueOf(w[at + 1]!, w[at + 2]!));
         this.#last =
           w[at + 4] === AnswerKind.BEFORE ? undefined : { session: w[at]!, at, end, lookups: this.#added };
@@ -240,6 +243,14 @@ class Reader {
       if (trace !== '') traces.set(index, trace);
     }
     return { saved, sessions: left, held, traces };
+  }
+
+  /** Adds the lookups that a request had added before it waited. */
+  #addEarlier(open: Place | undefined): void {
+    const w = this.#words;
+    if (open?.type !== RecordType.VERDICT || w[open.at + 4] !== VerdictKind.GAVE) return;
+    for (let i = open.at + 5; i + 1 < open.end; i += 2)
+      this.#added.set(w[i]!, (this.#added.get(w[i]!) ?? 0) + w[i + 1]!);
   }
 
   #describe(at: number): void {

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import { FsError } from '../../../../core/backend/index.js';
-import { type HandleIndex, IntentKind, NO_PLACE, replay } from '../../../../core/state/index.js';
+import { FsError, wrapEach } from '../../../../core/backend/index.js';
+import {
+  type HandleIndex,
+  IntentKind,
+  Journal,
+  NO_PLACE,
+  type NodeIdHigh,
+  type NodeIdLow,
+  replay,
+  type Slot,
+} from '../../../../core/state/index.js';
 import type { Guest } from '../../../support/engine.js';
 import { ROOT } from '../../../support/fuse-client.js';
 import { journaled, leftState, livingState, PlainMemory } from '../../../support/journaled.js';
@@ -228,4 +237,75 @@ describe('a session journal', () => {
     assert.deepEqual(saved.locks.locks, []);
     await session.close();
   });
+
+  test('knows which request has given a lookup, where one waits while others are answered', async () => {
+    const memory = new PlainMemory(WORDS);
+    const tiny = new TinyBackend();
+    let letGo = (): void => undefined;
+    const held = new Promise<void>((resolve) => (letGo = resolve));
+    let isListing = false;
+    const backend = wrapEach(tiny, (name, next, args) =>
+      isListing && name === 'lookup' && args[1] === 'b' ? held.then(() => next()) : next(),
+    );
+    const running = await journaled(backend, memory);
+    const { session, client } = running.kept();
+    await client.init();
+    for (const name of ['a', 'b', 'c']) await client.forget((await client.mkdir(ROOT, name)).nodeid, 1n);
+    const { fh } = await client.opendir(ROOT);
+    isListing = true;
+    const listed = client.readdirplus(ROOT, fh, 0n, 4096);
+    await client.lookup(ROOT, 'c');
+    const given = () => {
+      const { saved, sessions } = replay(memory)!;
+      return sessions[0]!.verdicts.map(({ verdict }) => {
+        assert.equal(verdict.kind, 'gave');
+        const pairs = (verdict as Extract<typeof verdict, { kind: 'gave' }>).lookups;
+        return pairs.map(([node, count]) => [nameOf(tiny, saved.nodes[node]!.key), count]).sort();
+      });
+    };
+    assert.deepEqual(given(), [[['a', 1]], [['c', 1]]]);
+    letGo();
+    await listed;
+    assert.deepEqual(given(), [
+      [
+        ['a', 1],
+        ['b', 1],
+        ['c', 1],
+      ],
+    ]);
+    await session.close();
+  });
+
+  test('tells once that removed files cannot be handed over, and again after some could be', async () => {
+    const running = await journaled(new TinyBackend(), new PlainMemory(WORDS));
+    const { session, client } = running.kept();
+    let isFull = true;
+    const holder = { hold: () => (isFull ? 0 : 1), drop: () => undefined };
+    const { log } = running;
+    const { nodes, locks, backend } = running.export;
+    const memory = new PlainMemory(WORDS);
+    const accelerator = { descriptor: () => 5 };
+    const journal = new Journal({ nodes, locks, backend, accelerator }, { memory, holder, log });
+    await client.init();
+    const slots: Slot[] = [];
+    for (let i = 0; i < 6; i++) {
+      const { nodeid } = await client.mkdir(ROOT, `d${i}`);
+      const [low, high] = [Number(BigInt.asIntN(32, nodeid)), Number(nodeid >> 32n) | 0];
+      slots.push(nodes.find(low as NodeIdLow, high as NodeIdHigh));
+    }
+    const warnings = () => log.lines.filter(({ level }) => level === 'warn').length;
+    for (const slot of slots.slice(0, 3)) journal.hold(slot);
+    assert.equal(warnings(), 1);
+    isFull = false;
+    journal.hold(slots[3]!);
+    isFull = true;
+    for (const slot of slots.slice(4)) journal.hold(slot);
+    assert.equal(warnings(), 2);
+    await session.close();
+  });
 });
+
+function nameOf(tiny: TinyBackend, key: object): string | undefined {
+  const { s } = key as { s: string };
+  return [...tiny.root.children].find(([, node]) => tiny.key(node) === s)?.[0];
+}
