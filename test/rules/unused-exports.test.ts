@@ -14,6 +14,7 @@ import { root } from '../support/documents.js';
 const PUBLIC = [
   'core/index.ts',
   'core/accelerator.ts',
+  'core/adapters/index.ts',
   'core/wrappers/index.ts',
   'core/sandbox/index.ts',
   'backends/memfs/index.ts',
