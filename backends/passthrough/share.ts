@@ -69,7 +69,8 @@ export class Share {
   readonly claims: Fd[] = [];
   /** Whether owners are translated. */
   readonly translates: boolean;
-  readonly #refusesPrivileged: boolean;
+  /** Whether guests are not to make what is privileged on the host. */
+  readonly refusesPrivileged: boolean;
 
   /** @throws UsageError if the directory cannot be shared. */
   constructor(options: Options, log: Logger) {
@@ -79,9 +80,8 @@ export class Share {
     this.uids = new IdMap(options.translateUid, 'translate-uid');
     this.gids = new IdMap(options.translateGid, 'translate-gid');
     this.translates = this.uids.active || this.gids.active;
-    this.#refusesPrivileged =
-      (options.privilegedFiles ?? (this.translates ? 'refuse' : 'allow')) === 'refuse';
-    this.xattrs = new HostXattrs(options, this.translates, this.#refusesPrivileged);
+    this.refusesPrivileged = (options.privilegedFiles ?? (this.translates ? 'refuse' : 'allow')) === 'refuse';
+    this.xattrs = new HostXattrs(options, this.translates, this.refusesPrivileged);
     const own = ownMounts.above(resolve(options.sharedDir));
     if (own !== undefined) {
       throw new UsageError(
@@ -186,7 +186,7 @@ export class Share {
   checkDevice(mode: number, rdev: number): void {
     const type = mode & FileType.MASK;
     if (type !== FileType.CHARACTER && type !== FileType.BLOCK) return;
-    if (this.#refusesPrivileged && !(type === FileType.CHARACTER && rdev === 0)) throw FsError.of('EPERM');
+    if (this.refusesPrivileged && !(type === FileType.CHARACTER && rdev === 0)) throw FsError.of('EPERM');
   }
 
   /** The attributes of the stat result in call memory, as guests see them. */

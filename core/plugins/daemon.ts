@@ -20,14 +20,13 @@ import {
   type Export,
   Journal,
   type Left,
-  memoryLimit,
   movesAsWhole,
   NO_SLOT,
   replay,
   type Restored,
   type SessionPlace,
 } from '../state/index.js';
-import { type Fd, OwnedFd } from '../system/index.js';
+import { type Fd, memoryLimit, OwnedFd } from '../system/index.js';
 import { dup } from '../system/calls/files.js';
 import type { DaemonFigures } from '../monitoring/index.js';
 import { statusOf, type DaemonStatus } from '../monitoring/status.js';

@@ -1,4 +1,3 @@
-import { totalmem } from 'node:os';
 import { acceleratorOf, type Accelerator, type LastingMemory } from '../backend/accelerator.js';
 import {
   requireBackend,
@@ -8,6 +7,7 @@ import {
   type Logger,
   type NodeChange,
 } from '../backend/index.js';
+import { memoryLimit } from '../system/index.js';
 import { heapLimit } from './budgets.js';
 import { ListingBudget } from './directory-stream.js';
 import type { Slot } from './ids.js';
@@ -48,12 +48,6 @@ export const defaultExportLimits: ExportLimits = {
   locks: { totalLocks: Math.min(1_048_576, Math.floor(heapLimit / 16 / LOCK_BYTES)) },
   listings: Math.min(1 << 30, Math.floor(memoryLimit() / 8)),
 };
-
-/** Bytes that this process may use. */
-export function memoryLimit(): number {
-  const constrained = process.constrainedMemory();
-  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
-}
 
 /** The cache policy, unless the backend or the export's options say otherwise. */
 export const defaultCachePolicy: CachePolicy = {

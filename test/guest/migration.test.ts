@@ -47,7 +47,7 @@ mount -t proc proc /proc
 for module in /modules/*; do insmod $module; done
 mount -t virtiofs test /mnt && cd /mnt || poweroff -f
 fail() { echo "FAILED $*"; poweroff -f; }
-if [ -n "$memfs" ]; then exec 3<> removed; echo before >&3; rm removed; fi
+exec 3<> removed; echo before >&3; rm removed
 exec 9> lock
 flock -x 9
 exec 8> waited
@@ -68,10 +68,8 @@ while [ ! -e /tmp/stop ]; do
 done
 [ $(wc -l < log) = $n ] || fail lines
 flock -n -x lock true && fail lock
-if [ -n "$memfs" ]; then
-  echo after >&3 || fail removed
-  [ "$(cat /proc/$$/fd/3 | tr '\\n' ' ')" = 'before after ' ] || fail content
-fi
+echo after >&3 || fail removed
+[ "$(cat /proc/$$/fd/3 | tr '\\n' ' ')" = 'before after ' ] || fail content
 [ -e got ] && fail waiter
 flock -u 8
 wait $waiter
@@ -164,7 +162,7 @@ async function start(
     '-device vhost-user-fs-pci,chardev=c,tag=test,num-request-queues=2',
     `-qmp unix:${monitor},server=on,wait=off${incoming ? ' -incoming defer' : ''}`,
   ];
-  const append = `console=ttyS0 quiet panic=-1${backend.includes('memfs') ? ' memfs=1' : ''}`;
+  const append = 'console=ttyS0 quiet panic=-1';
   const machine = run(qemu!, [...line.join(' ').split(' '), '-append', append]);
   machine.stdout!.on('data', (text) => (output.text += String(text)));
   const isListening = (): boolean => readFileSync('/proc/net/unix', 'utf8').includes(monitor);

@@ -217,7 +217,7 @@ export function identityOperations(share: Share) {
     /** For `traceOperations`. */
     places: { key, pathOf: (name: Uint8Array) => remembered.get(textOf(name)), directoryAt },
     /** For `migrationOperations`. */
-    finding: { key, resolveAt, resolveHandle, translate },
+    finding: { key, resolveAt, resolveHandle, translate, enterFile },
 
     /** @throws FsError ENOENT if the directory does not lie in the share any more. */
     parent(node: Node): Node {

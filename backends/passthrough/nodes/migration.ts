@@ -1,28 +1,51 @@
 import { readlinkSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { NodeMigration } from '../../../core/backend/accelerator.js';
-import { decodeName, FsError, nameBytes, type NodeKey } from '../../../core/backend/index.js';
+import {
+  type Awaitable,
+  decodeName,
+  FileType,
+  FsError,
+  nameBytes,
+  type NodeKey,
+} from '../../../core/backend/index.js';
+import { type Fd, memoryLimit } from '../../../core/system/index.js';
 import { ownMounts } from '../../../core/system/calls/own-mounts.js';
 import { statDescriptor, statLinks } from '../calls/stat.js';
 import type { Share } from '../share.js';
 import { isKey, isRootKey, leadsTo, pathOf } from './durable-keys.js';
 import type { Node } from './nodes.js';
+import { packRemoved, unpackRemoved } from './removed-files.js';
 
 /*
  * What another daemon needs to find a guest's files:
  *
  *   u8 version, u8 how: 0 by path, 1 by path and key, 2 by key (the path saves time)
- *   then for each file: u16 length of the key, u16 length of the path, or REMOVED or UNKNOWN;
- *   the key, the path
+ *   then for each file: u16 length of the key, u16 length of the path, or REMOVED, UNKNOWN or
+ *   ATTACHED; the key, the path; with ATTACHED in the place of the path: u32 length, and the file
+ *   itself, as `removed-files.ts` has it
+ *
+ * Version 1 had no ATTACHED.
  */
 
-const VERSION = 1;
+const VERSION = 2;
+const OLDEST_VERSION = 1;
 const How = { PATH: 0, VERIFIED: 1, HANDLE: 2 } as const;
 const HEADER_BYTES = 2;
 
-/** In the place of a path's length: the file has no name any more, or its name was not found. */
+/**
+ * In the place of a path's length: the file has no name any more, its name was not found, or it has
+ * none and is open, and goes along.
+ */
 const REMOVED = 0xffff;
 const UNKNOWN = 0xfffe;
+const ATTACHED = 0xfffd;
+
+/**
+ * Bytes that removed files of one guest may take with them: a sixteenth of the memory, since source
+ * and destination have the state more than once, and all states that come a quarter.
+ */
+const MOST_REMOVED_BYTES = Math.min(2 ** 30, Math.floor(memoryLimit() / 16));
 
 /** Nodes that are looked at before other guests get a turn. */
 const NODES_PER_TURN = 64;
@@ -33,14 +56,15 @@ interface Finding {
   resolveAt(path: string, given?: Uint8Array): Node | undefined;
   resolveHandle(given: Uint8Array): Node | undefined;
   translate(given: Uint8Array): Uint8Array;
+  enterFile(fd: Fd): Node | undefined;
 }
 
 /** A guest's files on their way to another host. */
 export function migrationOperations(
   share: Share,
-  { key, resolveAt, resolveHandle, translate }: Finding,
+  { key, resolveAt, resolveHandle, translate, enterFile }: Finding,
 ): NodeMigration<Node> {
-  const { nodes, options } = share;
+  const { nodes, options, log } = share;
 
   /** A path that leads to the file now, or why there is none. */
   function pathTo(node: Node): Uint8Array | typeof REMOVED | typeof UNKNOWN {
@@ -49,9 +73,24 @@ export function migrationOperations(
     if (statDescriptor(fd) < 0) return UNKNOWN;
     if (statLinks() === 0) return REMOVED;
     const found = pathOf(share, fd);
-    if (found !== undefined && found.length < UNKNOWN && leadsTo(share, decodeName(found), fd)) return found;
+    if (found !== undefined && found.length < ATTACHED && leadsTo(share, decodeName(found), fd)) return found;
     const named = namesOf(share, node);
     return named !== undefined && leadsTo(share, named, fd) ? nameBytes(named) : UNKNOWN;
+  }
+
+  /** The file itself, where it is removed and a guest uses it still. */
+  async function contentsOf(node: Node, most: number): Promise<Uint8Array | undefined> {
+    const isUsed = node.open !== undefined || nodes.fileType(node) === FileType.DIRECTORY;
+    const fd = isUsed ? nodes.descriptor(node) : -1;
+    if (fd < 0) return undefined;
+    try {
+      const packed = await packRemoved(share, fd as Fd, most);
+      if (packed === undefined) log.warn({ most }, 'a removed file is too large to go along with its guest');
+      return packed;
+    } catch (error) {
+      log.warn({ err: error }, 'a removed file cannot go along with its guest');
+      return undefined;
+    }
   }
 
   async function depart(all: readonly Node[]): Promise<Uint8Array> {
@@ -62,31 +101,47 @@ export function migrationOperations(
           ? How.VERIFIED
           : How.PATH;
     const parts: Uint8Array[] = [Uint8Array.of(VERSION, how)];
+    let room = MOST_REMOVED_BYTES;
     for (const [index, node] of all.entries()) {
       if (index % NODES_PER_TURN === NODES_PER_TURN - 1) await nextTurn();
       if (node === share.root) continue;
       const path = pathTo(node);
       const name = key(node);
       const isFound = typeof path !== 'number';
+      const attached = path === REMOVED ? await contentsOf(node, room) : undefined;
+      if (attached !== undefined) {
+        room -= attached.length;
+        parts.push(lengths(name.length, ATTACHED), name, longLength(attached.length), attached);
+        continue;
+      }
       parts.push(lengths(name.length, isFound ? path.length : path), name);
       if (isFound) parts.push(path);
     }
     return Buffer.concat(parts);
   }
 
-  function arrive(state: Uint8Array): (given: NodeKey) => Node {
+  function arrive(state: Uint8Array): (given: NodeKey) => Awaitable<Node> {
     const view = Buffer.from(state.buffer, state.byteOffset, state.byteLength);
     const how = view[1];
-    if (view[0] !== VERSION || how === undefined || how > How.HANDLE) throw FsError.of('EINVAL');
-    const places = new Map<string, string | typeof REMOVED | typeof UNKNOWN>();
+    const version = view[0] ?? 0;
+    if (version < OLDEST_VERSION || version > VERSION || how === undefined || how > How.HANDLE)
+      throw FsError.of('EINVAL');
+    const places = new Map<string, string | Uint8Array | typeof REMOVED | typeof UNKNOWN>();
     for (let from = HEADER_BYTES; from < view.length;) {
       if (from + 4 > view.length) throw FsError.of('EINVAL');
-      const middle = from + 4 + view.readUInt16LE(from);
-      const length = view.readUInt16LE(from + 2);
-      const place = length === REMOVED || length === UNKNOWN ? length : undefined;
+      let middle = from + 4 + view.readUInt16LE(from);
+      const name = view.toString('latin1', from + 4, middle);
+      let length = view.readUInt16LE(from + 2);
+      const isAttached = length === ATTACHED && version > 1;
+      if (isAttached) {
+        if (middle + 4 > view.length) throw FsError.of('EINVAL');
+        length = view.readUInt32LE(middle);
+        middle += 4;
+      }
+      const place = !isAttached && (length === REMOVED || length === UNKNOWN) ? length : undefined;
       const end = place === undefined ? middle + length : middle;
       if (end > view.length) throw FsError.of('EINVAL');
-      places.set(view.toString('latin1', from + 4, middle), place ?? decodeName(view, middle, end));
+      places.set(name, isAttached ? view.subarray(middle, end) : (place ?? decodeName(view, middle, end)));
       from = end;
     }
     share.finder.discoverMounts();
@@ -95,6 +150,7 @@ export function migrationOperations(
       if (!isKey(given)) throw FsError.of('ESTALE');
       if (isRootKey(given)) return share.root;
       const place = places.get(Buffer.from(given).toString('latin1')) ?? UNKNOWN;
+      if (typeof place === 'object') return unpackRemoved(share, place, enterFile);
       const wanted = how === How.PATH ? undefined : translate(given);
       let node: Node | undefined;
       if (typeof place === 'string' && isPlain(place) && ownMounts.above(`${root}/${place}`) === undefined)
@@ -127,6 +183,10 @@ const MOST_NAMES = 2048;
 /** Whether a path goes straight down. */
 function isPlain(path: string): boolean {
   return path.split('/').every((name) => name !== '' && name !== '.' && name !== '..');
+}
+
+function longLength(bytes: number): Uint8Array {
+  return new Uint8Array(Uint32Array.of(bytes).buffer);
 }
 
 function lengths(key: number, path: number): Uint8Array {

@@ -452,20 +452,23 @@ export class Nodes {
   /**
    * Keeps a descriptor of the node until it is forgotten, so that the file stays reachable when its
    * last name goes. Does nothing once `heldLimit` is reached.
+   * @returns whether there is one.
    */
-  pin(node: Node): void {
+  pin(node: Node): boolean {
     if (this.descriptor(node) < 0 || this.#descriptor[node.slot] === NONE) {
-      if (node.open === undefined) return;
+      if (node.open === undefined) return false;
       // The node is anchored by open files only. It needs a descriptor of its own for the time
       // after they are closed.
-      if (this.#reopen(node, this.#cacheLimit) < 0) return;
+      if (this.#reopen(node, this.#cacheLimit) < 0) return false;
     }
     const place = this.#descriptor[node.slot]!;
-    if (this.#keep[place] === Keep.HELD || this.#held >= this.#heldLimit) return;
+    if (this.#keep[place] === Keep.HELD) return true;
+    if (this.#held >= this.#heldLimit) return false;
     this.#unlist(place);
     this.#addToCachedCount(-1);
     this.#keep[place] = Keep.HELD;
     this.#held += 1;
+    return true;
   }
 
   /** Called when the node gets its first open file. */

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { BackendRegistry, Daemon, type ServedExport } from '../../../core/plugins/index.js';
@@ -185,20 +185,86 @@ describe('a guest that migrates', () => {
     }
   });
 
-  test('is not held up by names that were removed before, unless it has the file open', async (t) => {
+  test('is not held up by names that were removed before', async (t) => {
     const backend = { type: 'passthrough', sharedDir: shared(t) };
-    for (const isOpen of [false, true]) {
-      const [from, to] = [await host(t, { backend }), await host(t, { backend })];
-      await from.fuse.init();
-      const { entry, open } = await from.fuse.create(ROOT, 'removed');
-      if (!isOpen) await from.fuse.release(entry.nodeid, open.fh);
-      rmSync(join(backend.sharedDir, 'removed'));
-      // Its name belongs to another file by now.
-      writeFileSync(join(backend.sharedDir, 'removed'), 'another');
-      assert.equal(await migrate(from, to), !isOpen);
-      if (!isOpen) await rejectsWith(to.fuse.getattr(entry.nodeid), ESTALE);
-      rmSync(join(backend.sharedDir, 'removed'));
+    const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+    await from.fuse.init();
+    const { entry, open } = await from.fuse.create(ROOT, 'removed');
+    await from.fuse.release(entry.nodeid, open.fh);
+    rmSync(join(backend.sharedDir, 'removed'));
+    // Its name belongs to another file by now.
+    writeFileSync(join(backend.sharedDir, 'removed'), 'another');
+    assert.equal(await migrate(from, to), true);
+    await rejectsWith(to.fuse.getattr(entry.nodeid), ESTALE);
+  });
+
+  for (const copies of [false, true])
+    test(`takes removed files of passthrough that it has open along, to ${copies ? 'a copy of the directory' : 'the same directory'}`, async (t) => {
+      const there = shared(t);
+      const from = await host(t, { backend: { type: 'passthrough', sharedDir: there } });
+      const { fuse } = from;
+      await fuse.init();
+      const { entry, open } = await fuse.create(ROOT, 'removed', 0o640);
+      const { nodeid } = entry;
+      await fuse.write(nodeid, open.fh, 0, Buffer.from('first'));
+      for (let at = 5_000_000; at < 6_500_000; at += 500_000)
+        await fuse.write(nodeid, open.fh, at, Buffer.alloc(500_000, 'x'));
+      await fuse.setxattr(nodeid, 'user.colour', Buffer.from('blue'));
+      const mtime = { seconds: 1_234_567_890, nanoseconds: 42 };
+      await fuse.setattr(nodeid, { uid: 1234, gid: 4321, size: 9_000_000, mtime });
+      await fuse.setlk(nodeid, open.fh, 7n, LOCK);
+      await fuse.unlink(ROOT, 'removed');
+      const byHost = await fuse.create(ROOT, 'by-host');
+      await fuse.write(byHost.entry.nodeid, byHost.open.fh, 0, Buffer.from('by host'));
+      rmSync(join(there, 'by-host'));
+      const directory = await fuse.mkdir(ROOT, 'directory');
+      const listing = await fuse.opendir(directory.nodeid);
+      await fuse.rmdir(ROOT, 'directory');
+      const before = await fuse.getattr(nodeid);
+      const here = copies ? shared(t) : there;
+      writeFileSync(join(there, 'removed'), 'another');
+      const to = await host(t, { backend: { type: 'passthrough', sharedDir: here } });
+      assert.equal(await migrate(from, to), true, JSON.stringify(to.log.lines));
+      assert.deepEqual(warnings(to), []);
+      await from.frontEnd.close();
+
+      const text = async (of: { entry: { nodeid: bigint }; open: { fh: bigint } }, at: number) =>
+        Buffer.from(await to.fuse.read(of.entry.nodeid, of.open.fh, at, 8)).toString();
+      const after = await to.fuse.getattr(nodeid);
+      for (const field of ['mode', 'uid', 'gid', 'size', 'nlink', 'mtime', 'mtimensec', 'atime'] as const)
+        assert.equal(after[field], before[field], field);
+      assert.ok(after.blocks < 9_000_000 / 512, 'holes stay holes');
+      assert.equal(await text({ entry, open }, 0), 'first\0\0\0');
+      assert.equal(await text({ entry, open }, 6_499_996), 'xxxx\0\0\0\0');
+      assert.equal(Buffer.from(await to.fuse.getxattr(nodeid, 'user.colour')).toString(), 'blue');
+      await to.fuse.write(nodeid, open.fh, 0, Buffer.from('FIRST'));
+      assert.equal(await text({ entry, open }, 0), 'FIRST\0\0\0');
+      const other = await to.fuse.open(nodeid, O_RDWR);
+      await rejectsWith(to.fuse.setlk(nodeid, other.fh, 8n, LOCK), EAGAIN);
+      assert.equal(await text(byHost, 0), 'by host');
+      const left = await to.fuse.readdir(directory.nodeid, listing.fh, 0n);
+      assert.deepEqual(
+        left.map(({ name }) => name),
+        ['.', '..'],
+      );
+      assert.equal((await to.fuse.getattr(directory.nodeid)).nlink, 0);
+      assert.deepEqual(readdirSync(here), copies ? [] : ['removed']);
+    });
+
+  test('stays where it is rather than lose a removed file that cannot be read', async (t) => {
+    const backend = { type: 'passthrough', sharedDir: shared(t) };
+    const [from, to] = [await host(t, { backend }), await host(t, { backend })];
+    await from.fuse.init();
+    const { entry, open } = await from.fuse.create(ROOT, 'removed');
+    await from.fuse.write(entry.nodeid, open.fh, 0, Buffer.from('still here'));
+    await from.fuse.unlink(ROOT, 'removed');
+    await stopQueues(from.frontEnd);
+    const state = (await saveState(from.frontEnd))!;
+    for (const cut of [1, 10, 40]) {
+      await stopQueues(to.frontEnd);
+      assert.equal(await loadState(to.frontEnd, state.subarray(0, state.length - cut)), false);
     }
+    assert.deepEqual(readdirSync(backend.sharedDir), []);
   });
 
   test('finds files that were renamed under it, and no other guest loses anything', async (t) => {
