@@ -1,5 +1,5 @@
 import { LATENCY_BOUNDS_US, LATENCY_BUCKETS } from '../fuse/index.js';
-import type { DaemonStatus, ExportStatus, LockWait } from './status.js';
+import { LEAST_FREE, type DaemonStatus, type ExportStatus, type LockWait } from './status.js';
 
 /** Rows of opcodes in {@link topText}. */
 const MOST_OPCODES = 12;
@@ -7,8 +7,6 @@ const MOST_OPCODES = 12;
 const MOST_BUSY = 5;
 /** A request that waits for longer is told, in seconds. */
 const LONG_SECONDS = 1;
-/** Where less of the space is free, that is told. */
-const LEAST_FREE = 0.02;
 
 /** What a daemon has done since its start, and what there is now: lines for a terminal. */
 export function statusText(status: DaemonStatus): string[] {

@@ -96,6 +96,9 @@ export type LockWait = z.output<typeof lockWaitSchema>;
 /** The most waiting lock requests of an export that are told one by one. */
 export const LOCK_WAITS_MAX = 64;
 
+/** Where a smaller part of the space, or of the inodes, is free, that is told. */
+export const LEAST_FREE = 0.02;
+
 /** How many of the busiest files and processes of an export are told. */
 export const BUSIEST = 10;
 

@@ -3,18 +3,18 @@ import * as z from 'zod';
 import { askSocket, CommandSocket, type CommandRequest } from '../control/index.js';
 import type { OwnedFd } from '../system/index.js';
 import { Feeds } from '../trace/feeds.js';
-import { configOf, type LogConfig } from './options/config-schema.js';
+import { configOf } from './options/config-schema.js';
 import type { DaemonStatus } from '../monitoring/index.js';
 import type { Tracing } from '../trace/tracing.js';
 import type { Daemon } from './daemon.js';
 import { setLogLevel } from './logger.js';
-import { reload, type Started } from './reload.js';
+import type { Reloading } from './reload.js';
 import { suggestion } from './options/suggestion.js';
 import type { BackendRegistry } from './registry.js';
 import { check, toFlag } from './options/option-descriptions.js';
 
 /** What is commanded: a daemon, or a host mount, which has no sockets to serve on. */
-export interface Commanded extends Partial<Pick<Daemon, 'add' | 'remove' | 'change'>> {
+export interface Commanded extends Partial<Pick<Daemon, 'add' | 'remove'>> {
   readonly tracing: Tracing;
   status(): Promise<DaemonStatus>;
 }
@@ -25,9 +25,7 @@ export class ControlSocket {
   readonly #registry: BackendRegistry;
   readonly #log: Logger;
   readonly #feeds: Feeds;
-  readonly #started: Started | undefined;
-  /** The level of the log that the configuration file names. */
-  #level: LogConfig['level'] | undefined;
+  readonly #reloading: Reloading | undefined;
   #socket: CommandSocket | undefined;
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -35,20 +33,18 @@ export class ControlSocket {
     daemon: Commanded,
     registry: BackendRegistry,
     log: Logger,
-    started: Started | undefined,
+    reloading: Reloading | undefined,
   ) {
     this.#daemon = daemon;
     this.#registry = registry;
     this.#log = log;
     this.#feeds = new Feeds(daemon.tracing);
-    this.#started = started;
-    this.#level = started?.config.log.level;
+    this.#reloading = reloading;
   }
 
   /**
    * @param path also a descriptor that listens, which is the socket's from here on.
-   * @param started what the daemon was started with, where that was a configuration file: it can be
-   * changed then.
+   * @param reloading changes a daemon that was started with a configuration file.
    * @throws UsageError if the path cannot be a socket, or another daemon listens there.
    */
   static async listen(
@@ -56,9 +52,9 @@ export class ControlSocket {
     daemon: Commanded,
     registry: BackendRegistry,
     log: Logger,
-    started?: Started,
+    reloading?: Reloading,
   ): Promise<ControlSocket> {
-    const control = new ControlSocket(daemon, registry, log, started);
+    const control = new ControlSocket(daemon, registry, log, reloading);
     const answer = (request: CommandRequest): Promise<readonly string[]> => control.#queue(request);
     if (typeof path !== 'string') {
       control.#socket = await CommandSocket.adopt(path.take(), answer, log);
@@ -101,30 +97,12 @@ export class ControlSocket {
     });
   }
 
-  /** Reloads in turn with commands of backends, which serve and stop, too. */
-  #reload({ file, text, logLevel }: z.output<typeof reloadSchema>): Promise<readonly string[]> {
-    const reply = this.#turn.then(async () => {
-      if (logLevel !== undefined) setLogLevel(logLevel);
-      if (file === undefined || text === undefined) return [];
-      const { change } = this.#daemon;
-      if (this.#started === undefined || change === undefined)
-        throw new UsageError('reload: the daemon was started without --config: restart it with one');
-      const config = configOf(text, file);
-      const lines = await reload(
-        (next) => change.call(this.#daemon, next),
-        this.#registry,
-        this.#started,
-        config,
-      );
-      // A level of the command line, or of another request, holds until the file's has changed.
-      const { level } = config.log;
-      if (level !== this.#level) setLogLevel(level);
-      this.#level = level;
-      this.#log.info({ changes: lines }, 'reloaded');
-      return lines;
-    });
-    this.#turn = reply.catch(() => undefined);
-    return reply;
+  async #reload({ file, text, logLevel }: z.output<typeof reloadSchema>): Promise<readonly string[]> {
+    if (logLevel !== undefined) setLogLevel(logLevel);
+    if (file === undefined || text === undefined) return [];
+    if (this.#reloading === undefined)
+      throw new UsageError('reload: the daemon was started without --config: restart it with one');
+    return this.#reloading.take(configOf(text, file));
   }
 
   /** Runs a command of the daemon itself. */

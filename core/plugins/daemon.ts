@@ -154,7 +154,7 @@ export class Daemon {
   readonly #sessionOptions: (() => SessionOptions)[] = [];
   /** The exports of the configuration, with what serves them. */
   #configured: ConfiguredExport[] = [];
-  /** The change of the configuration that is being made. */
+  /** The last change of what is served, until it is made. */
   #changing: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -205,9 +205,14 @@ export class Daemon {
    * @throws UsageError for what cannot be done; nothing is changed then.
    */
   change(options: ChangedOptions): Promise<readonly string[]> {
-    const changed = this.#changing.then(() => this.#change(options));
-    this.#changing = changed.catch(() => undefined);
-    return changed;
+    return this.#inTurn(() => this.#change(options));
+  }
+
+  /** What changes which exports there are goes one after the other. */
+  #inTurn<T>(step: () => Promise<T>): Promise<T> {
+    const result = this.#changing.then(step);
+    this.#changing = result.catch(() => undefined);
+    return result;
   }
 
   async #change(options: ChangedOptions): Promise<readonly string[]> {
@@ -320,7 +325,11 @@ export class Daemon {
    * Serves one more backend until {@link remove} or {@link close}.
    * @throws UsageError if the socket is taken.
    */
-  async add(tag: string, socket: string, backend: Backend): Promise<void> {
+  add(tag: string, socket: string, backend: Backend): Promise<void> {
+    return this.#inTurn(() => this.#add(tag, socket, backend));
+  }
+
+  async #add(tag: string, socket: string, backend: Backend): Promise<void> {
     if (this.#keeper !== undefined)
       throw new UsageError(`${socket}: a daemon with a keeper has the sockets that it was started with`);
     const settings = withLocks(check(settingsSchema, { tag, socket }, ''), false);
@@ -342,7 +351,11 @@ export class Daemon {
    * @returns whether there was one.
    * @throws UsageError while a guest uses it, unless `inUse` is set.
    */
-  async remove(socket: string, { inUse = false }: { readonly inUse?: boolean } = {}): Promise<boolean> {
+  remove(socket: string, { inUse = false }: { readonly inUse?: boolean } = {}): Promise<boolean> {
+    return this.#inTurn(() => this.#remove(socket, inUse));
+  }
+
+  async #remove(socket: string, inUse: boolean): Promise<boolean> {
     const added = this.#added.get(socket);
     if (added === undefined) return false;
     const { connections } = added.server;
@@ -650,7 +663,7 @@ export class Daemon {
     const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
     const counters = new Counters();
     const observed = this.tracing.add(tag);
-    const event = { tag, socket: String(config.socket ?? config.fdName ?? config.fd) };
+    const event = { tag, socket: placeOf(config) };
     const sessionOptions = (): SessionOptions => ({
       onMounted: () => this.events.tell('mounted', event),
       onFault: (error, message) => this.events.tell('fault', { ...event, error, message }),
@@ -706,7 +719,7 @@ export class Daemon {
       this.#served.delete(server);
       this.tracing.remove(observed);
     });
-    this.#log.info({ tag, socket: config.socket ?? config.fdName ?? config.fd, backend }, 'serving');
+    this.#log.info({ tag, socket: event.socket, backend }, 'serving');
     return server;
   }
 

@@ -27,7 +27,7 @@ export interface ExportChanges<Wanted, Served> {
 }
 
 /** What tells an export from the others of its daemon. */
-export function placeOf({ socket, fdName, fd }: SourcedExport['config']): string {
+export function placeOf({ socket, fdName, fd }: Pick<ExportConfig, 'socket' | 'fdName' | 'fd'>): string {
   return String(socket ?? fdName ?? fd);
 }
 

@@ -1,14 +1,18 @@
+import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
-import { UsageError } from '../backend/index.js';
+import { UsageError, type Logger } from '../backend/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { needsOf } from './confine.js';
-import type { Config, ReadConfig } from './options/config-schema.js';
+import { configOf, type Config, type ReadConfig } from './options/config-schema.js';
 import type { Daemon } from './daemon.js';
+import { setLogLevel } from './logger.js';
 import type { BackendRegistry } from './registry.js';
 
 /** What a daemon was started with. */
 export interface Started {
+  /** The file's absolute path. */
+  readonly file: string;
   readonly config: ReadConfig;
   /** Whether the process is confined to what that configuration names. */
   readonly isConfined: boolean;
@@ -46,6 +50,80 @@ export async function reload(
   if (config.log.format !== started.config.log.format) odd.push('log.format');
   if (lines.length === 0) lines.push('no export has changed');
   return [...lines, ...odd.map((key) => `${key}: has changed, and needs a restart`)];
+}
+
+/** Takes changed configurations up in a daemon that serves. */
+export class Reloading {
+  readonly #change: Daemon['change'];
+  readonly #registry: BackendRegistry;
+  readonly #started: Started;
+  readonly #log: Logger;
+  /** The mount that shows a confined process the file, as the kernel describes it. */
+  readonly #shown: string | undefined;
+  /** The level of the log that the configuration file names. */
+  #level: Config['log']['level'];
+  #exports: number;
+
+  constructor(daemon: Pick<Daemon, 'change'>, registry: BackendRegistry, started: Started, log: Logger) {
+    this.#change = (options) => daemon.change(options);
+    this.#registry = registry;
+    this.#started = started;
+    this.#log = log;
+    this.#shown = mountOf(started.file);
+    this.#level = started.config.log.level;
+    this.#exports = started.config.exports.length;
+  }
+
+  /** How many exports are configured. */
+  get exports(): number {
+    return this.#exports;
+  }
+
+  /**
+   * Has the daemon serve another configuration.
+   * @returns lines that say what was done, and what needs a restart.
+   * @throws UsageError if nothing was done.
+   */
+  async take(config: ReadConfig): Promise<readonly string[]> {
+    const lines = await reload(this.#change, this.#registry, this.#started, config);
+    // A level of the command line, or of another request, holds until the file's has changed.
+    const { level } = config.log;
+    if (level !== this.#level) setLogLevel(level);
+    this.#level = level;
+    this.#exports = config.exports.length;
+    this.#log.info({ changes: lines }, 'reloaded');
+    return lines;
+  }
+
+  /**
+   * As {@link take}, with the file that the daemon was started with, as it is now.
+   * @throws UsageError also where the file is another one now, which a confined process cannot see.
+   */
+  async takeFile(): Promise<readonly string[]> {
+    const { file, isConfined } = this.#started;
+    const hidden = `${file}: is another file now, and a confined daemon sees only the one of its start: virtiofs-kit reload --config sends it along`;
+    // The kernel shows where that file is now: renamed, or deleted.
+    if (isConfined && mountOf(file) !== this.#shown) throw new UsageError(hidden);
+    let text: string;
+    try {
+      text = readFileSync(file, 'utf8');
+    } catch (error) {
+      const { code, message } = error as NodeJS.ErrnoException;
+      throw new UsageError(isConfined && code === 'EACCES' ? hidden : message, { cause: error });
+    }
+    return this.take(configOf(text, file));
+  }
+}
+
+/** What /proc tells of the mount at a path, proc_pid_mountinfo(5); undefined if there is none. */
+function mountOf(path: string): string | undefined {
+  const escaped = path.replaceAll(
+    /[ \t\n\\]/g,
+    (one) => `\\${one.charCodeAt(0).toString(8).padStart(3, '0')}`,
+  );
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .findLast((line) => line.split(' ')[4] === escaped);
 }
 
 function refuse(what: string): never {

@@ -18,7 +18,7 @@ export function addMount(program: Command, backend: BackendOptions): void {
     .option('--allow-other', 'other users may use it too; the default for root')
     .option(
       '--kernel-io',
-      'the kernel reads and writes files of passthrough itself (Linux 6.9); figures and logs do not have it then',
+      'the kernel reads and writes files of passthrough itself (Linux 6.9 or later, as root); figures and logs do not have it then',
     );
   backend.addTo(command);
   addLogOptions(command);

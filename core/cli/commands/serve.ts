@@ -27,7 +27,7 @@ import { controlTarget } from '../serving/control.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../serving/log-and-services.js';
 import { serveConfined } from '../serving/confined-start.js';
-import { stopSignal } from '../serving/signals.js';
+import { EarlyRequest, stopSignal } from '../serving/signals.js';
 
 /** What `serve` serves, from flags or from a file. */
 interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
@@ -77,7 +77,7 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
     .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
     .option(
       '--control <PATH>',
-      'listen there for commands: status, top, trace, reload, and those of backends, such as memfs fork',
+      'listen there for commands: status, top, trace, doctor, those of backends, such as memfs fork, and reload, with --config and without --keep',
     )
     .option(
       '--metrics <ADDRESS>',
@@ -148,7 +148,10 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     );
     return;
   }
-  const stop = stopSignal();
+  const { file } = served;
+  const hangup =
+    file === undefined || isEngine || isolatedExports !== undefined ? undefined : new EarlyRequest();
+  const stop = stopSignal(hangup?.ask, true);
   const listener =
     typeof metrics === 'string'
       ? await (await import('../serving/metrics.js')).openMetrics(metrics)
@@ -163,7 +166,8 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const wanted = {
     ...confinementOf(confinement, values, descriptors),
     writes: folders,
-    listens: control !== undefined && control.fd === undefined,
+    // By a new configuration there may be further sockets, and by commands.
+    listens: hangup !== undefined || (control !== undefined && control.fd === undefined),
   };
   const serving = {
     options: served,
@@ -174,9 +178,14 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     accessLog: target,
     manager,
     control,
+    hangup,
   };
-  const { file } = served;
-  const started = file && { config: file, isConfined: wanted.layers.length > 0, folders };
+  const started = file && {
+    file: resolve(textOf(values['config'])!),
+    config: file,
+    isConfined: wanted.layers.length > 0,
+    folders,
+  };
   await serveConfined({ ...serving, started }, wanted);
 }
 

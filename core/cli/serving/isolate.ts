@@ -157,7 +157,9 @@ export async function isolate(
   const began = Date.now();
   const all = processes.map((numbers) => new IsolatedProcess(exports, numbers, log));
   const hangUp = (): void => all.forEach((one) => one.signal('SIGHUP'));
-  const stop = stopSignal(isKept ? hangUp : undefined);
+  const tell = (): void =>
+    log.warn({}, 'nothing is reloaded: exports in processes of their own need a restart');
+  const stop = isKept ? stopSignal(hangUp) : stopSignal(tell, true);
   const isMistaken = new Promise<true>((resolve) => {
     for (const { ended } of all) void ended.then((code) => code === MISTAKE && resolve(true));
   });

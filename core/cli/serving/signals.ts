@@ -29,15 +29,22 @@ const FAULT_TIMEOUT_MS = 30_000;
  * whoever serves then unmounts, makes data durable and removes its sockets. A second one ends the
  * process at once. SIGHUP is left alone under nohup.
  * @param onHangup what SIGHUP does instead.
+ * @param endsWithTerminal whether SIGHUP does that only where it does not tell that the terminal is
+ * gone from which the program was started.
  */
-export function stopSignal(onHangup?: () => void): AbortSignal {
+export function stopSignal(onHangup?: () => void, endsWithTerminal = false): AbortSignal {
+  const hadTerminal = endsWithTerminal && !ignoresHangup() && hasTerminal();
   const controller = new AbortController();
   const stop = (exitCode: number): void => {
     if (controller.signal.aborted) process.exit(exitCode);
     controller.abort(new Stopped(exitCode));
   };
   for (const signal of ENDING) {
-    if (signal === 'SIGHUP' && onHangup !== undefined) process.on(signal, onHangup);
+    if (signal === 'SIGHUP' && onHangup !== undefined)
+      process.on(signal, () => {
+        if (hadTerminal && !hasTerminal()) stop(128 + constants.signals[signal]);
+        else onHangup();
+      });
     else if (signal === 'SIGHUP' && ignoresHangup()) process.on(signal, () => undefined);
     else process.on(signal, () => stop(128 + constants.signals[signal]));
   }
@@ -73,6 +80,29 @@ function ignoresHangup(): boolean {
     return ((ignored >> BigInt(constants.signals.SIGHUP - 1)) & 1n) === 1n;
   } catch {
     return false;
+  }
+}
+
+/** Whether the process has a controlling terminal: `tty_nr` of proc_pid_stat(5). */
+function hasTerminal(): boolean {
+  const stat = readFileSync('/proc/self/stat', 'utf8');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[4] !== '0';
+}
+
+/** A request that may come before somebody is there who answers it. */
+export class EarlyRequest {
+  #isAsked = false;
+  #act: (() => void) | undefined;
+
+  readonly ask = (): void => {
+    if (this.#act === undefined) this.#isAsked = true;
+    else this.#act();
+  };
+
+  /** From now on `act` is called for each. */
+  answer(act: () => void): void {
+    this.#act = act;
+    if (this.#isAsked) act();
   }
 }
 

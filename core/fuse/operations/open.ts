@@ -268,28 +268,33 @@ function finishOpen(
     discardFile(session, session.nodes.node(slot), file);
     throw error;
   }
-  const id = session.has2(InitFlag2.PASSTHROUGH) ? beginKernelFile(session, slot, file, openFlags) : 0;
-  if (id > 0) openFlags = FOPEN_PASSTHROUGH;
-  putHandle(session, at, handle, openFlags);
-  session.out.words[(at + fuse_open_out.backing_id) >> 2] = id;
+  const id = beginKernelFile(session, slot, file, openFlags);
+  putHandle(session, at, handle, id > 0 ? FOPEN_PASSTHROUGH : openFlags, id);
   return handle;
 }
 
 /** Has the kernel read and write an open file itself, if it can. @returns its number, or 0. */
 function beginKernelFile(session: Session, slot: Slot, file: unknown, openFlags: number): number {
   const { kernelFiles, accelerator, nodes } = session;
+  if (kernelFiles === undefined || !session.has2(InitFlag2.PASSTHROUGH)) return 0;
   const backing = accelerator.backing?.(nodes.node(slot), file);
   const isPlain = (openFlags & (FOPEN_DIRECT_IO | FOPEN_NONSEEKABLE)) !== 0 || backing?.writes !== true;
-  return kernelFiles?.begin(slot, isPlain ? -1 : backing.fd) ?? 0;
+  return kernelFiles.begin(slot, isPlain ? -1 : backing.fd);
 }
 
 /** Puts `struct fuse_open_out` into the reply. */
-export function putHandle(session: Session, at: number, handle: HandleIndex, openFlags: number): void {
+export function putHandle(
+  session: Session,
+  at: number,
+  handle: HandleIndex,
+  openFlags: number,
+  backingId = 0,
+): void {
   const { words } = session.out;
   words[(at + fuse_open_out.fh) >> 2] = handle;
   words[(at + fuse_open_out.fh + 4) >> 2] = session.handles.generation(handle);
   words[(at + fuse_open_out.open_flags) >> 2] = openFlags;
-  words[(at + fuse_open_out.backing_id) >> 2] = 0;
+  words[(at + fuse_open_out.backing_id) >> 2] = backingId;
 }
 
 function finishCreate(session: Session, request: Request, created: Created<object, unknown>): number {

@@ -1,5 +1,5 @@
 import { LATENCY_BOUNDS_US } from '../../fuse/index.js';
-import type { DaemonStatus, ExportStatus } from '../status.js';
+import { LEAST_FREE, type DaemonStatus, type ExportStatus } from '../status.js';
 import { waitLine } from '../status-text.js';
 import type { Finding } from './finding.js';
 
@@ -36,7 +36,6 @@ const SLOW_SYNC_US = 200_000;
 const SYNCS = new Set(['FSYNC', 'FSYNCDIR', 'SYNCFS', 'FLUSH', 'RELEASE']);
 /** Opcodes that wait for other programs. */
 const WAITS = new Set(['SETLKW', 'POLL']);
-const LEAST_FREE = 0.02;
 
 /**
  * What is wrong with a daemon, or good to know.

@@ -1,7 +1,7 @@
 import { lstatSync, readdirSync, readFileSync, readlinkSync, statfsSync } from 'node:fs';
 import type { Finding } from './finding.js';
 
-const LEAST_FREE = 0.05;
+const LITTLE_FREE = 0.05;
 const LEAST_FREE_BYTES = 2 ** 28;
 /** `flags` of /proc/net/unix for one that listens: SO_ACCEPTCON, `include/linux/net.h`. */
 const LISTENS = '00010000';
@@ -83,8 +83,8 @@ export function judgeFolders(paths: readonly string[]): Finding[] {
     try {
       const { bsize, blocks, bavail, files, ffree } = statfsSync(path);
       const free = bsize * bavail;
-      const isFull = blocks > 0 && bavail / blocks < LEAST_FREE && free < LEAST_FREE_BYTES * 16;
-      if (isFull || free < LEAST_FREE_BYTES || (files > 0 && ffree / files < LEAST_FREE)) {
+      const isFull = blocks > 0 && bavail / blocks < LITTLE_FREE && free < LEAST_FREE_BYTES * 16;
+      if (isFull || free < LEAST_FREE_BYTES || (files > 0 && ffree / files < LITTLE_FREE)) {
         return {
           level: free < LEAST_FREE_BYTES || ffree === 0 ? 'problem' : 'warning',
           about: path,

@@ -14,6 +14,7 @@ import {
   readConfig,
   toYaml,
 } from '../../../core/plugins/index.js';
+import { Reloading } from '../../../core/plugins/reload.js';
 import { FrontEnd } from '../../support/front-end.js';
 import { FuseClient, ROOT } from '../../support/fuse-client.js';
 import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
@@ -35,11 +36,9 @@ async function started(t: TestContext, config: object, isConfined = false): Prom
   const registry = new BackendRegistry();
   const daemon = await Daemon.start({ ...read, log, registry });
   const control = join(folder, 'control');
-  const listening = await ControlSocket.listen(control, daemon, registry, log, {
-    config: read,
-    isConfined,
-    folders: [folder],
-  });
+  const settings = { file, config: read, isConfined, folders: [folder] };
+  const reloading = new Reloading(daemon, registry, settings, log);
+  const listening = await ControlSocket.listen(control, daemon, registry, log, reloading);
   t.after(async () => {
     await listening.close();
     await daemon.close();

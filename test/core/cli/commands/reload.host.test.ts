@@ -1,9 +1,10 @@
 import assert from 'node:assert/strict';
-import { execFile, spawn } from 'node:child_process';
-import { existsSync, writeFileSync } from 'node:fs';
+import { execFile, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, renameSync, writeFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-import { join } from 'node:path';
-import { test } from 'node:test';
+import { basename, join } from 'node:path';
+import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
@@ -15,7 +16,7 @@ const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.met
 const run = promisify(execFile);
 
 const configOf = (...tags: string[]): string =>
-  `exports:\n${tags.map((tag) => `  - { tag: ${tag}, socket: ${tag}, backend: { type: memfs } }\n`).join('')}`;
+  `exports:\n${tags.map((tag) => `  - { tag: ${basename(tag)}, socket: ${tag}, backend: { type: memfs } }\n`).join('')}`;
 
 test('a confined daemon takes its configuration up anew, and its log level, while it serves', async (t) => {
   const folder = temporaryFolder(t);
@@ -52,4 +53,77 @@ test('a confined daemon takes its configuration up anew, and its log level, whil
   );
   assert.ok('code' in wrong && wrong.code === 2);
   assert.match(wrong.stderr, /logLevel loud: must be debug, info, warn, error, silent/);
+});
+
+interface Served {
+  readonly folder: string;
+  readonly file: string;
+  readonly daemon: ChildProcess;
+  /** Waits for a line of the log. */
+  readonly logged: (text: string) => Promise<string>;
+}
+
+/** Starts a daemon with a configuration file. */
+async function serve(t: TestContext, ...more: string[]): Promise<Served> {
+  // Not where the sockets are: a confined daemon sees that folder as it is.
+  const [folder, file] = [temporaryFolder(t), join(temporaryFolder(t), 'config.yaml')];
+  writeFileSync(file, configOf(join(folder, 'first')));
+  const words = ['serve', '--config', file, '--log-format', 'json', ...more];
+  const daemon = spawn(process.execPath, [program, ...words], { stdio: ['ignore', 'ignore', 'pipe'] });
+  t.after(() => daemon.kill('SIGKILL'));
+  const log: string[] = [];
+  createInterface({ input: daemon.stderr }).on('line', (line) => log.push(line));
+  while (!existsSync(join(folder, 'first'))) await sleep(20);
+  const logged = async (text: string): Promise<string> => {
+    for (;;) {
+      const found = log.findIndex((line) => line.includes(text));
+      if (found >= 0) return log.splice(0, found + 1).at(-1)!;
+      await sleep(10);
+    }
+  };
+  return { folder, file, daemon, logged };
+}
+
+for (const confine of ['', 'none'])
+  test(`SIGHUP has a daemon take its file up anew${confine === '' ? ', confined' : ''}`, async (t) => {
+    const { folder, file, daemon, logged } = await serve(
+      t,
+      ...(confine === '' ? [] : ['--confine', confine]),
+    );
+    const frontEnd = await FrontEnd.connect(join(folder, 'first'));
+    t.after(() => frontEnd.close());
+    const fuse = new FuseClient(fuseTransport(frontEnd));
+    await fuse.init();
+    writeFileSync(file, configOf(join(folder, 'first'), join(folder, 'second')));
+    daemon.kill('SIGHUP');
+    assert.match(await logged('"reloaded"'), /second: served/);
+    assert.ok(existsSync(join(folder, 'second')));
+    await fuse.mkdir(ROOT, 'still served');
+
+    writeFileSync(file, 'exports: 3\n');
+    daemon.kill('SIGHUP');
+    assert.match(await logged('nothing was reloaded'), /config\.yaml: exports 3: must be/);
+    await fuse.mkdir(ROOT, 'served after a mistake');
+
+    // As editors do it that keep the former file. A confined daemon sees that one.
+    renameSync(file, `${file}~`);
+    writeFileSync(file, configOf(join(folder, 'first')));
+    daemon.kill('SIGHUP');
+    if (confine === 'none') assert.match(await logged('"reloaded"'), /second: no longer served/);
+    else assert.match(await logged('nothing was reloaded'), /is another file now, .* sends it along/);
+    await fuse.mkdir(ROOT, 'served to the end');
+    daemon.kill('SIGTERM');
+    assert.deepEqual(await once(daemon, 'exit'), [0, null]);
+  });
+
+test('a daemon ends in order when its terminal is closed, also with a configuration file', async (t) => {
+  const folder = temporaryFolder(t);
+  const file = join(folder, 'config.yaml');
+  writeFileSync(file, configOf('first'));
+  const words = [process.execPath, program, 'serve', '--confine', 'none', '--config', file];
+  const terminal = spawn('script', ['-qec', words.join(' '), join(folder, 'shown')], { stdio: 'ignore' });
+  t.after(() => terminal.kill('SIGKILL'));
+  while (!existsSync(join(folder, 'first'))) await sleep(20);
+  terminal.kill('SIGKILL');
+  while (existsSync(join(folder, 'first'))) await sleep(20);
 });
