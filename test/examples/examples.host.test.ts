@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { randomBytes } from 'node:crypto';
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -10,6 +11,8 @@ import { cases, checkBackend } from '../../core/contract/index.js';
 import gitCommits from '../../examples/git-commits.js';
 import httpDirectory from '../../examples/http-directory.js';
 import keyValue from '../../examples/key-value.js';
+import sqliteTables from '../../examples/sqlite-tables.js';
+import zipArchive from '../../examples/zip-archive.js';
 import { engine } from '../support/engine.js';
 import { type FuseClient, ROOT } from '../support/fuse-client.js';
 import { keepingLog, pluginEnvironment, temporaryDirectory } from '../support/host-mount.js';
@@ -23,6 +26,28 @@ async function keepsContract(create: () => Backend, least: number): Promise<void
     [],
   );
   assert.ok(passed >= least, `${passed} rules`);
+}
+
+/** The same, each rule with a file of its own: for backends that make no directories. */
+async function keepsContractApart(create: (file: string) => Backend, directory?: string): Promise<void> {
+  await using folder = await temporaryDirectory('/dev/shm');
+  const where = directory === undefined ? {} : { directory };
+  let passed = 0;
+  for (const [index, { name }] of cases.entries()) {
+    const made = create(join(folder.path, `${index}`));
+    const log = keepingLog();
+    const { results } = await checkBackend({
+      create: () => made,
+      log,
+      only: (one) => one === name,
+      ...where,
+    });
+    for (const { outcome, reason } of results) {
+      if (outcome === 'passed') passed += 1;
+      if (outcome === 'failed') assert.match(name, KEEPS_NO_MODES, reason);
+    }
+  }
+  assert.ok(passed >= 30, `${passed} rules`);
 }
 
 async function withGuest(backend: Backend, use: (client: FuseClient) => Promise<void>): Promise<void> {
@@ -46,21 +71,8 @@ async function contentOf(client: FuseClient, path: string): Promise<string> {
 }
 
 describe('the key-value example', () => {
-  it('keeps the contract, each rule with a store of its own: it has no directories', async () => {
-    await using folder = await temporaryDirectory('/dev/shm');
-    let passed = 0;
-    for (const [index, { name }] of cases.entries()) {
-      const store = join(folder.path, `${index}.json`);
-      const create = () => keyValue.create({ store }, pluginEnvironment()) as Backend;
-      const log = keepingLog();
-      const { results } = await checkBackend({ create, log, only: (one) => one === name });
-      for (const { outcome, reason } of results) {
-        if (outcome === 'passed') passed += 1;
-        if (outcome === 'failed') assert.match(name, KEEPS_NO_MODES, reason);
-      }
-    }
-    assert.ok(passed >= 30, `${passed} rules`);
-  });
+  it('keeps the contract', () =>
+    keepsContractApart((store) => keyValue.create({ store }, pluginEnvironment()) as Backend));
 
   it('keeps what was written in its document', async () => {
     await using folder = await temporaryDirectory('/dev/shm');
@@ -108,6 +120,106 @@ describe('the git example', () => {
       await assert.rejects(client.walk('main/none'));
     });
     await keepsContract(create, 10);
+  });
+});
+
+describe('the zip example', () => {
+  it('shows what an archive has, stored or compressed, and keeps the contract', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const { path: home } = folder;
+    const noise = randomBytes(300_000).toString('latin1');
+    mkdirSync(join(home, 'tree/deep/er'), { recursive: true });
+    writeFileSync(join(home, 'tree/deep/er/noise'), noise, 'latin1');
+    writeFileSync(join(home, 'tree/text'), 'text\n'.repeat(50_000), { mode: 0o755 });
+    symlinkSync('deep/er', join(home, 'tree/link'));
+    execFileSync('zip', ['-qry', '../archive.zip', '.', '-n', 'noise'], { cwd: join(home, 'tree') });
+    const create = () =>
+      zipArchive.create({ archive: join(home, 'archive.zip') }, pluginEnvironment()) as Backend;
+    await withGuest(create(), async (client) => {
+      assert.deepEqual((await client.list(ROOT)).sort(), ['deep', 'link', 'text']);
+      assert.equal(await contentOf(client, 'text'), 'text\n'.repeat(50_000));
+      assert.equal((await client.walk('text')).attr.mode & 0o777, 0o555);
+      const { nodeid } = await client.walk('deep/er/noise');
+      const { fh } = await client.open(nodeid);
+      const part = await client.read(nodeid, fh, 200_000, 1000);
+      assert.equal(Buffer.from(part).toString('latin1'), noise.slice(200_000, 201_000));
+      assert.equal(await client.readlink((await client.walk('link')).nodeid), 'deep/er');
+      assert.equal((await client.lookup(ROOT, 'none')).nodeid, 0n);
+    });
+    await keepsContract(create, 10);
+  });
+
+  it('gives no damaged content, and takes no name that leads elsewhere', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const archive = join(folder.path, 'archive.zip');
+    writeFileSync(join(folder.path, 'aa-evil'), 'evil\n'.repeat(1000));
+    writeFileSync(join(folder.path, 'text'), 'text\n'.repeat(1000));
+    execFileSync('zip', ['-q', archive, 'aa-evil', 'text'], { cwd: folder.path });
+    const bytes = readFileSync(archive);
+    for (let at = bytes.indexOf('aa-evil'); at >= 0; at = bytes.indexOf('aa-evil'))
+      bytes.write('../evil', at);
+    bytes[bytes.indexOf('text') + 40]! ^= 0xff;
+    writeFileSync(archive, bytes);
+    const create = zipArchive.create({ archive }, pluginEnvironment()) as Backend;
+    const running = await engine(create);
+    const { client, session } = running.guest();
+    await client.init();
+    assert.deepEqual(await client.list(ROOT), ['text']);
+    await assert.rejects(contentOf(client, 'text'), { errno: 5 });
+    await session.close();
+    await running.export.close();
+  });
+});
+
+describe('the SQLite example', () => {
+  it('keeps the contract in its tables', () =>
+    keepsContractApart((database) => {
+      execFileSync('sqlite3', [database, 'CREATE TABLE orders (item)']);
+      return sqliteTables.create({ database }, pluginEnvironment()) as Backend;
+    }, 'orders'));
+
+  it('shows rows as JSON, and takes new ones at once or not at all', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const database = join(folder.path, 'shop.db');
+    const sql = (text: string): string =>
+      execFileSync('sqlite3', ['-json', database, text], { encoding: 'utf8' }).trim();
+    sql('CREATE TABLE orders (item TEXT NOT NULL, n INTEGER, image BLOB); CREATE TABLE empty (a)');
+    sql("INSERT INTO orders VALUES ('tea', 2, x'00ff'), ('milk', NULL, NULL)");
+    const create = () => sqliteTables.create({ database }, pluginEnvironment()) as Backend;
+    const put = async (client: FuseClient, name: string, content: string): Promise<void> => {
+      const { nodeid } = await client.walk('orders');
+      const { entry, open } = await client.create(nodeid, name);
+      await client.setattr(entry.nodeid, { size: 0 });
+      await client.write(entry.nodeid, open.fh, 0, Buffer.from(content));
+      await client.flush(entry.nodeid, open.fh);
+      await client.release(entry.nodeid, open.fh);
+    };
+    await withGuest(create(), async (client) => {
+      assert.deepEqual((await client.list(ROOT)).sort(), ['empty', 'orders']);
+      const { nodeid } = await client.walk('orders');
+      assert.deepEqual((await client.list(nodeid)).sort(), ['1.json', '2.json']);
+      assert.deepEqual(JSON.parse(await contentOf(client, 'orders/1.json')), {
+        item: 'tea',
+        n: 2,
+        image: { base64: 'AP8=' },
+      });
+      await put(client, '7.json', '{"item": "salt", "n": 1}');
+      await put(client, 'draft', '{"item": "bread", "image": {"base64": "AQI="}}');
+      assert.equal(sql('SELECT count(*) AS n FROM orders'), '[{"n":3}]');
+      await client.rename(nodeid, 'draft', nodeid, '2.json');
+      await client.unlink(nodeid, '1.json');
+      await assert.rejects(put(client, '8.json', '{"item": null}'), { errno: 22 });
+      await assert.rejects(put(client, '9.json', 'no JSON'), { errno: 22 });
+      assert.deepEqual(JSON.parse(await contentOf(client, 'orders/2.json')), {
+        item: 'bread',
+        n: null,
+        image: { base64: 'AQI=' },
+      });
+    });
+    assert.equal(
+      sql('SELECT rowid, item, n, hex(image) AS image FROM orders ORDER BY rowid'),
+      '[{"rowid":2,"item":"bread","n":null,"image":"0102"},\n{"rowid":7,"item":"salt","n":1,"image":""}]',
+    );
   });
 });
 
