@@ -125,6 +125,12 @@ export const optionsSchema = z.strictObject({
       'who decides which of two creators with O_EXCL comes first. bucket: at the time of the call, by a request more for each such file; ' +
         'mount: this mount among its own, and of two mounts the later upload is refused',
     ),
+  removals: z
+    .enum(['gathered', 'single'])
+    .default('gathered')
+    .describe(
+      'of many removals, the ones after the first go together, within about a second, and are refused later; or each by a request of its own, before the guest is answered',
+    ),
   writebackDelay: seconds(1, 3600).describe(
     'seconds from the last close to the upload; up to five times as many while files go on changing',
   ),

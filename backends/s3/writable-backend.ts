@@ -28,12 +28,15 @@ import { ReadingBackend } from './reading-backend.js';
 import { Deadline } from './client/deadline.js';
 import { S3Failure } from './client/failure.js';
 import type { OpenFile } from './write/files.js';
+import type { Removal } from './journal/removal-log.js';
 import { decodePart, keyFits, RESERVED } from './objects/keys.js';
 import { childPath, learnAbsent, learnDirectory, learnFile, pathOf, unlearn } from './tree/nodes.js';
 import type { Directory, FileNode, Node } from './tree/nodes.js';
 import { contentOf, copyObject } from './write/upload.js';
 
 const nothing = new Uint8Array(0);
+/** Most removals that a listing is looked through for: a page has 1,000 keys. */
+const LEAVING_MAX = 900;
 /**
  * Largest file in bytes: 5 TiB, the limit of an object (Amazon S3 User Guide, "Multipart upload
  * limits").
@@ -190,7 +193,9 @@ export class WritableBackend extends ReadingBackend {
     tree.leaving(node, pathOf(node));
     try {
       await staged?.place(undefined, staged.base, staged.condition, obsolete);
-      if (obsolete !== undefined) await services.bucket.remove(key, deadline);
+      const isPlain = node.opens === 0 && staged === undefined;
+      if (obsolete !== undefined && isPlain) await this.#remove(obsolete, directory, node.name, deadline);
+      else if (obsolete !== undefined) await services.bucket.remove(key, deadline);
     } catch (error) {
       await staged?.place(pathOf(node), staged.base, staged.condition);
       tree.leaving(node, undefined);
@@ -202,6 +207,16 @@ export class WritableBackend extends ReadingBackend {
     tree.detach(node);
     if (node.opens === 0) await files.discard(node);
     else if (obsolete !== undefined) await staged?.noteGone(key);
+  }
+
+  /** Removes the object of a name. */
+  async #remove(removal: Removal, directory: Directory, name: string, deadline: Deadline): Promise<void> {
+    const owner = {
+      // A listing that began before may still have it.
+      removed: () => learnAbsent(directory, name),
+      refused: () => unlearn(directory, name),
+    };
+    await this.mounted.services.pendingDeletes.removeNow(removal, owner, deadline);
   }
 
   async rmdir(parent: Node, name: string, context: Context): Promise<void> {
@@ -216,7 +231,7 @@ export class WritableBackend extends ReadingBackend {
       await this.#anchor(directory, deadline);
       tree.leaving(node, pathOf(node));
       try {
-        await services.bucket.remove(services.keys.directory(pathOf(node)), deadline);
+        await this.#remove({ key: services.keys.directory(pathOf(node)) }, directory, name, deadline);
       } catch (error) {
         tree.leaving(node, undefined);
         throw error;
@@ -232,12 +247,22 @@ export class WritableBackend extends ReadingBackend {
    * @throws ENOTEMPTY
    */
   async #mustBeEmpty(node: Directory, deadline: Deadline): Promise<void> {
-    const { bucket, keys } = this.mounted.services;
+    const { bucket, keys, pendingDeletes } = this.mounted.services;
     const children = [...node.children.values()];
     if (children.some((child) => child.kind === 'file' && child.staged !== undefined))
       throw FsError.of('ENOTEMPTY');
     const prefix = keys.directory(pathOf(node));
-    const { objects } = await bucket.list(prefix, '', undefined, 2, deadline);
+    if (pendingDeletes.below(prefix).size > LEAVING_MAX) await pendingDeletes.settledBelow(prefix, deadline);
+    const leaving = pendingDeletes.below(prefix);
+    const isLeaving = ({ key, etag, size }: RemoteObject): boolean =>
+      leaving.has(key) && (leaving.get(key) === undefined ? size === 0 : leaving.get(key) === etag);
+    let objects: readonly RemoteObject[];
+    let token: string | undefined;
+    do {
+      const page = await bucket.list(prefix, '', token, 2 + leaving.size, deadline);
+      objects = page.objects.filter((object) => !isLeaving(object));
+      token = page.next;
+    } while (token !== undefined && objects.every(({ key, size }) => key === prefix && size === 0));
     const content = objects.find(({ key, size }) => key === prefix && size > 0);
     if (content !== undefined) {
       const { size } = content;
@@ -417,10 +442,12 @@ export class WritableBackend extends ReadingBackend {
       children.filter((child) => child.kind === 'file' && child.staged !== undefined) as FileNode[],
       context,
     );
+    await this.guard(() => this.mounted.services.pendingDeletes.flush(this.patient(context)));
   }
 
   async syncfs(context: Context): Promise<void> {
     await this.#commitAll(this.mounted.files.writeback.files, context);
+    await this.guard(() => this.mounted.services.pendingDeletes.flush(this.patient(context)));
   }
 
   async #commitAll(files: readonly FileNode[], context: Context): Promise<void> {

@@ -60,6 +60,7 @@ import type { RemoteObject } from '../objects/attributes.js';
 import { WRITE_MARK } from '../objects/attributes.js';
 import type { Deadline } from './deadline.js';
 import type { Capabilities, Condition, Content, Head, Page, Part } from './bucket-types.js';
+import { parallel } from './concurrency.js';
 import { classify, noAnswer, S3Failure } from './failure.js';
 import { readListing } from './listing.js';
 import type { Metrics } from './metrics.js';
@@ -80,6 +81,11 @@ export const UNKNOWN_TIME = Number.NaN;
  * look ourselves and send no condition.
  */
 const BELIEVED_ATTEMPTS = 3;
+
+/** Requests at once, where keys are deleted one by one. */
+const REMOVALS_AT_ONCE = 16;
+/** Characters of keys that the document of DeleteObjects can't carry (XML 1.0, section 2.2). */
+const NO_XML = /\p{Cc}|[\ufffe\uffff]/u;
 
 /** Milliseconds for which a server's refusal to copy is believed. */
 const REFUSAL_MS = 600_000;
@@ -125,6 +131,8 @@ export class Bucket {
   /** Finds the capabilities out again. Absent: refusals are believed. */
   learnAgain: ((deadline: Deadline) => Promise<void>) | undefined;
   #believesRefusals = false;
+  /** Whether the server deletes several keys by one request. */
+  #removesMany = true;
   /** An ETag of this server was the MD5 of the bytes that were read. */
   #hasDigests = false;
   /** Milliseconds of `performance.now()` until which a refusal to copy is believed. */
@@ -733,17 +741,54 @@ export class Bucket {
     );
   }
 
-  /** Deletes up to 1,000 keys in one request. */
+  /** Deletes up to 1,000 keys in one request. @throws the first failure. */
   async removeMany(keys: readonly string[], deadline: Deadline): Promise<void> {
+    for (const [, failure] of await this.removeEach(keys, deadline)) throw failure;
+  }
+
+  /**
+   * Deletes up to 1,000 keys in one request, or one by one where that is not possible.
+   * @returns those that are not deleted, and why.
+   * @throws S3Failure if the whole request failed.
+   */
+  async removeEach(keys: readonly string[], deadline: Deadline): Promise<Map<string, S3Failure>> {
+    const failed = new Map<string, S3Failure>();
+    let alone: readonly string[] = keys;
+    if (this.#removesMany) {
+      const together = keys.filter((key) => !NO_XML.test(key));
+      try {
+        if (together.length > 0) await this.#removeTogether(together, failed, deadline);
+        alone = keys.filter((key) => NO_XML.test(key));
+      } catch (error) {
+        const failure = classify(error);
+        if (failure.kind !== 'unsupported' && failure.kind !== 'refused') throw failure;
+        this.#removesMany = false;
+      }
+    }
+    await parallel(alone, REMOVALS_AT_ONCE, (key) =>
+      this.remove(key, deadline).catch((error: unknown) => void failed.set(key, classify(error))),
+    );
+    return failed;
+  }
+
+  async #removeTogether(
+    keys: readonly string[],
+    failed: Map<string, S3Failure>,
+    deadline: Deadline,
+  ): Promise<void> {
     await this.#requests.send('DeleteObjects', deadline, 0, async ({ client, signal }) => {
       const command = new DeleteObjectsCommand({
         ...this.#common,
         Delete: { Quiet: false, Objects: keys.map((key) => ({ Key: key })) },
       });
       const answer = await client.send(command, { abortSignal: signal });
-      const error = answer.Errors?.[0];
-      if (error !== undefined) throw classify({ name: error.Code ?? 'InternalError', $metadata: {} });
-      if ((answer.Deleted?.length ?? 0) < keys.length) throw noAnswer('less deleted than was asked for');
+      const errors = answer.Errors ?? [];
+      if ((answer.Deleted?.length ?? 0) + errors.length < keys.length) {
+        throw noAnswer('less deleted than was asked for');
+      }
+      for (const { Key = '', Code = 'InternalError' } of errors) {
+        failed.set(Key, classify({ name: Code, $metadata: { httpStatusCode: statusOf(Code) } }));
+      }
     });
   }
 
@@ -982,6 +1027,11 @@ function holds(condition: Condition | undefined, head: Head | undefined): boolea
 }
 
 const always = (): boolean => true;
+
+/** The status that a code of an error has elsewhere, where a document gives the code alone. */
+function statusOf(code: string): number {
+  return code === 'AccessDenied' ? 403 : 0;
+}
 const nothing = (): void => undefined;
 
 function md5(pieces: Iterable<Uint8Array>): string {

@@ -78,6 +78,9 @@ const kindsByCode: Readonly<Record<string, FailureKind>> = {
 const UNTRUSTED =
   /^(?:(?:UNABLE_TO_(?:GET|DECRYPT|DECODE|VERIFY)|CERT|CRL|ERROR_IN_C|DEPTH_ZERO|SELF_SIGNED|INVALID_(?:CA|PURPOSE)|PATH_LENGTH|HOSTNAME_MISMATCH).*|ERR_TLS_CERT_ALTNAME_INVALID)$/;
 
+/** What undici says of a proxy that lets nobody pass: of a tunnel, and else. */
+const PROXY_REFUSAL = /^Proxy (?:response|Authentication Required) \((4\d\d)\)/;
+
 const kindsByStatus: Readonly<Record<number, FailureKind>> = {
   404: 'missing',
   405: 'missing',
@@ -143,6 +146,8 @@ export function classify(error: unknown): S3Failure {
     Code?: string;
     $metadata?: { httpStatusCode?: number };
   };
+  const refusal = PROXY_REFUSAL.exec((error as { message?: unknown }).message as string)?.[1];
+  if (refusal !== undefined) return new S3Failure('refused', Number(refusal), 'ProxyRefused', error);
   const status = $metadata?.httpStatusCode ?? 0;
   const isPlain = name === undefined || name === 'Error' || name === 'AggregateError';
   const label = Code ?? (isPlain ? code : name) ?? 'Unknown';

@@ -1,4 +1,6 @@
+import { Readable } from 'node:stream';
 import type { S3Client } from '@aws-sdk/client-s3';
+import { proxyFor } from './proxies.js';
 import { encoded, signatureOf, signingKey } from './signature.js';
 import { Collected, exchange } from './http.js';
 import type { Connections, WireRequest } from './http.js';
@@ -38,14 +40,17 @@ interface SdkHandler {
  * Lets requests of the SDK carry headers with any bytes, each as one character. What others have
  * put into metadata must go back as it came, and the SDK alone can't do that: it signs the UTF-8 of
  * a value, of which Node sends the Latin-1, and in front of a body Node rewrites
- * Content-Disposition. Such requests are signed anew and sent here; all others pass.
+ * Content-Disposition. Such requests are signed anew and sent here, and so are those that go by way
+ * of a proxy, of which the SDK knows nothing; all others pass.
  */
 export function sendHeaderBytes(client: S3Client, connections: Connections): void {
   const handler = client.config.requestHandler as unknown as SdkHandler;
   const pass = handler.handle.bind(handler);
   handler.handle = (request, options) => {
-    const plain = !Object.values(request.headers).some((value) => BEYOND_ASCII.test(value));
-    return plain ? pass(request, options) : send(client, connections, request, options?.abortSignal);
+    const isOurs =
+      proxyFor(request) !== undefined ||
+      Object.values(request.headers).some((value) => BEYOND_ASCII.test(value));
+    return isOurs ? send(client, connections, request, options?.abortSignal) : pass(request, options);
   };
 }
 
@@ -70,7 +75,7 @@ async function send(
   const response = {
     statusCode: answer.status,
     headers: Object.fromEntries(answer.headers),
-    body: content.bytes(),
+    body: Readable.from([content.bytes()]),
   };
   return { response };
 }

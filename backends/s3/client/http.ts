@@ -1,5 +1,7 @@
 import type { SecureContext } from 'node:tls';
-import { type Dispatcher, Pool } from 'undici';
+import { type Dispatcher, Pool, ProxyAgent } from 'undici';
+import { proxyFor } from './proxies.js';
+import type { Server } from './proxies.js';
 
 /**
  * An unwanted body of at most this many bytes is read to its end; a longer one ends the connection.
@@ -34,6 +36,23 @@ export function connectionsTo(
   });
 }
 
+/** As {@link connectionsTo}, by way of a proxy. */
+function connectionsBy(proxy: URL, origin: string, secureContext: SecureContext | undefined): Dispatcher {
+  const tls = { timeout: CONNECT_TIMEOUT_MS, ...(secureContext === undefined ? {} : { secureContext }) };
+  const agent = new ProxyAgent({
+    uri: proxy.href,
+    // Proxies may refuse tunnels to what is not encrypted.
+    proxyTunnel: false,
+    keepAliveTimeout: IDLE_MAX_MS,
+    keepAliveMaxTimeout: IDLE_MAX_MS,
+    headersTimeout: 0,
+    bodyTimeout: 0,
+    requestTls: tls,
+    proxyTls: tls,
+  });
+  return agent.compose((dispatch) => (options, handler) => dispatch({ ...options, origin }, handler));
+}
+
 /** Connections to servers, each kept as long as this is. */
 export class Connections {
   readonly #pools = new Map<string, Dispatcher>();
@@ -44,10 +63,18 @@ export class Connections {
     this.#secureContext = secureContext;
   }
 
-  to({ protocol, hostname, port }: { protocol: string; hostname: string; port?: number }): Dispatcher {
+  to(server: Server): Dispatcher {
+    const { protocol, hostname, port } = server;
     const origin = `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`;
-    const pool = this.#pools.get(origin) ?? connectionsTo(origin, null, this.#secureContext);
-    this.#pools.set(origin, pool);
+    let pool = this.#pools.get(origin);
+    if (pool === undefined) {
+      const proxy = proxyFor(server);
+      pool =
+        proxy === undefined
+          ? connectionsTo(origin, null, this.#secureContext)
+          : connectionsBy(proxy, origin, this.#secureContext);
+      this.#pools.set(origin, pool);
+    }
     return pool;
   }
 

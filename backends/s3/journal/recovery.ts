@@ -1,9 +1,12 @@
-import { readdir, rename } from 'node:fs/promises';
+import { readdir, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WRITE_MARK } from '../objects/attributes.js';
+import { parallel } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import type { Files } from '../write/files.js';
 import type { Intent, Intents } from './intents.js';
+import { RemovalLog } from './removal-log.js';
+import type { Removal } from './removal-log.js';
 import type { Recovered } from './staged.js';
 import type { Renames } from '../tree/rename.js';
 import type { Services } from '../service/services.js';
@@ -14,6 +17,10 @@ import type { Tree } from '../tree/tree.js';
 
 /** Milliseconds by which the clocks of server and client may differ. */
 const CLOCK_SKEW_MS = 60_000;
+
+/** Removals that are looked at, and then made by one request; requests at once meanwhile. */
+const REMOVALS_MAX = 1000;
+const REMOVALS_WIDTH = 16;
 
 /** The parts of a mounted bucket that take up what a crash interrupted. */
 export interface MountedParts {
@@ -40,6 +47,11 @@ export async function recover(mounted: MountedParts, folder: string, traces: Tra
     await mounted.intents.end(id);
     log.info({ intent }, 'interrupted change finished');
   }
+  for await (const { path, removals } of RemovalLog.left(join(folder, 'intents'))) {
+    await finishRemovals(mounted, removals);
+    await unlink(path);
+    log.info({ removals: removals.length }, 'interrupted removals finished');
+  }
   const staging = join(folder, 'staging');
   const journals: Recovered[] = [];
   for (const name of await readdir(staging)) {
@@ -65,6 +77,20 @@ export async function recover(mounted: MountedParts, folder: string, traces: Tra
     else await resumeJournal(mounted, isNameless ? { ...found, path: undefined } : found, moved, traces);
   }
   await traces.settle(mounted, moved);
+}
+
+/** Removes what is still there of what was to go: other objects at their keys stay. */
+async function finishRemovals(mounted: MountedParts, removals: readonly Removal[]): Promise<void> {
+  const { bucket } = mounted.services;
+  for (let at = 0; at < removals.length; at += REMOVALS_MAX) {
+    const keys: string[] = [];
+    await parallel(removals.slice(at, at + REMOVALS_MAX), REMOVALS_WIDTH, async ({ key, etag }) => {
+      const object = await bucket.head(key, deadline(mounted));
+      if (object === undefined) return;
+      if (etag === undefined ? object.size === 0 : object.etag === etag) keys.push(key);
+    });
+    if (keys.length > 0) await bucket.removeMany(keys, deadline(mounted));
+  }
 }
 
 function deadline(mounted: MountedParts): Deadline {

@@ -68,7 +68,8 @@ export class MountedBucket {
     const { uid, gid, fileMode, directoryMode } = options;
     const defaults = { uid, gid, fileMode, directoryMode };
     const keys = new KeyMap(options.prefix);
-    const pendingDeletes = new PendingDeletes(bucket, log, timeoutSeconds);
+    const gathered = options.removals === 'gathered' ? join(this.folder, 'intents') : undefined;
+    const pendingDeletes = new PendingDeletes(bucket, log, timeoutSeconds, gathered);
     this.services = { options, log, metrics, bucket, keys, reader, pendingDeletes, defaults };
     this.nameLookup = new NameLookup(this.services);
     this.tree = new Tree(this.services, this.nameLookup);
@@ -151,7 +152,10 @@ export class MountedBucket {
   async #answer({ command }: CommandRequest): Promise<string[]> {
     if (command !== 'status' && command !== 'flush') throw new UsageError(`no such command: ${command}`);
     await this.files.losses.count();
-    if (command === 'flush') await this.files.writeback.flush();
+    if (command === 'flush') {
+      await this.files.writeback.flush();
+      await this.services.pendingDeletes.flush(Deadline.never);
+    }
     return [JSON.stringify(this.status(), undefined, 2)];
   }
 
@@ -223,12 +227,15 @@ export class MountedBucket {
    */
   async stop(): Promise<void> {
     const { log } = this.services;
-    try {
-      await Deadline.after(FLUSH_TIMEOUT_SECONDS).wait(this.files.writeback.flush());
-    } catch (error) {
+    const deadline = Deadline.after(FLUSH_TIMEOUT_SECONDS);
+    for (const ended of await Promise.allSettled([
+      deadline.wait(this.files.writeback.flush()),
+      this.services.pendingDeletes.flush(deadline),
+    ])) {
+      if (ended.status === 'fulfilled') continue;
       log.error(
-        { error: String(error), folder: this.folder },
-        'not everything could be uploaded: the next start goes on',
+        { error: String(ended.reason), folder: this.folder },
+        'not everything could be uploaded or removed: the next start goes on',
       );
     }
     await this.abandon();

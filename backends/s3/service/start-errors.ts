@@ -1,6 +1,7 @@
 import { UsageError } from '../../../core/backend/index.js';
 import { endpointOf, isBareHost } from '../client/endpoint.js';
 import { S3Failure } from '../client/failure.js';
+import { proxyFor } from '../client/proxies.js';
 import type { S3Options } from '../options.js';
 
 /** Seconds by which clocks may differ without a word of it. Amazon refuses 15 minutes. */
@@ -20,10 +21,18 @@ interface Answered {
 export function explained(error: unknown, options: S3Options, isWriting = false): unknown {
   if (!(error instanceof S3Failure)) return error;
   const endpoint = endpointOf(options);
-  const where = `bucket ${options.bucket}${endpoint === undefined ? '' : ` at ${endpoint}`}`;
+  const proxy = proxyOf(endpoint);
+  const way = proxy === undefined ? '' : ` by way of the proxy ${proxy}`;
+  const where = `bucket ${options.bucket}${endpoint === undefined ? '' : ` at ${endpoint}`}${way}`;
   const { failure, headers, region } = origin(error);
   const text = reason(failure, options, endpoint, region, isWriting);
   return new UsageError(`${where}: ${text}${skew(failure, headers)}`, { cause: error });
+}
+
+/** The proxy that requests go by, without its password. */
+function proxyOf(endpoint: string | undefined): string | undefined {
+  const { protocol, hostname, port } = new URL(endpoint ?? 'https://s3.amazonaws.com');
+  return proxyFor({ protocol, hostname, port: port === '' ? undefined : Number(port) })?.origin;
 }
 
 /** Failures to reach a server that do not pass by themselves within a minute. */
@@ -35,6 +44,7 @@ const LASTING = new Set([
   'ENETUNREACH',
   'NoS3Answer',
   'CredentialsProviderError',
+  'ProxyRefused',
 ]);
 
 /** Whether a failed start would fail again if it went on trying. */
@@ -88,6 +98,8 @@ function reason(
       return endpoint === undefined || isBareHost(endpoint)
         ? `the host name can't be found (${code}): check the endpoint, the region and DNS`
         : `the host name can't be found (${code}): check the endpoint and DNS; --path-style if the server does not have names for buckets`;
+    case 'ProxyRefused':
+      return `the proxy of HTTP_PROXY or HTTPS_PROXY refuses (${message}): check its name and password; NO_PROXY names what is reached without one`;
     case 'NoS3Answer':
       return 'what answers there is no S3 server: a web page or something else; check the endpoint, and captive portals';
     case 'RequestTimeout':

@@ -180,6 +180,9 @@ export class Renames {
     const fromName = node.name;
     const from = pathOf(node);
     const to = childPath(parent, name);
+    const { keys, pendingDeletes } = this.#services;
+    // What has been removed must not be copied, nor deleted after it was copied to there.
+    for (const path of [from, to]) await pendingDeletes.settledBelow(keys.directory(path), this.#deadline());
     const release = this.#files.pauseUploads();
     try {
       const dirty = filesBelow(node).filter(

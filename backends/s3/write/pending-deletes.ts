@@ -1,33 +1,178 @@
 import type { Logger } from '../../../core/backend/index.js';
 import type { Bucket } from '../client/bucket.js';
+import { deferred } from '../client/concurrency.js';
+import type { Deferred } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
+import { S3Failure } from '../client/failure.js';
 import { type RetryPauses, retryPauseMs } from '../client/retry-pause.js';
+import { RemovalLog } from '../journal/removal-log.js';
+import type { Removal } from '../journal/removal-log.js';
 
 /** Before a deletion is tried again. */
 const PAUSES: RetryPauses = { firstMs: 500, maxMs: 60_000 };
 /** Most keys that one request deletes. */
 const DELETE_MAX_KEYS = 1000;
+/** Milliseconds after a removal within which further ones are gathered. */
+const BURST_MS = 1000;
+/** Milliseconds without a further removal after which those gathered are made. */
+const QUIET_MS = 100;
+/** Milliseconds after which they are made in any case. */
+const GATHERING_MAX_MS = 1000;
+/** Most keys that wait for the bucket. */
+const PENDING_MAX_KEYS = 4000;
+
+/** Hears what became of a removal that was gathered. */
+export interface RemovalOwner {
+  /** It is gone, and nothing else has been written there yet. */
+  removed(): void;
+  /** The bucket does not let it go: it is there again. */
+  refused(): void;
+}
+
+/** Removals that go to the bucket together. */
+interface Batch {
+  readonly log: RemovalLog;
+  readonly removals: Map<string, Removal & { readonly owner: RemovalOwner }>;
+  readonly since: number;
+  readonly over: Deferred<void>;
+  timer: NodeJS.Timeout | undefined;
+}
 
 /**
- * Keys to be deleted after a change that has already happened (a rename) and must not fail any
- * more. Until the bucket has deleted a key, it is not shown and not written again.
+ * Keys to be deleted after a change that has already happened and must not fail any more: a rename,
+ * or one of many removals, which go together. Until the bucket has deleted a key, it is not shown
+ * and not written again.
  */
 export class PendingDeletes {
   readonly #bucket: Bucket;
   readonly #log: Logger;
   readonly #timeoutSeconds: number;
+  /** Where notes of gathered removals are kept; undefined: none are gathered. */
+  readonly #folder: string | undefined;
   readonly #keys = new Map<string, Promise<void>>();
+  readonly #batches = new Set<Batch>();
+  /** The batch that further removals go to. */
+  #gathering: Batch | undefined;
+  /** Milliseconds of `performance.now()` of the last removal. */
+  #removedAt = Number.NEGATIVE_INFINITY;
+  /** A refusal that nobody has heard of yet. */
+  #refusal: S3Failure | undefined;
   #closed = false;
 
   /** @param timeoutSeconds for one attempt. */
-  constructor(bucket: Bucket, log: Logger, timeoutSeconds: number) {
+  constructor(bucket: Bucket, log: Logger, timeoutSeconds: number, folder: string | undefined) {
     this.#bucket = bucket;
     this.#log = log;
     this.#timeoutSeconds = timeoutSeconds;
+    this.#folder = folder;
   }
 
   has(key: string): boolean {
     return this.#keys.has(key);
+  }
+
+  /**
+   * Removes an object now: at once, or with others where there are many.
+   * @returns when it is gone, or noted on disk and not shown any more.
+   * @throws S3Failure if the bucket refuses, as far as that is known.
+   */
+  async removeNow(removal: Removal, owner: RemovalOwner, deadline: Deadline): Promise<void> {
+    if (this.#gather(removal, owner)) return;
+    await this.#bucket.remove(removal.key, deadline);
+    this.#removedAt = performance.now();
+  }
+
+  /**
+   * Whether a removal is left to a batch. The first of many is not: whether the bucket lets go of
+   * anything at all is heard by whoever asks for it.
+   */
+  #gather(removal: Removal, owner: RemovalOwner): boolean {
+    if (this.#folder === undefined || this.#closed) return false;
+    const now = performance.now();
+    if (now - this.#removedAt > BURST_MS || this.#keys.size >= PENDING_MAX_KEYS) return false;
+    if (this.#keys.has(removal.key)) return false;
+    let batch = this.#gathering;
+    try {
+      batch ??= this.#begin(this.#folder);
+      batch.log.add(removal);
+    } catch {
+      // A disk that takes no notes: the bucket is asked at once, then.
+      return false;
+    }
+    this.#removedAt = now;
+    batch.removals.set(removal.key, { ...removal, owner });
+    this.#keys.set(removal.key, batch.over.promise);
+    clearTimeout(batch.timer);
+    if (batch.removals.size === DELETE_MAX_KEYS) this.#send(batch);
+    else {
+      const gatheringMs = Math.min(QUIET_MS, Math.max(0, batch.since + GATHERING_MAX_MS - now));
+      const sent = batch;
+      batch.timer = setTimeout(() => this.#send(sent), gatheringMs).unref();
+    }
+    return true;
+  }
+
+  #begin(folder: string): Batch {
+    const log = new RemovalLog(folder);
+    const over = deferred<void>();
+    const batch = { log, removals: new Map(), since: performance.now(), over, timer: undefined };
+    this.#gathering = batch;
+    this.#batches.add(batch);
+    return batch;
+  }
+
+  #send(batch: Batch): void {
+    clearTimeout(batch.timer);
+    if (this.#gathering !== batch) return;
+    this.#gathering = undefined;
+    void this.#carryOut(batch);
+  }
+
+  async #carryOut(batch: Batch): Promise<void> {
+    const refused = new Map<string, S3Failure>();
+    let keys = [...batch.removals.keys()];
+    for (let failures = 1; keys.length > 0; failures++) {
+      const again: string[] = [];
+      try {
+        const failed = await this.#bucket.removeEach(keys, Deadline.after(this.#timeoutSeconds));
+        for (const [key, failure] of failed) {
+          if (failure.transient) again.push(key);
+          else refused.set(key, failure);
+        }
+      } catch (error) {
+        const isLasting = error instanceof S3Failure && !error.transient;
+        if (isLasting) for (const key of keys) refused.set(key, error);
+        else again.push(...keys);
+        this.#log.warn({ keys: keys.length, error: String(error) }, 'removed files are not gone yet');
+      }
+      keys = again;
+      if (keys.length > 0) await pause(failures);
+      if (keys.length > 0 && this.#closed) return;
+    }
+    await batch.log
+      .end()
+      .catch((error: unknown) => this.#log.error({ error: String(error) }, 'removals could not be noted'));
+    for (const [key, { owner }] of batch.removals) {
+      const failure = refused.get(key);
+      if (failure === undefined) owner.removed();
+      else {
+        this.#refusal ??= failure;
+        this.#log.error({ key, error: failure.message }, 'a removed file is there again: not let go');
+        owner.refused();
+      }
+      this.#keys.delete(key);
+    }
+    this.#batches.delete(batch);
+    batch.over.resolve();
+  }
+
+  /** Removals below a prefix that the bucket has not made yet: ETags, if they have one, by key. */
+  below(prefix: string): ReadonlyMap<string, string | undefined> {
+    const found = new Map<string, string | undefined>();
+    for (const { removals } of this.#batches) {
+      for (const [key, { etag }] of removals) if (key.startsWith(prefix)) found.set(key, etag);
+    }
+    return found;
   }
 
   /**
@@ -82,18 +227,45 @@ export class PendingDeletes {
 
   async #retryUntilDone(keys: readonly string[]): Promise<void> {
     for (let failures = 1; !this.#closed; failures++) {
-      await new Promise((resolve) => setTimeout(resolve, retryPauseMs(PAUSES, failures)).unref());
+      await pause(failures);
       if (!this.#closed && (await this.#attempt(keys))) return;
     }
   }
 
   /** Waits until the key may be written again. @throws ETIMEDOUT */
   async settled(key: string, deadline: Deadline): Promise<void> {
+    if (this.#gathering?.removals.has(key) === true) this.#send(this.#gathering);
     const pending = this.#keys.get(key);
     if (pending !== undefined) await deadline.wait(pending);
   }
 
+  /** Waits until nothing below a prefix waits to be deleted. @throws ETIMEDOUT */
+  async settledBelow(prefix: string, deadline: Deadline): Promise<void> {
+    if (this.#gathering !== undefined) this.#send(this.#gathering);
+    const pending = [...this.#keys].filter(([key]) => key.startsWith(prefix)).map(([, whole]) => whole);
+    if (pending.length > 0) await deadline.wait(Promise.all(pending));
+  }
+
+  /**
+   * Has the removals made that were gathered, and waits.
+   * @throws ETIMEDOUT; S3Failure, once, if the bucket has refused one.
+   */
+  async flush(deadline: Deadline): Promise<void> {
+    if (this.#gathering !== undefined) this.#send(this.#gathering);
+    await deadline.wait(Promise.all(Array.from(this.#batches, ({ over }) => over.promise)));
+    const refusal = this.#refusal;
+    this.#refusal = undefined;
+    if (refusal !== undefined) throw refusal;
+  }
+
+  /** Ends service. What was gathered and is not gone is left to the next start. */
   close(): void {
     this.#closed = true;
+    clearTimeout(this.#gathering?.timer);
+    for (const { log } of this.#batches) log.close();
   }
+}
+
+async function pause(failures: number): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, retryPauseMs(PAUSES, failures)).unref());
 }

@@ -224,6 +224,7 @@ describe('writing to a bucket', () => {
     await assert.rejects(mount.backend.rmdir(mount.root, 'dir', context), denied('ENOTEMPTY'));
     for (const name of ['link', 'fifo', 'disk']) await mount.backend.unlink(directory, name, context);
     await mount.backend.rmdir(mount.root, 'dir', context);
+    await mount.backend.syncfs(context);
     assert.deepEqual(await bucket.keys('dir'), []);
   });
 

@@ -9,6 +9,7 @@ import { createServer } from 'node:tls';
 import type { Server, TLSSocket } from 'node:tls';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { HttpProxy } from '../http-proxy.js';
 import { removeFolders, temporaryFolder, TestBucket } from '../support.js';
 
 const client = fileURLToPath(new URL('../tls-client.js', import.meta.url));
@@ -34,6 +35,7 @@ async function run(
   words: readonly string[],
   authority: string | undefined,
   variable = 'NODE_EXTRA_CA_CERTS',
+  others: Readonly<Record<string, string>> = {},
 ): Promise<Ended> {
   const own = Object.entries(process.env).filter(
     ([name]) => name !== 'NODE_EXTRA_CA_CERTS' && name !== 'AWS_CA_BUNDLE',
@@ -42,6 +44,7 @@ async function run(
     env: {
       ...Object.fromEntries(own),
       ...(authority === undefined ? {} : { [variable]: authority }),
+      ...others,
     },
     stdio: ['ignore', 'pipe', 'pipe'],
     timeout: 120_000,
@@ -57,6 +60,7 @@ describe('a server that is reached over TLS', () => {
   let server: Server;
   let authority: string;
   let port: number;
+  let connections = 0;
   /** Heads of the requests that came through. */
   const heads: string[] = [];
   const sockets = new Set<TLSSocket>();
@@ -68,6 +72,7 @@ describe('a server that is reached over TLS', () => {
     const target = new URL(bucket.endpoint);
     server = createServer({ cert, key }, (socket) => {
       sockets.add(socket);
+      connections += 1;
       const onward = connect(Number(target.port), target.hostname);
       socket.on('data', (data) => {
         const text = data.toString('latin1');
@@ -112,6 +117,22 @@ describe('a server that is reached over TLS', () => {
       for (const key of await bucket.keys('p/')) await bucket.remove(key);
     });
   }
+
+  it('is reached through the tunnels of a proxy, which sees none of it', async () => {
+    heads.length = 0;
+    connections = 0;
+    const proxy = await HttpProxy.start();
+    const words = [client, bucket.name, `https://localhost:${port}`];
+    const { code, said } = await run(words, authority, 'AWS_CA_BUNDLE', { HTTPS_PROXY: proxy.url });
+    await proxy.close();
+    assert.equal(code, 0, said);
+    assert.ok(proxy.passed.length > 0);
+    assert.ok(proxy.passed.every((line) => line === `CONNECT localhost:${port}`));
+    assert.ok(heads.length > 0);
+    // Each connection that the server has seen was a tunnel.
+    assert.equal(proxy.passed.length, connections);
+    for (const key of await bucket.keys('p/')) await bucket.remove(key);
+  });
 
   it("is refused at the start where its certificate is not trusted, or is another name's, and the error says so", async () => {
     const before = heads.length;

@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { cpSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import type { Fault } from '../proxy.js';
+import { proxiedBucket } from '../proxied-bucket.js';
+import { context, denied, Mount, temporaryFolder } from '../support.js';
+
+describe('many removals', () => {
+  const server = proxiedBucket();
+  let prefixes = 0;
+
+  /** A mount with files in the directory `d`, of a prefix of its own. */
+  async function mounted(count: number, options: Record<string, unknown> = {}): Promise<Mount> {
+    server.proxy.fault = () => undefined;
+    const prefix = `p${++prefixes}`;
+    for (let i = 0; i < count; i++) await server.bucket.put(`${prefix}/d/f${i}`, String(i));
+    return Mount.open(server.bucket, { endpoint: server.proxy.endpoint, prefix, ...options });
+  }
+
+  const onDeletes = (fault: Fault): void => {
+    server.proxy.fault = ({ operation }) => (operation === 'DeleteObjects' ? fault : undefined);
+  };
+
+  async function remove(mount: Mount, ...names: string[]): Promise<void> {
+    const directory = await mount.at('d');
+    for (const name of names) await mount.backend.unlink(directory, name, context);
+  }
+
+  const left = async (mount: Mount): Promise<string[]> =>
+    (await server.bucket.keys(`${mount.backend.mounted.services.options.prefix}/`)).map((key) =>
+      key.replace(/^[^/]*\//, ''),
+    );
+
+  it('take one request for the first, and one for all others', async () => {
+    const mount = await mounted(40);
+    const before = [mount.requests('DeleteObject'), mount.requests('DeleteObjects')] as const;
+    await remove(mount, ...(await mount.names('d')));
+    assert.deepEqual(await mount.names('d'), []);
+    await mount.backend.rmdir(mount.root, 'd', context);
+    assert.deepEqual(await mount.names(''), []);
+    await mount.backend.syncfs(context);
+    assert.deepEqual(await left(mount), []);
+    assert.equal(mount.requests('DeleteObject') - before[0], 1);
+    assert.ok(mount.requests('DeleteObjects') - before[1] <= 3);
+    await mount.close();
+    assert.deepEqual(await readdir(join(mount.cacheDir, 'intents')), []);
+  });
+
+  it('take one each where the options say so', async () => {
+    const mount = await mounted(5, { removals: 'single' });
+    const before = mount.requests('DeleteObject');
+    await remove(mount, 'f0', 'f1', 'f2', 'f3');
+    assert.equal(mount.requests('DeleteObject') - before, 4);
+    assert.deepEqual(await left(mount), ['d/', 'd/f4']);
+    await mount.close();
+  });
+
+  it('are made by the next start where the process was killed, but nothing else is', async () => {
+    const mount = await mounted(5);
+    onDeletes('slow-down');
+    await remove(mount, 'f0', 'f1', 'f2', 'f3');
+    assert.deepEqual(await mount.names('d'), ['f4']);
+    const cacheDir = await temporaryFolder();
+    cpSync(mount.cacheDir, cacheDir, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+    await mount.backend.mounted.abandon();
+    const { prefix } = mount.backend.mounted.services.options;
+    assert.deepEqual(await left(mount), ['d/', 'd/f1', 'd/f2', 'd/f3', 'd/f4']);
+    await server.bucket.put(`${prefix}/d/f2`, "another's");
+    server.proxy.fault = () => undefined;
+    const next = await Mount.open(server.bucket, { prefix, cacheDir });
+    assert.deepEqual(await left(next), ['d/', 'd/f2', 'd/f4']);
+    assert.deepEqual(await next.names('d'), ['f2', 'f4']);
+    await next.close();
+  });
+
+  it('that the bucket refuses are told by fsync, and the files are there again', async () => {
+    const mount = await mounted(4);
+    const directory = await mount.at('d');
+    onDeletes('denied');
+    await remove(mount, 'f0', 'f1', 'f2');
+    await assert.rejects(mount.backend.fsyncdir(directory, false, context), denied('EACCES'));
+    await mount.backend.fsyncdir(directory, false, context);
+    assert.deepEqual(await mount.names('d'), ['f1', 'f2', 'f3']);
+    assert.equal((await mount.content('d/f1')).toString(), '1');
+    await mount.close();
+  });
+
+  it('go one by one where the server has no request for several', async () => {
+    const mount = await mounted(4);
+    onDeletes('not-implemented');
+    await remove(mount, 'f0', 'f1', 'f2');
+    await mount.backend.syncfs(context);
+    assert.deepEqual(await left(mount), ['d/', 'd/f3']);
+    await mount.close();
+  });
+
+  it('do not take what is made anew under their names', async () => {
+    const mount = await mounted(4);
+    let slow = 2;
+    server.proxy.fault = ({ operation }) =>
+      operation === 'DeleteObjects' && slow-- > 0 ? 'slow-down' : undefined;
+    await remove(mount, 'f0', 'f1', 'f2');
+    await mount.put('d/f1', '1');
+    assert.ok((await left(mount)).includes('d/f1'));
+    await remove(mount, 'f3');
+    await mount.backend.mkdir(await mount.at('d'), 'f3', 0o755, context);
+    await mount.backend.syncfs(context);
+    assert.deepEqual(await left(mount), ['d/', 'd/f1', 'd/f3/']);
+    assert.equal((await mount.content('d/f1')).toString(), '1');
+    await mount.close();
+  });
+
+  it('do not come back by a rename of their directory', async () => {
+    const mount = await mounted(4);
+    await remove(mount, 'f0', 'f1', 'f2');
+    await mount.backend.rename(mount.root, 'd', mount.root, 'e', 0, context);
+    await mount.backend.syncfs(context);
+    assert.deepEqual(await left(mount), ['e/', 'e/f3']);
+    await mount.close();
+  });
+
+  it("leave a directory that has another's file", async () => {
+    const mount = await mounted(3);
+    onDeletes('slow-down');
+    await remove(mount, 'f0', 'f1', 'f2');
+    await server.bucket.put(`${mount.backend.mounted.services.options.prefix}/d/f1`, "another's");
+    await assert.rejects(mount.backend.rmdir(mount.root, 'd', context), denied('ENOTEMPTY'));
+    server.proxy.fault = () => undefined;
+    await mount.close();
+  });
+
+  it('take keys that no document can carry along', async () => {
+    const mount = await mounted(2);
+    for (const name of ['a\u0001', 'b\u001f']) await mount.put(`d/${name}`, 'x');
+    await remove(mount, 'f0', 'a\u0001', 'b\u001f');
+    await mount.backend.syncfs(context);
+    assert.deepEqual(await left(mount), ['d/', 'd/f1']);
+    await mount.close();
+  });
+});
