@@ -42,8 +42,10 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   #restored = new Map<string, string>();
   /** Traces by key: of nodes in a process that was killed, or of nodes that were forgotten. */
   #given: ReadonlyMap<NodeKey, string> = new Map();
-  /** While the nodes of a process that was killed are looked for. */
+  /** While the nodes of a process that was killed, or has left, are looked for. */
   #traces: Traces | undefined;
+  /** Whether another process goes on from here. */
+  #isLeft = false;
 
   constructor(options: S3Options) {
     this.options = options;
@@ -70,7 +72,9 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   async unmount(): Promise<void> {
-    await this.#mounted?.stop();
+    // What is in the journal need not be uploaded while guests wait.
+    if (this.#isLeft) await this.#mounted?.abandon();
+    else await this.#mounted?.stop();
   }
 
   health(): Health {
@@ -121,7 +125,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   /** For guests that outlive a process that was killed, see `Accelerator`. */
   get recovery(): Pick<
     Accelerator<Node, OpenFile>,
-    'recover' | 'trace' | 'watchTraces' | 'retrace' | 'recovered' | 'descriptor'
+    'recover' | 'trace' | 'watchTraces' | 'retrace' | 'recovered' | 'descriptor' | 'leave'
   > {
     return {
       recover: (key) => this.guard(() => this.#recover(key).catch((error: unknown) => this.#unfound(error))),
@@ -142,6 +146,9 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
         });
       },
       descriptor: () => undefined,
+      leave: () => {
+        this.#isLeft = true;
+      },
     };
   }
 
@@ -343,7 +350,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     const { files, tree } = this.mounted;
     const { node } = file;
     node.opens -= 1;
-    if (node.opens > 0) return;
+    if (node.opens > 0 || this.#isLeft) return;
     if (node.removed) return this.guard(() => files.discard(node)).then(() => tree.release(node));
     if (node.staged !== undefined) files.writeback.schedule(node, this.options.writebackDelay);
     tree.release(node);

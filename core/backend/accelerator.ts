@@ -266,6 +266,13 @@ export interface Accelerator<N extends object = object, F = unknown> {
   /** Beside {@link recover}: all nodes were found that guests know. Never throws. */
   recovered?(): void;
   /**
+   * This process ends, and another on this host goes on with what guests have: what they release
+   * from now on they have still, and `unmount` leaves everything to that other. It finds nodes by
+   * {@link retrace}, {@link recover} and {@link recovered}, so that `save`, `restore` and `resolve`
+   * are not used for it. Beside `recover` and `trace`. Never throws.
+   */
+  leave?(): void;
+  /**
    * A descriptor of a node's file, which stays the backend's, and may be closed by the next call. A
    * copy of it keeps a file that loses its last name, so that `recover` finds it.
    * @returns -1 if there is none; undefined where the file stays without.

@@ -150,6 +150,7 @@ function keep<N extends object, F>(
     if (inner.watchTraces !== undefined) kept.watchTraces = inner.watchTraces.bind(inner);
     if (inner.retrace !== undefined) kept.retrace = inner.retrace.bind(inner);
     if (inner.recovered !== undefined) kept.recovered = inner.recovered.bind(inner);
+    if (inner.leave !== undefined) kept.leave = inner.leave.bind(inner);
     kept.contents = inner.contents;
   }
   if (!isReplaced('resolve') && inner.migration !== undefined) kept.migration = inner.migration;

@@ -653,7 +653,10 @@ export class Daemon {
       throw error;
     }
     // Should this process be killed now, the next one goes on from here.
-    for (const { journal } of this.#exports) journal?.stop();
+    for (const { journal, accelerator } of this.#exports) {
+      journal?.stop();
+      accelerator.leave?.();
+    }
     await this.close();
     return { states, held, connections };
   }

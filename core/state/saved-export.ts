@@ -10,7 +10,6 @@ import {
   encodeSaved,
   type SavedExport,
   type SavedNode,
-  type SavedRemembered,
   type SavedSession,
 } from './saved-form.js';
 
@@ -37,20 +36,28 @@ export type SaveSession = (node: (slot: Slot) => number) => SavedSession;
  * @throws Error if the backend has no durable identities (`key` and `resolve`).
  */
 export async function saveExport(shared: Export, sessions: readonly SaveSession[]): Promise<Uint8Array> {
-  const { saved, node } = savedNodes(shared);
+  const { backend, accelerator, nodes } = shared;
+  const { saved, slots, node } = savedNodes(shared);
   const savedSessions = sessions.map((save) => save(node));
   const { locks, waiters } = saveLocks(shared.locks, node);
-  const state = (await shared.backend.save?.()) ?? new Uint8Array(0);
   const plain = {
-    nodes: saved,
     sessions: savedSessions,
     locks: { locks: [...locks], waiters: [...waiters] },
+    ...saveRemembered(shared),
   };
-  return encodeSaved({ ...plain, ...saveRemembered(shared) }, state);
+  if (accelerator.leave === undefined) {
+    const state = (await backend.save?.()) ?? new Uint8Array(0);
+    return encodeSaved({ ...plain, nodes: saved }, state);
+  }
+  const traced = saved.map((one, index) => {
+    const trace = accelerator.trace?.(nodes.node(slots[index]!)) ?? '';
+    return trace === '' ? one : { ...one, trace };
+  });
+  return encodeSaved({ ...plain, nodes: traced, traced: true }, new Uint8Array(0));
 }
 
 /** The nodes that guests have forgotten and that are found by their file handles. */
-export function saveRemembered({ nodes }: Export): { remembered?: SavedRemembered[] } {
+export function saveRemembered({ nodes }: Export): { remembered?: SavedNode[] } {
   const remembered = Array.from(nodes.remembered.all, ({ low, high, generation, key, trace }) => ({
     key: saveKey(key),
     low: low >>> 0,
@@ -136,9 +143,23 @@ export async function restoreExport(
   held: HeldDescriptors = NONE_HELD,
 ): Promise<Restored> {
   const { saved, backendState } = decodeSaved(bytes);
+  const isTraced = saved.traced === true;
+  if (isTraced) {
+    const traces = new Map<NodeKey, string>();
+    for (const { key, trace } of saved.nodes) if (trace !== undefined) traces.set(restoreKey(key), trace);
+    acceleratorOf(backend)?.retrace?.(traces);
+  }
   const shared = await Export.open(backend, options, backendState);
   try {
     const { accelerator } = shared;
+    if (isTraced) {
+      const { recover } = accelerator;
+      if (recover === undefined)
+        throw new RangeError('the state is of a backend that finds its nodes otherwise');
+      restoreRemembered(shared, saved);
+      const find: FindNode = async (key) => recover.call(accelerator, key);
+      return whole(await restoreInto(shared, saved, held, find, new Set()));
+    }
     const removed = new Set<object>();
     const find: FindNode = async (key, fd) => {
       try {
@@ -176,19 +197,24 @@ export async function recoverExport(
     const { accelerator } = shared;
     const find: FindNode = async (key) =>
       accelerator.recover === undefined ? backend.resolve!(key) : accelerator.recover(key);
-    const restored = await restoreInto(shared, saved, NONE_HELD, find, new Set());
-    return {
-      ...restored,
-      finish() {
-        restored.finish();
-        accelerator.recovered?.();
-        accelerator.contents?.recovered();
-      },
-    };
+    return whole(await restoreInto(shared, saved, NONE_HELD, find, new Set()));
   } catch (error) {
     await shared.close();
     throw error;
   }
+}
+
+/** Has the backend told once all nodes that it found by `recover` are in use. */
+function whole(restored: Restored): Restored {
+  const { accelerator } = restored.export;
+  return {
+    ...restored,
+    finish() {
+      restored.finish();
+      accelerator.recovered?.();
+      accelerator.contents?.recovered();
+    },
+  };
 }
 
 /** Finds a node by its key. @param fd a descriptor of its file, if one came along. */

@@ -14,8 +14,9 @@ import * as z from 'zod';
  * - 2: `held` of a handle.
  * - 3: `lost` of a handle.
  * - 4: `remembered`.
+ * - 5: `traced`, and `trace` of a node.
  */
-export const SAVED_VERSION = 4;
+export const SAVED_VERSION = 5;
 
 /** The oldest version that is read. */
 export const OLDEST_VERSION = 1;
@@ -32,6 +33,8 @@ const savedNode = z.object({
   low: word,
   high: word,
   generation: word,
+  /** What the backend needs to know beside the key (`Accelerator.trace`). */
+  trace: z.string().optional(),
 });
 
 const savedLock = z.object({
@@ -86,11 +89,6 @@ const savedSession = z.object({
   handleGeneration: word,
 });
 
-const rememberedNode = savedNode.extend({
-  /** What the backend needs to know beside the key (`Accelerator.trace`). */
-  trace: z.string().optional(),
-});
-
 const savedExport = z.object({
   /** All nodes to which a guest, a handle or a lock refers. The root is first. */
   nodes: z.array(savedNode),
@@ -101,10 +99,11 @@ const savedExport = z.object({
     waiters: z.array(savedLock.extend({ unique: wide })),
   }),
   /** Nodes that guests have forgotten and that are found by their file handles. */
-  remembered: z.array(rememberedNode).optional(),
+  remembered: z.array(savedNode).optional(),
+  /** Nodes are found as after a kill (`Accelerator.leave`): the backend has saved nothing else. */
+  traced: z.boolean().optional(),
 });
 
-export type SavedRemembered = z.infer<typeof rememberedNode>;
 export type SavedNode = z.infer<typeof savedNode>;
 export type SavedHandle = z.infer<typeof savedHandle>;
 export type SavedSession = z.infer<typeof savedSession>;

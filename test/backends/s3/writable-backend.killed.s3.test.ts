@@ -8,6 +8,7 @@ import {
   keeping,
   killEngine,
   LOCK,
+  upgrade,
   workWhileKilled,
 } from '../../support/keepers.js';
 import { removeFolders, temporaryFolder, TestBucket } from './support.js';
@@ -51,6 +52,12 @@ async function made(fuse: FuseClient, parent: bigint, name: string, isUploaded: 
   return { nodeid, fh: open.fh };
 }
 
+/** How engines end. */
+const ENDS = [
+  ['killed', killEngine],
+  ['upgraded', upgrade],
+] as const;
+
 test('a guest goes on with its files, listings and locks when its engine is killed, on S3', async (t) => {
   const { running } = await start(t);
   const guests = await guestsAtWork(t, running);
@@ -69,56 +76,57 @@ test('a guest goes on with its files, listings and locks when its engine is kill
   assert.equal(await running.stop(), 0);
 });
 
-test('renamed, replaced and removed files stay what they are when the engine is killed, on S3', async (t) => {
-  const { running, bucket } = await start(t);
-  const { fuse } = await connectKept(t, running);
-  await fuse.init();
-  const makeSet = async (isUploaded: boolean) => {
-    const root = (await fuse.mkdir(ROOT, isUploaded ? 'uploaded' : 'staged')).nodeid;
-    const make = (parent: bigint, name: string) => made(fuse, parent, name, isUploaded);
-    const directory = (await fuse.mkdir(root, 'directory')).nodeid;
-    const below = await make(directory, 'below');
-    const renamed = await make(root, 'renamed');
-    const replaced = await make(root, 'replaced');
-    const removed = await make(root, 'removed');
-    const empty = (await fuse.mkdir(root, 'empty')).nodeid;
-    await fuse.rename(root, 'directory', root, 'moved');
-    await fuse.rename(root, 'renamed', root, 'replaced');
-    await fuse.unlink(root, 'removed');
-    await fuse.rmdir(root, 'empty');
-    // Another comes to the name that is free now.
-    const successor = await make(root, 'renamed');
-    return { root, directory, empty, successor, files: { below, renamed, replaced, removed } };
-  };
-  const sets = [await makeSet(false), await makeSet(true)];
-  for (let times = 0; times < KILLS; times++) {
-    await killEngine(running);
-    for (const { root, directory, empty, successor, files } of sets) {
-      for (const [name, file] of Object.entries(files)) assert.equal(await text(fuse, file), name);
-      assert.equal(await text(fuse, successor), 'renamed');
-      assert.equal((await fuse.lookup(root, 'moved')).nodeid, directory);
-      assert.equal((await fuse.lookup(directory, 'below')).nodeid, files.below.nodeid);
-      assert.equal((await fuse.lookup(root, 'replaced')).nodeid, files.renamed.nodeid);
-      assert.equal((await fuse.lookup(root, 'renamed')).nodeid, successor.nodeid);
-      assert.equal((await fuse.lookup(root, 'removed')).nodeid, 0n);
-      assert.equal((await fuse.getattr(files.removed.nodeid)).nlink, 0);
-      assert.equal((await fuse.getattr(empty)).mode & 0o170000, 0o040000);
+for (const [how, end] of ENDS)
+  test(`renamed, replaced and removed files stay what they are when the engine is ${how}, on S3`, async (t) => {
+    const { running, bucket } = await start(t);
+    const { fuse } = await connectKept(t, running);
+    await fuse.init();
+    const makeSet = async (isUploaded: boolean) => {
+      const root = (await fuse.mkdir(ROOT, isUploaded ? 'uploaded' : 'staged')).nodeid;
+      const make = (parent: bigint, name: string) => made(fuse, parent, name, isUploaded);
+      const directory = (await fuse.mkdir(root, 'directory')).nodeid;
+      const below = await make(directory, 'below');
+      const renamed = await make(root, 'renamed');
+      const replaced = await make(root, 'replaced');
+      const removed = await make(root, 'removed');
+      const empty = (await fuse.mkdir(root, 'empty')).nodeid;
+      await fuse.rename(root, 'directory', root, 'moved');
+      await fuse.rename(root, 'renamed', root, 'replaced');
+      await fuse.unlink(root, 'removed');
+      await fuse.rmdir(root, 'empty');
+      // Another comes to the name that is free now.
+      const successor = await make(root, 'renamed');
+      return { root, directory, empty, successor, files: { below, renamed, replaced, removed } };
+    };
+    const sets = [await makeSet(false), await makeSet(true)];
+    for (let times = 0; times < KILLS; times++) {
+      await end(running);
+      for (const { root, directory, empty, successor, files } of sets) {
+        for (const [name, file] of Object.entries(files)) assert.equal(await text(fuse, file), name);
+        assert.equal(await text(fuse, successor), 'renamed');
+        assert.equal((await fuse.lookup(root, 'moved')).nodeid, directory);
+        assert.equal((await fuse.lookup(directory, 'below')).nodeid, files.below.nodeid);
+        assert.equal((await fuse.lookup(root, 'replaced')).nodeid, files.renamed.nodeid);
+        assert.equal((await fuse.lookup(root, 'renamed')).nodeid, successor.nodeid);
+        assert.equal((await fuse.lookup(root, 'removed')).nodeid, 0n);
+        assert.equal((await fuse.getattr(files.removed.nodeid)).nlink, 0);
+        assert.equal((await fuse.getattr(empty)).mode & 0o170000, 0o040000);
+      }
     }
-  }
-  for (const { files } of sets)
-    await fuse.write(files.removed.nodeid, files.removed.fh, 0, Buffer.from('REMOVED'));
-  await killEngine(running);
-  for (const { files, successor } of sets) {
-    assert.equal(await text(fuse, files.removed), 'REMOVED');
-    for (const { nodeid, fh } of [...Object.values(files), successor]) await fuse.release(nodeid, fh);
-  }
-  assert.equal(await running.stop(), 0);
-  // Nothing is left of those without a name.
-  const left = ['', 'moved/', 'moved/below', 'renamed', 'replaced'];
-  const expected = ['staged/', 'uploaded/'].flatMap((root) => left.map((key) => root + key));
-  assert.deepEqual(await bucket.keys(), expected);
-  assert.equal((await bucket.get('uploaded/replaced')).toString(), 'renamed');
-});
+    for (const { files } of sets)
+      await fuse.write(files.removed.nodeid, files.removed.fh, 0, Buffer.from('REMOVED'));
+    await end(running);
+    for (const { files, successor } of sets) {
+      assert.equal(await text(fuse, files.removed), 'REMOVED');
+      for (const { nodeid, fh } of [...Object.values(files), successor]) await fuse.release(nodeid, fh);
+    }
+    assert.equal(await running.stop(), 0);
+    // Nothing is left of those without a name.
+    const left = ['', 'moved/', 'moved/below', 'renamed', 'replaced'];
+    const expected = ['staged/', 'uploaded/'].flatMap((root) => left.map((key) => root + key));
+    assert.deepEqual(await bucket.keys(), expected);
+    assert.equal((await bucket.get('uploaded/replaced')).toString(), 'renamed');
+  });
 
 test('requests are carried out once, however often the engine is killed, on S3', async (t) => {
   const { running } = await start(t);
