@@ -12,8 +12,8 @@
  * - `serving/`: what commands that serve have in common. `confined-start.ts` confines the process;
  *   `serve-exports.ts` is all that serves, loaded after that. `metrics.ts`, `control.ts` and
  *   `open-access-log.ts` open before what the confined process can no longer open. `isolate.ts` and
- *   `isolated-exports.ts` serve exports by processes of their own, `keep.ts` starts the keeper and
- *   the engine under it. `log-and-services.ts`, `systemd-notices.ts` and `signals.ts`: the log,
- *   systemd, and an orderly end.
+ *   `isolated-exports.ts` serve exports by processes of their own, which `processes-together.ts`
+ *   shows as one; `keep.ts` starts the keeper and the engine under it. `log-and-services.ts`,
+ *   `systemd-notices.ts` and `signals.ts`: the log, systemd, and an orderly end.
  */
 export { runProgram } from './program.js';

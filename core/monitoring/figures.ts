@@ -1,5 +1,26 @@
 import type { Metric } from '../backend/index.js';
-import type { Counters } from '../fuse/index.js';
+import { Counters } from '../fuse/index.js';
+
+/** What is counted of an export. */
+export type CounterFigures = Readonly<
+  Pick<
+    Counters,
+    | 'requests'
+    | 'failures'
+    | 'errors'
+    | 'latencies'
+    | 'latencySum'
+    | 'bytesRead'
+    | 'bytesWritten'
+    | 'threadFailures'
+    | 'unanswerable'
+    | 'lostLocks'
+    | 'faults'
+  >
+>;
+
+/** Of an export of which nothing was counted. */
+export const NO_COUNTERS: CounterFigures = new Counters();
 
 /** What there is to see of one export. */
 export interface ExportFigures {
@@ -23,14 +44,43 @@ export interface ExportFigures {
   readonly locks: number;
   readonly waitingLocks: number;
   /** Of all guests since the start. */
-  readonly counters: Counters;
+  readonly counters: CounterFigures;
   /** The backend's own figures. */
   readonly metrics: readonly Metric[];
+}
+
+/** What a process uses. */
+export interface ProcessFigures {
+  readonly cpuUserSeconds: number;
+  readonly cpuSystemSeconds: number;
+  readonly residentBytes: number;
+  readonly heapUsedBytes: number;
+  readonly heapTotalBytes: number;
+  /** Memory outside of the heap, by V8's count. */
+  readonly externalBytes: number;
+  readonly arrayBufferBytes: number;
+}
+
+/** What this process uses. */
+export function processFigures(): ProcessFigures {
+  const { rss, heapUsed, heapTotal, external, arrayBuffers } = process.memoryUsage();
+  const { user, system } = process.cpuUsage();
+  return {
+    cpuUserSeconds: user / 1e6,
+    cpuSystemSeconds: system / 1e6,
+    residentBytes: rss,
+    heapUsedBytes: heapUsed,
+    heapTotalBytes: heapTotal,
+    externalBytes: external,
+    arrayBufferBytes: arrayBuffers,
+  };
 }
 
 /** What there is to see of a daemon. */
 export interface DaemonFigures {
   /** Seconds since the epoch. */
   readonly started: number;
+  /** Of all its processes together. */
+  readonly process: ProcessFigures;
   readonly exports: readonly ExportFigures[];
 }

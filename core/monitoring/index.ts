@@ -2,7 +2,8 @@
  * What an operator sees of a process that serves. Where the figures come from is unknown here: the
  * owner gives a function that collects them.
  *
- * - `figures.ts`: what there is to see, as plain data.
+ * - `figures.ts`: what there is to see, as plain data; `plain-figures.ts` makes JSON of it.
+ * - `several-processes.ts`: one view of a daemon that has several processes.
  * - `names.ts`: names of opcodes and errors.
  * - `prometheus.ts`: the figures in Prometheus's text format.
  * - `status.ts`: the same and more as plain data, for `virtiofs-kit status` and `top`;
@@ -12,7 +13,7 @@
  */
 export type { DaemonFigures, ExportFigures } from './figures.js';
 export { errorName, opcodeName } from './names.js';
-export { statusSchema, type DaemonStatus, type LockWait } from './status.js';
+export { statusFromJson, type DaemonStatus, type LockWait } from './status.js';
 export { statusText, topText } from './status-text.js';
 export {
   listenForMetrics,

@@ -1,7 +1,7 @@
 import { Counter, Gauge, type Metric as RegisteredMetric, Registry } from 'prom-client';
 import type { Logger, Metric } from '../backend/index.js';
-import { type Counters, LATENCY_BOUNDS_US, LATENCY_BUCKETS } from '../fuse/index.js';
-import type { DaemonFigures, ExportFigures } from './figures.js';
+import { LATENCY_BOUNDS_US, LATENCY_BUCKETS } from '../fuse/index.js';
+import type { CounterFigures, DaemonFigures, ExportFigures } from './figures.js';
 import { errorName, opcodeName } from './names.js';
 
 /** The media type of the text. */
@@ -29,7 +29,7 @@ const gauge = (name: string, help: string, of: (one: ExportFigures) => number): 
   each: (one, put) => put(of(one)),
 });
 
-const counter = (name: string, help: string, of: (counters: Counters) => number): Row => ({
+const counter = (name: string, help: string, of: (counters: CounterFigures) => number): Row => ({
   name,
   help,
   kind: 'counter',
@@ -40,7 +40,7 @@ const counters = (
   name: string,
   help: string,
   label: string,
-  of: (counters: Counters) => Float64Array,
+  of: (counters: CounterFigures) => Float64Array,
   nameOf: (index: number) => string,
 ): Row => ({
   name,
@@ -127,7 +127,8 @@ function latenciesOf({ tag, counters: of }: ExportFigures, name: string): Value[
 }
 
 /** The figures in Prometheus's text format. */
-export function prometheusText({ started, exports }: DaemonFigures, log: Logger): Promise<string> {
+export function prometheusText(figures: DaemonFigures, log: Logger): Promise<string> {
+  const { exports } = figures;
   const registry = new Registry();
   const registers = [registry];
   for (const { name, help, kind, label, each } of ROWS) {
@@ -140,7 +141,7 @@ export function prometheusText({ started, exports }: DaemonFigures, log: Logger)
   }
   registry.registerMetric(latencies(exports));
   for (const one of exports) addBackendMetrics(registry, one, log);
-  addProcessMetrics(registers, started);
+  addProcessMetrics(registers, figures);
   return registry.metrics();
 }
 
@@ -160,19 +161,19 @@ function addBackendMetrics(registry: Registry, { tag, backend, metrics }: Export
   }
 }
 
-function addProcessMetrics(registers: Registry[], started: number): void {
-  const { rss, heapUsed, heapTotal, external, arrayBuffers } = process.memoryUsage();
-  const { user, system } = process.cpuUsage();
+function addProcessMetrics(registers: Registry[], { started, process }: DaemonFigures): void {
+  const { cpuUserSeconds, cpuSystemSeconds, residentBytes, heapUsedBytes, heapTotalBytes } = process;
+  const { externalBytes, arrayBufferBytes } = process;
   const put = (kind: Metric['kind'], name: string, help: string, value: number): void => {
     const config = { name, help, registers };
     (kind === 'counter' ? new Counter(config) : new Gauge(config)).inc(value);
   };
   put('gauge', 'process_start_time_seconds', 'Start of the process, in seconds since the epoch.', started);
-  put('counter', 'process_cpu_user_seconds_total', 'CPU time in user mode.', user / 1e6);
-  put('counter', 'process_cpu_system_seconds_total', 'CPU time in the kernel.', system / 1e6);
-  put('gauge', 'process_resident_memory_bytes', 'Resident memory.', rss);
-  put('gauge', 'nodejs_heap_size_used_bytes', 'JavaScript heap in use.', heapUsed);
-  put('gauge', 'nodejs_heap_size_total_bytes', 'JavaScript heap.', heapTotal);
-  put('gauge', 'nodejs_external_memory_bytes', 'Memory outside of the heap, by V8’s count.', external);
-  put('gauge', 'nodejs_array_buffers_bytes', 'Memory of ArrayBuffers.', arrayBuffers);
+  put('counter', 'process_cpu_user_seconds_total', 'CPU time in user mode.', cpuUserSeconds);
+  put('counter', 'process_cpu_system_seconds_total', 'CPU time in the kernel.', cpuSystemSeconds);
+  put('gauge', 'process_resident_memory_bytes', 'Resident memory.', residentBytes);
+  put('gauge', 'nodejs_heap_size_used_bytes', 'JavaScript heap in use.', heapUsedBytes);
+  put('gauge', 'nodejs_heap_size_total_bytes', 'JavaScript heap.', heapTotalBytes);
+  put('gauge', 'nodejs_external_memory_bytes', 'Memory outside of the heap, by V8’s count.', externalBytes);
+  put('gauge', 'nodejs_array_buffers_bytes', 'Memory of ArrayBuffers.', arrayBufferBytes);
 }

@@ -36,13 +36,15 @@ export function statusText(status: DaemonStatus): string[] {
 
 /**
  * What happened between two looks, in numbers a second: lines for a terminal, busiest first.
- * @param before the look before, of the same process.
+ * @param last the look before, of the same daemon.
  */
-export function topText(before: DaemonStatus, now: DaemonStatus): string[] {
+export function topText(last: DaemonStatus, now: DaemonStatus): string[] {
+  const before = { ...last, exports: now.exports.flatMap((one) => exportBefore(last, one)) };
   const seconds = Math.max(now.time - before.time, 1e-3);
   const rates = now.exports.map((one) => rateOf(before, one, seconds));
   rates.sort((a, b) => b.requests - a.requests);
-  const cpu = ((now.cpuSeconds - before.cpuSeconds) / seconds) * 100;
+  // What a process that has ended had used is not in the sum any more.
+  const cpu = Math.max(0, (now.cpuSeconds - before.cpuSeconds) / seconds) * 100;
   const lines = [
     ...processLines(now, `${cpu.toFixed(0)}% CPU`),
     '',
@@ -104,6 +106,16 @@ function busiest(before: DaemonStatus, now: DaemonStatus, seconds: number): stri
     return told;
   });
   return rows.length === 0 ? [] : ['', ...rows];
+}
+
+/**
+ * An export at the look before; none if its process was started since, so that its counts have
+ * begun anew. One that did not answer then has no rates yet.
+ */
+function exportBefore({ exports, time }: DaemonStatus, one: ExportStatus): ExportStatus[] {
+  const old = exports.find(({ tag }) => tag === one.tag);
+  if (old === undefined || old.started === one.started) return old === undefined ? [] : [old];
+  return one.started >= time ? [] : [one];
 }
 
 /** Requests a second of those that were busiest. */

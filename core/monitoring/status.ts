@@ -1,6 +1,6 @@
 import * as z from 'zod';
-import { LATENCY_BUCKETS, TIMED_ONE_OF, type Counters } from '../fuse/index.js';
-import type { DaemonFigures, ExportFigures } from './figures.js';
+import { LATENCY_BUCKETS } from '../fuse/index.js';
+import type { CounterFigures, DaemonFigures, ExportFigures } from './figures.js';
 import { errorName, opcodeName } from './names.js';
 
 const count = z.number().nonnegative();
@@ -39,6 +39,8 @@ const exportSchema = z.object({
   backend: z.string(),
   isUp: z.boolean(),
   detail: z.string(),
+  /** When the process that serves it was started; 0 if it does not answer. */
+  started: count.default(0),
   nodes: count,
   handles: count,
   inFlight: count,
@@ -74,7 +76,7 @@ const exportSchema = z.object({
 });
 
 /** What a daemon answers to `virtiofs-kit status`. A field may be added, none taken away. */
-export const statusSchema = z.object({
+const statusSchema = z.object({
   pid: count,
   /** Seconds since the epoch. */
   time: count,
@@ -86,6 +88,17 @@ export const statusSchema = z.object({
   lostLogLines: count.default(0),
   exports: z.array(exportSchema),
 });
+
+/** A status from JSON. @returns undefined for anything else. */
+export function statusFromJson(text: string): DaemonStatus | undefined {
+  let told: unknown;
+  try {
+    told = JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+  return statusSchema.safeParse(told).data;
+}
 
 /** What there is to see of a daemon at one moment, as plain data. */
 export type DaemonStatus = z.output<typeof statusSchema>;
@@ -110,6 +123,7 @@ export interface ExportDetails {
   readonly longestWaitSeconds: number;
   readonly space: ExportStatus['space'];
   readonly busiestFiles: ExportStatus['busiestFiles'];
+  readonly busiestProcesses: ExportStatus['busiestProcesses'];
 }
 
 /** The status of this process. */
@@ -127,24 +141,21 @@ export function statusOf(
     residentBytes: rss,
     heapUsedBytes: heapUsed,
     lostLogLines,
-    exports: exports.map(exportStatus),
+    exports: exports.map((one) => exportStatus(one, started)),
   };
 }
 
-function exportStatus({
-  figures,
-  guests,
-  lockWaits,
-  longestWaitSeconds,
-  space,
-  busiestFiles,
-}: ExportDetails): ExportStatus {
+function exportStatus(
+  { figures, guests, lockWaits, longestWaitSeconds, space, busiestFiles, busiestProcesses }: ExportDetails,
+  started: number,
+): ExportStatus {
   const { counters, metrics } = figures;
   return {
     tag: figures.tag,
     backend: figures.backend,
     isUp: figures.isUp,
     detail: figures.detail,
+    started,
     nodes: figures.nodes,
     handles: figures.handles,
     inFlight: figures.inFlight,
@@ -157,11 +168,7 @@ function exportStatus({
     malformed: counters.unanswerable,
     ...(space !== undefined && { space }),
     busiestFiles: [...busiestFiles],
-    busiestProcesses: counters.processes.top(BUSIEST).map(({ low, high, count: timed }) => ({
-      guest: high >>> 0,
-      pid: low >>> 0,
-      requests: timed * TIMED_ONE_OF,
-    })),
+    busiestProcesses: [...busiestProcesses],
     guests: [...guests],
     lockWaits: [...lockWaits],
     requests: named(counters.requests, opcodeName),
@@ -183,7 +190,7 @@ function named(values: Float64Array, nameOf: (index: number) => string): Record<
   return result;
 }
 
-function latenciesOf({ latencies, latencySum }: Counters): ExportStatus['latencies'] {
+function latenciesOf({ latencies, latencySum }: CounterFigures): ExportStatus['latencies'] {
   const result: ExportStatus['latencies'] = {};
   for (const [opcode, sumUs] of latencySum.entries()) {
     const from = opcode * LATENCY_BUCKETS;

@@ -4,7 +4,8 @@ import { askSocket, CommandSocket, type CommandRequest } from '../control/index.
 import type { OwnedFd } from '../system/index.js';
 import { Feeds } from '../trace/feeds.js';
 import { configOf } from './options/config-schema.js';
-import type { DaemonStatus } from '../monitoring/index.js';
+import type { DaemonFigures, DaemonStatus } from '../monitoring/index.js';
+import { figuresJson } from '../monitoring/plain-figures.js';
 import type { Tracing } from '../trace/tracing.js';
 import type { Daemon } from './daemon.js';
 import { setLogLevel } from './logger.js';
@@ -15,6 +16,7 @@ import { check, toFlag } from './options/option-descriptions.js';
 
 /** What is commanded: a daemon, or a host mount, which has no sockets to serve on. */
 export interface Commanded extends Partial<Pick<Daemon, 'add' | 'remove'>> {
+  figures(): Promise<DaemonFigures>;
   readonly tracing: Tracing;
   status(): Promise<DaemonStatus>;
 }
@@ -110,6 +112,8 @@ export class ControlSocket {
     switch (command) {
       case 'status':
         return [JSON.stringify(await this.#daemon.status())];
+      case 'figures':
+        return [figuresJson(await this.#daemon.figures())];
       case 'trace': {
         const asked = check(traceSchema, options, 'trace ');
         if ('start' in asked) return [`${this.#feeds.start(asked.data)}`];

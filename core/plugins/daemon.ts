@@ -29,6 +29,7 @@ import {
 import { type Fd, memoryLimit, OwnedFd } from '../system/index.js';
 import { dup } from '../system/calls/files.js';
 import type { DaemonFigures } from '../monitoring/index.js';
+import { processFigures } from '../monitoring/figures.js';
 import { statusOf, type DaemonStatus } from '../monitoring/status.js';
 import { QueueThreads } from '../queue-threads/index.js';
 import { Tracing } from '../trace/tracing.js';
@@ -381,7 +382,8 @@ export class Daemon {
 
   /** What there is to see now. Never rejects: a backend that cannot tell counts as down. */
   async figures(): Promise<DaemonFigures> {
-    return { started: this.#started, exports: await this.#ofEach(figuresOf) };
+    const exports = await this.#ofEach(figuresOf);
+    return { started: this.#started, process: processFigures(), exports };
   }
 
   /** The same, with each guest and each lock that is waited for. Never rejects. */

@@ -73,7 +73,20 @@ export async function detailsOf(
   ]);
   const sessions = server.sessions.filter((session) => session instanceof Session);
   const longestWaitSeconds = Math.max(0, ...sessions.map(({ longestWait }) => longestWait)) / 1000;
-  return { figures, guests: sessions.map(guestOf), lockWaits, longestWaitSeconds, space, busiestFiles };
+  const busiestProcesses = source.counters.processes.top(BUSIEST).map(({ low, high, count }) => ({
+    guest: high >>> 0,
+    pid: low >>> 0,
+    requests: count * TIMED_ONE_OF,
+  }));
+  return {
+    figures,
+    guests: sessions.map(guestOf),
+    lockWaits,
+    longestWaitSeconds,
+    space,
+    busiestFiles,
+    busiestProcesses,
+  };
 }
 
 function guestOf({ negotiated, handles, inFlight, locks }: Session): GuestStatus {

@@ -2,6 +2,7 @@ import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { type Logger, type NodeChange, UsageError } from '../backend/index.js';
 import { Counters, invalidEntry, invalidInode, isReadOnly, Session } from '../fuse/index.js';
+import { processFigures } from '../monitoring/figures.js';
 import type { DaemonFigures } from '../monitoring/index.js';
 import { statusOf, type DaemonStatus } from '../monitoring/status.js';
 import { HostMount, MountError } from '../mount/index.js';
@@ -117,7 +118,8 @@ export class MountedExport {
 
   /** What there is to see now, as of a daemon's export. Never rejects. */
   async figures(): Promise<DaemonFigures> {
-    return { started: this.#started, exports: [await figuresOf(this.#asServer, this.#source, this.#log)] };
+    const exports = [await figuresOf(this.#asServer, this.#source, this.#log)];
+    return { started: this.#started, process: processFigures(), exports };
   }
 
   /** The same, with each lock that is waited for. Never rejects. */

@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { askStatus } from '../../core/cli/commands/status.js';
 import { Canary, type Latency } from './canary.js';
 import { type Setup, setups } from './setups.js';
 
@@ -38,6 +39,9 @@ const HELD_MS = 5000;
 const KEPT_DESCRIPTORS = 16;
 /** How long attackers, and then the daemon, may take to end, in milliseconds. */
 const END_MS = 60_000;
+/** Descriptors that are named, and characters of the name of each. */
+const MOST_SHOWN = 10;
+const MOST_NAME = 40;
 /** Bytes of the file systems on which the daemon's files lie. */
 const ROOM = '256m';
 
@@ -74,6 +78,7 @@ interface Daemon {
   readonly process: ChildProcess;
   /** Sockets: the attackers', the honest guest's. */
   readonly sockets: readonly [string, string];
+  readonly control: string;
   readonly log: string;
 }
 
@@ -90,9 +95,10 @@ async function start(setup: Setup, folder: string): Promise<Daemon> {
     exports.push({ tag: name, socket, backend: await setup.backend(path), queueThreads, isolate });
   writeFileSync(config, JSON.stringify({ exports }));
   const log = join(folder, 'log');
+  const control = join(folder, 'control');
   const child = spawn(
     process.execPath,
-    [`--max-old-space-size=${values.heap}`, program, 'serve', '--config', config],
+    [`--max-old-space-size=${values.heap}`, program, 'serve', '--config', config, '--control', control],
     { stdio: ['ignore', 'ignore', 'pipe'] },
   );
   child.stderr.pipe(createWriteStream(log));
@@ -103,7 +109,7 @@ async function start(setup: Setup, folder: string): Promise<Daemon> {
       throw new Error(`the daemon did not start:\n${readFileSync(log, 'utf8')}`);
     await sleep(100);
   }
-  return { process: child, sockets, log };
+  return { process: child, sockets, control, log };
 }
 
 /** Runs one attacker. @returns what it did. */
@@ -143,6 +149,15 @@ function descriptorsOf(daemon: ChildProcess): string[] {
   });
 }
 
+/** What the daemon has of guests of the attacked export. */
+async function leftOf({ control }: Daemon): Promise<string> {
+  const { exports } = await askStatus(control);
+  const { nodes, handles, inFlight, locks, listingBytes } = exports.find(({ tag }) => tag === 'attacked')!;
+  const left = { nodes: nodes - 1, handles, inFlight, locks, listingBytes };
+  const words = Object.entries(left).filter(([, value]) => value > 0);
+  return words.map(([name, value]) => `${value} ${name}`).join(', ');
+}
+
 /** What is in `after` more often than in `before`. */
 function moreIn(before: readonly string[], after: readonly string[]): string {
   const left = [...before];
@@ -151,7 +166,8 @@ function moreIn(before: readonly string[], after: readonly string[]): string {
     if (at >= 0) left.splice(at, 1);
     return at < 0;
   });
-  return more.length === 0 ? '' : ` (more: ${more.join(', ')})`;
+  const shown = more.slice(0, MOST_SHOWN).map((name) => name.slice(-MOST_NAME));
+  return more.length === 0 ? '' : ` (more: ${shown.join(', ')})`;
 }
 
 function memoryOf(daemon: ChildProcess): string {
@@ -188,10 +204,14 @@ async function run(setup: Setup): Promise<string[]> {
       wrong.push(`a request of the honest guest took ${beside.worst.toFixed(0)} ms`);
     await canary.work(Date.now() + 1000);
     let after = descriptorsOf(child);
-    for (let tries = 0; tries < 100 && after.length > before.length + KEPT_DESCRIPTORS; tries++) {
+    let left = await leftOf(daemon);
+    const isMore = (): boolean => left !== '' || after.length > before.length + KEPT_DESCRIPTORS;
+    for (let tries = 0; tries < 100 && isMore(); tries++) {
       await sleep(100);
       after = descriptorsOf(child);
+      left = await leftOf(daemon);
     }
+    if (left !== '') wrong.push(`of guests that have gone there are left: ${left}`);
     const more = moreIn(before, after);
     if (after.length > before.length + KEPT_DESCRIPTORS)
       wrong.push(`${after.length - before.length} descriptors stayed open${more}`);

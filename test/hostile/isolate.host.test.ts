@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { get } from 'node:http';
 import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { askStatus } from '../../core/cli/commands/status.js';
+import { askDaemon, DAEMON_ITSELF } from '../../core/plugins/index.js';
 import { UnixConnection } from '../../core/system/index.js';
 import { FrontEnd } from '../support/front-end.js';
 import { faultyMount } from '../support/faulty-mounts.js';
@@ -18,13 +22,19 @@ const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url)
 const ENOENT = 2;
 
 interface Served {
+  readonly folder: string;
   readonly daemon: ChildProcess;
   /** Of the export that has a process of its own, and of the other. */
   readonly sockets: readonly [string, string];
 }
 
 /** A daemon with an export in a process of its own, and one that is served without. */
-async function serve(t: TestContext, isolated: object): Promise<Served> {
+async function serve(
+  t: TestContext,
+  isolated: object,
+  words: (folder: string) => readonly string[] = () => [],
+  more: object = {},
+): Promise<Served> {
   const folder = temporaryFolder(t);
   const sound = join(folder, 'sound');
   mkdirSync(sound);
@@ -34,9 +44,9 @@ async function serve(t: TestContext, isolated: object): Promise<Served> {
     { tag: 'isolated', socket: sockets[0], backend: isolated, isolate: 'process' },
     { tag: 'sound', socket: sockets[1], backend: { type: 'passthrough', sharedDir: sound } },
   ];
-  writeFileSync(config, JSON.stringify({ log: { level: 'silent' }, exports }));
-  const words = [program, 'serve', '--confine', 'none', '--config', config];
-  const daemon = spawn(process.execPath, words, { stdio: ['ignore', 'inherit', 'inherit'] });
+  writeFileSync(config, JSON.stringify({ log: { level: 'silent' }, exports, ...more }));
+  const all = [program, 'serve', '--confine', 'none', '--config', config, ...words(folder)];
+  const daemon = spawn(process.execPath, all, { stdio: ['ignore', 'inherit', 'inherit'] });
   t.after(async () => {
     if (daemon.exitCode !== null || daemon.signalCode !== null) return;
     const ended = once(daemon, 'exit');
@@ -44,7 +54,7 @@ async function serve(t: TestContext, isolated: object): Promise<Served> {
     await ended;
   });
   while (!sockets.every(isServed)) await sleep(50);
-  return { daemon, sockets };
+  return { folder, daemon, sockets };
 }
 
 function isServed(path: string): boolean {
@@ -109,8 +119,86 @@ test('look-ups that hang on the host hold the guests of an isolated export, and 
   await works(held, 'afterwards');
 });
 
+const watched = (folder: string): string[] => [
+  '--control',
+  join(folder, 'control'),
+  '--metrics',
+  `unix:${join(folder, 'metrics')}`,
+];
+
+function scrape(folder: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const options = { socketPath: join(folder, 'metrics'), path: '/metrics', agent: false };
+    get(options, (response) => resolve(text(response))).once('error', reject);
+  });
+}
+
+const upOf = (told: string): readonly (string | undefined)[] =>
+  ['isolated', 'sound'].map(
+    (tag) => new RegExp(`virtiofs_kit_up\\{export="${tag}"\\} (\\d)`).exec(told)?.[1],
+  );
+
+for (const more of [{}, { keep: true }]) {
+  const how = 'keep' in more ? 'kept exports' : 'exports';
+  test(`status and metrics show ${how} of several processes together`, async (t) => {
+    const { folder, daemon, sockets } = await serve(t, { type: 'memfs' }, watched, more);
+    for (const [index, socket] of sockets.entries()) {
+      const client = await guest(t, socket);
+      for (let i = 0; i <= index; i++) await client.mkdir(ROOT, `made-${i}`);
+    }
+    const control = join(folder, 'control');
+    const status = await askStatus(control);
+    assert.deepEqual(
+      status.exports.map(({ tag, backend, isUp, guests, requests }) => {
+        return [tag, backend, isUp, guests.length, requests['MKDIR']];
+      }),
+      [
+        ['sound', 'passthrough', true, 1, 2],
+        ['isolated', 'memfs', true, 1, 1],
+      ],
+    );
+    assert.equal(status.pid, daemon.pid);
+    // Three processes of at least 30 MiB each.
+    assert.ok(status.residentBytes > 90 * 2 ** 20);
+    const told = await scrape(folder);
+    assert.deepEqual(upOf(told), ['1', '1']);
+    assert.match(told, /virtiofs_kit_requests_total\{export="sound",opcode="MKDIR"\} 2/);
+    assert.match(told, /virtiofs_kit_requests_total\{export="isolated",opcode="MKDIR"\} 1/);
+    assert.match(told, /virtiofs_kit_memfs_[a-z_]+\{export="isolated"\}/);
+    // What is asked of one process says where.
+    const trace = { backend: DAEMON_ITSELF, command: 'trace', options: { start: true, data: false } };
+    const places = join(folder, 'control.processes');
+    await assert.rejects(
+      askDaemon(control, trace),
+      new RegExp(`ask at ${places}/1 .sound. or ${places}/0 .isol`),
+    );
+    assert.deepEqual(await askDaemon(join(places, '0'), trace), ['1']);
+    assert.equal(statSync(places).mode & 0o777, 0o700);
+    const reload = { backend: DAEMON_ITSELF, command: 'reload', options: { file: 'x', text: 'exports: []' } };
+    await assert.rejects(askDaemon(control, reload), /isolate: process need a restart/);
+    assert.deepEqual(await askDaemon(control, { ...reload, options: { logLevel: 'silent' } }), []);
+  });
+}
+
+test('one process that hangs is shown as down, beside the others', async (t) => {
+  const mount = await faultyMount(t);
+  const { folder, sockets } = await serve(t, { type: 'passthrough', sharedDir: mount.directory }, watched);
+  const held = await guest(t, sockets[0]);
+  await works(await guest(t, sockets[1]), 'file');
+  await mount.order({ methods: ['lookup', 'getattr'], hang: true });
+  const lookup = assert.rejects(held.lookup(ROOT, 'missing'), new FuseError(1, ENOENT));
+  const [sound, isolated] = (await askStatus(join(folder, 'control'))).exports;
+  assert.deepEqual([sound!.tag, sound!.isUp, sound!.requests['FSYNC']], ['sound', true, 1]);
+  assert.deepEqual([isolated!.tag, isolated!.isUp], ['isolated', false]);
+  assert.match(isolated!.detail, /^process \d+ does not answer$/);
+  assert.deepEqual(upOf(await scrape(folder)), ['0', '1']);
+  await mount.order({ methods: [] });
+  await lookup;
+  assert.ok((await askStatus(join(folder, 'control'))).exports.every(({ isUp }) => isUp));
+});
+
 test('an isolated export whose process is killed is served again, and other guests go on', async (t) => {
-  const { daemon, sockets } = await serve(t, { type: 'memfs' });
+  const { folder, daemon, sockets } = await serve(t, { type: 'memfs' }, watched);
   const other = await guest(t, sockets[1]);
   await works(other, 'before');
   const before = childrenOf(daemon);
@@ -124,12 +212,14 @@ test('an isolated export whose process is killed is served again, and other gues
   while (childrenOf(daemon).every((child) => before.includes(child))) await sleep(50);
   while (!isServed(sockets[0])) await sleep(50);
   await works(await guest(t, sockets[0]), 'again');
+  const after = (await askStatus(join(folder, 'control'))).exports.find(({ tag }) => tag === 'isolated')!;
+  assert.deepEqual([after.isUp, after.requests['FSYNC']], [true, 1]);
   await works(other, 'afterwards');
 });
 
 test('the processes of isolated exports end with the one that has started them', async (t) => {
   for (const signal of ['SIGTERM', 'SIGKILL'] as const) {
-    const { daemon, sockets } = await serve(t, { type: 'memfs' });
+    const { folder, daemon, sockets } = await serve(t, { type: 'memfs' }, watched);
     const children = childrenOf(daemon);
     const ended = once(daemon, 'exit');
     daemon.kill(signal);
@@ -140,38 +230,16 @@ test('the processes of isolated exports end with the one that has started them',
       sockets.filter((path) => existsSync(path)),
       [],
     );
+    if (signal === 'SIGTERM') assert.deepEqual(readdirSync(folder).sort(), ['config.json', 'sound']);
   }
 });
 
-for (const [what, settings, words, message] of [
-  [
-    'a backend that another export shares',
-    { backend: 'shared' },
-    [],
-    'another export shares the backend shared',
-  ],
-  [
-    'a directory that is not there',
-    { backend: { type: 'passthrough', sharedDir: '/missing' } },
-    [],
-    '/missing',
-  ],
-  [
-    'the control socket',
-    { backend: { type: 'memfs' } },
-    ['--control', '/tmp/control'],
-    'control: shows one process, and isolate: process makes several; leave one of the two out, or',
-  ],
-  [
-    'metrics',
-    { backend: { type: 'memfs' } },
-    ['--metrics', '9469'],
-    'metrics: shows one process, and isolate: process makes several; leave one of the two out, or',
-  ],
+for (const [what, settings, message] of [
+  ['a backend that another export shares', { backend: 'shared' }, 'another export shares the backend shared'],
+  ['a directory that is not there', { backend: { type: 'passthrough', sharedDir: '/missing' } }, '/missing'],
   [
     'the socket of a unit',
     { backend: { type: 'memfs' }, socket: undefined, fdName: 'unit' },
-    [],
     'exports[0].fdName: a socket unit is for one process',
   ],
 ] as const) {
@@ -183,13 +251,9 @@ for (const [what, settings, words, message] of [
       { socket: 'two.sock', backend: 'shared' },
     ];
     writeFileSync(config, JSON.stringify({ backends: { shared: { type: 'memfs' } }, exports }));
-    const run = spawnSync(
-      process.execPath,
-      [program, 'serve', '--confine', 'none', '--config', config, ...words],
-      {
-        encoding: 'utf8',
-      },
-    );
+    const run = spawnSync(process.execPath, [program, 'serve', '--confine', 'none', '--config', config], {
+      encoding: 'utf8',
+    });
     assert.equal(run.status, 2, run.stderr);
     assert.ok(run.stderr.includes(message), run.stderr);
   });

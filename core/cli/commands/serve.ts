@@ -101,7 +101,8 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   await checkBackends(served, registry);
   const confinement = confinementFrom(values, served.confineConfig);
   const isKept = served.keep || values['keep'] === true;
-  const metrics = values['metrics'] ?? served.metrics;
+  // The process that has started this one shows it with the others.
+  const metrics = typeof isolatedExports === 'string' ? undefined : (values['metrics'] ?? served.metrics);
   const accessLog = accessLogOf(values, served.accessLog);
   if (values['printConfig'] === true) {
     const exports = served.exports.map((one) => ({ ...one, optionName: undefined }));
@@ -118,18 +119,17 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   const logConfig = logConfigOf(values, served.logConfig);
   const isEngine = keeperDescriptor() !== undefined;
   if (served.exports.some(isIsolated)) {
-    const given = { control: values['control'], metrics };
-    const stray = Object.entries(given).find(([, value]) => value !== undefined);
-    if (stray !== undefined)
-      throw new UsageError(
-        `${stray[0]}: shows one process, and isolate: process makes several; leave one of the two out, or start a daemon for each export`,
-      );
     const [{ isolate }, { createLogger }] = await Promise.all([
       import('../serving/isolate.js'),
       import('../../plugins/logger.js'),
     ]);
+    const listener =
+      typeof metrics === 'string'
+        ? await (await import('../serving/metrics.js')).openMetrics(metrics)
+        : undefined;
+    const listeners = { metrics: listener, control: textOf(values['control']) };
     const manager = await serviceManager(logConfig);
-    return isolate(served.exports, { isKept, manager, log: createLogger(logConfig) });
+    return isolate(served.exports, { isKept, manager, listeners, log: createLogger(logConfig) });
   }
   if (typeof isolatedExports === 'string' && !isEngine) endWithParent();
   // An engine is its keeper's affair.
@@ -180,9 +180,10 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     control,
     hangup,
   };
-  const started = file && {
+  const own = isolatedExports === undefined ? file : undefined;
+  const started = own && {
     file: resolve(textOf(values['config'])!),
-    config: file,
+    config: own,
     isConfined: wanted.layers.length > 0,
     folders,
   };

@@ -1,7 +1,7 @@
 import type { Command } from 'commander';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError } from '../../backend/index.js';
-import { statusSchema, statusText, topText, type DaemonStatus } from '../../monitoring/index.js';
+import { statusFromJson, statusText, topText, type DaemonStatus } from '../../monitoring/index.js';
 import { askDaemon, DAEMON_ITSELF } from '../../plugins/index.js';
 import { aborted, stopSignal } from '../serving/signals.js';
 
@@ -61,15 +61,10 @@ async function top(control: string, options: TopOptions): Promise<void> {
 export async function askStatus(control: string, signal?: AbortSignal): Promise<DaemonStatus> {
   const request = { backend: DAEMON_ITSELF, command: 'status', options: {} };
   const [line = ''] = await askDaemon(control, request, signal);
-  let told: unknown;
-  try {
-    told = JSON.parse(line);
-  } catch {
-    told = undefined;
-  }
-  const { data } = statusSchema.safeParse(told);
-  if (data === undefined) throw new UsageError(`${control}: what answers there is no daemon of this version`);
-  return data;
+  const status = statusFromJson(line);
+  if (status === undefined)
+    throw new UsageError(`${control}: what answers there is no daemon of this version`);
+  return status;
 }
 
 function number(flag: string, text: string, least: number, most: number): number {

@@ -2,7 +2,7 @@ import { UsageError } from '../../backend/index.js';
 import type { Fd, OwnedFd } from '../../system/index.js';
 
 /** Environment variable with the descriptor of a control socket that listens, through execve(2). */
-const CONTROL_FD = 'VIRTIOFS_KIT_CONTROL_FD';
+export const CONTROL_FD = 'VIRTIOFS_KIT_CONTROL_FD';
 
 /** Where commands are taken. */
 export interface ControlTarget {

@@ -1,10 +1,14 @@
 import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { statSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError, type Logger } from '../../backend/index.js';
 import type { ServedExport } from '../../plugins/index.js';
+import { UnixListener } from '../../system/index.js';
 import { SERVICE_MANAGER_VARIABLES, type ServiceManager } from '../../system/descriptors/sd-notify.js';
+import { CONTROL_FD } from './control.js';
 import { ISOLATED, isIsolated } from './isolated-exports.js';
+import { ProcessesTogether, type SharedListeners, socketFolder } from './processes-together.js';
 import { serving } from './systemd-notices.js';
 import { aborted, stopSignal } from './signals.js';
 
@@ -56,17 +60,31 @@ function processesOf(exports: readonly ServedExport[]): readonly (readonly numbe
 class IsolatedProcess {
   /** Resolves with its exit code when it has ended for good. */
   readonly ended: Promise<number>;
+  readonly numbers: readonly number[];
+  /** The path of the socket at which it is asked. */
+  readonly control: string;
+  /** Listens there for one after the other; a keeper listens itself. */
+  readonly #listener: UnixListener | undefined;
   readonly #exports: readonly ServedExport[];
-  readonly #numbers: readonly number[];
   readonly #log: Logger;
   readonly #closing = new AbortController();
   #child: ChildProcess | undefined;
 
-  constructor(exports: readonly ServedExport[], numbers: readonly number[], log: Logger) {
+  constructor(
+    exports: readonly ServedExport[],
+    numbers: readonly number[],
+    { folder, isKept, log }: { readonly folder: string; readonly isKept: boolean; readonly log: Logger },
+  ) {
     this.#exports = numbers.map((number) => exports[number]!);
-    this.#numbers = numbers;
+    this.numbers = numbers;
     this.#log = log;
+    this.control = join(folder, `${numbers[0]}`);
+    this.#listener = isKept ? undefined : UnixListener.listen(this.control);
     this.ended = this.#run();
+  }
+
+  get pid(): number | undefined {
+    return this.#child?.pid;
   }
 
   signal(signal: NodeJS.Signals): void {
@@ -76,6 +94,7 @@ class IsolatedProcess {
   /** Ends it in order, or by force if that takes too long. */
   async close(): Promise<void> {
     this.#closing.abort();
+    this.#listener?.close();
     this.signal('SIGTERM');
     if (await this.#endsWithin(END_TIMEOUT_MS)) return;
     this.signal('SIGKILL');
@@ -116,7 +135,8 @@ class IsolatedProcess {
   /** Starts a process. @returns its exit code, or what has ended it, when it has ended. */
   #start(): Promise<number | string> {
     const [, script, ...words] = process.argv;
-    const args = [...process.execArgv, script!, ...words, `--${ISOLATED}`, this.#numbers.join(',')];
+    const own = ['--control', this.control, `--${ISOLATED}`, this.numbers.join(',')];
+    const args = [...process.execArgv, script!, ...words, ...own];
     const stdio: StdioOptions = ['pipe', 'inherit', 'inherit'];
     for (const { fd } of this.#exports) {
       if (fd === undefined) continue;
@@ -124,8 +144,10 @@ class IsolatedProcess {
       stdio[fd] = fd;
     }
     // Only the first process is the service manager's.
-    const env = Object.entries(process.env).filter(([name]) => !SERVICE_MANAGER_VARIABLES.includes(name));
-    const child = spawn(process.execPath, args, { stdio, env: Object.fromEntries(env) });
+    const env: NodeJS.ProcessEnv = { ...process.env };
+    for (const name of SERVICE_MANAGER_VARIABLES) delete env[name];
+    if (this.#listener !== undefined) env[CONTROL_FD] = `${stdio.push(this.#listener.fd) - 1}`;
+    const child = spawn(process.execPath, args, { stdio, env });
     this.#child = child;
     const { pid } = child;
     this.#log.info({ pid, tags: this.#tags }, 'a process of its own');
@@ -140,6 +162,8 @@ interface IsolateOptions {
   /** Whether a SIGHUP has each process replace its engine. */
   readonly isKept: boolean;
   readonly manager: ServiceManager | undefined;
+  /** Where all processes are shown together. */
+  readonly listeners: SharedListeners;
   readonly log: Logger;
 }
 
@@ -151,11 +175,21 @@ interface IsolateOptions {
  */
 export async function isolate(
   exports: readonly ServedExport[],
-  { isKept, manager, log }: IsolateOptions,
+  { isKept, manager, listeners, log }: IsolateOptions,
 ): Promise<void> {
   const processes = processesOf(exports);
   const began = Date.now();
-  const all = processes.map((numbers) => new IsolatedProcess(exports, numbers, log));
+  const folder = socketFolder(listeners.control);
+  const options = { folder: folder.path, isKept, log };
+  const all = processes.map((numbers) => new IsolatedProcess(exports, numbers, options));
+  const together = new ProcessesTogether(exports, all);
+  try {
+    await together.listen(listeners, log);
+  } catch (error) {
+    await Promise.all(all.map((one) => one.close()));
+    folder.remove();
+    throw error;
+  }
   const hangUp = (): void => all.forEach((one) => one.signal('SIGHUP'));
   const tell = (): void =>
     log.warn({}, 'nothing is reloaded: exports in processes of their own need a restart');
@@ -176,7 +210,9 @@ export async function isolate(
   if ((await over) === true) process.exitCode = MISTAKE;
   manager?.stopping();
   if (stop.aborted) log.info({}, 'stopping');
+  await together.close();
   await Promise.all(all.map((one) => one.close()));
+  folder.remove();
   manager?.close();
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { UsageError, wrap, type Backend, type Health } from '../../../core/backend/index.js';
 import {
-  statusSchema,
+  statusFromJson,
   statusText,
   topText,
   type DaemonStatus,
@@ -46,7 +46,7 @@ async function serve(t: TestContext, backend: Backend): Promise<Served> {
     async look() {
       const lines = await askDaemon(control, { backend: DAEMON_ITSELF, command: 'status', options: {} });
       assert.equal(lines.length, 1);
-      return statusSchema.parse(JSON.parse(lines[0]!));
+      return statusFromJson(lines[0]!)!;
     },
     async connect() {
       const frontEnd = await FrontEnd.connect(socket);
@@ -215,6 +215,7 @@ test('numbers a second are differences of two looks, the busiest first', () => {
         backend: 'memfs',
         isUp: true,
         detail: '',
+        started: 0,
         nodes: 1,
         handles: 2,
         inFlight: 3,
@@ -251,4 +252,13 @@ test('numbers a second are differences of two looks, the busiest first', () => {
     'LOOKUP       1,500        -           -',
     'READ           200    12 µs       20 µs',
   ]);
+  // The process that serves the export was replaced: its counts began anew.
+  const after = (time: number, started: number): DaemonStatus => {
+    const status = at(time, 50, 50);
+    return { ...status, exports: status.exports.map((one) => ({ ...one, started })) };
+  };
+  const rows = [90_001, 1].map((started) => topText(at(90_000, 9000, 9000), after(90_002, started))[3]!);
+  assert.match(rows[0]!, /^data +0 +50 /);
+  // It did not answer at the last look.
+  assert.match(rows[1]!, /^data +0 +0 /);
 });

@@ -11,6 +11,7 @@ const QUIET: ExportStatus = {
   backend: 'passthrough',
   isUp: true,
   detail: '',
+  started: 0,
   nodes: 1,
   handles: 0,
   inFlight: 0,
