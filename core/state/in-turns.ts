@@ -1,11 +1,11 @@
 /** Milliseconds of work in one turn of the event loop. */
 const TURN_MS = 1;
 
-/** Items that are done at once, whatever else is under way. */
+/** Items that are done at once, whatever else is under way, if each is small. */
 const AT_ONCE = 1024;
 
 /** Items between two looks at the clock. */
-const BETWEEN_LOOKS = 64;
+const BETWEEN_LOOKS = 16;
 
 interface Job {
   next: number;
@@ -44,11 +44,17 @@ function nextTurn(): void {
  * Calls `each` for the numbers from `start` up to, but not including, `end`: few of them at once,
  * then for a millisecond in one turn of the event loop. All that is done so holds the thread no
  * longer together, since only one goes on in a turn.
+ * @param atOnce how many are done at once.
  * @returns undefined if all was done at once.
  * @throws what `each` throws, or the promise is rejected with it. The rest is left out then.
  */
-export function inTurns(start: number, end: number, each: (item: number) => void): Promise<void> | undefined {
-  const first = Math.min(end, start + AT_ONCE);
+export function inTurns(
+  start: number,
+  end: number,
+  each: (item: number) => void,
+  atOnce = AT_ONCE,
+): Promise<void> | undefined {
+  const first = Math.min(end, start + atOnce);
   for (let item = start; item < first; item++) each(item);
   if (first >= end) return undefined;
   return new Promise((resolve, reject) => {

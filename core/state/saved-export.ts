@@ -250,7 +250,10 @@ async function restoreInto(
   }
   for (const { id } of saved.sessions) shared.reserveSession(id);
   const find = (index: number): Slot | undefined => (slotOf(index) === NO_SLOT ? undefined : slotOf(index));
-  const lostLocks = restoreLocks(shared.locks, saved.locks.locks, find);
+  // Of a guest that was going they were being released.
+  const ids = new Set(saved.sessions.map(({ id }) => id));
+  const locks = saved.locks.locks.filter(({ session }) => ids.has(session));
+  const lostLocks = restoreLocks(shared.locks, locks, find);
   return {
     export: shared,
     held,

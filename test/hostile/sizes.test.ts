@@ -162,6 +162,50 @@ for (const [what, act] of [
   });
 }
 
+/** Locks every other byte of the file, by one owner or by as many. */
+async function lockMuch(
+  { client, id, fh }: Awaited<ReturnType<typeof guest>>,
+  owner: (i: number) => bigint,
+  flags = 0,
+): Promise<void> {
+  for (let i = 0; i < 6000; i++) {
+    const at = flags === 0 ? BigInt(2 * i) : 0n;
+    await client.setlk(id, fh, owner(i), { start: at, end: at, type: 0, pid: 1 }, false, flags);
+  }
+}
+
+for (const [what, act] of [
+  ['the end of a session', ({ session }) => session.close()],
+  ['the close of a file', ({ client, id, fh }) => client.release(id, fh)],
+] satisfies [string, (all: Awaited<ReturnType<typeof guest>>) => Promise<unknown>][]) {
+  for (const [whose, owner, flags] of [
+    ['one owner', () => 1n, 0],
+    ['as many owners', BigInt, 0],
+    ['as many owners of the whole file', BigInt, 1],
+  ] as const) {
+    test(`${what} releases thousands of locks of ${whose} in turns`, async () => {
+      const guests = await guest();
+      const { other, id, shared } = guests;
+      await lockMuch(guests, owner, flags);
+      assert.equal(shared.locks.counts.locks, 6000);
+      assert.equal(await isAnsweredDuring(other, act(guests)), true);
+      assert.equal(shared.locks.counts.locks, 0);
+      await other.lookup(ROOT, 'file');
+      const { fh } = await other.open(id, 2);
+      await other.setlk(id, fh, 5n, { start: 0n, end: 2n ** 63n - 1n, type: 1, pid: 1 });
+    });
+  }
+}
+
+test('a process that closes a file gives up thousands of locks in turns, and those of others stay', async () => {
+  const guests = await guest();
+  const { client, other, id, fh, shared } = guests;
+  await lockMuch(guests, () => 1n);
+  await client.setlk(id, fh, 2n, { start: 13_000n, end: 13_000n, type: 1, pid: 1 });
+  assert.equal(await isAnsweredDuring(other, client.flush(id, fh, 1n)), true);
+  assert.equal(shared.locks.counts.locks, 1);
+});
+
 test('a file that an append makes larger than any number can say is found, cut and removed', async (t) => {
   const sharedDir = mkdtempSync('/dev/shm/vfk-sizes-');
   t.after(() => rmSync(sharedDir, { recursive: true }));

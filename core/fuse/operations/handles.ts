@@ -27,12 +27,15 @@ export function openHandle(
 /**
  * Closes a handle. The guest cannot use it from here on; the backend's `release` is called once no
  * request uses the handle.
- * @returns a promise if the backend returns one. It does not reject.
+ * @returns a promise if the backend returns one, or if there are many locks. It does not reject.
  */
 export function closeHandle(session: Session, index: HandleIndex): Promise<void> | undefined {
-  if (session.export.hasLocks) session.locks.releaseHandle(session.handles.slot(index), index);
+  const unlocked = session.export.hasLocks
+    ? session.locks.releaseHandle(session.handles.slot(index), index)
+    : undefined;
   session.fileTable?.withdrawFile(index);
-  return session.handles.invalidate(index) ? endHandle(session, index) : undefined;
+  if (!session.handles.invalidate(index)) return unlocked;
+  return unlocked === undefined ? endHandle(session, index) : unlocked.then(() => endHandle(session, index));
 }
 
 /** Has the backend release a handle that no request uses. @returns as {@link closeHandle}. */

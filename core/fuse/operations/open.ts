@@ -171,9 +171,13 @@ export const flush: Operation<void> = {
     if (backend.flush === undefined && !session.has(InitFlag.POSIX_LOCKS)) throw FsError.of('ENOSYS');
     const slot = handles.slot(handle);
     request.handle = handle;
-    if (session.export.hasLocks)
-      session.locks.releaseOwner(slot, session.in.bigint(fuse_flush_in.lock_owner));
-    return backend.flush?.(session.nodes.node(slot), handles.object(handle), request.context);
+    const node = session.nodes.node(slot);
+    const file = handles.object(handle);
+    const unlocked = session.export.hasLocks
+      ? session.locks.releaseOwner(slot, session.in.bigint(fuse_flush_in.lock_owner))
+      : undefined;
+    if (unlocked === undefined) return backend.flush?.(node, file, request.context);
+    return unlocked.then(() => backend.flush?.(node, file, request.context));
   },
   finish: finishEmpty,
 };

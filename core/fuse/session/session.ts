@@ -672,7 +672,7 @@ export class Session {
     // The guest gives its requests the same ids again.
     this.recovered = undefined;
     this.#incarnation += 1;
-    this.locks.close(Errno.EINTR);
+    const unlocked = this.locks.close(Errno.EINTR);
     this.locks = this.export.locks.openSession(this.export.nextSession(), this.#maxWaiters);
     this.#inFlight.forgetExpected();
     this.#inFlight.each((request) => {
@@ -680,7 +680,7 @@ export class Session {
     });
     // Gives the lookups that threads have taken back to the counts.
     this.fileTable?.clear();
-    const closing: Promise<void>[] = [];
+    const closing: Promise<void>[] = unlocked === undefined ? [] : [unlocked];
     const closed = inTurns(0, this.handles.end, (item) => {
       const index = item as HandleIndex;
       if (!this.handles.isOpen(index)) return;
@@ -795,7 +795,7 @@ export class Session {
     await this.reset();
     await this.#emptying;
     this.countThreads();
-    this.locks.close(Errno.EINTR);
+    await this.locks.close(Errno.EINTR);
     this.journal?.end();
   }
 }

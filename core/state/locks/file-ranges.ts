@@ -16,17 +16,27 @@ export interface Range<O extends Numbered> {
 
 interface Chunk<O extends Numbered> {
   /** Never empty. */
-  ranges: Range<O>[];
+  readonly ranges: Range<O>[];
   maxEnd: bigint;
-  writes: number;
+  /** The largest end of its exclusive ranges; {@link NONE} if it has none. */
+  maxWriteEnd: bigint;
+  /** The owner of all its ranges, and of its exclusive ones; undefined if they have several. */
+  owner: O | undefined;
+  writer: O | undefined;
+  /** Ranges were removed since it had several owners: it may have one by now. */
+  isStale: boolean;
 }
 
 const CHUNK_SIZE = 256;
+/** So few ranges are removed one by one. */
+const FEW = 8;
+const NONE = -1n;
 
 /**
  * All locked ranges on a file, of all owners, in which conflicts are searched. They are sorted by
  * start, then by owner (no two ranges of an owner begin at the same byte). They lie in chunks of
- * 128 to 256, each of which knows its largest end: a search skips the chunks that do not overlap.
+ * 128 to 256, each of which knows its largest end and whether all are one owner's: a search skips
+ * the chunks that do not overlap, and those of the owner itself.
  */
 export class FileRanges<O extends Numbered> {
   #chunks: Chunk<O>[] = [];
@@ -39,8 +49,7 @@ export class FileRanges<O extends Numbered> {
       return;
     }
     chunk.ranges.splice(place(chunk.ranges, range), 0, range);
-    if (range.end > chunk.maxEnd) chunk.maxEnd = range.end;
-    if (range.type === LockType.WRITE) chunk.writes += 1;
+    include(chunk, range);
     if (chunk.ranges.length > CHUNK_SIZE) {
       const half = CHUNK_SIZE / 2;
       this.#chunks.splice(at, 1, measured(chunk.ranges.slice(0, half)), measured(chunk.ranges.slice(half)));
@@ -53,8 +62,9 @@ export class FileRanges<O extends Numbered> {
     const chunk = this.#chunks[at]!;
     chunk.ranges.splice(place(chunk.ranges, range), 1);
     if (chunk.ranges.length === 0) this.#chunks.splice(at, 1);
-    else if (range.end === chunk.maxEnd) this.#chunks[at] = measured(chunk.ranges);
-    else if (range.type === LockType.WRITE) chunk.writes -= 1;
+    else if (range.end === chunk.maxEnd || range.end === chunk.maxWriteEnd)
+      this.#chunks[at] = measured(chunk.ranges);
+    else chunk.isStale = chunk.owner === undefined;
   }
 
   /**
@@ -62,27 +72,25 @@ export class FileRanges<O extends Numbered> {
    * them, which are given in their order.
    */
   removeAll(ranges: readonly Range<O>[]): void {
-    if (ranges.length < CHUNK_SIZE) {
+    if (ranges.length < FEW) {
       for (const range of ranges) this.remove(range);
       return;
     }
     const { owner, start: from } = ranges[0]!;
     const to = ranges.at(-1)!.start;
+    const first = this.#chunkOf(ranges[0]!);
+    const last = this.#chunkOf(ranges.at(-1)!);
     const left: Chunk<O>[] = [];
-    for (const chunk of this.#chunks) {
-      const first = chunk.ranges[0]!.start;
-      const last = chunk.ranges.at(-1)!.start;
-      if (last < from || first > to) {
-        left.push(chunk);
-        continue;
-      }
-      const isWithin = first >= from && last <= to;
+    for (let at = first; at <= last; at++) {
+      const chunk = this.#chunks[at]!;
+      // Those in between lie between the first and the last.
+      if (at > first && at < last && chunk.owner === owner) continue;
       const others = chunk.ranges.filter(
-        (range) => range.owner !== owner || !(isWithin || (range.start >= from && range.start <= to)),
+        (range) => range.owner !== owner || range.start < from || range.start > to,
       );
       if (others.length > 0) left.push(measured(others));
     }
-    this.#chunks = left;
+    this.#chunks = [...this.#chunks.slice(0, first), ...left, ...this.#chunks.slice(last + 1)];
   }
 
   /**
@@ -97,7 +105,10 @@ export class FileRanges<O extends Numbered> {
   ): Generator<Range<O>, void, undefined> {
     for (const chunk of this.#chunks) {
       if (chunk.ranges[0]!.start > end) return;
-      if (chunk.maxEnd < start || (type === LockType.READ && chunk.writes === 0)) continue;
+      if (chunk.isStale) Object.assign(chunk, measured(chunk.ranges));
+      const [only, largest] =
+        type === LockType.WRITE ? [chunk.owner, chunk.maxEnd] : [chunk.writer, chunk.maxWriteEnd];
+      if (largest < start || (only !== undefined && only === owner)) continue;
       for (const range of chunk.ranges) {
         if (range.start > end) return;
         if (range.end < start || range.owner === owner) continue;
@@ -142,11 +153,25 @@ function place<O extends Numbered>(ranges: readonly Range<O>[], range: Range<O>)
 }
 
 function measured<O extends Numbered>(ranges: Range<O>[]): Chunk<O> {
-  let maxEnd = -1n;
-  let writes = 0;
-  for (const range of ranges) {
-    if (range.end > maxEnd) maxEnd = range.end;
-    if (range.type === LockType.WRITE) writes += 1;
-  }
-  return { ranges, maxEnd, writes };
+  const { owner } = ranges[0]!;
+  const chunk: Chunk<O> = {
+    ranges,
+    maxEnd: NONE,
+    maxWriteEnd: NONE,
+    owner,
+    writer: undefined,
+    isStale: false,
+  };
+  for (const range of ranges) include(chunk, range);
+  return chunk;
+}
+
+/** Takes a range into what is known of its chunk. */
+function include<O extends Numbered>(chunk: Chunk<O>, { owner, end, type }: Range<O>): void {
+  if (end > chunk.maxEnd) chunk.maxEnd = end;
+  if (chunk.owner !== owner) chunk.owner = undefined;
+  if (type !== LockType.WRITE) return;
+  if (chunk.maxWriteEnd === NONE) chunk.writer = owner;
+  else if (chunk.writer !== owner) chunk.writer = undefined;
+  if (end > chunk.maxWriteEnd) chunk.maxWriteEnd = end;
 }

@@ -74,10 +74,11 @@ export class OwnerRanges<O extends Numbered> {
     for (const range of change.insert) this.#file.add(range);
   }
 
-  /** Removes everything. */
-  clear(): void {
-    this.#file.removeAll(this.ranges);
-    this.ranges.length = 0;
+  /** Removes the last ranges, at most so many. @returns what was removed. */
+  removeLast(most: number): readonly Range<O>[] {
+    const removed = this.ranges.splice(Math.max(0, this.ranges.length - most));
+    this.#file.removeAll(removed);
+    return removed;
   }
 
   #loosens(first: number, next: number, type: number): boolean {

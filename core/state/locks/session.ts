@@ -57,9 +57,10 @@ export class LockSession<N> {
   /**
    * FLUSH: a process has closed a descriptor of the file. That releases all its record locks on the
    * file (POSIX `close`).
+   * @returns a promise if there are many.
    */
-  releaseOwner(node: N, owner: bigint): void {
-    this.#table.dropOwner(this.#record, node, owner);
+  releaseOwner(node: N, owner: bigint): Promise<void> | undefined {
+    return this.#table.dropOwner(this.#record, node, owner);
   }
 
   /** RELEASE with FUSE_RELEASE_FLOCK_UNLOCK. */
@@ -71,9 +72,10 @@ export class LockSession<N> {
    * RELEASE: drops the locks that were set through this `fh` and are still held. A process's locks
    * are gone by then, since its FLUSH. Locks of open file descriptions (`fcntl`, F_OFD_SETLK) end
    * only here: Linux sends nothing else when they end (`fs/fuse/file.c`, `fuse_setlk`).
+   * @returns a promise if there are many.
    */
-  releaseHandle(node: N, handle: number): void {
-    this.#table.dropHandle(this.#record, node, handle);
+  releaseHandle(node: N, handle: number): Promise<void> | undefined {
+    return this.#table.dropHandle(this.#record, node, handle);
   }
 
   /** INTERRUPT: ends a parked request with EINTR. @returns whether it was parked. */
@@ -91,8 +93,11 @@ export class LockSession<N> {
     for (const unique of this.#record.waiters.keys()) this.#table.cancel(this.#record, unique, errno);
   }
 
-  /** Ends the session: its parked requests end with `errno`, and its locks are released. */
-  close(errno: number): void {
-    this.#table.closeSession(this.#record, errno);
+  /**
+   * Ends the session: its parked requests end with `errno`, and its locks are released.
+   * @returns a promise if there are many.
+   */
+  close(errno: number): Promise<void> | undefined {
+    return this.#table.closeSession(this.#record, errno);
   }
 }

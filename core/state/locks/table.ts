@@ -1,4 +1,5 @@
 import { Errno } from '../../backend/index.js';
+import { inTurns } from '../in-turns.js';
 import { wouldDeadlock } from './deadlock.js';
 import { FileRanges, type Range } from './file-ranges.js';
 import { OwnerRanges } from './owner-ranges.js';
@@ -66,6 +67,10 @@ export interface SessionRecord<N> {
   locks: number;
   closed: boolean;
 }
+
+/** Ranges of one owner that are dropped without a turn of the event loop, and such steps. */
+const DROPPED_AT_ONCE = 256;
+const STEPS_AT_ONCE = 16;
 
 interface Touched<N> {
   readonly file: FileLocks<N>;
@@ -168,13 +173,15 @@ export class LockTable<N> {
     return result;
   }
 
-  /** Removes all record locks of an owner on a node. */
-  dropOwner(session: SessionRecord<N>, node: N, ownerId: bigint): void {
+  /**
+   * Removes all record locks of an owner on a node.
+   * @returns a promise if there are many.
+   */
+  dropOwner(session: SessionRecord<N>, node: N, ownerId: bigint): Promise<void> | undefined {
     const file = this.#files.get(node);
     const owner = session.owners.get(ownerId);
-    if (file === undefined || owner === undefined) return;
-    this.#dropPosix(session, file, owner);
-    this.#settle(file, owner);
+    if (file === undefined || owner === undefined) return undefined;
+    return this.#dropAll(session, [{ file, owner }], () => ({ posix: true, flock: false }));
   }
 
   /** Removes an owner's flock on a node. */
@@ -186,26 +193,35 @@ export class LockTable<N> {
     this.#settle(file, owner);
   }
 
-  /** Removes the locks and parked requests that a session has on a node through a closed handle. */
-  dropHandle(session: SessionRecord<N>, node: N, handle: number): void {
+  /**
+   * Removes the locks and parked requests that a session has on a node through a closed handle.
+   * @returns a promise if there are many.
+   */
+  dropHandle(session: SessionRecord<N>, node: N, handle: number): Promise<void> | undefined {
     const file = this.#files.get(node);
-    if (file === undefined) return;
+    if (file === undefined || session.owners.size === 0) return undefined;
     for (const waiter of file.waiters) {
       const { owner, handle: through } = waiter.claim;
       if (owner.session !== session.id || through !== handle) continue;
       this.#end(waiter, Errno.EBADF);
       this.#settle(file, owner);
     }
-    for (const [owner, held] of file.flock) {
-      if (owner.session !== session.id || held.handle !== handle) continue;
-      this.#dropFlock(session, file, owner);
-      this.#settle(file, owner);
+    // Other guests may have many on the same file, and this one on others.
+    const owners =
+      file.posix.size + file.flock.size < session.owners.size
+        ? new Set([...file.posix.keys(), ...file.flock.keys()])
+        : session.owners.values();
+    const drops = (_file: FileLocks<N>, owner: Owner<N>): { posix: boolean; flock: boolean } => ({
+      posix: file.posix.get(owner)?.handle === handle,
+      flock: file.flock.get(owner)?.handle === handle,
+    });
+    const held: Touched<N>[] = [];
+    for (const owner of owners) {
+      if (owner.session !== session.id) continue;
+      const { posix, flock } = drops(file, owner);
+      if (posix || flock) held.push({ file, owner });
     }
-    for (const [owner, holding] of file.posix) {
-      if (owner.session !== session.id || holding.handle !== handle) continue;
-      this.#dropPosix(session, file, owner);
-      this.#settle(file, owner);
-    }
+    return this.#dropAll(session, held, drops);
   }
 
   /** Ends one parked request. @returns whether it was there. */
@@ -217,18 +233,20 @@ export class LockTable<N> {
     return true;
   }
 
-  /** Ends a session: its parked requests first, then its locks. */
-  closeSession(session: SessionRecord<N>, errno: number): void {
+  /**
+   * Ends a session: its parked requests first, then its locks.
+   * @returns a promise if there are many.
+   */
+  closeSession(session: SessionRecord<N>, errno: number): Promise<void> | undefined {
     session.closed = true;
     for (const unique of session.waiters.keys()) this.cancel(session, unique, errno);
-    for (const owner of session.owners.values()) {
-      for (const file of owner.files) {
-        this.#dropPosix(session, file, owner);
-        this.#dropFlock(session, file, owner);
-        this.#settle(file, owner);
-      }
-    }
-    this.#sessions.delete(session.id);
+    const held: Touched<N>[] = [];
+    for (const owner of session.owners.values()) for (const file of owner.files) held.push({ file, owner });
+    const dropped = this.#dropAll(session, held, () => ({ posix: true, flock: true }));
+    const end = (): void => void this.#sessions.delete(session.id);
+    if (dropped !== undefined) return dropped.then(end);
+    end();
+    return undefined;
   }
 
   /** The files on which there are locks or parked requests. */
@@ -357,16 +375,42 @@ export class LockTable<N> {
     return 0;
   }
 
-  #dropPosix(session: SessionRecord<N>, file: FileLocks<N>, owner: Owner<N>): void {
+  /** Removes locks: few at once, more in turns of the event loop. */
+  #dropAll(
+    session: SessionRecord<N>,
+    held: readonly Touched<N>[],
+    drops: (file: FileLocks<N>, owner: Owner<N>) => { readonly posix: boolean; readonly flock: boolean },
+  ): Promise<void> | undefined {
+    const steps: (Touched<N> & { readonly isLast: boolean })[] = [];
+    for (const { file, owner } of held) {
+      const ranges = file.posix.get(owner)?.list.ranges.length ?? 0;
+      const count = drops(file, owner).posix ? Math.ceil(ranges / DROPPED_AT_ONCE) : 1;
+      for (let left = Math.max(1, count); left > 0; left--) steps.push({ file, owner, isLast: left === 1 });
+    }
+    const drop = (index: number): void => {
+      const { file, owner, isLast } = steps[index]!;
+      const { posix, flock } = drops(file, owner);
+      // What was locked meanwhile goes with the last step.
+      if (posix) this.#dropPosix(session, file, owner, isLast ? Infinity : DROPPED_AT_ONCE);
+      if (!isLast) return;
+      if (flock) this.#dropFlock(session, file, owner);
+      this.#settle(file, owner);
+    };
+    return inTurns(0, steps.length, drop, STEPS_AT_ONCE);
+  }
+
+  /** @param most ranges that are removed. */
+  #dropPosix(session: SessionRecord<N>, file: FileLocks<N>, owner: Owner<N>, most: number): void {
     const holding = file.posix.get(owner);
     if (holding === undefined) return;
-    file.posix.delete(owner);
-    this.#count(session, -holding.list.ranges.length);
+    const removed = holding.list.removeLast(most);
+    this.#count(session, -removed.length);
     const { pid, handle } = holding;
     if (this.observer !== undefined)
-      for (const { start, end } of holding.list.ranges)
+      for (const { start, end } of removed)
         this.observer.changed('posix', file.node, { owner, type: LockType.UNLOCK, start, end, pid, handle });
-    holding.list.clear();
+    if (holding.list.ranges.length > 0) return;
+    file.posix.delete(owner);
     this.#loosened.push({ file, owner });
   }
 
