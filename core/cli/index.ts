@@ -7,13 +7,15 @@
  * - `commands/`: one file for each command.
  * - `init/`: the package that `init` writes.
  * - `detached-sandboxes/`: sandboxes in a process of their own, and how commands reach it.
+ * - `mount-helper/`: what mount(8) and fstab(5) run, `mount.virtiofs-kit`.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
  * - `serving/`: what commands that serve have in common. `confined-start.ts` confines the process;
  *   `serve-exports.ts` is all that serves, loaded after that. `metrics.ts`, `control.ts` and
  *   `open-access-log.ts` open before what the confined process can no longer open. `isolate.ts` and
  *   `isolated-exports.ts` serve exports by processes of their own, which `processes-together.ts`
- *   shows as one; `keep.ts` starts the keeper and the engine under it. `log-and-services.ts`,
+ *   shows as one; `keep.ts` starts the keeper and the engine under it. `background.ts` goes on
+ *   without a terminal. `log-and-services.ts`,
  *   `systemd-notices.ts` and `signals.ts`: the log, systemd, and an orderly end.
  */
 export { runProgram } from './program.js';

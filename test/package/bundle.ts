@@ -21,6 +21,7 @@ const contract = join(dist, 'core', 'backend');
 const ENTRIES = {
   'virtiofs-kit': 'core/cli/main.js',
   'virtiofs-kit-virtiofsd': 'core/cli/virtiofsd/main.js',
+  'mount.virtiofs-kit': 'core/cli/mount-helper/main.js',
   worker: 'core/queue-threads/worker.js',
   'io-thread': 'core/system/batches/io-thread.js',
 };
@@ -64,7 +65,8 @@ const { metafile } = await build({
     js: "import { createRequire as requireOf } from 'node:module';\nconst require = requireOf(import.meta.url);",
   },
 });
-for (const name of ['virtiofs-kit', 'virtiofs-kit-virtiofsd']) chmodSync(join(outdir, `${name}.js`), 0o755);
+for (const name of ['virtiofs-kit', 'virtiofs-kit-virtiofsd', 'mount.virtiofs-kit'])
+  chmodSync(join(outdir, `${name}.js`), 0o755);
 writeFileSync(join(outdir, 'LICENSES.txt'), licenses(metafile));
 
 /** The licences of the packages that are in the result. */

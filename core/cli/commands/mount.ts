@@ -6,6 +6,7 @@ import { addLogOptions, logConfigOf, servicesOf } from '../serving/log-and-servi
 import type { Values } from '../flags.js';
 import { openMetrics } from '../serving/metrics.js';
 import { serviceManager } from '../serving/systemd-notices.js';
+import { goOnInBackground, isInBackground, openBackgroundLog, tellReady } from '../serving/background.js';
 import { aborted, stopSignal, surviveRejections } from '../serving/signals.js';
 
 /** `mount`: serves a backend to this host itself until a signal or an unmount. */
@@ -16,12 +17,17 @@ export function addMount(program: Command, backend: BackendOptions): void {
     .argument('<DIR>', 'where to mount: a directory that exists')
     .optionsGroup('Mount:')
     .option('--allow-other', 'other users may use it too; the default for root')
+    .option('--daemon', 'return when it is mounted, and serve on in the background')
     .option(
       '--kernel-io',
       'the kernel reads and writes files of passthrough itself (Linux 6.9 or later, as root); figures and logs do not have it then',
     );
   backend.addTo(command);
   addLogOptions(command);
+  command.option(
+    '--log-file <FILE>',
+    'where the log of --daemon goes; default: one below /var/log or the state of the user',
+  );
   addAccessLogOptions(command);
   command
     .optionsGroup('To see:')
@@ -37,6 +43,10 @@ export function addMount(program: Command, backend: BackendOptions): void {
 
 async function mount(directory: string, values: Values, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
+  const { daemon, logFile } = values;
+  if (daemon === true && !isInBackground()) {
+    return goOnInBackground(openBackgroundLog(typeof logFile === 'string' ? logFile : undefined, directory));
+  }
   const accessLog = accessLogOf(values, undefined);
   const { control, metrics } = values;
   const stop = stopSignal();
@@ -65,6 +75,7 @@ async function mount(directory: string, values: Values, backend: BackendOptions)
     const monitoring = await listener?.serve(() => mounted.figures(), log);
     log.info({ directory: mounted.directory, backend: spec.type }, 'mounted');
     manager?.ready(`mounted at ${mounted.directory}`);
+    tellReady();
     await Promise.race([aborted(stop), mounted.ended]);
     manager?.stopping();
     log.info({}, stop.aborted ? 'unmounting' : 'unmounted by somebody else');
@@ -83,6 +94,10 @@ Examples:
   virtiofs-kit mount /mnt --backend memfs
   virtiofs-kit mount ~/bucket --backend s3 --bucket my-data --read-only
   virtiofs-kit mount /mnt --backend ./my-backend.js --log-level debug
+  virtiofs-kit mount /mnt --backend memfs --daemon && touch /mnt/file
+
+In /etc/fstab, where /sbin/mount.virtiofs-kit is a link to the program of that name:
+  virtiofs-kit:s3  /mnt/data  virtiofs-kit  bucket=my-data,prefix=x,_netdev,nofail  0 0
 
 Root mounts by itself; other users need fusermount3: apt-get install fuse3
 `;

@@ -6,7 +6,8 @@ import { check, createLogger, describeOptions } from '../../plugins/index.js';
 import { Sandbox, type SandboxMount } from '../../sandbox/index.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../serving/log-and-services.js';
-import { holdUntil, isHolder, startHolder } from '../detached-sandboxes/start.js';
+import { holdUntil, startHolder } from '../detached-sandboxes/start.js';
+import { isInBackground } from '../serving/background.js';
 import { checkName } from '../detached-sandboxes/places.js';
 import { show } from '../detached-sandboxes/visit.js';
 import { Stopped, stopSignal } from '../serving/signals.js';
@@ -131,7 +132,7 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
     ([name]) => `--${FLAGS.find((option) => option.name === name)?.flag ?? String(name)}`,
   );
   const detached = detachedName(words, values, [keepDiff, commit]);
-  if (detached !== undefined && !isHolder()) return startHolder(detached);
+  if (detached !== undefined && !isInBackground()) return startHolder(detached);
   const { stdin, stdout, stderr } = process;
   const hasTerminal = wantsTerminal(words, values);
   const stop = stopSignal();

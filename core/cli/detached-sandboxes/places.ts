@@ -32,10 +32,10 @@ export function socketOf(name: string): string {
 }
 
 /** Opens the file into which the process of a sandbox writes what went wrong. */
-export function openLog(name: string): { path: string; fd: number; close(): void } {
+export function openLog(name: string): { fd: number; close(): void } {
   const path = join(placesFolder(), `${checkName(name)}.log`);
-  const fd = openSync(path, 'w', 0o600);
-  return { path, fd, close: () => closeSync(fd) };
+  const fd = openSync(path, 'w+', 0o600);
+  return { fd, close: () => closeSync(fd) };
 }
 
 /** Connects to a sandbox. @returns undefined if there is none of that name. */
