@@ -136,6 +136,24 @@ export class Share {
     return this.found(statName(fd, name), parent, fd, name, text, entry);
   }
 
+  /**
+   * Looks a name up that must be there, for `use`. A node that was not known before is forgotten if
+   * that fails: nobody gets it then.
+   * @throws FsError ENOENT, and what `use` throws.
+   */
+  findFor<T>(parent: Node, fd: Fd, name: number, text: string, use: (found: Entry<Node>) => T): T {
+    const { size } = this.nodes;
+    const found = this.find(parent, fd, name, text);
+    if (found === undefined) throw FsError.of('ENOENT');
+    const isNew = this.nodes.size > size;
+    try {
+      return use(found);
+    } catch (error) {
+      if (isNew) this.nodes.forget(found.node);
+      throw error;
+    }
+  }
+
   /** {@link find} for a name that this process has not just made. */
   lookUp(parent: Node, fd: Fd, name: number, text: string): Entry<Node> | undefined {
     return this.found(this.finder.statName(parent, fd, name), parent, fd, name, text, entry);

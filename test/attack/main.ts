@@ -152,8 +152,10 @@ function descriptorsOf(daemon: ChildProcess): string[] {
 /** What the daemon has of guests of the attacked export. */
 async function leftOf({ control }: Daemon): Promise<string> {
   const { exports } = await askStatus(control);
-  const { nodes, handles, inFlight, locks, listingBytes } = exports.find(({ tag }) => tag === 'attacked')!;
-  const left = { nodes: nodes - 1, handles, inFlight, locks, listingBytes };
+  const attacked = exports.find(({ tag }) => tag === 'attacked')!;
+  const { nodes, handles, inFlight, locks, listingBytes, figures } = attacked;
+  const kept = figures.find(({ name }) => name === 'node_descriptors')?.value ?? 1;
+  const left = { nodes: nodes - 1, handles, inFlight, locks, listingBytes, descriptors: kept - 1 };
   const words = Object.entries(left).filter(([, value]) => value > 0);
   return words.map(([name, value]) => `${value} ${name}`).join(', ');
 }

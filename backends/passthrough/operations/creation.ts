@@ -7,6 +7,7 @@ import {
   FileType,
   FsError,
   RenameFlags,
+  type SecurityContext,
 } from '../../../core/backend/index.js';
 import {
   AT,
@@ -58,15 +59,21 @@ export function creationOperations(share: Share) {
     context?: Context,
   ): Entry<Node> {
     if (code < 0) throw FsError.of(-code);
+    const label = context?.securityContext;
+    if (label !== undefined)
+      return share.findFor(parent, fd, path, name, (found) => labelled(found, fd, path, label));
     const entry = share.find(parent, fd, path, name);
     if (entry === undefined) throw FsError.of('ENOENT');
-    if (context?.securityContext !== undefined) {
-      const failed = share.xattrs.label(share.descriptor(entry.node), context.securityContext);
-      if (failed < 0) {
-        unlinkat(fd, path, 0);
-        unlinkat(fd, path, AT.REMOVEDIR);
-        throw FsError.of(-failed);
-      }
+    return entry;
+  }
+
+  /** Labels what was just made, or removes it again. */
+  function labelled(entry: Entry<Node>, fd: Fd, path: number, label: SecurityContext): Entry<Node> {
+    const failed = share.xattrs.label(share.descriptor(entry.node), label);
+    if (failed < 0) {
+      unlinkat(fd, path, 0);
+      unlinkat(fd, path, AT.REMOVEDIR);
+      throw FsError.of(-failed);
     }
     return entry;
   }

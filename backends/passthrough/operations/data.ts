@@ -156,10 +156,9 @@ export function dataOperations(share: Share) {
         }
       }
       if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
-        const found = share.find(parent, fd, path, name);
-        if (found === undefined) throw FsError.of('ENOENT');
-        const opened = openNode(found.node, guestFlags);
-        return { node: found.node, attributes: found.attributes, file: opened };
+        return share.findFor(parent, fd, path, name, ({ node, attributes }) => {
+          return { node, attributes, file: openNode(node, guestFlags) };
+        });
       }
       if (file < 0) throw FsError.of(-file);
       const failed = finishNew(file, isPlain ? label : undefined);

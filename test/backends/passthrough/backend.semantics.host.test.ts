@@ -453,6 +453,28 @@ test('descriptors that are kept for speed make room for files that a guest opens
   assert.equal((await backend.getattr(known[0]!, undefined, root)).size, 12);
 });
 
+test('a creation that fails leaves nothing of what it has found', async (t) => {
+  const { backend, node, directory } = share(t);
+  const kept = (): number => backend.metrics!().find(({ name }) => name === 'node_descriptors')!.value;
+  const create = (name: string, flags = 0): Promise<string> =>
+    outcome(() => backend.create(node, name, 0o644, OpenFlags.READ_WRITE | flags, root));
+  const before = kept();
+  for (let i = 0; i < 20; i++) {
+    fs.mkdirSync(join(directory, `directory${i}`));
+    fs.symlinkSync('nowhere', join(directory, `link${i}`));
+    assert.equal(await create(`directory${i}`), 'EISDIR');
+    assert.equal(await create(`link${i}`), 'ENXIO');
+    assert.equal(await create(`link${i}`, OpenFlags.EXCL), 'EEXIST');
+  }
+  assert.equal(kept(), before);
+  // What somebody knows stays.
+  const known = (await backend.lookup(node, 'directory0', root))!;
+  const { ino } = known.attributes;
+  assert.equal(await create('directory0'), 'EISDIR');
+  assert.equal((await backend.getattr(known.node, undefined, root)).ino, ino);
+  assert.equal(kept(), before + 1);
+});
+
 test('shares of one process leave it half of its descriptors', async (t) => {
   await withFewDescriptors(3000, async () => {
     const open = (): number => fs.readdirSync('/proc/self/fd').length;
