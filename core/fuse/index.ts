@@ -17,6 +17,7 @@ export { Counters, LATENCY_BOUNDS_US, LATENCY_BUCKETS, TIMED_ONE_OF } from './se
 export { batchSize, GATHERED_FROM, GATHERED_MOST } from './session/gathering.js';
 export type { Observation, Observed, ObservedRequest, RequestObserver } from './session/observer.js';
 export { isReadOnly } from './operations/refused-changes.js';
+export { ExportPace, type RateLimits } from './session/pace.js';
 export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Reply, type Validity } from './wire/reply.js';
 export { invalidEntry, invalidInode } from './wire/notifications.js';

@@ -15,6 +15,8 @@ export type CounterFigures = Readonly<
     | 'threadFailures'
     | 'unanswerable'
     | 'lostLocks'
+    | 'heldBack'
+    | 'heldBackMs'
     | 'faults'
   >
 >;
@@ -38,6 +40,8 @@ export interface ExportFigures {
   readonly nodes: number;
   readonly handles: number;
   readonly inFlight: number;
+  /** Requests that wait since the export's rate is limited. */
+  readonly heldBack: number;
   /** Bytes that the listings of open directories take, of the limit that all guests share. */
   readonly listingBytes: number;
   /** Locked ranges, and lock requests that wait. */

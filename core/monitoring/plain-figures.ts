@@ -20,6 +20,8 @@ const countersSchema = z.object({
   threadFailures: count,
   unanswerable: count,
   lostLocks: count,
+  heldBack: count,
+  heldBackMs: count,
   faults: count,
 });
 
@@ -41,6 +43,7 @@ const exportSchema = z.object({
   nodes: count,
   handles: count,
   inFlight: count,
+  heldBack: count,
   listingBytes: count,
   locks: count,
   waitingLocks: count,
@@ -69,7 +72,8 @@ export function figuresJson({ started, process, exports }: DaemonFigures): strin
 
 function plainExport({ counters, metrics, ...one }: ExportFigures): z.output<typeof exportSchema> {
   const { requests, failures, errors, latencies, latencySum, ...rest } = counters;
-  const { bytesRead, bytesWritten, threadFailures, unanswerable, lostLocks, faults } = rest;
+  const { bytesRead, bytesWritten, threadFailures, unanswerable, lostLocks, heldBack, heldBackMs, faults } =
+    rest;
   return {
     ...one,
     counters: {
@@ -83,6 +87,8 @@ function plainExport({ counters, metrics, ...one }: ExportFigures): z.output<typ
       threadFailures,
       unanswerable,
       lostLocks,
+      heldBack,
+      heldBackMs,
       faults,
     },
     // JSON has no other numbers, and a backend may have a mistake.

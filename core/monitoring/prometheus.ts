@@ -60,6 +60,7 @@ const ROWS: readonly Row[] = [
   gauge('handles', 'Open files and directories.', (one) => one.handles),
   gauge('listing_bytes', 'Memory that listings of open directories take.', (one) => one.listingBytes),
   gauge('requests_in_flight', 'Requests that wait for the backend or for a lock.', (one) => one.inFlight),
+  gauge('held_back_requests', 'Requests that wait since the rate is limited.', (one) => one.heldBack),
   gauge('locks', 'Locked ranges.', (one) => one.locks),
   gauge('waiting_locks', 'Lock requests that wait.', (one) => one.waitingLocks),
   counters('requests_total', 'Requests answered.', 'opcode', ({ requests }) => requests, opcodeName),
@@ -78,6 +79,12 @@ const ROWS: readonly Row[] = [
   ),
   counter('read_bytes_total', 'Bytes of content read.', ({ bytesRead }) => bytesRead),
   counter('written_bytes_total', 'Bytes of content written.', ({ bytesWritten }) => bytesWritten),
+  counter(
+    'held_back_requests_total',
+    'Requests that waited since the rate is limited.',
+    ({ heldBack }) => heldBack,
+  ),
+  counter('held_back_seconds_total', 'How long these have waited.', ({ heldBackMs }) => heldBackMs / 1000),
   counter('lost_locks_total', 'Locks that could not be had again.', ({ lostLocks }) => lostLocks),
   counter('malformed_requests_total', 'Messages too short to be answered.', (of) => of.unanswerable),
   counter(

@@ -234,6 +234,10 @@ function details(one: ExportStatus): string[] {
     );
   if (one.space !== undefined && one.space.bytes > 0)
     lines.push(`  space: ${bytes(one.space.freeBytes)} of ${bytes(one.space.bytes)} free`);
+  if (one.heldBackBefore > 0)
+    lines.push(
+      `  held back by its rate: ${whole(one.heldBack)} requests now, ${whole(one.heldBackBefore)} since the start`,
+    );
   if (one.lostLocks > 0)
     lines.push(`  locks lost: ${whole(one.lostLocks)} (EIO until their files are closed)`);
   for (const { name, value } of one.figures) lines.push(`  ${name}: ${value.toLocaleString('en')}`);
@@ -249,6 +253,7 @@ function troubles(one: ExportStatus): string[] {
     lines.push(`${one.tag}: a request has waited for the backend for ${age(one.longestWaitSeconds)}`);
   if (one.space !== undefined && one.space.freeBytes < one.space.bytes * LEAST_FREE)
     lines.push(`${one.tag}: ${bytes(one.space.freeBytes)} of ${bytes(one.space.bytes)} free`);
+  if (one.heldBack > 0) lines.push(`${one.tag}: ${whole(one.heldBack)} requests are held back by its rate`);
   lines.push(...one.lockWaits.map((wait) => `${one.tag}:${waitLine(wait)}`));
   return lines.length === 0 ? [] : ['', ...lines];
 }

@@ -12,6 +12,7 @@ const guestSchema = z.object({
   isMounted: z.boolean(),
   handles: count,
   inFlight: count,
+  heldBack: count.default(0),
   locks: count,
   waitingLocks: count,
 });
@@ -44,6 +45,9 @@ const exportSchema = z.object({
   nodes: count,
   handles: count,
   inFlight: count,
+  /** Requests that wait now, and have waited since the start, since the rate is limited. */
+  heldBack: count.default(0),
+  heldBackBefore: count.default(0),
   /** For how long the oldest request waits for the backend. */
   longestWaitSeconds: count.default(0),
   locks: count,
@@ -159,6 +163,8 @@ function exportStatus(
     nodes: figures.nodes,
     handles: figures.handles,
     inFlight: figures.inFlight,
+    heldBack: figures.heldBack,
+    heldBackBefore: counters.heldBack,
     longestWaitSeconds,
     locks: figures.locks,
     waitingLocks: figures.waitingLocks,

@@ -5,6 +5,7 @@ import type * as z from 'zod';
 import { Errno, UsageError, type Backend, type Logger } from '../backend/index.js';
 import {
   Counters,
+  ExportPace,
   isReadOnly,
   loadMigratingSession,
   recoverRequests,
@@ -223,7 +224,7 @@ export class Daemon {
       source: sourceOf(config, options.backends ?? {}),
     }));
     const served = this.#configured.map((one) => ({ ...one, connections: one.server.connections }));
-    const { added, removed, changed } = exportChanges(served, wanted);
+    const { added, removed, changed, paced } = exportChanges(served, wanted);
     // What may fail comes first, and is undone.
     const made: ConfiguredExport[] = [];
     const anew: { now: ConfiguredExport; before: CheckedExport }[] = [];
@@ -239,9 +240,15 @@ export class Daemon {
     const stay = this.#configured.filter((one) => !removed.some(({ server }) => server === one.server));
     this.#configured = [...stay, ...made];
     for (const one of removed) await this.#endServing(one);
+    for (const { from, to } of paced) {
+      this.#served.get(from.server)?.pace?.set(to.config.rate);
+      this.#configured = this.#configured.map((one) =>
+        one.server === from.server ? { ...one, config: to.config } : one,
+      );
+    }
     return [
       ...removed.map(({ config }) => `${placeOf(config)}: no longer served`),
-      ...changed.map(({ to }) => `${placeOf(to.config)}: changed`),
+      ...[...changed, ...paced].map(({ to }) => `${placeOf(to.config)}: changed`),
       ...added.map(({ config }) => `${placeOf(config)}: served`),
     ];
   }
@@ -667,6 +674,7 @@ export class Daemon {
     const { tag, requestQueues, maxConnections, pollTime, queueThreads } = config;
     const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
     const counters = new Counters();
+    const pace = new ExportPace(config.rate);
     const observed = this.tracing.add(tag);
     const event = { tag, socket: placeOf(config) };
     const sessionOptions = (): SessionOptions => ({
@@ -674,6 +682,7 @@ export class Daemon {
       onFault: (error, message) => this.events.tell('fault', { ...event, error, message }),
       fileTable: threads?.createFileTable(),
       counters,
+      pace,
       observed,
       log: limited(this.#log),
     });
@@ -719,6 +728,7 @@ export class Daemon {
       backend,
       export: one,
       counters,
+      pace,
     });
     void server.ended.then(() => {
       this.#served.delete(server);
@@ -785,6 +795,10 @@ export class Daemon {
 function checkedExports({ exports }: Pick<DaemonOptions, 'exports'>): CheckedExport[] {
   return exports.map(({ backend, optionName, ...rest }, index) => {
     const settings = check(settingsSchema, rest, `exports[${index}]`);
+    if (settings.queueThreads > 0 && Object.keys(settings.rate).length > 0)
+      throw new UsageError(
+        `exports[${index}].rate: not with queueThreads, whose requests nobody counts in time`,
+      );
     if (settings.isolate !== 'none')
       throw new UsageError(
         `exports[${index}].isolate: a daemon is one process; the command serve starts others`,

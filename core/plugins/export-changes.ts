@@ -24,6 +24,8 @@ export interface ExportChanges<Wanted, Served> {
   readonly removed: readonly Served[];
   /** Those whose socket is to be opened anew. Their file systems stay open. */
   readonly changed: readonly { readonly from: Served; readonly to: Wanted }[];
+  /** Those of which the rate alone is another: guests may be connected. */
+  readonly paced: readonly { readonly from: Served; readonly to: Wanted }[];
 }
 
 /** What tells an export from the others of its daemon. */
@@ -43,6 +45,7 @@ export function exportChanges<Wanted extends SourcedExport, Served extends Sourc
   const before = new Map(served.map((one) => [placeOf(one.config), one]));
   const added: Wanted[] = [];
   const changed: { from: Served; to: Wanted }[] = [];
+  const paced: typeof changed = [];
   for (const to of wanted) {
     const place = placeOf(to.config);
     const from = before.get(place);
@@ -61,13 +64,17 @@ export function exportChanges<Wanted extends SourcedExport, Served extends Sourc
       );
     }
     if (isDeepStrictEqual(to.config, from.config)) continue;
+    if (isDeepStrictEqual({ ...to.config, rate: from.config.rate }, from.config)) {
+      paced.push({ from, to });
+      continue;
+    }
     refuseInUse(place, from.connections, 'changed');
     if (from.config.socket === undefined)
       throw new UsageError(`${place}: an inherited socket needs a restart`);
     changed.push({ from, to });
   }
   for (const [place, { connections }] of before) refuseInUse(place, connections, 'taken out');
-  return { added, removed: [...before.values()], changed };
+  return { added, removed: [...before.values()], changed, paced };
 }
 
 function refuseInUse(place: string, connections: number, what: string): void {

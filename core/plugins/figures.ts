@@ -1,5 +1,12 @@
 import { DAEMON, type Backend, type Health, type Logger, type Metric } from '../backend/index.js';
-import { type Counters, type NodeIdHigh, type NodeIdLow, Session, TIMED_ONE_OF } from '../fuse/index.js';
+import {
+  type Counters,
+  type ExportPace,
+  type NodeIdHigh,
+  type NodeIdLow,
+  Session,
+  TIMED_ONE_OF,
+} from '../fuse/index.js';
 import type { ExportFigures } from '../monitoring/index.js';
 import {
   BUSIEST,
@@ -23,6 +30,8 @@ export interface FigureSource {
   readonly backend: string;
   readonly export: Export;
   readonly counters: Counters;
+  /** How much its guests may do in a second; a mount has no limit. */
+  readonly pace?: ExportPace;
 }
 
 /** Milliseconds that a backend may take to say how it is, or what a file is. */
@@ -50,6 +59,7 @@ export async function figuresOf(
     handles: sum(({ handles }) => handles.size),
     listingBytes: shared.listings.used,
     inFlight: sum(({ inFlight }) => inFlight),
+    heldBack: sum(({ heldBack }) => heldBack),
     locks: sum(({ locks }) => locks.counts.locks),
     waitingLocks: sum(({ locks }) => locks.counts.waiters),
     counters,
@@ -89,12 +99,13 @@ export async function detailsOf(
   };
 }
 
-function guestOf({ negotiated, handles, inFlight, locks }: Session): GuestStatus {
+function guestOf({ negotiated, handles, inFlight, heldBack, locks }: Session): GuestStatus {
   return {
     id: locks.id,
     isMounted: negotiated !== undefined,
     handles: handles.size,
     inFlight,
+    heldBack,
     locks: locks.counts.locks,
     waitingLocks: locks.counts.waiters,
   };

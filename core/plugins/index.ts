@@ -30,6 +30,7 @@ export {
   confineSchema,
   exportSchema,
   limitsSchema,
+  rateSchema,
   logSchema,
   parseConfig,
   readConfig,

@@ -40,13 +40,23 @@ interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
 }
 
 const flagsSchema = exportSchema
-  .omit({ backend: true, readOnly: true, watch: true, locks: true, isolate: true, cache: true, limits: true })
+  .omit({
+    backend: true,
+    readOnly: true,
+    watch: true,
+    locks: true,
+    isolate: true,
+    cache: true,
+    limits: true,
+    rate: true,
+  })
   .partial();
 
 /** Flags of one export, from the configuration schema. */
 const EXPORT_FLAGS = describeOptions(exportSchema)
   .filter(
-    ({ name }) => !['backend', 'readOnly', 'watch', 'locks', 'isolate', 'cache', 'limits'].includes(name),
+    ({ name }) =>
+      !['backend', 'readOnly', 'watch', 'locks', 'isolate', 'cache', 'limits', 'rate'].includes(name),
   )
   .map((option) =>
     option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,

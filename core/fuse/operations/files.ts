@@ -75,6 +75,7 @@ export const read: Operation<number> = {
     checkCount(count, request.size);
     request.data = count;
     session.counters.bytesRead += count;
+    session.moved(count);
     if (request.message.passedOn === true) session.publishFile(request.handle);
     return 0;
   },
@@ -118,6 +119,7 @@ export const write: Operation<number> = {
   finish(session, request, count) {
     checkCount(count, request.size);
     session.counters.bytesWritten += count;
+    session.moved(count);
     if (request.message.passedOn === true) session.publishFile(request.handle);
     putWritten(session.out.words, count);
     return fuse_write_out.bytes;
@@ -255,6 +257,7 @@ function copy(session: Session, request: Request, most: number): Awaitable<numbe
  */
 function finishCopy(session: Session, request: Request, count: number): number {
   checkCount(count, request.size);
+  session.moved(count);
   session.out.u64(BODY + fuse_copy_file_range_out.bytes_copied, count);
   return fuse_copy_file_range_out.bytes;
 }

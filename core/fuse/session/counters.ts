@@ -48,6 +48,10 @@ export class Counters {
   unanswerable = 0;
   /** Locks that could not be had again after a restart or at the destination of a migration. */
   lostLocks = 0;
+  /** Requests that began later than they came, since their export's rate is limited. */
+  heldBack = 0;
+  /** Milliseconds that they have waited. */
+  heldBackMs = 0;
   /** Unexpected exceptions, which are mistakes in the backend. */
   faults = 0;
 

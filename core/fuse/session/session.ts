@@ -44,6 +44,7 @@ import { type Batch, Gathering, LARGE } from './gathering.js';
 import { GATHERED, IGNORED, PARKED, refusal, type Operation } from '../operations/operation.js';
 import { operations } from '../operations/table.js';
 import { BODY, Reply, validity, type Validity } from '../wire/reply.js';
+import type { ExportPace, GuestPace } from './pace.js';
 import { Request } from './request.js';
 import type { FileTable } from './file-table.js';
 import { putHeader, sendWords } from '../wire/reply-writers.js';
@@ -70,6 +71,8 @@ export interface SessionOptions {
   readonly hostFiles?: HostFiles | undefined;
   /** Who looks on what this guest asks for, perhaps others', too. Default: nobody. */
   readonly observed?: Observed | undefined;
+  /** How much the export's guests may do in a second. Default: no limit. */
+  readonly pace?: ExportPace | undefined;
   /** Called when the guest has mounted. It must not throw. */
   readonly onMounted?: (() => void) | undefined;
   /** Called when the backend has failed and that is logged. It must not throw. */
@@ -78,9 +81,18 @@ export interface SessionOptions {
 
 function nobody(): void {}
 
+/** Opcodes, beside those without a reply, that no limit holds back: they begin or end something. */
+const UNPACED: ReadonlySet<number> = new Set([
+  Opcode.INIT,
+  Opcode.DESTROY,
+  Opcode.RELEASE,
+  Opcode.RELEASEDIR,
+]);
+
 const UNKNOWN_OPCODE = refusal('unknown opcode', Errno.ENOSYS);
 const SWAPPED = refusal('INIT of the other byte order', Errno.EPROTO);
 const MALFORMED = refusal('malformed request', Errno.EIO);
+const UNBEGUN = refusal('request that was held back', Errno.EINTR);
 const TOO_SHORT = refusal('request that is too short', Errno.EINVAL);
 const NOT_MOUNTED = refusal('request outside a mount', Errno.EIO);
 const NO_ROOM = refusal('request with too little room for its reply', Errno.EIO);
@@ -122,6 +134,7 @@ export class Session {
   /** Open files that the kernel reads and writes itself, where it may. */
   readonly kernelFiles: KernelFiles | undefined;
   readonly #observed: Observed;
+  readonly #pace: GuestPace | undefined;
   /** Keeps what the guest has for a process that follows, where somebody holds it. */
   journal: SessionJournal | undefined = undefined;
   /** What a former process has done of requests that come again, by their ids. */
@@ -165,6 +178,7 @@ export class Session {
     this.counters = options.counters ?? new Counters();
     this.kernelFiles = options.hostFiles === undefined ? undefined : new KernelFiles(options.hostFiles);
     this.#observed = options.observed ?? { observer: undefined };
+    this.#pace = options.pace?.join({ counters: this.counters, resume: (request) => this.#resume(request) });
     this.fileTable = options.fileTable;
     this.fileTable?.begin(
       { entry: this.entryValidity, negative: this.negativeValidity, attributes: this.attributeValidity },
@@ -224,14 +238,42 @@ export class Session {
     if (gathering.outstanding > 0) this.accelerator.completions!.collect();
     const request = this.#spare.take() ?? new Request(this.#guest);
     request.message = message;
-    request.began = this.counters.begin();
     const loaded = this.in.load(message);
-    if (loaded < 0) {
-      this.#recycle(request);
-      this.counters.unanswerable += 1;
-      message.fail();
-      return;
-    }
+    if (loaded < 0) this.#refuse(request);
+    else if (this.#pace === undefined || !this.#isHeldBack(this.#pace, request))
+      this.#start(request, loaded, following);
+  }
+
+  /** A message is no request, or has become none. */
+  #refuse(request: Request): void {
+    const { message } = request;
+    this.#recycle(request);
+    this.counters.unanswerable += 1;
+    message.fail();
+  }
+
+  /** Whether the current request is to begin later. What gives something back never does. */
+  #isHeldBack(pace: GuestPace, request: Request): boolean {
+    const { words, ints } = this.in;
+    const opcode = words[fuse_in_header.opcode >> 2]!;
+    if (operations[opcode]?.silent === true || UNPACED.has(opcode)) return false;
+    request.uniqueLow = ints[fuse_in_header.unique >> 2]!;
+    request.uniqueHigh = ints[(fuse_in_header.unique >> 2) + 1]!;
+    return pace.hold(request);
+  }
+
+  /** Serves a request that was held back. The guest may have changed it since. */
+  #resume(request: Request): void {
+    const loaded = this.in.load(request.message);
+    if (loaded < 0) this.#refuse(request);
+    else this.#start(request, loaded, 0);
+    this.submit();
+  }
+
+  /** Serves the current request. */
+  #start(request: Request, loaded: number, following: number): void {
+    const { gathering } = this;
+    request.began = this.counters.begin();
     const operation = this.#admit(request, loaded);
     request.operation = operation;
     if (request.began !== 0) this.#sample(request);
@@ -267,6 +309,16 @@ export class Session {
     // A large transfer may run on another thread. The requests gathered before it need not wait.
     if (size >= LARGE && gathering.count > 0 && accelerator.completions !== undefined) this.#submitGathered();
     return gathering.begin(size);
+  }
+
+  /** Requests that begin later, since the export's rate is limited. */
+  get heldBack(): number {
+    return this.#pace?.held ?? 0;
+  }
+
+  /** Content was read or written. */
+  moved(bytes: number): void {
+    this.#pace?.moved(bytes);
   }
 
   /** Adds to {@link counters} what queue threads have answered since the last call. */
@@ -638,6 +690,11 @@ export class Session {
 
   /** Aborts a request, by the halves of its `unique`. @returns whether it was in flight. */
   interrupt(low: number, high: number): boolean {
+    const held = this.#pace?.remove(low, high);
+    if (held !== undefined) {
+      this.#giveUp(held);
+      return true;
+    }
     const request = this.#inFlight.find(low, high);
     if (request !== undefined) this.#cancel(request);
     return request !== undefined;
@@ -655,6 +712,14 @@ export class Session {
   loseLock(handle: HandleIndex): void {
     this.handles.lose(handle);
     this.counters.lostLocks += 1;
+  }
+
+  /** Answers a request that was held back. */
+  #giveUp(request: Request): void {
+    request.operation = UNBEGUN;
+    request.opcode = 0;
+    request.began = 0;
+    this.#reply(request, -Errno.EINTR);
   }
 
   #cancel(request: Request): void {
@@ -675,6 +740,7 @@ export class Session {
     const unlocked = this.locks.close(Errno.EINTR);
     this.locks = this.export.locks.openSession(this.export.nextSession(), this.#maxWaiters);
     this.#inFlight.forgetExpected();
+    for (const request of this.#pace?.removeAll() ?? []) this.#giveUp(request);
     this.#inFlight.each((request) => {
       if (request.incarnation !== this.#incarnation) request.context.abort();
     });
@@ -711,6 +777,7 @@ export class Session {
    * aborted and get the same time again. What remains is answered with EIO.
    */
   async drain(): Promise<void> {
+    this.#pace?.release();
     this.locks.cancelAll(Errno.EINTR);
     if (await this.#inFlight.idle(this.#drainTimeoutMs)) return;
     this.#inFlight.each((request) => request.context.abort());
@@ -725,6 +792,7 @@ export class Session {
    * @returns how many are in flight.
    */
   async quiesce(): Promise<number> {
+    this.#pace?.release();
     this.submit();
     for (const isLast of [false, true]) {
       const end = performance.now() + this.#drainTimeoutMs;
@@ -792,6 +860,7 @@ export class Session {
     if (this.#closed) return;
     this.#closed = true;
     await this.drain();
+    this.#pace?.end();
     await this.reset();
     await this.#emptying;
     this.countThreads();

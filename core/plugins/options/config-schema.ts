@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import * as z from 'zod';
 import { UsageError } from '../../backend/index.js';
+import { sizeOption } from '../../../backends/memfs/options.js';
 import { filterSchema } from '../../trace/filter.js';
 import { LAYERS, parseCapabilities } from './confinement-options.js';
 import { check } from './option-descriptions.js';
@@ -51,6 +52,17 @@ export const limitsSchema = z.strictObject({
     .describe(
       'forgotten nodes that are still found by file handles (open_by_handle_at, NFS), up to 1.5 KiB of memory each; default: 0',
     ),
+});
+
+const bytesPerSecond = sizeOption.optional().meta({ placeholder: 'SIZE', unit: 'bytes' });
+const operationsPerSecond = z.number().positive().optional();
+
+/** How much guests may do in a second. What comes too early waits. */
+export const rateSchema = z.strictObject({
+  bytesPerSecond: bytesPerSecond.describe('bytes that all guests together read and write'),
+  operationsPerSecond: operationsPerSecond.describe('requests of all guests together'),
+  guestBytesPerSecond: bytesPerSecond.describe('bytes that each guest reads and writes'),
+  guestOperationsPerSecond: operationsPerSecond.describe('requests of each guest'),
 });
 
 /** An export: one socket with one tag. */
@@ -137,6 +149,7 @@ export const exportSchema = z.strictObject({
     ),
   cache: cacheSchema.default({}).describe("how guests may cache; default: the backend's own policy"),
   limits: limitsSchema.default({}).describe('bounds on what guests can make this export hold'),
+  rate: rateSchema.default({}).describe('how much guests may do in a second; not with queueThreads'),
 });
 
 /** What the daemon logs, and how. */

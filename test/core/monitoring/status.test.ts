@@ -83,7 +83,14 @@ test('a status tells what guests have done and who they are', async (t) => {
   assert.deepEqual(one!.errors, { ENOENT: 1 });
   assert.equal(one!.guests.length, 1);
   const { id: _id, ...guest } = one!.guests[0]!;
-  assert.deepEqual(guest, { isMounted: true, handles: 1, inFlight: 0, locks: 0, waitingLocks: 0 });
+  assert.deepEqual(guest, {
+    isMounted: true,
+    handles: 1,
+    inFlight: 0,
+    heldBack: 0,
+    locks: 0,
+    waitingLocks: 0,
+  });
   assert.ok(one!.figures.some(({ name, value }) => name === 'used_bytes' && value >= 1000));
 });
 
@@ -219,6 +226,8 @@ test('numbers a second are differences of two looks, the busiest first', () => {
         nodes: 1,
         handles: 2,
         inFlight: 3,
+        heldBack: 0,
+        heldBackBefore: 0,
         locks: 0,
         waitingLocks: 0,
         lostLocks: 2,

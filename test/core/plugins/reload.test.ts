@@ -75,13 +75,15 @@ test('exports come, go and change while a guest of another works, which loses no
   const { folder, reload, connect, daemon } = await started(t, { exports: [one('stays'), one('goes')] });
   const { fuse } = await connect('stays');
   const over = new AbortController();
-  let served = 0;
-  const work = (async () => {
+  let [sent, served] = [0, 0];
+  const makeDirectories = async (): Promise<void> => {
     while (!over.signal.aborted) {
-      await fuse.mkdir(ROOT, `${served}`);
+      await fuse.mkdir(ROOT, `${sent++}`);
       served += 1;
     }
-  })();
+  };
+  // Several requests are under way at any time.
+  const work = Promise.all(Array.from({ length: 8 }, makeDirectories));
   const before = served;
   for (let round = 0; round < 5; round++) {
     const lines = await reload({ exports: [one('stays'), one(`comes${round}`)] });
@@ -104,7 +106,7 @@ test('exports come, go and change while a guest of another works, which loses no
   }
   over.abort();
   await work;
-  assert.ok(served > before);
+  assert.ok(served > before && served === sent);
   assert.equal((await fuse.list(ROOT)).filter((name) => !name.startsWith('.')).length, served);
   assert.ok(!existsSync(join(folder, 'goes')) && !existsSync(join(folder, 'comes0')));
   assert.ok(existsSync(join(folder, 'comes4')));
@@ -183,6 +185,37 @@ test('exports of one backend share it, also with one that comes later, until the
   await reload({ backends, exports: [shared('second')] });
   const { fuse: other } = await connect('second');
   await other.lookup(ROOT, 'kept');
+});
+
+test('the rate of an export is changed under its guests, whose requests wait for it', async (t) => {
+  const rate = { guestOperationsPerSecond: 1e-3 };
+  const { reload, connect, daemon } = await started(t, { exports: [one('data')] });
+  const { fuse } = await connect('data');
+  assert.match((await reload({ exports: [one('data', { rate })] }))[0]!, /data: changed$/);
+  // What had not been used may be used now.
+  const made = Promise.all(Array.from({ length: 5 }, (_, number) => fuse.mkdir(ROOT, `${number}`)));
+  while ((await daemon.status()).exports[0]!.heldBack < 4) await sleep(5);
+  await reload({ exports: [one('data')] });
+  await made;
+  const [status] = (await daemon.status()).exports;
+  assert.equal(status!.heldBack, 0);
+  assert.ok(status!.heldBackBefore >= 4);
+});
+
+test('a guest that goes while its requests are held back leaves nothing behind', async (t) => {
+  const rate = { operationsPerSecond: 1e-3 };
+  const { connect, reload, daemon } = await started(t, { exports: [one('data')] });
+  const { fuse, frontEnd } = await connect('data');
+  await reload({ exports: [one('data', { rate })] });
+  const made = Promise.allSettled(Array.from({ length: 5 }, (_, number) => fuse.mkdir(ROOT, `${number}`)));
+  while ((await daemon.status()).exports[0]!.heldBack < 4) await sleep(5);
+  await frontEnd.close();
+  while ((await daemon.status()).exports[0]!.guests.length > 0) await sleep(5);
+  assert.equal((await daemon.status()).exports[0]!.heldBack, 0);
+  await reload({ exports: [one('data')] });
+  const { fuse: next } = await connect('data');
+  await next.mkdir(ROOT, 'served as ever');
+  void made;
 });
 
 test('a daemon whose exports were all replaced serves on', async (t) => {

@@ -15,6 +15,8 @@ const QUIET: ExportStatus = {
   nodes: 1,
   handles: 0,
   inFlight: 0,
+  heldBack: 0,
+  heldBackBefore: 0,
   longestWaitSeconds: 0,
   locks: 0,
   waitingLocks: 0,

@@ -11,6 +11,7 @@ import {
   describeOptions,
   exportSchema,
   limitsSchema,
+  rateSchema,
   logSchema,
   parseConfig,
   readConfig,
@@ -117,7 +118,15 @@ test('every option is described, and documented', () => {
     new URL('docs/config.md', import.meta.resolve('virtiofs-kit/package.json')),
     'utf8',
   );
-  for (const schema of [configSchema, exportSchema, cacheSchema, limitsSchema, logSchema, confineSchema]) {
+  for (const schema of [
+    configSchema,
+    exportSchema,
+    cacheSchema,
+    limitsSchema,
+    rateSchema,
+    logSchema,
+    confineSchema,
+  ]) {
     for (const { name, description } of describeOptions(schema)) {
       assert.notEqual(description, '', `${name} has no description`);
       assert.ok(manual.includes(`\`${name}\``), `docs/config.md does not have ${name}`);

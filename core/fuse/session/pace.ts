@@ -1,0 +1,224 @@
+import type { Counters } from './counters.js';
+import type { Request } from './request.js';
+
+/** How much guests may do in a second. What is absent has no limit. */
+export interface RateLimits {
+  /** Bytes that all guests together read and write, above 0. */
+  readonly bytesPerSecond?: number | undefined;
+  /** Requests of all guests together, above 0. */
+  readonly operationsPerSecond?: number | undefined;
+  /** Bytes that each guest reads and writes, above 0. */
+  readonly guestBytesPerSecond?: number | undefined;
+  /** Requests of each guest, above 0. */
+  readonly guestOperationsPerSecond?: number | undefined;
+}
+
+/** What was not used may be used later, up to that of so many milliseconds. */
+const SAVED_MS = 100;
+
+/** A longer time would be none to Node's timers. */
+const LONGEST_MS = 2 ** 31 - 1;
+
+/**
+ * A token bucket that may be overdrawn: a request begins while something is in it, and takes what
+ * it then needs, which is known at its end only. Over time no more is taken than flows in.
+ */
+class Bucket {
+  /** Units a millisecond; Infinity: no limit. */
+  #perMs = Infinity;
+  #level = 0;
+  #at = performance.now();
+
+  /** @param perSecond above 0; undefined: no limit. */
+  set(perSecond: number | undefined): void {
+    this.#flow();
+    this.#perMs = (perSecond ?? Infinity) / 1000;
+    this.#level = Math.min(this.#level, this.#perMs * SAVED_MS);
+    if (this.#perMs === Infinity) this.#level = 0;
+  }
+
+  get isLimited(): boolean {
+    return this.#perMs !== Infinity;
+  }
+
+  /** Milliseconds until a request may begin; 0: now. */
+  get waitMs(): number {
+    if (this.#perMs === Infinity) return 0;
+    if (this.#level <= 0) this.#flow();
+    return this.#level > 0 ? 0 : -this.#level / this.#perMs + 1e-3;
+  }
+
+  take(units: number): void {
+    if (this.#perMs !== Infinity) this.#level -= units;
+  }
+
+  #flow(): void {
+    const now = performance.now();
+    if (this.#perMs !== Infinity)
+      this.#level = Math.min(this.#level + (now - this.#at) * this.#perMs, this.#perMs * SAVED_MS);
+    this.#at = now;
+  }
+}
+
+/** What {@link GuestPace} needs of its session. */
+export interface PacedSession {
+  readonly counters: Counters;
+  /** Reads a request's arguments again, and serves it. Never throws. */
+  resume(request: Request): void;
+}
+
+/** The pace of an export's guests, which may change at any time. */
+export class ExportPace {
+  readonly bytes = new Bucket();
+  readonly operations = new Bucket();
+  readonly #guests = new Set<GuestPace>();
+  #limits: RateLimits = {};
+  /** Guests whose requests are held back, in turns. */
+  #waiting: GuestPace[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(limits: RateLimits = {}) {
+    this.set(limits);
+  }
+
+  set(limits: RateLimits): void {
+    this.#limits = limits;
+    this.bytes.set(limits.bytesPerSecond);
+    this.operations.set(limits.operationsPerSecond);
+    for (const guest of this.#guests) guest.set(limits);
+    if (this.#waiting.length > 0) this.#advance();
+  }
+
+  /** The pace of one more guest, until {@link leave}. */
+  join(session: PacedSession): GuestPace {
+    const guest = new GuestPace(this, session);
+    guest.set(this.#limits);
+    this.#guests.add(guest);
+    return guest;
+  }
+
+  leave(guest: GuestPace): void {
+    this.#guests.delete(guest);
+  }
+
+  /** A guest has requests that wait. */
+  wait(guest: GuestPace): void {
+    if (!this.#waiting.includes(guest)) this.#waiting.push(guest);
+    if (this.#timer === undefined) this.#advanceIn(guest.waitMs);
+  }
+
+  #advanceIn(waitMs: number): void {
+    // Sockets keep the process, not what is waited for.
+    this.#timer = setTimeout(() => this.#advance(), Math.min(waitMs, LONGEST_MS)).unref();
+  }
+
+  #advance(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    // One request of each guest at a time, so that those of one do not take all.
+    for (let begun = true; begun;) {
+      begun = false;
+      for (const guest of this.#waiting) if (guest.waitMs === 0 && guest.beginNext()) begun = true;
+      // Who was first is last in the next turn.
+      const [first, ...others] = this.#waiting;
+      if (first !== undefined) this.#waiting = [...others, first];
+    }
+    this.#waiting = this.#waiting.filter(({ held }) => held > 0);
+    if (this.#waiting.length === 0) return;
+    this.#advanceIn(Math.min(...this.#waiting.map(({ waitMs }) => waitMs)));
+  }
+}
+
+/** The pace of one guest: its own, and that of all. Holds back what comes too early. */
+export class GuestPace {
+  readonly #export: ExportPace;
+  readonly #session: PacedSession;
+  readonly #bytes = new Bucket();
+  readonly #operations = new Bucket();
+  #isLimited = false;
+  /** In the order in which they begin. */
+  #requests: Request[] = [];
+
+  constructor(shared: ExportPace, session: PacedSession) {
+    this.#export = shared;
+    this.#session = session;
+  }
+
+  /** How many requests are held back. */
+  get held(): number {
+    return this.#requests.length;
+  }
+
+  set({ guestBytesPerSecond, guestOperationsPerSecond }: RateLimits): void {
+    this.#bytes.set(guestBytesPerSecond);
+    this.#operations.set(guestOperationsPerSecond);
+    const { bytes, operations } = this.#export;
+    this.#isLimited = [bytes, operations, this.#bytes, this.#operations].some(({ isLimited }) => isLimited);
+  }
+
+  /** Milliseconds until a request may begin; 0: now. */
+  get waitMs(): number {
+    const { bytes, operations } = this.#export;
+    return Math.max(bytes.waitMs, operations.waitMs, this.#bytes.waitMs, this.#operations.waitMs);
+  }
+
+  /** A request has come. @returns whether it is held back; else it begins. */
+  hold(request: Request): boolean {
+    if (this.#requests.length === 0) {
+      if (!this.#isLimited) return false;
+      if (this.waitMs === 0) {
+        this.#begun();
+        return false;
+      }
+    }
+    request.since = performance.now();
+    this.#requests.push(request);
+    this.#session.counters.heldBack += 1;
+    this.#export.wait(this);
+    return true;
+  }
+
+  /** Begins the next request that waits. @returns whether there was one. */
+  beginNext(): boolean {
+    const request = this.#requests.shift();
+    if (request === undefined) return false;
+    this.#session.counters.heldBackMs += performance.now() - request.since;
+    this.#begun();
+    this.#session.resume(request);
+    return true;
+  }
+
+  /** Has all begin now: what they take is owed. */
+  release(): void {
+    while (this.beginNext());
+  }
+
+  /** Content was read or written. */
+  moved(bytes: number): void {
+    this.#export.bytes.take(bytes);
+    this.#bytes.take(bytes);
+  }
+
+  /** Takes a request out that is held back, by the halves of its `unique`. */
+  remove(low: number, high: number): Request | undefined {
+    const at = this.#requests.findIndex(
+      ({ uniqueLow, uniqueHigh }) => uniqueLow === low && uniqueHigh === high,
+    );
+    return at < 0 ? undefined : this.#requests.splice(at, 1)[0];
+  }
+
+  /** Takes all out. */
+  removeAll(): Request[] {
+    return this.#requests.splice(0);
+  }
+
+  /** The guest is gone. */
+  end(): void {
+    this.#export.leave(this);
+  }
+
+  #begun(): void {
+    this.#export.operations.take(1);
+    this.#operations.take(1);
+  }
+}
