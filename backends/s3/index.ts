@@ -7,7 +7,7 @@
  * `objects/` maps keys and metadata to names and attributes, `tree/` has the nodes, look-up,
  * renames, and where nodes are for a process that follows. `read/` reads and caches blocks,
  * `write/` stages and uploads, `journal/` is what survives a crash. `service/` puts a mount
- * together and has the commands.
+ * together, takes guests to other hosts, and has the commands.
  */
 import { accelerate } from '../../core/backend/accelerator.js';
 import { definePlugin } from '../../core/backend/index.js';
@@ -26,7 +26,11 @@ export default definePlugin({
   commands,
   create(options) {
     const backend = options.readOnly ? new ReadingBackend(options) : new WritableBackend(options);
-    return accelerate<Node, OpenFile, ReadingBackend>(backend, { slots: true, ...backend.recovery });
+    return accelerate<Node, OpenFile, ReadingBackend>(backend, {
+      slots: true,
+      ...backend.recovery,
+      migration: backend.migration,
+    });
   },
   needs: (options) => machineNeeds(options),
 });

@@ -1,4 +1,4 @@
-import type { Accelerator } from '../../core/backend/accelerator.js';
+import type { Accelerator, NodeMigration } from '../../core/backend/accelerator.js';
 import type {
   Attributes,
   Awaitable,
@@ -21,6 +21,7 @@ import { Deadline } from './client/deadline.js';
 import { errnoOf, S3Failure } from './client/failure.js';
 import { isFull } from './journal/disk-space.js';
 import type { OpenFile } from './write/files.js';
+import { migrationOperations } from './service/migration.js';
 import { MountedBucket } from './service/mounted-bucket.js';
 import { pathIn, traceOf, Traces } from './tree/last-seen.js';
 import { isDirty } from './tree/nodes.js';
@@ -38,6 +39,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   readonly cache: Partial<CachePolicy>;
   protected readonly options: S3Options;
   #mounted: MountedBucket | undefined;
+  #host: BackendHost | undefined;
   /** Paths of nodes whose key differs from their path, from a saved state. */
   #restored = new Map<string, string>();
   /** Traces by key: of nodes in a process that was killed, or of nodes that were forgotten. */
@@ -67,6 +69,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   async mount(host: BackendHost): Promise<Node> {
+    this.#host = host;
     this.#mounted = await MountedBucket.start(this.options, host.log, this.#traces);
     return this.#mounted.tree.root;
   }
@@ -110,12 +113,13 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     });
   }
 
-  async #walk(path: string): Promise<Node> {
+  /** @param maxAge milliseconds for which answers of the bucket are valid. */
+  async #walk(path: string, maxAge: () => number = () => this.ttl): Promise<Node> {
     if (path.includes('\0')) throw FsError.of('ESTALE');
     let node: Node = this.mounted.tree.root;
     for (const name of path.split('/')) {
       if (node.kind !== 'directory') throw FsError.of('ESTALE');
-      const next: Node | undefined = await this.find(node, name, this.ttl, () => this.deadline());
+      const next: Node | undefined = await this.find(node, name, maxAge(), () => this.deadline());
       if (next === undefined) throw FsError.of('ESTALE');
       node = next;
     }
@@ -152,6 +156,29 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
     };
   }
 
+  /** For guests that go to another host, see `Accelerator`. */
+  get migration(): NodeMigration<Node> {
+    return migrationOperations({
+      mounted: () => this.mounted,
+      readOnly: this.options.readOnly,
+      withBuffer: async (bytes, use) => {
+        const buffer = this.#host!.createBuffer(bytes);
+        try {
+          return await use(buffer);
+        } finally {
+          buffer.close();
+        }
+      },
+      find: async (path, since) => {
+        const { tree } = this.mounted;
+        const node = path === '' ? tree.root : await this.#walk(path, () => performance.now() - since);
+        tree.hold(node);
+        return node;
+      },
+      guard: (operation) => this.guard(operation),
+    });
+  }
+
   /**
    * @throws Error where the bucket does not answer: the next process asks it again, so that no node
    * is lost for that.
@@ -185,7 +212,15 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   forget(node: Node): void {
-    this.mounted.tree.forget(node);
+    const { files, services, tree } = this.mounted;
+    tree.forget(node);
+    const isUnused = node.kind === 'file' && node.removed && node.opens === 0 && !this.#isLeft;
+    if (!isUnused || node.staged === undefined) return;
+    // It came from another host, and nobody has opened it.
+    files.discard(node).then(
+      () => tree.release(node),
+      (error: unknown) => services.log.warn({ error: String(error) }, 'a removed file is not dropped yet'),
+    );
   }
 
   /** Milliseconds for which answers of the bucket are valid here. */

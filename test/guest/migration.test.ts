@@ -277,3 +277,42 @@ test('a guest on memfs is suspended to a file, and resumes from it twice', { ski
     else at.leave();
   }
 });
+
+/** Runs a job of QEMU to its end. */
+async function job({ monitor }: Host, name: string, given: object): Promise<void> {
+  await monitor.ask(name, { 'job-id': name, ...given });
+  for (;;) {
+    const jobs = await monitor.ask<{ id: string; status: string; error?: string }[]>('query-jobs');
+    const { status, error } = jobs.find(({ id }) => id === name)!;
+    if (status === 'concluded') {
+      await monitor.ask('job-dismiss', { id: name });
+      assert.equal(error, undefined, name);
+      return;
+    }
+    await sleep(20);
+  }
+}
+
+/** A disk that takes snapshots of its machine. */
+async function makeDisk(at: Host, filename: string): Promise<void> {
+  await job(at, 'blockdev-create', { options: { driver: 'file', filename, size: 0 } });
+  await at.monitor.ask('blockdev-add', { driver: 'file', 'node-name': 'store', filename });
+  await job(at, 'blockdev-create', { options: { driver: 'qcow2', file: 'store', size: 2 ** 20 } });
+  await at.monitor.ask('blockdev-add', { driver: 'qcow2', 'node-name': 'disk', file: 'store' });
+}
+
+test('a guest on memfs goes back to a snapshot of itself (savevm, loadvm) twice', { skip }, async (t) => {
+  const output = new Console();
+  const at = await prepare(t, 'memfs', output)(0);
+  await output.works();
+  await makeDisk(at, join(temporaryFolder(t), 'disk'));
+  const snapshot = { tag: 'then', vmstate: 'disk', devices: ['disk'] };
+  await job(at, 'snapshot-save', snapshot);
+  for (let times = 0; times < 2; times++) {
+    await output.works();
+    await job(at, 'snapshot-load', snapshot);
+    await output.works();
+    assert.ok(!output.isOver, `${output.text.slice(-2000)}\n${at.errors()}`);
+  }
+  await finish(at, output);
+});

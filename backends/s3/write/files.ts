@@ -205,6 +205,12 @@ export class Files {
     return buffer.length;
   }
 
+  /** Writes bytes that no guest has sent. They must not change before the promise resolves. */
+  async put(node: FileNode, offset: number, bytes: Uint8Array, deadline: Deadline): Promise<void> {
+    const range = { start: offset, end: offset + bytes.length };
+    await this.#change(node, bytes.length, range, deadline, (staged) => staged.write(offset, bytes));
+  }
+
   /** @throws ESTALE if another writer has replaced the file since it was opened. */
   #current(file: OpenFile): void {
     if (file.version !== file.node.version) throw FsError.of('ESTALE');

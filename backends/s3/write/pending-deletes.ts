@@ -259,6 +259,11 @@ export class PendingDeletes {
   }
 
   /** Ends service. What was gathered and is not gone is left to the next start. */
+  /** Waits until nothing is to be deleted any more that is now. @throws ETIMEDOUT */
+  async allSettled(deadline: Deadline): Promise<void> {
+    await deadline.wait(Promise.all(this.#keys.values()));
+  }
+
   close(): void {
     this.#closed = true;
     clearTimeout(this.#gathering?.timer);

@@ -2,72 +2,14 @@ import assert from 'node:assert/strict';
 import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
-import { BackendRegistry, Daemon, type ServedExport } from '../../../core/plugins/index.js';
-import { MemoryLog } from '../../support/engine.js';
-import { FrontEnd } from '../../support/front-end.js';
-import { FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
+import { type FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
 import { loadState, saveState, startQueues, stopQueues } from '../../support/migration.js';
-import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+import { host, migrate, warningFields, warnings } from '../../support/migrating-guests.js';
+import { temporaryFolder } from '../../support/vhost-user.js';
 
 const O_RDWR = 2;
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 const [EAGAIN, EBADF, EINTR, EIO, ESTALE] = [11, 9, 4, 5, 116];
-
-type Settings = Omit<ServedExport, 'socket'>;
-
-/** One guest on a daemon of its own. */
-interface Host {
-  readonly socket: string;
-  readonly frontEnd: FrontEnd;
-  readonly fuse: FuseClient;
-  readonly log: MemoryLog;
-  /** One more guest of the export. */
-  another(): Promise<FuseClient>;
-}
-
-async function host(t: TestContext, settings: Settings): Promise<Host> {
-  const socket = join(temporaryFolder(t), 'socket');
-  const log = new MemoryLog();
-  const daemon = await Daemon.start({
-    exports: [{ locks: 'shared', ...settings, socket }],
-    log,
-    registry: new BackendRegistry(),
-  });
-  t.after(() => daemon.close());
-  const connect = async () => {
-    const frontEnd = await FrontEnd.connect(socket);
-    t.after(() => frontEnd.close());
-    return frontEnd;
-  };
-  const frontEnd = await connect();
-  return {
-    socket,
-    frontEnd,
-    fuse: new FuseClient(fuseTransport(frontEnd)),
-    log,
-    async another() {
-      const fuse = new FuseClient(fuseTransport(await connect()));
-      await fuse.init();
-      return fuse;
-    },
-  };
-}
-
-/** Moves a guest as QEMU does. @returns whether the destination goes on with it. */
-async function migrate(from: Host, to: Host): Promise<boolean> {
-  await stopQueues(from.frontEnd);
-  const bases = await stopQueues(to.frontEnd);
-  const state = await saveState(from.frontEnd);
-  assert.ok(state !== undefined);
-  const taken = await loadState(to.frontEnd, state);
-  await startQueues(to.frontEnd, bases);
-  return taken;
-}
-
-const warnings = ({ log }: Host): string[] =>
-  log.lines.filter(({ level }) => level !== 'info' && level !== 'debug').map(({ message }) => message);
-
-const warningFields = ({ log }: Host) => log.lines.findLast(({ level }) => level === 'warn')?.fields;
 
 function shared(t: TestContext): string {
   const directory = join(temporaryFolder(t), 'shared');

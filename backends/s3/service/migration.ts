@@ -1,0 +1,205 @@
+import { randomUUID } from 'node:crypto';
+import * as z from 'zod';
+import type { NodeMigration } from '../../../core/backend/accelerator.js';
+import { FileType, FsError, type GuestBuffer, type NodeKey } from '../../../core/backend/index.js';
+import { Deadline } from '../client/deadline.js';
+import { S3Failure } from '../client/failure.js';
+import { fromJson, toJson } from '../journal/staged.js';
+import { Directory, FileNode, pathOf } from '../tree/nodes.js';
+import type { Node } from '../tree/nodes.js';
+import type { MountedBucket } from './mounted-bucket.js';
+
+/*
+ * What a guest's nodes are, for another host that has the same bucket: u32 length of a JSON text,
+ * little-endian, the text, and what is in open files without a name, one after the other.
+ */
+
+/** Seconds for the uploads that a guest which leaves waits for. */
+const UPLOAD_TIMEOUT_SECONDS = 120;
+
+/** Bytes that removed files of one guest may take with them. */
+const MOST_REMOVED_BYTES = 256 * 2 ** 20;
+
+/** Bytes that are read or written at a time. */
+const PIECE_BYTES = 2 ** 20;
+
+const posix = z.object({
+  metadata: z.record(z.string(), z.string()),
+  headers: z.record(z.string(), z.string()),
+});
+
+const saved = z.strictObject({
+  version: z.literal(1),
+  nodes: z.array(
+    z.tuple([
+      z.string(),
+      z.union([
+        /** The path of a node that has a name. */
+        z.string(),
+        /** A node without one; `bytes` of a file. Null for a file that nobody has open. */
+        z.strictObject({ posix, bytes: z.int().nonnegative().optional() }).nullable(),
+      ]),
+    ]),
+  ),
+});
+
+type Saved = z.infer<typeof saved>;
+type Nameless = NonNullable<Exclude<Saved['nodes'][number][1], string>>;
+
+/** What is needed of the backend. */
+interface Owner {
+  mounted(): MountedBucket;
+  readonly readOnly: boolean;
+  /** Has a piece of memory that reads fill. */
+  withBuffer<T>(bytes: number, use: (buffer: GuestBuffer) => Promise<T>): Promise<T>;
+  /**
+   * The node at a path as the bucket has it now, in use.
+   * @param since as `performance.now()`: older knowledge does not count.
+   */
+  find(path: string, since: number): Promise<Node>;
+  /** As `ReadingBackend.guard`. */
+  guard<T>(operation: () => Promise<T>): Promise<T>;
+}
+
+/** A guest's files on their way to another host. What is staged of them is uploaded first. */
+export function migrationOperations(owner: Owner): NodeMigration<Node> {
+  return {
+    depart: (nodes) => depart(owner, nodes),
+    arrive(state) {
+      const { places, contents } = decode(state);
+      const since = performance.now();
+      return (key: NodeKey) => owner.guard(() => arrive(owner, places, contents, key, since));
+    },
+  };
+}
+
+async function depart(owner: Owner, all: readonly Node[]): Promise<Uint8Array> {
+  const { files, services } = owner.mounted();
+  const deadline = Deadline.after(UPLOAD_TIMEOUT_SECONDS);
+  await services.pendingDeletes.allSettled(deadline);
+  try {
+    await deadline.wait(files.writeback.flush());
+  } catch (error) {
+    // What lost a race is kept aside by now, and concerns no upload any more.
+    if (files.writeback.files.length > 0)
+      throw new Error('not everything could be uploaded', { cause: error });
+  }
+  const nodes: Saved['nodes'] = [];
+  const contents: Uint8Array[] = [];
+  let room = MOST_REMOVED_BYTES;
+  for (const node of all) {
+    if (!node.removed) nodes.push([node.id, pathOf(node)]);
+    else if (node.kind === 'directory') nodes.push([node.id, { posix: toJson(node.posix) }]);
+    else {
+      const bytes = node.opens > 0 && node.size <= room ? await contentOf(owner, node) : undefined;
+      nodes.push([node.id, bytes === undefined ? null : { posix: toJson(node.posix), bytes: bytes.length }]);
+      if (bytes === undefined) continue;
+      room -= bytes.length;
+      contents.push(bytes);
+    }
+  }
+  const text = Buffer.from(JSON.stringify({ version: 1, nodes } satisfies Saved));
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(text.length);
+  return Buffer.concat([length, text, ...contents]);
+}
+
+/** What is in a file; undefined if the bucket does not have it any more. */
+async function contentOf(owner: Owner, node: FileNode): Promise<Uint8Array | undefined> {
+  const { files, services } = owner.mounted();
+  const content = Buffer.alloc(node.size);
+  const file = files.open(node, false);
+  try {
+    await owner.withBuffer(PIECE_BYTES, async (buffer) => {
+      for (let at = 0; at < content.length;) {
+        const deadline = Deadline.after(services.options.operationTimeout);
+        const count = await files.read(file, buffer, at, deadline);
+        if (count === 0) return;
+        const wanted = Math.min(count, content.length - at);
+        buffer.get(0, content.subarray(at, at + wanted));
+        at += wanted;
+      }
+    });
+    return content;
+  } catch (error) {
+    if (!(error instanceof FsError) && !(error instanceof S3Failure)) throw error;
+    services.log.warn({ error: String(error) }, 'a removed file cannot go along with its guest');
+    return undefined;
+  } finally {
+    node.opens -= 1;
+  }
+}
+
+/** @throws FsError EINVAL for bytes that `depart` has not made. */
+function decode(state: Uint8Array): {
+  places: ReadonlyMap<string, Saved['nodes'][number][1]>;
+  contents: ReadonlyMap<string, Uint8Array>;
+} {
+  const bytes = Buffer.from(state.buffer, state.byteOffset, state.byteLength);
+  let at = bytes.length < 4 ? bytes.length + 1 : 4 + bytes.readUInt32LE(0);
+  if (at > bytes.length) throw FsError.of('EINVAL');
+  let json: unknown;
+  try {
+    json = JSON.parse(bytes.toString('utf8', 4, at));
+  } catch {
+    throw FsError.of('EINVAL');
+  }
+  const { success, data } = saved.safeParse(json);
+  if (!success) throw FsError.of('EINVAL');
+  const contents = new Map<string, Uint8Array>();
+  for (const [key, place] of data.nodes) {
+    if (place === null || typeof place === 'string' || place.bytes === undefined) continue;
+    if (at + place.bytes > bytes.length) throw FsError.of('EINVAL');
+    contents.set(key, bytes.subarray(at, at + place.bytes));
+    at += place.bytes;
+  }
+  if (at !== bytes.length) throw FsError.of('EINVAL');
+  return { places: new Map(data.nodes), contents };
+}
+
+async function arrive(
+  owner: Owner,
+  places: ReadonlyMap<string, Saved['nodes'][number][1]>,
+  contents: ReadonlyMap<string, Uint8Array>,
+  key: NodeKey,
+  since: number,
+): Promise<Node> {
+  const place = typeof key === 'string' ? places.get(key) : undefined;
+  if (place === undefined) throw FsError.of('ESTALE');
+  if (place === null) throw FsError.of('ENOENT');
+  if (typeof place === 'string') return owner.find(place, since);
+  return nameless(owner, place, contents.get(key as string));
+}
+
+/** A node without a name that is as the one that has left. */
+async function nameless(
+  { mounted, readOnly }: Owner,
+  { posix: attributes }: Nameless,
+  content: Uint8Array | undefined,
+): Promise<Node> {
+  const { files, services, tree } = mounted();
+  const id = `\0${randomUUID()}`;
+  const given = fromJson(attributes);
+  if (content === undefined) {
+    const mode = FileType.DIRECTORY | (given.mode & 0o7777);
+    const directory = new Directory(id, tree.root, '', { ...given, mode });
+    directory.removed = true;
+    tree.enter(directory);
+    return directory;
+  }
+  if (readOnly) throw FsError.of('ESTALE');
+  const mode = FileType.REGULAR | (given.mode & 0o7777);
+  const node = new FileNode(id, tree.root, '', { ...given, mode }, undefined);
+  node.removed = true;
+  const deadline = Deadline.after(services.options.operationTimeout);
+  try {
+    for (let at = 0; at < content.length; at += PIECE_BYTES)
+      await files.put(node, at, content.subarray(at, at + PIECE_BYTES), deadline);
+    await files.setPosix(node, deadline, () => ({ ...given, mode }));
+  } catch (error) {
+    await files.discard(node);
+    throw error;
+  }
+  tree.enter(node);
+  return node;
+}

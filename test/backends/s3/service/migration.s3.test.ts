@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { CreateBucketCommand, DeleteBucketCommand } from '@aws-sdk/client-s3';
+import { type FuseClient, ROOT, rejectsWith } from '../../../support/fuse-client.js';
+import { host, migrate, warnings } from '../../../support/migrating-guests.js';
+import { saveState, startQueues, stopQueues } from '../../../support/migration.js';
+import { pattern, removeFolders, temporaryFolder, TestBucket } from '../support.js';
+
+after(removeFolders);
+
+const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
+const EAGAIN = 11;
+const MiB = 2 ** 20;
+
+interface Opened {
+  readonly nodeid: bigint;
+  readonly fh: bigint;
+}
+
+async function text(fuse: FuseClient, { nodeid, fh }: Opened): Promise<string> {
+  return Buffer.from(await fuse.read(nodeid, fh, 0, 100)).toString();
+}
+
+test('a guest takes what S3 has staged, and its removed files, to another host', async (t) => {
+  const bucket = await TestBucket.create();
+  const settings = async () => ({
+    backend: {
+      type: 's3',
+      bucket: bucket.name,
+      endpoint: bucket.endpoint,
+      pathStyle: true,
+      cacheDir: await temporaryFolder(),
+      partSize: '5m',
+      writebackDelay: 600,
+      maxDirtyAge: 600,
+    },
+  });
+  const [from, to] = [await host(t, await settings()), await host(t, await settings())];
+  const { fuse } = from;
+  // Somebody at the destination has looked before: what it knows is old by now.
+  const early = await to.another();
+  assert.equal((await early.lookup(ROOT, 'staged')).nodeid, 0n);
+  await fuse.init();
+  const made = async (name: string, isUploaded: boolean): Promise<Opened> => {
+    const { entry, open } = await fuse.create(ROOT, name, 0o640);
+    await fuse.write(entry.nodeid, open.fh, 0, Buffer.from(name));
+    if (isUploaded) await fuse.fsync(entry.nodeid, open.fh);
+    return { nodeid: entry.nodeid, fh: open.fh };
+  };
+  const names = ['staged', 'renamed', 'removed', 'removed-uploaded'] as const;
+  const files = new Map<string, Opened>();
+  for (const name of names) files.set(name, await made(name, name.endsWith('uploaded')));
+  await fuse.setxattr(files.get('removed')!.nodeid, 'user.a', Buffer.from('1'));
+  await fuse.rename(ROOT, 'renamed', ROOT, 'other');
+  await fuse.unlink(ROOT, 'removed');
+  await fuse.unlink(ROOT, 'removed-uploaded');
+  // Parts of it are on their way.
+  const large = await made('large', false);
+  for (let i = 0; i < 12; i++) await fuse.write(large.nodeid, large.fh, i * MiB, pattern(MiB, i));
+  const directory = await fuse.mkdir(ROOT, 'directory');
+  const listing = await fuse.opendir(directory.nodeid);
+  await fuse.rmdir(ROOT, 'directory');
+  await fuse.setlk(files.get('staged')!.nodeid, files.get('staged')!.fh, 7n, LOCK);
+
+  assert.equal(await migrate(from, to), true, JSON.stringify([from.log.lines, to.log.lines].flat()));
+  assert.deepEqual(
+    warnings(to).filter((message) => !message.includes('ignores some conditions')),
+    [],
+  );
+  await from.frontEnd.close();
+  const after = to.fuse;
+  for (const name of names) assert.equal(await text(after, files.get(name)!), name);
+  for (let i = 0; i < 12; i++)
+    assert.deepEqual(Buffer.from(await after.read(large.nodeid, large.fh, i * MiB, MiB)), pattern(MiB, i));
+  const { nodeid, fh } = files.get('removed')!;
+  const attributes = await after.getattr(nodeid);
+  assert.equal(attributes.nlink, 0);
+  assert.equal(attributes.mode & 0o777, 0o640);
+  assert.equal(Buffer.from(await after.getxattr(nodeid, 'user.a')).toString(), '1');
+  await after.write(nodeid, fh, 0, Buffer.from('REMOVED'));
+  assert.equal(await text(after, { nodeid, fh }), 'REMOVED');
+  assert.equal((await after.lookup(ROOT, 'other')).nodeid, files.get('renamed')!.nodeid);
+  assert.equal((await after.getattr(directory.nodeid)).mode & 0o170000, 0o040000);
+  await after.readdir(directory.nodeid, listing.fh, 0n);
+  const again = await after.open(files.get('staged')!.nodeid, 2);
+  await rejectsWith(after.setlk(files.get('staged')!.nodeid, again.fh, 8n, LOCK), EAGAIN);
+  for (const file of [...files.values(), large]) await after.release(file.nodeid, file.fh);
+  await after.forget(nodeid);
+  assert.deepEqual(await bucket.keys(), ['large', 'other', 'staged']);
+});
+
+test('a guest stays where it is if its bucket does not take what is staged', async (t) => {
+  const bucket = await TestBucket.create();
+  const { name, endpoint } = bucket;
+  const cacheDir = await temporaryFolder();
+  const backend = { type: 's3', bucket: name, endpoint, pathStyle: true, cacheDir, writebackDelay: 600 };
+  const { frontEnd, fuse, log } = await host(t, { backend });
+  await fuse.init();
+  const { entry, open } = await fuse.create(ROOT, 'file');
+  await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('mine'));
+  await bucket.client.send(new DeleteBucketCommand({ Bucket: name }));
+  const bases = await stopQueues(frontEnd);
+  assert.equal(await saveState(frontEnd), undefined);
+  assert.match(JSON.stringify(log.lines.at(-1)), /a guest cannot leave.*not everything could be uploaded/);
+  await bucket.client.send(new CreateBucketCommand({ Bucket: name }));
+  await startQueues(frontEnd, bases);
+  assert.equal(await text(fuse, { nodeid: entry.nodeid, fh: open.fh }), 'mine');
+  await fuse.fsync(entry.nodeid, open.fh);
+  assert.deepEqual(await bucket.keys(), ['file']);
+});
