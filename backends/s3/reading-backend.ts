@@ -366,9 +366,18 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
     const file = this.file(node);
     const fresh = this.refresh(file, Math.min(this.options.openTtl * 1000, this.ttl), context);
-    return andThen(fresh, () => ({
-      file: this.mounted.files.open(file, (flags & OpenFlags.APPEND) !== 0),
-    }));
+    const isAppending = (flags & OpenFlags.APPEND) !== 0;
+    return andThen(fresh, () => {
+      if (file.leaving === undefined || file.opens > 0) return this.#opened(file, isAppending);
+      // What removes the name has found that nobody has it open, and does not keep the content.
+      return file.changes.run(async () => this.#opened(file, isAppending));
+    });
+  }
+
+  /** @throws ESTALE: the kernel looks the name up again. */
+  #opened(file: FileNode, isAppending: boolean): Opened<OpenFile> {
+    if (file.isDropped) throw FsError.of('ESTALE');
+    return { file: this.mounted.files.open(file, isAppending) };
   }
 
   async read(

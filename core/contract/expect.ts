@@ -93,6 +93,16 @@ export async function supported<T>(operation: Promise<T>, ...refusals: (keyof ty
   }
 }
 
+/** Waits for an operation. @returns undefined if it fails with one of these errnos. */
+export async function unless<T>(operation: Promise<T>, ...errnos: ErrnoName[]): Promise<T | undefined> {
+  try {
+    return await operation;
+  } catch (error) {
+    if (error instanceof FsError && (errnos as string[]).includes(error.code)) return undefined;
+    throw error;
+  }
+}
+
 function codeOf(error: unknown): string {
   return error instanceof FsError ? error.code : String(error);
 }

@@ -86,6 +86,8 @@ export class FileNode {
   /** Old key that a rename left to be deleted; the journal must not end before. */
   pendingDelete: string | undefined;
   removed = false;
+  /** Its last name and its last open handle have gone, and what it had in the journal with them. */
+  isDropped = false;
   forgotten = false;
 
   constructor(id: string, parent: Directory, name: string, posix: Posix, object: RemoteObject | undefined) {

@@ -292,6 +292,7 @@ export class Files {
 
   /** @returns the journal that has the change. */
   async #changeOnce(node: FileNode, change: (staged: Staged) => Promise<void>): Promise<Staged> {
+    if (node.isDropped) throw FsError.of('ESTALE');
     while (node.staged === undefined) {
       node.staging ??= this.#begin(node).finally(() => (node.staging = undefined));
       await node.staging;
@@ -348,12 +349,19 @@ export class Files {
     }
   }
 
-  /** Creates the journal of a file that the bucket does not have. */
+  /**
+   * Creates the journal of a file that the bucket does not have. Look-ups that find nothing there
+   * leave the file its name from here on.
+   */
   async create(node: FileNode, deadline: Deadline): Promise<void> {
-    await this.writeback.room(0, deadline);
-    node.staging = this.#begin(node).finally(() => (node.staging = undefined));
+    node.staging = this.#beginWithRoom(node, deadline).finally(() => (node.staging = undefined));
     await node.staging;
     this.writeback.touched(node);
+  }
+
+  async #beginWithRoom(node: FileNode, deadline: Deadline): Promise<void> {
+    await this.writeback.room(0, deadline);
+    await this.#begin(node);
   }
 
   async #compact(node: FileNode, staged: Staged): Promise<void> {
@@ -562,6 +570,7 @@ export class Files {
   /** Drops the content of a removed file that nobody has open any more. */
   async discard(node: FileNode): Promise<void> {
     const { staged } = node;
+    node.isDropped = true;
     node.staged = undefined;
     await staged?.retire();
     await this.#dropHidden(node);

@@ -10,7 +10,7 @@ import {
   writeAll,
   writeFile,
 } from '../case.js';
-import { equal, fails, holds, sameBytes, supported } from '../expect.js';
+import { equal, fails, holds, sameBytes, supported, unless } from '../expect.js';
 
 /** How many blocks of a file are written together, and then read together. */
 const BLOCKS = 24;
@@ -259,6 +259,27 @@ export const fileCases: readonly ContractCase[] = [
       );
       await client.closeFile(file);
       sameBytes(await contentOf(client, second.id), Buffer.from('another'), 'content of the new file');
+    },
+  },
+  {
+    name: 'a removed file that nobody has open is stale, or has what was written last',
+    needs: [CREATES, 'unlink', 'write', 'read'],
+    async run(trial) {
+      const { client, directory, backend } = trial;
+      const { id, file } = await createFile(trial, 'file');
+      await writeAll(client, file, 0, Buffer.from('first'));
+      if (backend.fsync !== undefined) await client.fsync(file, false);
+      await writeAll(client, file, 0, Buffer.from('later, and longer'));
+      await client.closeFile(file);
+      await client.unlink(directory, 'file');
+      const reopened = await unless(client.open(id), 'ESTALE', 'ENOENT');
+      if (reopened !== undefined) {
+        sameBytes(await readAll(client, reopened), Buffer.from('later, and longer'), 'content');
+        await client.closeFile(reopened);
+      }
+      if (backend.setattr === undefined) return;
+      const cut = await unless(client.change(id, { size: 5 }), 'ESTALE', 'ENOENT');
+      if (cut !== undefined) equal(cut.size, 5, 'size after a change');
     },
   },
   {

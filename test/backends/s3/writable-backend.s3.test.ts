@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { setImmediate } from 'node:timers/promises';
 import { OpenFlags, RenameFlags, XattrFlags } from '../../../core/backend/index.js';
 import { context, Mount, pattern, removeFolders, TestBucket, denied } from './support.js';
 
@@ -51,6 +52,62 @@ describe('writing to a bucket', () => {
       assert.equal((await rest).toString('latin1'), 'b\0A');
       await mount.release(file);
     }
+  });
+
+  it('a removed file that nobody has open is neither opened nor changed any more', async () => {
+    const file = await mount.create('gone');
+    await mount.write(file, 0, 'in the bucket');
+    await mount.fsync(file);
+    await mount.write(file, 0, 'in the journal');
+    await mount.release(file);
+    const { node } = file;
+    await mount.backend.unlink(mount.root, 'gone', context);
+    await assert.rejects(async () => mount.backend.open(node, 2, context), denied('ESTALE'));
+    await assert.rejects(mount.backend.setattr(node, { size: 3 }, undefined, context), denied('ESTALE'));
+    await assert.rejects(mount.backend.setattr(node, { mode: 0o600 }, undefined, context), denied('ESTALE'));
+    assert.equal(node.staged, undefined);
+  });
+
+  it('a file that is opened while its name goes is stale, and one that was open before keeps its content', async () => {
+    for (const isOpen of [false, true]) {
+      const file = await mount.create('going');
+      await mount.write(file, 0, 'content');
+      await mount.fsync(file);
+      if (!isOpen) await mount.release(file);
+      const { node } = file;
+      const unlinking = mount.backend.unlink(mount.root, 'going', context);
+      while (node.leaving === undefined) await setImmediate();
+      const opening = Promise.resolve(mount.backend.open(node, 0, context));
+      if (isOpen) {
+        const { file: second } = await opening;
+        await unlinking;
+        assert.equal((await mount.read(second, 0, 100)).toString(), 'content');
+        await mount.release(second);
+        await mount.release(file);
+      } else await assert.rejects(opening, denied('ESTALE'));
+      await unlinking;
+    }
+  });
+
+  it('a file whose creation waits for room in the journal is not lost to a look-up', async () => {
+    const full = await Mount.open(bucket, { maxDirty: '16m', maxDirtyAge: 600, writebackDelay: 600 });
+    const resume = full.backend.mounted.files.pauseUploads();
+    const large = await full.create('fills-the-journal');
+    const chunk = Buffer.alloc(2 ** 20);
+    for (let i = 0; i < 16; i++) await full.write(large, i * chunk.length, chunk);
+    const writing = full.write(large, 0, chunk);
+    const creating = full.create('waits');
+    while (!full.root.children.has('waits')) await setImmediate();
+    await full.backend.lookup(full.root, 'waits', context);
+    resume();
+    const file = await creating;
+    await writing;
+    await full.write(file, 0, 'content');
+    assert.equal(await full.node('waits'), file.node);
+    assert.equal((await full.content('waits')).toString(), 'content');
+    await full.release(file);
+    await full.release(large);
+    await full.close();
   });
 
   it('random overwrites, truncation both ways and holes leave what a file would hold', async () => {
