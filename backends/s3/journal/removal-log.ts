@@ -60,13 +60,24 @@ export class RemovalLog {
     closeSync(this.#file);
   }
 
-  /** The notes that a folder has. The last line of one may have been cut off. */
+  /**
+   * The notes that a folder has. A line that a power failure spoilt is none: what it was to remove
+   * stays.
+   */
   static async *left(folder: string): AsyncGenerator<{ path: string; removals: Removal[] }> {
     for (const name of await readdir(folder)) {
       if (!name.endsWith(SUFFIX)) continue;
       const path = join(folder, name);
       const lines = (await readFile(path, 'utf8')).split('\n').slice(0, -1);
-      yield { path, removals: lines.map((line) => removalSchema.parse(JSON.parse(line))) };
+      yield { path, removals: lines.flatMap(removalIn) };
     }
+  }
+}
+
+function removalIn(line: string): Removal[] {
+  try {
+    return [removalSchema.parse(JSON.parse(line))];
+  } catch {
+    return [];
   }
 }
