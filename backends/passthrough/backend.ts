@@ -7,6 +7,7 @@ import {
   type BackendHost,
   type CachePolicy,
   type Logger,
+  type PluginEnvironment,
   type Semantics,
   UsageError,
 } from '../../core/backend/index.js';
@@ -54,6 +55,11 @@ const policies: Record<Options['cache'], Omit<CachePolicy, 'writeback'>> = {
  * works between any two of them.
  */
 const DESCRIPTORS = Symbol('descriptors of the host');
+
+/** Makes the plugin's backend of options that are checked. */
+export function create(options: Options, { log }: PluginEnvironment): Backend<Node, OpenFile> {
+  return passthrough(options, log);
+}
 
 /**
  * A backend for one shared directory. @throws UsageError if an option cannot be honoured or the

@@ -17,7 +17,7 @@ export default definePlugin({
   description: 'A directory of the host',
   options,
   // Who only asks what it needs does not load what serves.
-  create: async (given, environment) => (await import('./backend.js')).passthrough(given, environment.log),
+  create: async (given, environment) => (await import('./backend.js')).create(given, environment),
   needs: ({ sharedDir, inodeFileHandles, trustedXattrs, xattr }) => ({
     paths: [{ path: sharedDir, write: true, shared: true }],
     capabilities: [

@@ -10,9 +10,11 @@
  * - `mount-helper/`: what mount(8) and fstab(5) run, `mount.virtiofs-kit`.
  * - `virtiofsd/`: the command line of virtiofsd, both generations.
  * - `backend-options.ts`, `flags.ts`, `program-arguments.ts`: from words to options.
- * - `serving/`: what commands that serve have in common. `confined-start.ts` confines the process;
- *   `serve-exports.ts` is all that serves, loaded after that. `metrics.ts`, `control.ts` and
- *   `open-access-log.ts` open before what the confined process can no longer open. `isolate.ts` and
+ * - `report.ts`: how a program says why it ends.
+ * - `serving/`: what commands that serve have in common. `start.ts` tells how a daemon starts:
+ *   from a plan (`plan.ts`) to a second program (`planned-start.ts`). `serve-exports.ts` is all
+ *   that serves. `metrics.ts`, `control.ts` and `access-log-target.ts` open before what the
+ *   confined process can no longer open; `access-log-flags.ts` has flags. `isolate.ts` and
  *   `isolated-exports.ts` serve exports by processes of their own, which `processes-together.ts`
  *   shows as one; `keep.ts` starts the keeper and the engine under it. `background.ts` goes on
  *   without a terminal. `log-and-services.ts`,

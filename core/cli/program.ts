@@ -2,6 +2,7 @@ import { createRequire } from 'node:module';
 import { Command, CommanderError } from 'commander';
 import { BackendRegistry } from '../plugins/registry.js';
 import { BackendOptions } from './backend-options.js';
+import { report, USAGE } from './report.js';
 
 /** What the commands are made from. */
 interface Parts {
@@ -39,9 +40,6 @@ const COMMANDS: Readonly<Record<string, (parts: Parts) => Promise<void>>> = {
   bench: async ({ program }) => (await import('./commands/bench.js')).addBench(program),
 };
 
-/** Exit code for a mistake in the command line. */
-const USAGE = 2;
-
 /**
  * Runs a command line. A mistake in it is one line on standard error and exit code 2; a fault of
  * the program shows its stack and gives exit code 1.
@@ -58,7 +56,10 @@ export async function runProgram(argv: readonly string[]): Promise<void> {
     const program = await createProgram(argv);
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
-    process.exitCode = report(error, argv);
+    process.exitCode =
+      error instanceof CommanderError
+        ? exitCodeOf(error)
+        : report(error, /--log-level[= ]debug/.test(argv.join(' ')));
   }
 }
 
@@ -104,17 +105,9 @@ function oneLine(text: string): string {
   return `virtiofs-kit: ${line.replaceAll(/'(--?[^']*)'/g, '$1')}\n`;
 }
 
-function report(error: unknown, argv: readonly string[]): number {
-  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : USAGE;
-  if (!(error instanceof Error)) return report(new Error(String(error)), argv);
-  // A plugin with its own copy of this package throws that copy's `UsageError`.
-  const isUsage = error.name === 'UsageError';
-  const isPlain = isUsage || error.name === 'GuestError';
-  process.stderr.write(`virtiofs-kit: ${isPlain ? error.message : error.stack}\n`);
-  const { cause } = error;
-  const isDebug = /--log-level[= ]debug/.test(argv.join(' '));
-  if (isDebug && cause instanceof Error) process.stderr.write(`${cause.stack}\n`);
-  return isUsage ? USAGE : 1;
+/** Commander has said already what is wrong. */
+function exitCodeOf({ exitCode }: CommanderError): number {
+  return exitCode === 0 ? 0 : USAGE;
 }
 
 function version(): string {

@@ -10,3 +10,8 @@ export function isBackend(source: BackendSource): source is Backend {
   const { mount, type } = source as Partial<Backend & BackendSpec>;
   return typeof mount === 'function' || typeof type !== 'string';
 }
+
+/** Whether it is the name of one under `backends`. */
+export function isNamed(backend: string | BackendSource): backend is string {
+  return typeof backend === 'string';
+}

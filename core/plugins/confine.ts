@@ -1,7 +1,8 @@
-import { existsSync, realpathSync } from 'node:fs';
-import { dirname, join, resolve } from 'node:path';
+import { existsSync, fstatSync, readSync, realpathSync, writeSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Errno, UsageError, type BackendNeeds, type BackendSpec, type Logger } from '../backend/index.js';
+import { deserialize, serialize } from 'node:v8';
+import { Errno, UsageError, type BackendNeeds, type Logger } from '../backend/index.js';
 import {
   boundCapabilities,
   capabilityNumber,
@@ -29,16 +30,20 @@ import {
   type SeccompAction,
 } from '../system/confinement/seccomp.js';
 import { threadsStarted } from '../system/started-threads.js';
+import type { Fd } from '../system/descriptors/fd.js';
+import { OwnedFd } from '../system/descriptors/owned-fd.js';
+import { memfd } from '../system/memory/memfd.js';
 import { prepareFaultGuard } from '../system/memory/fault-guard.js';
 import { interfaces, isRefused, mappedFiles, startTicks, threadStates } from '../system/confinement/state.js';
 import { keeperDescriptor } from '../keeper/inherited.js';
+import { needsOf } from './backend-needs.js';
+import { CONFINED } from './confinement-claim.js';
 import type { DaemonOptions } from './daemon.js';
 import { commandLineWords } from './process-arguments.js';
 import { inheritedSocket } from './inherited-socket.js';
-import { type BackendSource, isBackend } from './backend-source.js';
+import { programFolders } from './program-folders.js';
 import type { BackendRegistry } from './registry.js';
 import { LAYERS, type Layer } from './options/confinement-options.js';
-import { check } from './options/option-descriptions.js';
 
 export interface Confinement {
   readonly layers: readonly Layer[];
@@ -76,12 +81,6 @@ export interface Confined {
    */
   seal(): Promise<void>;
 }
-
-/**
- * Environment variable that carries the report of what was done through execve(2). It says which
- * process it is about, and nothing in it is believed that the kernel does not confirm.
- */
-const DONE = 'VIRTIOFS_KIT_CONFINED';
 
 /**
  * Threads of libuv's pool, if the environment does not say how many. Half of them are one guest's
@@ -140,12 +139,26 @@ interface Report {
 
 type ConfinedOptions = Omit<DaemonOptions, 'log' | 'registry'>;
 
+/** What the process is confined for. */
+interface Purpose {
+  readonly wanted: Confinement;
+  readonly needs: BackendNeeds | string;
+  /** The folders of the exports' sockets. */
+  readonly socketFolders: readonly string[];
+}
+
+/** What the first program leaves for the one that it executes. */
+interface Left extends Purpose {
+  readonly report: Report;
+  readonly given: unknown;
+}
+
 /**
  * Begins to confine the daemon before it serves. Mount namespace, Landlock and capabilities belong
  * to single threads, and a JavaScript engine has several threads from the start. So they are set up
  * on this thread, which then executes the program again in the same process: all new threads
- * inherit them. This does not return in the first program. That one should load nothing that only
- * the second needs. The filter of system calls applies to all threads and comes last.
+ * inherit them. So this does not return, and the second program begins with {@link
+ * inheritedConfinement}. The filter of system calls applies to all threads and comes last.
  *
  * - `mounts`: a mount namespace of its own, in which the mounts of the shared directories have no
  *   devices and honour no set-id bits, and /proc shows no other processes.
@@ -159,19 +172,18 @@ type ConfinedOptions = Omit<DaemonOptions, 'log' | 'registry'>;
  *
  * If a backend runs programs of the operator, `landlock` is left out, and `seccomp` refuses only
  * what no program should do.
- * @returns undefined if nothing was done, since the options are wrong or a path is missing: the
- * start of the daemon says it better, and must not succeed.
- * @param beforeExecution called in the first program, while nothing is confined yet.
+ * @returns only if nothing is to be done, or undefined if nothing was done, since the options are
+ * wrong or a path is missing: the start of the daemon says it better, and must not succeed.
+ * @param beforeExecution called while nothing is confined yet. What it returns is left for the
+ * second program, as structured data.
  * @throws UsageError if the program cannot be executed again.
  */
 export async function enterConfinement(
   options: ConfinedOptions,
   registry: BackendRegistry,
   wanted: Confinement,
-  beforeExecution: () => Promise<void> = () => Promise.resolve(),
+  beforeExecution: () => Promise<unknown> = () => Promise.resolve(undefined),
 ): Promise<Entered | undefined> {
-  const claim = process.env[DONE];
-  delete process.env[DONE];
   if (wanted.layers.length === 0) {
     return {
       confine: (log) => {
@@ -180,26 +192,63 @@ export async function enterConfinement(
       },
     };
   }
-  const done = claimOfThisProcess(claim);
   const needs = await needsOf(options, registry).catch(() => undefined);
   if (needs === undefined) return undefined;
-  if (done === undefined) {
-    if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return undefined;
-    await beforeExecution();
-    throw executeAnew(options, wanted, prepare(options, wanted, needs));
+  if (typeof needs !== 'string' && !needs.paths.every(({ path }) => existsSync(path))) return undefined;
+  const socketFolders = options.exports.flatMap(({ socket }) =>
+    socket === undefined ? [] : [dirname(resolve(socket))],
+  );
+  const purpose: Purpose = { wanted, needs, socketFolders };
+  const given = await beforeExecution();
+  throw executeAnew(options, { ...purpose, given, report: prepare(purpose) });
+}
+
+/**
+ * What {@link enterConfinement} has left for this program. What is said of the confinement is
+ * verified by {@link Entered.confine}: nothing of it is believed that the kernel does not confirm.
+ * @returns undefined for a program that was not executed by it.
+ * @throws UsageError if it cannot be read.
+ */
+export function inheritedConfinement(): { readonly entered: Entered; readonly given: unknown } | undefined {
+  const claim = process.env[CONFINED];
+  delete process.env[CONFINED];
+  const [pid, ticks, fd] = (claim ?? '').split(' ');
+  if (Number(pid) !== process.pid || ticks !== startTicks()) return undefined;
+  const { given, report, ...purpose } = readLeft(Number(fd) as Fd);
+  return { given, entered: { confine: (log) => confine(purpose, { ...report }, log) } };
+}
+
+function readLeft(number: Fd): Left {
+  if (!Number.isInteger(number)) return untrue('it cannot be read');
+  const fd = new OwnedFd(number);
+  try {
+    const bytes = Buffer.alloc(fstatSync(number).size);
+    readSync(number, bytes, 0, bytes.length, 0);
+    const left = deserialize(bytes) as Partial<Left>;
+    const { wanted, report } = left;
+    return typeof report === 'object' && Array.isArray(wanted?.layers)
+      ? (left as Left)
+      : untrue('it cannot be read');
+  } catch (error) {
+    if (error instanceof UsageError) throw error;
+    return untrue(`it cannot be read (${(error as Error).message})`);
+  } finally {
+    fd.close();
   }
-  return { confine: (log) => confine(options, wanted, needs, { ...done }, log) };
+}
+
+/** Memory that the program which is executed inherits. */
+function leave(left: Left): OwnedFd {
+  const bytes = serialize(left);
+  const fd = memfd('virtiofs-kit start', bytes.length);
+  writeSync(fd.value, bytes, 0, bytes.length, 0);
+  return fd;
 }
 
 /** @param report what was done before, as it is claimed. */
-function confine(
-  options: ConfinedOptions,
-  wanted: Confinement,
-  needs: BackendNeeds | string,
-  report: Report,
-  log: Logger,
-): Confined {
-  verify(options, wanted, needs, report);
+function confine(purpose: Purpose, report: Report, log: Logger): Confined {
+  const { wanted, needs } = purpose;
+  verify(purpose, report);
   if (report.landlock?.startsWith('version') === true) noteRestriction();
   if (wanted.layers.includes('seccomp')) {
     const programs = report.programs === 'allowed';
@@ -208,7 +257,7 @@ function confine(
     report.seccomp = filtered ? wanted.seccompAction : absent(code);
   }
   settle(wanted, report, log);
-  warnOfBinds(options, wanted, needs, log);
+  warnOfBinds(purpose, log);
   log.info({ ...report }, 'confined');
   return { seal: () => seal(wanted, needs, report, log) };
 }
@@ -258,31 +307,16 @@ function settle({ missingLayers }: Confinement, report: Report, log: Logger): vo
   log.warn({ ...report }, text);
 }
 
-/** A report that this very process made before it executed its program anew, if it is one. */
-function claimOfThisProcess(claim: string | undefined): Report | undefined {
-  const [pid, ticks, ...report] = (claim ?? '').split(' ');
-  if (Number(pid) !== process.pid || ticks !== startTicks()) return undefined;
-  try {
-    return JSON.parse(report.join(' ')) as Report;
-  } catch {
-    return undefined;
-  }
-}
-
 function untrue(what: string): never {
-  throw new UsageError(`${DONE} is in the environment, but ${what}: unset it and start again`);
+  throw new UsageError(`${CONFINED} is in the environment, but ${what}: unset it and start again`);
 }
 
 /**
  * Asks the kernel whether what the report says is so, for every thread.
  * @throws UsageError if it is not: someone else made the report.
  */
-function verify(
-  options: ConfinedOptions,
-  wanted: Confinement,
-  needs: BackendNeeds | string,
-  report: Report,
-): void {
+function verify(purpose: Purpose, report: Report): void {
+  const { wanted, needs } = purpose;
   const threads = threadStates();
   if (!threads.every(({ noNewPrivs }) => noNewPrivs)) untrue('privileges can be gained');
   for (const layer of wanted.layers) {
@@ -295,7 +329,7 @@ function verify(
   }
   if (report.network === OWN && interfaces().some((name) => name !== 'lo')) untrue('there is a network');
   if (report.landlock?.startsWith('version') === true) {
-    const allowed = typeof needs === 'string' ? [] : pathsOf(options, wanted, needs);
+    const allowed = typeof needs === 'string' ? [] : pathsOf(purpose, needs);
     if (!isRefused(allowed.map(({ path }) => path))) untrue('paths are not restricted');
   }
   if (wanted.layers.includes('capabilities') && typeof needs !== 'string') {
@@ -311,13 +345,11 @@ function verify(
  * Executes the program again, so that all its threads are confined as this one.
  * @returns only if that fails: what to say.
  */
-function executeAnew(
-  { exports }: ConfinedOptions,
-  { descriptors = [] }: Confinement,
-  report: Report,
-): UsageError {
+function executeAnew({ exports }: ConfinedOptions, left: Left): UsageError {
+  const { descriptors = [] } = left.wanted;
   const keeper = keeperDescriptor();
-  const keep = [...exports.flatMap((one) => inheritedSocket(one) ?? []), ...descriptors];
+  const memory = leave(left);
+  const keep = [memory.value, ...exports.flatMap((one) => inheritedSocket(one) ?? []), ...descriptors];
   if (keeper !== undefined) keep.push(keeper);
   const code = execute(
     process.execPath,
@@ -325,7 +357,7 @@ function executeAnew(
     {
       UV_THREADPOOL_SIZE: POOL_THREADS,
       ...process.env,
-      [DONE]: `${process.pid} ${startTicks()} ${JSON.stringify(report)}`,
+      [CONFINED]: `${process.pid} ${startTicks()} ${memory.value}`,
     },
     keep,
   );
@@ -336,14 +368,15 @@ function executeAnew(
 }
 
 /** Confines this thread. @returns what was done, for the log. */
-function prepare(options: ConfinedOptions, wanted: Confinement, needs: BackendNeeds | string): Report {
+function prepare(purpose: Purpose): Report {
+  const { wanted, needs } = purpose;
   const report: Report = {};
   if (wanted.layers.includes('mounts')) report.mounts = isolateMounts(sharedPaths(needs));
   if (wanted.layers.includes('network')) report.network = leaveNetwork(needs);
   setNoNewPrivileges();
   if (typeof needs !== 'string' && needs.programs === true) report.programs = 'allowed';
   if (wanted.layers.includes('landlock')) {
-    const code = restrict(options, wanted, needs);
+    const code = restrict(purpose);
     if (typeof code === 'string') report.landlock = `left out (${code})`;
     else report.landlock = code === 0 ? `version ${landlockVersion()}` : absent(code);
   }
@@ -358,14 +391,11 @@ function prepare(options: ConfinedOptions, wanted: Confinement, needs: BackendNe
 }
 
 /** Restricts the paths. @returns 0, minus the errno, or the reason why it is not done. */
-function restrict(
-  options: ConfinedOptions,
-  wanted: Confinement,
-  needs: BackendNeeds | string,
-): number | string {
+function restrict(purpose: Purpose): number | string {
+  const { needs } = purpose;
   if (typeof needs === 'string') return needs;
   if (needs.programs === true) return 'a backend runs programs';
-  return restrictPaths(pathsOf(options, wanted, needs), needs.network === true);
+  return restrictPaths(pathsOf(purpose, needs), needs.network === true);
 }
 
 const OWN = 'own';
@@ -447,16 +477,12 @@ function dropCapabilities(wanted: Confinement, needs: BackendNeeds): string {
  * bind, a process that may open files by handle reaches the whole file system: Landlock takes what
  * lies elsewhere on it to lie below that directory.
  */
-function warnOfBinds(
-  options: ConfinedOptions,
-  wanted: Confinement,
-  needs: BackendNeeds | string,
-  log: Logger,
-): void {
+function warnOfBinds(purpose: Purpose, log: Logger): void {
+  const { wanted, needs } = purpose;
   if (typeof needs === 'string' || !wanted.layers.includes('landlock')) return;
   const byHandle = threadStates().some(({ permitted }) => (permitted & (1n << DAC_READ_SEARCH)) !== 0n);
   if (!byHandle) return;
-  const allowed = pathsOf(options, wanted, needs).filter(({ path }) => existsSync(path));
+  const allowed = pathsOf(purpose, needs).filter(({ path }) => existsSync(path));
   const paths = allowed.map(({ path }) => realpathSync(path));
   const mounts = readMounts().filter(({ root, type }) => root !== '/' && !PSEUDO.test(type));
   const binds = mounts.filter(({ directory }) => paths.some((path) => isAtOrBelow(directory, path)));
@@ -477,11 +503,7 @@ const DAC_READ_SEARCH = BigInt(capabilityNumber('dac_read_search'));
 const PSEUDO = /^(proc|sysfs|cgroup2?|devpts|mqueue|nsfs|debugfs|tracefs|securityfs)$/;
 
 /** All paths that the daemon may access. */
-function pathsOf(
-  options: Omit<DaemonOptions, 'log' | 'registry'>,
-  wanted: Confinement,
-  needs: BackendNeeds,
-): AllowedPath[] {
+function pathsOf({ wanted, socketFolders }: Purpose, needs: BackendNeeds): AllowedPath[] {
   const read = [
     ...SYSTEM_PATHS,
     process.execPath,
@@ -489,61 +511,9 @@ function pathsOf(
     ...programFolders(fileURLToPath(import.meta.url)),
     ...wanted.reads,
   ];
-  const sockets = options.exports.flatMap(({ socket }) =>
-    socket === undefined ? [] : [dirname(resolve(socket))],
-  );
   return [
     ...read.map((path) => ({ path, write: false })),
-    ...[...DEVICES, ...sockets, ...(wanted.writes ?? [])].map((path) => ({ path, write: true })),
+    ...[...DEVICES, ...socketFolders, ...(wanted.writes ?? [])].map((path) => ({ path, write: true })),
     ...needs.paths,
   ];
-}
-
-/**
- * The folders from which a module and its imports are loaded: that of its package, or else its own,
- * and all `node_modules` above it (an installed package has its dependencies beside it).
- */
-export function programFolders(file: string): string[] {
-  const above = [dirname(file)];
-  for (let folder = above[0]!; folder !== '/';) above.push((folder = dirname(folder)));
-  const own = above.find((folder) => existsSync(join(folder, 'package.json'))) ?? dirname(file);
-  return [own, ...above.map((folder) => join(folder, 'node_modules')).filter((folder) => existsSync(folder))];
-}
-
-/** The part of a daemon's options that names its backends. */
-interface NeedyOptions extends Pick<DaemonOptions, 'backends' | 'folder'> {
-  readonly exports: readonly { readonly backend: BackendSource | string }[];
-}
-
-/** What all backends together need, or the reason why that is not known. */
-export async function needsOf(
-  { exports, backends, folder }: NeedyOptions,
-  registry: BackendRegistry,
-): Promise<BackendNeeds | string> {
-  const paths: AllowedPath[] = [];
-  const capabilities = new Set<string>();
-  let programs = false;
-  let network = false;
-  let machineCode = false;
-  const pending = [...exports.map(({ backend }) => backend), ...Object.values(backends ?? {})].filter(
-    (source) => typeof source !== 'string',
-  );
-  for (const source of pending) {
-    if (isBackend(source)) return 'a backend of your own';
-    const plugin = await registry.load(source.type, folder);
-    if (plugin.needs === undefined) return `backend ${source.type} does not say what it needs`;
-    const { type, ...given } = source;
-    const needs = plugin.needs(check(plugin.options, given, `backend ${type}`));
-    paths.push(...needs.paths);
-    const file = registry.fileOf(type, folder);
-    if (file !== undefined) {
-      for (const path of programFolders(realpathSync(file))) paths.push({ path, write: false });
-    }
-    for (const name of needs.capabilities ?? []) capabilities.add(name);
-    programs ||= needs.programs === true;
-    network ||= needs.network === true;
-    machineCode ||= needs.machineCode === true;
-    pending.push(...((needs.backends ?? []) as BackendSpec[]));
-  }
-  return { paths, capabilities: [...capabilities], programs, network, machineCode };
 }

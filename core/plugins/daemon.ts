@@ -1,7 +1,6 @@
 import { constants } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { isDeepStrictEqual } from 'node:util';
-import type * as z from 'zod';
 import { Errno, UsageError, type Backend, type Logger } from '../backend/index.js';
 import {
   Counters,
@@ -42,10 +41,10 @@ import {
   VhostUserServer,
 } from '../vhost-user/index.js';
 import { Events } from './events.js';
-import { exportSchema, type ExportConfig } from './options/config-schema.js';
+import type { CheckedExport, ServedExport } from './served-export.js';
 import { COMMON, exportChanges, placeOf } from './export-changes.js';
 import { inheritedSocket } from './inherited-socket.js';
-import { type BackendSource, isBackend } from './backend-source.js';
+import { type BackendSource, isBackend, isNamed } from './backend-source.js';
 import { openExport, reopenExport, takeOverExport, type OpenExportOptions } from './open-export.js';
 import {
   contentsMemory,
@@ -57,22 +56,15 @@ import {
 import { detailsOf, figuresOf, type FigureSource } from './figures.js';
 import { lostLogLines } from './logger.js';
 import { limited } from './rate-limited-log.js';
-import { check } from './options/option-descriptions.js';
 import { suggestion } from './options/suggestion.js';
-import type { BackendRegistry, OptionName } from './registry.js';
-
-/** One socket to serve. Defaults are those of a configuration file. */
-export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backend'> {
-  /** A name under `backends`, a kind with its options, or a backend itself. */
-  readonly backend: string | BackendSource;
-  /** Names the backend's options in errors. Default: `backend TYPE: option`. */
-  readonly optionName?: OptionName | undefined;
-}
+import type { BackendRegistry } from './registry.js';
 
 /** What a daemon serves. */
 export interface DaemonOptions extends Omit<OpenExportOptions, 'optionName'> {
   /** What is served, and where. */
   readonly exports: readonly ServedExport[];
+  /** Whether exports are as `checkedExports` gives them. Default false. */
+  readonly areChecked?: boolean | undefined;
   /**
    * Backends to which exports refer by name. Exports of one backend share its file system and
    * locks.
@@ -83,7 +75,7 @@ export interface DaemonOptions extends Omit<OpenExportOptions, 'optionName'> {
 }
 
 /** What a daemon is to serve from now on. */
-export type ChangedOptions = Pick<DaemonOptions, 'exports' | 'backends' | 'folder'>;
+export type ChangedOptions = Pick<DaemonOptions, 'exports' | 'areChecked' | 'backends' | 'folder'>;
 
 /** A connection that the keeper gave. */
 interface KeptDevice {
@@ -120,10 +112,6 @@ const MAX_STATE_BYTES = Math.min(constants.MAX_LENGTH, Math.floor(memoryLimit() 
 const UNCLAIMED_MS = 10_000;
 
 const LEFT_UNREADABLE = 'what a killed process has left of its guests cannot be read';
-
-type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend' | 'optionName'>;
-
-const settingsSchema = exportSchema.omit({ backend: true });
 
 /** Serves exports over vhost-user sockets until it is closed. */
 export class Daemon {
@@ -219,7 +207,7 @@ export class Daemon {
 
   async #change(options: ChangedOptions): Promise<readonly string[]> {
     if (this.#keeper !== undefined) throw new UsageError('a daemon with a keeper is changed by upgrade');
-    const wanted = checkedExports(options).map((config) => ({
+    const wanted = (await checked(options)).map((config) => ({
       config,
       source: sourceOf(config, options.backends ?? {}),
     }));
@@ -340,8 +328,8 @@ export class Daemon {
   async #add(tag: string, socket: string, backend: Backend): Promise<void> {
     if (this.#keeper !== undefined)
       throw new UsageError(`${socket}: a daemon with a keeper has the sockets that it was started with`);
-    const settings = withLocks(check(settingsSchema, { tag, socket }, ''), false);
-    const config = { ...settings, backend, optionName: undefined };
+    const { checkedExport } = await import('./checked-exports.js');
+    const config = checkedExport({ tag, socket, backend });
     const one = await openExport(backend, config, { registry: this.#registry, log: this.#log });
     try {
       const server = this.#listen(config, one);
@@ -421,7 +409,7 @@ export class Daemon {
   async #start(options: DaemonOptions): Promise<void> {
     const beginning = await this.#keeper?.begin();
     const restored: (RestoredExport | undefined)[] = [];
-    const configs = checkedExports(options);
+    const configs = await checked(options);
     const shared = new Map<string, { readonly config: CheckedExport; readonly one: Export }>();
     const opened: OpenedExport[] = [];
     for (const [index, config] of configs.entries()) {
@@ -791,20 +779,11 @@ export class Daemon {
   }
 }
 
-/** Exports as they are to be served. @throws UsageError for a mistake in them. */
-function checkedExports({ exports }: Pick<DaemonOptions, 'exports'>): CheckedExport[] {
-  return exports.map(({ backend, optionName, ...rest }, index) => {
-    const settings = check(settingsSchema, rest, `exports[${index}]`);
-    if (settings.queueThreads > 0 && Object.keys(settings.rate).length > 0)
-      throw new UsageError(
-        `exports[${index}].rate: not with queueThreads, whose requests nobody counts in time`,
-      );
-    if (settings.isolate !== 'none')
-      throw new UsageError(
-        `exports[${index}].isolate: a daemon is one process; the command serve starts others`,
-      );
-    return { ...withLocks(settings, isCommon(backend, exports)), backend, optionName };
-  });
+/** Exports with all their settings. Only those that are not checked yet need the schemas. */
+async function checked({ exports, areChecked }: ChangedOptions): Promise<readonly CheckedExport[]> {
+  if (areChecked === true) return exports as readonly CheckedExport[];
+  const { checkedExports } = await import('./checked-exports.js');
+  return checkedExports(exports);
 }
 
 /** @throws UsageError where exports of one backend differ in what applies to that. */
@@ -822,28 +801,6 @@ function keepSession(journal: Journal, session: Session, place: SessionPlace): v
   session.journal = kept;
   for (const [unique, verdict] of session.recovered ?? [])
     kept.keep(unique | 0, Math.floor(unique / 2 ** 32) | 0, verdict);
-}
-
-/**
- * Decides whether locks are shared, if the settings do not. A process in a Linux guest takes no
- * signal while it waits for a shared lock. So locks stay in the guest if no other guest can share
- * them.
- */
-function withLocks<T extends Pick<ExportConfig, 'locks' | 'maxConnections'>>(
-  settings: T,
-  common: boolean,
-): T {
-  const { locks = common || settings.maxConnections > 1 ? 'shared' : 'local' } = settings;
-  return { ...settings, locks };
-}
-
-/** Whether several exports refer to this backend by its name. */
-function isCommon(backend: string | BackendSource, exports: readonly ServedExport[]): boolean {
-  return isNamed(backend) && exports.filter((one) => one.backend === backend).length > 1;
-}
-
-function isNamed(backend: string | BackendSource): backend is string {
-  return typeof backend === 'string';
 }
 
 function sourceOf(config: CheckedExport, backends: Readonly<Record<string, BackendSource>>): BackendSource {

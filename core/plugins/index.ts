@@ -6,7 +6,8 @@
  * - `lasting-memory.ts`: memory in which guests' sessions, and what backends have, outlive the
  *   process.
  * - `open-export.ts`, `backend-source.ts`: from a backend's name and options to an open export.
- *   `registry.ts`: which backends there are.
+ *   `served-export.ts`, `checked-exports.ts`: exports with all their settings. `registry.ts`: which
+ *   backends there are.
  * - `options/`: the configuration. `config-schema.ts` has every option of the file, as zod schemas;
  *   `option-descriptions.ts` makes flags, help texts and errors of one line of a schema, with
  *   `suggestion.ts` for misspelt words and `yaml.ts` for files. `confinement-options.ts`: words for
@@ -14,7 +15,8 @@
  * - `inherited-socket.ts`: sockets that the parent or a service manager made.
  * - `events.ts`: tells programs what happens. `figures.ts`: collects what monitoring shows of an
  *   export.
- * - `confine.ts`: the confinement of the process.
+ * - `confine.ts`: the confinement of the process, by a program that executes another one
+ *   (`confinement-claim.ts`). `backend-needs.ts`, `program-folders.ts`: what is left to it.
  * - `export-changes.ts`, `reload.ts`: another configuration while a daemon serves.
  * - `control-socket.ts`: the socket on which a daemon takes commands. `offline-commands.ts`: what
  *   commands that run without a daemon may use.
@@ -42,11 +44,13 @@ export type {
   ExportConfig,
   LogConfig,
 } from './options/config-schema.js';
-export { mustBeConfined, programFolders, type Confined, type Confinement } from './confine.js';
+export { mustBeConfined, type Confined, type Confinement } from './confine.js';
+export { programFolders } from './program-folders.js';
 export { LAYERS, parseCapabilities, parseLayers, type Layer } from './options/confinement-options.js';
 export { askDaemon, ControlSocket, DAEMON_ITSELF } from './control-socket.js';
 export { createContainer, Services, type StartDaemon } from './service-container.js';
-export { groupId, Daemon, type DaemonOptions, type ServedExport } from './daemon.js';
+export { groupId, Daemon, type DaemonOptions } from './daemon.js';
+export type { ServedExport } from './served-export.js';
 export { inlineMore } from './v8-inlining.js';
 export { isBackend, type BackendSource } from './backend-source.js';
 export { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';

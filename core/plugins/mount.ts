@@ -9,7 +9,7 @@ import { HostMount, MountError } from '../mount/index.js';
 import { type Export, NO_SLOT } from '../state/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { Tracing } from '../trace/tracing.js';
-import { needsOf } from './confine.js';
+import { needsOf } from './backend-needs.js';
 import { type BackendSource, isBackend } from './backend-source.js';
 import { Events } from './events.js';
 import { detailsOf, figuresOf, type FigureSource, type SessionSource } from './figures.js';

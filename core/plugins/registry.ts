@@ -2,20 +2,24 @@ import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { isAbsolute, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import {
   UsageError,
+  type Awaitable,
   type Backend,
   type BackendPlugin,
   type BackendSpec,
   type Logger,
+  type PluginEnvironment,
 } from '../backend/index.js';
 import { suggestion } from './options/suggestion.js';
-import { check, describeOptions } from './options/option-descriptions.js';
 
 interface BuiltIn {
   readonly load: () => Promise<{ readonly default: BackendPlugin }>;
-  /** Loads what `load` leaves until a backend is made. */
-  readonly loadLater?: () => Promise<unknown>;
+  /** The module that makes it of options that are checked, where that needs no schema. */
+  readonly make?: () => Promise<{
+    create(options: never, environment: PluginEnvironment): Awaitable<Backend>;
+  }>;
   /** What its commands do; absent if it has none. */
   readonly commands?: string;
 }
@@ -31,7 +35,7 @@ const BUILT_IN: Readonly<Record<string, BuiltIn>> = {
   },
   passthrough: {
     load: async () => import('../../backends/passthrough/index.js'),
-    loadLater: async () => import('../../backends/passthrough/backend.js'),
+    make: async () => import('../../backends/passthrough/backend.js'),
   },
   overlay: {
     load: async () => import('../../backends/overlay/index.js'),
@@ -75,9 +79,21 @@ export interface CreateBackendOptions {
   readonly continues?: boolean;
 }
 
+/** A backend's kind and options, and the options as its schema gives them. */
+export interface CheckedSpec {
+  readonly spec: BackendSpec;
+  readonly options: unknown;
+}
+
 /** Finds the plugins of backends, and makes backends. */
 export class BackendRegistry {
   readonly #plugins = new Map<string, BackendPlugin>();
+  readonly #checked: readonly CheckedSpec[];
+
+  /** @param checked backends that are made without their schemas; see {@link checkOnce}. */
+  constructor(checked: readonly CheckedSpec[] = []) {
+    this.#checked = checked;
+  }
 
   /** Registers a plugin under its own name. It takes precedence over a built-in of that name. */
   register(plugin: BackendPlugin): void {
@@ -110,18 +126,28 @@ export class BackendRegistry {
    */
   async load(type: string, folder = process.cwd()): Promise<BackendPlugin> {
     const known = this.#plugins.get(type);
-    if (known !== undefined) return checkOptionNames(type, known);
+    if (known !== undefined) return await checkOptionNames(type, known);
     const builtIn = Object.hasOwn(BUILT_IN, type) ? BUILT_IN[type] : undefined;
     if (builtIn !== undefined) return (await builtIn.load()).default;
     const module = await this.#import(type, folder);
     const plugin = (module as { default?: unknown }).default;
-    if (isPlugin(plugin)) return checkOptionNames(type, plugin);
+    if (isPlugin(plugin)) return await checkOptionNames(type, plugin);
     throw new UsageError(`backend ${type}: its default export is no backend plugin; use definePlugin`);
   }
 
-  /** Loads what built-ins leave until a backend is made. */
-  async loadLater(): Promise<void> {
-    await Promise.all(Object.values(BUILT_IN).map(({ loadLater }) => loadLater?.()));
+  /** Loads what makes built-ins without their schemas. */
+  async loadMakers(): Promise<void> {
+    await Promise.all(Object.values(BUILT_IN).map(({ make }) => make?.()));
+  }
+
+  /**
+   * Checks backends for a registry of another process, which then needs no schemas for them.
+   * @returns those of them that can be made so.
+   * @throws UsageError for a mistake in their options.
+   */
+  async checkOnce(specs: readonly BackendSpec[], folder?: string): Promise<CheckedSpec[]> {
+    const able = specs.filter(({ type }) => !this.#plugins.has(type) && makerOf(type) !== undefined);
+    return Promise.all(able.map(async (spec) => ({ spec, options: await this.check(spec, { folder }) })));
   }
 
   /**
@@ -152,14 +178,16 @@ export class BackendRegistry {
 
   /**
    * Checks a backend's options without making the backend.
+   * @returns the options as its schema gives them.
    * @throws UsageError for a mistake in them.
    */
   async check(
     spec: BackendSpec,
     { folder, optionName }: Omit<CreateBackendOptions, 'log'> = {},
-  ): Promise<void> {
+  ): Promise<unknown> {
     const { type, ...options } = spec;
-    check((await this.load(type, folder)).options, options, `backend ${type}: `, optionName);
+    const [plugin, { check }] = await Promise.all([this.load(type, folder), loadSchemas()]);
+    return check(plugin.options, options, `backend ${type}: `, optionName);
   }
 
   /**
@@ -171,16 +199,30 @@ export class BackendRegistry {
   }
 
   async #create(spec: BackendSpec, creation: CreateBackendOptions, depth: number): Promise<Backend> {
-    const { type, ...options } = spec;
+    const { type } = spec;
     if (depth > MAX_DEPTH) throw new UsageError(`backend ${type}: nested more than ${MAX_DEPTH} deep`);
-    const { log, folder, optionName, continues = false } = creation;
-    const plugin = await this.load(type, folder);
-    return plugin.create(check(plugin.options, options, `backend ${type}: `, optionName), {
+    const { log, folder, continues = false } = creation;
+    const environment: PluginEnvironment = {
       log,
       continues,
       createBackend: (inner) => this.#create(inner, { log, folder, continues }, depth + 1),
-    });
+    };
+    const checked = this.#checked.find((one) => isDeepStrictEqual(one.spec, spec));
+    const maker = checked === undefined ? undefined : await makerOf(type)?.();
+    if (checked !== undefined && maker !== undefined)
+      return maker.create(checked.options as never, environment);
+    const options = await this.check(spec, creation);
+    return (await this.load(type, folder)).create(options, environment);
   }
+}
+
+/** Whoever has checked options, such as a process that has inherited them, needs none of it. */
+function loadSchemas(): Promise<typeof import('./options/option-descriptions.js')> {
+  return import('./options/option-descriptions.js');
+}
+
+function makerOf(type: string): BuiltIn['make'] {
+  return Object.hasOwn(BUILT_IN, type) ? BUILT_IN[type]!.make : undefined;
 }
 
 function isPath(type: string): boolean {
@@ -211,9 +253,10 @@ const OWN_NAMES: Readonly<Record<string, string>> = {
 };
 
 /** @throws UsageError for an option that could not be given. */
-function checkOptionNames(type: string, plugin: BackendPlugin): BackendPlugin {
+async function checkOptionNames(type: string, plugin: BackendPlugin): Promise<BackendPlugin> {
   // A schema that is not zod's does not tell its options.
   if (!('_zod' in plugin.options)) return plugin;
+  const { describeOptions } = await loadSchemas();
   for (const { name } of describeOptions(plugin.options)) {
     if (Object.hasOwn(OWN_NAMES, name))
       throw new UsageError(

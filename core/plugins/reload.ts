@@ -3,7 +3,8 @@ import { dirname, resolve } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { UsageError, type Logger } from '../backend/index.js';
 import { isAtOrBelow } from '../system/index.js';
-import { needsOf } from './confine.js';
+import { needsOf } from './backend-needs.js';
+import { checkedExports } from './checked-exports.js';
 import { configOf, type Config, type ReadConfig } from './options/config-schema.js';
 import type { Daemon } from './daemon.js';
 import { setLogLevel } from './logger.js';
@@ -45,7 +46,8 @@ export async function reload(
   for (const backend of Object.values(config.backends)) await registry.check(backend, config);
   for (const { backend } of config.exports)
     if (typeof backend !== 'string') await registry.check(backend, config);
-  const lines = [...(await change(config))];
+  const exports = checkedExports(config.exports);
+  const lines = [...(await change({ ...config, exports, areChecked: true }))];
   const odd: string[] = OF_THE_PROCESS.filter((key) => !isDeepStrictEqual(config[key], started.config[key]));
   if (config.log.format !== started.config.log.format) odd.push('log.format');
   if (lines.length === 0) lines.push('no export has changed');

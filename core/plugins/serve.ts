@@ -1,5 +1,6 @@
 import type { Logger } from '../backend/index.js';
-import { Daemon, type ServedExport } from './daemon.js';
+import { Daemon } from './daemon.js';
+import type { ServedExport } from './served-export.js';
 import { createLogger } from './logger.js';
 import { BackendRegistry } from './registry.js';
 

@@ -12,6 +12,7 @@ const FIRST = [
   'core/cli/program',
   'core/cli/program-arguments',
   'core/cli/commands/serve',
+  'core/cli/serving/start',
   'core/cli/virtiofsd/program',
   'backends/passthrough/index',
 ];
@@ -23,6 +24,17 @@ const SERVING = [
   /^core\/system\/index\.js$/,
   /^backends\/passthrough\/(backend|share)\.js$/,
   /^(inversify|pino|@aws-sdk\/.*)$/,
+];
+
+/** What the program loads that is executed to serve. */
+const SECOND = ['core/cli/begin', 'core/cli/serving/planned-start', 'backends/passthrough/backend'];
+/** What reads and checks what the operator has said. */
+const READING = [
+  /^core\/cli\/(program|flags|backend-options)\.js$/,
+  /^core\/cli\/commands\//,
+  /^core\/plugins\/(checked-exports|options\/(config-schema|option-descriptions|yaml))\.js$/,
+  /^backends\/passthrough\/(index|options)\.js$/,
+  /^(commander|yaml|@aws-sdk\/.*)$/,
 ];
 
 /** Modules and packages that a compiled file imports before it runs, and those that they import. */
@@ -37,13 +49,20 @@ function staticImports(file: string, seen = new Set<string>()): Set<string> {
   return seen;
 }
 
+function loadsNothingOf(unwanted: readonly RegExp[], file: string): void {
+  const loaded = [...staticImports(`${file}.js`)];
+  assert.ok(loaded.length > 3, loaded.join(' '));
+  assert.deepEqual(
+    loaded.filter((name) => unwanted.some((pattern) => pattern.test(name))),
+    [],
+  );
+}
+
 for (const file of FIRST) {
-  test(`${file} loads nothing that only a confined daemon needs`, () => {
-    const loaded = [...staticImports(`${file}.js`)];
-    assert.ok(loaded.length > 3, loaded.join(' '));
-    assert.deepEqual(
-      loaded.filter((name) => SERVING.some((pattern) => pattern.test(name))),
-      [],
-    );
-  });
+  test(`${file} loads nothing that only a confined daemon needs`, () => loadsNothingOf(SERVING, file));
+}
+
+for (const file of SECOND) {
+  test(`${file} loads nothing that has done its work in the first program`, () =>
+    loadsNothingOf(READING, file));
 }

@@ -10,7 +10,7 @@ import {
   type Finding,
 } from '../../monitoring/doctor/index.js';
 import { readConfig } from '../../plugins/index.js';
-import { needsOf } from '../../plugins/confine.js';
+import { needsOf } from '../../plugins/backend-needs.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
 import { askStatus, printable } from './status.js';
 

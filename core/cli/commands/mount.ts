@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { ControlSocket, MountedExport, Services } from '../../plugins/index.js';
-import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../serving/open-access-log.js';
+import { accessLogOf, addAccessLogOptions } from '../serving/access-log-flags.js';
+import { openAccessLogTarget } from '../serving/access-log-target.js';
 import type { BackendOptions } from '../backend-options.js';
 import { addLogOptions, logConfigOf, servicesOf } from '../serving/log-and-services.js';
 import type { Values } from '../flags.js';

@@ -1,4 +1,4 @@
-import { dirname, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { Option, type Command } from 'commander';
 import { UsageError } from '../../backend/index.js';
 import { keeperDescriptor } from '../../keeper/inherited.js';
@@ -22,12 +22,11 @@ import { toYaml } from '../../plugins/options/yaml.js';
 import { serviceManager } from '../serving/systemd-notices.js';
 import { endWithParent, isIsolated, ISOLATED, partOf } from '../serving/isolated-exports.js';
 import type { BackendOptions } from '../backend-options.js';
-import { accessLogOf, addAccessLogOptions, openAccessLogTarget } from '../serving/open-access-log.js';
-import { controlTarget } from '../serving/control.js';
+import { accessLogOf, addAccessLogOptions } from '../serving/access-log-flags.js';
 import { addFlag, givenOptions, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../serving/log-and-services.js';
-import { serveConfined } from '../serving/confined-start.js';
-import { EarlyRequest, stopSignal } from '../serving/signals.js';
+import type { Plan } from '../serving/plan.js';
+import { start } from '../serving/start.js';
 
 /** What `serve` serves, from flags or from a file. */
 interface ServeRequest extends Omit<DaemonOptions, 'log' | 'registry'> {
@@ -141,63 +140,39 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
     const manager = await serviceManager(logConfig);
     return isolate(served.exports, { isKept, manager, listeners, log: createLogger(logConfig) });
   }
-  if (typeof isolatedExports === 'string' && !isEngine) endWithParent();
-  // An engine is its keeper's affair.
-  const manager = isEngine ? undefined : await serviceManager(logConfig);
+  const endsWithParent = typeof isolatedExports === 'string' && !isEngine;
+  const control = textOf(values['control']);
   if (!isEngine && isKept) {
     const [{ keep }, { createLogger }] = await Promise.all([
       import('../serving/keep.js'),
       import('../../plugins/logger.js'),
     ]);
     const log = createLogger(logConfig);
-    await keep(
-      served.exports,
-      { metrics: textOf(metrics), control: textOf(values['control']) },
-      manager,
-      log,
-    );
+    if (endsWithParent) endWithParent();
+    await keep(served.exports, { metrics: textOf(metrics), control }, await serviceManager(logConfig), log);
     return;
   }
   const { file } = served;
-  const hangup =
-    file === undefined || isEngine || isolatedExports !== undefined ? undefined : new EarlyRequest();
-  const stop = stopSignal(hangup?.ask, true);
-  const listener =
-    typeof metrics === 'string'
-      ? await (await import('../serving/metrics.js')).openMetrics(metrics)
-      : undefined;
-  const target = accessLog === undefined ? undefined : await openAccessLogTarget(accessLog);
-  const path = textOf(values['control']);
-  const control = path === undefined ? undefined : await controlTarget(path);
-  const descriptors = [listener?.fd, manager?.fd, target?.fd, control?.fd?.value];
-  // A keeper has made an engine's sockets.
-  const made = [control?.fd === undefined ? control?.path : undefined, listener?.path];
-  const folders = made.flatMap((each) => (each === undefined ? [] : [dirname(resolve(each))]));
-  const wanted = {
-    ...confinementOf(confinement, values, descriptors),
-    writes: folders,
-    // By a new configuration there may be further sockets, and by commands.
-    listens: hangup !== undefined || (control !== undefined && control.fd === undefined),
-  };
-  const serving = {
-    options: served,
-    logConfig,
-    registry,
-    stop,
-    listener,
-    accessLog: target,
-    manager,
-    control,
-    hangup,
-  };
+  const wanted = confinementOf(confinement, values);
   const own = isolatedExports === undefined ? file : undefined;
   const started = own && {
     file: resolve(textOf(values['config'])!),
     config: own,
     isConfined: wanted.layers.length > 0,
-    folders,
   };
-  await serveConfined({ ...serving, started }, wanted);
+  const plan = {
+    options: optionsOf(served),
+    logConfig,
+    // An engine is its keeper's affair.
+    notifies: !isEngine,
+    endsWithParent,
+    metrics: textOf(metrics),
+    accessLog,
+    control,
+    started,
+    takesHangup: own !== undefined && !isEngine,
+  };
+  await start(plan, wanted, registry);
 }
 
 /**
@@ -213,7 +188,6 @@ function confinementFrom(values: Values, settings: Partial<ConfineConfig>): Conf
 function confinementOf(
   { layers, missingLayers, seccompAction, modcaps }: ConfineConfig,
   values: Values,
-  descriptors: readonly (number | undefined)[],
 ): Confinement {
   const { config } = values;
   return {
@@ -222,8 +196,12 @@ function confinementOf(
     seccompAction,
     capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
     reads: typeof config === 'string' ? [config] : [],
-    descriptors: descriptors.filter((fd) => fd !== undefined),
   };
+}
+
+/** What a daemon takes of a request. */
+function optionsOf({ exports, backends, folder }: ServeRequest): Plan['options'] {
+  return { exports, backends, folder };
 }
 
 function textOf(value: unknown): string | undefined {

@@ -12,7 +12,7 @@ export interface ControlTarget {
 }
 
 /** The socket at a path, or the one that a keeper has made there. */
-export async function controlTarget(path: string): Promise<ControlTarget> {
+export async function findControlTarget(path: string): Promise<ControlTarget> {
   const text = process.env[CONTROL_FD];
   if (text === undefined || !/^\d+$/.test(text)) return { path, fd: undefined };
   const { OwnedFd: Owned } = await import('../../system/index.js');

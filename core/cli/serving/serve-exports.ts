@@ -1,44 +1,22 @@
 import type { Logger } from '../../backend/index.js';
-import { KeeperGone, keeperDescriptor, KeptEngine } from '../../keeper/index.js';
-import type { LogConfig } from '../../plugins/options/config-schema.js';
+import { keeperDescriptor } from '../../keeper/inherited.js';
 import { type Entered, mustBeConfined } from '../../plugins/confine.js';
-import { ControlSocket } from '../../plugins/control-socket.js';
-import type { Daemon, DaemonOptions } from '../../plugins/daemon.js';
+import type { Daemon } from '../../plugins/daemon.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
-import { Reloading, type Started } from '../../plugins/reload.js';
+import type { Reloading } from '../../plugins/reload.js';
 import { createContainer, Services } from '../../plugins/service-container.js';
 import type { ServiceManager } from '../../system/index.js';
-import type { AccessLogTarget } from './open-access-log.js';
-import type { ControlTarget } from './control.js';
-import type { MetricsListener } from './metrics.js';
+import { socketFolders, type Opened, type Plan } from './plan.js';
 import { serving } from './systemd-notices.js';
-import { aborted, type EarlyRequest, surviveRejections } from './signals.js';
+import { aborted, surviveRejections } from './signals.js';
 
-/** What a daemon is started with that {@link serveExports} serves. */
+/** What {@link serveExports} needs. */
 export interface Serving {
-  readonly options: Omit<DaemonOptions, 'log' | 'registry' | 'keeper'>;
+  readonly plan: Plan;
+  readonly opened: Opened;
+  readonly registry: BackendRegistry;
   /** How far the process is confined; see `enterConfinement`. */
   readonly entered: Entered | undefined;
-  readonly logConfig: LogConfig;
-  readonly registry: BackendRegistry;
-  /** Aborted when the daemon is to end. */
-  readonly stop: AbortSignal;
-  /** Where metrics are served. */
-  readonly listener?: MetricsListener | undefined;
-  /** Where each request has its line. */
-  readonly accessLog?: AccessLogTarget | undefined;
-  /** Is told when the daemon serves and when it ends. */
-  readonly manager?: ServiceManager | undefined;
-  /** The configuration file, where there is one, so that it can be reloaded. */
-  readonly started?: Started | undefined;
-  /** Asks for the configuration file to be taken up anew. */
-  readonly hangup?: EarlyRequest | undefined;
-  /** The socket for commands. */
-  readonly control?: ControlTarget | undefined;
-  /** Options to be told of in the log, since they have no effect. */
-  readonly ignored?: readonly string[];
-  /** A line for the log when front-ends may connect. */
-  readonly ready?: string;
 }
 
 /**
@@ -48,32 +26,39 @@ export interface Serving {
  * @throws UsageError for a mistake in the options.
  */
 export async function serveExports(given: Serving): Promise<void> {
-  const { options, entered, logConfig, registry, stop, listener, manager, control } = given;
-  const { ignored = [], ready, accessLog, started, hangup } = given;
+  const { plan, opened, registry, entered } = given;
+  const { options, logConfig, started, ignored = [], ready } = plan;
+  const { stop, manager, hangup, listener, accessLogTarget, controlTarget } = opened;
   const container = createContainer(logConfig, registry);
   const log = container.get(Services.Logger);
   surviveRejections(log);
   const confined = entered?.confine(log);
   if (ignored.length > 0) log.info({ options: ignored }, 'options without effect');
   const keeperFd = keeperDescriptor();
-  const keeper = keeperFd === undefined ? undefined : new KeptEngine(keeperFd);
+  // Only engines of a keeper pay for the modules; so with commands and configuration files.
+  const keeping = keeperFd === undefined ? undefined : await import('../../keeper/index.js');
+  const keeper = keeping && new keeping.KeptEngine(keeperFd!);
   stop.addEventListener('abort', () => keeper?.leave());
   let daemon: Daemon;
   try {
     daemon = await container.get(Services.StartDaemon)({ ...options, keeper });
   } catch (error) {
-    if (error instanceof KeeperGone) return;
+    if (keeping !== undefined && error instanceof keeping.KeeperGone) return;
     throw error;
   }
   if (ready !== undefined) log.info({}, ready);
   try {
     mustBeConfined(confined);
-    const reloading = started && new Reloading(daemon, registry, started, log);
+    const whole = started && { ...started, folders: socketFolders(opened) };
+    const reloading =
+      whole && new (await import('../../plugins/reload.js')).Reloading(daemon, registry, whole, log);
     const listening =
-      control === undefined
+      controlTarget === undefined
         ? undefined
-        : await ControlSocket.listen(control.fd ?? control.path, daemon, registry, log, reloading);
-    const requests = await accessLog?.begin(daemon.tracing);
+        : await (
+            await import('../../plugins/control-socket.js')
+          ).ControlSocket.listen(controlTarget.fd ?? controlTarget.path, daemon, registry, log, reloading);
+    const requests = await accessLogTarget?.begin(daemon.tracing);
     const monitoring = await listener?.serve(() => daemon.figures(), log);
     await confined.seal();
     manager?.ready(serving(options.exports.length));

@@ -4,9 +4,8 @@ import type { Confinement } from '../../plugins/confine.js';
 import { LAYERS, parseCapabilities } from '../../plugins/options/confinement-options.js';
 import type { ServedExport } from '../../plugins/index.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
-import { serveConfined } from '../serving/confined-start.js';
 import { logConfigOf } from '../serving/log-and-services.js';
-import { stopSignal } from '../serving/signals.js';
+import { start } from '../serving/start.js';
 import { CAPABILITIES, parseVirtiofsd, VIRTIOFSD_HELP, type VirtiofsdRequest } from './options.js';
 
 /** `virtiofsd`: serves a directory with virtiofsd's own command line, in virtiofsd's place. */
@@ -32,21 +31,18 @@ async function virtiofsd(words: readonly string[], registry: BackendRegistry): P
 }
 
 async function serve(request: VirtiofsdRequest, registry: BackendRegistry): Promise<void> {
-  const stop = stopSignal();
   const logConfig = logConfigOf({ logLevel: request.logLevel }, {});
   const backend: BackendSpec = { ...request.backend, type: 'passthrough' };
   const served = { ...request.settings, cache: request.cache, backend } as unknown as ServedExport;
-  const options = { exports: [served] };
-  const serving = {
-    options,
+  const plan = {
+    options: { exports: [served] },
     logConfig,
-    registry,
-    stop,
+    notifies: false,
     ignored: request.ignored,
     // Kata Containers' runtime in Rust reads until a line has this text.
     ready: 'Waiting for vhost-user socket connection...',
   };
-  await serveConfined(serving, confinement(request));
+  await start(plan, confinement(request), registry);
 }
 
 function confinement({ sandbox, seccomp, modcaps }: VirtiofsdRequest): Confinement {

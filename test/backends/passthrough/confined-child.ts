@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Gathered } from '../../../core/backend/accelerator.js';
 import { type Attributes, type Awaitable, type BackendSpec, OpenFlags } from '../../../core/backend/index.js';
 import { hostBuffer } from '../../../core/memory/host-buffer.js';
-import { enterConfinement } from '../../../core/plugins/confine.js';
+import { enterConfinement, inheritedConfinement } from '../../../core/plugins/confine.js';
 import { BackendRegistry, LAYERS, parseLayers } from '../../../core/plugins/index.js';
 import { intrude } from './intruder.js';
 import { root, serveDirectory } from './harness.js';
@@ -32,17 +32,20 @@ const BACKENDS: Record<string, BackendSpec> = {
   s3: { type: 's3', bucket: 'b', endpoint: 'http://127.0.0.1:9', cacheDir: share },
 };
 const registry = new BackendRegistry();
-const entered = await enterConfinement(
-  { exports: [{ tag: 't', socket: join(base, 'sockets', 's'), backend: BACKENDS[type]! }] },
-  registry,
-  {
-    layers: layers === undefined ? LAYERS : parseLayers(layers),
-    seccompAction: 'errno',
-    missingLayers: 'warn',
-    capabilities: [],
-    reads: [],
-  },
-);
+const inherited = inheritedConfinement();
+const entered =
+  inherited?.entered ??
+  (await enterConfinement(
+    { exports: [{ tag: 't', socket: join(base, 'sockets', 's'), backend: BACKENDS[type]! }] },
+    registry,
+    {
+      layers: layers === undefined ? LAYERS : parseLayers(layers),
+      seccompAction: 'errno',
+      missingLayers: 'warn',
+      capabilities: [],
+      reads: [],
+    },
+  ));
 const confined = entered?.confine({
   debug() {},
   warn() {},

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { OpenFlags } from '../../../../core/backend/index.js';
 import { BackendRegistry } from '../../../../core/plugins/index.js';
-import { needsOf } from '../../../../core/plugins/confine.js';
+import { needsOf } from '../../../../core/plugins/backend-needs.js';
 import { root, serve } from '../harness.js';
 import { host } from '../host-calls.js';
 

@@ -2,6 +2,8 @@ import assert from 'node:assert/strict';
 import { copyFileSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
+import { serialize } from 'node:v8';
+import { LAYERS } from '../../../../core/plugins/index.js';
 import { landlockVersion } from '../../../../core/system/confinement/landlock.js';
 import { serve } from '../../../support/confined-daemon.js';
 import { freePort } from '../../../support/free-port.js';
@@ -105,13 +107,39 @@ test('a confinement that only the environment tells of is not believed', skip, a
     `#!/bin/sh
 set -- "$@"
 stat=$(cat /proc/$$/stat); set -f; ticks=$(echo "\${stat##*) }" | cut -d' ' -f20)
-VIRTIOFS_KIT_CONFINED="$$ $ticks $REPORT" exec ${process.execPath} "$@"
+VIRTIOFS_KIT_CONFINED="$$ $ticks 9" exec ${process.execPath} "$@" 9<"$LEFT"
 `,
     { mode: 0o755 },
   );
-  const { text, end } = await serve(t, folder, { node: claim, environment: { REPORT: report } });
-  assert.match(text, /VIRTIOFS_KIT_CONFINED is in the environment, but .*: unset it and start again$/);
-  assert.equal(await end(), 2);
+  const wanted = {
+    layers: LAYERS,
+    missingLayers: 'error',
+    seccompAction: 'errno',
+    capabilities: [],
+    reads: [],
+  };
+  const plan = { options: { exports: [] }, logConfig: { level: 'info', format: 'json' }, notifies: false };
+  const forged = {
+    wanted,
+    needs: { paths: [{ path: folder, write: true, shared: true }] },
+    socketFolders: [],
+    report: { mounts: 'own', network: 'own', landlock: 'version 7', capabilities: '', seccomp: 'errno' },
+    given: { plan, checked: [] },
+  };
+  const left = join(folder, 'left');
+  for (const [bytes, reason] of [
+    [serialize(forged), 'privileges can be gained'],
+    [serialize({ ...forged, report: undefined }), 'it cannot be read'],
+    [Buffer.from('not what the first program leaves'), 'it cannot be read \\(.*\\)'],
+  ] as const) {
+    writeFileSync(left, bytes);
+    const { text, end } = await serve(t, folder, { node: claim, environment: { LEFT: left } });
+    assert.match(
+      text,
+      new RegExp(`VIRTIOFS_KIT_CONFINED is in the environment, but ${reason}: unset it and start again$`),
+    );
+    assert.equal(await end(), 2);
+  }
 });
 
 test('a layer that cannot be had ends the start, or is warned of', skip, async (t) => {
