@@ -136,7 +136,8 @@ export class DirectService implements QueueService {
     const opcode = isWhole ? input.words[fuse_in_header.opcode >> 2]! : 0;
     const seen = following + 1;
     let isServed = false;
-    if (opcode === Opcode.READ) isServed = this.#read(message, seen);
+    if (this.#fileTable.passesAll) isServed = false;
+    else if (opcode === Opcode.READ) isServed = this.#read(message, seen);
     else if (opcode === Opcode.WRITE) isServed = this.#write(message, seen);
     else if (opcode === Opcode.GETATTR) isServed = this.#getattr(message, seen);
     else if (opcode === Opcode.LOOKUP) isServed = this.#lookup(message, seen);

@@ -100,6 +100,8 @@ const COUNTS = 8;
 
 /** Where the parts of the table lie, in words: counts, validities, places. */
 const VALIDITIES = COUNTS * MOST_THREADS * 2;
+/** Whether threads pass every request on. */
+const PASSES_ALL = VALIDITIES + 6;
 const FILES_AT = VALIDITIES + 8;
 const NODES_AT = FILES_AT + FILES * WORDS;
 const ENTRIES_AT = NODES_AT + NODES * WORDS;
@@ -151,6 +153,10 @@ export class SharedFileTable implements FileTable {
       this.#put(VALIDITIES + 2 * i, seconds);
       this.#put(VALIDITIES + 2 * i + 1, nanoseconds);
     }
+  }
+
+  passAll(isAll: boolean): void {
+    this.#put(PASSES_ALL, isAll ? 1 : 0);
   }
 
   publishNode(
@@ -396,6 +402,11 @@ export class FileTableView {
     this.entryValid = validity(0);
     this.negativeValid = validity(1);
     this.attributesValid = validity(2);
+  }
+
+  /** Whether every request is to be passed on. */
+  get passesAll(): boolean {
+    return this.#get(PASSES_ALL) !== 0;
   }
 
   /** Finds an open file by its `fh` and its node id, in halves. */

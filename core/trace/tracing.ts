@@ -3,7 +3,7 @@ import {
   BODY,
   type Arguments,
   type Observation,
-  type Observed,
+  Observed,
   type Reply,
   type ObservedRequest,
   type RequestObserver,
@@ -37,8 +37,8 @@ export interface TraceReader {
 }
 
 /**
- * Makes records of what guests ask for, while there is somebody to read them. What queue threads
- * answer themselves does not come here.
+ * Makes records of what guests ask for, while there is somebody to read them. Queue threads pass
+ * everything on meanwhile.
  */
 export class Tracing {
   /** By number. A number is given again when its export is gone. */
@@ -47,7 +47,7 @@ export class Tracing {
 
   /** Adds an export. @returns what its sessions are to be given. */
   add(tag: string): Observed {
-    const observed: Observed = { observer: undefined };
+    const observed = new Observed();
     const free = this.#exports.indexOf(undefined);
     const index = free < 0 ? this.#exports.length : free;
     this.#exports[index] = { tag, observed };

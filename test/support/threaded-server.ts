@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import type { Worker } from 'node:worker_threads';
 import type { Backend } from '../../core/backend/index.js';
-import { Counters, Opcode, Session } from '../../core/fuse/index.js';
+import { Counters, Observed, Opcode, Session } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
 import { Export, type ExportOptions } from '../../core/state/index.js';
@@ -49,6 +49,7 @@ export class ThreadedServer {
   /** Each connection has a session, and a further one after each reset. */
   readonly sessions: Session[] = [];
   readonly log = new LogLines();
+  readonly observed = new Observed();
   readonly export: Export;
   readonly server: VhostUserServer;
   /** The threads, for a test that ends one of them. */
@@ -73,7 +74,8 @@ export class ThreadedServer {
       pollTime,
       log: this.log,
       openSession: () => {
-        const session = new Session(shared, { fileTable: this.#threads.createFileTable() });
+        const fileTable = this.#threads.createFileTable();
+        const session = new Session(shared, { fileTable, observed: this.observed });
         this.sessions.push(session);
         return session;
       },

@@ -60,6 +60,8 @@ export interface FileTable {
   readonly memory: SharedArrayBuffer;
   /** The session begins. */
   begin(validities: Validities, owner: FileTableOwner): void;
+  /** Has threads pass every request on from here on, for somebody looks on; or not any more. */
+  passAll(isAll: boolean): void;
   /**
    * Publishes a node by its id.
    * @param told the attributes in the reply that the guest is just getting, if there are any.

@@ -1,6 +1,7 @@
 import type { Message } from '../../memory/index.js';
 import type { Arguments } from '../wire/arguments.js';
 import type { Reply } from '../wire/reply.js';
+import type { FileTable } from './file-table.js';
 
 /** What an observer sees of a request, beside its arguments. */
 export interface ObservedRequest {
@@ -37,6 +38,27 @@ export interface RequestObserver {
 }
 
 /** Who looks on what the sessions of one server do. They share this, so that it can change. */
-export interface Observed {
-  observer: RequestObserver | undefined;
+export class Observed {
+  readonly #tables = new Set<Pick<FileTable, 'passAll'>>();
+  #observer: RequestObserver | undefined;
+
+  get observer(): RequestObserver | undefined {
+    return this.#observer;
+  }
+
+  set observer(observer: RequestObserver | undefined) {
+    this.#observer = observer;
+    for (const table of this.#tables) table.passAll(observer !== undefined);
+  }
+
+  /** A session begins whose requests queue threads serve, too: they pass all on while one looks. */
+  begin(table: Pick<FileTable, 'passAll'>): void {
+    this.#tables.add(table);
+    table.passAll(this.#observer !== undefined);
+  }
+
+  /** The session has ended. */
+  end(table: Pick<FileTable, 'passAll'>): void {
+    this.#tables.delete(table);
+  }
 }

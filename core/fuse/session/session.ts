@@ -39,7 +39,7 @@ import { closeHandle, endHandle } from '../operations/handles.js';
 import { InFlight } from './in-flight.js';
 import { type HostFiles, KernelFiles } from './kernel-files.js';
 import type { Negotiated } from './negotiation.js';
-import type { Observed } from './observer.js';
+import { Observed } from './observer.js';
 import { type Batch, Gathering, LARGE } from './gathering.js';
 import { GATHERED, IGNORED, PARKED, refusal, type Operation } from '../operations/operation.js';
 import { operations } from '../operations/table.js';
@@ -177,7 +177,7 @@ export class Session {
     this.attributeValidity = validity(shared.cache.attributeTimeout);
     this.counters = options.counters ?? new Counters();
     this.kernelFiles = options.hostFiles === undefined ? undefined : new KernelFiles(options.hostFiles);
-    this.#observed = options.observed ?? { observer: undefined };
+    this.#observed = options.observed ?? new Observed();
     this.#pace = options.pace?.join({ counters: this.counters, resume: (request) => this.#resume(request) });
     this.fileTable = options.fileTable;
     this.fileTable?.begin(
@@ -187,6 +187,7 @@ export class Session {
         attributesDiffer: (slot) => this.keepCache?.lose(slot),
       },
     );
+    if (this.fileTable !== undefined) this.#observed.begin(this.fileTable);
     this.#faults = new Faults(this.log, options.onFault);
     this.mounted = options.onMounted ?? nobody;
     this.#drainTimeoutMs = options.drainTimeoutMs ?? 5000;
@@ -861,6 +862,7 @@ export class Session {
     this.#closed = true;
     await this.drain();
     this.#pace?.end();
+    if (this.fileTable !== undefined) this.#observed.end(this.fileTable);
     await this.reset();
     await this.#emptying;
     this.countThreads();

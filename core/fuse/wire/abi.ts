@@ -150,6 +150,19 @@ export const Opcode = {
   COPY_FILE_RANGE_64: 53,
 } as const;
 
+/** `enum fuse_notify_code`: what the kernel is told without having asked. */
+export const NotifyCode = {
+  POLL: 1,
+  INVAL_INODE: 2,
+  INVAL_ENTRY: 3,
+  STORE: 4,
+  RETRIEVE: 5,
+  DELETE: 6,
+  RESEND: 7,
+  INC_EPOCH: 8,
+  PRUNE: 9,
+} as const;
+
 /** Opcodes below this are looked up in the table. */
 export const OPCODE_END = 54;
 

@@ -1,12 +1,8 @@
 import { nameLength, encodeName } from '../../backend/index.js';
+import { NotifyCode } from './abi.js';
 import { fuse_notify_inval_entry_out, fuse_notify_inval_inode_out, fuse_out_header } from './structures.js';
 
-/*
- * What the kernel is told without having asked: a reply whose `unique` is 0 and whose `error` is
- * one of these numbers (Linux include/uapi/linux/fuse.h, `enum fuse_notify_code`).
- */
-const INVAL_INODE = 2;
-const INVAL_ENTRY = 3;
+/* A notification is a reply whose `unique` is 0 and whose `error` is a {@link NotifyCode}. */
 
 function message(code: number, body: number): { readonly bytes: Uint8Array; readonly view: DataView } {
   const bytes = new Uint8Array(fuse_out_header.bytes + body);
@@ -21,7 +17,7 @@ function message(code: number, body: number): { readonly bytes: Uint8Array; read
  * @param content whether its content is not, either.
  */
 export function invalidInode(low: number, high: number, content: boolean): Uint8Array {
-  const { bytes, view } = message(INVAL_INODE, fuse_notify_inval_inode_out.bytes);
+  const { bytes, view } = message(NotifyCode.INVAL_INODE, fuse_notify_inval_inode_out.bytes);
   const at = fuse_out_header.bytes;
   view.setUint32(at + fuse_notify_inval_inode_out.ino, low, true);
   view.setUint32(at + fuse_notify_inval_inode_out.ino + 4, high, true);
@@ -33,7 +29,7 @@ export function invalidInode(low: number, high: number, content: boolean): Uint8
 /** A name does not stand for what the kernel believes. */
 export function invalidEntry(low: number, high: number, name: string): Uint8Array {
   const length = nameLength(name);
-  const { bytes, view } = message(INVAL_ENTRY, fuse_notify_inval_entry_out.bytes + length + 1);
+  const { bytes, view } = message(NotifyCode.INVAL_ENTRY, fuse_notify_inval_entry_out.bytes + length + 1);
   const at = fuse_out_header.bytes;
   view.setUint32(at + fuse_notify_inval_entry_out.parent, low, true);
   view.setUint32(at + fuse_notify_inval_entry_out.parent + 4, high, true);

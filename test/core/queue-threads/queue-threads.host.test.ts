@@ -394,6 +394,37 @@ test('mistakes of the guest are answered as by the engine', async (t) => {
   assert.equal(readFileSync(server.path('file')).toString(), 'Content');
 });
 
+test('while somebody looks on, every request is seen, and afterwards threads serve again', async (t) => {
+  const server = await ThreadedServer.start(t);
+  const { fuse } = await server.connect(t);
+  fuse.caller = { ...fuse.caller, queue: THREAD };
+  writeFileSync(server.path('file'), 'content');
+  const { nodeid } = await fuse.lookup(ROOT, 'file');
+  const { fh } = await fuse.open(nodeid, O_RDWR);
+  const round = async (): Promise<void> => {
+    for (let i = 0; i < 5; i++) {
+      await fuse.lookup(ROOT, 'file');
+      await fuse.getattr(nodeid);
+      await fuse.read(nodeid, fh, 0, 100);
+      await fuse.write(nodeid, fh, 0, Buffer.from('written'));
+    }
+  };
+  await round();
+  const before = server.counts();
+  assert.ok(before.reads > 2 && before.writes > 2 && before.getattrs > 2 && before.lookups > 2);
+  let seen = 0;
+  server.observed.observer = { began: () => ({ ended: () => void (seen += 1) }) };
+  await round();
+  assert.equal(seen, 20);
+  assert.deepEqual(server.counts(), before);
+  server.observed.observer = undefined;
+  await round();
+  assert.equal(seen, 20);
+  const after = server.counts();
+  assert.ok(after.reads >= before.reads + 5 && after.getattrs >= before.getattrs + 5);
+  assert.ok(after.writes >= before.writes + 5 && after.lookups >= before.lookups + 5);
+});
+
 test('what the host does to a name is seen by the next look-up', async (t) => {
   const server = await ThreadedServer.start(t);
   const { fuse } = await server.connect(t);

@@ -96,6 +96,7 @@ class Recorder implements FileTable {
 
   /** There are no threads. */
   addTo(): void {}
+  passAll(): void {}
 
   calls(): string[] {
     const calls = this.#calls;

@@ -69,6 +69,8 @@ function structureNumbers(): Expected[] {
 function constantNumbers(): Expected[] {
   const expressions: [string, number][] = [];
   for (const [name, value] of Object.entries(abi.Opcode)) expressions.push([`FUSE_${name}`, value]);
+  for (const [name, value] of Object.entries(abi.NotifyCode))
+    expressions.push([`FUSE_NOTIFY_${name}`, value]);
   for (const [name, value] of Object.entries(abi.InitFlag)) expressions.push([`FUSE_${name}`, value]);
   for (const [name, value] of Object.entries(abi.InitFlag2))
     expressions.push([`(FUSE_${name} >> 32)`, value]);
