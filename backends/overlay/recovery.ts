@@ -43,11 +43,14 @@ export function recovery(
   layers: readonly Backend[],
 ): Pick<
   Accelerator<OverlayNode>,
-  'recover' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace' | 'contents'
+  'recover' | 'descriptor' | 'trace' | 'watchTraces' | 'retrace' | 'contents' | 'leave'
 > {
   if (!layers.every(isRecoverable)) return {};
   let traces: Traces = new Map();
+  const contents = contentsOf(layers);
   return {
+    // What is in memory goes along by `save`.
+    ...(contents === undefined ? { leave: () => undefined } : {}),
     recover: (key: NodeKey) => run(recover(union(), traces, String(key))),
     trace: (node) => JSON.stringify(traceOf(union(), node)),
     watchTraces(changed) {
@@ -62,7 +65,7 @@ export function recovery(
       if (accelerator?.contents !== undefined) return undefined;
       return accelerator?.descriptor?.(inLayer) ?? -1;
     },
-    contents: contentsOf(layers),
+    contents,
   };
 }
 

@@ -117,7 +117,7 @@ export interface Restored {
   readonly sessions: readonly SavedSession[];
   /** Locks that could not be had again, on nodes that are there. */
   readonly lostLocks: readonly SavedLock<number>[];
-  /** Nodes that were found by a descriptor only: they have no name. */
+  /** Nodes that may have no name, so that only a descriptor keeps them. */
   readonly removed: readonly Slot[];
   /**
    * The slot of a saved node, or {@link NO_SLOT} if the file is gone. The guest then gets ESTALE.
@@ -158,7 +158,11 @@ export async function restoreExport(
         throw new RangeError('the state is of a backend that finds its nodes otherwise');
       restoreRemembered(shared, saved);
       const find: FindNode = async (key) => recover.call(accelerator, key);
-      return whole(await restoreInto(shared, saved, held, find, new Set()));
+      const restored = await restoreInto(shared, saved, held, find, new Set());
+      const opened = new Set(saved.sessions.flatMap(({ handles }) => handles.map(({ node }) => node)));
+      // Which of them have lost their names only the backend knows.
+      const slots = Array.from(opened, (node) => restored.slot(node)).filter((slot) => slot !== NO_SLOT);
+      return whole({ ...restored, removed: slots });
     }
     const removed = new Set<object>();
     const find: FindNode = async (key, fd) => {

@@ -75,7 +75,7 @@ for (const accelerator of [undefined, 'uml'] as const) {
           { tag: 'test', socket, mountPoint: '/mnt' },
           { tag: 'host', socket: `${socket}.host`, mountPoint: '/' },
         ];
-        const signal = AbortSignal.timeout(240_000);
+        const signal = AbortSignal.timeout(240_000 + TIMES * 20_000);
         const guest = await Guest.boot({ shares, rootTag: 'host', accelerator, signal });
         try {
           const working = guest.exec(WORK, { folder: '/mnt' });

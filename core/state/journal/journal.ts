@@ -84,6 +84,7 @@ export class Journal {
   readonly #held = new Map<Slot, number>();
   #nextSession = 0;
   #isOver = false;
+  #isFollowed = false;
   /** Whether the keeper has taken the last descriptor. */
   #isHeld = true;
 
@@ -122,9 +123,12 @@ export class Journal {
     return one;
   }
 
-  /** Writes nothing more. What was committed stays. */
+  /**
+   * Writes nothing more. What was committed stays, and what is held, for the process that follows.
+   */
   stop(): void {
     this.#isOver = true;
+    this.#isFollowed = true;
   }
 
   /** Makes valid what something else than a request has changed. */
@@ -236,7 +240,7 @@ export class Journal {
 
   #drop(slot: Slot): void {
     const number = this.#held.get(slot);
-    if (number === undefined) return;
+    if (number === undefined || this.#isFollowed) return;
     this.#held.delete(slot);
     this.#putHeld(slot, 0);
     this.#holder.drop(number);

@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { startDaemon, type RunningDaemon } from '../../support/daemons.js';
+import { type Daemon, startDaemon, type RunningDaemon } from '../../support/daemons.js';
 import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
@@ -23,7 +23,16 @@ const plugin = fileURLToPath(new URL('../../../examples/environment.js', import.
 /** Serves a backend that cannot tell the next process what a node is. */
 const withoutKeys = keeping(['--backend', plugin, '--confine', 'none']);
 
-for (const [name, daemon] of Object.entries({ passthrough, memfs })) {
+const overlayWords = ['--backend', 'overlay', '--lower', 'DIRECTORY/lower', '--upper', 'DIRECTORY/upper'];
+const overlay: Daemon = {
+  ...keeping(overlayWords),
+  command(directory, socket) {
+    for (const layer of ['lower', 'upper']) mkdirSync(join(directory, layer));
+    return keeping(overlayWords).command(directory, socket);
+  },
+};
+
+for (const [name, daemon] of Object.entries({ passthrough, memfs, overlay })) {
   describe(`upgrade of an engine on ${name}`, () => {
     test('a guest goes on with its files, listings and locks', async (t) => {
       const running = startDaemon(t, daemon);
