@@ -191,11 +191,17 @@ export class WritableBackend extends ReadingBackend {
     const { staged } = node;
     const obsolete = node.etag === undefined ? undefined : { key, etag: node.etag };
     tree.leaving(node, pathOf(node));
+    let isGone = true;
     try {
       await staged?.place(undefined, staged.base, staged.condition, obsolete);
-      const isPlain = node.opens === 0 && staged === undefined;
-      if (obsolete !== undefined && isPlain) await this.#remove(obsolete, directory, node.name, deadline);
-      else if (obsolete !== undefined) await services.bucket.remove(key, deadline);
+      if (obsolete !== undefined) {
+        const isOpen = node.opens > 0;
+        const removed = async (): Promise<void> => {
+          if (isOpen) await staged?.noteGone(key).catch(() => undefined);
+        };
+        const isPlain = !isOpen && staged === undefined;
+        isGone = await this.#remove(obsolete, directory, node.name, deadline, isPlain, removed);
+      }
     } catch (error) {
       await staged?.place(pathOf(node), staged.base, staged.condition);
       tree.leaving(node, undefined);
@@ -206,17 +212,30 @@ export class WritableBackend extends ReadingBackend {
     files.writeback.clean(node);
     tree.detach(node);
     if (node.opens === 0) await files.discard(node);
-    else if (obsolete !== undefined) await staged?.noteGone(key);
+    else if (obsolete !== undefined && isGone) await staged?.noteGone(key);
   }
 
-  /** Removes the object of a name. */
-  async #remove(removal: Removal, directory: Directory, name: string, deadline: Deadline): Promise<void> {
+  /**
+   * Removes the object of a name, as `PendingDeletes.removeNow` does.
+   * @param removed called when it is gone, if it is not when this returns.
+   */
+  #remove(
+    removal: Removal,
+    directory: Directory,
+    name: string,
+    deadline: Deadline,
+    mayGather = true,
+    removed: () => Promise<void> = async () => undefined,
+  ): Promise<boolean> {
     const owner = {
-      // A listing that began before may still have it.
-      removed: () => learnAbsent(directory, name),
+      removed: () => {
+        // A listing that began before may still have it.
+        learnAbsent(directory, name);
+        return removed();
+      },
       refused: () => unlearn(directory, name),
     };
-    await this.mounted.services.pendingDeletes.removeNow(removal, owner, deadline);
+    return this.mounted.services.pendingDeletes.removeNow(removal, owner, deadline, mayGather);
   }
 
   async rmdir(parent: Node, name: string, context: Context): Promise<void> {

@@ -24,6 +24,7 @@ import {
 } from '@aws-sdk/client-s3';
 import type {
   ChecksumAlgorithm,
+  ListMultipartUploadsCommandOutput,
   ObjectLockRetentionMode,
   ServerSideEncryption,
   StorageClass,
@@ -113,6 +114,14 @@ const LOST = 'grants or tags of an object can not be read: what is made of it ha
 /** Bucket and key for the header x-amz-copy-source: percent-encoded, slashes kept. */
 function copySource(bucket: string, key: string): string {
   return `${bucket}/${key}`.split('/').map(encodeURIComponent).join('/');
+}
+
+/** A multipart upload that was neither completed nor aborted. */
+export interface LeftUpload {
+  readonly key: string;
+  readonly id: string;
+  /** In milliseconds of the server's clock. */
+  readonly initiated: number;
 }
 
 /** What a start finds out of a server. */
@@ -1006,6 +1015,38 @@ export class Bucket {
     } catch (error) {
       const { kind } = classify(error);
       if (kind !== 'no-upload' && kind !== 'missing') throw error;
+    }
+  }
+
+  /**
+   * Unfinished uploads of all keys with a prefix, a page at a time.
+   * @param deadline of each page.
+   */
+  async *uploadsBelow(prefix: string, deadline: () => Deadline): AsyncGenerator<LeftUpload> {
+    let next: { KeyMarker?: string; UploadIdMarker?: string } | undefined = {};
+    while (next !== undefined) {
+      const from: object = next;
+      const page: ListMultipartUploadsCommandOutput = await this.#requests.send(
+        'ListMultipartUploads',
+        deadline(),
+        0,
+        ({ client, signal }) => {
+          const fields = { ...this.#common, Prefix: prefix, EncodingType: 'url' as const, ...from };
+          return client.send(new ListMultipartUploadsCommand(fields), { abortSignal: signal });
+        },
+      );
+      for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
+        if (Key === undefined || UploadId === undefined) continue;
+        yield { key: urlDecoded(Key), id: UploadId, initiated: Initiated?.getTime() ?? Date.now() };
+      }
+      const { IsTruncated, NextKeyMarker, NextUploadIdMarker } = page;
+      next =
+        IsTruncated === true && NextKeyMarker !== undefined
+          ? {
+              KeyMarker: urlDecoded(NextKeyMarker),
+              ...(NextUploadIdMarker === undefined ? {} : { UploadIdMarker: NextUploadIdMarker }),
+            }
+          : undefined;
     }
   }
 

@@ -5,7 +5,13 @@ import { join } from 'node:path';
 import { UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
 import { askSocket, type CommandRequest } from '../../../core/control/index.js';
+import { Bucket } from '../client/bucket.js';
+import { Deadline } from '../client/deadline.js';
+import { Metrics } from '../client/metrics.js';
+import { Requests } from '../client/requests.js';
 import { Intents } from '../journal/intents.js';
+import { KeyMap } from '../objects/keys.js';
+import { explained } from './start-errors.js';
 import { controlPath, MountedBucket } from './mounted-bucket.js';
 import type { S3Options } from '../options.js';
 import { Staged } from '../journal/staged.js';
@@ -92,6 +98,52 @@ export async function recover(options: S3Options, log: Logger): Promise<FolderRe
   }
   return status(mounted.folder);
 }
+
+/** An upload that was left in the bucket. */
+export interface SweptUpload {
+  readonly key: string;
+  readonly id: string;
+  /** When it began, in ISO 8601. */
+  readonly began: string;
+}
+
+/**
+ * Aborts the multipart uploads below the prefix that are of a certain age: their parts are paid
+ * for, and no listing shows them.
+ * @param hours an upload that is younger may be under way, here or elsewhere
+ * @param isTrial whether they are only named
+ * @throws UsageError if the server can't be used.
+ */
+export async function sweepUploads(
+  options: S3Options,
+  hours: number,
+  isTrial: boolean,
+  log: Logger,
+): Promise<SweptUpload[]> {
+  const metrics = new Metrics();
+  const requests = new Requests(options, log, metrics);
+  const bucket = new Bucket(options, requests, metrics, log);
+  const deadline = (): Deadline => Deadline.after(options.operationTimeout);
+  const until = Date.now() - hours * HOUR_MS;
+  const swept: SweptUpload[] = [];
+  try {
+    for await (const { key, id, initiated } of bucket.uploadsBelow(
+      new KeyMap(options.prefix).directory(''),
+      deadline,
+    )) {
+      if (initiated > until) continue;
+      if (!isTrial) await bucket.abortUpload(key, id, deadline());
+      swept.push({ key, id, began: new Date(initiated).toISOString() });
+    }
+    return swept;
+  } catch (error) {
+    throw explained(error, options);
+  } finally {
+    requests.close();
+  }
+}
+
+const HOUR_MS = 3_600_000;
 
 /** A plain file made from a journal that was kept aside. */
 export interface Exported {

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { defineCommand, UsageError } from '../../../core/backend/index.js';
 import { optionsSchema } from '../options.js';
-import { exportAside, recover, status } from './administration.js';
+import { exportAside, recover, status, sweepUploads } from './administration.js';
 import { controlPath, defaultFolder } from './mounted-bucket.js';
 
 /** The options that say which mount is meant: its cache folder, or what it serves. */
@@ -66,5 +66,25 @@ const recovered = defineCommand({
   run: async (options, { log }) => toLines(await recover(options, log)),
 });
 
-/** Commands on cache folders, of a process that runs or is dead: `virtiofs-kit s3 …`. */
-export const commands = [shown, flush, exported, recovered];
+const swept = defineCommand({
+  kind: 'offline',
+  name: 'sweep',
+  description: 'abort multipart uploads that were left in the bucket, below the prefix',
+  options: optionsSchema.extend({
+    olderThan: z.coerce
+      .number()
+      .min(0)
+      .default(24)
+      .describe('hours since an upload began; a younger one may be under way, on any machine'),
+    dryRun: z.boolean().default(false).describe('name them only'),
+  }),
+  logLevel: 'info',
+  run: async ({ olderThan, dryRun, ...options }, { log }) =>
+    toLines(await sweepUploads(options, olderThan, dryRun, log)),
+});
+
+/**
+ * Commands on cache folders, of a process that runs or is dead, and on what is left in a bucket:
+ * `virtiofs-kit s3 …`.
+ */
+export const commands = [shown, flush, exported, recovered, swept];

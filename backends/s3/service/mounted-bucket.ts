@@ -68,8 +68,9 @@ export class MountedBucket {
     const { uid, gid, fileMode, directoryMode } = options;
     const defaults = { uid, gid, fileMode, directoryMode };
     const keys = new KeyMap(options.prefix);
-    const gathered = options.removals === 'gathered' ? join(this.folder, 'intents') : undefined;
-    const pendingDeletes = new PendingDeletes(bucket, log, timeoutSeconds, gathered);
+    const notes = join(this.folder, 'intents');
+    const gathers = options.removals === 'gathered';
+    const pendingDeletes = new PendingDeletes(bucket, log, timeoutSeconds, notes, gathers);
     this.services = { options, log, metrics, bucket, keys, reader, pendingDeletes, defaults };
     this.nameLookup = new NameLookup(this.services);
     this.tree = new Tree(this.services, this.nameLookup);

@@ -23,8 +23,8 @@ const PENDING_MAX_KEYS = 4000;
 
 /** Hears what became of a removal that was gathered. */
 export interface RemovalOwner {
-  /** It is gone, and nothing else has been written there yet. */
-  removed(): void;
+  /** It is gone, and nothing else is written there before this has ended. Does not reject. */
+  removed(): Promise<void>;
   /** The bucket does not let it go: it is there again. */
   refused(): void;
 }
@@ -47,8 +47,9 @@ export class PendingDeletes {
   readonly #bucket: Bucket;
   readonly #log: Logger;
   readonly #timeoutSeconds: number;
-  /** Where notes of gathered removals are kept; undefined: none are gathered. */
-  readonly #folder: string | undefined;
+  /** Where notes of removals are kept. */
+  readonly #folder: string;
+  readonly #gathers: boolean;
   readonly #keys = new Map<string, Promise<void>>();
   readonly #batches = new Set<Batch>();
   /** The batch that further removals go to. */
@@ -59,8 +60,13 @@ export class PendingDeletes {
   #refusal: S3Failure | undefined;
   #closed = false;
 
-  /** @param timeoutSeconds for one attempt. */
-  constructor(bucket: Bucket, log: Logger, timeoutSeconds: number, folder: string | undefined) {
+  /**
+   * @param timeoutSeconds for one attempt
+   * @param folder where notes of removals are kept
+   * @param gathers whether many removals go together.
+   */
+  constructor(bucket: Bucket, log: Logger, timeoutSeconds: number, folder: string, gathers: boolean) {
+    this.#gathers = gathers;
     this.#bucket = bucket;
     this.#log = log;
     this.#timeoutSeconds = timeoutSeconds;
@@ -72,25 +78,36 @@ export class PendingDeletes {
   }
 
   /**
-   * Removes an object now: at once, or with others where there are many.
-   * @returns when it is gone, or noted on disk and not shown any more.
+   * Removes an object now: at once, or with others where there are many. An answer that does not
+   * come does not undo it: the bucket may have made it already, and is asked until it has.
+   * @param mayGather whether it may go with others
+   * @returns whether it is gone; else it is noted on disk, and not shown any more.
    * @throws S3Failure if the bucket refuses, as far as that is known.
    */
-  async removeNow(removal: Removal, owner: RemovalOwner, deadline: Deadline): Promise<void> {
-    if (this.#gather(removal, owner)) return;
-    await this.#bucket.remove(removal.key, deadline);
+  async removeNow(
+    removal: Removal,
+    owner: RemovalOwner,
+    deadline: Deadline,
+    mayGather: boolean,
+  ): Promise<boolean> {
+    const isOneOfMany = this.#gathers && mayGather && performance.now() - this.#removedAt <= BURST_MS;
+    // The first of many is made at once: whoever asks hears whether the bucket lets go at all.
+    if (isOneOfMany && this.#gather(removal, owner)) return false;
+    try {
+      await this.#bucket.remove(removal.key, deadline);
+    } catch (error) {
+      const isRefused = error instanceof S3Failure && !error.transient;
+      if (isRefused || !this.#gather(removal, owner)) throw error;
+      return false;
+    }
     this.#removedAt = performance.now();
+    return true;
   }
 
-  /**
-   * Whether a removal is left to a batch. The first of many is not: whether the bucket lets go of
-   * anything at all is heard by whoever asks for it.
-   */
+  /** Leaves a removal to a batch. @returns false if that is not possible. */
   #gather(removal: Removal, owner: RemovalOwner): boolean {
-    if (this.#folder === undefined || this.#closed) return false;
     const now = performance.now();
-    if (now - this.#removedAt > BURST_MS || this.#keys.size >= PENDING_MAX_KEYS) return false;
-    if (this.#keys.has(removal.key)) return false;
+    if (this.#closed || this.#keys.size >= PENDING_MAX_KEYS || this.#keys.has(removal.key)) return false;
     let batch = this.#gathering;
     try {
       batch ??= this.#begin(this.#folder);
@@ -154,7 +171,7 @@ export class PendingDeletes {
       .catch((error: unknown) => this.#log.error({ error: String(error) }, 'removals could not be noted'));
     for (const [key, { owner }] of batch.removals) {
       const failure = refused.get(key);
-      if (failure === undefined) owner.removed();
+      if (failure === undefined) await owner.removed();
       else {
         this.#refusal ??= failure;
         this.#log.error({ key, error: failure.message }, 'a removed file is there again: not let go');

@@ -267,6 +267,14 @@ function describe(request: IncomingMessage): Seen {
   return { method, path: url.pathname, operation, headers, conditional };
 }
 
+/** What requests name besides the object itself. */
+const SUBRESOURCES = [
+  ['acl', 'Acl'],
+  ['tagging', 'Tagging'],
+  ['retention', 'Retention'],
+  ['legal-hold', 'LegalHold'],
+] as const;
+
 function operationOf(
   method: string,
   { pathname, searchParams }: URL,
@@ -277,9 +285,13 @@ function operationOf(
   if (!object) {
     if (searchParams.has('uploads')) return 'ListMultipartUploads';
     if (searchParams.has('delete')) return 'DeleteObjects';
+    if (searchParams.has('ownershipControls')) return 'GetBucketOwnershipControls';
     return method === 'GET' ? 'ListObjectsV2' : method === 'HEAD' ? 'HeadBucket' : 'CreateBucket';
   }
   if (searchParams.has('uploads')) return 'CreateMultipartUpload';
+  for (const [query, what] of SUBRESOURCES) {
+    if (searchParams.has(query)) return `${method === 'PUT' ? 'Put' : 'Get'}Object${what}`;
+  }
   if (searchParams.has('partNumber')) return copy ? 'UploadPartCopy' : 'UploadPart';
   if (searchParams.has('uploadId'))
     return method === 'POST' ? 'CompleteMultipartUpload' : 'AbortMultipartUpload';

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
+import { CreateMultipartUploadCommand, ListMultipartUploadsCommand } from '@aws-sdk/client-s3';
 import s3Plugin from '../../../../backends/s3/index.js';
 import { exportAside, type FolderReport, status } from '../../../../backends/s3/service/administration.js';
 import { askSocket } from '../../../../core/control/index.js';
@@ -40,6 +41,27 @@ describe('what an operator asks of a cache folder', () => {
     await mount.close();
     assert.equal(await flush(mount.cacheDir), undefined);
     await assert.rejects(status('/nonexistent'), /no cache folder/);
+  });
+
+  it('sweep aborts uploads that were left below the prefix, and no young ones', async () => {
+    const bucket = await TestBucket.create();
+    const Bucket = bucket.name;
+    const keys = ['p/a b', 'p/d/ü', 'other'];
+    for (const Key of keys) await bucket.client.send(new CreateMultipartUploadCommand({ Bucket, Key }));
+    const left = async (): Promise<unknown[]> => {
+      const { Uploads } = await bucket.client.send(new ListMultipartUploadsCommand({ Bucket }));
+      return (Uploads ?? []).map(({ Key }) => Key);
+    };
+    const sweep = async (more: Record<string, unknown>): Promise<unknown[]> => {
+      const options = { bucket: Bucket, endpoint: bucket.endpoint, prefix: 'p', ...more };
+      const lines = await runOffline(s3Plugin, 'sweep', options, keepingLog());
+      return (JSON.parse(lines.join('\n')) as { key: string }[]).map(({ key }) => key);
+    };
+    assert.deepEqual(await sweep({}), []);
+    assert.deepEqual(await sweep({ olderThan: 0, dryRun: true }), ['p/a b', 'p/d/ü']);
+    assert.equal((await left()).length, 3);
+    assert.deepEqual(await sweep({ olderThan: 0 }), ['p/a b', 'p/d/ü']);
+    assert.deepEqual(await left(), ['other']);
   });
 
   it('recover uploads what a dead process left', async () => {

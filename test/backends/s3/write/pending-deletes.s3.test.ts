@@ -131,6 +131,27 @@ describe('many removals', () => {
     await mount.close();
   });
 
+  it('whose answers never come are made in the end, and leave nothing aside', async () => {
+    const mount = await mounted(2, { operationTimeout: 1, requestTimeout: 1, writebackDelay: 600 });
+    const directory = await mount.at('d');
+    const file = await mount.openFile('d/f0');
+    await mount.write(file, 0, 'changed');
+    await mount.release(file);
+    server.proxy.fault = ({ operation }) => (operation.startsWith('Delete') ? 'reset-after' : undefined);
+    await mount.backend.unlink(directory, 'f0', context);
+    assert.deepEqual(await mount.names('d'), ['f1']);
+    const cacheDir = await temporaryFolder();
+    cpSync(mount.cacheDir, cacheDir, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+    await mount.backend.mounted.abandon();
+    server.proxy.fault = () => undefined;
+    const { prefix } = mount.backend.mounted.services.options;
+    const next = await Mount.open(server.bucket, { prefix, cacheDir });
+    await next.backend.syncfs(context);
+    assert.deepEqual(await left(next), ['d/', 'd/f1']);
+    assert.equal(next.backend.mounted.services.metrics.conflicts, 0);
+    await next.close();
+  });
+
   it('take keys that no document can carry along', async () => {
     const mount = await mounted(2);
     for (const name of ['a\u0001', 'b\u001f']) await mount.put(`d/${name}`, 'x');
