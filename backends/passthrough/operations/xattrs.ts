@@ -4,7 +4,13 @@ import { useFsetid } from '../calls/impersonation.js';
 import type { Node } from '../nodes/nodes.js';
 import { at, bytes, offset, putDescriptorPath, putText, XATTR_MAX_BYTES } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { ENODATA } from '../../../core/system/calls/negative-errno.js';
+import { ENODATA, ERANGE } from '../../../core/system/calls/negative-errno.js';
+
+/**
+ * Bytes that most values and lists fit into. The kernel takes and clears as much memory as a caller
+ * has room, before it looks for the attribute, which mostly does not exist.
+ */
+const USUAL_BYTES = 256;
 
 /**
  * Extended attributes. Those of files that are not open are reached by the descriptor's path below
@@ -14,10 +20,16 @@ export function xattrOperations(share: Share) {
   const map = share.xattrs.map;
 
   /** Linux asks for `security.capability` at the first write to each file, which is open then. */
-  function read(node: Node, name: string): number {
-    if (node.open !== undefined) return fgetxattr(node.open.fd, putText(name), at.xattr, XATTR_MAX_BYTES);
-    const path = putDescriptorPath(share.descriptor(node));
-    return getxattr(path, putText(name), at.xattr, XATTR_MAX_BYTES);
+  function read(node: Node, name: string, room = USUAL_BYTES): number {
+    let size: number;
+    if (node.open !== undefined) size = fgetxattr(node.open.fd, putText(name), at.xattr, room);
+    else size = getxattr(putDescriptorPath(share.descriptor(node)), putText(name), at.xattr, room);
+    return size === ERANGE && room < XATTR_MAX_BYTES ? read(node, name, XATTR_MAX_BYTES) : size;
+  }
+
+  function list(node: Node, room = USUAL_BYTES): number {
+    const size = listxattr(putDescriptorPath(share.descriptor(node)), at.xattr, room);
+    return size === ERANGE && room < XATTR_MAX_BYTES ? list(node, XATTR_MAX_BYTES) : size;
   }
 
   return {
@@ -31,7 +43,7 @@ export function xattrOperations(share: Share) {
     },
 
     listxattr(node: Node, _context: Context): readonly string[] {
-      const size = listxattr(putDescriptorPath(share.descriptor(node)), at.xattr, XATTR_MAX_BYTES);
+      const size = list(node);
       if (size < 0) throw FsError.of(-size);
       const names: string[] = [];
       let start = offset.xattr;

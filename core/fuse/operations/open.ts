@@ -16,6 +16,7 @@ import {
   FOPEN_PASSTHROUGH,
   InitFlag,
   InitFlag2,
+  Opcode,
   OPEN_KILL_SUIDGID,
   RELEASE_FLOCK_UNLOCK,
 } from '../wire/abi.js';
@@ -317,7 +318,7 @@ function finishCreate(session: Session, request: Request, created: Created<objec
     throw error;
   }
   // A file without a name would be lost with this process.
-  if (request.operation === tmpfile) session.journal?.hold(slot);
+  if (request.opcode === Opcode.TMPFILE) session.journal?.hold(slot);
   return fuse_entry_out.bytes + fuse_open_out.bytes;
 }
 

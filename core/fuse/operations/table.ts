@@ -81,12 +81,25 @@ const byName: { readonly [name in keyof typeof Opcode]: Operation } = {
   COPY_FILE_RANGE_64: copyFileRange64,
 };
 
+function nothing(): void {}
+
+/**
+ * An operation with all of its fields, in the same order as every other one. V8 compiles the path
+ * of a request for the shapes of objects that it has met, and drops that code at the first other
+ * one.
+ */
+function inOneShape(operation: Operation): Operation {
+  const { name, arguments: least, reply, start, finish, discard = nothing } = operation;
+  const { silent = false, always = false, startsDuringBatch = false } = operation;
+  return { name, arguments: least, reply, silent, always, startsDuringBatch, start, finish, discard };
+}
+
 /** The operation of each opcode, by its number; undefined for numbers without an opcode. */
 export const operations: readonly (Operation | undefined)[] = Array.from(
   { length: OPCODE_END },
   (_, opcode) => {
     for (const [name, number] of Object.entries(Opcode))
-      if (number === opcode) return byName[name as keyof typeof Opcode];
+      if (number === opcode) return inOneShape(byName[name as keyof typeof Opcode]);
     return undefined;
   },
 );

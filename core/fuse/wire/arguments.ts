@@ -156,7 +156,7 @@ export class Arguments {
     const start = this.#cursor;
     const end = this.#terminator(XATTR_NAME_MAX, Errno.ERANGE);
     if (end === start) throw FsError.of('ERANGE');
-    return decodeName(this.bytes, start, end);
+    return this.#names.decode(this.bytes, start, end);
   }
 
   /** A copy of the bytes that follow the names. */

@@ -20,6 +20,7 @@ export const EXDEV = -errno.EXDEV;
 export const ENODEV = -errno.ENODEV;
 export const EISDIR = -errno.EISDIR;
 export const EINVAL = -errno.EINVAL;
+export const ERANGE = -errno.ERANGE;
 export const EMFILE = -errno.EMFILE;
 export const ENAMETOOLONG = -errno.ENAMETOOLONG;
 export const ENOSYS = -errno.ENOSYS;

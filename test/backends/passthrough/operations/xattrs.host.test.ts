@@ -61,6 +61,36 @@ test('an open file has the attributes that it has when it is not open', async (t
   await backend.release(file, opened);
 });
 
+test('values and lists of any length are whole', async (t) => {
+  const share = serve('/var/tmp');
+  t.after(() => share.close());
+  const { backend, node, directory } = share;
+  const path = join(directory, 'file');
+  writeFileSync(path, '');
+  const { node: file } = (await backend.lookup(node, 'file', root))!;
+  const sameAsHost = async (): Promise<void> => {
+    for (const length of [0, 1, 255, 256, 257, 1000]) {
+      const value = await backend.getxattr(file, `user.${length}`, root);
+      assert.equal(Buffer.from(value!).toString(), 'v'.repeat(length));
+    }
+    const names = [...(await backend.listxattr(file, root))].sort();
+    assert.deepEqual(names, [...short, ...long].sort());
+  };
+  const short = [0, 1, 255, 256, 257, 1000].map((length) => `user.${length}`);
+  for (const name of short)
+    assert.equal(host.setxattr(path, name, 'v'.repeat(Number(name.slice('user.'.length))), 0), 0);
+  const long: string[] = [];
+  await sameAsHost();
+  for (const letter of 'abc') {
+    long.push(`user.${letter.repeat(120)}`);
+    assert.equal(host.setxattr(path, long.at(-1)!, '', 0), 0);
+    await sameAsHost();
+  }
+  const { file: opened } = await backend.open(file, OpenFlags.READ_ONLY, root);
+  await sameAsHost();
+  await backend.release(file, opened);
+});
+
 test('a daemon keeps CAP_SYS_ADMIN and CAP_DAC_READ_SEARCH only for an export that uses them', async () => {
   const capabilities = async (backend: { type: string; [option: string]: unknown }): Promise<string[]> => {
     const needs = await needsOf({ exports: [{ backend }] }, new BackendRegistry());
