@@ -49,6 +49,8 @@ function expectedOf({ heap, nodes, locks, inodes }: Limits): Readonly<Record<str
     'memfs: open': handles / 2,
     'passthrough: opendir': descriptors / 2,
     'passthrough: open': descriptors / 2,
+    'overlay: open': descriptors / 2,
+    'overlay: creates': descriptors / 2,
     'memfs: locks': locks.totalLocks,
     'endless: lookups': nodes - 3,
   };

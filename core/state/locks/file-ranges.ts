@@ -105,10 +105,10 @@ export class FileRanges<O extends Numbered> {
   ): Generator<Range<O>, void, undefined> {
     for (const chunk of this.#chunks) {
       if (chunk.ranges[0]!.start > end) return;
+      if ((type === LockType.WRITE ? chunk.maxEnd : chunk.maxWriteEnd) < start) continue;
       if (chunk.isStale) Object.assign(chunk, measured(chunk.ranges));
-      const [only, largest] =
-        type === LockType.WRITE ? [chunk.owner, chunk.maxEnd] : [chunk.writer, chunk.maxWriteEnd];
-      if (largest < start || (only !== undefined && only === owner)) continue;
+      const only = type === LockType.WRITE ? chunk.owner : chunk.writer;
+      if (only !== undefined && only === owner) continue;
       for (const range of chunk.ranges) {
         if (range.start > end) return;
         if (range.end < start || range.owner === owner) continue;

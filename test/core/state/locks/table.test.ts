@@ -444,6 +444,21 @@ describe('limits', () => {
   });
 });
 
+describe('limits by default', () => {
+  it('are 131,072 ranges and 96 parked requests for a session', () => {
+    const { table, one, two, wait } = setUp();
+    for (let i = 0; i < 131_072; i++) {
+      const at = 2 * (i >> 7);
+      assert.equal(one.set(request(1, WRITE, at, at, i % 128 === 0 ? 'a' : `file ${i % 128}`)), 0);
+    }
+    assert.equal(one.set(request(1, WRITE, 300_000, 300_000)), Errno.ENOLCK);
+    assert.equal(two.set(request(1, WRITE, 300_000, 300_000)), 0);
+    for (let i = 0; i < 96; i++) assert.equal(wait(two, '', whole(1, WRITE)), PARKED);
+    assert.equal(wait(two, '', whole(1, WRITE)), Errno.ENOLCK);
+    assert.deepEqual(table.counts, { locks: 131_073, waiters: 96 });
+  });
+});
+
 describe('nodes', () => {
   it('are retained while a lock or a parked request is on them, and then released', () => {
     const { one, two, retained, wait } = setUp();
