@@ -231,6 +231,25 @@ const holds: readonly Hold[] = [
     },
   },
   {
+    name: 'files of 1 GiB are replaced, and opened to be written anew',
+    async prepare({ first: { client } }) {
+      const large = await file(client, 'large');
+      const other = await file(client, 'other');
+      return async () => {
+        for (let i = 0; i < 2; i++) {
+          await client.fallocate(large.id, large.fh, 0, 0, 2 ** 30);
+          const { fh } = await client.open(large.id, 0o1002);
+          await client.release(large.id, fh);
+        }
+        await client.fallocate(large.id, large.fh, 0, 0, 2 ** 30);
+        await client.rename(ROOT, 'other', ROOT, 'large');
+        await client.release(large.id, large.fh);
+        await client.forget(large.id, 1n);
+        await client.release(other.id, other.fh);
+      };
+    },
+  },
+  {
     name: 'SEEK_HOLE and SEEK_DATA over 100,000 holes',
     async prepare({ first: { client }, count }) {
       const { id, fh } = await file(client);

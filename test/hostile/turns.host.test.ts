@@ -210,6 +210,44 @@ test('a large file is cut and removed beside what other guests do', async () => 
   while ((await other.statfs(ROOT)).bfree < bfree) await new Promise((resolve) => setTimeout(resolve, 5));
 });
 
+test('the room of a large file that is open is freed beside other guests, however it loses its content', async () => {
+  const [client, other] = clients as [Client, Client];
+  const { bfree } = await other.statfs(ROOT);
+  const isFreed = async (): Promise<void> => {
+    while ((await other.statfs(ROOT)).bfree < bfree) await new Promise((resolve) => setTimeout(resolve, 5));
+  };
+  const { id } = await client.mknod(ROOT, 'truncated', 0o100644);
+  const written = await client.open(id, 2);
+  // An open that truncates; a creation of a name that is there.
+  for (const again of [
+    () => client.open(id, 0o1002),
+    async () => (await client.create(ROOT, 'truncated', 0o644, 0o1002)).file,
+  ]) {
+    await client.fallocate(written, 0, 0, 2 ** 29);
+    let isOver = false;
+    const opening = again().finally(() => (isOver = true));
+    await other.stat(ROOT);
+    assert.equal(isOver, false);
+    const opened = await opening;
+    assert.equal(Number((await client.stat(id)).size), 0);
+    await client.write(opened, 0, Buffer.from('new'));
+    assert.equal(Number((await client.stat(id)).size), 3);
+    await client.closeFile(opened);
+    await client.change(id, { size: 0 });
+  }
+  // Replaced, and removed, while it is open: its descriptors are closed one after the other.
+  const replaced = await client.mknod(ROOT, 'replaced', 0o100644);
+  const open = [await client.open(replaced.id, 2), written];
+  for (const file of open) await client.fallocate(file, 0, 0, 2 ** 29);
+  await client.mknod(ROOT, 'small', 0o100644);
+  await client.rename(ROOT, 'small', ROOT, 'replaced', 0);
+  await client.unlink(ROOT, 'truncated');
+  assert.equal((await client.statfs(ROOT)).bfree, bfree - 2 ** 30 / 4096);
+  for (const file of open) await client.closeFile(file);
+  await client.forgetAll();
+  await isFreed();
+});
+
 test('an allocation in pieces has the size and the room that one call gives', async () => {
   const [client] = clients as [Client];
   const path = join(directory, 'allocated');

@@ -130,6 +130,7 @@ export class NodeFinder {
       if (code === ENOENT) return undefined;
       if (code < 0) throw FsError.of(-code);
       const mount = this.#statMountOf(parent, fd, name);
+      const { size } = this.#nodes;
       const known = mount && this.#known(mount);
       let node = known;
       if (mount !== undefined && node === undefined) {
@@ -140,7 +141,8 @@ export class NodeFinder {
       this.#wasNew = known === undefined;
       if (known === undefined) this.#newIn = parent;
       else if (this.#newIn === parent) this.#newIn = undefined;
-      if (mount !== undefined && node !== undefined && this.#holds(node)) {
+      const isNew = this.#nodes.size > size;
+      if (mount !== undefined && node !== undefined && this.#holds(node, isNew)) {
         if (this.#recordsNames) this.#seen(node, parent, text);
         return node;
       }
@@ -274,10 +276,10 @@ export class NodeFinder {
    * Keeps a descriptor of a file that was just looked up, if files have turned out to be replaced
    * under their names. @returns whether the file is still there.
    */
-  #holds(node: Node): boolean {
+  #holds(node: Node, isNew: boolean): boolean {
     if (!this.#nodes.isWary || this.#nodes.hold(node)) return true;
-    // The engine has not seen it yet, and will not.
-    if (node[engineSlot] < 0) this.#nodes.forget(node);
+    // Nobody has seen it yet, and nobody will.
+    if (isNew) this.#nodes.forget(node);
     return false;
   }
 

@@ -1,6 +1,6 @@
 import { engineSlot, type StatIdentity } from '../../../core/backend/accelerator.js';
 import { Errno, FsError, type Logger } from '../../../core/backend/index.js';
-import { O, close } from '../../../core/system/calls/files.js';
+import { O, close, closeLater } from '../../../core/system/calls/files.js';
 import { openByHandleAt } from '../../../core/system/calls/file-handles.js';
 import { type Fd, closeBacking, descriptorLimit, settleBackings } from '../../../core/system/index.js';
 import type { Mounts } from './mounts.js';
@@ -61,6 +61,9 @@ const LOOKUPS_PER_EPOCH = 8;
  * Linux asks once more after ESTALE, and the file may be replaced again by then.
  */
 const WARY_LOOKUPS = 64;
+
+/** Large files without a name that are closed last on the thread pool, at a time. */
+const LEAVING_LIMIT = 64;
 
 /**
  * Most milliseconds by which a birth time may lag behind the clock. File systems take it from the
@@ -178,6 +181,8 @@ export class Nodes {
     this.#newer = new Int32Array(places);
     this.#older = Int32Array.from({ length: places }, (_, place) => (place + 1 < places ? place + 1 : NONE));
   }
+
+  readonly #leaving = new Map<Node, Fd>();
 
   /** Look-ups that are left in which files keep a descriptor: see {@link hold}. */
   #wary = 0;
@@ -481,6 +486,17 @@ export class Nodes {
     if (this.#descriptor[node.slot] === NONE) this.#release(node.slot);
   }
 
+  /**
+   * Keeps a descriptor of a large file without a name until the node is forgotten. The kernel frees
+   * the file's room when its last descriptor is closed: that one is, on the thread pool.
+   * @returns false if there are too many.
+   */
+  closeLast(node: Node, fd: Fd): boolean {
+    if (this.#leaving.size >= LEAVING_LIMIT || this.#leaving.has(node)) return false;
+    this.#leaving.set(node, fd);
+    return true;
+  }
+
   /** Removes a node that no guest knows any more. */
   forget(node: Node): void {
     const slot = node.slot;
@@ -495,11 +511,17 @@ export class Nodes {
     this.#info[slot] = this.#free + 1;
     this.#free = slot;
     this.size -= 1;
+    const last = this.#leaving.size === 0 ? undefined : this.#leaving.get(node);
+    if (last === undefined) return;
+    this.#leaving.delete(node);
+    void closeLater(last);
   }
 
   /** Closes every descriptor. */
   close(): void {
     for (let place = 0; place < this.#fd.length; place++) if (this.#fd[place]! >= 0) this.#drop(place);
+    for (const fd of this.#leaving.values()) void closeLater(fd);
+    this.#leaving.clear();
   }
 
   /** All nodes, for a snapshot. */

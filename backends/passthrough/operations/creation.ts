@@ -30,16 +30,11 @@ import type { Share } from '../share.js';
 import { statIsLarge, statLinks, statName } from '../calls/stat.js';
 import { EACCES, ENOENT, EOPNOTSUPP, EXDEV } from '../../../core/system/calls/negative-errno.js';
 
-/** No descriptor. */
-const NONE = -1 as Fd;
-
-/**
- * Opens a large file that loses its last name, so that its room is freed when it is closed on the
- * thread pool, and not here. @returns a descriptor, or one below 0.
- */
-function openLarge(fd: Fd, path: number): Fd {
-  if (statName(fd, path) < 0 || statLinks() !== 1 || !statIsLarge()) return NONE;
-  return openat(fd, path, O.PATH | O.NOFOLLOW, 0);
+/** A large file that is about to lose its last name. */
+interface Leaving {
+  readonly fd: Fd;
+  /** If a guest knows it. */
+  readonly node: Node | undefined;
 }
 
 /** Creating, linking, renaming and removing names. */
@@ -96,14 +91,29 @@ export function creationOperations(share: Share) {
     if (share.options.writeback && statName(fd, path) >= 0 && statLinks() === 1) pinNamed(parent, fd, path);
   }
 
+  /**
+   * Opens a large file that may lose its last name, so that its room is freed when it is closed on
+   * the thread pool, and not here.
+   */
+  function openLarge(parent: Node, fd: Fd, path: number): Leaving | undefined {
+    if (statName(fd, path) < 0 || statLinks() !== 1 || !statIsLarge()) return undefined;
+    const large = openat(fd, path, O.PATH | O.NOFOLLOW, 0);
+    return large < 0 ? undefined : { fd: large, node: share.finder.known(parent, fd, path) };
+  }
+
+  /** What {@link openLarge} has opened is closed last of all. @param isGone whether its name is. */
+  function leave({ fd, node }: Leaving, isGone: boolean): void {
+    if (!isGone || node === undefined || !nodes.closeLast(node, fd)) void closeLater(fd);
+  }
+
   function remove(parent: Node, name: string, flags: number): void {
     const fd = share.descriptor(parent);
     const path = putName(name);
     if (flags === AT.REMOVEDIR) pinNamed(parent, fd, path);
     else pinLastName(parent, fd, path);
-    const large = flags === AT.REMOVEDIR ? NONE : openLarge(fd, path);
+    const large = flags === AT.REMOVEDIR ? undefined : openLarge(parent, fd, path);
     const code = unlinkat(fd, path, flags);
-    if (large >= 0) void closeLater(large);
+    if (large !== undefined) leave(large, code >= 0);
     if (code < 0) throw FsError.of(-code);
   }
 
@@ -199,7 +209,9 @@ export function creationOperations(share: Share) {
       if (replaces && (node === undefined || nodes.fileType(node) === FileType.DIRECTORY))
         pinNamed(newParent, to, newPath);
       else if (replaces) pinLastName(newParent, to, newPath);
+      const large = replaces ? openLarge(newParent, to, newPath) : undefined;
       const code = renameat2(from, path, to, newPath, flags);
+      if (large !== undefined) leave(large, code >= 0);
       if (code < 0) throw FsError.of(-code);
       share.finder.moved(node, newParent, newName);
       share.finder.moved(other, parent, name);

@@ -13,6 +13,7 @@ import type { Awaitable } from '../../../core/backend/index.js';
 import {
   AT,
   close,
+  ftruncateLater,
   getStatusFlags,
   O,
   openat,
@@ -32,6 +33,7 @@ import type { Node } from '../nodes/nodes.js';
 import { OpenFile } from '../nodes/open-file.js';
 import { turns } from '../calls/pool-turns.js';
 import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
+import { statDescriptor, statIsLarge } from '../calls/stat.js';
 import type { Share } from '../share.js';
 import {
   EACCES,
@@ -114,6 +116,23 @@ export function dataOperations(share: Share) {
     return enter(node, fd, flags);
   }
 
+  /** Whether the kernel takes long to free the room of a file. */
+  function isLarge(node: Node): boolean {
+    if (nodes.fileType(node) !== FileType.REGULAR) return false;
+    return statDescriptor(share.descriptor(node)) >= 0 && statIsLarge();
+  }
+
+  /** Cuts a large file that was just opened, on the thread pool. It is closed if that fails. */
+  async function cutLater(node: Node, file: OpenFile, context: Context): Promise<void> {
+    try {
+      // What is open for reading only cannot be cut: open(2) leaves open what O_TRUNC does then.
+      if (file.writable) await turns.run(context, 'long', () => settle(ftruncateLater(file.fd, 0)));
+    } catch (error) {
+      file.leave(nodes, node);
+      throw error;
+    }
+  }
+
   /** Labels a new file, where it has no label yet. @returns 0 or minus the errno. */
   function finishNew(file: Fd, label: Context['securityContext']): number {
     if (file >= FIRST_RESERVED) return EMFILE;
@@ -127,8 +146,10 @@ export function dataOperations(share: Share) {
       return enter(node, fd as Fd, hostFlags(flags));
     },
 
-    open(node: Node, flags: number, _context: Context): Opened<OpenFile> {
-      return { file: openNode(node, flags) };
+    open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
+      if ((flags & O.TRUNC) === 0 || !isLarge(node)) return { file: openNode(node, flags) };
+      const file = openNode(node, flags & ~O.TRUNC);
+      return cutLater(node, file, context).then(() => ({ file }));
     },
 
     create(
@@ -137,7 +158,7 @@ export function dataOperations(share: Share) {
       mode: number,
       guestFlags: number,
       context: Context,
-    ): Created<Node, OpenFile> {
+    ): Awaitable<Created<Node, OpenFile>> {
       const fd = share.descriptor(parent);
       const path = putName(name);
       const flags = hostFlags(guestFlags);
@@ -156,8 +177,13 @@ export function dataOperations(share: Share) {
         }
       }
       if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
-        return share.findFor(parent, fd, path, name, ({ node, attributes }) => {
-          return { node, attributes, file: openNode(node, guestFlags) };
+        return share.findFor(parent, fd, path, name, (found) => {
+          const { node } = found;
+          if ((guestFlags & O.TRUNC) === 0 || !isLarge(node))
+            return { node, attributes: found.attributes, file: openNode(node, guestFlags) };
+          const opened = openNode(node, guestFlags & ~O.TRUNC);
+          const attributes = { ...found.attributes, size: 0, blocks: 0 };
+          return cutLater(node, opened, context).then(() => ({ node, attributes, file: opened }));
         });
       }
       if (file < 0) throw FsError.of(-file);
