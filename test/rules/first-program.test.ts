@@ -28,13 +28,13 @@ const SERVING = [
 
 /** What the program loads that is executed to serve. */
 const SECOND = ['core/cli/begin', 'core/cli/serving/planned-start', 'backends/passthrough/backend'];
-/** What reads and checks what the operator has said. */
+/** What reads, checks and wires what the operator has said. */
 const READING = [
   /^core\/cli\/(program|flags|backend-options)\.js$/,
   /^core\/cli\/commands\//,
   /^core\/plugins\/(checked-exports|options\/(config-schema|option-descriptions|yaml))\.js$/,
   /^backends\/passthrough\/(index|options)\.js$/,
-  /^(commander|yaml|@aws-sdk\/.*)$/,
+  /^(commander|inversify|yaml|@aws-sdk\/.*)$/,
 ];
 
 /** Modules and packages that a compiled file imports before it runs, and those that they import. */

@@ -1,10 +1,10 @@
 import type { Logger } from '../../backend/index.js';
 import { keeperDescriptor } from '../../keeper/inherited.js';
 import { type Entered, mustBeConfined } from '../../plugins/confine.js';
-import type { Daemon } from '../../plugins/daemon.js';
+import { Daemon } from '../../plugins/daemon.js';
+import { createLogger } from '../../plugins/logger.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
 import type { Reloading } from '../../plugins/reload.js';
-import { createContainer, Services } from '../../plugins/service-container.js';
 import type { ServiceManager } from '../../system/index.js';
 import { socketFolders, type Opened, type Plan } from './plan.js';
 import { serving } from './systemd-notices.js';
@@ -29,8 +29,8 @@ export async function serveExports(given: Serving): Promise<void> {
   const { plan, opened, registry, entered } = given;
   const { options, logConfig, started, ignored = [], ready } = plan;
   const { stop, manager, hangup, listener, accessLogTarget, controlTarget } = opened;
-  const container = createContainer(logConfig, registry);
-  const log = container.get(Services.Logger);
+  // Without the container of services: it is an eighth of what a daemon would load.
+  const log = createLogger(logConfig);
   surviveRejections(log);
   const confined = entered?.confine(log);
   if (ignored.length > 0) log.info({ options: ignored }, 'options without effect');
@@ -41,7 +41,7 @@ export async function serveExports(given: Serving): Promise<void> {
   stop.addEventListener('abort', () => keeper?.leave());
   let daemon: Daemon;
   try {
-    daemon = await container.get(Services.StartDaemon)({ ...options, keeper });
+    daemon = await Daemon.start({ ...options, keeper, log, registry });
   } catch (error) {
     if (keeping !== undefined && error instanceof keeping.KeeperGone) return;
     throw error;
