@@ -461,12 +461,18 @@ export class WritableBackend extends ReadingBackend {
       children.filter((child) => child.kind === 'file' && child.staged !== undefined) as FileNode[],
       context,
     );
-    await this.guard(() => this.mounted.services.pendingDeletes.flush(this.patient(context)));
+    await this.#removalsDurable(context);
   }
 
   async syncfs(context: Context): Promise<void> {
     await this.#commitAll(this.mounted.files.writeback.files, context);
-    await this.guard(() => this.mounted.services.pendingDeletes.flush(this.patient(context)));
+    await this.#removalsDurable(context);
+  }
+
+  async #removalsDurable(context: Context): Promise<void> {
+    const { pendingDeletes } = this.mounted.services;
+    const isLocal = this.options.durability === 'local';
+    await this.guard(() => (isLocal ? pendingDeletes.sync() : pendingDeletes.flush(this.patient(context))));
   }
 
   async #commitAll(files: readonly FileNode[], context: Context): Promise<void> {

@@ -770,7 +770,8 @@ export class Bucket {
         alone = keys.filter((key) => NO_XML.test(key));
       } catch (error) {
         const failure = classify(error);
-        if (failure.kind !== 'unsupported' && failure.kind !== 'refused') throw failure;
+        const isUnknown = failure.kind === 'unsupported' || failure.kind === 'refused';
+        if (!isUnknown && failure.kind !== 'missing') throw failure;
         this.#removesMany = false;
       }
     }

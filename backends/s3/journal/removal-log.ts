@@ -37,6 +37,11 @@ export class RemovalLog {
     writeSync(this.#file, `${JSON.stringify(removal)}\n`);
   }
 
+  /** Makes the notes durable on the disk. */
+  async sync(): Promise<void> {
+    if (!this.#isOver) await promisify(fdatasync)(this.#file);
+  }
+
   /**
    * Gives the notes up. They are gone from the disk before anything else may be written to their
    * keys: it could look like what was to be removed.

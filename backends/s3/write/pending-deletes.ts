@@ -275,6 +275,11 @@ export class PendingDeletes {
     if (refusal !== undefined) throw refusal;
   }
 
+  /** Makes the notes of removals durable on the local disk. */
+  async sync(): Promise<void> {
+    await Promise.all(Array.from(this.#batches, ({ log }) => log.sync()));
+  }
+
   /** Ends service. What was gathered and is not gone is left to the next start. */
   /** Waits until nothing is to be deleted any more that is now. @throws ETIMEDOUT */
   async allSettled(deadline: Deadline): Promise<void> {

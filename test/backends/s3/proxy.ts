@@ -32,6 +32,8 @@ export type Fault =
   | 'conflict'
   /** 501 NotImplemented. */
   | 'not-implemented'
+  /** 405 MethodNotAllowed. */
+  | 'not-allowed'
   /** 400 BadDigest. */
   | 'bad-digest'
   /** Carries the request out without looking at its conditions. */
@@ -70,6 +72,7 @@ const codes: Readonly<Partial<Record<Fault, readonly [number, string]>>> = {
   'no-bucket': [404, 'NoSuchBucket'],
   conflict: [409, 'ConditionalRequestConflict'],
   'not-implemented': [501, 'NotImplemented'],
+  'not-allowed': [405, 'MethodNotAllowed'],
   'bad-digest': [400, 'BadDigest'],
 };
 

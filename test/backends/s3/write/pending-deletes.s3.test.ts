@@ -87,13 +87,26 @@ describe('many removals', () => {
     await mount.close();
   });
 
-  it('go one by one where the server has no request for several', async () => {
-    const mount = await mounted(4);
-    onDeletes('not-implemented');
+  for (const fault of ['not-implemented', 'not-allowed'] as const) {
+    it(`go one by one where the server has no request for several: ${fault}`, async () => {
+      const mount = await mounted(4);
+      onDeletes(fault);
+      await remove(mount, 'f0', 'f1', 'f2');
+      await mount.backend.syncfs(context);
+      assert.deepEqual(await left(mount), ['d/', 'd/f3']);
+      await mount.close();
+    });
+  }
+
+  it('are durable where their notes are, if that is what fsync waits for', async () => {
+    const mount = await mounted(3, { durability: 'local', operationTimeout: 1 });
+    onDeletes('slow-down');
     await remove(mount, 'f0', 'f1', 'f2');
+    await mount.backend.fsyncdir(await mount.at('d'), false, context);
     await mount.backend.syncfs(context);
-    assert.deepEqual(await left(mount), ['d/', 'd/f3']);
+    server.proxy.fault = () => undefined;
     await mount.close();
+    assert.deepEqual(await left(mount), ['d/']);
   });
 
   it('do not take what is made anew under their names', async () => {
