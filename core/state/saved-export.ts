@@ -221,6 +221,9 @@ function whole(restored: Restored): Restored {
   };
 }
 
+/** Nodes that a backend finds at a time, where it may take long. */
+const FINDS_AT_ONCE = 16;
+
 /** Finds a node by its key. @param fd a descriptor of its file, if one came along. */
 type FindNode = (key: NodeKey, fd: number | undefined) => Promise<object>;
 
@@ -238,8 +241,20 @@ async function restoreInto(
   const { nodes } = shared;
   const heldOf = heldByNode(saved, held);
   const slots: Slot[] = [];
+  const begin = (node: SavedNode, index: number): Promise<object> => {
+    const found = findNode(restoreKey(node.key), heldOf.get(index));
+    // Whoever waits for it later is told.
+    found.catch(() => undefined);
+    return found;
+  };
+  const finding = new Map<number, Promise<object>>();
+  // A backend that asks other machines is asked for several nodes at once.
+  const width = shared.accelerator.recover === undefined ? 1 : FINDS_AT_ONCE;
   for (const [index, node] of saved.nodes.entries()) {
-    const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node, findNode, heldOf.get(index));
+    for (let next = Math.max(index, 1); next < Math.min(index + width, saved.nodes.length); next++)
+      if (!finding.has(next)) finding.set(next, begin(saved.nodes[next]!, next));
+    const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node, finding.get(index)!);
+    finding.delete(index);
     if (slot !== NO_SLOT) nodes.reference(slot);
     slots.push(slot);
   }
@@ -283,16 +298,10 @@ function heldByNode(saved: SavedExport, held: HeldDescriptors): Map<number, numb
   return descriptors;
 }
 
-/** @param fd an open descriptor of the node's file, for one that was removed. */
-async function restoreNode(
-  shared: Export,
-  saved: SavedNode,
-  find: FindNode,
-  fd: number | undefined,
-): Promise<Slot> {
+async function restoreNode(shared: Export, saved: SavedNode, found: Promise<object>): Promise<Slot> {
   const { log } = shared;
   try {
-    const slot = enterNode(shared, await find(restoreKey(saved.key), fd), saved);
+    const slot = enterNode(shared, await found, saved);
     if (slot === NO_SLOT) log.debug({ key: saved.key }, 'a node that a guest knew has another id now');
     return slot;
   } catch (error) {
