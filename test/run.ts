@@ -16,6 +16,7 @@ import { runFiles, type Outcome } from './runner/run-files.js';
  *   WORD            only files whose path has one of the words
  *   --kind KIND     only tests that need this (runner/kinds.ts)
  *   --name REGEX    only tests whose name matches
+ *   --minutes N     how long a file may take; default: 20
  *   --quick         random tests make a tenth of their runs, races last a tenth
  *   --together      the files of a room run in one process: faster, but they are less apart
  *   --seed, --path  repeats a failed random test, with the values that it printed
@@ -32,6 +33,7 @@ const { values, positionals } = parseArgs({
   options: {
     jobs: { type: 'string', short: 'j' },
     kind: { type: 'string', multiple: true, default: [...kinds] },
+    minutes: { type: 'string', default: '20' },
     name: { type: 'string' },
     quick: { type: 'boolean', default: false },
     seed: { type: 'string' },
@@ -43,6 +45,8 @@ const unknown = values.kind.find((kind) => !kinds.some((known) => known === kind
 if (unknown !== undefined) stop(`--kind ${unknown}: it is one of ${kinds.join(', ')}`);
 // One more than processors, because tests wait for disks, servers and times, too.
 const jobs = Number(values.jobs ?? Math.max(2, Math.min(4, cpus().length + 1)));
+const minutes = Number(values.minutes);
+if (!(minutes > 0)) stop(`--minutes ${values.minutes}: not a number above 0`);
 const name = values.name === undefined ? undefined : new RegExp(values.name);
 if (values.quick) process.env['VIRTIOFS_KIT_QUICK'] = '1';
 if (values.seed !== undefined) process.env['VIRTIOFS_KIT_SEED'] = values.seed;
@@ -68,8 +72,8 @@ const guests = asked.filter((file) => kindOf(file) === 'guest');
 const others = asked.filter((file) => !guests.includes(file));
 
 const outcome: Outcome = { passed: 0, skipped: 0, failed: [], seconds: new Map() };
-await runFiles(built, others, { jobs, name, isTogether: values.together }, outcome);
-await runFiles(built, guests, { jobs: Math.min(jobs, 2), name }, outcome);
+await runFiles(built, others, { jobs, name, minutes, isTogether: values.together }, outcome);
+await runFiles(built, guests, { jobs: Math.min(jobs, 2), name, minutes }, outcome);
 
 const { passed, skipped, failed, seconds } = outcome;
 const slowest = [...seconds].sort(([, a], [, b]) => b - a).slice(0, SLOWEST);

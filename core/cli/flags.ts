@@ -10,6 +10,11 @@ export function givenOptions(options: readonly OptionDescription[], values: Valu
   return Object.fromEntries(given.filter(([, value]) => value !== undefined));
 }
 
+/** The value of a flag that takes a word, if it was given. */
+export function textOf(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+
 /** commander's name for an option's value: the flag in camel case. */
 function keyOf(option: OptionDescription): string {
   return option.flag.replaceAll(/-[a-z0-9]/g, (part) => part.slice(1).toUpperCase());

@@ -30,6 +30,8 @@ export interface KeptState {
   readonly connections: readonly number[];
   /** Numbers of the descriptors that are to be held further on. */
   readonly held: readonly number[];
+  /** Of each export: whether its backend has no way to change anything. */
+  readonly readOnly: readonly boolean[];
 }
 
 /** What an engine hands over. */
@@ -46,9 +48,20 @@ export interface GivenConnection {
   readonly connection: UnixConnection;
 }
 
+/** A mount of this host that the keeper holds. */
+export interface GivenMount {
+  readonly id: number;
+  readonly socket: number;
+  /** Its open `/dev/fuse`. */
+  readonly device: OwnedFd;
+  /** Memory for its requests. */
+  readonly requests: OwnedFd;
+}
+
 /** What the engine does for its keeper. */
 export interface EngineService {
   connect(given: GivenConnection): void;
+  mount(given: GivenMount): void;
   /** Stops and saves; everything is closed when it resolves. */
   handOver(): Promise<HandedOver>;
 }
@@ -64,7 +77,7 @@ export class KeptEngine {
   readonly over: Promise<void>;
   readonly #control: ControlConnection;
   readonly #begun: Promise<Beginning>;
-  readonly #early: GivenConnection[] = [];
+  readonly #early: ((service: EngineService) => void)[] = [];
   #begin!: (beginning: Beginning) => void;
   #service: EngineService | undefined;
   #end!: () => void;
@@ -96,11 +109,23 @@ export class KeptEngine {
   }
 
   /** Takes connections from here on. */
-  async serve(service: EngineService, { journals, connections, held }: KeptState): Promise<void> {
+  async serve(service: EngineService, state: KeptState): Promise<void> {
     this.#service = service;
-    for (const given of this.#early.splice(0)) service.connect(given);
+    for (const give of this.#early.splice(0)) give(service);
+    const { journals, connections, held, readOnly } = state;
     const fds = journals.map((fd) => fd.value);
-    await this.#say({ type: 'serving', connections: [...connections], held: [...held] }, fds);
+    const told = { connections: [...connections], held: [...held], readOnly: [...readOnly] };
+    await this.#say({ type: 'serving', ...told }, fds);
+  }
+
+  /** Tells that a mount is served from here on, before its first request is. */
+  begun(id: number): Promise<void> {
+    return this.#say({ type: 'begun', id });
+  }
+
+  /** Tells that a mount is no more. */
+  unmounted(id: number): void {
+    void this.#say({ type: 'unmounted', id });
   }
 
   /**
@@ -130,14 +155,23 @@ export class KeptEngine {
       case 'connection': {
         const { id, socket } = message;
         const connection = UnixConnection.adopt(fds[0]!.take());
-        const given = { id, socket, connection };
-        if (this.#service === undefined) this.#early.push(given);
-        else this.#service.connect(given);
+        this.#give((service) => service.connect({ id, socket, connection }));
+        return;
+      }
+      case 'mount': {
+        const { id, socket } = message;
+        const [device, requests] = [kept(fds[0]!), kept(fds[1]!)];
+        this.#give((service) => service.mount({ id, socket, device, requests }));
         return;
       }
       case 'handOver':
         void this.#handOver();
     }
+  }
+
+  #give(give: (service: EngineService) => void): void {
+    if (this.#service === undefined) this.#early.push(give);
+    else give(this.#service);
   }
 
   async #handOver(): Promise<void> {

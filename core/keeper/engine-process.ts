@@ -51,6 +51,7 @@ export interface Serving {
   readonly journals: readonly OwnedFd[];
   readonly connections: ReadonlySet<number>;
   readonly held: readonly number[];
+  readonly readOnly: readonly boolean[];
 }
 
 /** The engine's end of the connection for descriptors, and the highest number that is taken. */
@@ -68,6 +69,8 @@ export class EngineProcess {
   readonly ended: Promise<string>;
   /** Called when somebody else has asked it to end. */
   onLeaving: (() => void) | undefined;
+  /** Called when it has begun to serve a mount, and when that was unmounted. */
+  onMount: ((id: number, what: 'begun' | 'unmounted') => void) | undefined;
   readonly #child: ChildProcess;
   readonly #control: ControlConnection;
   #isWaiting!: () => void;
@@ -155,6 +158,15 @@ export class EngineProcess {
     return ours;
   }
 
+  /** Gives it a mount: the open device, and memory for requests. */
+  async mount(id: number, socket: number, fds: readonly OwnedFd[]): Promise<void> {
+    const message = { type: 'mount', id, socket } as const;
+    await this.#say(
+      message,
+      fds.map((fd) => fd.value),
+    );
+  }
+
   /** Has it stop and save. @throws Error if it does not; it serves on then, or has ended. */
   handOver(): Promise<State> {
     return new Promise((resolve, reject) => {
@@ -183,11 +195,13 @@ export class EngineProcess {
     if (message.type === 'handedOver') this.#handOver?.resolve(new State(message, fds));
     else if (message.type === 'refused') this.#handOver?.reject(new Error(message.reason));
     else if (message.type === 'leaving') this.onLeaving?.();
+    else if (message.type === 'begun' || message.type === 'unmounted')
+      this.onMount?.(message.id, message.type);
     else if (message.type === 'serving') this.#isServing(servingOf(message, fds));
     else this.#isWaiting();
   }
 }
 
-function servingOf({ connections, held }: ServingMessage, fds: readonly OwnedFd[]): Serving {
-  return { journals: fds.map((fd) => kept(fd)), connections: new Set(connections), held };
+function servingOf({ connections, held, readOnly }: ServingMessage, fds: readonly OwnedFd[]): Serving {
+  return { journals: fds.map((fd) => kept(fd)), connections: new Set(connections), held, readOnly };
 }

@@ -1,6 +1,7 @@
 /**
  * The keeper: a process between the virtual machine monitor and the engine, the process that serves
- * the guests. It outlives engines, so that guests do. Upstream it is the back-end that the monitor
+ * the guests. It outlives engines, so that guests do. It holds the descriptors of mounts on this
+ * host likewise. Upstream it is the back-end that the monitor
  * sees, downstream the front-end of each engine in turn. It never maps a guest's memory and never
  * sees a FUSE request: kicks and interrupts go straight to the engine.
  *
@@ -15,12 +16,13 @@
  * - `inherited.ts`: how an engine knows that it has a keeper.
  */
 export { FIRST_INHERITED } from './engine-process.js';
-export { Keeper, type KeptSocket, type KeeperOptions } from './keeper.js';
+export { Keeper, type HeldMount, type KeptSocket, type KeeperOptions } from './keeper.js';
 export {
   KeeperGone,
   KeptEngine,
   type Beginning,
   type GivenConnection,
+  type GivenMount,
   type HandedOver,
   type KeptState,
 } from './engine-end.js';

@@ -26,6 +26,29 @@ export interface KeptSocket extends ListenOptions {
 export interface KeeperOptions extends EngineCommand {
   readonly sockets: readonly KeptSocket[];
   readonly log: Log;
+  /** Ends the keeper if the first engine ends before it serves. Default: it is tried again. */
+  readonly endsAtOnce?: boolean;
+}
+
+/** A mount of this host that engines serve in turn. */
+export interface HeldMount {
+  /** An open `/dev/fuse`. */
+  readonly device: OwnedFd;
+  /** Memory for its requests. */
+  readonly requests: OwnedFd;
+  /** Somebody has unmounted it, or it is there and cannot go on. Called once. */
+  onEnd(isUnmounted: boolean): void;
+}
+
+interface Mount {
+  readonly id: number;
+  /** In the order of the configuration, after the sockets. */
+  readonly socket: number;
+  readonly held: HeldMount;
+  /** Whether an engine has served it. */
+  hasBegun: boolean;
+  /** The engine that has it. */
+  engine: EngineProcess | undefined;
 }
 
 /** The time between two attempts to start an engine doubles, from the first to the second. */
@@ -55,7 +78,10 @@ export class Keeper {
   readonly #log: Log;
   readonly #listeners: { readonly listener: UnixListener; readonly watch: Watch }[] = [];
   readonly #relays = new Map<number, Relay>();
+  readonly #mounts = new Map<number, Mount>();
   #nextId = 0;
+  #failure: string | undefined;
+  #readOnly: readonly boolean[] = [];
   /** The engine that serves; undefined between two. */
   #engine: EngineProcess | undefined;
   /** An engine that mounts its backends. */
@@ -74,6 +100,8 @@ export class Keeper {
   /** Called when an engine serves. */
   readonly #onServing: (() => void)[] = [];
   #closing = false;
+  #willClose = false;
+  #hasServed = false;
   #wakePause: (() => void) | undefined;
 
   private constructor(options: KeeperOptions) {
@@ -96,6 +124,25 @@ export class Keeper {
     return keeper;
   }
 
+  /** Why the first engine has ended before it served, with `endsAtOnce`. */
+  get failure(): string | undefined {
+    return this.#failure;
+  }
+
+  /** Of each export, when an engine serves: whether nothing can change what is in it. */
+  get readOnly(): readonly boolean[] {
+    return this.#readOnly;
+  }
+
+  /** Has a mount served, from here on and by each engine. Its descriptors stay the caller's. */
+  hold(held: HeldMount): void {
+    const id = this.#nextId++;
+    const socket = this.#options.sockets.length + this.#mounts.size;
+    const mount: Mount = { id, socket, held, hasBegun: false, engine: undefined };
+    this.#mounts.set(id, mount);
+    if (this.#engine !== undefined && this.#upgrading === undefined) this.#give(mount, this.#engine);
+  }
+
   /** Resolves when an engine serves. */
   serving(): Promise<void> {
     return this.#engine === undefined ? this.#nextServing() : Promise.resolve();
@@ -103,6 +150,14 @@ export class Keeper {
 
   #nextServing(): Promise<void> {
     return new Promise((resolve) => this.#onServing.push(resolve));
+  }
+
+  /**
+   * To be called when this process was asked to end, if {@link close} comes later: an engine that
+   * was asked at the same time, as by a terminal, is not replaced.
+   */
+  willClose(): void {
+    this.#willClose = true;
   }
 
   /** Ends the engine in order, and with it all front-ends. */
@@ -209,6 +264,10 @@ export class Keeper {
         continue;
       }
       const hasServed = since < Infinity;
+      if (!hasServed && this.#options.endsAtOnce === true && !this.#hasServed) {
+        this.#failure = reason;
+        return;
+      }
       if (hasServed) failures += 1;
       if (failures === MOST_FAILURES) this.#giveUp();
       if (hasServed && failures <= FEW_FAILURES) {
@@ -228,9 +287,12 @@ export class Keeper {
     const serving = await engine.begin(this.#state, this.#journals, stash);
     this.#held.keepOnly(serving.held);
     this.#keepJournals(serving.journals);
+    this.#readOnly = serving.readOnly;
     this.#loseGuests('the engine left too little of them', serving.connections);
     this.#engine = engine;
+    this.#hasServed = true;
     engine.onLeaving = () => void this.#replace(engine);
+    engine.onMount = (id, what) => this.#noteMount(id, what);
     const checked = await Promise.all(
       [...this.#relays.values()].map(async (relay) => {
         const saved = this.#state?.connections.find(({ id }) => id === relay.id);
@@ -244,10 +306,12 @@ export class Keeper {
     this.#state?.close();
     this.#state = undefined;
     await Promise.all(checked.map(({ relay, channel }) => this.#attach(relay, channel)));
+    for (const mount of this.#mounts.values()) this.#give(mount, engine);
     for (const served of this.#onServing.splice(0)) served();
     const pauseMs = this.#endedAt === undefined ? 0 : Math.round(performance.now() - this.#endedAt);
     this.#endedAt = undefined;
-    this.#log.info({ pid: engine.pid, guests: this.#relays.size, pauseMs }, 'an engine serves');
+    const guests = this.#relays.size + this.#mounts.size;
+    this.#log.info({ pid: engine.pid, guests, pauseMs }, 'an engine serves');
     if (this.#closing || this.#spare !== undefined) return;
     const spare = new EngineProcess(this.#options, this.#log);
     this.#spare = spare;
@@ -260,7 +324,7 @@ export class Keeper {
 
   /** An engine was asked to end: it is replaced, or ends in order, and its guests with it. */
   async #replace(engine: EngineProcess): Promise<void> {
-    if (this.#closing) return;
+    if (this.#closing || this.#willClose) return;
     try {
       await this.upgrade();
     } catch (error) {
@@ -312,10 +376,31 @@ export class Keeper {
   /** Guests that had begun, and with which no engine goes on. @param kept ids of the others. */
   #loseGuests(reason: string, kept: ReadonlySet<number> = new Set()): void {
     const lost = [...this.#relays.values()].filter((relay) => relay.isStarted && !kept.has(relay.id));
-    if (lost.length === 0) return;
+    const mounts = [...this.#mounts.values()].filter(({ id, hasBegun }) => hasBegun && !kept.has(id));
+    if (lost.length + mounts.length === 0) return;
     const text = `guests cannot go on, and their connections are closed: ${reason}`;
-    this.#log.error({ guests: lost.length }, text);
+    this.#log.error({ guests: lost.length + mounts.length }, text);
     for (const relay of lost) relay.end();
+    for (const mount of mounts) this.#endMount(mount, false);
+  }
+
+  #give(mount: Mount, engine: EngineProcess): void {
+    if (mount.engine === engine) return;
+    mount.engine = engine;
+    const { id, socket, held } = mount;
+    void engine.mount(id, socket, [held.device, held.requests]);
+  }
+
+  #noteMount(id: number, what: 'begun' | 'unmounted'): void {
+    const mount = this.#mounts.get(id);
+    if (mount === undefined) return;
+    mount.hasBegun = true;
+    if (what === 'unmounted') this.#endMount(mount, true);
+  }
+
+  #endMount({ id, held }: Mount, isUnmounted: boolean): void {
+    this.#mounts.delete(id);
+    held.onEnd(isUnmounted);
   }
 
   /** Engines end again and again: what the guests have is dropped, so that others can be served. */

@@ -23,7 +23,13 @@ export const engineMessage = z.discriminatedUnion('type', [
     connections: z.array(z.int().nonnegative()),
     /** Numbers of the descriptors that must be held further on. */
     held: z.array(z.int().positive()),
+    /** Of each export: whether its backend has no way to change anything. */
+    readOnly: z.array(z.boolean()),
   }),
+  /** It serves a mount from here on, and keeps its session. */
+  z.strictObject({ type: z.literal('begun'), id: z.int().nonnegative() }),
+  /** The kernel has unmounted a mount, or ended it. */
+  z.strictObject({ type: z.literal('unmounted'), id: z.int().nonnegative() }),
   /**
    * It has stopped. The descriptors: the saved states of its exports, in memfds, then those of open
    * files.
@@ -57,6 +63,15 @@ export const keeperMessage = z.discriminatedUnion('type', [
   /** A front-end; the descriptor is the connection. It goes on with the saved session of its id. */
   z.strictObject({
     type: z.literal('connection'),
+    id: z.int().nonnegative(),
+    socket: z.int().nonnegative(),
+  }),
+  /**
+   * A mount of this host; the descriptors are its open `/dev/fuse`, and memory for its requests. It
+   * goes on with the saved session of its id.
+   */
+  z.strictObject({
+    type: z.literal('mount'),
     id: z.int().nonnegative(),
     socket: z.int().nonnegative(),
   }),

@@ -1,5 +1,6 @@
 import { write } from 'node:fs';
 import { type Message, NativeWindow, SegmentList } from '../memory/index.js';
+import { type RequestSlot, RequestSlots } from './request-slots.js';
 import {
   type Fd,
   type Log,
@@ -21,8 +22,8 @@ import { EAGAIN, EINTR, EINVAL, ENODEV, ENOENT } from '../system/calls/negative-
  * `fs/fuse/dev.c`, `fuse_dev_do_read`).
  */
 const MAX_DATA_BYTES = 1024 * 1024;
-/** Room for headers and arguments. */
-const BUFFER = MAX_DATA_BYTES + PAGE_SIZE;
+/** With room for headers and arguments. */
+export const BUFFER_BYTES = MAX_DATA_BYTES + PAGE_SIZE;
 
 /** How many requests are served in one turn of the event loop, which has other work too. */
 const BATCH = 64;
@@ -37,42 +38,88 @@ class DeviceMessage implements Message {
   readonly readable: SegmentList;
   readonly writable: SegmentList;
   readonly #device: FuseDevice;
-  readonly #memory = NativeMemory.allocate(2 * BUFFER);
+  readonly #reply: NativeMemory;
+  readonly #replyAddress: number;
+  /** Where the request is, if it is not in the memory of the reply. */
+  readonly #slot: RequestSlot | undefined;
+  readonly #address: number;
+  #isOpen = false;
 
-  constructor(device: FuseDevice) {
+  constructor(device: FuseDevice, slot: RequestSlot | undefined) {
     this.#device = device;
-    const window = new NativeWindow(this.#memory);
-    this.readable = new SegmentList(window, 1);
-    this.writable = new SegmentList(window, 1);
-    this.writable.push(this.#memory.address + BUFFER, BUFFER);
+    this.#slot = slot;
+    this.#reply = NativeMemory.allocate(slot === undefined ? 2 * BUFFER_BYTES : BUFFER_BYTES);
+    const reply = new NativeWindow(this.#reply);
+    this.#address = slot?.memory.address ?? this.#reply.address;
+    this.#replyAddress = this.#reply.address + (slot === undefined ? BUFFER_BYTES : 0);
+    this.readable = new SegmentList(slot === undefined ? reply : new NativeWindow(slot.memory), 1);
+    this.writable = new SegmentList(reply, 1);
+    this.writable.push(this.#replyAddress, BUFFER_BYTES);
   }
 
   /** Reads the next request. @returns its length, or minus the errno. */
   receive(fd: Fd): number {
-    const length = result(native.read(fd, this.#memory.address, BUFFER));
-    this.readable.clear();
-    if (length > 0) this.readable.push(this.#memory.address, length);
+    this.#slot?.claim();
+    const length = result(native.read(fd, this.#address, BUFFER_BYTES));
+    if (length > 0) this.#open(length);
+    else this.#slot?.release();
     return length;
   }
 
+  /** Takes the request that a former process has left. @returns whether there is one. */
+  resume(): boolean {
+    // The first word of `struct fuse_in_header` is the length.
+    const length = Math.min(this.#slot!.memory.u32[0]!, BUFFER_BYTES);
+    if (length > 0) this.#open(length);
+    else this.#slot!.release();
+    return length > 0;
+  }
+
+  #open(length: number): void {
+    this.#isOpen = true;
+    this.readable.clear();
+    this.readable.push(this.#address, length);
+  }
+
+  /** A request that was not answered at once, among many, may wait for long. */
+  trim(): void {
+    if (this.#isOpen) this.#slot?.trim(this.readable.length);
+  }
+
   complete(written: number): void {
-    this.#device.answer(this, this.#memory.address + BUFFER, written);
+    this.#device.answer(this, this.#replyAddress, written);
   }
 
   fail(): void {
     this.#device.refuse(this);
   }
 
+  /** The request stays in its slot, for the process that follows. */
+  putBack(): boolean {
+    if (this.#slot === undefined) return false;
+    this.#device.leave(this);
+    return true;
+  }
+
+  /** The request was answered. */
+  close(): void {
+    this.#isOpen = false;
+    this.#slot?.release();
+  }
+
   free(): void {
     this.readable.close();
     this.writable.close();
-    this.#memory.free();
+    this.#reply.free();
+    this.#slot?.free();
   }
 }
 
 /** Serves the requests that come from the device. */
 export interface DeviceReceiver {
   dispatch(message: Message): void;
+  /** Called after some were dispatched. */
+  dispatched?(): void;
   /** No more requests will come. @param errno 0 if it was unmounted, else what went wrong. */
   ended(errno: number): void;
 }
@@ -86,31 +133,59 @@ export class FuseDevice {
   readonly #receiver: DeviceReceiver;
   readonly #log: Log;
   readonly #watch: CloseWatch;
+  readonly #slots: RequestSlots | undefined;
   readonly #spare: DeviceMessage[] = [];
   readonly #notifications: Uint8Array[] = [];
   #isNotifying = false;
   #inFlight = 0;
   #stopped = false;
+  #closed = false;
+  /** Whether nothing is read, since there is no room. */
+  #isFull = false;
 
-  /** Begins to serve a mounted, non-blocking descriptor, which it owns from here on. */
-  constructor(fd: OwnedFd, receiver: DeviceReceiver, log: Log) {
+  /**
+   * Begins to serve a mounted, non-blocking descriptor, which it owns from here on.
+   * @param slots where requests are kept for a process that follows, as it owns them, too. Those
+   * that a former process has left are served first.
+   */
+  constructor(fd: OwnedFd, receiver: DeviceReceiver, log: Log, slots?: RequestSlots) {
     this.#fd = fd;
     this.#receiver = receiver;
     this.#log = log;
+    this.#slots = slots;
     this.#watch = watchClosely(fd.value, () => this.#serve());
+    if (slots === undefined) return;
+    for (const slot of slots.left()) this.#resume(slot);
+    this.#afterSome();
+  }
+
+  /** Requests that were read and not answered. */
+  get inFlight(): number {
+    return this.#inFlight;
   }
 
   /** Reads no more requests; those in flight can still be answered. Idempotent. */
   stop(): void {
     this.#stopped = true;
-    this.#watch.close();
+    this.#watch.pause();
+  }
+
+  /** Reads on after {@link stop}. */
+  goOn(): void {
+    if (this.#closed) return;
+    this.#stopped = false;
+    if (!this.#isFull) this.#watch.resume();
   }
 
   /** Closes the connection. If it is still mounted, its users get ENOTCONN. Idempotent. */
   close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
     this.stop();
+    this.#watch.close();
     this.#fd.close();
     for (const message of this.#spare.splice(0)) message.free();
+    this.#slots?.close();
   }
 
   /**
@@ -163,9 +238,20 @@ export class FuseDevice {
     this.#end(-EINVAL);
   }
 
+  /** @internal A request stays unanswered here. */
+  leave(message: DeviceMessage): void {
+    this.#inFlight -= 1;
+    message.free();
+  }
+
   #serve(): void {
     for (let i = 0; i < BATCH && !this.#stopped; i++) {
-      const message = this.#spare.pop() ?? new DeviceMessage(this);
+      const message = this.#spare.pop() ?? this.#newMessage();
+      if (message === undefined) {
+        this.#isFull = true;
+        this.#watch.pause();
+        break;
+      }
       this.#inFlight += 1;
       const length = message.receive(this.#fd.value);
       if (length < 0) {
@@ -176,8 +262,29 @@ export class FuseDevice {
         break;
       }
       this.#receiver.dispatch(message);
+      if (this.#inFlight > MAX_SPARE) message.trim();
     }
+    this.#afterSome();
+  }
+
+  #afterSome(): void {
+    this.#receiver.dispatched?.();
     if (this.#inFlight > 0) advancePromises();
+  }
+
+  /** @returns undefined if there is no room. */
+  #newMessage(): DeviceMessage | undefined {
+    if (this.#slots === undefined) return new DeviceMessage(this, undefined);
+    const slot = this.#slots.take();
+    return slot === undefined ? undefined : new DeviceMessage(this, slot);
+  }
+
+  /** Serves a request that a former process has read. */
+  #resume(slot: RequestSlot): void {
+    const message = new DeviceMessage(this, slot);
+    this.#inFlight += 1;
+    if (message.resume()) this.#receiver.dispatch(message);
+    else this.#recycle(message);
   }
 
   #end(errno: number): void {
@@ -187,7 +294,11 @@ export class FuseDevice {
 
   #recycle(message: DeviceMessage): void {
     this.#inFlight -= 1;
+    message.close();
     if (this.#spare.length < MAX_SPARE && this.#fd.value >= 0) this.#spare.push(message);
     else message.free();
+    if (!this.#isFull) return;
+    this.#isFull = false;
+    if (!this.#stopped) this.#watch.resume();
   }
 }

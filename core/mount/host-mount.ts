@@ -1,4 +1,3 @@
-import { realpath, stat } from 'node:fs/promises';
 import type { Message } from '../memory/index.js';
 import { type Log, ownMounts, type OwnedFd, setNonBlocking } from '../system/index.js';
 import { BackingFiles } from './backing-files.js';
@@ -6,6 +5,7 @@ import { FuseDevice } from './fuse-device.js';
 import { detachByFusermount, mountByFusermount, unmountByFusermount } from './fusermount.js';
 import { detachDirectly, mountDirectly, unmountDirectly } from './direct-mount.js';
 import { MountError } from './mount-error.js';
+import { mountPoint } from './mount-point.js';
 import type { MountFlags } from './options.js';
 
 /** The FUSE side, which serves a mount's requests. */
@@ -161,27 +161,5 @@ export class HostMount {
       this.#device.close();
       this.#leave();
     }
-  }
-}
-
-/**
- * Checks a directory to mount on. The calls run on another thread, since the directory may lie in a
- * mount that this process serves.
- */
-async function mountPoint(directory: string): Promise<string> {
-  try {
-    const path = await realpath(directory);
-    if (!(await stat(path)).isDirectory()) throw new MountError(`${directory}: not a directory`);
-    return path;
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') throw new MountError(`${directory}: no such directory`);
-    if (code === 'ENOTCONN') {
-      throw new MountError(
-        `${directory}: a dead mount is there; remove it with: fusermount3 -u ${directory}`,
-      );
-    }
-    if (error instanceof MountError) throw error;
-    throw new MountError(`${directory}: ${code ?? String(error)}`);
   }
 }

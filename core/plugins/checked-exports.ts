@@ -20,7 +20,7 @@ export function checkedExports(exports: readonly ServedExport[]): CheckedExport[
  * @throws UsageError
  */
 export function checkedExport(
-  { backend, optionName, ...rest }: ServedExport,
+  { backend, optionName, mountedAt, ...rest }: ServedExport,
   what = '',
   isShared = false,
 ): CheckedExport {
@@ -29,7 +29,7 @@ export function checkedExport(
     throw new UsageError(`${what}.rate: not with queueThreads, whose requests nobody counts in time`);
   if (settings.isolate !== 'none')
     throw new UsageError(`${what}.isolate: a daemon is one process; the command serve starts others`);
-  return { ...withLocks(settings, isShared), backend, optionName };
+  return { ...withLocks(settings, isShared), backend, optionName, mountedAt };
 }
 
 /**

@@ -20,6 +20,7 @@ import { isAtOrBelow, readMounts, type MountInfo } from '../system/calls/own-mou
 import {
   forbidDevices,
   hideProcesses,
+  leaveMount,
   unshareMounts,
   unshareNetwork,
 } from '../system/confinement/namespaces.js';
@@ -145,6 +146,8 @@ interface Purpose {
   readonly needs: BackendNeeds | string;
   /** The folders of the exports' sockets. */
   readonly socketFolders: readonly string[];
+  /** Where its keeper has mounts. */
+  readonly mounts: readonly string[];
 }
 
 /** What the first program leaves for the one that it executes. */
@@ -198,7 +201,8 @@ export async function enterConfinement(
   const socketFolders = options.exports.flatMap(({ socket }) =>
     socket === undefined ? [] : [dirname(resolve(socket))],
   );
-  const purpose: Purpose = { wanted, needs, socketFolders };
+  const mounts = options.exports.flatMap(({ mountedAt }) => mountedAt ?? []);
+  const purpose: Purpose = { wanted, needs, socketFolders, mounts };
   const given = await beforeExecution();
   throw executeAnew(options, { ...purpose, given, report: prepare(purpose) });
 }
@@ -371,7 +375,7 @@ function executeAnew({ exports }: ConfinedOptions, left: Left): UsageError {
 function prepare(purpose: Purpose): Report {
   const { wanted, needs } = purpose;
   const report: Report = {};
-  if (wanted.layers.includes('mounts')) report.mounts = isolateMounts(sharedPaths(needs));
+  if (wanted.layers.includes('mounts')) report.mounts = isolateMounts(purpose);
   if (wanted.layers.includes('network')) report.network = leaveNetwork(needs);
   setNoNewPrivileges();
   if (typeof needs !== 'string' && needs.programs === true) report.programs = 'allowed';
@@ -439,12 +443,14 @@ function leaveNetwork(needs: BackendNeeds | string): string {
 }
 
 /** Takes devices and other processes out of sight. @returns what was done, for the log. */
-function isolateMounts(directories: readonly string[]): string {
+function isolateMounts({ needs, mounts }: Purpose): string {
   if (threadStates().every(({ permitted }) => permitted === 0n)) return 'not needed (no privileges)';
   const code = unshareMounts();
   if (code === -Errno.EINVAL) return absent('the root directory is no mount point');
   if (code < 0) return absent(code);
-  const results = mountsOf(directories).map(({ directory }) => forbidDevices(directory));
+  // What this process is to serve is the keeper's. A mount here would stay when that has ended.
+  for (const directory of mounts) leaveMount(directory);
+  const results = mountsOf(sharedPaths(needs)).map(({ directory }) => forbidDevices(directory));
   const failed = [...results, hideProcesses()].find((result) => result < 0);
   return failed === undefined ? OWN : absent(failed);
 }

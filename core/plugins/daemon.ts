@@ -14,7 +14,15 @@ import {
   Session,
   type SessionOptions,
 } from '../fuse/index.js';
-import type { Beginning, Connection, GivenConnection, HandedOver, KeptEngine } from '../keeper/index.js';
+import type {
+  Beginning,
+  Connection,
+  GivenConnection,
+  GivenMount,
+  HandedOver,
+  KeptEngine,
+} from '../keeper/index.js';
+import { MAX_KEPT_WAITERS, MountServer } from '../mount/index.js';
 import {
   saveExport,
   type Export,
@@ -33,13 +41,7 @@ import { processFigures } from '../monitoring/figures.js';
 import { statusOf, type DaemonStatus } from '../monitoring/status.js';
 import { QueueThreads } from '../queue-threads/index.js';
 import { Tracing } from '../trace/tracing.js';
-import {
-  type DeviceSession,
-  ListenError,
-  type Migration,
-  type VhostUserDevice,
-  VhostUserServer,
-} from '../vhost-user/index.js';
+import { type DeviceSession, ListenError, type Migration, VhostUserServer } from '../vhost-user/index.js';
 import { Events } from './events.js';
 import type { CheckedExport, ServedExport } from './served-export.js';
 import { COMMON, exportChanges, placeOf } from './export-changes.js';
@@ -55,6 +57,7 @@ import {
 } from './lasting-memory.js';
 import { detailsOf, figuresOf, type FigureSource } from './figures.js';
 import { lostLogLines } from './logger.js';
+import { noticesOf } from './mount-notices.js';
 import { limited } from './rate-limited-log.js';
 import { suggestion } from './options/suggestion.js';
 import type { BackendRegistry } from './registry.js';
@@ -77,13 +80,20 @@ export interface DaemonOptions extends Omit<OpenExportOptions, 'optionName'> {
 /** What a daemon is to serve from now on. */
 export type ChangedOptions = Pick<DaemonOptions, 'exports' | 'areChecked' | 'backends' | 'folder'>;
 
-/** A connection that the keeper gave. */
+/** A connection, or a mount, that the keeper gave. */
 interface KeptDevice {
   readonly id: number;
   readonly socket: number;
   readonly export: Export;
-  readonly device: VhostUserDevice;
+  readonly device: {
+    readonly session: object;
+    stopForSuccessor(): Promise<readonly number[]>;
+    goOn(): void;
+  };
 }
+
+/** What serves an export. */
+type Server = VhostUserServer | MountServer;
 
 /** An export with its settings, and what its backend was made of. */
 type OpenedExport = readonly [CheckedExport, Export, BackendSource];
@@ -93,7 +103,7 @@ interface ConfiguredExport {
   readonly config: CheckedExport;
   readonly source: BackendSource;
   readonly export: Export;
-  readonly server: VhostUserServer;
+  readonly server: Server;
 }
 
 /** An export as the process before this one has left it. */
@@ -118,10 +128,10 @@ export class Daemon {
   readonly #log: Logger;
   readonly #registry: BackendRegistry;
   readonly #exports: Export[] = [];
-  readonly #servers: VhostUserServer[] = [];
+  readonly #servers: Server[] = [];
   /** Promises of the ends of queue threads, which end after their servers. */
   readonly #ending: Promise<void>[] = [];
-  readonly #added = new Map<string, { readonly export: Export; readonly server: VhostUserServer }>();
+  readonly #added = new Map<string, { readonly export: Export; readonly server: Server }>();
   readonly #keeper: KeptEngine | undefined;
   /** The connections that the keeper gave, by their ids. */
   readonly #kept = new Map<number, KeptDevice>();
@@ -134,7 +144,7 @@ export class Daemon {
   /** Descriptors that are closed at the end. */
   readonly #descriptors: OwnedFd[] = [];
   /** What each server serves, and counts. */
-  readonly #served = new Map<VhostUserServer, FigureSource>();
+  readonly #served = new Map<Server, FigureSource>();
   readonly #started = Date.now() / 1000;
   /** Tells of each request that its guests make. */
   readonly tracing: Tracing = new Tracing();
@@ -179,7 +189,7 @@ export class Daemon {
       await this.#keeper.over;
       return;
     }
-    for (let ended: readonly VhostUserServer[] | undefined; ;) {
+    for (let ended: readonly Server[] | undefined; ;) {
       await this.#changing;
       const servers = [...this.#servers];
       if (ended !== undefined && servers.every((server) => ended!.includes(server))) return;
@@ -305,7 +315,7 @@ export class Daemon {
     if (!isShared) await this.#closeExport(one);
   }
 
-  #forgetServer(server: VhostUserServer): void {
+  #forgetServer(server: Server): void {
     const index = this.#servers.indexOf(server);
     if (index < 0) return;
     this.#servers.splice(index, 1);
@@ -386,7 +396,7 @@ export class Daemon {
     return statusOf({ started: this.#started, lostLogLines: lostLogLines() }, await this.#ofEach(detailsOf));
   }
 
-  #ofEach<T>(of: (server: VhostUserServer, served: FigureSource, log: Logger) => Promise<T>): Promise<T[]> {
+  #ofEach<T>(of: (server: Server, served: FigureSource, log: Logger) => Promise<T>): Promise<T[]> {
     const all = [...this.#served];
     return Promise.all(
       all.map(([server, served]) => {
@@ -433,9 +443,15 @@ export class Daemon {
     await this.#keeper.serve(
       {
         connect: (given) => this.#connect(given, opened),
+        mount: (given) => void this.#serveMount(given, opened),
         handOver: () => this.#handOver(opened),
       },
-      { journals: [...journals, ...contents], connections, held },
+      {
+        journals: [...journals, ...contents],
+        connections,
+        held,
+        readOnly: this.#exports.map(({ backend }) => isReadOnly(backend)),
+      },
     );
   }
 
@@ -595,7 +611,7 @@ export class Daemon {
   #connect({ id, socket, connection }: GivenConnection, opened: readonly OpenedExport[]): void {
     const server = this.#servers[socket];
     const [config, one] = opened[socket] ?? [];
-    if (server === undefined || config === undefined || one === undefined) {
+    if (!(server instanceof VhostUserServer) || config === undefined || one === undefined) {
       connection.close();
       return;
     }
@@ -611,6 +627,40 @@ export class Daemon {
     if (device === undefined) return;
     this.#kept.set(id, { id, socket, export: one, device });
     void device.ended.then(() => this.#kept.delete(id));
+  }
+
+  /** Serves a mount that the keeper holds, with its restored session if it had one. */
+  async #serveMount(given: GivenMount, opened: readonly OpenedExport[]): Promise<void> {
+    const { id, socket } = given;
+    const server = this.#servers[socket];
+    const [config, one] = opened[socket] ?? [];
+    if (!(server instanceof MountServer) || config === undefined || one === undefined) {
+      given.device.close();
+      given.requests.close();
+      return;
+    }
+    let session = this.#restored.get(id)?.session;
+    this.#restored.delete(id);
+    if (session === undefined) {
+      session = new Session(one, this.#sessionOptions[socket]!());
+      if (one.journal !== undefined) keepSession(one.journal, session, { connection: id, socket });
+    }
+    await this.#keeper!.begun(id);
+    if (this.#closing !== undefined) {
+      given.device.close();
+      given.requests.close();
+      await session.close();
+      return;
+    }
+    const device = server.adopt(given, session);
+    if (config.watch)
+      one.listeners.add((node, change) => {
+        for (const notice of noticesOf(one, node, change)) device.notify(notice);
+      });
+    this.#kept.set(id, { id, socket, export: one, device });
+    await device.ended;
+    this.#kept.delete(id);
+    if (device.isUnmounted) this.#keeper!.unmounted(id);
   }
 
   /** Stops, saves and closes everything. @throws Error if it can't be; all goes on then. */
@@ -658,7 +708,38 @@ export class Daemon {
     return { states, held, connections };
   }
 
-  #listen(config: CheckedExport, one: Export): VhostUserServer {
+  #listen(config: CheckedExport, one: Export): Server {
+    const { mountedAt } = config;
+    return mountedAt === undefined ? this.#listenFor(config, one) : this.#awaitMount(config, one, mountedAt);
+  }
+
+  /** Serves what the keeper mounts on this host. */
+  #awaitMount({ backend: source }: CheckedExport, one: Export, directory: string): MountServer {
+    const server = new MountServer(limited(this.#log));
+    const counters = new Counters();
+    const observed = this.tracing.add(directory);
+    const event = { tag: directory, socket: directory };
+    this.#servers.push(server);
+    this.#sessionOptions.push(() => ({
+      onMounted: () => this.events.tell('mounted', event),
+      onFault: (error, message) => this.events.tell('fault', { ...event, error, message }),
+      // Requests that wait must leave room for others in what outlives this process.
+      maxWaiters: MAX_KEPT_WAITERS,
+      counters,
+      observed,
+      log: limited(this.#log),
+    }));
+    const backend = kindOf(source);
+    this.#served.set(server, { ...event, backend, export: one, counters });
+    void server.ended.then(() => {
+      this.#served.delete(server);
+      this.tracing.remove(observed);
+    });
+    this.#log.info({ directory, backend }, 'serving');
+    return server;
+  }
+
+  #listenFor(config: CheckedExport, one: Export): VhostUserServer {
     const { tag, requestQueues, maxConnections, pollTime, queueThreads } = config;
     const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
     const counters = new Counters();
@@ -706,11 +787,7 @@ export class Daemon {
       if (threads !== undefined) this.#ending.push(threads.close());
       throw error instanceof ListenError ? new UsageError(error.message, { cause: error }) : error;
     }
-    const backend = isNamed(config.backend)
-      ? config.backend
-      : isBackend(config.backend)
-        ? 'own'
-        : config.backend.type;
+    const backend = kindOf(config.backend);
     this.#served.set(server, {
       ...event,
       backend,
@@ -801,6 +878,12 @@ function keepSession(journal: Journal, session: Session, place: SessionPlace): v
   session.journal = kept;
   for (const [unique, verdict] of session.recovered ?? [])
     kept.keep(unique | 0, Math.floor(unique / 2 ** 32) | 0, verdict);
+}
+
+/** What figures call a backend. */
+function kindOf(backend: string | BackendSource): string {
+  if (isNamed(backend)) return backend;
+  return isBackend(backend) ? 'own' : backend.type;
 }
 
 function sourceOf(config: CheckedExport, backends: Readonly<Record<string, BackendSource>>): BackendSource {

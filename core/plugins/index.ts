@@ -1,8 +1,9 @@
 /**
  * Composition: finds and configures backends, and joins transports and FUSE sessions.
  *
- * - `daemon.ts`: exports on vhost-user sockets. `mount.ts`: an export mounted on this host.
- *   `serve.ts`: one call that serves one backend.
+ * - `daemon.ts`: exports on vhost-user sockets, and mounts that a keeper holds. `mount.ts`: an
+ *   export mounted on this host. `kept-mount.ts`: the same, for a keeper. `mount-notices.ts`: what
+ *   mounts are told of changes. `serve.ts`: one call that serves one backend.
  * - `lasting-memory.ts`: memory in which guests' sessions, and what backends have, outlive the
  *   process.
  * - `open-export.ts`, `backend-source.ts`: from a backend's name and options to an open export.
@@ -56,6 +57,7 @@ export { isBackend, type BackendSource } from './backend-source.js';
 export { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
 export { createLogger } from './logger.js';
 export { MountedExport, type HostMountOptions } from './mount.js';
+export { holdMount, keptMountPoint, type KeptMountOptions } from './kept-mount.js';
 export { closestWord, suggestion } from './options/suggestion.js';
 export { offlineEnvironment } from './offline-commands.js';
 export { BackendRegistry, type CreateBackendOptions, type OptionName } from './registry.js';

@@ -1,12 +1,12 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
-import { type Logger, type NodeChange, UsageError } from '../backend/index.js';
-import { Counters, invalidEntry, invalidInode, isReadOnly, Session } from '../fuse/index.js';
+import { type Logger, UsageError } from '../backend/index.js';
+import { Counters, isReadOnly, Session } from '../fuse/index.js';
 import { processFigures } from '../monitoring/figures.js';
 import type { DaemonFigures } from '../monitoring/index.js';
 import { statusOf, type DaemonStatus } from '../monitoring/status.js';
 import { HostMount, MountError } from '../mount/index.js';
-import { type Export, NO_SLOT } from '../state/index.js';
+import type { Export } from '../state/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { Tracing } from '../trace/tracing.js';
 import { needsOf } from './backend-needs.js';
@@ -14,6 +14,7 @@ import { type BackendSource, isBackend } from './backend-source.js';
 import { Events } from './events.js';
 import { detailsOf, figuresOf, type FigureSource, type SessionSource } from './figures.js';
 import { lostLogLines } from './logger.js';
+import { noticesOf } from './mount-notices.js';
 import { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
 import { limited } from './rate-limited-log.js';
 
@@ -100,7 +101,10 @@ export class MountedExport {
           return session;
         },
       });
-      if (watch) one.listeners.add((node, change) => notify(mount, one, node, change));
+      if (watch)
+        one.listeners.add((node, change) => {
+          for (const notice of noticesOf(one, node, change)) mount.notify(notice);
+        });
       const source = { tag: mount.directory, socket: mount.directory, backend: kind, export: one, counters };
       const gone = (): void => events.tell('disconnected', event);
       void mount.ended.then(gone, gone);
@@ -150,17 +154,6 @@ export class MountedExport {
       await this.#export.close();
     }
   }
-}
-
-/** Has the host's kernel drop what it has cached. */
-function notify(mount: HostMount, { nodes }: Export, node: object, { kind, name }: NodeChange): void {
-  const slot = nodes.slotOf(node);
-  if (slot === NO_SLOT) return;
-  const low = nodes.idLow(slot);
-  const high = nodes.idHigh(slot);
-  const isOfNames = kind === 'made' || kind === 'removed';
-  if (name === undefined || isOfNames) mount.notify(invalidInode(low, high, kind === 'content'));
-  if (name !== undefined && isOfNames) mount.notify(invalidEntry(low, high, name));
 }
 
 /**

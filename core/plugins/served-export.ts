@@ -9,7 +9,10 @@ export interface ServedExport extends Omit<z.input<typeof exportSchema>, 'backen
   readonly backend: string | BackendSource;
   /** Names the backend's options in errors. Default: `backend TYPE: option`. */
   readonly optionName?: OptionName | undefined;
+  /** In the place of a socket: where on this host the keeper mounts it, without symbolic links. */
+  readonly mountedAt?: string | undefined;
 }
 
 /** An export with all its settings. */
-export type CheckedExport = Omit<ExportConfig, 'backend'> & Pick<ServedExport, 'backend' | 'optionName'>;
+export type CheckedExport = Omit<ExportConfig, 'backend'> &
+  Pick<ServedExport, 'backend' | 'optionName' | 'mountedAt'>;

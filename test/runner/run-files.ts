@@ -7,8 +7,6 @@ import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { pathToFileURL } from 'node:url';
 
-const TEST_TIMEOUT_MS = 20 * 60_000;
-
 export interface Outcome {
   passed: number;
   skipped: number;
@@ -21,6 +19,8 @@ export interface Outcome {
 export interface Selection {
   /** How many files run at once, each in a process of its own. */
   readonly jobs: number;
+  /** How long a file may take. */
+  readonly minutes: number;
   /** Only tests whose name matches. */
   readonly name?: RegExp | undefined;
   /** Runs the files of a room in one process: faster, but they are less apart. */
@@ -31,7 +31,7 @@ export interface Selection {
 export async function runFiles(
   root: string,
   files: readonly string[],
-  { jobs, name, isTogether = false }: Selection,
+  { jobs, minutes, name, isTogether = false }: Selection,
   outcome: Outcome,
 ): Promise<void> {
   if (files.length === 0) return;
@@ -40,7 +40,7 @@ export async function runFiles(
   const stream = run({
     files: folder === undefined ? paths : rooms(root, paths, folder),
     concurrency: jobs,
-    timeout: TEST_TIMEOUT_MS,
+    timeout: minutes * 60_000,
     ...(name !== undefined && { testNamePatterns: [name] }),
   });
   const count = ({ file, name, nesting, details }: TestEnd): void => {

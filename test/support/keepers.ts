@@ -66,13 +66,13 @@ export async function upgrade({ socket }: RunningDaemon): Promise<number> {
 }
 
 /** Process ids of a keeper's children: the engine that serves, and one that waits. */
-export function enginesOf({ process: { pid } }: RunningDaemon): number[] {
+export function enginesOf({ process: { pid } }: Pick<RunningDaemon, 'process'>): number[] {
   const list = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim();
   return list === '' ? [] : list.split(' ').map(Number);
 }
 
 /** Kills the engine that serves, when another one waits. @returns its process id. */
-export async function killEngine(running: RunningDaemon): Promise<number> {
+export async function killEngine(running: Pick<RunningDaemon, 'process'>): Promise<number> {
   while (enginesOf(running).length < 2) await sleep(10);
   const [serving] = enginesOf(running);
   process.kill(serving!, 'SIGKILL');

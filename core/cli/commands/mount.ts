@@ -1,14 +1,20 @@
 import type { Command } from 'commander';
-import { ControlSocket, MountedExport, Services } from '../../plugins/index.js';
-import { accessLogOf, addAccessLogOptions } from '../serving/access-log-flags.js';
-import { openAccessLogTarget } from '../serving/access-log-target.js';
+import { UsageError } from '../../backend/index.js';
+import { keeperDescriptor } from '../../keeper/inherited.js';
 import type { BackendOptions } from '../backend-options.js';
-import { addLogOptions, logConfigOf, servicesOf } from '../serving/log-and-services.js';
-import type { Values } from '../flags.js';
-import { openMetrics } from '../serving/metrics.js';
+import { textOf, type Values } from '../flags.js';
+import {
+  addConfinementOptions,
+  confinementFrom,
+  confinementOf,
+  hasConfinementFlags,
+} from '../serving/confinement-flags.js';
+import { goOnInBackground, isInBackground, openBackgroundLog } from '../serving/background.js';
+import { addLogOptions, logConfigOf } from '../serving/log-and-services.js';
+import { mountOfKeeper } from '../serving/mount-of-keeper.js';
+import { accessLogOf, addAccessLogOptions } from '../serving/access-log-flags.js';
+import { start } from '../serving/start.js';
 import { serviceManager } from '../serving/systemd-notices.js';
-import { goOnInBackground, isInBackground, openBackgroundLog, tellReady } from '../serving/background.js';
-import { aborted, stopSignal, surviveRejections } from '../serving/signals.js';
 
 /** `mount`: serves a backend to this host itself until a signal or an unmount. */
 export function addMount(program: Command, backend: BackendOptions): void {
@@ -23,6 +29,10 @@ export function addMount(program: Command, backend: BackendOptions): void {
       '--kernel-io',
       'the kernel reads and writes files of passthrough itself (Linux 6.9 or later, as root); figures and logs do not have it then',
     );
+  command.option(
+    '--keep',
+    'have a keeper hold the mount, so that it outlives an engine that is killed, and can be upgraded by SIGHUP',
+  );
   backend.addTo(command);
   addLogOptions(command);
   command.option(
@@ -30,6 +40,7 @@ export function addMount(program: Command, backend: BackendOptions): void {
     'where the log of --daemon goes; default: one below /var/log or the state of the user',
   );
   addAccessLogOptions(command);
+  addConfinementOptions(command, 'Confinement of the engine, with --keep:');
   command
     .optionsGroup('To see:')
     .option('--control <PATH>', 'listen there for status, top, trace, and commands of the backend')
@@ -44,50 +55,52 @@ export function addMount(program: Command, backend: BackendOptions): void {
 
 async function mount(directory: string, values: Values, backend: BackendOptions): Promise<void> {
   const { spec, settings } = backend.choice(values);
-  const { daemon, logFile } = values;
+  const { daemon, logFile, keep } = values;
+  if (keep !== true && hasConfinementFlags(values))
+    throw new UsageError('--confine and what belongs to it: with --keep only, by which an engine is apart');
   if (daemon === true && !isInBackground()) {
-    return goOnInBackground(openBackgroundLog(typeof logFile === 'string' ? logFile : undefined, directory));
+    return goOnInBackground(openBackgroundLog(textOf(logFile), directory));
   }
+  if (keep !== true) {
+    const { mountHere } = await import('../serving/mount-here.js');
+    await mountHere(directory, values, backend);
+    return;
+  }
+  if (values['kernelIo'] === true)
+    throw new UsageError(
+      '--kernel-io: not with --keep, since an engine that follows does not know these files',
+    );
   const accessLog = accessLogOf(values, undefined);
-  const { control, metrics } = values;
-  const stop = stopSignal();
-  const target = accessLog && (await openAccessLogTarget(accessLog));
-  const listener = typeof metrics === 'string' ? await openMetrics(metrics) : undefined;
-  const container = await servicesOf(values, {}, backend.registry);
-  const log = container.get(Services.Logger);
-  surviveRejections(log);
-  const manager = await serviceManager(logConfigOf(values, {}));
-  const mounted = await MountedExport.open({
-    ...settings,
-    directory,
-    backend: spec,
-    kernelIo: values['kernelIo'] === true,
-    allowOther: values['allowOther'] === true ? true : undefined,
-    optionName: backend.name,
-    registry: container.get(Services.Registry),
-    log,
-  });
-  try {
-    const requests = await target?.begin(mounted.tracing);
-    const commands =
-      typeof control === 'string'
-        ? await ControlSocket.listen(control, mounted, backend.registry, log)
-        : undefined;
-    const monitoring = await listener?.serve(() => mounted.figures(), log);
-    log.info({ directory: mounted.directory, backend: spec.type }, 'mounted');
-    manager?.ready(`mounted at ${mounted.directory}`);
-    tellReady();
-    await Promise.race([aborted(stop), mounted.ended]);
-    manager?.stopping();
-    log.info({}, stop.aborted ? 'unmounting' : 'unmounted by somebody else');
-    await monitoring?.close();
-    await commands?.close();
-    await mounted.close();
-    requests?.close();
-  } finally {
-    await mounted.close();
-    manager?.close();
+  const logConfig = logConfigOf(values, {});
+  const confinement = confinementFrom(values, {});
+  const { registry, name: optionName } = backend;
+  await registry.check(spec, { optionName });
+  const { metrics } = values;
+  if (keeperDescriptor() !== undefined) {
+    const one = { locks: 'shared' as const, ...settings, isolate: 'none' as const, optionName };
+    const plan = {
+      options: { exports: [{ ...one, backend: spec, mountedAt: mountOfKeeper() }] },
+      logConfig,
+      // An engine is its keeper's affair.
+      notifies: false,
+      metrics: textOf(metrics),
+      accessLog,
+      control: textOf(values['control']),
+    };
+    await start(plan, confinementOf(confinement, values), registry);
+    return;
   }
+  const [{ keepMount }, { createLogger, keptMountPoint }] = await Promise.all([
+    import('../serving/keep-mount.js'),
+    import('../../plugins/index.js'),
+  ]);
+  const log = createLogger(logConfig);
+  const { readOnly } = settings;
+  const allowOther = values['allowOther'] === true ? true : undefined;
+  const options = { directory, backend: spec, registry, readOnly, allowOther };
+  const place = await keptMountPoint(options);
+  const listeners = { metrics: textOf(metrics), control: textOf(values['control']) };
+  await keepMount(place, options, listeners, await serviceManager(logConfig), log);
 }
 
 const EXAMPLES = `
@@ -95,6 +108,7 @@ Examples:
   virtiofs-kit mount /mnt --backend memfs
   virtiofs-kit mount ~/bucket --backend s3 --bucket my-data --read-only
   virtiofs-kit mount /mnt --backend ./my-backend.js --log-level debug
+  virtiofs-kit mount /mnt --keep --backend passthrough --shared-dir /srv/data
   virtiofs-kit mount /mnt --backend memfs --daemon && touch /mnt/file
 
 In /etc/fstab, where /sbin/mount.virtiofs-kit is a link to the program of that name:

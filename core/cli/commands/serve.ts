@@ -4,7 +4,6 @@ import { UsageError } from '../../backend/index.js';
 import { keeperDescriptor } from '../../keeper/inherited.js';
 import { isBackend } from '../../plugins/backend-source.js';
 import {
-  confineSchema,
   exportSchema,
   readConfig,
   type AccessLogConfig,
@@ -12,10 +11,8 @@ import {
   type LogConfig,
   type ReadConfig,
 } from '../../plugins/options/config-schema.js';
-import type { Confinement } from '../../plugins/confine.js';
-import { LAYERS, parseCapabilities, parseLayers } from '../../plugins/options/confinement-options.js';
 import type { DaemonOptions } from '../../plugins/index.js';
-import { check, describeOptions, toFlag } from '../../plugins/options/option-descriptions.js';
+import { check, describeOptions } from '../../plugins/options/option-descriptions.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
 import { suggestion } from '../../plugins/options/suggestion.js';
 import { toYaml } from '../../plugins/options/yaml.js';
@@ -23,7 +20,8 @@ import { serviceManager } from '../serving/systemd-notices.js';
 import { endWithParent, isIsolated, ISOLATED, partOf } from '../serving/isolated-exports.js';
 import type { BackendOptions } from '../backend-options.js';
 import { accessLogOf, addAccessLogOptions } from '../serving/access-log-flags.js';
-import { addFlag, givenOptions, type Values } from '../flags.js';
+import { addConfinementOptions, confinementFrom, confinementOf } from '../serving/confinement-flags.js';
+import { addFlag, givenOptions, textOf, type Values } from '../flags.js';
 import { addLogOptions, logConfigOf } from '../serving/log-and-services.js';
 import type { Plan } from '../serving/plan.js';
 import { start } from '../serving/start.js';
@@ -61,9 +59,6 @@ const EXPORT_FLAGS = describeOptions(exportSchema)
     option.name === 'socket' ? { ...option, flag: 'socket-path', placeholder: 'PATH' } : option,
   );
 
-/** Flags of the confinement, except the layers: `--confine` has them as a list. */
-const CONFINE_FLAGS = describeOptions(confineSchema).filter(({ name }) => name !== 'layers');
-
 /** `serve`: serves exports over vhost-user sockets until a signal. */
 export function addServe(program: Command, registry: BackendRegistry, backend: BackendOptions): void {
   const command = program
@@ -74,13 +69,7 @@ export function addServe(program: Command, registry: BackendRegistry, backend: B
   backend.addTo(command);
   addLogOptions(command);
   addAccessLogOptions(command);
-  command
-    .optionsGroup('Confinement:')
-    .option(
-      '--confine <LAYERS>',
-      `what the daemon locks itself in by: ${LAYERS.join(',')} (default), or none`,
-    );
-  for (const option of CONFINE_FLAGS) addFlag(command, option);
+  addConfinementOptions(command, 'Confinement:');
   command
     .optionsGroup('Configuration:')
     .option('--config <FILE>', 'take exports and backends from a YAML file instead of flags')
@@ -175,37 +164,9 @@ async function serve(values: Values, registry: BackendRegistry, backend: Backend
   await start(plan, wanted, registry);
 }
 
-/**
- * The confinement, from flags and, where they say nothing, from the configuration file.
- * @throws UsageError for a wrong value of a flag.
- */
-function confinementFrom(values: Values, settings: Partial<ConfineConfig>): ConfineConfig {
-  const layers = typeof values['confine'] === 'string' ? { layers: parseLayers(values['confine']) } : {};
-  const given = { ...settings, ...layers, ...givenOptions(CONFINE_FLAGS, values) };
-  return check(confineSchema, given, '', ([name]) => `--${toFlag(String(name))}`);
-}
-
-function confinementOf(
-  { layers, missingLayers, seccompAction, modcaps }: ConfineConfig,
-  values: Values,
-): Confinement {
-  const { config } = values;
-  return {
-    layers,
-    missingLayers,
-    seccompAction,
-    capabilities: modcaps === undefined ? [] : parseCapabilities(modcaps),
-    reads: typeof config === 'string' ? [config] : [],
-  };
-}
-
 /** What a daemon takes of a request. */
 function optionsOf({ exports, backends, folder }: ServeRequest): Plan['options'] {
   return { exports, backends, folder };
-}
-
-function textOf(value: unknown): string | undefined {
-  return typeof value === 'string' ? value : undefined;
 }
 
 function fromFile(path: string, values: Values): ServeRequest {

@@ -8,9 +8,9 @@ export function addUpgrade(program: Command): void {
   program
     .command('upgrade')
     .description(
-      'replace the engine of serve --keep by the program as it is installed now; guests see a pause',
+      'replace the engine of serve --keep, or mount --keep, by the program as it is installed now; guests see a pause',
     )
-    .argument('<SOCKET>', 'a vhost-user socket that it serves')
+    .argument('<SOCKET>', 'a vhost-user socket that it serves, or the control socket of a mount')
     .action((socket: string) => upgrade(socket));
 }
 
@@ -18,6 +18,6 @@ async function upgrade(socket: string): Promise<void> {
   const request = { backend: 'keeper', command: 'upgrade', options: {} };
   const lines = await askSocket(keeperSocket(socket), request);
   if (lines === undefined)
-    throw new UsageError(`${socket}: no keeper serves it; start the daemon with serve --keep`);
+    throw new UsageError(`${socket}: no keeper serves it; start the daemon with --keep`);
   for (const line of lines) process.stdout.write(`${line}\n`);
 }

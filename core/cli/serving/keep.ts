@@ -31,12 +31,43 @@ export interface KeptListeners {
  */
 export async function keep(
   exports: readonly ServedExport[],
-  { metrics, control }: KeptListeners,
+  listeners: KeptListeners,
   manager: ServiceManager | undefined,
   log: Logger,
 ): Promise<void> {
   const sockets = exports.map((one, index) => keptSocket(one, index));
   const status = serving(exports.length);
+  const kept = { sockets, upgradesAt: sockets.map(({ path }) => path), endsAtOnce: false, status };
+  await withKeeper(kept, listeners, manager, log, async (keeper, stop) => {
+    void keeper.serving().then(() => manager?.ready(status));
+    await Promise.race([aborted(stop), keeper.ended]);
+    manager?.stopping();
+    log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+  });
+}
+
+/** What a keeper keeps. */
+export interface Kept {
+  readonly sockets: readonly KeptSocket[];
+  /** Paths beside which it listens for `upgrade`. */
+  readonly upgradesAt: readonly string[];
+  /** See `KeeperOptions`. */
+  readonly endsAtOnce: boolean;
+  /** What the service manager shows. */
+  readonly status: string;
+}
+
+/**
+ * Starts a keeper, whose engines are this program with the same words, and ends it after `during`.
+ * @throws UsageError for a socket that can't be had.
+ */
+export async function withKeeper(
+  { sockets, upgradesAt, endsAtOnce, status }: Kept,
+  { metrics, control }: KeptListeners,
+  manager: ServiceManager | undefined,
+  log: Logger,
+  during: (keeper: Keeper, stop: AbortSignal) => Promise<void>,
+): Promise<void> {
   const upgrade = async (): Promise<readonly string[]> => {
     manager?.reloading();
     try {
@@ -58,7 +89,7 @@ export async function keep(
   try {
     if (metrics !== undefined) listeners.push(await keepMetrics(metrics, FIRST_INHERITED));
     if (control !== undefined) listeners.push(await keepControl(control, FIRST_INHERITED + listeners.length));
-    keeper = Keeper.start({ sockets, command, inherited: listeners.map(({ fd }) => fd), log });
+    keeper = Keeper.start({ sockets, command, inherited: listeners.map(({ fd }) => fd), log, endsAtOnce });
   } catch (error) {
     closeListeners();
     throw (error as Error).name === 'ListenError'
@@ -67,14 +98,11 @@ export async function keep(
   }
   const upgrades: CommandSocket[] = [];
   try {
-    for (const { path } of sockets) {
+    for (const path of upgradesAt) {
       const socket = await CommandSocket.listen(keeperSocket(path), upgrade, log);
       if (socket !== undefined) upgrades.push(socket);
     }
-    void keeper.serving().then(() => manager?.ready(status));
-    await Promise.race([aborted(stop), keeper.ended]);
-    manager?.stopping();
-    log.info({}, stop.aborted ? 'stopping' : 'the last front-end has gone');
+    await during(keeper, stop);
   } finally {
     await keeper.close();
     for (const socket of upgrades) await socket.close();

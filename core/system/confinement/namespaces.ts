@@ -7,6 +7,10 @@ import { NativeMemory } from '../memory/native-memory.js';
 
 const unshare = libc<(flags: number) => number>('unshare', 'int', ['int']);
 
+const umount2 = libc<(target: string, flags: number) => number>('umount2', 'int', ['str', 'int']);
+
+const MNT_DETACH = 2;
+const UMOUNT_NOFOLLOW = 8;
 const CLONE_NEWNS = 0x20000;
 const CLONE_NEWNET = 0x40000000;
 /** No set-id bits, no devices, no programs. */
@@ -27,6 +31,14 @@ const ATTR_NODEV = 4;
 export function unshareMounts(): number {
   const code = result(unshare(CLONE_NEWNS));
   return code < 0 ? code : result(native.mount('none', '/', '', MS_REC | MS_SLAVE, ''));
+}
+
+/**
+ * Takes a mount out of the thread's namespace, in which it would outlive the host's. Nothing if
+ * there is none. To be used after {@link unshareMounts}.
+ */
+export function leaveMount(directory: string): void {
+  umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW);
 }
 
 /**

@@ -1,10 +1,12 @@
+import type { Fd } from '../descriptors/fd.js';
 import { Region } from './region.js';
 
 const HIGH = 2 ** 32;
 
 /**
  * Memory of the process outside the JavaScript heap. It does not move, so that its address may be
- * given to system calls. It is zeroed, page-aligned and private, and exists until {@link free}.
+ * given to system calls. It is zeroed, page-aligned and private, unless it is made otherwise, and
+ * exists until {@link free}.
  */
 export class NativeMemory {
   readonly address: number;
@@ -33,6 +35,15 @@ export class NativeMemory {
    */
   static allocate(bytes: number): NativeMemory {
     return new NativeMemory(Region.anonymous(bytes));
+  }
+
+  /**
+   * Memory that other processes have, too: whole pages of a memfd, which is never shortened. It
+   * must not be {@link discard}ed.
+   * @throws SystemError
+   */
+  static shared(fd: Fd, bytes: number, offset: number): NativeMemory {
+    return new NativeMemory(Region.shared(fd, bytes, offset, false));
   }
 
   /** Frees the whole pages within a range of bytes until they are written again. They read as 0. */
