@@ -1,4 +1,5 @@
 import { LATENCY_BOUNDS_US, LATENCY_BUCKETS } from '../fuse/index.js';
+import { slowOpcodes, slowText } from './slow-opcodes.js';
 import { LEAST_FREE, type DaemonStatus, type ExportStatus, type LockWait } from './status.js';
 
 /** Rows of opcodes in {@link topText}. */
@@ -76,7 +77,13 @@ export function topText(last: DaemonStatus, now: DaemonStatus): string[] {
     ...table([['opcode', 'requests/s', 'average', '99% within'], ...opcodeRows(before, now, seconds)]),
   ];
   lines.push(...busiest(before, now, seconds));
-  for (const one of now.exports) lines.push(...troubles(one));
+  for (const one of now.exports)
+    lines.push(
+      ...troubles(
+        before.exports.find(({ tag }) => tag === one.tag),
+        one,
+      ),
+    );
   return lines;
 }
 
@@ -234,6 +241,7 @@ function details(one: ExportStatus): string[] {
     );
   if (one.space !== undefined && one.space.bytes > 0)
     lines.push(`  space: ${bytes(one.space.freeBytes)} of ${bytes(one.space.bytes)} free`);
+  for (const slow of slowOpcodes(undefined, one)) lines.push(`  slow: ${slowText(slow)}`);
   if (one.heldBackBefore > 0)
     lines.push(
       `  held back by its rate: ${whole(one.heldBack)} requests now, ${whole(one.heldBackBefore)} since the start`,
@@ -246,13 +254,14 @@ function details(one: ExportStatus): string[] {
 }
 
 /** What somebody should look at. */
-function troubles(one: ExportStatus): string[] {
+function troubles(old: ExportStatus | undefined, one: ExportStatus): string[] {
   const lines: string[] = [];
   if (!one.isUp) lines.push(`${one.tag}: DOWN${one.detail === '' ? '' : `: ${one.detail}`}`);
   if (one.longestWaitSeconds > LONG_SECONDS)
     lines.push(`${one.tag}: a request has waited for the backend for ${age(one.longestWaitSeconds)}`);
   if (one.space !== undefined && one.space.freeBytes < one.space.bytes * LEAST_FREE)
     lines.push(`${one.tag}: ${bytes(one.space.freeBytes)} of ${bytes(one.space.bytes)} free`);
+  for (const slow of slowOpcodes(old, one)) lines.push(`${one.tag}: ${slowText(slow)}`);
   if (one.heldBack > 0) lines.push(`${one.tag}: ${whole(one.heldBack)} requests are held back by its rate`);
   lines.push(...one.lockWaits.map((wait) => `${one.tag}:${waitLine(wait)}`));
   return lines.length === 0 ? [] : ['', ...lines];

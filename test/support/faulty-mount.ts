@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { wrapEach, FsError } from '../../core/backend/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
 import memfs from '../../backends/memfs/index.js';
@@ -14,6 +15,8 @@ export interface Order {
   readonly methods: readonly string[];
   /** The error that they fail with. */
   readonly code?: string;
+  /** They begin so many milliseconds later. */
+  readonly delayMs?: number;
   /** They do not end before the next order. */
   readonly hang?: boolean;
   /** Of so many calls one is concerned. Default: 1, all. */
@@ -33,6 +36,7 @@ const environment = { log: keepingLog(), createBackend: notMadeOfOthers };
 const inner = await memfs.create(memfs.options!.parse({ size: '256M' }), environment);
 const faulty = wrapEach(inner, (method, next) => {
   if (!order.methods.includes(method) || (calls += 1) % (order.oneIn ?? 1) !== 0) return next();
+  if (order.delayMs !== undefined) return sleep(order.delayMs).then(next);
   if (order.hang === true) return released.then(next);
   throw FsError.of(order.code as 'EIO');
 });

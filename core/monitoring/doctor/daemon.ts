@@ -1,5 +1,5 @@
-import { LATENCY_BOUNDS_US } from '../../fuse/index.js';
 import { LEAST_FREE, type DaemonStatus, type ExportStatus } from '../status.js';
+import { slowOpcodes, slowText } from '../slow-opcodes.js';
 import { waitLine } from '../status-text.js';
 import type { Finding } from './finding.js';
 
@@ -26,16 +26,6 @@ const EVERYDAY = new Set([
 const TOLD = new Set(['EIO', 'ENOSPC', 'EDQUOT']);
 /** Share of requests with other errors that is much. */
 const MANY_ERRORS = 0.05;
-/** Timed requests of an opcode that tell something. */
-const LEAST_TIMED = 20;
-/** Half of the requests of an opcode take longer than this on a slow disk, in microseconds. */
-const SLOW_US = 20_000;
-/** The same for what waits for the disk. */
-const SLOW_SYNC_US = 200_000;
-/** Opcodes that make data durable. */
-const SYNCS = new Set(['FSYNC', 'FSYNCDIR', 'SYNCFS', 'FLUSH', 'RELEASE']);
-/** Opcodes that wait for other programs. */
-const WAITS = new Set(['SETLKW', 'POLL']);
 
 /**
  * What is wrong with a daemon, or good to know.
@@ -127,11 +117,14 @@ function lockFindings({ lockWaits, waitingLocks, lostLocks }: ExportStatus): OfE
     text: `for ${Math.round(wait.seconds)} s ${waitLine(wait).trim()}`,
     advice: `End process ${wait.heldByPid} in guest ${wait.heldByGuest}, or find out what it waits for. find DIR -inum ${wait.ino ?? 'INODE'} names the file.`,
   }));
-  if (stuck.length === 0 && waitingLocks > 0)
+  const [first] = lockWaits;
+  if (stuck.length === 0 && first !== undefined) {
+    const others = waitingLocks > 1 ? ` (and ${waitingLocks - 1} more)` : '';
     findings.push({
       level: 'note',
-      text: `${waitingLocks} requests wait for locks, for less than ${STUCK_SECONDS} s`,
+      text: `for ${Math.round(first.seconds)} s ${waitLine(first).trim()}${others}`,
     });
+  }
   if (lostLocks > 0) {
     findings.push({
       level: 'problem',
@@ -198,35 +191,13 @@ function errorFindings({ requests, errors }: ExportStatus): OfExport[] {
   return findings;
 }
 
-/** What took long lately, or, where little happens, since the start. */
 function latencyFindings(old: ExportStatus | undefined, one: ExportStatus): OfExport[] {
-  const findings: OfExport[] = [];
-  for (const [opcode, { buckets }] of Object.entries(one.latencies)) {
-    if (WAITS.has(opcode)) continue;
-    const earlier = old?.latencies[opcode]?.buckets ?? [];
-    const lately = buckets.map((value, index) => value - (earlier[index] ?? 0));
-    const told = sum(lately) >= LEAST_TIMED ? lately : buckets;
-    const half = halfWithin(told);
-    if (sum(told) < LEAST_TIMED || half <= (SYNCS.has(opcode) ? SLOW_SYNC_US : SLOW_US)) continue;
-    findings.push({
-      level: 'warning',
-      text: `half of all ${opcode} take ${half === Infinity ? 'more than 30 s' : `up to ${half / 1000} ms`}${told === lately ? ' just now' : ''}`,
-      advice:
-        'The disk or the network behind it is slow: look at iostat -x 1 of the host, and at who else uses it.',
-    });
-  }
-  return findings;
-}
-
-/** The bound of the bucket in which the middle request is. */
-function halfWithin(buckets: readonly number[]): number {
-  const half = sum(buckets) / 2;
-  let seen = 0;
-  for (const [index, value] of buckets.entries()) {
-    seen += value;
-    if (seen >= half) return LATENCY_BOUNDS_US[index] ?? Infinity;
-  }
-  return 0;
+  return slowOpcodes(old, one).map((slow) => ({
+    level: 'warning',
+    text: slowText(slow),
+    advice:
+      'The disk or the network behind it is slow: look at iostat -x 1 of the host, and at who else uses it.',
+  }));
 }
 
 function sum(values: readonly number[]): number {

@@ -114,7 +114,7 @@ const cases: readonly [
     'a lock that was just asked for',
     { waitingLocks: 1, lockWaits: [{ ...lock, seconds: 1 }] },
     'note',
-    /1 requests wait for locks/,
+    /for \d+ s guest \d+, process \d+ waits for a/,
   ],
   ['a full quota', { errors: { EDQUOT: 3 } }, 'problem', /EDQUOT 3 times, and still are/],
   ['one that was full', { errors: { ENOSPC: 3 } }, 'warning', /ENOSPC 3 times$/, { errors: { ENOSPC: 3 } }],
