@@ -253,6 +253,23 @@ PERL
       [ -z "$(git -C clone status --porcelain)" ]; [ "$(git -C origin rev-parse other)" = "$(git -C clone rev-parse HEAD)" ]`,
   },
   {
+    name: 'a program reads back what it has written, while others open and read the file',
+    needs: ['perl'],
+    script: perl(String.raw`
+      use IO::Handle;
+      sysopen(my $f, "f", O_RDWR | O_CREAT) or die "f: $!"; syswrite($f, "\0" x 65536);
+      sub reader { alarm 60; for (;;) { my $g = opened("f"); for (1..3) { at($g); sysread($g, my $data, 8192) } stat "f" } }
+      sub at { my $offset = 4096 * int(rand 16) + ($_[1] // 0); sysseek($_[0], $offset, 0); return $offset }
+      my @readers = map { my $pid = fork // die; $pid or reader(); $pid } 1..3;
+      eval { for my $n (1..600) {
+        my $text = sprintf("%08d", $n); my $offset = at($f, 100); syswrite($f, $text) == 8 or die "write: $!";
+        sysseek($f, $offset, 0); sysread($f, my $back, 8); $back eq $text or die "wrote $text, read $back";
+        $f->sync or die "fsync: $!" if $n % 50 == 0;
+      } };
+      my $error = $@; kill TERM => @readers; waitpid($_, 0) for @readers; die $error if $error;
+    `),
+  },
+  {
     name: 'sqlite keeps its databases whole with several writers, by rollback journal and by write-ahead log',
     needs: ['sqlite3'],
     script: `

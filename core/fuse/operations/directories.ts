@@ -5,7 +5,7 @@ import { enter } from './entry.js';
 import { closeHandle, openHandle } from './handles.js';
 import { LookAhead } from './look-ahead.js';
 import { putHandle } from './open.js';
-import { finishEmpty, type Operation } from './operation.js';
+import { finishEmpty, isGone, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
@@ -234,14 +234,6 @@ function parentOf({ session, request, node }: Target): Awaitable<Slot> {
   } catch {
     return NO_SLOT;
   }
-}
-
-/**
- * Whether the guest has started anew or got its reply while the request waited. Its buffers and
- * lookup counts must not be touched then.
- */
-function isGone(session: Session, request: Request): boolean {
-  return request.abandoned || request.incarnation !== session.incarnation;
 }
 
 /**

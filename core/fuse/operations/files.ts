@@ -9,7 +9,7 @@ import {
   SEEK_HOLE,
 } from '../wire/abi.js';
 import { appending } from './at-most-once.js';
-import { finishEmpty, GATHERED, type Operation } from './operation.js';
+import { finishEmpty, GATHERED, isGone, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import { putWritten } from '../wire/reply-writers.js';
 import type { Request } from '../session/request.js';
@@ -64,8 +64,14 @@ export const read: Operation<number> = {
     if (backend.read === undefined) throw FsError.of('EINVAL');
     if (!isInRange(offset, size)) return 0;
     const buffer = readData(message, size);
-    const node = session.nodes.node(handles.slot(handle));
+    const slot = handles.slot(handle);
+    const node = session.nodes.node(slot);
     const file = handles.object(handle);
+    const writes = session.writes.before(slot, offset, offset + size);
+    if (writes !== undefined) {
+      const start = (): Awaitable<number> => backend.read!(node, file, buffer, offset, request.context);
+      return readAfter(session, request, writes, start);
+    }
     if (session.mayGather(size) && accelerator.gatherRead?.(node, file, buffer, offset, request.context)) {
       return GATHERED;
     }
@@ -80,6 +86,19 @@ export const read: Operation<number> = {
     return 0;
   },
 };
+
+/** Reads when writes have ended that began before it. */
+async function readAfter(
+  session: Session,
+  request: Request,
+  writes: Promise<unknown>,
+  start: () => Awaitable<number>,
+): Promise<number> {
+  await writes;
+  if (isGone(session, request)) return 0;
+  if (request.context.aborted) throw FsError.of('EINTR');
+  return start();
+}
 
 export const write: Operation<number> = {
   name: 'WRITE',
@@ -99,14 +118,18 @@ export const write: Operation<number> = {
     request.handle = handle;
     request.size = size;
     const buffer = writeData(message, size);
-    const node = session.nodes.node(handles.slot(handle));
+    const slot = handles.slot(handle);
+    const node = session.nodes.node(slot);
     const file = handles.object(handle);
     const { journal } = session;
-    if (journal !== undefined && (handles.flags(handle) & OpenFlags.APPEND) !== 0) {
-      return appending(session, request, journal, file, size, (from) => {
+    const appends = (handles.flags(handle) & OpenFlags.APPEND) !== 0;
+    if (journal !== undefined && appends) {
+      const appended = appending(session, request, journal, file, size, (from) => {
         const rest = from === 0 ? buffer : buffer.slice(from);
         return backend.write!(node, file, rest, offset + from, flags, request.context);
       });
+      if (appended instanceof Promise) session.writes.add(slot, 0, Infinity, appended);
+      return appended;
     }
     if (
       session.mayGather(size) &&
@@ -114,7 +137,12 @@ export const write: Operation<number> = {
     ) {
       return GATHERED;
     }
-    return backend.write(node, file, buffer, offset, flags, request.context);
+    const written = backend.write(node, file, buffer, offset, flags, request.context);
+    if (written instanceof Promise) {
+      const [start, end] = appends ? [0, Infinity] : [offset, offset + size];
+      session.writes.add(slot, start, end, written);
+    }
+    return written;
   },
   finish(session, request, count) {
     checkCount(count, request.size);

@@ -74,3 +74,11 @@ export const IGNORED: Operation<number> = {
   start: () => 0,
   finish: finishEmpty,
 };
+
+/**
+ * Whether the guest has started anew or got its reply while the request waited. Its buffers and
+ * lookup counts must not be touched then.
+ */
+export function isGone(session: Session, request: Request): boolean {
+  return request.abandoned || request.incarnation !== session.incarnation;
+}

@@ -46,6 +46,7 @@ import { operations } from '../operations/table.js';
 import { BODY, Reply, validity, type Validity } from '../wire/reply.js';
 import type { ExportPace, GuestPace } from './pace.js';
 import { Request } from './request.js';
+import { WritesUnderWay } from './writes-under-way.js';
 import type { FileTable } from './file-table.js';
 import { putHeader, sendWords } from '../wire/reply-writers.js';
 import { fuse_in_header } from '../wire/structures.js';
@@ -116,6 +117,8 @@ export class Session {
   readonly keepCache: KeepCache | undefined;
   /** The guest's locks. Replaced when the guest starts anew (see {@link reset}). */
   locks: LockSession<Slot>;
+  /** What is being written, for backends that write later. */
+  readonly writes = new WritesUnderWay();
   /** The request being started. */
   readonly in = new Arguments();
   /** The reply being composed. */
