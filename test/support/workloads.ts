@@ -261,7 +261,7 @@ PERL
       sub reader { alarm 60; for (;;) { my $g = opened("f"); for (1..3) { at($g); sysread($g, my $data, 8192) } stat "f" } }
       sub at { my $offset = 4096 * int(rand 16) + ($_[1] // 0); sysseek($_[0], $offset, 0); return $offset }
       my @readers = map { my $pid = fork // die; $pid or reader(); $pid } 1..3;
-      eval { for my $n (1..600) {
+      eval { for my $n (1..300) {
         my $text = sprintf("%08d", $n); my $offset = at($f, 100); syswrite($f, $text) == 8 or die "write: $!";
         sysseek($f, $offset, 0); sysread($f, my $back, 8); $back eq $text or die "wrote $text, read $back";
         $f->sync or die "fsync: $!" if $n % 50 == 0;
