@@ -1,5 +1,4 @@
 import type { Counters } from './counters.js';
-import type { Request } from './request.js';
 
 /** How much guests may do in a second. What is absent has no limit. */
 export interface RateLimits {
@@ -60,21 +59,37 @@ class Bucket {
   }
 }
 
+/** What {@link GuestPace} needs of a request. */
+export interface PacedRequest {
+  readonly uniqueLow: number;
+  readonly uniqueHigh: number;
+  /** When it came: milliseconds of `performance.now()`. */
+  since: number;
+}
+
 /** What {@link GuestPace} needs of its session. */
-export interface PacedSession {
+export interface PacedSession<R extends PacedRequest> {
   readonly counters: Counters;
   /** Reads a request's arguments again, and serves it. Never throws. */
-  resume(request: Request): void;
+  resume(request: R): void;
+}
+
+/** What {@link ExportPace} needs of a guest. */
+interface PacedGuest {
+  readonly held: number;
+  readonly waitMs: number;
+  set(limits: RateLimits): void;
+  beginNext(): boolean;
 }
 
 /** The pace of an export's guests, which may change at any time. */
 export class ExportPace {
   readonly bytes = new Bucket();
   readonly operations = new Bucket();
-  readonly #guests = new Set<GuestPace>();
+  readonly #guests = new Set<PacedGuest>();
   #limits: RateLimits = {};
   /** Guests whose requests are held back, in turns. */
-  #waiting: GuestPace[] = [];
+  #waiting: PacedGuest[] = [];
   #timer: NodeJS.Timeout | undefined;
 
   constructor(limits: RateLimits = {}) {
@@ -90,19 +105,19 @@ export class ExportPace {
   }
 
   /** The pace of one more guest, until {@link leave}. */
-  join(session: PacedSession): GuestPace {
+  join<R extends PacedRequest>(session: PacedSession<R>): GuestPace<R> {
     const guest = new GuestPace(this, session);
     guest.set(this.#limits);
     this.#guests.add(guest);
     return guest;
   }
 
-  leave(guest: GuestPace): void {
+  leave(guest: PacedGuest): void {
     this.#guests.delete(guest);
   }
 
   /** A guest has requests that wait. */
-  wait(guest: GuestPace): void {
+  wait(guest: PacedGuest): void {
     if (!this.#waiting.includes(guest)) this.#waiting.push(guest);
     if (this.#timer === undefined) this.#advanceIn(guest.waitMs);
   }
@@ -130,16 +145,16 @@ export class ExportPace {
 }
 
 /** The pace of one guest: its own, and that of all. Holds back what comes too early. */
-export class GuestPace {
+export class GuestPace<R extends PacedRequest> {
   readonly #export: ExportPace;
-  readonly #session: PacedSession;
+  readonly #session: PacedSession<R>;
   readonly #bytes = new Bucket();
   readonly #operations = new Bucket();
   #isLimited = false;
   /** In the order in which they begin. */
-  #requests: Request[] = [];
+  #requests: R[] = [];
 
-  constructor(shared: ExportPace, session: PacedSession) {
+  constructor(shared: ExportPace, session: PacedSession<R>) {
     this.#export = shared;
     this.#session = session;
   }
@@ -163,7 +178,7 @@ export class GuestPace {
   }
 
   /** A request has come. @returns whether it is held back; else it begins. */
-  hold(request: Request): boolean {
+  hold(request: R): boolean {
     if (this.#requests.length === 0) {
       if (!this.#isLimited) return false;
       if (this.waitMs === 0) {
@@ -200,7 +215,7 @@ export class GuestPace {
   }
 
   /** Takes a request out that is held back, by the halves of its `unique`. */
-  remove(low: number, high: number): Request | undefined {
+  remove(low: number, high: number): R | undefined {
     const at = this.#requests.findIndex(
       ({ uniqueLow, uniqueHigh }) => uniqueLow === low && uniqueHigh === high,
     );
@@ -208,7 +223,7 @@ export class GuestPace {
   }
 
   /** Takes all out. */
-  removeAll(): Request[] {
+  removeAll(): R[] {
     return this.#requests.splice(0);
   }
 

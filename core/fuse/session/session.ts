@@ -137,7 +137,7 @@ export class Session {
   /** Open files that the kernel reads and writes itself, where it may. */
   readonly kernelFiles: KernelFiles | undefined;
   readonly #observed: Observed;
-  readonly #pace: GuestPace | undefined;
+  readonly #pace: GuestPace<Request> | undefined;
   /** Keeps what the guest has for a process that follows, where somebody holds it. */
   journal: SessionJournal | undefined = undefined;
   /** What a former process has done of requests that come again, by their ids. */
@@ -181,7 +181,10 @@ export class Session {
     this.counters = options.counters ?? new Counters();
     this.kernelFiles = options.hostFiles === undefined ? undefined : new KernelFiles(options.hostFiles);
     this.#observed = options.observed ?? new Observed();
-    this.#pace = options.pace?.join({ counters: this.counters, resume: (request) => this.#resume(request) });
+    this.#pace = options.pace?.join<Request>({
+      counters: this.counters,
+      resume: (request) => this.#resume(request),
+    });
     this.fileTable = options.fileTable;
     this.fileTable?.begin(
       { entry: this.entryValidity, negative: this.negativeValidity, attributes: this.attributeValidity },
@@ -257,7 +260,7 @@ export class Session {
   }
 
   /** Whether the current request is to begin later. What gives something back never does. */
-  #isHeldBack(pace: GuestPace, request: Request): boolean {
+  #isHeldBack(pace: GuestPace<Request>, request: Request): boolean {
     const { words, ints } = this.in;
     const opcode = words[fuse_in_header.opcode >> 2]!;
     if (operations[opcode]?.silent === true || UNPACED.has(opcode)) return false;

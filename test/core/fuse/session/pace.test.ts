@@ -8,7 +8,7 @@ import { Request } from '../../../../core/fuse/session/request.js';
 const HARDLY_ANY = 1e-3;
 
 interface Guest {
-  readonly pace: GuestPace;
+  readonly pace: GuestPace<Request>;
   readonly counters: Counters;
   /** A request comes. @returns whether it is held back. */
   readonly come: (name: string) => boolean;
@@ -19,7 +19,7 @@ interface Guest {
 function guestOf(shared: ExportPace, begun: string[]): Guest {
   const names = new Map<Request, string>();
   const counters = new Counters();
-  const pace = shared.join({ counters, resume: (request) => void begun.push(names.get(request)!) });
+  const pace = shared.join<Request>({ counters, resume: (request) => void begun.push(names.get(request)!) });
   let unique = 0;
   return {
     pace,
