@@ -43,6 +43,8 @@ export async function serveExports(given: Serving): Promise<void> {
   try {
     daemon = await Daemon.start({ ...options, keeper, log, registry });
   } catch (error) {
+    // Its connection would have this process live on.
+    keeper?.end();
     if (keeping !== undefined && error instanceof keeping.KeeperGone) return;
     throw error;
   }
