@@ -178,7 +178,7 @@ export class WritableBackend extends ReadingBackend {
       if (found === undefined) throw FsError.of('ENOENT');
       const node = this.file(found);
       await this.#anchor(directory, deadline);
-      await node.changes.run(() => this.#unlink(node, directory, deadline));
+      await this.mounted.files.taking(node, () => this.#unlink(node, directory, deadline));
       this.#touch(directory);
     });
   }
@@ -308,6 +308,8 @@ export class WritableBackend extends ReadingBackend {
     await this.guard(async () => {
       this.#allowed(to, newName);
       if ((flags & ~RenameFlags.NOREPLACE) !== 0) throw FsError.of('EINVAL');
+      const found = await this.find(from, name, this.ttl, () => this.deadline(context));
+      if (found !== undefined) await this.mounted.renames.prepare(found);
       await this.mounted.renames.run(from, to, () => this.#rename(from, name, to, newName, flags, context));
     });
   }

@@ -127,6 +127,8 @@ export class Staged {
   sequentialEnd = 0;
   /** Number of changes being appended to the log. */
   pending = 0;
+  /** Number of changes that wait to take the file's name away: an upload is in vain. */
+  leavers = 0;
   /** Programs that wait for an upload and hear of its failure. */
   listeners = 0;
   /** Offset for the next write of a handle opened to append. */

@@ -52,14 +52,26 @@ export class Renames {
     await this.#one.run(() => from.changes.run(() => (from === to ? rename() : to.changes.run(rename))));
   }
 
+  /**
+   * Uploads what must be in the bucket before a rename, while no directory is kept from other
+   * changes: that may take long. What is written after it is left to the rename itself.
+   */
+  async prepare(node: Node): Promise<void> {
+    const files = node.kind === 'file' ? [node] : filesBelow(node);
+    await parallel(files, this.#services.options.uploads, async (file) => {
+      if (file.staged === undefined || (node.kind === 'file' && this.#files.isLocal(file))) return;
+      await file.changes.run(() => this.#settle(file));
+    });
+  }
+
   /** Renames a file over `replaced`, if there is one. */
   async file(node: FileNode, parent: Directory, name: string, replaced: FileNode | undefined): Promise<void> {
-    await node.changes.run(async () => {
+    await this.#files.taking(node, async () => {
       if (node.parent === undefined || node.removed) throw FsError.of('ENOENT');
       await this.#settle(node);
       if (replaced === undefined) await this.#tryMove(node, parent, name, undefined);
       else {
-        await replaced.changes.run(async () => {
+        await this.#files.taking(replaced, async () => {
           await this.#files.reconcile(replaced);
           const undo = await this.#files.preserve(replaced);
           this.#tree.leaving(replaced, pathOf(node));
@@ -82,7 +94,7 @@ export class Renames {
   async #settle(node: FileNode): Promise<void> {
     await this.#files.reconcile(node);
     for (let i = 0; i < SETTLE_UPLOADS && node.staged !== undefined && !this.#files.isLocal(node); i++) {
-      await this.#files.uploadNow(node);
+      await this.#files.uploadIfNeeded(node);
     }
   }
 
@@ -191,7 +203,7 @@ export class Renames {
       await parallel(dirty, this.#services.options.uploads, (file) =>
         file.changes.run(async () => {
           for (let i = 0; i < SETTLE_UPLOADS && file.staged !== undefined; i++)
-            await this.#files.uploadNow(file);
+            await this.#files.uploadIfNeeded(file);
         }),
       );
       this.#tree.moving(node, to);

@@ -18,7 +18,7 @@ import type { FileNode, Version } from '../tree/nodes.js';
 import { isChanged, Stream } from '../read/reader.js';
 import type { Services } from '../service/services.js';
 import { Staged } from '../journal/staged.js';
-import { contentOf, copyAs, PartUpload, uploadSnapshot } from './upload.js';
+import { contentOf, copyAs, NOT_NEEDED, PartUpload, uploadSnapshot } from './upload.js';
 import { Losses } from './losses.js';
 import { Writeback } from './writeback.js';
 
@@ -397,7 +397,35 @@ export class Files {
       node.uploading ??= node.changes
         .run(() => this.#uploads.run(() => this.uploadNow(node)))
         .finally(() => (node.uploading = undefined));
-      await deadline.wait(node.uploading);
+      try {
+        await deadline.wait(node.uploading);
+      } catch (error) {
+        if (!isNotNeeded(error)) throw error;
+        // What ended it comes first; then it is known whether the file is to go up elsewhere.
+        await deadline.wait(node.changes.run(async () => undefined));
+      }
+    }
+  }
+
+  /**
+   * Takes a file's name away, alone. An upload of the file ends at its next part: whoever waits
+   * here keeps a directory from all other changes.
+   */
+  taking<T>(node: FileNode, change: () => Promise<T>): Promise<T> {
+    const { staged } = node;
+    if (staged !== undefined) staged.leavers += 1;
+    return node.changes.run(() => {
+      if (staged !== undefined) staged.leavers -= 1;
+      return change();
+    });
+  }
+
+  /** As {@link Files.uploadNow}, unless the file's name is about to go. */
+  async uploadIfNeeded(node: FileNode): Promise<void> {
+    try {
+      await this.uploadNow(node);
+    } catch (error) {
+      if (!isNotNeeded(error)) throw error;
     }
   }
 
@@ -619,4 +647,8 @@ export class Files {
     this.writeback.close();
     for (const journal of this.#journals) await journal.close();
   }
+}
+
+function isNotNeeded(error: unknown): boolean {
+  return error instanceof S3Failure && error.code === NOT_NEEDED;
 }

@@ -23,6 +23,8 @@ const WIDTH = 4;
 
 /** Most attempts at a multipart upload: another write, or somebody's abort, may make one void. */
 const ATTEMPTS = 3;
+/** Code of the failure of an upload that ended since the file's name is about to go. */
+export const NOT_NEEDED = 'NotNeeded';
 
 /** Offset of part `index` (from 0), if the first parts have `first` bytes. */
 export function partStart(index: number, first: number): number {
@@ -218,6 +220,7 @@ export class PartUpload {
       else missing.push({ index, start, end });
     }
     await parallel(missing, WIDTH, async ({ index, start, end }) => {
+      if (this.#staged.leavers > 0) throw new S3Failure('transient', 0, NOT_NEEDED);
       parts[index] = await this.#send(index, start, end, snapshot);
     });
     const id = await this.#begin();
