@@ -86,8 +86,9 @@ const AFTERWARDS = 'the session and the backend end';
 /**
  * Checks a backend against the contract, through a session, as a guest would see it. Rules run only
  * if the backend has the methods that they need. If it can make directories, everything happens in
- * a new directory with a random name in its root, which is removed afterwards if possible. If not,
- * files are made in the root.
+ * a new directory with a random name in the one to begin in, which is removed afterwards if
+ * possible. If not, files are made in the one to begin in, which should be empty, and those of each
+ * rule are removed before the next.
  * @throws what making and mounting the backend throws, and UsageError for a directory that is not
  * there.
  */
@@ -127,6 +128,10 @@ class Bench {
   #session!: Session;
   #client!: Client;
   #cases = 0;
+  /** What was in the directory to begin in before the first case that makes files there. */
+  #before: ReadonlySet<string> | undefined;
+  /** Where the rules share a directory: the one to begin in, or one of the check's own. */
+  #shared: 'start' | 'own' | undefined;
   /** Whether no rule can be tried any more, since a session or the backend did not end. */
   isBroken = false;
 
@@ -195,11 +200,28 @@ class Bench {
   async #again(): Promise<CaseResult | undefined> {
     try {
       await this.#end();
+      this.#names = undefined;
       await this.#begin();
+      await within(this.#timeoutMs, 'removing the files of the case', this.#sweep());
       return undefined;
     } catch (error) {
       this.isBroken = true;
       return { name: AFTERWARDS, outcome: 'failed', reason: reasonOf(error) };
+    }
+  }
+
+  /** Removes what a case has made, where the next one gets the same directory. */
+  async #sweep(): Promise<void> {
+    if (this.#shared === undefined || !this.#has('readdir') || !this.#has('unlink')) return;
+    const kept = this.#shared === 'own' ? new Set<string>() : this.#before;
+    if (kept === undefined) return;
+    try {
+      const start = await this.#start();
+      const directory = this.#shared === 'own' ? (await this.#client.lookup(start, this.#folder)).id : start;
+      for (const name of await namesIn(this.#client, directory))
+        if (!kept.has(name)) await removeTree(this.#client, directory, name);
+    } catch (error) {
+      this.#options.log.warn({ error: reasonOf(error) }, 'what a rule has made stays');
     }
   }
 
@@ -263,11 +285,18 @@ class Bench {
   async #trial(folder: string): Promise<Trial> {
     const client = this.#client;
     let directory = await this.#start();
-    if (this.#has('mkdir')) {
-      for (const name of [this.#folder, folder])
-        directory = ((await this.#findDirectory(directory, name)) ?? (await client.mkdir(directory, name)))
-          .id;
+    this.#shared = 'start';
+    for (const [name, shared] of [
+      [this.#folder, 'own'],
+      [folder, undefined],
+    ] as const) {
+      const made = this.#has('mkdir') ? await this.#made(directory, name) : undefined;
+      if (made === undefined) break;
+      directory = made;
+      this.#shared = shared;
     }
+    if (this.#shared === 'start' && this.#has('readdir'))
+      this.#before ??= new Set(await namesIn(client, directory));
     const restart = async (): Promise<Trial> => {
       await this.#end();
       const state = await this.#export.backend.save?.();
@@ -280,6 +309,18 @@ class Bench {
     const content = this.#options.content ?? noise(CONTENT_BYTES);
     const { seed = 1 } = this.#options;
     return { client, backend, directory, seed, content, keyOf: (id) => this.#keyOf(id), restart };
+  }
+
+  /** A directory of that name; undefined if the backend has none in this place. */
+  async #made(parent: bigint, name: string): Promise<bigint | undefined> {
+    const known = await this.#findDirectory(parent, name);
+    if (known !== undefined) return known.id;
+    try {
+      return (await this.#client.mkdir(parent, name)).id;
+    } catch (error) {
+      if (error === FsError.of('EPERM') || error === FsError.of('EACCES')) return undefined;
+      throw error;
+    }
   }
 
   #keyOf(id: bigint): string | undefined {
