@@ -181,7 +181,10 @@ export interface CachePolicy {
    * keeps it, `never` bypasses the page cache (FOPEN_DIRECT_IO).
    */
   readonly data: 'auto' | 'always' | 'never';
-  /** The guest collects writes and sends them later (FUSE_WRITEBACK_CACHE). */
+  /**
+   * The guest collects writes and sends them later (FUSE_WRITEBACK_CACHE). Not for a backend that
+   * stores other bytes than were written, or whose files others change: guests read too little then.
+   */
   readonly writeback: boolean;
 }
 
@@ -314,7 +317,7 @@ export interface Backend<N extends object = object, F = unknown> {
   parent?(directory: N, context: Context): Awaitable<N>;
   /**
    * Attributes of a node. Serves GETATTR and STATX. The guest keeps them for `attributeTimeout`;
-   * with write-back it believes its own size and times of a file that it has open.
+   * with write-back it believes its own size and times of a file for as long as it knows the file.
    * @param file the open file where the guest asks through one; its name may be removed by then.
    */
   getattr(node: N, file: F | undefined, context: Context): Awaitable<Attributes>;

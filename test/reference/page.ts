@@ -21,6 +21,7 @@ const chapters: readonly (readonly [file: string, title?: string])[] = [
   ['errors.ts', 'Errors'],
   ['names.ts', 'Names'],
   ['awaitable.ts', 'Values and promises'],
+  ['host.ts', 'What the engine offers'],
   ['metric.ts', 'Metrics'],
   ['plugin.ts', 'Plugins'],
   ['wrap.ts', 'Wrapping'],

@@ -51,7 +51,7 @@ function addBackendCommand(
     else addFlag(command, option);
   }
   const isOffline = declared.kind === 'offline';
-  if (isOffline) addLogOptions(command);
+  if (isOffline) addLogOptions(command, declared.logLevel ?? 'warn');
   else if (!('socket' in declared)) {
     command.requiredOption('--control <PATH>', "the daemon's control socket: see serve --control");
   }

@@ -20,7 +20,7 @@ export function addCheckBackend(program: Command, registry: BackendRegistry, bac
     command.addOption(repeatable === true ? option.argParser(collect) : option);
   }
   backend.addTo(command);
-  addLogOptions(command);
+  addLogOptions(command, 'warn');
   command.addHelpText('after', HELP).action(async (values: Values) => {
     const given = Object.fromEntries(
       OPTIONS.map(({ name }) => [name, values[new Option(`--${flagOf(name, backend)}`).attributeName()]]),

@@ -97,7 +97,7 @@ export function addGuest(program: Command, backend: BackendOptions): void {
     .optionsGroup('Guest:');
   for (const option of GUEST_FLAGS) addFlag(command, option);
   backend.addTo(command);
-  addLogOptions(command);
+  addLogOptions(command, 'error');
   command
     .optionsGroup('Instead of --backend:')
     .option('--config <FILE>', "mount a configuration file's exports, each at MOUNT_POINT/TAG")

@@ -39,4 +39,7 @@ function init(directory: string, isTypeScript: boolean): void {
     process.stdout.write(`${join(directory, path)}\n`);
   }
   process.stdout.write(`\nGo on with: cd ${directory} && npm install && npm test\n`);
+  process.stdout.write(
+    '(with a package of virtiofs-kit that is not from the registry: npm install -D /path/to/it first)\n',
+  );
 }

@@ -120,7 +120,7 @@ function addRun(command: Command): void {
     .option('-d, --detach', 'leave it running without a command, until sandbox rm; needs a name')
     .option('--name <NAME>', 'its name for sandbox exec and the like');
   for (const option of FLAGS) addFlag(command, option);
-  addLogOptions(command);
+  addLogOptions(command, 'error');
   command.addHelpText('after', EXAMPLES).action(runSandbox);
 }
 

@@ -5,11 +5,12 @@ import { logSchema, type LogConfig } from '../../plugins/options/config-schema.j
 import { check, describeOptions } from '../../plugins/options/option-descriptions.js';
 import type { BackendRegistry } from '../../plugins/registry.js';
 
-/** Adds the flags of the log. */
-export function addLogOptions(command: Command): void {
+/** Adds the flags of the log. @param level the command's own default. */
+export function addLogOptions(command: Command, level?: LogConfig['level']): void {
   command.optionsGroup('Log:');
   for (const option of describeOptions(logSchema)) {
-    addFlag(command, { ...option, flag: `log-${option.flag}` });
+    const initial = option.flag === 'level' ? (level ?? option.initial) : option.initial;
+    addFlag(command, { ...option, flag: `log-${option.flag}`, initial });
   }
 }
 
