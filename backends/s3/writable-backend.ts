@@ -229,8 +229,10 @@ export class WritableBackend extends ReadingBackend {
   ): Promise<boolean> {
     const owner = {
       removed: () => {
-        // A listing that began before may still have it.
-        learnAbsent(directory, name);
+        // A listing that began before may still have it. A file in the place of a directory, or the
+        // other way round, has another key, and may have come meanwhile.
+        const kind = directory.names.get(name)?.kind ?? 'absent';
+        if (kind === 'absent') learnAbsent(directory, name);
         return removed();
       },
       refused: () => unlearn(directory, name),

@@ -183,7 +183,8 @@ export interface CachePolicy {
   readonly data: 'auto' | 'always' | 'never';
   /**
    * The guest collects writes and sends them later (FUSE_WRITEBACK_CACHE). Not for a backend that
-   * stores other bytes than were written, or whose files others change: guests read too little then.
+   * stores other bytes than were written, or whose files others change: guests read too little
+   * then.
    */
   readonly writeback: boolean;
 }

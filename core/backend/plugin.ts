@@ -51,9 +51,9 @@ export interface BackendNeeds {
   /** Whether it connects to other machines, or to this one, by TCP. */
   readonly network?: boolean;
   /**
-   * It makes machine code after its `mount`: it compiles WebAssembly or loads native libraries then.
-   * What happens before needs nothing.
-   * A confined daemon refuses that otherwise, and the JavaScript engine ends the process.
+   * It makes machine code after its `mount`: it compiles WebAssembly or loads native libraries
+   * then. What happens before needs nothing. A confined daemon refuses that otherwise, and the
+   * JavaScript engine ends the process.
    */
   readonly machineCode?: boolean;
   /** Other backends that it is made of. */

@@ -25,7 +25,7 @@ export function checkedExport(
   isShared = false,
 ): CheckedExport {
   const settings = check(settingsSchema, rest, what);
-  if (settings.queueThreads > 0 && Object.keys(settings.rate).length > 0)
+  if (settings.queueThreads > 0 && Object.keys(settings.rate ?? {}).length > 0)
     throw new UsageError(`${what}.rate: not with queueThreads, whose requests nobody counts in time`);
   if (settings.isolate !== 'none')
     throw new UsageError(`${what}.isolate: a daemon is one process; the command serve starts others`);

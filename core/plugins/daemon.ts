@@ -239,7 +239,7 @@ export class Daemon {
     this.#configured = [...stay, ...made];
     for (const one of removed) await this.#endServing(one);
     for (const { from, to } of paced) {
-      this.#served.get(from.server)?.pace?.set(to.config.rate);
+      this.#served.get(from.server)?.pace?.set(to.config.rate ?? {});
       this.#configured = this.#configured.map((one) =>
         one.server === from.server ? { ...one, config: to.config } : one,
       );

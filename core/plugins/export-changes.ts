@@ -64,7 +64,7 @@ export function exportChanges<Wanted extends SourcedExport, Served extends Sourc
       );
     }
     if (isDeepStrictEqual(to.config, from.config)) continue;
-    if (isDeepStrictEqual({ ...to.config, rate: from.config.rate }, from.config)) {
+    if (isDeepStrictEqual({ ...to.config, rate: undefined }, { ...from.config, rate: undefined })) {
       paced.push({ from, to });
       continue;
     }

@@ -149,7 +149,7 @@ export const exportSchema = z.strictObject({
     ),
   cache: cacheSchema.default({}).describe("how guests may cache; default: the backend's own policy"),
   limits: limitsSchema.default({}).describe('bounds on what guests can make this export hold'),
-  rate: rateSchema.default({}).describe('how much guests may do in a second; not with queueThreads'),
+  rate: rateSchema.optional().describe('how much guests may do in a second; not with queueThreads'),
 });
 
 /** What the daemon logs, and how. */

@@ -5,11 +5,11 @@ import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test, type TestContext } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { FrontEnd } from '../../../support/front-end.js';
-import { FuseClient, ROOT } from '../../../support/fuse-client.js';
-import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
+import { FrontEnd } from '../../support/front-end.js';
+import { FuseClient, ROOT } from '../../support/fuse-client.js';
+import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
 
-const program = fileURLToPath(new URL('../../../../core/cli/virtiofsd/main.js', import.meta.url));
+const program = fileURLToPath(new URL('../../../core/cli/virtiofsd/main.js', import.meta.url));
 
 /** Starts the daemon as Kata Containers' runtime in Rust does, and waits for its line. */
 async function start(t: TestContext, socket: string, shared: string): Promise<ChildProcess> {

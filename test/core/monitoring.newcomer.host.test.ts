@@ -6,17 +6,17 @@ import { test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { faultyMount } from '../../support/faulty-mounts.js';
-import { FrontEnd } from '../../support/front-end.js';
-import { FuseClient, ROOT } from '../../support/fuse-client.js';
-import { fuseTransport, temporaryFolder } from '../../support/vhost-user.js';
+import { faultyMount } from '../support/faulty-mounts.js';
+import { FrontEnd } from '../support/front-end.js';
+import { FuseClient, ROOT } from '../support/fuse-client.js';
+import { fuseTransport, temporaryFolder } from '../support/vhost-user.js';
 
 /*
  * What somebody sees who knows nothing of a daemon but its control socket: the commands themselves,
  * beside guests in trouble.
  */
 
-const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
+const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const run = promisify(execFile);
 
 interface Looked {
