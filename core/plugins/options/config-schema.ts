@@ -21,9 +21,7 @@ const backendSpec = z
 
 /** How guests may cache; see `CachePolicy`. */
 export const cacheSchema = z.strictObject({
-  entryTimeout: seconds
-    .optional()
-    .describe('seconds for which a guest resolves a name without asking; .inf for ever'),
+  entryTimeout: seconds.optional().describe('seconds for which a guest resolves a name without asking'),
   negativeTimeout: seconds.optional().describe('seconds for which a guest takes a missing name as missing'),
   attributeTimeout: seconds.optional().describe('seconds for which a guest shows attributes without asking'),
   data: z
