@@ -3,6 +3,7 @@
  * owner gives a function that collects them.
  *
  * - `figures.ts`: what there is to see, as plain data; `plain-figures.ts` makes JSON of it.
+ *   `from-json.ts` reads it.
  * - `several-processes.ts`: one view of a daemon that has several processes.
  * - `names.ts`: names of opcodes and errors.
  * - `prometheus.ts`: the figures in Prometheus's text format.

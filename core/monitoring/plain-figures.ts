@@ -1,4 +1,5 @@
 import * as z from 'zod';
+import { fromJson } from './from-json.js';
 import type { CounterFigures, DaemonFigures, ExportFigures } from './figures.js';
 
 /*
@@ -71,9 +72,7 @@ export function figuresJson({ started, process, exports }: DaemonFigures): strin
 }
 
 function plainExport({ counters, metrics, ...one }: ExportFigures): z.output<typeof exportSchema> {
-  const { requests, failures, errors, latencies, latencySum, ...rest } = counters;
-  const { bytesRead, bytesWritten, threadFailures, unanswerable, lostLocks, heldBack, heldBackMs, faults } =
-    rest;
+  const { requests, failures, errors, latencies, latencySum } = counters;
   return {
     ...one,
     counters: {
@@ -82,14 +81,14 @@ function plainExport({ counters, metrics, ...one }: ExportFigures): z.output<typ
       errors: [...errors],
       latencies: [...latencies],
       latencySum: [...latencySum],
-      bytesRead,
-      bytesWritten,
-      threadFailures,
-      unanswerable,
-      lostLocks,
-      heldBack,
-      heldBackMs,
-      faults,
+      bytesRead: counters.bytesRead,
+      bytesWritten: counters.bytesWritten,
+      threadFailures: counters.threadFailures,
+      unanswerable: counters.unanswerable,
+      lostLocks: counters.lostLocks,
+      heldBack: counters.heldBack,
+      heldBackMs: counters.heldBackMs,
+      faults: counters.faults,
     },
     // JSON has no other numbers, and a backend may have a mistake.
     metrics: metrics
@@ -100,13 +99,7 @@ function plainExport({ counters, metrics, ...one }: ExportFigures): z.output<typ
 
 /** Figures from what {@link figuresJson} gave. @returns undefined for anything else. */
 export function figuresFromJson(text: string): DaemonFigures | undefined {
-  let told: unknown;
-  try {
-    told = JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-  const { data } = schema.safeParse(told);
+  const data = fromJson(schema, text);
   if (data === undefined) return undefined;
   return { ...data, exports: data.exports.map((one) => ({ ...one, counters: revived(one.counters) })) };
 }

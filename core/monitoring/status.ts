@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { LATENCY_BUCKETS } from '../fuse/index.js';
 import type { CounterFigures, DaemonFigures, ExportFigures } from './figures.js';
+import { fromJson } from './from-json.js';
 import { errorName, opcodeName } from './names.js';
 
 const count = z.number().nonnegative();
@@ -95,13 +96,7 @@ const statusSchema = z.object({
 
 /** A status from JSON. @returns undefined for anything else. */
 export function statusFromJson(text: string): DaemonStatus | undefined {
-  let told: unknown;
-  try {
-    told = JSON.parse(text);
-  } catch {
-    return undefined;
-  }
-  return statusSchema.safeParse(told).data;
+  return fromJson(statusSchema, text);
 }
 
 /** What there is to see of a daemon at one moment, as plain data. */

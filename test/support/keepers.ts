@@ -109,6 +109,26 @@ export async function guestsAtWork(t: TestContext, running: RunningDaemon) {
   return Object.assign(state, { fuse, other, entry, open, removed, listing, first, theirs, waiting });
 }
 
+/** Programs of a guest that append lines to one file, until they are told to stop. */
+export interface Appenders {
+  readonly nodeid: bigint;
+  /** How many lines were appended. */
+  readonly lines: () => number;
+  /** Rejects if a line cannot be appended. */
+  readonly over: Promise<unknown>;
+}
+
+/** Begins with lines of 5 bytes in the file `log`. */
+export async function appending(fuse: FuseClient, count: number, stop: AbortSignal): Promise<Appenders> {
+  const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
+  const { nodeid } = entry;
+  let lines = 0;
+  const append = async (): Promise<void> => {
+    for (; !stop.aborted; lines++) await fuse.write(nodeid, open.fh, 0, Buffer.from('line\n'));
+  };
+  return { nodeid, lines: () => lines, over: Promise.all(Array.from({ length: count }, append)) };
+}
+
 /** What a guest does while its engine is killed, see {@link workWhileKilled}. */
 export interface KilledWork {
   readonly kills: number;
@@ -132,27 +152,22 @@ export async function workWhileKilled(
   fuse: FuseClient,
   { kills, appenders, names, change, isEnough }: KilledWork,
 ): Promise<void> {
-  const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
   const stop = new AbortController();
-  let appended = 0;
-  const append = async (): Promise<void> => {
-    for (; !stop.signal.aborted; appended++)
-      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
-  };
+  const appended = await appending(fuse, appenders, stop.signal);
   let made = 0;
   const changeAgain = async (name: string): Promise<void> => {
     for (; !stop.signal.aborted; made++) await change(name);
   };
-  const working = Promise.all([...Array.from({ length: appenders }, append), ...names.map(changeAgain)]);
+  const working = Promise.all([appended.over, ...names.map(changeAgain)]);
   for (let times = 0; times < kills; times++) {
     await killEngine(running);
     await sleep(600 + Math.random() * 300);
   }
-  while (!isEnough(appended, made)) await Promise.race([working, sleep(50)]);
+  while (!isEnough(appended.lines(), made)) await Promise.race([working, sleep(50)]);
   stop.abort();
   await working;
-  const lines = Number((await fuse.getattr(entry.nodeid)).size) / 5;
+  const lines = Number((await fuse.getattr(appended.nodeid)).size) / 5;
   t.diagnostic(`${lines} lines, ${made} directories`);
-  assert.equal(lines, appended);
+  assert.equal(lines, appended.lines());
   assert.ok(isEnough(lines, made));
 }

@@ -8,6 +8,7 @@ import { type Daemon, startDaemon, type RunningDaemon } from '../../support/daem
 import { ROOT, rejectsWith } from '../../support/fuse-client.js';
 import {
   connectKept as connect,
+  appending,
   enginesOf,
   guestsAtWork,
   keeping,
@@ -69,19 +70,13 @@ test('requests that come during an upgrade are answered once, in time', async (t
   const running = startDaemon(t, passthrough);
   const { fuse } = await connect(t, running, { requestQueues: 2 });
   await fuse.init();
-  const { entry, open } = await fuse.create(ROOT, 'log', 0o644, 0o2002);
   const stop = new AbortController();
-  let appended = 0;
-  const append = async (): Promise<void> => {
-    for (; !stop.signal.aborted; appended++)
-      await fuse.write(entry.nodeid, open.fh, 0, Buffer.from('line\n'));
-  };
-  const writers = [append(), append(), append()];
+  const appended = await appending(fuse, 3, stop.signal);
   for (let times = 0; times < 3; times++) await upgrade(running);
   stop.abort();
-  await Promise.all(writers);
+  await appended.over;
   const lines = readFileSync(join(running.directory, 'log'), 'utf8').length / 5;
-  assert.equal(lines, appended);
+  assert.equal(lines, appended.lines());
   assert.ok(lines > 100, `${lines} lines`);
 });
 
