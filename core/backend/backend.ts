@@ -39,8 +39,9 @@
  * Every method may return a value or a promise of it, except `key` and `forget`, which return at
  * once. With a value the request is answered in the same turn of the event loop, without garbage.
  * With a promise other requests go on meanwhile: two calls of one backend may be under way at the
- * same time, in any order, also for the same file. A synchronous method may return one object that
- * it refills for each answer, since the engine reads it before it calls the backend again. What a
+ * same time, in any order, also for the same file. One pair is in order: `read` is called when the
+ * `write`s of its bytes that the same guest has sent before have ended. A synchronous method may
+ * return one object that it refills for each answer, since the engine reads it before it calls the backend again. What a
  * promise resolves to must stay unchanged.
  *
  * Buffers and contexts that you are given are yours until your method returns, or until the promise
@@ -424,7 +425,8 @@ export interface Backend<N extends object = object, F = unknown> {
   /**
    * Reads into the buffer, which is the guest's own memory. A count below the buffer's length means
    * the end of the file: the guest's page cache takes the rest as zeros. Absent: EINVAL.
-   * @param buffer up to 1 MiB; reads come in any order, several at a time.
+   * @param buffer up to 1 MiB; reads come in any order, several at a time, after the same guest's
+   * earlier writes of these bytes.
    * @param offset bytes from the file's start; it may be beyond the end.
    * @returns the bytes read, 0 to `buffer.length`.
    * @throws EIO and the like; nothing of the buffer counts then.
