@@ -41,8 +41,8 @@
  * With a promise other requests go on meanwhile: two calls of one backend may be under way at the
  * same time, in any order, also for the same file. One pair is in order: `read` is called when the
  * `write`s of its bytes that the same guest has sent before have ended. A synchronous method may
- * return one object that it refills for each answer, since the engine reads it before it calls the backend again. What a
- * promise resolves to must stay unchanged.
+ * return one object that it refills for each answer, since the engine reads it before it calls the
+ * backend again. What a promise resolves to must stay unchanged.
  *
  * Buffers and contexts that you are given are yours until your method returns, or until the promise
  * that it returned settles. Not longer: the memory is the guest's and the objects are used again.

@@ -43,7 +43,10 @@ export function addMount(program: Command, backend: BackendOptions): void {
   addConfinementOptions(command, 'Confinement of the engine, with --keep:');
   command
     .optionsGroup('To see:')
-    .option('--control <PATH>', 'listen there for status, top, trace, doctor, commands of the backend, and with --keep upgrade')
+    .option(
+      '--control <PATH>',
+      'listen there for status, top, trace, doctor, commands of the backend, and with --keep upgrade',
+    )
     .option(
       '--metrics <ADDRESS>',
       'serve figures to Prometheus there: PORT or ADDRESS:PORT on loopback, or unix:PATH',
