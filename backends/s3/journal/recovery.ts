@@ -10,13 +10,16 @@ import type { Removal } from './removal-log.js';
 import type { Recovered } from './staged.js';
 import type { Renames } from '../tree/rename.js';
 import type { Services } from '../service/services.js';
-import { Staged } from './staged.js';
+import { REWRITTEN_SUFFIX, Staged } from './staged.js';
 import { pathOf } from '../tree/nodes.js';
 import type { Traces } from '../tree/last-seen.js';
 import type { Tree } from '../tree/tree.js';
 
 /** Milliseconds by which the clocks of server and client may differ. */
 const CLOCK_SKEW_MS = 60_000;
+
+/** How names of logs under rewriting ended in earlier versions. */
+const FORMERLY_REWRITTEN = '.new.log';
 
 /** Removals that are looked at, and then made by one request; requests at once meanwhile. */
 const REMOVALS_MAX = 1000;
@@ -55,9 +58,14 @@ export async function recover(mounted: MountedParts, folder: string, traces: Tra
   const staging = join(folder, 'staging');
   const journals: Recovered[] = [];
   for (const name of await readdir(staging)) {
+    const path = join(staging, name);
+    if (name.endsWith(`.log${REWRITTEN_SUFFIX}`) || name.endsWith(FORMERLY_REWRITTEN)) {
+      // The journal that it was to replace is still there.
+      await unlink(path);
+      continue;
+    }
     if (!name.endsWith('.log')) continue;
     const id = name.slice(0, -4);
-    const path = join(staging, name);
     const found = await Staged.recover(path, id);
     if (found === undefined) continue;
     if (found.damaged) {

@@ -95,9 +95,11 @@ export interface Snapshot {
 
 const nothing = (): void => {};
 const empty = new Uint8Array(0);
-/** Smaller logs are not compacted. */
+/** Smaller logs are not compacted, nor is one that could not be until it has grown by as much. */
 const COMPACT_MIN_BYTES = 64 * 2 ** 20;
 const COPY_CHUNK_BYTES = 2 ** 20;
+/** Of the path of a log that is to replace the one without it, and is not whole yet. */
+export const REWRITTEN_SUFFIX = '.new';
 
 /**
  * The changes of one file that the bucket does not have: extents in a log, over a base object of
@@ -143,6 +145,8 @@ export class Staged {
   #compacting: Promise<void> | undefined;
   /** The same, from the time on at which the log is replaced. */
   #replacing: Promise<void> | undefined;
+  /** Bytes that a log must have to be compacted. */
+  #compactFrom = COMPACT_MIN_BYTES;
   #ended: Promise<void> | undefined;
 
   private constructor(
@@ -444,7 +448,7 @@ export class Staged {
 
   /** Whether most of a large log is overwritten, so that rewriting it pays. */
   get wasteful(): boolean {
-    return this.log.size > COMPACT_MIN_BYTES && this.log.size > 4 * this.extents.live;
+    return this.log.size > this.#compactFrom && this.log.size > 4 * this.extents.live;
   }
 
   /** Whether the log is being rewritten. */
@@ -455,12 +459,17 @@ export class Staged {
   /**
    * Rewrites the log without overwritten data. Changes wait meanwhile; readers are waited for, and
    * those that come then wait for the new log. There must be no change under way.
+   * @throws the system's errors: the log is as it was.
    */
   async compact(path: string | undefined, logPath: string): Promise<void> {
     const rewriting = this.#rewrite(path, logPath);
     this.#compacting = rewriting.then(nothing, nothing);
     try {
       await rewriting;
+      this.#compactFrom = COMPACT_MIN_BYTES;
+    } catch (error) {
+      this.#compactFrom = this.log.size + COMPACT_MIN_BYTES;
+      throw error;
     } finally {
       this.#compacting = undefined;
       this.#replacing = undefined;
@@ -469,6 +478,15 @@ export class Staged {
 
   async #rewrite(path: string | undefined, logPath: string): Promise<void> {
     const fresh = await StagingLog.create(logPath);
+    try {
+      await this.#rewriteTo(fresh, path);
+    } catch (error) {
+      await fresh.remove().catch(nothing);
+      throw error;
+    }
+  }
+
+  async #rewriteTo(fresh: StagingLog, path: string | undefined): Promise<void> {
     const begin: BeginJson = {
       path: path ?? null,
       base: this.base ?? null,

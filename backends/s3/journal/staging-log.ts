@@ -151,8 +151,9 @@ export class StagingLog {
   async replace(other: StagingLog): Promise<StagingLog> {
     await this.sync();
     await rename(this.path, other.path);
-    await other.close();
     this.#file.path = other.path;
+    // Nothing of it is needed any more.
+    await other.close().catch(() => undefined);
     return new StagingLog(other.path, this.#file, this.#size);
   }
 

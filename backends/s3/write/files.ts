@@ -17,7 +17,7 @@ import { learnFile, pathOf, unlearn } from '../tree/nodes.js';
 import type { FileNode, Version } from '../tree/nodes.js';
 import { isChanged, Stream } from '../read/reader.js';
 import type { Services } from '../service/services.js';
-import { Staged } from '../journal/staged.js';
+import { REWRITTEN_SUFFIX, Staged } from '../journal/staged.js';
 import { contentOf, copyAs, NOT_NEEDED, PartUpload, uploadSnapshot } from './upload.js';
 import { Losses } from './losses.js';
 import { Writeback } from './writeback.js';
@@ -263,17 +263,19 @@ export class Files {
       // Where there is room the change begins in this turn, before whatever the guest asks next.
       const waiting = this.writeback.room(length, deadline);
       if (waiting !== undefined) await waiting;
+      let staged: Staged;
       try {
-        const staged = await this.#inOrder(node, range, this.#changeOnce(node, change));
-        if (staged.wasteful) await this.#compact(node, staged);
-        return;
+        staged = await this.#inOrder(node, range, this.#changeOnce(node, change));
       } catch (error) {
         // Somebody else has filled the disk.
         if (!isFull(error)) throw error;
         if (deadline.remaining === 0) throw FsError.of('ENOSPC');
         await this.#owner.free(length);
         await deadline.sleep(Math.min(FULL_PAUSE_MS, deadline.remaining));
+        continue;
       }
+      if (staged.wasteful && node.uploading === undefined) await this.#compact(node, staged);
+      return;
     }
   }
 
@@ -364,13 +366,19 @@ export class Files {
     await this.#begin(node);
   }
 
+  /** The change is made by now: that a journal cannot be rewritten does not make it fail. */
   async #compact(node: FileNode, staged: Staged): Promise<void> {
     await node.changes.run(async () => {
       if (node.staged !== staged || !staged.wasteful || staged.pending > 0 || this.#parts.has(staged)) return;
       // Only its log knows of the object that must be deleted.
       if (node.pendingDelete !== undefined) return;
       const path = node.removed ? undefined : pathOf(node);
-      await staged.compact(path, this.#logPath(`${staged.id}.new`));
+      try {
+        await staged.compact(path, `${this.#logPath(staged.id)}${REWRITTEN_SUFFIX}`);
+      } catch (error) {
+        const journal = staged.log.path;
+        this.#services.log.warn({ journal, error: String(error) }, 'a journal could not be made smaller yet');
+      }
     });
   }
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { cpSync } from 'node:fs';
+import { copyFileSync, cpSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -109,6 +109,28 @@ describe('a process that is killed', () => {
     assert.equal(next.backend.mounted.services.metrics.snapshot()['conflicts'], 0);
     await next.close();
     await mount.release(open).catch(() => undefined);
+  });
+
+  it('while it rewrites a journal leaves one journal of the file', async () => {
+    const bucket = await TestBucket.create();
+    const mount = await Mount.open(bucket, { writebackDelay: 600 });
+    const file = await mount.create('file');
+    await mount.write(file, 0, 'content');
+    const cacheDir = await temporaryFolder();
+    cpSync(mount.cacheDir, cacheDir, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+    await mount.release(file);
+    await mount.backend.mounted.abandon();
+    const [name = ''] = await journals(cacheDir);
+    const journal = join(cacheDir, 'staging', name);
+    copyFileSync(journal, `${journal}.new`);
+    copyFileSync(journal, journal.replace(/log$/, 'new.log'));
+    const next = await Mount.open(bucket, { cacheDir, writebackDelay: 600 });
+    assert.deepEqual(await journals(cacheDir), [name]);
+    await next.backend.syncfs(context);
+    assert.equal((await bucket.get('file')).toString(), 'content');
+    assert.equal(next.backend.mounted.services.metrics.conflicts, 0);
+    await next.close();
+    assert.deepEqual(await journals(cacheDir), []);
   });
 
   it('has its cache folder to itself while it lives, and gives it up by dying', async () => {

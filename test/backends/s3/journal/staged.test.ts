@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readdir, readFile, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { after, it } from 'node:test';
 import { Staged } from '../../../../backends/s3/journal/staged.js';
@@ -53,4 +54,22 @@ it('what is changed and read while a journal is rewritten is right, then and aft
   const again = await Staged.recover(log, 'x');
   assert.ok((await content(again!.staged)).equals(expected.subarray(0, SIZE - 10)));
   await again!.staged.close();
+});
+
+it('a journal that could not be rewritten is as it was, and can be rewritten later', async () => {
+  const folder = await temporaryFolder();
+  const log = join(folder, 'x.log');
+  const posix = fresh(FileType.REGULAR | 0o644, 0, 0, now());
+  const staged = await Staged.begin(log, 'x', 'file', posix, undefined, 'absent');
+  await staged.write(0, Buffer.from('content'));
+  const bytes = await readFile(log);
+  await truncate(log, bytes.length - 1);
+  await assert.rejects(staged.compact('file', `${log}.new`), /ends before/);
+  assert.deepEqual(await readdir(folder), ['x.log']);
+  await writeFile(log, bytes, { flag: 'r+' });
+  await staged.write(7, Buffer.from(' and more'));
+  await staged.compact('file', `${log}.new`);
+  assert.equal((await content(staged)).toString(), 'content and more');
+  await staged.close();
+  assert.deepEqual(await readdir(folder), ['x.log']);
 });
