@@ -65,6 +65,8 @@ export class Share {
   readonly inodeNumbers: InodeNumbers;
   readonly xattrs: HostXattrs;
   readonly #onClose: (() => void)[] = [];
+  /** Nodes that no answer has given yet: what they were found for takes time. */
+  readonly #ungiven = new Set<Node>();
   /** Descriptors of claimed directories. Each holds an exclusive flock(2). */
   readonly claims: Fd[] = [];
   /** Whether owners are translated. */
@@ -138,19 +140,34 @@ export class Share {
 
   /**
    * Looks a name up that must be there, for `use`. A node that was not known before is forgotten if
-   * that fails: nobody gets it then.
+   * that fails: nobody gets it then, unless another answer has given it meanwhile.
    * @throws FsError ENOENT, and what `use` throws.
    */
   findFor<T>(parent: Node, fd: Fd, name: number, text: string, use: (found: Entry<Node>) => T): T {
     const { size } = this.nodes;
     const found = this.find(parent, fd, name, text);
     if (found === undefined) throw FsError.of('ENOENT');
-    const isNew = this.nodes.size > size;
+    const { node } = found;
+    if (this.nodes.size === size) return use(found);
+    let used: T;
     try {
-      return use(found);
+      used = use(found);
     } catch (error) {
-      if (isNew) this.nodes.forget(found.node);
+      this.nodes.forget(node);
       throw error;
+    }
+    return used instanceof Promise ? (this.#useLater(node, used) as T) : used;
+  }
+
+  async #useLater<T>(node: Node, using: Promise<T>): Promise<T> {
+    this.#ungiven.add(node);
+    try {
+      return await using;
+    } catch (error) {
+      if (this.#ungiven.has(node)) this.nodes.forget(node);
+      throw error;
+    } finally {
+      this.#ungiven.delete(node);
     }
   }
 
@@ -243,6 +260,7 @@ export class Share {
     this.attributes(filled);
     filled.submount = submount && this.options.submounts === 'announce' && isDirectory(filled.mode);
     into.node = node;
+    if (this.#ungiven.size > 0) this.#ungiven.delete(node);
     return into;
   }
 

@@ -122,11 +122,18 @@ export function dataOperations(share: Share) {
     return statDescriptor(share.descriptor(node)) >= 0 && statIsLarge();
   }
 
+  /**
+   * Whether a file is to be cut after it was opened. What is open for reading only cannot be cut:
+   * the host's open does it.
+   */
+  function cutsLater(node: Node, flags: number): boolean {
+    return (flags & O.TRUNC) !== 0 && (flags & O.ACCMODE) !== O.RDONLY && isLarge(node);
+  }
+
   /** Cuts a large file that was just opened, on the thread pool. It is closed if that fails. */
   async function cutLater(node: Node, file: OpenFile, context: Context): Promise<void> {
     try {
-      // What is open for reading only cannot be cut: open(2) leaves open what O_TRUNC does then.
-      if (file.writable) await turns.run(context, 'long', () => settle(ftruncateLater(file.fd, 0)));
+      await turns.run(context, 'long', () => settle(ftruncateLater(file.fd, 0)));
     } catch (error) {
       file.leave(nodes, node);
       throw error;
@@ -147,7 +154,7 @@ export function dataOperations(share: Share) {
     },
 
     open(node: Node, flags: number, context: Context): Awaitable<Opened<OpenFile>> {
-      if ((flags & O.TRUNC) === 0 || !isLarge(node)) return { file: openNode(node, flags) };
+      if (!cutsLater(node, flags)) return { file: openNode(node, flags) };
       const file = openNode(node, flags & ~O.TRUNC);
       return cutLater(node, file, context).then(() => ({ file }));
     },
@@ -179,7 +186,7 @@ export function dataOperations(share: Share) {
       if (file === EEXIST && (guestFlags & OpenFlags.EXCL) === 0) {
         return share.findFor(parent, fd, path, name, (found) => {
           const { node } = found;
-          if ((guestFlags & O.TRUNC) === 0 || !isLarge(node))
+          if (!cutsLater(node, guestFlags))
             return { node, attributes: found.attributes, file: openNode(node, guestFlags) };
           const opened = openNode(node, guestFlags & ~O.TRUNC);
           const attributes = { ...found.attributes, size: 0, blocks: 0 };
