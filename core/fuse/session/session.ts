@@ -796,7 +796,7 @@ export class Session {
   /**
    * Waits until all requests in flight wait for locks. Others may end by themselves for the drain
    * timeout. Then they are aborted and get the same time again.
-   * @returns how many are in flight.
+   * @returns how many wait for locks.
    */
   async quiesce(): Promise<number> {
     this.#pace?.release();
@@ -814,7 +814,7 @@ export class Session {
         if (request.lockId === undefined) request.context.abort();
       });
     }
-    return this.#inFlight.size;
+    return this.#inFlight.size - this.#inFlight.others;
   }
 
   /** As {@link drain}, but requests that wait for locks go on waiting. */

@@ -213,6 +213,22 @@ describe('a request that takes time', () => {
     assert.equal(session.inFlight, 0);
   });
 
+  it('that never ends does not count as one that waits for a lock, which a successor takes up', async () => {
+    const slow = new Slow();
+    slow.stubborn = true;
+    const { guest } = await engine(slow);
+    const { client, session } = guest({ drainTimeoutMs: 20 });
+    await client.init();
+    const { entry, open } = await client.create(ROOT, 'file');
+    await client.setlk(entry.nodeid, open.fh, 1n, WRITE_LOCK);
+    const locking = client.setlk(entry.nodeid, open.fh, 2n, WRITE_LOCK, true);
+    const stuck = client.lookup(ROOT, 'slow');
+    assert.equal(session.inFlight, 2);
+    assert.equal(await session.quiesce(), 1);
+    await Promise.all([session.drain(), rejectsWith(locking, 4), rejectsWith(stuck, 5)]);
+    slow.waiting[0]!.finish(undefined);
+  });
+
   it('of a guest that started anew is put away when it ends', async () => {
     const slow = new Slow();
     slow.stubborn = true;
