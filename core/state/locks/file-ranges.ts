@@ -28,7 +28,7 @@ interface Chunk<O extends Numbered> {
 }
 
 const CHUNK_SIZE = 256;
-/** So few ranges are removed one by one. */
+/** So few ranges are removed one by one; also where there is more than a chunk for so many. */
 const FEW = 8;
 const NONE = -1n;
 
@@ -72,14 +72,16 @@ export class FileRanges<O extends Numbered> {
    * them, which are given in their order.
    */
   removeAll(ranges: readonly Range<O>[]): void {
-    if (ranges.length < FEW) {
+    const [one, other] = [ranges[0], ranges.at(-1)];
+    if (one === undefined || other === undefined) return;
+    const first = this.#chunkOf(one);
+    const last = this.#chunkOf(other);
+    if (ranges.length < FEW || last - first > ranges.length / FEW) {
       for (const range of ranges) this.remove(range);
       return;
     }
-    const { owner, start: from } = ranges[0]!;
-    const to = ranges.at(-1)!.start;
-    const first = this.#chunkOf(ranges[0]!);
-    const last = this.#chunkOf(ranges.at(-1)!);
+    const { owner, start: from } = one;
+    const to = other.start;
     const left: Chunk<O>[] = [];
     for (let at = first; at <= last; at++) {
       const chunk = this.#chunks[at]!;

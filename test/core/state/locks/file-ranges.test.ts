@@ -41,3 +41,32 @@ test('finds the conflicts that a look at every range finds, among thousands of s
     }
     return Promise.resolve();
   }));
+
+test('a few ranges that lie far apart are removed without a look at all those in between', () => {
+  let looks = 0;
+  const crowd = { serial: 1 };
+  const file = new FileRanges<Owner>();
+  const COUNT = 20_000;
+  for (let i = 0; i < COUNT; i++) {
+    const start = BigInt(i * 2);
+    file.add({
+      get owner() {
+        looks += 1;
+        return crowd;
+      },
+      start,
+      end: start,
+      type: READ,
+    });
+  }
+  const owner = { serial: 2 };
+  const few = Array.from({ length: 9 }, (_, i) => {
+    const start = BigInt((i * COUNT) / 4 + 1);
+    return { owner, start, end: start, type: READ };
+  });
+  for (const range of few) file.add(range);
+  looks = 0;
+  file.removeAll(few);
+  assert.ok(looks < COUNT / 4, `${looks} looks`);
+  assert.equal([...file.conflicts(undefined, 0n, BigInt(COUNT * 2), WRITE)].length, COUNT);
+});
