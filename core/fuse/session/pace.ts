@@ -88,9 +88,11 @@ export class ExportPace {
   readonly operations = new Bucket();
   readonly #guests = new Set<PacedGuest>();
   #limits: RateLimits = {};
-  /** Guests whose requests are held back, in turns. */
-  #waiting: PacedGuest[] = [];
+  /** Guests whose requests are held back: the one whose turn is next comes first. */
+  readonly #waiting = new Set<PacedGuest>();
   #timer: NodeJS.Timeout | undefined;
+  /** When the timer ends: milliseconds of `performance.now()`. */
+  #due = 0;
 
   constructor(limits: RateLimits = {}) {
     this.set(limits);
@@ -101,7 +103,7 @@ export class ExportPace {
     this.bytes.set(limits.bytesPerSecond);
     this.operations.set(limits.operationsPerSecond);
     for (const guest of this.#guests) guest.set(limits);
-    if (this.#waiting.length > 0) this.#advance();
+    if (this.#waiting.size > 0) this.#advance();
   }
 
   /** The pace of one more guest, until {@link leave}. */
@@ -118,11 +120,15 @@ export class ExportPace {
 
   /** A guest has requests that wait. */
   wait(guest: PacedGuest): void {
-    if (!this.#waiting.includes(guest)) this.#waiting.push(guest);
-    if (this.#timer === undefined) this.#advanceIn(guest.waitMs);
+    this.#waiting.add(guest);
+    const { waitMs } = guest;
+    // Timers know whole milliseconds.
+    if (this.#timer === undefined || performance.now() + waitMs < this.#due - 1) this.#advanceIn(waitMs);
   }
 
   #advanceIn(waitMs: number): void {
+    clearTimeout(this.#timer);
+    this.#due = performance.now() + waitMs;
     // Sockets keep the process, not what is waited for.
     this.#timer = setTimeout(() => this.#advance(), Math.min(waitMs, LONGEST_MS)).unref();
   }
@@ -133,14 +139,18 @@ export class ExportPace {
     // One request of each guest at a time, so that those of one do not take all.
     for (let begun = true; begun;) {
       begun = false;
-      for (const guest of this.#waiting) if (guest.waitMs === 0 && guest.beginNext()) begun = true;
-      // Who was first is last in the next turn.
-      const [first, ...others] = this.#waiting;
-      if (first !== undefined) this.#waiting = [...others, first];
+      const turn = [...this.#waiting];
+      for (const guest of turn) {
+        if (guest.waitMs > 0 || !guest.beginNext()) continue;
+        // Only who has begun goes to the end: the next turn may come with the next timer.
+        this.#waiting.delete(guest);
+        if (guest.held > 0) this.#waiting.add(guest);
+        begun = true;
+      }
     }
-    this.#waiting = this.#waiting.filter(({ held }) => held > 0);
-    if (this.#waiting.length === 0) return;
-    this.#advanceIn(Math.min(...this.#waiting.map(({ waitMs }) => waitMs)));
+    for (const guest of this.#waiting) if (guest.held === 0) this.#waiting.delete(guest);
+    if (this.#waiting.size === 0) return;
+    this.#advanceIn(Math.min(...Array.from(this.#waiting, ({ waitMs }) => waitMs)));
   }
 }
 
@@ -157,6 +167,11 @@ export class GuestPace<R extends PacedRequest> {
   constructor(shared: ExportPace, session: PacedSession<R>) {
     this.#export = shared;
     this.#session = session;
+  }
+
+  /** Whether there is no limit, and nothing waits: a request needs not be held. */
+  get isOpen(): boolean {
+    return !this.#isLimited && this.#requests.length === 0;
   }
 
   /** How many requests are held back. */
@@ -179,12 +194,10 @@ export class GuestPace<R extends PacedRequest> {
 
   /** A request has come. @returns whether it is held back; else it begins. */
   hold(request: R): boolean {
-    if (this.#requests.length === 0) {
-      if (!this.#isLimited) return false;
-      if (this.waitMs === 0) {
-        this.#begun();
-        return false;
-      }
+    if (this.isOpen) return false;
+    if (this.#requests.length === 0 && this.waitMs === 0) {
+      this.#begun();
+      return false;
     }
     request.since = performance.now();
     this.#requests.push(request);

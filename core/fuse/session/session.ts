@@ -247,7 +247,7 @@ export class Session {
     request.message = message;
     const loaded = this.in.load(message);
     if (loaded < 0) this.#refuse(request);
-    else if (this.#pace === undefined || !this.#isHeldBack(this.#pace, request))
+    else if (this.#pace === undefined || this.#pace.isOpen || !this.#isHeldBack(this.#pace, request))
       this.#start(request, loaded, following);
   }
 
@@ -263,7 +263,8 @@ export class Session {
   #isHeldBack(pace: GuestPace<Request>, request: Request): boolean {
     const { words, ints } = this.in;
     const opcode = words[fuse_in_header.opcode >> 2]!;
-    if (operations[opcode]?.silent === true || UNPACED.has(opcode)) return false;
+    const operation = opcode < OPCODE_END ? operations[opcode] : undefined;
+    if (operation?.silent === true || UNPACED.has(opcode)) return false;
     request.uniqueLow = ints[fuse_in_header.unique >> 2]!;
     request.uniqueHigh = ints[(fuse_in_header.unique >> 2) + 1]!;
     return pace.hold(request);

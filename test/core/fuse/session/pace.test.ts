@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Counters, ExportPace } from '../../../../core/fuse/index.js';
 import type { GuestPace } from '../../../../core/fuse/session/pace.js';
 import { Request } from '../../../../core/fuse/session/request.js';
@@ -55,7 +56,7 @@ test('what was taken beyond the limit is owed, in requests or bytes, by the gues
     const [guest, other] = [guestOf(shared, begun), guestOf(shared, begun)];
     shared.set({ [name]: HARDLY_ANY });
     // Something flows in, from which the first request is taken.
-    await new Promise((resolve) => setTimeout(resolve, 5));
+    await sleep(5);
     use(guest);
     assert.ok(guest.come('second'), name);
     assert.ok(guest.come('third'), name);
@@ -81,6 +82,37 @@ test('guests that wait for the same limit begin in turns, whoever has more reque
   shared.set({});
   assert.deepEqual(begun.slice(0, 4).toSorted(), ['flood', 'flood', 'light', 'light']);
   assert.equal(begun.length, 23);
+});
+
+/** Waits until so many have begun, or long enough that they never will. */
+async function untilBegun(begun: readonly string[], count: number): Promise<void> {
+  for (let looks = 0; looks < 2000 && begun.length < count; looks++) await sleep(2);
+}
+
+test('guests begin in turns too where each timer lets one of them begin', async () => {
+  const begun: string[] = [];
+  const shared = new ExportPace({ operationsPerSecond: 200 });
+  const [flood, light] = [guestOf(shared, begun), guestOf(shared, begun)];
+  while (!flood.come('flood'));
+  for (let i = 0; i < 20; i++) flood.come('flood');
+  for (let i = 0; i < 10; i++) light.come('light');
+  await untilBegun(begun, 8);
+  shared.set({});
+  const first = begun.slice(0, 8);
+  assert.equal(first.filter((name) => name === 'light').length, 4, first.join());
+});
+
+test('a guest does not wait for one that has to wait longer', async () => {
+  const begun: string[] = [];
+  const shared = new ExportPace({ guestBytesPerSecond: 1000 });
+  const [long, short] = [guestOf(shared, begun), guestOf(shared, begun)];
+  long.pace.moved(2 ** 30);
+  assert.ok(long.come('long'));
+  short.pace.moved(1000);
+  assert.ok(short.come('short'));
+  await untilBegun(begun, 1);
+  assert.deepEqual(begun, ['short']);
+  shared.set({});
 });
 
 test('a request that is held back can be taken out, and all can be let go', () => {
