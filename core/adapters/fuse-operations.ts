@@ -96,11 +96,23 @@ function paths(ops: FuseOperations): PathFileSystem {
       ));
     if (!isThere && ops.create !== undefined) return call<number>((done) => ops.create!(path, mode, done));
     if (isThere && (flags & OpenFlags.EXCL) !== 0) throw FsError.of('EEXIST');
-    if (!isThere) await call((done) => ops.mknod!(path, FileType.REGULAR | mode, 0, done));
-    if (isThere && (flags & OpenFlags.TRUNC) !== 0) await call((done) => ops.truncate!(path, 0, done));
-    if (ops.open === undefined) return 0;
+    const empties = isThere && (flags & OpenFlags.TRUNC) !== 0;
+    if (empties && ops.truncate === undefined && ops.ftruncate === undefined) throw FsError.of('EPERM');
+    if (!isThere) {
+      if (ops.mknod === undefined) throw FsError.of('EPERM');
+      await call((done) => ops.mknod!(path, FileType.REGULAR | mode, 0, done));
+    }
+    if (empties && ops.truncate !== undefined) await call((done) => ops.truncate!(path, 0, done));
     const rest = flags & ~(OpenFlags.CREAT | OpenFlags.EXCL | OpenFlags.TRUNC);
-    return call<number>((done) => ops.open!(path, rest, done));
+    const fd = ops.open === undefined ? 0 : await call<number>((done) => ops.open!(path, rest, done));
+    if (empties && ops.truncate === undefined) {
+      const { truncate, close } = file(path, fd);
+      await truncate!(0).catch(async (error: unknown) => {
+        await close().catch(() => undefined);
+        throw error;
+      });
+    }
+    return fd;
   }
 
   const file = (path: string, fd: number): PathFile => ({
@@ -171,17 +183,22 @@ function paths(ops: FuseOperations): PathFileSystem {
 function call<Result = void>(operation: (done: Done<[Result]>) => void): Promise<Result> {
   return new Promise((resolve, reject) =>
     operation((code, result) => {
-      if (code < 0) reject(FsError.of(-code));
+      if (code < 0) reject(errorOf(code));
       else resolve(result as Result);
     }),
   );
+}
+
+/** What is no errno is EIO: nobody would catch what is thrown in a program's callback. */
+function errorOf(code: number): FsError {
+  return FsError.of(Number.isInteger(code) && code >= -4095 ? -code : 'EIO');
 }
 
 /** Calls one of the operations that answer by how many bytes there were. */
 function count(operation: (done: Done) => void): Promise<number> {
   return new Promise((resolve, reject) =>
     operation((code) => {
-      if (code < 0) reject(FsError.of(-code));
+      if (code < 0) reject(errorOf(code));
       else resolve(code);
     }),
   );

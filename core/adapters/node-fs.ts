@@ -1,3 +1,4 @@
+import { constants as fileConstants } from 'node:fs';
 import { constants } from 'node:os';
 import type { Attributes, Backend, DirectoryEntry, FsStatistics } from '../backend/index.js';
 import { FileType, FsError } from '../backend/index.js';
@@ -125,7 +126,7 @@ class NodePaths implements PathFileSystem {
   }
 
   async open(path: string, flags: number, mode: number): Promise<PathFile> {
-    const handle = await told(this.#fs.open(this.#at(path), flags, mode));
+    const handle = await told(this.#fs.open(this.#at(path), flags | fileConstants.O_NOFOLLOW, mode));
     return {
       read: async (into, position) => (await told(handle.read(into, 0, into.length, position))).bytesRead,
       write: async (bytes, position) =>

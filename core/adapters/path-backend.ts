@@ -38,9 +38,15 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
 
   /** Makes a name and the node of it. There must be no wait behind this one. */
   const enter = (parent: PathNode, name: string, attributes: PathAttributes): Entry<PathNode> => ({
-    node: nodes.found(parent, name, attributes.identity),
+    node: nodes.found(parent, name, attributes),
     attributes,
   });
+
+  const statIfThere = (path: string): Promise<PathAttributes | undefined> =>
+    fs.stat(path).catch((error: unknown) => {
+      if (error === FsError.of('ENOENT')) return undefined;
+      throw error;
+    });
 
   async function attributesOf(node: PathNode): Promise<PathAttributes> {
     // The path of a removed file may stand for another one.
@@ -94,7 +100,7 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
       const path = nodes.pathIn(parent, name);
       await make(path);
       const attributes = await settle(parent, path, mode, context);
-      return { node: nodes.made(parent, name, attributes.identity), attributes };
+      return { node: nodes.made(parent, name, attributes), attributes };
     });
   }
 
@@ -110,6 +116,10 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
     const { mode, uid, gid, size, atime, mtime } = changes;
     const open = file ?? [...node.files].find(({ truncate }) => truncate !== undefined);
     const isRemoved = node !== nodes.root && node.places.length === 0;
+    // The file system may follow a link, out of the root.
+    if (size !== undefined && node.type !== FileType.REGULAR)
+      throw FsError.of(node.type === FileType.DIRECTORY ? 'EISDIR' : 'EINVAL');
+    if (mode !== undefined && node.type === FileType.SYMLINK) throw FsError.of('EOPNOTSUPP');
     if (size !== undefined) {
       if (open?.truncate !== undefined && (isRemoved || file !== undefined)) await open.truncate(size);
       else await (fs.truncate?.(nodes.pathOf(node), size) ?? refused());
@@ -134,10 +144,7 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
     lookup: (parent, name) =>
       withPaths(async () => {
         if (!isUtf8(name)) return undefined;
-        const attributes = await fs.stat(nodes.pathIn(parent, name)).catch((error: unknown) => {
-          if (error === FsError.of('ENOENT')) return undefined;
-          throw error;
-        });
+        const attributes = await statIfThere(nodes.pathIn(parent, name));
         if (attributes !== undefined) return enter(parent, name, attributes);
         nodes.removed(parent, name);
         return undefined;
@@ -151,12 +158,20 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
           return file?.stat === undefined ? attributesOf(node) : file.stat();
         }),
     }),
-    ...(fs.list && { readdir: (node) => withPaths(() => fs.list!(nodes.pathOf(node))) }),
+    ...(fs.list && { readdir: (node) => withPaths(() => fs.list!(nodes.pathOfDirectory(node))) }),
     ...(fs.readlink && { readlink: (node) => withPaths(() => fs.readlink!(nodes.pathOf(node))) }),
     ...(fs.open && {
       open: (node, flags) =>
         withPaths(async () => {
+          refuseToOpen(node.type);
           const file = await openAt(nodes.pathOf(node), flags & ~CREATION, 0);
+          try {
+            if (node.identity !== undefined && file.stat !== undefined && !node.is(await file.stat()))
+              throw FsError.of('ESTALE');
+          } catch (error) {
+            await closeQuietly(file);
+            throw error;
+          }
           node.files.add(file);
           return { file };
         }),
@@ -172,18 +187,17 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
         create: (parent, name, mode, flags, context) =>
           changingNames(async () => {
             const path = nodes.pathIn(parent, name);
-            const isThere = await fs.stat(path).then(
-              () => true,
-              () => false,
-            );
+            const there = await statIfThere(path);
+            if (there !== undefined && (flags & OpenFlags.EXCL) === 0)
+              refuseToOpen(there.mode & FileType.MASK);
             const file = await openAt(path, flags | OpenFlags.CREAT, mode);
             try {
-              const attributes = isThere ? await fs.stat(path) : await settle(parent, path, mode, context);
-              const node = nodes[isThere ? 'found' : 'made'](parent, name, attributes.identity);
+              const attributes = there ? await fs.stat(path) : await settle(parent, path, mode, context);
+              const node = nodes[there ? 'found' : 'made'](parent, name, attributes);
               node.files.add(file);
               return { node, attributes, file };
             } catch (error) {
-              await file.close();
+              await closeQuietly(file);
               throw error;
             }
           }),
@@ -222,7 +236,10 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
           nodes.renamed(parent, name, newParent, newName);
         }),
     }),
-    ...(fs.statfs && { statfs: (node) => withPaths(() => fs.statfs!(nodes.pathOf(node))) }),
+    ...(fs.statfs && {
+      statfs: (node) =>
+        withPaths(() => fs.statfs!(node.type === FileType.SYMLINK ? '/' : nodes.pathOf(node))),
+    }),
     ...(fs.getxattr && {
       getxattr: (node, name) => withPaths(() => fs.getxattr!(nodes.pathOf(node), name)),
     }),
@@ -250,6 +267,18 @@ function secondsOf(time: Time | 'now' | undefined, seconds = 0, nanoseconds = 0)
   return time === undefined ? seconds + nanoseconds / 1e9 : time.seconds + time.nanoseconds / 1e9;
 }
 
+/** A link would be followed, a FIFO waited for, a device of the host used. */
+function refuseToOpen(type: number): void {
+  if (type === FileType.SYMLINK) throw FsError.of('ELOOP');
+  if (type === FileType.DIRECTORY) throw FsError.of('EISDIR');
+  if (type !== FileType.REGULAR) throw FsError.of('ENXIO');
+}
+
+/** Closes what is not used, since something else has failed: that is what is told. */
+async function closeQuietly(file: PathFile): Promise<void> {
+  await file.close().catch(() => undefined);
+}
+
 /** The file system cannot do it. */
 function refused(): Promise<never> {
   return Promise.reject(FsError.of('EPERM'));
@@ -258,14 +287,9 @@ function refused(): Promise<never> {
 async function read(file: PathFile, buffer: GuestBuffer, offset: number): Promise<number> {
   if (file.read === undefined) throw FsError.of('EBADF');
   const bytes = Buffer.allocUnsafe(buffer.length);
-  let at = 0;
-  while (at < bytes.length) {
-    const count = await file.read(bytes.subarray(at), offset + at);
-    if (count === 0) break;
-    at += count;
-  }
-  buffer.put(0, bytes, 0, at);
-  return at;
+  const count = await file.read(bytes, offset);
+  buffer.put(0, bytes, 0, count);
+  return count;
 }
 
 async function write(file: PathFile, buffer: GuestBuffer, offset: number): Promise<number> {
