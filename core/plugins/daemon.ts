@@ -44,7 +44,7 @@ import { Tracing } from '../trace/tracing.js';
 import { type DeviceSession, ListenError, type Migration, VhostUserServer } from '../vhost-user/index.js';
 import { Events } from './events.js';
 import type { CheckedExport, ServedExport } from './served-export.js';
-import { COMMON, exportChanges, placeOf } from './export-changes.js';
+import { COMMON, exportChanges, placeOf, refuseInUse } from './export-changes.js';
 import { inheritedSocket } from './inherited-socket.js';
 import { type BackendSource, isBackend, isNamed } from './backend-source.js';
 import { openExport, reopenExport, takeOverExport, type OpenExportOptions } from './open-export.js';
@@ -228,16 +228,22 @@ export class Daemon {
     const anew: { now: ConfiguredExport; before: CheckedExport }[] = [];
     try {
       for (const one of added) made.push(await this.#serveOneMore(one, made, options));
-      for (const { from, to } of changed)
+      for (const { from, to } of changed) {
+        // Guests may have come while others were opened.
+        refuseInUse(placeOf(from.config), from.server.connections, 'changed');
         anew.push({ now: await this.#serveAnew(from, to.config), before: from.config });
+      }
+      for (const { config, server } of removed) refuseInUse(placeOf(config), server.connections, 'taken out');
     } catch (error) {
-      for (const { now, before } of anew.toReversed()) await this.#serveAnew(now, before);
-      for (const one of made.toReversed()) await this.#endServing(one, made);
+      for (const { now, before } of anew.toReversed())
+        await this.#orLogged(before, () => this.#serveAnew(now, before));
+      for (const one of made.toReversed())
+        await this.#orLogged(one.config, () => this.#endServing(one, made));
       throw error;
     }
     const stay = this.#configured.filter((one) => !removed.some(({ server }) => server === one.server));
     this.#configured = [...stay, ...made];
-    for (const one of removed) await this.#endServing(one);
+    for (const one of removed) await this.#orLogged(one.config, () => this.#endServing(one));
     for (const { from, to } of paced) {
       this.#served.get(from.server)?.pace?.set(to.config.rate ?? {});
       this.#configured = this.#configured.map((one) =>
@@ -249,6 +255,15 @@ export class Daemon {
       ...[...changed, ...paced].map(({ to }) => `${placeOf(to.config)}: changed`),
       ...added.map(({ config }) => `${placeOf(config)}: served`),
     ];
+  }
+
+  /** A step of a change that has been decided: what fails in it keeps no other from its end. */
+  async #orLogged({ tag }: CheckedExport, step: () => Promise<unknown>): Promise<void> {
+    try {
+      await step();
+    } catch (error) {
+      this.#log.error({ err: error, tag }, 'an export has not ended, or not begun anew, in order');
+    }
   }
 
   /** Serves an export of a new configuration, on a backend that is open if it has the same name. */
@@ -709,6 +724,7 @@ export class Daemon {
   }
 
   #listen(config: CheckedExport, one: Export): Server {
+    if (this.#closing !== undefined) throw new UsageError('the daemon is ending');
     const { mountedAt } = config;
     return mountedAt === undefined ? this.#listenFor(config, one) : this.#awaitMount(config, one, mountedAt);
   }
@@ -785,6 +801,7 @@ export class Daemon {
       if (threads !== undefined) this.#ending.push(server.ended.then(() => threads.close()));
     } catch (error) {
       if (threads !== undefined) this.#ending.push(threads.close());
+      this.tracing.remove(observed);
       throw error instanceof ListenError ? new UsageError(error.message, { cause: error }) : error;
     }
     const backend = kindOf(config.backend);

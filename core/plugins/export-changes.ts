@@ -77,7 +77,8 @@ export function exportChanges<Wanted extends SourcedExport, Served extends Sourc
   return { added, removed: [...before.values()], changed, paced };
 }
 
-function refuseInUse(place: string, connections: number, what: string): void {
+/** @throws UsageError if guests would be cut off. */
+export function refuseInUse(place: string, connections: number, what: string): void {
   if (connections === 0) return;
   const guests = connections === 1 ? 'a guest uses it' : `${connections} guests use it`;
   throw new UsageError(`${place}: ${guests}, and would hang for ever if it was ${what}; end the guest first`);

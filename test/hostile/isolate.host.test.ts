@@ -177,6 +177,15 @@ for (const more of [{}, { keep: true }]) {
     const reload = { backend: DAEMON_ITSELF, command: 'reload', options: { file: 'x', text: 'exports: []' } };
     await assert.rejects(askDaemon(control, reload), /isolate: process need a restart/);
     assert.deepEqual(await askDaemon(control, { ...reload, options: { logLevel: 'silent' } }), []);
+    // A second daemon that is started by mistake leaves the first one's sockets alone.
+    const config = join(folder, 'second.json');
+    const second = { socket: 'second.sock', isolate: 'process', backend: { type: 'memfs' } };
+    writeFileSync(config, JSON.stringify({ exports: [second], ...more }));
+    const words = ['serve', '--confine', 'none', '--config', config, '--control', control];
+    const refused = spawnSync(process.execPath, [program, ...words], { encoding: 'utf8' });
+    assert.equal(refused.status, 2, refused.stderr);
+    assert.match(refused.stderr, /another daemon listens there/);
+    assert.ok((await askStatus(control)).exports.every(({ isUp }) => isUp));
   });
 }
 

@@ -8,7 +8,12 @@ import { UnixListener } from '../../system/index.js';
 import { SERVICE_MANAGER_VARIABLES, type ServiceManager } from '../../system/descriptors/sd-notify.js';
 import { CONTROL_FD } from './control.js';
 import { ISOLATED, isIsolated } from './isolated-exports.js';
-import { ProcessesTogether, type SharedListeners, socketFolder } from './processes-together.js';
+import {
+  ProcessesTogether,
+  type SharedListeners,
+  socketFolder,
+  type SocketFolder,
+} from './processes-together.js';
 import { serving } from './systemd-notices.js';
 import { aborted, stopSignal } from './signals.js';
 
@@ -80,7 +85,8 @@ class IsolatedProcess {
     this.#log = log;
     this.control = join(folder, `${numbers[0]}`);
     this.#listener = isKept ? undefined : UnixListener.listen(this.control);
-    this.ended = this.#run();
+    // Nobody answers any more then.
+    this.ended = this.#run().finally(() => this.#listener?.close());
   }
 
   get pid(): number | undefined {
@@ -94,7 +100,6 @@ class IsolatedProcess {
   /** Ends it in order, or by force if that takes too long. */
   async close(): Promise<void> {
     this.#closing.abort();
-    this.#listener?.close();
     this.signal('SIGTERM');
     if (await this.#endsWithin(END_TIMEOUT_MS)) return;
     this.signal('SIGKILL');
@@ -179,17 +184,27 @@ export async function isolate(
 ): Promise<void> {
   const processes = processesOf(exports);
   const began = Date.now();
-  const folder = socketFolder(listeners.control);
-  const options = { folder: folder.path, isKept, log };
-  const all = processes.map((numbers) => new IsolatedProcess(exports, numbers, options));
-  const together = new ProcessesTogether(exports, all);
-  try {
-    await together.listen(listeners, log);
-  } catch (error) {
+  const together = new ProcessesTogether(exports);
+  // The folder beside a control socket is that of whoever listens there.
+  await together.listen(listeners, log);
+  const all: IsolatedProcess[] = [];
+  let folder: SocketFolder | undefined;
+  const close = async (): Promise<void> => {
+    await together.close();
     await Promise.all(all.map((one) => one.close()));
-    folder.remove();
-    throw error;
+    folder?.remove();
+  };
+  try {
+    folder = socketFolder(listeners.control);
+    for (const numbers of processes)
+      all.push(new IsolatedProcess(exports, numbers, { folder: folder.path, isKept, log }));
+  } catch (error) {
+    await close();
+    throw (error as Error).name === 'ListenError'
+      ? new UsageError((error as Error).message, { cause: error })
+      : error;
   }
+  together.show(all);
   const hangUp = (): void => all.forEach((one) => one.signal('SIGHUP'));
   const tell = (): void =>
     log.warn({}, 'nothing is reloaded: exports in processes of their own need a restart');
@@ -210,9 +225,7 @@ export async function isolate(
   if ((await over) === true) process.exitCode = MISTAKE;
   manager?.stopping();
   if (stop.aborted) log.info({}, 'stopping');
-  await together.close();
-  await Promise.all(all.map((one) => one.close()));
-  folder.remove();
+  await close();
   manager?.close();
 }
 

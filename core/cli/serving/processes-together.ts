@@ -37,11 +37,17 @@ export interface SharedListeners {
   readonly control: string | undefined;
 }
 
+/** A folder for sockets. */
+export interface SocketFolder {
+  readonly path: string;
+  remove(): void;
+}
+
 /**
  * Makes a folder for the sockets at which processes are asked: beside the control socket, where
  * operators find them, or anywhere. Only the owner can look into it.
  */
-export function socketFolder(control: string | undefined): { readonly path: string; remove(): void } {
+export function socketFolder(control: string | undefined): SocketFolder {
   const path =
     control === undefined ? mkdtempSync(join(tmpdir(), 'virtiofs-kit-')) : `${resolve(control)}.processes`;
   try {
@@ -56,17 +62,30 @@ export function socketFolder(control: string | undefined): { readonly path: stri
 /** One view of the processes that serve a daemon's exports. */
 export class ProcessesTogether {
   readonly #exports: readonly ServedExport[];
-  readonly #processes: readonly AskedProcess[];
+  #processes: readonly AskedProcess[] = [];
   readonly #started = Date.now() / 1000;
   readonly #closers: (() => Promise<void>)[] = [];
 
-  constructor(exports: readonly ServedExport[], processes: readonly AskedProcess[]) {
+  constructor(exports: readonly ServedExport[]) {
     this.#exports = exports;
+  }
+
+  /** The processes to ask from now on. */
+  show(processes: readonly AskedProcess[]): void {
     this.#processes = processes;
   }
 
-  /** @throws UsageError for a control socket that cannot be had. */
-  async listen({ metrics, control }: SharedListeners, log: Logger): Promise<void> {
+  /** @throws UsageError for a control socket, or an address, that cannot be had. */
+  async listen(listeners: SharedListeners, log: Logger): Promise<void> {
+    try {
+      await this.#listen(listeners, log);
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
+  }
+
+  async #listen({ metrics, control }: SharedListeners, log: Logger): Promise<void> {
     if (control !== undefined) {
       const reply = (request: CommandRequest): Promise<readonly string[]> => this.#reply(request);
       let socket: CommandSocket | undefined;
