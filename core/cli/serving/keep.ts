@@ -1,7 +1,9 @@
 import { UsageError, type Logger } from '../../backend/index.js';
 import { CommandSocket } from '../../control/index.js';
 import { FIRST_INHERITED, Keeper, type KeptSocket } from '../../keeper/index.js';
-import { check, exportSchema, groupId, type ServedExport } from '../../plugins/index.js';
+import { groupId, type ServedExport } from '../../plugins/index.js';
+import { checkedExports } from '../../plugins/checked-exports.js';
+import type { CheckedExport } from '../../plugins/served-export.js';
 import { keepControl } from './control.js';
 import { keepMetrics } from './metrics.js';
 import { serving } from './systemd-notices.js';
@@ -12,8 +14,6 @@ import type { Fd, ServiceManager } from '../../system/index.js';
 export function keeperSocket(socket: string): string {
   return `${socket}.keeper`;
 }
-
-const settingsSchema = exportSchema.omit({ backend: true });
 
 /** What the keeper listens on in the place of engines. */
 export interface KeptListeners {
@@ -35,7 +35,7 @@ export async function keep(
   manager: ServiceManager | undefined,
   log: Logger,
 ): Promise<void> {
-  const sockets = exports.map((one, index) => keptSocket(one, index));
+  const sockets = checkedExports(exports).map(keptSocket);
   const status = serving(exports.length);
   const kept = { sockets, upgradesAt: sockets.map(({ path }) => path), endsAtOnce: false, status };
   await withKeeper(kept, listeners, manager, log, async (keeper, stop) => {
@@ -111,15 +111,13 @@ export async function withKeeper(
   }
 }
 
-function keptSocket(
-  { backend: _backend, optionName: _name, ...one }: ServedExport,
-  index: number,
-): KeptSocket {
-  const { socket, socketMode, socketGroup, maxConnections, exitOnDisconnect } = check(
-    settingsSchema,
-    one,
-    `exports[${index}]`,
-  );
+function keptSocket({
+  socket,
+  socketMode,
+  socketGroup,
+  maxConnections,
+  exitOnDisconnect,
+}: CheckedExport): KeptSocket {
   if (socket === undefined) throw new UsageError('--fd and --fd-name: not with --keep, which needs a path');
   return {
     path: socket,

@@ -278,6 +278,18 @@ test("a file's exports are all served, and those that name one backend share it"
   );
   const kept = ['serve', '--socket-path', 's', '--backend', 'memfs', '--keep', '--metrics', '0.0.0.0:1'];
   assert.match(await mistake(...kept), /^--metrics 0.0.0.0:1: only addresses of the loopback interface/);
+  // A keeper would start engines that refuse it for ever.
+  const rated = {
+    socket: 's',
+    backend: { type: 'memfs' },
+    queueThreads: 1,
+    rate: { operationsPerSecond: 1 },
+  };
+  writeFileSync(join(folder, 'rated.yaml'), JSON.stringify({ keep: true, exports: [rated] }));
+  assert.match(
+    await mistake('serve', '--config', 'rated.yaml'),
+    /^exports\[0\]\.rate: not with queueThreads/,
+  );
 });
 
 test("backends' commands are in the help, with their flags and arguments from their schemas", async () => {
