@@ -1,5 +1,6 @@
 import { close as closeFile, fchmod, fchown, fstat, ftruncate, read, write } from 'node:fs';
 import { randomBytes } from 'node:crypto';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { decodeName, Errno, FileType, FsError, ModeBits } from '../../../core/backend/index.js';
 import { AT, lseek, mkdirat, O, openat, unlinkat, utimensat } from '../../../core/system/calls/files.js';
@@ -33,6 +34,9 @@ const PIECE_HEADER_BYTES = 12;
 
 /** Bytes of data in a piece. */
 const PIECE_BYTES = 1 << 20;
+
+/** Extents that are counted in one turn of the event loop. */
+const EXTENTS_PER_TURN = 1000;
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
@@ -71,7 +75,9 @@ export async function packRemoved(share: Share, fd: Fd, most: number): Promise<U
     header.writeBigUInt64LE(isRegular ? size : 0n, 32);
     const parts: Uint8Array[] = [header];
     for (const { name, value } of attributes) parts.push(lengths(name.length, value.length), name, value);
-    let taken = 0;
+    let taken = parts.reduce((sum, { length }) => sum + length, 0);
+    if (taken > most) return undefined;
+    if (isRegular && (await hasMore(own, Number(size), most - taken))) return undefined;
     for await (const { from, data } of isRegular ? pieces(own, Number(size)) : []) {
       taken += PIECE_HEADER_BYTES + data.length;
       if (taken > most) return undefined;
@@ -86,14 +92,37 @@ export async function packRemoved(share: Share, fd: Fd, most: number): Promise<U
   }
 }
 
+/** Where a file has data: between its holes, before `size`. */
+function* extents(fd: Fd, size: number): Generator<{ start: number; end: number }> {
+  for (let from = 0; from < size;) {
+    const found = lseek(fd, from, SEEK_DATA);
+    if (found === -Errno.ENXIO) return;
+    const start = Math.max(from, found);
+    const end = found < 0 ? size : lseek(fd, start, SEEK_HOLE);
+    if (end < 0) throw FsError.of(-end);
+    if (start >= size) return;
+    // The file may have grown.
+    yield { start, end: Math.min(end, size) };
+    from = end;
+  }
+}
+
+/** Whether a file has more data than so many bytes. */
+async function hasMore(fd: Fd, size: number, most: number): Promise<boolean> {
+  let taken = 0;
+  let count = 0;
+  for (const { start, end } of extents(fd, size)) {
+    taken += end - start;
+    if (taken > most) return true;
+    if (++count % EXTENTS_PER_TURN === 0) await nextTurn();
+  }
+  return false;
+}
+
 /** What a file has between its holes. */
 async function* pieces(fd: Fd, size: number): AsyncGenerator<{ from: number; data: Uint8Array }> {
-  for (let from = 0; from < size;) {
-    const start = lseek(fd, from, SEEK_DATA);
-    if (start === -Errno.ENXIO) return;
-    const end = start < 0 ? size : lseek(fd, start, SEEK_HOLE);
-    if (end < 0) throw FsError.of(-end);
-    for (from = Math.max(from, start); from < end;) {
+  for (const { start, end } of extents(fd, size)) {
+    for (let from = start; from < end;) {
       const length = Math.min(end - from, PIECE_BYTES);
       const { bytesRead, buffer } = await readLater(fd, Buffer.allocUnsafe(length), 0, length, from);
       if (bytesRead === 0) return;
@@ -207,11 +236,12 @@ async function fill(share: Share, fd: Fd, view: Buffer): Promise<void> {
   } else if (from !== view.length) throw FsError.of('EINVAL');
   // A daemon without privilege makes files of its own, as it does for guests.
   await ownLater(fd, uid!, gid!).catch(() => undefined);
+  // Before the mode, which may forbid it.
+  if (share.options.xattr) writeAttributes(share, fd, attributes);
   await modeLater(
     fd,
     mode! & ModeBits.PERMISSIONS & ~(share.refusesPrivileged ? ModeBits.SETUID | ModeBits.SETGID : 0),
   );
-  if (share.options.xattr) writeAttributes(share, fd, attributes);
   for (const [index, place] of [16, 24].entries()) {
     const nanoseconds = view.readBigInt64LE(place);
     const rest = ((nanoseconds % NANOSECONDS) + NANOSECONDS) % NANOSECONDS;
