@@ -62,7 +62,6 @@ class DeviceMessage implements Message {
     this.#slot?.claim();
     const length = result(native.read(fd, this.#address, BUFFER_BYTES));
     if (length > 0) this.#open(length);
-    else this.#slot?.release();
     return length;
   }
 
@@ -71,7 +70,6 @@ class DeviceMessage implements Message {
     // The first word of `struct fuse_in_header` is the length.
     const length = Math.min(this.#slot!.memory.u32[0]!, BUFFER_BYTES);
     if (length > 0) this.#open(length);
-    else this.#slot!.release();
     return length > 0;
   }
 
@@ -144,9 +142,9 @@ export class FuseDevice {
   #isFull = false;
 
   /**
-   * Begins to serve a mounted, non-blocking descriptor, which it owns from here on.
-   * @param slots where requests are kept for a process that follows, as it owns them, too. Those
-   * that a former process has left are served first.
+   * Serves a mounted, non-blocking descriptor, which it owns from here on.
+   * @param slots where requests are kept for a process that follows, as it owns them, too; then
+   * {@link begin} must follow at once.
    */
   constructor(fd: OwnedFd, receiver: DeviceReceiver, log: Log, slots?: RequestSlots) {
     this.#fd = fd;
@@ -154,8 +152,11 @@ export class FuseDevice {
     this.#log = log;
     this.#slots = slots;
     this.#watch = watchClosely(fd.value, () => this.#serve());
-    if (slots === undefined) return;
-    for (const slot of slots.left()) this.#resume(slot);
+  }
+
+  /** Serves what a former process has left in the slots. */
+  begin(): void {
+    for (const slot of this.#slots!.left()) this.#resume(slot);
     this.#afterSome();
   }
 
@@ -175,6 +176,7 @@ export class FuseDevice {
     if (this.#closed) return;
     this.#stopped = false;
     if (!this.#isFull) this.#watch.resume();
+    if (this.#notifications.length > 0 && !this.#isNotifying) this.#sendNotifications();
   }
 
   /** Closes the connection. If it is still mounted, its users get ENOTCONN. Idempotent. */
@@ -191,12 +193,12 @@ export class FuseDevice {
   /**
    * Sends a notification. It goes by another thread: the kernel waits for what holds the directory
    * or page, which may be a request that this thread has yet to answer (Linux `fs/fuse/dir.c`,
-   * `fuse_reverse_inval_entry`).
+   * `fuse_reverse_inval_entry`). While this is stopped it waits for {@link goOn}.
    */
   notify(message: Uint8Array): void {
-    if (this.#notifications.length >= MAX_NOTIFICATIONS || this.#stopped) return;
+    if (this.#notifications.length >= MAX_NOTIFICATIONS || this.#closed) return;
     this.#notifications.push(message);
-    if (!this.#isNotifying) this.#sendNotifications();
+    if (!this.#isNotifying && !this.#stopped) this.#sendNotifications();
   }
 
   #sendNotifications(): void {

@@ -1,8 +1,5 @@
-import { type OwnedFd, setNonBlocking } from '../system/index.js';
-import { detachByFusermount, mountByFusermount, unmountByFusermount } from './fusermount.js';
-import { detachDirectly, mountDirectly, unmountDirectly } from './direct-mount.js';
-import { MountError } from './mount-error.js';
-import { mountPoint } from './mount-point.js';
+import type { OwnedFd } from '../system/index.js';
+import { methods, mounted, type MountMethod, usualMethod } from './mounted.js';
 import { type GivenMount, makeRequestMemory } from './mount-server.js';
 import type { MountFlags } from './options.js';
 
@@ -11,14 +8,14 @@ export class HeldMount implements GivenMount {
   readonly device: OwnedFd;
   readonly requests: OwnedFd;
   readonly #directory: string;
-  readonly #isDirect: boolean;
+  readonly #method: MountMethod;
   #isMounted = true;
 
-  private constructor(directory: string, device: OwnedFd, isDirect: boolean) {
+  private constructor(directory: string, given: GivenMount, method: MountMethod) {
     this.#directory = directory;
-    this.#isDirect = isDirect;
-    this.device = device;
-    this.requests = makeRequestMemory();
+    this.#method = method;
+    this.device = given.device;
+    this.requests = given.requests;
     process.once('exit', this.#onExit);
   }
 
@@ -28,28 +25,25 @@ export class HeldMount implements GivenMount {
   };
 
   /**
-   * The directory without symbolic links, on which something can be mounted.
-   * @throws MountError
-   */
-  static place(directory: string): Promise<string> {
-    return mountPoint(directory);
-  }
-
-  /**
    * Mounts. Whoever uses the mount waits until it is served.
-   * @param directory as {@link place} gives it.
-   * @throws MountError
+   * @param directory as `mountPoint` gives it.
+   * @throws MountError; SystemError if there is no memory for requests.
    */
   static async open(directory: string, source: string, flags: Partial<MountFlags>): Promise<HeldMount> {
-    const isDirect = process.geteuid!() === 0;
-    const { allowOther = isDirect, readOnly = false, setuid = false, devices = false } = flags;
-    const all = { allowOther, readOnly, setuid, devices };
-    const device = await (isDirect ? mountDirectly : mountByFusermount)(directory, source, all);
-    const code = setNonBlocking(device.value);
-    if (code >= 0) return new HeldMount(directory, device, isDirect);
-    device.close();
-    await (isDirect ? unmountDirectly : unmountByFusermount)(directory);
-    throw MountError.of('/dev/fuse', -code);
+    const method = usualMethod();
+    const requests = makeRequestMemory();
+    try {
+      return await mounted(
+        directory,
+        source,
+        flags,
+        method,
+        (device) => new HeldMount(directory, { device, requests }, method),
+      );
+    } catch (error) {
+      requests.close();
+      throw error;
+    }
   }
 
   /**
@@ -57,7 +51,7 @@ export class HeldMount implements GivenMount {
    * @throws MountError
    */
   async unmount(): Promise<void> {
-    await (this.#isDirect ? unmountDirectly : unmountByFusermount)(this.#directory);
+    await methods[this.#method].unmount(this.#directory);
     this.#isMounted = false;
   }
 
@@ -73,6 +67,6 @@ export class HeldMount implements GivenMount {
     this.requests.close();
     if (!this.#isMounted) return;
     this.#isMounted = false;
-    (this.#isDirect ? detachDirectly : detachByFusermount)(this.#directory);
+    methods[this.#method].detach(this.#directory);
   }
 }

@@ -1,11 +1,9 @@
 import type { Message } from '../memory/index.js';
-import { type Log, ownMounts, type OwnedFd, setNonBlocking } from '../system/index.js';
+import { type Log, ownMounts, type OwnedFd } from '../system/index.js';
 import { BackingFiles } from './backing-files.js';
 import { FuseDevice } from './fuse-device.js';
-import { detachByFusermount, mountByFusermount, unmountByFusermount } from './fusermount.js';
-import { detachDirectly, mountDirectly, unmountDirectly } from './direct-mount.js';
-import { MountError } from './mount-error.js';
 import { mountPoint } from './mount-point.js';
+import { methods, mounted, type MountMethod, usualMethod } from './mounted.js';
 import type { MountFlags } from './options.js';
 
 /** The FUSE side, which serves a mount's requests. */
@@ -32,7 +30,7 @@ export interface MountOptions extends Partial<MountFlags> {
   /** Called once, when it is mounted. @param files what the kernel may use itself. */
   openSession(files: BackingFiles): MountSession;
   /** Default: `direct` for root, else `fusermount`. */
-  readonly method?: 'direct' | 'fusermount';
+  readonly method?: MountMethod;
 }
 
 /** After a mount was detached, its users have so long to close their files. */
@@ -52,7 +50,7 @@ export class HostMount {
   readonly ended: Promise<void>;
 
   readonly #log: Log;
-  readonly #direct: boolean;
+  readonly #method: MountMethod;
   readonly #session: MountSession;
   readonly #device: FuseDevice;
   #settle!: (end: Promise<void>) => void;
@@ -64,14 +62,14 @@ export class HostMount {
   private constructor(
     directory: string,
     fd: OwnedFd,
-    direct: boolean,
+    method: MountMethod,
     leave: () => void,
     options: MountOptions,
   ) {
     this.directory = directory;
     this.#leave = leave;
     this.#log = options.log;
-    this.#direct = direct;
+    this.#method = method;
     this.ended = new Promise((resolve) => {
       this.#settle = resolve;
     });
@@ -87,32 +85,22 @@ export class HostMount {
   /** Detaches the mount if the process ends without unmounting, so that no dead mount stays. */
   readonly #onExit = (): void => {
     this.#device.close();
-    (this.#direct ? detachDirectly : detachByFusermount)(this.directory);
+    methods[this.#method].detach(this.directory);
   };
 
   /** Mounts and begins to serve. @throws MountError */
   static async open(options: MountOptions): Promise<HostMount> {
-    const {
-      allowOther = process.geteuid!() === 0,
-      readOnly = false,
-      setuid = false,
-      devices = false,
-    } = options;
-    const flags = { allowOther, readOnly, setuid, devices };
     const directory = await mountPoint(options.directory);
-    const direct = (options.method ?? (process.geteuid!() === 0 ? 'direct' : 'fusermount')) === 'direct';
+    const { source, method = usualMethod() } = options;
     const leave = ownMounts.enter(directory);
     try {
-      const fd = await (direct ? mountDirectly : mountByFusermount)(directory, options.source, flags);
-      try {
-        const code = setNonBlocking(fd.value);
-        if (code < 0) throw MountError.of('/dev/fuse', -code);
-        return new HostMount(directory, fd, direct, leave, options);
-      } catch (error) {
-        fd.close();
-        await (direct ? unmountDirectly : unmountByFusermount)(directory);
-        throw error;
-      }
+      return await mounted(
+        directory,
+        source,
+        options,
+        method,
+        (fd) => new HostMount(directory, fd, method, leave, options),
+      );
     } catch (error) {
       leave();
       throw error;
@@ -136,7 +124,7 @@ export class HostMount {
 
   async #unmount(): Promise<void> {
     if (!this.#ending) {
-      await (this.#direct ? unmountDirectly : unmountByFusermount)(this.directory);
+      await methods[this.#method].unmount(this.directory);
       const late = setTimeout(() => this.#end(0), LINGER_MS);
       void this.ended.finally(() => clearTimeout(late)).catch(() => undefined);
     }

@@ -4,8 +4,8 @@
  *
  * - `host-mount.ts`: one mount, from its beginning to its end, with `mount-point.ts`, `options.ts`
  *   and `mount-error.ts`.
- * - `direct-mount.ts`, `fusermount.ts`: mounting by the system call, or without privilege by
- *   fusermount3.
+ * - `mounted.ts`: how mounts begin, with `direct-mount.ts` and `fusermount.ts`: by the system call,
+ *   or without privilege by fusermount3.
  * - `backing-files.ts`: files that the kernel reads and writes itself.
  * - `fuse-device.ts`: reads requests, hands them on as messages and writes the replies.
  * - `request-slots.ts`: requests that outlive the process that has read them.
@@ -16,4 +16,5 @@ export { HeldMount } from './held-mount.js';
 export { type GivenMount, type KeptMount, MAX_KEPT_WAITERS, MountServer } from './mount-server.js';
 export { HostMount, type MountOptions, type MountSession } from './host-mount.js';
 export { MountError } from './mount-error.js';
+export { mountPoint } from './mount-point.js';
 export type { MountFlags } from './options.js';

@@ -52,6 +52,7 @@ export class KeptMount {
       ended: (errno: number) => this.#end(errno, log),
     };
     this.#device = new FuseDevice(device, receiver, log, new RequestSlots(requests, BUFFER_BYTES));
+    this.#device.begin();
   }
 
   /** Whether it was unmounted, or has failed. */

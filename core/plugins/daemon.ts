@@ -458,7 +458,15 @@ export class Daemon {
     await this.#keeper.serve(
       {
         connect: (given) => this.#connect(given, opened),
-        mount: (given) => void this.#serveMount(given, opened),
+        mount: (given) => {
+          this.#serveMount(given, opened).catch((error: unknown) => {
+            this.#log.error({ err: error }, 'a mount cannot be served');
+            given.device.close();
+            given.requests.close();
+            // Nobody is to wait for it.
+            this.#keeper!.unmounted(given.id);
+          });
+        },
         handOver: () => this.#handOver(opened),
       },
       {

@@ -1,7 +1,7 @@
 import { realpath } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { UsageError } from '../backend/index.js';
-import { HeldMount, MountError } from '../mount/index.js';
+import { HeldMount, MountError, mountPoint } from '../mount/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { needsOf } from './backend-needs.js';
 import type { HostMountOptions } from './mount.js';
@@ -23,7 +23,7 @@ export async function keptMountPoint({
   folder,
   registry,
 }: KeptMountOptions): Promise<string> {
-  const place = await saying(() => HeldMount.place(directory));
+  const place = await saying(() => mountPoint(directory));
   const needs = await needsOf({ exports: [{ backend }], folder }, registry).catch(() => undefined);
   // What is wrong with the options is told by who makes the backend of them.
   if (needs === undefined || typeof needs === 'string') return place;
