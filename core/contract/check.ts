@@ -128,8 +128,8 @@ class Bench {
   #session!: Session;
   #client!: Client;
   #cases = 0;
-  /** What was in the directory to begin in before the first case that makes files there. */
-  #before: ReadonlySet<string> | undefined;
+  /** Names that the cases have made in the directory to begin in. */
+  readonly #made = new Set<string>();
   /** Where the rules share a directory: the one to begin in, or one of the check's own. */
   #shared: 'start' | 'own' | undefined;
   /** Whether no rule can be tried any more, since a session or the backend did not end. */
@@ -212,14 +212,21 @@ class Bench {
 
   /** Removes what a case has made, where the next one gets the same directory. */
   async #sweep(): Promise<void> {
-    if (this.#shared === undefined || !this.#has('readdir') || !this.#has('unlink')) return;
-    const kept = this.#shared === 'own' ? new Set<string>() : this.#before;
-    if (kept === undefined) return;
+    const client = this.#client;
+    if (this.#shared === undefined || !this.#has('unlink')) return;
+    if (this.#shared === 'own' && !this.#has('readdir')) return;
     try {
       const start = await this.#start();
-      const directory = this.#shared === 'own' ? (await this.#client.lookup(start, this.#folder)).id : start;
-      for (const name of await namesIn(this.#client, directory))
-        if (!kept.has(name)) await removeTree(this.#client, directory, name);
+      if (this.#shared === 'own') {
+        const { id } = await client.lookup(start, this.#folder);
+        for (const name of await namesIn(client, id)) await removeTree(client, id, name);
+        return;
+      }
+      // Others may use the directory, too.
+      for (const name of this.#made) {
+        if ((await client.find(start, name)) !== undefined) await removeTree(client, start, name);
+        this.#made.delete(name);
+      }
     } catch (error) {
       this.#options.log.warn({ error: reasonOf(error) }, 'what a rule has made stays');
     }
@@ -290,13 +297,12 @@ class Bench {
       [this.#folder, 'own'],
       [folder, undefined],
     ] as const) {
-      const made = this.#has('mkdir') ? await this.#made(directory, name) : undefined;
+      const made = this.#has('mkdir') ? await this.#madeDirectory(directory, name) : undefined;
       if (made === undefined) break;
       directory = made;
       this.#shared = shared;
     }
-    if (this.#shared === 'start' && this.#has('readdir'))
-      this.#before ??= new Set(await namesIn(client, directory));
+    if (this.#shared === 'start') client.note(directory, this.#made);
     const restart = async (): Promise<Trial> => {
       await this.#end();
       const state = await this.#export.backend.save?.();
@@ -312,7 +318,7 @@ class Bench {
   }
 
   /** A directory of that name; undefined if the backend has none in this place. */
-  async #made(parent: bigint, name: string): Promise<bigint | undefined> {
+  async #madeDirectory(parent: bigint, name: string): Promise<bigint | undefined> {
     const known = await this.#findDirectory(parent, name);
     if (known !== undefined) return known.id;
     try {

@@ -70,6 +70,7 @@ export class Client {
   readonly #lookups = new Map<bigint, bigint>();
   readonly #names: NamePattern | undefined;
   readonly #content: Uint8Array | undefined;
+  #noted: { readonly directory: bigint; readonly names: Set<string> } | undefined;
   #unique = 0n;
   #end: { readonly at: number; readonly milliseconds: number } | undefined;
   caller: Caller = { uid: 0, gid: 0 };
@@ -85,6 +86,11 @@ export class Client {
   /** From then on no request is sent but FORGET: a rule that does not end must not go on. */
   endAfter(milliseconds: number): void {
     this.#end = { at: performance.now() + milliseconds, milliseconds };
+  }
+
+  /** From then on the actual names that are made in a directory are noted. */
+  note(directory: bigint, names: Set<string>): void {
+    this.#noted = { directory, names };
   }
 
   /** Starts the session. */
@@ -193,23 +199,23 @@ export class Client {
   mknod(parent: bigint, name: string, mode: number, rdev = 0): Promise<Found> {
     const at = wire.fuse_mknod_in;
     const fields = new Fields(at.bytes).u32(at.mode, mode).u32(at.rdev, rdev);
-    return this.#entry(Opcode.MKNOD, parent, fields.bytes, this.#file(name));
+    return this.#make(Opcode.MKNOD, parent, this.#file(name), [fields.bytes]);
   }
 
   mkdir(parent: bigint, name: string, mode = 0o755): Promise<Found> {
     const at = wire.fuse_mkdir_in;
-    const called = text(this.#names?.directory(name) ?? name);
-    return this.#entry(Opcode.MKDIR, parent, new Fields(at.bytes).u32(at.mode, mode).bytes, called);
+    const called = this.#names?.directory(name) ?? name;
+    return this.#make(Opcode.MKDIR, parent, called, [new Fields(at.bytes).u32(at.mode, mode).bytes]);
   }
 
   symlink(parent: bigint, name: string, target: string): Promise<Found> {
-    return this.#entry(Opcode.SYMLINK, parent, this.#file(name), text(target));
+    return this.#make(Opcode.SYMLINK, parent, this.#file(name), [], text(target));
   }
 
   link(id: bigint, parent: bigint, name: string): Promise<Found> {
     const at = wire.fuse_link_in;
     const fields = new Fields(at.bytes).u64(at.oldnodeid, id);
-    return this.#entry(Opcode.LINK, parent, fields.bytes, this.#file(name));
+    return this.#make(Opcode.LINK, parent, this.#file(name), [fields.bytes]);
   }
 
   async unlink(parent: bigint, name: string): Promise<void> {
@@ -223,8 +229,9 @@ export class Client {
   async rename(parent: bigint, name: string, newParent: bigint, newName: string, flags = 0): Promise<void> {
     const at = wire.fuse_rename2_in;
     const fields = new Fields(at.bytes).u64(at.newdir, newParent).u32(at.flags, flags);
-    const [from, to] = [this.#known(name), text(this.#names?.renamed(name, newName) ?? newName)];
-    await this.#call(Opcode.RENAME2, parent, 0, fields.bytes, from, to);
+    const [from, to] = [this.#known(name), this.#names?.renamed(name, newName) ?? newName];
+    await this.#call(Opcode.RENAME2, parent, 0, fields.bytes, from, text(to));
+    this.#made(newParent, to);
   }
 
   async open(id: bigint, flags = 0): Promise<OpenFile> {
@@ -242,7 +249,9 @@ export class Client {
     const at = wire.fuse_create_in;
     const fields = new Fields(at.bytes).u32(at.flags, flags).u32(at.mode, mode);
     const room = wire.fuse_entry_out.bytes + wire.fuse_open_out.bytes;
-    const reply = await this.#call(Opcode.CREATE, parent, room, fields.bytes, this.#file(name));
+    const called = this.#file(name);
+    const reply = await this.#call(Opcode.CREATE, parent, room, fields.bytes, text(called));
+    this.#made(parent, called);
     const found = this.#found(reply, 0);
     return { ...found, file: opened(found.id, reply, wire.fuse_entry_out.bytes) };
   }
@@ -320,9 +329,13 @@ export class Client {
     return entries.map((entry) => ({ ...entry, name: names.listed(entry.name) }));
   }
 
-  /** The bytes of the name of a file that is made. */
-  #file(name: string): Uint8Array {
-    return text(this.#names?.file(name) ?? name);
+  /** The actual name of a file that is made. */
+  #file(name: string): string {
+    return this.#names?.file(name) ?? name;
+  }
+
+  #made(parent: bigint, name: string): void {
+    if (parent === this.#noted?.directory) this.#noted.names.add(name);
   }
 
   /** The bytes of the name of what may be there. */
@@ -413,6 +426,19 @@ export class Client {
     fields.u64(at.fh_out, to.fh).u64(at.off_out, toOffset).u64(at.len, length);
     const reply = await this.#call(Opcode.COPY_FILE_RANGE, from.id, wire.fuse_write_out.bytes, fields.bytes);
     return view(reply).getUint32(0, true);
+  }
+
+  /** Makes a name, whose bytes come between the others. */
+  async #make(
+    opcode: number,
+    parent: bigint,
+    name: string,
+    before: readonly Uint8Array[],
+    ...after: Uint8Array[]
+  ): Promise<Found> {
+    const found = await this.#entry(opcode, parent, ...before, text(name), ...after);
+    this.#made(parent, name);
+    return found;
   }
 
   async #entry(opcode: number, id: bigint, ...parts: Uint8Array[]): Promise<Found> {

@@ -15,6 +15,7 @@ import {
 } from '../../core/backend/index.js';
 import { cases, checkBackend } from '../../core/contract/index.js';
 import { pluginEnvironment, keepingLog } from '../support/host-mount.js';
+import { TinyBackend, TinyNode } from '../support/tiny-backend.js';
 
 /*
  * Mistakes that authors of backends make. Each is put into a backend that has none. The suite must
@@ -551,4 +552,22 @@ describe('the contract suite names the rule that is broken by a backend that', (
       assert.match(results[0]!.reason!, /expected .+, got .+|: E[A-Z]+$/);
     });
   }
+});
+
+it('where rules share a directory, what they have made is removed, and nothing that others make there', async () => {
+  const backend: TinyBackend = Object.assign(new TinyBackend(), { mkdir: undefined });
+  const make = (name: string): unknown =>
+    backend.root.children.set(name, new TinyNode(FileType.REGULAR | 0o644));
+  make('before');
+  const { results, failed, passed } = await checkBackend({
+    create: () => backend,
+    log: keepingLog(),
+    only: (name) =>
+      /^(a write beyond the end leaves zeros|a hard link|content is the same|a rename)/.test(name),
+    onResult: ({ name }) => make(`after ${name}`),
+  });
+  assert.equal(failed, 0);
+  assert.ok(passed >= 2);
+  const others = ['before', ...results.map(({ name }) => `after ${name}`)];
+  assert.deepEqual([...backend.root.children.keys()].toSorted(), others.toSorted());
 });
