@@ -19,7 +19,7 @@ import { getlk, setlk, setlkw } from './locks.js';
 import { batchForget, forget, lookup } from './lookup.js';
 import { link, mkdir, mknod, readlink, rename, rename2, rmdir, symlink, unlink } from './names.js';
 import { create, flush, open, release, tmpfile } from './open.js';
-import { refusal, type Operation } from './operation.js';
+import { inOneShape, refusal, type Operation } from './operation.js';
 import { getxattr, listxattr, removexattr, setxattr } from './xattrs.js';
 
 /** The operation of each opcode, by its name. */
@@ -80,19 +80,6 @@ const byName: { readonly [name in keyof typeof Opcode]: Operation } = {
   STATX: statx,
   COPY_FILE_RANGE_64: copyFileRange64,
 };
-
-function nothing(): void {}
-
-/**
- * An operation with all of its fields, in the same order as every other one. V8 compiles the path
- * of a request for the shapes of objects that it has met, and drops that code at the first other
- * one.
- */
-function inOneShape(operation: Operation): Operation {
-  const { name, arguments: least, reply, start, finish, discard = nothing } = operation;
-  const { silent = false, always = false, startsDuringBatch = false } = operation;
-  return { name, arguments: least, reply, silent, always, startsDuringBatch, start, finish, discard };
-}
 
 /** The operation of each opcode, by its number; undefined for numbers without an opcode. */
 export const operations: readonly (Operation | undefined)[] = Array.from(
