@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import { fromJson } from './from-json.js';
-import type { CounterFigures, DaemonFigures, ExportFigures } from './figures.js';
+import type { DaemonFigures, ExportFigures } from './figures.js';
 
 /*
  * Figures as plain data, by which a process that serves a part of the exports tells them to the
@@ -8,7 +8,10 @@ import type { CounterFigures, DaemonFigures, ExportFigures } from './figures.js'
  */
 
 const count = z.number().nonnegative();
-const column = z.array(count).max(4096);
+const column = z
+  .array(count)
+  .max(4096)
+  .transform((values) => Float64Array.from(values));
 
 const countersSchema = z.object({
   requests: column,
@@ -71,7 +74,7 @@ export function figuresJson({ started, process, exports }: DaemonFigures): strin
   return JSON.stringify({ started, process, exports: exports.map(plainExport) });
 }
 
-function plainExport({ counters, metrics, ...one }: ExportFigures): z.output<typeof exportSchema> {
+function plainExport({ counters, metrics, ...one }: ExportFigures): z.input<typeof exportSchema> {
   const { requests, failures, errors, latencies, latencySum } = counters;
   return {
     ...one,
@@ -99,25 +102,5 @@ function plainExport({ counters, metrics, ...one }: ExportFigures): z.output<typ
 
 /** Figures from what {@link figuresJson} gave. @returns undefined for anything else. */
 export function figuresFromJson(text: string): DaemonFigures | undefined {
-  const data = fromJson(schema, text);
-  if (data === undefined) return undefined;
-  return { ...data, exports: data.exports.map((one) => ({ ...one, counters: revived(one.counters) })) };
-}
-
-function revived({
-  requests,
-  failures,
-  errors,
-  latencies,
-  latencySum,
-  ...rest
-}: z.output<typeof countersSchema>): CounterFigures {
-  return {
-    ...rest,
-    requests: Float64Array.from(requests),
-    failures: Float64Array.from(failures),
-    errors: Float64Array.from(errors),
-    latencies: Float64Array.from(latencies),
-    latencySum: Float64Array.from(latencySum),
-  };
+  return fromJson(schema, text);
 }

@@ -38,11 +38,7 @@ export function statusOfAll(own: DaemonStatus, parts: readonly Part<DaemonStatus
     residentBytes: sum(({ residentBytes }) => residentBytes),
     heapUsedBytes: sum(({ heapUsedBytes }) => heapUsedBytes),
     lostLogLines: sum(({ lostLogLines }) => lostLogLines),
-    exports: parts.flatMap((part) => {
-      const { told } = part;
-      const exports = exportsOf(part, silentStatus);
-      return told === undefined ? exports : exports.map((one) => ({ ...one, started: told.started }));
-    }),
+    exports: parts.flatMap((part) => exportsOf(part, silentStatus)),
   };
 }
 

@@ -1,5 +1,6 @@
 import { LATENCY_BOUNDS_US } from '../fuse/index.js';
 import type { ExportStatus } from './status.js';
+import { sum } from './sum.js';
 
 /** Timed requests of an opcode that tell something. */
 const LEAST_TIMED = 10;
@@ -52,8 +53,4 @@ function halfWithin(buckets: readonly number[]): number {
     if (seen >= half) return LATENCY_BOUNDS_US[index] ?? Infinity;
   }
   return 0;
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((all, each) => all + each, 0);
 }

@@ -1,6 +1,7 @@
 import { LATENCY_BOUNDS_US, LATENCY_BUCKETS } from '../fuse/index.js';
 import { slowOpcodes, slowText } from './slow-opcodes.js';
 import { LEAST_FREE, type DaemonStatus, type ExportStatus, type LockWait } from './status.js';
+import { sum } from './sum.js';
 
 /** Rows of opcodes in {@link topText}. */
 const MOST_OPCODES = 12;
@@ -300,10 +301,6 @@ function table(rows: readonly (readonly string[])[]): string[] {
 
 function total(counts: Readonly<Record<string, number>>): number {
   return sum(Object.values(counts));
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((all, each) => all + each, 0);
 }
 
 function sumOf(all: readonly (readonly number[])[]): number[] {

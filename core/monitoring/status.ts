@@ -1,6 +1,6 @@
 import * as z from 'zod';
 import { LATENCY_BUCKETS } from '../fuse/index.js';
-import type { CounterFigures, DaemonFigures, ExportFigures } from './figures.js';
+import { type CounterFigures, type DaemonFigures, type ExportFigures, processFigures } from './figures.js';
 import { fromJson } from './from-json.js';
 import { errorName, opcodeName } from './names.js';
 
@@ -130,15 +130,14 @@ export function statusOf(
   { started, lostLogLines }: Pick<DaemonFigures, 'started'> & Pick<DaemonStatus, 'lostLogLines'>,
   exports: readonly ExportDetails[],
 ): DaemonStatus {
-  const { user, system } = process.cpuUsage();
-  const { rss, heapUsed } = process.memoryUsage();
+  const { cpuUserSeconds, cpuSystemSeconds, residentBytes, heapUsedBytes } = processFigures();
   return {
     pid: process.pid,
     time: Date.now() / 1000,
     started,
-    cpuSeconds: (user + system) / 1e6,
-    residentBytes: rss,
-    heapUsedBytes: heapUsed,
+    cpuSeconds: cpuUserSeconds + cpuSystemSeconds,
+    residentBytes,
+    heapUsedBytes,
     lostLogLines,
     exports: exports.map((one) => exportStatus(one, started)),
   };

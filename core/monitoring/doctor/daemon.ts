@@ -1,6 +1,7 @@
 import { LEAST_FREE, type DaemonStatus, type ExportStatus } from '../status.js';
 import { slowOpcodes, slowText } from '../slow-opcodes.js';
 import { waitLine } from '../status-text.js';
+import { sum } from '../sum.js';
 import type { Finding } from './finding.js';
 
 /** A request that waits for longer than this hangs, in seconds. */
@@ -198,10 +199,6 @@ function latencyFindings(old: ExportStatus | undefined, one: ExportStatus): OfEx
     advice:
       'The disk or the network behind it is slow: look at iostat -x 1 of the host, and at who else uses it.',
   }));
-}
-
-function sum(values: readonly number[]): number {
-  return values.reduce((all, each) => all + each, 0);
 }
 
 function percent(share: number): string {
