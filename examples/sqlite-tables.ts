@@ -19,6 +19,8 @@ type Row = Record<string, sqlite.SQLiteValue>;
 
 /** A table, a row or a draft; the root has none of these. */
 interface Node {
+  /** By which name it is known. */
+  path: string;
   table?: string;
   /** The number of a row. */
   row?: bigint | undefined;
@@ -31,20 +33,36 @@ interface Node {
 }
 
 const LARGEST = 2 ** 24;
-/** Bytes of all drafts together. */
+/** Bytes of all drafts together, those of removed files too. */
 const DRAFTS_MAX = 2 ** 28;
+/** Bytes that a draft takes beside its content. */
+const DRAFT_COST = 1024;
+/** Where a statement fails by these words, its values were not to blame. */
+const FAULTS = [
+  [/ is locked\b/, 'EBUSY'],
+  [/^database or disk is full/, 'ENOSPC'],
+  [/^attempt to write a readonly database/, 'EROFS'],
+  [/^(disk I\/O error|database disk image is malformed|unable to open database file|out of memory)/, 'EIO'],
+] as const;
 const DIRECTORY: Attributes = { mode: FileType.DIRECTORY | 0o755 };
 
 export function sqliteBackend(file: string): Backend<Node> {
   let database: sqlite.Database;
-  const root: Node = {};
+  const root: Node = { path: '' };
+  let drafts = 0;
   const nodes = new Map<string, Node>();
 
-  const rowOf = ({ table, row }: Node): Row | null =>
-    database.get(`SELECT * FROM ${quoted(table!)} WHERE rowid = ?`, row!) as Row | null;
+  const rowOf = ({ table, row }: Omit<Node, 'path'>): Row | null =>
+    asking(() => database.get(`SELECT * FROM ${quoted(table!)} WHERE rowid = ?`, row!) as Row | null);
+  const hasRoom = ({ draft }: Node, size: number): boolean =>
+    drafts - cost(draft) + size + DRAFT_COST <= DRAFTS_MAX;
+  const setDraft = (node: Node, draft: Buffer | undefined): void => {
+    drafts += cost(draft) - cost(node.draft);
+    node.draft = draft;
+  };
   const content = (node: Node): Buffer => {
     if (node.draft !== undefined) return node.draft;
-    const row = node.row === undefined ? null : rowOf(node);
+    const row = node.row === undefined || node.isRemoved === true ? null : rowOf(node);
     if (row === null) throw FsError.of('ESTALE');
     return Buffer.from(`${JSON.stringify(row, toJson, 2)}\n`);
   };
@@ -55,14 +73,20 @@ export function sqliteBackend(file: string): Backend<Node> {
     const mtime = node.changed ?? statSync(file).mtimeMs / 1000;
     return { mode: FileType.REGULAR | 0o644, size: content(node).length, nlink, mtime };
   };
-  const nodeOf = (path: string, make: () => Node): Node => {
-    const node = nodes.get(path) ?? make();
+  const nodeOf = (path: string, make: () => Omit<Node, 'path'>): Node => {
+    const node = nodes.get(path) ?? { ...make(), path };
     nodes.set(path, node);
     return node;
   };
+  /** Its name leads elsewhere. Whoever has it open goes on with what it had, if there is room. */
+  const detach = (node: Node, text: Buffer): void => {
+    if (node.draft === undefined && hasRoom(node, text.length)) setDraft(node, text);
+    node.isRemoved = true;
+  };
   const tables = (): string[] =>
-    database
-      .all("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    asking(() =>
+      database.all("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"),
+    )
       .map(({ name }) => String(name))
       .filter((name) => !name.includes('/'));
 
@@ -75,25 +99,25 @@ export function sqliteBackend(file: string): Backend<Node> {
       const marks = ['?', ...names.map(() => '?')].join();
       const bound = names.map((name) => toSql(values[name]));
       database.run(`INSERT OR REPLACE INTO ${quoted(table)} (${columns}) VALUES (${marks})`, [row, ...bound]);
-    } catch {
-      throw FsError.of('EINVAL');
+    } catch (error) {
+      throw faultOf(error) ?? FsError.of('EINVAL');
     }
   }
   const commit = (node: Node): void => {
     // What has no name is nobody's row.
     if (node.row === undefined || node.draft === undefined || node.isRemoved === true) return;
     store(node.table!, node.row, node.draft);
-    node.draft = node.changed = undefined;
+    setDraft(node, undefined);
+    node.changed = undefined;
   };
   const resize = (node: Node, size: number): void => {
     if (node.row === undefined && node.draft === undefined) throw FsError.of('EISDIR');
     if (size > LARGEST) throw FsError.of('EFBIG');
-    let drafts = size;
-    for (const { draft } of nodes.values()) drafts += draft?.length ?? 0;
-    if (drafts > DRAFTS_MAX) throw FsError.of('ENOSPC');
-    const old = size === 0 ? Buffer.alloc(0) : content(node);
+    if (!hasRoom(node, size)) throw FsError.of('ENOSPC');
+    const draft = Buffer.alloc(size);
+    if (size > 0) content(node).copy(draft);
     node.changed = Date.now() / 1000;
-    node.draft = Buffer.concat([old, Buffer.alloc(Math.max(0, size - old.length))]).subarray(0, size);
+    setDraft(node, draft);
   };
   const find = ({ table }: Node, name: string): Node | undefined => {
     if (table === undefined)
@@ -125,7 +149,7 @@ export function sqliteBackend(file: string): Backend<Node> {
     },
     readdir({ table }): DirectoryEntry[] {
       if (table === undefined) return tables().map((name) => ({ name, type: FileType.DIRECTORY }));
-      const rows = database.all(`SELECT rowid AS row FROM ${quoted(table)}`);
+      const rows = asking(() => database.all(`SELECT rowid AS row FROM ${quoted(table)}`));
       const names = new Set(rows.map(({ row }) => `${String(row)}.json`));
       for (const [path, { draft }] of nodes)
         if (draft !== undefined && path.startsWith(`${table}/`)) names.add(path.slice(table.length + 1));
@@ -135,10 +159,13 @@ export function sqliteBackend(file: string): Backend<Node> {
       if (parent.table === undefined) throw FsError.of('EPERM');
       const known = find(parent, name);
       if (known !== undefined && (flags & OpenFlags.EXCL) !== 0) throw FsError.of('EEXIST');
-      const row = rowNumber(name);
-      const made = { table: parent.table, ...(row !== undefined && { row }), draft: Buffer.alloc(0) };
-      const node = known ?? made;
-      nodes.set(`${parent.table}/${name}`, node);
+      const { table } = parent;
+      const node = known ?? { path: `${table}/${name}`, table, row: rowNumber(name) };
+      if (known === undefined) {
+        if (!hasRoom(node, 0)) throw FsError.of('ENOSPC');
+        setDraft(node, Buffer.alloc(0));
+        nodes.set(node.path, node);
+      }
       if ((flags & OpenFlags.TRUNC) !== 0) resize(node, 0);
       return { ...entry(node), file: undefined };
     },
@@ -162,10 +189,10 @@ export function sqliteBackend(file: string): Backend<Node> {
       const node = find(parent, name);
       if (node?.table === undefined || parent.table === undefined)
         throw FsError.of(node ? 'EISDIR' : 'ENOENT');
-      node.draft ??= content(node);
-      node.isRemoved = true;
+      const text = content(node);
       if (node.row !== undefined) remove(node.table, node.row);
-      nodes.delete(`${node.table}/${name}`);
+      detach(node, text);
+      nodes.delete(node.path);
     },
     rename(parent, name, newParent, newName, flags) {
       const node = find(parent, name);
@@ -175,31 +202,55 @@ export function sqliteBackend(file: string): Backend<Node> {
       if (parent === newParent && name === newName) return;
       const text = content(node);
       const row = rowNumber(newName);
+      if (row === undefined && !hasRoom(node, text.length)) throw FsError.of('ENOSPC');
       const replaced = find(newParent, newName);
+      const old = replaced && content(replaced);
       database.exec('BEGIN');
       try {
         if (row !== undefined) store(table, row, text);
         if (node.row !== undefined) remove(parent.table, node.row);
         database.exec('COMMIT');
       } catch (error) {
-        database.exec('ROLLBACK');
-        throw error;
+        // Some faults have rolled it back.
+        if (database.inTransaction) database.exec('ROLLBACK');
+        throw faultOf(error) ?? error;
       }
-      if (replaced !== undefined) replaced.isRemoved = true;
-      Object.assign(node, { table, row, draft: row === undefined ? text : undefined, changed: undefined });
-      nodes.delete(`${parent.table}/${name}`);
-      nodes.set(`${table}/${newName}`, node);
+      setDraft(node, row === undefined ? text : undefined);
+      if (replaced !== undefined) detach(replaced, old!);
+      nodes.delete(node.path);
+      Object.assign(node, { path: `${table}/${newName}`, table, row, changed: undefined });
+      nodes.set(node.path, node);
     },
     forget(node) {
       // A draft stays until it is removed, or is a row.
       if (node.draft !== undefined && node.isRemoved !== true) return;
-      for (const [path, known] of nodes) if (known === node) nodes.delete(path);
+      setDraft(node, undefined);
+      if (nodes.get(node.path) === node) nodes.delete(node.path);
     },
   };
 
   function remove(table: string, row: bigint): void {
-    database.run(`DELETE FROM ${quoted(table)} WHERE rowid = ?`, row);
+    asking(() => database.run(`DELETE FROM ${quoted(table)} WHERE rowid = ?`, row));
   }
+}
+
+function asking<T>(work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    throw faultOf(error) ?? error;
+  }
+}
+
+/** A fault of the database, or of what it lies on. */
+function faultOf(error: unknown): FsError | undefined {
+  if (!(error instanceof sqlite.SQLite3Error)) return undefined;
+  const [, code] = FAULTS.find(([words]) => words.test(error.message)) ?? [];
+  return code && FsError.of(code);
+}
+
+function cost(draft: Buffer | undefined): number {
+  return draft === undefined ? 0 : draft.length + DRAFT_COST;
 }
 
 function rowNumber(name: string): bigint | undefined {

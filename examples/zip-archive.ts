@@ -21,6 +21,8 @@ interface Node {
   /** How to read it, while somebody has it open. */
   reading?: Promise<Reading> | undefined;
   opened: number;
+  /** Bytes of it that are unpacked. */
+  unpacked: number;
 }
 
 type Reading = (into: Buffer, position: number) => Awaitable<number>;
@@ -28,14 +30,18 @@ type Awaitable<T> = T | Promise<T>;
 
 /** Compressed files are unpacked whole, in memory. */
 const LARGEST = 2 ** 28;
+/** Bytes of all of them together. */
+const UNPACKED_MAX = 2 ** 30;
+/** Linux takes no longer target of a link. */
+const TARGET_MAX = 4095;
 const STORED = 0;
 
 export function zipBackend(archive: string): Backend<Node, Reading> {
   let file: fs.FileHandle;
   let zip: yauzl.ZipFile;
+  let unpacked = 0;
 
-  async function unpack({ entry, attributes: { size = 0 } }: Node): Promise<Buffer> {
-    if (size > LARGEST) throw FsError.of('EFBIG');
+  async function unpack({ entry }: Node): Promise<Buffer> {
     const content = await zip.openReadStreamPromise(entry!).then(collect);
     if (crc32(content) !== entry!.crc32) throw FsError.of('EIO');
     return content;
@@ -50,6 +56,11 @@ export function zipBackend(archive: string): Backend<Node, Reading> {
         return (await file.read(into, 0, length, fileDataStart + position)).bytesRead;
       };
     }
+    const size = attributes.size!;
+    if (size > LARGEST) throw FsError.of('EFBIG');
+    // Of too many open files at once, the last ones are refused.
+    if (unpacked + size > UNPACKED_MAX) throw FsError.of('ENFILE');
+    unpacked += node.unpacked = size;
     const content = await unpack(node);
     return (into, position) => content.copy(into, 0, Math.min(position, content.length));
   }
@@ -58,9 +69,18 @@ export function zipBackend(archive: string): Backend<Node, Reading> {
     cache: { entryTimeout: Infinity, attributeTimeout: Infinity, negativeTimeout: Infinity, data: 'always' },
     async mount() {
       file = await fs.open(archive);
-      // Names are judged here, so that a bad one does not hide the others.
-      zip = await yauzl.fromFdPromise(file.fd, { lazyEntries: true, autoClose: false, decodeStrings: false });
-      return index(zip);
+      try {
+        // Names are judged here, so that a bad one does not hide the others.
+        zip = await yauzl.fromFdPromise(file.fd, {
+          lazyEntries: true,
+          autoClose: false,
+          decodeStrings: false,
+        });
+        return await index(zip);
+      } catch (error) {
+        await file.close();
+        throw error;
+      }
     },
     unmount: () => file.close(),
     lookup({ children }, name): Entry<Node> | undefined {
@@ -70,7 +90,10 @@ export function zipBackend(archive: string): Backend<Node, Reading> {
     getattr: ({ attributes }) => attributes,
     readdir: ({ children }): DirectoryEntry[] =>
       [...children].map(([name, { attributes }]) => ({ name, type: attributes.mode & FileType.MASK })),
-    readlink: async (node) => String(await unpack(node)),
+    async readlink(node) {
+      if (node.attributes.size! > TARGET_MAX) throw FsError.of('ENAMETOOLONG');
+      return String(await unpack(node));
+    },
     async open(node) {
       node.opened += 1;
       try {
@@ -88,11 +111,14 @@ export function zipBackend(archive: string): Backend<Node, Reading> {
     },
     release: close,
   };
-}
 
-function close(node: Node): void {
-  node.opened -= 1;
-  if (node.opened === 0) node.reading = undefined;
+  function close(node: Node): void {
+    node.opened -= 1;
+    if (node.opened > 0) return;
+    node.reading = undefined;
+    unpacked -= node.unpacked;
+    node.unpacked = 0;
+  }
 }
 
 async function index(zip: yauzl.ZipFile): Promise<Node> {
@@ -124,7 +150,12 @@ function directoryAt(root: Node, names: readonly string[]): Node | undefined {
 }
 
 function directory(mtime: number): Node {
-  return { attributes: { mode: FileType.DIRECTORY | 0o555, mtime }, children: new Map(), opened: 0 };
+  return {
+    attributes: { mode: FileType.DIRECTORY | 0o555, mtime },
+    children: new Map(),
+    opened: 0,
+    unpacked: 0,
+  };
 }
 
 function toFile(entry: yauzl.Entry, mtime: number): Node {
@@ -132,7 +163,13 @@ function toFile(entry: yauzl.Entry, mtime: number): Node {
   const bits = entry.externalFileAttributes >>> 16;
   const isLink = (bits & FileType.MASK) === FileType.SYMLINK;
   const mode = isLink ? FileType.SYMLINK | 0o777 : FileType.REGULAR | 0o444 | (bits & 0o111);
-  return { attributes: { mode, size: entry.uncompressedSize, mtime }, children: new Map(), entry, opened: 0 };
+  return {
+    attributes: { mode, size: entry.uncompressedSize, mtime },
+    children: new Map(),
+    entry,
+    opened: 0,
+    unpacked: 0,
+  };
 }
 
 export default definePlugin({

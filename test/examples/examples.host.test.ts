@@ -1,12 +1,20 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import type { Backend } from '../../core/backend/index.js';
+import { type Backend, Errno } from '../../core/backend/index.js';
 import { checkBackend } from '../../core/contract/index.js';
 import gitCommits from '../../examples/git-commits.js';
 import httpDirectory from '../../examples/http-directory.js';
@@ -160,7 +168,124 @@ describe('the zip example', () => {
   });
 });
 
+/** Changes what the table of contents of an archive says of a file. */
+function forged(archive: Buffer, name: string, change: (header: Buffer) => void): void {
+  const head = Buffer.from('PK\x01\x02');
+  for (let at = archive.indexOf(head); at >= 0; at = archive.indexOf(head, at + 1)) {
+    const header = archive.subarray(at);
+    if (header.toString('latin1', 46, 46 + header.readUInt16LE(28)) === name) change(header);
+  }
+}
+
+describe('the zip example, given an archive that asks for too much,', () => {
+  it('has no more memory for open files than it may, and no longer targets of links', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const names = ['1', '2', '3', '4', '5'];
+    for (const name of [...names, 'link']) writeFileSync(join(folder.path, name), 'text'.repeat(2000));
+    execFileSync('zip', ['-q', 'archive.zip', ...names, 'link'], { cwd: folder.path });
+    const archive = join(folder.path, 'archive.zip');
+    const bytes = readFileSync(archive);
+    for (const name of names) forged(bytes, name, (header) => header.writeUInt32LE(2 ** 28, 24));
+    forged(bytes, 'link', (header) => header.writeUInt32LE((0o120777 << 16) >>> 0, 38));
+    writeFileSync(archive, bytes);
+    const running = await engine(zipArchive.create({ archive }, pluginEnvironment()) as Backend);
+    const { client, session } = running.guest();
+    await client.init();
+    const nodes = await Promise.all(names.map((name) => client.lookup(ROOT, name)));
+    for (let round = 0; round < 2; round++) {
+      const opens = await Promise.allSettled(nodes.map(({ nodeid }) => client.open(nodeid)));
+      const errors = opens.map((open) => (open as PromiseRejectedResult).reason as { errno: number });
+      assert.deepEqual(
+        errors.map(({ errno }) => errno),
+        [Errno.EIO, Errno.EIO, Errno.EIO, Errno.EIO, Errno.ENFILE],
+      );
+    }
+    const { nodeid } = await client.lookup(ROOT, 'link');
+    await assert.rejects(client.readlink(nodeid), { errno: Errno.ENAMETOOLONG });
+    await session.close();
+    await running.export.close();
+  });
+
+  it('closes what is no archive', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const archive = join(folder.path, 'text');
+    writeFileSync(archive, 'no archive');
+    await assert.rejects(engine(zipArchive.create({ archive }, pluginEnvironment()) as Backend));
+    const open = readdirSync('/proc/self/fd').filter((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`) === archive;
+      } catch {
+        return false;
+      }
+    });
+    assert.deepEqual(open, []);
+  });
+});
+
 describe('the SQLite example', () => {
+  it('removes nothing while the database is locked, and what is replaced lives on while it is open', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const database = join(folder.path, 'shop.db');
+    execFileSync('sqlite3', [
+      database,
+      "CREATE TABLE orders (item); INSERT INTO orders VALUES ('tea'), ('milk')",
+    ]);
+    const backend = sqliteTables.create({ database }, pluginEnvironment()) as Backend;
+    await withGuest(backend, async (client) => {
+      const { nodeid: orders } = await client.walk('orders');
+      const { nodeid } = await client.lookup(orders, '1.json');
+      const { fh } = await client.open(nodeid, 2);
+      const before = await client.read(nodeid, fh, 0, 4096);
+      const { entry, open } = await client.create(orders, 'draft');
+      await client.write(entry.nodeid, open.fh, 0, Buffer.from('{"item": "salt"}'));
+      await client.write(nodeid, fh, 0, before);
+
+      // As another process that writes.
+      mkdirSync(`${database}.lock`);
+      await assert.rejects(client.unlink(orders, '1.json'), { errno: Errno.EBUSY });
+      await assert.rejects(client.rename(orders, 'draft', orders, '1.json'), { errno: Errno.EBUSY });
+      await assert.rejects(client.flush(nodeid, fh), { errno: Errno.EBUSY });
+      await assert.rejects(client.list(orders), { errno: Errno.EBUSY });
+      rmdirSync(`${database}.lock`);
+
+      assert.equal((await client.getattr(nodeid)).nlink, 1);
+      await client.setattr(nodeid, { size: 0 });
+      await client.write(nodeid, fh, 0, Buffer.from('{"item": "bread"}'));
+      await client.flush(nodeid, fh);
+      const bread = Buffer.from(await client.read(nodeid, fh, 0, 4096)).toString();
+      assert.deepEqual(JSON.parse(bread), { item: 'bread' });
+      await client.rename(orders, 'draft', orders, '1.json');
+      assert.equal(Buffer.from(await client.read(nodeid, fh, 0, 4096)).toString(), bread);
+      assert.equal((await client.getattr(nodeid)).nlink, 0);
+      assert.deepEqual(JSON.parse(await contentOf(client, 'orders/1.json')), { item: 'salt' });
+    });
+  });
+
+  it('takes no more drafts than it has room for, those of removed files too', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const database = join(folder.path, 'shop.db');
+    execFileSync('sqlite3', [database, 'CREATE TABLE orders (item)']);
+    const backend = sqliteTables.create({ database }, pluginEnvironment()) as Backend;
+    await withGuest(backend, async (client) => {
+      const { nodeid: orders } = await client.walk('orders');
+      const made: bigint[] = [];
+      const fill = async (): Promise<void> => {
+        for (let name = 0; name < 20; name++) {
+          const { entry, open } = await client.create(orders, `draft-${name}`);
+          made.push(entry.nodeid);
+          await client.release(entry.nodeid, open.fh);
+          await client.unlink(orders, `draft-${name}`);
+          await client.setattr(entry.nodeid, { size: 2 ** 24 });
+        }
+      };
+      await assert.rejects(fill(), { errno: Errno.ENOSPC });
+      assert.equal(made.length, 16);
+      for (const node of made.splice(0)) await client.forget(node);
+      await assert.rejects(fill(), { errno: Errno.ENOSPC });
+      assert.equal(made.length, 16);
+    });
+  });
+
   it('keeps the contract in its tables', async () => {
     await using folder = await temporaryDirectory('/dev/shm');
     const database = join(folder.path, 'shop.db');
