@@ -15,3 +15,9 @@ export function isBackend(source: BackendSource): source is Backend {
 export function isNamed(backend: string | BackendSource): backend is string {
   return typeof backend === 'string';
 }
+
+/** What operators read of a backend: its name or kind, or that a program has made it. */
+export function kindOf(backend: string | BackendSource): string {
+  if (isNamed(backend)) return backend;
+  return isBackend(backend) ? 'own' : backend.type;
+}

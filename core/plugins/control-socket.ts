@@ -62,14 +62,7 @@ export class ControlSocket {
       control.#socket = await CommandSocket.adopt(path.take(), answer, log);
       return control;
     }
-    try {
-      control.#socket = await CommandSocket.listen(path, answer, log);
-    } catch (error) {
-      throw new UsageError(`--control ${path}: ${(error as Error).message}`, { cause: error });
-    }
-    if (control.#socket === undefined) {
-      throw new UsageError(`--control ${path}: another daemon listens there`);
-    }
+    control.#socket = await listenForCommands(path, answer, log);
     return control;
   }
 
@@ -145,6 +138,25 @@ const traceSchema = z.union([
 
 function toBase64(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('base64');
+}
+
+/**
+ * Listens for commands at the path of a control socket.
+ * @throws UsageError if the path cannot be a socket, or another daemon listens there.
+ */
+export async function listenForCommands(
+  path: string,
+  reply: (request: CommandRequest) => Promise<readonly string[]>,
+  log: Logger,
+): Promise<CommandSocket> {
+  let socket: CommandSocket | undefined;
+  try {
+    socket = await CommandSocket.listen(path, reply, log);
+  } catch (error) {
+    throw new UsageError(`--control ${path}: ${(error as Error).message}`, { cause: error });
+  }
+  if (socket === undefined) throw new UsageError(`--control ${path}: another daemon listens there`);
+  return socket;
 }
 
 /** Stands in a request in the place of a backend, for what is asked of the daemon itself. */

@@ -46,7 +46,7 @@ import { Events } from './events.js';
 import type { CheckedExport, ServedExport } from './served-export.js';
 import { COMMON, exportChanges, placeOf, refuseInUse } from './export-changes.js';
 import { inheritedSocket } from './inherited-socket.js';
-import { type BackendSource, isBackend, isNamed } from './backend-source.js';
+import { type BackendSource, isNamed, kindOf } from './backend-source.js';
 import { openExport, reopenExport, takeOverExport, type OpenExportOptions } from './open-export.js';
 import {
   contentsMemory,
@@ -903,12 +903,6 @@ function keepSession(journal: Journal, session: Session, place: SessionPlace): v
   session.journal = kept;
   for (const [unique, verdict] of session.recovered ?? [])
     kept.keep(unique | 0, Math.floor(unique / 2 ** 32) | 0, verdict);
-}
-
-/** What figures call a backend. */
-function kindOf(backend: string | BackendSource): string {
-  if (isNamed(backend)) return backend;
-  return isBackend(backend) ? 'own' : backend.type;
 }
 
 function sourceOf(config: CheckedExport, backends: Readonly<Record<string, BackendSource>>): BackendSource {

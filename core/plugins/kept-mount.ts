@@ -5,7 +5,7 @@ import { HeldMount, MountError, mountPoint } from '../mount/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { needsOf } from './backend-needs.js';
 import type { HostMountOptions } from './mount.js';
-import { isBackend } from './backend-source.js';
+import { kindOf } from './backend-source.js';
 
 /** What to mount on this host, for other processes to serve, and where. */
 export type KeptMountOptions = Pick<
@@ -47,7 +47,7 @@ export function holdMount(
   place: string,
   { backend, readOnly = false, allowOther }: KeptMountOptions,
 ): Promise<HeldMount> {
-  const kind = isBackend(backend) ? 'own' : backend.type;
+  const kind = kindOf(backend);
   const flags = { readOnly, ...(allowOther === undefined ? {} : { allowOther }) };
   return saying(() => HeldMount.open(place, `virtiofs-kit:${kind}`, flags));
 }

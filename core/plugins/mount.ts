@@ -10,7 +10,7 @@ import type { Export } from '../state/index.js';
 import { isAtOrBelow } from '../system/index.js';
 import { Tracing } from '../trace/tracing.js';
 import { needsOf } from './backend-needs.js';
-import { type BackendSource, isBackend } from './backend-source.js';
+import { type BackendSource, kindOf } from './backend-source.js';
 import { Events } from './events.js';
 import { detailsOf, figuresOf, type FigureSource, type SessionSource } from './figures.js';
 import { lostLogLines } from './logger.js';
@@ -73,7 +73,7 @@ export class MountedExport {
     const { cache = {}, limits = {}, watch = false, kernelIo = false } = options;
     await refuseOwnPaths(options);
     const one = await openExport(backend, { readOnly, locks, cache, limits, watch }, options);
-    const kind = isBackend(backend) ? 'own' : backend.type;
+    const kind = kindOf(backend);
     const counters = new Counters();
     const tracing = new Tracing();
     const sessions: Session[] = [];

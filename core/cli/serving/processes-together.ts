@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { UsageError, type Logger } from '../../backend/index.js';
-import { askSocket, CommandSocket, type CommandRequest } from '../../control/index.js';
+import { askSocket, type CommandRequest } from '../../control/index.js';
 import type { DaemonFigures, DaemonStatus } from '../../monitoring/index.js';
 import { processFigures } from '../../monitoring/figures.js';
 import { figuresFromJson } from '../../monitoring/plain-figures.js';
@@ -13,7 +13,9 @@ import {
   statusOfAll,
 } from '../../monitoring/several-processes.js';
 import { statusFromJson, statusOf } from '../../monitoring/status.js';
-import { DAEMON_ITSELF } from '../../plugins/control-socket.js';
+import { DAEMON_ITSELF, listenForCommands } from '../../plugins/control-socket.js';
+import { kindOf } from '../../plugins/backend-source.js';
+import { placeOf } from '../../plugins/export-changes.js';
 import { setLogLevel } from '../../plugins/logger.js';
 import type { ServedExport } from '../../plugins/index.js';
 import type { MetricsListener } from './metrics.js';
@@ -88,13 +90,7 @@ export class ProcessesTogether {
   async #listen({ metrics, control }: SharedListeners, log: Logger): Promise<void> {
     if (control !== undefined) {
       const reply = (request: CommandRequest): Promise<readonly string[]> => this.#reply(request);
-      let socket: CommandSocket | undefined;
-      try {
-        socket = await CommandSocket.listen(control, reply, log);
-      } catch (error) {
-        throw new UsageError(`--control ${control}: ${(error as Error).message}`, { cause: error });
-      }
-      if (socket === undefined) throw new UsageError(`--control ${control}: another daemon listens there`);
+      const socket = await listenForCommands(control, reply, log);
       this.#closers.push(() => socket.close());
     }
     const server = await metrics?.serve(() => this.#figures(), log);
@@ -150,11 +146,11 @@ export class ProcessesTogether {
   }
 
   #placed(number: number): PlacedExport {
-    const { tag = '', socket, fdName, fd, backend } = this.#exports[number]!;
+    const { tag = '', backend, ...place } = this.#exports[number]!;
     const isOnly = this.#exports.every((other, index) => index === number || other.tag !== tag);
     return {
-      tag: isOnly ? tag : `${tag} ${String(socket ?? fdName ?? fd)}`,
-      backend: typeof backend === 'string' ? backend : 'type' in backend ? String(backend.type) : 'own',
+      tag: isOnly ? tag : `${tag} ${placeOf(place)}`,
+      backend: kindOf(backend),
     };
   }
 }
