@@ -78,7 +78,8 @@ await runFiles(built, guests, { jobs: Math.min(jobs, 2), name, minutes }, outcom
 const { passed, skipped, failed, seconds } = outcome;
 const slowest = [...seconds].sort(([, a], [, b]) => b - a).slice(0, SLOWEST);
 for (const [file, took] of slowest) console.log(`${took.toFixed(0).padStart(4)} s ${file}`);
-for (const test of failed) console.log(`failed: ${test}`);
+// Last, since who reads the end of a long log reads that.
+for (const { test, why } of failed) console.log(`failed: ${test}\n${why.replaceAll(/^/gm, '  ')}`);
 console.log(`${passed} passed, ${failed.length} failed${skipped === 0 ? '' : `, ${skipped} skipped`}`);
 process.exitCode = failed.length > 0 || passed === 0 ? 1 : 0;
 

@@ -39,12 +39,16 @@ async function serve(t: TestContext, backend: object): Promise<Served> {
   const daemon = spawn(process.execPath, [program, ...words], { stdio: 'inherit' });
   t.after(() => daemon.kill('SIGKILL'));
   while (!existsSync(control!)) await sleep(20);
-  // The doctor's exit code is 1 where something is wrong.
-  const shown = (...of: string[]): Promise<string> =>
-    run(process.execPath, [program, ...of]).then(
-      ({ stdout }) => stdout,
-      ({ stdout }: { stdout: string }) => stdout,
-    );
+  const shown = async (...of: string[]): Promise<string> => {
+    try {
+      return (await run(process.execPath, [program, ...of])).stdout;
+    } catch (error) {
+      const { stdout, stderr } = error as { readonly stdout: string; readonly stderr: string };
+      // The doctor's exit code is 1 where something is wrong.
+      assert.equal(stderr, '', of.join(' '));
+      return stdout;
+    }
+  };
   return {
     async connect() {
       const frontEnd = await FrontEnd.connect(socket!);

@@ -6,14 +6,21 @@ import { pipeline } from 'node:stream/promises';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { pathToFileURL } from 'node:url';
+import { inspect } from 'node:util';
 
 export interface Outcome {
   passed: number;
   skipped: number;
-  /** `file: name of the test`, for each that failed. */
-  readonly failed: string[];
+  /** `file: name of the test`, and why, for each that failed. */
+  readonly failed: Failure[];
   /** Seconds that the tests of each file took. */
   readonly seconds: Map<string, number>;
+}
+
+export interface Failure {
+  readonly test: string;
+  /** The error with its stack. */
+  readonly why: string;
 }
 
 export interface Selection {
@@ -59,7 +66,8 @@ export async function runFiles(
   stream.on('test:fail', (event) => {
     count(event);
     if (event.details.type === 'suite') return;
-    outcome.failed.push(`${event.file === undefined ? '' : `${relative(root, event.file)}: `}${event.name}`);
+    const file = event.file === undefined ? '' : `${relative(root, event.file)}: `;
+    outcome.failed.push({ test: `${file}${event.name}`, why: inspect(event.details.error.cause) });
   });
   const report = new spec();
   report.pipe(process.stdout, { end: false });
