@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { execFile, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -11,9 +12,13 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
-import { after, before, describe, test } from 'node:test';
+import { after, before, describe, test, type TestContext } from 'node:test';
+import { promisify } from 'node:util';
+import { buildCreate } from '../package/create.js';
 import { documents, prose, root } from '../support/documents.js';
 
 /** Runs a program. @throws AssertionError with what it said if it fails. */
@@ -23,6 +28,29 @@ function run(folder: string, program: string, ...args: string[]): string {
   const { status, stdout, stderr } = spawnSync(program, args, { cwd: folder, encoding: 'utf8', env });
   assert.equal(status, 0, `${program} ${args.join(' ')}: ${stdout}${stderr}`);
   return stdout;
+}
+
+/** A registry that has one package. @returns its address. */
+async function registryOf(t: TestContext, name: string, file: string): Promise<string> {
+  const tarball = readFileSync(file);
+  const integrity = `sha512-${createHash('sha512').update(tarball).digest('base64')}`;
+  const manifest = run(dirname(file), 'tar', 'xzOf', file, 'package/package.json');
+  const server = createServer(({ url }, response) => {
+    if (url === '/package.tgz') return response.end(tarball);
+    if (url !== `/${name}`) return response.writeHead(404).end('{}');
+    const described = JSON.parse(manifest) as { readonly version: string };
+    const { version } = described;
+    const dist = { tarball: `${address()}/package.tgz`, integrity };
+    const versions = { [version]: { ...described, dist } };
+    return response.end(JSON.stringify({ name, 'dist-tags': { latest: version }, versions }));
+  });
+  const address = (): string => `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  t.after(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  return address();
 }
 
 /** A project as `npm init -y` makes it, with the packed package in it and what that needs. */
@@ -86,6 +114,25 @@ describe('in a project that has the packed package', () => {
       );
     });
   }
+
+  test('npm create writes the same package as init, from one file that needs nothing else', async (t) => {
+    const created = join(folder, 'create');
+    await buildCreate(created);
+    const pack = ['pack', '--silent', '--pack-destination', folder];
+    const file = join(folder, run(created, 'npm', ...pack).trim());
+    assert.ok(statSync(file).size < 100_000);
+    const registry = await registryOf(t, 'create-virtiofs-backend', file);
+    const from = ['--yes', '--registry', registry, '--cache', join(folder, 'cache')];
+    const words = ['create', 'virtiofs-backend', ...from, '--', 'created', '--javascript'];
+    const { stdout } = await promisify(execFile)('npm', words, { cwd: folder });
+    assert.match(stdout, /^created\/package\.json$/m);
+    mkdirSync(join(folder, 'other'));
+    const program = join(folder, 'node_modules/virtiofs-kit/dist/core/cli/main.js');
+    run(join(folder, 'other'), process.execPath, program, 'init', 'created', '--javascript');
+    run(folder, 'diff', '-r', 'created', 'other/created');
+    const given = ['check-backend', '--backend', './created/index.js'];
+    assert.match(run(folder, process.execPath, program, ...given), /passed, 0 failed/);
+  });
 
   test('source maps bring the sources along, or these are there', () => {
     const packed = join(folder, 'node_modules/virtiofs-kit');

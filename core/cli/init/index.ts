@@ -1,6 +1,9 @@
 /**
- * What `virtiofs-kit init` writes: a package with a backend that works, its tests and its scripts.
+ * What `virtiofs-kit init` and `npm create virtiofs-backend` write: a package with a backend that
+ * works, its tests and its scripts.
  *
- * - `package-files.ts`: the files, by name. `source.ts`: the backend and its test.
+ * - `write-package.ts`: the words and flags of both. `package-files.ts`: the files, by name.
+ *   `source.ts`: the backend and its test.
+ * - `create.ts`: the program of the package `create-virtiofs-backend`.
  */
-export { packageFiles, type PackageOptions } from './package-files.js';
+export { writesPackage } from './write-package.js';

@@ -5,7 +5,7 @@ export interface PackageOptions {
   /** A name that npm takes. */
   readonly name: string;
   readonly isTypeScript: boolean;
-  /** Versions of what the package needs, as in a `package.json`. */
+  /** The lowest versions of what the package needs. */
   readonly versions: { readonly kit: string; readonly zod: string };
 }
 
@@ -41,10 +41,10 @@ function packageJson({ name, isTypeScript, versions }: PackageOptions): string {
       guest: run('guest'),
       mount: run('mount /mnt'),
     },
-    peerDependencies: { 'virtiofs-kit': versions.kit },
-    dependencies: { zod: versions.zod },
+    peerDependencies: { 'virtiofs-kit': `^${versions.kit}` },
+    dependencies: { zod: `^${versions.zod}` },
     devDependencies: {
-      'virtiofs-kit': versions.kit,
+      'virtiofs-kit': `^${versions.kit}`,
       ...(isTypeScript ? { '@types/node': '>=20', typescript: '>=5.8' } : {}),
     },
   };
