@@ -14,11 +14,13 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
-import { type Backend, Errno } from '../../core/backend/index.js';
+import { type Backend, type BackendSpec, Errno } from '../../core/backend/index.js';
 import { checkBackend } from '../../core/contract/index.js';
+import { BackendRegistry } from '../../core/plugins/index.js';
 import gitCommits from '../../examples/git-commits.js';
 import httpDirectory from '../../examples/http-directory.js';
 import keyValue from '../../examples/key-value.js';
+import requestLog from '../../examples/request-log.js';
 import sqliteTables from '../../examples/sqlite-tables.js';
 import zipArchive from '../../examples/zip-archive.js';
 import { engine } from '../support/engine.js';
@@ -33,7 +35,10 @@ interface Kept {
   readonly except?: RegExp;
 }
 
-async function keepsContract(create: () => Backend, { least, directory = '', except }: Kept): Promise<void> {
+async function keepsContract(
+  create: () => Backend | Promise<Backend>,
+  { least, directory = '', except }: Kept,
+): Promise<void> {
   const log = keepingLog();
   const { results, passed } = await checkBackend({ create, log, directory });
   const failed = results.filter(({ name, outcome }) => outcome === 'failed' && except?.test(name) !== true);
@@ -117,6 +122,46 @@ describe('the git example', () => {
       await assert.rejects(client.walk('main/none'));
     });
     await keepsContract(create, { least: 10 });
+  });
+});
+
+describe('the request log', () => {
+  const createBackend = (spec: BackendSpec): Promise<Backend> =>
+    new BackendRegistry().create(spec, { log: keepingLog() });
+  const openLog = async (directory: string): Promise<Backend> =>
+    (await requestLog.create({ directory }, { log: keepingLog(), createBackend })) as Backend;
+
+  it('keeps the contract in the directory that it shows', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    await keepsContract(() => openLog(folder.path), { least: 55, directory: 'files' });
+  });
+
+  it('grows while it is read, tells what failed apart, and keeps the last mebibyte', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    writeFileSync(join(folder.path, 'a "b"'), 'text');
+    await withGuest(await openLog(folder.path), async (client) => {
+      const { nodeid } = await client.walk('requests/failed');
+      const { fh } = await client.open(nodeid);
+      assert.equal((await client.read(nodeid, fh, 0, 4096)).length, 0);
+      assert.equal(await contentOf(client, 'files/a "b"'), 'text');
+      await assert.rejects(client.walk('files/gone/deep'));
+      const { nodeid: files } = await client.walk('files');
+      await assert.rejects(client.unlink(files, 'gone'));
+      const failed = Buffer.from(await client.read(nodeid, fh, 0, 4096)).toString();
+      assert.match(failed, /^\S+Z unlink "gone" \d+\.\d{3} ms ENOENT\n$/);
+      const { nodeid: all } = await client.walk('requests/all');
+      const text = await client.read(all, (await client.open(all)).fh, 0, 2 ** 17);
+      assert.match(Buffer.from(text).toString(), / lookup "a \\"b\\"" \d+\.\d{3} ms\n/);
+
+      const name = 'n'.repeat(255);
+      for (let i = 0; i < 4000; i++) await assert.rejects(client.unlink(files, name));
+      await assert.rejects(client.read(nodeid, fh, failed.length, 4096), { errno: Errno.EIO });
+      const { fh: later } = await client.open(nodeid);
+      let read = 0;
+      for (let count = 1; count > 0; read += count)
+        count = (await client.read(nodeid, later, read, 2 ** 17)).length;
+      assert.equal(read, 2 ** 20);
+    });
   });
 });
 

@@ -10,7 +10,7 @@ const README = `# create-virtiofs-backend
 \`npm create virtiofs-backend my-backend -- --javascript\` writes it in JavaScript.
 `;
 
-/** Makes the package `create-virtiofs-backend`, which `npm create` runs: one file that needs nothing. */
+/** Makes the package `create-virtiofs-backend`, one file that needs nothing. */
 export async function buildCreate(folder: string): Promise<void> {
   rmSync(folder, { recursive: true, force: true });
   const { metafile: used } = await build({
