@@ -771,7 +771,9 @@ export class Bucket {
       } catch (error) {
         const failure = classify(error);
         const isUnknown = failure.kind === 'unsupported' || failure.kind === 'refused';
-        if (!isUnknown && failure.kind !== 'missing') throw failure;
+        // A proxy says nothing of what the server can do.
+        const isServers = failure.code !== 'ProxyRefused';
+        if (!isServers || (!isUnknown && failure.kind !== 'missing')) throw failure;
         this.#removesMany = false;
       }
     }
@@ -797,6 +799,7 @@ export class Bucket {
         throw noAnswer('less deleted than was asked for');
       }
       for (const { Key = '', Code = 'InternalError' } of errors) {
+        if (Code === 'NoSuchKey') continue;
         failed.set(Key, classify({ name: Code, $metadata: { httpStatusCode: statusOf(Code) } }));
       }
     });
@@ -1070,9 +1073,12 @@ function holds(condition: Condition | undefined, head: Head | undefined): boolea
 
 const always = (): boolean => true;
 
-/** The status that a code of an error has elsewhere, where a document gives the code alone. */
+/**
+ * The status that a code of an error has elsewhere, where a document gives the code alone. One that
+ * is not known to pass is a refusal, and not tried again for ever.
+ */
 function statusOf(code: string): number {
-  return code === 'AccessDenied' ? 403 : 0;
+  return code === 'AccessDenied' ? 403 : 400;
 }
 const nothing = (): void => undefined;
 

@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { WRITE_MARK } from '../objects/attributes.js';
 import { parallel } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
+import { classify } from '../client/failure.js';
+import type { S3Failure } from '../client/failure.js';
 import type { Files } from '../write/files.js';
 import type { Intent, Intents } from './intents.js';
 import { RemovalLog } from './removal-log.js';
@@ -51,9 +53,7 @@ export async function recover(mounted: MountedParts, folder: string, traces: Tra
     log.info({ intent }, 'interrupted change finished');
   }
   for await (const { path, removals } of RemovalLog.left(join(folder, 'intents'))) {
-    await finishRemovals(mounted, removals);
-    await unlink(path);
-    log.info({ removals: removals.length }, 'interrupted removals finished');
+    await finishRemovals(mounted, removals, () => unlink(path));
   }
   const staging = join(folder, 'staging');
   const journals: Recovered[] = [];
@@ -87,9 +87,18 @@ export async function recover(mounted: MountedParts, folder: string, traces: Tra
   await traces.settle(mounted, moved);
 }
 
-/** Removes what is still there of what was to go: other objects at their keys stay. */
-async function finishRemovals(mounted: MountedParts, removals: readonly Removal[]): Promise<void> {
-  const { bucket } = mounted.services;
+/**
+ * Removes what is still there of what was to go: other objects at their keys stay. None of them
+ * keeps the mount from starting.
+ * @param over called when nothing of them is to be removed any more.
+ */
+async function finishRemovals(
+  mounted: MountedParts,
+  removals: readonly Removal[],
+  over: () => Promise<void>,
+): Promise<void> {
+  const { bucket, log, pendingDeletes } = mounted.services;
+  const waiting: string[] = [];
   for (let at = 0; at < removals.length; at += REMOVALS_MAX) {
     const keys: string[] = [];
     await parallel(removals.slice(at, at + REMOVALS_MAX), REMOVALS_WIDTH, async ({ key, etag }) => {
@@ -97,8 +106,28 @@ async function finishRemovals(mounted: MountedParts, removals: readonly Removal[
       if (object === undefined) return;
       if (etag === undefined ? object.size === 0 : object.etag === etag) keys.push(key);
     });
-    if (keys.length > 0) await bucket.removeMany(keys, deadline(mounted));
+    if (keys.length === 0) continue;
+    for (const [key, failure] of await bucket.removeEach(keys, deadline(mounted)).catch(ofAll(keys))) {
+      if (failure.transient) waiting.push(key);
+      else log.error({ key, error: failure.message }, 'a removed file is there again: not let go');
+    }
   }
+  if (waiting.length > 0) {
+    log.warn({ keys: waiting.length }, 'removed files are not gone yet');
+    // Kept from sight and from being written, so that the notes still tell what was removed.
+    await pendingDeletes.remove(waiting, over);
+    return;
+  }
+  await over();
+  log.info({ removals: removals.length }, 'interrupted removals finished');
+}
+
+/** The failure of a request as that of each of its keys. */
+function ofAll(keys: readonly string[]): (error: unknown) => Map<string, S3Failure> {
+  return (error) => {
+    const failure = classify(error);
+    return new Map(keys.map((key) => [key, failure]));
+  };
 }
 
 function deadline(mounted: MountedParts): Deadline {

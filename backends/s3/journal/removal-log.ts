@@ -1,9 +1,8 @@
 import { randomUUID } from 'node:crypto';
-import { closeSync, fdatasync, ftruncate, openSync, writeSync } from 'node:fs';
-import { readdir, readFile, unlink } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { promisify } from 'node:util';
 import * as z from 'zod';
+import { JournalFile } from './journal-file.js';
 
 const SUFFIX = '.removals';
 
@@ -21,25 +20,30 @@ export type Removal = z.infer<typeof removalSchema>;
  * does not live to see the bucket do it. A line for each, in JSON.
  */
 export class RemovalLog {
-  readonly #path: string;
-  readonly #file: number;
+  readonly #file: JournalFile;
+  #size = 0;
   /** Whether the file is closed, or about to be. */
   #isOver = false;
 
   /** @throws the system's errors. */
   constructor(folder: string) {
-    this.#path = join(folder, `${randomUUID()}${SUFFIX}`);
-    this.#file = openSync(this.#path, 'wx', 0o600);
+    this.#file = JournalFile.create(join(folder, `${randomUUID()}${SUFFIX}`));
   }
 
-  /** Takes note of a removal. Written at once: a thread would cost more. */
+  /**
+   * Takes note of a removal. Written at once: a thread would cost more.
+   * @throws the system's errors. What was written of the line has no end, so it is no note, and the
+   * next line is written over it.
+   */
   add(removal: Removal): void {
-    writeSync(this.#file, `${JSON.stringify(removal)}\n`);
+    const line = Buffer.from(`${JSON.stringify(removal)}\n`);
+    this.#file.writeAtOnce([line], this.#size, line.length);
+    this.#size += line.length;
   }
 
   /** Makes the notes durable on the disk. */
   async sync(): Promise<void> {
-    if (!this.#isOver) await promisify(fdatasync)(this.#file);
+    if (!this.#isOver) await this.#file.sync();
   }
 
   /**
@@ -50,19 +54,20 @@ export class RemovalLog {
     if (this.#isOver) return;
     this.#isOver = true;
     try {
-      await promisify(ftruncate)(this.#file, 0);
-      await promisify(fdatasync)(this.#file);
-    } finally {
-      closeSync(this.#file);
+      await this.#file.truncate(0);
+      await this.#file.sync();
+    } catch (error) {
+      await this.#file.close();
+      throw error;
     }
-    await unlink(this.#path);
+    await this.#file.remove(0);
   }
 
   /** Leaves the notes to the next start. */
-  close(): void {
+  async close(): Promise<void> {
     if (this.#isOver) return;
     this.#isOver = true;
-    closeSync(this.#file);
+    await this.#file.close();
   }
 
   /**

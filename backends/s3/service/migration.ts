@@ -3,8 +3,8 @@ import * as z from 'zod';
 import type { NodeMigration } from '../../../core/backend/accelerator.js';
 import { FileType, FsError, type GuestBuffer, type NodeKey } from '../../../core/backend/index.js';
 import { Deadline } from '../client/deadline.js';
-import { S3Failure } from '../client/failure.js';
 import { fromJson, toJson } from '../journal/staged.js';
+import { isChanged } from '../read/reader.js';
 import { Directory, FileNode, pathOf } from '../tree/nodes.js';
 import type { Node } from '../tree/nodes.js';
 import type { MountedBucket } from './mounted-bucket.js';
@@ -76,7 +76,7 @@ export function migrationOperations(owner: Owner): NodeMigration<Node> {
 async function depart(owner: Owner, all: readonly Node[]): Promise<Uint8Array> {
   const { files, services } = owner.mounted();
   const deadline = Deadline.after(UPLOAD_TIMEOUT_SECONDS);
-  await services.pendingDeletes.allSettled(deadline);
+  await services.pendingDeletes.settledBelow('', deadline);
   try {
     await deadline.wait(files.writeback.flush());
   } catch (error) {
@@ -91,7 +91,9 @@ async function depart(owner: Owner, all: readonly Node[]): Promise<Uint8Array> {
     if (!node.removed) nodes.push([node.id, pathOf(node)]);
     else if (node.kind === 'directory') nodes.push([node.id, { posix: toJson(node.posix) }]);
     else {
-      const bytes = node.opens > 0 && node.size <= room ? await contentOf(owner, node) : undefined;
+      const isTooLarge = node.opens > 0 && node.size > room;
+      if (isTooLarge) services.log.warn({ size: node.size, room }, 'a removed file is too large to go along');
+      const bytes = node.opens > 0 && !isTooLarge ? await contentOf(owner, node) : undefined;
       nodes.push([node.id, bytes === undefined ? null : { posix: toJson(node.posix), bytes: bytes.length }]);
       if (bytes === undefined) continue;
       room -= bytes.length;
@@ -104,7 +106,10 @@ async function depart(owner: Owner, all: readonly Node[]): Promise<Uint8Array> {
   return Buffer.concat([length, text, ...contents]);
 }
 
-/** What is in a file; undefined if the bucket does not have it any more. */
+/**
+ * What is in a file; undefined if the bucket does not have it any more.
+ * @throws S3Failure, FsError for what may pass: the guest stays where its file is.
+ */
 async function contentOf(owner: Owner, node: FileNode): Promise<Uint8Array | undefined> {
   const { files, services } = owner.mounted();
   const content = Buffer.alloc(node.size);
@@ -122,7 +127,8 @@ async function contentOf(owner: Owner, node: FileNode): Promise<Uint8Array | und
     });
     return content;
   } catch (error) {
-    if (!(error instanceof FsError) && !(error instanceof S3Failure)) throw error;
+    const isGone = isChanged(error) || (error instanceof FsError && error.code === 'ESTALE');
+    if (!isGone) throw error;
     services.log.warn({ error: String(error) }, 'a removed file cannot go along with its guest');
     return undefined;
   } finally {

@@ -244,8 +244,7 @@ export class MountedBucket {
 
   /** Ends service without uploading: the journal keeps what is staged for the next start. */
   async abandon(): Promise<void> {
-    this.services.pendingDeletes.close();
-    await this.files.close();
+    await Promise.all([this.services.pendingDeletes.close(), this.files.close()]);
     await this.services.reader.close();
     await this.#disk?.close();
     await this.#control?.close();

@@ -236,7 +236,7 @@ export class PendingDeletes {
     } catch (error) {
       this.#log.warn(
         { key: keys[0], keys: keys.length, error: String(error) },
-        'what was renamed could not be deleted at its old place yet',
+        'what was renamed or removed could not be deleted yet',
       );
       return false;
     }
@@ -281,15 +281,10 @@ export class PendingDeletes {
   }
 
   /** Ends service. What was gathered and is not gone is left to the next start. */
-  /** Waits until nothing is to be deleted any more that is now. @throws ETIMEDOUT */
-  async allSettled(deadline: Deadline): Promise<void> {
-    await deadline.wait(Promise.all(this.#keys.values()));
-  }
-
-  close(): void {
+  async close(): Promise<void> {
     this.#closed = true;
     clearTimeout(this.#gathering?.timer);
-    for (const { log } of this.#batches) log.close();
+    await Promise.all(Array.from(this.#batches, ({ log }) => log.close()));
   }
 }
 

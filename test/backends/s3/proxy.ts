@@ -34,6 +34,10 @@ export type Fault =
   | 'not-implemented'
   /** 405 MethodNotAllowed. */
   | 'not-allowed'
+  /** 200, in which every key of DeleteObjects is refused by a code of the server's own. */
+  | 'refuse-keys'
+  /** The same, in which no key is there. */
+  | 'no-keys'
   /** 400 BadDigest. */
   | 'bad-digest'
   /** Carries the request out without looking at its conditions. */
@@ -141,6 +145,8 @@ export class Proxy {
     if (fault === 'delay') await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 100));
     if (this.#closed) return;
     if (fault === 'portal') return answerPage(request, response);
+    if (fault === 'refuse-keys') return answerKeys(response, body, 'WormEnforced');
+    if (fault === 'no-keys') return answerKeys(response, body, 'NoSuchKey');
     if (fault === 'refuse-conditions') return answerError(request, response, 412, 'PreconditionFailed');
     const asked = { ...seen, url: request.url ?? '/', body };
     if (!(await this.#checksums.isSound(asked))) return answerError(request, response, 400, 'BadDigest');
@@ -312,6 +318,15 @@ function answerPage(request: IncomingMessage, response: ServerResponse): void {
   const page = '<html><body>Log in</body></html>';
   response.writeHead(200, { 'content-type': 'text/html', 'content-length': page.length });
   response.end(request.method === 'HEAD' ? '' : page);
+}
+
+function answerKeys(response: ServerResponse, body: Buffer, code: string): void {
+  const errors = Array.from(
+    body.toString().matchAll(/<Key>[^<]*<\/Key>/g),
+    ([key]) => `<Error>${key}<Code>${code}</Code><Message>injected</Message></Error>`,
+  );
+  response.writeHead(200, { 'content-type': 'application/xml' });
+  response.end(`<?xml version="1.0" encoding="UTF-8"?><DeleteResult>${errors.join('')}</DeleteResult>`);
 }
 
 function answerError(request: IncomingMessage, response: ServerResponse, status: number, code: string): void {

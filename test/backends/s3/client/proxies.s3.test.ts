@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, it } from 'node:test';
+import { Deadline } from '../../../../backends/s3/client/deadline.js';
 import { proxyFor } from '../../../../backends/s3/client/proxies.js';
 import { UsageError } from '../../../../core/backend/index.js';
 import { HttpProxy } from '../http-proxy.js';
@@ -105,6 +106,23 @@ describe('requests by way of a proxy', () => {
       const mount = await Mount.open(bucket);
       await mount.close();
     });
+  });
+
+  it('that it refuses say nothing of what the server can do', async () => {
+    const authorization = `Basic ${Buffer.from('name:secret').toString('base64')}`;
+    proxy.authorization = authorization;
+    await withProxy(proxy.url.replace('//', '//name:secret@'), async () => {
+      const mount = await Mount.open(bucket);
+      const { bucket: own } = mount.backend.mounted.services;
+      proxy.authorization = 'Basic changed';
+      await assert.rejects(own.removeEach(['a', 'b'], Deadline.after(10)), /ProxyRefused/);
+      proxy.authorization = authorization;
+      const before = mount.requests('DeleteObjects');
+      assert.equal((await own.removeEach(['a', 'b'], Deadline.after(10))).size, 0);
+      assert.equal(mount.requests('DeleteObjects'), before + 1);
+      await mount.close();
+    });
+    proxy.authorization = undefined;
   });
 
   it('have the name and password of its URL, and what it refuses is said', async () => {

@@ -26,3 +26,15 @@ it('notes that a crash or a power failure spoilt are none, and the others count'
   await log.end();
   assert.deepEqual(await left(folder), []);
 });
+
+it('notes are made durable before they are left to the next start, or gone', async () => {
+  const folder = await temporaryFolder();
+  for (const isOver of [false, true]) {
+    const log = new RemovalLog(folder);
+    log.add({ key: 'key' });
+    // More than there are threads: some wait while the notes are closed.
+    const syncs = Array.from({ length: 64 }, () => log.sync());
+    await Promise.all([...syncs, isOver ? log.end() : log.close()]);
+  }
+  assert.deepEqual(await left(folder), [{ key: 'key' }]);
+});

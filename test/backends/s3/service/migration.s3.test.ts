@@ -4,6 +4,7 @@ import { CreateBucketCommand, DeleteBucketCommand } from '@aws-sdk/client-s3';
 import { type FuseClient, ROOT, rejectsWith } from '../../../support/fuse-client.js';
 import { host, migrate, warnings } from '../../../support/migrating-guests.js';
 import { saveState, startQueues, stopQueues } from '../../../support/migration.js';
+import { Proxy } from '../proxy.js';
 import { pattern, removeFolders, temporaryFolder, TestBucket } from '../support.js';
 
 after(removeFolders);
@@ -107,4 +108,26 @@ test('a guest stays where it is if its bucket does not take what is staged', asy
   assert.equal(await text(fuse, { nodeid: entry.nodeid, fh: open.fh }), 'mine');
   await fuse.fsync(entry.nodeid, open.fh);
   assert.deepEqual(await bucket.keys(), ['file']);
+});
+
+test('a guest stays where it is if its bucket does not give what a removed file has', async (t) => {
+  const bucket = await TestBucket.create();
+  await bucket.put('file', 'mine');
+  const proxy = await Proxy.start(bucket.endpoint);
+  t.after(() => proxy.close());
+  const { name } = bucket;
+  const options = { bucket: name, endpoint: proxy.endpoint, pathStyle: true, operationTimeout: 2 };
+  const backend = { type: 's3', ...options, cacheDir: await temporaryFolder() };
+  const { frontEnd, fuse, log } = await host(t, { backend });
+  await fuse.init();
+  const { nodeid } = await fuse.lookup(ROOT, 'file');
+  const { fh } = await fuse.open(nodeid, 2);
+  await fuse.unlink(ROOT, 'file');
+  proxy.fault = ({ operation }) => (operation === 'GetObject' ? 'slow-down' : undefined);
+  const bases = await stopQueues(frontEnd);
+  assert.equal(await saveState(frontEnd), undefined);
+  assert.match(JSON.stringify(log.lines.at(-1)), /a guest cannot leave/);
+  proxy.fault = () => undefined;
+  await startQueues(frontEnd, bases);
+  assert.equal(await text(fuse, { nodeid, fh }), 'mine');
 });

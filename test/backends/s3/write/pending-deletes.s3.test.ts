@@ -3,6 +3,7 @@ import { cpSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { setTimeout as wait } from 'node:timers/promises';
 import type { Fault } from '../proxy.js';
 import { proxiedBucket } from '../proxied-bucket.js';
 import { context, denied, Mount, temporaryFolder } from '../support.js';
@@ -75,6 +76,35 @@ describe('many removals', () => {
     await next.close();
   });
 
+  for (const [fault, then] of [
+    ['refuse-keys', 'are there again'],
+    ['denied', 'are there again'],
+    ['slow-down', 'go when it lets them'],
+  ] as const) {
+    it(`that the bucket does not make at the next start (${fault}) do not end it: they ${then}`, async () => {
+      const mount = await mounted(4);
+      onDeletes('slow-down');
+      await remove(mount, 'f0', 'f1', 'f2');
+      const cacheDir = await temporaryFolder();
+      cpSync(mount.cacheDir, cacheDir, { recursive: true, filter: (path) => !path.endsWith('.sock') });
+      await mount.backend.mounted.abandon();
+      const { prefix } = mount.backend.mounted.services.options;
+      onDeletes(fault);
+      const { endpoint } = server.proxy;
+      const next = await Mount.open(server.bucket, { prefix, cacheDir, endpoint, operationTimeout: 1 });
+      assert.deepEqual(await next.names('d'), fault === 'slow-down' ? ['f3'] : ['f1', 'f2', 'f3']);
+      const notes = await readdir(join(cacheDir, 'intents'));
+      assert.equal(notes.length, fault === 'slow-down' ? 1 : 0);
+      server.proxy.fault = () => undefined;
+      if (fault === 'slow-down') {
+        while ((await readdir(join(cacheDir, 'intents'))).length > 0) await wait(20);
+        await next.put('d/f1', '1');
+        assert.deepEqual(await left(next), ['d/', 'd/f1', 'd/f3']);
+      } else assert.ok(next.log.lines.some((line) => line.includes('there again')));
+      await next.close();
+    });
+  }
+
   it('that the bucket refuses are told by fsync, and the files are there again', async () => {
     const mount = await mounted(4);
     const directory = await mount.at('d');
@@ -84,6 +114,21 @@ describe('many removals', () => {
     await mount.backend.fsyncdir(directory, false, context);
     assert.deepEqual(await mount.names('d'), ['f1', 'f2', 'f3']);
     assert.equal((await mount.content('d/f1')).toString(), '1');
+    await mount.close();
+  });
+
+  it('of which each is refused, by whatever code, are told so, and not tried for ever', async () => {
+    const mount = await mounted(4, { operationTimeout: 5 });
+    const directory = await mount.at('d');
+    onDeletes('refuse-keys');
+    await remove(mount, 'f0', 'f1', 'f2');
+    await assert.rejects(mount.backend.fsyncdir(directory, false, context), denied('EIO'));
+    assert.deepEqual(await mount.names('d'), ['f1', 'f2', 'f3']);
+    onDeletes('no-keys');
+    await remove(mount, 'f1', 'f2');
+    await mount.backend.fsyncdir(directory, false, context);
+    assert.deepEqual(await mount.names('d'), ['f3']);
+    server.proxy.fault = () => undefined;
     await mount.close();
   });
 
