@@ -273,8 +273,11 @@ export class WritableBackend extends ReadingBackend {
     if (children.some((child) => child.kind === 'file' && child.staged !== undefined))
       throw FsError.of('ENOTEMPTY');
     const prefix = keys.directory(pathOf(node));
-    if (pendingDeletes.below(prefix).size > LEAVING_MAX) await pendingDeletes.settledBelow(prefix, deadline);
-    const leaving = pendingDeletes.below(prefix);
+    let leaving = pendingDeletes.below(prefix);
+    if (leaving.size > LEAVING_MAX) {
+      await pendingDeletes.settledBelow(prefix, deadline);
+      leaving = pendingDeletes.below(prefix);
+    }
     const isLeaving = ({ key, etag, size }: RemoteObject): boolean =>
       leaving.has(key) && (leaving.get(key) === undefined ? size === 0 : leaving.get(key) === etag);
     let objects: readonly RemoteObject[];

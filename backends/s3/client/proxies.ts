@@ -31,6 +31,12 @@ export function proxyFor(server: Server, environment: NodeJS.ProcessEnv = proces
   return url;
 }
 
+/** As {@link proxyFor}, for the server of an endpoint, or Amazon's. */
+export function proxyTo(endpoint = 'https://s3.amazonaws.com'): URL | undefined {
+  const { protocol, hostname, port } = new URL(endpoint);
+  return proxyFor({ protocol, hostname, port: port === '' ? undefined : Number(port) });
+}
+
 /**
  * Whether a server is one of those in a list, by commas or spaces: `*`, hosts with all names below
  * them, addresses, ranges of addresses, each perhaps with a port.

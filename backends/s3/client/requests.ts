@@ -1,6 +1,7 @@
 import { Agent as HttpAgent } from 'node:http';
 import { Agent as HttpsAgent } from 'node:https';
 import { S3Client } from '@aws-sdk/client-s3';
+import { UsageError } from '../../../core/backend/index.js';
 import type { Logger } from '../../../core/backend/index.js';
 import { Semaphore } from './concurrency.js';
 import { Deadline } from './deadline.js';
@@ -9,6 +10,7 @@ import { endpointOf, isBareHost, trust } from './endpoint.js';
 import { refusePages } from './answers.js';
 import { sendHeaderBytes } from './header-bytes.js';
 import type { Metrics } from './metrics.js';
+import { proxyTo } from './proxies.js';
 import { type RetryPauses, retryPauseMs } from './retry-pause.js';
 import type { S3Options } from '../options.js';
 import { SignedRequests } from './signed-requests.js';
@@ -52,11 +54,17 @@ export class Requests {
   #signed: SignedRequests;
   #closed = false;
 
+  /** @throws UsageError if a variable of the environment is none of what it must be. */
   constructor(options: S3Options, log: Logger, metrics: Metrics) {
     this.#options = options;
     this.#log = log;
     this.#metrics = metrics;
     this.#slots = new Semaphore(options.requests);
+    // Said now: a request that finds it out would be repeated, as if it were to pass.
+    const endpoint = endpointOf(options);
+    if (endpoint !== undefined && !URL.canParse(endpoint))
+      throw new UsageError(`endpoint ${endpoint}: is no URL, such as https://s3.example`);
+    proxyTo(endpoint);
     [this.#client, this.#signed] = this.#connect();
   }
 

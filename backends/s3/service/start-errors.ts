@@ -1,7 +1,7 @@
 import { UsageError } from '../../../core/backend/index.js';
 import { endpointOf, isBareHost } from '../client/endpoint.js';
 import { S3Failure } from '../client/failure.js';
-import { proxyFor } from '../client/proxies.js';
+import { proxyTo } from '../client/proxies.js';
 import type { S3Options } from '../options.js';
 
 /** Seconds by which clocks may differ without a word of it. Amazon refuses 15 minutes. */
@@ -21,18 +21,13 @@ interface Answered {
 export function explained(error: unknown, options: S3Options, isWriting = false): unknown {
   if (!(error instanceof S3Failure)) return error;
   const endpoint = endpointOf(options);
-  const proxy = proxyOf(endpoint);
+  // Without its password.
+  const proxy = proxyTo(endpoint)?.origin;
   const way = proxy === undefined ? '' : ` by way of the proxy ${proxy}`;
   const where = `bucket ${options.bucket}${endpoint === undefined ? '' : ` at ${endpoint}`}${way}`;
   const { failure, headers, region } = origin(error);
   const text = reason(failure, options, endpoint, region, isWriting);
   return new UsageError(`${where}: ${text}${skew(failure, headers)}`, { cause: error });
-}
-
-/** The proxy that requests go by, without its password. */
-function proxyOf(endpoint: string | undefined): string | undefined {
-  const { protocol, hostname, port } = new URL(endpoint ?? 'https://s3.amazonaws.com');
-  return proxyFor({ protocol, hostname, port: port === '' ? undefined : Number(port) })?.origin;
 }
 
 /** Failures to reach a server that do not pass by themselves within a minute. */

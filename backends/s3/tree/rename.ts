@@ -60,7 +60,7 @@ export class Renames {
     const files = node.kind === 'file' ? [node] : filesBelow(node);
     await parallel(files, this.#services.options.uploads, async (file) => {
       if (file.staged === undefined || (node.kind === 'file' && this.#files.isLocal(file))) return;
-      await file.changes.run(() => this.#settle(file));
+      await file.changes.run(() => this.#settle(file, node.kind === 'file'));
     });
   }
 
@@ -68,7 +68,7 @@ export class Renames {
   async file(node: FileNode, parent: Directory, name: string, replaced: FileNode | undefined): Promise<void> {
     await this.#files.taking(node, async () => {
       if (node.parent === undefined || node.removed) throw FsError.of('ENOENT');
-      await this.#settle(node);
+      await this.#settle(node, true);
       if (replaced === undefined) await this.#tryMove(node, parent, name, undefined);
       else {
         await this.#files.taking(replaced, async () => {
@@ -90,10 +90,14 @@ export class Renames {
     });
   }
 
-  /** Uploads a file's data, unless the file can move with its journal alone. */
-  async #settle(node: FileNode): Promise<void> {
+  /**
+   * Uploads a file's data. The caller holds `node.changes`.
+   * @param mayMove whether the file may move with its journal alone instead, where it can.
+   */
+  async #settle(node: FileNode, mayMove: boolean): Promise<void> {
     await this.#files.reconcile(node);
-    for (let i = 0; i < SETTLE_UPLOADS && node.staged !== undefined && !this.#files.isLocal(node); i++) {
+    for (let i = 0; i < SETTLE_UPLOADS && node.staged !== undefined; i++) {
+      if (mayMove && this.#files.isLocal(node)) return;
       await this.#files.uploadIfNeeded(node);
     }
   }
@@ -201,10 +205,7 @@ export class Renames {
         (file) => file.staged !== undefined || file.uploading !== undefined,
       );
       await parallel(dirty, this.#services.options.uploads, (file) =>
-        file.changes.run(async () => {
-          for (let i = 0; i < SETTLE_UPLOADS && file.staged !== undefined; i++)
-            await this.#files.uploadIfNeeded(file);
-        }),
+        file.changes.run(() => this.#settle(file, false)),
       );
       this.#tree.moving(node, to);
       const intent = await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'copy' });

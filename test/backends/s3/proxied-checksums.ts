@@ -1,7 +1,6 @@
-import { createHash } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';
-import { crc32 } from 'node:zlib';
-import { Crc32c, Crc64Nvme } from '@aws-sdk/checksums/crc';
+import { checksum } from '../../../backends/s3/client/checksums.js';
+import type { ChecksumName } from '../../../backends/s3/client/checksums.js';
 
 /** A request, as much as is needed here. */
 interface Asked {
@@ -23,12 +22,12 @@ interface Kept {
 export class ProxiedChecksums {
   readonly #kept = new Map<string, Kept>();
   /** Of uploads, by path: the algorithm, and the checksums of parts. */
-  readonly #uploads = new Map<string, { readonly name: string; readonly parts: Map<string, Buffer> }>();
+  readonly #uploads = new Map<string, { readonly name: ChecksumName; readonly parts: Map<string, Buffer> }>();
 
   /** Whether a request's body is that of its checksum. */
   async isSound({ headers, body }: Asked): Promise<boolean> {
     const [name, value] = given(headers);
-    return name === undefined || (await sum(name, body)).toString('base64') === value;
+    return name === undefined || (await checksum(name, [body])) === value;
   }
 
   /** Takes note of what was carried out. */
@@ -42,7 +41,7 @@ export class ProxiedChecksums {
       const algorithm = headers['x-amz-checksum-algorithm'];
       this.#uploads.delete(path);
       if (typeof algorithm === 'string')
-        this.#uploads.set(path, { name: algorithm.toLowerCase(), parts: new Map() });
+        this.#uploads.set(path, { name: algorithm.toLowerCase() as ChecksumName, parts: new Map() });
     }
     const upload = this.#uploads.get(path);
     const part = new URL(url, 'http://proxy').searchParams.get('partNumber');
@@ -53,9 +52,9 @@ export class ProxiedChecksums {
       const bodies = [...upload.parts].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, bytes]) => bytes);
       const { name: algorithm } = upload;
       const isWhole = algorithm === 'crc64nvme';
-      const sums = await Promise.all(bodies.map((bytes) => sum(algorithm, bytes)));
-      const whole = await sum(algorithm, Buffer.concat(isWhole ? bodies : sums));
-      const text = `${whole.toString('base64')}${isWhole ? '' : `-${bodies.length}`}`;
+      const sums = await Promise.all(bodies.map((bytes) => checksum(algorithm, [bytes])));
+      const summed = isWhole ? bodies : sums.map((text) => Buffer.from(text, 'base64'));
+      const text = `${await checksum(algorithm, summed)}${isWhole ? '' : `-${bodies.length}`}`;
       this.#kept.set(path, { etag, name: algorithm, value: text });
     }
   }
@@ -75,22 +74,10 @@ export class ProxiedChecksums {
 
 const differ = (last: string, size: string): string => String(Number(size) - Number(last));
 
-function given(headers: IncomingHttpHeaders): [string, string] | [undefined, undefined] {
+function given(headers: IncomingHttpHeaders): [ChecksumName, string] | [undefined, undefined] {
   for (const [header, value] of Object.entries(headers)) {
     const name = /^x-amz-checksum-(crc32|crc32c|crc64nvme|sha1|sha256)$/.exec(header)?.[1];
-    if (name !== undefined && typeof value === 'string') return [name, value];
+    if (name !== undefined && typeof value === 'string') return [name as ChecksumName, value];
   }
   return [undefined, undefined];
-}
-
-async function sum(name: string, bytes: Buffer): Promise<Buffer> {
-  if (name.startsWith('sha')) return createHash(name).update(bytes).digest();
-  if (name === 'crc32') {
-    const result = Buffer.alloc(4);
-    result.writeUInt32BE(crc32(bytes));
-    return result;
-  }
-  const crc = name === 'crc32c' ? new Crc32c() : new Crc64Nvme();
-  crc.update(bytes);
-  return Buffer.from(await crc.digest());
 }

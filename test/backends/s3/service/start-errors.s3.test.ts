@@ -59,6 +59,13 @@ describe('a start that fails says why, and what to do', () => {
     await fails({ endpoint: 'http://nowhere.invalid', pathStyle: false }, /can't be found.*--path-style/);
   });
 
+  it('a proxy that is no URL, and an endpoint that is none', async () => {
+    await withVariables({ HTTP_PROXY: 'http://' }, () => fails({}, /HTTP_PROXY: is no URL of a proxy/));
+    await withVariables({ AWS_ENDPOINT_URL: 's3.example' }, () =>
+      fails({ endpoint: undefined }, /endpoint s3\.example: is no URL/),
+    );
+  });
+
   it('a bucket that is no name', async () => {
     const said = (name: string): string => String(optionsSchema.safeParse({ bucket: name }).error?.message);
     assert.match(said('s3://bucket'), /without s3:\/\//);
