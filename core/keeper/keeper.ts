@@ -79,6 +79,10 @@ export class Keeper {
   readonly #listeners: { readonly listener: UnixListener; readonly watch: Watch }[] = [];
   readonly #relays = new Map<number, Relay>();
   readonly #mounts = new Map<number, Mount>();
+  /** Front-ends that are just given to the engine. */
+  readonly #attaching = new Set<Promise<void>>();
+  /** Front-ends that have come while the engine was handing over, and have none yet. */
+  readonly #late = new Set<Relay>();
   #nextId = 0;
   #failure: string | undefined;
   #readOnly: readonly boolean[] = [];
@@ -97,6 +101,8 @@ export class Keeper {
   /** Called when the serving engine has handed over or ended. */
   #change: (() => void) | undefined;
   #upgrading: Promise<string> | undefined;
+  /** Whether the engine gets nobody new, since it stops, or has stopped. */
+  #isHandingOver = false;
   /** Called when an engine serves. */
   readonly #onServing: (() => void)[] = [];
   #closing = false;
@@ -140,7 +146,7 @@ export class Keeper {
     const socket = this.#options.sockets.length + this.#mounts.size;
     const mount: Mount = { id, socket, held, hasBegun: false, engine: undefined };
     this.#mounts.set(id, mount);
-    if (this.#engine !== undefined && this.#upgrading === undefined) this.#give(mount, this.#engine);
+    if (this.#engine !== undefined && !this.#isHandingOver) this.#give(mount, this.#engine);
   }
 
   /** Resolves when an engine serves. */
@@ -185,6 +191,8 @@ export class Keeper {
   upgrade(): Promise<string> {
     this.#upgrading ??= this.#upgrade().finally(() => {
       this.#upgrading = undefined;
+      this.#isHandingOver = false;
+      this.#giveLate();
     });
     return this.#upgrading;
   }
@@ -202,7 +210,9 @@ export class Keeper {
     const before = this.#spare;
     this.#spare = next;
     void before?.end();
-    const relays = [...this.#relays.values()];
+    this.#isHandingOver = true;
+    await Promise.all(this.#attaching);
+    const relays = [...this.#relays.values()].filter((relay) => !this.#late.has(relay));
     await Promise.all(relays.map((relay) => relay.hold()));
     const since = performance.now();
     try {
@@ -293,6 +303,7 @@ export class Keeper {
     this.#hasServed = true;
     engine.onLeaving = () => void this.#replace(engine);
     engine.onMount = (id, what) => this.#noteMount(id, what);
+    this.#late.clear();
     const checked = await Promise.all(
       [...this.#relays.values()].map(async (relay) => {
         const saved = this.#state?.connections.find(({ id }) => id === relay.id);
@@ -305,7 +316,7 @@ export class Keeper {
     // From here on guests go on, so that the state is of the past.
     this.#state?.close();
     this.#state = undefined;
-    await Promise.all(checked.map(({ relay, channel }) => this.#attach(relay, channel)));
+    await Promise.all(checked.map(({ relay, channel }) => this.#attach(relay, Promise.resolve(channel))));
     for (const mount of this.#mounts.values()) this.#give(mount, engine);
     for (const served of this.#onServing.splice(0)) served();
     const pauseMs = this.#endedAt === undefined ? 0 : Math.round(performance.now() - this.#endedAt);
@@ -351,13 +362,16 @@ export class Keeper {
   }
 
   /** Gives the engine a front-end. An engine that refuses one goes on with the others. */
-  async #attach(relay: Relay, channel: FrontEndChannel | Promise<FrontEndChannel>): Promise<void> {
-    try {
-      await relay.attach(await channel);
-    } catch (error) {
-      this.#log.error({ reason: (error as Error).message }, 'a front-end could not be given to the engine');
-      relay.end();
-    }
+  #attach(relay: Relay, channel: Promise<FrontEndChannel>): Promise<void> {
+    const attaching = channel
+      .then((open) => relay.attach(open))
+      .catch((error: Error) => {
+        this.#log.error({ reason: error.message }, 'a front-end could not be given to the engine');
+        relay.end();
+      })
+      .finally(() => this.#attaching.delete(attaching));
+    this.#attaching.add(attaching);
+    return attaching;
   }
 
   /** An engine has closed a front-end's connection: it refuses the front-end, or has ended. */
@@ -382,6 +396,17 @@ export class Keeper {
     this.#log.error({ guests: lost.length + mounts.length }, text);
     for (const relay of lost) relay.end();
     for (const mount of mounts) this.#endMount(mount, false);
+  }
+
+  /** Gives the engine what has come while it was, or was not, replaced. */
+  #giveLate(): void {
+    const late = [...this.#late];
+    this.#late.clear();
+    const engine = this.#engine;
+    // The next one gets all.
+    if (engine === undefined) return;
+    for (const relay of late) void this.#attach(relay, this.#channel(relay, engine));
+    for (const mount of this.#mounts.values()) this.#give(mount, engine);
   }
 
   #give(mount: Mount, engine: EngineProcess): void {
@@ -440,12 +465,13 @@ export class Keeper {
     this.#log.info({ connections: this.#relays.size }, 'a front-end connected');
     const engine = this.#engine;
     // Between two engines it waits for the next one.
-    if (engine === undefined || this.#upgrading !== undefined) return;
-    void this.#attach(relay, this.#channel(relay, engine));
+    if (this.#isHandingOver) this.#late.add(relay);
+    else if (engine !== undefined) void this.#attach(relay, this.#channel(relay, engine));
   }
 
   #forget(relay: Relay): void {
     this.#relays.delete(relay.id);
+    this.#late.delete(relay);
     this.#log.info({ connections: this.#relays.size }, 'a front-end disconnected');
     const isLast = this.#relays.size === 0 && this.#options.sockets.every(({ once }) => once);
     if (isLast && !this.#closing) void this.close();

@@ -1,8 +1,8 @@
 import { constants, openSync } from 'node:fs';
-import { type Fd, deferred, libc, OwnedFd } from '../system/index.js';
+import { type Fd, deferred, OwnedFd } from '../system/index.js';
 import { MountError } from './mount-error.js';
 import type { MountFlags } from './options.js';
-import { native } from '../system/calls/libc-functions.js';
+import { native, UMOUNT } from '../system/calls/libc-functions.js';
 import { EBUSY, EINVAL } from '../system/calls/negative-errno.js';
 
 /*
@@ -11,15 +11,12 @@ import { EBUSY, EINVAL } from '../system/calls/negative-errno.js';
  * lies. This thread must be free to answer them.
  */
 const mount = deferred(native.mount);
-const umountNow = libc<(target: string, flags: number) => number>('umount2', 'int', ['str', 'int']);
-const umount2 = deferred(umountNow);
+const umount2 = deferred(native.umount2);
 
-/** Flags of mount(2) and umount2(2). */
+/** Flags of mount(2). */
 const MS_RDONLY = 1;
 const MS_NOSUID = 2;
 const MS_NODEV = 4;
-const MNT_DETACH = 2;
-const UMOUNT_NOFOLLOW = 8;
 
 /**
  * The type of the file system. The kernel shows what follows the dot, and ignores it otherwise.
@@ -61,8 +58,8 @@ export async function mountDirectly(directory: string, source: string, flags: Mo
  * @throws MountError
  */
 export async function unmountDirectly(directory: string): Promise<void> {
-  let code = await umount2(directory, UMOUNT_NOFOLLOW);
-  if (code === EBUSY) code = await umount2(directory, UMOUNT_NOFOLLOW | MNT_DETACH);
+  let code = await umount2(directory, UMOUNT.NOFOLLOW);
+  if (code === EBUSY) code = await umount2(directory, UMOUNT.NOFOLLOW | UMOUNT.DETACH);
   // EINVAL: the mount is gone already.
   if (code < 0 && code !== EINVAL) throw MountError.of(`unmount ${directory}`, -code);
 }
@@ -72,5 +69,5 @@ export async function unmountDirectly(directory: string): Promise<void> {
  * closed connection.
  */
 export function detachDirectly(directory: string): void {
-  umountNow(directory, UMOUNT_NOFOLLOW | MNT_DETACH);
+  native.umount2(directory, UMOUNT.NOFOLLOW | UMOUNT.DETACH);
 }

@@ -250,13 +250,21 @@ async function restoreInto(
   const finding = new Map<number, Promise<object>>();
   // A backend that asks other machines is asked for several nodes at once.
   const width = shared.accelerator.recover === undefined ? 1 : FINDS_AT_ONCE;
-  for (const [index, node] of saved.nodes.entries()) {
-    for (let next = Math.max(index, 1); next < Math.min(index + width, saved.nodes.length); next++)
-      if (!finding.has(next)) finding.set(next, begin(saved.nodes[next]!, next));
-    const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node, finding.get(index)!);
-    finding.delete(index);
-    if (slot !== NO_SLOT) nodes.reference(slot);
-    slots.push(slot);
+  // The root need not be found.
+  let next = 1;
+  try {
+    for (const [index, node] of saved.nodes.entries()) {
+      for (; next < Math.min(index + width, saved.nodes.length); next++)
+        finding.set(next, begin(saved.nodes[next]!, next));
+      const slot = index === 0 ? ROOT_SLOT : await restoreNode(shared, node, finding.get(index)!);
+      finding.delete(index);
+      if (slot !== NO_SLOT) nodes.reference(slot);
+      slots.push(slot);
+    }
+  } catch (error) {
+    // The backend may be unmounted next.
+    await Promise.allSettled(finding.values());
+    throw error;
   }
   const slotOf = (index: number): Slot => slots[index] ?? NO_SLOT;
   const isGone = (node: number): boolean => slotOf(node) === NO_SLOT;

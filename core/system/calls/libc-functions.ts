@@ -52,4 +52,8 @@ export const native = {
     'int',
     ['str', 'str', 'str', 'uint64_t', 'str'],
   ),
+  umount2: libc<(target: string, flags: number) => number>('umount2', 'int', ['str', 'int']),
 };
+
+/** Flags of umount2(2). */
+export const UMOUNT = { DETACH: 2, NOFOLLOW: 8 } as const;

@@ -1,5 +1,5 @@
 import { libc, result } from '../calls/libc.js';
-import { native } from '../calls/libc-functions.js';
+import { native, UMOUNT } from '../calls/libc-functions.js';
 import { syscall } from '../calls/files.js';
 import { NativeMemory } from '../memory/native-memory.js';
 
@@ -7,10 +7,6 @@ import { NativeMemory } from '../memory/native-memory.js';
 
 const unshare = libc<(flags: number) => number>('unshare', 'int', ['int']);
 
-const umount2 = libc<(target: string, flags: number) => number>('umount2', 'int', ['str', 'int']);
-
-const MNT_DETACH = 2;
-const UMOUNT_NOFOLLOW = 8;
 const CLONE_NEWNS = 0x20000;
 const CLONE_NEWNET = 0x40000000;
 /** No set-id bits, no devices, no programs. */
@@ -38,7 +34,7 @@ export function unshareMounts(): number {
  * there is none. To be used after {@link unshareMounts}.
  */
 export function leaveMount(directory: string): void {
-  umount2(directory, MNT_DETACH | UMOUNT_NOFOLLOW);
+  native.umount2(directory, UMOUNT.DETACH | UMOUNT.NOFOLLOW);
 }
 
 /**

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -23,6 +23,9 @@ const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.u
 const plugin = fileURLToPath(new URL('../../../examples/environment.js', import.meta.url));
 /** Serves a backend that cannot tell the next process what a node is. */
 const withoutKeys = keeping(['--backend', plugin, '--confine', 'none']);
+
+const UNSAVED = fileURLToPath(new URL('../../support/unsaved-backend.js', import.meta.url));
+const unsaved = keeping(['--backend', UNSAVED, '--mark', 'DIRECTORY/saving', '--confine', 'none']);
 
 const overlayWords = ['--backend', 'overlay', '--lower', 'DIRECTORY/lower', '--upper', 'DIRECTORY/upper'];
 const overlay: Daemon = {
@@ -177,6 +180,19 @@ test('what cannot be handed over stays with its engine', async (t) => {
   await other.init();
   await assert.rejects(upgrade(keyless), /its backend has no durable node keys/);
   assert.ok((await other.readdir(ROOT, (await other.opendir(ROOT)).fh, 0n)).length > 2);
+});
+
+test('guests that connect while an engine refuses to hand over are served by it', async (t) => {
+  const running = startDaemon(t, unsaved);
+  const saving = join(running.directory, 'saving');
+  await (await connect(t, running)).fuse.init();
+  const refused = assert.rejects(upgrade(running), /cannot be saved/);
+  while (!existsSync(saving)) await sleep(20);
+  const late = [connect(t, running), connect(t, running)];
+  await sleep(100);
+  rmSync(saving);
+  await refused;
+  for (const guest of late) await (await guest).fuse.init();
 });
 
 test('an engine that is killed is followed by another; guests that cannot go on are told to end', async (t) => {
