@@ -169,6 +169,7 @@ export class EngineProcess {
 
   /** Has it stop and save. @throws Error if it does not; it serves on then, or has ended. */
   handOver(): Promise<State> {
+    if (this.#hasEnded) return Promise.reject(new Error('it has ended'));
     return new Promise((resolve, reject) => {
       this.#handOver = { resolve, reject };
       void this.#say({ type: 'handOver' });

@@ -92,6 +92,8 @@ export class Keeper {
   #starting: EngineProcess | undefined;
   /** The next engine: it has loaded its program, and waits. */
   #spare: EngineProcess | undefined;
+  /** One that loads its program, for an upgrade. */
+  #loading: EngineProcess | undefined;
   #state: State | undefined;
   /** Memory in which the engine that serves, or the last one, keeps the sessions. */
   #journals: readonly OwnedFd[] = [];
@@ -176,7 +178,8 @@ export class Keeper {
     const relays = [...this.#relays.values()];
     for (const relay of relays) relay.end();
     this.#wakePause?.();
-    await Promise.all([this.#engine?.end(), this.#starting?.end(), this.#spare?.end()]);
+    const engines = [this.#engine, this.#starting, this.#spare, this.#loading];
+    await Promise.all(engines.map((engine) => engine?.end()));
     await this.ended;
     this.#state?.close();
     this.#keepJournals([]);
@@ -198,18 +201,26 @@ export class Keeper {
   }
 
   async #upgrade(): Promise<string> {
-    const old = this.#engine;
-    if (old === undefined) throw new Error('no engine serves now');
+    const first = this.#engine;
+    if (first === undefined) throw new Error('no engine serves now');
     // The one that waits has loaded the program as it was.
     const next = new EngineProcess(this.#options, this.#log);
+    this.#loading = next;
     try {
       await next.waiting;
     } catch (error) {
       throw new Error(`the new engine does not start: ${(error as Error).message}`, { cause: error });
+    } finally {
+      this.#loading = undefined;
     }
     const before = this.#spare;
     this.#spare = next;
     void before?.end();
+    // It may have ended meanwhile, and another one take its place.
+    await Promise.race([this.serving(), this.ended]);
+    const old = this.#engine;
+    if (old === undefined || this.#closing) throw new Error('the keeper ends');
+    if (old === next) return `engine ${first.pid} had ended, and was replaced by ${next.pid}`;
     this.#isHandingOver = true;
     await Promise.all(this.#attaching);
     const relays = [...this.#relays.values()].filter((relay) => !this.#late.has(relay));
@@ -339,6 +350,7 @@ export class Keeper {
     try {
       await this.upgrade();
     } catch (error) {
+      if (this.#closing) return;
       this.#log.error(
         { pid: engine.pid, reason: (error as Error).message },
         'the engine ends with its guests',

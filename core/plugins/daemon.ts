@@ -712,6 +712,7 @@ export class Daemon {
                 (node) =>
                   saveSession(device.session as Session, node, hold),
             ),
+            hold,
           ),
         );
         for (const [session, { id, socket, bases }] of own.entries())

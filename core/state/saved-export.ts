@@ -33,9 +33,14 @@ export type SaveSession = (node: (slot: Slot) => number) => SavedSession;
 /**
  * Saves an export: its nodes, its sessions with their lookups, handles and directory streams, all
  * locks, and the backend's own state. The export itself does not change.
+ * @param hold has a descriptor go along to a successor on this host, and returns its number.
  * @throws Error if the backend has no durable identities (`key` and `resolve`).
  */
-export async function saveExport(shared: Export, sessions: readonly SaveSession[]): Promise<Uint8Array> {
+export async function saveExport(
+  shared: Export,
+  sessions: readonly SaveSession[],
+  hold?: (fd: number) => number,
+): Promise<Uint8Array> {
   const { backend, accelerator, nodes } = shared;
   const { saved, slots, node } = savedNodes(shared);
   const savedSessions = sessions.map((save) => save(node));
@@ -45,6 +50,7 @@ export async function saveExport(shared: Export, sessions: readonly SaveSession[
     locks: { locks: [...locks], waiters: [...waiters] },
     ...saveRemembered(shared),
   };
+  if (hold !== undefined) holdNodes(shared, saved, slots, hold);
   if (accelerator.leave === undefined) {
     const state = (await backend.save?.()) ?? new Uint8Array(0);
     return encodeSaved({ ...plain, nodes: saved }, state);
@@ -54,6 +60,21 @@ export async function saveExport(shared: Export, sessions: readonly SaveSession[
     return trace === '' ? one : { ...one, trace };
   });
   return encodeSaved({ ...plain, nodes: traced, traced: true }, new Uint8Array(0));
+}
+
+/** Has descriptors go along of those nodes of which the keeper holds one. */
+function holdNodes(
+  { nodes, accelerator, journal }: Export,
+  saved: readonly SavedNode[],
+  slots: readonly Slot[],
+  hold: (fd: number) => number,
+): void {
+  for (const [index, node] of saved.entries()) {
+    const slot = slots[index]!;
+    if (journal?.holds(slot) !== true) continue;
+    const fd = accelerator.descriptor?.(nodes.node(slot)) ?? -1;
+    if (fd >= 0) node.held = hold(fd);
+  }
 }
 
 /** The nodes that guests have forgotten and that are found by their file handles. */
@@ -160,6 +181,8 @@ export async function restoreExport(
       const find: FindNode = async (key) => recover.call(accelerator, key);
       const restored = await restoreInto(shared, saved, held, find, new Set());
       const opened = new Set(saved.sessions.flatMap(({ handles }) => handles.map(({ node }) => node)));
+      for (const [node, { held: number }] of saved.nodes.entries())
+        if (number !== undefined) opened.add(node);
       // Which of them have lost their names only the backend knows.
       const slots = Array.from(opened, (node) => restored.slot(node)).filter((slot) => slot !== NO_SLOT);
       return whole({ ...restored, removed: slots });
@@ -294,9 +317,13 @@ async function restoreInto(
   };
 }
 
-/** For each node that has an open file with a descriptor: that descriptor. */
+/** For each node that has a descriptor, or an open file with one: that descriptor. */
 function heldByNode(saved: SavedExport, held: HeldDescriptors): Map<number, number> {
   const descriptors = new Map<number, number>();
+  for (const [index, node] of saved.nodes.entries()) {
+    const fd = node.held === undefined ? -1 : held.at(node.held);
+    if (fd >= 0) descriptors.set(index, fd);
+  }
   for (const { handles } of saved.sessions) {
     for (const handle of handles) {
       const fd = handle.held === undefined ? -1 : held.at(handle.held);

@@ -15,8 +15,9 @@ import * as z from 'zod';
  * - 3: `lost` of a handle.
  * - 4: `remembered`.
  * - 5: `traced`, and `trace` of a node.
+ * - 6: `held` of a node.
  */
-export const SAVED_VERSION = 5;
+export const SAVED_VERSION = 6;
 
 /** The oldest version that is read. */
 export const OLDEST_VERSION = 1;
@@ -35,6 +36,11 @@ const savedNode = z.object({
   generation: word,
   /** What the backend needs to know beside the key (`Accelerator.trace`). */
   trace: z.string().optional(),
+  /**
+   * As `held` of a handle, for a node that may have lost its name while no handle is open, such as
+   * a directory that a process is in.
+   */
+  held: index.optional(),
 });
 
 const savedLock = z.object({

@@ -143,6 +143,11 @@ export class Journal {
     return this.#held.values();
   }
 
+  /** Whether a descriptor of a node is held. */
+  holds(slot: Slot): boolean {
+    return this.#held.has(slot);
+  }
+
   /** Has the descriptors of a node held that a former process had held. */
   adoptHeld(slot: Slot, number: number): void {
     this.#held.set(slot, number);

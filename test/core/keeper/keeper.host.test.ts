@@ -42,6 +42,8 @@ for (const [name, daemon] of Object.entries({ passthrough, memfs, overlay })) {
       const running = startDaemon(t, daemon);
       const guests = await guestsAtWork(t, running);
       const { fuse, other, entry, open, removed, listing, first, theirs, waiting } = guests;
+      const left = await fuse.mkdir(ROOT, 'left');
+      await fuse.rmdir(ROOT, 'left');
 
       for (let times = 0; times < 2; times++) {
         // How long it takes depends on what else this machine does.
@@ -53,6 +55,9 @@ for (const [name, daemon] of Object.entries({ passthrough, memfs, overlay })) {
       assert.equal((await fuse.getattr(nodeid)).nlink, 0);
       const rest = await fuse.readdir(ROOT, listing.fh, first!.off);
       assert.equal(rest.length, 3);
+      // A process may be in it.
+      await rejectsWith(fuse.lookup(left.nodeid, 'name'), 2);
+      assert.equal((await fuse.getattr(left.nodeid)).mode & 0o170000, 0o040000);
       assert.equal(guests.granted, false);
       const again = await other.open(theirs.nodeid, 2);
       await rejectsWith(other.setlk(theirs.nodeid, again.fh, 8n, LOCK), 11);
@@ -122,6 +127,22 @@ test('a keeper that is asked to end while its first engine starts ends with it',
   const running = startDaemon(t, passthrough);
   while (enginesOf(running).length === 0) await sleep(2);
   assert.equal(await running.stop(), 0);
+});
+
+test('a keeper that is asked to end while another engine starts ends with all of them', async (t) => {
+  const running = startDaemon(t, passthrough);
+  const { fuse } = await connect(t, running);
+  await fuse.init();
+  while (enginesOf(running).length < 2) await sleep(10);
+  const [serving] = enginesOf(running);
+  process.kill(serving!, 'SIGTERM');
+  while (enginesOf(running).length < 3) await sleep(2);
+  const engines = enginesOf(running);
+  assert.equal(await running.stop(), 0);
+  assert.deepEqual(
+    engines.filter((pid) => existsSync(`/proc/${pid}`)),
+    [],
+  );
 });
 
 test('an engine that does not start leaves the old one in its place', async (t) => {

@@ -3,14 +3,24 @@
  * number of kills, VIRTIOFS_KIT_KILLS_OF one of the backends.
  */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdirSync, openSync, closeSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { type ChildProcess, execFile, spawn, spawnSync } from 'node:child_process';
+import {
+  chownSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+} from 'node:fs';
 import { mkdtemp } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
 import { shell } from '../../support/host-mount.js';
 import { enginesOf, killEngine } from '../../support/keepers.js';
 import {
@@ -25,6 +35,7 @@ import {
   writePrograms,
 } from '../../support/work-under-kills.js';
 
+const run = promisify(execFile);
 const program = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url));
 
 /** A kept mount, with its keeper and what belongs to it. */
@@ -39,10 +50,18 @@ interface Mounted {
   readonly ended: Promise<number | null>;
 }
 
-async function mountKept(t: TestContext, kept: Kept, more: readonly string[] = []): Promise<Mounted> {
+/** An empty directory with a place for a mount, and one for data. */
+async function folders(t: TestContext): Promise<{ folder: string; place: string; data: string }> {
   const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-kept-'));
-  const [place, data, log] = [join(folder, 'mount'), join(folder, 'data'), join(folder, 'log')];
+  const [place, data] = [join(folder, 'mount'), join(folder, 'data')];
   for (const each of [place, data]) mkdirSync(each);
+  t.after(() => rmSync(folder, { recursive: true, force: true }));
+  return { folder, place, data };
+}
+
+async function mountKept(t: TestContext, kept: Kept, more: readonly string[] = []): Promise<Mounted> {
+  const { folder, place, data } = await folders(t);
+  const log = join(folder, 'log');
   kept.prepare?.(data);
   const words = (await kept.words()).map((word) => word.replace('DIRECTORY', data));
   const out = openSync(log, 'w');
@@ -54,7 +73,6 @@ async function mountKept(t: TestContext, kept: Kept, more: readonly string[] = [
   t.after(async () => {
     child.kill();
     await ended;
-    rmSync(folder, { recursive: true, force: true });
   });
   while (!isMounted(place)) {
     if (child.exitCode !== null) throw new Error(readFileSync(log, 'utf8'));
@@ -111,6 +129,51 @@ async function served(log: string, times: number): Promise<void> {
 
 /** A backend of one's own without durable keys. */
 const OWN = fileURLToPath(new URL('../../support/keyless-backend.js', import.meta.url));
+
+/** The user `nobody`. */
+const NOBODY = 65_534;
+const AS_NOBODY = `setpriv --reuid=${NOBODY} --regid=${NOBODY} --clear-groups`;
+
+/** Why a user without privileges cannot be tried. */
+function whyNoUser(): string | false {
+  if (process.geteuid!() !== 0) return 'only root becomes another user';
+  const missing = ['fusermount3', 'setpriv', 'unshare'].filter((name) => spawnSync(name, ['--help']).error);
+  if (missing.length > 0) return `no ${missing.join(', ')}`;
+  const { status } = spawnSync('sh', ['-c', `exec ${AS_NOBODY} test -r ${program}`]);
+  return status === 0 ? false : 'others cannot read the program';
+}
+
+/** A user's mounts: of a directory, whose engine is replaced, and of a memfs, whose is killed. */
+const USED = `
+waits() { while [ $(grep -c 'the next engine waits' $FOLDER/log) -lt $1 ]; do sleep 0.1; done; }
+keep() {
+  : > $FOLDER/log
+  "$NODE" "$PROGRAM" mount $0 --keep --log-level info --control $FOLDER/control "$@" >> $FOLDER/log 2>&1 &
+  keeper=$!
+  waits 1
+  cd $0
+  exec 3> open; rm open
+}
+end() {
+  exec 3>&-
+  cd /
+  fusermount3 -u $0 && wait $keeper
+  code=$?
+}
+keep --backend passthrough --shared-dir $DATA
+echo first >&3
+"$NODE" "$PROGRAM" upgrade $FOLDER/control > /dev/null
+echo second >&3
+cat /proc/self/fd/3
+end
+keep --backend memfs --from $DATA
+echo third >&3
+kill -9 $(cut -d ' ' -f 1 /proc/$keeper/task/$keeper/children)
+cat /proc/self/fd/3
+mkdir d && cd d && rmdir ../d && ls
+cd ..
+end
+echo over $code`;
 
 /** What is tried unless something else is asked for. */
 const USUAL = ['memfs'];
@@ -234,6 +297,68 @@ describe('a kept mount', () => {
   it('is refused where its engine would wait for itself', async (t) => {
     const words = () => ['--backend', 'passthrough', '--shared-dir', tmpdir()];
     await assert.rejects(mountKept(t, { words }), /must not lie in one another/);
+  });
+
+  it('serves on in the background, and is upgraded at its control socket', async (t) => {
+    const { folder, place, data } = await folders(t);
+    const control = join(folder, 'control');
+    const words = ['--backend', 'passthrough', '--shared-dir', data, '--control', control];
+    const log = ['--log-file', join(folder, 'log')];
+    await run(process.execPath, [program, 'mount', place, '--daemon', '--keep', ...words, ...log]);
+    const status = async (): Promise<string> =>
+      (await run(process.execPath, [program, 'status', control])).stdout;
+    const engine = Number(/process (\d+)/.exec(await status())![1]);
+    const keeper = Number(/PPid:\s+(\d+)/.exec(readFileSync(`/proc/${engine}/status`, 'utf8'))![1]);
+    t.after(() => {
+      if (isMounted(place)) process.kill(keeper);
+    });
+    const go = join(folder, 'go');
+    const script = `exec 3> open; echo first >&3; rm open; mkdir d && cd d && rmdir ../d; : > ../in
+      while [ ! -e ${go} ]; do sleep 0.05; done
+      echo second >&3; cat /proc/self/fd/3; ls; mkdir new 2>&1; cd ..; ls`;
+    const working = begin(script, place);
+    while (!readdirSync(data).includes('in')) await sleep(20);
+    const { stdout } = await run(process.execPath, [program, 'upgrade', control]);
+    const [, from, to] = /^engine (\d+) was replaced by (\d+), guests paused for \d+ ms\n$/.exec(stdout)!;
+    assert.equal(Number(from), engine);
+    assert.ok((await status()).startsWith(`process ${to!},`));
+    closeSync(openSync(go, 'w'));
+    const said = "first\nsecond\nmkdir: cannot create directory 'new': No such file or directory\nin\n";
+    assert.equal((await working).stdout.replaceAll(/[‘’]/g, "'"), said);
+    const { code } = await shell(`umount ${place}`, '/');
+    assert.equal(code, 0);
+    while (existsSync(`/proc/${keeper}`)) await sleep(20);
+    assert.deepEqual(readdirSync(folder).sort(), ['data', 'go', 'log', 'mount']);
+  });
+
+  it('is dead when its keeper is killed, and umount takes it away', async (t) => {
+    const mounted = await mountKept(t, memfs!);
+    const { place, log } = mounted;
+    await served(log, 1);
+    const engines = enginesOf(mounted);
+    const script =
+      'echo text > file; echo; while cat file > /dev/null 2>&1; do sleep 0.1; done; cat file 2>&1';
+    const working = begin(script, place);
+    while (!readdirSync(place).includes('file')) await sleep(20);
+    mounted.process.kill('SIGKILL');
+    assert.match((await working).stdout, /not connected/);
+    while (engines.some((pid) => existsSync(`/proc/${pid}`))) await sleep(20);
+    const { code } = await shell(`umount ${place}`, '/');
+    assert.deepEqual([code, isMounted(place)], [0, false]);
+  });
+
+  it('is had by a user other than root', { skip: whyNoUser() }, async (t) => {
+    const { folder, place, data } = await folders(t);
+    const device = join(folder, 'fuse');
+    await run('mknod', ['-m', '666', device, 'c', '10', '229']);
+    for (const each of [folder, place, data]) chownSync(each, NOBODY, NOBODY);
+    // Not everywhere others may open the host's /dev/fuse.
+    const script = `mount --bind ${device} /dev/fuse && exec ${AS_NOBODY} sh -c "$0" "$@"`;
+    const words = ['-m', '--propagation', 'private', 'sh', '-c', script, USED, place];
+    const { stdout } = await run('unshare', words, {
+      env: { ...process.env, NODE: process.execPath, PROGRAM: program, DATA: data, FOLDER: folder },
+    });
+    assert.equal(stdout, 'first\nsecond\nthird\nover 0\n');
   });
 
   it('ends where its backend has nothing that outlives its engine', async (t) => {

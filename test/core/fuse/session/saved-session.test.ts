@@ -226,7 +226,7 @@ describe('a restored session', () => {
     await session.close();
   });
 
-  it('is made of saved forms of versions 2 to 4, as they were stored then', async () => {
+  it('is made of saved forms of versions 2 to 5, as they were stored then', async () => {
     const tiny = new TinyBackend();
     const running = await engine(tiny);
     const guest = running.guest();
@@ -242,6 +242,7 @@ describe('a restored session', () => {
       [2, '"held":0', ''],
       [3, '"lost":true', ''],
       [4, '"lost":true', remembered],
+      [5, '"lost":true', `,"traced":false${remembered}`],
     ] as const) {
       const json = `{"nodes":[{"key":${keys[0]},"low":1,"high":0,"generation":0},{"key":${keys[1]},"low":${low},"high":${high},"generation":${entry.generation}}],"sessions":[{"id":3,"negotiated":{"minor":38,"flags":0,"flags2":0,"maxReadahead":131072,"maxWrite":131072,"maxPages":32},"lookups":[[1,1]],"handles":[{"index":0,"generation":5,"node":1,"flags":2,${added}}],"handleGeneration":5}],"locks":{"locks":[{"kind":"posix","session":3,"node":1,"owner":"7","type":1,"start":"0","end":"9","pid":1,"handle":0}],"waiters":[]}${more}}`;
       const head = Buffer.from('VFSKSAVE\0\0\0\0\0\0\0\0', 'latin1');
