@@ -2,7 +2,7 @@
  * What an operator sees of a process that serves. Where the figures come from is unknown here: the
  * owner gives a function that collects them.
  *
- * - `figures.ts`: what there is to see, as plain data; `plain-figures.ts` makes JSON of it.
+ * - `figures.ts`: what there is to see, as plain data; `figures-json.ts` makes JSON of it.
  *   `from-json.ts` reads it.
  * - `several-processes.ts`: one view of a daemon that has several processes.
  * - `names.ts`: names of opcodes and errors.

@@ -5,7 +5,7 @@ import type { OwnedFd } from '../system/index.js';
 import { Feeds } from '../trace/feeds.js';
 import { configOf } from './options/config-schema.js';
 import type { DaemonFigures, DaemonStatus } from '../monitoring/index.js';
-import { figuresJson } from '../monitoring/plain-figures.js';
+import { figuresJson } from '../monitoring/figures-json.js';
 import type { Tracing } from '../trace/tracing.js';
 import type { Daemon } from './daemon.js';
 import { setLogLevel } from './logger.js';

@@ -7,6 +7,7 @@ import {
   ExportPace,
   isReadOnly,
   loadMigratingSession,
+  type Observed,
   recoverRequests,
   restoreSession,
   saveMigratingSession,
@@ -744,7 +745,6 @@ export class Daemon {
     const counters = new Counters();
     const observed = this.tracing.add(directory);
     const event = { tag: directory, socket: directory };
-    this.#servers.push(server);
     this.#sessionOptions.push(() => ({
       onMounted: () => this.events.tell('mounted', event),
       onFault: (error, message) => this.events.tell('fault', { ...event, error, message }),
@@ -754,13 +754,7 @@ export class Daemon {
       observed,
       log: limited(this.#log),
     }));
-    const backend = kindOf(source);
-    this.#served.set(server, { ...event, backend, export: one, counters });
-    void server.ended.then(() => {
-      this.#served.delete(server);
-      this.tracing.remove(observed);
-    });
-    this.#log.info({ directory, backend }, 'serving');
+    this.#serve(server, { ...event, backend: kindOf(source), export: one, counters }, observed);
     return server;
   }
 
@@ -805,7 +799,6 @@ export class Daemon {
         migration: this.#migration(config, one, openSession),
         ...(threads === undefined ? {} : { openPlacement: () => threads.openPlacement() }),
       });
-      this.#servers.push(server);
       this.#sessionOptions.push(sessionOptions);
       if (threads !== undefined) this.#ending.push(server.ended.then(() => threads.close()));
     } catch (error) {
@@ -813,20 +806,20 @@ export class Daemon {
       this.tracing.remove(observed);
       throw error instanceof ListenError ? new UsageError(error.message, { cause: error }) : error;
     }
-    const backend = kindOf(config.backend);
-    this.#served.set(server, {
-      ...event,
-      backend,
-      export: one,
-      counters,
-      pace,
-    });
+    this.#serve(server, { ...event, backend: kindOf(config.backend), export: one, counters, pace }, observed);
+    return server;
+  }
+
+  /** Has a server shown, and traced, until it has ended. */
+  #serve(server: Server, served: FigureSource, observed: Observed): void {
+    this.#servers.push(server);
+    this.#served.set(server, served);
     void server.ended.then(() => {
       this.#served.delete(server);
       this.tracing.remove(observed);
     });
-    this.#log.info({ tag, socket: event.socket, backend }, 'serving');
-    return server;
+    const { tag, socket, backend } = served;
+    this.#log.info({ tag, socket, backend }, 'serving');
   }
 
   /** Takes guests of an export to other hosts and back. */

@@ -20,8 +20,8 @@
  *   lists. `started-threads.ts`: waits for threads that are just starting.
  * - `memory/`: memory outside the heap, mappings, memfds, how V8 counts it, and how much there is.
  * - `descriptors/`: the type of a descriptor's number, descriptors with owners, eventfds, unix
- *   sockets, descriptors that threads share, output that never blocks, what a service manager
- *   passes and is told.
+ *   sockets, descriptors that threads share, output that never blocks, what this program was
+ *   executed with, what a service manager passes and is told.
  * - `event-loop/`: the sleep of the engine's thread, signals right before it, polls of the event
  *   loop, and inotify.
  * - `log.ts`: where rooms below `core/plugins` log.
@@ -32,6 +32,7 @@ export * from './batches/call-list.js';
 export type { Fd } from './descriptors/fd.js';
 export * from './descriptors/eventfd.js';
 export * from './descriptors/foreign-eventfd.js';
+export { inheritedFd } from './descriptors/inherited-fd.js';
 export { IoThreads, type IoWork } from './batches/io-threads.js';
 export * from './calls/libc.js';
 export { isAtOrBelow, ownMounts } from './calls/own-mounts.js';

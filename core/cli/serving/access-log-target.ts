@@ -1,5 +1,5 @@
 import type { AccessLogConfig } from '../../plugins/options/config-schema.js';
-import type { Fd, OwnedFd } from '../../system/index.js';
+import { inheritedFd } from '../../system/index.js';
 import type { AccessLog } from '../../trace/access-log.js';
 import type { Tracing } from '../../trace/tracing.js';
 
@@ -21,7 +21,7 @@ export interface AccessLogTarget {
 export async function openAccessLogTarget({ file, ...filter }: AccessLogConfig): Promise<AccessLogTarget> {
   // Only those who want the log pay for the modules.
   const { AccessLog, openAccessLog } = await import('../../trace/access-log.js');
-  const fd = (await inherited()) ?? openAccessLog(file);
+  const fd = inheritedFd(ACCESS_LOG_FD) ?? openAccessLog(file);
   if (fd !== undefined) process.env[ACCESS_LOG_FD] = `${fd.value}`;
   return {
     fd: fd?.value,
@@ -30,11 +30,4 @@ export async function openAccessLogTarget({ file, ...filter }: AccessLogConfig):
       return Promise.resolve(new AccessLog(fd, filter, tracing));
     },
   };
-}
-
-async function inherited(): Promise<OwnedFd | undefined> {
-  const text = process.env[ACCESS_LOG_FD];
-  if (text === undefined || !/^\d+$/.test(text)) return undefined;
-  const { OwnedFd: Owned } = await import('../../system/index.js');
-  return new Owned(Number(text) as Fd);
 }

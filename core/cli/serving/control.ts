@@ -1,5 +1,5 @@
 import { UsageError } from '../../backend/index.js';
-import type { Fd, OwnedFd } from '../../system/index.js';
+import { type Fd, inheritedFd, type OwnedFd, UnixListener } from '../../system/index.js';
 
 /** Environment variable with the descriptor of a control socket that listens, through execve(2). */
 export const CONTROL_FD = 'VIRTIOFS_KIT_CONTROL_FD';
@@ -12,11 +12,8 @@ export interface ControlTarget {
 }
 
 /** The socket at a path, or the one that a keeper has made there. */
-export async function findControlTarget(path: string): Promise<ControlTarget> {
-  const text = process.env[CONTROL_FD];
-  if (text === undefined || !/^\d+$/.test(text)) return { path, fd: undefined };
-  const { OwnedFd: Owned } = await import('../../system/index.js');
-  return { path, fd: new Owned(Number(text) as Fd) };
+export function findControlTarget(path: string): ControlTarget {
+  return { path, fd: inheritedFd(CONTROL_FD) };
 }
 
 /** What the engines of a keeper inherit. */
@@ -32,8 +29,7 @@ export interface KeptControl {
  * @param inheritedAs the descriptor's number in an engine.
  * @throws UsageError
  */
-export async function keepControl(path: string, inheritedAs: number): Promise<KeptControl> {
-  const { UnixListener } = await import('../../system/index.js');
+export function keepControl(path: string, inheritedAs: number): KeptControl {
   const umask = process.umask(0o177);
   try {
     const kept = UnixListener.listen(path);

@@ -88,7 +88,7 @@ export async function withKeeper(
   let keeper: Keeper;
   try {
     if (metrics !== undefined) listeners.push(await keepMetrics(metrics, FIRST_INHERITED));
-    if (control !== undefined) listeners.push(await keepControl(control, FIRST_INHERITED + listeners.length));
+    if (control !== undefined) listeners.push(keepControl(control, FIRST_INHERITED + listeners.length));
     keeper = Keeper.start({ sockets, command, inherited: listeners.map(({ fd }) => fd), log, endsAtOnce });
   } catch (error) {
     closeListeners();

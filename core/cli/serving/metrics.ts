@@ -1,6 +1,6 @@
 import { type Logger, UsageError } from '../../backend/index.js';
 import type { DaemonFigures, MetricsServer } from '../../monitoring/index.js';
-import { type Fd, OwnedFd, UnixListener } from '../../system/index.js';
+import { type Fd, inheritedFd, UnixListener } from '../../system/index.js';
 
 /** Environment variable with the descriptor that listens for Prometheus, through execve(2). */
 const METRICS_FD = 'VIRTIOFS_KIT_METRICS_FD';
@@ -25,7 +25,7 @@ export async function openMetrics(address: string): Promise<MetricsListener> {
   const loading = whenCompiled(() => import('../../monitoring/index.js'));
   const { listenForMetrics, MetricsServer, parseMetricsAddress } = await loading;
   const parsed = parseMetricsAddress(address);
-  const where = inherited() ?? ('path' in parsed ? parsed.path : listenForMetrics(parsed));
+  const where = inheritedFd(METRICS_FD) ?? ('path' in parsed ? parsed.path : listenForMetrics(parsed));
   if (typeof where !== 'string') process.env[METRICS_FD] = `${where.value}`;
   return {
     path: typeof where === 'string' ? where : undefined,
@@ -93,9 +93,4 @@ export async function keepMetrics(address: string, inheritedAs: number): Promise
   }
   process.env[METRICS_FD] = `${inheritedAs}`;
   return kept;
-}
-
-function inherited(): OwnedFd | undefined {
-  const text = process.env[METRICS_FD];
-  return text !== undefined && /^\d+$/.test(text) ? new OwnedFd(Number(text) as Fd) : undefined;
 }

@@ -5,7 +5,7 @@ import type { CheckedSpec } from '../../plugins/registry.js';
 import type { Started } from '../../plugins/reload.js';
 import type { ServiceManager } from '../../system/descriptors/sd-notify.js';
 import type { AccessLogTarget } from './access-log-target.js';
-import { type ControlTarget, findControlTarget } from './control.js';
+import type { ControlTarget } from './control.js';
 import { endWithParent } from './isolated-exports.js';
 import type { MetricsListener } from './metrics.js';
 import { EarlyRequest, stopSignal } from './signals.js';
@@ -79,7 +79,8 @@ export async function openForPlan(plan: Plan): Promise<Opened> {
     manager: notifies ? await serviceManager(logConfig) : undefined,
     listener: await listener,
     accessLogTarget: await log,
-    controlTarget: control === undefined ? undefined : await findControlTarget(control),
+    controlTarget:
+      control === undefined ? undefined : (await import('./control.js')).findControlTarget(control),
   };
 }
 

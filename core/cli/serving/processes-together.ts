@@ -5,7 +5,7 @@ import { UsageError, type Logger } from '../../backend/index.js';
 import { askSocket, type CommandRequest } from '../../control/index.js';
 import type { DaemonFigures, DaemonStatus } from '../../monitoring/index.js';
 import { processFigures } from '../../monitoring/figures.js';
-import { figuresFromJson } from '../../monitoring/plain-figures.js';
+import { figuresFromJson } from '../../monitoring/figures-json.js';
 import {
   figuresOfAll,
   type Part,
