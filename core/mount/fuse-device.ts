@@ -1,4 +1,5 @@
 import { write } from 'node:fs';
+import { performance } from 'node:perf_hooks';
 import { type Message, NativeWindow, SegmentList } from '../memory/index.js';
 import { type RequestSlot, RequestSlots } from './request-slots.js';
 import {
@@ -25,8 +26,13 @@ const MAX_DATA_BYTES = 1024 * 1024;
 /** With room for headers and arguments. */
 export const BUFFER_BYTES = MAX_DATA_BYTES + PAGE_SIZE;
 
-/** How many requests are served in one turn of the event loop, which has other work too. */
+/**
+ * How many requests are served before others have their turn, and after how long no more are. The
+ * time is looked at after each few.
+ */
 const BATCH = 64;
+const BATCH_MS = 0.2;
+const CLOCK_INTERVAL = 4;
 /** How many idle buffers are kept. Each uses as much memory as its largest request has needed. */
 const MAX_SPARE = 16;
 
@@ -247,7 +253,13 @@ export class FuseDevice {
   }
 
   #serve(): void {
+    let endMs = Infinity;
     for (let i = 0; i < BATCH && !this.#stopped; i++) {
+      if (i > 0 && i % CLOCK_INTERVAL === 0) {
+        const now = performance.now();
+        if (endMs === Infinity) endMs = now + BATCH_MS;
+        else if (now > endMs) break;
+      }
       const message = this.#spare.pop() ?? this.#newMessage();
       if (message === undefined) {
         this.#isFull = true;

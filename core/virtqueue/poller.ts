@@ -1,7 +1,7 @@
 import { performance } from 'node:perf_hooks';
 import { BackOff } from '../memory/index.js';
 import { signalOwed } from '../system/index.js';
-import type { Completions, PolledQueue } from './queue-run.js';
+import type { Completions, PolledQueue, Turn } from './queue-run.js';
 
 /**
  * How long one turn of the event loop serves rings; the last drain may take longer. Then the event
@@ -21,10 +21,14 @@ const TURN_TIME_MS = 1;
  * polls, little time is lost. If polling lasts about as long as a sleep costs, the loss is at most
  * that of one more sleep.
  */
-export class Poller {
+export class Poller implements Turn {
+  /** Whether only one queue was ready when the queues were last looked at. */
+  isAlone = true;
   /** How long rings are polled before sleeping, in milliseconds; 0 for never. */
   readonly #time: number;
   readonly #runs: PolledQueue[] = [];
+  /** The queue with which the next round begins: whoever has just been served comes last. */
+  #first = 0;
   /** The completions of the queues' services, each once. */
   #completions: readonly Completions[] = [];
   readonly #backOff = new BackOff();
@@ -90,20 +94,34 @@ export class Poller {
 
   /**
    * Drains each queue that is ready. If several are, each is served only the requests that are in
-   * its ring now.
+   * its ring now, and no longer than for a moment.
    * @returns true if the turn is over.
    */
   #drain(): boolean {
     let over = false;
     const completions = this.#completions;
     for (let i = 0; i < completions.length; i++) completions[i]!.collect();
-    const isAlone = this.#countReady() === 1;
+    this.isAlone = this.#countReady() === 1;
     const runs = this.#runs;
+    const first = this.#first;
     for (let i = 0; i < runs.length; i++) {
-      const run = runs[i]!;
-      if (run.ready && run.drain(isAlone)) over = true;
+      const at = (first + i) % runs.length;
+      const run = runs[at]!;
+      if (!run.ready) continue;
+      this.#first = at + 1;
+      if (run.drain(this)) over = true;
     }
     return over;
+  }
+
+  isWantedBeside(queue: PolledQueue): boolean {
+    const runs = this.#runs;
+    for (let i = 0; i < runs.length; i++) if (runs[i] !== queue && runs[i]!.ready) return true;
+    const completions = this.#completions;
+    for (let i = 0; i < completions.length; i++) {
+      if (completions[i] !== queue.completions && completions[i]!.ready) return true;
+    }
+    return false;
   }
 
   #countReady(): number {

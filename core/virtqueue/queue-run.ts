@@ -3,6 +3,7 @@ import { type AddressSpace, type DirtyLog, type Message, Pool, SegmentList } fro
 import {
   type Fd,
   advancePromises,
+  hasEventsWaiting,
   signalBeforeSleep,
   signalForeign,
   signalKind,
@@ -26,8 +27,16 @@ const NOTIFY_TIME_MS = 0.2;
 const TURN_TIME_MS = 10;
 const TURN_MINIMUM = 16;
 
+/**
+ * A drain ends after this time if another queue has requests. It is also how often the clock is
+ * read and others are looked for, unless a single request takes longer.
+ */
+const SLICE_TIME_MS = 0.05;
+
 /** The most requests that are served between two readings of the clock. Fewer if they are slow. */
 const CLOCK_INTERVAL = 16;
+/** ... and at the start of a drain. 1 where the last ones were slow. */
+const FIRST_INTERVAL = 2;
 
 /** A request of a queue. */
 export interface QueueMessage extends Message {
@@ -134,6 +143,14 @@ export interface Completions {
   rest(): boolean;
 }
 
+/** How much of the thread a queue may have: what its {@link Poller} knows of the others. */
+export interface Turn {
+  /** Whether no other queue waits. If one does, only present requests are served. */
+  readonly isAlone: boolean;
+  /** Whether another queue has something to serve, or answers to collect, now. */
+  isWantedBeside(queue: PolledQueue): boolean;
+}
+
 /** A queue as a {@link Poller} serves it. */
 export interface PolledQueue {
   /** Requests that were taken and are not answered yet. */
@@ -142,11 +159,10 @@ export interface PolledQueue {
   /** Whether there is something to {@link drain}. */
   readonly ready: boolean;
   /**
-   * Serves requests until there are none.
-   * @param isAlone whether no other queue waits. If one does, only present requests are served.
+   * Serves requests until there are none, or another queue has waited for a moment.
    * @returns true if the turn of the event loop is over before that.
    */
-  drain(isAlone: boolean): boolean;
+  drain(turn: Turn): boolean;
   /** Asks to be woken for new requests. @returns true if some came before that. */
   rest(): boolean;
 }
@@ -220,6 +236,8 @@ export class QueueRun implements Run, ChainOwner {
   #latest: ChainMessage | undefined;
   /** Requests returned since the guest was last interrupted. */
   #unannounced = 0;
+  /** How many requests the next drain serves before it reads the clock. */
+  #firstInterval = FIRST_INTERVAL;
   #idle: (() => void)[] = [];
 
   constructor(setup: RunSetup) {
@@ -266,11 +284,11 @@ export class QueueRun implements Run, ChainOwner {
   }
 
   /** Drains the ring. The guest need not notify of further requests until {@link rest}. */
-  drain(isAlone: boolean): boolean {
+  drain(turn: Turn): boolean {
     if (!this.taking || this.#draining) return false;
     this.#draining = true;
     try {
-      return this.#takeAll(isAlone);
+      return this.#takeAll(turn);
     } catch (error) {
       this.#break({ err: error }, 'a request was not handled');
       if (this.#latest !== undefined && this.#latest.id >= 0) this.giveUp(this.#latest);
@@ -283,15 +301,17 @@ export class QueueRun implements Run, ChainOwner {
     }
   }
 
-  #takeAll(isAlone: boolean): boolean {
+  #takeAll(turn: Turn): boolean {
     const ring = this.#ring;
     const service = this.#service;
     signalOwed();
-    // Reading the clock costs as much as a ring entry, so it is not read for one or two requests.
-    let started = 0;
-    let announced = 0;
+    // Reading the clock costs as much as a ring entry, so it is not read for one or two requests,
+    // unless they are slow.
+    let untilClock = this.#firstInterval;
+    let started = untilClock === 1 ? performance.now() : 0;
+    let announced = started;
+    let looked = started;
     let interval = 1;
-    let untilClock = 2;
     let most = Infinity;
     this.#awake = true;
     ring.suppressNotifications();
@@ -311,7 +331,7 @@ export class QueueRun implements Run, ChainOwner {
       this.inFlight += 1;
       this.#latest = message;
       const { following } = ring;
-      if (taken === 1 && !isAlone) most = following + 1;
+      if (taken === 1 && !turn.isAlone) most = following + 1;
       service.dispatch(message, following);
       if (!this.taking) return false;
       if (taken >= this.#limit) return true;
@@ -319,16 +339,18 @@ export class QueueRun implements Run, ChainOwner {
       untilClock -= 1;
       if (untilClock > 0) continue;
       const now = performance.now();
-      if (started === 0) {
-        started = now;
-        announced = now;
-      }
+      if (started === 0) started = announced = looked = now;
+      const isSlow = now - looked > SLICE_TIME_MS;
+      looked = now;
+      interval = isSlow ? Math.max(interval >>> 1, 1) : Math.min(interval << 1, CLOCK_INTERVAL);
+      untilClock = interval;
+      this.#firstInterval = Math.min(interval, FIRST_INTERVAL);
+      if (now - started > SLICE_TIME_MS && turn.isWantedBeside(this)) return false;
       if (now - announced > NOTIFY_TIME_MS) {
         this.#interrupt();
         announced = now;
-        interval = Math.max(interval >>> 1, 1);
-      } else interval = Math.min(interval << 1, CLOCK_INTERVAL);
-      untilClock = interval;
+        if (hasEventsWaiting()) return true;
+      }
       if (taken >= TURN_MINIMUM && now - started > TURN_TIME_MS) return true;
     }
   }

@@ -8,7 +8,7 @@ import { NativeMemory } from '../memory/native-memory.js';
 import { setBeforeSleep, signalOwed, sleepAfterSignal } from './signal-before-sleep.js';
 import { type Watch, watch, watchBarely } from './watch.js';
 
-const { epollCreate, epollCtl, close: closeFd } = native;
+const { epollCreate, epollCtl, close: closeFd, poll: nativePoll } = native;
 const epollWait = libc<(epoll: Fd, events: number, most: number, timeout: number) => number>(
   'epoll_wait',
   'int',
@@ -94,6 +94,8 @@ class OwnSleep {
   readonly #loop: number;
   readonly #epoll: Fd;
   readonly #events = NativeMemory.allocate(MOST_EVENTS * EVENT_BYTES);
+  /** `struct pollfd` of the instance itself. */
+  readonly #pollfd = NativeMemory.allocate(8);
   readonly #sources = new Map<number, Source>();
   /**
    * Signalled before each turn of the event loop, so that libuv does not sleep in it. Like any
@@ -117,6 +119,7 @@ class OwnSleep {
     this.#loop = loop;
     this.#epoll = check(result(epollCreate(EPOLL_CLOEXEC)), 'epoll_create1') as Fd;
     check(this.#poll(backendFd!(loop), EPOLLIN), "polling the event loop's descriptor");
+    this.#pollfd.i32.set([this.#epoll, EPOLLIN]);
   }
 
   get isEmpty(): boolean {
@@ -141,6 +144,12 @@ class OwnSleep {
     this.#turnFd.close();
     closeFd(this.#epoll);
     this.#events.free();
+    this.#pollfd.free();
+  }
+
+  /** An instance of epoll is itself readable while a descriptor of it is ready. */
+  get hasEvents(): boolean {
+    return nativePoll(this.#pollfd.address, 1, 0) > 0;
   }
 
   #poll(fd: Fd, events: number): number {
@@ -240,6 +249,15 @@ export function watchSignals(fd: Fd, onSignal: () => void, take: (fd: Fd) => unk
     take(fd);
     onSignal();
   });
+}
+
+/**
+ * Whether something that this thread sleeps for has come: a source's signal, or an event of the
+ * event loop, though not its timers. For whoever serves for long. False where the thread sleeps as
+ * Node does, or has no sources.
+ */
+export function hasEventsWaiting(): boolean {
+  return current?.hasEvents === true;
 }
 
 function addSource(source: Source): CloseWatch {

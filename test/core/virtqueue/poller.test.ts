@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { drain } from '../../../core/system/index.js';
+import { drain, signal } from '../../../core/system/index.js';
 import { Poller } from '../../../core/virtqueue/index.js';
 import type { Message } from '../../../core/memory/index.js';
 import { DATA, GUEST, Rig, until } from './rig.js';
@@ -62,6 +62,82 @@ test('a queue that never empties leaves others their turn', async () => {
   await until(() => order.length >= 40);
   assert.equal(order.slice(0, 40).join(' '), 'busy busy busy other '.repeat(10).trim());
   for (const rig of [busy, other]) rig.close();
+});
+
+/** Computes for so long, as a long request does. */
+function work(ms: number): void {
+  for (const end = performance.now() + ms; performance.now() < end;);
+}
+
+test('a request beside a queue that is never empty is served after a few of its requests', async () => {
+  const poller = new Poller(0);
+  // With more room than it needs, so that no turn ends by the number of requests.
+  const [busy, other] = [new Rig({ poller, size: 256 }), new Rig({ poller })];
+  const order: string[] = [];
+  const next = (rig: Rig): void => {
+    place(rig);
+    rig.driver.publish();
+  };
+  const isOver = (): boolean => order.length >= 200;
+  busy.start((message) => {
+    order.push('busy');
+    work(0.1);
+    message.complete(16);
+    assert.ok(busy.driver.poll() >= 0);
+    if (isOver()) return;
+    next(busy);
+    // The other guest asks for something in the midst of it, one request at a time.
+    if (order.length % 10 === 0) next(other);
+  });
+  other.start((message) => {
+    order.push('other');
+    message.complete(16);
+    assert.ok(other.driver.poll() >= 0);
+  });
+  for (let i = 0; i < 4; i++) place(busy);
+  busy.driver.publish();
+  busy.queue.kick();
+  await until(isOver);
+  for (let i = 9; i < 190; i += 10) {
+    const waited = order.indexOf('other', i + 1) - i - 1;
+    assert.ok(waited <= 4, `${waited} requests of the busy queue came before one of the other`);
+  }
+  for (const rig of [busy, other]) rig.close();
+});
+
+test('what the thread sleeps for is served beside a queue that is never empty', async () => {
+  const rigs = [new Rig({ poller: new Poller(0), size: 256 }), new Rig({ poller: new Poller(0) })];
+  const [busy, other] = rigs as [Rig, Rig];
+  let served = 0;
+  let servedBefore = Infinity;
+  let isOver = false;
+  busy.start((message) => {
+    work(0.1);
+    message.complete(16);
+    assert.ok(busy.driver.poll() >= 0);
+    served += 1;
+    if (served === 50) {
+      place(other);
+      other.driver.publish();
+      signal(other.kick.value);
+    }
+    if (served >= 1000) isOver = true;
+    if (isOver) return;
+    place(busy);
+    busy.driver.publish();
+  });
+  other.start((message) => {
+    servedBefore = served - 50;
+    message.complete(16);
+    isOver = true;
+  });
+  await until(() => other.driver.pending === 0);
+  place(busy);
+  busy.driver.publish();
+  busy.queue.kick();
+  await until(() => isOver);
+  assert.ok(servedBefore <= 20, `${servedBefore} requests of the busy queue came before`);
+  for (const rig of rigs) rig.close();
 });
 
 test('requests that come while a queue is served need no notification, those after it do', () => {
