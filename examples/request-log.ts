@@ -8,7 +8,7 @@ import { z } from 'zod';
  * `requests/failed` have a line for each request. They grow while they are read.
  *
  *     virtiofs-kit mount /mnt --backend ./request-log.js --directory /srv/data &
- *     tail -f /mnt/requests/failed & cat /mnt/files/none
+ *     tail -f /mnt/requests/all & ls /mnt/files
  */
 
 /** The last bytes of a text that has no end. */

@@ -2,30 +2,37 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import {
+  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   rmdirSync,
   symlinkSync,
+  truncateSync,
   writeFileSync,
 } from 'node:fs';
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { describe, it, type TestContext } from 'node:test';
-import { type Backend, type BackendSpec, Errno } from '../../core/backend/index.js';
+import { describe, it } from 'node:test';
+import { type Backend, Errno } from '../../core/backend/index.js';
 import { checkBackend } from '../../core/contract/index.js';
-import { BackendRegistry } from '../../core/plugins/index.js';
 import gitCommits from '../../examples/git-commits.js';
 import httpDirectory from '../../examples/http-directory.js';
 import keyValue from '../../examples/key-value.js';
 import requestLog from '../../examples/request-log.js';
 import sqliteTables from '../../examples/sqlite-tables.js';
+import tarArchive from '../../examples/tar-archive.js';
 import zipArchive from '../../examples/zip-archive.js';
 import { engine } from '../support/engine.js';
+import { exampleEnvironment, exampleTrials, webServer } from '../support/examples.js';
 import { type FuseClient, ROOT } from '../support/fuse-client.js';
-import { keepingLog, pluginEnvironment, temporaryDirectory } from '../support/host-mount.js';
+import {
+  keepingLog,
+  MountedExport,
+  pluginEnvironment,
+  shell,
+  temporaryDirectory,
+} from '../support/host-mount.js';
 
 interface Kept {
   /** Rules that must hold at least; others are about methods that the example lacks. */
@@ -126,10 +133,8 @@ describe('the git example', () => {
 });
 
 describe('the request log', () => {
-  const createBackend = (spec: BackendSpec): Promise<Backend> =>
-    new BackendRegistry().create(spec, { log: keepingLog() });
   const openLog = async (directory: string): Promise<Backend> =>
-    (await requestLog.create({ directory }, { log: keepingLog(), createBackend })) as Backend;
+    (await requestLog.create({ directory }, exampleEnvironment())) as Backend;
 
   it('keeps the contract in the directory that it shows', async () => {
     await using folder = await temporaryDirectory('/dev/shm');
@@ -384,58 +389,87 @@ describe('the SQLite example', () => {
   });
 });
 
-const FILES: Readonly<Record<string, string>> = {
-  '/pub/file': 'content '.repeat(100_000),
-  '/pub/a b/deep': 'deep\n',
-};
-
-function answer({ url = '/', method, headers }: IncomingMessage, response: ServerResponse): void {
-  const path = decodeURIComponent(url);
-  const content = FILES[path];
-  if (path.endsWith('/')) {
-    const names = Object.keys(FILES).flatMap((file) =>
-      file.startsWith(path) ? [/^[^/]+\/?/.exec(file.slice(path.length))![0]] : [],
-    );
-    response.end(
-      names.map((name) => `<a href="${encodeURI(name)}">${name}</a>`).join('\n') + '<a href="../">',
-    );
-  } else if (content === undefined) response.writeHead(404).end();
-  else {
-    const [, start, end] = /^bytes=(\d+)-(\d+)$/.exec(headers.range ?? '') ?? [];
-    const part = start === undefined ? content : content.slice(Number(start), Number(end) + 1);
-    response.writeHead(start === undefined ? 200 : 206, { 'content-length': part.length });
-    response.end(method === 'HEAD' ? undefined : part);
-  }
-}
-
-async function webServer(t: TestContext): Promise<{ readonly url: string; readonly requests: string[] }> {
-  const requests: string[] = [];
-  const server = createServer((request, response) => {
-    requests.push(`${request.method} ${request.url} ${request.headers.range ?? ''}`.trim());
-    answer(request, response);
-  });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  t.after(() => {
-    server.closeAllConnections();
-    server.close();
-  });
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/pub/`, requests };
-}
-
 describe('the HTTP example', () => {
   it('reads ranges once, shows directories, and keeps the contract', async (t) => {
-    const { url, requests } = await webServer(t);
+    const { url, requests, file } = await webServer(t);
     const create = () => httpDirectory.create({ url, seconds: 60 }, pluginEnvironment()) as Backend;
     await withGuest(create(), async (client) => {
       assert.deepEqual((await client.list(ROOT)).sort(), ['a b', 'file']);
       assert.equal(await contentOf(client, 'a b/deep'), 'deep\n');
-      assert.equal(await contentOf(client, 'file'), FILES['/pub/file']);
+      assert.equal(await contentOf(client, 'file'), file);
       const before = requests.length;
-      assert.equal(await contentOf(client, 'file'), FILES['/pub/file']);
+      assert.equal(await contentOf(client, 'file'), file);
       assert.equal(requests.length, before);
       assert.ok(requests.includes('GET /pub/file bytes=131072-262143'), requests.join('\n'));
       await assert.rejects(client.walk('none'));
     });
     await keepsContract(create, { least: 10 });
   });
+});
+
+describe('the tar example', () => {
+  const damaged = (archive: string, change: (bytes: Buffer) => void): Backend => {
+    const bytes = readFileSync(archive);
+    change(bytes);
+    writeFileSync(`${archive}.damaged`, bytes);
+    return tarArchive.create({ archive: `${archive}.damaged` }, pluginEnvironment()) as Backend;
+  };
+
+  it('shows what each kind of tar wrote, and keeps the contract', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const { path: home } = folder;
+    const long = `${'d'.repeat(90)}/${'f'.repeat(120)}`;
+    mkdirSync(join(home, 'tree', 'd'.repeat(90)), { recursive: true });
+    writeFileSync(join(home, 'tree', long), 'long name\n');
+    writeFileSync(join(home, 'tree/text'), 'text\n'.repeat(50_000), { mode: 0o750 });
+    linkSync(join(home, 'tree/text'), join(home, 'tree/twin'));
+    symlinkSync(long, join(home, 'tree/link'));
+    for (const format of ['ustar', 'gnu', 'posix']) {
+      const archive = join(home, `${format}.tar`);
+      const from = format === 'ustar' ? ['text', 'twin'] : ['.'];
+      execFileSync('tar', ['cf', archive, `--format=${format}`, '-C', join(home, 'tree'), ...from]);
+      const create = () => tarArchive.create({ archive }, pluginEnvironment()) as Backend;
+      await withGuest(create(), async (client) => {
+        assert.equal((await client.walk('text')).attr.mode & 0o777, 0o750);
+        assert.equal(await contentOf(client, 'twin'), 'text\n'.repeat(50_000));
+        assert.equal((await client.lookup(ROOT, 'none')).nodeid, 0n);
+        if (format === 'ustar') return;
+        assert.equal(await contentOf(client, long), 'long name\n');
+        assert.equal(await client.readlink((await client.walk('link')).nodeid), long);
+      });
+      await keepsContract(create, { least: 10 });
+    }
+  });
+
+  it('takes no damaged archive, gives no content beyond a cut one, and no way out of it', async () => {
+    await using folder = await temporaryDirectory('/dev/shm');
+    const archive = join(folder.path, 'archive.tar');
+    writeFileSync(join(folder.path, 'text'), 'text\n'.repeat(1000));
+    execFileSync('tar', ['cPf', archive, '-C', folder.path, '--transform=s,^,../evil/,', 'text']);
+    execFileSync('tar', ['rf', archive, '-C', folder.path, 'text']);
+    await withGuest(tarArchive.create({ archive }, pluginEnvironment()) as Backend, async (client) => {
+      assert.deepEqual(await client.list(ROOT), ['text']);
+      truncateSync(archive, 8000);
+      const { nodeid } = await client.walk('text');
+      const { fh } = await client.open(nodeid);
+      await assert.rejects(client.read(nodeid, fh, 4096, 904), { errno: Errno.EIO });
+    });
+    await assert.rejects(engine(damaged(archive, (bytes) => (bytes[5]! ^= 1))), /a header is damaged/);
+    // A size that no archive has, in the binary form of GNU tar.
+    const endless = damaged(archive, (bytes) => {
+      bytes.fill(0xff, 124, 136);
+      bytes.fill(0x20, 148, 156);
+      const sum = bytes.subarray(0, 512).reduce((all, byte) => all + byte, 0);
+      bytes.write(sum.toString(8).padStart(6, '0'), 148);
+    });
+    await assert.rejects(engine(endless), /a size is damaged/);
+  });
+});
+
+it('each example works where it is mounted on this host', async (t) => {
+  await using folder = await temporaryDirectory();
+  for (const { name, create, script, output } of await exampleTrials(t, folder.path)) {
+    await using mounted = await MountedExport.open(await create());
+    assert.deepEqual(await shell(script, mounted.directory), { code: 0, output }, name);
+  }
 });

@@ -15,6 +15,10 @@ import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { text } from 'node:stream/consumers';
+import { Guest } from '../../core/guest/index.js';
+import { serve } from '../../core/plugins/index.js';
+import { exampleTrials } from '../support/examples.js';
+import { keepingLog } from '../support/host-mount.js';
 import { fastest } from '../support/uml.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-examples-'));
@@ -114,6 +118,35 @@ test('a program serves its own state to a guest, and hears what the guest writes
   }
   assert.deepEqual(await ended, [0, null]);
   assert.match(await said, /hello\n$/);
+});
+
+test('each example of a backend works in a guest', async (t) => {
+  const home = join(folder, 'backends');
+  mkdirSync(home);
+  const trials = await exampleTrials(t, home);
+  const log = keepingLog();
+  const shares = trials.map(({ name }) => ({
+    tag: name,
+    socket: join(folder, `${name}.socket`),
+    mountPoint: `/${name}`,
+  }));
+  const exports = await Promise.all(
+    trials.map(async ({ create }, i) => ({
+      tag: shares[i]!.tag,
+      socket: shares[i]!.socket,
+      backend: await create(),
+    })),
+  );
+  const [first, ...others] = exports;
+  const daemon = await serve({ ...first!, log });
+  t.after(() => daemon.close());
+  for (const { tag, socket, backend } of others) await daemon.add(tag, socket, backend);
+  await using guest = await Guest.boot({ shares, accelerator: fastest(), signal: t.signal });
+  for (const [i, { name, script, output }] of trials.entries()) {
+    const { stdout, stderr, code } = await guest.exec(`cd ${shares[i]!.mountPoint}; ${script}`);
+    assert.deepEqual([stdout, stderr, code], [output, '', 0], name);
+  }
+  assert.deepEqual(log.lines, []);
 });
 
 /** Runs an example of sandboxes. */
