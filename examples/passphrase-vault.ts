@@ -10,7 +10,8 @@ import { z } from 'zod';
  * A directory of the host that holds ciphertext only: names and content are encrypted by a key that
  * is made of a passphrase. Its salt lies there, too; it is no secret.
  *
- *     virtiofs-kit mount /mnt --backend ./passphrase-vault.js --directory /srv/vault --passphrase-file ~/.vault
+ *     virtiofs-kit mount /mnt --backend ./passphrase-vault.js \
+ *       --directory /srv/vault --passphrase-file ~/.vault
  */
 
 export async function vault(inner: Backend, passphrase: string, saltFile: string): Promise<Backend> {

@@ -70,7 +70,7 @@ export function tarBackend(archive: string): Backend<Node> {
 
 async function index(file: fs.FileHandle): Promise<Node> {
   const root = directory();
-  let extended: Readonly<Record<string, string>> = {};
+  let extended: Record<string, string> = {};
   for (let at = 0; ;) {
     const block = await readAt(file, at, BLOCK);
     // Two blocks of zeros are the end; many archives have but one, or none.
@@ -83,7 +83,7 @@ async function index(file: fs.FileHandle): Promise<Node> {
     at = start + Math.ceil(size / BLOCK) * BLOCK;
     if (kind !== undefined) {
       if (size > EXTENDED_MAX) throw archiveError('a name is too long');
-      extended = { ...extended, ...extensions(kind, await readAt(file, start, size)) };
+      Object.assign(extended, extensions(kind, await readAt(file, start, size)));
       continue;
     }
     extended = {};

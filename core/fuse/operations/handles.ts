@@ -8,8 +8,6 @@ import {
 } from '../../state/index.js';
 import type { Session } from '../session/session.js';
 
-const FAILED = 'releasing a file failed';
-
 /** Opens a handle on a node. @returns its index. @throws ENFILE beyond the limit. */
 export function openHandle(
   session: Session,
@@ -50,7 +48,7 @@ export function endHandle(session: Session, index: HandleIndex): Promise<void> |
       : backend.release?.(nodes.node(slot), object);
     if (closed instanceof Promise) return endLater(session, index, closed);
   } catch (error) {
-    session.report(error, FAILED);
+    session.reportRelease(error, index);
   }
   handles.free(index);
   nodes.release(slot);
@@ -63,7 +61,7 @@ async function endLater(session: Session, index: HandleIndex, closed: Promise<vo
   try {
     await closed;
   } catch (error) {
-    session.report(error, FAILED);
+    session.reportRelease(error, index);
   }
   handles.free(index);
   nodes.release(slot);
@@ -71,7 +69,7 @@ async function endLater(session: Session, index: HandleIndex, closed: Promise<vo
 
 /** Releases an open file that no guest will get. */
 export function discardFile(session: Session, node: object, file: unknown): void {
-  const fail = (error: unknown): void => session.report(error, FAILED);
+  const fail = (error: unknown): void => session.reportRelease(error, undefined);
   try {
     const released = session.backend.release?.(node, file);
     if (released instanceof Promise) released.catch(fail);

@@ -1,4 +1,5 @@
 import { Errno, FsError, type Logger } from '../../backend/index.js';
+import type { HandleIndex } from '../../state/index.js';
 import type { Request } from './request.js';
 
 /**
@@ -12,6 +13,8 @@ export class Faults {
   readonly #told: ((error: unknown, message: string) => void) | undefined;
   /** Unexpected exceptions so far. */
   count = 0;
+  /** The failure of a flush that came last: of which handle, and what it said. */
+  #flushed: { readonly handle: HandleIndex; readonly text: string } | undefined;
   #second = 0;
   #logged = 0;
 
@@ -27,10 +30,22 @@ export class Faults {
    * latter are logged.
    */
   errnoOf(error: unknown, request: Request): number {
+    if (request.operation.name === 'FLUSH') this.#flushed = { handle: request.handle, text: String(error) };
     if (error instanceof FsError || isForeignFsError(error)) return error.errno;
     if (request.context.aborted && error instanceof Error && error.name === 'AbortError') return Errno.EINTR;
     this.report(error, `${request.operation.name} failed`);
     return ownErrno(error) ?? Errno.EIO;
+  }
+
+  /**
+   * Logs that a handle could not be released, which no reply tells of; not if its flush has failed
+   * for the same reason right before, which the guest or the log has been told.
+   */
+  reportRelease(error: unknown, handle: HandleIndex | undefined): void {
+    const flushed = this.#flushed;
+    this.#flushed = undefined;
+    if (flushed === undefined || flushed.handle !== handle || flushed.text !== String(error))
+      this.report(error, 'releasing a file failed');
   }
 
   /** Logs a failure of the backend. */

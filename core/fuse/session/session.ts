@@ -691,9 +691,12 @@ export class Session {
     fileTable.publishFile(handle, generation, nodes.idLow(slot), nodes.idHigh(slot), backing);
   }
 
-  /** Logs a failure of the backend that no reply tells of. */
-  report(error: unknown, message: string): void {
-    this.#faults.report(error, message);
+  /**
+   * Logs that a handle could not be released, unless its flush has told of it.
+   * @param handle undefined for a file that no guest has got.
+   */
+  reportRelease(error: unknown, handle: HandleIndex | undefined): void {
+    this.#faults.reportRelease(error, handle);
   }
 
   /** Aborts a request, by the halves of its `unique`. @returns whether it was in flight. */

@@ -102,3 +102,35 @@ test('a guest that starts anew while a read waits for a write gets nothing of it
   const again = await client.open((await client.lookup(ROOT, 'file')).nodeid);
   assert.ok(again.fh !== fh);
 });
+
+/** A backend that fails to keep what was written, when a descriptor is closed and afterwards. */
+class Draft extends TinyBackend {
+  failure: unknown = new Error('no valid JSON');
+  flush(): void {
+    throw this.failure;
+  }
+  override release(): void {
+    throw this.failure;
+  }
+}
+
+test('a failure that flush has told of is not told again by release', async () => {
+  const draft = new Draft();
+  const { guest, log } = await engine(draft);
+  const { client } = guest();
+  await client.init();
+  const { entry, open } = await client.create(ROOT, 'file');
+  await rejectsWith(client.flush(entry.nodeid, open.fh), 5);
+  await client.release(entry.nodeid, open.fh);
+  assert.deepEqual(log.errors, ['FLUSH failed']);
+
+  draft.failure = FsError.of('EINVAL');
+  const second = await client.open(entry.nodeid, 2);
+  const third = await client.open(entry.nodeid, 2);
+  await rejectsWith(client.flush(entry.nodeid, second.fh), 22);
+  await client.release(entry.nodeid, second.fh);
+  assert.deepEqual(log.errors, ['FLUSH failed']);
+  // Of this one nobody has heard.
+  await client.release(entry.nodeid, third.fh);
+  assert.deepEqual(log.errors, ['FLUSH failed', 'releasing a file failed']);
+});
