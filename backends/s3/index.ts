@@ -5,8 +5,8 @@
  *
  * `reading-backend.ts` and `writable-backend.ts` serve the contract. `client/` makes the requests,
  * `objects/` maps keys and metadata to names and attributes, `tree/` has the nodes, look-up,
- * renames, and where nodes are for a process that follows. `read/` reads and caches blocks,
- * `write/` stages and uploads, `journal/` is what survives a crash. `service/` puts a mount
+ * renames, watches, and where nodes are for a process that follows. `read/` reads and caches
+ * blocks, `write/` stages and uploads, `journal/` is what survives a crash. `service/` puts a mount
  * together, takes guests to other hosts, and has the commands.
  */
 import { accelerate } from '../../core/backend/accelerator.js';

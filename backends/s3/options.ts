@@ -102,6 +102,10 @@ export const optionsSchema = z.strictObject({
     'seconds for which attributes are believed when a file is opened; 0 asks every time',
   ),
 
+  watchInterval: seconds(10, 3600).describe(
+    "seconds between two listings of each directory that guests know, where the export has `watch`: so others' changes are found; 0 for none",
+  ),
+
   durability: z
     .enum(['bucket', 'local'])
     .default('bucket')

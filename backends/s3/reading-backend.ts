@@ -71,7 +71,12 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   async mount(host: BackendHost): Promise<Node> {
     this.#host = host;
     this.#mounted = await MountedBucket.start(this.options, host.log, this.#traces);
+    this.#mounted.watches.mounted(host);
     return this.#mounted.tree.root;
+  }
+
+  watch(directory: Node): (() => void) | undefined {
+    return this.mounted.watches.watch(this.directory(directory));
   }
 
   async unmount(): Promise<void> {

@@ -30,6 +30,7 @@ import { Requests } from '../client/requests.js';
 import type { Services } from './services.js';
 import { Traces } from '../tree/last-seen.js';
 import { Tree } from '../tree/tree.js';
+import { Watches } from '../tree/watches.js';
 
 /** Seconds that unmounting waits for uploads. What is not uploaded by then stays in the journal. */
 const FLUSH_TIMEOUT_SECONDS = 120;
@@ -47,6 +48,7 @@ export class MountedBucket {
   readonly tree: Tree;
   readonly files: Files;
   readonly renames: Renames;
+  readonly watches: Watches;
   readonly intents: Intents;
   readonly folder: string;
   readonly #requests: Requests;
@@ -80,6 +82,7 @@ export class MountedBucket {
       stagedNameless: (node) => this.tree.changed(node),
       free: async (bytes) => (await this.#disk?.free(bytes)) ?? false,
     });
+    this.watches = new Watches(this.services, this.nameLookup);
     this.renames = new Renames(this.services, this.nameLookup, this.tree, this.files, this.intents);
   }
 
@@ -244,6 +247,7 @@ export class MountedBucket {
 
   /** Ends service without uploading: the journal keeps what is staged for the next start. */
   async abandon(): Promise<void> {
+    this.watches.close();
     await Promise.all([this.services.pendingDeletes.close(), this.files.close()]);
     await this.services.reader.close();
     await this.#disk?.close();

@@ -1,5 +1,5 @@
 import { getHeapStatistics } from 'node:v8';
-import { FileType } from '../../../core/backend/index.js';
+import { FileType, type NodeChange } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { fresh, parse } from '../objects/attributes.js';
 import type { Head } from '../client/bucket-types.js';
@@ -7,7 +7,7 @@ import { parallel } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
 import { decodePart, keyFits, RESERVED } from '../objects/keys.js';
-import { childPath, learn, learnAbsent, nextSequence, pathOf, stillHolds } from './nodes.js';
+import { childPath, learn, learnAbsent, nextSequence, pathOf, sameVersion, stillHolds } from './nodes.js';
 import type { Directory, Known } from './nodes.js';
 import type { Services } from '../service/services.js';
 
@@ -64,6 +64,8 @@ export class NameLookup {
    */
   readonly #retired = new Map<string, Map<string, Known>>();
   #count = 0;
+  /** Called when the bucket has something else at a name than what was known. */
+  changed: (directory: Directory, name: string, kind: NodeChange['kind']) => void = () => undefined;
   /** Said once for each mount: a listing every few seconds would fill the log. */
   #complained = false;
 
@@ -190,7 +192,16 @@ export class NameLookup {
   /** Applies an answer, unless a newer one came while the request was on its way. */
   #apply(directory: Directory, name: string, known: Known): void {
     const present = directory.names.get(name);
-    if (present === undefined || present.sequence < known.sequence) learn(directory, name, known);
+    if (present !== undefined && present.sequence >= known.sequence) return;
+    this.#compare(directory, name, present, known);
+    learn(directory, name, known);
+  }
+
+  /** Tells how what the bucket has differs from what was known, if something was. */
+  #compare(directory: Directory, name: string, before: Known | undefined, now: Known): void {
+    const known = before ?? (directory.listed === undefined ? undefined : ABSENT);
+    const kind = known && differenceOf(known, now);
+    if (kind !== undefined) this.changed(directory, name, kind);
   }
 
   /** Attributes of an object from its metadata. */
@@ -355,9 +366,13 @@ export class NameLookup {
    */
   #merge(directory: Directory, found: Map<string, Known>, sequence: number): void {
     const { names } = directory;
-    for (const [name, known] of names) if (known.sequence > sequence) found.set(name, known);
+    for (const [name, known] of names) {
+      if (known.sequence > sequence) found.set(name, known);
+      else if (!found.has(name)) this.#compare(directory, name, known, ABSENT);
+    }
     for (const [name, known] of found) {
       const before = names.get(name);
+      if (before === undefined || before.sequence <= sequence) this.#compare(directory, name, before, known);
       if (before === undefined || before.sequence > sequence) continue;
       if (known.kind === 'file' && before.kind === 'file' && stillHolds(before, known.object)) {
         found.set(name, { ...known, posix: before.posix, attributesAtSeconds: before.attributesAtSeconds });
@@ -452,6 +467,16 @@ export class NameLookup {
     const certain = this.#services.options.attributes === 'listing' || known.object.size > LINK_MAX_BYTES;
     return certain ? FileType.REGULAR : 0;
   }
+}
+
+/** How what a name stands for has changed; undefined if it has not. */
+function differenceOf(before: Known, now: Known): NodeChange['kind'] | undefined {
+  if (now.kind === 'absent') return before.kind === 'absent' ? undefined : 'removed';
+  if (before.kind !== now.kind) return 'made';
+  if (before.kind !== 'file' || now.kind !== 'file' || sameVersion(before.object, now.object))
+    return undefined;
+  const isRewritten = before.object.etag !== now.object.etag || before.object.size !== now.object.size;
+  return isRewritten ? 'content' : 'attributes';
 }
 
 /** Maps each directory of a listing to the next one. */
