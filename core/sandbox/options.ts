@@ -30,6 +30,10 @@ export interface SandboxOptions {
   readonly mounts?: Readonly<Record<string, string | SandboxMount>> | undefined;
   /** Paths that commands do not see, nor can make. Nobody can rename or remove what leads there. */
   readonly hide?: readonly string[] | undefined;
+  /** Paths that commands see the names of, and nothing else: EACCES. */
+  readonly deny?: readonly string[] | undefined;
+  /** Paths at which commands see, and change, what is at another path of the sandbox. */
+  readonly redirect?: Readonly<Record<string, string>> | undefined;
   /** Paths below which commands change nothing. */
   readonly readOnly?: readonly string[] | undefined;
   /** Whether the secrets of home directories in `root` are hidden. Default true. */

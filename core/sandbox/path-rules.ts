@@ -1,4 +1,5 @@
 import { posix } from 'node:path';
+import { UsageError } from '../backend/index.js';
 import type { PathRule } from '../wrappers/index.js';
 import type { HostFiles } from '../../backends/overlay/index.js';
 import { fieldsOf } from './users.js';
@@ -51,21 +52,32 @@ export const SECRETS = [
 export interface Policy {
   readonly hide: readonly string[];
   readonly readOnly: readonly string[];
+  readonly deny: readonly string[];
+  /** What is seen at paths, by these. */
+  readonly redirect: Readonly<Record<string, string>>;
   readonly hideSecrets: boolean;
 }
 
 /**
  * The rules of a policy, for the paths where things really are: a rule for a symbolic link's name
  * is one for what it leads to, too.
+ * @throws UsageError for a redirect to what is not there.
  */
 export async function rulesOf(files: HostFiles, policy: Policy): Promise<PathRule[]> {
   const hidden = [...policy.hide, ...(policy.hideSecrets ? await secretsOf(files) : [])];
   const rules: PathRule[] = [];
-  const add = async (path: string, access: PathRule['access']): Promise<void> => {
-    for (const real of await realPaths(files, path)) rules.push({ path: real, access });
+  const add = async (path: string, rule: (real: string) => PathRule): Promise<void> => {
+    for (const real of await realPaths(files, path)) rules.push(rule(real));
   };
-  for (const path of hidden) await add(path, 'hidden');
-  for (const path of policy.readOnly) await add(path, 'read-only');
+  for (const path of hidden) await add(path, (real) => ({ path: real, access: 'hidden' }));
+  for (const path of policy.deny) await add(path, (real) => ({ path: real, access: 'denied' }));
+  for (const path of policy.readOnly) await add(path, (real) => ({ path: real, access: 'read-only' }));
+  for (const [path, given] of Object.entries(policy.redirect)) {
+    const to = await realOf(files, given);
+    if (!(await files.exists(to)))
+      throw new UsageError(`redirect ${path}: there is no ${given} in the sandbox`);
+    await add(path, (real) => ({ path: real, access: 'redirected', to }));
+  }
   return rules;
 }
 

@@ -199,11 +199,12 @@ export class Sandbox implements AsyncDisposable {
 
   /** Mounts the overlay, which tells where the paths of the rules lead. @returns what to serve. */
   async #mountRoot(): Promise<Backend> {
-    const { hide = [], readOnly = [], hideSecrets = this.#base.image === undefined } = this.#options;
+    const { hide = [], readOnly = [], deny = [], redirect = {} } = this.#options;
+    const { hideSecrets = this.#base.image === undefined } = this.#options;
     const node = await this.#overlay.mount({ log: this.#log, createBuffer: hostBuffer });
     this.#isMounted = true;
     const mounted = wrap(this.#overlay, { mount: () => node }) as Backend;
-    const rules = await rulesOf(this.files, { hide, readOnly, hideSecrets });
+    const rules = await rulesOf(this.files, { hide, readOnly, deny, redirect, hideSecrets });
     if (this.#base.image !== undefined && rules.length === 0) return mounted;
     return routed({ mounts: { '/': mounted, ...this.#ownFolders() }, rules }) as Backend;
   }

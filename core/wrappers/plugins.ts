@@ -120,8 +120,18 @@ const routedKind = definePlugin({
       .default([])
       .describe('paths below which nothing can be changed')
       .meta({ placeholder: 'PATH' }),
+    denied: z
+      .array(z.string())
+      .default([])
+      .describe('paths that are listed, and are EACCES for all else')
+      .meta({ placeholder: 'PATH' }),
+    redirected: z
+      .record(z.string(), z.string())
+      .default({})
+      .describe('paths at which another path is seen')
+      .meta({ placeholder: 'YAML' }),
   }),
-  async create({ mounts, hidden, readOnly }, { createBackend }) {
+  async create({ mounts, hidden, readOnly, denied, redirected }, { createBackend }) {
     if (Object.keys(mounts).length === 0) throw new UsageError('backend routed: mounts: give one or more');
     const backends: Record<string, Backend> = {};
     for (const [path, of] of Object.entries(mounts)) backends[path] = await createBackend(of);
@@ -130,6 +140,8 @@ const routedKind = definePlugin({
       rules: [
         ...hidden.map((path) => ({ path, access: 'hidden' as const })),
         ...readOnly.map((path) => ({ path, access: 'read-only' as const })),
+        ...denied.map((path) => ({ path, access: 'denied' as const })),
+        ...Object.entries(redirected).map(([path, to]) => ({ path, access: 'redirected' as const, to })),
       ],
     }) as Backend;
   },

@@ -7,6 +7,7 @@ import { type Backend, wrapEach } from '../../core/backend/index.js';
 import { cases, checkBackend } from '../../core/contract/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
 import { cached, encrypted, logged, quota, routed, throttled, watched } from '../../core/wrappers/index.js';
+import { MemfsVolume } from '../../backends/memfs/index.js';
 import { keepingLog, temporaryDirectory } from '../support/host-mount.js';
 
 const registry = new BackendRegistry();
@@ -58,6 +59,16 @@ const wrappings: Readonly<Record<string, Wrapping>> = {
     wrap: (inner) => routed({ mounts: { '/a/b': inner } }),
     lacks: [],
     directory: '/a/b',
+    isPlain: true,
+  },
+  'routed, where another directory is seen': {
+    wrap: () =>
+      routed({
+        mounts: { '/': MemfsVolume.fromJSON({ '/real': null }).backend as Backend },
+        rules: [{ path: '/alias', access: 'redirected', to: '/real' }],
+      }),
+    lacks: [],
+    directory: '/alias',
     isPlain: true,
   },
   watched: { wrap: (inner) => watched(inner), lacks: [] },

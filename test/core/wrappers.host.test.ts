@@ -21,12 +21,14 @@ import {
   encryptionKeyFrom,
   logged,
   newEncryptionKey,
+  type PathRule,
   quota,
   readEncryptionKey,
   readOnly,
   routed,
   throttled,
 } from '../../core/wrappers/index.js';
+import { MemfsVolume } from '../../backends/memfs/index.js';
 import { engine, MemoryLog } from '../support/engine.js';
 import { type FuseClient, rejectsWith, ROOT } from '../support/fuse-client.js';
 import { temporaryDirectory } from '../support/host-mount.js';
@@ -548,6 +550,17 @@ function flipped(bytes: Buffer, at: number): Buffer {
 }
 
 describe('routed', () => {
+  /** Two directories with the same names, whose files tell where they are. */
+  function ruled(rules: readonly PathRule[]): ReturnType<typeof guestOf> {
+    const { backend } = MemfsVolume.fromJSON({
+      '/a/file': 'a',
+      '/b/file': 'b',
+      '/b/fixed/file': 'fixed',
+      '/b/hidden/file': 'hidden',
+    });
+    return guestOf(routed({ mounts: { '/': backend as Backend }, rules }) as Backend);
+  }
+
   async function whole(): Promise<Awaited<ReturnType<typeof guestOf>>> {
     const inner = await memory();
     const fill = await guestOf(inner);
@@ -630,6 +643,68 @@ describe('routed', () => {
     await end();
   });
 
+  it('denies what it lists', async () => {
+    const { client, end } = await ruled([{ path: '/a/file', access: 'denied' }]);
+    const { nodeid } = await client.walk('a');
+    assert.deepEqual(await client.list(nodeid), ['file']);
+    await rejectsWith(client.lookup(nodeid, 'file'), Errno.EACCES);
+    await rejectsWith(client.create(nodeid, 'file'), Errno.EACCES);
+    await rejectsWith(client.unlink(nodeid, 'file'), Errno.EACCES);
+    await rejectsWith(client.rename(nodeid, 'file', ROOT, 'seen'), Errno.EACCES);
+    await rejectsWith(client.rename(ROOT, 'a', ROOT, 'moved'), Errno.EBUSY);
+    await end();
+  });
+
+  it('shows at a path what is at another, with the rules that hold there', async () => {
+    const { client, end } = await ruled([
+      { path: '/a', access: 'redirected', to: '/b' },
+      { path: '/new', access: 'redirected', to: '/b/file' },
+      { path: '/none', access: 'redirected', to: '/missing' },
+      { path: '/b/fixed', access: 'read-only' },
+      { path: '/b/hidden', access: 'hidden' },
+    ]);
+    assert.deepEqual((await client.list(ROOT)).sort(), ['a', 'b', 'new']);
+    await rejectsWith(client.lookup(ROOT, 'none'), Errno.ENOENT);
+    await rejectsWith(client.create(ROOT, 'none'), Errno.EACCES);
+    const a = (await client.walk('a')).nodeid;
+    const b = (await client.walk('b')).nodeid;
+    assert.notEqual(a, b);
+    assert.deepEqual((await client.list(a)).sort(), ['file', 'fixed']);
+    assert.equal(String(await contentOf(client, (await client.walk('new')).nodeid)), 'b');
+    const { entry, open } = await client.create(a, 'made');
+    await client.release(entry.nodeid, open.fh);
+    await client.lookup(b, 'made');
+    await rejectsWith(client.lookup(a, 'hidden'), Errno.ENOENT);
+    await rejectsWith(
+      client.unlink(await client.walk('a/fixed').then(({ nodeid }) => nodeid), 'file'),
+      Errno.EROFS,
+    );
+    await rejectsWith(client.rename(a, 'made', b, 'moved'), Errno.EXDEV);
+    await rejectsWith(client.rename(ROOT, 'a', ROOT, 'moved'), Errno.EBUSY);
+    await rejectsWith(client.rename(ROOT, 'b', ROOT, 'moved'), Errno.EBUSY);
+
+    await end();
+  });
+
+  it('refuses redirects of which it is not clear what they show', async () => {
+    const inner = await memory();
+    const other = await memory();
+    const redirects = (...all: readonly (readonly [string, string])[]) =>
+      routed({
+        mounts: { '/': inner, '/mount': other },
+        rules: all.map(([path, to]) => ({ path, access: 'redirected', to })),
+      });
+    assert.throws(() => redirects(['/', '/a']), /root cannot be redirected/);
+    assert.throws(() => redirects(['/a', '/']), /not below the root of one backend/);
+    assert.throws(() => redirects(['/a', '/mount']), /not below the root of one backend/);
+    assert.throws(() => redirects(['/mount', '/a']), /no mount or rule can be there/);
+    assert.throws(() => redirects(['/a/b', '/a']), /\/a\/b is in/);
+    assert.throws(() => redirects(['/a', '/a/b']), /no mount or rule can be there/);
+    assert.throws(() => redirects(['/a', '/b/c'], ['/b', '/d']), /which \/b redirects again/);
+    assert.throws(() => redirects(['/a', '/b'], ['/b', '/c']), /\/b is in/);
+    assert.throws(() => redirects(['/a', '/b'], ['/a', '/c']), /redirected twice/);
+  });
+
   it('moves nothing from one backend to another, and no mount away', async () => {
     const { client, end } = await whole();
     const plain = (await client.walk('plain')).nodeid;
@@ -669,14 +744,18 @@ test('wrappers are kinds of backend, which configuration puts together', async (
         },
         hidden: ['/away'],
         readOnly: ['/fixed'],
+        denied: ['/closed'],
+        redirected: { '/shown': '/slow/file' },
       },
       { log: new MemoryLog() },
     ),
   );
   await rejectsWith(client.mkdir(ROOT, 'away'), Errno.EACCES);
   await rejectsWith(client.mkdir(ROOT, 'fixed'), Errno.EROFS);
+  await rejectsWith(client.lookup(ROOT, 'closed'), Errno.EACCES);
   await rejectsWith(make(client, 'large', Buffer.alloc(2 ** 21)), Errno.ENOSPC);
   await client.create((await client.walk('slow')).nodeid, 'file');
+  await client.lookup(ROOT, 'shown');
   await end();
   for (const [spec, message] of [
     [{ type: 'quota', bytes: 'much', of: { type: 'memfs' } }, /bytes.*not a size/],

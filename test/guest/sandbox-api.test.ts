@@ -43,6 +43,14 @@ async function said(stream: Readable, words: string): Promise<string> {
   return all;
 }
 
+/** What programs say of errors. */
+const SHORT: Readonly<Record<string, string>> = {
+  'No such file or directory': 'none',
+  'Permission denied': 'denied',
+  'Read-only file system': 'fixed',
+  'Device or resource busy': 'busy',
+};
+
 describe('a sandbox', () => {
   let box: Sandbox;
   before(async () => {
@@ -57,6 +65,11 @@ describe('a sandbox', () => {
       env: { GREETING: "it's\n$HOME" },
       hide: ['/etc/apt', '/tmp/../var/mail'],
       readOnly: ['/usr/share/common-licenses'],
+      deny: ['/etc/ssl', '/etc/fstab'],
+      redirect: {
+        '/etc/os-release': '/etc/debian_version',
+        '/usr/local/licenses': '/usr/share/common-licenses',
+      },
     });
   });
   after(() => box.stop());
@@ -218,6 +231,25 @@ describe('a sandbox', () => {
       (await box.files.readdir('/usr/share/common-licenses')).length,
       readdirSync('/usr/share/common-licenses').length,
     );
+  });
+
+  it('holds them against mounts and handles, denies, and shows other files at a path', async () => {
+    const script = `exec 2>&1; cd /tmp; mkdir seen
+      mount --bind / seen && ls seen/etc/apt; cat seen/etc/fstab; umount seen
+      mount --bind /etc seen && ls seen/apt; cat seen/ssl/openssl.cnf; ls seen/ssl; umount seen
+      ls -a /etc | grep -cx 'ssl\\|fstab'; mv /etc/ssl /tmp/ssl; rm -r /etc/ssl; touch /etc/fstab; chmod 777 /etc/ssl
+      cmp /etc/os-release /etc/debian_version && cmp /usr/local/licenses/GPL-3 /usr/share/common-licenses/GPL-3; echo x > /usr/local/licenses/new
+      rm /etc/os-release; ls /usr/local/licenses/..//licenses/../../../etc/apt; echo over`;
+    const { stdout } = await box.exec(script);
+    assert.deepEqual(
+      stdout
+        .trim()
+        .split('\n')
+        .map((line) => SHORT[line.replace(/^.*: /, '')] ?? line),
+      'none denied none denied denied 2 denied denied denied denied fixed busy none over'.split(' '),
+      stdout,
+    );
+    assert.ok((await box.files.readdir('/etc/ssl')).length > 0);
   });
 
   it('forks with its files, and each fork goes its own way and ends', async () => {

@@ -32,6 +32,16 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .default([])
     .describe('path that the command does not see, nor can make')
     .meta({ placeholder: 'PATH' }),
+  deny: z
+    .array(z.string().startsWith('/', 'must be absolute'))
+    .default([])
+    .describe('path of which the command sees the name, and can do nothing with it (EACCES)')
+    .meta({ placeholder: 'PATH' }),
+  redirect: z
+    .array(z.string().regex(/^\/[^:]*:\//, 'must be PATH:PATH, both absolute'))
+    .default([])
+    .describe('path at which the command sees what is at another path')
+    .meta({ placeholder: 'PATH:PATH' }),
   readOnly: z
     .array(z.string().startsWith('/', 'must be absolute'))
     .default([])
@@ -125,7 +135,7 @@ function addRun(command: Command): void {
 }
 
 async function runSandbox(words: readonly string[], values: Values): Promise<void> {
-  const { share, env, keepDiff, commit, cwd, console, ...rest } = check(
+  const { share, env, redirect, keepDiff, commit, cwd, console, ...rest } = check(
     sandboxSchema,
     givenOptions(FLAGS, values),
     '',
@@ -147,6 +157,7 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
       ...rest,
       hideSecrets: rest.image === undefined && rest.hideSecrets,
       mounts: Object.fromEntries(share.map(sharedDirectory)),
+      redirect: Object.fromEntries(redirect.map((text) => text.split(/:(.*)/s).slice(0, 2))),
       env: Object.fromEntries(env.flatMap(variable)),
       cwd: cwd ?? (rest.image === undefined ? process.cwd() : undefined),
       console: console ? stderr : undefined,

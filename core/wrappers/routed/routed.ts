@@ -22,8 +22,18 @@ import {
   wait,
   wrap,
 } from '../../backend/index.js';
-import { type Mount, type PathRule, type Point, pointsOf } from './points.js';
-import { keyOf, LEADING, leadingEntry, readKey, type RoutedNode, RoutedTree, unnumbered } from './tree.js';
+import { type Mount, type PathRule, type Point, pointsOf, type Redirect } from './points.js';
+import {
+  keyOf,
+  LEADING,
+  leadingEntry,
+  pathOf,
+  type Place,
+  readKey,
+  type RoutedNode,
+  RoutedTree,
+  unnumbered,
+} from './tree.js';
 
 export type { PathRule, RoutedNode };
 
@@ -42,16 +52,17 @@ export interface RoutedOptions {
 /**
  * A tree of several backends. Paths of mounts and rules stand for what is there: nobody can rename
  * or remove them (EBUSY), and a name that is hidden cannot be made (EACCES). Nothing is renamed,
- * linked or copied from one backend to another (EXDEV): programs copy by themselves.
+ * linked or copied from one backend to another, nor renamed or linked to what is seen by a redirect
+ * (EXDEV): programs copy by themselves.
  *
  * A rule is about a path. A file that has another name elsewhere can be reached by that one, as a
  * file of its own with another inode number.
  * @throws UsageError for paths that are none or are given twice.
  */
 export function routed({ mounts: byPath, rules = [] }: RoutedOptions): Backend<RoutedNode> {
-  const { root, mounts } = pointsOf(byPath, rules);
+  const { root, mounts, redirects } = pointsOf(byPath, rules);
   const backends = mounts.map(({ backend }) => backend);
-  const all = new Routed(root, mounts);
+  const all = new Routed(root, mounts, redirects);
   const without = backendMethods.filter(
     (method) =>
       !KEPT.has(method) &&
@@ -75,11 +86,13 @@ const CHANGING = ['setattr', 'mknod', 'mkdir', 'create', 'write', 'unlink', 'ren
 class Routed implements Backend<RoutedNode> {
   readonly #root: Point;
   readonly #mounts: readonly Mount[];
+  readonly #redirects: readonly Redirect[];
   readonly #tree: RoutedTree;
 
-  constructor(root: Point, mounts: readonly Mount[]) {
+  constructor(root: Point, mounts: readonly Mount[], redirects: readonly Redirect[]) {
     this.#root = root;
     this.#mounts = mounts;
+    this.#redirects = redirects;
     this.#tree = new RoutedTree(mounts);
   }
 
@@ -129,10 +142,9 @@ class Routed implements Backend<RoutedNode> {
     return {
       ...host,
       changed: (inner, change) => {
-        const pair = this.#tree.pairsOf(mount).get(inner);
         const root = this.#tree.lasting(this.#root.at(mount.path));
-        const nodes = [pair?.writable, pair?.readOnly, root?.inner === inner ? root : undefined];
-        for (const node of nodes) if (node !== undefined) host.changed?.(node, change);
+        if (root?.inner === inner) host.changed?.(root, change);
+        for (const node of this.#tree.seenOf(mount).get(inner) ?? []) host.changed?.(node, change);
       },
     };
   }
@@ -143,8 +155,8 @@ class Routed implements Backend<RoutedNode> {
     const { mount } = point;
     for (const child of point.children.values()) this.#keep(child, isReadOnly, roots);
     if (mount !== undefined)
-      return this.#tree.keep(point, { mount, inner: roots.get(mount)!, isReadOnly, point });
-    const leading: RoutedNode = { mount: undefined, inner: point, isReadOnly: true, point };
+      return this.#tree.keep(point, { mount, inner: roots.get(mount)!, isReadOnly, via: undefined, point });
+    const leading: RoutedNode = { mount: undefined, inner: point, isReadOnly: true, via: undefined, point };
     return point === this.#root || point.leadsToMount ? this.#tree.keep(point, leading) : leading;
   }
 
@@ -202,8 +214,10 @@ class Routed implements Backend<RoutedNode> {
     if (read === undefined) throw FsError.of('ESTALE');
     if ('path' in read) return this.#walk(read.path);
     const mount = this.#mounts[read.mount];
-    if (mount === undefined) throw FsError.of('ESTALE');
-    return this.#found(mount, () => mount.backend.resolve!(read.key), read.isReadOnly);
+    const via = read.via === undefined ? undefined : this.#redirects[read.via];
+    if (mount === undefined || (read.via !== undefined && via === undefined)) throw FsError.of('ESTALE');
+    const place = { isReadOnly: read.isReadOnly, via, point: undefined };
+    return this.#found(mount, () => mount.backend.resolve!(read.key), place);
   }
 
   async #walk(path: string): Promise<RoutedNode> {
@@ -227,6 +241,8 @@ class Routed implements Backend<RoutedNode> {
   lookup(parent: RoutedNode, name: string, context: Context): Awaitable<Entry<RoutedNode> | undefined> {
     const point = parent.point?.children.get(name);
     if (point?.isHidden === true) return undefined;
+    if (point?.isDenied === true) throw FsError.of('EACCES');
+    if (point?.redirect !== undefined) return this.#redirected(point.redirect, parent.isReadOnly, context);
     const lasting = point && this.#tree.lasting(point);
     if (lasting?.mount !== undefined)
       return andThen(this.getattr(lasting, undefined, context), (attributes) => ({
@@ -235,7 +251,9 @@ class Routed implements Backend<RoutedNode> {
       }));
     const { mount } = parent;
     if (mount === undefined) return lasting && leadingEntry(lasting);
-    const found = this.#entry(mount, parent, point, () => mount.backend.lookup(parent.inner, name, context));
+    const found = this.#entry(mount, placeIn(parent, point), () =>
+      mount.backend.lookup(parent.inner, name, context),
+    );
     if (lasting === undefined) return found;
     return andThen(found, (entry) => {
       if (entry !== undefined && (entry.attributes.mode & FileType.MASK) === FileType.DIRECTORY) return entry;
@@ -244,24 +262,68 @@ class Routed implements Backend<RoutedNode> {
     });
   }
 
-  parent(directory: RoutedNode, context: Context): Awaitable<RoutedNode> {
-    const { mount, point } = directory;
-    if (point !== undefined) return this.#walk(point.path.slice(0, point.path.lastIndexOf('/')));
-    if (mount === undefined) throw FsError.of('ENOENT');
-    return run(this.#parent(mount, directory, context));
+  /** Looks up what is seen at a path that is redirected. */
+  #redirected(
+    { mount, names, isReadOnly, from, to }: Redirect,
+    isAboveReadOnly: boolean,
+    context: Context,
+  ): Awaitable<Entry<RoutedNode> | undefined> {
+    const via = from.redirect;
+    const place = { isReadOnly: isReadOnly || isAboveReadOnly || from.isReadOnly, via, point: to };
+    return this.#entry(mount, place, () => run(this.#follow(mount, names, context)));
   }
 
-  *#parent(mount: Mount, directory: RoutedNode, context: Context): Steps<RoutedNode> {
-    const pairs = this.#tree.pairsOf(mount);
+  /** Looks a path up in a backend, without rules. To be called by `giving`. */
+  *#follow(mount: Mount, names: readonly string[], context: Context): Steps<Entry<object> | undefined> {
+    const seen = this.#tree.seenOf(mount);
+    const root = this.#rootOf(mount).inner;
+    let entry: Entry<object> | undefined;
+    for (const name of names) {
+      if (entry !== undefined && (entry.attributes.mode & FileType.MASK) !== FileType.DIRECTORY)
+        return undefined;
+      entry = yield* wait(mount.backend.lookup(entry?.node ?? root, name, context));
+      if (entry === undefined) return undefined;
+      // Nobody refers to it, which is told when the call of `giving` has ended.
+      seen.hold(entry.node, () => []);
+      seen.letGo(entry.node);
+    }
+    return entry;
+  }
+
+  parent(directory: RoutedNode, context: Context): Awaitable<RoutedNode> {
+    const { mount, point, via } = directory;
+    if (point !== undefined) {
+      const path = pathOf(via, point);
+      return this.#walk(path.slice(0, path.lastIndexOf('/')));
+    }
+    if (mount === undefined) throw FsError.of('ENOENT');
+    const root = this.#rootOf(mount);
     let found: RoutedNode | undefined;
-    yield* pairs.giving(
-      () => mount.backend.parent!(directory.inner, context),
-      (inner) => {
-        const root = this.#rootOf(mount);
-        found = root.inner === inner ? root : this.#tree.take(mount, inner, directory.isReadOnly, undefined);
-      },
-    );
-    return found!;
+    const take = ({ inner, ...place }: Place & { readonly inner: object }): void => {
+      found = inner === root.inner ? root : this.#tree.take(mount, inner, place);
+    };
+    const steps = this.#tree.seenOf(mount).giving(() => run(this.#above(mount, directory, context)), take);
+    return andThen(run(steps), () => found!);
+  }
+
+  /** The directory above one in which no rule begins. To be called by `giving`. */
+  *#above(
+    mount: Mount,
+    { inner: directory, isReadOnly, via }: RoutedNode,
+    context: Context,
+  ): Steps<Place & { readonly inner: object }> {
+    const inner = yield* wait(mount.backend.parent!(directory, context));
+    const known = this.#tree
+      .seenOf(mount)
+      .get(inner)
+      ?.find((node) => node.isReadOnly === isReadOnly && node.via === via);
+    if (known !== undefined) return known;
+    // Rules may begin there, although it was forgotten where it is.
+    for (const { point, names } of this.#root.at(mount.path).below()) {
+      const entry = yield* this.#follow(mount, names, context);
+      if (entry?.node === inner) return { inner, isReadOnly, via, point };
+    }
+    return { inner, isReadOnly, via, point: undefined };
   }
 
   #rootOf(mount: Mount): RoutedNode {
@@ -269,26 +331,24 @@ class Routed implements Backend<RoutedNode> {
   }
 
   /** Makes a call that gives a node. */
-  #found(mount: Mount, call: () => Awaitable<object>, isReadOnly: boolean): Awaitable<RoutedNode> {
+  #found(mount: Mount, call: () => Awaitable<object>, place: Place): Awaitable<RoutedNode> {
     let node: RoutedNode | undefined;
-    const take = (inner: object): void => void (node = this.#tree.take(mount, inner, isReadOnly, undefined));
-    return andThen(run(this.#tree.pairsOf(mount).giving(call, take)), () => node!);
+    const take = (inner: object): void => void (node = this.#tree.take(mount, inner, place));
+    return andThen(run(this.#tree.seenOf(mount).giving(call, take)), () => node!);
   }
 
   /** Makes a call that gives an entry of a directory. */
   #entry<E extends Entry<object> | undefined>(
     mount: Mount,
-    parent: RoutedNode,
-    point: Point | undefined,
+    place: Place,
     call: () => Awaitable<E>,
   ): Awaitable<E extends undefined ? undefined : Exclude<E, undefined> & Entry<RoutedNode>> {
     type Result = E extends undefined ? undefined : Exclude<E, undefined> & Entry<RoutedNode>;
     let node: RoutedNode | undefined;
-    const isReadOnly = parent.isReadOnly || point?.isReadOnly === true;
     const take = (entry: E): void => {
-      if (entry !== undefined) node = this.#tree.take(mount, entry.node, isReadOnly, point);
+      if (entry !== undefined) node = this.#tree.take(mount, entry.node, place);
     };
-    return andThen(run(this.#tree.pairsOf(mount).giving(call, take)), (entry) => {
+    return andThen(run(this.#tree.seenOf(mount).giving(call, take)), (entry) => {
       if (entry === undefined) return undefined as Result;
       return { ...entry, node, attributes: unnumbered(entry.attributes) } as unknown as Result;
     });
@@ -313,7 +373,8 @@ class Routed implements Backend<RoutedNode> {
   #place(parent: RoutedNode, name: string): { readonly mount: Mount; readonly point: Point | undefined } {
     const mount = writable(parent);
     const point = parent.point?.children.get(name);
-    if (point?.isHidden === true) throw FsError.of('EACCES');
+    if (point?.isHidden === true || point?.isDenied === true || point?.redirect !== undefined)
+      throw FsError.of('EACCES');
     if (point !== undefined && this.#tree.lasting(point) !== undefined) throw FsError.of('EEXIST');
     if (point?.isReadOnly === true) throw FsError.of('EROFS');
     return { mount, point };
@@ -323,6 +384,7 @@ class Routed implements Backend<RoutedNode> {
   #removable(parent: RoutedNode, name: string): Mount {
     const point = parent.point?.children.get(name);
     if (point?.isHidden === true) throw FsError.of('ENOENT');
+    if (point?.isDenied === true) throw FsError.of('EACCES');
     if (point !== undefined) throw FsError.of('EBUSY');
     return writable(parent);
   }
@@ -330,7 +392,7 @@ class Routed implements Backend<RoutedNode> {
   mknod: NonNullable<Backend<RoutedNode>['mknod']> = (parent, name, mode, rdev, context) => {
     const { mount, point } = this.#place(parent, name);
     const { backend } = mount;
-    return this.#entry(mount, parent, point, () =>
+    return this.#entry(mount, placeIn(parent, point), () =>
       offered(backend, 'mknod')(parent.inner, name, mode, rdev, context),
     );
   };
@@ -338,7 +400,7 @@ class Routed implements Backend<RoutedNode> {
   mkdir: NonNullable<Backend<RoutedNode>['mkdir']> = (parent, name, mode, context) => {
     const { mount, point } = this.#place(parent, name);
     const { backend } = mount;
-    return this.#entry(mount, parent, point, () =>
+    return this.#entry(mount, placeIn(parent, point), () =>
       offered(backend, 'mkdir')(parent.inner, name, mode, context),
     );
   };
@@ -346,16 +408,16 @@ class Routed implements Backend<RoutedNode> {
   symlink: NonNullable<Backend<RoutedNode>['symlink']> = (parent, name, target, context) => {
     const { mount, point } = this.#place(parent, name);
     const { backend } = mount;
-    return this.#entry(mount, parent, point, () =>
+    return this.#entry(mount, placeIn(parent, point), () =>
       offered(backend, 'symlink')(parent.inner, name, target, context),
     );
   };
 
   link: NonNullable<Backend<RoutedNode>['link']> = (node, parent, name, context) => {
     const { mount, point } = this.#place(parent, name);
-    if (node.mount !== mount || node.isReadOnly) throw FsError.of('EXDEV');
+    if (node.mount !== mount || node.isReadOnly || node.via !== parent.via) throw FsError.of('EXDEV');
     const { backend } = mount;
-    return this.#entry(mount, parent, point, () =>
+    return this.#entry(mount, placeIn(parent, point), () =>
       offered(backend, 'link')(node.inner, parent.inner, name, context),
     );
   };
@@ -372,7 +434,8 @@ class Routed implements Backend<RoutedNode> {
 
   rename: NonNullable<Backend<RoutedNode>['rename']> = (parent, name, newParent, newName, flags, context) => {
     const mount = this.#removable(parent, name);
-    if (this.#removable(newParent, newName) !== mount) throw FsError.of('EXDEV');
+    if (this.#removable(newParent, newName) !== mount || parent.via !== newParent.via)
+      throw FsError.of('EXDEV');
     const { backend } = mount;
     return offered(backend, 'rename')(parent.inner, name, newParent.inner, newName, flags, context);
   };
@@ -388,7 +451,7 @@ class Routed implements Backend<RoutedNode> {
   create: NonNullable<Backend<RoutedNode>['create']> = (parent, name, mode, flags, context) => {
     const { mount, point } = this.#place(parent, name);
     const { backend } = mount;
-    return this.#entry(mount, parent, point, () =>
+    return this.#entry(mount, placeIn(parent, point), () =>
       backend.create === undefined
         ? run(makeAndOpen(backend, parent.inner, name, mode, flags, context))
         : backend.create(parent.inner, name, mode, flags, context),
@@ -398,7 +461,7 @@ class Routed implements Backend<RoutedNode> {
   tmpfile: NonNullable<Backend<RoutedNode>['tmpfile']> = (parent, mode, flags, context) => {
     const mount = writable(parent);
     const { backend } = mount;
-    return this.#entry(mount, parent, undefined, () =>
+    return this.#entry(mount, placeIn(parent, undefined), () =>
       offered(backend, 'tmpfile', 'EOPNOTSUPP')(parent.inner, mode, flags, context),
     );
   };
@@ -431,18 +494,38 @@ class Routed implements Backend<RoutedNode> {
     const lasting = [...(point?.children ?? [])].flatMap(([name, child]) =>
       !child.isHidden && this.#tree.lasting(child) !== undefined ? [name] : [],
     );
-    const own = lasting.map((name) => ({ name, type: FileType.DIRECTORY }));
+    const own: DirectoryEntry[] = lasting.map((name) => ({ name, type: FileType.DIRECTORY }));
     if (mount === undefined) return own;
     if (mount.backend.readdir === undefined) throw FsError.of('EACCES');
-    const isShown = (name: string): boolean =>
-      name !== '.' &&
-      name !== '..' &&
-      point?.children.get(name)?.isHidden !== true &&
-      !lasting.includes(name);
-    return andThen(mount.backend.readdir(inner, context), (listing) =>
-      Symbol.asyncIterator in listing ? shownAsync(own, listing, isShown) : shownSync(own, listing, isShown),
+    const isShown = (name: string): boolean => {
+      const child = point?.children.get(name);
+      const isOwn = child?.isHidden === true || child?.redirect !== undefined || lasting.includes(name);
+      return name !== '.' && name !== '..' && !isOwn;
+    };
+    return andThen(run(this.#redirectsIn(point, context)), (redirects) =>
+      andThen(mount.backend.readdir!(inner, context), (listing) =>
+        Symbol.asyncIterator in listing
+          ? shownAsync([...own, ...redirects], listing, isShown)
+          : shownSync([...own, ...redirects], listing, isShown),
+      ),
     );
   };
+
+  /** The names in a directory that are redirected to something that is there. */
+  *#redirectsIn(point: Point | undefined, context: Context): Steps<DirectoryEntry[]> {
+    const found: DirectoryEntry[] = [];
+    for (const [name, { redirect, isHidden, isDenied }] of point?.children ?? []) {
+      if (redirect === undefined || isHidden || isDenied) continue;
+      const { mount, names } = redirect;
+      yield* this.#tree.seenOf(mount).giving(
+        () => run(this.#follow(mount, names, context)),
+        (entry) => {
+          if (entry !== undefined) found.push({ name, type: entry.attributes.mode & FileType.MASK });
+        },
+      );
+    }
+    return found;
+  }
 
   statfs({ mount, inner }: RoutedNode, context: Context): ReturnType<NonNullable<Backend['statfs']>> {
     return mount?.backend.statfs?.(inner, context) ?? {};
@@ -544,6 +627,11 @@ function refusal(backend: Backend): FsError {
 function mountOf({ mount }: RoutedNode): Mount {
   if (mount === undefined) throw FsError.of('EISDIR');
   return mount;
+}
+
+/** Where a name in a directory is seen. */
+function placeIn(parent: RoutedNode, point: Point | undefined): Place {
+  return { isReadOnly: parent.isReadOnly || point?.isReadOnly === true, via: parent.via, point };
 }
 
 /** @throws EROFS where nothing may be changed. */

@@ -9,6 +9,7 @@ import { MemfsVolume } from '../../../backends/memfs/index.js';
 import { HostFiles, overlay } from '../../../backends/overlay/index.js';
 
 const silent = (): void => {};
+const NOTHING = { hide: [], readOnly: [], deny: [], redirect: {}, hideSecrets: false };
 const LOG = { debug: silent, info: silent, warn: silent, error: silent };
 
 test('secrets are hidden where they are, of each home that there is, and by what links lead to', async () => {
@@ -34,7 +35,7 @@ test('secrets are hidden where they are, of each home that there is, and by what
   await backend.mount({ log: LOG, createBuffer: hostBuffer });
   const files = new HostFiles(backend);
   const hidden = (
-    await rulesOf(files, { hide: ['/home/me/own', '/no/such'], readOnly: [], hideSecrets: true })
+    await rulesOf(files, { ...NOTHING, hide: ['/home/me/own', '/no/such'], hideSecrets: true })
   ).map(({ path, access }) => `${access} ${path}`);
   assert.deepEqual(hidden.sort(), [
     'hidden /no/such',
@@ -44,9 +45,23 @@ test('secrets are hidden where they are, of each home that there is, and by what
     'hidden /real/vault/aws',
     'hidden /root/.ssh',
   ]);
-  assert.deepEqual(await rulesOf(files, { hide: [], readOnly: ['/home/me'], hideSecrets: false }), [
-    { path: '/real/me', access: 'read-only' },
+  assert.deepEqual(
+    await rulesOf(files, {
+      ...NOTHING,
+      readOnly: ['/home/me'],
+    }),
+    [{ path: '/real/me', access: 'read-only' }],
+  );
+  const redirect = { '/home/me/.netrc': '/home/me/.aws/credentials' };
+  assert.deepEqual(await rulesOf(files, { ...NOTHING, deny: ['/home/me/.aws'], redirect }), [
+    { path: '/real/me/.aws', access: 'denied' },
+    { path: '/real/vault/aws', access: 'denied' },
+    { path: '/real/me/.netrc', access: 'redirected', to: '/real/vault/aws/credentials' },
   ]);
+  await assert.rejects(
+    rulesOf(files, { ...NOTHING, redirect: { '/a': '/none' } }),
+    /redirect \/a: there is no \/none in the sandbox/,
+  );
 });
 
 test('the manual lists every secret that is hidden', () => {
