@@ -32,6 +32,7 @@ import type { Removal } from './journal/removal-log.js';
 import { decodePart, keyFits, RESERVED } from './objects/keys.js';
 import { childPath, learnAbsent, learnDirectory, learnFile, pathOf, unlearn } from './tree/nodes.js';
 import type { Directory, FileNode, Node } from './tree/nodes.js';
+import { isWhatGoes } from './write/removals.js';
 import { contentOf, copyObject } from './write/upload.js';
 
 const nothing = new Uint8Array(0);
@@ -235,7 +236,7 @@ export class WritableBackend extends ReadingBackend {
         if (kind === 'absent') learnAbsent(directory, name);
         return removed();
       },
-      refused: () => unlearn(directory, name),
+      kept: () => unlearn(directory, name),
     };
     return this.mounted.services.pendingDeletes.removeNow(removal, owner, deadline, mayGather);
   }
@@ -278,8 +279,8 @@ export class WritableBackend extends ReadingBackend {
       await pendingDeletes.settledBelow(prefix, deadline);
       leaving = pendingDeletes.below(prefix);
     }
-    const isLeaving = ({ key, etag, size }: RemoteObject): boolean =>
-      leaving.has(key) && (leaving.get(key) === undefined ? size === 0 : leaving.get(key) === etag);
+    const isLeaving = (object: RemoteObject): boolean =>
+      leaving.has(object.key) && isWhatGoes({ etag: leaving.get(object.key) }, object);
     let objects: readonly RemoteObject[];
     let token: string | undefined;
     do {

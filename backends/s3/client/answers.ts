@@ -8,6 +8,8 @@ import { noAnswer } from './failure.js';
 
 /** In the context of a command, while it is sent: its headers are those of one object. */
 export const CARRIES = 'virtiofsKitCarries';
+/** As above: the names of those that tell the checksum of its body. */
+export const CARRIED_CHECKSUMS = 'virtiofsKitCarriedChecksums';
 
 type Layer = (
   next: (sent: object) => Promise<object>,
@@ -19,12 +21,16 @@ interface Layered {
   readonly middlewareStack: { add(layer: Layer, options: object): void };
 }
 
+const isChecksum = (name: string): boolean => /^x-amz-(?:sdk-)?checksum-/.test(name);
+
 /** Gives a command headers that the SDK has no fields for, or fields that change their bytes. */
 export function carrying<C extends object>(command: C, headers: CarriedHeaders): C {
-  const isOfOne = Object.keys(headers).some((name) => name.startsWith('x-amz-'));
+  const names = Object.keys(headers);
+  const isOfOne = names.some((name) => name.startsWith('x-amz-') && !isChecksum(name));
   (command as unknown as Layered).middlewareStack.add(
     (next, context) => (sent) => {
       context[CARRIES] = isOfOne;
+      context[CARRIED_CHECKSUMS] = names.filter(isChecksum);
       Object.assign((sent as { request: { headers: object } }).request.headers, headers);
       return next(sent);
     },

@@ -744,29 +744,30 @@ export class Bucket {
   }
 
   /** Deletes a key. A key without an object is no error. */
-  async remove(key: string, deadline: Deadline): Promise<void> {
-    await this.#requests.send('DeleteObject', deadline, 0, ({ client, signal }) =>
-      client.send(new DeleteObjectCommand({ ...this.#common, Key: key }), { abortSignal: signal }),
-    );
-  }
-
-  /** Deletes up to 1,000 keys in one request. @throws the first failure. */
-  async removeMany(keys: readonly string[], deadline: Deadline): Promise<void> {
-    for (const [, failure] of await this.removeEach(keys, deadline)) throw failure;
+  async remove(key: string, deadline: Deadline, isRepeated = true): Promise<void> {
+    const request = async ({ client, signal }: Attempt): Promise<void> => {
+      await client.send(new DeleteObjectCommand({ ...this.#common, Key: key }), { abortSignal: signal });
+    };
+    await this.#requests.send('DeleteObject', deadline, 0, request, isRepeated);
   }
 
   /**
    * Deletes up to 1,000 keys in one request, or one by one where that is not possible.
+   * @param isRepeated whether a request is that failed for what may pass
    * @returns those that are not deleted, and why.
    * @throws S3Failure if the whole request failed.
    */
-  async removeEach(keys: readonly string[], deadline: Deadline): Promise<Map<string, S3Failure>> {
+  async removeEach(
+    keys: readonly string[],
+    deadline: Deadline,
+    isRepeated = true,
+  ): Promise<Map<string, S3Failure>> {
     const failed = new Map<string, S3Failure>();
     let alone: readonly string[] = keys;
     if (this.#removesMany) {
       const together = keys.filter((key) => !NO_XML.test(key));
       try {
-        if (together.length > 0) await this.#removeTogether(together, failed, deadline);
+        if (together.length > 0) await this.#removeTogether(together, failed, deadline, isRepeated);
         alone = keys.filter((key) => NO_XML.test(key));
       } catch (error) {
         const failure = classify(error);
@@ -778,7 +779,7 @@ export class Bucket {
       }
     }
     await parallel(alone, REMOVALS_AT_ONCE, (key) =>
-      this.remove(key, deadline).catch((error: unknown) => void failed.set(key, classify(error))),
+      this.remove(key, deadline, isRepeated).catch((error: unknown) => void failed.set(key, classify(error))),
     );
     return failed;
   }
@@ -787,8 +788,9 @@ export class Bucket {
     keys: readonly string[],
     failed: Map<string, S3Failure>,
     deadline: Deadline,
+    isRepeated: boolean,
   ): Promise<void> {
-    await this.#requests.send('DeleteObjects', deadline, 0, async ({ client, signal }) => {
+    const request = async ({ client, signal }: Attempt): Promise<void> => {
       const command = new DeleteObjectsCommand({
         ...this.#common,
         Delete: { Quiet: false, Objects: keys.map((key) => ({ Key: key })) },
@@ -802,22 +804,29 @@ export class Bucket {
         if (Code === 'NoSuchKey') continue;
         failed.set(Key, classify({ name: Code, $metadata: { httpStatusCode: statusOf(Code) } }));
       }
-    });
+    };
+    await this.#requests.send('DeleteObjects', deadline, 0, request, isRepeated);
   }
 
-  /** One page of a listing. `delimiter` '/' groups the keys below a slash. */
+  /**
+   * One page of a listing.
+   * @param delimiter '/' groups the keys below a slash
+   * @param after of a first page: it has the keys that come after this one.
+   */
   async list(
     prefix: string,
     delimiter: '/' | '',
     token: string | undefined,
     max: number,
     deadline: Deadline,
+    after?: string,
   ): Promise<Page> {
     const query = {
       prefix,
       'max-keys': String(max),
       ...(delimiter === '' ? {} : { delimiter }),
       ...(token === undefined ? {} : { 'continuation-token': token }),
+      ...(after === undefined ? {} : { 'start-after': after }),
     };
     return this.#requests.send('ListObjectsV2', deadline, 0, async (attempt) => {
       const xml = await attempt.signed.list(query, attempt.signal);
@@ -828,6 +837,7 @@ export class Bucket {
         Prefix: prefix,
         ...(delimiter === '' ? {} : { Delimiter: delimiter }),
         ...(token === undefined ? {} : { ContinuationToken: token }),
+        ...(after === undefined ? {} : { StartAfter: after }),
         MaxKeys: max,
         EncodingType: 'url',
       });

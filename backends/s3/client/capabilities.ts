@@ -27,11 +27,9 @@ export async function sweep(
   deadline: Deadline,
 ): Promise<void> {
   const stale = left.filter(({ modified }) => modified * 1000 < Date.now() - STALE_MS);
-  if (stale.length > 0)
-    await bucket.removeMany(
-      stale.map((object) => object.key),
-      deadline,
-    );
+  if (stale.length === 0) return;
+  const keys = stale.map((object) => object.key);
+  for (const failure of (await bucket.removeEach(keys, deadline)).values()) throw failure;
 }
 
 /** Of the capabilities, those that are no conditions. */

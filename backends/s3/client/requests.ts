@@ -103,6 +103,7 @@ export class Requests {
   /**
    * @param operation name for metrics and logs
    * @param bytes that the request carries
+   * @param isRepeated whether it is, where it failed for what may pass
    * @throws S3Failure, with code `Deadline` when the time was up; FsError EINTR when the guest gave
    * up.
    */
@@ -111,6 +112,7 @@ export class Requests {
     deadline: Deadline,
     bytes: number,
     attempt: (attempt: Attempt) => Promise<T>,
+    isRepeated = true,
   ): Promise<T> {
     for (let number = 1; ; number++) {
       deadline.check();
@@ -132,6 +134,7 @@ export class Requests {
         [this.#client, this.#signed] = this.#connect();
       }
       if (this.#closed) throw new S3Failure('transient', 0, 'Closed', failure);
+      if (!isRepeated) throw failure;
       const pauseMs = retryPauseMs(PAUSES, number);
       if (deadline.remaining <= pauseMs)
         throw new S3Failure('transient', failure.status, 'Deadline', failure);

@@ -1,7 +1,7 @@
 import { hash, webcrypto } from 'node:crypto';
 import type { S3Client } from '@aws-sdk/client-s3';
 import type { Dispatcher } from 'undici';
-import { CARRIES, headOf, unquoted } from './answers.js';
+import { CARRIED_CHECKSUMS, CARRIES, headOf, unquoted } from './answers.js';
 import type { Content, Head } from './bucket-types.js';
 import { S3Failure } from './failure.js';
 import { Collected, exchange } from './http.js';
@@ -121,10 +121,11 @@ export class SignedRequests {
     client.middlewareStack.add(
       (next, context) => async (sent) => {
         const { Key } = sent.input as { Key?: string };
-        const { commandName, [CARRIES]: carries } = context;
+        const { commandName, [CARRIES]: carries, [CARRIED_CHECKSUMS]: checksums } = context;
         // What one object has must not be given to all.
         if (commandName !== undefined && kinds.has(commandName) && carries !== true) {
-          const template = this.#templateOf(sent.request as SignedRequest, Key);
+          const own = new Set((checksums as readonly string[] | undefined) ?? []);
+          const template = this.#templateOf(sent.request as SignedRequest, Key, own);
           if (template !== undefined) this.#templates.set(commandName, template);
         }
         return next(sent);
@@ -343,10 +344,15 @@ export class SignedRequests {
   }
 
   /**
+   * @param own names of headers that each request is given anew
    * @returns undefined if the request is no template: it is signed in another way, or the key is
    * not at the end of its path.
    */
-  #templateOf(request: SignedRequest, key: string | undefined): Template | undefined {
+  #templateOf(
+    request: SignedRequest,
+    key: string | undefined,
+    own: ReadonlySet<string>,
+  ): Template | undefined {
     const { path } = request;
     const end = key === undefined ? '' : `/${encodedKey(key)}`;
     const authorization = Object.entries(request.headers).find(([name]) =>
@@ -359,6 +365,7 @@ export class SignedRequests {
     const headers: Record<string, string> = {};
     for (const [name, value] of Object.entries(request.headers)) {
       const lower = name.toLowerCase();
+      if (own.has(lower)) continue;
       if (SDK_ONLY_HEADERS.some((start) => lower.startsWith(start))) return undefined;
       const kept = lower === 'host' || (lower.startsWith('x-amz-') && !lower.startsWith('x-amz-meta-'));
       if (kept && !PER_REQUEST_HEADERS.has(lower)) headers[lower] = value;

@@ -1,11 +1,9 @@
 import { readdir, rename, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { WRITE_MARK } from '../objects/attributes.js';
-import { parallel } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
-import { classify } from '../client/failure.js';
-import type { S3Failure } from '../client/failure.js';
 import type { Files } from '../write/files.js';
+import { removeUnchanged } from '../write/removals.js';
 import type { Intent, Intents } from './intents.js';
 import { RemovalLog } from './removal-log.js';
 import type { Removal } from './removal-log.js';
@@ -22,10 +20,6 @@ const CLOCK_SKEW_MS = 60_000;
 
 /** How names of logs under rewriting ended in earlier versions. */
 const FORMERLY_REWRITTEN = '.new.log';
-
-/** Removals that are looked at, and then made by one request; requests at once meanwhile. */
-const REMOVALS_MAX = 1000;
-const REMOVALS_WIDTH = 16;
 
 /** The parts of a mounted bucket that take up what a crash interrupted. */
 export interface MountedParts {
@@ -98,19 +92,13 @@ async function finishRemovals(
   over: () => Promise<void>,
 ): Promise<void> {
   const { bucket, log, pendingDeletes } = mounted.services;
-  const waiting: string[] = [];
-  for (let at = 0; at < removals.length; at += REMOVALS_MAX) {
-    const keys: string[] = [];
-    await parallel(removals.slice(at, at + REMOVALS_MAX), REMOVALS_WIDTH, async ({ key, etag }) => {
-      const object = await bucket.head(key, deadline(mounted));
-      if (object === undefined) return;
-      if (etag === undefined ? object.size === 0 : object.etag === etag) keys.push(key);
-    });
-    if (keys.length === 0) continue;
-    for (const [key, failure] of await bucket.removeEach(keys, deadline(mounted)).catch(ofAll(keys))) {
-      if (failure.transient) waiting.push(key);
-      else log.error({ key, error: failure.message }, 'a removed file is there again: not let go');
-    }
+  const { failed } = await removeUnchanged(bucket, removals, () => deadline(mounted));
+  const waiting: Removal[] = [];
+  for (const removal of removals) {
+    const failure = failed.get(removal.key);
+    if (failure === undefined) continue;
+    if (failure.transient) waiting.push(removal);
+    else log.error({ key: removal.key, error: failure.message }, 'a removed file is there again: not let go');
   }
   if (waiting.length > 0) {
     log.warn({ keys: waiting.length }, 'removed files are not gone yet');
@@ -120,14 +108,6 @@ async function finishRemovals(
   }
   await over();
   log.info({ removals: removals.length }, 'interrupted removals finished');
-}
-
-/** The failure of a request as that of each of its keys. */
-function ofAll(keys: readonly string[]): (error: unknown) => Map<string, S3Failure> {
-  return (error) => {
-    const failure = classify(error);
-    return new Map(keys.map((key) => [key, failure]));
-  };
 }
 
 function deadline(mounted: MountedParts): Deadline {
@@ -163,7 +143,7 @@ async function finish(
         break;
       }
       if (intent.phase === 'delete') await renames.deleteCopied(intent.from, intent.to);
-      else await renames.deleteKeys([...(await renames.copyBelow(intent.from, intent.to)).keys()]);
+      else await renames.deleteAll((await renames.copyBelow(intent.from, intent.to)).originals);
       moved.set(intent.from, intent.to);
       break;
     }

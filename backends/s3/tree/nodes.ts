@@ -37,20 +37,10 @@ export type Known =
       readonly sequence: number;
     };
 
-/** A change of the bytes from `start` to `end`, exclusive. */
-export interface ChangeUnderWay {
-  readonly start: number;
-  readonly end: number;
-  /** Resolves when it has taken place, or has failed. */
-  readonly over: Promise<void>;
-}
-
 /** A file, a symbolic link or a special file: anything that is one object. */
 export class FileNode {
   [engineSlot] = -1;
   readonly kind = 'file';
-  /** Changes of content that have begun: what is read after that must see them. */
-  readonly underWay = new Set<ChangeUnderWay>();
   /** Durable key. */
   id: string;
   parent: Directory | undefined;

@@ -6,21 +6,29 @@ import { Mutex, parallel } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import type { Files } from '../write/files.js';
 import type { Intents } from '../journal/intents.js';
+import type { Removal } from '../journal/removal-log.js';
 import type { NameLookup } from './name-lookup.js';
 import { childPath, learnAbsent, learnDirectory, learnFile, pathOf } from './nodes.js';
 import type { Directory, FileNode, Node } from './nodes.js';
 import type { Services } from '../service/services.js';
 import type { Tree } from './tree.js';
+import { removeUnchanged } from '../write/removals.js';
 import { contentOf, copyAs, copyObject } from '../write/upload.js';
 
-/** Most copies of one rename at once, and most keys that one request deletes. */
+/** Most copies of one rename at once. */
 const WIDTH = 16;
-const DELETE_MAX_KEYS = 1000;
 /**
  * Most uploads of a file that is written all the time, before it is renamed with the rest in its
  * journal.
  */
 const SETTLE_UPLOADS = 5;
+
+/** What was copied below a directory. */
+interface Copied {
+  /** By the key of the original. */
+  readonly copies: ReadonlyMap<string, RemoteObject>;
+  readonly originals: readonly Removal[];
+}
 
 /**
  * Renames by a copy on the server and a deletion. An intent is recorded first, so that the next
@@ -143,7 +151,7 @@ export class Renames {
       await this.#moved(node, parent, name, replaced);
       if (obsolete === undefined) return;
       node.pendingDelete = obsolete.key;
-      await pendingDeletes.remove([obsolete.key], async () => {
+      await pendingDeletes.remove([obsolete], async () => {
         node.pendingDelete = undefined;
         await staged.noteGone(obsolete.key);
       });
@@ -166,7 +174,7 @@ export class Renames {
     node.version.object = copy;
     node.posix = staged?.posix ?? posix;
     await this.#moved(node, parent, name, replaced, copy);
-    await pendingDeletes.remove([keys.file(from)], () => this.#intents.end(intent));
+    await pendingDeletes.remove([{ key: keys.file(from), etag }], () => this.#intents.end(intent));
   }
 
   /** Updates the names in one turn: everyone sees all of the rename or nothing. */
@@ -209,14 +217,14 @@ export class Renames {
       );
       this.#tree.moving(node, to);
       const intent = await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'copy' });
-      const copies = await this.#copyAll(node, from, to, intent);
+      const { copies, originals } = await this.#copyAll(node, from, to, intent);
       await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'delete' }, intent);
       this.#tree.move(node, parent, name);
       node.marker = true;
       learnAbsent(fromParent, fromName);
       learnDirectory(parent, name, true, node.posix);
       await this.#repoint(node, from, copies);
-      await this.#services.pendingDeletes.remove([...copies.keys()], () => this.#intents.end(intent));
+      await this.#services.pendingDeletes.remove(originals, () => this.#intents.end(intent));
     } catch (error) {
       this.#tree.moving(node, undefined);
       throw error;
@@ -229,20 +237,15 @@ export class Renames {
    * Makes the copies of a rename. If one fails, the others are removed again and nothing was
    * renamed.
    */
-  async #copyAll(
-    node: Directory,
-    from: string,
-    to: string,
-    intent: string,
-  ): Promise<Map<string, RemoteObject>> {
+  async #copyAll(node: Directory, from: string, to: string, intent: string): Promise<Copied> {
     const { bucket, keys } = this.#services;
     try {
-      const copies = await this.copyBelow(from, to);
-      if (!copies.has(keys.directory(from))) {
+      const copied = await this.copyBelow(from, to);
+      if (!copied.copies.has(keys.directory(from))) {
         const marker = contentOf(node.posix, undefined);
         await bucket.put(keys.directory(to), new Uint8Array(0), marker, undefined, this.#deadline());
       }
-      return copies;
+      return copied;
     } catch (error) {
       await this.#intents.begin({ type: 'rename-directory', from, to, phase: 'undo' }, intent);
       // What cannot be removed now is removed at the next start.
@@ -258,7 +261,7 @@ export class Renames {
   async deleteCopied(from: string, to: string): Promise<void> {
     const { bucket, keys } = this.#services;
     const fromKey = keys.directory(from);
-    const copied: string[] = [];
+    const copied: Removal[] = [];
     let token: string | undefined;
     do {
       const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
@@ -267,19 +270,20 @@ export class Renames {
           keys.directory(to) + object.key.slice(fromKey.length),
           this.#deadline(),
         );
-        if (other?.size === object.size) copied.push(object.key);
+        if (other?.size === object.size) copied.push(object);
       });
       token = page.next;
     } while (token !== undefined);
-    await this.deleteKeys(copied);
+    await this.deleteAll(copied);
   }
 
-  /** Copies every object below one directory to below another. @returns the copies by old key. */
-  async copyBelow(from: string, to: string): Promise<Map<string, RemoteObject>> {
+  /** Copies every object below one directory to below another. */
+  async copyBelow(from: string, to: string): Promise<Copied> {
     const { bucket, keys } = this.#services;
     const fromKey = keys.directory(from);
     const toKey = keys.directory(to);
     const copies = new Map<string, RemoteObject>();
+    const originals: Removal[] = [];
     let token: string | undefined;
     do {
       const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
@@ -290,16 +294,17 @@ export class Renames {
         if (head === undefined) return;
         const content = { metadata: head.metadata, headers: { ...head.headers, ...beside } };
         copies.set(object.key, await copyAs(this.#services, object, key, content));
+        originals.push(object);
       });
       token = page.next;
     } while (token !== undefined);
-    return copies;
+    return { copies, originals };
   }
 
-  async deleteKeys(all: readonly string[]): Promise<void> {
-    for (let at = 0; at < all.length; at += DELETE_MAX_KEYS) {
-      await this.#services.bucket.removeMany(all.slice(at, at + DELETE_MAX_KEYS), this.#deadline());
-    }
+  /** @throws the first failure. */
+  async deleteAll(removals: readonly Removal[]): Promise<void> {
+    const { failed } = await removeUnchanged(this.#services.bucket, removals, () => this.#deadline());
+    for (const failure of failed.values()) throw failure;
   }
 
   /** Gives the files of a moved directory their new objects, and their journals the new place. */

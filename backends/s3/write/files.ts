@@ -30,16 +30,6 @@ const FULL_PAUSE_MS = 200;
 /** Ended journals are removed from the list each time it has a multiple of this length. */
 const SWEEP_JOURNALS = 256;
 
-/** Bytes of a file, `end` exclusive. */
-interface Range {
-  readonly start: number;
-  readonly end: number;
-}
-
-const WHOLE: Range = { start: 0, end: Infinity };
-
-const nothing = (): void => {};
-
 /** An open file. */
 export interface OpenFile {
   readonly node: FileNode;
@@ -120,7 +110,6 @@ export class Files {
   /** @returns the bytes read. */
   async read(file: OpenFile, buffer: GuestBuffer, offset: number, deadline: Deadline): Promise<number> {
     const { node } = file;
-    if (node.underWay.size > 0) await this.#settled(node, offset, offset + buffer.length, deadline);
     for (;;) {
       const { object } = file.version;
       const size = file.version === node.version ? node.size : (object?.size ?? 0);
@@ -136,15 +125,6 @@ export class Files {
         if (file.version.object === object) throw FsError.of('ESTALE');
       }
     }
-  }
-
-  /**
-   * Waits for changes of a range that have begun. A guest's kernel may drop a page whose write it
-   * has sent and not heard of yet, and then reads it: it must not get the bytes from before.
-   */
-  async #settled({ underWay }: FileNode, from: number, to: number, deadline: Deadline): Promise<void> {
-    const before = [...underWay].filter(({ start, end }) => start < to && end > from);
-    if (before.length > 0) await deadline.wait(Promise.all(before.map(({ over }) => over)));
   }
 
   async #readRange(
@@ -196,8 +176,7 @@ export class Files {
     buffer.get(0, payload);
     const { node } = file;
     const appends = file.append && !fixed;
-    const range = appends ? WHOLE : { start: offset, end: offset + buffer.length };
-    await this.#change(node, buffer.length, range, deadline, (staged) =>
+    await this.#change(node, buffer.length, deadline, (staged) =>
       staged.write(appends ? staged.appendAt : offset, payload),
     );
     returnBuffer(payload);
@@ -207,8 +186,7 @@ export class Files {
 
   /** Writes bytes that no guest has sent. They must not change before the promise resolves. */
   async put(node: FileNode, offset: number, bytes: Uint8Array, deadline: Deadline): Promise<void> {
-    const range = { start: offset, end: offset + bytes.length };
-    await this.#change(node, bytes.length, range, deadline, (staged) => staged.write(offset, bytes));
+    await this.#change(node, bytes.length, deadline, (staged) => staged.write(offset, bytes));
   }
 
   /** @throws ESTALE if another writer has replaced the file since it was opened. */
@@ -231,31 +209,27 @@ export class Files {
   }
 
   async resize(node: FileNode, size: number, deadline: Deadline): Promise<void> {
-    const range = { start: Math.min(node.size, size), end: Infinity };
-    await this.#change(node, 0, range, deadline, (staged) => staged.resize(size));
+    await this.#change(node, 0, deadline, (staged) => staged.resize(size));
   }
 
   /** Zeroes a range within the file. */
   async zero(node: FileNode, offset: number, length: number, deadline: Deadline): Promise<void> {
-    const range = { start: offset, end: offset + length };
-    await this.#change(node, 0, range, deadline, (staged) => staged.zero(offset, length));
+    await this.#change(node, 0, deadline, (staged) => staged.zero(offset, length));
   }
 
   async setPosix(node: FileNode, deadline: Deadline, change: (posix: Posix) => Posix): Promise<void> {
-    await this.#change(node, 0, undefined, deadline, (staged) => staged.setPosix(change(staged.posix)));
+    await this.#change(node, 0, deadline, (staged) => staged.setPosix(change(staged.posix)));
   }
 
   /**
    * Runs a change on the file's journal, which is created if there is none. A full disk is waited
    * for: uploads make room.
    * @param length bytes of data that the change takes
-   * @param range of content that it changes, if it does
    * @throws ENOSPC if no room came until the deadline.
    */
   async #change(
     node: FileNode,
     length: number,
-    range: Range | undefined,
     deadline: Deadline,
     change: (staged: Staged) => Promise<void>,
   ): Promise<void> {
@@ -265,7 +239,7 @@ export class Files {
       if (waiting !== undefined) await waiting;
       let staged: Staged;
       try {
-        staged = await this.#inOrder(node, range, this.#changeOnce(node, change));
+        staged = await this.#changeOnce(node, change);
       } catch (error) {
         // Somebody else has filled the disk.
         if (!isFull(error)) throw error;
@@ -276,19 +250,6 @@ export class Files {
       }
       if (staged.wasteful && node.uploading === undefined) await this.#compact(node, staged);
       return;
-    }
-  }
-
-  /** Has reads of a range wait for a change that has just begun, see {@link Files.read}. */
-  async #inOrder<T>({ underWay }: FileNode, range: Range | undefined, work: Promise<T>): Promise<T> {
-    if (range === undefined) return work;
-    const over = work.then(nothing, nothing);
-    const entry = { ...range, over };
-    underWay.add(entry);
-    try {
-      return await work;
-    } finally {
-      underWay.delete(entry);
     }
   }
 

@@ -7,11 +7,12 @@ import { S3Failure } from '../client/failure.js';
 import { type RetryPauses, retryPauseMs } from '../client/retry-pause.js';
 import { RemovalLog } from '../journal/removal-log.js';
 import type { Removal } from '../journal/removal-log.js';
+import { removeUnchanged } from './removals.js';
 
 /** Before a deletion is tried again. */
 const PAUSES: RetryPauses = { firstMs: 500, maxMs: 60_000 };
-/** Most keys that one request deletes. */
-const DELETE_MAX_KEYS = 1000;
+/** Most keys of a batch: as many as one request deletes. */
+const BATCH_MAX_KEYS = 1000;
 /** Milliseconds after a removal within which further ones are gathered. */
 const BURST_MS = 1000;
 /** Milliseconds without a further removal after which those gathered are made. */
@@ -21,12 +22,15 @@ const GATHERING_MAX_MS = 1000;
 /** Most keys that wait for the bucket. */
 const PENDING_MAX_KEYS = 4000;
 
+const LATER = 'what was renamed or removed could not be deleted yet';
+const REPLACED = 'another writer has made anew what was to be deleted: it stays';
+
 /** Hears what became of a removal that was gathered. */
 export interface RemovalOwner {
   /** It is gone, and nothing else is written there before this has ended. Does not reject. */
   removed(): Promise<void>;
-  /** The bucket does not let it go: it is there again. */
-  refused(): void;
+  /** The bucket does not let it go, or another writer has made it anew: it is there again. */
+  kept(): void;
 }
 
 /** Removals that go to the bucket together. */
@@ -120,7 +124,7 @@ export class PendingDeletes {
     batch.removals.set(removal.key, { ...removal, owner });
     this.#keys.set(removal.key, batch.over.promise);
     clearTimeout(batch.timer);
-    if (batch.removals.size === DELETE_MAX_KEYS) this.#send(batch);
+    if (batch.removals.size === BATCH_MAX_KEYS) this.#send(batch);
     else {
       const gatheringMs = Math.min(QUIET_MS, Math.max(0, batch.since + GATHERING_MAX_MS - now));
       const sent = batch;
@@ -145,37 +149,41 @@ export class PendingDeletes {
     void this.#carryOut(batch);
   }
 
+  readonly #deadline = (): Deadline => Deadline.after(this.#timeoutSeconds);
+
   async #carryOut(batch: Batch): Promise<void> {
     const refused = new Map<string, S3Failure>();
-    let keys = [...batch.removals.keys()];
-    for (let failures = 1; keys.length > 0; failures++) {
-      const again: string[] = [];
-      try {
-        const failed = await this.#bucket.removeEach(keys, Deadline.after(this.#timeoutSeconds));
-        for (const [key, failure] of failed) {
-          if (failure.transient) again.push(key);
-          else refused.set(key, failure);
-        }
-      } catch (error) {
-        const isLasting = error instanceof S3Failure && !error.transient;
-        if (isLasting) for (const key of keys) refused.set(key, error);
-        else again.push(...keys);
-        this.#log.warn({ keys: keys.length, error: String(error) }, 'removed files are not gone yet');
+    const replaced = new Set<string>();
+    let left: Removal[] = [...batch.removals.values()];
+    for (let failures = 1; left.length > 0; failures++) {
+      const removed = await removeUnchanged(this.#bucket, left, this.#deadline);
+      const again: Removal[] = [];
+      for (const key of removed.replaced) replaced.add(key);
+      for (const removal of left) {
+        const failure = removed.failed.get(removal.key);
+        if (failure?.transient === true) again.push(removal);
+        else if (failure !== undefined) refused.set(removal.key, failure);
       }
-      keys = again;
-      if (keys.length > 0) await pause(failures);
-      if (keys.length > 0 && this.#closed) return;
+      left = again;
+      if (left.length === 0) break;
+      const error = removed.failed.get(left[0]!.key)?.message;
+      this.#log.warn({ keys: left.length, error }, 'removed files are not gone yet');
+      await pause(failures);
+      if (this.#closed) return;
     }
     await batch.log
       .end()
       .catch((error: unknown) => this.#log.error({ error: String(error) }, 'removals could not be noted'));
     for (const [key, { owner }] of batch.removals) {
       const failure = refused.get(key);
-      if (failure === undefined) await owner.removed();
+      if (replaced.has(key)) {
+        this.#log.info({ key }, REPLACED);
+        owner.kept();
+      } else if (failure === undefined) await owner.removed();
       else {
         this.#refusal ??= failure;
         this.#log.error({ key, error: failure.message }, 'a removed file is there again: not let go');
-        owner.refused();
+        owner.kept();
       }
       this.#keys.delete(key);
     }
@@ -193,60 +201,58 @@ export class PendingDeletes {
   }
 
   /**
-   * Deletes keys. If that fails, it is tried in the background until it succeeds.
+   * Removes objects. If that fails, it is tried in the background until it succeeds.
    * @param deleted called when all are gone, before any of them may be written again
    * @returns after the first attempt.
    */
-  async remove(keys: readonly string[], deleted: () => Promise<void>): Promise<void> {
-    const first = this.#attempt(keys);
-    const whole = this.#finish(keys, first, deleted);
-    for (const key of keys) this.#keys.set(key, whole);
-    if (await first) await whole;
+  async remove(removals: readonly Removal[], deleted: () => Promise<void>): Promise<void> {
+    const [only] = removals;
+    const first = only !== undefined && removals.length === 1 ? this.#atOnce(only) : this.#attempt(removals);
+    const whole = this.#finish(removals, first, deleted);
+    for (const { key } of removals) this.#keys.set(key, whole);
+    if ((await first).length === 0) await whole;
   }
 
   async #finish(
-    keys: readonly string[],
-    first: Promise<boolean>,
+    removals: readonly Removal[],
+    first: Promise<readonly Removal[]>,
     deleted: () => Promise<void>,
   ): Promise<void> {
-    if (!(await first)) await this.#retryUntilDone(keys);
+    let left = await first;
+    for (let failures = 1; left.length > 0 && !this.#closed; failures++) {
+      await pause(failures);
+      if (!this.#closed) left = await this.#attempt(left);
+    }
     try {
       if (!this.#closed) await deleted();
     } catch (error) {
-      this.#log.error({ key: keys[0], error: String(error) }, 'a deletion could not be noted');
+      this.#log.error({ key: removals[0]?.key, error: String(error) }, 'a deletion could not be noted');
     } finally {
-      for (const key of keys) this.#keys.delete(key);
+      for (const { key } of removals) this.#keys.delete(key);
     }
   }
 
-  async #attempt(keys: readonly string[]): Promise<boolean> {
+  /** The first attempt at one removal: in the moment of the change no look is needed. */
+  async #atOnce(removal: Removal): Promise<readonly Removal[]> {
     try {
-      const [only] = keys;
-      if (only !== undefined && keys.length === 1) {
-        await this.#bucket.remove(only, Deadline.after(this.#timeoutSeconds));
-        return true;
-      }
-      for (let at = 0; at < keys.length; at += DELETE_MAX_KEYS) {
-        await this.#bucket.removeMany(
-          keys.slice(at, at + DELETE_MAX_KEYS),
-          Deadline.after(this.#timeoutSeconds),
-        );
-      }
-      return true;
+      await this.#bucket.remove(removal.key, this.#deadline());
+      return [];
     } catch (error) {
-      this.#log.warn(
-        { key: keys[0], keys: keys.length, error: String(error) },
-        'what was renamed or removed could not be deleted yet',
-      );
-      return false;
+      this.#log.warn({ key: removal.key, error: String(error) }, LATER);
+      return [removal];
     }
   }
 
-  async #retryUntilDone(keys: readonly string[]): Promise<void> {
-    for (let failures = 1; !this.#closed; failures++) {
-      await pause(failures);
-      if (!this.#closed && (await this.#attempt(keys))) return;
+  /** @returns those that are not gone yet. */
+  async #attempt(removals: readonly Removal[]): Promise<readonly Removal[]> {
+    const { failed, replaced } = await removeUnchanged(this.#bucket, removals, this.#deadline);
+    for (const key of replaced) this.#log.info({ key }, REPLACED);
+    const [failure] = failed;
+    if (failure !== undefined) {
+      const [key, error] = failure;
+      this.#log.warn({ key, keys: failed.size, error: error.message }, LATER);
     }
+    return removals.filter(({ key }) => failed.has(key));
   }
 
   /** Waits until the key may be written again. @throws ETIMEDOUT */

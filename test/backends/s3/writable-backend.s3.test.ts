@@ -31,29 +31,6 @@ describe('writing to a bucket', () => {
     await mount.release(file);
   });
 
-  it('what is read after a change has begun sees it, in a file of the bucket and of the journal', async () => {
-    for (const isUploaded of [false, true]) {
-      const file = await mount.create(`order-${isUploaded}`);
-      await mount.write(file, 0, 'before');
-      if (isUploaded) await mount.fsync(file);
-      const writing = mount.write(file, 2, 'AFTER');
-      const reading = mount.read(file, 0, 100);
-      await writing;
-      assert.equal((await reading).toString(), 'beAFTER');
-      if (isUploaded) await mount.fsync(file);
-      const cutting = mount.backend.setattr(file.node, { size: 3 }, file, context);
-      const whole = mount.read(file, 0, 100);
-      await cutting;
-      assert.equal((await whole).toString(), 'beA');
-      if (isUploaded) await mount.fsync(file);
-      const zeroing = mount.backend.fallocate(file.node, file, 3, 1, 1, context);
-      const rest = mount.read(file, 0, 100);
-      await zeroing;
-      assert.equal((await rest).toString('latin1'), 'b\0A');
-      await mount.release(file);
-    }
-  });
-
   it('a removed file that nobody has open is neither opened nor changed any more', async () => {
     const file = await mount.create('gone');
     await mount.write(file, 0, 'in the bucket');

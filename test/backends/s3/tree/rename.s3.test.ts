@@ -32,4 +32,27 @@ describe('a rename of a directory', () => {
     await mount.close();
     assert.deepEqual(await server.bucket.keys(), ['beside/', 'to/', 'to/a', 'to/b']);
   });
+
+  it('leaves what another writer has made anew below its old name', async () => {
+    const { endpoint } = server.proxy;
+    for (const name of ['a', 'b']) await server.bucket.put(`old/${name}`, name);
+    const mount = await Mount.open(server.bucket, { endpoint });
+    await mount.names('old');
+    const isCopied = deferred<void>();
+    server.proxy.fault = ({ operation }) => {
+      if (operation !== 'DeleteObjects') return undefined;
+      isCopied.resolve();
+      return 'slow-down';
+    };
+    const renaming = Promise.resolve(mount.backend.rename(mount.root, 'old', mount.root, 'new', 0, context));
+    await isCopied.promise;
+    await server.bucket.put('old/a', "another's");
+    server.proxy.fault = () => undefined;
+    await renaming;
+    await mount.close();
+    const old = await server.bucket.keys('old/');
+    assert.deepEqual(old, ['old/a']);
+    assert.equal((await server.bucket.get('old/a')).toString(), "another's");
+    assert.equal((await server.bucket.get('new/a')).toString(), 'a');
+  });
 });

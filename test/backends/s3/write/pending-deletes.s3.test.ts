@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Fault } from '../proxy.js';
+import { Deadline } from '../../../../backends/s3/client/deadline.js';
+import { removeUnchanged } from '../../../../backends/s3/write/removals.js';
 import { proxiedBucket } from '../proxied-bucket.js';
 import { context, denied, Mount, temporaryFolder } from '../support.js';
 
@@ -47,6 +49,45 @@ describe('many removals', () => {
     assert.ok(mount.requests('DeleteObjects') - before[1] <= 3);
     await mount.close();
     assert.deepEqual(await readdir(join(mount.cacheDir, 'intents')), []);
+  });
+
+  it('leave what another writer has made anew meanwhile, and show it', async () => {
+    const mount = await mounted(30);
+    const directory = await mount.at('d');
+    onDeletes('slow-down');
+    await remove(mount, ...(await mount.names('d')));
+    const { prefix } = mount.backend.mounted.services.options;
+    await server.bucket.put(`${prefix}/d/f7`, "another's");
+    server.proxy.fault = () => undefined;
+    await mount.backend.fsyncdir(directory, false, context);
+    assert.deepEqual(await left(mount), ['d/', 'd/f7']);
+    assert.deepEqual(await mount.names('d'), ['f7']);
+    assert.equal((await mount.content('d/f7')).toString(), "another's");
+    await mount.close();
+  });
+
+  it('of keys that lie far apart are looked for one by one', async () => {
+    const mount = await mounted(0);
+    const { prefix } = mount.backend.mounted.services.options;
+    const deep = Array.from({ length: 20 }, (_, i) => `${String.fromCharCode(97 + i)}/x`);
+    const beside = Array.from({ length: 1100 }, (_, i) => `a/y${i}`);
+    for (const names of [deep, beside])
+      await Promise.all(names.map((name) => server.bucket.put(`${prefix}/${name}`, name)));
+    for (const name of deep) await mount.at(name);
+    const before = mount.requests('ListObjectsV2');
+    const deadline = (): Deadline => Deadline.after(10);
+    const { bucket } = mount.backend.mounted.services;
+    const removals = await Promise.all(
+      deep.map(async (name) => ({
+        key: `${prefix}/${name}`,
+        etag: (await bucket.head(`${prefix}/${name}`, deadline()))!.etag,
+      })),
+    );
+    const { failed, replaced } = await removeUnchanged(bucket, removals, deadline);
+    assert.deepEqual([failed.size, replaced.size], [0, 0]);
+    assert.ok(mount.requests('ListObjectsV2') - before <= 1);
+    assert.deepEqual((await left(mount)).length, beside.length);
+    await mount.close();
   });
 
   it('take one each where the options say so', async () => {
