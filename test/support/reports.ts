@@ -9,6 +9,8 @@ export interface Report {
   /** What must hold, as a sentence. */
   readonly name: string;
   readonly script: string;
+  /** What makes the content that is there before the script; in an overlay, its lower layer's. */
+  readonly before?: string;
   /** Whether it needs hard links, which a bucket does not have. */
   readonly links?: boolean;
 }
@@ -182,5 +184,90 @@ export const reports: readonly Report[] = [
     of: 'containers/fuse-overlayfs#151',
     name: 'a name that looks like a whiteout of another kind hides nothing else',
     script: `mkdir sub; touch .wh.test || true; touch sub/test; [ -e sub/test ]; [ "$(ls sub)" = test ]`,
+  },
+  {
+    of: 's3fs-fuse/s3fs-fuse#1811',
+    name: 'an open file that was just written is cut to nothing and written again',
+    script: `perl -e 'open(F, ">", "f") or die; print F "x" x 100000; F->flush; truncate(F, 0) or die $!; truncate("f", 0) or die $!; seek(F, 0, 0); print F "new"; close F or die $!'
+      [ "$(cat f)" = new ]`,
+  },
+  {
+    of: 's3fs-fuse/s3fs-fuse#1776',
+    name: 'a file is made 100,000 MiB long without writing any',
+    script: `dd if=/dev/zero of=test bs=1M count=0 seek=100000 status=none; [ "$(stat -c %s test)" = 104857600000 ]; rm test`,
+  },
+  {
+    of: 's3ql/s3ql#182',
+    name: 'a file is replaced by a shorter one in place',
+    script: `head -c 1300000 /dev/urandom > a; head -c 1200000 /dev/urandom > b; cp b a; cmp a b; head -c 1300000 /dev/urandom > a; dd if=b of=a bs=64k status=none; cmp a b`,
+  },
+  {
+    of: 'lima-vm/lima#1824',
+    name: 'a socket is made in a share, and connected to',
+    script: `perl -MIO::Socket::UNIX -e 'my $s = IO::Socket::UNIX->new(Local => "sock", Listen => 1) or die $!; my $c = IO::Socket::UNIX->new(Peer => "sock") or die $!; $s->accept or die $!'
+      [ -S sock ]; rm sock`,
+  },
+  {
+    of: 'lima-vm/lima#481',
+    name: 'a pipe is made in a share, and has what is put into it',
+    script: `mkfifo f; echo hello > f & [ "$(cat f)" = hello ]; wait; rm f`,
+  },
+  {
+    of: 'kahing/goofys#216',
+    name: 'a file is moved over one whose name is the beginning of its own',
+    script: `echo 1 > new.jpg; echo 2 > new; cat new new.jpg > /dev/null; mv new.jpg new; [ "$(ls)" = new ]; [ "$(cat new)" = 1 ]; mv new new.jpg; mv new.jpg new; [ "$(cat new)" = 1 ]`,
+  },
+  {
+    of: 'kahing/goofys#474',
+    name: 'a walk through nested folders finds all files, each time',
+    script: `for d in a/b/c a/b/d e/f; do mkdir -p $d; for i in 1 2 3; do : > $d/$i; done; done; [ "$(find . -type f | wc -l)" = 9 ]; [ "$(find . -type f | wc -l)" = 9 ]`,
+  },
+  {
+    of: 'yandex-cloud/geesefs#53',
+    name: 'a folder that was just filled is renamed with all that is in it',
+    script: `mkdir -p m/e; for i in 1 2 3 4 5 6; do head -c 100000 /dev/urandom > m/e/$i; done; sum=$(cat m/e/* | md5sum); mv m/e m/f; [ "$(cat m/f/* | md5sum)" = "$sum" ]; [ "$(ls m)" = f ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#192',
+    name: 'a new name of a file is counted once',
+    links: true,
+    script: `touch test; ln test test2; [ "$(stat -c %h test test2 | tr '\\n' ' ')" = '2 2 ' ]`,
+  },
+  {
+    of: 'cloud-hypervisor/fuse-backend-rs#210',
+    name: 'two names of a file have one inode number',
+    links: true,
+    script: `echo x > a; ln a b; [ "$(find . -inum "$(stat -c %i a)" | wc -l)" = 2 ]; rm a; echo y >> b; [ "$(cat b)" = "$(printf 'x\\ny')" ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#478',
+    name: 'a folder that was removed and made again, and one within it, are empty',
+    before: `mkdir -p tree/a/b; echo info > tree/a/b/info; echo page > tree/a/b/page`,
+    script: `rm -r tree; mkdir -p tree/a/b; [ -z "$(ls tree/a/b)" ]; rmdir tree/a/b; mkdir tree/a/b; echo new > tree/a/b/info; mv tree tree2; mkdir -p tree/a/b; [ -z "$(ls tree/a/b)" ]; rmdir tree/a/b tree/a tree; rm -r tree2; [ -z "$(ls)" ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#307',
+    name: 'a file that nobody may write is given another mode, and removed',
+    before: `touch foo bar; chmod 444 foo bar`,
+    script: `chmod u+w foo; [ "$(stat -c %a foo)" = 644 ]; rm -f foo bar; [ -z "$(ls)" ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#435',
+    name: 'the names of a file are counted before all of them were seen',
+    links: true,
+    before: `mkdir sub; echo x > one; ln one two; ln one sub/three`,
+    script: `[ "$(stat -c %h two one sub/three | tr '\\n' ' ')" = '3 3 3 ' ]; rm two; [ "$(stat -c %h one)" = 2 ]`,
+  },
+  {
+    of: 'containers/fuse-overlayfs#69',
+    name: 'a removed file is made again by a rename, and moved on',
+    before: `echo old > compiled`,
+    script: `rm compiled; echo new > .tmp; mv .tmp compiled; [ "$(cat compiled)" = new ]; mv compiled x; [ "$(ls)" = x ]; [ "$(cat x)" = new ]`,
+  },
+  {
+    of: 'moby/moby#25409',
+    name: 'a folder is renamed, and what is in it moved out, and its old name is free',
+    before: `mkdir -p d/e; echo deep > d/e/f; ln -s f d/e/l`,
+    script: `mv d g; [ "$(cat g/e/l)" = deep ]; mv g/e .; [ "$(cat e/f)" = deep ]; [ -z "$(ls g)" ]; rmdir g; mkdir d; [ -z "$(ls d)" ]`,
   },
 ];

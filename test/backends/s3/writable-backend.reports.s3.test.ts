@@ -15,10 +15,10 @@ describe('what was reported of others, over a bucket', () => {
     await removeFolders();
   });
 
-  reports.forEach(({ of, name, script, links }, index) => {
+  reports.forEach(({ of, name, script, before: made = ':', links }, index) => {
     it(`${of}: ${name}`, { skip: links === true }, async () => {
       const { code, output } = await shell(
-        `set -eu; mkdir r${index}; cd r${index}\n${script}\necho ok`,
+        `set -eu; mkdir r${index}; cd r${index}\n${made}\n${script}\necho ok`,
         mounted.directory,
       );
       assert.match(output, /(^|\n)ok\n$/);

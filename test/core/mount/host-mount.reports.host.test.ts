@@ -27,6 +27,11 @@ for (const [kind, create] of kinds) {
     before(async () => {
       host = await temporaryDirectory();
       await chmod(host.path, 0o755);
+      for (const [index, { before: made }] of reports.entries()) {
+        if (made === undefined || kind === 'memfs') continue;
+        const { code, output } = await shell(`set -eu; mkdir r${index}; cd r${index}\n${made}`, host.path);
+        assert.equal(code, 0, output);
+      }
       mounted = await MountedExport.open(await create(host.path));
     });
     after(async () => {
@@ -34,10 +39,12 @@ for (const [kind, create] of kinds) {
       await host[Symbol.asyncDispose]();
     });
 
-    reports.forEach(({ of, name, script }, index) => {
+    reports.forEach(({ of, name, script, before: made }, index) => {
       it(`${of}: ${name}`, async () => {
+        const place = `mkdir -p r${index}; cd r${index}`;
+        const content = kind === 'memfs' ? (made ?? ':') : ':';
         const { code, output } = await shell(
-          `set -eu; mkdir r${index}; cd r${index}\n${script}\necho ok`,
+          `set -eu; ${place}\n${content}\n${script}\necho ok`,
           mounted.directory,
         );
         assert.match(output, /(^|\n)ok\n$/);
