@@ -4,7 +4,9 @@
  * - `node-fs.ts`: what has the form of Node's `fs`: a memfs or ZenFS volume, `node:fs` itself.
  * - `fuse-operations.ts`: the operations that the npm packages `fuse-native` and `fuse-bindings`
  *   take.
- * - `path-file-system.ts`: the form that both are brought into, for file systems known by paths.
+ * - `webdav/`: a directory of a WebDAV server. `server.ts` makes the requests, `multistatus.ts`
+ *   reads what PROPFIND answers.
+ * - `path-file-system.ts`: the form that these are brought into, for file systems known by paths.
  *   `path-backend.ts` serves it. `path-nodes.ts`: which file has which path just now.
  */
 export { fromFuseOperations, type FuseOperations } from './fuse-operations.js';
@@ -12,3 +14,5 @@ export { fromNodeFs, type NodeFileHandle, type NodeFs, type NodeStats } from './
 export { type OpenPath, pathBackend } from './path-backend.js';
 export type { PathAttributes, PathFile, PathFileSystem } from './path-file-system.js';
 export type { PathNode } from './path-nodes.js';
+export type { WebdavOptions } from './webdav/server.js';
+export { fromWebdav } from './webdav/webdav.js';

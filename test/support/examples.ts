@@ -13,10 +13,12 @@ import passphraseVault from '../../examples/passphrase-vault.js';
 import requestLog from '../../examples/request-log.js';
 import sqliteTables from '../../examples/sqlite-tables.js';
 import tarArchive from '../../examples/tar-archive.js';
+import webdavDirectory from '../../examples/webdav-directory.js';
 import zipArchive from '../../examples/zip-archive.js';
 import type { Backend, BackendPlugin, PluginEnvironment } from '../../core/backend/index.js';
 import { BackendRegistry } from '../../core/plugins/index.js';
 import { keepingLog } from './host-mount.js';
+import { webdavServer } from './webdav-server.js';
 
 /** What a plugin of an example gets, with which it makes the backends below it. */
 export function exampleEnvironment(): PluginEnvironment {
@@ -67,6 +69,8 @@ export async function exampleTrials(t: TestContext, folder: string): Promise<rea
   writeFileSync(below('shared/text'), 'text\n');
   writeFileSync(below('passphrase'), 'correct horse\n');
   const { url } = await webServer(t);
+  const webdav = await webdavServer();
+  t.after(() => webdav[Symbol.asyncDispose]());
   const archived = 'wc -c < deep/er/text; tail -c 5 link; readlink link; ls';
   const shown = ['200000', 'text', 'deep/er/text', 'deep', 'link'];
   return [
@@ -121,6 +125,15 @@ export async function exampleTrials(t: TestContext, folder: string): Promise<rea
       `cat files/text; mkdir -p files/a/b; rmdir files/a 2> /dev/null; cut -d ' ' -f 2-3,6 requests/failed | tail -n 1`,
       'text',
       'rmdir "a" ENOTEMPTY',
+    ),
+    trial(
+      'webdav-directory',
+      webdavDirectory,
+      { url: webdav.url, seconds: 5 },
+      'mkdir d; echo one > d/file; echo two >> d/file; mv d/file "d/a file"; cat "d/a file"; ls d',
+      'one',
+      'two',
+      'a file',
     ),
     trial(
       'passphrase-vault',
