@@ -3,6 +3,7 @@ import {
   type Attributes,
   FileType,
   FsError,
+  type GuestBuffer,
   OpenFlags,
   run,
   type Steps,
@@ -11,7 +12,7 @@ import {
 import type { OverlayBackend } from './backend.js';
 import { create, rename, rmdir, unlink } from './changes/name-changes.js';
 import { list } from './tree/listing.js';
-import type { OverlayNode } from './tree/node.js';
+import type { OverlayFile, OverlayNode } from './tree/node.js';
 import type { PinnedEntry, Union } from './tree/union.js';
 
 /** As Linux (`path_resolution(7)`). */
@@ -25,6 +26,13 @@ export interface HostEntry {
   readonly name: string;
   /** Type bits as in `Attributes.mode`. */
   readonly type: number;
+}
+
+/** A change that the program itself has made. */
+export interface HostChange {
+  readonly kind: 'added' | 'changed' | 'removed';
+  /** Without symbolic links. */
+  readonly path: string;
 }
 
 /** Owner and permissions of what is made. */
@@ -44,10 +52,13 @@ export interface NewFileOptions {
  */
 export class HostFiles {
   readonly #overlay: OverlayBackend;
-  readonly #changed: () => Promise<void>;
+  readonly #changed: (changes: readonly HostChange[]) => Promise<void>;
 
   /** @param changed called after each change. */
-  constructor(overlay: OverlayBackend, changed: () => Promise<void> = () => Promise.resolve()) {
+  constructor(
+    overlay: OverlayBackend,
+    changed: (changes: readonly HostChange[]) => Promise<void> = () => Promise.resolve(),
+  ) {
     this.#overlay = overlay;
     this.#changed = changed;
   }
@@ -84,12 +95,14 @@ export class HostFiles {
   /** Makes a file, or replaces its content. @throws ENOENT for its directory, EISDIR, ENOSPC. */
   async writeFile(path: string, content: string | Uint8Array, options: NewFileOptions = {}): Promise<void> {
     const bytes = typeof content === 'string' ? Buffer.from(content) : content;
-    await this.#in(path, async (parent, name) => {
+    const change = await this.#in(path, async (parent, name): Promise<HostChange> => {
       const there = await run(this.#union.find(parent, name));
       if (there?.node.type === FileType.SYMLINK) {
         this.#union.unpin(there.node);
-        await this.#at(path, true, ({ node }) => this.#write(node, bytes));
-        return;
+        return this.#at(path, true, async ({ node }) => {
+          await this.#write(node, bytes);
+          return { kind: 'changed', path: pathOf(node) };
+        });
       }
       const node = there?.node ?? (await this.#make(parent, name, FileType.REGULAR, options));
       try {
@@ -98,8 +111,9 @@ export class HostFiles {
       } finally {
         this.#union.unpin(node);
       }
+      return { kind: there === undefined ? 'added' : 'changed', path: pathOf(parent, name) };
     });
-    await this.#changed();
+    await this.#changed([change]);
   }
 
   /** @returns names without `.` and `..`. @throws ENOENT, ENOTDIR. */
@@ -119,11 +133,7 @@ export class HostFiles {
 
   /** Where a path leads, without symbolic links. @throws ENOENT, ELOOP. */
   realpath(path: string): Promise<string> {
-    return this.#at(path, true, ({ node }) => {
-      const names: string[] = [];
-      for (let at = node; at.parent !== undefined; at = at.parent) names.unshift(at.name);
-      return Promise.resolve(`/${names.join('/')}`);
-    });
+    return this.#at(path, true, ({ node }) => Promise.resolve(pathOf(node)));
   }
 
   /** @returns whether there is something at a path. A link counts, wherever it leads. */
@@ -140,30 +150,113 @@ export class HostFiles {
   /** Makes a directory, with those above it that are missing. @throws ENOTDIR, ENOSPC. */
   async mkdir(path: string, options: NewFileOptions = {}): Promise<void> {
     const names = path.split('/').filter((name) => name !== '' && name !== '.');
+    const made: HostChange[] = [];
     for (let count = 1; count <= names.length; count++) {
       const part = `/${names.slice(0, count).join('/')}`;
       if (await this.exists(part)) continue;
       await this.#in(part, async (parent, name) => {
         this.#union.unpin(await this.#make(parent, name, FileType.DIRECTORY, options));
+        made.push({ kind: 'added', path: pathOf(parent, name) });
       });
     }
-    await this.#changed();
+    await this.#changed(made);
   }
 
   /** Removes a file, or a directory with all that is in it. @throws ENOENT, EBUSY for the root. */
   async rm(path: string): Promise<void> {
-    await this.#in(path, (parent, name) => this.#remove(parent, name));
-    await this.#changed();
+    const change = await this.#in(path, async (parent, name): Promise<HostChange> => {
+      await this.#remove(parent, name);
+      return { kind: 'removed', path: pathOf(parent, name) };
+    });
+    await this.#changed([change]);
   }
 
   /** Renames as rename(2) does. @throws ENOENT, EXDEV, ENOTEMPTY and its like. */
   async rename(from: string, to: string): Promise<void> {
-    await this.#in(from, (parent, name) =>
-      this.#in(to, (newParent, newName) =>
-        this.#change(() => rename(this.#union, parent, name, newParent, newName, 0)),
-      ),
+    const changes = await this.#in(from, (parent, name) =>
+      this.#in(to, async (newParent, newName): Promise<HostChange[]> => {
+        await this.#change(() => rename(this.#union, parent, name, newParent, newName, 0));
+        return [
+          { kind: 'removed', path: pathOf(parent, name) },
+          { kind: 'added', path: pathOf(newParent, newName) },
+        ];
+      }),
     );
-    await this.#changed();
+    await this.#changed(changes);
+  }
+
+  /**
+   * Copies what another overlay has at a path to the same path here: content, owner, permissions,
+   * times and extended attributes. A symbolic link is copied itself, a directory without what is in
+   * it. What is here is replaced, but for what a directory has.
+   * @throws ENOENT for it or for the directory here.
+   */
+  async copyFrom(source: HostFiles, path: string): Promise<void> {
+    const change = await source.#at(path, false, async ({ node: from }) => {
+      const { rdev = 0, ...attributes } = { ...(await source.#overlay.getattr(from, undefined, DAEMON)) };
+      const target =
+        from.type === FileType.SYMLINK ? await source.#overlay.readlink!(from, DAEMON) : undefined;
+      return this.#in(path, async (parent, name): Promise<HostChange> => {
+        let there = (await run(this.#union.find(parent, name)))?.node;
+        const isKept = there?.type === from.type && (from.isDirectory || from.type === FileType.REGULAR);
+        if (there !== undefined && !isKept) {
+          this.#union.unpin(there);
+          await this.#remove(parent, name);
+          there = undefined;
+        }
+        const node = there ?? (await this.#make(parent, name, from.type, { target, rdev }));
+        try {
+          if (from.type === FileType.REGULAR) await this.#copyContent(source, from, node);
+          await this.#copyAttributes(source, from, node, attributes);
+        } finally {
+          this.#union.unpin(node);
+        }
+        return { kind: there === undefined ? 'added' : 'changed', path: pathOf(parent, name) };
+      });
+    });
+    await this.#changed([change]);
+  }
+
+  async #copyContent(source: HostFiles, from: OverlayNode, to: OverlayNode): Promise<void> {
+    const { open, read, release } = source.#overlay;
+    const { file } = await open!(from, OpenFlags.READ_ONLY, DAEMON);
+    const buffer = this.#union.host.createBuffer(PIECE_BYTES);
+    try {
+      const { file: target } = await this.#overlay.open!(to, OpenFlags.WRITE_ONLY | OpenFlags.TRUNC, DAEMON);
+      try {
+        for (let at = 0; ;) {
+          const count = await read!(from, file, buffer, at, DAEMON);
+          if (count === 0) return;
+          await this.#writePiece(to, target, buffer.slice(0, count), at);
+          at += count;
+        }
+      } finally {
+        await this.#overlay.release?.(to, target);
+      }
+    } finally {
+      buffer.close();
+      await release?.(from, file);
+    }
+  }
+
+  async #copyAttributes(
+    source: HostFiles,
+    from: OverlayNode,
+    to: OverlayNode,
+    { mode, uid = 0, gid = 0, atime = 0, atimeNsec = 0, mtime = 0, mtimeNsec = 0 }: Attributes,
+  ): Promise<void> {
+    for (const name of (await source.#overlay.listxattr?.(from, DAEMON)) ?? []) {
+      const value = await source.#overlay.getxattr?.(from, name, DAEMON);
+      if (value !== undefined) await this.#overlay.setxattr?.(to, name, value, 0, false, DAEMON);
+    }
+    const setattr = this.#overlay.setattr!;
+    await setattr(to, { uid, gid }, undefined, DAEMON);
+    if (from.type !== FileType.SYMLINK) await setattr(to, { mode: mode & 0o7777 }, undefined, DAEMON);
+    const times = {
+      atime: { seconds: atime, nanoseconds: atimeNsec },
+      mtime: { seconds: mtime, nanoseconds: mtimeNsec },
+    };
+    await setattr(to, times, undefined, DAEMON);
   }
 
   async #remove(parent: OverlayNode, name: string): Promise<void> {
@@ -188,7 +281,13 @@ export class HostFiles {
     parent: OverlayNode,
     name: string,
     type: number,
-    { mode = type === FileType.DIRECTORY ? 0o755 : 0o644, uid = 0, gid = 0 }: NewFileOptions,
+    {
+      mode = type === FileType.DIRECTORY ? 0o755 : 0o644,
+      uid = 0,
+      gid = 0,
+      target = '',
+      rdev = 0,
+    }: NewFileOptions & { readonly target?: string | undefined; readonly rdev?: number },
   ): Promise<OverlayNode> {
     const { backend } = this.#union.writable().layer;
     const context = { ...DAEMON, uid, gid };
@@ -196,27 +295,37 @@ export class HostFiles {
       create(this.#union, parent, name, (directory, newName) =>
         type === FileType.DIRECTORY
           ? backend.mkdir!(directory, newName, mode, context)
-          : backend.mknod!(directory, newName, type | mode, 0, context),
+          : type === FileType.SYMLINK
+            ? backend.symlink!(directory, newName, target, context)
+            : backend.mknod!(directory, newName, type | mode, rdev, context),
       ),
     );
     return node;
   }
 
   async #write(node: OverlayNode, bytes: Uint8Array): Promise<void> {
-    const { open, write, release } = this.#overlay;
+    const { open, release } = this.#overlay;
     const { file } = await open!(node, OpenFlags.WRITE_ONLY | OpenFlags.TRUNC, DAEMON);
     const buffer = this.#union.host.createBuffer(PIECE_BYTES);
     try {
       for (let at = 0; at < bytes.length;) {
         const count = Math.min(PIECE_BYTES, bytes.length - at);
         buffer.put(0, bytes, at, at + count);
-        const written = await write!(node, file, buffer.slice(0, count), at, 0, DAEMON);
-        if (written === 0) throw FsError.of('ENOSPC');
-        at += written;
+        await this.#writePiece(node, file, buffer.slice(0, count), at);
+        at += count;
       }
     } finally {
       buffer.close();
       await release?.(node, file);
+    }
+  }
+
+  async #writePiece(node: OverlayNode, file: OverlayFile, piece: GuestBuffer, offset: number): Promise<void> {
+    for (let done = 0; done < piece.length;) {
+      const rest = piece.slice(done, piece.length);
+      const written = await this.#overlay.write!(node, file, rest, offset + done, 0, DAEMON);
+      if (written === 0) throw FsError.of('ENOSPC');
+      done += written;
     }
   }
 
@@ -304,4 +413,13 @@ export class HostFiles {
       });
     }
   }
+}
+
+/**
+ * The path of a node, or of a name in it. Not for nodes whose name was removed: it is that of the
+ * root.
+ */
+export function pathOf(node: OverlayNode, ...names: string[]): string {
+  for (let at = node; at.parent !== undefined; at = at.parent) names.unshift(at.name);
+  return `/${names.join('/')}`;
 }

@@ -15,7 +15,8 @@ import { commands } from './offline/commands.js';
 import { createOverlay, layerBackend, options } from './options.js';
 
 export { overlay, type OverlayBackend } from './backend.js';
-export { HostFiles, type HostEntry, type NewFileOptions } from './host-files.js';
+export { type HostChange, HostFiles, type HostEntry, type NewFileOptions, pathOf } from './host-files.js';
+export type { OverlayFile, OverlayNode } from './tree/node.js';
 export { differences, type Difference } from './offline/diff.js';
 export { writeLayer } from './offline/layer-archive.js';
 export type { OverlaySettings } from './settings.js';

@@ -3,7 +3,8 @@
  *
  * - `sandbox.ts`: a sandbox from start to end, with `options.ts`. `base.ts`: what it begins with:
  *   a directory, an image, or a snapshot of another one. `users.ts`: its users by name.
- *   `path-rules.ts`: what its commands do not see, or not change.
+ *   `path-rules.ts`: what its commands do not see, or not change. `watch.ts`: who hears of changes;
+ *   `merge.ts`: what a fork has changed, for another one.
  * - `image/`: images of containers. `store.ts` has their files, `documents.ts` the forms of their
  *   JSON, `digest.ts` digests; `image.ts` reads them, `commit.ts` writes them.
  * - `command.ts`: a command that runs in it. `agent.ts`: the scripts in the guest that start
@@ -16,3 +17,4 @@ export { SandboxCommand } from './command.js';
 export type { TerminalSize } from './agent.js';
 export type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 export { sandbox, Sandbox, type ExecResult, type SandboxChange, type StreamOptions } from './sandbox.js';
+export type { FileEvent } from './watch.js';

@@ -1,4 +1,5 @@
 import { statSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { posix, resolve } from 'node:path';
 import { PassThrough, Readable, type Writable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
@@ -24,9 +25,11 @@ import { ControlShare, Folder, Source } from './control-share.js';
 import { commitImage } from './image/commit.js';
 import { Image } from './image/image.js';
 import type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
+import { merge } from './merge.js';
 import { Messages } from './pipes.js';
 import { rulesOf } from './path-rules.js';
 import { findUser } from './users.js';
+import { type FileEvent, FileWatches } from './watch.js';
 
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
@@ -38,6 +41,9 @@ const MOST_SAID = 2000;
 
 /** How long a sandbox that ends may take to write what is cached. */
 const SYNC_TIMEOUT_MS = 5000;
+
+/** Most sandboxes that {@link Sandbox.fork} starts at a time. */
+const MOST_STARTS = Math.max(2, availableParallelism());
 
 const DEFAULT_BYTES = 2 ** 30;
 const DEFAULT_FILES = 1_000_000;
@@ -81,6 +87,7 @@ export class Sandbox implements AsyncDisposable {
   readonly #closeLayers: () => void;
   readonly #control = new ControlShare();
   readonly #messages = new Messages();
+  readonly #watches = new FileWatches();
   readonly #commands = new Set<SandboxCommand>();
   readonly #ending = new AbortController();
   #daemon: Daemon | undefined;
@@ -109,10 +116,11 @@ export class Sandbox implements AsyncDisposable {
     this.#volume = volume;
     this.#overlay = root;
     this.#closeLayers = closeLayers;
-    this.files = new HostFiles(root, () =>
+    this.files = new HostFiles(root, (changes) => {
+      this.#watches.tell(changes);
       // Before it runs, the guest has nothing to forget.
-      this.#agent === undefined ? Promise.resolve() : this.#messages.send('forget\n'),
-    );
+      return this.#agent === undefined ? Promise.resolve() : this.#messages.send('forget\n');
+    });
   }
 
   /** See {@link sandbox}. */
@@ -203,7 +211,7 @@ export class Sandbox implements AsyncDisposable {
     const { hideSecrets = this.#base.image === undefined } = this.#options;
     const node = await this.#overlay.mount({ log: this.#log, createBuffer: hostBuffer });
     this.#isMounted = true;
-    const mounted = wrap(this.#overlay, { mount: () => node }) as Backend;
+    const mounted = wrap(this.#watches.over(this.#overlay), { mount: () => node }) as Backend;
     const rules = await rulesOf(this.files, { hide, readOnly, deny, redirect, hideSecrets });
     if (this.#base.image !== undefined && rules.length === 0) return mounted;
     return routed({ mounts: { '/': mounted, ...this.#ownFolders() }, rules }) as Backend;
@@ -341,12 +349,47 @@ export class Sandbox implements AsyncDisposable {
   async fork(count = 1, options: Omit<SandboxOptions, 'root' | 'image' | 'base'> = {}): Promise<Sandbox[]> {
     using base = await this.snapshot();
     const settings = { ...this.#options, root: undefined, image: undefined, ...options, base };
-    const starts = await Promise.allSettled(Array.from({ length: count }, () => Sandbox.start(settings)));
-    const boxes = starts.flatMap((start) => (start.status === 'fulfilled' ? [start.value] : []));
-    const failed = starts.find((start) => start.status === 'rejected');
+    const boxes: Sandbox[] = [];
+    let left = count;
+    const start = async (): Promise<void> => {
+      while (left > 0) {
+        left -= 1;
+        boxes.push(await Sandbox.start(settings));
+      }
+    };
+    // More at a time would start no sooner, and each would take longer.
+    const lanes = Array.from({ length: Math.min(count, MOST_STARTS) }, () =>
+      start().catch((error: unknown) => {
+        left = 0;
+        throw error;
+      }),
+    );
+    const failed = (await Promise.allSettled(lanes)).find((lane) => lane.status === 'rejected');
     if (failed === undefined) return boxes;
     await Promise.all(boxes.map((box) => box.stop()));
     throw failed.reason;
+  }
+
+  /**
+   * Carries out here what a fork has changed since it was forked. Where both have changed a path,
+   * the fork's state stays; programs that run here go on.
+   * @returns what was carried out.
+   * @throws ENOSPC, and its like, with a part carried out.
+   */
+  async merge(fork: Sandbox): Promise<SandboxChange[]> {
+    await fork.#sync();
+    await this.#sync();
+    const from = { files: fork.files, overlay: fork.#overlay, volume: fork.#volume };
+    return merge(from, this.files);
+  }
+
+  /**
+   * Tells what is changed at a path and below, from now on, by the guest or by {@link files}. A
+   * file that the guest writes tells of it several times. Ends with the sandbox.
+   * @param path absolute, without symbolic links. Default: everything.
+   */
+  watch(path = '/', { signal }: { readonly signal?: AbortSignal } = {}): AsyncIterableIterator<FileEvent> {
+    return this.#watches.read(posix.resolve('/', path), signal);
   }
 
   /** What differs from what the sandbox began with, a fork from what the first one began with. */
@@ -417,6 +460,7 @@ export class Sandbox implements AsyncDisposable {
 
   async #stop(): Promise<void> {
     for (const command of this.#commands) command.lose(this.#reason);
+    this.#watches.end();
     this.#messages.end();
     // Its files are thrown away, so that nothing needs to be written.
     this.#guest?.kill();

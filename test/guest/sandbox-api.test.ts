@@ -16,6 +16,7 @@ import { join } from 'node:path';
 import { PassThrough, type Readable } from 'node:stream';
 import { buffer, text } from 'node:stream/consumers';
 import { after, before, describe, it } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createHash } from 'node:crypto';
 import { fileURLToPath } from 'node:url';
 import { UsageError } from '../../core/backend/index.js';
@@ -50,6 +51,9 @@ const SHORT: Readonly<Record<string, string>> = {
   'Read-only file system': 'fixed',
   'Device or resource busy': 'busy',
 };
+
+/** Forks that the agent-like program makes: 20 by hand, fewer with every change. */
+const FORKS = Number(process.env['VIRTIOFS_KIT_FORKS'] ?? 2);
 
 describe('a sandbox', () => {
   let box: Sandbox;
@@ -198,6 +202,22 @@ describe('a sandbox', () => {
     assert.equal(existsSync('/srv/b'), false);
   });
 
+  it('tells what is changed, by the guest and by the host', async () => {
+    const stop = new AbortController();
+    const events = box.watch('/srv/watched', { signal: stop.signal });
+    await box.exec(
+      'mkdir -p /srv/watched; echo x > /srv/watched/a; mv /srv/watched/a /srv/watched/b; rm /srv/watched/b',
+    );
+    await box.files.writeFile('/srv/watched/host', 'x');
+    await box.exec('touch /srv/elsewhere');
+    stop.abort();
+    const told: string[] = [];
+    for await (const { kind, path } of events) told.push(`${kind} ${path.replace('/srv/watched', '')}`);
+    const names = told.filter((line) => !line.startsWith('changed'));
+    assert.deepEqual(names, ['added ', 'added /a', 'removed /a', 'added /b', 'removed /b', 'added /host']);
+    assert.ok(told.includes('changed /a'), told.join());
+  });
+
   it('writes to mounted directories for real, where it may', async () => {
     const script = 'echo kept > /mnt/shared/file; cat /mnt/fixed/file; echo x > /mnt/fixed/file';
     const { stdout, stderr, exitCode } = await box.exec(script);
@@ -250,6 +270,41 @@ describe('a sandbox', () => {
       stdout,
     );
     assert.ok((await box.files.readdir('/etc/ssl')).length > 0);
+  });
+
+  it('forks while it works, for an agent that tries several ways and merges the best', async (t) => {
+    const before = readFileSync('/etc/passwd', 'utf8');
+    const script = `mkdir -p /srv/work; cd /srv/work; echo 100 > score; echo old > unused
+      while [ "$(cat score)" = 100 ]; do sleep 0.1; done; echo "now $(cat score)"; ls`;
+    const running = await box.spawn(script);
+    while (!(await box.files.exists('/srv/work/unused'))) await sleep(50);
+    const start = performance.now();
+    const forks = await box.fork(FORKS, { mounts: {} });
+    t.diagnostic(`${FORKS} forks in ${((performance.now() - start) / 1000).toFixed(1)} s`);
+    try {
+      const scores = await Promise.all(
+        forks.map(async (fork, index) => {
+          const patch = `cd /srv/work; echo $((50 + (${index} * 7) % ${FORKS})) > score; rm unused; touch by-${index}`;
+          const { exitCode } = await fork.exec(`${patch}; echo evil >> /etc/passwd`);
+          assert.equal(exitCode, 0);
+          return Number((await fork.exec('cat /srv/work/score')).stdout);
+        }),
+      );
+      const best = scores.indexOf(Math.min(...scores));
+      const merged = (await box.merge(forks[best]!)).map(({ kind, path }) => `${kind} ${path}`);
+      assert.deepEqual(merged.toSorted(), [
+        `added /srv/work/by-${best}`,
+        'changed /etc/passwd',
+        'changed /srv/work/score',
+        'removed /srv/work/unused',
+      ]);
+      assert.equal(await running.exitCode, 0);
+      assert.equal(await text(running.stdout), `now 50\nby-${best}\nscore\n`);
+    } finally {
+      await Promise.all(forks.map((fork) => fork.stop()));
+    }
+    assert.equal(readFileSync('/etc/passwd', 'utf8'), before);
+    assert.equal(existsSync('/srv/work'), false);
   });
 
   it('forks with its files, and each fork goes its own way and ends', async () => {
@@ -438,6 +493,18 @@ it('a detached sandbox runs on, and is used, forked, told of and ended by its na
   assert.match(refused[1]!.stderr, /has its own \/dev/);
   assert.match(refused[2]!.stderr, /boxx: no such sandbox; there are box, box-1/);
   for (const { code } of refused) assert.equal(code, 2);
+  const merged = await run('merge', 'box', 'box-1');
+  assert.deepEqual([merged.code, merged.stdout], [0, 'removed /etc/made\nadded /etc/own\n']);
+  const watching = spawn(process.execPath, [program, 'sandbox', 'watch', 'box', '/etc/own'], {
+    env: { ...process.env, XDG_RUNTIME_DIR: runtime },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  const told: string[] = [];
+  watching.stdout.on('data', (part: Buffer) => told.push(part.toString()));
+  const watched = once(watching, 'exit');
+  while (told.length === 0) await run('exec', 'box', 'touch', '/etc/own');
   assert.equal((await run('rm', 'box', 'box-1')).code, 0);
+  assert.deepEqual(await watched, [0, null]);
+  assert.match(told.join(''), /^(changed \/etc\/own\n)+$/);
   assert.equal((await run('ps')).stdout, '');
 });

@@ -54,6 +54,22 @@ export function addSandboxCommands(sandbox: Command): void {
       process.exitCode = await visit(name, { command: 'diff' });
     });
   sandbox
+    .command('merge')
+    .description('carry out in a sandbox what one of its forks has changed since it was forked')
+    .argument('<NAME>')
+    .argument('<FORK>')
+    .action(async (name: string, fork: string) => {
+      process.exitCode = await visit(name, { command: 'merge', fork });
+    });
+  sandbox
+    .command('watch')
+    .description('tell what is changed in a sandbox, until it ends')
+    .argument('<NAME>')
+    .argument('[PATH]', 'what is changed there and below', '/')
+    .action(async (name: string, path: string) => {
+      process.exitCode = await visit(name, { command: 'watch', path });
+    });
+  sandbox
     .command('export')
     .description('write what was changed as a layer of a container image')
     .argument('<NAME>')

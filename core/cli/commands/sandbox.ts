@@ -102,7 +102,7 @@ function unitOf(text: string): string {
 const FLAGS = describeOptions(sandboxSchema);
 
 /** Commands for sandboxes that run on, as the first word after `sandbox`. */
-const OTHERS = new Set(['run', 'ps', 'exec', 'fork', 'diff', 'export', 'commit', 'rm']);
+const OTHERS = new Set(['run', 'ps', 'exec', 'fork', 'diff', 'merge', 'watch', 'export', 'commit', 'rm']);
 
 /**
  * `sandbox`: runs a command in a throw-away guest that has this host's file system, and changes

@@ -41,6 +41,8 @@ export const requestSchema = z.discriminatedUnion('command', [
   z.strictObject({ command: z.literal('resize'), id: z.number().int(), ...size }),
   z.strictObject({ command: z.literal('fork'), names: z.array(z.string()).min(1) }),
   z.strictObject({ command: z.literal('diff') }),
+  z.strictObject({ command: z.literal('merge'), fork: z.string() }),
+  z.strictObject({ command: z.literal('watch'), path: z.string() }),
   z.strictObject({ command: z.literal('export'), file: z.string() }),
   z.strictObject({ command: z.literal('commit'), directory: z.string(), tag: z.string().optional() }),
   z.strictObject({ command: z.literal('rm') }),

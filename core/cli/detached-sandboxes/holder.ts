@@ -95,6 +95,21 @@ export class SandboxHolder {
         for (const { kind, path } of await box.diff())
           await send(socket, FrameKind.STDOUT, `${kind} ${path}\n`);
         return 0;
+      case 'merge': {
+        const fork = this.#held.get(request.fork);
+        if (fork === undefined) throw new UsageError(`${request.fork}: no fork of this sandbox`);
+        for (const { kind, path } of await box.merge(fork.box))
+          await send(socket, FrameKind.STDOUT, `${kind} ${path}\n`);
+        return 0;
+      }
+      case 'watch': {
+        const gone = new AbortController();
+        socket.once('close', () => gone.abort());
+        void discard(incoming);
+        for await (const { kind, path } of box.watch(request.path, { signal: gone.signal }))
+          await send(socket, FrameKind.STDOUT, `${kind} ${path}\n`);
+        return 0;
+      }
       case 'export':
         await box.export(request.file);
         return 0;
@@ -148,6 +163,15 @@ async function feed(stdin: PassThrough, incoming: ReturnType<typeof frames>): Pr
     }
   } catch {
     // The connection has broken, which its `close` tells.
+  }
+}
+
+/** Reads on, so that the end of a connection is noticed. */
+async function discard(incoming: ReturnType<typeof frames>): Promise<void> {
+  try {
+    while ((await incoming.next()).done !== true);
+  } catch {
+    // It has broken, which its `close` tells.
   }
 }
 
