@@ -514,6 +514,7 @@ const mistakes: readonly [mistake: string, rule: RegExp, faults: Faults, timeout
         sound.setattr!(node, changes, file, context),
     }),
   ],
+  ['finds data at a negative offset', /^data and holes are found in order/, () => ({ lseek: () => -1 })],
   [
     'finds every name',
     /^a name that is not there is not found/,
