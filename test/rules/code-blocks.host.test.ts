@@ -1,6 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { BackendRegistry, parseConfig } from '../../core/plugins/index.js';
@@ -8,8 +16,9 @@ import { parseYaml } from '../../core/plugins/options/yaml.js';
 import { documents, root } from '../support/documents.js';
 
 /*
- * The code blocks of documents: programs compile against the package's own types, and configuration
- * files are taken as they are. (docs/backend-reference.md is made of the types.)
+ * The code of documents: programs compile against the package's own types, configuration files are
+ * taken as they are, and commands have the flags that they are given.
+ * (docs/backend-reference.md is made of the types.)
  */
 
 interface Block {
@@ -83,4 +92,62 @@ test('every configuration in a document is taken', async () => {
       else await assert.doesNotReject(new BackendRegistry().check(spec), at);
     }
   }
+});
+
+/** A command line of the program, as a document has it. */
+interface Call {
+  readonly at: string;
+  /** What is asked for its help: the command, and the backend whose flags it has. */
+  readonly words: readonly string[];
+  readonly flags: readonly string[];
+}
+
+const COMMAND = /(?:^|[;&|(`] ?|sudo |npx )virtiofs-kit ((?:[a-z][^\n`]*))/gm;
+const FLAG = /^--[a-z][a-z-]*/;
+
+/** The calls in the code of a text: in blocks, between backticks, and in comments of examples. */
+function callsIn(path: string, text: string): readonly Call[] {
+  const code = text.replaceAll(/\\\n[ *]*/g, ' ').replaceAll(/^ \* +(?=virtiofs-kit )/gm, '');
+  return [...code.matchAll(COMMAND)].flatMap(([, call]) => {
+    // What follows is a program in a guest, a comment, or another command.
+    const given = call!
+      .split(/ -- | #|[|;&>()]| (?:--backend )?…/)[0]!
+      .trim()
+      .split(/\s+/);
+    const words = given.slice(0, given.findIndex((word) => !/^[a-z][a-z0-9-]*$/.test(word)) >>> 0);
+    const module = given[given.indexOf('--backend') + 1] ?? '';
+    const example = join(root, 'dist/examples', module);
+    const backend = /^[a-z0-9]+$/.test(module) ? module : existsSync(example) ? example : undefined;
+    const hasBackend = given.includes('--backend');
+    // A module that only the document has is tried where the document's program is.
+    if (hasBackend && backend === undefined) return [];
+    const flags = given.flatMap((word) => FLAG.exec(word)?.[0] ?? []);
+    return [{ at: `${path}: ${call}`, words: hasBackend ? [...words, '--backend', backend!] : words, flags }];
+  });
+}
+
+test('every flag of a command in a document or example is one that the command has', () => {
+  const examples = readdirSync(join(root, 'examples')).filter((name) => name.endsWith('.ts'));
+  const sources = examples.map((name): [string, string] => [
+    join('examples', name),
+    readFileSync(join(root, 'examples', name), 'utf8'),
+  ]);
+  const texts = [...documents].filter(([path]) => path !== 'CHANGELOG.md' && !path.includes('decisions'));
+  const calls = [...texts, ...sources].flatMap(([path, text]) => callsIn(path, text));
+  assert.ok(calls.length >= 60, `${calls.length} calls`);
+  const kinds = [...new Map(calls.map(({ words }) => [words.join(' '), words])).values()];
+  const helper = join(root, 'dist/test/rules/help-of.js');
+  const { stdout, stderr } = spawnSync(process.execPath, [helper, JSON.stringify(kinds)], {
+    encoding: 'utf8',
+    maxBuffer: 2 ** 28,
+  });
+  const helps = stdout.split('\0').slice(1);
+  assert.equal(helps.length, kinds.length, stderr);
+  const helpOf = new Map(kinds.map((words, i) => [words.join(' '), helps[i]!]));
+  const unknown = calls.flatMap(({ at, words, flags }) =>
+    flags
+      .filter((flag) => !new RegExp(`(^|[ ,])${flag}\\b(?!-)`, 'm').test(helpOf.get(words.join(' '))!))
+      .map((flag) => `${at}: ${flag}`),
+  );
+  assert.deepEqual(unknown, []);
 });
