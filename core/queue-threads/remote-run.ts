@@ -40,7 +40,7 @@ export class RemoteRun implements Run, ChainOwner {
   readonly #index: number;
   readonly #mailbox: EngineMailbox;
   readonly #ring: DeviceRing;
-  readonly #space: AddressSpace;
+  readonly space: AddressSpace;
   readonly #service: QueueService;
   readonly #onBroken: (fields: object, reason: string) => void;
   readonly #channel: ThreadChannel;
@@ -63,7 +63,7 @@ export class RemoteRun implements Run, ChainOwner {
     this.#index = index;
     this.#mailbox = mailbox;
     this.#ring = queue.ring;
-    this.#space = queue.space;
+    this.space = queue.space;
     this.#service = queue.service;
     this.#onBroken = queue.onBroken;
     this.#channel = channel;
@@ -160,7 +160,7 @@ export class RemoteRun implements Run, ChainOwner {
   }
 
   memoryAdded(): void {
-    this.#channel.send({ command: 'memory', regions: regionsOf(this.#space) });
+    this.#channel.send({ command: 'memory', regions: regionsOf(this.space) });
   }
 
   /** Does nothing: a queue with a dirty log runs on the engine's thread. */
@@ -241,7 +241,7 @@ export class RemoteRun implements Run, ChainOwner {
   }
 
   #dispatch(id: number, following: number): void {
-    const message = this.#pool.pop() ?? new ChainMessage(this, this.#space, this.#index);
+    const message = this.#pool.pop() ?? new ChainMessage(this, this.space, this.#index);
     message.id = id;
     this.#latest = message;
     this.inFlight += 1;

@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks';
-import { BackOff } from '../memory/index.js';
+import { type AddressSpace, BackOff } from '../memory/index.js';
 import { signalOwed } from '../system/index.js';
 import type { Completions, PolledQueue, Turn } from './queue-run.js';
 
@@ -15,11 +15,14 @@ const TURN_TIME_MS = 1;
  * guest a notification (an exit of its virtual machine) and this process a sleep. Together these
  * cost several times as much as a small request.
  *
- * Polling pays only if the next request comes soon. So each time that none came, about twice as
- * many pauses as before pass without polling, up to 63; a request that comes in time resets that.
- * An idle daemon therefore sleeps. On a busy machine, where the guest cannot run while this process
- * polls, little time is lost. If polling lasts about as long as a sleep costs, the loss is at most
- * that of one more sleep.
+ * Polling pays only if the guest that was served last soon asks again. Each time that it did not,
+ * about twice as many pauses as before pass without polling, up to 63; a request of it that comes
+ * in time resets that. If another guest asks meanwhile, that request is served, but it was not
+ * worth the wait: several guests at work need the processors themselves.
+ *
+ * So an idle daemon sleeps. On a busy machine, where the guest cannot run while this process polls,
+ * little time is lost. If polling lasts about as long as a sleep costs, the loss is at most that of
+ * one more sleep.
  */
 export class Poller implements Turn {
   /** Whether only one queue was ready when the queues were last looked at. */
@@ -27,6 +30,8 @@ export class Poller implements Turn {
   /** How long rings are polled before sleeping, in milliseconds; 0 for never. */
   readonly #time: number;
   readonly #runs: PolledQueue[] = [];
+  /** The guest that was served last; undefined if there were several in one round. */
+  #served: AddressSpace | undefined;
   /** The queue with which the next round begins: whoever has just been served comes last. */
   #first = 0;
   /** The completions of the queues' services, each once. */
@@ -104,13 +109,18 @@ export class Poller implements Turn {
     this.isAlone = this.#countReady() === 1;
     const runs = this.#runs;
     const first = this.#first;
+    let served: AddressSpace | undefined;
+    let isOne = true;
     for (let i = 0; i < runs.length; i++) {
       const at = (first + i) % runs.length;
       const run = runs[at]!;
       if (!run.ready) continue;
       this.#first = at + 1;
       if (run.drain(this)) over = true;
+      if (served !== undefined && served !== run.space) isOne = false;
+      served = run.space;
     }
+    if (served !== undefined) this.#served = isOne ? served : undefined;
     return over;
   }
 
@@ -160,7 +170,7 @@ export class Poller implements Turn {
       }
       for (let i = 0; i < runs.length; i++) {
         if (!runs[i]!.ready) continue;
-        this.#backOff.tried(true);
+        this.#backOff.tried(runs[i]!.space === this.#served);
         return true;
       }
     } while (performance.now() < end);

@@ -153,6 +153,8 @@ export interface Turn {
 
 /** A queue as a {@link Poller} serves it. */
 export interface PolledQueue {
+  /** The memory of the guest whose queue this is: the same for all queues of a guest. */
+  readonly space: AddressSpace;
   /** Requests that were taken and are not answered yet. */
   readonly inFlight: number;
   readonly completions: Completions | undefined;
@@ -223,7 +225,7 @@ export class QueueRun implements Run, ChainOwner {
   #call = -1 as Fd;
   #callKind: SignalKind | undefined;
   #log: DirtyLog | undefined;
-  readonly #space: AddressSpace;
+  readonly space: AddressSpace;
   readonly #limit: number;
   readonly #service: QueueService;
   readonly #onBroken: (fields: object, reason: string) => void;
@@ -242,7 +244,7 @@ export class QueueRun implements Run, ChainOwner {
 
   constructor(setup: RunSetup) {
     this.#ring = setup.ring;
-    this.#space = setup.space;
+    this.space = setup.space;
     this.#limit = setup.limit;
     this.#service = setup.service;
     this.#onBroken = setup.onBroken;
@@ -316,7 +318,7 @@ export class QueueRun implements Run, ChainOwner {
     this.#awake = true;
     ring.suppressNotifications();
     for (let taken = 1; ; taken++) {
-      const message = this.#pool.take() ?? new ChainMessage(this, this.#space);
+      const message = this.#pool.take() ?? new ChainMessage(this, this.space);
       const id = ring.pop(message.readable, message.writable);
       if (id < 0) {
         message.clear();
@@ -440,7 +442,7 @@ export class QueueRun implements Run, ChainOwner {
   #logWrites(log: DirtyLog, writable: SegmentList, written: number): void {
     for (let i = 0; i < writable.count && written > 0; i++) {
       const length = Math.min(written, writable.segmentLength(i));
-      this.#space.eachGuestRange(writable.segmentAddress(i), length, (at, bytes) => log.mark(at, bytes));
+      this.space.eachGuestRange(writable.segmentAddress(i), length, (at, bytes) => log.mark(at, bytes));
       written -= length;
     }
   }

@@ -11,8 +11,10 @@ import { launch, type RunningDaemon } from '../../support/daemons.js';
 import { whenListening, type Subject } from '../subject.js';
 import { groupsOf, materialScript, type Amount, type Group, type Step } from './steps.js';
 
-/** The program that the guest runs, beside the compiled test. */
-const FILES_SOURCE = fileURLToPath(new URL('../../../../test/bench/guest/files.c', import.meta.url));
+/** The program that the guest runs. */
+const FILES = 'files.c';
+/** What is preloaded into User-Mode Linux. */
+const IDLE = 'idle.c';
 
 /** MiB. Room for the material, and for what the guest caches. */
 const GUEST_MEMORY_MIB = 1536;
@@ -83,13 +85,14 @@ export async function compareInGuest(
 ): Promise<StepResult[]> {
   const wanted = only ?? (guests > 1 ? sharedGroupKeys : groupKeys);
   const groups = groupsOf(amount).filter(({ key }) => wanted.includes(key));
-  const files = compile(scratch);
+  const files = compile(FILES, join(scratch, 'files'), '-static');
+  const preloaded = compile(IDLE, join(scratch, 'idle.so'), '-shared', '-fPIC');
   const started: (() => Promise<unknown>)[] = [];
   try {
     const served = await startDaemons(subjects, guests, scratch, started);
     const programs = [files, ...groups.flatMap((group) => group.programs)];
     onProgress(guests > 1 ? 'booting the guests' : 'booting the guest');
-    const workers = await startGuests(served, guests, programs, started);
+    const workers = await startGuests(served, guests, { programs, preloaded }, started);
     for (const worker of workers) await worker.obey(materialScript(amount, groups), '/tmp');
     return await takeRounds(workers, groups, served, { rounds, warmUp, onProgress });
   } finally {
@@ -128,7 +131,7 @@ async function startDaemons(
 async function startGuests(
   served: readonly Served[],
   guests: number,
-  programs: readonly string[],
+  { programs, preloaded }: { readonly programs: readonly string[]; readonly preloaded: string },
   started: (() => Promise<unknown>)[],
 ): Promise<Worker[]> {
   const workers: Worker[] = [];
@@ -139,7 +142,10 @@ async function startGuests(
       mountPoint,
       isForeign: true,
     }));
-    const guest = await Guest.boot({ shares, programs, memory: GUEST_MEMORY_MIB, accelerator: 'uml' });
+    // The kernel inherits it.
+    process.env['LD_PRELOAD'] = preloaded;
+    const booting = Guest.boot({ shares, programs, memory: GUEST_MEMORY_MIB, accelerator: 'uml' });
+    const guest = await booting.finally(() => delete process.env['LD_PRELOAD']);
     started.push(() => guest[Symbol.asyncDispose]());
     const worker = new Worker(guest, `work${i}`);
     started.push(() => worker[Symbol.asyncDispose]());
@@ -176,13 +182,14 @@ async function takeRounds(
   return results;
 }
 
-function compile(scratch: string): string {
-  const program = join(scratch, 'files');
-  const words = ['-O2', '-static', '-o', program, FILES_SOURCE];
-  const { error, status, stderr } = spawnSync('gcc', words, { encoding: 'utf8' });
+/** Compiles a source that lies beside this file's. @returns the path of the result. */
+function compile(source: string, result: string, ...words: string[]): string {
+  const path = fileURLToPath(new URL(`../../../../test/bench/guest/${source}`, import.meta.url));
+  const line = ['-O2', ...words, '-o', result, path];
+  const { error, status, stderr } = spawnSync('gcc', line, { encoding: 'utf8' });
   if (error !== undefined) throw new UsageError('gcc not found: apt-get install gcc libc6-dev');
   if (status !== 0) throw new UsageError(`gcc: ${stderr}`);
-  return program;
+  return result;
 }
 
 /** The program in the guest that takes commands, one after another. */

@@ -196,6 +196,39 @@ test('a queue with a request in flight is asked for notifications', () => {
   rig.close();
 });
 
+for (const [isOwn, what] of [
+  [true, 'looks on after a request that came from the same guest while it looked'],
+  [false, 'sleeps after one that came from another guest: polling would take a processor from it'],
+] as const) {
+  test(`a poller ${what}`, (t) => {
+    const poller = new Poller(1000);
+    const [rig, other] = [new Rig({ poller }), new Rig({ poller })];
+    let served = 0;
+    for (const one of [rig, other]) {
+      one.start((message) => {
+        served += 1;
+        message.complete(16);
+      });
+    }
+    const ask = (one: Rig): void => {
+      place(one);
+      one.driver.publish();
+    };
+    ask(rig);
+    // Each reading of the clock is one of 100 looks.
+    let looks = 0;
+    t.mock.method(performance, 'now', () => {
+      looks += 1;
+      if (looks === 20) ask(isOwn ? rig : other);
+      return looks / 100;
+    });
+    rig.queue.kick();
+    assert.equal(served, 2);
+    assert.equal(looks > 100, isOwn, `${looks} looks`);
+    for (const one of [rig, other]) one.close();
+  });
+}
+
 /** A service whose requests other threads carry out, and the calls that it got. */
 class ThreadedService {
   readonly messages: Message[] = [];
