@@ -26,7 +26,15 @@ import { saveLayer } from './offline/layer-archive.js';
 import { nameOperations } from './operations/names.js';
 import type { OverlayFile, OverlayNode } from './tree/node.js';
 import { probeMarks } from './layers/probe.js';
-import { decodeState, encodeState, type Places, placesOf, resolveNode } from './saved-state.js';
+import {
+  decodeState,
+  encodeState,
+  type FindInLayer,
+  type Places,
+  placesOf,
+  resolveNode,
+} from './saved-state.js';
+import { transfer } from './transfer.js';
 import { recovery } from './recovery.js';
 import { ShownAttributes } from './tree/shown-attributes.js';
 import { Union, type Upper } from './tree/union.js';
@@ -88,6 +96,7 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
   const layers = upper === undefined ? lowers : [upper, ...lowers];
   let mounted: Union | undefined;
   let places: Places = new Map();
+  let find: FindInLayer | undefined;
   const union = (): Union => {
     if (mounted === undefined) throw new Error('the overlay is not mounted');
     return mounted;
@@ -124,7 +133,7 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
       gauge('known_nodes', 'Files and directories that it keeps in memory.', union().knownNodes),
     ],
     key: (node: OverlayNode): string => node.identity,
-    resolve: (key: NodeKey): Awaitable<OverlayNode> => run(resolveNode(union(), places, String(key))),
+    resolve: (key: NodeKey): Awaitable<OverlayNode> => run(resolveNode(union(), places, String(key), find)),
     ...nameOperations(union, shown),
     ...attributeOperations(union, shown),
     ...fileOperations(union),
@@ -138,7 +147,11 @@ export function overlay(settings: OverlaySettings): OverlayBackend {
   // are removed.
   for (const name of missing) delete backend[name];
   const descriptors = layers.some((layer) => acceleratorOf(layer)?.descriptors === true);
-  return accelerate(backend, { slots: true, descriptors, ...recovery(union, layers) });
+  const moved = transfer(union, upper, lowers, (arrival) => {
+    places = placesOf(arrival?.nodes ?? []);
+    find = arrival?.find;
+  });
+  return accelerate(backend, { slots: true, descriptors, transfer: moved, ...recovery(union, layers) });
 }
 
 function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {
@@ -159,9 +172,7 @@ function* mount(settings: OverlaySettings, host: BackendHost): Steps<Union> {
   }
   const metacopy = settings.metacopy && redirectDir && xattrs === 'trusted';
   const union = new Union(host, top, lowerLayers, { redirectDir, metacopy });
-  if (top !== undefined) {
-    union.root.impure = yield* wait(top.marks.isImpure(top.layer, top.work.root));
-  }
+  if (top !== undefined) yield* union.readRoot();
   return union;
 }
 

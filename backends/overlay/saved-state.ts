@@ -39,7 +39,7 @@ interface InLayer {
  * layer, and in another layer if that one has the content.
  */
 type Place = readonly string[] | (InLayer & { readonly content: InLayer | undefined });
-type SavedNode = readonly [identity: string, place: readonly string[] | Nameless];
+export type SavedNode = readonly [identity: string, place: readonly string[] | Nameless];
 
 /** A key in JSON; bytes are base64. */
 interface SavedKey {
@@ -61,13 +61,18 @@ export type Places = ReadonlyMap<string, Place>;
 export function* encodeState(union: Union, layers: readonly Backend[]): Steps<Uint8Array> {
   const states: (Uint8Array | undefined)[] = [];
   for (const layer of layers) states.push(yield* wait(layer.save?.()));
-  const nodes = [...union.knownToEngine()].flatMap((node) => savedNode(union, node));
+  const nodes = savedNodes(union);
   const sizes = states.map((state) => state?.length ?? null);
   const header: Header = { version: 1, layers: sizes, nodes };
   const text = Buffer.from(JSON.stringify(header));
   const length = Buffer.alloc(4);
   length.writeUInt32LE(text.length);
   return Buffer.concat([length, text, ...states.flatMap((state) => state ?? [])]);
+}
+
+/** Where each node is that the engine knows. */
+export function savedNodes(union: Union): SavedNode[] {
+  return [...union.knownToEngine()].flatMap((node) => savedNode(union, node));
 }
 
 function savedNode(union: Union, node: OverlayNode): SavedNode[] {
@@ -149,10 +154,16 @@ function inLayer({ layer, key }: SavedKey): InLayer {
 }
 
 /**
- * Finds the node that the engine knows by an identity, and references it. @throws ESTALE if it is
- * gone.
+ * Finds the node that the engine knows by an identity, and references it.
+ * @param find finds nodes of layers that have no name.
+ * @throws ESTALE if it is gone.
  */
-export function* resolveNode(union: Union, places: Places, identity: string): Steps<OverlayNode> {
+export function* resolveNode(
+  union: Union,
+  places: Places,
+  identity: string,
+  find: FindInLayer = resolve,
+): Steps<OverlayNode> {
   const known = identity === union.root.identity ? union.root : union.known(identity);
   if (known !== undefined) {
     union.reference(known);
@@ -160,7 +171,7 @@ export function* resolveNode(union: Union, places: Places, identity: string): St
   }
   const place = places.get(identity);
   if (place === undefined) throw FsError.of('ESTALE');
-  const node = 'key' in place ? yield* nameless(union, identity, place, resolve) : yield* walk(union, place);
+  const node = 'key' in place ? yield* nameless(union, identity, place, find) : yield* walk(union, place);
   try {
     if (node.identity !== identity) throw FsError.of('ESTALE');
     union.reference(node);

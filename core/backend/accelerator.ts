@@ -136,6 +136,23 @@ export interface NodeMigration<N extends object = object> {
   arrive(state: Uint8Array): (key: NodeKey) => Awaitable<N>;
 }
 
+/**
+ * All that a backend has, on its way to another host with the only guest that uses it. Used in the
+ * place of `save` and `restore` where these leave out what only this host has.
+ */
+export interface Transfer {
+  /** @throws Error that says why it cannot go. */
+  save(): Awaitable<Uint8Array>;
+  /**
+   * Takes what `save` gave, which may come from somebody who wishes harm. Nobody uses the backend.
+   * `resolve` then finds the nodes of the guest.
+   * @throws Error that says why it cannot come. Nothing of it stays then.
+   */
+  restore(state: Uint8Array): Awaitable<void>;
+  /** The guest does not come after all: nothing of what `restore` took stays. */
+  undo(): Awaitable<void>;
+}
+
 /** Memory that outlives this process, because somebody else holds it too. */
 export interface LastingMemory {
   /** Its length. Only what was written takes memory. */
@@ -280,6 +297,8 @@ export interface Accelerator<N extends object = object, F = unknown> {
   descriptor?(node: N): number | undefined;
   /** Beside {@link recover}, where what it finds is in this process's memory. */
   readonly contents?: LastingContents | undefined;
+  /** Takes all along to another host. Absent: `save` and `restore` do it. */
+  readonly transfer?: Transfer | undefined;
   /** How nodes are found on another host. Absent: `save`, `restore` and `resolve` do it. */
   readonly migration?: NodeMigration<N> | undefined;
   /**

@@ -128,6 +128,9 @@ function methodOf<N extends object, F>(
   return override === undefined ? next : override.bind(undefined, next);
 }
 
+/** What an accelerator's `transfer` stands for. */
+const TRANSFERS = ['resolve', 'save', 'restore'] as const satisfies readonly BackendMethod[];
+
 /** The parts of an accelerator that cannot pass by what a wrapper changes. */
 function keep<N extends object, F>(
   inner: Accelerator<N, F>,
@@ -154,6 +157,7 @@ function keep<N extends object, F>(
     kept.contents = inner.contents;
   }
   if (!isReplaced('resolve') && inner.migration !== undefined) kept.migration = inner.migration;
+  if (inner.transfer !== undefined && !TRANSFERS.some(isReplaced)) kept.transfer = inner.transfer;
   // These four may be called before `submit`, and may then do nothing that is not the inner one's.
   if (ACCELERATED.some(isReplaced)) return kept;
   const { submit, backing } = inner;

@@ -33,7 +33,7 @@ export async function saveMigrating(shared: Export, session: number, save: SaveS
   const migration = accelerator.migration;
   const state =
     migration === undefined
-      ? await backend.save?.()
+      ? await (accelerator.transfer ?? backend).save?.()
       : await migration.depart(slots.map((slot) => nodes.node(slot)));
   const plain = { nodes: saved, sessions: [one], locks: { locks: [...locks], waiters: [...waiters] } };
   const remembered = mayRemember(shared) ? saveRemembered(shared) : {};
@@ -95,6 +95,7 @@ export async function findMigrated(shared: Export, bytes: Uint8Array, isAlone: b
     }
   } catch (error) {
     finish();
+    await shared.accelerator.transfer?.undo();
     throw error;
   }
   return {
@@ -117,11 +118,12 @@ async function finder(
     throw new Error('the backend has no durable node keys');
   const { migration } = accelerator;
   if (migration !== undefined) return migration.arrive(state);
-  if (state.length > 0 && backend.restore === undefined)
+  const taker = accelerator.transfer ?? backend;
+  if (state.length > 0 && taker.restore === undefined)
     throw new RangeError('the state is that of another backend');
-  if (backend.restore !== undefined) {
+  if (taker.restore !== undefined) {
     if (!isAlone) throw new Error('another guest uses what would be replaced');
-    await backend.restore(state);
+    await taker.restore(state);
   }
   return (key) => backend.resolve!(key);
 }

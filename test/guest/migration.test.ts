@@ -20,6 +20,9 @@ import { temporaryFolder } from '../support/vhost-user.js';
 
 /** How often the guest moves; VIRTIOFS_KIT_MIGRATIONS sets another number. */
 const MOVES = Number(process.env['VIRTIOFS_KIT_MIGRATIONS'] ?? 1);
+/** One of the backends that is to be tried; VIRTIOFS_KIT_MIGRATIONS_OF names it. */
+const ONLY = process.env['VIRTIOFS_KIT_MIGRATIONS_OF'];
+const USUAL = ['passthrough', 'memfs', 'overlay'];
 
 const program = fileURLToPath(new URL('../../core/cli/main.js', import.meta.url));
 const unpacked = fileURLToPath(new URL('../../../.cache/qemu/usr', import.meta.url));
@@ -205,6 +208,18 @@ async function left(from: Host, to?: Host): Promise<number> {
   }
 }
 
+/** Options by name of the test. @param own a directory of this host alone. */
+const BACKENDS: Readonly<Record<string, (shared: string, own: string) => readonly string[]>> = {
+  passthrough: (shared) => ['passthrough', '--shared-dir', shared],
+  memfs: () => ['memfs'],
+  'an overlay of memfs': (shared) => ['overlay', '--lower', shared, '--upper', 'memfs'],
+  overlay(shared, own) {
+    const upper = join(own, 'upper');
+    mkdirSync(upper);
+    return ['overlay', '--lower', shared, '--upper', upper];
+  },
+};
+
 /** Makes what a guest needs. @returns starts the host with a number, the first of which boots. */
 function prepare(t: TestContext, name: string, output: Console): (number: number) => Promise<Host> {
   const folder = temporaryFolder(t);
@@ -223,10 +238,10 @@ function prepare(t: TestContext, name: string, output: Console): (number: number
     ...packPrograms(['flock']),
   ];
   writeFileSync(initrd, packCpio([...directories, ...programs, ...modules]));
-  const backend = ['--backend', name, ...(name === 'memfs' ? [] : ['--shared-dir', shared])];
   return (number) => {
     const own = join(folder, String(number));
     mkdirSync(own);
+    const backend = ['--backend', ...BACKENDS[name]!(shared, own)];
     return start(t, own, backend, initrd, output, number > 0);
   };
 }
@@ -238,25 +253,30 @@ async function finish(at: Host, output: Console): Promise<void> {
   assert.match(output.text, /DONE/, output.text.slice(-2000));
 }
 
-for (const name of ['passthrough', 'memfs']) {
-  test(`a guest on ${name} works on while it moves from QEMU to QEMU`, { skip }, async (t) => {
-    const output = new Console();
-    const next = prepare(t, name, output);
-    const folder = temporaryFolder(t);
-    let at = await next(0);
-    await output.works();
-    const pauses: number[] = [];
-    for (let moves = 1; moves <= MOVES && !output.isOver; moves++) {
-      const to = await next(moves);
-      pauses.push(await move(at, to, join(folder, `stream${moves}`)));
-      at.leave();
-      at = to;
+for (const name of Object.keys(BACKENDS)) {
+  const isAsked = ONLY === undefined ? USUAL.includes(name) : name === ONLY;
+  test(
+    `a guest on ${name} works on while it moves from QEMU to QEMU`,
+    { skip: skip || !isAsked },
+    async (t) => {
+      const output = new Console();
+      const next = prepare(t, name, output);
+      const folder = temporaryFolder(t);
+      let at = await next(0);
       await output.works();
-    }
-    t.diagnostic(`stood still for ${pauses.join(', ')} ms`);
-    await finish(at, output);
-    assert.equal(pauses.length, MOVES);
-  });
+      const pauses: number[] = [];
+      for (let moves = 1; moves <= MOVES && !output.isOver; moves++) {
+        const to = await next(moves);
+        pauses.push(await move(at, to, join(folder, `stream${moves}`)));
+        at.leave();
+        at = to;
+        await output.works();
+      }
+      t.diagnostic(`stood still for ${pauses.join(', ')} ms`);
+      await finish(at, output);
+      assert.equal(pauses.length, MOVES);
+    },
+  );
 }
 
 test('a guest on memfs is suspended to a file, and resumes from it twice', { skip }, async (t) => {

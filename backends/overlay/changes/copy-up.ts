@@ -319,7 +319,7 @@ function* copyAttributes(from: Layer, original: object, to: Layer, copy: object)
  * Whether an xattr that the upper refuses may be left out, as overlayfs does. Those that
  * permissions depend on may not.
  */
-function isDispensable(name: string, error: unknown): boolean {
+export function isDispensable(name: string, error: unknown): boolean {
   const refused = error instanceof FsError && (error.code === 'EOPNOTSUPP' || error.code === 'EPERM');
   return refused && !name.startsWith('system.posix_acl_') && !name.startsWith('security.');
 }

@@ -105,6 +105,11 @@ export class WorkArea {
     return this.#directories.isNew;
   }
 
+  /** The directory of the index. */
+  get index(): object {
+    return this.#directories.index;
+  }
+
   /** The directory of temporaries. */
   get directory(): object {
     return this.#directories.temporaries;

@@ -62,6 +62,13 @@ export class Union {
   copyUps = 0;
   /** Called when a node that the engine knows has another place or another file in the upper. */
   changed: ((node: OverlayNode) => void) | undefined;
+  /**
+   * What guests know files of the upper by that came from another host, where no mark says so, by
+   * the identity that they would have.
+   */
+  readonly arrived = new Map<string, { readonly identity: string; readonly ino: number | undefined }>();
+  /** Whether directories of the upper may have come from another host: marks say what they are. */
+  hasArrived = false;
   /** Runs the changes of the tree one at a time. */
   readonly changeQueue = new ChangeQueue();
   readonly #byUpper = new Map<object, OverlayNode>();
@@ -101,6 +108,21 @@ export class Union {
     this.#byUpper.set(root.upper, root);
   }
 
+  /** To be called when the upper has got all that it had on another host. */
+  *upperArrived(): Steps<void> {
+    const { layer, marks, work } = this.writable();
+    if (!marks.inPlace) return;
+    yield* wait(marks.set(layer, work.root, 'kit.arrived', 'y'));
+    yield* this.readRoot();
+  }
+
+  /** Reads what is marked at the root of the upper. */
+  *readRoot(): Steps<void> {
+    const { layer, marks, work } = this.writable();
+    this.root.impure = yield* wait(marks.isImpure(layer, work.root));
+    this.hasArrived = marks.inPlace && (yield* wait(marks.get(layer, work.root, 'kit.arrived'))) === 'y';
+  }
+
   /** Whether a change of metadata leaves a file's content in the lower. */
   get writesMetacopy(): boolean {
     if (!this.metacopy || this.upper === undefined) return false;
@@ -117,6 +139,11 @@ export class Union {
   /** The known node with an identity. */
   known(identity: string): OverlayNode | undefined {
     return this.#byIdentity.get(identity);
+  }
+
+  /** The known node with a node of the upper. */
+  inUpper(upperNode: object): OverlayNode | undefined {
+    return this.#byUpper.get(upperNode);
   }
 
   /** Every node that the engine knows, except the root. */
@@ -288,6 +315,9 @@ export class Union {
           ino = first.layer.inode(merged.attributes?.ino);
         }
       }
+      const origin =
+        this.hasArrived && identity === undefined ? yield* readOrigin(layer, upperNode) : undefined;
+      if (origin !== undefined) ({ identity, ino } = origin);
     } else if (marks.holds(type)) {
       const origin = yield* readOrigin(layer, upperNode);
       if (origin !== undefined) ({ identity, ino } = origin);
@@ -301,7 +331,8 @@ export class Union {
     // waits.
     if (identity === undefined) {
       identity = layer.identity(upperNode, attributes.ino);
-      ino = layer.inode(attributes.ino);
+      const arrived = this.arrived.get(identity);
+      ({ identity, ino } = arrived ?? { identity, ino: layer.inode(attributes.ino) });
     }
     const known = this.#byUpper.get(upperNode) ?? this.#byIdentity.get(identity);
     if (known !== undefined && (known.upper === undefined || known.upper === upperNode)) {

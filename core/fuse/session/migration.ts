@@ -46,6 +46,7 @@ export async function loadMigratingSession(
 ): Promise<Session> {
   const arrived = await findMigrated(shared, bytes, isAlone);
   const session = openSession();
+  let isRefused = false;
   try {
     checkAgreed(shared, arrived.session.negotiated);
     const files = await restoreInto(session, arrived, arrived.session);
@@ -68,9 +69,11 @@ export async function loadMigratingSession(
     return session;
   } catch (error) {
     await session.close();
+    isRefused = true;
     throw error;
   } finally {
     arrived.finish();
+    if (isRefused) await shared.accelerator.transfer?.undo();
   }
 }
 

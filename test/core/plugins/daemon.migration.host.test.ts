@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
 import { type FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
@@ -8,6 +17,7 @@ import { host, migrate, warningFields, warnings } from '../../support/migrating-
 import { temporaryFolder } from '../../support/vhost-user.js';
 
 const O_RDWR = 2;
+const TRUSTED = { trustedXattrs: 'allow' };
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
 const [EAGAIN, EBADF, EINTR, EIO, ESTALE] = [11, 9, 4, 5, 116];
 
@@ -372,6 +382,118 @@ describe('a guest that migrates', () => {
     assert.equal(Buffer.from(await to.fuse.read(made.entry.nodeid, made.open.fh, 0, 9)).toString(), 'made');
     assert.equal((await to.fuse.lookup(ROOT, 'made')).nodeid, made.entry.nodeid);
     await rejectsWith(to.fuse.lookup(ROOT, 'absent'), 2);
+  });
+
+  /** An overlay of directories of this host, with an upper of its own. */
+  const overlayOf = (t: TestContext, lower: string, marks: { xattrs?: string } = {}, upper = shared(t)) => ({
+    type: 'overlay',
+    lowers: [{ type: 'passthrough', sharedDir: lower }],
+    upper: { type: 'passthrough', sharedDir: upper, ...(marks.xattrs === 'trusted' ? TRUSTED : {}) },
+    ...marks,
+  });
+
+  for (const marks of [{ xattrs: 'trusted' }, { xattrs: 'user' }, { marks: 'names' }])
+    test(`takes the upper of an overlay along, twice: ${JSON.stringify(marks)}`, async (t) => {
+      const lower = shared(t);
+      for (const name of ['below', 'gone', 'old', 'one']) writeFileSync(join(lower, name), name);
+      linkSync(join(lower, 'one'), join(lower, 'two'));
+      mkdirSync(join(lower, 'directory'));
+      mkdirSync(join(lower, 'anew'));
+      writeFileSync(join(lower, 'directory', 'deep'), 'deep');
+      writeFileSync(join(lower, 'anew', 'hidden'), 'hidden');
+      const from = await host(t, { backend: overlayOf(t, lower, marks) });
+      await from.fuse.init();
+      const { nodeid } = await from.fuse.lookup(ROOT, 'below');
+      const below = await from.fuse.open(nodeid, O_RDWR);
+      await from.fuse.write(nodeid, below.fh, 0, Buffer.from('BE'));
+      await from.fuse.setxattr(nodeid, 'user.name', Buffer.from('value'));
+      const made = await from.fuse.create(ROOT, 'made', 0o640);
+      await from.fuse.write(made.entry.nodeid, made.open.fh, 2 ** 22, Buffer.from('end'));
+      await from.fuse.link(made.entry.nodeid, ROOT, 'also');
+      const inner = await from.fuse.mkdir(ROOT, 'inner', 0o750);
+      await from.fuse.setattr(inner.nodeid, { mode: 0o2750 });
+      const link = await from.fuse.symlink(inner.nodeid, 'link', 'target');
+      const fifo = await from.fuse.mknod(inner.nodeid, 'fifo', 0o010600);
+      await from.fuse.unlink(ROOT, 'gone');
+      await from.fuse.rename(ROOT, 'old', inner.nodeid, 'new');
+      const { nodeid: anew } = await from.fuse.lookup(ROOT, 'anew');
+      await from.fuse.unlink(anew, 'hidden');
+      await from.fuse.rmdir(ROOT, 'anew');
+      await from.fuse.mkdir(ROOT, 'anew');
+      const directory = await from.fuse.lookup(ROOT, 'directory');
+      const deep = await from.fuse.lookup(directory.nodeid, 'deep');
+      const open = await from.fuse.open(deep.nodeid, 0);
+      const one = await from.fuse.lookup(ROOT, 'one');
+      const written = await from.fuse.open(one.nodeid, O_RDWR);
+      await from.fuse.write(one.nodeid, written.fh, 0, Buffer.from('ONE'));
+      await from.fuse.setlk(nodeid, below.fh, 7n, LOCK);
+      const removed = await from.fuse.create(ROOT, 'removed');
+      await from.fuse.write(removed.entry.nodeid, removed.open.fh, 0, Buffer.from('removed'));
+      await from.fuse.unlink(ROOT, 'removed');
+      const before = await from.fuse.getattr(made.entry.nodeid);
+
+      let at = from;
+      for (let moves = 0; moves < 2; moves++) {
+        const to = await host(t, { backend: overlayOf(t, lower, marks) });
+        assert.equal(await migrate(at, to), true, JSON.stringify([warningFields(at), warningFields(to)]));
+        assert.deepEqual(warnings(to), []);
+        const { fuse } = to;
+        const text = async (node: bigint, fh: bigint, offset = 0) =>
+          Buffer.from(await fuse.read(node, fh, offset, 9)).toString();
+        assert.equal(await text(nodeid, below.fh), 'BElow');
+        assert.equal(Buffer.from(await fuse.getxattr(nodeid, 'user.name', 9)).toString(), 'value');
+        assert.equal(await text(made.entry.nodeid, made.open.fh, 2 ** 22), 'end');
+        const after = await fuse.getattr(made.entry.nodeid);
+        for (const field of ['ino', 'mode', 'size', 'mtime', 'mtimensec', 'nlink'] as const)
+          assert.equal(after[field], before[field], field);
+        assert.ok(after.blocks < 1024n, `${after.blocks} blocks`);
+        assert.equal(await text(deep.nodeid, open.fh), 'deep');
+        assert.equal(await text(removed.entry.nodeid, removed.open.fh), 'removed');
+        const known: [bigint, string, bigint][] = [
+          [ROOT, 'made', made.entry.nodeid],
+          [ROOT, 'also', made.entry.nodeid],
+          [ROOT, 'inner', inner.nodeid],
+          [inner.nodeid, 'link', link.nodeid],
+          [inner.nodeid, 'fifo', fifo.nodeid],
+          [directory.nodeid, 'deep', deep.nodeid],
+          [ROOT, 'two', one.nodeid],
+        ];
+        for (const [parent, name, id] of known) {
+          assert.equal((await fuse.lookup(parent, name)).nodeid, id, name);
+          await fuse.forget(id, 1n);
+        }
+        assert.equal(await text(one.nodeid, written.fh), 'ONE');
+        assert.equal((await fuse.getattr(inner.nodeid)).mode, 0o042750);
+        assert.equal(await fuse.readlink(link.nodeid), 'target');
+        for (const name of ['gone', 'old', 'removed']) await rejectsWith(fuse.lookup(ROOT, name), 2);
+        const empty = await fuse.lookup(ROOT, 'anew');
+        await rejectsWith(fuse.lookup(empty.nodeid, 'hidden'), 2);
+        const other = await to.another();
+        const theirs = await other.open((await other.lookup(ROOT, 'below')).nodeid, O_RDWR);
+        await rejectsWith(other.setlk(nodeid, theirs.fh, 8n, LOCK), EAGAIN);
+        await other.destroy();
+        at = to;
+      }
+    });
+
+  test('does not come to an overlay whose upper is not empty, nor leave one that others use', async (t) => {
+    const [lower, upper] = [shared(t), shared(t)];
+    const from = await host(t, { backend: overlayOf(t, lower) });
+    await from.fuse.init();
+    await from.fuse.create(ROOT, 'mine');
+    const to = await host(t, { backend: overlayOf(t, lower, {}, upper) });
+    writeFileSync(join(upper, 'theirs'), 'theirs');
+    assert.equal(await migrate(from, to), false);
+    assert.match(JSON.stringify(warningFields(to)), /not empty/);
+    assert.equal(readFileSync(join(upper, 'theirs'), 'utf8'), 'theirs');
+    rmSync(join(upper, 'theirs'));
+    const next = shared(t);
+    // What the guest agreed to is not offered: nothing of it stays.
+    const other = await host(t, { backend: overlayOf(t, lower, {}, next), locks: 'local' });
+    assert.equal(await migrate(from, other), false);
+    assert.deepEqual(readdirSync(next), ['.virtiofs-kit-work']);
+    await from.another();
+    assert.equal(await saveState(from.frontEnd), undefined);
   });
 
   test('replaces what a memfs had before, and its space is free again', async (t) => {

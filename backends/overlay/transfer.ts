@@ -1,0 +1,134 @@
+import { totalmem } from 'node:os';
+import { acceleratorOf, type Transfer } from '../../core/backend/accelerator.js';
+import { type Backend, run, type Steps, wait } from '../../core/backend/index.js';
+import { type FindInLayer, type SavedNode, savedNodes } from './saved-state.js';
+import type { OverlayNode } from './tree/node.js';
+import type { Union } from './tree/union.js';
+import { packUpper, unpackUpper } from './upper-contents.js';
+
+/*
+ * A guest's overlay on its way to another host, where only this host has what is in the upper: all
+ * of that goes along, with its marks. The lowers are the same there. The format is the length of a
+ * JSON header as u32, little-endian, the header, and its parts.
+ */
+
+interface Header {
+  readonly version: 1;
+  /** Whether marks lie in extended attributes. */
+  readonly inPlace: boolean;
+  readonly nodes: readonly SavedNode[];
+  /** Bytes of the upper, of its open files without names, and of each lower's state, or null. */
+  readonly upper: number;
+  readonly nameless: number;
+  readonly lowers: readonly (number | null)[];
+}
+
+/** Bytes that may go along, of which both hosts hold more than one copy. */
+const MOST_BYTES = Math.min(2 ** 30, Math.floor(totalmem() / 16));
+
+const HEAD_BYTES = 4;
+
+/** What came. */
+export interface Arrival {
+  readonly nodes: readonly SavedNode[];
+  /** Finds nodes of layers that have no name any more. */
+  readonly find: FindInLayer;
+}
+
+/**
+ * @param arrived is told what came, and nothing where it does not stay.
+ * @returns nothing where the upper goes another way: what it saves has its contents, or others can
+ * have it at the same time.
+ */
+export function transfer(
+  union: () => Union,
+  upper: Backend | undefined,
+  lowers: readonly Backend[],
+  arrived: (arrival: Arrival | undefined) => void,
+): Transfer | undefined {
+  const migration = upper && acceleratorOf(upper)?.migration;
+  if (upper?.claim === undefined || migration === undefined) return undefined;
+
+  function* save(): Steps<Uint8Array> {
+    const { marks } = union().writable();
+    const nodes = savedNodes(union());
+    const used = [...union().knownToEngine()].filter((node) => isNameless(node) && node.upper !== undefined);
+    const nameless = yield* wait(migration!.depart(used.map((node) => node.upper!)));
+    const content = yield* packUpper(union(), MOST_BYTES - nameless.length);
+    const states: (Uint8Array | undefined)[] = [];
+    for (const lower of lowers) {
+      const moves = acceleratorOf(lower)?.migration !== undefined;
+      states.push(moves ? undefined : yield* wait(lower.save?.()));
+    }
+    const header: Header = {
+      version: 1,
+      inPlace: marks.inPlace,
+      nodes,
+      upper: content.length,
+      nameless: nameless.length,
+      lowers: states.map((state) => state?.length ?? null),
+    };
+    const text = Buffer.from(JSON.stringify(header));
+    const head = Buffer.alloc(HEAD_BYTES);
+    head.writeUInt32LE(text.length);
+    return Buffer.concat([head, text, content, nameless, ...states.flatMap((state) => state ?? [])]);
+  }
+
+  function* restore(state: Uint8Array): Steps<void> {
+    const { work, marks } = union().writable();
+    const header = parse(state, lowers.length);
+    if (header.inPlace !== marks.inPlace)
+      throw new Error('the upper of the overlay records removals otherwise here');
+    if (!(yield* work.isEmpty())) throw new Error('the upper of the overlay is not empty here');
+    let at = HEAD_BYTES + Buffer.from(state.buffer, state.byteOffset, HEAD_BYTES).readUInt32LE();
+    const next = (length: number): Uint8Array => state.subarray(at, (at += length));
+    try {
+      yield* unpackUpper(union(), next(header.upper));
+      const finding = migration!.arrive(next(header.nameless));
+      for (const [index, size] of header.lowers.entries())
+        if (size !== null) yield* wait(lowers[index]!.restore?.(next(size)));
+      yield* union().upperArrived();
+      arrived({
+        nodes: header.nodes,
+        find: (layer, key) => (layer === upper ? (finding(key) as object) : layer.resolve!(key)),
+      });
+    } catch (error) {
+      yield* undo();
+      throw error;
+    }
+  }
+
+  function* undo(): Steps<void> {
+    arrived(undefined);
+    union().arrived.clear();
+    yield* union().writable().work.emptyUpper();
+  }
+
+  return {
+    save: () => run(save()),
+    restore: (state) => run(restore(state)),
+    undo: () => run(undo()),
+  };
+}
+
+function isNameless(node: OverlayNode): boolean {
+  let at: OverlayNode | undefined = node;
+  while (at?.parent !== undefined) at = at.parent;
+  return at?.identity !== 'root';
+}
+
+function parse(state: Uint8Array, lowers: number): Header {
+  const bytes = Buffer.from(state.buffer, state.byteOffset, state.length);
+  try {
+    const header = JSON.parse(
+      bytes.toString('utf8', HEAD_BYTES, HEAD_BYTES + bytes.readUInt32LE(0)),
+    ) as Header;
+    const sizes = [header.upper, header.nameless, ...header.lowers.map((size) => size ?? 0)];
+    const isWhole = sizes.every((size) => Number.isSafeInteger(size) && size >= 0);
+    if (header.version === 1 && header.lowers.length === lowers && isWhole && Array.isArray(header.nodes))
+      return header;
+  } catch {
+    // Not a header, or cut short.
+  }
+  throw new RangeError("it is no state of this overlay: its layers' number or the version differs");
+}

@@ -1,0 +1,454 @@
+import { z } from 'zod';
+import {
+  DAEMON,
+  type Attributes,
+  type Entry,
+  FileType,
+  FsError,
+  ModeBits,
+  OpenFlags,
+  type Steps,
+  wait,
+} from '../../core/backend/index.js';
+import { giveOwner, isDispensable } from './changes/copy-up.js';
+import { listAll } from './layers/entries.js';
+import { timesOf } from './tree/times.js';
+import type { Union, Upper } from './tree/union.js';
+
+/*
+ * All that an upper has, with its marks and its index, on its way to another host. For each file, a
+ * directory before what is in it:
+ *
+ *   u32 length of the JSON, little-endian; the JSON; the bytes of its extents
+ */
+
+const HEAD_BYTES = 4;
+const PIECE_BYTES = 1 << 20;
+
+/** Bytes that are read or written before other guests get a turn. */
+const TURN_BYTES = 8 * PIECE_BYTES;
+
+/** In the place of a directory's number: what the file is in is no file of the state. */
+const Place = { ROOT: -1, INDEX: -2 } as const;
+
+const count = z.int().nonnegative();
+const fileSchema = z.object({
+  /** Number of the directory in the state, or one of {@link Place}. */
+  in: z.int().min(Place.INDEX),
+  name: z.string(),
+  /** Another name of the file with this number. There is nothing more then. */
+  link: count.optional(),
+  mode: z.int().min(0).max(0xffff).default(0),
+  uid: z.int().min(0).max(0xfffffffe).default(0),
+  gid: z.int().min(0).max(0xfffffffe).default(0),
+  rdev: z.int().min(0).max(0xffffffff).default(0),
+  size: count.default(0),
+  /** Seconds and nanoseconds of access and modification. */
+  times: z.tuple([z.int(), count.max(999_999_999), z.int(), count.max(999_999_999)]).default([0, 0, 0, 0]),
+  nlink: count.default(1),
+  target: z.string().optional(),
+  /** Base64. */
+  xattrs: z.array(z.tuple([z.string().min(1), z.base64()])).default([]),
+  /** Pieces of the content: offset and length. */
+  extents: z.array(z.tuple([count, z.int().positive()])).default([]),
+  /** What guests know it by, and its inode number there. */
+  identity: z.string().default(''),
+  ino: count.optional(),
+});
+
+type File = z.output<typeof fileSchema>;
+
+/** Something else is not done for longer than a turn. */
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
+/**
+ * Reads everything that the upper of a union has.
+ * @param most bytes that it may take.
+ * @throws Error if it takes more.
+ */
+export function* packUpper(union: Union, most: number): Steps<Uint8Array> {
+  return yield* new Packer(union, most).pack();
+}
+
+class Packer {
+  readonly #union: Union;
+  readonly #upper: Upper;
+  readonly #parts: Uint8Array[] = [];
+  /** Numbers of files with several names, by what they are known by. */
+  readonly #links = new Map<string, number>();
+  /** Directories that are to be read, held. */
+  readonly #directories: { readonly number: number; readonly node: object }[] = [];
+  #count = 0;
+  #room: number;
+  #turn = 0;
+
+  constructor(union: Union, most: number) {
+    this.#union = union;
+    this.#upper = union.writable();
+    this.#room = most;
+  }
+
+  *pack(): Steps<Uint8Array> {
+    const { layer, work } = this.#upper;
+    try {
+      const attributes = { ...(yield* wait(layer.backend.getattr(work.root, undefined, DAEMON))) };
+      layer.hold(work.root);
+      yield* this.#file(Place.ROOT, '', { node: work.root, attributes });
+      while (this.#directories.length > 0) {
+        const { number, node } = this.#directories.pop()!;
+        try {
+          yield* this.#entries(number, node, number === 0);
+        } finally {
+          layer.drop(node);
+        }
+      }
+      yield* this.#entries(Place.INDEX, work.index, false);
+      return Buffer.concat(this.#parts);
+    } finally {
+      for (const { node } of this.#directories) layer.drop(node);
+    }
+  }
+
+  *#entries(number: number, directory: object, isRoot: boolean): Steps<void> {
+    const { layer, work } = this.#upper;
+    for (const { name } of yield* listAll(layer, directory)) {
+      if (isRoot && work.isHidden(name)) continue;
+      const entry = yield* wait(layer.lookup(directory, name));
+      if (entry === undefined) continue;
+      const { node } = entry;
+      yield* this.#file(number, name, { node, attributes: { ...entry.attributes } });
+    }
+  }
+
+  /** Takes over the hold of the entry's node. */
+  *#file(directory: number, name: string, { node, attributes }: Entry<object>): Steps<void> {
+    const { layer } = this.#upper;
+    const { mode, uid = 0, gid = 0, rdev = 0, size = 0, nlink = 1, ino } = attributes;
+    const type = mode & FileType.MASK;
+    const own = layer.identity(node, ino);
+    const { identity, ino: shown } = this.#union.inUpper(node) ??
+      this.#union.arrived.get(own) ?? { identity: own, ino: layer.inode(ino) };
+    let isKept = false;
+    try {
+      const link = type === FileType.DIRECTORY ? undefined : this.#links.get(identity);
+      if (link !== undefined) {
+        this.#put({ in: directory, name, link }, []);
+        return;
+      }
+      const number = this.#count;
+      if (type === FileType.DIRECTORY) {
+        this.#directories.push({ number, node });
+        isKept = true;
+      } else if (nlink > 1) this.#links.set(identity, number);
+      const { atime, mtime } = timesOf(attributes) as Record<
+        'atime' | 'mtime',
+        { seconds: number; nanoseconds: number }
+      >;
+      const pieces: Uint8Array[] = [];
+      const extents: [number, number][] = [];
+      if (type === FileType.REGULAR) yield* this.#content(node, size, extents, pieces);
+      const file: Partial<File> = {
+        in: directory,
+        name,
+        mode,
+        uid,
+        gid,
+        rdev,
+        nlink,
+        identity,
+        extents,
+        size: type === FileType.REGULAR ? size : 0,
+        times: [atime.seconds, atime.nanoseconds, mtime.seconds, mtime.nanoseconds],
+        target: type === FileType.SYMLINK ? yield* wait(layer.backend.readlink!(node, DAEMON)) : undefined,
+        xattrs: yield* this.#xattrs(node),
+        ino: shown,
+      };
+      this.#put(file, pieces);
+    } finally {
+      if (!isKept) layer.drop(node);
+    }
+  }
+
+  #put(file: Partial<File>, pieces: readonly Uint8Array[]): void {
+    const json = Buffer.from(JSON.stringify(file));
+    const head = Buffer.alloc(HEAD_BYTES);
+    head.writeUInt32LE(json.length);
+    this.#take(HEAD_BYTES + json.length);
+    this.#parts.push(head, json, ...pieces);
+    this.#count += 1;
+  }
+
+  #take(bytes: number): void {
+    this.#room -= bytes;
+    if (this.#room < 0) throw new Error('the upper of its overlay has more than may go along');
+  }
+
+  *#xattrs(node: object): Steps<[string, string][]> {
+    const { backend } = this.#upper.layer;
+    const found: [string, string][] = [];
+    if (backend.listxattr === undefined || backend.getxattr === undefined) return found;
+    try {
+      for (const name of yield* wait(backend.listxattr(node, DAEMON))) {
+        const value = yield* wait(backend.getxattr(node, name, DAEMON));
+        if (value !== undefined) found.push([name, Buffer.from(value).toString('base64')]);
+      }
+    } catch (error) {
+      if (!(error instanceof FsError) || error.code !== 'EOPNOTSUPP') throw error;
+    }
+    return found;
+  }
+
+  *#content(node: object, size: number, extents: [number, number][], pieces: Uint8Array[]): Steps<void> {
+    if (size === 0) return;
+    const { backend } = this.#upper.layer;
+    const opened = yield* wait(backend.open?.(node, OpenFlags.READ_ONLY, DAEMON));
+    const buffer = this.#union.host.createBuffer(Math.min(PIECE_BYTES, size));
+    try {
+      for (let at = 0; at < size;) {
+        const start = yield* this.#next(node, opened?.file, at, size, 'data');
+        const end = start === size ? size : yield* this.#next(node, opened?.file, start, size, 'hole');
+        for (at = start; at < end;) {
+          const window = buffer.slice(0, Math.min(buffer.length, end - at));
+          const read = yield* wait(backend.read!(node, opened?.file, window, at, DAEMON));
+          if (read === 0) return;
+          this.#take(read);
+          extents.push([at, read]);
+          pieces.push(Uint8Array.from(buffer.bytes.subarray(0, read)));
+          at += read;
+          this.#turn += read;
+          if (this.#turn < TURN_BYTES) continue;
+          this.#turn = 0;
+          yield* wait(nextTurn());
+        }
+      }
+    } finally {
+      buffer.close();
+      if (opened !== undefined) yield* wait(backend.release?.(node, opened.file));
+    }
+  }
+
+  /** Where data or a hole is next. */
+  *#next(node: object, file: unknown, at: number, size: number, what: 'data' | 'hole'): Steps<number> {
+    const { backend } = this.#upper.layer;
+    const nothing = what === 'data' ? at : size;
+    if (backend.lseek === undefined) return nothing;
+    try {
+      return Math.min(size, yield* wait(backend.lseek(node, file, at, what, DAEMON)));
+    } catch (error) {
+      if (!(error instanceof FsError)) throw error;
+      return error.code === 'ENXIO' ? size : nothing;
+    }
+  }
+}
+
+/**
+ * Makes everything anew that {@link packUpper} has read. The upper must be empty.
+ * @throws FsError, or RangeError for bytes that are no upper. What was made stays then.
+ */
+export function* unpackUpper(union: Union, bytes: Uint8Array): Steps<void> {
+  yield* new Unpacker(union, bytes).unpack();
+}
+
+/** A file that was made, held as long as others may be made in it, or get its name. */
+interface Made {
+  readonly file: File;
+  readonly node: object;
+}
+
+class Unpacker {
+  readonly #union: Union;
+  readonly #upper: Upper;
+  readonly #bytes: Buffer;
+  readonly #made: (Made | undefined)[] = [];
+  #at = 0;
+  #turn = 0;
+
+  constructor(union: Union, bytes: Uint8Array) {
+    this.#union = union;
+    this.#upper = union.writable();
+    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  *unpack(): Steps<void> {
+    const { layer } = this.#upper;
+    try {
+      while (this.#at < this.#bytes.length) yield* this.#next();
+      // What is made in a directory changes its times.
+      for (const made of this.#made.toReversed())
+        if (made !== undefined && isDirectory(made.file)) yield* this.#finish(made);
+    } finally {
+      for (const made of this.#made) if (made !== undefined) layer.drop(made.node);
+    }
+  }
+
+  *#next(): Steps<void> {
+    const { layer, work } = this.#upper;
+    const { backend } = layer;
+    const file = this.#header();
+    const number = this.#made.length;
+    this.#made.push(undefined);
+    if (number === 0) {
+      if (file.in !== Place.ROOT || !isDirectory(file)) throw broken('it begins with no root');
+      layer.hold(work.root);
+      this.#made[0] = { file, node: work.root };
+      return;
+    }
+    const directory = this.#directory(file);
+    if (file.link !== undefined) {
+      const other = this.#made[file.link];
+      if (other === undefined || isDirectory(other.file)) throw broken('a link to no file');
+      if (backend.link === undefined) throw FsError.of('EOPNOTSUPP');
+      layer.drop(layer.keep(yield* wait(backend.link(other.node, directory, file.name, DAEMON))).node);
+      return;
+    }
+    const node = yield* this.#make(directory, file);
+    const made = { file, node };
+    if (isDirectory(file) || file.nlink > 1) this.#made[number] = made;
+    try {
+      if (!isDirectory(file)) yield* this.#finish(made);
+    } finally {
+      if (this.#made[number] === undefined) layer.drop(node);
+    }
+    this.#turn += PIECE_BYTES / 64;
+    if (this.#turn < TURN_BYTES) return;
+    this.#turn = 0;
+    yield* wait(nextTurn());
+  }
+
+  #header(): File {
+    const bytes = this.#bytes;
+    const start = this.#at + HEAD_BYTES;
+    const end = start > bytes.length ? Infinity : start + bytes.readUInt32LE(this.#at);
+    if (end > bytes.length) throw broken('it is cut short');
+    let json: unknown;
+    try {
+      json = JSON.parse(bytes.toString('utf8', start, end));
+    } catch (error) {
+      throw broken('its JSON is broken', error);
+    }
+    const parsed = fileSchema.safeParse(json);
+    if (!parsed.success) throw broken(z.prettifyError(parsed.error), parsed.error);
+    this.#at = end;
+    return parsed.data;
+  }
+
+  /** Where a file belongs. */
+  #directory({ in: number, name }: File): object {
+    const { work } = this.#upper;
+    if (name === '' || name === '.' || name === '..' || /[/\0]/.test(name)) throw broken('no name');
+    if (number === 0 && work.isHidden(name)) throw broken('a name of the work area');
+    if (number === Place.INDEX) return work.index;
+    const made = this.#made[number];
+    if (made === undefined || !isDirectory(made.file)) throw broken('a file in no directory');
+    return made.node;
+  }
+
+  /** @returns the node, held. */
+  *#make(directory: object, file: File): Steps<object> {
+    const { layer } = this.#upper;
+    const { backend } = layer;
+    const { name, mode, rdev, target } = file;
+    switch (mode & FileType.MASK) {
+      case FileType.DIRECTORY:
+        return layer.keep(yield* wait(backend.mkdir!(directory, name, 0o700, DAEMON))).node;
+      case FileType.SYMLINK: {
+        if (backend.symlink === undefined) throw FsError.of('EOPNOTSUPP');
+        return layer.keep(yield* wait(backend.symlink(directory, name, target ?? '', DAEMON))).node;
+      }
+      case FileType.REGULAR: {
+        if (backend.create === undefined) throw FsError.of('EROFS');
+        const flags = OpenFlags.READ_WRITE | OpenFlags.CREAT | OpenFlags.EXCL;
+        const { node, file: open } = layer.keep(
+          yield* wait(backend.create(directory, name, 0o600, flags, DAEMON)),
+        );
+        try {
+          yield* this.#write(node, open, file);
+        } catch (error) {
+          layer.drop(node);
+          throw error;
+        } finally {
+          yield* wait(backend.release?.(node, open));
+        }
+        return node;
+      }
+      default:
+        if (backend.mknod === undefined) throw FsError.of('EOPNOTSUPP');
+        return layer.keep(yield* wait(backend.mknod(directory, name, mode, rdev, DAEMON))).node;
+    }
+  }
+
+  *#write(node: object, open: unknown, { extents, size }: File): Steps<void> {
+    const { backend } = this.#upper.layer;
+    if (size > 0) yield* wait(backend.setattr?.(node, { size }, open, DAEMON));
+    if (extents.length === 0) return;
+    const buffer = this.#union.host.createBuffer(PIECE_BYTES);
+    try {
+      for (const [offset, length] of extents) {
+        if (offset + length > size || this.#at + length > this.#bytes.length) throw broken('its data ends');
+        for (let done = 0; done < length;) {
+          const part = Math.min(length - done, buffer.length);
+          buffer.bytes.set(this.#bytes.subarray(this.#at + done, this.#at + done + part));
+          const window = buffer.slice(0, part);
+          const written = yield* wait(backend.write!(node, open, window, offset + done, 0, DAEMON));
+          if (written === 0) throw FsError.of('EIO');
+          done += written;
+        }
+        this.#at += length;
+        this.#turn += length;
+        if (this.#turn < TURN_BYTES) continue;
+        this.#turn = 0;
+        yield* wait(nextTurn());
+      }
+    } finally {
+      buffer.close();
+    }
+  }
+
+  /** Sets everything but the content, as after a copy-up. */
+  *#finish({ file, node }: Made): Steps<void> {
+    const { layer, marks } = this.#upper;
+    const { backend } = layer;
+    const { mode, uid, gid, xattrs, times } = file;
+    const type = mode & FileType.MASK;
+    const isOwned = yield* giveOwner(layer, node, { mode, uid, gid });
+    for (const [name, value] of xattrs) {
+      try {
+        yield* wait(backend.setxattr?.(node, name, Buffer.from(value, 'base64'), 0, false, DAEMON));
+      } catch (error) {
+        if (!isDispensable(name, error)) throw error;
+      }
+    }
+    if (file.in !== Place.ROOT) yield* this.#identify(file, node);
+    if (type === FileType.DIRECTORY && marks.inPlace && marks.holds(type)) {
+      // Inode numbers in its listing are those of the files' origins.
+      yield* wait(marks.set(layer, node, 'impure', 'y'));
+    }
+    const bits = isOwned ? ModeBits.PERMISSIONS : 0o1777;
+    const [atime, atimeNsec, mtime, mtimeNsec] = times;
+    const set = timesOf({ mode, atime, atimeNsec, mtime, mtimeNsec });
+    const changes = type === FileType.SYMLINK ? set : { mode: mode & bits, ...set };
+    yield* wait(backend.setattr?.(node, changes, undefined, DAEMON));
+  }
+
+  /** Has guests know a file by what they knew it by before. */
+  *#identify({ mode, identity, ino, nlink }: File, node: object): Steps<void> {
+    const { layer, marks } = this.#upper;
+    if (!/^\d{1,2}:/.test(identity)) throw broken('an identity of no layer');
+    const type = mode & FileType.MASK;
+    if (!marks.inPlace || !marks.holds(type)) {
+      const attributes: Attributes = yield* wait(layer.backend.getattr(node, undefined, DAEMON));
+      this.#union.arrived.set(layer.identity(node, attributes.ino), { identity, ino });
+    } else if ((yield* wait(marks.get(layer, node, 'kit.origin'))) === undefined)
+      yield* wait(marks.set(layer, node, 'kit.origin', `${ino ?? '-'} ${nlink} ${identity}`));
+  }
+}
+
+function isDirectory({ mode }: File): boolean {
+  return (mode & FileType.MASK) === FileType.DIRECTORY;
+}
+
+function broken(what: string, cause?: unknown): RangeError {
+  return new RangeError(`the state of an overlay's upper: ${what}`, { cause });
+}
