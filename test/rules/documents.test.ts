@@ -109,3 +109,21 @@ test('every report that is a test is listed with its tracker in docs/reports.md'
   const missing = reports.filter(({ of, name }) => !text.includes(`[${of}](`) || !text.includes(name));
   assert.deepEqual(missing, []);
 });
+
+test('what docs/troubleshooting.md quotes of the program is what it says', () => {
+  const sources = ['core', 'backends'].flatMap((folder) =>
+    readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })
+      .filter((file) => file.endsWith('.ts'))
+      .map((file) => readFileSync(join(root, folder, file), 'utf8')),
+  );
+  const text = readFileSync(join(root, 'docs/troubleshooting.md'), 'utf8');
+  const symptoms = [...text.matchAll(/^\| (.*?) \|/gm)].map(([, first]) => first!);
+  const quoted = symptoms.flatMap((symptom) => [...symptom.matchAll(/`([^`]* [^`]* [^`]*)`/g)]);
+  assert.ok(quoted.length > 15, `${quoted.length} messages`);
+  assert.deepEqual(
+    quoted
+      .map(([, message]) => message!)
+      .filter((message) => !sources.some((source) => source.includes(message))),
+    [],
+  );
+});
