@@ -35,6 +35,15 @@ const BATCH_MS = 0.2;
 const CLOCK_INTERVAL = 4;
 /** How many idle buffers are kept. Each uses as much memory as its largest request has needed. */
 const MAX_SPARE = 16;
+/**
+ * Slots that have all their memory, 1 MiB each: giving it back and getting it again takes longer
+ * than most requests.
+ */
+const MAX_WHOLE = 128;
+/** How often it is looked for slots that are in use for long, or idle, in milliseconds. */
+const SWEEP_MS = 250;
+/** Idle slots that are given back at a time. Each takes a millisecond. */
+const FREED_AT_ONCE = 2;
 
 /** Notifications that wait to be sent. Others are dropped: what is cached ends by its time. */
 const MAX_NOTIFICATIONS = 4096;
@@ -50,6 +59,8 @@ class DeviceMessage implements Message {
   readonly #slot: RequestSlot | undefined;
   readonly #address: number;
   #isOpen = false;
+  /** The sweep before which it was dispatched. */
+  sweep = 0;
 
   constructor(device: FuseDevice, slot: RequestSlot | undefined) {
     this.#device = device;
@@ -85,9 +96,14 @@ class DeviceMessage implements Message {
     this.readable.push(this.#address, length);
   }
 
-  /** A request that was not answered at once, among many, may wait for long. */
+  /** Whether the request lies in a slot and is not answered. */
+  get isInSlot(): boolean {
+    return this.#isOpen && this.#slot !== undefined;
+  }
+
+  /** It waits for long: the memory behind it is given back. */
   trim(): void {
-    if (this.#isOpen) this.#slot?.trim(this.readable.length);
+    this.#slot?.trim(this.readable.length);
   }
 
   complete(written: number): void {
@@ -139,6 +155,10 @@ export class FuseDevice {
   readonly #watch: CloseWatch;
   readonly #slots: RequestSlots | undefined;
   readonly #spare: DeviceMessage[] = [];
+  /** Requests in whole slots that were not answered at once, the oldest first. */
+  readonly #lingering = new Set<DeviceMessage>();
+  #sweeps = 0;
+  #sweeper: NodeJS.Timeout | undefined;
   readonly #notifications: Uint8Array[] = [];
   #isNotifying = false;
   #inFlight = 0;
@@ -189,6 +209,7 @@ export class FuseDevice {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
+    clearInterval(this.#sweeper);
     this.stop();
     this.#watch.close();
     this.#fd.close();
@@ -248,6 +269,7 @@ export class FuseDevice {
 
   /** @internal A request stays unanswered here. */
   leave(message: DeviceMessage): void {
+    this.#lingering.delete(message);
     this.#inFlight -= 1;
     message.free();
   }
@@ -276,9 +298,35 @@ export class FuseDevice {
         break;
       }
       this.#receiver.dispatch(message);
-      if (this.#inFlight > MAX_SPARE) message.trim();
+      this.#dispatched(message);
     }
     this.#afterSome();
+  }
+
+  #dispatched(message: DeviceMessage): void {
+    if (!message.isInSlot) return;
+    if (this.#lingering.size >= MAX_WHOLE) {
+      message.trim();
+      return;
+    }
+    message.sweep = this.#sweeps;
+    this.#lingering.add(message);
+    this.#sweeper ??= setInterval(() => this.#sweep(), SWEEP_MS).unref();
+  }
+
+  /** Gives memory back: of requests that wait, and of idle slots once there are fewer requests. */
+  #sweep(): void {
+    for (const message of this.#lingering) {
+      if (message.sweep === this.#sweeps) break;
+      message.trim();
+      this.#lingering.delete(message);
+    }
+    this.#sweeps += 1;
+    if (this.#lingering.size > 0) return;
+    for (let i = 0; i < FREED_AT_ONCE && this.#spare.length > MAX_SPARE; i++) this.#spare.shift()!.free();
+    if (this.#spare.length > MAX_SPARE) return;
+    clearInterval(this.#sweeper);
+    this.#sweeper = undefined;
   }
 
   #afterSome(): void {
@@ -297,8 +345,12 @@ export class FuseDevice {
   #resume(slot: RequestSlot): void {
     const message = new DeviceMessage(this, slot);
     this.#inFlight += 1;
-    if (message.resume()) this.#receiver.dispatch(message);
-    else this.#recycle(message);
+    if (!message.resume()) {
+      this.#recycle(message);
+      return;
+    }
+    this.#receiver.dispatch(message);
+    this.#dispatched(message);
   }
 
   #end(errno: number): void {
@@ -308,8 +360,10 @@ export class FuseDevice {
 
   #recycle(message: DeviceMessage): void {
     this.#inFlight -= 1;
+    this.#lingering.delete(message);
     message.close();
-    if (this.#spare.length < MAX_SPARE && this.#fd.value >= 0) this.#spare.push(message);
+    const most = this.#slots === undefined ? MAX_SPARE : MAX_WHOLE;
+    if (this.#spare.length < most && this.#fd.value >= 0) this.#spare.push(message);
     else message.free();
     if (!this.#isFull) return;
     this.#isFull = false;

@@ -759,7 +759,7 @@ export class Daemon {
   }
 
   #listenFor(config: CheckedExport, one: Export): VhostUserServer {
-    const { tag, requestQueues, maxConnections, pollTime, queueThreads } = config;
+    const { tag, requestQueues, maxConnections, pollTime, queueThreads, onReset } = config;
     const threads = queueThreads === 0 ? undefined : this.#openThreads(config, one);
     const counters = new Counters();
     const pace = new ExportPace(config.rate);
@@ -794,6 +794,7 @@ export class Daemon {
         log: limited(this.#log),
         openLog: () => limited(this.#log),
         openSession,
+        keepsSession: onReset === 'keep',
         onConnected: () => this.events.tell('connected', event),
         onDisconnected: () => this.events.tell('disconnected', event),
         migration: this.#migration(config, one, openSession),

@@ -70,8 +70,14 @@ export interface DeviceOptions {
   /** Request queues offered, 1 to 254 (a vring index has 8 bits, and one queue is hiprio). */
   readonly requestQueues: number;
   readonly log: Log;
-  /** Begins a session: for each connection, and again after RESET_DEVICE. */
+  /**
+   * Begins a session: for each connection, and again after RESET_DEVICE, without `keepsSession`.
+   */
   openSession(): DeviceSession;
+  /**
+   * Whether a session lasts over RESET_DEVICE: the driver goes on with it, or ends it by FUSE_INIT.
+   */
+  readonly keepsSession?: boolean | undefined;
   /** The session with which the connection goes on, as it was restored. Default: a new one. */
   readonly session?: DeviceSession | undefined;
   /**
@@ -631,10 +637,11 @@ export class VhostUserDevice implements ChannelReceiver {
    */
   async #reset(): Promise<Answer> {
     await this.#stopAll();
+    this.#status = 0;
+    if (this.#options.keepsSession === true) return undefined;
     const before = this.#session;
     this.#session = this.#options.openSession();
     await before.close();
-    this.#status = 0;
     return undefined;
   }
 

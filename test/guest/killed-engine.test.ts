@@ -1,6 +1,7 @@
 /**
  * Programs in a guest whose engine is killed again and again. Each of them checks what it has done.
- * VIRTIOFS_KIT_KILLS sets another number of kills, VIRTIOFS_KIT_KILLS_OF one of the backends.
+ * VIRTIOFS_KIT_KILLS sets another number of kills, VIRTIOFS_KIT_KILLS_OF one of the backends;
+ * VIRTIOFS_KIT_KILLS_BY=upgrade has engines replaced in order instead.
  */
 import { strict as assert } from 'node:assert';
 import { mkdirSync, readFileSync, statSync } from 'node:fs';

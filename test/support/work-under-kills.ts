@@ -10,6 +10,8 @@ import { killEngine } from './keepers.js';
 
 export const KILLS = Number(process.env['VIRTIOFS_KIT_KILLS'] ?? 4);
 const ONLY = process.env['VIRTIOFS_KIT_KILLS_OF'];
+/** Engines are replaced in order, by a signal to their keeper, and not killed. */
+const BY_UPGRADE = process.env['VIRTIOFS_KIT_KILLS_BY'] === 'upgrade';
 
 /** How long an engine serves before it is killed, at least and in milliseconds. */
 const SERVES_MS = 600;
@@ -205,9 +207,21 @@ function isNextReady(log: string): boolean {
   return logLines(log, 'the next engine waits').length >= served;
 }
 
+const REPLACED = 'the engine was replaced';
+
+/** Has the keeper replace its engine. */
+async function upgrade({ process: keeper }: Pick<RunningDaemon, 'process'>, log: string): Promise<void> {
+  const before = logLines(log, REPLACED).length;
+  keeper.kill('SIGHUP');
+  while (logLines(log, REPLACED).length === before) {
+    assert.deepEqual(logLines(log, 'no upgrade'), []);
+    await sleep(20);
+  }
+}
+
 /** How long guests waited each time, in milliseconds. */
 function pauses(log: string): number[] {
-  const served = logLines(log, 'an engine serves');
+  const served = logLines(log, BY_UPGRADE ? REPLACED : 'an engine serves');
   return served.map((line) => Number(/pauseMs\W+(\d+)/.exec(line)![1])).filter((pauseMs) => pauseMs > 0);
 }
 
@@ -241,7 +255,7 @@ export async function killWhile<Result extends { readonly stdout: string }>(
     await worked();
     await sleep(SERVES_MS + Math.random() * SERVES_MS);
     while (!isNextReady(log)) await sleep(50);
-    await killEngine(kept);
+    await (BY_UPGRADE ? upgrade(kept, log) : killEngine(kept));
   }
   await worked();
   writeFileSync(join(orders, 'stop'), '');

@@ -139,6 +139,12 @@ export const exportSchema = z.strictObject({
     .describe(
       'what becomes of a guest that migrates here if some of its files cannot be found: it stays where it is, or comes and gets errors for these',
     ),
+  onReset: z
+    .enum(['end', 'keep'])
+    .default('end')
+    .describe(
+      'what becomes of open files and locks when the device is reset: they end, or stay until the guest mounts anew, for a driver that goes on with them',
+    ),
   isolate: z
     .enum(['none', 'process'])
     .default('none')

@@ -1,7 +1,10 @@
 import assert from 'node:assert/strict';
+import { fstatSync } from 'node:fs';
 import { test } from 'node:test';
-import { setImmediate as nextTurn } from 'node:timers/promises';
-import { FuseDevice } from '../../../core/mount/fuse-device.js';
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
+import type { Message } from '../../../core/memory/index.js';
+import { BUFFER_BYTES, FuseDevice } from '../../../core/mount/fuse-device.js';
+import { RequestSlots } from '../../../core/mount/request-slots.js';
 import { type Fd, OwnedFd, UnixConnection } from '../../../core/system/index.js';
 import { dup } from '../../../core/system/calls/files.js';
 
@@ -29,5 +32,44 @@ test(
       await nextTurn();
     }
     assert.equal(received, 'firstsecond');
+  },
+);
+
+test(
+  'a kept request takes a page while it waits, and idle slots are given back',
+  { timeout: 60_000 },
+  async (t) => {
+    const [kernel, device] = UnixConnection.pair();
+    const log = { debug() {}, info() {}, warn() {}, error() {} };
+    const memory = RequestSlots.make(BUFFER_BYTES);
+    const seen = new OwnedFd(dup(memory.value) as Fd);
+    const messages: Message[] = [];
+    const receiver = { dispatch: (message: Message) => messages.push(message), ended() {} };
+    const slots = new RequestSlots(memory, BUFFER_BYTES);
+    const fuse = new FuseDevice(new OwnedFd(dup(device.fd) as Fd), receiver, log, slots);
+    t.after(() => {
+      fuse.close();
+      kernel.close();
+      device.close();
+      seen.close();
+    });
+    fuse.begin();
+    const bytes = (): number => fstatSync(seen.value).blocks * 512;
+    const arrive = async (count: number): Promise<void> => {
+      for (const end = messages.length + count; messages.length < end;) {
+        const before = messages.length;
+        kernel.send(Buffer.alloc(80, 80), []);
+        while (messages.length === before) await nextTurn();
+      }
+    };
+    await arrive(40);
+    assert.equal(fuse.inFlight, 40);
+    while (bytes() > 2 * BUFFER_BYTES) await sleep(20);
+    for (const message of messages.splice(0)) message.complete(0);
+    await arrive(30);
+    assert.ok(bytes() > 30 * BUFFER_BYTES);
+    for (const message of messages.splice(0)) message.complete(0);
+    assert.equal(fuse.inFlight, 0);
+    while (bytes() > 18 * BUFFER_BYTES) await sleep(20);
   },
 );

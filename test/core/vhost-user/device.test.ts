@@ -320,6 +320,18 @@ test('RESET_DEVICE begins a new session and leaves the memory', async (t) => {
   assert.equal(echo.session.served, 1);
 });
 
+test('RESET_DEVICE keeps the session where that is asked for, for a driver that goes on', async (t) => {
+  const echo = EchoServer.start(t, { keepsSession: true });
+  const frontEnd = await echo.connect(t);
+  await frontEnd.request(1, [Uint8Array.of(1)], [1]);
+  await frontEnd.channel.command('RESET_DEVICE', none);
+  await frontEnd.channel.command('SET_FEATURES', encodeU64(frontEnd.features));
+  await frontEnd.startQueue(1, 1);
+  assert.deepEqual(await frontEnd.request(1, [Uint8Array.of(2)], [1]), Uint8Array.of(2));
+  assert.equal(echo.sessions.length, 1);
+  assert.equal(echo.session.served, 2);
+});
+
 test('status 0 stops the rings and keeps the session, as a paused guest needs', async (t) => {
   const echo = EchoServer.start(t);
   const frontEnd = await echo.connect(t);
