@@ -186,6 +186,17 @@ export class Radosgw {
     throw new Error(`radosgw does not answer on port ${port}; see ${join(this.#data, 'log')}`);
   }
 
+  /** Requests that were answered since the start, of whatever kind. */
+  async requestsServed(): Promise<number> {
+    const socket = connect(join(this.#data, 'run', 'client.rgw.asok'));
+    socket.end(`${JSON.stringify({ prefix: 'perf dump' })}\0`);
+    const pieces: Buffer[] = [];
+    for await (const piece of socket) pieces.push(piece as Buffer);
+    // The length comes first.
+    const text = Buffer.concat(pieces).subarray(4).toString();
+    return (JSON.parse(text) as { rgw: { req: number } }).rgw.req;
+  }
+
   /** Ends the processes and removes their files. */
   async stop(removeFiles = true): Promise<void> {
     for (const child of this.#processes.toReversed()) {

@@ -49,6 +49,7 @@ import {
   hasGrants,
   isEncrypted,
   isLocked,
+  notCopied,
   propertiesOf,
   settled,
   tagsOf,
@@ -530,32 +531,100 @@ export class Bucket {
    * unsupported if the server does not copy.
    */
   async copy(source: RemoteObject, key: string, content: Content, deadline: Deadline): Promise<RemoteObject> {
-    // A copy of an object of several parts has another ETag: that can be looked at before only.
-    const hasParts = source.etag.includes('-');
-    if (!this.#checksSources() && hasParts) await this.#check(source.key, source, deadline);
-    const object = await this.#ofVersion(source, this.#checksSources, deadline, (isSent) =>
-      this.#requests.send('CopyObject', deadline, 0, async ({ client, signal }) => {
-        const command = new CopyObjectCommand({
-          ...this.#common,
-          ...this.#customer,
-          ...this.#creation,
-          ...this.#sourceFields(),
-          Key: key,
-          ...this.#source(source, isSent),
-          ...(this.#checksum === undefined ? {} : { ChecksumAlgorithm: sdkName(this.#checksum) }),
-          MetadataDirective: 'REPLACE',
-          TaggingDirective: 'REPLACE',
-          Metadata: content.metadata,
-        });
-        const answer = await this.#copying(content, () =>
-          client.send(carrying(command, this.#given(content)), { abortSignal: signal }),
-        );
-        return this.#written(key, told(answer.CopyObjectResult?.ETag), source.size);
-      }),
-    );
+    const object = await this.#copy(source, key, content, 'REPLACE', deadline);
     await this.#settle(key, content, deadline);
     this.#noteOwn(object, content);
-    if (this.#checksSources() || hasParts || object.etag === source.etag) return object;
+    return this.#fromSame(source, object);
+  }
+
+  /**
+   * Copies an object in one request, with all that it has: the server keeps metadata and tags.
+   * @throws as {@link copy}
+   */
+  async copyWhole(source: RemoteObject, key: string, deadline: Deadline): Promise<RemoteObject> {
+    const own = this.#own.of(source.key, source.etag);
+    const headers = notCopied(own ?? (await this.#besideCopies(source, deadline)));
+    const object = await this.#copy(source, key, { metadata: {}, headers }, 'COPY', deadline);
+    if (own !== undefined) this.#own.note(key, object.etag, own);
+    return this.#fromSame(source, object);
+  }
+
+  /** As {@link beside}, with what only HEAD has, and without tags. */
+  async #besideCopies({ key }: RemoteObject, deadline: Deadline): Promise<CarriedHeaders> {
+    if (this.#options.preserve === 'headers') return {};
+    const { grants, self } = this.#beside;
+    const [head, acl] = await Promise.all([
+      this.head(key, deadline),
+      grants ? this.#acl(key, deadline).catch(this.#lost(key)) : undefined,
+    ]);
+    if (head === undefined) throw new S3Failure('missing', 404, 'NotFound');
+    return {
+      ...head.headers,
+      ...propertiesOf(head.properties, this.#options),
+      ...(acl === undefined ? {} : grantsOf(acl.grants, acl.owner, self)),
+    };
+  }
+
+  async #copy(
+    source: RemoteObject,
+    key: string,
+    content: Content,
+    directive: 'COPY' | 'REPLACE',
+    deadline: Deadline,
+  ): Promise<RemoteObject> {
+    // A copy of an object of several parts has another ETag: that can be looked at before only.
+    const isLookedAt = !this.#checksSources() && source.etag.includes('-');
+    if (isLookedAt) await this.#check(source.key, source, deadline);
+    return this.#ofVersion(source, this.#checksSources, deadline, (isSent) =>
+      this.#requests.send('CopyObject', deadline, 0, async (attempt) => {
+        const etag = await this.#copying(content, async () => {
+          const given = this.#given(content);
+          const direct = await this.#copyDirectly(source, isSent, key, content, directive, given, attempt);
+          if (direct !== undefined) return direct;
+          const command = new CopyObjectCommand({
+            ...this.#common,
+            ...this.#customer,
+            ...this.#creation,
+            ...this.#sourceFields(),
+            Key: key,
+            ...this.#source(source, isSent),
+            ...(this.#checksum === undefined ? {} : { ChecksumAlgorithm: sdkName(this.#checksum) }),
+            MetadataDirective: directive,
+            TaggingDirective: directive,
+            Metadata: content.metadata,
+          });
+          const sent = attempt.client.send(carrying(command, given), { abortSignal: attempt.signal });
+          return told((await sent).CopyObjectResult?.ETag);
+        });
+        return this.#written(key, etag, source.size);
+      }),
+    );
+  }
+
+  /** @returns undefined if the SDK must copy it. */
+  async #copyDirectly(
+    source: RemoteObject,
+    isSent: boolean,
+    key: string,
+    content: Content,
+    directive: string,
+    given: CarriedHeaders,
+    { signed, signal }: Attempt,
+  ): Promise<string | undefined> {
+    if (this.#customer.SSECustomerKey !== undefined) return undefined;
+    const headers: Record<string, string> = {
+      'x-amz-copy-source': copySource(this.name, source.key),
+      ...(isSent ? { 'x-amz-copy-source-if-match': this.#quoted(source.etag) } : {}),
+      ...(this.#checksum === undefined ? {} : { 'x-amz-checksum-algorithm': sdkName(this.#checksum) }),
+      'x-amz-metadata-directive': directive,
+      'x-amz-tagging-directive': directive,
+    };
+    return signed.copy(key, headers, { ...content, headers: given }, signal);
+  }
+
+  /** @throws S3Failure of kind precondition where a copy is that of another version. */
+  #fromSame(source: RemoteObject, object: RemoteObject): RemoteObject {
+    if (this.#checksSources() || source.etag.includes('-') || object.etag === source.etag) return object;
     throw new S3Failure('precondition', 412, 'SourceChanged');
   }
 
@@ -670,21 +739,25 @@ export class Bucket {
     const own = this.#own.of(key, etag);
     if (own !== undefined) return own;
     const { grants, tags, self } = this.#beside;
-    const none = (error: unknown): undefined => {
-      const failure = classify(error);
-      if (failure.transient) throw failure;
-      if (failure.kind !== 'missing') this.#log.warn({ key, error: failure.message }, LOST);
-      return undefined;
-    };
     const [head, acl, tagSet] = await Promise.all([
       asked ?? this.head(key, deadline),
-      grants ? this.#acl(key, deadline).catch(none) : undefined,
-      tags ? this.#tags(key, deadline).catch(none) : undefined,
+      grants ? this.#acl(key, deadline).catch(this.#lost(key)) : undefined,
+      tags ? this.#tags(key, deadline).catch(this.#lost(key)) : undefined,
     ]);
     return {
       ...(head === undefined ? {} : propertiesOf(head.properties, this.#options)),
       ...(acl === undefined ? {} : grantsOf(acl.grants, acl.owner, self)),
       ...(tagSet === undefined ? {} : tagsOf(tagSet)),
+    };
+  }
+
+  /** Grants or tags that can't be read are lost; what may pass fails. */
+  #lost(key: string): (error: unknown) => undefined {
+    return (error) => {
+      const failure = classify(error);
+      if (failure.transient) throw failure;
+      if (failure.kind !== 'missing') this.#log.warn({ key, error: failure.message }, LOST);
+      return undefined;
     };
   }
 

@@ -9,6 +9,8 @@ import { encoded } from './signature.js';
  */
 export type CarriedHeaders = Readonly<Record<string, string>>;
 
+const REDIRECT = 'x-amz-website-redirect-location';
+
 /** What HEAD tells of that, under the names of the headers that give it. */
 export const HEADERS_OF_HEAD: readonly string[] = [
   'content-type',
@@ -17,7 +19,7 @@ export const HEADERS_OF_HEAD: readonly string[] = [
   'content-disposition',
   'cache-control',
   'expires',
-  'x-amz-website-redirect-location',
+  REDIRECT,
 ];
 
 const ENCRYPTION = [
@@ -103,7 +105,14 @@ export function grantsOf(
 
 /** Of an object's headers, those that are not its content's. */
 export function besideOf(headers: CarriedHeaders): CarriedHeaders {
-  return Object.fromEntries(Object.entries(headers).filter(([name]) => !HEADERS_OF_HEAD.includes(name)));
+  return Object.fromEntries(
+    Object.entries(headers).filter(([name]) => name === REDIRECT || !HEADERS_OF_HEAD.includes(name)),
+  );
+}
+
+/** What of all that a copy on the server is not given by itself: it keeps metadata and tags. */
+export function notCopied(headers: CarriedHeaders): CarriedHeaders {
+  return Object.fromEntries(Object.entries(besideOf(headers)).filter(([name]) => name !== TAGS));
 }
 
 export function tagsOf(tags: readonly Tag[]): CarriedHeaders {

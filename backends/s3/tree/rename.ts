@@ -13,7 +13,7 @@ import type { Directory, FileNode, Node } from './nodes.js';
 import type { Services } from '../service/services.js';
 import type { Tree } from './tree.js';
 import { removeUnchanged } from '../write/removals.js';
-import { contentOf, copyAs, copyObject } from '../write/upload.js';
+import { contentOf, copyObject, copyWhole } from '../write/upload.js';
 
 /** Most copies of one rename at once. */
 const WIDTH = 16;
@@ -289,11 +289,9 @@ export class Renames {
       const page = await bucket.list(fromKey, '', token, 1000, this.#deadline());
       await parallel(page.objects, WIDTH, async (object) => {
         const key = toKey + object.key.slice(fromKey.length);
-        const asked = bucket.head(object.key, this.#deadline());
-        const [head, beside] = await Promise.all([asked, bucket.beside(object, this.#deadline(), asked)]);
-        if (head === undefined) return;
-        const content = { metadata: head.metadata, headers: { ...head.headers, ...beside } };
-        copies.set(object.key, await copyAs(this.#services, object, key, content));
+        const copy = await copyWhole(this.#services, object, key);
+        if (copy === undefined) return;
+        copies.set(object.key, copy);
         originals.push(object);
       });
       token = page.next;

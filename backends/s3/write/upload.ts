@@ -307,6 +307,34 @@ export async function copyObject(
   return copyAs(services, source, key, await contentFor(services, source, posix, mark));
 }
 
+/**
+ * Copies an object with all that it has.
+ * @returns undefined if it is gone.
+ * @throws as {@link copyObject}
+ */
+export async function copyWhole(
+  services: Services,
+  source: RemoteObject,
+  key: string,
+): Promise<RemoteObject | undefined> {
+  const { bucket, options } = services;
+  const deadline = (): Deadline => Deadline.after(options.operationTimeout);
+  const instead = async (): Promise<RemoteObject | undefined> => {
+    const asked = bucket.head(source.key, deadline());
+    const [head, beside] = await Promise.all([asked, bucket.beside(source, deadline(), asked)]);
+    if (head === undefined) return undefined;
+    const content = { metadata: head.metadata, headers: { ...head.headers, ...beside } };
+    return copyAs(services, source, key, content);
+  };
+  if (source.size > options.copyLimit) return instead();
+  try {
+    return await copied(bucket, () => bucket.copyWhole(source, key, deadline()), instead);
+  } catch (error) {
+    if (error instanceof S3Failure && error.kind === 'missing') return undefined;
+    throw error;
+  }
+}
+
 /** As {@link copyObject}, with content of any kind. */
 export async function copyAs(
   services: Services,

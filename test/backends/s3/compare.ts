@@ -1,19 +1,22 @@
 /**
  * Side by side: this backend, Debian's s3fs and rclone, each mounted on this host over one S3
- * server, doing the same work in turns. Prints a table in Markdown. `node
+ * server, doing the same work in turns. Prints a table in Markdown: medians of seconds, CPU of the
+ * process that serves, and requests. `node
  * dist/test/backends/s3/compare.js [--rounds N] [--only NAME]`; s3fs and rclone are downloaded with
  * apt and unpacked below `.cache/`, not installed.
  */
 import { execFile, spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs, promisify } from 'node:util';
+import { CreateBucketCommand } from '@aws-sdk/client-s3';
 import { cacheFolder } from '../../s3-server/cache.js';
-import { ACCESS_KEY, SECRET_KEY } from '../../s3-server/radosgw.js';
+import { ACCESS_KEY, freePort, Radosgw, SECRET_KEY, unpack } from '../../s3-server/radosgw.js';
 import { TestBucket } from './support.js';
 
 const run = promisify(execFile);
@@ -29,32 +32,47 @@ interface Task {
    * cached.
    */
   readonly cold?: boolean;
+  /** Whether uploads may go on after it: they count as its requests and CPU, not as its time. */
+  readonly changes?: boolean;
 }
 
 const tasks: readonly Task[] = [
+  { name: 'mount, and `ls` of 1,000 names', timed: 'ls listed | wc -l', cold: true },
+  { name: '`ls -l` of 1,000 files, cold', timed: 'ls -l listed | wc -l', cold: true },
+  { name: '`ls -l` of 1,000 files, again', timed: 'ls -l listed | wc -l' },
   {
-    name: 'create 1,000 small files',
-    timed: 'mkdir small; i=0; while [ $i -lt 1000 ]; do echo $i > small/$i; i=$((i+1)); done; SYNC small/999',
+    name: 'create 300 small files',
+    timed: 'mkdir small; i=0; while [ $i -lt 300 ]; do echo $i > small/$i; i=$((i+1)); done; SYNC small/299',
+    changes: true,
   },
-  { name: '`ls -lR` of 5,000 files, cold', timed: 'ls -lR listed | wc -l', cold: true },
-  { name: '`ls -lR` of 5,000 files, again', timed: 'ls -lR listed | wc -l' },
   {
-    name: 'write 256 MiB and fsync',
-    timed: 'dd if=/dev/zero of=written bs=1M count=256 conv=fsync status=none',
+    name: 'unpack a tar of 300 files',
+    timed: 'mkdir unpacked; tar -xf TAR -C unpacked; SYNC unpacked',
+    changes: true,
   },
-  { name: 'read 256 MiB in order, cold', timed: 'cat big > /dev/null', cold: true },
-  { name: 'read 256 MiB in order, again', timed: 'cat big > /dev/null' },
+  { name: 'clone a repository of 30 files', timed: 'git clone -q REPOSITORY clone', changes: true },
   {
-    name: '200 random reads of 64 KiB, cold',
-    timed: `perl -e 'srand 7; open F, "<", "big" or die; for (1..200) { sysseek F, 65536 * int rand 4096, 0; sysread(F, $b, 65536) == 65536 or die }'`,
-    cold: true,
+    name: 'write 128 MiB and fsync',
+    timed: 'dd if=/dev/zero of=written bs=1M count=128 conv=fsync status=none',
+    changes: true,
   },
-  { name: 'unpack a tar of 300 files', timed: 'mkdir unpacked; tar -xf TAR -C unpacked; SYNC unpacked' },
-  { name: 'rename a directory of 500 files', timed: 'mv renamed moved', cold: true },
+  { name: 'read 128 MiB in order, cold', timed: 'cat big > /dev/null', cold: true },
+  { name: 'read 128 MiB in order, again', timed: 'cat big > /dev/null' },
+  { name: '200 random reads of 4 KiB, cold', timed: randomReads(4096), cold: true },
+  { name: '200 random reads of 64 KiB, cold', timed: randomReads(65_536), cold: true },
+  { name: 'rename a directory of 200 files', timed: 'mv renamed moved', cold: true, changes: true },
+  { name: 'remove a directory of 300 files', timed: 'rm -r small', changes: true },
 ];
+
+function randomReads(length: number): string {
+  const count = (128 * 2 ** 20) / length;
+  return `perl -e 'srand 7; open F, "<", "big" or die; for (1..200) { sysseek F, ${length} * int rand ${count}, 0; sysread(F, $b, ${length}) == ${length} or die }'`;
+}
 
 interface System {
   readonly name: string;
+  /** Milliseconds without a request after which nothing is waiting to be uploaded. */
+  readonly quietMs: number;
   readonly command: (bucket: TestBucket, directory: string, cache: string) => readonly string[];
 }
 
@@ -62,18 +80,22 @@ const cli = fileURLToPath(new URL('../../../core/cli/main.js', import.meta.url))
 const systems: readonly System[] = [
   {
     name: 'virtiofs-kit',
+    quietMs: 2500,
     command: ({ name, endpoint }, directory, cache) =>
       words(`${process.execPath} ${cli} mount ${directory} --backend s3 --bucket ${name}
         --endpoint ${endpoint} --path-style --cache-dir ${cache} --log-level error`),
   },
   {
     name: 's3fs 1.90',
+    quietMs: 500,
     command: ({ name, endpoint }, directory) =>
       words(`${join(peers, 'root/usr/bin/s3fs')} ${name} ${directory} -f -o url=${endpoint}
         -o use_path_request_style -o passwd_file=${join(peers, 'password')}`),
   },
   {
     name: 'rclone 1.60',
+    // It uploads five seconds after the last close.
+    quietMs: 6000,
     command: ({ name, endpoint }, directory, cache) =>
       words(`${join(peers, 'root/usr/bin/rclone')} mount :s3,provider=Ceph,endpoint='${endpoint}',env_auth=true:${name}
         ${directory} --vfs-cache-mode full --cache-dir ${cache} --config /dev/null`),
@@ -131,6 +153,21 @@ class Running {
     throw new Error(`${command.join(' ')}: did not mount`);
   }
 
+  /** Seconds of CPU that the process and its children have taken. */
+  async cpu(): Promise<number> {
+    let ticks = 0;
+    const processes = [this.#child.pid!];
+    for (const pid of processes) {
+      const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(') ')[1]!.split(' ');
+      ticks += Number(fields[11]) + Number(fields[12]);
+      for (const thread of await readdir(`/proc/${pid}/task`)) {
+        const children = await readFile(`/proc/${pid}/task/${thread}/children`, 'utf8').catch(() => '');
+        processes.push(...children.split(' ').filter(Boolean).map(Number));
+      }
+    }
+    return ticks / 100;
+  }
+
   async stop(): Promise<void> {
     const ended = new Promise((resolve) => this.#child.once('exit', resolve));
     await run('umount', [this.#directory]);
@@ -148,9 +185,23 @@ async function shell(script: string, directory: string): Promise<void> {
  */
 const folders: string[] = [];
 
-/** Seconds for each task. */
-async function measure(system: System, tar: string): Promise<number[]> {
-  const bucket = await TestBucket.create();
+/** What a task has taken. */
+interface Taken {
+  readonly seconds: number;
+  /** Of the process that serves the mount, in seconds. */
+  readonly cpu: number;
+  readonly requests: number;
+}
+
+/** What tar and git are given to work with. */
+interface Sources {
+  readonly tar: string;
+  readonly repository: string;
+}
+
+async function measure(system: System, server: Radosgw, sources: Sources): Promise<Taken[]> {
+  const bucket = TestBucket.open(`t-${randomUUID()}`, server.endpoint);
+  await bucket.client.send(new CreateBucketCommand({ Bucket: bucket.name }));
   const folder = await mkdtemp(join(tmpdir(), 'compare-'));
   const directory = join(folder, 'mount');
   await mkdir(directory);
@@ -158,23 +209,45 @@ async function measure(system: System, tar: string): Promise<number[]> {
     const cache = await mkdtemp(join(folder, 'cache-'));
     return Running.start(system.command(bucket, directory, cache), directory);
   };
-  const times: number[] = [];
+  const taken: Taken[] = [];
   await prepare(bucket);
-  let running = await start();
-  for (const { timed, cold } of tasks) {
-    if (cold === true) {
-      await running.stop();
-      running = await start();
+  let running: Running | undefined;
+  for (const [index, { timed, cold, changes }] of tasks.entries()) {
+    if (cold === true) await running?.stop();
+    let began = performance.now();
+    let requests = await server.requestsServed();
+    if (cold === true) running = await start();
+    const isMounted = index === 0;
+    const cpu = isMounted ? 0 : await running!.cpu();
+    if (!isMounted) {
+      requests = await server.requestsServed();
+      began = performance.now();
     }
-    const script = timed.replace('TAR', tar).replace(/SYNC (\S+)/, 'sync $1');
-    const began = performance.now();
+    const script = timed
+      .replace('TAR', sources.tar)
+      .replace('REPOSITORY', sources.repository)
+      .replace(/SYNC (\S+)/, 'sync $1');
     await shell(script, directory);
-    times.push((performance.now() - began) / 1000);
+    const seconds = (performance.now() - began) / 1000;
+    if (changes === true) await settled(server, system.quietMs);
+    const served = await server.requestsServed();
+    taken.push({ seconds, cpu: (await running!.cpu()) - cpu, requests: served - requests });
   }
-  await running.stop();
+  await running?.stop();
   folders.push(folder);
   await run('find', [folder, '-type', 'f', '-size', '+1M', '-delete']);
-  return times;
+  return taken;
+}
+
+/** Waits until the server has had nothing to do for a while. */
+async function settled(server: Radosgw, quietMs: number): Promise<void> {
+  let last = await server.requestsServed();
+  for (let since = performance.now(); performance.now() - since < quietMs;) {
+    await sleep(100);
+    const now = await server.requestsServed();
+    if (now !== last) since = performance.now();
+    last = now;
+  }
 }
 
 /** What the tasks find in the bucket, with attributes as s3fs writes them. */
@@ -182,10 +255,10 @@ async function prepare(bucket: TestBucket): Promise<void> {
   const Metadata = { mode: '33188', uid: '0', gid: '0', mtime: '1700000000' };
   const directory = { ...Metadata, mode: '16877' };
   const names = [
-    ...Array.from({ length: 5000 }, (_, i) => `listed/${i % 10}/file-${i}`),
-    ...Array.from({ length: 500 }, (_, i) => `renamed/file-${i}`),
+    ...Array.from({ length: 1000 }, (_, i) => `listed/file-${i}`),
+    ...Array.from({ length: 200 }, (_, i) => `renamed/file-${i}`),
   ];
-  for (const name of ['listed/', 'renamed/', ...Array.from({ length: 10 }, (_, i) => `listed/${i}/`)]) {
+  for (const name of ['listed/', 'renamed/']) {
     await bucket.put(name, Buffer.alloc(0), { Metadata: directory });
   }
   for (let at = 0; at < names.length; at += 50) {
@@ -193,38 +266,69 @@ async function prepare(bucket: TestBucket): Promise<void> {
       names.slice(at, at + 50).map((name) => bucket.put(name, Buffer.from(name), { Metadata })),
     );
   }
-  await bucket.put('big', Buffer.alloc(256 * 2 ** 20, 'big file '), { Metadata });
+  await bucket.put('big', Buffer.alloc(128 * 2 ** 20, 'big file '), { Metadata });
 }
 
-async function makeTar(): Promise<string> {
-  const folder = await mkdtemp(join(tmpdir(), 'compare-tar-'));
+async function makeSources(): Promise<Sources> {
+  const folder = await mkdtemp(join(tmpdir(), 'compare-sources-'));
+  const tree = join(folder, 'tree');
   for (let i = 0; i < 300; i++) {
-    const directory = join(folder, 'tree', `d${i % 10}`);
+    const directory = join(tree, `d${i % 10}`);
     await mkdir(directory, { recursive: true });
     await writeFile(join(directory, `file-${i}`), Buffer.alloc(1000 + ((i * 7919) % 60_000), `${i} `));
   }
-  await run('tar', ['-cf', join(folder, 'tree.tar'), '-C', folder, 'tree']);
-  return join(folder, 'tree.tar');
+  const tar = join(folder, 'tree.tar');
+  await run('tar', ['-cf', tar, '-C', folder, 'tree']);
+  const repository = join(folder, 'repository');
+  await run('git', ['init', '-q', repository]);
+  for (let i = 0; i < 30; i++) await writeFile(join(repository, `file-${i}`), `${i} `.repeat(500));
+  const git = ['-C', repository, '-c', 'user.name=a', '-c', 'user.email=a@b.c'];
+  await run('git', [...git, 'add', '.']);
+  await run('git', [...git, 'commit', '-qm', 'files']);
+  folders.push(folder);
+  return { tar, repository };
+}
+
+function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  return sorted[Math.floor(sorted.length / 2)] ?? Number.NaN;
 }
 
 const { values } = parseArgs({ options: { rounds: { type: 'string' }, only: { type: 'string' } } });
 const { only = '' } = values;
 await unpackPeers();
 await writeFile(join(peers, 'password'), `${ACCESS_KEY}:${SECRET_KEY}\n`, { mode: 0o600 });
-const tar = await makeTar();
-const best = systems.map(() => tasks.map(() => Number.POSITIVE_INFINITY));
-for (let round = 0; round < Number(values.rounds ?? 1); round++) {
-  for (const [index, system] of systems.entries()) {
-    if (!system.name.includes(only)) continue;
-    const times = await measure(system, tar);
-    process.stderr.write(`${system.name}: ${times.map((time) => time.toFixed(2)).join(' ')}\n`);
-    for (const [task, time] of times.entries()) best[index]![task] = Math.min(best[index]![task]!, time);
+const credentials = { AWS_ACCESS_KEY_ID: ACCESS_KEY, AWS_SECRET_ACCESS_KEY: SECRET_KEY };
+Object.assign(process.env, credentials, { AWS_REGION: 'us-east-1' });
+const sources = await makeSources();
+await unpack(cacheFolder('radosgw'));
+const data = await mkdtemp(join(tmpdir(), 'radosgw-'));
+const server = await Radosgw.start(cacheFolder('radosgw'), data, await freePort());
+const compared = systems.filter(({ name }) => name.includes(only));
+const rounds = new Map<System, Taken[][]>(compared.map((system) => [system, []]));
+try {
+  for (let round = 0; round < Number(values.rounds ?? 1); round++) {
+    for (const system of compared) {
+      const taken = await measure(system, server, sources);
+      rounds.get(system)?.push(taken);
+      const text = taken.map(({ seconds, cpu, requests }) =>
+        [seconds.toFixed(2), cpu.toFixed(2), requests].join('/'),
+      );
+      process.stderr.write(`${system.name}: ${text.join(' ')}\n`);
+    }
   }
+} finally {
+  await server.stop();
+  for (const folder of folders) await rm(folder, { recursive: true, force: true });
 }
-for (const folder of folders) await rm(folder, { recursive: true, force: true });
 const row = (cells: readonly string[]): string => `| ${cells.join(' | ')} |\n`;
-process.stdout.write(row(['seconds', ...systems.map(({ name }) => name)]));
-process.stdout.write(row(['---', ...systems.map(() => '---')]));
+process.stdout.write(row(['seconds, CPU seconds, requests', ...compared.map(({ name }) => name)]));
+process.stdout.write(row(['---', ...compared.map(() => '---')]));
 for (const [task, { name }] of tasks.entries()) {
-  process.stdout.write(row([name, ...best.map((times) => times[task]!.toFixed(2))]));
+  const cells = compared.map((system) => {
+    const of = (field: keyof Taken): number =>
+      median((rounds.get(system) ?? []).map((taken) => taken[task]![field]));
+    return `${of('seconds').toFixed(2)}, ${of('cpu').toFixed(2)}, ${of('requests')}`;
+  });
+  process.stdout.write(row([name, ...cells]));
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { GetObjectTaggingCommand, HeadObjectCommand } from '@aws-sdk/client-s3';
 import { deferred } from '../../../../backends/s3/client/concurrency.js';
 import { proxiedBucket } from '../proxied-bucket.js';
 import { context, Mount } from '../support.js';
@@ -54,5 +55,36 @@ describe('a rename of a directory', () => {
     assert.deepEqual(old, ['old/a']);
     assert.equal((await server.bucket.get('old/a')).toString(), "another's");
     assert.equal((await server.bucket.get('new/a')).toString(), 'a');
+  });
+
+  it('asks for no tags, and for nothing of what this mount has just written', async () => {
+    const { endpoint } = server.proxy;
+    const kinds = ['HeadObject', 'GetObjectAcl', 'GetObjectTagging', 'CopyObject', 'PutObject'] as const;
+    const Tagging = 'a=b';
+    const Metadata = { theirs: 'x' };
+    for (let i = 0; i < 20; i++)
+      await server.bucket.put(`theirs/${i}`, String(i), { Tagging, Metadata, ContentType: 'text/plain' });
+    const mount = await Mount.open(server.bucket, { endpoint, metadataTtl: 60 });
+    const moved = async (from: string): Promise<readonly number[]> => {
+      const before = kinds.map((kind) => mount.requests(kind));
+      await mount.backend.rename(mount.root, from, mount.root, `${from}-moved`, 0, context);
+      return kinds.map((kind, i) => mount.requests(kind) - before[i]!);
+    };
+    const [, , tags, copies] = await moved('theirs');
+    assert.deepEqual([tags, copies], [0, 20]);
+    const { client, name: Bucket } = server.bucket;
+    for (const i of [0, 19]) {
+      const at = { Bucket, Key: `theirs-moved/${i}` };
+      const { TagSet } = await client.send(new GetObjectTaggingCommand(at));
+      assert.deepEqual(TagSet, [{ Key: 'a', Value: 'b' }]);
+      const head = await client.send(new HeadObjectCommand(at));
+      assert.deepEqual([head.ContentType, head.Metadata?.['theirs']], ['text/plain', 'x']);
+    }
+    await mount.backend.mkdir(mount.root, 'ours', 0o755, context);
+    for (let i = 0; i < 20; i++) await mount.put(`ours/${i}`, String(i));
+    const [heads, acls, , own] = await moved('ours');
+    assert.deepEqual([heads, acls, own], [0, 0, 21]);
+    assert.equal((await mount.content('ours-moved/7')).toString(), '7');
+    await mount.close();
   });
 });
