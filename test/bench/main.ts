@@ -90,7 +90,7 @@ const command = new Command('npm run bench --')
     1,
   )
   .option('--amount <SHARE>', 'with --guest: how much is done, as a share of the usual', positive, 1)
-  .option('--warm-up <N>', 'with --guest: rounds that are not counted, before the others', count, 1)
+  .option('--warm-up <N>', 'with --guest: rounds that are not counted, before the others', countOrNone, 1)
   .option('--json <FILE>', 'write the figures of every round')
   .option('--plot <FILE.svg>', 'draw the result')
   .allowExcessArguments(false)
@@ -138,6 +138,10 @@ function count(text: string): number {
   const value = positive(text);
   if (!Number.isInteger(value)) throw new InvalidArgumentError('It must be a whole number.');
   return value;
+}
+
+function countOrNone(text: string): number {
+  return text === '0' ? 0 : count(text);
 }
 
 function peerOf(text: string): Subject {

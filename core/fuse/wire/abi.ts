@@ -1,10 +1,10 @@
 /**
- * Constants of Linux `include/uapi/linux/fuse.h`, protocol 7.45, with its names less the `FUSE_`
- * prefix.
+ * Constants of Linux `include/uapi/linux/fuse.h`, protocol 7.46, with its names less the `FUSE_`
+ * prefix. What 7.46 adds is for requests by io_uring, which are not offered.
  */
 
 export const KERNEL_VERSION = 7;
-export const KERNEL_MINOR_VERSION = 45;
+export const KERNEL_MINOR_VERSION = 46;
 /**
  * The oldest minor version that is served. Since then all structures have their present size, or a
  * flag tells that they have grown.
@@ -76,6 +76,7 @@ export const InitFlag2 = {
   ALLOW_IDMAP: 1 << 8,
   OVER_IO_URING: 1 << 9,
   REQUEST_TIMEOUT: 1 << 10,
+  HAS_IO_URING_BUFPOOL: 1 << 11,
 } as const;
 
 export const RELEASE_FLOCK_UNLOCK = 1 << 1;

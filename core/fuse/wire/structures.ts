@@ -1,7 +1,7 @@
 import { layout } from './layout.js';
 
 /**
- * The structures of Linux `include/uapi/linux/fuse.h`, protocol 7.45, in its order and with its
+ * The structures of Linux `include/uapi/linux/fuse.h`, protocol 7.46, in its order and with its
  * names.
  */
 

@@ -12,7 +12,7 @@ import { engine } from '../../../support/engine.js';
 import { RequestBytes, FuseError, Op, ROOT, usualInitFlags } from '../../../support/fuse-client.js';
 import { TinyBackend } from '../../../support/tiny-backend.js';
 
-const everything = { minor: 45, flags: -1, flags2: -1, maxReadahead: 131072 };
+const everything = { minor: 46, flags: -1, flags2: -1, maxReadahead: 131072 };
 const bare: Backend = {
   mount: () => ({}),
   lookup: () => undefined,
@@ -115,7 +115,8 @@ describe('INIT', () => {
       [31, 31],
       [38, 38],
       [45, 45],
-      [99, 45],
+      [46, 46],
+      [99, 46],
     ] as const) {
       const { client } = (await engine(new TinyBackend())).guest();
       const reply = await client.init(usualInitFlags, offered);
@@ -133,7 +134,7 @@ describe('INIT', () => {
       client.init(usualInitFlags, 30),
       (error) => error instanceof FuseError && error.errno === 71,
     );
-    await assert.rejects(client.init(usualInitFlags, 45, 6), FuseError);
+    await assert.rejects(client.init(usualInitFlags, 46, 6), FuseError);
     assert.equal((await client.init(usualInitFlags, 0, 8)).major, 7);
     assert.equal(session.negotiated, undefined);
     assert.equal((await client.init()).minor, 38);
