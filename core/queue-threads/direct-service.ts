@@ -266,8 +266,8 @@ export class DirectService implements QueueService {
     if (at < 0 || !fileTable.findNode(nodeLow, nodeHigh)) return false;
     const stat = this.#calls.stats;
     if (!fileTable.confirmNode(stat, at)) return false;
-    putAttributesValid(this.#out, fileTable.attributesValid);
     this.#putAttributes(ATTR, FROM_STAT, at);
+    putAttributesValid(this.#out, fileTable.attributesValid);
     this.#tally(Count.GETATTRS, undefined, 0);
     this.#reply(message, BODY + fuse_attr_out.bytes);
     return true;
@@ -330,9 +330,9 @@ export class DirectService implements QueueService {
     if (!fileTable.findEntry(nodeLow, nodeHigh, name, statx, at) || !fileTable.confirmEntry(statx, at))
       return false;
     const { nodeLow: low, nodeHigh: high, generation } = fileTable;
-    putEntry(out, BODY, low, high, generation, fileTable.entryValid, fileTable.attributesValid);
     this.#putAttributes(ENTRY_ATTR, FROM_STATX, at);
     out[ENTRY_ATTR + (fuse_attr.mode >> 2)]! &= 0xffff;
+    putEntry(out, BODY, low, high, generation, fileTable.entryValid, fileTable.attributesValid);
     this.#tally(Count.LOOKUPS, undefined, 0);
     this.#reply(message, BODY + fuse_entry_out.bytes);
     return true;

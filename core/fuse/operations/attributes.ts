@@ -26,7 +26,7 @@ import { checkId } from './refused-ids.js';
 import { refuseChange } from './refused-changes.js';
 import { GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
-import { putAttributesValid } from '../wire/reply-writers.js';
+import { attributesHold, putAttributesValid } from '../wire/reply-writers.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 import {
@@ -66,11 +66,12 @@ export const statx: Operation<Attributes> = {
     return session.backend.getattr(session.nodes.node(request.slot), file, request.context);
   },
   finish(session, request, attributes) {
-    const { nodes, out, attributeValidity } = session;
+    const { nodes, out } = session;
     const { slot } = request;
+    const { seconds, nanoseconds } = attributesHold(attributes.mode, session.attributeValidity);
     out.zero(BODY, fuse_statx_out.stat);
-    out.u64(BODY + fuse_statx_out.attr_valid, attributeValidity.seconds);
-    out.u32(BODY + fuse_statx_out.attr_valid_nsec, attributeValidity.nanoseconds);
+    out.u64(BODY + fuse_statx_out.attr_valid, seconds);
+    out.u32(BODY + fuse_statx_out.attr_valid_nsec, nanoseconds);
     out.statx(BODY + fuse_statx_out.stat, attributes, nodes.idLow(slot), nodes.idHigh(slot));
     return fuse_statx_out.bytes;
   },
@@ -122,9 +123,9 @@ function target(session: Session, request: Request, throughHandle: boolean, fhOf
 function finishAttributes(session: Session, request: Request, attributes: Attributes): number {
   const { nodes, out, attributeValidity } = session;
   const { slot } = request;
-  putAttributesValid(out.words, attributeValidity);
   const low = nodes.idLow(slot);
   out.attributes(BODY + fuse_attr_out.attr, attributes, low, nodes.idHigh(slot));
+  putAttributesValid(out.words, attributeValidity);
   session.keepCache?.tell(slot, attributes, low);
   if (request.message.passedOn === true) session.publishNode(slot, attributes);
   return fuse_attr_out.bytes;

@@ -1,8 +1,8 @@
-import { Errno } from '../../backend/index.js';
+import { Errno, FileType, ModeBits } from '../../backend/index.js';
 import type { SegmentList } from '../../memory/index.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow } from '../../state/index.js';
 import { BODY, type Validity } from './reply.js';
-import { fuse_attr_out, fuse_entry_out, fuse_out_header, fuse_write_out } from './structures.js';
+import { fuse_attr, fuse_attr_out, fuse_entry_out, fuse_out_header, fuse_write_out } from './structures.js';
 
 /*
  * Writers of the replies that both the engine's thread and queue threads compose. Offsets are bytes
@@ -31,7 +31,20 @@ export function putHeader(
   words[(fuse_out_header.unique >> 2) + 1] = uniqueHigh;
 }
 
-/** `struct fuse_entry_out`, but for its `attr`. */
+const SET_ID = ModeBits.SETUID | ModeBits.SETGID;
+const NOT: Validity = { seconds: 0, nanoseconds: 0 };
+
+/**
+ * How long attributes may be kept: not at all where a regular file has a set-id bit. Whoever may not
+ * keep that takes it away by a write or an allocation, which the guest leaves to the server
+ * (FUSE_HANDLE_KILLPRIV_V2). Linux then asks for the size and times again, but not for the mode, and
+ * would go on to show the bit, and to run the file with it.
+ */
+export function attributesHold(mode: number, otherwise: Validity): Validity {
+  return (mode & SET_ID) !== 0 && (mode & FileType.MASK) === FileType.REGULAR ? NOT : otherwise;
+}
+
+/** `struct fuse_entry_out`, but for its `attr`, which must be there already. */
 export function putEntry(
   words: Uint32Array,
   at: number,
@@ -41,16 +54,20 @@ export function putEntry(
   entry: Validity,
   attributes: Validity,
 ): void {
+  const { seconds, nanoseconds } = attributesHold(
+    words[(at + fuse_entry_out.attr + fuse_attr.mode) >> 2]!,
+    attributes,
+  );
   words[(at + fuse_entry_out.nodeid) >> 2] = nodeLow;
   words[(at + fuse_entry_out.nodeid + 4) >> 2] = nodeHigh;
   words[(at + fuse_entry_out.generation) >> 2] = generation;
   words[(at + fuse_entry_out.generation + 4) >> 2] = 0;
   words[(at + fuse_entry_out.entry_valid) >> 2] = entry.seconds;
   words[(at + fuse_entry_out.entry_valid + 4) >> 2] = 0;
-  words[(at + fuse_entry_out.attr_valid) >> 2] = attributes.seconds;
+  words[(at + fuse_entry_out.attr_valid) >> 2] = seconds;
   words[(at + fuse_entry_out.attr_valid + 4) >> 2] = 0;
   words[(at + fuse_entry_out.entry_valid_nsec) >> 2] = entry.nanoseconds;
-  words[(at + fuse_entry_out.attr_valid_nsec) >> 2] = attributes.nanoseconds;
+  words[(at + fuse_entry_out.attr_valid_nsec) >> 2] = nanoseconds;
 }
 
 /**
@@ -66,8 +83,12 @@ export function putMissing(words: Uint32Array, { seconds, nanoseconds }: Validit
   return fuse_entry_out.bytes;
 }
 
-/** `struct fuse_attr_out` of a reply, but for its `attr`. */
-export function putAttributesValid(words: Uint32Array, { seconds, nanoseconds }: Validity): void {
+/** `struct fuse_attr_out` of a reply, but for its `attr`, which must be there already. */
+export function putAttributesValid(words: Uint32Array, attributes: Validity): void {
+  const { seconds, nanoseconds } = attributesHold(
+    words[(BODY + fuse_attr_out.attr + fuse_attr.mode) >> 2]!,
+    attributes,
+  );
   words[(BODY + fuse_attr_out.attr_valid) >> 2] = seconds;
   words[(BODY + fuse_attr_out.attr_valid + 4) >> 2] = 0;
   words[(BODY + fuse_attr_out.attr_valid_nsec) >> 2] = nanoseconds;
