@@ -155,9 +155,14 @@ function changes(session: Session, valid: number): AttributeChanges {
   return result;
 }
 
+/**
+ * A time to set. Seconds beyond the exact ones, some 285 million years from now, are cut to these,
+ * as Linux cuts what a file system has no room for (`timestamp_truncate`).
+ */
 function time(session: Session, secondsOffset: number, nanosecondsOffset: number): Time {
-  const seconds = session.in.i64(secondsOffset);
+  const given = session.in.i64(secondsOffset);
   const nanoseconds = session.in.u32(nanosecondsOffset);
-  if (!Number.isSafeInteger(seconds) || nanoseconds > 999_999_999) throw FsError.of('EINVAL');
-  return { seconds, nanoseconds };
+  if (nanoseconds > 999_999_999) throw FsError.of('EINVAL');
+  const seconds = Math.min(Math.max(given, Number.MIN_SAFE_INTEGER), Number.MAX_SAFE_INTEGER);
+  return seconds === given ? { seconds, nanoseconds } : { seconds, nanoseconds: 0 };
 }

@@ -35,10 +35,10 @@ const SET_ID = ModeBits.SETUID | ModeBits.SETGID;
 const NOT: Validity = { seconds: 0, nanoseconds: 0 };
 
 /**
- * How long attributes may be kept: not at all where a regular file has a set-id bit. Whoever may not
- * keep that takes it away by a write or an allocation, which the guest leaves to the server
- * (FUSE_HANDLE_KILLPRIV_V2). Linux then asks for the size and times again, but not for the mode, and
- * would go on to show the bit, and to run the file with it.
+ * How long attributes may be kept: not at all where a regular file has a set-id bit. Whoever may
+ * not keep that takes it away by a write or an allocation, which the guest leaves to the server
+ * (FUSE_HANDLE_KILLPRIV_V2). Linux then asks for the size and times again, but not for the mode,
+ * and would go on to show the bit, and to run the file with it.
  */
 export function attributesHold(mode: number, otherwise: Validity): Validity {
   return (mode & SET_ID) !== 0 && (mode & FileType.MASK) === FileType.REGULAR ? NOT : otherwise;
