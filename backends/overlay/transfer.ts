@@ -1,6 +1,6 @@
 import { totalmem } from 'node:os';
 import { acceleratorOf, type Transfer } from '../../core/backend/accelerator.js';
-import { type Backend, run, type Steps, wait } from '../../core/backend/index.js';
+import { type Backend, DAEMON, run, type Steps, wait } from '../../core/backend/index.js';
 import { type FindInLayer, type SavedNode, savedNodes } from './saved-state.js';
 import type { OverlayNode } from './tree/node.js';
 import type { Union } from './tree/union.js';
@@ -16,6 +16,8 @@ interface Header {
   readonly version: 1;
   /** Whether marks lie in extended attributes. */
   readonly inPlace: boolean;
+  /** What tells the upper from others. */
+  readonly place: string;
   readonly nodes: readonly SavedNode[];
   /** Bytes of the upper, of its open files without names, and of each lower's state, or null. */
   readonly upper: number;
@@ -49,6 +51,16 @@ export function transfer(
   const migration = upper && acceleratorOf(upper)?.migration;
   if (upper?.claim === undefined || migration === undefined) return undefined;
 
+  /** Whether what is in the upper came, and was not there before. */
+  let hasCome = false;
+
+  /** The directories of a work area are never moved. */
+  function* placeOf(): Steps<string> {
+    const { layer, work } = union().writable();
+    const { ino } = yield* wait(layer.backend.getattr(work.index, undefined, DAEMON));
+    return layer.identity(work.index, ino);
+  }
+
   function* save(): Steps<Uint8Array> {
     const { marks } = union().writable();
     const nodes = savedNodes(union());
@@ -63,6 +75,7 @@ export function transfer(
     const header: Header = {
       version: 1,
       inPlace: marks.inPlace,
+      place: yield* placeOf(),
       nodes,
       upper: content.length,
       nameless: nameless.length,
@@ -79,15 +92,20 @@ export function transfer(
     const header = parse(state, lowers.length);
     if (header.inPlace !== marks.inPlace)
       throw new Error('the upper of the overlay records removals otherwise here');
-    if (!(yield* work.isEmpty())) throw new Error('the upper of the overlay is not empty here');
+    const isEmpty = yield* work.isEmpty();
+    // A guest comes back that was suspended, or goes back to a snapshot of itself.
+    const isSame = !isEmpty && header.place === (yield* placeOf());
+    if (!isEmpty && !isSame) throw new Error('the upper of the overlay is not empty here');
+    hasCome = !isSame;
     let at = HEAD_BYTES + Buffer.from(state.buffer, state.byteOffset, HEAD_BYTES).readUInt32LE();
     const next = (length: number): Uint8Array => state.subarray(at, (at += length));
     try {
-      yield* unpackUpper(union(), next(header.upper));
+      const upperState = next(header.upper);
+      if (!isSame) yield* unpackUpper(union(), upperState);
       const finding = migration!.arrive(next(header.nameless));
       for (const [index, size] of header.lowers.entries())
         if (size !== null) yield* wait(lowers[index]!.restore?.(next(size)));
-      yield* union().upperArrived();
+      if (!isSame) yield* union().upperArrived();
       arrived({
         nodes: header.nodes,
         find: (layer, key) => (layer === upper ? (finding(key) as object) : layer.resolve!(key)),
@@ -100,6 +118,7 @@ export function transfer(
 
   function* undo(): Steps<void> {
     arrived(undefined);
+    if (!hasCome) return;
     union().arrived.clear();
     yield* union().writable().work.emptyUpper();
   }

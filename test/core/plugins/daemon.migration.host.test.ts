@@ -62,6 +62,14 @@ async function work(fuse: FuseClient): Promise<(after: FuseClient) => Promise<vo
   };
 }
 
+/** An overlay of directories of this host, with an upper of its own. */
+const overlayOf = (t: TestContext, lower: string, marks: { xattrs?: string } = {}, upper = shared(t)) => ({
+  type: 'overlay',
+  lowers: [{ type: 'passthrough', sharedDir: lower }],
+  upper: { type: 'passthrough', sharedDir: upper, ...(marks.xattrs === 'trusted' ? TRUSTED : {}) },
+  ...marks,
+});
+
 describe('a guest that migrates', () => {
   test('takes memfs along, with its open files, listings and locks, and removed files', async (t) => {
     const [from, to] = [
@@ -314,8 +322,13 @@ describe('a guest that migrates', () => {
   });
 
   test('goes back to a snapshot of itself, as often as it likes', async (t) => {
-    for (const type of ['memfs', 'passthrough']) {
-      const backend = type === 'memfs' ? { type } : { type, sharedDir: shared(t) };
+    const backends = [
+      { type: 'memfs' },
+      { type: 'passthrough', sharedDir: shared(t) },
+      overlayOf(t, shared(t)),
+    ];
+    for (const backend of backends) {
+      const { type } = backend;
       const { frontEnd, fuse, log } = await host(t, { backend });
       await fuse.init();
       const { entry, open } = await fuse.create(ROOT, 'file');
@@ -382,14 +395,6 @@ describe('a guest that migrates', () => {
     assert.equal(Buffer.from(await to.fuse.read(made.entry.nodeid, made.open.fh, 0, 9)).toString(), 'made');
     assert.equal((await to.fuse.lookup(ROOT, 'made')).nodeid, made.entry.nodeid);
     await rejectsWith(to.fuse.lookup(ROOT, 'absent'), 2);
-  });
-
-  /** An overlay of directories of this host, with an upper of its own. */
-  const overlayOf = (t: TestContext, lower: string, marks: { xattrs?: string } = {}, upper = shared(t)) => ({
-    type: 'overlay',
-    lowers: [{ type: 'passthrough', sharedDir: lower }],
-    upper: { type: 'passthrough', sharedDir: upper, ...(marks.xattrs === 'trusted' ? TRUSTED : {}) },
-    ...marks,
   });
 
   for (const marks of [{ xattrs: 'trusted' }, { xattrs: 'user' }, { marks: 'names' }])
