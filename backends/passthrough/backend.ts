@@ -73,6 +73,7 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     killPriv: options.killprivV2,
     securityContext: options.securityLabel && options.xattr,
     submounts: options.submounts === 'announce',
+    required: options.requires.map((name) => (name === 'posix-acl' ? 'posixAcl' : 'securityContext')),
   };
   const { gather, startThreads, stopThreads, held, adoptFile, ...data } = dataOperations(share);
   const { adoptNode, recover, finding, places, ...identity } = identityOperations(share);

@@ -84,6 +84,10 @@ export const options = z.strictObject({
     .optional()
     .describe('POSIX access control lists; on unless owners are translated or xattrs are off'),
   securityLabel: z.boolean().default(false).describe("Set the guest's security contexts on new files"),
+  requires: z
+    .array(z.enum(['posix-acl', 'security-label']))
+    .default([])
+    .describe('What guests must support, where it is on; others cannot mount'),
   killprivV2: z
     .boolean()
     .default(true)

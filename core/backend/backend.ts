@@ -206,6 +206,11 @@ export interface Semantics {
   readonly securityContext?: boolean;
   /** Marks submounts in attributes (FUSE_SUBMOUNTS). */
   readonly submounts?: boolean;
+  /**
+   * Of these, what a guest must know: one whose kernel does not offer it is refused at its mount
+   * (EPROTO). Default: none; each is used where the guest offers it.
+   */
+  readonly required?: readonly ('posixAcl' | 'securityContext')[];
 }
 
 /** What `health` reports. */

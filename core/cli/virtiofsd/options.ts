@@ -101,6 +101,11 @@ const negotiation = (set: (draft: Draft, isOn: boolean) => void): Rule => ({
       throw new UsageError(`${name}=${value}: is not one of always, auto, never`);
     }
     set(draft, value !== 'never');
+    const what = name.replace(/^-+/, '');
+    const others = ((draft.backend['requires'] ?? []) as string[]).filter((one) => one !== what);
+    const requires = value === 'always' ? [...others, what] : others;
+    if (requires.length > 0) draft.backend['requires'] = requires;
+    else delete draft.backend['requires'];
   },
 });
 /** Shares both kinds of locks, although virtiofsd has one option for each. */

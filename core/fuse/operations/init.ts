@@ -6,7 +6,7 @@ import {
   KERNEL_VERSION,
   OLDEST_MINOR_VERSION,
 } from '../wire/abi.js';
-import { negotiate, type Offer } from '../session/negotiation.js';
+import { negotiate, type Offer, missingFlags } from '../session/negotiation.js';
 import { finishEmpty, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
 import { INIT_IN_COMPAT, fuse_init_in, fuse_init_out } from '../wire/structures.js';
@@ -45,6 +45,14 @@ export const init: Operation<Offer | undefined> = {
       flags2: extended ? input.u32(fuse_init_in.flags2) : 0,
       maxReadahead: input.u32(fuse_init_in.max_readahead),
     };
+    const missing = missingFlags(offer, session.export.backend);
+    if (missing.length > 0) {
+      session.log.warn(
+        { missing },
+        'the guest was refused: its kernel does not know what the export requires',
+      );
+      throw FsError.of('EPROTO');
+    }
     return andThen(session.reset(), () => offer);
   },
   finish(session, _request, offer) {

@@ -61,6 +61,18 @@ export function negotiate(
   };
 }
 
+/** Names of the flags that the backend requires and the guest does not offer. */
+export function missingFlags({ flags, flags2 }: Offer, { semantics = {} }: Backend): string[] {
+  const isMissing = {
+    posixAcl: (flags & InitFlag.POSIX_ACL) === 0,
+    securityContext: (flags2 & InitFlag2.SECURITY_CTX) === 0,
+  };
+  const names = { posixAcl: 'FUSE_POSIX_ACL', securityContext: 'FUSE_SECURITY_CTX' };
+  return (semantics.required ?? []).flatMap((key) =>
+    semantics[key] === true && isMissing[key] ? names[key] : [],
+  );
+}
+
 /**
  * Whether FUSE_WRITEBACK_CACHE may be used. The guest then sets sizes and times by SETATTR, so the
  * backend needs `setattr`.

@@ -119,6 +119,7 @@ class Routed implements Backend<RoutedNode> {
       killPriv: every(({ killPriv }) => killPriv),
       securityContext: every(({ securityContext }) => securityContext),
       submounts: every(({ submounts }) => submounts),
+      required: this.#mounts.flatMap(({ backend }) => backend.semantics?.required ?? []),
     };
   }
 

@@ -76,6 +76,9 @@ test('ACLs and security labels are negotiated by value, as in virtiofsd 1.14', (
       const { [key]: is, xattr } = backendOf(option + value);
       assert.deepEqual([is, xattr], [true, true], option + value);
     }
+    assert.deepEqual(backendOf(`${option}=always`)['requires'], [option.slice(2)]);
+    for (const later of ['=auto', '=never'])
+      assert.equal(backendOf(`${option}=always`, option + later)['requires'], undefined);
     const { [key]: is, xattr } = backendOf(`${option}=never`);
     assert.deepEqual([is, xattr], [false, false]);
     assert.throws(() => backendOf(`${option}=maybe`), /is not one of always, auto, never/);

@@ -127,6 +127,24 @@ describe('INIT', () => {
     }
   });
 
+  it('refuses guests that do not know what the backend requires', async () => {
+    const required = ['posixAcl', 'securityContext'] as const;
+    const semantics = { posixAcl: true, securityContext: true, required };
+    const { guest } = await engine(Object.assign(new TinyBackend(), { semantics }));
+    const acl = BigInt(InitFlag.POSIX_ACL);
+    const label = BigInt(InitFlag2.SECURITY_CTX) << 32n;
+    const neither = (usualInitFlags | BigInt(InitFlag.INIT_EXT)) & ~(acl | label);
+    for (const offered of [neither, neither | acl, neither | label]) {
+      const { client, session } = guest();
+      await assert.rejects(client.init(offered), (error) => error instanceof FuseError && error.errno === 71);
+      assert.equal(session.negotiated, undefined);
+    }
+    await guest().client.init(neither | acl | label);
+    const off = { ...semantics, posixAcl: false, securityContext: false };
+    const { guest: other } = await engine(Object.assign(new TinyBackend(), { semantics: off }));
+    await other().client.init(neither);
+  });
+
   it('refuses protocols before 7.31, and answers a newer major version with its own', async () => {
     const { guest } = await engine(new TinyBackend());
     const { client, session } = guest();
