@@ -470,6 +470,55 @@ describe('encrypted', () => {
     await guest.end();
   });
 
+  it('does not see older states of the same file, cuts between blocks and holes, as its document says', async () => {
+    await using host = await temporaryDirectory('/dev/shm');
+    const open = async () => guestOf(encrypted(await directory(host.path), { key: KEY }) as Backend);
+    const write = async (fill: string): Promise<Buffer> => {
+      const { client, end } = await open();
+      if (!(await client.list(ROOT)).includes('file')) await make(client, 'file', Buffer.alloc(8192, fill));
+      else {
+        const { nodeid } = await client.lookup(ROOT, 'file');
+        const { fh } = await client.open(nodeid, 2);
+        await client.write(nodeid, fh, 0, Buffer.alloc(8192, fill));
+        await client.release(nodeid, fh);
+      }
+      await end();
+      return readFileSync(path());
+    };
+    const path = (): string =>
+      join(
+        host.path,
+        readdirSync(host.path).find((name) => name !== 'virtiofs-kit.key')!,
+      );
+    const content = async (bytes: Buffer): Promise<Buffer> => {
+      writeFileSync(path(), bytes);
+      const { client, end } = await open();
+      try {
+        return await contentOf(client, (await client.lookup(ROOT, 'file')).nodeid);
+      } finally {
+        await end();
+      }
+    };
+    const [older, newer] = [await write('o'), await write('n')];
+    const middle = 32 + 4096 + 28;
+    const mixed = Buffer.concat([newer.subarray(0, middle), older.subarray(middle)]);
+    const expected = Buffer.concat([Buffer.alloc(4096, 'n'), Buffer.alloc(4096, 'o')]);
+    assert.deepEqual(await content(mixed), expected);
+    assert.deepEqual(await content(older), Buffer.alloc(8192, 'o'));
+    assert.deepEqual(await content(newer.subarray(0, middle)), Buffer.alloc(4096, 'n'));
+    const hole = Buffer.concat([newer.subarray(0, middle), Buffer.alloc(newer.length - middle)]);
+    assert.deepEqual(await content(hole), Buffer.concat([Buffer.alloc(4096, 'n'), Buffer.alloc(4096)]));
+    // A file that was made anew under the same name has another key: nothing of the old one fits.
+    const guest = await open();
+    await guest.client.unlink(ROOT, 'file');
+    await make(guest.client, 'file', Buffer.alloc(8192, 'f'));
+    await guest.end();
+    const fresh = readFileSync(path());
+    await assert.rejects(content(Buffer.concat([fresh.subarray(0, middle), older.subarray(middle)])), {
+      errno: Errno.EIO,
+    });
+  });
+
   it('is what was written, after random writes, cuts, holes and appends', (t) =>
     withSeed(t, 1, async (seed) => {
       await using host = await temporaryDirectory('/dev/shm');
