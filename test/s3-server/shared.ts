@@ -11,10 +11,12 @@ const state = cacheFolder('s3-server');
 /**
  * The S3 server that all test processes of a run share: started by the first that asks, and ended
  * by itself when they are gone. Puts its keys into the environment, where the SDK's credential
- * chain finds them.
+ * chain finds them. With `S3_TEST_ENDPOINT` another server, with credentials of the environment.
  * @returns the endpoint's URL.
  */
 export async function sharedServer(): Promise<string> {
+  const given = process.env['S3_TEST_ENDPOINT'];
+  if (given !== undefined) return given;
   process.env['AWS_ACCESS_KEY_ID'] = ACCESS_KEY;
   process.env['AWS_SECRET_ACCESS_KEY'] = SECRET_KEY;
   process.env['AWS_REGION'] = 'us-east-1';

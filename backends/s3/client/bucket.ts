@@ -593,8 +593,10 @@ export class Bucket {
             TaggingDirective: directive,
             Metadata: content.metadata,
           });
-          const sent = attempt.client.send(carrying(command, given), { abortSignal: attempt.signal });
-          return told((await sent).CopyObjectResult?.ETag);
+          const answer = await asCopy(carrying(command, given), (sent) =>
+            attempt.client.send(sent, { abortSignal: attempt.signal }),
+          );
+          return told(answer.CopyObjectResult?.ETag);
         });
         return this.#written(key, etag, source.size);
       }),
@@ -710,7 +712,8 @@ export class Bucket {
       const acl = xml === undefined ? undefined : readAcl(xml);
       if (acl !== undefined) return acl;
       const command = new GetObjectAclCommand({ ...this.#common, Key: key });
-      const { Owner, Grants } = await attempt.client.send(command, { abortSignal: attempt.signal });
+      const answer = attempt.client.send(command, { abortSignal: attempt.signal });
+      const { Owner, Grants } = await answer.catch(refuseObjects);
       return { owner: Owner, grants: Grants ?? [] };
     });
   }
@@ -721,7 +724,8 @@ export class Bucket {
       const tags = xml === undefined ? undefined : readTags(xml);
       if (tags !== undefined) return tags;
       const command = new GetObjectTaggingCommand({ ...this.#common, Key: key });
-      return (await attempt.client.send(command, { abortSignal: attempt.signal })).TagSet ?? [];
+      const answer = attempt.client.send(command, { abortSignal: attempt.signal });
+      return (await answer.catch(refuseObjects)).TagSet ?? [];
     });
   }
 
@@ -1026,13 +1030,12 @@ export class Bucket {
           ...this.#source(source, isSent),
           CopySourceRange: `bytes=${start}-${end - 1}`,
         });
-        const answer = await this.#copying(undefined, () => client.send(command, { abortSignal: signal }));
-        const copied = answer.CopyPartResult ?? {};
-        return {
-          number,
-          etag: told(copied.ETag),
-          checksum: this.#checksum === undefined ? {} : copiedChecksum(copied),
-        };
+        return this.#copying(undefined, async () => {
+          const answer = await asCopy(command, (sent) => client.send(sent, { abortSignal: signal }));
+          const copied = answer.CopyPartResult ?? {};
+          const checksum = this.#checksum === undefined ? {} : copiedChecksum(copied);
+          return { number, etag: told(copied.ETag), checksum };
+        });
       }),
     );
   }
@@ -1157,6 +1160,17 @@ function holds(condition: Condition | undefined, head: Head | undefined): boolea
 const always = (): boolean => true;
 
 /**
+ * A server that knows no grants, or no tags, may answer with the object itself, and its ETag.
+ * @throws S3Failure of kind unsupported then: it would be no other answer the next time.
+ */
+function refuseObjects(error: unknown): never {
+  const failure = classify(error);
+  const { $response: answer } = error as { $response?: { headers?: Readonly<Record<string, string>> } };
+  const isObject = failure.status === 200 && answer?.headers?.['etag'] !== undefined;
+  throw isObject ? new S3Failure('unsupported', 200, 'NoDocument', failure) : failure;
+}
+
+/**
  * The status that a code of an error has elsewhere, where a document gives the code alone. One that
  * is not known to pass is a refusal, and not tried again for ever.
  */
@@ -1183,6 +1197,19 @@ function told(etag: string | undefined): string {
   const found = unquoted(etag);
   if (found === '') throw noAnswer('no ETag');
   return found;
+}
+
+/**
+ * Sends the command of a copy. Its answer is a document, which some servers give an ETag, too.
+ * @throws S3Failure of kind unsupported where the server does not know copies, and has taken the
+ * request for one that writes nothing: what is at its place now is empty.
+ */
+async function asCopy<C extends object, T>(command: C, send: (command: C) => Promise<T>): Promise<T> {
+  let isWrite = false;
+  const sent = answering(command, (headers) => (isWrite = headers.has('etag')));
+  return send(sent).catch((error: unknown) => {
+    throw isWrite ? new S3Failure('unsupported', 200, 'NoCopy', error) : error;
+  });
 }
 
 /**

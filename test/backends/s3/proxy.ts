@@ -38,6 +38,10 @@ export type Fault =
   | 'refuse-keys'
   /** The same, in which no key is there. */
   | 'no-keys'
+  /** 200, with bytes that are no document. */
+  | 'no-document'
+  /** 200, with an ETag and no body. */
+  | 'no-body'
   /** 400 BadDigest. */
   | 'bad-digest'
   /** Carries the request out without looking at its conditions. */
@@ -145,6 +149,8 @@ export class Proxy {
     if (fault === 'delay') await new Promise((resolve) => setTimeout(resolve, 20 + Math.random() * 100));
     if (this.#closed) return;
     if (fault === 'portal') return answerPage(request, response);
+    if (fault === 'no-body') return void response.writeHead(200, { etag: '"0"' }).end();
+    if (fault === 'no-document') return void response.writeHead(200, { etag: '"0"' }).end('bytes');
     if (fault === 'refuse-keys') return answerKeys(response, body, 'WormEnforced');
     if (fault === 'no-keys') return answerKeys(response, body, 'NoSuchKey');
     if (fault === 'refuse-conditions') return answerError(request, response, 412, 'PreconditionFailed');

@@ -39,6 +39,40 @@ describe('what is known of a server', () => {
     await mount.close();
   });
 
+  it('that answers with the object where it is asked for grants and tags has none', async () => {
+    server.proxy.fault = ({ operation }) =>
+      operation === 'GetObjectAcl' || operation === 'GetObjectTagging' ? 'no-document' : undefined;
+    const mount = await open({ prefix: 'no-documents' });
+    await mount.put('file', 'first');
+    await mount.backend.rename(mount.root, 'file', mount.root, 'moved', 0, context);
+    const asked = mount.requests('GetObjectAcl') + mount.requests('GetObjectTagging');
+    assert.equal(asked, 2);
+    server.proxy.fault = () => undefined;
+    await mount.close();
+    assert.equal((await server.bucket.get('no-documents/moved')).toString(), 'first');
+  });
+
+  it('that knows no copies is no place to lose bytes: they go by way of this machine', async () => {
+    server.proxy.fault = () => undefined;
+    const mount = await open({ prefix: 'no-copies', partSize: '5m' });
+    const large = pattern(11 * 2 ** 20);
+    await mount.put('large', large);
+    await mount.put('small', 'small');
+    server.proxy.fault = ({ operation }) =>
+      operation === 'CopyObject' || operation === 'UploadPartCopy' ? 'no-body' : undefined;
+    const file = await mount.openFile('large');
+    await mount.write(file, 6 * 2 ** 20, 'change');
+    await mount.fsync(file);
+    await mount.release(file);
+    await mount.backend.rename(mount.root, 'small', mount.root, 'moved', 0, context);
+    server.proxy.fault = () => undefined;
+    await mount.close();
+    large.write('change', 6 * 2 ** 20);
+    assert.ok((await server.bucket.get('no-copies/large')).equals(large));
+    assert.equal((await server.bucket.get('no-copies/moved')).toString(), 'small');
+    assert.equal(mount.backend.mounted.services.metrics.conflicts, 0);
+  });
+
   for (const raw of isWhole ? [false, true] : [true]) {
     for (const fault of FAULTS) {
       it(`is the same whichever request of the mount meets ${fault}${raw ? ', on Ceph 16' : ''}`, async () => {
