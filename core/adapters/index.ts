@@ -2,6 +2,7 @@
  * Backends of file systems that others wrote, each by one call.
  *
  * - `node-fs.ts`: what has the form of Node's `fs`: a memfs or ZenFS volume, `node:fs` itself.
+ * - `node-vfs.ts`: file systems of Node's experimental module `node:vfs`.
  * - `fuse-operations.ts`: the operations that the npm packages `fuse-native` and `fuse-bindings`
  *   take.
  * - `webdav/`: a directory of a WebDAV server. `server.ts` makes the requests, `multistatus.ts`
@@ -11,6 +12,7 @@
  */
 export { fromFuseOperations, type FuseOperations } from './fuse-operations.js';
 export { fromNodeFs, type NodeFileHandle, type NodeFs, type NodeStats } from './node-fs.js';
+export { fromNodeVfs, type NodeVfs } from './node-vfs.js';
 export { type OpenPath, pathBackend } from './path-backend.js';
 export type { PathAttributes, PathFile, PathFileSystem } from './path-file-system.js';
 export type { PathNode } from './path-nodes.js';

@@ -86,7 +86,8 @@ export interface NodeFs {
   lchown(path: string, uid: number, gid: number): Promise<void>;
   lutimes(path: string, atime: number, mtime: number): Promise<void>;
   truncate(path: string, size: number): Promise<void>;
-  statfs(path: string): Promise<NodeStatfs>;
+  /** Absent: guests see no figures of space. */
+  statfs?(path: string): Promise<NodeStatfs>;
 }
 
 /**
@@ -106,10 +107,12 @@ export function fromNodeFs(fs: NodeFs, root = '/'): Backend<PathNode, OpenPath> 
 class NodePaths implements PathFileSystem {
   readonly #fs: NodeFs;
   readonly #root: string;
+  readonly statfs?: (path: string) => Promise<FsStatistics>;
 
   constructor(fs: NodeFs, root: string) {
     this.#fs = fs;
     this.#root = root;
+    if (fs.statfs !== undefined) this.statfs = (path) => figures(fs.statfs!(this.#at(path)));
   }
 
   #at(path: string): string {
@@ -181,18 +184,18 @@ class NodePaths implements PathFileSystem {
   truncate(path: string, size: number): Promise<void> {
     return told(this.#fs.truncate(this.#at(path), size));
   }
+}
 
-  async statfs(path: string): Promise<FsStatistics> {
-    const { bsize, blocks, bfree, bavail, files, ffree } = await told(this.#fs.statfs(this.#at(path)));
-    return {
-      blockSize: Number(bsize),
-      blocks: Number(blocks),
-      blocksFree: Number(bfree),
-      blocksAvailable: Number(bavail),
-      files: Number(files),
-      filesFree: Number(ffree),
-    };
-  }
+async function figures(statfs: Promise<NodeStatfs>): Promise<FsStatistics> {
+  const { bsize, blocks, bfree, bavail, files, ffree } = await told(statfs);
+  return {
+    blockSize: Number(bsize),
+    blocks: Number(blocks),
+    blocksFree: Number(bfree),
+    blocksAvailable: Number(bavail),
+    files: Number(files),
+    filesFree: Number(ffree),
+  };
 }
 
 /** Inode numbers are not shown, as there may be several devices. */
