@@ -13,7 +13,7 @@ export const ROOT = '/sandbox';
 
 /** Where commands find busybox, and what shares are mounted at. */
 const TOOLS = '/run/virtiofs-kit';
-const BUSYBOX = `${TOOLS}/busybox`;
+export const BUSYBOX = `${TOOLS}/busybox`;
 
 /**
  * Copies input into a pipe. cat would have the kernel do it, which keeps the pipe locked while it
@@ -44,8 +44,9 @@ export interface Mount {
  *
  * start-stop-daemon starts what runs in the background, since the shell's own `&` would have it
  * ignore SIGINT.
+ * @param more lines of shell that are run first.
  */
-export function agentScript(mounts: readonly Mount[]): string {
+export function agentScript(mounts: readonly Mount[], more: readonly string[]): string {
   return `
 root=${ROOT}
 for folder in dev proc sys run tmp; do mkdir -p "$root/$folder"; done
@@ -55,6 +56,7 @@ mkdir ${ROOT}${TOOLS}
 touch ${ROOT}${BUSYBOX}
 mount -o bind /bin/busybox ${ROOT}${BUSYBOX}
 ${mounts.map(({ from, to }) => bindLine(from, to)).join('\n')}
+${more.join('\n')}
 cd /
 while read -r verb first second <${CONTROL}/next; do
   case $verb in

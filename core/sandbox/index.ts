@@ -10,7 +10,7 @@
  * - `command.ts`: a command that runs in it. `agent.ts`: the scripts in the guest that start
  *   commands.
  * - `control-share.ts`, `pipes.ts`: how host and guest talk, which is a file system, too.
- *   `telnet.ts`: terminals.
+ *   `telnet.ts`: terminals. `network.ts`: what of the network it reaches, through a third share.
  */
 export { SandboxSnapshot, type Base } from './base.js';
 export { SandboxCommand } from './command.js';
@@ -18,3 +18,4 @@ export type { TerminalSize } from './agent.js';
 export type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 export { sandbox, Sandbox, type ExecResult, type SandboxChange, type StreamOptions } from './sandbox.js';
 export type { FileEvent } from './watch.js';
+export type { NetworkOptions } from './network.js';

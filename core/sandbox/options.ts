@@ -2,6 +2,7 @@ import type { Writable } from 'node:stream';
 import type { Logger } from '../backend/index.js';
 import type { Accelerator } from '../guest/index.js';
 import type { Base } from './base.js';
+import type { NetworkOptions } from './network.js';
 
 /** A directory of this host, or any backend, to be seen in a sandbox. */
 export interface SandboxMount {
@@ -38,6 +39,8 @@ export interface SandboxOptions {
   readonly readOnly?: readonly string[] | undefined;
   /** Whether the secrets of home directories in `root` are hidden. Default true. */
   readonly hideSecrets?: boolean | undefined;
+  /** What commands may reach. Default: nothing. */
+  readonly network?: NetworkOptions | undefined;
   /** Environment of commands, beside PATH, HOME and with a terminal TERM. */
   readonly env?: Readonly<Record<string, string>> | undefined;
   /** User of commands: `NAME`, `UID`, `NAME:GROUP` or `UID:GID`. Default: root. */

@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import { statSync } from 'node:fs';
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { posix, resolve } from 'node:path';
 import { PassThrough, Readable, type Writable } from 'node:stream';
@@ -18,7 +20,7 @@ import {
   type OverlayBackend,
   writeLayer,
 } from '../../backends/overlay/index.js';
-import { agentScript, CONTROL, type Mount, OWN_FOLDERS, ROOT, type TerminalSize } from './agent.js';
+import { agentScript, BUSYBOX, CONTROL, type Mount, OWN_FOLDERS, ROOT, type TerminalSize } from './agent.js';
 import { type Base, directoryBase, emptyFolder, imageBase, SandboxSnapshot } from './base.js';
 import { SandboxCommand } from './command.js';
 import { ControlShare, Folder, Source } from './control-share.js';
@@ -26,6 +28,7 @@ import { commitImage } from './image/commit.js';
 import { Image } from './image/image.js';
 import type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 import { merge } from './merge.js';
+import { LISTEN_LINE, NETWORK, NetworkProxy, PROXY_VARIABLES } from './network.js';
 import { Messages } from './pipes.js';
 import { rulesOf } from './path-rules.js';
 import { findUser } from './users.js';
@@ -38,6 +41,13 @@ const MAX_COMMANDS = 48;
 
 /** Characters of what the agent said last that are told when it fails. */
 const MOST_SAID = 2000;
+
+/** Where the guest mounts what is not the user's. */
+const OWN_SHARES: ReadonlyMap<string, string> = new Map([
+  ['root', ROOT],
+  ['control', CONTROL],
+  ['network', NETWORK],
+]);
 
 /** How long a sandbox that ends may take to write what is cached. */
 const SYNC_TIMEOUT_MS = 5000;
@@ -90,6 +100,8 @@ export class Sandbox implements AsyncDisposable {
   readonly #watches = new FileWatches();
   readonly #commands = new Set<SandboxCommand>();
   readonly #ending = new AbortController();
+  readonly #published: Server[] = [];
+  #network: NetworkProxy | undefined;
   #daemon: Daemon | undefined;
   #guest: Guest | undefined;
   #temporary: TemporaryFolder | undefined;
@@ -152,6 +164,8 @@ export class Sandbox implements AsyncDisposable {
 
   async #start(): Promise<void> {
     const { mounts = {}, timeout, signal, user = this.#config?.user, console } = this.#options;
+    const { network } = this.#options;
+    if (network !== undefined) this.#network = new NetworkProxy(network, this.#log);
     const root = await this.#mountRoot();
     await this.#makeWorkingFolder();
     const shared = Object.entries(mounts).map(([path, mount]) => checkedMount(path, mount));
@@ -164,6 +178,9 @@ export class Sandbox implements AsyncDisposable {
     const exports: ServedExport[] = [
       { tag: 'root', socket: socket('root'), backend: root, cache, ...common },
       { tag: 'control', socket: socket('control'), backend: control, ...common },
+      ...(this.#network === undefined
+        ? []
+        : [{ tag: 'network', socket: socket('network'), backend: this.#network.share, ...common }]),
       ...shared.map(({ source, readOnly }, index) => ({
         tag: `mount${index}`,
         socket: socket(`mount${index}`),
@@ -173,7 +190,7 @@ export class Sandbox implements AsyncDisposable {
       })),
     ];
     const shares: GuestShare[] = exports.map(({ tag, socket: served, readOnly = false }) => {
-      const mountPoint = tag === 'root' ? ROOT : tag === 'control' ? CONTROL : `/shares/${tag}`;
+      const mountPoint = OWN_SHARES.get(tag!) ?? `/shares/${tag}`;
       return { tag: tag!, socket: served!, mountPoint, readOnly };
     });
     await this.#checkFolder(this.#cwd, shared);
@@ -192,7 +209,10 @@ export class Sandbox implements AsyncDisposable {
       said = (said + part).slice(-MOST_SAID);
     });
     this.#agent = guest
-      .run(agentScript(binds), { folder: '/', stderr: errors })
+      .run(agentScript(binds, this.#network === undefined ? [] : [LISTEN_LINE]), {
+        folder: '/',
+        stderr: errors,
+      })
       .then(async (code) => {
         errors.end();
         await finished(errors);
@@ -287,6 +307,7 @@ export class Sandbox implements AsyncDisposable {
     const env = {
       PATH,
       HOME: home,
+      ...(this.#network === undefined ? {} : PROXY_VARIABLES),
       ...(tty === undefined ? {} : { TERM: 'xterm-256color' }),
       ...this.#config?.env,
       ...this.#options.env,
@@ -330,6 +351,37 @@ export class Sandbox implements AsyncDisposable {
       buffer(started.stderr),
     ]);
     return { exitCode, stdout: stdout.toString(), stderr: stderr.toString() };
+  }
+
+  /**
+   * Has a port of this host's loopback device lead to a port of the sandbox's, until it ends.
+   * @param port at which a program of the sandbox listens, at 127.0.0.1, 1 to 65,535.
+   * @param hostPort 1 to 65,535. Default: any that is free.
+   * @returns the port of this host.
+   * @throws what node:net throws, such as EADDRINUSE.
+   */
+  async publish(port: number, hostPort = 0): Promise<number> {
+    if (!Number.isInteger(port) || port < 1 || port > 65_535)
+      throw new UsageError(`port ${port}: 1 to 65535`);
+    if (this.#stopping !== undefined) await this.#failed();
+    const server = createServer({ allowHalfOpen: true }, (socket) => void this.#reach(port, socket));
+    this.#published.push(server);
+    await once(server.listen(hostPort, '127.0.0.1'), 'listening');
+    return (server.address() as AddressInfo).port;
+  }
+
+  /** Connects a socket of this host to a port of the guest. */
+  async #reach(port: number, socket: Socket): Promise<void> {
+    socket.on('error', () => socket.destroy());
+    try {
+      const words = [BUSYBOX, 'nc', '127.0.0.1', String(port)];
+      const command = await this.spawn(words, { stdin: socket, user: '0' });
+      socket.once('close', () => void command.kill('SIGKILL'));
+      command.stdout.pipe(socket);
+    } catch {
+      // It has ended, or runs as many commands as it may.
+      socket.destroy();
+    }
   }
 
   /**
@@ -461,6 +513,8 @@ export class Sandbox implements AsyncDisposable {
   async #stop(): Promise<void> {
     for (const command of this.#commands) command.lose(this.#reason);
     this.#watches.end();
+    this.#network?.close();
+    for (const server of this.#published) server.close();
     this.#messages.end();
     // Its files are thrown away, so that nothing needs to be written.
     this.#guest?.kill();

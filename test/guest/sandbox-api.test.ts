@@ -11,6 +11,8 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough, type Readable } from 'node:stream';
@@ -44,6 +46,15 @@ async function said(stream: Readable, words: string): Promise<string> {
   return all;
 }
 
+const answering = createServer((request, response) => response.end(`host answers ${request.url}\n`));
+after(() => answering.close());
+
+/** The port of a server of this host. */
+async function listeningPort(): Promise<number> {
+  if (!answering.listening) await once(answering.listen(0, '127.0.0.1'), 'listening');
+  return (answering.address() as AddressInfo).port;
+}
+
 /** What programs say of errors. */
 const SHORT: Readonly<Record<string, string>> = {
   'No such file or directory': 'none',
@@ -70,6 +81,7 @@ describe('a sandbox', () => {
       hide: ['/etc/apt', '/tmp/../var/mail'],
       readOnly: ['/usr/share/common-licenses'],
       deny: ['/etc/ssl', '/etc/fstab'],
+      network: { allow: [`host.internal:${await listeningPort()}`] },
       redirect: {
         '/etc/os-release': '/etc/debian_version',
         '/usr/local/licenses': '/usr/share/common-licenses',
@@ -216,6 +228,42 @@ describe('a sandbox', () => {
     const names = told.filter((line) => !line.startsWith('changed'));
     assert.deepEqual(names, ['added ', 'added /a', 'removed /a', 'added /b', 'removed /b', 'added /host']);
     assert.ok(told.includes('changed /a'), told.join());
+  });
+
+  it('reaches what it may by the proxy, and nothing else, and is reached where it listens', async () => {
+    const busybox = '/run/virtiofs-kit/busybox';
+    const asked = async (name: string, answer: string): Promise<void> => {
+      const stdin = new PassThrough();
+      const command = await box.spawn([busybox, 'nc', '127.0.0.1', '3128'], { stdin });
+      stdin.write(`GET http://${name}/asked HTTP/1.0\r\n\r\n`);
+      await said(command.stdout, answer);
+      await command.kill('SIGKILL');
+    };
+    await asked(`host.internal:${await listeningPort()}`, 'host answers /asked');
+    await asked('host.internal:1', 'host.internal:1: not allowed by this sandbox');
+    const { stdout } = await box.exec(`exec 2>&1; echo $http_proxy
+      ${busybox} nc -w 5 10.0.2.2 80 </dev/null; ls /sys/class/net; ${busybox} ip route | wc -l`);
+    const [proxy, direct, ...rest] = stdout.trim().split('\n');
+    assert.equal(proxy, 'http://127.0.0.1:3128');
+    assert.match(direct ?? '', /unreachable/, stdout);
+    assert.deepEqual(
+      rest.filter((name) => !/^(lo|sit0|tunl0|dummy0)$/.test(name)),
+      ['0'],
+      stdout,
+    );
+    const serving = await box.spawn(
+      'while :; do printf "HTTP/1.0 200 OK\\r\\n\\r\\nguest" | /run/virtiofs-kit/busybox nc -l -p 8080; done',
+    );
+    const port = await box.publish(8080);
+    let page = '';
+    while (page !== 'guest') {
+      page = await fetch(`http://127.0.0.1:${port}/`).then(
+        (answer) => answer.text(),
+        () => '',
+      );
+    }
+    await serving.kill('SIGKILL');
+    await serving.exitCode;
   });
 
   it('writes to mounted directories for real, where it may', async () => {

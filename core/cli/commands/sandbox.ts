@@ -51,6 +51,21 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .boolean()
     .default(true)
     .describe('hide keys, tokens and histories of home directories (the list is in docs/sandboxes.md)'),
+  allow: z
+    .array(z.string().min(1))
+    .default([])
+    .describe('name that the command may reach, by HTTP and HTTPS; *.NAME for all below. Default: nothing')
+    .meta({ placeholder: 'NAME[:PORT]' }),
+  header: z
+    .array(z.string().regex(/^\S+ [\w-]+=\w+$/, 'must be "URL NAME=VARIABLE"'))
+    .default([])
+    .describe('header that requests to a URL get on their way, of a variable that the command does not see')
+    .meta({ placeholder: '"URL NAME=VARIABLE"' }),
+  publish: z
+    .array(z.string().regex(/^\d{1,5}(:\d{1,5})?$/, 'must be PORT or PORT:PORT'))
+    .default([])
+    .describe("port of this host's loopback device that leads to one of the sandbox")
+    .meta({ placeholder: 'PORT[:PORT]' }),
   env: z
     .array(z.string().min(1))
     .default([])
@@ -135,7 +150,7 @@ function addRun(command: Command): void {
 }
 
 async function runSandbox(words: readonly string[], values: Values): Promise<void> {
-  const { share, env, redirect, keepDiff, commit, cwd, console, ...rest } = check(
+  const { share, env, redirect, allow, header, publish, keepDiff, commit, cwd, console, ...rest } = check(
     sandboxSchema,
     givenOptions(FLAGS, values),
     '',
@@ -158,12 +173,17 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
       hideSecrets: rest.image === undefined && rest.hideSecrets,
       mounts: Object.fromEntries(share.map(sharedDirectory)),
       redirect: Object.fromEntries(redirect.map((text) => text.split(/:(.*)/s).slice(0, 2))),
+      network: allow.length + header.length === 0 ? undefined : { allow, headers: secretsOf(header) },
       env: Object.fromEntries(env.flatMap(variable)),
       cwd: cwd ?? (rest.image === undefined ? process.cwd() : undefined),
       console: console ? stderr : undefined,
       signal: AbortSignal.any([booting.signal, gone.signal]),
       log: createLogger(logConfigOf(values, { level: 'error' })),
     });
+    for (const ports of publish) {
+      const [hostPort = 0, port = hostPort] = ports.split(':').map(Number);
+      await box.publish(port, hostPort);
+    }
     if (detached !== undefined) return await holdUntil(stop, detached, box);
     stop.removeEventListener('abort', abort);
     const wanted = box.command(words.length === 0 ? undefined : words);
@@ -192,6 +212,18 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
   } finally {
     stdin.destroy();
   }
+}
+
+/** Reads `--header`. @throws UsageError for a variable that is not set. */
+function secretsOf(texts: readonly string[]): Record<string, Record<string, string>> {
+  const headers: Record<string, Record<string, string>> = {};
+  for (const text of texts) {
+    const [, url = '', name = '', variableName = ''] = /^(\S+) ([\w-]+)=(\w+)$/.exec(text) ?? [];
+    const value = process.env[variableName];
+    if (value === undefined) throw new UsageError(`--header ${text}: ${variableName} is not set`);
+    headers[url] = { ...headers[url], [name]: value };
+  }
+  return headers;
 }
 
 /** @throws UsageError for what a sandbox that runs on cannot have. */
