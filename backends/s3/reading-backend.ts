@@ -16,7 +16,7 @@ import type {
   Opened,
 } from '../../core/backend/index.js';
 import { andThen, decodeName, FileType, FsError, OpenFlags } from '../../core/backend/index.js';
-import { attributesOf } from './objects/attributes.js';
+import { attributesOf, inodeNumber } from './objects/attributes.js';
 import { Deadline } from './client/deadline.js';
 import { errnoOf, S3Failure } from './client/failure.js';
 import { isFull } from './journal/disk-space.js';
@@ -307,7 +307,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
   }
 
   protected attributes(node: Node): Attributes {
-    return attributesOf(node.posix, node.kind === 'file' ? node.size : 0, node.removed);
+    return attributesOf(node.id, node.posix, node.kind === 'file' ? node.size : 0, node.removed);
   }
 
   lookup(parent: Node, name: string, context: Context): Awaitable<Entry<Node> | undefined> {
@@ -407,7 +407,7 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
 
   async readdir(node: Node, context: Context): Promise<Iterable<DirectoryEntry>> {
     return this.guard(async () => {
-      const { nameLookup } = this.mounted;
+      const { nameLookup, tree } = this.mounted;
       const directory = this.directory(node);
       nameLookup.walk(directory, this.ttl);
       const age = directory.listed === undefined ? Infinity : performance.now() - directory.listed;
@@ -416,13 +416,20 @@ export class ReadingBackend implements Backend<Node, OpenFile> {
       for (const [name, known] of directory.names) {
         if (known.kind === 'absent') continue;
         const lookupLater = !nameLookup.isComplete(known);
-        entries.set(name, { name, type: nameLookup.typeOf(known), lookupLater });
+        const ino = tree.inodeOf(directory, name);
+        entries.set(name, { name, type: nameLookup.typeOf(known), ino, lookupLater });
       }
       for (const [name, child] of directory.children) {
         const decided = child.kind === 'directory' && entries.has(name);
-        if (!decided && isDirty(child)) entries.set(name, { name, type: child.posix.mode & FileType.MASK });
+        const ino = inodeNumber(child.id);
+        if (!decided && isDirty(child))
+          entries.set(name, { name, type: child.posix.mode & FileType.MASK, ino });
       }
-      return [...entries.values()];
+      const dots = [
+        { name: '.', type: FileType.DIRECTORY, ino: inodeNumber(directory.id) },
+        { name: '..', type: FileType.DIRECTORY, ino: inodeNumber((directory.parent ?? directory).id) },
+      ];
+      return [...dots, ...entries.values()];
     });
   }
 

@@ -1,5 +1,5 @@
 import { FileType, FsError } from '../../../core/backend/index.js';
-import { fresh } from '../objects/attributes.js';
+import { fresh, inodeNumber } from '../objects/attributes.js';
 import { childPath, Directory, FileNode, pathOf, sameVersion } from './nodes.js';
 import type { Known, Node } from './nodes.js';
 import type { NameLookup } from './name-lookup.js';
@@ -40,11 +40,22 @@ export class Tree {
    * renamed, or unlinked while open).
    */
   #claim(path: string): string {
+    return this.#expected(path) ?? `${path}\0${Date.now().toString(36)}.${++this.#unique}`;
+  }
+
+  /** The key that a node at a path would get; undefined if that is settled only when it gets it. */
+  #expected(path: string): string | undefined {
     const former = this.#keys.get(path);
     if (former !== undefined && !this.#byId.has(former)) return former;
-    return this.#byId.has(path) || this.#reserved.has(path)
-      ? `${path}\0${Date.now().toString(36)}.${++this.#unique}`
-      : path;
+    return this.#byId.has(path) || this.#reserved.has(path) ? undefined : path;
+  }
+
+  /** The inode number of what has a name, whether there is a node for it yet or not. */
+  inodeOf(parent: Directory, name: string): number | undefined {
+    const node = parent.children.get(name);
+    if (node !== undefined) return inodeNumber(node.id);
+    const id = this.#expected(childPath(parent, name));
+    return id === undefined ? undefined : inodeNumber(id);
   }
 
   byId(id: string): Node | undefined {

@@ -240,7 +240,7 @@ export class Mount {
   async names(path: string): Promise<string[]> {
     const names: string[] = [];
     for await (const { name } of await this.backend.readdir(await this.at(path), context)) names.push(name);
-    return names.sort();
+    return names.filter((name) => name !== '.' && name !== '..').sort();
   }
 
   async openFile(path: string, flags = 2): Promise<OpenFile> {
