@@ -7,8 +7,12 @@ const getsockopt = libc<(fd: Fd, level: number, name: number, value: number, len
 );
 
 const SOL_SOCKET = 1;
+const SO_TYPE = 3;
 const SO_PEERCRED = 17;
 const SO_ACCEPTCONN = 30;
+const SO_DOMAIN = 39;
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
 
 /** For getsockopt(2): the option's value, and at byte 16 its length. */
 const scratch = NativeMemory.allocate(32);
@@ -26,6 +30,11 @@ function option(fd: Fd, name: number, bytes: number): Uint32Array {
  */
 export function isListeningSocket(fd: Fd): boolean {
   return option(fd, SO_ACCEPTCONN, 4)[0] !== 0;
+}
+
+/** Whether a socket is a unix stream socket. @throws SystemError if it is no socket. */
+export function isUnixStream(fd: Fd): boolean {
+  return option(fd, SO_DOMAIN, 4)[0] === AF_UNIX && option(fd, SO_TYPE, 4)[0] === SOCK_STREAM;
 }
 
 /**

@@ -1,11 +1,13 @@
 import { read, readlinkSync, write } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type OwnedFd, setNonBlocking } from '../system/index.js';
+import { isUnixStream } from './socket-options.js';
 
 /*
- * A device's state in a pipe that the front-end gave. Whether a call on it blocks depends on a flag
- * of the open file, which the front-end may clear at any moment. So each call is made on the thread
- * pool, and only a few at a time.
+ * A device's state in a pipe that the front-end gave: QEMU makes one with pipe(2), Cloud Hypervisor
+ * with socketpair(2). Whether a call on it blocks depends on a flag of the open file, which the
+ * front-end may clear at any moment. So each call is made on the thread pool, and only a few at a
+ * time.
  */
 
 /** Bytes of one read or write. */
@@ -32,10 +34,15 @@ export class StateTransferError extends Error {
   override readonly name = 'StateTransferError';
 }
 
-/** Why a descriptor is no pipe; undefined if it is one. Its file system is not asked. */
+/**
+ * Why a descriptor is neither a pipe nor a stream socket of this host; undefined if it is one. Its
+ * file system is not asked. The close of a socket of a network may wait.
+ */
 export function whyNoPipe({ value }: OwnedFd): string | undefined {
   try {
-    return readlinkSync(`/proc/self/fd/${value}`).startsWith('pipe:') ? undefined : 'it is no pipe';
+    const kind = readlinkSync(`/proc/self/fd/${value}`);
+    if (kind.startsWith('pipe:') || (kind.startsWith('socket:') && isUnixStream(value))) return undefined;
+    return 'it is neither a pipe nor a unix stream socket';
   } catch {
     return 'it is not open';
   }

@@ -172,15 +172,15 @@ export class FrontEnd extends Connected {
   readonly #options: FrontEndOptions;
   readonly #requests: Requests[] = [];
   /** The in-flight region, which outlives connections. */
-  #inflight: { readonly fd: OwnedFd; readonly region: Inflight } | undefined;
+  protected inflight: { readonly fd: OwnedFd; readonly region: Inflight } | undefined;
   #isClosed = false;
   /** Why no request can be sent any more. */
   #failure: FrontEndError | undefined;
 
-  private constructor(target: string | UnixConnection, options: FrontEndOptions) {
+  protected constructor(target: string | UnixConnection, options: FrontEndOptions) {
     super(target, options);
     this.#options = options;
-    this.#failWithConnection();
+    this.failWithConnection();
   }
 
   static override async connect(
@@ -208,10 +208,10 @@ export class FrontEnd extends Connected {
    * offers less than the former one.
    */
   async reconnect(target: string | UnixConnection): Promise<void> {
-    const inflight = this.#inflight;
+    const inflight = this.inflight;
     if (inflight === undefined) throw new FrontEndError('there is no in-flight region');
     this.open(target);
-    this.#failWithConnection();
+    this.failWithConnection();
     const { features, protocolFeatures } = this;
     await this.negotiate();
     if (this.features !== features || this.protocolFeatures !== protocolFeatures) {
@@ -230,7 +230,7 @@ export class FrontEnd extends Connected {
   async moveTo<T>(target: string, bases: readonly number[], load: () => Promise<T>): Promise<T> {
     const { channel } = this;
     this.open(target);
-    this.#failWithConnection();
+    this.failWithConnection();
     channel.end('the guest has moved');
     await this.negotiate();
     await this.shareMemory();
@@ -243,7 +243,7 @@ export class FrontEnd extends Connected {
   override close(): void {
     this.#isClosed = true;
     for (const requests of this.#requests) requests?.close();
-    this.#inflight?.fd.close();
+    this.inflight?.fd.close();
     super.close();
   }
 
@@ -253,24 +253,25 @@ export class FrontEnd extends Connected {
   }
 
   protected override async shareMemory(): Promise<void> {
-    if (this.has('INFLIGHT_SHMFD') && this.#inflight === undefined) await this.#askForInflight();
+    if (this.has('INFLIGHT_SHMFD') && this.inflight === undefined) await this.askForInflight();
     if (this.#options.memorySlots !== true || !this.has('CONFIGURE_MEM_SLOTS')) return super.shareMemory();
     const { region, fd } = this.memory;
     return this.channel.command('ADD_MEM_REG', encodeSingleRegion(region), [fd]);
   }
 
   /** Requests end with their connection, unless another daemon can go on with them. */
-  #failWithConnection(): void {
+  protected failWithConnection(): void {
     const { ended } = this;
     void ended.then((error) => {
       if (ended !== this.ended) return;
-      if (this.#inflight !== undefined && !this.#isClosed) return;
+      if (this.inflight !== undefined && !this.#isClosed) return;
       this.#failure = error;
       for (const requests of this.#requests) requests?.fail(error);
     });
   }
 
-  async #askForInflight(): Promise<void> {
+  /** Has the daemon make the in-flight region, and gives it back. */
+  protected async askForInflight(): Promise<void> {
     const wanted = {
       size: 0,
       offset: 0,
@@ -284,8 +285,8 @@ export class FrontEnd extends Connected {
       throw new FrontEndError('the daemon gave no in-flight region');
     }
     const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-    this.#inflight = { fd, region: decodeInflight('GET_INFLIGHT_FD', view) };
-    await this.channel.command('SET_INFLIGHT_FD', encodeInflight(this.#inflight.region), [fd.value]);
+    this.inflight = { fd, region: decodeInflight('GET_INFLIGHT_FD', view) };
+    await this.channel.command('SET_INFLIGHT_FD', encodeInflight(this.inflight.region), [fd.value]);
   }
 }
 

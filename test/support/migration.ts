@@ -6,13 +6,26 @@ import { encodeStateTransfer } from './payloads.js';
 import type { FrontEnd } from './front-end.js';
 
 const pipe2 = libc<(ends: number, flags: number) => number>('pipe2', 'int', ['uintptr_t', 'int']);
+const socketpair = libc<(domain: number, type: number, protocol: number, ends: number) => number>(
+  'socketpair',
+  'int',
+  ['int', 'int', 'int', 'uintptr_t'],
+);
+// SOCK_CLOEXEC has the same value.
 const O_CLOEXEC = 0o2000000;
+const [AF_UNIX, SOCK_STREAM] = [1, 1];
 const ends = NativeMemory.allocate(16);
 const EMPTY = new Uint8Array(0);
 
 /** The ends of a pipe that block, as QEMU's do. */
 export function makePipe(): { readonly reading: OwnedFd; readonly writing: OwnedFd } {
   check(result(pipe2(ends.address, O_CLOEXEC)), 'pipe2');
+  return { reading: new OwnedFd(ends.u32[0]! as Fd), writing: new OwnedFd(ends.u32[1]! as Fd) };
+}
+
+/** The same of a socket, as Cloud Hypervisor has it. */
+export function makeSocketPair(): { readonly reading: OwnedFd; readonly writing: OwnedFd } {
+  check(result(socketpair(AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0, ends.address)), 'socketpair');
   return { reading: new OwnedFd(ends.u32[0]! as Fd), writing: new OwnedFd(ends.u32[1]! as Fd) };
 }
 
@@ -32,8 +45,8 @@ export async function startQueues(frontEnd: FrontEnd, bases: readonly number[]):
 }
 
 /** The session's state, as QEMU takes it; undefined if the daemon refuses. */
-export async function saveState(frontEnd: FrontEnd): Promise<Buffer | undefined> {
-  const { reading, writing } = makePipe();
+export async function saveState(frontEnd: FrontEnd, make = makePipe): Promise<Buffer | undefined> {
+  const { reading, writing } = make();
   try {
     const taken = await frontEnd.channel.call('SET_DEVICE_STATE_FD', encodeStateTransfer('save'), [
       writing.value,
@@ -54,8 +67,8 @@ export async function saveState(frontEnd: FrontEnd): Promise<Buffer | undefined>
 }
 
 /** Gives a daemon a session's state. @returns whether it goes on with it. */
-export async function loadState(frontEnd: FrontEnd, state: Uint8Array): Promise<boolean> {
-  const { reading, writing } = makePipe();
+export async function loadState(frontEnd: FrontEnd, state: Uint8Array, make = makePipe): Promise<boolean> {
+  const { reading, writing } = make();
   try {
     const taken = await frontEnd.channel.call('SET_DEVICE_STATE_FD', encodeStateTransfer('load'), [
       reading.value,

@@ -13,7 +13,16 @@ import {
   HeaderFlags,
   ProtocolFeature,
 } from '../../../core/vhost-user/messages.js';
-import { type Fd, drain, eventfd, Mapping, memfd, signal, watch } from '../../../core/system/index.js';
+import {
+  type Fd,
+  drain,
+  eventfd,
+  Mapping,
+  memfd,
+  OwnedFd,
+  signal,
+  watch,
+} from '../../../core/system/index.js';
 import { HOLD } from '../../support/echo-session.js';
 import {
   EchoServer,
@@ -23,7 +32,9 @@ import {
   readConfig,
   stopQueue,
 } from '../../support/vhost-user.js';
-import { encodeSingleRegion } from '../../support/payloads.js';
+import { listenOnLoopback } from '../../../core/system/descriptors/tcp-listener.js';
+import { makePipe, makeSocketPair } from '../../support/migration.js';
+import { encodeSingleRegion, encodeStateTransfer } from '../../support/payloads.js';
 
 const none = new Uint8Array(0);
 const u64 = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
@@ -105,6 +116,39 @@ test('the log says which guests cannot be moved, since their front-end refuses b
       echo.log.lines.filter((one) => one.includes('migration')),
       lines,
     );
+  }
+});
+
+test('a state goes by a pipe or a unix stream socket, and by nothing else', async (t) => {
+  const migration = {
+    maxBytes: 1,
+    save: () => Promise.resolve(none),
+    load: () => Promise.reject(new Error('nothing to load')),
+  };
+  const echo = EchoServer.start(t, { migration });
+  const channel = echo.channel(t);
+  await negotiate(channel);
+  const taken = async (fd: Fd): Promise<boolean> => {
+    const reply = await channel.call('SET_DEVICE_STATE_FD', encodeStateTransfer('save'), [fd]);
+    return reply[0] === 0;
+  };
+  const others = [
+    listenOnLoopback('127.0.0.1', 0),
+    memfd('state', 4096),
+    eventfd(),
+    new OwnedFd(openSync('/dev/zero', 'r+') as Fd),
+  ];
+  for (const fd of others) {
+    assert.equal(await taken(fd.value), false);
+    fd.close();
+  }
+  assert.equal(echo.log.complaints.length, others.length);
+  assert.match(echo.log.complaints[0]!, /neither a pipe nor a unix stream socket/);
+  for (const { reading, writing } of [makePipe(), makeSocketPair()]) {
+    assert.equal(await taken(writing.value), true);
+    assert.deepEqual([...(await channel.call('CHECK_DEVICE_STATE', none))], Array(8).fill(0));
+    reading.close();
+    writing.close();
   }
 });
 
