@@ -39,7 +39,8 @@ export interface Context {
   readonly birth?: boolean;
   /**
    * Aborted when the guest gives the request up (FUSE_INTERRUPT) or the session ends. A method that
-   * answers to it rejects with EINTR.
+   * answers to it rejects with EINTR: it has done nothing, and does nothing of the request later.
+   * Others end with their result.
    */
   readonly signal: AbortSignal;
   /**

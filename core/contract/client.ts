@@ -138,6 +138,21 @@ export class Client {
     return this.#transport.together(calls);
   }
 
+  /**
+   * Sends a request, and right behind it that the guest gives it up. The call must send one before
+   * it returns. @returns what the request would have given.
+   */
+  async giveUp<T>(call: () => Promise<T>): Promise<T> {
+    const asked = call();
+    const at = wire.fuse_interrupt_in;
+    const fields = new Fields(at.bytes).u64(at.unique, this.#unique);
+    const [result] = await Promise.all([
+      asked,
+      this.#exchange(Opcode.INTERRUPT, 0n, -1, [fields.bytes], NOTHING),
+    ]);
+    return result;
+  }
+
   lookup(parent: bigint, name: string): Promise<Found> {
     return this.#entry(Opcode.LOOKUP, parent, this.#known(name));
   }

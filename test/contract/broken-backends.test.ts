@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import memfs from '../../backends/memfs/index.js';
 import {
   type AttributeChanges,
@@ -14,6 +15,7 @@ import {
   type Time,
 } from '../../core/backend/index.js';
 import { cases, checkBackend } from '../../core/contract/index.js';
+import { hostBuffer } from '../../core/memory/index.js';
 import { pluginEnvironment, keepingLog } from '../support/host-mount.js';
 import { TinyBackend, TinyNode } from '../support/tiny-backend.js';
 
@@ -46,6 +48,8 @@ const whole = (time: Time | 'now' | undefined) =>
 
 const rootContext = (context: Context): Context =>
   Object.create(context, { uid: { value: 0 }, gid: { value: 0 } }) as Context;
+
+const GIVEN_UP = /^a request that is given up/;
 
 /** A machine that does much else may take as long as that for a rule with many files. */
 const PATIENCE_MS = 60_000;
@@ -424,6 +428,82 @@ const mistakes: readonly [mistake: string, rule: RegExp, faults: Faults, timeout
     },
   ],
   [
+    'lists in an order that changes within a listing',
+    /^a listing shows each name that stays exactly once/,
+    (sound) => ({
+      readdir: function* (node, context) {
+        const pageOf = (from: number): DirectoryEntry[] => {
+          const names = [...listed(sound.readdir!(node, context))];
+          return (from % 64 === 0 ? names : names.toReversed()).slice(from, from + 32);
+        };
+        for (let from = 0, page = pageOf(0); page.length > 0; page = pageOf(from)) {
+          yield* page;
+          from += 32;
+        }
+      },
+    }),
+  ],
+  [
+    'writes after it has answered that it gave up',
+    GIVEN_UP,
+    (sound) => ({
+      write: async (node, file, buffer: GuestBuffer, offset, flags, context) => {
+        await nextTurn();
+        if (!context.signal.aborted) return sound.write!(node, file, buffer, offset, flags, context);
+        const kept = hostBuffer(buffer.length);
+        buffer.get(0, kept.bytes);
+        setImmediate(() => void sound.write!(node, file, kept, offset, flags, context));
+        throw FsError.of('EINTR');
+      },
+    }),
+  ],
+  [
+    'has written what it answers that it gave up',
+    GIVEN_UP,
+    (sound) => ({
+      write: async (node, file, buffer: GuestBuffer, offset, flags, context) => {
+        await nextTurn();
+        const written = await sound.write!(node, file, buffer, offset, flags, context);
+        context.signal.throwIfAborted();
+        return written;
+      },
+    }),
+  ],
+  [
+    'never answers what is given up',
+    GIVEN_UP,
+    (sound) => ({
+      read: async (node, file, buffer, offset, context) => {
+        await nextTurn();
+        return context.signal.aborted
+          ? new Promise(() => undefined)
+          : sound.read!(node, file, buffer, offset, context);
+      },
+    }),
+    200,
+  ],
+  [
+    'answers what is given up with an error of its own',
+    GIVEN_UP,
+    (sound) => ({
+      lookup: async (parent, name, context) => {
+        await nextTurn();
+        if (context.signal.aborted) throw FsError.of('ECANCELED');
+        return sound.lookup(parent, name, context);
+      },
+    }),
+  ],
+  [
+    'reads nothing where it is told to give up',
+    GIVEN_UP,
+    (sound) => ({
+      read: async (node, file, buffer, offset, context) => {
+        await nextTurn();
+        return context.signal.aborted ? 0 : sound.read!(node, file, buffer, offset, context);
+      },
+    }),
+  ],
+  [
     'gives a renamed file another node',
     /^a renamed file keeps its node/,
     (sound) => ({
@@ -553,6 +633,35 @@ describe('the contract suite names the rule that is broken by a backend that', (
       assert.match(results[0]!.reason!, /expected .+, got .+|: E[A-Z]+$/);
     });
   }
+});
+
+it('a backend that answers EINTR to what is given up, and does nothing of it, keeps the contract', async () => {
+  let givenUp = 0;
+  const turn = async ({ signal }: Context): Promise<void> => {
+    await nextTurn();
+    if (signal.aborted) givenUp += 1;
+    signal.throwIfAborted();
+  };
+  const { passed } = await checkBackend({
+    log: keepingLog(),
+    only: (name) => GIVEN_UP.test(name),
+    create: () =>
+      backendWith((sound) => ({
+        lookup: async (parent, name, context) => {
+          await turn(context);
+          return sound.lookup(parent, name, context);
+        },
+        read: async (node, file, buffer, offset, context) => {
+          await turn(context);
+          return sound.read!(node, file, buffer, offset, context);
+        },
+        write: async (node, file, buffer, offset, flags, context) => {
+          await turn(context);
+          return sound.write!(node, file, buffer, offset, flags, context);
+        },
+      })),
+  });
+  assert.deepEqual([passed, givenUp], [1, 3]);
 });
 
 it('where rules share a directory, what they have made is removed, and nothing that others make there', async () => {

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { FileType, OpenFlags } from '../../backend/index.js';
 import {
   contentOf,
@@ -14,6 +15,9 @@ import { equal, fails, holds, sameBytes, supported, unless } from '../expect.js'
 
 /** How many blocks of a file are written together, and then read together. */
 const BLOCKS = 24;
+
+/** How long one waits for what a request does after it has ended in EINTR. */
+const LATE_MS = 100;
 
 /** Rules for files that are made, written, truncated and removed. */
 export const fileCases: readonly ContractCase[] = [
@@ -200,6 +204,39 @@ export const fileCases: readonly ContractCase[] = [
       }
       await client.closeFile(file);
       await client.closeFile(other);
+    },
+  },
+  {
+    name: 'a request that is given up has its result or EINTR, and does nothing after EINTR',
+    needs: [CREATES, 'write', 'read'],
+    async run(trial) {
+      const { client, directory } = trial;
+      const [before, after] = [noise(5000, 1), noise(5000, 2)];
+      const { id, file } = await createFile(trial, 'file');
+      await writeAll(client, file, 0, before);
+      const found = await unless(
+        client.giveUp(() => client.lookup(directory, 'file')),
+        'EINTR',
+      );
+      if (found !== undefined) equal(found.id, id, 'node by a lookup that was given up');
+      const read = await unless(
+        client.giveUp(() => client.read(file, 0, before.length)),
+        'EINTR',
+      );
+      if (read !== undefined) sameBytes(read, before, 'a read that was given up, and has a result');
+      const written = await unless(
+        client.giveUp(() => client.write(file, 0, after)),
+        'EINTR',
+      );
+      const count = written ?? 0;
+      const content = Buffer.concat([after.subarray(0, count), before.subarray(count)]);
+      const what = `content after a write that was given up, and ${written === undefined ? 'is EINTR' : `wrote ${count} bytes`}`;
+      sameBytes(await readAll(client, file), content, what);
+      if (written === undefined) {
+        await delay(LATE_MS);
+        sameBytes(await readAll(client, file), content, `${what}, a moment later`);
+      }
+      await client.closeFile(file);
     },
   },
   {
