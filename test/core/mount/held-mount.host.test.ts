@@ -50,17 +50,30 @@ interface Mounted {
   readonly ended: Promise<number | null>;
 }
 
+interface Folders {
+  readonly folder: string;
+  /** For a mount. */
+  readonly place: string;
+  readonly data: string;
+  /** Has something end before the directories are removed. */
+  readonly beforeRemoval: (end: () => unknown) => void;
+}
+
 /** An empty directory with a place for a mount, and one for data. */
-async function folders(t: TestContext): Promise<{ folder: string; place: string; data: string }> {
+async function folders(t: TestContext): Promise<Folders> {
   const folder = await mkdtemp(join(tmpdir(), 'virtiofs-kit-kept-'));
   const [place, data] = [join(folder, 'mount'), join(folder, 'data')];
   for (const each of [place, data]) mkdirSync(each);
-  t.after(() => rmSync(folder, { recursive: true, force: true }));
-  return { folder, place, data };
+  const ends: (() => unknown)[] = [];
+  t.after(async () => {
+    for (const end of ends) await end();
+    rmSync(folder, { recursive: true, force: true });
+  });
+  return { folder, place, data, beforeRemoval: (end) => void ends.push(end) };
 }
 
 async function mountKept(t: TestContext, kept: Kept, more: readonly string[] = []): Promise<Mounted> {
-  const { folder, place, data } = await folders(t);
+  const { folder, place, data, beforeRemoval } = await folders(t);
   const log = join(folder, 'log');
   kept.prepare?.(data);
   const words = (await kept.words()).map((word) => word.replace('DIRECTORY', data));
@@ -70,9 +83,9 @@ async function mountKept(t: TestContext, kept: Kept, more: readonly string[] = [
   closeSync(out);
   const ended = new Promise<number | null>((resolve) => child.once('exit', resolve));
   const mounted = { process: child, place, log, folder, ended };
-  t.after(async () => {
+  beforeRemoval(() => {
     child.kill();
-    await ended;
+    return ended;
   });
   while (!isMounted(place)) {
     if (child.exitCode !== null) throw new Error(readFileSync(log, 'utf8'));
@@ -300,7 +313,7 @@ describe('a kept mount', () => {
   });
 
   it('serves on in the background, and is upgraded at its control socket', async (t) => {
-    const { folder, place, data } = await folders(t);
+    const { folder, place, data, beforeRemoval } = await folders(t);
     const control = join(folder, 'control');
     const words = ['--backend', 'passthrough', '--shared-dir', data, '--control', control];
     const log = ['--log-file', join(folder, 'log')];
@@ -309,8 +322,9 @@ describe('a kept mount', () => {
       (await run(process.execPath, [program, 'status', control])).stdout;
     const engine = Number(/process (\d+)/.exec(await status())![1]);
     const keeper = Number(/PPid:\s+(\d+)/.exec(readFileSync(`/proc/${engine}/status`, 'utf8'))![1]);
-    t.after(() => {
+    beforeRemoval(async () => {
       if (isMounted(place)) process.kill(keeper);
+      while (existsSync(`/proc/${keeper}`)) await sleep(20);
     });
     const go = join(folder, 'go');
     const script = `exec 3> open; echo first >&3; rm open; mkdir d && cd d && rmdir ../d; : > ../in
