@@ -24,7 +24,7 @@ export function environmentBackend(prefix: string): Backend<Node, Buffer> {
     cache: { entryTimeout: 1, attributeTimeout: 1 },
     mount: () => root,
     lookup(_parent, name): Entry<Node> | undefined {
-      if (!isShown(name) || process.env[name] === undefined) return undefined;
+      if (!isShown(name) || !Object.hasOwn(process.env, name)) return undefined;
       const node = nodes.get(name) ?? { variable: name };
       nodes.set(name, node);
       return { node, attributes: attributes(node) };
