@@ -241,7 +241,7 @@ function resolvePackage(name: string, folder: string): string | undefined {
   }
 }
 
-/** Names that mean something else wherever a backend's options are given. */
+/** Names and flags that mean something else wherever a backend's options are given. */
 const OWN_NAMES: Readonly<Record<string, string>> = {
   type: 'says in configurations which backend is meant',
   backend: 'says on command lines which backend is meant',
@@ -249,7 +249,9 @@ const OWN_NAMES: Readonly<Record<string, string>> = {
   help: 'is a flag that shows help',
   version: 'is a flag that shows the version',
   logLevel: 'is a flag that sets what is logged',
+  'log-level': 'is a flag that sets what is logged',
   logFormat: 'is a flag that sets how it is logged',
+  'log-format': 'is a flag that sets how it is logged',
 };
 
 /** @throws UsageError for an option that could not be given. */
@@ -257,10 +259,11 @@ async function checkOptionNames(type: string, plugin: BackendPlugin): Promise<Ba
   // A schema that is not zod's does not tell its options.
   if (!('_zod' in plugin.options)) return plugin;
   const { describeOptions } = await loadSchemas();
-  for (const { name } of describeOptions(plugin.options)) {
-    if (Object.hasOwn(OWN_NAMES, name))
+  for (const { name, flag } of describeOptions(plugin.options)) {
+    const taken = [name, flag].find((word) => Object.hasOwn(OWN_NAMES, word));
+    if (taken !== undefined)
       throw new UsageError(
-        `backend ${type}: its option ${name} needs another name: ${name} ${OWN_NAMES[name]}`,
+        `backend ${type}: its option ${name} needs another name: ${taken} ${OWN_NAMES[taken]}`,
       );
   }
   return plugin;

@@ -95,17 +95,23 @@ test('wrong options are refused by the backend that they are for', async () => {
 });
 
 test('options whose names mean something else are refused when the plugin is loaded', async () => {
-  for (const name of ['type', 'backend', 'config', 'logLevel']) {
+  const option = z.string().optional();
+  const names = ['type', 'backend', 'config', 'help', 'version', 'logLevel', 'log-level', 'logFormat'];
+  const refusals = [
+    ...names.map((name) => [z.strictObject({ [name]: option }), name, name] as const),
+    [z.strictObject({ settings: option.meta({ flag: 'config' }) }), 'settings', 'config'] as const,
+  ];
+  for (const [options, name, taken] of refusals) {
     const own = new BackendRegistry();
     own.register(
       definePlugin({
         name: 'own',
         description: 'has an option that it cannot have',
-        options: z.strictObject({ [name]: z.string().optional() }),
+        options,
         create: () => assert.fail('it is not made'),
       }),
     );
-    const message = refused(new RegExp(`^backend own: its option ${name} needs another name: ${name} `));
+    const message = refused(new RegExp(`^backend own: its option ${name} needs another name: ${taken} `));
     await assert.rejects(own.load('own'), message);
     await assert.rejects(own.create({ type: 'own' }, { log }), message);
   }
