@@ -21,7 +21,7 @@ export { isReadOnly } from './operations/refused-changes.js';
 export { ExportPace, type RateLimits } from './session/pace.js';
 export type { Negotiated } from './session/negotiation.js';
 export { BODY, type Reply, type Validity } from './wire/reply.js';
-export { invalidEntry, invalidInode } from './wire/notifications.js';
+export { invalidEntry, invalidInode, prune, PRUNE_MINOR_VERSION } from './wire/notifications.js';
 export * from './wire/reply-writers.js';
 export * from './wire/transfer.js';
 export type {

@@ -58,7 +58,7 @@ import {
 } from './lasting-memory.js';
 import { detailsOf, figuresOf, type FigureSource } from './figures.js';
 import { lostLogLines } from './logger.js';
-import { noticesOf } from './mount-notices.js';
+import { noticesOf, pruneWhenCrowded } from './mount-notices.js';
 import { limited } from './rate-limited-log.js';
 import { suggestion } from './options/suggestion.js';
 import type { BackendRegistry } from './registry.js';
@@ -681,6 +681,7 @@ export class Daemon {
       one.listeners.add((node, change) => {
         for (const notice of noticesOf(one, node, change)) device.notify(notice);
       });
+    pruneWhenCrowded(one, [session], (message) => device.notify(message));
     this.#kept.set(id, { id, socket, export: one, device });
     await device.ended;
     this.#kept.delete(id);

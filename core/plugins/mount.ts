@@ -14,7 +14,7 @@ import { type BackendSource, kindOf } from './backend-source.js';
 import { Events } from './events.js';
 import { detailsOf, figuresOf, type FigureSource, type SessionSource } from './figures.js';
 import { lostLogLines } from './logger.js';
-import { noticesOf } from './mount-notices.js';
+import { noticesOf, pruneWhenCrowded } from './mount-notices.js';
 import { openExport, type ExportSettings, type OpenExportOptions } from './open-export.js';
 import { limited } from './rate-limited-log.js';
 
@@ -105,6 +105,7 @@ export class MountedExport {
         one.listeners.add((node, change) => {
           for (const notice of noticesOf(one, node, change)) mount.notify(notice);
         });
+      pruneWhenCrowded(one, sessions, (message) => mount.notify(message));
       const source = { tag: mount.directory, socket: mount.directory, backend: kind, export: one, counters };
       const gone = (): void => events.tell('disconnected', event);
       void mount.ended.then(gone, gone);

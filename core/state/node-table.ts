@@ -80,6 +80,8 @@ export class NodeTable {
   readonly #accelerator: Accelerator | undefined;
   /** For a backend with keys. */
   observer: NodeObserver | undefined = undefined;
+  /** Called for each node that is added while less than an eighth of the table is free. */
+  onCrowded: (() => void) | undefined = undefined;
 
   /**
    * @param limit how many nodes may be known at a time, the root included.
@@ -105,6 +107,11 @@ export class NodeTable {
     this.#slots = isSlotted ? undefined : new Map();
     this.#insert(root);
     this.#references[ROOT_SLOT] = 1;
+  }
+
+  /** How many nodes may be known at a time. */
+  get limit(): number {
+    return this.#limit;
   }
 
   /** The number of known nodes. */
@@ -146,6 +153,7 @@ export class NodeTable {
       nextIdentity(identity);
     const slot = this.#insert(node);
     if (key !== undefined) this.observer?.inserted(slot, key);
+    if (this.#size > this.#limit - (this.#limit >>> 3)) this.onCrowded?.();
     return slot;
   }
 

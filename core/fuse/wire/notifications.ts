@@ -1,6 +1,14 @@
 import { nameLength, encodeName } from '../../backend/index.js';
 import { NotifyCode } from './abi.js';
-import { fuse_notify_inval_entry_out, fuse_notify_inval_inode_out, fuse_out_header } from './structures.js';
+import {
+  fuse_notify_inval_entry_out,
+  fuse_notify_inval_inode_out,
+  fuse_notify_prune_out,
+  fuse_out_header,
+} from './structures.js';
+
+/** The minor version that has {@link prune}: Linux 6.18. */
+export const PRUNE_MINOR_VERSION = 45;
 
 /* A notification is a reply whose `unique` is 0 and whose `error` is a {@link NotifyCode}. */
 
@@ -35,5 +43,19 @@ export function invalidEntry(low: number, high: number, name: string): Uint8Arra
   view.setUint32(at + fuse_notify_inval_entry_out.parent + 4, high, true);
   view.setUint32(at + fuse_notify_inval_entry_out.namelen, length, true);
   encodeName(name, bytes, at + fuse_notify_inval_entry_out.bytes);
+  return bytes;
+}
+
+/**
+ * The kernel is to forget nodes that no program uses. It passes over others.
+ * @param ids the halves of each node's id, low before high.
+ */
+export function prune(ids: readonly number[]): Uint8Array {
+  const { bytes, view } = message(NotifyCode.PRUNE, fuse_notify_prune_out.bytes + ids.length * 4);
+  const at = fuse_out_header.bytes;
+  view.setUint32(at + fuse_notify_prune_out.count, ids.length / 2, true);
+  for (const [i, half] of ids.entries()) {
+    view.setInt32(at + fuse_notify_prune_out.bytes + i * 4, half, true);
+  }
   return bytes;
 }

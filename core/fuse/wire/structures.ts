@@ -236,6 +236,7 @@ export const fuse_out_header = layout({ len: 'u32', error: 'i32', unique: 'u64' 
 
 export const fuse_notify_inval_inode_out = layout({ ino: 'u64', off: 'u64', len: 'u64' });
 export const fuse_notify_inval_entry_out = layout({ parent: 'u64', namelen: 'u32', flags: 'u32' });
+export const fuse_notify_prune_out = layout({ count: 'u32', padding: 'u32', spare: 'u64' });
 
 export const fuse_dirent = layout({ ino: 'u64', off: 'u64', namelen: 'u32', type: 'u32' });
 export const fuse_direntplus = layout({ entry_out: fuse_entry_out, dirent: fuse_dirent });
