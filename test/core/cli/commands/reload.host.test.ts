@@ -85,7 +85,7 @@ async function serve(t: TestContext, ...more: string[]): Promise<Served> {
 }
 
 for (const confine of ['', 'none'])
-  test(`SIGHUP has a daemon take its file up anew${confine === '' ? ', confined' : ''}`, async (t) => {
+  test(`SIGHUP has a daemon take its file up anew, and a guest at work loses no request${confine === '' ? ', confined' : ''}`, async (t) => {
     const { folder, file, daemon, logged } = await serve(
       t,
       ...(confine === '' ? [] : ['--confine', confine]),
@@ -94,6 +94,16 @@ for (const confine of ['', 'none'])
     t.after(() => frontEnd.close());
     const fuse = new FuseClient(fuseTransport(frontEnd));
     await fuse.init();
+    const over = new AbortController();
+    let [sent, served] = [0, 0];
+    const makeDirectories = async (): Promise<void> => {
+      while (!over.signal.aborted) {
+        await fuse.mkdir(ROOT, `${sent++}`);
+        served += 1;
+      }
+    };
+    // Several requests are under way at any time.
+    const work = Promise.all(Array.from({ length: 8 }, makeDirectories));
     writeFileSync(file, configOf(join(folder, 'first'), join(folder, 'second')));
     daemon.kill('SIGHUP');
     assert.match(await logged('"reloaded"'), /second: served/);
@@ -112,6 +122,9 @@ for (const confine of ['', 'none'])
     if (confine === 'none') assert.match(await logged('"reloaded"'), /second: no longer served/);
     else assert.match(await logged('nothing was reloaded'), /is another file now, .* sends it along/);
     await fuse.mkdir(ROOT, 'served to the end');
+    over.abort();
+    await work;
+    assert.ok(served > 0 && served === sent);
     daemon.kill('SIGTERM');
     assert.deepEqual(await once(daemon, 'exit'), [0, null]);
   });
