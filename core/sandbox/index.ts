@@ -10,7 +10,8 @@
  * - `command.ts`: a command that runs in it. `agent.ts`: the scripts in the guest that start
  *   commands.
  * - `control-share.ts`, `pipes.ts`: how host and guest talk, which is a file system, too.
- *   `telnet.ts`: terminals. `network.ts`: what of the network it reaches, through a third share.
+ *   `telnet.ts`: terminals. `network/proxy.ts`: what of the network it reaches, through a third
+ *   share; `internal-addresses.ts`: what is refused of that.
  */
 export { SandboxSnapshot, type Base } from './base.js';
 export { SandboxCommand } from './command.js';
@@ -18,4 +19,4 @@ export type { TerminalSize } from './agent.js';
 export type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 export { sandbox, Sandbox, type ExecResult, type SandboxChange, type StreamOptions } from './sandbox.js';
 export type { FileEvent } from './watch.js';
-export type { NetworkOptions } from './network.js';
+export type { NetworkOptions } from './network/proxy.js';

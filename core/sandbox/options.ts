@@ -2,7 +2,7 @@ import type { Writable } from 'node:stream';
 import type { Logger } from '../backend/index.js';
 import type { Accelerator } from '../guest/index.js';
 import type { Base } from './base.js';
-import type { NetworkOptions } from './network.js';
+import type { NetworkOptions } from './network/proxy.js';
 
 /** A directory of this host, or any backend, to be seen in a sandbox. */
 export interface SandboxMount {

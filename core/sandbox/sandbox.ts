@@ -28,7 +28,7 @@ import { commitImage } from './image/commit.js';
 import { Image } from './image/image.js';
 import type { SandboxMount, SandboxOptions, SpawnOptions } from './options.js';
 import { merge } from './merge.js';
-import { LISTEN_LINE, NETWORK, NetworkProxy, PROXY_VARIABLES } from './network.js';
+import { LISTEN_LINE, NETWORK, NetworkProxy, PROXY_VARIABLES } from './network/proxy.js';
 import { Messages } from './pipes.js';
 import { rulesOf } from './path-rules.js';
 import { findUser } from './users.js';

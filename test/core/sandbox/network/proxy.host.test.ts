@@ -8,9 +8,9 @@ import { type AddressInfo, createServer as createSocketServer, type Server as So
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setImmediate } from 'node:timers/promises';
-import type { Folder, Sink, Source } from '../../../core/sandbox/control-share.js';
-import { NetworkProxy, type NetworkOptions } from '../../../core/sandbox/network.js';
-import { temporaryDirectory } from '../../support/host-mount.js';
+import type { Folder, Sink, Source } from '../../../../core/sandbox/control-share.js';
+import { NetworkProxy, type NetworkOptions } from '../../../../core/sandbox/network/proxy.js';
+import { temporaryDirectory } from '../../../support/host-mount.js';
 
 const silent = (): void => {};
 const LOG = { debug: silent, info: silent, warn: silent, error: silent };

@@ -1,10 +1,11 @@
 import { lookup, type LookupAddress, type LookupOptions } from 'node:dns';
 import { createServer, type IncomingMessage, request as requestPlain, type ServerResponse } from 'node:http';
 import { request as requestSecure } from 'node:https';
-import { BlockList, connect, isIP, type LookupFunction } from 'node:net';
+import { connect, type LookupFunction } from 'node:net';
 import { Duplex } from 'node:stream';
-import { type Logger, UsageError } from '../backend/index.js';
-import { ControlShare, Folder, type PipeReader, Sink, Source, TextFile } from './control-share.js';
+import { type Logger, UsageError } from '../../backend/index.js';
+import { ControlShare, Folder, type PipeReader, Sink, Source, TextFile } from '../control-share.js';
+import { isInternal } from './internal-addresses.js';
 
 /** What a sandbox may reach. It has no network device: all goes through a proxy of this process. */
 export interface NetworkOptions {
@@ -71,35 +72,6 @@ const HOP_BY_HOP = new Set(
     'expect',
   ]),
 );
-
-/** Addresses that are not of the public network (RFC 6890 and its like). */
-const internal = new BlockList();
-for (const range of [
-  '0.0.0.0/8',
-  '10.0.0.0/8',
-  '100.64.0.0/10',
-  '127.0.0.0/8',
-  '169.254.0.0/16',
-  '172.16.0.0/12',
-]
-  .concat(['192.0.0.0/24', '192.168.0.0/16', '198.18.0.0/15', '224.0.0.0/3'])
-  .concat([
-    '::/127',
-    '::ffff:0:0/96',
-    '64:ff9b::/96',
-    '64:ff9b:1::/48',
-    '2002::/16',
-    'fc00::/7',
-    'fe80::/10',
-    'ff00::/8',
-  ])) {
-  const [address = '', bits] = range.split('/');
-  internal.addSubnet(address, Number(bits), address.includes(':') ? 'ipv6' : 'ipv4');
-}
-
-function isInternal(address: string): boolean {
-  return internal.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4');
-}
 
 interface Rule {
   readonly name: string;
