@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { constants } from 'node:os';
-import { PassThrough, type Readable, type Writable } from 'node:stream';
+import { PassThrough, type Readable } from 'node:stream';
 import { FsError, nameBytes, UsageError } from '../backend/index.js';
 import { overlap } from '../guest/ports.js';
 import {
@@ -13,7 +13,7 @@ import {
   terminalStartScript,
 } from './agent.js';
 import { Folder, Sink, Source, TextFile } from './control-share.js';
-import { type Messages, StreamReader } from './pipes.js';
+import { drained, type Messages, pass, StreamReader } from './pipes.js';
 import { encodeInput, encodeSize, OutputDecoder } from './telnet.js';
 
 /** How a command's input and output go. */
@@ -196,17 +196,6 @@ class OutputPipe {
     const isTaken = pass(this.stream, bytes.subarray(0, at < 0 ? bytes.length - keep : at));
     if (at >= 0) this.end();
     if (isTaken || this.#ended) return undefined;
-    return new Promise((resolve) => {
-      const go = (): void => {
-        this.stream.off('drain', go).off('close', go);
-        resolve();
-      };
-      this.stream.on('drain', go).on('close', go);
-    });
+    return drained(this.stream);
   }
-}
-
-/** @returns whether the stream takes more, or nobody wants it any more. */
-function pass(stream: Writable, bytes: Buffer): boolean {
-  return bytes.length === 0 || !stream.writable || stream.write(bytes);
 }

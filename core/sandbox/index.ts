@@ -10,8 +10,10 @@
  * - `command.ts`: a command that runs in it. `agent.ts`: the scripts in the guest that start
  *   commands.
  * - `control-share.ts`, `pipes.ts`: how host and guest talk, which is a file system, too.
- *   `telnet.ts`: terminals. `network/proxy.ts`: what of the network it reaches, through a third
- *   share; `internal-addresses.ts`: what is refused of that.
+ *   `telnet.ts`: terminals.
+ * - `network/`: what of the network it reaches, through a third share. `proxy.ts` decides and
+ *   passes on, `guest-connection.ts` is one connection, `internal-addresses.ts` says which
+ *   addresses are not of the public network.
  */
 export { SandboxSnapshot, type Base } from './base.js';
 export { SandboxCommand } from './command.js';

@@ -1,4 +1,4 @@
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import type { PipeReader } from './control-share.js';
 
 /** Messages to the guest, each for one opening of a file. */
@@ -107,6 +107,22 @@ export class StreamReader implements PipeReader {
       });
     }
   }
+}
+
+/** @returns whether the stream takes more, or nobody wants it any more. */
+export function pass(stream: Writable, bytes: Buffer): boolean {
+  return bytes.length === 0 || !stream.writable || stream.write(bytes);
+}
+
+/** Resolves when a stream takes more, or nobody wants it any more. */
+export function drained(stream: Writable): Promise<void> {
+  return new Promise((resolve) => {
+    const go = (): void => {
+      stream.off('drain', go).off('close', go);
+      resolve();
+    };
+    stream.on('drain', go).on('close', go);
+  });
 }
 
 function same(bytes: Buffer): Buffer {

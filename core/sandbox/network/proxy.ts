@@ -1,10 +1,19 @@
 import { lookup, type LookupAddress, type LookupOptions } from 'node:dns';
-import { createServer, type IncomingMessage, request as requestPlain, type ServerResponse } from 'node:http';
-import { request as requestSecure } from 'node:https';
+import {
+  Agent as PlainAgent,
+  createServer,
+  type IncomingMessage,
+  request as requestPlain,
+  type ServerResponse,
+  validateHeaderName,
+  validateHeaderValue,
+} from 'node:http';
+import { Agent as SecureAgent, globalAgent, request as requestSecure } from 'node:https';
 import { connect, type LookupFunction } from 'node:net';
-import { Duplex } from 'node:stream';
+import type { Duplex } from 'node:stream';
 import { type Logger, UsageError } from '../../backend/index.js';
 import { ControlShare, Folder, type PipeReader, Sink, Source, TextFile } from '../control-share.js';
+import { GuestConnection } from './guest-connection.js';
 import { isInternal } from './internal-addresses.js';
 
 /** What a sandbox may reach. It has no network device: all goes through a proxy of this process. */
@@ -61,8 +70,8 @@ const HOST = 'host.internal';
 
 const MOST_CONNECTIONS = 64;
 const CONNECT_TIMEOUT_MS = 30_000;
-/** A connection that the guest has closed is given up when it reads nothing for so long. */
-const LINGER_MS = 30_000;
+/** Requests that one connection sends ahead of their answers. apt sends ten. */
+const MOST_UNANSWERED = 16;
 
 /** Headers for one connection (RFC 9110, section 7.6.1). */
 const HOP_BY_HOP = new Set(
@@ -83,7 +92,9 @@ interface Rule {
 function ruleOf(text: string): Rule {
   const match = /^(\*\.)?([a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::(\d{1,5}))?$/i.exec(text);
   const [, star, name = '', port] = match ?? [];
-  if (match === null || Number(port ?? 1) < 1 || Number(port ?? 1) > 65_535)
+  // No name ends in a number (URL Standard, "ends in a number"), but addresses do.
+  const isBelowNumber = star !== undefined && /(^|\.)\d+$/.test(name);
+  if (match === null || isBelowNumber || Number(port ?? 1) < 1 || Number(port ?? 1) > 65_535)
     throw new UsageError(`network ${text}: no name that can be allowed: NAME, *.NAME, NAME:PORT`);
   return {
     name: bare(name),
@@ -122,14 +133,23 @@ export class NetworkProxy {
   readonly #server = createServer({ requireHostHeader: false }, (request, response) =>
     this.#forward(request, response),
   );
-  readonly #connections = new Set<GuestConnection>();
+  readonly #connections = new Map<Duplex, GuestConnection>();
+  /** What goes on has connections of its own each time: none is used again, nor shared. */
+  readonly #plainAgent = new PlainAgent({ maxTotalSockets: MOST_CONNECTIONS });
+  readonly #secureAgent = new SecureAgent({
+    maxTotalSockets: MOST_CONNECTIONS,
+    ca: globalAgent.options.ca,
+  });
   #count = 0;
 
   /** @throws UsageError for a mistake in the options. */
   constructor({ allow, internal: allowsInternal = false, headers = {} }: NetworkOptions, log: Logger) {
     this.#rules = allow.map(ruleOf);
     this.#allowsInternal = allowsInternal;
-    this.#headers = Object.entries(headers).map(([origin, added]) => [originOf(origin), added]);
+    this.#headers = Object.entries(headers).map(([origin, added]) => [
+      originOf(origin),
+      checkedHeaders(origin, added),
+    ]);
     this.#log = log;
     this.#server.on('connect', (request: IncomingMessage, socket: Duplex, head: Buffer) =>
       this.#tunnel(request, socket, head),
@@ -141,7 +161,7 @@ export class NetworkProxy {
 
   /** Ends all connections. */
   close(): void {
-    for (const { stream } of this.#connections) stream.destroy();
+    for (const stream of this.#connections.keys()) stream.destroy();
   }
 
   /** Begins a connection when it is read. A shell reads byte by byte. */
@@ -172,14 +192,12 @@ export class NetworkProxy {
     );
     folder.entries.set('in', new Source(() => ({ read: (most) => connection.received(most) })));
     this.share.root.entries.set(id, folder);
-    this.#connections.add(connection);
     const { stream } = connection;
-    stream
-      .on('error', () => stream.destroy())
-      .once('close', () => {
-        this.#connections.delete(connection);
-        this.share.root.entries.delete(id);
-      });
+    this.#connections.set(stream, connection);
+    stream.once('close', () => {
+      this.#connections.delete(stream);
+      this.share.root.entries.delete(id);
+    });
     this.#server.emit('connection', stream);
     return Buffer.from(`${id}\n`);
   }
@@ -189,7 +207,8 @@ export class NetworkProxy {
     const host = bare(name);
     const isAllowed = this.#rules.some(
       (rule) =>
-        rule.ports.includes(port) && (rule.isBelow ? host.endsWith(`.${rule.name}`) : host === rule.name),
+        rule.ports.includes(port) &&
+        (rule.isBelow ? host !== HOST && host.endsWith(`.${rule.name}`) : host === rule.name),
     );
     if (!isAllowed) {
       this.#log.info({ host, port }, 'sandbox: a connection that is not allowed');
@@ -242,6 +261,11 @@ export class NetworkProxy {
   }
 
   #forward(request: IncomingMessage, response: ServerResponse): void {
+    const connection = this.#connections.get(request.socket);
+    if (connection === undefined || connection.unanswered >= MOST_UNANSWERED)
+      return void request.socket.destroy();
+    connection.unanswered += 1;
+    response.once('close', () => (connection.unanswered -= 1));
     const refuse = (status: number, why: string): void => {
       if (response.headersSent) return void response.destroy();
       response.writeHead(status, { 'Content-Type': 'text/plain', Connection: 'close' }).end(`${why}\n`);
@@ -254,20 +278,38 @@ export class NetworkProxy {
     if (allowed === undefined) return refuse(403, `${asked.host}: not allowed by this sandbox`);
     const { host, port, isSecure, headers } = this.#withHeaders(allowed);
     const kept = Object.entries(request.headers).filter(([name]) => !isForOne(name, request));
+    // The body of a GET or DELETE would else go as if it were the next request.
+    const isChunked = request.headers['transfer-encoding'] !== undefined;
     const onward = (isSecure ? requestSecure : requestPlain)({
+      agent: isSecure ? this.#secureAgent : this.#plainAgent,
+      signal: connection.gone,
       host,
       port,
       method,
       path: `${asked.pathname}${asked.search}`,
-      headers: { ...Object.fromEntries(kept), host: asked.host, ...headers },
+      headers: {
+        ...Object.fromEntries(kept),
+        host: asked.host,
+        ...(isChunked ? { 'transfer-encoding': 'chunked' } : {}),
+        ...headers,
+      },
       lookup: this.#lookupOf(host),
       timeout: CONNECT_TIMEOUT_MS,
     });
+    // Whoever is connected may take its time for an answer.
+    onward.once('socket', (to) =>
+      to.once(isSecure ? 'secureConnect' : 'connect', () => onward.setTimeout(0)),
+    );
     onward.on('timeout', () => onward.destroy(new Error('it does not answer')));
     onward.on('error', (error) => refuse(502, `${asked.host}: ${error.message}`));
     onward.on('response', (answer) => {
+      const { statusCode = 0 } = answer;
+      if (statusCode < 200) {
+        onward.destroy();
+        return refuse(502, `${asked.host}: it answers with the status ${statusCode}`);
+      }
       const told = Object.entries(answer.headers).filter(([name]) => !isForOne(name, answer));
-      response.writeHead(answer.statusCode ?? 502, Object.fromEntries(told));
+      response.writeHead(statusCode, Object.fromEntries(told));
       answer.pipe(response);
       answer.on('error', () => response.destroy());
     });
@@ -300,6 +342,22 @@ function originOf(text: string): URL {
   return url;
 }
 
+/** @throws UsageError for what no header can be, such as a line's end. */
+function checkedHeaders(
+  origin: string,
+  headers: Readonly<Record<string, string>>,
+): Readonly<Record<string, string>> {
+  try {
+    for (const [name, value] of Object.entries(headers)) {
+      validateHeaderName(name);
+      validateHeaderValue(name, value);
+    }
+  } catch (error) {
+    throw new UsageError(`network headers ${origin}: ${(error as Error).message}`);
+  }
+  return headers;
+}
+
 /** Whether a header is about one connection. */
 function isForOne(name: string, { headers }: IncomingMessage): boolean {
   if (HOP_BY_HOP.has(name)) return true;
@@ -307,87 +365,4 @@ function isForOne(name: string, { headers }: IncomingMessage): boolean {
     .toLowerCase()
     .split(/\s*,\s*/)
     .includes(name);
-}
-
-/** A connection that a program of the guest has made. */
-class GuestConnection {
-  readonly stream: Duplex;
-  #taken: (() => void) | undefined;
-  #held = Buffer.alloc(0);
-  #written: (() => void) | undefined;
-  #wake: (() => void) | undefined;
-  #isOver = false;
-  #hasRead = false;
-  #linger: NodeJS.Timeout | undefined;
-
-  constructor() {
-    this.stream = new Duplex({
-      allowHalfOpen: true,
-      read: () => {
-        this.#taken?.();
-        this.#taken = undefined;
-      },
-      write: (bytes: Buffer, _encoding, done) => {
-        if (bytes.length === 0) return done();
-        this.#held = Buffer.from(bytes);
-        this.#written = done;
-        this.#wake?.();
-      },
-      final: (done) => {
-        this.#end();
-        done();
-        // What the guest has sent last need not be read any more.
-        if (this.#linger !== undefined) this.stream.destroy();
-      },
-      destroy: (error, done) => {
-        clearInterval(this.#linger);
-        this.#taken?.();
-        this.#end();
-        done(error);
-      },
-    });
-  }
-
-  /** The guest has sent bytes. It waits until they are wanted. */
-  sent(bytes: Buffer): Promise<void> | void {
-    const { readableEnded, destroyed } = this.stream;
-    if (readableEnded || destroyed || bytes.length === 0 || this.stream.push(bytes)) return undefined;
-    return new Promise((resolve) => {
-      this.#taken = resolve;
-    });
-  }
-
-  /** The guest sends nothing any more. */
-  hangUp(): void {
-    if (this.#linger !== undefined || this.stream.destroyed) return;
-    this.stream.push(null);
-    if (this.#isOver) return void this.stream.destroy();
-    this.#linger = setInterval(() => {
-      if (!this.#hasRead) this.stream.destroy();
-      this.#hasRead = false;
-    }, LINGER_MS).unref();
-  }
-
-  /** The guest reads. */
-  async received(most: number): Promise<Uint8Array> {
-    this.#hasRead = true;
-    while (this.#held.length === 0 && !this.#isOver) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-    const part = this.#held.subarray(0, most);
-    this.#held = this.#held.subarray(part.length);
-    if (this.#held.length === 0) {
-      const written = this.#written;
-      this.#written = undefined;
-      written?.();
-    }
-    return part;
-  }
-
-  #end(): void {
-    this.#isOver = true;
-    this.#wake?.();
-  }
 }

@@ -11,6 +11,7 @@ import { setImmediate } from 'node:timers/promises';
 import type { Folder, Sink, Source } from '../../../../core/sandbox/control-share.js';
 import { NetworkProxy, type NetworkOptions } from '../../../../core/sandbox/network/proxy.js';
 import { temporaryDirectory } from '../../../support/host-mount.js';
+import { until } from '../../../support/vhost-user.js';
 
 const silent = (): void => {};
 const LOG = { debug: silent, info: silent, warn: silent, error: silent };
@@ -115,7 +116,9 @@ test('a request goes to what is allowed, and to nothing else', async () => {
     assert.match(await said(proxy, get(url)), /^HTTP\/1.1 403 [^]*not allowed by this sandbox/, url);
   assert.match(await said(proxy, get('/local')), /^HTTP\/1.1 400 /);
   assert.match(await said(proxy, 'nonsense\r\n\r\n'), /^HTTP\/1.1 400 /);
-  for (const name of ['a b', '', '*', '*.*', 'http://a', 'a:0', 'a:65536', 'a:b'])
+  const below = proxyOf({ allow: [`*.internal:${port}`, `*.net:${port}`] });
+  assert.match(await said(below, get(`http://host.internal:${port}/`)), /^HTTP\/1.1 403 /);
+  for (const name of ['a b', '', '*', '*.*', 'http://a', 'a:0', 'a:65536', 'a:b', '*.0.0.1', '*.1:80'])
     assert.throws(() => proxyOf({ allow: [name] }), /no name that can be allowed/, name);
 });
 
@@ -202,4 +205,90 @@ test('a secret header is added on the way, over TLS where its address says so', 
   assert.doesNotMatch(answer, /mine/);
   assert.doesNotMatch(await said(proxy, get(`http://host.internal:${plain}/`)), /secret/);
   assert.throws(() => proxyOf({ allow: [], headers: { 'ftp://a': {} } }), /must be http:\/\/NAME/);
+  // Such as a file of a secret has at its end.
+  const badly: Record<string, string>[] = [{ Authorization: 'secret\n' }, { 'a b': 'secret' }];
+  for (const headers of badly)
+    assert.throws(
+      () => proxyOf({ allow: [], headers: { 'https://a': headers } }),
+      (error: Error) => error.name === 'UsageError' && !error.message.includes('secret'),
+    );
+});
+
+test('a request is one request there, whatever its method, and has a connection of its own', async () => {
+  const asked: string[] = [];
+  const server = createPlain((request, response) => {
+    asked.push(`${request.method} ${request.url} ${request.headers.connection}`);
+    echo(request, response);
+  });
+  const port = await listening(server);
+  let connections = 0;
+  server.on('connection', () => (connections += 1));
+  const proxy = proxyOf({ allow: [`host.internal:${port}`] });
+  const hidden = 'GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n';
+  const chunk = `${hidden.length.toString(16)}\r\n${hidden}\r\n0\r\n\r\n`;
+  const url = `http://host.internal:${port}/seen`;
+  for (const method of ['GET', 'DELETE', 'POST']) {
+    const head = `${method} ${url} HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n`;
+    assert.match(await said(proxy, head + chunk), /^HTTP\/1.1 200 [^]*GET \/hidden/, method);
+  }
+  assert.deepEqual(asked, ['GET /seen close', 'DELETE /seen close', 'POST /seen close']);
+  assert.equal(connections, 3);
+});
+
+test('a server that answers with what is no HTTP does not end the proxy', async () => {
+  const answers = [
+    'HTTP/1.1 000 Odd\r\n\r\n',
+    'HTTP/1.1 099 Odd\r\n\r\n',
+    'nonsense',
+    'HTTP/1.1 101 Odd\r\n\r\n',
+  ];
+  for (let byte = 0; byte < 256; byte++) {
+    const odd = String.fromCharCode(byte);
+    answers.push(`HTTP/1.1 200 OK\r\nA: b${odd}c\r\n\r\n`, `HTTP/1.1 200 OK\r\nA${odd}b: c\r\n\r\n`);
+  }
+  const port = await listening(
+    createSocketServer((socket) => {
+      socket.on('error', () => {});
+      socket.once('data', () => socket.end(Buffer.from(answers.shift()!, 'latin1')));
+    }),
+  );
+  const proxy = proxyOf({ allow: [`host.internal:${port}`] });
+  while (answers.length > 0) {
+    const [next] = answers;
+    assert.match(await said(proxy, get(`http://host.internal:${port}/`)), /^HTTP\/1.1 (200|502) /, next);
+  }
+});
+
+test('a flood of requests that wait for an answer is cut off, with all that they hold', async () => {
+  let open = 0;
+  let most = 0;
+  const port = await listening(
+    createSocketServer((socket) => {
+      most = Math.max(most, (open += 1));
+      socket
+        .on('error', () => {})
+        .on('close', () => (open -= 1))
+        .resume();
+    }),
+  );
+  const proxy = proxyOf({ allow: [`host.internal:${port}`] });
+  const guest = (await GuestSide.open(proxy))!;
+  const request = `GET http://host.internal:${port}/ HTTP/1.1\r\n\r\n`;
+  await guest.say(request.repeat(10));
+  await until(() => open === 10, 'ten requests under way');
+  await guest.say(request.repeat(5000));
+  assert.equal(await guest.hear(), '');
+  await until(() => open === 0, 'the end of all requests');
+  assert.ok(most <= 16, String(most));
+});
+
+test('bytes are held until they are wanted, and no more meanwhile, though the guest gives up its writes', async () => {
+  const port = await listening(createSocketServer((socket) => socket.resume().on('error', () => {})));
+  const guest = (await GuestSide.open(proxyOf({ allow: [`host.internal:${port}`] })))!;
+  await guest.say(`CONNECT host.internal:${port} HTTP/1.1\r\n\r\n`);
+  await guest.hear('\r\n\r\n');
+  const piece = Buffer.alloc(1 << 20);
+  const first = guest.say(piece);
+  await assert.rejects(guest.say(piece), { code: 'EAGAIN' });
+  await first;
 });
