@@ -7,8 +7,8 @@ import { createFsFromVolume, Volume } from 'memfs';
 import { fromFuseOperations, fromNodeFs, type FuseOperations } from '../../core/adapters/index.js';
 import { type Backend, Errno, OpenFlags } from '../../core/backend/index.js';
 import { checkBackend } from '../../core/contract/index.js';
-import { engine } from '../support/engine.js';
-import { type FuseClient, rejectsWith, ROOT } from '../support/fuse-client.js';
+import { withGuest } from '../support/engine.js';
+import { rejectsWith, ROOT } from '../support/fuse-client.js';
 import { keepingLog, temporaryDirectory } from '../support/host-mount.js';
 
 /** Checks that all rules hold, but that these may be broken. */
@@ -37,17 +37,6 @@ const MEMFS_FAULTS = [
   'random sequences of operations do what they do in a model of a file system',
 ];
 
-/** Connects a guest whose requests no kernel has judged. */
-async function withRawGuest(backend: Backend, use: (client: FuseClient) => Promise<void>): Promise<void> {
-  const running = await engine(backend);
-  const { client, session } = running.guest();
-  await client.init();
-  await use(client);
-  await session.close();
-  await running.export.close();
-  assert.deepEqual(running.log.errors, []);
-}
-
 /** Whatever a guest asks of links, it stays in its root. */
 async function linksLeadNowhere(form: (root: string) => Backend): Promise<void> {
   await using folder = await temporaryDirectory('/dev/shm');
@@ -56,7 +45,7 @@ async function linksLeadNowhere(form: (root: string) => Backend): Promise<void> 
   fs.mkdirSync(outside);
   fs.writeFileSync(join(outside, 'secret'), 'secret', { mode: 0o600 });
   execFileSync('mkfifo', [join(root, 'fifo')]);
-  await withRawGuest(form(root), async (client) => {
+  await withGuest(form(root), async (client) => {
     const { nodeid: directory } = await client.symlink(ROOT, 'directory', outside);
     const { nodeid: file } = await client.symlink(ROOT, 'file', join(outside, 'secret'));
     const { nodeid: fifo } = await client.lookup(ROOT, 'fifo');
@@ -99,7 +88,7 @@ describe('a file system in the form of node:fs', { concurrency: true }, () => {
     await using folder = await temporaryDirectory('/dev/shm');
     const path = join(folder.path, 'file');
     fs.writeFileSync(path, 'old');
-    await withRawGuest(fromNodeFs(fs.promises, folder.path), async (client) => {
+    await withGuest(fromNodeFs(fs.promises, folder.path), async (client) => {
       const { nodeid } = await client.lookup(ROOT, 'file');
       fs.writeFileSync(`${path}.new`, 'new');
       fs.renameSync(`${path}.new`, path);
@@ -116,7 +105,7 @@ describe('a file system in the form of node:fs', { concurrency: true }, () => {
       const read = handle.read.bind(handle) as (...all: unknown[]) => Promise<never>;
       return Object.assign(handle, { read: (...all: unknown[]) => (reads++, read(...all)) });
     };
-    await withRawGuest(fromNodeFs({ ...fs.promises, open }, folder.path), async (client) => {
+    await withGuest(fromNodeFs({ ...fs.promises, open }, folder.path), async (client) => {
       const { nodeid } = await client.lookup(ROOT, 'file');
       const { fh } = await client.open(nodeid);
       assert.equal(Buffer.from(await client.read(nodeid, fh, 0, 4096)).toString(), 'short');
@@ -132,7 +121,7 @@ describe('a file system in the form of node:fs', { concurrency: true }, () => {
         ? Promise.reject(Object.assign(new Error('no'), { code: 'EIO' }))
         : fs.promises.lstat(path, { bigint: true });
     const form = { ...fs.promises, lstat } as Parameters<typeof fromNodeFs>[0];
-    await withRawGuest(fromNodeFs(form, folder.path), (client) =>
+    await withGuest(fromNodeFs(form, folder.path), (client) =>
       rejectsWith(client.create(ROOT, 'file'), Errno.EIO),
     );
     assert.deepEqual(fs.readdirSync(folder.path), []);
@@ -183,7 +172,7 @@ describe('operations for fuse-native', { concurrency: true }, () => {
 
   it('may answer with what is no errno, which guests see as EIO', async () => {
     for (const code of [-5000, -1.5, -Infinity])
-      await withRawGuest(
+      await withGuest(
         fromFuseOperations({
           getattr: (path, done) =>
             setImmediate(() => (path === '/' ? done(0, { mode: 0o40555 }) : done(code))),
@@ -196,7 +185,7 @@ describe('operations for fuse-native', { concurrency: true }, () => {
     await using folder = await temporaryDirectory('/dev/shm');
     fs.writeFileSync(join(folder.path, 'file'), 'content');
     const { create: _create, truncate: _truncate, ...some } = operations(folder.path);
-    await withRawGuest(fromFuseOperations(some), async (client) => {
+    await withGuest(fromFuseOperations(some), async (client) => {
       await rejectsWith(client.create(ROOT, 'made'), Errno.EPERM);
       const { nodeid } = await client.lookup(ROOT, 'file');
       const { fh } = await client.open(nodeid, OpenFlags.READ_WRITE | OpenFlags.TRUNC);
@@ -204,7 +193,7 @@ describe('operations for fuse-native', { concurrency: true }, () => {
       await client.release(nodeid, fh);
     });
     const { ftruncate: _ftruncate, ...fewer } = some;
-    await withRawGuest(fromFuseOperations(fewer), async (client) => {
+    await withGuest(fromFuseOperations(fewer), async (client) => {
       const { nodeid } = await client.lookup(ROOT, 'file');
       await rejectsWith(client.open(nodeid, OpenFlags.READ_WRITE | OpenFlags.TRUNC), Errno.EPERM);
     });

@@ -23,7 +23,7 @@ import requestLog from '../../examples/request-log.js';
 import sqliteTables from '../../examples/sqlite-tables.js';
 import tarArchive from '../../examples/tar-archive.js';
 import zipArchive from '../../examples/zip-archive.js';
-import { engine } from '../support/engine.js';
+import { engine, withGuest } from '../support/engine.js';
 import { exampleEnvironment, exampleTrials, webServer } from '../support/examples.js';
 import { type FuseClient, ROOT } from '../support/fuse-client.js';
 import {
@@ -54,16 +54,6 @@ async function keepsContract(
     [],
   );
   assert.ok(passed >= least, `${passed} rules`);
-}
-
-async function withGuest(backend: Backend, use: (client: FuseClient) => Promise<void>): Promise<void> {
-  const running = await engine(backend);
-  const { client, session } = running.guest();
-  await client.init();
-  await use(client);
-  await session.close();
-  await running.export.close();
-  assert.deepEqual(running.log.errors, []);
 }
 
 async function contentOf(client: FuseClient, path: string): Promise<string> {

@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type { Backend, Logger } from '../../core/backend/index.js';
 import { Session, type SessionOptions } from '../../core/fuse/index.js';
 import { hostBuffer } from '../../core/memory/index.js';
@@ -60,4 +61,15 @@ export async function engine(
       return { session, loopback, client: new FuseClient(loopback) };
     },
   };
+}
+
+/** Lets a guest use a backend. Nothing of that may be an error in its log. */
+export async function withGuest(backend: Backend, use: (client: FuseClient) => Promise<void>): Promise<void> {
+  const running = await engine(backend);
+  const { client, session } = running.guest();
+  await client.init();
+  await use(client);
+  await session.close();
+  await running.export.close();
+  assert.deepEqual(running.log.errors, []);
 }

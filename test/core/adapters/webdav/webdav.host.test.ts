@@ -5,8 +5,8 @@ import { describe, it } from 'node:test';
 import { fromWebdav } from '../../../../core/adapters/index.js';
 import { type Backend, Errno } from '../../../../core/backend/index.js';
 import { checkBackend } from '../../../../core/contract/index.js';
-import { engine } from '../../../support/engine.js';
-import { type FuseClient, rejectsWith, ROOT } from '../../../support/fuse-client.js';
+import { engine, withGuest } from '../../../support/engine.js';
+import { rejectsWith, ROOT } from '../../../support/fuse-client.js';
 import { keepingLog, MountedExport, shell } from '../../../support/host-mount.js';
 import { webdavServer } from '../../../support/webdav-server.js';
 
@@ -26,16 +26,6 @@ const MAY_FAIL = 'a write moves mtime and ctime on';
 /** Rules that make thousands of files, each by several requests. They take half a minute. */
 const LONG_LISTINGS = /^a listing (shows each|of more than|ends)/;
 const isWhole = process.env['VIRTIOFS_KIT_WEBDAV'] === 'all';
-
-async function withGuest(backend: Backend, use: (client: FuseClient) => Promise<void>): Promise<void> {
-  const running = await engine(backend);
-  const { client, session } = running.guest();
-  await client.init();
-  await use(client);
-  await session.close();
-  await running.export.close();
-  assert.deepEqual(running.log.errors, []);
-}
 
 describe('a directory of a WebDAV server', () => {
   it('keeps the contract, but for what WebDAV does not have', async () => {
