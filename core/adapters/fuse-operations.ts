@@ -1,7 +1,12 @@
 import type { Backend, FsStatistics } from '../backend/index.js';
 import { FileType, FsError, OpenFlags } from '../backend/index.js';
 import { type OpenPath, pathBackend } from './path-backend.js';
-import type { PathAttributes, PathFile, PathFileSystem } from './path-file-system.js';
+import {
+  type PathAttributes,
+  type PathFile,
+  type PathFileSystem,
+  unlessMissing,
+} from './path-file-system.js';
 import type { PathNode } from './path-nodes.js';
 
 /** Ends an operation: 0, or a negative errno, and what it gives. */
@@ -85,15 +90,7 @@ function paths(ops: FuseOperations): PathFileSystem {
     attributes(await call<FuseStat>((done) => ops.getattr(path, done)));
 
   async function descriptor(path: string, flags: number, mode: number): Promise<number> {
-    const isThere =
-      (flags & OpenFlags.CREAT) === 0 ||
-      (await stat(path).then(
-        () => true,
-        (error: unknown) => {
-          if (error === FsError.of('ENOENT')) return false;
-          throw error;
-        },
-      ));
+    const isThere = (flags & OpenFlags.CREAT) === 0 || (await unlessMissing(stat(path))) !== undefined;
     if (!isThere && ops.create !== undefined) return call<number>((done) => ops.create!(path, mode, done));
     if (isThere && (flags & OpenFlags.EXCL) !== 0) throw FsError.of('EEXIST');
     const empties = isThere && (flags & OpenFlags.TRUNC) !== 0;

@@ -10,7 +10,12 @@ import type {
 } from '../backend/index.js';
 import { creationMode, FileType, FsError, ModeBits, OpenFlags, wait } from '../backend/index.js';
 import { Turns } from '../wrappers/turns.js';
-import type { PathAttributes, PathFile, PathFileSystem } from './path-file-system.js';
+import {
+  type PathAttributes,
+  type PathFile,
+  type PathFileSystem,
+  unlessMissing,
+} from './path-file-system.js';
 import { isUtf8, type PathNode, PathNodes } from './path-nodes.js';
 
 /** An open file of a {@link pathBackend}. */
@@ -41,12 +46,6 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
     node: nodes.found(parent, name, attributes),
     attributes,
   });
-
-  const statIfThere = (path: string): Promise<PathAttributes | undefined> =>
-    fs.stat(path).catch((error: unknown) => {
-      if (error === FsError.of('ENOENT')) return undefined;
-      throw error;
-    });
 
   async function attributesOf(node: PathNode): Promise<PathAttributes> {
     // The path of a removed file may stand for another one.
@@ -144,7 +143,7 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
     lookup: (parent, name) =>
       withPaths(async () => {
         if (!isUtf8(name)) return undefined;
-        const attributes = await statIfThere(nodes.pathIn(parent, name));
+        const attributes = await unlessMissing(fs.stat(nodes.pathIn(parent, name)));
         if (attributes !== undefined) return enter(parent, name, attributes);
         nodes.removed(parent, name);
         return undefined;
@@ -187,10 +186,13 @@ export function pathBackend(fs: PathFileSystem): Backend<PathNode, OpenPath> {
         create: (parent, name, mode, flags, context) =>
           changingNames(async () => {
             const path = nodes.pathIn(parent, name);
-            const there = await statIfThere(path);
-            if (there !== undefined && (flags & OpenFlags.EXCL) === 0)
-              refuseToOpen(there.mode & FileType.MASK);
-            const file = await openAt(path, flags | OpenFlags.CREAT, mode);
+            const there = await unlessMissing(fs.stat(path));
+            if (there !== undefined && (flags & OpenFlags.EXCL) !== 0) throw FsError.of('EEXIST');
+            if (there !== undefined) refuseToOpen(there.mode & FileType.MASK);
+            // A file system may make a file anew where it is there.
+            const file = await (there === undefined
+              ? openAt(path, flags | OpenFlags.CREAT, mode)
+              : openAt(path, flags & ~CREATION, 0));
             try {
               const attributes = there ? await fs.stat(path) : await settle(parent, path, mode, context);
               const node = nodes[there ? 'found' : 'made'](parent, name, attributes);

@@ -1,4 +1,4 @@
-import type { Attributes, DirectoryEntry, FsStatistics } from '../backend/index.js';
+import { type Attributes, type DirectoryEntry, FsError, type FsStatistics } from '../backend/index.js';
 
 /** Attributes of what a path stands for. */
 export interface PathAttributes extends Attributes {
@@ -61,4 +61,12 @@ export interface PathFileSystem {
   listxattr?(path: string): Promise<readonly string[]>;
   setxattr?(path: string, name: string, value: Uint8Array, flags: number): Promise<void>;
   removexattr?(path: string, name: string): Promise<void>;
+}
+
+/** What was asked for; undefined where there is no such file. */
+export function unlessMissing<T>(asked: Promise<T>): Promise<T | undefined> {
+  return asked.catch((error: unknown) => {
+    if (error === FsError.of('ENOENT')) return undefined;
+    throw error;
+  });
 }

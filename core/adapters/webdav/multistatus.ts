@@ -1,3 +1,5 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
+
 /** What a server says of a resource (RFC 4918, sections 14.24 and 15). */
 export interface Resource {
   /** As it stands there: a URL or an absolute path, percent-encoded. */
@@ -17,11 +19,23 @@ interface Draft {
   modified: string;
 }
 
+/** Pieces that are read in one turn of the event loop: about a millisecond. */
+const PIECES_AT_ONCE = 4096;
+/** Characters of a text that means something: a path of 4096 bytes, each written in some way. */
+const TEXT_MAX = 2 ** 16;
+/** Elements around each other. */
+const DEPTH_MAX = 256;
+
 /** A piece of a document: text, or what is between the brackets of a tag. */
 interface Piece {
   readonly isTag: boolean;
   readonly content: string;
+  /** Whether there may be entities in it. */
+  readonly isRaw?: boolean;
 }
+
+/** A comment or declaration. */
+const NOTHING: Piece = { isTag: false, content: '' };
 
 /** Cuts a document into its pieces, in one pass. What is not closed ends it with undefined. */
 function* pieces(xml: string): Generator<Piece | undefined> {
@@ -34,8 +48,9 @@ function* pieces(xml: string): Generator<Piece | undefined> {
     if (found < 0 && isTag) return yield undefined;
     const end = found < 0 ? xml.length : found;
     if (isSection) yield { isTag: false, content: xml.slice(at + 9, end) };
-    else if (!isTag) yield { isTag, content: unescaped(xml.slice(at, end)) };
-    else if (!isComment && !'!?'.includes(xml[at + 1]!)) yield { isTag, content: xml.slice(at + 1, end) };
+    else if (!isTag) yield { isTag, content: xml.slice(at, end), isRaw: true };
+    else if ('!?'.includes(xml[at + 1]!)) yield NOTHING;
+    else yield { isTag, content: xml.slice(at + 1, end) };
     at = isTag ? end + close.length : end;
   }
 }
@@ -43,19 +58,21 @@ function* pieces(xml: string): Generator<Piece | undefined> {
 /**
  * Reads an answer to PROPFIND. Names count without their namespace's prefix: servers choose these
  * freely, and what is asked for are the properties of `DAV:` alone. No entity is expanded but those
- * that XML itself has.
+ * that XML itself has. Others have the thread in between.
  * @returns undefined if it is no such answer.
  */
-export function readMultistatus(xml: string): readonly Resource[] | undefined {
+export async function readMultistatus(xml: string): Promise<readonly Resource[] | undefined> {
   const resources: Resource[] = [];
   /** Names of the elements around the place where we are. */
   const open: string[] = [];
   let draft: Draft | undefined;
   let isMultistatus = false;
+  let count = 0;
   for (const piece of pieces(xml)) {
+    if (++count % PIECES_AT_ONCE === 0) await nextTurn();
     if (piece === undefined) return undefined;
     if (!piece.isTag) {
-      if (draft !== undefined) addText(draft, open, piece.content);
+      if (draft !== undefined && !addText(draft, open, piece)) return undefined;
       continue;
     }
     const { content } = piece;
@@ -73,17 +90,29 @@ export function readMultistatus(xml: string): readonly Resource[] | undefined {
     if (name === 'response') draft = { href: '', isCollection: false, length: '', modified: '' };
     if (name === 'collection' && open.at(-1) === 'resourcetype' && draft !== undefined)
       draft.isCollection = true;
-    if (!content.endsWith('/')) open.push(name);
+    if (!content.endsWith('/') && open.push(name) > DEPTH_MAX) return undefined;
   }
   return isMultistatus && open.length === 0 ? resources : undefined;
 }
 
-function addText(draft: Draft, open: readonly string[], text: string): void {
-  const [name, parent] = [open.at(-1), open.at(-2)];
+/** @returns whether the text is as long as one may be. */
+function addText(draft: Draft, open: readonly string[], { content, isRaw }: Piece): boolean {
+  const field = fieldOf(open.at(-1), open.at(-2));
+  if (field === undefined) return true;
+  if (draft[field].length + content.length > TEXT_MAX) return false;
+  draft[field] += isRaw === true ? unescaped(content) : content;
+  return true;
+}
+
+/** What the text of an element is for. */
+function fieldOf(
+  name: string | undefined,
+  parent: string | undefined,
+): Exclude<keyof Draft, 'isCollection'> | undefined {
   // A status may have a location with an href of its own.
-  if (name === 'href' && parent === 'response') draft.href += text;
-  else if (name === 'getcontentlength') draft.length += text;
-  else if (name === 'getlastmodified') draft.modified += text;
+  if (name === 'href' && parent === 'response') return 'href';
+  if (name === 'getcontentlength') return 'length';
+  return name === 'getlastmodified' ? 'modified' : undefined;
 }
 
 function resourceOf({ href, isCollection, length, modified }: Draft): Resource {

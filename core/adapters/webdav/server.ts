@@ -1,8 +1,9 @@
 import { FsError } from '../../backend/index.js';
+import { readMultistatus, type Resource } from './multistatus.js';
 
 /** How a WebDAV server is reached. */
 export interface WebdavOptions {
-  /** Sent with each request: `{ authorization: 'Basic …' }`. */
+  /** Sent with each request: `{ authorization: 'Basic …' }`. No other server gets them. */
   readonly headers?: Readonly<Record<string, string>> | undefined;
   /**
    * Milliseconds after which a request fails (ETIMEDOUT), 1 or more; content has as much again for
@@ -10,8 +11,9 @@ export interface WebdavOptions {
    */
   readonly timeoutMs?: number | undefined;
   /**
-   * Bytes of all files together that were written and are not closed yet; more is ENOSPC. Default:
-   * 256 MiB.
+   * Bytes in memory of all files together that were written and are not closed yet; more is ENOSPC.
+   * One that grows may have room for twice its length, and takes its length again while it goes up.
+   * Default: 256 MiB.
    */
   readonly draftBytes?: number | undefined;
   /**
@@ -21,9 +23,20 @@ export interface WebdavOptions {
   readonly isQuiet?: boolean | undefined;
 }
 
-/** Bytes of an answer that is no file's content. */
-const ANSWER_MAX = 2 ** 24;
+/** What is asked of each resource. */
+const PROPERTIES = Buffer.from(
+  '<?xml version="1.0"?><propfind xmlns="DAV:"><prop>' +
+    '<resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>',
+);
+
+/** Bytes of an answer to PROPFIND, of one resource and of a directory with all that is in it. */
+const ANSWER_MAX = { '0': 2 ** 16, '1': 2 ** 24 } as const;
+/** Bytes of all such answers together. */
+const ANSWERS_MAX = 2 ** 26;
 const MEBIBYTE = 2 ** 20;
+
+const REDIRECTIONS: ReadonlySet<number> = new Set([301, 302, 307, 308]);
+const REDIRECTIONS_MAX = 5;
 
 /** Requests to a WebDAV server (RFC 4918), with its errors as guests are told them. */
 export class Server {
@@ -31,6 +44,8 @@ export class Server {
   readonly root: URL;
   readonly #headers: Readonly<Record<string, string>>;
   readonly #timeoutMs: number;
+  /** Bytes of answers to PROPFIND that are in memory. */
+  #answers = 0;
 
   constructor(url: string, { headers = {}, timeoutMs = 30_000 }: WebdavOptions) {
     this.root = new URL(url.endsWith('/') ? url : `${url}/`);
@@ -56,10 +71,7 @@ export class Server {
   ): Promise<Response> {
     const signal = AbortSignal.timeout(Math.ceil(this.#timeoutMs * (1 + bytes / MEBIBYTE)));
     const headers = { ...this.#headers, ...init.headers };
-    const response = await fetch(url, { ...init, method, headers, signal }).catch((error: unknown) => {
-      if (signal.aborted) throw FsError.of('ETIMEDOUT');
-      throw error;
-    });
+    const response = await this.#follow(url, { ...init, method, headers, signal, redirect: 'manual' });
     if (response.ok || accepts.includes(response.status)) return response;
     await response.body?.cancel();
     throw (
@@ -67,7 +79,26 @@ export class Server {
     );
   }
 
-  /** Does what answers nothing of interest. @returns the status. */
+  /** Sends a request, also where the server has moved the resource to. It stays this server. */
+  async #follow(url: URL, init: RequestInit): Promise<Response> {
+    for (let at = url, count = 0; ; count++) {
+      const response = await fetch(at, init).catch(timedOut);
+      const location = REDIRECTIONS.has(response.status) ? response.headers.get('location') : null;
+      if (location === null || !URL.canParse(location, at.href)) return response;
+      await response.body?.cancel();
+      at = new URL(location, at);
+      if (at.origin !== this.root.origin || count === REDIRECTIONS_MAX)
+        throw new Error(
+          `${init.method} ${url.href}: the server sends it to ${at.href}, which is not followed`,
+        );
+    }
+  }
+
+  /**
+   * Does what answers nothing of interest.
+   * @returns the status.
+   * @throws Error if it was done in part (RFC 4918, sections 9.6.1 and 9.9.4).
+   */
   async do(
     method: string,
     url: URL,
@@ -76,20 +107,48 @@ export class Server {
   ): Promise<number> {
     const response = await this.ask(method, url, { headers }, { accepts });
     await response.body?.cancel();
+    if (response.status === 207) throw new Error(`${method} ${url.href}: the server did it in part`);
     return response.status;
   }
 
-  /** The text of an answer. @throws EFBIG beyond 16 MiB. */
-  async text(response: Response): Promise<string> {
+  /**
+   * What the server says of a resource, and of what is right below it.
+   * @throws EFBIG for an answer that is too long, ENOMEM for too many of them at a time.
+   */
+  async propfind(url: URL, depth: '0' | '1'): Promise<readonly Resource[]> {
+    const headers = { depth, 'content-type': 'application/xml' };
+    const response = await this.ask('PROPFIND', url, { headers, body: PROPERTIES });
     const parts: Uint8Array[] = [];
     let length = 0;
-    for await (const part of response.body ?? []) {
-      length += part.length;
-      if (length > ANSWER_MAX) throw FsError.of('EFBIG');
-      parts.push(part);
+    try {
+      for await (const part of contentOf(response)) {
+        length += part.length;
+        this.#answers += part.length;
+        if (length > ANSWER_MAX[depth]) throw FsError.of('EFBIG');
+        if (this.#answers > ANSWERS_MAX) throw FsError.of('ENOMEM');
+        parts.push(part);
+      }
+      const resources = await readMultistatus(Buffer.concat(parts).toString());
+      if (resources === undefined) throw new Error(`PROPFIND ${url.href}: the answer is no multistatus`);
+      return resources;
+    } finally {
+      this.#answers -= length;
     }
-    return Buffer.concat(parts).toString();
   }
+}
+
+/** The content of an answer, as it comes. @throws ETIMEDOUT */
+export async function* contentOf(response: Response): AsyncGenerator<Uint8Array, void> {
+  try {
+    yield* response.body ?? [];
+  } catch (error) {
+    timedOut(error);
+  }
+}
+
+/** Throws an error, as guests are told it where time is over. */
+function timedOut(error: unknown): never {
+  throw error instanceof Error && error.name === 'TimeoutError' ? FsError.of('ETIMEDOUT') : error;
 }
 
 /** RFC 9110, section 15, and RFC 4918, section 11. */

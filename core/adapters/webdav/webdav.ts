@@ -1,26 +1,29 @@
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import type { Backend, DirectoryEntry } from '../../backend/index.js';
 import { FileType, FsError, OpenFlags, UsageError } from '../../backend/index.js';
 import { type OpenPath, pathBackend } from '../path-backend.js';
-import type { PathAttributes, PathFile, PathFileSystem } from '../path-file-system.js';
+import {
+  type PathAttributes,
+  type PathFile,
+  type PathFileSystem,
+  unlessMissing,
+} from '../path-file-system.js';
 import type { PathNode } from '../path-nodes.js';
-import { readMultistatus, type Resource } from './multistatus.js';
-import { Server, type WebdavOptions } from './server.js';
-
-/** What is asked of each resource. */
-const PROPERTIES = Buffer.from(
-  '<?xml version="1.0"?><propfind xmlns="DAV:"><prop>' +
-    '<resourcetype/><getcontentlength/><getlastmodified/></prop></propfind>',
-);
+import type { Resource } from './multistatus.js';
+import { contentOf, Server, type WebdavOptions } from './server.js';
 
 /** Largest file that is read whole, from a server that knows no ranges. */
 const WHOLE_MAX = 2 ** 24;
+/** Names of a directory that are looked at in one turn of the event loop. */
+const NAMES_AT_ONCE = 512;
 
 /**
  * A backend over a directory of a WebDAV server (RFC 4918), to read and to write. Content is read
  * by ranges. What is written stays in memory until a descriptor is closed or fsync(2), and goes up
  * whole then, as WebDAV knows no writing in the middle: of two clients the last one wins. There are
  * no modes, owners, links or times to set (EPERM). A directory is removed only when it is listed as
- * empty, though not in one step with that.
+ * empty, though not in one step with that. A listing has 16 MiB of XML at most (EFBIG), which is
+ * some 40,000 names. Redirections are followed within the server only.
  * @param url of the directory.
  * @throws UsageError for an address or a limit that is none.
  */
@@ -31,6 +34,12 @@ export function fromWebdav(url: string, options: WebdavOptions = {}): Backend<Pa
   if (!(timeoutMs >= 1)) throw new UsageError(`webdav: timeoutMs ${timeoutMs}: must be 1 or more`);
   if (!(draftBytes >= 0)) throw new UsageError(`webdav: draftBytes ${draftBytes}: must be 0 or more`);
   return pathBackend(new DavPaths(new Server(url, options), draftBytes, isQuiet));
+}
+
+/** What a directory has. */
+interface Child {
+  readonly name: string | undefined;
+  readonly type: number;
 }
 
 /** A file that somebody has open. */
@@ -45,8 +54,8 @@ interface DavFile {
   changed: number;
   isDirty: boolean;
   isRemoved: boolean;
-  /** Uploads, one after the other. */
-  uploading: Promise<void>;
+  /** The end of what loads it, uploads it or changes its path: one after the other. Never rejects. */
+  settled: Promise<void>;
 }
 
 class DavPaths implements PathFileSystem {
@@ -70,20 +79,33 @@ class DavPaths implements PathFileSystem {
   async stat(path: string): Promise<PathAttributes> {
     const file = this.#files.get(path);
     if (file?.draft !== undefined) return draftAttributes(file);
-    const [resource] = await this.#propfind(path, '0');
+    const [resource] = await this.#server.propfind(this.#server.urlOf(path), '0');
     if (resource === undefined) throw FsError.of('ENOENT');
     return attributes(resource);
   }
 
   async list(path: string): Promise<readonly DirectoryEntry[]> {
-    const base = this.#server.urlOf(path === '/' ? path : `${path}/`).pathname;
     const entries = new Map<string, DirectoryEntry>();
-    for (const { href, isCollection } of await this.#propfind(path, '1')) {
-      const name = nameBelow(base, href, this.#server.root);
-      if (name !== undefined)
-        entries.set(name, { name, type: isCollection ? FileType.DIRECTORY : FileType.REGULAR });
-    }
+    for (const { name, type } of await this.#below(path))
+      if (name !== undefined) entries.set(name, { name, type });
     return [...entries.values()];
+  }
+
+  /** What is in a directory, also what has no name that guests could use. */
+  async #below(path: string): Promise<readonly Child[]> {
+    const url = this.#collection(path);
+    const directory = decodedPath(url.pathname);
+    const children: Child[] = [];
+    let count = 0;
+    for (const { href, isCollection } of await this.#server.propfind(url, '1')) {
+      if (++count % NAMES_AT_ONCE === 0) await nextTurn();
+      const name = nameBelow(directory, href, this.#server.root);
+      if (name !== '') children.push({ name, type: isCollection ? FileType.DIRECTORY : FileType.REGULAR });
+    }
+    // A server behind another one may have other paths than that.
+    if (children.length === count && children.every(({ name }) => name === undefined))
+      throw new Error(`PROPFIND ${url.href}: the answer is about other paths`);
+    return children;
   }
 
   async open(path: string, flags: number): Promise<PathFile> {
@@ -136,63 +158,60 @@ class DavPaths implements PathFileSystem {
   async unlink(path: string): Promise<void> {
     if (isDirectory(await this.stat(path))) throw FsError.of('EISDIR');
     const file = this.#files.get(path);
-    // Whoever has it open goes on with what it had, if there is room.
-    if (file !== undefined)
-      await this.#load(file).catch((error: unknown) => {
-        if (error !== FsError.of('ENOSPC')) throw error;
-      });
-    await this.#server.do('DELETE', this.#server.urlOf(path));
-    this.#detach(path);
+    await this.#alone(file === undefined ? [] : [file], async () => {
+      await this.#keep(file);
+      await this.#server.do('DELETE', this.#server.urlOf(path));
+      this.#detach(path);
+    });
   }
 
   async rmdir(path: string): Promise<void> {
     if (!isDirectory(await this.stat(path))) throw FsError.of('ENOTDIR');
-    // DELETE takes all that is below.
-    if ((await this.list(path)).length > 0) throw FsError.of('ENOTEMPTY');
+    await this.#refuseFilled(path);
     await this.#server.do('DELETE', this.#collection(path));
   }
 
   async rename(path: string, newPath: string): Promise<void> {
     if (newPath.startsWith(`${path}/`)) throw FsError.of('EINVAL');
-    const [moved, replaced] = await Promise.all([
-      this.stat(path),
-      this.stat(newPath).catch((error: unknown) => {
-        if (error === FsError.of('ENOENT')) return undefined;
-        throw error;
-      }),
-    ]);
+    const [moved, replaced] = await Promise.all([this.stat(path), unlessMissing(this.stat(newPath))]);
     if (replaced !== undefined) {
       if (isDirectory(replaced) !== isDirectory(moved))
         throw FsError.of(isDirectory(replaced) ? 'EISDIR' : 'ENOTDIR');
-      if (isDirectory(replaced) && (await this.list(newPath)).length > 0) throw FsError.of('ENOTEMPTY');
+      if (isDirectory(replaced)) await this.#refuseFilled(newPath);
     }
-    const open = this.#files.get(newPath);
-    if (open !== undefined) await this.#load(open);
     const below = [...this.#files.values()].filter(
       (file) => file.path === path || file.path.startsWith(`${path}/`),
     );
-    for (const file of below) await this.#upload(file);
+    const open = this.#files.get(newPath);
     const at = (one: string): URL => (isDirectory(moved) ? this.#collection(one) : this.#server.urlOf(one));
-    await this.#server.do('MOVE', at(path), { destination: at(newPath).href, overwrite: 'T' });
-    this.#detach(newPath);
-    for (const file of below) {
-      this.#files.delete(file.path);
-      file.path = newPath + file.path.slice(path.length);
-      this.#files.set(file.path, file);
-    }
+    await this.#alone(open === undefined ? below : [...below, open], async () => {
+      await this.#keep(open);
+      for (const file of below) await this.#put(file);
+      await this.#server.do('MOVE', at(path), { destination: at(newPath).href, overwrite: 'T' });
+      this.#detach(newPath);
+      for (const file of below) {
+        this.#files.delete(file.path);
+        file.path = newPath + file.path.slice(path.length);
+        this.#files.set(file.path, file);
+      }
+    });
+  }
+
+  /** DELETE and MOVE take all that is below. */
+  async #refuseFilled(path: string): Promise<void> {
+    if ((await this.#below(path)).length > 0) throw FsError.of('ENOTEMPTY');
   }
 
   #collection(path: string): URL {
-    return this.#server.urlOf(`${path}/`);
+    return path === '/' ? this.#server.root : this.#server.urlOf(`${path}/`);
   }
 
-  async #propfind(path: string, depth: '0' | '1'): Promise<readonly Resource[]> {
-    const headers = { depth, 'content-type': 'application/xml' };
-    const url = depth === '1' && path !== '/' ? this.#collection(path) : this.#server.urlOf(path);
-    const response = await this.#server.ask('PROPFIND', url, { headers, body: PROPERTIES });
-    const resources = readMultistatus(await this.#server.text(response));
-    if (resources === undefined) throw new Error(`PROPFIND ${url.href}: the answer is no multistatus`);
-    return resources;
+  /** Runs what uses the paths of open files for more than to read, one after the other. */
+  #alone(files: readonly DavFile[], work: () => Promise<void>): Promise<void> {
+    const result = Promise.all(files.map(({ settled }) => settled)).then(work);
+    const settled = result.catch(() => undefined);
+    for (const file of files) file.settled = settled;
+    return result;
   }
 
   async #read(file: DavFile, into: Buffer, position: number): Promise<number> {
@@ -214,22 +233,36 @@ class DavPaths implements PathFileSystem {
 
   /** Brings a file's content here, to be changed. */
   async #load(file: DavFile): Promise<void> {
+    if (file.draft === undefined) await this.#alone([file], () => this.#get(file));
+  }
+
+  /** Brings here what is about to lose its path, so that who has it open goes on, if there is room. */
+  async #keep(file: DavFile | undefined): Promise<void> {
+    if (file === undefined) return;
+    await this.#get(file).catch((error: unknown) => {
+      if (error !== FsError.of('ENOSPC')) throw error;
+    });
+  }
+
+  async #get(file: DavFile): Promise<void> {
     if (file.draft !== undefined) return;
     if (file.isRemoved) throw FsError.of('ESTALE');
     const { size = 0, mtime = 0 } = await this.stat(file.path);
-    this.#reserve(size);
-    const draft = Buffer.alloc(size);
+    // One byte more, which shows that there is more than was said.
+    const length = size + 1;
+    this.#reserve(length);
+    const draft = Buffer.alloc(length);
     try {
       const url = this.#server.urlOf(file.path);
       const headers = { 'accept-encoding': 'identity' };
       const response = await this.#server.ask('GET', url, { headers }, { bytes: size });
-      if ((await fill(response, draft, 0, size)) < size) throw FsError.of('EIO');
+      if ((await fill(response, draft, 0, length)) !== size) throw FsError.of('EIO');
     } catch (error) {
-      this.#drafted -= size;
+      this.#drafted -= length;
       throw error;
     }
-    // Another request may have brought it meanwhile.
-    if ((file.draft as Buffer | undefined) !== undefined) this.#drafted -= size;
+    // It may have been cut meanwhile.
+    if ((file.draft as Buffer | undefined) !== undefined) this.#drafted -= length;
     else Object.assign(file, { draft, length: size, changed: Number(mtime) * 1000 });
   }
 
@@ -266,8 +299,9 @@ class DavPaths implements PathFileSystem {
   #grow(file: DavFile, length: number): void {
     const { draft } = file;
     if (length <= draft!.length) return;
-    // A size that cannot be kept is refused before memory is taken.
-    const room = Math.min(Math.max(length, 2 * draft!.length), Math.max(length, this.#draftBytes));
+    const spare = Math.max(0, this.#draftBytes - this.#drafted);
+    // Twice as much, so that few writes move it; a size that cannot be kept is refused before.
+    const room = Math.max(length, draft!.length + Math.min(draft!.length, spare));
     this.#reserve(room - draft!.length);
     const grown = Buffer.alloc(room);
     draft!.copy(grown, 0, 0, file.length);
@@ -275,22 +309,21 @@ class DavPaths implements PathFileSystem {
   }
 
   #upload(file: DavFile): Promise<void> {
-    const upload = async (): Promise<void> => {
-      if (!file.isDirty || file.isRemoved) return;
-      file.isDirty = false;
-      try {
-        const body = Buffer.from(file.draft!.subarray(0, file.length));
-        const url = this.#server.urlOf(file.path);
-        const response = await this.#server.ask('PUT', url, { body }, { bytes: body.length });
-        await response.body?.cancel();
-      } catch (error) {
-        file.isDirty = true;
-        throw error;
-      }
-    };
-    const uploading = file.uploading.then(upload);
-    file.uploading = uploading.catch(() => undefined);
-    return uploading;
+    return this.#alone([file], () => this.#put(file));
+  }
+
+  async #put(file: DavFile): Promise<void> {
+    if (!file.isDirty || file.isRemoved) return;
+    file.isDirty = false;
+    try {
+      const body = Buffer.from(file.draft!.subarray(0, file.length));
+      const url = this.#server.urlOf(file.path);
+      const response = await this.#server.ask('PUT', url, { body }, { bytes: body.length });
+      await response.body?.cancel();
+    } catch (error) {
+      file.isDirty = true;
+      throw error;
+    }
   }
 
   async #close(file: DavFile): Promise<void> {
@@ -324,7 +357,6 @@ class DavPaths implements PathFileSystem {
 const EMPTY = Buffer.alloc(0);
 
 function newFile(path: string): DavFile {
-  const uploading = Promise.resolve();
   return {
     path,
     opens: 0,
@@ -333,7 +365,7 @@ function newFile(path: string): DavFile {
     changed: 0,
     isDirty: false,
     isRemoved: false,
-    uploading,
+    settled: Promise.resolve(),
   };
 }
 
@@ -355,16 +387,29 @@ function isDirectory({ mode }: PathAttributes): boolean {
   return (mode & FileType.MASK) === FileType.DIRECTORY;
 }
 
-/** The name of what is right below a directory; undefined for the directory and anything else. */
-function nameBelow(base: string, href: string, root: URL): string | undefined {
-  if (!URL.canParse(href, root.href)) return undefined;
-  const { pathname } = new URL(href, root);
-  if (!pathname.startsWith(base)) return undefined;
-  const [part = '', ...rest] = pathname.slice(base.length).split('/');
-  if (part === '' || rest.some((more) => more !== '')) return undefined;
+/** A path without its encoding, of which servers have several. */
+function decodedPath(pathname: string): string {
   try {
-    const name = decodeURIComponent(part);
-    return /^\.{1,2}$|[/\0]/.test(name) ? undefined : name;
+    return decodeURIComponent(pathname);
+  } catch {
+    return pathname;
+  }
+}
+
+/**
+ * The name of what is right below a directory, `''` for the directory itself; undefined for
+ * anything else, and for a name that Linux does not take.
+ * @param directory its {@link decodedPath}, with a slash at its end.
+ */
+function nameBelow(directory: string, href: string, root: URL): string | undefined {
+  if (!URL.canParse(href, root.href)) return undefined;
+  const path = new URL(href, root).pathname.replace(/\/$/, '');
+  if (decodedPath(`${path}/`) === directory) return '';
+  const start = path.lastIndexOf('/') + 1;
+  if (decodedPath(path.slice(0, start)) !== directory) return undefined;
+  try {
+    const name = decodeURIComponent(path.slice(start));
+    return /^\.{0,2}$|[/\0]/.test(name) ? undefined : name;
   } catch {
     return undefined;
   }
@@ -377,7 +422,7 @@ function nameBelow(base: string, href: string, root: URL): string | undefined {
 async function fill(response: Response, into: Buffer, from: number, most: number): Promise<number> {
   let at = 0;
   let count = 0;
-  for await (const part of response.body ?? []) {
+  for await (const part of contentOf(response)) {
     const bytes = Buffer.from(part.buffer, part.byteOffset, part.length);
     const skip = Math.max(0, from - at);
     if (skip < bytes.length) count += bytes.copy(into, count, skip);

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { fromWebdav } from '../../../../core/adapters/index.js';
@@ -67,7 +67,7 @@ describe('a directory of a WebDAV server', () => {
     });
   });
 
-  it('is not left by names or answers, and has no more in memory than it may', async () => {
+  it('has no more in memory than it may, and all of that for whichever file needs it', async () => {
     await using server = await webdavServer();
     const limited = fromWebdav(server.url, { draftBytes: 2 ** 20 });
     await withGuest(limited as Backend, async (client) => {
@@ -81,6 +81,45 @@ describe('a directory of a WebDAV server', () => {
       await client.release(second.entry.nodeid, second.open.fh);
     });
     assert.equal(readFileSync(join(server.directory, 'second')).length, 2 ** 20);
+    await withGuest(limited as Backend, async (client) => {
+      // The last write would double what is there.
+      for (const [name, ...lengths] of [
+        ['a', 500_000],
+        ['b', 400_000, 100_000],
+      ] as const) {
+        const { entry, open } = await client.create(ROOT, name);
+        let at = 0;
+        for (const length of lengths)
+          at += await client.write(entry.nodeid, open.fh, at, Buffer.alloc(length, name));
+      }
+    });
+    for (const name of ['a', 'b'])
+      assert.deepEqual(readFileSync(join(server.directory, name)), Buffer.alloc(500_000, name));
+  });
+
+  it('lists and keeps what has names of any kind', async () => {
+    await using server = await webdavServer();
+    const names = ['ä', 'a+b', 'a%b', 'me@x', '[x]', 'a;b=c,d', 'a#b?c'];
+    for (const name of names) mkdirSync(join(server.directory, name));
+    for (const name of names) writeFileSync(join(server.directory, name, 'ö+'), 'x');
+    await withGuest(fromWebdav(server.url) as Backend, async (client) => {
+      assert.deepEqual((await client.list(ROOT)).sort(), names.toSorted());
+      for (const name of names) {
+        const { nodeid } = await client.lookup(ROOT, name);
+        assert.deepEqual(await client.list(nodeid), ['ö+'], name);
+        await rejectsWith(client.rmdir(ROOT, name), Errno.ENOTEMPTY);
+      }
+      // A name that is not UTF-8 is one that guests cannot have.
+      const folder = Buffer.from(join(server.directory, 'latin'));
+      mkdirSync(folder);
+      writeFileSync(Buffer.concat([folder, Buffer.from([0x2f, 0xe9])]), 'x');
+      assert.deepEqual(await client.list((await client.lookup(ROOT, 'latin')).nodeid), []);
+      await rejectsWith(client.rmdir(ROOT, 'latin'), Errno.ENOTEMPTY);
+      await client.mkdir(ROOT, 'ü');
+      await rejectsWith(client.rename(ROOT, 'ü', ROOT, 'ä'), Errno.ENOTEMPTY);
+      await client.rmdir(ROOT, 'ü');
+    });
+    for (const name of names) assert.deepEqual(readdirSync(join(server.directory, name)), ['ö+']);
   });
 
   it('gives errors of the server to guests, and tells of one that is gone', async () => {
