@@ -54,7 +54,7 @@ interface DavFile {
   changed: number;
   isDirty: boolean;
   isRemoved: boolean;
-  /** The end of what loads it, uploads it or changes its path: one after the other. Never rejects. */
+  /** The end of what loads it, uploads it or changes its path: one by one, never rejected. */
   settled: Promise<void>;
 }
 
@@ -236,7 +236,7 @@ class DavPaths implements PathFileSystem {
     if (file.draft === undefined) await this.#alone([file], () => this.#get(file));
   }
 
-  /** Brings here what is about to lose its path, so that who has it open goes on, if there is room. */
+  /** Brings here what is about to lose its path, so that its users go on, if there is room. */
   async #keep(file: DavFile | undefined): Promise<void> {
     if (file === undefined) return;
     await this.#get(file).catch((error: unknown) => {
