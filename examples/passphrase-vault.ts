@@ -14,9 +14,14 @@ import { z } from 'zod';
  *       --directory /srv/vault --passphrase-file ~/.vault
  */
 
+const SALT_BYTES = 16;
+
 export async function vault(inner: Backend, passphrase: string, saltFile: string): Promise<Backend> {
-  if (!existsSync(saltFile)) writeFileSync(saltFile, randomBytes(16), { flag: 'wx' });
-  const key = await encryptionKeyFrom(passphrase, readFileSync(saltFile));
+  if (!existsSync(saltFile)) writeFileSync(saltFile, randomBytes(SALT_BYTES), { flag: 'wx' });
+  const salt = readFileSync(saltFile);
+  // A full disk may have cut it when it was made.
+  if (salt.length !== SALT_BYTES) throw new UsageError(`${saltFile}: is to have ${SALT_BYTES} bytes`);
+  const key = await encryptionKeyFrom(passphrase, salt);
   return encrypted(inner, { key }) as Backend;
 }
 

@@ -77,7 +77,7 @@ async function index(file: fs.FileHandle): Promise<Node> {
     if (block.length < BLOCK || block.every((byte) => byte === 0)) return root;
     const header = headerOf(block, extended);
     const { size = 0 } = header.attributes;
-    if (!Number.isSafeInteger(size)) throw archiveError('a size is damaged');
+    if (!Number.isSafeInteger(size) || size < 0) throw archiveError('a size is damaged');
     const kind = EXTENDED[header.type];
     const start = at + BLOCK;
     at = start + Math.ceil(size / BLOCK) * BLOCK;

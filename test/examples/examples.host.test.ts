@@ -19,6 +19,7 @@ import { checkBackend } from '../../core/contract/index.js';
 import gitCommits from '../../examples/git-commits.js';
 import httpDirectory from '../../examples/http-directory.js';
 import keyValue from '../../examples/key-value.js';
+import passphraseVault from '../../examples/passphrase-vault.js';
 import requestLog from '../../examples/request-log.js';
 import sqliteTables from '../../examples/sqlite-tables.js';
 import tarArchive from '../../examples/tar-archive.js';
@@ -453,7 +454,25 @@ describe('the tar example', () => {
       bytes.write(sum.toString(8).padStart(6, '0'), 148);
     });
     await assert.rejects(engine(endless), /a size is damaged/);
+    // One that leads back to the header before it, for ever.
+    execFileSync('tar', ['cf', archive, '--format=posix', '-C', folder.path, 'text']);
+    const backwards = damaged(archive, (bytes) => {
+      const [record] = /30 mtime=[\d.]{20}\n/.exec(bytes.toString('latin1'))!;
+      bytes.write(`30 size=${'-1536'.padEnd(20, ' ')} \n`, bytes.indexOf(record), 'latin1');
+    });
+    await assert.rejects(engine(backwards), /a size is damaged/);
   });
+});
+
+it('the vault takes no salt that a full disk has cut', async () => {
+  await using folder = await temporaryDirectory();
+  writeFileSync(join(folder.path, 'passphrase'), 'correct horse\n');
+  writeFileSync(join(folder.path, 'passphrase.salt'), '');
+  const options = { directory: folder.path, passphraseFile: join(folder.path, 'passphrase') };
+  await assert.rejects(
+    async () => passphraseVault.create(options, exampleEnvironment()),
+    /is to have 16 bytes/,
+  );
 });
 
 it('each example works where it is mounted on this host', async (t) => {
