@@ -1,33 +1,6 @@
 import { DAEMON, type DirectoryEntry, type Steps, wait } from '../../../core/backend/index.js';
 import type { Layer } from './layer.js';
-
-/** Milliseconds for which directories are read in one turn of the event loop. */
-const TURN_MS = 1;
-
-/** Readings of large directories that wait for their turn. */
-const waiting: (() => void)[] = [];
-
-function nextTurn(): void {
-  waiting.shift()!();
-  if (waiting.length > 0) setImmediate(nextTurn);
-}
-
-/** When the turn of whoever reads now ends. */
-let turnEnd = 0;
-
-/**
- * Ends a turn. A directory may have a million entries, and many may be read at a time: one of them
- * goes on in each turn of the event loop.
- */
-function pause(): Promise<void> {
-  return new Promise((resolve) => {
-    if (waiting.length === 0) setImmediate(nextTurn);
-    waiting.push(() => {
-      turnEnd = performance.now() + TURN_MS;
-      resolve();
-    });
-  });
-}
+import { Turns } from './turns.js';
 
 /**
  * Gives all entries of a directory in one layer to `take`, but for `.` and `..`, until it returns
@@ -42,7 +15,7 @@ export function* eachEntry(
   const source = yield* wait(layer.backend.readdir(directory, DAEMON));
   const iterator = Symbol.iterator in source ? source[Symbol.iterator]() : source[Symbol.asyncIterator]();
   let isEnded = false;
-  turnEnd = performance.now() + TURN_MS;
+  const turns = new Turns();
   try {
     for (;;) {
       const step = yield* wait(iterator.next());
@@ -53,7 +26,7 @@ export function* eachEntry(
         const goesOn = take(step.value);
         if (!(typeof goesOn === 'boolean' ? goesOn : yield* goesOn)) return;
       }
-      if (performance.now() >= turnEnd) yield* wait(pause());
+      if (turns.isOver) yield* wait(turns.next());
     }
   } finally {
     if (!isEnded) yield* wait(iterator.return?.());

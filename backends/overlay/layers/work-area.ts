@@ -11,6 +11,7 @@ import {
 } from '../../../core/backend/index.js';
 import { hasNoEntry, listAll } from './entries.js';
 import type { Layer } from './layer.js';
+import { Turns } from './turns.js';
 
 /**
  * The work area's directory when no `workPath` is given: in the upper's root, hidden from guests.
@@ -44,7 +45,7 @@ interface Directories {
 }
 
 /**
- * A directory in the upper's backend where changes are copiedUpBefore before one rename makes them
+ * A directory in the upper's backend where changes are prepared before one rename makes them
  * visible. It also has the index: hard links by which the names of a lower file find the file that
  * it was copied up to.
  */
@@ -194,17 +195,19 @@ export class WorkArea {
     yield* this.#removeTree(this.directory, name);
   }
 
-  *#empty(directory: object): Steps<void> {
-    for (const { name } of yield* listAll(this.layer, directory)) yield* this.#removeTree(directory, name);
+  *#empty(directory: object, turns = new Turns()): Steps<void> {
+    for (const { name } of yield* listAll(this.layer, directory))
+      yield* this.#removeTree(directory, name, turns);
   }
 
-  *#removeTree(parent: object, name: string): Steps<void> {
+  *#removeTree(parent: object, name: string, turns = new Turns()): Steps<void> {
     const { backend } = this.layer;
+    if (turns.isOver) yield* wait(turns.next());
     const entry = yield* wait(this.layer.lookup(parent, name));
     if (entry === undefined) return;
     const isDirectory = (entry.attributes.mode & FileType.MASK) === FileType.DIRECTORY;
     try {
-      if (isDirectory) yield* this.#empty(entry.node);
+      if (isDirectory) yield* this.#empty(entry.node, turns);
     } finally {
       this.layer.drop(entry.node);
     }
@@ -219,10 +222,11 @@ export class WorkArea {
 
   /** Empties the upper's root and the index, after a commit. */
   *emptyUpper(): Steps<void> {
+    const turns = new Turns();
     for (const { name } of yield* listAll(this.layer, this.root)) {
-      if (!this.isHidden(name)) yield* this.#removeTree(this.root, name);
+      if (!this.isHidden(name)) yield* this.#removeTree(this.root, name, turns);
     }
-    yield* this.#empty(this.#directories.index);
+    yield* this.#empty(this.#directories.index, turns);
   }
 
   /** Removes the work area if it is hidden in the upper's root. It cannot be used afterwards. */
