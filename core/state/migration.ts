@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { MOST_FOREIGN_JSON } from '../backend/accelerator.js';
 import { FsError, type NodeKey } from '../backend/index.js';
-import { heapLimit } from './budgets.js';
 import type { Export } from './export.js';
 import type { Slot } from './ids.js';
 import { saveLocks } from './locks/index.js';
@@ -14,12 +14,6 @@ import {
   type SaveSession,
 } from './saved-export.js';
 import { decodeSaved, encodeSaved, type SavedExport, type SavedSession } from './saved-form.js';
-
-/**
- * JSON takes some forty times its bytes of the heap where somebody makes it so. Whoever sends a
- * state may wish harm.
- */
-const MOST_JSON = Math.floor(heapLimit / 40);
 
 /** Nodes that are found before other guests get a turn. */
 const NODES_PER_TURN = 64;
@@ -60,7 +54,7 @@ export interface Arrived {
  * may be gone.
  */
 export async function findMigrated(shared: Export, bytes: Uint8Array, isAlone: boolean): Promise<Arrived> {
-  const { saved, backendState } = decodeSaved(bytes, MOST_JSON);
+  const { saved, backendState } = decodeSaved(bytes, MOST_FOREIGN_JSON);
   const [session, second] = saved.sessions;
   if (session === undefined || second !== undefined)
     throw new RangeError(`${saved.sessions.length} guests in the state, not one`);

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
-import type { NodeMigration } from '../../../core/backend/accelerator.js';
+import { MOST_FOREIGN_JSON, type NodeMigration } from '../../../core/backend/accelerator.js';
 import { FileType, FsError, type GuestBuffer, type NodeKey } from '../../../core/backend/index.js';
 import { Deadline } from '../client/deadline.js';
 import { fromJson, toJson } from '../journal/staged.js';
@@ -143,7 +143,7 @@ function decode(state: Uint8Array): {
 } {
   const bytes = Buffer.from(state.buffer, state.byteOffset, state.byteLength);
   let at = bytes.length < 4 ? bytes.length + 1 : 4 + bytes.readUInt32LE(0);
-  if (at > bytes.length) throw FsError.of('EINVAL');
+  if (at > bytes.length || at > MOST_FOREIGN_JSON) throw FsError.of('EINVAL');
   let json: unknown;
   try {
     json = JSON.parse(bytes.toString('utf8', 4, at));
