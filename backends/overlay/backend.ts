@@ -18,7 +18,7 @@ import {
   type Awaitable,
 } from '../../core/backend/index.js';
 import { attributeOperations } from './operations/attributes.js';
-import { giveOwner } from './changes/copy-up.js';
+import { giveOwner } from './changes/like-another.js';
 import { fileOperations } from './operations/files.js';
 import { Layer } from './layers/layer.js';
 import { type Marks, marksFor, NameMarks, OverlayfsMarks } from './layers/whiteouts.js';

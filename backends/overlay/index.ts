@@ -9,6 +9,7 @@
  * thin. `offline/` has the commands, which list, export and commit the differences.
  * `saved-state.ts` is the state for a restart, `recovery.ts` for one after the process was killed.
  * `transfer.ts` takes all to another host, with `upper-contents.ts`, what is in an upper.
+ * `headed-bytes.ts` is the form of both states.
  * `host-files.ts` is for the program that serves it: files by path.
  */
 import { definePlugin } from '../../core/backend/index.js';

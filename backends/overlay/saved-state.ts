@@ -9,6 +9,7 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
+import { headerBytes, readHeader } from './headed-bytes.js';
 import { setContent } from './layers/content.js';
 import type { LowerNode, OverlayNode } from './tree/node.js';
 import { dropAll } from './layers/stack.js';
@@ -17,8 +18,8 @@ import type { Union } from './tree/union.js';
 
 /*
  * What a restart needs beyond the nodes' keys: the state of each layer, and the place of each node
- * that a guest knows (its path, or for a node without a name its layers' keys). The format is the
- * length of a JSON header as u32, the header, and the layers' states.
+ * that a guest knows (its path, or for a node without a name its layers' keys), in a header; then
+ * the layers' states.
  */
 
 interface Header {
@@ -64,10 +65,7 @@ export function* encodeState(union: Union, layers: readonly Backend[]): Steps<Ui
   const nodes = savedNodes(union);
   const sizes = states.map((state) => state?.length ?? null);
   const header: Header = { version: 1, layers: sizes, nodes };
-  const text = Buffer.from(JSON.stringify(header));
-  const length = Buffer.alloc(4);
-  length.writeUInt32LE(text.length);
-  return Buffer.concat([length, text, ...states.flatMap((state) => state ?? [])]);
+  return Buffer.concat([headerBytes(header), ...states.flatMap((state) => state ?? [])]);
 }
 
 /** Where each node is that the engine knows. */
@@ -116,8 +114,8 @@ function pathOf(union: Union, node: OverlayNode): string[] | undefined {
  * @throws EINVAL if `encodeState` did not write this for as many layers.
  */
 export function* decodeState(state: Uint8Array, layers: readonly Backend[]): Steps<readonly SavedNode[]> {
-  const header = parseHeader(state, layers.length);
-  let at = 4 + Buffer.from(state.buffer, state.byteOffset, state.length).readUInt32LE(0);
+  const { header, end } = parseHeader(state, layers.length);
+  let at = end;
   for (const [index, size] of header.layers.entries()) {
     if (size === null) continue;
     yield* wait(layers[index]!.restore?.(state.subarray(at, at + size)));
@@ -126,11 +124,10 @@ export function* decodeState(state: Uint8Array, layers: readonly Backend[]): Ste
   return header.nodes;
 }
 
-function parseHeader(state: Uint8Array, layers: number): Header {
-  const bytes = Buffer.from(state.buffer, state.byteOffset, state.length);
+function parseHeader(state: Uint8Array, layers: number): { header: Header; end: number } {
   try {
-    const header = JSON.parse(bytes.toString('utf8', 4, 4 + bytes.readUInt32LE(0))) as Header;
-    if (header.version === 1 && header.layers.length === layers) return header;
+    const { header, end } = readHeader(state, 0, Infinity) as { header: Header; end: number };
+    if (header.version === 1 && header.layers.length === layers) return { header, end };
   } catch {
     // Not a header, or cut short.
   }

@@ -1,6 +1,7 @@
 import { totalmem } from 'node:os';
-import { acceleratorOf, type Transfer } from '../../core/backend/accelerator.js';
+import { acceleratorOf, MOST_FOREIGN_JSON, type Transfer } from '../../core/backend/accelerator.js';
 import { type Backend, DAEMON, run, type Steps, wait } from '../../core/backend/index.js';
+import { headerBytes, readHeader } from './headed-bytes.js';
 import { type FindInLayer, type SavedNode, savedNodes } from './saved-state.js';
 import type { OverlayNode } from './tree/node.js';
 import type { Union } from './tree/union.js';
@@ -8,8 +9,8 @@ import { packUpper, unpackUpper } from './upper-contents.js';
 
 /*
  * A guest's overlay on its way to another host, where only this host has what is in the upper: all
- * of that goes along, with its marks. The lowers are the same there. The format is the length of a
- * JSON header as u32, little-endian, the header, and its parts.
+ * of that goes along, with its marks. The lowers are the same there. The format is a header and the
+ * parts of which it tells.
  */
 
 interface Header {
@@ -27,8 +28,6 @@ interface Header {
 
 /** Bytes that may go along, of which both hosts hold more than one copy. */
 const MOST_BYTES = Math.min(2 ** 30, Math.floor(totalmem() / 16));
-
-const HEAD_BYTES = 4;
 
 /** What came. */
 export interface Arrival {
@@ -81,15 +80,13 @@ export function transfer(
       nameless: nameless.length,
       lowers: states.map((state) => state?.length ?? null),
     };
-    const text = Buffer.from(JSON.stringify(header));
-    const head = Buffer.alloc(HEAD_BYTES);
-    head.writeUInt32LE(text.length);
-    return Buffer.concat([head, text, content, nameless, ...states.flatMap((state) => state ?? [])]);
+    const parts = [content, nameless, ...states.flatMap((state) => state ?? [])];
+    return Buffer.concat([headerBytes(header), ...parts]);
   }
 
   function* restore(state: Uint8Array): Steps<void> {
     const { work, marks } = union().writable();
-    const header = parse(state, lowers.length);
+    const { header, end } = parse(state, lowers.length);
     if (header.inPlace !== marks.inPlace)
       throw new Error('the upper of the overlay records removals otherwise here');
     const isEmpty = yield* work.isEmpty();
@@ -97,7 +94,7 @@ export function transfer(
     const isSame = !isEmpty && header.place === (yield* placeOf());
     if (!isEmpty && !isSame) throw new Error('the upper of the overlay is not empty here');
     hasCome = !isSame;
-    let at = HEAD_BYTES + Buffer.from(state.buffer, state.byteOffset, HEAD_BYTES).readUInt32LE();
+    let at = end;
     const next = (length: number): Uint8Array => state.subarray(at, (at += length));
     try {
       const upperState = next(header.upper);
@@ -136,18 +133,15 @@ function isNameless(node: OverlayNode): boolean {
   return at?.identity !== 'root';
 }
 
-function parse(state: Uint8Array, lowers: number): Header {
-  const bytes = Buffer.from(state.buffer, state.byteOffset, state.length);
+function parse(state: Uint8Array, lowers: number): { header: Header; end: number } {
   try {
-    const header = JSON.parse(
-      bytes.toString('utf8', HEAD_BYTES, HEAD_BYTES + bytes.readUInt32LE(0)),
-    ) as Header;
+    const { header, end } = readHeader(state, 0, MOST_FOREIGN_JSON) as { header: Header; end: number };
     const sizes = [header.upper, header.nameless, ...header.lowers.map((size) => size ?? 0)];
     const isWhole = sizes.every((size) => Number.isSafeInteger(size) && size >= 0);
     if (header.version === 1 && header.lowers.length === lowers && isWhole && Array.isArray(header.nodes))
-      return header;
+      return { header, end };
   } catch {
-    // Not a header, or cut short.
+    // Not a header, too long, or cut short.
   }
   throw new RangeError("it is no state of this overlay: its layers' number or the version differs");
 }

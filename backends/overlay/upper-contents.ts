@@ -5,28 +5,25 @@ import {
   type Entry,
   FileType,
   FsError,
-  ModeBits,
   OpenFlags,
   type Steps,
   wait,
 } from '../../core/backend/index.js';
-import { giveOwner, isDispensable } from './changes/copy-up.js';
+import { MOST_FOREIGN_JSON } from '../../core/backend/accelerator.js';
+import { nextData } from './changes/copy-data.js';
+import { giveModeAndTimes, giveOwner, giveXattr, makeLike, writeAll } from './changes/like-another.js';
+import { headerBytes, readHeader } from './headed-bytes.js';
 import { listAll } from './layers/entries.js';
+import { Turns } from './layers/turns.js';
 import { timesOf } from './tree/times.js';
 import type { Union, Upper } from './tree/union.js';
 
 /*
  * All that an upper has, with its marks and its index, on its way to another host. For each file, a
- * directory before what is in it:
- *
- *   u32 length of the JSON, little-endian; the JSON; the bytes of its extents
+ * directory before what is in it: a header, and the bytes of its extents.
  */
 
-const HEAD_BYTES = 4;
 const PIECE_BYTES = 1 << 20;
-
-/** Bytes that are read or written before other guests get a turn. */
-const TURN_BYTES = 8 * PIECE_BYTES;
 
 /** In the place of a directory's number: what the file is in is no file of the state. */
 const Place = { ROOT: -1, INDEX: -2 } as const;
@@ -58,11 +55,6 @@ const fileSchema = z.object({
 
 type File = z.output<typeof fileSchema>;
 
-/** Something else is not done for longer than a turn. */
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
-}
-
 /**
  * Reads everything that the upper of a union has.
  * @param most bytes that it may take.
@@ -80,9 +72,9 @@ class Packer {
   readonly #links = new Map<string, number>();
   /** Directories that are to be read, held. */
   readonly #directories: { readonly number: number; readonly node: object }[] = [];
+  readonly #turns = new Turns();
   #count = 0;
   #room: number;
-  #turn = 0;
 
   constructor(union: Union, most: number) {
     this.#union = union;
@@ -115,6 +107,7 @@ class Packer {
     const { layer, work } = this.#upper;
     for (const { name } of yield* listAll(layer, directory)) {
       if (isRoot && work.isHidden(name)) continue;
+      if (this.#turns.isOver) yield* wait(this.#turns.next());
       const entry = yield* wait(layer.lookup(directory, name));
       if (entry === undefined) continue;
       const { node } = entry;
@@ -142,10 +135,7 @@ class Packer {
         this.#directories.push({ number, node });
         isKept = true;
       } else if (nlink > 1) this.#links.set(identity, number);
-      const { atime, mtime } = timesOf(attributes) as Record<
-        'atime' | 'mtime',
-        { seconds: number; nanoseconds: number }
-      >;
+      const { atime, mtime } = timesOf(attributes);
       const pieces: Uint8Array[] = [];
       const extents: [number, number][] = [];
       if (type === FileType.REGULAR) yield* this.#content(node, size, extents, pieces);
@@ -172,11 +162,9 @@ class Packer {
   }
 
   #put(file: Partial<File>, pieces: readonly Uint8Array[]): void {
-    const json = Buffer.from(JSON.stringify(file));
-    const head = Buffer.alloc(HEAD_BYTES);
-    head.writeUInt32LE(json.length);
-    this.#take(HEAD_BYTES + json.length);
-    this.#parts.push(head, json, ...pieces);
+    const header = headerBytes(file);
+    this.#take(header.length);
+    this.#parts.push(header, ...pieces);
     this.#count += 1;
   }
 
@@ -202,13 +190,13 @@ class Packer {
 
   *#content(node: object, size: number, extents: [number, number][], pieces: Uint8Array[]): Steps<void> {
     if (size === 0) return;
-    const { backend } = this.#upper.layer;
+    const { layer } = this.#upper;
+    const { backend } = layer;
     const opened = yield* wait(backend.open?.(node, OpenFlags.READ_ONLY, DAEMON));
     const buffer = this.#union.host.createBuffer(Math.min(PIECE_BYTES, size));
     try {
       for (let at = 0; at < size;) {
-        const start = yield* this.#next(node, opened?.file, at, size, 'data');
-        const end = start === size ? size : yield* this.#next(node, opened?.file, start, size, 'hole');
+        const [start, end] = yield* nextData(layer, node, opened?.file, at, size);
         for (at = start; at < end;) {
           const window = buffer.slice(0, Math.min(buffer.length, end - at));
           const read = yield* wait(backend.read!(node, opened?.file, window, at, DAEMON));
@@ -217,28 +205,12 @@ class Packer {
           extents.push([at, read]);
           pieces.push(Uint8Array.from(buffer.bytes.subarray(0, read)));
           at += read;
-          this.#turn += read;
-          if (this.#turn < TURN_BYTES) continue;
-          this.#turn = 0;
-          yield* wait(nextTurn());
+          if (this.#turns.isOver) yield* wait(this.#turns.next());
         }
       }
     } finally {
       buffer.close();
       if (opened !== undefined) yield* wait(backend.release?.(node, opened.file));
-    }
-  }
-
-  /** Where data or a hole is next. */
-  *#next(node: object, file: unknown, at: number, size: number, what: 'data' | 'hole'): Steps<number> {
-    const { backend } = this.#upper.layer;
-    const nothing = what === 'data' ? at : size;
-    if (backend.lseek === undefined) return nothing;
-    try {
-      return Math.min(size, yield* wait(backend.lseek(node, file, at, what, DAEMON)));
-    } catch (error) {
-      if (!(error instanceof FsError)) throw error;
-      return error.code === 'ENXIO' ? size : nothing;
     }
   }
 }
@@ -253,22 +225,26 @@ export function* unpackUpper(union: Union, bytes: Uint8Array): Steps<void> {
 
 /** A file that was made, held as long as others may be made in it, or get its name. */
 interface Made {
-  readonly file: File;
   readonly node: object;
+  readonly isDirectory: boolean;
+  /** Where it is in the state. */
+  readonly at: number;
 }
 
 class Unpacker {
   readonly #union: Union;
   readonly #upper: Upper;
-  readonly #bytes: Buffer;
-  readonly #made: (Made | undefined)[] = [];
+  readonly #bytes: Uint8Array;
+  /** By their numbers. */
+  readonly #made = new Map<number, Made>();
+  readonly #turns = new Turns();
+  #count = 0;
   #at = 0;
-  #turn = 0;
 
   constructor(union: Union, bytes: Uint8Array) {
     this.#union = union;
     this.#upper = union.writable();
-    this.#bytes = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#bytes = bytes;
   }
 
   *unpack(): Steps<void> {
@@ -276,62 +252,59 @@ class Unpacker {
     try {
       while (this.#at < this.#bytes.length) yield* this.#next();
       // What is made in a directory changes its times.
-      for (const made of this.#made.toReversed())
-        if (made !== undefined && isDirectory(made.file)) yield* this.#finish(made);
+      for (const { node, isDirectory, at } of [...this.#made.values()].toReversed()) {
+        if (this.#turns.isOver) yield* wait(this.#turns.next());
+        if (isDirectory) yield* this.#finish(this.#fileAt(at).file, node);
+      }
     } finally {
-      for (const made of this.#made) if (made !== undefined) layer.drop(made.node);
+      for (const { node } of this.#made.values()) layer.drop(node);
     }
   }
 
   *#next(): Steps<void> {
+    if (this.#turns.isOver) yield* wait(this.#turns.next());
     const { layer, work } = this.#upper;
     const { backend } = layer;
-    const file = this.#header();
-    const number = this.#made.length;
-    this.#made.push(undefined);
+    const at = this.#at;
+    const { file, end } = this.#fileAt(at);
+    this.#at = end;
+    const number = this.#count;
+    this.#count += 1;
+    const isDirectory = typeOf(file) === FileType.DIRECTORY;
     if (number === 0) {
-      if (file.in !== Place.ROOT || !isDirectory(file)) throw broken('it begins with no root');
+      if (file.in !== Place.ROOT || !isDirectory) throw broken('it begins with no root');
       layer.hold(work.root);
-      this.#made[0] = { file, node: work.root };
+      this.#made.set(number, { node: work.root, isDirectory, at });
       return;
     }
     const directory = this.#directory(file);
     if (file.link !== undefined) {
-      const other = this.#made[file.link];
-      if (other === undefined || isDirectory(other.file)) throw broken('a link to no file');
+      const other = this.#made.get(file.link);
+      if (other === undefined || other.isDirectory) throw broken('a link to no file');
       if (backend.link === undefined) throw FsError.of('EOPNOTSUPP');
       layer.drop(layer.keep(yield* wait(backend.link(other.node, directory, file.name, DAEMON))).node);
       return;
     }
     const node = yield* this.#make(directory, file);
-    const made = { file, node };
-    if (isDirectory(file) || file.nlink > 1) this.#made[number] = made;
+    const isKept = isDirectory || file.nlink > 1;
+    if (isKept) this.#made.set(number, { node, isDirectory, at });
     try {
-      if (!isDirectory(file)) yield* this.#finish(made);
+      if (!isDirectory) yield* this.#finish(file, node);
     } finally {
-      if (this.#made[number] === undefined) layer.drop(node);
+      if (!isKept) layer.drop(node);
     }
-    this.#turn += PIECE_BYTES / 64;
-    if (this.#turn < TURN_BYTES) return;
-    this.#turn = 0;
-    yield* wait(nextTurn());
   }
 
-  #header(): File {
-    const bytes = this.#bytes;
-    const start = this.#at + HEAD_BYTES;
-    const end = start > bytes.length ? Infinity : start + bytes.readUInt32LE(this.#at);
-    if (end > bytes.length) throw broken('it is cut short');
-    let json: unknown;
+  #fileAt(at: number): { file: File; end: number } {
+    let read: { readonly header: unknown; readonly end: number };
     try {
-      json = JSON.parse(bytes.toString('utf8', start, end));
+      read = readHeader(this.#bytes, at, MOST_FOREIGN_JSON);
     } catch (error) {
-      throw broken('its JSON is broken', error);
+      throw broken((error as Error).message, error);
     }
-    const parsed = fileSchema.safeParse(json);
+    const parsed = fileSchema.safeParse(read.header);
     if (!parsed.success) throw broken(z.prettifyError(parsed.error), parsed.error);
-    this.#at = end;
-    return parsed.data;
+    return { file: parsed.data, end: read.end };
   }
 
   /** Where a file belongs. */
@@ -340,48 +313,31 @@ class Unpacker {
     if (name === '' || name === '.' || name === '..' || /[/\0]/.test(name)) throw broken('no name');
     if (number === 0 && work.isHidden(name)) throw broken('a name of the work area');
     if (number === Place.INDEX) return work.index;
-    const made = this.#made[number];
-    if (made === undefined || !isDirectory(made.file)) throw broken('a file in no directory');
+    const made = this.#made.get(number);
+    if (made?.isDirectory !== true) throw broken('a file in no directory');
     return made.node;
   }
 
   /** @returns the node, held. */
   *#make(directory: object, file: File): Steps<object> {
     const { layer } = this.#upper;
-    const { backend } = layer;
-    const { name, mode, rdev, target } = file;
-    switch (mode & FileType.MASK) {
-      case FileType.DIRECTORY:
-        return layer.keep(yield* wait(backend.mkdir!(directory, name, 0o700, DAEMON))).node;
-      case FileType.SYMLINK: {
-        if (backend.symlink === undefined) throw FsError.of('EOPNOTSUPP');
-        return layer.keep(yield* wait(backend.symlink(directory, name, target ?? '', DAEMON))).node;
-      }
-      case FileType.REGULAR: {
-        if (backend.create === undefined) throw FsError.of('EROFS');
-        const flags = OpenFlags.READ_WRITE | OpenFlags.CREAT | OpenFlags.EXCL;
-        const { node, file: open } = layer.keep(
-          yield* wait(backend.create(directory, name, 0o600, flags, DAEMON)),
-        );
-        try {
-          yield* this.#write(node, open, file);
-        } catch (error) {
-          layer.drop(node);
-          throw error;
-        } finally {
-          yield* wait(backend.release?.(node, open));
-        }
-        return node;
-      }
-      default:
-        if (backend.mknod === undefined) throw FsError.of('EOPNOTSUPP');
-        return layer.keep(yield* wait(backend.mknod(directory, name, mode, rdev, DAEMON))).node;
+    const target = (): string => file.target ?? '';
+    const { node, opened } = yield* makeLike(layer, directory, file.name, typeOf(file), file, target);
+    if (opened === undefined) return node;
+    try {
+      yield* this.#write(node, opened.file, file);
+    } catch (error) {
+      layer.drop(node);
+      throw error;
+    } finally {
+      yield* wait(layer.backend.release?.(node, opened.file));
     }
+    return node;
   }
 
   *#write(node: object, open: unknown, { extents, size }: File): Steps<void> {
-    const { backend } = this.#upper.layer;
-    if (size > 0) yield* wait(backend.setattr?.(node, { size }, open, DAEMON));
+    const { layer } = this.#upper;
+    if (size > 0) yield* wait(layer.backend.setattr?.(node, { size }, open, DAEMON));
     if (extents.length === 0) return;
     const buffer = this.#union.host.createBuffer(PIECE_BYTES);
     try {
@@ -390,16 +346,11 @@ class Unpacker {
         for (let done = 0; done < length;) {
           const part = Math.min(length - done, buffer.length);
           buffer.bytes.set(this.#bytes.subarray(this.#at + done, this.#at + done + part));
-          const window = buffer.slice(0, part);
-          const written = yield* wait(backend.write!(node, open, window, offset + done, 0, DAEMON));
-          if (written === 0) throw FsError.of('EIO');
-          done += written;
+          yield* writeAll(layer, node, open, buffer.slice(0, part), offset + done);
+          done += part;
+          if (this.#turns.isOver) yield* wait(this.#turns.next());
         }
         this.#at += length;
-        this.#turn += length;
-        if (this.#turn < TURN_BYTES) continue;
-        this.#turn = 0;
-        yield* wait(nextTurn());
       }
     } finally {
       buffer.close();
@@ -407,29 +358,20 @@ class Unpacker {
   }
 
   /** Sets everything but the content, as after a copy-up. */
-  *#finish({ file, node }: Made): Steps<void> {
+  *#finish(file: File, node: object): Steps<void> {
     const { layer, marks } = this.#upper;
-    const { backend } = layer;
-    const { mode, uid, gid, xattrs, times } = file;
-    const type = mode & FileType.MASK;
-    const isOwned = yield* giveOwner(layer, node, { mode, uid, gid });
-    for (const [name, value] of xattrs) {
-      try {
-        yield* wait(backend.setxattr?.(node, name, Buffer.from(value, 'base64'), 0, false, DAEMON));
-      } catch (error) {
-        if (!isDispensable(name, error)) throw error;
-      }
-    }
+    const type = typeOf(file);
+    const isOwned = yield* giveOwner(layer, node, file);
+    for (const [name, value] of file.xattrs)
+      yield* giveXattr(layer, node, name, Buffer.from(value, 'base64'));
     if (file.in !== Place.ROOT) yield* this.#identify(file, node);
     if (type === FileType.DIRECTORY && marks.inPlace && marks.holds(type)) {
       // Inode numbers in its listing are those of the files' origins.
       yield* wait(marks.set(layer, node, 'impure', 'y'));
     }
-    const bits = isOwned ? ModeBits.PERMISSIONS : 0o1777;
-    const [atime, atimeNsec, mtime, mtimeNsec] = times;
-    const set = timesOf({ mode, atime, atimeNsec, mtime, mtimeNsec });
-    const changes = type === FileType.SYMLINK ? set : { mode: mode & bits, ...set };
-    yield* wait(backend.setattr?.(node, changes, undefined, DAEMON));
+    const [atime, atimeNsec, mtime, mtimeNsec] = file.times;
+    const attributes = { mode: file.mode, atime, atimeNsec, mtime, mtimeNsec };
+    yield* giveModeAndTimes(layer, node, type, attributes, isOwned);
   }
 
   /** Has guests know a file by what they knew it by before. */
@@ -445,8 +387,8 @@ class Unpacker {
   }
 }
 
-function isDirectory({ mode }: File): boolean {
-  return (mode & FileType.MASK) === FileType.DIRECTORY;
+function typeOf({ mode }: File): number {
+  return mode & FileType.MASK;
 }
 
 function broken(what: string, cause?: unknown): RangeError {

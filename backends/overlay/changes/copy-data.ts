@@ -1,5 +1,6 @@
 import { DAEMON, FsError, type HostBuffer, type Steps, wait } from '../../../core/backend/index.js';
 import type { Layer } from '../layers/layer.js';
+import { writeAll } from './like-another.js';
 import type { LowerNode } from '../tree/node.js';
 import type { Union } from '../tree/union.js';
 
@@ -73,7 +74,7 @@ function* copyData(ends: CopyEnds, size: number): Steps<void> {
 }
 
 /** The next range of data at or after an offset: from its first byte to the one after its last. */
-function* nextData(
+export function* nextData(
   from: Layer,
   original: object,
   file: unknown,
@@ -125,14 +126,8 @@ function* copyPiece(
   end: number,
 ): Steps<number> {
   const { union, from, original, copy, copyFile } = ends;
-  const { backend } = union.writable().layer;
   const window = buffer.slice(0, Math.min(buffer.length, end - at));
   const count = yield* wait(from.backend.read!(original, file, window, at, DAEMON));
-  for (let done = 0; done < count;) {
-    const piece = buffer.slice(done, count);
-    const written = yield* wait(backend.write!(copy, copyFile, piece, at + done, 0, DAEMON));
-    if (written === 0) throw FsError.of('EIO');
-    done += written;
-  }
+  yield* writeAll(union.writable().layer, copy, copyFile, buffer.slice(0, count), at);
   return count;
 }

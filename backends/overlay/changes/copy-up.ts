@@ -5,7 +5,6 @@ import {
   FileType,
   FsError,
   isPromise,
-  ModeBits,
   OpenFlags,
   run,
   type Steps,
@@ -14,6 +13,7 @@ import {
 import { blocksOf, contentOf } from '../layers/content.js';
 import { copyContent } from './copy-data.js';
 import { completeCopyUp } from './complete-copy-up.js';
+import { giveModeAndTimes, giveOwner, giveXattr, makeLike } from './like-another.js';
 import type { Layer } from '../layers/layer.js';
 import type { Content, PendingCopy, OverlayNode } from '../tree/node.js';
 import { originText } from '../layers/origin.js';
@@ -158,7 +158,8 @@ function* build(union: Union, node: OverlayNode, length: number | undefined): St
   const temporary = work.temporary();
   let copy: object | undefined;
   try {
-    const made = yield* make(union, node.type, from, original, temporary, attributes);
+    const target = (): Awaitable<string> => targetOf(from, original);
+    const made = yield* makeLike(layer, work.directory, temporary, node.type, attributes, target);
     copy = made.node;
     work.reached('copy-up-created');
     let content: Content | undefined;
@@ -222,37 +223,10 @@ function* copyAll(
   work.reached('copy-up-data');
 }
 
-/** Makes a temporary of the original's type and holds it. */
-function* make(
-  union: Union,
-  type: number,
-  from: Layer,
-  original: object,
-  temporary: string,
-  attributes: Attributes,
-): Steps<{ node: object; opened?: { file: unknown } }> {
-  const { work, layer } = union.writable();
-  const { backend } = layer;
-  const { directory } = work;
-  if (type === FileType.DIRECTORY) {
-    if (backend.mkdir === undefined) throw FsError.of('EROFS');
-    return { node: layer.keep(yield* wait(backend.mkdir(directory, temporary, 0o700, DAEMON))).node };
-  }
-  if (type === FileType.SYMLINK) {
-    if (backend.symlink === undefined || from.backend.readlink === undefined) throw FsError.of('EOPNOTSUPP');
-    const target = yield* wait(from.backend.readlink(original, DAEMON));
-    return { node: layer.keep(yield* wait(backend.symlink(directory, temporary, target, DAEMON))).node };
-  }
-  if (type === FileType.REGULAR) {
-    if (backend.create === undefined) throw FsError.of('EROFS');
-    const flags = OpenFlags.READ_WRITE | OpenFlags.CREAT | OpenFlags.EXCL;
-    const made = yield* wait(backend.create(directory, temporary, 0o600, flags, DAEMON));
-    const { node, file } = layer.keep(made);
-    return { node, opened: { file } };
-  }
-  if (backend.mknod === undefined) throw FsError.of('EOPNOTSUPP');
-  const { mode, rdev = 0 } = attributes;
-  return { node: layer.keep(yield* wait(backend.mknod(directory, temporary, mode, rdev, DAEMON))).node };
+/** Where a symbolic link of a layer leads. */
+function targetOf({ backend }: Layer, link: object): Awaitable<string> {
+  if (backend.readlink === undefined) throw FsError.of('EOPNOTSUPP');
+  return backend.readlink(link, DAEMON);
 }
 
 /**
@@ -268,35 +242,13 @@ function* finish(
   attributes: Attributes,
 ): Steps<void> {
   const { layer, marks } = union.writable();
-  const { mode, nlink = 1 } = attributes;
+  const { nlink = 1 } = attributes;
   const isOwned = yield* giveOwner(layer, copy, attributes);
   yield* copyAttributes(from, original, layer, copy);
   if (!node.isDirectory && marks.holds(node.type)) {
     yield* wait(marks.set(layer, copy, 'kit.origin', originText(node, nlink)));
   }
-  const times = timesOf(attributes);
-  // Set-id bits are kept only if the copy has the original's owner.
-  const bits = isOwned ? ModeBits.PERMISSIONS : 0o1777;
-  const rest = node.type === FileType.SYMLINK ? times : { mode: mode & bits, ...times };
-  yield* wait(layer.backend.setattr?.(copy, rest, undefined, DAEMON));
-}
-
-/**
- * Sets the owner. A daemon without privilege cannot give files away; they stay its own.
- * @returns whether the owner is as wanted.
- */
-export function* giveOwner(
-  { backend }: Layer,
-  node: object,
-  { uid = 0, gid = 0 }: Attributes,
-): Steps<boolean> {
-  try {
-    yield* wait(backend.setattr?.(node, { uid, gid }, undefined, DAEMON));
-    return true;
-  } catch (error) {
-    if (error instanceof FsError && error.code === 'EPERM') return false;
-    throw error;
-  }
+  yield* giveModeAndTimes(layer, copy, node.type, attributes, isOwned);
 }
 
 function* copyAttributes(from: Layer, original: object, to: Layer, copy: object): Steps<void> {
@@ -307,19 +259,6 @@ function* copyAttributes(from: Layer, original: object, to: Layer, copy: object)
     if (name === undefined) continue;
     const value = yield* wait(from.backend.getxattr(original, stored, DAEMON));
     if (value === undefined) continue;
-    try {
-      yield* wait(to.backend.setxattr(copy, to.marks.escape(name), value, 0, false, DAEMON));
-    } catch (error) {
-      if (!isDispensable(name, error)) throw error;
-    }
+    yield* giveXattr(to, copy, to.marks.escape(name), value);
   }
-}
-
-/**
- * Whether an xattr that the upper refuses may be left out, as overlayfs does. Those that
- * permissions depend on may not.
- */
-export function isDispensable(name: string, error: unknown): boolean {
-  const refused = error instanceof FsError && (error.code === 'EOPNOTSUPP' || error.code === 'EPERM');
-  return refused && !name.startsWith('system.posix_acl_') && !name.startsWith('security.');
 }

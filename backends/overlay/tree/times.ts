@@ -1,7 +1,7 @@
-import type { AttributeChanges, Attributes } from '../../../core/backend/index.js';
+import type { Attributes, Time } from '../../../core/backend/index.js';
 
 /** The attribute changes that set access and modification time to those of another file. */
-export function timesOf(attributes: Attributes): AttributeChanges {
+export function timesOf(attributes: Attributes): { readonly atime: Time; readonly mtime: Time } {
   const { atime = 0, mtime = 0 } = attributes;
   return {
     atime: { seconds: Math.floor(atime), nanoseconds: attributes.atimeNsec ?? fraction(atime) },

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { packUpper, unpackUpper } from '../../../backends/overlay/upper-contents.js';
+import { MOST_FOREIGN_JSON } from '../../../core/backend/accelerator.js';
 import { FsError, run } from '../../../core/backend/index.js';
 import { checkProperty, Random } from '../../support/random.js';
 import { overlayOf, type Paths } from './support.js';
@@ -42,6 +43,34 @@ test('an upper that has more than may go along stays', async () => {
   const { union, overlay } = await overlayOf([base]);
   await union.write('/new', 'x'.repeat(10_000));
   await assert.rejects(async () => run(packUpper(overlay.union, 9_000)), /more than may go along/);
+});
+
+test('a header that would take the heap is refused before it is read', async () => {
+  const { overlay } = await overlayOf([base]);
+  const state = Buffer.alloc(MOST_FOREIGN_JSON + 5, ' ');
+  state.writeUInt32LE(MOST_FOREIGN_JSON + 1);
+  await assert.rejects(async () => run(unpackUpper(overlay.union, state)), /bytes of JSON are more than/);
+});
+
+test('others have their turn while an upper is read, made, and removed again', async () => {
+  const { union, overlay } = await overlayOf([base]);
+  for (let i = 0; i < 2000; i++) await union.mkdir(`/d${i}`);
+  const { overlay: other } = await overlayOf([base]);
+  const turnsOf = async <T>(work: () => T | Promise<T>): Promise<readonly [T, number]> => {
+    let [turns, isDone] = [0, false];
+    const turn = (): void => {
+      turns += 1;
+      if (!isDone) setImmediate(turn);
+    };
+    setImmediate(turn);
+    const result = await work();
+    isDone = true;
+    return [result, turns];
+  };
+  const [state, packing] = await turnsOf(() => run(packUpper(overlay.union, 2 ** 20)));
+  const [, unpacking] = await turnsOf(() => run(unpackUpper(other.union, state)));
+  const [, removing] = await turnsOf(() => run(other.union.writable().work.emptyUpper()));
+  assert.ok(Math.min(packing, unpacking, removing) > 1, String([packing, unpacking, removing]));
 });
 
 test('mutated states are refused, or make files of the upper', async (t) => {

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { describe, test, type TestContext } from 'node:test';
+import { FrontEnd } from '../../support/front-end.js';
 import { type FuseClient, ROOT, rejectsWith } from '../../support/fuse-client.js';
 import { loadState, saveState, startQueues, stopQueues } from '../../support/migration.js';
 import { host, migrate, warningFields, warnings } from '../../support/migrating-guests.js';
@@ -499,6 +500,30 @@ describe('a guest that migrates', () => {
     assert.deepEqual(readdirSync(next), ['.virtiofs-kit-work']);
     await from.another();
     assert.equal(await saveState(from.frontEnd), undefined);
+  });
+
+  test('leaves the upper of an overlay to the guest that has come with it, when another is refused', async (t) => {
+    const [lower, upper] = [shared(t), shared(t)];
+    const from = await host(t, { backend: overlayOf(t, lower) });
+    await from.fuse.init();
+    await from.fuse.create(ROOT, 'mine');
+    const to = await host(t, { backend: overlayOf(t, lower, {}, upper) });
+    assert.equal(await migrate(from, to), true, JSON.stringify(warningFields(to)));
+    const names = ['.virtiofs-kit-work', 'mine'];
+    assert.deepEqual(readdirSync(upper).sort(), names);
+    const next = await host(t, { backend: overlayOf(t, lower) });
+    await next.fuse.init();
+    await next.fuse.create(ROOT, 'other');
+    const frontEnd = await FrontEnd.connect(to.socket);
+    t.after(() => frontEnd.close());
+    const late = { ...to, frontEnd };
+    assert.equal(await migrate(next, late), false);
+    assert.match(JSON.stringify(warningFields(to)), /another guest uses/);
+    assert.deepEqual(readdirSync(upper).sort(), names);
+    await to.fuse.destroy();
+    assert.equal(await migrate(next, late), false);
+    assert.match(JSON.stringify(warningFields(to)), /not empty/);
+    assert.deepEqual(readdirSync(upper).sort(), names);
   });
 
   test('replaces what a memfs had before, and its space is free again', async (t) => {
