@@ -5,7 +5,7 @@ import { headerBytes, readHeader } from './headed-bytes.js';
 import { type FindInLayer, type SavedNode, savedNodes } from './saved-state.js';
 import type { OverlayNode } from './tree/node.js';
 import type { Union } from './tree/union.js';
-import { packUpper, unpackUpper } from './upper-contents.js';
+import { packRoot, packUpper, unpackUpper } from './upper-contents.js';
 
 /*
  * A guest's overlay on its way to another host, where only this host has what is in the upper: all
@@ -50,8 +50,8 @@ export function transfer(
   const migration = upper && acceleratorOf(upper)?.migration;
   if (upper?.claim === undefined || migration === undefined) return undefined;
 
-  /** Whether what is in the upper came, and was not there before. */
-  let hasCome = false;
+  /** The root of the upper as it was before what is in it came; undefined if nothing came. */
+  let before: Uint8Array | undefined;
 
   /** The directories of a work area are never moved. */
   function* placeOf(): Steps<string> {
@@ -93,7 +93,7 @@ export function transfer(
     // A guest comes back that was suspended, or goes back to a snapshot of itself.
     const isSame = !isEmpty && header.place === (yield* placeOf());
     if (!isEmpty && !isSame) throw new Error('the upper of the overlay is not empty here');
-    hasCome = !isSame;
+    before = isSame ? undefined : yield* packRoot(union());
     let at = end;
     const next = (length: number): Uint8Array => state.subarray(at, (at += length));
     try {
@@ -115,9 +115,11 @@ export function transfer(
 
   function* undo(): Steps<void> {
     arrived(undefined);
-    if (!hasCome) return;
+    if (before === undefined) return;
     union().arrived.clear();
     yield* union().writable().work.emptyUpper();
+    yield* unpackUpper(union(), before);
+    yield* union().readRoot();
   }
 
   return {

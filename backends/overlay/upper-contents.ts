@@ -14,6 +14,7 @@ import { nextData } from './changes/copy-data.js';
 import { giveModeAndTimes, giveOwner, giveXattr, makeLike, writeAll } from './changes/like-another.js';
 import { headerBytes, readHeader } from './headed-bytes.js';
 import { listAll } from './layers/entries.js';
+import type { Layer } from './layers/layer.js';
 import { Turns } from './layers/turns.js';
 import { timesOf } from './tree/times.js';
 import type { Union, Upper } from './tree/union.js';
@@ -64,6 +65,11 @@ export function* packUpper(union: Union, most: number): Steps<Uint8Array> {
   return yield* new Packer(union, most).pack();
 }
 
+/** Reads what the upper's root is, without what is in it: an upper that is empty. */
+export function* packRoot(union: Union): Steps<Uint8Array> {
+  return yield* new Packer(union, Infinity).packRoot();
+}
+
 class Packer {
   readonly #union: Union;
   readonly #upper: Upper;
@@ -82,12 +88,19 @@ class Packer {
     this.#room = most;
   }
 
+  *packRoot(): Steps<Uint8Array> {
+    try {
+      yield* this.#root();
+      return Buffer.concat(this.#parts);
+    } finally {
+      this.#drop();
+    }
+  }
+
   *pack(): Steps<Uint8Array> {
     const { layer, work } = this.#upper;
     try {
-      const attributes = { ...(yield* wait(layer.backend.getattr(work.root, undefined, DAEMON))) };
-      layer.hold(work.root);
-      yield* this.#file(Place.ROOT, '', { node: work.root, attributes });
+      yield* this.#root();
       while (this.#directories.length > 0) {
         const { number, node } = this.#directories.pop()!;
         try {
@@ -99,8 +112,19 @@ class Packer {
       yield* this.#entries(Place.INDEX, work.index, false);
       return Buffer.concat(this.#parts);
     } finally {
-      for (const { node } of this.#directories) layer.drop(node);
+      this.#drop();
     }
+  }
+
+  *#root(): Steps<void> {
+    const { layer, work } = this.#upper;
+    const attributes = { ...(yield* wait(layer.backend.getattr(work.root, undefined, DAEMON))) };
+    layer.hold(work.root);
+    yield* this.#file(Place.ROOT, '', { node: work.root, attributes });
+  }
+
+  #drop(): void {
+    for (const { node } of this.#directories) this.#upper.layer.drop(node);
   }
 
   *#entries(number: number, directory: object, isRoot: boolean): Steps<void> {
@@ -152,7 +176,7 @@ class Packer {
         size: type === FileType.REGULAR ? size : 0,
         times: [atime.seconds, atime.nanoseconds, mtime.seconds, mtime.nanoseconds],
         target: type === FileType.SYMLINK ? yield* wait(layer.backend.readlink!(node, DAEMON)) : undefined,
-        xattrs: yield* this.#xattrs(node),
+        xattrs: yield* xattrsOf(layer, node),
         ino: shown,
       };
       this.#put(file, pieces);
@@ -171,21 +195,6 @@ class Packer {
   #take(bytes: number): void {
     this.#room -= bytes;
     if (this.#room < 0) throw new Error('the upper of its overlay has more than may go along');
-  }
-
-  *#xattrs(node: object): Steps<[string, string][]> {
-    const { backend } = this.#upper.layer;
-    const found: [string, string][] = [];
-    if (backend.listxattr === undefined || backend.getxattr === undefined) return found;
-    try {
-      for (const name of yield* wait(backend.listxattr(node, DAEMON))) {
-        const value = yield* wait(backend.getxattr(node, name, DAEMON));
-        if (value !== undefined) found.push([name, Buffer.from(value).toString('base64')]);
-      }
-    } catch (error) {
-      if (!(error instanceof FsError) || error.code !== 'EOPNOTSUPP') throw error;
-    }
-    return found;
   }
 
   *#content(node: object, size: number, extents: [number, number][], pieces: Uint8Array[]): Steps<void> {
@@ -362,6 +371,7 @@ class Unpacker {
     const { layer, marks } = this.#upper;
     const type = typeOf(file);
     const isOwned = yield* giveOwner(layer, node, file);
+    if (file.in === Place.ROOT) yield* this.#clear(file, node);
     for (const [name, value] of file.xattrs)
       yield* giveXattr(layer, node, name, Buffer.from(value, 'base64'));
     if (file.in !== Place.ROOT) yield* this.#identify(file, node);
@@ -372,6 +382,18 @@ class Unpacker {
     const [atime, atimeNsec, mtime, mtimeNsec] = file.times;
     const attributes = { mode: file.mode, atime, atimeNsec, mtime, mtimeNsec };
     yield* giveModeAndTimes(layer, node, type, attributes, isOwned);
+  }
+
+  /**
+   * Removes the extended attributes that a directory, which was there, is not to have. A label is
+   * the host's.
+   */
+  *#clear({ xattrs }: File, node: object): Steps<void> {
+    const { backend } = this.#upper.layer;
+    const kept = new Set(xattrs.map(([name]) => name));
+    for (const [name] of yield* xattrsOf(this.#upper.layer, node))
+      if (!kept.has(name) && !name.startsWith('security.'))
+        yield* wait(backend.removexattr?.(node, name, DAEMON));
   }
 
   /** Has guests know a file by what they knew it by before. */
@@ -385,6 +407,21 @@ class Unpacker {
     } else if ((yield* wait(marks.get(layer, node, 'kit.origin'))) === undefined)
       yield* wait(marks.set(layer, node, 'kit.origin', `${ino ?? '-'} ${nlink} ${identity}`));
   }
+}
+
+/** Names of extended attributes, with values in base64. */
+function* xattrsOf({ backend }: Layer, node: object): Steps<[string, string][]> {
+  const found: [string, string][] = [];
+  if (backend.listxattr === undefined || backend.getxattr === undefined) return found;
+  try {
+    for (const name of yield* wait(backend.listxattr(node, DAEMON))) {
+      const value = yield* wait(backend.getxattr(node, name, DAEMON));
+      if (value !== undefined) found.push([name, Buffer.from(value).toString('base64')]);
+    }
+  } catch (error) {
+    if (!(error instanceof FsError) || error.code !== 'EOPNOTSUPP') throw error;
+  }
+  return found;
 }
 
 function typeOf({ mode }: File): number {

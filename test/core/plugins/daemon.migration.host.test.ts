@@ -7,6 +7,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
@@ -20,7 +21,7 @@ import { temporaryFolder } from '../../support/vhost-user.js';
 const O_RDWR = 2;
 const TRUSTED = { trustedXattrs: 'allow' };
 const LOCK = { start: 0n, end: 9n, type: 1, pid: 1 };
-const [EAGAIN, EBADF, EINTR, EIO, ESTALE] = [11, 9, 4, 5, 116];
+const [EAGAIN, EBADF, EINTR, EIO, ENODATA, ESTALE] = [11, 9, 4, 5, 61, 116];
 
 function shared(t: TestContext): string {
   const directory = join(temporaryFolder(t), 'shared');
@@ -487,6 +488,8 @@ describe('a guest that migrates', () => {
     const from = await host(t, { backend: overlayOf(t, lower) });
     await from.fuse.init();
     await from.fuse.create(ROOT, 'mine');
+    await from.fuse.setattr(ROOT, { mode: 0o1777 });
+    await from.fuse.setxattr(ROOT, 'user.mine', Buffer.from('mine'));
     const to = await host(t, { backend: overlayOf(t, lower, {}, upper) });
     writeFileSync(join(upper, 'theirs'), 'theirs');
     assert.equal(await migrate(from, to), false);
@@ -496,7 +499,11 @@ describe('a guest that migrates', () => {
     const next = shared(t);
     // What the guest agreed to is not offered: nothing of it stays.
     const other = await host(t, { backend: overlayOf(t, lower, {}, next), locks: 'local' });
+    const { mode, mtimeMs } = statSync(next);
     assert.equal(await migrate(from, other), false);
+    assert.deepEqual([statSync(next).mode, statSync(next).mtimeMs], [mode, mtimeMs]);
+    await other.fuse.init();
+    await rejectsWith(other.fuse.getxattr(ROOT, 'user.mine', 9), ENODATA);
     assert.deepEqual(readdirSync(next), ['.virtiofs-kit-work']);
     await from.another();
     assert.equal(await saveState(from.frontEnd), undefined);
