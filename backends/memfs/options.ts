@@ -1,6 +1,7 @@
 import * as z from 'zod';
 import { PAGE_BYTES } from './content/chunk.js';
-import { defaultInodes, defaultSize, memoryBytes } from './host-api/volume.js';
+import { memoryLimit } from '../../core/backend/limits.js';
+import { defaultInodes, defaultSize } from './host-api/volume.js';
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
 
@@ -10,7 +11,7 @@ export const sizeOption = z
   .transform((given, context) => {
     const match = /^(\d+(?:\.\d+)?)\s*([kmgt%]?)(?:i?b)?$/i.exec(String(given).trim());
     const unit = match?.[2]?.toLowerCase() ?? '';
-    const scale = unit === '%' ? memoryBytes() / 100 : UNITS[unit];
+    const scale = unit === '%' ? memoryLimit() / 100 : UNITS[unit];
     if (match === null || scale === undefined) {
       context.addIssue('not a size; write bytes or, say, 512m, 4g or 50%');
       return z.NEVER;

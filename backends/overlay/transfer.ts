@@ -1,6 +1,6 @@
-import { totalmem } from 'node:os';
-import { acceleratorOf, MOST_FOREIGN_JSON, type Transfer } from '../../core/backend/accelerator.js';
+import { acceleratorOf, type Transfer } from '../../core/backend/accelerator.js';
 import { type Backend, DAEMON, run, type Steps, wait } from '../../core/backend/index.js';
+import { MOST_CONTENT_ALONG, MOST_FOREIGN_JSON } from '../../core/backend/limits.js';
 import { headerBytes, readHeader } from './headed-bytes.js';
 import { type FindInLayer, type SavedNode, savedNodes } from './saved-state.js';
 import type { OverlayNode } from './tree/node.js';
@@ -25,9 +25,6 @@ interface Header {
   readonly nameless: number;
   readonly lowers: readonly (number | null)[];
 }
-
-/** Bytes that may go along, of which both hosts hold more than one copy. */
-const MOST_BYTES = Math.min(2 ** 30, Math.floor(totalmem() / 16));
 
 /** What came. */
 export interface Arrival {
@@ -65,7 +62,7 @@ export function transfer(
     const nodes = savedNodes(union());
     const used = [...union().knownToEngine()].filter((node) => isNameless(node) && node.upper !== undefined);
     const nameless = yield* wait(migration!.depart(used.map((node) => node.upper!)));
-    const content = yield* packUpper(union(), MOST_BYTES - nameless.length);
+    const content = yield* packUpper(union(), MOST_CONTENT_ALONG - nameless.length);
     const states: (Uint8Array | undefined)[] = [];
     for (const lower of lowers) {
       const moves = acceleratorOf(lower)?.migration !== undefined;

@@ -9,7 +9,7 @@ import {
   type Steps,
   wait,
 } from '../../core/backend/index.js';
-import { MOST_FOREIGN_JSON } from '../../core/backend/accelerator.js';
+import { MOST_FOREIGN_JSON } from '../../core/backend/limits.js';
 import { nextData } from './changes/copy-data.js';
 import { giveModeAndTimes, giveOwner, giveXattr, makeLike, writeAll } from './changes/like-another.js';
 import { headerBytes, readHeader } from './headed-bytes.js';

@@ -30,7 +30,6 @@
  *
  * This interface may change in any version. The contract in {@link Backend} does not follow it.
  */
-import { getHeapStatistics } from 'node:v8';
 import type { Attributes } from './attributes.js';
 import type { Awaitable } from './awaitable.js';
 import type { Backend, Entry, NodeKey } from './backend.js';
@@ -136,12 +135,6 @@ export interface NodeMigration<N extends object = object> {
    */
   arrive(state: Uint8Array): (key: NodeKey) => Awaitable<N>;
 }
-
-/**
- * Bytes of JSON in what comes from another host. It takes some forty times its bytes of the heap
- * where somebody makes it so, and whoever sends a guest may wish harm.
- */
-export const MOST_FOREIGN_JSON = Math.floor(getHeapStatistics().heap_size_limit / 40);
 
 /**
  * All that a backend has, on its way to another host with the only guest that uses it. Used in the

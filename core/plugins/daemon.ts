@@ -35,7 +35,8 @@ import {
   type Restored,
   type SessionPlace,
 } from '../state/index.js';
-import { type Fd, memoryLimit, OwnedFd } from '../system/index.js';
+import { memoryLimit } from '../backend/limits.js';
+import { type Fd, OwnedFd } from '../system/index.js';
 import { dup } from '../system/calls/files.js';
 import type { DaemonFigures } from '../monitoring/index.js';
 import { processFigures } from '../monitoring/figures.js';

@@ -7,7 +7,7 @@ import {
   type Logger,
   type NodeChange,
 } from '../backend/index.js';
-import { memoryLimit } from '../system/index.js';
+import { memoryLimit } from '../backend/limits.js';
 import { heapLimit } from './budgets.js';
 import { ListingBudget } from './directory-stream.js';
 import type { Slot } from './ids.js';

@@ -1,5 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
-import { MOST_FOREIGN_JSON } from '../backend/accelerator.js';
+import { MOST_FOREIGN_JSON } from '../backend/limits.js';
 import { FsError, type NodeKey } from '../backend/index.js';
 import type { Export } from './export.js';
 import type { Slot } from './ids.js';

@@ -18,7 +18,7 @@
  *   return (`negative-errno.ts`; replies to guests have those of core/backend).
  * - `batches/`: many system calls in one foreign call (`CallList`), and threads that make such
  *   lists. `started-threads.ts`: waits for threads that are just starting.
- * - `memory/`: memory outside the heap, mappings, memfds, how V8 counts it, and how much there is.
+ * - `memory/`: memory outside the heap, mappings, memfds, and how V8 counts it.
  * - `descriptors/`: the type of a descriptor's number, descriptors with owners, eventfds, unix
  *   sockets, descriptors that threads share, output that never blocks, what this program was
  *   executed with, what a service manager passes and is told.
@@ -41,7 +41,6 @@ export type { Log } from './log.js';
 export { fileIdentity } from './memory/foreign-memory.js';
 export * from './memory/mapping.js';
 export * from './memory/memfd.js';
-export { memoryLimit } from './memory/memory-limit.js';
 export * from './memory/native-memory.js';
 export * from './descriptors/non-blocking-output.js';
 export * from './descriptors/owned-fd.js';

@@ -1,8 +1,8 @@
-import { totalmem } from 'node:os';
 import { getHeapStatistics } from 'node:v8';
 import type { DirectoryJSON } from '@jsonjoy.com/fs-core';
 import { Volume } from 'memfs';
 import type { Logger } from '../../../core/backend/index.js';
+import { memoryLimit } from '../../../core/backend/limits.js';
 import { addLayer, saveArchive } from '../import/archive.js';
 import { Arena } from '../content/arena.js';
 import { MemfsBackend } from '../backend.js';
@@ -34,13 +34,7 @@ const HEAP_BYTES_PER_INODE = 2048;
  * The arena for the content of all volumes of this process. What says where that is takes at most a
  * quarter of the heap.
  */
-const arena = new Arena(memoryBytes() * 0.8, getHeapStatistics().heap_size_limit / 4);
-
-/** Memory that this process may use, in bytes. */
-export function memoryBytes(): number {
-  const constrained = process.constrainedMemory();
-  return constrained > 0 ? Math.min(constrained, totalmem()) : totalmem();
-}
+const arena = new Arena(memoryLimit() * 0.8, getHeapStatistics().heap_size_limit / 4);
 
 /** Default limit of inodes. */
 export function defaultInodes(): number {
@@ -49,7 +43,7 @@ export function defaultInodes(): number {
 
 /** Default limit of file content in bytes. */
 export function defaultSize(): number {
-  return Math.floor(memoryBytes() / 2);
+  return Math.floor(memoryLimit() / 2);
 }
 
 /** Bytes of content of all volumes of this process: in use, and taken from the system. */

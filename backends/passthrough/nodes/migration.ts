@@ -9,7 +9,8 @@ import {
   nameBytes,
   type NodeKey,
 } from '../../../core/backend/index.js';
-import { type Fd, memoryLimit } from '../../../core/system/index.js';
+import { MOST_CONTENT_ALONG } from '../../../core/backend/limits.js';
+import type { Fd } from '../../../core/system/index.js';
 import { ownMounts } from '../../../core/system/calls/own-mounts.js';
 import { statDescriptor, statLinks } from '../calls/stat.js';
 import type { Share } from '../share.js';
@@ -40,12 +41,6 @@ const HEADER_BYTES = 2;
 const REMOVED = 0xffff;
 const UNKNOWN = 0xfffe;
 const ATTACHED = 0xfffd;
-
-/**
- * Bytes that removed files of one guest may take with them: a sixteenth of the memory, since source
- * and destination have the state more than once, and all states that come a quarter.
- */
-const MOST_REMOVED_BYTES = Math.min(2 ** 30, Math.floor(memoryLimit() / 16));
 
 /** Nodes that are looked at before other guests get a turn. */
 const NODES_PER_TURN = 64;
@@ -101,7 +96,7 @@ export function migrationOperations(
           ? How.VERIFIED
           : How.PATH;
     const parts: Uint8Array[] = [Uint8Array.of(VERSION, how)];
-    let room = MOST_REMOVED_BYTES;
+    let room = MOST_CONTENT_ALONG;
     for (const [index, node] of all.entries()) {
       if (index % NODES_PER_TURN === NODES_PER_TURN - 1) await nextTurn();
       if (node === share.root) continue;

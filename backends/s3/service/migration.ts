@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import * as z from 'zod';
-import { MOST_FOREIGN_JSON, type NodeMigration } from '../../../core/backend/accelerator.js';
+import type { NodeMigration } from '../../../core/backend/accelerator.js';
 import { FileType, FsError, type GuestBuffer, type NodeKey } from '../../../core/backend/index.js';
+import { MOST_FOREIGN_JSON } from '../../../core/backend/limits.js';
 import { Deadline } from '../client/deadline.js';
 import { fromJson, toJson } from '../journal/staged.js';
 import { isChanged } from '../read/reader.js';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as fc from 'fast-check';
 import { packUpper, unpackUpper } from '../../../backends/overlay/upper-contents.js';
-import { MOST_FOREIGN_JSON } from '../../../core/backend/accelerator.js';
+import { MOST_FOREIGN_JSON } from '../../../core/backend/limits.js';
 import { FsError, run } from '../../../core/backend/index.js';
 import { checkProperty, Random } from '../../support/random.js';
 import { overlayOf, type Paths } from './support.js';
