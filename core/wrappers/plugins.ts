@@ -102,6 +102,10 @@ const encryptedKind = definePlugin({
   needs: ({ of, keyFile }) => ({ paths: [{ path: keyFile, write: false }], backends: [of] }),
 });
 
+function paths(what: string) {
+  return z.array(z.string()).default([]).describe(what).meta({ placeholder: 'PATH' });
+}
+
 const routedKind = definePlugin({
   name: 'routed',
   description: 'a tree of several backends, by path',
@@ -110,21 +114,9 @@ const routedKind = definePlugin({
       .record(z.string(), spec)
       .describe('backends by the path where their root is')
       .meta({ placeholder: 'YAML' }),
-    hidden: z
-      .array(z.string())
-      .default([])
-      .describe('paths that are not there')
-      .meta({ placeholder: 'PATH' }),
-    readOnly: z
-      .array(z.string())
-      .default([])
-      .describe('paths below which nothing can be changed')
-      .meta({ placeholder: 'PATH' }),
-    denied: z
-      .array(z.string())
-      .default([])
-      .describe('paths that are listed, and are EACCES for all else')
-      .meta({ placeholder: 'PATH' }),
+    hidden: paths('paths that are not there'),
+    readOnly: paths('paths below which nothing can be changed'),
+    denied: paths('paths that are listed, and are EACCES for all else'),
     redirected: z
       .record(z.string(), z.string())
       .default({})

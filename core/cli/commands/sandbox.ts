@@ -15,6 +15,14 @@ import { guestSchema, TIMED_OUT } from './guest.js';
 import { addSandboxCommands } from './sandbox-commands.js';
 import { attended, placeAndTag, terminalSize, variable, wantsTerminal } from './sandbox-words.js';
 
+function absolutePaths(what: string) {
+  return z
+    .array(z.string().startsWith('/', 'must be absolute'))
+    .default([])
+    .describe(what)
+    .meta({ placeholder: 'PATH' });
+}
+
 const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).extend({
   share: z
     .array(z.string().min(1))
@@ -27,26 +35,14 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .optional()
     .describe("image of a container in place of this host's files: an OCI layout, or of docker save")
     .meta({ placeholder: 'PATH[:TAG]' }),
-  hide: z
-    .array(z.string().startsWith('/', 'must be absolute'))
-    .default([])
-    .describe('path that the command does not see, nor can make')
-    .meta({ placeholder: 'PATH' }),
-  deny: z
-    .array(z.string().startsWith('/', 'must be absolute'))
-    .default([])
-    .describe('path of which the command sees the name, and can do nothing with it (EACCES)')
-    .meta({ placeholder: 'PATH' }),
+  hide: absolutePaths('path that the command does not see, nor can make'),
+  deny: absolutePaths('path of which the command sees the name, and can do nothing with it (EACCES)'),
   redirect: z
     .array(z.string().regex(/^\/[^:]*:\//, 'must be PATH:PATH, both absolute'))
     .default([])
     .describe('path at which the command sees what is at another path')
     .meta({ placeholder: 'PATH:PATH' }),
-  readOnly: z
-    .array(z.string().startsWith('/', 'must be absolute'))
-    .default([])
-    .describe('path below which the command changes nothing')
-    .meta({ placeholder: 'PATH' }),
+  readOnly: absolutePaths('path below which the command changes nothing'),
   hideSecrets: z
     .boolean()
     .default(true)
