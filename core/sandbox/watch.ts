@@ -15,8 +15,9 @@ export interface FileEvent {
   readonly path: string;
 }
 
-/** Most events that wait for a reader. */
+/** Most events that wait for a reader, and most characters of their paths. */
 const MOST_WAITING = 4096;
+const MOST_CHARACTERS = 2 ** 20;
 
 /** Those who read what changes in a sandbox, whoever changes it. */
 export class FileWatches {
@@ -29,10 +30,14 @@ export class FileWatches {
 
   /** Reads what changes at a path and below, from now on. */
   read(path: string, signal: AbortSignal | undefined): AsyncIterableIterator<FileEvent> {
-    const reader: EventReader = new EventReader(path, () => this.#readers.delete(reader));
+    const stop = (): void => reader.end();
+    const reader = new EventReader(path, () => {
+      this.#readers.delete(reader);
+      signal?.removeEventListener('abort', stop);
+    });
     if (this.#ended || signal?.aborted === true) reader.end();
     else this.#readers.add(reader);
-    signal?.addEventListener('abort', () => reader.end(), { once: true });
+    signal?.addEventListener('abort', stop, { once: true });
     const iterator: AsyncIterableIterator<FileEvent> = {
       next: () => reader.next(),
       return: () => {
@@ -100,6 +105,8 @@ class EventReader {
   readonly #prefix: string;
   readonly #onEnd: () => void;
   #waiting: FileEvent[] = [];
+  /** Of the paths of what waits. */
+  #characters = 0;
   #asked: ((result: IteratorResult<FileEvent, undefined>) => void)[] = [];
   #ended = false;
 
@@ -115,13 +122,19 @@ class EventReader {
     if (asked !== undefined) return asked({ value: event, done: false });
     const last = this.#waiting.at(-1);
     if (last?.kind === event.kind && last.path === event.path) return;
-    if (this.#waiting.length < MOST_WAITING) this.#waiting.push(event);
-    else this.#waiting = [{ kind: 'lost', path: this.#path }];
+    const characters = this.#characters + event.path.length;
+    const isLost = this.#waiting.length >= MOST_WAITING || characters > MOST_CHARACTERS;
+    if (isLost) this.#waiting = [{ kind: 'lost', path: this.#path }];
+    else this.#waiting.push(event);
+    this.#characters = isLost ? this.#path.length : characters;
   }
 
   next(): Promise<IteratorResult<FileEvent, undefined>> {
     const value = this.#waiting.shift();
-    if (value !== undefined) return Promise.resolve({ value, done: false });
+    if (value !== undefined) {
+      this.#characters -= value.path.length;
+      return Promise.resolve({ value, done: false });
+    }
     if (this.#ended) return Promise.resolve({ value: undefined, done: true });
     return new Promise((resolve) => {
       this.#asked.push(resolve);

@@ -146,6 +146,14 @@ test('changes are told, whoever makes them, at and below a path', async () => {
   assert.deepEqual(await first(), { kind: 'added', path: '/base/made' });
   for (let count = 0; count < 5000; count++) watches.tell([{ kind: 'changed', path: `/many/${count}` }]);
   assert.equal(((await first()) as { kind: string }).kind, 'lost');
+  while (((await first()) as { path: string }).path !== '/many/4999');
+  // Long paths are counted by what they hold.
+  const long = 'x'.repeat(100_000);
+  for (let count = 0; count < 11; count++) watches.tell([{ kind: 'changed', path: `/${count}/${long}` }]);
+  assert.deepEqual(await first(), { kind: 'lost', path: '/' });
+  for (let count = 0; count < 10; count++) watches.tell([{ kind: 'changed', path: `/${count}/${long}` }]);
+  for (let count = 0; count < 10; count++)
+    assert.equal(((await first()) as { path: string }).path.slice(0, 3), `/${count}/`);
   const waiting = [...Array(1000).keys()].map(() => all.next());
   watches.end();
   assert.equal((await Promise.all(waiting)).at(-1)!.done, true);
