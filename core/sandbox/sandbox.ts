@@ -358,15 +358,19 @@ export class Sandbox implements AsyncDisposable {
    * @param port at which a program of the sandbox listens, at 127.0.0.1, 1 to 65,535.
    * @param hostPort 1 to 65,535. Default: any that is free.
    * @returns the port of this host.
-   * @throws what node:net throws, such as EADDRINUSE.
+   * @throws UsageError for what is no port; what node:net throws, such as EADDRINUSE.
    */
   async publish(port: number, hostPort = 0): Promise<number> {
-    if (!Number.isInteger(port) || port < 1 || port > 65_535)
-      throw new UsageError(`port ${port}: 1 to 65535`);
+    const odd = [port, hostPort === 0 ? port : hostPort].find(
+      (given) => !Number.isInteger(given) || given < 1 || given > 65_535,
+    );
+    if (odd !== undefined) throw new UsageError(`port ${odd}: 1 to 65535`);
     if (this.#stopping !== undefined) await this.#failed();
     const server = createServer({ allowHalfOpen: true }, (socket) => void this.#reach(port, socket));
     this.#published.push(server);
     await once(server.listen(hostPort, '127.0.0.1'), 'listening');
+    // This process may have too many open files for one more connection.
+    server.on('error', (error) => this.#log.error({ err: error, port }, 'sandbox: a published port'));
     return (server.address() as AddressInfo).port;
   }
 
@@ -426,9 +430,10 @@ export class Sandbox implements AsyncDisposable {
    * Carries out here what a fork has changed since it was forked. Where both have changed a path,
    * the fork's state stays; programs that run here go on.
    * @returns what was carried out.
-   * @throws ENOSPC, and its like, with a part carried out.
+   * @throws UsageError for this sandbox itself; ENOSPC, and its like, with a part carried out.
    */
   async merge(fork: Sandbox): Promise<SandboxChange[]> {
+    if (fork === this) throw new UsageError('a sandbox cannot be merged into itself');
     await fork.#sync();
     await this.#sync();
     const from = { files: fork.files, overlay: fork.#overlay, volume: fork.#volume };

@@ -254,6 +254,8 @@ describe('a sandbox', () => {
     const serving = await box.spawn(
       'while :; do printf "HTTP/1.0 200 OK\\r\\n\\r\\nguest" | /run/virtiofs-kit/busybox nc -l -p 8080; done',
     );
+    for (const ports of [[0], [1.5], [70_000], [80, 70_000], [80, -1]])
+      await assert.rejects(box.publish(ports[0]!, ports[1]), /port [-.\d]+: 1 to 65535/);
     const port = await box.publish(8080);
     let page = '';
     while (page !== 'guest') {
@@ -346,6 +348,7 @@ describe('a sandbox', () => {
         'changed /srv/work/score',
         'removed /srv/work/unused',
       ]);
+      await assert.rejects(box.merge(box), /cannot be merged into itself/);
       assert.equal(await running.exitCode, 0);
       assert.equal(await text(running.stdout), `now 50\nby-${best}\nscore\n`);
     } finally {

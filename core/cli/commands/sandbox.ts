@@ -176,10 +176,7 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
       signal: AbortSignal.any([booting.signal, gone.signal]),
       log: createLogger(logConfigOf(values, { level: 'error' })),
     });
-    for (const ports of publish) {
-      const [hostPort = 0, port = hostPort] = ports.split(':').map(Number);
-      await box.publish(port, hostPort);
-    }
+    for (const ports of publish) await publishPorts(box, ports);
     if (detached !== undefined) return await holdUntil(stop, detached, box);
     stop.removeEventListener('abort', abort);
     const wanted = box.command(words.length === 0 ? undefined : words);
@@ -207,6 +204,16 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
     } else throw error;
   } finally {
     stdin.destroy();
+  }
+}
+
+/** Carries out `--publish`. @throws UsageError for a port that is none, or is in use. */
+async function publishPorts(box: Sandbox, ports: string): Promise<void> {
+  const [hostPort = 0, port = hostPort] = ports.split(':').map(Number);
+  try {
+    await box.publish(port, hostPort);
+  } catch (error) {
+    throw new UsageError(`--publish ${ports}: ${(error as Error).message}`, { cause: error });
   }
 }
 
