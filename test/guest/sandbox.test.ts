@@ -1,6 +1,9 @@
 import { strict as assert } from 'node:assert';
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { it } from 'node:test';
@@ -13,6 +16,7 @@ function sandbox(words: readonly string[]): Promise<{ code: number | null; stdou
     const child = spawn(process.execPath, [program, 'sandbox', '--timeout', '480', ...words], {
       stdio: ['ignore', 'pipe', 'pipe'],
       cwd: '/usr',
+      env: { ...process.env, TOKEN: 'secret of the host' },
     });
     let stdout = '';
     let stderr = '';
@@ -30,6 +34,9 @@ it("a command in a sandbox sees this host's programs, and changes nothing here",
   const folder = mkdtempSync(join(tmpdir(), 'virtiofs-kit-sandbox-'));
   const diff = join(folder, 'diff.tar');
   const before = readdirSync('/usr/share');
+  const server = createServer(({ headers }, response) => response.end(String(headers['x-token'])));
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const site = `localhost:${(server.address() as AddressInfo).port}`;
   try {
     const script = `pwd; apt-get --version | head -n 1; git --version
       rm -rf /usr/share/doc; ls -A /usr/share | wc -l; mkdir /usr/share/doc; ls -A /usr/share/doc
@@ -38,11 +45,15 @@ it("a command in a sandbox sees this host's programs, and changes nothing here",
       for file in /held ${folder}/share/held; do
         exec 9> $file; flock -x 9; timeout -s KILL 1 flock -x $file true; echo $?
       done
+      mkfifo /tmp/request; exec 8<>/tmp/request; printf 'GET http://${site}/ HTTP/1.0\\r\\n\\r\\n' >&8
+      env | grep -c 'secret of'; /run/virtiofs-kit/busybox nc 127.0.0.1 3128 </tmp/request | tail -n 1
       exit 7`;
     for (const name of ['share', 'fixed']) mkdirSync(join(folder, name));
     const shares = ['--share', `${folder}/share`, '--share', `${folder}/fixed:ro`];
+    const network = ['--allow', site, '--allow-internal', '--header', `http://${site} X-Token=TOKEN`];
     const { code, stdout, stderr } = await sandbox([
       ...shares,
+      ...network,
       '--keep-diff',
       diff,
       '--',
@@ -51,7 +62,11 @@ it("a command in a sandbox sees this host's programs, and changes nothing here",
       script,
     ]);
     assert.match(stdout, /^\/usr\napt .*\ngit version .*\n/, stderr);
-    assert.equal(stdout.split('\n').slice(3).join('\n'), `${before.length - 1}\n137\n137\n`);
+    assert.equal(
+      stdout.split('\n').slice(3).join('\n'),
+      `${before.length - 1}\n137\n137\n0\nsecret of the host`,
+      stderr,
+    );
     assert.equal(code, 7);
     assert.deepEqual(readdirSync('/usr/share'), before);
     assert.notEqual(readdirSync('/usr/share/doc').length, 0);
@@ -63,6 +78,7 @@ it("a command in a sandbox sees this host's programs, and changes nothing here",
       assert.ok(archive.includes(`\n${member}\0`) || archive.includes(`\0${member}\0`), member);
     }
   } finally {
+    server.close();
     rmSync(folder, { recursive: true });
   }
 });

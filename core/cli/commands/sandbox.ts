@@ -52,6 +52,10 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .default([])
     .describe('name that the command may reach, by HTTP and HTTPS; *.NAME for all below. Default: nothing')
     .meta({ placeholder: 'NAME[:PORT]' }),
+  allowInternal: z
+    .boolean()
+    .default(false)
+    .describe('names of --allow may lead to private addresses, and to this host'),
   header: z
     .array(z.string().regex(/^\S+ [\w-]+=\w+$/, 'must be "URL NAME=VARIABLE"'))
     .default([])
@@ -146,7 +150,20 @@ function addRun(command: Command): void {
 }
 
 async function runSandbox(words: readonly string[], values: Values): Promise<void> {
-  const { share, env, redirect, allow, header, publish, keepDiff, commit, cwd, console, ...rest } = check(
+  const {
+    share,
+    env,
+    redirect,
+    allow,
+    allowInternal,
+    header,
+    publish,
+    keepDiff,
+    commit,
+    cwd,
+    console,
+    ...rest
+  } = check(
     sandboxSchema,
     givenOptions(FLAGS, values),
     '',
@@ -169,7 +186,10 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
       hideSecrets: rest.image === undefined && rest.hideSecrets,
       mounts: Object.fromEntries(share.map(sharedDirectory)),
       redirect: Object.fromEntries(redirect.map((text) => text.split(/:(.*)/s).slice(0, 2))),
-      network: allow.length + header.length === 0 ? undefined : { allow, headers: secretsOf(header) },
+      network:
+        allow.length + header.length === 0
+          ? undefined
+          : { allow, internal: allowInternal, headers: secretsOf(header) },
       env: Object.fromEntries(env.flatMap(variable)),
       cwd: cwd ?? (rest.image === undefined ? process.cwd() : undefined),
       console: console ? stderr : undefined,
@@ -267,9 +287,13 @@ Examples:
   virtiofs-kit sandbox run --detach --name box; virtiofs-kit sandbox exec box make; virtiofs-kit sandbox rm box
   virtiofs-kit sandbox --share . --share ~/data:ro --user nobody -- ./untrusted-script
 
-The command sees this host's programs and files, but for the secrets of home directories; what it changes is kept in memory and thrown away. It has no network.
-Its exit code is ours. The first Ctrl-C is for the command, the second one ends it. Needs QEMU and the like: see
-virtiofs-kit guest --help. Of sandboxes that run on: virtiofs-kit sandbox ps | exec NAME COMMAND | fork NAME [COUNT] |
-diff NAME | export NAME FILE | commit NAME DIR[:TAG] | rm NAME… A program of such a name comes after --. --accelerator uml starts in a second or two without KVM: for your own code, not for code that
-you don't trust, since User-Mode Linux is a process of this host like any other.
+The command sees this host's programs and files, but for the secrets of home directories; what it changes is kept in
+memory and thrown away. It has no network but what --allow names. Its exit code is ours. The first Ctrl-C is for the
+command, the second one ends it. Needs QEMU and the like: see virtiofs-kit guest --help.
+
+Of sandboxes that run on: virtiofs-kit sandbox ps | exec NAME COMMAND | fork NAME [COUNT] | diff NAME | merge NAME FORK |
+watch NAME [PATH] | export NAME FILE | commit NAME DIR[:TAG] | rm NAME… A program of such a name comes after --.
+
+--accelerator uml starts in a second or two without KVM: for your own code, not for code that you don't trust, since
+User-Mode Linux is a process of this host like any other.
 `;
