@@ -13,13 +13,8 @@ import { hostBuffer } from '../../core/memory/index.js';
 import { type PathRule, routed } from '../../core/wrappers/index.js';
 import { MemfsVolume } from '../../backends/memfs/index.js';
 import { overlay } from '../../backends/overlay/index.js';
+import { defaults, host } from '../backends/overlay/support.js';
 import { Random, repetitions, withSeed } from '../support/random.js';
-
-const silent = (): void => {};
-const HOST = {
-  log: { debug: silent, info: silent, warn: silent, error: silent },
-  createBuffer: hostBuffer,
-};
 
 /** Content and names that no guest may see. */
 const SECRET = 'secret';
@@ -80,14 +75,9 @@ function memory(): Backend {
 
 function layered(): Backend {
   return overlay({
+    ...defaults,
     upper: new MemfsVolume().backend,
     lowers: [MemfsVolume.fromJSON(FILES).backend],
-    upperPath: [],
-    workPath: undefined,
-    redirectDir: true,
-    metacopy: true,
-    xattrs: 'trusted',
-    marks: 'auto',
   }) as Backend;
 }
 
@@ -247,7 +237,7 @@ async function attack(t: TestContext, make: () => Backend, runs: number): Promis
     for (let run = 0; run < repetitions(runs); run++) {
       const inner = make();
       const tree = routed({ mounts: { '/': inner }, rules: RULES }) as Backend;
-      const root = await tree.mount(HOST);
+      const root = await tree.mount(host);
       const innerRoot = (root as { readonly inner: object }).inner;
       const before = await toldOf(inner, innerRoot);
       const intruder = new Intruder(tree, root, new Random(seed + run));
@@ -265,7 +255,7 @@ test('whatever a guest tries, rules hold, over an overlay', (t) => attack(t, lay
 
 test('a rule holds in a directory that was forgotten and is found again from below', async () => {
   const tree = routed({ mounts: { '/': memory() }, rules: RULES }) as Backend;
-  const root = await tree.mount(HOST);
+  const root = await tree.mount(host);
   const work = (await tree.lookup(root, 'work', DAEMON))!.node;
   const deep = (await tree.lookup(work, 'file', DAEMON))!.node;
   tree.forget!(deep);

@@ -26,7 +26,7 @@ import { type Backend, FileType } from '../../../core/backend/index.js';
 import { overlay as createOverlay } from '../../../backends/overlay/index.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';
 import { options } from '../../../backends/passthrough/options.js';
-import { host, Paths, root } from './support.js';
+import { defaults, host, Paths, root } from './support.js';
 import { checkProperty } from '../../support/random.js';
 
 /** What both sides can do; each throws an error with a `code`. */
@@ -298,14 +298,12 @@ function share(directory: string): Backend {
 
 async function mountOurs(directory: string, side: string, metacopy: boolean): Promise<Paths> {
   const overlay = createOverlay({
+    ...defaults,
     upper: share(join(directory, side)),
     lowers: [share(join(directory, 'top')), share(join(directory, 'bottom'))],
     upperPath: ['upper'],
     workPath: ['kit-work'],
-    redirectDir: true,
     metacopy,
-    xattrs: 'trusted',
-    marks: 'auto',
   });
   return Paths.mount(overlay as Backend);
 }

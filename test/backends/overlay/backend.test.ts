@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { FsError, OpenFlags, RenameFlags } from '../../../core/backend/index.js';
-import { overlayOf, type Paths, root } from './support.js';
+import { defaults, overlayOf, type Paths, root } from './support.js';
 import { allEntriesOf } from '../../support/listings.js';
 
 async function base(lower: Paths): Promise<void> {
@@ -200,14 +200,8 @@ test('a union without an upper is read-only', async () => {
   const { overlay: createOverlay } = await import('../../../backends/overlay/index.js');
   const { lowers } = await overlayOf([base]);
   const overlay = createOverlay({
-    upper: undefined,
+    ...defaults,
     lowers: [lowers[0]!.backend],
-    upperPath: [],
-    workPath: undefined,
-    redirectDir: true,
-    metacopy: true,
-    xattrs: 'trusted',
-    marks: 'auto',
   });
   assert.equal(overlay.write, undefined);
   assert.equal(overlay.mkdir, undefined);

@@ -4,7 +4,7 @@ import { type Backend, FileType, OpenFlags, RenameFlags } from '../../../core/ba
 import { overlay as createOverlay } from '../../../backends/overlay/index.js';
 import { passthrough } from '../../../backends/passthrough/backend.js';
 import { options } from '../../../backends/passthrough/options.js';
-import { host, Paths, root } from './support.js';
+import { defaults, host, Paths, root } from './support.js';
 
 /** Changes that a crash may interrupt, each one call of the contract. */
 export const operations: Record<string, (paths: Paths) => Promise<unknown>> = {
@@ -78,14 +78,11 @@ export function mountOurs(directory: string, reached: (step: string) => void): P
       host.log,
     ) as Backend;
   const overlay = createOverlay({
+    ...defaults,
     upper: share('upper'),
     lowers: [share('lower')],
     upperPath: ['root'],
     workPath: ['work'],
-    redirectDir: true,
-    metacopy: true,
-    xattrs: 'trusted',
-    marks: 'auto',
     reached,
   });
   return Paths.mount(overlay as Backend);

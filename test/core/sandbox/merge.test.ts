@@ -6,9 +6,7 @@ import { merge } from '../../../core/sandbox/merge.js';
 import { FileWatches } from '../../../core/sandbox/watch.js';
 import { MemfsVolume } from '../../../backends/memfs/index.js';
 import { HostFiles, overlay, type OverlayBackend } from '../../../backends/overlay/index.js';
-
-const silent = (): void => {};
-const HOST = { log: { debug: silent, info: silent, warn: silent, error: silent }, createBuffer: hostBuffer };
+import { defaults, host } from '../../backends/overlay/support.js';
 
 const LOWER = {
   '/base/kept': 'lower',
@@ -22,16 +20,11 @@ const LOWER = {
 
 async function box(volume: MemfsVolume, changed?: ConstructorParameters<typeof HostFiles>[1]) {
   const tree: OverlayBackend = overlay({
+    ...defaults,
     upper: volume.backend,
     lowers: [MemfsVolume.fromJSON(LOWER).backend],
-    upperPath: [],
-    workPath: undefined,
-    redirectDir: true,
-    metacopy: true,
-    xattrs: 'trusted',
-    marks: 'auto',
   });
-  const root = await tree.mount(HOST);
+  const root = await tree.mount(host);
   return { volume, overlay: tree, root, files: new HostFiles(tree, changed) };
 }
 

@@ -2,15 +2,13 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { hostBuffer } from '../../../core/memory/index.js';
 import { rulesOf, SECRETS } from '../../../core/sandbox/path-rules.js';
 import { root } from '../../support/documents.js';
 import { MemfsVolume } from '../../../backends/memfs/index.js';
 import { HostFiles, overlay } from '../../../backends/overlay/index.js';
+import { defaults, host } from '../../backends/overlay/support.js';
 
-const silent = (): void => {};
 const NOTHING = { hide: [], readOnly: [], deny: [], redirect: {}, hideSecrets: false };
-const LOG = { debug: silent, info: silent, warn: silent, error: silent };
 
 test('secrets are hidden where they are, of each home that there is, and by what links lead to', async () => {
   const lower = MemfsVolume.fromJSON({
@@ -23,16 +21,11 @@ test('secrets are hidden where they are, of each home that there is, and by what
   lower.symlinkSync('/real', '/home');
   lower.symlinkSync('/real/vault/aws', '/real/me/.aws');
   const backend = overlay({
+    ...defaults,
     upper: new MemfsVolume().backend,
     lowers: [lower.backend],
-    upperPath: [],
-    workPath: undefined,
-    redirectDir: true,
-    metacopy: true,
-    xattrs: 'trusted',
-    marks: 'auto',
   });
-  await backend.mount({ log: LOG, createBuffer: hostBuffer });
+  await backend.mount(host);
   const files = new HostFiles(backend);
   const hidden = (
     await rulesOf(files, { ...NOTHING, hide: ['/home/me/own', '/no/such'], hideSecrets: true })
