@@ -1,3 +1,4 @@
+import { getHeapStatistics } from 'node:v8';
 import { z } from 'zod';
 import {
   DAEMON,
@@ -25,6 +26,10 @@ import type { Union, Upper } from './tree/union.js';
  */
 
 const PIECE_BYTES = 1 << 20;
+
+/** Bytes of heap for a file that is remembered: its node, and its places. */
+const REMEMBERED_BYTES = 512;
+const MOST_REMEMBERED = Math.floor(getHeapStatistics().heap_size_limit / 8);
 
 /** In the place of a directory's number: what the file is in is no file of the state. */
 const Place = { ROOT: -1, INDEX: -2 } as const;
@@ -226,10 +231,12 @@ class Packer {
 
 /**
  * Makes everything anew that {@link packUpper} has read. The upper must be empty.
+ * @param most bytes of the heap that what must be remembered may take: directories, files with
+ * several names, and what guests know files by that have no mark.
  * @throws FsError, or RangeError for bytes that are no upper. What was made stays then.
  */
-export function* unpackUpper(union: Union, bytes: Uint8Array): Steps<void> {
-  yield* new Unpacker(union, bytes).unpack();
+export function* unpackUpper(union: Union, bytes: Uint8Array, most = MOST_REMEMBERED): Steps<void> {
+  yield* new Unpacker(union, bytes, most).unpack();
 }
 
 /** A file that was made, held as long as others may be made in it, or get its name. */
@@ -249,8 +256,10 @@ class Unpacker {
   readonly #turns = new Turns();
   #count = 0;
   #at = 0;
+  #room: number;
 
-  constructor(union: Union, bytes: Uint8Array) {
+  constructor(union: Union, bytes: Uint8Array, most: number) {
+    this.#room = most;
     this.#union = union;
     this.#upper = union.writable();
     this.#bytes = bytes;
@@ -298,10 +307,16 @@ class Unpacker {
     const isKept = isDirectory || file.nlink > 1;
     if (isKept) this.#made.set(number, { node, isDirectory, at });
     try {
+      if (isKept) this.#remember('');
       if (!isDirectory) yield* this.#finish(file, node);
     } finally {
       if (!isKept) layer.drop(node);
     }
+  }
+
+  #remember(text: string): void {
+    this.#room -= REMEMBERED_BYTES + 2 * text.length;
+    if (this.#room < 0) throw broken('more is to be remembered than there is memory for');
   }
 
   #fileAt(at: number): { file: File; end: number } {
@@ -402,6 +417,7 @@ class Unpacker {
     if (!/^\d{1,2}:/.test(identity)) throw broken('an identity of no layer');
     const type = mode & FileType.MASK;
     if (!marks.inPlace || !marks.holds(type)) {
+      this.#remember(identity);
       const attributes: Attributes = yield* wait(layer.backend.getattr(node, undefined, DAEMON));
       this.#union.arrived.set(layer.identity(node, attributes.ino), { identity, ino });
     } else if ((yield* wait(marks.get(layer, node, 'kit.origin'))) === undefined)

@@ -52,6 +52,21 @@ test('a header that would take the heap is refused before it is read', async () 
   await assert.rejects(async () => run(unpackUpper(overlay.union, state)), /bytes of JSON are more than/);
 });
 
+test('an upper that takes more memory than there is does not come', async () => {
+  const { union, overlay } = await overlayOf([base], { marks: 'names' });
+  for (let i = 0; i < 20; i++) await union.write(`/${i}`, '');
+  const state = await run(packUpper(overlay.union, 2 ** 20));
+  for (const [most, comes] of [
+    [2 ** 16, true],
+    [2 ** 13, false],
+  ] as const) {
+    const { overlay: other } = await overlayOf([base], { marks: 'names' });
+    const unpacked = async (): Promise<void> => run(unpackUpper(other.union, state, most));
+    if (comes) await unpacked();
+    else await assert.rejects(unpacked, /more is to be remembered/);
+  }
+});
+
 test('others have their turn while an upper is read, made, and removed again', async () => {
   const { union, overlay } = await overlayOf([base]);
   for (let i = 0; i < 2000; i++) await union.mkdir(`/d${i}`);
