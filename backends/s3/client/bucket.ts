@@ -549,10 +549,10 @@ export class Bucket {
     return this.#fromSame(source, object);
   }
 
-  /** As {@link beside}, with what only HEAD has, and without tags. */
+  /** As {@link beside}, with the headers of the content, and without tags. */
   async #besideCopies({ key }: RemoteObject, deadline: Deadline): Promise<CarriedHeaders> {
-    if (this.#options.preserve === 'headers') return {};
     const { grants, self } = this.#beside;
+    const isAll = this.#options.preserve === 'all';
     const [head, acl] = await Promise.all([
       this.head(key, deadline),
       grants ? this.#acl(key, deadline).catch(this.#lost(key)) : undefined,
@@ -560,7 +560,7 @@ export class Bucket {
     if (head === undefined) throw new S3Failure('missing', 404, 'NotFound');
     return {
       ...head.headers,
-      ...propertiesOf(head.properties, this.#options),
+      ...(isAll ? propertiesOf(head.properties, this.#options) : {}),
       ...(acl === undefined ? {} : grantsOf(acl.grants, acl.owner, self)),
     };
   }

@@ -87,4 +87,23 @@ describe('a rename of a directory', () => {
     assert.equal((await mount.content('ours-moved/7')).toString(), '7');
     await mount.close();
   });
+
+  for (const preserve of ['all', 'headers'] as const) {
+    it(`gives copies the website redirect, which Amazon does not copy, with preserve=${preserve}`, async () => {
+      const { endpoint } = server.proxy;
+      const from = `redirects-${preserve}`;
+      for (const name of ['theirs', 'rewritten'])
+        await server.bucket.put(`${from}/${name}`, name, { WebsiteRedirectLocation: '/elsewhere' });
+      const mount = await Mount.open(server.bucket, { endpoint, preserve, metadataTtl: 60 });
+      await mount.put(`${from}/rewritten`, 'rewritten here');
+      const seen = server.proxy.seen.length;
+      await mount.backend.rename(mount.root, from, mount.root, `${from}-moved`, 0, context);
+      const copies = server.proxy.seen.slice(seen).filter(({ operation }) => operation === 'CopyObject');
+      assert.deepEqual(
+        copies.map(({ headers }) => headers['x-amz-website-redirect-location']),
+        ['/elsewhere', '/elsewhere'],
+      );
+      await mount.close();
+    });
+  }
 });
