@@ -3,12 +3,12 @@ import { FileType, type NodeChange } from '../../../core/backend/index.js';
 import type { Posix, RemoteObject } from '../objects/attributes.js';
 import { fresh, parse } from '../objects/attributes.js';
 import type { Head } from '../client/bucket-types.js';
-import { parallel } from '../client/concurrency.js';
+import { deferred, parallel } from '../client/concurrency.js';
 import { Deadline } from '../client/deadline.js';
 import { S3Failure } from '../client/failure.js';
 import { decodePart, keyFits, RESERVED } from '../objects/keys.js';
 import { childPath, learn, learnAbsent, nextSequence, pathOf, sameVersion, stillHolds } from './nodes.js';
-import type { Directory, Known } from './nodes.js';
+import type { Directory, Known, Listing } from './nodes.js';
 import type { Services } from '../service/services.js';
 
 /** Longer objects cannot be symbolic links, whose targets have at most 4,095 bytes. */
@@ -260,16 +260,23 @@ export class NameLookup {
   /**
    * Lists a directory, all pages, into `names`. Only one listing runs at a time; other callers wait
    * for it.
-   * @param onePage stops after the first page: a look-up must not wait for a large directory
+   * @param onePage waits for the first page at most: a look-up must not wait for a large directory
    * @returns whether `names` is complete.
    */
   async list(directory: Directory, deadline: Deadline, onePage = false): Promise<boolean> {
     for (;;) {
-      directory.listing ??= this.#list(directory, onePage).finally(() => (directory.listing = undefined));
-      const whole = await deadline.wait(directory.listing);
+      directory.listing ??= this.#begin(directory, onePage);
+      const { over, isLong } = directory.listing;
+      const whole = await deadline.wait(onePage ? Promise.race([over, isLong]) : over);
       // The listing in progress may have stopped after one page, for a look-up.
       if (whole || onePage) return whole;
     }
+  }
+
+  #begin(directory: Directory, onePage: boolean): Listing {
+    const isLong = deferred<false>();
+    const listing = this.#list(directory, onePage, () => isLong.resolve(false));
+    return { over: listing.finally(() => (directory.listing = undefined)), isLong: isLong.promise };
   }
 
   /**
@@ -297,7 +304,8 @@ export class NameLookup {
     }
   }
 
-  async #list(directory: Directory, onePage: boolean): Promise<boolean> {
+  /** @param foundLong called after the first page, if it is not all. */
+  async #list(directory: Directory, onePage: boolean, foundLong: () => void): Promise<boolean> {
     const { bucket, pendingDeletes, keys, options } = this.#services;
     const prefix = keys.directory(pathOf(directory));
     const at = performance.now();
@@ -328,6 +336,7 @@ export class NameLookup {
         found.set(name, { kind: 'directory', marker: undefined, posix: undefined, at, sequence });
       }
       token = page.next;
+      if (token !== undefined && pages === 1) foundLong();
       if (onePage && token !== undefined) {
         directory.pages = Number.POSITIVE_INFINITY;
         return false;

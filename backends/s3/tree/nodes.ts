@@ -111,6 +111,14 @@ export interface Version {
 
 export type Node = Directory | FileNode;
 
+/** A listing of a directory under way. */
+export interface Listing {
+  /** Whether the directory's names are complete, once it is over. */
+  readonly over: Promise<boolean>;
+  /** Resolves to false as soon as it is known to have more than a page. */
+  readonly isLong: Promise<false>;
+}
+
 /** A directory, and what is known of its names. */
 export class Directory {
   [engineSlot] = -1;
@@ -142,7 +150,7 @@ export class Directory {
   pages = 4;
   /** Requests for single names since the last listing. */
   misses = 0;
-  listing: Promise<boolean> | undefined;
+  listing: Listing | undefined;
   /** Name of the child directory that was read last. */
   walked: string | undefined;
   /** Whether the child read before it precedes it in the listing. */

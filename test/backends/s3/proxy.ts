@@ -63,6 +63,7 @@ export type Fault =
 export interface Seen {
   readonly method: string;
   readonly path: string;
+  readonly query: URLSearchParams;
   /** Operation, told by method and query: `PutObject`, `UploadPart`, …. */
   readonly operation: string;
   readonly headers: IncomingMessage['headers'];
@@ -279,7 +280,7 @@ function describe(request: IncomingMessage): Seen {
   const { headers } = request;
   const conditional = method !== 'GET' && Object.keys(headers).some((name) => /if-(none-)?match$/.test(name));
   const operation = operationOf(method, url, headers);
-  return { method, path: url.pathname, operation, headers, conditional };
+  return { method, path: url.pathname, query: url.searchParams, operation, headers, conditional };
 }
 
 /** What requests name besides the object itself. */

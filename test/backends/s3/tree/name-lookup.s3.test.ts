@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
+import { after, describe, it, test } from 'node:test';
+import { deferred } from '../../../../backends/s3/client/concurrency.js';
+import { proxiedBucket } from '../proxied-bucket.js';
 import { context, Mount, removeFolders, TestBucket } from '../support.js';
 
 after(removeFolders);
@@ -22,4 +24,31 @@ test('a directory in which files come and go keeps few of their names, and has t
   assert.deepEqual(await mount.names(''), ['stays']);
   assert.equal((await mount.content('stays')).toString(), 'content');
   await mount.close();
+});
+
+describe('a directory of more names than a page of a listing has', () => {
+  const server = proxiedBucket();
+
+  it('keeps no look-up waiting while it is listed', async () => {
+    const names = Array.from({ length: 1100 }, (_, i) => `f${String(i).padStart(4, '0')}`);
+    for (let at = 0; at < names.length; at += 50)
+      await Promise.all(names.slice(at, at + 50).map((name) => server.bucket.put(`d/${name}`, name)));
+    const mount = await Mount.open(server.bucket, { endpoint: server.proxy.endpoint });
+    const directory = await mount.at('d');
+    const isUnderWay = deferred<void>();
+    server.proxy.fault = ({ query }) => {
+      if (!query.has('continuation-token')) return undefined;
+      isUnderWay.resolve();
+      return 'slow-down';
+    };
+    const listing = mount.names('d');
+    await isUnderWay.promise;
+    for (const name of names.slice(0, 6)) {
+      const entry = await mount.backend.lookup(directory, name, context);
+      assert.equal(entry?.attributes.size, 5);
+    }
+    server.proxy.fault = () => undefined;
+    assert.deepEqual(await listing, names);
+    await mount.close();
+  });
 });
