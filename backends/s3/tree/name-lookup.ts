@@ -33,7 +33,10 @@ const LIST_AHEAD_DIRECTORIES = 3;
 /** Bytes of heap for what is known of a name: its key, ETag, attributes, and its place. */
 const NAME_HEAP_BYTES = 1024;
 /** Most names kept in memory, over all directories: what a quarter of the heap holds. */
-const NAMES_MAX = Math.min(1_000_000, Math.floor(getHeapStatistics().heap_size_limit / 4 / NAME_HEAP_BYTES));
+export const NAMES_MAX = Math.min(
+  1_000_000,
+  Math.floor(getHeapStatistics().heap_size_limit / 4 / NAME_HEAP_BYTES),
+);
 /** Most names of a directory that is listed, beyond which its listing is ENOMEM. */
 const LISTED_MAX = 2 * NAMES_MAX;
 /**
@@ -64,8 +67,8 @@ export class NameLookup {
    */
   readonly #retired = new Map<string, Map<string, Known>>();
   #count = 0;
-  /** Called when the bucket has something else at a name than what was known. */
-  changed: (directory: Directory, name: string, kind: NodeChange['kind']) => void = () => undefined;
+  /** Called when the bucket has something else at a name than what was known, once it is set. */
+  changed: ((directory: Directory, name: string, kind: NodeChange['kind']) => void) | undefined;
   /** Said once for each mount: a listing every few seconds would fill the log. */
   #complained = false;
 
@@ -100,7 +103,7 @@ export class NameLookup {
     else {
       this.#services.metrics.metadataMisses += 1;
       if (maxAge > 0 && listingIsCheaper(directory, directory.names.get(name))) {
-        const whole = await this.list(directory, deadline, directory.listed === undefined);
+        const whole = await this.list(directory, deadline, directory.listed === undefined ? 1 : undefined);
         if (whole) known = directory.names.get(name) ?? ABSENT;
       }
       if (known === undefined) {
@@ -199,6 +202,7 @@ export class NameLookup {
 
   /** Tells how what the bucket has differs from what was known, if something was. */
   #compare(directory: Directory, name: string, before: Known | undefined, now: Known): void {
+    if (this.changed === undefined) return;
     const known = before ?? (directory.listed === undefined ? undefined : ABSENT);
     const kind = known && differenceOf(known, now);
     if (kind !== undefined) this.changed(directory, name, kind);
@@ -260,23 +264,24 @@ export class NameLookup {
   /**
    * Lists a directory, all pages, into `names`. Only one listing runs at a time; other callers wait
    * for it.
-   * @param onePage waits for the first page at most: a look-up must not wait for a large directory
+   * @param most pages after which it is given up; 1 for a look-up, which must not wait for a large
+   * directory
    * @returns whether `names` is complete.
    */
-  async list(directory: Directory, deadline: Deadline, onePage = false): Promise<boolean> {
+  async list(directory: Directory, deadline: Deadline, most = Number.POSITIVE_INFINITY): Promise<boolean> {
     for (;;) {
-      directory.listing ??= this.#begin(directory, onePage);
-      const { over, isLong } = directory.listing;
-      const whole = await deadline.wait(onePage ? Promise.race([over, isLong]) : over);
-      // The listing in progress may have stopped after one page, for a look-up.
-      if (whole || onePage) return whole;
+      directory.listing ??= this.#begin(directory, most);
+      const { over, isLong, most: pages } = directory.listing;
+      const whole = await deadline.wait(most === 1 ? Promise.race([over, isLong]) : over);
+      // The listing in progress may have been given up earlier, for a look-up.
+      if (whole || most <= pages) return whole;
     }
   }
 
-  #begin(directory: Directory, onePage: boolean): Listing {
+  #begin(directory: Directory, most: number): Listing {
     const isLong = deferred<false>();
-    const listing = this.#list(directory, onePage, () => isLong.resolve(false));
-    return { over: listing.finally(() => (directory.listing = undefined)), isLong: isLong.promise };
+    const listing = this.#list(directory, most, () => isLong.resolve(false));
+    return { most, over: listing.finally(() => (directory.listing = undefined)), isLong: isLong.promise };
   }
 
   /**
@@ -300,12 +305,12 @@ export class NameLookup {
       if (child?.kind !== 'directory' || child.listing !== undefined) continue;
       if (child.listed !== undefined && performance.now() - child.listed < ttl / 2) continue;
       const deadline = Deadline.after(this.#services.options.operationTimeout);
-      this.list(child, deadline, true).catch(() => undefined);
+      this.list(child, deadline, 1).catch(() => undefined);
     }
   }
 
   /** @param foundLong called after the first page, if it is not all. */
-  async #list(directory: Directory, onePage: boolean, foundLong: () => void): Promise<boolean> {
+  async #list(directory: Directory, most: number, foundLong: () => void): Promise<boolean> {
     const { bucket, pendingDeletes, keys, options } = this.#services;
     const prefix = keys.directory(pathOf(directory));
     const at = performance.now();
@@ -337,7 +342,7 @@ export class NameLookup {
       }
       token = page.next;
       if (token !== undefined && pages === 1) foundLong();
-      if (onePage && token !== undefined) {
+      if (pages === most && token !== undefined) {
         directory.pages = Number.POSITIVE_INFINITY;
         return false;
       }

@@ -113,6 +113,8 @@ export type Node = Directory | FileNode;
 
 /** A listing of a directory under way. */
 export interface Listing {
+  /** Pages that it has at most. */
+  readonly most: number;
   /** Whether the directory's names are complete, once it is over. */
   readonly over: Promise<boolean>;
   /** Resolves to false as soon as it is known to have more than a page. */

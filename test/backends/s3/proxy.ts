@@ -42,6 +42,8 @@ export type Fault =
   | 'no-document'
   /** 200, with an ETag and no body. */
   | 'no-body'
+  /** 200 with a page of a thousand names, after which there are more. */
+  | 'endless'
   /** 400 BadDigest. */
   | 'bad-digest'
   /** Carries the request out without looking at its conditions. */
@@ -152,6 +154,7 @@ export class Proxy {
     if (fault === 'portal') return answerPage(request, response);
     if (fault === 'no-body') return void response.writeHead(200, { etag: '"0"' }).end();
     if (fault === 'no-document') return void response.writeHead(200, { etag: '"0"' }).end('bytes');
+    if (fault === 'endless') return answerNames(response, seen.query);
     if (fault === 'refuse-keys') return answerKeys(response, body, 'WormEnforced');
     if (fault === 'no-keys') return answerKeys(response, body, 'NoSuchKey');
     if (fault === 'refuse-conditions') return answerError(request, response, 412, 'PreconditionFailed');
@@ -325,6 +328,21 @@ function answerPage(request: IncomingMessage, response: ServerResponse): void {
   const page = '<html><body>Log in</body></html>';
   response.writeHead(200, { 'content-type': 'text/html', 'content-length': page.length });
   response.end(request.method === 'HEAD' ? '' : page);
+}
+
+function answerNames(response: ServerResponse, query: URLSearchParams): void {
+  const page = Number(query.get('continuation-token') ?? 0);
+  const contents = Array.from(
+    { length: 1000 },
+    (_, i) =>
+      `<Contents><Key>${query.get('prefix')}${page}-${i}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>` +
+      `<ETag>"0"</ETag><Size>1</Size></Contents>`,
+  );
+  response.writeHead(200, { 'content-type': 'application/xml' });
+  response.end(
+    `<?xml version="1.0" encoding="UTF-8"?><ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>` +
+      `<NextContinuationToken>${page + 1}</NextContinuationToken>${contents.join('')}</ListBucketResult>`,
+  );
 }
 
 function answerKeys(response: ServerResponse, body: Buffer, code: string): void {

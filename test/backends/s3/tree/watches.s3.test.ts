@@ -7,11 +7,14 @@ import { hostBuffer } from '../../../../core/memory/index.js';
 import { watched } from '../../../../core/wrappers/index.js';
 import { engine } from '../../../support/engine.js';
 import { ROOT } from '../../../support/fuse-client.js';
+import type { Seen } from '../proxy.js';
+import { proxiedBucket } from '../proxied-bucket.js';
 import { context, Mount, optionsOf, removeFolders, TestBucket } from '../support.js';
 
 const OPTIONS = { watchInterval: 0.1, metadataTtl: 0.2, negativeTtl: 0.2 };
 
 describe('a bucket that is watched', () => {
+  const server = proxiedBucket();
   let bucket: TestBucket;
   before(async () => void (bucket = await TestBucket.create()));
   after(removeFolders);
@@ -86,6 +89,21 @@ describe('a bucket that is watched', () => {
     await session.close();
     await running.export.close();
     assert.deepEqual(running.log.errors, []);
+  });
+
+  it('gives up a directory of more names than it can compare', async () => {
+    await server.bucket.put('e/file', 'x');
+    const mount = await Mount.open(server.bucket, { ...OPTIONS, endpoint: server.proxy.endpoint });
+    const directory = await mount.at('e');
+    const isOfAll = ({ query }: Seen): boolean => query.get('prefix') === 'e/' && query.has('delimiter');
+    server.proxy.fault = (seen) => (isOfAll(seen) ? 'endless' : undefined);
+    const before = server.proxy.seen.length;
+    mount.backend.watch(directory);
+    while (!mount.log.lines.some((line) => line.includes('too many names'))) await setTimeout(20);
+    await setTimeout(300);
+    assert.equal(server.proxy.seen.slice(before).filter(isOfAll).length, 100);
+    server.proxy.fault = () => undefined;
+    await mount.close();
   });
 
   it('lists nothing of its own accord where the option says so', async () => {
