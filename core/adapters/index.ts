@@ -6,7 +6,7 @@
  * - `fuse-operations.ts`: the operations that the npm packages `fuse-native` and `fuse-bindings`
  *   take.
  * - `webdav/`: a directory of a WebDAV server. `server.ts` makes the requests, `multistatus.ts`
- *   reads what PROPFIND answers.
+ *   reads what PROPFIND answers, `draft.ts` keeps what was written and is not there yet.
  * - `path-file-system.ts`: the form that these are brought into, for file systems known by paths.
  *   `path-backend.ts` serves it. `path-nodes.ts`: which file has which path just now.
  */

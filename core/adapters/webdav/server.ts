@@ -11,9 +11,8 @@ export interface WebdavOptions {
    */
   readonly timeoutMs?: number | undefined;
   /**
-   * Bytes in memory of all files together that were written and are not closed yet; more is ENOSPC.
-   * One that grows may have room for twice its length, and takes its length again while it goes up.
-   * Default: 256 MiB.
+   * Bytes in memory of all files together that were written and are not closed yet, each in pieces
+   * of 64 KiB; more is ENOSPC. Default: 256 MiB.
    */
   readonly draftBytes?: number | undefined;
   /**
@@ -37,6 +36,9 @@ const MEBIBYTE = 2 ** 20;
 
 const REDIRECTIONS: ReadonlySet<number> = new Set([301, 302, 307, 308]);
 const REDIRECTIONS_MAX = 5;
+
+/** What is sent; from its begin again where the server has moved the resource. */
+export type Body = Uint8Array<ArrayBuffer> | (() => AsyncIterable<Uint8Array<ArrayBuffer>>);
 
 /** Requests to a WebDAV server (RFC 4918), with its errors as guests are told them. */
 export class Server {
@@ -66,12 +68,12 @@ export class Server {
   async ask(
     method: string,
     url: URL,
-    init: { readonly headers?: Record<string, string>; readonly body?: Uint8Array<ArrayBuffer> } = {},
+    { headers, body }: { readonly headers?: Record<string, string>; readonly body?: Body } = {},
     { bytes = 0, accepts = [] }: { readonly bytes?: number; readonly accepts?: readonly number[] } = {},
   ): Promise<Response> {
     const signal = AbortSignal.timeout(Math.ceil(this.#timeoutMs * (1 + bytes / MEBIBYTE)));
-    const headers = { ...this.#headers, ...init.headers };
-    const response = await this.#follow(url, { ...init, method, headers, signal, redirect: 'manual' });
+    const init = { method, headers: { ...this.#headers, ...headers }, signal };
+    const response = await this.#follow(url, init, body);
     if (response.ok || accepts.includes(response.status)) return response;
     await response.body?.cancel();
     throw (
@@ -80,9 +82,11 @@ export class Server {
   }
 
   /** Sends a request, also where the server has moved the resource to. It stays this server. */
-  async #follow(url: URL, init: RequestInit): Promise<Response> {
+  async #follow(url: URL, init: RequestInit, body?: Body): Promise<Response> {
     for (let at = url, count = 0; ; count++) {
-      const response = await fetch(at, init).catch(timedOut);
+      const content = typeof body === 'function' ? body() : body;
+      const request = { ...init, redirect: 'manual', duplex: 'half', body: content ?? null } as const;
+      const response = await fetch(at, request).catch(timedOut);
       const location = REDIRECTIONS.has(response.status) ? response.headers.get('location') : null;
       if (location === null || !URL.canParse(location, at.href)) return response;
       await response.body?.cancel();

@@ -9,6 +9,7 @@ import {
   unlessMissing,
 } from '../path-file-system.js';
 import type { PathNode } from '../path-nodes.js';
+import { Draft, DraftMemory } from './draft.js';
 import type { Resource } from './multistatus.js';
 import { contentOf, Server, type WebdavOptions } from './server.js';
 
@@ -47,9 +48,7 @@ interface DavFile {
   path: string;
   opens: number;
   /** What was written and may not be on the server yet. */
-  draft: Buffer | undefined;
-  /** Its memory is larger, so that it need not move with each write. */
-  length: number;
+  draft: Draft | undefined;
   /** Milliseconds since the epoch. */
   changed: number;
   isDirty: boolean;
@@ -60,11 +59,9 @@ interface DavFile {
 
 class DavPaths implements PathFileSystem {
   readonly #server: Server;
-  readonly #draftBytes: number;
+  readonly #memory: DraftMemory;
   /** Open files by path. */
   readonly #files = new Map<string, DavFile>();
-  /** Memory of all drafts. */
-  #drafted = 0;
   /** There if changes of what is not kept are to succeed. */
   readonly chmod?: () => Promise<void>;
   readonly chown?: () => Promise<void>;
@@ -72,13 +69,13 @@ class DavPaths implements PathFileSystem {
 
   constructor(server: Server, draftBytes: number, isQuiet: boolean) {
     this.#server = server;
-    this.#draftBytes = draftBytes;
+    this.#memory = new DraftMemory(draftBytes);
     if (isQuiet) this.chmod = this.chown = this.utimes = () => Promise.resolve();
   }
 
   async stat(path: string): Promise<PathAttributes> {
     const file = this.#files.get(path);
-    if (file?.draft !== undefined) return draftAttributes(file);
+    if (file?.draft !== undefined) return draftAttributes(file, file.draft);
     const [resource] = await this.#server.propfind(this.#server.urlOf(path), '0');
     if (resource === undefined) throw FsError.of('ENOENT');
     return attributes(resource);
@@ -130,9 +127,12 @@ class DavPaths implements PathFileSystem {
       read: (into, position) => this.#read(file, into, position),
       write: async (bytes, position) => {
         await this.#load(file);
-        return this.#write(file, bytes, appends ? file.length : position);
+        const draft = file.draft!;
+        draft.write(bytes, appends ? draft.length : position);
+        markChanged(file);
+        return bytes.length;
       },
-      stat: () => (file.draft === undefined ? this.stat(file.path) : Promise.resolve(draftAttributes(file))),
+      stat: async () => (file.draft === undefined ? this.stat(file.path) : draftAttributes(file, file.draft)),
       truncate: (size) => this.#resize(file, size),
       sync: () => this.#upload(file),
       flush: () => this.#upload(file),
@@ -215,8 +215,7 @@ class DavPaths implements PathFileSystem {
   }
 
   async #read(file: DavFile, into: Buffer, position: number): Promise<number> {
-    if (file.draft !== undefined)
-      return position >= file.length ? 0 : file.draft.copy(into, 0, position, file.length);
+    if (file.draft !== undefined) return file.draft.read(into, position);
     if (file.isRemoved) throw FsError.of('ESTALE');
     if (into.length === 0) return 0;
     const url = this.#server.urlOf(file.path);
@@ -248,64 +247,40 @@ class DavPaths implements PathFileSystem {
     if (file.draft !== undefined) return;
     if (file.isRemoved) throw FsError.of('ESTALE');
     const { size = 0, mtime = 0 } = await this.stat(file.path);
-    // One byte more, which shows that there is more than was said.
-    const length = size + 1;
-    this.#reserve(length);
-    const draft = Buffer.alloc(length);
+    const draft = new Draft(this.#memory);
     try {
+      draft.resize(size);
       const url = this.#server.urlOf(file.path);
       const headers = { 'accept-encoding': 'identity' };
       const response = await this.#server.ask('GET', url, { headers }, { bytes: size });
-      if ((await fill(response, draft, 0, length)) !== size) throw FsError.of('EIO');
+      let at = 0;
+      for await (const part of contentOf(response)) {
+        // It is longer than the server said.
+        if (at + part.length > size) throw FsError.of('EIO');
+        draft.write(part, at);
+        at += part.length;
+      }
+      if (at < size) throw FsError.of('EIO');
     } catch (error) {
-      this.#drafted -= length;
+      draft.resize(0);
       throw error;
     }
     // It may have been cut meanwhile.
-    if ((file.draft as Buffer | undefined) !== undefined) this.#drafted -= length;
-    else Object.assign(file, { draft, length: size, changed: Number(mtime) * 1000 });
-  }
-
-  #reserve(bytes: number): void {
-    if (this.#drafted + bytes > this.#draftBytes) throw FsError.of('ENOSPC');
-    this.#drafted += bytes;
+    if ((file.draft as Draft | undefined) !== undefined) draft.resize(0);
+    else Object.assign(file, { draft, changed: Number(mtime) * 1000 });
   }
 
   #cut(file: DavFile): void {
     this.#drop(file);
-    Object.assign(file, { draft: Buffer.alloc(0), length: 0, changed: Date.now(), isDirty: true });
-  }
-
-  #write(file: DavFile, bytes: Uint8Array, position: number): number {
-    const end = position + bytes.length;
-    this.#grow(file, end);
-    // What lies between the end and here has been zeros since the memory was taken.
-    file.draft!.set(bytes, position);
-    file.length = Math.max(file.length, end);
-    file.changed = Date.now();
-    file.isDirty = true;
-    return bytes.length;
+    file.draft = new Draft(this.#memory);
+    markChanged(file);
   }
 
   async #resize(file: DavFile, size: number): Promise<void> {
     if (size === 0) return this.#cut(file);
     await this.#load(file);
-    this.#grow(file, size);
-    if (size < file.length) file.draft!.fill(0, size, file.length);
-    Object.assign(file, { length: size, changed: Date.now(), isDirty: true });
-  }
-
-  /** Makes room for a length. Beyond it the memory has zeros. */
-  #grow(file: DavFile, length: number): void {
-    const { draft } = file;
-    if (length <= draft!.length) return;
-    const spare = Math.max(0, this.#draftBytes - this.#drafted);
-    // Twice as much, so that few writes move it; a size that cannot be kept is refused before.
-    const room = Math.max(length, draft!.length + Math.min(draft!.length, spare));
-    this.#reserve(room - draft!.length);
-    const grown = Buffer.alloc(room);
-    draft!.copy(grown, 0, 0, file.length);
-    file.draft = grown;
+    file.draft!.resize(size);
+    markChanged(file);
   }
 
   #upload(file: DavFile): Promise<void> {
@@ -316,9 +291,12 @@ class DavPaths implements PathFileSystem {
     if (!file.isDirty || file.isRemoved) return;
     file.isDirty = false;
     try {
-      const body = Buffer.from(file.draft!.subarray(0, file.length));
+      const draft = file.draft!;
+      const { length } = draft;
       const url = this.#server.urlOf(file.path);
-      const response = await this.#server.ask('PUT', url, { body }, { bytes: body.length });
+      const headers = { 'content-length': String(length) };
+      const body = (): AsyncIterable<Uint8Array<ArrayBuffer>> => draft.content();
+      const response = await this.#server.ask('PUT', url, { headers, body }, { bytes: length });
       await response.body?.cancel();
     } catch (error) {
       file.isDirty = true;
@@ -341,7 +319,7 @@ class DavPaths implements PathFileSystem {
   }
 
   #drop(file: DavFile): void {
-    this.#drafted -= file.draft?.length ?? 0;
+    file.draft?.resize(0);
     file.draft = undefined;
   }
 
@@ -361,7 +339,6 @@ function newFile(path: string): DavFile {
     path,
     opens: 0,
     draft: undefined,
-    length: 0,
     changed: 0,
     isDirty: false,
     isRemoved: false,
@@ -369,7 +346,12 @@ function newFile(path: string): DavFile {
   };
 }
 
-function draftAttributes({ length, changed, isRemoved }: DavFile): PathAttributes {
+function markChanged(file: DavFile): void {
+  file.changed = Date.now();
+  file.isDirty = true;
+}
+
+function draftAttributes({ changed, isRemoved }: DavFile, { length }: Draft): PathAttributes {
   const seconds = changed / 1000;
   return { ...FILE, size: length, nlink: isRemoved ? 0 : 1, mtime: seconds, ctime: seconds, atime: seconds };
 }

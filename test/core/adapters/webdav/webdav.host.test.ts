@@ -82,15 +82,10 @@ describe('a directory of a WebDAV server', () => {
     });
     assert.equal(readFileSync(join(server.directory, 'second')).length, 2 ** 20);
     await withGuest(limited as Backend, async (client) => {
-      // The last write would double what is there.
-      for (const [name, ...lengths] of [
-        ['a', 500_000],
-        ['b', 400_000, 100_000],
-      ] as const) {
+      for (const name of ['a', 'b']) {
         const { entry, open } = await client.create(ROOT, name);
-        let at = 0;
-        for (const length of lengths)
-          at += await client.write(entry.nodeid, open.fh, at, Buffer.alloc(length, name));
+        for (let at = 0; at < 500_000; at += 100_000)
+          await client.write(entry.nodeid, open.fh, at, Buffer.alloc(100_000, name));
       }
     });
     for (const name of ['a', 'b'])
