@@ -1,25 +1,31 @@
 import assert from 'node:assert/strict';
 import { fstatSync } from 'node:fs';
-import { test } from 'node:test';
+import { test, type TestContext } from 'node:test';
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises';
 import type { Message } from '../../../core/memory/index.js';
-import { BUFFER_BYTES, FuseDevice } from '../../../core/mount/fuse-device.js';
+import { BUFFER_BYTES, type DeviceReceiver, FuseDevice } from '../../../core/mount/fuse-device.js';
 import { RequestSlots } from '../../../core/mount/request-slots.js';
 import { type Fd, OwnedFd, UnixConnection } from '../../../core/system/index.js';
 import { dup } from '../../../core/system/calls/files.js';
+
+/** A device that the test is the kernel of. */
+function deviceOf(t: TestContext, receiver: DeviceReceiver, slots?: RequestSlots) {
+  const [kernel, device] = UnixConnection.pair();
+  const log = { debug() {}, info() {}, warn() {}, error() {} };
+  const fuse = new FuseDevice(new OwnedFd(dup(device.fd) as Fd), receiver, log, slots);
+  t.after(() => {
+    fuse.close();
+    kernel.close();
+    device.close();
+  });
+  return { kernel, fuse };
+}
 
 test(
   'notifications of a device that was stopped are sent when it goes on',
   { timeout: 20_000 },
   async (t) => {
-    const [kernel, device] = UnixConnection.pair();
-    const log = { debug() {}, info() {}, warn() {}, error() {} };
-    const fuse = new FuseDevice(new OwnedFd(dup(device.fd) as Fd), { dispatch() {}, ended() {} }, log);
-    t.after(() => {
-      fuse.close();
-      kernel.close();
-      device.close();
-    });
+    const { kernel, fuse } = deviceOf(t, { dispatch() {}, ended() {} });
     fuse.stop();
     fuse.notify(Buffer.from('first'));
     fuse.notify(Buffer.from('second'));
@@ -39,20 +45,13 @@ test(
   'a kept request takes a page while it waits, and idle slots are given back',
   { timeout: 60_000 },
   async (t) => {
-    const [kernel, device] = UnixConnection.pair();
-    const log = { debug() {}, info() {}, warn() {}, error() {} };
     const memory = RequestSlots.make(BUFFER_BYTES);
     const seen = new OwnedFd(dup(memory.value) as Fd);
     const messages: Message[] = [];
     const receiver = { dispatch: (message: Message) => messages.push(message), ended() {} };
     const slots = new RequestSlots(memory, BUFFER_BYTES);
-    const fuse = new FuseDevice(new OwnedFd(dup(device.fd) as Fd), receiver, log, slots);
-    t.after(() => {
-      fuse.close();
-      kernel.close();
-      device.close();
-      seen.close();
-    });
+    const { kernel, fuse } = deviceOf(t, receiver, slots);
+    t.after(() => seen.close());
     fuse.begin();
     const bytes = (): number => fstatSync(seen.value).blocks * 512;
     const arrive = async (count: number): Promise<void> => {

@@ -37,6 +37,11 @@ import { makePipe, makeSocketPair } from '../../support/migration.js';
 import { encodeSingleRegion, encodeStateTransfer } from '../../support/payloads.js';
 
 const none = new Uint8Array(0);
+const migration = {
+  maxBytes: 1,
+  save: () => Promise.resolve(none),
+  load: () => Promise.reject(new Error('nothing to load')),
+};
 const u64 = (bytes: Uint8Array) => new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true);
 const everyFeature =
   Feature.VERSION_1 |
@@ -101,11 +106,6 @@ test('the log says which guests cannot be moved, since their front-end refuses b
     [0n, [line]],
     [ProtocolFeature.DEVICE_STATE, []],
   ] as const) {
-    const migration = {
-      maxBytes: 1,
-      save: () => Promise.resolve(none),
-      load: () => Promise.reject(new Error('nothing to load')),
-    };
     const echo = EchoServer.start(t, { migration });
     const channel = echo.channel(t);
     const offered = u64(await channel.call('GET_PROTOCOL_FEATURES', none));
@@ -120,11 +120,6 @@ test('the log says which guests cannot be moved, since their front-end refuses b
 });
 
 test('a state goes by a pipe or a unix stream socket, and by nothing else', async (t) => {
-  const migration = {
-    maxBytes: 1,
-    save: () => Promise.resolve(none),
-    load: () => Promise.reject(new Error('nothing to load')),
-  };
   const echo = EchoServer.start(t, { migration });
   const channel = echo.channel(t);
   await negotiate(channel);

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 import { FrontEnd } from '../../../support/front-end.js';
 import { FuseClient, ROOT } from '../../../support/fuse-client.js';
+import { guestAtWork } from '../../../support/guest-at-work.js';
 import { fuseTransport, temporaryFolder } from '../../../support/vhost-user.js';
 
 const program = fileURLToPath(new URL('../../../../core/cli/main.js', import.meta.url));
@@ -94,16 +95,7 @@ for (const confine of ['', 'none'])
     t.after(() => frontEnd.close());
     const fuse = new FuseClient(fuseTransport(frontEnd));
     await fuse.init();
-    const over = new AbortController();
-    let [sent, served] = [0, 0];
-    const makeDirectories = async (): Promise<void> => {
-      while (!over.signal.aborted) {
-        await fuse.mkdir(ROOT, `${sent++}`);
-        served += 1;
-      }
-    };
-    // Several requests are under way at any time.
-    const work = Promise.all(Array.from({ length: 8 }, makeDirectories));
+    const end = guestAtWork(fuse);
     writeFileSync(file, configOf(join(folder, 'first'), join(folder, 'second')));
     daemon.kill('SIGHUP');
     assert.match(await logged('"reloaded"'), /second: served/);
@@ -122,9 +114,7 @@ for (const confine of ['', 'none'])
     if (confine === 'none') assert.match(await logged('"reloaded"'), /second: no longer served/);
     else assert.match(await logged('nothing was reloaded'), /is another file now, .* sends it along/);
     await fuse.mkdir(ROOT, 'served to the end');
-    over.abort();
-    await work;
-    assert.ok(served > 0 && served === sent);
+    await end();
     daemon.kill('SIGTERM');
     assert.deepEqual(await once(daemon, 'exit'), [0, null]);
   });
