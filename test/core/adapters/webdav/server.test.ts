@@ -117,7 +117,7 @@ test('an answer that stops in the middle is ETIMEDOUT', async (t) => {
   });
   let stops = false;
   server.files.set('file', 'content');
-  const { client } = await guestOf(t, server.url, { timeoutMs: 200 });
+  const { client } = await guestOf(t, server.url, { timeoutMs: 1000 });
   const { nodeid } = await client.lookup(ROOT, 'file');
   const { fh } = await client.open(nodeid);
   await rejectsWith(client.read(nodeid, fh, 0, 7), Errno.ETIMEDOUT);
