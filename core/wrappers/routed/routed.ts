@@ -124,16 +124,19 @@ class Routed implements Backend<RoutedNode> {
   }
 
   async mount(host: BackendHost): Promise<RoutedNode> {
-    const mounted: Mount[] = [];
+    // At once: one that is far away takes its time.
+    const mounted = await Promise.allSettled(
+      this.#mounts.map(async (mount) => ({
+        mount,
+        root: await mount.backend.mount(this.#telling(mount, host)),
+      })),
+    );
+    const failed = mounted.find(({ status }) => status === 'rejected');
     const roots = new Map<Mount, object>();
-    try {
-      for (const mount of this.#mounts) {
-        roots.set(mount, await mount.backend.mount(this.#telling(mount, host)));
-        mounted.push(mount);
-      }
-    } catch (error) {
-      for (const { backend } of mounted.toReversed()) await backend.unmount?.();
-      throw error;
+    for (const one of mounted) if (one.status === 'fulfilled') roots.set(one.value.mount, one.value.root);
+    if (failed !== undefined) {
+      await Promise.allSettled([...roots.keys()].map(async ({ backend }) => backend.unmount?.()));
+      throw (failed as PromiseRejectedResult).reason;
     }
     return this.#keep(this.#root, false, roots);
   }
