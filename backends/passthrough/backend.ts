@@ -11,6 +11,7 @@ import {
   type Semantics,
   UsageError,
 } from '../../core/backend/index.js';
+import { lseek } from '../../core/system/calls/files.js';
 import { backingOperations } from './operations/backing.js';
 import { canImpersonate } from './calls/impersonation.js';
 import { creationOperations } from './operations/creation.js';
@@ -49,6 +50,8 @@ const policies: Record<Options['cache'], Omit<CachePolicy, 'writeback'>> = {
   },
   never: { entryTimeout: 0, negativeTimeout: 0, attributeTimeout: 0, data: 'never' },
 };
+
+const SEEK_END = 2;
 
 /**
  * The copy domain of all shares: open files are descriptors of this host, so `copy_file_range`
@@ -111,6 +114,11 @@ export function passthrough(options: Options, log: Logger): Backend<Node, OpenFi
     copyDomain: DESCRIPTORS,
     ...gather,
     ...backingOperations(share),
+    size: ({ fd }) => {
+      const end = lseek(fd, 0, SEEK_END);
+      if (end < 0) throw FsError.of(-end);
+      return end;
+    },
     held,
     recover,
     ...traceOperations(share, places),

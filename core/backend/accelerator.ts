@@ -251,6 +251,11 @@ export interface Accelerator<N extends object = object, F = unknown> {
    */
   backing?(node: N, file: F | undefined): Backing | undefined;
   /**
+   * The size in bytes of an open file, as `getattr` tells it, where that alone costs less.
+   * @throws FsError
+   */
+  size?(file: F): number;
+  /**
    * The descriptor of an open file, which a daemon that takes this one's place on the same host can
    * take over by {@link adoptNode} and {@link adoptFile}. So a file that was removed stays open.
    */

@@ -160,6 +160,7 @@ function keep<N extends object, F>(
   if (inner.transfer !== undefined && !TRANSFERS.some(isReplaced)) kept.transfer = inner.transfer;
   // These four may be called before `submit`, and may then do nothing that is not the inner one's.
   if (ACCELERATED.some(isReplaced)) return kept;
+  if (inner.size !== undefined) kept.size = inner.size.bind(inner);
   const { submit, backing } = inner;
   if (submit !== undefined) {
     if (!isChanged('read') && inner.gatherRead !== undefined) kept.gatherRead = inner.gatherRead.bind(inner);

@@ -23,6 +23,9 @@ const ORDERS: readonly (readonly number[])[] = [[0], [0, 1], [1], [1, 0]];
 
 const HEADER_WORDS = 1024;
 
+/** So many bytes are stored one by one, which takes less time than a call. */
+const FEW_BYTES = 64;
+
 /** A part that was left is given back if it has more words than this. */
 const KEPT_WORDS = 1 << 18;
 
@@ -41,6 +44,7 @@ export class RecordLog {
   readonly #memory: LogMemory;
   readonly #magic: number;
   readonly #words: Int32Array;
+  readonly #bytes: Uint8Array;
   readonly #partWords: number;
   #order = 0;
   /** Where the present part begins and ends, and where the next word goes. */
@@ -56,6 +60,8 @@ export class RecordLog {
   constructor(memory: LogMemory, { magic, version }: LogForm) {
     this.#memory = memory;
     this.#words = memory.words;
+    const { buffer, byteOffset, byteLength } = memory.words;
+    this.#bytes = new Uint8Array(buffer, byteOffset, byteLength);
     this.#magic = magic;
     this.#partWords = Math.floor((memory.words.length - HEADER_WORDS) / 2);
     if (this.#words[Header.MAGIC] === magic) {
@@ -111,10 +117,10 @@ export class RecordLog {
 
   /** Appends bytes, in whole words. There must be room. */
   putBytes(bytes: Uint8Array, from: number, to: number): void {
-    const words = (to - from + 3) >>> 2;
-    const target = new Uint8Array(this.#words.buffer, this.#words.byteOffset + this.#at * 4, to - from);
-    target.set(from === 0 && to === bytes.length ? bytes : bytes.subarray(from, to));
-    this.#at += words;
+    let at = this.#at * 4;
+    if (to - from <= FEW_BYTES) for (let i = from; i < to; i++) this.#bytes[at++] = bytes[i]!;
+    else this.#bytes.set(from === 0 && to === bytes.length ? bytes : bytes.subarray(from, to), at);
+    this.#at += (to - from + 3) >>> 2;
   }
 
   /** Words of the record at a position. */

@@ -197,16 +197,22 @@ function run(places: readonly (readonly [number, number, boolean])[][], count: n
 }
 
 const log = await client.create(ROOT, 'log', 0o644, 0o2002);
+
+/** As Linux does before it makes a name. */
+const isMissing = (name: string): Promise<unknown> => client.lookup(ROOT, name).catch(() => undefined);
+
 const changes: Readonly<Record<string, (i: number) => Promise<unknown>>> = {
   OPEN: async () => {
     const opened = await client.open(nodeid, 2);
     return () => client.release(nodeid, opened.fh);
   },
   MKDIR: async () => {
+    await isMissing('made');
     await client.mkdir(ROOT, 'made');
     return () => client.rmdir(ROOT, 'made');
   },
   CREATE: async () => {
+    await isMissing('made');
     const { entry, open } = await client.create(ROOT, 'made', 0o644, 0o302);
     return async () => {
       await client.release(entry.nodeid, open.fh);

@@ -1,7 +1,8 @@
 /**
  * Programs in a guest whose engine is killed again and again. Each of them checks what it has done.
  * VIRTIOFS_KIT_KILLS sets another number of kills, VIRTIOFS_KIT_KILLS_OF one of the backends;
- * VIRTIOFS_KIT_KILLS_BY=upgrade has engines replaced in order instead.
+ * VIRTIOFS_KIT_KILLS_BY=upgrade has engines replaced in order instead. VIRTIOFS_KIT_KILLS_IN names
+ * a QEMU, whose guests are tried instead of those of User-Mode Linux.
  */
 import { strict as assert } from 'node:assert';
 import { mkdirSync, readFileSync, statSync } from 'node:fs';
@@ -54,6 +55,9 @@ function logged(words: readonly string[]): Program {
   };
 }
 
+const QEMU = process.env['VIRTIOFS_KIT_KILLS_IN'];
+const machine = QEMU === undefined ? ({ accelerator: 'uml' } as const) : { qemu: QEMU };
+
 async function work(t: TestContext, kept: Kept): Promise<void> {
   const program = logged(await kept.words());
   const daemon = startDaemon(t, {
@@ -76,7 +80,7 @@ async function work(t: TestContext, kept: Kept): Promise<void> {
     { tag: 'orders', socket: `${socket}.host.orders`, mountPoint: '/srv' },
   ];
   const signal = AbortSignal.timeout(240_000 + KILLS * MOST_MS);
-  const guest = await Guest.boot({ shares, rootTag: 'host', accelerator: 'uml', signal });
+  const guest = await Guest.boot({ shares, rootTag: 'host', ...machine, signal });
   try {
     const { stdout, stderr } = await killWhile(t, daemon, `${directory}.log`, orders, KILLS, () =>
       guest.exec(workScript('/srv'), { folder: '/mnt' }),
@@ -98,7 +102,11 @@ async function work(t: TestContext, kept: Kept): Promise<void> {
 /** What is tried unless something else is asked for. `recovery.host.test.ts` has the others too. */
 const USUAL = ['passthrough', 'memfs'];
 
-describe('programs in a guest work on while their engine is killed', { skip: whyNoUml() }, () => {
-  for (const [name, kept] of Object.entries(keptBackends))
-    it(`${KILLS} times, on ${name}`, { skip: !isAsked(name, USUAL) }, (t) => work(t, kept));
-});
+describe(
+  'programs in a guest work on while their engine is killed',
+  { skip: QEMU === undefined && whyNoUml() },
+  () => {
+    for (const [name, kept] of Object.entries(keptBackends))
+      it(`${KILLS} times, on ${name}`, { skip: !isAsked(name, USUAL) }, (t) => work(t, kept));
+  },
+);

@@ -1,6 +1,7 @@
 /**
  * Requests that must not be carried out twice. Where a journal is kept, each notes before the
- * backend is asked what tells a later process whether it was carried out. `session/recovery.ts`
+ * backend is asked what tells a later process whether it was carried out. What names stood for is
+ * mostly known from the guest's own look (`RecentNames`). `session/recovery.ts`
  * finds that out, and such a request then comes here with {@link Request.happened}.
  */
 import {
@@ -12,7 +13,7 @@ import {
   type NodeKey,
   RenameFlags,
 } from '../../backend/index.js';
-import { IntentKind, NO_SLOT, type SessionJournal, type Slot } from '../../state/index.js';
+import { IntentKind, NOT_RECENT, NO_SLOT, type SessionJournal, type Slot } from '../../state/index.js';
 import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 
@@ -28,6 +29,10 @@ interface Named {
   /** Whether the file has no other name. */
   readonly isLast: boolean;
 }
+
+/** What a guest has found of a name that a request makes, removes, moves, or moves another to. */
+const Expected = { MISSING: 0, REMOVED: 1, MOVED: 2, REPLACED: 3 } as const;
+type Expected = (typeof Expected)[keyof typeof Expected];
 
 /** It could not be found out what a name stands for. The backend's own method says why. */
 const UNKNOWN = Symbol('unknown');
@@ -52,11 +57,16 @@ export function creating<R>(
       entry === undefined ? make() : found(entry),
     );
   }
-  return andThen(lookUp(session, request, parent, name), (named) => {
-    if (named === undefined)
-      journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.CREATION, parent, name);
-    return make();
-  });
+  const before = lookUp(session, request, parent, name, Expected.MISSING);
+  changes(journal, request, parent, name);
+  return untilDone(
+    journal,
+    andThen(before, (named) => {
+      if (named === undefined)
+        journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.CREATION, parent, name);
+      return make();
+    }),
+  );
 }
 
 /** Makes a name for a node. */
@@ -73,12 +83,17 @@ export function linking(
   if (request.happened >= 0) {
     return andThen(backend.lookup(nodes.node(parent), name, request.context), (entry) => entry ?? make());
   }
-  return andThen(lookUp(session, request, parent, name), (named) => {
-    const key = keyOf(backend, nodes.node(node));
-    if (named === undefined && key !== undefined)
-      journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.LINK, parent, name, key);
-    return make();
-  });
+  const before = lookUp(session, request, parent, name, Expected.MISSING);
+  changes(journal, request, parent, name);
+  return untilDone(
+    journal,
+    andThen(before, (named) => {
+      const key = keyOf(backend, nodes.node(node));
+      if (named === undefined && key !== undefined)
+        journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.LINK, parent, name, key);
+      return make();
+    }),
+  );
 }
 
 /** Removes a name. */
@@ -92,12 +107,20 @@ export function removing(
   const { journal } = session;
   if (journal === undefined) return remove();
   if (request.happened >= 0) return undefined;
-  return andThen(lookUp(session, request, parent, name), (named) => {
-    if (!isNamed(named)) return remove();
-    beforeLoss(journal, named);
-    journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.REMOVAL, parent, name, named.key);
-    return remove();
-  });
+  const before = lookUp(session, request, parent, name, Expected.REMOVED);
+  journal.names.change(parent, name);
+  const { version } = journal.names;
+  const removed = untilDone(
+    journal,
+    andThen(before, (named) => {
+      if (!isNamed(named)) return remove();
+      beforeLoss(journal, named);
+      journal.intend(request.uniqueLow, request.uniqueHigh, IntentKind.REMOVAL, parent, name, named.key);
+      return remove();
+    }),
+  );
+  if (removed === undefined) journal.names.missing(parent, name, version);
+  return removed;
 }
 
 /** Moves a name. */
@@ -114,8 +137,12 @@ export function renaming(
   const { journal } = session;
   if (journal === undefined) return move();
   if (request.happened >= 0) return undefined;
-  return andThen(lookUp(session, request, from, name), (source) =>
-    andThen(lookUp(session, request, to, newName), (target) => {
+  const { names } = journal;
+  const moving = andThen(lookUp(session, request, from, name, Expected.MOVED), (source) =>
+    andThen(lookUp(session, request, to, newName, Expected.REPLACED), (target) => {
+      names.change(from, name);
+      names.change(to, newName);
+      const { version } = names;
       if (!isNamed(source) || target === UNKNOWN) return move();
       // Two names of one file stay as they are, rename(2).
       if (target !== undefined && isSameKey(source.key, target.key)) return move();
@@ -123,9 +150,14 @@ export function renaming(
       if (replaced !== undefined) beforeLoss(journal, replaced);
       const { uniqueLow, uniqueHigh } = request;
       journal.intend(uniqueLow, uniqueHigh, IntentKind.RENAME, from, name, source.key, to, newName);
-      return move();
+      const moved = move();
+      if (moved !== undefined || (flags & ~RenameFlags.NOREPLACE) !== 0) return moved;
+      names.missing(from, name, version);
+      if (source.slot !== NO_SLOT) names.found(to, newName, source.slot, source.isDirectory, version);
+      return moved;
     }),
   );
+  return untilDone(journal, moving);
 }
 
 /** Sets or removes an extended attribute. @param flags of a setxattr; undefined for a removal. */
@@ -165,15 +197,17 @@ export function appending(
   size: number,
   write: (from: number) => Awaitable<number>,
 ): Awaitable<number> {
-  const { backend, nodes, handles } = session;
+  const { backend, accelerator, nodes, handles } = session;
   // A process that is killed may have written a part.
   const done = Math.max(request.happened, 0);
   if (done >= size) return size;
   const slot = handles.slot(request.handle);
-  const before = attempt(() => backend.getattr(nodes.node(slot), file, request.context));
-  return andThen(before, (attributes) => {
-    if (attributes !== UNKNOWN) {
-      const begin = (attributes.size ?? 0) - done;
+  const sizeOf = (): Awaitable<number> =>
+    accelerator.size?.(file) ??
+    andThen(backend.getattr(nodes.node(slot), file, request.context), (attributes) => attributes.size ?? 0);
+  return andThen(attempt(sizeOf), (before) => {
+    if (before !== UNKNOWN) {
+      const begin = before - done;
       const { uniqueLow, uniqueHigh } = request;
       const { APPEND } = IntentKind;
       journal.intend(uniqueLow, uniqueHigh, APPEND, slot, '', undefined, NO_SLOT, '', begin, size);
@@ -196,13 +230,35 @@ export function keyOf(backend: Backend, node: object): NodeKey | undefined {
   }
 }
 
+/** The name that a request makes is about to change. */
+function changes({ names }: SessionJournal, request: Request, parent: Slot, name: string): void {
+  names.change(parent, name);
+  request.slot = parent;
+  request.child = name;
+  request.childVersion = names.version;
+}
+
+/** Says so if a change does not end at once. */
+function untilDone<R>({ names }: SessionJournal, change: Awaitable<R>): Awaitable<R> {
+  if (!(change instanceof Promise)) return change;
+  names.wait();
+  return change.finally(() => names.end());
+}
+
+/**
+ * What a name stands for: as guests have lately found, if that is what the request expects, or by a
+ * look.
+ */
 function lookUp(
   session: Session,
   request: Request,
   parent: Slot,
   name: string,
+  expected: Expected,
 ): Awaitable<Named | undefined | typeof UNKNOWN> {
   const { backend, nodes } = session;
+  const recent = recentlyNamed(session, parent, name, expected);
+  if (recent !== UNKNOWN) return recent;
   let looked: Awaitable<Entry<object> | undefined>;
   try {
     looked = backend.lookup(nodes.node(parent), name, request.context);
@@ -216,6 +272,25 @@ function lookUp(
         (): typeof UNKNOWN => UNKNOWN,
       )
     : namedBy(session, looked);
+}
+
+/** What a name stood for lately. @returns UNKNOWN where a look is needed. */
+function recentlyNamed(
+  { journal, backend, nodes }: Session,
+  parent: Slot,
+  name: string,
+  expected: Expected,
+): Named | undefined | typeof UNKNOWN {
+  const { names } = journal!;
+  const slot = names.find(parent, name);
+  if (slot === NO_SLOT)
+    return expected === Expected.MISSING || expected === Expected.REPLACED ? undefined : UNKNOWN;
+  if (slot === NOT_RECENT || expected === Expected.MISSING) return UNKNOWN;
+  const { isDirectory } = names;
+  // Whether a file that loses a name has others matters while somebody uses it.
+  if (!isDirectory && expected !== Expected.MOVED && journal!.isInUse(slot)) return UNKNOWN;
+  const key = keyOf(backend, nodes.node(slot));
+  return key === undefined ? UNKNOWN : { key, slot, isDirectory, isLast: true };
 }
 
 function namedBy(

@@ -1,7 +1,7 @@
 import { FileType, FsError, run, type Awaitable, type Entry, type Steps } from '../../backend/index.js';
 import { DirectoryStream, HandleKind, NO_SLOT, ROOT_SLOT, type Slot } from '../../state/index.js';
 import { FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, FSYNC_FDATASYNC, UNKNOWN_INO } from '../wire/abi.js';
-import { enter } from './entry.js';
+import { enter, noteChild } from './entry.js';
 import { closeHandle, openHandle } from './handles.js';
 import { LookAhead } from './look-ahead.js';
 import { putHandle } from './open.js';
@@ -103,6 +103,8 @@ function list(session: Session, request: Request, plus: boolean): Awaitable<numb
   const node = session.nodes.node(handles.slot(handle));
   const { context } = request;
   request.handle = handle;
+  request.slot = handles.slot(handle);
+  if (session.journal !== undefined) request.childVersion = session.journal.names.version;
   return stream.read(
     offset,
     () => backend.readdir!(node, context),
@@ -195,7 +197,11 @@ function* fill(target: Target, index: number): Steps<number> {
           if (entry !== undefined) session.nodes.discard(entry.node);
           throw FsError.of('EIO');
         }
-        putEntry(session, BODY + composed, stream, index, plus, entry);
+        const slot = putEntry(session, BODY + composed, stream, index, plus, entry);
+        if (entry !== undefined && session.journal !== undefined) {
+          request.child = ahead.name;
+          noteChild(session, request, slot, entry);
+        }
       }
       composed += size;
       filled += size;
@@ -262,6 +268,7 @@ function entrySize(stream: DirectoryStream, index: number, plus: boolean): numbe
 /**
  * Puts an entry into `session.out`.
  * @param found the name's node, if the reply is to have it.
+ * @returns that node's slot.
  */
 function putEntry(
   session: Session,
@@ -270,16 +277,17 @@ function putEntry(
   index: number,
   plus: boolean,
   found: Entry<object> | undefined,
-): void {
+): Slot {
   const { out } = session;
   const { words } = out;
   const direntAt = plus ? at + fuse_direntplus.dirent : at;
+  let slot: Slot = NO_SLOT;
   let type = stream.type(index);
   let inoLow = stream.inoLow(index);
   let inoHigh = stream.inoHigh(index);
   if (found !== undefined) {
     type = (found.attributes.mode & FileType.MASK) >>> 12;
-    enter(session, at + fuse_direntplus.entry_out, found);
+    slot = enter(session, at + fuse_direntplus.entry_out, found);
     const inoAt = (at + fuse_direntplus.entry_out + fuse_entry_out.attr + fuse_attr.ino) >> 2;
     inoLow = words[inoAt]!;
     inoHigh = words[inoAt + 1]!;
@@ -298,4 +306,5 @@ function putEntry(
   const nameAt = direntAt + fuse_dirent.bytes;
   const padded = (length + 7) & ~7;
   for (let i = 0; i < padded; i++) out.bytes[nameAt + i] = i < length ? stream.bytes[start + i]! : 0;
+  return slot;
 }

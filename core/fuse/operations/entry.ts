@@ -1,5 +1,6 @@
-import { FsError, type Entry } from '../../backend/index.js';
+import { FileType, FsError, type Entry } from '../../backend/index.js';
 import { NO_SLOT, type Slot } from '../../state/index.js';
+import type { Request } from '../session/request.js';
 import type { Session } from '../session/session.js';
 import { putEntry } from '../wire/reply-writers.js';
 import { fuse_entry_out } from '../wire/structures.js';
@@ -30,4 +31,17 @@ export function enter(session: Session, at: number, entry: Entry<object>): Slot 
   session.counts.add(slot);
   session.keepCache?.tell(slot, attributes, low);
   return slot;
+}
+
+/** Notes what the name stands for that a request has looked up or made. */
+export function noteChild(
+  session: Session,
+  request: Request,
+  slot: Slot,
+  { attributes }: Entry<object>,
+): void {
+  const { child } = request;
+  if (child === undefined) return;
+  const isDirectory = (attributes.mode & FileType.MASK) === FileType.DIRECTORY;
+  session.journal?.names.found(request.slot, child, slot, isDirectory, request.childVersion);
 }

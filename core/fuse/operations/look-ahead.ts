@@ -21,6 +21,8 @@ export class LookAhead {
   readonly #target: Target;
   readonly #sizeOf: (index: number) => number;
   readonly #results: Awaitable<Gathered<object>>[] = [];
+  /** Names of the results. */
+  readonly #names: string[] = [];
   /**
    * Indexes in the listing: of the first result, of the one after the last, and of the next to be
    * taken.
@@ -28,6 +30,8 @@ export class LookAhead {
   #first = 0;
   #end = 0;
   #next = 0;
+  /** The name that was taken last. */
+  name = '';
 
   /** @param sizeOf bytes that the entry at an index takes in the reply. */
   constructor(target: Target, sizeOf: (index: number) => number) {
@@ -43,9 +47,12 @@ export class LookAhead {
   take(index: number, room: number): Awaitable<Entry<object> | undefined> {
     const { session, request, node } = this.#target;
     if (this.#next === this.#end && !this.#gather(index, room)) {
-      return session.backend.lookup(node, this.#name(index), request.context);
+      this.name = this.#name(index);
+      return session.backend.lookup(node, this.name, request.context);
     }
-    const result = this.#results[this.#next++ - this.#first];
+    const at = this.#next++ - this.#first;
+    const result = this.#results[at];
+    this.name = this.#names[at]!;
     if (typeof result === 'number') throw FsError.of(-result);
     return result as Awaitable<Entry<object> | undefined>;
   }
@@ -80,11 +87,15 @@ export class LookAhead {
     }
     if (end - index < GATHERED_FEW) return false;
     this.#results.length = 0;
+    this.#names.length = 0;
     this.#first = index;
     this.#next = index;
     this.#end = index;
     try {
-      while (this.#end < end && accelerator.gatherLookup(node, this.#name(this.#end), request.context)) {
+      while (this.#end < end) {
+        const name = this.#name(this.#end);
+        if (!accelerator.gatherLookup(node, name, request.context)) break;
+        this.#names.push(name);
         this.#end += 1;
       }
     } catch {

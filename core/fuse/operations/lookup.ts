@@ -1,6 +1,6 @@
 import { Errno, type Entry } from '../../backend/index.js';
 import { inTurns, NO_SLOT, type NodeIdHigh, type NodeIdLow } from '../../state/index.js';
-import { enter } from './entry.js';
+import { enter, noteChild } from './entry.js';
 import { lookUpDots } from './lookup-by-id.js';
 import { finishEmpty, GATHERED, type Operation } from './operation.js';
 import { BODY } from '../wire/reply.js';
@@ -39,6 +39,10 @@ export const lookup: Operation<Entry<object> | undefined> = {
     const { backend, accelerator } = session;
     const parent = session.nodes.node(slot);
     request.slot = slot;
+    if (session.journal !== undefined) {
+      request.child = name;
+      request.childVersion = session.journal.names.version;
+    }
     if (request.message.passedOn === true)
       request.name = hashOfName(session.in.bytes, HEADER, session.in.end - 1);
     if (session.mayGather(0) && accelerator.gatherLookup?.(parent, name, request.context)) return GATHERED;
@@ -49,9 +53,12 @@ export const lookup: Operation<Entry<object> | undefined> = {
     if (isPassedOn) session.publishNode(request.slot, undefined);
     if (entry !== undefined) {
       const slot = enter(session, BODY, entry);
+      noteChild(session, request, slot, entry);
       if (isPassedOn) session.publishEntry(request.slot, request.name, slot, entry.attributes);
       return fuse_entry_out.bytes;
     }
+    if (request.child !== undefined)
+      session.journal?.names.missing(request.slot, request.child, request.childVersion);
     const length = putMissing(session.out.words, session.negativeValidity);
     return length === 0 ? -Errno.ENOENT : length;
   },

@@ -12,7 +12,7 @@ import {
 import type { Slot } from '../../state/index.js';
 import { InitFlag, InitFlag2 } from '../wire/abi.js';
 import { refuseChange } from './refused-changes.js';
-import { enter } from './entry.js';
+import { enter, noteChild } from './entry.js';
 import { creating, linking, removing, renaming } from './at-most-once.js';
 import { checkAcl, checkId } from './refused-ids.js';
 import { finishEmpty, type Operation } from './operation.js';
@@ -48,8 +48,8 @@ export const readlink: Operation<string> = {
 };
 
 /** Composes the reply to a creation. */
-function finishEntry(session: Session, _request: Request, entry: Entry<object>): number {
-  enter(session, BODY, entry);
+function finishEntry(session: Session, request: Request, entry: Entry<object>): number {
+  noteChild(session, request, enter(session, BODY, entry), entry);
   return fuse_entry_out.bytes;
 }
 

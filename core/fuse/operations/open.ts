@@ -21,7 +21,7 @@ import {
   RELEASE_FLOCK_UNLOCK,
 } from '../wire/abi.js';
 import { isReadOnly, refuseChange } from './refused-changes.js';
-import { enter } from './entry.js';
+import { enter, noteChild } from './entry.js';
 import { closeHandle, discardFile, openHandle } from './handles.js';
 import { creationContext } from './names.js';
 import { creating } from './at-most-once.js';
@@ -307,6 +307,7 @@ function finishCreate(session: Session, request: Request, created: Created<objec
   let slot: Slot;
   try {
     slot = enter(session, BODY, created);
+    noteChild(session, request, slot, created);
   } catch (error) {
     discardFile(session, node, file);
     throw error;

@@ -75,6 +75,12 @@ export class Request {
   uniqueHigh = 0;
   /** Hash of the name in a LOOKUP that a thread has passed on. */
   name = 0;
+  /**
+   * Where a journal is kept, the name that the request looks up or makes in its node, and the
+   * version of `RecentNames` when it began.
+   */
+  child: string | undefined = undefined;
+  childVersion = 0;
   /** Slot of the request's node. */
   slot = NO_SLOT;
   /** Handles that the request uses. */
@@ -110,6 +116,7 @@ export class Request {
 
   /** Clears what the last request has left. */
   reset(): void {
+    this.child = undefined;
     this.slot = NO_SLOT;
     this.handle = NO_HANDLE;
     this.otherHandle = NO_HANDLE;

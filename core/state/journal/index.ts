@@ -4,6 +4,7 @@
  * - `records.ts`: which records there are.
  * - `journal.ts`: writes them.
  * - `intent.ts`: requests that must not be carried out twice.
+ * - `recent-names.ts`: what names stood for lately, which spares looks before such requests.
  * - `replay.ts`: reads what a killed process has left.
  */
 export { IntentKind, NO_PLACE, type Verdict } from './intent.js';
@@ -15,4 +16,5 @@ export {
   type SessionPlace,
   uniqueOf,
 } from './journal.js';
+export { NOT_RECENT } from './recent-names.js';
 export { type Left, type LeftSession, type OpenIntent, replay } from './replay.js';

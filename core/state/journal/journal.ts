@@ -9,6 +9,7 @@ import type { LookupCounts } from '../lookup-counts.js';
 import { NO_SLOT, type NodeTable, ROOT_SLOT } from '../node-table.js';
 import type { SavedSession } from '../saved-form.js';
 import { type IntentKind, NO_PLACE, type Verdict } from './intent.js';
+import { RecentNames } from './recent-names.js';
 import { AnswerKind, JOURNAL, LOCK_KINDS, RecordType } from './records.js';
 
 /** What all sessions of an export share. */
@@ -60,6 +61,9 @@ const LISTING_BYTES = 8192;
 const NOT_HELD =
   'open files and directories that are removed cannot be handed to the keeper now: they do not survive a crash';
 
+/** No position in the log. */
+const NONE = -1;
+
 /** What of a directory stream is in the journal. */
 interface KnownListing {
   listings: number;
@@ -82,6 +86,8 @@ export class Journal {
   readonly #logger: Logger;
   readonly #sessions = new Map<number, SessionJournal>();
   readonly #held = new Map<Slot, number>();
+  /** What the guests' requests have lately found. */
+  readonly names: RecentNames;
   #nextSession = 0;
   #isOver = false;
   #isFollowed = false;
@@ -96,6 +102,7 @@ export class Journal {
     this.#compaction = new Compaction(this.#log, everything, () => this.boundary());
     this.#holder = holder;
     this.#logger = log;
+    this.names = new RecentNames(shared.nodes);
     shared.nodes.observer = {
       inserted: (slot, key) => this.#node(slot, key),
       forgotten: (slot) => this.#drop(slot),
@@ -158,9 +165,14 @@ export class Journal {
    * over: nobody else could open it again.
    */
   holdOpen(slot: Slot): void {
+    if (this.isInUse(slot)) this.hold(slot);
+  }
+
+  /** Whether a node is open or has locks. */
+  isInUse(slot: Slot): boolean {
     let known = 0;
     for (const { counts } of this.#sessions.values()) if (counts.of(slot) > 0) known += 1;
-    if (this.#export.nodes.references(slot) > known) this.hold(slot);
+    return this.#export.nodes.references(slot) > known;
   }
 
   /**
@@ -324,6 +336,13 @@ export class SessionJournal {
   /** INTENT and VERDICT records of requests that have no answer yet, by `unique`. */
   readonly #open = new Map<number, number>();
   /**
+   * The last INTENT record, unless its request was answered. Most are answered before the next one
+   * is made, and need no place in the map.
+   */
+  #lastLow = 0;
+  #lastHigh = 0;
+  #lastPosition = NONE;
+  /**
    * VERDICT records of answers that other threads may not have published yet, by place. That of a
    * published one stays until the place is used again, so that nobody needs to tell.
    */
@@ -359,6 +378,15 @@ export class SessionJournal {
   /** Whether the current request has changed something that is not committed. */
   get pending(): boolean {
     return this.#log.pending;
+  }
+
+  get names(): RecentNames {
+    return this.#journal.names;
+  }
+
+  /** See {@link Journal.isInUse}. */
+  isInUse(slot: Slot): boolean {
+    return this.#journal.isInUse(slot);
   }
 
   /** See {@link Journal.holdOpen}. */
@@ -420,7 +448,10 @@ export class SessionJournal {
     const words = 10 + textWords(name) + textWords(newName) + (key === undefined ? 1 : keyWords(key));
     if (!this.#journal.has(words)) return;
     const log = this.#log;
-    this.#open.set(uniqueOf(low, high), log.position);
+    this.#keepLast();
+    this.#lastLow = low;
+    this.#lastHigh = high;
+    this.#lastPosition = log.position;
     log.put(RecordType.INTENT | (words << 8));
     log.put(this.id);
     log.put(low);
@@ -436,6 +467,13 @@ export class SessionJournal {
     if (key === undefined) log.put(KEY_NONE);
     else putKey(log, key);
     log.commit();
+  }
+
+  /** The last INTENT record's request is not answered yet. */
+  #keepLast(): void {
+    if (this.#lastPosition !== NONE)
+      this.#open.set(uniqueOf(this.#lastLow, this.#lastHigh), this.#lastPosition);
+    this.#lastPosition = NONE;
   }
 
   /** Keeps a verdict of a former process's request until that is answered. */
@@ -506,6 +544,7 @@ export class SessionJournal {
     for (let i = 0; i < here; i++) log.put(reply![from + i]!);
     log.commit();
     this.#given.length = 0;
+    if (this.#isLast(low, high)) this.#lastPosition = NONE;
     if (this.#open.size > 0) this.#open.delete(uniqueOf(low, high));
   }
 
@@ -543,7 +582,11 @@ export class SessionJournal {
 
   /** Whether a request has an {@link intend}ed change or a verdict. */
   isOpen(low: number, high: number): boolean {
-    return this.#open.size > 0 && this.#open.has(uniqueOf(low, high));
+    return this.#isLast(low, high) || (this.#open.size > 0 && this.#open.has(uniqueOf(low, high)));
+  }
+
+  #isLast(low: number, high: number): boolean {
+    return this.#lastPosition !== NONE && this.#lastLow === low && this.#lastHigh === high;
   }
 
   /** Writes what a directory stream has got since the last time. */
@@ -567,6 +610,7 @@ export class SessionJournal {
 
   /** Copies the records of requests that may come again from the part that was left. */
   copyOpen(): void {
+    this.#keepLast();
     for (const records of [this.#open, this.#returned])
       for (const [request, position] of records) {
         if (!this.#journal.has(this.#log.lengthAt(position))) return;

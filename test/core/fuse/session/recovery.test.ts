@@ -38,6 +38,14 @@ const file =
     return { nodeid: entry.nodeid, fh: open.fh };
   };
 
+const closed =
+  (name: string) =>
+  async (client: FuseClient): Promise<Known> => {
+    const { entry, open } = await client.create(ROOT, name, 0o644, 2);
+    await client.release(entry.nodeid, open.fh);
+    return { nodeid: entry.nodeid, fh: open.fh };
+  };
+
 /** What is made by a request that is in flight beside the one that is tried. */
 const BESIDE = 'beside';
 
@@ -84,6 +92,12 @@ const cases: Readonly<Record<string, Case>> = {
     request: (client) => client.unlink(ROOT, 'file'),
     check: (_, tiny) => assert.equal(names(tiny), ''),
   },
+  'UNLINK of a closed file': {
+    method: 'unlink',
+    prepare: closed('file'),
+    request: (client) => client.unlink(ROOT, 'file'),
+    check: (_, tiny) => assert.equal(names(tiny), ''),
+  },
   RMDIR: {
     method: 'rmdir',
     async prepare(client) {
@@ -97,6 +111,18 @@ const cases: Readonly<Record<string, Case>> = {
     prepare: file(),
     request: (client) => client.rename(ROOT, 'file', ROOT, 'new'),
     check: (_, tiny) => assert.equal(names(tiny), 'new'),
+  },
+  'RENAME over another': {
+    method: 'rename',
+    async prepare(client) {
+      await closed('new')(client);
+      return closed('file')(client);
+    },
+    request: (client) => client.rename(ROOT, 'file', ROOT, 'new'),
+    async check(client, tiny, { nodeid }) {
+      assert.equal(names(tiny), 'new');
+      assert.equal((await client.lookup(ROOT, 'new')).nodeid, nodeid);
+    },
   },
   'SETXATTR with XATTR_CREATE': {
     method: 'setxattr',
@@ -168,6 +194,8 @@ interface Beside {
    * passed on and answered after it.
    */
   readonly passedOnAfter?: number;
+  /** The guest has looked the names up before, as Linux does. */
+  readonly looks?: boolean;
 }
 
 /** Where the queue thread has a request. */
@@ -239,7 +267,7 @@ async function survive(
   stage: Stage,
   isAsynchronous: boolean,
   kills: number,
-  { other, passedOnAfter }: Beside = {},
+  { other, passedOnAfter, looks }: Beside = {},
 ): Promise<number> {
   const tiny = new TinyBackend();
   const memory = new PlainMemory(passedOnAfter === MANY ? 8 * WORDS : WORDS);
@@ -260,6 +288,8 @@ async function survive(
   const client = new FuseClient(recorder);
   await client.init();
   const known = (await prepare?.(client)) ?? { nodeid: 0n, fh: 0n };
+  const usual = looks === true ? ['new', 'file', 'directory'] : [];
+  for (const name of usual) await client.lookup(ROOT, name).catch(() => undefined);
   const requests: Recorder['last'][] = [];
   const beside = held === undefined ? undefined : client.mknod(ROOT, BESIDE, 0o010600);
   if (beside !== undefined) requests.push(recorder.last);
@@ -329,6 +359,14 @@ for (const isAsynchronous of [false, true]) {
       for (const stage of STAGES)
         test(`${name}, ${stage}`, async () => {
           for (const kills of [1, 2]) assert.equal(await survive(one, stage, isAsynchronous, kills), 1);
+        });
+  });
+  describe(`on ${kind}, so is one whose names the guest has looked up`, () => {
+    for (const [name, one] of Object.entries(cases))
+      for (const stage of STAGES)
+        test(`${name}, ${stage}`, async () => {
+          for (const kills of [1, 2])
+            assert.equal(await survive(one, stage, isAsynchronous, kills, { looks: true }), 1);
         });
   });
   describe(`on ${kind}, so is one that a queue thread has passed on`, () => {
