@@ -2,11 +2,12 @@
  * memfs: an ephemeral file system in the daemon's memory, for sandboxes, scratch space and tests.
  * To a guest it is a tmpfs.
  *
- * `backend.ts` serves guests, `commands.ts` has the commands, `saved-state.ts` is the saved form
- * of a tree. `tree/` has the inodes, every change to them with tmpfs's rules, and snapshots.
- * `content/` stores the bytes of files. `lasting/` keeps a volume when its process is killed.
- * `import/` fills a tree from a directory or archive and saves one. `host-api/` is what a host
- * program uses: volumes with the API of the npm package memfs.
+ * `backend.ts` serves guests, `commands.ts` has the commands, `limits.ts` a volume's limits where
+ * nobody says them, `saved-state.ts` is the saved form of a tree. `tree/` has the inodes, every
+ * change to them with tmpfs's rules, and snapshots. `content/` stores the bytes of files.
+ * `lasting/` keeps a volume when its process is killed. `import/` fills a tree from a directory or
+ * archive and saves one. `host-api/` is what a host program uses: volumes with the API of the npm
+ * package memfs.
  */
 import { tmpdir } from 'node:os';
 import { basename, dirname, join, resolve } from 'node:path';
@@ -19,7 +20,7 @@ import { MemfsVolume } from './host-api/volume.js';
 
 export { memoryInUse, MemfsVolume, VolumeSnapshot } from './host-api/volume.js';
 export type { Change } from './tree/changes.js';
-export type { VolumeLimits } from './host-api/volume.js';
+export type { VolumeLimits } from './limits.js';
 
 /** The plugin: `memfs` on the command line and in configuration files. */
 export default definePlugin({

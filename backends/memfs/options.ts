@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { PAGE_BYTES } from './content/chunk.js';
 import { memoryLimit } from '../../core/backend/limits.js';
-import { defaultInodes, defaultSize } from './host-api/volume.js';
+import { defaultInodes, defaultSize } from './limits.js';
 
 const UNITS: Readonly<Record<string, number>> = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3, t: 1024 ** 4 };
 

@@ -8,13 +8,14 @@
  * - `names.ts`: names of opcodes and errors.
  * - `prometheus.ts`: the figures in Prometheus's text format.
  * - `status.ts`: the same and more as plain data, for `virtiofs-kit status` and `top`;
- *   `status-text.ts` makes lines of it. `slow-opcodes.ts`: which requests take long. `sum.ts`.
+ *   `status-json.ts` reads it, `status-text.ts` makes lines of it. `slow-opcodes.ts`: which
+ *   requests take long. `sum.ts`.
  * - `doctor/`: what is wrong with a host or a daemon, in plain words.
  * - `metrics-server.ts`: serves them over HTTP, on loopback or a unix socket.
  */
 export type { DaemonFigures, ExportFigures } from './figures.js';
 export { errorName, opcodeName } from './names.js';
-export { statusFromJson, type DaemonStatus, type LockWait } from './status.js';
+export { statusFromJson, type DaemonStatus, type LockWait } from './status-json.js';
 export { statusText, topText } from './status-text.js';
 export {
   listenForMetrics,

@@ -1,6 +1,6 @@
 import type { DaemonFigures, ExportFigures, ProcessFigures } from './figures.js';
 import { NO_COUNTERS } from './figures.js';
-import type { DaemonStatus, ExportStatus } from './status.js';
+import type { DaemonStatus, ExportStatus } from './status-json.js';
 
 /** An export of a process that shows nothing of its own. */
 export interface PlacedExport {

@@ -1,5 +1,5 @@
 import { LATENCY_BOUNDS_US } from '../fuse/index.js';
-import type { ExportStatus } from './status.js';
+import type { ExportStatus } from './status-json.js';
 import { sum } from './sum.js';
 
 /** Timed requests of an opcode that tell something. */

@@ -1,6 +1,7 @@
 import { LATENCY_BOUNDS_US, LATENCY_BUCKETS } from '../fuse/index.js';
 import { slowOpcodes, slowText } from './slow-opcodes.js';
-import { LEAST_FREE, type DaemonStatus, type ExportStatus, type LockWait } from './status.js';
+import { LEAST_FREE } from './status.js';
+import type { DaemonStatus, ExportStatus, LockWait } from './status-json.js';
 import { sum } from './sum.js';
 
 /** Rows of opcodes in {@link topText}. */

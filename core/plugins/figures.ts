@@ -8,13 +8,8 @@ import {
   TIMED_ONE_OF,
 } from '../fuse/index.js';
 import type { ExportFigures } from '../monitoring/index.js';
-import {
-  BUSIEST,
-  LOCK_WAITS_MAX,
-  type ExportDetails,
-  type GuestStatus,
-  type LockWait,
-} from '../monitoring/status.js';
+import { BUSIEST, LOCK_WAITS_MAX, type ExportDetails } from '../monitoring/status.js';
+import type { GuestStatus, LockWait } from '../monitoring/status-json.js';
 import { LockType, NO_SLOT, ROOT_SLOT, type Export, type Slot, type WaitingLock } from '../state/index.js';
 
 /** What has the sessions of an export: a server, or a mount. */

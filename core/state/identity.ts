@@ -1,5 +1,5 @@
-import { randomBytes } from 'node:crypto';
 import type { NodeKey } from '../backend/index.js';
+import { randomBytes } from '../system/calls/random.js';
 
 /** The node id of the root directory (FUSE_ROOT_ID). */
 export const ROOT_ID = 1;

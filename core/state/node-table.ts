@@ -1,9 +1,9 @@
-import { randomBytes } from 'node:crypto';
 import { acceleratorOf, engineSlot, type Accelerator } from '../backend/accelerator.js';
 import type { Backend, NodeKey } from '../backend/index.js';
 import type { NodeGeneration, NodeIdHigh, NodeIdLow, Slot } from './ids.js';
 import { RememberedNodes } from './remembered-nodes.js';
 import { Counter, GENERATION, HIGH, LOW, ROOT_ID, identify, nextIdentity } from './identity.js';
+import { randomBytes } from '../system/calls/random.js';
 
 /** The slot of the root directory. */
 export const ROOT_SLOT = 0 as Slot;

@@ -22,98 +22,106 @@ export const SAVED_VERSION = 6;
 /** The oldest version that is read. */
 export const OLDEST_VERSION = 1;
 
-const index = z.int().nonnegative();
-const word = z.int().min(0).max(0xffffffff);
-const wide = z.string().regex(/^\d{1,20}$/);
-const base64 = z.base64();
+/**
+ * What is read is checked by these. They are made when something is read: few daemons ever do.
+ */
+function schemas() {
+  const index = z.int().nonnegative();
+  const word = z.int().min(0).max(0xffffffff);
+  const wide = z.string().regex(/^\d{1,20}$/);
+  const base64 = z.base64();
 
-const savedNode = z.object({
-  /** The backend's durable key: a string, a number, or bytes. */
-  key: z.union([z.object({ s: z.string() }), z.object({ n: z.number() }), z.object({ b: base64 })]),
-  /** The halves of the node id, and the generation, as the guests know them. */
-  low: word,
-  high: word,
-  generation: word,
-  /** What the backend needs to know beside the key (`Accelerator.trace`). */
-  trace: z.string().optional(),
-  /**
-   * As `held` of a handle, for a node that may have lost its name while no handle is open, such as
-   * a directory that a process is in.
-   */
-  held: index.optional(),
-});
+  const savedNode = z.object({
+    /** The backend's durable key: a string, a number, or bytes. */
+    key: z.union([z.object({ s: z.string() }), z.object({ n: z.number() }), z.object({ b: base64 })]),
+    /** The halves of the node id, and the generation, as the guests know them. */
+    low: word,
+    high: word,
+    generation: word,
+    /** What the backend needs to know beside the key (`Accelerator.trace`). */
+    trace: z.string().optional(),
+    /**
+     * As `held` of a handle, for a node that may have lost its name while no handle is open, such
+     * as a directory that a process is in.
+     */
+    held: index.optional(),
+  });
 
-const savedLock = z.object({
-  kind: z.enum(['posix', 'flock']),
-  /** Number of the session that holds it. */
-  session: z.int().positive().max(0x7fffffff),
-  node: index,
-  owner: wide,
-  type: z.int(),
-  start: wide,
-  end: wide,
-  pid: word,
-  handle: index,
-});
+  const savedLock = z.object({
+    kind: z.enum(['posix', 'flock']),
+    /** Number of the session that holds it. */
+    session: z.int().positive().max(0x7fffffff),
+    node: index,
+    owner: wide,
+    type: z.int(),
+    start: wide,
+    end: wide,
+    pid: word,
+    handle: index,
+  });
 
-const savedHandle = z.object({
-  /** Both halves of the `fh`. */
-  index,
-  generation: word,
-  node: index,
-  /** The open flags that the backend was given. It gets them again when it reopens the file. */
-  flags: word,
-  /**
-   * Number of the open descriptor that goes along, beside the saved form, to a successor on the
-   * same host. Without one, the file is opened again.
-   */
-  held: index.optional(),
-  /** A lock that was set through it is lost: see {@link HandleKind}. */
-  lost: z.boolean().optional(),
-  /** For a directory: the entries that its stream has pulled. */
-  stream: z.object({ entries: base64, complete: z.boolean() }).optional(),
-});
+  const savedHandle = z.object({
+    /** Both halves of the `fh`. */
+    index,
+    generation: word,
+    node: index,
+    /** The open flags that the backend was given. It gets them again when it reopens the file. */
+    flags: word,
+    /**
+     * Number of the open descriptor that goes along, beside the saved form, to a successor on the
+     * same host. Without one, the file is opened again.
+     */
+    held: index.optional(),
+    /** A lock that was set through it is lost: see {@link HandleKind}. */
+    lost: z.boolean().optional(),
+    /** For a directory: the entries that its stream has pulled. */
+    stream: z.object({ entries: base64, complete: z.boolean() }).optional(),
+  });
 
-const savedSession = z.object({
-  /** The session's number, to which its locks refer. */
-  id: z.int().positive().max(0x7fffffff),
-  /** What INIT negotiated. Absent if the guest has not mounted. */
-  negotiated: z
-    .object({
-      minor: index,
-      flags: z.int(),
-      flags2: z.int(),
-      maxReadahead: word,
-      maxWrite: word,
-      maxPages: word,
-    })
-    .optional(),
-  /** The nodes that the guest knows, each with its lookup count. */
-  lookups: z.array(z.tuple([index, z.int().positive()])),
-  handles: z.array(savedHandle),
-  /** The highest generation that any handle has had. Later handles must have higher ones. */
-  handleGeneration: word,
-});
+  const savedSession = z.object({
+    /** The session's number, to which its locks refer. */
+    id: z.int().positive().max(0x7fffffff),
+    /** What INIT negotiated. Absent if the guest has not mounted. */
+    negotiated: z
+      .object({
+        minor: index,
+        flags: z.int(),
+        flags2: z.int(),
+        maxReadahead: word,
+        maxWrite: word,
+        maxPages: word,
+      })
+      .optional(),
+    /** The nodes that the guest knows, each with its lookup count. */
+    lookups: z.array(z.tuple([index, z.int().positive()])),
+    handles: z.array(savedHandle),
+    /** The highest generation that any handle has had. Later handles must have higher ones. */
+    handleGeneration: word,
+  });
 
-const savedExport = z.object({
-  /** All nodes to which a guest, a handle or a lock refers. The root is first. */
-  nodes: z.array(savedNode),
-  sessions: z.array(savedSession),
-  locks: z.object({
-    locks: z.array(savedLock),
-    /** Parked lock requests. */
-    waiters: z.array(savedLock.extend({ unique: wide })),
-  }),
-  /** Nodes that guests have forgotten and that are found by their file handles. */
-  remembered: z.array(savedNode).optional(),
-  /** Nodes are found as after a kill (`Accelerator.leave`): the backend has saved nothing else. */
-  traced: z.boolean().optional(),
-});
+  const savedExport = z.object({
+    /** All nodes to which a guest, a handle or a lock refers. The root is first. */
+    nodes: z.array(savedNode),
+    sessions: z.array(savedSession),
+    locks: z.object({
+      locks: z.array(savedLock),
+      /** Parked lock requests. */
+      waiters: z.array(savedLock.extend({ unique: wide })),
+    }),
+    /** Nodes that guests have forgotten and that are found by their file handles. */
+    remembered: z.array(savedNode).optional(),
+    /** Nodes are found as after a kill (`Accelerator.leave`): the backend has saved no more. */
+    traced: z.boolean().optional(),
+  });
 
-export type SavedNode = z.infer<typeof savedNode>;
-export type SavedHandle = z.infer<typeof savedHandle>;
-export type SavedSession = z.infer<typeof savedSession>;
-export type SavedExport = z.infer<typeof savedExport>;
+  return { savedNode, savedHandle, savedSession, savedExport };
+}
+
+type Schemas = ReturnType<typeof schemas>;
+export type SavedNode = z.infer<Schemas['savedNode']>;
+export type SavedHandle = z.infer<Schemas['savedHandle']>;
+export type SavedSession = z.infer<Schemas['savedSession']>;
+export type SavedExport = z.infer<Schemas['savedExport']>;
 
 const MAGIC = Buffer.from('VFSKSAVE');
 const HEAD = MAGIC.length + 8;
@@ -160,7 +168,7 @@ export function decodeSaved(
   } catch (error) {
     throw new RangeError('saved export: its JSON is broken', { cause: error });
   }
-  const result = savedExport.safeParse(json);
+  const result = schemas().savedExport.safeParse(json);
   if (!result.success) {
     throw new RangeError(`saved export: ${z.prettifyError(result.error)}`, { cause: result.error });
   }

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import passthrough from '../../backends/passthrough/index.js';
 import { type Backend, type Entry, Errno, FileType } from '../../core/backend/index.js';
-import { defaultInodes, defaultSize } from '../../backends/memfs/host-api/volume.js';
+import { defaultInodes, defaultSize } from '../../backends/memfs/limits.js';
 import { Session } from '../../core/fuse/index.js';
 import { openExport } from '../../core/plugins/open-export.js';
 import { BackendRegistry } from '../../core/plugins/registry.js';

@@ -6,6 +6,7 @@ import { memoryLimit } from '../../../core/backend/limits.js';
 import { addLayer, saveArchive } from '../import/archive.js';
 import { Arena } from '../content/arena.js';
 import { MemfsBackend } from '../backend.js';
+import { defaultInodes, defaultSize, type VolumeLimits } from '../limits.js';
 import { type Change, changes } from '../tree/changes.js';
 import { PAGE_BYTES } from '../content/chunk.js';
 import { load } from '../import/load.js';
@@ -14,37 +15,14 @@ import { Space } from '../tree/space.js';
 import { TreeSuperblock } from './superblock.js';
 import { Tree } from '../tree/tree.js';
 
-/** Limits of a volume. */
-export interface VolumeLimits {
-  /** Bytes of file content, counted in pages of 4 KiB. Default: half of the memory. */
-  readonly size?: number | undefined;
-  /** Files and directories. Default: what half of the JavaScript heap holds. */
-  readonly inodes?: number | undefined;
-}
-
 const silent = (): void => undefined;
 const SILENT: Logger = { debug: silent, info: silent, warn: silent, error: silent };
-
-/**
- * Bytes of heap reserved for one inode: the object, its entry, a long name, and the engine's share.
- */
-const HEAP_BYTES_PER_INODE = 2048;
 
 /**
  * The arena for the content of all volumes of this process. What says where that is takes at most a
  * quarter of the heap.
  */
 const arena = new Arena(memoryLimit() * 0.8, getHeapStatistics().heap_size_limit / 4);
-
-/** Default limit of inodes. */
-export function defaultInodes(): number {
-  return Math.floor(getHeapStatistics().heap_size_limit / 2 / HEAP_BYTES_PER_INODE);
-}
-
-/** Default limit of file content in bytes. */
-export function defaultSize(): number {
-  return Math.floor(memoryLimit() / 2);
-}
 
 /** Bytes of content of all volumes of this process: in use, and taken from the system. */
 export function memoryInUse(): { readonly used: number; readonly taken: number } {

@@ -1,11 +1,11 @@
 import { close as closeFile, fchmod, fchown, fstat, ftruncate, read, write } from 'node:fs';
-import { randomBytes } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { decodeName, Errno, FileType, FsError, ModeBits } from '../../../core/backend/index.js';
 import { AT, lseek, mkdirat, O, openat, unlinkat, utimensat } from '../../../core/system/calls/files.js';
 import { getxattr, listxattr, setxattr } from '../../../core/system/calls/xattrs.js';
 import type { Fd } from '../../../core/system/index.js';
+import { randomBytes } from '../../../core/system/calls/random.js';
 import {
   at,
   bytes,

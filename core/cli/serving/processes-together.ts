@@ -12,7 +12,8 @@ import {
   type PlacedExport,
   statusOfAll,
 } from '../../monitoring/several-processes.js';
-import { statusFromJson, statusOf } from '../../monitoring/status.js';
+import { statusOf } from '../../monitoring/status.js';
+import { statusFromJson } from '../../monitoring/status-json.js';
 import { DAEMON_ITSELF, listenForCommands } from '../../plugins/control-socket.js';
 import { kindOf } from '../../plugins/backend-source.js';
 import { placeOf } from '../../plugins/export-changes.js';

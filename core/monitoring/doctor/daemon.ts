@@ -1,4 +1,5 @@
-import { LEAST_FREE, type DaemonStatus, type ExportStatus } from '../status.js';
+import { LEAST_FREE } from '../status.js';
+import type { DaemonStatus, ExportStatus } from '../status-json.js';
 import { slowOpcodes, slowText } from '../slow-opcodes.js';
 import { waitLine } from '../status-text.js';
 import { sum } from '../sum.js';
