@@ -18,7 +18,7 @@ import { findQemu, readBusybox } from './programs.js';
 import { UmlRelay } from './relay.js';
 import { TemporaryFolder } from './temporary-folder.js';
 import { qemuArguments, type Accelerator, type GuestShare } from './qemu.js';
-import { findUml, inParts, LINES, UML_MEMORY_FOLDER, UML_PORTS, umlArguments, whyNotUml } from './uml.js';
+import { findUml, inParts, LINES, UML_PORTS, umlArguments, umlEnvironment, whyNotUml } from './uml.js';
 
 /** A guest to boot. */
 export interface GuestOptions {
@@ -440,7 +440,7 @@ function start(qemu: string, args: readonly string[]): ChildProcess {
  * of its parent's end reaches: a shell waits for that end and kills them all.
  */
 function startUml(image: string, args: readonly string[]): ChildProcess {
-  const env = { ...process.env, TMPDIR: UML_MEMORY_FOLDER };
+  const env = { ...process.env, ...umlEnvironment(process.env) };
   const stdio = ['ignore', 'pipe', 'pipe', ...LINES.map(() => 'pipe' as const)] as const;
   const child = spawn(image, args, { stdio: [...stdio], detached: true, env });
   if (child.pid === undefined) return child;

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Transform } from 'node:stream';
+import { fileURLToPath } from 'node:url';
 import { UsageError } from '../backend/index.js';
 import type { Kernel } from './kernel.js';
 import { findProgram } from './programs.js';
@@ -14,6 +15,12 @@ const FILE_SYSTEM = 26;
 
 /** The kernel keeps the guest's memory in a file there. */
 export const UML_MEMORY_FOLDER = '/dev/shm';
+
+/**
+ * Preloaded into the kernel, so that it does not sleep through interrupts: `uml-idle.c`, which the
+ * package's build compiles if there is a C compiler.
+ */
+const IDLE = fileURLToPath(new URL('./uml-idle.so', import.meta.url));
 
 /** Serial lines of the guest, in this order; the last one is the terminal. */
 export const LINES = [...PORTS, 'console'] as const;
@@ -75,6 +82,14 @@ export interface UmlMachine {
   readonly shares: readonly GuestShare[];
   /** Folder for the kernel's own files. */
   readonly folder: string;
+}
+
+/** What the kernel's environment has beside that of this process, or in place of it. */
+export function umlEnvironment({ LD_PRELOAD: others }: NodeJS.ProcessEnv): Record<string, string> {
+  const memory = { TMPDIR: UML_MEMORY_FOLDER };
+  // Paths of the list end with blanks and colons.
+  if (!existsSync(IDLE) || /[\s:]/.test(IDLE)) return memory;
+  return { ...memory, LD_PRELOAD: [IDLE, others].filter(Boolean).join(':') };
 }
 
 /** The kernel's command line. Serial lines are the descriptors from 3 on. */

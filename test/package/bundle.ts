@@ -1,4 +1,5 @@
-import { chmodSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, copyFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join, relative } from 'node:path';
 import { build, type Plugin } from 'esbuild';
 import { buildCreate } from './create.js';
@@ -11,6 +12,9 @@ import { common, licenses, root } from './joined.js';
  *
  * Not joined: core/backend, since a backend of an author's own must find the same errors and the
  * same registers as the program; and koffi, which is a native library.
+ *
+ * Not JavaScript either: what is preloaded into User-Mode Linux (core/guest/uml-idle.c), which is
+ * left out where no C compiler is.
  *
  * Beside it the package `create-virtiofs-backend`, in `dist/create`.
  */
@@ -55,4 +59,19 @@ for (const name of ['virtiofs-kit', 'virtiofs-kit-virtiofsd', 'mount.virtiofs-ki
   chmodSync(join(outdir, `${name}.js`), 0o755);
 writeFileSync(join(outdir, 'LICENSES.txt'), licenses(metafile));
 
+compilePreloaded(join(dist, 'core', 'guest'));
+
 await buildCreate(join(dist, 'create'));
+
+/** The kernel that it is for is for one architecture. */
+function compilePreloaded(folder: string): void {
+  if (process.arch !== 'x64') return;
+  const library = join(folder, 'uml-idle.so');
+  const source = join(root, 'core', 'guest', 'uml-idle.c');
+  const words = ['-O2', '-Wall', '-Werror', '-shared', '-fPIC', '-s', '-o', library, source];
+  const { error, status } = spawnSync('cc', words, { stdio: 'inherit' });
+  if (error !== undefined)
+    return void console.error('no C compiler: guests of User-Mode Linux sleep through interrupts');
+  if (status !== 0) process.exit(1);
+  copyFileSync(library, join(outdir, 'uml-idle.so'));
+}

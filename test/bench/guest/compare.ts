@@ -13,8 +13,6 @@ import { groupsOf, materialScript, type Amount, type Group, type Step } from './
 
 /** The program that the guest runs. */
 const FILES = 'files.c';
-/** What is preloaded into User-Mode Linux. */
-const IDLE = 'idle.c';
 
 /** MiB. Room for the material, and for what the guest caches. */
 const GUEST_MEMORY_MIB = 1536;
@@ -85,14 +83,13 @@ export async function compareInGuest(
 ): Promise<StepResult[]> {
   const wanted = only ?? (guests > 1 ? sharedGroupKeys : groupKeys);
   const groups = groupsOf(amount).filter(({ key }) => wanted.includes(key));
-  const files = compile(FILES, join(scratch, 'files'), '-static');
-  const preloaded = compile(IDLE, join(scratch, 'idle.so'), '-shared', '-fPIC');
+  const files = compile(FILES, join(scratch, 'files'));
   const started: (() => Promise<unknown>)[] = [];
   try {
     const served = await startDaemons(subjects, guests, scratch, started);
     const programs = [files, ...groups.flatMap((group) => group.programs)];
     onProgress(guests > 1 ? 'booting the guests' : 'booting the guest');
-    const workers = await startGuests(served, guests, { programs, preloaded }, started);
+    const workers = await startGuests(served, guests, programs, started);
     for (const worker of workers) await worker.obey(materialScript(amount, groups), '/tmp');
     return await takeRounds(workers, groups, served, { rounds, warmUp, onProgress });
   } finally {
@@ -131,7 +128,7 @@ async function startDaemons(
 async function startGuests(
   served: readonly Served[],
   guests: number,
-  { programs, preloaded }: { readonly programs: readonly string[]; readonly preloaded: string },
+  programs: readonly string[],
   started: (() => Promise<unknown>)[],
 ): Promise<Worker[]> {
   const workers: Worker[] = [];
@@ -142,10 +139,7 @@ async function startGuests(
       mountPoint,
       isForeign: true,
     }));
-    // The kernel inherits it.
-    process.env['LD_PRELOAD'] = preloaded;
-    const booting = Guest.boot({ shares, programs, memory: GUEST_MEMORY_MIB, accelerator: 'uml' });
-    const guest = await booting.finally(() => delete process.env['LD_PRELOAD']);
+    const guest = await Guest.boot({ shares, programs, memory: GUEST_MEMORY_MIB, accelerator: 'uml' });
     started.push(() => guest[Symbol.asyncDispose]());
     const worker = new Worker(guest, `work${i}`);
     started.push(() => worker[Symbol.asyncDispose]());
@@ -183,9 +177,9 @@ async function takeRounds(
 }
 
 /** Compiles a source that lies beside this file's. @returns the path of the result. */
-function compile(source: string, result: string, ...words: string[]): string {
+function compile(source: string, result: string): string {
   const path = fileURLToPath(new URL(`../../../../test/bench/guest/${source}`, import.meta.url));
-  const line = ['-O2', ...words, '-o', result, path];
+  const line = ['-O2', '-static', '-o', result, path];
   const { error, status, stderr } = spawnSync('gcc', line, { encoding: 'utf8' });
   if (error !== undefined) throw new UsageError('gcc not found: apt-get install gcc libc6-dev');
   if (status !== 0) throw new UsageError(`gcc: ${stderr}`);

@@ -8,10 +8,16 @@
  * next tick, up to 10 ms. Whether a daemon answers in that moment is luck, and has nothing to do
  * with how fast it is. Here sigsuspend returns at once if a SIGIO came since the last sleep.
  */
-#define _GNU_SOURCE
-#include <dlfcn.h>
 #include <errno.h>
 #include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* What libc calls sigaction by itself. */
+int __sigaction(int, const struct sigaction *, struct sigaction *);
+
+/* The kernel's set is shorter than libc's. */
+#define KERNEL_SIGSET_BYTES 8
 
 static volatile sig_atomic_t came;
 static void (*handler)(int, siginfo_t *, void *);
@@ -22,9 +28,7 @@ static void note(int number, siginfo_t *info, void *context) {
 }
 
 int sigaction(int number, const struct sigaction *action, struct sigaction *old) {
-  static int (*next)(int, const struct sigaction *, struct sigaction *);
-  if (!next) next = (int (*)(int, const struct sigaction *, struct sigaction *))dlsym(RTLD_NEXT, "sigaction");
-  if (number != SIGIO) return next(number, action, old);
+  if (number != SIGIO) return __sigaction(number, action, old);
   void (*former)(int, siginfo_t *, void *) = handler;
   struct sigaction noted;
   if (action && action->sa_flags & SA_SIGINFO) {
@@ -33,14 +37,12 @@ int sigaction(int number, const struct sigaction *action, struct sigaction *old)
     handler = action->sa_sigaction;
     action = &noted;
   }
-  int code = next(number, action, old);
+  int code = __sigaction(number, action, old);
   if (old && old->sa_sigaction == note) old->sa_sigaction = former;
   return code;
 }
 
 int sigsuspend(const sigset_t *mask) {
-  static int (*next)(const sigset_t *);
-  if (!next) next = (int (*)(const sigset_t *))dlsym(RTLD_NEXT, "sigsuspend");
   sigset_t io, before;
   sigemptyset(&io);
   sigaddset(&io, SIGIO);
@@ -48,7 +50,7 @@ int sigsuspend(const sigset_t *mask) {
   int isOwed = came;
   came = 0;
   if (isOwed) errno = EINTR;
-  else next(mask);
+  else syscall(SYS_rt_sigsuspend, mask, KERNEL_SIGSET_BYTES);
   /* The one that has ended the sleep is dealt with when this returns. */
   if (!isOwed) came = 0;
   int code = errno;
