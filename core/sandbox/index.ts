@@ -6,7 +6,10 @@
  *   `path-rules.ts`: what its commands do not see, or not change. `watch.ts`: who hears of changes;
  *   `merge.ts`: what a fork has changed, for another one.
  * - `image/`: images of containers. `store.ts` has their files, `documents.ts` the forms of their
- *   JSON, `digest.ts` digests; `image.ts` reads them, `commit.ts` writes them.
+ *   JSON, `digest.ts` digests, `compression.ts` what layers are packed by; `image.ts` reads them,
+ *   `commit.ts` writes them. `registry/`: those of registries. `reference.ts` is how they are
+ *   named, `client.ts` the HTTP, with the credentials of `credentials.ts`; `registry-store.ts`
+ *   reads an image by it, and `blob-cache.ts` keeps what was read.
  * - `command.ts`: a command that runs in it. `agent.ts`: the scripts in the guest that start
  *   commands.
  * - `control-share.ts`, `pipes.ts`: how host and guest talk, which is a file system, too.

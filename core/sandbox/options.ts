@@ -18,8 +18,8 @@ export interface SandboxOptions {
   readonly root?: string | undefined;
   /**
    * Image of a container: a directory in the OCI layout or one that `docker save` filled, or an
-   * archive of either; `PATH:TAG` where it has several. Its environment, user and folder are the
-   * defaults of commands.
+   * archive of either, `PATH:TAG` where it has several; or `docker://[HOST/]NAME[:TAG][@DIGEST]`,
+   * an image of a registry. Its environment, user and folder are the defaults of commands.
    */
   readonly image?: string | undefined;
   /** What {@link Sandbox.snapshot} has taken of another sandbox. */

@@ -543,13 +543,13 @@ export function sandbox(options: SandboxOptions = {}): Promise<Sandbox> {
 }
 
 /** @throws UsageError for several, or an image that cannot be read. */
-async function baseOf({ root, image, base }: SandboxOptions, log: Logger): Promise<Base> {
+async function baseOf({ root, image, base, signal }: SandboxOptions, log: Logger): Promise<Base> {
   if ([root, image, base].filter((given) => given !== undefined).length > 1)
     throw new UsageError('root, image and base: give one of them');
   if (base !== undefined) return base;
   if (image === undefined) return directoryBase(root ?? '/');
-  const opened = await Image.open(image);
-  return imageBase(opened, await opened.load(log));
+  const opened = await Image.open(image, signal);
+  return imageBase(opened, await opened.load(log, signal));
 }
 
 interface CheckedMount {

@@ -40,35 +40,51 @@ export function sha256(bytes: Buffer): string {
   return `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 }
 
+type Pack = (bytes: Buffer) => Buffer;
+
+/** Of media types, by what is compressed begins with. */
+const SUFFIXES: Readonly<Record<number, string>> = { 0x1f: '+gzip', 0x28: '+zstd' };
+
 export interface LayoutOptions {
   /** The configuration of commands. */
   readonly config?: object;
+  /** What machines it is for, as Go names them. Default: not said. */
+  readonly architecture?: string;
   /** What is done to the layout at the end. */
   readonly damage?: (root: string) => void;
-  /** How layers are compressed. Default: gzip. */
-  readonly pack?: (bytes: Buffer) => Buffer;
+  /** How layers are compressed, several kinds in turn. Default: gzip. */
+  readonly pack?: Pack | readonly Pack[];
 }
 
 /** Makes an OCI layout of layers, in a folder of its own. @returns its path. */
 export function layout(
   folder: string,
   layers: readonly Buffer[],
-  { config = {}, damage = () => {}, pack = gzipSync }: LayoutOptions = {},
+  { config = {}, architecture, damage = () => {}, pack = gzipSync }: LayoutOptions = {},
 ): string {
   const root = mkdtempSync(join(folder, 'layout-'));
   mkdirSync(join(root, 'blobs/sha256'), { recursive: true });
-  const add = (bytes: Buffer): { digest: string; size: number } => {
+  const add = (type: string, bytes: Buffer): object => {
     const digest = sha256(bytes);
     writeFileSync(join(root, 'blobs', digest.replace(':', '/')), bytes);
-    return { digest, size: bytes.length };
+    return { mediaType: `application/vnd.oci.image.${type}`, digest, size: bytes.length };
   };
-  const document = { os: 'linux', config, rootfs: { type: 'layers', diff_ids: layers.map(sha256) } };
+  const rootfs = { type: 'layers', diff_ids: layers.map(sha256) };
+  const document = { os: 'linux', ...(architecture === undefined ? {} : { architecture }), config, rootfs };
   const manifest = {
     schemaVersion: 2,
-    config: add(Buffer.from(JSON.stringify(document))),
-    layers: layers.map((layer) => add(pack(layer))),
+    mediaType: 'application/vnd.oci.image.manifest.v1+json',
+    config: add('config.v1+json', Buffer.from(JSON.stringify(document))),
+    layers: layers.map((layer, index) => {
+      const kinds = typeof pack === 'function' ? [pack] : pack;
+      const bytes = kinds[index % kinds.length]!(layer);
+      return add(`layer.v1.tar${SUFFIXES[bytes[0] ?? 0] ?? ''}`, bytes);
+    }),
   };
-  const index = { schemaVersion: 2, manifests: [add(Buffer.from(JSON.stringify(manifest)))] };
+  const index = {
+    schemaVersion: 2,
+    manifests: [add('manifest.v1+json', Buffer.from(JSON.stringify(manifest)))],
+  };
   writeFileSync(join(root, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
   writeFileSync(join(root, 'index.json'), JSON.stringify(index));
   damage(root);

@@ -33,7 +33,9 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .string()
     .min(1)
     .optional()
-    .describe("image of a container in place of this host's files: an OCI layout, or of docker save")
+    .describe(
+      "image of a container in place of this host's files: an OCI layout, of docker save, or docker://HOST/NAME:TAG",
+    )
     .meta({ placeholder: 'PATH[:TAG]' }),
   hide: absolutePaths('path that the command does not see, nor can make'),
   deny: absolutePaths('path of which the command sees the name, and can do nothing with it (EACCES)'),

@@ -14,9 +14,10 @@ import { PassThrough, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGzip } from 'node:zlib';
 import { UsageError } from '../../backend/index.js';
+import { type Compression, compressionOf, MAGIC_BYTES } from './compression.js';
 import { Digest, digestOf } from './digest.js';
 import { type ConfigDocument, type Descriptor, indexSchema, parse } from './documents.js';
-import { blobName, type Image } from './image.js';
+import { blobName, type Image, type ImageLayer } from './image.js';
 
 const MANIFEST = 'application/vnd.oci.image.manifest.v1+json';
 const CONFIG = 'application/vnd.oci.image.config.v1+json';
@@ -45,9 +46,9 @@ export async function commitImage(
   if (!/^[a-z0-9][\w.-]{0,127}$/i.test(tag)) throw new UsageError(`tag ${tag}: letters, digits, . - _ only`);
   const manifests = openLayout(directory).filter(({ annotations }) => annotations?.[REF_NAME] !== tag);
   const layers: Descriptor[] = [];
-  for (const { name } of base?.layers ?? []) {
-    const { digest, size, isGzip } = await copyLayer(directory, base!, name);
-    layers.push({ mediaType: isGzip ? `${LAYER}+gzip` : LAYER, digest, size });
+  for (const layer of base?.layers ?? []) {
+    const { digest, size, compression } = await copyLayer(directory, base!, layer);
+    layers.push({ mediaType: compression === undefined ? LAYER : `${LAYER}+${compression}`, digest, size });
   }
   const archive = new PassThrough();
   const [added] = await Promise.all([
@@ -95,18 +96,23 @@ function configOf(base: Image | undefined, diffId: string): ConfigDocument {
   };
 }
 
-/** Copies a layer as it is; one in zstd is read by fewer tools, and stays what it is. */
+/**
+ * Copies a layer as it is; one in zstd is read by fewer tools.
+ * @throws UsageError if it is not what it was.
+ */
 async function copyLayer(
   directory: string,
   { store }: Image,
-  name: string,
-): Promise<{ digest: string; size: number; isGzip: boolean }> {
-  let start: Buffer | undefined;
-  const input = store.stream(name).on('data', (part: Buffer) => {
-    start ??= part;
+  { name, descriptor }: ImageLayer,
+): Promise<Pick<Descriptor, 'digest' | 'size'> & { compression: Compression | undefined }> {
+  let start = new Uint8Array(0);
+  const input = store.stream(name, descriptor).on('data', (part: Buffer) => {
+    if (start.length < MAGIC_BYTES) start = Buffer.concat([start, part.subarray(0, MAGIC_BYTES)]);
   });
-  const blob = await writeBlob(directory, input, false);
-  return { ...blob, isGzip: start?.[0] === 0x1f && start[1] === 0x8b };
+  const expected = descriptor === undefined ? undefined : Digest.like(descriptor.digest);
+  const { digest, size } = await writeBlob(directory, input, false, expected);
+  if (descriptor !== undefined) expected?.check(descriptor.digest);
+  return { digest, size, compression: compressionOf(start) };
 }
 
 /** Writes a blob under its digest. */
@@ -114,11 +120,11 @@ async function writeBlob(
   directory: string,
   input: NodeJS.ReadableStream,
   compresses: boolean,
+  inner = new Digest(),
 ): Promise<Blob> {
   const partial = partialPath(directory);
-  const inner = new Digest();
   const outer = new Digest();
-  const steps = compresses ? [inner.stream, createGzip(), outer.stream] : [outer.stream];
+  const steps = [inner.stream, ...(compresses ? [createGzip()] : []), outer.stream];
   try {
     await pipeline([input, ...steps, createWriteStream(partial, { flush: true })]);
     const digest = outer.value();

@@ -15,11 +15,16 @@ export class Digest {
     this.#hash = createHash(algorithm);
     this.stream = new Transform({
       transform: (bytes: Buffer, _encoding, done) => {
-        this.#hash.update(bytes);
-        this.size += bytes.length;
+        this.add(bytes);
         done(null, bytes);
       },
     });
+  }
+
+  /** Counts bytes in that do not pass the stream. */
+  add(bytes: Uint8Array): void {
+    this.#hash.update(bytes);
+    this.size += bytes.length;
   }
 
   /** For one with the algorithm of a digest. */

@@ -1,10 +1,10 @@
-import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { PassThrough, type Readable, Transform } from 'node:stream';
+import { PassThrough, type Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import * as zlib from 'node:zlib';
 import { type Logger, UsageError } from '../../backend/index.js';
 import { MemfsVolume, type VolumeSnapshot } from '../../../backends/memfs/index.js';
+import { compressionOf, decompressor, MAGIC_BYTES } from './compression.js';
 import { Digest, digestOf } from './digest.js';
 import {
   type ConfigDocument,
@@ -17,10 +17,8 @@ import {
   manifestSchema,
   parse,
 } from './documents.js';
+import { referenceOf } from './registry/reference.js';
 import { openStore, readDocument, type Store } from './store.js';
-
-const GZIP = [0x1f, 0x8b];
-const ZSTD = [0x28, 0xb5, 0x2f, 0xfd];
 
 /** Indexes of indexes are followed no deeper. */
 const MAX_DEPTH = 4;
@@ -29,8 +27,8 @@ const MAX_DEPTH = 4;
 export interface ImageLayer {
   /** Its file in the store. */
   readonly name: string;
-  /** The digest of the file; undefined where the image does not tell it. */
-  readonly digest: string | undefined;
+  /** What the image tells of the file; undefined where that is nothing. */
+  readonly descriptor: Descriptor | undefined;
   /** The digest of the archive in it. */
   readonly diffId: string;
 }
@@ -59,13 +57,24 @@ export class Image {
 
   /**
    * Opens an image.
-   * @param place a directory or an archive, `PATH:TAG` where it has several images.
+   * @param place a directory or an archive, `PATH:TAG` where it has several images; or
+   * `docker://HOST/NAME:TAG`, an image of a registry.
    * @throws UsageError for what is none, or is damaged.
    */
-  static async open(place: string): Promise<Image> {
+  static async open(place: string, signal?: AbortSignal): Promise<Image> {
+    const reference = referenceOf(place);
+    if (reference !== undefined) {
+      // What speaks HTTP is loaded where it is used.
+      const { RegistryStore } = await import('./registry/registry-store.js');
+      const store = new RegistryStore(reference);
+      return openManifest(store, await store.readManifest(signal), signal);
+    }
     const { path, tag } = placeAndTag(place);
     const store = await openStore(path);
-    if (store.has('index.json')) return openLayout(store, tag);
+    if (store.has('index.json'))
+      return openManifest(store, await readDocument(store, 'index.json'), signal, (manifests) =>
+        choose(manifests, tag, `image ${path}`),
+      );
     if (store.has('manifest.json')) return openDocker(store, tag);
     throw new UsageError(
       `image ${path}: neither an OCI layout (index.json) nor of docker save (manifest.json)`,
@@ -76,14 +85,15 @@ export class Image {
    * Puts its layers together, one upon the other, in memory. Digests are checked.
    * @throws UsageError for a layer that is damaged, or does not fit.
    */
-  async load(log: Logger): Promise<VolumeSnapshot> {
+  async load(log: Logger, signal?: AbortSignal): Promise<VolumeSnapshot> {
     const volume = new MemfsVolume();
     try {
       for (const layer of this.layers) {
         log.info({ layer: layer.diffId }, 'reading');
         try {
-          await this.#addLayer(volume, layer);
+          await this.#addLayer(volume, layer, signal);
         } catch (error) {
+          signal?.throwIfAborted();
           const { code, message } = error as NodeJS.ErrnoException;
           const why = code === 'ENOSPC' ? 'does not fit into memory' : message;
           throw new UsageError(`image ${this.store.path}: ${layer.name}: ${why}`, { cause: error });
@@ -96,25 +106,30 @@ export class Image {
     }
   }
 
-  async #addLayer(volume: MemfsVolume, { name, digest, diffId }: ImageLayer): Promise<void> {
-    const outer = digest === undefined ? undefined : Digest.like(digest);
+  async #addLayer(
+    volume: MemfsVolume,
+    { name, descriptor, diffId }: ImageLayer,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const outer = descriptor === undefined ? undefined : Digest.like(descriptor.digest);
     const inner = Digest.like(diffId);
-    const start = await firstBytes(this.store.stream(name), ZSTD.length);
-    const unpack = decompressor(start);
+    const input = this.store.stream(name, descriptor, signal);
+    const unpack = decompressor(compressionOf(await firstBytes(input, MAGIC_BYTES)));
     await pipeline(
-      this.store.stream(name),
+      input,
       outer?.stream ?? new PassThrough(),
       unpack ?? new PassThrough(),
       inner.stream,
-      async (input: AsyncIterable<Buffer>) => {
-        const iterator = input[Symbol.asyncIterator]();
+      async (archive: AsyncIterable<Buffer>) => {
+        const iterator = archive[Symbol.asyncIterator]();
         const rest = { [Symbol.asyncIterator]: () => ({ next: () => iterator.next() }) };
         await volume.addLayer(rest);
         // What follows the archive's end belongs to the digests.
         for (let next = await iterator.next(); next.done !== true; next = await iterator.next());
       },
+      { signal },
     );
-    if (digest !== undefined) outer?.check(digest);
+    if (descriptor !== undefined) outer?.check(descriptor.digest);
     inner.check(diffId);
   }
 }
@@ -128,23 +143,36 @@ function placeAndTag(place: string): { path: string; tag: string | undefined } {
   return { path: place, tag: undefined };
 }
 
-async function openLayout(store: Store, tag: string | undefined): Promise<Image> {
+/**
+ * Follows indexes to the manifest for this machine.
+ * @param bytes of an index, or of a manifest.
+ * @param chooseFirst chooses of an index that has several images.
+ */
+async function openManifest(
+  store: Store,
+  bytes: Buffer,
+  signal: AbortSignal | undefined,
+  chooseFirst?: (manifests: readonly Descriptor[]) => Descriptor,
+): Promise<Image> {
   const name = `image ${store.path}`;
-  let { manifests } = parse(indexSchema, await readDocument(store, 'index.json'), `${name}: index.json`);
+  let label = chooseFirst === undefined ? name : `${name}: index.json`;
   for (let depth = 0; depth < MAX_DEPTH; depth++) {
-    const chosen = choose(manifests, depth === 0 ? tag : undefined, name);
-    const bytes = await readBlob(store, chosen);
-    const found = parse(indexSchema.or(manifestSchema), bytes, `${name}: ${chosen.digest}`);
+    const found = parse(indexSchema.or(manifestSchema), bytes, label);
     if ('layers' in found) {
-      const { config, layers } = parse(manifestSchema, bytes, `${name}: ${chosen.digest}`);
-      const document = parse(configSchema, await readBlob(store, config), `${name}: configuration`);
+      const { config, layers } = parse(manifestSchema, bytes, label);
+      const document = parse(configSchema, await readBlob(store, config, signal), `${name}: configuration`);
       return new Image(
         store,
         document,
-        layers.map((layer) => ({ name: blobName(layer.digest), digest: layer.digest })),
+        layers.map((descriptor) => ({ name: blobName(descriptor.digest), descriptor })),
       );
     }
-    ({ manifests } = parse(indexSchema, bytes, `${name}: ${chosen.digest}`));
+    const { manifests } = parse(indexSchema, bytes, label);
+    const chosen =
+      depth === 0 && chooseFirst !== undefined ? chooseFirst(manifests) : manifests.find(isForThisMachine);
+    if (chosen === undefined) throw new UsageError(`${name}: no image for this machine`);
+    label = `${name}: ${chosen.digest}`;
+    bytes = await readBlob(store, chosen, signal);
   }
   throw new UsageError(`${name}: indexes of indexes, more than ${MAX_DEPTH} deep`);
 }
@@ -193,7 +221,7 @@ async function openDocker(store: Store, tag: string | undefined): Promise<Image>
   return new Image(
     store,
     document,
-    Layers.map((layer) => ({ name: layer, digest: undefined })),
+    Layers.map((layer) => ({ name: layer, descriptor: undefined })),
   );
 }
 
@@ -202,55 +230,29 @@ export function blobName(digest: string): string {
   return `blobs/${digest.replace(':', '/')}`;
 }
 
-async function readBlob(store: Store, { digest }: Descriptor): Promise<Buffer> {
-  const bytes = await readDocument(store, blobName(digest));
+async function readBlob(
+  store: Store,
+  descriptor: Descriptor,
+  signal: AbortSignal | undefined,
+): Promise<Buffer> {
+  const { digest } = descriptor;
+  const bytes = await readDocument(store, blobName(digest), descriptor, signal);
   const found = digestOf(bytes, digest.split(':')[0]);
   if (found !== digest) throw new UsageError(`image ${store.path}: ${digest}: damaged: it is ${found}`);
   return bytes;
 }
 
+/** What a stream begins with, which stays in it. */
 async function firstBytes(stream: Readable, count: number): Promise<Buffer> {
-  let start = Buffer.alloc(0);
-  for await (const part of stream as AsyncIterable<Buffer>) {
-    start = Buffer.concat([start, part]);
-    if (start.length >= count) break;
+  const ended = once(stream, 'end');
+  // What it throws, so does the wait for more.
+  ended.catch(() => {});
+  let start: Buffer | null = null;
+  while (start === null && !stream.readableEnded) {
+    start = stream.read(count) as Buffer | null;
+    if (start === null) await Promise.race([once(stream, 'readable'), ended]);
   }
-  return start.subarray(0, count);
-}
-
-function decompressor(start: Buffer): NodeJS.ReadWriteStream | undefined {
-  const begins = (magic: readonly number[]): boolean => magic.every((byte, at) => start[at] === byte);
-  if (begins(GZIP)) return zlib.createGunzip({ chunkSize: 1 << 20 });
-  if (!begins(ZSTD)) return undefined;
-  // Node has it from 22.15 on.
-  const { createZstdDecompress } = zlib as { createZstdDecompress?: () => Transform };
-  return createZstdDecompress === undefined ? zstdProgram() : createZstdDecompress();
-}
-
-/** The program zstd as a stream. */
-function zstdProgram(): NodeJS.ReadWriteStream {
-  const child = spawn('zstd', ['-dcq'], { stdio: ['pipe', 'pipe', 'ignore'] });
-  const output = new Transform({
-    transform(bytes: Buffer, _encoding, done) {
-      child.stdin.write(bytes, (error) => done(error ?? null));
-    },
-    flush(done) {
-      child.once('close', (code) => done(code === 0 ? null : new Error('damaged: zstd cannot read it')));
-      child.stdin.end();
-    },
-    destroy(error, done) {
-      child.kill('SIGKILL');
-      done(error);
-    },
-  });
-  child.stdin.on('error', () => {});
-  child.stdout.on('data', (bytes: Buffer) => {
-    if (output.push(bytes)) return;
-    child.stdout.pause();
-  });
-  output.on('resume', () => child.stdout.resume());
-  child.on('error', () =>
-    output.destroy(new UsageError('zstd, which Node reads from 22.15 on: apt-get install zstd')),
-  );
-  return output;
+  if (start === null) return Buffer.alloc(0);
+  stream.unshift(start);
+  return start;
 }

@@ -1,32 +1,45 @@
-import { createReadStream, type Dirent, readdirSync, statSync } from 'node:fs';
+import { createReadStream, statSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import type { Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { TarError, TarReader, TarType } from '../../archive/tar.js';
 import { UsageError } from '../../backend/index.js';
+import type { Descriptor } from './documents.js';
 
 /** Longer documents are none of an image. */
-const MAX_DOCUMENT_BYTES = 4 << 20;
+export const MAX_DOCUMENT_BYTES = 4 << 20;
 
 /** Most members of an archive that are remembered. */
 const MAX_MEMBERS = 10_000;
 
 const MAX_LINKS = 8;
 
-/** The files of an image, in a directory or in an archive. */
+/** The files of an image, in a directory, in an archive, or in a registry. */
 export interface Store {
   readonly path: string;
+  /**
+   * Reads a file.
+   * @param descriptor what the image says of it, where it does.
+   * @param signal ends the reading.
+   * @throws UsageError if there is none.
+   */
+  stream(name: string, descriptor?: Descriptor, signal?: AbortSignal): Readable;
+}
+
+/** A store whose files have names. */
+export interface NamedStore extends Store {
   has(name: string): boolean;
-  /** Names at the top. */
-  list(): string[];
-  /** @throws UsageError if there is none. */
-  stream(name: string): Readable;
 }
 
 /** Reads a whole file. @throws UsageError if there is none, or it is too long. */
-export async function readDocument(store: Store, name: string): Promise<Buffer> {
-  const stream = store.stream(name);
+export async function readDocument(
+  store: Store,
+  name: string,
+  descriptor?: Descriptor,
+  signal?: AbortSignal,
+): Promise<Buffer> {
+  const stream = store.stream(name, descriptor, signal);
   let length = 0;
   stream.on('data', (part: Buffer) => {
     length += part.length;
@@ -37,13 +50,13 @@ export async function readDocument(store: Store, name: string): Promise<Buffer> 
 }
 
 /** @throws UsageError if there is nothing, or what is no archive. */
-export async function openStore(path: string): Promise<Store> {
+export async function openStore(path: string): Promise<NamedStore> {
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats === undefined) throw new UsageError(`image ${path}: no such file or directory`);
   return stats.isDirectory() ? new DirectoryStore(path) : ArchiveStore.open(path);
 }
 
-class DirectoryStore implements Store {
+class DirectoryStore implements NamedStore {
   readonly path: string;
 
   constructor(path: string) {
@@ -52,10 +65,6 @@ class DirectoryStore implements Store {
 
   has(name: string): boolean {
     return statSync(this.#place(name), { throwIfNoEntry: false })?.isFile() === true;
-  }
-
-  list(): string[] {
-    return readdirSync(this.path, { withFileTypes: true }).map(({ name }: Dirent) => name);
   }
 
   stream(name: string): Readable {
@@ -72,7 +81,7 @@ class DirectoryStore implements Store {
 /** Where a member's bytes are in an archive, or what a link names. */
 type Member = { readonly at: number; readonly size: number } | { readonly link: string };
 
-class ArchiveStore implements Store {
+class ArchiveStore implements NamedStore {
   readonly path: string;
   readonly #members: ReadonlyMap<string, Member>;
 
@@ -111,10 +120,6 @@ class ArchiveStore implements Store {
 
   has(name: string): boolean {
     return this.#find(name) !== undefined;
-  }
-
-  list(): string[] {
-    return [...this.#members.keys()].map((name) => name.slice(1)).filter((name) => !name.includes('/'));
   }
 
   stream(name: string): Readable {
