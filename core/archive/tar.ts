@@ -9,6 +9,18 @@ import { decodeName, nameBytes } from '../backend/index.js';
 
 const BLOCK = 512;
 
+/** Most bytes of the extended headers of one member. */
+const MAX_EXTENDED_BYTES = 1 << 24;
+
+/** Most records of them. Linux lists 64 KiB of names of extended attributes at most. */
+const MAX_RECORDS = 20_000;
+
+/** Most bytes of global headers, which are looked at for each member that follows. */
+const MAX_GLOBAL_BYTES = 1 << 16;
+
+/** The highest id is none (POSIX `(uid_t)-1`). */
+const MAX_ID = 2 ** 32 - 2;
+
 /** Type flags of a header. */
 export const TarType = {
   FILE: '0',
@@ -165,6 +177,7 @@ export class TarReader {
   /** How many bytes of the archive were read so far. */
   position = 0;
   #global = new Map<string, Uint8Array>();
+  #globalBytes = 0;
 
   constructor(input: AsyncIterable<Uint8Array>) {
     this.#input = input[Symbol.asyncIterator]();
@@ -174,6 +187,7 @@ export class TarReader {
   async next(): Promise<TarEntry | undefined> {
     await this.#skip(this.#left);
     let records = new Map(this.#global);
+    let extended = 0;
     for (;;) {
       const block = await this.#take(BLOCK, true);
       if (block === undefined || block.every((byte) => byte === 0)) return undefined;
@@ -181,10 +195,17 @@ export class TarReader {
       if (raw === undefined)
         throw new TarError(`no header at byte ${this.position - BLOCK}: damaged, or no tar archive`);
       const { type, size } = raw;
+      if (isHeader(type)) {
+        extended += size;
+        if (type === TarType.GLOBAL) this.#globalBytes += size;
+        if (extended > MAX_EXTENDED_BYTES || this.#globalBytes > MAX_GLOBAL_BYTES)
+          throw new TarError(`extended headers of ${extended} bytes: too long`);
+      }
       if (type === TarType.EXTENDED || type === TarType.GLOBAL) {
         const found = decodeRecords(await this.#body(size));
         if (type === TarType.GLOBAL) for (const [key, value] of found) this.#global.set(key, value);
         for (const [key, value] of found) records.set(key, value);
+        if (records.size > MAX_RECORDS) throw new TarError(`${records.size} extended records: too many`);
       } else if (type === TarType.GNU_NAME || type === TarType.GNU_LINK) {
         const name = await this.#body(size);
         const end = name.indexOf(0);
@@ -218,7 +239,6 @@ export class TarReader {
 
   /** Reads the data of an extended header, which is kept in memory. */
   async #body(size: number): Promise<Uint8Array> {
-    if (size > 1 << 24) throw new TarError(`extended header of ${size} bytes: too long`);
     const body = (await this.#take(size, false))!;
     await this.#skip(padding(size).length);
     return body;
@@ -259,8 +279,18 @@ export class TarReader {
   }
 }
 
+function isHeader(type: string): boolean {
+  return (
+    type === TarType.EXTENDED ||
+    type === TarType.GLOBAL ||
+    type === TarType.GNU_NAME ||
+    type === TarType.GNU_LINK
+  );
+}
+
 function decodeHeader(block: Uint8Array): TarEntry | undefined {
-  if (number(block, 148, 8) !== checksum(block)) return undefined;
+  const size = number(block, 124, 12);
+  if (number(block, 148, 8) !== checksum(block) || !(size >= 0)) return undefined;
   const text = (at: number, length: number): string => {
     const end = block.indexOf(0, at);
     return decodeName(block, at, end < 0 || end > at + length ? at + length : end);
@@ -274,12 +304,17 @@ function decodeHeader(block: Uint8Array): TarEntry | undefined {
     mode: number(block, 100, 8) & 0o7777,
     uid: number(block, 108, 8),
     gid: number(block, 116, 8),
-    size: number(block, 124, 12),
-    mtime: { seconds: number(block, 136, 12), nanoseconds: 0 },
-    major: number(block, 329, 8),
-    minor: number(block, 337, 8),
+    size,
+    mtime: { seconds: safe(number(block, 136, 12)), nanoseconds: 0 },
+    major: safe(number(block, 329, 8)),
+    minor: safe(number(block, 337, 8)),
     xattrs: new Map(),
   };
+}
+
+/** Zero in the place of what does no harm and is no number. */
+function safe(value: number): number {
+  return Number.isSafeInteger(value) ? value : 0;
 }
 
 /** Reads a number: octal digits, or a big-endian number if the top bit is set (GNU). */
@@ -312,6 +347,12 @@ function decodeRecords(body: Uint8Array): Map<string, Uint8Array> {
   return records;
 }
 
+/** @throws TarError for what is no number from 0 to `most`. */
+function inRange(key: string, value: number, most: number): number {
+  if (value >= 0 && value <= most) return value;
+  throw new TarError(`${key} ${value}: must be from 0 to ${most}`);
+}
+
 function withRecords(raw: TarEntry, records: ReadonlyMap<string, Uint8Array>): TarEntry {
   const text = (key: string): string | undefined => {
     const value = records.get(key);
@@ -334,20 +375,20 @@ function withRecords(raw: TarEntry, records: ReadonlyMap<string, Uint8Array>): T
       if (!xattrs.has(name)) xattrs.set(name, Buffer.from(decodeName(value), 'base64'));
     }
   }
-  const size = integer('size') ?? raw.size;
-  if (size < 0) throw new TarError(`size ${size}: negative`);
+  const size = inRange('size', integer('size') ?? raw.size, Number.MAX_SAFE_INTEGER);
   const isSparse = text('GNU.sparse.major') === '1';
+  const realSize = isSparse ? integer('GNU.sparse.realsize') : undefined;
   return {
     ...raw,
     path: text('GNU.sparse.name') ?? text('path') ?? raw.path,
     linkPath: text('linkpath') ?? raw.linkPath,
-    uid: integer('uid') ?? raw.uid,
-    gid: integer('gid') ?? raw.gid,
+    uid: inRange('uid', integer('uid') ?? raw.uid, MAX_ID),
+    gid: inRange('gid', integer('gid') ?? raw.gid, MAX_ID),
     size: raw.type === TarType.LINK ? 0 : size,
     mtime: time('mtime') ?? raw.mtime,
     atime: time('atime'),
     xattrs,
-    realSize: isSparse ? integer('GNU.sparse.realsize') : undefined,
+    realSize: realSize === undefined ? undefined : inRange('realsize', realSize, Number.MAX_SAFE_INTEGER),
   };
 }
 

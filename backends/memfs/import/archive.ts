@@ -1,8 +1,9 @@
 import { createReadStream, createWriteStream } from 'node:fs';
 import { open, rename, rm } from 'node:fs/promises';
 import { pipeline } from 'node:stream/promises';
+import { setImmediate } from 'node:timers/promises';
 import { createGunzip, createGzip } from 'node:zlib';
-import { deviceMajor, deviceMinor, FileType, makeDevice } from '../../../core/backend/index.js';
+import { deviceMajor, deviceMinor, FileType, makeDevice, nameLength } from '../../../core/backend/index.js';
 import { Bytes } from '../content/bytes.js';
 import { CHUNK_BYTES } from '../content/chunk.js';
 import type { Content } from '../content/content.js';
@@ -32,6 +33,9 @@ const TYPES: Readonly<Record<string, number>> = {
 const FLAGS = new Map(Object.entries(TYPES).map(([flag, type]) => [type, flag]));
 FLAGS.set(FileType.REGULAR, TarType.FILE);
 
+/** Most pieces of a sparse file. */
+const MAX_EXTENTS = 1 << 20;
+
 /** Bytes read at once. */
 const PIECE_BYTES = 1 << 20;
 
@@ -59,6 +63,12 @@ export async function loadArchive(
   }
 }
 
+/** Longer paths are none of an image (Linux `PATH_MAX`). */
+const MAX_PATH_BYTES = 4096;
+
+/** After so many members of a layer others have their turn on this thread. */
+const MEMBERS_IN_A_TURN = 256;
+
 const WHITEOUT = '.wh.';
 const OPAQUE = '.wh..wh..opq';
 
@@ -66,8 +76,12 @@ const OPAQUE = '.wh..wh..opq';
 export async function addLayer(input: AsyncIterable<Uint8Array>, tree: Tree): Promise<void> {
   const builder = new TreeBuilder(tree, true);
   const reader = new TarReader(input);
+  let count = 0;
   for (let entry = await reader.next(); entry !== undefined; entry = await reader.next()) {
-    const path = entry.path.replace(/\/+$/, '');
+    if (++count % MEMBERS_IN_A_TURN === 0) await setImmediate();
+    const path = withoutSlashes(entry.path);
+    if (Math.max(nameLength(path), nameLength(entry.linkPath)) >= MAX_PATH_BYTES)
+      throw new TarError(`${path.slice(0, 100)}…: longer than ${MAX_PATH_BYTES} bytes, or leads to what is`);
     const at = path.lastIndexOf('/') + 1;
     const name = path.slice(at);
     if (name === OPAQUE) builder.removeBefore(path.slice(0, at));
@@ -77,6 +91,12 @@ export async function addLayer(input: AsyncIterable<Uint8Array>, tree: Tree): Pr
       builder.removeBefore(path.slice(0, at) + name.slice(WHITEOUT.length));
   }
   builder.finish();
+}
+
+function withoutSlashes(path: string): string {
+  let end = path.length;
+  while (end > 0 && path[end - 1] === '/') end -= 1;
+  return path.slice(0, end);
 }
 
 async function startsWith(path: string, bytes: readonly number[]): Promise<boolean> {
@@ -160,6 +180,7 @@ async function readMap(reader: TarReader): Promise<(readonly [number, number])[]
     return value;
   };
   const count = await readNumber();
+  if (count > MAX_EXTENTS) throw new TarError(`a sparse file of ${count} pieces: too many`);
   const extents: (readonly [number, number])[] = [];
   for (let i = 0; i < count; i++) extents.push([await readNumber(), await readNumber()]);
   for (let pad = padding(before - reader.unread).length; pad > 0;) {

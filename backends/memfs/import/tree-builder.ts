@@ -30,6 +30,8 @@ export class TreeBuilder {
   readonly #times = new Map<Inode, NewFile>();
   /** What was added, where something that was there before may have to go. */
   readonly #added: Set<Inode> | undefined;
+  /** Directories that have nothing left of what was before. */
+  readonly #emptied = new Set<Inode>();
   /** Number of files and directories added. */
   files = 0;
   /** Bytes of content added. */
@@ -67,6 +69,8 @@ export class TreeBuilder {
 
   /** Removes of a directory's content what was not added. */
   #emptyBefore(directory: Inode): void {
+    if (this.#emptied.has(directory)) return;
+    this.#emptied.add(directory);
     for (const name of Array.from(directory.entries?.keys() ?? [])) {
       const inode = this.#tree.lookup(directory, name)!;
       if (this.#added?.has(inode) === true) this.#emptyBefore(inode);
@@ -157,6 +161,14 @@ export class TreeBuilder {
     }
   }
 
+  /** Makes a directory that something was added to before it was itself. */
+  #make(parent: Inode, name: string, file: NewFile): Inode {
+    const made = this.#place(parent, name, file);
+    this.#added?.add(made);
+    this.#emptied.add(made);
+    return made;
+  }
+
   #place(parent: Inode, name: string, { mode, uid, gid, rdev = 0, target }: NewFile): Inode {
     if (nameLength(name) > NAME_MAX) throw FsError.of('ENAMETOOLONG');
     const type = mode & FileType.MASK;
@@ -197,7 +209,7 @@ export class TreeBuilder {
       const mode = FileType.DIRECTORY | 0o755;
       const found = this.#tree.lookup(at, step);
       if (found !== undefined && found.entries === undefined) throw FsError.of('ENOTDIR');
-      at = found ?? this.#place(at, step, { mode, uid: 0, gid: 0 });
+      at = found ?? this.#make(at, step, { mode, uid: 0, gid: 0 });
     }
     return at;
   }

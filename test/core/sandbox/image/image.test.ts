@@ -8,6 +8,7 @@ import { UsageError } from '../../../../core/backend/index.js';
 import { TarType } from '../../../../core/archive/tar.js';
 import { commitImage } from '../../../../core/sandbox/image/commit.js';
 import { Image } from '../../../../core/sandbox/image/image.js';
+import { MemfsVolume } from '../../../../backends/memfs/index.js';
 import {
   dir,
   layout as layoutIn,
@@ -157,6 +158,166 @@ test('what is damaged or hostile is refused with its reason', async () => {
       return true;
     });
   }
+});
+
+/** An archive of one member whose header says something else at a place. */
+function forged(at: number, text: string, { path = 'file', type = '0' } = {}): Buffer {
+  const block = Buffer.alloc(512);
+  const fields: readonly (readonly [number, string])[] = [
+    [0, path],
+    [100, '0000644'],
+    [108, '0000000'],
+    [116, '0000000'],
+    [124, '00000000000'],
+    [136, '00000000000'],
+    [156, type],
+    [257, 'ustar\x0000'],
+    [at, text],
+  ];
+  for (const [where, value] of fields) block.write(value, where, 'latin1');
+  block.fill(' ', 148, 156);
+  const sum = block.reduce((total, byte) => total + byte, 0);
+  block.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148, 'latin1');
+  return Buffer.concat([block, Buffer.alloc(1024)]);
+}
+
+/** An extended header with these records. */
+function extended(type: string, ...records: readonly string[]): Buffer {
+  const body = Buffer.from(
+    records
+      .map((record) => {
+        const bare = Buffer.byteLength(record) + 2;
+        const length = bare + String(bare + String(bare).length).length;
+        return `${length} ${record}\n`;
+      })
+      .join(''),
+  );
+  const size = body.length.toString(8).padStart(11, '0');
+  const header = forged(124, size, { type }).subarray(0, 512);
+  return Buffer.concat([header, body, Buffer.alloc((512 - (body.length % 512)) % 512)]);
+}
+
+test('a layer that means harm is refused with its reason', async () => {
+  const plain = forged(0, 'file');
+  const cases: Readonly<Record<string, readonly [RegExp, Buffer]>> = {
+    'an absolute path that goes up': [/EINVAL/, tar({ '/../../etc/passwd': { content: 'x' } })],
+    'a link to what is above': [/EINVAL/, tar({ x: { type: TarType.LINK, link: '../../etc/passwd' } })],
+    'a link to what is not there': [/ENOENT/, tar({ x: { type: TarType.LINK, link: '/etc/passwd' } })],
+    'a whiteout above': [/EINVAL/, tar({ '../.wh.x': {} })],
+    'a file below a file': [/ENOTDIR/, tar({ a: {}, 'a/b': {} })],
+    'a long name': [/ENAMETOOLONG/, tar({ ['n'.repeat(256)]: {} })],
+    'a long path': [/longer than 4096 bytes/, tar({ ['d/'.repeat(2100)]: dir })],
+    'a long target': [
+      /longer than 4096 bytes/,
+      tar({ x: { type: TarType.SYMLINK, link: 'd/'.repeat(2100) } }),
+    ],
+    'a negative size': [/no header/, forged(124, '\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff')],
+    'a size that is none': [/no header/, forged(124, 'many')],
+    'a size of exabytes': [
+      /size \d+: must be/,
+      forged(124, '\x80\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff'),
+    ],
+    'a negative header': [
+      /no header/,
+      forged(124, '\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff', { type: 'x' }),
+    ],
+    'an owner that is none': [/uid NaN/, forged(108, 'nobody!')],
+    'a negative owner': [/uid -1/, Buffer.concat([extended('x', 'uid=-1'), plain])],
+    'a negative length': [
+      /realsize -5/,
+      Buffer.concat([
+        extended('x', 'GNU.sparse.major=1', 'GNU.sparse.minor=0', 'GNU.sparse.realsize=-5'),
+        plain,
+      ]),
+    ],
+    'a damaged record': [
+      /extended header is damaged/,
+      Buffer.concat([forged(124, '00000000012', { type: 'x' }).subarray(0, 512), Buffer.alloc(512, '9')]),
+    ],
+    'long extended headers': [/too long/, forged(124, '00777777777', { type: 'x' })],
+    'long names': [/too long/, forged(124, '00777777777', { type: 'L' })],
+    'many global headers': [
+      /too long/,
+      Buffer.concat(Array.from({ length: 70 }, (_, n) => extended('g', `k${n}=${'v'.repeat(1000)}`))),
+    ],
+    'many records': [
+      /records: too many/,
+      Buffer.concat([extended('x', ...Array.from({ length: 21_000 }, (_, n) => `k${n}=`)), plain]),
+    ],
+    'many pieces of a file': [
+      /pieces: too many/,
+      Buffer.concat([
+        extended('x', 'GNU.sparse.major=1', 'GNU.sparse.minor=0', 'GNU.sparse.realsize=5'),
+        forged(124, '00000001000').subarray(0, 512),
+        Buffer.concat([Buffer.from('9999999999\n'), Buffer.alloc(501)]),
+      ]),
+    ],
+    'another kind of member': [/not supported/, forged(156, 'S')],
+  };
+  for (const [what, [reason, bytes]] of Object.entries(cases)) {
+    const image = await Image.open(layout([bytes]));
+    await assert.rejects(image.load(LOG), (error: Error) => {
+      assert.ok(error instanceof UsageError, `${what}: ${error.stack}`);
+      assert.match(error.message, reason, what);
+      return true;
+    });
+  }
+});
+
+test('of a layer that is larger than it may be no more is read', async () => {
+  const volume = new MemfsVolume({ size: 1 << 20, inodes: 1000 });
+  const zeros = Buffer.alloc(1 << 16);
+  let read = 0;
+  const bomb = async function* (first: Buffer, then: Buffer): AsyncGenerator<Buffer> {
+    yield first;
+    for (;;) {
+      read += then.length;
+      yield await Promise.resolve(then);
+    }
+  };
+  const file = forged(124, '77777777777').subarray(0, 512);
+  await assert.rejects(volume.addLayer(bomb(file, zeros)), /ENOSPC/);
+  assert.ok(read < 2 << 20, `${read}`);
+  read = 0;
+  let number = 0;
+  const files = async function* (): AsyncGenerator<Buffer> {
+    for (;;) {
+      read += 1;
+      yield await Promise.resolve(forged(0, `file${++number}`).subarray(0, 512));
+    }
+  };
+  await assert.rejects(volume.addLayer(files()), /ENOSPC/);
+  assert.ok(read < 2000, `${read}`);
+  volume.discard();
+});
+
+test('a layer of many members, and many marks, leaves others their turns', async () => {
+  const members: Record<string, Member> = { 'd/': dir };
+  for (let n = 0; n < 6_000; n++) members[`d/${n}`] = {};
+  const image = await Image.open(layout([tar(members), tar({ 'd/new': {}, 'd/.wh..wh..opq': {} })]));
+  let turns = 0;
+  const turn = (): void => {
+    turns += 1;
+    next = setImmediate(turn);
+  };
+  let next = setImmediate(turn);
+  const snapshot = await image.load(LOG);
+  clearImmediate(next);
+  assert.ok(turns > 6_000 / 256, `${turns}`);
+  const volume = snapshot.fork();
+  assert.deepEqual(volume.readdirSync('/d'), ['new']);
+  volume.discard();
+  snapshot.discard();
+});
+
+test('what a layer adds stays where it makes the directory opaque later, however it was made', async () => {
+  const lower = tar({ 'd/': dir, 'd/old': {}, 'd/sub/': dir, 'd/sub/old': {} });
+  const upper = Buffer.concat([
+    tar({ 'd/implied/file': {}, 'd/sub/': dir, 'd/sub/new': {}, 'd/.wh..wh..opq': {} }).subarray(0, -1024),
+    tar({ 'd/late': {}, 'd/sub/.wh..wh..opq': {} }),
+  ]);
+  const files = await filesOf(await Image.open(layout([lower, upper])));
+  assert.deepEqual(Object.keys(files).sort(), ['/d/implied/file', '/d/late', '/d/sub/new']);
 });
 
 /** Changes the time in the last layer's gzip header. */
