@@ -3,7 +3,7 @@ import { UsageError } from '../backend/index.js';
 import { type Fd, Output, OwnedFd } from '../system/index.js';
 import { filterOf, type TraceFilter } from './filter.js';
 import { lostRequestsLine, requestLine } from './lines.js';
-import { CaptureReader } from './reader.js';
+import { CaptureReader, type TraceEvent } from './reader.js';
 import { RecordBuffer } from './record-buffer.js';
 import type { TraceReader, Tracing } from './tracing.js';
 
@@ -16,6 +16,8 @@ const LINES_WAITING_BYTES = 4 * 2 ** 20;
 const DELAY_MS = 100;
 /** After so many milliseconds of making lines, requests get their turn. */
 const TURN_MS = 2;
+/** How long lines are made at the end, in milliseconds. */
+const END_MS = 1000;
 
 /**
  * Opens the file of an access log, to whose end lines are added. It is made if need be.
@@ -46,6 +48,8 @@ export class AccessLog {
   readonly #capture = new CaptureReader();
   readonly #tracing: Tracing;
   readonly #reader: TraceReader;
+  /** What the piece tells that was taken last, as far as it has not been written. */
+  #events: Iterator<TraceEvent, undefined> = [].values();
   #timer: NodeJS.Timeout | undefined;
   #turn: NodeJS.Immediate | undefined;
 
@@ -63,12 +67,16 @@ export class AccessLog {
     tracing.open(this.#reader);
   }
 
-  /** Writes what there is, and ends. */
+  /** Writes what there is, as far as it can be done in a second, and ends. */
   close(): void {
     this.#tracing.close(this.#reader);
     clearTimeout(this.#timer);
     clearImmediate(this.#turn);
-    this.#advance(Infinity);
+    this.#advance(performance.now() + END_MS);
+    clearImmediate(this.#turn);
+    let left = 0;
+    while (this.#next() !== undefined) left += 1;
+    if (left > 0) this.#output.write(`${lostRequestsLine(left)}\n`);
     this.#output.close();
     this.#fd?.close();
   }
@@ -82,21 +90,24 @@ export class AccessLog {
 
   #advance(until: number): void {
     this.#turn = undefined;
-    const { buffer } = this.#reader;
-    for (let piece = buffer.take(); piece !== undefined; piece = buffer.take()) {
-      this.#write(piece);
-      if (performance.now() < until) continue;
-      if (!buffer.isEmpty) this.#turn = setImmediate(() => this.#advance(performance.now() + TURN_MS));
-      return;
-    }
-  }
-
-  #write(piece: Uint8Array): void {
     let lines = '';
-    for (const event of this.#capture.read(piece)) {
+    let isLate = false;
+    for (let event = this.#next(); event !== undefined; event = isLate ? undefined : this.#next()) {
       if ('lost' in event) lines += `${lostRequestsLine(event.lost)}\n`;
       else if (this.#shows(event)) lines += `${requestLine(event)}\n`;
+      isLate = performance.now() >= until;
     }
     if (lines !== '') this.#output.write(lines);
+    if (isLate) this.#turn = setImmediate(() => this.#advance(performance.now() + TURN_MS));
+  }
+
+  #next(): TraceEvent | undefined {
+    for (;;) {
+      const { done, value } = this.#events.next();
+      if (done !== true) return value;
+      const piece = this.#reader.buffer.take();
+      if (piece === undefined) return undefined;
+      this.#events = this.#capture.read(piece);
+    }
   }
 }

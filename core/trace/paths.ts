@@ -1,7 +1,8 @@
-/** Names that are remembered, of those that were told last. */
-const MOST_NAMES = 100_000;
-/** Longer paths are cut off: their begin is a node's number. */
-const MOST_PARTS = 64;
+/** Bytes of heap that a name takes: its places in two maps, and for each of its characters. */
+const NAME_BYTES = 256;
+const CHARACTER_BYTES = 4;
+/** Longer paths are cut off: their begin is a node's number. PATH_MAX of Linux. */
+const MOST_PATH = 4096;
 
 const ROOT = 1n;
 
@@ -18,21 +19,33 @@ export class Paths {
   readonly #names = new Map<bigint, Name>();
   /** Nodes by their directory and name. */
   readonly #nodes = new Map<string, bigint>();
+  readonly #mostBytes: () => number;
+  #bytes = 0;
+
+  /** @param mostBytes bytes of heap that names may take. Those that were told last stay. */
+  constructor(mostBytes: () => number) {
+    this.#mostBytes = mostBytes;
+  }
 
   /** A node was found, or made, under a name. */
   learn(parent: bigint, name: string, node: bigint): void {
     if (node === 0n || node === ROOT || name === '.' || name === '..') return;
-    const known = this.#names.get(node);
-    if (known !== undefined) {
-      this.#names.delete(node);
-      this.#nodes.delete(keyOf(known.parent, known.name));
-    }
+    this.#drop(node);
     this.#names.set(node, { parent, name });
     this.#nodes.set(keyOf(parent, name), node);
-    if (this.#names.size <= MOST_NAMES) return;
-    const [[oldest, { parent: of, name: called }]] = this.#names as unknown as [[bigint, Name]];
-    this.#names.delete(oldest);
-    this.#nodes.delete(keyOf(of, called));
+    this.#bytes += bytesOf(name);
+    while (this.#bytes > this.#mostBytes()) {
+      const [oldest] = this.#names.keys();
+      this.#drop(oldest!);
+    }
+  }
+
+  #drop(node: bigint): void {
+    const known = this.#names.get(node);
+    if (known === undefined) return;
+    this.#names.delete(node);
+    this.#nodes.delete(keyOf(known.parent, known.name));
+    this.#bytes -= bytesOf(known.name);
   }
 
   /** A name was moved. */
@@ -52,9 +65,11 @@ export class Paths {
   /** `/a/b`, or `#1f/b` below a node whose name was not told. */
   of(node: bigint): string {
     const parts: string[] = [];
+    let characters = 0;
     for (let at = node; at !== ROOT;) {
       const known = this.#names.get(at);
-      if (known === undefined || parts.length === MOST_PARTS) {
+      characters += (known?.name.length ?? 0) + 1;
+      if (known === undefined || characters > MOST_PATH) {
         return [`#${at.toString(16)}`, ...parts.toReversed()].join('/');
       }
       parts.push(known.name);
@@ -68,6 +83,10 @@ export class Paths {
     const path = this.of(parent);
     return path === '/' ? `/${name}` : `${path}/${name}`;
   }
+}
+
+function bytesOf(name: string): number {
+  return NAME_BYTES + CHARACTER_BYTES * name.length;
 }
 
 function keyOf(parent: bigint, name: string): string {

@@ -1,4 +1,4 @@
-import { decodeName } from '../backend/index.js';
+import { decodeName, NAME_MAX } from '../backend/index.js';
 import { Opcode } from '../fuse/wire/abi.js';
 import * as wire from '../fuse/wire/structures.js';
 import { RecordedRequest, shapes, type Shape } from './arguments.js';
@@ -75,9 +75,13 @@ const WRITES = new Set<number>([Opcode.WRITE, Opcode.COPY_FILE_RANGE]);
 
 const NO_SHAPE: Shape = { bytes: () => 0, names: 0, fields: () => [] };
 
+/** Bytes of heap for the names of all exports. */
+const NAMES_BYTES = 32 * 2 ** 20;
+
 /** Reads a capture, piece by piece, and follows what nodes are called. */
 export class CaptureReader {
   readonly #exports = new Map<number, { readonly tag: string; readonly paths: Paths }>();
+  readonly #namesOfOne = (): number => NAMES_BYTES / this.#exports.size;
   /** What is left of the pieces so far. */
   #rest = new Uint8Array(0);
   #hasBegun = false;
@@ -126,7 +130,7 @@ export class CaptureReader {
         const tag = Buffer.from(
           record.subarray(export_record.bytes, export_record.bytes + length),
         ).toString();
-        this.#exports.set(index, { tag, paths: new Paths() });
+        this.#exports.set(index, { tag, paths: new Paths(this.#namesOfOne) });
         return undefined;
       }
       case Kind.LOST:
@@ -242,7 +246,8 @@ export function* listedNodes(listing: Uint8Array): Generator<[node: bigint, name
   for (let at = 0; at + wire.fuse_direntplus.bytes <= listing.length;) {
     const length = view.getUint32(at + dirent + wire.fuse_dirent.namelen, true);
     const nameAt = at + wire.fuse_direntplus.bytes;
-    if (length === 0 || nameAt + length > listing.length) return;
+    // The guest may have changed it since.
+    if (length === 0 || length > NAME_MAX || nameAt + length > listing.length) return;
     yield [view.getBigUint64(at, true), decodeName(listing, nameAt, nameAt + length)];
     at = nameAt + padded(length);
   }

@@ -51,16 +51,16 @@ export class Canary {
   }
 
   /**
-   * Writes and reads files until `end`, in milliseconds since 1970.
+   * Writes and reads files until `isOver`.
    * @param paceMs how long it rests after each.
    * @throws AssertionError if a byte or a name is not what it was.
    */
-  async work(end: number, paceMs = 0): Promise<Latency> {
+  async work(isOver: () => boolean, paceMs = 0): Promise<Latency> {
     this.#times = [];
     this.#syncTimes = [];
     const kept = this.#random.bytes(FILE_BYTES);
     const old = await this.#make('kept', kept);
-    while (Date.now() < end) {
+    while (!isOver()) {
       await this.#file(`file-${(this.#round += 1)}`);
       await this.#holds(old, kept);
       if (paceMs > 0) await sleep(paceMs);

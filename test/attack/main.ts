@@ -23,9 +23,10 @@ import { type Setup, setups } from './setups.js';
  * them an honest guest works on an export of its own; its data must be right, and no request of it
  * may wait for long.
  *
- *   npm run test:attack [-- [--seconds N] [--seed N] [--heap MIB] [--setup NAME]…
- *                           [--attacker NAME]… [--pace MS]]
+ *   npm run test:attack [-- [--seconds N] [--requests N] [--messages N] [--seed N] [--heap MIB]
+ *                           [--setup NAME]… [--attacker NAME]… [--pace MS]]
  *
+ * With `--requests` and `--messages` an attacker ends as soon as it has sent so many.
  * `--pace` is how long the honest guest rests between its files: an attacker that is to send much
  * needs the processor.
  */
@@ -54,6 +55,8 @@ const { values } = parseArgs({
     seed: { type: 'string', default: String(Date.now() % 1_000_000_007) },
     heap: { type: 'string', default: '512' },
     pace: { type: 'string', default: '0' },
+    requests: { type: 'string', default: 'Infinity' },
+    messages: { type: 'string', default: 'Infinity' },
     attacker: { type: 'string', multiple: true, default: [...attackers] },
     setup: { type: 'string', multiple: true, default: setups.map(({ name }) => name) },
   },
@@ -61,6 +64,11 @@ const { values } = parseArgs({
 const seed = Number(values.seed);
 const seconds = Number(values.seconds);
 const paceMs = Number(values.pace);
+/** How many requests or messages of an attacker are enough. */
+const enough: Readonly<Record<string, string>> = {
+  'raced-requests': values.requests,
+  'mutated-messages': values.messages,
+};
 for (const name of values.attacker) {
   if (attackers.some((known) => known === name)) continue;
   console.error(`--attacker ${name}: it is one of ${attackers.join(', ')}`);
@@ -115,9 +123,8 @@ async function start(setup: Setup, folder: string): Promise<Daemon> {
 /** Runs one attacker. @returns what it did. */
 async function attack(name: string, socket: string, number: number, endMs: number): Promise<string> {
   const path = fileURLToPath(new URL(`${name}.js`, import.meta.url));
-  const child = spawn(process.execPath, [path, socket, String(seed + number), String(seconds)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const words = [socket, String(seed + number), String(seconds), enough[name] ?? 'Infinity'];
+  const child = spawn(process.execPath, [path, ...words], { stdio: ['ignore', 'pipe', 'inherit'] });
   const timer = setTimeout(() => child.kill('SIGKILL'), seconds * 1000 + endMs);
   let text = '';
   child.stdout.on('data', (data: Buffer) => (text += data.toString()));
@@ -179,6 +186,12 @@ function memoryOf(daemon: ChildProcess): string {
   return all.join(' + ');
 }
 
+/** @returns whether so many milliseconds have passed from now on. */
+function after(ms: number): () => boolean {
+  const end = Date.now() + ms;
+  return () => Date.now() >= end;
+}
+
 function shown({ requests, median, p99, worst, sync }: Latency): string {
   const times = `${median.toFixed(2)} / ${p99.toFixed(1)} / ${worst.toFixed(0)} ms`;
   return `${requests} requests, ${times}, syncs ${sync.toFixed(1)} ms`;
@@ -193,12 +206,14 @@ async function run(setup: Setup): Promise<string[]> {
   const { process: child } = daemon;
   try {
     const canary = await Canary.connect(daemon.sockets[1], seed);
-    const alone = await canary.work(Date.now() + Math.min(5, seconds) * 1000);
+    const alone = await canary.work(after(Math.min(5, seconds) * 1000));
     const before = descriptorsOf(child);
+    let isOver = false;
     const attacking = Promise.allSettled(
       values.attacker.map((name, i) => attack(name, daemon.sockets[0], i, endMs)),
     );
-    const beside = await canary.work(Date.now() + seconds * 1000, paceMs);
+    void attacking.then(() => (isOver = true));
+    const beside = await canary.work(() => isOver, paceMs);
     for (const one of await attacking) {
       if (one.status === 'fulfilled') console.log(`  ${one.value}`);
       else wrong.push(String(one.reason));
@@ -208,21 +223,21 @@ async function run(setup: Setup): Promise<string[]> {
     );
     if (beside.worst > (setup.heldMs ?? HELD_MS))
       wrong.push(`a request of the honest guest took ${beside.worst.toFixed(0)} ms`);
-    await canary.work(Date.now() + 1000);
-    let after = descriptorsOf(child);
+    await canary.work(after(1000));
+    let now = descriptorsOf(child);
     let left = await leftOf(daemon);
-    const isMore = (): boolean => left !== '' || after.length > before.length + KEPT_DESCRIPTORS;
+    const isMore = (): boolean => left !== '' || now.length > before.length + KEPT_DESCRIPTORS;
     for (let tries = 0; tries < 100 && isMore(); tries++) {
       await sleep(100);
-      after = descriptorsOf(child);
+      now = descriptorsOf(child);
       left = await leftOf(daemon);
     }
     if (left !== '') wrong.push(`of guests that have gone there are left: ${left}`);
-    const more = moreIn(before, after);
-    if (after.length > before.length + KEPT_DESCRIPTORS)
-      wrong.push(`${after.length - before.length} descriptors stayed open${more}`);
+    const more = moreIn(before, now);
+    if (now.length > before.length + KEPT_DESCRIPTORS)
+      wrong.push(`${now.length - before.length} descriptors stayed open${more}`);
     console.log(
-      `  memory ${memoryOf(child)}, descriptors ${before.length} before, ${after.length} after${more}`,
+      `  memory ${memoryOf(child)}, descriptors ${before.length} before, ${now.length} after${more}`,
     );
     canary.close();
   } catch (error) {

@@ -30,7 +30,7 @@ const BURST = 20;
 const LANES = 12;
 const EAGAIN = 11;
 
-const { socket, seed, end, finish } = startOf();
+const { socket, seed, end, enough, finish } = startOf();
 const random = new Random(seed);
 const folder = mkdtempSync(join(tmpdir(), 'vfk-messages-'));
 const fifo = join(folder, 'fifo');
@@ -67,6 +67,10 @@ const descriptors: Descriptors = {
 let messages = 0;
 let connections = 0;
 
+function isOver(): boolean {
+  return messages >= enough || Date.now() >= end;
+}
+
 /** @returns whether the daemon still listens. */
 function send(connection: UnixConnection, bytes: Uint8Array, fds: readonly Fd[]): boolean {
   const sent = connection.send(bytes, fds);
@@ -94,7 +98,7 @@ async function connection(): Promise<void> {
     const sink = new Uint8Array(65536);
     const features = encodeMessage(Request.SET_PROTOCOL_FEATURES, 0, encodeU64(everyProtocolFeature));
     let isAlive = send(connected, features, []);
-    while (isAlive && Date.now() < end) {
+    while (isAlive && !isOver()) {
       for (let i = 0; isAlive && i < BURST; i++) {
         const { bytes, fds } = makeMessage(random, descriptors);
         isAlive = send(connected, bytes, fds);
@@ -110,7 +114,7 @@ async function connection(): Promise<void> {
 
 /** Makes one connection after the other. */
 async function lane(): Promise<void> {
-  while (Date.now() < end) {
+  while (!isOver()) {
     try {
       await connection();
     } catch (error) {

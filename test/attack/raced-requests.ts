@@ -191,13 +191,17 @@ class Racer {
   }
 }
 
-const { socket, seed, end, finish } = startOf();
+const { socket, seed, end, enough, finish } = startOf();
 const random = new Random(seed);
 const racer = new Racer(seed + 1);
 const client = new FuseClient({ request: () => Promise.reject(new Error('not by this way')) });
 let requests = 0;
 let answered = 0;
 let connections = 0;
+
+function isOver(): boolean {
+  return requests >= enough || Date.now() >= end;
+}
 
 /** INIT, as a guest's kernel sends it. */
 function initRequest(): Uint8Array {
@@ -227,7 +231,7 @@ async function connection(): Promise<void> {
     const ranges = random.chance(80) ? queue.requests : [...queue.requests, ...queue.ring];
     await racer.aim({ fd: frontEnd.memory.fd, length: frontEnd.memory.mapping.length, ranges });
     const sent: Sent[] = harmless.map(() => ({ opcode: Op.GETATTR, node: 1n }));
-    for (let batch = 0; batch < BATCHES && Date.now() < end; batch++) {
+    for (let batch = 0; batch < BATCHES && !isOver(); batch++) {
       const slots = queue.free;
       if (slots.length < LEAST_FREE) return;
       for (const slot of slots) {
@@ -256,7 +260,7 @@ async function connection(): Promise<void> {
   }
 }
 
-while (Date.now() < end) {
+while (!isOver()) {
   try {
     await connection();
   } catch (error) {

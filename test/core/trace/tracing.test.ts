@@ -14,12 +14,14 @@ import {
   Tracing,
   type TracedRequest,
 } from '../../../core/trace/index.js';
+import { Paths } from '../../../core/trace/paths.js';
+import { listedNodes } from '../../../core/trace/reader.js';
 import { RecordBuffer } from '../../../core/trace/record-buffer.js';
 import { BackendRegistry, createLogger } from '../../../core/plugins/index.js';
 import { engine } from '../../support/engine.js';
 import { FuseClient, InitFlag, Op, ROOT, rejectsWith, usualInitFlags } from '../../support/fuse-client.js';
 import { Loopback } from '../../support/loopback.js';
-import { temporaryFolder } from '../../support/vhost-user.js';
+import { temporaryFolder, until } from '../../support/vhost-user.js';
 
 const log = createLogger({ level: 'silent', format: 'json' });
 
@@ -167,6 +169,42 @@ test('what there is no room for is left out and counted', async () => {
   assert.deepEqual(lost, { lost: 101 - first.length });
   assert.ok(next !== undefined && 'opcode' in next && next.opcode === Op.GETATTR);
   assert.equal(buffer.take(), undefined);
+});
+
+test('paths are cut off at 4,096 characters, so that lines of odd ones take little time and room', async (t) => {
+  const file = join(temporaryFolder(t), 'access.log');
+  const tracing = new Tracing();
+  const observed = tracing.add('data');
+  const { export: shared } = await engine(await memfs());
+  const fuse = new FuseClient(new Loopback(new Session(shared, { observed })));
+  const written = new AccessLog(openAccessLog(file), { opcodes: ['GETATTR'] }, tracing);
+  await fuse.init();
+  let deep = ROOT;
+  for (let i = 0; i < 60; i++) deep = (await fuse.mkdir(deep, '\x01'.repeat(255))).nodeid;
+  // They lie in one piece of what was recorded.
+  for (let i = 0; i < 150; i++) await fuse.getattr(deep);
+  const lines = (): string[] => readFileSync(file, 'utf8').split('\n').slice(0, -1);
+  await until(() => lines().length === 150, 'all lines are written');
+  written.close();
+  for (const line of lines()) assert.match(line, /^\S+ data .* GETATTR #[0-9a-f]+(\/(\\x01){255}){16} = ok/);
+});
+
+test('names that were told last are remembered, as many as there is room for', () => {
+  const paths = new Paths(() => 2 ** 16);
+  for (let i = 0; i < 1000; i++) paths.learn(1n, `${'n'.repeat(200)}${i}`, BigInt(i + 2));
+  assert.equal(paths.of(1001n), `/${'n'.repeat(200)}999`);
+  assert.equal(paths.of(1001n - 50n), `/${'n'.repeat(200)}949`);
+  assert.equal(paths.of(1001n - 100n), '#385');
+});
+
+test('a listing that a guest has changed gives no name that cannot be one', () => {
+  const listing = new Uint8Array(4096);
+  const view = new DataView(listing.buffer);
+  view.setBigUint64(0, 7n, true);
+  view.setUint32(128 + 16, 3, true);
+  assert.deepEqual([...listedNodes(listing)].slice(0, 1), [[7n, '\0\0\0']]);
+  view.setUint32(128 + 16, 256, true);
+  assert.deepEqual([...listedNodes(listing)], []);
 });
 
 test('a capture is read in pieces of any size, and what is none is refused', async () => {
