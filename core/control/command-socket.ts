@@ -75,8 +75,10 @@ export class CommandSocket {
       for await (const line of linesOf(socket, REQUEST_MAX_BYTES)) {
         const answer = this.#answer(line);
         this.#running.add(answer);
-        socket.write(`${JSON.stringify(await answer)}\n`);
+        const isTaken = socket.write(`${JSON.stringify(await answer)}\n`);
         this.#running.delete(answer);
+        // The next request of one who takes no answers waits.
+        if (!isTaken) await drained(socket);
       }
     } catch (error) {
       this.#log.warn({ error }, 'control connection failed');
@@ -96,6 +98,17 @@ export class CommandSocket {
       return { error: error instanceof Error ? error.message : String(error), usage };
     }
   }
+}
+
+/** Resolves when what was written has been taken, or never will be. */
+function drained(socket: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    const end = (): void => {
+      socket.off('drain', end).off('close', end);
+      resolve();
+    };
+    socket.on('drain', end).on('close', end);
+  });
 }
 
 /** Whether somebody listens on a path; a socket that nobody listens on is removed. */

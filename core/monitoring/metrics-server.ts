@@ -1,5 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import { isIP } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { UsageError, type Logger } from '../backend/index.js';
 import { isPathTaken } from '../control/index.js';
 import { listenOnLoopback, type OwnedFd, SystemError } from '../system/index.js';
@@ -12,6 +13,8 @@ export type MetricsAddress = { readonly path: string } | { readonly host: string
 const MAX_HEADER_BYTES = 8192;
 const MAX_CONNECTIONS = 16;
 const TIMEOUT_MS = 10_000;
+/** Between two collections of the figures, at least (milliseconds): any user of the host may ask. */
+const PAUSE_MS = 50;
 
 /**
  * Reads `unix:PATH`, `PORT`, `127.0.0.1:PORT` or `[::1]:PORT`. Figures tell much of what guests do,
@@ -48,6 +51,27 @@ export function listenForMetrics(address: { readonly host: string; readonly port
   }
 }
 
+/**
+ * Does something for all who ask meanwhile. Who asks while it is done gets what comes of the next
+ * time, which begins {@link PAUSE_MS} after this one did.
+ */
+function together<T>(work: () => Promise<T>): () => Promise<T> {
+  let began = -Infinity;
+  let running: Promise<unknown> = Promise.resolve();
+  let next: Promise<T> | undefined;
+  const begin = async (): Promise<T> => {
+    await running;
+    const left = began + PAUSE_MS - performance.now();
+    if (left > 0) await sleep(left);
+    began = performance.now();
+    next = undefined;
+    const result = work();
+    running = result.catch(() => undefined);
+    return result;
+  };
+  return () => (next ??= begin());
+}
+
 /** Serves figures to Prometheus: `GET /metrics`. */
 export class MetricsServer {
   readonly #server: Server;
@@ -72,6 +96,7 @@ export class MetricsServer {
     }
     // Only those who ask for figures pay for the library.
     const { CONTENT_TYPE, prometheusText } = await import('./prometheus.js');
+    const text = together(async () => prometheusText(await collect(), log));
     const server = createServer(
       { maxHeaderSize: MAX_HEADER_BYTES, requestTimeout: TIMEOUT_MS, headersTimeout: TIMEOUT_MS },
       (request, response) => {
@@ -80,15 +105,13 @@ export class MetricsServer {
           response.writeHead(method === 'GET' ? 404 : 405).end();
           return;
         }
-        collect()
-          .then((figures) => prometheusText(figures, log))
-          .then(
-            (body) => response.writeHead(200, { 'content-type': CONTENT_TYPE }).end(body),
-            (error: unknown) => {
-              log.error({ err: error }, 'the figures could not be collected');
-              response.writeHead(500).end();
-            },
-          );
+        text().then(
+          (body) => response.writeHead(200, { 'content-type': CONTENT_TYPE }).end(body),
+          (error: unknown) => {
+            log.error({ err: error }, 'the figures could not be collected');
+            response.writeHead(500).end();
+          },
+        );
       },
     );
     server.maxConnections = MAX_CONNECTIONS;

@@ -175,8 +175,10 @@ const floods: readonly Flood[] = [
       await client.releasedir(nodeid, fh);
     };
   }),
-  byClient('64 LOOKUP of missing names', 64, async (client) => (i) =>
-    client.lookup(ROOT, `missing-${i}`).catch(refused),
+  byClient(
+    '64 LOOKUP of missing names',
+    64,
+    async (client) => (i) => client.lookup(ROOT, `missing-${i}`).catch(refused),
   ),
   byClient('32 extended attributes of 60,000 bytes set and read', 32, async (client) => {
     const { id } = await make(client, 'attributes');
@@ -487,5 +489,8 @@ if (values.socket === undefined) {
   for (const backend of values.backend) await measure(backend);
   process.exit(0);
 } else {
-  await run(values.socket, floods.find(({ name }) => name === values.flood[0])!);
+  await run(
+    values.socket,
+    floods.find(({ name }) => name === values.flood[0])!,
+  );
 }

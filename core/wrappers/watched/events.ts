@@ -61,21 +61,28 @@ export class EventQueue {
   }
 }
 
+/** Characters of the paths that are remembered, and how many each counts beside its own. */
+const MOST_CHARACTERS = 2 ** 20;
+const OF_EACH = 100;
+
 /** Things that were done, each for a time. Bounded: the oldest are dropped. */
 export class Recent {
   readonly #ms: number;
   readonly #at = new Map<string, number>();
+  #characters = 0;
 
   constructor(ms: number) {
     this.#ms = ms;
   }
 
   add(what: string): void {
-    this.#at.delete(what);
+    this.#drop(what);
     this.#at.set(what, performance.now());
-    if (this.#at.size <= 4096) return;
-    const [oldest] = this.#at.keys();
-    this.#at.delete(oldest!);
+    this.#characters += what.length + OF_EACH;
+    while (this.#characters > MOST_CHARACTERS) {
+      const [oldest] = this.#at.keys();
+      this.#drop(oldest!);
+    }
   }
 
   has(what: string): boolean {
@@ -85,7 +92,11 @@ export class Recent {
 
   take(what: string): boolean {
     const had = this.has(what);
-    this.#at.delete(what);
+    this.#drop(what);
     return had;
+  }
+
+  #drop(what: string): void {
+    if (this.#at.delete(what)) this.#characters -= what.length + OF_EACH;
   }
 }

@@ -43,8 +43,12 @@ const OWN_MS = 150;
 /** Changes are told together so long after the first, in milliseconds. */
 const BATCH_MS = 5;
 
-/** Changes that are told together at most. */
+/** Changes that are told together at most, and the characters of their paths. */
 const MOST_PENDING = 4096;
+const MOST_PENDING_CHARACTERS = 2 ** 20;
+
+/** PATH_MAX of Linux, in characters: no program can name what has a longer path. */
+const MOST_PATH = 4096;
 
 /** Readers of the control file at a time. */
 const READERS = 64;
@@ -88,6 +92,7 @@ export function watched<N extends object, F>(
   let absorbed = 0;
   /** Changes that are told soon, by path. */
   const pending = new Map<string, { readonly node: object; readonly change: NodeChange }>();
+  let pendingCharacters = 0;
   let timer: NodeJS.Timeout | undefined;
   let root: N | undefined;
   const control = {} as N;
@@ -105,9 +110,11 @@ export function watched<N extends object, F>(
   /** The path of a node, from the root; undefined where it is not known. */
   function pathOf(node: object): string | undefined {
     const names: string[] = [];
+    let characters = 0;
     for (let at = node; at !== root;) {
       const place = nodes.get(at as N);
-      if (place?.parent === undefined || names.length > 256) return undefined;
+      characters += (place?.name.length ?? 0) + 1;
+      if (place?.parent === undefined || characters > MOST_PATH) return undefined;
       names.push(place.name);
       at = place.parent;
     }
@@ -147,10 +154,11 @@ export function watched<N extends object, F>(
   function keep(host: BackendHost, node: object, change: NodeChange): void {
     const path = change.name === undefined ? pathOf(node) : below(node, change.name);
     if (path === undefined || own.has(path) || changing.has(path)) return;
-    if (pending.size >= MOST_PENDING) {
+    if (pending.size >= MOST_PENDING || pendingCharacters > MOST_PENDING_CHARACTERS) {
       dropped += 1;
       return;
     }
+    if (!pending.has(path)) pendingCharacters += path.length;
     const before = pending.get(path)?.change.kind;
     // What was made and then filled is told as made.
     const kind = before === 'made' && change.kind !== 'removed' ? before : change.kind;
@@ -169,6 +177,7 @@ export function watched<N extends object, F>(
         tellOfNode(host, node, name, kind);
     }
     pending.clear();
+    pendingCharacters = 0;
   }
 
   /** The host's kernel drops what it has of the node that a name stands for. */
