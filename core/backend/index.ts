@@ -9,6 +9,7 @@
  * - `plugin.ts`, `host.ts`: how a backend is found and configured, and what it is given.
  * - `wrap.ts`, `read-only.ts`: backends over another backend.
  * - `accelerator.ts`: optional, experimental: quicker ways for the engine.
+ * - `pool-turns.ts`: the thread pool, dealt to the guests of all backends.
  * - `limits.ts`: of memory, and of what comes from other hosts.
  */
 export * from './attributes.js';

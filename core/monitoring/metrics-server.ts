@@ -13,7 +13,7 @@ export type MetricsAddress = { readonly path: string } | { readonly host: string
 const MAX_HEADER_BYTES = 8192;
 const MAX_CONNECTIONS = 16;
 const TIMEOUT_MS = 10_000;
-/** Between two collections of the figures, at least (milliseconds): any user of the host may ask. */
+/** Between two collections of the figures, at least, in ms: any user of the host may ask. */
 const PAUSE_MS = 50;
 
 /**

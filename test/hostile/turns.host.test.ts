@@ -4,7 +4,8 @@ import { mkdirSync, mkdtempSync, rmSync, statfsSync, statSync, truncateSync, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { Turns, type CallLength } from '../../backends/passthrough/calls/pool-turns.js';
+import { Turns, type CallLength } from '../../core/backend/pool-turns.js';
+import { JournalFile } from '../../backends/s3/journal/journal-file.js';
 import { DAEMON } from '../../core/backend/index.js';
 import { Client, ROOT } from '../../core/contract/client.js';
 import { Session } from '../../core/fuse/index.js';
@@ -167,6 +168,23 @@ test('a guest that syncs and copies is served among the many syncs and copies of
     const before = order.slice(0, order.indexOf(`own ${kind}`)).filter((name) => name === kind);
     assert.ok(before.length < 150, `${before.length} of 300 calls of ${kind} came before`);
   }
+});
+
+test('an fsync is not behind what many requests of S3 have its journals and cached blocks do', async (t) => {
+  const [client] = await connect(folder);
+  writeFileSync(join(folder, 'waiting'), 'x');
+  const waiting = await client!.open((await client!.lookup(ROOT, 'waiting')).id, 2);
+  mkdirSync(join(folder, 'journals'));
+  const journal = JournalFile.create(join(folder, 'journals', 'one'));
+  t.after(() => journal.remove(0));
+  const order: string[] = [];
+  const data = Buffer.alloc(2 ** 20);
+  const flood = Array.from({ length: 200 }, async (_, i) => {
+    await journal.write([data], i * data.length, data.length);
+    order.push('journal');
+  });
+  await Promise.all([...flood, client!.fsync(waiting, false).then(() => order.push('fsync'))]);
+  assert.ok(order.indexOf('fsync') < 100, `${order.indexOf('fsync')} of 200 writes came before`);
 });
 
 test('an allocation of more than is free is refused as a whole, while another guest syncs and copies', async () => {

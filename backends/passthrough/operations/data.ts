@@ -31,7 +31,7 @@ import { gatherOperations } from '../batches/gather.js';
 import { createLabelled } from '../calls/create-labelled.js';
 import type { Node } from '../nodes/nodes.js';
 import { OpenFile } from '../nodes/open-file.js';
-import { turns } from '../calls/pool-turns.js';
+import { turns } from '../../../core/backend/pool-turns.js';
 import { at, putDescriptorPath, putName } from '../calls/call-memory.js';
 import { statDescriptor, statIsLarge } from '../calls/stat.js';
 import type { Share } from '../share.js';

@@ -28,7 +28,7 @@ import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
 import { at, getLong, offset as area, putLong } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { turns } from '../calls/pool-turns.js';
+import { turns } from '../../../core/backend/pool-turns.js';
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;

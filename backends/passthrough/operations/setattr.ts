@@ -27,7 +27,7 @@ import type { Node } from '../nodes/nodes.js';
 import type { OpenFile } from '../nodes/open-file.js';
 import { at, offset, putDescriptorPath, putLong } from '../calls/call-memory.js';
 import type { Share } from '../share.js';
-import { turns } from '../calls/pool-turns.js';
+import { turns } from '../../../core/backend/pool-turns.js';
 import { statDescriptor, statIsLarge, statSize } from '../calls/stat.js';
 import { settle } from './data.js';
 import { EACCES } from '../../../core/system/calls/negative-errno.js';

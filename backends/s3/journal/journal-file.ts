@@ -12,7 +12,10 @@ import {
   writevSync,
 } from 'node:fs';
 import { unlink } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { promisify } from 'node:util';
+import { DAEMON } from '../../../core/backend/index.js';
+import { type Caller, turns } from '../../../core/backend/pool-turns.js';
 import { Users } from '../client/concurrency.js';
 
 /**
@@ -37,11 +40,14 @@ export class JournalFile {
   path: string;
   readonly #fd: number;
   readonly #users = new Users();
+  /** The mount's: its journals have a folder of their own. */
+  readonly #caller: Caller;
   #closed: Promise<void> | undefined;
 
   private constructor(path: string, fd: number) {
     this.path = path;
     this.#fd = fd;
+    this.#caller = { guest: dirname(path), signal: DAEMON.signal };
   }
 
   /** @throws the system's error: EEXIST if the file exists. */
@@ -55,7 +61,7 @@ export class JournalFile {
 
   async #use<T>(work: () => Promise<T>): Promise<T> {
     if (this.#closed !== undefined) throw new Error(`${this.path}: closed`);
-    return this.#users.run(work);
+    return this.#users.run(() => turns.run(this.#caller, 'short', work));
   }
 
   /** Whether {@link writeAtOnce} is meant for so many bytes. */

@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { mkdir, open, readdir, rename, stat, unlink, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import type { Logger } from '../../../core/backend/index.js';
+import { DAEMON, type Logger } from '../../../core/backend/index.js';
+import { type Caller, turns } from '../../../core/backend/pool-turns.js';
 import type { Metrics } from '../client/metrics.js';
 import type { DiskSpace } from '../journal/disk-space.js';
 
@@ -36,6 +37,7 @@ export class DiskCache {
   /** Folders that exist: the first digits of ids. */
   readonly #groups = new Set<string>();
   readonly #written = new Set<Promise<void>>();
+  readonly #caller: Caller;
   #bytes = 0;
   /** Milliseconds of `performance.now()` until which nothing is written, after a failure. */
   #rests = 0;
@@ -47,6 +49,7 @@ export class DiskCache {
     this.#space = space;
     this.#log = log;
     this.#metrics = metrics;
+    this.#caller = { guest: folder, signal: DAEMON.signal };
   }
 
   get bytes(): number {
@@ -87,22 +90,16 @@ export class DiskCache {
     this.#blocks.delete(id);
     this.#blocks.set(id, size);
     try {
-      const file = await open(this.#path(id), 'r');
-      try {
-        const stored = Buffer.allocUnsafeSlow(size);
-        const { bytesRead } = await file.read(stored, 0, size, 0);
-        const block = stored.subarray(HEADER_BYTES);
-        const sound =
-          bytesRead === size &&
-          stored.readUInt32LE(0) === MAGIC &&
-          stored.readUInt32LE(8) === block.length &&
-          stored.readUInt32LE(4) === crc32(block);
-        if (sound) {
-          this.#metrics.diskHits += 1;
-          return block;
-        }
-      } finally {
-        await file.close();
+      const stored = await turns.run(this.#caller, 'short', () => readWhole(this.#path(id), size));
+      const block = stored.subarray(HEADER_BYTES);
+      const sound =
+        stored.length === size &&
+        stored.readUInt32LE(0) === MAGIC &&
+        stored.readUInt32LE(8) === block.length &&
+        stored.readUInt32LE(4) === crc32(block);
+      if (sound) {
+        this.#metrics.diskHits += 1;
+        return block;
       }
       this.#metrics.diskCorrupt += 1;
       this.#log.warn({ block: id }, 'cached block fails its checksum: dropped');
@@ -146,16 +143,18 @@ export class DiskCache {
     const path = this.#path(id);
     const partial = `${path}.${randomUUID()}`;
     const group = id.slice(0, 2);
-    if (!this.#groups.has(group)) await mkdir(join(this.#folder, group), { recursive: true });
-    this.#groups.add(group);
-    const file = await open(partial, 'wx', 0o600);
-    try {
-      await file.writev([header, block]).finally(() => file.close());
-      await rename(partial, path);
-    } catch (error) {
-      await unlink(partial).catch(() => undefined);
-      throw error;
-    }
+    await turns.run(this.#caller, 'short', async () => {
+      if (!this.#groups.has(group)) await mkdir(join(this.#folder, group), { recursive: true });
+      this.#groups.add(group);
+      const file = await open(partial, 'wx', 0o600);
+      try {
+        await file.writev([header, block]).finally(() => file.close());
+        await rename(partial, path);
+      } catch (error) {
+        await unlink(partial).catch(() => undefined);
+        throw error;
+      }
+    });
     this.#add(id, HEADER_BYTES + block.length);
     await this.#shrink();
   }
@@ -202,5 +201,17 @@ export class DiskCache {
       await utimes(this.#path(id), base + rank, base + rank).catch(() => undefined);
       rank += 1;
     }
+  }
+}
+
+/** The first bytes of a file, as many as there are of `size`. */
+async function readWhole(path: string, size: number): Promise<Buffer> {
+  const file = await open(path, 'r');
+  try {
+    const bytes = Buffer.allocUnsafeSlow(size);
+    const { bytesRead } = await file.read(bytes, 0, size, 0);
+    return bytes.subarray(0, bytesRead);
+  } finally {
+    await file.close();
   }
 }

@@ -90,17 +90,6 @@ export function check<Result extends number>(value: Result, what: string): Resul
   return value;
 }
 
-/** Threads of libuv's pool by default, and how many it can have at most. */
-const POOL_THREADS = 4;
-const POOL_THREADS_MAX = 1024;
-
-/** How many threads libuv's pool has: `UV_THREADPOOL_SIZE` of the environment, else four. */
-export function poolThreads(): number {
-  const given = process.env['UV_THREADPOOL_SIZE'];
-  if (given === undefined) return POOL_THREADS;
-  return Math.min(Math.max(Number.parseInt(given, 10) || 1, 1), POOL_THREADS_MAX);
-}
-
 /**
  * Calls in flight at most; more wait here in order. koffi refuses those beyond its own limit of
  * 256, and libuv's pool has a few threads only.

@@ -1,11 +1,30 @@
-import { type Context, FsError } from '../../../core/backend/index.js';
-import { poolThreads } from '../../../core/system/index.js';
+import { FsError } from './errors.js';
+
+/** Threads of libuv's pool by default, and how many it can have at most. */
+const POOL_THREADS = 4;
+const POOL_THREADS_MAX = 1024;
+
+/** How many threads libuv's pool has: `UV_THREADPOOL_SIZE` of the environment, else four. */
+function poolThreads(): number {
+  const given = process.env['UV_THREADPOOL_SIZE'];
+  if (given === undefined) return POOL_THREADS;
+  return Math.min(Math.max(Number.parseInt(given, 10) || 1, 1), POOL_THREADS_MAX);
+}
 
 /** A `short` call waits for the disk once; a `long` one copies, allocates or syncs all there is. */
 export type CallLength = 'short' | 'long';
 
-/** Who asks: the guest's identity, or undefined for the daemon itself. */
-type Guest = Context['guest'];
+/**
+ * Who asks: a guest's identity, or what stands for the guests of a file system; undefined for the
+ * daemon itself.
+ */
+type Guest = unknown;
+
+/** A call is made for somebody, who may give it up. A `Context` is one. */
+export interface Caller {
+  readonly guest?: Guest;
+  readonly signal: AbortSignal;
+}
 
 /** Long calls of all guests that run at a time. */
 const MAX_LONG = 2;
@@ -72,7 +91,7 @@ export class Turns {
    * Makes a call when it is its guest's turn.
    * @throws FsError EINTR if the request was given up while it waited.
    */
-  async run<T>({ guest, signal }: Context, length: CallLength, call: () => Promise<T>): Promise<T> {
+  async run<T>({ guest, signal }: Caller, length: CallLength, call: () => Promise<T>): Promise<T> {
     const isLong = length === 'long';
     await new Promise<void>((resolve) => {
       const line = isLong ? this.#long : this.#short;
@@ -132,5 +151,5 @@ export class Turns {
   }
 }
 
-/** The turns of all shares: they have one pool. */
+/** The turns of all file systems: they have one pool. */
 export const turns = new Turns(poolThreads());
