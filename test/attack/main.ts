@@ -101,7 +101,7 @@ async function start(setup: Setup, folder: string): Promise<Daemon> {
   const exports: object[] = [];
   for (const { name, socket, path } of places)
     exports.push({ tag: name, socket, backend: await setup.backend(path), queueThreads, isolate });
-  writeFileSync(config, JSON.stringify({ exports }));
+  writeFileSync(config, JSON.stringify({ ...setup.daemon?.(folder), exports }));
   const log = join(folder, 'log');
   const control = join(folder, 'control');
   const child = spawn(

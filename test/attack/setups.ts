@@ -12,6 +12,8 @@ export interface Setup {
   readonly queueThreads?: number;
   /** Of the export: its own process. */
   readonly isolate?: 'process';
+  /** Of the daemon: options of its configuration. */
+  daemon?(folder: string): Options;
   /** Options of a backend that has all that it keeps in `folder`, which is there and empty. */
   backend(folder: string): Options | Promise<Options>;
   /** How long a request of an honest guest may take, in milliseconds: longer, and it was held. */
@@ -32,6 +34,14 @@ function overlay(folder: string, upper: Options): Options {
   return { type: 'overlay', lowers: [layer], upper };
 }
 
+/** Wrappers, one over the other. */
+function wrapped(folder: string, inner: Options): Options {
+  const keyFile = join(folder, 'key');
+  writeFileSync(keyFile, '1'.repeat(64));
+  const of = { type: 'cached', of: { type: 'encrypted', keyFile, of: inner } };
+  return { type: 'quota', bytes: '128m', inodes: 50_000, of };
+}
+
 /** All ways to serve that are attacked. */
 export const setups: readonly Setup[] = [
   { name: 'passthrough', backend: (folder) => passthrough(join(folder, 'shared')) },
@@ -49,7 +59,21 @@ export const setups: readonly Setup[] = [
     isolate: 'process',
     backend: (folder) => passthrough(join(folder, 'shared')),
   },
+  {
+    name: 'passthrough with a keeper',
+    daemon: () => ({ keep: true }),
+    backend: (folder) => passthrough(join(folder, 'shared')),
+  },
   { name: 'memfs', backend: () => ({ type: 'memfs', size: '256M' }) },
+  {
+    name: 'memfs with an access log',
+    daemon: (folder) => ({ accessLog: { file: join(folder, 'access.log') } }),
+    backend: () => ({ type: 'memfs', size: '256M' }),
+  },
+  {
+    name: 'encrypted and cached passthrough within a quota',
+    backend: (folder) => wrapped(folder, passthrough(join(folder, 'shared'))),
+  },
   {
     name: 'overlay over passthrough',
     backend: (folder) => overlay(folder, passthrough(join(folder, 'upper'))),
