@@ -1,13 +1,17 @@
 import type { Writable } from 'node:stream';
 import type { Logger } from '../backend/index.js';
 import type { Accelerator } from '../guest/index.js';
+import type { BackendSource } from '../plugins/index.js';
 import type { Base } from './base.js';
 import type { NetworkOptions } from './network/proxy.js';
 
-/** A directory of this host, or any backend, to be seen in a sandbox. */
+/** A directory of this host, or what a backend shows, to be seen in a sandbox. */
 export interface SandboxMount {
-  /** Directory of this host. */
-  readonly source: string;
+  /**
+   * Directory of this host; a backend; or a kind of backend with its options, such as
+   * `{ type: 's3', bucket: 'cache' }`. A backend of yours is for one sandbox, not for its forks.
+   */
+  readonly source: string | BackendSource;
   /** Whether the sandbox can only read it. Default false. */
   readonly readOnly?: boolean | undefined;
 }
@@ -25,8 +29,8 @@ export interface SandboxOptions {
   /** What {@link Sandbox.snapshot} has taken of another sandbox. */
   readonly base?: Base | undefined;
   /**
-   * Directories of this host that are seen as they are, and written to: by their paths in the
-   * sandbox.
+   * Directories of this host, and other backends, that are seen as they are, and written to: by
+   * their paths in the sandbox.
    */
   readonly mounts?: Readonly<Record<string, string | SandboxMount>> | undefined;
   /** Paths that commands do not see, nor can make. Nobody can rename or remove what leads there. */

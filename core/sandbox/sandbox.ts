@@ -181,10 +181,10 @@ export class Sandbox implements AsyncDisposable {
       ...(this.#network === undefined
         ? []
         : [{ tag: 'network', socket: socket('network'), backend: this.#network.share, ...common }]),
-      ...shared.map(({ source, readOnly }, index) => ({
+      ...shared.map(({ backend, readOnly }, index) => ({
         tag: `mount${index}`,
         socket: socket(`mount${index}`),
-        backend: { type: 'passthrough', sharedDir: source },
+        backend,
         readOnly,
         ...common,
       })),
@@ -554,20 +554,21 @@ async function baseOf({ root, image, base, signal }: SandboxOptions, log: Logger
 
 interface CheckedMount {
   readonly path: string;
-  readonly source: string;
+  readonly backend: ServedExport['backend'];
   readonly readOnly: boolean;
 }
 
 /** @throws UsageError if it is no directory, or has no place in a sandbox. */
 function checkedMount(path: string, mount: string | SandboxMount): CheckedMount {
   const { source, readOnly = false } = typeof mount === 'string' ? { source: mount } : mount;
-  const directory = resolve(source);
-  const found = statSync(Buffer.from(nameBytes(directory)), { throwIfNoEntry: false });
-  if (found?.isDirectory() !== true) throw new UsageError(`mount ${source}: no such directory`);
   const place = posix.normalize(path);
   if (!place.startsWith('/') || place === '/' || place !== path.replace(/(.)\/$/, '$1'))
     throw new UsageError(`mount ${path}: must be an absolute path in the sandbox, and not /`);
-  return { path: place, source: directory, readOnly };
+  if (typeof source !== 'string') return { path: place, backend: source, readOnly };
+  const sharedDir = resolve(source);
+  const found = statSync(Buffer.from(nameBytes(sharedDir)), { throwIfNoEntry: false });
+  if (found?.isDirectory() !== true) throw new UsageError(`mount ${source}: no such directory`);
+  return { path: place, backend: { type: 'passthrough', sharedDir }, readOnly };
 }
 
 function isWithin(path: string, folder: string): boolean {

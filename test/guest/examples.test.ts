@@ -17,6 +17,7 @@ import { fileURLToPath } from 'node:url';
 import { text } from 'node:stream/consumers';
 import { Guest } from '../../core/guest/index.js';
 import { serve } from '../../core/plugins/index.js';
+import { TestBucket } from '../backends/s3/support.js';
 import { exampleTrials } from '../support/examples.js';
 import { keepingLog } from '../support/host-mount.js';
 import { fastest } from '../support/uml.js';
@@ -195,6 +196,36 @@ test("an agent's loop keeps the best of its patches, and merges that one back", 
   );
   assert.equal(code, 0);
   assert.equal(readFileSync(join(project, 'bundle'), 'utf8'), 'code\ncode\n');
+});
+
+test('a job has a cache in a bucket, which the next one finds', async () => {
+  const bucket = await TestBucket.create();
+  const project = join(realpathSync(folder), 'job');
+  mkdirSync(project);
+  writeFileSync(join(project, 'source'), 'source\n');
+  const script = join(project, 'job.sh');
+  writeFileSync(
+    script,
+    `cd ${project}; cat /var/cache/job/built 2>/dev/null || { echo building; tr a-z A-Z < source | tee /var/cache/job/built; }
+    echo over > result`,
+  );
+  const options = JSON.stringify({ bucket: bucket.name, endpoint: bucket.endpoint, prefix: 'ci/' });
+  const first = await sandboxExample('ci', script, options, ...uml);
+  assert.deepEqual(first, { code: 0, stdout: `building\nSOURCE\nadded ${project}/result\n` });
+  assert.equal((await bucket.get('ci/built')).toString(), 'SOURCE\n');
+  const second = await sandboxExample('ci', script, options, ...uml);
+  assert.deepEqual(second, { code: 0, stdout: `SOURCE\nadded ${project}/result\n` });
+  assert.equal(existsSync(join(project, 'result')), false);
+  const words = ['sandbox', ...(uml.length > 0 ? ['--accelerator', 'uml'] : []), '--mount'];
+  const mount = `/mnt=${JSON.stringify({ type: 's3', ...(JSON.parse(options) as object) })}`;
+  assert.deepEqual(await run(...words, mount, '--', 'ls', '/mnt'), {
+    code: 0,
+    stdout: 'built\n',
+    stderr: '',
+  });
+  const wrong = await run(...words, '/mnt={', '--', 'true');
+  assert.equal(wrong.code, 2);
+  assert.match(wrong.stderr, /--mount \/mnt=\{: no JSON/);
 });
 
 test('forks of a machine have its files, and each its own', async () => {

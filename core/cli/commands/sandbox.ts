@@ -29,6 +29,11 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .default([])
     .describe('directory that is shared for real, at its own path; DIR:ro without changes')
     .meta({ placeholder: 'DIR[:ro]' }),
+  mount: z
+    .array(z.string().regex(/^\/[^=]+=\{/, 'must be PATH={"type":"s3",…}'))
+    .default([])
+    .describe('path at which the command sees, and changes, what a backend shows, with its options as JSON')
+    .meta({ placeholder: 'PATH=JSON' }),
   image: z
     .string()
     .min(1)
@@ -154,6 +159,7 @@ function addRun(command: Command): void {
 async function runSandbox(words: readonly string[], values: Values): Promise<void> {
   const {
     share,
+    mount,
     env,
     redirect,
     allow,
@@ -186,7 +192,7 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
     await using box = await Sandbox.start({
       ...rest,
       hideSecrets: rest.image === undefined && rest.hideSecrets,
-      mounts: Object.fromEntries(share.map(sharedDirectory)),
+      mounts: Object.fromEntries([...share.map(sharedDirectory), ...mount.map(mountedBackend)]),
       redirect: Object.fromEntries(redirect.map((text) => text.split(/:(.*)/s).slice(0, 2))),
       network:
         allow.length + header.length === 0
@@ -279,6 +285,20 @@ function sharedDirectory(text: string): [string, SandboxMount] {
   const source = resolve(readOnly ? text.slice(0, -':ro'.length) : text);
   if (source === '/') throw new UsageError(`--share ${text}: must be a directory, and not /`);
   return [source, { source, readOnly }];
+}
+
+/** Reads the value of `--mount`. */
+function mountedBackend(text: string): [string, SandboxMount] {
+  const at = text.indexOf('=');
+  let source: unknown;
+  try {
+    source = JSON.parse(text.slice(at + 1));
+  } catch (error) {
+    throw new UsageError(`--mount ${text}: no JSON: ${(error as Error).message}`, { cause: error });
+  }
+  const backend = z.looseObject({ type: z.string() }).safeParse(source);
+  if (!backend.success) throw new UsageError(`--mount ${text}: needs the backend's "type"`);
+  return [text.slice(0, at), { source: backend.data }];
 }
 
 const EXAMPLES = `
