@@ -544,6 +544,13 @@ it('a detached sandbox runs on, and is used, forked, told of and ended by its na
   assert.match(refused[1]!.stderr, /has its own \/dev/);
   assert.match(refused[2]!.stderr, /boxx: no such sandbox; there are box, box-1/);
   for (const { code } of refused) assert.equal(code, 2);
+  assert.deepEqual(await run('write', 'box', '/srv/put'), { code: 0, stdout: '', stderr: '' });
+  assert.equal((await run('read', 'box', '/srv/put')).stdout, 'input');
+  assert.equal((await run('list', 'box', '/srv')).stdout, 'put\n');
+  assert.equal((await run('exec', 'box', 'rm', '/srv/put')).code, 0);
+  const none = await run('read', 'box', '/srv/put');
+  assert.equal(none.code, 2);
+  assert.match(none.stderr, /ENOENT/);
   const merged = await run('merge', 'box', 'box-1');
   assert.deepEqual([merged.code, merged.stdout], [0, 'removed /etc/made\nadded /etc/own\n']);
   const watching = spawn(process.execPath, [program, 'sandbox', 'watch', 'box', '/etc/own'], {

@@ -110,6 +110,8 @@ it(
     assert.equal(inspected.Layers.length, layers);
     run('umoci', 'unpack', '--image', `${committed}:mine`, join(folder, 'unpacked'));
     const root = join(folder, 'unpacked/rootfs');
+    const { stdout } = await inSandbox('--root', root, '--', 'bash', '-c', 'pwd; ls /srv /home');
+    assert.equal(stdout, '/\n/home:\n\n/srv:\nmade\n');
     assert.equal(readFileSync(join(root, 'srv/made'), 'utf8'), 'made\n');
     assert.ok(existsSync(join(root, 'bin/bash')));
     for (const name of ['etc/debian_version', 'usr/share/doc/bash'])

@@ -70,6 +70,35 @@ export function addSandboxCommands(sandbox: Command): void {
       process.exitCode = await visit(name, { command: 'watch', path });
     });
   sandbox
+    .command('read')
+    .description('print a file of a sandbox, without its help')
+    .argument('<NAME>')
+    .argument('<PATH>')
+    .action(async (name: string, path: string) => {
+      process.exitCode = await visit(name, { command: 'read', path });
+    });
+  sandbox
+    .command('write')
+    .description('make a file of a sandbox, or replace its content, from standard input')
+    .argument('<NAME>')
+    .argument('<PATH>')
+    .action(async (name: string, path: string) => {
+      const { stdin } = process;
+      try {
+        process.exitCode = await visit(name, { command: 'write', path }, { stdin });
+      } finally {
+        stdin.destroy();
+      }
+    });
+  sandbox
+    .command('list')
+    .description('list the names in a directory of a sandbox')
+    .argument('<NAME>')
+    .argument('[PATH]', 'the directory', '/')
+    .action(async (name: string, path: string) => {
+      process.exitCode = await visit(name, { command: 'list', path });
+    });
+  sandbox
     .command('export')
     .description('write what was changed as a layer of a container image')
     .argument('<NAME>')

@@ -34,6 +34,12 @@ const sandboxSchema = guestSchema.omit({ mountPoint: true, hostTools: true }).ex
     .default([])
     .describe('path at which the command sees, and changes, what a backend shows, with its options as JSON')
     .meta({ placeholder: 'PATH=JSON' }),
+  root: z
+    .string()
+    .min(1)
+    .optional()
+    .describe("directory with a Linux system whose files the command sees in place of this host's")
+    .meta({ placeholder: 'DIR' }),
   image: z
     .string()
     .min(1)
@@ -124,7 +130,7 @@ function unitOf(text: string): string {
 const FLAGS = describeOptions(sandboxSchema);
 
 /** Commands for sandboxes that run on, as the first word after `sandbox`. */
-const OTHERS = new Set(['run', 'ps', 'exec', 'fork', 'diff', 'merge', 'watch', 'export', 'commit', 'rm']);
+const OTHERS = new Set('run ps exec fork diff merge watch read write list export commit rm'.split(' '));
 
 /**
  * `sandbox`: runs a command in a throw-away guest that has this host's file system, and changes
@@ -199,7 +205,7 @@ async function runSandbox(words: readonly string[], values: Values): Promise<voi
           ? undefined
           : { allow, internal: allowInternal, headers: secretsOf(header) },
       env: Object.fromEntries(env.flatMap(variable)),
-      cwd: cwd ?? (rest.image === undefined ? process.cwd() : undefined),
+      cwd: cwd ?? ((rest.image ?? rest.root) === undefined ? process.cwd() : undefined),
       console: console ? stderr : undefined,
       signal: AbortSignal.any([booting.signal, gone.signal]),
       log: createLogger(logConfigOf(values, { level: 'error' })),

@@ -2,11 +2,15 @@ import { once } from 'node:events';
 import { rmSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { PassThrough, type Readable } from 'node:stream';
-import { UsageError } from '../../backend/index.js';
+import { nameBytes, UsageError } from '../../backend/index.js';
 import type { Sandbox, SandboxCommand } from '../../sandbox/index.js';
 import { FrameKind, frames, type Request, requestSchema, send } from './frames.js';
 import { connectTo, leave, socketOf } from './places.js';
 import { show } from './visit.js';
+
+/** Most bytes of a file that is read or written as a whole. */
+const MOST_FILE_BYTES = 256 << 20;
+const PIECE_BYTES = 1 << 20;
 
 /** A sandbox that others use by its name. */
 interface Held {
@@ -110,6 +114,20 @@ export class SandboxHolder {
           await send(socket, FrameKind.STDOUT, `${kind} ${path}\n`);
         return 0;
       }
+      case 'read': {
+        const content = await box.files.readFile(request.path, MOST_FILE_BYTES);
+        for (let at = 0; at < content.length; at += PIECE_BYTES)
+          await send(socket, FrameKind.STDOUT, content.subarray(at, at + PIECE_BYTES));
+        return 0;
+      }
+      case 'write':
+        await send(socket, FrameKind.STARTED, '0');
+        await box.files.writeFile(request.path, await inputOf(incoming));
+        return 0;
+      case 'list':
+        for (const { name } of await box.files.readdir(request.path))
+          await send(socket, FrameKind.STDOUT, Buffer.from(nameBytes(`${name}\n`)));
+        return 0;
       case 'export':
         await box.export(request.file);
         return 0;
@@ -151,6 +169,22 @@ export class SandboxHolder {
       stdin.destroy();
     }
   }
+}
+
+/** All input. @throws UsageError if it is too long, or breaks off. */
+async function inputOf(incoming: ReturnType<typeof frames>): Promise<Buffer> {
+  const pieces: Buffer[] = [];
+  let length = 0;
+  // A loop by `for await` would close the connection at its end.
+  for (let next = await incoming.next(); next.done !== true; next = await incoming.next()) {
+    const { kind, payload } = next.value;
+    if (kind !== FrameKind.INPUT) continue;
+    if (payload.length === 0) return Buffer.concat(pieces);
+    length += payload.length;
+    if (length > MOST_FILE_BYTES) throw new UsageError(`more than ${MOST_FILE_BYTES} bytes: use --share`);
+    pieces.push(payload);
+  }
+  throw new UsageError('the input has broken off');
 }
 
 /** Gives a command the input that comes. */
