@@ -183,7 +183,7 @@ export class NodeFinder {
   reopen(node: Node, flags: number): Fd {
     const fd = this.#nodes.openByHandle(node, flags);
     if (fd !== EACCES || !this.#recordsNames) return fd;
-    return this.reconnect(node) ? this.#nodes.openByHandle(node, flags) : (ESTALE as Fd);
+    return this.whileNamed(node, () => this.#nodes.openByHandle(node, flags)) ?? (ESTALE as Fd);
   }
 
   /**
@@ -223,18 +223,26 @@ export class NodeFinder {
   }
 
   /**
-   * Looks a node up by its last known name, so that the kernel knows its directory: see {@link
-   * reopen}. @returns whether the name still belongs to the node.
+   * Does something while a node is open by its last known name, so that the kernel knows its
+   * directory (see {@link reopen}) and does not forget it meanwhile.
+   * @param use gets an O_PATH descriptor of the node.
+   * @returns undefined if the name does not belong to the node any more.
    */
-  reconnect(node: Node): boolean {
+  whileNamed<T>(node: Node, use: (fd: Fd) => T): T | undefined {
     if (this.#recordsNames && node.parent === undefined) this.recall?.(node);
     const { parent, name } = node;
-    if (!this.#recordsNames || parent === undefined || !this.#nodes.has(parent)) return false;
-    const fd = this.#nodes.descriptor(parent);
-    if (fd < 0 || takeHandle(fd, putName(name), 0) < 0 || !this.#nodes.hasHandleInCallMemory(node))
-      return false;
-    this.#nodes.closeCached(node);
-    return true;
+    if (!this.#recordsNames || parent === undefined || !this.#nodes.has(parent)) return undefined;
+    const directory = this.#nodes.descriptor(parent);
+    const fd = directory < 0 ? directory : openat(directory, putName(name), O.PATH | O.NOFOLLOW, 0);
+    if (fd < 0) return undefined;
+    try {
+      const isIts = takeHandle(fd, at.empty, AT.EMPTY_PATH) >= 0 && this.#nodes.hasHandleInCallMemory(node);
+      if (!isIts) return undefined;
+      this.#nodes.closeCached(node);
+      return use(fd);
+    } finally {
+      close(fd);
+    }
   }
 
   /** The known node that a name stands for, if the mount has file handles. */

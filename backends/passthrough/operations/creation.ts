@@ -166,18 +166,20 @@ export function creationOperations(share: Share) {
     },
 
     link(node: Node, parent: Node, name: string, _context: Context): Entry<Node> {
-      let from = share.descriptor(node);
+      const from = share.descriptor(node);
       const fd = share.descriptor(parent);
-      let path = putName(name);
+      const path = putName(name);
       let code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
-      if ((code === EACCES || code === EXDEV) && share.finder.reconnect(node)) {
-        from = share.descriptor(node);
-        path = putName(name);
-        code = linkat(from, at.empty, fd, path, AT.EMPTY_PATH);
+      if (code === EACCES || code === EXDEV) {
+        const again = (named: Fd): number =>
+          linkat(named, at.empty, share.descriptor(parent), putName(name), AT.EMPTY_PATH);
+        code = share.finder.whileNamed(node, again) ?? code;
+        putName(name);
       }
       // Without CAP_DAC_READ_SEARCH, linkat(2) refuses an empty path with ENOENT; a path below
       // /proc works.
-      if (code === ENOENT) code = linkat(AT.FDCWD, putDescriptorPath(from), fd, path, AT.SYMLINK_FOLLOW);
+      if (code === ENOENT)
+        code = linkat(AT.FDCWD, putDescriptorPath(share.descriptor(node)), fd, path, AT.SYMLINK_FOLLOW);
       return made(code, parent, fd, path, name);
     },
 

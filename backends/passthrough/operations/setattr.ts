@@ -43,8 +43,8 @@ export function setattrOperations(share: Share) {
   function resize(node: Node, fd: Fd, size: number): number {
     if (share.nodes.fileType(node) !== FileType.REGULAR) throw FsError.of('EINVAL');
     const code = truncate(putDescriptorPath(fd), size);
-    if (code !== EACCES || !share.finder.reconnect(node)) return code;
-    return truncate(putDescriptorPath(share.descriptor(node)), size);
+    if (code !== EACCES) return code;
+    return share.finder.whileNamed(node, (named) => truncate(putDescriptorPath(named), size)) ?? code;
   }
 
   /**

@@ -1,8 +1,11 @@
 import type { NodeIdHigh, NodeIdLow, Slot } from '../ids.js';
 import { NO_SLOT, type NodeTable } from '../node-table.js';
 
-/** Names that are kept, a power of two. Each takes 25 bytes, and its text. */
-const PLACES = 4096;
+/**
+ * Names that are kept, a power of two. Each takes 33 bytes, and its text: 17 MB if all are of 255
+ * characters that are not in Latin-1.
+ */
+const PLACES = 32_768;
 
 /** What {@link RecentNames} says of a name of which it knows nothing. */
 export const NOT_RECENT = -2 as Slot;
@@ -112,6 +115,6 @@ export class RecentNames {
   #place(parent: Slot, name: string): number {
     let hash: number = this.#nodes.idLow(parent);
     for (let i = 0; i < name.length; i++) hash = Math.imul(hash, 31) + name.charCodeAt(i);
-    return (hash ^ (hash >>> 15)) & (PLACES - 1);
+    return (hash ^ (hash >>> 16)) & (PLACES - 1);
   }
 }
