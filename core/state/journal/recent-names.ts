@@ -2,10 +2,15 @@ import type { NodeIdHigh, NodeIdLow, Slot } from '../ids.js';
 import { NO_SLOT, type NodeTable } from '../node-table.js';
 
 /**
- * Names that are kept, a power of two. Each takes 33 bytes, and its text: 17 MB if all are of 255
+ * Names that are kept, a power of two. Each takes 40 bytes, and its text: 17 MB if all are of 255
  * characters that are not in Latin-1.
  */
 const PLACES = 32_768;
+
+/** Words of a place: the hash, the ids of directory and node, the node's slot. */
+const Cell = { HASH: 0, PARENT_LOW: 1, PARENT_HIGH: 2, LOW: 3, HIGH: 4, SLOT: 5, DIRECTORY: 6 } as const;
+const CELL_WORDS = 8;
+const NOWHERE = -1;
 
 /** What {@link RecentNames} says of a name of which it knows nothing. */
 export const NOT_RECENT = -2 as Slot;
@@ -21,17 +26,12 @@ export const NOT_RECENT = -2 as Slot;
 export class RecentNames {
   readonly #nodes: NodeTable;
   readonly #names: string[] = Array.from({ length: PLACES }, () => '');
-  /** Ids of the directory and the node, and the node's slot, by place. */
-  readonly #parentLow = new Int32Array(PLACES);
-  readonly #parentHigh = new Int32Array(PLACES);
-  readonly #low = new Int32Array(PLACES);
-  readonly #high = new Int32Array(PLACES);
-  readonly #slot = new Int32Array(PLACES);
-  readonly #isDirectory = new Uint8Array(PLACES);
+  /** Of each place a {@link Cell}: one line of the processor's cache. */
+  readonly #cells = new Int32Array(PLACES * CELL_WORDS);
   #version = 0;
   #underWay = 0;
-  /** The place of the last {@link find}. */
-  #found = 0;
+  /** Where the cell of the last {@link find} begins. */
+  #found = NOWHERE;
 
   constructor(nodes: NodeTable) {
     this.#nodes = nodes;
@@ -46,9 +46,9 @@ export class RecentNames {
   found(parent: Slot, name: string, slot: Slot, isDirectory: boolean, version: number): void {
     const at = this.#put(parent, name, slot, version);
     if (at < 0) return;
-    this.#low[at] = this.#nodes.idLow(slot);
-    this.#high[at] = this.#nodes.idHigh(slot);
-    this.#isDirectory[at] = isDirectory ? 1 : 0;
+    this.#cells[at + Cell.LOW] = this.#nodes.idLow(slot);
+    this.#cells[at + Cell.HIGH] = this.#nodes.idHigh(slot);
+    this.#cells[at + Cell.DIRECTORY] = isDirectory ? 1 : 0;
   }
 
   /** A name is not there. @param version when that began to be found out. */
@@ -59,8 +59,8 @@ export class RecentNames {
   /** A name is about to change. */
   change(parent: Slot, name: string): void {
     this.#version = (this.#version + 1) | 0;
-    const at = this.#place(parent, name);
-    if (this.#is(at, parent, name)) this.#names[at] = '';
+    const at = this.#find(parent, name);
+    if (at >= 0) this.#names[at / CELL_WORDS] = '';
   }
 
   /** A change does not end at once. {@link end} is called when it has ended. */
@@ -79,42 +79,54 @@ export class RecentNames {
    * @returns {@link NO_SLOT} if it is not there, {@link NOT_RECENT} if that is not known.
    */
   find(parent: Slot, name: string): Slot {
-    const at = this.#place(parent, name);
+    const at = this.#underWay > 0 ? NOWHERE : this.#find(parent, name);
     this.#found = at;
-    if (this.#underWay > 0 || !this.#is(at, parent, name)) return NOT_RECENT;
-    const slot = this.#slot[at]! as Slot;
+    if (at < 0) return NOT_RECENT;
+    const cells = this.#cells;
+    const slot = cells[at + Cell.SLOT]! as Slot;
     if (slot === NO_SLOT) return NO_SLOT;
-    const found = this.#nodes.find(this.#low[at]! as NodeIdLow, this.#high[at]! as NodeIdHigh);
+    const low = cells[at + Cell.LOW]! as NodeIdLow;
+    const found = this.#nodes.find(low, cells[at + Cell.HIGH]! as NodeIdHigh);
     return found === slot ? slot : NOT_RECENT;
   }
 
   /** Whether what {@link find} has just found is a directory. */
   get isDirectory(): boolean {
-    return this.#isDirectory[this.#found] === 1;
+    return this.#cells[this.#found + Cell.DIRECTORY] === 1;
   }
 
-  /** @returns the name's place, or -1 if what was found does not count. */
+  /** @returns where the name's cell begins, or {@link NOWHERE} if what was found does not count. */
   #put(parent: Slot, name: string, slot: Slot, version: number): number {
-    if (version !== this.#version || this.#underWay > 0) return -1;
-    const at = this.#place(parent, name);
-    this.#names[at] = name;
-    this.#parentLow[at] = this.#nodes.idLow(parent);
-    this.#parentHigh[at] = this.#nodes.idHigh(parent);
-    this.#slot[at] = slot;
+    if (version !== this.#version || this.#underWay > 0) return NOWHERE;
+    const hash = this.#hash(parent, name);
+    const place = hash & (PLACES - 1);
+    const at = place * CELL_WORDS;
+    const cells = this.#cells;
+    this.#names[place] = name;
+    cells[at + Cell.HASH] = hash;
+    cells[at + Cell.PARENT_LOW] = this.#nodes.idLow(parent);
+    cells[at + Cell.PARENT_HIGH] = this.#nodes.idHigh(parent);
+    cells[at + Cell.SLOT] = slot;
     return at;
   }
 
-  #is(at: number, parent: Slot, name: string): boolean {
-    return (
-      this.#parentLow[at] === this.#nodes.idLow(parent) &&
-      this.#parentHigh[at] === this.#nodes.idHigh(parent) &&
-      this.#names[at] === name
-    );
+  /** @returns where the name's cell begins, or {@link NOWHERE}. */
+  #find(parent: Slot, name: string): number {
+    const hash = this.#hash(parent, name);
+    const place = hash & (PLACES - 1);
+    const at = place * CELL_WORDS;
+    const cells = this.#cells;
+    const isIts =
+      cells[at + Cell.HASH] === hash &&
+      cells[at + Cell.PARENT_LOW] === this.#nodes.idLow(parent) &&
+      cells[at + Cell.PARENT_HIGH] === this.#nodes.idHigh(parent) &&
+      this.#names[place] === name;
+    return isIts ? at : NOWHERE;
   }
 
-  #place(parent: Slot, name: string): number {
+  #hash(parent: Slot, name: string): number {
     let hash: number = this.#nodes.idLow(parent);
     for (let i = 0; i < name.length; i++) hash = Math.imul(hash, 31) + name.charCodeAt(i);
-    return (hash ^ (hash >>> 16)) & (PLACES - 1);
+    return hash ^ (hash >>> 16);
   }
 }
